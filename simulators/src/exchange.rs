@@ -1,0 +1,98 @@
+//! One request and its answer, between the socket and an emulated provider.
+//!
+//! ```text
+//! socket -> Request -> identify (reads only)  -> fault point: before the effect
+//!                   -> perform  (may change state, lists its effects) -> fault point: after the effect -> Answer -> socket
+//! ```
+//!
+//! A provider is two plain functions over these types and its own state. It does no I/O, reads no clock and knows no fault:
+//! that is what lets a fault fall exactly between an effect and its answer.
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+use serde::{Deserialize, Serialize};
+
+/// Which emulated provider a request came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    /// Certificates: `!AutoRefund`, `!getPostPaymentStatus`.
+    Sectigo,
+    /// Domains: `/core/v1/refund`, `/core/v1/orders`.
+    Namecom,
+    /// Direct debit: `InitiateRefund`, `GetRefundStatus`.
+    Debitsuccess,
+}
+
+/// One HTTP request, read whole.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The HTTP method.
+    pub method: Method,
+    /// The path without the query, percent-encoding as sent.
+    pub path: String,
+    /// What stood after `?`, as sent.
+    pub query: Option<String>,
+    /// All headers.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+    /// Whether it came over TLS.
+    pub tls: bool,
+}
+
+/// What can be told of a request before anything is done: for faults, the journal and the choice of the world.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Identified {
+    /// The provider's own name for the call: `!AutoRefund`, `ProcessRefund`, `InitiateRefund`. Empty where there is none.
+    pub operation: String,
+    /// What the call is about: a Sectigo order number, a name.com order id, a Debitsuccess account reference as sent.
+    pub target: Option<String>,
+    /// The account name in the request, in whatever place the provider takes it from.
+    pub username: Option<String>,
+    /// The idempotency key or refund identifier that the caller chose.
+    pub identifier: Option<String>,
+    /// The parsed parameters, for the journal: every secret already masked.
+    pub parameters: serde_json::Value,
+    /// Whether an answered call would move money.
+    pub moves_money: bool,
+    /// Whether this is a trap: a call that no refund client should ever make.
+    pub destructive: bool,
+}
+
+/// What a provider answered, and what it did to get there.
+#[derive(Debug, Clone)]
+pub struct Performed {
+    /// The answer, whole.
+    pub answer: Answer,
+    /// What really happened, in order. Empty for a read, a refusal or a replay.
+    pub effects: Vec<Effect>,
+}
+
+/// One HTTP answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status code.
+    pub status: StatusCode,
+    /// Headers besides `content-length`, `date` and `connection`, which the server writes.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+/// One thing that really happened at the provider: a line of its books.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Effect {
+    /// What happened: `refund`, `order_rejected`.
+    pub kind: String,
+    /// What it happened to, as finely as money is counted: a Sectigo order number, a name.com order item id, the Debitsuccess account reference.
+    pub target: String,
+    /// How much money moved, in hundredths of the currency; none where the provider does not say.
+    pub amount_minor: Option<i64>,
+    /// ISO 4217.
+    pub currency: Option<String>,
+    /// The idempotency key or refund identifier that it was done under.
+    pub identifier: Option<String>,
+    /// The provider's own number for it (RefundRequestNumber).
+    pub reference: Option<String>,
+}

@@ -1,0 +1,3 @@
+//! Sectigo, name.com and Debitsuccess, wire for wire and with memory.
+
+pub mod exchange;
