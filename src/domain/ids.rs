@@ -1,0 +1,146 @@
+//! Names: of refunds, of accounts, of providers.
+
+use std::fmt;
+
+/// The caller's key of a refund: 1 to 50 of `A-Z a-z 0-9 -`. It never expires.
+///
+/// The bounds are those of the narrowest provider field that it travels in (Debitsuccess `ExternalRefundIdentifier`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RefundId(String);
+
+/// The name of a configured account: 1 to 63 of `a-z 0-9 -`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AccountName(String);
+
+/// The three providers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Provider {
+    /// Certificates.
+    Sectigo,
+    /// Domains.
+    Namecom,
+    /// Direct debit.
+    Debitsuccess,
+}
+
+/// Why a name is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadName {
+    /// Not a refund id.
+    #[error("must be 1 to 50 of A-Z a-z 0-9 and \"-\"")]
+    RefundId,
+    /// Not an account name.
+    #[error("must be 1 to 63 of a-z 0-9 and \"-\"")]
+    Account,
+    /// Not `refunds/{refund_id}`.
+    #[error("must be \"refunds/{{refund_id}}\", the refund_id 1 to 50 of A-Z a-z 0-9 and \"-\"")]
+    Resource,
+}
+
+const RESOURCE_PREFIX: &str = "refunds/";
+
+impl RefundId {
+    /// Checks the form.
+    ///
+    /// # Errors
+    /// [`BadName::RefundId`]
+    pub fn parse(text: &str) -> Result<Self, BadName> {
+        let fits =
+            (1..=50).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        fits.then(|| Self(text.to_owned())).ok_or(BadName::RefundId)
+    }
+
+    /// Reads the resource name `refunds/{refund_id}`.
+    ///
+    /// # Errors
+    /// [`BadName::Resource`]
+    pub fn parse_resource(name: &str) -> Result<Self, BadName> {
+        name.strip_prefix(RESOURCE_PREFIX).and_then(|id| Self::parse(id).ok()).ok_or(BadName::Resource)
+    }
+
+    /// The resource name `refunds/{refund_id}`.
+    pub fn resource(&self) -> String {
+        format!("{RESOURCE_PREFIX}{}", self.0)
+    }
+
+    /// As the caller gave it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AccountName {
+    /// Checks the form.
+    ///
+    /// # Errors
+    /// [`BadName::Account`]
+    pub fn parse(text: &str) -> Result<Self, BadName> {
+        let fits = (1..=63).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        fits.then(|| Self(text.to_owned())).ok_or(BadName::Account)
+    }
+
+    /// As configured.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Provider {
+    /// The word used in the configuration, the ledger and the logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Provider::Sectigo => "sectigo",
+            Provider::Namecom => "namecom",
+            Provider::Debitsuccess => "debitsuccess",
+        }
+    }
+
+    /// Reads that word.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess].into_iter().find(|one| one.as_str() == text)
+    }
+}
+
+impl fmt::Display for RefundId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for AccountName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("a", true)]
+    #[case("7d0c1f1e-6a52-4d5e-9d5c-0a1b2c3d4e5f", true)]
+    #[case("", false)]
+    #[case("has space", false)]
+    #[case("under_score", false)]
+    #[case("ümlaut", false)]
+    #[case("a/b", false)]
+    fn refund_ids_have_one_form(#[case] text: &str, #[case] fits: bool) {
+        assert_eq!(RefundId::parse(text).is_ok(), fits);
+        assert_eq!(RefundId::parse_resource(&format!("refunds/{text}")).is_ok(), fits);
+    }
+
+    #[test]
+    fn fifty_characters_fit_and_one_more_does_not() {
+        assert!(RefundId::parse(&"x".repeat(50)).is_ok());
+        assert_eq!(RefundId::parse(&"x".repeat(51)), Err(BadName::RefundId));
+    }
+}

@@ -1,0 +1,23 @@
+//! The words of recoup and what they allow: plain values, no I/O, no async, no framework.
+//!
+//! Wrong values cannot be built: a constructor checks, and after it nobody checks again.
+//!
+//! ```text
+//! ids        refund_id, account name, resource names
+//! money      an amount in minor units, read from decimal text
+//! target     what is refunded
+//! outcome    what a provider's answer means
+//! contract   what makes a second send safe at a provider
+//! state      the states and the only moves between them
+//! refund     the refund itself, and how an event changes it
+//! clock      time as an argument
+//! ```
+
+pub mod clock;
+pub mod contract;
+pub mod ids;
+pub mod money;
+pub mod outcome;
+pub mod refund;
+pub mod state;
+pub mod target;

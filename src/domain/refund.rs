@@ -1,0 +1,366 @@
+//! The refund: one intent to give money back, and how an event changes it.
+//!
+//! [`Refund::apply`] is the only way in which a refund changes. It is pure, so the live path, the recovery at start-up and the tests
+//! run the same code, and the ledger can apply it inside its transaction.
+
+use std::collections::BTreeMap;
+
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::{AccountName, Provider, RefundId};
+use crate::domain::money::Money;
+use crate::domain::outcome::{Acceptance, Confirmation, DoubtReason, ItemResult, ItemState, ProviderError};
+use crate::domain::state::{self, MoveRefused, State};
+use crate::domain::target::Target;
+
+/// What a caller asks for, checked. Two intents with one id are the same refund exactly when they are equal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Intent {
+    /// The caller's key.
+    pub id: RefundId,
+    /// Which configured credential set sends it.
+    pub account: AccountName,
+    /// What is refunded.
+    pub target: Target,
+    /// The caller's own labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// One refund as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refund {
+    /// What was asked for. Never changes.
+    pub intent: Intent,
+    /// Where it stands.
+    pub state: State,
+    /// Set exactly while the state is [`State::InDoubt`] or [`State::NeedsReview`].
+    pub doubt: Option<Doubt>,
+    /// What the provider answered when it refused, in whole, in part, or for now.
+    pub provider_error: Option<ProviderError>,
+    /// What the provider says it gave back.
+    pub refunded_amount: Option<Money>,
+    /// name.com: one entry an item.
+    pub items: Vec<ItemResult>,
+    /// The provider's own number for this refund.
+    pub provider_reference: Option<String>,
+    /// The provider's own word for the present state.
+    pub provider_status: Option<String>,
+    /// Wire attempts so far.
+    pub attempt_count: u32,
+    /// Attempts of which nobody knows the outcome.
+    pub unanswered_attempts: u32,
+    /// Rises by one with every event. 1 for a refund just created.
+    pub revision: u64,
+    /// When it was recorded.
+    pub create_time: Timestamp,
+    /// When it last changed.
+    pub update_time: Timestamp,
+    /// When the first byte of the first attempt may have left.
+    pub dispatch_time: Option<Timestamp>,
+    /// When a terminal state was reached.
+    pub complete_time: Option<Timestamp>,
+    /// [`State::Pending`]: not sent before this moment.
+    pub not_before: Option<Timestamp>,
+}
+
+/// Why an outcome is not known, and what has been seen since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doubt {
+    /// In which way.
+    pub reason: DoubtReason,
+    /// Since when.
+    pub since: Timestamp,
+    /// Looks at the provider so far.
+    pub check_count: u32,
+    /// What the last one showed, without secrets.
+    pub last_evidence: String,
+}
+
+/// What can happen to a refund. Each is one line of its history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// An attempt is recorded; from now on its first byte may leave.
+    Dispatched,
+    /// Proof that nothing was processed; sent again, not before `retry_at`.
+    NotSent {
+        /// Why.
+        error: ProviderError,
+        /// Not before this moment.
+        retry_at: Timestamp,
+    },
+    /// The provider's yes.
+    Refunded(Confirmation),
+    /// The provider took it and has not finished.
+    Accepted(Acceptance),
+    /// The provider's definite no.
+    Refused {
+        /// Its words.
+        error: ProviderError,
+        /// What it said of single items.
+        items: Vec<ItemResult>,
+    },
+    /// The outcome of an attempt is not known.
+    Doubted {
+        /// In which way.
+        reason: DoubtReason,
+        /// What was seen.
+        evidence: String,
+        /// The provider's words where it is they that cannot be believed.
+        error: Option<ProviderError>,
+    },
+    /// The gateway stopped while an attempt was on its way.
+    Interrupted,
+    /// A look at the provider that settled nothing.
+    Checked {
+        /// What was seen.
+        evidence: String,
+    },
+    /// The gateway cannot find out: a person must.
+    Escalated {
+        /// Why not.
+        evidence: String,
+    },
+    /// The caller withdrew it before anything was sent.
+    Cancelled,
+}
+
+/// One line of the ledger's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventRecord {
+    /// Rises over the whole ledger without gaps, from 1.
+    pub sequence: u64,
+    /// Whose history.
+    pub refund: RefundId,
+    /// The refund's revision after the event.
+    pub revision: u64,
+    /// When.
+    pub time: Timestamp,
+    /// None for the creation.
+    pub from: Option<State>,
+    /// The state after the event.
+    pub to: State,
+    /// "gateway", or the caller.
+    pub actor: String,
+    /// One sentence for a person.
+    pub note: String,
+    /// SHA-256 over this line and the hash before it.
+    pub chain_hash: [u8; 32],
+}
+
+impl Refund {
+    /// A refund just recorded.
+    pub fn new(intent: Intent, now: Timestamp) -> Self {
+        Self {
+            intent,
+            state: State::Pending,
+            doubt: None,
+            provider_error: None,
+            refunded_amount: None,
+            items: Vec::new(),
+            provider_reference: None,
+            provider_status: None,
+            attempt_count: 0,
+            unanswered_attempts: 0,
+            revision: 1,
+            create_time: now,
+            update_time: now,
+            dispatch_time: None,
+            complete_time: None,
+            not_before: None,
+        }
+    }
+
+    /// The caller's key.
+    pub fn id(&self) -> &RefundId {
+        &self.intent.id
+    }
+
+    /// Whose refund it is.
+    pub fn provider(&self) -> Provider {
+        self.intent.target.provider()
+    }
+
+    /// What [`Intent`] fields of a second request differ from the recorded ones; empty when it is the same refund.
+    pub fn differing_fields(&self, intent: &Intent) -> Vec<&'static str> {
+        let mut fields = self.intent.target.differing_fields(&intent.target);
+        if self.intent.account != intent.account {
+            fields.insert(0, "account");
+        }
+        if self.intent.labels != intent.labels {
+            fields.push("labels");
+        }
+        fields
+    }
+
+    /// The refund after `event`.
+    ///
+    /// # Errors
+    /// [`MoveRefused`] where the state does not allow the event.
+    pub fn apply(&self, event: &Event, now: Timestamp) -> Result<Refund, MoveRefused> {
+        let state = state::next(self.state, event)?;
+        let mut next = self.clone();
+        next.state = state;
+        next.revision = self.revision.saturating_add(1);
+        // A clock set back must not make a history run backwards.
+        next.update_time = now.max(self.update_time);
+        next.not_before = None;
+        match event {
+            Event::Dispatched => {
+                next.attempt_count = self.attempt_count.saturating_add(1);
+                next.dispatch_time = self.dispatch_time.or(Some(next.update_time));
+                next.provider_error = None;
+            }
+            Event::NotSent { error, retry_at } => {
+                next.provider_error = Some(error.clone());
+                next.not_before = Some(*retry_at);
+                // No answer was read and the proof stands: no byte of this attempt left, so it did not begin the clock.
+                if error.http_status == 0 && self.dispatch_time == Some(self.update_time) {
+                    next.dispatch_time = None;
+                }
+            }
+            Event::Refunded(confirmation) => {
+                next.provider_error = confirmation.error.clone();
+                next.settle(&confirmation.reference, &confirmation.status, confirmation.amount, &confirmation.items);
+            }
+            Event::Accepted(acceptance) => {
+                next.provider_error = None;
+                next.settle(&acceptance.reference, &acceptance.status, acceptance.amount, &acceptance.items);
+            }
+            Event::Refused { error, items } => {
+                next.provider_error = Some(error.clone());
+                next.settle(&None, &None, None, items);
+            }
+            Event::Doubted { reason, evidence, error } => {
+                next.unanswered_attempts = self.unanswered_attempts.saturating_add(1);
+                next.provider_error = error.clone();
+                next.doubt = Some(Doubt::new(*reason, next.update_time, evidence.clone()));
+            }
+            Event::Interrupted => {
+                next.unanswered_attempts = self.unanswered_attempts.saturating_add(1);
+                let evidence = "the gateway stopped while the attempt was on its way".to_owned();
+                next.doubt = Some(Doubt::new(DoubtReason::GatewayRestarted, next.update_time, evidence));
+            }
+            Event::Checked { evidence } => {
+                if let Some(doubt) = next.doubt.as_mut() {
+                    doubt.check_count = doubt.check_count.saturating_add(1);
+                    doubt.last_evidence = evidence.clone();
+                }
+            }
+            Event::Escalated { evidence } => {
+                let doubt = next.doubt.get_or_insert_with(|| {
+                    Doubt::new(DoubtReason::Contradiction, now.max(self.update_time), String::new())
+                });
+                doubt.last_evidence = evidence.clone();
+            }
+            Event::Cancelled => {}
+        }
+        if !matches!(next.state, State::InDoubt | State::NeedsReview) {
+            next.doubt = None;
+        }
+        if next.state.is_terminal() {
+            next.complete_time = Some(next.update_time);
+        }
+        Ok(next)
+    }
+
+    /// The [`Target::reservation_keys`] that no other refund may take now. Empty once it failed or was withdrawn; items that the
+    /// provider refused inside a partial success are free again.
+    pub fn held_keys(&self) -> Vec<String> {
+        if !self.state.holds_target() {
+            return Vec::new();
+        }
+        let refused = |key: &String| {
+            self.state == State::PartiallySucceeded
+                && self
+                    .items
+                    .iter()
+                    .any(|item| item.state == ItemState::Failed && *key == format!("item:{}", item.item_id))
+        };
+        self.intent.target.reservation_keys().into_iter().filter(|key| !refused(key)).collect()
+    }
+
+    /// Takes over what the provider says of a refund that it knows. What it leaves out keeps its last word.
+    fn settle(
+        &mut self,
+        reference: &Option<String>,
+        status: &Option<String>,
+        amount: Option<Money>,
+        items: &[ItemResult],
+    ) {
+        self.unanswered_attempts = 0;
+        self.provider_reference = reference.clone().or_else(|| self.provider_reference.take());
+        self.provider_status = status.clone().or_else(|| self.provider_status.take());
+        self.refunded_amount = amount.or(self.refunded_amount);
+        if !items.is_empty() {
+            self.items = items.to_vec();
+        }
+    }
+}
+
+impl Doubt {
+    fn new(reason: DoubtReason, since: Timestamp, last_evidence: String) -> Self {
+        Self { reason, since, check_count: 0, last_evidence }
+    }
+}
+
+impl Confirmation {
+    /// Whether a requested item was refused while others were given back.
+    pub fn is_partial(&self) -> bool {
+        self.items.iter().any(|item| item.requested && item.state != ItemState::Succeeded)
+    }
+}
+
+impl Event {
+    /// The event's name, for refusals and logs.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Event::Dispatched => "dispatched",
+            Event::NotSent { .. } => "not_sent",
+            Event::Refunded(_) => "refunded",
+            Event::Accepted(_) => "accepted",
+            Event::Refused { .. } => "refused",
+            Event::Doubted { .. } => "doubted",
+            Event::Interrupted => "interrupted",
+            Event::Checked { .. } => "checked",
+            Event::Escalated { .. } => "escalated",
+            Event::Cancelled => "cancelled",
+        }
+    }
+
+    /// One sentence for a person, told of the refund as it stands after the event.
+    pub fn note(&self, after: &Refund) -> String {
+        match self {
+            Event::Dispatched => {
+                format!("Attempt {} may leave for {} from now on.", after.attempt_count, after.provider())
+            }
+            Event::NotSent { error, .. } => {
+                format!("Attempt {} was not processed: {}. It is sent again.", after.attempt_count, said(error))
+            }
+            Event::Refunded(confirmation) => match confirmation.amount {
+                Some(amount) => format!("{} gave back {amount}.", after.provider()),
+                None => format!("{} gave the money back.", after.provider()),
+            },
+            Event::Accepted(acceptance) => {
+                let status = acceptance.status.as_deref().unwrap_or("taken");
+                format!("{} took the refund and has not finished: {status}.", after.provider())
+            }
+            Event::Refused { error, .. } => format!("{} refused: {}.", after.provider(), said(error)),
+            Event::Doubted { evidence, .. } => {
+                format!("It is not known what became of attempt {}: {evidence}.", after.attempt_count)
+            }
+            Event::Interrupted => {
+                format!(
+                    "The gateway stopped while attempt {} was on its way; its outcome is not known.",
+                    after.attempt_count
+                )
+            }
+            Event::Checked { evidence } => format!("A look at {} settled nothing: {evidence}.", after.provider()),
+            Event::Escalated { evidence } => format!("A person must find out: {evidence}."),
+            Event::Cancelled => "Withdrawn before anything was sent.".to_owned(),
+        }
+    }
+}
+
+fn said(error: &ProviderError) -> String {
+    let message = error.message.trim_end_matches('.');
+    if error.code.is_empty() { message.to_owned() } else { format!("{} {message}", error.code) }
+}

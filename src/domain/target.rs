@@ -1,0 +1,408 @@
+//! What is refunded: a Sectigo order, items of a name.com order, an amount of a Debitsuccess account.
+
+use crate::domain::ids::Provider;
+use crate::domain::money::{Currency, Money};
+
+/// What is refunded, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A whole certificate order.
+    Sectigo(SectigoTarget),
+    /// Items of one domain order.
+    Namecom(NamecomTarget),
+    /// An amount of one direct-debit account.
+    Debitsuccess(DebitsuccessTarget),
+}
+
+/// Sectigo `!AutoRefund`: a whole certificate order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SectigoTarget {
+    order_number: String,
+    reason_code: u8,
+}
+
+/// name.com Process Refund: items of one order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamecomTarget {
+    order_id: i32,
+    order_item_ids: Vec<i32>,
+}
+
+/// Debitsuccess `InitiateRefund`: an amount of one account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DebitsuccessTarget {
+    account_reference_no: Option<String>,
+    external_account_reference_no: Option<String>,
+    amount: Money,
+    description: String,
+    request_initiator: Option<String>,
+}
+
+/// A field that is wrong, and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldFault {
+    /// Path from the request's root or, from a constructor here, from the target: `amount.minor_units`.
+    pub field: String,
+    /// What would be right, to be read after the field's name.
+    pub description: String,
+}
+
+/// Longest order number that every Sectigo page accepts.
+const SECTIGO_ORDER_NUMBER_CHARS: usize = 64;
+/// Not documented; keeps one request and its answer far below the size limits.
+const NAMECOM_ITEMS: usize = 500;
+const ACCOUNT_REFERENCE_CHARS: usize = 15;
+const EXTERNAL_REFERENCE_CHARS: usize = 50;
+const DESCRIPTION_CHARS: usize = 4_000;
+const REQUEST_INITIATOR_CHARS: usize = 100;
+/// Decimal (10, 2): eight digits before the point.
+const LARGEST_DEBITSUCCESS_MINOR_UNITS: i64 = 9_999_999_999;
+
+impl FieldFault {
+    /// A fault of `field`.
+    pub fn new(field: impl Into<String>, description: impl Into<String>) -> Self {
+        Self { field: field.into(), description: description.into() }
+    }
+}
+
+impl Target {
+    /// Whose target it is.
+    pub fn provider(&self) -> Provider {
+        match self {
+            Target::Sectigo(_) => Provider::Sectigo,
+            Target::Namecom(_) => Provider::Namecom,
+            Target::Debitsuccess(_) => Provider::Debitsuccess,
+        }
+    }
+
+    /// What a caller finds it by: the order number, the order id or the account reference as given.
+    pub fn references(&self) -> Vec<String> {
+        match self {
+            Target::Sectigo(target) => vec![target.order_number.clone()],
+            Target::Namecom(target) => vec![target.order_id.to_string()],
+            Target::Debitsuccess(target) => {
+                target.account_reference_no.iter().chain(&target.external_account_reference_no).cloned().collect()
+            }
+        }
+    }
+
+    /// What may be refunded only once: while one refund holds a key, no other gets it. Empty where amounts can be refunded again and again.
+    pub fn reservation_keys(&self) -> Vec<String> {
+        match self {
+            // "0100" and "100" are one order to a provider that reads numbers.
+            Target::Sectigo(target) => {
+                let order = target.order_number.to_ascii_lowercase();
+                let all_digits = order.bytes().all(|byte| byte.is_ascii_digit());
+                let canonical = if all_digits { order.trim_start_matches('0') } else { order.as_str() };
+                vec![format!("order:{canonical}")]
+            }
+            Target::Namecom(target) => target.order_item_ids.iter().map(|item| format!("item:{item}")).collect(),
+            Target::Debitsuccess(_) => Vec::new(),
+        }
+    }
+
+    /// What two refunds share that look like one sent twice: the account and the amount (Debitsuccess). Empty for the others.
+    pub fn similarity_keys(&self) -> Vec<String> {
+        match self {
+            Target::Sectigo(_) | Target::Namecom(_) => Vec::new(),
+            Target::Debitsuccess(target) => {
+                let amount = target.amount.minor_units;
+                // Compared without case, as the provider's database is likely to.
+                let own =
+                    target.account_reference_no.iter().map(|text| format!("own:{}:{amount}", text.to_uppercase()));
+                let external = target
+                    .external_account_reference_no
+                    .iter()
+                    .map(|text| format!("ext:{}:{amount}", text.to_uppercase()));
+                own.chain(external).collect()
+            }
+        }
+    }
+
+    /// The names of the fields in which the two differ, as a caller knows them; empty when they are one.
+    pub fn differing_fields(&self, other: &Target) -> Vec<&'static str> {
+        match (self, other) {
+            (Target::Sectigo(a), Target::Sectigo(b)) => differing([
+                ("sectigo.order_number", a.order_number != b.order_number),
+                ("sectigo.reason", a.reason_code != b.reason_code),
+            ]),
+            (Target::Namecom(a), Target::Namecom(b)) => differing([
+                ("namecom.order_id", a.order_id != b.order_id),
+                ("namecom.order_item_ids", a.order_item_ids != b.order_item_ids),
+            ]),
+            (Target::Debitsuccess(a), Target::Debitsuccess(b)) => differing([
+                ("debitsuccess.account_reference_no", a.account_reference_no != b.account_reference_no),
+                (
+                    "debitsuccess.external_account_reference_no",
+                    a.external_account_reference_no != b.external_account_reference_no,
+                ),
+                ("debitsuccess.amount", a.amount != b.amount),
+                ("debitsuccess.description", a.description != b.description),
+                ("debitsuccess.request_initiator", a.request_initiator != b.request_initiator),
+            ]),
+            _ => vec!["target"],
+        }
+    }
+}
+
+impl SectigoTarget {
+    /// Checks an order number and a `refundReasonCode` of 1 to 11.
+    ///
+    /// # Errors
+    /// Every field that is wrong.
+    pub fn new(order_number: &str, reason_code: i32) -> Result<Self, Vec<FieldFault>> {
+        let mut faults = Vec::new();
+        if let Some(fault) = order_number_fault("order_number", order_number) {
+            faults.push(fault);
+        }
+        let reason = u8::try_from(reason_code).ok().filter(|code| (1..=11).contains(code));
+        if reason.is_none() {
+            faults.push(FieldFault::new("reason", "must be one of the eleven reasons of the provider"));
+        }
+        match reason {
+            Some(reason_code) if faults.is_empty() => Ok(Self { order_number: order_number.to_owned(), reason_code }),
+            _ => Err(faults),
+        }
+    }
+
+    /// As the provider numbers it.
+    pub fn order_number(&self) -> &str {
+        &self.order_number
+    }
+
+    /// The provider's `refundReasonCode`, 1 to 11.
+    pub fn reason_code(&self) -> u8 {
+        self.reason_code
+    }
+}
+
+/// What is wrong with a Sectigo order number, if anything.
+pub fn order_number_fault(field: &str, order_number: &str) -> Option<FieldFault> {
+    let fits = (1..=SECTIGO_ORDER_NUMBER_CHARS).contains(&order_number.len())
+        && order_number.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
+    (!fits).then(|| FieldFault::new(field, "must be 1 to 64 of A-Z a-z 0-9 \"-\" \"_\" \".\""))
+}
+
+impl NamecomTarget {
+    /// Checks an order id and its item ids, which are kept sorted: their order means nothing.
+    ///
+    /// # Errors
+    /// Every field that is wrong.
+    pub fn new(order_id: i32, order_item_ids: &[i32]) -> Result<Self, Vec<FieldFault>> {
+        let mut faults = Vec::new();
+        if order_id < 1 {
+            faults.push(FieldFault::new("order_id", "must be above 0"));
+        }
+        if !(1..=NAMECOM_ITEMS).contains(&order_item_ids.len()) {
+            faults.push(FieldFault::new("order_item_ids", format!("must hold 1 to {NAMECOM_ITEMS} items")));
+        }
+        let mut sorted = order_item_ids.to_vec();
+        sorted.sort_unstable();
+        if sorted.first().is_some_and(|smallest| *smallest < 1) {
+            faults.push(FieldFault::new("order_item_ids", "must be above 0, each of them"));
+        }
+        let before = sorted.len();
+        sorted.dedup();
+        if sorted.len() != before {
+            faults.push(FieldFault::new("order_item_ids", "must name each item once"));
+        }
+        if faults.is_empty() { Ok(Self { order_id, order_item_ids: sorted }) } else { Err(faults) }
+    }
+
+    /// The order.
+    pub fn order_id(&self) -> i32 {
+        self.order_id
+    }
+
+    /// Its items, in rising order.
+    pub fn order_item_ids(&self) -> &[i32] {
+        &self.order_item_ids
+    }
+}
+
+/// The fields of a Debitsuccess refund as a caller gives them; an empty text is an absent one.
+#[derive(Debug, Clone, Copy)]
+pub struct DebitsuccessFields<'a> {
+    /// At most 15 characters.
+    pub account_reference_no: &'a str,
+    /// At most 50 characters.
+    pub external_account_reference_no: &'a str,
+    /// Currency code and hundredths; none where the caller left it out.
+    pub amount: Option<(&'a str, i64)>,
+    /// 1 to 4,000 characters.
+    pub description: &'a str,
+    /// At most 100 characters.
+    pub request_initiator: &'a str,
+}
+
+impl DebitsuccessTarget {
+    /// Checks all fields.
+    ///
+    /// # Errors
+    /// Every field that is wrong.
+    pub fn new(fields: DebitsuccessFields<'_>) -> Result<Self, Vec<FieldFault>> {
+        let mut faults = Vec::new();
+        let references = [
+            ("account_reference_no", fields.account_reference_no, ACCOUNT_REFERENCE_CHARS),
+            ("external_account_reference_no", fields.external_account_reference_no, EXTERNAL_REFERENCE_CHARS),
+        ];
+        for (field, text, longest) in references {
+            if text.chars().count() > longest {
+                faults.push(FieldFault::new(field, format!("must be at most {longest} characters")));
+            } else if text.trim() != text || text.chars().any(char::is_control) {
+                faults.push(FieldFault::new(field, "must hold no control character and no blank at either end"));
+            }
+        }
+        if references.iter().all(|(_, text, _)| text.is_empty()) {
+            faults.push(FieldFault::new(
+                "account_reference_no",
+                "is required, or external_account_reference_no in its place",
+            ));
+        }
+        let amount = amount_of(fields.amount, &mut faults);
+        for (field, text, longest) in [
+            ("description", fields.description, DESCRIPTION_CHARS),
+            ("request_initiator", fields.request_initiator, REQUEST_INITIATOR_CHARS),
+        ] {
+            if text.chars().count() > longest {
+                faults.push(FieldFault::new(field, format!("must be at most {longest} characters")));
+            }
+            if !text.chars().all(is_xml_text) {
+                faults.push(FieldFault::new(field, "must hold no control character besides tab and line ends"));
+            }
+        }
+        if fields.description.trim().is_empty() {
+            faults.push(FieldFault::new("description", "is required"));
+        }
+        match amount {
+            Some(amount) if faults.is_empty() => Ok(Self {
+                account_reference_no: present(fields.account_reference_no),
+                external_account_reference_no: present(fields.external_account_reference_no),
+                amount,
+                description: fields.description.to_owned(),
+                request_initiator: present(fields.request_initiator),
+            }),
+            _ => Err(faults),
+        }
+    }
+
+    /// Debitsuccess's own reference of the account.
+    pub fn account_reference_no(&self) -> Option<&str> {
+        self.account_reference_no.as_deref()
+    }
+
+    /// The business's reference of the account.
+    pub fn external_account_reference_no(&self) -> Option<&str> {
+        self.external_account_reference_no.as_deref()
+    }
+
+    /// How much.
+    pub fn amount(&self) -> Money {
+        self.amount
+    }
+
+    /// The reason, for the provider's reviewers.
+    pub fn description(&self) -> &str {
+        &self.description
+    }
+
+    /// Who asked; the provider logs it.
+    pub fn request_initiator(&self) -> Option<&str> {
+        self.request_initiator.as_deref()
+    }
+}
+
+fn amount_of(amount: Option<(&str, i64)>, faults: &mut Vec<FieldFault>) -> Option<Money> {
+    let Some((code, minor_units)) = amount else {
+        faults.push(FieldFault::new("amount", "is required"));
+        return None;
+    };
+    if !(1..=LARGEST_DEBITSUCCESS_MINOR_UNITS).contains(&minor_units) {
+        faults.push(FieldFault::new("amount.minor_units", "must be above 0 and at most 9999999999"));
+    }
+    match Currency::parse(code) {
+        Ok(currency) => Some(Money { currency, minor_units }),
+        Err(error) => {
+            faults.push(FieldFault::new("amount.currency_code", error.to_string()));
+            None
+        }
+    }
+}
+
+fn present(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// The characters that XML 1.0 can carry at all.
+fn is_xml_text(character: char) -> bool {
+    matches!(character, '\t' | '\n' | '\r' | ' '..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..)
+}
+
+fn differing<const N: usize>(fields: [(&'static str, bool); N]) -> Vec<&'static str> {
+    fields.into_iter().filter(|(_, differs)| *differs).map(|(field, _)| field).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    const GOOD: DebitsuccessFields<'static> = DebitsuccessFields {
+        account_reference_no: "DS000001",
+        external_account_reference_no: "",
+        amount: Some(("AUD", 1250)),
+        description: "Duplicate charge",
+        request_initiator: "",
+    };
+
+    fn fields_of<T>(result: Result<T, Vec<FieldFault>>) -> Vec<String> {
+        result.err().into_iter().flatten().map(|fault| fault.field).collect()
+    }
+
+    #[rstest]
+    #[case("1000001", 11, &[])]
+    #[case("", 11, &["order_number"])]
+    #[case("1000001 ", 1, &["order_number"])]
+    #[case("1000001", 0, &["reason"])]
+    #[case("1000001", 12, &["reason"])]
+    #[case("", -1, &["order_number", "reason"])]
+    fn every_wrong_sectigo_field_is_named(#[case] order: &str, #[case] reason: i32, #[case] wrong: &[&str]) {
+        assert_eq!(fields_of(SectigoTarget::new(order, reason)), wrong);
+    }
+
+    #[rstest]
+    #[case(1, &[2, 3], &[])]
+    #[case(0, &[], &["order_id", "order_item_ids"])]
+    #[case(1, &[2, 2], &["order_item_ids"])]
+    #[case(1, &[0], &["order_item_ids"])]
+    fn every_wrong_namecom_field_is_named(#[case] order: i32, #[case] items: &[i32], #[case] wrong: &[&str]) {
+        assert_eq!(fields_of(NamecomTarget::new(order, items)), wrong);
+    }
+
+    #[rstest]
+    #[case(GOOD, &[])]
+    #[case(DebitsuccessFields { account_reference_no: "", ..GOOD }, &["account_reference_no"])]
+    #[case(DebitsuccessFields { account_reference_no: "0123456789ABCDEF", ..GOOD }, &["account_reference_no"])]
+    #[case(DebitsuccessFields { amount: None, description: " ", ..GOOD }, &["amount", "description"])]
+    #[case(DebitsuccessFields { amount: Some(("aud", 0)), ..GOOD }, &["amount.minor_units", "amount.currency_code"])]
+    #[case(DebitsuccessFields { amount: Some(("JPY", 5)), ..GOOD }, &["amount.currency_code"])]
+    #[case(DebitsuccessFields { amount: Some(("AUD", 10_000_000_000)), ..GOOD }, &["amount.minor_units"])]
+    #[case(DebitsuccessFields { description: "a\u{0}b", ..GOOD }, &["description"])]
+    fn every_wrong_debitsuccess_field_is_named(#[case] fields: DebitsuccessFields<'_>, #[case] wrong: &[&str]) {
+        assert_eq!(fields_of(DebitsuccessTarget::new(fields)), wrong);
+    }
+
+    #[test]
+    fn an_order_number_with_leading_zeros_is_the_same_order() {
+        let keys = |order: &str| Target::Sectigo(SectigoTarget::new(order, 11).unwrap()).reservation_keys();
+        assert_eq!(keys("0001000001"), keys("1000001"));
+        assert_ne!(keys("1000002"), keys("1000001"));
+    }
+
+    #[test]
+    fn the_order_of_items_means_nothing() {
+        let a = Target::Namecom(NamecomTarget::new(1, &[3, 2]).unwrap());
+        let b = Target::Namecom(NamecomTarget::new(1, &[2, 3]).unwrap());
+        assert_eq!(a.differing_fields(&b), Vec::<&str>::new());
+    }
+}

@@ -1,0 +1,130 @@
+//! The providers: three very different wires behind one trait, and the registry of configured accounts.
+//!
+//! An adapter turns a provider's answer into an [`Outcome`], which is what the answer *means*. It decides nothing: what follows from an
+//! outcome is the engine's business, by the account's [`RetryContract`].
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+
+use crate::domain::contract::RetryContract;
+use crate::domain::ids::{AccountName, Provider as ProviderKind};
+use crate::domain::money::Currency;
+use crate::domain::outcome::{Lookup, Outcome};
+use crate::domain::refund::{Intent, Refund};
+
+/// One account at one provider.
+#[async_trait]
+pub trait Provider: Send + Sync + 'static {
+    /// Sends one refund request: one call is one wire request, never more. `engine/step.rs` is the only caller, after the attempt is on disk.
+    async fn refund(&self, intent: &Intent) -> Outcome;
+
+    /// Asks what became of a refund. Moves nothing.
+    async fn lookup(&self, refund: &Refund) -> Lookup;
+}
+
+/// A configured account, ready to be used.
+pub struct Account {
+    /// As configured; callers name it.
+    pub name: AccountName,
+    /// Whose account it is.
+    pub provider: ProviderKind,
+    /// Scheme and host only.
+    pub endpoint: String,
+    /// What its amounts are in.
+    pub currency: Currency,
+    /// What the provider promises about a second send.
+    pub contract: RetryContract,
+    /// Whose books its targets are counted in: the same for two accounts with one login at one provider. A digest, no secret.
+    pub scope: String,
+    /// Attempts that may be on the wire at once.
+    pub max_in_flight: usize,
+    /// The wire.
+    pub adapter: Arc<dyn Provider>,
+}
+
+/// All configured accounts, by name.
+#[derive(Default)]
+pub struct Accounts(BTreeMap<AccountName, Arc<Account>>);
+
+/// What an account is made from. Checked by the configuration; holds secrets, so it cannot be shown.
+#[derive(Debug, Clone)]
+pub struct AccountSettings {
+    /// As callers name it.
+    pub name: AccountName,
+    /// Base URL: `https`, or `http` to loopback alone. No path besides `/`, no user, no query.
+    pub endpoint: reqwest::Url,
+    /// What its amounts are in.
+    pub currency: Currency,
+    /// PEM file with the only certificate authorities to be trusted, in place of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Until the connection stands, TLS included.
+    pub connect_timeout: Duration,
+    /// Until the answer is read whole.
+    pub total_timeout: Duration,
+    /// Allow pooled connections for requests that move money; only where the retry contract deduplicates.
+    pub reuse_connections: bool,
+    /// Attempts that may be on the wire at once.
+    pub max_in_flight: usize,
+    /// How long "not refunded" may lag behind the truth.
+    pub settle_time: Duration,
+    /// What is special to the provider.
+    pub login: Login,
+}
+
+/// Credentials, and what else only one provider knows.
+#[derive(Debug, Clone)]
+pub enum Login {
+    /// Form fields of every call.
+    Sectigo {
+        /// `loginName`.
+        login_name: String,
+        /// `loginPassword`.
+        login_password: SecretString,
+    },
+    /// HTTP Basic.
+    Namecom {
+        /// Account name; with `-test` in the sandbox.
+        username: String,
+        /// API token.
+        token: SecretString,
+        /// How long the provider honours an idempotency key.
+        key_lifetime: Duration,
+    },
+    /// Body fields of every call.
+    Debitsuccess {
+        /// `User.Username`.
+        username: String,
+        /// `User.Password`.
+        password: SecretString,
+        /// Path of the service, which is not part of the endpoint: `/DSWebService/DSServices.svc`.
+        path: String,
+        /// XML namespace of the operations; the provider's is not public.
+        service_namespace: String,
+        /// XML namespace of the data members; the provider's is not public.
+        data_namespace: String,
+        /// What stands before the operation's name in `SOAPAction`, with its last slash.
+        action_prefix: String,
+    },
+}
+
+impl Accounts {
+    /// The registry of these accounts; a later one of the same name takes the place of an earlier.
+    pub fn new(accounts: impl IntoIterator<Item = Account>) -> Self {
+        Self(accounts.into_iter().map(|account| (account.name.clone(), Arc::new(account))).collect())
+    }
+
+    /// One account.
+    pub fn get(&self, name: &AccountName) -> Option<&Arc<Account>> {
+        self.0.get(name)
+    }
+
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Account>> {
+        self.0.values()
+    }
+}
