@@ -1,0 +1,608 @@
+//! What name.com knows: accounts, orders and their items, and why an item cannot be refunded.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use time::{Duration, OffsetDateTime};
+
+use super::Settings;
+use super::keys::Keys;
+use super::refusals::Refusal;
+use crate::exchange::Effect;
+
+/// Everything name.com remembers. Grows with what is put and what is refunded.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct State {
+    accounts: BTreeMap<String, Account>,
+    orders: BTreeMap<i32, Order>,
+    /// By account.
+    keys: BTreeMap<String, Keys>,
+    /// By account.
+    rates: BTreeMap<String, RateWindow>,
+}
+
+/// An account: credentials, standing, and how often it has deleted within the grace period.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Account {
+    /// The username of HTTP Basic.
+    pub username: String,
+    /// The API token, the password of HTTP Basic. A secret: not part of `Debug`.
+    pub token: String,
+    /// Whether the refund endpoint is open to the account; if not it answers 403. Default true.
+    #[serde(default = "yes")]
+    pub approved_reseller: bool,
+    /// Whether every call of the account is answered 503 for maintenance. Default false.
+    #[serde(default)]
+    pub maintenance: bool,
+    /// Registrations deleted within the grace period so far.
+    #[serde(default)]
+    pub agp_deletes: u32,
+    /// At how many such deletions further ones are refused with 409; none is no limit.
+    #[serde(default)]
+    pub agp_delete_threshold: Option<u32>,
+    /// The same, for single TLDs (without a dot, lower case), as ICANN's AGP limits are per TLD.
+    #[serde(default)]
+    pub tlds: BTreeMap<String, TldDeletes>,
+}
+
+/// Deletions within the grace period, in one TLD.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TldDeletes {
+    /// Registrations deleted so far.
+    pub deletes: u32,
+    /// At how many further ones are refused with 409; none is no limit.
+    pub threshold: Option<u32>,
+}
+
+/// An order, in US dollars.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Order {
+    /// The order's number, above 0.
+    pub id: i32,
+    /// Whose order it is; if none is put, the first account's.
+    #[serde(default)]
+    pub account: Option<String>,
+    /// When it was placed, which is when its domains were registered (RFC 3339); if none is put, now.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub created: Option<OffsetDateTime>,
+    /// What List Orders filters by. Default `success`; no item of another order can be refunded.
+    #[serde(default)]
+    pub status: OrderStatus,
+    /// The registrar. Default `name.com`.
+    #[serde(default = "registrar")]
+    pub registrar: String,
+    /// At least one.
+    pub items: Vec<Item>,
+}
+
+/// One line of an order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Item {
+    /// The item's number, above 0; no two items share one.
+    pub id: i32,
+    /// `registration` (the default), `whois_privacy`, `renewal`, `transfer`, ... Only the first two can be refunded.
+    #[serde(default = "registration", rename = "type")]
+    pub kind: String,
+    /// The domain name.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The TLD without its dot; if none is put, what follows the first dot of `name`.
+    #[serde(default)]
+    pub tld: Option<String>,
+    /// What was paid, in US cents.
+    pub price_minor: i64,
+    /// The price before discounts, in US cents; if none is put, `price_minor`.
+    #[serde(default)]
+    pub original_price_minor: Option<i64>,
+    /// The tax that came on top, in US cents. It is refunded with the price (inferred).
+    #[serde(default)]
+    pub tax_minor: Option<i64>,
+    /// How many intervals. Default 1.
+    #[serde(default = "one")]
+    pub duration: i32,
+    /// `year` (the default) or `month`.
+    #[serde(default = "year")]
+    pub interval: Option<String>,
+    /// Default 1.
+    #[serde(default = "one")]
+    pub quantity: i32,
+    /// Default `success`.
+    #[serde(default)]
+    pub status: ItemStatus,
+    /// When its grace period ends (RFC 3339); if none is put, so many days after the order as the settings say.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub agp_expires: Option<OffsetDateTime>,
+    /// How an attempt to refund it will turn out. Default `refunded`.
+    #[serde(default)]
+    pub refund_outcome: Outcome,
+    /// The message of that result, over the usual one.
+    #[serde(default)]
+    pub refund_message: Option<String>,
+    /// Whether its registry answers when the domain is to be deleted. Default `reachable`.
+    #[serde(default)]
+    pub registry: Registry,
+    /// A refund that was answered `initialized` and is not decided.
+    #[serde(default)]
+    pub pending: Option<Pending>,
+}
+
+/// The status of an order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the documented words, which nothing documents further")]
+pub enum OrderStatus {
+    #[default]
+    Success,
+    Failed,
+    Initialized,
+    Review,
+    Started,
+}
+
+/// The status of an item.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ItemStatus {
+    /// Bought.
+    #[default]
+    Success,
+    /// Never bought: it counts in no total.
+    Failed,
+    /// Given back.
+    Refunded,
+}
+
+/// How an attempt to refund an item turns out, given that nothing stands against it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// Deleted and refunded.
+    #[default]
+    Refunded,
+    /// The deletion fails; nothing changes.
+    Failed,
+    /// Taken on; decided later by putting the order or settling the item.
+    Initialized,
+    /// Called off; nothing changes.
+    Canceled,
+}
+
+/// What a registry does when a domain is to be deleted. All but the first end the whole call, after the items before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Registry {
+    /// It answers.
+    #[default]
+    Reachable,
+    /// 500 `Internal Server Error`.
+    Broken,
+    /// 502 `Registry Connection Unavailable`.
+    Unreachable,
+    /// 504 `The upstream server is taking too long to respond.`
+    Slow,
+}
+
+/// A refund that was answered `initialized`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pending {
+    /// When it was asked for.
+    #[serde(with = "time::serde::rfc3339")]
+    pub since: OffsetDateTime,
+    /// The idempotency key it was asked under.
+    #[serde(default)]
+    pub identifier: Option<String>,
+}
+
+/// Why an order was not put.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each says what it is")]
+pub enum NotPut {
+    #[error("order {order}: order and item ids must be above 0")]
+    IdNotPositive { order: i32 },
+    #[error("order {order} has no items")]
+    NoItems { order: i32 },
+    #[error("item {item} is given twice, or is an item of another order")]
+    ItemTaken { item: i32 },
+    #[error("item {item}: amounts must be from 0 to 99999999999 cents")]
+    AmountOutOfRange { item: i32 },
+    #[error("order {order}: there is no account `{account}`")]
+    NoSuchAccount { order: i32, account: String },
+}
+
+/// Why an item was not settled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each says what it is")]
+pub enum NotSettled {
+    #[error("there is no item {item} in an order {order}")]
+    NoSuchItem { order: i32, item: i32 },
+    #[error("item {item} of order {order} has no refund that waits to be decided")]
+    NotPending { order: i32, item: i32 },
+}
+
+/// Why an item cannot be refunded now, the first to be told first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Obstacle {
+    AlreadyRefunded,
+    WrongType,
+    NotBought,
+    InProgress,
+    WindowOver { domain: String, days: u32 },
+    OverThreshold,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RateWindow {
+    second: i64,
+    requests: u32,
+}
+
+/// Beyond any price, and small enough that no order's total can overflow.
+const MAX_AMOUNT_MINOR: i64 = 99_999_999_999;
+
+/// The account of the demo data.
+const DEMO_ACCOUNT: &str = "demo-test";
+/// A TLD in which the demo account has used up its deletions, so that only order 300003 meets the threshold.
+const DEMO_TLD_AT_THRESHOLD: &str = "limited";
+
+impl State {
+    /// The demo data: account `demo-test` / `demo-token` and its orders, all placed `now`.
+    ///
+    /// 123456 with items 987654 (registration of example.com, 10.99) and 987655 (its privacy, 4.99); 200001 to 200999, one
+    /// registration at 12.99 each; 300001 a renewal; 300002 placed ten days ago, so that its grace period is over; 300003 under
+    /// a TLD (`limited`) in which the account is at its threshold of deletions. The one item of each of these has the number
+    /// order + 3000000.
+    pub fn demo(now: OffsetDateTime) -> Self {
+        let threshold = TldDeletes { deletes: 50, threshold: Some(50) };
+        let account = Account {
+            tlds: BTreeMap::from([(DEMO_TLD_AT_THRESHOLD.to_owned(), threshold)]),
+            ..Account::new(DEMO_ACCOUNT, "demo-token")
+        };
+        let order = |id, created, items| Order { created: Some(created), ..Order::new(id, DEMO_ACCOUNT, items) };
+        let single = |id: i32, kind: &str, name: String| vec![Item::new(id + 3_000_000, kind, name, 1299)];
+
+        let mut state = Self::default();
+        state.put_account(account);
+        let example = |id, kind, price| Item::new(id, kind, "example.com".to_owned(), price);
+        let pair = vec![example(987_654, "registration", 1099), example(987_655, "whois_privacy", 499)];
+        let singles =
+            (200_001..=200_999).map(|id| order(id, now, single(id, "registration", format!("demo-{id}.com"))));
+        let special = [
+            order(123_456, now, pair),
+            order(300_001, now, single(300_001, "renewal", "demo-300001.com".to_owned())),
+            order(300_002, now - Duration::days(10), single(300_002, "registration", "demo-300002.com".to_owned())),
+            order(300_003, now, single(300_003, "registration", format!("demo-300003.{DEMO_TLD_AT_THRESHOLD}"))),
+        ];
+        state.orders.extend(special.into_iter().chain(singles).map(|order| (order.id, order)));
+        state
+    }
+
+    /// Adds an account, or replaces the one of this username.
+    pub fn put_account(&mut self, account: Account) {
+        self.accounts.insert(account.username.clone(), account);
+    }
+
+    /// All accounts, by username. They hold their tokens.
+    pub fn accounts(&self) -> Vec<&Account> {
+        self.accounts.values().collect()
+    }
+
+    /// Adds an order, or replaces the one of this number.
+    ///
+    /// An item whose refund was `initialized` and that is put as `refunded` was paid out by that: such effects are returned.
+    pub fn put_order(&mut self, mut order: Order, now: OffsetDateTime) -> Result<Vec<Effect>, NotPut> {
+        let account = order.account.take().or_else(|| self.accounts.keys().next().cloned()).unwrap_or_default();
+        self.check(&order, &account)?;
+        order.created.get_or_insert(now);
+        order.account = Some(account);
+        let completed: Vec<(i32, Pending)> = order
+            .items
+            .iter()
+            .filter(|item| item.status == ItemStatus::Refunded)
+            .filter_map(|item| Some((item.id, self.item(order.id, item.id)?.pending.clone()?)))
+            .collect();
+        let id = order.id;
+        self.orders.insert(id, order);
+        Ok(completed.into_iter().filter_map(|(item, pending)| self.refund_item(id, item, pending.identifier)).collect())
+    }
+
+    /// All orders, by number.
+    pub fn orders(&self) -> Vec<&Order> {
+        self.orders.values().collect()
+    }
+
+    /// One order.
+    pub fn order(&self, id: i32) -> Option<&Order> {
+        self.orders.get(&id)
+    }
+
+    /// Decides a refund that was answered `initialized`: `Refunded` pays it out, `Failed` and `Canceled` leave the item as it
+    /// was before, `Initialized` changes nothing.
+    pub fn settle_item(&mut self, order: i32, item: i32, outcome: Outcome) -> Result<Vec<Effect>, NotSettled> {
+        let found = self.item_mut(order, item).ok_or(NotSettled::NoSuchItem { order, item })?;
+        let pending = found.pending.clone().ok_or(NotSettled::NotPending { order, item })?;
+        match outcome {
+            Outcome::Initialized => Ok(Vec::new()),
+            Outcome::Failed | Outcome::Canceled => {
+                found.pending = None;
+                Ok(Vec::new())
+            }
+            Outcome::Refunded => Ok(self.refund_item(order, item, pending.identifier).into_iter().collect()),
+        }
+    }
+
+    fn check(&self, order: &Order, account: &str) -> Result<(), NotPut> {
+        if order.id <= 0 || order.items.iter().any(|item| item.id <= 0) {
+            return Err(NotPut::IdNotPositive { order: order.id });
+        }
+        if order.items.is_empty() {
+            return Err(NotPut::NoItems { order: order.id });
+        }
+        if !self.accounts.contains_key(account) {
+            return Err(NotPut::NoSuchAccount { order: order.id, account: account.to_owned() });
+        }
+        let ids: BTreeSet<i32> = order.items.iter().map(|item| item.id).collect();
+        let mut seen = BTreeSet::new();
+        if let Some(twice) = order.items.iter().find(|item| !seen.insert(item.id)) {
+            return Err(NotPut::ItemTaken { item: twice.id });
+        }
+        let others = self.orders.values().filter(|other| other.id != order.id);
+        if let Some(taken) = others.flat_map(|other| &other.items).find(|item| ids.contains(&item.id)) {
+            return Err(NotPut::ItemTaken { item: taken.id });
+        }
+        let in_range = |amount: i64| (0..=MAX_AMOUNT_MINOR).contains(&amount);
+        let amounts = |item: &Item| [Some(item.price_minor), item.original_price_minor, item.tax_minor];
+        match order.items.iter().find(|item| !amounts(item).into_iter().flatten().all(in_range)) {
+            Some(item) => Err(NotPut::AmountOutOfRange { item: item.id }),
+            None => Ok(()),
+        }
+    }
+
+    // For the calls.
+
+    pub(super) fn authenticated(&self, username: &str, token: &str) -> Option<&Account> {
+        self.accounts.get(username).filter(|account| account.token == token)
+    }
+
+    pub(super) fn account(&self, username: &str) -> Option<&Account> {
+        self.accounts.get(username)
+    }
+
+    /// The order, if it is this account's.
+    pub(super) fn order_of(&self, username: &str, id: i32) -> Option<&Order> {
+        self.orders.get(&id).filter(|order| order.is_of(username))
+    }
+
+    pub(super) fn orders_of<'a>(&'a self, username: &'a str) -> impl Iterator<Item = &'a Order> {
+        self.orders.values().filter(move |order| order.is_of(username))
+    }
+
+    pub(super) fn item(&self, order: i32, item: i32) -> Option<&Item> {
+        self.orders.get(&order)?.items.iter().find(|candidate| candidate.id == item)
+    }
+
+    pub(super) fn item_mut(&mut self, order: i32, item: i32) -> Option<&mut Item> {
+        self.orders.get_mut(&order)?.items.iter_mut().find(|candidate| candidate.id == item)
+    }
+
+    pub(super) fn keys_of(&mut self, username: &str) -> &mut Keys {
+        self.keys.entry(username.to_owned()).or_default()
+    }
+
+    /// Counts one request of an authenticated account within the second of the clock.
+    pub(super) fn count_request(
+        &mut self,
+        username: &str,
+        per_second: u32,
+        now: OffsetDateTime,
+    ) -> Result<(), Refusal> {
+        let second = now.unix_timestamp();
+        let window = self.rates.entry(username.to_owned()).or_default();
+        if window.second != second {
+            *window = RateWindow { second, requests: 0 };
+        }
+        window.requests = window.requests.saturating_add(1);
+        let over = per_second > 0 && window.requests > per_second;
+        if over { Err(Refusal::RateLimited { reset: second + 1, per_second }) } else { Ok(()) }
+    }
+
+    /// Gives an item's money back and counts the deletion. The one place where money moves.
+    pub(super) fn refund_item(&mut self, order: i32, item: i32, identifier: Option<String>) -> Option<Effect> {
+        let owner = self.orders.get(&order)?.account.clone().unwrap_or_default();
+        let item = self.item_mut(order, item)?;
+        item.status = ItemStatus::Refunded;
+        item.pending = None;
+        let effect = Effect {
+            kind: "refund".to_owned(),
+            target: item.id.to_string(),
+            amount_minor: Some(item.paid_minor()),
+            currency: Some("USD".to_owned()),
+            identifier,
+            reference: None,
+        };
+        let deleted_tld = (item.kind == "registration").then(|| item.tld().unwrap_or_default());
+        if let (Some(tld), Some(account)) = (deleted_tld, self.accounts.get_mut(&owner)) {
+            account.agp_deletes = account.agp_deletes.saturating_add(1);
+            if let Some(counted) = account.tlds.get_mut(&tld) {
+                counted.deletes = counted.deletes.saturating_add(1);
+            }
+        }
+        Some(effect)
+    }
+}
+
+impl Account {
+    /// An approved reseller without limits.
+    pub fn new(username: &str, token: &str) -> Self {
+        Self {
+            username: username.to_owned(),
+            token: token.to_owned(),
+            approved_reseller: true,
+            maintenance: false,
+            agp_deletes: 0,
+            agp_delete_threshold: None,
+            tlds: BTreeMap::new(),
+        }
+    }
+
+    /// Whether one more registration of this TLD may not be deleted.
+    pub(super) fn is_over_threshold(&self, tld: &str) -> bool {
+        let reached = |deletes: u32, threshold: Option<u32>| threshold.is_some_and(|threshold| deletes >= threshold);
+        reached(self.agp_deletes, self.agp_delete_threshold)
+            || self.tlds.get(tld).is_some_and(|counted| reached(counted.deletes, counted.threshold))
+    }
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account")
+            .field("username", &self.username)
+            .field("token", &"***")
+            .field("approved_reseller", &self.approved_reseller)
+            .field("maintenance", &self.maintenance)
+            .field("agp_deletes", &self.agp_deletes)
+            .field("agp_delete_threshold", &self.agp_delete_threshold)
+            .field("tlds", &self.tlds)
+            .finish()
+    }
+}
+
+impl Order {
+    /// A successful order, placed when it is put.
+    pub fn new(id: i32, account: &str, items: Vec<Item>) -> Self {
+        Self {
+            id,
+            account: Some(account.to_owned()),
+            created: None,
+            status: OrderStatus::Success,
+            registrar: registrar(),
+            items,
+        }
+    }
+
+    /// When it was placed.
+    pub(super) fn created(&self) -> OffsetDateTime {
+        self.created.unwrap_or(OffsetDateTime::UNIX_EPOCH)
+    }
+
+    /// What was captured for it, and what of that was given back, in cents.
+    pub(super) fn totals_minor(&self) -> (i64, i64) {
+        let sum = |wanted: &[ItemStatus]| {
+            let counted = self.items.iter().filter(|item| wanted.contains(&item.status));
+            counted.map(Item::paid_minor).fold(0, i64::saturating_add)
+        };
+        (sum(&[ItemStatus::Success, ItemStatus::Refunded]), sum(&[ItemStatus::Refunded]))
+    }
+
+    /// The privacy items that go with this registration: same domain, still there.
+    pub(super) fn privacy_of(&self, registration: &Item) -> Vec<i32> {
+        let same_domain = |item: &&Item| match (&item.name, &registration.name) {
+            (Some(one), Some(other)) => one.eq_ignore_ascii_case(other),
+            _ => false,
+        };
+        let attached = self.items.iter().filter(|item| item.kind == "whois_privacy").filter(same_domain);
+        attached
+            .filter(|item| item.status == ItemStatus::Success && item.pending.is_none())
+            .map(|item| item.id)
+            .collect()
+    }
+
+    /// Why one of its items cannot be refunded now; none where it can. The one rule behind `isRefundable` and the refusals.
+    pub(super) fn obstacle(
+        &self,
+        item: &Item,
+        account: &Account,
+        settings: &Settings,
+        now: OffsetDateTime,
+    ) -> Option<Obstacle> {
+        let tld = item.tld().unwrap_or_default();
+        let days = settings.agp_days_by_tld.get(&tld).copied().unwrap_or(settings.agp_days);
+        let expires = item.agp_expires.or_else(|| self.created().checked_add(Duration::days(i64::from(days))));
+        if item.status == ItemStatus::Refunded {
+            Some(Obstacle::AlreadyRefunded)
+        } else if !matches!(item.kind.as_str(), "registration" | "whois_privacy") {
+            Some(Obstacle::WrongType)
+        } else if item.status == ItemStatus::Failed || self.status != OrderStatus::Success {
+            Some(Obstacle::NotBought)
+        } else if item.pending.is_some() {
+            Some(Obstacle::InProgress)
+        } else if expires.is_some_and(|expires| now >= expires) {
+            Some(Obstacle::WindowOver { domain: item.name.clone().unwrap_or_default(), days })
+        } else if item.kind == "registration" && account.is_over_threshold(&tld) {
+            Some(Obstacle::OverThreshold)
+        } else {
+            None
+        }
+    }
+
+    fn is_of(&self, username: &str) -> bool {
+        self.account.as_deref() == Some(username)
+    }
+}
+
+impl Item {
+    /// One bought item at this price in cents, for one year.
+    pub fn new(id: i32, kind: &str, name: String, price_minor: i64) -> Self {
+        Self {
+            id,
+            kind: kind.to_owned(),
+            name: Some(name),
+            tld: None,
+            price_minor,
+            original_price_minor: None,
+            tax_minor: None,
+            duration: 1,
+            interval: year(),
+            quantity: 1,
+            status: ItemStatus::Success,
+            agp_expires: None,
+            refund_outcome: Outcome::Refunded,
+            refund_message: None,
+            registry: Registry::Reachable,
+            pending: None,
+        }
+    }
+
+    /// Price and tax, in cents.
+    pub(super) fn paid_minor(&self) -> i64 {
+        self.price_minor.saturating_add(self.tax_minor.unwrap_or(0))
+    }
+
+    /// The TLD, lower case.
+    pub(super) fn tld(&self) -> Option<String> {
+        let tld = match (&self.tld, &self.name) {
+            (Some(tld), _) => tld.as_str(),
+            (None, Some(name)) => name.split_once('.')?.1,
+            (None, None) => return None,
+        };
+        Some(tld.to_ascii_lowercase())
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn one() -> i32 {
+    1
+}
+
+fn registration() -> String {
+    "registration".to_owned()
+}
+
+fn registrar() -> String {
+    "name.com".to_owned()
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "a serde default has the field's type")]
+fn year() -> Option<String> {
+    Some("year".to_owned())
+}

@@ -1,0 +1,271 @@
+//! Process Refund: everything is checked first and refused as a whole; then items are deleted and refunded one by one.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header};
+use serde::Serialize;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use super::orders::{Obstacle, Outcome, Pending, Registry, State};
+use super::reads::Usd;
+use super::refusals::{Refusal, THRESHOLD_DETAILS, json_answer};
+use super::{CachedAnswers, Settings, keys};
+use crate::exchange::{Effect, Performed, Request};
+
+/// Answers `POST /core/v1/refund`.
+pub(super) fn process(
+    state: &mut State,
+    settings: &Settings,
+    now: OffsetDateTime,
+    username: &str,
+    request: &Request,
+) -> Result<Performed, Refusal> {
+    if !state.account(username).is_some_and(|account| account.approved_reseller) {
+        return Err(Refusal::PermissionDenied);
+    }
+    if !is_json(&request.headers) {
+        return Err(Refusal::WrongContentType);
+    }
+    let asked = Asked::parse(&request.body)?;
+    let key = keys::key_in(&request.headers);
+    if let Some(key) = &key
+        && let Some(mut answer) = state.keys_of(username).replay(key, &request.body, settings, now)?
+    {
+        keys::echo(&mut answer, &request.headers);
+        return Ok(Performed { answer, effects: Vec::new() });
+    }
+
+    let mut work = Work { now, key, results: Vec::new(), effects: Vec::new() };
+    let done = check(state, settings, now, username, &asked)
+        .and_then(|()| work.refund_all(state, username, &asked, settings.cascade_rows));
+    let mut answer = match done {
+        Ok(()) => json_answer(StatusCode::OK, &work.body()),
+        Err(refusal) => refusal.answer(),
+    };
+    if let Some(key) = work.key
+        && (answer.status.is_success() || settings.cached_answers == CachedAnswers::All)
+    {
+        state.keys_of(username).remember(key, &request.body, &answer, now);
+    }
+    keys::echo(&mut answer, &request.headers);
+    Ok(Performed { answer, effects: work.effects })
+}
+
+/// The order's number and the two known members, for the journal, whatever else the body holds.
+pub(super) fn outline(body: &Bytes) -> (Option<String>, Value) {
+    let Ok(Value::Object(members)) = serde_json::from_slice::<Value>(body) else {
+        return (None, json!({ "unreadable_bytes": body.len() }));
+    };
+    let target = match members.get("orderId") {
+        Some(Value::Number(number)) => Some(number.to_string()),
+        Some(Value::String(text)) => Some(text.clone()),
+        _ => None,
+    };
+    let known = members.into_iter().filter(|(name, _)| name == "orderId" || name == "orderItemIds");
+    (target, Value::Object(known.collect()))
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
+}
+
+/// A request that has the documented form.
+struct Asked {
+    order: i32,
+    items: Vec<i32>,
+}
+
+impl Asked {
+    /// Only the sentence for an empty array is documented; the others follow its style.
+    fn parse(body: &[u8]) -> Result<Self, Refusal> {
+        let refuse = |details: &str| Err(Refusal::BadRequest(details.to_owned()));
+        let members = match serde_json::from_slice::<Value>(body) {
+            Ok(Value::Object(members)) => members,
+            Ok(_) => return refuse("The request body must be a JSON object."),
+            Err(_) => return refuse("The request body is not valid JSON."),
+        };
+        let present = |name| members.get(name).filter(|value| !value.is_null());
+        let Some(order) = present("orderId") else { return refuse("'orderId' cannot be null") };
+        let order = int32(order, "orderId")?;
+        let items = match present("orderItemIds") {
+            None => return refuse("'orderItemIds' cannot be null"),
+            Some(Value::Array(items)) if items.is_empty() => {
+                return refuse("orderItemIds array must contain at least one item.");
+            }
+            Some(Value::Array(items)) => items,
+            Some(_) => return refuse("orderItemIds must be an array of 32-bit integers."),
+        };
+        let items = items.iter().map(|item| int32(item, "orderItemIds")).collect::<Result<Vec<i32>, _>>()?;
+        let mut seen = BTreeSet::new();
+        if let Some(twice) = items.iter().find(|item| !seen.insert(**item)) {
+            return Err(Refusal::BadRequest(format!("orderItemIds must not contain {twice} more than once.")));
+        }
+        Ok(Self { order, items })
+    }
+}
+
+fn int32(value: &Value, name: &str) -> Result<i32, Refusal> {
+    let number = value.as_i64().and_then(|number| i32::try_from(number).ok());
+    number.ok_or_else(|| Refusal::BadRequest(format!("{name} must be a 32-bit integer.")))
+}
+
+/// Refuses the whole request for the gravest obstacle among its items: unknown ones before refused ones before locked ones.
+fn check(
+    state: &State,
+    settings: &Settings,
+    now: OffsetDateTime,
+    username: &str,
+    asked: &Asked,
+) -> Result<(), Refusal> {
+    let account = state.account(username).ok_or(Refusal::Unauthorized)?;
+    let order = state.order_of(username, asked.order).ok_or(Refusal::NoSuchOrder(asked.order))?;
+    let mut first: Option<(Obstacle, i32)> = None;
+    for &id in &asked.items {
+        let item = state.item(order.id, id).ok_or(Refusal::NoSuchItem { order: order.id, item: id })?;
+        if let Some(obstacle) = order.obstacle(item, account, settings, now)
+            && first.as_ref().is_none_or(|(known, _)| obstacle < *known)
+        {
+            first = Some((obstacle, id));
+        }
+    }
+    match first {
+        None => Ok(()),
+        Some((obstacle, item)) => Err(refused(obstacle, item)),
+    }
+}
+
+fn refused(obstacle: Obstacle, item: i32) -> Refusal {
+    match obstacle {
+        Obstacle::AlreadyRefunded => Refusal::BadRequest(format!("Order item {item} has already been refunded.")),
+        Obstacle::WrongType => Refusal::BadRequest(format!(
+            "Order item {item} is not eligible for refund. Only 'registration' and 'whois_privacy' product types are supported."
+        )),
+        // Not documented: the sentence follows the one above.
+        Obstacle::NotBought => Refusal::BadRequest(format!("Order item {item} is not eligible for refund.")),
+        Obstacle::InProgress => Refusal::BadRequest(format!("Order item {item} already has a refund in progress.")),
+        Obstacle::WindowOver { domain, days } => Refusal::WindowExpired { domain, days },
+        Obstacle::OverThreshold => Refusal::ThresholdExceeded,
+    }
+}
+
+/// One call at work: what it has done so far stays done, even if a later item ends the call with an error.
+struct Work {
+    now: OffsetDateTime,
+    key: Option<String>,
+    results: Vec<Row>,
+    effects: Vec<Effect>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Row {
+    order_id: i32,
+    order_item_id: i32,
+    order_item_status: &'static str,
+    refund_amount: Usd,
+    message: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    results: &'a [Row],
+    total_refund_amount: Usd,
+}
+
+impl Work {
+    /// Refunds the items in the order asked for; a registration takes its privacy item along.
+    fn refund_all(
+        &mut self,
+        state: &mut State,
+        username: &str,
+        asked: &Asked,
+        cascade_rows: bool,
+    ) -> Result<(), Refusal> {
+        for &id in &asked.items {
+            let outcome = self.refund_one(state, username, asked.order, id)?;
+            if outcome != Outcome::Refunded {
+                continue;
+            }
+            let attached = match (state.order(asked.order), state.item(asked.order, id)) {
+                (Some(order), Some(item)) if item.kind == "registration" => order.privacy_of(item),
+                _ => Vec::new(),
+            };
+            for privacy in attached.into_iter().filter(|privacy| !asked.items.contains(privacy)) {
+                self.refund_one(state, username, asked.order, privacy)?;
+                if !cascade_rows {
+                    self.results.pop();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn refund_one(&mut self, state: &mut State, username: &str, order: i32, id: i32) -> Result<Outcome, Refusal> {
+        let over_threshold = |kind: &str, tld: Option<String>| {
+            let account = state.account(username);
+            kind == "registration" && account.is_some_and(|account| account.is_over_threshold(&tld.unwrap_or_default()))
+        };
+        let item = state.item(order, id).ok_or(Refusal::NoSuchItem { order, item: id })?;
+        match item.registry {
+            Registry::Reachable => {}
+            Registry::Broken => return Err(Refusal::Internal),
+            Registry::Unreachable => return Err(Refusal::RegistryUnavailable),
+            Registry::Slow => return Err(Refusal::UpstreamTimeout),
+        }
+        // An earlier item of this very call may have used up the last deletion.
+        let (outcome, usual) = match item.refund_outcome {
+            Outcome::Refunded if over_threshold(&item.kind, item.tld()) => (Outcome::Failed, THRESHOLD_DETAILS),
+            Outcome::Refunded if item.kind == "registration" => {
+                (Outcome::Refunded, "Domain successfully deleted and refund processed.")
+            }
+            Outcome::Refunded => (Outcome::Refunded, "Whois privacy successfully deleted and refund processed."),
+            Outcome::Failed => (Outcome::Failed, "The domain could not be deleted. No refund was processed."),
+            Outcome::Initialized => (Outcome::Initialized, "The refund has been initialized."),
+            Outcome::Canceled => (Outcome::Canceled, "The refund was canceled."),
+        };
+        let message = item.refund_message.clone().unwrap_or_else(|| usual.to_owned());
+        let mut refunded = Usd(0);
+        match outcome {
+            Outcome::Refunded => {
+                refunded = Usd(item.paid_minor());
+                self.effects.extend(state.refund_item(order, id, self.key.clone()));
+            }
+            Outcome::Initialized => {
+                let pending = Pending { since: self.now, identifier: self.key.clone() };
+                if let Some(item) = state.item_mut(order, id) {
+                    item.pending = Some(pending);
+                }
+            }
+            Outcome::Failed | Outcome::Canceled => {}
+        }
+        self.results.push(Row {
+            order_id: order,
+            order_item_id: id,
+            order_item_status: outcome.word(),
+            refund_amount: refunded,
+            message: Some(message),
+        });
+        Ok(outcome)
+    }
+
+    fn body(&self) -> Body<'_> {
+        // From the effects, so that a cascaded item counts in the total even where it has no row.
+        let total = self.effects.iter().filter_map(|effect| effect.amount_minor).fold(0, i64::saturating_add);
+        Body { results: &self.results, total_refund_amount: Usd(total) }
+    }
+}
+
+impl Outcome {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Refunded => "refunded",
+            Self::Failed => "failed",
+            Self::Initialized => "initialized",
+            Self::Canceled => "canceled",
+        }
+    }
+}
