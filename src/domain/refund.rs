@@ -179,6 +179,11 @@ impl Refund {
         self.intent.target.provider()
     }
 
+    /// Stands for the refund as it is now; every change gives another.
+    pub fn etag(&self) -> String {
+        format!("{:x}-{:x}", self.create_time.as_micros(), self.revision)
+    }
+
     /// What [`Intent`] fields of a second request differ from the recorded ones; empty when it is the same refund.
     pub fn differing_fields(&self, intent: &Intent) -> Vec<&'static str> {
         let mut fields = self.intent.target.differing_fields(&intent.target);

@@ -1,0 +1,539 @@
+//! The engine: takes refunds in, sends each at most once, and tells what became of it.
+//!
+//! ```text
+//! PENDING      -> DISPATCHING   an attempt is on disk, its first byte may leave
+//!              -> CANCELLED     by the caller, nothing was sent
+//! DISPATCHING  -> SUCCEEDED | PARTIALLY_SUCCEEDED | FAILED | SUBMITTED   the provider said so
+//!              -> PENDING       proof that nothing was processed; sent again with backoff
+//!              -> IN_DOUBT      anything else, always
+//! SUBMITTED    -> SUCCEEDED | PARTIALLY_SUCCEEDED | FAILED               the provider finished
+//! IN_DOUBT     -> SUCCEEDED | PARTIALLY_SUCCEEDED | FAILED | SUBMITTED   a lookup showed it
+//!              -> NEEDS_REVIEW  no lookup can show it
+//! start-up     : DISPATCHING -> IN_DOUBT
+//! ```
+//!
+//! [`decide`] says what follows from an answer and waits for nothing; [`step`] does it and decides nothing; [`driver`] finds what is due.
+//! No work lives in a caller's future: whoever stops listening stops nothing.
+
+pub mod decide;
+mod driver;
+mod feed;
+mod step;
+mod waiters;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, error, info, warn};
+
+use crate::domain::clock::{Clock, Timestamp};
+use crate::domain::ids::{AccountName, Provider, RefundId};
+use crate::domain::refund::{Event, EventRecord, Intent, Refund};
+use crate::domain::state::State;
+use crate::domain::target::{FieldFault, Target};
+use crate::engine::decide::Backoff;
+use crate::engine::waiters::Waiters;
+use crate::ledger::{Claim, Create, Created, Ledger, LedgerError, ListQuery, Listed, Record};
+use crate::providers::{Account, Accounts};
+
+pub use crate::engine::feed::EventFeed;
+
+/// The engine. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Engine(Arc<Shared>);
+
+/// What the operator sets.
+#[derive(Debug, Clone)]
+pub struct EngineSettings {
+    /// How refunds that were provably not processed are spread over time.
+    pub backoff: Backoff,
+    /// Readers of the event feed at once.
+    pub max_feeds: usize,
+}
+
+/// A refund to be created.
+#[derive(Debug, Clone)]
+pub struct CreateCommand {
+    /// What is asked for.
+    pub intent: Intent,
+    /// Record it although a similar one was recorded within a day.
+    pub allow_similar: bool,
+    /// Who asks.
+    pub actor: String,
+    /// When the caller must have an answer; nothing is recorded after it.
+    pub answer_by: Instant,
+    /// Until when to wait for an outcome; not later than `answer_by`.
+    pub wait_until: Instant,
+}
+
+/// A refund, and whether it was known before.
+#[derive(Debug, Clone)]
+pub struct CreateResult {
+    /// As it is now.
+    pub refund: Refund,
+    /// Nothing new was recorded or sent.
+    pub replayed: bool,
+}
+
+/// Whether an account takes refunds, as far as its last answers show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccountHealth {
+    /// Yes.
+    Serving,
+    /// Its provider refused the credentials the last time it was asked.
+    CredentialsRefused,
+}
+
+/// Why the engine did not do what it was asked to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// No account of this name is configured.
+    #[error("there is no account \"{0}\"")]
+    AccountNotFound(AccountName),
+    /// The account is of another provider than the target.
+    #[error("account \"{account}\" is a {of} account, and the target is of {target}")]
+    AccountMismatch {
+        /// The account.
+        account: AccountName,
+        /// Its provider.
+        of: Provider,
+        /// The target's provider.
+        target: Provider,
+    },
+    /// Fields that only the configuration can judge.
+    #[error("{} field(s) of the request are wrong", .0.len())]
+    Invalid(Vec<FieldFault>),
+    /// Something of it was sent, or it has ended.
+    #[error("a refund that is {0} cannot be cancelled")]
+    NotCancellable(State),
+    /// There is nothing to find out.
+    #[error("a refund that is {0} has nothing to be reconciled")]
+    NotInDoubt(State),
+    /// The refund has changed since the caller looked.
+    #[error("the refund has changed: its etag is {present} now")]
+    EtagMismatch {
+        /// The etag as it is.
+        present: String,
+    },
+    /// The caller's time was over before anything was begun. Nothing was recorded.
+    #[error("the deadline passed before anything was recorded")]
+    Deadline,
+    /// The gateway is shutting down. Nothing was recorded.
+    #[error("the gateway is shutting down")]
+    Draining,
+    /// Too many readers of the event feed.
+    #[error("too many event streams are open")]
+    TooManyFeeds,
+    /// The sequence number is beyond the last event.
+    #[error("the last event is {last}")]
+    BeyondLastEvent {
+        /// The last event's number.
+        last: u64,
+    },
+    /// The ledger's no.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A bug.
+    #[error("a task of the engine panicked")]
+    Panicked,
+}
+
+pub(crate) struct Shared {
+    ledger: Arc<dyn Ledger>,
+    accounts: Arc<Accounts>,
+    clock: Arc<dyn Clock>,
+    settings: EngineSettings,
+    lanes: BTreeMap<AccountName, Arc<Lane>>,
+    waiters: Waiters,
+    feeds: Arc<Semaphore>,
+    tasks: TaskTracker,
+    draining: CancellationToken,
+}
+
+/// What an account has of the engine: its slots on the wire and its place in the queue.
+struct Lane {
+    account: Arc<Account>,
+    /// One permit for each attempt that may be on the wire.
+    slots: Arc<Semaphore>,
+    /// One permit for each lookup that may be on the wire.
+    lookups: Semaphore,
+    /// Rung when a refund has become due or a slot free.
+    bell: Notify,
+    /// Older refunds wait: a new one may not overtake them.
+    backlog: AtomicBool,
+    health: AtomicU8,
+}
+
+const GATEWAY: &str = "gateway";
+
+impl Engine {
+    /// Takes up where the last process ended: what was on its way is in doubt, what waited is sent.
+    ///
+    /// # Errors
+    /// [`LedgerError`] where the ledger cannot be brought in order.
+    pub async fn start(
+        ledger: Arc<dyn Ledger>,
+        accounts: Arc<Accounts>,
+        clock: Arc<dyn Clock>,
+        settings: EngineSettings,
+    ) -> Result<Engine, LedgerError> {
+        let interrupted = ledger.interrupt_running(clock.now()).await?;
+        if interrupted > 0 {
+            warn!(refunds = interrupted, "attempts were on their way when the gateway last stopped: they are IN_DOUBT now");
+        }
+        let lanes = accounts.iter().map(|account| (account.name.clone(), Arc::new(Lane::new(account.clone())))).collect();
+        let shared = Arc::new(Shared {
+            ledger,
+            accounts,
+            clock,
+            feeds: Arc::new(Semaphore::new(settings.max_feeds)),
+            settings,
+            lanes,
+            waiters: Waiters::default(),
+            tasks: TaskTracker::new(),
+            draining: CancellationToken::new(),
+        });
+        for lane in shared.lanes.values() {
+            shared.tasks.spawn(driver::run(shared.clone(), lane.clone()));
+        }
+        Ok(Engine(shared))
+    }
+
+    /// Records a refund and sends it, or finds the one that has this id; then waits for an outcome.
+    ///
+    /// # Errors
+    /// Nothing was recorded and nothing sent.
+    pub async fn create(&self, command: CreateCommand) -> Result<CreateResult, EngineError> {
+        let (answer_by, wait_until, id) = (command.answer_by, command.wait_until, command.intent.id.clone());
+        let claim = Claim::default();
+        // A task of its own: between the commit and the send nobody may be able to drop the work.
+        let mut recording = self.spawn(self.0.clone().record_new(command, claim.clone()));
+        let recorded = match timeout_at(answer_by, &mut recording).await {
+            Ok(joined) => joined,
+            Err(_) if claim.withdraw() => return Err(EngineError::Deadline),
+            // The ledger has begun: what it did decides, not the clock.
+            Err(_) => recording.await,
+        };
+        let recorded = match recorded {
+            Ok(recorded) => recorded?,
+            Err(_) => match self.0.ledger.get(&id).await? {
+                // The task died after the commit: the refund is on disk, and that is what counts.
+                Some(refund) => CreateResult { refund, replayed: false },
+                None => return Err(EngineError::Panicked),
+            },
+        };
+        let refund = self.0.outcome_of(recorded.refund, wait_until).await;
+        Ok(CreateResult { refund, replayed: recorded.replayed })
+    }
+
+    /// What [`Engine::create`] would record. Records and sends nothing.
+    ///
+    /// # Errors
+    /// As [`Engine::create`].
+    pub async fn check(&self, command: CreateCommand) -> Result<CreateResult, EngineError> {
+        if let Some(known) = self.0.known_of_forgotten_account(&command.intent).await? {
+            return Ok(CreateResult { refund: known, replayed: true });
+        }
+        let lane = self.0.lane_for(&command.intent)?;
+        match self.0.ledger.check(self.0.create_of(lane, command, false, Claim::default())).await? {
+            Created::New(refund) => Ok(CreateResult { refund, replayed: false }),
+            Created::Known(refund) => Ok(CreateResult { refund, replayed: true }),
+        }
+    }
+
+    /// One refund.
+    ///
+    /// # Errors
+    /// [`LedgerError::NotFound`] among others of the ledger.
+    pub async fn get(&self, id: &RefundId) -> Result<Refund, EngineError> {
+        self.0.get(id).await
+    }
+
+    /// A page of refunds, newest first.
+    ///
+    /// # Errors
+    /// Those of the ledger.
+    pub async fn list(&self, query: ListQuery) -> Result<Vec<Listed>, EngineError> {
+        Ok(self.0.ledger.list(query).await?)
+    }
+
+    /// Waits until the refund has passed `after_revision`, is terminal, or `until` has come.
+    ///
+    /// # Errors
+    /// [`LedgerError::NotFound`] among others of the ledger.
+    pub async fn wait(&self, id: &RefundId, after_revision: u64, until: Instant) -> Result<Refund, EngineError> {
+        let passed = move |refund: &Refund| refund.revision > after_revision || refund.state.is_terminal();
+        let wait = self.0.waiters.until(id, until, passed, || self.0.get(id));
+        tokio::select! {
+            biased;
+            waited = wait => waited,
+            // A caller that waits must not hold the shutdown up.
+            () = self.0.draining.cancelled() => self.0.get(id).await,
+        }
+    }
+
+    /// Withdraws a refund of which nothing was sent. Done again, it changes nothing.
+    ///
+    /// # Errors
+    /// [`EngineError::NotCancellable`], [`EngineError::EtagMismatch`], those of the ledger.
+    pub async fn cancel(&self, id: &RefundId, etag: Option<&str>, actor: &str) -> Result<Refund, EngineError> {
+        loop {
+            let refund = self.0.get(id).await?;
+            if refund.state == State::Cancelled {
+                return Ok(refund);
+            }
+            if etag.is_some_and(|etag| etag != refund.etag()) {
+                return Err(EngineError::EtagMismatch { present: refund.etag() });
+            }
+            match self.0.record(&refund, vec![Event::Cancelled], actor).await {
+                Ok(cancelled) => return Ok(cancelled),
+                // It changed under our hands; look again whether it may still be withdrawn.
+                Err(LedgerError::StaleRevision { .. }) => {}
+                Err(LedgerError::MoveRefused(refused)) => return Err(EngineError::NotCancellable(refused.from)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Asks the provider now what became of a refund, and records what it shows.
+    ///
+    /// # Errors
+    /// [`EngineError::NotInDoubt`] where nothing is open at the provider, those of the ledger.
+    pub async fn reconcile(&self, id: &RefundId, actor: &str) -> Result<Refund, EngineError> {
+        if self.0.draining.is_cancelled() {
+            return Err(EngineError::Draining);
+        }
+        let (shared, id, actor) = (self.0.clone(), id.clone(), actor.to_owned());
+        let look = async move {
+            let refund = shared.get(&id).await?;
+            if !matches!(refund.state, State::InDoubt | State::Submitted | State::NeedsReview) {
+                return Err(EngineError::NotInDoubt(refund.state));
+            }
+            let Some(lane) = shared.lanes.get(&refund.intent.account).cloned() else {
+                return Err(EngineError::AccountNotFound(refund.intent.account));
+            };
+            step::look(&shared, &lane, refund, &actor).await
+        };
+        self.spawn(look).await.map_err(|_| EngineError::Panicked)?
+    }
+
+    /// The history of one refund after `revision`, oldest first.
+    ///
+    /// # Errors
+    /// [`LedgerError::NotFound`] among others of the ledger.
+    pub async fn events_of(&self, id: &RefundId, after_revision: u64, limit: u32) -> Result<Vec<EventRecord>, EngineError> {
+        self.0.get(id).await?;
+        Ok(self.0.ledger.events_of(id, after_revision, limit).await?)
+    }
+
+    /// Follows the ledger after `sequence`: history and then what comes, without a gap. Ends with [`EngineError::Draining`].
+    ///
+    /// # Errors
+    /// [`EngineError::TooManyFeeds`], [`EngineError::BeyondLastEvent`]
+    pub fn feed(&self, after_sequence: u64) -> Result<EventFeed, EngineError> {
+        EventFeed::open(&self.0, after_sequence)
+    }
+
+    /// All accounts with their health.
+    pub fn accounts(&self) -> Vec<(Arc<Account>, AccountHealth)> {
+        self.0.lanes.values().map(|lane| (lane.account.clone(), lane.health())).collect()
+    }
+
+    /// The account's retry contract says whether a second send is safe for a refund now; false for accounts no longer configured.
+    pub fn resend_safe(&self, refund: &Refund) -> bool {
+        let account = self.0.accounts.get(&refund.intent.account);
+        match (account, refund.dispatch_time) {
+            (Some(account), Some(first)) => account.contract.resend_safe(first, self.0.clock.now()),
+            _ => false,
+        }
+    }
+
+    /// Takes nothing new, ends the feeds, and waits for what is on the wire, at most `limit` long.
+    ///
+    /// What is still on its way then stays DISPATCHING on disk; the next start shows its doubt.
+    pub async fn drain(&self, limit: Duration) {
+        self.0.draining.cancel();
+        self.0.tasks.close();
+        if tokio::time::timeout(limit, self.0.tasks.wait()).await.is_err() {
+            warn!(tasks = self.0.tasks.len(), "work is still on its way at the end of the drain; the next start shows its doubt");
+        }
+    }
+
+    /// Runs work that must go on whoever stops listening, and that the drain waits for.
+    fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> tokio::task::JoinHandle<T> {
+        self.0.tasks.spawn(work.in_current_span())
+    }
+}
+
+impl Shared {
+    /// One commit: the refund, its reservation, and its first attempt where a slot is free.
+    async fn record_new(self: Arc<Self>, command: CreateCommand, claim: Claim) -> Result<CreateResult, EngineError> {
+        if self.draining.is_cancelled() {
+            return Err(EngineError::Draining);
+        }
+        if let Some(known) = self.known_of_forgotten_account(&command.intent).await? {
+            return Ok(CreateResult { refund: known, replayed: true });
+        }
+        let lane = self.lane_for(&command.intent)?.clone();
+        let slot = lane.slot_for_newcomer();
+        let create = self.create_of(&lane, command, slot.is_some(), claim);
+        match self.ledger.create(create).await? {
+            Created::Known(refund) => Ok(CreateResult { refund, replayed: true }),
+            Created::New(refund) => {
+                info!(refund = %refund.id(), account = %lane.account.name, "refund recorded");
+                match slot {
+                    Some(slot) => step::spawn_attempt(&self, &lane, refund.clone(), slot),
+                    None => {
+                        lane.backlog.store(true, Ordering::Release);
+                        lane.bell.notify_one();
+                    }
+                }
+                Ok(CreateResult { refund, replayed: false })
+            }
+        }
+    }
+
+    fn create_of(&self, lane: &Lane, command: CreateCommand, dispatch: bool, claim: Claim) -> Create {
+        Create {
+            intent: command.intent,
+            scope: lane.account.scope.clone(),
+            dispatch,
+            allow_similar: command.allow_similar,
+            actor: command.actor,
+            now: self.clock.now(),
+            claim,
+        }
+    }
+
+    /// Which lane an intent belongs to, if the configuration allows the intent at all.
+    fn lane_for(&self, intent: &Intent) -> Result<&Arc<Lane>, EngineError> {
+        let lane =
+            self.lanes.get(&intent.account).ok_or_else(|| EngineError::AccountNotFound(intent.account.clone()))?;
+        let (of, target) = (lane.account.provider, intent.target.provider());
+        if of != target {
+            return Err(EngineError::AccountMismatch { account: intent.account.clone(), of, target });
+        }
+        match &intent.target {
+            Target::Debitsuccess(target) if target.amount().currency != lane.account.currency => {
+                let right = format!("must be the account's currency, {}", lane.account.currency);
+                Err(EngineError::Invalid(vec![FieldFault::new("debitsuccess.amount.currency_code", right)]))
+            }
+            _ => Ok(lane),
+        }
+    }
+
+    /// A repeated request is answered even when its account has left the configuration since.
+    async fn known_of_forgotten_account(&self, intent: &Intent) -> Result<Option<Refund>, EngineError> {
+        if self.lanes.contains_key(&intent.account) {
+            return Ok(None);
+        }
+        let Some(refund) = self.ledger.get(&intent.id).await? else { return Ok(None) };
+        let fields = refund.differing_fields(intent);
+        if fields.is_empty() {
+            Ok(Some(refund))
+        } else {
+            Err(LedgerError::RefundIdReused { id: intent.id.clone(), fields }.into())
+        }
+    }
+
+    async fn get(&self, id: &RefundId) -> Result<Refund, EngineError> {
+        Ok(self.ledger.get(id).await?.ok_or_else(|| LedgerError::NotFound(id.clone()))?)
+    }
+
+    /// Waits for an outcome: until the refund has left PENDING and DISPATCHING, or cannot do so before `until`.
+    ///
+    /// Where the ledger cannot be read, what the caller has is what it gets: the refund is on disk.
+    async fn outcome_of(&self, refund: Refund, until: Instant) -> Refund {
+        let done = |refund: &Refund| match refund.state {
+            State::Dispatching => false,
+            State::Pending => {
+                let waits_longer = |at: Timestamp| Instant::now() + at.since(self.clock.now()) > until;
+                self.draining.is_cancelled() || refund.not_before.is_some_and(waits_longer)
+            }
+            _ => true,
+        };
+        if done(&refund) || Instant::now() >= until {
+            return refund;
+        }
+        let id = refund.id().clone();
+        let wait = || self.waiters.until(&id, until, done, || self.get(&id));
+        let seen = tokio::select! {
+            seen = wait() => seen,
+            // What is PENDING now stays so until the next start; what is on the wire has the drain's time.
+            () = self.draining.cancelled() => wait().await,
+        };
+        seen.unwrap_or(refund)
+    }
+
+    /// Records events and tells whoever waits. A full queue is waited for: what has happened must not be lost for want of room.
+    async fn record(&self, refund: &Refund, events: Vec<Event>, actor: &str) -> Result<Refund, LedgerError> {
+        let mut pause = Duration::from_millis(1);
+        loop {
+            let record = Record {
+                id: refund.id().clone(),
+                revision: refund.revision,
+                events: events.clone(),
+                actor: actor.to_owned(),
+                now: self.clock.now(),
+            };
+            match self.ledger.record(record).await {
+                Err(LedgerError::Overloaded) => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_millis(100));
+                }
+                Ok(recorded) => {
+                    self.waiters.tell(&recorded);
+                    return Ok(recorded);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Lane {
+    fn new(account: Arc<Account>) -> Self {
+        Self {
+            slots: Arc::new(Semaphore::new(account.max_in_flight)),
+            lookups: Semaphore::new(account.max_in_flight),
+            bell: Notify::new(),
+            backlog: AtomicBool::new(true),
+            health: AtomicU8::new(SERVING),
+            account,
+        }
+    }
+
+    /// A slot for a refund that is only now being recorded: none while older ones wait for theirs.
+    fn slot_for_newcomer(&self) -> Option<OwnedSemaphorePermit> {
+        if self.backlog.load(Ordering::Acquire) { None } else { self.slots.clone().try_acquire_owned().ok() }
+    }
+
+    fn health(&self) -> AccountHealth {
+        match self.health.load(Ordering::Relaxed) {
+            CREDENTIALS_REFUSED => AccountHealth::CredentialsRefused,
+            _ => AccountHealth::Serving,
+        }
+    }
+
+    /// Remembers what the last answer said of the credentials, and logs the change once.
+    fn note_health(&self, health: AccountHealth) {
+        let code = if health == AccountHealth::CredentialsRefused { CREDENTIALS_REFUSED } else { SERVING };
+        let before = self.health.swap(code, Ordering::Relaxed);
+        match (before, code) {
+            (SERVING, CREDENTIALS_REFUSED) => {
+                error!(account = %self.account.name, "the provider refuses the account's credentials: its refunds wait as PENDING");
+            }
+            (CREDENTIALS_REFUSED, SERVING) => info!(account = %self.account.name, "the provider accepts the account's credentials again"),
+            _ => {}
+        }
+    }
+}
+
+const SERVING: u8 = 0;
+const CREDENTIALS_REFUSED: u8 = 1;
