@@ -1,0 +1,536 @@
+//! The only HTTP client: what every outgoing call has in common, and what a broken one proves.
+//!
+//! A call ends in one of three ways, and the line between the last two is where money is won or lost:
+//!
+//! ```text
+//! Answered   a whole answer was read; the adapter says what it means
+//! NotSent    proof that no byte of the request left: DNS, connect, TLS handshake
+//! Lost       anything else: the provider may have acted
+//! ```
+//!
+//! The proof rests on hyper-util: it marks an error as "connect" only while its connector runs (resolve, TCP, TLS), and hands the request to
+//! the connection after that. A request that found a pooled connection closed is sent on another one only while hyper still holds it whole.
+//!
+//! No redirects (a 307 would carry the password to another host), no proxy from the environment, no retry, no decompression.
+
+use std::error::Error as _;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method};
+use reqwest::{Certificate, Client, ClientBuilder, Response, Url};
+
+use crate::domain::outcome::{DoubtReason, ErrorCategory, Outcome, ProviderError, provider_text};
+
+/// The longest answer to a refund or to a small read, in bytes.
+pub const REFUND_REPLY_BYTES: usize = 64 * 1024;
+/// The longest answer to a validation status read, in bytes.
+pub const STATUS_REPLY_BYTES: usize = 1024 * 1024;
+
+/// How one call ended.
+#[derive(Debug)]
+pub enum Exchange {
+    /// A whole answer was read.
+    Answered(Answer),
+    /// Proof that no byte of the request left.
+    NotSent {
+        /// Why, in a short sentence without secrets.
+        why: String,
+    },
+    /// The request may have arrived, and no usable answer came.
+    Lost {
+        /// In which way.
+        reason: DoubtReason,
+        /// What was seen, in a short sentence without secrets.
+        evidence: String,
+    },
+}
+
+/// A whole answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// As received.
+    pub headers: HeaderMap,
+    /// As received, within the bound.
+    pub body: Bytes,
+}
+
+/// One call to be made. Holds credentials: not to be shown.
+pub struct Call {
+    /// GET or POST.
+    pub method: Method,
+    /// From the host's root: `/core/v1/refund`.
+    pub path: String,
+    /// All of them besides `Host`, `Accept`, `User-Agent` and `Content-Length`.
+    pub headers: HeaderMap,
+    /// The exact bytes.
+    pub body: Bytes,
+}
+
+/// What a client is made from.
+pub struct HttpSettings<'a> {
+    /// Scheme, host and port.
+    pub endpoint: &'a Url,
+    /// The only certificate authorities to be trusted, in place of the system's.
+    pub ca_file: Option<&'a PathBuf>,
+    /// Until the connection stands, TLS included.
+    pub connect_timeout: Duration,
+    /// Until the answer is read whole.
+    pub total_timeout: Duration,
+    /// Allow pooled connections for requests that move money.
+    pub reuse_connections: bool,
+}
+
+/// The two clients of one account: one for requests that move money, one for reads.
+///
+/// They share no pool. A pooled connection may have been closed by the peer a moment ago, which a POST finds out only by failing:
+/// doubt for nothing.
+pub struct HttpClient {
+    endpoint: Url,
+    moving: Client,
+    reading: Client,
+}
+
+/// Why an account cannot be used as it is configured.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The endpoint is not one that credentials may be sent to.
+    #[error("endpoint {endpoint} {fault}")]
+    Endpoint {
+        /// Scheme and host only.
+        endpoint: String,
+        /// To be read after it.
+        fault: &'static str,
+    },
+    /// The total timeout would run out first, and nothing could prove that no byte had left.
+    #[error("connect_timeout must be above zero and shorter than total_timeout")]
+    Timeouts,
+    /// The file with certificate authorities cannot be read.
+    #[error("cannot read the certificate authorities in {}: {fault}", path.display())]
+    CaFile {
+        /// As configured.
+        path: PathBuf,
+        /// What is wrong.
+        fault: String,
+    },
+    /// A setting that does not fit where it travels.
+    #[error("{setting} {fault}")]
+    Setting {
+        /// Its name in [`super::AccountSettings`].
+        setting: &'static str,
+        /// To be read after it.
+        fault: &'static str,
+    },
+    /// The client library refuses.
+    #[error("the HTTP client cannot be made: {0}")]
+    Client(String),
+}
+
+impl HttpClient {
+    /// Checks the endpoint, reads the certificate authorities. Connects to nothing yet.
+    ///
+    /// # Errors
+    /// [`ConnectError`]
+    pub fn new(settings: &HttpSettings<'_>) -> Result<Self, ConnectError> {
+        let endpoint = checked_endpoint(settings.endpoint)?;
+        if settings.connect_timeout.is_zero() || settings.connect_timeout >= settings.total_timeout {
+            return Err(ConnectError::Timeouts);
+        }
+        let trusted = trusted_authorities(&endpoint, settings.ca_file)?;
+        let build = |builder: ClientBuilder| builder.build().map_err(|error| ConnectError::Client(chain_of(error)));
+        let base = || {
+            let base = base_client(settings);
+            match &trusted {
+                Some(authorities) => base.tls_certs_only(authorities.iter().cloned()),
+                None => base,
+            }
+        };
+        let moving = if settings.reuse_connections { base() } else { base().pool_max_idle_per_host(0) };
+        Ok(Self { endpoint, moving: build(moving)?, reading: build(base())? })
+    }
+
+    /// Sends a request that moves money: once, and by default on a connection of its own.
+    pub async fn send_once(&self, call: Call) -> Exchange {
+        self.exchange(&self.moving, call, REFUND_REPLY_BYTES).await
+    }
+
+    /// Sends a request that moves nothing, on a pooled connection; an answer longer than `longest` bytes is unreadable.
+    pub async fn read(&self, call: Call, longest: usize) -> Exchange {
+        self.exchange(&self.reading, call, longest).await
+    }
+
+    async fn exchange(&self, client: &Client, call: Call, longest: usize) -> Exchange {
+        let mut url = self.endpoint.clone();
+        url.set_path(&call.path);
+        let sent = client.request(call.method, url).headers(call.headers).body(call.body).send().await;
+        match sent {
+            Ok(response) => whole_answer(response, longest).await,
+            Err(error) if error.is_connect() => {
+                Exchange::NotSent { why: format!("no connection: {}", chain_of(error)) }
+            }
+            Err(error) => lost("no answer", error),
+        }
+    }
+}
+
+impl Exchange {
+    /// The answer, or what its absence means for a refund.
+    ///
+    /// # Errors
+    /// The [`Outcome`] of a call that was not answered: not sent, or unknown.
+    pub fn answer(self) -> Result<Answer, Outcome> {
+        match self {
+            Exchange::Answered(answer) => Ok(answer),
+            Exchange::NotSent { why } => Err(never_left(&why)),
+            Exchange::Lost { reason, evidence } => Err(Outcome::Unknown { reason, evidence }),
+        }
+    }
+
+    /// The answer, or why a read taught nothing.
+    ///
+    /// # Errors
+    /// A short sentence without secrets.
+    pub fn answer_to_read(self) -> Result<Answer, String> {
+        match self {
+            Exchange::Answered(answer) => Ok(answer),
+            Exchange::NotSent { why } => Err(why),
+            Exchange::Lost { evidence, .. } => Err(evidence),
+        }
+    }
+}
+
+/// The outcome of a request of which no byte left.
+pub(super) fn never_left(why: &str) -> Outcome {
+    Outcome::NotSent {
+        error: ProviderError {
+            code: String::new(),
+            message: provider_text(why),
+            http_status: 0,
+            category: ErrorCategory::Other,
+        },
+        retry_at: None,
+    }
+}
+
+async fn whole_answer(mut response: Response, longest: usize) -> Exchange {
+    let status = response.status().as_u16();
+    let headers = std::mem::take(response.headers_mut());
+    // Counted as it comes: a Content-Length is only what the peer says.
+    let mut body = BytesMut::new();
+    loop {
+        match response.chunk().await {
+            Ok(None) => return Exchange::Answered(Answer { status, headers, body: body.freeze() }),
+            Ok(Some(chunk)) if body.len().saturating_add(chunk.len()) > longest => {
+                return Exchange::Lost {
+                    reason: DoubtReason::UnreadableReply,
+                    evidence: format!("HTTP {status} with a body longer than {longest} bytes"),
+                };
+            }
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Err(error) => return lost(&format!("HTTP {status}, and the body never came whole"), error),
+        }
+    }
+}
+
+fn lost(seen: &str, error: reqwest::Error) -> Exchange {
+    let reason = if error.is_timeout() { DoubtReason::Timeout } else { DoubtReason::ConnectionLost };
+    Exchange::Lost { reason, evidence: provider_text(&format!("{seen}: {}", chain_of(error))) }
+}
+
+/// The error and its causes in one line, each said once. Without the URL, which says nothing that the account does not.
+fn chain_of(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut said = vec![error.to_string()];
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let words = inner.to_string();
+        if !said.iter().any(|before| before.contains(&words)) {
+            said.push(words);
+        }
+        cause = inner.source();
+    }
+    provider_text(&said.join(": "))
+}
+
+fn base_client(settings: &HttpSettings<'_>) -> ClientBuilder {
+    // `main` installs the provider first thing; a test that builds a client alone has no `main`.
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+    let builder = Client::builder()
+        .user_agent(concat!("recoup/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .no_proxy()
+        .http1_only()
+        .connect_timeout(settings.connect_timeout)
+        .timeout(settings.total_timeout)
+        // Most servers close an idle connection after 15 s or more; one that is closed at that moment fails a read for nothing.
+        .pool_idle_timeout(Duration::from_secs(10));
+    if settings.endpoint.scheme() == "http" {
+        // What the word resolves to is not ours to know; the password goes nowhere but to this machine.
+        let loopback = [([127, 0, 0, 1], 0).into(), ([0, 0, 0, 0, 0, 0, 0, 1], 0).into()];
+        return builder.resolve_to_addrs("localhost", &loopback);
+    }
+    builder.https_only(true)
+}
+
+fn checked_endpoint(endpoint: &Url) -> Result<Url, ConnectError> {
+    let fault = |fault| ConnectError::Endpoint { endpoint: endpoint.origin().ascii_serialization(), fault };
+    match endpoint.scheme() {
+        "https" => {}
+        "http" if is_loopback(endpoint) => {}
+        "http" => return Err(fault("must be https: plain http is for loopback alone")),
+        _ => return Err(fault("must be an https URL")),
+    }
+    if !endpoint.username().is_empty() || endpoint.password().is_some() {
+        return Err(fault("must hold no user and no password"));
+    }
+    if !matches!(endpoint.path(), "" | "/") || endpoint.query().is_some() || endpoint.fragment().is_some() {
+        return Err(fault("must hold no path, no query and no fragment"));
+    }
+    Ok(endpoint.clone())
+}
+
+fn is_loopback(endpoint: &Url) -> bool {
+    let host = endpoint.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// None where the system's own are to be trusted.
+fn trusted_authorities(endpoint: &Url, file: Option<&PathBuf>) -> Result<Option<Vec<Certificate>>, ConnectError> {
+    let Some(path) = file else {
+        // Plain http needs none, and a machine without any must still be able to use it.
+        return Ok((endpoint.scheme() == "http").then(Vec::new));
+    };
+    let fault = |fault: String| ConnectError::CaFile { path: path.clone(), fault };
+    let pem = fs::read(path).map_err(|error| fault(error.to_string()))?;
+    let authorities = Certificate::from_pem_bundle(&pem).map_err(|error| fault(chain_of(error)))?;
+    if authorities.is_empty() {
+        return Err(fault("it holds no PEM certificate".to_owned()));
+    }
+    Ok(Some(authorities))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use rstest::rstest;
+
+    use super::*;
+    use crate::providers::peer::{Peer, Script};
+
+    fn client(endpoint: &str, reuse_connections: bool) -> HttpClient {
+        HttpClient::new(&HttpSettings {
+            endpoint: &endpoint.parse().unwrap(),
+            ca_file: None,
+            connect_timeout: Duration::from_millis(400),
+            total_timeout: Duration::from_millis(800),
+            reuse_connections,
+        })
+        .map_err(|error| error.to_string())
+        .unwrap()
+    }
+
+    fn post() -> Call {
+        Call {
+            method: Method::POST,
+            path: "/pay".to_owned(),
+            headers: HeaderMap::new(),
+            body: Bytes::from_static(b"amount=1"),
+        }
+    }
+
+    /// In one word, so that a table can name it.
+    fn ending(exchange: &Exchange) -> String {
+        match exchange {
+            Exchange::Answered(answer) => format!("answered {} {}", answer.status, answer.body.len()),
+            Exchange::NotSent { .. } => "not_sent".to_owned(),
+            Exchange::Lost { reason, .. } => reason.as_str().to_owned(),
+        }
+    }
+
+    #[rstest]
+    #[case::whole(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n0"), "answered 200 1")]
+    #[case::until_close(Script::Say("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n0"), "answered 200 1")]
+    #[case::chunked(
+        Script::Say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n0\r\n0\r\n\r\n"),
+        "answered 200 1"
+    )]
+    #[case::closed(Script::Close, "connection_lost")]
+    #[case::half_a_head(Script::Say("HTTP/1.1 200 OK\r\nContent-Le"), "connection_lost")]
+    #[case::half_a_body(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n0"), "connection_lost")]
+    #[case::half_a_chunk(
+        Script::Say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10\r\n0"),
+        "connection_lost"
+    )]
+    #[case::not_http(Script::Say("SSH-2.0-OpenSSH_9.6\r\n\r\n"), "connection_lost")]
+    #[case::silent(Script::Silence, "timeout")]
+    #[case::silent_inside_the_body(Script::SayAndHold("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n0"), "timeout")]
+    #[case::redirect(
+        Script::Say("HTTP/1.1 307 Temporary Redirect\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n"),
+        "answered 307 0"
+    )]
+    #[case::ten_mebibytes(Script::Flood { claim_length: true }, "unreadable_reply")]
+    #[case::ten_mebibytes_unannounced(Script::Flood { claim_length: false }, "unreadable_reply")]
+    #[case::compressed_is_left_alone(
+        Script::Say("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nab"),
+        "answered 200 2"
+    )]
+    #[tokio::test]
+    async fn every_way_in_which_a_call_can_end(#[case] script: Script, #[case] expected: &str) {
+        let peer = Peer::start(script).await;
+        let exchange = client(&peer.endpoint(), false).send_once(post()).await;
+        assert_eq!(ending(&exchange), expected, "{exchange:?}");
+        assert_eq!(peer.requests().len(), 1, "one call is one wire request");
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_proves_that_nothing_left() {
+        let endpoint = Peer::start(Script::Close).await.stopped().await;
+        let exchange = client(&endpoint, false).send_once(post()).await;
+        assert_eq!(ending(&exchange), "not_sent", "{exchange:?}");
+    }
+
+    #[rstest]
+    #[case::garbage(Script::Say("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"))]
+    #[case::closed(Script::Close)]
+    #[case::silent(Script::Silence)]
+    #[tokio::test]
+    async fn a_failed_tls_handshake_proves_that_nothing_left(#[case] script: Script) {
+        let peer = Peer::start_raw(script).await;
+        let endpoint = peer.endpoint().replace("http://", "https://");
+        let exchange = HttpClient::new(&HttpSettings {
+            endpoint: &endpoint.parse().unwrap(),
+            ca_file: None,
+            connect_timeout: Duration::from_millis(200),
+            total_timeout: Duration::from_secs(5),
+            reuse_connections: true,
+        })
+        .map_err(|error| error.to_string())
+        .unwrap()
+        .send_once(post())
+        .await;
+        assert_eq!(ending(&exchange), "not_sent", "{exchange:?}");
+    }
+
+    #[tokio::test]
+    async fn an_unknown_host_proves_that_nothing_left() {
+        // RFC 6761: "invalid" never resolves.
+        let exchange = client("https://provider.invalid", false).send_once(post()).await;
+        assert_eq!(ending(&exchange), "not_sent", "{exchange:?}");
+    }
+
+    #[rstest]
+    #[case(false, 3)]
+    #[case(true, 1)]
+    #[tokio::test]
+    async fn money_has_a_connection_of_its_own(#[case] reuse: bool, #[case] connections: usize) {
+        let peer = Peer::start(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n0")).await;
+        let client = client(&peer.endpoint(), reuse);
+        for _ in 0..3 {
+            assert_eq!(ending(&client.send_once(post()).await), "answered 200 1");
+        }
+        assert_eq!(peer.connections(), connections);
+    }
+
+    #[tokio::test]
+    async fn reads_share_a_connection() {
+        let peer = Peer::start(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n0")).await;
+        let client = client(&peer.endpoint(), false);
+        for _ in 0..3 {
+            assert_eq!(ending(&client.read(post(), STATUS_REPLY_BYTES).await), "answered 200 1");
+        }
+        assert_eq!(peer.connections(), 1);
+    }
+
+    #[tokio::test]
+    async fn the_bound_of_a_read_is_the_readers_to_name() {
+        let peer = Peer::start(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n0123")).await;
+        let client = client(&peer.endpoint(), false);
+        assert_eq!(ending(&client.read(post(), 4).await), "answered 200 4");
+        assert_eq!(ending(&client.read(post(), 3).await), "unreadable_reply");
+    }
+
+    /// Runs itself again in a process whose environment names a proxy: the variables are read once a process.
+    #[test]
+    fn a_proxy_in_the_environment_is_ignored() {
+        const INSIDE: &str = "RECOUP_TEST_BEHIND_A_PROXY";
+        #[expect(clippy::disallowed_methods, reason = "tells the inner run from the outer one")]
+        let inside = std::env::var_os(INSIDE).is_some();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        if inside {
+            runtime.block_on(async {
+                let peer = Peer::start(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n0")).await;
+                let exchange = client(&peer.endpoint(), false).send_once(post()).await;
+                assert_eq!(ending(&exchange), "answered 200 1");
+            });
+            return;
+        }
+        let proxy = runtime.block_on(Peer::start(Script::Close));
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        again.args(["--exact", "providers::http::tests::a_proxy_in_the_environment_is_ignored"]).env(INSIDE, "1");
+        for variable in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
+            again.env(variable, proxy.endpoint());
+        }
+        again.env_remove("no_proxy").env_remove("NO_PROXY");
+        let output = again.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        assert_eq!(proxy.connections(), 0);
+    }
+
+    #[rstest]
+    #[case("https://api.name.com", "")]
+    #[case("http://127.0.0.1:7102", "")]
+    #[case("http://127.9.9.9:7102", "")]
+    #[case("http://[::1]:7102", "")]
+    #[case("http://localhost:7102", "")]
+    #[case("http://api.name.com", "endpoint http://api.name.com must be https: plain http is for loopback alone")]
+    #[case("http://localhost.example.com", "must be https")]
+    #[case("http://192.168.0.1", "must be https")]
+    #[case("ftp://127.0.0.1", "must be an https URL")]
+    #[case("https://demo:hunter2@api.name.com", "endpoint https://api.name.com must hold no user")]
+    #[case("https://api.name.com/core", "no path")]
+    #[case("https://api.name.com/?a=b", "no path, no query")]
+    fn credentials_go_to_https_or_to_this_machine(#[case] endpoint: &str, #[case] refusal: &str) {
+        let made = HttpClient::new(&HttpSettings {
+            endpoint: &endpoint.parse().unwrap(),
+            ca_file: None,
+            connect_timeout: Duration::from_secs(5),
+            total_timeout: Duration::from_secs(60),
+            reuse_connections: false,
+        });
+        let said = made.err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(if refusal.is_empty() { said.is_empty() } else { said.contains(refusal) }, "{said}");
+        assert!(!said.contains("hunter2"));
+    }
+
+    #[rstest]
+    #[case::absent(None, "No such file")]
+    #[case::empty(Some(""), "no PEM certificate")]
+    #[case::garbage(Some("hello"), "no PEM certificate")]
+    #[case::broken(Some("-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n"), "")]
+    fn a_bad_file_of_authorities_is_named(#[case] content: Option<&str>, #[case] fault: &str) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("authorities.pem");
+        if let Some(content) = content {
+            fs::write(&path, content).unwrap();
+        }
+        let made = HttpClient::new(&HttpSettings {
+            endpoint: &"https://127.0.0.1:1".parse().unwrap(),
+            ca_file: Some(&path),
+            connect_timeout: Duration::from_secs(5),
+            total_timeout: Duration::from_secs(60),
+            reuse_connections: false,
+        });
+        let said = made.err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(said.contains("authorities.pem") && said.contains(fault), "{said}");
+    }
+}
