@@ -1,0 +1,398 @@
+//! Between the public contract and the domain. A request's faults are collected, all of them; an answer cannot fail.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use tonic::Status;
+
+use crate::api::status;
+use crate::domain::clock::Timestamp;
+use crate::domain::contract::{Deduplication, LookupKind, RetryContract};
+use crate::domain::ids::{AccountName, BadName, Provider, RefundId};
+use crate::domain::money::Money;
+use crate::domain::outcome::{DoubtReason, ErrorCategory, ItemResult, ItemState, ProviderError};
+use crate::domain::refund::{Doubt, EventRecord, Intent, Refund};
+use crate::domain::state::State;
+use crate::domain::target::{
+    DebitsuccessFields, DebitsuccessTarget, FieldFault, NamecomTarget, SectigoTarget, Target,
+};
+use crate::engine::AccountHealth;
+use crate::ledger::ListQuery;
+use crate::proto::v1 as proto;
+use crate::proto::v1::create_refund_request::Target as RequestTarget;
+use crate::providers::Account;
+
+const MOST_LABELS: usize = 16;
+const LABEL_KEY_BYTES: usize = 64;
+const LABEL_VALUE_BYTES: usize = 256;
+/// Longer than any filter value can be of use.
+const REFERENCE_BYTES: usize = 256;
+
+/// Collects what is wrong with a request, field by field.
+#[derive(Default)]
+pub(super) struct Faults(Vec<FieldFault>);
+
+impl Faults {
+    pub(super) fn add(&mut self, field: &str, description: impl Into<String>) {
+        self.0.push(FieldFault::new(field, description));
+    }
+
+    /// Takes the value, or the fault and nothing.
+    pub(super) fn take<T>(&mut self, field: &str, result: Result<T, BadName>) -> Option<T> {
+        result.map_err(|error| self.add(field, error.to_string())).ok()
+    }
+
+    /// All faults as the answer, if there are any.
+    pub(super) fn check(self) -> Result<(), Status> {
+        if self.0.is_empty() { Ok(()) } else { Err(status::invalid(self.0)) }
+    }
+
+    /// The value, unless there are faults. `None` comes with one.
+    pub(super) fn finish<T>(self, value: Option<T>) -> Result<T, Status> {
+        match value {
+            Some(value) if self.0.is_empty() => Ok(value),
+            _ => Err(status::invalid(self.0)),
+        }
+    }
+
+    fn nest<T>(&mut self, prefix: &str, result: Result<T, Vec<FieldFault>>) -> Option<T> {
+        let nested = |fault: FieldFault| FieldFault::new(format!("{prefix}.{}", fault.field), fault.description);
+        result.map_err(|faults| self.0.extend(faults.into_iter().map(nested))).ok()
+    }
+}
+
+/// What a CreateRefund asks for.
+pub(super) fn intent(request: proto::CreateRefundRequest, faults: &mut Faults) -> Option<Intent> {
+    let id = faults.take("refund_id", RefundId::parse(&request.refund_id));
+    let account = faults.take("account", AccountName::parse(&request.account));
+    let target = target(request.target, faults);
+    let labels = labels(request.labels, faults);
+    Some(Intent { id: id?, account: account?, target: target?, labels })
+}
+
+/// The id inside `refunds/{refund_id}`.
+pub(super) fn refund_name(name: &str) -> Result<RefundId, Status> {
+    let mut faults = Faults::default();
+    let id = faults.take("name", RefundId::parse_resource(name));
+    faults.finish(id)
+}
+
+/// A duration that is not negative.
+pub(super) fn duration(field: &str, given: Option<prost_types::Duration>, faults: &mut Faults) -> Option<Duration> {
+    let given = given?;
+    let converted = Duration::try_from(given).ok();
+    if converted.is_none() {
+        faults.add(field, "must not be negative");
+    }
+    converted
+}
+
+/// Page sizes: 0 is 50, above 1,000 is 1,000, below 0 is a fault.
+pub(super) fn page_size(given: i32, faults: &mut Faults) -> u32 {
+    match u32::try_from(given) {
+        Ok(0) => 50,
+        Ok(size) => size.min(1000),
+        Err(_) => {
+            faults.add("page_size", "must not be below 0");
+            50
+        }
+    }
+}
+
+/// What a filter asks for, without page and limit.
+pub(super) fn filter(filter: Option<proto::RefundFilter>, faults: &mut Faults) -> ListQuery {
+    let filter = filter.unwrap_or_default();
+    let mut query = ListQuery::default();
+    for (index, number) in filter.states.iter().enumerate() {
+        match proto::refund::State::try_from(*number).ok().and_then(state_of) {
+            Some(state) => query.states.push(state),
+            None => faults.add(&format!("filter.states[{index}]"), "must be a state"),
+        }
+    }
+    query.states.sort_unstable();
+    query.states.dedup();
+    if !filter.account.is_empty() {
+        query.account = faults.take("filter.account", AccountName::parse(&filter.account));
+    }
+    if filter.target_reference.len() > REFERENCE_BYTES {
+        faults.add("filter.target_reference", format!("must be at most {REFERENCE_BYTES} bytes"));
+    } else if !filter.target_reference.is_empty() {
+        query.target_reference = Some(filter.target_reference);
+    }
+    query.created_from = instant("filter.create_time_start", filter.create_time_start, faults);
+    query.created_before = instant("filter.create_time_end", filter.create_time_end, faults);
+    query
+}
+
+/// A refund as the contract shows it.
+pub(super) fn refund(refund: &Refund, resend_safe: bool) -> proto::Refund {
+    proto::Refund {
+        name: refund.id().resource(),
+        refund_id: refund.id().to_string(),
+        account: refund.intent.account.to_string(),
+        target: Some(target_shown(&refund.intent.target)),
+        state: state(refund.state).into(),
+        money_verdict: money_verdict(refund.state).into(),
+        doubt: refund.doubt.as_ref().map(|known| doubt(known, resend_safe)),
+        provider_error: refund.provider_error.as_ref().map(provider_error),
+        refunded_amount: refund.refunded_amount.map(money),
+        items: refund.items.iter().map(item).collect(),
+        provider_reference: refund.provider_reference.clone().unwrap_or_default(),
+        provider_status: refund.provider_status.clone().unwrap_or_default(),
+        side_effects: side_effects(refund.provider()).iter().map(|effect| i32::from(*effect)).collect(),
+        attempt_count: i32::try_from(refund.attempt_count).unwrap_or(i32::MAX),
+        revision: signed(refund.revision),
+        etag: refund.etag(),
+        create_time: Some(timestamp(refund.create_time)),
+        update_time: Some(timestamp(refund.update_time)),
+        dispatch_time: refund.dispatch_time.map(timestamp),
+        complete_time: refund.complete_time.map(timestamp),
+        labels: refund.intent.labels.clone().into_iter().collect(),
+    }
+}
+
+/// A line of the history as the contract shows it.
+pub(super) fn event(event: EventRecord) -> proto::RefundEvent {
+    let from = event.from.map_or(proto::refund::State::Unspecified, state);
+    proto::RefundEvent {
+        sequence: signed(event.sequence),
+        refund: event.refund.resource(),
+        revision: signed(event.revision),
+        event_time: Some(timestamp(event.time)),
+        from_state: from.into(),
+        to_state: state(event.to).into(),
+        actor: event.actor,
+        note: event.note,
+        chain_hash: event.chain_hash.to_vec(),
+    }
+}
+
+/// An account as the contract shows it.
+pub(super) fn account(account: &Account, health: AccountHealth) -> proto::Account {
+    let provider = match account.provider {
+        Provider::Sectigo => proto::account::Provider::Sectigo,
+        Provider::Namecom => proto::account::Provider::Namecom,
+        Provider::Debitsuccess => proto::account::Provider::Debitsuccess,
+    };
+    let health = match health {
+        AccountHealth::Serving => proto::account::Health::Serving,
+        AccountHealth::CredentialsRefused => proto::account::Health::CredentialsRefused,
+    };
+    proto::Account {
+        account: account.name.to_string(),
+        provider: provider.into(),
+        endpoint: account.endpoint.clone(),
+        currency_code: account.currency.to_string(),
+        retry_contract: Some(retry_contract(&account.contract)),
+        health: health.into(),
+    }
+}
+
+/// Microseconds since the epoch as seconds and nanoseconds.
+pub(super) fn timestamp(at: Timestamp) -> prost_types::Timestamp {
+    let micros = at.as_micros();
+    let nanos = i32::try_from(micros.rem_euclid(1_000_000) * 1_000).unwrap_or(0);
+    prost_types::Timestamp { seconds: micros.div_euclid(1_000_000), nanos }
+}
+
+fn target(given: Option<RequestTarget>, faults: &mut Faults) -> Option<Target> {
+    match given {
+        None => {
+            faults.add("target", "is required: one of sectigo, namecom, debitsuccess");
+            None
+        }
+        Some(RequestTarget::Sectigo(given)) => {
+            faults.nest("sectigo", SectigoTarget::new(&given.order_number, given.reason)).map(Target::Sectigo)
+        }
+        Some(RequestTarget::Namecom(given)) => {
+            faults.nest("namecom", NamecomTarget::new(given.order_id, &given.order_item_ids)).map(Target::Namecom)
+        }
+        Some(RequestTarget::Debitsuccess(given)) => {
+            let fields = DebitsuccessFields {
+                account_reference_no: &given.account_reference_no,
+                external_account_reference_no: &given.external_account_reference_no,
+                amount: given.amount.as_ref().map(|amount| (amount.currency_code.as_str(), amount.minor_units)),
+                description: &given.description,
+                request_initiator: &given.request_initiator,
+            };
+            faults.nest("debitsuccess", DebitsuccessTarget::new(fields)).map(Target::Debitsuccess)
+        }
+    }
+}
+
+fn labels(given: HashMap<String, String>, faults: &mut Faults) -> BTreeMap<String, String> {
+    if given.len() > MOST_LABELS {
+        faults.add("labels", format!("must be at most {MOST_LABELS}"));
+    }
+    let labels: BTreeMap<String, String> = given.into_iter().collect();
+    for (key, value) in labels.iter().take(MOST_LABELS) {
+        let shown: String = key.chars().take(LABEL_KEY_BYTES).flat_map(char::escape_debug).collect();
+        if !(1..=LABEL_KEY_BYTES).contains(&key.len()) {
+            faults.add(&format!("labels[\"{shown}\"]"), format!("must have a key of 1 to {LABEL_KEY_BYTES} bytes"));
+        }
+        if value.len() > LABEL_VALUE_BYTES {
+            faults.add(&format!("labels[\"{shown}\"]"), format!("must be at most {LABEL_VALUE_BYTES} bytes"));
+        }
+    }
+    labels
+}
+
+fn instant(field: &str, given: Option<prost_types::Timestamp>, faults: &mut Faults) -> Option<Timestamp> {
+    let given = given?;
+    let micros = given.seconds.checked_mul(1_000_000).and_then(|micros| micros.checked_add(i64::from(given.nanos) / 1_000));
+    match micros {
+        Some(micros) if (0..1_000_000_000).contains(&given.nanos) => Some(Timestamp::from_micros(micros)),
+        _ => {
+            faults.add(field, "must be a point in time");
+            None
+        }
+    }
+}
+
+fn target_shown(target: &Target) -> proto::refund::Target {
+    match target {
+        Target::Sectigo(target) => proto::refund::Target::Sectigo(proto::SectigoTarget {
+            order_number: target.order_number().to_owned(),
+            reason: i32::from(target.reason_code()),
+        }),
+        Target::Namecom(target) => proto::refund::Target::Namecom(proto::NamecomTarget {
+            order_id: target.order_id(),
+            order_item_ids: target.order_item_ids().to_vec(),
+        }),
+        Target::Debitsuccess(target) => proto::refund::Target::Debitsuccess(proto::DebitsuccessTarget {
+            account_reference_no: target.account_reference_no().unwrap_or_default().to_owned(),
+            external_account_reference_no: target.external_account_reference_no().unwrap_or_default().to_owned(),
+            amount: Some(money(target.amount())),
+            description: target.description().to_owned(),
+            request_initiator: target.request_initiator().unwrap_or_default().to_owned(),
+        }),
+    }
+}
+
+fn state(state: State) -> proto::refund::State {
+    match state {
+        State::Pending => proto::refund::State::Pending,
+        State::Dispatching => proto::refund::State::Dispatching,
+        State::Submitted => proto::refund::State::Submitted,
+        State::InDoubt => proto::refund::State::InDoubt,
+        State::NeedsReview => proto::refund::State::NeedsReview,
+        State::Succeeded => proto::refund::State::Succeeded,
+        State::PartiallySucceeded => proto::refund::State::PartiallySucceeded,
+        State::Failed => proto::refund::State::Failed,
+        State::Cancelled => proto::refund::State::Cancelled,
+    }
+}
+
+fn state_of(shown: proto::refund::State) -> Option<State> {
+    State::ALL.into_iter().find(|one| state(*one) == shown)
+}
+
+fn money_verdict(state: State) -> proto::refund::MoneyVerdict {
+    match state {
+        State::Pending | State::Failed | State::Cancelled => proto::refund::MoneyVerdict::NotMoved,
+        State::Dispatching | State::Submitted | State::InDoubt | State::NeedsReview => {
+            proto::refund::MoneyVerdict::MayHaveMoved
+        }
+        State::Succeeded | State::PartiallySucceeded => proto::refund::MoneyVerdict::Moved,
+    }
+}
+
+fn side_effects(provider: Provider) -> &'static [proto::refund::SideEffect] {
+    use proto::refund::SideEffect;
+    match provider {
+        Provider::Sectigo => &[SideEffect::OrderCancelled],
+        Provider::Namecom => &[SideEffect::DomainDeleted, SideEffect::AttachedItemsRefunded],
+        Provider::Debitsuccess => &[SideEffect::ServiceFeeCharged],
+    }
+}
+
+fn doubt(doubt: &Doubt, resend_safe: bool) -> proto::Doubt {
+    use proto::doubt::Reason;
+    let reason = match doubt.reason {
+        DoubtReason::Timeout => Reason::Timeout,
+        DoubtReason::ConnectionLost => Reason::ConnectionLost,
+        DoubtReason::ProviderServerError => Reason::ProviderServerError,
+        DoubtReason::UnreadableReply => Reason::UnreadableReply,
+        DoubtReason::ProviderSaysUnknown => Reason::ProviderSaysUnknown,
+        DoubtReason::GatewayRestarted => Reason::GatewayRestarted,
+        DoubtReason::Contradiction => Reason::Contradiction,
+    };
+    proto::Doubt {
+        reason: reason.into(),
+        since_time: Some(timestamp(doubt.since)),
+        // This gateway looks again when it is told to (ReconcileRefund), on no schedule.
+        next_check_time: None,
+        check_count: i32::try_from(doubt.check_count).unwrap_or(i32::MAX),
+        last_evidence: doubt.last_evidence.clone(),
+        resend_safe,
+    }
+}
+
+fn provider_error(error: &ProviderError) -> proto::ProviderError {
+    use proto::provider_error::Category;
+    let category = match error.category {
+        ErrorCategory::InvalidRequest => Category::InvalidRequest,
+        ErrorCategory::CredentialsRefused => Category::CredentialsRefused,
+        ErrorCategory::PermissionDenied => Category::PermissionDenied,
+        ErrorCategory::TargetNotFound => Category::TargetNotFound,
+        ErrorCategory::TargetAmbiguous => Category::TargetAmbiguous,
+        ErrorCategory::AlreadyRefunded => Category::AlreadyRefunded,
+        ErrorCategory::NotEligible => Category::NotEligible,
+        ErrorCategory::RefundPeriodOver => Category::RefundPeriodOver,
+        ErrorCategory::AmountTooLarge => Category::AmountTooLarge,
+        ErrorCategory::IdentifierInUse => Category::IdentifierInUse,
+        ErrorCategory::LimitReached => Category::LimitReached,
+        ErrorCategory::RejectedOnReview => Category::RejectedOnReview,
+        ErrorCategory::Other => Category::Other,
+    };
+    proto::ProviderError {
+        code: error.code.clone(),
+        message: error.message.clone(),
+        http_status: i32::from(error.http_status),
+        category: category.into(),
+    }
+}
+
+fn item(item: &ItemResult) -> proto::ItemResult {
+    use proto::item_result::State;
+    let state = match item.state {
+        ItemState::Submitted => State::Submitted,
+        ItemState::Succeeded => State::Succeeded,
+        ItemState::Failed => State::Failed,
+        ItemState::InDoubt => State::InDoubt,
+    };
+    proto::ItemResult {
+        item_id: item.item_id.clone(),
+        state: state.into(),
+        refunded_amount: item.refunded_amount.map(money),
+        message: item.message.clone(),
+        requested: item.requested,
+    }
+}
+
+fn money(money: Money) -> proto::Money {
+    proto::Money { currency_code: money.currency.to_string(), minor_units: money.minor_units }
+}
+
+fn retry_contract(contract: &RetryContract) -> proto::RetryContract {
+    use proto::retry_contract::{Deduplication as Kind, Lookup};
+    let (deduplication, key_lifetime) = match contract.deduplication {
+        Deduplication::None => (Kind::None, None),
+        Deduplication::Replay { key_lifetime } => (Kind::Replay, Some(key_lifetime)),
+        Deduplication::Reject => (Kind::Reject, None),
+    };
+    let lookup = match contract.lookup {
+        LookupKind::TargetState => Lookup::TargetState,
+        LookupKind::Refund => Lookup::Refund,
+    };
+    proto::RetryContract {
+        deduplication: deduplication.into(),
+        key_lifetime: key_lifetime.and_then(|lifetime| lifetime.try_into().ok()),
+        lookup: lookup.into(),
+        settle_time: contract.settle_time.try_into().ok(),
+    }
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

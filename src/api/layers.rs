@@ -1,0 +1,88 @@
+//! Around every call: a bound on calls at once, a span, and a panic turned into an answer.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use futures_util::FutureExt;
+use http::{Request, Response};
+use tokio::sync::Semaphore;
+use tonic::body::Body;
+use tower::{Layer, Service};
+use tracing::{Instrument, debug, error, info_span};
+
+use crate::api::status;
+
+/// Puts a [`Guarded`] around a service.
+#[derive(Clone)]
+pub(super) struct Guard {
+    calls: Arc<Semaphore>,
+    numbers: Arc<AtomicU64>,
+}
+
+/// A service behind the guard.
+#[derive(Clone)]
+pub(super) struct Guarded<S> {
+    inner: S,
+    guard: Guard,
+}
+
+impl Guard {
+    /// At most `calls` at once; streams count only while they are being opened.
+    pub(super) fn new(calls: usize) -> Self {
+        Self { calls: Arc::new(Semaphore::new(calls)), numbers: Arc::new(AtomicU64::new(1)) }
+    }
+}
+
+impl<S> Layer<S> for Guard {
+    type Service = Guarded<S>;
+
+    fn layer(&self, inner: S) -> Guarded<S> {
+        Guarded { inner, guard: self.clone() }
+    }
+}
+
+impl<S> Service<Request<Body>> for Guarded<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        // The permit is taken here and not in `poll_ready`, where an idle connection would hold one for ever.
+        let Ok(permit) = self.guard.calls.clone().try_acquire_owned() else {
+            let refusal = status::overloaded("too many calls at once").into_http();
+            return Box::pin(std::future::ready(Ok(refusal)));
+        };
+        let request_id = format!("{:08x}", self.guard.numbers.fetch_add(1, Ordering::Relaxed));
+        let span = info_span!("call", method = request.uri().path(), request_id);
+        let ready = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, ready);
+        let work = async move {
+            let answer = match AssertUnwindSafe(async move { inner.call(request).await }).catch_unwind().await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    error!(request_id, "a handler panicked; its caller was told INTERNAL");
+                    Ok(status::internal(&request_id).into_http())
+                }
+            };
+            drop(permit);
+            if let Ok(response) = &answer {
+                let code = response.headers().get("grpc-status").and_then(|value| value.to_str().ok()).unwrap_or("0");
+                debug!(code, "call answered");
+            }
+            answer
+        };
+        Box::pin(work.instrument(span))
+    }
+}

@@ -1,0 +1,219 @@
+//! `RefundService`: each handler is convert, call, convert.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::{Stream, stream};
+use prost::Message as _;
+use tonic::{Request, Response, Status};
+
+use crate::api::convert::Faults;
+use crate::api::deadline::Deadline;
+use crate::api::{convert, pages, status};
+use crate::domain::refund::Refund;
+use crate::engine::{CreateCommand, Engine};
+use crate::ledger::ListQuery;
+use crate::proto::v1 as proto;
+use crate::proto::v1::refund_service_server::RefundService;
+
+/// The service over one engine.
+pub(super) struct RefundsApi {
+    pub(super) engine: Engine,
+    /// The longest that a caller may wait in one call.
+    pub(super) max_wait: Duration,
+}
+
+/// Who is named in the history. There is no authentication yet, and the gateway listens on loopback alone.
+const CALLER: &str = "caller";
+/// A page ends before clients' default limit of 4 MiB for one message.
+const PAGE_BYTES: usize = 3 * 1024 * 1024;
+
+#[tonic::async_trait]
+impl RefundService for RefundsApi {
+    async fn create_refund(
+        &self,
+        request: Request<proto::CreateRefundRequest>,
+    ) -> Result<Response<proto::CreateRefundResponse>, Status> {
+        let deadline = Deadline::of(request.metadata());
+        let request = request.into_inner();
+        let (validate_only, allow_similar) = (request.validate_only, request.allow_similar);
+        let mut faults = Faults::default();
+        let wait = convert::duration("wait", request.wait, &mut faults);
+        let intent = convert::intent(request, &mut faults);
+        let command = CreateCommand {
+            intent: faults.finish(intent)?,
+            allow_similar,
+            actor: CALLER.to_owned(),
+            answer_by: deadline.instant(),
+            wait_until: deadline.wait(wait, self.max_wait),
+        };
+        let result = if validate_only {
+            deadline.bound(async { self.engine.check(command).await.map_err(status::of_engine) }).await?
+        } else {
+            self.engine.create(command).await.map_err(status::of_engine)?
+        };
+        let refund = Some(self.shown(&result.refund));
+        Ok(Response::new(proto::CreateRefundResponse { refund, replayed: result.replayed }))
+    }
+
+    async fn get_refund(
+        &self,
+        request: Request<proto::GetRefundRequest>,
+    ) -> Result<Response<proto::GetRefundResponse>, Status> {
+        let deadline = Deadline::of(request.metadata());
+        let id = convert::refund_name(&request.get_ref().name)?;
+        let refund = deadline.bound(async { self.engine.get(&id).await.map_err(status::of_engine) }).await?;
+        Ok(Response::new(proto::GetRefundResponse { refund: Some(self.shown(&refund)) }))
+    }
+
+    async fn list_refunds(
+        &self,
+        request: Request<proto::ListRefundsRequest>,
+    ) -> Result<Response<proto::ListRefundsResponse>, Status> {
+        let deadline = Deadline::of(request.metadata());
+        let request = request.into_inner();
+        let question = request.filter.as_ref().map(prost::Message::encode_to_vec).unwrap_or_default();
+        let mut faults = Faults::default();
+        let limit = convert::page_size(request.page_size, &mut faults);
+        let query = convert::filter(request.filter, &mut faults);
+        faults.check()?;
+        let before_ordinal = position_in(&question, &request.page_token)?;
+        // One more than asked for tells whether there is a next page.
+        let query = ListQuery { before_ordinal, limit: limit + 1, ..query };
+        let listed = deadline.bound(async { self.engine.list(query).await.map_err(status::of_engine) }).await?;
+        let shown = listed.iter().map(|one| (one.ordinal, self.shown(&one.refund)));
+        let (refunds, next_page_token) = page(&question, limit, shown);
+        Ok(Response::new(proto::ListRefundsResponse { refunds, next_page_token }))
+    }
+
+    async fn wait_refund(
+        &self,
+        request: Request<proto::WaitRefundRequest>,
+    ) -> Result<Response<proto::WaitRefundResponse>, Status> {
+        let deadline = Deadline::of(request.metadata());
+        let request = request.into_inner();
+        let mut faults = Faults::default();
+        let timeout = convert::duration("timeout", request.timeout, &mut faults);
+        let after_revision = u64::try_from(request.after_revision).ok();
+        if after_revision.is_none() {
+            faults.add("after_revision", "must not be below 0");
+        }
+        let id = faults.take("name", crate::domain::ids::RefundId::parse_resource(&request.name));
+        let (id, after_revision) = faults.finish(id.zip(after_revision))?;
+        let until = deadline.wait(timeout, self.max_wait);
+        let refund = self.engine.wait(&id, after_revision, until).await.map_err(status::of_engine)?;
+        Ok(Response::new(proto::WaitRefundResponse { refund: Some(self.shown(&refund)) }))
+    }
+
+    async fn cancel_refund(
+        &self,
+        request: Request<proto::CancelRefundRequest>,
+    ) -> Result<Response<proto::CancelRefundResponse>, Status> {
+        let request = request.into_inner();
+        let id = convert::refund_name(&request.name)?;
+        let etag = Some(request.etag.as_str()).filter(|etag| !etag.is_empty());
+        let refund = self.engine.cancel(&id, etag, CALLER).await.map_err(status::of_engine)?;
+        Ok(Response::new(proto::CancelRefundResponse { refund: Some(self.shown(&refund)) }))
+    }
+
+    async fn reconcile_refund(
+        &self,
+        request: Request<proto::ReconcileRefundRequest>,
+    ) -> Result<Response<proto::ReconcileRefundResponse>, Status> {
+        let deadline = Deadline::of(request.metadata());
+        let id = convert::refund_name(&request.get_ref().name)?;
+        let refund = match tokio::time::timeout_at(deadline.instant(), self.engine.reconcile(&id, CALLER)).await {
+            Ok(reconciled) => reconciled,
+            // The look goes on without its caller, who gets the refund as it is.
+            Err(_) => self.engine.get(&id).await,
+        };
+        let refund = refund.map_err(status::of_engine)?;
+        Ok(Response::new(proto::ReconcileRefundResponse { refund: Some(self.shown(&refund)) }))
+    }
+
+    async fn resolve_refund(
+        &self,
+        _request: Request<proto::ResolveRefundRequest>,
+    ) -> Result<Response<proto::ResolveRefundResponse>, Status> {
+        Err(status::not_offered("ResolveRefund is not offered by this version; ReconcileRefund asks the provider"))
+    }
+
+    async fn list_refund_events(
+        &self,
+        request: Request<proto::ListRefundEventsRequest>,
+    ) -> Result<Response<proto::ListRefundEventsResponse>, Status> {
+        let deadline = Deadline::of(request.metadata());
+        let request = request.into_inner();
+        let mut faults = Faults::default();
+        let limit = convert::page_size(request.page_size, &mut faults);
+        let id = faults.take("name", crate::domain::ids::RefundId::parse_resource(&request.name));
+        let id = faults.finish(id)?;
+        let question = request.name.as_bytes();
+        let after = position_in(question, &request.page_token)?.unwrap_or(0);
+        let read = async { self.engine.events_of(&id, after, limit + 1).await.map_err(status::of_engine) };
+        let events = deadline.bound(read).await?;
+        let (events, next_page_token) =
+            page(question, limit, events.into_iter().map(|event| (event.revision, convert::event(event))));
+        Ok(Response::new(proto::ListRefundEventsResponse { events, next_page_token }))
+    }
+
+    type StreamRefundEventsStream =
+        Pin<Box<dyn Stream<Item = Result<proto::StreamRefundEventsResponse, Status>> + Send + 'static>>;
+
+    async fn stream_refund_events(
+        &self,
+        request: Request<proto::StreamRefundEventsRequest>,
+    ) -> Result<Response<Self::StreamRefundEventsStream>, Status> {
+        let mut faults = Faults::default();
+        let after = u64::try_from(request.get_ref().after_sequence).ok();
+        if after.is_none() {
+            faults.add("after_sequence", "must not be below 0");
+        }
+        let feed = self.engine.feed(faults.finish(after)?).map_err(status::of_engine)?;
+        let events = stream::unfold(Some(feed), |feed| async {
+            let mut feed = feed?;
+            match feed.next().await {
+                Ok(event) => {
+                    let answer = proto::StreamRefundEventsResponse { event: Some(convert::event(event)) };
+                    Some((Ok(answer), Some(feed)))
+                }
+                // The last word of the stream.
+                Err(error) => Some((Err(status::of_engine(error)), None)),
+            }
+        });
+        Ok(Response::new(Box::pin(events)))
+    }
+}
+
+impl RefundsApi {
+    fn shown(&self, refund: &Refund) -> proto::Refund {
+        convert::refund(refund, self.engine.resend_safe(refund))
+    }
+}
+
+fn position_in(question: &[u8], token: &str) -> Result<Option<u64>, Status> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    pages::position(question, token).map(Some).ok_or_else(status::invalid_page_token)
+}
+
+/// At most `limit` entries and [`PAGE_BYTES`], and the token of the next page where entries are left.
+fn page<T: prost::Message>(
+    question: &[u8],
+    limit: u32,
+    entries: impl Iterator<Item = (u64, T)>,
+) -> (Vec<T>, String) {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let (mut taken, mut bytes, mut last) = (Vec::new(), 0_usize, 0);
+    for (position, entry) in entries {
+        bytes = bytes.saturating_add(entry.encoded_len());
+        // One entry always fits, so that every page moves on.
+        if taken.len() >= limit || (bytes > PAGE_BYTES && !taken.is_empty()) {
+            return (taken, pages::token(question, last));
+        }
+        taken.push(entry);
+        last = position;
+    }
+    (taken, String::new())
+}

@@ -1,0 +1,249 @@
+//! The only place where an error becomes a `tonic::Status`.
+//!
+//! Every status carries an `ErrorInfo` in the domain `recoup.v1`, whose reason is an [`ErrorReason`] without its prefix. On `RefundService` that
+//! means: nothing was recorded and nothing was sent. A provider's status never gets here unmapped: refusals are a refund's state, not a
+//! call's failure.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+
+use crate::domain::ids::RefundId;
+use crate::domain::target::FieldFault;
+use crate::engine::EngineError;
+use crate::ledger::LedgerError;
+use crate::proto::v1::ErrorReason;
+use crate::providers::StatusError;
+use crate::validation::ValidationError;
+
+const DOMAIN: &str = "recoup.v1";
+/// Details above some 12 kB reach clients as a broken stream; this leaves room for the rest of the trailers.
+const LARGEST_DETAILS_BYTES: usize = 4 * 1024;
+/// A busy moment passes about so fast.
+const SOON: Duration = Duration::from_millis(250);
+/// A restart takes about so long.
+const LATER: Duration = Duration::from_secs(5);
+
+/// Every field that is wrong, at once.
+pub(super) fn invalid(faults: Vec<FieldFault>) -> Status {
+    with_violations(ErrorReason::InvalidRequest, "the request is wrong", faults)
+}
+
+/// A page token that this call did not give out.
+pub(super) fn invalid_page_token() -> Status {
+    let right = "must be the next_page_token of the same call with the same filter, or empty";
+    with_violations(ErrorReason::InvalidPageToken, "the page token is wrong", vec![FieldFault::new("page_token", right)])
+}
+
+/// The caller's time is over. Only where nothing was recorded.
+pub(super) fn deadline() -> Status {
+    status(Code::DeadlineExceeded, ErrorReason::Deadline, "the deadline passed before anything was recorded", [], |_| {})
+}
+
+/// More calls at once than the gateway takes.
+pub(super) fn overloaded(what: &str) -> Status {
+    retryable(Code::Unavailable, ErrorReason::Overloaded, what, SOON)
+}
+
+/// The gateway is shutting down.
+pub(super) fn draining() -> Status {
+    retryable(Code::Unavailable, ErrorReason::Draining, "the gateway is shutting down", LATER)
+}
+
+/// A call that this version does not offer.
+pub(super) fn not_offered(message: &str) -> Status {
+    status(Code::Unimplemented, ErrorReason::NotOffered, message, [], |_| {})
+}
+
+/// A bug. The caller gets a number to quote; what happened is in the log under it.
+pub(super) fn internal(request_id: &str) -> Status {
+    status(Code::Internal, ErrorReason::Internal, "a bug in the gateway; its log has more under the request id", [], |details| {
+        details.set_request_info(request_id, "");
+    })
+}
+
+/// The engine's no.
+pub(super) fn of_engine(error: EngineError) -> Status {
+    let message = error.to_string();
+    match error {
+        EngineError::AccountNotFound(account) => account_not_found(account.as_str()),
+        EngineError::AccountMismatch { .. } => precondition(ErrorReason::AccountMismatch, &message, []),
+        EngineError::Invalid(faults) => invalid(faults),
+        EngineError::NotCancellable(state) => {
+            precondition(ErrorReason::NotCancellable, &message, [("state", state.to_string())])
+        }
+        EngineError::NotInDoubt(state) => precondition(ErrorReason::NotInDoubt, &message, [("state", state.to_string())]),
+        EngineError::EtagMismatch { present } => {
+            status(Code::Aborted, ErrorReason::EtagMismatch, &message, [("etag", present)], |_| {})
+        }
+        EngineError::Deadline => deadline(),
+        EngineError::Draining => draining(),
+        EngineError::TooManyFeeds => overloaded(&message),
+        EngineError::BeyondLastEvent { last } => {
+            invalid(vec![FieldFault::new("after_sequence", format!("must be at most {last}, the ledger's last event"))])
+        }
+        EngineError::Ledger(error) => of_ledger(error),
+        EngineError::Panicked => internal("engine"),
+    }
+}
+
+/// No account of this name.
+pub(super) fn account_not_found(account: &str) -> Status {
+    not_found(ErrorReason::AccountNotFound, "account", account, &format!("there is no account \"{account}\""))
+}
+
+/// An account of another provider than the call is about.
+pub(super) fn account_mismatch(message: &str) -> Status {
+    precondition(ErrorReason::AccountMismatch, message, [])
+}
+
+/// Why a validation status could not be had.
+pub(super) fn of_validation(error: &ValidationError) -> Status {
+    let message = error.to_string();
+    match error {
+        ValidationError::AccountNotFound(account) => account_not_found(account.as_str()),
+        ValidationError::NotSectigo { .. } => account_mismatch(&message),
+        ValidationError::Overloaded => overloaded(&message),
+        ValidationError::Panicked => internal("validation"),
+        ValidationError::Provider(problem) => match problem {
+            StatusError::Unreachable { .. } => {
+                retryable(Code::Unavailable, ErrorReason::ProviderUnreachable, &message, LATER)
+            }
+            StatusError::Timeout => status(Code::DeadlineExceeded, ErrorReason::ProviderTimeout, &message, [], |_| {}),
+            StatusError::Protocol { problem } => {
+                let metadata = [("provider", "sectigo".to_owned()), ("problem", problem.clone())];
+                status(Code::Internal, ErrorReason::ProviderProtocol, &message, metadata, |_| {})
+            }
+            StatusError::CredentialsRefused { code, message: said } => {
+                precondition(ErrorReason::ProviderCredentialsRefused, &message, provider_words(code, said))
+            }
+            StatusError::OrderNotFound { order_number, code, message: said } => {
+                let metadata = provider_words(code, said);
+                status(Code::NotFound, ErrorReason::OrderNotFound, &message, metadata, |details| {
+                    details.set_resource_info("sectigo order", order_number.as_str(), "", message.as_str());
+                })
+            }
+            StatusError::Refused { code, message: said } => {
+                precondition(ErrorReason::ProviderRefused, &message, provider_words(code, said))
+            }
+        },
+    }
+}
+
+fn of_ledger(error: LedgerError) -> Status {
+    let message = error.to_string();
+    match error {
+        LedgerError::RefundIdReused { id, fields } => {
+            let metadata = [("differing_fields", fields.join(","))];
+            status(Code::AlreadyExists, ErrorReason::RefundIdReused, &message, metadata, |details| {
+                set_refund(details, &id, "it exists with other content");
+            })
+        }
+        LedgerError::TargetHasRefund { conflicting } => {
+            precondition(ErrorReason::TargetHasRefund, &message, [("conflicting_refund", conflicting.resource())])
+        }
+        LedgerError::SimilarRefund { conflicting } => {
+            let message = format!("{message}; with allow_similar it is sent all the same");
+            precondition(ErrorReason::SimilarRefund, &message, [("conflicting_refund", conflicting.resource())])
+        }
+        LedgerError::NotFound(id) => not_found(ErrorReason::RefundNotFound, "refund", &id.resource(), &message),
+        // The engine answers both with a fresh look; what reaches a caller is a race lost many times over.
+        LedgerError::StaleRevision { present } => {
+            status(Code::Aborted, ErrorReason::EtagMismatch, &message, [("etag", present.etag())], |_| {})
+        }
+        LedgerError::MoveRefused(_) => precondition(ErrorReason::NotCancellable, &message, []),
+        LedgerError::Abandoned => deadline(),
+        LedgerError::Overloaded => overloaded(&message),
+        LedgerError::Unavailable(_) => retryable(Code::Unavailable, ErrorReason::LedgerUnavailable, &message, LATER),
+        LedgerError::Corrupt { .. } => status(Code::DataLoss, ErrorReason::LedgerCorrupt, &message, [], |_| {}),
+    }
+}
+
+fn with_violations(reason: ErrorReason, what: &str, faults: Vec<FieldFault>) -> Status {
+    let mut room = LARGEST_DETAILS_BYTES / 2;
+    let mut told = Vec::new();
+    let total = faults.len();
+    for fault in faults {
+        let size = fault.field.len() + fault.description.len() + 16;
+        if size > room {
+            break;
+        }
+        room -= size;
+        told.push(FieldViolation::new(fault.field, fault.description));
+    }
+    let sentences: Vec<String> =
+        told.iter().take(4).map(|violation| format!("{} {}", violation.field, violation.description)).collect();
+    let more = if total > sentences.len() { format!("; and {} more", total - sentences.len()) } else { String::new() };
+    let message = format!("{what}: {}{more}", sentences.join("; "));
+    status(Code::InvalidArgument, reason, &message, [], |details| {
+        details.set_bad_request(told);
+    })
+}
+
+fn not_found(reason: ErrorReason, kind: &str, name: &str, message: &str) -> Status {
+    status(Code::NotFound, reason, message, [], |details| {
+        details.set_resource_info(kind, name, "", message);
+    })
+}
+
+fn precondition<const N: usize>(reason: ErrorReason, message: &str, metadata: [(&str, String); N]) -> Status {
+    status(Code::FailedPrecondition, reason, message, metadata, |_| {})
+}
+
+fn retryable(code: Code, reason: ErrorReason, message: &str, delay: Duration) -> Status {
+    status(code, reason, message, [], |details| {
+        details.set_retry_info(Some(delay));
+    })
+}
+
+fn set_refund(details: &mut ErrorDetails, id: &RefundId, description: &str) {
+    details.set_resource_info("refund", id.resource(), "", description);
+}
+
+fn provider_words(code: &str, message: &str) -> [(&'static str, String); 2] {
+    [("provider_code", code.to_owned()), ("provider_message", message.to_owned())]
+}
+
+fn status<const N: usize>(
+    code: Code,
+    reason: ErrorReason,
+    message: &str,
+    metadata: [(&str, String); N],
+    more: impl FnOnce(&mut ErrorDetails),
+) -> Status {
+    let word = reason.as_str_name().trim_start_matches("ERROR_REASON_");
+    let metadata: HashMap<String, String> =
+        metadata.into_iter().map(|(key, value)| (key.to_owned(), shortened(&value).to_owned())).collect();
+    let mut details = ErrorDetails::with_error_info(word, DOMAIN, metadata);
+    more(&mut details);
+    Status::with_error_details(code, shortened(message), details)
+}
+
+/// Texts of callers and providers are bounded where they come in; this keeps the sum of several of them within the trailers.
+fn shortened(text: &str) -> &str {
+    let end = text.char_indices().map(|(at, _)| at).chain([text.len()]).take_while(|at| *at <= 1024).last().unwrap_or(0);
+    text.get(..end).unwrap_or("")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message as _;
+
+    #[test]
+    fn a_thousand_wrong_fields_fit_into_the_trailers() {
+        let faults = (0..1000).map(|index| FieldFault::new(format!("labels[{index}]"), "must be shorter")).collect();
+        let answer = invalid(faults);
+        assert!(answer.details().len() <= LARGEST_DETAILS_BYTES, "{} bytes", answer.details().len());
+        let told = tonic_types::pb::Status::decode(answer.details()).unwrap();
+        assert!(told.details.len() == 2);
+    }
+
+    #[test]
+    fn long_words_are_cut_between_characters() {
+        assert_eq!(shortened(&"ü".repeat(2000)).len(), 1024);
+        assert_eq!(shortened("short"), "short");
+    }
+}

@@ -1,0 +1,171 @@
+//! The composition root: settings in, a running gateway out, and the order in which it stops. The only file that knows every layer.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::api::health::Serving;
+use crate::api::{self, ApiSettings, ServeError};
+use crate::config::Settings;
+use crate::domain::clock::{Clock, SystemClock};
+use crate::domain::ids::AccountName;
+use crate::engine::decide::Backoff;
+use crate::engine::{Engine, EngineSettings};
+use crate::ledger::sqlite::{OpenError, SqliteLedger, SqliteSettings};
+use crate::ledger::{Health, Ledger, LedgerError};
+use crate::providers::{Account, Accounts, ConnectError};
+use crate::validation::{Validation, ValidationSettings};
+
+/// A running gateway.
+pub struct App {
+    addr: SocketAddr,
+    engine: Engine,
+    ledger: Arc<SqliteLedger>,
+    serving: watch::Sender<Serving>,
+    server: JoinHandle<Result<(), ServeError>>,
+    closing: CancellationToken,
+    ledger_watch: JoinHandle<()>,
+    drain: Duration,
+}
+
+/// Why the gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The port is not to be had.
+    #[error("cannot listen on {addr}: {source}")]
+    Listen {
+        /// Where.
+        addr: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The ledger cannot be opened.
+    #[error(transparent)]
+    Ledger(#[from] OpenError),
+    /// An account cannot be used as configured.
+    #[error("account \"{account}\": {source}")]
+    Account {
+        /// Which.
+        account: AccountName,
+        /// Why not.
+        source: ConnectError,
+    },
+    /// The ledger cannot be brought in order.
+    #[error("the ledger cannot be taken up: {0}")]
+    TakeUp(#[from] LedgerError),
+}
+
+/// Balancers that watch the health word have this long to turn elsewhere while the port still takes calls.
+const LAST_MOMENT: Duration = Duration::from_millis(200);
+/// After the drain, for answers already on their way out.
+const HARD_STOP: Duration = Duration::from_secs(1);
+
+impl App {
+    /// Takes the port, opens the ledger, takes up what the last process left, and serves.
+    ///
+    /// # Errors
+    /// [`StartError`]: one sentence each.
+    pub async fn start(settings: Settings) -> Result<App, StartError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let listen = |source| StartError::Listen { addr: settings.listen, source };
+        let listener = TcpListener::bind(settings.listen).await.map_err(listen)?;
+        let addr = listener.local_addr().map_err(listen)?;
+        let accounts = Arc::new(connect(&settings, &clock)?);
+        let ledger = Arc::new(SqliteLedger::open(
+            &settings.ledger.path,
+            SqliteSettings {
+                queue_length: settings.ledger.queue_length,
+                batch_size: settings.ledger.batch_size,
+                ..SqliteSettings::default()
+            },
+        )?);
+        let engine_settings = EngineSettings {
+            backoff: Backoff { shortest: settings.engine.retry_backoff_min, longest: settings.engine.retry_backoff_max },
+            max_feeds: settings.server.max_event_streams,
+        };
+        let engine = Engine::start(ledger.clone(), accounts.clone(), clock.clone(), engine_settings).await?;
+        let validation_settings = ValidationSettings {
+            cache_entries: settings.validation.cache_entries,
+            flights_per_account: settings.validation.flights_per_account,
+        };
+        let validation = Validation::new(accounts, clock, validation_settings);
+        let api_settings = ApiSettings {
+            max_wait: settings.server.max_wait,
+            max_calls: settings.server.max_concurrent_calls,
+            max_streams_per_connection: settings.server.max_streams_per_connection,
+        };
+        let serving = watch::Sender::new(Serving::Yes);
+        let ledger_watch = tokio::spawn(follow_ledger(ledger.health(), serving.clone()));
+        let closing = CancellationToken::new();
+        let serve =
+            api::serve(listener, engine.clone(), validation, serving.subscribe(), api_settings, closing.clone());
+        let server = tokio::spawn(serve);
+        info!(%addr, "recoup takes calls");
+        Ok(App { addr, engine, ledger, serving, server, closing, ledger_watch, drain: settings.server.drain })
+    }
+
+    /// Where the gRPC port is.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Returns when the port is served no more, which without [`App::stop`] is a failure.
+    pub async fn ended(&mut self) {
+        match (&mut self.server).await {
+            Ok(Ok(())) => {}
+            Ok(Err(problem)) => error!(%problem, "the gRPC port closed"),
+            Err(problem) => error!(%problem, "the gRPC port's task died"),
+        }
+    }
+
+    /// Health NOT_SERVING, a last moment, no new work, what is on the wire finished within the drain's time, then the hard stop.
+    pub async fn stop(self) {
+        info!("shutting down");
+        self.serving.send_replace(Serving::No);
+        self.ledger_watch.abort();
+        tokio::time::sleep(LAST_MOMENT).await;
+        self.closing.cancel();
+        self.engine.drain(self.drain).await;
+        self.serving.send_replace(Serving::Ended);
+        let mut server = self.server;
+        if tokio::time::timeout(HARD_STOP, &mut server).await.is_err() {
+            warn!("connections are still open at the end of the drain: they are cut");
+            server.abort();
+        }
+        self.ledger.close().await;
+        info!("shut down");
+    }
+}
+
+fn connect(settings: &Settings, clock: &Arc<dyn Clock>) -> Result<Accounts, StartError> {
+    let mut accounts = Vec::new();
+    for account in &settings.accounts {
+        let connected = Account::connect(account.clone(), clock.clone())
+            .map_err(|source| StartError::Account { account: account.name.clone(), source })?;
+        accounts.push(connected);
+    }
+    Ok(Accounts::new(accounts))
+}
+
+/// A ledger that writes no more ends the gateway's readiness, until the next start.
+async fn follow_ledger(mut health: watch::Receiver<Health>, serving: watch::Sender<Serving>) {
+    loop {
+        match &*health.borrow_and_update() {
+            Health::Writing => {}
+            Health::Failed(problem) | Health::Corrupt(problem) => {
+                error!(problem, "the ledger has failed: nothing is recorded or sent until the gateway is started again");
+                serving.send_replace(Serving::No);
+                return;
+            }
+        }
+        if health.changed().await.is_err() {
+            return;
+        }
+    }
+}
