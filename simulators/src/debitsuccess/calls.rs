@@ -1,0 +1,304 @@
+//! InitiateRefund and GetRefundStatus: what is checked, in which order, and what is then recorded.
+//!
+//! The order is not documented; this is the one taken (inferred): credentials alone; then everything that the request shows by
+//! itself, all notes at once; then the account; then a known identifier; then the amount against what was collected.
+
+use time::OffsetDateTime;
+
+use super::notes::{self, Code, Note};
+use super::soap::{Call, Operation, Reply};
+use super::state::{Account, Condition, NewRefund, Refund, State, format_amount};
+use super::{FailedNumber, OverLength, RefundLimit, Settings};
+use crate::exchange::Effect;
+
+const MAX_INITIATOR: usize = 100;
+const MAX_DESCRIPTION: usize = 4000;
+const MAX_IDENTIFIER: usize = 50;
+/// Decimal (10, 2).
+const MAX_WHOLE_DIGITS: usize = 8;
+
+/// Answers a call; an effect is a refund that was recorded.
+pub(super) fn answer(
+    state: &mut State,
+    settings: &Settings,
+    now: OffsetDateTime,
+    call: &Call,
+) -> (Reply, Option<Effect>) {
+    let (members, mut notes, effect) = match call.operation {
+        Operation::InitiateRefund => match initiate(state, settings, now, call) {
+            Ok((refund, notes)) => (initiated(&refund), notes, Some(refund.effect("refund"))),
+            Err(notes) => (not_initiated(settings, call), notes, None),
+        },
+        Operation::GetRefundStatus => match status(state, call) {
+            Ok(refund) => (found(refund), Vec::new(), None),
+            Err(code) => (not_found(settings, call), vec![code.note()], None),
+        },
+    };
+    let succeeded = !notes.iter().any(|note| note.kind == notes::NoteType::Error);
+    if succeeded {
+        notes.push(notes::SUCCESS.note());
+    }
+    let reply = Reply { date_created: date_text(now, settings), id: state.next_guid(), notes, succeeded, members };
+    (reply, effect)
+}
+
+fn initiate(
+    state: &mut State,
+    settings: &Settings,
+    now: OffsetDateTime,
+    call: &Call,
+) -> Result<(Refund, Vec<Note>), Vec<Note>> {
+    let username = log_in(state, call).map_err(|code| vec![code.note()])?;
+    let (asked, mut notes) = Asked::read(settings, call)?;
+    let accepted = accept(state, settings, &asked);
+    match accepted {
+        Ok(account) => {
+            let new = NewRefund {
+                account: account.account_reference_no.clone(),
+                currency: account.currency.clone(),
+                identifier: asked.identifier,
+                amount_minor: asked.amount_minor,
+                description: asked.description,
+                request_initiator: asked.initiator,
+                username,
+                created: now,
+            };
+            Ok((state.record(new), notes))
+        }
+        Err(code) => {
+            notes.insert(0, code.note());
+            Err(notes)
+        }
+    }
+}
+
+/// What the state says to a request that is right in itself.
+fn accept<'a>(state: &'a State, settings: &Settings, asked: &Asked) -> Result<&'a Account, Code> {
+    let account = find_account(state, asked.account.as_deref(), asked.external_account.as_deref())?;
+    match account.condition {
+        Condition::Ready => {}
+        Condition::Unavailable => return Err(notes::NOT_AVAILABLE),
+        Condition::TimedOut => return Err(notes::TIMED_OUT),
+        Condition::UnknownException => return Err(notes::UNKNOWN_EXCEPTION),
+        Condition::NotCompleted => return Err(notes::NOT_COMPLETED),
+        Condition::NotActive => return Err(notes::NOT_ACTIVE),
+        Condition::Deadlock => return Err(notes::DEADLOCK),
+    }
+    let refunds = state.refunds_of(&account.account_reference_no);
+    if asked.identifier.as_ref().is_some_and(|id| refunds.iter().any(|refund| refund.identifier == *id)) {
+        return Err(notes::IDENTIFIER_EXISTS);
+    }
+    let spent = match settings.refund_limit {
+        RefundLimit::Collected => 0,
+        RefundLimit::Remaining => refunds.iter().map(Refund::counted_minor).fold(0, i64::saturating_add),
+    };
+    if asked.amount_minor > account.collected_minor.saturating_sub(spent) {
+        return Err(notes::EXCEEDS_PAID);
+    }
+    Ok(account)
+}
+
+fn status<'a>(state: &'a State, call: &Call) -> Result<&'a Refund, Code> {
+    log_in(state, call)?;
+    let (account, external) = references(call);
+    if account.is_none() && external.is_none() {
+        return Err(notes::MISSING_REFERENCE);
+    }
+    let account = find_account(state, account, external)?;
+    let number = call.member("RefundRequestNumber").or_else(|| call.member("RefundRequestNo"));
+    let identifier = call.member("ExternalRefundIdentifier");
+    // With neither there is nothing to find, and a number that is none finds nothing (both inferred).
+    if number.is_none() && identifier.is_none() {
+        return Err(notes::NO_RECORD);
+    }
+    let matches = |refund: &&Refund| {
+        number.is_none_or(|number| number.trim().parse() == Ok(refund.number))
+            && identifier.is_none_or(|identifier| refund.identifier == identifier)
+    };
+    state.refunds_of(&account.account_reference_no).iter().find(matches).ok_or(notes::NO_RECORD)
+}
+
+fn log_in(state: &State, call: &Call) -> Result<String, Code> {
+    match call.credentials() {
+        (Some(username), Some(password)) if state.knows(username, password) => Ok(username.to_owned()),
+        _ => Err(notes::INVALID_CREDENTIALS),
+    }
+}
+
+fn references(call: &Call) -> (Option<&str>, Option<&str>) {
+    let given = |name| call.member(name).filter(|text| !text.trim().is_empty());
+    (given("AccountReferenceNo"), given("ExternalAccountReferenceNo"))
+}
+
+/// Both references must name the same account; the external one alone must name only one.
+fn find_account<'a>(state: &'a State, account: Option<&str>, external: Option<&str>) -> Result<&'a Account, Code> {
+    let is_external = |candidate: &Account| candidate.external_account_reference_no.as_deref() == external;
+    match (account, external) {
+        (Some(account), None) => state.account(account).ok_or(notes::NO_RECORD),
+        (Some(account), Some(_)) => state.account(account).filter(|found| is_external(found)).ok_or(notes::NO_RECORD),
+        (None, _) => {
+            let mut named =
+                state.accounts().into_iter().filter(|candidate| external.is_some() && is_external(candidate));
+            match (named.next(), named.next()) {
+                (Some(only), None) => Ok(only),
+                (Some(_), Some(_)) => Err(notes::MULTIPLE_ACCOUNTS),
+                (None, _) => Err(notes::NO_RECORD),
+            }
+        }
+    }
+}
+
+/// An InitiateRefund that is right in itself.
+struct Asked {
+    account: Option<String>,
+    external_account: Option<String>,
+    amount_minor: i64,
+    description: String,
+    identifier: Option<String>,
+    initiator: Option<String>,
+}
+
+impl Asked {
+    /// All errors at once, or the request with its warnings.
+    fn read(settings: &Settings, call: &Call) -> Result<(Self, Vec<Note>), Vec<Note>> {
+        let mut errors = Vec::new();
+        let mut warnings = Vec::new();
+        let (account, external_account) = references(call);
+        if account.is_none() && external_account.is_none() {
+            errors.push(notes::MISSING_REFERENCE.note());
+        }
+        let amount = call.member("Amount").and_then(|text| Amount::parse(text.trim()));
+        let amount_minor = amount.as_ref().and_then(|amount| amount.minor);
+        if amount_minor.is_none() {
+            errors.push(notes::INVALID_AMOUNT.note());
+        }
+        if amount.is_some_and(|amount| amount.has_more_decimals) {
+            warnings.push(notes::DECIMALS_IGNORED.note());
+        }
+        let description = call.member("Description").filter(|text| !text.trim().is_empty());
+        if description.is_none() {
+            errors.push(notes::MISSING_DESCRIPTION.note());
+        }
+        let identifier = call.member("ExternalRefundIdentifier");
+        if identifier.is_some_and(|identifier| is_longer(identifier, MAX_IDENTIFIER)) {
+            errors.push(notes::IDENTIFIER_TOO_LONG.note());
+        }
+        if identifier.is_some_and(|identifier| !identifier.chars().all(is_identifier_character)) {
+            errors.push(notes::IDENTIFIER_CHARACTERS.note());
+        }
+        let initiator = call.member("RequestInitiator");
+        let too_long = initiator.is_some_and(|text| is_longer(text, MAX_INITIATOR))
+            || description.is_some_and(|text| is_longer(text, MAX_DESCRIPTION));
+        if too_long && settings.over_length == OverLength::Refuse {
+            errors.push(notes::MESSAGE_VALIDATION.note());
+        }
+        match (amount_minor, description) {
+            (Some(amount_minor), Some(description)) if errors.is_empty() => {
+                let asked = Self {
+                    account: account.map(str::to_owned),
+                    external_account: external_account.map(str::to_owned),
+                    amount_minor,
+                    description: description.chars().take(MAX_DESCRIPTION).collect(),
+                    identifier: identifier.map(str::to_owned),
+                    initiator: initiator.map(|text| text.chars().take(MAX_INITIATOR).collect()),
+                };
+                Ok((asked, warnings))
+            }
+            _ => {
+                errors.extend(warnings);
+                Err(errors)
+            }
+        }
+    }
+}
+
+/// A text that has the form of an `xs:decimal`.
+struct Amount {
+    /// Hundredths, further decimals dropped; none where that is not from 0.01 to 99999999.99.
+    minor: Option<i64>,
+    /// Whether more than two decimals were written, were they only zeros.
+    has_more_decimals: bool,
+}
+
+impl Amount {
+    fn parse(text: &str) -> Option<Self> {
+        let (negative, digits) = match text.strip_prefix(['-', '+']) {
+            Some(digits) => (text.starts_with('-'), digits),
+            None => (false, text),
+        };
+        let (whole, decimals) = digits.split_once('.').unwrap_or((digits, ""));
+        let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_number(whole) || !is_number(decimals) || whole.len() + decimals.len() == 0 {
+            return None;
+        }
+        let whole = whole.trim_start_matches('0');
+        let cents: String = decimals.chars().chain("00".chars()).take(2).collect();
+        let minor = format!("{whole}{cents}").parse().ok().filter(|minor: &i64| *minor > 0);
+        let minor = minor.filter(|_| !negative && whole.len() <= MAX_WHOLE_DIGITS);
+        Some(Self { minor, has_more_decimals: decimals.len() > 2 })
+    }
+}
+
+fn is_longer(text: &str, limit: usize) -> bool {
+    text.chars().nth(limit).is_some()
+}
+
+/// Documented: alphanumeric # + - ( ) * _ space , ; : . /
+fn is_identifier_character(character: char) -> bool {
+    character.is_ascii_alphanumeric() || "#+-()*_ ,;:./".contains(character)
+}
+
+type Members = Vec<(&'static str, Option<String>)>;
+
+fn initiated(refund: &Refund) -> Members {
+    vec![
+        ("ExternalRefundIdentifier", Some(refund.identifier.clone())),
+        ("RefundRequestNumber", Some(refund.number.to_string())),
+    ]
+}
+
+fn not_initiated(settings: &Settings, call: &Call) -> Members {
+    vec![
+        ("ExternalRefundIdentifier", call.member("ExternalRefundIdentifier").map(str::to_owned)),
+        ("RefundRequestNumber", failed_number(settings)),
+    ]
+}
+
+fn found(refund: &Refund) -> Members {
+    vec![
+        ("ExternalRefundIdentifier", Some(refund.identifier.clone())),
+        ("Note", refund.note.clone()),
+        ("RefundAmount", Some(format_amount(refund.amount_minor))),
+        ("RefundRequestNumber", Some(refund.number.to_string())),
+        ("RefundStatus", Some(refund.status.word().to_owned())),
+    ]
+}
+
+fn not_found(settings: &Settings, call: &Call) -> Members {
+    vec![
+        ("ExternalRefundIdentifier", call.member("ExternalRefundIdentifier").map(str::to_owned)),
+        ("Note", None),
+        ("RefundAmount", failed_number(settings)),
+        ("RefundRequestNumber", failed_number(settings)),
+        ("RefundStatus", None),
+    ]
+}
+
+fn failed_number(settings: &Settings) -> Option<String> {
+    match settings.failed_number {
+        FailedNumber::Zero => Some("0".to_owned()),
+        FailedNumber::Nil => None,
+    }
+}
+
+/// `xs:dateTime` as .NET writes it: seven decimals and the offset.
+fn date_text(now: OffsetDateTime, settings: &Settings) -> String {
+    let minutes = i32::from(settings.utc_offset_minutes);
+    let offset = time::UtcOffset::from_whole_seconds(minutes * 60).unwrap_or(time::UtcOffset::UTC);
+    let format = time::macros::format_description!(
+        "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:7][offset_hour sign:mandatory]:[offset_minute]"
+    );
+    let local = now.checked_to_offset(offset).unwrap_or(now);
+    // The description names only parts that every date-time has.
+    local.format(format).unwrap_or_default()
+}

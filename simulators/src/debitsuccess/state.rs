@@ -1,0 +1,462 @@
+//! What Debitsuccess knows: logins, accounts with what was collected, refunds and where their review stands.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use time::{Duration, OffsetDateTime};
+
+use super::Settings;
+use crate::exchange::Effect;
+
+/// Everything Debitsuccess remembers. Grows with what is put and what is refunded.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct State {
+    /// Username to password.
+    logins: BTreeMap<String, String>,
+    accounts: BTreeMap<String, Account>,
+    /// By AccountReferenceNo, oldest first.
+    refunds: BTreeMap<String, Vec<Refund>>,
+    next_number: i32,
+    /// How many GUIDs were given out: each is computed from its place in the row.
+    guids: u64,
+}
+
+/// Credentials, as they stand in `User`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Login {
+    /// `User.Username`.
+    pub username: String,
+    /// `User.Password`. A secret: not part of `Debug`.
+    pub password: String,
+}
+
+/// A customer's account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Account {
+    /// Debitsuccess's own reference, at most 15 characters.
+    pub account_reference_no: String,
+    /// The biller's reference, at most 50 characters; several accounts may share one.
+    #[serde(default)]
+    pub external_account_reference_no: Option<String>,
+    /// What was collected to date, in hundredths. Default 50000.
+    #[serde(default = "five_hundred")]
+    pub collected_minor: i64,
+    /// ISO 4217; it is not on the wire. Default AUD.
+    #[serde(default = "aud")]
+    pub currency: String,
+    /// Whether InitiateRefund fails for this account with a system-wide code. Default `ready`.
+    #[serde(default)]
+    pub condition: Condition,
+    /// How the review of its refunds ends where settings move refunds on. Default `approved`.
+    #[serde(default)]
+    pub decision: Decision,
+}
+
+/// Why InitiateRefund fails for an account, with nothing recorded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Condition {
+    /// It does not.
+    #[default]
+    Ready,
+    /// 01 `The server is not available`.
+    Unavailable,
+    /// 05 `Request Time out`.
+    TimedOut,
+    /// 06 `Unknown exception occurred during processing of this message`.
+    UnknownException,
+    /// 09 `Failed to complete the process`.
+    NotCompleted,
+    /// 10 `Account is not active`.
+    NotActive,
+    /// 11 `Timeout/Deadlock Error - Please retry`.
+    Deadlock,
+}
+
+/// How a review ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// The refund goes on to Approved and Completed.
+    #[default]
+    Approved,
+    /// The refund is Rejected, and its amount can be refunded again.
+    Rejected,
+}
+
+/// A recorded refund.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Refund {
+    /// RefundRequestNumber.
+    pub number: i32,
+    /// ExternalRefundIdentifier: the caller's, or a GUID made for it.
+    pub identifier: String,
+    /// The account's AccountReferenceNo.
+    pub account: String,
+    /// In hundredths.
+    pub amount_minor: i64,
+    /// ISO 4217.
+    pub currency: String,
+    /// Where its review stands.
+    pub status: RefundStatus,
+    /// Extra text on the status.
+    pub note: Option<String>,
+    /// The reason given.
+    pub description: String,
+    /// RequestInitiator.
+    pub request_initiator: Option<String>,
+    /// Whose credentials asked for it.
+    pub username: String,
+    /// When it was recorded.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created: OffsetDateTime,
+}
+
+/// Where the review of a refund stands; in JSON by the exact words of the wire.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RefundStatus {
+    /// Recorded, not looked at.
+    #[default]
+    Submitted,
+    /// In review.
+    #[serde(rename = "Awaiting Review")]
+    AwaitingReview,
+    /// Will be paid.
+    Approved,
+    /// Paid. Final.
+    Completed,
+    /// Will not be paid. Final.
+    Rejected,
+}
+
+/// Why something was not put.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each says what it is")]
+pub enum NotPut {
+    #[error("account_reference_no must have 1 to 15 characters")]
+    ReferenceLength,
+    #[error("external_account_reference_no must have 1 to 50 characters")]
+    ExternalReferenceLength,
+    #[error("collected_minor must be from 0 to 99999999999")]
+    CollectedOutOfRange,
+}
+
+/// Why a refund was not moved on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each says what it is")]
+pub enum NotMoved {
+    #[error("there is no refund with this number or identifier")]
+    NoSuchRefund,
+    #[error("several accounts have a refund with this identifier: name it by its number")]
+    SeveralRefunds,
+    #[error("the refund is {0}, which is final")]
+    Final(&'static str),
+}
+
+/// What a refund is recorded from.
+pub(super) struct NewRefund {
+    pub(super) account: String,
+    pub(super) currency: String,
+    pub(super) identifier: Option<String>,
+    pub(super) amount_minor: i64,
+    pub(super) description: String,
+    pub(super) request_initiator: Option<String>,
+    pub(super) username: String,
+    pub(super) created: OffsetDateTime,
+}
+
+/// RefundRequestNumbers count up from here.
+const FIRST_NUMBER: i32 = 1001;
+/// Beyond what a refund can ask for, and small enough that no sum can overflow.
+const MAX_COLLECTED_MINOR: i64 = 99_999_999_999;
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            logins: BTreeMap::new(),
+            accounts: BTreeMap::new(),
+            refunds: BTreeMap::new(),
+            next_number: FIRST_NUMBER,
+            guids: 0,
+        }
+    }
+}
+
+impl State {
+    /// The demo data: login `demo` / `demo-password`; accounts DS000001 to DS000999 (external EXT-000001 to EXT-000999) with
+    /// 500.00 AUD collected each; DSTWICE01 and DSTWICE02, both with the external reference EXT-TWICE. Nothing in it depends on
+    /// the time.
+    pub fn demo(_now: OffsetDateTime) -> Self {
+        let mut state = Self::default();
+        state.put_login(Login { username: "demo".to_owned(), password: "demo-password".to_owned() });
+        let numbered = (1..=999).map(|n| Account::new(&format!("DS{n:06}"), &format!("EXT-{n:06}")));
+        let twice = ["DSTWICE01", "DSTWICE02"].map(|reference| Account::new(reference, "EXT-TWICE"));
+        let accounts = numbered.chain(twice).map(|account| (account.account_reference_no.clone(), account));
+        state.accounts.extend(accounts);
+        state
+    }
+
+    /// Adds credentials, or replaces the password of this username. Every login sees every account.
+    pub fn put_login(&mut self, login: Login) {
+        self.logins.insert(login.username, login.password);
+    }
+
+    /// All credentials, by username. They hold their passwords.
+    pub fn logins(&self) -> Vec<Login> {
+        let logins = self.logins.iter();
+        logins.map(|(username, password)| Login { username: username.clone(), password: password.clone() }).collect()
+    }
+
+    /// Adds an account, or replaces the one of this AccountReferenceNo; its refunds stay.
+    pub fn put_account(&mut self, account: Account) -> Result<(), NotPut> {
+        let fits = |text: &str, limit: usize| !text.trim().is_empty() && text.chars().count() <= limit;
+        if !fits(&account.account_reference_no, 15) {
+            return Err(NotPut::ReferenceLength);
+        }
+        if account.external_account_reference_no.as_ref().is_some_and(|reference| !fits(reference, 50)) {
+            return Err(NotPut::ExternalReferenceLength);
+        }
+        if !(0..=MAX_COLLECTED_MINOR).contains(&account.collected_minor) {
+            return Err(NotPut::CollectedOutOfRange);
+        }
+        self.accounts.insert(account.account_reference_no.clone(), account);
+        Ok(())
+    }
+
+    /// All accounts, by AccountReferenceNo.
+    pub fn accounts(&self) -> Vec<&Account> {
+        self.accounts.values().collect()
+    }
+
+    /// One account, by AccountReferenceNo.
+    pub fn account(&self, reference: &str) -> Option<&Account> {
+        self.accounts.get(reference)
+    }
+
+    /// All refunds, by number.
+    pub fn refunds(&self) -> Vec<&Refund> {
+        let mut refunds: Vec<&Refund> = self.refunds.values().flatten().collect();
+        refunds.sort_unstable_by_key(|refund| refund.number);
+        refunds
+    }
+
+    /// Moves a refund to a status, named by its number or else by its identifier; a given note replaces the one it has.
+    ///
+    /// Completed and Rejected are final. Becoming Rejected is an effect (`refund_rejected`): the money does not move after all.
+    pub fn set_refund_status(
+        &mut self,
+        number_or_identifier: &str,
+        status: RefundStatus,
+        note: Option<String>,
+    ) -> Result<(Refund, Vec<Effect>), NotMoved> {
+        let wanted = number_or_identifier.parse::<i32>().ok();
+        let is_numbered = |refund: &Refund| Some(refund.number) == wanted;
+        let by_number = self.refunds.values().flatten().any(is_numbered);
+        let mut named =
+            self.refunds.values_mut().flatten().filter(|refund| {
+                if by_number { is_numbered(refund) } else { refund.identifier == number_or_identifier }
+            });
+        let refund = named.next().ok_or(NotMoved::NoSuchRefund)?;
+        if named.next().is_some() {
+            return Err(NotMoved::SeveralRefunds);
+        }
+        if refund.status.is_final() && refund.status != status {
+            return Err(NotMoved::Final(refund.status.word()));
+        }
+        if note.is_some() {
+            refund.note = note;
+        }
+        let effects = refund.move_to(status).into_iter().collect();
+        Ok((refund.clone(), effects))
+    }
+
+    /// Moves refunds on as far as the settings say for their age. Nothing moves back, and nothing moves without a setting.
+    pub fn advance(&mut self, settings: &Settings, now: OffsetDateTime) -> Vec<Effect> {
+        let steps = [
+            (settings.awaiting_review_after_seconds, RefundStatus::AwaitingReview),
+            (settings.approved_after_seconds, RefundStatus::Approved),
+            (settings.completed_after_seconds, RefundStatus::Completed),
+        ];
+        if steps.iter().all(|(after, _)| after.is_none()) {
+            return Vec::new();
+        }
+        let mut effects = Vec::new();
+        for (reference, refunds) in &mut self.refunds {
+            let decision = self.accounts.get(reference).map(|account| account.decision).unwrap_or_default();
+            for refund in refunds.iter_mut().filter(|refund| !refund.status.is_final()) {
+                let age = now - refund.created;
+                let due = steps.iter().filter(|(after, _)| after.is_some_and(|after| age >= seconds(after)));
+                let Some((_, reached)) = due.max_by_key(|(_, status)| status.rank()) else { continue };
+                let is_decided = reached.rank() >= RefundStatus::Approved.rank();
+                let next = if is_decided && decision == Decision::Rejected { RefundStatus::Rejected } else { *reached };
+                if next.rank() > refund.status.rank() {
+                    effects.extend(refund.move_to(next));
+                }
+            }
+        }
+        effects
+    }
+
+    // For the calls.
+
+    pub(super) fn knows(&self, username: &str, password: &str) -> bool {
+        self.logins.get(username).is_some_and(|known| known == password)
+    }
+
+    pub(super) fn refunds_of(&self, account: &str) -> &[Refund] {
+        self.refunds.get(account).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Records a refund as Submitted. The one place where money begins to move.
+    pub(super) fn record(&mut self, new: NewRefund) -> Refund {
+        let number = self.next_number;
+        self.next_number = self.next_number.saturating_add(1);
+        let refund = Refund {
+            number,
+            identifier: new.identifier.unwrap_or_else(|| self.next_guid()),
+            account: new.account,
+            amount_minor: new.amount_minor,
+            currency: new.currency,
+            status: RefundStatus::Submitted,
+            note: None,
+            description: new.description,
+            request_initiator: new.request_initiator,
+            username: new.username,
+            created: new.created,
+        };
+        self.refunds.entry(refund.account.clone()).or_default().push(refund.clone());
+        refund
+    }
+
+    /// A GUID as .NET prints it, the same in each run that asks in the same order.
+    pub(super) fn next_guid(&mut self) -> String {
+        self.guids = self.guids.wrapping_add(1);
+        let high = scattered(self.guids.wrapping_mul(2));
+        let low = scattered(self.guids.wrapping_mul(2).wrapping_add(1));
+        let bits = (u128::from(high) << 64) | u128::from(low);
+        // Version 4, variant 1, so that strict readers take it.
+        let bits = (bits & !(0xF000 << 64) & !(0xC000 << 48)) | (0x4000 << 64) | (0x8000 << 48);
+        format!(
+            "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+            bits >> 96,
+            (bits >> 80) & 0xFFFF,
+            (bits >> 64) & 0xFFFF,
+            (bits >> 48) & 0xFFFF,
+            bits & 0xFFFF_FFFF_FFFF
+        )
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State")
+            .field("logins", &self.logins.keys())
+            .field("accounts", &self.accounts)
+            .field("refunds", &self.refunds)
+            .field("next_number", &self.next_number)
+            .field("guids", &self.guids)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login").field("username", &self.username).field("password", &"***").finish()
+    }
+}
+
+impl Account {
+    /// An account with 500.00 AUD collected.
+    pub fn new(reference: &str, external_reference: &str) -> Self {
+        Self {
+            account_reference_no: reference.to_owned(),
+            external_account_reference_no: Some(external_reference.to_owned()),
+            collected_minor: five_hundred(),
+            currency: aud(),
+            condition: Condition::Ready,
+            decision: Decision::Approved,
+        }
+    }
+}
+
+impl Refund {
+    /// What it takes from the collected sum.
+    pub(super) fn counted_minor(&self) -> i64 {
+        if self.status == RefundStatus::Rejected { 0 } else { self.amount_minor }
+    }
+
+    pub(super) fn effect(&self, kind: &str) -> Effect {
+        Effect {
+            kind: kind.to_owned(),
+            target: self.account.clone(),
+            amount_minor: Some(self.amount_minor),
+            currency: Some(self.currency.clone()),
+            identifier: Some(self.identifier.clone()),
+            reference: Some(self.number.to_string()),
+        }
+    }
+
+    fn move_to(&mut self, status: RefundStatus) -> Option<Effect> {
+        let is_news = self.status != status && status == RefundStatus::Rejected;
+        self.status = status;
+        is_news.then(|| self.effect("refund_rejected"))
+    }
+}
+
+impl RefundStatus {
+    /// The exact word of the wire.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Submitted => "Submitted",
+            Self::AwaitingReview => "Awaiting Review",
+            Self::Approved => "Approved",
+            Self::Completed => "Completed",
+            Self::Rejected => "Rejected",
+        }
+    }
+
+    fn is_final(self) -> bool {
+        matches!(self, Self::Completed | Self::Rejected)
+    }
+
+    fn rank(self) -> u8 {
+        match self {
+            Self::Submitted => 0,
+            Self::AwaitingReview => 1,
+            Self::Approved => 2,
+            Self::Completed | Self::Rejected => 3,
+        }
+    }
+}
+
+/// Hundredths as a decimal: 12.34.
+pub(super) fn format_amount(minor: i64) -> String {
+    let sign = if minor < 0 { "-" } else { "" };
+    let minor = minor.unsigned_abs();
+    format!("{sign}{}.{:02}", minor / 100, minor % 100)
+}
+
+/// SplitMix64: neighbours in, strangers out.
+fn scattered(place: u64) -> u64 {
+    let mut bits = place.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    bits ^ (bits >> 31)
+}
+
+fn seconds(count: u64) -> Duration {
+    Duration::seconds(i64::try_from(count).unwrap_or(i64::MAX))
+}
+
+fn five_hundred() -> i64 {
+    50_000
+}
+
+fn aud() -> String {
+    "AUD".to_owned()
+}

@@ -1,0 +1,214 @@
+//! A small XML tree, read in one pass and bounded: no DTD, no entities but the five, limited depth and number of elements.
+
+use quick_xml::events::{BytesStart, Event};
+use quick_xml::name::ResolveResult;
+use quick_xml::{NsReader, XmlVersion};
+
+/// One element. Only what SOAP needs is kept of its attributes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Element {
+    /// The local name.
+    pub(super) name: String,
+    pub(super) namespace: Option<String>,
+    /// Whether it says `i:nil="true"`.
+    pub(super) nil: bool,
+    /// Whether it says `s:mustUnderstand="1"`.
+    pub(super) must_understand: bool,
+    /// Its text without that of its children.
+    pub(super) text: String,
+    pub(super) children: Vec<Element>,
+}
+
+/// Why a text is not taken as XML, in a sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NotXml(pub(super) String);
+
+pub(super) const SOAP_NAMESPACE: &str = "http://schemas.xmlsoap.org/soap/envelope/";
+const INSTANCE_NAMESPACE: &str = "http://www.w3.org/2001/XMLSchema-instance";
+
+/// WCF's default (`MaxDepth`).
+const MAX_DEPTH: usize = 32;
+/// A refund has about a dozen; more than this is no refund.
+const MAX_ELEMENTS: usize = 2000;
+/// In one start tag. Every element looks through the namespaces that are declared around it, so their number is bounded.
+const MAX_ATTRIBUTES: usize = 50;
+
+/// Reads a whole document of UTF-8.
+pub(super) fn parse(bytes: &[u8]) -> Result<Element, NotXml> {
+    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
+    let text = std::str::from_utf8(bytes).map_err(|_| not_xml("The message is not valid UTF-8."))?;
+    let mut reader = NsReader::from_str(text);
+    reader.config_mut().check_comments = true;
+
+    let mut open: Vec<Element> = Vec::new();
+    let mut root: Option<Element> = None;
+    let mut elements = 0;
+    let mut at_start = true;
+    loop {
+        let (namespace, event) = reader.read_resolved_event().map_err(|error| not_xml(&error.to_string()))?;
+        let first = std::mem::replace(&mut at_start, false);
+        match event {
+            Event::Start(start) | Event::Empty(start) if root.is_some() => {
+                return Err(not_xml(&format!("There is a second root element, '{}'.", shortened(start.name().0))));
+            }
+            Event::Start(start) => {
+                elements += 1;
+                if open.len() >= MAX_DEPTH || elements > MAX_ELEMENTS {
+                    return Err(not_xml("The maximum depth or number of elements has been exceeded."));
+                }
+                let namespace = bound(namespace)?;
+                open.push(element(&reader, namespace, &start)?);
+            }
+            Event::Empty(start) => {
+                elements += 1;
+                if open.len() >= MAX_DEPTH || elements > MAX_ELEMENTS {
+                    return Err(not_xml("The maximum depth or number of elements has been exceeded."));
+                }
+                let namespace = bound(namespace)?;
+                let element = element(&reader, namespace, &start)?;
+                close(&mut open, &mut root, element);
+            }
+            Event::End(_) => match open.pop() {
+                Some(element) => close(&mut open, &mut root, element),
+                None => return Err(not_xml("An element ends that never began.")),
+            },
+            Event::Text(text) => append(&mut open, &text.xml10_content())?,
+            Event::CData(data) if open.is_empty() => {
+                return Err(not_xml(&format!("There is text outside the root element: '{}'.", shortened(&data))));
+            }
+            Event::CData(data) => append(&mut open, &data.xml10_content())?,
+            Event::GeneralRef(reference) => {
+                let character = match reference.resolve_char_ref() {
+                    Ok(Some(character)) => Some(character),
+                    Ok(None) => predefined(&reference),
+                    Err(error) => return Err(not_xml(&error.to_string())),
+                };
+                match character {
+                    Some(character) if !open.is_empty() => append(&mut open, character.encode_utf8(&mut [0; 4]))?,
+                    Some(_) => return Err(not_xml("There is a reference outside the root element.")),
+                    None => {
+                        let name = shortened(&reference);
+                        return Err(not_xml(&format!("Reference to undeclared entity '{name}'.")));
+                    }
+                }
+            }
+            Event::Decl(declaration) => {
+                if !first {
+                    return Err(not_xml("The XML declaration must be the first thing in the document."));
+                }
+                let encoding = match declaration.encoding() {
+                    Some(Ok(encoding)) => encoding.eq_ignore_ascii_case("utf-8"),
+                    Some(Err(_)) => false,
+                    None => true,
+                };
+                if !encoding {
+                    return Err(not_xml("The encoding in the declaration is not 'utf-8'."));
+                }
+            }
+            Event::PI(_) | Event::DocType(_) => {
+                return Err(not_xml(
+                    "Processing instructions (other than the XML declaration) and DTDs are not supported.",
+                ));
+            }
+            Event::Comment(_) => {}
+            Event::Eof if open.is_empty() => return root.ok_or_else(|| not_xml("Root element is missing.")),
+            Event::Eof => return Err(not_xml("Unexpected end of file.")),
+        }
+    }
+}
+
+impl Element {
+    /// The first child of this local name, in whatever namespace.
+    pub(super) fn child(&self, name: &str) -> Option<&Self> {
+        self.children.iter().find(|child| child.name == name)
+    }
+
+    /// Its text, if it is neither nil nor empty.
+    pub(super) fn value(&self) -> Option<&str> {
+        (!self.nil && !self.text.is_empty()).then_some(self.text.as_str())
+    }
+}
+
+fn element(reader: &NsReader<&[u8]>, namespace: Option<String>, start: &BytesStart<'_>) -> Result<Element, NotXml> {
+    let name = start.local_name();
+    let name: &str = name.as_ref();
+    if name.is_empty() || !legal(name) {
+        return Err(not_xml("An element has no legal name."));
+    }
+    let mut element = Element { name: name.to_owned(), namespace, ..Element::default() };
+    for (count, attribute) in start.attributes().enumerate() {
+        if count >= MAX_ATTRIBUTES {
+            return Err(not_xml("The maximum number of attributes has been exceeded."));
+        }
+        let attribute = attribute.map_err(|error| not_xml(&error.to_string()))?;
+        let value = attribute.normalized_value(XmlVersion::Implicit1_0).map_err(|error| not_xml(&error.to_string()))?;
+        if !legal(&value) {
+            return Err(not_xml("An attribute holds a character that XML does not allow."));
+        }
+        let (namespace, name) = reader.resolver().resolve_attribute(attribute.key);
+        let name: &str = name.as_ref();
+        let says_yes = matches!(value.trim(), "1" | "true");
+        match (bound(namespace)?.as_deref(), name) {
+            (Some(INSTANCE_NAMESPACE), "nil") => element.nil = says_yes,
+            (Some(SOAP_NAMESPACE), "mustUnderstand") => element.must_understand = says_yes,
+            _ => {}
+        }
+    }
+    Ok(element)
+}
+
+fn bound(namespace: ResolveResult<'_>) -> Result<Option<String>, NotXml> {
+    match namespace {
+        ResolveResult::Bound(namespace) => Ok(Some(namespace.0.to_owned())),
+        ResolveResult::Unbound => Ok(None),
+        ResolveResult::Unknown(prefix) => Err(not_xml(&format!("'{}' is an undeclared prefix.", shortened(&prefix)))),
+    }
+}
+
+fn close(open: &mut [Element], root: &mut Option<Element>, element: Element) {
+    match open.last_mut() {
+        Some(parent) => parent.children.push(element),
+        None => *root = Some(element),
+    }
+}
+
+fn append(open: &mut [Element], text: &str) -> Result<(), NotXml> {
+    if !legal(text) {
+        return Err(not_xml("The message holds a character that XML does not allow."));
+    }
+    match open.last_mut() {
+        Some(element) => element.text.push_str(text),
+        None if text.trim().is_empty() => {}
+        None => return Err(not_xml("Data at the root level is invalid.")),
+    }
+    Ok(())
+}
+
+fn predefined(name: &str) -> Option<char> {
+    match name {
+        "lt" => Some('<'),
+        "gt" => Some('>'),
+        "amp" => Some('&'),
+        "apos" => Some('\''),
+        "quot" => Some('"'),
+        _ => None,
+    }
+}
+
+/// Whether every character is one of XML 1.0.
+fn legal(text: &str) -> bool {
+    text.chars().all(|character| match character {
+        '\t' | '\n' | '\r' => true,
+        '\u{FFFE}' | '\u{FFFF}' => false,
+        other => other >= ' ',
+    })
+}
+
+/// Names in a fault are the caller's own text: enough of it to be recognised.
+fn shortened(text: &str) -> String {
+    text.chars().take(50).collect()
+}
+
+fn not_xml(sentence: &str) -> NotXml {
+    NotXml(sentence.chars().take(300).collect())
+}
