@@ -276,6 +276,7 @@ impl State {
     }
 
     /// Moves refunds on as far as the settings say for their age. Nothing moves back, and nothing moves without a setting.
+    #[must_use = "a rejection is an effect, and belongs in the books"]
     pub fn advance(&mut self, settings: &Settings, now: OffsetDateTime) -> Vec<Effect> {
         let steps = [
             (settings.awaiting_review_after_seconds, RefundStatus::AwaitingReview),
