@@ -369,3 +369,6 @@ fn said(error: &ProviderError) -> String {
     let message = error.message.trim_end_matches('.');
     if error.code.is_empty() { message.to_owned() } else { format!("{} {message}", error.code) }
 }
+
+#[cfg(test)]
+mod tests;

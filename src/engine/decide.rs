@@ -119,3 +119,6 @@ fn evidence_of(lookup: &Lookup) -> String {
 fn said(error: &ProviderError) -> String {
     [error.code.as_str(), error.message.as_str()].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
+
+#[cfg(test)]
+mod tests;

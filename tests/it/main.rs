@@ -1,1 +1,19 @@
-//! stub
+//! The promises of recoup, each proved through the real gRPC port, real files and the real simulators.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on should say where, and its names are its documentation"
+)]
+
+mod callers;
+mod commands;
+mod crash;
+mod doubt;
+mod history;
+mod port;
+mod refunds;
+mod support;
+mod tidy;
+mod validation;

@@ -1,0 +1,139 @@
+//! The state machine as a whole: every pair of state and event, and what no sequence of events can break.
+
+use proptest::prelude::*;
+use rstest::rstest;
+
+use super::*;
+use crate::domain::money::Currency;
+use crate::domain::outcome::ErrorCategory;
+use crate::domain::target::{NamecomTarget, SectigoTarget};
+
+fn refund() -> Refund {
+    let target = Target::Sectigo(SectigoTarget::new("1000001", 11).unwrap());
+    of(target)
+}
+
+fn of(target: Target) -> Refund {
+    let intent = Intent {
+        id: RefundId::parse("one").unwrap(),
+        account: AccountName::parse("account").unwrap(),
+        target,
+        labels: BTreeMap::new(),
+    };
+    Refund::new(intent, Timestamp::from_seconds(1_000))
+}
+
+fn error(http_status: u16) -> ProviderError {
+    ProviderError { code: "-18".into(), message: "no".into(), http_status, category: ErrorCategory::Other }
+}
+
+fn item(id: &str, state: ItemState, requested: bool) -> ItemResult {
+    ItemResult { item_id: id.into(), state, refunded_amount: None, message: String::new(), requested }
+}
+
+fn events() -> Vec<Event> {
+    let partial = vec![item("1", ItemState::Succeeded, true), item("2", ItemState::Failed, true)];
+    vec![
+        Event::Dispatched,
+        Event::NotSent { error: error(0), retry_at: Timestamp::from_seconds(2_000) },
+        Event::Refunded(Confirmation::default()),
+        Event::Refunded(Confirmation { items: partial, ..Confirmation::default() }),
+        Event::Accepted(Acceptance::default()),
+        Event::Refused { error: error(200), items: Vec::new() },
+        Event::Doubted { reason: DoubtReason::Timeout, evidence: "no answer".into(), error: None },
+        Event::Interrupted,
+        Event::Checked { evidence: "nothing".into() },
+        Event::Escalated { evidence: "nobody knows".into() },
+        Event::Cancelled,
+    ]
+}
+
+/// Every move there is; whatever is not listed must be refused.
+#[rstest]
+#[case(State::Pending, &[("dispatched", State::Dispatching), ("cancelled", State::Cancelled)])]
+#[case(State::Dispatching, &[
+    ("not_sent", State::Pending), ("refunded", State::Succeeded), ("refunded", State::PartiallySucceeded),
+    ("accepted", State::Submitted), ("refused", State::Failed), ("doubted", State::InDoubt), ("interrupted", State::InDoubt),
+])]
+#[case(State::Submitted, &[
+    ("refunded", State::Succeeded), ("refunded", State::PartiallySucceeded), ("accepted", State::Submitted),
+    ("refused", State::Failed), ("checked", State::Submitted), ("escalated", State::NeedsReview),
+])]
+#[case(State::InDoubt, &[
+    ("dispatched", State::Dispatching), ("refunded", State::Succeeded), ("refunded", State::PartiallySucceeded),
+    ("accepted", State::Submitted), ("refused", State::Failed), ("checked", State::InDoubt), ("escalated", State::NeedsReview),
+])]
+#[case(State::NeedsReview, &[("checked", State::NeedsReview)])]
+#[case(State::Succeeded, &[])]
+#[case(State::PartiallySucceeded, &[])]
+#[case(State::Failed, &[])]
+#[case(State::Cancelled, &[])]
+fn the_table_holds_these_moves_and_no_other(#[case] from: State, #[case] moves: &[(&str, State)]) {
+    let found: Vec<(&str, State)> =
+        events().iter().filter_map(|event| Some((event.name(), state::next(from, event).ok()?))).collect();
+    assert_eq!(found, moves);
+}
+
+#[test]
+fn only_proof_that_no_byte_left_forgets_the_dispatch() {
+    let dispatched = refund().apply(&Event::Dispatched, Timestamp::from_seconds(1_001)).unwrap();
+    let after = |http_status| {
+        let event = Event::NotSent { error: error(http_status), retry_at: Timestamp::from_seconds(1_003) };
+        dispatched.apply(&event, Timestamp::from_seconds(1_002)).unwrap().dispatch_time
+    };
+    assert_eq!(after(0), None);
+    assert_eq!(after(429), Some(Timestamp::from_seconds(1_001)));
+}
+
+#[test]
+fn a_partial_success_gives_the_refused_items_free() {
+    let refund = of(Target::Namecom(NamecomTarget::new(9, &[1, 2]).unwrap()));
+    assert_eq!(refund.held_keys(), ["item:1", "item:2"]);
+    let items =
+        vec![item("1", ItemState::Succeeded, true), item("2", ItemState::Failed, true), item("3", ItemState::Succeeded, false)];
+    let now = Timestamp::from_seconds(1_001);
+    let partial = Event::Refunded(Confirmation { items, ..Confirmation::default() });
+    let refund = refund.apply(&Event::Dispatched, now).unwrap().apply(&partial, now).unwrap();
+    assert_eq!(refund.held_keys(), ["item:1"]);
+}
+
+#[test]
+fn what_the_provider_leaves_out_keeps_its_last_word() {
+    let now = Timestamp::from_seconds(1_001);
+    let amount = Some(Money { currency: Currency::USD, minor_units: 5 });
+    let first = Acceptance { reference: Some("7".into()), status: Some("Submitted".into()), amount, ..Acceptance::default() };
+    let refund = refund().apply(&Event::Dispatched, now).unwrap().apply(&Event::Accepted(first), now).unwrap();
+    let refund = refund.apply(&Event::Refunded(Confirmation::default()), now).unwrap();
+    assert_eq!((refund.provider_reference.as_deref(), refund.refunded_amount), (Some("7"), amount));
+}
+
+proptest! {
+    #[test]
+    fn no_sequence_of_events_breaks_what_must_hold(
+        picks in proptest::collection::vec((0..11_usize, -5_i64..50), 0..40),
+    ) {
+        let events = events();
+        let mut refund = refund();
+        let mut now = Timestamp::from_seconds(1_000);
+        for (pick, seconds) in picks {
+            now = Timestamp::from_micros(now.as_micros() + seconds * 1_000_000);
+            let event = &events[pick];
+            let Ok(next) = refund.apply(event, now) else {
+                prop_assert!(state::next(refund.state, event).is_err());
+                continue;
+            };
+            prop_assert_eq!(next.revision, refund.revision + 1);
+            prop_assert!(next.update_time >= refund.update_time, "history never runs backwards");
+            prop_assert!(!refund.state.is_terminal(), "a terminal state is never left");
+            prop_assert_eq!(next.doubt.is_some(), matches!(next.state, State::InDoubt | State::NeedsReview));
+            prop_assert_eq!(next.complete_time.is_some(), next.state.is_terminal());
+            prop_assert_eq!(next.not_before.is_some(), next.state == State::Pending);
+            prop_assert_eq!(next.held_keys().is_empty(), matches!(next.state, State::Failed | State::Cancelled));
+            if next.state == State::Failed {
+                prop_assert!(next.provider_error.is_some());
+            }
+            prop_assert!(!event.note(&next).is_empty());
+            refund = next;
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! `kill -9` in the middle: what any caller heard of is there, what was on its way is in doubt or settled, and no money moved twice.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use recoup::proto::v1 as proto;
+use recoup::proto::v1::refund::State;
+use recoup::proto::v1::refund_service_client::RefundServiceClient;
+use simulators::exchange::Provider;
+use simulators::faults::{FaultEffect, Point, Repeat, Rule};
+use tokio::task::JoinSet;
+use tonic::transport::Channel;
+
+use crate::support::process::Gateway;
+use crate::support::{LIMIT, channel, configuration, debitsuccess, effects, namecom, sectigo, simulators_in};
+
+const REFUNDS: usize = 200;
+
+fn request(index: usize) -> (proto::CreateRefundRequest, String) {
+    let (id, number) = (format!("crash-{index}"), 1 + index);
+    match index % 3 {
+        0 => (sectigo(&id, &format!("{}", 1_000_000 + number)), format!("{}", 1_000_000 + number)),
+        1 => {
+            let order = 200_000 + i32::try_from(number).unwrap();
+            (namecom(&id, order, &[order + 3_000_000]), format!("{}", order + 3_000_000))
+        }
+        _ => (debitsuccess(&id, &format!("DS{number:06}"), 1000), format!("DS{number:06}")),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_in_the_middle_of_two_hundred_refunds() {
+    let dir = tempfile::tempdir().unwrap();
+    let simulators = simulators_in(dir.path()).await;
+    let config = dir.path().join("recoup.toml");
+    std::fs::write(&config, configuration(&simulators, dir.path(), "")).unwrap();
+    // Slow answers, so that the kill finds many attempts between their effect and their answer.
+    for provider in [Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess] {
+        let effect = FaultEffect::Delay { milliseconds: 30 };
+        let point = Point::AfterEffect;
+        let rule = Rule { provider, operation: None, target: None, attempt: None, point, effect, repeat: Repeat::Standing };
+        simulators.arm(rule).unwrap();
+    }
+
+    let mut heard = HashSet::new();
+    for kill_after in [20, 60, 120] {
+        let gateway = Gateway::start(&config);
+        let known = run_until(&gateway, kill_after).await;
+        gateway.kill();
+        heard.extend(known);
+    }
+
+    let gateway = Gateway::start(&config);
+    let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
+    let settled = tokio::time::timeout(LIMIT, at_rest(&mut refunds)).await.unwrap();
+    let known: HashSet<&str> = settled.iter().map(|refund| refund.refund_id.as_str()).collect();
+    for id in &heard {
+        assert!(known.contains(id.as_str()), "{id} was acknowledged and is gone");
+    }
+    for refund in &settled {
+        let allowed = [State::Succeeded, State::Submitted, State::InDoubt];
+        assert!(allowed.contains(&refund.state()), "{} is {:?}", refund.refund_id, refund.state());
+    }
+    for refund in settled.iter().filter(|refund| refund.state() == State::InDoubt) {
+        let request = proto::ReconcileRefundRequest { name: refund.name.clone() };
+        refunds.reconcile_refund(request).await.unwrap();
+    }
+
+    // The books: never twice, and where the gateway says yes, exactly once.
+    for index in 0..REFUNDS {
+        let (request, target) = request(index);
+        let times = effects(&simulators, &target);
+        assert!(times <= 1, "{target} was refunded {times} times");
+        let name = format!("refunds/{}", request.refund_id);
+        match refunds.get_refund(proto::GetRefundRequest { name }).await {
+            Ok(found) => match found.into_inner().refund.unwrap().state() {
+                State::Succeeded | State::Submitted => assert_eq!(times, 1, "{target}: a false yes"),
+                State::InDoubt => assert_eq!(times, 0, "{target}: a lookup should have found it"),
+                other => panic!("{target} is {other:?}"),
+            },
+            Err(_) => assert_eq!(times, 0, "{target} was refunded and is not in the ledger"),
+        }
+    }
+}
+
+/// Creates all refunds from several clients; returns the ids that were acknowledged once `enough` have been.
+async fn run_until(gateway: &Gateway, enough: usize) -> Vec<String> {
+    let answered = Arc::new(AtomicUsize::new(0));
+    let mut calls = JoinSet::new();
+    for client in 0..4 {
+        let channel = channel(gateway.addr).await;
+        for index in (0..REFUNDS).filter(|index| index % 4 == client) {
+            let (mut client, answered) = (RefundServiceClient::new(channel.clone()), answered.clone());
+            calls.spawn(async move {
+                let (request, _) = request(index);
+                let id = request.refund_id.clone();
+                let acknowledged = client.create_refund(request).await.is_ok();
+                answered.fetch_add(usize::from(acknowledged), Ordering::SeqCst);
+                acknowledged.then_some(id)
+            });
+        }
+    }
+    let mut heard = Vec::new();
+    while let Some(call) = calls.join_next().await {
+        heard.extend(call.unwrap());
+        if answered.load(Ordering::SeqCst) >= enough {
+            break;
+        }
+    }
+    // What is still out is abandoned together with the process.
+    calls.abort_all();
+    while let Some(call) = calls.join_next().await {
+        heard.extend(call.ok().flatten());
+    }
+    heard
+}
+
+/// All refunds, once none of them is waiting or on its way.
+async fn at_rest(refunds: &mut RefundServiceClient<Channel>) -> Vec<proto::Refund> {
+    loop {
+        let request = proto::ListRefundsRequest { page_size: 1000, ..Default::default() };
+        let listed = refunds.list_refunds(request).await.unwrap().into_inner().refunds;
+        let Some(open) =
+            listed.iter().find(|refund| matches!(refund.state(), State::Pending | State::Dispatching)).cloned()
+        else {
+            return listed;
+        };
+        let timeout = Some(prost_types::Duration { seconds: 5, nanos: 0 });
+        let wait = proto::WaitRefundRequest { name: open.name, after_revision: open.revision, timeout };
+        refunds.wait_refund(wait).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attempt_that_a_kill_cut_off_is_in_doubt() {
+    let dir = tempfile::tempdir().unwrap();
+    let simulators = simulators_in(dir.path()).await;
+    let config = dir.path().join("recoup.toml");
+    std::fs::write(&config, configuration(&simulators, dir.path(), "")).unwrap();
+    let effect = FaultEffect::Delay { milliseconds: 60_000 };
+    let (provider, point, repeat) = (Provider::Sectigo, Point::AfterEffect, Repeat::Once);
+    simulators.arm(Rule { provider, operation: None, target: None, attempt: None, point, effect, repeat }).unwrap();
+
+    let gateway = Gateway::start(&config);
+    let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
+    let impatient = proto::CreateRefundRequest {
+        wait: Some(prost_types::Duration { seconds: 0, nanos: 50_000_000 }),
+        ..sectigo("cut", "1000001")
+    };
+    let refund = refunds.create_refund(impatient).await.unwrap().into_inner().refund.unwrap();
+    assert_eq!(refund.state(), State::Dispatching);
+    tokio::time::timeout(LIMIT, async {
+        while effects(&simulators, "1000001") == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    gateway.kill();
+
+    let gateway = Gateway::start(&config);
+    let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
+    let name = "refunds/cut".to_owned();
+    let refund = refunds.get_refund(proto::GetRefundRequest { name: name.clone() }).await.unwrap().into_inner().refund.unwrap();
+    assert_eq!(refund.state(), State::InDoubt);
+    assert_eq!(refund.doubt.unwrap().reason(), proto::doubt::Reason::GatewayRestarted);
+    let settled = refunds.reconcile_refund(proto::ReconcileRefundRequest { name }).await.unwrap().into_inner().refund.unwrap();
+    assert_eq!(settled.state(), State::Succeeded);
+    assert_eq!(effects(&simulators, "1000001"), 1);
+    assert!(gateway.terminate().success(), "SIGTERM ends it in order");
+}

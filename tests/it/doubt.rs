@@ -1,0 +1,318 @@
+//! What is not known is shown as not known, and a look at the provider settles it. Each test ends by asking the simulators' books.
+
+use std::time::Duration;
+
+use recoup::app::App;
+use recoup::proto::v1 as proto;
+use recoup::proto::v1::doubt::Reason;
+use recoup::proto::v1::provider_error::Category;
+use recoup::proto::v1::refund::{MoneyVerdict, State};
+use recoup::proto::v1::refund_service_client::RefundServiceClient;
+use rstest::rstest;
+use simulators::exchange::Provider;
+use simulators::faults::{FaultEffect, Point, Repeat};
+use tonic::Code;
+
+use crate::support::{
+    self, Stack, channel, configuration, configuration_at, debitsuccess, namecom, one_of, reason, sectigo, settings_of,
+    simulators_in,
+};
+
+fn answer(status: u16, body: &str) -> FaultEffect {
+    FaultEffect::Answer { status, body: body.to_owned(), headers: Default::default() }
+}
+
+/// The answer is lost after the money has moved: doubt, and then the truth.
+#[rstest]
+#[case(Provider::Sectigo, State::Succeeded)]
+#[case(Provider::Namecom, State::Succeeded)]
+#[case(Provider::Debitsuccess, State::Submitted)]
+#[tokio::test]
+async fn a_lost_yes_is_doubt_until_the_provider_is_asked(#[case] provider: Provider, #[case] end: State) {
+    let stack = Stack::start().await;
+    stack.arm(provider, Point::AfterEffect, FaultEffect::Close, Repeat::Once);
+    let (request, target, in_journal) = one_of(provider, "lost");
+    let refund = stack.refund(request.clone()).await;
+    assert_eq!((refund.state(), refund.money_verdict()), (State::InDoubt, MoneyVerdict::MayHaveMoved));
+    assert_eq!(refund.doubt.as_ref().unwrap().reason(), Reason::ConnectionLost);
+
+    // Asking again with the same id sends nothing.
+    let again = stack.create(request).await.unwrap();
+    assert!(again.replayed);
+    assert_eq!(again.refund.unwrap().state(), State::InDoubt);
+
+    let settled = stack.reconcile("lost").await.unwrap();
+    assert_eq!(settled.state(), end);
+    assert!(settled.doubt.is_none());
+    assert_eq!((stack.effects(target), stack.attempts(in_journal)), (1, 1));
+}
+
+/// The request is lost before anything was done: the same doubt, which no lookup may turn into a "no".
+#[rstest]
+#[case(Provider::Sectigo)]
+#[case(Provider::Namecom)]
+#[case(Provider::Debitsuccess)]
+#[tokio::test]
+async fn silence_is_no_proof(#[case] provider: Provider) {
+    let stack = Stack::start().await;
+    stack.arm(provider, Point::BeforeEffect, FaultEffect::Close, Repeat::Once);
+    let (request, target, in_journal) = one_of(provider, "gone");
+    assert_eq!(stack.refund(request).await.state(), State::InDoubt);
+    for looks in 1..=2 {
+        let refund = stack.reconcile("gone").await.unwrap();
+        let doubt = refund.doubt.clone().unwrap();
+        assert_eq!((refund.state(), doubt.check_count), (State::InDoubt, looks));
+        assert!(!doubt.last_evidence.is_empty());
+    }
+    assert_eq!((stack.effects(target), stack.attempts(in_journal)), (0, 1));
+}
+
+/// Answers that mean nothing certain, whatever was done behind them.
+#[rstest]
+#[case(Provider::Sectigo, answer(500, ""), Reason::ProviderServerError)]
+#[case(Provider::Sectigo, answer(200, ""), Reason::UnreadableReply)]
+#[case(Provider::Sectigo, answer(200, "<html>try later</html>"), Reason::UnreadableReply)]
+#[case(Provider::Sectigo, answer(200, "-14\nAn unknown error occurred!"), Reason::ProviderSaysUnknown)]
+#[case(Provider::Namecom, answer(502, "{\"message\":\"Registry Connection Unavailable\"}"), Reason::ProviderServerError)]
+#[case(Provider::Namecom, answer(200, "{\"results\":"), Reason::UnreadableReply)]
+#[case(Provider::Debitsuccess, answer(500, "<s:Fault/>"), Reason::ProviderServerError)]
+#[case(Provider::Debitsuccess, answer(200, "not xml"), Reason::UnreadableReply)]
+#[tokio::test]
+async fn an_answer_that_says_nothing_certain_is_doubt(
+    #[case] provider: Provider,
+    #[case] effect: FaultEffect,
+    #[case] why: Reason,
+    #[values(Point::BeforeEffect, Point::AfterEffect)] point: Point,
+) {
+    let stack = Stack::start().await;
+    stack.arm(provider, point, effect, Repeat::Once);
+    let (request, target, _) = one_of(provider, "odd");
+    let refund = stack.refund(request).await;
+    assert_eq!((refund.state(), refund.doubt.unwrap().reason()), (State::InDoubt, why));
+    assert_eq!(stack.effects(target), usize::from(point == Point::AfterEffect));
+}
+
+#[tokio::test]
+async fn no_answer_in_time_is_doubt() {
+    let stack = Stack::start_with("").await;
+    stack.arm(Provider::Namecom, Point::AfterEffect, FaultEffect::Delay { milliseconds: 60_000 }, Repeat::Once);
+    let impatient = proto::CreateRefundRequest {
+        wait: Some(prost_types::Duration { seconds: 0, nanos: 100_000_000 }),
+        ..namecom("slow", 200_001, &[3_200_001])
+    };
+    // The caller stops waiting; the attempt goes on and is shown as what it is.
+    let refund = stack.refund(impatient).await;
+    assert_eq!((refund.state(), refund.money_verdict()), (State::Dispatching, MoneyVerdict::MayHaveMoved));
+    let refusal = stack.reconcile("slow").await.unwrap_err();
+    assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::FailedPrecondition, "NOT_IN_DOUBT"));
+    assert_eq!(stack.effects("3200001"), 1);
+}
+
+/// Proof that nothing was processed sends the refund back to wait, with the reason, and out again: one effect in the end.
+#[rstest]
+#[case(Provider::Sectigo, answer(200, "-42\nCall limit reached, please try again later"), "-42", Category::LimitReached)]
+#[case(Provider::Namecom, answer(429, "{\"message\":\"Rate Limit Exceeded\",\"details\":\"\"}"), "429", Category::LimitReached)]
+#[case(Provider::Namecom, answer(401, "{\"message\":\"Unauthorized\"}"), "401", Category::CredentialsRefused)]
+#[tokio::test]
+async fn what_was_not_processed_is_sent_again(
+    #[case] provider: Provider,
+    #[case] effect: FaultEffect,
+    #[case] code: &str,
+    #[case] category: Category,
+) {
+    let stack = Stack::start().await;
+    stack.arm(provider, Point::BeforeEffect, effect, Repeat::Times(2));
+    let (request, target, in_journal) = one_of(provider, "again");
+    let refund = stack.refund(request).await;
+    assert_eq!((refund.state(), refund.attempt_count), (State::Succeeded, 3));
+    let request = proto::ListRefundEventsRequest { name: refund.name, ..Default::default() };
+    let events = stack.refunds.clone().list_refund_events(request).await.unwrap().into_inner().events;
+    let states: Vec<_> = events.iter().map(|event| event.to_state()).collect();
+    let (pending, dispatching) = (State::Pending, State::Dispatching);
+    assert_eq!(states, [pending, dispatching, pending, dispatching, pending, dispatching, State::Succeeded]);
+    assert!(events[2].note.contains(code), "{}", events[2].note);
+    assert_eq!((stack.effects(target), stack.attempts(in_journal)), (1, 3));
+    let _ = category;
+}
+
+#[tokio::test]
+async fn refused_credentials_wait_as_pending_and_show_on_the_account() {
+    let dir = tempfile::tempdir().unwrap();
+    let simulators = simulators_in(dir.path()).await;
+    let wrong = configuration(&simulators, dir.path(), "").replace("username = \"demo\"", "username = \"mistyped\"");
+    let app = App::start(settings_of(&wrong, dir.path())).await.unwrap();
+    let channel = channel(app.addr()).await;
+    let request = proto::CreateRefundRequest {
+        wait: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
+        ..debitsuccess("typo", "DS000001", 100)
+    };
+    let refund = RefundServiceClient::new(channel.clone()).create_refund(request).await.unwrap().into_inner().refund.unwrap();
+    assert_eq!((refund.state(), refund.money_verdict()), (State::Pending, MoneyVerdict::NotMoved));
+    let error = refund.provider_error.unwrap();
+    assert_eq!((error.code.as_str(), error.category()), ("02", Category::CredentialsRefused));
+    let accounts = proto::account_service_client::AccountServiceClient::new(channel)
+        .list_accounts(proto::ListAccountsRequest {})
+        .await
+        .unwrap()
+        .into_inner()
+        .accounts;
+    let account = accounts.iter().find(|one| one.account == "debitsuccess").unwrap();
+    assert_eq!(account.health(), proto::account::Health::CredentialsRefused);
+
+    // The right credentials after a restart: it is sent, once.
+    app.stop().await;
+    let app = App::start(settings_of(&configuration(&simulators, dir.path(), ""), dir.path())).await.unwrap();
+    let refunds = RefundServiceClient::new(support::channel(app.addr()).await);
+    let request = debitsuccess("typo", "DS000001", 100);
+    let refund = refunds.clone().create_refund(request).await.unwrap().into_inner().refund.unwrap();
+    assert_eq!(refund.state(), State::Submitted);
+    assert_eq!(support::effects(&simulators, "DS000001"), 1);
+}
+
+/// A provider that cannot be reached has not seen the refund: it waits, with the reason, and goes out when the provider is there.
+#[tokio::test]
+async fn a_provider_that_is_down_has_not_seen_the_refund() {
+    let dir = tempfile::tempdir().unwrap();
+    let simulators = simulators_in(dir.path()).await;
+    // A port that was free a moment ago and that nobody listens on.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let down = nobody.local_addr().unwrap();
+    drop(nobody);
+    let addr = simulators.namecom_addr();
+    let unreachable =
+        configuration_at(simulators.sectigo_addr(), down, simulators.debitsuccess_addr(), dir.path(), "");
+    let app = App::start(settings_of(&unreachable, dir.path())).await.unwrap();
+    let refunds = RefundServiceClient::new(channel(app.addr()).await);
+    let request = proto::CreateRefundRequest {
+        wait: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
+        ..namecom("patient", 200_001, &[3_200_001])
+    };
+    let refund = refunds.clone().create_refund(request).await.unwrap().into_inner().refund.unwrap();
+    assert_eq!((refund.state(), refund.dispatch_time), (State::Pending, None), "nothing was ever sent");
+    let error = refund.provider_error.unwrap();
+    assert_eq!((error.code.as_str(), error.http_status), ("", 0));
+    assert!(!error.message.is_empty());
+    app.stop().await;
+
+    let reachable =
+        configuration_at(simulators.sectigo_addr(), addr, simulators.debitsuccess_addr(), dir.path(), "");
+    let app = App::start(settings_of(&reachable, dir.path())).await.unwrap();
+    let refunds = RefundServiceClient::new(channel(app.addr()).await);
+    let refund =
+        refunds.clone().create_refund(namecom("patient", 200_001, &[3_200_001])).await.unwrap().into_inner().refund.unwrap();
+    assert_eq!(refund.state(), State::Succeeded);
+    assert_eq!(support::effects(&simulators, "3200001"), 1);
+}
+
+/// 14143 on a first send: somebody else's refund has our identifier. Neither a yes nor a no.
+#[tokio::test]
+async fn an_identifier_that_somebody_else_used_needs_a_person() {
+    let stack = Stack::start().await;
+    let theirs = Stack::start().await;
+    drop(theirs);
+    stack.refund(debitsuccess("mine", "DS000010", 100)).await;
+    // The same provider with an empty ledger: this gateway does not know that the identifier is its own.
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::copy(stack.dir.path().join("ca.pem"), dir.path().join("ca.pem")).unwrap();
+    let forgetful = App::start(settings_of(&configuration(&stack.simulators, dir.path(), ""), dir.path())).await.unwrap();
+    let refunds = RefundServiceClient::new(channel(forgetful.addr()).await);
+    let refund =
+        refunds.clone().create_refund(debitsuccess("mine", "DS000010", 100)).await.unwrap().into_inner().refund.unwrap();
+    assert_eq!(refund.state(), State::NeedsReview);
+    let error = refund.provider_error.unwrap();
+    assert_eq!((error.code.as_str(), error.category()), ("14143", Category::IdentifierInUse));
+    assert_eq!(refund.doubt.unwrap().reason(), Reason::Contradiction);
+    assert_eq!(stack.effects("DS000010"), 1);
+}
+
+/// A replay on a first send is no yes for this very refund, until the order says so.
+#[tokio::test]
+async fn a_replay_that_nobody_sent_first_is_doubt() {
+    let stack = Stack::start().await;
+    stack.refund(namecom("key", 200_001, &[3_200_001])).await;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::copy(stack.dir.path().join("ca.pem"), dir.path().join("ca.pem")).unwrap();
+    let forgetful = App::start(settings_of(&configuration(&stack.simulators, dir.path(), ""), dir.path())).await.unwrap();
+    let mut refunds = RefundServiceClient::new(channel(forgetful.addr()).await);
+    let refund =
+        refunds.create_refund(namecom("key", 200_001, &[3_200_001])).await.unwrap().into_inner().refund.unwrap();
+    assert_eq!((refund.state(), refund.doubt.unwrap().reason()), (State::InDoubt, Reason::Contradiction));
+    let request = proto::ReconcileRefundRequest { name: "refunds/key".to_owned() };
+    let settled = refunds.reconcile_refund(request).await.unwrap().into_inner().refund.unwrap();
+    assert_eq!(settled.state(), State::Succeeded);
+    assert_eq!(stack.effects("3200001"), 1);
+}
+
+#[rstest]
+#[case("Completed", State::Succeeded, None)]
+#[case("Rejected", State::Failed, Some(Category::RejectedOnReview))]
+#[case("Awaiting Review", State::Submitted, None)]
+#[case("Approved", State::Submitted, None)]
+#[tokio::test]
+async fn a_submitted_refund_follows_its_provider(
+    #[case] word: &str,
+    #[case] end: State,
+    #[case] category: Option<Category>,
+) {
+    let stack = Stack::start().await;
+    stack.refund(debitsuccess("review", "DS000004", 2500)).await;
+    stack.simulators.set_debitsuccess_status("review", word).unwrap();
+    let refund = stack.reconcile("review").await.unwrap();
+    assert_eq!(refund.state(), end);
+    assert_eq!(refund.provider_error.as_ref().map(proto::ProviderError::category), category);
+    if end != State::Failed {
+        assert_eq!(refund.provider_status, word);
+    }
+    if end == State::Succeeded {
+        assert_eq!(refund.refunded_amount.unwrap().minor_units, 2500);
+    }
+}
+
+#[tokio::test]
+async fn there_is_nothing_to_reconcile_in_a_settled_refund() {
+    let stack = Stack::start().await;
+    stack.refund(sectigo("done", "1000001")).await;
+    let refusal = stack.reconcile("done").await.unwrap_err();
+    assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::FailedPrecondition, "NOT_IN_DOUBT"));
+    let refusal = stack.reconcile("unknown").await.unwrap_err();
+    assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::NotFound, "REFUND_NOT_FOUND"));
+}
+
+#[tokio::test]
+async fn a_lookup_that_learns_nothing_changes_nothing_but_the_evidence() {
+    let stack = Stack::start().await;
+    stack.arm(Provider::Sectigo, Point::AfterEffect, FaultEffect::Close, Repeat::Standing);
+    stack.refund(sectigo("blind", "1000001")).await;
+    let rule = simulators::faults::Rule {
+        provider: Provider::Sectigo,
+        operation: Some("!getPostPaymentStatus".to_owned()),
+        target: None,
+        attempt: None,
+        point: Point::BeforeEffect,
+        effect: FaultEffect::Close,
+        repeat: Repeat::Once,
+    };
+    stack.simulators.arm(rule).unwrap();
+    let refund = stack.reconcile("blind").await.unwrap();
+    assert_eq!((refund.state(), refund.doubt.unwrap().check_count), (State::InDoubt, 1));
+    assert_eq!(stack.reconcile("blind").await.unwrap().state(), State::Succeeded);
+    assert_eq!(stack.effects("1000001"), 1);
+}
+
+#[tokio::test]
+async fn after_an_orderly_restart_everything_is_as_it_was() {
+    let stack = Stack::start().await;
+    stack.arm(Provider::Namecom, Point::AfterEffect, FaultEffect::Close, Repeat::Once);
+    let before = [
+        stack.refund(sectigo("s", "1000001")).await,
+        stack.refund(namecom("n", 200_001, &[3_200_001])).await,
+        stack.refund(debitsuccess("d", "DS000001", 500)).await,
+    ];
+    let stack = stack.restart().await;
+    for refund in before {
+        assert_eq!(stack.get(&refund.refund_id).await, refund);
+    }
+    assert_eq!(stack.reconcile("n").await.unwrap().state(), State::Succeeded);
+    assert_eq!(stack.simulators.books().len(), 3);
+    let _ = Duration::ZERO;
+}

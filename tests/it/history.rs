@@ -1,0 +1,162 @@
+//! Lists that stay stable while refunds come in, and a stream of events without a gap.
+
+use std::collections::HashSet;
+
+use recoup::proto::v1 as proto;
+use recoup::proto::v1::refund::State;
+use rstest::rstest;
+use tonic::Code;
+
+use crate::support::{LIMIT, Stack, debitsuccess, namecom, reason, sectigo, wrong_fields};
+
+async fn page(stack: &Stack, request: proto::ListRefundsRequest) -> proto::ListRefundsResponse {
+    stack.refunds.clone().list_refunds(request).await.unwrap().into_inner()
+}
+
+async fn all_ids(stack: &Stack, filter: proto::RefundFilter) -> Vec<String> {
+    let request = proto::ListRefundsRequest { filter: Some(filter), ..Default::default() };
+    page(stack, request).await.refunds.into_iter().map(|refund| refund.refund_id).collect()
+}
+
+#[tokio::test]
+async fn pages_are_stable_while_refunds_come_in() {
+    let stack = Stack::start().await;
+    for index in 0..7 {
+        stack.refund(sectigo(&format!("old-{index}"), &format!("{}", 1_000_001 + index))).await;
+    }
+    let mut seen = Vec::new();
+    let mut token = String::new();
+    for turn in 0.. {
+        let request = proto::ListRefundsRequest { page_size: 3, page_token: token, filter: None };
+        let answer = page(&stack, request).await;
+        seen.extend(answer.refunds.into_iter().map(|refund| refund.refund_id));
+        stack.refund(sectigo(&format!("new-{turn}"), &format!("{}", 1_000_101 + turn))).await;
+        token = answer.next_page_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    let expected: Vec<String> = (0..7).rev().map(|index| format!("old-{index}")).collect();
+    assert_eq!(seen, expected, "newest first, none twice, none missing");
+}
+
+#[tokio::test]
+async fn filters_hold_together() {
+    let stack = Stack::start().await;
+    stack.refund(sectigo("good", "1000001")).await;
+    stack.refund(sectigo("bad", "2000001")).await;
+    stack.refund(namecom("items", 123_456, &[987_654])).await;
+    stack.refund(debitsuccess("debit", "DS000001", 100)).await;
+    let by = |filter| all_ids(&stack, filter);
+    let failed = proto::RefundFilter { states: vec![State::Failed.into()], ..Default::default() };
+    assert_eq!(by(failed.clone()).await, ["bad"]);
+    assert_eq!(by(proto::RefundFilter { account: "namecom".into(), ..failed }).await, Vec::<String>::new());
+    assert_eq!(by(proto::RefundFilter { account: "sectigo".into(), ..Default::default() }).await, ["bad", "good"]);
+    for (reference, id) in [("123456", "items"), ("DS000001", "debit"), ("1000001", "good")] {
+        let filter = proto::RefundFilter { target_reference: reference.into(), ..Default::default() };
+        assert_eq!(by(filter).await, [id]);
+    }
+    let first = stack.get("good").await.create_time;
+    let before = proto::RefundFilter { create_time_end: first, ..Default::default() };
+    assert_eq!(by(before).await, Vec::<String>::new(), "the end is exclusive");
+    let from = proto::RefundFilter { create_time_start: first, ..Default::default() };
+    assert_eq!(by(from).await.len(), 4);
+}
+
+#[tokio::test]
+async fn a_page_token_belongs_to_its_question() {
+    let stack = Stack::start().await;
+    for index in 0..3 {
+        stack.refund(sectigo(&format!("r-{index}"), &format!("{}", 1_000_001 + index))).await;
+    }
+    let token = page(&stack, proto::ListRefundsRequest { page_size: 1, ..Default::default() }).await.next_page_token;
+    let filter = Some(proto::RefundFilter { account: "sectigo".into(), ..Default::default() });
+    for request in [
+        proto::ListRefundsRequest { page_token: token, filter, ..Default::default() },
+        proto::ListRefundsRequest { page_token: "nonsense".into(), ..Default::default() },
+    ] {
+        let refusal = stack.refunds.clone().list_refunds(request).await.unwrap_err();
+        assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::InvalidArgument, "INVALID_PAGE_TOKEN"));
+    }
+}
+
+#[rstest]
+#[case(proto::ListRefundsRequest { page_size: -1, ..Default::default() }, &["page_size"])]
+#[case(proto::ListRefundsRequest { filter: Some(proto::RefundFilter { states: vec![0, 99], account: "A".into(), ..Default::default() }), page_size: -5, ..Default::default() },
+    &["filter.account", "filter.states[0]", "filter.states[1]", "page_size"])]
+#[tokio::test]
+async fn wrong_questions_are_explained(#[case] request: proto::ListRefundsRequest, #[case] fields: &[&str]) {
+    let stack = Stack::start().await;
+    assert_eq!(wrong_fields(&stack.refunds.clone().list_refunds(request).await.unwrap_err()), fields);
+}
+
+#[tokio::test]
+async fn a_stream_has_no_gap_between_history_and_live() {
+    let stack = Stack::start().await;
+    stack.refund(sectigo("before", "1000001")).await;
+    let request = proto::StreamRefundEventsRequest { after_sequence: 0 };
+    let mut events = stack.refunds.clone().stream_refund_events(request).await.unwrap().into_inner();
+    let work = async {
+        let calls = (0..30).map(|index| stack.refund(sectigo(&format!("live-{index}"), &format!("{}", 1_000_101 + index))));
+        futures_util::future::join_all(calls).await;
+    };
+    let read = async {
+        let (mut next, mut done) = (1, HashSet::new());
+        while done.len() < 31 {
+            let event = events.message().await.unwrap().unwrap().event.unwrap();
+            assert_eq!(event.sequence, next, "no gap, nothing twice");
+            assert_eq!(event.chain_hash.len(), 32);
+            next += 1;
+            if event.to_state() == State::Succeeded {
+                assert!(done.insert(event.refund));
+            }
+        }
+        next
+    };
+    let ((), next) = tokio::time::timeout(LIMIT, futures_util::future::join(work, read)).await.unwrap();
+
+    // From anywhere on, the same.
+    let request = proto::StreamRefundEventsRequest { after_sequence: next - 3 };
+    let mut again = stack.refunds.clone().stream_refund_events(request).await.unwrap().into_inner();
+    for sequence in [next - 2, next - 1] {
+        assert_eq!(again.message().await.unwrap().unwrap().event.unwrap().sequence, sequence);
+    }
+    let request = proto::StreamRefundEventsRequest { after_sequence: next + 5 };
+    let refusal = stack.refunds.clone().stream_refund_events(request).await.unwrap_err();
+    assert_eq!(wrong_fields(&refusal), ["after_sequence"]);
+}
+
+#[tokio::test]
+async fn a_stream_ends_at_shutdown_with_a_word() {
+    let stack = Stack::start().await;
+    let request = proto::StreamRefundEventsRequest { after_sequence: 0 };
+    let mut events = stack.refunds.clone().stream_refund_events(request).await.unwrap().into_inner();
+    let Stack { app, simulators: _simulators, .. } = stack;
+    let (ended, ()) = futures_util::future::join(events.message(), app.stop()).await;
+    let ended = ended.unwrap_err();
+    assert_eq!((ended.code(), reason(&ended).as_str()), (Code::Unavailable, "DRAINING"));
+}
+
+#[tokio::test]
+async fn the_history_of_a_refund_comes_in_pages() {
+    let stack = Stack::start().await;
+    let refund = stack.refund(sectigo("story", "1000001")).await;
+    let (mut notes, mut token) = (Vec::new(), String::new());
+    loop {
+        let request = proto::ListRefundEventsRequest { name: refund.name.clone(), page_size: 2, page_token: token };
+        let answer = stack.refunds.clone().list_refund_events(request).await.unwrap().into_inner();
+        notes.extend(answer.events.into_iter().map(|event| (event.revision, event.from_state(), event.to_state())));
+        token = answer.next_page_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    let expected = [
+        (1, State::Unspecified, State::Pending),
+        (2, State::Pending, State::Dispatching),
+        (3, State::Dispatching, State::Succeeded),
+    ];
+    assert_eq!(notes, expected);
+    let request = proto::ListRefundEventsRequest { name: "refunds/none".into(), ..Default::default() };
+    assert_eq!(reason(&stack.refunds.clone().list_refund_events(request).await.unwrap_err()), "REFUND_NOT_FOUND");
+}

@@ -1,0 +1,115 @@
+//! The gRPC port itself: health, reflection, limits, silent peers, and an orderly end.
+
+use std::time::Duration;
+
+use recoup::proto::v1 as proto;
+use recoup::proto::v1::refund::State;
+use simulators::exchange::Provider;
+use simulators::faults::{FaultEffect, Point, Repeat};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::{v1, v1alpha};
+
+use crate::support::{LIMIT, Stack, channel, sectigo};
+
+#[tokio::test]
+async fn health_is_told_watched_and_ends_with_the_process() {
+    let stack = Stack::start().await;
+    let mut health = HealthClient::new(channel(stack.app.addr()).await);
+    for service in ["", "recoup.v1.RefundService", "recoup.v1.ValidationStatusService", "recoup.v1.AccountService"] {
+        let answer = health.check(HealthCheckRequest { service: service.to_owned() }).await.unwrap().into_inner();
+        assert_eq!(answer.status(), ServingStatus::Serving);
+    }
+    let unknown = HealthCheckRequest { service: "nobody".to_owned() };
+    assert_eq!(health.check(unknown.clone()).await.unwrap_err().code(), Code::NotFound);
+    let mut of_unknown = health.watch(unknown).await.unwrap().into_inner();
+    assert_eq!(of_unknown.message().await.unwrap().unwrap().status(), ServingStatus::ServiceUnknown);
+
+    let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    let Stack { app, simulators: _simulators, .. } = stack;
+    let follow = async {
+        assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
+        assert!(watch.message().await.unwrap().is_none(), "the watch ends");
+    };
+    tokio::time::timeout(LIMIT, futures_util::future::join(follow, app.stop())).await.unwrap();
+}
+
+#[tokio::test]
+async fn reflection_is_served_in_both_versions() {
+    let stack = Stack::start().await;
+    let channel = channel(stack.app.addr()).await;
+    let expected = ["recoup.v1.RefundService", "recoup.v1.AccountService", "recoup.v1.ValidationStatusService", "grpc.health.v1.Health"];
+
+    let ask = v1::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(v1::server_reflection_request::MessageRequest::ListServices(String::new())),
+    };
+    let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel.clone());
+    let mut answers = client.server_reflection_info(tokio_stream::once(ask)).await.unwrap().into_inner();
+    let answer = answers.message().await.unwrap().unwrap().message_response.unwrap();
+    let v1::server_reflection_response::MessageResponse::ListServicesResponse(list) = answer else { panic!("{answer:?}") };
+    let names: Vec<&str> = list.service.iter().map(|service| service.name.as_str()).collect();
+    assert!(expected.iter().all(|name| names.contains(name)), "{names:?}");
+
+    let ask = v1alpha::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(v1alpha::server_reflection_request::MessageRequest::FileContainingSymbol(
+            "recoup.v1.RefundService".to_owned(),
+        )),
+    };
+    let mut client = v1alpha::server_reflection_client::ServerReflectionClient::new(channel);
+    let mut answers = client.server_reflection_info(tokio_stream::once(ask)).await.unwrap().into_inner();
+    let answer = answers.message().await.unwrap().unwrap().message_response.unwrap();
+    assert!(matches!(
+        answer,
+        v1alpha::server_reflection_response::MessageResponse::FileDescriptorResponse(_)
+    ));
+}
+
+#[tokio::test]
+async fn a_message_beyond_every_bound_is_refused_and_changes_nothing() {
+    let stack = Stack::start().await;
+    let mut request = sectigo("huge", "1000001");
+    request.labels.insert("blob".to_owned(), "x".repeat(100_000));
+    let refusal = stack.create(request).await.unwrap_err();
+    assert_eq!(refusal.code(), Code::OutOfRange);
+    assert!(stack.simulators.journal().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_says_nothing_is_shown_the_door() {
+    let stack = Stack::start().await;
+    let mut silent = TcpStream::connect(stack.app.addr()).await.unwrap();
+    let mut byte = [0; 64];
+    // The server speaks first (its settings), then hangs up.
+    let hung_up = async { while silent.read(&mut byte).await.is_ok_and(|read| read > 0) {} };
+    tokio::time::timeout(Duration::from_secs(30), hung_up).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_shutdown_finishes_what_is_on_the_wire_and_takes_nothing_new() {
+    let stack = Stack::start().await;
+    stack.arm(Provider::Sectigo, Point::AfterEffect, FaultEffect::Delay { milliseconds: 800 }, Repeat::Once);
+    let mut client = stack.refunds.clone();
+    let call = tokio::spawn(async move { client.create_refund(sectigo("last", "1000001")).await });
+    let on_the_wire = async {
+        while stack.effects("1000001") == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, on_the_wire).await.unwrap();
+    let silent = TcpStream::connect(stack.app.addr()).await.unwrap();
+    let stack = tokio::time::timeout(LIMIT, stack.restart()).await.unwrap();
+    drop(silent);
+    let answered = call.await.unwrap().unwrap().into_inner().refund.unwrap();
+    assert_eq!(answered.state(), State::Succeeded, "its caller still hears of it");
+    let request = proto::GetRefundRequest { name: "refunds/last".to_owned() };
+    let after = stack.refunds.clone().get_refund(request).await.unwrap().into_inner().refund.unwrap();
+    assert_eq!(after, answered);
+    assert_eq!(stack.effects("1000001"), 1);
+}

@@ -1,0 +1,267 @@
+//! A refund is created once, told truly, and never twice.
+
+use std::collections::HashMap;
+
+use recoup::proto::v1 as proto;
+use recoup::proto::v1::create_refund_request::Target;
+use recoup::proto::v1::provider_error::Category;
+use recoup::proto::v1::refund::{MoneyVerdict, SideEffect, State};
+use rstest::rstest;
+use simulators::exchange::Provider;
+use tonic::Code;
+
+use crate::support::{Stack, debitsuccess, metadata, namecom, one_of, reason, sectigo, wrong_fields};
+
+#[rstest]
+#[case(Provider::Sectigo, State::Succeeded)]
+#[case(Provider::Namecom, State::Succeeded)]
+#[case(Provider::Debitsuccess, State::Submitted)]
+#[tokio::test]
+async fn a_first_refund_reaches_its_provider_once(#[case] provider: Provider, #[case] end: State) {
+    let stack = Stack::start().await;
+    let (request, target, _) = one_of(provider, "first");
+    let answer = stack.create(request.clone()).await.unwrap();
+    assert!(!answer.replayed);
+    let refund = answer.refund.unwrap();
+    assert_eq!(refund.state(), end);
+    assert_eq!(refund.name, "refunds/first");
+    assert_eq!(refund.attempt_count, 1);
+    assert!(refund.doubt.is_none() && refund.provider_error.is_none());
+    assert!(refund.dispatch_time.is_some());
+    assert_eq!(refund.complete_time.is_some(), end == State::Succeeded);
+
+    // The same id and content, again and again: the same refund, and nothing on the wire.
+    for _ in 0..3 {
+        let again = stack.create(request.clone()).await.unwrap();
+        assert!(again.replayed);
+        assert_eq!(again.refund.unwrap(), refund);
+    }
+    assert_eq!(stack.effects(target), 1);
+}
+
+#[tokio::test]
+async fn what_the_providers_say_is_told() {
+    let stack = Stack::start().await;
+    let by_sectigo = stack.refund(sectigo("s", "1000002")).await;
+    assert_eq!(by_sectigo.refunded_amount, None, "Sectigo never says how much");
+    assert_eq!(by_sectigo.money_verdict(), MoneyVerdict::Moved);
+    assert_eq!(by_sectigo.side_effects().collect::<Vec<_>>(), [SideEffect::OrderCancelled]);
+
+    let by_namecom = stack.refund(namecom("n", 123_456, &[987_654])).await;
+    assert_eq!(by_namecom.refunded_amount, Some(proto::Money { currency_code: "USD".into(), minor_units: 1598 }));
+    let items: Vec<_> = by_namecom.items.iter().map(|item| (item.item_id.as_str(), item.requested)).collect();
+    assert_eq!(items, [("987654", true), ("987655", false)], "the privacy item goes along with its registration");
+
+    let by_debitsuccess = stack.refund(debitsuccess("d", "DS000002", 1250)).await;
+    assert_eq!(by_debitsuccess.provider_status, "Submitted");
+    assert!(!by_debitsuccess.provider_reference.is_empty());
+    assert_eq!(by_debitsuccess.money_verdict(), MoneyVerdict::MayHaveMoved);
+    let book = stack.simulators.books().into_iter().find(|entry| entry.effect.target == "DS000002").unwrap();
+    assert_eq!((book.effect.amount_minor, book.effect.identifier.as_deref()), (Some(1250), Some("d")));
+}
+
+#[tokio::test]
+async fn other_content_under_a_known_id_is_refused_by_name() {
+    let stack = Stack::start().await;
+    stack.refund(sectigo("known", "1000001")).await;
+    let mut other = sectigo("known", "1000002");
+    other.labels = HashMap::from([("ticket".to_owned(), "7".to_owned())]);
+    let refusal = stack.create(other).await.unwrap_err();
+    assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::AlreadyExists, "REFUND_ID_REUSED"));
+    assert_eq!(metadata(&refusal, "differing_fields"), "sectigo.order_number,labels");
+    assert_eq!(stack.effects("1000002"), 0);
+}
+
+/// Every refusal that the demo data can bring about: code verbatim, category, and nothing in the books.
+#[rstest]
+#[case::multi_domain(sectigo("r", "2000001"), "-18", Category::NotEligible)]
+#[case::period_over(sectigo("r", "2000002"), "-18", Category::RefundPeriodOver)]
+#[case::already_refunded(sectigo("r", "2000003"), "-18", Category::AlreadyRefunded)]
+#[case::no_such_sectigo_order(sectigo("r", "7777777"), "-16", Category::PermissionDenied)]
+#[case::renewal(namecom("r", 300_001, &[3_300_001]), "400", Category::NotEligible)]
+#[case::agp_over(namecom("r", 300_002, &[3_300_002]), "423", Category::RefundPeriodOver)]
+#[case::over_threshold(namecom("r", 300_003, &[3_300_003]), "409", Category::LimitReached)]
+#[case::no_such_order(namecom("r", 999, &[1]), "404", Category::TargetNotFound)]
+#[case::foreign_item(namecom("r", 200_001, &[3_200_002]), "404", Category::TargetNotFound)]
+#[case::no_such_account(debitsuccess("r", "NOBODY", 100), "08", Category::TargetNotFound)]
+#[case::too_much(debitsuccess("r", "DS000001", 50_001), "13040", Category::AmountTooLarge)]
+#[tokio::test]
+async fn a_refusal_is_the_refunds_state_and_not_the_calls(
+    #[case] request: proto::CreateRefundRequest,
+    #[case] code: &str,
+    #[case] category: Category,
+) {
+    let stack = Stack::start().await;
+    let refund = stack.refund(request).await;
+    assert_eq!(refund.state(), State::Failed);
+    let error = refund.provider_error.unwrap();
+    assert_eq!((error.code.as_str(), error.category()), (code, category));
+    assert!(!error.message.is_empty());
+    assert_eq!(stack.simulators.books().len(), 0);
+}
+
+#[tokio::test]
+async fn an_external_reference_that_names_two_accounts_is_ambiguous() {
+    let stack = Stack::start().await;
+    let mut request = debitsuccess("twice", "", 100);
+    if let Some(Target::Debitsuccess(target)) = request.target.as_mut() {
+        target.external_account_reference_no = "EXT-TWICE".to_owned();
+    }
+    let error = stack.refund(request).await.provider_error.unwrap();
+    assert_eq!((error.code.as_str(), error.category()), ("07", Category::TargetAmbiguous));
+}
+
+#[tokio::test]
+async fn every_wrong_field_is_named_at_once_and_nothing_is_recorded() {
+    let stack = Stack::start().await;
+    let request = proto::CreateRefundRequest {
+        refund_id: "not a name".to_owned(),
+        account: "Not An Account".to_owned(),
+        target: Some(Target::Debitsuccess(proto::DebitsuccessTarget::default())),
+        labels: HashMap::from([(String::new(), "x".repeat(257))]),
+        wait: Some(prost_types::Duration { seconds: -1, nanos: 0 }),
+        ..Default::default()
+    };
+    let refusal = stack.create(request).await.unwrap_err();
+    assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::InvalidArgument, "INVALID_REQUEST"));
+    let expected = [
+        "account",
+        "debitsuccess.account_reference_no",
+        "debitsuccess.amount",
+        "debitsuccess.description",
+        "labels[\"\"]",
+        "labels[\"\"]",
+        "refund_id",
+        "wait",
+    ];
+    assert_eq!(wrong_fields(&refusal), expected);
+
+    let nothing = proto::CreateRefundRequest::default();
+    assert_eq!(wrong_fields(&stack.create(nothing).await.unwrap_err()), ["account", "refund_id", "target"]);
+    let listed = stack.refunds.clone().list_refunds(proto::ListRefundsRequest::default()).await.unwrap().into_inner();
+    assert!(listed.refunds.is_empty());
+    assert!(stack.simulators.journal().is_empty());
+}
+
+#[rstest]
+#[case::unknown_account(proto::CreateRefundRequest { account: "nobody".into(), ..sectigo("x", "1000001") }, Code::NotFound, "ACCOUNT_NOT_FOUND")]
+#[case::other_provider(proto::CreateRefundRequest { account: "namecom".into(), ..sectigo("x", "1000001") }, Code::FailedPrecondition, "ACCOUNT_MISMATCH")]
+#[tokio::test]
+async fn an_account_that_does_not_fit_is_refused(
+    #[case] request: proto::CreateRefundRequest,
+    #[case] code: Code,
+    #[case] word: &str,
+) {
+    let stack = Stack::start().await;
+    let refusal = stack.create(request).await.unwrap_err();
+    assert_eq!((refusal.code(), reason(&refusal).as_str()), (code, word));
+    assert!(stack.simulators.journal().is_empty());
+}
+
+#[tokio::test]
+async fn an_amount_in_another_currency_is_the_callers_mistake() {
+    let stack = Stack::start().await;
+    let mut request = debitsuccess("usd", "DS000001", 100);
+    if let Some(Target::Debitsuccess(target)) = request.target.as_mut() {
+        target.amount = Some(proto::Money { currency_code: "USD".into(), minor_units: 100 });
+    }
+    let refusal = stack.create(request).await.unwrap_err();
+    assert_eq!(wrong_fields(&refusal), ["debitsuccess.amount.currency_code"]);
+}
+
+#[rstest]
+#[case(sectigo("second", "1000001"))]
+#[case(sectigo("second", "0001000001"))]
+#[tokio::test]
+async fn a_target_that_has_a_refund_gets_no_second_one(#[case] second: proto::CreateRefundRequest) {
+    let stack = Stack::start().await;
+    stack.refund(sectigo("first", "1000001")).await;
+    let refusal = stack.create(second).await.unwrap_err();
+    assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::FailedPrecondition, "TARGET_HAS_REFUND"));
+    assert_eq!(metadata(&refusal, "conflicting_refund"), "refunds/first");
+    assert_eq!(stack.simulators.books().len(), 1);
+}
+
+#[tokio::test]
+async fn a_refused_refund_gives_its_target_free() {
+    let stack = Stack::start().await;
+    for id in ["one", "two"] {
+        assert_eq!(stack.refund(sectigo(id, "2000001")).await.state(), State::Failed);
+    }
+}
+
+#[tokio::test]
+async fn a_similar_refund_needs_a_word() {
+    let stack = Stack::start().await;
+    stack.refund(debitsuccess("a", "DS000003", 700)).await;
+    let refusal = stack.create(debitsuccess("b", "DS000003", 700)).await.unwrap_err();
+    assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::FailedPrecondition, "SIMILAR_REFUND"));
+    assert_eq!(metadata(&refusal, "conflicting_refund"), "refunds/a");
+    stack.refund(debitsuccess("c", "DS000003", 701)).await;
+    let allowed = proto::CreateRefundRequest { allow_similar: true, ..debitsuccess("b", "DS000003", 700) };
+    assert_eq!(stack.refund(allowed).await.state(), State::Submitted);
+    assert_eq!(stack.effects("DS000003"), 3);
+}
+
+#[tokio::test]
+async fn validate_only_checks_everything_and_does_nothing() {
+    let stack = Stack::start().await;
+    let ask = |request| proto::CreateRefundRequest { validate_only: true, ..request };
+    let would_be = stack.refund(ask(sectigo("v", "1000001"))).await;
+    assert_eq!((would_be.state(), would_be.attempt_count), (State::Pending, 0));
+    assert!(stack.simulators.journal().is_empty());
+    let request = proto::GetRefundRequest { name: "refunds/v".to_owned() };
+    let refusal = stack.refunds.clone().get_refund(request).await.unwrap_err();
+    assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::NotFound, "REFUND_NOT_FOUND"));
+
+    stack.refund(sectigo("first", "1000001")).await;
+    let refusal = stack.create(ask(sectigo("v", "1000001"))).await.unwrap_err();
+    assert_eq!(reason(&refusal), "TARGET_HAS_REFUND");
+    let known = stack.create(ask(sectigo("first", "1000001"))).await.unwrap();
+    assert!(known.replayed);
+}
+
+#[tokio::test]
+async fn a_hundred_callers_of_one_id_make_one_refund() {
+    let stack = Stack::start().await;
+    let calls = (0..100).map(|_| stack.create(sectigo("crowd", "1000005")));
+    let answers: Vec<_> = futures_util::future::join_all(calls).await.into_iter().map(Result::unwrap).collect();
+    assert_eq!(answers.iter().filter(|answer| !answer.replayed).count(), 1);
+    assert!(answers.iter().all(|answer| answer.refund.as_ref().unwrap().state() == State::Succeeded));
+    assert_eq!((stack.effects("1000005"), stack.attempts("1000005")), (1, 1));
+}
+
+#[tokio::test]
+async fn a_hundred_refunds_of_one_order_make_one_effect() {
+    let stack = Stack::start().await;
+    let calls = (0..100).map(|index| stack.create(sectigo(&format!("racer-{index}"), "1000006")));
+    let answers = futures_util::future::join_all(calls).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
+    assert!(answers.iter().filter_map(|answer| answer.as_ref().err()).all(|error| reason(error) == "TARGET_HAS_REFUND"));
+    assert_eq!((stack.effects("1000006"), stack.attempts("1000006")), (1, 1));
+}
+
+#[tokio::test]
+async fn accounts_are_listed_without_a_secret() {
+    let stack = Stack::start().await;
+    let listed = stack.accounts().await.list_accounts(proto::ListAccountsRequest {}).await.unwrap().into_inner();
+    let shown = format!("{listed:?}");
+    assert!(!shown.contains("demo-password") && !shown.contains("demo-token"));
+    let names: Vec<_> = listed.accounts.iter().map(|one| (one.account.as_str(), one.currency_code.as_str())).collect();
+    assert_eq!(names, [("debitsuccess", "AUD"), ("namecom", "USD"), ("sectigo", "USD")]);
+    let sectigo = listed.accounts.iter().find(|one| one.account == "sectigo").unwrap();
+    assert_eq!(sectigo.endpoint, format!("https://{}", stack.simulators.sectigo_addr()));
+    assert_eq!(sectigo.health(), proto::account::Health::Serving);
+    let contract = sectigo.retry_contract.as_ref().unwrap();
+    assert_eq!(contract.deduplication(), proto::retry_contract::Deduplication::None);
+}
+
+#[tokio::test]
+async fn calls_that_are_not_offered_say_so() {
+    let stack = Stack::start().await;
+    let refusal = stack.refunds.clone().resolve_refund(proto::ResolveRefundRequest::default()).await.unwrap_err();
+    assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::Unimplemented, "NOT_OFFERED"));
+    let request = proto::WatchValidationStatusRequest::default();
+    let refusal = stack.validation().await.watch_validation_status(request).await.unwrap_err();
+    assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::Unimplemented, "NOT_OFFERED"));
+}
