@@ -8,6 +8,8 @@
 //! A provider is two plain functions over these types and its own state. It does no I/O, reads no clock and knows no fault:
 //! that is what lets a fault fall exactly between an effect and its answer.
 
+use std::fmt;
+
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -24,8 +26,8 @@ pub enum Provider {
     Debitsuccess,
 }
 
-/// One HTTP request, read whole.
-#[derive(Debug, Clone)]
+/// One HTTP request, read whole. It holds credentials: its `Debug` shows neither headers, query nor body.
+#[derive(Clone)]
 pub struct Request {
     /// The HTTP method.
     pub method: Method,
@@ -95,4 +97,15 @@ pub struct Effect {
     pub identifier: Option<String>,
     /// The provider's own number for it (RefundRequestNumber).
     pub reference: Option<String>,
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("method", &self.method)
+            .field("path", &self.path)
+            .field("tls", &self.tls)
+            .field("body_bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
 }

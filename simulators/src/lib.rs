@@ -1,4 +1,268 @@
-//! Sectigo, name.com and Debitsuccess, wire for wire and with memory.
+//! Sectigo, name.com and Debitsuccess, wire for wire and with memory: for tests and staging without an account anywhere.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), simulators::StartError> {
+//! use simulators::{Config, Simulators};
+//!
+//! let simulators = Simulators::start(Config::free_ports()).await?;
+//! let url = format!("https://{}/products/!AutoRefund", simulators.sectigo_addr());
+//! // ... refund order 1000001 there, as demo / demo-password, trusting simulators.ca_pem() ...
+//! assert_eq!(simulators.books().len(), 1);
+//! # simulators.stop().await; Ok(())
+//! # }
+//! ```
+//!
+//! # Layout
+//!
+//! A request comes in at `server`, goes its `course` past the fault points, and is answered by one of three providers.
 
 pub mod exchange;
+
+pub mod debitsuccess;
 pub mod namecom;
+pub mod sectigo;
+
+pub mod books;
+pub mod clock;
+pub mod faults;
+pub mod journal;
+pub mod worlds;
+
+mod control;
+mod course;
+mod server;
+mod tls;
+
+pub mod config;
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+
+pub use self::{
+    books::BookEntry,
+    config::Config,
+    exchange::Provider,
+    faults::{ArmedRule, FaultEffect, Point, Repeat, Rule, RuleError, RuleId},
+    journal::{Ending, JournalEntry},
+    tls::CertificateError,
+    worlds::{Settings, World},
+};
+use self::{
+    server::Port,
+    tls::Certificates,
+    worlds::Worlds,
+};
+
+/// The running simulators. Dropped, they stop at once; [`Simulators::stop`] lets answers under way go out.
+#[derive(Debug)]
+pub struct Simulators {
+    worlds: Worlds,
+    addresses: Addresses,
+    ca_pem: String,
+    stopping: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// Why the simulators do not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Somebody else listens there.
+    #[error("port {port} ({listener}) is taken: {source}")]
+    Taken {
+        /// The port.
+        port: u16,
+        /// What would have listened there.
+        listener: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address} ({listener}): {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What would have listened there.
+        listener: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No certificate for the TLS port.
+    #[error("cannot make the certificate of the Sectigo TLS port: {0}")]
+    Certificate(#[from] CertificateError),
+    /// The authority's certificate cannot be written.
+    #[error("cannot write the certificate of the Sectigo TLS port's authority to {}: {source}", path.display())]
+    CaFile {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// How long [`Simulators::stop`] waits for what is under way.
+const STOP_WITHIN: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Clone, Copy)]
+struct Addresses {
+    control: SocketAddr,
+    sectigo: SocketAddr,
+    sectigo_plaintext: SocketAddr,
+    namecom: SocketAddr,
+    debitsuccess: SocketAddr,
+}
+
+impl Simulators {
+    /// Starts all ports. When it returns, each of them accepts connections and the authority's certificate is on disk.
+    ///
+    /// # Errors
+    /// A port that is taken, a name that no certificate can hold, a file that cannot be written. Then nothing listens.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let mut names: Vec<String> = ["127.0.0.1", "::1", "localhost"].map(str::to_owned).into();
+        names.extend(config.tls_names);
+        let certificates = Certificates::make(names, clock::system_now())?;
+
+        let (control, control_addr) = bind(config.control, "control").await?;
+        let (sectigo, sectigo_addr) = bind(config.sectigo, "Sectigo TLS").await?;
+        let (sectigo_plaintext, sectigo_plaintext_addr) = bind(config.sectigo_plaintext, "Sectigo plaintext").await?;
+        let (namecom, namecom_addr) = bind(config.namecom, "name.com").await?;
+        let (debitsuccess, debitsuccess_addr) = bind(config.debitsuccess, "Debitsuccess").await?;
+        if let Some(path) = config.ca_file {
+            write_whole(&path, &certificates.ca_pem).map_err(|source| StartError::CaFile { path, source })?;
+        }
+
+        let worlds = Worlds::new(World::demo(config.settings));
+        let (stopping, stopped) = watch::channel(false);
+        let connections = Arc::new(AtomicU64::new(0));
+        let port = |provider, tls| Port {
+            provider,
+            tls,
+            worlds: worlds.clone(),
+            connections: connections.clone(),
+            stopping: stopped.clone(),
+        };
+        let tasks = vec![
+            tokio::spawn(control::serve(control, worlds.clone(), stopped.clone())),
+            tokio::spawn(port(Provider::Sectigo, Some(certificates.acceptor)).serve(sectigo)),
+            tokio::spawn(port(Provider::Sectigo, None).serve(sectigo_plaintext)),
+            tokio::spawn(port(Provider::Namecom, None).serve(namecom)),
+            tokio::spawn(port(Provider::Debitsuccess, None).serve(debitsuccess)),
+        ];
+        let addresses = Addresses {
+            control: control_addr,
+            sectigo: sectigo_addr,
+            sectigo_plaintext: sectigo_plaintext_addr,
+            namecom: namecom_addr,
+            debitsuccess: debitsuccess_addr,
+        };
+        Ok(Self { worlds, addresses, ca_pem: certificates.ca_pem, stopping, tasks })
+    }
+
+    /// Where the control port listens.
+    pub fn control_addr(&self) -> SocketAddr {
+        self.addresses.control
+    }
+
+    /// Where Sectigo listens, over TLS.
+    pub fn sectigo_addr(&self) -> SocketAddr {
+        self.addresses.sectigo
+    }
+
+    /// Where Sectigo listens in plaintext, to answer -1.
+    pub fn sectigo_plaintext_addr(&self) -> SocketAddr {
+        self.addresses.sectigo_plaintext
+    }
+
+    /// Where name.com listens.
+    pub fn namecom_addr(&self) -> SocketAddr {
+        self.addresses.namecom
+    }
+
+    /// Where Debitsuccess listens.
+    pub fn debitsuccess_addr(&self) -> SocketAddr {
+        self.addresses.debitsuccess
+    }
+
+    /// The certificate of the authority that a client of the TLS port has to trust.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// What really happened so far, oldest first.
+    pub fn books(&self) -> Vec<BookEntry> {
+        self.with_world(|world| world.books.entries().cloned().collect())
+    }
+
+    /// What came over the wire so far, oldest first.
+    pub fn journal(&self) -> Vec<JournalEntry> {
+        self.with_world(|world| world.journal.entries().cloned().collect())
+    }
+
+    /// Arms a fault.
+    ///
+    /// # Errors
+    /// What is wrong with the rule.
+    pub fn arm(&self, rule: Rule) -> Result<RuleId, RuleError> {
+        self.with_world(|world| world.faults.arm(rule))
+    }
+
+    /// Moves the clock forward; false, and nothing moved, where that would lead beyond [`clock::FURTHEST`].
+    pub fn advance(&self, by: Duration) -> bool {
+        self.with_world(|world| world.advance(by).is_some())
+    }
+
+    /// Looks into the demo world, or changes it. Requests wait meanwhile: be quick.
+    pub fn with_world<T>(&self, look: impl FnOnce(&mut World) -> T) -> T {
+        look(&mut self.worlds.demo().lock())
+    }
+
+    /// Stops listening, lets answers under way go out, and returns when all is closed or two seconds are over.
+    pub async fn stop(mut self) {
+        self.stopping.send_replace(true);
+        let tasks = std::mem::take(&mut self.tasks);
+        let aborts: Vec<_> = tasks.iter().map(JoinHandle::abort_handle).collect();
+        let all = async {
+            for task in tasks {
+                // A task that panicked has been told of by the panic hook and is as stopped as any.
+                drop(task.await);
+            }
+        };
+        if tokio::time::timeout(STOP_WITHIN, all).await.is_err() {
+            aborts.iter().for_each(tokio::task::AbortHandle::abort);
+        }
+    }
+}
+
+impl Drop for Simulators {
+    fn drop(&mut self) {
+        self.stopping.send_replace(true);
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+async fn bind(address: SocketAddr, listener: &'static str) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => StartError::Taken { port: address.port(), listener, source },
+        _ => StartError::Listen { address, listener, source },
+    };
+    let bound = TcpListener::bind(address).await.map_err(failed)?;
+    let address = bound.local_addr().map_err(failed)?;
+    Ok((bound, address))
+}
+
+/// By way of a second file, so that nobody ever reads half a certificate.
+fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        fs::create_dir_all(directory)?;
+    }
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(format!(".{}", std::process::id()));
+    fs::write(&unfinished, text)?;
+    fs::rename(&unfinished, path)
+}

@@ -1,0 +1,69 @@
+//! Where the simulators listen, and how they start.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use crate::worlds::Settings;
+
+/// The name of the authority's certificate where only a directory is given.
+pub const CA_FILE_NAME: &str = "sectigo-ca.pem";
+
+/// Where the simulators listen, and how they start.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The control port. Default 127.0.0.1:7100.
+    pub control: SocketAddr,
+    /// Sectigo over TLS. Default 127.0.0.1:7101.
+    pub sectigo: SocketAddr,
+    /// Sectigo in plaintext, which answers -1 to everything. Default 127.0.0.1:7111.
+    pub sectigo_plaintext: SocketAddr,
+    /// name.com. Default 127.0.0.1:7102.
+    pub namecom: SocketAddr,
+    /// Debitsuccess. Default 127.0.0.1:7103.
+    pub debitsuccess: SocketAddr,
+    /// Where the certificate of the TLS port's authority is written, PEM; nowhere by default, as [`crate::Simulators::ca_pem`] has it.
+    pub ca_file: Option<PathBuf>,
+    /// Names and addresses that the TLS port's certificate holds for, besides 127.0.0.1, ::1 and localhost.
+    pub tls_names: Vec<String>,
+    /// The choices that the providers' documents leave open, at the start and after every reset.
+    pub settings: Settings,
+}
+
+impl Config {
+    /// Free ports on 127.0.0.1, for tests side by side.
+    pub fn free_ports() -> Self {
+        let free = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+        Self {
+            control: free,
+            sectigo: free,
+            sectigo_plaintext: free,
+            namecom: free,
+            debitsuccess: free,
+            ..Self::default()
+        }
+    }
+
+    /// The same, with the authority's certificate written into this directory as [`CA_FILE_NAME`].
+    #[must_use]
+    pub fn with_ca_in(self, directory: impl Into<PathBuf>) -> Self {
+        Self { ca_file: Some(directory.into().join(CA_FILE_NAME)), ..self }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let port = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+        Self {
+            control: port(7100),
+            sectigo: port(7101),
+            sectigo_plaintext: port(7111),
+            namecom: port(7102),
+            debitsuccess: port(7103),
+            ca_file: None,
+            tls_names: Vec::new(),
+            settings: Settings::default(),
+        }
+    }
+}

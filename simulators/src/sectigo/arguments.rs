@@ -1,0 +1,109 @@
+//! The form that a call comes with, and what its arguments must be.
+//!
+//! Inferred, because no page says it: arguments in the query string are not read; a body that does not call itself
+//! `application/x-www-form-urlencoded` has no arguments; a second argument of one name is -2, as it is one argument too many; an empty
+//! required argument is missing; bytes that are not UTF-8 make a value invalid; -2 comes before -3 before -4.
+
+use http::header;
+use serde_json::{Map, Value};
+
+use super::{Refusal, Wording, invalid};
+use crate::exchange::Request;
+
+/// The arguments of a request as sent, in order, percent-encoding and plus signs decoded.
+pub(super) struct Form {
+    pairs: Vec<(String, String)>,
+}
+
+/// What a call says of one of its arguments.
+#[derive(Clone, Copy)]
+pub(super) struct Argument {
+    name: &'static str,
+    required: bool,
+    longest: usize,
+    meaning: fn(&str) -> bool,
+}
+
+/// How much of an unrecognized argument's name is said back.
+const NAME_SAID: usize = 64;
+
+impl Argument {
+    /// An argument that must be there, of at most so many characters.
+    pub(super) const fn required(name: &'static str, longest: usize) -> Self {
+        Self { name, required: true, longest, meaning: |_| true }
+    }
+
+    /// An argument that may be there; empty counts as absent.
+    pub(super) const fn optional(name: &'static str, longest: usize) -> Self {
+        Self { name, required: false, longest, meaning: |_| true }
+    }
+
+    /// The same, with a condition on its value.
+    pub(super) const fn meaning(self, meaning: fn(&str) -> bool) -> Self {
+        Self { meaning, ..self }
+    }
+
+    fn accepts(&self, value: &str) -> bool {
+        // The decoder puts U+FFFD where the bytes were not UTF-8.
+        value.chars().count() <= self.longest && !value.contains(char::REPLACEMENT_CHARACTER) && (self.meaning)(value)
+    }
+}
+
+impl Form {
+    pub(super) fn of(request: &Request) -> Form {
+        let content_type =
+            request.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let media_type = content_type.split(';').next().unwrap_or_default().trim();
+        if !media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+            return Form { pairs: Vec::new() };
+        }
+        let pairs = form_urlencoded::parse(&request.body);
+        Form { pairs: pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect() }
+    }
+
+    /// The first value of this name; none where it is absent or empty.
+    pub(super) fn first(&self, name: &str) -> Option<String> {
+        let (_, value) = self.pairs.iter().find(|(found, _)| found == name)?;
+        (!value.is_empty()).then(|| value.clone())
+    }
+
+    /// Everything for the journal: whatever calls itself a password, in any spelling, is masked.
+    pub(super) fn masked(&self) -> Value {
+        let mut parameters = Map::new();
+        for (name, value) in &self.pairs {
+            let secret = name.to_ascii_lowercase().contains("password");
+            let value = Value::String(if secret { "***".to_owned() } else { value.clone() });
+            match parameters.get_mut(name) {
+                Some(Value::Array(values)) => values.push(value),
+                Some(first) => *first = Value::Array(vec![first.take(), value]),
+                None => drop(parameters.insert(name.clone(), value)),
+            }
+        }
+        Value::Object(parameters)
+    }
+
+    /// Checks the whole form against what a call takes.
+    pub(super) fn check(&self, takes: &[Argument], wording: &Wording) -> Result<(), Refusal> {
+        let mut seen = Vec::new();
+        for (name, _) in &self.pairs {
+            let known = takes.iter().find(|argument| argument.name == name);
+            match known {
+                Some(argument) if !seen.contains(&argument.name) => seen.push(argument.name),
+                Some(_) | None => return Err(unrecognized(name, wording)),
+            }
+        }
+        let sent: Vec<(&Argument, Option<String>)> =
+            takes.iter().map(|argument| (argument, self.first(argument.name))).collect();
+        if let Some((argument, _)) = sent.iter().find(|(argument, value)| argument.required && value.is_none()) {
+            return Err(Refusal { code: -3, message: format!("The '{}' argument is missing!", argument.name) });
+        }
+        let wrong = sent.iter().find(|(argument, value)| value.as_ref().is_some_and(|value| !argument.accepts(value)));
+        wrong.map_or(Ok(()), |(argument, _)| Err(invalid(argument.name)))
+    }
+}
+
+/// The name is said back on one line and in bounds, whatever was sent as a name.
+fn unrecognized(name: &str, wording: &Wording) -> Refusal {
+    let said: String = name.chars().take(NAME_SAID).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    Refusal { code: -2, message: format!("'{said}' {}", wording.unrecognized) }
+}

@@ -1,0 +1,315 @@
+//! Sectigo: `!AutoRefund`, `!getPostPaymentStatus`, and the trap `!AutoReject`.
+//!
+//! ```text
+//! TLS? -> path -> POST? -> arguments -> login -> call limit -> the order
+//!  -1     404     -17    -2, -3, -4     -16        -42         -16 (status: -4), -14, -18
+//! ```
+//!
+//! Everything but 404 is HTTP 200. Two dialects: the refund calls answer `code` newline `message` as `text/plain`, the status
+//! call answers JSON and has its own wording. Facts: the pages AutoRefund, AutoReject and getPostPaymentStatus of the SPS guide,
+//! "Unsuccessful responses" of the mark-certificates guide, the SiteLock page for -42 and the "already refunded" sentence.
+
+mod arguments;
+mod orders;
+#[cfg(test)]
+mod tests;
+pub mod validation;
+
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use self::arguments::{Argument, Form};
+use self::orders::Shown;
+pub use self::orders::{Account, NotPut, Order, Processing, State};
+use crate::exchange::{Answer, Identified, Performed, Request};
+
+/// Where the documentation leaves a choice, or names a number.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// For how many days after its purchase an order can be refunded; then -18. Default 30. *Inferred* from the general return
+    /// policy; 14 is documented for SiteLock.
+    pub refund_period_days: u32,
+    /// How long after a refund `orderStatus` still shows what it was before, in seconds. Default 0. *Unknown*.
+    pub status_lag_seconds: u32,
+    /// Authenticated calls per account and minute, all calls together; beyond it -42. Default none. *Documented* for SiteLock
+    /// without a number.
+    pub calls_per_minute: Option<u32>,
+    /// Whether an order number that is not all digits is -4; if not, it is an unknown order. Default true. *Inferred*: a string on
+    /// the AutoRefund page, an integer on the SiteLock page.
+    pub order_numbers_are_digits: bool,
+    /// Whether the lines of a plain answer end in CR LF. Default false. *Unknown*.
+    pub crlf: bool,
+    /// Whether a plain answer ends with a line ending. Default false. *Unknown*.
+    pub trailing_newline: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            refund_period_days: 30,
+            status_lag_seconds: 0,
+            calls_per_minute: None,
+            order_numbers_are_digits: true,
+            crlf: false,
+            trailing_newline: false,
+        }
+    }
+}
+
+/// Reads what can be told of a request without doing anything. Never fails; passwords are masked.
+pub fn identify(request: &Request) -> Identified {
+    let form = Form::of(request);
+    let operation = Call::of(&request.path).map_or("", Call::operation);
+    Identified {
+        operation: operation.to_owned(),
+        target: form.first("orderNumber"),
+        username: form.first("loginName"),
+        identifier: None,
+        parameters: form.masked(),
+        moves_money: operation == Call::AutoRefund.operation() && request.method == Method::POST,
+        destructive: operation == Call::AutoReject.operation(),
+    }
+}
+
+/// Answers one request and changes the state as Sectigo would.
+pub fn perform(state: &mut State, settings: &Settings, now: OffsetDateTime, request: &Request) -> Performed {
+    let call = Call::of(&request.path);
+    let wording = if call == Some(Call::GetPostPaymentStatus) { &MARK_CERTIFICATES } else { &AUTO_REFUND };
+    if !request.tls {
+        return no(call, settings, Refusal { code: -1, message: wording.not_https.to_owned() });
+    }
+    let Some(call) = call else { return not_found() };
+    let outcome = if request.method == Method::POST {
+        match call {
+            Call::AutoRefund => auto_refund(state, settings, now, request),
+            Call::AutoReject => auto_reject(state, settings, now, request),
+            Call::GetPostPaymentStatus => post_payment_status(state, settings, now, request),
+        }
+    } else {
+        Err(Refusal { code: -17, message: GET.to_owned() })
+    };
+    outcome.unwrap_or_else(|refusal| no(Some(call), settings, refusal))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    AutoRefund,
+    AutoReject,
+    GetPostPaymentStatus,
+}
+
+/// A definite no: its code, and the sentence beside it.
+#[derive(Debug)]
+struct Refusal {
+    code: i32,
+    message: String,
+}
+
+/// The answer of the status call: an error has no `data` (inferred from the page's parameter table).
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StatusAnswer<'a> {
+    error_code: i32,
+    error_message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Shown<'a>>,
+}
+
+/// The texts in which the pages of the two calls differ.
+struct Wording {
+    not_https: &'static str,
+    unrecognized: &'static str,
+    wrong_login: &'static str,
+}
+
+const AUTO_REFUND: Wording = Wording {
+    not_https: "Request was not made over HTTPS!",
+    unrecognized: "is an unrecognized argument!",
+    wrong_login: "Permission denied!",
+};
+
+const MARK_CERTIFICATES: Wording = Wording {
+    not_https: "Request was not made over https!",
+    unrecognized: "is an unrecognised argument!",
+    wrong_login: "Incorrect login details, account is locked, password has expired or your source IP is blocked.",
+};
+
+const GET: &str = "Request used GET rather than POST!";
+const UNKNOWN_ERROR: &str = "An unknown error occurred!";
+const CALL_LIMIT: &str = "Call limit reached, please try again later";
+
+const LOGIN_NAME: Argument = Argument::required("loginName", 64);
+const LOGIN_PASSWORD: Argument = Argument::required("loginPassword", 128);
+const REFUND_REASON_CODE: Argument = Argument::required("refundReasonCode", 128).meaning(is_refund_reason);
+const TEST: Argument = Argument::optional("test", 1).meaning(|value| matches!(value, "Y" | "N"));
+const CERTIFICATE_ID: Argument = Argument::optional("CertificateID", 16).meaning(is_digits);
+
+impl Call {
+    fn of(path: &str) -> Option<Call> {
+        // `!` may come as `%21`, and nothing else in these paths needs or gets decoding.
+        match path.replace("%21", "!").as_str() {
+            "/products/!AutoRefund" => Some(Call::AutoRefund),
+            "/products/!AutoReject" => Some(Call::AutoReject),
+            "/products/!getPostPaymentStatus" | "/products/download/!getPostPaymentStatus" => {
+                Some(Call::GetPostPaymentStatus)
+            }
+            _ => None,
+        }
+    }
+
+    fn operation(self) -> &'static str {
+        match self {
+            Call::AutoRefund => "!AutoRefund",
+            Call::AutoReject => "!AutoReject",
+            Call::GetPostPaymentStatus => "!getPostPaymentStatus",
+        }
+    }
+}
+
+fn auto_refund(
+    state: &mut State,
+    settings: &Settings,
+    now: OffsetDateTime,
+    request: &Request,
+) -> Result<Performed, Refusal> {
+    let order_number = order_number(settings);
+    let form = Form::of(request);
+    form.check(&[LOGIN_NAME, LOGIN_PASSWORD, order_number, REFUND_REASON_CODE], &AUTO_REFUND)?;
+    let account = log_in(state, settings, now, &form, &AUTO_REFUND)?;
+    let order = own_order(state, &form, &account).ok_or_else(permission_denied)?;
+    if let Some(sentence) = order.obstacle(settings, now) {
+        return Err(Refusal { code: -18, message: sentence.to_owned() });
+    }
+    if order.processing == Processing::FailsBeforeRefund {
+        return Err(Refusal { code: -14, message: UNKNOWN_ERROR.to_owned() });
+    }
+    let effects = vec![order.refund(now)];
+    let answer = if order.processing == Processing::FailsAfterRefund {
+        plain(settings, -14, UNKNOWN_ERROR)
+    } else {
+        plain(settings, 0, "")
+    };
+    Ok(Performed { answer, effects })
+}
+
+/// The other, destructive call. It answers as the real one would, so that a client that calls it by mistake learns what it costs.
+fn auto_reject(
+    state: &mut State,
+    settings: &Settings,
+    now: OffsetDateTime,
+    request: &Request,
+) -> Result<Performed, Refusal> {
+    let form = Form::of(request);
+    form.check(&[LOGIN_NAME, LOGIN_PASSWORD, order_number(settings), TEST], &AUTO_REFUND)?;
+    let account = log_in(state, settings, now, &form, &AUTO_REFUND)?;
+    let order = own_order(state, &form, &account).ok_or_else(permission_denied)?;
+    if order.is_closed() {
+        return Err(Refusal { code: -18, message: "This order can no longer be rejected".to_owned() });
+    }
+    let only_a_test = form.first("test").as_deref() == Some("Y");
+    let effects = if only_a_test { Vec::new() } else { vec![order.reject()] };
+    Ok(Performed { answer: plain(settings, 0, ""), effects })
+}
+
+fn post_payment_status(
+    state: &mut State,
+    settings: &Settings,
+    now: OffsetDateTime,
+    request: &Request,
+) -> Result<Performed, Refusal> {
+    let form = Form::of(request);
+    form.check(&[LOGIN_NAME, LOGIN_PASSWORD, order_number(settings), CERTIFICATE_ID], &MARK_CERTIFICATES)?;
+    let account = log_in(state, settings, now, &form, &MARK_CERTIFICATES)?;
+    let order = own_order(state, &form, &account).ok_or_else(|| invalid("orderNumber"))?;
+    if order.status_fails {
+        return Err(Refusal { code: -14, message: UNKNOWN_ERROR.to_owned() });
+    }
+    let data = order.shown(settings, now);
+    Ok(Performed {
+        answer: json(&StatusAnswer { error_code: 0, error_message: "", data: Some(data) }),
+        effects: Vec::new(),
+    })
+}
+
+fn order_number(settings: &Settings) -> Argument {
+    let number = Argument::required("orderNumber", 128);
+    if settings.order_numbers_are_digits { number.meaning(is_digits) } else { number }
+}
+
+fn log_in(
+    state: &mut State,
+    settings: &Settings,
+    now: OffsetDateTime,
+    form: &Form,
+    wording: &Wording,
+) -> Result<String, Refusal> {
+    let login_name = form.first("loginName").unwrap_or_default();
+    let password = form.first("loginPassword").unwrap_or_default();
+    if !state.knows(&login_name, &password) {
+        return Err(Refusal { code: -16, message: wording.wrong_login.to_owned() });
+    }
+    if !state.count_call(&login_name, settings, now) {
+        return Err(Refusal { code: -42, message: CALL_LIMIT.to_owned() });
+    }
+    Ok(login_name)
+}
+
+fn own_order<'a>(state: &'a mut State, form: &Form, account: &str) -> Option<&'a mut Order> {
+    state.order_mut(&form.first("orderNumber")?).filter(|order| order.account == account)
+}
+
+fn permission_denied() -> Refusal {
+    Refusal { code: -16, message: AUTO_REFUND.wrong_login.to_owned() }
+}
+
+fn invalid(argument: &str) -> Refusal {
+    Refusal { code: -4, message: format!("The value of the '{argument}' argument is invalid!") }
+}
+
+fn is_digits(value: &str) -> bool {
+    value.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn is_refund_reason(value: &str) -> bool {
+    is_digits(value) && value.parse::<u8>().is_ok_and(|code| (1..=11).contains(&code))
+}
+
+/// A refusal in the dialect of its call; what is no call at all gets the plain one.
+fn no(call: Option<Call>, settings: &Settings, Refusal { code, message }: Refusal) -> Performed {
+    let answer = match call {
+        Some(Call::GetPostPaymentStatus) => {
+            json(&StatusAnswer { error_code: code, error_message: &message, data: None })
+        }
+        Some(Call::AutoRefund | Call::AutoReject) | None => plain(settings, code, &message),
+    };
+    Performed { answer, effects: Vec::new() }
+}
+
+fn plain(settings: &Settings, code: i32, message: &str) -> Answer {
+    let newline = if settings.crlf { "\r\n" } else { "\n" };
+    let mut body = code.to_string();
+    if !message.is_empty() {
+        body.push_str(newline);
+        body.push_str(message);
+    }
+    if settings.trailing_newline {
+        body.push_str(newline);
+    }
+    answer(StatusCode::OK, "text/plain", body)
+}
+
+fn json(body: &StatusAnswer<'_>) -> Answer {
+    let body = serde_json::to_string(body).expect("texts and numbers alone always make JSON");
+    answer(StatusCode::OK, "application/json; charset=UTF-8", body)
+}
+
+fn not_found() -> Performed {
+    Performed { answer: answer(StatusCode::NOT_FOUND, "text/plain", "Not Found".to_owned()), effects: Vec::new() }
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: String) -> Answer {
+    let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(content_type))]);
+    Answer { status, headers, body: body.into() }
+}

@@ -1,0 +1,334 @@
+//! What Sectigo knows: logins and orders, and why an order cannot be refunded.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+};
+
+use serde::{Deserialize, Serialize};
+use time::{Duration, OffsetDateTime};
+
+use super::{Settings, validation::PostPaymentData};
+use crate::exchange::Effect;
+
+/// Everything Sectigo remembers. Grows with what is put.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct State {
+    accounts: BTreeMap<String, Account>,
+    orders: BTreeMap<String, Order>,
+    /// When the account's calls of the last minute came, by account; counted only where there is a limit.
+    calls: BTreeMap<String, VecDeque<i64>>,
+}
+
+/// A login.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Account {
+    /// `loginName`, at most 64 characters.
+    pub login_name: String,
+    /// `loginPassword`, at most 128 characters. A secret: not part of `Debug`.
+    pub password: String,
+    /// Whether the account is locked: then every call is answered as a wrong password is. Default false.
+    #[serde(default)]
+    pub locked: bool,
+}
+
+/// An order: what it cost, how a refund of it goes, and what its Validation Manager page shows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Order {
+    /// Its number, 1 to 128 characters.
+    pub order_number: String,
+    /// Whose order it is, by login name. Default `demo`.
+    #[serde(default = "demo_login")]
+    pub account: String,
+    /// When it was bought (RFC 3339); if none is put, now.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub purchased_at: Option<OffsetDateTime>,
+    /// Whether it is a multi-domain certificate to `!AutoRefund`, which refunds none of those. Default false.
+    #[serde(default)]
+    pub multi_domain: bool,
+    /// What was paid, in hundredths: no answer tells it, the books count it. Default 9900.
+    #[serde(default = "demo_price")]
+    pub price_minor: i64,
+    /// ISO 4217. Default `USD`.
+    #[serde(default = "demo_currency")]
+    pub currency: String,
+    /// How the processing of a refund goes. Default `works`.
+    #[serde(default)]
+    pub processing: Processing,
+    /// Whether `!getPostPaymentStatus` is answered -14. Default false.
+    #[serde(default)]
+    pub status_fails: bool,
+    /// When it was refunded and so cancelled.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub refunded_at: Option<OffsetDateTime>,
+    /// What `orderStatus` was before the refund: shown until the setting `status_lag_seconds` is over.
+    #[serde(default)]
+    pub status_before_refund: Option<String>,
+    /// The `data` of `!getPostPaymentStatus` without its `orderNumber`, named as on the wire.
+    #[serde(default = "PostPaymentData::processed_ssl")]
+    pub validation: PostPaymentData,
+}
+
+/// How Sectigo gets on with a refund that nothing stands against.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Processing {
+    /// It works.
+    #[default]
+    Works,
+    /// It fails with -14, and nothing is refunded.
+    FailsBeforeRefund,
+    /// It fails with -14 when the order has been refunded already.
+    FailsAfterRefund,
+}
+
+/// Why an order or account was not put.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each says what it is")]
+pub enum NotPut {
+    #[error("`order_number` is 1 to 128 characters")]
+    OrderNumber,
+    #[error("there is no Sectigo account `{account}`: put it first")]
+    NoSuchAccount { account: String },
+    #[error("`price_minor` is 0 or more")]
+    Price,
+    #[error("`currency` is three capital letters")]
+    Currency,
+    #[error("`login_name` is 1 to 64 characters and `password` 1 to 128")]
+    Login,
+}
+
+/// The `data` of one answer.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Shown<'a> {
+    order_number: &'a str,
+    #[serde(flatten)]
+    data: PostPaymentData,
+}
+
+const DEMO_LOGIN: &str = "demo";
+const SOMEBODY_ELSE: &str = "somebody-else";
+const REFUNDED: &str = "Refunded";
+const REJECTED: &str = "Rejected";
+
+impl State {
+    /// The demo data: login `demo` / `demo-password`, and another one with an order of its own.
+    ///
+    /// 1000001 to 1000999 single-domain SSL, Processed, bought `now`; 2000001 multi-domain; 2000002 bought too long ago; 2000003 refunded
+    /// already; 2000004 and 2000005 fail with -14, before and after the refund; 3000001 the documented VMC sample, field for field; 3000002
+    /// every documented field; 9000001 somebody else's.
+    pub fn demo(now: OffsetDateTime) -> Self {
+        let account = |name: &str, password: &str| Account {
+            login_name: name.to_owned(),
+            password: password.to_owned(),
+            locked: false,
+        };
+        let accounts = [account(DEMO_LOGIN, "demo-password"), account(SOMEBODY_ELSE, "somebody-elses-password")];
+        let ssl = |number: u32| {
+            let validation = PostPaymentData::processed_ssl_for(&format!("order-{number}.example.com"));
+            Order { purchased_at: Some(now), validation, ..Order::new(number.to_string()) }
+        };
+        let too_long_ago = now - Duration::days(400);
+        let refunded = Order {
+            refunded_at: Some(now - Duration::DAY),
+            status_before_refund: Some("Processed".to_owned()),
+            validation: PostPaymentData { order_status: Some(REFUNDED.to_owned()), ..ssl(2_000_003).validation },
+            ..ssl(2_000_003)
+        };
+        let special = [
+            Order { multi_domain: true, validation: PostPaymentData::processed_multi_domain(), ..ssl(2_000_001) },
+            Order { purchased_at: Some(too_long_ago), ..ssl(2_000_002) },
+            refunded,
+            Order { processing: Processing::FailsBeforeRefund, ..ssl(2_000_004) },
+            Order { processing: Processing::FailsAfterRefund, ..ssl(2_000_005) },
+            Order { validation: PostPaymentData::vmc_sample(), ..ssl(3_000_001) },
+            Order { validation: PostPaymentData::everything(), ..ssl(3_000_002) },
+            Order { account: SOMEBODY_ELSE.to_owned(), ..ssl(9_000_001) },
+        ];
+        let orders = (1_000_001..=1_000_999).map(ssl).chain(special);
+        Self {
+            accounts: accounts.into_iter().map(|account| (account.login_name.clone(), account)).collect(),
+            orders: orders.map(|order| (order.order_number.clone(), order)).collect(),
+            calls: BTreeMap::new(),
+        }
+    }
+
+    /// Adds an account, or replaces the one of this name.
+    ///
+    /// # Errors
+    /// A name or password that no request could carry.
+    pub fn put_account(&mut self, account: Account) -> Result<(), NotPut> {
+        let fits = |text: &str, longest| (1..=longest).contains(&text.chars().count());
+        if !fits(&account.login_name, 64) || !fits(&account.password, 128) {
+            return Err(NotPut::Login);
+        }
+        self.accounts.insert(account.login_name.clone(), account);
+        Ok(())
+    }
+
+    /// All accounts, by name. They hold their passwords.
+    pub fn accounts(&self) -> Vec<&Account> {
+        self.accounts.values().collect()
+    }
+
+    /// Adds an order, or replaces the one of this number.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn put_order(&mut self, mut order: Order, now: OffsetDateTime) -> Result<(), NotPut> {
+        if !(1..=128).contains(&order.order_number.chars().count()) {
+            return Err(NotPut::OrderNumber);
+        }
+        if !self.accounts.contains_key(&order.account) {
+            return Err(NotPut::NoSuchAccount { account: order.account });
+        }
+        if order.price_minor < 0 {
+            return Err(NotPut::Price);
+        }
+        if order.currency.len() != 3 || !order.currency.bytes().all(|byte| byte.is_ascii_uppercase()) {
+            return Err(NotPut::Currency);
+        }
+        order.purchased_at.get_or_insert(now);
+        self.orders.insert(order.order_number.clone(), order);
+        Ok(())
+    }
+
+    /// All orders, by number.
+    pub fn orders(&self) -> impl Iterator<Item = &Order> {
+        self.orders.values()
+    }
+
+    /// One order.
+    pub fn order(&self, order_number: &str) -> Option<&Order> {
+        self.orders.get(order_number)
+    }
+
+    pub(super) fn order_mut(&mut self, order_number: &str) -> Option<&mut Order> {
+        self.orders.get_mut(order_number)
+    }
+
+    pub(super) fn knows(&self, login_name: &str, password: &str) -> bool {
+        self.accounts.get(login_name).is_some_and(|account| !account.locked && account.password == password)
+    }
+
+    /// Counts a call in; false where the limit is reached.
+    pub(super) fn count_call(&mut self, login_name: &str, settings: &Settings, now: OffsetDateTime) -> bool {
+        let Some(limit) = settings.calls_per_minute else { return true };
+        let calls = self.calls.entry(login_name.to_owned()).or_default();
+        let now = now.unix_timestamp();
+        while calls.front().is_some_and(|call| now - call >= 60) {
+            calls.pop_front();
+        }
+        let allowed = calls.len() < usize::try_from(limit).unwrap_or(usize::MAX);
+        if allowed {
+            calls.push_back(now);
+        }
+        allowed
+    }
+}
+
+impl Order {
+    /// A single-domain SSL order of the demo account, bought when it is put.
+    pub fn new(order_number: impl Into<String>) -> Self {
+        Self {
+            order_number: order_number.into(),
+            account: demo_login(),
+            purchased_at: None,
+            multi_domain: false,
+            price_minor: demo_price(),
+            currency: demo_currency(),
+            processing: Processing::Works,
+            status_fails: false,
+            refunded_at: None,
+            status_before_refund: None,
+            validation: PostPaymentData::processed_ssl(),
+        }
+    }
+
+    /// Why it cannot be refunded now, as the provider says it; none where it can. The sentences are inferred, but for "already been
+    /// refunded", which the SiteLock page has.
+    pub(super) fn obstacle(&self, settings: &Settings, now: OffsetDateTime) -> Option<&'static str> {
+        let period = Duration::days(i64::from(settings.refund_period_days));
+        if self.is(REFUNDED) || self.refunded_at.is_some() {
+            Some("This order has already been refunded")
+        } else if self.is(REJECTED) {
+            Some("This order has been rejected")
+        } else if self.multi_domain {
+            Some("Multi-domain orders cannot be refunded automatically, please submit a ticket")
+        } else if self.purchased_at.is_some_and(|purchased_at| now - purchased_at > period) {
+            Some("The refund period for this order is over")
+        } else {
+            None
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.is(REFUNDED) || self.is(REJECTED)
+    }
+
+    /// Gives the money back and cancels the order.
+    pub(super) fn refund(&mut self, now: OffsetDateTime) -> Effect {
+        self.status_before_refund = self.validation.order_status.replace(REFUNDED.to_owned());
+        self.refunded_at = Some(now);
+        self.effect("refund", Some((self.price_minor, self.currency.clone())))
+    }
+
+    /// What `!AutoReject` does: the order is gone.
+    pub(super) fn reject(&mut self) -> Effect {
+        self.validation.order_status = Some(REJECTED.to_owned());
+        self.effect("order_rejected", None)
+    }
+
+    /// What the status call shows of it.
+    pub(super) fn shown(&self, settings: &Settings, now: OffsetDateTime) -> Shown<'_> {
+        let mut data = self.validation.clone();
+        let lag = Duration::seconds(i64::from(settings.status_lag_seconds));
+        let lags = self.is(REFUNDED) && self.refunded_at.is_some_and(|refunded_at| now - refunded_at < lag);
+        if let (true, Some(before)) = (lags, &self.status_before_refund) {
+            data.order_status = Some(before.clone());
+        }
+        Shown { order_number: &self.order_number, data }
+    }
+
+    fn is(&self, status: &str) -> bool {
+        self.validation.order_status.as_deref() == Some(status)
+    }
+
+    fn effect(&self, kind: &str, money: Option<(i64, String)>) -> Effect {
+        let (amount_minor, currency) = money.unzip();
+        Effect {
+            kind: kind.to_owned(),
+            target: self.order_number.clone(),
+            amount_minor,
+            currency,
+            identifier: None,
+            reference: None,
+        }
+    }
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account")
+            .field("login_name", &self.login_name)
+            .field("password", &"***")
+            .field("locked", &self.locked)
+            .finish()
+    }
+}
+
+fn demo_login() -> String {
+    DEMO_LOGIN.to_owned()
+}
+
+fn demo_price() -> i64 {
+    9900
+}
+
+fn demo_currency() -> String {
+    "USD".to_owned()
+}
