@@ -1,0 +1,298 @@
+//! The configuration: one TOML file, environment variables over it, checked whole before anything starts.
+//!
+//! ```text
+//! recoup.toml --+
+//!               +--> entries --> Settings, or every fault at once, each with its key and where it stands
+//! RECOUP_... ---+                (reader.rs: types and unknown keys; accounts.rs: accounts and their secrets)
+//! ```
+//!
+//! Promises: what is wrong is never put right silently, no fault hides another, no fault repeats a value, and a secret comes from
+//! a file or an environment variable of its own, never from the configuration's text. `docker/recoup.toml` shows every setting; a
+//! test keeps it complete.
+//!
+//! # Environment variables
+//!
+//! `RECOUP_` and the key in capitals, each dot as two underscores: `RECOUP_LISTEN`, `RECOUP_LEDGER__PATH`,
+//! `RECOUP_ACCOUNTS__NAMECOM__ENDPOINT`. Account names hold no underscore, so one inside an account's name stands for `-`:
+//! `RECOUP_ACCOUNTS__NAMECOM_EU__CURRENCY` is `accounts.namecom-eu.currency`. (A name that begins or ends with `-`, or holds two in a
+//! row, can be set in the file alone.) An empty variable is a value like any other. A `RECOUP_` variable that is no setting is a
+//! fault, unless it is `RECOUP_CONFIG`, which names the file where the command line does not, or a secret's key names it.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::providers::{AccountSettings, Login};
+use crate::telemetry::LogFormat;
+
+mod accounts;
+mod faults;
+mod reader;
+#[cfg(test)]
+mod tests;
+
+pub use faults::{ConfigFault, ConfigFaults, FaultSource};
+use reader::Reader;
+
+/// Everything that can be set, checked. The defaults are those of [`Settings::default`], which has no account.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where the gRPC server listens; loopback only. Port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// The durable record.
+    pub ledger: LedgerSettings,
+    /// What is logged, and how.
+    pub log: LogSettings,
+    /// The gRPC server.
+    pub server: ServerSettings,
+    /// When refunds are sent again.
+    pub engine: EngineSettings,
+    /// Reading validation status.
+    pub validation: ValidationSettings,
+    /// At least one, by name.
+    pub accounts: Vec<AccountSettings>,
+    /// What is allowed and still unwise: one sentence each, with its key. To be logged at start-up.
+    pub warnings: Vec<String>,
+}
+
+/// `[ledger]`
+#[derive(Debug, Clone)]
+pub struct LedgerSettings {
+    /// The database file; relative to the working directory.
+    pub path: PathBuf,
+    /// Writes that may wait for the writer before callers are told that it is overloaded.
+    pub queue_length: usize,
+    /// Waiting writes that share one sync of the disk, at most.
+    pub batch_size: usize,
+}
+
+/// `[log]`
+#[derive(Debug, Clone)]
+pub struct LogSettings {
+    /// How an event is written.
+    pub format: LogFormat,
+    /// Which events are: directives of `tracing_subscriber::EnvFilter`.
+    pub filter: String,
+}
+
+/// `[server]`
+#[derive(Debug, Clone)]
+pub struct ServerSettings {
+    /// The longest that CreateRefund and WaitRefund wait for an outcome.
+    pub max_wait: Duration,
+    /// How long calls under way may go on after the signal to stop.
+    pub drain: Duration,
+    /// Calls that may be under way at once; the next one is answered UNAVAILABLE.
+    pub max_concurrent_calls: usize,
+    /// HTTP/2 streams on one connection.
+    pub max_streams_per_connection: u32,
+    /// StreamRefundEvents calls that may be open at once.
+    pub max_event_streams: usize,
+}
+
+/// `[engine]`
+#[derive(Debug, Clone)]
+pub struct EngineSettings {
+    /// Wait before a refund that provably was not processed is sent again; doubled each time.
+    pub retry_backoff_min: Duration,
+    /// Where the doubling ends.
+    pub retry_backoff_max: Duration,
+}
+
+/// `[validation]`
+#[derive(Debug, Clone)]
+pub struct ValidationSettings {
+    /// Orders whose last status is kept.
+    pub cache_entries: usize,
+    /// Status requests of one account that may be on the wire at once.
+    pub flights_per_account: usize,
+}
+
+/// Names the file where the command line does not.
+const FILE_VARIABLE: &str = "RECOUP_CONFIG";
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 50051)),
+            ledger: LedgerSettings { path: PathBuf::from("recoup.db"), queue_length: 4096, batch_size: 64 },
+            log: LogSettings { format: LogFormat::Text, filter: "info".to_owned() },
+            server: ServerSettings {
+                max_wait: Duration::from_secs(60),
+                drain: Duration::from_secs(20),
+                max_concurrent_calls: 1024,
+                max_streams_per_connection: 200,
+                max_event_streams: 128,
+            },
+            engine: EngineSettings {
+                retry_backoff_min: Duration::from_secs(1),
+                retry_backoff_max: Duration::from_secs(300),
+            },
+            // An entry is a few KiB: a full cache stays under 10 MiB.
+            validation: ValidationSettings { cache_entries: 1000, flights_per_account: 8 },
+            accounts: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+}
+
+impl Settings {
+    /// [`Settings::load`] with the environment of this process.
+    ///
+    /// # Errors
+    /// Every fault there is.
+    pub fn from_process(path: Option<&Path>) -> Result<Self, ConfigFaults> {
+        Self::load(path, std::env::vars_os())
+    }
+
+    /// Reads the file at `path`, or the one that `RECOUP_CONFIG` names, or none, and lays the variables of `environment` over it.
+    ///
+    /// # Errors
+    /// Every fault there is. Where the file cannot be read or is no TOML, only that.
+    pub fn load(
+        path: Option<&Path>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, ConfigFaults> {
+        let variables: BTreeMap<OsString, OsString> = environment.into_iter().collect();
+        let named = || variables.get(OsStr::new(FILE_VARIABLE)).map(Path::new);
+        match path.or_else(named) {
+            Some(path) => Self::read(path, &reader::read_file(path)?, &variables),
+            None => Self::read(Path::new(""), "", &variables),
+        }
+    }
+
+    /// What `recoup check` prints of a valid configuration: a line each, no secret among them.
+    pub fn summary(&self) -> Vec<String> {
+        let LedgerSettings { path, queue_length, batch_size } = &self.ledger;
+        let server = &self.server;
+        let mut lines = vec![
+            format!("listen: {}", self.listen),
+            format!("ledger: {}, {queue_length} writes may wait, {batch_size} share a sync", path.display()),
+            format!("log: {} as {}", self.log.filter, log_format_word(self.log.format)),
+            format!(
+                "server: {} calls at once, {} event streams, {} streams a connection; waits up to {}, drains for {}",
+                server.max_concurrent_calls,
+                server.max_event_streams,
+                server.max_streams_per_connection,
+                seconds(server.max_wait),
+                seconds(server.drain)
+            ),
+            format!(
+                "engine: sends again after {} to {}",
+                seconds(self.engine.retry_backoff_min),
+                seconds(self.engine.retry_backoff_max)
+            ),
+            format!(
+                "validation: {} orders cached, {} requests of an account at once",
+                self.validation.cache_entries, self.validation.flights_per_account
+            ),
+        ];
+        lines.extend(self.accounts.iter().map(account_line));
+        lines
+    }
+
+    /// Reads a text that stands for the file at `path`.
+    fn read(path: &Path, text: &str, variables: &BTreeMap<OsString, OsString>) -> Result<Self, ConfigFaults> {
+        let mut read = Reader::new(path, text, variables)?;
+        let settings = Self::from_reader(&mut read);
+        read.finish()?;
+        Ok(settings)
+    }
+
+    /// The settings as far as they can be read; what is wrong is noted in the reader, and a default stands in its place.
+    fn from_reader(read: &mut Reader<'_>) -> Self {
+        let mut settings = Self::default();
+        let Self { listen, ledger, log, server, engine, validation, .. } = &mut settings;
+
+        read.parsed("listen", listen_address, listen);
+
+        read.section("ledger");
+        read.parsed("ledger.path", file_path, &mut ledger.path);
+        read.number("ledger.queue_length", 1..=1_000_000, &mut ledger.queue_length);
+        read.number("ledger.batch_size", 1..=10_000, &mut ledger.batch_size);
+
+        read.section("log");
+        read.parsed("log.format", log_format, &mut log.format);
+        read.parsed("log.filter", log_filter, &mut log.filter);
+
+        read.section("server");
+        read.millis("server.max_wait_ms", 1..=3_600_000, &mut server.max_wait);
+        read.millis("server.drain_ms", 0..=600_000, &mut server.drain);
+        read.number("server.max_concurrent_calls", 1..=100_000, &mut server.max_concurrent_calls);
+        read.number("server.max_streams_per_connection", 1..=10_000, &mut server.max_streams_per_connection);
+        read.number("server.max_event_streams", 1..=100_000, &mut server.max_event_streams);
+
+        read.section("engine");
+        read.millis("engine.retry_backoff_min_ms", 1..=3_600_000, &mut engine.retry_backoff_min);
+        read.millis("engine.retry_backoff_max_ms", 1..=86_400_000, &mut engine.retry_backoff_max);
+        if engine.retry_backoff_max < engine.retry_backoff_min {
+            read.fault("engine.retry_backoff_max_ms", "must not be below `engine.retry_backoff_min_ms`");
+        }
+
+        read.section("validation");
+        read.number("validation.cache_entries", 0..=1_000_000, &mut validation.cache_entries);
+        read.number("validation.flights_per_account", 1..=256, &mut validation.flights_per_account);
+
+        settings.accounts = accounts::read(read);
+        settings.warnings = read.take_warnings();
+        settings
+    }
+}
+
+fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {
+    let address: SocketAddr =
+        text.parse().map_err(|_| "must be an IP address and a port, such as \"127.0.0.1:50051\"")?;
+    if address.ip().is_loopback() {
+        Ok(address)
+    } else {
+        Err(
+            "must be a loopback address: there is no TLS and no authentication yet, so whoever reaches the port could refund",
+        )
+    }
+}
+
+fn file_path(text: &str) -> Result<PathBuf, &'static str> {
+    if text.is_empty() { Err("must name a file") } else { Ok(PathBuf::from(text)) }
+}
+
+const fn log_format_word(format: LogFormat) -> &'static str {
+    match format {
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    }
+}
+
+fn log_format(word: &str) -> Result<LogFormat, &'static str> {
+    let format = [LogFormat::Text, LogFormat::Json].into_iter().find(|format| log_format_word(*format) == word);
+    format.ok_or("must be \"text\" or \"json\"")
+}
+
+fn log_filter(text: &str) -> Result<String, &'static str> {
+    match tracing_subscriber::EnvFilter::builder().parse(text) {
+        Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
+        _ => Err("must be filter directives, such as \"info\" or \"info,recoup::engine=debug\""),
+    }
+}
+
+fn account_line(account: &AccountSettings) -> String {
+    let provider = match account.login {
+        Login::Sectigo { .. } => "Sectigo",
+        Login::Namecom { .. } => "name.com",
+        Login::Debitsuccess { .. } => "Debitsuccess",
+    };
+    format!(
+        "account {}: {provider} at {}, {}, {} at once, {} connections for refunds, settled after {}",
+        account.name,
+        account.endpoint,
+        account.currency,
+        account.max_in_flight,
+        if account.reuse_connections { "pooled" } else { "fresh" },
+        seconds(account.settle_time)
+    )
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{} s", duration.as_secs_f64())
+}

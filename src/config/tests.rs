@@ -1,0 +1,541 @@
+//! Every fault with its key and its place; all of them at once; no value in any; the reference file complete.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+
+use proptest::prelude::*;
+use rstest::rstest;
+use secrecy::ExposeSecret as _;
+
+use super::*;
+
+const REFERENCE: &str = include_str!("../../docker/recoup.toml");
+const SECRET: &str = "hunter2-canary";
+
+const SECTIGO: &str = r#"
+    [accounts.s]
+    provider = "sectigo"
+    login_name = "demo"
+    login_password_env = "SECRET"
+"#;
+const NAMECOM: &str = r#"
+    [accounts.n]
+    provider = "namecom"
+    username = "demo-test"
+    token_env = "SECRET"
+"#;
+const DEBITSUCCESS: &str = r#"
+    [accounts.d]
+    provider = "debitsuccess"
+    endpoint = "https://example.com"
+    currency = "AUD"
+    username = "demo"
+    password_env = "SECRET"
+"#;
+
+fn variables(pairs: &[(&str, &str)]) -> BTreeMap<OsString, OsString> {
+    let secret = [("SECRET", SECRET), ("EMPTY", ""), ("TWO_LINES", "a\nb"), ("LONG", LONG)];
+    secret.iter().chain(pairs).map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+/// Longer than any secret may be.
+const LONG: &str = match std::str::from_utf8(&[b'x'; 256]) {
+    Ok(text) => text,
+    Err(_) => "",
+};
+
+fn read(text: &str, pairs: &[(&str, &str)]) -> Result<Settings, ConfigFaults> {
+    Settings::read(Path::new("recoup.toml"), text, &variables(pairs))
+}
+
+fn keys(result: Result<Settings, ConfigFaults>) -> Vec<String> {
+    result.err().iter().flat_map(ConfigFaults::iter).map(|fault| fault.key.clone()).collect()
+}
+
+/// The one fault of a text, as it is printed.
+fn fault(text: &str, pairs: &[(&str, &str)]) -> String {
+    let faults = read(text, pairs).unwrap_err();
+    assert_eq!(faults.iter().count(), 1, "{faults}");
+    faults.to_string()
+}
+
+#[test]
+fn little_has_to_be_set() {
+    let settings = read(&format!("{SECTIGO}{NAMECOM}{DEBITSUCCESS}"), &[]).unwrap();
+    let accounts: Vec<_> = settings
+        .accounts
+        .iter()
+        .map(|account| (account.name.as_str(), account.endpoint.as_str(), account.currency.code()))
+        .collect();
+    assert_eq!(
+        accounts,
+        [
+            ("d", "https://example.com/", "AUD"),
+            ("n", "https://api.name.com/", "USD"),
+            ("s", "https://secure.trust-provider.com/", "USD")
+        ]
+    );
+    let passwords: Vec<_> = settings
+        .accounts
+        .iter()
+        .map(|account| match &account.login {
+            Login::Sectigo { login_password: secret, .. }
+            | Login::Namecom { token: secret, .. }
+            | Login::Debitsuccess { password: secret, .. } => secret.expose_secret(),
+        })
+        .collect();
+    assert_eq!(passwords, [SECRET; 3]);
+    assert_eq!(
+        settings.accounts.iter().map(|account| account.settle_time.as_secs()).collect::<Vec<_>>(),
+        [600, 600, 86400]
+    );
+    assert!(settings.warnings.is_empty());
+}
+
+#[rstest]
+#[case("listen = 50051", "listen")]
+#[case("listen = '127.0.0.1'", "listen")]
+#[case("listen = 'localhost:50051'", "listen")]
+#[case("listen = '0.0.0.0:50051'", "listen")]
+#[case("listen = '[::]:50051'", "listen")]
+#[case("listen = '192.0.2.1:50051'", "listen")]
+#[case("ledger = 'recoup.db'", "ledger")]
+#[case("ledger.path = ''", "ledger.path")]
+#[case("ledger.queue_length = 0", "ledger.queue_length")]
+#[case("ledger.batch_size = 1.5", "ledger.batch_size")]
+#[case("log.format = 'JSON'", "log.format")]
+#[case("log.filter = 'a=b=c'", "log.filter")]
+#[case("log.filter = ''", "log.filter")]
+#[case("server.max_wait_ms = -1", "server.max_wait_ms")]
+#[case("server.max_wait_ms = 9223372036854775808", "server.max_wait_ms")]
+#[case("server.drain_ms = '20000'", "server.drain_ms")]
+#[case("server.drain_ms = 600001", "server.drain_ms")]
+#[case("server.max_concurrent_calls = true", "server.max_concurrent_calls")]
+#[case("server.max_streams_per_connection = []", "server.max_streams_per_connection")]
+#[case("server.max_event_streams = 2024-01-01", "server.max_event_streams")]
+#[case("engine.retry_backoff_min_ms = 300001", "engine.retry_backoff_max_ms")]
+#[case("validation.cache_entries.x = 1", "validation.cache_entries")]
+#[case("validation.flights_per_account = 257", "validation.flights_per_account")]
+#[case("account.s.provider = 'sectigo'", "account")]
+#[case("ledger.paths = 'x'", "ledger.paths")]
+#[case("'a.b' = 1", "\"a.b\"")]
+#[case("accounts.x = 'sectigo'", "accounts.x accounts.x.provider")]
+#[case("accounts.Upper.provider = 'sectigo'", "accounts.Upper")]
+#[case("accounts.'a.b'.provider = 'sectigo'", "accounts.\"a.b\"")]
+fn every_fault_has_its_key(#[case] line: &str, #[case] expected: &str) {
+    let found = keys(read(&format!("{line}\n{SECTIGO}"), &[]));
+    assert_eq!(found, expected.split(' ').collect::<Vec<_>>());
+}
+
+#[rstest]
+#[case(SECTIGO, "provider = 1", "provider")]
+#[case(SECTIGO, "provider = 'Sectigo'", "provider")]
+#[case(SECTIGO, "endpoint = 'secure.trust-provider.com'", "endpoint")]
+#[case(SECTIGO, "endpoint = 'http://secure.trust-provider.com'", "endpoint")]
+#[case(SECTIGO, "endpoint = 'http://localhost.example.com'", "endpoint")]
+#[case(SECTIGO, "endpoint = 'http://192.168.0.1'", "endpoint")]
+#[case(SECTIGO, "endpoint = 'http://[::ffff:127.0.0.1]'", "endpoint")]
+#[case(SECTIGO, "endpoint = 'ftp://127.0.0.1'", "endpoint")]
+#[case(SECTIGO, "endpoint = 'https://demo@example.com'", "endpoint")]
+#[case(SECTIGO, "endpoint = 'https://:x@example.com'", "endpoint")]
+#[case(SECTIGO, "endpoint = 'https://example.com/products'", "endpoint")]
+#[case(SECTIGO, "endpoint = 'https://example.com?'", "endpoint")]
+#[case(SECTIGO, "endpoint = 'https://example.com#x'", "endpoint")]
+#[case(SECTIGO, "currency = 'usd'", "currency")]
+#[case(SECTIGO, "currency = 'JPY'", "currency")]
+#[case(NAMECOM, "currency = 'EUR'", "currency")]
+#[case(SECTIGO, "ca_file = '/nowhere/ca.pem'", "ca_file")]
+#[case(SECTIGO, "ca_file = 'Cargo.toml'", "ca_file")]
+#[case(SECTIGO, "connect_timeout_ms = 9", "connect_timeout_ms")]
+#[case(SECTIGO, "total_timeout_ms = 600001", "total_timeout_ms")]
+#[case(SECTIGO, "total_timeout_ms = 4999", "total_timeout_ms")]
+#[case(SECTIGO, "reuse_connections = true", "reuse_connections")]
+#[case(NAMECOM, "reuse_connections = 'true'", "reuse_connections")]
+#[case(SECTIGO, "max_in_flight = 0", "max_in_flight")]
+#[case(SECTIGO, "max_in_flight = 257", "max_in_flight")]
+#[case(SECTIGO, "settle_time_s = 2592001", "settle_time_s")]
+#[case(SECTIGO, "login_name = ''", "login_name")]
+#[case(SECTIGO, "login_name = \"a\\nb\"", "login_name")]
+#[case(NAMECOM, "username = 'a:b'", "username")]
+#[case(NAMECOM, "key_lifetime_s = 43201", "key_lifetime_s")]
+#[case(NAMECOM, "path = '/x'", "path")]
+#[case(SECTIGO, "username = 'demo'", "username")]
+#[case(DEBITSUCCESS, "key_lifetime_s = 1", "key_lifetime_s")]
+#[case(DEBITSUCCESS, "path = 'DSServices.svc'", "path")]
+#[case(DEBITSUCCESS, "path = '/x?wsdl'", "path")]
+#[case(DEBITSUCCESS, "service_namespace = ''", "service_namespace")]
+#[case(DEBITSUCCESS, "data_namespace = 'a\"b'", "data_namespace")]
+#[case(DEBITSUCCESS, "action_prefix = 'a b'", "action_prefix")]
+#[case(SECTIGO, "login_password_env = 'MISSING'", "login_password_env")]
+#[case(SECTIGO, "login_password_env = 'EMPTY'", "login_password_env")]
+#[case(SECTIGO, "login_password_env = 'TWO_LINES'", "login_password_env")]
+#[case(SECTIGO, "login_password_env = 'LONG'", "login_password_env")]
+#[case(SECTIGO, "login_password_env = 'no name'", "login_password_env")]
+#[case(SECTIGO, "login_password_env = 5", "login_password_env")]
+#[case(SECTIGO, "login_password_file = 'x'", "login_password_file")]
+#[case(SECTIGO, "login_passwort_file = 'x'", "login_passwort_file")]
+#[case(NAMECOM, "token = 'x'", "token")]
+fn every_fault_of_an_account_has_its_key(#[case] account: &str, #[case] line: &str, #[case] key: &str) {
+    let set = format!("{key} =");
+    let kept: Vec<&str> = account.lines().filter(|line| !line.trim().starts_with(&set)).collect();
+    let name = account.trim().chars().nth("[accounts.".len()).unwrap();
+    let faults = fault(&format!("{}\n{line}\n", kept.join("\n")), &[]);
+    assert!(faults.starts_with(&format!("accounts.{name}.{key}: ")), "{faults}");
+    assert!(faults.contains("recoup.toml:"), "{faults}");
+}
+
+#[rstest]
+#[case(SECTIGO, &["provider"], &["provider"])]
+#[case(SECTIGO, &["login_name", "login_password_env"], &["login_name", "login_password_file"])]
+#[case(NAMECOM, &["username", "token_env"], &["username", "token_file"])]
+#[case(DEBITSUCCESS, &["endpoint", "currency", "username", "password_env"], &["endpoint", "currency", "username", "password_file"])]
+fn what_is_missing_is_named(#[case] account: &str, #[case] left_out: &[&str], #[case] expected: &[&str]) {
+    let kept = account.lines().filter(|line| !left_out.iter().any(|key| line.trim().starts_with(&format!("{key} ="))));
+    let name = account.trim().chars().nth("[accounts.".len()).unwrap();
+    let faults = read(&kept.collect::<Vec<_>>().join("\n"), &[]).unwrap_err();
+    let found: Vec<&str> = faults.iter().map(|fault| fault.key.as_str()).collect();
+    assert_eq!(found, expected.iter().map(|key| format!("accounts.{name}.{key}")).collect::<Vec<_>>());
+    assert!(
+        faults.iter().all(|fault| fault.source == FaultSource::Absent && fault.sentence.starts_with("is required: "))
+    );
+}
+
+#[test]
+fn without_an_account_there_is_nothing_to_do() {
+    assert_eq!(keys(read("", &[])), ["accounts"]);
+    assert_eq!(keys(read("accounts = {}", &[])), ["accounts"]);
+}
+
+#[test]
+fn all_faults_come_at_once_and_in_the_order_of_mending() {
+    let text = "listen = '0.0.0.0:1'\nlgo.format = 'text'\n[log]\nformat = 'xml'\n[accounts.s]\nprovider = 'sectigo'\nlogin_name = ''\n";
+    let printed = read(text, &[("RECOUP_LEDGER__BATCH_SIZE", "many")]).unwrap_err().to_string();
+    assert_eq!(
+        printed.lines().collect::<Vec<_>>(),
+        [
+            "listen: must be a loopback address: there is no TLS and no authentication yet, so whoever reaches the port could refund \
+             (recoup.toml:1)",
+            "lgo: is no setting; is `log` meant? (recoup.toml:2)",
+            "log.format: must be \"text\" or \"json\" (recoup.toml:4)",
+            "accounts.s.login_name: must be 1 to 64 characters, no control character among them (recoup.toml:7)",
+            "accounts.s.login_password_file: is required: the file that holds the secret; or `login_password_env`, the variable that does",
+            "ledger.batch_size: must be a whole number from 1 to 10000 (RECOUP_LEDGER__BATCH_SIZE)",
+        ]
+    );
+}
+
+#[test]
+fn what_is_no_toml_is_told_without_showing_it() {
+    let faults = read(&format!("listen = '127.0.0.1:0'\ntoken = {SECRET}\n[x\n"), &[]).unwrap_err();
+    let lines: Vec<_> = faults.iter().map(|fault| fault.to_string()).collect();
+    assert!(lines[0].starts_with("recoup.toml:2: is not TOML: "), "{lines:?}");
+    assert!(lines.len() > 1, "{lines:?}");
+    assert!(!faults.to_string().contains("hunter2"), "{faults}");
+}
+
+#[test]
+fn variables_go_over_the_file() {
+    let text = format!("listen = '127.0.0.1:1'\nledger = {{ path = 'file.db', batch_size = 3 }}\n{SECTIGO}");
+    let settings = read(
+        &text,
+        &[
+            ("RECOUP_LISTEN", "[::1]:0"),
+            ("RECOUP_LEDGER__PATH", "variable.db"),
+            ("RECOUP_ACCOUNTS__S__MAX_IN_FLIGHT", "7"),
+            ("RECOUP_ACCOUNTS__NAME_COM__PROVIDER", "namecom"),
+            ("RECOUP_ACCOUNTS__NAME_COM__USERNAME", "demo-test"),
+            ("RECOUP_ACCOUNTS__NAME_COM__TOKEN_ENV", "SECRET"),
+            ("RECOUP_ACCOUNTS__NAME_COM__REUSE_CONNECTIONS", "true"),
+            ("RECOUP_CONFIG", "/some/file"),
+            ("PATH", "/bin"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(settings.listen.to_string(), "[::1]:0");
+    assert_eq!(settings.ledger.path, Path::new("variable.db"));
+    assert_eq!(settings.ledger.batch_size, 3);
+    let accounts: Vec<_> = settings
+        .accounts
+        .iter()
+        .map(|account| (account.name.as_str(), account.max_in_flight, account.reuse_connections))
+        .collect();
+    assert_eq!(accounts, [("name-com", 16, true), ("s", 7, false)]);
+}
+
+#[rstest]
+#[case("RECOUP_LISTE", "127.0.0.1:0", "liste: is no setting; is `RECOUP_LISTEN` meant? (RECOUP_LISTE)")]
+#[case("RECOUP_listen", "127.0.0.1:0", "RECOUP_listen: is no setting; is `RECOUP_LISTEN` meant? (RECOUP_listen)")]
+#[case("RECOUP_LEDGER_PATH", "x", "ledger_path: is no setting (RECOUP_LEDGER_PATH)")]
+#[case(
+    "RECOUP_LEDGER__PATHS",
+    "x",
+    "ledger.paths: is no setting; is `RECOUP_LEDGER__PATH` meant? (RECOUP_LEDGER__PATHS)"
+)]
+#[case("RECOUP_LEDGER__PATH__X", "x", "ledger.path: must be text (RECOUP_LEDGER__PATH__X)")]
+#[case("RECOUP_LEDGER", "x", "ledger: must be a table of settings (RECOUP_LEDGER)")]
+#[case("RECOUP_", "x", "\"\": is no setting (RECOUP_)")]
+#[case("RECOUP___", "x", "\"\": is no setting (RECOUP___)")]
+#[case("RECOUP_LISTEN", "", "listen: must be an IP address and a port, such as \"127.0.0.1:50051\" (RECOUP_LISTEN)")]
+#[case(
+    "RECOUP_ACCOUNTS__S__LOGIN_NAMES",
+    "x",
+    "accounts.s.login_names: is no setting; is `RECOUP_ACCOUNTS__S__LOGIN_NAME` meant? (RECOUP_ACCOUNTS__S__LOGIN_NAMES)"
+)]
+fn a_strange_variable_is_a_fault(#[case] name: &str, #[case] value: &str, #[case] expected: &str) {
+    assert_eq!(fault(SECTIGO, &[(name, value)]), expected);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_variable_that_is_no_text_is_a_fault_only_where_it_is_ours() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let strange = || OsString::from_vec(vec![0xff, b'x']);
+    let mut environment = variables(&[]);
+    environment.insert(strange(), strange());
+    environment.insert("OTHER".into(), strange());
+    assert!(Settings::read(Path::new(""), SECTIGO, &environment).is_ok());
+    environment.insert("RECOUP_LISTEN".into(), strange());
+    assert_eq!(keys(Settings::read(Path::new(""), SECTIGO, &environment)), ["listen"]);
+    environment.remove(OsStr::new("RECOUP_LISTEN"));
+    environment.insert("SECRET".into(), strange());
+    assert_eq!(keys(Settings::read(Path::new(""), SECTIGO, &environment)), ["accounts.s.login_password_env"]);
+}
+
+#[test]
+fn a_secrets_own_variable_may_have_any_name() {
+    let text = SECTIGO.replace("\"SECRET\"", "\"RECOUP_SECTIGO_PASSWORD\"");
+    assert!(read(&text, &[("RECOUP_SECTIGO_PASSWORD", "x")]).is_ok());
+    assert_eq!(keys(read(SECTIGO, &[("RECOUP_SECTIGO_PASSWORD", "x")])), ["sectigo_password"]);
+}
+
+#[rstest]
+#[case(SECTIGO, "login_password")]
+#[case(SECTIGO, "password")]
+#[case(NAMECOM, "token")]
+#[case(DEBITSUCCESS, "password")]
+#[case(DEBITSUCCESS, "passwd")]
+#[case(DEBITSUCCESS, "endpoint")]
+#[case(DEBITSUCCESS, "path")]
+fn a_secret_in_the_file_is_refused_and_never_repeated(#[case] account: &str, #[case] key: &str) {
+    let kept: Vec<&str> = account.lines().filter(|line| !line.trim().starts_with(&format!("{key} ="))).collect();
+    let faults = read(&format!("{}\n{key} = '{SECRET}'\n", kept.join("\n")), &[]).unwrap_err();
+    assert!(faults.to_string().contains(&format!(".{key}: ")), "{faults}");
+    assert!(!format!("{faults} {faults:?}").contains(SECRET), "{faults:?}");
+}
+
+#[test]
+fn a_file_holds_one_secret_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("password");
+    let text = format!(
+        "[accounts.s]\nprovider = 'sectigo'\nlogin_name = 'demo'\nlogin_password_file = '{}'\n",
+        path.display()
+    );
+    assert_eq!(keys(read(&text, &[])), ["accounts.s.login_password_file"], "there is no such file");
+    for (content, expected) in [("x y\n", Some("x y")), ("x\r\n", Some("x")), ("x", Some("x")), (" x ", Some(" x "))]
+        .into_iter()
+        .chain(["", "\n", "x\n\n", "x\ny\n", "x\t", LONG].map(|content| (content, None)))
+    {
+        std::fs::write(&path, content).unwrap();
+        let found = read(&text, &[]).ok().map(|settings| match &settings.accounts[0].login {
+            Login::Sectigo { login_password, .. } => login_password.expose_secret().to_owned(),
+            _ => String::new(),
+        });
+        assert_eq!(found.as_deref(), expected, "{content:?}");
+    }
+    std::fs::write(&path, [0xff]).unwrap();
+    assert_eq!(keys(read(&text, &[])), ["accounts.s.login_password_file"], "it is no text");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_secret_that_everybody_can_read_is_a_warning() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), SECRET).unwrap();
+    let text = SECTIGO
+        .replace("login_password_env = \"SECRET\"", &format!("login_password_file = '{}'", file.path().display()));
+    for (mode, warnings) in [(0o600, 0), (0o640, 0), (0o644, 1)] {
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+        let settings = read(&text, &[]).unwrap();
+        assert_eq!(settings.warnings.len(), warnings, "{mode:o}");
+        assert!(settings.warnings.iter().all(|warning| warning.starts_with("accounts.s.login_password_file: ")));
+    }
+}
+
+#[test]
+fn a_secret_has_one_place_and_a_variable_goes_over_the_file() {
+    assert_eq!(
+        keys(read(&format!("{SECTIGO}login_password_file = '/nowhere'"), &[])),
+        ["accounts.s.login_password_file"]
+    );
+    let in_file = SECTIGO.replace("login_password_env = \"SECRET\"", "login_password_file = '/nowhere'");
+    assert!(read(&in_file, &[("RECOUP_ACCOUNTS__S__LOGIN_PASSWORD_ENV", "SECRET")]).is_ok());
+    let over = read(SECTIGO, &[("RECOUP_ACCOUNTS__S__LOGIN_PASSWORD_FILE", "/nowhere")]);
+    assert_eq!(keys(over), ["accounts.s.login_password_file"], "the file is meant, and it is not there");
+}
+
+#[rstest]
+#[case("http://localhost:7101")]
+#[case("http://127.0.0.1")]
+#[case("http://127.8.9.10:1/")]
+#[case("http://[::1]:7101")]
+#[case("https://example.com:8443")]
+#[case("HTTPS://EXAMPLE.COM")]
+fn an_endpoint_is_https_or_this_machine(#[case] endpoint: &str) {
+    assert!(read(&format!("{SECTIGO}endpoint = '{endpoint}'"), &[]).is_ok());
+}
+
+#[test]
+fn an_account_without_a_provider_gets_no_fault_by_guess() {
+    let text = SECTIGO.replace("provider = \"sectigo\"", "token_env = 'SECRET'\nusername = 'x'\nstrange = 1");
+    assert_eq!(keys(read(&text, &[])), ["accounts.s.strange", "accounts.s.provider"]);
+}
+
+#[test]
+fn the_file_is_the_one_of_the_command_line_or_of_the_variable() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("ledger.path = 'named.db'\n{SECTIGO}")).unwrap();
+    let environment = |pairs: &[(&str, &str)]| variables(pairs).into_iter();
+    let named = file.path().to_str().unwrap();
+    for settings in [
+        Settings::load(Some(file.path()), environment(&[("RECOUP_CONFIG", "/nowhere")])),
+        Settings::load(None, environment(&[("RECOUP_CONFIG", named)])),
+    ] {
+        assert_eq!(settings.unwrap().ledger.path, Path::new("named.db"));
+    }
+    let faults = Settings::load(Some(Path::new("/nowhere/recoup.toml")), environment(&[])).unwrap_err();
+    assert!(faults.to_string().starts_with("/nowhere/recoup.toml: cannot be read: "), "{faults}");
+    assert!(keys(Settings::load(None, environment(&[]))) == ["accounts"]);
+}
+
+#[test]
+fn no_secret_is_shown() {
+    let settings = read(&format!("{SECTIGO}{NAMECOM}{DEBITSUCCESS}"), &[]).unwrap();
+    let summary = settings.summary().join("\n");
+    assert!(!format!("{settings:?} {summary}").contains(SECRET));
+    assert!(summary.contains("account d: Debitsuccess at https://example.com/, AUD, 16 at once, fresh"), "{summary}");
+}
+
+/// The reference with every commented setting set, besides those that `keep_out` names.
+fn reference_in_full(keep_out: &[&str]) -> String {
+    let set = |line: &str| {
+        let setting = line.strip_prefix('#').filter(|rest| rest.starts_with(|first: char| first.is_ascii_lowercase()));
+        let setting = setting.filter(|rest| !keep_out.iter().any(|key| rest.split(' ').next().unwrap().ends_with(key)));
+        setting.unwrap_or(line).to_owned()
+    };
+    REFERENCE.lines().map(set).collect::<Vec<_>>().join("\n")
+}
+
+const REFERENCE_SECRETS: [(&str, &str); 3] =
+    [("SECTIGO_LOGIN_PASSWORD", "x"), ("NAMECOM_TOKEN", "x"), ("DEBITSUCCESS_PASSWORD", "x")];
+
+#[test]
+fn the_reference_can_be_used_and_its_comments_show_the_defaults() {
+    let as_it_is = read(REFERENCE, &REFERENCE_SECRETS).unwrap();
+    let in_full = read(&reference_in_full(&["ca_file", "_file"]), &REFERENCE_SECRETS).unwrap();
+    assert_eq!(format!("{as_it_is:?}"), format!("{in_full:?}"));
+}
+
+#[test]
+fn the_reference_shows_every_setting_and_nothing_else() {
+    let text = reference_in_full(&[]);
+    let environment = variables(&REFERENCE_SECRETS);
+    let mut reader = Reader::new(Path::new(""), &text, &environment).unwrap();
+    Settings::from_reader(&mut reader);
+    let known = reader.known().clone();
+    let shown = reader.paths();
+    assert_eq!(shown.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new(), "shown, but no setting");
+    assert_eq!(known.difference(&shown).collect::<Vec<_>>(), Vec::<&String>::new(), "a setting, but not shown");
+}
+
+#[test]
+fn the_keys_of_one_provider_are_those_that_are_read_for_it() {
+    let own = |account: &str| -> BTreeSet<String> {
+        let environment = variables(&[]);
+        let mut reader = Reader::new(Path::new(""), account, &environment).unwrap();
+        Settings::from_reader(&mut reader);
+        let known = reader.known().iter().filter(|path| path.matches('.').count() == 2);
+        known.map(|path| path.rsplit('.').next().unwrap().to_owned()).collect()
+    };
+    let [sectigo, namecom, debitsuccess] = [SECTIGO, NAMECOM, DEBITSUCCESS].map(own);
+    let common: BTreeSet<String> = &(&sectigo & &namecom) & &debitsuccess;
+    for (keys, (_, declared)) in [sectigo, namecom, debitsuccess].iter().zip(accounts::OWN_KEYS) {
+        assert_eq!(keys - &common, declared.iter().map(|key| (*key).to_owned()).collect());
+    }
+}
+
+/// TOML as somebody might write it: known and unknown keys with values of every kind, in any order.
+fn some_toml() -> impl Strategy<Value = String> {
+    let key = prop_oneof![
+        proptest::sample::select(vec![
+            "listen",
+            "ledger",
+            "ledger.path",
+            "log.filter",
+            "server.drain_ms",
+            "accounts",
+            "accounts.s",
+            "accounts.s.provider",
+            "accounts.s.endpoint",
+            "accounts.s.token",
+            "accounts.s.login_password_env",
+            "accounts.s.login_password_file",
+            "accounts.s.reuse_connections",
+            "[accounts.n]\nprovider",
+            "token_env",
+            "path",
+            "[log]\nformat",
+            "\"\"",
+            "'a.b'.c.d.e",
+        ])
+        .prop_map(str::to_owned),
+        "[a-z_]{1,8}(\\.[a-z]{1,4}){0,6}",
+    ];
+    let value = prop_oneof![
+        Just(format!("'{SECRET}'")),
+        Just(format!("[ '{SECRET}', {{ x = '{SECRET}' }} ]")),
+        Just(format!("{{ x.y.z = '{SECRET}' }}")),
+        Just(format!("'https://demo:{SECRET}@example.com'")),
+        Just(SECRET.to_owned()),
+        Just(format!("\"{SECRET}")),
+        proptest::sample::select(vec![
+            "1",
+            "-0x1",
+            "0xffffffffffffffff",
+            "1e400",
+            "nan",
+            "true",
+            "1979-05-27",
+            "'sectigo'",
+            "'namecom'",
+            "{}"
+        ])
+        .prop_map(str::to_owned),
+    ];
+    proptest::collection::vec((key, value), 0..12)
+        .prop_map(|lines| lines.into_iter().map(|(key, value)| format!("{key} = {value}\n")).collect())
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in "\\PC{0,200}", name in "RECOUP_[A-Z_.a-zé]{0,20}", value in "\\PC{0,20}") {
+        let _ = read(&text, &[(&name, &value)]);
+    }
+
+    #[test]
+    fn no_fault_repeats_a_value(text in some_toml(), name in "RECOUP_(LISTEN|ACCOUNTS__S__(TOKEN|PROVIDER|ENDPOINT)|[A-Z_]{0,9})") {
+        if let Err(faults) = read(&text, &[(&name, SECRET)]) {
+            prop_assert!(!format!("{faults} {faults:?}").contains("hunter2"), "{faults}");
+        }
+    }
+}
+
+#[test]
+fn deep_nesting_is_refused_and_not_followed() {
+    let deep = |count: usize| format!("{}x = 1", "a.".repeat(count));
+    assert_eq!(keys(read(&format!("{}\n{SECTIGO}", deep(50)), &[])), ["a"]);
+    assert!(read(&deep(50_000), &[]).is_err());
+    assert!(read(&format!("x = {}", "[".repeat(50_000)), &[]).is_err());
+    assert!(read(&format!("[{}x]", "a.".repeat(50_000)), &[]).is_err());
+}
