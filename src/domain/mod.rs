@@ -10,6 +10,7 @@
 //! contract   what makes a second send safe at a provider
 //! state      the states and the only moves between them
 //! refund     the refund itself, and how an event changes it
+//! validation where a certificate order's validation stands
 //! clock      time as an argument
 //! ```
 
@@ -21,3 +22,4 @@ pub mod outcome;
 pub mod refund;
 pub mod state;
 pub mod target;
+pub mod validation;

@@ -1,0 +1,402 @@
+//! `ValidationStatusService`: each handler is convert, call, convert.
+
+use std::time::Duration;
+
+use futures_util::stream::BoxStream;
+use secrecy::ExposeSecret;
+use tonic::{Request, Response, Status};
+
+use crate::api::convert::{self, Faults};
+use crate::api::deadline::Deadline;
+use crate::api::status;
+use crate::domain::ids::AccountName;
+use crate::domain::validation::{
+    AgreementStatus, CaaCheckError, CaaCheckResult, CaaCheckStatus, CallbackStatus, ClickThroughState, CsrStatus,
+    DcvMethod, DcvMethodKind, DcvStatus, DomainValidation, MasterAccountState, OrderKey, OrderState,
+    OrganizationStatus, Section, Step, StepState, ValidationStatus, Vocabulary, Word,
+};
+use crate::proto::v1 as proto;
+use crate::proto::v1::validation_status_service_server::ValidationStatusService;
+use crate::validation::{StatusRequest, Validation};
+
+/// The service over one [`Validation`].
+pub(super) struct ValidationApi {
+    validation: Validation,
+}
+
+/// Beyond every certificate's life: who sends more has mistaken the unit.
+const LONGEST_MAX_AGE: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+
+impl ValidationApi {
+    pub(super) fn new(validation: Validation) -> Self {
+        Self { validation }
+    }
+}
+
+#[tonic::async_trait]
+impl ValidationStatusService for ValidationApi {
+    async fn get_validation_status(
+        &self,
+        request: Request<proto::GetValidationStatusRequest>,
+    ) -> Result<Response<proto::GetValidationStatusResponse>, Status> {
+        let deadline = Deadline::of(request.metadata());
+        let request = request.into_inner();
+        let include_upload_token = request.include_upload_token;
+        let request = status_request(request)?;
+        let answer = async { self.validation.get(request).await.map_err(|error| status::of_validation(&error)) };
+        let status = deadline.bound(answer).await?;
+        let validation_status = Some(shown(&status, include_upload_token));
+        Ok(Response::new(proto::GetValidationStatusResponse { validation_status }))
+    }
+
+    type WatchValidationStatusStream = BoxStream<'static, Result<proto::WatchValidationStatusResponse, Status>>;
+
+    async fn watch_validation_status(
+        &self,
+        _request: Request<proto::WatchValidationStatusRequest>,
+    ) -> Result<Response<Self::WatchValidationStatusStream>, Status> {
+        Err(status::not_offered(
+            "this version has no WatchValidationStatus: call GetValidationStatus and compare the fingerprint",
+        ))
+    }
+}
+
+fn status_request(request: proto::GetValidationStatusRequest) -> Result<StatusRequest, Status> {
+    let mut faults = Faults::default();
+    let account = faults.take("account", AccountName::parse(&request.account));
+    let order = OrderKey::new(&request.order_number, request.certificate_id);
+    let order = order.map_err(|wrong| wrong.into_iter().for_each(|fault| faults.add(&fault.field, fault.description)));
+    let max_age = convert::duration("max_age", request.max_age, &mut faults).unwrap_or_default();
+    if max_age > LONGEST_MAX_AGE {
+        faults.add("max_age", "must be at most ten years");
+    }
+    let (account, order) = faults.finish(account.zip(order.ok()))?;
+    Ok(StatusRequest { account, order, max_age })
+}
+
+/// A status as the contract shows it.
+fn shown(status: &ValidationStatus, include_upload_token: bool) -> proto::ValidationStatus {
+    let page = status.page();
+    let token = status.upload_document_token().filter(|_| include_upload_token);
+    proto::ValidationStatus {
+        order_number: page.order_number.clone(),
+        order_state: meaning(page.order_state.as_ref(), order_state).into(),
+        order_status_text: text(page.order_state.as_ref()),
+        product_type: page.product_type,
+        product_name: page.product_name.clone(),
+        certificate_duration_days: page.certificate_duration_days,
+        product_term_days: page.product_term_days,
+        domain_name: page.domain_name.clone(),
+        primary_domain_name: page.primary_domain_name.clone(),
+        max_domains: page.max_domains,
+        max_wildcard_domains: page.max_wildcard_domains,
+        master_account_state: page.master_account_state.map(master_account_state).unwrap_or_default().into(),
+        upload_document_url: page.upload_document_url.clone(),
+        upload_document_token: token.map(|token| token.expose_secret().to_owned()).unwrap_or_default(),
+        csr: page.csr.as_ref().map(csr),
+        dcv: page.dcv.as_ref().map(dcv),
+        agreement: page.agreement.as_ref().map(agreement),
+        callback: page.callback.as_ref().map(callback),
+        organization: page.organization.as_ref().map(organization),
+        second_approval: page.second_approval.as_ref().map(step),
+        fast_service: page.fast_service.as_ref().map(step),
+        caa_check: page.caa_check.as_ref().map(caa_check),
+        action_required: page.action_required().into_iter().map(|one| section(one).into()).collect(),
+        fetch_time: Some(convert::timestamp(status.fetch_time())),
+        fingerprint: status.fingerprint().to_owned(),
+    }
+}
+
+fn csr(csr: &CsrStatus) -> proto::CsrStatus {
+    proto::CsrStatus { step: Some(step(&csr.step)) }
+}
+
+fn dcv(dcv: &DcvStatus) -> proto::DcvStatus {
+    proto::DcvStatus {
+        step: Some(step(&dcv.step)),
+        domains: dcv.domains.iter().map(domain).collect(),
+        csr_md5: dcv.csr_md5.clone(),
+        csr_sha256: dcv.csr_sha256.clone(),
+        unique_value: dcv.unique_value.clone(),
+    }
+}
+
+fn domain(domain: &DomainValidation) -> proto::DomainValidation {
+    proto::DomainValidation {
+        domain_name: domain.domain_name.clone(),
+        state: meaning(domain.state.as_ref(), step_state).into(),
+        state_text: text(domain.state.as_ref()),
+        selected_method: domain.selected_method.clone(),
+        methods: domain.methods.iter().map(method).collect(),
+    }
+}
+
+fn method(method: &DcvMethod) -> proto::DcvMethod {
+    proto::DcvMethod {
+        r#type: meaning(method.kind.as_ref(), method_type).into(),
+        type_text: text(method.kind.as_ref()),
+        title: method.title.clone(),
+        level: method.level.clone(),
+        selected_method: method.selected_method.clone(),
+        options: method.options.clone(),
+    }
+}
+
+fn agreement(agreement: &AgreementStatus) -> proto::AgreementStatus {
+    proto::AgreementStatus {
+        step: Some(step(&agreement.step)),
+        click_through_state: meaning(agreement.click_through_state.as_ref(), click_through_state).into(),
+        click_through_email_address: agreement.click_through_email_address.clone(),
+        last_email_sent_date: agreement.last_email_sent_date.clone(),
+        last_open_date: agreement.last_open_date.clone(),
+    }
+}
+
+fn callback(callback: &CallbackStatus) -> proto::CallbackStatus {
+    proto::CallbackStatus { step: Some(step(&callback.step)), phone_number: callback.phone_number.clone() }
+}
+
+fn organization(organization: &OrganizationStatus) -> proto::OrganizationStatus {
+    proto::OrganizationStatus {
+        step: Some(step(&organization.step)),
+        organization_name: organization.organization_name.as_ref().map(step),
+        legal_existence: organization.legal_existence.as_ref().map(step),
+        assumed_name: organization.assumed_name.as_ref().map(step),
+        physical_existence: organization.physical_existence.as_ref().map(step),
+        operational_existence: organization.operational_existence.as_ref().map(step),
+        trademark_check: organization.trademark_check.as_ref().map(step),
+    }
+}
+
+fn caa_check(check: &CaaCheckStatus) -> proto::CaaCheckStatus {
+    proto::CaaCheckStatus {
+        step: Some(step(&check.step)),
+        latest_errors: check.latest_errors.iter().map(caa_error).collect(),
+    }
+}
+
+fn caa_error(error: &CaaCheckError) -> proto::CaaCheckError {
+    proto::CaaCheckError {
+        lookup_datetime: error.lookup_datetime.clone(),
+        queried_fqdn: error.queried_fqdn.clone(),
+        domain_name: error.domain_name.clone(),
+        result: meaning(error.result.as_ref(), caa_result).into(),
+        result_text: text(error.result.as_ref()),
+    }
+}
+
+fn step(step: &Step) -> proto::Step {
+    proto::Step {
+        title: step.title.clone(),
+        state: meaning(step.state.as_ref(), step_state).into(),
+        state_text: text(step.state.as_ref()),
+        description: step.description.clone(),
+        available_actions: step.available_actions.clone(),
+    }
+}
+
+/// Unspecified where the provider said nothing.
+fn meaning<M: Vocabulary, P: Default>(word: Option<&Word<M>>, shown: impl FnOnce(M) -> P) -> P {
+    word.map(|word| shown(word.meaning())).unwrap_or_default()
+}
+
+fn text<M: Vocabulary>(word: Option<&Word<M>>) -> String {
+    word.map(|word| word.text().to_owned()).unwrap_or_default()
+}
+
+fn order_state(state: OrderState) -> proto::validation_status::OrderState {
+    use proto::validation_status::OrderState as Shown;
+    match state {
+        OrderState::Unrecognized => Shown::Unrecognized,
+        OrderState::Current => Shown::Current,
+        OrderState::AwaitingPayment => Shown::AwaitingPayment,
+        OrderState::PaymentPromised => Shown::PaymentPromised,
+        OrderState::Pending => Shown::Pending,
+        OrderState::AwaitingAuthorization => Shown::AwaitingAuthorization,
+        OrderState::Processed => Shown::Processed,
+        OrderState::Rejected => Shown::Rejected,
+        OrderState::Refunded => Shown::Refunded,
+        OrderState::ProviderError => Shown::ProviderError,
+    }
+}
+
+fn master_account_state(state: MasterAccountState) -> proto::validation_status::MasterAccountState {
+    use proto::validation_status::MasterAccountState as Shown;
+    match state {
+        MasterAccountState::Unrecognized(_) => Shown::Unrecognized,
+        MasterAccountState::NotRequired => Shown::NotRequired,
+        MasterAccountState::NotCompleted => Shown::NotCompleted,
+        MasterAccountState::Completed => Shown::Completed,
+        MasterAccountState::InProgress => Shown::InProgress,
+        MasterAccountState::Rejected => Shown::Rejected,
+    }
+}
+
+fn section(section: Section) -> proto::validation_status::Section {
+    use proto::validation_status::Section as Shown;
+    match section {
+        Section::Csr => Shown::Csr,
+        Section::Dcv => Shown::Dcv,
+        Section::Agreement => Shown::Agreement,
+        Section::Callback => Shown::Callback,
+        Section::Organization => Shown::Organization,
+        Section::SecondApproval => Shown::SecondApproval,
+        Section::FastService => Shown::FastService,
+        Section::CaaCheck => Shown::CaaCheck,
+    }
+}
+
+fn step_state(state: StepState) -> proto::StepState {
+    match state {
+        StepState::Unrecognized => proto::StepState::Unrecognized,
+        StepState::NotApplicable => proto::StepState::NotApplicable,
+        StepState::ActionRequired => proto::StepState::ActionRequired,
+        StepState::InProgress => proto::StepState::InProgress,
+        StepState::Completed => proto::StepState::Completed,
+        StepState::Unknown => proto::StepState::Unknown,
+    }
+}
+
+fn method_type(kind: DcvMethodKind) -> proto::dcv_method::Type {
+    match kind {
+        DcvMethodKind::Unrecognized => proto::dcv_method::Type::Unrecognized,
+        DcvMethodKind::WhoisEmail => proto::dcv_method::Type::WhoisEmail,
+        DcvMethodKind::Email => proto::dcv_method::Type::Email,
+        DcvMethodKind::CsrHash => proto::dcv_method::Type::CsrHash,
+        DcvMethodKind::Manual => proto::dcv_method::Type::Manual,
+    }
+}
+
+fn click_through_state(state: ClickThroughState) -> proto::agreement_status::ClickThroughState {
+    use proto::agreement_status::ClickThroughState as Shown;
+    match state {
+        ClickThroughState::Unrecognized => Shown::Unrecognized,
+        ClickThroughState::NotExecuted => Shown::NotExecuted,
+        ClickThroughState::Executed => Shown::Executed,
+    }
+}
+
+fn caa_result(result: CaaCheckResult) -> proto::caa_check_error::Result {
+    use proto::caa_check_error::Result as Shown;
+    match result {
+        CaaCheckResult::Unrecognized => Shown::Unrecognized,
+        CaaCheckResult::Empty => Shown::Empty,
+        CaaCheckResult::Authorized => Shown::Authorized,
+        CaaCheckResult::NotAuthorized => Shown::NotAuthorized,
+        CaaCheckResult::Error => Shown::Error,
+        CaaCheckResult::Timeout => Shown::Timeout,
+        CaaCheckResult::UnrecognizedCriticalTag => Shown::UnrecognizedCriticalTag,
+        CaaCheckResult::MalformedResponse => Shown::MalformedResponse,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use secrecy::SecretString;
+    use tonic_types::StatusExt;
+
+    use super::*;
+    use crate::domain::clock::Timestamp;
+    use crate::domain::validation::{Page, StatusAnswer};
+
+    fn seconds(seconds: i64, nanos: i32) -> Option<prost_types::Duration> {
+        Some(prost_types::Duration { seconds, nanos })
+    }
+
+    fn request() -> proto::GetValidationStatusRequest {
+        proto::GetValidationStatusRequest {
+            account: "sectigo".to_owned(),
+            order_number: "3000001".to_owned(),
+            ..Default::default()
+        }
+    }
+
+    #[rstest]
+    #[case(request(), &[])]
+    #[case(proto::GetValidationStatusRequest { max_age: seconds(86_400, 1), certificate_id: 1, ..request() }, &[])]
+    #[case(proto::GetValidationStatusRequest { max_age: seconds(-1, 0), ..request() }, &["max_age"])]
+    #[case(proto::GetValidationStatusRequest { max_age: seconds(0, -1), ..request() }, &["max_age"])]
+    #[case(proto::GetValidationStatusRequest { max_age: seconds(i64::MIN, i32::MIN), ..request() }, &["max_age"])]
+    #[case(proto::GetValidationStatusRequest { max_age: seconds(i64::MAX, i32::MAX), ..request() }, &["max_age"])]
+    #[case(proto::GetValidationStatusRequest { max_age: seconds(320_000_000, 0), ..request() }, &["max_age"])]
+    #[case(proto::GetValidationStatusRequest { certificate_id: 10_000_000_000_000_000, ..request() }, &["certificate_id"])]
+    #[case(
+        proto::GetValidationStatusRequest {
+            account: "No Account".to_owned(),
+            order_number: "x".repeat(65),
+            max_age: seconds(-5, 0),
+            certificate_id: -1,
+            include_upload_token: true,
+        },
+        &["account", "order_number", "certificate_id", "max_age"]
+    )]
+    #[case(proto::GetValidationStatusRequest::default(), &["account", "order_number"])]
+    fn every_wrong_field_is_named_at_once(#[case] request: proto::GetValidationStatusRequest, #[case] wrong: &[&str]) {
+        let named: Vec<String> = match status_request(request) {
+            Ok(_) => Vec::new(),
+            Err(status) => {
+                assert_eq!(status.code(), tonic::Code::InvalidArgument);
+                let violations = status.get_details_bad_request().unwrap().field_violations;
+                violations.into_iter().map(|violation| violation.field).collect()
+            }
+        };
+        assert_eq!(named, wrong);
+    }
+
+    #[test]
+    fn the_token_is_shown_to_who_asks_for_it() {
+        let token = Some(SecretString::from("eyJ.token"));
+        let answer = StatusAnswer { page: Page::default(), upload_document_token: token };
+        let status = ValidationStatus::new(answer, Timestamp::from_micros(1_750_000_000_500_000));
+        assert_eq!(shown(&status, true).upload_document_token, "eyJ.token");
+        let without = shown(&status, false);
+        assert_eq!(without.upload_document_token, "");
+        assert_eq!(without.fetch_time, Some(prost_types::Timestamp { seconds: 1_750_000_000, nanos: 500_000_000 }));
+        assert_eq!(without.fingerprint, status.fingerprint());
+    }
+
+    /// The words of the domain against the names of the contract: `AwaitingPayment` and `ORDER_STATE_AWAITING_PAYMENT`.
+    fn names_agree<M: Vocabulary>(prefix: &str, shown: impl Fn(M) -> &'static str) {
+        let meanings = M::WORDS.iter().map(|(_, meaning)| *meaning).chain([M::UNRECOGNIZED]);
+        for meaning in meanings {
+            let name = shown(meaning).strip_prefix(prefix).unwrap().replace('_', "").to_lowercase();
+            assert_eq!(name, format!("{meaning:?}").to_lowercase());
+        }
+    }
+
+    #[test]
+    fn every_word_is_shown_as_itself() {
+        names_agree("ORDER_STATE_", |state| order_state(state).as_str_name());
+        names_agree("STEP_STATE_", |state| step_state(state).as_str_name());
+        names_agree("TYPE_", |kind| method_type(kind).as_str_name());
+        names_agree("CLICK_THROUGH_STATE_", |state| click_through_state(state).as_str_name());
+        names_agree("RESULT_", |result| caa_result(result).as_str_name());
+    }
+
+    #[rstest]
+    #[case(-1, "NOT_REQUIRED")]
+    #[case(0, "NOT_COMPLETED")]
+    #[case(1, "COMPLETED")]
+    #[case(2, "IN_PROGRESS")]
+    #[case(3, "REJECTED")]
+    #[case(4, "UNRECOGNIZED")]
+    fn every_state_of_the_master_account_is_shown_as_itself(#[case] number: i32, #[case] name: &str) {
+        let shown = master_account_state(MasterAccountState::read(number));
+        assert_eq!(shown.as_str_name(), format!("MASTER_ACCOUNT_STATE_{name}"));
+    }
+
+    #[test]
+    fn what_the_provider_left_out_is_unset() {
+        let page = Page { dcv: Some(DcvStatus::default()), ..Page::default() };
+        let status =
+            ValidationStatus::new(StatusAnswer { page, upload_document_token: None }, Timestamp::from_seconds(0));
+        let expected = proto::ValidationStatus {
+            dcv: Some(proto::DcvStatus { step: Some(proto::Step::default()), ..Default::default() }),
+            fetch_time: Some(prost_types::Timestamp::default()),
+            fingerprint: status.fingerprint().to_owned(),
+            ..Default::default()
+        };
+        assert_eq!(shown(&status, true), expected);
+    }
+}

@@ -1,0 +1,607 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use proptest::prelude::*;
+use rstest::rstest;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::*;
+use crate::domain::clock::Timestamp;
+use crate::domain::validation::*;
+use crate::providers::http::{HttpClient, HttpSettings};
+use crate::providers::peer::{Peer, Script};
+
+/// Sectigo's own sample.
+const MARK_CERTIFICATE: &str = include_str!("../testdata/mark_certificate.json");
+/// Every documented member once at least.
+const EVERY_SECTION: &str = include_str!("../testdata/every_section.json");
+const EVERY_SECTION_ORDER: &str = "3000002";
+const PASSWORD: &str = "c4nary-secret";
+
+fn read_as(status: u16, body: &[u8], order_number: &str) -> Result<StatusAnswer, StatusError> {
+    let answer = Answer { status, headers: HeaderMap::new(), body: Bytes::copy_from_slice(body) };
+    let mask = Mask::new("demo", &SecretString::from(PASSWORD));
+    read_validation_status(&answer, &OrderKey::new(order_number, 0).unwrap(), &mask)
+}
+
+fn read(body: impl AsRef<[u8]>) -> Result<StatusAnswer, StatusError> {
+    read_as(200, body.as_ref(), EVERY_SECTION_ORDER)
+}
+
+/// An answer for the order with these members besides its number.
+fn page_with(members: &str) -> Result<Page, String> {
+    let body = format!("{{\"errorCode\":0,\"data\":{{\"orderNumber\":\"{EVERY_SECTION_ORDER}\",{members}}}}}");
+    match read(body) {
+        Ok(answer) => Ok(answer.page),
+        Err(StatusError::Protocol { problem }) => Err(problem),
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+fn word<M: Vocabulary>(text: &str) -> Option<Word<M>> {
+    Word::read(text.to_owned())
+}
+
+fn step(title: &str, state: &str, description: &str, actions: &[&str]) -> Step {
+    Step {
+        title: title.to_owned(),
+        state: word(state),
+        description: description.to_owned(),
+        available_actions: actions.iter().map(|action| (*action).to_owned()).collect(),
+    }
+}
+
+fn method(kind: &str, title: &str, level: &str, selected: &str, options: &[&str]) -> DcvMethod {
+    DcvMethod {
+        kind: word(kind),
+        title: title.to_owned(),
+        level: level.to_owned(),
+        selected_method: selected.to_owned(),
+        options: options.iter().map(|option| (*option).to_owned()).collect(),
+    }
+}
+
+#[test]
+fn the_documents_own_sample_comes_back_with_every_field_in_its_place() {
+    let answer = read_as(200, MARK_CERTIFICATE.as_bytes(), "yourOrderNumber").unwrap();
+    assert!(answer.upload_document_token.is_none());
+    let expected = Page {
+        order_number: "yourOrderNumber".to_owned(),
+        product_type: 801,
+        product_name: "Verified Mark Certificate (VMC)".to_owned(),
+        certificate_duration_days: 365,
+        product_term_days: 365,
+        order_state: word("Pending"),
+        domain_name: "Multiple domains".to_owned(),
+        max_domains: 2,
+        csr: Some(CsrStatus {
+            step: step("Submit your CSR", "Completed", "You have already submitted your CSR.", &[]),
+        }),
+        agreement: Some(AgreementStatus {
+            step: step("Agreement Execution", "ActionRequired", "", &["canUpdateEmailAddress", "resendAgreementEmail"]),
+            click_through_state: word("notExecuted"),
+            click_through_email_address: String::new(),
+            last_email_sent_date: "2025-06-11".to_owned(),
+            last_open_date: "2025-06-12".to_owned(),
+        }),
+        callback: Some(CallbackStatus {
+            step: step("Order Authorization", "NotApplicable", "", &[]),
+            phone_number: String::new(),
+        }),
+        organization: Some(OrganizationStatus {
+            step: step("Organization Validation", "NotApplicable", "", &[]),
+            ..OrganizationStatus::default()
+        }),
+        second_approval: Some(step("Second Approval", "NotApplicable", "", &[])),
+        fast_service: Some(step("Fast Service Certificate", "NotApplicable", "", &[])),
+        caa_check: Some(CaaCheckStatus {
+            step: step("CAA Check", "NotApplicable", "", &[]),
+            latest_errors: Vec::new(),
+        }),
+        ..Page::default()
+    };
+    assert_eq!(answer.page, expected);
+    assert_eq!(answer.page.action_required(), [Section::Agreement]);
+}
+
+#[test]
+fn an_order_with_everything_comes_back_with_every_field_in_its_place() {
+    let answer = read(EVERY_SECTION).unwrap();
+    assert_eq!(answer.upload_document_token.as_ref().unwrap().expose_secret(), "canary-upload-token");
+    assert!(!format!("{answer:?}").contains("canary"));
+    let methods = |domain: &str, mail: &str, hash: &str| {
+        let (admin, hostmaster) = (format!("admin@{domain}"), format!("hostmaster@{domain}"));
+        vec![
+            method("whoisEmail", "WHOIS e-mail", "", "", &[format!("registrant@{domain}").as_str()]),
+            method("email", "E-mail", "2", mail, &[admin.as_str(), hostmaster.as_str()]),
+            method("csrHash", "CSR hash", "", hash, &["CNAME CSR Hash", "HTTP CSR Hash", "HTTPS CSR Hash"]),
+            method("manual", "Manual", "", "", &["Manual"]),
+        ]
+    };
+    let expected = Page {
+        order_number: "3000002".to_owned(),
+        order_state: word("Awaiting Authorization"),
+        product_type: 287,
+        product_name: "EV Multi-Domain SSL".to_owned(),
+        certificate_duration_days: 396,
+        product_term_days: 730,
+        domain_name: "Multiple domains".to_owned(),
+        primary_domain_name: "example.com".to_owned(),
+        max_domains: 5,
+        max_wildcard_domains: 2,
+        master_account_state: Some(MasterAccountState::InProgress),
+        upload_document_url: "https://upload.example.com/orders/3000002".to_owned(),
+        csr: Some(CsrStatus {
+            step: step(
+                "Submit your CSR",
+                "ActionRequired",
+                "Please submit a CSR.",
+                &["needProvideCSR", "canReplaceCSR"],
+            ),
+        }),
+        dcv: Some(DcvStatus {
+            step: step(
+                "Domain Control Validation",
+                "InProgress",
+                "Please prove control of your domains.",
+                &["selectDCVMethod", "canChangeDCVMethod", "enterDCVCode"],
+            ),
+            domains: vec![
+                DomainValidation {
+                    domain_name: "example.com".to_owned(),
+                    state: word("Completed"),
+                    selected_method: "CNAME CSR Hash".to_owned(),
+                    methods: methods("example.com", "", "CNAME CSR Hash"),
+                },
+                DomainValidation {
+                    domain_name: "www.example.net".to_owned(),
+                    state: word("InProgress"),
+                    selected_method: "admin@example.net".to_owned(),
+                    methods: methods("example.net", "admin@example.net", ""),
+                },
+            ],
+            csr_md5: "4F2C9E5A1B7D8C3E6F0A9B8C7D6E5F41".to_owned(),
+            csr_sha256: "9F86D081884C7D659A2FEAA0C55AD015A3BF4F1B2B0B822CD15D6C15B0F00A08".to_owned(),
+            unique_value: "q1w2e3r4t5".to_owned(),
+        }),
+        agreement: Some(AgreementStatus {
+            step: step(
+                "Agreement Execution",
+                "Completed",
+                "The agreement is executed.",
+                &["canUpdateEmailAddress", "resendAgreementEmail", "needUpdateEmailAddress"],
+            ),
+            click_through_state: word("Executed"),
+            click_through_email_address: "legal@example.com".to_owned(),
+            last_email_sent_date: "2025-06-11".to_owned(),
+            last_open_date: "2025-06-12".to_owned(),
+        }),
+        callback: Some(CallbackStatus {
+            step: step(
+                "Order Authorization",
+                "ActionRequired",
+                "Please take our call.",
+                &[
+                    "callMeNow",
+                    "callMeLater",
+                    "provideCorrectPhoneNumber",
+                    "enterCallbackCode",
+                    "requestManualCallback",
+                ],
+            ),
+            phone_number: "+1 555 0100".to_owned(),
+        }),
+        organization: Some(OrganizationStatus {
+            step: step(
+                "Organization Validation",
+                "InProgress",
+                "We are looking into your organization.",
+                &["uploadDocument"],
+            ),
+            organization_name: Some(step("Organization Name", "Completed", "The name is confirmed.", &[])),
+            legal_existence: Some(step("Legal Existence", "InProgress", "We are checking the register.", &[])),
+            assumed_name: Some(step("Assumed Name", "NotApplicable", "There is none.", &[])),
+            physical_existence: Some(step("Physical Existence", "Completed", "The address is confirmed.", &[])),
+            operational_existence: Some(step(
+                "Operational Existence",
+                "InProgress",
+                "We are checking the operation.",
+                &[],
+            )),
+            trademark_check: Some(step("Brand Validation", "NotApplicable", "There is no brand.", &[])),
+        }),
+        second_approval: Some(step("Second Approval", "Unknown", "We do not know yet.", &[])),
+        fast_service: Some(step("Fast Service Certificate", "NotApplicable", "Not ordered.", &[])),
+        caa_check: Some(CaaCheckStatus {
+            step: step("CAA Check", "ActionRequired", "A record forbids us to issue.", &[]),
+            latest_errors: vec![
+                CaaCheckError {
+                    lookup_datetime: "2025-06-12 13:45:10".to_owned(),
+                    queried_fqdn: "www.example.net".to_owned(),
+                    domain_name: "example.net".to_owned(),
+                    result: word("Not Authorized"),
+                },
+                CaaCheckError {
+                    lookup_datetime: "2025-06-12 13:45:11".to_owned(),
+                    queried_fqdn: "example.com".to_owned(),
+                    domain_name: "example.com".to_owned(),
+                    result: word("Timeout!"),
+                },
+            ],
+        }),
+    };
+    assert_eq!(answer.page, expected);
+    assert_eq!(answer.page.action_required(), [Section::Csr, Section::Callback, Section::CaaCheck]);
+}
+
+#[rstest]
+#[case::nothing_else("\"x\":1", "")]
+#[case::null_is_absent("\"orderStatus\":null,\"csrStatus\":null,\"productType\":null,\"maStatus\":null", "")]
+#[case::null_in_a_list("\"csrStatus\":{\"availableActions\":[null,null]}", "?")]
+#[case::not_documented("\"nextYear\":{\"a\":[1,2.5,true,{}]},\"nextYear\":[]", "")]
+#[case::empty_texts("\"orderStatus\":\"\",\"domainName\":\"\"", "")]
+fn what_is_not_there_is_no_fault(#[case] members: &str, #[case] section: &str) {
+    let mut expected = Page { order_number: EVERY_SECTION_ORDER.to_owned(), ..Page::default() };
+    if !section.is_empty() {
+        expected.csr = Some(CsrStatus::default());
+    }
+    assert_eq!(page_with(members), Ok(expected));
+}
+
+#[rstest]
+#[case::one("{\"result\":\"Empty\"}", &["Empty"])]
+#[case::many("[{\"result\":\"ERROR!\"},{\"result\":\"Malformed Response\"}]", &["ERROR!", "Malformed Response"])]
+#[case::none("[]", &[])]
+#[case::null("null", &[])]
+fn caa_errors_are_an_object_or_a_list(#[case] errors: &str, #[case] expected: &[&str]) {
+    let page = page_with(&format!("\"caaCheckStatus\":{{\"latestCAACheckErrors\":{errors}}}")).unwrap();
+    let errors = page.caa_check.unwrap().latest_errors;
+    assert_eq!(errors.iter().map(|error| error.result.as_ref().unwrap().text()).collect::<Vec<_>>(), expected);
+}
+
+#[rstest]
+#[case("Somewhat New", OrderState::Unrecognized)]
+#[case("processed", OrderState::Unrecognized)]
+#[case("Processed", OrderState::Processed)]
+#[case("ERROR!!!", OrderState::ProviderError)]
+fn an_order_state_is_kept_as_it_was_said(#[case] text: &str, #[case] meaning: OrderState) {
+    let state = page_with(&format!("\"orderStatus\":\"{text}\"")).unwrap().order_state.unwrap();
+    assert_eq!((state.meaning(), state.text()), (meaning, text));
+}
+
+#[rstest]
+#[case("\"productType\":\"801\"", "data.productType must be an integer of 32 bits and is a string")]
+#[case("\"productType\":801.0", "data.productType must be an integer of 32 bits and is a number")]
+#[case("\"productType\":2147483648", "data.productType does not fit 32 bits")]
+#[case("\"productTerm\":99999999999999999999", "data.productTerm must be an integer of 32 bits and is a number")]
+#[case("\"maStatus\":true", "data.maStatus must be an integer of 32 bits and is a boolean")]
+#[case("\"orderStatus\":5", "data.orderStatus must be a string and is an integer")]
+#[case("\"uploadDocumentToken\":[\"canary\"]", "data.uploadDocumentToken must be a string and is an array")]
+#[case("\"csrStatus\":\"Completed\"", "data.csrStatus must be an object and is a string")]
+#[case("\"csrStatus\":[\"title\",\"Completed\"]", "data.csrStatus must be an object and is an array")]
+#[case(
+    "\"csrStatus\":{\"availableActions\":\"canary\"}",
+    "data.csrStatus.availableActions must be an array and is a string"
+)]
+#[case(
+    "\"csrStatus\":{\"availableActions\":[\"a\",{}]}",
+    "data.csrStatus.availableActions[1] must be a string and is an object"
+)]
+#[case(
+    "\"dcvStatus\":{\"domains\":[{\"methods\":{}}]}",
+    "data.dcvStatus.domains[0].methods must be an array and is an object"
+)]
+#[case(
+    "\"dcvStatus\":{\"domains\":[{},null,{\"methods\":[{},{\"options\":[7]}]}]}",
+    "data.dcvStatus.domains[2].methods[1].options[0] must be a string and is an integer"
+)]
+#[case(
+    "\"organizationStatus\":{\"legalExistence\":{\"status\":[]}}",
+    "data.organizationStatus.legalExistence.status must be a string and is an array"
+)]
+#[case(
+    "\"caaCheckStatus\":{\"latestCAACheckErrors\":\"canary\"}",
+    "data.caaCheckStatus.latestCAACheckErrors must be an object or an array and is a string"
+)]
+#[case(
+    "\"caaCheckStatus\":{\"latestCAACheckErrors\":[3]}",
+    "data.caaCheckStatus.latestCAACheckErrors[0] must be an object and is an integer"
+)]
+#[case("\"domainName\":\"a\",\"domainName\":\"a\"", "data.domainName is there twice")]
+#[case("\"domainName\":null,\"domainName\":\"a\"", "data.domainName is there twice")]
+#[case("\"fsupStatus\":{},\"fsupStatus\":{}", "data.fsupStatus is there twice")]
+fn a_wrong_member_is_named_by_its_path_and_never_shown(#[case] members: &str, #[case] problem: &str) {
+    assert_eq!(page_with(members), Err(problem.to_owned()));
+}
+
+#[rstest]
+#[case(4096, 1000, "")]
+#[case(4097, 0, "data.domainName is longer than 4096 bytes")]
+#[case(0, 1001, "data.csrStatus.availableActions holds more than 1000 items")]
+fn texts_and_lists_have_a_bound(#[case] bytes: usize, #[case] items: usize, #[case] problem: &str) {
+    let actions = vec!["\"a\""; items].join(",");
+    let read = page_with(&format!(
+        "\"domainName\":\"{}\",\"csrStatus\":{{\"availableActions\":[{actions}]}}",
+        "x".repeat(bytes)
+    ));
+    assert_eq!(read.map(|_| ()).err().unwrap_or_default(), problem);
+}
+
+#[test]
+fn an_answer_of_a_hundred_thousand_values_is_refused() {
+    let lists = vec!["0"; 100_001].join(",");
+    assert_eq!(page_with(&format!("\"x\":[{lists}]")), Err("the body holds more than 100000 values".to_owned()));
+}
+
+#[rstest]
+#[case::empty(b"".to_vec(), "the body is empty")]
+#[case::blank(b" \r\n\t".to_vec(), "the body is empty")]
+#[case::html(b"<html><body>502 Bad Gateway</body></html>".to_vec(), "the body is not JSON, at line 1 column 1")]
+#[case::newline_text(b"-16\nPermission denied!".to_vec(), "the body is not JSON, at line 2 column 1")]
+#[case::truncated(EVERY_SECTION.as_bytes()[..EVERY_SECTION.len() / 2].to_vec(), "the body ends in the middle")]
+#[case::nan(b"{\"errorCode\":NaN}".to_vec(), "the body is not JSON, at line 1")]
+#[case::infinity(b"{\"errorCode\":1e999}".to_vec(), "the body is not JSON, at line 1")]
+#[case::deep([b"{\"errorCode\":0,\"x\":".as_slice(), &[b'['; 100_000]].concat(), "the body is not JSON, at line 1")]
+#[case::not_utf8(b"{\"errorCode\":0,\"data\":{\"orderNumber\":\"\xFF\"}}".to_vec(), "the body is not UTF-8")]
+#[case::utf16(b"\xFF\xFE{\0}\0".to_vec(), "the body is not UTF-8")]
+#[case::half_a_surrogate(b"{\"errorMessage\":\"\\ud800\"}".to_vec(), "the body is not JSON, at line 1")]
+#[case::two_texts(b"{\"errorCode\":0}{\"errorCode\":0}".to_vec(), "the body is not JSON, at line 1 column 16")]
+#[case::array(b"[{\"errorCode\":0}]".to_vec(), "the body must be an object and is an array")]
+#[case::null(b"null".to_vec(), "the body must be an object and is null")]
+#[case::no_code(b"{\"data\":{\"orderNumber\":\"3000002\"}}".to_vec(), "errorCode is missing")]
+#[case::code_as_text(b"{\"errorCode\":\"0\"}".to_vec(), "errorCode must be an integer of 32 bits and is a string")]
+#[case::two_codes(b"{\"errorCode\":0,\"errorCode\":-16}".to_vec(), "errorCode is there twice")]
+#[case::huge_code(b"{\"errorCode\":-99999999999}".to_vec(), "errorCode does not fit 32 bits")]
+#[case::message_as_list(b"{\"errorCode\":-4,\"errorMessage\":[]}".to_vec(), "errorMessage must be a string and is an array")]
+#[case::no_data(b"{\"errorCode\":0,\"errorMessage\":\"\"}".to_vec(), "data is missing")]
+#[case::null_data(b"{\"errorCode\":0,\"data\":null}".to_vec(), "data is missing")]
+#[case::data_as_list(b"{\"errorCode\":0,\"data\":[\"3000002\"]}".to_vec(), "data must be an object and is an array")]
+#[case::no_order(b"{\"errorCode\":0,\"data\":{}}".to_vec(), "data.orderNumber: the answer is for another order")]
+#[case::other_order(
+    b"{\"errorCode\":0,\"data\":{\"orderNumber\":\"3000003\"}}".to_vec(),
+    "data.orderNumber: the answer is for another order"
+)]
+#[case::order_as_number(
+    b"{\"errorCode\":0,\"data\":{\"orderNumber\":3000002}}".to_vec(),
+    "data.orderNumber must be a string and is an integer"
+)]
+fn what_nobody_documents_is_not_believed(#[case] body: Vec<u8>, #[case] expected: &str) {
+    match read(&body) {
+        Err(StatusError::Protocol { problem }) => assert!(problem.starts_with(expected), "{problem}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// In one line, so that a table can name it.
+fn kind(error: &StatusError) -> String {
+    match error {
+        StatusError::Unreachable { why } => format!("unreachable, {why}"),
+        StatusError::Timeout => "timeout".to_owned(),
+        StatusError::Protocol { problem } => format!("protocol, {problem}"),
+        StatusError::CredentialsRefused { code, message } => format!("credentials {code}, {message}"),
+        StatusError::OrderNotFound { order_number, code, message } => {
+            format!("not found {order_number} {code}, {message}")
+        }
+        StatusError::Refused { code, message } => format!("refused {code}, {message}"),
+    }
+}
+
+#[rstest]
+#[case(-1, "Request was not made over https!", "refused -1, Request was not made over https!")]
+#[case(-2, "'x' is an unrecognised argument!", "refused -2, 'x' is an unrecognised argument!")]
+#[case(-3, "The 'orderNumber' argument is missing!", "refused -3, The 'orderNumber' argument is missing!")]
+#[case(
+    -4,
+    "The value of the 'orderNumber' argument is invalid!",
+    "not found 3000002 -4, The value of the 'orderNumber' argument is invalid!"
+)]
+#[case(
+    -4,
+    "The value of the 'CertificateID' argument is invalid!",
+    "refused -4, The value of the 'CertificateID' argument is invalid!"
+)]
+#[case(-4, "", "not found 3000002 -4, ")]
+#[case(
+    -14,
+    "An unknown error occurred!",
+    "unreachable, the provider answers -14: An unknown error occurred!"
+)]
+#[case(-16, "Incorrect login details", "credentials -16, Incorrect login details")]
+#[case(-16, "c4nary-secret\u{7}", "credentials -16, ***\\u{7}")]
+#[case(-17, "Request used GET rather than POST!", "refused -17, Request used GET rather than POST!")]
+#[case(-20, "rejected", "refused -20, rejected")]
+#[case(-42, "maximum calls reached", "unreachable, the provider answers -42: maximum calls reached")]
+#[case(-91, "Permission denied Context", "refused -91, Permission denied Context")]
+#[case(-160, "General error", "unreachable, the provider answers -160: General error")]
+#[case(-9999, "Something new", "refused -9999, Something new")]
+#[case(1, "Payment required", "refused 1, Payment required")]
+fn every_code_means_one_thing(#[case] code: i32, #[case] message: &str, #[case] expected: &str) {
+    let body = serde_json::json!({ "errorCode": code, "errorMessage": message, "data": 7 }).to_string();
+    assert_eq!(kind(&read(body).unwrap_err()), expected);
+}
+
+#[rstest]
+#[case(500, "unreachable, HTTP 500")]
+#[case(503, "unreachable, HTTP 503")]
+#[case(429, "unreachable, HTTP 429")]
+#[case(201, "protocol, HTTP 201")]
+#[case(302, "protocol, HTTP 302")]
+#[case(403, "protocol, HTTP 403")]
+#[case(404, "protocol, HTTP 404")]
+fn another_http_status_is_no_page(#[case] status: u16, #[case] expected: &str) {
+    let error = read_as(status, EVERY_SECTION.as_bytes(), EVERY_SECTION_ORDER).unwrap_err();
+    assert_eq!(kind(&error), expected);
+}
+
+fn fingerprint(body: &str) -> String {
+    ValidationStatus::new(read(body).unwrap(), Timestamp::from_seconds(0)).fingerprint().to_owned()
+}
+
+/// Every leaf of the fixture, changed alone: a member that the reader forgets would leave the fingerprint as it was.
+#[test]
+fn the_fingerprint_changes_with_every_single_member() {
+    let whole: serde_json::Value = serde_json::from_str(EVERY_SECTION).unwrap();
+    let before = fingerprint(EVERY_SECTION);
+    let mut seen = std::collections::BTreeSet::from([before.clone()]);
+    let mut leaves = Vec::new();
+    collect_leaves(&whole["data"], "/data", &mut leaves);
+    assert!(leaves.len() > 110, "{}", leaves.len());
+    for leaf in leaves {
+        let mut changed = whole.clone();
+        let value = changed.pointer_mut(&leaf).unwrap();
+        *value = match value {
+            serde_json::Value::String(text) => format!("{text}x").into(),
+            ref number => (number.as_i64().unwrap() + 1).into(),
+        };
+        if leaf == "/data/orderNumber" {
+            continue;
+        }
+        let after = fingerprint(&changed.to_string());
+        if leaf == "/data/uploadDocumentToken" {
+            assert_eq!(after, before);
+        } else {
+            assert!(seen.insert(after), "{leaf} does not count");
+        }
+    }
+}
+
+#[test]
+fn the_fingerprint_stays_where_only_the_writing_changes() {
+    let whole: serde_json::Value = serde_json::from_str(EVERY_SECTION).unwrap();
+    // Compact, and its members in alphabetical order.
+    assert_eq!(fingerprint(&whole.to_string()), fingerprint(EVERY_SECTION));
+    assert_eq!(
+        fingerprint(&EVERY_SECTION.replace("\"data\": {", "\"data\": { \"new\": 1,")),
+        fingerprint(EVERY_SECTION)
+    );
+}
+
+fn collect_leaves(value: &serde_json::Value, path: &str, leaves: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Object(members) => {
+            members.iter().for_each(|(name, inner)| collect_leaves(inner, &format!("{path}/{name}"), leaves));
+        }
+        serde_json::Value::Array(items) => {
+            items
+                .iter()
+                .enumerate()
+                .for_each(|(index, inner)| collect_leaves(inner, &format!("{path}/{index}"), leaves));
+        }
+        _ => leaves.push(path.to_owned()),
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic(body in prop::collection::vec(any::<u8>(), 0..300)) {
+        let _ = read(body);
+    }
+
+    #[test]
+    fn no_damage_panics(at in 0..EVERY_SECTION.len(), byte in any::<u8>(), length in 0..EVERY_SECTION.len()) {
+        let mut body = EVERY_SECTION.as_bytes().to_vec();
+        body[at] = byte;
+        let _ = read(&body);
+        body.truncate(length);
+        let _ = read(&body);
+    }
+
+    #[test]
+    fn no_json_panics_and_no_problem_shows_a_text(members in json_members()) {
+        if let Err(problem) = page_with(&members) {
+            prop_assert!(!problem.contains("canary"), "{}", problem);
+        }
+    }
+}
+
+/// Documented members with values of any kind.
+fn json_members() -> impl Strategy<Value = String> {
+    let leaf =
+        prop::sample::select(vec!["null", "true", "0", "-7", "1.5", "\"canary\"", "[]", "{}", "[null,\"canary\"]"]);
+    let value = leaf.prop_map(str::to_owned).prop_recursive(4, 24, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(|items| format!("[{}]", items.join(","))),
+            prop::collection::vec((member_name(), inner), 0..4).prop_map(|members| format!("{{{}}}", joined(&members))),
+        ]
+    });
+    prop::collection::vec((member_name(), value), 1..6).prop_map(|members| joined(&members))
+}
+
+fn joined(members: &[(&'static str, String)]) -> String {
+    members.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect::<Vec<_>>().join(",")
+}
+
+fn member_name() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec![
+        "orderStatus",
+        "productType",
+        "maStatus",
+        "csrStatus",
+        "dcvStatus",
+        "organizationStatus",
+        "legalExistence",
+        "caaCheckStatus",
+        "latestCAACheckErrors",
+        "domains",
+        "methods",
+        "options",
+        "availableActions",
+        "status",
+        "title",
+    ])
+}
+
+fn source(peer: &Peer) -> Sectigo {
+    let http = HttpClient::new(&HttpSettings {
+        endpoint: &peer.endpoint().parse().unwrap(),
+        ca_file: None,
+        connect_timeout: Duration::from_millis(200),
+        total_timeout: Duration::from_millis(400),
+        reuse_connections: false,
+    });
+    Sectigo::new(http.unwrap_or_else(|error| panic!("{error}")), "demo".to_owned(), SecretString::from("p&ss word!"))
+}
+
+#[rstest]
+#[case(0, "loginName=demo&loginPassword=p%26ss+word%21&orderNumber=1000001")]
+#[case(42, "loginName=demo&loginPassword=p%26ss+word%21&orderNumber=1000001&CertificateID=42")]
+#[tokio::test]
+async fn the_request_is_these_bytes(#[case] certificate_id: i64, #[case] form: &str) {
+    let peer = Peer::start(Script::Say("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")).await;
+    let order = OrderKey::new("1000001", certificate_id).unwrap();
+    let error = source(&peer).validation_status(&order).await.unwrap_err();
+    assert_eq!(kind(&error), "unreachable, HTTP 503");
+    let request = peer.requests().remove(0);
+    assert!(request.starts_with("POST /products/!getPostPaymentStatus HTTP/1.1\r\n"), "{request}");
+    assert!(request.contains("content-type: application/x-www-form-urlencoded\r\n"), "{request}");
+    assert!(request.ends_with(&format!("\r\n\r\n{form}")), "{request}");
+}
+
+#[rstest]
+#[case::silent(Script::Silence, "timeout")]
+#[case::silent_inside_the_body(Script::SayAndHold("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"), "timeout")]
+#[case::closed(Script::Close, "unreachable")]
+#[case::cut_off(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"), "unreachable")]
+#[case::endless(Script::Flood { claim_length: false }, "protocol, HTTP 200 with a body longer than 1048576 bytes")]
+#[case::not_a_page(
+    Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n0"),
+    "protocol, the body must be an object"
+)]
+#[tokio::test]
+async fn every_way_in_which_the_call_can_fail(#[case] script: Script, #[case] expected: &str) {
+    let peer = Peer::start(script).await;
+    let order = OrderKey::new("1000001", 0).unwrap();
+    let error = source(&peer).validation_status(&order).await.unwrap_err();
+    assert!(kind(&error).starts_with(expected), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_provider_that_is_not_there_is_unreachable() {
+    let peer = Peer::start(Script::Close).await;
+    let source = source(&peer);
+    peer.stopped().await;
+    let order = OrderKey::new("1000001", 0).unwrap();
+    let error = source.validation_status(&order).await.unwrap_err();
+    assert!(kind(&error).starts_with("unreachable, no connection"), "{error:?}");
+}

@@ -1,0 +1,248 @@
+//! Validation status: asked for once, told to everybody who waits for it.
+//!
+//! ```text
+//! caller --\                 young enough: the cache answers
+//! caller ---> Validation --<
+//! caller --/                 else: one flight per order --- a slot of the account --- the provider
+//! ```
+//!
+//! A flight is a task of its own: it outlives callers that leave, and whatever ends it, a panic too, it lands: everybody who waits is told the
+//! same, and nothing of it stays behind. Errors are told and forgotten, answers are kept for callers who say how old one may be.
+
+mod cache;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tracing::{error, warn};
+
+use crate::domain::clock::Clock;
+use crate::domain::ids::{AccountName, Provider};
+use crate::domain::validation::{OrderKey, ValidationStatus};
+use crate::providers::{Accounts, StatusError, StatusSource};
+use crate::validation::cache::Cache;
+
+/// The validation status of every account's orders. Clones share everything.
+#[derive(Clone)]
+pub struct Validation(Arc<Shared>);
+
+/// What the operator sets.
+#[derive(Debug, Clone, Copy)]
+pub struct ValidationSettings {
+    /// Orders whose last answer is kept; the oldest goes first. 0 keeps none.
+    pub cache_entries: usize,
+    /// Requests of one account that may be on the wire at once.
+    pub flights_per_account: usize,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct StatusRequest {
+    /// Whose order.
+    pub account: AccountName,
+    /// Which.
+    pub order: OrderKey,
+    /// An answer no older than this will do, up to a day. Zero: ask the provider, or wait with those who ask it already.
+    pub max_age: Duration,
+}
+
+/// Why there is no status.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ValidationError {
+    /// No such account.
+    #[error("there is no account \"{0}\"")]
+    AccountNotFound(AccountName),
+    /// Only certificates are validated.
+    #[error("account \"{account}\" is one at {provider}: only Sectigo's orders have a validation status")]
+    NotSectigo {
+        /// The account.
+        account: AccountName,
+        /// Whose account it is.
+        provider: Provider,
+    },
+    /// More orders are being asked for than may wait.
+    #[error("too many orders of this account are being asked for")]
+    Overloaded,
+    /// A bug: the log has more.
+    #[error("the request ended without an answer")]
+    Panicked,
+    /// The provider was asked in vain.
+    #[error(transparent)]
+    Provider(#[from] StatusError),
+}
+
+/// Flights of one account that may wait for a slot: beyond it they would wait longer than any caller.
+const WAITING_FLIGHTS_PER_ACCOUNT: usize = 1_000;
+
+type Key = (AccountName, OrderKey);
+type Answer = Result<Arc<ValidationStatus>, ValidationError>;
+type Landing = watch::Receiver<Option<Answer>>;
+
+struct Shared {
+    accounts: Arc<Accounts>,
+    clock: Arc<dyn Clock>,
+    lanes: BTreeMap<AccountName, Lane>,
+    air: Mutex<Air>,
+}
+
+/// The bounds of one account.
+struct Lane {
+    /// Flights at all, waiting ones among them.
+    places: Arc<Semaphore>,
+    /// Flights on the wire.
+    slots: Arc<Semaphore>,
+}
+
+struct Air {
+    cache: Cache,
+    flights: HashMap<Key, Landing>,
+}
+
+/// One request on its way. Lands when it is dropped, with what it has by then.
+struct Flight {
+    shared: Arc<Shared>,
+    key: Key,
+    source: Arc<dyn StatusSource>,
+    slots: Arc<Semaphore>,
+    callers: watch::Sender<Option<Answer>>,
+    answer: Answer,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Default for ValidationSettings {
+    fn default() -> Self {
+        Self { cache_entries: 10_000, flights_per_account: 8 }
+    }
+}
+
+impl Validation {
+    /// Of these accounts.
+    pub fn new(accounts: Arc<Accounts>, clock: Arc<dyn Clock>, settings: ValidationSettings) -> Self {
+        // No slot at all would make every caller wait for ever.
+        let slots = settings.flights_per_account.clamp(1, Semaphore::MAX_PERMITS / 2);
+        let lane = || Lane {
+            places: Arc::new(Semaphore::new(slots + WAITING_FLIGHTS_PER_ACCOUNT)),
+            slots: Arc::new(Semaphore::new(slots)),
+        };
+        let lanes = accounts.iter().map(|account| (account.name.clone(), lane())).collect();
+        let air = Mutex::new(Air { cache: Cache::new(settings.cache_entries), flights: HashMap::new() });
+        Self(Arc::new(Shared { accounts, clock, lanes, air }))
+    }
+
+    /// The status of one order: from the cache where the caller allows it, else from the provider.
+    ///
+    /// May be dropped at any time: the request to the provider goes on for the others, and for the cache.
+    ///
+    /// # Errors
+    /// Every [`ValidationError`]; all callers of one flight get the same.
+    pub async fn get(&self, request: StatusRequest) -> Answer {
+        let mut landing = match self.take_off(request)? {
+            Way::Cached(status) => return Ok(status),
+            Way::Flight(landing) => landing,
+        };
+        match landing.wait_for(Option::is_some).await {
+            Ok(landed) => landed.clone().unwrap_or(Err(ValidationError::Panicked)),
+            Err(_) => Err(ValidationError::Panicked),
+        }
+    }
+
+    /// Finds an answer, or joins the flight that will bring one, or starts it.
+    fn take_off(&self, request: StatusRequest) -> Result<Way, ValidationError> {
+        let StatusRequest { account, order, max_age } = request;
+        let shared = &self.0;
+        let (Some(found), Some(lane)) = (shared.accounts.get(&account), shared.lanes.get(&account)) else {
+            return Err(ValidationError::AccountNotFound(account));
+        };
+        let Some(source) = found.status.clone() else {
+            return Err(ValidationError::NotSectigo { account, provider: found.provider });
+        };
+        let key = (account, order);
+        let mut air = shared.air();
+        if let Some(status) = air.cache.get(&key, max_age, shared.clock.now()) {
+            return Ok(Way::Cached(status));
+        }
+        if let Some(landing) = air.flights.get(&key) {
+            return Ok(Way::Flight(landing.clone()));
+        }
+        let place = lane.places.clone().try_acquire_owned().map_err(|_| ValidationError::Overloaded)?;
+        let (callers, landing) = watch::channel(None);
+        air.flights.insert(key.clone(), landing.clone());
+        // A flight locks the air when it lands, which it does at once where the runtime takes no task any more.
+        drop(air);
+        let flight = Flight {
+            shared: shared.clone(),
+            key,
+            source,
+            slots: lane.slots.clone(),
+            callers,
+            answer: Err(ValidationError::Panicked),
+            _place: place,
+        };
+        tokio::spawn(flight.run());
+        Ok(Way::Flight(landing))
+    }
+}
+
+/// How a caller gets its answer.
+enum Way {
+    Cached(Arc<ValidationStatus>),
+    Flight(Landing),
+}
+
+impl Flight {
+    async fn run(mut self) {
+        // The semaphore is never closed, so the slot can only be waited for.
+        let Ok(_slot) = self.slots.clone().acquire_owned().await else { return };
+        // Before the provider is asked: its answer can only be younger, so no caller gets an older one than it allows.
+        let fetch_time = self.shared.clock.now();
+        let (account, order) = &self.key;
+        self.answer = match self.source.validation_status(order).await {
+            Ok(answer) => Ok(Arc::new(ValidationStatus::new(answer, fetch_time))),
+            Err(problem) => {
+                if is_for_the_operator(&problem) {
+                    warn!(%account, order_number = order.order_number(), %problem, "a validation status could not be read");
+                }
+                Err(ValidationError::Provider(problem))
+            }
+        };
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let (account, order) = &self.key;
+        if matches!(self.answer, Err(ValidationError::Panicked)) {
+            error!(%account, order_number = order.order_number(), "the task that read a validation status died");
+        }
+        let mut air = self.shared.air();
+        air.flights.remove(&self.key);
+        if let Ok(status) = &self.answer {
+            air.cache.insert(self.key.clone(), status.clone(), self.shared.clock.now());
+        }
+        drop(air);
+        self.callers.send_replace(Some(self.answer.clone()));
+    }
+}
+
+impl Shared {
+    /// Nothing panics while it is held; were it so, what is in it would still be whole.
+    fn air(&self) -> MutexGuard<'_, Air> {
+        self.air.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An order that is not there is between the caller and the provider; the rest is about the account or the wire.
+fn is_for_the_operator(problem: &StatusError) -> bool {
+    match problem {
+        StatusError::Unreachable { .. }
+        | StatusError::Timeout
+        | StatusError::Protocol { .. }
+        | StatusError::CredentialsRefused { .. } => true,
+        StatusError::OrderNotFound { .. } | StatusError::Refused { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

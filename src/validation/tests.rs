@@ -1,0 +1,343 @@
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+
+use super::*;
+use crate::domain::clock::{ManualClock, Timestamp};
+use crate::domain::contract::{Deduplication, LookupKind, RetryContract};
+use crate::domain::money::Currency;
+use crate::domain::outcome::{Lookup, Outcome};
+use crate::domain::refund::{Intent, Refund};
+use crate::domain::validation::{Page, StatusAnswer};
+use crate::providers::{Account, Provider as Adapter};
+
+/// A provider that counts what it is asked, answers only when it is let to, and does what its script says.
+struct Scripted {
+    asked: AtomicUsize,
+    on_the_wire: AtomicUsize,
+    most_on_the_wire: AtomicUsize,
+    gate: Semaphore,
+    script: Mutex<VecDeque<Act>>,
+}
+
+enum Act {
+    Fail(StatusError),
+    Panic,
+}
+
+impl Scripted {
+    fn new(open: bool) -> Arc<Self> {
+        Arc::new(Self {
+            asked: AtomicUsize::new(0),
+            on_the_wire: AtomicUsize::new(0),
+            most_on_the_wire: AtomicUsize::new(0),
+            gate: Semaphore::new(if open { Semaphore::MAX_PERMITS } else { 0 }),
+            script: Mutex::new(VecDeque::new()),
+        })
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    fn next(&self, act: Act) {
+        self.script.lock().unwrap().push_back(act);
+    }
+
+    fn let_answer(&self, answers: usize) {
+        self.gate.add_permits(answers);
+    }
+}
+
+#[async_trait]
+impl StatusSource for Scripted {
+    async fn validation_status(&self, order: &OrderKey) -> Result<StatusAnswer, StatusError> {
+        let number = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        let on_the_wire = self.on_the_wire.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_on_the_wire.fetch_max(on_the_wire, Ordering::SeqCst);
+        self.gate.acquire().await.unwrap().forget();
+        self.on_the_wire.fetch_sub(1, Ordering::SeqCst);
+        let act = self.script.lock().unwrap().pop_front();
+        match act {
+            Some(Act::Fail(error)) => Err(error),
+            Some(Act::Panic) => panic!("the provider's adapter has a bug"),
+            None => {
+                let page = Page {
+                    order_number: order.order_number().to_owned(),
+                    product_type: i32::try_from(number).unwrap(),
+                    ..Page::default()
+                };
+                Ok(StatusAnswer { page, upload_document_token: None })
+            }
+        }
+    }
+}
+
+struct NoRefunds;
+
+#[async_trait]
+impl Adapter for NoRefunds {
+    async fn refund(&self, _: &Intent) -> Outcome {
+        unreachable!("a validation status refunds nothing")
+    }
+
+    async fn lookup(&self, _: &Refund) -> Lookup {
+        unreachable!("a validation status looks no refund up")
+    }
+}
+
+fn account(name: &str, provider: Provider, status: Option<Arc<dyn StatusSource>>) -> Account {
+    Account {
+        name: AccountName::parse(name).unwrap(),
+        provider,
+        endpoint: "https://secure.trust-provider.com".to_owned(),
+        currency: Currency::parse("USD").unwrap(),
+        contract: RetryContract {
+            deduplication: Deduplication::None,
+            lookup: LookupKind::TargetState,
+            settle_time: Duration::from_secs(60),
+        },
+        scope: name.to_owned(),
+        max_in_flight: 8,
+        adapter: Arc::new(NoRefunds),
+        status,
+    }
+}
+
+struct World {
+    source: Arc<Scripted>,
+    clock: Arc<ManualClock>,
+    validation: Validation,
+}
+
+fn world_with(source: Arc<Scripted>, settings: ValidationSettings) -> World {
+    let accounts = Accounts::new([
+        account("sectigo", Provider::Sectigo, Some(source.clone())),
+        account("namecom", Provider::Namecom, None),
+    ]);
+    let clock = Arc::new(ManualClock::new(Timestamp::from_seconds(1_750_000_000)));
+    let validation = Validation::new(Arc::new(accounts), clock.clone(), settings);
+    World { source, clock, validation }
+}
+
+fn world(source: Arc<Scripted>) -> World {
+    world_with(source, ValidationSettings::default())
+}
+
+fn ask(order_number: &str, max_age: u64) -> StatusRequest {
+    StatusRequest {
+        account: AccountName::parse("sectigo").unwrap(),
+        order: OrderKey::new(order_number, 0).unwrap(),
+        max_age: Duration::from_secs(max_age),
+    }
+}
+
+impl World {
+    /// Which request of the provider the answer comes from.
+    async fn number(&self, order_number: &str, max_age: u64) -> i32 {
+        self.validation.get(ask(order_number, max_age)).await.unwrap().page().product_type
+    }
+
+    fn spawn(&self, request: StatusRequest) -> tokio::task::JoinHandle<Answer> {
+        let validation = self.validation.clone();
+        tokio::spawn(async move { validation.get(request).await })
+    }
+
+    async fn until_asked(&self, times: usize) {
+        while self.source.asked() < times {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn at_rest(&self) -> bool {
+        self.validation.0.air().flights.is_empty()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_callers_are_one_request() {
+    let world = world(Scripted::new(false));
+    let joined = Arc::new(AtomicUsize::new(0));
+    let callers: Vec<_> = (0..1000)
+        .map(|_| {
+            let (validation, joined) = (world.validation.clone(), joined.clone());
+            tokio::spawn(async move {
+                let Ok(Way::Flight(mut landing)) = validation.take_off(ask("1", 0)) else { panic!("no flight") };
+                joined.fetch_add(1, Ordering::SeqCst);
+                landing.wait_for(Option::is_some).await.unwrap().clone().unwrap()
+            })
+        })
+        .collect();
+    while joined.load(Ordering::SeqCst) < 1000 {
+        tokio::task::yield_now().await;
+    }
+    world.source.let_answer(1);
+    for answer in join_all(callers).await {
+        assert_eq!(answer.unwrap().unwrap().page().product_type, 1);
+    }
+    assert_eq!(world.source.asked(), 1);
+    assert!(world.at_rest());
+}
+
+#[tokio::test]
+async fn an_answer_is_as_old_as_the_caller_allows() {
+    let world = world(Scripted::new(true));
+    assert_eq!(world.number("1", 3600).await, 1);
+    world.clock.advance(Duration::from_secs(60));
+    assert_eq!(world.number("1", 60).await, 1);
+    assert_eq!(world.number("1", 59).await, 2);
+    assert_eq!(world.number("1", 0).await, 3);
+    assert_eq!(world.number("2", 3600).await, 4);
+    world.clock.advance(Duration::from_secs(24 * 3600 + 1));
+    assert_eq!(world.number("1", 10_000_000).await, 5);
+}
+
+#[tokio::test]
+async fn the_fetch_time_is_when_the_provider_was_asked() {
+    let world = world(Scripted::new(false));
+    let asked = world.clock.now();
+    let caller = world.spawn(ask("1", 0));
+    world.until_asked(1).await;
+    world.clock.advance(Duration::from_secs(30));
+    world.source.let_answer(2);
+    assert_eq!(caller.await.unwrap().unwrap().fetch_time(), asked);
+    assert_eq!(world.number("1", 29).await, 2, "an answer of 30 s is older than 29 s");
+}
+
+#[tokio::test]
+async fn one_certificate_of_an_order_is_not_the_order() {
+    let world = world(Scripted::new(true));
+    assert_eq!(world.number("1", 3600).await, 1);
+    let certificate = StatusRequest { order: OrderKey::new("1", 5).unwrap(), ..ask("1", 3600) };
+    assert_eq!(world.validation.get(certificate).await.unwrap().page().product_type, 2);
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_stops_nothing() {
+    let world = world(Scripted::new(false));
+    let first = world.spawn(ask("1", 0));
+    world.until_asked(1).await;
+    let second = world.spawn(ask("1", 0));
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    world.source.let_answer(1);
+    assert_eq!(second.await.unwrap().unwrap().page().product_type, 1);
+
+    let alone = world.spawn(ask("2", 0));
+    world.until_asked(2).await;
+    alone.abort();
+    assert!(alone.await.unwrap_err().is_cancelled());
+    world.source.let_answer(1);
+    assert_eq!(world.number("2", 3600).await, 2, "the answer that nobody waited for is there for the next");
+    assert!(world.at_rest());
+}
+
+#[tokio::test]
+async fn an_error_is_told_to_all_and_kept_for_nobody() {
+    let world = world(Scripted::new(false));
+    let error = StatusError::Unreachable { why: "HTTP 503".to_owned() };
+    world.source.next(Act::Fail(error.clone()));
+    let callers: Vec<_> = (0..10).map(|_| world.spawn(ask("1", 3600))).collect();
+    world.until_asked(1).await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    world.source.let_answer(1);
+    for answer in join_all(callers).await {
+        assert_eq!(answer.unwrap().err(), Some(ValidationError::Provider(error.clone())));
+    }
+    assert_eq!(world.source.asked(), 1);
+    world.source.let_answer(1);
+    assert_eq!(world.number("1", 3600).await, 2);
+}
+
+#[tokio::test]
+async fn an_error_takes_no_answer_away() {
+    let world = world(Scripted::new(true));
+    assert_eq!(world.number("1", 0).await, 1);
+    world.source.next(Act::Fail(StatusError::Timeout));
+    let failed = world.validation.get(ask("1", 0)).await;
+    assert_eq!(failed.err(), Some(ValidationError::Provider(StatusError::Timeout)));
+    assert_eq!(world.number("1", 60).await, 1);
+}
+
+#[tokio::test]
+async fn a_panic_is_an_error_and_not_a_hang() {
+    let world = world(Scripted::new(false));
+    world.source.next(Act::Panic);
+    let callers = [world.spawn(ask("1", 0)), world.spawn(ask("1", 0))];
+    world.until_asked(1).await;
+    world.source.let_answer(1);
+    for answer in join_all(callers).await {
+        assert_eq!(answer.unwrap().err(), Some(ValidationError::Panicked));
+    }
+    assert!(world.at_rest());
+    world.source.let_answer(1);
+    assert_eq!(world.number("1", 0).await, 2);
+}
+
+#[test]
+fn a_flight_that_the_runtime_takes_down_lands_too() {
+    let world = world(Scripted::new(false));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let landing = runtime.block_on(async {
+        let Ok(Way::Flight(landing)) = world.validation.take_off(ask("1", 0)) else { panic!("no flight") };
+        world.until_asked(1).await;
+        landing
+    });
+    drop(runtime);
+    assert!(matches!(&*landing.borrow(), Some(Err(ValidationError::Panicked))));
+    assert!(world.at_rest());
+}
+
+#[tokio::test]
+async fn the_wire_takes_only_so_many_at_once_and_the_queue_so_many_more() {
+    let settings = ValidationSettings { cache_entries: 10_000, flights_per_account: 3 };
+    let world = world_with(Scripted::new(false), settings);
+    let most = 3 + WAITING_FLIGHTS_PER_ACCOUNT;
+    let callers: Vec<_> = (0..most).map(|order| world.spawn(ask(&order.to_string(), 0))).collect();
+    world.until_asked(3).await;
+    while world.validation.0.air().flights.len() < most {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.validation.get(ask("one-more", 0)).await.err(), Some(ValidationError::Overloaded));
+    assert_eq!(world.source.asked(), 3);
+    world.source.let_answer(most);
+    for answer in join_all(callers).await {
+        assert!(answer.unwrap().is_ok());
+    }
+    assert_eq!(world.source.most_on_the_wire.load(Ordering::SeqCst), 3);
+    world.source.let_answer(1);
+    assert!(world.validation.get(ask("one-more", 0)).await.is_ok());
+}
+
+#[tokio::test]
+async fn the_cache_keeps_as_many_orders_as_it_is_told() {
+    let settings = ValidationSettings { cache_entries: 2, flights_per_account: 8 };
+    let world = world_with(Scripted::new(true), settings);
+    for (order, number) in [("1", 1), ("2", 2), ("3", 3)] {
+        assert_eq!(world.number(order, 3600).await, number);
+    }
+    assert_eq!(world.number("3", 3600).await, 3);
+    assert_eq!(world.number("2", 3600).await, 2);
+    assert_eq!(world.number("1", 3600).await, 4, "the oldest went first");
+}
+
+#[tokio::test]
+async fn only_sectigos_accounts_have_one() {
+    let world = world(Scripted::new(true));
+    let of = |name: &str| StatusRequest { account: AccountName::parse(name).unwrap(), ..ask("1", 0) };
+    assert_eq!(
+        world.validation.get(of("nobody")).await.err(),
+        Some(ValidationError::AccountNotFound(AccountName::parse("nobody").unwrap()))
+    );
+    assert_eq!(
+        world.validation.get(of("namecom")).await.err(),
+        Some(ValidationError::NotSectigo {
+            account: AccountName::parse("namecom").unwrap(),
+            provider: Provider::Namecom
+        })
+    );
+}
