@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+/// Where a provider is; by this name, so that nobody else needs to name the HTTP crate.
+pub use reqwest::Url;
 use secrecy::SecretString;
 
 use crate::domain::contract::RetryContract;
@@ -16,6 +18,21 @@ use crate::domain::ids::{AccountName, Provider as ProviderKind};
 use crate::domain::money::Currency;
 use crate::domain::outcome::{Lookup, Outcome};
 use crate::domain::refund::{Intent, Refund};
+use crate::domain::validation::{OrderKey, StatusAnswer};
+
+pub use http::ConnectError;
+
+mod connect;
+pub mod debitsuccess;
+pub mod http;
+mod mask;
+pub mod namecom;
+pub mod observed;
+#[cfg(test)]
+mod peer;
+#[cfg(test)]
+mod samples;
+pub mod sectigo;
 
 /// One account at one provider.
 #[async_trait]
@@ -25,6 +42,62 @@ pub trait Provider: Send + Sync + 'static {
 
     /// Asks what became of a refund. Moves nothing.
     async fn lookup(&self, refund: &Refund) -> Lookup;
+}
+
+/// An account that can tell where the validation of a certificate order stands.
+#[async_trait]
+pub trait StatusSource: Send + Sync + 'static {
+    /// Asks the provider once. Moves nothing, so asking again is always safe.
+    ///
+    /// # Errors
+    /// Every [`StatusError`].
+    async fn validation_status(&self, order: &OrderKey) -> Result<StatusAnswer, StatusError>;
+}
+
+/// Why there is no validation status. No text in it holds a secret; those of the provider are bounded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StatusError {
+    /// The provider was not reached, or is not able to answer now: asking again later is what to do.
+    #[error("the provider cannot be asked now: {why}")]
+    Unreachable {
+        /// What was seen.
+        why: String,
+    },
+    /// The provider did not answer in time.
+    #[error("the provider did not answer in time")]
+    Timeout,
+    /// The answer is none that the provider documents: nothing of it is believed.
+    #[error("the provider's answer cannot be read: {problem}")]
+    Protocol {
+        /// Where and in which way, naming the JSON path but never the content.
+        problem: String,
+    },
+    /// The account's credentials, or the address that it calls from, were not accepted.
+    #[error("the provider refused the account's credentials ({code}: {message})")]
+    CredentialsRefused {
+        /// The provider's own code, verbatim.
+        code: String,
+        /// The provider's own text.
+        message: String,
+    },
+    /// The provider knows no such order, or it belongs to someone else.
+    #[error("the provider shows this account no order {order_number} ({code}: {message})")]
+    OrderNotFound {
+        /// As it was asked for.
+        order_number: String,
+        /// The provider's own code, verbatim.
+        code: String,
+        /// The provider's own text.
+        message: String,
+    },
+    /// Any other refusal.
+    #[error("the provider refused ({code}: {message})")]
+    Refused {
+        /// The provider's own code, verbatim.
+        code: String,
+        /// The provider's own text.
+        message: String,
+    },
 }
 
 /// A configured account, ready to be used.
@@ -45,6 +118,8 @@ pub struct Account {
     pub max_in_flight: usize,
     /// The wire.
     pub adapter: Arc<dyn Provider>,
+    /// Where the validation of its orders stands: Sectigo's accounts alone.
+    pub status: Option<Arc<dyn StatusSource>>,
 }
 
 /// All configured accounts, by name.
@@ -57,7 +132,7 @@ pub struct AccountSettings {
     /// As callers name it.
     pub name: AccountName,
     /// Base URL: `https`, or `http` to loopback alone. No path besides `/`, no user, no query.
-    pub endpoint: reqwest::Url,
+    pub endpoint: Url,
     /// What its amounts are in.
     pub currency: Currency,
     /// PEM file with the only certificate authorities to be trusted, in place of the system's.

@@ -1,0 +1,208 @@
+//! Debitsuccess: an amount of one direct-debit account, asked for by InitiateRefund and followed by GetRefundStatus. SOAP 1.1.
+//!
+//! A success is only "taken": people review it, and the refund stays submitted until GetRefundStatus says `Completed` or `Rejected`.
+//! The refund's own id travels as `ExternalRefundIdentifier`, which the provider takes once for an account and refuses for ever after.
+//!
+//! Credentials are body fields. Namespaces, action and path are settings, for the provider publishes none of them.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::domain::outcome::{Lookup, Outcome};
+use crate::domain::refund::{Intent, Refund};
+use crate::domain::target::Target;
+use crate::providers::Provider;
+use crate::providers::http::{Call, ConnectError, HttpClient, REFUND_REPLY_BYTES, never_left};
+use crate::providers::mask::Mask;
+
+pub mod wire;
+mod xml;
+
+const SOAP_ACTION: HeaderName = HeaderName::from_static("soapaction");
+
+/// One Debitsuccess account.
+pub struct Debitsuccess {
+    http: HttpClient,
+    service: Service,
+    mask: Mask,
+}
+
+/// What the provider's side of the wire is called, and who we are to it.
+pub struct Service {
+    /// `User.Username`.
+    pub username: String,
+    /// `User.Password`.
+    pub password: SecretString,
+    /// Path of the service: `/DSWebService/DSServices.svc`.
+    pub path: String,
+    /// XML namespace of the operations.
+    pub service_namespace: String,
+    /// XML namespace of the data members.
+    pub data_namespace: String,
+    /// What stands before the operation's name in `SOAPAction`, with its last slash.
+    pub action_prefix: String,
+}
+
+impl Debitsuccess {
+    /// An account at `service`.
+    ///
+    /// # Errors
+    /// [`ConnectError::Setting`] where a setting does not fit into the envelope or its header.
+    pub fn new(http: HttpClient, service: Service) -> Result<Self, ConnectError> {
+        let refuse = |setting, fault| Err(ConnectError::Setting { setting, fault });
+        if !service.path.starts_with('/') {
+            return refuse("path", "must begin with \"/\"");
+        }
+        if !xml::is_carried(&service.username) {
+            return refuse("username", "must hold no control character: XML cannot carry it");
+        }
+        if !xml::is_carried(service.password.expose_secret()) {
+            return refuse("password", "must hold no control character: XML cannot carry it");
+        }
+        for (setting, text) in [
+            ("service_namespace", &service.service_namespace),
+            ("data_namespace", &service.data_namespace),
+            ("action_prefix", &service.action_prefix),
+        ] {
+            let fits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"');
+            if !fits {
+                return refuse(setting, "must be a URI: ASCII, no blank, no quotation mark");
+            }
+        }
+        let mask = Mask::new(&service.username, &service.password);
+        Ok(Self { http, service, mask })
+    }
+
+    fn call(&self, operation: &str, envelope: String) -> Result<Call, &'static str> {
+        let action = HeaderValue::from_str(&format!("\"{}{operation}\"", self.service.action_prefix))
+            .map_err(|_| "the SOAPAction does not fit into a header")?;
+        let content_type = HeaderValue::from_static("text/xml; charset=utf-8");
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, content_type), (SOAP_ACTION, action)]);
+        Ok(Call { method: Method::POST, path: self.service.path.clone(), headers, body: Bytes::from(envelope) })
+    }
+}
+
+impl Service {
+    fn frame(&self) -> wire::Frame<'_> {
+        wire::Frame {
+            service_namespace: &self.service_namespace,
+            data_namespace: &self.data_namespace,
+            username: &self.username,
+            password: self.password.expose_secret(),
+        }
+    }
+}
+
+#[async_trait]
+impl Provider for Debitsuccess {
+    async fn refund(&self, intent: &Intent) -> Outcome {
+        let Target::Debitsuccess(target) = &intent.target else {
+            return never_left("the account is one at Debitsuccess, and the target is not");
+        };
+        let envelope = wire::refund_envelope(&self.service.frame(), &intent.id, target);
+        let call = match self.call(wire::INITIATE_REFUND, envelope) {
+            Ok(call) => call,
+            Err(why) => return never_left(why),
+        };
+        let exchange = self.http.send_once(call).await;
+        exchange.into_outcome(|answer| wire::read_refund(answer, &intent.id, &self.mask))
+    }
+
+    async fn lookup(&self, refund: &Refund) -> Lookup {
+        let unavailable = |evidence: &str| Lookup::Unavailable { evidence: evidence.to_owned() };
+        let Target::Debitsuccess(target) = &refund.intent.target else {
+            return unavailable("the account is one at Debitsuccess, and the target is not");
+        };
+        let envelope = wire::status_envelope(&self.service.frame(), refund.id(), target);
+        let call = match self.call(wire::GET_REFUND_STATUS, envelope) {
+            Ok(call) => call,
+            Err(why) => return unavailable(why),
+        };
+        let exchange = self.http.read(call, REFUND_REPLY_BYTES).await;
+        exchange.into_lookup(|answer| wire::read_status(answer, refund, target, &self.mask))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget};
+    use crate::providers::Login;
+    use crate::providers::peer::{Peer, Script};
+    use crate::providers::samples::{self, outcome_word};
+
+    fn target() -> Target {
+        let target = DebitsuccessTarget::new(DebitsuccessFields {
+            account_reference_no: "DS000001",
+            external_account_reference_no: "EXT-<1>",
+            amount: Some(("AUD", 1250)),
+            description: "Charged twice & more\r\n",
+            request_initiator: "ops",
+        });
+        Target::Debitsuccess(target.unwrap())
+    }
+
+    fn login() -> Login {
+        Login::Debitsuccess {
+            username: "demo".to_owned(),
+            password: SecretString::from("p<ss&word"),
+            path: "/DSWebService/DSServices.svc".to_owned(),
+            service_namespace: "http://tempuri.org/".to_owned(),
+            data_namespace: "http://schemas.datacontract.org/2004/07/DS".to_owned(),
+            action_prefix: "http://tempuri.org/IDSServices/".to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_refund_request_is_these_bytes() {
+        let peer = Peer::start(Script::Say("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
+        let outcome = samples::account(&peer, login()).adapter.refund(&samples::intent("r-1", target())).await;
+        assert_eq!(outcome_word(&outcome), "unknown provider_server_error");
+        let body = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\
+            <s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\"><s:Body>\
+            <InitiateRefund xmlns=\"http://tempuri.org/\">\
+            <request xmlns:d=\"http://schemas.datacontract.org/2004/07/DS\" xmlns:i=\"http://www.w3.org/2001/XMLSchema-instance\">\
+            <d:RequestInitiator>ops</d:RequestInitiator>\
+            <d:User><d:Password>p&lt;ss&amp;word</d:Password><d:Username>demo</d:Username></d:User>\
+            <d:AccountReferenceNo>DS000001</d:AccountReferenceNo><d:Amount>12.50</d:Amount>\
+            <d:Description>Charged twice &amp; more&#13;\n</d:Description>\
+            <d:ExternalAccountReferenceNo>EXT-&lt;1&gt;</d:ExternalAccountReferenceNo>\
+            <d:ExternalRefundIdentifier>r-1</d:ExternalRefundIdentifier>\
+            </request></InitiateRefund></s:Body></s:Envelope>";
+        let head = format!(
+            "POST /DSWebService/DSServices.svc HTTP/1.1\r\ncontent-type: text/xml; charset=utf-8\r\n\
+             soapaction: \"http://tempuri.org/IDSServices/InitiateRefund\"\r\naccept: */*\r\nuser-agent: recoup/{}\r\n\
+             host: {}\r\ncontent-length: {}\r\n\r\n",
+            env!("CARGO_PKG_VERSION"),
+            peer.endpoint().trim_start_matches("http://"),
+            body.len(),
+        );
+        assert_eq!(peer.requests(), [format!("{head}{body}")]);
+    }
+
+    #[tokio::test]
+    async fn the_lookup_request_is_these_bytes() {
+        let peer = Peer::start(Script::Close).await;
+        let lookup = samples::account(&peer, login()).adapter.lookup(&samples::refund("r-1", target())).await;
+        assert!(matches!(lookup, Lookup::Unavailable { .. }), "{lookup:?}");
+        let request = peer.requests().remove(0);
+        assert!(request.contains("soapaction: \"http://tempuri.org/IDSServices/GetRefundStatus\"\r\n"), "{request}");
+        let members = "<d:RequestInitiator>ops</d:RequestInitiator>\
+            <d:User><d:Password>p&lt;ss&amp;word</d:Password><d:Username>demo</d:Username></d:User>\
+            <d:AccountReferenceNo>DS000001</d:AccountReferenceNo>\
+            <d:ExternalAccountReferenceNo>EXT-&lt;1&gt;</d:ExternalAccountReferenceNo>\
+            <d:ExternalRefundIdentifier>r-1</d:ExternalRefundIdentifier></request></GetRefundStatus>";
+        assert!(request.contains(members), "{request}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_cut_off_is_doubt() {
+        let peer = Peer::start(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n<s:Envelope")).await;
+        let outcome = samples::account(&peer, login()).adapter.refund(&samples::intent("r-1", target())).await;
+        assert_eq!(outcome_word(&outcome), "unknown connection_lost");
+        assert_eq!(peer.requests().len(), 1);
+    }
+}

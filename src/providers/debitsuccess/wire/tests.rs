@@ -1,0 +1,302 @@
+use proptest::prelude::*;
+use rstest::rstest;
+use secrecy::SecretString;
+
+use super::*;
+use crate::domain::target::{DebitsuccessFields, Target};
+use crate::providers::samples::{self, answer, outcome_word};
+
+fn target() -> DebitsuccessTarget {
+    DebitsuccessTarget::new(DebitsuccessFields {
+        account_reference_no: "DS000001",
+        external_account_reference_no: "",
+        amount: Some(("AUD", 1250)),
+        description: "Charged twice",
+        request_initiator: "",
+    })
+    .unwrap()
+}
+
+fn mask() -> Mask {
+    Mask::new("demo", &SecretString::from("c4nary-secret"))
+}
+
+fn read(status: u16, body: &[u8]) -> Outcome {
+    read_refund(&answer(status, &[], body), &RefundId::parse("r-1").unwrap(), &mask())
+}
+
+fn look(status: u16, body: &[u8]) -> Lookup {
+    let refund = samples::refund("r-1", Target::Debitsuccess(target()));
+    read_status(&answer(status, &[], body), &refund, &target(), &mask())
+}
+
+fn look_word(lookup: &Lookup) -> String {
+    match lookup {
+        Lookup::Found(outcome) => format!("found {}", outcome_word(outcome)),
+        Lookup::NotFound { proof, evidence } => {
+            assert!(!proof, "08 may be a lag");
+            format!("not_found {evidence}")
+        }
+        Lookup::Unavailable { evidence } => format!("unavailable {evidence}"),
+    }
+}
+
+/// As WCF writes it, with `inner` as the result's members.
+fn envelope(operation: &str, inner: &str) -> String {
+    format!(
+        "<s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\"><s:Body>\
+         <{operation}Response xmlns=\"http://tempuri.org/\"><{operation}Result xmlns:a=\"DATA-NS\" xmlns:i=\"XSI\">\
+         {inner}</{operation}Result></{operation}Response></s:Body></s:Envelope>"
+    )
+}
+
+/// `Error 08 No record`, one after the other.
+fn notes(notes: &[&str]) -> String {
+    let notes: Vec<String> = notes
+        .iter()
+        .map(|note| {
+            let mut words = note.splitn(3, ' ');
+            let (kind, code, text) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap_or("text"));
+            format!("<a:ResponseMessageNote><a:Code>{code}</a:Code><a:Note>{text}</a:Note><a:NoteType>{kind}</a:NoteType></a:ResponseMessageNote>")
+        })
+        .collect();
+    format!("<a:ResponseNotes>{}</a:ResponseNotes>", notes.concat())
+}
+
+fn reply(status: &str, said: &[&str], identifier: &str) -> String {
+    let inner = format!(
+        "<a:DateCreated>2022-05-10T14:03:22.1234567+12:00</a:DateCreated><a:Id>guid</a:Id>{}<a:Status>{status}</a:Status>\
+         <a:ExternalRefundIdentifier>{identifier}</a:ExternalRefundIdentifier><a:RefundRequestNumber>1001</a:RefundRequestNumber>",
+        notes(said)
+    );
+    envelope("InitiateRefund", &inner)
+}
+
+#[rstest]
+#[case::taken("Succeed", &["Info 00 Success"], "r-1", "accepted Submitted #1001")]
+#[case::other_word("Success", &["Info 00 Success"], "r-1", "accepted Submitted #1001")]
+#[case::no_notes("Succeed", &[], "r-1", "accepted Submitted #1001")]
+#[case::warned("Succeed", &["Info 00 Success", "Warning 14021 Decimal field 'Amount' contains more"], "r-1", "accepted Submitted #1001")]
+#[case::warned_of_anything("Succeed", &["Warning 99999 odd"], "r-1", "accepted Submitted #1001")]
+#[case::another_identifier("Succeed", &["Info 00 Success"], "r-2", "unknown contradiction")]
+#[case::no_identifier("Succeed", &["Info 00 Success"], "", "unknown contradiction")]
+#[case::success_with_an_error("Succeed", &["Error 13040 Refund amount exceeds"], "r-1", "unknown contradiction")]
+#[case::amount("Failed", &["Error 13012 Invalid Amount value"], "", "refused 13012 invalid_request")]
+#[case::description("Failed", &["Error 12017 Missing Description"], "", "refused 12017 invalid_request")]
+#[case::reference("Failed", &["Error 12016 Missing required reference number."], "", "refused 12016 invalid_request")]
+#[case::long_identifier("Failed", &["Error 13203 cannot be more"], "r-1", "refused 13203 invalid_request")]
+#[case::identifier_signs("Failed", &["Error 13204 unallowed"], "r-1", "refused 13204 invalid_request")]
+#[case::duplicate_account("Failed", &["Error 04 Account already exists"], "", "refused 04 invalid_request")]
+#[case::validation("Failed", &["Error 100 SOAP message validation error"], "", "refused 100 invalid_request")]
+#[case::no_record("Failed", &["Error 08 There is no record found with this criteria"], "r-1", "refused 08 target_not_found")]
+#[case::several("Failed", &["Error 07 Multiple accounts found with this criteria"], "r-1", "refused 07 target_ambiguous")]
+#[case::too_much("Failed", &["Error 13040 Refund amount exceeds amount that has been paid"], "r-1", "refused 13040 amount_too_large")]
+#[case::in_use("Failed", &["Error 14143 ExternalRefundIdentifier already exists"], "r-1", "refused 14143 identifier_in_use")]
+#[case::not_active("Failed", &["Error 10 Account is not active"], "r-1", "refused 10 not_eligible")]
+#[case::credentials("Failed", &["Error 02 Invalid user credentials"], "", "not_sent 02 credentials_refused")]
+#[case::credentials_among_others("Failed", &["Error 12017 Missing", "Error 02 Invalid"], "", "not_sent 02 credentials_refused")]
+#[case::several_errors("Failed", &["Warning 14021 w", "Error 12016 one", "Error 13012 two"], "", "refused 12016 invalid_request")]
+#[case::unavailable("Failed", &["Error 01 The server is not available"], "", "unknown provider_says_unknown")]
+#[case::time_out("Failed", &["Error 05 Request Time out"], "", "unknown provider_says_unknown")]
+#[case::exception("Failed", &["Error 06 Unknown exception"], "", "unknown provider_says_unknown")]
+#[case::not_completed("Failed", &["Error 09 Failed to complete the process"], "", "unknown provider_says_unknown")]
+#[case::deadlock("Failed", &["Error 11 Timeout/Deadlock Error - Please retry"], "", "unknown provider_says_unknown")]
+#[case::undocumented("Failed", &["Error 99999 New"], "", "unknown provider_says_unknown")]
+#[case::without_its_zero("Failed", &["Error 8 There is no record"], "", "unknown provider_says_unknown")]
+#[case::one_that_says_nothing("Failed", &["Error 13012 one", "Error 06 two"], "", "unknown provider_says_unknown")]
+#[case::no_error("Failed", &["Info 00 Success"], "", "unknown provider_says_unknown")]
+#[case::warning_alone("Failed", &["Warning 14021 w"], "", "unknown provider_says_unknown")]
+#[case::no_notes_at_all("Failed", &[], "", "unknown provider_says_unknown")]
+#[case::failed_for_another("Failed", &["Error 13040 Refund amount"], "r-2", "unknown contradiction")]
+#[case::unknown("Unknown", &["Error 13040 Refund amount"], "r-1", "unknown provider_says_unknown")]
+#[case::no_status("", &["Info 00 Success"], "r-1", "unknown unreadable_reply")]
+#[case::foreign_status("Queued", &["Info 00 Success"], "r-1", "unknown unreadable_reply")]
+#[case::status_in_another_case("SUCCEED", &["Info 00 Success"], "r-1", "unknown unreadable_reply")]
+#[case::foreign_note_type("Succeed", &["Fatal 00 Success"], "r-1", "unknown unreadable_reply")]
+#[case::foreign_note_type_of_a_failure("Failed", &["Fatal 13040 x", "Error 13040 x"], "r-1", "unknown unreadable_reply")]
+fn every_answer_means_one_thing(
+    #[case] status: &str,
+    #[case] said: &[&str],
+    #[case] identifier: &str,
+    #[case] expected: &str,
+) {
+    assert_eq!(outcome_word(&read(200, reply(status, said, identifier).as_bytes())), expected);
+}
+
+#[rstest]
+#[case::fault(
+    500,
+    "<s:Envelope xmlns:s=\"u\"><s:Body><s:Fault><faultcode>s:Client</faultcode><faultstring xml:lang=\"en-US\">Bad c4nary-secret</faultstring></s:Fault></s:Body></s:Envelope>",
+    "unknown provider_server_error"
+)]
+#[case::fault_as_200(
+    200,
+    "<s:Envelope xmlns:s=\"u\"><s:Body><s:Fault><faultcode>s:Server</faultcode><faultstring>c4nary-secret</faultstring></s:Fault></s:Body></s:Envelope>",
+    "unknown unreadable_reply"
+)]
+#[case::busy(503, "busy", "unknown provider_server_error")]
+#[case::not_found(404, "<html></html>", "unknown unreadable_reply")]
+#[case::unauthorized(401, "", "unknown unreadable_reply")]
+#[case::redirect(307, "", "unknown unreadable_reply")]
+#[case::accepted(202, "", "unknown unreadable_reply")]
+#[case::empty(200, "", "unknown unreadable_reply")]
+#[case::html(200, "<html><body>Succeed</body></html>", "unknown unreadable_reply")]
+#[case::broken_html(200, "<html><body><br>Succeed</body></html>", "unknown unreadable_reply")]
+#[case::json(200, "{\"Status\":\"Succeed\"}", "unknown unreadable_reply")]
+#[case::no_envelope(
+    200,
+    "<InitiateRefundResponse><InitiateRefundResult><Status>Succeed</Status><ExternalRefundIdentifier>r-1</ExternalRefundIdentifier></InitiateRefundResult></InitiateRefundResponse>",
+    "unknown unreadable_reply"
+)]
+#[case::document_type(
+    200,
+    "<!DOCTYPE x [<!ENTITY a \"aaaa\"><!ENTITY b \"&a;&a;&a;\">]><Envelope><Body>&b;</Body></Envelope>",
+    "unknown unreadable_reply"
+)]
+fn what_is_no_result_proves_nothing(#[case] status: u16, #[case] body: &str, #[case] expected: &str) {
+    let outcome = read(status, body.as_bytes());
+    assert_eq!(outcome_word(&outcome), expected);
+    assert!(!format!("{outcome:?}").contains("c4nary"), "{outcome:?}");
+}
+
+#[test]
+fn another_status_proves_nothing_whatever_it_carries() {
+    let taken = reply("Succeed", &["Info 00 Success"], "r-1");
+    let refused = reply("Failed", &["Error 13040 too much"], "r-1");
+    for status in [201, 202, 302, 400, 401, 403, 404, 429, 500, 502] {
+        for body in [&taken, &refused] {
+            assert!(outcome_word(&read(status, body.as_bytes())).starts_with("unknown"), "{status}");
+        }
+    }
+}
+
+#[test]
+fn another_operations_answer_is_none() {
+    let body = reply("Succeed", &[], "r-1").replace("InitiateRefund", "GetRefundStatus");
+    assert_eq!(outcome_word(&read(200, body.as_bytes())), "unknown unreadable_reply");
+}
+
+#[test]
+fn members_may_be_nil_and_in_any_order() {
+    let inner = "<RefundRequestNumber i:nil=\"true\"/><ExternalRefundIdentifier>r-1</ExternalRefundIdentifier>\
+                 <Status>Succeed</Status><ResponseNotes i:nil=\"true\"/><Strange><Deep/></Strange>";
+    assert_eq!(outcome_word(&read(200, envelope("InitiateRefund", inner).as_bytes())), "accepted Submitted");
+    let twice =
+        "<Status>Succeed</Status><Status>Failed</Status><ExternalRefundIdentifier>r-1</ExternalRefundIdentifier>";
+    assert_eq!(outcome_word(&read(200, envelope("InitiateRefund", twice).as_bytes())), "unknown unreadable_reply");
+}
+
+#[test]
+fn the_codes_and_texts_are_kept() {
+    let body = reply("Failed", &["Error 08 There is no record", "Error 13012 Invalid &amp; c4nary-secret"], "r-1");
+    let Outcome::Refused { error, .. } = read(200, body.as_bytes()) else { panic!("no refusal") };
+    assert_eq!(
+        (error.code.as_str(), error.message.as_str(), error.http_status),
+        ("08", "There is no record; Invalid & ***", 200)
+    );
+}
+
+#[test]
+fn hostile_documents_prove_nothing() {
+    let latin_1 = reply("Succeed", &["Info 00 Succ\u{e8}s"], "r-1").chars().map(|c| c as u8).collect::<Vec<u8>>();
+    let sixteen_bit: Vec<u8> = reply("Succeed", &[], "r-1").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let deep = format!("<Envelope><Body>{}{}</Body></Envelope>", "<a>".repeat(9_000), "</a>".repeat(9_000));
+    for body in [latin_1, sixteen_bit, deep.into_bytes(), vec![0; 64 * 1024], b"<a>".repeat(20_000)] {
+        assert_eq!(outcome_word(&read(200, &body)), "unknown unreadable_reply");
+    }
+}
+
+fn found(word: &str, amount: &str, identifier: &str) -> String {
+    let inner = format!(
+        "{}<a:Status>Succeed</a:Status><a:ExternalRefundIdentifier>{identifier}</a:ExternalRefundIdentifier>\
+         <a:Note>Closed account</a:Note><a:RefundAmount>{amount}</a:RefundAmount>\
+         <a:RefundRequestNumber>1001</a:RefundRequestNumber><a:RefundStatus>{word}</a:RefundStatus>",
+        notes(&["Info 00 Success"])
+    );
+    envelope("GetRefundStatus", &inner)
+}
+
+#[rstest]
+#[case::submitted("Submitted", "12.50", "r-1", "found accepted Submitted #1001")]
+#[case::awaiting("Awaiting Review", "12.50", "r-1", "found accepted Awaiting Review #1001")]
+#[case::approved("Approved", "12.50", "r-1", "found accepted Approved #1001")]
+#[case::foreign_word("On Hold", "12.50", "r-1", "found accepted On Hold #1001")]
+#[case::completed("Completed", "12.50", "r-1", "found refunded 12.50 AUD")]
+#[case::completed_in_four_decimals("Completed", "12.5000", "r-1", "found refunded 12.50 AUD")]
+#[case::rejected("Rejected", "12.50", "r-1", "found refused Rejected rejected_on_review")]
+#[case::another_amount("Completed", "12.51", "r-1", "found unknown contradiction")]
+#[case::whole_number("Completed", "12", "r-1", "found unknown contradiction")]
+#[case::no_number("Completed", "NaN", "r-1", "found unknown contradiction")]
+#[case::no_amount("Completed", "", "r-1", "found unknown contradiction")]
+#[case::another_identifier(
+    "Completed",
+    "12.50",
+    "r-2",
+    "unavailable the answer is for another ExternalRefundIdentifier"
+)]
+#[case::no_identifier("Completed", "12.50", "", "unavailable the answer is for another ExternalRefundIdentifier")]
+#[case::no_word("", "12.50", "r-1", "unavailable the answer has no RefundStatus")]
+fn a_refund_that_is_found_says_where_it_stands(
+    #[case] word: &str,
+    #[case] amount: &str,
+    #[case] identifier: &str,
+    #[case] expected: &str,
+) {
+    assert_eq!(look_word(&look(200, found(word, amount, identifier).as_bytes())), expected);
+}
+
+#[rstest]
+#[case::no_record("Failed", &["Error 08 There is no record found with this criteria"], "not_found 08 There is no record found with this criteria")]
+#[case::no_record_and_more("Failed", &["Error 08 None", "Error 06 Exception"], "unavailable the Status is Failed: 08 None; 06 Exception")]
+#[case::credentials("Failed", &["Error 02 Invalid user credentials"], "unavailable the Status is Failed: 02 Invalid user credentials")]
+#[case::several("Failed", &["Error 07 Multiple accounts"], "unavailable the Status is Failed: 07 Multiple accounts")]
+#[case::no_error("Failed", &[], "unavailable the Status is Failed")]
+#[case::success_with_an_error("Succeed", &["Error 08 None"], "unavailable the Status is Succeed: 08 None")]
+#[case::unknown("Unknown", &[], "unavailable the Status is Unknown")]
+#[case::foreign("Maybe", &[], "unavailable the Status is \"Maybe\"")]
+fn a_refund_that_is_not_found(#[case] status: &str, #[case] said: &[&str], #[case] expected: &str) {
+    let body = reply(status, said, "r-1").replace("InitiateRefund", "GetRefundStatus");
+    assert_eq!(look_word(&look(200, body.as_bytes())), expected);
+}
+
+#[rstest]
+#[case(500, "", "unavailable HTTP 500")]
+#[case(404, "", "unavailable HTTP 404")]
+#[case(200, "", "unavailable HTTP 200 with a body that is not well-formed XML")]
+#[case(200, "<html/>", "unavailable HTTP 200 and no GetRefundStatusResult in an envelope")]
+fn what_is_no_answer_teaches_nothing(#[case] status: u16, #[case] body: &str, #[case] expected: &str) {
+    assert_eq!(look_word(&look(status, body.as_bytes())), expected);
+}
+
+#[test]
+fn the_note_of_a_rejection_is_its_message() {
+    let Lookup::Found(Outcome::Refused { error, .. }) = look(200, found("Rejected", "12.50", "r-1").as_bytes()) else {
+        panic!("no refusal")
+    };
+    assert_eq!(error.message, "Closed account");
+}
+
+#[test]
+fn another_refund_number_is_another_refund() {
+    let mut refund = samples::refund("r-1", Target::Debitsuccess(target()));
+    refund.provider_reference = Some("1000".to_owned());
+    let body = found("Completed", "12.50", "r-1");
+    let lookup = read_status(&answer(200, &[], body.as_bytes()), &refund, &target(), &mask());
+    assert_eq!(look_word(&lookup), "found unknown contradiction");
+}
+
+proptest! {
+    #[test]
+    fn no_noise_is_a_yes(body in proptest::collection::vec(any::<u8>(), 0..300), status in 100..600_u16) {
+        prop_assert!(!matches!(read(status, &body), Outcome::Refunded(_) | Outcome::Accepted(_)));
+        prop_assert!(!matches!(look(status, &body), Lookup::Found(_)));
+    }
+
+    #[test]
+    fn a_yes_cut_off_anywhere_is_doubt(cut in 0..1_000_usize) {
+        let whole = reply("Succeed", &["Info 00 Success"], "r-1");
+        let cut = cut.min(whole.len() - 1);
+        let word = outcome_word(&read(200, &whole.as_bytes()[..cut]));
+        prop_assert!(word.starts_with("unknown"), "{word}");
+    }
+}

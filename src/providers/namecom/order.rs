@@ -1,0 +1,216 @@
+//! Get Order: what became of the items, for a refund whose answer was lost or that was not finished.
+//!
+//! "Once an order item has been officially refunded", it has the status `refunded`. Nothing else is a proof: `success` means that it was
+//! bought, not that no refund of it is on its way.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::domain::money::Money;
+use crate::domain::outcome::{
+    Confirmation, ErrorCategory, ItemResult, ItemState, Lookup, Outcome, ProviderError, provider_text,
+};
+use crate::domain::target::NamecomTarget;
+use crate::providers::http::Answer;
+use crate::providers::mask::Mask;
+use crate::providers::namecom::wire::dollars_of;
+
+/// What an answer to Get Order says of the refund of `target`.
+pub(super) fn read_order(answer: &Answer, target: &NamecomTarget, mask: &Mask) -> Lookup {
+    let unavailable = |evidence: String| Lookup::Unavailable { evidence };
+    if answer.status != 200 {
+        return unavailable(format!("HTTP {} and not the order", answer.status));
+    }
+    let Ok(order) = serde_json::from_slice::<Order<'_>>(&answer.body) else {
+        return unavailable("the answer is not an order in JSON".to_owned());
+    };
+    if order.id != Some(i64::from(target.order_id())) {
+        return unavailable("the answer tells of another order".to_owned());
+    }
+    let mut items = Vec::new();
+    let mut seen = Vec::new();
+    for id in target.order_item_ids() {
+        let mut listed = order.order_items.iter().filter(|item| item.id == i64::from(*id));
+        let word = match (listed.next(), listed.next()) {
+            (Some(item), None) => item.status.as_deref().unwrap_or("without a status"),
+            (None, _) => "not listed",
+            (Some(_), Some(_)) => return unavailable(format!("the order lists item {id} twice")),
+        };
+        seen.push(format!("item {id} {word}"));
+        // `failed` is said of the purchase: it did not come about, so nothing was paid for the item and nothing can be given back.
+        // Alone that is no proof that a refund was refused; beside refunded items it says which of them the refund did not reach.
+        items.push(match word {
+            "refunded" => row(*id, ItemState::Succeeded, true),
+            "failed" => row(*id, ItemState::Failed, true),
+            _ => row(*id, ItemState::InDoubt, true),
+        });
+    }
+    let any = |state: ItemState| items.iter().any(|item| item.state == state);
+    if any(ItemState::InDoubt) || !any(ItemState::Succeeded) {
+        return Lookup::NotFound { proof: false, evidence: mask.text(&seen.join(", ")) };
+    }
+    let error = any(ItemState::Failed).then(|| ProviderError {
+        code: "failed".to_owned(),
+        message: provider_text(&seen.join(", ")),
+        http_status: answer.status,
+        category: ErrorCategory::Other,
+    });
+    let amount = order.refunded_for(target);
+    let along = order
+        .refunded_along(target)
+        .map(|item| ItemResult { item_id: item.id.to_string(), ..row(0, ItemState::Succeeded, false) });
+    let along: Vec<ItemResult> = along.collect();
+    items.extend(along);
+    Lookup::Found(Outcome::Refunded(Confirmation {
+        reference: None,
+        status: Some("refunded".to_owned()),
+        amount,
+        items,
+        error,
+        replayed: false,
+    }))
+}
+
+/// `Order`, of which no member is required.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Order<'a> {
+    id: Option<i64>,
+    currency: Option<String>,
+    #[serde(borrow)]
+    total_refund: Option<&'a RawValue>,
+    #[serde(default)]
+    order_items: Vec<OrderItem>,
+}
+
+/// `OrderItem`.
+#[derive(Deserialize)]
+struct OrderItem {
+    id: i64,
+    status: Option<String>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+}
+
+impl Order<'_> {
+    /// What was given back for the target: the order's total, where it can be for nothing else.
+    ///
+    /// An attached privacy item may have been refunded with its registration, or for itself on another day: the total does not tell, and
+    /// an amount that is not told is better than one that counts another refund's money.
+    fn refunded_for(&self, target: &NamecomTarget) -> Option<Money> {
+        let in_dollars = self.currency.as_deref().is_none_or(|code| matches!(code, "USD" | ""));
+        let ours_alone = self.refunded_items().all(|item| is_requested(item, target));
+        let total = self.total_refund.and_then(dollars_of).filter(|total| total.minor_units > 0)?;
+        (in_dollars && ours_alone).then_some(total)
+    }
+
+    /// Privacy items that are refunded and were not asked for.
+    fn refunded_along(&self, target: &NamecomTarget) -> impl Iterator<Item = &OrderItem> {
+        self.refunded_items()
+            .filter(|item| item.kind.as_deref() == Some("whois_privacy") && !is_requested(item, target))
+    }
+
+    fn refunded_items(&self) -> impl Iterator<Item = &OrderItem> {
+        self.order_items.iter().filter(|item| item.status.as_deref() == Some("refunded"))
+    }
+}
+
+fn is_requested(item: &OrderItem, target: &NamecomTarget) -> bool {
+    i32::try_from(item.id).is_ok_and(|id| target.order_item_ids().contains(&id))
+}
+
+fn row(id: i32, state: ItemState, requested: bool) -> ItemResult {
+    ItemResult { item_id: id.to_string(), state, refunded_amount: None, message: String::new(), requested }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+    use secrecy::SecretString;
+
+    use super::*;
+    use crate::providers::samples::{answer, outcome_word};
+
+    fn look(status: u16, body: &[u8]) -> String {
+        let target = NamecomTarget::new(7, &[1, 2]).unwrap();
+        let mask = Mask::new("demo", &SecretString::from("c4nary-secret"));
+        match read_order(&answer(status, &[], body), &target, &mask) {
+            Lookup::Found(outcome) => outcome_word(&outcome),
+            Lookup::NotFound { proof, evidence } => {
+                assert!(!proof, "an order's state proves no absence");
+                format!("not_found {evidence}")
+            }
+            Lookup::Unavailable { evidence } => format!("unavailable {evidence}"),
+        }
+    }
+
+    fn order(members: &str, items: &[&str]) -> String {
+        let items: Vec<String> = items
+            .iter()
+            .map(|text| {
+                let words: Vec<&str> = text.split(' ').collect();
+                format!("{{\"id\":{},\"status\":\"{}\",\"type\":\"{}\"}}", words[0], words[1], words[2])
+            })
+            .collect();
+        format!("{{{members},\"orderItems\":[{}]}}", items.join(","))
+    }
+
+    const PAID: &str = "\"id\":7,\"currency\":\"USD\",\"totalRefund\":15.98";
+
+    #[rstest]
+    #[case::all(PAID, &["1 refunded registration", "2 refunded whois_privacy"], "refunded 15.98 USD")]
+    #[case::currency_not_said("\"id\":7,\"totalRefund\":\"15.98\"", &["1 refunded registration", "2 refunded whois_privacy"], "refunded 15.98 USD")]
+    #[case::currency_of_another("\"id\":7,\"currency\":\"CNY\",\"totalRefund\":115.98", &["1 refunded registration", "2 refunded whois_privacy"], "refunded")]
+    #[case::total_not_said("\"id\":7", &["1 refunded registration", "2 refunded whois_privacy"], "refunded")]
+    #[case::total_no_number("\"id\":7,\"totalRefund\":\"NaN\"", &["1 refunded registration", "2 refunded whois_privacy"], "refunded")]
+    #[case::total_not_yet("\"id\":7,\"totalRefund\":0.00", &["1 refunded registration", "2 refunded whois_privacy"], "refunded")]
+    #[case::privacy_along(PAID, &["1 refunded registration", "2 refunded registration", "3 refunded whois_privacy"], "refunded")]
+    #[case::another_refund(PAID, &["1 refunded registration", "2 refunded registration", "3 refunded registration"], "refunded")]
+    #[case::another_item_bought(PAID, &["1 refunded registration", "2 refunded registration", "3 success registration"], "refunded 15.98 USD")]
+    #[case::in_part(PAID, &["1 refunded registration", "2 success whois_privacy"], "not_found item 1 refunded, item 2 success")]
+    #[case::purchase_failed_in_part(PAID, &["1 refunded registration", "2 failed registration"], "refunded 15.98 USD (partly)")]
+    #[case::purchase_failed(PAID, &["1 failed registration", "2 failed registration"], "not_found item 1 failed, item 2 failed")]
+    #[case::not_yet(PAID, &["1 success registration", "2 success registration"], "not_found item 1 success, item 2 success")]
+    #[case::not_listed(PAID, &["1 refunded registration"], "not_found item 1 refunded, item 2 not listed")]
+    #[case::no_items(PAID, &[], "not_found item 1 not listed, item 2 not listed")]
+    #[case::foreign_word(PAID, &["1 refunded registration", "2 REFUNDED registration"], "not_found item 1 refunded, item 2 REFUNDED")]
+    #[case::twice(PAID, &["1 refunded registration", "1 success registration", "2 refunded registration"], "unavailable the order lists item 1 twice")]
+    #[case::other_order("\"id\":8", &["1 refunded registration", "2 refunded registration"], "unavailable the answer tells of another order")]
+    #[case::nameless_order("\"currency\":\"USD\"", &["1 refunded registration", "2 refunded registration"], "unavailable the answer tells of another order")]
+    fn only_the_word_refunded_proves_it(#[case] members: &str, #[case] items: &[&str], #[case] expected: &str) {
+        assert_eq!(look(200, order(members, items).as_bytes()), expected);
+    }
+
+    #[rstest]
+    #[case(200, "", "unavailable the answer is not an order in JSON")]
+    #[case(200, "<html></html>", "unavailable the answer is not an order in JSON")]
+    #[case(200, "{\"id\":7,\"orderItems\":[{\"id\":1,", "unavailable the answer is not an order in JSON")]
+    #[case(200, "[]", "unavailable the answer is not an order in JSON")]
+    #[case(401, "{\"message\":\"Unauthorized\"}", "unavailable HTTP 401 and not the order")]
+    #[case(404, "{\"message\":\"Not Found\"}", "unavailable HTTP 404 and not the order")]
+    #[case(429, "{\"message\":\"Rate Limit Exceeded\"}", "unavailable HTTP 429 and not the order")]
+    #[case(500, "{\"id\":7}", "unavailable HTTP 500 and not the order")]
+    fn an_answer_that_is_no_order_teaches_nothing(#[case] status: u16, #[case] body: &str, #[case] expected: &str) {
+        assert_eq!(look(status, body.as_bytes()), expected);
+    }
+
+    #[test]
+    fn items_refunded_along_are_listed_as_not_asked_for() {
+        let body = order(PAID, &["3 refunded whois_privacy", "1 refunded registration"]);
+        let target = NamecomTarget::new(7, &[1]).unwrap();
+        let mask = Mask::new("demo", &SecretString::from("x"));
+        let lookup = read_order(&answer(200, &[], body.as_bytes()), &target, &mask);
+        let Lookup::Found(Outcome::Refunded(yes)) = lookup else { panic!("{lookup:?}") };
+        let items: Vec<(&str, bool)> = yes.items.iter().map(|item| (item.item_id.as_str(), item.requested)).collect();
+        assert_eq!(items, [("1", true), ("3", false)]);
+        assert!(!yes.is_partial());
+    }
+
+    proptest! {
+        #[test]
+        fn no_noise_finds_a_refund(body in proptest::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(!look(200, &body).starts_with("refunded"));
+        }
+    }
+}

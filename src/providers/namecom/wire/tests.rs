@@ -1,0 +1,281 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+use rstest::rstest;
+use secrecy::SecretString;
+
+use super::*;
+use crate::providers::samples::{NOW, answer, outcome_word};
+
+fn target() -> NamecomTarget {
+    NamecomTarget::new(7, &[1, 2]).unwrap()
+}
+
+fn mask() -> Mask {
+    Mask::new("demo", &SecretString::from("c4nary-secret"))
+}
+
+fn read(status: u16, headers: &[(&'static str, &'static str)], body: &[u8]) -> Outcome {
+    read_refund(&answer(status, headers, body), "r-1", &target(), NOW, &mask())
+}
+
+/// One row of `results`: `1 refunded 10.99`.
+fn row(text: &str) -> String {
+    let mut words = text.split(' ');
+    let (item, status, amount) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap_or("0"));
+    format!(
+        "{{\"orderId\":7,\"orderItemId\":{item},\"orderItemStatus\":\"{status}\",\"refundAmount\":{amount},\"message\":\"m{item}\"}}"
+    )
+}
+
+fn results(rows: &[&str], total: &str) -> String {
+    let rows: Vec<String> = rows.iter().map(|text| row(text)).collect();
+    format!("{{\"results\":[{}],\"totalRefundAmount\":{total}}}", rows.join(","))
+}
+
+#[rstest]
+#[case::all(&["1 refunded 10.99", "2 refunded 4.99"], "15.98", "refunded 15.98 USD")]
+#[case::in_any_order(&["2 refunded 4.99", "1 refunded 10.99"], "15.98", "refunded 15.98 USD")]
+#[case::binary_floats(&["1 refunded 9.9900000000000002", "2 refunded 1e-2"], "10.00", "refunded 10.00 USD")]
+#[case::amounts_in_strings(&["1 refunded \"10.99\"", "2 refunded \"0\""], "\"10.99\"", "refunded 10.99 USD")]
+#[case::another_total(&["1 refunded 10.99", "2 refunded 4.99"], "999", "refunded 15.98 USD")]
+#[case::no_total(&["1 refunded 10.99", "2 refunded 4.99"], "null", "refunded 15.98 USD")]
+#[case::cascade(&["1 refunded 10.99", "2 refunded 4.99", "3 refunded 1.01"], "16.99", "refunded 16.99 USD")]
+#[case::cascade_refused(&["1 refunded 10.99", "2 refunded 4.99", "3 failed"], "15.98", "refunded 15.98 USD")]
+#[case::in_part(&["1 refunded 10.99", "2 failed"], "10.99", "refunded 10.99 USD (partly)")]
+#[case::cancelled_in_part(&["1 canceled", "2 refunded 4.99"], "4.99", "refunded 4.99 USD (partly)")]
+#[case::none(&["1 failed", "2 failed"], "0", "refused failed other")]
+#[case::none_cancelled(&["1 canceled", "2 failed"], "0", "refused canceled other")]
+#[case::none_but_the_cascade(&["1 failed", "2 failed", "3 refunded 1.01"], "1.01", "unknown contradiction")]
+#[case::none_and_a_total(&["1 failed", "2 failed"], "15.98", "refused failed other")]
+#[case::begun(&["1 initialized", "2 initialized"], "0", "accepted initialized")]
+#[case::begun_in_part(&["1 refunded 10.99", "2 initialized"], "10.99", "accepted initialized 10.99 USD")]
+#[case::begun_and_refused(&["1 failed", "2 initialized"], "0", "accepted initialized")]
+#[case::one_missing(&["1 refunded 10.99"], "10.99", "accepted initialized 10.99 USD")]
+#[case::all_missing(&["3 refunded 10.99"], "10.99", "unknown contradiction")]
+#[case::no_rows(&[], "15.98", "unknown contradiction")]
+#[case::twice(&["1 refunded 10.99", "1 refunded 10.99", "2 refunded 4.99"], "15.98", "unknown contradiction")]
+#[case::foreign_word(&["1 refunded 10.99", "2 pending"], "10.99", "unknown unreadable_reply")]
+#[case::word_in_another_case(&["1 Refunded 10.99", "2 refunded 4.99"], "15.98", "unknown unreadable_reply")]
+#[case::foreign_word_of_a_cascade(&["1 refunded 10.99", "2 refunded 4.99", "3 odd"], "15.98", "unknown unreadable_reply")]
+#[case::not_a_number(&["1 refunded NaN", "2 refunded 4.99"], "15.98", "unknown unreadable_reply")]
+#[case::not_a_number_in_a_string(&["1 refunded \"NaN\"", "2 refunded 4.99"], "15.98", "unknown unreadable_reply")]
+#[case::no_amount(&["1 refunded null", "2 refunded 4.99"], "15.98", "unknown unreadable_reply")]
+#[case::an_object(&["1 refunded {}", "2 refunded 4.99"], "15.98", "unknown unreadable_reply")]
+#[case::negative(&["1 refunded -10.99", "2 refunded 4.99"], "15.98", "unknown unreadable_reply")]
+#[case::enormous(&["1 refunded 1e400", "2 refunded 4.99"], "15.98", "unknown unreadable_reply")]
+fn a_200_is_judged_item_by_item(#[case] rows: &[&str], #[case] total: &str, #[case] expected: &str) {
+    assert_eq!(outcome_word(&read(200, &[], results(rows, total).as_bytes())), expected);
+}
+
+#[rstest]
+#[case::other_order(
+    "{\"results\":[{\"orderId\":8,\"orderItemId\":1,\"orderItemStatus\":\"refunded\",\"refundAmount\":1},{\"orderId\":7,\"orderItemId\":2,\"orderItemStatus\":\"refunded\",\"refundAmount\":1}],\"totalRefundAmount\":2}",
+    "unknown contradiction"
+)]
+#[case::no_order(
+    "{\"results\":[{\"orderItemId\":1,\"orderItemStatus\":\"refunded\",\"refundAmount\":1}]}",
+    "unknown unreadable_reply"
+)]
+#[case::no_message(
+    "{\"results\":[{\"orderId\":7,\"orderItemId\":1,\"orderItemStatus\":\"refunded\",\"refundAmount\":1},{\"orderId\":7,\"orderItemId\":2,\"orderItemStatus\":\"refunded\",\"refundAmount\":1,\"message\":null}],\"totalRefundAmount\":2.0}",
+    "refunded 2.00 USD"
+)]
+#[case::member_twice(
+    "{\"results\":[{\"orderId\":8,\"orderId\":7,\"orderItemId\":1,\"orderItemStatus\":\"refunded\",\"refundAmount\":1}]}",
+    "unknown unreadable_reply"
+)]
+#[case::no_results("{\"totalRefundAmount\":15.98}", "unknown unreadable_reply")]
+#[case::error_body("{\"message\":\"Bad Request\"}", "unknown unreadable_reply")]
+#[case::empty("", "unknown unreadable_reply")]
+#[case::html("<html><body>refunded</body></html>", "unknown unreadable_reply")]
+#[case::cut_off(
+    "{\"results\":[{\"orderId\":7,\"orderItemId\":1,\"orderItemStatus\":\"refunded\",\"refundAmount\":1}",
+    "unknown unreadable_reply"
+)]
+#[case::two_documents("{\"results\":[]}{\"results\":[]}", "unknown unreadable_reply")]
+fn a_200_of_another_shape_proves_nothing(#[case] body: &str, #[case] expected: &str) {
+    assert_eq!(outcome_word(&read(200, &[], body.as_bytes())), expected);
+}
+
+#[test]
+fn deep_nesting_and_foreign_charsets_prove_nothing() {
+    for body in [b"[".repeat(60_000), b"{\"results\":".repeat(5_000), b"\xFF\xFE{\0}\0".to_vec(), b"\"\xE9\"".to_vec()]
+    {
+        assert_eq!(outcome_word(&read(200, &[], &body)), "unknown unreadable_reply");
+    }
+}
+
+const PERIOD_OVER: &str = "The Add Grace Period (AGP) deletion window has expired for domain example.com. AGP deletes are only allowed within 5 days of registration.";
+
+#[rstest]
+#[case(400, "Bad Request", "Order item 987654 has already been refunded.", "refused 400 already_refunded")]
+#[case(
+    400,
+    "Bad Request",
+    "Order item 987654 is not eligible for refund. Only 'registration' and 'whois_privacy' product types are supported.",
+    "refused 400 not_eligible"
+)]
+#[case(400, "Bad Request", "orderItemIds array must contain at least one item.", "refused 400 invalid_request")]
+#[case(401, "Unauthorized", "", "not_sent 401 credentials_refused")]
+#[case(403, "Permission denied", "Failed authentication", "refused 403 permission_denied")]
+#[case(404, "Not Found", "Order with ID 123456 does not exist.", "refused 404 target_not_found")]
+#[case(405, "Method Not Allowed", "", "refused 405 invalid_request")]
+#[case(409, "Conflict", "Idempotency key has been reused for a different request.", "refused 409 identifier_in_use")]
+#[case(
+    409,
+    "Conflict",
+    "AGP delete threshold has been exceeded for this account. Please contact support.",
+    "refused 409 limit_reached"
+)]
+#[case(409, "Conflict", "", "refused 409 other")]
+#[case(
+    415,
+    "The 'Content-Type' header must be 'application/json' for this request.",
+    "",
+    "refused 415 invalid_request"
+)]
+#[case(423, "Resource Locked", PERIOD_OVER, "refused 423 refund_period_over")]
+#[case(429, "Rate Limit Exceeded", "Slow down.", "not_sent 429 limit_reached")]
+#[case(500, "Internal Server Error", "Something went wrong.", "unknown provider_server_error")]
+#[case(502, "Registry Connection Unavailable", "", "unknown provider_server_error")]
+#[case(
+    503,
+    "Service Unavailable",
+    "The API is offline for scheduled maintenance. See https://status.name.com for updates.",
+    "unknown provider_server_error"
+)]
+#[case(504, "The upstream server is taking too long to respond.", "", "unknown provider_server_error")]
+#[case(599, "Something", "", "unknown provider_server_error")]
+#[case(402, "Payment Required", "", "unknown unreadable_reply")]
+#[case(408, "Request Timeout", "", "unknown unreadable_reply")]
+#[case(422, "Unprocessable", "", "unknown unreadable_reply")]
+#[case(307, "Temporary Redirect", "", "unknown unreadable_reply")]
+#[case(202, "Accepted", "", "unknown unreadable_reply")]
+fn every_status_of_the_error_table(
+    #[case] status: u16,
+    #[case] message: &str,
+    #[case] details: &str,
+    #[case] expected: &str,
+) {
+    let detailed = format!("{{\"message\":\"{message}\",\"details\":\"{details}\"}}");
+    let outcome = read(status, &[], detailed.as_bytes());
+    assert_eq!(outcome_word(&outcome), expected);
+    if let Outcome::Refused { error, .. } | Outcome::NotSent { error, .. } = &outcome {
+        assert_eq!(error.http_status, status);
+        let said = if details.is_empty() { message.to_owned() } else { format!("{message}: {details}") };
+        assert_eq!(error.message, said);
+    }
+    // The same status in another's words: nothing of it is a definite no.
+    for body in
+        ["", "<html><h1>Error</h1></html>", "{\"error\":\"x\"}", "{\"message\":null}", "{\"message\":\"cut o", "[]"]
+    {
+        let word = outcome_word(&read(status, &[], body.as_bytes()));
+        assert!(word.starts_with("unknown"), "{status} {body}: {word}");
+    }
+}
+
+#[rstest]
+#[case::null("{\"message\":\"Bad Request\",\"details\":null}")]
+#[case::absent("{\"message\":\"Bad Request\"}")]
+fn details_are_optional(#[case] body: &str) {
+    assert_eq!(outcome_word(&read(400, &[], body.as_bytes())), "refused 400 invalid_request");
+}
+
+#[rstest]
+#[case::reset(&[("x-ratelimit-reset", "1772600802")], Some(2))]
+#[case::after(&[("retry-after", "3")], Some(3))]
+#[case::the_later(&[("x-ratelimit-reset", "1772600802"), ("retry-after", "3")], Some(3))]
+#[case::none(&[], None)]
+#[case::past(&[("x-ratelimit-reset", "1772600799")], None)]
+#[case::within_the_hour(&[("x-ratelimit-reset", "1772604400")], Some(3600))]
+#[case::beyond_the_hour(&[("x-ratelimit-reset", "1772604401")], None)]
+#[case::milliseconds(&[("x-ratelimit-reset", "1772600802000")], None)]
+#[case::negative(&[("retry-after", "-3")], None)]
+#[case::a_day(&[("retry-after", "86400")], None)]
+#[case::a_date(&[("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")], None)]
+fn a_rate_limit_names_its_end(#[case] headers: &[(&'static str, &'static str)], #[case] seconds: Option<u64>) {
+    let outcome = read(429, headers, b"{\"message\":\"Rate Limit Exceeded\",\"details\":\"x\"}");
+    let Outcome::NotSent { retry_at, .. } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(retry_at, seconds.map(|seconds| NOW.plus(Duration::from_secs(seconds))));
+}
+
+#[test]
+fn a_replay_says_so_and_is_for_our_key() {
+    let body = results(&["1 refunded 10.99", "2 refunded 4.99"], "15.98");
+    let replayed = read(200, &[("x-idempotent-replay", "1"), ("x-idempotency-key", "r-1")], body.as_bytes());
+    assert_eq!(outcome_word(&replayed), "refunded 15.98 USD (replayed)");
+    let foreign = read(200, &[("x-idempotency-key", "r-2")], body.as_bytes());
+    assert_eq!(outcome_word(&foreign), "unknown contradiction");
+}
+
+#[test]
+fn a_yes_in_part_names_the_items_and_the_refusal() {
+    let body = results(&["1 refunded 10.99", "2 failed", "3 refunded 1.01"], "12.00");
+    let Outcome::Refunded(yes) = read(200, &[], body.as_bytes()) else { panic!("no refund") };
+    let items: Vec<(&str, ItemState, bool)> =
+        yes.items.iter().map(|item| (item.item_id.as_str(), item.state, item.requested)).collect();
+    assert_eq!(
+        items,
+        [("1", ItemState::Succeeded, true), ("2", ItemState::Failed, true), ("3", ItemState::Succeeded, false)]
+    );
+    let error = yes.error.unwrap();
+    assert_eq!((error.code.as_str(), error.message.as_str(), error.http_status), ("failed", "m2", 200));
+}
+
+#[test]
+fn a_refusal_of_all_items_says_it_of_each() {
+    let Outcome::Refused { error, items } = read(200, &[], results(&["1 failed", "2 canceled"], "0").as_bytes()) else {
+        panic!("no refusal")
+    };
+    assert_eq!((error.code.as_str(), error.message.as_str()), ("failed", "item 1: m1; item 2: m2"));
+    assert_eq!(items.len(), 2);
+}
+
+#[test]
+fn no_token_is_kept() {
+    let outcome =
+        read(403, &[], b"{\"message\":\"Permission denied\",\"details\":\"token c4nary-secret is not allowed\"}");
+    let Outcome::Refused { error, .. } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(error.message, "Permission denied: token *** is not allowed");
+}
+
+#[test]
+fn one_target_is_one_body() {
+    let a = NamecomTarget::new(123_456, &[987_655, 987_654]).unwrap();
+    let b = NamecomTarget::new(123_456, &[987_654, 987_655]).unwrap();
+    assert_eq!(refund_body(&a), "{\"orderId\":123456,\"orderItemIds\":[987654,987655]}");
+    assert_eq!(refund_body(&a), refund_body(&b));
+}
+
+proptest! {
+    #[test]
+    fn no_noise_is_a_yes(body in proptest::collection::vec(any::<u8>(), 0..300), status in 100..600_u16) {
+        prop_assert!(!matches!(read(status, &[], &body), Outcome::Refunded(_) | Outcome::Accepted(_)));
+    }
+
+    #[test]
+    fn a_yes_cut_off_anywhere_is_doubt(cut in 0..150_usize) {
+        let whole = results(&["1 refunded 10.99", "2 refunded 4.99"], "15.98");
+        let word = outcome_word(&read(200, &[], &whole.as_bytes()[..cut]));
+        prop_assert!(word.starts_with("unknown"), "{word}");
+    }
+
+    #[test]
+    fn success_is_said_of_every_requested_item_or_of_none(
+        words in proptest::collection::vec(
+            (1..4_i32, prop_oneof!["refunded", "failed", "canceled", "initialized", "odd"]), 0..5,
+        ),
+    ) {
+        let rows: Vec<String> = words.iter().map(|(item, word)| format!("{item} {word} 1.00")).collect();
+        let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
+        let outcome = read(200, &[], results(&rows, "0").as_bytes());
+        let refunded = |item: i32| words.iter().any(|(id, word)| *id == item && word == "refunded");
+        match outcome {
+            Outcome::Refunded(yes) if !yes.is_partial() => prop_assert!(refunded(1) && refunded(2)),
+            Outcome::Refunded(_) => prop_assert!(refunded(1) || refunded(2)),
+            Outcome::Refused { .. } => prop_assert!(!refunded(1) && !refunded(2) && !refunded(3)),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Watches any provider from outside: a span and one line for each call, and not a word in the adapters.
+//!
+//! No text of the provider is logged here, only kinds and codes: its words may name people.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+use tracing::{Instrument, debug, info, info_span};
+
+use crate::domain::ids::{AccountName, Provider as ProviderKind};
+use crate::domain::outcome::{Lookup, Outcome};
+use crate::domain::refund::{Intent, Refund};
+use crate::providers::Provider;
+
+/// A provider, watched.
+pub struct Observed<P> {
+    inner: Arc<P>,
+    account: AccountName,
+    provider: ProviderKind,
+}
+
+impl<P: Provider> Observed<P> {
+    /// Watches `inner`, the wire of `account`.
+    pub fn new(inner: Arc<P>, account: AccountName, provider: ProviderKind) -> Self {
+        Self { inner, account, provider }
+    }
+}
+
+#[async_trait]
+impl<P: Provider> Provider for Observed<P> {
+    async fn refund(&self, intent: &Intent) -> Outcome {
+        let span = info_span!(
+            "provider", call = "refund", account = %self.account, provider = %self.provider, refund = %intent.id
+        );
+        async {
+            let start = Instant::now();
+            let outcome = self.inner.refund(intent).await;
+            let duration_ms = start.elapsed().as_millis();
+            info!(outcome = kind_of(&outcome), detail = detail_of(&outcome), duration_ms, "provider answered a refund");
+            outcome
+        }
+        .instrument(span)
+        .await
+    }
+
+    async fn lookup(&self, refund: &Refund) -> Lookup {
+        let span = info_span!(
+            "provider", call = "lookup", account = %self.account, provider = %self.provider, refund = %refund.id()
+        );
+        async {
+            let start = Instant::now();
+            let lookup = self.inner.lookup(refund).await;
+            let duration_ms = start.elapsed().as_millis();
+            let (found, detail) = match &lookup {
+                Lookup::Found(outcome) => (kind_of(outcome), detail_of(outcome)),
+                Lookup::NotFound { proof: true, .. } => ("not_found", "proof"),
+                Lookup::NotFound { proof: false, .. } => ("not_found", ""),
+                Lookup::Unavailable { .. } => ("unavailable", ""),
+            };
+            debug!(found, detail, duration_ms, "provider answered a lookup");
+            lookup
+        }
+        .instrument(span)
+        .await
+    }
+}
+
+fn kind_of(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Refunded(_) => "refunded",
+        Outcome::Accepted(_) => "accepted",
+        Outcome::Refused { .. } => "refused",
+        Outcome::NotSent { .. } => "not_sent",
+        Outcome::Unknown { .. } => "unknown",
+    }
+}
+
+/// The provider's code or the kind of doubt.
+fn detail_of(outcome: &Outcome) -> &str {
+    match outcome {
+        Outcome::Refunded(_) | Outcome::Accepted(_) => "",
+        Outcome::Refused { error, .. } | Outcome::NotSent { error, .. } => &error.code,
+        Outcome::Unknown { reason, .. } => reason.as_str(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::Mutex;
+
+    use secrecy::SecretString;
+    use tracing_subscriber::fmt::MakeWriter;
+
+    use crate::domain::target::{SectigoTarget, Target};
+    use crate::providers::Login;
+    use crate::providers::peer::{Peer, Script};
+    use crate::providers::samples;
+
+    #[derive(Default)]
+    struct Lines(Mutex<Vec<u8>>);
+
+    impl Write for &Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl<'a> MakeWriter<'a> for Lines {
+        type Writer = &'a Lines;
+
+        fn make_writer(&'a self) -> Self::Writer {
+            self
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_is_one_line_of_kinds_and_codes() {
+        let said = "HTTP/1.1 200 OK\r\nContent-Length: 41\r\n\r\n-18\nThe order of Ada Lovelace is too old.  ";
+        let peer = Peer::start(Script::Say(said)).await;
+        let login =
+            Login::Sectigo { login_name: "demo".to_owned(), login_password: SecretString::from("c4nary-secret") };
+        let intent = samples::intent("r-1", Target::Sectigo(SectigoTarget::new("1000001", 11).unwrap()));
+        let lines = std::sync::Arc::new(Lines::default());
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(lines.clone())
+            .with_ansi(false)
+            .with_env_filter("recoup=debug")
+            .finish();
+        let guard = tracing::subscriber::set_default(subscriber);
+        samples::account(&peer, login).adapter.refund(&intent).await;
+        drop(guard);
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        for part in [
+            "call=\"refund\"",
+            "account=main",
+            "provider=sectigo",
+            "refund=r-1",
+            "outcome=\"refused\"",
+            "detail=\"-18\"",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        for secret in ["c4nary", "Lovelace", "1000001"] {
+            assert!(!text.contains(secret), "{secret} in {text}");
+        }
+    }
+}

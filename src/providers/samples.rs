@@ -1,0 +1,77 @@
+//! For tests: what an adapter is given, and its answers in one line, so that a table can name them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::domain::clock::{ManualClock, Timestamp};
+use crate::domain::ids::{AccountName, RefundId};
+use crate::domain::money::Currency;
+use crate::domain::outcome::Outcome;
+use crate::domain::refund::{Intent, Refund};
+use crate::domain::target::Target;
+use crate::providers::http::Answer;
+use crate::providers::peer::Peer;
+use crate::providers::{Account, AccountSettings, Login};
+
+/// The moment at which all of it happens: 2026-03-04T05:06:40Z.
+pub(crate) const NOW: Timestamp = Timestamp::from_seconds(1_772_600_800);
+
+/// An account at `peer`, with short timeouts.
+pub(crate) fn account(peer: &Peer, login: Login) -> Account {
+    let settings = AccountSettings {
+        name: AccountName::parse("main").unwrap(),
+        endpoint: peer.endpoint().parse().unwrap(),
+        currency: Currency::parse("USD").unwrap(),
+        ca_file: None,
+        connect_timeout: Duration::from_millis(400),
+        total_timeout: Duration::from_secs(5),
+        reuse_connections: false,
+        max_in_flight: 8,
+        settle_time: Duration::from_secs(600),
+        login,
+    };
+    Account::connect(settings, Arc::new(ManualClock::new(NOW))).map_err(|error| error.to_string()).unwrap()
+}
+
+pub(crate) fn intent(id: &str, target: Target) -> Intent {
+    Intent {
+        id: RefundId::parse(id).unwrap(),
+        account: AccountName::parse("main").unwrap(),
+        target,
+        labels: BTreeMap::new(),
+    }
+}
+
+pub(crate) fn refund(id: &str, target: Target) -> Refund {
+    Refund::new(intent(id, target), NOW)
+}
+
+pub(crate) fn answer(status: u16, headers: &[(&'static str, &'static str)], body: &[u8]) -> Answer {
+    let headers: HeaderMap =
+        headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect();
+    Answer { status, headers, body: Bytes::copy_from_slice(body) }
+}
+
+/// `refused -18 other`, `unknown timeout`, `refunded 12.99 USD (partly) (replayed)`.
+pub(crate) fn outcome_word(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Refunded(yes) => {
+            let amount = yes.amount.map(|amount| format!(" {amount}")).unwrap_or_default();
+            let partly = if yes.is_partial() { " (partly)" } else { "" };
+            let replayed = if yes.replayed { " (replayed)" } else { "" };
+            format!("refunded{amount}{partly}{replayed}")
+        }
+        Outcome::Accepted(taken) => {
+            let amount = taken.amount.map(|amount| format!(" {amount}")).unwrap_or_default();
+            let reference = taken.reference.as_deref().map(|number| format!(" #{number}")).unwrap_or_default();
+            format!("accepted {}{amount}{reference}", taken.status.as_deref().unwrap_or("-"))
+        }
+        Outcome::Refused { error, .. } => format!("refused {} {}", error.code, error.category.as_str()),
+        Outcome::NotSent { error, .. } => format!("not_sent {} {}", error.code, error.category.as_str()),
+        Outcome::Unknown { reason, .. } => format!("unknown {}", reason.as_str()),
+    }
+}

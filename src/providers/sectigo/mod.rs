@@ -1,0 +1,171 @@
+//! Sectigo: a whole certificate order is refunded by `!AutoRefund`, and its state read by `!getPostPaymentStatus`.
+//!
+//! There is no key and no identifier: nothing here stops a second effect but the gateway itself. A lost answer is found again only where the
+//! order has become `Refunded`; every other state proves nothing.
+//!
+//! Credentials are form fields of every call; they are never part of a URL.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Method};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::domain::outcome::{Lookup, Outcome};
+use crate::domain::refund::{Intent, Refund};
+use crate::domain::target::{SectigoTarget, Target};
+use crate::providers::Provider;
+use crate::providers::http::{Call, Exchange, HttpClient, STATUS_REPLY_BYTES, never_left};
+use crate::providers::mask::Mask;
+
+mod json;
+mod status;
+mod status_wire;
+pub mod wire;
+
+/// A fixed path, for a sibling of this endpoint destroys orders: the document that names this call once printed that one's address.
+const REFUND_PATH: &str = "/products/!AutoRefund";
+const STATUS_PATH: &str = "/products/!getPostPaymentStatus";
+
+/// One Sectigo account.
+pub struct Sectigo {
+    http: HttpClient,
+    login_name: String,
+    login_password: SecretString,
+    mask: Mask,
+}
+
+impl Sectigo {
+    /// An account that logs in as `login_name`.
+    pub fn new(http: HttpClient, login_name: String, login_password: SecretString) -> Self {
+        let mask = Mask::new(&login_name, &login_password);
+        Self { http, login_name, login_password, mask }
+    }
+
+    /// Asks `!getPostPaymentStatus` of one order. Moves nothing.
+    async fn ask_status(&self, order_number: &str, certificate_id: Option<&str>) -> Exchange {
+        let mut fields = vec![("orderNumber", order_number)];
+        fields.extend(certificate_id.map(|id| ("CertificateID", id)));
+        self.http.read(self.form(STATUS_PATH, &fields), STATUS_REPLY_BYTES).await
+    }
+
+    async fn send_refund(&self, target: &SectigoTarget) -> Exchange {
+        let reason = target.reason_code().to_string();
+        // An argument that is not documented is answered -2: these two and the login, no more.
+        let fields = [("orderNumber", target.order_number()), ("refundReasonCode", reason.as_str())];
+        self.http.send_once(self.form(REFUND_PATH, &fields)).await
+    }
+
+    fn form(&self, path: &str, fields: &[(&str, &str)]) -> Call {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.append_pair("loginName", &self.login_name);
+        form.append_pair("loginPassword", self.login_password.expose_secret());
+        for (name, value) in fields {
+            form.append_pair(name, value);
+        }
+        let headers =
+            HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))]);
+        Call { method: Method::POST, path: path.to_owned(), headers, body: Bytes::from(form.finish()) }
+    }
+}
+
+#[async_trait]
+impl Provider for Sectigo {
+    async fn refund(&self, intent: &Intent) -> Outcome {
+        let Target::Sectigo(target) = &intent.target else {
+            return never_left("the account is one at Sectigo, and the target is not");
+        };
+        self.send_refund(target).await.into_outcome(|answer| wire::read_refund(answer, &self.mask))
+    }
+
+    async fn lookup(&self, refund: &Refund) -> Lookup {
+        let Target::Sectigo(target) = &refund.intent.target else {
+            return Lookup::Unavailable { evidence: "the account is one at Sectigo, and the target is not".to_owned() };
+        };
+        let number = target.order_number();
+        let exchange = self.ask_status(number, None).await;
+        exchange.into_lookup(|answer| wire::read_order_status(answer, number, &self.mask))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::Provider as Kind;
+    use crate::domain::outcome::{Confirmation, DoubtReason};
+    use crate::providers::peer::{Peer, Script};
+    use crate::providers::samples;
+
+    fn target() -> Target {
+        Target::Sectigo(SectigoTarget::new("1000001", 11).unwrap())
+    }
+
+    fn login() -> crate::providers::Login {
+        crate::providers::Login::Sectigo {
+            login_name: "demo".to_owned(),
+            login_password: SecretString::from("p&ss word!"),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_refund_request_is_these_bytes() {
+        let peer = Peer::start(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n0")).await;
+        let outcome = samples::account(&peer, login()).adapter.refund(&samples::intent("r-1", target())).await;
+        assert!(matches!(outcome, Outcome::Refunded(_)), "{outcome:?}");
+        assert_eq!(
+            peer.requests(),
+            [format!(
+                "POST /products/!AutoRefund HTTP/1.1\r\ncontent-type: application/x-www-form-urlencoded\r\n\
+                 accept: */*\r\nuser-agent: recoup/{}\r\nhost: {}\r\ncontent-length: 83\r\n\r\n\
+                 loginName=demo&loginPassword=p%26ss+word%21&orderNumber=1000001&refundReasonCode=11",
+                env!("CARGO_PKG_VERSION"),
+                peer.endpoint().trim_start_matches("http://"),
+            )]
+        );
+    }
+
+    #[tokio::test]
+    async fn the_lookup_request_is_these_bytes() {
+        let peer = Peer::start(Script::Say("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")).await;
+        let lookup = samples::account(&peer, login()).adapter.lookup(&samples::refund("r-1", target())).await;
+        assert_eq!(lookup, Lookup::Unavailable { evidence: "HTTP 503 and not an order's status".to_owned() });
+        let request = peer.requests().remove(0);
+        assert!(request.starts_with("POST /products/!getPostPaymentStatus HTTP/1.1\r\n"), "{request}");
+        assert!(
+            request.ends_with("\r\n\r\nloginName=demo&loginPassword=p%26ss+word%21&orderNumber=1000001"),
+            "{request}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_refund_and_a_lookup_by_their_answers() {
+        let answer = "HTTP/1.1 200 OK\r\nContent-Length: 79\r\n\r\n\
+                      {\"errorCode\":0,\"data\":{\"orderNumber\":\"1000001\",\"orderStatus\":\"Refunded\"}}      ";
+        let peer = Peer::start(Script::Say(answer)).await;
+        let account = samples::account(&peer, login());
+        assert_eq!(account.provider, Kind::Sectigo);
+        let found = account.adapter.lookup(&samples::refund("r-1", target())).await;
+        let yes = Confirmation { status: Some("Refunded".to_owned()), ..Confirmation::default() };
+        assert_eq!(found, Lookup::Found(Outcome::Refunded(yes)));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ends_is_doubt() {
+        let peer = Peer::start(Script::Close).await;
+        let outcome = samples::account(&peer, login()).adapter.refund(&samples::intent("r-1", target())).await;
+        assert!(
+            matches!(&outcome, Outcome::Unknown { reason: DoubtReason::ConnectionLost, evidence } if !evidence.contains("word")),
+            "{outcome:?}"
+        );
+        assert_eq!(peer.requests().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn another_providers_target_is_never_sent() {
+        let peer = Peer::start(Script::Close).await;
+        let target = Target::Namecom(crate::domain::target::NamecomTarget::new(1, &[2]).unwrap());
+        let outcome = samples::account(&peer, login()).adapter.refund(&samples::intent("r-1", target)).await;
+        assert!(matches!(outcome, Outcome::NotSent { .. }), "{outcome:?}");
+        assert_eq!(peer.connections(), 0);
+    }
+}
