@@ -11,15 +11,11 @@ const PROTOS: [&str; 4] = [
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let descriptors = protox::Compiler::new(["proto"])?
-        .include_source_info(true)
-        .include_imports(true)
-        .open_files(PROTOS)?
-        .file_descriptor_set();
-    let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
-    tonic_prost_build::configure()
-        .file_descriptor_set_path(out_dir.join("recoup_descriptors.bin"))
-        .skip_protoc_run()
-        .compile_fds(descriptors)?;
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_source_info(true).include_imports(true).open_files(PROTOS)?;
+    // The comments of the contract become those of the generated code, and reflection serves them to whoever asks.
+    let descriptors = PathBuf::from(std::env::var("OUT_DIR")?).join("recoup_descriptors.bin");
+    std::fs::write(descriptors, compiler.encode_file_descriptor_set())?;
+    tonic_prost_build::configure().compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

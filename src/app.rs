@@ -86,7 +86,10 @@ impl App {
             },
         )?);
         let engine_settings = EngineSettings {
-            backoff: Backoff { shortest: settings.engine.retry_backoff_min, longest: settings.engine.retry_backoff_max },
+            backoff: Backoff {
+                shortest: settings.engine.retry_backoff_min,
+                longest: settings.engine.retry_backoff_max,
+            },
             max_feeds: settings.server.max_event_streams,
         };
         let engine = Engine::start(ledger.clone(), accounts.clone(), clock.clone(), engine_settings).await?;
@@ -159,7 +162,10 @@ async fn follow_ledger(mut health: watch::Receiver<Health>, serving: watch::Send
         match &*health.borrow_and_update() {
             Health::Writing => {}
             Health::Failed(problem) | Health::Corrupt(problem) => {
-                error!(problem, "the ledger has failed: nothing is recorded or sent until the gateway is started again");
+                error!(
+                    problem,
+                    "the ledger has failed: nothing is recorded or sent until the gateway is started again"
+                );
                 serving.send_replace(Serving::No);
                 return;
             }

@@ -1,11 +1,22 @@
 //! recoup: a gRPC gateway that gives money back through Sectigo, name.com and Debitsuccess.
 //!
-//! A refund is sent to its provider at most once, or its doubt is shown.
+//! **A refund is sent to its provider at most once, or its doubt is shown.** Everything below serves that sentence.
 //!
 //! # Layout
 //!
+//! Each layer knows those below it and none above; a test keeps it so.
+//!
 //! ```text
-//! main -> app -> api -> engine, validation -> providers, ledger -> domain
+//! domain      what there is: ids, money, targets, outcomes, the retry contract, the moves between states
+//! ledger      what is on disk, and what is true once a method returns
+//! providers   three wires behind one trait, and the only HTTP client
+//! engine      sends each refund once, and says what became of it
+//! validation  where a certificate order's validation stands
+//! api         the gRPC port
+//! config      settings, all faults at once
+//! telemetry   logs
+//! app         puts it all together, and takes it apart in order
+//! staging     the gateway and the simulators in one process (feature `staging`)
 //! ```
 
 /// The public contract, generated from `proto/`.
@@ -18,5 +29,17 @@ pub mod proto {
 }
 
 pub mod domain;
+
 pub mod ledger;
 pub mod providers;
+
+pub mod engine;
+pub mod validation;
+
+pub mod api;
+
+pub mod app;
+pub mod config;
+#[cfg(feature = "staging")]
+pub mod staging;
+pub mod telemetry;

@@ -1,2 +1,118 @@
-//! stub
-fn main() {}
+//! The command line: `recoup serve`, `recoup check`, and in staging builds `recoup staging`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use recoup::app::App;
+use recoup::config::Settings;
+use recoup::telemetry;
+
+/// Gives money back through Sectigo, name.com and Debitsuccess: sent at most once, or its doubt is shown.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway until SIGTERM or Ctrl-C.
+    Serve(ConfigFile),
+    /// Check the configuration and print every fault with its key; exit status 2 if there are any.
+    Check(ConfigFile),
+    /// Run the gateway together with simulators of all three providers, on this machine alone.
+    #[cfg(feature = "staging")]
+    Staging(recoup::staging::StagingOptions),
+}
+
+#[derive(clap::Args)]
+struct ConfigFile {
+    /// The TOML file with the settings; RECOUP_* variables stand over it. Left out: the file that RECOUP_CONFIG names, or variables alone.
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// What a shell script can tell apart: the configuration is wrong.
+const CONFIGURATION_FAULT: u8 = 2;
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            say(&mut std::io::stderr(), &format!("recoup: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Check(file) => Ok(match Settings::from_process(file.config.as_deref()) {
+            Ok(settings) => {
+                for line in settings.summary().iter().chain(&settings.warnings) {
+                    say(&mut std::io::stdout(), line);
+                }
+                ExitCode::SUCCESS
+            }
+            Err(faults) => {
+                say(&mut std::io::stderr(), &faults.to_string());
+                ExitCode::from(CONFIGURATION_FAULT)
+            }
+        }),
+        Command::Serve(file) => {
+            let settings = match Settings::from_process(file.config.as_deref()) {
+                Ok(settings) => settings,
+                Err(faults) => {
+                    say(&mut std::io::stderr(), &faults.to_string());
+                    return Ok(ExitCode::from(CONFIGURATION_FAULT));
+                }
+            };
+            telemetry::init(settings.log.format, &settings.log.filter)?;
+            for warning in &settings.warnings {
+                tracing::warn!("{warning}");
+            }
+            runtime()?.block_on(async {
+                let mut app = App::start(settings).await?;
+                tokio::select! {
+                    signal = shutdown_signal() => signal?,
+                    () = app.ended() => anyhow::bail!("the gRPC port closed by itself; the log says why"),
+                }
+                app.stop().await;
+                Ok(ExitCode::SUCCESS)
+            })
+        }
+        #[cfg(feature = "staging")]
+        Command::Staging(options) => runtime()?.block_on(async {
+            let mut staging = recoup::staging::Staging::start(&options).await?;
+            say(&mut std::io::stdout(), &staging.welcome());
+            tokio::select! {
+                signal = shutdown_signal() => signal?,
+                () = staging.ended() => anyhow::bail!("the gRPC port closed by itself; the log says why"),
+            }
+            staging.stop().await;
+            Ok(ExitCode::SUCCESS)
+        }),
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime cannot be started")
+}
+
+/// Ctrl-C or SIGTERM.
+async fn shutdown_signal() -> anyhow::Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        .context("SIGTERM cannot be listened for")?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted.context("Ctrl-C cannot be listened for"),
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+/// A reader that has gone away (`recoup check | head`) is no error.
+fn say(to: &mut impl std::io::Write, text: &str) {
+    let _ = writeln!(to, "{text}").and_then(|()| to.flush());
+}

@@ -58,8 +58,11 @@ pub enum StagingError {
 }
 
 /// The simulators' demo credentials, as the files that the configuration names.
-const SECRETS: [(&str, &str); 3] =
-    [("sectigo-password", "demo-password"), ("namecom-token", "demo-token"), ("debitsuccess-password", "demo-password")];
+const SECRETS: [(&str, &str); 3] = [
+    ("sectigo-password", "demo-password"),
+    ("namecom-token", "demo-token"),
+    ("debitsuccess-password", "demo-password"),
+];
 
 impl Staging {
     /// Starts the simulators, writes a configuration for them, and starts the gateway on it.

@@ -13,9 +13,7 @@ use crate::domain::money::Money;
 use crate::domain::outcome::{DoubtReason, ErrorCategory, ItemResult, ItemState, ProviderError};
 use crate::domain::refund::{Doubt, EventRecord, Intent, Refund};
 use crate::domain::state::State;
-use crate::domain::target::{
-    DebitsuccessFields, DebitsuccessTarget, FieldFault, NamecomTarget, SectigoTarget, Target,
-};
+use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, FieldFault, NamecomTarget, SectigoTarget, Target};
 use crate::engine::AccountHealth;
 use crate::ledger::ListQuery;
 use crate::proto::v1 as proto;
@@ -25,6 +23,8 @@ use crate::providers::Account;
 const MOST_LABELS: usize = 16;
 const LABEL_KEY_BYTES: usize = 64;
 const LABEL_VALUE_BYTES: usize = 256;
+/// The longest that a google.protobuf.Duration may be: ten thousand years.
+const LONGEST_DURATION_SECONDS: u64 = 315_576_000_000;
 /// Longer than any filter value can be of use.
 const REFERENCE_BYTES: usize = 256;
 
@@ -77,14 +77,15 @@ pub(super) fn refund_name(name: &str) -> Result<RefundId, Status> {
     faults.finish(id)
 }
 
-/// A duration that is not negative.
+/// A duration that is not negative. Read by hand: the library's own conversion overflows on the smallest number of seconds.
 pub(super) fn duration(field: &str, given: Option<prost_types::Duration>, faults: &mut Faults) -> Option<Duration> {
     let given = given?;
-    let converted = Duration::try_from(given).ok();
-    if converted.is_none() {
-        faults.add(field, "must not be negative");
+    let seconds = u64::try_from(given.seconds).ok().filter(|seconds| *seconds <= LONGEST_DURATION_SECONDS);
+    let nanos = u32::try_from(given.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+    if seconds.is_none() || nanos.is_none() {
+        faults.add(field, "must not be negative, with nanos of at most 999999999");
     }
-    converted
+    Some(Duration::new(seconds?, nanos?))
 }
 
 /// Page sizes: 0 is 50, above 1,000 is 1,000, below 0 is a fault.
@@ -239,7 +240,8 @@ fn labels(given: HashMap<String, String>, faults: &mut Faults) -> BTreeMap<Strin
 
 fn instant(field: &str, given: Option<prost_types::Timestamp>, faults: &mut Faults) -> Option<Timestamp> {
     let given = given?;
-    let micros = given.seconds.checked_mul(1_000_000).and_then(|micros| micros.checked_add(i64::from(given.nanos) / 1_000));
+    let micros =
+        given.seconds.checked_mul(1_000_000).and_then(|micros| micros.checked_add(i64::from(given.nanos) / 1_000));
     match micros {
         Some(micros) if (0..1_000_000_000).contains(&given.nanos) => Some(Timestamp::from_micros(micros)),
         _ => {

@@ -4,7 +4,6 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::{Stream, stream};
-use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use crate::api::convert::Faults;
@@ -199,11 +198,7 @@ fn position_in(question: &[u8], token: &str) -> Result<Option<u64>, Status> {
 }
 
 /// At most `limit` entries and [`PAGE_BYTES`], and the token of the next page where entries are left.
-fn page<T: prost::Message>(
-    question: &[u8],
-    limit: u32,
-    entries: impl Iterator<Item = (u64, T)>,
-) -> (Vec<T>, String) {
+fn page<T: prost::Message>(question: &[u8], limit: u32, entries: impl Iterator<Item = (u64, T)>) -> (Vec<T>, String) {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let (mut taken, mut bytes, mut last) = (Vec::new(), 0_usize, 0);
     for (position, entry) in entries {

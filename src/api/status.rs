@@ -34,12 +34,22 @@ pub(super) fn invalid(faults: Vec<FieldFault>) -> Status {
 /// A page token that this call did not give out.
 pub(super) fn invalid_page_token() -> Status {
     let right = "must be the next_page_token of the same call with the same filter, or empty";
-    with_violations(ErrorReason::InvalidPageToken, "the page token is wrong", vec![FieldFault::new("page_token", right)])
+    with_violations(
+        ErrorReason::InvalidPageToken,
+        "the page token is wrong",
+        vec![FieldFault::new("page_token", right)],
+    )
 }
 
 /// The caller's time is over. Only where nothing was recorded.
 pub(super) fn deadline() -> Status {
-    status(Code::DeadlineExceeded, ErrorReason::Deadline, "the deadline passed before anything was recorded", [], |_| {})
+    status(
+        Code::DeadlineExceeded,
+        ErrorReason::Deadline,
+        "the deadline passed before anything was recorded",
+        [],
+        |_| {},
+    )
 }
 
 /// More calls at once than the gateway takes.
@@ -59,9 +69,15 @@ pub(super) fn not_offered(message: &str) -> Status {
 
 /// A bug. The caller gets a number to quote; what happened is in the log under it.
 pub(super) fn internal(request_id: &str) -> Status {
-    status(Code::Internal, ErrorReason::Internal, "a bug in the gateway; its log has more under the request id", [], |details| {
-        details.set_request_info(request_id, "");
-    })
+    status(
+        Code::Internal,
+        ErrorReason::Internal,
+        "a bug in the gateway; its log has more under the request id",
+        [],
+        |details| {
+            details.set_request_info(request_id, "");
+        },
+    )
 }
 
 /// The engine's no.
@@ -74,7 +90,9 @@ pub(super) fn of_engine(error: EngineError) -> Status {
         EngineError::NotCancellable(state) => {
             precondition(ErrorReason::NotCancellable, &message, [("state", state.to_string())])
         }
-        EngineError::NotInDoubt(state) => precondition(ErrorReason::NotInDoubt, &message, [("state", state.to_string())]),
+        EngineError::NotInDoubt(state) => {
+            precondition(ErrorReason::NotInDoubt, &message, [("state", state.to_string())])
+        }
         EngineError::EtagMismatch { present } => {
             status(Code::Aborted, ErrorReason::EtagMismatch, &message, [("etag", present)], |_| {})
         }
@@ -223,7 +241,8 @@ fn status<const N: usize>(
 
 /// Texts of callers and providers are bounded where they come in; this keeps the sum of several of them within the trailers.
 fn shortened(text: &str) -> &str {
-    let end = text.char_indices().map(|(at, _)| at).chain([text.len()]).take_while(|at| *at <= 1024).last().unwrap_or(0);
+    let end =
+        text.char_indices().map(|(at, _)| at).chain([text.len()]).take_while(|at| *at <= 1024).last().unwrap_or(0);
     text.get(..end).unwrap_or("")
 }
 

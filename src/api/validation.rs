@@ -1,7 +1,5 @@
 //! `ValidationStatusService`: each handler is convert, call, convert.
 
-use std::time::Duration;
-
 use futures_util::stream::BoxStream;
 use secrecy::ExposeSecret;
 use tonic::{Request, Response, Status};
@@ -23,9 +21,6 @@ use crate::validation::{StatusRequest, Validation};
 pub(super) struct ValidationApi {
     validation: Validation,
 }
-
-/// Beyond every certificate's life: who sends more has mistaken the unit.
-const LONGEST_MAX_AGE: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
 impl ValidationApi {
     pub(super) fn new(validation: Validation) -> Self {
@@ -66,19 +61,9 @@ fn status_request(request: proto::GetValidationStatusRequest) -> Result<StatusRe
     let account = faults.take("account", AccountName::parse(&request.account));
     let order = OrderKey::new(&request.order_number, request.certificate_id);
     let order = order.map_err(|wrong| wrong.into_iter().for_each(|fault| faults.add(&fault.field, fault.description)));
-    let max_age = max_age(request.max_age.unwrap_or_default());
-    if max_age.is_none() {
-        faults.add("max_age", "must be 0 to ten years, with nanos of 0 to 999999999");
-    }
+    let max_age = convert::duration("max_age", request.max_age, &mut faults);
     let (account, order) = faults.finish(account.zip(order.ok()))?;
     Ok(StatusRequest { account, order, max_age: max_age.unwrap_or_default() })
-}
-
-/// Read strictly and by hand: the library's own conversion overflows on the smallest number of seconds.
-fn max_age(given: prost_types::Duration) -> Option<Duration> {
-    let nanos = u32::try_from(given.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
-    let max_age = Duration::new(u64::try_from(given.seconds).ok()?, nanos);
-    (max_age <= LONGEST_MAX_AGE).then_some(max_age)
 }
 
 /// A status as the contract shows it.
@@ -329,7 +314,7 @@ mod tests {
     #[case(proto::GetValidationStatusRequest { max_age: seconds(0, 1_000_000_000), ..request() }, &["max_age"])]
     #[case(proto::GetValidationStatusRequest { max_age: seconds(5, -1), ..request() }, &["max_age"])]
     #[case(proto::GetValidationStatusRequest { max_age: seconds(i64::MAX, i32::MAX), ..request() }, &["max_age"])]
-    #[case(proto::GetValidationStatusRequest { max_age: seconds(320_000_000, 0), ..request() }, &["max_age"])]
+    #[case(proto::GetValidationStatusRequest { max_age: seconds(315_576_000_001, 0), ..request() }, &["max_age"])]
     #[case(proto::GetValidationStatusRequest { certificate_id: 10_000_000_000_000_000, ..request() }, &["certificate_id"])]
     #[case(
         proto::GetValidationStatusRequest {
