@@ -66,13 +66,12 @@ pub(crate) fn read_refund(answer: &Answer, id: &RefundId, mask: &Mask) -> Outcom
         Ok(reply) => reply,
         Err(doubt) => return doubt.into(),
     };
-    let identifier = reply.identifier.as_deref();
     match reply.status {
         Status::Succeed => {
             if let Some(error) = reply.errors().next() {
                 return contradiction(&format!("it succeeded, with the error {}", error.said()));
             }
-            if identifier != Some(id.as_str()) {
+            if reply.identifier.as_deref() != Some(id.as_str()) {
                 return contradiction("it succeeded for another ExternalRefundIdentifier");
             }
             for note in reply.notes.iter().filter(|note| note.kind == NoteKind::Warning) {
@@ -84,12 +83,8 @@ pub(crate) fn read_refund(answer: &Answer, id: &RefundId, mask: &Mask) -> Outcom
                 ..Acceptance::default()
             })
         }
-        Status::Failed => {
-            if identifier.is_some_and(|other| other != id.as_str()) {
-                return contradiction("it failed for another ExternalRefundIdentifier");
-            }
-            reply.refusal(answer.status)
-        }
+        // Refused before it looked at the request (02), the service echoes an identifier of its own making: it says nothing here.
+        Status::Failed => reply.refusal(answer.status),
         Status::Unknown => {
             Doubt::new(DoubtReason::ProviderSaysUnknown, format!("the Status is Unknown{}", reply.said())).into()
         }

@@ -107,7 +107,7 @@ fn reply(status: &str, said: &[&str], identifier: &str) -> String {
 #[case::no_error("Failed", &["Info 00 Success"], "", "unknown provider_says_unknown")]
 #[case::warning_alone("Failed", &["Warning 14021 w"], "", "unknown provider_says_unknown")]
 #[case::no_notes_at_all("Failed", &[], "", "unknown provider_says_unknown")]
-#[case::failed_for_another("Failed", &["Error 13040 Refund amount"], "r-2", "unknown contradiction")]
+#[case::failed_with_an_identifier_of_its_own("Failed", &["Error 02 Invalid user credentials"], "6f1c", "not_sent 02 credentials_refused")]
 #[case::unknown("Unknown", &["Error 13040 Refund amount"], "r-1", "unknown provider_says_unknown")]
 #[case::no_status("", &["Info 00 Success"], "r-1", "unknown unreadable_reply")]
 #[case::foreign_status("Queued", &["Info 00 Success"], "r-1", "unknown unreadable_reply")]
