@@ -336,3 +336,113 @@ fn operations(provider: Provider) -> (&'static str, &'static [&'static str]) {
         Provider::Debitsuccess => ("debitsuccess", &["InitiateRefund", "GetRefundStatus"]),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn rule(rule: Value) -> Rule {
+        serde_json::from_value(rule).unwrap()
+    }
+
+    fn request(operation: &str, target: Option<&str>) -> Identified {
+        Identified { operation: operation.to_owned(), target: target.map(str::to_owned), ..Identified::default() }
+    }
+
+    /// Which of so many requests for one order a rule fires on.
+    fn fires_on(armed: Value, requests: usize) -> Vec<usize> {
+        let mut faults = Faults::default();
+        faults.arm(rule(armed)).unwrap();
+        let fires = |_: &usize| {
+            let at = faults.locate(Provider::Sectigo, &request("!AutoRefund", Some("7")));
+            !faults.fire(&at, Point::AfterEffect).rules.is_empty()
+        };
+        (1..=requests).filter(fires).collect()
+    }
+
+    #[rstest]
+    #[case::once(json!({}), vec![1])]
+    #[case::once_said(json!({"repeat": "once"}), vec![1])]
+    #[case::twice(json!({"repeat": {"times": 2}}), vec![1, 2])]
+    #[case::standing(json!({"repeat": "standing"}), vec![1, 2, 3, 4])]
+    #[case::third_attempt(json!({"attempt": 3, "repeat": "standing"}), vec![3])]
+    #[case::this_target(json!({"target": "7"}), vec![1])]
+    #[case::other_target(json!({"target": "8"}), vec![])]
+    #[case::this_operation(json!({"operation": "!AutoRefund"}), vec![1])]
+    #[case::other_operation(json!({"operation": "!getPostPaymentStatus"}), vec![])]
+    #[case::other_provider(json!({"provider": "namecom"}), vec![])]
+    #[case::other_point(json!({"point": "before_effect"}), vec![])]
+    fn a_rule_fires_where_it_says(#[case] more: Value, #[case] on: Vec<usize>) {
+        let mut armed = json!({"provider": "sectigo", "point": "after_effect", "effect": "close"});
+        armed.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        assert_eq!(fires_on(armed, 4), on);
+    }
+
+    #[test]
+    fn attempts_are_counted_per_operation_and_target() {
+        let mut faults = Faults::default();
+        let mut attempt = |operation, target| faults.locate(Provider::Sectigo, &request(operation, target)).attempt();
+        assert_eq!(attempt("!AutoRefund", Some("7")), 1);
+        assert_eq!(attempt("!AutoRefund", Some("8")), 1);
+        assert_eq!(attempt("!getPostPaymentStatus", Some("7")), 1);
+        assert_eq!(attempt("!AutoRefund", Some("7")), 2);
+        assert_eq!(attempt("!AutoRefund", None), 1);
+    }
+
+    #[test]
+    fn a_delay_lets_the_next_rule_have_its_say_and_a_close_ends_it() {
+        let mut faults = Faults::default();
+        for effect in [json!({"delay": {"milliseconds": 5}}), json!("close"), json!({"answer": {"status": 503}})] {
+            let armed = json!({"provider": "sectigo", "point": "after_effect", "effect": effect, "repeat": "standing"});
+            faults.arm(rule(armed)).unwrap();
+        }
+        let at = faults.locate(Provider::Sectigo, &request("!AutoRefund", None));
+        let fired = faults.fire(&at, Point::AfterEffect);
+        assert_eq!(fired.rules, [RuleId(1), RuleId(2)]);
+        assert!(matches!(fired.steps.as_slice(), [Step::Delay(_), Step::Close]));
+        let counts: Vec<u64> = faults.list().iter().map(|armed| armed.fired).collect();
+        assert_eq!(counts, [1, 1, 0]);
+        assert_eq!(faults.disarm(RuleId(2)).unwrap().fired, 1);
+        assert_eq!(faults.disarm(RuleId(2)), None);
+    }
+
+    #[rstest]
+    #[case::attempt(json!({"attempt": 0}), "`attempt` is counted from 1")]
+    #[case::times(json!({"repeat": {"times": 0}}), "`repeat.times` is at least 1")]
+    #[case::status(json!({"effect": {"answer": {"status": 199}}}), "`effect.answer.status` is 200 to 599")]
+    #[case::delay(json!({"effect": {"delay": {"milliseconds": 600_001}}}), "`effect.delay.milliseconds` is at most 600000")]
+    #[case::header(json!({"effect": {"answer": {"status": 200, "headers": {"a b": "c"}}}}), "`effect.answer.headers`: `a b` and its value do not make an HTTP header")]
+    #[case::own_header(json!({"effect": {"answer": {"status": 200, "headers": {"Content-Length": "7"}}}}), "`effect.answer.headers`: `Content-Length` is written by the server itself")]
+    #[case::operation(json!({"operation": "AutoRefund"}), "`operation`: sectigo has no `AutoRefund`, only !AutoRefund, !getPostPaymentStatus, !AutoReject")]
+    fn a_rule_that_makes_no_sense_is_not_armed(#[case] more: Value, #[case] why: &str) {
+        let mut armed = json!({"provider": "sectigo", "point": "after_effect", "effect": "close"});
+        armed.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let mut faults = Faults::default();
+        assert_eq!(faults.arm(rule(armed)).unwrap_err().to_string(), why);
+        assert_eq!(faults.list(), []);
+    }
+
+    #[rstest]
+    #[case(json!({"provider": "sectigo", "point": "after_effect", "effect": "close", "targets": "7"}), "targets")]
+    #[case(json!({"provider": "sectigo", "point": "after_effect", "effect": {"delay": {"ms": 7}}}), "ms")]
+    #[case(json!({"provider": "sectigo", "point": "after_effect", "effect": "explode"}), "explode")]
+    #[case(json!({"provider": "sectigo", "point": "during", "effect": "close"}), "during")]
+    #[case(json!({"provider": "paypal", "point": "after_effect", "effect": "close"}), "paypal")]
+    fn unknown_words_are_named(#[case] armed: Value, #[case] word: &str) {
+        let refused = serde_json::from_value::<Rule>(armed).unwrap_err().to_string();
+        assert!(refused.contains(word), "{refused}");
+    }
+
+    #[test]
+    fn rules_have_a_bound() {
+        let mut faults = Faults::default();
+        let armed = rule(json!({"provider": "sectigo", "point": "after_effect", "effect": "close"}));
+        for _ in 0..MOST_RULES {
+            faults.arm(armed.clone()).unwrap();
+        }
+        assert_eq!(faults.arm(armed), Err(RuleError::TooMany));
+    }
+}

@@ -54,11 +54,7 @@ pub use self::{
     tls::CertificateError,
     worlds::{Settings, World},
 };
-use self::{
-    server::Port,
-    tls::Certificates,
-    worlds::Worlds,
-};
+use self::{server::Port, tls::Certificates, worlds::Worlds};
 
 /// The running simulators. Dropped, they stop at once; [`Simulators::stop`] lets answers under way go out.
 #[derive(Debug)]

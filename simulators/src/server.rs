@@ -14,7 +14,11 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    body::{Body as _, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use thiserror::Error;
 use tokio::{
@@ -202,6 +206,10 @@ enum Unread {
 }
 
 async fn read(body: Incoming) -> Result<Bytes, Unread> {
+    // A length that is too large by its own account need not be waited for.
+    if body.size_hint().lower() > LARGEST_BODY as u64 {
+        return Err(Unread::TooLarge);
+    }
     match timeout(BODY, Limited::new(body, LARGEST_BODY).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Unread::TooLarge),

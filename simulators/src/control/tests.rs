@@ -1,1 +1,76 @@
+//! The document and the router are the same list.
 
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::*;
+
+fn document() -> Value {
+    serde_json::from_str(include_str!("openapi.json")).unwrap()
+}
+
+fn operations(document: &Value) -> Vec<(String, String, Value)> {
+    let paths = document["paths"].as_object().unwrap();
+    let operations = paths.iter().flat_map(|(path, methods)| {
+        methods.as_object().unwrap().iter().map(|(method, operation)| (method.clone(), path.clone(), operation.clone()))
+    });
+    operations.collect()
+}
+
+/// Every value under a key, anywhere.
+fn all<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a Value>) {
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(name, field)| {
+            if name == key {
+                found.push(field);
+            }
+            all(field, key, found);
+        }),
+        Value::Array(entries) => entries.iter().for_each(|entry| all(entry, key, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_route_is_described_and_every_description_has_its_route() {
+    let document = document();
+    let described: BTreeSet<_> = operations(&document).into_iter().map(|(method, path, _)| (method, path)).collect();
+    let served: BTreeSet<_> =
+        routes().into_iter().map(|route| (route.method.to_owned(), route.path.to_owned())).collect();
+    assert_eq!(described, served);
+}
+
+#[test]
+fn every_description_is_whole() {
+    let document = document();
+    assert_eq!(document["openapi"], "3.1.0");
+    let mut names = BTreeSet::new();
+    for (method, path, operation) in operations(&document) {
+        assert!(!operation["summary"].as_str().unwrap().is_empty(), "{method} {path}");
+        assert!(names.insert(operation["operationId"].as_str().unwrap().to_owned()), "{method} {path}");
+        let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+        let named: BTreeSet<_> = parameters
+            .iter()
+            .filter(|parameter| parameter["in"] == "path")
+            .map(|parameter| parameter["name"].as_str().unwrap().to_owned())
+            .collect();
+        let in_path: BTreeSet<_> =
+            path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).map(str::to_owned).collect();
+        assert_eq!(named, in_path, "{method} {path}");
+        assert!(operation["responses"].as_object().unwrap().keys().any(|status| status.starts_with('2')));
+    }
+}
+
+#[test]
+fn every_reference_leads_somewhere_and_every_schema_is_used() {
+    let document = document();
+    let mut references = Vec::new();
+    all(&document, "$ref", &mut references);
+    let used: BTreeSet<_> = references
+        .iter()
+        .map(|reference| reference.as_str().unwrap().strip_prefix("#/components/schemas/").unwrap().to_owned())
+        .collect();
+    let defined: BTreeSet<_> = document["components"]["schemas"].as_object().unwrap().keys().cloned().collect();
+    assert_eq!(used, defined);
+}

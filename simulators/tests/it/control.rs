@@ -1,0 +1,290 @@
+//! The control port over its socket: every call, and every way to refuse.
+
+use std::collections::BTreeSet;
+
+use reqwest::Method;
+use rstest::rstest;
+use serde_json::{Value, json};
+use simulators::Provider;
+
+use crate::support::{Bench, PROVIDERS};
+
+/// Every control call once, in an order in which each finds what it needs: method, path as the document has it, what stands in its braces,
+/// body, status.
+const CALLS: &[(&str, &str, &[&str], &str, u16)] = &[
+    ("get", "/openapi.json", &[], "", 200),
+    ("get", "/v1/health", &[], "", 200),
+    ("get", "/v1/clock", &[], "", 200),
+    ("post", "/v1/clock/advance", &[], r#"{"seconds":60}"#, 200),
+    ("get", "/v1/settings", &[], "", 200),
+    ("patch", "/v1/settings", &[], r#"{"sectigo":{"refund_period_days":14}}"#, 200),
+    ("post", "/v1/faults", &[], r#"{"provider":"sectigo","target":"5","point":"after_effect","effect":"close"}"#, 201),
+    ("get", "/v1/faults", &[], "", 200),
+    ("get", "/v1/faults/{id}", &["1"], "", 200),
+    ("delete", "/v1/faults/{id}", &["1"], "", 200),
+    ("get", "/v1/books", &[], "", 200),
+    ("get", "/v1/journal", &[], "", 200),
+    ("get", "/v1/journal/{id}", &["1"], "", 200),
+    ("put", "/v1/sectigo/accounts/{login_name}", &["me"], r#"{"password":"secret"}"#, 200),
+    ("get", "/v1/sectigo/accounts/{login_name}", &["me"], "", 200),
+    ("get", "/v1/sectigo/accounts", &[], "", 200),
+    ("put", "/v1/sectigo/orders/{order_number}", &["7"], r#"{"account":"me","price_minor":5}"#, 200),
+    ("get", "/v1/sectigo/orders/{order_number}", &["7"], "", 200),
+    ("get", "/v1/sectigo/orders", &[], "", 200),
+    ("put", "/v1/namecom/accounts/{username}", &["me"], r#"{"token":"secret"}"#, 200),
+    ("get", "/v1/namecom/accounts/{username}", &["me"], "", 200),
+    ("get", "/v1/namecom/accounts", &[], "", 200),
+    (
+        "put",
+        "/v1/namecom/orders/{order_id}",
+        &["7"],
+        r#"{"account":"demo-test","items":[{"id":8,"name":"a.com","price_minor":1299,"refund_outcome":"initialized"}]}"#,
+        200,
+    ),
+    ("get", "/v1/namecom/orders/{order_id}", &["7"], "", 200),
+    ("get", "/v1/namecom/orders", &[], "", 200),
+    (
+        "put",
+        "/v1/namecom/orders/{order_id}/items/{item_id}",
+        &["7", "9"],
+        r#"{"type":"whois_privacy","name":"a.com","price_minor":499}"#,
+        200,
+    ),
+    ("get", "/v1/namecom/orders/{order_id}/items/{item_id}", &["7", "9"], "", 200),
+    (
+        "post",
+        "/v1/namecom/orders/{order_id}/items/{item_id}/settle",
+        &["200007", "3200007"],
+        r#"{"outcome":"refunded"}"#,
+        409,
+    ),
+    ("put", "/v1/debitsuccess/logins/{username}", &["me"], r#"{"password":"secret"}"#, 200),
+    ("get", "/v1/debitsuccess/logins", &[], "", 200),
+    ("put", "/v1/debitsuccess/accounts/{reference}", &["DS7"], r#"{"collected_minor":100}"#, 200),
+    ("get", "/v1/debitsuccess/accounts/{reference}", &["DS7"], "", 200),
+    ("get", "/v1/debitsuccess/accounts", &[], "", 200),
+    ("get", "/v1/debitsuccess/refunds", &[], "", 200),
+    ("get", "/v1/debitsuccess/refunds/{identifier}", &["recoup-7"], "", 200),
+    (
+        "post",
+        "/v1/debitsuccess/refunds/{identifier}/status",
+        &["recoup-7"],
+        r#"{"status":"Completed","note":"paid"}"#,
+        200,
+    ),
+    ("post", "/v1/reset", &[], "", 200),
+];
+
+fn method(word: &str) -> Method {
+    word.to_ascii_uppercase().parse().unwrap()
+}
+
+fn filled(template: &str, values: &[&str]) -> String {
+    let mut values = values.iter();
+    let parts = template.split('/').map(|part| if part.starts_with('{') { *values.next().unwrap() } else { part });
+    parts.collect::<Vec<_>>().join("/")
+}
+
+#[tokio::test]
+async fn every_call_of_the_document_does_what_it_says() {
+    let bench = Bench::start().await;
+    for provider in PROVIDERS {
+        bench.refund(provider).await.unwrap();
+    }
+    let (_, document) = bench.control(Method::GET, "/openapi.json", "").await;
+    let mut described = BTreeSet::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        described.extend(methods.as_object().unwrap().keys().map(|method| (method.clone(), path.clone())));
+    }
+    let called: BTreeSet<_> = CALLS.iter().map(|call| (call.0.to_owned(), call.1.to_owned())).collect();
+    assert_eq!(called, described);
+
+    for (word, template, values, body, expected) in CALLS {
+        let (status, answer) = bench.control(method(word), &filled(template, values), body).await;
+        assert_eq!(status, *expected, "{word} {template}: {answer}");
+        let responses = &document["paths"][template][word]["responses"];
+        let response = &responses[expected.to_string()];
+        assert!(response.is_object(), "{word} {template}: {expected} is not described");
+        let schema = &response["content"]["application/json"]["schema"];
+        assert_described(&document, schema, &answer, &format!("{word} {template}"));
+    }
+}
+
+/// An answer has nothing that its schema does not name, and all that it requires.
+fn assert_described(document: &Value, schema: &Value, answer: &Value, place: &str) {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let schema = document.pointer(reference.strip_prefix('#').unwrap()).unwrap();
+        return assert_described(document, schema, answer, place);
+    }
+    if let (Some(entries), Some(schema)) = (answer.as_array(), schema.get("items")) {
+        entries.iter().for_each(|entry| assert_described(document, schema, entry, place));
+    }
+    let (Some(fields), Some(properties)) = (answer.as_object(), schema["properties"].as_object()) else { return };
+    for (name, value) in fields {
+        let place = format!("{place} {name}");
+        let property = properties.get(name).unwrap_or_else(|| panic!("{place} is not described"));
+        assert_described(document, property, value, &place);
+    }
+    for required in schema["required"].as_array().into_iter().flatten() {
+        assert!(fields.contains_key(required.as_str().unwrap()), "{place} lacks {required}");
+    }
+}
+
+#[rstest]
+#[case("get", "/v1/nothing", "", 404, "there is no control call /v1/nothing")]
+#[case("delete", "/v1/books", "", 405, "there is no DELETE on /v1/books")]
+#[case("post", "/v1/faults", "{", 400, "the body is not what this call takes: EOF")]
+#[case("post", "/v1/faults", "", 400, "the body is not what this call takes: EOF")]
+#[case(
+    "post",
+    "/v1/faults",
+    r#"{"provider":"sectigo","point":"after_effect","effect":"close","nth":1}"#,
+    400,
+    "unknown field `nth`"
+)]
+#[case(
+    "post",
+    "/v1/faults",
+    r#"{"provider":"sectigo","point":"after_effect","effect":"close","attempt":0}"#,
+    400,
+    "`attempt` is counted from 1"
+)]
+#[case("get", "/v1/faults/1", "", 404, "there is no fault 1")]
+#[case("delete", "/v1/faults/x", "", 400, "Cannot parse")]
+#[case("get", "/v1/books?limit=0", "", 400, "`limit` is 1 to 10000")]
+#[case("get", "/v1/journal?provider=paypal", "", 400, "unknown variant `paypal`")]
+#[case("get", "/v1/journal?foo=1", "", 400, "unknown field `foo`")]
+#[case("get", "/v1/journal/7", "", 404, "the journal has no entry 7")]
+#[case("post", "/v1/reset", r#"{"hard":true}"#, 400, "this call takes no body")]
+#[case("post", "/v1/clock/advance", r#"{"minutes":1}"#, 400, "unknown field `minutes`")]
+#[case("post", "/v1/clock/advance", r#"{"seconds":-1}"#, 400, "invalid value")]
+#[case("post", "/v1/clock/advance", r#"{"seconds":18446744073709551615}"#, 400, "the clock moves at most")]
+#[case("patch", "/v1/settings", "7", 400, "the body must be a JSON object")]
+#[case("patch", "/v1/settings", r#"{"sectigo":{"refund_days":1}}"#, 400, "unknown field `refund_days`")]
+#[case(
+    "put",
+    "/v1/sectigo/orders/7",
+    r#"{"order_number":"8"}"#,
+    400,
+    "`order_number` is \"8\" in the body and \"7\" in the path"
+)]
+#[case("put", "/v1/sectigo/orders/7", r#"{"colour":"red"}"#, 400, "unknown field `colour`")]
+#[case("put", "/v1/sectigo/orders/7", r#"{"validation":{"csrStatus":{"titel":""}}}"#, 400, "unknown field `titel`")]
+#[case("put", "/v1/sectigo/orders/7", r#"{"account":"nobody"}"#, 400, "there is no Sectigo account `nobody`")]
+#[case("get", "/v1/sectigo/orders/7", "", 404, "there is no order 7")]
+#[case("put", "/v1/sectigo/accounts/me", "{}", 400, "missing field `password`")]
+#[case("put", "/v1/namecom/orders/7", r#"{"items":[]}"#, 400, "order 7 has no items")]
+#[case("put", "/v1/namecom/orders/7", r#"{"items":[{"id":8,"price":1}]}"#, 400, "unknown field `price`")]
+#[case("put", "/v1/namecom/orders/7/items/8", r#"{"price_minor":1}"#, 404, "there is no order 7")]
+#[case("get", "/v1/namecom/orders/seven", "", 400, "Cannot parse")]
+#[case("put", "/v1/debitsuccess/accounts/DS7", r#"{"collected":1}"#, 400, "unknown field `collected`")]
+#[case("post", "/v1/debitsuccess/refunds/7/status", r#"{"status":"Completed"}"#, 404, "there is no refund")]
+#[case("post", "/v1/debitsuccess/refunds/7/status", r#"{"status":"Done"}"#, 400, "unknown variant `Done`")]
+#[tokio::test]
+async fn a_wrong_call_is_refused_in_a_sentence(
+    #[case] word: &str,
+    #[case] path: &str,
+    #[case] body: &str,
+    #[case] status: u16,
+    #[case] sentence: &str,
+) {
+    let bench = Bench::start().await;
+    let (answered, refusal) = bench.control(method(word), path, body).await;
+    assert_eq!(answered, status, "{refusal}");
+    let said = refusal["error"].as_str().unwrap();
+    assert!(said.contains(sentence), "{said}");
+    assert!(!said.contains('\n'));
+}
+
+#[tokio::test]
+async fn what_was_put_is_what_the_provider_then_knows() {
+    let bench = Bench::start().await;
+    let put = json!({ "price_minor": 12_345, "currency": "EUR", "validation": { "orderStatus": "Awaiting Payment" } });
+    let (_, stored) = bench.control(Method::PUT, "/v1/sectigo/orders/1000007", &put.to_string()).await;
+    assert_eq!(stored["validation"], json!({ "orderStatus": "Awaiting Payment" }));
+    // What was read can be put back as it is.
+    let (status, _) = bench.control(Method::PUT, "/v1/sectigo/orders/1000007", &stored.to_string()).await;
+    assert_eq!(status, 200);
+    bench.refund(Provider::Sectigo).await.unwrap();
+    let (_, books) = bench.control(Method::GET, "/v1/books?provider=sectigo&target=1000007", "").await;
+    assert_eq!(books["entries"][0]["amount_minor"], 12_345);
+    assert_eq!(books["entries"][0]["currency"], "EUR");
+}
+
+#[tokio::test]
+async fn books_and_journal_are_filtered_and_paged() {
+    let bench = Bench::start().await;
+    for provider in [Provider::Sectigo, Provider::Sectigo, Provider::Debitsuccess, Provider::Sectigo] {
+        bench.refund(provider).await.unwrap();
+    }
+    let ids = |answer: &Value| -> Vec<u64> {
+        answer["entries"].as_array().unwrap().iter().map(|entry| entry["id"].as_u64().unwrap()).collect()
+    };
+    for (query, expected) in [
+        ("", vec![1, 2, 3, 4]),
+        ("?limit=2", vec![3, 4]),
+        ("?limit=2&after=1", vec![2, 3]),
+        ("?provider=sectigo", vec![1, 2, 4]),
+        ("?provider=sectigo&limit=1", vec![4]),
+        ("?target=DS000007", vec![3]),
+        ("?identifier=recoup-7", vec![3]),
+        ("?target=nothing", vec![]),
+    ] {
+        let (_, journal) = bench.control(Method::GET, &format!("/v1/journal{query}"), "").await;
+        assert_eq!(ids(&journal), expected, "{query}");
+        assert_eq!(journal["dropped"], 0);
+    }
+    let (_, books) = bench.control(Method::GET, "/v1/books?identifier=recoup-7", "").await;
+    assert_eq!(books["entries"][0]["journal_id"], 3);
+}
+
+#[tokio::test]
+async fn a_reset_brings_everything_back() {
+    let bench = Bench::start().await;
+    for provider in PROVIDERS {
+        bench.refund(provider).await.unwrap();
+    }
+    bench.arm(json!({ "provider": "sectigo", "point": "after_effect", "effect": "close" }));
+    bench.control(Method::POST, "/v1/clock/advance", r#"{"seconds":8640000}"#).await;
+    bench.control(Method::PATCH, "/v1/settings", r#"{"sectigo":{"refund_period_days":1}}"#).await;
+    bench.control(Method::PUT, "/v1/sectigo/orders/7", "{}").await;
+
+    let (_, done) = bench.control(Method::POST, "/v1/reset", "").await;
+    assert_eq!(done, json!({ "reset": true }));
+    for path in ["/v1/books", "/v1/journal", "/v1/faults", "/v1/debitsuccess/refunds"] {
+        assert_eq!(bench.control(Method::GET, path, "").await.1["entries"], json!([]), "{path}");
+    }
+    assert_eq!(bench.control(Method::GET, "/v1/clock", "").await.1["offset_seconds"], 0);
+    assert_eq!(bench.control(Method::GET, "/v1/settings", "").await.1["sectigo"]["refund_period_days"], 30);
+    assert_eq!(bench.control(Method::GET, "/v1/sectigo/orders/7", "").await.0, 404);
+    assert_eq!(bench.refund(Provider::Sectigo).await.unwrap().1, "0");
+    assert_eq!(bench.simulators.books().first().unwrap().id, 1);
+}
+
+#[tokio::test]
+async fn the_clock_moves_refund_periods_and_settlement() {
+    let bench = Bench::start().await;
+    bench.control(Method::PATCH, "/v1/settings", r#"{"debitsuccess":{"completed_after_seconds":3600}}"#).await;
+    bench.refund(Provider::Debitsuccess).await.unwrap();
+    let status = async || bench.control(Method::GET, "/v1/debitsuccess/refunds/recoup-7", "").await.1["status"].clone();
+    assert_eq!(status().await, "Submitted");
+    let (_, clock) = bench.control(Method::POST, "/v1/clock/advance", r#"{"seconds":2678401}"#).await;
+    assert_eq!(clock["offset_seconds"], 2_678_401);
+    assert_eq!(status().await, "Completed");
+    assert_eq!(bench.refund(Provider::Sectigo).await.unwrap().1, "-18\nThe refund period for this order is over");
+}
+
+#[tokio::test]
+async fn a_refund_that_waits_is_settled_by_hand_and_then_stands_in_the_books() {
+    let bench = Bench::start().await;
+    let item = "/v1/namecom/orders/200007/items/3200007";
+    let (_, mut known) = bench.control(Method::GET, item, "").await;
+    known["refund_outcome"] = json!("initialized");
+    bench.control(Method::PUT, item, &known.to_string()).await;
+    bench.refund(Provider::Namecom).await.unwrap();
+    assert!(bench.simulators.books().is_empty());
+    let (_, settled) = bench.control(Method::POST, &format!("{item}/settle"), r#"{"outcome":"refunded"}"#).await;
+    assert_eq!(settled["status"], "refunded");
+    let (_, books) = bench.control(Method::GET, "/v1/books", "").await;
+    assert_eq!((&books["entries"][0]["target"], &books["entries"][0]["journal_id"]), (&json!("3200007"), &Value::Null));
+}

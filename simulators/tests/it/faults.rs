@@ -1,0 +1,129 @@
+//! A lost request and a lost answer are two things: the books tell them apart at every provider.
+
+use rstest::rstest;
+use serde_json::{Value, json};
+use simulators::{Ending, Point, Provider};
+
+use crate::support::{Bench, PROVIDERS, client, word};
+
+const SERVICE_UNAVAILABLE: u16 = 503;
+
+fn once_at(provider: Provider, point: Point, effect: Value) -> Value {
+    json!({ "provider": word(provider), "point": point, "effect": effect, "repeat": "once" })
+}
+
+#[rstest]
+#[case::close_before(Point::BeforeEffect, json!("close"))]
+#[case::close_after(Point::AfterEffect, json!("close"))]
+#[case::answer_before(Point::BeforeEffect, json!({"answer": {"status": 503, "body": "later", "headers": {"retry-after": "7"}}}))]
+#[case::answer_after(Point::AfterEffect, json!({"answer": {"status": 503, "body": "later", "headers": {"retry-after": "7"}}}))]
+#[case::delay_before(Point::BeforeEffect, json!({"delay": {"milliseconds": 30}}))]
+#[case::delay_after(Point::AfterEffect, json!({"delay": {"milliseconds": 30}}))]
+#[tokio::test]
+async fn every_effect_at_every_point_of_every_provider(#[case] point: Point, #[case] effect: Value) {
+    let bench = Bench::start().await;
+    for provider in PROVIDERS {
+        bench.arm(once_at(provider, point, effect.clone()));
+        let answer = bench.refund(provider).await;
+
+        let closes = effect == "close";
+        let delays = effect.get("delay").is_some();
+        let books: Vec<_> = bench.simulators.books().into_iter().filter(|entry| entry.provider == provider).collect();
+        let happened = point == Point::AfterEffect || delays;
+        assert_eq!(books.len(), usize::from(happened), "{provider:?}");
+
+        let entry = bench.simulators.journal().into_iter().find(|entry| entry.provider == provider).unwrap();
+        assert_eq!(entry.effects, books.iter().map(|entry| entry.id).collect::<Vec<_>>());
+        assert_eq!(entry.rules.len(), 1);
+        assert!(entry.moves_money && !entry.destructive);
+        if closes {
+            assert!(answer.is_err(), "{provider:?}: {answer:?}");
+            assert_eq!((entry.ending, entry.status), (Ending::ClosedWithoutAnswer, None));
+        } else if delays {
+            assert_eq!(answer.unwrap().0, 200);
+            assert_eq!((entry.ending, entry.status), (Ending::KeptAlive, Some(200)));
+        } else {
+            assert_eq!(answer.unwrap(), (reqwest::StatusCode::SERVICE_UNAVAILABLE, "later".to_owned()));
+            assert_eq!((entry.status, entry.answer.as_deref()), (Some(SERVICE_UNAVAILABLE), Some("later")));
+        }
+
+        // The rule is spent: the second request meets the provider as the first one left it.
+        let (_, second) = bench.refund(provider).await.unwrap();
+        let refused = match provider {
+            Provider::Sectigo => second.contains("already been refunded"),
+            Provider::Namecom => second.contains("already been refunded"),
+            Provider::Debitsuccess => second.contains("14143"),
+        };
+        assert_eq!(refused, happened, "{provider:?}: {second}");
+        let booked = bench.simulators.books().into_iter().filter(|entry| entry.provider == provider).count();
+        assert_eq!(booked, 1, "{provider:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_has_asked_all_the_same() {
+    let bench = Bench::start().await;
+    bench.arm(once_at(Provider::Sectigo, Point::BeforeEffect, json!({"delay": {"milliseconds": 1000}})));
+    let waits = async {
+        bench.journal_once(|journal| journal.iter().any(|entry| !entry.rules.is_empty())).await;
+    };
+    tokio::select! {
+        answer = bench.refund(Provider::Sectigo) => panic!("answered before its time: {answer:?}"),
+        () = waits => {}
+    }
+    assert!(bench.simulators.books().is_empty());
+    let journal = bench.journal_once(|journal| journal.iter().all(|entry| entry.ending != Ending::Open)).await;
+    assert_eq!(journal.first().unwrap().ending, Ending::ClientGone);
+    assert_eq!(bench.simulators.books().len(), 1);
+}
+
+#[tokio::test]
+async fn a_delay_holds_up_nobody_else_and_ends_when_the_simulators_stop() {
+    let bench = Bench::start().await;
+    bench.arm(once_at(Provider::Sectigo, Point::BeforeEffect, json!({"delay": {"milliseconds": 600_000}})));
+    let slow = {
+        let client = client(&bench.simulators, 0);
+        let url = format!("https://{}/products/!AutoRefund", bench.simulators.sectigo_addr());
+        tokio::spawn(async move { client.post(url).send().await })
+    };
+    bench.journal_once(|journal| journal.iter().any(|entry| !entry.rules.is_empty())).await;
+    assert_eq!(bench.refund(Provider::Sectigo).await.unwrap().1, "0");
+    assert_eq!(bench.simulators.journal().first().unwrap().ending, Ending::Open);
+    bench.simulators.stop().await;
+    assert!(slow.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn a_request_that_waits_through_a_reset_does_nothing_afterwards() {
+    let bench = Bench::start().await;
+    bench.arm(once_at(Provider::Sectigo, Point::BeforeEffect, json!({"delay": {"milliseconds": 200}})));
+    let waiting = bench.refund(Provider::Sectigo);
+    let reset = async {
+        bench.journal_once(|journal| journal.iter().any(|entry| !entry.rules.is_empty())).await;
+        bench.simulators.with_world(simulators::World::reset);
+    };
+    let (answer, ()) = tokio::join!(waiting, reset);
+    assert!(answer.is_err());
+    assert!(bench.simulators.books().is_empty());
+    assert!(bench.simulators.journal().is_empty());
+    assert!(bench.simulators.with_world(|world| world.faults.list().is_empty()));
+}
+
+#[tokio::test]
+async fn a_rule_names_the_nth_attempt_on_one_target_and_reused_connections_are_told() {
+    let bench = Bench::start().await;
+    let reusing = client(&bench.simulators, 1);
+    bench.arm(json!({
+        "provider": "sectigo", "operation": "!AutoRefund", "target": "1000007", "attempt": 2, "point": "after_effect", "effect": "close"
+    }));
+    assert_eq!(bench.refund_by(&reusing, Provider::Sectigo).await.unwrap().1, "0");
+    assert!(bench.refund_by(&reusing, Provider::Sectigo).await.is_err());
+    assert!(bench.refund_by(&reusing, Provider::Sectigo).await.unwrap().1.starts_with("-18"));
+    let told: Vec<_> = bench
+        .simulators
+        .journal()
+        .iter()
+        .map(|entry| (entry.connection, entry.ordinal, entry.attempt, entry.rules.len()))
+        .collect();
+    assert_eq!(told, [(1, 1, 1, 0), (1, 2, 2, 1), (2, 1, 3, 0)]);
+}

@@ -1,0 +1,8 @@
+//! The simulators over real sockets, as a client in any language meets them.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test says what is wrong by failing there")]
+
+mod control;
+mod faults;
+mod ports;
+mod support;

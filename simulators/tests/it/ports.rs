@@ -1,0 +1,154 @@
+//! The ports themselves: TLS and plaintext, bounds, masks, start and stop.
+
+use reqwest::Method;
+use rstest::rstest;
+use simulators::{Config, Ending, Provider, Simulators, StartError};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::support::{Bench, PROVIDERS, client};
+
+#[tokio::test]
+async fn sectigo_over_tls_on_every_name_of_its_certificate() {
+    let bench = Bench::start().await;
+    let port = bench.simulators.sectigo_addr().port();
+    for host in ["127.0.0.1", "localhost"] {
+        let url = format!("https://{host}:{port}/products/!AutoRefund");
+        let response = bench.client.get(url).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/plain");
+        assert_eq!(response.text().await.unwrap(), "-17\nRequest used GET rather than POST!");
+    }
+    assert!(bench.simulators.journal().iter().all(|entry| entry.tls));
+}
+
+#[rstest]
+#[case(Method::GET, "/")]
+#[case(Method::POST, "/products/!AutoRefund")]
+#[case(Method::DELETE, "/products/!AutoReject")]
+#[tokio::test]
+async fn sectigos_plaintext_port_answers_minus_one_to_everything(#[case] method: Method, #[case] path: &str) {
+    let bench = Bench::start().await;
+    let url = format!("http://{}{path}", bench.simulators.sectigo_plaintext_addr());
+    let response = bench.client.request(method, url).body("loginName=demo").send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.text().await.unwrap(), "-1\nRequest was not made over HTTPS!");
+}
+
+#[tokio::test]
+async fn a_refund_at_each_provider_is_answered_and_booked() {
+    let bench = Bench::start().await;
+    for provider in PROVIDERS {
+        assert_eq!(bench.refund(provider).await.unwrap().0, 200, "{provider:?}");
+    }
+    let books: Vec<_> = bench
+        .simulators
+        .books()
+        .into_iter()
+        .map(|entry| (entry.id, entry.journal_id, entry.provider, entry.effect.kind, entry.effect.amount_minor))
+        .collect();
+    let refund = || "refund".to_owned();
+    let expected = [
+        (1, Some(1), Provider::Sectigo, refund(), Some(9900)),
+        (2, Some(2), Provider::Namecom, refund(), Some(1299)),
+        (3, Some(3), Provider::Debitsuccess, refund(), Some(1234)),
+    ];
+    assert_eq!(books, expected);
+}
+
+#[tokio::test]
+async fn no_secret_is_ever_told() {
+    let bench = Bench::start().await;
+    for provider in PROVIDERS {
+        bench.refund(provider).await.unwrap();
+    }
+    let (_, journal) = bench.control(Method::GET, "/v1/journal", "").await;
+    let mut told = journal.to_string();
+    for path in ["sectigo/accounts", "namecom/accounts", "debitsuccess/logins"] {
+        told += &bench.control(Method::GET, &format!("/v1/{path}"), "").await.1.to_string();
+    }
+    told += &bench.simulators.with_world(|world| format!("{world:?}"));
+    for secret in ["demo-password", "demo-token", "ZGVtby10ZXN0OmRlbW8tdG9rZW4", "somebody-elses-password"] {
+        assert!(!told.contains(secret), "{secret} is told");
+    }
+    assert!(told.contains("***"));
+}
+
+#[tokio::test]
+async fn the_trap_is_marked_in_the_journal() {
+    let bench = Bench::start().await;
+    let url = format!("https://{}/products/!AutoReject", bench.simulators.sectigo_addr());
+    let form = [("loginName", "demo"), ("loginPassword", "demo-password"), ("orderNumber", "1000001")];
+    assert_eq!(bench.client.post(url).form(&form).send().await.unwrap().text().await.unwrap(), "0");
+    let entry = bench.simulators.journal().pop().unwrap();
+    assert!(entry.destructive && !entry.moves_money);
+    assert_eq!(entry.operation, "!AutoReject");
+    assert_eq!(bench.simulators.books().pop().unwrap().effect.kind, "order_rejected");
+}
+
+#[tokio::test]
+async fn a_connection_that_is_asked_to_close_is_closed() {
+    let bench = Bench::start().await;
+    let mut stream = TcpStream::connect(bench.simulators.namecom_addr()).await.unwrap();
+    let request = b"GET /core/v1/orders/1 HTTP/1.1\r\nhost: x\r\n\r\nGET /core/v1/orders/1 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).await.unwrap();
+    assert_eq!(answers.matches("HTTP/1.1 401").count(), 2);
+    let told: Vec<_> =
+        bench.simulators.journal().iter().map(|entry| (entry.connection, entry.ordinal, entry.ending)).collect();
+    assert_eq!(told, [(1, 1, Ending::KeptAlive), (1, 2, Ending::ClosedAfterAnswer)]);
+}
+
+#[rstest]
+#[case::garbage(b"\x16\x03\x01garbage\r\n\r\n".to_vec(), "HTTP/1.1 400")]
+#[case::large_declared(b"POST /core/v1/refund HTTP/1.1\r\nhost: x\r\ncontent-length: 1073741824\r\n\r\n".to_vec(), "HTTP/1.1 413")]
+#[case::large_sent([b"POST /core/v1/refund HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n200000\r\n".to_vec(), vec![b'x'; 0x20_0000]].concat(), "HTTP/1.1 413")]
+#[tokio::test]
+async fn what_is_no_request_is_refused_and_the_next_one_is_served(#[case] sent: Vec<u8>, #[case] answer: &str) {
+    let bench = Bench::start().await;
+    let stream = TcpStream::connect(bench.simulators.namecom_addr()).await.unwrap();
+    let (mut reading, mut writing) = stream.into_split();
+    // The server may close before it has taken all: that is its good right.
+    let writing = tokio::spawn(async move { drop(writing.write_all(&sent).await) });
+    let mut answered = vec![0; 12];
+    reading.read_exact(&mut answered).await.unwrap();
+    assert_eq!(String::from_utf8(answered).unwrap(), answer);
+    writing.abort();
+    assert_eq!(bench.refund(Provider::Namecom).await.unwrap().0, 200);
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named() {
+    let first = Simulators::start(Config::free_ports()).await.unwrap();
+    let config = Config { sectigo: first.sectigo_addr(), ..Config::free_ports() };
+    let error = Simulators::start(config).await.unwrap_err();
+    assert!(matches!(error, StartError::Taken { .. }));
+    let said = error.to_string();
+    assert!(said.starts_with(&format!("port {} (Sectigo TLS) is taken: ", first.sectigo_addr().port())), "{said}");
+}
+
+#[tokio::test]
+async fn the_authoritys_certificate_is_written_where_it_is_wanted() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = Config::free_ports().with_ca_in(directory.path().join("deep"));
+    let path = config.ca_file.clone().unwrap();
+    let simulators = Simulators::start(config).await.unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), simulators.ca_pem());
+    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn stopped_simulators_free_their_ports_even_beside_an_idle_connection() {
+    let bench = Bench::start().await;
+    let idle = client(&bench.simulators, 1);
+    bench.refund_by(&idle, Provider::Sectigo).await.unwrap();
+    let silent = TcpStream::connect(bench.simulators.namecom_addr()).await.unwrap();
+    let address = bench.simulators.sectigo_addr();
+    bench.simulators.stop().await;
+    let again = Simulators::start(Config { sectigo: address, ..Config::free_ports() }).await;
+    assert!(again.is_ok(), "{again:?}");
+    drop(silent);
+}
