@@ -98,6 +98,13 @@ fn the_lock_file_holds_one_tls_and_one_version_of_what_is_shared() {
 }
 
 #[test]
+fn what_the_lock_file_may_not_hold_is_what_deny_toml_refuses() {
+    let deny: toml::Table = read("deny.toml").parse().unwrap();
+    let denied = deny["bans"]["deny"].as_array().unwrap().iter().map(|banned| banned["name"].as_str().unwrap());
+    assert_eq!(denied.collect::<Vec<_>>(), NO_TLS);
+}
+
+#[test]
 fn the_simulators_are_built_from_nothing_of_ours() {
     let manifest: toml::Table = read("simulators/Cargo.toml").parse().unwrap();
     for section in ["dependencies", "dev-dependencies", "build-dependencies"] {
