@@ -9,6 +9,8 @@
 //! - After the first failed write or sync nothing is written any more until the process has been started again ([`Ledger::health`]):
 //!   what a failed `fsync` left behind is not knowable from inside.
 
+pub mod sqlite;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -236,7 +238,7 @@ pub enum LedgerError {
     /// The caller withdrew before it was begun. Nothing was recorded.
     #[error("the request was withdrawn before it was recorded")]
     Abandoned,
-    /// The writer's queue is full. Nothing was recorded.
+    /// The writer's queue is full, or another program holds the file for now. Nothing was recorded; the same call may succeed soon.
     #[error("the ledger's queue is full")]
     Overloaded,
     /// Writing or reading failed. Whether a write is on disk is not known before the next start.

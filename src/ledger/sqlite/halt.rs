@@ -1,0 +1,164 @@
+//! When the ledger stops writing: which failures end it, and how everybody learns of it.
+//!
+//! The first failure wins and is final. What a failed write or sync left behind is not knowable from inside the process, so the next
+//! start, which reads the disk afresh, is the only way on.
+
+use std::sync::OnceLock;
+
+use rusqlite::ErrorCode;
+use tokio::sync::watch;
+
+use crate::domain::state::MoveRefused;
+use crate::ledger::{Health, LedgerError};
+
+/// What can stop one step: an answer for the caller, or the database.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The caller's answer.
+    Ledger(LedgerError),
+    /// The database's own words.
+    Sqlite(rusqlite::Error),
+}
+
+/// What the writer, the readers and the callers share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    committed: watch::Sender<u64>,
+    health: watch::Sender<Health>,
+    halted: OnceLock<LedgerError>,
+}
+
+/// What a database error means for the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gravity {
+    /// Another program holds the file for now; nothing was written.
+    Busy,
+    /// This one statement was refused; its neighbours are unharmed.
+    Statement,
+    /// Bytes on the disk are not what was written.
+    Corrupt,
+    /// Everything else: disk full, a failed write or sync, a file gone read-only, no memory.
+    Broken,
+}
+
+impl Shared {
+    pub(super) fn new(committed: u64) -> Self {
+        Self {
+            committed: watch::Sender::new(committed),
+            health: watch::Sender::new(Health::Writing),
+            halted: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn committed(&self) -> watch::Receiver<u64> {
+        self.committed.subscribe()
+    }
+
+    pub(super) fn health(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
+    }
+
+    /// Tells the followers of the history. Called after the commit and before any caller is answered.
+    pub(super) fn publish(&self, sequence: u64) {
+        self.committed.send_if_modified(|present| {
+            let rises = sequence > *present;
+            *present = sequence.max(*present);
+            rises
+        });
+    }
+
+    /// Why nothing is written any more; none while the ledger writes.
+    pub(super) fn halted(&self) -> Option<&LedgerError> {
+        self.halted.get()
+    }
+
+    /// Ends all writing, and gives back the reason: the first one, where there was one before.
+    pub(super) fn halt(&self, error: LedgerError) -> LedgerError {
+        let first = self.halted.get_or_init(|| error).clone();
+        let health = match &first {
+            LedgerError::Corrupt { .. } => Health::Corrupt(first.to_string()),
+            other => Health::Failed(other.to_string()),
+        };
+        self.health.send_if_modified(|present| {
+            let changes = *present == Health::Writing;
+            if changes {
+                *present = health;
+            }
+            changes
+        });
+        first
+    }
+
+    /// A failure that ends the writer's whole transaction.
+    pub(super) fn transaction_failed(&self, error: &rusqlite::Error) -> LedgerError {
+        match gravity(error) {
+            // Nothing was recorded, and the same call may succeed in a moment.
+            Gravity::Busy => LedgerError::Overloaded,
+            Gravity::Corrupt => self.halt(malformed(error)),
+            Gravity::Statement | Gravity::Broken => self.halt(unavailable(error)),
+        }
+    }
+
+    /// A failure of one step whose transaction stands: what its caller is told.
+    pub(super) fn step_failed(&self, fault: Fault) -> LedgerError {
+        match fault {
+            Fault::Ledger(error @ LedgerError::Corrupt { .. }) => {
+                self.halt(error.clone());
+                error
+            }
+            Fault::Ledger(error) => error,
+            Fault::Sqlite(error) if gravity(&error) == Gravity::Corrupt => {
+                let error = malformed(&error);
+                self.halt(error.clone());
+                error
+            }
+            Fault::Sqlite(error) => unavailable(&error),
+        }
+    }
+}
+
+impl Fault {
+    /// Whether the writer's transaction outlives it.
+    pub(super) fn spares_the_transaction(&self) -> bool {
+        match self {
+            Fault::Ledger(_) => true,
+            Fault::Sqlite(error) => gravity(error) == Gravity::Statement,
+        }
+    }
+}
+
+impl From<LedgerError> for Fault {
+    fn from(error: LedgerError) -> Self {
+        Fault::Ledger(error)
+    }
+}
+
+impl From<MoveRefused> for Fault {
+    fn from(error: MoveRefused) -> Self {
+        Fault::Ledger(LedgerError::MoveRefused(error))
+    }
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        Fault::Sqlite(error)
+    }
+}
+
+fn gravity(error: &rusqlite::Error) -> Gravity {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Gravity::Busy,
+        Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig) => Gravity::Statement,
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Gravity::Corrupt,
+        Some(_) | None => Gravity::Broken,
+    }
+}
+
+fn unavailable(error: &rusqlite::Error) -> LedgerError {
+    LedgerError::Unavailable(error.to_string())
+}
+
+/// SQLite found the file itself malformed and does not say where.
+fn malformed(error: &rusqlite::Error) -> LedgerError {
+    LedgerError::Corrupt { table: "(file)", column: "(page)", row: "(unknown)".to_owned(), problem: error.to_string() }
+}

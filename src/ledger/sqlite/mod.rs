@@ -1,0 +1,310 @@
+//! The ledger in one SQLite file: the embedded default.
+//!
+//! ```text
+//! callers --> bounded queue --> one writer thread --> group commit, synced --> answers
+//! callers --> read-only connections (each answer is one snapshot, never older than the caller's own last write)
+//! ```
+//!
+//! ```text
+//! opening      lock, file, checks, migrations
+//! writer       the thread, its transactions and checkpoints
+//! steps        what happens inside a transaction
+//! reads        every question
+//! rows         columns <-> domain, strictly
+//! chain        the hash chain, for auditors
+//! halt         what ends all writing
+//! migrations/  the tables and their constraints
+//! ```
+//!
+//! The file belongs to one process: an operating-system lock on `<path>.lock` is held for life. `<path>-wal` and `<path>-shm` are part of the
+//! ledger while it is open, and `<path>-wal` also after a crash: copy all of them or none.
+
+mod chain;
+mod halt;
+mod opening;
+mod reads;
+mod rows;
+mod steps;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::Connection;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+
+use self::halt::{Fault, Shared};
+pub use self::opening::OpenError;
+use self::opening::Opened;
+use self::writer::{Job, Reply};
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::{AccountName, RefundId};
+use crate::domain::refund::{EventRecord, Refund};
+use crate::ledger::{Create, Created, Health, Ledger, LedgerError, ListQuery, Listed, Record};
+
+/// How a ledger is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SqliteSettings {
+    /// Writes that may wait; one more is [`LedgerError::Overloaded`]. At least 1.
+    pub queue_length: usize,
+    /// Writes that share one transaction and one sync. At least 1.
+    pub batch_size: usize,
+    /// Reads at one time. At least 1.
+    pub readers: usize,
+    /// How long to wait for another program that holds the file, such as a backup. At most a minute.
+    pub busy_timeout: Duration,
+    /// The file never grows beyond so many pages of 4 KiB: the disk is full before it is. None: as large as the disk allows.
+    pub max_pages: Option<u32>,
+}
+
+/// The ledger in one SQLite file. Dropped without [`SqliteLedger::close`], it blocks until what is queued is written.
+#[derive(Debug)]
+pub struct SqliteLedger {
+    shared: Arc<Shared>,
+    readers: Arc<Readers>,
+    writing: Mutex<Option<Writing>>,
+}
+
+/// What [`SqliteLedger::close`] ends.
+#[derive(Debug)]
+struct Writing {
+    jobs: mpsc::Sender<Job>,
+    thread: JoinHandle<()>,
+    lock: File,
+}
+
+/// Read-only connections, lent one at a time.
+#[derive(Debug)]
+struct Readers {
+    permits: Arc<Semaphore>,
+    idle: Mutex<Vec<Connection>>,
+}
+
+/// A lent connection; comes back by itself.
+struct Lease {
+    connection: Option<Connection>,
+    readers: Arc<Readers>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Refunds that one transaction takes up at start-up.
+const INTERRUPTED_AT_ONCE: u32 = 200;
+
+impl Default for SqliteSettings {
+    fn default() -> Self {
+        Self { queue_length: 4_096, batch_size: 256, readers: 4, busy_timeout: Duration::from_secs(5), max_pages: None }
+    }
+}
+
+impl SqliteLedger {
+    /// Opens the ledger at `path`, or makes one there, readable by its owner alone, in a directory that exists.
+    ///
+    /// A ledger whose last line does not follow from the one before it opens with [`Health::Corrupt`]: it can be read and not written.
+    ///
+    /// # Errors
+    /// [`OpenError`]
+    pub fn open(path: &Path, settings: SqliteSettings) -> Result<SqliteLedger, OpenError> {
+        let Opened { lock, writer, path } = opening::open(path, &settings)?;
+        let connections = (0..settings.readers.max(1)).map(|_| opening::reader(&path, settings.busy_timeout));
+        let readers = Arc::new(Readers::new(connections.collect::<Result<_, _>>()?));
+        let (shared, tail) = match reads::verify_tail(&writer) {
+            Ok(tail) => (Shared::new(tail.sequence), tail),
+            Err(fault) => {
+                let tail = reads::tail(&writer).unwrap_or(chain::Tail::EMPTY);
+                let shared = Shared::new(tail.sequence);
+                let error = shared.step_failed(fault);
+                if shared.halted().is_none() {
+                    return Err(OpenError::Database { path, problem: error.to_string() });
+                }
+                (shared, tail)
+            }
+        };
+        let shared = Arc::new(shared);
+        let (jobs, queue) = mpsc::channel(settings.queue_length.max(1));
+        let thread = writer::start(writer, shared.clone(), tail, queue, settings.batch_size.max(1))
+            .map_err(|source| OpenError::Io { path, doing: "start the writer of", source })?;
+        Ok(Self { shared, readers, writing: Mutex::new(Some(Writing { jobs, thread, lock })) })
+    }
+
+    /// Finishes what is queued, clears the log into the file, and lets go of it. Everything asked later is [`LedgerError::Unavailable`].
+    pub async fn close(&self) {
+        self.readers.close();
+        if let Some(writing) = self.take_writing() {
+            // It has ended either way; that it ended badly stands in the health word.
+            drop(tokio::task::spawn_blocking(move || writing.end()).await);
+        }
+    }
+
+    /// Computes the whole hash chain again, and compares every refund with its last line. How many lines there are.
+    ///
+    /// # Errors
+    /// [`LedgerError::Corrupt`] at the first place that does not fit, [`LedgerError::Unavailable`]
+    pub async fn verify(&self) -> Result<u64, LedgerError> {
+        self.read(reads::verify).await
+    }
+
+    fn take_writing(&self) -> Option<Writing> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn jobs(&self) -> Result<mpsc::Sender<Job>, LedgerError> {
+        let writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        writing.as_ref().map(|writing| writing.jobs.clone()).ok_or_else(closed)
+    }
+
+    /// Queues a job without waiting for room, and waits for its answer.
+    async fn write<T>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Result<T, LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        self.jobs()?.try_send(job(reply)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => LedgerError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => closed(),
+        })?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let lease = self.readers.lease().await?;
+        let shared = self.shared.clone();
+        let reading = move || match &lease.connection {
+            Some(connection) => work(connection).map_err(|fault| shared.step_failed(fault)),
+            None => Err(closed()),
+        };
+        let unfinished = |error| LedgerError::Unavailable(format!("a read was not finished: {error}"));
+        tokio::task::spawn_blocking(reading).await.unwrap_or_else(|error| Err(unfinished(error)))
+    }
+}
+
+#[async_trait]
+impl Ledger for SqliteLedger {
+    async fn create(&self, create: Create) -> Result<Created, LedgerError> {
+        self.write(|reply| Job::Create(Box::new(create), reply)).await
+    }
+
+    async fn check(&self, create: Create) -> Result<Created, LedgerError> {
+        self.read(move |connection| {
+            // One snapshot: the id, the reservations and the similar ones belong together.
+            let snapshot = connection.unchecked_transaction()?;
+            reads::verdict(&snapshot, &create)
+        })
+        .await
+    }
+
+    async fn record(&self, record: Record) -> Result<Refund, LedgerError> {
+        self.write(|reply| Job::Record(Box::new(record), reply)).await
+    }
+
+    async fn interrupt_running(&self, now: Timestamp) -> Result<usize, LedgerError> {
+        let mut total = 0_usize;
+        loop {
+            let (reply, answer) = oneshot::channel();
+            let job = Job::Interrupt(now, INTERRUPTED_AT_ONCE, reply);
+            self.jobs()?.send(job).await.map_err(|_| closed())?;
+            match answer.await.unwrap_or_else(|_| Err(closed())) {
+                Ok(0) => return Ok(total),
+                Ok(interrupted) => total = total.saturating_add(interrupted),
+                Err(LedgerError::Overloaded) => {
+                    return Err(LedgerError::Unavailable("another program holds the file".to_owned()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn get(&self, id: &RefundId) -> Result<Option<Refund>, LedgerError> {
+        let id = id.clone();
+        self.read(move |connection| Ok(reads::find(connection, &id)?.map(|stored| stored.refund))).await
+    }
+
+    async fn list(&self, query: ListQuery) -> Result<Vec<Listed>, LedgerError> {
+        self.read(move |connection| reads::list(connection, &query)).await
+    }
+
+    async fn events_of(&self, id: &RefundId, after_revision: u64, limit: u32) -> Result<Vec<EventRecord>, LedgerError> {
+        let id = id.clone();
+        self.read(move |connection| reads::events_of(connection, &id, after_revision, limit)).await
+    }
+
+    async fn events_after(&self, sequence: u64, limit: u32) -> Result<Vec<EventRecord>, LedgerError> {
+        self.read(move |connection| reads::events_after(connection, sequence, limit)).await
+    }
+
+    async fn due(&self, account: &AccountName, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
+        let account = account.clone();
+        self.read(move |connection| reads::due(connection, &account, now, limit)).await
+    }
+
+    async fn next_due(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
+        let account = account.clone();
+        self.read(move |connection| reads::next_due(connection, &account)).await
+    }
+
+    fn committed(&self) -> watch::Receiver<u64> {
+        self.shared.committed()
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        self.shared.health()
+    }
+}
+
+impl Drop for SqliteLedger {
+    fn drop(&mut self) {
+        if let Some(writing) = self.take_writing() {
+            writing.end();
+        }
+    }
+}
+
+impl Writing {
+    /// The queue is served to its end, then the lock is let go: in this order.
+    fn end(self) {
+        drop(self.jobs);
+        // A panic of the thread stands in the health word already.
+        drop(self.thread.join());
+        drop(self.lock);
+    }
+}
+
+impl Readers {
+    fn new(connections: Vec<Connection>) -> Self {
+        Self { permits: Arc::new(Semaphore::new(connections.len())), idle: Mutex::new(connections) }
+    }
+
+    async fn lease(self: &Arc<Self>) -> Result<Lease, LedgerError> {
+        let permit = self.permits.clone().acquire_owned().await.map_err(|_| closed())?;
+        let connection = self.idle().pop();
+        Ok(Lease { connection, readers: self.clone(), _permit: permit })
+    }
+
+    fn close(&self) {
+        self.permits.close();
+        self.idle().clear();
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take()
+            && !self.readers.permits.is_closed()
+        {
+            self.readers.idle().push(connection);
+        }
+    }
+}
+
+fn closed() -> LedgerError {
+    LedgerError::Unavailable("it is closed".to_owned())
+}

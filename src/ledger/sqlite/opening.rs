@@ -1,0 +1,240 @@
+//! From a path to a ledger that can be written: the lock, the file, the checks, the migrations.
+//!
+//! Nothing of a file is changed before it is known to be a ledger or empty.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use super::SqliteSettings;
+
+/// Why a ledger cannot be opened. One sentence each.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file's directory is missing: it is the operator's to make, with the right owner, on the right disk.
+    #[error("the directory of the ledger {} does not exist", path.display())]
+    NoDirectory {
+        /// The ledger.
+        path: PathBuf,
+    },
+    /// Another process holds it.
+    #[error("the ledger {} is in use by another process", path.display())]
+    InUse {
+        /// The ledger.
+        path: PathBuf,
+    },
+    /// Some other file.
+    #[error("{} is not a ledger of recoup: {what}", path.display())]
+    NotALedger {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        what: &'static str,
+    },
+    /// A later program has been here.
+    #[error("the ledger {} has version {found}, and this program knows versions up to {known}", path.display())]
+    Newer {
+        /// The ledger.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// The newest that this program knows.
+        known: i64,
+    },
+    /// The operating system refused.
+    #[error("cannot {doing} the ledger {}: {source}", path.display())]
+    Io {
+        /// The ledger.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The database refused.
+    #[error("cannot open the ledger {}: {problem}", path.display())]
+    Database {
+        /// The ledger.
+        path: PathBuf,
+        /// The database's words.
+        problem: String,
+    },
+}
+
+/// A ledger's file, locked for this process, in the newest form.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// Held for as long as anything may be written.
+    pub(super) lock: File,
+    /// The only connection that writes.
+    pub(super) writer: Connection,
+    /// The canonical path.
+    pub(super) path: PathBuf,
+}
+
+/// "rcup": says whose file it is, to this program and to `file(1)`.
+pub(super) const APPLICATION_ID: i64 = 0x7263_7570;
+
+/// Each takes the ledger from the version that is its index to the next one. Never edited once released.
+const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_ledger.sql")];
+
+/// Statements that stay prepared in one connection: all there are, pages of every usual kind included.
+const PREPARED_STATEMENTS: usize = 64;
+
+/// See the module.
+pub(super) fn open(path: &Path, settings: &SqliteSettings) -> Result<Opened, OpenError> {
+    let io = |doing| move |source| OpenError::Io { path: path.to_owned(), doing, source };
+    let (path, directory) = canonical(path)?;
+    let lock = lock(&path)?;
+    match private_file().create_new(true).open(&path) {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(io("create")(error)),
+    }
+    let writer = connect(&path, settings).map_err(|error| refusal(&path, &error))??;
+    // A ledger that was made just now must be found again after a loss of power.
+    File::open(&directory).and_then(|directory| directory.sync_all()).map_err(io("sync the directory of"))?;
+    Ok(Opened { lock, writer, path })
+}
+
+/// A connection that cannot write.
+pub(super) fn reader(path: &Path, busy_timeout: Duration) -> Result<Connection, OpenError> {
+    let open = || {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        prepare(&connection, busy_timeout)?;
+        Ok(connection)
+    };
+    open().map_err(|error| refusal(path, &error))
+}
+
+/// One name for one file, whatever links lead to it, and the directory that it is in.
+fn canonical(path: &Path) -> Result<(PathBuf, PathBuf), OpenError> {
+    let io = |source| OpenError::Io { path: path.to_owned(), doing: "find", source };
+    let existing = match path.canonicalize() {
+        Ok(existing) => existing,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let directory = match path.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => parent,
+                _ => Path::new("."),
+            };
+            let directory = directory.canonicalize().map_err(|error| match error.kind() {
+                ErrorKind::NotFound | ErrorKind::NotADirectory => OpenError::NoDirectory { path: path.to_owned() },
+                _ => io(error),
+            })?;
+            let name = path.file_name().ok_or_else(|| io(ErrorKind::InvalidFilename.into()))?;
+            directory.join(name)
+        }
+        Err(error) => return Err(io(error)),
+    };
+    if existing.is_dir() {
+        return Err(OpenError::NotALedger { path: path.to_owned(), what: "it is a directory" });
+    }
+    let directory = existing.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned);
+    Ok((existing, directory))
+}
+
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let io = |source| OpenError::Io { path: path.to_owned(), doing: "lock", source };
+    let mut name = OsString::from(path);
+    name.push(".lock");
+    let file = private_file().create(true).truncate(false).open(name).map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(io(source)),
+    }
+}
+
+/// For the owner alone; the database gives its log the same mode.
+fn private_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// The outer error is the database's, the inner one ours.
+fn connect(path: &Path, settings: &SqliteSettings) -> rusqlite::Result<Result<Connection, OpenError>> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    prepare(&connection, settings.busy_timeout)?;
+    let version = match version(path, &connection)? {
+        Ok(version) => version,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        let problem = format!("its file system does not allow a write-ahead log (journal mode {mode})");
+        return Ok(Err(OpenError::Database { path: path.to_owned(), problem }));
+    }
+    // FULL: every commit is synced. The checkpoints are the writer's, who sees them fail.
+    connection.execute_batch(
+        "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA wal_autocheckpoint = 0; PRAGMA cell_size_check = ON;",
+    )?;
+    migrate(&mut connection, version)?;
+    if let Some(pages) = settings.max_pages {
+        connection.pragma_update_and_check(None, "max_page_count", pages, |row| row.get::<_, i64>(0))?;
+    }
+    Ok(Ok(connection))
+}
+
+/// What every connection needs.
+fn prepare(connection: &Connection, busy_timeout: Duration) -> rusqlite::Result<()> {
+    connection.busy_timeout(busy_timeout.min(Duration::from_secs(60)))?;
+    connection.set_prepared_statement_cache_capacity(PREPARED_STATEMENTS);
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    // After a failed write nothing more is written, not even at the very end.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    // A container may have nowhere to put temporary files.
+    connection.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;")
+}
+
+/// The version of a ledger; 0 for an empty file. Reads only.
+fn version(path: &Path, connection: &Connection) -> rusqlite::Result<Result<usize, OpenError>> {
+    let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    let (application, version) = (number("application_id")?, number("user_version")?);
+    let objects: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if (application, version, objects) == (0, 0, 0) {
+        return Ok(Ok(0));
+    }
+    if application != APPLICATION_ID {
+        let what = "it is a database of another program";
+        return Ok(Err(OpenError::NotALedger { path: path.to_owned(), what }));
+    }
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    Ok(match usize::try_from(version) {
+        Ok(version) if version <= MIGRATIONS.len() => Ok(version),
+        _ => Err(OpenError::Newer { path: path.to_owned(), found: version, known }),
+    })
+}
+
+/// All missing migrations as one transaction: the ledger is in the old form or in the new one.
+fn migrate(connection: &mut Connection, version: usize) -> rusqlite::Result<()> {
+    let missing = MIGRATIONS.get(version..).unwrap_or_default();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for migration in missing {
+        transaction.execute_batch(migration)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX))?;
+    transaction.commit()
+}
+
+fn refusal(path: &Path, error: &rusqlite::Error) -> OpenError {
+    let path = path.to_owned();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => OpenError::NotALedger { path, what: "it is not a database" },
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OpenError::InUse { path },
+        _ => OpenError::Database { path, problem: error.to_string() },
+    }
+}

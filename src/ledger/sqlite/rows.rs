@@ -1,0 +1,541 @@
+//! Columns to domain and back.
+//!
+//! A row is read strictly: whatever this program would not have written is [`LedgerError::Corrupt`], with the table, the column and the row.
+//! The last check of [`stored`] makes that complete: the refund that was read is written again in memory, and every column must come out
+//! as it was found.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+use rusqlite::Row;
+use rusqlite::types::{Value, ValueRef};
+use serde::{Deserialize, Serialize};
+
+use super::chain::{self, Hash, integer};
+use super::halt::Fault;
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::{AccountName, Provider, RefundId};
+use crate::domain::money::{Currency, Money};
+use crate::domain::outcome::{DoubtReason, ErrorCategory, ItemResult, ItemState, ProviderError};
+use crate::domain::refund::{Doubt, EventRecord, Intent, Refund};
+use crate::domain::state::State;
+use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, FieldFault, NamecomTarget, SectigoTarget, Target};
+use crate::ledger::LedgerError;
+
+/// The columns of `refunds` that never change, in the table's order, after `ordinal`.
+pub(super) const INTENT_COLUMNS: [&str; 16] = [
+    "id",
+    "account",
+    "scope",
+    "provider",
+    "sectigo_order_number",
+    "sectigo_reason_code",
+    "namecom_order_id",
+    "namecom_order_item_ids",
+    "debitsuccess_account_reference_no",
+    "debitsuccess_external_account_reference_no",
+    "debitsuccess_currency_code",
+    "debitsuccess_minor_units",
+    "debitsuccess_description",
+    "debitsuccess_request_initiator",
+    "labels",
+    "create_time",
+];
+
+/// The columns of `refunds` that change with every event, in the table's order.
+pub(super) const STANDING_COLUMNS: [&str; 21] = [
+    "state",
+    "revision",
+    "update_time",
+    "dispatch_time",
+    "complete_time",
+    "not_before",
+    "attempt_count",
+    "unanswered_attempts",
+    "doubt_reason",
+    "doubt_since",
+    "doubt_check_count",
+    "doubt_evidence",
+    "error_code",
+    "error_message",
+    "error_http_status",
+    "error_category",
+    "refunded_currency_code",
+    "refunded_minor_units",
+    "items",
+    "provider_reference",
+    "provider_status",
+];
+
+/// What [`event`] reads, from `events` as `e` and `refunds` as `r`.
+pub(super) const EVENT_COLUMNS: &str = "e.sequence, r.id, e.revision, e.event_time, e.from_state, e.to_state, e.kind, e.actor, e.note, \
+     e.refund_digest, e.chain_hash";
+
+/// A row of `refunds`.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) ordinal: i64,
+    pub(super) scope: String,
+    pub(super) refund: Refund,
+}
+
+/// A row of `events`.
+#[derive(Debug)]
+pub(super) struct StoredEvent {
+    pub(super) record: EventRecord,
+    pub(super) kind: String,
+    pub(super) refund_digest: Hash,
+}
+
+/// Which row a fault is in.
+#[derive(Debug)]
+pub(super) struct Place {
+    table: &'static str,
+    row: String,
+}
+
+/// The cells of one row, taken in the order in which they were asked for.
+struct Cells<'row, Columns> {
+    row: &'row Row<'row>,
+    columns: Columns,
+    next: usize,
+    place: Place,
+}
+
+/// An item in the `items` column.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ItemText {
+    item_id: String,
+    state: String,
+    refunded: Option<(String, i64)>,
+    message: String,
+    requested: bool,
+}
+
+const IS_NULL: &str = "is NULL";
+
+/// What [`stored`] reads, from `refunds`.
+pub(super) fn refund_columns() -> String {
+    let names: Vec<&str> = ["ordinal"].into_iter().chain(INTENT_COLUMNS).chain(STANDING_COLUMNS).collect();
+    names.join(", ")
+}
+
+/// The values of [`INTENT_COLUMNS`].
+pub(super) fn intent_values(scope: &str, refund: &Refund) -> Vec<Value> {
+    let Intent { id, account, target, labels } = &refund.intent;
+    let mut values = vec![text(id.as_str()), text(account.as_str()), text(scope), text(refund.provider().as_str())];
+    values.extend(match target {
+        Target::Sectigo(order) => [
+            text(order.order_number()),
+            Value::Integer(i64::from(order.reason_code())),
+            Value::Null,
+            Value::Null,
+            Value::Null,
+            Value::Null,
+            Value::Null,
+            Value::Null,
+            Value::Null,
+            Value::Null,
+        ],
+        Target::Namecom(order) => [
+            Value::Null,
+            Value::Null,
+            Value::Integer(i64::from(order.order_id())),
+            json(&order.order_item_ids()),
+            Value::Null,
+            Value::Null,
+            Value::Null,
+            Value::Null,
+            Value::Null,
+            Value::Null,
+        ],
+        Target::Debitsuccess(amount) => [
+            Value::Null,
+            Value::Null,
+            Value::Null,
+            Value::Null,
+            optional_text(amount.account_reference_no()),
+            optional_text(amount.external_account_reference_no()),
+            text(amount.amount().currency.code()),
+            Value::Integer(amount.amount().minor_units),
+            text(amount.description()),
+            optional_text(amount.request_initiator()),
+        ],
+    });
+    values.push(json(labels));
+    values.push(time(refund.create_time));
+    values
+}
+
+/// The values of [`STANDING_COLUMNS`].
+pub(super) fn standing_values(refund: &Refund) -> Vec<Value> {
+    let doubt = refund.doubt.as_ref();
+    let error = refund.provider_error.as_ref();
+    let items: Vec<ItemText> = refund.items.iter().map(ItemText::of).collect();
+    vec![
+        text(refund.state.as_str()),
+        Value::Integer(integer(refund.revision)),
+        time(refund.update_time),
+        optional_time(refund.dispatch_time),
+        optional_time(refund.complete_time),
+        optional_time(refund.not_before),
+        Value::Integer(i64::from(refund.attempt_count)),
+        Value::Integer(i64::from(refund.unanswered_attempts)),
+        optional_text(doubt.map(|doubt| doubt.reason.as_str())),
+        optional_time(doubt.map(|doubt| doubt.since)),
+        optional_integer(doubt.map(|doubt| i64::from(doubt.check_count))),
+        optional_text(doubt.map(|doubt| doubt.last_evidence.as_str())),
+        optional_text(error.map(|error| error.code.as_str())),
+        optional_text(error.map(|error| error.message.as_str())),
+        optional_integer(error.map(|error| i64::from(error.http_status))),
+        optional_text(error.map(|error| error.category.as_str())),
+        optional_text(refund.refunded_amount.as_ref().map(|amount| amount.currency.code())),
+        optional_integer(refund.refunded_amount.map(|amount| amount.minor_units)),
+        json(&items),
+        optional_text(refund.provider_reference.as_deref()),
+        optional_text(refund.provider_status.as_deref()),
+    ]
+}
+
+/// Reads a row of [`refund_columns`].
+pub(super) fn stored(row: &Row<'_>) -> Result<Stored, Fault> {
+    let ordinal: i64 = row.get(0)?;
+    let place = Place::refund(ordinal);
+    let mut cells = Cells { row, columns: INTENT_COLUMNS.into_iter().chain(STANDING_COLUMNS), next: 1, place };
+
+    let id = cells.parsed(RefundId::parse)?;
+    let account = cells.parsed(AccountName::parse)?;
+    let scope = cells.text()?;
+    let target = target(&mut cells)?;
+    let labels: BTreeMap<String, String> = cells.parsed(|text| serde_json::from_str(text))?;
+    let create_time = cells.time()?;
+    let intent = Intent { id, account, target, labels };
+
+    let state = cells.parsed(|word| State::parse(word).ok_or("names no state"))?;
+    let revision = cells.number()?;
+    let update_time = cells.time()?;
+    let dispatch_time = cells.optional_time()?;
+    let complete_time = cells.optional_time()?;
+    let not_before = cells.optional_time()?;
+    let attempt_count = cells.number()?;
+    let unanswered_attempts = cells.number()?;
+    let doubt = match cells.optional_parsed(|word| DoubtReason::parse(word).ok_or("names no reason"))? {
+        Some(reason) => {
+            Some(Doubt { reason, since: cells.time()?, check_count: cells.number()?, last_evidence: cells.text()? })
+        }
+        None => cells.skip(3),
+    };
+    let provider_error = match cells.optional_text()? {
+        Some(code) => Some(ProviderError {
+            code,
+            message: cells.text()?,
+            http_status: cells.number()?,
+            category: cells.parsed(|word| ErrorCategory::parse(word).ok_or("names no category"))?,
+        }),
+        None => cells.skip(3),
+    };
+    let refunded_amount = match cells.optional_parsed(Currency::parse)? {
+        Some(currency) => Some(Money { currency, minor_units: cells.number()? }),
+        None => cells.skip(1),
+    };
+    let items = cells.parsed(items)?;
+    let provider_reference = cells.optional_text()?;
+    let provider_status = cells.optional_text()?;
+
+    let refund = Refund {
+        intent,
+        state,
+        doubt,
+        provider_error,
+        refunded_amount,
+        items,
+        provider_reference,
+        provider_status,
+        attempt_count,
+        unanswered_attempts,
+        revision,
+        create_time,
+        update_time,
+        dispatch_time,
+        complete_time,
+        not_before,
+    };
+    let stored = Stored { ordinal, scope, refund };
+    stored.agrees_with(row, &cells.place)?;
+    Ok(stored)
+}
+
+/// Reads a row of [`EVENT_COLUMNS`].
+pub(super) fn event(row: &Row<'_>) -> Result<StoredEvent, Fault> {
+    let columns = [
+        "sequence",
+        "ordinal",
+        "revision",
+        "event_time",
+        "from_state",
+        "to_state",
+        "kind",
+        "actor",
+        "note",
+        "refund_digest",
+        "chain_hash",
+    ];
+    let sequence: i64 = row.get(0)?;
+    let mut cells = Cells { row, columns: columns.into_iter(), next: 0, place: Place::event(sequence) };
+    let state = |word: &str| State::parse(word).ok_or("names no state");
+    let sequence = cells.number()?;
+    let refund = cells.parsed(RefundId::parse)?;
+    let revision = cells.number()?;
+    let time = cells.time()?;
+    let from = cells.optional_parsed(state)?;
+    let to = cells.parsed(state)?;
+    let kind = cells.text()?;
+    let actor = cells.text()?;
+    let note = cells.text()?;
+    let refund_digest = cells.hash()?;
+    let chain_hash = cells.hash()?;
+    let record = EventRecord { sequence, refund, revision, time, from, to, actor, note, chain_hash };
+    Ok(StoredEvent { record, kind, refund_digest })
+}
+
+impl Stored {
+    /// What the last event's `refund_digest` must be.
+    pub(super) fn digest(&self) -> Hash {
+        let intent = intent_values(&self.scope, &self.refund);
+        chain::refund_digest(self.ordinal, &intent, &standing_values(&self.refund))
+    }
+
+    fn agrees_with(&self, row: &Row<'_>, place: &Place) -> Result<(), Fault> {
+        let written = intent_values(&self.scope, &self.refund).into_iter().chain(standing_values(&self.refund));
+        let columns = INTENT_COLUMNS.into_iter().chain(STANDING_COLUMNS);
+        for (index, (column, value)) in columns.zip(written).enumerate() {
+            if row.get_ref(index + 1)? != ValueRef::from(&value) {
+                return Err(place.corrupt(column, "is not in the form in which it is written").into());
+            }
+        }
+        let Refund { state, doubt, complete_time, not_before, attempt_count, unanswered_attempts, .. } = &self.refund;
+        let problem = if doubt.is_some() != matches!(state, State::InDoubt | State::NeedsReview) {
+            Some(("doubt_reason", "is there exactly when the refund is in doubt"))
+        } else if complete_time.is_some() != state.is_terminal() {
+            Some(("complete_time", "is there exactly when the refund is complete"))
+        } else if not_before.is_some() && *state != State::Pending {
+            Some(("not_before", "is there only while the refund is pending"))
+        } else if unanswered_attempts > attempt_count {
+            Some(("unanswered_attempts", "is above the number of attempts"))
+        } else {
+            None
+        };
+        problem.map_or(Ok(()), |(column, rule)| Err(place.corrupt(column, format!("{rule}: it is {state}")).into()))
+    }
+}
+
+impl Place {
+    pub(super) fn refund(ordinal: i64) -> Self {
+        Self { table: "refunds", row: format!("ordinal {ordinal}") }
+    }
+
+    pub(super) fn event(sequence: i64) -> Self {
+        Self { table: "events", row: format!("sequence {sequence}") }
+    }
+
+    pub(super) fn attempt(ordinal: i64, number: u32) -> Self {
+        Self { table: "attempts", row: format!("ordinal {ordinal}, number {number}") }
+    }
+
+    pub(super) fn corrupt(&self, column: &'static str, problem: impl Into<String>) -> LedgerError {
+        LedgerError::Corrupt { table: self.table, column, row: self.row.clone(), problem: problem.into() }
+    }
+}
+
+impl<'row, Columns: Iterator<Item = &'static str>> Cells<'row, Columns> {
+    fn take(&mut self) -> Result<(&'static str, ValueRef<'row>), Fault> {
+        let cell = self.row.get_ref(self.next)?;
+        self.next += 1;
+        Ok((self.columns.next().unwrap_or("(unnamed)"), cell))
+    }
+
+    /// Cells that must be NULL, which [`Stored::agrees_with`] sees to.
+    fn skip<T>(&mut self, count: usize) -> Option<T> {
+        for _ in 0..count {
+            self.columns.next();
+            self.next += 1;
+        }
+        None
+    }
+
+    fn optional_str(&mut self) -> Result<(&'static str, Option<&'row str>), Fault> {
+        let (column, cell) = self.take()?;
+        match cell {
+            ValueRef::Null => Ok((column, None)),
+            ValueRef::Text(bytes) => {
+                let text = std::str::from_utf8(bytes).map_err(|_| self.place.corrupt(column, "is not UTF-8"))?;
+                Ok((column, Some(text)))
+            }
+            other => Err(self.place.corrupt(column, format!("is {} and not text", other.data_type())).into()),
+        }
+    }
+
+    fn optional_parsed<T, E: Display>(&mut self, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<Option<T>, Fault> {
+        let (column, text) = self.optional_str()?;
+        let parsed = text.map(parse).transpose();
+        parsed.map_err(|problem| self.place.corrupt(column, problem.to_string()).into())
+    }
+
+    fn parsed<T, E: Display>(&mut self, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T, Fault> {
+        let (column, text) = self.optional_str()?;
+        let text = text.ok_or_else(|| self.place.corrupt(column, IS_NULL))?;
+        parse(text).map_err(|problem| self.place.corrupt(column, problem.to_string()).into())
+    }
+
+    fn optional_text(&mut self) -> Result<Option<String>, Fault> {
+        Ok(self.optional_str()?.1.map(str::to_owned))
+    }
+
+    fn text(&mut self) -> Result<String, Fault> {
+        self.parsed(|text| Ok::<_, &str>(text.to_owned()))
+    }
+
+    fn numeric<T: TryFrom<i64>>(&mut self) -> Result<(&'static str, Option<T>), Fault> {
+        let (column, cell) = self.take()?;
+        match cell {
+            ValueRef::Null => Ok((column, None)),
+            ValueRef::Integer(number) => match T::try_from(number) {
+                Ok(fits) => Ok((column, Some(fits))),
+                Err(_) => Err(self.place.corrupt(column, format!("is {number}, which is out of range")).into()),
+            },
+            other => Err(self.place.corrupt(column, format!("is {} and not an integer", other.data_type())).into()),
+        }
+    }
+
+    fn optional_number<T: TryFrom<i64>>(&mut self) -> Result<Option<T>, Fault> {
+        Ok(self.numeric()?.1)
+    }
+
+    fn number<T: TryFrom<i64>>(&mut self) -> Result<T, Fault> {
+        let (column, number) = self.numeric()?;
+        number.ok_or_else(|| self.place.corrupt(column, IS_NULL).into())
+    }
+
+    fn optional_time(&mut self) -> Result<Option<Timestamp>, Fault> {
+        Ok(self.optional_number::<i64>()?.map(Timestamp::from_micros))
+    }
+
+    fn time(&mut self) -> Result<Timestamp, Fault> {
+        Ok(Timestamp::from_micros(self.number()?))
+    }
+
+    fn hash(&mut self) -> Result<Hash, Fault> {
+        let (column, cell) = self.take()?;
+        match cell {
+            ValueRef::Blob(bytes) => {
+                bytes.try_into().map_err(|_| self.place.corrupt(column, "is not 32 bytes long").into())
+            }
+            other => Err(self.place.corrupt(column, format!("is {} and not a blob", other.data_type())).into()),
+        }
+    }
+}
+
+impl ItemText {
+    fn of(item: &ItemResult) -> Self {
+        Self {
+            item_id: item.item_id.clone(),
+            state: item.state.as_str().to_owned(),
+            refunded: item.refunded_amount.map(|amount| (amount.currency.code().to_owned(), amount.minor_units)),
+            message: item.message.clone(),
+            requested: item.requested,
+        }
+    }
+
+    fn read(self) -> Result<ItemResult, String> {
+        let state = ItemState::parse(&self.state).ok_or_else(|| format!("names no item state: {}", self.state))?;
+        let refunded_amount = match self.refunded {
+            Some((code, minor_units)) => {
+                let currency = Currency::parse(&code).map_err(|problem| problem.to_string())?;
+                Some(Money { currency, minor_units })
+            }
+            None => None,
+        };
+        let Self { item_id, message, requested, .. } = self;
+        Ok(ItemResult { item_id, state, refunded_amount, message, requested })
+    }
+}
+
+fn items(text: &str) -> Result<Vec<ItemResult>, String> {
+    let items: Vec<ItemText> = serde_json::from_str(text).map_err(|problem| problem.to_string())?;
+    items.into_iter().map(ItemText::read).collect()
+}
+
+/// The ten target columns. Those of the two other providers must be NULL, which [`Stored::agrees_with`] sees to.
+fn target<Columns: Iterator<Item = &'static str>>(cells: &mut Cells<'_, Columns>) -> Result<Target, Fault> {
+    let provider = cells.parsed(|word| Provider::parse(word).ok_or("names no provider"))?;
+    let order_number = cells.optional_text()?;
+    let reason_code: Option<i32> = cells.optional_number()?;
+    let order_id: Option<i32> = cells.optional_number()?;
+    let order_item_ids: Option<Vec<i32>> = cells.optional_parsed(|text| serde_json::from_str(text))?;
+    let account_reference_no = cells.optional_text()?.unwrap_or_default();
+    let external_account_reference_no = cells.optional_text()?.unwrap_or_default();
+    let currency_code = cells.optional_text()?;
+    let minor_units: Option<i64> = cells.optional_number()?;
+    let description = cells.optional_text()?.unwrap_or_default();
+    let request_initiator = cells.optional_text()?.unwrap_or_default();
+    // What is absent becomes a value that the constructor refuses by name.
+    let target = match provider {
+        Provider::Sectigo => {
+            SectigoTarget::new(&order_number.unwrap_or_default(), reason_code.unwrap_or(0)).map(Target::Sectigo)
+        }
+        Provider::Namecom => {
+            NamecomTarget::new(order_id.unwrap_or(0), &order_item_ids.unwrap_or_default()).map(Target::Namecom)
+        }
+        Provider::Debitsuccess => DebitsuccessTarget::new(DebitsuccessFields {
+            account_reference_no: &account_reference_no,
+            external_account_reference_no: &external_account_reference_no,
+            amount: currency_code.as_deref().zip(minor_units),
+            description: &description,
+            request_initiator: &request_initiator,
+        })
+        .map(Target::Debitsuccess),
+    };
+    target.map_err(|faults| {
+        let column = faults.first().map_or("provider", |fault| column_of(provider, &fault.field));
+        let problem: Vec<String> = faults.into_iter().map(|FieldFault { description, .. }| description).collect();
+        cells.place.corrupt(column, problem.join("; ")).into()
+    })
+}
+
+/// Which column holds a field of a target.
+fn column_of(provider: Provider, field: &str) -> &'static str {
+    let field = match field {
+        "reason" => "reason_code",
+        "amount" | "amount.currency_code" => "currency_code",
+        "amount.minor_units" => "minor_units",
+        other => other,
+    };
+    let named = |column: &&str| column.strip_prefix(provider.as_str()) == Some(format!("_{field}").as_str());
+    INTENT_COLUMNS.into_iter().find(named).unwrap_or("provider")
+}
+
+fn text(text: &str) -> Value {
+    Value::Text(text.to_owned())
+}
+
+fn optional_text(text: Option<&str>) -> Value {
+    text.map_or(Value::Null, self::text)
+}
+
+fn optional_integer(number: Option<i64>) -> Value {
+    number.map_or(Value::Null, Value::Integer)
+}
+
+fn time(time: Timestamp) -> Value {
+    Value::Integer(time.as_micros())
+}
+
+fn optional_time(time: Option<Timestamp>) -> Value {
+    optional_integer(time.map(Timestamp::as_micros))
+}
+
+fn json(value: &impl Serialize) -> Value {
+    let text = serde_json::to_string(value);
+    Value::Text(text.expect("texts, integers, booleans and maps from text to text always have a JSON form"))
+}

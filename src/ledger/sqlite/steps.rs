@@ -1,0 +1,276 @@
+//! What the writer does inside a transaction: record a new refund, apply events to one, take up what a stopped process left.
+//!
+//! Each works on the row as it is there, and refuses to build on a row that the history did not record so.
+
+use std::sync::LazyLock;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, params, params_from_iter};
+
+use super::chain::{self, Line, Tail, integer};
+use super::halt::Fault;
+use super::reads;
+use super::rows::{self, INTENT_COLUMNS, Place, STANDING_COLUMNS, Stored};
+use crate::domain::clock::Timestamp;
+use crate::domain::outcome::{DoubtReason, ProviderError};
+use crate::domain::refund::{Event, Refund};
+use crate::domain::state::{MoveRefused, State};
+use crate::ledger::{Create, Created, LedgerError, Record};
+
+/// The actor of what nobody asked for.
+const GATEWAY: &str = "gateway";
+
+/// One line of a refund's history, about to be written.
+struct Moment<'a> {
+    from: Option<State>,
+    after: Refund,
+    kind: &'static str,
+    actor: &'a str,
+    note: String,
+    attempt: AttemptChange,
+}
+
+/// What an event does to the `attempts` table.
+enum AttemptChange {
+    Unchanged,
+    Begins,
+    Ends { outcome: &'static str, doubt: Option<(DoubtReason, String)>, http_status: Option<u16> },
+}
+
+static INSERT_REFUND: LazyLock<String> = LazyLock::new(|| {
+    let columns: Vec<&str> = INTENT_COLUMNS.into_iter().chain(STANDING_COLUMNS).collect();
+    let places: Vec<String> = (1..=columns.len()).map(|place| format!("?{place}")).collect();
+    format!("INSERT INTO refunds ({}) VALUES ({})", columns.join(", "), places.join(", "))
+});
+
+static UPDATE_REFUND: LazyLock<String> = LazyLock::new(|| {
+    let assignments: Vec<String> =
+        STANDING_COLUMNS.into_iter().zip(3..).map(|(column, place)| format!("{column} = ?{place}")).collect();
+    format!("UPDATE refunds SET {} WHERE ordinal = ?1 AND revision = ?2", assignments.join(", "))
+});
+
+pub(super) fn create(connection: &Connection, tail: &mut Tail, create: &Create) -> Result<Created, Fault> {
+    let created = match reads::verdict(connection, create)? {
+        Created::New(refund) => refund,
+        known @ Created::Known(_) => return Ok(known),
+    };
+    let mut history = vec![Moment {
+        from: None,
+        after: created.clone(),
+        kind: "created",
+        actor: &create.actor,
+        note: "Recorded.".to_owned(),
+        attempt: AttemptChange::Unchanged,
+    }];
+    let mut refund = created;
+    if create.dispatch {
+        let after = refund.apply(&Event::Dispatched, create.now)?;
+        history.push(Moment::of(&refund, &Event::Dispatched, &after, GATEWAY));
+        refund = after;
+    }
+
+    let intent = rows::intent_values(&create.scope, &refund);
+    let values = intent.iter().cloned().chain(rows::standing_values(&refund));
+    connection.prepare_cached(&INSERT_REFUND)?.execute(params_from_iter(values))?;
+    let ordinal = connection.last_insert_rowid();
+    append(connection, tail, ordinal, &intent, history)?;
+
+    let target = &refund.intent.target;
+    let mut reference =
+        connection.prepare_cached("INSERT INTO refund_references (reference, ordinal) VALUES (?1, ?2)")?;
+    let mut references = target.references();
+    references.sort_unstable();
+    references.dedup();
+    for text in references {
+        reference.execute(params![text, ordinal])?;
+    }
+    let mut reservation =
+        connection.prepare_cached("INSERT INTO reservations (scope, key, ordinal) VALUES (?1, ?2, ?3)")?;
+    for key in refund.held_keys() {
+        reservation.execute(params![create.scope, key, ordinal])?;
+    }
+    let mut similarity = connection
+        .prepare_cached("INSERT INTO similarity (scope, key, create_time, ordinal) VALUES (?1, ?2, ?3, ?4)")?;
+    for key in target.similarity_keys() {
+        similarity.execute(params![create.scope, key, refund.create_time.as_micros(), ordinal])?;
+    }
+    Ok(Created::New(refund))
+}
+
+pub(super) fn record(connection: &Connection, tail: &mut Tail, record: &Record) -> Result<Refund, Fault> {
+    let Some(stored) = reads::find(connection, &record.id)? else {
+        return Err(LedgerError::NotFound(record.id.clone()).into());
+    };
+    if stored.refund.revision != record.revision {
+        return Err(LedgerError::StaleRevision { present: Box::new(stored.refund) }.into());
+    }
+    apply(connection, tail, stored, &record.events, &record.actor, record.now)
+}
+
+/// At most `limit` refunds from [`State::Dispatching`] to [`State::InDoubt`]; how many.
+pub(super) fn interrupt(connection: &Connection, tail: &mut Tail, now: Timestamp, limit: u32) -> Result<usize, Fault> {
+    let running = reads::dispatching(connection, limit)?;
+    let count = running.len();
+    for stored in running {
+        apply(connection, tail, stored, &[Event::Interrupted], GATEWAY, now)?;
+    }
+    Ok(count)
+}
+
+fn apply(
+    connection: &Connection,
+    tail: &mut Tail,
+    stored: Stored,
+    events: &[Event],
+    actor: &str,
+    now: Timestamp,
+) -> Result<Refund, Fault> {
+    reads::matches_history(connection, &stored)?;
+    let Stored { ordinal, scope, refund: before } = stored;
+    let mut refund = before.clone();
+    let mut history = Vec::with_capacity(events.len());
+    for event in events {
+        let after = refund.apply(event, now)?;
+        never_forget(&refund, event, &after)?;
+        history.push(Moment::of(&refund, event, &after, actor));
+        refund = after;
+    }
+    if history.is_empty() {
+        return Ok(refund);
+    }
+    let keys = [Value::Integer(ordinal), Value::Integer(integer(before.revision))];
+    let values = keys.into_iter().chain(rows::standing_values(&refund));
+    connection.prepare_cached(&UPDATE_REFUND)?.execute(params_from_iter(values))?;
+    append(connection, tail, ordinal, &rows::intent_values(&scope, &refund), history)?;
+
+    // A key that was once let go is never taken again: by then it may be another refund's.
+    let held = refund.held_keys();
+    let mut release =
+        connection.prepare_cached("DELETE FROM reservations WHERE scope = ?1 AND key = ?2 AND ordinal = ?3")?;
+    for key in before.held_keys().into_iter().filter(|key| !held.contains(key)) {
+        release.execute(params![scope, key, ordinal])?;
+    }
+    Ok(refund)
+}
+
+/// A refund that went back to [`State::Pending`] after a doubted attempt may have happened: it cannot be given up as never sent.
+fn never_forget(before: &Refund, event: &Event, after: &Refund) -> Result<(), MoveRefused> {
+    let given_up = before.state == State::Pending && !after.state.holds_target();
+    if given_up && before.unanswered_attempts > 0 {
+        return Err(MoveRefused { from: before.state, event: event.name() });
+    }
+    Ok(())
+}
+
+/// Writes the lines of a history, their hashes, and what they say of attempts.
+fn append(
+    connection: &Connection,
+    tail: &mut Tail,
+    ordinal: i64,
+    intent: &[Value],
+    history: Vec<Moment<'_>>,
+) -> Result<(), Fault> {
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO events (sequence, ordinal, revision, event_time, from_state, to_state, kind, actor, note, refund_digest, chain_hash) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    )?;
+    for moment in history {
+        let Moment { from, after, kind, actor, note, .. } = &moment;
+        let refund_digest = chain::refund_digest(ordinal, intent, &rows::standing_values(after));
+        let time_micros = after.update_time.as_micros();
+        let next = tail.after(&Line {
+            refund: after.id(),
+            revision: after.revision,
+            time_micros,
+            from: *from,
+            to: after.state,
+            kind,
+            actor,
+            note,
+            refund_digest: &refund_digest,
+        });
+        insert.execute(params![
+            integer(next.sequence),
+            ordinal,
+            integer(after.revision),
+            time_micros,
+            from.map(State::as_str),
+            after.state.as_str(),
+            kind,
+            actor,
+            note,
+            refund_digest,
+            next.hash,
+        ])?;
+        *tail = next;
+        keep_attempt(connection, ordinal, &moment)?;
+    }
+    Ok(())
+}
+
+fn keep_attempt(connection: &Connection, ordinal: i64, moment: &Moment<'_>) -> Result<(), Fault> {
+    let Moment { after, attempt, .. } = moment;
+    let number = after.attempt_count;
+    let time = after.update_time.as_micros();
+    match attempt {
+        AttemptChange::Unchanged => {}
+        AttemptChange::Begins => {
+            let sql = "INSERT INTO attempts (ordinal, number, dispatch_time) VALUES (?1, ?2, ?3)";
+            connection.prepare_cached(sql)?.execute(params![ordinal, number, time])?;
+        }
+        AttemptChange::Ends { outcome, doubt, http_status } => {
+            let mut statement = connection.prepare_cached(
+                "UPDATE attempts SET end_time = ?3, outcome = ?4, doubt_reason = ?5, doubt_evidence = ?6, http_status = ?7 \
+                 WHERE ordinal = ?1 AND number = ?2 AND end_time IS NULL",
+            )?;
+            let reason = doubt.as_ref().map(|(reason, _)| reason.as_str());
+            let evidence = doubt.as_ref().map(|(_, evidence)| evidence);
+            let ended = statement.execute(params![ordinal, number, time, outcome, reason, evidence, http_status])?;
+            if ended != 1 {
+                let place = Place::attempt(ordinal, number);
+                return Err(place.corrupt("end_time", "is not that of an attempt on its way").into());
+            }
+        }
+    }
+    Ok(())
+}
+
+impl<'a> Moment<'a> {
+    fn of(before: &Refund, event: &Event, after: &Refund, actor: &'a str) -> Self {
+        Self {
+            from: Some(before.state),
+            kind: event.name(),
+            actor,
+            note: event.note(after),
+            attempt: AttemptChange::of(before, event, after),
+            after: after.clone(),
+        }
+    }
+}
+
+impl AttemptChange {
+    /// Only what is heard while an attempt is on its way is its answer; what a later look shows is told by the history alone.
+    fn of(before: &Refund, event: &Event, after: &Refund) -> Self {
+        let status = |error: &ProviderError| (error.http_status != 0).then_some(error.http_status);
+        let ends = |outcome, http_status| AttemptChange::Ends { outcome, doubt: None, http_status };
+        match event {
+            Event::Dispatched => AttemptChange::Begins,
+            _ if before.state != State::Dispatching => AttemptChange::Unchanged,
+            Event::NotSent { error, .. } => ends("not_sent", status(error)),
+            Event::Refunded(confirmation) => ends("refunded", confirmation.error.as_ref().and_then(status)),
+            Event::Accepted(_) => ends("accepted", None),
+            Event::Refused { error, .. } => ends("refused", status(error)),
+            Event::Doubted { reason, evidence, error } => AttemptChange::Ends {
+                outcome: "unknown",
+                doubt: Some((*reason, evidence.clone())),
+                http_status: error.as_ref().and_then(status),
+            },
+            Event::Interrupted => AttemptChange::Ends {
+                outcome: "unknown",
+                doubt: after.doubt.as_ref().map(|doubt| (doubt.reason, doubt.last_evidence.clone())),
+                http_status: None,
+            },
+            Event::Checked { .. } | Event::Escalated { .. } | Event::Cancelled => AttemptChange::Unchanged,
+        }
+    }
+}

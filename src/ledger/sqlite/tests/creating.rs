@@ -1,0 +1,161 @@
+//! A refund_id never expires, a target has one refund, and what looks like one sent twice is asked about.
+
+use super::*;
+
+#[tokio::test]
+async fn the_same_request_twice_is_one_refund() {
+    let bench = Bench::new();
+    let first = bench.new_refund(sectigo("a", "100")).await;
+    let dispatched = bench.record(&first, &[Event::Dispatched]).await.unwrap();
+    let again = bench.ledger.create(Create { dispatch: true, ..create(sectigo("a", "100")) }).await.unwrap();
+    assert_eq!(again, Created::Known(dispatched), "as it stands now, not as it was made");
+    assert_eq!(bench.count("SELECT count(*) FROM refunds"), 1);
+    assert_eq!(bench.count("SELECT count(*) FROM attempts"), 1);
+}
+
+#[tokio::test]
+async fn the_same_id_with_other_content_names_the_fields() {
+    let bench = Bench::new();
+    bench.new_refund(sectigo("a", "100")).await;
+    let mut other = sectigo("a", "200");
+    other.labels.clear();
+    other.account = AccountName::parse("other").unwrap();
+    let expected =
+        LedgerError::RefundIdReused { id: other.id.clone(), fields: vec!["account", "sectigo.order_number", "labels"] };
+    assert_eq!(bench.ledger.check(create(other.clone())).await, Err(expected.clone()));
+    assert_eq!(bench.ledger.create(create(other)).await, Err(expected));
+}
+
+#[tokio::test]
+async fn a_dispatched_creation_is_one_commit_with_its_attempt() {
+    let bench = Bench::new();
+    let created = bench.ledger.create(Create { dispatch: true, ..create(sectigo("a", "100")) }).await.unwrap();
+    let Created::New(refund) = created else { panic!("it was there already") };
+    assert_eq!((refund.state, refund.revision, refund.attempt_count), (State::Dispatching, 2, 1));
+    assert_eq!(bench.ledger.get(refund.id()).await.unwrap(), Some(refund.clone()));
+    let events = bench.ledger.events_of(refund.id(), 0, 10).await.unwrap();
+    let lines: Vec<_> = events.iter().map(|event| (event.from, event.to, event.actor.as_str())).collect();
+    assert_eq!(lines, [(None, State::Pending, "caller"), (Some(State::Pending), State::Dispatching, "gateway")]);
+    assert_eq!(bench.count("SELECT count(*) FROM attempts WHERE number = 1 AND end_time IS NULL"), 1);
+}
+
+#[tokio::test]
+async fn of_many_refunds_of_one_target_at_once_exactly_one_is_recorded() {
+    let bench = Bench::new();
+    let order = |number: usize| if number.is_multiple_of(2) { "000777" } else { "777" };
+    let creations = (0..20).map(|number| {
+        bench.ledger.create(Create { dispatch: true, ..create(sectigo(&format!("r{number}"), order(number))) })
+    });
+    let answers = futures_util::future::join_all(creations).await;
+    let made: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().ok()).collect();
+    let [Created::New(winner)] = made.as_slice() else { panic!("{made:?}") };
+    for answer in answers.iter().filter(|answer| answer.is_err()) {
+        assert_eq!(*answer, Err(LedgerError::TargetHasRefund { conflicting: winner.id().clone() }));
+    }
+    assert_eq!(bench.count("SELECT count(*) FROM refunds"), 1);
+}
+
+#[tokio::test]
+async fn failed_and_cancelled_let_the_target_go_and_nothing_else_does() {
+    let bench = Bench::new();
+    for (number, state) in State::ALL.into_iter().enumerate() {
+        let order = format!("order-{number}");
+        let first = bench.refund_in(state, &order).await;
+        assert_eq!(first.state, state);
+        let second = create(sectigo(&format!("second-{number}"), &order));
+        let checked = bench.ledger.check(second.clone()).await;
+        let answer = bench.ledger.create(second.clone()).await;
+        if matches!(state, State::Failed | State::Cancelled) {
+            assert_eq!(checked, Ok(Created::New(Refund::new(second.intent.clone(), NOW))));
+            assert!(matches!(answer, Ok(Created::New(_))), "{state}");
+        } else {
+            let expected = LedgerError::TargetHasRefund { conflicting: first.id().clone() };
+            assert_eq!((checked, answer), (Err(expected.clone()), Err(expected)), "{state}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_partial_success_frees_only_the_refused_items() {
+    let bench = Bench::new();
+    let first = bench.new_refund(namecom("first", &[1, 2])).await;
+    bench.record(&first, &[Event::Dispatched, Event::Refunded(partial())]).await.unwrap();
+    let taken = LedgerError::TargetHasRefund { conflicting: first.id().clone() };
+    assert_eq!(bench.ledger.create(create(namecom("both", &[1, 2]))).await, Err(taken.clone()));
+    assert_eq!(bench.ledger.create(create(namecom("done", &[1]))).await, Err(taken));
+    let retried = bench.new_refund(namecom("retried", &[2])).await;
+    let taken = LedgerError::TargetHasRefund { conflicting: retried.id().clone() };
+    assert_eq!(bench.ledger.create(create(namecom("again", &[2]))).await, Err(taken));
+}
+
+#[tokio::test]
+async fn two_books_do_not_share_their_orders() {
+    let bench = Bench::new();
+    bench.new_refund(sectigo("a", "100")).await;
+    let elsewhere = Create { scope: "other books".to_owned(), ..create(sectigo("b", "100")) };
+    assert!(matches!(bench.ledger.create(elsewhere).await, Ok(Created::New(_))));
+}
+
+#[tokio::test]
+async fn what_looks_like_one_sent_twice_is_refused_within_a_day() {
+    let bench = Bench::new();
+    let first = bench.new_refund(debitsuccess("first", "ds1", 1250)).await;
+    let similar = Err(LedgerError::SimilarRefund { conflicting: first.id().clone() });
+    let day = Duration::from_secs(24 * 60 * 60);
+    let later = |id: &str, reference: &str, amount, wait: Duration| Create {
+        now: NOW.plus(wait),
+        ..create(debitsuccess(id, reference, amount))
+    };
+    let just_within = day - Duration::from_micros(1);
+    assert_eq!(bench.ledger.create(later("second", "DS1", 1250, just_within)).await, similar);
+    assert_eq!(bench.ledger.check(later("second", "DS1", 1250, just_within)).await, similar);
+    let allowed = Create { allow_similar: true, ..later("allowed", "DS1", 1250, Duration::ZERO) };
+    assert!(bench.ledger.check(allowed).await.is_ok());
+    assert!(bench.ledger.create(later("other-amount", "DS1", 1251, Duration::ZERO)).await.is_ok());
+    assert!(bench.ledger.create(later("other-account", "DS2", 1250, Duration::ZERO)).await.is_ok());
+    assert!(bench.ledger.create(later("a-day-later", "DS1", 1250, day)).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_similar_refund_that_failed_stands_in_nobodys_way() {
+    let bench = Bench::new();
+    let first = bench.new_refund(debitsuccess("first", "DS1", 1250)).await;
+    bench.record(&first, &[Event::Cancelled]).await.unwrap();
+    bench.new_refund(debitsuccess("second", "DS1", 1250)).await;
+}
+
+#[tokio::test]
+async fn a_check_records_nothing() {
+    let bench = Bench::new();
+    let asked = Create { dispatch: true, ..create(sectigo("a", "100")) };
+    let checked = bench.ledger.check(asked.clone()).await;
+    assert_eq!(checked, Ok(Created::New(Refund::new(asked.intent, NOW))));
+    assert_eq!(bench.count("SELECT count(*) FROM refunds"), 0);
+    assert_eq!(*bench.ledger.committed().borrow(), 0);
+}
+
+#[tokio::test]
+async fn a_withdrawn_request_is_never_recorded() {
+    let bench = Bench::new();
+    let withdrawn = create(sectigo("a", "100"));
+    assert!(withdrawn.claim.withdraw());
+    assert_eq!(bench.ledger.create(withdrawn).await, Err(LedgerError::Abandoned));
+    assert_eq!(bench.count("SELECT count(*) FROM refunds"), 0);
+    let begun = create(sectigo("b", "100"));
+    let claim = begun.claim.clone();
+    bench.ledger.create(begun).await.unwrap();
+    assert!(!claim.withdraw(), "too late");
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_does_not_undo_what_is_queued() {
+    let bench = Bench::new();
+    let raw = bench.raw();
+    raw.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let creation = tokio::time::timeout(Duration::from_millis(1), bench.ledger.create(create(sectigo("a", "100"))));
+    assert!(creation.await.is_err());
+    raw.execute_batch("ROLLBACK").unwrap();
+    // The queue keeps its order, so the second answer comes after the first write.
+    bench.new_refund(sectigo("b", "200")).await;
+    assert!(bench.ledger.get(&RefundId::parse("a").unwrap()).await.unwrap().is_some());
+}

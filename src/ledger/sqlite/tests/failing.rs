@@ -1,0 +1,224 @@
+//! What happens when the disk, the queue or a row is not as it should be.
+
+use super::*;
+use rstest::rstest;
+
+#[tokio::test]
+async fn a_full_queue_is_said_at_once_and_nothing_of_it_is_recorded() {
+    let bench = Bench::with(SqliteSettings { queue_length: 2, batch_size: 1, ..SqliteSettings::default() });
+    let raw = bench.raw();
+    raw.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // One is in the writer's hand at most, two are in the queue.
+    let mut creations: Vec<_> = Vec::new();
+    for number in 0..10 {
+        let id = format!("r{number}");
+        creations.push(Box::pin(bench.ledger.create(create(sectigo(&id, &id)))));
+    }
+    let mut answers = Vec::new();
+    let mut waiting = Vec::new();
+    for mut creation in creations {
+        match futures_util::poll!(&mut creation) {
+            std::task::Poll::Ready(answer) => answers.push(answer),
+            std::task::Poll::Pending => waiting.push(creation),
+        }
+    }
+    assert!(answers.len() >= 7, "{}", answers.len());
+    assert!(answers.iter().all(|answer| *answer == Err(LedgerError::Overloaded)));
+    raw.execute_batch("ROLLBACK").unwrap();
+    let made = waiting.len();
+    for answer in futures_util::future::join_all(waiting).await {
+        answer.unwrap();
+    }
+    assert_eq!(bench.count("SELECT count(*) FROM refunds"), made as i64);
+}
+
+#[tokio::test]
+async fn a_foreign_hand_on_the_file_is_waited_for_and_harms_nothing() {
+    let bench = Bench::with(SqliteSettings { busy_timeout: Duration::from_millis(20), ..SqliteSettings::default() });
+    let raw = bench.raw();
+    raw.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let asked = create(sectigo("a", "100"));
+    assert_eq!(bench.ledger.create(asked.clone()).await, Err(LedgerError::Overloaded));
+    assert!(matches!(bench.ledger.interrupt_running(NOW).await, Err(LedgerError::Unavailable(_))));
+    raw.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(*bench.ledger.health().borrow(), Health::Writing);
+    assert!(asked.claim.withdraw(), "nothing of it was begun");
+    bench.new_refund(sectigo("a", "100")).await;
+}
+
+#[tokio::test]
+async fn a_foreign_write_into_the_history_ends_all_writing() {
+    let bench = Bench::new();
+    bench.refund_in(State::Failed, "a").await;
+    bench.tamper("DELETE FROM events WHERE sequence = 3");
+    let answer = bench.ledger.create(create(sectigo("b", "200"))).await;
+    assert!(matches!(answer, Err(LedgerError::Corrupt { table: "events", .. })), "{answer:?}");
+    assert!(matches!(&*bench.ledger.health().borrow(), Health::Corrupt(_)));
+    assert_eq!(bench.count("SELECT count(*) FROM refunds"), 1);
+}
+
+#[tokio::test]
+async fn a_full_disk_ends_all_writing_and_loses_nothing_acknowledged() {
+    let bench = Bench::with(SqliteSettings { max_pages: Some(60), batch_size: 4, ..SqliteSettings::default() });
+    let mut health = bench.ledger.health();
+    let mut acknowledged = Vec::new();
+    let mut refused = Vec::new();
+    'full: for round in 0..1_000 {
+        let ids: Vec<String> = (0..4).map(|number| format!("r{round}-{number}")).collect();
+        let creations = ids.iter().map(|id| bench.ledger.create(create(sectigo(id, id))));
+        for (id, answer) in ids.iter().zip(futures_util::future::join_all(creations).await) {
+            match answer {
+                Ok(Created::New(refund)) => acknowledged.push(refund),
+                Err(LedgerError::Unavailable(_)) => refused.push(id.clone()),
+                other => panic!("{other:?}"),
+            }
+        }
+        if !refused.is_empty() {
+            break 'full;
+        }
+    }
+    assert!(acknowledged.len() > 20 && !refused.is_empty());
+    health.changed().await.unwrap();
+    let Health::Failed(problem) = health.borrow().clone() else { panic!("{health:?}") };
+    assert!(problem.contains("full"), "{problem}");
+
+    // There would be room for a word, and it is not written.
+    let first = acknowledged.first().unwrap().clone();
+    assert!(matches!(bench.record(&first, &[Event::Dispatched]).await, Err(LedgerError::Unavailable(_))));
+    assert!(matches!(bench.ledger.interrupt_running(NOW).await, Err(LedgerError::Unavailable(_))));
+    assert_eq!(bench.ledger.get(first.id()).await, Ok(Some(first.clone())), "reading goes on");
+    let committed = *bench.ledger.committed().borrow();
+    assert_eq!(committed, acknowledged.len() as u64);
+
+    let bench = Bench { settings: SqliteSettings::default(), ..bench }.reopened();
+    assert_eq!(*bench.ledger.health().borrow(), Health::Writing);
+    for refund in &acknowledged {
+        assert_eq!(bench.ledger.get(refund.id()).await, Ok(Some(refund.clone())));
+    }
+    assert_eq!(bench.ledger.verify().await, Ok(committed));
+    let id = refused.first().unwrap();
+    bench.ledger.create(create(sectigo(id, id))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_overwritten_with_rubbish_is_corrupt_and_not_merely_unavailable() {
+    let bench = Bench::new();
+    let refund = bench.new_refund(sectigo("a", "100")).await;
+    let path = bench.path();
+    let Bench { directory, ledger, .. } = bench;
+    drop(ledger);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[4096..].fill(0xA5);
+    std::fs::write(&path, bytes).unwrap();
+    // SQLite reads the tables' description from the first page, so it is the first question that fails.
+    match SqliteLedger::open(&path, SqliteSettings::default()) {
+        Err(error) => assert!(matches!(error, OpenError::Database { .. }), "{error}"),
+        Ok(ledger) => {
+            assert!(matches!(&*ledger.health().borrow(), Health::Corrupt(_)));
+            assert!(matches!(ledger.get(refund.id()).await, Err(LedgerError::Corrupt { .. })));
+        }
+    }
+    drop(directory);
+}
+
+#[rstest]
+#[case("state = 'DONE'", "state", "names no state")]
+#[case("account = 'UPPER'", "account", "must be 1 to 63 of a-z 0-9 and \"-\"")]
+#[case("provider = 'paypal'", "provider", "names no provider")]
+#[case("provider = 'namecom'", "namecom_order_id", "must be above 0")]
+#[case("sectigo_order_number = NULL", "sectigo_order_number", "must be 1 to 64 of A-Z")]
+#[case("sectigo_reason_code = 12", "sectigo_reason_code", "must be one of the eleven")]
+#[case("namecom_order_id = 5", "namecom_order_id", "is not in the form in which it is written")]
+#[case("debitsuccess_description = ''", "debitsuccess_description", "is not in the form in which it is written")]
+#[case("labels = '{'", "labels", "EOF")]
+#[case("labels = '{ }'", "labels", "is not in the form in which it is written")]
+#[case("labels = '{\"a\":1}'", "labels", "expected a string")]
+#[case("items = '[{\"item_id\":\"1\"}]'", "items", "missing field")]
+#[case(
+    "items = '[{\"item_id\":\"1\",\"state\":\"gone\",\"refunded\":null,\"message\":\"\",\"requested\":true}]'",
+    "items",
+    "names no item state: gone"
+)]
+#[case("revision = -1", "revision", "is -1, which is out of range")]
+#[case("attempt_count = 5000000000", "attempt_count", "is 5000000000, which is out of range")]
+#[case("unanswered_attempts = 5", "unanswered_attempts", "is above the number of attempts")]
+#[case("doubt_reason = NULL", "doubt_since", "is not in the form in which it is written")]
+#[case("doubt_since = NULL", "doubt_since", "is NULL")]
+#[case("state = 'SUBMITTED'", "doubt_reason", "is there exactly when the refund is in doubt: it is SUBMITTED")]
+#[case("complete_time = 1", "complete_time", "is there exactly when the refund is complete")]
+#[case("not_before = 1", "not_before", "is there only while the refund is pending")]
+#[case("error_code = 'x'", "error_message", "is NULL")]
+#[case("refunded_currency_code = 'JPY'", "refunded_currency_code", "must be a currency with two decimals")]
+#[case("refunded_minor_units = 5", "refunded_minor_units", "is not in the form in which it is written")]
+#[case("provider_status = CAST(x'ff' AS TEXT)", "provider_status", "is not UTF-8")]
+#[tokio::test]
+async fn a_strange_row_is_named_and_ends_all_writing(#[case] edit: &str, #[case] strange: &str, #[case] words: &str) {
+    let bench = Bench::new();
+    bench.refund_in(State::Failed, "other").await;
+    let refund = bench.refund_in(State::InDoubt, "a").await;
+    bench.tamper(&format!("UPDATE refunds SET {edit} WHERE id = 'a'"));
+    match bench.ledger.get(refund.id()).await {
+        Err(LedgerError::Corrupt { table: "refunds", column, row, problem }) => {
+            assert_eq!((column, row.as_str()), (strange, "ordinal 2"));
+            assert!(problem.contains(words), "{problem}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(&*bench.ledger.health().borrow(), Health::Corrupt(_)));
+    let answer = bench.ledger.create(create(sectigo("b", "200"))).await;
+    assert!(matches!(answer, Err(LedgerError::Corrupt { .. })), "{answer:?}");
+}
+
+#[rstest]
+#[case("to_state = 'DONE'", "to_state", "names no state")]
+#[case("refund_digest = x'00'", "refund_digest", "is not 32 bytes long")]
+#[case("revision = -3", "revision", "is -3, which is out of range")]
+#[tokio::test]
+async fn a_strange_line_is_named(#[case] edit: &str, #[case] strange: &str, #[case] words: &str) {
+    let bench = Bench::new();
+    bench.refund_in(State::InDoubt, "a").await;
+    bench.tamper(&format!("UPDATE events SET {edit} WHERE sequence = 2"));
+    match bench.ledger.events_after(0, 10).await {
+        Err(LedgerError::Corrupt { table: "events", column, row, problem }) => {
+            assert_eq!((column, row.as_str()), (strange, "sequence 2"));
+            assert!(problem.contains(words), "{problem}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The dangerous edit: a row that is well-formed and would send money a second time.
+#[tokio::test]
+async fn a_refund_set_back_by_hand_is_never_sent_again() {
+    let bench = Bench::new();
+    let refund = bench.refund_in(State::Succeeded, "a").await;
+    bench.tamper("UPDATE refunds SET state = 'PENDING', complete_time = NULL");
+    let answer = bench.record(&refund, &[Event::Dispatched]).await;
+    assert!(matches!(answer, Err(LedgerError::Corrupt { table: "refunds", column: "(row)", .. })), "{answer:?}");
+    assert!(matches!(&*bench.ledger.health().borrow(), Health::Corrupt(_)));
+    assert_eq!(bench.count("SELECT count(*) FROM attempts"), 1);
+}
+
+#[tokio::test]
+async fn one_strange_row_does_not_undo_its_neighbours_in_the_batch() {
+    let bench = Bench::new();
+    let refund = bench.refund_in(State::InDoubt, "a").await;
+    let neighbour = bench.new_refund(sectigo("b", "b")).await;
+    bench.tamper("UPDATE refunds SET state = 'DONE' WHERE id = 'a'");
+    let raw = bench.raw();
+    raw.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // The first occupies the writer, so that the other two wait and are taken together.
+    let first = bench.ledger.create(create(sectigo("c", "c")));
+    let strange = bench.record(&refund, &[Event::Dispatched]);
+    let well = bench.record(&neighbour, &[Event::Dispatched]);
+    let release = async { raw.execute_batch("ROLLBACK").unwrap() };
+    let (first, strange, well, ()) = tokio::join!(biased; first, strange, well, release);
+    assert!(first.is_ok());
+    assert!(matches!(strange, Err(LedgerError::Corrupt { .. })));
+    // Taken with the strange one or, where the writer was quicker, refused after it: never half.
+    let present = bench.ledger.get(neighbour.id()).await.unwrap().unwrap();
+    match well {
+        Ok(dispatched) => assert_eq!(present, dispatched),
+        Err(_) => assert_eq!(present, neighbour),
+    }
+}

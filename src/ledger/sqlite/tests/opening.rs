@@ -1,0 +1,153 @@
+//! One process, one ledger, and no hand on anybody else's file.
+
+use super::*;
+use crate::ledger::sqlite::opening::{self as door, APPLICATION_ID};
+
+#[test]
+fn a_second_open_is_refused_by_whatever_name() {
+    let bench = Bench::new();
+    let sentence = |path: &Path| SqliteLedger::open(path, SqliteSettings::default()).unwrap_err().to_string();
+    let path = bench.path();
+    assert!(sentence(&path).ends_with("ledger.db is in use by another process"), "{}", sentence(&path));
+    let link = bench.directory.path().join("link.db");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    assert!(sentence(&link).ends_with("is in use by another process"), "{}", sentence(&link));
+    drop(bench.reopened());
+}
+
+#[test]
+fn only_the_owner_reads_a_ledger() {
+    use std::os::unix::fs::PermissionsExt;
+    let bench = Bench::new();
+    for suffix in ["", "-wal", "-shm", ".lock"] {
+        let file = bench.directory.path().join(format!("ledger.db{suffix}"));
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600, "{suffix}");
+    }
+}
+
+#[test]
+fn every_commit_is_synced() {
+    let bench = Bench::new();
+    let settings = bench.settings.clone();
+    let path = bench.path();
+    drop(bench.ledger);
+    let opened = door::open(&path, &settings).unwrap();
+    let pragma = |name| opened.writer.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(pragma("synchronous"), 2);
+    assert_eq!(pragma("foreign_keys"), 1);
+    assert_eq!(pragma("application_id"), APPLICATION_ID);
+    assert_eq!(pragma("user_version"), 1);
+    let mode: String = opened.writer.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+    assert_eq!(mode, "wal");
+}
+
+#[test]
+fn a_missing_directory_is_not_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("missing").join("ledger.db");
+    let error = SqliteLedger::open(&path, SqliteSettings::default()).unwrap_err();
+    assert!(matches!(error, OpenError::NoDirectory { .. }), "{error}");
+    assert!(!directory.path().join("missing").exists());
+}
+
+#[test]
+fn a_directory_is_no_ledger() {
+    let directory = tempfile::tempdir().unwrap();
+    let error = SqliteLedger::open(directory.path(), SqliteSettings::default()).unwrap_err();
+    assert!(matches!(error, OpenError::NotALedger { .. }), "{error}");
+}
+
+#[test]
+fn a_newer_ledger_is_refused() {
+    let bench = Bench::new();
+    let path = bench.path();
+    drop(bench.ledger);
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 2).unwrap();
+    let error = SqliteLedger::open(&path, SqliteSettings::default()).unwrap_err();
+    assert!(error.to_string().ends_with("has version 2, and this program knows versions up to 1"), "{error}");
+}
+
+#[test]
+fn another_programs_database_is_refused_and_left_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("theirs.db");
+    Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs (a)").unwrap();
+    let before = std::fs::read(&path).unwrap();
+    let error = SqliteLedger::open(&path, SqliteSettings::default()).unwrap_err();
+    assert!(error.to_string().ends_with("is not a ledger of recoup: it is a database of another program"), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn a_file_that_is_no_database_is_refused_and_left_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("notes.txt");
+    for content in ["remember the milk\n".to_owned(), "remember the milk\n".repeat(1_000)] {
+        std::fs::write(&path, &content).unwrap();
+        let error = SqliteLedger::open(&path, SqliteSettings::default()).unwrap_err();
+        assert!(error.to_string().ends_with("is not a ledger of recoup: it is not a database"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
+    }
+}
+
+#[test]
+fn an_empty_file_is_taken() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger.db");
+    std::fs::write(&path, "").unwrap();
+    SqliteLedger::open(&path, SqliteSettings::default()).unwrap();
+}
+
+#[tokio::test]
+async fn a_closed_ledger_says_so_and_leaves_one_file_behind() {
+    let bench = Bench::new();
+    let refund = bench.new_refund(sectigo("a", "100")).await;
+    bench.ledger.close().await;
+    bench.ledger.close().await;
+    let closed = LedgerError::Unavailable("it is closed".to_owned());
+    assert_eq!(bench.ledger.create(create(sectigo("b", "200"))).await, Err(closed.clone()));
+    assert_eq!(bench.ledger.get(refund.id()).await, Err(closed));
+    let log = std::fs::metadata(bench.directory.path().join("ledger.db-wal")).map_or(0, |log| log.len());
+    assert_eq!(log, 0, "everything is in the file itself");
+    // The old value is still alive, and the lock is free all the same.
+    let again = SqliteLedger::open(&bench.path(), SqliteSettings::default()).unwrap();
+    assert_eq!(*again.committed().borrow(), 1);
+    assert_eq!(again.get(refund.id()).await, Ok(Some(refund)));
+}
+
+#[tokio::test]
+async fn a_last_line_that_does_not_follow_is_seen_at_start() {
+    for sql in [
+        "UPDATE events SET note = 'nothing happened' WHERE sequence = 3",
+        "UPDATE events SET refund_digest = zeroblob(32) WHERE sequence = 3",
+        "DELETE FROM events WHERE sequence = 2",
+        "UPDATE refunds SET provider_status = 'x'",
+    ] {
+        let bench = Bench::new();
+        let refund = bench.refund_in(State::Succeeded, "a").await;
+        bench.tamper(sql);
+        let bench = bench.reopened();
+        assert!(matches!(&*bench.ledger.health().borrow(), Health::Corrupt(_)), "{sql}");
+        assert!(matches!(bench.ledger.interrupt_running(NOW).await, Err(LedgerError::Corrupt { .. })), "{sql}");
+        let answer = bench.ledger.create(create(sectigo("b", "200"))).await;
+        assert!(matches!(answer, Err(LedgerError::Corrupt { .. })), "{sql}");
+        assert!(bench.ledger.get(refund.id()).await.unwrap().is_some(), "a person can still look");
+    }
+}
+
+/// What a killed process leaves behind, at every step of a refund.
+#[tokio::test]
+async fn what_was_acknowledged_is_in_the_files_at_that_moment() {
+    let bench = Bench::new();
+    let mut refund = bench.new_refund(sectigo("a", "100")).await;
+    for event in [Event::Dispatched, doubted(), Event::Refunded(Confirmation::default())] {
+        refund = bench.record(&refund, &[event]).await.unwrap();
+        let copy = tempfile::tempdir().unwrap();
+        for file in ["ledger.db", "ledger.db-wal"] {
+            std::fs::copy(bench.directory.path().join(file), copy.path().join(file)).unwrap();
+        }
+        let after_the_crash = SqliteLedger::open(&copy.path().join("ledger.db"), SqliteSettings::default()).unwrap();
+        assert_eq!(after_the_crash.get(refund.id()).await, Ok(Some(refund.clone())));
+        assert_eq!(after_the_crash.verify().await, Ok(refund.revision));
+    }
+}

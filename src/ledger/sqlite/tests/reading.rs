@@ -1,0 +1,182 @@
+//! Pages that do not shift, filters that agree with a plain search, work that is found when it is due, and no question without an index.
+
+use super::*;
+use proptest::prelude::*;
+
+#[tokio::test]
+async fn pages_are_stable_while_refunds_are_recorded() {
+    let bench = Bench::new();
+    for number in 0..25 {
+        bench.new_refund(sectigo(&format!("r{number}"), &format!("{number}"))).await;
+    }
+    let mut seen = Vec::new();
+    let mut before_ordinal = None;
+    loop {
+        let page = bench.ledger.list(ListQuery { before_ordinal, limit: 4, ..ListQuery::default() }).await.unwrap();
+        let Some(last) = page.last() else { break };
+        before_ordinal = Some(last.ordinal);
+        seen.extend(page.iter().map(|listed| listed.refund.id().as_str().to_owned()));
+        let id = format!("late-{}", seen.len());
+        bench.new_refund(sectigo(&id, &id)).await;
+    }
+    assert_eq!(seen, (0..25).rev().map(|number| format!("r{number}")).collect::<Vec<_>>());
+}
+
+#[derive(Debug, Clone)]
+struct Filter {
+    states: Vec<State>,
+    account: Option<usize>,
+    reference: Option<usize>,
+    from: Option<u64>,
+    before: Option<u64>,
+    before_ordinal: Option<u64>,
+    limit: u32,
+}
+
+const ACCOUNTS: [&str; 3] = ["certs", "debits", "nobody"];
+const REFERENCES: [&str; 3] = ["o3", "DS1", "ext-1"];
+
+fn filter() -> impl Strategy<Value = Filter> {
+    let states = proptest::collection::vec(proptest::sample::select(State::ALL.to_vec()), 0..4);
+    let some = |range: std::ops::Range<u64>| proptest::option::of(range);
+    let choice = || proptest::option::weighted(0.3, 0_usize..3);
+    (states, choice(), choice(), some(0..40), some(0..40), some(0..40), 0_u32..40).prop_map(
+        |(states, account, reference, from, before, before_ordinal, limit)| Filter {
+            states,
+            account,
+            reference,
+            from,
+            before,
+            before_ordinal,
+            limit,
+        },
+    )
+}
+
+#[test]
+fn every_filter_agrees_with_a_plain_search() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    let bench = Bench::new();
+    let at = |second: u64| NOW.plus(Duration::from_secs(second));
+    let all = runtime.block_on(async {
+        for number in 0..36_u64 {
+            let state = State::ALL[usize::try_from(number).unwrap() % State::ALL.len()];
+            let intent = match number % 4 {
+                0 => debitsuccess(&format!("r{number}"), "DS1", 100 + i64::try_from(number).unwrap()),
+                1 => {
+                    let fields = DebitsuccessFields {
+                        account_reference_no: "DS1",
+                        external_account_reference_no: "ext-1",
+                        amount: Some(("AUD", 100 + i64::try_from(number).unwrap())),
+                        description: "Both references",
+                        request_initiator: "somebody",
+                    };
+                    let target = Target::Debitsuccess(DebitsuccessTarget::new(fields).unwrap());
+                    intent(&format!("r{number}"), "debits", target)
+                }
+                _ => sectigo(&format!("r{number}"), &format!("o{number}")),
+            };
+            // A clock that is set back now and then.
+            let created = bench.ledger.create(Create { now: at(number * 7 % 36), ..create(intent) }).await.unwrap();
+            let Created::New(refund) = created else { panic!("it was there already") };
+            bench.record(&refund, &way_to(state)).await.unwrap();
+        }
+        bench.ledger.list(ListQuery { limit: 1_000, ..ListQuery::default() }).await.unwrap()
+    });
+    assert_eq!(all.len(), 36);
+    let cases = ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() };
+    proptest::test_runner::TestRunner::new(cases)
+        .run(&filter(), |filter| {
+            let account = filter.account.map(|index| AccountName::parse(ACCOUNTS[index]).unwrap());
+            let query = ListQuery {
+                states: filter.states.clone(),
+                account: account.clone(),
+                target_reference: filter.reference.map(|index| REFERENCES[index].to_owned()),
+                created_from: filter.from.map(at),
+                created_before: filter.before.map(at),
+                before_ordinal: filter.before_ordinal,
+                limit: filter.limit,
+            };
+            let wanted = |listed: &&Listed| {
+                let Refund { intent, state, create_time, .. } = &listed.refund;
+                (filter.states.is_empty() || filter.states.contains(state))
+                    && account.as_ref().is_none_or(|account| *account == intent.account)
+                    && query.target_reference.as_ref().is_none_or(|text| intent.target.references().contains(text))
+                    && query.created_from.is_none_or(|from| *create_time >= from)
+                    && query.created_before.is_none_or(|before| *create_time < before)
+                    && query.before_ordinal.is_none_or(|before| listed.ordinal < before)
+            };
+            let limit = usize::try_from(filter.limit).unwrap();
+            let expected: Vec<Listed> = all.iter().filter(wanted).take(limit).cloned().collect();
+            prop_assert_eq!(runtime.block_on(bench.ledger.list(query)).unwrap(), expected);
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[tokio::test]
+async fn due_is_what_may_be_sent_now_oldest_first() {
+    let bench = Bench::new();
+    let account = AccountName::parse("certs").unwrap();
+    let at = |second| NOW.plus(Duration::from_secs(second));
+    assert_eq!(bench.ledger.next_due(&account).await, Ok(None));
+    let put_off = |second| Event::NotSent { error: error(429), retry_at: at(second) };
+
+    let first = bench.new_refund(sectigo("first", "1")).await;
+    bench.record(&first, &[Event::Dispatched, put_off(50)]).await.unwrap();
+    let second = bench.new_refund(sectigo("second", "2")).await;
+    bench.record(&second, &[Event::Dispatched, put_off(20)]).await.unwrap();
+    assert_eq!(bench.ledger.next_due(&account).await, Ok(Some(at(20))));
+    bench.ledger.create(Create { now: at(5), ..create(sectigo("third", "3")) }).await.unwrap();
+    bench.refund_in(State::Succeeded, "4").await;
+    bench.new_refund(namecom("elsewhere", &[1])).await;
+
+    assert_eq!(bench.ledger.next_due(&account).await, Ok(Some(at(5))));
+    let due = async |second, limit| {
+        let due = bench.ledger.due(&account, at(second), limit).await.unwrap();
+        due.into_iter().map(|refund| refund.id().as_str().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(due(0, 10).await, ["third"], "recorded, so it may go, whatever the clock says");
+    assert_eq!(due(20, 10).await, ["second", "third"]);
+    assert_eq!(due(50, 10).await, ["first", "second", "third"]);
+    assert_eq!(due(50, 2).await, ["first", "second"]);
+    assert_eq!(due(50, 0).await, Vec::<String>::new());
+}
+
+/// Every statement that the reads have prepared, as the planner sees it: nothing reads a whole table but the pages of the table itself.
+#[tokio::test]
+async fn no_question_reads_a_whole_table() {
+    let bench = Bench::new();
+    let raw = bench.raw();
+    let plan = |sql: &str| -> Vec<String> {
+        let mut statement = raw.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let nothing = vec![rusqlite::types::Null; statement.parameter_count()];
+        let details = statement.query_map(rusqlite::params_from_iter(nothing), |row| row.get::<_, String>(3)).unwrap();
+        details.map(Result::unwrap).collect()
+    };
+    let account = Some(AccountName::parse("certs").unwrap());
+    let states = vec![State::InDoubt, State::NeedsReview];
+    for (query, index) in [
+        (ListQuery { states: states.clone(), limit: 9, ..ListQuery::default() }, "refunds_of_state"),
+        (ListQuery { account: account.clone(), limit: 9, ..ListQuery::default() }, "refunds_of_account"),
+        (
+            ListQuery { account, states, limit: 9, before_ordinal: Some(5), ..ListQuery::default() },
+            "refunds_of_account",
+        ),
+        (
+            ListQuery { target_reference: Some("x".to_owned()), limit: 9, ..ListQuery::default() },
+            "sqlite_autoindex_refund_references_1",
+        ),
+    ] {
+        let details = plan(&reads::page_sql(&query));
+        assert!(details.iter().any(|detail| detail.contains(index)), "{details:#?}");
+        assert!(!details.iter().any(|detail| detail.starts_with("SCAN r")), "{details:#?}");
+    }
+    let details = plan(&reads::DUE);
+    assert!(details.iter().any(|detail| detail.contains("refunds_due_now")), "{details:#?}");
+    assert!(details.iter().any(|detail| detail.contains("refunds_due_later")), "{details:#?}");
+    assert!(!details.iter().any(|detail| detail.contains("SCAN refunds")), "{details:#?}");
+    let details = plan(reads::NEXT_DUE);
+    assert!(details.iter().any(|detail| detail.contains("refunds_due_now")), "{details:#?}");
+    assert!(details.iter().any(|detail| detail.contains("refunds_due_later")), "{details:#?}");
+}

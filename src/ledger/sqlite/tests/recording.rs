@@ -1,0 +1,130 @@
+//! The transition table is applied to the row as it is there; what is refused leaves no trace.
+
+use super::*;
+use crate::domain::state;
+use crate::domain::state::MoveRefused;
+
+#[tokio::test]
+async fn every_state_takes_the_events_of_the_table_and_no_other() {
+    let bench = Bench::new();
+    for from in State::ALL {
+        for (number, event) in one_of_each_event().into_iter().enumerate() {
+            let id = format!("{}-{number}", from.as_str().replace('_', "-"));
+            let refund = bench.refund_in(from, &id).await;
+            let lines = bench.count("SELECT count(*) FROM events");
+            let answer = bench.record(&refund, std::slice::from_ref(&event)).await;
+            match state::next(from, &event) {
+                Ok(to) => {
+                    let after = refund.apply(&event, NOW.plus(Duration::from_secs(1))).unwrap();
+                    assert_eq!(after.state, to);
+                    assert_eq!(answer, Ok(after), "{from} {event:?}");
+                }
+                Err(refusal) => {
+                    assert_eq!(answer, Err(LedgerError::MoveRefused(refusal)));
+                    assert_eq!(bench.count("SELECT count(*) FROM events"), lines, "{from} {event:?}");
+                    assert_eq!(bench.ledger.get(refund.id()).await.unwrap(), Some(refund));
+                }
+            }
+        }
+    }
+    bench.ledger.verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refusal_in_the_middle_undoes_the_events_before_it() {
+    let bench = Bench::new();
+    let refund = bench.new_refund(sectigo("a", "100")).await;
+    let answer = bench.record(&refund, &[Event::Dispatched, doubted(), Event::Cancelled]).await;
+    let refusal = MoveRefused { from: State::InDoubt, event: "cancelled" };
+    assert_eq!(answer, Err(LedgerError::MoveRefused(refusal)));
+    assert_eq!(bench.ledger.get(refund.id()).await.unwrap(), Some(refund));
+    assert_eq!(bench.count("SELECT count(*) FROM attempts"), 0);
+}
+
+#[tokio::test]
+async fn what_may_have_happened_is_never_called_withdrawn() {
+    let bench = Bench::new();
+    let refund = bench.new_refund(sectigo("a", "100")).await;
+    let not_sent = Event::NotSent { error: error(0), retry_at: NOW };
+    let way = [Event::Dispatched, doubted(), Event::Dispatched, not_sent];
+    let pending = bench.record(&refund, &way).await.unwrap();
+    assert_eq!((pending.state, pending.unanswered_attempts), (State::Pending, 1));
+    let refusal = MoveRefused { from: State::Pending, event: "cancelled" };
+    assert_eq!(bench.record(&pending, &[Event::Cancelled]).await, Err(LedgerError::MoveRefused(refusal)));
+}
+
+#[tokio::test]
+async fn a_stale_decision_is_shown_the_present() {
+    let bench = Bench::new();
+    let refund = bench.new_refund(sectigo("a", "100")).await;
+    let present = bench.record(&refund, &[Event::Dispatched]).await.unwrap();
+    let stale = LedgerError::StaleRevision { present: Box::new(present.clone()) };
+    assert_eq!(bench.record(&refund, &[Event::Cancelled]).await, Err(stale));
+    assert_eq!(bench.ledger.get(refund.id()).await.unwrap(), Some(present));
+}
+
+#[tokio::test]
+async fn of_two_decisions_on_one_revision_one_is_taken() {
+    let bench = Bench::new();
+    let refund = bench.new_refund(sectigo("a", "100")).await;
+    let decisions = (0..10).map(|_| bench.record(&refund, &[Event::Dispatched]));
+    let answers = futures_util::future::join_all(decisions).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
+    assert_eq!(bench.count("SELECT count(*) FROM attempts"), 1);
+}
+
+#[tokio::test]
+async fn an_unknown_refund_is_not_found() {
+    let bench = Bench::new();
+    let refund = Refund::new(sectigo("a", "100"), NOW);
+    let answer = bench.record(&refund, &[Event::Dispatched]).await;
+    assert_eq!(answer, Err(LedgerError::NotFound(refund.id().clone())));
+    assert_eq!(bench.ledger.get(refund.id()).await, Ok(None));
+    assert_eq!(bench.ledger.events_of(refund.id(), 0, 10).await, Ok(Vec::new()));
+}
+
+#[tokio::test]
+async fn an_attempt_is_ended_by_its_own_answer_alone() {
+    let bench = Bench::new();
+    let refund = bench.new_refund(sectigo("a", "100")).await;
+    let server_error = Event::Doubted {
+        reason: DoubtReason::ProviderServerError,
+        evidence: "500".to_owned(),
+        error: Some(error(500)),
+    };
+    let way = [Event::Dispatched, server_error, Event::Dispatched, doubted(), Event::Refunded(Confirmation::default())];
+    bench.record(&refund, &way).await.unwrap();
+    let raw = bench.raw();
+    let mut statement =
+        raw.prepare("SELECT number, outcome, doubt_reason, http_status FROM attempts ORDER BY number").unwrap();
+    let rows: Vec<(i64, String, String, Option<i64>)> = statement
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    let expected = [(1, "provider_server_error", Some(500)), (2, "timeout", None)]
+        .map(|(number, reason, status)| (number, "unknown".to_owned(), reason.to_owned(), status));
+    assert_eq!(rows, expected);
+}
+
+#[tokio::test]
+async fn what_was_on_its_way_when_the_process_ended_is_in_doubt() {
+    let bench = Bench::new();
+    // More than one transaction takes up.
+    for number in 0..(INTERRUPTED_AT_ONCE + 5) {
+        let id = format!("r{number}");
+        bench.ledger.create(Create { dispatch: true, ..create(sectigo(&id, &id)) }).await.unwrap();
+    }
+    let waiting = bench.new_refund(sectigo("waiting", "waiting")).await;
+    let bench = bench.reopened();
+    let later = NOW.plus(Duration::from_secs(60));
+    assert_eq!(bench.ledger.interrupt_running(later).await, Ok(205));
+    assert_eq!(bench.ledger.interrupt_running(later).await, Ok(0));
+    let refund = bench.ledger.get(&RefundId::parse("r7").unwrap()).await.unwrap().unwrap();
+    assert_eq!((refund.state, refund.unanswered_attempts), (State::InDoubt, 1));
+    assert_eq!(refund.doubt.unwrap().reason, DoubtReason::GatewayRestarted);
+    assert_eq!(bench.ledger.get(waiting.id()).await.unwrap(), Some(waiting));
+    let ended = "SELECT count(*) FROM attempts WHERE outcome = 'unknown' AND doubt_reason = 'gateway_restarted'";
+    assert_eq!(bench.count(ended), 205);
+    bench.ledger.verify().await.unwrap();
+}

@@ -1,0 +1,146 @@
+//! Whatever a refund went through: what is read after a restart is what `Refund::apply` computed.
+
+use super::*;
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+fn money() -> impl Strategy<Value = Money> {
+    let currency = select(vec!["USD", "AUD", "NZD", "EUR"]);
+    (currency, any::<i64>())
+        .prop_map(|(code, minor_units)| Money { currency: Currency::parse(code).unwrap(), minor_units })
+}
+
+fn target() -> impl Strategy<Value = Target> {
+    let sectigo = ("[A-Za-z0-9._-]{1,64}", 1..=11)
+        .prop_map(|(order, reason)| Target::Sectigo(SectigoTarget::new(&order, reason).unwrap()));
+    let namecom = (1..i32::MAX, proptest::collection::btree_set(1..i32::MAX, 1..8)).prop_map(|(order, items)| {
+        let items: Vec<i32> = items.into_iter().collect();
+        Target::Namecom(NamecomTarget::new(order, &items).unwrap())
+    });
+    let debitsuccess =
+        ("[A-Za-z0-9]{1,15}", "([a-z]([ -~]{0,20}[a-z])?)?", 1_i64..9_999_999_999, "[ -~äß\n]{0,40}x", "\\PC{0,30}")
+            .prop_map(|(own, external, minor_units, description, initiator)| {
+                Target::Debitsuccess(
+                    DebitsuccessTarget::new(DebitsuccessFields {
+                        account_reference_no: &own,
+                        external_account_reference_no: &external,
+                        amount: Some(("AUD", minor_units)),
+                        description: &description,
+                        request_initiator: &initiator,
+                    })
+                    .unwrap(),
+                )
+            });
+    prop_oneof![sectigo, namecom, debitsuccess]
+}
+
+fn intents() -> impl Strategy<Value = Intent> {
+    ("[A-Za-z0-9-]{1,50}", "[a-z0-9-]{1,63}", target(), btree_map(any::<String>(), any::<String>(), 0..4)).prop_map(
+        |(id, account, target, labels)| Intent {
+            id: RefundId::parse(&id).unwrap(),
+            account: AccountName::parse(&account).unwrap(),
+            target,
+            labels,
+        },
+    )
+}
+
+fn provider_error() -> impl Strategy<Value = ProviderError> {
+    (any::<String>(), any::<String>(), any::<u16>(), select(ErrorCategory::ALL.to_vec()))
+        .prop_map(|(code, message, http_status, category)| ProviderError { code, message, http_status, category })
+}
+
+fn items() -> impl Strategy<Value = Vec<ItemResult>> {
+    let one = (any::<String>(), select(ItemState::ALL.to_vec()), option::of(money()), any::<String>(), any::<bool>())
+        .prop_map(|(item_id, state, refunded_amount, message, requested)| ItemResult {
+            item_id,
+            state,
+            refunded_amount,
+            message,
+            requested,
+        });
+    vec(one, 0..4)
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let text = || option::of(any::<String>());
+    prop_oneof![
+        6 => Just(Event::Dispatched),
+        2 => (provider_error(), any::<i32>()).prop_map(|(error, second)| Event::NotSent {
+            error,
+            retry_at: Timestamp::from_seconds(i64::from(second)),
+        }),
+        1 => (text(), text(), option::of(money()), items(), option::of(provider_error()), any::<bool>()).prop_map(
+            |(reference, status, amount, items, error, replayed)| Event::Refunded(Confirmation {
+                reference, status, amount, items, error, replayed,
+            })
+        ),
+        2 => (text(), text(), option::of(money()), items(), any::<bool>()).prop_map(
+            |(reference, status, amount, items, replayed)| Event::Accepted(Acceptance {
+                reference, status, amount, items, replayed,
+            })
+        ),
+        1 => (provider_error(), items()).prop_map(|(error, items)| Event::Refused { error, items }),
+        3 => (select(DoubtReason::ALL.to_vec()), any::<String>(), option::of(provider_error())).prop_map(
+            |(reason, evidence, error)| Event::Doubted { reason, evidence, error }
+        ),
+        1 => Just(Event::Interrupted),
+        2 => any::<String>().prop_map(|evidence| Event::Checked { evidence }),
+        1 => any::<String>().prop_map(|evidence| Event::Escalated { evidence }),
+        1 => Just(Event::Cancelled),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn what_is_read_is_what_was_computed(
+        histories in vec((intents(), any::<bool>(), vec((event(), -5_i64..50), 0..14)), 1..6),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let bench = Bench::new();
+            let mut expected = BTreeMap::new();
+            let mut lines = 0;
+            for (number, (mut intent, dispatch, events)) in histories.into_iter().enumerate() {
+                intent.id = RefundId::parse(&format!("{number}{}", intent.id.as_str().get(1..).unwrap())).unwrap();
+                // A scope for each, because this is not about reservations.
+                let asked = Create { dispatch, scope: format!("books {number}"), ..create(intent.clone()) };
+                let mut model = Refund::new(intent, NOW);
+                if dispatch {
+                    model = model.apply(&Event::Dispatched, NOW).unwrap();
+                }
+                assert_eq!(bench.ledger.create(asked).await, Ok(Created::New(model.clone())));
+                let mut now = NOW;
+                for (event, seconds) in events {
+                    now = Timestamp::from_micros(now.as_micros() + seconds * 1_000_000);
+                    let answer = bench.ledger.record(Record { now, ..record(&model, std::slice::from_ref(&event)) }).await;
+                    match model.apply(&event, now) {
+                        Ok(after) if after.state == State::Cancelled && after.unanswered_attempts > 0 => {
+                            assert!(matches!(answer, Err(LedgerError::MoveRefused(_))));
+                        }
+                        Ok(after) => {
+                            assert_eq!(answer, Ok(after.clone()));
+                            model = after;
+                        }
+                        Err(refusal) => assert_eq!(answer, Err(LedgerError::MoveRefused(refusal))),
+                    }
+                }
+                lines += model.revision;
+                expected.insert(model.id().clone(), model);
+            }
+            let bench = bench.reopened();
+            for (id, model) in &expected {
+                let found = bench.ledger.get(id).await.unwrap();
+                assert_eq!(found.as_ref(), Some(model));
+                let attempts = format!("SELECT count(*) FROM attempts a JOIN refunds r ON r.ordinal = a.ordinal WHERE r.id = '{id}'");
+                assert_eq!(bench.count(&attempts), i64::from(model.attempt_count));
+                let open = format!("{attempts} AND a.end_time IS NULL");
+                assert_eq!(bench.count(&open), i64::from(model.state == State::Dispatching));
+            }
+            assert_eq!(bench.ledger.verify().await, Ok(lines));
+        });
+    }
+}
