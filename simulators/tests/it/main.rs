@@ -5,4 +5,5 @@
 mod control;
 mod faults;
 mod ports;
+mod readme;
 mod support;
