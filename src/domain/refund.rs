@@ -202,6 +202,11 @@ impl Refund {
     /// [`MoveRefused`] where the state does not allow the event.
     pub fn apply(&self, event: &Event, now: Timestamp) -> Result<Refund, MoveRefused> {
         let state = state::next(self.state, event)?;
+        let attempt_says_no = matches!(event, Event::NotSent { .. } | Event::Refused { .. });
+        if self.state == State::Dispatching && self.unanswered_attempts > 0 && attempt_says_no {
+            // This attempt's "no" says nothing of the earlier one: PENDING could be withdrawn, and FAILED would be a promise.
+            return Err(MoveRefused { from: self.state, event: event.name() });
+        }
         let mut next = self.clone();
         next.state = state;
         next.revision = self.revision.saturating_add(1);

@@ -49,8 +49,8 @@ pub struct FieldFault {
 
 /// Longest order number that every Sectigo page accepts.
 const SECTIGO_ORDER_NUMBER_CHARS: usize = 64;
-/// Not documented; keeps one request and its answer far below the size limits.
-const NAMECOM_ITEMS: usize = 500;
+/// Not documented; keeps an answer with a row and a sentence for each item, attached ones too, below the bound of 64 KiB.
+const NAMECOM_ITEMS: usize = 200;
 const ACCOUNT_REFERENCE_CHARS: usize = 15;
 const EXTERNAL_REFERENCE_CHARS: usize = 50;
 const DESCRIPTION_CHARS: usize = 4_000;

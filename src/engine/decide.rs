@@ -19,7 +19,13 @@ pub struct Backoff {
 }
 
 /// What follows from the answer to an attempt of a refund that is DISPATCHING.
-pub fn after_attempt(refund: &Refund, contract: &RetryContract, outcome: Outcome, backoff: Backoff, now: Timestamp) -> Vec<Event> {
+pub fn after_attempt(
+    refund: &Refund,
+    contract: &RetryContract,
+    outcome: Outcome,
+    backoff: Backoff,
+    now: Timestamp,
+) -> Vec<Event> {
     // Earlier attempts of this refund of which nobody knows the outcome. While there are any, no "no" is definite.
     let unanswered = refund.unanswered_attempts > 0;
     match outcome {
@@ -32,7 +38,10 @@ pub fn after_attempt(refund: &Refund, contract: &RetryContract, outcome: Outcome
             vec![Event::Doubted { reason: DoubtReason::Contradiction, evidence, error: Some(error) }]
         }
         Outcome::Refused { error, .. } if is_foreign_identifier(contract, &error) => {
-            let evidence = format!("the provider knows this identifier, but this gateway has not used it before: {}", said(&error));
+            let evidence = format!(
+                "the provider knows this identifier, but this gateway has not used it before: {}",
+                said(&error)
+            );
             vec![
                 Event::Doubted { reason: DoubtReason::Contradiction, evidence: evidence.clone(), error: Some(error) },
                 Event::Escalated { evidence },
@@ -41,7 +50,8 @@ pub fn after_attempt(refund: &Refund, contract: &RetryContract, outcome: Outcome
         Outcome::Refused { error, items } => vec![Event::Refused { error, items }],
         Outcome::NotSent { error, .. } if unanswered => {
             // PENDING could be cancelled, as if nothing had ever been sent.
-            let evidence = format!("an earlier attempt is unanswered, and this one was not processed: {}", said(&error));
+            let evidence =
+                format!("an earlier attempt is unanswered, and this one was not processed: {}", said(&error));
             vec![Event::Doubted { reason: DoubtReason::Contradiction, evidence, error: Some(error) }]
         }
         Outcome::NotSent { error, retry_at } => {
@@ -74,7 +84,9 @@ pub fn after_lookup(refund: &Refund, lookup: Lookup) -> Vec<Event> {
         }
         Lookup::Found(Outcome::Refused { error, items }) => vec![Event::Refused { error, items }],
         // What the provider has on record is not what was asked for: no further look can mend that.
-        Lookup::Found(Outcome::Unknown { reason: DoubtReason::Contradiction, evidence }) => vec![Event::Escalated { evidence }],
+        Lookup::Found(Outcome::Unknown { reason: DoubtReason::Contradiction, evidence }) => {
+            vec![Event::Escalated { evidence }]
+        }
         other => vec![Event::Checked { evidence: evidence_of(&other) }],
     }
 }
@@ -85,9 +97,11 @@ impl Backoff {
         let doublings = attempt.saturating_sub(1).min(20);
         let full = self.shortest.saturating_mul(1 << doublings).min(self.longest);
         // FNV-1a: any spread will do, the same for the same refund and attempt.
-        let hash = refund.as_str().bytes().chain(attempt.to_be_bytes()).fold(0x811c_9dc5_u32, |hash, byte| {
-            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-        });
+        let hash = refund
+            .as_str()
+            .bytes()
+            .chain(attempt.to_be_bytes())
+            .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
         full - full / 4 * (hash % 1024) / 1024
     }
 }
@@ -98,7 +112,8 @@ fn is_foreign_identifier(contract: &RetryContract, error: &ProviderError) -> boo
 }
 
 fn unexplained_replay() -> Event {
-    let evidence = "the provider says that it repeats an earlier answer, but this gateway has sent nothing before".to_owned();
+    let evidence =
+        "the provider says that it repeats an earlier answer, but this gateway has sent nothing before".to_owned();
     Event::Doubted { reason: DoubtReason::Contradiction, evidence, error: None }
 }
 
@@ -117,7 +132,11 @@ fn evidence_of(lookup: &Lookup) -> String {
 }
 
 fn said(error: &ProviderError) -> String {
-    [error.code.as_str(), error.message.as_str()].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+    [error.code.as_str(), error.message.as_str()]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 #[cfg(test)]

@@ -185,9 +185,13 @@ impl Engine {
     ) -> Result<Engine, LedgerError> {
         let interrupted = ledger.interrupt_running(clock.now()).await?;
         if interrupted > 0 {
-            warn!(refunds = interrupted, "attempts were on their way when the gateway last stopped: they are IN_DOUBT now");
+            warn!(
+                refunds = interrupted,
+                "attempts were on their way when the gateway last stopped: they are IN_DOUBT now"
+            );
         }
-        let lanes = accounts.iter().map(|account| (account.name.clone(), Arc::new(Lane::new(account.clone())))).collect();
+        let lanes =
+            accounts.iter().map(|account| (account.name.clone(), Arc::new(Lane::new(account.clone())))).collect();
         let shared = Arc::new(Shared {
             ledger,
             accounts,
@@ -327,7 +331,12 @@ impl Engine {
     ///
     /// # Errors
     /// [`LedgerError::NotFound`] among others of the ledger.
-    pub async fn events_of(&self, id: &RefundId, after_revision: u64, limit: u32) -> Result<Vec<EventRecord>, EngineError> {
+    pub async fn events_of(
+        &self,
+        id: &RefundId,
+        after_revision: u64,
+        limit: u32,
+    ) -> Result<Vec<EventRecord>, EngineError> {
         self.0.get(id).await?;
         Ok(self.0.ledger.events_of(id, after_revision, limit).await?)
     }
@@ -361,7 +370,10 @@ impl Engine {
         self.0.draining.cancel();
         self.0.tasks.close();
         if tokio::time::timeout(limit, self.0.tasks.wait()).await.is_err() {
-            warn!(tasks = self.0.tasks.len(), "work is still on its way at the end of the drain; the next start shows its doubt");
+            warn!(
+                tasks = self.0.tasks.len(),
+                "work is still on its way at the end of the drain; the next start shows its doubt"
+            );
         }
     }
 
@@ -529,7 +541,9 @@ impl Lane {
             (SERVING, CREDENTIALS_REFUSED) => {
                 error!(account = %self.account.name, "the provider refuses the account's credentials: its refunds wait as PENDING");
             }
-            (CREDENTIALS_REFUSED, SERVING) => info!(account = %self.account.name, "the provider accepts the account's credentials again"),
+            (CREDENTIALS_REFUSED, SERVING) => {
+                info!(account = %self.account.name, "the provider accepts the account's credentials again")
+            }
             _ => {}
         }
     }

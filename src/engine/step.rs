@@ -16,7 +16,8 @@ use crate::ledger::LedgerError;
 
 /// Sends the attempt of a refund that is DISPATCHING on disk, in a task of its own. The slot is free again when its outcome is on disk.
 pub(super) fn spawn_attempt(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund, slot: OwnedSemaphorePermit) {
-    let span = info_span!("attempt", refund = %refund.id(), account = %lane.account.name, attempt = refund.attempt_count);
+    let span =
+        info_span!("attempt", refund = %refund.id(), account = %lane.account.name, attempt = refund.attempt_count);
     let (owner, lane) = (shared.clone(), lane.clone());
     let work = async move {
         attempt(&owner, &lane, refund).await;
@@ -32,7 +33,9 @@ pub(super) async fn look(shared: &Shared, lane: &Lane, refund: Refund, actor: &s
     let (adapter, asked) = (lane.account.adapter.clone(), refund.clone());
     let lookup = match tokio::spawn(async move { adapter.lookup(&asked).await }.in_current_span()).await {
         Ok(lookup) => lookup,
-        Err(_) => Lookup::Unavailable { evidence: "the adapter panicked while reading the provider's answer".to_owned() },
+        Err(_) => {
+            Lookup::Unavailable { evidence: "the adapter panicked while reading the provider's answer".to_owned() }
+        }
     };
     match shared.record(&refund, decide::after_lookup(&refund, lookup), actor).await {
         Ok(recorded) => {
@@ -78,20 +81,25 @@ fn note_health(lane: &Lane, outcome: &Outcome) {
             lane.note_health(AccountHealth::CredentialsRefused);
         }
         // The provider looked at the request itself, so it has taken the credentials.
-        Outcome::Refunded(_) | Outcome::Accepted(_) | Outcome::Refused { .. } => lane.note_health(AccountHealth::Serving),
+        Outcome::Refunded(_) | Outcome::Accepted(_) | Outcome::Refused { .. } => {
+            lane.note_health(AccountHealth::Serving)
+        }
         Outcome::NotSent { .. } | Outcome::Unknown { .. } => {}
     }
 }
 
+/// No word of the provider: it may name people. Its code and kind say enough, and the refund itself has the rest.
 fn log_outcome(refund: &Refund) {
-    let said = refund.provider_error.as_ref().map_or("", |error| error.message.as_str());
+    let error = refund.provider_error.as_ref();
+    let (code, category) = error.map_or(("", ""), |error| (error.code.as_str(), error.category.as_str()));
+    let state = refund.state.as_str();
     match refund.state {
-        State::Pending => warn!(state = %refund.state, said, "the refund was not processed and will be sent again"),
+        State::Pending => warn!(state, code, category, "the refund was not processed and will be sent again"),
         State::InDoubt | State::NeedsReview => {
-            let evidence = refund.doubt.as_ref().map_or("", |doubt| doubt.last_evidence.as_str());
-            warn!(state = %refund.state, evidence, "it is not known what became of the refund");
+            let reason = refund.doubt.as_ref().map_or("", |doubt| doubt.reason.as_str());
+            warn!(state, reason, code, category, "it is not known what became of the refund");
         }
-        State::Failed => info!(state = %refund.state, said, "the provider refused the refund"),
-        _ => info!(state = %refund.state, "the provider answered"),
+        State::Failed => info!(state, code, category, "the provider refused the refund"),
+        _ => info!(state, "the provider answered"),
     }
 }

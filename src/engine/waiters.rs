@@ -59,7 +59,9 @@ impl Waiters {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) | Err(_) => break,
             }
-            if let Some(newer) = waiter.changes.borrow_and_update().as_deref().filter(|told| told.revision > refund.revision) {
+            if let Some(newer) =
+                waiter.changes.borrow_and_update().as_deref().filter(|told| told.revision > refund.revision)
+            {
                 refund = newer.clone();
             }
         }

@@ -27,6 +27,7 @@ pub mod debitsuccess;
 pub mod http;
 mod mask;
 pub mod namecom;
+mod object;
 pub mod observed;
 #[cfg(test)]
 mod peer;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
-use tracing::{Instrument, debug, info, info_span};
+use tracing::{Instrument, debug, info_span};
 
 use crate::domain::ids::{AccountName, Provider as ProviderKind};
 use crate::domain::outcome::{Lookup, Outcome};
@@ -37,7 +37,12 @@ impl<P: Provider> Provider for Observed<P> {
             let start = Instant::now();
             let outcome = self.inner.refund(intent).await;
             let duration_ms = start.elapsed().as_millis();
-            info!(outcome = kind_of(&outcome), detail = detail_of(&outcome), duration_ms, "provider answered a refund");
+            debug!(
+                outcome = kind_of(&outcome),
+                detail = detail_of(&outcome),
+                duration_ms,
+                "provider answered a refund"
+            );
             outcome
         }
         .instrument(span)

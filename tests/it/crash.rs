@@ -39,7 +39,8 @@ async fn killed_in_the_middle_of_two_hundred_refunds() {
     for provider in [Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess] {
         let effect = FaultEffect::Delay { milliseconds: 30 };
         let point = Point::AfterEffect;
-        let rule = Rule { provider, operation: None, target: None, attempt: None, point, effect, repeat: Repeat::Standing };
+        let rule =
+            Rule { provider, operation: None, target: None, attempt: None, point, effect, repeat: Repeat::Standing };
         simulators.arm(rule).unwrap();
     }
 
@@ -162,10 +163,12 @@ async fn an_attempt_that_a_kill_cut_off_is_in_doubt() {
     let gateway = Gateway::start(&config);
     let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
     let name = "refunds/cut".to_owned();
-    let refund = refunds.get_refund(proto::GetRefundRequest { name: name.clone() }).await.unwrap().into_inner().refund.unwrap();
+    let refund =
+        refunds.get_refund(proto::GetRefundRequest { name: name.clone() }).await.unwrap().into_inner().refund.unwrap();
     assert_eq!(refund.state(), State::InDoubt);
     assert_eq!(refund.doubt.unwrap().reason(), proto::doubt::Reason::GatewayRestarted);
-    let settled = refunds.reconcile_refund(proto::ReconcileRefundRequest { name }).await.unwrap().into_inner().refund.unwrap();
+    let settled =
+        refunds.reconcile_refund(proto::ReconcileRefundRequest { name }).await.unwrap().into_inner().refund.unwrap();
     assert_eq!(settled.state(), State::Succeeded);
     assert_eq!(effects(&simulators, "1000001"), 1);
     assert!(gateway.terminate().success(), "SIGTERM ends it in order");

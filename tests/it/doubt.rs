@@ -1,7 +1,5 @@
 //! What is not known is shown as not known, and a look at the provider settles it. Each test ends by asking the simulators' books.
 
-use std::time::Duration;
-
 use recoup::app::App;
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::doubt::Reason;
@@ -9,6 +7,7 @@ use recoup::proto::v1::provider_error::Category;
 use recoup::proto::v1::refund::{MoneyVerdict, State};
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use rstest::rstest;
+use simulators::debitsuccess::RefundStatus;
 use simulators::exchange::Provider;
 use simulators::faults::{FaultEffect, Point, Repeat};
 use tonic::Code;
@@ -73,7 +72,11 @@ async fn silence_is_no_proof(#[case] provider: Provider) {
 #[case(Provider::Sectigo, answer(200, ""), Reason::UnreadableReply)]
 #[case(Provider::Sectigo, answer(200, "<html>try later</html>"), Reason::UnreadableReply)]
 #[case(Provider::Sectigo, answer(200, "-14\nAn unknown error occurred!"), Reason::ProviderSaysUnknown)]
-#[case(Provider::Namecom, answer(502, "{\"message\":\"Registry Connection Unavailable\"}"), Reason::ProviderServerError)]
+#[case(
+    Provider::Namecom,
+    answer(502, "{\"message\":\"Registry Connection Unavailable\"}"),
+    Reason::ProviderServerError
+)]
 #[case(Provider::Namecom, answer(200, "{\"results\":"), Reason::UnreadableReply)]
 #[case(Provider::Debitsuccess, answer(500, "<s:Fault/>"), Reason::ProviderServerError)]
 #[case(Provider::Debitsuccess, answer(200, "not xml"), Reason::UnreadableReply)]
@@ -94,7 +97,7 @@ async fn an_answer_that_says_nothing_certain_is_doubt(
 
 #[tokio::test]
 async fn no_answer_in_time_is_doubt() {
-    let stack = Stack::start_with("").await;
+    let stack = Stack::start().await;
     stack.arm(Provider::Namecom, Point::AfterEffect, FaultEffect::Delay { milliseconds: 60_000 }, Repeat::Once);
     let impatient = proto::CreateRefundRequest {
         wait: Some(prost_types::Duration { seconds: 0, nanos: 100_000_000 }),
@@ -110,15 +113,14 @@ async fn no_answer_in_time_is_doubt() {
 
 /// Proof that nothing was processed sends the refund back to wait, with the reason, and out again: one effect in the end.
 #[rstest]
-#[case(Provider::Sectigo, answer(200, "-42\nCall limit reached, please try again later"), "-42", Category::LimitReached)]
-#[case(Provider::Namecom, answer(429, "{\"message\":\"Rate Limit Exceeded\",\"details\":\"\"}"), "429", Category::LimitReached)]
-#[case(Provider::Namecom, answer(401, "{\"message\":\"Unauthorized\"}"), "401", Category::CredentialsRefused)]
+#[case(Provider::Sectigo, answer(200, "-42\nCall limit reached, please try again later"), "-42")]
+#[case(Provider::Namecom, answer(429, "{\"message\":\"Rate Limit Exceeded\",\"details\":\"\"}"), "429")]
+#[case(Provider::Namecom, answer(401, "{\"message\":\"Unauthorized\"}"), "401")]
 #[tokio::test]
 async fn what_was_not_processed_is_sent_again(
     #[case] provider: Provider,
     #[case] effect: FaultEffect,
     #[case] code: &str,
-    #[case] category: Category,
 ) {
     let stack = Stack::start().await;
     stack.arm(provider, Point::BeforeEffect, effect, Repeat::Times(2));
@@ -132,7 +134,6 @@ async fn what_was_not_processed_is_sent_again(
     assert_eq!(states, [pending, dispatching, pending, dispatching, pending, dispatching, State::Succeeded]);
     assert!(events[2].note.contains(code), "{}", events[2].note);
     assert_eq!((stack.effects(target), stack.attempts(in_journal)), (1, 3));
-    let _ = category;
 }
 
 #[tokio::test]
@@ -146,7 +147,8 @@ async fn refused_credentials_wait_as_pending_and_show_on_the_account() {
         wait: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
         ..debitsuccess("typo", "DS000001", 100)
     };
-    let refund = RefundServiceClient::new(channel.clone()).create_refund(request).await.unwrap().into_inner().refund.unwrap();
+    let refund =
+        RefundServiceClient::new(channel.clone()).create_refund(request).await.unwrap().into_inner().refund.unwrap();
     assert_eq!((refund.state(), refund.money_verdict()), (State::Pending, MoneyVerdict::NotMoved));
     let error = refund.provider_error.unwrap();
     assert_eq!((error.code.as_str(), error.category()), ("02", Category::CredentialsRefused));
@@ -179,8 +181,7 @@ async fn a_provider_that_is_down_has_not_seen_the_refund() {
     let down = nobody.local_addr().unwrap();
     drop(nobody);
     let addr = simulators.namecom_addr();
-    let unreachable =
-        configuration_at(simulators.sectigo_addr(), down, simulators.debitsuccess_addr(), dir.path(), "");
+    let unreachable = configuration_at(simulators.sectigo_addr(), down, simulators.debitsuccess_addr(), dir.path(), "");
     let app = App::start(settings_of(&unreachable, dir.path())).await.unwrap();
     let refunds = RefundServiceClient::new(channel(app.addr()).await);
     let request = proto::CreateRefundRequest {
@@ -194,12 +195,17 @@ async fn a_provider_that_is_down_has_not_seen_the_refund() {
     assert!(!error.message.is_empty());
     app.stop().await;
 
-    let reachable =
-        configuration_at(simulators.sectigo_addr(), addr, simulators.debitsuccess_addr(), dir.path(), "");
+    let reachable = configuration_at(simulators.sectigo_addr(), addr, simulators.debitsuccess_addr(), dir.path(), "");
     let app = App::start(settings_of(&reachable, dir.path())).await.unwrap();
     let refunds = RefundServiceClient::new(channel(app.addr()).await);
-    let refund =
-        refunds.clone().create_refund(namecom("patient", 200_001, &[3_200_001])).await.unwrap().into_inner().refund.unwrap();
+    let refund = refunds
+        .clone()
+        .create_refund(namecom("patient", 200_001, &[3_200_001]))
+        .await
+        .unwrap()
+        .into_inner()
+        .refund
+        .unwrap();
     assert_eq!(refund.state(), State::Succeeded);
     assert_eq!(support::effects(&simulators, "3200001"), 1);
 }
@@ -208,16 +214,21 @@ async fn a_provider_that_is_down_has_not_seen_the_refund() {
 #[tokio::test]
 async fn an_identifier_that_somebody_else_used_needs_a_person() {
     let stack = Stack::start().await;
-    let theirs = Stack::start().await;
-    drop(theirs);
     stack.refund(debitsuccess("mine", "DS000010", 100)).await;
     // The same provider with an empty ledger: this gateway does not know that the identifier is its own.
     let dir = tempfile::tempdir().unwrap();
     std::fs::copy(stack.dir.path().join("ca.pem"), dir.path().join("ca.pem")).unwrap();
-    let forgetful = App::start(settings_of(&configuration(&stack.simulators, dir.path(), ""), dir.path())).await.unwrap();
+    let forgetful =
+        App::start(settings_of(&configuration(&stack.simulators, dir.path(), ""), dir.path())).await.unwrap();
     let refunds = RefundServiceClient::new(channel(forgetful.addr()).await);
-    let refund =
-        refunds.clone().create_refund(debitsuccess("mine", "DS000010", 100)).await.unwrap().into_inner().refund.unwrap();
+    let refund = refunds
+        .clone()
+        .create_refund(debitsuccess("mine", "DS000010", 100))
+        .await
+        .unwrap()
+        .into_inner()
+        .refund
+        .unwrap();
     assert_eq!(refund.state(), State::NeedsReview);
     let error = refund.provider_error.unwrap();
     assert_eq!((error.code.as_str(), error.category()), ("14143", Category::IdentifierInUse));
@@ -232,7 +243,8 @@ async fn a_replay_that_nobody_sent_first_is_doubt() {
     stack.refund(namecom("key", 200_001, &[3_200_001])).await;
     let dir = tempfile::tempdir().unwrap();
     std::fs::copy(stack.dir.path().join("ca.pem"), dir.path().join("ca.pem")).unwrap();
-    let forgetful = App::start(settings_of(&configuration(&stack.simulators, dir.path(), ""), dir.path())).await.unwrap();
+    let forgetful =
+        App::start(settings_of(&configuration(&stack.simulators, dir.path(), ""), dir.path())).await.unwrap();
     let mut refunds = RefundServiceClient::new(channel(forgetful.addr()).await);
     let refund =
         refunds.create_refund(namecom("key", 200_001, &[3_200_001])).await.unwrap().into_inner().refund.unwrap();
@@ -244,19 +256,20 @@ async fn a_replay_that_nobody_sent_first_is_doubt() {
 }
 
 #[rstest]
-#[case("Completed", State::Succeeded, None)]
-#[case("Rejected", State::Failed, Some(Category::RejectedOnReview))]
-#[case("Awaiting Review", State::Submitted, None)]
-#[case("Approved", State::Submitted, None)]
+#[case(RefundStatus::Completed, "Completed", State::Succeeded, None)]
+#[case(RefundStatus::Rejected, "Rejected", State::Failed, Some(Category::RejectedOnReview))]
+#[case(RefundStatus::AwaitingReview, "Awaiting Review", State::Submitted, None)]
+#[case(RefundStatus::Approved, "Approved", State::Submitted, None)]
 #[tokio::test]
 async fn a_submitted_refund_follows_its_provider(
+    #[case] status: RefundStatus,
     #[case] word: &str,
     #[case] end: State,
     #[case] category: Option<Category>,
 ) {
     let stack = Stack::start().await;
     stack.refund(debitsuccess("review", "DS000004", 2500)).await;
-    stack.simulators.set_debitsuccess_status("review", word).unwrap();
+    stack.simulators.with_world(|world| world.debitsuccess.set_refund_status("review", status, None).unwrap());
     let refund = stack.reconcile("review").await.unwrap();
     assert_eq!(refund.state(), end);
     assert_eq!(refund.provider_error.as_ref().map(proto::ProviderError::category), category);
@@ -314,5 +327,4 @@ async fn after_an_orderly_restart_everything_is_as_it_was() {
     }
     assert_eq!(stack.reconcile("n").await.unwrap().state(), State::Succeeded);
     assert_eq!(stack.simulators.books().len(), 3);
-    let _ = Duration::ZERO;
 }

@@ -97,7 +97,8 @@ async fn a_stream_has_no_gap_between_history_and_live() {
     let request = proto::StreamRefundEventsRequest { after_sequence: 0 };
     let mut events = stack.refunds.clone().stream_refund_events(request).await.unwrap().into_inner();
     let work = async {
-        let calls = (0..30).map(|index| stack.refund(sectigo(&format!("live-{index}"), &format!("{}", 1_000_101 + index))));
+        let calls =
+            (0..30).map(|index| stack.refund(sectigo(&format!("live-{index}"), &format!("{}", 1_000_101 + index))));
         futures_util::future::join_all(calls).await;
     };
     let read = async {

@@ -43,7 +43,12 @@ async fn health_is_told_watched_and_ends_with_the_process() {
 async fn reflection_is_served_in_both_versions() {
     let stack = Stack::start().await;
     let channel = channel(stack.app.addr()).await;
-    let expected = ["recoup.v1.RefundService", "recoup.v1.AccountService", "recoup.v1.ValidationStatusService", "grpc.health.v1.Health"];
+    let expected = [
+        "recoup.v1.RefundService",
+        "recoup.v1.AccountService",
+        "recoup.v1.ValidationStatusService",
+        "grpc.health.v1.Health",
+    ];
 
     let ask = v1::ServerReflectionRequest {
         host: String::new(),
@@ -52,7 +57,9 @@ async fn reflection_is_served_in_both_versions() {
     let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel.clone());
     let mut answers = client.server_reflection_info(tokio_stream::once(ask)).await.unwrap().into_inner();
     let answer = answers.message().await.unwrap().unwrap().message_response.unwrap();
-    let v1::server_reflection_response::MessageResponse::ListServicesResponse(list) = answer else { panic!("{answer:?}") };
+    let v1::server_reflection_response::MessageResponse::ListServicesResponse(list) = answer else {
+        panic!("{answer:?}")
+    };
     let names: Vec<&str> = list.service.iter().map(|service| service.name.as_str()).collect();
     assert!(expected.iter().all(|name| names.contains(name)), "{names:?}");
 
@@ -65,10 +72,7 @@ async fn reflection_is_served_in_both_versions() {
     let mut client = v1alpha::server_reflection_client::ServerReflectionClient::new(channel);
     let mut answers = client.server_reflection_info(tokio_stream::once(ask)).await.unwrap().into_inner();
     let answer = answers.message().await.unwrap().unwrap().message_response.unwrap();
-    assert!(matches!(
-        answer,
-        v1alpha::server_reflection_response::MessageResponse::FileDescriptorResponse(_)
-    ));
+    assert!(matches!(answer, v1alpha::server_reflection_response::MessageResponse::FileDescriptorResponse(_)));
 }
 
 #[tokio::test]

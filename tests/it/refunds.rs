@@ -237,7 +237,9 @@ async fn a_hundred_refunds_of_one_order_make_one_effect() {
     let calls = (0..100).map(|index| stack.create(sectigo(&format!("racer-{index}"), "1000006")));
     let answers = futures_util::future::join_all(calls).await;
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
-    assert!(answers.iter().filter_map(|answer| answer.as_ref().err()).all(|error| reason(error) == "TARGET_HAS_REFUND"));
+    assert!(
+        answers.iter().filter_map(|answer| answer.as_ref().err()).all(|error| reason(error) == "TARGET_HAS_REFUND")
+    );
     assert_eq!((stack.effects("1000006"), stack.attempts("1000006")), (1, 1));
 }
 

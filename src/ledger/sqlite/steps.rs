@@ -131,7 +131,6 @@ fn apply(
     let mut history = Vec::with_capacity(events.len());
     for event in events {
         let after = refund.apply(event, now)?;
-        never_forget(&refund, event, &after)?;
         history.push(Moment::of(&refund, event, &after, actor));
         refund = after;
     }
@@ -151,15 +150,6 @@ fn apply(
         release.execute(params![scope, key, ordinal])?;
     }
     Ok(refund)
-}
-
-/// A refund that went back to [`State::Pending`] after a doubted attempt may have happened: it cannot be given up as never sent.
-fn never_forget(before: &Refund, event: &Event, after: &Refund) -> Result<(), MoveRefused> {
-    let given_up = before.state == State::Pending && !after.state.holds_target();
-    if given_up && before.unanswered_attempts > 0 {
-        return Err(MoveRefused { from: before.state, event: event.name() });
-    }
-    Ok(())
 }
 
 /// Writes the lines of a history, their hashes, and what they say of attempts.

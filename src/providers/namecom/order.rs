@@ -14,6 +14,7 @@ use crate::domain::target::NamecomTarget;
 use crate::providers::http::Answer;
 use crate::providers::mask::Mask;
 use crate::providers::namecom::wire::dollars_of;
+use crate::providers::object::Object;
 
 /// What an answer to Get Order says of the refund of `target`.
 pub(super) fn read_order(answer: &Answer, target: &NamecomTarget, mask: &Mask) -> Lookup {
@@ -21,7 +22,7 @@ pub(super) fn read_order(answer: &Answer, target: &NamecomTarget, mask: &Mask) -
     if answer.status != 200 {
         return unavailable(format!("HTTP {} and not the order", answer.status));
     }
-    let Ok(order) = serde_json::from_slice::<Order<'_>>(&answer.body) else {
+    let Ok(Object(order)) = serde_json::from_slice::<Object<Order<'_>>>(&answer.body) else {
         return unavailable("the answer is not an order in JSON".to_owned());
     };
     if order.id != Some(i64::from(target.order_id())) {
@@ -30,7 +31,7 @@ pub(super) fn read_order(answer: &Answer, target: &NamecomTarget, mask: &Mask) -
     let mut items = Vec::new();
     let mut seen = Vec::new();
     for id in target.order_item_ids() {
-        let mut listed = order.order_items.iter().filter(|item| item.id == i64::from(*id));
+        let mut listed = order.order_items.iter().map(|Object(item)| item).filter(|item| item.id == i64::from(*id));
         let word = match (listed.next(), listed.next()) {
             (Some(item), None) => item.status.as_deref().unwrap_or("without a status"),
             (None, _) => "not listed",
@@ -80,7 +81,7 @@ struct Order<'a> {
     #[serde(borrow)]
     total_refund: Option<&'a RawValue>,
     #[serde(default)]
-    order_items: Vec<OrderItem>,
+    order_items: Vec<Object<OrderItem>>,
 }
 
 /// `OrderItem`.
@@ -111,7 +112,7 @@ impl Order<'_> {
     }
 
     fn refunded_items(&self) -> impl Iterator<Item = &OrderItem> {
-        self.order_items.iter().filter(|item| item.status.as_deref() == Some("refunded"))
+        self.order_items.iter().map(|Object(item)| item).filter(|item| item.status.as_deref() == Some("refunded"))
     }
 }
 

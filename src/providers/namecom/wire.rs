@@ -17,6 +17,7 @@ use crate::domain::outcome::{
 use crate::domain::target::NamecomTarget;
 use crate::providers::http::Answer;
 use crate::providers::mask::Mask;
+use crate::providers::object::Object;
 
 /// What makes a second send the same request.
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("x-idempotency-key");
@@ -70,7 +71,7 @@ fn total_of(amounts: impl Iterator<Item = Money>) -> Option<Money> {
 #[serde(rename_all = "camelCase")]
 struct RefundResponse<'a> {
     #[serde(borrow)]
-    results: Vec<RefundItemResult<'a>>,
+    results: Vec<Object<RefundItemResult<'a>>>,
     #[serde(borrow)]
     total_refund_amount: Option<&'a RawValue>,
 }
@@ -97,7 +98,7 @@ struct ErrorBody {
 impl ErrorBody {
     /// `message: details`, where the body is the documented one.
     fn read(answer: &Answer, mask: &Mask) -> Option<String> {
-        let body = serde_json::from_slice::<ErrorBody>(&answer.body).ok()?;
+        let Object(body) = serde_json::from_slice::<Object<ErrorBody>>(&answer.body).ok()?;
         Some(match body.details {
             Some(details) if !details.is_empty() => mask.text(&format!("{}: {details}", body.message)),
             _ => mask.text(&body.message),
@@ -109,7 +110,7 @@ fn read_results(answer: &Answer, key: &str, target: &NamecomTarget, mask: &Mask)
     let contradiction =
         |evidence: &str| Outcome::Unknown { reason: DoubtReason::Contradiction, evidence: evidence.to_owned() };
     let unreadable = |evidence: String| Outcome::Unknown { reason: DoubtReason::UnreadableReply, evidence };
-    let Ok(response) = serde_json::from_slice::<RefundResponse<'_>>(&answer.body) else {
+    let Ok(Object(response)) = serde_json::from_slice::<Object<RefundResponse<'_>>>(&answer.body) else {
         return unreadable("HTTP 200 and not the results of a refund in JSON".to_owned());
     };
     if answer.headers.get(IDEMPOTENCY_KEY).is_some_and(|echo| echo.as_bytes() != key.as_bytes()) {
@@ -117,7 +118,7 @@ fn read_results(answer: &Answer, key: &str, target: &NamecomTarget, mask: &Mask)
     }
     let mut rows: Vec<ItemResult> = Vec::with_capacity(response.results.len());
     let mut refused_words = Vec::new();
-    for result in &response.results {
+    for Object(result) in &response.results {
         if result.order_id != i64::from(target.order_id()) {
             return contradiction("the answer tells of another order");
         }

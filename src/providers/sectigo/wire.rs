@@ -2,11 +2,10 @@
 //!
 //! Refusals are told apart by their number alone. Texts differ between pages ("unrecognized", "unrecognised") and are kept for people.
 
-use serde::Deserialize;
-
 use crate::domain::outcome::{Confirmation, DoubtReason, ErrorCategory, Lookup, Outcome, ProviderError};
 use crate::providers::http::Answer;
 use crate::providers::mask::Mask;
+use crate::providers::sectigo::json::{Document, Problem};
 
 /// What an answer to `!AutoRefund` means.
 ///
@@ -60,43 +59,46 @@ pub(crate) fn read_order_status(answer: &Answer, order_number: &str, mask: &Mask
     if answer.status != 200 {
         return unavailable(format!("HTTP {} and not an order's status", answer.status));
     }
-    let Ok(reply) = serde_json::from_slice::<StatusReply>(&answer.body) else {
-        return unavailable("the answer is not an order's status in JSON".to_owned());
+    let told = match Document::read(&answer.body).and_then(|document| Told::read(&document)) {
+        Ok(told) => told,
+        Err(problem) => return unavailable(format!("the answer is not an order's status: {problem}")),
     };
-    if reply.error_code != 0 {
-        let message = mask.text(reply.error_message.as_deref().unwrap_or_default());
-        return unavailable(format!("errorCode {}: {message}", reply.error_code));
+    if told.error_code != 0 {
+        return unavailable(format!("errorCode {}: {}", told.error_code, mask.text(&told.error_message)));
     }
-    let Some(data) = reply.data else {
-        return unavailable("errorCode 0, and no data".to_owned());
-    };
-    if data.order_number.as_deref() != Some(order_number) {
+    if told.order_number != order_number {
         return unavailable("the answer tells of another order".to_owned());
     }
-    match data.order_status.as_deref() {
-        Some("Refunded") => Lookup::Found(Outcome::Refunded(Confirmation {
+    match told.order_status.as_str() {
+        "Refunded" => Lookup::Found(Outcome::Refunded(Confirmation {
             status: Some("Refunded".to_owned()),
             ..Confirmation::default()
         })),
-        Some(other) => Lookup::NotFound { proof: false, evidence: format!("orderStatus is \"{}\"", mask.text(other)) },
-        None => unavailable("errorCode 0, and no orderStatus".to_owned()),
+        "" => unavailable("errorCode 0, and no orderStatus".to_owned()),
+        other => Lookup::NotFound { proof: false, evidence: format!("orderStatus is \"{}\"", mask.text(other)) },
     }
 }
 
-/// The members of PostPaymentData that a lookup needs; the whole of it is the validation status's business.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct StatusReply {
-    error_code: i64,
-    error_message: Option<String>,
-    data: Option<OrderData>,
+/// The members of an answer that a lookup needs; the whole of it is the validation status's business.
+struct Told {
+    error_code: i32,
+    error_message: String,
+    order_number: String,
+    order_status: String,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct OrderData {
-    order_number: Option<String>,
-    order_status: Option<String>,
+impl Told {
+    fn read(document: &Document) -> Result<Self, Problem> {
+        let root = document.root()?;
+        let data = root.object("data")?;
+        let of_data = |name| data.as_ref().map_or(Ok(String::new()), |data| data.text(name));
+        Ok(Self {
+            error_code: root.integer("errorCode")?.ok_or_else(|| root.problem("errorCode", "is missing"))?,
+            error_message: root.text("errorMessage")?,
+            order_number: of_data("orderNumber")?,
+            order_status: of_data("orderStatus")?,
+        })
+    }
 }
 
 /// `-?[0-9]+` in its one spelling: "-018" and "00" are nobody's codes.
@@ -246,7 +248,7 @@ mod tests {
         "{\"errorCode\":0,\"data\":{\"orderNumber\":\"7\"}}",
         "unavailable errorCode 0, and no orderStatus"
     )]
-    #[case::no_data("{\"errorCode\":0}", "unavailable errorCode 0, and no data")]
+    #[case::no_data("{\"errorCode\":0}", "unavailable the answer tells of another order")]
     #[case::refused(
         "{\"errorCode\":-16,\"errorMessage\":\"Incorrect login details: c4nary-secret\"}",
         "unavailable errorCode -16: Incorrect login details: ***"
@@ -257,15 +259,28 @@ mod tests {
     )]
     #[case::no_code(
         "{\"data\":{\"orderNumber\":\"7\",\"orderStatus\":\"Refunded\"}}",
-        "unavailable the answer is not an order's status in JSON"
+        "unavailable the answer is not an order's status: errorCode is missing"
     )]
-    #[case::twice("{\"errorCode\":0,\"errorCode\":-1}", "unavailable the answer is not an order's status in JSON")]
-    #[case::newline_text("-16\nPermission denied!", "unavailable the answer is not an order's status in JSON")]
-    #[case::html("<html></html>", "unavailable the answer is not an order's status in JSON")]
-    #[case::empty("", "unavailable the answer is not an order's status in JSON")]
+    #[case::twice(
+        "{\"errorCode\":0,\"errorCode\":-1}",
+        "unavailable the answer is not an order's status: errorCode is there twice"
+    )]
+    #[case::newline_text(
+        "-16\nPermission denied!",
+        "unavailable the answer is not an order's status: the body is not JSON, at line 2 column 1"
+    )]
+    #[case::html(
+        "<html></html>",
+        "unavailable the answer is not an order's status: the body is not JSON, at line 1 column 1"
+    )]
+    #[case::empty("", "unavailable the answer is not an order's status: the body is empty")]
     #[case::cut_off(
         "{\"errorCode\":0,\"data\":{\"orderNumber\":\"7\",\"orderStatus\":\"Refunded\"}",
-        "unavailable the answer is not an order's status in JSON"
+        "unavailable the answer is not an order's status: the body ends in the middle, at line 1 column 66"
+    )]
+    #[case::array_for_object(
+        "{\"errorCode\":0,\"data\":[\"7\",\"Refunded\"]}",
+        "unavailable the answer is not an order's status: data must be an object and is an array"
     )]
     fn only_the_word_refunded_proves_it(#[case] body: &str, #[case] expected: &str) {
         let word = match read_order_status(&answer(200, &[], body.as_bytes()), "7", &mask()) {

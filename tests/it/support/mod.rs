@@ -2,7 +2,7 @@
 //!
 //! Nothing here sleeps and hopes: what takes time is waited for by its condition, with a limit that only a bug reaches.
 
-pub mod process;
+pub(crate) mod process;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -14,7 +14,6 @@ use recoup::config::Settings;
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::account_service_client::AccountServiceClient;
 use recoup::proto::v1::create_refund_request::Target;
-use recoup::proto::v1::refund::State;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use recoup::proto::v1::validation_status_service_client::ValidationStatusServiceClient;
 use simulators::exchange::Provider;
@@ -26,24 +25,24 @@ use tonic::transport::Channel;
 use tonic_types::StatusExt;
 
 /// Reached only where something hangs.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Simulators, a gateway, and a client.
-pub struct Stack {
-    pub simulators: Simulators,
-    pub app: App,
-    pub refunds: RefundServiceClient<Channel>,
-    pub dir: TempDir,
+pub(crate) struct Stack {
+    pub(crate) simulators: Simulators,
+    pub(crate) app: App,
+    pub(crate) refunds: RefundServiceClient<Channel>,
+    pub(crate) dir: TempDir,
 }
 
 impl Stack {
     /// Everything fresh, with the three accounts of the demo.
-    pub async fn start() -> Stack {
+    pub(crate) async fn start() -> Stack {
         Self::start_with("").await
     }
 
     /// With more settings: top-level TOML that stands before the accounts.
-    pub async fn start_with(settings: &str) -> Stack {
+    pub(crate) async fn start_with(settings: &str) -> Stack {
         let dir = tempfile::tempdir().unwrap();
         let simulators = simulators_in(dir.path()).await;
         let configuration = configuration(&simulators, dir.path(), settings);
@@ -53,7 +52,7 @@ impl Stack {
     }
 
     /// Ends the gateway in order and starts another on the same ledger.
-    pub async fn restart(self) -> Stack {
+    pub(crate) async fn restart(self) -> Stack {
         let Stack { simulators, app, dir, refunds } = self;
         drop(refunds);
         app.stop().await;
@@ -63,36 +62,39 @@ impl Stack {
         Stack { simulators, app, refunds, dir }
     }
 
-    pub async fn accounts(&self) -> AccountServiceClient<Channel> {
+    pub(crate) async fn accounts(&self) -> AccountServiceClient<Channel> {
         AccountServiceClient::new(channel(self.app.addr()).await)
     }
 
-    pub async fn validation(&self) -> ValidationStatusServiceClient<Channel> {
+    pub(crate) async fn validation(&self) -> ValidationStatusServiceClient<Channel> {
         ValidationStatusServiceClient::new(channel(self.app.addr()).await)
     }
 
-    pub async fn create(&self, request: proto::CreateRefundRequest) -> Result<proto::CreateRefundResponse, Status> {
+    pub(crate) async fn create(
+        &self,
+        request: proto::CreateRefundRequest,
+    ) -> Result<proto::CreateRefundResponse, Status> {
         self.refunds.clone().create_refund(request).await.map(tonic::Response::into_inner)
     }
 
     /// Creates a refund that must be taken, and gives it back as it is at the end of the wait.
-    pub async fn refund(&self, request: proto::CreateRefundRequest) -> proto::Refund {
+    pub(crate) async fn refund(&self, request: proto::CreateRefundRequest) -> proto::Refund {
         self.create(request).await.unwrap().refund.unwrap()
     }
 
-    pub async fn get(&self, id: &str) -> proto::Refund {
+    pub(crate) async fn get(&self, id: &str) -> proto::Refund {
         let request = proto::GetRefundRequest { name: format!("refunds/{id}") };
         self.refunds.clone().get_refund(request).await.unwrap().into_inner().refund.unwrap()
     }
 
-    pub async fn reconcile(&self, id: &str) -> Result<proto::Refund, Status> {
+    pub(crate) async fn reconcile(&self, id: &str) -> Result<proto::Refund, Status> {
         let request = proto::ReconcileRefundRequest { name: format!("refunds/{id}") };
         let answer = self.refunds.clone().reconcile_refund(request).await?;
         Ok(answer.into_inner().refund.unwrap())
     }
 
     /// Follows a refund with WaitRefund until `done` holds of it.
-    pub async fn until(&self, id: &str, done: impl Fn(&proto::Refund) -> bool) -> proto::Refund {
+    pub(crate) async fn until(&self, id: &str, done: impl Fn(&proto::Refund) -> bool) -> proto::Refund {
         let follow = async {
             let mut refund = self.get(id).await;
             while !done(&refund) {
@@ -109,48 +111,56 @@ impl Stack {
     }
 
     /// Arms a fault at any request that moves money at `provider`.
-    pub fn arm(&self, provider: Provider, point: Point, effect: FaultEffect, repeat: Repeat) {
+    pub(crate) fn arm(&self, provider: Provider, point: Point, effect: FaultEffect, repeat: Repeat) {
         let operation = match provider {
             Provider::Sectigo => "!AutoRefund",
             Provider::Namecom => "ProcessRefund",
             Provider::Debitsuccess => "InitiateRefund",
         };
-        let rule = Rule { provider, operation: Some(operation.to_owned()), target: None, attempt: None, point, effect, repeat };
+        let rule = Rule {
+            provider,
+            operation: Some(operation.to_owned()),
+            target: None,
+            attempt: None,
+            point,
+            effect,
+            repeat,
+        };
         self.simulators.arm(rule).unwrap();
     }
 
     /// How often money really moved for `target`, as the simulators' books have it.
-    pub fn effects(&self, target: &str) -> usize {
+    pub(crate) fn effects(&self, target: &str) -> usize {
         effects(&self.simulators, target)
     }
 
     /// How many requests that could move money came in for `target`.
-    pub fn attempts(&self, target: &str) -> usize {
+    pub(crate) fn attempts(&self, target: &str) -> usize {
         let journal = self.simulators.journal();
         journal.iter().filter(|entry| entry.moves_money && entry.target.as_deref() == Some(target)).count()
     }
 }
 
 /// How often money really moved for `target`.
-pub fn effects(simulators: &Simulators, target: &str) -> usize {
+pub(crate) fn effects(simulators: &Simulators, target: &str) -> usize {
     simulators.books().iter().filter(|entry| entry.effect.kind == "refund" && entry.effect.target == target).count()
 }
 
 /// Simulators on free ports, their certificate authority in `dir`.
-pub async fn simulators_in(dir: &Path) -> Simulators {
+pub(crate) async fn simulators_in(dir: &Path) -> Simulators {
     let config = SimulatorsConfig { ca_file: Some(dir.join("ca.pem")), ..SimulatorsConfig::free_ports() };
     Simulators::start(config).await.unwrap()
 }
 
 /// A configuration with the three accounts of the demo, and `settings` before them.
-pub fn configuration(simulators: &Simulators, dir: &Path, settings: &str) -> String {
+pub(crate) fn configuration(simulators: &Simulators, dir: &Path, settings: &str) -> String {
     let (sectigo, namecom, debitsuccess) =
         (simulators.sectigo_addr(), simulators.namecom_addr(), simulators.debitsuccess_addr());
     configuration_at(sectigo, namecom, debitsuccess, dir, settings)
 }
 
 /// The same, for providers at these addresses.
-pub fn configuration_at(
+pub(crate) fn configuration_at(
     sectigo: SocketAddr,
     namecom: SocketAddr,
     debitsuccess: SocketAddr,
@@ -184,32 +194,32 @@ pub fn configuration_at(
 }
 
 /// The variables that [`configuration`] names.
-pub const SECRETS: [(&str, &str); 2] = [("DEMO_PASSWORD", "demo-password"), ("DEMO_TOKEN", "demo-token")];
+pub(crate) const SECRETS: [(&str, &str); 2] = [("DEMO_PASSWORD", "demo-password"), ("DEMO_TOKEN", "demo-token")];
 
 /// Reads a configuration as the gateway would.
-pub fn settings_of(configuration: &str, dir: &Path) -> Settings {
+pub(crate) fn settings_of(configuration: &str, dir: &Path) -> Settings {
     let path = dir.join("recoup.toml");
     std::fs::write(&path, configuration).unwrap();
     let environment = SECRETS.map(|(name, value)| (OsString::from(name), OsString::from(value)));
     Settings::load(Some(&path), environment).unwrap()
 }
 
-pub async fn channel(addr: SocketAddr) -> Channel {
+pub(crate) async fn channel(addr: SocketAddr) -> Channel {
     Channel::from_shared(format!("http://{addr}")).unwrap().connect().await.unwrap()
 }
 
-pub fn sectigo(id: &str, order_number: &str) -> proto::CreateRefundRequest {
+pub(crate) fn sectigo(id: &str, order_number: &str) -> proto::CreateRefundRequest {
     let reason = proto::SectigoRefundReason::Other.into();
     let target = Target::Sectigo(proto::SectigoTarget { order_number: order_number.to_owned(), reason });
     request(id, "sectigo", target)
 }
 
-pub fn namecom(id: &str, order_id: i32, items: &[i32]) -> proto::CreateRefundRequest {
+pub(crate) fn namecom(id: &str, order_id: i32, items: &[i32]) -> proto::CreateRefundRequest {
     let target = Target::Namecom(proto::NamecomTarget { order_id, order_item_ids: items.to_vec() });
     request(id, "namecom", target)
 }
 
-pub fn debitsuccess(id: &str, account: &str, minor_units: i64) -> proto::CreateRefundRequest {
+pub(crate) fn debitsuccess(id: &str, account: &str, minor_units: i64) -> proto::CreateRefundRequest {
     let amount = Some(proto::Money { currency_code: "AUD".to_owned(), minor_units });
     let target = Target::Debitsuccess(proto::DebitsuccessTarget {
         account_reference_no: account.to_owned(),
@@ -221,7 +231,7 @@ pub fn debitsuccess(id: &str, account: &str, minor_units: i64) -> proto::CreateR
 }
 
 /// One refund of each provider that the demo data allows: the request, the simulators' target, and the target in the journal.
-pub fn one_of(provider: Provider, id: &str) -> (proto::CreateRefundRequest, &'static str, &'static str) {
+pub(crate) fn one_of(provider: Provider, id: &str) -> (proto::CreateRefundRequest, &'static str, &'static str) {
     match provider {
         Provider::Sectigo => (sectigo(id, "1000001"), "1000001", "1000001"),
         Provider::Namecom => (namecom(id, 200_001, &[3_200_001]), "3200001", "200001"),
@@ -239,7 +249,7 @@ fn request(id: &str, account: &str, target: Target) -> proto::CreateRefundReques
 }
 
 /// The reason in a status's ErrorInfo, which must be of our domain.
-pub fn reason(status: &Status) -> String {
+pub(crate) fn reason(status: &Status) -> String {
     let details = status.get_error_details();
     let info = details.error_info().unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
     assert_eq!(info.domain, "recoup.v1");
@@ -247,19 +257,15 @@ pub fn reason(status: &Status) -> String {
 }
 
 /// One entry of the metadata in a status's ErrorInfo.
-pub fn metadata(status: &Status, key: &str) -> String {
+pub(crate) fn metadata(status: &Status, key: &str) -> String {
     status.get_error_details().error_info().unwrap().metadata.get(key).cloned().unwrap_or_default()
 }
 
 /// The fields that a status calls wrong, sorted.
-pub fn wrong_fields(status: &Status) -> Vec<String> {
+pub(crate) fn wrong_fields(status: &Status) -> Vec<String> {
     let details = status.get_error_details();
     let violations = &details.bad_request().unwrap_or_else(|| panic!("no BadRequest in {status:?}")).field_violations;
     let mut fields: Vec<String> = violations.iter().map(|violation| violation.field.clone()).collect();
     fields.sort();
     fields
-}
-
-pub fn state(refund: &proto::Refund) -> State {
-    refund.state()
 }

@@ -8,14 +8,14 @@ use std::process::{Child, Command, Output, Stdio};
 use crate::support::SECRETS;
 
 /// A running `recoup serve`; killed when dropped.
-pub struct Gateway {
+pub(crate) struct Gateway {
     child: Child,
-    pub addr: SocketAddr,
+    pub(crate) addr: SocketAddr,
 }
 
 impl Gateway {
     /// Starts it on the configuration at `config` and waits until it says where it listens.
-    pub fn start(config: &Path) -> Gateway {
+    pub(crate) fn start(config: &Path) -> Gateway {
         let mut child = command(&["serve", "--config"])
             .arg(config)
             .env("RECOUP_LOG__FORMAT", "json")
@@ -39,13 +39,13 @@ impl Gateway {
     }
 
     /// `kill -9`: nothing is flushed, nothing said.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// SIGTERM, and how it ended.
-    pub fn terminate(mut self) -> std::process::ExitStatus {
+    pub(crate) fn terminate(mut self) -> std::process::ExitStatus {
         let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert!(status.success());
         self.child.wait().unwrap()
@@ -60,7 +60,7 @@ impl Drop for Gateway {
 }
 
 /// Runs the binary to its end.
-pub fn run(arguments: &[&str]) -> Output {
+pub(crate) fn run(arguments: &[&str]) -> Output {
     command(arguments).output().unwrap()
 }
 
