@@ -14,7 +14,7 @@ use super::rows::{self, INTENT_COLUMNS, Place, STANDING_COLUMNS, Stored};
 use crate::domain::clock::Timestamp;
 use crate::domain::outcome::{DoubtReason, ProviderError};
 use crate::domain::refund::{Event, Refund};
-use crate::domain::state::{MoveRefused, State};
+use crate::domain::state::State;
 use crate::ledger::{Create, Created, LedgerError, Record};
 
 /// The actor of what nobody asked for.
