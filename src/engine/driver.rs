@@ -18,38 +18,39 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 const AFTER_TROUBLE: Duration = Duration::from_secs(1);
 
 /// Runs until the drain begins or the ledger has failed.
+///
+/// The drain ends what only waits, never a dispatch: an attempt that is on disk and that nobody sends would be doubt for nothing.
 pub(super) async fn run(shared: Arc<Shared>, lane: Arc<Lane>) {
-    let work = async {
-        loop {
-            let pause = match pass(&shared, &lane).await {
-                Ok(pause) => pause,
-                Err(problem) => {
-                    if *shared.ledger.health().borrow() != Health::Writing {
-                        error!(account = %lane.account.name, %problem, "nothing is sent any more: the ledger has failed");
-                        return;
-                    }
-                    warn!(account = %lane.account.name, %problem, "the ledger could not be asked for waiting refunds");
-                    AFTER_TROUBLE
+    while !shared.draining.is_cancelled() {
+        let pause = match pass(&shared, &lane).await {
+            Ok(pause) => pause,
+            Err(problem) => {
+                if *shared.ledger.health().borrow() != Health::Writing {
+                    error!(account = %lane.account.name, %problem, "nothing is sent any more: the ledger has failed");
+                    return;
                 }
-            };
-            tokio::select! {
-                () = lane.bell.notified() => {}
-                () = tokio::time::sleep(pause) => {}
+                warn!(account = %lane.account.name, %problem, "the ledger could not be asked for waiting refunds");
+                AFTER_TROUBLE
             }
+        };
+        tokio::select! {
+            () = shared.draining.cancelled() => {}
+            () = lane.bell.notified() => {}
+            () = tokio::time::sleep(pause) => {}
         }
-    };
-    tokio::select! {
-        biased;
-        () = shared.draining.cancelled() => {}
-        () = work => {}
     }
 }
 
-/// Sends what is due and has a slot. How long nothing will be due for.
+/// Sends what is due and has a slot, until the drain begins. How long nothing will be due for.
 async fn pass(shared: &Arc<Shared>, lane: &Arc<Lane>) -> Result<Duration, LedgerError> {
     loop {
+        let slot = tokio::select! {
+            biased;
+            () = shared.draining.cancelled() => return Ok(LONGEST_SLEEP),
+            slot = lane.slots.clone().acquire_owned() => slot,
+        };
         // Never closed, so it can only be waited for.
-        let Ok(slot) = lane.slots.clone().acquire_owned().await else { return Ok(LONGEST_SLEEP) };
+        let Ok(slot) = slot else { return Ok(LONGEST_SLEEP) };
         let now = shared.clock.now();
         let limit = u32::try_from(lane.slots.available_permits()).unwrap_or(u32::MAX).saturating_add(1);
         let due = shared.ledger.due(&lane.account.name, now, limit).await?;
@@ -61,6 +62,9 @@ async fn pass(shared: &Arc<Shared>, lane: &Arc<Lane>) -> Result<Duration, Ledger
         }
         let mut slot = Some(slot);
         for refund in due {
+            if shared.draining.is_cancelled() {
+                return Ok(LONGEST_SLEEP);
+            }
             let Some(slot) = slot.take().or_else(|| lane.slots.clone().try_acquire_owned().ok()) else { break };
             dispatch(shared, lane, refund, slot).await?;
         }

@@ -241,7 +241,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::create`].
     pub async fn check(&self, command: CreateCommand) -> Result<CreateResult, EngineError> {
-        if let Some(known) = self.0.known_of_forgotten_account(&command.intent).await? {
+        if let Some(known) = self.0.known_though_refused(&command.intent).await? {
             return Ok(CreateResult { refund: known, replayed: true });
         }
         let lane = self.0.lane_for(&command.intent)?;
@@ -287,22 +287,10 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NotCancellable`], [`EngineError::EtagMismatch`], those of the ledger.
     pub async fn cancel(&self, id: &RefundId, etag: Option<&str>, actor: &str) -> Result<Refund, EngineError> {
-        loop {
-            let refund = self.0.get(id).await?;
-            if refund.state == State::Cancelled {
-                return Ok(refund);
-            }
-            if etag.is_some_and(|etag| etag != refund.etag()) {
-                return Err(EngineError::EtagMismatch { present: refund.etag() });
-            }
-            match self.0.record(&refund, vec![Event::Cancelled], actor).await {
-                Ok(cancelled) => return Ok(cancelled),
-                // It changed under our hands; look again whether it may still be withdrawn.
-                Err(LedgerError::StaleRevision { .. }) => {}
-                Err(LedgerError::MoveRefused(refused)) => return Err(EngineError::NotCancellable(refused.from)),
-                Err(error) => return Err(error.into()),
-            }
-        }
+        let (shared, id, etag, actor) = (self.0.clone(), id.clone(), etag.map(str::to_owned), actor.to_owned());
+        // A task of its own: those who wait for the refund are told, though the caller may have gone.
+        let withdraw = async move { shared.withdraw(&id, etag.as_deref(), &actor).await };
+        self.spawn(withdraw).await.map_err(|_| EngineError::Panicked)?
     }
 
     /// Asks the provider now what became of a refund, and records what it shows.
@@ -389,7 +377,7 @@ impl Shared {
         if self.draining.is_cancelled() {
             return Err(EngineError::Draining);
         }
-        if let Some(known) = self.known_of_forgotten_account(&command.intent).await? {
+        if let Some(known) = self.known_though_refused(&command.intent).await? {
             return Ok(CreateResult { refund: known, replayed: true });
         }
         let lane = self.lane_for(&command.intent)?.clone();
@@ -407,6 +395,25 @@ impl Shared {
                     }
                 }
                 Ok(CreateResult { refund, replayed: false })
+            }
+        }
+    }
+
+    async fn withdraw(&self, id: &RefundId, etag: Option<&str>, actor: &str) -> Result<Refund, EngineError> {
+        loop {
+            let refund = self.get(id).await?;
+            if refund.state == State::Cancelled {
+                return Ok(refund);
+            }
+            if etag.is_some_and(|etag| etag != refund.etag()) {
+                return Err(EngineError::EtagMismatch { present: refund.etag() });
+            }
+            match self.record(&refund, vec![Event::Cancelled], actor).await {
+                Ok(cancelled) => return Ok(cancelled),
+                // It changed under our hands; look again whether it may still be withdrawn.
+                Err(LedgerError::StaleRevision { .. }) => {}
+                Err(LedgerError::MoveRefused(refused)) => return Err(EngineError::NotCancellable(refused.from)),
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -440,9 +447,9 @@ impl Shared {
         }
     }
 
-    /// A repeated request is answered even when its account has left the configuration since.
-    async fn known_of_forgotten_account(&self, intent: &Intent) -> Result<Option<Refund>, EngineError> {
-        if self.lanes.contains_key(&intent.account) {
+    /// A repeated request is answered even when the configuration would refuse it by now: its account has left, or its currency changed.
+    async fn known_though_refused(&self, intent: &Intent) -> Result<Option<Refund>, EngineError> {
+        if self.lane_for(intent).is_ok() {
             return Ok(None);
         }
         let Some(refund) = self.ledger.get(&intent.id).await? else { return Ok(None) };
@@ -551,3 +558,6 @@ impl Lane {
 
 const SERVING: u8 = 0;
 const CREDENTIALS_REFUSED: u8 = 1;
+
+#[cfg(test)]
+mod tests;

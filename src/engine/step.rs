@@ -37,14 +37,19 @@ pub(super) async fn look(shared: &Shared, lane: &Lane, refund: Refund, actor: &s
             Lookup::Unavailable { evidence: "the adapter panicked while reading the provider's answer".to_owned() }
         }
     };
-    match shared.record(&refund, decide::after_lookup(&refund, lookup), actor).await {
-        Ok(recorded) => {
-            info!(refund = %recorded.id(), state = %recorded.state, "looked the refund up at its provider");
-            Ok(recorded)
+    let mut refund = refund;
+    loop {
+        match shared.record(&refund, decide::after_lookup(&refund, lookup.clone()), actor).await {
+            Ok(recorded) => {
+                info!(refund = %recorded.id(), state = %recorded.state, "looked the refund up at its provider");
+                return Ok(recorded);
+            }
+            // Another look was recorded first and settled nothing: what this one found must not be lost.
+            Err(LedgerError::StaleRevision { present }) if present.state == refund.state => refund = *present,
+            // Somebody else settled it in the meantime.
+            Err(LedgerError::StaleRevision { present }) => return Ok(*present),
+            Err(error) => return Err(error.into()),
         }
-        // Somebody else settled it in the meantime.
-        Err(LedgerError::StaleRevision { present }) => Ok(*present),
-        Err(error) => Err(error.into()),
     }
 }
 

@@ -1,0 +1,298 @@
+//! Races that only a held ledger or a held provider shows: each stands still at the moment that matters.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use tempfile::TempDir;
+use tokio::sync::{oneshot, watch};
+
+use super::*;
+use crate::domain::clock::ManualClock;
+use crate::domain::contract::{Deduplication, LookupKind, RetryContract};
+use crate::domain::money::Currency;
+use crate::domain::outcome::{Confirmation, DoubtReason, ErrorCategory, Lookup, Outcome, ProviderError};
+use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, SectigoTarget};
+use crate::ledger::Health;
+use crate::ledger::sqlite::{SqliteLedger, SqliteSettings};
+
+const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
+/// Reached only where something hangs.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A ledger that can stand still between a commit and its answer.
+struct HeldLedger {
+    inner: SqliteLedger,
+    /// Answers to `record` wait while it says so.
+    holding: watch::Sender<bool>,
+    /// How many have been held.
+    held: watch::Sender<usize>,
+}
+
+/// A provider that says yes to every refund, and whose looks are answered one by one, as they are told to be.
+#[derive(Default)]
+struct Told {
+    lookups: Mutex<VecDeque<oneshot::Receiver<Lookup>>>,
+    asked: watch::Sender<usize>,
+}
+
+struct Bench {
+    _directory: TempDir,
+    ledger: Arc<HeldLedger>,
+    provider: Arc<Told>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let inner = SqliteLedger::open(&directory.path().join("ledger.db"), SqliteSettings::default()).unwrap();
+        let ledger = HeldLedger { inner, holding: watch::Sender::new(false), held: watch::Sender::new(0) };
+        Self { _directory: directory, ledger: Arc::new(ledger), provider: Arc::default() }
+    }
+
+    async fn engine(&self) -> Engine {
+        self.engine_for(Provider::Sectigo, Currency::USD).await
+    }
+
+    async fn engine_for(&self, provider: Provider, currency: Currency) -> Engine {
+        let account = Account {
+            name: AccountName::parse("main").unwrap(),
+            provider,
+            endpoint: "https://provider.example".to_owned(),
+            currency,
+            contract: RetryContract {
+                deduplication: Deduplication::None,
+                lookup: LookupKind::TargetState,
+                settle_time: Duration::from_secs(60),
+            },
+            scope: "scope".to_owned(),
+            max_in_flight: 4,
+            adapter: self.provider.clone(),
+            status: None,
+        };
+        let settings = EngineSettings {
+            backoff: Backoff { shortest: Duration::from_secs(1), longest: Duration::from_secs(60) },
+            max_feeds: 4,
+        };
+        let clock = Arc::new(ManualClock::new(NOW));
+        Engine::start(self.ledger.clone(), Arc::new(Accounts::new([account])), clock, settings).await.unwrap()
+    }
+
+    /// A refund on disk to which these events have happened.
+    async fn refund(&self, intent: Intent, events: &[Event]) -> Refund {
+        let create = Create {
+            intent,
+            scope: "scope".to_owned(),
+            dispatch: false,
+            allow_similar: false,
+            actor: "caller".to_owned(),
+            now: NOW,
+            claim: Claim::default(),
+        };
+        let Created::New(refund) = self.ledger.inner.create(create).await.unwrap() else { panic!("known") };
+        let record = Record {
+            id: refund.id().clone(),
+            revision: refund.revision,
+            events: events.to_vec(),
+            actor: GATEWAY.to_owned(),
+            now: NOW,
+        };
+        self.ledger.inner.record(record).await.unwrap()
+    }
+
+    /// The answer to the next look that nobody has an answer for yet.
+    fn next_look(&self) -> oneshot::Sender<Lookup> {
+        let (answer, receiver) = oneshot::channel();
+        self.provider.lookups.lock().unwrap().push_back(receiver);
+        answer
+    }
+}
+
+fn sectigo(id: &str) -> Intent {
+    intent(id, Target::Sectigo(SectigoTarget::new("1000001", 11).unwrap()))
+}
+
+fn intent(id: &str, target: Target) -> Intent {
+    Intent {
+        id: RefundId::parse(id).unwrap(),
+        account: AccountName::parse("main").unwrap(),
+        target,
+        labels: BTreeMap::new(),
+    }
+}
+
+fn put_off() -> [Event; 2] {
+    let error = ProviderError {
+        code: "-42".to_owned(),
+        message: "later".to_owned(),
+        http_status: 200,
+        category: ErrorCategory::LimitReached,
+    };
+    [Event::Dispatched, Event::NotSent { error, retry_at: NOW.plus(Duration::from_secs(3600)) }]
+}
+
+fn doubted() -> [Event; 2] {
+    [Event::Dispatched, Event::Doubted { reason: DoubtReason::Timeout, evidence: "no answer".to_owned(), error: None }]
+}
+
+async fn reaches(count: &watch::Sender<usize>, wanted: usize) {
+    let mut count = count.subscribe();
+    tokio::time::timeout(LIMIT, count.wait_for(|count| *count >= wanted)).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_attempt_on_disk_is_sent_though_the_drain_begins() {
+    let bench = Bench::new();
+    let refund = bench.refund(sectigo("r"), &[]).await;
+    bench.ledger.holding.send_replace(true);
+    let engine = bench.engine().await;
+    reaches(&bench.ledger.held, 1).await;
+    let draining = engine.clone();
+    let drain = tokio::spawn(async move { draining.drain(LIMIT).await });
+    engine.0.draining.cancelled().await;
+    tokio::task::yield_now().await;
+    bench.ledger.holding.send_replace(false);
+    drain.await.unwrap();
+    let after = engine.get(refund.id()).await.unwrap();
+    assert_eq!(after.state, State::Succeeded, "not left DISPATCHING, to be doubted for nothing at the next start");
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_while_it_withdraws_is_told_of_to_those_who_wait() {
+    let bench = Bench::new();
+    let refund = bench.refund(sectigo("r"), &put_off()).await;
+    let engine = bench.engine().await;
+    let (waiting, id, revision) = (engine.clone(), refund.id().clone(), refund.revision);
+    let waiter =
+        tokio::spawn(async move { waiting.wait(&id, revision, Instant::now() + Duration::from_secs(5)).await });
+    bench.ledger.holding.send_replace(true);
+    {
+        let cancel = engine.cancel(refund.id(), None, "caller");
+        tokio::select! {
+            cancelled = cancel => panic!("{cancelled:?}"),
+            () = reaches(&bench.ledger.held, 1) => {}
+        }
+    }
+    bench.ledger.holding.send_replace(false);
+    assert_eq!(waiter.await.unwrap().unwrap().state, State::Cancelled);
+}
+
+#[tokio::test]
+async fn a_look_that_found_the_refund_is_not_lost_to_one_that_found_nothing() {
+    let bench = Bench::new();
+    let refund = bench.refund(sectigo("r"), &doubted()).await;
+    let engine = bench.engine().await;
+    let (nothing, found) = (bench.next_look(), bench.next_look());
+    let mut looks = Vec::new();
+    for asked in 1..=2 {
+        let (engine, id) = (engine.clone(), refund.id().clone());
+        looks.push(tokio::spawn(async move { engine.reconcile(&id, "caller").await.unwrap() }));
+        reaches(&bench.provider.asked, asked).await;
+    }
+    let second = looks.pop().unwrap();
+    let first = looks.pop().unwrap();
+    nothing.send(Lookup::NotFound { proof: false, evidence: "Processed".to_owned() }).unwrap();
+    assert_eq!(first.await.unwrap().state, State::InDoubt);
+    found.send(Lookup::Found(Outcome::Refunded(Confirmation::default()))).unwrap();
+    assert_eq!(second.await.unwrap().state, State::Succeeded);
+}
+
+#[tokio::test]
+async fn a_refund_that_the_configuration_allows_no_more_is_still_known() {
+    let bench = Bench::new();
+    let fields = DebitsuccessFields {
+        account_reference_no: "DS000001",
+        external_account_reference_no: "",
+        amount: Some(("AUD", 1250)),
+        description: "Charged twice",
+        request_initiator: "",
+    };
+    let asked = intent("r", Target::Debitsuccess(DebitsuccessTarget::new(fields).unwrap()));
+    let refund = bench.refund(asked.clone(), &doubted()).await;
+    for (provider, currency) in [(Provider::Debitsuccess, "NZD"), (Provider::Sectigo, "AUD")] {
+        let engine = bench.engine_for(provider, Currency::parse(currency).unwrap()).await;
+        let command = |intent: Intent| CreateCommand {
+            intent,
+            allow_similar: false,
+            actor: "caller".to_owned(),
+            answer_by: Instant::now() + LIMIT,
+            wait_until: Instant::now(),
+        };
+        for answer in [engine.create(command(asked.clone())).await, engine.check(command(asked.clone())).await] {
+            let known = answer.unwrap();
+            assert_eq!((known.refund, known.replayed), (refund.clone(), true));
+        }
+        let other = Intent { id: RefundId::parse("new").unwrap(), ..asked.clone() };
+        let refusal = engine.create(command(other)).await.unwrap_err();
+        assert!(matches!(refusal, EngineError::Invalid(_) | EngineError::AccountMismatch { .. }), "{refusal}");
+    }
+}
+
+#[async_trait]
+impl crate::providers::Provider for Told {
+    async fn refund(&self, _intent: &Intent) -> Outcome {
+        Outcome::Refunded(Confirmation::default())
+    }
+
+    async fn lookup(&self, _refund: &Refund) -> Lookup {
+        let answer = self.lookups.lock().unwrap().pop_front().unwrap();
+        self.asked.send_modify(|asked| *asked += 1);
+        answer.await.unwrap()
+    }
+}
+
+#[async_trait]
+impl Ledger for HeldLedger {
+    async fn create(&self, create: Create) -> Result<Created, LedgerError> {
+        self.inner.create(create).await
+    }
+
+    async fn check(&self, create: Create) -> Result<Created, LedgerError> {
+        self.inner.check(create).await
+    }
+
+    async fn record(&self, record: Record) -> Result<Refund, LedgerError> {
+        let recorded = self.inner.record(record).await;
+        if *self.holding.borrow() {
+            self.held.send_modify(|held| *held += 1);
+            self.holding.subscribe().wait_for(|holding| !holding).await.unwrap();
+        }
+        recorded
+    }
+
+    async fn interrupt_running(&self, now: Timestamp) -> Result<usize, LedgerError> {
+        self.inner.interrupt_running(now).await
+    }
+
+    async fn get(&self, id: &RefundId) -> Result<Option<Refund>, LedgerError> {
+        self.inner.get(id).await
+    }
+
+    async fn list(&self, query: ListQuery) -> Result<Vec<Listed>, LedgerError> {
+        self.inner.list(query).await
+    }
+
+    async fn events_of(&self, id: &RefundId, after_revision: u64, limit: u32) -> Result<Vec<EventRecord>, LedgerError> {
+        self.inner.events_of(id, after_revision, limit).await
+    }
+
+    async fn events_after(&self, sequence: u64, limit: u32) -> Result<Vec<EventRecord>, LedgerError> {
+        self.inner.events_after(sequence, limit).await
+    }
+
+    async fn due(&self, account: &AccountName, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
+        self.inner.due(account, now, limit).await
+    }
+
+    async fn next_due(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
+        self.inner.next_due(account).await
+    }
+
+    fn committed(&self) -> watch::Receiver<u64> {
+        self.inner.committed()
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        self.inner.health()
+    }
+}
