@@ -73,7 +73,7 @@ where
                 Ok(answer) => answer,
                 Err(_) => {
                     error!(request_id, "a handler panicked; its caller was told INTERNAL");
-                    Ok(status::internal(&request_id).into_http())
+                    Ok(status::panicked(&request_id).into_http())
                 }
             };
             drop(permit);
@@ -84,5 +84,55 @@ where
             answer
         };
         Box::pin(work.instrument(span))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::{Code, Status};
+    use tonic_types::StatusExt;
+
+    #[derive(Clone)]
+    struct Panics;
+
+    impl Service<Request<Body>> for Panics {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+        fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _request: Request<Body>) -> Self::Future {
+            Box::pin(async { panic!("a handler's bug") })
+        }
+    }
+
+    async fn answer_of(service: &mut Guarded<Panics>) -> Status {
+        let answer = service.call(Request::new(Body::empty())).await.unwrap_or_else(|never| match never {});
+        Status::from_header_map(answer.headers()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_and_promises_nothing() {
+        let mut service = Guard::new(1).layer(Panics);
+        for _ in 0..2 {
+            let answer = answer_of(&mut service).await;
+            assert_eq!(answer.code(), Code::Internal);
+            let details = answer.get_error_details();
+            assert!(details.request_info().is_some());
+            assert!(details.error_info().is_none(), "the handler may have recorded a refund before");
+        }
+    }
+
+    #[tokio::test]
+    async fn one_call_too_many_is_told_to_come_back() {
+        let answer = answer_of(&mut Guard::new(0).layer(Panics)).await;
+        assert_eq!(answer.code(), Code::Unavailable);
+        let details = answer.get_error_details();
+        assert_eq!(details.error_info().map(|info| info.reason.as_str()), Some("OVERLOADED"));
+        assert!(details.retry_info().is_some());
     }
 }

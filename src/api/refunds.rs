@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::{Stream, stream};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::api::convert::Faults;
 use crate::api::deadline::Deadline;
@@ -108,10 +108,15 @@ impl RefundService for RefundsApi {
         &self,
         request: Request<proto::CancelRefundRequest>,
     ) -> Result<Response<proto::CancelRefundResponse>, Status> {
+        let deadline = Deadline::of(request.metadata());
         let request = request.into_inner();
         let id = convert::refund_name(&request.name)?;
         let etag = Some(request.etag.as_str()).filter(|etag| !etag.is_empty());
-        let refund = self.engine.cancel(&id, etag, CALLER).await.map_err(status::of_engine)?;
+        let refund = match tokio::time::timeout_at(deadline.instant(), self.engine.cancel(&id, etag, CALLER)).await {
+            Ok(cancelled) => cancelled.map_err(status::of_engine)?,
+            // The withdrawal goes on without its caller.
+            Err(_) => return Err(status::not_known(Code::DeadlineExceeded, "the deadline passed")),
+        };
         Ok(Response::new(proto::CancelRefundResponse { refund: Some(self.shown(&refund)) }))
     }
 

@@ -1,8 +1,8 @@
 //! The only place where an error becomes a `tonic::Status`.
 //!
-//! Every status carries an `ErrorInfo` in the domain `recoup.v1`, whose reason is an [`ErrorReason`] without its prefix. On `RefundService` that
-//! means: nothing was recorded and nothing was sent. A provider's status never gets here unmapped: refusals are a refund's state, not a
-//! call's failure.
+//! A status carries an `ErrorInfo` in the domain `recoup.v1`, whose reason is an [`ErrorReason`] without its prefix. On `RefundService` that
+//! means: nothing was recorded and nothing was sent. The few that cannot say so carry none ([`not_known`]). A provider's status never gets
+//! here unmapped: refusals are a refund's state, not a call's failure.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -62,6 +62,13 @@ pub(super) fn draining() -> Status {
     retryable(Code::Unavailable, ErrorReason::Draining, "the gateway is shutting down", LATER)
 }
 
+/// The call broke off, and what it came to is not known: like a lost connection, so without an `ErrorInfo`, which would say that
+/// nothing was recorded. The same call again finds out.
+pub(super) fn not_known(code: Code, what: &str) -> Status {
+    let message = format!("{what}; whether anything was recorded is not known: the same call again finds out");
+    Status::with_error_details(code, shortened(&message), ErrorDetails::with_retry_info(Some(LATER)))
+}
+
 /// A call that this version does not offer.
 pub(super) fn not_offered(message: &str) -> Status {
     status(Code::Unimplemented, ErrorReason::NotOffered, message, [], |_| {})
@@ -78,6 +85,15 @@ pub(super) fn internal(request_id: &str) -> Status {
             details.set_request_info(request_id, "");
         },
     )
+}
+
+/// A handler that broke off, perhaps after it had recorded something: without an `ErrorInfo`, as [`not_known`].
+pub(super) fn panicked(request_id: &str) -> Status {
+    let mut details = ErrorDetails::with_request_info(request_id, "");
+    details.set_retry_info(Some(LATER));
+    let message =
+        "a bug in the gateway; its log has more under the request id; the same call again finds out what was recorded";
+    Status::with_error_details(Code::Internal, message, details)
 }
 
 /// The engine's no.
@@ -103,7 +119,7 @@ pub(super) fn of_engine(error: EngineError) -> Status {
             invalid(vec![FieldFault::new("after_sequence", format!("must be at most {last}, the ledger's last event"))])
         }
         EngineError::Ledger(error) => of_ledger(error),
-        EngineError::Panicked => internal("engine"),
+        EngineError::Panicked => panicked("engine"),
     }
 }
 
@@ -174,6 +190,7 @@ fn of_ledger(error: LedgerError) -> Status {
         LedgerError::MoveRefused(_) => precondition(ErrorReason::NotCancellable, &message, []),
         LedgerError::Abandoned => deadline(),
         LedgerError::Overloaded => overloaded(&message),
+        LedgerError::CommitFailed(_) => not_known(Code::Unavailable, &message),
         LedgerError::Unavailable(_) => retryable(Code::Unavailable, ErrorReason::LedgerUnavailable, &message, LATER),
         LedgerError::Corrupt { .. } => status(Code::DataLoss, ErrorReason::LedgerCorrupt, &message, [], |_| {}),
     }
@@ -258,6 +275,13 @@ mod tests {
         assert!(answer.details().len() <= LARGEST_DETAILS_BYTES, "{} bytes", answer.details().len());
         let told = tonic_types::pb::Status::decode(answer.details()).unwrap();
         assert!(told.details.len() == 2);
+    }
+
+    #[test]
+    fn only_what_is_certain_says_that_nothing_was_recorded() {
+        let says_so = |error| of_ledger(error).get_error_details().error_info().is_some();
+        assert!(says_so(LedgerError::Unavailable("no such file".to_owned())));
+        assert!(!says_so(LedgerError::CommitFailed("disk I/O error".to_owned())));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //!
 //! What must hold whatever the process does:
 //! - [`Ledger::create`] and [`Ledger::record`] have synced the disk when they return `Ok`; before that, nobody is told anything.
-//! - An error of theirs other than [`LedgerError::Unavailable`] means that nothing of the call is on disk.
+//! - An error of theirs other than [`LedgerError::CommitFailed`] means that nothing of the call is on disk.
 //! - After the first failed write or sync nothing is written any more until the process has been started again ([`Ledger::health`]):
 //!   what a failed `fsync` left behind is not knowable from inside.
 
@@ -31,7 +31,8 @@ pub trait Ledger: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`LedgerError::RefundIdReused`], [`LedgerError::TargetHasRefund`], [`LedgerError::SimilarRefund`],
-    /// [`LedgerError::Abandoned`], [`LedgerError::Overloaded`], [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
+    /// [`LedgerError::Abandoned`], [`LedgerError::Overloaded`], [`LedgerError::Unavailable`], [`LedgerError::CommitFailed`],
+    /// [`LedgerError::Corrupt`]
     async fn create(&self, create: Create) -> Result<Created, LedgerError>;
 
     /// What [`Ledger::create`] would answer now. Records nothing.
@@ -44,13 +45,13 @@ pub trait Ledger: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`LedgerError::NotFound`], [`LedgerError::StaleRevision`], [`LedgerError::MoveRefused`], [`LedgerError::Overloaded`],
-    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
+    /// [`LedgerError::Unavailable`], [`LedgerError::CommitFailed`], [`LedgerError::Corrupt`]
     async fn record(&self, record: Record) -> Result<Refund, LedgerError>;
 
     /// Start-up: every refund that was [`State::Dispatching`] when the last process ended becomes [`State::InDoubt`]. How many there were.
     ///
     /// # Errors
-    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
+    /// [`LedgerError::Unavailable`], [`LedgerError::CommitFailed`], [`LedgerError::Corrupt`]
     async fn interrupt_running(&self, now: Timestamp) -> Result<usize, LedgerError>;
 
     /// One refund.
@@ -241,9 +242,12 @@ pub enum LedgerError {
     /// The writer's queue is full, or another program holds the file for now. Nothing was recorded; the same call may succeed soon.
     #[error("the ledger's queue is full")]
     Overloaded,
-    /// Writing or reading failed. Whether a write is on disk is not known before the next start.
+    /// Reading failed, or writing before its commit. Nothing was recorded.
     #[error("the ledger cannot be used: {0}")]
     Unavailable(String),
+    /// The commit itself failed. Whether the write is on disk is not known before the next start.
+    #[error("the ledger failed in the middle of a commit: {0}")]
+    CommitFailed(String),
     /// A row that this program did not write so.
     #[error("the ledger is corrupt: table {table}, column {column}, row {row}: {problem}")]
     Corrupt {

@@ -165,7 +165,7 @@ impl SqliteLedger {
             mpsc::error::TrySendError::Full(_) => LedgerError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => closed(),
         })?;
-        answer.await.unwrap_or_else(|_| Err(closed()))
+        answer.await.unwrap_or_else(|_| Err(writer_died()))
     }
 
     async fn read<T: Send + 'static>(
@@ -208,7 +208,7 @@ impl Ledger for SqliteLedger {
             let (reply, answer) = oneshot::channel();
             let job = Job::Interrupt(now, INTERRUPTED_AT_ONCE, reply);
             self.jobs()?.send(job).await.map_err(|_| closed())?;
-            match answer.await.unwrap_or_else(|_| Err(closed())) {
+            match answer.await.unwrap_or_else(|_| Err(writer_died())) {
                 Ok(0) => return Ok(total),
                 Ok(interrupted) => total = total.saturating_add(interrupted),
                 Err(LedgerError::Overloaded) => {
@@ -303,6 +303,11 @@ impl Drop for Lease {
             self.readers.idle().push(connection);
         }
     }
+}
+
+/// It never ends with a request in hand, except by a panic, which may have come after the commit.
+fn writer_died() -> LedgerError {
+    LedgerError::CommitFailed("the writer has died".to_owned())
 }
 
 fn closed() -> LedgerError {

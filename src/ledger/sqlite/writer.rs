@@ -128,8 +128,12 @@ impl Writer {
                 }
             });
         }
-        self.execute("COMMIT")?;
-        Ok(tail)
+        match self.execute("COMMIT") {
+            Ok(()) => Ok(tail),
+            Err(LedgerError::Overloaded) => Err(LedgerError::Overloaded),
+            // The log may hold it whole, and the next start would find it there.
+            Err(error) => Err(LedgerError::CommitFailed(error.to_string())),
+        }
     }
 
     /// One job in its own savepoint. `Err`: the whole transaction is lost, and this caller has been told.

@@ -101,6 +101,23 @@ async fn a_full_disk_ends_all_writing_and_loses_nothing_acknowledged() {
 }
 
 #[tokio::test]
+async fn a_commit_that_failed_is_told_apart_from_a_write_that_never_was() {
+    let bench = Bench::new();
+    bench
+        .raw()
+        .execute_batch(
+            "CREATE TABLE late (ordinal INTEGER REFERENCES refunds (ordinal) DEFERRABLE INITIALLY DEFERRED);
+             CREATE TRIGGER commits_fail AFTER INSERT ON refunds BEGIN INSERT INTO late VALUES (-1); END;",
+        )
+        .unwrap();
+    let answer = bench.ledger.create(create(sectigo("a", "100"))).await;
+    assert!(matches!(answer, Err(LedgerError::CommitFailed(_))), "{answer:?}");
+    assert!(matches!(&*bench.ledger.health().borrow(), Health::Failed(_)));
+    let answer = bench.ledger.create(create(sectigo("b", "200"))).await;
+    assert!(matches!(answer, Err(LedgerError::Unavailable(_))), "{answer:?}");
+}
+
+#[tokio::test]
 async fn a_file_overwritten_with_rubbish_is_corrupt_and_not_merely_unavailable() {
     let bench = Bench::new();
     let refund = bench.new_refund(sectigo("a", "100")).await;
