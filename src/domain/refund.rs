@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{AccountName, Provider, RefundId};
 use crate::domain::money::Money;
-use crate::domain::outcome::{Acceptance, Confirmation, DoubtReason, ItemResult, ItemState, ProviderError};
+use crate::domain::outcome::{
+    Acceptance, Confirmation, DoubtReason, ErrorCategory, ItemResult, ItemState, ProviderError,
+};
 use crate::domain::state::{self, MoveRefused, State};
 use crate::domain::target::Target;
 
@@ -238,6 +240,8 @@ impl Refund {
             Event::Refused { error, items } => {
                 next.provider_error = Some(error.clone());
                 next.settle(&None, &None, None, items);
+                // The word of a state that is over says nothing of this one; a review's "no" is itself the provider's word for it.
+                next.provider_status = (error.category == ErrorCategory::RejectedOnReview).then(|| error.code.clone());
             }
             Event::Doubted { reason, evidence, error } => {
                 next.unanswered_attempts = self.unanswered_attempts.saturating_add(1);

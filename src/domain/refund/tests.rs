@@ -5,7 +5,6 @@ use rstest::rstest;
 
 use super::*;
 use crate::domain::money::Currency;
-use crate::domain::outcome::ErrorCategory;
 use crate::domain::target::{NamecomTarget, SectigoTarget};
 
 fn refund() -> Refund {
@@ -144,4 +143,21 @@ proptest! {
             refund = next;
         }
     }
+}
+
+/// `provider_status` is the provider's word for the present state: one for a state that is over would be untrue.
+#[rstest]
+#[case(ErrorCategory::RejectedOnReview, "Rejected", Some("Rejected"))]
+#[case(ErrorCategory::Other, "-18", None)]
+fn a_refusal_leaves_no_earlier_word_standing(
+    #[case] category: ErrorCategory,
+    #[case] code: &str,
+    #[case] status: Option<&str>,
+) {
+    let now = Timestamp::from_seconds(1_001);
+    let taken = Event::Accepted(Acceptance { status: Some("Submitted".to_owned()), ..Acceptance::default() });
+    let submitted = refund().apply(&Event::Dispatched, now).unwrap().apply(&taken, now).unwrap();
+    let error = ProviderError { category, code: code.to_owned(), ..error(200) };
+    let failed = submitted.apply(&Event::Refused { error, items: Vec::new() }, now).unwrap();
+    assert_eq!(failed.provider_status.as_deref(), status);
 }

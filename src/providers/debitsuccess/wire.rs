@@ -152,6 +152,7 @@ pub(crate) fn read_status(answer: &Answer, refund: &Refund, target: &Debitsucces
 struct Reply {
     status: Status,
     notes: Vec<Note>,
+    /// As it came, for it is compared and never shown: masked, an identifier that holds the password would be another one.
     identifier: Option<String>,
     number: Option<String>,
     refund_status: Option<String>,
@@ -245,7 +246,7 @@ impl Reply {
             Ok(Reply {
                 status: Status::Unknown,
                 notes: Vec::new(),
-                identifier: text("ExternalRefundIdentifier")?,
+                identifier: result.value("ExternalRefundIdentifier")?.map(str::to_owned),
                 number: text("RefundRequestNumber")?,
                 refund_status: text("RefundStatus")?,
                 refund_amount: text("RefundAmount")?,
@@ -287,7 +288,9 @@ impl Reply {
             return Doubt::new(DoubtReason::ProviderSaysUnknown, format!("it failed{}", self.said())).into();
         }
         let login = self.errors().find(|note| matches!(note.meaning(), Meaning::CredentialsRefused));
-        let decisive = login.unwrap_or(first);
+        // That there is a refund under our identifier weighs more than what else is wrong with this request.
+        let in_use = |note: &&Note| matches!(note.meaning(), Meaning::Refused(ErrorCategory::IdentifierInUse));
+        let decisive = login.or(self.errors().find(in_use)).unwrap_or(first);
         let texts: Vec<&str> = self.errors().map(|note| note.text.as_str()).collect();
         let error = |category| ProviderError {
             code: decisive.code.clone(),

@@ -92,6 +92,7 @@ fn reply(status: &str, said: &[&str], identifier: &str) -> String {
 #[case::several("Failed", &["Error 07 Multiple accounts found with this criteria"], "r-1", "refused 07 target_ambiguous")]
 #[case::too_much("Failed", &["Error 13040 Refund amount exceeds amount that has been paid"], "r-1", "refused 13040 amount_too_large")]
 #[case::in_use("Failed", &["Error 14143 ExternalRefundIdentifier already exists"], "r-1", "refused 14143 identifier_in_use")]
+#[case::in_use_among_others("Failed", &["Error 13040 Refund amount exceeds", "Error 14143 already exists"], "r-1", "refused 14143 identifier_in_use")]
 #[case::not_active("Failed", &["Error 10 Account is not active"], "r-1", "refused 10 not_eligible")]
 #[case::credentials("Failed", &["Error 02 Invalid user credentials"], "", "not_sent 02 credentials_refused")]
 #[case::credentials_among_others("Failed", &["Error 12017 Missing", "Error 02 Invalid"], "", "not_sent 02 credentials_refused")]
@@ -299,4 +300,12 @@ proptest! {
         let word = outcome_word(&read(200, &whole.as_bytes()[..cut]));
         prop_assert!(word.starts_with("unknown"), "{word}");
     }
+}
+
+#[test]
+fn a_password_that_the_identifier_holds_makes_no_other_identifier_of_it() {
+    let body = reply("Succeed", &["Info 00 Success"], "r-1");
+    let mask = Mask::new("demo", &SecretString::from("r-1"));
+    let outcome = read_refund(&answer(200, &[], body.as_bytes()), &RefundId::parse("r-1").unwrap(), &mask);
+    assert_eq!(outcome_word(&outcome), "accepted Submitted #1001");
 }
