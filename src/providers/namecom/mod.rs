@@ -99,7 +99,7 @@ impl Provider for Namecom {
             };
         };
         let exchange = self.get_order(target.order_id()).await;
-        exchange.into_lookup(|answer| order::read_order(answer, target, &self.mask))
+        exchange.into_lookup(|answer| order::read_order(answer, target, &refund.items, &self.mask))
     }
 }
 

@@ -16,8 +16,8 @@ use crate::providers::mask::Mask;
 use crate::providers::namecom::wire::dollars_of;
 use crate::providers::object::Object;
 
-/// What an answer to Get Order says of the refund of `target`.
-pub(super) fn read_order(answer: &Answer, target: &NamecomTarget, mask: &Mask) -> Lookup {
+/// What an answer to Get Order says of the refund of `target`, whose items were `told` of before.
+pub(super) fn read_order(answer: &Answer, target: &NamecomTarget, told: &[ItemResult], mask: &Mask) -> Lookup {
     let unavailable = |evidence: String| Lookup::Unavailable { evidence };
     if answer.status != 200 {
         return unavailable(format!("HTTP {} and not the order", answer.status));
@@ -37,6 +37,14 @@ pub(super) fn read_order(answer: &Answer, target: &NamecomTarget, mask: &Mask) -
             (None, _) => "not listed",
             (Some(_), Some(_)) => return unavailable(format!("the order lists item {id} twice")),
         };
+        // The order never tells of a refusal: an item that was refused stays as it was bought.
+        let refused =
+            |row: &&ItemResult| row.requested && row.state == ItemState::Failed && row.item_id == id.to_string();
+        if let Some(refused) = told.iter().find(refused).filter(|_| word != "refunded") {
+            seen.push(format!("item {id} refused: {}", refused.message));
+            items.push(refused.clone());
+            continue;
+        }
         seen.push(format!("item {id} {word}"));
         // `failed` is said of the purchase: it did not come about, so nothing was paid for the item and nothing can be given back.
         // Alone that is no proof that a refund was refused; beside refunded items it says which of them the refund did not reach.
@@ -136,7 +144,7 @@ mod tests {
     fn look(status: u16, body: &[u8]) -> String {
         let target = NamecomTarget::new(7, &[1, 2]).unwrap();
         let mask = Mask::new("demo", &SecretString::from("c4nary-secret"));
-        match read_order(&answer(status, &[], body), &target, &mask) {
+        match read_order(&answer(status, &[], body), &target, &[], &mask) {
             Lookup::Found(outcome) => outcome_word(&outcome),
             Lookup::NotFound { proof, evidence } => {
                 assert!(!proof, "an order's state proves no absence");
@@ -196,12 +204,37 @@ mod tests {
         assert_eq!(look(status, body.as_bytes()), expected);
     }
 
+    /// SUBMITTED would last for ever: an item that was refused stays `success` in its order.
+    #[test]
+    fn an_item_that_the_answer_refused_is_not_waited_for() {
+        let target = NamecomTarget::new(7, &[1, 2]).unwrap();
+        let mask = Mask::new("demo", &SecretString::from("x"));
+        let told = [
+            row(1, ItemState::Submitted, true),
+            ItemResult { message: "Not eligible.".to_owned(), ..row(2, ItemState::Failed, true) },
+        ];
+        let look = |items: &[&str], told: &[ItemResult]| {
+            read_order(&answer(200, &[], order(PAID, items).as_bytes()), &target, told, &mask)
+        };
+        let Lookup::Found(outcome) = look(&["1 refunded registration", "2 success registration"], &told) else {
+            panic!("not found")
+        };
+        assert_eq!(outcome_word(&outcome), "refunded 15.98 USD (partly)");
+        let Outcome::Refunded(yes) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(yes.items.get(1), told.get(1), "with the words that refused it");
+
+        let not_yet = look(&["1 success registration", "2 success registration"], &told);
+        assert!(matches!(not_yet, Lookup::NotFound { .. }), "{not_yet:?}");
+        let both = look(&["1 refunded registration", "2 refunded registration"], &told);
+        assert!(matches!(&both, Lookup::Found(Outcome::Refunded(yes)) if !yes.is_partial()), "{both:?}");
+    }
+
     #[test]
     fn items_refunded_along_are_listed_as_not_asked_for() {
         let body = order(PAID, &["3 refunded whois_privacy", "1 refunded registration"]);
         let target = NamecomTarget::new(7, &[1]).unwrap();
         let mask = Mask::new("demo", &SecretString::from("x"));
-        let lookup = read_order(&answer(200, &[], body.as_bytes()), &target, &mask);
+        let lookup = read_order(&answer(200, &[], body.as_bytes()), &target, &[], &mask);
         let Lookup::Found(Outcome::Refunded(yes)) = lookup else { panic!("{lookup:?}") };
         let items: Vec<(&str, bool)> = yes.items.iter().map(|item| (item.item_id.as_str(), item.requested)).collect();
         assert_eq!(items, [("1", true), ("3", false)]);
