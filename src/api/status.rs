@@ -114,7 +114,7 @@ pub(super) fn of_engine(error: EngineError) -> Status {
         }
         EngineError::Deadline => deadline(),
         EngineError::Draining => draining(),
-        EngineError::TooManyFeeds => overloaded(&message),
+        EngineError::TooManyErrands | EngineError::TooManyFeeds => overloaded(&message),
         EngineError::BeyondLastEvent { last } => {
             invalid(vec![FieldFault::new("after_sequence", format!("must be at most {last}, the ledger's last event"))])
         }

@@ -127,6 +127,9 @@ pub enum EngineError {
     /// The gateway is shutting down. Nothing was recorded.
     #[error("the gateway is shutting down")]
     Draining,
+    /// Too much is under way for callers that may have left. Nothing was recorded.
+    #[error("too many refunds are being withdrawn or looked up")]
+    TooManyErrands,
     /// Too many readers of the event feed.
     #[error("too many event streams are open")]
     TooManyFeeds,
@@ -152,6 +155,7 @@ pub(crate) struct Shared {
     lanes: BTreeMap<AccountName, Arc<Lane>>,
     waiters: Waiters,
     feeds: Arc<Semaphore>,
+    errands: Arc<Semaphore>,
     tasks: TaskTracker,
     draining: CancellationToken,
 }
@@ -171,6 +175,8 @@ struct Lane {
 }
 
 const GATEWAY: &str = "gateway";
+/// Withdrawals and looks under way at once: their callers may have left, so the port's bound on calls does not hold them.
+const ERRANDS: usize = 1_024;
 
 impl Engine {
     /// Takes up where the last process ended: what was on its way is in doubt, what waited is sent.
@@ -197,6 +203,7 @@ impl Engine {
             accounts,
             clock,
             feeds: Arc::new(Semaphore::new(settings.max_feeds)),
+            errands: Arc::new(Semaphore::new(ERRANDS)),
             settings,
             lanes,
             waiters: Waiters::default(),
@@ -289,8 +296,7 @@ impl Engine {
     pub async fn cancel(&self, id: &RefundId, etag: Option<&str>, actor: &str) -> Result<Refund, EngineError> {
         let (shared, id, etag, actor) = (self.0.clone(), id.clone(), etag.map(str::to_owned), actor.to_owned());
         // A task of its own: those who wait for the refund are told, though the caller may have gone.
-        let withdraw = async move { shared.withdraw(&id, etag.as_deref(), &actor).await };
-        self.spawn(withdraw).await.map_err(|_| EngineError::Panicked)?
+        self.run_errand(async move { shared.withdraw(&id, etag.as_deref(), &actor).await }).await
     }
 
     /// Asks the provider now what became of a refund, and records what it shows.
@@ -312,7 +318,7 @@ impl Engine {
             };
             step::look(&shared, &lane, refund, &actor).await
         };
-        self.spawn(look).await.map_err(|_| EngineError::Panicked)?
+        self.run_errand(look).await
     }
 
     /// The history of one refund after `revision`, oldest first.
@@ -363,6 +369,19 @@ impl Engine {
                 "work is still on its way at the end of the drain; the next start shows its doubt"
             );
         }
+    }
+
+    /// Runs what a caller asked for to its end, though the caller may leave.
+    async fn run_errand(
+        &self,
+        errand: impl Future<Output = Result<Refund, EngineError>> + Send + 'static,
+    ) -> Result<Refund, EngineError> {
+        let place = self.0.errands.clone().try_acquire_owned().map_err(|_| EngineError::TooManyErrands)?;
+        let work = async move {
+            let _place = place;
+            errand.await
+        };
+        self.spawn(work).await.map_err(|_| EngineError::Panicked)?
     }
 
     /// Runs work that must go on whoever stops listening, and that the drain waits for.

@@ -198,6 +198,21 @@ async fn a_look_that_found_the_refund_is_not_lost_to_one_that_found_nothing() {
 }
 
 #[tokio::test]
+async fn callers_that_leave_pile_nothing_up() {
+    let bench = Bench::new();
+    let refund = bench.refund(sectigo("r"), &doubted()).await;
+    let engine = bench.engine().await;
+    let answers: Vec<_> = (0..ERRANDS).map(|_| bench.next_look()).collect();
+    for _ in 0..ERRANDS {
+        let mut look = Box::pin(engine.reconcile(refund.id(), "caller"));
+        assert!(futures_util::poll!(&mut look).is_pending());
+    }
+    assert_eq!(engine.reconcile(refund.id(), "caller").await, Err(EngineError::TooManyErrands));
+    assert_eq!(engine.cancel(refund.id(), None, "caller").await, Err(EngineError::TooManyErrands));
+    drop(answers);
+}
+
+#[tokio::test]
 async fn a_refund_that_the_configuration_allows_no_more_is_still_known() {
     let bench = Bench::new();
     let fields = DebitsuccessFields {
