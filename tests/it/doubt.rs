@@ -97,6 +97,34 @@ async fn an_answer_that_says_nothing_certain_is_doubt(
 
 #[tokio::test]
 async fn no_answer_in_time_is_doubt() {
+    let dir = tempfile::tempdir().unwrap();
+    let simulators = simulators_in(dir.path()).await;
+    let effect = FaultEffect::Delay { milliseconds: 60_000 };
+    let rule = simulators::faults::Rule {
+        provider: Provider::Namecom,
+        operation: Some("ProcessRefund".to_owned()),
+        target: None,
+        attempt: None,
+        point: Point::AfterEffect,
+        effect,
+        repeat: Repeat::Once,
+    };
+    simulators.arm(rule).unwrap();
+    let impatient = "username = \"demo-test\"\nconnect_timeout_ms = 400\ntotal_timeout_ms = 500";
+    let configuration = configuration(&simulators, dir.path(), "").replace("username = \"demo-test\"", impatient);
+    let app = App::start(settings_of(&configuration, dir.path())).await.unwrap();
+    let mut refunds = RefundServiceClient::new(channel(app.addr()).await);
+    let request = namecom("late", 200_001, &[3_200_001]);
+    let refund = refunds.create_refund(request).await.unwrap().into_inner().refund.unwrap();
+    assert_eq!((refund.state(), refund.doubt.unwrap().reason()), (State::InDoubt, Reason::Timeout));
+    let request = proto::ReconcileRefundRequest { name: refund.name };
+    let settled = refunds.reconcile_refund(request).await.unwrap().into_inner().refund.unwrap();
+    assert_eq!((settled.state(), settled.attempt_count), (State::Succeeded, 1));
+    assert_eq!(support::effects(&simulators, "3200001"), 1);
+}
+
+#[tokio::test]
+async fn what_is_on_the_wire_is_shown_as_that_and_not_looked_up() {
     let stack = Stack::start().await;
     stack.arm(Provider::Namecom, Point::AfterEffect, FaultEffect::Delay { milliseconds: 60_000 }, Repeat::Once);
     let impatient = proto::CreateRefundRequest {

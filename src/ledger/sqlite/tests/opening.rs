@@ -34,6 +34,7 @@ fn every_commit_is_synced() {
     let opened = door::open(&path, &settings).unwrap();
     let pragma = |name| opened.writer.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!(pragma("synchronous"), 2);
+    assert_eq!((pragma("fullfsync"), pragma("checkpoint_fullfsync")), (1, 1));
     assert_eq!(pragma("foreign_keys"), 1);
     assert_eq!(pragma("application_id"), APPLICATION_ID);
     assert_eq!(pragma("user_version"), 1);
