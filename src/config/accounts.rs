@@ -146,8 +146,9 @@ impl AccountReader<'_, '_> {
         let total_key = self.key("total_timeout_ms");
         self.read.millis(&self.key("connect_timeout_ms"), 10..=60_000, &mut connect);
         self.read.millis(&total_key, 10..=600_000, &mut total);
-        if total < connect {
-            self.read.fault(&total_key, "must not be below `connect_timeout_ms`");
+        // With both over at once, nothing could prove that no byte had left.
+        if total <= connect {
+            self.read.fault(&total_key, "must be above `connect_timeout_ms`");
         }
         (connect, total)
     }

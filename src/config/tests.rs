@@ -149,6 +149,7 @@ fn every_fault_has_its_key(#[case] line: &str, #[case] expected: &str) {
 #[case(SECTIGO, "connect_timeout_ms = 9", "connect_timeout_ms")]
 #[case(SECTIGO, "total_timeout_ms = 600001", "total_timeout_ms")]
 #[case(SECTIGO, "total_timeout_ms = 4999", "total_timeout_ms")]
+#[case(SECTIGO, "total_timeout_ms = 5000", "total_timeout_ms")]
 #[case(SECTIGO, "reuse_connections = true", "reuse_connections")]
 #[case(NAMECOM, "reuse_connections = 'true'", "reuse_connections")]
 #[case(SECTIGO, "max_in_flight = 0", "max_in_flight")]
