@@ -14,7 +14,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::{v1, v1alpha};
 
-use crate::support::{LIMIT, Stack, channel, sectigo};
+use crate::support::{LIMIT, Stack, channel, namecom, sectigo};
 
 #[tokio::test]
 async fn health_is_told_watched_and_ends_with_the_process() {
@@ -116,4 +116,38 @@ async fn a_shutdown_finishes_what_is_on_the_wire_and_takes_nothing_new() {
     let after = stack.refunds.clone().get_refund(request).await.unwrap().into_inner().refund.unwrap();
     assert_eq!(after, answered);
     assert_eq!(stack.effects("1000001"), 1);
+}
+
+/// What was on the wire is finished, what waited is sent by the next process, and nothing is doubted for the sake of a restart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shutdown_amid_many_refunds_leaves_no_doubt() {
+    let mut stack = Stack::start().await;
+    let at_once = |request| proto::CreateRefundRequest { wait: Some(prost_types::Duration::default()), ..request };
+    stack.arm(Provider::Sectigo, Point::AfterEffect, FaultEffect::Delay { milliseconds: 20 }, Repeat::Standing);
+    for round in 0..3 {
+        let requests = (0..60).map(|number| {
+            let number = 1 + round * 60 + number;
+            match number % 2 {
+                0 => sectigo(&format!("s-{number}"), &format!("{}", 1_000_000 + number)),
+                _ => namecom(&format!("n-{number}"), 200_000 + number, &[3_200_000 + number]),
+            }
+        });
+        let calls = requests.map(|request| stack.create(at_once(request)));
+        for answer in futures_util::future::join_all(calls).await {
+            answer.unwrap();
+        }
+        stack = tokio::time::timeout(LIMIT, stack.restart()).await.unwrap();
+        let filter = proto::RefundFilter { states: vec![State::InDoubt.into()], ..Default::default() };
+        let request = proto::ListRefundsRequest { filter: Some(filter), ..Default::default() };
+        let doubted = stack.refunds.clone().list_refunds(request).await.unwrap().into_inner().refunds;
+        assert_eq!(doubted, [], "round {round}");
+    }
+    for number in 1..=180 {
+        let (id, target) = match number % 2 {
+            0 => (format!("s-{number}"), format!("{}", 1_000_000 + number)),
+            _ => (format!("n-{number}"), format!("{}", 3_200_000 + number)),
+        };
+        let refund = stack.until(&id, |refund| refund.complete_time.is_some()).await;
+        assert_eq!((refund.state(), stack.effects(&target)), (State::Succeeded, 1), "{id}");
+    }
 }
