@@ -1,4 +1,4 @@
-//! Around every call: a bound on calls at once, a span, and a panic turned into an answer.
+//! Around every call: a bound on calls at once, a span, and an answer in our words where the transport or a panic gave one.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use futures_util::FutureExt;
 use http::{Request, Response};
 use tokio::sync::Semaphore;
+use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 use tracing::{Instrument, debug, error, info_span};
@@ -66,6 +67,7 @@ where
         };
         let request_id = format!("{:08x}", self.guard.numbers.fetch_add(1, Ordering::Relaxed));
         let span = info_span!("call", method = request.uri().path(), request_id);
+        let call = request.uri().path().to_owned();
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
         let work = async move {
@@ -77,6 +79,7 @@ where
                 }
             };
             drop(permit);
+            let answer = answer.map(|response| in_our_words(response, &call));
             if let Ok(response) = &answer {
                 let code = response.headers().get("grpc-status").and_then(|value| value.to_str().ok()).unwrap_or("0");
                 debug!(code, "call answered");
@@ -87,10 +90,18 @@ where
     }
 }
 
+fn in_our_words(response: Response<Body>, call: &str) -> Response<Body> {
+    let refusal = Status::from_header_map(response.headers());
+    match refusal.and_then(|refusal| status::of_transport(&refusal, call)) {
+        Some(status) => status.into_http(),
+        None => response,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tonic::{Code, Status};
+    use tonic::Code;
     use tonic_types::StatusExt;
 
     #[derive(Clone)]

@@ -75,8 +75,8 @@ impl RefundService for RefundsApi {
         let mut faults = Faults::default();
         let limit = convert::page_size(request.page_size, &mut faults);
         let query = convert::filter(request.filter, &mut faults);
+        let before_ordinal = position_in(&question, &request.page_token, &mut faults);
         faults.check()?;
-        let before_ordinal = position_in(&question, &request.page_token)?;
         // One more than asked for tells whether there is a next page.
         let query = ListQuery { before_ordinal, limit: limit + 1, ..query };
         let listed = deadline.bound(async { self.engine.list(query).await.map_err(status::of_engine) }).await?;
@@ -151,9 +151,9 @@ impl RefundService for RefundsApi {
         let mut faults = Faults::default();
         let limit = convert::page_size(request.page_size, &mut faults);
         let id = faults.take("name", crate::domain::ids::RefundId::parse_resource(&request.name));
-        let id = faults.finish(id)?;
         let question = request.name.as_bytes();
-        let after = position_in(question, &request.page_token)?.unwrap_or(0);
+        let after = position_in(question, &request.page_token, &mut faults).unwrap_or(0);
+        let id = faults.finish(id)?;
         let read = async { self.engine.events_of(&id, after, limit + 1).await.map_err(status::of_engine) };
         let events = deadline.bound(read).await?;
         let (events, next_page_token) =
@@ -195,11 +195,13 @@ impl RefundsApi {
     }
 }
 
-fn position_in(question: &[u8], token: &str) -> Result<Option<u64>, Status> {
-    if token.is_empty() {
-        return Ok(None);
+/// Where the page before ended; none for the first page, and for a token that is a fault.
+fn position_in(question: &[u8], token: &str, faults: &mut Faults) -> Option<u64> {
+    let position = pages::position(question, token);
+    if position.is_none() && !token.is_empty() {
+        faults.add(status::PAGE_TOKEN, "must be the next_page_token of the same call with the same filter, or empty");
     }
-    pages::position(question, token).map(Some).ok_or_else(status::invalid_page_token)
+    position
 }
 
 /// At most `limit` entries and [`PAGE_BYTES`], and the token of the next page where entries are left.

@@ -26,19 +26,39 @@ const SOON: Duration = Duration::from_millis(250);
 /// A restart takes about so long.
 const LATER: Duration = Duration::from_secs(5);
 
+/// The field of every call that shows pages; alone at fault, it has a reason of its own, so that a caller can begin anew.
+pub(super) const PAGE_TOKEN: &str = "page_token";
+
 /// Every field that is wrong, at once.
 pub(super) fn invalid(faults: Vec<FieldFault>) -> Status {
-    with_violations(ErrorReason::InvalidRequest, "the request is wrong", faults)
+    match faults.as_slice() {
+        [only] if only.field == PAGE_TOKEN => {
+            with_violations(ErrorReason::InvalidPageToken, "the page token is wrong", faults)
+        }
+        _ => with_violations(ErrorReason::InvalidRequest, "the request is wrong", faults),
+    }
 }
 
-/// A page token that this call did not give out.
-pub(super) fn invalid_page_token() -> Status {
-    let right = "must be the next_page_token of the same call with the same filter, or empty";
-    with_violations(
-        ErrorReason::InvalidPageToken,
-        "the page token is wrong",
-        vec![FieldFault::new("page_token", right)],
-    )
+/// What the transport refused before any handler saw it, said in our words; none where it is not known that no handler did.
+///
+/// Every status of a handler has details, so one without them is the transport's own.
+pub(super) fn of_transport(refusal: &Status, call: &str) -> Option<Status> {
+    if !refusal.details().is_empty() {
+        return None;
+    }
+    match refusal.code() {
+        Code::Unimplemented if refusal.message().is_empty() => Some(not_offered(&format!("there is no call {call}"))),
+        Code::Unimplemented => Some(not_offered(refusal.message())),
+        // Too large, and not the message that it should be.
+        Code::OutOfRange | Code::Internal => {
+            let message = format!("the request cannot be read: {}", refusal.message());
+            Some(status(Code::InvalidArgument, ErrorReason::InvalidRequest, &message, [], |details| {
+                // The empty path is the message itself.
+                details.add_bad_request_violation("", refusal.message());
+            }))
+        }
+        _ => None,
+    }
 }
 
 /// The caller's time is over. Only where nothing was recorded.

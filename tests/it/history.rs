@@ -84,6 +84,7 @@ async fn a_page_token_belongs_to_its_question() {
 #[case(proto::ListRefundsRequest { page_size: -1, ..Default::default() }, &["page_size"])]
 #[case(proto::ListRefundsRequest { filter: Some(proto::RefundFilter { states: vec![0, 99], account: "A".into(), ..Default::default() }), page_size: -5, ..Default::default() },
     &["filter.account", "filter.states[0]", "filter.states[1]", "page_size"])]
+#[case(proto::ListRefundsRequest { page_size: -1, page_token: "nonsense".into(), ..Default::default() }, &["page_size", "page_token"])]
 #[tokio::test]
 async fn wrong_questions_are_explained(#[case] request: proto::ListRefundsRequest, #[case] fields: &[&str]) {
     let stack = Stack::start().await;

@@ -14,7 +14,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::{v1, v1alpha};
 
-use crate::support::{LIMIT, Stack, channel, namecom, sectigo};
+use crate::support::{LIMIT, Stack, channel, namecom, reason, sectigo, wrong_fields};
 
 #[tokio::test]
 async fn health_is_told_watched_and_ends_with_the_process() {
@@ -81,8 +81,29 @@ async fn a_message_beyond_every_bound_is_refused_and_changes_nothing() {
     let mut request = sectigo("huge", "1000001");
     request.labels.insert("blob".to_owned(), "x".repeat(100_000));
     let refusal = stack.create(request).await.unwrap_err();
-    assert_eq!(refusal.code(), Code::OutOfRange);
+    assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::InvalidArgument, "INVALID_REQUEST"));
+    assert_eq!(wrong_fields(&refusal), [""], "the message as a whole");
     assert!(stack.simulators.journal().is_empty());
+}
+
+/// What never reaches a handler is refused in the same form as what does.
+#[tokio::test]
+async fn what_the_transport_refuses_says_that_nothing_was_recorded() {
+    let stack = Stack::start().await;
+    let mut grpc = tonic::client::Grpc::new(channel(stack.app.addr()).await);
+    // Its first field is a list of numbers, and where a text is expected in its place no UTF-8.
+    let no_text = proto::RefundFilter { states: vec![0xff, 0xff], ..Default::default() };
+    for (path, code, expected) in [
+        ("/recoup.v1.RefundService/Nothing", Code::Unimplemented, "NOT_OFFERED"),
+        ("/nobody.Service/Nothing", Code::Unimplemented, "NOT_OFFERED"),
+        ("/recoup.v1.ValidationStatusService/GetValidationStatus", Code::InvalidArgument, "INVALID_REQUEST"),
+    ] {
+        grpc.ready().await.unwrap();
+        let codec = tonic_prost::ProstCodec::<proto::RefundFilter, proto::GetRefundResponse>::default();
+        let path = http::uri::PathAndQuery::from_static(path);
+        let refusal = grpc.unary(tonic::Request::new(no_text.clone()), path, codec).await.unwrap_err();
+        assert_eq!((refusal.code(), reason(&refusal).as_str()), (code, expected));
+    }
 }
 
 #[tokio::test(start_paused = true)]
