@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     match run(Arguments::parse().command) {
         Ok(code) => code,
         Err(error) => {
-            say(&mut std::io::stderr(), &format!("recoup: {error:#}"));
+            say(&mut std::io::stderr(), &format!("recoup: {}", sentence(&error)));
             ExitCode::FAILURE
         }
     }
@@ -110,6 +110,15 @@ async fn shutdown_signal() -> anyhow::Result<()> {
         interrupted = tokio::signal::ctrl_c() => interrupted.context("Ctrl-C cannot be listened for"),
         _ = terminate.recv() => Ok(()),
     }
+}
+
+/// The error and its causes, each of which is told once: many an error tells its cause itself.
+fn sentence(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
+        "" => cause,
+        known if known.contains(&cause) => told,
+        known => format!("{known}: {cause}"),
+    })
 }
 
 /// A reader that has gone away (`recoup check | head`) is no error.

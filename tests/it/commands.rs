@@ -69,6 +69,7 @@ async fn a_taken_port_is_named() {
     std::fs::write(&path, text).unwrap();
     let (text, code) = said(&["serve", "--config", &path]);
     assert!(text.contains(&addr), "{text}");
+    assert_eq!(text.matches("os error").count(), 1, "the cause is told once: {text}");
     assert_eq!(code, Some(1));
 }
 
