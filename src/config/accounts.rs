@@ -9,6 +9,7 @@ use secrecy::SecretString;
 use super::reader::{Reader, read_bounded};
 use crate::domain::ids::{AccountName, Provider};
 use crate::domain::money::Currency;
+use crate::providers::http::authorities_in;
 use crate::providers::{AccountSettings, Login, Url};
 
 /// The keys that only one provider's accounts have; all the others every account has.
@@ -336,8 +337,10 @@ fn endpoint(text: &str) -> Result<Url, String> {
 fn certificates(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     let pem = read_bounded(&path).map_err(|why| format!("the file {why}"))?;
-    let holds_some = pem.contains("-----BEGIN CERTIFICATE-----");
-    holds_some.then_some(path).ok_or_else(|| "the file holds no certificate in PEM form".to_owned())
+    match authorities_in(pem.as_bytes()) {
+        Ok(_) => Ok(path),
+        Err(why) => Err(format!("the file cannot be used: {why}")),
+    }
 }
 
 fn service_path(text: &str) -> Result<String, &'static str> {

@@ -202,6 +202,14 @@ fn is_unsafe_to_show(character: char) -> bool {
         || matches!(character, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
+impl ProviderError {
+    /// Its code and its text, to be read inside a sentence.
+    pub fn said(&self) -> String {
+        let message = self.message.trim_end_matches('.');
+        if self.code.is_empty() { message.to_owned() } else { format!("{} {message}", self.code).trim_end().to_owned() }
+    }
+}
+
 impl DoubtReason {
     /// All of them.
     pub const ALL: [DoubtReason; 7] = [

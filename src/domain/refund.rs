@@ -347,7 +347,7 @@ impl Event {
                 format!("Attempt {} may leave for {} from now on.", after.attempt_count, after.provider())
             }
             Event::NotSent { error, .. } => {
-                format!("Attempt {} was not processed: {}. It is sent again.", after.attempt_count, said(error))
+                format!("Attempt {} was not processed: {}. It is sent again.", after.attempt_count, error.said())
             }
             Event::Refunded(confirmation) => match confirmation.amount {
                 Some(amount) => format!("{} gave back {amount}.", after.provider()),
@@ -357,7 +357,7 @@ impl Event {
                 let status = acceptance.status.as_deref().unwrap_or("taken");
                 format!("{} took the refund and has not finished: {status}.", after.provider())
             }
-            Event::Refused { error, .. } => format!("{} refused: {}.", after.provider(), said(error)),
+            Event::Refused { error, .. } => format!("{} refused: {}.", after.provider(), error.said()),
             Event::Doubted { evidence, .. } => {
                 format!("It is not known what became of attempt {}: {evidence}.", after.attempt_count)
             }
@@ -372,11 +372,6 @@ impl Event {
             Event::Cancelled => "Withdrawn before anything was sent.".to_owned(),
         }
     }
-}
-
-fn said(error: &ProviderError) -> String {
-    let message = error.message.trim_end_matches('.');
-    if error.code.is_empty() { message.to_owned() } else { format!("{} {message}", error.code) }
 }
 
 #[cfg(test)]

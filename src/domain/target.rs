@@ -89,13 +89,7 @@ impl Target {
     /// What may be refunded only once: while one refund holds a key, no other gets it. Empty where amounts can be refunded again and again.
     pub fn reservation_keys(&self) -> Vec<String> {
         match self {
-            // "0100" and "100" are one order to a provider that reads numbers.
-            Target::Sectigo(target) => {
-                let order = target.order_number.to_ascii_lowercase();
-                let all_digits = order.bytes().all(|byte| byte.is_ascii_digit());
-                let canonical = if all_digits { order.trim_start_matches('0') } else { order.as_str() };
-                vec![format!("order:{canonical}")]
-            }
+            Target::Sectigo(target) => vec![format!("order:{}", canonical_order_number(&target.order_number))],
             Target::Namecom(target) => target.order_item_ids.iter().map(|item| format!("item:{item}")).collect(),
             Target::Debitsuccess(_) => Vec::new(),
         }
@@ -174,6 +168,11 @@ impl SectigoTarget {
     pub fn reason_code(&self) -> u8 {
         self.reason_code
     }
+}
+
+/// Whether two Sectigo order numbers name one order: "0100" and "100" do, to a provider that reads numbers.
+pub fn is_same_order(one: &str, other: &str) -> bool {
+    canonical_order_number(one) == canonical_order_number(other)
 }
 
 /// What is wrong with a Sectigo order number, if anything.
@@ -312,6 +311,12 @@ impl DebitsuccessTarget {
     }
 }
 
+fn canonical_order_number(order_number: &str) -> String {
+    let order = order_number.to_ascii_lowercase();
+    let all_digits = order.bytes().all(|byte| byte.is_ascii_digit());
+    if all_digits { order.trim_start_matches('0').to_owned() } else { order }
+}
+
 fn amount_of(amount: Option<(&str, i64)>, faults: &mut Vec<FieldFault>) -> Option<Money> {
     let Some((code, minor_units)) = amount else {
         faults.push(FieldFault::new("amount", "is required"));
@@ -333,8 +338,8 @@ fn present(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-/// The characters that XML 1.0 can carry at all.
-fn is_xml_text(character: char) -> bool {
+/// The characters that XML 1.0 can carry at all, and so all that Debitsuccess can be told.
+pub fn is_xml_text(character: char) -> bool {
     matches!(character, '\t' | '\n' | '\r' | ' '..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..)
 }
 

@@ -34,13 +34,13 @@ pub fn after_attempt(
         Outcome::Refunded(confirmation) => vec![Event::Refunded(confirmation)],
         Outcome::Accepted(acceptance) => vec![Event::Accepted(acceptance)],
         Outcome::Refused { error, .. } if unanswered => {
-            let evidence = format!("an earlier attempt is unanswered, and this one was refused: {}", said(&error));
+            let evidence = format!("an earlier attempt is unanswered, and this one was refused: {}", error.said());
             vec![Event::Doubted { reason: DoubtReason::Contradiction, evidence, error: Some(error) }]
         }
         Outcome::Refused { error, .. } if is_foreign_identifier(contract, &error) => {
             let evidence = format!(
                 "the provider knows this identifier, but this gateway has not used it before: {}",
-                said(&error)
+                error.said()
             );
             vec![
                 Event::Doubted { reason: DoubtReason::Contradiction, evidence: evidence.clone(), error: Some(error) },
@@ -51,7 +51,7 @@ pub fn after_attempt(
         Outcome::NotSent { error, .. } if unanswered => {
             // PENDING could be cancelled, as if nothing had ever been sent.
             let evidence =
-                format!("an earlier attempt is unanswered, and this one was not processed: {}", said(&error));
+                format!("an earlier attempt is unanswered, and this one was not processed: {}", error.said());
             vec![Event::Doubted { reason: DoubtReason::Contradiction, evidence, error: Some(error) }]
         }
         Outcome::NotSent { error, retry_at } => {
@@ -123,20 +123,12 @@ fn evidence_of(lookup: &Lookup) -> String {
         Lookup::Found(Outcome::Accepted(acceptance)) => {
             format!("the provider has the refund: {}", acceptance.status.as_deref().unwrap_or("taken"))
         }
-        Lookup::Found(Outcome::Refused { error, .. }) => format!("the provider says no: {}", said(error)),
-        Lookup::Found(Outcome::NotSent { error, .. }) => format!("the provider could not be asked: {}", said(error)),
+        Lookup::Found(Outcome::Refused { error, .. }) => format!("the provider says no: {}", error.said()),
+        Lookup::Found(Outcome::NotSent { error, .. }) => format!("the provider could not be asked: {}", error.said()),
         Lookup::Found(Outcome::Unknown { evidence, .. })
         | Lookup::NotFound { evidence, .. }
         | Lookup::Unavailable { evidence } => evidence.clone(),
     }
-}
-
-fn said(error: &ProviderError) -> String {
-    [error.code.as_str(), error.message.as_str()]
-        .into_iter()
-        .filter(|part| !part.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ")
 }
 
 #[cfg(test)]

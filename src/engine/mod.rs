@@ -196,6 +196,7 @@ impl Engine {
                 "attempts were on their way when the gateway last stopped: they are IN_DOUBT now"
             );
         }
+        warn_of_strays(&*ledger, &accounts).await?;
         let lanes =
             accounts.iter().map(|account| (account.name.clone(), Arc::new(Lane::new(account.clone())))).collect();
         let shared = Arc::new(Shared {
@@ -574,6 +575,24 @@ impl Lane {
         }
     }
 }
+
+/// PENDING refunds of accounts that have left the configuration wait until these come back: nobody would see it but by a look at the list.
+async fn warn_of_strays(ledger: &dyn Ledger, accounts: &Accounts) -> Result<(), LedgerError> {
+    let query = ListQuery { states: vec![State::Pending], limit: STRAYS_LOOKED_AT, ..ListQuery::default() };
+    let mut strays: BTreeMap<AccountName, usize> = BTreeMap::new();
+    for Listed { refund, .. } in ledger.list(query).await? {
+        if accounts.get(&refund.intent.account).is_none() {
+            *strays.entry(refund.intent.account).or_default() += 1;
+        }
+    }
+    for (account, refunds) in strays {
+        warn!(%account, refunds, "PENDING refunds wait for an account that is not configured: they are not sent");
+    }
+    Ok(())
+}
+
+/// Enough to notice; a warning needs no full count.
+const STRAYS_LOOKED_AT: u32 = 1_000;
 
 const SERVING: u8 = 0;
 const CREDENTIALS_REFUSED: u8 = 1;

@@ -304,11 +304,16 @@ fn trusted_authorities(endpoint: &Url, file: Option<&PathBuf>) -> Result<Option<
     };
     let fault = |fault: String| ConnectError::CaFile { path: path.clone(), fault };
     let pem = fs::read(path).map_err(|error| fault(error.to_string()))?;
-    let authorities = Certificate::from_pem_bundle(&pem).map_err(|error| fault(chain_of(error)))?;
-    if authorities.is_empty() {
-        return Err(fault("it holds no PEM certificate".to_owned()));
-    }
-    Ok(Some(authorities))
+    authorities_in(&pem).map(Some).map_err(fault)
+}
+
+/// The certificates in a PEM text: at least one.
+///
+/// # Errors
+/// In which way it is none, in words.
+pub(crate) fn authorities_in(pem: &[u8]) -> Result<Vec<Certificate>, String> {
+    let authorities = Certificate::from_pem_bundle(pem).map_err(chain_of)?;
+    if authorities.is_empty() { Err("it holds no PEM certificate".to_owned()) } else { Ok(authorities) }
 }
 
 #[cfg(test)]

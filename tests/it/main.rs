@@ -12,6 +12,7 @@ mod commands;
 mod crash;
 mod doubt;
 mod history;
+mod limits;
 mod port;
 mod refunds;
 mod support;

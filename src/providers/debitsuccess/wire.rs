@@ -75,7 +75,7 @@ pub(crate) fn read_refund(answer: &Answer, id: &RefundId, mask: &Mask) -> Outcom
                 return contradiction("it succeeded for another ExternalRefundIdentifier");
             }
             for note in reply.notes.iter().filter(|note| note.kind == NoteKind::Warning) {
-                tracing::warn!(refund = %id, note = note.said(), "debitsuccess took the refund with a warning");
+                tracing::warn!(refund = %id, code = note.code, "debitsuccess took the refund with a warning");
             }
             Outcome::Accepted(Acceptance {
                 reference: reply.number,

@@ -2,6 +2,7 @@
 //!
 //! No document type, so no entity but the five of XML itself; names without their prefixes, for the provider's namespaces are not public.
 
+use crate::domain::target::is_xml_text;
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::reader::Reader;
 
@@ -152,9 +153,7 @@ pub(super) fn escaped(text: &str) -> String {
 
 /// Whether XML 1.0 can carry the text at all.
 pub(super) fn is_carried(text: &str) -> bool {
-    text.chars().all(|character| {
-        matches!(character, '\t' | '\n' | '\r' | ' '..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..)
-    })
+    text.chars().all(is_xml_text)
 }
 
 fn close(element: Element, open: &mut [Element], root: &mut Option<Element>) -> Result<(), BadXml> {

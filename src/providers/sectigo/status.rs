@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use super::Sectigo;
 use super::status_wire::{self, Reply};
 use crate::domain::outcome::DoubtReason;
+use crate::domain::target::is_same_order;
 use crate::domain::validation::{OrderKey, StatusAnswer};
 use crate::providers::http::{Answer, Exchange};
 use crate::providers::mask::Mask;
@@ -48,7 +49,7 @@ fn read_validation_status(answer: &Answer, order: &OrderKey, mask: &Mask) -> Res
     }
     match status_wire::read(&answer.body) {
         Err(problem) => Err(StatusError::Protocol { problem: problem.to_string() }),
-        Ok(Reply::Page(page)) if page.page.order_number != order.order_number() => {
+        Ok(Reply::Page(page)) if !is_same_order(&page.page.order_number, order.order_number()) => {
             Err(StatusError::Protocol { problem: "data.orderNumber: the answer is for another order".to_owned() })
         }
         Ok(Reply::Page(page)) => Ok(*page),

@@ -3,6 +3,7 @@
 //! Refusals are told apart by their number alone. Texts differ between pages ("unrecognized", "unrecognised") and are kept for people.
 
 use crate::domain::outcome::{Confirmation, DoubtReason, ErrorCategory, Lookup, Outcome, ProviderError};
+use crate::domain::target::is_same_order;
 use crate::providers::http::Answer;
 use crate::providers::mask::Mask;
 use crate::providers::sectigo::json::{Document, Problem};
@@ -24,7 +25,7 @@ pub(crate) fn read_refund(answer: &Answer, mask: &Mask) -> Outcome {
     let message = rest.trim();
     if code == 0 {
         if !message.is_empty() {
-            tracing::warn!(text = mask.text(message), "sectigo answered 0 and said more");
+            tracing::warn!(bytes = message.len(), "sectigo answered 0 and said more");
         }
         return Outcome::Refunded(Confirmation::default());
     }
@@ -66,7 +67,7 @@ pub(crate) fn read_order_status(answer: &Answer, order_number: &str, mask: &Mask
     if told.error_code != 0 {
         return unavailable(format!("errorCode {}: {}", told.error_code, mask.text(&told.error_message)));
     }
-    if told.order_number != order_number {
+    if !is_same_order(&told.order_number, order_number) {
         return unavailable("the answer tells of another order".to_owned());
     }
     match told.order_status.as_str() {
