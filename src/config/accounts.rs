@@ -143,10 +143,11 @@ impl AccountReader<'_, '_> {
     }
 
     fn timeouts(&mut self) -> (Duration, Duration) {
-        let (mut connect, mut total) = (CONNECT_TIMEOUT, TOTAL_TIMEOUT);
+        let mut total = TOTAL_TIMEOUT;
         let total_key = self.key("total_timeout_ms");
-        self.read.millis(&self.key("connect_timeout_ms"), 10..=60_000, &mut connect);
         self.read.millis(&total_key, 10..=600_000, &mut total);
+        let mut connect = CONNECT_TIMEOUT.min(total / 2);
+        self.read.millis(&self.key("connect_timeout_ms"), 10..=60_000, &mut connect);
         // With both over at once, nothing could prove that no byte had left.
         if total <= connect {
             self.read.fault(&total_key, "must be above `connect_timeout_ms`");

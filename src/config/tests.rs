@@ -148,8 +148,8 @@ fn every_fault_has_its_key(#[case] line: &str, #[case] expected: &str) {
 #[case(SECTIGO, "ca_file = 'Cargo.toml'", "ca_file")]
 #[case(SECTIGO, "connect_timeout_ms = 9", "connect_timeout_ms")]
 #[case(SECTIGO, "total_timeout_ms = 600001", "total_timeout_ms")]
-#[case(SECTIGO, "total_timeout_ms = 4999", "total_timeout_ms")]
-#[case(SECTIGO, "total_timeout_ms = 5000", "total_timeout_ms")]
+#[case(SECTIGO, "connect_timeout_ms = 5000\ntotal_timeout_ms = 4999", "total_timeout_ms")]
+#[case(SECTIGO, "connect_timeout_ms = 5000\ntotal_timeout_ms = 5000", "total_timeout_ms")]
 #[case(SECTIGO, "reuse_connections = true", "reuse_connections")]
 #[case(NAMECOM, "reuse_connections = 'true'", "reuse_connections")]
 #[case(SECTIGO, "max_in_flight = 0", "max_in_flight")]
@@ -539,4 +539,10 @@ fn deep_nesting_is_refused_and_not_followed() {
     assert!(read(&deep(50_000), &[]).is_err());
     assert!(read(&format!("x = {}", "[".repeat(50_000)), &[]).is_err());
     assert!(read(&format!("[{}x]", "a.".repeat(50_000)), &[]).is_err());
+}
+
+#[test]
+fn a_short_total_time_out_shortens_the_one_for_connecting() {
+    let settings = read(&format!("{SECTIGO}\ntotal_timeout_ms = 2000"), &[]).unwrap();
+    assert_eq!(settings.accounts[0].connect_timeout, Duration::from_secs(1));
 }

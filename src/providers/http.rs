@@ -240,7 +240,9 @@ fn chain_of(error: reqwest::Error) -> String {
     let mut said = vec![error.to_string()];
     let mut cause = error.source();
     while let Some(inner) = cause {
+        // Some causes end in the address of a manual, which helps nobody who reads of a refund.
         let words = inner.to_string();
+        let words = words.split(": https://").next().unwrap_or_default().to_owned();
         if !said.iter().any(|before| before.contains(&words)) {
             said.push(words);
         }
