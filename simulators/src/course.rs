@@ -77,7 +77,7 @@ impl Course {
         stopping: watch::Receiver<bool>,
     ) -> Course {
         let identified = identify(provider, &request);
-        let world = worlds.of(provider, &identified).clone();
+        let world = worlds.of(provider, &identified);
         let mut locked = world.lock();
         let now = locked.now();
         let coordinates = locked.faults.locate(provider, &identified);

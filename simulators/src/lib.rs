@@ -31,6 +31,7 @@ pub mod worlds;
 mod control;
 mod course;
 mod server;
+mod shelf;
 mod tls;
 
 pub mod config;
@@ -133,7 +134,7 @@ impl Simulators {
             write_whole(&path, &certificates.ca_pem).map_err(|source| StartError::CaFile { path, source })?;
         }
 
-        let worlds = Worlds::new(World::demo(config.settings));
+        let worlds = Worlds::new(World::demo(config.settings), config.seed);
         let (stopping, stopped) = watch::channel(false);
         let connections = Arc::new(AtomicU64::new(0));
         let port = |provider, tls| Port {
@@ -215,7 +216,7 @@ impl Simulators {
 
     /// Looks into the demo world, or changes it. Requests wait meanwhile: be quick.
     pub fn with_world<T>(&self, look: impl FnOnce(&mut World) -> T) -> T {
-        look(&mut self.worlds.demo().lock())
+        self.worlds.with(self.worlds.demo(), look)
     }
 
     /// Stops listening, lets answers under way go out, and returns when all is closed or two seconds are over.

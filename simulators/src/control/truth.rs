@@ -2,13 +2,12 @@
 
 use axum::{
     Json,
-    extract::State,
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
 
-use super::reading::{Asked, Named, Refused, limit};
-use crate::{books::BookEntry, exchange::Provider, journal::JournalEntry, worlds::SharedWorld};
+use super::reading::{Asked, Named, Of, Refused, limit};
+use crate::{books::BookEntry, exchange::Provider, journal::JournalEntry};
 
 /// Which entries. Without `after` the newest ones, with it the first ones behind it; oldest first either way.
 #[derive(Debug, Deserialize)]
@@ -21,7 +20,7 @@ pub(super) struct Wanted {
     limit: Option<usize>,
 }
 
-pub(super) async fn books(State(world): State<SharedWorld>, Asked(wanted): Asked<Wanted>) -> Result<Response, Refused> {
+pub(super) async fn books(Of(world): Of, Asked(wanted): Asked<Wanted>) -> Result<Response, Refused> {
     let world = world.lock();
     let matching = world.books.entries().filter(|entry| {
         wanted.matches(entry.id, entry.provider, Some(&entry.effect.target), entry.effect.identifier.as_ref())
@@ -30,10 +29,7 @@ pub(super) async fn books(State(world): State<SharedWorld>, Asked(wanted): Asked
     Ok(told(&entries, world.books.dropped()))
 }
 
-pub(super) async fn journal(
-    State(world): State<SharedWorld>,
-    Asked(wanted): Asked<Wanted>,
-) -> Result<Response, Refused> {
+pub(super) async fn journal(Of(world): Of, Asked(wanted): Asked<Wanted>) -> Result<Response, Refused> {
     let world = world.lock();
     let matching = world
         .journal
@@ -43,10 +39,7 @@ pub(super) async fn journal(
     Ok(told(&entries, world.journal.dropped()))
 }
 
-pub(super) async fn journal_entry(
-    State(world): State<SharedWorld>,
-    Named(id): Named<u64>,
-) -> Result<Json<JournalEntry>, Refused> {
+pub(super) async fn journal_entry(Of(world): Of, Named(id): Named<u64>) -> Result<Json<JournalEntry>, Refused> {
     let world = world.lock();
     let entry = world.journal.entries().find(|entry| entry.id == id).cloned();
     entry.map(Json).ok_or_else(|| Refused::not_found(format!("the journal has no entry {id}, or no longer")))

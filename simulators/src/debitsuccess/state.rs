@@ -2,20 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
 use super::Settings;
 use crate::exchange::Effect;
+use crate::shelf::{Shelf, Shelved};
 
 /// Everything Debitsuccess remembers. Grows with what is put and what is refunded.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct State {
+    /// The login that a world gives out.
+    main: String,
     /// Username to password.
     logins: BTreeMap<String, String>,
-    accounts: BTreeMap<String, Account>,
+    accounts: Shelf<Account>,
     /// By AccountReferenceNo, oldest first.
     refunds: BTreeMap<String, Vec<Refund>>,
     next_number: i32,
@@ -172,18 +176,33 @@ pub(super) struct NewRefund {
 
 /// RefundRequestNumbers count up from here.
 const FIRST_NUMBER: i32 = 1001;
+const DEMO_LOGIN: &str = "demo";
 /// Beyond what a refund can ask for, and small enough that no sum can overflow.
 const MAX_COLLECTED_MINOR: i64 = 99_999_999_999;
 
 impl Default for State {
     fn default() -> Self {
         Self {
+            main: DEMO_LOGIN.to_owned(),
             logins: BTreeMap::new(),
-            accounts: BTreeMap::new(),
+            accounts: Shelf::default(),
             refunds: BTreeMap::new(),
             next_number: FIRST_NUMBER,
             guids: 0,
         }
+    }
+}
+
+impl Shelved for Account {
+    type Key = String;
+
+    fn demo() -> &'static BTreeMap<String, Account> {
+        static DEMO: LazyLock<BTreeMap<String, Account>> = LazyLock::new(|| {
+            let numbered = (1..=999).map(|n| Account::new(&format!("DS{n:06}"), &format!("EXT-{n:06}")));
+            let twice = ["DSTWICE01", "DSTWICE02"].map(|reference| Account::new(reference, "EXT-TWICE"));
+            numbered.chain(twice).map(|account| (account.account_reference_no.clone(), account)).collect()
+        });
+        &DEMO
     }
 }
 
@@ -192,13 +211,26 @@ impl State {
     /// 500.00 AUD collected each; DSTWICE01 and DSTWICE02, both with the external reference EXT-TWICE. Nothing in it depends on
     /// the time.
     pub fn demo(_now: OffsetDateTime) -> Self {
-        let mut state = Self::default();
-        state.put_login(Login { username: "demo".to_owned(), password: "demo-password".to_owned() });
-        let numbered = (1..=999).map(|n| Account::new(&format!("DS{n:06}"), &format!("EXT-{n:06}")));
-        let twice = ["DSTWICE01", "DSTWICE02"].map(|reference| Account::new(reference, "EXT-TWICE"));
-        let accounts = numbered.chain(twice).map(|account| (account.account_reference_no.clone(), account));
-        state.accounts.extend(accounts);
-        state
+        Self { accounts: Shelf::demo([]), ..Self::empty() }
+    }
+
+    /// Nothing but the login.
+    pub(crate) fn empty() -> Self {
+        Self { logins: [(DEMO_LOGIN.to_owned(), "demo-password".to_owned())].into(), ..Self::default() }
+    }
+
+    /// The login that the world gives out.
+    pub(crate) fn main(&self) -> (&str, &str) {
+        (&self.main, self.logins.get(&self.main).map(String::as_str).unwrap_or_default())
+    }
+
+    /// Gives the first login another name and password, and each other one another name.
+    pub(crate) fn rename(&mut self, main: (String, String), other: impl Fn(&str) -> String) {
+        let old_main = std::mem::replace(&mut self.main, main.0.clone());
+        let logins = std::mem::take(&mut self.logins).into_iter();
+        self.logins = logins
+            .map(|(name, password)| if name == old_main { main.clone() } else { (other(&name), password) })
+            .collect();
     }
 
     /// Adds credentials, or replaces the password of this username. Every login sees every account.

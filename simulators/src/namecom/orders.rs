@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
@@ -10,13 +11,19 @@ use super::Settings;
 use super::keys::Keys;
 use super::refusals::Refusal;
 use crate::exchange::Effect;
+use crate::shelf::{Shelf, Shelved};
 
 /// Everything name.com remembers. Grows with what is put and what is refunded.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct State {
+    /// Whose the orders are that name no account.
+    main: String,
+    /// When the orders were placed that say no time.
+    #[serde(with = "time::serde::rfc3339")]
+    since: OffsetDateTime,
     accounts: BTreeMap<String, Account>,
-    orders: BTreeMap<i32, Order>,
+    orders: Shelf<Order>,
     /// By account.
     keys: BTreeMap<String, Keys>,
     /// By account.
@@ -64,10 +71,11 @@ pub struct TldDeletes {
 pub struct Order {
     /// The order's number, above 0.
     pub id: i32,
-    /// Whose order it is; if none is put, the first account's.
+    /// Whose order it is; if none is put, the world's first account's.
     #[serde(default)]
     pub account: Option<String>,
-    /// When it was placed, which is when its domains were registered (RFC 3339); if none is put, now.
+    /// When it was placed, which is when its domains were registered (RFC 3339); if none is put, now. Demo orders were placed when the
+    /// world began.
     #[serde(default, with = "time::serde::rfc3339::option")]
     pub created: Option<OffsetDateTime>,
     /// What List Orders filters by. Default `success`; no item of another order can be refunded.
@@ -252,6 +260,38 @@ const DEMO_ACCOUNT: &str = "demo-test";
 /// A TLD in which the demo account has used up its deletions, so that only order 300003 meets the threshold.
 const DEMO_TLD_AT_THRESHOLD: &str = "limited";
 
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            main: DEMO_ACCOUNT.to_owned(),
+            since: OffsetDateTime::UNIX_EPOCH,
+            accounts: BTreeMap::new(),
+            orders: Shelf::default(),
+            keys: BTreeMap::new(),
+            rates: BTreeMap::new(),
+        }
+    }
+}
+
+impl Shelved for Order {
+    type Key = i32;
+
+    fn demo() -> &'static BTreeMap<i32, Order> {
+        static DEMO: LazyLock<BTreeMap<i32, Order>> = LazyLock::new(|| {
+            let example = |id, kind, price| Item::new(id, kind, "example.com".to_owned(), price);
+            let pair = vec![example(987_654, "registration", 1099), example(987_655, "whois_privacy", 499)];
+            let singles = (200_001..=200_999).map(|id| demo_order(id, "registration", format!("demo-{id}.com")));
+            let special = [
+                Order { account: None, ..Order::new(123_456, DEMO_ACCOUNT, pair) },
+                demo_order(300_001, "renewal", "demo-300001.com".to_owned()),
+                demo_order(300_003, "registration", format!("demo-300003.{DEMO_TLD_AT_THRESHOLD}")),
+            ];
+            singles.chain(special).map(|order| (order.id, order)).collect()
+        });
+        &DEMO
+    }
+}
+
 impl State {
     /// The demo data: account `demo-test` / `demo-token` and its orders, all placed `now`.
     ///
@@ -265,23 +305,43 @@ impl State {
             tlds: BTreeMap::from([(DEMO_TLD_AT_THRESHOLD.to_owned(), threshold)]),
             ..Account::new(DEMO_ACCOUNT, "demo-token")
         };
-        let order = |id, created, items| Order { created: Some(created), ..Order::new(id, DEMO_ACCOUNT, items) };
-        let single = |id: i32, kind: &str, name: String| vec![Item::new(id + 3_000_000, kind, name, 1299)];
+        let late = Order {
+            created: Some(now - Duration::days(10)),
+            ..demo_order(300_002, "registration", "demo-300002.com".to_owned())
+        };
+        Self {
+            since: now,
+            accounts: BTreeMap::from([(account.username.clone(), account)]),
+            orders: Shelf::demo([(late.id, late)]),
+            ..Self::default()
+        }
+    }
 
-        let mut state = Self::default();
-        state.put_account(account);
-        let example = |id, kind, price| Item::new(id, kind, "example.com".to_owned(), price);
-        let pair = vec![example(987_654, "registration", 1099), example(987_655, "whois_privacy", 499)];
-        let singles =
-            (200_001..=200_999).map(|id| order(id, now, single(id, "registration", format!("demo-{id}.com"))));
-        let special = [
-            order(123_456, now, pair),
-            order(300_001, now, single(300_001, "renewal", "demo-300001.com".to_owned())),
-            order(300_002, now - Duration::days(10), single(300_002, "registration", "demo-300002.com".to_owned())),
-            order(300_003, now, single(300_003, "registration", format!("demo-300003.{DEMO_TLD_AT_THRESHOLD}"))),
-        ];
-        state.orders.extend(special.into_iter().chain(singles).map(|order| (order.id, order)));
-        state
+    /// Nothing but the account that orders belong to.
+    pub(crate) fn empty(now: OffsetDateTime) -> Self {
+        let account = Account::new(DEMO_ACCOUNT, "demo-token");
+        Self { since: now, accounts: BTreeMap::from([(account.username.clone(), account)]), ..Self::default() }
+    }
+
+    /// The username that orders belong to which name none, and its token.
+    pub(crate) fn main(&self) -> (&str, &str) {
+        (&self.main, self.accounts.get(&self.main).map(|account| account.token.as_str()).unwrap_or_default())
+    }
+
+    /// Gives the first account another name and token, and each other one another name.
+    pub(crate) fn rename(&mut self, main: (String, String), other: impl Fn(&str) -> String) {
+        let old_main = std::mem::replace(&mut self.main, main.0.clone());
+        let renamed = |old: &str| if old == old_main { main.0.clone() } else { other(old) };
+        for order in self.orders.own_mut() {
+            order.account = order.account.as_deref().filter(|account| *account != old_main).map(&renamed);
+        }
+        self.keys = std::mem::take(&mut self.keys).into_iter().map(|(name, keys)| (renamed(&name), keys)).collect();
+        self.rates = std::mem::take(&mut self.rates).into_iter().map(|(name, rate)| (renamed(&name), rate)).collect();
+        let accounts = std::mem::take(&mut self.accounts).into_values().map(|account| {
+            let token = if account.username == old_main { main.1.clone() } else { account.token };
+            Account { username: renamed(&account.username), token, ..account }
+        });
+        self.accounts = accounts.map(|account| (account.username.clone(), account)).collect();
     }
 
     /// Adds an account, or replaces the one of this username.
@@ -298,10 +358,10 @@ impl State {
     ///
     /// An item whose refund was `initialized` and that is put as `refunded` was paid out by that: such effects are returned.
     pub fn put_order(&mut self, mut order: Order, now: OffsetDateTime) -> Result<Vec<Effect>, NotPut> {
-        let account = order.account.take().or_else(|| self.accounts.keys().next().cloned()).unwrap_or_default();
+        let account = order.account.take().unwrap_or_else(|| self.main.clone());
         self.check(&order, &account)?;
         order.created.get_or_insert(now);
-        order.account = Some(account);
+        order.account = Some(account).filter(|account| *account != self.main);
         let completed: Vec<(i32, Pending)> = order
             .items
             .iter()
@@ -314,13 +374,13 @@ impl State {
     }
 
     /// All orders, by number.
-    pub fn orders(&self) -> Vec<&Order> {
-        self.orders.values().collect()
+    pub fn orders(&self) -> Vec<Order> {
+        self.orders.values().map(|order| self.whole(order)).collect()
     }
 
-    /// One order.
-    pub fn order(&self, id: i32) -> Option<&Order> {
-        self.orders.get(&id)
+    /// One order, with its account and its time.
+    pub fn order(&self, id: i32) -> Option<Order> {
+        self.orders.get(&id).map(|order| self.whole(order))
     }
 
     /// Decides a refund that was answered `initialized`: `Refunded` pays it out, `Failed` and `Canceled` leave the item as it
@@ -345,7 +405,7 @@ impl State {
         if order.items.is_empty() {
             return Err(NotPut::NoItems { order: order.id });
         }
-        if !self.accounts.contains_key(account) {
+        if account != self.main && !self.accounts.contains_key(account) {
             return Err(NotPut::NoSuchAccount { order: order.id, account: account.to_owned() });
         }
         let ids: BTreeSet<i32> = order.items.iter().map(|item| item.id).collect();
@@ -377,11 +437,28 @@ impl State {
 
     /// The order, if it is this account's.
     pub(super) fn order_of(&self, username: &str, id: i32) -> Option<&Order> {
-        self.orders.get(&id).filter(|order| order.is_of(username))
+        self.orders.get(&id).filter(|order| self.owner(order) == username)
     }
 
     pub(super) fn orders_of<'a>(&'a self, username: &'a str) -> impl Iterator<Item = &'a Order> {
-        self.orders.values().filter(move |order| order.is_of(username))
+        self.orders.values().filter(move |order| self.owner(order) == username)
+    }
+
+    /// When the orders were placed that say no time.
+    pub(super) fn since(&self) -> OffsetDateTime {
+        self.since
+    }
+
+    fn owner<'a>(&'a self, order: &'a Order) -> &'a str {
+        order.account.as_deref().unwrap_or(&self.main)
+    }
+
+    fn whole(&self, order: &Order) -> Order {
+        Order {
+            account: Some(self.owner(order).to_owned()),
+            created: order.created.or(Some(self.since)),
+            ..order.clone()
+        }
     }
 
     pub(super) fn item(&self, order: i32, item: i32) -> Option<&Item> {
@@ -415,7 +492,7 @@ impl State {
 
     /// Gives an item's money back and counts the deletion. The one place where money moves.
     pub(super) fn refund_item(&mut self, order: i32, item: i32, identifier: Option<String>) -> Option<Effect> {
-        let owner = self.orders.get(&order)?.account.clone().unwrap_or_default();
+        let owner = self.owner(self.orders.get(&order)?).to_owned();
         let item = self.item_mut(order, item)?;
         item.status = ItemStatus::Refunded;
         item.pending = None;
@@ -488,8 +565,8 @@ impl Order {
     }
 
     /// When it was placed.
-    pub(super) fn created(&self) -> OffsetDateTime {
-        self.created.unwrap_or(OffsetDateTime::UNIX_EPOCH)
+    pub(super) fn created(&self, since: OffsetDateTime) -> OffsetDateTime {
+        self.created.unwrap_or(since)
     }
 
     /// What was captured for it, and what of that was given back, in cents.
@@ -520,11 +597,12 @@ impl Order {
         item: &Item,
         account: &Account,
         settings: &Settings,
+        since: OffsetDateTime,
         now: OffsetDateTime,
     ) -> Option<Obstacle> {
         let tld = item.tld().unwrap_or_default();
         let days = settings.agp_days_by_tld.get(&tld).copied().unwrap_or(settings.agp_days);
-        let expires = item.agp_expires.or_else(|| self.created().checked_add(Duration::days(i64::from(days))));
+        let expires = item.agp_expires.or_else(|| self.created(since).checked_add(Duration::days(i64::from(days))));
         if item.status == ItemStatus::Refunded {
             Some(Obstacle::AlreadyRefunded)
         } else if !matches!(item.kind.as_str(), "registration" | "whois_privacy") {
@@ -540,10 +618,6 @@ impl Order {
         } else {
             None
         }
-    }
-
-    fn is_of(&self, username: &str) -> bool {
-        self.account.as_deref() == Some(username)
     }
 }
 
@@ -584,6 +658,10 @@ impl Item {
         };
         Some(tld.to_ascii_lowercase())
     }
+}
+
+fn demo_order(id: i32, kind: &str, name: String) -> Order {
+    Order { account: None, ..Order::new(id, DEMO_ACCOUNT, vec![Item::new(id + 3_000_000, kind, name, 1299)]) }
 }
 
 fn yes() -> bool {

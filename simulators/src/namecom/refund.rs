@@ -125,7 +125,7 @@ fn check(
     let mut first: Option<(Obstacle, i32)> = None;
     for &id in &asked.items {
         let item = state.item(order.id, id).ok_or(Refusal::NoSuchItem { order: order.id, item: id })?;
-        if let Some(obstacle) = order.obstacle(item, account, settings, now)
+        if let Some(obstacle) = order.obstacle(item, account, settings, state.since(), now)
             && first.as_ref().is_none_or(|(known, _)| obstacle < *known)
         {
             first = Some((obstacle, id));
@@ -190,7 +190,7 @@ impl Work {
             if outcome != Outcome::Refunded {
                 continue;
             }
-            let attached = match (state.order(asked.order), state.item(asked.order, id)) {
+            let attached = match (state.order_of(username, asked.order), state.item(asked.order, id)) {
                 (Some(order), Some(item)) if item.kind == "registration" => order.privacy_of(item),
                 _ => Vec::new(),
             };

@@ -179,14 +179,16 @@ fn auto_refund(
     form.check(&[LOGIN_NAME, LOGIN_PASSWORD, order_number, REFUND_REASON_CODE], &AUTO_REFUND)?;
     let account = log_in(state, settings, now, &form, &AUTO_REFUND)?;
     let order = own_order(state, &form, &account).ok_or_else(permission_denied)?;
-    if let Some(sentence) = order.obstacle(settings, now) {
+    if let Some(sentence) = order.obstacle(settings, state.since(), now) {
         return Err(Refusal { code: -18, message: sentence.to_owned() });
     }
     if order.processing == Processing::FailsBeforeRefund {
         return Err(Refusal { code: -14, message: UNKNOWN_ERROR.to_owned() });
     }
-    let effects = vec![order.refund(now)];
-    let answer = if order.processing == Processing::FailsAfterRefund {
+    let processing = order.processing;
+    let number = order.order_number.clone();
+    let effects = state.order_mut(&number).map(|order| order.refund(now)).into_iter().collect();
+    let answer = if processing == Processing::FailsAfterRefund {
         plain(settings, -14, UNKNOWN_ERROR)
     } else {
         plain(settings, 0, "")
@@ -209,7 +211,9 @@ fn auto_reject(
         return Err(Refusal { code: -18, message: "This order can no longer be rejected".to_owned() });
     }
     let only_a_test = form.first("test").as_deref() == Some("Y");
-    let effects = if only_a_test { Vec::new() } else { vec![order.reject()] };
+    let number = order.order_number.clone();
+    let rejected = state.order_mut(&number).filter(|_| !only_a_test);
+    let effects = rejected.map(Order::reject).into_iter().collect();
     Ok(Performed { answer: plain(settings, 0, ""), effects })
 }
 
@@ -256,8 +260,8 @@ fn log_in(
     Ok(login_name)
 }
 
-fn own_order<'a>(state: &'a mut State, form: &Form, account: &str) -> Option<&'a mut Order> {
-    state.order_mut(&form.first("orderNumber")?).filter(|order| order.account == account)
+fn own_order<'a>(state: &'a State, form: &Form, account: &str) -> Option<&'a Order> {
+    state.order_of(&form.first("orderNumber")?, account)
 }
 
 fn permission_denied() -> Refusal {

@@ -1,0 +1,34 @@
+//! The worlds themselves: make one, look at it, throw it away.
+
+use axum::{Json, extract::State};
+use http::StatusCode;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::reading::{Body, Named, Refused};
+use crate::worlds::{NewWorld, WorldCard, Worlds};
+
+#[derive(Serialize)]
+pub(super) struct Listed {
+    entries: Vec<WorldCard>,
+}
+
+pub(super) async fn list(State(worlds): State<Worlds>) -> Json<Listed> {
+    Json(Listed { entries: worlds.list().iter().map(|world| world.card()).collect() })
+}
+
+pub(super) async fn create(
+    State(worlds): State<Worlds>,
+    Body(new): Body<NewWorld>,
+) -> Result<(StatusCode, Json<WorldCard>), Refused> {
+    Ok((StatusCode::CREATED, Json(worlds.create(new)?.card())))
+}
+
+pub(super) async fn show(State(worlds): State<Worlds>, Named(id): Named<String>) -> Result<Json<WorldCard>, Refused> {
+    Ok(Json(worlds.get(&id)?.card()))
+}
+
+pub(super) async fn delete(State(worlds): State<Worlds>, Named(id): Named<String>) -> Result<Json<Value>, Refused> {
+    worlds.delete(&id)?;
+    Ok(Json(json!({ "deleted": id })))
+}
