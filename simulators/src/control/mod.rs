@@ -4,6 +4,7 @@
 //! refused is refused as `{"error": "one sentence"}`; unknown fields are refused everywhere.
 
 mod document;
+mod page;
 mod reading;
 mod steering;
 mod stock;
@@ -121,6 +122,7 @@ fn router(worlds: Worlds) -> Router {
         .method_not_allowed_fallback(move |method: Method, uri: Uri| async move {
             Refused::method_not_allowed(format!("there is no {method} on {}", path(&uri)))
         })
+        .merge(page::router())
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .with_state(worlds)
 }
