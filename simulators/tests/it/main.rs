@@ -4,6 +4,9 @@
 
 mod control;
 mod faults;
+mod gates;
 mod ports;
+mod raw;
 mod readme;
 mod support;
+mod wire;
