@@ -1,7 +1,7 @@
 // The books and what the audit says of them.
 
 import { Refusal, inWorld } from "./control.js";
-import { element, empty, fill, moment, money, table, words } from "./element.js";
+import { element, empty, fill, moment, money, table } from "./element.js";
 
 /** Lines that are shown; older ones are still behind the control call. */
 const SHOWN = 200;
@@ -34,12 +34,18 @@ async function audited() {
 
 function verdict(audit) {
   if (!audit) return "";
+  const { violations, totals, suspected_resends: resends } = audit;
   const isClean = audit.verdict === "clean";
-  const findings = Object.entries(audit).filter(([, found]) => Array.isArray(found) && found.length);
-  return [
-    element("p", {}, "Verdict: ", element("strong", { class: isClean ? "good" : "bad" }, audit.verdict)),
-    ...findings.map(([name, found]) => element("details", { open: !isClean && found.length <= 10 },
-      element("summary", {}, `${name.replaceAll("_", " ")}: ${found.length}`),
-      element("ul", {}, found.slice(0, 50).map((one) => element("li", {}, words(one)))))),
-  ];
+  const parts = [element("p", {}, "Verdict: ", element("strong", { class: isClean ? "good" : "bad" }, audit.verdict),
+    ` over ${audit.effects} effects`, resends.length ? `; suspected re-sends: requests ${resends.join(", ")}` : "")];
+  if (violations.length) {
+    parts.push(element("ul", {}, violations.slice(0, SHOWN).map((one) => element("li", {}, element("code", {}, one.kind), ` ${one.sentence}`))));
+  }
+  if (totals.length) {
+    parts.push(element("details", {}, element("summary", {}, "Totals per account"),
+      table(["Provider", "Account", "#Refunds", "#Refunded", "#Fees", "#Rejected"], totals.map((total) => [
+        total.provider, total.account ?? "–", total.refunds, money(total.refunded_minor, total.currency),
+        money(total.fees_minor, total.currency), total.rejected]))));
+  }
+  return parts;
 }

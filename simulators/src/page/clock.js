@@ -33,7 +33,7 @@ function turn(running) {
 
 function show(reading) {
   document.getElementById("clock-now").textContent = `${moment(reading.now, 0)}${reading.running === false ? ", standing still" : ""}`;
-  const ahead = reading.offset_seconds ? `${span(reading.offset_seconds)} from the system's` : "with the system's";
+  const ahead = reading.offset_seconds ? `${span(reading.offset_seconds)} the system's` : "with the system's";
   fill(document.getElementById("clock-reading"), `${moment(reading.now, 0)}, ${ahead}; it ${reading.running === false ? "stands still" : "runs"}.`);
   document.getElementById("clock-stand").setAttribute("aria-pressed", String(reading.running === false));
   document.getElementById("clock-run").setAttribute("aria-pressed", String(reading.running !== false));
@@ -47,5 +47,5 @@ function span(seconds) {
     if (left >= size) parts.push(`${Math.floor(left / size)} ${unit}`);
     left %= size;
   }
-  return `${parts.join(" ") || "0 s"} ${seconds < 0 ? "behind" : "away"}`;
+  return `${parts.join(" ") || "0 s"} ${seconds < 0 ? "behind" : "ahead of"}`;
 }

@@ -13,6 +13,7 @@ const CALLS = {
 export const POINTS = [
   ["before_effect", "before the effect"],
   ["after_effect", "after the effect, before the answer"],
+  ["during_answer", "in the middle of the answer"],
 ];
 
 /** Fills the selects of a form for provider and call, and keeps the calls those of the provider. */

@@ -46,10 +46,13 @@ export async function look() {
   if (!entries.length) return fill(list, empty("No gate is set up."));
   const button = (gate, action, words, request) =>
     element("button", { type: "button", "data-gate": gate, "data-action": action, "data-request": request }, words);
-  const rows = entries.map((gate) => [
-    gate.id, where(gate), point(gate.point),
-    element("span", {}, gate.waiting.length ? gate.waiting.map((request) => button(gate.id, "release", `Release request ${request}`, request)) : "nobody"),
-    button(gate.id, "remove", "Remove"),
+  const rows = entries.map(({ id, gate, waiting, released }) => [
+    id, where(gate), point(gate.point),
+    element("span", {}, waiting.length
+      ? waiting.map(({ request, target }) => button(id, "release", `Release request ${request} for ${target ?? "nothing"}`, request))
+      : "nobody"),
+    released,
+    button(id, "remove", "Remove"),
   ]);
-  fill(list, table(["#No.", "Where", "Point", "Waiting", ""], rows));
+  fill(list, table(["#No.", "Where", "Point", "Waiting", "#Let go", ""], rows));
 }

@@ -116,7 +116,7 @@ function toggle(shown) {
   const { answer, ...rest } = shown.entry;
   shown.details = element("tr", {}, element("td", { colspan: 11 },
     element("pre", { tabindex: 0, "aria-label": "The entry" }, JSON.stringify(rest, null, 2)),
-    answer ? element("pre", { tabindex: 0, "aria-label": "The answer" }, answer) : "It was answered nothing."));
+    answer ? element("pre", { tabindex: 0, "aria-label": "The answer" }, answer) : ""));
   shown.row.after(shown.details);
 }
 

@@ -30,7 +30,6 @@ const REPEATS = {
 
 const RULE_POINTS = [
   ...POINTS,
-  ["during_answer", "in the middle of the answer"],
   ["before_read", "before anything is read"],
   ["connect", "at the connection"],
 ];
