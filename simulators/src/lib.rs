@@ -22,17 +22,23 @@ pub mod debitsuccess;
 pub mod namecom;
 pub mod sectigo;
 
+pub mod audit;
 pub mod books;
 pub mod clock;
 pub mod faults;
+pub mod gates;
 pub mod journal;
 pub mod worlds;
 
 mod control;
 mod course;
+mod outgoing;
+mod past;
+mod pretence;
 mod server;
 mod shelf;
 mod tls;
+mod wire;
 
 pub mod config;
 
@@ -51,9 +57,10 @@ pub use self::{
     config::Config,
     exchange::Provider,
     faults::{ArmedRule, FaultEffect, Point, Repeat, Rule, RuleError, RuleId},
+    gates::{Gate, GateError, GateHandle},
     journal::{Ending, JournalEntry},
     tls::CertificateError,
-    worlds::{Settings, World},
+    worlds::{Credentials, NewWorld, Seed, Settings, Snapshot, World, WorldError, WorldHandle},
 };
 use self::{server::Port, tls::Certificates, worlds::Worlds};
 
@@ -206,17 +213,48 @@ impl Simulators {
     /// # Errors
     /// What is wrong with the rule.
     pub fn arm(&self, rule: Rule) -> Result<RuleId, RuleError> {
-        self.with_world(|world| world.faults.arm(rule))
+        self.with_world(|world| world.arm(rule))
+    }
+
+    /// Puts up a gate in the demo world; it stands for as long as the handle is held.
+    ///
+    /// # Errors
+    /// What is wrong with the gate.
+    pub fn gate(&self, gate: Gate) -> Result<GateHandle, GateError> {
+        GateHandle::put_up(self.worlds.demo().clone(), gate)
     }
 
     /// Moves the clock forward; false, and nothing moved, where that would lead beyond [`clock::FURTHEST`].
     pub fn advance(&self, by: Duration) -> bool {
-        self.with_world(|world| world.advance(by).is_some())
+        self.with_world(|world| world.advance(by).is_ok())
     }
 
     /// Looks into the demo world, or changes it. Requests wait meanwhile: be quick.
     pub fn with_world<T>(&self, look: impl FnOnce(&mut World) -> T) -> T {
         self.worlds.with(self.worlds.demo(), look)
+    }
+
+    /// The world that is always there.
+    pub fn demo(&self) -> WorldHandle {
+        self.worlds.handle(self.worlds.demo().clone())
+    }
+
+    /// Makes a world with credentials of its own.
+    ///
+    /// # Errors
+    /// There are too many, or what it should be made from does not make one.
+    pub fn create_world(&self, new: NewWorld) -> Result<WorldHandle, WorldError> {
+        self.worlds.create_handle(new)
+    }
+
+    /// A world by its id.
+    pub fn world(&self, id: &str) -> Option<WorldHandle> {
+        self.worlds.get(id).ok().map(|world| self.worlds.handle(world))
+    }
+
+    /// All worlds, the demo world first.
+    pub fn worlds(&self) -> Vec<WorldHandle> {
+        self.worlds.list().into_iter().map(|world| self.worlds.handle(world)).collect()
     }
 
     /// Stops listening, lets answers under way go out, and returns when all is closed or two seconds are over.

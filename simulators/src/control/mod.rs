@@ -5,6 +5,7 @@
 
 mod document;
 mod page;
+mod faults;
 mod reading;
 mod steering;
 mod stock;
@@ -57,15 +58,30 @@ fn routes() -> Vec<Route> {
         process("post", "/v1/worlds", post(worlds::create)),
         process("get", "/v1/worlds/{world}", get(worlds::show)),
         process("delete", "/v1/worlds/{world}", delete(worlds::delete)),
+        route("get", "/v1/snapshot", get(worlds::snapshot)),
+        route("put", "/v1/snapshot", put(worlds::restore)),
+        route("post", "/v1/fork", post(worlds::fork)),
         route("post", "/v1/reset", post(steering::reset)),
         route("get", "/v1/clock", get(steering::clock)),
+        route("put", "/v1/clock", put(steering::set_clock)),
         route("post", "/v1/clock/advance", post(steering::advance)),
         route("get", "/v1/settings", get(steering::settings)),
         route("patch", "/v1/settings", axum::routing::patch(steering::change_settings)),
-        route("get", "/v1/faults", get(steering::faults)),
-        route("post", "/v1/faults", post(steering::arm)),
-        route("get", "/v1/faults/{id}", get(steering::fault)),
-        route("delete", "/v1/faults/{id}", delete(steering::disarm)),
+        route("get", "/v1/faults", get(faults::list)),
+        route("post", "/v1/faults", post(faults::arm)),
+        route("get", "/v1/faults/unfired", get(faults::unfired)),
+        route("get", "/v1/faults/random", get(faults::random)),
+        route("put", "/v1/faults/random", put(faults::set_random)),
+        route("delete", "/v1/faults/random", delete(faults::end_random)),
+        route("get", "/v1/faults/{id}", get(faults::show)),
+        route("delete", "/v1/faults/{id}", delete(faults::disarm)),
+        route("get", "/v1/gates", get(faults::gates)),
+        route("post", "/v1/gates", post(faults::put_up)),
+        route("get", "/v1/gates/{id}", get(faults::gate)),
+        route("delete", "/v1/gates/{id}", delete(faults::take_away)),
+        route("post", "/v1/gates/{id}/release", post(faults::release)),
+        route("get", "/v1/audit", get(truth::audit)),
+        route("post", "/v1/audit", post(truth::audit_claims)),
         route("get", "/v1/books", get(truth::books)),
         route("get", "/v1/journal", get(truth::journal)),
         route("get", "/v1/journal/{id}", get(truth::journal_entry)),

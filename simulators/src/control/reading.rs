@@ -87,7 +87,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
         let body = whole(request, state).await?;
-        let read = serde_json::from_slice(&body);
+        // No body is as good as an empty one: a call all of whose parts may be left out takes it.
+        let body: &[u8] = if body.is_empty() { b"{}" } else { &body };
+        let read = serde_json::from_slice(body);
         read.map(Body).map_err(|error| Refused::bad_request(format!("the body is not what this call takes: {error}")))
     }
 }
@@ -118,7 +120,7 @@ impl From<WorldError> for Refused {
         match error {
             WorldError::NoSuchWorld(_) => Refused::not_found(error),
             WorldError::DemoStays | WorldError::TooMany | WorldError::Taken { .. } => Refused::conflict(error),
-            WorldError::Name => Refused::bad_request(error),
+            WorldError::Name | WorldError::TwoBeginnings | WorldError::Snapshot(_) => Refused::bad_request(error),
         }
     }
 }

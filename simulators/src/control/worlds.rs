@@ -2,11 +2,11 @@
 
 use axum::{Json, extract::State};
 use http::StatusCode;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::reading::{Body, Named, Refused};
-use crate::worlds::{NewWorld, WorldCard, Worlds};
+use super::reading::{Body, Named, Of, Refused};
+use crate::worlds::{NewWorld, Snapshot, WorldCard, Worlds};
 
 #[derive(Serialize)]
 pub(super) struct Listed {
@@ -31,4 +31,31 @@ pub(super) async fn show(State(worlds): State<Worlds>, Named(id): Named<String>)
 pub(super) async fn delete(State(worlds): State<Worlds>, Named(id): Named<String>) -> Result<Json<Value>, Refused> {
     worlds.delete(&id)?;
     Ok(Json(json!({ "deleted": id })))
+}
+
+pub(super) async fn snapshot(Of(world): Of) -> Json<Snapshot> {
+    Json(Snapshot::of(&mut world.lock()))
+}
+
+pub(super) async fn restore(
+    Of(world): Of,
+    State(worlds): State<Worlds>,
+    Body(snapshot): Body<Snapshot>,
+) -> Result<Json<WorldCard>, Refused> {
+    worlds.restore(&world, snapshot)?;
+    Ok(Json(world.card()))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Fork {
+    name: Option<String>,
+}
+
+pub(super) async fn fork(
+    Of(world): Of,
+    State(worlds): State<Worlds>,
+    Body(Fork { name }): Body<Fork>,
+) -> Result<(StatusCode, Json<WorldCard>), Refused> {
+    Ok((StatusCode::CREATED, Json(worlds.fork(&world, name)?.card())))
 }

@@ -431,6 +431,8 @@ impl Refund {
             currency: Some(self.currency.clone()),
             identifier: Some(self.identifier.clone()),
             reference: Some(self.number.to_string()),
+            account: Some(self.account.clone()),
+            fee_minor: None,
         }
     }
 

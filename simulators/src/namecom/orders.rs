@@ -469,6 +469,11 @@ impl State {
         self.orders.get_mut(&order)?.items.iter_mut().find(|candidate| candidate.id == item)
     }
 
+    /// What was paid for each item.
+    pub(crate) fn paid_for_items(&self) -> BTreeMap<i32, i64> {
+        self.orders.values().flat_map(|order| &order.items).map(|item| (item.id, item.paid_minor())).collect()
+    }
+
     pub(super) fn keys_of(&mut self, username: &str) -> &mut Keys {
         self.keys.entry(username.to_owned()).or_default()
     }
@@ -503,6 +508,8 @@ impl State {
             currency: Some("USD".to_owned()),
             identifier,
             reference: None,
+            account: Some(owner.clone()),
+            fee_minor: None,
         };
         let deleted_tld = (item.kind == "registration").then(|| item.tld().unwrap_or_default());
         if let (Some(tld), Some(account)) = (deleted_tld, self.accounts.get_mut(&owner)) {

@@ -95,6 +95,8 @@ fn a_registration_is_refunded_and_takes_its_privacy_along() {
         currency: Some("USD".to_owned()),
         identifier: Some("key-1".to_owned()),
         reference: None,
+        account: Some("demo-test".to_owned()),
+        fee_minor: None,
     };
     assert_eq!(performed.effects, [effect("987654", 1099), effect("987655", 499)]);
 

@@ -22,7 +22,7 @@ use time::OffsetDateTime;
 use self::arguments::{Argument, Form};
 use self::orders::Shown;
 pub use self::orders::{Account, NotPut, Order, Processing, State};
-use crate::exchange::{Answer, Identified, Performed, Request};
+use crate::exchange::{Answer, Effect, Identified, Performed, Request};
 
 /// Where the documentation leaves a choice, or names a number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -187,7 +187,8 @@ fn auto_refund(
     }
     let processing = order.processing;
     let number = order.order_number.clone();
-    let effects = state.order_mut(&number).map(|order| order.refund(now)).into_iter().collect();
+    let refunded = state.order_mut(&number).map(|order| order.refund(now));
+    let effects = refunded.map(|effect| of_account(effect, &account)).into_iter().collect();
     let answer = if processing == Processing::FailsAfterRefund {
         plain(settings, -14, UNKNOWN_ERROR)
     } else {
@@ -213,7 +214,7 @@ fn auto_reject(
     let only_a_test = form.first("test").as_deref() == Some("Y");
     let number = order.order_number.clone();
     let rejected = state.order_mut(&number).filter(|_| !only_a_test);
-    let effects = rejected.map(Order::reject).into_iter().collect();
+    let effects = rejected.map(Order::reject).map(|effect| of_account(effect, &account)).into_iter().collect();
     Ok(Performed { answer: plain(settings, 0, ""), effects })
 }
 
@@ -258,6 +259,10 @@ fn log_in(
         return Err(Refusal { code: -42, message: CALL_LIMIT.to_owned() });
     }
     Ok(login_name)
+}
+
+fn of_account(effect: Effect, account: &str) -> Effect {
+    Effect { account: Some(account.to_owned()), ..effect }
 }
 
 fn own_order<'a>(state: &'a State, form: &Form, account: &str) -> Option<&'a Order> {

@@ -394,6 +394,8 @@ impl Order {
             currency,
             identifier: None,
             reference: None,
+            account: None,
+            fee_minor: None,
         }
     }
 }

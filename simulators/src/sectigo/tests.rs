@@ -228,6 +228,8 @@ fn a_refund_is_in_the_books_once_and_cancels_the_order() {
         currency: Some("USD".to_owned()),
         identifier: None,
         reference: None,
+        account: Some("demo".to_owned()),
+        fee_minor: None,
     };
     assert_eq!(performed.effects, [refund]);
     let settings = Settings::default();

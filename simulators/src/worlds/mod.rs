@@ -8,6 +8,8 @@
 //! A registry knows which name belongs to which world; no name belongs to two. Nobody asks the registry while holding a world.
 
 mod credentials;
+mod handle;
+mod snapshot;
 mod world;
 
 use std::{
@@ -22,6 +24,8 @@ use time::OffsetDateTime;
 use self::credentials::{Dice, names};
 pub use self::{
     credentials::{Credentials, DebitsuccessLogin, NamecomLogin, SectigoLogin},
+    handle::WorldHandle,
+    snapshot::{NotRestored, Snapshot},
     world::{Seed, Settings, World},
 };
 use crate::{
@@ -45,7 +49,11 @@ pub struct NewWorld {
     /// What people call it; at most 100 characters.
     pub name: Option<String>,
     /// What is in it at the start. Default `demo`.
-    pub seed: Seed,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<Seed>,
+    /// What it is taken up from, instead of a seed. Its credentials are new ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<Snapshot>,
     /// The choices that the documents leave open. Default as in the demo world's start.
     pub settings: Option<Settings>,
 }
@@ -76,6 +84,12 @@ pub enum WorldError {
     /// Too many.
     #[error("{MOST_WORLDS} worlds are there already: delete some")]
     TooMany,
+    /// Both a seed and a snapshot.
+    #[error("`seed` and `snapshot` exclude each other")]
+    TwoBeginnings,
+    /// Not a snapshot of this version.
+    #[error(transparent)]
+    Snapshot(#[from] NotRestored),
     /// The name is too long.
     #[error("`name` is at most {LONGEST_NAME} characters")]
     Name,
@@ -184,8 +198,41 @@ impl Worlds {
 
     /// Makes a world with credentials of its own.
     pub(crate) fn create(&self, new: NewWorld) -> Result<SharedWorld, WorldError> {
-        let settings = new.settings.unwrap_or_else(|| self.demo.lock().first_settings().clone());
-        self.add(new.name, World::new(new.seed, settings))
+        let world = match (new.snapshot, new.seed) {
+            (Some(_), Some(_)) => return Err(WorldError::TwoBeginnings),
+            (Some(snapshot), None) => {
+                let world = snapshot.into_world()?;
+                World { settings: new.settings.unwrap_or_else(|| world.settings.clone()), ..world }
+            }
+            (None, seed) => {
+                let settings = new.settings.unwrap_or_else(|| self.demo.lock().first_settings().clone());
+                World::new(seed.unwrap_or_default(), settings)
+            }
+        };
+        self.add(new.name, world)
+    }
+
+    /// Makes a world that is as this one is now, under credentials of its own.
+    pub(crate) fn fork(&self, world: &SharedWorld, name: Option<String>) -> Result<SharedWorld, WorldError> {
+        let copy = Snapshot::of(&mut world.lock());
+        self.add(name, copy.into_world()?)
+    }
+
+    /// Puts a snapshot in the place of what is in a world. The world keeps its credentials; the demo world takes the snapshot's.
+    pub(crate) fn restore(&self, world: &SharedWorld, snapshot: Snapshot) -> Result<(), WorldError> {
+        let other = snapshot.into_world()?;
+        if world.id() == DEMO {
+            for (provider, name) in names(&other) {
+                self.claim(world, provider, &name)?;
+            }
+        }
+        let mut locked = world.lock();
+        locked.become_another(other);
+        let names = names(&locked);
+        drop(locked);
+        // Those of a world in the registry end in its id, so they can be nobody else's.
+        self.write().own(world, names);
+        Ok(())
     }
 
     /// Takes a world in, under an id and credentials of its own.

@@ -2,20 +2,23 @@
 //!
 //! What a request does to a world it does under that lock, in no time and without waiting: a fault's delay is waited for outside.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::Credentials;
+use super::{Credentials, Snapshot};
 use crate::{
     books::Books,
-    clock::{Clock, Reading},
+    clock::{Clock, NotMoved, Reading},
     debitsuccess,
     exchange::{Effect, Performed, Provider, Request},
-    faults::Faults,
+    faults::{FaultEffect, Faults, Rule, RuleError, RuleId},
+    gates::Gates,
     journal::Journal,
-    namecom, sectigo,
+    namecom,
+    past::{Memory, Past},
+    sectigo,
 };
 
 /// What the three providers know and remember, what happened there, and what is to go wrong.
@@ -37,13 +40,19 @@ pub struct World {
     pub journal: Journal,
     /// What is to go wrong.
     pub faults: Faults,
+    /// Where requests are parked.
+    pub gates: Gates,
+    /// What lookups are told instead of the present.
+    pub(crate) past: Past,
     /// What will have happened by then, in the order of its time.
-    due: Vec<Due>,
+    pub(super) due: Vec<Due>,
     /// Which life of the world this is: a request that waited through a reset must do nothing in the next one.
-    life: u64,
+    pub(super) life: u64,
     /// What it was made with, which a reset brings back.
-    seed: Seed,
-    first_settings: Settings,
+    pub(super) seed: Seed,
+    pub(super) first_settings: Settings,
+    /// What it was taken up from; none where that was a seed.
+    pub(super) origin: Option<Arc<Snapshot>>,
     /// What was made up for it, and for which id; none for the demo world.
     pub(super) credentials: Option<(Credentials, String)>,
 }
@@ -72,9 +81,11 @@ pub struct Settings {
 }
 
 /// A request that has been read and will be done at its time, whatever was answered to it.
-#[derive(Debug, Clone)]
-struct Due {
-    at: OffsetDateTime,
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Due {
+    #[serde(with = "time::serde::rfc3339")]
+    pub(super) at: OffsetDateTime,
     provider: Provider,
     journal_id: u64,
     request: Request,
@@ -106,19 +117,27 @@ impl World {
             books: Books::default(),
             journal: Journal::default(),
             faults: Faults::default(),
+            gates: Gates::default(),
+            past: Past::default(),
             due: Vec::new(),
             life: 0,
             seed,
             first_settings: settings,
+            origin: None,
             credentials: None,
         }
     }
 
-    /// Back to how it started: data, settings, clock; books, journal and faults empty. Its credentials stay.
+    /// Back to how it started: data, settings, clock; books, journal and faults empty. Back to the snapshot, where it came from one. Its
+    /// credentials stay.
     pub fn reset(&mut self) {
         let life = self.life + 1;
         let credentials = self.credentials.take();
-        *self = Self { life, ..Self::new(self.seed, self.first_settings.clone()) };
+        let origin = self.origin.take();
+        // A snapshot that made a world once makes it again.
+        let restored = origin.as_ref().and_then(|origin| Snapshot::clone(origin).into_world().ok());
+        let fresh = restored.unwrap_or_else(|| Self::new(self.seed, self.first_settings.clone()));
+        *self = Self { life, origin, ..fresh };
         if let Some((credentials, id)) = credentials {
             credentials.give_to(self, &id);
         }
@@ -136,11 +155,32 @@ impl World {
         now
     }
 
-    /// Moves the world's clock forward; none where that leads too far.
-    pub fn advance(&mut self, by: Duration) -> Option<Reading> {
+    /// Moves the world's clock forward.
+    ///
+    /// # Errors
+    /// That leads too far; then nothing moved.
+    pub fn advance(&mut self, by: Duration) -> Result<Reading, NotMoved> {
         let reading = self.clock.advance(by);
         self.now();
         reading
+    }
+
+    /// Arms a rule; one that has lookups answered from the past remembers what is so now.
+    ///
+    /// # Errors
+    /// What is wrong with it; then nothing is armed.
+    pub fn arm(&mut self, rule: Rule) -> Result<RuleId, RuleError> {
+        let is_stale = matches!(rule.effect, FaultEffect::Stale { .. });
+        let provider = rule.provider;
+        if rule.is_for_ports() && self.credentials.is_some() {
+            return Err(RuleError::NoWorld(rule.point.word()));
+        }
+        let id = self.faults.arm(rule)?;
+        if is_stale {
+            let now = self.now();
+            self.past.keep_for(id, now, Memory::of(self, provider));
+        }
+        Ok(id)
     }
 
     /// Has a provider answer a request, and writes down what it did.
@@ -151,7 +191,6 @@ impl World {
 
     /// Has a provider do what was asked so much later: when the world's clock shows it, whether it runs there or jumps. What the provider
     /// answers then, nobody hears.
-    #[allow(dead_code, reason = "the seam of late commits")]
     pub(crate) fn perform_later(&mut self, after: Duration, provider: Provider, journal_id: u64, request: Request) {
         let now = self.now();
         let at = time::Duration::try_from(after).ok().and_then(|after| now.checked_add(after));
@@ -191,7 +230,8 @@ impl World {
         journal_id: Option<u64>,
         effects: Vec<Effect>,
     ) -> Vec<u64> {
-        effects.into_iter().map(|effect| self.books.write(now, provider, journal_id, effect)).collect()
+        let cause = journal_id.map(|id| (id, self.journal.attempt(id)));
+        effects.into_iter().map(|effect| self.books.write(now, provider, cause, effect)).collect()
     }
 
     pub(crate) fn life(&self) -> u64 {
@@ -200,6 +240,16 @@ impl World {
 
     pub(crate) fn first_settings(&self) -> &Settings {
         &self.first_settings
+    }
+
+    /// Becomes another world, under its own credentials; whatever was under way in it ends without an effect.
+    pub(super) fn become_another(&mut self, mut other: World) {
+        other.life = self.life + 1;
+        let credentials = self.credentials.take();
+        *self = other;
+        if let Some((credentials, id)) = credentials {
+            credentials.give_to(self, &id);
+        }
     }
 
     /// Empties it for good: whoever still holds it finds nothing, and nothing of it takes up memory.
