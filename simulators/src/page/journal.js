@@ -93,7 +93,7 @@ function cells(entry) {
   return [
     element("td", { class: "number" }, entry.id),
     element("td", { class: "short" }, moment(entry.time).slice(11, 23)),
-    element("td", {}, entry.operation || `${entry.method} ${entry.path}`, marks),
+    element("td", {}, call(entry), marks),
     element("td", {}, entry.target ?? "–"),
     element("td", { class: "number" }, entry.attempt),
     element("td", { class: "short" }, `${entry.connection}.${entry.ordinal}`),
@@ -103,6 +103,11 @@ function cells(entry) {
     element("td", { class: /^(kept_alive|closed_after_answer|open)$/.test(entry.ending) ? "" : "bad" }, words(entry.ending).replaceAll("_", " ")),
     element("td", {}, element("button", { type: "button", "aria-expanded": "false", "aria-label": `Details of request ${entry.id}` }, "Details")),
   ];
+}
+
+/** The provider's own name for it; where it has none, what was asked. */
+function call({ provider, operation, method, path }) {
+  return operation ? element("span", { class: "short" }, operation) : `${provider}: ${method} ${path}`;
 }
 
 function toggle(shown) {

@@ -69,7 +69,7 @@ function remove(world) {
 
 function credentials({ sectigo, namecom, debitsuccess }) {
   const row = (provider, name, secret) =>
-    [provider, element("code", { class: "whole" }, name), element("code", { class: "whole" }, secret)];
+    [element("span", { class: "short" }, provider), element("code", { class: "whole" }, name), element("code", { class: "whole" }, secret)];
   return table(["Provider", "Login", "Secret"], [
     row("Sectigo", sectigo.login_name, sectigo.login_password),
     row("name.com", namecom.username, namecom.token),
