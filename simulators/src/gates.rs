@@ -195,7 +195,7 @@ impl Gates {
         let (_, sender) = kept.waiting.remove(index);
         kept.released += 1;
         // Whoever has gone meanwhile needs no word.
-        drop(sender.send(()));
+        let _ = sender.send(());
         self.changed.notify_waiters();
         true
     }

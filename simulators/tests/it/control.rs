@@ -26,7 +26,22 @@ const CALLS: &[(&str, &str, &[&str], &str, u16)] = &[
     ("post", "/v1/faults", &[], r#"{"provider":"sectigo","target":"5","point":"after_effect","effect":"close"}"#, 201),
     ("get", "/v1/faults", &[], "", 200),
     ("get", "/v1/faults/{id}", &["1"], "", 200),
+    ("get", "/v1/faults/unfired", &[], "", 200),
     ("delete", "/v1/faults/{id}", &["1"], "", 200),
+    (
+        "put",
+        "/v1/faults/random",
+        &[],
+        r#"{"seed":1,"share":0.5,"operation":"GetOrder","effects":[{"point":"after_effect","effect":"reset"}]}"#,
+        200,
+    ),
+    ("get", "/v1/faults/random", &[], "", 200),
+    ("delete", "/v1/faults/random", &[], "", 200),
+    ("post", "/v1/gates", &[], r#"{"provider":"sectigo","target":"5","point":"after_effect"}"#, 201),
+    ("get", "/v1/gates", &[], "", 200),
+    ("get", "/v1/gates/{id}", &["1"], "", 200),
+    ("post", "/v1/gates/{id}/release", &["1"], "{}", 200),
+    ("delete", "/v1/gates/{id}", &["1"], "", 200),
     ("get", "/v1/audit", &[], "", 200),
     ("post", "/v1/audit", &[], r#"{"refunds":[]}"#, 200),
     ("post", "/v1/fork", &[], "", 201),
@@ -188,6 +203,34 @@ fn assert_described(document: &Value, schema: &Value, answer: &Value, place: &st
     400,
     "`attempt` is counted from 1"
 )]
+#[case(
+    "post",
+    "/v1/faults",
+    r#"{"provider":"sectigo","point":"connect","effect":"corrupt"}"#,
+    400,
+    "the body is not what this call takes: "
+)]
+#[case(
+    "post",
+    "/v1/faults",
+    r#"{"provider":"sectigo","point":"connect","effect":{"corrupt":{}}}"#,
+    400,
+    "`corrupt` cannot happen at `connect`, only at before_effect, after_effect, during_answer"
+)]
+#[case("put", "/v1/faults/random", r#"{"seed":1,"share":2}"#, 400, "`share` is a number from 0 to 1")]
+#[case("get", "/v1/faults/random", "", 404, "the random mode is off")]
+#[case("get", "/v1/faults/unfired?strikt=true", "", 400, "unknown field `strikt`")]
+#[case("post", "/v1/gates", r#"{"provider":"sectigo","point":"connect"}"#, 400, "a gate stands at before_effect")]
+#[case(
+    "post",
+    "/v1/gates",
+    r#"{"provider":"sectigo","point":"after_effect","longest_wait_seconds":0}"#,
+    400,
+    "`longest_wait_seconds` is 1 to 600"
+)]
+#[case("get", "/v1/gates/7", "", 404, "there is no gate 7")]
+#[case("delete", "/v1/gates/7", "", 404, "there is no gate 7")]
+#[case("post", "/v1/gates/7/release", "{}", 404, "there is no gate 7")]
 #[case("get", "/v1/faults/1", "", 404, "there is no fault 1")]
 #[case("delete", "/v1/faults/x", "", 400, "Cannot parse")]
 #[case("get", "/v1/books?limit=0", "", 400, "`limit` is 1 to 10000")]

@@ -198,14 +198,6 @@ pub(crate) fn lookup(provider: Provider, number: u32) -> String {
     }
 }
 
-/// The target of that refund, as rules name it.
-pub(crate) fn target(provider: Provider, number: u32) -> String {
-    match provider {
-        Provider::Sectigo => (1_000_000 + number).to_string(),
-        Provider::Namecom => (200_000 + number).to_string(),
-        Provider::Debitsuccess => format!("DS{number:06}"),
-    }
-}
 
 /// Whether the lookup's answer shows the refund.
 pub(crate) fn shows_refund(provider: Provider, body: &str) -> bool {
