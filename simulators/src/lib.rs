@@ -100,6 +100,14 @@ pub enum StartError {
     /// No certificate for the TLS port.
     #[error("cannot make the certificate of the Sectigo TLS port: {0}")]
     Certificate(#[from] CertificateError),
+    /// The world file cannot be read, or holds no world.
+    #[error("cannot start with the world in {}: {reason}", path.display())]
+    WorldFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, in one line.
+        reason: String,
+    },
     /// The authority's certificate cannot be written.
     #[error("cannot write the certificate of the Sectigo TLS port's authority to {}: {source}", path.display())]
     CaFile {
@@ -128,6 +136,10 @@ impl Simulators {
     /// # Errors
     /// A port that is taken, a name that no certificate can hold, a file that cannot be written. Then nothing listens.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        let demo = match config.world_file {
+            Some(path) => read_world(&path).map_err(|reason| StartError::WorldFile { path, reason })?,
+            None => World::demo(config.settings),
+        };
         let mut names: Vec<String> = ["127.0.0.1", "::1", "localhost"].map(str::to_owned).into();
         names.extend(config.tls_names);
         let certificates = Certificates::make(names, clock::system_now())?;
@@ -141,7 +153,7 @@ impl Simulators {
             write_whole(&path, &certificates.ca_pem).map_err(|source| StartError::CaFile { path, source })?;
         }
 
-        let worlds = Worlds::new(World::demo(config.settings), config.seed);
+        let worlds = Worlds::new(demo, config.seed);
         let (stopping, stopped) = watch::channel(false);
         let connections = Arc::new(AtomicU64::new(0));
         let port = |provider, tls| Port {
@@ -289,6 +301,12 @@ async fn bind(address: SocketAddr, listener: &'static str) -> Result<(TcpListene
     let bound = TcpListener::bind(address).await.map_err(failed)?;
     let address = bound.local_addr().map_err(failed)?;
     Ok((bound, address))
+}
+
+fn read_world(path: &Path) -> Result<World, String> {
+    let text = fs::read(path).map_err(|error| error.to_string())?;
+    let snapshot: Snapshot = serde_json::from_slice(&text).map_err(|error| format!("it is no snapshot: {error}"))?;
+    snapshot.into_world().map_err(|error| error.to_string())
 }
 
 /// By way of a second file, so that nobody ever reads half a certificate.

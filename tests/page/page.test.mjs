@@ -42,6 +42,9 @@ let folder, simulators, addresses, browser, page;
 const complaints = [];
 let world;
 
+// However this ends, the simulators end with it.
+process.once("exit", () => simulators?.kill("SIGKILL"));
+
 before(async () => {
   if (skip) return;
   folder = mkdtempSync(join(tmpdir(), "simulators-page-"));

@@ -77,6 +77,19 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_shows_every_key_with_its_default() {
+        let readme = include_str!("../../README.md");
+        let block = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let shown = Config { ca_file: Some(super::super::CA_FILE_NAME.into()), ..Config::default() };
+        assert_eq!(read(block).unwrap(), shown);
+        let unknown = read("none_of_them = 1").unwrap_err();
+        let (_, keys) = unknown.split_once("expected one of ").unwrap();
+        for key in keys.split(", ").map(|key| key.trim_matches('`')) {
+            assert!(block.contains(&format!("{key} = ")) || block.contains(&format!("[{key}.")), "{key}");
+        }
+    }
+
+    #[test]
     fn what_is_named_is_set_and_the_rest_has_its_default() {
         let config = read(
             "namecom = '127.0.0.1:9000'\nseed = 7\nca_file = 'ca.pem'\ntls_names = ['sim']\n[settings.sectigo]\nrefund_period_days = 14",

@@ -66,8 +66,16 @@ pub(super) async fn random(Of(world): Of) -> Result<Json<Random>, Refused> {
     world.lock().faults.random().cloned().map(Json).ok_or_else(off)
 }
 
-pub(super) async fn set_random(Of(world): Of, Body(random): Body<Random>) -> Result<Json<Random>, Refused> {
-    world.lock().faults.set_random(Some(random.clone()))?;
+/// Without a seed of its own it draws from the world's number, which comes from the seed of the start.
+pub(super) async fn set_random(Of(world): Of, Body(mut asked): Body<Value>) -> Result<Json<Random>, Refused> {
+    let mut world = world.lock();
+    let number = world.number();
+    if let Some(asked) = asked.as_object_mut() {
+        asked.entry("seed").or_insert(number.into());
+    }
+    let random: Random = serde_json::from_value(asked)
+        .map_err(|error| Refused::bad_request(format!("the body is not what this call takes: {error}")))?;
+    world.faults.set_random(Some(random.clone()))?;
     Ok(Json(random))
 }
 

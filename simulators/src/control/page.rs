@@ -73,13 +73,20 @@ mod tests {
         }
     }
 
+    /// Whether an attribute like `onclick=` stands in it.
+    fn listens(html: &str) -> bool {
+        html.split(" on")
+            .skip(1)
+            .any(|rest| rest.trim_start_matches(|letter: char| letter.is_ascii_lowercase()).starts_with('='))
+    }
+
     #[test]
     fn nothing_in_the_page_needs_what_its_policy_forbids() {
         for (path, content_type, text) in FILES {
             assert!(!text.contains("http://") && !text.contains("https://"), "{path} names another server");
             if content_type == HTML {
                 assert!(
-                    !text.contains(" style=") && !text.contains("<style") && !text.contains(" on"),
+                    !text.contains(" style=") && !text.contains("<style") && !listens(text),
                     "{path} has something inline"
                 );
                 assert!(!text.contains("<script>"), "{path} has a script inline");

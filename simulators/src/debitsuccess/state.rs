@@ -366,6 +366,11 @@ impl State {
         refund
     }
 
+    /// Has the row of GUIDs begin somewhere else for each number.
+    pub(crate) fn begin_guids(&mut self, number: u64) {
+        self.guids = scattered(number);
+    }
+
     /// A GUID as .NET prints it, the same in each run that asks in the same order.
     pub(super) fn next_guid(&mut self) -> String {
         self.guids = self.guids.wrapping_add(1);

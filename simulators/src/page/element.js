@@ -11,10 +11,16 @@ export function element(name, properties, ...children) {
   return made;
 }
 
-/** Replaces what is in an element, if it would look different; the focus and the selection stay where nothing changed. */
+/** What each element was filled with last. */
+const filled = new WeakMap();
+
+/** Replaces what is in an element, if it should look different; where nothing changed, focus, selection and what was unfolded stay. */
 export function fill(place, ...children) {
   const next = element(place.localName, {}, ...children);
-  if (next.innerHTML !== place.innerHTML) place.replaceChildren(...next.childNodes);
+  const text = next.innerHTML;
+  if (filled.get(place) === text) return;
+  filled.set(place, text);
+  place.replaceChildren(...next.childNodes);
 }
 
 /** A table; a cell is a value, or an element. Headings that begin with `#` stand over numbers. */

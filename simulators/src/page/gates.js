@@ -44,15 +44,17 @@ export async function look() {
     return;
   }
   if (!entries.length) return fill(list, empty("No gate is set up."));
-  const button = (gate, action, words, request) =>
-    element("button", { type: "button", "data-gate": gate, "data-action": action, "data-request": request }, words);
+  const button = (gate, action, words, label, request) =>
+    element("button", { type: "button", "data-gate": gate, "data-action": action, "data-request": request, "aria-label": label }, words);
   const rows = entries.map(({ id, gate, waiting, released }) => [
-    id, where(gate), point(gate.point),
+    id,
+    `${where(gate)}: ${point(gate.point)}`,
     element("span", {}, waiting.length
-      ? waiting.map(({ request, target }) => button(id, "release", `Release request ${request} for ${target ?? "nothing"}`, request))
+      ? waiting.map(({ request, target }) =>
+        button(id, "release", `Release ${request}`, `Release request ${request} for ${target ?? "nothing"}`, request))
       : "nobody"),
     released,
-    button(id, "remove", "Remove"),
+    button(id, "remove", "Remove", `Remove gate ${id}`),
   ]);
-  fill(list, table(["#No.", "Where", "Point", "Waiting", "#Let go", ""], rows));
+  fill(list, table(["#No.", "Where", "Waiting", "#Let go", ""], rows));
 }

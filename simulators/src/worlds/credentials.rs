@@ -121,7 +121,7 @@ impl Dice {
     }
 
     /// SplitMix64.
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.thrown = self.thrown.wrapping_add(1);
         let mut bits = self.seed.wrapping_add(self.thrown.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

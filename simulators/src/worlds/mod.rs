@@ -161,8 +161,11 @@ impl SharedWorld {
 }
 
 impl Worlds {
-    /// The demo world alone. The seed decides over all credentials that are made later.
-    pub(crate) fn new(demo: World, seed: u64) -> Self {
+    /// The demo world alone. The seed decides over everything that looks random in it, and in all worlds that are made later.
+    pub(crate) fn new(mut demo: World, seed: u64) -> Self {
+        if demo.origin.is_none() {
+            demo.count_from(seed);
+        }
         let names = names(&demo);
         let demo = SharedWorld::new(DEMO.to_owned(), Some("Demo data".to_owned()), demo);
         let registry = Registry { worlds: BTreeMap::new(), owners: HashMap::new(), made: 0, dice: Dice::new(seed) };
@@ -206,7 +209,9 @@ impl Worlds {
             }
             (None, seed) => {
                 let settings = new.settings.unwrap_or_else(|| self.demo.lock().first_settings().clone());
-                World::new(seed.unwrap_or_default(), settings)
+                let mut world = World::new(seed.unwrap_or_default(), settings);
+                world.count_from(self.write().dice.next());
+                world
             }
         };
         self.add(new.name, world)
@@ -244,9 +249,7 @@ impl Worlds {
         if registry.worlds.len() + 1 >= MOST_WORLDS {
             return Err(WorldError::TooMany);
         }
-        registry.made += 1;
-        let made = registry.made;
-        let id = format!("w{made}");
+        let (made, id) = registry.next_id();
         Credentials::made(&id, &mut registry.dice).give_to(&mut world, &id);
         let names = names(&world);
         let shared = SharedWorld::new(id, name, world);
@@ -314,6 +317,19 @@ impl Worlds {
 }
 
 impl Registry {
+    /// The next number and its id. A world file may have brought names that belonged to such an id in another run: then it is passed over.
+    fn next_id(&mut self) -> (u64, String) {
+        loop {
+            self.made += 1;
+            let id = format!("w{}", self.made);
+            let (begins, ends) = (format!("{id}-"), format!("@{id}"));
+            let mut names = self.owners.values().flat_map(HashMap::keys);
+            if !names.any(|name| name.starts_with(&begins) || name.ends_with(&ends)) {
+                return (self.made, id);
+            }
+        }
+    }
+
     fn own(&mut self, world: &SharedWorld, names: Vec<(Provider, String)>) {
         for (provider, name) in names {
             self.owners.entry(provider).or_default().insert(name, world.clone());

@@ -51,6 +51,8 @@ pub struct World {
     /// What it was made with, which a reset brings back.
     pub(super) seed: Seed,
     pub(super) first_settings: Settings,
+    /// What everything that looks random in it is computed from.
+    pub(super) number: u64,
     /// What it was taken up from; none where that was a seed.
     pub(super) origin: Option<Arc<Snapshot>>,
     /// What was made up for it, and for which id; none for the demo world.
@@ -122,6 +124,7 @@ impl World {
             due: Vec::new(),
             life: 0,
             seed,
+            number: 0,
             first_settings: settings,
             origin: None,
             credentials: None,
@@ -137,10 +140,25 @@ impl World {
         // A snapshot that made a world once makes it again.
         let restored = origin.as_ref().and_then(|origin| Snapshot::clone(origin).into_world().ok());
         let fresh = restored.unwrap_or_else(|| Self::new(self.seed, self.first_settings.clone()));
+        let number = self.number;
         *self = Self { life, origin, ..fresh };
+        if self.origin.is_none() {
+            self.count_from(number);
+        }
         if let Some((credentials, id)) = credentials {
             credentials.give_to(self, &id);
         }
+    }
+
+    /// Gives it the number from which everything that looks random in it is computed.
+    pub(super) fn count_from(&mut self, number: u64) {
+        self.number = number;
+        self.debitsuccess.begin_guids(number);
+    }
+
+    /// What everything that looks random in it is computed from: the seed of the start, or, in a world made later, a number drawn from it.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// The world's time, with everything done that was due by then.

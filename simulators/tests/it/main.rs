@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test says what is wrong by failing there")]
 
+mod binary;
 mod control;
 mod faults;
 mod gates;
