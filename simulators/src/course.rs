@@ -21,20 +21,22 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::{
     exchange::{Answer, Identified, Performed, Provider, Request},
-    faults::{Coordinates, Fired, Moment, RuleId, Step},
+    faults::{Coordinates, Faults, Fired, Moment, RuleId, Step},
     journal::{Arrival, Ending},
+    magic,
+    namecom::{self, KeyInFlight},
     outgoing::{Act, Plan, Report, Went},
     past::Memory,
     pretence,
     server::told,
     wire::Cut,
-    worlds::{SharedWorld, World, Worlds, identify},
+    worlds::{InFlight, SharedWorld, World, Worlds, identify},
 };
 
 /// What the connection is to do at the end.
 pub(crate) enum Verdict {
     /// Send this, in this way.
-    Answer(Sending),
+    Answer(Box<Sending>),
     /// Send nothing, and end like this.
     Cut(Cut),
 }
@@ -68,6 +70,8 @@ pub(crate) struct Course {
     life: u64,
     /// What the rules so far want done to the answer, each from one byte of its body on.
     acts: Vec<(usize, Act)>,
+    /// The idempotency key that it holds until it is answered.
+    in_flight: Option<InFlight>,
 }
 
 /// Where a point leaves a request.
@@ -123,6 +127,7 @@ impl Course {
             journal_id,
             life,
             acts: Vec::new(),
+            in_flight: None,
         }
     }
 
@@ -138,6 +143,10 @@ impl Course {
 
     /// The way to the answer; [`Turn::On`] where the request's world has gone meanwhile.
     async fn turn(&mut self) -> Turn {
+        match self.wait_for_key().await {
+            Turn::On => {}
+            over => return over,
+        }
         if let Turn::Cut(cut) = self.wait_at_gate(Moment::BeforeEffect).await {
             return Turn::Cut(cut);
         }
@@ -163,6 +172,33 @@ impl Course {
         self.suffer(fired, before, Some(performed.answer)).await
     }
 
+    /// A second request under a key that is in flight waits for the first one's answer, or is refused, as the settings say.
+    async fn wait_for_key(&mut self) -> Turn {
+        let (Provider::Namecom, true, Some(username), Some(key)) =
+            (self.provider, self.identified.moves_money, &self.identified.username, &self.identified.identifier)
+        else {
+            return Turn::On;
+        };
+        let Some(settings) = self.world_of_this_life().map(|world| world.settings.namecom.clone()) else {
+            return Turn::On;
+        };
+        if !settings.idempotency_keys {
+            return Turn::On;
+        }
+        let turn = self.world.flights().turn(username, key);
+        let held = match settings.key_in_flight {
+            KeyInFlight::Refuse => InFlight::now(turn),
+            KeyInFlight::Hold => {
+                tokio::select! {
+                    held = InFlight::when_free(turn) => Some(held),
+                    () = told(&mut self.stopping) => return Turn::Cut(Cut::Close),
+                }
+            }
+        };
+        self.in_flight = held;
+        if self.in_flight.is_some() { Turn::On } else { Turn::Answer(namecom::key_in_flight(&settings)) }
+    }
+
     fn before(&self) -> Option<(Option<Memory>, Fired)> {
         let mut world = self.world_of_this_life()?;
         let fired = self.fire(&mut world, Moment::BeforeEffect);
@@ -175,7 +211,8 @@ impl Course {
     fn perform(&self) -> Option<(Performed, Option<Memory>, Option<Fired>)> {
         let mut world = self.world_of_this_life()?;
         let before = world.faults.wants_what_was(&self.coordinates).then(|| Memory::of(&world, self.provider));
-        let performed = self.look_back(&mut world).unwrap_or_else(|| world.perform(self.provider, self.journal_id, &self.request));
+        let performed =
+            self.look_back(&mut world).unwrap_or_else(|| world.perform(self.provider, self.journal_id, &self.request));
         let is_gated = world.gates.stands_at(&self.coordinates, Moment::AfterEffect);
         let fired = (!is_gated).then(|| self.fire(&mut world, Moment::AfterEffect));
         Some((performed, before, fired))
@@ -192,7 +229,15 @@ impl Course {
     }
 
     fn fire(&self, world: &mut World, moment: Moment) -> Fired {
-        let fired = world.faults.fire(&self.coordinates, moment);
+        let mut fired = world.faults.fire(&self.coordinates, moment);
+        if fired.steps.is_empty()
+            && self.identified.moves_money
+            && world.has_demo_data()
+            && let Some((point, effect)) =
+                self.identified.target.as_deref().and_then(|target| magic::rule_for(self.provider, target))
+        {
+            fired = Faults::unarmed(*point, effect, moment);
+        }
         if !fired.rules.is_empty() {
             world.journal.rules(self.journal_id, fired.rules.iter().copied());
         }
@@ -272,8 +317,7 @@ impl Course {
     fn commit_late(&self, before: Option<&Memory>, seconds: u64) -> Option<Answer> {
         let mut world = self.world_of_this_life()?;
         let now = world.now();
-        let answer =
-            pretence::timed_out(before?.clone(), &world.settings, now, &self.request, &self.identified);
+        let answer = pretence::timed_out(before?.clone(), &world.settings, now, &self.request, &self.identified);
         world.perform_later(Duration::from_secs(seconds), self.provider, self.journal_id, self.request.clone());
         Some(answer)
     }
@@ -310,7 +354,7 @@ impl Course {
             self.close(Some(&sent), ending);
             None
         };
-        Verdict::Answer(Sending { answer, plan, report })
+        Verdict::Answer(Box::new(Sending { answer, plan, report }))
     }
 
     fn ending(&self, plan: &Plan) -> Ending {

@@ -228,8 +228,7 @@ impl Gates {
             Waiting { request, operation: at.operation.clone(), target: at.target.clone(), attempt: at.attempt, since };
         kept.waiting.push((waiting, sender));
         let longest = Duration::from_secs(kept.gate.longest_wait_seconds);
-        let place =
-            Place { gate: kept.id, request, after_bytes: kept.gate.point.after_bytes(), released, longest };
+        let place = Place { gate: kept.id, request, after_bytes: kept.gate.point.after_bytes(), released, longest };
         self.changed.notify_waiters();
         Some(place)
     }
@@ -267,14 +266,7 @@ impl Kept {
 impl Gate {
     /// A gate for any request at a provider.
     pub fn new(provider: Provider, point: Point) -> Self {
-        Self {
-            provider,
-            operation: None,
-            target: None,
-            attempt: None,
-            point,
-            longest_wait_seconds: USUAL_WAIT_SECONDS,
-        }
+        Self { provider, operation: None, target: None, attempt: None, point, longest_wait_seconds: USUAL_WAIT_SECONDS }
     }
 
     fn fits(&self, at: &Coordinates) -> bool {

@@ -30,7 +30,10 @@ pub(crate) enum Act {
     /// Waits until a gate lets it go on.
     Gate(Parked),
     Corrupt(usize),
-    Drip { bytes: usize, every: Duration },
+    Drip {
+        bytes: usize,
+        every: Duration,
+    },
     Cut(Cut),
 }
 
@@ -166,15 +169,7 @@ pub(crate) struct LineEnd {
 
 impl Outgoing {
     pub(crate) fn new(plan: Plan, report: Option<Report>, line: LineEnd) -> Outgoing {
-        Outgoing {
-            beats: plan.beats,
-            left: plan.whole,
-            given: 0,
-            sleep: None,
-            report,
-            cut: plan.cut,
-            line: Some(line),
-        }
+        Outgoing { beats: plan.beats, left: plan.whole, given: 0, sleep: None, report, cut: plan.cut, line: Some(line) }
     }
 
     fn give(&mut self, bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
@@ -205,10 +200,7 @@ impl Body for Outgoing {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         loop {
             match self.beats.pop_front() {
                 None => return Poll::Ready(None),

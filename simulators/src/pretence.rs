@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use crate::{
     debitsuccess::Condition,
-    exchange::{Answer, Identified, Request},
+    exchange::{Answer, Deduplication, Identified, Request},
     faults::Pretence,
     namecom::{Outcome, Registry},
     past::Memory,
@@ -42,10 +42,20 @@ pub(crate) fn told(
         Pretence::AlreadyRefunded | Pretence::IdentifierExists => {
             let mut request = request.clone();
             request.headers.remove("x-idempotency-key");
-            before.perform(settings, now, &request);
-            rehearsed(before, settings, now, &request)
+            let settings = as_documented(settings);
+            before.perform(&settings, now, &request);
+            rehearsed(before, &settings, now, &request)
         }
     }
+}
+
+/// The same settings, with every deduplication on.
+fn as_documented(settings: &Settings) -> Settings {
+    let mut settings = settings.clone();
+    settings.sectigo.deduplication = Deduplication::On;
+    settings.namecom.deduplication = Deduplication::On;
+    settings.debitsuccess.deduplication = Deduplication::On;
+    settings
 }
 
 /// What a provider says when it has no time left.

@@ -37,7 +37,7 @@ use crate::{
     faults::{Door, Moment, Step},
     journal::{Arrival, Ending},
     outgoing::{LineEnd, Outgoing, Plan},
-    wire::{Cut, Fate, Line, Wire},
+    wire::{Cut, Fate, Guard, Line, Wire},
     worlds::Worlds,
 };
 
@@ -161,15 +161,20 @@ impl Port {
             }
         }
         let ordinals = Arc::new(AtomicU64::new(0));
-        let ask = {
+        let guard = {
             let (port, ordinals) = (self.clone(), ordinals.clone());
-            move || {
-                let ordinal = ordinals.load(Ordering::Relaxed) + 1;
-                port.ask(id, Door { ordinal, ..door }, Moment::BeforeRead)
+            let worlds = self.worlds.clone();
+            Guard {
+                is_needed: Box::new(move || worlds.demo().lock().faults.awaits(Moment::BeforeRead)),
+                ask: Box::new(move || {
+                    let ordinal = ordinals.load(Ordering::Relaxed) + 1;
+                    port.ask(id, Door { ordinal, ..door }, Moment::BeforeRead)
+                }),
+                tls: door.tls,
             }
         };
         let fate = wire.fate().clone();
-        let next_is_due = wire.line().guard(door.tls, Box::new(ask));
+        let next_is_due = wire.line().guard(guard);
         let end = LineEnd { fate: fate.clone(), next_is_due };
         let service = service_fn(|request: http::Request<Incoming>| {
             let arrival = Arrival { connection: id, ordinal: ordinals.fetch_add(1, Ordering::Relaxed) + 1 };
@@ -250,7 +255,7 @@ impl Port {
         let verdict = tokio::spawn(course.run()).await;
         drop(leaving);
         match verdict {
-            Ok(Verdict::Answer(sending)) => Ok(response(sending, end)),
+            Ok(Verdict::Answer(sending)) => Ok(response(*sending, end)),
             Ok(Verdict::Cut(cut)) => {
                 if cut != Cut::Silence {
                     end.fate.decide(cut);

@@ -102,17 +102,22 @@ impl Fate {
     }
 }
 
-/// Asks, each time that a next request could be read, what the rules say to that.
-pub(crate) type Ask = Box<dyn FnMut() -> Vec<Step> + Send>;
+/// Who is asked before a request is read.
+pub(crate) struct Guard {
+    /// Whether any rule could have something to say: it is cheaper to know than whether there is a request.
+    pub(crate) is_needed: Box<dyn Fn() -> bool + Send>,
+    /// What the rules say to the next request.
+    pub(crate) ask: Box<dyn Fn() -> Vec<Step> + Send>,
+    pub(crate) tls: bool,
+}
 
 /// A TCP connection from which nothing is read before the rules have had their say.
 pub(crate) struct Line {
     stream: TcpStream,
     fate: Fate,
-    ask: Option<Ask>,
+    guard: Option<Guard>,
     /// Whether the next bytes are a request's first.
     next_is_due: Arc<AtomicBool>,
-    tls: bool,
     steps: VecDeque<Step>,
     sleep: Option<Pin<Box<Sleep>>>,
     held: bool,
@@ -123,19 +128,17 @@ impl Line {
         Line {
             stream,
             fate,
-            ask: None,
+            guard: None,
             next_is_due: Arc::default(),
-            tls: false,
             steps: VecDeque::new(),
             sleep: None,
             held: false,
         }
     }
 
-    /// From now on asks before each request; tells whom to tell that the next bytes are a request's first.
-    pub(crate) fn guard(&mut self, tls: bool, ask: Ask) -> Arc<AtomicBool> {
-        self.ask = Some(ask);
-        self.tls = tls;
+    /// From now on the guard is asked before each request; tells whom to tell that the next bytes are a request's first.
+    pub(crate) fn guard(&mut self, guard: Guard) -> Arc<AtomicBool> {
+        self.guard = Some(guard);
         self.next_is_due.clone()
     }
 
@@ -163,32 +166,16 @@ impl Line {
                 Some(_) => continue,
                 None => {}
             }
-            if self.ask.is_none() || !self.next_is_due.load(Ordering::Relaxed) {
+            let Some(guard) = &self.guard else { return Poll::Ready(()) };
+            if !self.next_is_due.load(Ordering::Relaxed) || !(guard.is_needed)() {
                 return Poll::Ready(());
             }
-            if !ready!(self.poll_request(cx)) {
+            if !ready!(poll_request(&self.stream, guard.tls, cx)) {
                 return Poll::Ready(());
             }
             self.next_is_due.store(false, Ordering::Relaxed);
-            if let Some(ask) = &mut self.ask {
-                self.steps = ask().into();
-            }
+            self.steps = (guard.ask)().into();
         }
-    }
-
-    /// Whether what can be read is a request; an end or an error is for the reader.
-    fn poll_request(&self, cx: &mut Context<'_>) -> Poll<bool> {
-        let mut head = [0; 5];
-        let mut head = ReadBuf::new(&mut head);
-        let Ok(length) = ready!(self.stream.poll_peek(cx, &mut head)) else { return Poll::Ready(false) };
-        let is_request = match head.filled() {
-            _ if !self.tls => length > 0,
-            [kind, _, _, high, low] => {
-                *kind == APPLICATION_DATA && usize::from(u16::from_be_bytes([*high, *low])) > LONGEST_ALERT
-            }
-            _ => false,
-        };
-        Poll::Ready(is_request)
     }
 
     /// Ends the connection; returns when the client has been given what there is to give.
@@ -231,8 +218,28 @@ impl Line {
 impl AsyncRead for Line {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_allowed(cx));
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.next_is_due.store(false, Ordering::Relaxed);
+        }
+        read
     }
+}
+
+/// Whether what can be read is a request; an end or an error is for the reader.
+fn poll_request(stream: &TcpStream, tls: bool, cx: &mut Context<'_>) -> Poll<bool> {
+    let mut head = [0; 5];
+    let mut head = ReadBuf::new(&mut head);
+    let Ok(length) = ready!(stream.poll_peek(cx, &mut head)) else { return Poll::Ready(false) };
+    let is_request = match head.filled() {
+        _ if !tls => length > 0,
+        [kind, _, _, high, low] => {
+            *kind == APPLICATION_DATA && usize::from(u16::from_be_bytes([*high, *low])) > LONGEST_ALERT
+        }
+        _ => false,
+    };
+    Poll::Ready(is_request)
 }
 
 impl AsyncWrite for Line {

@@ -6,8 +6,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use thiserror::Error;
 
 use super::{
-    FURTHEST_SECONDS, FaultEffect, LONGEST_BODY, LONGEST_DELAY, LONGEST_DRIP, MOST_RULES, Moment, Point, Pretence, Repeat,
-    Rule,
+    FURTHEST_SECONDS, FaultEffect, LONGEST_BODY, LONGEST_DELAY, LONGEST_DRIP, MOST_RULES, Moment, Point, Pretence,
+    Repeat, Rule,
 };
 use crate::exchange::Provider;
 
@@ -103,7 +103,9 @@ pub enum RuleError {
     #[error("`effects`: `{0}` is a point of connections; drawn are effects on requests")]
     DrawnPoint(&'static str),
     /// A world's rules, for something that belongs to no world.
-    #[error("`point`: a rule at `{0}` belongs to a provider's ports and to no world: arm it in the demo world, at /v1/faults")]
+    #[error(
+        "`point`: a rule at `{0}` belongs to a provider's ports and to no world: arm it in the demo world, at /v1/faults"
+    )]
     NoWorld(&'static str),
     /// Too many rules.
     #[error("{MOST_RULES} rules are armed already: delete some")]
@@ -157,7 +159,10 @@ fn coordinates(rule: &Rule) -> Result<(), RuleError> {
             return unknowable("ordinal", "a new connection has had no request yet");
         }
     } else if rule.connection.is_some() {
-        return unknowable("connection", "it counts connections, at `connect` and `before_read`; `ordinal` is for requests");
+        return unknowable(
+            "connection",
+            "it counts connections, at `connect` and `before_read`; `ordinal` is for requests",
+        );
     }
     Ok(())
 }
@@ -191,7 +196,9 @@ pub(super) fn amounts(effect: &FaultEffect) -> Result<(), RuleError> {
             Err(RuleError::Delay)
         }
         FaultEffect::Drip { bytes, every_milliseconds }
-            if *bytes == 0 || *every_milliseconds == 0 || u128::from(*every_milliseconds) > LONGEST_DRIP.as_millis() =>
+            if *bytes == 0
+                || *every_milliseconds == 0
+                || u128::from(*every_milliseconds) > LONGEST_DRIP.as_millis() =>
         {
             Err(RuleError::Drip)
         }

@@ -240,13 +240,23 @@ pub(crate) enum Step {
     RefuseTls,
     Cut(Cut),
     /// Breaks off after so many bytes of the body.
-    Truncate { after_bytes: usize },
+    Truncate {
+        after_bytes: usize,
+    },
     Delay(Duration),
     Corrupt(usize),
-    Drip { bytes: usize, every: Duration },
+    Drip {
+        bytes: usize,
+        every: Duration,
+    },
     Answer(Answer),
-    CommitLate { seconds: u64 },
-    Stale { rule: RuleId, seconds: u64 },
+    CommitLate {
+        seconds: u64,
+    },
+    Stale {
+        rule: RuleId,
+        seconds: u64,
+    },
     Pretend(Pretence),
 }
 
@@ -422,9 +432,20 @@ impl Faults {
         fired
     }
 
+    /// What a rule without a number does at this point.
+    pub(crate) fn unarmed(point: Point, effect: &FaultEffect, moment: Moment) -> Fired {
+        let steps = if point.moment() == moment { vec![step(DRAWN, point, effect)] } else { Vec::new() };
+        Fired { rules: Vec::new(), steps }
+    }
+
     /// Fires what is armed for this connection before anything is read.
     pub(crate) fn fire_at_door(&mut self, door: &Door, moment: Moment) -> Fired {
         self.fire_where(moment, |rule| rule.fits_door(door))
+    }
+
+    /// Whether a rule is armed for this point and not spent.
+    pub(crate) fn awaits(&self, moment: Moment) -> bool {
+        self.armed.iter().any(|armed| armed.remaining != Some(0) && armed.rule.point.moment() == moment)
     }
 
     /// Whether a rule could want to know, behind the effect, what was before it.
@@ -443,7 +464,7 @@ impl Faults {
             }
             armed.met += 1;
             if let Repeat::Flap { down, up } = armed.rule.repeat
-                && (armed.met - 1) % down.saturating_add(up) >= down
+                && (armed.met - 1).checked_rem(down.saturating_add(up)).is_none_or(|place| place >= down)
             {
                 continue;
             }

@@ -107,9 +107,8 @@ fn number(seed: u64, at: &Coordinates) -> u64 {
     let attempt = at.attempt.to_le_bytes();
     let parts: [&[u8]; 4] = [provider.as_bytes(), at.operation.as_bytes(), target.as_bytes(), &attempt];
     let bytes = parts.into_iter().flat_map(|part| part.iter().copied().chain([0xff]));
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = bytes
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     mix(hash ^ mix(seed))
 }
 

@@ -150,3 +150,43 @@ async fn a_rule_that_never_fired_is_told_and_in_strict_mode_an_error() {
     bench.refund(Provider::Namecom).await.unwrap_err();
     assert_eq!(unfired("?strict=true").await, (reqwest::StatusCode::OK, json!({ "entries": [] })));
 }
+
+#[tokio::test]
+async fn a_second_request_under_a_key_in_flight_waits_or_is_refused() {
+    for (setting, told) in [("hold", "refunded"), ("refuse", "Conflict")] {
+        let bench = Bench::start().await;
+        let settings = json!({ "namecom": { "key_in_flight": setting } }).to_string();
+        assert_eq!(bench.control(Method::PATCH, "/v1/settings", &settings).await.0, 200);
+        let gate = Gate { attempt: Some(1), ..Gate::new(Provider::Namecom, Point::BeforeEffect) };
+        let gate = bench.simulators.gate(gate).unwrap();
+        let mut first = Raw::connect(&bench.simulators, Provider::Namecom).await.unwrap();
+        first.send(&raw::refund(Provider::Namecom, 1)).await;
+        gate.wait_for(1).await.unwrap();
+        let mut second = Raw::connect(&bench.simulators, Provider::Namecom).await.unwrap();
+        second.send(&raw::refund(Provider::Namecom, 1)).await;
+        bench.journal_once(|journal| journal.len() == 2).await;
+        if setting == "hold" {
+            // It says nothing until the first one has its answer.
+            assert_eq!(second.hear().await.end, raw::End::Silent);
+            assert!(gate.release(1));
+        }
+        let heard = second.hear().await;
+        assert!(heard.text().contains(told), "{setting}: {heard:?}");
+        assert_eq!(heard.head.contains("x-idempotent-replay: 1"), setting == "hold");
+        drop(gate);
+        assert!(first.hear().await.text().contains("refunded"));
+        assert_eq!(bench.simulators.books().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_rule_for_ports_belongs_to_no_world() {
+    let bench = Bench::start().await;
+    let (_, made) = bench.control(Method::POST, "/v1/worlds", "{}").await;
+    let rule = r#"{"provider":"sectigo","point":"connect","effect":"refuse"}"#;
+    let path = format!("/v1/worlds/{}/faults", made["id"].as_str().unwrap());
+    let (status, refused) = bench.control(Method::POST, &path, rule).await;
+    assert_eq!(status, 400);
+    assert!(refused["error"].as_str().unwrap().contains("belongs to a provider's ports and to no world"), "{refused}");
+    assert_eq!(bench.control(Method::POST, "/v1/faults", rule).await.0, 201);
+}

@@ -175,11 +175,9 @@ pub(crate) fn refund(provider: Provider, number: u32) -> String {
             &format!("content-type: application/json\r\n{}\r\nx-idempotency-key: key-{number}", basic()),
             &format!("{{\"orderId\":{},\"orderItemIds\":[{}]}}", 200_000 + number, 3_200_000 + number),
         ),
-        Provider::Debitsuccess => soap(
-            "InitiateRefund",
-            number,
-            "<d:Amount>12.34</d:Amount><d:Description>overpaid</d:Description>",
-        ),
+        Provider::Debitsuccess => {
+            soap("InitiateRefund", number, "<d:Amount>12.34</d:Amount><d:Description>overpaid</d:Description>")
+        }
     }
 }
 
@@ -197,7 +195,6 @@ pub(crate) fn lookup(provider: Provider, number: u32) -> String {
         Provider::Debitsuccess => soap("GetRefundStatus", number, ""),
     }
 }
-
 
 /// Whether the lookup's answer shows the refund.
 pub(crate) fn shows_refund(provider: Provider, body: &str) -> bool {
@@ -232,8 +229,7 @@ fn soap(operation: &str, number: u32, members: &str) -> String {
          <d:Username>demo</d:Username></d:User><d:AccountReferenceNo>DS{number:06}</d:AccountReferenceNo>{members}\
          <d:ExternalRefundIdentifier>raw-{number}</d:ExternalRefundIdentifier></request></{operation}></s:Body></s:Envelope>"
     );
-    let headers = format!(
-        "content-type: text/xml; charset=utf-8\r\nsoapaction: \"http://tempuri.org/IDSServices/{operation}\""
-    );
+    let headers =
+        format!("content-type: text/xml; charset=utf-8\r\nsoapaction: \"http://tempuri.org/IDSServices/{operation}\"");
     post("/DSWebService/DSServices.svc", &headers, &body)
 }

@@ -155,12 +155,16 @@ async fn walk(bench: &Bench, provider: Provider, reused: bool, point: &Value, ef
         "delay" => {
             assert!(raw::says_done(provider, &heard.text()) && started.elapsed() >= DELAY, "{place}");
         }
-        "never_answer" | "close" | "reset" | "truncate" if name(point) == "during_answer" || name(effect) == "truncate" => {
+        "never_answer" | "close" | "reset" | "truncate"
+            if name(point) == "during_answer" || name(effect) == "truncate" =>
+        {
             assert_eq!(heard.body.len(), at, "{place}");
             assert!(heard.told_length().unwrap() > at, "{place}");
             assert_eq!(entry.answer_bytes, at, "{place}");
         }
-        "never_answer" | "close" | "reset" | "refuse" => assert_eq!((heard.head.as_str(), heard.body.len()), ("", 0), "{place}"),
+        "never_answer" | "close" | "reset" | "refuse" => {
+            assert_eq!((heard.head.as_str(), heard.body.len()), ("", 0), "{place}")
+        }
         "corrupt" => {
             let mut body = heard.body.clone();
             assert!(!raw::says_done(provider, &heard.text()) || provider != Provider::Sectigo, "{place}");
@@ -205,7 +209,9 @@ async fn an_answer_can_be_cut_at_each_of_its_bytes_and_behind_them() {
                 let point = json!({ "during_answer": { "after_bytes": after_bytes } });
                 bench.arm(json!({ "provider": word(provider), "point": point, "effect": effect }));
                 let mut raw = Raw::connect(&bench.simulators, provider).await.unwrap();
-                let heard = raw.ask(&raw::refund(provider, 7)).await;
+                // Sectigo's answer to a refund is one byte long.
+                let request = if provider == Provider::Sectigo { raw::lookup } else { raw::refund };
+                let heard = raw.ask(&request(provider, 7)).await;
                 let whole = heard.told_length().unwrap();
                 assert_eq!((heard.body.len(), heard.end), (after_bytes.min(whole), cut));
                 let ending = bench.simulators.journal().pop().unwrap().ending;
