@@ -86,6 +86,18 @@ pub struct Answer {
     pub body: Bytes,
 }
 
+/// Whether a provider refuses to do once more what it has done already. Off, its kindness hides no mistake of a client: a second refund is
+/// carried out, stands in the books, and is found by the audit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Deduplication {
+    /// As the real one does.
+    #[default]
+    On,
+    /// It does it again.
+    Off,
+}
+
 /// One thing that really happened at the provider: a line of its books.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Effect {

@@ -28,6 +28,7 @@ pub mod clock;
 pub mod faults;
 pub mod gates;
 pub mod journal;
+pub mod magic;
 pub mod worlds;
 
 mod control;

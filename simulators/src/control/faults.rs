@@ -49,11 +49,8 @@ pub(super) async fn unfired(
     Asked(Strictness { strict }): Asked<Strictness>,
 ) -> Result<Json<Armed>, Refused> {
     let entries: Vec<ArmedRule> = world.lock().faults.unfired().cloned().collect();
-    let counted: Vec<String> = entries
-        .iter()
-        .filter(|armed| strict || armed.rule.strict)
-        .map(|armed| armed.id.0.to_string())
-        .collect();
+    let counted: Vec<String> =
+        entries.iter().filter(|armed| strict || armed.rule.strict).map(|armed| armed.id.0.to_string()).collect();
     match counted.as_slice() {
         [] => Ok(Json(Armed { entries })),
         [one] => Err(Refused::conflict(format!("fault {one} never fired"))),
@@ -93,10 +90,7 @@ pub(super) async fn gates(Of(world): Of) -> Json<Gates> {
     Json(Gates { entries: world.lock().gates.list() })
 }
 
-pub(super) async fn put_up(
-    Of(world): Of,
-    Body(gate): Body<Gate>,
-) -> Result<(StatusCode, Json<StandingGate>), Refused> {
+pub(super) async fn put_up(Of(world): Of, Body(gate): Body<Gate>) -> Result<(StatusCode, Json<StandingGate>), Refused> {
     let mut world = world.lock();
     let id = world.gates.put_up(gate).map_err(|error| match error {
         GateError::TooMany => Refused::conflict(error),

@@ -54,6 +54,7 @@ fn routes() -> Vec<Route> {
     vec![
         process("get", "/openapi.json", get(steering::openapi)),
         process("get", "/v1/health", get(steering::health)),
+        process("get", "/v1/magic", get(worlds::magic)),
         process("get", "/v1/worlds", get(worlds::list)),
         process("post", "/v1/worlds", post(worlds::create)),
         process("get", "/v1/worlds/{world}", get(worlds::show)),

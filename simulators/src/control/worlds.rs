@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::reading::{Body, Named, Of, Refused};
+use crate::magic::{self, Magic};
 use crate::worlds::{NewWorld, Snapshot, WorldCard, Worlds};
 
 #[derive(Serialize)]
@@ -58,4 +59,13 @@ pub(super) async fn fork(
     Body(Fork { name }): Body<Fork>,
 ) -> Result<(StatusCode, Json<WorldCard>), Refused> {
     Ok((StatusCode::CREATED, Json(worlds.fork(&world, name)?.card())))
+}
+
+#[derive(Serialize)]
+pub(super) struct MagicValues {
+    entries: Vec<Magic>,
+}
+
+pub(super) async fn magic() -> Json<MagicValues> {
+    Json(MagicValues { entries: magic::all() })
 }

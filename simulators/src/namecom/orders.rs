@@ -10,7 +10,8 @@ use time::{Duration, OffsetDateTime};
 use super::Settings;
 use super::keys::Keys;
 use super::refusals::Refusal;
-use crate::exchange::Effect;
+use crate::exchange::{Deduplication, Effect, Provider};
+use crate::magic;
 use crate::shelf::{Shelf, Shelved};
 
 /// Everything name.com remembers. Grows with what is put and what is refunded.
@@ -28,6 +29,8 @@ pub struct State {
     keys: BTreeMap<String, Keys>,
     /// By account.
     rates: BTreeMap<String, RateWindow>,
+    /// Refunds that are paid out by themselves: when, and the item in its order; the first one first.
+    settling: Vec<Settling>,
 }
 
 /// An account: credentials, standing, and how often it has deleted within the grace period.
@@ -132,6 +135,13 @@ pub struct Item {
     /// The message of that result, over the usual one.
     #[serde(default)]
     pub refund_message: Option<String>,
+    /// The HTTP status that its refund is answered with, nothing being done: 400, 401, 403, 404, 409, 415, 423, 429, 500, 502, 503 or 504.
+    /// Default none.
+    #[serde(default)]
+    pub refund_answer: Option<u16>,
+    /// After how many seconds a refund that was answered `initialized` is paid out by itself. Default none: by hand only.
+    #[serde(default)]
+    pub settles_after_seconds: Option<u64>,
     /// Whether its registry answers when the domain is to be deleted. Default `reachable`.
     #[serde(default)]
     pub registry: Registry,
@@ -220,6 +230,8 @@ pub enum NotPut {
     ItemTaken { item: i32 },
     #[error("item {item}: amounts must be from 0 to 99999999999 cents")]
     AmountOutOfRange { item: i32 },
+    #[error("item {item}: `refund_answer` is none of the documented statuses")]
+    Answer { item: i32 },
     #[error("order {order}: there is no account `{account}`")]
     NoSuchAccount { order: i32, account: String },
 }
@@ -245,11 +257,22 @@ pub(super) enum Obstacle {
     OverThreshold,
 }
 
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settling {
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
+    order: i32,
+    item: i32,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RateWindow {
     second: i64,
     requests: u32,
+    hour: i64,
+    of_hour: u32,
 }
 
 /// Beyond any price, and small enough that no order's total can overflow.
@@ -269,6 +292,7 @@ impl Default for State {
             orders: Shelf::default(),
             keys: BTreeMap::new(),
             rates: BTreeMap::new(),
+            settling: Vec::new(),
         }
     }
 }
@@ -286,7 +310,28 @@ impl Shelved for Order {
                 demo_order(300_001, "renewal", "demo-300001.com".to_owned()),
                 demo_order(300_003, "registration", format!("demo-300003.{DEMO_TLD_AT_THRESHOLD}")),
             ];
-            singles.chain(special).map(|order| (order.id, order)).collect()
+            let magic_order = |id: i32, change: &dyn Fn(&mut Item)| {
+                let mut order = demo_order(id, "registration", format!("demo-{id}.com"));
+                order.items.iter_mut().for_each(change);
+                order
+            };
+            let refused = magic::NAMECOM_STATUSES
+                .map(|status| magic_order(400_000 + i32::from(status), &|item| item.refund_answer = Some(status)));
+            let on_the_wire = magic::wire_targets(Provider::Namecom).filter_map(|order| order.parse().ok());
+            let on_the_wire = on_the_wire.map(|id| magic_order(id, &|_| {}));
+            let turns_out = |id, outcome| magic_order(id, &move |item| item.refund_outcome = outcome);
+            let late = magic_order(410_201, &|item| {
+                item.refund_outcome = Outcome::Initialized;
+                item.settles_after_seconds = Some(u64::from(magic::LATE_SECONDS));
+            });
+            let turned_out = [
+                late,
+                turns_out(410_202, Outcome::Initialized),
+                turns_out(410_203, Outcome::Failed),
+                turns_out(410_204, Outcome::Canceled),
+            ];
+            let orders = singles.chain(special).chain(refused).chain(on_the_wire).chain(turned_out);
+            orders.map(|order| (order.id, order)).collect()
         });
         &DEMO
     }
@@ -398,6 +443,27 @@ impl State {
         }
     }
 
+    /// Has a refund that was answered `initialized` paid out by itself; not, where there is no time for it.
+    pub(super) fn settle_at(&mut self, due: Option<OffsetDateTime>, order: i32, item: i32) {
+        if let Some(at) = due {
+            let place = self.settling.partition_point(|settling| settling.at <= at);
+            self.settling.insert(place, Settling { at, order, item });
+        }
+    }
+
+    /// Pays out what is due, each at its own time.
+    #[must_use = "what is paid out belongs in the books"]
+    pub(crate) fn advance(&mut self, now: OffsetDateTime) -> Vec<(OffsetDateTime, Effect)> {
+        let mut paid = Vec::new();
+        while self.settling.first().is_some_and(|settling| settling.at <= now) {
+            let Settling { at, order, item } = self.settling.remove(0);
+            // One that was settled by hand meanwhile needs no second settling.
+            let effects = self.settle_item(order, item, Outcome::Refunded).unwrap_or_default();
+            paid.extend(effects.into_iter().map(|effect| (at, effect)));
+        }
+        paid
+    }
+
     fn check(&self, order: &Order, account: &str) -> Result<(), NotPut> {
         if order.id <= 0 || order.items.iter().any(|item| item.id <= 0) {
             return Err(NotPut::IdNotPositive { order: order.id });
@@ -416,6 +482,13 @@ impl State {
         let others = self.orders.values().filter(|other| other.id != order.id);
         if let Some(taken) = others.flat_map(|other| &other.items).find(|item| ids.contains(&item.id)) {
             return Err(NotPut::ItemTaken { item: taken.id });
+        }
+        if let Some(item) = order
+            .items
+            .iter()
+            .find(|item| item.refund_answer.is_some_and(|status| !magic::NAMECOM_STATUSES.contains(&status)))
+        {
+            return Err(NotPut::Answer { item: item.id });
         }
         let in_range = |amount: i64| (0..=MAX_AMOUNT_MINOR).contains(&amount);
         let amounts = |item: &Item| [Some(item.price_minor), item.original_price_minor, item.tax_minor];
@@ -478,21 +551,33 @@ impl State {
         self.keys.entry(username.to_owned()).or_default()
     }
 
-    /// Counts one request of an authenticated account within the second of the clock.
+    /// Counts one request of an authenticated account within the second and the hour of the clock.
     pub(super) fn count_request(
         &mut self,
         username: &str,
-        per_second: u32,
+        settings: &Settings,
         now: OffsetDateTime,
     ) -> Result<(), Refusal> {
         let second = now.unix_timestamp();
+        let hour = second - second.rem_euclid(3600);
         let window = self.rates.entry(username.to_owned()).or_default();
+        if window.hour != hour {
+            (window.hour, window.of_hour) = (hour, 0);
+        }
         if window.second != second {
-            *window = RateWindow { second, requests: 0 };
+            (window.second, window.requests) = (second, 0);
         }
         window.requests = window.requests.saturating_add(1);
-        let over = per_second > 0 && window.requests > per_second;
-        if over { Err(Refusal::RateLimited { reset: second + 1, per_second }) } else { Ok(()) }
+        window.of_hour = window.of_hour.saturating_add(1);
+        let is_over = |requests: u32, limit: u32| limit > 0 && requests > limit;
+        let (per_second, per_hour) = (settings.requests_per_second, settings.requests_per_hour);
+        if is_over(window.of_hour, per_hour) {
+            Err(Refusal::RateLimited { reset: hour + 3600, limit: per_hour, window: "hour" })
+        } else if is_over(window.requests, per_second) {
+            Err(Refusal::RateLimited { reset: second + 1, limit: per_second, window: "second" })
+        } else {
+            Ok(())
+        }
     }
 
     /// Gives an item's money back and counts the deletion. The one place where money moves.
@@ -610,13 +695,14 @@ impl Order {
         let tld = item.tld().unwrap_or_default();
         let days = settings.agp_days_by_tld.get(&tld).copied().unwrap_or(settings.agp_days);
         let expires = item.agp_expires.or_else(|| self.created(since).checked_add(Duration::days(i64::from(days))));
-        if item.status == ItemStatus::Refunded {
+        let refuses_again = settings.deduplication == Deduplication::On;
+        if item.status == ItemStatus::Refunded && refuses_again {
             Some(Obstacle::AlreadyRefunded)
         } else if !matches!(item.kind.as_str(), "registration" | "whois_privacy") {
             Some(Obstacle::WrongType)
         } else if item.status == ItemStatus::Failed || self.status != OrderStatus::Success {
             Some(Obstacle::NotBought)
-        } else if item.pending.is_some() {
+        } else if item.pending.is_some() && refuses_again {
             Some(Obstacle::InProgress)
         } else if expires.is_some_and(|expires| now >= expires) {
             Some(Obstacle::WindowOver { domain: item.name.clone().unwrap_or_default(), days })
@@ -646,6 +732,8 @@ impl Item {
             agp_expires: None,
             refund_outcome: Outcome::Refunded,
             refund_message: None,
+            refund_answer: None,
+            settles_after_seconds: None,
             registry: Registry::Reachable,
             pending: None,
         }

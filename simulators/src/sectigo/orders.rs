@@ -9,9 +9,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
-use super::{Settings, validation::PostPaymentData};
+use super::{AlreadyRefunded, Settings, validation::PostPaymentData};
 use crate::{
-    exchange::Effect,
+    exchange::{Deduplication, Effect, Provider},
+    magic,
     shelf::{Shelf, Shelved},
 };
 
@@ -67,6 +68,12 @@ pub struct Order {
     /// How the processing of a refund goes. Default `works`.
     #[serde(default)]
     pub processing: Processing,
+    /// The code that a refund is answered with, nothing being done, where nothing else stands against it: -1 to -99. Default none.
+    #[serde(default)]
+    pub refund_answer: Option<i32>,
+    /// How long after a refund `orderStatus` still shows what it was before, in seconds, over the setting `status_lag_seconds`. Default none.
+    #[serde(default)]
+    pub status_lag_seconds: Option<u32>,
     /// Whether `!getPostPaymentStatus` is answered -14. Default false.
     #[serde(default)]
     pub status_fails: bool,
@@ -102,6 +109,8 @@ pub enum NotPut {
     OrderNumber,
     #[error("there is no Sectigo account `{account}`: put it first")]
     NoSuchAccount { account: String },
+    #[error("`refund_answer` is from -99 to -1")]
+    Answer,
     #[error("`price_minor` is 0 or more")]
     Price,
     #[error("`currency` is three capital letters")]
@@ -121,6 +130,8 @@ pub(super) struct Shown<'a> {
 
 const DEMO_LOGIN: &str = "demo";
 const SOMEBODY_ELSE: &str = "somebody-else";
+/// The description of -20 on the SiteLock page.
+pub(super) const CANCELED: &str = "The order has already been canceled";
 const REFUNDED: &str = "Refunded";
 const REJECTED: &str = "Rejected";
 
@@ -152,7 +163,17 @@ impl Shelved for Order {
                 Order { validation: PostPaymentData::vmc_sample(), ..demo_order(3_000_001) },
                 Order { validation: PostPaymentData::everything(), ..demo_order(3_000_002) },
             ];
-            let orders = (1_000_001..=1_000_999).map(demo_order).chain(special);
+            let refused = magic::SECTIGO_CODES.map(|code| {
+                let refund_answer = i32::try_from(code).ok().map(|code| -code);
+                Order { refund_answer, ..demo_order(7_000_000 + code) }
+            });
+            let on_the_wire = magic::wire_targets(Provider::Sectigo).map(|number| Order {
+                validation: PostPaymentData::processed_ssl_for(&format!("order-{number}.example.com")),
+                ..Order::new(number)
+            });
+            let late = Order { status_lag_seconds: Some(magic::LATE_SECONDS), ..demo_order(7_000_201) };
+            let orders = (1_000_001..=1_000_999).map(demo_order).chain(special).chain(refused);
+            let orders = orders.chain(on_the_wire).chain([late]);
             orders.map(|order| (order.order_number.clone(), order)).collect()
         });
         &DEMO
@@ -250,6 +271,9 @@ impl State {
         if let Some(account) = order.account.as_ref().filter(|account| !self.accounts.contains_key(*account)) {
             return Err(NotPut::NoSuchAccount { account: account.clone() });
         }
+        if order.refund_answer.is_some_and(|code| !(-99..=-1).contains(&code)) {
+            return Err(NotPut::Answer);
+        }
         if order.price_minor < 0 {
             return Err(NotPut::Price);
         }
@@ -324,6 +348,8 @@ impl Order {
             price_minor: demo_price(),
             currency: demo_currency(),
             processing: Processing::Works,
+            refund_answer: None,
+            status_lag_seconds: None,
             status_fails: false,
             refunded_at: None,
             status_before_refund: None,
@@ -338,16 +364,20 @@ impl Order {
         settings: &Settings,
         since: OffsetDateTime,
         now: OffsetDateTime,
-    ) -> Option<&'static str> {
+    ) -> Option<(i32, &'static str)> {
         let period = Duration::days(i64::from(settings.refund_period_days));
         if self.is(REFUNDED) || self.refunded_at.is_some() {
-            Some("This order has already been refunded")
+            match (settings.deduplication, settings.already_refunded) {
+                (Deduplication::Off, _) => None,
+                (Deduplication::On, AlreadyRefunded::Refused) => Some((-18, "This order has already been refunded")),
+                (Deduplication::On, AlreadyRefunded::Canceled) => Some((-20, CANCELED)),
+            }
         } else if self.is(REJECTED) {
-            Some("This order has been rejected")
+            Some((-18, "This order has been rejected"))
         } else if self.multi_domain {
-            Some("Multi-domain orders cannot be refunded automatically, please submit a ticket")
+            Some((-18, "Multi-domain orders cannot be refunded automatically, please submit a ticket"))
         } else if now - self.purchased_at.unwrap_or(since) > period {
-            Some("The refund period for this order is over")
+            Some((-18, "The refund period for this order is over"))
         } else {
             None
         }
@@ -359,8 +389,11 @@ impl Order {
 
     /// Gives the money back and cancels the order.
     pub(super) fn refund(&mut self, now: OffsetDateTime) -> Effect {
-        self.status_before_refund = self.validation.order_status.replace(REFUNDED.to_owned());
-        self.refunded_at = Some(now);
+        // A second refund, where the settings let it through, changes nothing in what is shown.
+        if !self.is(REFUNDED) {
+            self.status_before_refund = self.validation.order_status.replace(REFUNDED.to_owned());
+        }
+        self.refunded_at.get_or_insert(now);
         self.effect("refund", Some((self.price_minor, self.currency.clone())))
     }
 
@@ -373,7 +406,7 @@ impl Order {
     /// What the status call shows of it.
     pub(super) fn shown(&self, settings: &Settings, now: OffsetDateTime) -> Shown<'_> {
         let mut data = self.validation.clone();
-        let lag = Duration::seconds(i64::from(settings.status_lag_seconds));
+        let lag = Duration::seconds(i64::from(self.status_lag_seconds.unwrap_or(settings.status_lag_seconds)));
         let lags = self.is(REFUNDED) && self.refunded_at.is_some_and(|refunded_at| now - refunded_at < lag);
         if let (true, Some(before)) = (lags, &self.status_before_refund) {
             data.order_status = Some(before.clone());

@@ -8,6 +8,7 @@
 //! A registry knows which name belongs to which world; no name belongs to two. Nobody asks the registry while holding a world.
 
 mod credentials;
+mod flights;
 mod handle;
 mod snapshot;
 mod world;
@@ -22,6 +23,7 @@ use thiserror::Error;
 use time::OffsetDateTime;
 
 use self::credentials::{Dice, names};
+pub(crate) use self::flights::{Flights, InFlight};
 pub use self::{
     credentials::{Credentials, DebitsuccessLogin, NamecomLogin, SectigoLogin},
     handle::WorldHandle,
@@ -113,6 +115,7 @@ struct Place {
     name: Option<String>,
     created: OffsetDateTime,
     world: Mutex<World>,
+    flights: Flights,
 }
 
 /// All worlds.
@@ -134,12 +137,17 @@ struct Registry {
 
 impl SharedWorld {
     pub(crate) fn new(id: String, name: Option<String>, world: World) -> Self {
-        Self(Arc::new(Place { id, name, created: system_now(), world: Mutex::new(world) }))
+        Self(Arc::new(Place { id, name, created: system_now(), world: Mutex::new(world), flights: Flights::default() }))
     }
 
     /// The world, for a moment. Whoever panicked while holding it has left it whole enough to be looked at and reset.
     pub(crate) fn lock(&self) -> MutexGuard<'_, World> {
         self.0.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The keys in flight, behind a lock of their own.
+    pub(crate) fn flights(&self) -> &Flights {
+        &self.0.flights
     }
 
     pub(crate) fn id(&self) -> &str {

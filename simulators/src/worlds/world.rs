@@ -236,6 +236,9 @@ impl World {
     }
 
     fn settle(&mut self, now: OffsetDateTime) {
+        for (at, effect) in self.namecom.advance(now) {
+            self.write_books(at, Provider::Namecom, None, vec![effect]);
+        }
         let settled = self.debitsuccess.advance(&self.settings.debitsuccess, now);
         self.write_books(now, Provider::Debitsuccess, None, settled);
     }
@@ -250,6 +253,11 @@ impl World {
     ) -> Vec<u64> {
         let cause = journal_id.map(|id| (id, self.journal.attempt(id)));
         effects.into_iter().map(|effect| self.books.write(now, provider, cause, effect)).collect()
+    }
+
+    /// Whether the demo data stands behind what was put: only there are magic values.
+    pub(crate) fn has_demo_data(&self) -> bool {
+        self.seed == Seed::Demo
     }
 
     pub(crate) fn life(&self) -> u64 {
