@@ -161,12 +161,12 @@ impl Journal {
         identified: &Identified,
         attempt: u64,
     ) -> u64 {
-        self.opened += 1;
         let may_be_a_resend = identified.moves_money && identified.identifier.is_none();
         let fingerprint = fingerprint(provider, request);
         let earlier = self.last_sent.get(&fingerprint).and_then(|id| self.get(*id));
         let earlier = earlier.filter(|earlier| may_be_a_resend && earlier.connection != arrival.connection);
         let suspected_resend_of = earlier.map(|earlier| earlier.id);
+        self.opened += 1;
         if may_be_a_resend {
             self.last_sent.insert(fingerprint, self.opened);
         }

@@ -45,7 +45,7 @@ const ON_THE_WIRE: [(&str, &str); 7] = [
     ("CLOSED", "closes the connection (FIN) without an answer, and nothing is done"),
     ("CLOSEDDONE", "is done, and the connection is closed (FIN) without an answer"),
     ("RESETDONE", "is done, and the connection is reset (RST) without an answer"),
-    ("CUTDONE", "is done, and the answer breaks off after one byte of its body"),
+    ("CUTDONE", "is done, and the answer breaks off in front of its body"),
     ("LATE", "is answered with a time-out, and done 60 seconds later"),
 ];
 
@@ -56,7 +56,7 @@ fn on_the_wire(name: &str) -> (Point, FaultEffect) {
         "CLOSED" => (Point::BeforeEffect, FaultEffect::Close),
         "CLOSEDDONE" => (Point::AfterEffect, FaultEffect::Close),
         "RESETDONE" => (Point::AfterEffect, FaultEffect::Reset),
-        "CUTDONE" => (Point::AfterEffect, FaultEffect::Truncate { after_bytes: 1 }),
+        "CUTDONE" => (Point::AfterEffect, FaultEffect::Truncate { after_bytes: 0 }),
         _ => (Point::BeforeEffect, FaultEffect::CommitLate { seconds: u64::from(LATE_SECONDS) }),
     }
 }

@@ -10,4 +10,6 @@ mod ports;
 mod raw;
 mod readme;
 mod support;
+mod truth;
 mod wire;
+mod worlds;
