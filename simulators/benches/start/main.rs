@@ -74,17 +74,11 @@ impl Running {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut namecom = String::new();
-        for line in BufReader::new(process.stdout.take().unwrap()).lines() {
-            let line = line.unwrap();
-            if let Some(address) = line.strip_prefix("name.com") {
-                namecom = address.trim().trim_start_matches("http://").to_owned();
-            }
-            if line == "ready" {
-                return Running { process, took: began.elapsed(), namecom };
-            }
-        }
-        panic!("it ended before it was ready");
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let lines: Vec<String> = lines.take_while(|line| line != "ready").collect();
+        let took = began.elapsed();
+        let namecom = lines.iter().find_map(|line| line.strip_prefix("name.com")).unwrap();
+        Running { process, took, namecom: namecom.trim().trim_start_matches("http://").to_owned() }
     }
 
     /// What the system counts as resident.
