@@ -346,13 +346,18 @@ impl Course {
         acts.extend(place.map(|place| (place.after_bytes, Act::Gate(place.wait_in(self.world.clone())))));
         acts.extend(fired.steps.into_iter().filter_map(|(at, step)| Some((at, act(step)?))));
         let plan = Plan::new(answer.body.clone(), acts);
-        let sent = Answer { body: plan.sent().clone(), ..answer.clone() };
         let ending = self.ending(&plan);
-        let report = if plan.is_slow() {
-            Some(self.report(sent, ending))
-        } else {
-            self.close(Some(&sent), ending);
+        let report = if plan.is_plain() {
+            self.close(Some(&answer), ending);
             None
+        } else {
+            let sent = Answer { body: plan.sent().clone(), ..answer.clone() };
+            if plan.is_slow() {
+                Some(self.report(sent, ending))
+            } else {
+                self.close(Some(&sent), ending);
+                None
+            }
         };
         Verdict::Answer(Box::new(Sending { answer, plan, report }))
     }

@@ -46,6 +46,7 @@ pub(crate) struct Plan {
     cut: Option<Cut>,
     whole: u64,
     is_slow: bool,
+    is_plain: bool,
 }
 
 #[derive(Debug)]
@@ -58,12 +59,18 @@ enum Beat {
 }
 
 impl Plan {
+    /// The whole body at once.
+    pub(crate) fn plain(body: Bytes) -> Plan {
+        Plan::new(body, Vec::new())
+    }
+
     /// Acts at the same byte happen in their order; what begins behind the end of the body begins at its end.
     pub(crate) fn new(body: Bytes, mut acts: Vec<(usize, Act)>) -> Plan {
         let whole = body.len() as u64;
+        let is_plain = acts.is_empty();
         acts.sort_by_key(|(at, _)| *at);
         let body = corrupted(body, &acts);
-        let mut plan = Plan { beats: VecDeque::new(), sent: body.clone(), cut: None, whole, is_slow: false };
+        let mut plan = Plan { beats: VecDeque::new(), sent: body.clone(), cut: None, whole, is_slow: false, is_plain };
         let mut dripping = None;
         let mut position = 0;
         for (at, act) in acts {
@@ -85,6 +92,11 @@ impl Plan {
         }
         plan.pass(body.slice(position..), dripping);
         plan
+    }
+
+    /// Whether nothing at all is done to it.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.is_plain
     }
 
     /// How it is cut at the end, if it is.

@@ -6,11 +6,13 @@
 
 use std::{
     convert::Infallible,
-    future::pending,
+    future::{pending, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -252,24 +254,36 @@ impl Port {
         let leaving = Leaving(client.clone());
         let stopping = self.stopping.clone();
         let course = Course::enter(&self.worlds, self.provider, arrival, request, client, stopping);
-        let verdict = tokio::spawn(course.run()).await;
+        let verdict = taken(course.run()).await;
         drop(leaving);
         match verdict {
-            Ok(Verdict::Answer(sending)) => Ok(response(*sending, end)),
-            Ok(Verdict::Cut(cut)) => {
+            Some(Verdict::Answer(sending)) => Ok(response(*sending, end)),
+            Some(Verdict::Cut(cut)) => {
                 if cut != Cut::Silence {
                     end.fate.decide(cut);
                 }
                 // The connection is ended from outside, by its fate or by the client.
                 pending().await
             }
-            Err(error) => {
-                tracing::error!(provider = ?self.provider, %error, "a fault of the simulators themselves");
+            None => {
+                tracing::error!(provider = ?self.provider, "a fault of the simulators themselves");
                 let body = Bytes::from_static(b"a fault of the simulators themselves");
                 let answer = Answer { status: StatusCode::INTERNAL_SERVER_ERROR, headers: HeaderMap::new(), body };
                 Ok(response(plainly(answer), end))
             }
         }
+    }
+}
+
+/// Takes a request to its end. What need not wait is done on the spot; what does goes on in a task of its own, whatever becomes of the
+/// connection. None where it panicked, which the panic hook has told of.
+async fn taken(course: impl Future<Output = Verdict> + Send + 'static) -> Option<Verdict> {
+    let mut course = Box::pin(course);
+    let begun = poll_fn(|cx| Poll::Ready(catch_unwind(AssertUnwindSafe(|| course.as_mut().poll(cx))))).await;
+    match begun {
+        Ok(Poll::Ready(verdict)) => Some(verdict),
+        Ok(Poll::Pending) => tokio::spawn(course).await.ok(),
+        Err(_) => None,
     }
 }
 
@@ -319,7 +333,7 @@ fn refused(unread: Unread) -> Sending {
 }
 
 fn plainly(answer: Answer) -> Sending {
-    Sending { plan: Plan::new(answer.body.clone(), Vec::new()), answer, report: None }
+    Sending { plan: Plan::plain(answer.body.clone()), answer, report: None }
 }
 
 fn response(Sending { answer, plan, report }: Sending, end: LineEnd) -> Response<Outgoing> {
