@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::exchange::{Effect, Provider};
@@ -13,7 +13,7 @@ use crate::exchange::{Effect, Provider};
 pub const KEPT: usize = 100_000;
 
 /// One effect: a line of the books.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BookEntry {
     /// Counted from 1 since the start or the last reset.
     pub id: u64,
@@ -24,13 +24,29 @@ pub struct BookEntry {
     pub provider: Provider,
     /// The wire request that caused it: an id of the journal; none where the control port did.
     pub journal_id: Option<u64>,
+    /// Which attempt that request was, where there was one.
+    #[serde(default)]
+    pub attempt: Option<Attempt>,
     /// What happened.
     #[serde(flatten)]
     pub effect: Effect,
 }
 
+/// A request among others: how the journal counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attempt {
+    /// Which request for its operation and target, counted from 1.
+    pub number: u64,
+    /// The connection that it came on.
+    pub connection: u64,
+    /// Which request on that connection.
+    pub ordinal: u64,
+}
+
 /// Every effect since the start or the last reset, in order.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Books {
     entries: VecDeque<BookEntry>,
     written: u64,
@@ -38,12 +54,19 @@ pub struct Books {
 
 impl Books {
     /// Writes one effect down and tells its id.
-    pub fn write(&mut self, time: OffsetDateTime, provider: Provider, journal_id: Option<u64>, effect: Effect) -> u64 {
+    pub fn write(
+        &mut self,
+        time: OffsetDateTime,
+        provider: Provider,
+        cause: Option<(u64, Option<Attempt>)>,
+        effect: Effect,
+    ) -> u64 {
+        let (journal_id, attempt) = cause.map_or((None, None), |(id, attempt)| (Some(id), attempt));
         self.written += 1;
         if self.entries.len() == KEPT {
             self.entries.pop_front();
         }
-        self.entries.push_back(BookEntry { id: self.written, time, provider, journal_id, effect });
+        self.entries.push_back(BookEntry { id: self.written, time, provider, journal_id, attempt, effect });
         self.written
     }
 
@@ -54,6 +77,6 @@ impl Books {
 
     /// How many entries were written and are no longer kept.
     pub fn dropped(&self) -> u64 {
-        self.written - self.entries.len() as u64
+        self.written.saturating_sub(self.entries.len() as u64)
     }
 }

@@ -27,17 +27,21 @@ pub enum Provider {
 }
 
 /// One HTTP request, read whole. It holds credentials: its `Debug` shows neither headers, query nor body.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Request {
     /// The HTTP method.
+    #[serde(with = "written::method")]
     pub method: Method,
     /// The path without the query, percent-encoding as sent.
     pub path: String,
     /// What stood after `?`, as sent.
     pub query: Option<String>,
     /// All headers.
+    #[serde(with = "written::headers")]
     pub headers: HeaderMap,
     /// The whole body.
+    #[serde(with = "written::bytes")]
     pub body: Bytes,
     /// Whether it came over TLS.
     pub tls: bool,
@@ -82,6 +86,18 @@ pub struct Answer {
     pub body: Bytes,
 }
 
+/// Whether a provider refuses to do once more what it has done already. Off, its kindness hides no mistake of a client: a second refund is
+/// carried out, stands in the books, and is found by the audit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Deduplication {
+    /// As the real one does.
+    #[default]
+    On,
+    /// It does it again.
+    Off,
+}
+
 /// One thing that really happened at the provider: a line of its books.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Effect {
@@ -97,6 +113,65 @@ pub struct Effect {
     pub identifier: Option<String>,
     /// The provider's own number for it (RefundRequestNumber).
     pub reference: Option<String>,
+    /// Whose it was: a Sectigo login, a name.com username, a Debitsuccess account reference.
+    #[serde(default)]
+    pub account: Option<String>,
+    /// What the provider charged for doing it, in hundredths of the currency; none where it charges nothing.
+    #[serde(default)]
+    pub fee_minor: Option<i64>,
+}
+
+/// How the parts of a request are written in JSON.
+mod written {
+    /// As its word.
+    pub(super) mod method {
+        use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+        pub(in super::super) fn serialize<S: Serializer>(method: &http::Method, to: S) -> Result<S::Ok, S::Error> {
+            to.serialize_str(method.as_str())
+        }
+
+        pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<http::Method, D::Error> {
+            String::deserialize(from)?.parse().map_err(D::Error::custom)
+        }
+    }
+
+    /// As pairs of name and Base64, in their order.
+    pub(super) mod headers {
+        use base64::{Engine as _, prelude::BASE64_STANDARD};
+        use http::{HeaderMap, HeaderName, HeaderValue};
+        use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+        pub(in super::super) fn serialize<S: Serializer>(headers: &HeaderMap, to: S) -> Result<S::Ok, S::Error> {
+            to.collect_seq(
+                headers.iter().map(|(name, value)| (name.as_str(), BASE64_STANDARD.encode(value.as_bytes()))),
+            )
+        }
+
+        pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<HeaderMap, D::Error> {
+            let mut headers = HeaderMap::new();
+            for (name, value) in Vec::<(String, String)>::deserialize(from)? {
+                let value = BASE64_STANDARD.decode(value).map_err(D::Error::custom)?;
+                let value = HeaderValue::from_bytes(&value).map_err(D::Error::custom)?;
+                headers.append(name.parse::<HeaderName>().map_err(D::Error::custom)?, value);
+            }
+            Ok(headers)
+        }
+    }
+
+    /// In Base64.
+    pub(super) mod bytes {
+        use base64::{Engine as _, prelude::BASE64_STANDARD};
+        use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+        pub(in super::super) fn serialize<S: Serializer>(bytes: &bytes::Bytes, to: S) -> Result<S::Ok, S::Error> {
+            to.serialize_str(&BASE64_STANDARD.encode(bytes))
+        }
+
+        pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<bytes::Bytes, D::Error> {
+            BASE64_STANDARD.decode(String::deserialize(from)?).map(Into::into).map_err(D::Error::custom)
+        }
+    }
 }
 
 impl fmt::Debug for Request {

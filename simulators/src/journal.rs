@@ -3,12 +3,17 @@
 //! An entry is opened when the request has been read whole and closed before the answer leaves, so that a client that has its
 //! answer finds the entry complete. Secrets never get here: the providers mask the parameters, and neither headers nor query are kept.
 
-use std::collections::VecDeque;
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+};
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::{
+    books::Attempt,
     exchange::{Answer, Identified, Provider, Request},
     faults::RuleId,
 };
@@ -25,7 +30,8 @@ pub const TEXT_KEPT: usize = 1024;
 pub const PARAMETERS_KEPT: usize = 64;
 
 /// One wire request and its end.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct JournalEntry {
     /// Counted from 1 since the start or the last reset.
     pub id: u64,
@@ -60,33 +66,59 @@ pub struct JournalEntry {
     pub moves_money: bool,
     /// Whether it was a trap that no refund client should ever call.
     pub destructive: bool,
+    /// An earlier request that this one looks like a client's hidden re-send of: a refund with the same method, path, query and body, on
+    /// another connection, and no key or identifier by which the provider could tell them apart.
+    #[serde(default)]
+    pub suspected_resend_of: Option<u64>,
     /// The fault rules that fired on it, in order.
     pub rules: Vec<RuleId>,
     /// What it did: ids of the books.
     pub effects: Vec<u64>,
     /// The HTTP status of the answer that went out; none where none did.
     pub status: Option<u16>,
-    /// The answer's body as text, at most [`ANSWER_KEPT`] bytes of it.
+    /// The answer's body as text, at most [`ANSWER_KEPT`] bytes of it, secrets in it masked; none where it is no UTF-8.
     pub answer: Option<String>,
+    /// The answer's body in Base64, at most [`ANSWER_KEPT`] bytes of it, where it is no UTF-8.
+    #[serde(default)]
+    pub answer_base64: Option<String>,
     /// How long the answer's body was, in bytes.
     pub answer_bytes: usize,
     /// How it ended for the client.
     pub ending: Ending,
+    /// What the request was, for the search for re-sends.
+    #[serde(skip)]
+    fingerprint: u64,
 }
 
 /// How an exchange ended for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
-    /// It has not: the request is still being worked on, or waits in a delay.
+    /// It has not: the request is still being worked on, waits in a delay or at a gate, or its answer is on its way.
     Open,
     /// Answered; the connection stayed open for a next request.
     KeptAlive,
-    /// Answered; the connection was closed behind the answer, as the client had asked.
+    /// Answered; the connection was closed behind the answer, as the client had asked, or as a rule said.
     ClosedAfterAnswer,
-    /// A fault closed the connection without an answer.
+    /// Answered; a rule reset the connection behind the answer (RST).
+    ResetAfterAnswer,
+    /// Closed without an answer, by a rule (FIN).
     ClosedWithoutAnswer,
-    /// The client had gone before the answer was there.
+    /// A rule reset the connection without an answer (RST).
+    ResetWithoutAnswer,
+    /// A rule kept the answer back; the connection stayed open.
+    NeverAnswered,
+    /// A rule closed the connection in the middle of the answer (FIN): `answer_bytes` of its body went out.
+    Truncated,
+    /// A rule reset the connection in the middle of the answer (RST): `answer_bytes` of its body went out.
+    ResetInAnswer,
+    /// A rule kept the rest of the answer back: `answer_bytes` of its body went out, and the connection stayed open.
+    StalledInAnswer,
+    /// A rule turned the connection away as soon as it was accepted (RST); there was no request.
+    Refused,
+    /// A rule turned the TLS handshake away; there was no request.
+    TlsRefused,
+    /// The client had gone before the answer was there, or before all of it was.
     ClientGone,
 }
 
@@ -100,10 +132,21 @@ pub struct Arrival {
 }
 
 /// Every wire request since the start or the last reset, in order of arrival, as far as kept.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(into = "Kept", from = "Kept")]
 pub struct Journal {
     entries: VecDeque<JournalEntry>,
     bytes: usize,
+    opened: u64,
+    /// The last request of each fingerprint, among those kept.
+    last_sent: HashMap<u64, u64>,
+}
+
+/// A journal in JSON.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Kept {
+    entries: VecDeque<JournalEntry>,
     opened: u64,
 }
 
@@ -118,7 +161,15 @@ impl Journal {
         identified: &Identified,
         attempt: u64,
     ) -> u64 {
+        let may_be_a_resend = identified.moves_money && identified.identifier.is_none();
+        let fingerprint = fingerprint(provider, request);
+        let earlier = self.last_sent.get(&fingerprint).and_then(|id| self.get(*id));
+        let earlier = earlier.filter(|earlier| may_be_a_resend && earlier.connection != arrival.connection);
+        let suspected_resend_of = earlier.map(|earlier| earlier.id);
         self.opened += 1;
+        if may_be_a_resend {
+            self.last_sent.insert(fingerprint, self.opened);
+        }
         let short = |text: &Option<String>| text.as_deref().map(|text| cut(text, TEXT_KEPT));
         let entry = JournalEntry {
             id: self.opened,
@@ -137,17 +188,35 @@ impl Journal {
             parameters: shortened(&identified.parameters, &mut { PARAMETERS_KEPT }),
             moves_money: identified.moves_money,
             destructive: identified.destructive,
+            suspected_resend_of,
             rules: Vec::new(),
             effects: Vec::new(),
             status: None,
             answer: None,
+            answer_base64: None,
             answer_bytes: 0,
             ending: Ending::Open,
+            fingerprint,
         };
         self.bytes += weight(&entry);
         self.entries.push_back(entry);
         self.drop_oldest();
         self.opened
+    }
+
+    /// Opens an entry for a connection of which nothing was read: it has neither method nor path, and no call.
+    pub fn open_unread(&mut self, time: OffsetDateTime, provider: Provider, arrival: Arrival, tls: bool) -> u64 {
+        let nothing = Request {
+            method: http::Method::GET,
+            path: String::new(),
+            query: None,
+            headers: http::HeaderMap::new(),
+            body: bytes::Bytes::new(),
+            tls,
+        };
+        let id = self.open(time, provider, arrival, &nothing, &Identified::default(), 0);
+        self.change(id, |entry| entry.method.clear());
+        id
     }
 
     /// Adds the rules that fired at one point.
@@ -167,9 +236,26 @@ impl Journal {
             if let Some(answer) = answer {
                 entry.status = Some(answer.status.as_u16());
                 entry.answer_bytes = answer.body.len();
-                entry.answer = Some(cut(&String::from_utf8_lossy(&answer.body), ANSWER_KEPT));
+                match std::str::from_utf8(&answer.body) {
+                    Ok(text) => entry.answer = Some(cut(&masked(text), ANSWER_KEPT)),
+                    Err(_) => {
+                        let kept = answer.body.get(..ANSWER_KEPT).unwrap_or(&answer.body);
+                        entry.answer_base64 = Some(BASE64_STANDARD.encode(kept));
+                    }
+                }
             }
         });
+    }
+
+    /// One entry, if it is still kept.
+    pub fn get(&self, id: u64) -> Option<&JournalEntry> {
+        self.entries.get(self.index(id)?)
+    }
+
+    /// How a request stands among others.
+    pub(crate) fn attempt(&self, id: u64) -> Option<Attempt> {
+        let JournalEntry { attempt, connection, ordinal, .. } = *self.get(id)?;
+        Some(Attempt { number: attempt, connection, ordinal })
     }
 
     /// The entries still kept, oldest first.
@@ -179,32 +265,68 @@ impl Journal {
 
     /// How many entries were opened and are no longer kept.
     pub fn dropped(&self) -> u64 {
-        self.opened - self.entries.len() as u64
+        self.opened.saturating_sub(self.entries.len() as u64)
     }
 
     /// An entry that has been dropped meanwhile is nobody's loss.
     fn change(&mut self, id: u64, change: impl FnOnce(&mut JournalEntry)) {
-        let Some(index) = id.checked_sub(self.dropped() + 1).and_then(|index| usize::try_from(index).ok()) else {
-            return;
-        };
-        let Some(entry) = self.entries.get_mut(index) else { return };
+        let Some(entry) = self.index(id).and_then(|index| self.entries.get_mut(index)) else { return };
         let before = weight(entry);
         change(entry);
         self.bytes = self.bytes - before + weight(entry);
         self.drop_oldest();
     }
 
+    fn index(&self, id: u64) -> Option<usize> {
+        usize::try_from(id.checked_sub(self.dropped() + 1)?).ok()
+    }
+
     fn drop_oldest(&mut self) {
         while self.entries.len() > KEPT || (self.bytes > KEPT_BYTES && self.entries.len() > 1) {
             let Some(oldest) = self.entries.pop_front() else { return };
             self.bytes -= weight(&oldest);
+            if self.last_sent.get(&oldest.fingerprint) == Some(&oldest.id) {
+                self.last_sent.remove(&oldest.fingerprint);
+            }
         }
     }
 }
 
+impl From<Journal> for Kept {
+    fn from(journal: Journal) -> Kept {
+        Kept { entries: journal.entries, opened: journal.opened }
+    }
+}
+
+impl From<Kept> for Journal {
+    fn from(Kept { entries, opened }: Kept) -> Journal {
+        let opened = opened.max(entries.len() as u64);
+        let mut journal =
+            Journal { bytes: entries.iter().map(weight).sum(), entries, opened, last_sent: HashMap::new() };
+        journal.drop_oldest();
+        journal
+    }
+}
+
+/// Two requests of one fingerprint say the same.
+fn fingerprint(provider: Provider, request: &Request) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (provider, request.method.as_str(), &request.path, &request.query, &request.body).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// An answer without what it entrusts to the client: the token for uploads at Sectigo.
+fn masked(answer: &str) -> std::borrow::Cow<'_, str> {
+    const BEFORE: &str = "\"uploadDocumentToken\":\"";
+    let Some((before, token)) = answer.split_once(BEFORE) else { return answer.into() };
+    // A token in Base64 has no quotes; were there an escaped one, too much would go rather than too little.
+    let after = token.split_once("\",").or_else(|| token.split_once("\"}")).map_or("", |(_, after)| after);
+    format!("{before}{BEFORE}***\",{after}").into()
+}
+
 /// About how many bytes an entry holds: its texts, and a round sum for all that is of fixed size.
 fn weight(entry: &JournalEntry) -> usize {
-    let texts = [&entry.target, &entry.username, &entry.identifier, &entry.answer];
+    let texts = [&entry.target, &entry.username, &entry.identifier, &entry.answer, &entry.answer_base64];
     let texts: usize = texts.into_iter().flatten().map(String::len).sum();
     512 + entry.path.len() + entry.operation.len() + texts + parameters_weight(&entry.parameters)
 }

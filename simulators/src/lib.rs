@@ -22,16 +22,24 @@ pub mod debitsuccess;
 pub mod namecom;
 pub mod sectigo;
 
+pub mod audit;
 pub mod books;
 pub mod clock;
 pub mod faults;
+pub mod gates;
 pub mod journal;
+pub mod magic;
 pub mod worlds;
 
 mod control;
 mod course;
+mod outgoing;
+mod past;
+mod pretence;
 mod server;
+mod shelf;
 mod tls;
+mod wire;
 
 pub mod config;
 
@@ -50,9 +58,10 @@ pub use self::{
     config::Config,
     exchange::Provider,
     faults::{ArmedRule, FaultEffect, Point, Repeat, Rule, RuleError, RuleId},
+    gates::{Gate, GateError, GateHandle},
     journal::{Ending, JournalEntry},
     tls::CertificateError,
-    worlds::{Settings, World},
+    worlds::{Credentials, NewWorld, Seed, Settings, Snapshot, World, WorldError, WorldHandle},
 };
 use self::{server::Port, tls::Certificates, worlds::Worlds};
 
@@ -92,6 +101,14 @@ pub enum StartError {
     /// No certificate for the TLS port.
     #[error("cannot make the certificate of the Sectigo TLS port: {0}")]
     Certificate(#[from] CertificateError),
+    /// The world file cannot be read, or holds no world.
+    #[error("cannot start with the world in {}: {reason}", path.display())]
+    WorldFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, in one line.
+        reason: String,
+    },
     /// The authority's certificate cannot be written.
     #[error("cannot write the certificate of the Sectigo TLS port's authority to {}: {source}", path.display())]
     CaFile {
@@ -120,6 +137,10 @@ impl Simulators {
     /// # Errors
     /// A port that is taken, a name that no certificate can hold, a file that cannot be written. Then nothing listens.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        let demo = match config.world_file {
+            Some(path) => read_world(&path).map_err(|reason| StartError::WorldFile { path, reason })?,
+            None => World::demo(config.settings),
+        };
         let mut names: Vec<String> = ["127.0.0.1", "::1", "localhost"].map(str::to_owned).into();
         names.extend(config.tls_names);
         let certificates = Certificates::make(names, clock::system_now())?;
@@ -133,7 +154,7 @@ impl Simulators {
             write_whole(&path, &certificates.ca_pem).map_err(|source| StartError::CaFile { path, source })?;
         }
 
-        let worlds = Worlds::new(World::demo(config.settings));
+        let worlds = Worlds::new(demo, config.seed);
         let (stopping, stopped) = watch::channel(false);
         let connections = Arc::new(AtomicU64::new(0));
         let port = |provider, tls| Port {
@@ -205,17 +226,48 @@ impl Simulators {
     /// # Errors
     /// What is wrong with the rule.
     pub fn arm(&self, rule: Rule) -> Result<RuleId, RuleError> {
-        self.with_world(|world| world.faults.arm(rule))
+        self.with_world(|world| world.arm(rule))
+    }
+
+    /// Puts up a gate in the demo world; it stands for as long as the handle is held.
+    ///
+    /// # Errors
+    /// What is wrong with the gate.
+    pub fn gate(&self, gate: Gate) -> Result<GateHandle, GateError> {
+        GateHandle::put_up(self.worlds.demo().clone(), gate)
     }
 
     /// Moves the clock forward; false, and nothing moved, where that would lead beyond [`clock::FURTHEST`].
     pub fn advance(&self, by: Duration) -> bool {
-        self.with_world(|world| world.advance(by).is_some())
+        self.with_world(|world| world.advance(by).is_ok())
     }
 
     /// Looks into the demo world, or changes it. Requests wait meanwhile: be quick.
     pub fn with_world<T>(&self, look: impl FnOnce(&mut World) -> T) -> T {
-        look(&mut self.worlds.demo().lock())
+        self.worlds.with(self.worlds.demo(), look)
+    }
+
+    /// The world that is always there.
+    pub fn demo(&self) -> WorldHandle {
+        self.worlds.handle(self.worlds.demo().clone())
+    }
+
+    /// Makes a world with credentials of its own.
+    ///
+    /// # Errors
+    /// There are too many, or what it should be made from does not make one.
+    pub fn create_world(&self, new: NewWorld) -> Result<WorldHandle, WorldError> {
+        self.worlds.create_handle(new)
+    }
+
+    /// A world by its id.
+    pub fn world(&self, id: &str) -> Option<WorldHandle> {
+        self.worlds.get(id).ok().map(|world| self.worlds.handle(world))
+    }
+
+    /// All worlds, the demo world first.
+    pub fn worlds(&self) -> Vec<WorldHandle> {
+        self.worlds.list().into_iter().map(|world| self.worlds.handle(world)).collect()
     }
 
     /// Stops listening, lets answers under way go out, and returns when all is closed or two seconds are over.
@@ -250,6 +302,12 @@ async fn bind(address: SocketAddr, listener: &'static str) -> Result<(TcpListene
     let bound = TcpListener::bind(address).await.map_err(failed)?;
     let address = bound.local_addr().map_err(failed)?;
     Ok((bound, address))
+}
+
+fn read_world(path: &Path) -> Result<World, String> {
+    let text = fs::read(path).map_err(|error| error.to_string())?;
+    let snapshot: Snapshot = serde_json::from_slice(&text).map_err(|error| format!("it is no snapshot: {error}"))?;
+    snapshot.into_world().map_err(|error| error.to_string())
 }
 
 /// By way of a second file, so that nobody ever reads half a certificate.

@@ -1,9 +1,10 @@
-//! The simulators as a process of their own.
+//! The simulators as a process of their own: flags over a file over defaults, then until a signal.
 
 use std::{
     io::{self, Write as _},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
+    process::ExitCode,
 };
 
 use anyhow::Context as _;
@@ -12,61 +13,110 @@ use simulators::{Config, Simulators, config::CA_FILE_NAME};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// Sectigo, name.com and Debitsuccess on this machine, wire for wire and with memory.
-///
-/// What one call does changes what the next one answers; every documented error arises from what is asked and what was done
-/// before. The control port shows what really happened (the books) and what went over the wire (the journal), puts orders and
-/// accounts, arms faults at exact points, and moves the clock. Everything is in memory and gone at the end.
-#[derive(Debug, Parser)]
-#[command(
-    version,
-    after_help = "\
+/// Threads that answer requests. Each has memory of its own, so that a machine with many cores would need more for nothing: a test
+/// double is rarely the bottleneck, and two keep one slow request from holding up the next.
+const WORKERS: usize = 2;
+
+const LONG_ABOUT: &str = "\
+Sectigo, name.com and Debitsuccess on this machine, wire for wire and with memory: for tests and staging without an account.
+
+What one call does changes what the next one answers; every documented error arises from what is asked and what was done before.
+A control port, for scripts and for people, shows what really happened (the books) and what went over the wire (the journal),
+makes worlds of their own for tests side by side, arms faults at exact points, audits, and moves the clock. Everything is in
+memory and gone at the end.";
+
+const AFTER_HELP: &str = "\
+Examples:
+  simulators                                     the ports above, and a page for people on http://127.0.0.1:7100/
+  simulators --config simulators.toml --seed 7   settings from a file, another seed
+  simulators --world-file world.json             start as a saved world: curl localhost:7100/v1/worlds/demo/snapshot >world.json
+  simulators --control 127.0.0.1:0 --namecom 127.0.0.1:0 --sectigo 127.0.0.1:0 --sectigo-plaintext 127.0.0.1:0 --debitsuccess 127.0.0.1:0
+                                                 any free ports: the lines before `ready` tell which
+
+A configuration file has a key for each flag (control, sectigo, sectigo_plaintext, namecom, debitsuccess, ca_file, tls_names,
+seed, world_file) and the settings for what the providers' documents leave open:
+  namecom = \"127.0.0.1:8102\"
+  [settings.sectigo]
+  refund_period_days = 14
+
 Demo data, at every start:
   Sectigo       demo / demo-password    orders 1000001..1000999, 2000001..2000005, 3000001, 3000002
   name.com      demo-test / demo-token  orders 123456, 200001..200999, 300001..300003
   Debitsuccess  demo / demo-password    accounts DS000001..DS000999
 
-A first refund:
+A first refund, and what really happened:
   curl --cacert sectigo-ca.pem 'https://localhost:7101/products/!AutoRefund' \\
     -d loginName=demo -d loginPassword=demo-password -d orderNumber=1000001 -d refundReasonCode=11
   curl http://localhost:7100/v1/books
 
-Every control call: curl http://localhost:7100/openapi.json, or simulators/README.md.
-RUST_LOG=simulators=debug shows every request."
-)]
+The same, but the answer is lost after the money has moved:
+  curl http://localhost:7100/v1/faults -d '{\"provider\":\"sectigo\",\"target\":\"1000002\",\"point\":\"after_effect\",\"effect\":\"close\"}'
+
+It prints where it listens, one line each, then `ready`. SIGTERM and Ctrl-C end it.
+Exit status: 0 ended by a signal; 1 could not start (the last line on stderr says why); 2 a wrong command line.
+RUST_LOG=simulators=debug shows every request on stderr. Every control call: http://localhost:7100/openapi.json, simulators/README.md.";
+
+/// Sectigo, name.com and Debitsuccess on this machine, wire for wire and with memory: for tests and staging without an account
+#[derive(Debug, Parser)]
+#[command(version, long_about = LONG_ABOUT, after_long_help = AFTER_HELP, max_term_width = 120)]
 struct Arguments {
-    /// The control port: JSON, no password. Keep it on loopback
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7100")]
-    control: SocketAddr,
-    /// Sectigo over TLS
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7101")]
-    sectigo: SocketAddr,
-    /// Sectigo in plaintext, which answers -1 to everything
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7111")]
-    sectigo_plaintext: SocketAddr,
-    /// name.com
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7102")]
-    namecom: SocketAddr,
-    /// Debitsuccess
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7103")]
-    debitsuccess: SocketAddr,
-    /// Where to write the certificate that clients of the TLS port have to trust; made anew at every start
-    #[arg(long, value_name = "FILE", default_value = CA_FILE_NAME)]
-    ca_file: PathBuf,
+    /// A TOML file with any of what follows, and the settings; a flag wins over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What generated credentials, GUIDs and random faults are computed from: the same seed and calls give the same [default: 0]
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+    /// A world's snapshot, JSON, to start with instead of the demo data
+    #[arg(long, value_name = "FILE")]
+    world_file: Option<PathBuf>,
+    /// The control port: JSON and a page for people, no password. Keep it on loopback [default: 127.0.0.1:7100]
+    #[arg(long, value_name = "ADDRESS", help_heading = "Ports (0 takes any free one)")]
+    control: Option<SocketAddr>,
+    /// Sectigo over TLS [default: 127.0.0.1:7101]
+    #[arg(long, value_name = "ADDRESS", help_heading = "Ports (0 takes any free one)")]
+    sectigo: Option<SocketAddr>,
+    /// Sectigo in plaintext, which answers -1 to everything [default: 127.0.0.1:7111]
+    #[arg(long, value_name = "ADDRESS", help_heading = "Ports (0 takes any free one)")]
+    sectigo_plaintext: Option<SocketAddr>,
+    /// name.com [default: 127.0.0.1:7102]
+    #[arg(long, value_name = "ADDRESS", help_heading = "Ports (0 takes any free one)")]
+    namecom: Option<SocketAddr>,
+    /// Debitsuccess [default: 127.0.0.1:7103]
+    #[arg(long, value_name = "ADDRESS", help_heading = "Ports (0 takes any free one)")]
+    debitsuccess: Option<SocketAddr>,
+    /// Where to write the certificate that clients of the TLS port have to trust, made anew at every start [default: sectigo-ca.pem]
+    #[arg(long, value_name = "FILE", help_heading = "TLS")]
+    ca_file: Option<PathBuf>,
     /// A further name or address for the TLS port's certificate, besides 127.0.0.1, ::1 and localhost; can be repeated
-    #[arg(long = "tls-name", value_name = "NAME")]
+    #[arg(long = "tls-name", value_name = "NAME", help_heading = "TLS")]
     tls_names: Vec<String>,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The sentences name their causes themselves. Nobody may be there to read this one.
+            drop(writeln!(io::stderr(), "simulators: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
 
-    let ca_file = arguments.ca_file.clone();
-    let simulators = Simulators::start(arguments.into()).await?;
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let config = arguments.over_file()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
+    let runtime = runtime.context("cannot start threads")?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let ca_file = config.ca_file.clone().unwrap_or_default();
+    let simulators = Simulators::start(config).await?;
     // Whoever started us may not read what we say: that is no reason to stop.
     drop(announce(&simulators, &ca_file));
 
@@ -78,22 +128,26 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-impl From<Arguments> for Config {
-    fn from(arguments: Arguments) -> Config {
-        Config {
-            control: arguments.control,
-            sectigo: arguments.sectigo,
-            sectigo_plaintext: arguments.sectigo_plaintext,
-            namecom: arguments.namecom,
-            debitsuccess: arguments.debitsuccess,
-            ca_file: Some(arguments.ca_file),
-            tls_names: arguments.tls_names,
-            ..Config::default()
-        }
+impl Arguments {
+    /// The file, if one is named, with the flags over it.
+    fn over_file(self) -> anyhow::Result<Config> {
+        let file = self.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
+        Ok(Config {
+            control: self.control.unwrap_or(file.control),
+            sectigo: self.sectigo.unwrap_or(file.sectigo),
+            sectigo_plaintext: self.sectigo_plaintext.unwrap_or(file.sectigo_plaintext),
+            namecom: self.namecom.unwrap_or(file.namecom),
+            debitsuccess: self.debitsuccess.unwrap_or(file.debitsuccess),
+            ca_file: self.ca_file.or(file.ca_file).or_else(|| Some(CA_FILE_NAME.into())),
+            tls_names: if self.tls_names.is_empty() { file.tls_names } else { self.tls_names },
+            seed: self.seed.unwrap_or(file.seed),
+            world_file: self.world_file.or(file.world_file),
+            settings: file.settings,
+        })
     }
 }
 
-fn announce(simulators: &Simulators, ca_file: &std::path::Path) -> io::Result<()> {
+fn announce(simulators: &Simulators, ca_file: &Path) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "control            http://{}", simulators.control_addr())?;
     writeln!(out, "Sectigo            https://{}  (trust {})", simulators.sectigo_addr(), ca_file.display())?;

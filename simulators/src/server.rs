@@ -1,28 +1,31 @@
 //! The providers' ports: connections, requests on them, and nothing about what they mean.
 //!
 //! HTTP/1.1 on a loop of its own for each port, so that connections and the requests on them have numbers that the journal can tell, and so
-//! that a fault can close a connection. Every part has a bound: connections, the handshake, the head, the body and the time it may take.
+//! that a rule can end a connection in its own way (`wire`). Every part has a bound: connections, the handshake, the head, the body and the
+//! time it may take.
 
 use std::{
+    convert::Infallible,
+    future::{pending, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{
     body::{Body as _, Incoming},
     server::conn::http1,
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use thiserror::Error;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
     task::JoinSet,
@@ -31,9 +34,12 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    course::{Client, Course, Verdict, wants_close},
+    course::{Client, Course, Sending, Verdict, wants_close},
     exchange::{Answer, Provider, Request},
-    journal::Arrival,
+    faults::{Door, Moment, Step},
+    journal::{Arrival, Ending},
+    outgoing::{LineEnd, Outgoing, Plan},
+    wire::{Cut, Fate, Guard, Line, Wire},
     worlds::Worlds,
 };
 
@@ -62,11 +68,6 @@ pub(crate) struct Port {
     pub(crate) connections: Arc<AtomicU64>,
     pub(crate) stopping: watch::Receiver<bool>,
 }
-
-/// What ends a connection without an answer.
-#[derive(Debug, Error)]
-#[error("closed without an answer, by a rule or because the simulators stop")]
-struct ClosedOnPurpose;
 
 impl Port {
     /// Serves until told to stop; then gives every connection a moment.
@@ -107,38 +108,97 @@ impl Port {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(connection = id, %error, "cannot switch off Nagle's algorithm");
         }
-        let Some(acceptor) = self.tls.clone() else { return self.requests(id, stream).await };
+        let connection = self.worlds.demo().lock().faults.count_connection(self.provider);
+        let door = Door { provider: self.provider, tls: self.tls.is_some(), connection, ordinal: 1 };
+        let line = Line::new(stream, Fate::default());
         let mut stopping = self.stopping.clone();
-        let handshake = tokio::select! {
-            handshake = timeout(HANDSHAKE, acceptor.accept(stream)) => handshake,
-            () = told(&mut stopping) => return,
+        let served = async {
+            let Some(line) = self.accepted(id, line, door).await else { return };
+            let Some(wire) = self.handshake(id, line).await else { return };
+            self.requests(id, wire, door).await;
         };
-        match handshake {
-            Ok(Ok(stream)) => self.requests(id, stream).await,
-            Ok(Err(error)) => tracing::debug!(connection = id, %error, "no TLS handshake"),
-            Err(_) => tracing::debug!(connection = id, "the TLS handshake took too long"),
+        tokio::pin!(served);
+        tokio::select! {
+            () = served.as_mut() => {}
+            // The requests under way look after themselves.
+            () = told(&mut stopping) => drop(timeout(LAST_ANSWER, served).await),
         }
     }
 
-    async fn requests(self, id: u64, stream: impl AsyncRead + AsyncWrite + Unpin) {
-        let ordinals = AtomicU64::new(0);
-        let mut stopping = self.stopping.clone();
+    /// Past the rules for a new connection; none where they left nothing of it.
+    async fn accepted(&self, id: u64, line: Line, door: Door) -> Option<Line> {
+        for step in self.ask(id, door, Moment::Connect) {
+            match step {
+                Step::Delay(delay) => tokio::time::sleep(delay).await,
+                Step::RefuseTls => {
+                    line.refuse_handshake().await;
+                    return None;
+                }
+                Step::Cut(cut) => {
+                    line.end(cut).await;
+                    return None;
+                }
+                _ => {}
+            }
+        }
+        Some(line)
+    }
+
+    async fn handshake(&self, id: u64, line: Line) -> Option<Wire> {
+        let Some(acceptor) = &self.tls else { return Some(Wire::Plain(line)) };
+        match timeout(HANDSHAKE, acceptor.accept(line)).await {
+            Ok(Ok(stream)) => return Some(Wire::Tls(Box::new(stream))),
+            Ok(Err(error)) => tracing::debug!(connection = id, %error, "no TLS handshake"),
+            Err(_) => tracing::debug!(connection = id, "the TLS handshake took too long"),
+        }
+        None
+    }
+
+    async fn requests(&self, id: u64, mut wire: Wire, door: Door) {
+        for step in self.ask(id, door, Moment::BeforeRead) {
+            match step {
+                Step::Delay(delay) => tokio::time::sleep(delay).await,
+                Step::Cut(cut) => return wire.end(cut).await,
+                _ => {}
+            }
+        }
+        let ordinals = Arc::new(AtomicU64::new(0));
+        let guard = {
+            let (port, ordinals) = (self.clone(), ordinals.clone());
+            let worlds = self.worlds.clone();
+            Guard {
+                is_needed: Box::new(move || worlds.demo().lock().faults.awaits(Moment::BeforeRead)),
+                ask: Box::new(move || {
+                    let ordinal = ordinals.load(Ordering::Relaxed) + 1;
+                    port.ask(id, Door { ordinal, ..door }, Moment::BeforeRead)
+                }),
+                tls: door.tls,
+            }
+        };
+        let fate = wire.fate().clone();
+        let next_is_due = wire.line().guard(guard);
+        let end = LineEnd { fate: fate.clone(), next_is_due };
         let service = service_fn(|request: http::Request<Incoming>| {
             let arrival = Arrival { connection: id, ordinal: ordinals.fetch_add(1, Ordering::Relaxed) + 1 };
-            self.answer(arrival, request)
+            self.answer(arrival, request, end.clone())
         });
-        let connection = http1::Builder::new()
+        let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD)
-            .serve_connection(TokioIo::new(stream), service);
-        tokio::pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = told(&mut stopping) => {
-                connection.as_mut().graceful_shutdown();
-                match timeout(LAST_ANSWER, connection).await {
-                    Ok(ended) => ended,
-                    Err(_) => return,
+            .serve_connection(TokioIo::new(wire), service);
+        let mut stopping = self.stopping.clone();
+        let mut is_stopping = false;
+        let ended = loop {
+            tokio::select! {
+                biased;
+                cut = fate.decided() => {
+                    connection.into_parts().io.into_inner().end(cut).await;
+                    return;
+                }
+                ended = &mut connection => break ended,
+                () = told(&mut stopping), if !is_stopping => {
+                    is_stopping = true;
+                    Pin::new(&mut connection).graceful_shutdown();
                 }
             }
         };
@@ -147,11 +207,35 @@ impl Port {
         }
     }
 
+    /// What the rules say before anything is read; where that ends the connection, the journal tells it.
+    fn ask(&self, id: u64, door: Door, moment: Moment) -> Vec<Step> {
+        let mut demo = self.worlds.demo().lock();
+        let fired = demo.faults.fire_at_door(&door, moment);
+        let steps: Vec<Step> = fired.steps.into_iter().map(|(_, step)| step).collect();
+        let ending = steps.iter().find_map(|step| match step {
+            Step::RefuseTls => Some(Ending::TlsRefused),
+            Step::Cut(Cut::Reset) if moment == Moment::Connect => Some(Ending::Refused),
+            Step::Cut(Cut::Reset) => Some(Ending::ResetWithoutAnswer),
+            Step::Cut(Cut::Close | Cut::BreakOff) => Some(Ending::ClosedWithoutAnswer),
+            Step::Cut(Cut::Silence) => Some(Ending::NeverAnswered),
+            _ => None,
+        });
+        if let Some(ending) = ending {
+            let now = demo.now();
+            let arrival = Arrival { connection: id, ordinal: door.ordinal };
+            let journal_id = demo.journal.open_unread(now, self.provider, arrival, door.tls);
+            demo.journal.rules(journal_id, fired.rules);
+            demo.journal.close(journal_id, None, ending);
+        }
+        steps
+    }
+
     async fn answer(
         &self,
         arrival: Arrival,
         request: http::Request<Incoming>,
-    ) -> Result<Response<Full<Bytes>>, ClosedOnPurpose> {
+        end: LineEnd,
+    ) -> Result<Response<Outgoing>, Infallible> {
         let (head, body) = request.into_parts();
         let closes = wants_close(head.version, &head.headers);
         let request = Request {
@@ -164,23 +248,42 @@ impl Port {
         };
         let request = match read(body).await {
             Ok(body) => Request { body, ..request },
-            Err(unread) => return Ok(refused(unread)),
+            Err(unread) => return Ok(response(refused(unread), end)),
         };
         let client = Client::new(closes);
         let leaving = Leaving(client.clone());
         let stopping = self.stopping.clone();
         let course = Course::enter(&self.worlds, self.provider, arrival, request, client, stopping);
-        let verdict = tokio::spawn(course.run()).await;
+        let verdict = taken(course.run()).await;
         drop(leaving);
         match verdict {
-            Ok(Verdict::Answer(answer)) => Ok(response(answer)),
-            Ok(Verdict::Close) => Err(ClosedOnPurpose),
-            Err(error) => {
-                tracing::error!(provider = ?self.provider, %error, "a fault of the simulators themselves");
+            Some(Verdict::Answer(sending)) => Ok(response(*sending, end)),
+            Some(Verdict::Cut(cut)) => {
+                if cut != Cut::Silence {
+                    end.fate.decide(cut);
+                }
+                // The connection is ended from outside, by its fate or by the client.
+                pending().await
+            }
+            None => {
+                tracing::error!(provider = ?self.provider, "a fault of the simulators themselves");
                 let body = Bytes::from_static(b"a fault of the simulators themselves");
-                Ok(response(Answer { status: StatusCode::INTERNAL_SERVER_ERROR, headers: HeaderMap::new(), body }))
+                let answer = Answer { status: StatusCode::INTERNAL_SERVER_ERROR, headers: HeaderMap::new(), body };
+                Ok(response(plainly(answer), end))
             }
         }
+    }
+}
+
+/// Takes a request to its end. What need not wait is done on the spot; what does goes on in a task of its own, whatever becomes of the
+/// connection. None where it panicked, which the panic hook has told of.
+async fn taken(course: impl Future<Output = Verdict> + Send + 'static) -> Option<Verdict> {
+    let mut course = Box::pin(course);
+    let begun = poll_fn(|cx| Poll::Ready(catch_unwind(AssertUnwindSafe(|| course.as_mut().poll(cx))))).await;
+    match begun {
+        Ok(Poll::Ready(verdict)) => Some(verdict),
+        Ok(Poll::Pending) => tokio::spawn(course).await.ok(),
+        Err(_) => None,
     }
 }
 
@@ -219,18 +322,22 @@ async fn read(body: Incoming) -> Result<Bytes, Unread> {
 }
 
 /// Such a request reaches no provider and no journal: nothing was read of it that could be told.
-fn refused(unread: Unread) -> Response<Full<Bytes>> {
+fn refused(unread: Unread) -> Sending {
     let (status, text) = match unread {
         Unread::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"),
         Unread::TooSlow => (StatusCode::REQUEST_TIMEOUT, "the body took too long"),
         Unread::Broken => (StatusCode::BAD_REQUEST, "the body broke off"),
     };
     let headers = HeaderMap::from_iter([(header::CONNECTION, HeaderValue::from_static("close"))]);
-    response(Answer { status, headers, body: Bytes::from_static(text.as_bytes()) })
+    plainly(Answer { status, headers, body: Bytes::from_static(text.as_bytes()) })
 }
 
-fn response(answer: Answer) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(answer.body));
+fn plainly(answer: Answer) -> Sending {
+    Sending { plan: Plan::plain(answer.body.clone()), answer, report: None }
+}
+
+fn response(Sending { answer, plan, report }: Sending, end: LineEnd) -> Response<Outgoing> {
+    let mut response = Response::new(Outgoing::new(plan, report, end));
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
     response

@@ -39,8 +39,7 @@ async fn killed_in_the_middle_of_two_hundred_refunds() {
     for provider in [Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess] {
         let effect = FaultEffect::Delay { milliseconds: 30 };
         let point = Point::AfterEffect;
-        let rule =
-            Rule { provider, operation: None, target: None, attempt: None, point, effect, repeat: Repeat::Standing };
+        let rule = Rule { repeat: Repeat::Standing, ..Rule::new(provider, point, effect) };
         simulators.arm(rule).unwrap();
     }
 
@@ -142,8 +141,7 @@ async fn an_attempt_that_a_kill_cut_off_is_in_doubt() {
     let config = dir.path().join("recoup.toml");
     std::fs::write(&config, configuration(&simulators, dir.path(), "")).unwrap();
     let effect = FaultEffect::Delay { milliseconds: 60_000 };
-    let (provider, point, repeat) = (Provider::Sectigo, Point::AfterEffect, Repeat::Once);
-    simulators.arm(Rule { provider, operation: None, target: None, attempt: None, point, effect, repeat }).unwrap();
+    simulators.arm(Rule::new(Provider::Sectigo, Point::AfterEffect, effect)).unwrap();
 
     let gateway = Gateway::start(&config);
     let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);

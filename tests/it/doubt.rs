@@ -323,13 +323,8 @@ async fn a_lookup_that_learns_nothing_changes_nothing_but_the_evidence() {
     stack.arm(Provider::Sectigo, Point::AfterEffect, FaultEffect::Close, Repeat::Standing);
     stack.refund(sectigo("blind", "1000001")).await;
     let rule = simulators::faults::Rule {
-        provider: Provider::Sectigo,
         operation: Some("!getPostPaymentStatus".to_owned()),
-        target: None,
-        attempt: None,
-        point: Point::BeforeEffect,
-        effect: FaultEffect::Close,
-        repeat: Repeat::Once,
+        ..simulators::faults::Rule::new(Provider::Sectigo, Point::BeforeEffect, FaultEffect::Close)
     };
     stack.simulators.arm(rule).unwrap();
     let refund = stack.reconcile("blind").await.unwrap();

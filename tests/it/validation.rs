@@ -227,11 +227,8 @@ async fn a_provider_that_answers_badly_is_not_the_callers_fault(
     #[case] word: &str,
 ) {
     let stack = Stack::start().await;
-    let (provider, point, repeat) = (Provider::Sectigo, Point::BeforeEffect, Repeat::Standing);
-    stack
-        .simulators
-        .arm(Rule { provider, operation: None, target: None, attempt: None, point, effect, repeat })
-        .unwrap();
+    let rule = Rule::new(Provider::Sectigo, Point::BeforeEffect, effect);
+    stack.simulators.arm(Rule { repeat: Repeat::Standing, ..rule }).unwrap();
     let refusal = get(&stack, ask("3000001")).await.unwrap_err();
     assert_eq!((refusal.code(), reason(&refusal).as_str()), (code, word));
 }

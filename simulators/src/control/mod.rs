@@ -3,26 +3,28 @@
 //! [`routes`] is the contents page; `openapi.json` beside this file describes each of them, and a test keeps the two alike. Whatever is
 //! refused is refused as `{"error": "one sentence"}`; unknown fields are refused everywhere.
 
+mod document;
+mod page;
+mod faults;
 mod reading;
 mod steering;
 mod stock;
 #[cfg(test)]
 mod tests;
 mod truth;
+mod worlds;
 
 use axum::{
     Router,
-    extract::DefaultBodyLimit,
+    extract::{DefaultBodyLimit, Request},
+    middleware,
     routing::{MethodRouter, delete, get, post, put},
 };
 use http::{Method, Uri};
 use tokio::{net::TcpListener, sync::watch};
 
-use self::reading::Refused;
-use crate::{
-    server::told,
-    worlds::{SharedWorld, Worlds},
-};
+use self::reading::{Refused, WorldInPath};
+use crate::{server::told, worlds::Worlds};
 
 /// The largest body of a control call: a fault's answer may have to be larger than any client takes.
 const LARGEST_BODY: usize = 32 * 1024 * 1024;
@@ -30,27 +32,57 @@ const LARGEST_BODY: usize = 32 * 1024 * 1024;
 /// One control call.
 struct Route {
     /// The method, in lower case as OpenAPI has it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the test against openapi.json reads it"))]
     method: &'static str,
     path: &'static str,
-    handler: MethodRouter<SharedWorld>,
+    handler: MethodRouter<Worlds>,
+    about: About,
+}
+
+/// What a call is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum About {
+    /// The process, or all worlds.
+    Process,
+    /// One world: the demo world by this path, any other one by `/v1/worlds/{world}` in place of `/v1`.
+    World,
 }
 
 /// Every control call.
 fn routes() -> Vec<Route> {
-    let route = |method, path, handler| Route { method, path, handler };
+    let route = |method, path, handler| Route { method, path, handler, about: About::World };
+    let process = |method, path, handler| Route { method, path, handler, about: About::Process };
     vec![
-        route("get", "/openapi.json", get(steering::openapi)),
-        route("get", "/v1/health", get(steering::health)),
+        process("get", "/openapi.json", get(steering::openapi)),
+        process("get", "/v1/health", get(steering::health)),
+        process("get", "/v1/magic", get(worlds::magic)),
+        process("get", "/v1/worlds", get(worlds::list)),
+        process("post", "/v1/worlds", post(worlds::create)),
+        process("get", "/v1/worlds/{world}", get(worlds::show)),
+        process("delete", "/v1/worlds/{world}", delete(worlds::delete)),
+        route("get", "/v1/snapshot", get(worlds::snapshot)),
+        route("put", "/v1/snapshot", put(worlds::restore)),
+        route("post", "/v1/fork", post(worlds::fork)),
         route("post", "/v1/reset", post(steering::reset)),
         route("get", "/v1/clock", get(steering::clock)),
+        route("put", "/v1/clock", put(steering::set_clock)),
         route("post", "/v1/clock/advance", post(steering::advance)),
         route("get", "/v1/settings", get(steering::settings)),
         route("patch", "/v1/settings", axum::routing::patch(steering::change_settings)),
-        route("get", "/v1/faults", get(steering::faults)),
-        route("post", "/v1/faults", post(steering::arm)),
-        route("get", "/v1/faults/{id}", get(steering::fault)),
-        route("delete", "/v1/faults/{id}", delete(steering::disarm)),
+        route("get", "/v1/faults", get(faults::list)),
+        route("post", "/v1/faults", post(faults::arm)),
+        route("get", "/v1/faults/unfired", get(faults::unfired)),
+        route("get", "/v1/faults/random", get(faults::random)),
+        route("put", "/v1/faults/random", put(faults::set_random)),
+        route("delete", "/v1/faults/random", delete(faults::end_random)),
+        route("get", "/v1/faults/{id}", get(faults::show)),
+        route("delete", "/v1/faults/{id}", delete(faults::disarm)),
+        route("get", "/v1/gates", get(faults::gates)),
+        route("post", "/v1/gates", post(faults::put_up)),
+        route("get", "/v1/gates/{id}", get(faults::gate)),
+        route("delete", "/v1/gates/{id}", delete(faults::take_away)),
+        route("post", "/v1/gates/{id}/release", post(faults::release)),
+        route("get", "/v1/audit", get(truth::audit)),
+        route("post", "/v1/audit", post(truth::audit_claims)),
         route("get", "/v1/books", get(truth::books)),
         route("get", "/v1/journal", get(truth::journal)),
         route("get", "/v1/journal/{id}", get(truth::journal_entry)),
@@ -82,20 +114,49 @@ fn routes() -> Vec<Route> {
 
 /// Serves the control port until told to stop.
 pub(crate) async fn serve(listener: TcpListener, worlds: Worlds, mut stopping: watch::Receiver<bool>) {
-    let router = router(worlds.demo().clone());
     let stopped = async move { told(&mut stopping).await };
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
+    if let Err(error) = axum::serve(listener, app(worlds)).with_graceful_shutdown(stopped).await {
         tracing::error!(%error, "the control port ended");
     }
 }
 
-fn router(world: SharedWorld) -> Router {
-    let routes = routes().into_iter().fold(Router::new(), |router, route| router.route(route.path, route.handler));
+/// In front of the router, because it changes what the router reads.
+fn app(worlds: Worlds) -> Router {
+    Router::new().fallback_service(router(worlds)).layer(middleware::map_request(out_of_the_path))
+}
+
+fn router(worlds: Worlds) -> Router {
+    let routes = routes().into_iter().fold(Router::new(), |router, route| {
+        let router = router.route(route.path, route.handler.clone());
+        match (route.about, route.path.strip_prefix("/v1")) {
+            (About::World, Some(call)) => router.route(&format!("{IN_A_WORLD}{call}"), route.handler),
+            _ => router,
+        }
+    });
+    let path = |uri: &Uri| uri.path().trim_start_matches(IN_A_WORLD).to_owned();
     routes
-        .fallback(|uri: Uri| async move { Refused::not_found(format!("there is no control call {}", uri.path())) })
-        .method_not_allowed_fallback(|method: Method, uri: Uri| async move {
-            Refused::method_not_allowed(format!("there is no {method} on {}", uri.path()))
+        .fallback(move |uri: Uri| async move { Refused::not_found(format!("there is no control call {}", path(&uri))) })
+        .method_not_allowed_fallback(move |method: Method, uri: Uri| async move {
+            Refused::method_not_allowed(format!("there is no {method} on {}", path(&uri)))
         })
+        .merge(page::router())
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
-        .with_state(world)
+        .with_state(worlds)
+}
+
+/// Where the router has the calls about a world whose id has been taken out of the path: handlers need not know which way they were asked.
+const IN_A_WORLD: &str = "/in-a-world";
+
+/// `/v1/worlds/{world}/books` is `books` with the world beside it.
+async fn out_of_the_path(mut request: Request) -> Request {
+    let uri = request.uri();
+    let Some((id, call)) = uri.path().strip_prefix("/v1/worlds/").and_then(|rest| rest.split_once('/')) else {
+        return request;
+    };
+    let id = id.to_owned();
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let Ok(path) = format!("{IN_A_WORLD}/{call}{query}").parse() else { return request };
+    *request.uri_mut() = path;
+    request.extensions_mut().insert(WorldInPath(id));
+    request
 }

@@ -10,6 +10,8 @@ use http::{StatusCode, request::Parts};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
+use crate::worlds::{SharedWorld, WorldError, Worlds};
+
 /// A refusal: a status and one sentence.
 #[derive(Debug)]
 pub(super) struct Refused {
@@ -22,6 +24,13 @@ pub(super) struct Body<T>(pub(super) T);
 
 /// A body that must be empty or `{}`.
 pub(super) struct NoBody;
+
+/// The world that a call is about: the one in its path, or else the demo world.
+pub(super) struct Of(pub(super) SharedWorld);
+
+/// The id of a world, as it stood in the path before the router saw it.
+#[derive(Debug, Clone)]
+pub(super) struct WorldInPath(pub(super) String);
 
 /// The query.
 pub(super) struct Asked<T>(pub(super) T);
@@ -78,7 +87,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
         let body = whole(request, state).await?;
-        let read = serde_json::from_slice(&body);
+        // A call all of whose parts may be left out may leave out the body as well.
+        let nothing = if body.is_empty() { serde_json::from_slice(b"{}").ok() } else { None };
+        let read = nothing.map_or_else(|| serde_json::from_slice(&body), Ok);
         read.map(Body).map_err(|error| Refused::bad_request(format!("the body is not what this call takes: {error}")))
     }
 }
@@ -90,6 +101,27 @@ impl<S: Send + Sync> FromRequest<S> for NoBody {
         let body = whole(request, state).await?;
         let body = body.trim_ascii();
         if body.is_empty() || body == b"{}" { Ok(NoBody) } else { Err(Refused::bad_request("this call takes no body")) }
+    }
+}
+
+impl FromRequestParts<Worlds> for Of {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, worlds: &Worlds) -> Result<Self, Refused> {
+        match parts.extensions.get::<WorldInPath>() {
+            Some(WorldInPath(id)) => Ok(Of(worlds.get(id)?)),
+            None => Ok(Of(worlds.demo().clone())),
+        }
+    }
+}
+
+impl From<WorldError> for Refused {
+    fn from(error: WorldError) -> Self {
+        match error {
+            WorldError::NoSuchWorld(_) => Refused::not_found(error),
+            WorldError::DemoStays | WorldError::TooMany | WorldError::Taken { .. } => Refused::conflict(error),
+            WorldError::Name | WorldError::TwoBeginnings | WorldError::Snapshot(_) => Refused::bad_request(error),
+        }
     }
 }
 

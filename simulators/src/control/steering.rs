@@ -1,33 +1,36 @@
-//! Health, reset, clock, settings, faults.
+//! Health, reset, clock, settings.
 
 use std::time::Duration;
 
-use axum::{Json, extract::State, response::IntoResponse};
-use http::{StatusCode, header};
-use serde::{Deserialize, Serialize};
+use axum::{Json, response::IntoResponse};
+use http::header;
+use serde::Deserialize;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 
-use super::reading::{Body, Named, NoBody, Refused};
+use super::{
+    document,
+    reading::{Body, NoBody, Of, Refused},
+};
 use crate::{
-    clock::{FURTHEST, Reading},
-    faults::{ArmedRule, Rule, RuleError, RuleId},
-    worlds::{Settings, SharedWorld},
+    clock::{NotMoved, Reading},
+    worlds::Settings,
 };
 
 pub(super) async fn openapi() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json"))
+    ([(header::CONTENT_TYPE, "application/json")], document::bytes())
 }
 
 pub(super) async fn health() -> Json<Value> {
     Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }))
 }
 
-pub(super) async fn reset(State(world): State<SharedWorld>, NoBody: NoBody) -> Json<Value> {
+pub(super) async fn reset(Of(world): Of, NoBody: NoBody) -> Json<Value> {
     world.lock().reset();
     Json(json!({ "reset": true }))
 }
 
-pub(super) async fn clock(State(world): State<SharedWorld>) -> Json<Reading> {
+pub(super) async fn clock(Of(world): Of) -> Json<Reading> {
     Json(world.lock().clock.read())
 }
 
@@ -37,23 +40,45 @@ pub(super) struct Advance {
     seconds: u64,
 }
 
-pub(super) async fn advance(
-    State(world): State<SharedWorld>,
-    Body(Advance { seconds }): Body<Advance>,
-) -> Result<Json<Reading>, Refused> {
-    let too_far = || Refused::bad_request(format!("the clock moves at most {} s in total", FURTHEST.as_secs()));
-    world.lock().advance(Duration::from_secs(seconds)).map(Json).ok_or_else(too_far)
+pub(super) async fn advance(Of(world): Of, Body(Advance { seconds }): Body<Advance>) -> Result<Json<Reading>, Refused> {
+    world.lock().advance(Duration::from_secs(seconds)).map(Json).map_err(Refused::bad_request)
 }
 
-pub(super) async fn settings(State(world): State<SharedWorld>) -> Json<Settings> {
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SetClock {
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    now: Option<OffsetDateTime>,
+    running: Option<bool>,
+}
+
+/// Sets the clock to a time, lets it stand still there, or lets it run on.
+pub(super) async fn set_clock(
+    Of(world): Of,
+    Body(SetClock { now, running }): Body<SetClock>,
+) -> Result<Json<Reading>, Refused> {
+    let mut world = world.lock();
+    if let Some(now) = now {
+        world.clock.set(now).map_err(|error| match error {
+            NotMoved::Backward => Refused::conflict(error),
+            NotMoved::TooFar => Refused::bad_request(error),
+        })?;
+    }
+    match running {
+        Some(true) => world.clock.run(),
+        Some(false) => world.clock.stop(),
+        None => {}
+    }
+    world.now();
+    Ok(Json(world.clock.read()))
+}
+
+pub(super) async fn settings(Of(world): Of) -> Json<Settings> {
     Json(world.lock().settings.clone())
 }
 
 /// Changes the settings that are named, down to single fields, and shows them all.
-pub(super) async fn change_settings(
-    State(world): State<SharedWorld>,
-    Body(change): Body<Value>,
-) -> Result<Json<Settings>, Refused> {
+pub(super) async fn change_settings(Of(world): Of, Body(change): Body<Value>) -> Result<Json<Settings>, Refused> {
     if !change.is_object() {
         return Err(Refused::bad_request("the body must be a JSON object"));
     }
@@ -74,45 +99,4 @@ fn merge(into: &mut Value, change: Value) {
         }
         (into, change) => *into = change,
     }
-}
-
-#[derive(Serialize)]
-pub(super) struct Armed {
-    entries: Vec<ArmedRule>,
-}
-
-pub(super) async fn faults(State(world): State<SharedWorld>) -> Json<Armed> {
-    Json(Armed { entries: world.lock().faults.list().to_vec() })
-}
-
-pub(super) async fn arm(
-    State(world): State<SharedWorld>,
-    Body(rule): Body<Rule>,
-) -> Result<(StatusCode, Json<ArmedRule>), Refused> {
-    let mut world = world.lock();
-    let id = world.faults.arm(rule).map_err(|error| match error {
-        RuleError::TooMany => Refused::conflict(error),
-        wrong => Refused::bad_request(wrong),
-    })?;
-    let armed = world.faults.get(id).cloned();
-    armed.map(|armed| (StatusCode::CREATED, Json(armed))).ok_or_else(|| no_rule(id))
-}
-
-pub(super) async fn fault(
-    State(world): State<SharedWorld>,
-    Named(id): Named<RuleId>,
-) -> Result<Json<ArmedRule>, Refused> {
-    world.lock().faults.get(id).cloned().map(Json).ok_or_else(|| no_rule(id))
-}
-
-/// Deletes a rule and shows how it stood, so that a test sees in one call whether it ever fired.
-pub(super) async fn disarm(
-    State(world): State<SharedWorld>,
-    Named(id): Named<RuleId>,
-) -> Result<Json<ArmedRule>, Refused> {
-    world.lock().faults.disarm(id).map(Json).ok_or_else(|| no_rule(id))
-}
-
-fn no_rule(RuleId(id): RuleId) -> Refused {
-    Refused::not_found(format!("there is no fault {id}"))
 }

@@ -4,12 +4,12 @@ use axum::{Json, extract::State, response::Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::reading::{Asked, Body, Named, Page, Refused, keyed};
+use super::reading::{Asked, Body, Named, Of, Page, Refused, keyed};
 use crate::{
     debitsuccess::{self, NotMoved},
     exchange::Provider,
     namecom, sectigo,
-    worlds::SharedWorld,
+    worlds::{SharedWorld, Worlds},
 };
 
 type Answer<T = Value> = Result<Json<T>, Refused>;
@@ -17,13 +17,13 @@ type List = Result<Response, Refused>;
 
 // Sectigo
 
-pub(super) async fn sectigo_accounts(State(world): State<SharedWorld>, Asked(page): Asked<Page>) -> List {
+pub(super) async fn sectigo_accounts(Of(world): Of, Asked(page): Asked<Page>) -> List {
     let world = world.lock();
     let accounts = world.sectigo.accounts().into_iter().map(|account| without(account, "password"));
     page.of(accounts.collect(), after_text("login_name"))
 }
 
-pub(super) async fn sectigo_account(State(world): State<SharedWorld>, Named(name): Named<String>) -> Answer {
+pub(super) async fn sectigo_account(Of(world): Of, Named(name): Named<String>) -> Answer {
     let world = world.lock();
     let accounts = world.sectigo.accounts();
     let found = accounts.into_iter().find(|account| account.login_name == name);
@@ -31,34 +31,32 @@ pub(super) async fn sectigo_account(State(world): State<SharedWorld>, Named(name
 }
 
 pub(super) async fn put_sectigo_account(
-    State(world): State<SharedWorld>,
+    Of(world): Of,
+    State(worlds): State<Worlds>,
     Named(name): Named<String>,
     Body(body): Body<Value>,
 ) -> Answer {
-    let mut world = world.lock();
-    let accounts = world.sectigo.accounts();
-    let known = accounts.iter().find(|account| account.login_name == name).map(|account| account.password.clone());
-    let account: sectigo::Account = keyed(with(body, "password", known), "login_name", name.into())?;
+    let known = world.lock().sectigo.accounts().into_iter().find(|account| account.login_name == name).cloned();
+    let known = known.map(|account| account.password);
+    let account: sectigo::Account = keyed(with(body, "password", known), "login_name", name.clone().into())?;
     let shown = without(&account, "password");
-    world.sectigo.put_account(account).map_err(Refused::bad_request)?;
+    worlds.claim(&world, Provider::Sectigo, &name)?;
+    world.lock().sectigo.put_account(account).map_err(Refused::bad_request)?;
     Ok(Json(shown))
 }
 
-pub(super) async fn sectigo_orders(State(world): State<SharedWorld>, Asked(page): Asked<Page>) -> List {
+pub(super) async fn sectigo_orders(Of(world): Of, Asked(page): Asked<Page>) -> List {
     let world = world.lock();
-    let orders: Vec<&sectigo::Order> = world.sectigo.orders().collect();
+    let orders: Vec<sectigo::Order> = world.sectigo.orders().collect();
     page.of(orders, |order, after| order.order_number.as_str() > after)
 }
 
-pub(super) async fn sectigo_order(
-    State(world): State<SharedWorld>,
-    Named(number): Named<String>,
-) -> Answer<sectigo::Order> {
-    world.lock().sectigo.order(&number).cloned().map(Json).ok_or_else(|| no("order", &number))
+pub(super) async fn sectigo_order(Of(world): Of, Named(number): Named<String>) -> Answer<sectigo::Order> {
+    world.lock().sectigo.order(&number).map(Json).ok_or_else(|| no("order", &number))
 }
 
 pub(super) async fn put_sectigo_order(
-    State(world): State<SharedWorld>,
+    Of(world): Of,
     Named(number): Named<String>,
     Body(body): Body<Value>,
 ) -> Answer<sectigo::Order> {
@@ -66,18 +64,18 @@ pub(super) async fn put_sectigo_order(
     let mut world = world.lock();
     let now = world.now();
     world.sectigo.put_order(order, now).map_err(Refused::bad_request)?;
-    world.sectigo.order(&number).cloned().map(Json).ok_or_else(|| no("order", &number))
+    world.sectigo.order(&number).map(Json).ok_or_else(|| no("order", &number))
 }
 
 // name.com
 
-pub(super) async fn namecom_accounts(State(world): State<SharedWorld>, Asked(page): Asked<Page>) -> List {
+pub(super) async fn namecom_accounts(Of(world): Of, Asked(page): Asked<Page>) -> List {
     let world = world.lock();
     let accounts = world.namecom.accounts().into_iter().map(|account| without(account, "token"));
     page.of(accounts.collect(), after_text("username"))
 }
 
-pub(super) async fn namecom_account(State(world): State<SharedWorld>, Named(name): Named<String>) -> Answer {
+pub(super) async fn namecom_account(Of(world): Of, Named(name): Named<String>) -> Answer {
     let world = world.lock();
     let accounts = world.namecom.accounts();
     let found = accounts.into_iter().find(|account| account.username == name);
@@ -85,20 +83,21 @@ pub(super) async fn namecom_account(State(world): State<SharedWorld>, Named(name
 }
 
 pub(super) async fn put_namecom_account(
-    State(world): State<SharedWorld>,
+    Of(world): Of,
+    State(worlds): State<Worlds>,
     Named(name): Named<String>,
     Body(body): Body<Value>,
 ) -> Answer {
-    let mut world = world.lock();
-    let accounts = world.namecom.accounts();
-    let known = accounts.iter().find(|account| account.username == name).map(|account| account.token.clone());
-    let account: namecom::Account = keyed(with(body, "token", known), "username", name.into())?;
+    let known = world.lock().namecom.accounts().into_iter().find(|account| account.username == name).cloned();
+    let known = known.map(|account| account.token);
+    let account: namecom::Account = keyed(with(body, "token", known), "username", name.clone().into())?;
     let shown = without(&account, "token");
-    world.namecom.put_account(account);
+    worlds.claim(&world, Provider::Namecom, &name)?;
+    world.lock().namecom.put_account(account);
     Ok(Json(shown))
 }
 
-pub(super) async fn namecom_orders(State(world): State<SharedWorld>, Asked(page): Asked<Page>) -> List {
+pub(super) async fn namecom_orders(Of(world): Of, Asked(page): Asked<Page>) -> List {
     let after = page.after.as_deref().map(str::parse::<i32>).transpose();
     let after = after.map_err(|_| Refused::bad_request("`after` is an order id"))?;
     let world = world.lock();
@@ -106,12 +105,12 @@ pub(super) async fn namecom_orders(State(world): State<SharedWorld>, Asked(page)
     page.of(orders, |order, _| after.is_none_or(|after| order.id > after))
 }
 
-pub(super) async fn namecom_order(State(world): State<SharedWorld>, Named(id): Named<i32>) -> Answer<namecom::Order> {
-    world.lock().namecom.order(id).cloned().map(Json).ok_or_else(|| no("order", id))
+pub(super) async fn namecom_order(Of(world): Of, Named(id): Named<i32>) -> Answer<namecom::Order> {
+    world.lock().namecom.order(id).map(Json).ok_or_else(|| no("order", id))
 }
 
 pub(super) async fn put_namecom_order(
-    State(world): State<SharedWorld>,
+    Of(world): Of,
     Named(id): Named<i32>,
     Body(body): Body<Value>,
 ) -> Answer<namecom::Order> {
@@ -119,23 +118,20 @@ pub(super) async fn put_namecom_order(
     put_order(&world, order)
 }
 
-pub(super) async fn namecom_item(
-    State(world): State<SharedWorld>,
-    Named((order, item)): Named<(i32, i32)>,
-) -> Answer<namecom::Item> {
+pub(super) async fn namecom_item(Of(world): Of, Named((order, item)): Named<(i32, i32)>) -> Answer<namecom::Item> {
     let world = world.lock();
-    let found = world.namecom.order(order).and_then(|order| order.items.iter().find(|found| found.id == item));
-    found.cloned().map(Json).ok_or_else(|| no("item", item))
+    let found = world.namecom.order(order).and_then(|order| order.items.into_iter().find(|found| found.id == item));
+    found.map(Json).ok_or_else(|| no("item", item))
 }
 
 /// Replaces an item of an order, or adds one.
 pub(super) async fn put_namecom_item(
-    State(world): State<SharedWorld>,
+    Of(world): Of,
     Named((order, id)): Named<(i32, i32)>,
     Body(body): Body<Value>,
 ) -> Answer<namecom::Item> {
     let item: namecom::Item = keyed(body, "id", id.into())?;
-    let mut changed = world.lock().namecom.order(order).cloned().ok_or_else(|| no("order", order))?;
+    let mut changed = world.lock().namecom.order(order).ok_or_else(|| no("order", order))?;
     match changed.items.iter_mut().find(|found| found.id == id) {
         Some(found) => *found = item,
         None => changed.items.push(item),
@@ -152,7 +148,7 @@ pub(super) struct Settle {
 
 /// Decides a refund that was answered `initialized`.
 pub(super) async fn settle_namecom_item(
-    State(world): State<SharedWorld>,
+    Of(world): Of,
     Named((order, id)): Named<(i32, i32)>,
     Body(Settle { outcome }): Body<Settle>,
 ) -> Answer<namecom::Item> {
@@ -163,13 +159,13 @@ pub(super) async fn settle_namecom_item(
         namecom::NotSettled::NotPending { .. } => Refused::conflict(error),
     })?;
     world.write_books(now, Provider::Namecom, None, effects);
-    let found = world.namecom.order(order).and_then(|order| order.items.iter().find(|found| found.id == id));
-    found.cloned().map(Json).ok_or_else(|| no("item", id))
+    let found = world.namecom.order(order).and_then(|order| order.items.into_iter().find(|found| found.id == id));
+    found.map(Json).ok_or_else(|| no("item", id))
 }
 
 // Debitsuccess
 
-pub(super) async fn debitsuccess_logins(State(world): State<SharedWorld>, Asked(page): Asked<Page>) -> List {
+pub(super) async fn debitsuccess_logins(Of(world): Of, Asked(page): Asked<Page>) -> List {
     let world = world.lock();
     let logins = world.debitsuccess.logins();
     let logins = logins.iter().map(|login| without(login, "password"));
@@ -177,31 +173,33 @@ pub(super) async fn debitsuccess_logins(State(world): State<SharedWorld>, Asked(
 }
 
 pub(super) async fn put_debitsuccess_login(
-    State(world): State<SharedWorld>,
+    Of(world): Of,
+    State(worlds): State<Worlds>,
     Named(name): Named<String>,
     Body(body): Body<Value>,
 ) -> Answer {
-    let login: debitsuccess::Login = keyed(body, "username", name.into())?;
+    let login: debitsuccess::Login = keyed(body, "username", name.clone().into())?;
     let shown = without(&login, "password");
+    worlds.claim(&world, Provider::Debitsuccess, &name)?;
     world.lock().debitsuccess.put_login(login);
     Ok(Json(shown))
 }
 
-pub(super) async fn debitsuccess_accounts(State(world): State<SharedWorld>, Asked(page): Asked<Page>) -> List {
+pub(super) async fn debitsuccess_accounts(Of(world): Of, Asked(page): Asked<Page>) -> List {
     let world = world.lock();
     let accounts = world.debitsuccess.accounts();
     page.of(accounts, |account, after| account.account_reference_no.as_str() > after)
 }
 
 pub(super) async fn debitsuccess_account(
-    State(world): State<SharedWorld>,
+    Of(world): Of,
     Named(reference): Named<String>,
 ) -> Answer<debitsuccess::Account> {
     world.lock().debitsuccess.account(&reference).cloned().map(Json).ok_or_else(|| no("account", &reference))
 }
 
 pub(super) async fn put_debitsuccess_account(
-    State(world): State<SharedWorld>,
+    Of(world): Of,
     Named(reference): Named<String>,
     Body(body): Body<Value>,
 ) -> Answer<debitsuccess::Account> {
@@ -210,7 +208,7 @@ pub(super) async fn put_debitsuccess_account(
     Ok(Json(account))
 }
 
-pub(super) async fn debitsuccess_refunds(State(world): State<SharedWorld>, Asked(page): Asked<Page>) -> List {
+pub(super) async fn debitsuccess_refunds(Of(world): Of, Asked(page): Asked<Page>) -> List {
     let after = page.after.as_deref().map(str::parse::<i32>).transpose();
     let after = after.map_err(|_| Refused::bad_request("`after` is a refund's number"))?;
     let mut world = world.lock();
@@ -221,7 +219,7 @@ pub(super) async fn debitsuccess_refunds(State(world): State<SharedWorld>, Asked
 
 /// By its number, or else by its identifier: the first account's, where several have one.
 pub(super) async fn debitsuccess_refund(
-    State(world): State<SharedWorld>,
+    Of(world): Of,
     Named(identifier): Named<String>,
 ) -> Answer<debitsuccess::Refund> {
     let mut world = world.lock();
@@ -241,7 +239,7 @@ pub(super) struct Move {
 }
 
 pub(super) async fn move_debitsuccess_refund(
-    State(world): State<SharedWorld>,
+    Of(world): Of,
     Named(identifier): Named<String>,
     Body(Move { status, note }): Body<Move>,
 ) -> Answer<debitsuccess::Refund> {
@@ -262,7 +260,7 @@ fn put_order(world: &SharedWorld, order: namecom::Order) -> Answer<namecom::Orde
     let now = world.now();
     let effects = world.namecom.put_order(order, now).map_err(Refused::bad_request)?;
     world.write_books(now, Provider::Namecom, None, effects);
-    world.namecom.order(id).cloned().map(Json).ok_or_else(|| no("order", id))
+    world.namecom.order(id).map(Json).ok_or_else(|| no("order", id))
 }
 
 fn no(kind: &str, key: impl std::fmt::Display) -> Refused {

@@ -8,8 +8,8 @@ use time::OffsetDateTime;
 use super::notes::{self, Code, Note};
 use super::soap::{Call, Operation, Reply};
 use super::state::{Account, Condition, NewRefund, Refund, State, format_amount};
-use super::{FailedNumber, OverLength, RefundLimit, Settings};
-use crate::exchange::Effect;
+use super::{FailedNumber, OverLength, RefundAmount, RefundLimit, Settings, Texts};
+use crate::exchange::{Deduplication, Effect};
 
 const MAX_INITIATOR: usize = 100;
 const MAX_DESCRIPTION: usize = 4000;
@@ -26,17 +26,23 @@ pub(super) fn answer(
 ) -> (Reply, Option<Effect>) {
     let (members, mut notes, effect) = match call.operation {
         Operation::InitiateRefund => match initiate(state, settings, now, call) {
-            Ok((refund, notes)) => (initiated(&refund), notes, Some(refund.effect("refund"))),
+            Ok((refund, notes)) => {
+                let fee_minor = Some(settings.service_fee_minor).filter(|fee| *fee != 0);
+                (initiated(&refund), notes, Some(Effect { fee_minor, ..refund.effect("refund") }))
+            }
             Err(notes) => (not_initiated(settings, call), notes, None),
         },
         Operation::GetRefundStatus => match status(state, call) {
-            Ok(refund) => (found(refund), Vec::new(), None),
+            Ok(refund) => (found(settings, refund), Vec::new(), None),
             Err(code) => (not_found(settings, call), vec![code.note()], None),
         },
     };
     let succeeded = !notes.iter().any(|note| note.kind == notes::NoteType::Error);
     if succeeded {
         notes.push(notes::SUCCESS.note());
+    }
+    if settings.texts == Texts::SystemPage {
+        notes.iter_mut().for_each(Note::take_system_text);
     }
     let reply = Reply { date_created: date_text(now, settings), id: state.next_guid(), notes, succeeded, members };
     (reply, effect)
@@ -84,8 +90,12 @@ fn accept<'a>(state: &'a State, settings: &Settings, asked: &Asked) -> Result<&'
         Condition::NotActive => return Err(notes::NOT_ACTIVE),
         Condition::Deadlock => return Err(notes::DEADLOCK),
     }
+    if let Some(code) = account.refund_answer.as_deref().and_then(notes::by_code) {
+        return Err(code);
+    }
     let refunds = state.refunds_of(&account.account_reference_no);
-    if asked.identifier.as_ref().is_some_and(|id| refunds.iter().any(|refund| refund.identifier == *id)) {
+    let is_unique = settings.deduplication == Deduplication::On;
+    if is_unique && asked.identifier.as_ref().is_some_and(|id| refunds.iter().any(|refund| refund.identifier == *id)) {
         return Err(notes::IDENTIFIER_EXISTS);
     }
     let spent = match settings.refund_limit {
@@ -205,6 +215,9 @@ impl Asked {
                 Ok((asked, warnings))
             }
             _ => {
+                if settings.notes == super::Notes::First {
+                    errors.truncate(1);
+                }
                 errors.extend(warnings);
                 Err(errors)
             }
@@ -264,11 +277,15 @@ fn not_initiated(settings: &Settings, call: &Call) -> Members {
     ]
 }
 
-fn found(refund: &Refund) -> Members {
+fn found(settings: &Settings, refund: &Refund) -> Members {
+    let amount = match settings.refund_amount {
+        RefundAmount::Decimal => format_amount(refund.amount_minor),
+        RefundAmount::Integer => (refund.amount_minor / 100).to_string(),
+    };
     vec![
         ("ExternalRefundIdentifier", Some(refund.identifier.clone())),
         ("Note", refund.note.clone()),
-        ("RefundAmount", Some(format_amount(refund.amount_minor))),
+        ("RefundAmount", Some(amount)),
         ("RefundRequestNumber", Some(refund.number.to_string())),
         ("RefundStatus", Some(refund.status.word().to_owned())),
     ]

@@ -27,7 +27,7 @@ use time::OffsetDateTime;
 
 use self::soap::{Call, Fault, Operation};
 pub use self::state::{Account, Condition, Decision, Login, NotMoved, NotPut, Refund, RefundStatus, State};
-use crate::exchange::{Answer, Effect, Identified, Performed, Request};
+use crate::exchange::{Answer, Deduplication, Effect, Identified, Performed, Request};
 
 /// Where the documentation leaves a choice.
 ///
@@ -68,6 +68,61 @@ pub struct Settings {
     pub approved_after_seconds: Option<u64>,
     /// How many seconds after its creation a refund becomes `Completed`; none is by hand only. Default none. *Unknown*.
     pub completed_after_seconds: Option<u64>,
+    /// Whether an identifier that an account has already is refused with 14143. Default on. *Documented*; off is for finding mistakes.
+    pub deduplication: Deduplication,
+    /// What is charged for a refund, in hundredths of the account's currency; it stands in the books alone. Default 0. *Documented*
+    /// without a size, and on no wire.
+    pub service_fee_minor: i64,
+    /// Whether all errors that the request shows by itself are noted, or the first alone. Default `all`. *Unknown*.
+    pub notes: Notes,
+    /// In whose wording 00 and 02 are. Default `method_page`. Both *documented*.
+    pub texts: Texts,
+    /// The word of Status for success. Default `Succeed`. *Documented*; a sibling page has `Success`.
+    pub success_word: SuccessWord,
+    /// How RefundAmount is written. Default `decimal`. *Documented* as an integer, which could not tell cents: *inferred*.
+    pub refund_amount: RefundAmount,
+}
+
+/// Which errors are noted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Notes {
+    /// All that apply.
+    #[default]
+    All,
+    /// The first alone.
+    First,
+}
+
+/// In whose wording 00 and 02 are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Texts {
+    /// `Success`, `Invalid user credentials`.
+    #[default]
+    MethodPage,
+    /// `Success!`, `Invalid credentials provided`.
+    SystemPage,
+}
+
+/// The word of Status for success.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the words themselves")]
+pub enum SuccessWord {
+    #[default]
+    Succeed,
+    Success,
+}
+
+/// How RefundAmount is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefundAmount {
+    /// `12.34`.
+    #[default]
+    Decimal,
+    /// `12`: what is behind the point is dropped.
+    Integer,
 }
 
 impl Default for Settings {
@@ -86,6 +141,12 @@ impl Default for Settings {
             awaiting_review_after_seconds: None,
             approved_after_seconds: None,
             completed_after_seconds: None,
+            deduplication: Deduplication::default(),
+            service_fee_minor: 0,
+            notes: Notes::default(),
+            texts: Texts::default(),
+            success_word: SuccessWord::default(),
+            refund_amount: RefundAmount::default(),
         }
     }
 }

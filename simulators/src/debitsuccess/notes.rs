@@ -54,6 +54,43 @@ pub(super) const NOT_ACTIVE: Code = Code("10", "Account is not active", NoteType
 pub(super) const DEADLOCK: Code = Code("11", "Timeout/Deadlock Error - Please retry", NoteType::Error);
 pub(super) const MESSAGE_VALIDATION: Code = Code("100", "SOAP message validation error", NoteType::Error);
 
+/// All that InitiateRefund can be answered with, but for those that stand beside success.
+const ERRORS: [Code; 17] = [
+    INVALID_CREDENTIALS,
+    MULTIPLE_ACCOUNTS,
+    NO_RECORD,
+    MISSING_REFERENCE,
+    MISSING_DESCRIPTION,
+    INVALID_AMOUNT,
+    EXCEEDS_PAID,
+    IDENTIFIER_TOO_LONG,
+    IDENTIFIER_CHARACTERS,
+    IDENTIFIER_EXISTS,
+    NOT_AVAILABLE,
+    TIMED_OUT,
+    UNKNOWN_EXCEPTION,
+    NOT_COMPLETED,
+    NOT_ACTIVE,
+    DEADLOCK,
+    MESSAGE_VALIDATION,
+];
+
+/// The error of a code.
+pub(super) fn by_code(code: &str) -> Option<Code> {
+    ERRORS.into_iter().find(|error| error.0 == code)
+}
+
+impl Note {
+    /// 00 and 02 in the words of the page of system-wide codes.
+    pub(super) fn take_system_text(&mut self) {
+        match self.code {
+            "00" => "Success!".clone_into(&mut self.text),
+            "02" => "Invalid credentials provided".clone_into(&mut self.text),
+            _ => {}
+        }
+    }
+}
+
 impl Code {
     /// The note of this code.
     pub(super) fn note(self) -> Note {

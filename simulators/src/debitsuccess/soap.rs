@@ -6,9 +6,9 @@ use http::{HeaderMap, header};
 use quick_xml::escape::partial_escape;
 use serde_json::Value;
 
-use super::Settings;
 use super::notes::{Note, NoteType};
 use super::xml::{self, Element, NotXml, SOAP_NAMESPACE};
+use super::{Settings, SuccessWord};
 
 /// One operation of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -232,12 +232,21 @@ impl Reply {
             xml.push_str("</a:ResponseMessageNote>");
         }
         xml.push_str("</a:ResponseNotes>");
-        member(&mut xml, "Status", Some(if self.succeeded { "Succeed" } else { "Failed" }));
+        member(&mut xml, "Status", Some(if self.succeeded { settings.success_word.word() } else { "Failed" }));
         for (name, value) in &self.members {
             member(&mut xml, name, value.as_deref());
         }
         let _ = write!(xml, "</{name}Result></{name}Response></s:Body></s:Envelope>");
         xml
+    }
+}
+
+impl SuccessWord {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Succeed => "Succeed",
+            Self::Success => "Success",
+        }
     }
 }
 

@@ -1,23 +1,30 @@
 //! What Debitsuccess knows: logins, accounts with what was collected, refunds and where their review stands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
 use super::Settings;
-use crate::exchange::Effect;
+use crate::exchange::{Effect, Provider};
+use crate::magic;
+use crate::shelf::{Shelf, Shelved};
 
 /// Everything Debitsuccess remembers. Grows with what is put and what is refunded.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct State {
+    /// The login that a world gives out.
+    main: String,
     /// Username to password.
     logins: BTreeMap<String, String>,
-    accounts: BTreeMap<String, Account>,
+    accounts: Shelf<Account>,
     /// By AccountReferenceNo, oldest first.
     refunds: BTreeMap<String, Vec<Refund>>,
+    /// Accounts with refunds that are settled by themselves whatever the settings say.
+    settling: BTreeSet<String>,
     next_number: i32,
     /// How many GUIDs were given out: each is computed from its place in the row.
     guids: u64,
@@ -51,6 +58,13 @@ pub struct Account {
     /// Whether InitiateRefund fails for this account with a system-wide code. Default `ready`.
     #[serde(default)]
     pub condition: Condition,
+    /// The error code that InitiateRefund is answered with for this account, nothing being recorded: `13040`, `14143`, ... Default none.
+    #[serde(default)]
+    pub refund_answer: Option<String>,
+    /// After how many seconds its refunds are `Completed`, or `Rejected` where that is decided, over the setting
+    /// `completed_after_seconds`. Default none.
+    #[serde(default)]
+    pub settles_after_seconds: Option<u64>,
     /// How the review of its refunds ends where settings move refunds on. Default `approved`.
     #[serde(default)]
     pub decision: Decision,
@@ -142,6 +156,8 @@ pub enum NotPut {
     ReferenceLength,
     #[error("external_account_reference_no must have 1 to 50 characters")]
     ExternalReferenceLength,
+    #[error("refund_answer must be an error code of InitiateRefund")]
+    Answer,
     #[error("collected_minor must be from 0 to 99999999999")]
     CollectedOutOfRange,
 }
@@ -172,18 +188,48 @@ pub(super) struct NewRefund {
 
 /// RefundRequestNumbers count up from here.
 const FIRST_NUMBER: i32 = 1001;
+const DEMO_LOGIN: &str = "demo";
 /// Beyond what a refund can ask for, and small enough that no sum can overflow.
 const MAX_COLLECTED_MINOR: i64 = 99_999_999_999;
 
 impl Default for State {
     fn default() -> Self {
         Self {
+            main: DEMO_LOGIN.to_owned(),
             logins: BTreeMap::new(),
-            accounts: BTreeMap::new(),
+            accounts: Shelf::default(),
             refunds: BTreeMap::new(),
+            settling: BTreeSet::new(),
             next_number: FIRST_NUMBER,
             guids: 0,
         }
+    }
+}
+
+impl Shelved for Account {
+    type Key = String;
+
+    fn demo() -> &'static BTreeMap<String, Account> {
+        static DEMO: LazyLock<BTreeMap<String, Account>> = LazyLock::new(|| {
+            let numbered = (1..=999).map(|n| Account::new(&format!("DS{n:06}"), &format!("EXT-{n:06}")));
+            let twice = ["DSTWICE01", "DSTWICE02"].map(|reference| Account::new(reference, "EXT-TWICE"));
+            let magic_account = |reference: String| Account::new(&reference, &format!("EXT-{reference}"));
+            let refused = magic::DEBITSUCCESS_CODES
+                .map(|code| Account { refund_answer: Some(code.to_owned()), ..magic_account(format!("DSCODE{code}")) });
+            let on_the_wire = magic::wire_targets(Provider::Debitsuccess).map(magic_account);
+            let settles_after_seconds = Some(u64::from(magic::LATE_SECONDS));
+            let late = [
+                Account { settles_after_seconds, ..magic_account("DSSETTLES".to_owned()) },
+                Account {
+                    settles_after_seconds,
+                    decision: Decision::Rejected,
+                    ..magic_account("DSREJECTS".to_owned())
+                },
+            ];
+            let accounts = numbered.chain(twice).chain(refused).chain(on_the_wire).chain(late);
+            accounts.map(|account| (account.account_reference_no.clone(), account)).collect()
+        });
+        &DEMO
     }
 }
 
@@ -192,13 +238,26 @@ impl State {
     /// 500.00 AUD collected each; DSTWICE01 and DSTWICE02, both with the external reference EXT-TWICE. Nothing in it depends on
     /// the time.
     pub fn demo(_now: OffsetDateTime) -> Self {
-        let mut state = Self::default();
-        state.put_login(Login { username: "demo".to_owned(), password: "demo-password".to_owned() });
-        let numbered = (1..=999).map(|n| Account::new(&format!("DS{n:06}"), &format!("EXT-{n:06}")));
-        let twice = ["DSTWICE01", "DSTWICE02"].map(|reference| Account::new(reference, "EXT-TWICE"));
-        let accounts = numbered.chain(twice).map(|account| (account.account_reference_no.clone(), account));
-        state.accounts.extend(accounts);
-        state
+        Self { accounts: Shelf::demo([]), ..Self::empty() }
+    }
+
+    /// Nothing but the login.
+    pub(crate) fn empty() -> Self {
+        Self { logins: [(DEMO_LOGIN.to_owned(), "demo-password".to_owned())].into(), ..Self::default() }
+    }
+
+    /// The login that the world gives out.
+    pub(crate) fn main(&self) -> (&str, &str) {
+        (&self.main, self.logins.get(&self.main).map(String::as_str).unwrap_or_default())
+    }
+
+    /// Gives the first login another name and password, and each other one another name.
+    pub(crate) fn rename(&mut self, main: (String, String), other: impl Fn(&str) -> String) {
+        let old_main = std::mem::replace(&mut self.main, main.0.clone());
+        let logins = std::mem::take(&mut self.logins).into_iter();
+        self.logins = logins
+            .map(|(name, password)| if name == old_main { main.clone() } else { (other(&name), password) })
+            .collect();
     }
 
     /// Adds credentials, or replaces the password of this username. Every login sees every account.
@@ -221,8 +280,14 @@ impl State {
         if account.external_account_reference_no.as_ref().is_some_and(|reference| !fits(reference, 50)) {
             return Err(NotPut::ExternalReferenceLength);
         }
+        if account.refund_answer.as_deref().is_some_and(|code| super::notes::by_code(code).is_none()) {
+            return Err(NotPut::Answer);
+        }
         if !(0..=MAX_COLLECTED_MINOR).contains(&account.collected_minor) {
             return Err(NotPut::CollectedOutOfRange);
+        }
+        if account.settles_after_seconds.is_some() {
+            self.settling.insert(account.account_reference_no.clone());
         }
         self.accounts.insert(account.account_reference_no.clone(), account);
         Ok(())
@@ -278,17 +343,26 @@ impl State {
     /// Moves refunds on as far as the settings say for their age. Nothing moves back, and nothing moves without a setting.
     #[must_use = "a rejection is an effect, and belongs in the books"]
     pub fn advance(&mut self, settings: &Settings, now: OffsetDateTime) -> Vec<Effect> {
-        let steps = [
+        let usual = settings.completed_after_seconds;
+        let mut steps = [
             (settings.awaiting_review_after_seconds, RefundStatus::AwaitingReview),
             (settings.approved_after_seconds, RefundStatus::Approved),
-            (settings.completed_after_seconds, RefundStatus::Completed),
+            (usual, RefundStatus::Completed),
         ];
-        if steps.iter().all(|(after, _)| after.is_none()) {
+        let by_settings = steps.iter().any(|(after, _)| after.is_some());
+        if !by_settings && self.settling.is_empty() {
             return Vec::new();
         }
         let mut effects = Vec::new();
         for (reference, refunds) in &mut self.refunds {
-            let decision = self.accounts.get(reference).map(|account| account.decision).unwrap_or_default();
+            if !by_settings && !self.settling.contains(reference) {
+                continue;
+            }
+            let account = self.accounts.get(reference);
+            let decision = account.map(|account| account.decision).unwrap_or_default();
+            if let Some((after, _)) = steps.last_mut() {
+                *after = account.and_then(|account| account.settles_after_seconds).or(usual);
+            }
             for refund in refunds.iter_mut().filter(|refund| !refund.status.is_final()) {
                 let age = now - refund.created;
                 let due = steps.iter().filter(|(after, _)| after.is_some_and(|after| age >= seconds(after)));
@@ -330,8 +404,16 @@ impl State {
             username: new.username,
             created: new.created,
         };
+        if self.accounts.get(&refund.account).is_some_and(|account| account.settles_after_seconds.is_some()) {
+            self.settling.insert(refund.account.clone());
+        }
         self.refunds.entry(refund.account.clone()).or_default().push(refund.clone());
         refund
+    }
+
+    /// Has the row of GUIDs begin somewhere else for each number.
+    pub(crate) fn begin_guids(&mut self, number: u64) {
+        self.guids = scattered(number);
     }
 
     /// A GUID as .NET prints it, the same in each run that asks in the same order.
@@ -380,6 +462,8 @@ impl Account {
             collected_minor: five_hundred(),
             currency: aud(),
             condition: Condition::Ready,
+            refund_answer: None,
+            settles_after_seconds: None,
             decision: Decision::Approved,
         }
     }
@@ -399,6 +483,8 @@ impl Refund {
             currency: Some(self.currency.clone()),
             identifier: Some(self.identifier.clone()),
             reference: Some(self.number.to_string()),
+            account: Some(self.account.clone()),
+            fee_minor: None,
         }
     }
 

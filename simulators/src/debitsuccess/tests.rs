@@ -103,6 +103,8 @@ fn a_refund_is_recorded_and_answered_as_wcf_writes_it() {
         currency: Some("AUD".to_owned()),
         identifier: Some("mine + 1".to_owned()),
         reference: Some("1001".to_owned()),
+        account: Some("DS000001".to_owned()),
+        fee_minor: None,
     };
     assert_eq!(performed.effects, [effect]);
     let refund = state.refunds()[0];

@@ -32,7 +32,7 @@ pub use self::orders::{
     Account, Item, ItemStatus, NotPut, NotSettled, Order, OrderStatus, Outcome, Pending, Registry, State, TldDeletes,
 };
 use self::refusals::Refusal;
-use crate::exchange::{Identified, Performed, Request};
+use crate::exchange::{Answer, Deduplication, Identified, Performed, Request};
 
 /// Where the documentation leaves a choice, or names a number.
 ///
@@ -65,6 +65,40 @@ pub struct Settings {
     /// How the `Link` header of List Orders is written. Default `as_documented`. *Documented* by one example, which is not
     /// the form of RFC 8288.
     pub link_header: LinkHeader,
+    /// Whether an item that was refunded, or whose refund is under way, is refused a second refund. Default on. *Documented*; off is for
+    /// finding mistakes. A key that is remembered is replayed either way.
+    pub deduplication: Deduplication,
+    /// Whether `X-Idempotency-Key` is honoured at all. Default true. *Documented*; without it every request is a new one.
+    pub idempotency_keys: bool,
+    /// What a second request under a key meets while the first one is not answered. Default `hold`. *Unknown*.
+    pub key_in_flight: KeyInFlight,
+    /// Authenticated requests per account within one hour of the clock; 0, the default, is no limit. *Unknown*: 3000 is told of and in no
+    /// document at hand.
+    pub requests_per_hour: u32,
+    /// How the body of a refusal without details is written. Default `left_out`. *Unknown*: documented as string or null.
+    pub no_details: NoDetails,
+}
+
+/// What a second request under a key meets while the first one is not answered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyInFlight {
+    /// It waits, and gets the first one's answer.
+    #[default]
+    Hold,
+    /// 409 `Conflict`.
+    Refuse,
+}
+
+/// How the body of a refusal without details is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoDetails {
+    /// Without the property.
+    #[default]
+    LeftOut,
+    /// With `"details": null`.
+    Null,
 }
 
 impl Default for Settings {
@@ -79,6 +113,11 @@ impl Default for Settings {
             cascade_rows: true,
             final_amount_as_text: false,
             link_header: LinkHeader::default(),
+            deduplication: Deduplication::default(),
+            idempotency_keys: true,
+            key_in_flight: KeyInFlight::default(),
+            requests_per_hour: 0,
+            no_details: NoDetails::default(),
         }
     }
 }
@@ -149,10 +188,15 @@ pub fn identify(request: &Request) -> Identified {
     }
 }
 
+/// The answer to a request under a key whose first request is not answered yet, where the settings refuse it.
+pub(crate) fn key_in_flight(settings: &Settings) -> Answer {
+    Refusal::KeyInFlight.answer(settings)
+}
+
 /// Answers one request and changes the state as name.com would.
 pub fn perform(state: &mut State, settings: &Settings, now: OffsetDateTime, request: &Request) -> Performed {
     admit_and_answer(state, settings, now, request)
-        .unwrap_or_else(|refusal| Performed { answer: refusal.answer(), effects: Vec::new() })
+        .unwrap_or_else(|refusal| Performed { answer: refusal.answer(settings), effects: Vec::new() })
 }
 
 fn admit_and_answer(
@@ -165,7 +209,7 @@ fn admit_and_answer(
     let (username, token) = basic_credentials(&request.headers).ok_or(Refusal::Unauthorized)?;
     let account = state.authenticated(&username, &token).ok_or(Refusal::Unauthorized)?;
     let maintenance = account.maintenance;
-    state.count_request(&username, settings.requests_per_second, now)?;
+    state.count_request(&username, settings, now)?;
     if maintenance {
         return Err(Refusal::Maintenance);
     }

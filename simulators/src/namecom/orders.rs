@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
@@ -9,18 +10,27 @@ use time::{Duration, OffsetDateTime};
 use super::Settings;
 use super::keys::Keys;
 use super::refusals::Refusal;
-use crate::exchange::Effect;
+use crate::exchange::{Deduplication, Effect, Provider};
+use crate::magic;
+use crate::shelf::{Shelf, Shelved};
 
 /// Everything name.com remembers. Grows with what is put and what is refunded.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct State {
+    /// Whose the orders are that name no account.
+    main: String,
+    /// When the orders were placed that say no time.
+    #[serde(with = "time::serde::rfc3339")]
+    since: OffsetDateTime,
     accounts: BTreeMap<String, Account>,
-    orders: BTreeMap<i32, Order>,
+    orders: Shelf<Order>,
     /// By account.
     keys: BTreeMap<String, Keys>,
     /// By account.
     rates: BTreeMap<String, RateWindow>,
+    /// Refunds that are paid out by themselves: when, and the item in its order; the first one first.
+    settling: Vec<Settling>,
 }
 
 /// An account: credentials, standing, and how often it has deleted within the grace period.
@@ -64,10 +74,11 @@ pub struct TldDeletes {
 pub struct Order {
     /// The order's number, above 0.
     pub id: i32,
-    /// Whose order it is; if none is put, the first account's.
+    /// Whose order it is; if none is put, the world's first account's.
     #[serde(default)]
     pub account: Option<String>,
-    /// When it was placed, which is when its domains were registered (RFC 3339); if none is put, now.
+    /// When it was placed, which is when its domains were registered (RFC 3339); if none is put, now. Demo orders were placed when the
+    /// world began.
     #[serde(default, with = "time::serde::rfc3339::option")]
     pub created: Option<OffsetDateTime>,
     /// What List Orders filters by. Default `success`; no item of another order can be refunded.
@@ -124,6 +135,13 @@ pub struct Item {
     /// The message of that result, over the usual one.
     #[serde(default)]
     pub refund_message: Option<String>,
+    /// The HTTP status that its refund is answered with, nothing being done: 400, 401, 403, 404, 409, 415, 423, 429, 500, 502, 503 or 504.
+    /// Default none.
+    #[serde(default)]
+    pub refund_answer: Option<u16>,
+    /// After how many seconds a refund that was answered `initialized` is paid out by itself. Default none: by hand only.
+    #[serde(default)]
+    pub settles_after_seconds: Option<u64>,
     /// Whether its registry answers when the domain is to be deleted. Default `reachable`.
     #[serde(default)]
     pub registry: Registry,
@@ -212,6 +230,8 @@ pub enum NotPut {
     ItemTaken { item: i32 },
     #[error("item {item}: amounts must be from 0 to 99999999999 cents")]
     AmountOutOfRange { item: i32 },
+    #[error("item {item}: `refund_answer` is none of the documented statuses")]
+    Answer { item: i32 },
     #[error("order {order}: there is no account `{account}`")]
     NoSuchAccount { order: i32, account: String },
 }
@@ -237,11 +257,22 @@ pub(super) enum Obstacle {
     OverThreshold,
 }
 
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settling {
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
+    order: i32,
+    item: i32,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RateWindow {
     second: i64,
     requests: u32,
+    hour: i64,
+    of_hour: u32,
 }
 
 /// Beyond any price, and small enough that no order's total can overflow.
@@ -251,6 +282,60 @@ const MAX_AMOUNT_MINOR: i64 = 99_999_999_999;
 const DEMO_ACCOUNT: &str = "demo-test";
 /// A TLD in which the demo account has used up its deletions, so that only order 300003 meets the threshold.
 const DEMO_TLD_AT_THRESHOLD: &str = "limited";
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            main: DEMO_ACCOUNT.to_owned(),
+            since: OffsetDateTime::UNIX_EPOCH,
+            accounts: BTreeMap::new(),
+            orders: Shelf::default(),
+            keys: BTreeMap::new(),
+            rates: BTreeMap::new(),
+            settling: Vec::new(),
+        }
+    }
+}
+
+impl Shelved for Order {
+    type Key = i32;
+
+    fn demo() -> &'static BTreeMap<i32, Order> {
+        static DEMO: LazyLock<BTreeMap<i32, Order>> = LazyLock::new(|| {
+            let example = |id, kind, price| Item::new(id, kind, "example.com".to_owned(), price);
+            let pair = vec![example(987_654, "registration", 1099), example(987_655, "whois_privacy", 499)];
+            let singles = (200_001..=200_999).map(|id| demo_order(id, "registration", format!("demo-{id}.com")));
+            let special = [
+                Order { account: None, ..Order::new(123_456, DEMO_ACCOUNT, pair) },
+                demo_order(300_001, "renewal", "demo-300001.com".to_owned()),
+                demo_order(300_003, "registration", format!("demo-300003.{DEMO_TLD_AT_THRESHOLD}")),
+            ];
+            let magic_order = |id: i32, change: &dyn Fn(&mut Item)| {
+                let mut order = demo_order(id, "registration", format!("demo-{id}.com"));
+                order.items.iter_mut().for_each(change);
+                order
+            };
+            let refused = magic::NAMECOM_STATUSES
+                .map(|status| magic_order(400_000 + i32::from(status), &|item| item.refund_answer = Some(status)));
+            let on_the_wire = magic::wire_targets(Provider::Namecom).filter_map(|order| order.parse().ok());
+            let on_the_wire = on_the_wire.map(|id| magic_order(id, &|_| {}));
+            let turns_out = |id, outcome| magic_order(id, &move |item| item.refund_outcome = outcome);
+            let late = magic_order(410_201, &|item| {
+                item.refund_outcome = Outcome::Initialized;
+                item.settles_after_seconds = Some(u64::from(magic::LATE_SECONDS));
+            });
+            let turned_out = [
+                late,
+                turns_out(410_202, Outcome::Initialized),
+                turns_out(410_203, Outcome::Failed),
+                turns_out(410_204, Outcome::Canceled),
+            ];
+            let orders = singles.chain(special).chain(refused).chain(on_the_wire).chain(turned_out);
+            orders.map(|order| (order.id, order)).collect()
+        });
+        &DEMO
+    }
+}
 
 impl State {
     /// The demo data: account `demo-test` / `demo-token` and its orders, all placed `now`.
@@ -265,23 +350,43 @@ impl State {
             tlds: BTreeMap::from([(DEMO_TLD_AT_THRESHOLD.to_owned(), threshold)]),
             ..Account::new(DEMO_ACCOUNT, "demo-token")
         };
-        let order = |id, created, items| Order { created: Some(created), ..Order::new(id, DEMO_ACCOUNT, items) };
-        let single = |id: i32, kind: &str, name: String| vec![Item::new(id + 3_000_000, kind, name, 1299)];
+        let late = Order {
+            created: Some(now - Duration::days(10)),
+            ..demo_order(300_002, "registration", "demo-300002.com".to_owned())
+        };
+        Self {
+            since: now,
+            accounts: BTreeMap::from([(account.username.clone(), account)]),
+            orders: Shelf::demo([(late.id, late)]),
+            ..Self::default()
+        }
+    }
 
-        let mut state = Self::default();
-        state.put_account(account);
-        let example = |id, kind, price| Item::new(id, kind, "example.com".to_owned(), price);
-        let pair = vec![example(987_654, "registration", 1099), example(987_655, "whois_privacy", 499)];
-        let singles =
-            (200_001..=200_999).map(|id| order(id, now, single(id, "registration", format!("demo-{id}.com"))));
-        let special = [
-            order(123_456, now, pair),
-            order(300_001, now, single(300_001, "renewal", "demo-300001.com".to_owned())),
-            order(300_002, now - Duration::days(10), single(300_002, "registration", "demo-300002.com".to_owned())),
-            order(300_003, now, single(300_003, "registration", format!("demo-300003.{DEMO_TLD_AT_THRESHOLD}"))),
-        ];
-        state.orders.extend(special.into_iter().chain(singles).map(|order| (order.id, order)));
-        state
+    /// Nothing but the account that orders belong to.
+    pub(crate) fn empty(now: OffsetDateTime) -> Self {
+        let account = Account::new(DEMO_ACCOUNT, "demo-token");
+        Self { since: now, accounts: BTreeMap::from([(account.username.clone(), account)]), ..Self::default() }
+    }
+
+    /// The username that orders belong to which name none, and its token.
+    pub(crate) fn main(&self) -> (&str, &str) {
+        (&self.main, self.accounts.get(&self.main).map(|account| account.token.as_str()).unwrap_or_default())
+    }
+
+    /// Gives the first account another name and token, and each other one another name.
+    pub(crate) fn rename(&mut self, main: (String, String), other: impl Fn(&str) -> String) {
+        let old_main = std::mem::replace(&mut self.main, main.0.clone());
+        let renamed = |old: &str| if old == old_main { main.0.clone() } else { other(old) };
+        for order in self.orders.own_mut() {
+            order.account = order.account.as_deref().filter(|account| *account != old_main).map(&renamed);
+        }
+        self.keys = std::mem::take(&mut self.keys).into_iter().map(|(name, keys)| (renamed(&name), keys)).collect();
+        self.rates = std::mem::take(&mut self.rates).into_iter().map(|(name, rate)| (renamed(&name), rate)).collect();
+        let accounts = std::mem::take(&mut self.accounts).into_values().map(|account| {
+            let token = if account.username == old_main { main.1.clone() } else { account.token };
+            Account { username: renamed(&account.username), token, ..account }
+        });
+        self.accounts = accounts.map(|account| (account.username.clone(), account)).collect();
     }
 
     /// Adds an account, or replaces the one of this username.
@@ -298,10 +403,10 @@ impl State {
     ///
     /// An item whose refund was `initialized` and that is put as `refunded` was paid out by that: such effects are returned.
     pub fn put_order(&mut self, mut order: Order, now: OffsetDateTime) -> Result<Vec<Effect>, NotPut> {
-        let account = order.account.take().or_else(|| self.accounts.keys().next().cloned()).unwrap_or_default();
+        let account = order.account.take().unwrap_or_else(|| self.main.clone());
         self.check(&order, &account)?;
         order.created.get_or_insert(now);
-        order.account = Some(account);
+        order.account = Some(account).filter(|account| *account != self.main);
         let completed: Vec<(i32, Pending)> = order
             .items
             .iter()
@@ -314,13 +419,13 @@ impl State {
     }
 
     /// All orders, by number.
-    pub fn orders(&self) -> Vec<&Order> {
-        self.orders.values().collect()
+    pub fn orders(&self) -> Vec<Order> {
+        self.orders.values().map(|order| self.whole(order)).collect()
     }
 
-    /// One order.
-    pub fn order(&self, id: i32) -> Option<&Order> {
-        self.orders.get(&id)
+    /// One order, with its account and its time.
+    pub fn order(&self, id: i32) -> Option<Order> {
+        self.orders.get(&id).map(|order| self.whole(order))
     }
 
     /// Decides a refund that was answered `initialized`: `Refunded` pays it out, `Failed` and `Canceled` leave the item as it
@@ -338,6 +443,27 @@ impl State {
         }
     }
 
+    /// Has a refund that was answered `initialized` paid out by itself; not, where there is no time for it.
+    pub(super) fn settle_at(&mut self, due: Option<OffsetDateTime>, order: i32, item: i32) {
+        if let Some(at) = due {
+            let place = self.settling.partition_point(|settling| settling.at <= at);
+            self.settling.insert(place, Settling { at, order, item });
+        }
+    }
+
+    /// Pays out what is due, each at its own time.
+    #[must_use = "what is paid out belongs in the books"]
+    pub(crate) fn advance(&mut self, now: OffsetDateTime) -> Vec<(OffsetDateTime, Effect)> {
+        let mut paid = Vec::new();
+        while self.settling.first().is_some_and(|settling| settling.at <= now) {
+            let Settling { at, order, item } = self.settling.remove(0);
+            // One that was settled by hand meanwhile needs no second settling.
+            let effects = self.settle_item(order, item, Outcome::Refunded).unwrap_or_default();
+            paid.extend(effects.into_iter().map(|effect| (at, effect)));
+        }
+        paid
+    }
+
     fn check(&self, order: &Order, account: &str) -> Result<(), NotPut> {
         if order.id <= 0 || order.items.iter().any(|item| item.id <= 0) {
             return Err(NotPut::IdNotPositive { order: order.id });
@@ -345,7 +471,7 @@ impl State {
         if order.items.is_empty() {
             return Err(NotPut::NoItems { order: order.id });
         }
-        if !self.accounts.contains_key(account) {
+        if account != self.main && !self.accounts.contains_key(account) {
             return Err(NotPut::NoSuchAccount { order: order.id, account: account.to_owned() });
         }
         let ids: BTreeSet<i32> = order.items.iter().map(|item| item.id).collect();
@@ -356,6 +482,13 @@ impl State {
         let others = self.orders.values().filter(|other| other.id != order.id);
         if let Some(taken) = others.flat_map(|other| &other.items).find(|item| ids.contains(&item.id)) {
             return Err(NotPut::ItemTaken { item: taken.id });
+        }
+        if let Some(item) = order
+            .items
+            .iter()
+            .find(|item| item.refund_answer.is_some_and(|status| !magic::NAMECOM_STATUSES.contains(&status)))
+        {
+            return Err(NotPut::Answer { item: item.id });
         }
         let in_range = |amount: i64| (0..=MAX_AMOUNT_MINOR).contains(&amount);
         let amounts = |item: &Item| [Some(item.price_minor), item.original_price_minor, item.tax_minor];
@@ -377,11 +510,28 @@ impl State {
 
     /// The order, if it is this account's.
     pub(super) fn order_of(&self, username: &str, id: i32) -> Option<&Order> {
-        self.orders.get(&id).filter(|order| order.is_of(username))
+        self.orders.get(&id).filter(|order| self.owner(order) == username)
     }
 
     pub(super) fn orders_of<'a>(&'a self, username: &'a str) -> impl Iterator<Item = &'a Order> {
-        self.orders.values().filter(move |order| order.is_of(username))
+        self.orders.values().filter(move |order| self.owner(order) == username)
+    }
+
+    /// When the orders were placed that say no time.
+    pub(super) fn since(&self) -> OffsetDateTime {
+        self.since
+    }
+
+    fn owner<'a>(&'a self, order: &'a Order) -> &'a str {
+        order.account.as_deref().unwrap_or(&self.main)
+    }
+
+    fn whole(&self, order: &Order) -> Order {
+        Order {
+            account: Some(self.owner(order).to_owned()),
+            created: order.created.or(Some(self.since)),
+            ..order.clone()
+        }
     }
 
     pub(super) fn item(&self, order: i32, item: i32) -> Option<&Item> {
@@ -392,30 +542,47 @@ impl State {
         self.orders.get_mut(&order)?.items.iter_mut().find(|candidate| candidate.id == item)
     }
 
+    /// What was paid for each item.
+    pub(crate) fn paid_for_items(&self) -> BTreeMap<i32, i64> {
+        self.orders.values().flat_map(|order| &order.items).map(|item| (item.id, item.paid_minor())).collect()
+    }
+
     pub(super) fn keys_of(&mut self, username: &str) -> &mut Keys {
         self.keys.entry(username.to_owned()).or_default()
     }
 
-    /// Counts one request of an authenticated account within the second of the clock.
+    /// Counts one request of an authenticated account within the second and the hour of the clock.
     pub(super) fn count_request(
         &mut self,
         username: &str,
-        per_second: u32,
+        settings: &Settings,
         now: OffsetDateTime,
     ) -> Result<(), Refusal> {
         let second = now.unix_timestamp();
+        let hour = second - second.rem_euclid(3600);
         let window = self.rates.entry(username.to_owned()).or_default();
+        if window.hour != hour {
+            (window.hour, window.of_hour) = (hour, 0);
+        }
         if window.second != second {
-            *window = RateWindow { second, requests: 0 };
+            (window.second, window.requests) = (second, 0);
         }
         window.requests = window.requests.saturating_add(1);
-        let over = per_second > 0 && window.requests > per_second;
-        if over { Err(Refusal::RateLimited { reset: second + 1, per_second }) } else { Ok(()) }
+        window.of_hour = window.of_hour.saturating_add(1);
+        let is_over = |requests: u32, limit: u32| limit > 0 && requests > limit;
+        let (per_second, per_hour) = (settings.requests_per_second, settings.requests_per_hour);
+        if is_over(window.of_hour, per_hour) {
+            Err(Refusal::RateLimited { reset: hour + 3600, limit: per_hour, window: "hour" })
+        } else if is_over(window.requests, per_second) {
+            Err(Refusal::RateLimited { reset: second + 1, limit: per_second, window: "second" })
+        } else {
+            Ok(())
+        }
     }
 
     /// Gives an item's money back and counts the deletion. The one place where money moves.
     pub(super) fn refund_item(&mut self, order: i32, item: i32, identifier: Option<String>) -> Option<Effect> {
-        let owner = self.orders.get(&order)?.account.clone().unwrap_or_default();
+        let owner = self.owner(self.orders.get(&order)?).to_owned();
         let item = self.item_mut(order, item)?;
         item.status = ItemStatus::Refunded;
         item.pending = None;
@@ -426,6 +593,8 @@ impl State {
             currency: Some("USD".to_owned()),
             identifier,
             reference: None,
+            account: Some(owner.clone()),
+            fee_minor: None,
         };
         let deleted_tld = (item.kind == "registration").then(|| item.tld().unwrap_or_default());
         if let (Some(tld), Some(account)) = (deleted_tld, self.accounts.get_mut(&owner)) {
@@ -488,8 +657,8 @@ impl Order {
     }
 
     /// When it was placed.
-    pub(super) fn created(&self) -> OffsetDateTime {
-        self.created.unwrap_or(OffsetDateTime::UNIX_EPOCH)
+    pub(super) fn created(&self, since: OffsetDateTime) -> OffsetDateTime {
+        self.created.unwrap_or(since)
     }
 
     /// What was captured for it, and what of that was given back, in cents.
@@ -520,18 +689,20 @@ impl Order {
         item: &Item,
         account: &Account,
         settings: &Settings,
+        since: OffsetDateTime,
         now: OffsetDateTime,
     ) -> Option<Obstacle> {
         let tld = item.tld().unwrap_or_default();
         let days = settings.agp_days_by_tld.get(&tld).copied().unwrap_or(settings.agp_days);
-        let expires = item.agp_expires.or_else(|| self.created().checked_add(Duration::days(i64::from(days))));
-        if item.status == ItemStatus::Refunded {
+        let expires = item.agp_expires.or_else(|| self.created(since).checked_add(Duration::days(i64::from(days))));
+        let refuses_again = settings.deduplication == Deduplication::On;
+        if item.status == ItemStatus::Refunded && refuses_again {
             Some(Obstacle::AlreadyRefunded)
         } else if !matches!(item.kind.as_str(), "registration" | "whois_privacy") {
             Some(Obstacle::WrongType)
         } else if item.status == ItemStatus::Failed || self.status != OrderStatus::Success {
             Some(Obstacle::NotBought)
-        } else if item.pending.is_some() {
+        } else if item.pending.is_some() && refuses_again {
             Some(Obstacle::InProgress)
         } else if expires.is_some_and(|expires| now >= expires) {
             Some(Obstacle::WindowOver { domain: item.name.clone().unwrap_or_default(), days })
@@ -540,10 +711,6 @@ impl Order {
         } else {
             None
         }
-    }
-
-    fn is_of(&self, username: &str) -> bool {
-        self.account.as_deref() == Some(username)
     }
 }
 
@@ -565,6 +732,8 @@ impl Item {
             agp_expires: None,
             refund_outcome: Outcome::Refunded,
             refund_message: None,
+            refund_answer: None,
+            settles_after_seconds: None,
             registry: Registry::Reachable,
             pending: None,
         }
@@ -584,6 +753,10 @@ impl Item {
         };
         Some(tld.to_ascii_lowercase())
     }
+}
+
+fn demo_order(id: i32, kind: &str, name: String) -> Order {
+    Order { account: None, ..Order::new(id, DEMO_ACCOUNT, vec![Item::new(id + 3_000_000, kind, name, 1299)]) }
 }
 
 fn yes() -> bool {

@@ -27,7 +27,7 @@ pub(super) fn get_order(
     let id: i32 = id.parse().map_err(|_| Refusal::BadRequest("orderId must be a 32-bit integer.".to_owned()))?;
     let order = state.order_of(username, id).ok_or(Refusal::NoSuchOrder(id))?;
     let account = state.account(username).ok_or(Refusal::Unauthorized)?;
-    let body = OrderBody::of(order, account, settings, now);
+    let body = OrderBody::of(order, account, settings, state.since(), now);
     Ok(Performed { answer: json_answer(StatusCode::OK, &body), effects: Vec::new() })
 }
 
@@ -41,7 +41,8 @@ pub(super) fn list_orders(
 ) -> Result<Performed, Refusal> {
     let asked = Listing::parse(request.query.as_deref().unwrap_or_default())?;
     let account = state.account(username).ok_or(Refusal::Unauthorized)?;
-    let mut found: Vec<&Order> = state.orders_of(username).filter(|order| asked.matches(order)).collect();
+    let mut found: Vec<&Order> =
+        state.orders_of(username).filter(|order| asked.matches(order, state.since())).collect();
     if asked.descending {
         found.reverse();
     }
@@ -53,7 +54,7 @@ pub(super) fn list_orders(
     let shown = found.get(start..end).unwrap_or_default();
     let has_next = asked.page < last_page;
     let body = ListBody {
-        orders: shown.iter().map(|order| OrderBody::of(order, account, settings, now)).collect(),
+        orders: shown.iter().map(|order| OrderBody::of(order, account, settings, state.since(), now)).collect(),
         total_count: total,
         from: if shown.is_empty() { 0 } else { start + 1 },
         to: if shown.is_empty() { 0 } else { end },
@@ -143,15 +144,15 @@ impl Listing {
         Ok(listing)
     }
 
-    fn matches(&self, order: &Order) -> bool {
+    fn matches(&self, order: &Order, since: OffsetDateTime) -> bool {
         let any = |test: &dyn Fn(&Item) -> bool| order.items.iter().any(test);
         let is_named = |item: &Item, wanted: &str| {
             let name = item.name.as_deref().unwrap_or_default().to_ascii_lowercase();
             wanted.strip_prefix('*').map_or(name == wanted, |ending| name.ends_with(ending))
         };
         self.status.is_none_or(|status| status == order.status)
-            && self.created_from.is_none_or(|from| order.created() >= from)
-            && self.created_before.is_none_or(|before| order.created() < before)
+            && self.created_from.is_none_or(|from| order.created(since) >= from)
+            && self.created_before.is_none_or(|before| order.created(since) < before)
             && self.kind.as_ref().is_none_or(|kind| any(&|item| item.kind == *kind))
             && self.tld.as_ref().is_none_or(|tld| any(&|item| item.tld().as_ref() == Some(tld)))
             && self.domain_name.as_ref().is_none_or(|name| any(&|item| is_named(item, name)))
@@ -258,16 +259,22 @@ enum FinalAmount {
 }
 
 impl<'a> OrderBody<'a> {
-    fn of(order: &'a Order, account: &Account, settings: &Settings, now: OffsetDateTime) -> Self {
+    fn of(
+        order: &'a Order,
+        account: &Account,
+        settings: &Settings,
+        since: OffsetDateTime,
+        now: OffsetDateTime,
+    ) -> Self {
         let (captured, refunded) = order.totals_minor();
         let remains = Usd(captured - refunded);
         let items = order.items.iter().map(|item| {
-            let refundable = account.approved_reseller && order.obstacle(item, account, settings, now).is_none();
+            let refundable = account.approved_reseller && order.obstacle(item, account, settings, since, now).is_none();
             ItemBody::of(item, refundable)
         });
         Self {
             id: order.id,
-            create_date: created_text(order.created()),
+            create_date: created_text(order.created(since)),
             status: order.status.word(),
             currency: "USD",
             currency_rate: 0,

@@ -29,7 +29,7 @@ pub(super) fn process(
         return Err(Refusal::WrongContentType);
     }
     let asked = Asked::parse(&request.body)?;
-    let key = keys::key_in(&request.headers);
+    let key = keys::key_in(&request.headers).filter(|_| settings.idempotency_keys);
     if let Some(key) = &key
         && let Some(mut answer) = state.keys_of(username).replay(key, &request.body, settings, now)?
     {
@@ -42,7 +42,7 @@ pub(super) fn process(
         .and_then(|()| work.refund_all(state, username, &asked, settings.cascade_rows));
     let mut answer = match done {
         Ok(()) => json_answer(StatusCode::OK, &work.body()),
-        Err(refusal) => refusal.answer(),
+        Err(refusal) => refusal.answer(settings),
     };
     if let Some(key) = work.key
         && (answer.status.is_success() || settings.cached_answers == CachedAnswers::All)
@@ -125,7 +125,10 @@ fn check(
     let mut first: Option<(Obstacle, i32)> = None;
     for &id in &asked.items {
         let item = state.item(order.id, id).ok_or(Refusal::NoSuchItem { order: order.id, item: id })?;
-        if let Some(obstacle) = order.obstacle(item, account, settings, now)
+        if let Some(status) = item.refund_answer {
+            return Err(Refusal::of_status(status, order.id, item, now).unwrap_or(Refusal::Internal));
+        }
+        if let Some(obstacle) = order.obstacle(item, account, settings, state.since(), now)
             && first.as_ref().is_none_or(|(known, _)| obstacle < *known)
         {
             first = Some((obstacle, id));
@@ -190,7 +193,7 @@ impl Work {
             if outcome != Outcome::Refunded {
                 continue;
             }
-            let attached = match (state.order(asked.order), state.item(asked.order, id)) {
+            let attached = match (state.order_of(username, asked.order), state.item(asked.order, id)) {
                 (Some(order), Some(item)) if item.kind == "registration" => order.privacy_of(item),
                 _ => Vec::new(),
             };
@@ -236,6 +239,8 @@ impl Work {
             }
             Outcome::Initialized => {
                 let pending = Pending { since: self.now, identifier: self.key.clone() };
+                let due = item.settles_after_seconds.and_then(|after| later(self.now, after));
+                state.settle_at(due, order, id);
                 if let Some(item) = state.item_mut(order, id) {
                     item.pending = Some(pending);
                 }
@@ -257,6 +262,10 @@ impl Work {
         let total = self.effects.iter().filter_map(|effect| effect.amount_minor).fold(0, i64::saturating_add);
         Body { results: &self.results, total_refund_amount: Usd(total) }
     }
+}
+
+fn later(now: OffsetDateTime, seconds: u64) -> Option<OffsetDateTime> {
+    now.checked_add(time::Duration::seconds(i64::try_from(seconds).ok()?))
 }
 
 impl Outcome {

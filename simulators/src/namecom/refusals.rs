@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde::Serialize;
+use time::OffsetDateTime;
 
+use super::orders::Item;
+use super::{NoDetails, Settings};
 use crate::exchange::Answer;
 
 /// Why a call was not answered with 200.
@@ -31,8 +34,10 @@ pub(super) enum Refusal {
     WrongContentType,
     /// 423: the grace period is over.
     WindowExpired { domain: String, days: u32 },
+    /// 409: an idempotency key whose first request is not answered yet; the details are a guess.
+    KeyInFlight,
     /// 429; `reset` is in seconds since the epoch, UTC.
-    RateLimited { reset: i64, per_second: u32 },
+    RateLimited { reset: i64, limit: u32, window: &'static str },
     /// 500.
     Internal,
     /// 502: the registry cannot be reached.
@@ -48,10 +53,32 @@ pub(super) const THRESHOLD_DETAILS: &str =
     "AGP delete threshold has been exceeded for this account. Please contact support.";
 
 impl Refusal {
+    /// The refusal that an item answers its refund with, by its status; none where the table has none.
+    pub(super) fn of_status(status: u16, order: i32, item: &Item, now: OffsetDateTime) -> Option<Refusal> {
+        Some(match status {
+            400 => Self::BadRequest(format!("Order item {} is not eligible for refund.", item.id)),
+            401 => Self::Unauthorized,
+            403 => Self::PermissionDenied,
+            404 => Self::NoSuchItem { order, item: item.id },
+            409 => Self::ThresholdExceeded,
+            415 => Self::WrongContentType,
+            423 => Self::WindowExpired { domain: item.name.clone().unwrap_or_default(), days: 5 },
+            429 => Self::RateLimited { reset: now.unix_timestamp() + 1, limit: 20, window: "second" },
+            500 => Self::Internal,
+            502 => Self::RegistryUnavailable,
+            503 => Self::Maintenance,
+            504 => Self::UpstreamTimeout,
+            _ => return None,
+        })
+    }
+
     /// The answer as it goes out.
-    pub(super) fn answer(&self) -> Answer {
+    pub(super) fn answer(&self, settings: &Settings) -> Answer {
         let (status, message, details) = self.row();
-        let mut answer = json_answer(status, &ErrorBody { message, details });
+        let mut answer = match (settings.no_details, &details) {
+            (NoDetails::Null, None) => json_answer(status, &NullDetails { message, details: () }),
+            _ => json_answer(status, &ErrorBody { message, details }),
+        };
         match self {
             Self::MethodNotAllowed { allowed } => {
                 if let Ok(value) = HeaderValue::from_str(allowed.as_str()) {
@@ -88,6 +115,10 @@ impl Refusal {
                 let details = "Idempotency key has been reused for a different request.";
                 (StatusCode::CONFLICT, "Conflict", Some(details.to_owned()))
             }
+            Self::KeyInFlight => {
+                let details = "A request with this idempotency key is still being processed.";
+                (StatusCode::CONFLICT, "Conflict", Some(details.to_owned()))
+            }
             Self::ThresholdExceeded => (StatusCode::CONFLICT, "Conflict", Some(THRESHOLD_DETAILS.to_owned())),
             Self::WrongContentType => {
                 let message = "The 'Content-Type' header must be 'application/json' for this request.";
@@ -101,8 +132,8 @@ impl Refusal {
                 (StatusCode::LOCKED, "Resource Locked", Some(details))
             }
             // That details are present is documented, their text is not.
-            Self::RateLimited { per_second, .. } => {
-                let details = format!("The limit of {per_second} requests per second has been exceeded.");
+            Self::RateLimited { limit, window, .. } => {
+                let details = format!("The limit of {limit} requests per {window} has been exceeded.");
                 (StatusCode::TOO_MANY_REQUESTS, "Rate Limit Exceeded", Some(details))
             }
             Self::Internal => {
@@ -133,6 +164,12 @@ pub(super) fn json_bytes(status: StatusCode, body: Bytes) -> Answer {
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Answer { status, headers, body }
+}
+
+#[derive(Serialize)]
+struct NullDetails {
+    message: &'static str,
+    details: (),
 }
 
 #[derive(Serialize)]

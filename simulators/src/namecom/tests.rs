@@ -95,6 +95,8 @@ fn a_registration_is_refunded_and_takes_its_privacy_along() {
         currency: Some("USD".to_owned()),
         identifier: Some("key-1".to_owned()),
         reference: None,
+        account: Some("demo-test".to_owned()),
+        fee_minor: None,
     };
     assert_eq!(performed.effects, [effect("987654", 1099), effect("987655", 499)]);
 
@@ -408,7 +410,7 @@ fn the_list_pages_and_filters() {
     let mut list = |query: &str| perform(&mut state, &settings, NOW, &get(&format!("/core/v1/orders{query}")));
     let all = list("");
     let body = parsed(&all);
-    assert_eq!((&body["totalCount"], &body["from"], &body["to"]), (&json!(1003), &json!(1), &json!(1000)));
+    assert_eq!((&body["totalCount"], &body["from"], &body["to"]), (&json!(1026), &json!(1), &json!(1000)));
     assert_eq!((&body["nextPage"], &body["lastPage"], &body["parentAccountId"]), (&json!(2), &json!(2), &json!(0)));
     assert_eq!(body["orders"][0]["id"], 123_456);
     assert_eq!(
@@ -417,20 +419,20 @@ fn the_list_pages_and_filters() {
          <http://api.name.com/core/v1/orders?page=2&perPage=1000; rel=\"last\">"
     );
     let second = parsed(&list("?page=2"));
-    assert_eq!((&second["from"], &second["to"], &second["nextPage"]), (&json!(1001), &json!(1003), &json!(0)));
+    assert_eq!((&second["from"], &second["to"], &second["nextPage"]), (&json!(1001), &json!(1026), &json!(0)));
     let beyond = parsed(&list("?page=9"));
     assert_eq!((&beyond["from"], &beyond["orders"]), (&json!(0), &json!([])));
 
     let ids = |body: &Value| -> Vec<i64> {
         body["orders"].as_array().unwrap().iter().map(|order| order["id"].as_i64().unwrap()).collect()
     };
-    assert_eq!(ids(&parsed(&list("?dir=desc&perPage=2"))), [300_003, 300_002]);
+    assert_eq!(ids(&parsed(&list("?dir=desc&perPage=2"))), [410_204, 410_203]);
     assert_eq!(ids(&parsed(&list("?domainName=Example.com"))), [123_456]);
     assert_eq!(ids(&parsed(&list("?domainName=*300002.com"))), [300_002]);
     assert_eq!(ids(&parsed(&list("?tld=limited"))), [300_003]);
     assert_eq!(ids(&parsed(&list("?type=renewal"))), [300_001]);
     assert_eq!(ids(&parsed(&list("?createDateEnd=2026-02-28"))), [300_002]);
-    assert_eq!(parsed(&list("?createDateStart=2026-03-01T12:00:00Z"))["totalCount"], 1002);
+    assert_eq!(parsed(&list("?createDateStart=2026-03-01T12:00:00Z"))["totalCount"], 1025);
     assert_eq!(parsed(&list("?orderStatus=failed"))["totalCount"], 0);
     for wrong in ["?page=x", "?perPage=-1", "?dir=up", "?orderStatus=odd", "?createDateStart=soon"] {
         assert_eq!(list(wrong).answer.status, StatusCode::BAD_REQUEST, "{wrong}");

@@ -22,7 +22,7 @@ use time::OffsetDateTime;
 use self::arguments::{Argument, Form};
 use self::orders::Shown;
 pub use self::orders::{Account, NotPut, Order, Processing, State};
-use crate::exchange::{Answer, Identified, Performed, Request};
+use crate::exchange::{Answer, Deduplication, Effect, Identified, Performed, Request};
 
 /// Where the documentation leaves a choice, or names a number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,6 +43,55 @@ pub struct Settings {
     pub crlf: bool,
     /// Whether a plain answer ends with a line ending. Default false. *Unknown*.
     pub trailing_newline: bool,
+    /// Whether an order that was refunded is refused a second refund. Default on. *Documented* for SiteLock; off is for finding mistakes.
+    pub deduplication: Deduplication,
+    /// With which code. Default -18. Both *documented* for SiteLock.
+    pub already_refunded: AlreadyRefunded,
+    /// In whose wording the texts are that differ between the pages. Default each call in its own page's. *Inferred*.
+    pub texts: Texts,
+    /// The HTTP status beside a code below 0. Default 200. *Inferred*.
+    pub refusal_http_status: u16,
+    /// The longest order number, in characters. Default 128. *Documented* twice: 64 in the older copy.
+    pub longest_order_number: u16,
+    /// The code of the status call for an order that is not the account's. Default -4. *Inferred*.
+    pub unknown_order_to_status_call: UnknownOrder,
+}
+
+/// The code for an order that was refunded already.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AlreadyRefunded {
+    /// -18 `This order has already been refunded`.
+    #[default]
+    #[serde(rename = "-18")]
+    Refused,
+    /// -20 `The order has already been canceled`.
+    #[serde(rename = "-20")]
+    Canceled,
+}
+
+/// In whose wording texts are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Texts {
+    /// Each call in its own page's.
+    #[default]
+    OfEachPage,
+    /// All in that of the AutoRefund page: `unrecognized`, `HTTPS`.
+    AutoRefundPage,
+    /// All in that of the mark-certificates pages: `unrecognised`, `https`.
+    MarkCertificatesPage,
+}
+
+/// The code of the status call for an order that is not the account's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UnknownOrder {
+    /// -4.
+    #[default]
+    #[serde(rename = "-4")]
+    InvalidValue,
+    /// -16.
+    #[serde(rename = "-16")]
+    PermissionDenied,
 }
 
 impl Default for Settings {
@@ -54,6 +103,12 @@ impl Default for Settings {
             order_numbers_are_digits: true,
             crlf: false,
             trailing_newline: false,
+            deduplication: Deduplication::default(),
+            already_refunded: AlreadyRefunded::default(),
+            texts: Texts::default(),
+            refusal_http_status: 200,
+            longest_order_number: 128,
+            unknown_order_to_status_call: UnknownOrder::default(),
         }
     }
 }
@@ -76,7 +131,7 @@ pub fn identify(request: &Request) -> Identified {
 /// Answers one request and changes the state as Sectigo would.
 pub fn perform(state: &mut State, settings: &Settings, now: OffsetDateTime, request: &Request) -> Performed {
     let call = Call::of(&request.path);
-    let wording = if call == Some(Call::GetPostPaymentStatus) { &MARK_CERTIFICATES } else { &AUTO_REFUND };
+    let wording = wording(call, settings);
     if !request.tls {
         return no(call, settings, Refusal { code: -1, message: wording.not_https.to_owned() });
     }
@@ -176,17 +231,24 @@ fn auto_refund(
 ) -> Result<Performed, Refusal> {
     let order_number = order_number(settings);
     let form = Form::of(request);
-    form.check(&[LOGIN_NAME, LOGIN_PASSWORD, order_number, REFUND_REASON_CODE], &AUTO_REFUND)?;
-    let account = log_in(state, settings, now, &form, &AUTO_REFUND)?;
+    let wording = wording(Some(Call::AutoRefund), settings);
+    form.check(&[LOGIN_NAME, LOGIN_PASSWORD, order_number, REFUND_REASON_CODE], wording)?;
+    let account = log_in(state, settings, now, &form, wording)?;
     let order = own_order(state, &form, &account).ok_or_else(permission_denied)?;
-    if let Some(sentence) = order.obstacle(settings, now) {
-        return Err(Refusal { code: -18, message: sentence.to_owned() });
+    if let Some((code, sentence)) = order.obstacle(settings, state.since(), now) {
+        return Err(Refusal { code, message: sentence.to_owned() });
+    }
+    if let Some(code) = order.refund_answer {
+        return Err(Refusal { code, message: sentence_of(code) });
     }
     if order.processing == Processing::FailsBeforeRefund {
         return Err(Refusal { code: -14, message: UNKNOWN_ERROR.to_owned() });
     }
-    let effects = vec![order.refund(now)];
-    let answer = if order.processing == Processing::FailsAfterRefund {
+    let processing = order.processing;
+    let number = order.order_number.clone();
+    let refunded = state.order_mut(&number).map(|order| order.refund(now));
+    let effects = refunded.map(|effect| of_account(effect, &account)).into_iter().collect();
+    let answer = if processing == Processing::FailsAfterRefund {
         plain(settings, -14, UNKNOWN_ERROR)
     } else {
         plain(settings, 0, "")
@@ -202,14 +264,17 @@ fn auto_reject(
     request: &Request,
 ) -> Result<Performed, Refusal> {
     let form = Form::of(request);
-    form.check(&[LOGIN_NAME, LOGIN_PASSWORD, order_number(settings), TEST], &AUTO_REFUND)?;
-    let account = log_in(state, settings, now, &form, &AUTO_REFUND)?;
+    let wording = wording(Some(Call::AutoReject), settings);
+    form.check(&[LOGIN_NAME, LOGIN_PASSWORD, order_number(settings), TEST], wording)?;
+    let account = log_in(state, settings, now, &form, wording)?;
     let order = own_order(state, &form, &account).ok_or_else(permission_denied)?;
     if order.is_closed() {
         return Err(Refusal { code: -18, message: "This order can no longer be rejected".to_owned() });
     }
     let only_a_test = form.first("test").as_deref() == Some("Y");
-    let effects = if only_a_test { Vec::new() } else { vec![order.reject()] };
+    let number = order.order_number.clone();
+    let rejected = state.order_mut(&number).filter(|_| !only_a_test);
+    let effects = rejected.map(Order::reject).map(|effect| of_account(effect, &account)).into_iter().collect();
     Ok(Performed { answer: plain(settings, 0, ""), effects })
 }
 
@@ -220,9 +285,13 @@ fn post_payment_status(
     request: &Request,
 ) -> Result<Performed, Refusal> {
     let form = Form::of(request);
-    form.check(&[LOGIN_NAME, LOGIN_PASSWORD, order_number(settings), CERTIFICATE_ID], &MARK_CERTIFICATES)?;
-    let account = log_in(state, settings, now, &form, &MARK_CERTIFICATES)?;
-    let order = own_order(state, &form, &account).ok_or_else(|| invalid("orderNumber"))?;
+    let wording = wording(Some(Call::GetPostPaymentStatus), settings);
+    form.check(&[LOGIN_NAME, LOGIN_PASSWORD, order_number(settings), CERTIFICATE_ID], wording)?;
+    let account = log_in(state, settings, now, &form, wording)?;
+    let order = own_order(state, &form, &account).ok_or_else(|| match settings.unknown_order_to_status_call {
+        UnknownOrder::InvalidValue => invalid("orderNumber"),
+        UnknownOrder::PermissionDenied => Refusal { code: -16, message: wording.wrong_login.to_owned() },
+    })?;
     if order.status_fails {
         return Err(Refusal { code: -14, message: UNKNOWN_ERROR.to_owned() });
     }
@@ -233,8 +302,33 @@ fn post_payment_status(
     })
 }
 
+fn wording(call: Option<Call>, settings: &Settings) -> &'static Wording {
+    match (settings.texts, call) {
+        (Texts::OfEachPage, Some(Call::GetPostPaymentStatus)) | (Texts::MarkCertificatesPage, _) => &MARK_CERTIFICATES,
+        (Texts::OfEachPage | Texts::AutoRefundPage, _) => &AUTO_REFUND,
+    }
+}
+
+/// The text of a code that an order answers a refund with, as far as one is documented.
+fn sentence_of(code: i32) -> String {
+    match code {
+        -1 => AUTO_REFUND.not_https.to_owned(),
+        -2 => format!("'orderNumber' {}", AUTO_REFUND.unrecognized),
+        -3 => "The 'orderNumber' argument is missing!".to_owned(),
+        -4 => invalid("orderNumber").message,
+        -14 => UNKNOWN_ERROR.to_owned(),
+        -16 => AUTO_REFUND.wrong_login.to_owned(),
+        -17 => GET.to_owned(),
+        -18 => "This order cannot be refunded".to_owned(),
+        -20 => orders::CANCELED.to_owned(),
+        -42 => CALL_LIMIT.to_owned(),
+        -76 => "The SiteLock partner account is not activated".to_owned(),
+        _ => format!("An error of code {code} occurred!"),
+    }
+}
+
 fn order_number(settings: &Settings) -> Argument {
-    let number = Argument::required("orderNumber", 128);
+    let number = Argument::required("orderNumber", usize::from(settings.longest_order_number));
     if settings.order_numbers_are_digits { number.meaning(is_digits) } else { number }
 }
 
@@ -256,8 +350,12 @@ fn log_in(
     Ok(login_name)
 }
 
-fn own_order<'a>(state: &'a mut State, form: &Form, account: &str) -> Option<&'a mut Order> {
-    state.order_mut(&form.first("orderNumber")?).filter(|order| order.account == account)
+fn of_account(effect: Effect, account: &str) -> Effect {
+    Effect { account: Some(account.to_owned()), ..effect }
+}
+
+fn own_order<'a>(state: &'a State, form: &Form, account: &str) -> Option<&'a Order> {
+    state.order_of(&form.first("orderNumber")?, account)
 }
 
 fn permission_denied() -> Refusal {
@@ -278,12 +376,14 @@ fn is_refund_reason(value: &str) -> bool {
 
 /// A refusal in the dialect of its call; what is no call at all gets the plain one.
 fn no(call: Option<Call>, settings: &Settings, Refusal { code, message }: Refusal) -> Performed {
-    let answer = match call {
+    let mut answer = match call {
         Some(Call::GetPostPaymentStatus) => {
             json(&StatusAnswer { error_code: code, error_message: &message, data: None })
         }
         Some(Call::AutoRefund | Call::AutoReject) | None => plain(settings, code, &message),
     };
+    // What is no HTTP status stays the usual one.
+    answer.status = StatusCode::from_u16(settings.refusal_http_status).unwrap_or(StatusCode::OK);
     Performed { answer, effects: Vec::new() }
 }
 

@@ -3,20 +3,30 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
+    sync::LazyLock,
 };
 
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
-use super::{Settings, validation::PostPaymentData};
-use crate::exchange::Effect;
+use super::{AlreadyRefunded, Settings, validation::PostPaymentData};
+use crate::{
+    exchange::{Deduplication, Effect, Provider},
+    magic,
+    shelf::{Shelf, Shelved},
+};
 
 /// Everything Sectigo remembers. Grows with what is put.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct State {
+    /// Whose the orders are that name no account.
+    main: String,
+    /// When the orders were bought that say no time.
+    #[serde(with = "time::serde::rfc3339")]
+    since: OffsetDateTime,
     accounts: BTreeMap<String, Account>,
-    orders: BTreeMap<String, Order>,
+    orders: Shelf<Order>,
     /// When the account's calls of the last minute came, by account; counted only where there is a limit.
     calls: BTreeMap<String, VecDeque<i64>>,
 }
@@ -40,10 +50,10 @@ pub struct Account {
 pub struct Order {
     /// Its number, 1 to 128 characters.
     pub order_number: String,
-    /// Whose order it is, by login name. Default `demo`.
-    #[serde(default = "demo_login")]
-    pub account: String,
-    /// When it was bought (RFC 3339); if none is put, now.
+    /// Whose order it is, by login name; if none is put, the world's first account's.
+    #[serde(default)]
+    pub account: Option<String>,
+    /// When it was bought (RFC 3339); if none is put, now. Demo orders were bought when the world began.
     #[serde(default, with = "time::serde::rfc3339::option")]
     pub purchased_at: Option<OffsetDateTime>,
     /// Whether it is a multi-domain certificate to `!AutoRefund`, which refunds none of those. Default false.
@@ -58,6 +68,12 @@ pub struct Order {
     /// How the processing of a refund goes. Default `works`.
     #[serde(default)]
     pub processing: Processing,
+    /// The code that a refund is answered with, nothing being done, where nothing else stands against it: -1 to -99. Default none.
+    #[serde(default)]
+    pub refund_answer: Option<i32>,
+    /// How long after a refund `orderStatus` still shows what it was before, in seconds, over the setting `status_lag_seconds`. Default none.
+    #[serde(default)]
+    pub status_lag_seconds: Option<u32>,
     /// Whether `!getPostPaymentStatus` is answered -14. Default false.
     #[serde(default)]
     pub status_fails: bool,
@@ -93,6 +109,8 @@ pub enum NotPut {
     OrderNumber,
     #[error("there is no Sectigo account `{account}`: put it first")]
     NoSuchAccount { account: String },
+    #[error("`refund_answer` is from -99 to -1")]
+    Answer,
     #[error("`price_minor` is 0 or more")]
     Price,
     #[error("`currency` is three capital letters")]
@@ -112,8 +130,55 @@ pub(super) struct Shown<'a> {
 
 const DEMO_LOGIN: &str = "demo";
 const SOMEBODY_ELSE: &str = "somebody-else";
+/// The description of -20 on the SiteLock page.
+pub(super) const CANCELED: &str = "The order has already been canceled";
 const REFUNDED: &str = "Refunded";
 const REJECTED: &str = "Rejected";
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            main: DEMO_LOGIN.to_owned(),
+            since: OffsetDateTime::UNIX_EPOCH,
+            accounts: BTreeMap::new(),
+            orders: Shelf::default(),
+            calls: BTreeMap::new(),
+        }
+    }
+}
+
+impl Shelved for Order {
+    type Key = String;
+
+    fn demo() -> &'static BTreeMap<String, Order> {
+        static DEMO: LazyLock<BTreeMap<String, Order>> = LazyLock::new(|| {
+            let special = [
+                Order {
+                    multi_domain: true,
+                    validation: PostPaymentData::processed_multi_domain(),
+                    ..demo_order(2_000_001)
+                },
+                Order { processing: Processing::FailsBeforeRefund, ..demo_order(2_000_004) },
+                Order { processing: Processing::FailsAfterRefund, ..demo_order(2_000_005) },
+                Order { validation: PostPaymentData::vmc_sample(), ..demo_order(3_000_001) },
+                Order { validation: PostPaymentData::everything(), ..demo_order(3_000_002) },
+            ];
+            let refused = magic::SECTIGO_CODES.map(|code| {
+                let refund_answer = i32::try_from(code).ok().map(|code| -code);
+                Order { refund_answer, ..demo_order(7_000_000 + code) }
+            });
+            let on_the_wire = magic::wire_targets(Provider::Sectigo).map(|number| Order {
+                validation: PostPaymentData::processed_ssl_for(&format!("order-{number}.example.com")),
+                ..Order::new(number)
+            });
+            let late = Order { status_lag_seconds: Some(magic::LATE_SECONDS), ..demo_order(7_000_201) };
+            let orders = (1_000_001..=1_000_999).map(demo_order).chain(special).chain(refused);
+            let orders = orders.chain(on_the_wire).chain([late]);
+            orders.map(|order| (order.order_number.clone(), order)).collect()
+        });
+        &DEMO
+    }
+}
 
 impl State {
     /// The demo data: login `demo` / `demo-password`, and another one with an order of its own.
@@ -128,33 +193,52 @@ impl State {
             locked: false,
         };
         let accounts = [account(DEMO_LOGIN, "demo-password"), account(SOMEBODY_ELSE, "somebody-elses-password")];
-        let ssl = |number: u32| {
-            let validation = PostPaymentData::processed_ssl_for(&format!("order-{number}.example.com"));
-            Order { purchased_at: Some(now), validation, ..Order::new(number.to_string()) }
-        };
-        let too_long_ago = now - Duration::days(400);
         let refunded = Order {
             refunded_at: Some(now - Duration::DAY),
             status_before_refund: Some("Processed".to_owned()),
-            validation: PostPaymentData { order_status: Some(REFUNDED.to_owned()), ..ssl(2_000_003).validation },
-            ..ssl(2_000_003)
+            validation: PostPaymentData { order_status: Some(REFUNDED.to_owned()), ..demo_order(2_000_003).validation },
+            ..demo_order(2_000_003)
         };
-        let special = [
-            Order { multi_domain: true, validation: PostPaymentData::processed_multi_domain(), ..ssl(2_000_001) },
-            Order { purchased_at: Some(too_long_ago), ..ssl(2_000_002) },
+        let dated = [
+            Order { purchased_at: Some(now - Duration::days(400)), ..demo_order(2_000_002) },
             refunded,
-            Order { processing: Processing::FailsBeforeRefund, ..ssl(2_000_004) },
-            Order { processing: Processing::FailsAfterRefund, ..ssl(2_000_005) },
-            Order { validation: PostPaymentData::vmc_sample(), ..ssl(3_000_001) },
-            Order { validation: PostPaymentData::everything(), ..ssl(3_000_002) },
-            Order { account: SOMEBODY_ELSE.to_owned(), ..ssl(9_000_001) },
+            Order { account: Some(SOMEBODY_ELSE.to_owned()), ..demo_order(9_000_001) },
         ];
-        let orders = (1_000_001..=1_000_999).map(ssl).chain(special);
         Self {
+            since: now,
             accounts: accounts.into_iter().map(|account| (account.login_name.clone(), account)).collect(),
-            orders: orders.map(|order| (order.order_number.clone(), order)).collect(),
-            calls: BTreeMap::new(),
+            orders: Shelf::demo(dated.map(|order| (order.order_number.clone(), order))),
+            ..Self::default()
         }
+    }
+
+    /// Nothing but the account that orders belong to.
+    pub(crate) fn empty(now: OffsetDateTime) -> Self {
+        let account =
+            Account { login_name: DEMO_LOGIN.to_owned(), password: "demo-password".to_owned(), locked: false };
+        Self { since: now, accounts: BTreeMap::from([(account.login_name.clone(), account)]), ..Self::default() }
+    }
+
+    /// The login that orders belong to which name none.
+    pub(crate) fn main(&self) -> (&str, &str) {
+        let password = self.accounts.get(&self.main).map(|account| account.password.as_str());
+        (&self.main, password.unwrap_or_default())
+    }
+
+    /// Gives the first account another name and password, and each other one another name.
+    pub(crate) fn rename(&mut self, main: (String, String), other: impl Fn(&str) -> String) {
+        let old_main = std::mem::replace(&mut self.main, main.0.clone());
+        let renamed = |old: &str| if old == old_main { main.0.clone() } else { other(old) };
+        for order in self.orders.own_mut() {
+            order.account = order.account.as_deref().filter(|account| *account != old_main).map(&renamed);
+        }
+        self.calls = std::mem::take(&mut self.calls).into_iter().map(|(name, calls)| (renamed(&name), calls)).collect();
+        let accounts = std::mem::take(&mut self.accounts).into_values().map(|account| {
+            let is_main = account.login_name == old_main;
+            let password = if is_main { main.1.clone() } else { account.password };
+            Account { login_name: renamed(&account.login_name), password, ..account }
+        });
+        self.accounts = accounts.map(|account| (account.login_name.clone(), account)).collect();
     }
 
     /// Adds an account, or replaces the one of this name.
@@ -183,8 +267,12 @@ impl State {
         if !(1..=128).contains(&order.order_number.chars().count()) {
             return Err(NotPut::OrderNumber);
         }
-        if !self.accounts.contains_key(&order.account) {
-            return Err(NotPut::NoSuchAccount { account: order.account });
+        order.account = order.account.filter(|account| *account != self.main);
+        if let Some(account) = order.account.as_ref().filter(|account| !self.accounts.contains_key(*account)) {
+            return Err(NotPut::NoSuchAccount { account: account.clone() });
+        }
+        if order.refund_answer.is_some_and(|code| !(-99..=-1).contains(&code)) {
+            return Err(NotPut::Answer);
         }
         if order.price_minor < 0 {
             return Err(NotPut::Price);
@@ -198,17 +286,35 @@ impl State {
     }
 
     /// All orders, by number.
-    pub fn orders(&self) -> impl Iterator<Item = &Order> {
-        self.orders.values()
+    pub fn orders(&self) -> impl Iterator<Item = Order> {
+        self.orders.values().map(|order| self.whole(order))
     }
 
-    /// One order.
-    pub fn order(&self, order_number: &str) -> Option<&Order> {
-        self.orders.get(order_number)
+    /// One order, with its account and its time.
+    pub fn order(&self, order_number: &str) -> Option<Order> {
+        self.orders.get(order_number).map(|order| self.whole(order))
+    }
+
+    /// The order, if it is this account's.
+    pub(super) fn order_of(&self, order_number: &str, login_name: &str) -> Option<&Order> {
+        self.orders.get(order_number).filter(|order| order.account.as_deref().unwrap_or(&self.main) == login_name)
     }
 
     pub(super) fn order_mut(&mut self, order_number: &str) -> Option<&mut Order> {
-        self.orders.get_mut(order_number)
+        self.orders.get_mut(&order_number.to_owned())
+    }
+
+    /// When the orders were bought that say no time.
+    pub(super) fn since(&self) -> OffsetDateTime {
+        self.since
+    }
+
+    fn whole(&self, order: &Order) -> Order {
+        Order {
+            account: order.account.clone().or_else(|| Some(self.main.clone())),
+            purchased_at: order.purchased_at.or(Some(self.since)),
+            ..order.clone()
+        }
     }
 
     pub(super) fn knows(&self, login_name: &str, password: &str) -> bool {
@@ -232,16 +338,18 @@ impl State {
 }
 
 impl Order {
-    /// A single-domain SSL order of the demo account, bought when it is put.
+    /// A single-domain SSL order of the world's first account, bought when it is put.
     pub fn new(order_number: impl Into<String>) -> Self {
         Self {
             order_number: order_number.into(),
-            account: demo_login(),
+            account: None,
             purchased_at: None,
             multi_domain: false,
             price_minor: demo_price(),
             currency: demo_currency(),
             processing: Processing::Works,
+            refund_answer: None,
+            status_lag_seconds: None,
             status_fails: false,
             refunded_at: None,
             status_before_refund: None,
@@ -251,16 +359,25 @@ impl Order {
 
     /// Why it cannot be refunded now, as the provider says it; none where it can. The sentences are inferred, but for "already been
     /// refunded", which the SiteLock page has.
-    pub(super) fn obstacle(&self, settings: &Settings, now: OffsetDateTime) -> Option<&'static str> {
+    pub(super) fn obstacle(
+        &self,
+        settings: &Settings,
+        since: OffsetDateTime,
+        now: OffsetDateTime,
+    ) -> Option<(i32, &'static str)> {
         let period = Duration::days(i64::from(settings.refund_period_days));
         if self.is(REFUNDED) || self.refunded_at.is_some() {
-            Some("This order has already been refunded")
+            match (settings.deduplication, settings.already_refunded) {
+                (Deduplication::Off, _) => None,
+                (Deduplication::On, AlreadyRefunded::Refused) => Some((-18, "This order has already been refunded")),
+                (Deduplication::On, AlreadyRefunded::Canceled) => Some((-20, CANCELED)),
+            }
         } else if self.is(REJECTED) {
-            Some("This order has been rejected")
+            Some((-18, "This order has been rejected"))
         } else if self.multi_domain {
-            Some("Multi-domain orders cannot be refunded automatically, please submit a ticket")
-        } else if self.purchased_at.is_some_and(|purchased_at| now - purchased_at > period) {
-            Some("The refund period for this order is over")
+            Some((-18, "Multi-domain orders cannot be refunded automatically, please submit a ticket"))
+        } else if now - self.purchased_at.unwrap_or(since) > period {
+            Some((-18, "The refund period for this order is over"))
         } else {
             None
         }
@@ -272,8 +389,11 @@ impl Order {
 
     /// Gives the money back and cancels the order.
     pub(super) fn refund(&mut self, now: OffsetDateTime) -> Effect {
-        self.status_before_refund = self.validation.order_status.replace(REFUNDED.to_owned());
-        self.refunded_at = Some(now);
+        // A second refund, where the settings let it through, changes nothing in what is shown.
+        if !self.is(REFUNDED) {
+            self.status_before_refund = self.validation.order_status.replace(REFUNDED.to_owned());
+        }
+        self.refunded_at.get_or_insert(now);
         self.effect("refund", Some((self.price_minor, self.currency.clone())))
     }
 
@@ -286,7 +406,7 @@ impl Order {
     /// What the status call shows of it.
     pub(super) fn shown(&self, settings: &Settings, now: OffsetDateTime) -> Shown<'_> {
         let mut data = self.validation.clone();
-        let lag = Duration::seconds(i64::from(settings.status_lag_seconds));
+        let lag = Duration::seconds(i64::from(self.status_lag_seconds.unwrap_or(settings.status_lag_seconds)));
         let lags = self.is(REFUNDED) && self.refunded_at.is_some_and(|refunded_at| now - refunded_at < lag);
         if let (true, Some(before)) = (lags, &self.status_before_refund) {
             data.order_status = Some(before.clone());
@@ -307,6 +427,8 @@ impl Order {
             currency,
             identifier: None,
             reference: None,
+            account: None,
+            fee_minor: None,
         }
     }
 }
@@ -321,8 +443,9 @@ impl fmt::Debug for Account {
     }
 }
 
-fn demo_login() -> String {
-    DEMO_LOGIN.to_owned()
+fn demo_order(number: u32) -> Order {
+    let validation = PostPaymentData::processed_ssl_for(&format!("order-{number}.example.com"));
+    Order { validation, ..Order::new(number.to_string()) }
 }
 
 fn demo_price() -> i64 {

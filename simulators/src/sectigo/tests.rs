@@ -228,6 +228,8 @@ fn a_refund_is_in_the_books_once_and_cancels_the_order() {
         currency: Some("USD".to_owned()),
         identifier: None,
         reference: None,
+        account: Some("demo".to_owned()),
+        fee_minor: None,
     };
     assert_eq!(performed.effects, [refund]);
     let settings = Settings::default();
@@ -465,7 +467,7 @@ fn what_is_told_of_a_request_holds_no_password() {
 #[rstest]
 #[case(Order { price_minor: -1, ..Order::new("7") }, NotPut::Price)]
 #[case(Order { currency: "usd".to_owned(), ..Order::new("7") }, NotPut::Currency)]
-#[case(Order { account: "nobody".to_owned(), ..Order::new("7") }, NotPut::NoSuchAccount { account: "nobody".to_owned() })]
+#[case(Order { account: Some("nobody".to_owned()), ..Order::new("7") }, NotPut::NoSuchAccount { account: "nobody".to_owned() })]
 #[case(Order::new(""), NotPut::OrderNumber)]
 fn an_order_that_makes_no_sense_is_not_put(#[case] order: Order, #[case] why: NotPut) {
     assert_eq!(State::demo(NOW).put_order(order, NOW), Err(why));

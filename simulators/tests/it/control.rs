@@ -14,14 +14,40 @@ use crate::support::{Bench, PROVIDERS};
 const CALLS: &[(&str, &str, &[&str], &str, u16)] = &[
     ("get", "/openapi.json", &[], "", 200),
     ("get", "/v1/health", &[], "", 200),
+    ("get", "/v1/magic", &[], "", 200),
+    ("get", "/v1/worlds", &[], "", 200),
+    ("post", "/v1/worlds", &[], r#"{"name":"mine","seed":"empty"}"#, 201),
+    ("get", "/v1/worlds/{world}", &["w2"], "", 200),
+    ("delete", "/v1/worlds/{world}", &["w2"], "", 200),
     ("get", "/v1/clock", &[], "", 200),
+    ("put", "/v1/clock", &[], r#"{"running":true}"#, 200),
     ("post", "/v1/clock/advance", &[], r#"{"seconds":60}"#, 200),
     ("get", "/v1/settings", &[], "", 200),
     ("patch", "/v1/settings", &[], r#"{"sectigo":{"refund_period_days":14}}"#, 200),
     ("post", "/v1/faults", &[], r#"{"provider":"sectigo","target":"5","point":"after_effect","effect":"close"}"#, 201),
     ("get", "/v1/faults", &[], "", 200),
     ("get", "/v1/faults/{id}", &["1"], "", 200),
+    ("get", "/v1/faults/unfired", &[], "", 200),
     ("delete", "/v1/faults/{id}", &["1"], "", 200),
+    (
+        "put",
+        "/v1/faults/random",
+        &[],
+        r#"{"seed":1,"share":0.5,"operation":"GetOrder","effects":[{"point":"after_effect","effect":"reset"}]}"#,
+        200,
+    ),
+    ("get", "/v1/faults/random", &[], "", 200),
+    ("delete", "/v1/faults/random", &[], "", 200),
+    ("post", "/v1/gates", &[], r#"{"provider":"sectigo","target":"5","point":"after_effect"}"#, 201),
+    ("get", "/v1/gates", &[], "", 200),
+    ("get", "/v1/gates/{id}", &["1"], "", 200),
+    ("post", "/v1/gates/{id}/release", &["1"], "{}", 200),
+    ("delete", "/v1/gates/{id}", &["1"], "", 200),
+    ("get", "/v1/audit", &[], "", 200),
+    ("post", "/v1/audit", &[], r#"{"refunds":[]}"#, 200),
+    ("post", "/v1/fork", &[], "", 201),
+    ("get", "/v1/snapshot", &[], "", 200),
+    ("put", "/v1/snapshot", &[], "snapshot", 200),
     ("get", "/v1/books", &[], "", 200),
     ("get", "/v1/journal", &[], "", 200),
     ("get", "/v1/journal/{id}", &["1"], "", 200),
@@ -96,18 +122,47 @@ async fn every_call_of_the_document_does_what_it_says() {
     for (path, methods) in document["paths"].as_object().unwrap() {
         described.extend(methods.as_object().unwrap().keys().map(|method| (method.clone(), path.clone())));
     }
+    // Calls about a world stand in it twice: for the demo world, and for any.
+    let is_twice = |(method, path): &(String, String)| {
+        let short = path.replacen("/v1/worlds/{world}/", "/v1/", 1);
+        short != *path && described.contains(&(method.clone(), short))
+    };
+    let once: BTreeSet<_> = described.iter().filter(|call| !is_twice(call)).cloned().collect();
     let called: BTreeSet<_> = CALLS.iter().map(|call| (call.0.to_owned(), call.1.to_owned())).collect();
-    assert_eq!(called, described);
+    assert_eq!(called, once);
 
+    let (_, fork) = bench.control(Method::POST, "/v1/fork", r#"{"name":"the same again"}"#).await;
+    let fork = fork["id"].as_str().unwrap();
     for (word, template, values, body, expected) in CALLS {
-        let (status, answer) = bench.control(method(word), &filled(template, values), body).await;
-        assert_eq!(status, *expected, "{word} {template}: {answer}");
-        let responses = &document["paths"][template][word]["responses"];
-        let response = &responses[expected.to_string()];
-        assert!(response.is_object(), "{word} {template}: {expected} is not described");
-        let schema = &response["content"]["application/json"]["schema"];
-        assert_described(&document, schema, &answer, &format!("{word} {template}"));
+        call(&bench, &document, (word, template, values, body, *expected)).await;
+        let in_world = template.replacen("/v1/", "/v1/worlds/{world}/", 1);
+        if described.contains(&((*word).to_owned(), in_world.clone())) {
+            // No two worlds share a username.
+            let values: Vec<&str> = std::iter::once(fork)
+                .chain(values.iter().map(|value| if *value == "me" { "me-too" } else { value }))
+                .collect();
+            let body = body.replace("\"me\"", "\"me-too\"").replace("\"account\":\"demo-test\",", "");
+            call(&bench, &document, (word, &in_world, &values, &body, *expected)).await;
+        }
     }
+}
+
+async fn call(
+    bench: &Bench,
+    document: &Value,
+    (word, template, values, body, expected): (&str, &str, &[&str], &str, u16),
+) {
+    let path = filled(template, values);
+    let snapshot =
+        if body == "snapshot" { bench.control(Method::GET, &path, "").await.1.to_string() } else { String::new() };
+    let body = if body == "snapshot" { &snapshot } else { body };
+    let (status, answer) = bench.control(method(word), &path, body).await;
+    assert_eq!(status, expected, "{word} {template}: {answer}");
+    let responses = &document["paths"][template][word]["responses"];
+    let response = &responses[expected.to_string()];
+    assert!(response.is_object(), "{word} {template}: {expected} is not described");
+    let schema = &response["content"]["application/json"]["schema"];
+    assert_described(document, schema, &answer, &format!("{word} {template}"));
 }
 
 /// An answer has nothing that its schema does not name, and all that it requires.
@@ -149,6 +204,34 @@ fn assert_described(document: &Value, schema: &Value, answer: &Value, place: &st
     400,
     "`attempt` is counted from 1"
 )]
+#[case(
+    "post",
+    "/v1/faults",
+    r#"{"provider":"sectigo","point":"connect","effect":"corrupt"}"#,
+    400,
+    "the body is not what this call takes: "
+)]
+#[case(
+    "post",
+    "/v1/faults",
+    r#"{"provider":"sectigo","point":"connect","effect":{"corrupt":{}}}"#,
+    400,
+    "`corrupt` cannot happen at `connect`, only at before_effect, after_effect, during_answer"
+)]
+#[case("put", "/v1/faults/random", r#"{"seed":1,"share":2}"#, 400, "`share` is a number from 0 to 1")]
+#[case("get", "/v1/faults/random", "", 404, "the random mode is off")]
+#[case("get", "/v1/faults/unfired?strikt=true", "", 400, "unknown field `strikt`")]
+#[case("post", "/v1/gates", r#"{"provider":"sectigo","point":"connect"}"#, 400, "a gate stands at before_effect")]
+#[case(
+    "post",
+    "/v1/gates",
+    r#"{"provider":"sectigo","point":"after_effect","longest_wait_seconds":0}"#,
+    400,
+    "`longest_wait_seconds` is 1 to 600"
+)]
+#[case("get", "/v1/gates/7", "", 404, "there is no gate 7")]
+#[case("delete", "/v1/gates/7", "", 404, "there is no gate 7")]
+#[case("post", "/v1/gates/7/release", "{}", 404, "there is no gate 7")]
 #[case("get", "/v1/faults/1", "", 404, "there is no fault 1")]
 #[case("delete", "/v1/faults/x", "", 400, "Cannot parse")]
 #[case("get", "/v1/books?limit=0", "", 400, "`limit` is 1 to 10000")]

@@ -2,8 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test says what is wrong by failing there")]
 
+mod binary;
 mod control;
 mod faults;
+mod gates;
 mod ports;
+mod raw;
 mod readme;
 mod support;
+mod truth;
+mod wire;
+mod worlds;

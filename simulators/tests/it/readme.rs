@@ -39,7 +39,15 @@ async fn every_line_works_and_every_call_has_one() {
 
     let (_, document) = bench.control(Method::GET, "/openapi.json", "").await;
     let mut missing = BTreeSet::new();
-    for (template, methods) in document["paths"].as_object().unwrap() {
+    let paths = document["paths"].as_object().unwrap();
+    for (template, methods) in paths {
+        // A call about a world stands there once for the demo world, and once for any.
+        if template != "/v1/worlds/{world}"
+            && paths.contains_key(&template.replacen("/v1/worlds/{world}/", "/v1/", 1))
+            && template.starts_with("/v1/worlds/{world}/")
+        {
+            continue;
+        }
         for method in methods.as_object().unwrap().keys() {
             if !called.iter().any(|(with, path)| with.eq_ignore_ascii_case(method) && fits(path, template)) {
                 missing.insert(format!("{method} {template}"));

@@ -4,12 +4,30 @@ use std::time::Duration;
 
 use reqwest::{Certificate, Client, Method, StatusCode};
 use serde_json::Value;
-use simulators::{Config, JournalEntry, Provider, Rule, Simulators};
+use simulators::{Config, Credentials, JournalEntry, Provider, Rule, Simulators, WorldHandle};
 
 /// Simulators on free ports, and a client that opens a connection for each request.
 pub(crate) struct Bench {
     pub(crate) simulators: Simulators,
     pub(crate) client: Client,
+}
+
+/// What the client of a world logs in with, at each provider: a name and a secret.
+pub(crate) struct Account {
+    pub(crate) sectigo: (String, String),
+    pub(crate) namecom: (String, String),
+    pub(crate) debitsuccess: (String, String),
+}
+
+impl Account {
+    pub(crate) fn of(credentials: &Credentials) -> Account {
+        let Credentials { sectigo, namecom, debitsuccess } = credentials.clone();
+        Account {
+            sectigo: (sectigo.login_name, sectigo.login_password),
+            namecom: (namecom.username, namecom.token),
+            debitsuccess: (debitsuccess.username, debitsuccess.password),
+        }
+    }
 }
 
 pub(crate) const PROVIDERS: [Provider; 3] = [Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess];
@@ -57,6 +75,83 @@ impl Bench {
         };
         let response = request.send().await?;
         Ok((response.status(), response.text().await?))
+    }
+
+    /// Asks for the refund of the nth demo order or account, as the client of a world; the Debitsuccess identifier is `id-n`.
+    pub(crate) async fn refund_as(&self, account: &Account, provider: Provider, n: u32) -> (StatusCode, String) {
+        let target = match provider {
+            Provider::Sectigo => (1_000_000 + n).to_string(),
+            Provider::Namecom => (200_000 + n).to_string(),
+            Provider::Debitsuccess => format!("DS{n:06}"),
+        };
+        self.refund_of(account, provider, &target, &format!("id-{n}")).await.unwrap()
+    }
+
+    /// Asks for the refund of a target as the client of a world: at name.com without a key, at Debitsuccess under an identifier.
+    pub(crate) async fn refund_of(
+        &self,
+        account: &Account,
+        provider: Provider,
+        target: &str,
+        identifier: &str,
+    ) -> Result<(StatusCode, String), reqwest::Error> {
+        let response = self.request_for(account, provider, target, identifier).send().await?;
+        Ok((response.status(), response.text().await?))
+    }
+
+    /// Waits until a world's journal satisfies a condition.
+    pub(crate) async fn settled(&self, world: &WorldHandle, condition: impl Fn(&[JournalEntry]) -> bool) {
+        let asked = async {
+            while !condition(&world.journal()) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(AT_LAST, asked).await.expect("the journal never came to that");
+    }
+
+    pub(crate) fn request_for(
+        &self,
+        account: &Account,
+        provider: Provider,
+        target: &str,
+        identifier: &str,
+    ) -> reqwest::RequestBuilder {
+        let (username, secret) = match provider {
+            Provider::Sectigo => &account.sectigo,
+            Provider::Namecom => &account.namecom,
+            Provider::Debitsuccess => &account.debitsuccess,
+        };
+        match provider {
+            Provider::Sectigo => {
+                let form = [
+                    ("loginName", username.as_str()),
+                    ("loginPassword", secret),
+                    ("orderNumber", target),
+                    ("refundReasonCode", "11"),
+                ];
+                self.client.post(format!("https://{}/products/!AutoRefund", self.simulators.sectigo_addr())).form(&form)
+            }
+            Provider::Namecom => {
+                let order: i32 = target.parse().unwrap();
+                self.client
+                    .post(format!("http://{}/core/v1/refund", self.simulators.namecom_addr()))
+                    .basic_auth(username, Some(secret))
+                    .header("content-type", "application/json")
+                    .body(format!(r#"{{"orderId":{order},"orderItemIds":[{}]}}"#, order + 3_000_000))
+            }
+            Provider::Debitsuccess => {
+                let body = INITIATE_REFUND
+                    .replace("demo-password", secret)
+                    .replace(">demo<", &format!(">{username}<"))
+                    .replace("DS000007", target)
+                    .replace("recoup-7", identifier);
+                self.client
+                    .post(format!("http://{}/DSWebService/DSServices.svc", self.simulators.debitsuccess_addr()))
+                    .header("content-type", "text/xml; charset=utf-8")
+                    .header("soapaction", "\"http://tempuri.org/IDSServices/InitiateRefund\"")
+                    .body(body)
+            }
+        }
     }
 
     /// One control call: status and JSON.

@@ -117,15 +117,7 @@ impl Stack {
             Provider::Namecom => "ProcessRefund",
             Provider::Debitsuccess => "InitiateRefund",
         };
-        let rule = Rule {
-            provider,
-            operation: Some(operation.to_owned()),
-            target: None,
-            attempt: None,
-            point,
-            effect,
-            repeat,
-        };
+        let rule = Rule { operation: Some(operation.to_owned()), repeat, ..Rule::new(provider, point, effect) };
         self.simulators.arm(rule).unwrap();
     }
 

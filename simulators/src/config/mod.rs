@@ -1,17 +1,23 @@
-//! Where the simulators listen, and how they start.
+//! Where the simulators listen, and how they start: a value in a Rust test, a TOML file for the binary, the same names in both.
+
+mod file;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
 };
 
+use serde::Deserialize;
+
+pub use self::file::ConfigError;
 use crate::worlds::Settings;
 
 /// The name of the authority's certificate where only a directory is given.
 pub const CA_FILE_NAME: &str = "sectigo-ca.pem";
 
-/// Where the simulators listen, and how they start.
-#[derive(Debug, Clone, PartialEq)]
+/// Where the simulators listen, and how they start. As TOML: every field is a key, and what is left out has its default.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The control port. Default 127.0.0.1:7100.
     pub control: SocketAddr,
@@ -27,6 +33,12 @@ pub struct Config {
     pub ca_file: Option<PathBuf>,
     /// Names and addresses that the TLS port's certificate holds for, besides 127.0.0.1, ::1 and localhost.
     pub tls_names: Vec<String>,
+    /// What everything that looks random is computed from: generated credentials, GUIDs, random faults. The same seed and the same calls
+    /// give the same. (The keys of the TLS port are the exception: they are never anybody's to guess.) Default 0.
+    pub seed: u64,
+    /// A snapshot of a world, JSON, which the demo world starts as and is reset to, its settings and credentials included; the demo data by
+    /// default.
+    pub world_file: Option<PathBuf>,
     /// The choices that the providers' documents leave open, at the start and after every reset.
     pub settings: Settings,
 }
@@ -63,6 +75,8 @@ impl Default for Config {
             debitsuccess: port(7103),
             ca_file: None,
             tls_names: Vec::new(),
+            seed: 0,
+            world_file: None,
             settings: Settings::default(),
         }
     }

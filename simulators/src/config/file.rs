@@ -1,0 +1,127 @@
+//! A configuration as a TOML file: read whole, and refused with one sentence that says where and why.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use thiserror::Error;
+
+use super::Config;
+
+/// What no configuration of a few lines ever is: a wrong file is refused before it is read into memory.
+const LARGEST: u64 = 1024 * 1024;
+
+/// Why a file is no configuration.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("cannot read the configuration {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is read, and says something that no configuration says.
+    #[error("the configuration {}{}: {reason}", path.display(), line.map(|line| format!(", line {line}")).unwrap_or_default())]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// Where in it, counted from 1, where that is known.
+        line: Option<usize>,
+        /// What is wrong, in one line.
+        reason: String,
+    },
+}
+
+impl Config {
+    /// Reads a TOML file. Paths in it are relative to the working directory, as on the command line.
+    ///
+    /// # Errors
+    /// A file that cannot be read, that is no TOML, or that has a key or a value which is none of a configuration's.
+    pub fn read(path: &Path) -> Result<Config, ConfigError> {
+        let wrong = |line, reason| ConfigError::Wrong { path: path.to_owned(), line, reason };
+        let unread = |source| ConfigError::Read { path: path.to_owned(), source };
+        let size = fs::metadata(path).map_err(unread)?.len();
+        if size > LARGEST {
+            return Err(wrong(None, format!("{size} bytes are too many for a configuration")));
+        }
+        let text = fs::read_to_string(path).map_err(unread)?;
+        toml::from_str(&text).map_err(|error| {
+            let line =
+                error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);
+            // The message may go over several lines; the sentence may not.
+            wrong(line, error.message().split_whitespace().collect::<Vec<_>>().join(" "))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("simulators.toml");
+        fs::write(&path, text).unwrap();
+        let shown = format!("{}", path.display());
+        Config::read(&path).map_err(|error| error.to_string().replace(&shown, "FILE"))
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        assert_eq!(read("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn the_readme_shows_every_key_with_its_default() {
+        let readme = include_str!("../../README.md");
+        let block = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let shown = Config { ca_file: Some(super::super::CA_FILE_NAME.into()), ..Config::default() };
+        assert_eq!(read(block).unwrap(), shown);
+        let unknown = read("none_of_them = 1").unwrap_err();
+        let (_, keys) = unknown.split_once("expected one of ").unwrap();
+        for key in keys.split(", ").map(|key| key.trim_matches('`')) {
+            assert!(block.contains(&format!("{key} = ")) || block.contains(&format!("[{key}.")), "{key}");
+        }
+    }
+
+    #[test]
+    fn what_is_named_is_set_and_the_rest_has_its_default() {
+        let config = read(
+            "namecom = '127.0.0.1:9000'\nseed = 7\nca_file = 'ca.pem'\ntls_names = ['sim']\n[settings.sectigo]\nrefund_period_days = 14",
+        );
+        let mut expected = Config {
+            namecom: "127.0.0.1:9000".parse().unwrap(),
+            seed: 7,
+            ca_file: Some("ca.pem".into()),
+            tls_names: vec!["sim".to_owned()],
+            ..Config::default()
+        };
+        expected.settings.sectigo.refund_period_days = 14;
+        assert_eq!(config.unwrap(), expected);
+    }
+
+    #[rstest]
+    #[case::no_toml("control", "FILE, line 1: ")]
+    #[case::an_unknown_key("seed = 1\ncontrl = '127.0.0.1:1'", "FILE, line 2: unknown field `contrl`")]
+    #[case::an_unknown_setting("\n[settings.sectigo]\nx = 1", "FILE, line 3: unknown field `x`")]
+    #[case::no_address("control = 'here'", "FILE, line 1: invalid socket address")]
+    #[case::a_negative_seed("seed = -1", "FILE, line 1: invalid value")]
+    #[case::another_type("[settings.namecom]\nagp_days = 'five'", "FILE, line 2: invalid type")]
+    fn what_is_wrong_is_told_in_one_line(#[case] text: &str, #[case] begins: &str) {
+        let sentence = read(text).unwrap_err();
+        assert!(sentence.contains(begins), "{sentence}");
+        assert_eq!(sentence.lines().count(), 1, "{sentence}");
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_and_one_that_is_no_configuration() {
+        let missing = Config::read(Path::new("no/such/file.toml")).unwrap_err().to_string();
+        assert!(missing.starts_with("cannot read the configuration no/such/file.toml: "), "{missing}");
+        assert!(read(&"#".repeat(2_000_000)).unwrap_err().ends_with("too many for a configuration"));
+    }
+}

@@ -1,0 +1,71 @@
+//! The worlds themselves: make one, look at it, throw it away.
+
+use axum::{Json, extract::State};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::reading::{Body, Named, Of, Refused};
+use crate::magic::{self, Magic};
+use crate::worlds::{NewWorld, Snapshot, WorldCard, Worlds};
+
+#[derive(Serialize)]
+pub(super) struct Listed {
+    entries: Vec<WorldCard>,
+}
+
+pub(super) async fn list(State(worlds): State<Worlds>) -> Json<Listed> {
+    Json(Listed { entries: worlds.list().iter().map(|world| world.card()).collect() })
+}
+
+pub(super) async fn create(
+    State(worlds): State<Worlds>,
+    Body(new): Body<NewWorld>,
+) -> Result<(StatusCode, Json<WorldCard>), Refused> {
+    Ok((StatusCode::CREATED, Json(worlds.create(new)?.card())))
+}
+
+pub(super) async fn show(State(worlds): State<Worlds>, Named(id): Named<String>) -> Result<Json<WorldCard>, Refused> {
+    Ok(Json(worlds.get(&id)?.card()))
+}
+
+pub(super) async fn delete(State(worlds): State<Worlds>, Named(id): Named<String>) -> Result<Json<Value>, Refused> {
+    worlds.delete(&id)?;
+    Ok(Json(json!({ "deleted": id })))
+}
+
+pub(super) async fn snapshot(Of(world): Of) -> Json<Snapshot> {
+    Json(Snapshot::of(&mut world.lock()))
+}
+
+pub(super) async fn restore(
+    Of(world): Of,
+    State(worlds): State<Worlds>,
+    Body(snapshot): Body<Snapshot>,
+) -> Result<Json<WorldCard>, Refused> {
+    worlds.restore(&world, snapshot)?;
+    Ok(Json(world.card()))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Fork {
+    name: Option<String>,
+}
+
+pub(super) async fn fork(
+    Of(world): Of,
+    State(worlds): State<Worlds>,
+    Body(Fork { name }): Body<Fork>,
+) -> Result<(StatusCode, Json<WorldCard>), Refused> {
+    Ok((StatusCode::CREATED, Json(worlds.fork(&world, name)?.card())))
+}
+
+#[derive(Serialize)]
+pub(super) struct MagicValues {
+    entries: Vec<Magic>,
+}
+
+pub(super) async fn magic() -> Json<MagicValues> {
+    Json(MagicValues { entries: magic::all() })
+}

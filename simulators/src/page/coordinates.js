@@ -1,0 +1,27 @@
+// Where a rule or a gate can stand: providers, their calls, and the points in a request's way.
+
+import { options } from "./element.js";
+
+export const PROVIDERS = [["sectigo", "Sectigo"], ["namecom", "name.com"], ["debitsuccess", "Debitsuccess"]];
+
+const CALLS = {
+  sectigo: ["!AutoRefund", "!getPostPaymentStatus", "!AutoReject"],
+  namecom: ["ProcessRefund", "GetOrder", "ListOrders"],
+  debitsuccess: ["InitiateRefund", "GetRefundStatus"],
+};
+
+export const POINTS = [
+  ["before_effect", "before the effect"],
+  ["after_effect", "after the effect, before the answer"],
+  ["during_answer", "in the middle of the answer"],
+];
+
+/** Fills the selects of a form for provider and call, and keeps the calls those of the provider. */
+export function coordinates(form) {
+  const calls = () =>
+    options(form.elements.operation, [["", "any"], ...CALLS[form.elements.provider.value].map((name) => [name, name])]);
+  options(form.elements.provider, PROVIDERS);
+  form.elements.provider.addEventListener("change", calls);
+  form.addEventListener("reset", () => setTimeout(calls));
+  calls();
+}

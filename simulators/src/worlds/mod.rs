@@ -1,0 +1,359 @@
+//! Worlds: a set of credentials is a world, with its own orders, books, journal, faults, clock and settings.
+//!
+//! ```text
+//! request -> identify -> username -> Worlds::of -> SharedWorld (one lock each: a hundred run side by side)
+//!                        unknown  -> the demo world, whose provider answers as to a wrong login
+//! ```
+//!
+//! A registry knows which name belongs to which world; no name belongs to two. Nobody asks the registry while holding a world.
+
+mod credentials;
+mod flights;
+mod handle;
+mod snapshot;
+mod world;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use time::OffsetDateTime;
+
+use self::credentials::{Dice, names};
+pub(crate) use self::flights::{Flights, InFlight};
+pub use self::{
+    credentials::{Credentials, DebitsuccessLogin, NamecomLogin, SectigoLogin},
+    handle::WorldHandle,
+    snapshot::{NotRestored, Snapshot},
+    world::{Seed, Settings, World},
+};
+use crate::{
+    clock::system_now,
+    debitsuccess,
+    exchange::{Identified, Provider, Request},
+    namecom, sectigo,
+};
+
+/// How many worlds there may be at once.
+pub const MOST_WORLDS: usize = 1_000;
+/// The id of the world that is always there.
+pub const DEMO: &str = "demo";
+/// The longest name of a world, in characters.
+const LONGEST_NAME: usize = 100;
+
+/// What a new world is made from; everything may be left out.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NewWorld {
+    /// What people call it; at most 100 characters.
+    pub name: Option<String>,
+    /// What is in it at the start. Default `demo`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<Seed>,
+    /// What it is taken up from, instead of a seed. Its credentials are new ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<Snapshot>,
+    /// The choices that the documents leave open. Default as in the demo world's start.
+    pub settings: Option<Settings>,
+}
+
+/// What is told of a world.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WorldCard {
+    /// Its id, for paths.
+    pub id: String,
+    /// What people call it.
+    pub name: Option<String>,
+    /// When it was made, in the system's time.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created: OffsetDateTime,
+    /// What a client logs in with. Made up for this world, and worth nothing elsewhere.
+    pub credentials: Credentials,
+}
+
+/// Why there is no such world.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum WorldError {
+    /// No world has this id.
+    #[error("there is no world {0}")]
+    NoSuchWorld(String),
+    /// The demo world stays.
+    #[error("the demo world is always there: reset it instead")]
+    DemoStays,
+    /// Too many.
+    #[error("{MOST_WORLDS} worlds are there already: delete some")]
+    TooMany,
+    /// Both a seed and a snapshot.
+    #[error("`seed` and `snapshot` exclude each other")]
+    TwoBeginnings,
+    /// Not a snapshot of this version.
+    #[error(transparent)]
+    Snapshot(#[from] NotRestored),
+    /// The name is too long.
+    #[error("`name` is at most {LONGEST_NAME} characters")]
+    Name,
+    /// Another world has this username.
+    #[error("`{name}` belongs to world {world}: by its username a request finds its world, so no two worlds share one")]
+    Taken {
+        /// The username.
+        name: String,
+        /// The other world.
+        world: String,
+    },
+}
+
+/// A world that many can hold.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedWorld(Arc<Place>);
+
+#[derive(Debug)]
+struct Place {
+    id: String,
+    name: Option<String>,
+    created: OffsetDateTime,
+    world: Mutex<World>,
+    flights: Flights,
+}
+
+/// All worlds.
+#[derive(Debug, Clone)]
+pub(crate) struct Worlds {
+    demo: SharedWorld,
+    registry: Arc<RwLock<Registry>>,
+}
+
+#[derive(Debug)]
+struct Registry {
+    worlds: BTreeMap<u64, SharedWorld>,
+    /// Whose a username is, for each provider.
+    owners: HashMap<Provider, HashMap<String, SharedWorld>>,
+    /// How many worlds were ever made: ids never come back.
+    made: u64,
+    dice: Dice,
+}
+
+impl SharedWorld {
+    pub(crate) fn new(id: String, name: Option<String>, world: World) -> Self {
+        Self(Arc::new(Place { id, name, created: system_now(), world: Mutex::new(world), flights: Flights::default() }))
+    }
+
+    /// The world, for a moment. Whoever panicked while holding it has left it whole enough to be looked at and reset.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, World> {
+        self.0.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The keys in flight, behind a lock of their own.
+    pub(crate) fn flights(&self) -> &Flights {
+        &self.0.flights
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    pub(crate) fn card(&self) -> WorldCard {
+        WorldCard {
+            id: self.0.id.clone(),
+            name: self.0.name.clone(),
+            created: self.0.created,
+            credentials: Credentials::of(&self.lock()),
+        }
+    }
+
+    fn is(&self, other: &SharedWorld) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Worlds {
+    /// The demo world alone. The seed decides over everything that looks random in it, and in all worlds that are made later.
+    pub(crate) fn new(mut demo: World, seed: u64) -> Self {
+        if demo.origin.is_none() {
+            demo.count_from(seed);
+        }
+        let names = names(&demo);
+        let demo = SharedWorld::new(DEMO.to_owned(), Some("Demo data".to_owned()), demo);
+        let registry = Registry { worlds: BTreeMap::new(), owners: HashMap::new(), made: 0, dice: Dice::new(seed) };
+        let worlds = Self { demo, registry: Arc::new(RwLock::new(registry)) };
+        worlds.write().own(&worlds.demo, names);
+        worlds
+    }
+
+    /// The world that is always there.
+    pub(crate) fn demo(&self) -> &SharedWorld {
+        &self.demo
+    }
+
+    /// The world that the username in a request belongs to. What belongs to none comes to the demo world, which refuses it as a wrong
+    /// login, and whose journal shows it.
+    pub(crate) fn of(&self, provider: Provider, identified: &Identified) -> SharedWorld {
+        let owner = |name: &String| self.read().owners.get(&provider)?.get(name).cloned();
+        identified.username.as_ref().and_then(owner).unwrap_or_else(|| self.demo.clone())
+    }
+
+    /// The world of an id.
+    pub(crate) fn get(&self, id: &str) -> Result<SharedWorld, WorldError> {
+        let numbered = |id: &str| self.read().worlds.get(&number(id)?).cloned();
+        let found = if id == DEMO { Some(self.demo.clone()) } else { numbered(id) };
+        found.ok_or_else(|| WorldError::NoSuchWorld(id.to_owned()))
+    }
+
+    /// The demo world, then all others, oldest first.
+    pub(crate) fn list(&self) -> Vec<SharedWorld> {
+        let others: Vec<SharedWorld> = self.read().worlds.values().cloned().collect();
+        std::iter::once(self.demo.clone()).chain(others).collect()
+    }
+
+    /// Makes a world with credentials of its own.
+    pub(crate) fn create(&self, new: NewWorld) -> Result<SharedWorld, WorldError> {
+        let world = match (new.snapshot, new.seed) {
+            (Some(_), Some(_)) => return Err(WorldError::TwoBeginnings),
+            (Some(snapshot), None) => {
+                let world = snapshot.into_world()?;
+                World { settings: new.settings.unwrap_or_else(|| world.settings.clone()), ..world }
+            }
+            (None, seed) => {
+                let settings = new.settings.unwrap_or_else(|| self.demo.lock().first_settings().clone());
+                let mut world = World::new(seed.unwrap_or_default(), settings);
+                world.count_from(self.write().dice.next());
+                world
+            }
+        };
+        self.add(new.name, world)
+    }
+
+    /// Makes a world that is as this one is now, under credentials of its own.
+    pub(crate) fn fork(&self, world: &SharedWorld, name: Option<String>) -> Result<SharedWorld, WorldError> {
+        let copy = Snapshot::of(&mut world.lock());
+        self.add(name, copy.into_world()?)
+    }
+
+    /// Puts a snapshot in the place of what is in a world. The world keeps its credentials; the demo world takes the snapshot's.
+    pub(crate) fn restore(&self, world: &SharedWorld, snapshot: Snapshot) -> Result<(), WorldError> {
+        let other = snapshot.into_world()?;
+        if world.id() == DEMO {
+            for (provider, name) in names(&other) {
+                self.claim(world, provider, &name)?;
+            }
+        }
+        let mut locked = world.lock();
+        locked.become_another(other);
+        let names = names(&locked);
+        drop(locked);
+        // Those of a world in the registry end in its id, so they can be nobody else's.
+        self.write().own(world, names);
+        Ok(())
+    }
+
+    /// Takes a world in, under an id and credentials of its own.
+    pub(crate) fn add(&self, name: Option<String>, mut world: World) -> Result<SharedWorld, WorldError> {
+        if name.as_ref().is_some_and(|name| name.chars().count() > LONGEST_NAME) {
+            return Err(WorldError::Name);
+        }
+        let mut registry = self.write();
+        if registry.worlds.len() + 1 >= MOST_WORLDS {
+            return Err(WorldError::TooMany);
+        }
+        let (made, id) = registry.next_id();
+        Credentials::made(&id, &mut registry.dice).give_to(&mut world, &id);
+        let names = names(&world);
+        let shared = SharedWorld::new(id, name, world);
+        registry.own(&shared, names);
+        registry.worlds.insert(made, shared.clone());
+        Ok(shared)
+    }
+
+    /// Takes a world away. A request that is under way in it ends without an effect.
+    pub(crate) fn delete(&self, id: &str) -> Result<(), WorldError> {
+        if id == DEMO {
+            return Err(WorldError::DemoStays);
+        }
+        let gone = {
+            let mut registry = self.write();
+            let gone = number(id).and_then(|number| registry.worlds.remove(&number));
+            let gone = gone.ok_or_else(|| WorldError::NoSuchWorld(id.to_owned()))?;
+            for owners in registry.owners.values_mut() {
+                owners.retain(|_, owner| !owner.is(&gone));
+            }
+            gone
+        };
+        gone.lock().end();
+        Ok(())
+    }
+
+    /// Says that a username is a world's before it is put there.
+    pub(crate) fn claim(&self, world: &SharedWorld, provider: Provider, name: &str) -> Result<(), WorldError> {
+        let mut registry = self.write();
+        match registry.owners.get(&provider).and_then(|owners| owners.get(name)) {
+            Some(owner) if !owner.is(world) => {
+                Err(WorldError::Taken { name: name.to_owned(), world: owner.id().to_owned() })
+            }
+            Some(_) => Ok(()),
+            None => {
+                registry.own(world, vec![(provider, name.to_owned())]);
+                Ok(())
+            }
+        }
+    }
+
+    /// Looks into a world or changes it; usernames that came in are its from then on, but for those that are another's already.
+    pub(crate) fn with<T>(&self, world: &SharedWorld, look: impl FnOnce(&mut World) -> T) -> T {
+        let mut locked = world.lock();
+        locked.now();
+        let before = names(&locked);
+        let looked = look(&mut locked);
+        let after = names(&locked);
+        drop(locked);
+        for (provider, name) in after.into_iter().filter(|name| !before.contains(name)) {
+            if let Err(error) = self.claim(world, provider, &name) {
+                tracing::warn!(%error, "a username of two worlds");
+            }
+        }
+        looked
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Registry> {
+        self.registry.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Registry> {
+        self.registry.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Registry {
+    /// The next number and its id. A world file may have brought names that belonged to such an id in another run: then it is passed over.
+    fn next_id(&mut self) -> (u64, String) {
+        loop {
+            self.made += 1;
+            let id = format!("w{}", self.made);
+            let (begins, ends) = (format!("{id}-"), format!("@{id}"));
+            let mut names = self.owners.values().flat_map(HashMap::keys);
+            if !names.any(|name| name.starts_with(&begins) || name.ends_with(&ends)) {
+                return (self.made, id);
+            }
+        }
+    }
+
+    fn own(&mut self, world: &SharedWorld, names: Vec<(Provider, String)>) {
+        for (provider, name) in names {
+            self.owners.entry(provider).or_default().insert(name, world.clone());
+        }
+    }
+}
+
+fn number(id: &str) -> Option<u64> {
+    id.strip_prefix('w')?.parse().ok()
+}
+
+/// What can be told of a request before anything is done.
+pub(crate) fn identify(provider: Provider, request: &Request) -> Identified {
+    match provider {
+        Provider::Sectigo => sectigo::identify(request),
+        Provider::Namecom => namecom::identify(request),
+        Provider::Debitsuccess => debitsuccess::identify(request),
+    }
+}

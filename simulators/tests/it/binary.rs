@@ -1,0 +1,169 @@
+//! The binary as a careless user meets it: every mistake is one sentence and an exit status, and what is right starts.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+};
+
+use reqwest::{Client, Method};
+use rstest::rstest;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A binary that runs until it is dropped.
+struct Running {
+    process: Child,
+    control: String,
+    namecom: String,
+}
+
+impl Running {
+    /// Starts it on free ports in a folder, where its certificate comes to lie, and waits for its `ready`.
+    fn start(folder: &Path, arguments: &[&str]) -> Running {
+        let mut process = command(folder, arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let lines: Vec<String> = lines.take_while(|line| line != "ready").collect();
+        let listens = |name: &str| lines.iter().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+        Running { process, control: listens("control"), namecom: listens("name.com") }
+    }
+
+    async fn call(&self, method: Method, path: &str, body: &str) -> Value {
+        // The first test installs it, the others find it there.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let client = Client::builder().no_proxy().build().unwrap();
+        let request = client.request(method, format!("{}{path}", self.control)).body(body.to_owned());
+        serde_json::from_str(&request.send().await.unwrap().text().await.unwrap()).unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+fn command(folder: &Path, arguments: &[&str]) -> Command {
+    let free = ["--control", "--sectigo", "--sectigo-plaintext", "--namecom", "--debitsuccess"];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_simulators"));
+    let given = |port: &&&str| !arguments.contains(*port);
+    command.current_dir(folder).args(arguments);
+    command.args(free.iter().filter(given).flat_map(|port| [*port, "127.0.0.1:0"]));
+    command
+}
+
+/// Runs it with what cannot work, and tells how it ended.
+fn refused(folder: &Path, arguments: &[&str]) -> (i32, String) {
+    let Output { status, stdout, stderr } = command(folder, arguments).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&stdout), "");
+    (status.code().unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+#[rstest]
+#[case::a_missing_configuration(&["--config", "none.toml"], "cannot read the configuration none.toml: No such file")]
+#[case::a_key_that_is_none(&["--config", "key.toml"], "the configuration key.toml, line 2: unknown field `colour`")]
+#[case::a_missing_world(&["--world-file", "none.json"], "cannot start with the world in none.json: No such file")]
+#[case::a_world_that_is_none(&["--world-file", "bad.json"], "cannot start with the world in bad.json: it is no snapshot: ")]
+#[case::a_folder_that_is_a_file(&["--ca-file", "bad.json/ca.pem"], "cannot write the certificate of the Sectigo TLS port's authority")]
+#[case::a_name_that_is_none(&["--tls-name", "ä"], "cannot make the certificate of the Sectigo TLS port: ")]
+fn what_cannot_start_says_why_in_one_line(#[case] arguments: &[&str], #[case] sentence: &str) {
+    let folder = folder();
+    let (status, said) = refused(folder.path(), arguments);
+    assert_eq!(status, 1, "{said}");
+    assert!(said.starts_with(&format!("simulators: {sentence}")), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let (status, said) = refused(folder().path(), &["--namecom", &address.to_string()]);
+    assert_eq!(status, 1);
+    assert!(said.starts_with(&format!("simulators: port {} (name.com) is taken: ", address.port())), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[rstest]
+#[case(&["--no-such-flag"], "unexpected argument '--no-such-flag'")]
+#[case(&["--seed", "seven"], "invalid value 'seven' for '--seed <NUMBER>'")]
+#[case(&["--control", "7100"], "invalid value '7100' for '--control <ADDRESS>'")]
+fn a_wrong_command_line_is_refused(#[case] arguments: &[&str], #[case] sentence: &str) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_simulators"));
+    let Output { status, stderr, .. } = command.args(arguments).output().unwrap();
+    let said = String::from_utf8(stderr).unwrap();
+    assert_eq!(status.code().unwrap(), 2);
+    assert!(said.contains(sentence) && said.contains("--help"), "{said}");
+}
+
+#[test]
+fn help_names_every_flag_and_shows_how() {
+    let Output { status, stdout, .. } = Command::new(env!("CARGO_BIN_EXE_simulators")).arg("--help").output().unwrap();
+    let help = String::from_utf8(stdout).unwrap();
+    assert!(status.success());
+    for part in
+        ["--config", "--seed", "--world-file", "--control", "--ca-file", "--tls-name", "Examples:", "Exit status:"]
+    {
+        assert!(help.contains(part), "{part} is missing in\n{help}");
+    }
+    // What the README promises of the file holds for every key that the help names.
+    assert!(include_str!("../../README.md").contains("world_file ="));
+}
+
+#[tokio::test]
+async fn a_flag_wins_over_the_file_and_the_file_over_the_defaults() {
+    let folder = folder();
+    fs::write(folder.path().join("some.toml"), "namecom = '192.0.2.1:1'\n[settings.sectigo]\nrefund_period_days = 3")
+        .unwrap();
+    let running = Running::start(folder.path(), &["--config", "some.toml"]);
+    assert!(running.namecom.starts_with("http://127.0.0.1:"));
+    let settings = running.call(Method::GET, "/v1/settings", "").await;
+    assert_eq!(settings["sectigo"]["refund_period_days"], 3);
+    assert!(folder.path().join("sectigo-ca.pem").exists());
+}
+
+#[tokio::test]
+async fn one_seed_gives_the_same_credentials_and_another_seed_gives_others() {
+    let folder = folder();
+    let mut credentials = Vec::new();
+    for seed in ["7", "7", "8"] {
+        let running = Running::start(folder.path(), &["--seed", seed]);
+        credentials.push(running.call(Method::POST, "/v1/worlds", "{}").await["credentials"].clone());
+    }
+    assert!(credentials[0]["namecom"]["token"].is_string());
+    assert_eq!(credentials[0], credentials[1]);
+    assert_ne!(credentials[0], credentials[2]);
+}
+
+#[tokio::test]
+async fn a_saved_world_is_there_again_with_its_credentials_beside_new_worlds() {
+    let folder = folder();
+    let saved = {
+        let running = Running::start(folder.path(), &[]);
+        let world = running.call(Method::POST, "/v1/worlds", r#"{"seed":"empty"}"#).await;
+        let path = format!("/v1/worlds/{}", world["id"].as_str().unwrap());
+        running.call(Method::PUT, &format!("{path}/sectigo/orders/7"), r#"{"price_minor":5}"#).await;
+        let snapshot = running.call(Method::GET, &format!("{path}/snapshot"), "").await;
+        fs::write(folder.path().join("world.json"), snapshot.to_string()).unwrap();
+        world["credentials"].clone()
+    };
+    let running = Running::start(folder.path(), &["--world-file", "world.json"]);
+    let demo = running.call(Method::GET, "/v1/worlds/demo", "").await;
+    assert_eq!(demo["credentials"], saved);
+    for _ in 0..2 {
+        assert_eq!(running.call(Method::GET, "/v1/sectigo/orders", "").await["total"], 1);
+        running.call(Method::POST, "/v1/reset", "").await;
+    }
+    let new = running.call(Method::POST, "/v1/worlds", "{}").await;
+    assert_ne!(new["credentials"]["namecom"]["username"], saved["namecom"]["username"]);
+}
+
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("bad.json"), "{\"version\": 1").unwrap();
+    fs::write(folder.path().join("key.toml"), "seed = 1\ncolour = 'red'\n").unwrap();
+    folder
+}

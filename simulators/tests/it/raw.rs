@@ -1,0 +1,235 @@
+//! A client that is nothing but a socket: it sees what a connection really does.
+
+use std::{io::ErrorKind, sync::Arc, time::Duration};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+use simulators::{Provider, Simulators};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+/// Long enough for a loaded machine, and no wait where all is well.
+const AT_LAST: Duration = Duration::from_secs(20);
+/// How long a connection has to say nothing to count as silent. Only what must not come is waited for this long.
+const SILENCE: Duration = Duration::from_millis(60);
+
+/// A connection.
+pub(crate) struct Raw(Box<dyn Stream>);
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl Stream for TcpStream {}
+impl Stream for TlsStream<TcpStream> {}
+
+/// How a connection went on behind what was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The answer is whole, and the connection still stands.
+    Whole,
+    /// FIN, on TLS behind a `close_notify`.
+    Closed,
+    /// FIN on TLS without a `close_notify`.
+    BrokenOff,
+    /// RST.
+    Reset,
+    /// Nothing more came.
+    Silent,
+}
+
+/// What was heard of one answer.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+    /// How many reads it took.
+    pub(crate) pieces: usize,
+    pub(crate) end: End,
+}
+
+impl Heard {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub(crate) fn status(&self) -> Option<u16> {
+        self.head.split(' ').nth(1)?.parse().ok()
+    }
+
+    /// The length that the head tells.
+    pub(crate) fn told_length(&self) -> Option<usize> {
+        let lower = self.head.to_ascii_lowercase();
+        lower.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok())
+    }
+}
+
+impl Raw {
+    /// Connects to a provider; how it ended where the handshake came to nothing.
+    pub(crate) async fn connect(simulators: &Simulators, provider: Provider) -> Result<Raw, End> {
+        let address = match provider {
+            Provider::Sectigo => simulators.sectigo_addr(),
+            Provider::Namecom => simulators.namecom_addr(),
+            Provider::Debitsuccess => simulators.debitsuccess_addr(),
+        };
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        if provider != Provider::Sectigo {
+            return Ok(Raw(Box::new(stream)));
+        }
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(simulators.ca_pem().as_bytes()).unwrap()).unwrap();
+        let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let connector = TlsConnector::from(Arc::new(config));
+        match timeout(SILENCE * 10, connector.connect(ServerName::try_from("localhost").unwrap(), stream)).await {
+            Ok(Ok(stream)) => Ok(Raw(Box::new(stream))),
+            Ok(Err(error)) if error.kind() == ErrorKind::ConnectionReset => Err(End::Reset),
+            Ok(Err(error)) if error.kind() == ErrorKind::UnexpectedEof => Err(End::BrokenOff),
+            // rustls tells the alert in words.
+            Ok(Err(error)) if error.to_string().contains("HandshakeFailure") => Err(End::Closed),
+            Ok(Err(error)) => panic!("{:?}: {error}", error.kind()),
+            Err(_) => Err(End::Silent),
+        }
+    }
+
+    pub(crate) async fn send(&mut self, request: &str) {
+        // A connection that has been reset already says so when it is read.
+        drop(self.0.write_all(request.as_bytes()).await);
+        drop(self.0.flush().await);
+    }
+
+    /// Reads one answer, as far as it comes.
+    pub(crate) async fn hear(&mut self) -> Heard {
+        let mut bytes = Vec::new();
+        let mut pieces = 0;
+        let mut buffer = [0; 4096];
+        let end = loop {
+            if let Some(end) = whole(&bytes) {
+                // What follows a whole answer is nothing, or the end of the connection.
+                break timeout(SILENCE, self.0.read(&mut buffer)).await.map_or(End::Whole, |read| match read {
+                    Ok(0) => End::Closed,
+                    Ok(read) => panic!("{read} bytes behind {end} bytes of an answer"),
+                    Err(error) => ended(&error),
+                });
+            }
+            match timeout(SILENCE * 5, self.0.read(&mut buffer)).await {
+                Ok(Ok(0)) => break End::Closed,
+                Ok(Ok(read)) => {
+                    pieces += 1;
+                    bytes.extend_from_slice(buffer.get(..read).unwrap());
+                }
+                Ok(Err(error)) => break ended(&error),
+                Err(_) => break End::Silent,
+            }
+        };
+        let head = head_length(&bytes).unwrap_or(bytes.len());
+        let body = bytes.split_off(head);
+        Heard { head: String::from_utf8(bytes).unwrap(), body, pieces, end }
+    }
+
+    pub(crate) async fn ask(&mut self, request: &str) -> Heard {
+        self.send(request).await;
+        timeout(AT_LAST, self.hear()).await.expect("an answer without an end")
+    }
+}
+
+fn ended(error: &std::io::Error) -> End {
+    match error.kind() {
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => End::Reset,
+        ErrorKind::UnexpectedEof => End::BrokenOff,
+        kind => panic!("{kind:?}: {error}"),
+    }
+}
+
+fn head_length(bytes: &[u8]) -> Option<usize> {
+    Some(bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4)
+}
+
+/// The length of a whole answer, if there is one.
+fn whole(bytes: &[u8]) -> Option<usize> {
+    let head = head_length(bytes)?;
+    let text = String::from_utf8_lossy(bytes.get(..head)?).to_ascii_lowercase();
+    let length: usize = text.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok())?;
+    (bytes.len() >= head + length).then_some(head + length)
+}
+
+/// A refund of one thing, as bytes on the wire. `number` chooses the thing, 1 to 999.
+pub(crate) fn refund(provider: Provider, number: u32) -> String {
+    match provider {
+        Provider::Sectigo => post(
+            "/products/!AutoRefund",
+            "content-type: application/x-www-form-urlencoded",
+            &format!(
+                "loginName=demo&loginPassword=demo-password&orderNumber={}&refundReasonCode=11",
+                1_000_000 + number
+            ),
+        ),
+        Provider::Namecom => post(
+            "/core/v1/refund",
+            &format!("content-type: application/json\r\n{}\r\nx-idempotency-key: key-{number}", basic()),
+            &format!("{{\"orderId\":{},\"orderItemIds\":[{}]}}", 200_000 + number, 3_200_000 + number),
+        ),
+        Provider::Debitsuccess => {
+            soap("InitiateRefund", number, "<d:Amount>12.34</d:Amount><d:Description>overpaid</d:Description>")
+        }
+    }
+}
+
+/// The lookup that belongs to it.
+pub(crate) fn lookup(provider: Provider, number: u32) -> String {
+    match provider {
+        Provider::Sectigo => post(
+            "/products/!getPostPaymentStatus",
+            "content-type: application/x-www-form-urlencoded",
+            &format!("loginName=demo&loginPassword=demo-password&orderNumber={}", 1_000_000 + number),
+        ),
+        Provider::Namecom => {
+            format!("GET /core/v1/orders/{} HTTP/1.1\r\nhost: x\r\n{}\r\n\r\n", 200_000 + number, basic())
+        }
+        Provider::Debitsuccess => soap("GetRefundStatus", number, ""),
+    }
+}
+
+/// Whether the lookup's answer shows the refund.
+pub(crate) fn shows_refund(provider: Provider, body: &str) -> bool {
+    match provider {
+        Provider::Sectigo => body.contains("\"Refunded\""),
+        Provider::Namecom => body.contains("\"refunded\""),
+        Provider::Debitsuccess => body.contains("Submitted"),
+    }
+}
+
+/// Whether a refund's answer says that it was done.
+pub(crate) fn says_done(provider: Provider, body: &str) -> bool {
+    match provider {
+        Provider::Sectigo => body == "0",
+        Provider::Namecom => body.contains("\"refunded\""),
+        Provider::Debitsuccess => body.contains("Succeed"),
+    }
+}
+
+fn post(path: &str, headers: &str, body: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nhost: x\r\n{headers}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+fn basic() -> String {
+    format!("authorization: Basic {}", BASE64_STANDARD.encode("demo-test:demo-token"))
+}
+
+fn soap(operation: &str, number: u32, members: &str) -> String {
+    let body = format!(
+        "<s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\"><s:Body><{operation} xmlns=\"http://tempuri.org/\">\
+         <request xmlns:d=\"http://schemas.datacontract.org/2004/07/DSWebService\"><d:User><d:Password>demo-password</d:Password>\
+         <d:Username>demo</d:Username></d:User><d:AccountReferenceNo>DS{number:06}</d:AccountReferenceNo>{members}\
+         <d:ExternalRefundIdentifier>raw-{number}</d:ExternalRefundIdentifier></request></{operation}></s:Body></s:Envelope>"
+    );
+    let headers =
+        format!("content-type: text/xml; charset=utf-8\r\nsoapaction: \"http://tempuri.org/IDSServices/{operation}\"");
+    post("/DSWebService/DSServices.svc", &headers, &body)
+}

@@ -1,0 +1,266 @@
+//! The audit, the settings, the clock and the magic values, as a client and the control port see them.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use rstest::rstest;
+use serde_json::{Value, json};
+use simulators::{Ending, NewWorld, Provider, Rule, WorldHandle};
+
+use crate::support::{Account, Bench, PROVIDERS};
+
+/// A bench with one world of its own.
+struct Case {
+    bench: Bench,
+    world: WorldHandle,
+    account: Account,
+}
+
+impl Case {
+    async fn start() -> Case {
+        let bench = Bench::start().await;
+        let world = bench.simulators.create_world(NewWorld::default()).unwrap();
+        let account = Account::of(&world.credentials());
+        Case { bench, world, account }
+    }
+
+    async fn call(&self, method: Method, path: &str, body: Value) -> (u16, Value) {
+        let path = format!("/v1/worlds/{}/{path}", self.world.id());
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let (status, answer) = self.bench.control(method, &path, &body).await;
+        (status.as_u16(), answer)
+    }
+
+    /// The kinds of violations, with a caller's list or without.
+    async fn kinds(&self, refunds: Option<Value>) -> Vec<String> {
+        let (status, audit) = match refunds {
+            Some(refunds) => self.call(Method::POST, "audit", json!({ "refunds": refunds })).await,
+            None => self.call(Method::GET, "audit", Value::Null).await,
+        };
+        assert_eq!(status, 200, "{audit}");
+        let violations = audit["violations"].as_array().unwrap();
+        assert_eq!(audit["verdict"], if violations.is_empty() { "clean" } else { "violations" });
+        violations.iter().map(|violation| violation["kind"].as_str().unwrap().to_owned()).collect()
+    }
+
+    async fn settings(&self, change: Value) {
+        assert_eq!(self.call(Method::PATCH, "settings", change).await.0, 200);
+    }
+
+    fn arm(&self, rule: Value) {
+        self.world.arm(serde_json::from_value::<Rule>(rule).unwrap()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_was_told_is_clean_and_a_lost_answer_is_untold_until_somebody_looks() {
+    let case = Case::start().await;
+    for provider in PROVIDERS {
+        case.bench.refund_as(&case.account, provider, 1).await;
+    }
+    assert_eq!(case.kinds(None).await, Vec::<String>::new());
+    for (provider, target) in
+        [(Provider::Sectigo, "1000002"), (Provider::Namecom, "200002"), (Provider::Debitsuccess, "DS000002")]
+    {
+        case.arm(json!({ "provider": crate::support::word(provider), "point": "after_effect", "effect": "reset" }));
+        assert!(case.bench.refund_of(&case.account, provider, target, "id-2").await.is_err());
+    }
+    assert_eq!(case.kinds(None).await, ["untold", "untold", "untold"]);
+    let (status, strict) = case.call(Method::GET, "audit?strict=true", Value::Null).await;
+    assert_eq!((status, &strict["verdict"]), (409, &json!("violations")));
+    // A second refusal says that it happened: now the callers know.
+    for provider in PROVIDERS {
+        case.bench.refund_as(&case.account, provider, 2).await;
+    }
+    assert_eq!(case.kinds(None).await, Vec::<String>::new());
+    assert_eq!(case.call(Method::GET, "audit?strict=true", Value::Null).await.0, 200);
+}
+
+#[tokio::test]
+async fn without_deduplication_a_mistake_is_two_effects_and_the_audit_says_so() {
+    let case = Case::start().await;
+    let off = json!({ "deduplication": "off" });
+    case.settings(json!({ "sectigo": off, "namecom": off, "debitsuccess": off })).await;
+    for provider in PROVIDERS {
+        for _ in 0..2 {
+            assert_eq!(case.bench.refund_as(&case.account, provider, 1).await.0, 200);
+        }
+    }
+    assert_eq!(case.world.books().len(), 6);
+    let kinds = case.kinds(None).await;
+    assert_eq!(kinds, ["duplicate_target", "duplicate_target", "duplicate_identifier", "over_refund", "over_refund"]);
+    let (_, audit) = case.call(Method::GET, "audit", Value::Null).await;
+    // Each second request looks like a client's re-send, but for the one that named itself.
+    assert_eq!(audit["suspected_resends"], json!([2, 4]));
+    assert_eq!(audit["totals"][0]["refunded_minor"], 2 * 9900);
+    assert_eq!(audit["totals"][2]["account"], "DS000001");
+}
+
+#[tokio::test]
+async fn a_replay_past_its_keys_life_is_a_second_effect_where_nothing_deduplicates() {
+    let case = Case::start().await;
+    case.settings(json!({ "namecom": { "deduplication": "off" } })).await;
+    let refund = async || {
+        let request = case.bench.request_for(&case.account, Provider::Namecom, "200001", "");
+        let response = request.header("x-idempotency-key", "my-key").send().await.unwrap();
+        response.headers().contains_key("x-idempotent-replay")
+    };
+    assert!(!refund().await);
+    assert!(refund().await);
+    assert_eq!(case.world.books().len(), 1);
+    case.world.advance(Duration::from_secs(3601));
+    assert!(!refund().await);
+    assert_eq!(case.world.books().len(), 2);
+    assert!(case.kinds(None).await.contains(&"duplicate_target".to_owned()));
+}
+
+#[rstest]
+#[case::agreed(json!([{"provider": "sectigo", "target": "1000001", "amount_minor": 9900, "state": "SUCCEEDED"}]), &[])]
+#[case::number(json!([{"provider": "sectigo", "target": 1000001, "state": "refunded"}]), &[])]
+#[case::amount(json!([{"provider": "sectigo", "target": "1000001", "amount_minor": 9901, "state": "succeeded"}]), &["amount_differs"])]
+#[case::false_failure(json!([{"provider": "sectigo", "target": "1000001", "state": "failed"}]), &["false_failure"])]
+#[case::false_success(json!([{"provider": "sectigo", "target": "1000001", "state": "succeeded"}, {"provider": "sectigo", "target": "1000009", "outcome": "succeeded"}]), &["false_success"])]
+#[case::unknown(json!([]), &["unknown_to_caller"])]
+#[case::in_doubt(json!([{"provider": "sectigo", "target": "1000001", "state": "IN_DOUBT"}]), &[])]
+#[case::second_try(json!([{"provider": "sectigo", "target": "1000001", "state": "failed"}, {"provider": "sectigo", "target": "1000001", "state": "succeeded"}]), &[])]
+#[tokio::test]
+async fn a_callers_own_list_is_held_beside_the_books(#[case] refunds: Value, #[case] kinds: &[&str]) {
+    let case = Case::start().await;
+    case.bench.refund_as(&case.account, Provider::Sectigo, 1).await;
+    assert_eq!(case.kinds(Some(refunds)).await, kinds);
+}
+
+#[tokio::test]
+async fn debitsuccess_claims_go_by_identifier_and_a_rejected_refund_is_no_success() {
+    let case = Case::start().await;
+    case.settings(json!({ "debitsuccess": { "service_fee_minor": 250 } })).await;
+    for identifier in ["one", "two"] {
+        case.bench.refund_of(&case.account, Provider::Debitsuccess, "DS000001", identifier).await.unwrap();
+    }
+    case.call(Method::POST, "debitsuccess/refunds/two/status", json!({ "status": "Rejected" })).await;
+    let claim = |identifier: &str, state: &str| json!({ "provider": "debitsuccess", "target": "EXT-000001", "identifier": identifier, "amount_minor": 1234, "state": state });
+    assert_eq!(
+        case.kinds(Some(json!([claim("one", "submitted"), claim("two", "rejected")]))).await,
+        Vec::<String>::new()
+    );
+    let kinds = case.kinds(Some(json!([claim("one", "failed"), claim("two", "succeeded")]))).await;
+    assert_eq!(kinds, ["false_success", "false_failure"]);
+    let (_, audit) = case.call(Method::GET, "audit", Value::Null).await;
+    let total = &audit["totals"][0];
+    assert_eq!((&total["refunds"], &total["rejected"], &total["fees_minor"]), (&json!(1), &json!(1), &json!(500)));
+    assert_eq!(case.world.books().first().unwrap().attempt.unwrap().number, 1);
+}
+
+#[tokio::test]
+async fn books_and_journal_are_filtered_by_call_and_time() {
+    let case = Case::start().await;
+    case.call(Method::PUT, "clock", json!({ "now": "2090-01-01T00:00:00Z", "running": false })).await;
+    case.settings(json!({ "sectigo": { "refund_period_days": 40_000 }, "namecom": { "agp_days": 40_000 } })).await;
+    for provider in PROVIDERS {
+        case.bench.refund_as(&case.account, provider, 1).await;
+        case.world.advance(Duration::from_secs(60));
+    }
+    for path in ["books", "journal"] {
+        for (query, ids) in [
+            ("operation=ProcessRefund", json!([2])),
+            ("from=2090-01-01T00:01:00Z", json!([2, 3])),
+            ("until=2090-01-01T00:01:00Z", json!([1])),
+            ("from=2090-01-01T00:01:00Z&until=2090-01-01T00:02:00Z&provider=namecom", json!([2])),
+            ("after=0&limit=2", json!([1, 2])),
+        ] {
+            let (status, listed) = case.call(Method::GET, &format!("{path}?{query}"), Value::Null).await;
+            assert_eq!(status, 200, "{listed}");
+            let entries = listed["entries"].as_array().unwrap();
+            let found: Vec<&Value> = entries.iter().map(|entry| &entry["id"]).collect();
+            assert_eq!(json!(found), ids, "{path}?{query}");
+            assert_eq!(&listed["next_after"], found[found.len() - 1]);
+        }
+    }
+    let (status, _) = case.call(Method::PUT, "clock", json!({ "now": "2080-01-01T00:00:00Z" })).await;
+    assert_eq!(status, 409);
+}
+
+#[tokio::test]
+async fn a_second_request_under_a_key_in_flight_waits_or_is_refused() {
+    let case = Case::start().await;
+    let delay = json!({ "provider": "namecom", "operation": "ProcessRefund", "attempt": 1, "point": "before_effect", "effect": { "delay": { "milliseconds": 400 } }, "repeat": "standing" });
+    case.arm(delay);
+    let refund = |order: &'static str| {
+        let request = case.bench.request_for(&case.account, Provider::Namecom, order, "");
+        let request = request.header("x-idempotency-key", format!("key-{order}"));
+        async move {
+            let response = request.send().await.unwrap();
+            let replayed = response.headers().contains_key("x-idempotent-replay");
+            (response.status().as_u16(), replayed)
+        }
+    };
+    let second = async |order: &'static str| {
+        case.bench
+            .settled(&case.world, |journal| journal.iter().any(|entry| entry.target.as_deref() == Some(order)))
+            .await;
+        refund(order).await
+    };
+    let (first, held) = tokio::join!(refund("200001"), second("200001"));
+    assert_eq!((first, held), ((200, false), (200, true)));
+    case.settings(json!({ "namecom": { "key_in_flight": "refuse" } })).await;
+    let (first, refused) = tokio::join!(refund("200002"), second("200002"));
+    assert_eq!((first, refused), ((200, false), (409, false)));
+    assert_eq!(case.world.books().len(), 2);
+}
+
+#[tokio::test]
+async fn every_magic_value_does_what_its_list_says() {
+    let case = Case::start().await;
+    let (_, listed) = case.bench.control(Method::GET, "/v1/magic", "").await;
+    for magic in listed["entries"].as_array().unwrap() {
+        let provider: Provider = serde_json::from_value(magic["provider"].clone()).unwrap();
+        let target = magic["target"].as_str().unwrap();
+        let does = magic["does"].as_str().unwrap();
+        let asked = case.bench.refund_of(&case.account, provider, target, target);
+        let answer =
+            tokio::time::timeout(Duration::from_millis(if does.contains("never") { 300 } else { 20_000 }), asked).await;
+        let booked = || {
+            case.world
+                .books()
+                .iter()
+                .filter(|entry| {
+                    let of_item = magic["item"].as_i64().is_some_and(|item| entry.effect.target == item.to_string());
+                    (of_item || entry.effect.target == target) && entry.effect.kind == "refund"
+                })
+                .count()
+        };
+        let happens = usize::from(does.starts_with("is done") || does.starts_with("is Submitted"));
+        case.bench.settled(&case.world, |journal| journal.iter().all(|entry| entry.ending != Ending::Open)).await;
+        assert_eq!(booked(), happens, "{target} {does}");
+        match does {
+            _ if does.contains("never") => assert!(answer.is_err(), "{target}"),
+            _ if does.contains("closes") || does.contains("connection is") || does.contains("breaks off") => {
+                assert!(answer.unwrap().is_err(), "{target}");
+            }
+            _ => {
+                let (status, text) = answer.unwrap().unwrap();
+                if let Some(code) = does
+                    .strip_prefix("is answered with ")
+                    .and_then(|rest| rest.split(',').next())
+                    .filter(|code| !code.contains(' '))
+                {
+                    let said = match provider {
+                        Provider::Sectigo => text.lines().next() == Some(code),
+                        Provider::Namecom => status.as_u16().to_string() == code,
+                        Provider::Debitsuccess => text.contains(&format!("<a:Code>{code}</a:Code>")),
+                    };
+                    assert!(said, "{target} {does}: {status} {text}");
+                }
+            }
+        }
+        if does.contains("60 seconds later") {
+            case.world.advance(Duration::from_secs(61));
+            assert_eq!(booked(), 1, "{target} {does}");
+        }
+    }
+    let statuses: Vec<_> = case.world.with_world(|world| {
+        world.debitsuccess.refunds().iter().map(|refund| (refund.account.clone(), refund.status.word())).collect()
+    });
+    assert!(statuses.contains(&("DSSETTLES".to_owned(), "Completed")));
+    assert!(statuses.contains(&("DSREJECTS".to_owned(), "Rejected")));
+}

@@ -1,0 +1,142 @@
+//! Worlds side by side: each with its own credentials, orders, books, clock and settings; copied, taken up again, thrown away.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use simulators::{NewWorld, Provider, Seed, WorldHandle};
+
+use crate::support::{Account, Bench, PROVIDERS};
+
+async fn made(bench: &Bench, body: Value) -> Value {
+    let (status, world) = bench.control(Method::POST, "/v1/worlds", &body.to_string()).await;
+    assert_eq!(status, 201, "{world}");
+    world
+}
+
+fn effects(world: &WorldHandle) -> Vec<(Provider, String)> {
+    world.books().into_iter().map(|entry| (entry.provider, entry.effect.target)).collect()
+}
+
+#[tokio::test]
+async fn a_hundred_worlds_run_side_by_side_without_meeting() {
+    let bench = Bench::start().await;
+    let worlds: Vec<WorldHandle> =
+        (0..100).map(|_| bench.simulators.create_world(NewWorld::default()).unwrap()).collect();
+    let refunds = worlds.iter().map(|world| async {
+        let account = Account::of(&world.credentials());
+        for provider in PROVIDERS {
+            let (status, answer) = bench.refund_as(&account, provider, 7).await;
+            assert_eq!(status, 200, "{answer}");
+        }
+    });
+    for refund in refunds.map(Box::pin) {
+        refund.await;
+    }
+    for world in &worlds {
+        assert_eq!(effects(world).len(), 3);
+        assert!(world.journal().iter().all(|entry| entry.effects.len() == 1));
+        assert_eq!(world.books().first().unwrap().id, 1);
+    }
+    assert!(bench.simulators.books().is_empty() && bench.simulators.journal().is_empty());
+    assert_eq!(bench.simulators.worlds().len(), 101);
+}
+
+#[tokio::test]
+async fn a_world_is_made_used_and_thrown_away_over_the_control_port() {
+    let bench = Bench::start().await;
+    let world = made(&bench, json!({ "name": "mine", "settings": { "sectigo": { "refund_period_days": 1 } } })).await;
+    let id = world["id"].as_str().unwrap().to_owned();
+    let account = Account::of(&serde_json::from_value(world["credentials"].clone()).unwrap());
+    let clock = format!("/v1/worlds/{id}/clock/advance");
+    assert_eq!(bench.control(Method::POST, &clock, r#"{"seconds":172800}"#).await.0, 200);
+    let (_, answer) = bench.refund_as(&account, Provider::Sectigo, 7).await;
+    assert_eq!(answer, "-18\nThe refund period for this order is over");
+    // The demo world has its own clock and settings.
+    assert_eq!(bench.refund(Provider::Sectigo).await.unwrap().1, "0");
+    let (_, books) = bench.control(Method::GET, &format!("/v1/worlds/{id}/books"), "").await;
+    assert_eq!(books["entries"], json!([]));
+    let (_, journal) = bench.control(Method::GET, &format!("/v1/worlds/{id}/journal"), "").await;
+    assert_eq!(journal["entries"].as_array().unwrap().len(), 1);
+
+    assert_eq!(bench.control(Method::DELETE, &format!("/v1/worlds/{id}"), "").await.0, 200);
+    assert_eq!(bench.control(Method::GET, &format!("/v1/worlds/{id}/books"), "").await.0, 404);
+    assert_eq!(bench.control(Method::DELETE, "/v1/worlds/demo", "").await.0, 409);
+    // Its credentials are nobody's: the provider refuses them, and the demo world's journal shows it.
+    assert_eq!(bench.refund_as(&account, Provider::Sectigo, 7).await.1, "-16\nPermission denied!");
+    assert_eq!(bench.refund_as(&account, Provider::Namecom, 7).await.0, 401);
+    assert!(bench.refund_as(&account, Provider::Debitsuccess, 7).await.1.contains("Invalid user credentials"));
+    assert_eq!(bench.simulators.journal().len(), 4);
+}
+
+#[tokio::test]
+async fn an_empty_world_has_what_is_put_there_and_no_username_of_another() {
+    let bench = Bench::start().await;
+    let world = made(&bench, json!({ "seed": "empty" })).await;
+    let id = world["id"].as_str().unwrap();
+    let account = Account::of(&serde_json::from_value(world["credentials"].clone()).unwrap());
+    let order = format!("/v1/worlds/{id}/sectigo/orders/1000007");
+    assert_eq!(bench.control(Method::GET, &order, "").await.0, 404);
+    let (_, put) = bench.control(Method::PUT, &order, r#"{"price_minor":5}"#).await;
+    assert_eq!(put["account"], world["credentials"]["sectigo"]["login_name"]);
+    assert_eq!(bench.refund_as(&account, Provider::Sectigo, 7).await.1, "0");
+
+    let login = |name: &str| format!("/v1/worlds/{id}/sectigo/accounts/{name}");
+    let (status, taken) = bench.control(Method::PUT, &login("demo"), r#"{"password":"x"}"#).await;
+    assert_eq!((status.as_u16(), taken["error"].as_str().unwrap().contains("belongs to world demo")), (409, true));
+    assert_eq!(bench.control(Method::PUT, &login("new"), r#"{"password":"x"}"#).await.0, 200);
+    assert_eq!(bench.control(Method::PUT, "/v1/sectigo/accounts/new", r#"{"password":"x"}"#).await.0, 409);
+}
+
+#[tokio::test]
+async fn a_snapshot_is_taken_up_again_with_all_that_was_done() {
+    let bench = Bench::start().await;
+    let world = bench.simulators.create_world(NewWorld::default()).unwrap();
+    let account = Account::of(&world.credentials());
+    for provider in PROVIDERS {
+        bench.refund_as(&account, provider, 7).await;
+    }
+    world.with_world(|world| world.clock.stop());
+    let path = format!("/v1/worlds/{}/snapshot", world.id());
+    let (_, snapshot) = bench.control(Method::GET, &path, "").await;
+    for provider in PROVIDERS {
+        bench.refund_as(&account, provider, 8).await;
+    }
+    assert_eq!(world.books().len(), 6);
+
+    // Back into the world itself: what came later has not happened.
+    assert_eq!(bench.control(Method::PUT, &path, &snapshot.to_string()).await.0, 200);
+    assert_eq!(world.books().len(), 3);
+    assert_eq!(bench.refund_as(&account, Provider::Sectigo, 8).await.1, "0");
+    assert!(bench.refund_as(&account, Provider::Sectigo, 7).await.1.contains("already been refunded"));
+    // Into a new one: other credentials, the same history.
+    let copy = made(&bench, json!({ "snapshot": snapshot })).await;
+    let (_, books) =
+        bench.control(Method::GET, &format!("/v1/worlds/{}/books", copy["id"].as_str().unwrap()), "").await;
+    assert_eq!(books["entries"].as_array().unwrap().len(), 3);
+    let account = Account::of(&serde_json::from_value(copy["credentials"].clone()).unwrap());
+    assert!(bench.refund_as(&account, Provider::Namecom, 7).await.1.contains("already been refunded"));
+    assert_eq!(bench.refund_as(&account, Provider::Namecom, 8).await.0, 200);
+    let (_, clock) =
+        bench.control(Method::GET, &format!("/v1/worlds/{}/clock", copy["id"].as_str().unwrap()), "").await;
+    assert_eq!((&clock["running"], &clock["now"]), (&json!(false), &snapshot["clock"]["now"]));
+
+    let wrong = json!({ "snapshot": { "version": 2 } });
+    assert_eq!(bench.control(Method::POST, "/v1/worlds", &wrong.to_string()).await.0, 400);
+}
+
+#[tokio::test]
+async fn a_fork_goes_its_own_way() {
+    let bench = Bench::start().await;
+    bench.refund(Provider::Debitsuccess).await.unwrap();
+    let fork = bench.simulators.demo().fork(Some("copy".to_owned())).unwrap();
+    let account = Account::of(&fork.credentials());
+    assert_eq!(effects(&fork).len(), 1);
+    assert_eq!(bench.refund_as(&account, Provider::Sectigo, 9).await.1, "0");
+    assert_eq!((effects(&fork).len(), bench.simulators.books().len()), (2, 1));
+    // A reset of a copy leads back to what was copied.
+    fork.with_world(simulators::World::reset);
+    assert_eq!(effects(&fork).len(), 1);
+    assert_eq!(bench.refund_as(&account, Provider::Sectigo, 9).await.1, "0");
+    let again = bench.simulators.create_world(NewWorld { seed: Some(Seed::Empty), ..NewWorld::default() }).unwrap();
+    again.restore(fork.snapshot()).unwrap();
+    assert_eq!(effects(&again).len(), 2);
+}

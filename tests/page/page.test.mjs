@@ -1,0 +1,291 @@
+// The simulators' page in a real browser, against the real binary.
+//
+//   npm install --prefix DIR playwright-core
+//   NODE_PATH=DIR/node_modules node tests/page/page.test.mjs
+//
+// It asks for Node 20, playwright-core and a Chromium: CHROMIUM, or one of the places below. Where one of them is missing it says so and is
+// skipped, unless BROWSER=required. SIMULATORS names the binary, which is built if it is not given. SCREENSHOTS names a folder to put some in.
+
+import assert from "node:assert/strict";
+import { execFileSync, spawn } from "node:child_process";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+const BROWSERS = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome", "/snap/bin/chromium"];
+const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+  "--disable-component-update", "--disable-sync"];
+/** Text that would do something if anybody took it for markup. */
+const HOSTILE = `<img src=x onerror="document.title='taken'">`;
+
+const missing = [];
+const executablePath = [process.env.CHROMIUM, ...BROWSERS].find((path) => path && existsSync(path));
+if (!executablePath) missing.push("no Chromium is installed");
+let chromium;
+try {
+  ({ chromium } = createRequire(import.meta.url)("playwright-core"));
+} catch {
+  missing.push("playwright-core is not on NODE_PATH");
+}
+if (missing.length && process.env.BROWSER === "required") {
+  throw new Error(`the page cannot be tested: ${missing.join(", ")}`);
+}
+const skip = missing.length ? `SKIPPED: the page was not tested, as ${missing.join(" and ")}` : false;
+if (skip) console.log(skip);
+
+let folder, simulators, addresses, browser, page;
+/** What the browser complained of: policy violations and errors in scripts among it. */
+const complaints = [];
+let world;
+
+// However this ends, the simulators end with it.
+process.once("exit", () => simulators?.kill("SIGKILL"));
+
+before(async () => {
+  if (skip) return;
+  folder = mkdtempSync(join(tmpdir(), "simulators-page-"));
+  ({ simulators, addresses } = await start());
+  browser = await chromium.launch({ executablePath, args: FLAGS });
+  page = await browser.newPage({ viewport: { width: 1500, height: 1100 } });
+  page.setDefaultTimeout(15_000);
+  page.on("console", (message) => ["error", "warning"].includes(message.type()) && complaints.push(message.text()));
+  page.on("pageerror", (error) => complaints.push(String(error)));
+});
+
+after(async () => {
+  await browser?.close();
+  if (simulators) {
+    const ended = new Promise((resolve) => simulators.once("exit", resolve));
+    simulators.kill("SIGTERM");
+    assert.equal(await ended, 0, "SIGTERM ends it in good order");
+  }
+  if (folder) rmSync(folder, { recursive: true, force: true });
+});
+
+test("the page comes with a strict policy and nothing from elsewhere", { skip }, async () => {
+  const asked = [];
+  page.on("request", (request) => asked.push(request.url()));
+  const response = await page.goto(`http://${addresses.control}/`);
+  const policy = response.headers()["content-security-policy"];
+  assert.match(policy, /default-src 'none'/);
+  assert.doesNotMatch(policy, /unsafe/);
+  await page.getByText("live", { exact: true }).waitFor();
+  const foreign = asked.filter((url) => !url.startsWith(`http://${addresses.control}/`) && !url.startsWith("data:"));
+  assert.deepEqual(foreign, []);
+  await shot("start");
+});
+
+test("a world is created, and its credentials are shown", { skip }, async () => {
+  const form = page.locator("#world-new");
+  await form.locator("[name=name]").fill(`acceptance ${HOSTILE}`);
+  await form.getByRole("button", { name: "Create world" }).press("Enter");
+  await said(/^World (\S+) is there, and shown now\.$/);
+  const id = await page.locator("#world").inputValue();
+  assert.notEqual(id, "demo");
+  const secrets = await page.locator("#credentials tbody tr").evaluateAll((rows) =>
+    Object.fromEntries(rows.map((row) => [row.cells[0].textContent, [row.cells[1].textContent, row.cells[2].textContent]])));
+  assert.deepEqual(Object.keys(secrets), ["Sectigo", "name.com", "Debitsuccess"]);
+  world = { id, secrets };
+});
+
+test("a rule that is armed by the form drops the answer of a refund that is done", { skip }, async () => {
+  const form = page.locator("#rule-new");
+  await form.locator("[name=provider]").selectOption({ label: "name.com" });
+  await form.locator("[name=operation]").selectOption("ProcessRefund");
+  await form.locator("[name=target]").fill("200007");
+  await form.locator("[name=attempt]").fill("1");
+  await form.locator("[name=point]").selectOption("after_effect");
+  await form.locator("[name=effect]").selectOption("close");
+  await form.getByRole("button", { name: "Arm rule" }).click();
+  await said(/^Rule 1 is armed\.$/);
+  await row("#rule-list", "200007").filter({ hasText: "never" }).waitFor();
+
+  await assert.rejects(refund(200007), "the rule drops the answer");
+
+  const entry = row("#journal-table", "200007");
+  await entry.filter({ hasText: /closed/ }).waitFor();
+  await entry.filter({ hasText: "book 1" }).waitFor();
+  await row("#book-list", "3200007").filter({ hasText: "12.99 USD" }).waitFor();
+  await row("#rule-list", "200007").filter({ hasText: "once" }).waitFor();
+  await entry.getByRole("button", { name: /Details/ }).press("Enter");
+  await page.locator("#journal-table pre").first().filter({ hasText: '"ending"' }).waitFor();
+  await page.locator("#audit").filter({ hasText: "violations" }).waitFor();
+  await shot("lost answer");
+});
+
+test("a request is seen in the journal as it comes, and its details stay open", { skip }, async () => {
+  const [status] = await refund(200008);
+  assert.equal(status, 200);
+  await row("#journal-table", "200008").filter({ hasText: "200" }).waitFor();
+  assert.equal(await page.locator('#journal-table button[aria-expanded="true"]').count(), 1);
+  const first = await page.locator("#journal-table tbody tr").first().textContent();
+  assert.match(first, /200008/, "the newest stands first");
+});
+
+test("hostile text stays text", { skip }, async () => {
+  await askDebitsuccess(HOSTILE);
+  await row("#journal-table", HOSTILE).first().waitFor();
+  assert.equal(await page.title(), "Simulators");
+  assert.equal(await page.locator("img").count(), 0);
+});
+
+test("the clock stands still, jumps, and runs on", { skip }, async () => {
+  const now = page.locator("#clock-now");
+  await page.getByRole("button", { name: "Stand still" }).click();
+  await now.filter({ hasText: "standing still" }).waitFor();
+  const before_ = await clock();
+  assert.equal(before_.running, false);
+  await page.getByLabel("Jump forward by").fill("3");
+  await page.getByLabel("Unit").selectOption({ label: "days" });
+  await page.getByRole("button", { name: "Jump", exact: true }).click();
+  await said(/^The clock has jumped to /);
+  const after_ = await clock();
+  assert.equal(new Date(after_.now) - new Date(before_.now), 3 * 86_400_000);
+  await now.filter({ hasText: after_.now.slice(0, 10) }).waitFor();
+  await page.getByRole("button", { name: "Run", exact: true }).click();
+  await now.filter({ hasNotText: "standing still" }).waitFor();
+  assert.equal((await clock()).running, true);
+});
+
+test("a request waits at a gate until it is released", { skip }, async () => {
+  const form = page.locator("#gate-new");
+  await form.locator("[name=provider]").selectOption({ label: "name.com" });
+  await form.locator("[name=target]").fill("200010");
+  await form.locator("[name=point]").selectOption("before_effect");
+  await form.getByRole("button", { name: "Set up gate" }).click();
+  const waiting = refund(200010);
+  const release = page.locator("#gate-list").getByRole("button", { name: /^Release request \d+ for 200010/ });
+  await release.waitFor();
+  await row("#journal-table", "200010").filter({ hasText: "open" }).waitFor();
+  await shot("gate");
+  await release.press("Enter");
+  assert.equal((await waiting)[0], 200);
+  await row("#journal-table", "200010").filter({ hasText: "kept alive" }).waitFor();
+});
+
+test("a rule is disarmed with the keyboard, and what is wrong is told in the port's own sentence", { skip }, async () => {
+  await page.getByRole("button", { name: "Disarm rule 1" }).press("Enter");
+  await said(/^Rule 1 is disarmed; it fired once\.$/);
+  const form = page.locator("#rule-new");
+  await form.locator("[name=effect]").selectOption("answer");
+  await form.locator("[name=status]").fill("42");
+  await form.getByRole("button", { name: "Arm rule" }).click();
+  await said(/status.* is 200 to 599/);
+});
+
+test("orders, accounts and refunds are listed", { skip }, async () => {
+  const kind = page.locator("#order-filter").getByLabel("Of");
+  await row("#order-list", "1000001").waitFor();
+  await kind.selectOption({ label: "name.com: orders" });
+  await row("#order-list", "123456").waitFor();
+  await page.locator("#order-filter").getByLabel("After").fill("200006");
+  await page.locator("#order-filter").getByRole("button", { name: "Show" }).click();
+  await row("#order-list", "200007").filter({ hasText: "refunded" }).waitFor();
+  await kind.selectOption({ label: "Debitsuccess: accounts" });
+  await row("#order-list", "DS000001").filter({ hasText: "500.00 AUD" }).waitFor();
+  await shot("orders");
+});
+
+test("another world shows nothing of this one, and a world can be thrown away", { skip }, async () => {
+  await page.locator("#world").selectOption("demo");
+  await page.locator("#book-list").filter({ hasText: "Nothing has happened yet." }).waitFor();
+  assert.equal(await page.locator("#journal-table tbody tr").count(), 0);
+  await page.getByRole("button", { name: `Delete world ${world.id}` }).click();
+  await said(/is gone/);
+  assert.equal(await page.locator("#world option").count(), 1);
+});
+
+test("every control has a name, and a narrow window needs no sideways scrolling", { skip }, async () => {
+  const unnamed = await page.locator("input, select, textarea, button, a").evaluateAll((all) =>
+    all.filter((one) => !one.labels?.length && !one.getAttribute("aria-label") && !one.textContent.trim()).map((one) => one.outerHTML));
+  assert.deepEqual(unnamed, []);
+  const ids = await page.locator("[id]").evaluateAll((all) => all.map((one) => one.id));
+  assert.equal(new Set(ids).size, ids.length);
+  await page.setViewportSize({ width: 400, height: 800 });
+  const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+  assert.ok(overflow <= 0, `${overflow} pixels too wide`);
+  await shot("narrow");
+});
+
+test("the browser complained of nothing but what was provoked", { skip }, () => {
+  // A refused rule is a 400, which the browser tells of by itself.
+  assert.deepEqual(complaints.filter((text) => !text.includes("status of 400")), []);
+});
+
+/** Starts the binary on free ports and reads where it listens. */
+function start() {
+  const binary = process.env.SIMULATORS ?? built();
+  const ports = ["--control", "--sectigo", "--sectigo-plaintext", "--namecom", "--debitsuccess"];
+  const flags = [...ports.flatMap((port) => [port, "127.0.0.1:0"]), "--ca-file", join(folder, "ca.pem")];
+  const running = spawn(binary, flags, { stdio: ["ignore", "pipe", "inherit"] });
+  return new Promise((resolve, reject) => {
+    let text = "";
+    running.once("error", reject);
+    running.once("exit", (status) => reject(new Error(`the simulators ended with ${status}`)));
+    running.stdout.on("data", (part) => {
+      text += part;
+      if (!/^ready$/m.test(text)) return;
+      running.removeAllListeners("exit");
+      const at = (name) => new RegExp(`^${name}\\s+https?://([^/\\s]+)`, "m").exec(text)[1];
+      resolve({ simulators: running, addresses: { control: at("control"), namecom: at("name\\.com"), debitsuccess: at("Debitsuccess") } });
+    });
+  });
+}
+
+/** Builds the binary, and tells where Cargo put it. */
+function built() {
+  const told = execFileSync("cargo", ["build", "--quiet", "--package", "simulators", "--bin", "simulators", "--message-format=json"],
+    { cwd: ROOT, encoding: "utf8", maxBuffer: 1 << 28 });
+  const artifacts = told.split("\n").filter((line) => line.startsWith("{")).map((line) => JSON.parse(line));
+  return artifacts.findLast((artifact) => artifact.executable).executable;
+}
+
+/** A refund at name.com with the world's credentials: status and answer. */
+async function refund(order) {
+  const [username, token] = world.secrets["name.com"];
+  const response = await fetch(`http://${addresses.namecom}/core/v1/refund`, {
+    method: "POST",
+    headers: {
+      authorization: `Basic ${Buffer.from(`${username}:${token}`).toString("base64")}`,
+      "content-type": "application/json",
+      "x-idempotency-key": `key-${order}`,
+    },
+    body: JSON.stringify({ orderId: order, orderItemIds: [3_000_000 + order] }),
+  });
+  return [response.status, await response.text()];
+}
+
+/** A refund at Debitsuccess of an account that is called like this. */
+async function askDebitsuccess(account) {
+  const text = (value) => value.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+  const [username, password] = world.secrets.Debitsuccess;
+  await fetch(`http://${addresses.debitsuccess}/DSWebService/DSServices.svc`, {
+    method: "POST",
+    headers: { "content-type": "text/xml; charset=utf-8", soapaction: '"http://tempuri.org/IDSServices/InitiateRefund"' },
+    body: `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><InitiateRefund xmlns="http://tempuri.org/">
+      <request xmlns:d="http://schemas.datacontract.org/2004/07/DSWebService">
+      <d:User><d:Password>${text(password)}</d:Password><d:Username>${text(username)}</d:Username></d:User>
+      <d:AccountReferenceNo>${text(account)}</d:AccountReferenceNo><d:Amount>1.00</d:Amount><d:Description>x</d:Description>
+      </request></InitiateRefund></s:Body></s:Envelope>`,
+  });
+}
+
+async function clock() {
+  return (await fetch(`http://${addresses.control}/v1/worlds/${world.id}/clock`)).json();
+}
+
+function row(list, text) {
+  return page.locator(`${list} tbody tr`).filter({ hasText: text });
+}
+
+async function said(what) {
+  await page.locator("#said").filter({ hasText: what }).waitFor();
+}
+
+async function shot(name) {
+  if (process.env.SCREENSHOTS) await page.screenshot({ path: join(process.env.SCREENSHOTS, `${name.replaceAll(" ", "-")}.png`), fullPage: true });
+}
