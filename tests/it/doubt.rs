@@ -9,7 +9,7 @@ use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use rstest::rstest;
 use simulators::debitsuccess::RefundStatus;
 use simulators::exchange::Provider;
-use simulators::faults::{FaultEffect, Point, Repeat};
+use simulators::faults::{FaultEffect, Point, Repeat, Rule};
 use tonic::Code;
 
 use crate::support::{
@@ -100,14 +100,9 @@ async fn no_answer_in_time_is_doubt() {
     let dir = tempfile::tempdir().unwrap();
     let simulators = simulators_in(dir.path()).await;
     let effect = FaultEffect::Delay { milliseconds: 60_000 };
-    let rule = simulators::faults::Rule {
-        provider: Provider::Namecom,
+    let rule = Rule {
         operation: Some("ProcessRefund".to_owned()),
-        target: None,
-        attempt: None,
-        point: Point::AfterEffect,
-        effect,
-        repeat: Repeat::Once,
+        ..Rule::new(Provider::Namecom, Point::AfterEffect, effect)
     };
     simulators.arm(rule).unwrap();
     let impatient = "username = \"demo-test\"\nconnect_timeout_ms = 400\ntotal_timeout_ms = 500";
@@ -322,9 +317,9 @@ async fn a_lookup_that_learns_nothing_changes_nothing_but_the_evidence() {
     let stack = Stack::start().await;
     stack.arm(Provider::Sectigo, Point::AfterEffect, FaultEffect::Close, Repeat::Standing);
     stack.refund(sectigo("blind", "1000001")).await;
-    let rule = simulators::faults::Rule {
+    let rule = Rule {
         operation: Some("!getPostPaymentStatus".to_owned()),
-        ..simulators::faults::Rule::new(Provider::Sectigo, Point::BeforeEffect, FaultEffect::Close)
+        ..Rule::new(Provider::Sectigo, Point::BeforeEffect, FaultEffect::Close)
     };
     stack.simulators.arm(rule).unwrap();
     let refund = stack.reconcile("blind").await.unwrap();
