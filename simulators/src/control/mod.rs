@@ -4,8 +4,8 @@
 //! refused is refused as `{"error": "one sentence"}`; unknown fields are refused everywhere.
 
 mod document;
-mod page;
 mod faults;
+mod page;
 mod reading;
 mod steering;
 mod stock;
