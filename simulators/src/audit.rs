@@ -191,7 +191,11 @@ impl Audit {
         violations.extend(untold(world, &refunds));
         let mut in_doubt = Vec::new();
         if let Some(claims) = claims {
-            let (wrong, doubts) = compared(world, &refunds, claims);
+            let Compared { wrong, doubts, known } = compared(world, &refunds, claims);
+            // However it came to know: what the caller has in its list it was told, or doubts.
+            violations.retain(|violation| {
+                violation.kind != Kind::Untold || !violation.books.iter().all(|book| known.contains(book))
+            });
             violations.extend(wrong);
             in_doubt = doubts;
         }
@@ -351,13 +355,22 @@ fn tells_afterwards(answer: &JournalEntry, entry: &BookEntry) -> bool {
     }
 }
 
-fn compared(world: &World, refunds: &[Refund<'_>], claims: &[Claim]) -> (Vec<Violation>, Vec<InDoubt>) {
+/// What comes of holding claims beside the books.
+struct Compared {
+    wrong: Vec<Violation>,
+    doubts: Vec<InDoubt>,
+    /// Effects that a claim stands for which does not deny them: ids of the books.
+    known: BTreeSet<u64>,
+}
+
+fn compared(world: &World, refunds: &[Refund<'_>], claims: &[Claim]) -> Compared {
     let mut open: BTreeMap<(Provider, String), Vec<&Refund<'_>>> = BTreeMap::new();
     for refund in refunds {
         open.entry((refund.entry.provider, refund.entry.effect.target.clone())).or_default().push(refund);
     }
     let mut violations = Vec::new();
     let mut in_doubt = Vec::new();
+    let mut known = BTreeSet::new();
     // Those that name their refund exactly choose first; then those that say it happened, so that a failed first try beside a second one that
     // worked does not take the effect away.
     let mut order: Vec<(usize, &Claim)> = claims.iter().enumerate().collect();
@@ -377,6 +390,7 @@ fn compared(world: &World, refunds: &[Refund<'_>], claims: &[Claim]) -> (Vec<Vio
             let place = same_amount.or_else(|| candidates.iter().position(|refund| fits(&refund)))?;
             Some(candidates.remove(place))
         });
+        known.extend(found.filter(|_| claim.state != Claimed::Failed).map(|refund| refund.entry.id));
         let paid = found.filter(|refund| !refund.rejected);
         let about = |kind, sentence: String| Violation {
             claim: Some(index),
@@ -418,7 +432,7 @@ fn compared(world: &World, refunds: &[Refund<'_>], claims: &[Claim]) -> (Vec<Vio
         violations.push(violation(Kind::UnknownToCaller, sentence, &[refund.entry]));
     }
     in_doubt.sort_by_key(|doubt| doubt.claim);
-    (violations, in_doubt)
+    Compared { wrong: violations, doubts: in_doubt, known }
 }
 
 /// A caller may know a Debitsuccess account by its external reference alone.

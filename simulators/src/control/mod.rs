@@ -4,8 +4,8 @@
 //! refused is refused as `{"error": "one sentence"}`; unknown fields are refused everywhere.
 
 mod document;
-mod page;
 mod faults;
+mod page;
 mod reading;
 mod steering;
 mod stock;
@@ -26,8 +26,8 @@ use tokio::{net::TcpListener, sync::watch};
 use self::reading::{Refused, WorldInPath};
 use crate::{server::told, worlds::Worlds};
 
-/// The largest body of a control call: a fault's answer may have to be larger than any client takes.
-const LARGEST_BODY: usize = 32 * 1024 * 1024;
+/// The largest body of a control call: a snapshot with full books and a full journal goes in.
+const LARGEST_BODY: usize = 128 * 1024 * 1024;
 
 /// One control call.
 struct Route {

@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use http::{HeaderValue, header};
 use serde::{Deserialize, Serialize};
 
 use super::World;
-use crate::exchange::Provider;
+use crate::exchange::{Provider, Request};
 
 /// What a client of one world logs in with, at each provider.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,11 +86,55 @@ impl Credentials {
             let name = name.rsplit_once('@').map_or(name, |(name, _)| name);
             format!("{}@{id}", name.chars().take(64 - 1 - id.len().min(32)).collect::<String>())
         };
+        let old = Self::of(world);
+        for due in &mut world.due {
+            self.readdress(due.provider, &mut due.request, &old);
+        }
         let Credentials { sectigo, namecom, debitsuccess } = self.clone();
         world.sectigo.rename((sectigo.login_name, sectigo.login_password), other);
         world.namecom.rename((namecom.username, namecom.token), other);
         world.debitsuccess.rename((debitsuccess.username, debitsuccess.password), other);
         world.credentials = Some((self.clone(), id.to_owned()));
+    }
+}
+
+impl Credentials {
+    /// A request that will be done later is done by whoever asked for it, under the name that it has then.
+    fn readdress(&self, provider: Provider, request: &mut Request, old: &Credentials) {
+        match provider {
+            Provider::Sectigo => {
+                let mut form = form_urlencoded::Serializer::new(String::new());
+                for (name, value) in form_urlencoded::parse(&request.body) {
+                    let value = match name.as_ref() {
+                        "loginName" if value == old.sectigo.login_name => self.sectigo.login_name.as_str().into(),
+                        "loginPassword" if value == old.sectigo.login_password => {
+                            self.sectigo.login_password.as_str().into()
+                        }
+                        _ => value,
+                    };
+                    form.append_pair(&name, &value);
+                }
+                request.body = form.finish().into();
+            }
+            Provider::Namecom => {
+                let basic = |login: &NamecomLogin| {
+                    let encoded = BASE64_STANDARD.encode(format!("{}:{}", login.username, login.token));
+                    HeaderValue::from_str(&format!("Basic {encoded}")).ok()
+                };
+                if let (Some(sent), Some(new)) = (request.headers.get_mut(header::AUTHORIZATION), basic(&self.namecom))
+                    && Some(&*sent) == basic(&old.namecom).as_ref()
+                {
+                    *sent = new;
+                }
+            }
+            Provider::Debitsuccess => {
+                let text = |text: &str| format!(">{}<", quick_xml::escape::escape(text));
+                let body = String::from_utf8_lossy(&request.body);
+                let body = body.replace(&text(&old.debitsuccess.username), &text(&self.debitsuccess.username));
+                let body = body.replace(&text(&old.debitsuccess.password), &text(&self.debitsuccess.password));
+                request.body = body.into();
+            }
+        }
     }
 }
 

@@ -9,7 +9,9 @@ use tokio::sync::{Mutex as Turns, OwnedMutexGuard};
 
 /// The keys of one world's requests that are under way, by account and key.
 #[derive(Debug, Default)]
-pub(crate) struct Flights(Mutex<HashMap<(String, String), Arc<Turns<()>>>>);
+pub(crate) struct Flights(Mutex<HashMap<AccountAndKey, Arc<Turns<()>>>>);
+
+type AccountAndKey = (String, String);
 
 /// Held by a request from its beginning to its answer.
 #[derive(Debug)]

@@ -88,9 +88,9 @@ pub struct Settings {
 pub(super) struct Due {
     #[serde(with = "time::serde::rfc3339")]
     pub(super) at: OffsetDateTime,
-    provider: Provider,
+    pub(super) provider: Provider,
     journal_id: u64,
-    request: Request,
+    pub(super) request: Request,
 }
 
 /// How many requests may wait for their time; further ones are done at once.

@@ -161,6 +161,23 @@ async fn a_saved_world_is_there_again_with_its_credentials_beside_new_worlds() {
     assert_ne!(new["credentials"]["namecom"]["username"], saved["namecom"]["username"]);
 }
 
+#[test]
+fn the_script_of_the_readme_runs() {
+    let readme = include_str!("../../README.md");
+    let script = readme.split("```python\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    if Command::new("python3").arg("--version").output().is_err() {
+        println!("SKIPPED: there is no python3 to run the README's script");
+        return;
+    }
+    let folder = folder();
+    let running = Running::start(folder.path(), &[]);
+    let script = script.replace("http://127.0.0.1:7100", &running.control);
+    let script = script.replace("http://127.0.0.1:7102", &running.namecom);
+    let Output { status, stdout, stderr } = Command::new("python3").arg("-c").arg(script).output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    assert!(status.success() && said.contains("audit: violations"), "{said}");
+}
+
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("bad.json"), "{\"version\": 1").unwrap();

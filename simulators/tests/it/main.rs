@@ -5,6 +5,7 @@
 mod binary;
 mod control;
 mod faults;
+mod fidelity;
 mod gates;
 mod ports;
 mod raw;

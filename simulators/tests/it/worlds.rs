@@ -140,3 +140,26 @@ async fn a_fork_goes_its_own_way() {
     again.restore(fork.snapshot()).unwrap();
     assert_eq!(effects(&again).len(), 2);
 }
+
+#[tokio::test]
+async fn what_will_be_done_later_is_in_a_snapshot_and_done_in_each_copy_at_its_time() {
+    let bench = Bench::start().await;
+    let world = bench.simulators.create_world(NewWorld::default()).unwrap();
+    let account = Account::of(&world.credentials());
+    for provider in PROVIDERS {
+        let rule =
+            json!({ "provider": provider, "point": "before_effect", "effect": { "commit_late": { "seconds": 3600 } } });
+        world.arm(serde_json::from_value(rule).unwrap()).unwrap();
+        bench.refund_as(&account, provider, 7).await;
+    }
+    assert!(world.books().is_empty());
+    let snapshot = serde_json::to_value(world.snapshot()).unwrap();
+    let copy = made(&bench, json!({ "snapshot": snapshot })).await;
+    let copy = bench.simulators.world(copy["id"].as_str().unwrap()).unwrap();
+    copy.advance(std::time::Duration::from_secs(7200));
+    // The credentials in a request that waits are the old world's: the copy does it all the same.
+    assert_eq!((effects(&copy).len(), effects(&world).len()), (3, 0));
+    let entry = copy.books().remove(0);
+    assert_eq!((entry.time - copy.journal().remove(0).time).whole_seconds(), 3600);
+    assert_eq!(entry.attempt.unwrap().number, 1);
+}
