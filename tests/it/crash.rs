@@ -76,11 +76,16 @@ async fn killed_in_the_middle_of_two_hundred_refunds() {
         assert!(times <= 1, "{target} was refunded {times} times");
         let name = format!("refunds/{}", request.refund_id);
         match refunds.get_refund(proto::GetRefundRequest { name }).await {
-            Ok(found) => match found.into_inner().refund.unwrap().state() {
-                State::Succeeded | State::Submitted => assert_eq!(times, 1, "{target}: a false yes"),
-                State::InDoubt => assert_eq!(times, 0, "{target}: a lookup should have found it"),
-                other => panic!("{target} is {other:?}"),
-            },
+            Ok(found) => {
+                let refund = found.into_inner().refund.unwrap();
+                match refund.state() {
+                    State::Succeeded | State::Submitted => assert_eq!(times, 1, "{target}: a false yes"),
+                    State::InDoubt => {
+                        assert_eq!(times, 0, "{target}: a lookup should have found it: {:?}", refund.doubt)
+                    }
+                    other => panic!("{target} is {other:?}"),
+                }
+            }
             Err(_) => assert_eq!(times, 0, "{target} was refunded and is not in the ledger"),
         }
     }
