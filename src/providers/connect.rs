@@ -9,7 +9,7 @@ use crate::domain::clock::Clock;
 use crate::domain::contract::{Deduplication, LookupKind, RetryContract};
 use crate::domain::ids::Provider as ProviderKind;
 use crate::providers::debitsuccess::{Debitsuccess, Service};
-use crate::providers::http::{ConnectError, HttpClient, HttpSettings};
+use crate::providers::http::{ConnectError, HttpClient, HttpSettings, Wire};
 use crate::providers::namecom::Namecom;
 use crate::providers::observed::Observed;
 use crate::providers::sectigo::Sectigo;
@@ -30,6 +30,29 @@ impl Account {
             // Where nothing deduplicates, a connection that the peer has just closed is doubt that only a person can settle.
             reuse_connections: settings.reuse_connections && contract.deduplication != Deduplication::None,
         })?;
+        Self::with_client(settings, clock, http, contract)
+    }
+
+    /// Makes the account over a wire that the caller brings: the adapters are the real ones, down to the bytes.
+    ///
+    /// # Errors
+    /// As [`Account::connect`].
+    pub fn connect_over(
+        wire: Arc<dyn Wire>,
+        settings: AccountSettings,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Account, ConnectError> {
+        let contract = settings.login.contract(settings.settle_time);
+        let http = HttpClient::over(wire, &settings.endpoint)?;
+        Self::with_client(settings, clock, http, contract)
+    }
+
+    fn with_client(
+        settings: AccountSettings,
+        clock: Arc<dyn Clock>,
+        http: HttpClient,
+        contract: RetryContract,
+    ) -> Result<Account, ConnectError> {
         let provider = settings.login.provider();
         let scope = scope_of(provider, settings.login.name());
         let name = settings.name.clone();

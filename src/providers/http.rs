@@ -16,8 +16,10 @@
 use std::error::Error as _;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method};
 use reqwest::{Certificate, Client, ClientBuilder, Response, Url};
@@ -60,6 +62,7 @@ pub struct Answer {
 }
 
 /// One call to be made. Holds credentials: not to be shown.
+#[derive(Clone)]
 pub struct Call {
     /// GET or POST.
     pub method: Method,
@@ -85,12 +88,33 @@ pub struct HttpSettings<'a> {
     pub reuse_connections: bool,
 }
 
-/// The two clients of one account: one for requests that move money, one for reads.
+/// What one account sends, and to which endpoint.
+pub struct HttpClient {
+    endpoint: Url,
+    wire: Arc<dyn Wire>,
+}
+
+/// What a call is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// It may move money: sent once, and by default on a connection of its own.
+    Moving,
+    /// It moves nothing, so a pooled connection may carry it.
+    Reading,
+}
+
+/// What carries one call to its provider and brings the answer back: sockets, or a simulation of them.
+#[async_trait]
+pub trait Wire: Send + Sync + 'static {
+    /// Sends `call` to `url` once and reads the answer whole. One that is longer than `longest` bytes is unreadable.
+    async fn exchange(&self, url: Url, call: Call, purpose: Purpose, longest: usize) -> Exchange;
+}
+
+/// The real wire: two clients, one for requests that move money, one for reads.
 ///
 /// They share no pool. A pooled connection may have been closed by the peer a moment ago, which a POST finds out only by failing:
 /// doubt for nothing.
-pub struct HttpClient {
-    endpoint: Url,
+struct Sockets {
     moving: Client,
     reading: Client,
 }
@@ -150,22 +174,41 @@ impl HttpClient {
             }
         };
         let moving = if settings.reuse_connections { base() } else { base().pool_max_idle_per_host(0) };
-        Ok(Self { endpoint, moving: build(moving)?, reading: build(base())? })
+        Ok(Self { endpoint, wire: Arc::new(Sockets { moving: build(moving)?, reading: build(base())? }) })
+    }
+
+    /// A client whose calls another wire carries.
+    ///
+    /// # Errors
+    /// [`ConnectError::Endpoint`]
+    pub fn over(wire: Arc<dyn Wire>, endpoint: &Url) -> Result<Self, ConnectError> {
+        Ok(Self { endpoint: checked_endpoint(endpoint)?, wire })
     }
 
     /// Sends a request that moves money: once, and by default on a connection of its own.
     pub async fn send_once(&self, call: Call) -> Exchange {
-        self.exchange(&self.moving, call, REFUND_REPLY_BYTES).await
+        self.wire.exchange(self.url_of(&call), call, Purpose::Moving, REFUND_REPLY_BYTES).await
     }
 
     /// Sends a request that moves nothing, on a pooled connection; an answer longer than `longest` bytes is unreadable.
     pub async fn read(&self, call: Call, longest: usize) -> Exchange {
-        self.exchange(&self.reading, call, longest).await
+        self.wire.exchange(self.url_of(&call), call, Purpose::Reading, longest).await
     }
 
-    async fn exchange(&self, client: &Client, call: Call, longest: usize) -> Exchange {
+    fn url_of(&self, call: &Call) -> Url {
         let mut url = self.endpoint.clone();
         url.set_path(&call.path);
+        url
+    }
+}
+
+#[async_trait]
+impl Wire for Sockets {
+    async fn exchange(&self, url: Url, call: Call, purpose: Purpose, longest: usize) -> Exchange {
+        let client = match purpose {
+            Purpose::Moving => &self.moving,
+            Purpose::Reading => &self.reading,
+        };
         let sent = client.request(call.method, url).headers(call.headers).body(call.body).send().await;
         match sent {
             Ok(response) => whole_answer(response, longest).await,
