@@ -13,6 +13,7 @@
 //! rows         columns <-> domain, strictly
 //! chain        the hash chain, for auditors
 //! halt         what ends all writing
+//! inline       the same without threads, on a disk in memory: for simulations
 //! migrations/  the tables and their constraints
 //! ```
 //!
@@ -21,6 +22,7 @@
 
 mod chain;
 mod halt;
+mod inline;
 mod opening;
 mod reads;
 mod rows;
@@ -40,6 +42,8 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use self::halt::{Fault, Shared};
+pub use self::inline::Disk;
+use self::inline::Inline;
 pub use self::opening::OpenError;
 use self::opening::Opened;
 use self::writer::{Job, Reply};
@@ -69,6 +73,8 @@ pub struct SqliteLedger {
     shared: Arc<Shared>,
     readers: Arc<Readers>,
     writing: Mutex<Option<Writing>>,
+    /// In place of the two above where there are no threads.
+    inline: Option<Inline>,
 }
 
 /// What [`SqliteLedger::close`] ends.
@@ -113,28 +119,20 @@ impl SqliteLedger {
         let Opened { lock, writer, path } = opening::open(path, &settings)?;
         let connections = (0..settings.readers.max(1)).map(|_| opening::reader(&path, settings.busy_timeout));
         let readers = Arc::new(Readers::new(connections.collect::<Result<_, _>>()?));
-        let (shared, tail) = match reads::verify_tail(&writer) {
-            Ok(tail) => (Shared::new(tail.sequence), tail),
-            Err(fault) => {
-                let tail = reads::tail(&writer).unwrap_or(chain::Tail::EMPTY);
-                let shared = Shared::new(tail.sequence);
-                let error = shared.step_failed(fault);
-                if shared.halted().is_none() {
-                    return Err(OpenError::Database { path, problem: error.to_string() });
-                }
-                (shared, tail)
-            }
-        };
-        let shared = Arc::new(shared);
+        let (shared, tail) =
+            taken_up(&writer).map_err(|problem| OpenError::Database { path: path.clone(), problem })?;
         let (jobs, queue) = mpsc::channel(settings.queue_length.max(1));
         let thread = writer::start(writer, shared.clone(), tail, queue, settings.batch_size.max(1))
             .map_err(|source| OpenError::Io { path, doing: "start the writer of", source })?;
-        Ok(Self { shared, readers, writing: Mutex::new(Some(Writing { jobs, thread, lock })) })
+        Ok(Self { shared, readers, writing: Mutex::new(Some(Writing { jobs, thread, lock })), inline: None })
     }
 
     /// Finishes what is queued, clears the log into the file, and lets go of it. Everything asked later is [`LedgerError::Unavailable`].
     pub async fn close(&self) {
         self.readers.close();
+        if let Some(inline) = &self.inline {
+            inline.close();
+        }
         if let Some(writing) = self.take_writing() {
             // It has ended either way; that it ended badly stands in the health word.
             drop(tokio::task::spawn_blocking(move || writing.end()).await);
@@ -161,10 +159,13 @@ impl SqliteLedger {
     /// Queues a job without waiting for room, and waits for its answer.
     async fn write<T>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Result<T, LedgerError> {
         let (reply, answer) = oneshot::channel();
-        self.jobs()?.try_send(job(reply)).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => LedgerError::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => closed(),
-        })?;
+        match &self.inline {
+            Some(inline) => inline.serve(job(reply))?,
+            None => self.jobs()?.try_send(job(reply)).map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => LedgerError::Overloaded,
+                mpsc::error::TrySendError::Closed(_) => closed(),
+            })?,
+        }
         answer.await.unwrap_or_else(|_| Err(writer_died()))
     }
 
@@ -172,6 +173,9 @@ impl SqliteLedger {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, LedgerError> {
+        if let Some(inline) = &self.inline {
+            return inline.read(work).map_err(|fault| self.shared.step_failed(fault));
+        }
         let lease = self.readers.lease().await?;
         let shared = self.shared.clone();
         let reading = move || match &lease.connection {
@@ -207,7 +211,10 @@ impl Ledger for SqliteLedger {
         loop {
             let (reply, answer) = oneshot::channel();
             let job = Job::Interrupt(now, INTERRUPTED_AT_ONCE, reply);
-            self.jobs()?.send(job).await.map_err(|_| closed())?;
+            match &self.inline {
+                Some(inline) => inline.serve(job)?,
+                None => self.jobs()?.send(job).await.map_err(|_| closed())?,
+            }
             match answer.await.unwrap_or_else(|_| Err(writer_died())) {
                 Ok(0) => return Ok(total),
                 Ok(interrupted) => total = total.saturating_add(interrupted),
@@ -301,6 +308,19 @@ impl Drop for Lease {
             && !self.readers.permits.is_closed()
         {
             self.readers.idle().push(connection);
+        }
+    }
+}
+
+/// Where the history ends, and what the writer and its readers share from there on. Halted where the last line does not follow.
+fn taken_up(writer: &Connection) -> Result<(Arc<Shared>, chain::Tail), String> {
+    match reads::verify_tail(writer) {
+        Ok(tail) => Ok((Arc::new(Shared::new(tail.sequence)), tail)),
+        Err(fault) => {
+            let tail = reads::tail(writer).unwrap_or(chain::Tail::EMPTY);
+            let shared = Shared::new(tail.sequence);
+            let error = shared.step_failed(fault);
+            if shared.halted().is_none() { Err(error.to_string()) } else { Ok((Arc::new(shared), tail)) }
         }
     }
 }

@@ -113,6 +113,15 @@ pub(super) fn reader(path: &Path, busy_timeout: Duration) -> Result<Connection, 
     open().map_err(|error| refusal(path, &error))
 }
 
+/// An empty ledger in the newest form, in memory.
+pub(super) fn in_memory() -> rusqlite::Result<Connection> {
+    let mut connection = Connection::open_in_memory()?;
+    prepare(&connection, Duration::ZERO)?;
+    connection.execute_batch("PRAGMA foreign_keys = ON;")?;
+    migrate(&mut connection, 0)?;
+    Ok(connection)
+}
+
 /// One name for one file, whatever links lead to it, and the directory that it is in.
 fn canonical(path: &Path) -> Result<(PathBuf, PathBuf), OpenError> {
     let io = |source| OpenError::Io { path: path.to_owned(), doing: "find", source };

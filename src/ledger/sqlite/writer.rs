@@ -26,13 +26,16 @@ pub(super) enum Job {
 }
 
 /// The thread's own things.
-struct Writer {
+pub(super) struct Writer {
     connection: Connection,
     shared: std::sync::Arc<Shared>,
     batch_size: usize,
     tail: Tail,
     events_since_checkpoint: u64,
 }
+
+/// Tells everybody where the thread dies.
+struct Alarm(std::sync::Arc<Shared>);
 
 /// An answer that waits for the commit.
 trait Answer {
@@ -58,12 +61,28 @@ pub(super) fn start(
     jobs: mpsc::Receiver<Job>,
     batch_size: usize,
 ) -> std::io::Result<JoinHandle<()>> {
-    let writer = Writer { connection, shared, batch_size, tail, events_since_checkpoint: 0 };
+    let writer = Writer::new(connection, shared, tail, batch_size);
     thread::Builder::new().name("ledger-writer".to_owned()).spawn(move || writer.run(jobs))
 }
 
 impl Writer {
+    /// Goes on from `tail`, where the history ends.
+    pub(super) fn new(connection: Connection, shared: std::sync::Arc<Shared>, tail: Tail, batch_size: usize) -> Self {
+        Self { connection, shared, batch_size, tail, events_since_checkpoint: 0 }
+    }
+
+    /// What it writes with: the same file, the same moment.
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// What it wrote with, for whoever goes on.
+    pub(super) fn into_connection(self) -> Connection {
+        self.connection
+    }
+
     fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        let _alarm = Alarm(self.shared.clone());
         let mut batch = Vec::new();
         while jobs.blocking_recv_many(&mut batch, self.batch_size) > 0 {
             self.serve(std::mem::take(&mut batch));
@@ -73,7 +92,8 @@ impl Writer {
         }
     }
 
-    fn serve(&mut self, batch: Vec<Job>) {
+    /// One transaction; everybody in it has an answer when this returns.
+    pub(super) fn serve(&mut self, batch: Vec<Job>) {
         let mut jobs = batch.into_iter();
         let mut answers = Vec::with_capacity(jobs.len());
         let outcome = match self.shared.halted() {
@@ -220,10 +240,10 @@ impl Writer {
     }
 }
 
-impl Drop for Writer {
+impl Drop for Alarm {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.shared.halt(LedgerError::Unavailable("the ledger's writer has died".to_owned()));
+            self.0.halt(LedgerError::Unavailable("the ledger's writer has died".to_owned()));
         }
     }
 }

@@ -3,6 +3,7 @@
 mod creating;
 mod failing;
 mod history;
+mod inline;
 mod opening;
 mod reading;
 mod recording;

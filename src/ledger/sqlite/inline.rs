@@ -1,0 +1,108 @@
+//! The ledger without threads, on a disk in memory: for simulations, where one seed must give one course of events.
+//!
+//! The same SQL, steps, chain and reads run on the caller's own thread, one transaction a call. A [`Disk`] outlives the ledger on it, as a real
+//! one outlives a process: dropping the ledger is the crash, opening it again is the restart.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::Connection;
+
+use super::chain::Tail;
+use super::halt::{Fault, Shared};
+use super::writer::{Job, Writer};
+use super::{OpenError, Readers, SqliteLedger, closed, opening, taken_up};
+use crate::ledger::LedgerError;
+
+/// What outlives a ledger: its file. Cheap to clone; all clones are one.
+#[derive(Clone, Debug)]
+pub struct Disk(Arc<Mutex<Option<Connection>>>);
+
+/// The writer, on whose thread soever, and the disk that its connection goes back to.
+pub(super) struct Inline {
+    writer: Mutex<Option<Writer>>,
+    disk: Disk,
+}
+
+impl Disk {
+    /// An empty one. `comes_through` is asked at each commit: on false its sync fails, and nothing of the transaction is on the disk.
+    ///
+    /// # Errors
+    /// [`OpenError::Database`]
+    pub fn new(mut comes_through: impl FnMut() -> bool + Send + 'static) -> Result<Disk, OpenError> {
+        let open = || {
+            let mut connection = opening::in_memory()?;
+            connection.commit_hook(Some(move || !comes_through()))?;
+            Ok(connection)
+        };
+        let connection = open().map_err(|error: rusqlite::Error| refused(error.to_string()))?;
+        Ok(Self(Arc::new(Mutex::new(Some(connection)))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Connection>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SqliteLedger {
+    /// The ledger on `disk`, without a thread: every call is done when it is first polled.
+    ///
+    /// # Errors
+    /// [`OpenError::InUse`] while another ledger on it lives, [`OpenError::Database`]
+    pub fn open_inline(disk: &Disk) -> Result<SqliteLedger, OpenError> {
+        let connection = disk.lock().take().ok_or_else(|| OpenError::InUse { path: NAME.into() })?;
+        let (shared, tail) = taken_up(&connection).map_err(refused)?;
+        let inline = Inline::new(connection, &shared, tail, disk.clone());
+        Ok(Self {
+            shared,
+            readers: Arc::new(Readers::new(Vec::new())),
+            writing: Mutex::default(),
+            inline: Some(inline),
+        })
+    }
+}
+
+/// In place of a path.
+const NAME: &str = "(memory)";
+
+impl Inline {
+    fn new(connection: Connection, shared: &Arc<Shared>, tail: Tail, disk: Disk) -> Self {
+        Self { writer: Mutex::new(Some(Writer::new(connection, shared.clone(), tail, 1))), disk }
+    }
+
+    pub(super) fn serve(&self, job: Job) -> Result<(), LedgerError> {
+        self.lock().as_mut().ok_or_else(closed)?.serve(vec![job]);
+        Ok(())
+    }
+
+    pub(super) fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, Fault> {
+        let writer = self.lock();
+        work(writer.as_ref().ok_or_else(closed)?.connection())
+    }
+
+    /// The connection goes back to its disk, for the next ledger.
+    pub(super) fn close(&self) {
+        if let Some(writer) = self.lock().take() {
+            *self.disk.lock() = Some(writer.into_connection());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Writer>> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Inline {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl std::fmt::Debug for Inline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inline").field("disk", &self.disk).finish_non_exhaustive()
+    }
+}
+
+fn refused(problem: String) -> OpenError {
+    OpenError::Database { path: NAME.into(), problem }
+}

@@ -1,0 +1,185 @@
+//! The real thing, killed: the real binary, the real simulators, real files, callers who keep a history, and SIGKILL at random moments.
+//!
+//! ```text
+//! callers --gRPC--> recoup (a process: SIGKILL, SIGTERM, full disk) --HTTP--> simulators (killed too, their clock moved, faults armed)
+//!    |                 |                                                          |
+//! history            ledger                                                books, journal
+//!    +-----------------+----------------- the oracle --------------------------+
+//! ```
+//!
+//! `cargo test --test kill` kills a hundred times. `cargo test --release --test kill -- --kills 2000` kills two thousand times and prints
+//! what it came to. The same seed decides the same kills, faults and calls; what the processes make of them in between is theirs. On a
+//! violation the folder with ledger, log, books, journal and history is kept and named.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test that cannot go on should say where, and what it prints is its result"
+)]
+
+mod callers;
+mod dice;
+mod history;
+mod oracle;
+mod plans;
+mod providers;
+mod rest;
+mod run;
+mod support;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use crate::run::Figures;
+
+/// What is asked for on the command line.
+struct Arguments {
+    mode: Mode,
+    seed: u64,
+    /// Only this run of the seed.
+    only: Option<u64>,
+}
+
+enum Mode {
+    /// So many kills.
+    Kills(u64),
+    /// Nothing: the test is not among those asked for.
+    Nothing,
+    /// Only named.
+    List,
+}
+
+/// As many as a change has time for.
+const KILLS: u64 = 100;
+/// Kills on one ledger: books and journal of the simulators hold no more.
+const KILLS_A_RUN: u64 = 25;
+
+fn main() -> ExitCode {
+    let arguments = match read(std::env::args().skip(1)) {
+        Ok(arguments) => arguments,
+        Err(problem) => {
+            println!("{problem}");
+            return ExitCode::from(2);
+        }
+    };
+    match arguments.mode {
+        Mode::List => {
+            println!("kill: test");
+            ExitCode::SUCCESS
+        }
+        Mode::Nothing => ExitCode::SUCCESS,
+        Mode::Kills(kills) => kill(kills, arguments.seed, arguments.only),
+    }
+}
+
+fn kill(kills: u64, seed: u64, only: Option<u64>) -> ExitCode {
+    println!("kill: {kills} kills, --seed {seed}");
+    let began = now();
+    let mut figures = Figures::default();
+    for number in 0.. {
+        let left = kills.saturating_sub(number * KILLS_A_RUN).min(KILLS_A_RUN);
+        if left == 0 {
+            break;
+        }
+        if only.is_some_and(|only| only != number) {
+            continue;
+        }
+        let of_run = run::run(Path::new(env!("CARGO_TARGET_TMPDIR")), seed, number, left);
+        println!("run {number}: {}", line(&of_run));
+        figures.add(of_run);
+    }
+    println!("all: {}, {:.0} s, --seed {seed}", line(&figures), began.elapsed().as_secs_f64());
+    told(&figures)
+}
+
+/// Prints violations; success where there are none.
+fn told(figures: &Figures) -> ExitCode {
+    for violation in figures.violations.iter().take(40) {
+        let short: String = violation.chars().take(2_000).collect();
+        println!("VIOLATION {short}");
+    }
+    for folder in &figures.kept {
+        println!("kept: {}", folder.display());
+    }
+    if figures.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn line(figures: &Figures) -> String {
+    format!(
+        "{} kills ({} at the start), {} SIGTERM, {} provider kills, {} full disks, {} clock jumps; {} calls ({} unknown), {} refunds, \
+         {} attempts, {} requests, {} effects, {} doubts ({} resolved by a person, {} open at rest), {} violations",
+        figures.kills,
+        figures.kills_at_start,
+        figures.terminations,
+        figures.provider_kills,
+        figures.full_disks,
+        figures.clock_jumps,
+        figures.calls,
+        figures.unknown_calls,
+        figures.refunds,
+        figures.attempts,
+        figures.requests,
+        figures.effects,
+        figures.doubts,
+        figures.resolved,
+        figures.open,
+        figures.violations.len()
+    )
+}
+
+/// Reads the command line: the flags above, and what `cargo test` gives to every test.
+fn read(arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {
+    let mut read = Arguments { mode: Mode::Kills(KILLS), seed: fresh_seed(), only: None };
+    let mut arguments = arguments.peekable();
+    let mut filters = Vec::new();
+    while let Some(argument) = arguments.next() {
+        let mut number = || {
+            let number = arguments.next().and_then(|text| text.parse().ok());
+            number.ok_or_else(|| format!("{argument} needs a number"))
+        };
+        match argument.as_str() {
+            "--kills" => read.mode = Mode::Kills(number()?),
+            "--seed" => read.seed = number()?,
+            "--run" => read.only = Some(number()?),
+            "--list" => read.mode = Mode::List,
+            "--test-threads" | "--format" | "--color" | "--skip" | "-Z" => drop(arguments.next()),
+            flag if flag.starts_with('-') && KNOWN_TO_HARNESSES.contains(&flag.split('=').next().unwrap_or(flag)) => {}
+            flag if flag.starts_with('-') => {
+                return Err(format!("unknown: {flag}; known: --kills N, --seed S, --run N"));
+            }
+            filter => filters.push(filter.to_owned()),
+        }
+    }
+    if !filters.is_empty() && !filters.iter().any(|filter| "kill".contains(filter.as_str())) {
+        read.mode = Mode::Nothing;
+    }
+    Ok(read)
+}
+
+/// Flags that mean something to the usual test harness and nothing here.
+const KNOWN_TO_HARNESSES: [&str; 9] = [
+    "--nocapture",
+    "--no-capture",
+    "--quiet",
+    "-q",
+    "--exact",
+    "--show-output",
+    "--include-ignored",
+    "--ignored",
+    "--test-threads",
+];
+
+/// Another one each time; it is printed.
+#[expect(clippy::disallowed_methods, reason = "a seed that is printed may come from anywhere")]
+fn fresh_seed() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    u64::try_from(now.unwrap_or_default().as_millis() % 1_000_000_000).unwrap_or_default()
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long the test took is real time")]
+fn now() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,230 @@
+//! The other side: the real simulators on a runtime of their own, so that they can be killed like a process and their memory survives.
+//!
+//! ```text
+//! kill:    the runtime ends; every socket closes in that moment, every request stops at the await where it is
+//! restart: the world as it was then, books and journal with it, on the same ports (and, as always, with another certificate)
+//! ```
+//!
+//! What a request does it does between two awaits, so the books are never caught in the middle.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use simulators::exchange::{Deduplication, Provider};
+use simulators::faults::{Draw, FaultEffect, Point, Random, Repeat, Rule};
+use simulators::{BookEntry, Config, JournalEntry, Settings, Simulators, WorldHandle};
+use time::OffsetDateTime;
+use tokio::runtime::Runtime;
+
+use crate::dice::Dice;
+use crate::plans::Plan;
+
+/// The emulated providers.
+pub(crate) struct Providers {
+    folder: PathBuf,
+    addresses: [SocketAddr; 5],
+    running: Option<(Runtime, Simulators)>,
+    world: WorldHandle,
+    went: OffsetDateTime,
+}
+
+/// What really happened.
+pub(crate) struct Truth {
+    pub(crate) books: Vec<BookEntry>,
+    pub(crate) journal: Vec<JournalEntry>,
+    /// Entries of books and journal that are gone: above 0, nothing can be judged.
+    pub(crate) dropped: u64,
+}
+
+/// As the wire is best: no limits, no delays. Where the provider would hide a second send by its kindness, it may be told not to.
+pub(crate) fn settings(deduplication: Deduplication) -> Settings {
+    let mut settings = Settings::default();
+    settings.namecom.requests_per_second = 0;
+    settings.sectigo.deduplication = deduplication;
+    settings.namecom.deduplication = deduplication;
+    settings.debitsuccess.deduplication = deduplication;
+    settings
+}
+
+impl Providers {
+    /// Starts them, their certificate authority in `folder`.
+    pub(crate) fn start(folder: &Path, settings: Settings) -> Providers {
+        let addresses = free_addresses();
+        let config = Config { settings, ..config(addresses, folder) };
+        let (runtime, simulators) = launch(&config);
+        let world = simulators.demo();
+        Providers {
+            folder: folder.to_owned(),
+            addresses,
+            running: Some((runtime, simulators)),
+            world,
+            went: OffsetDateTime::UNIX_EPOCH,
+        }
+    }
+
+    pub(crate) fn sectigo(&self) -> SocketAddr {
+        self.addresses[1]
+    }
+
+    pub(crate) fn namecom(&self) -> SocketAddr {
+        self.addresses[3]
+    }
+
+    pub(crate) fn debitsuccess(&self) -> SocketAddr {
+        self.addresses[4]
+    }
+
+    /// The world, as it is or as it was when they were killed.
+    pub(crate) fn world(&self) -> &WorldHandle {
+        &self.world
+    }
+
+    /// Kills them.
+    pub(crate) fn kill(&mut self) {
+        let Some((runtime, simulators)) = self.running.take() else { return };
+        runtime.shutdown_timeout(Duration::from_secs(10));
+        drop(simulators);
+        self.went = now();
+    }
+
+    /// Starts them again, where they were killed.
+    pub(crate) fn restart(&mut self) {
+        if self.running.is_some() {
+            return;
+        }
+        let file = self.folder.join("world.json");
+        std::fs::write(&file, serde_json::to_vec(&self.world.snapshot()).unwrap()).unwrap();
+        let config = Config { world_file: Some(file), ..config(self.addresses, &self.folder) };
+        let (runtime, simulators) = launch(&config);
+        self.world = simulators.demo();
+        // Its clock goes on from where it was: what it missed is made up for.
+        let missed = now() - self.went;
+        self.world.advance(missed.try_into().unwrap_or_default());
+        self.running = Some((runtime, simulators));
+    }
+
+    /// Puts the targets of these refunds.
+    pub(crate) fn put<'a>(&self, plans: impl IntoIterator<Item = &'a Plan>) {
+        self.world.with_world(|world| plans.into_iter().for_each(|plan| plan.put(world)));
+    }
+
+    /// Has things go wrong: in a share of the requests, by chance, and at the door of one provider.
+    pub(crate) fn arm(&self, dice: &mut Dice) {
+        self.disarm();
+        let random = Random {
+            seed: dice.next(),
+            share: dice.between(5, 35) as f64 / 100.0,
+            effects: menu(),
+            provider: None,
+            operation: None,
+        };
+        let provider = dice.weighted(&[(1, Provider::Sectigo), (1, Provider::Namecom), (1, Provider::Debitsuccess)]);
+        let at_door = [
+            (Point::Connect, FaultEffect::Refuse),
+            (Point::Connect, FaultEffect::Delay { milliseconds: 60 }),
+            (Point::Connect, FaultEffect::Close),
+            (Point::BeforeRead, FaultEffect::Reset),
+            (Point::BeforeRead, FaultEffect::Close),
+            (Point::BeforeRead, FaultEffect::NeverAnswer),
+        ];
+        let (point, effect) = at_door[dice.place(at_door.len())].clone();
+        let repeat = Repeat::Flap { down: dice.between(1, 3), up: dice.between(2, 9) };
+        let is_at_door = dice.percent(40);
+        self.world.with_world(|world| {
+            world.faults.set_random(Some(random)).unwrap();
+            if is_at_door {
+                world.arm(Rule { repeat, ..Rule::new(provider, point, effect) }).unwrap();
+            }
+        });
+    }
+
+    /// Nothing goes wrong any more.
+    pub(crate) fn disarm(&self) {
+        self.world.with_world(|world| {
+            world.faults.set_random(None).unwrap();
+            let armed: Vec<_> = world.faults.list().iter().map(|armed| armed.id).collect();
+            for id in armed {
+                world.faults.disarm(id);
+            }
+        });
+    }
+
+    /// Moves their clock forward.
+    pub(crate) fn advance(&self, by: Duration) {
+        assert!(self.world.advance(by));
+    }
+
+    pub(crate) fn truth(&self) -> Truth {
+        self.world.with_world(|world| Truth {
+            books: world.books.entries().cloned().collect(),
+            journal: world.journal.entries().cloned().collect(),
+            dropped: world.books.dropped() + world.journal.dropped(),
+        })
+    }
+}
+
+impl Drop for Providers {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// What may go wrong with any request, lookups too. No provider lies here: what is told as not done is not done.
+fn menu() -> Vec<Draw> {
+    let draw = |point, effect| Draw { point, effect };
+    let answer = |status| FaultEffect::Answer { status, body: String::new(), headers: Default::default() };
+    let (before, after) = (Point::BeforeEffect, Point::AfterEffect);
+    let during = Point::DuringAnswer { after_bytes: 1 };
+    vec![
+        draw(before, FaultEffect::Reset),
+        draw(before, FaultEffect::Close),
+        draw(before, FaultEffect::Delay { milliseconds: 40 }),
+        draw(before, FaultEffect::Delay { milliseconds: 250 }),
+        draw(before, FaultEffect::NeverAnswer),
+        draw(before, FaultEffect::Truncate { after_bytes: 0 }),
+        draw(before, FaultEffect::Corrupt { bytes: 1 }),
+        draw(before, FaultEffect::CommitLate { seconds: 1 }),
+        draw(before, FaultEffect::Stale { seconds: 1 }),
+        draw(before, answer(500)),
+        draw(before, answer(429)),
+        draw(after, FaultEffect::Reset),
+        draw(after, FaultEffect::Close),
+        draw(after, FaultEffect::Delay { milliseconds: 40 }),
+        draw(after, FaultEffect::Delay { milliseconds: 250 }),
+        draw(after, FaultEffect::NeverAnswer),
+        draw(after, FaultEffect::Truncate { after_bytes: 0 }),
+        draw(after, FaultEffect::Corrupt { bytes: 1 }),
+        draw(after, FaultEffect::Stale { seconds: 1 }),
+        draw(after, answer(503)),
+        draw(during, FaultEffect::Truncate { after_bytes: 0 }),
+        draw(during, FaultEffect::Reset),
+        draw(during, FaultEffect::Drip { bytes: 40, every_milliseconds: 15 }),
+    ]
+}
+
+fn launch(config: &Config) -> (Runtime, Simulators) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let simulators = runtime.block_on(Simulators::start(config.clone())).unwrap();
+    (runtime, simulators)
+}
+
+fn config([control, sectigo, sectigo_plaintext, namecom, debitsuccess]: [SocketAddr; 5], folder: &Path) -> Config {
+    let ca_file = Some(folder.join("ca.pem"));
+    Config { control, sectigo, sectigo_plaintext, namecom, debitsuccess, ca_file, ..Config::default() }
+}
+
+/// Below the ports that a system gives to outgoing connections: a client that knocks at a port where nobody listens could otherwise be given
+/// that very port, and talk to itself.
+fn free_addresses() -> [SocketAddr; 5] {
+    let first = 12_000 + u16::try_from(std::process::id() % 2_000).unwrap() * 9;
+    let mut free = (first..32_000)
+        .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        .filter(|address| TcpListener::bind(address).is_ok());
+    std::array::from_fn(|_| free.next().unwrap())
+}
+
+#[expect(clippy::disallowed_methods, reason = "the downtime of a server that the test kills is real")]
+fn now() -> OffsetDateTime {
+    OffsetDateTime::now_utc()
+}

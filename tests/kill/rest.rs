@@ -1,0 +1,162 @@
+//! Rest: no fault any more, what is open is looked up, and a person settles by the evidence what the gateway cannot.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use recoup::proto::v1 as proto;
+use recoup::proto::v1::refund::State;
+use recoup::proto::v1::refund_service_client::RefundServiceClient;
+use recoup::proto::v1::resolve_refund_request::Resolution;
+use tokio::time::{Instant, timeout_at};
+use tonic::transport::Channel;
+
+use crate::callers::{self, Board, CALLERS, name};
+use crate::dice::Dice;
+use crate::history::{Answer, Call};
+use crate::providers::Providers;
+
+/// Nothing may be under way for longer.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Everything as the gateway shows it at rest.
+pub(crate) struct AtRest {
+    /// All refunds.
+    pub(crate) refunds: Vec<proto::Refund>,
+    /// Those that it lists as in doubt or left to a person.
+    pub(crate) listed_doubts: Vec<proto::Refund>,
+    /// How many a person settled.
+    pub(crate) resolved: usize,
+}
+
+/// Waits until nothing is under way, looks up what is in doubt, has a person resolve the rest, and tells how everything stands.
+pub(crate) async fn bring(
+    gateway: SocketAddr,
+    providers: &Providers,
+    board: &Arc<Board>,
+    dice: &mut Dice,
+) -> Result<AtRest, String> {
+    let client = callers::client(gateway);
+    quiet(&client).await?;
+    for state in [State::InDoubt, State::Submitted] {
+        look_up(&client, board, state).await?;
+    }
+    let mut resolved = 0;
+    // Sent again by a person's word, it may be in doubt again.
+    for _ in 0..3 {
+        let left = list(&client, &[State::NeedsReview]).await?;
+        let mut words = 0;
+        for refund in left {
+            words += usize::from(resolve(&client, providers, board, dice, refund).await?);
+        }
+        resolved += words;
+        if words == 0 {
+            break;
+        }
+        quiet(&client).await?;
+        look_up(&client, board, State::InDoubt).await?;
+    }
+    Ok(AtRest {
+        refunds: list(&client, &[]).await?,
+        listed_doubts: list(&client, &[State::InDoubt, State::NeedsReview]).await?,
+        resolved,
+    })
+}
+
+/// All refunds in any of these states; of all states where none is named.
+pub(crate) async fn list(
+    client: &RefundServiceClient<Channel>,
+    states: &[State],
+) -> Result<Vec<proto::Refund>, String> {
+    let mut refunds = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let states = states.iter().map(|state| i32::from(*state)).collect();
+        let filter = Some(proto::RefundFilter { states, ..Default::default() });
+        let request = proto::ListRefundsRequest { page_size: 1000, page_token, filter };
+        let page = client.clone().list_refunds(request).await;
+        let page = page.map_err(|status| format!("answers at rest: ListRefunds was answered {status}"))?.into_inner();
+        refunds.extend(page.refunds);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return Ok(refunds);
+        }
+    }
+}
+
+/// Waits until no refund is waiting or on its way.
+pub(crate) async fn quiet(client: &RefundServiceClient<Channel>) -> Result<(), String> {
+    let until = Instant::now() + LIMIT;
+    loop {
+        let under_way = list(client, &[State::Pending, State::Dispatching]).await?;
+        let Some(one) = under_way.first() else { return Ok(()) };
+        let wait = proto::WaitRefundRequest {
+            name: one.name.clone(),
+            after_revision: one.revision,
+            timeout: Some(callers::milliseconds(1000)),
+        };
+        let waited = timeout_at(until, client.clone().wait_refund(wait)).await;
+        if waited.is_err() || Instant::now() >= until {
+            let ids: Vec<_> = under_way.iter().map(|one| (&one.refund_id, one.state(), &one.provider_error)).collect();
+            return Err(format!("comes to rest: after {LIMIT:?} these are still under way: {ids:?}"));
+        }
+    }
+}
+
+async fn look_up(client: &RefundServiceClient<Channel>, board: &Arc<Board>, state: State) -> Result<(), String> {
+    let open = list(client, &[state]).await?;
+    let looks = stream::iter(open).map(|refund| {
+        let (mut client, board) = (client.clone(), board.clone());
+        async move {
+            let began = board.history.now();
+            let answer = client.reconcile_refund(proto::ReconcileRefundRequest { name: refund.name }).await;
+            let answer = answer.map(|answer| answer.into_inner().refund);
+            let answer = Answer::of(answer.as_ref(), false);
+            board.history.write(began, CALLERS, Call::Reconcile(refund.refund_id), answer);
+        }
+    });
+    looks.buffer_unordered(16).collect::<()>().await;
+    Ok(())
+}
+
+/// What a person does who has the provider's books before them. False where nothing was resolved.
+async fn resolve(
+    client: &RefundServiceClient<Channel>,
+    providers: &Providers,
+    board: &Arc<Board>,
+    dice: &mut Dice,
+    refund: proto::Refund,
+) -> Result<bool, String> {
+    let Some(plan) = board.plans().into_iter().find(|plan| plan.id == refund.refund_id) else {
+        return Err(format!("every refund was asked for: nobody asked for {}", refund.refund_id));
+    };
+    let books = providers.truth().books;
+    let happened = |part: &str| {
+        let times =
+            |kind: &str| books.iter().filter(|entry| entry.effect.kind == kind && entry.effect.target == part).count();
+        times("refund") > times("refund_rejected")
+    };
+    let parts = plan.parts();
+    let done = parts.iter().filter(|(part, _)| happened(part)).count();
+    let (word, resolution) = match (done, parts.len()) {
+        (0, _) if dice.percent(50) => ("send again", Resolution::SendAgain),
+        (0, _) => ("not refunded", Resolution::NotRefunded),
+        (done, all) if done == all => ("refunded", Resolution::Refunded),
+        // Neither is true; it stays open.
+        _ => return Ok(false),
+    };
+    let began = board.history.now();
+    let request = proto::ResolveRefundRequest {
+        name: name(&refund.refund_id),
+        etag: refund.etag,
+        resolution: resolution.into(),
+        evidence: "the books of the simulators".to_owned(),
+        refunded_amount: None,
+    };
+    let answer = client.clone().resolve_refund(request).await.map(|answer| answer.into_inner().refund);
+    let answer = Answer::of(answer.as_ref(), false);
+    let accepted = matches!(answer, Answer::Ok(_));
+    board.history.write(began, CALLERS, Call::Resolve { id: refund.refund_id, word }, answer);
+    Ok(accepted)
+}

@@ -1,0 +1,381 @@
+//! One run: a ledger, the providers, the callers, and a gateway that is killed again and again; then rest, and the oracle.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use simulators::exchange::Deduplication;
+use tokio::runtime::Runtime;
+
+use crate::callers::{self, Board};
+use crate::dice::Dice;
+use crate::oracle::{self, Evidence};
+use crate::plans::Plans;
+use crate::providers::{self, Providers};
+use crate::rest;
+use crate::support::SECRETS;
+use crate::support::process::Gateway;
+
+/// Refunds that callers find ready when a round begins: more than they get through.
+const STOCK: usize = 400;
+const SIGKILL: i32 = 9;
+/// How far all jumps of the providers' clock may lead in a run: less than what name.com's key lives longer there than here, so that a key
+/// that the gateway takes for alive is.
+const JUMPS: Duration = Duration::from_secs(400);
+
+/// What a run came to.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Figures {
+    pub(crate) runs: u64,
+    /// SIGKILLs of a gateway.
+    pub(crate) kills: u64,
+    /// Of these, before it took calls.
+    pub(crate) kills_at_start: u64,
+    pub(crate) terminations: u64,
+    pub(crate) provider_kills: u64,
+    pub(crate) full_disks: u64,
+    pub(crate) clock_jumps: u64,
+    pub(crate) calls: usize,
+    /// Calls of which the caller does not know what they came to.
+    pub(crate) unknown_calls: usize,
+    pub(crate) refunds: usize,
+    pub(crate) attempts: usize,
+    pub(crate) requests: usize,
+    pub(crate) effects: usize,
+    /// Refunds that were in doubt at some time.
+    pub(crate) doubts: usize,
+    /// Refunds that a person settled by the evidence.
+    pub(crate) resolved: usize,
+    /// Refunds in doubt, or left to a person, at the end.
+    pub(crate) open: usize,
+    pub(crate) violations: Vec<String>,
+    /// Where the evidence of violations is.
+    pub(crate) kept: Vec<PathBuf>,
+}
+
+/// How a round ends, besides the SIGKILL that ends it in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    Kill,
+    KillAtStart,
+    Terminate,
+    KillProviders,
+    FullDisk,
+}
+
+/// The gateway as it is run: the binary, its configuration, its ledger and its log.
+pub(crate) struct House {
+    pub(crate) folder: PathBuf,
+    binary: PathBuf,
+    config: PathBuf,
+    pub(crate) ledger: PathBuf,
+    log: PathBuf,
+}
+
+/// One run with so many kills.
+pub(crate) fn run(base: &Path, seed: u64, number: u64, kills: u64) -> Figures {
+    let mut dice = Dice::new(seed, &[number]);
+    let folder = base.join(format!("kill-{seed}-{number}"));
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    // Kind providers hide a second send, the others book it.
+    let deduplication = dice.weighted(&[(1, Deduplication::On), (2, Deduplication::Off)]);
+    let mut providers = Providers::start(&folder, providers::settings(deduplication));
+    let house = House::furnish(&folder, &providers, SETTINGS);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let board = Board::new();
+    let callers = {
+        let _entered = runtime.enter();
+        callers::set_to_work(&board, seed, number)
+    };
+    let mut plans = Plans::new(format!("k{number}"), Dice::new(seed, &[number, 2]));
+    let mut figures = Figures { runs: 1, ..Figures::default() };
+    let mut clock_is_true = true;
+    let mut jumped = Duration::ZERO;
+
+    while figures.kills < kills {
+        top_up(&board, &mut plans, &providers);
+        match dice.between(0, 3) {
+            0 => providers.disarm(),
+            _ => providers.arm(&mut dice),
+        }
+        let manner = dice.weighted(&[
+            (60, Manner::Kill),
+            (8, Manner::KillAtStart),
+            (10, Manner::Terminate),
+            (12, Manner::KillProviders),
+            (10, Manner::FullDisk),
+        ]);
+        if manner == Manner::KillAtStart {
+            house.kill_at_start(Duration::from_micros(dice.between(0, 60_000)));
+            figures.kills += 1;
+            figures.kills_at_start += 1;
+            continue;
+        }
+        let gateway = match house.start() {
+            Ok(gateway) => gateway,
+            Err(said) => {
+                figures.violations.push(format!("starts again: the gateway did not: {said:?}"));
+                break;
+            }
+        };
+        board.address.send_replace(Some(gateway.addr));
+        let moment = |dice: &mut Dice| Duration::from_micros(dice.between(1_000, 500_000));
+        std::thread::sleep(moment(&mut dice));
+        if dice.percent(15) {
+            let jump = Duration::from_secs(dice.between(1, 60));
+            if jumped + jump <= JUMPS {
+                providers.advance(jump);
+                jumped += jump;
+                clock_is_true = false;
+                figures.clock_jumps += 1;
+                std::thread::sleep(moment(&mut dice));
+            }
+        }
+        match manner {
+            Manner::Kill | Manner::KillAtStart => {}
+            Manner::Terminate => {
+                figures.terminations += 1;
+                if dice.percent(50) {
+                    // In the middle of the drain comes the kill.
+                    gateway.signal("TERM");
+                    std::thread::sleep(Duration::from_micros(dice.between(0, 400_000)));
+                } else {
+                    let status = gateway.terminate();
+                    board.address.send_replace(None);
+                    if !status.success() {
+                        figures.violations.push(format!("SIGTERM ends it in order: it ended with {status}"));
+                    }
+                    continue;
+                }
+            }
+            Manner::KillProviders => {
+                providers.kill();
+                figures.provider_kills += 1;
+                clock_is_true = false;
+                std::thread::sleep(moment(&mut dice) / 2);
+                providers.restart();
+                std::thread::sleep(moment(&mut dice) / 2);
+            }
+            Manner::FullDisk => {
+                house.fill_disk(&gateway, &mut dice);
+                figures.full_disks += 1;
+                std::thread::sleep(moment(&mut dice));
+            }
+        }
+        let was_killed = gateway.kill().signal() == Some(SIGKILL);
+        figures.kills += u64::from(was_killed);
+        board.address.send_replace(None);
+    }
+
+    board.ended.cancel();
+    runtime.block_on(callers.join_all());
+    if !figures.violations.is_empty() {
+        keep(&house, &board, &mut figures);
+        return figures;
+    }
+    judge(&house, &providers, &board, &runtime, &mut dice, clock_is_true, &mut figures);
+    figures
+}
+
+/// Brings everything to rest and asks the oracle.
+fn judge(
+    house: &House,
+    providers: &Providers,
+    board: &Arc<Board>,
+    runtime: &Runtime,
+    dice: &mut Dice,
+    clock_is_true: bool,
+    figures: &mut Figures,
+) {
+    providers.disarm();
+    // Whatever the providers were to do later they do now: a person who looks at their books sees all.
+    providers.advance(Duration::from_secs(5));
+    let gateway = match house.start() {
+        Ok(gateway) => gateway,
+        Err(said) => {
+            figures.violations.push(format!("starts again: the gateway did not, at the end: {said:?}"));
+            keep(house, board, figures);
+            return;
+        }
+    };
+    let at_rest = runtime.block_on(rest::bring(gateway.addr, providers, board, dice));
+    let status = gateway.terminate();
+    if !status.success() {
+        figures.violations.push(format!("SIGTERM ends it in order: it ended with {status} when at rest"));
+    }
+    match at_rest {
+        Ok(at_rest) => {
+            figures.resolved = at_rest.resolved;
+            let evidence = Evidence {
+                plans: board.plans(),
+                history: board.history.entries(),
+                followed: board.followed.lock().unwrap().clone(),
+                at_rest,
+                truth: providers.truth(),
+                ledger: oracle::read(&house.ledger),
+                verified: runtime.block_on(oracle::verify(&house.ledger)),
+                clock_is_true,
+            };
+            oracle::judge(&evidence, figures);
+            figures.violations.extend(oracle::secrets_in(&house.folder, &house.texts()));
+            if !figures.violations.is_empty() {
+                oracle::keep(&evidence, &house.folder);
+            }
+        }
+        Err(problem) => figures.violations.push(problem),
+    }
+    if figures.violations.is_empty() {
+        let _ = fs::remove_dir_all(&house.folder);
+    } else {
+        keep(house, board, figures);
+    }
+}
+
+/// Keeps what a person needs to understand a violation: ledger and log are there already.
+fn keep(house: &House, board: &Board, figures: &mut Figures) {
+    let mut history = File::create(house.folder.join("history.txt")).unwrap();
+    for entry in board.history.entries() {
+        writeln!(history, "{entry:?}").unwrap();
+    }
+    fs::write(house.folder.join("violations.txt"), figures.violations.join("\n")).unwrap();
+    figures.kept.push(house.folder.clone());
+}
+
+fn top_up(board: &Board, plans: &mut Plans, providers: &Providers) {
+    let mut stock = board.stock.lock().unwrap();
+    let fresh: Vec<_> = (stock.len()..STOCK).map(|_| plans.next()).collect();
+    providers.put(&fresh);
+    stock.extend(fresh);
+}
+
+/// Everything soon: a run has seconds, not days.
+const SETTINGS: &str = "\
+    server.max_wait_ms = 3000\n\
+    server.drain_ms = 2000\n\
+    engine.retry_backoff_min_ms = 10\n\
+    engine.retry_backoff_max_ms = 200\n";
+
+/// The same for every account.
+const OF_EACH_ACCOUNT: &str = "\
+    max_in_flight = 8\n\
+    connect_timeout_ms = 250\n\
+    total_timeout_ms = 600\n\
+    settle_time_s = 2\n";
+
+impl House {
+    /// A copy of the binary, so that a build during a long run changes nothing, and a configuration.
+    pub(crate) fn furnish(folder: &Path, providers: &Providers, settings: &str) -> House {
+        let accounts = format!(
+            "[accounts.sectigo]\n\
+             provider = \"sectigo\"\n\
+             endpoint = \"https://{}\"\n\
+             ca_file = \"{}/ca.pem\"\n\
+             login_name = \"demo\"\n\
+             login_password_env = \"DEMO_PASSWORD\"\n\
+             {OF_EACH_ACCOUNT}\
+             [accounts.namecom]\n\
+             provider = \"namecom\"\n\
+             endpoint = \"http://{}\"\n\
+             username = \"demo-test\"\n\
+             token_env = \"DEMO_TOKEN\"\n\
+             {OF_EACH_ACCOUNT}\
+             [accounts.debitsuccess]\n\
+             provider = \"debitsuccess\"\n\
+             endpoint = \"http://{}\"\n\
+             currency = \"AUD\"\n\
+             username = \"demo\"\n\
+             password_env = \"DEMO_PASSWORD\"\n\
+             {OF_EACH_ACCOUNT}",
+            providers.sectigo(),
+            folder.display(),
+            providers.namecom(),
+            providers.debitsuccess(),
+        );
+        House::furnish_with(folder, &format!("{settings}{accounts}"))
+    }
+
+    /// The same with settings of one's own, accounts among them; where it listens and its ledger are added.
+    pub(crate) fn furnish_with(folder: &Path, settings: &str) -> House {
+        let house = House {
+            folder: folder.to_owned(),
+            binary: folder.join("recoup"),
+            config: folder.join("recoup.toml"),
+            ledger: folder.join("ledger").join("recoup.db"),
+            log: folder.join("gateway.log"),
+        };
+        fs::create_dir_all(folder.join("ledger")).unwrap();
+        fs::copy(env!("CARGO_BIN_EXE_recoup"), &house.binary).unwrap();
+        let common = format!("listen = \"127.0.0.1:0\"\nledger.path = \"{}\"\n", house.ledger.display());
+        fs::write(&house.config, format!("{common}{settings}")).unwrap();
+        house
+    }
+
+    /// Starts the gateway; an error is what it said instead of starting.
+    pub(crate) fn start(&self) -> Result<Gateway, Vec<String>> {
+        let mut log = File::options().create(true).append(true).open(&self.log).unwrap();
+        Gateway::launch(self.command(), move |line| writeln!(log, "{line}").unwrap())
+    }
+
+    /// Starts the gateway and kills it so soon that it may not have come to listen.
+    fn kill_at_start(&self, after: Duration) {
+        let mut child = self.command().stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(after);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// From some byte on nothing more can be written to any file: as on a full disk, each write that grows a file fails.
+    fn fill_disk(&self, gateway: &Gateway, dice: &mut Dice) {
+        let mut log = self.ledger.clone().into_os_string();
+        log.push("-wal");
+        let written = fs::metadata(log).map_or(0, |metadata| metadata.len());
+        let limit = dice.between(written / 2, written + 40_000);
+        let status = Command::new("prlimit")
+            .arg(format!("--pid={}", gateway.id()))
+            .arg(format!("--fsize={limit}:{limit}"))
+            .status();
+        assert!(status.unwrap().success(), "prlimit (util-linux) sets the limit");
+    }
+
+    /// By way of a shell that has the signal of an over-long file ignored: the write fails with an error instead, as on a full disk.
+    fn command(&self) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' XFSZ; exec \"$0\" serve --config \"$1\""]).arg(&self.binary).arg(&self.config);
+        command.envs(SECRETS);
+        command
+    }
+
+    /// The files in which no secret may be.
+    fn texts(&self) -> Vec<PathBuf> {
+        let ledger = fs::read_dir(self.folder.join("ledger")).unwrap();
+        ledger.map(|entry| entry.unwrap().path()).chain([self.log.clone()]).collect()
+    }
+}
+
+impl Figures {
+    pub(crate) fn add(&mut self, other: Figures) {
+        self.runs += other.runs;
+        self.kills += other.kills;
+        self.kills_at_start += other.kills_at_start;
+        self.terminations += other.terminations;
+        self.provider_kills += other.provider_kills;
+        self.full_disks += other.full_disks;
+        self.clock_jumps += other.clock_jumps;
+        self.calls += other.calls;
+        self.unknown_calls += other.unknown_calls;
+        self.refunds += other.refunds;
+        self.attempts += other.attempts;
+        self.requests += other.requests;
+        self.effects += other.effects;
+        self.doubts += other.doubts;
+        self.resolved += other.resolved;
+        self.open += other.open;
+        self.violations.extend(other.violations);
+        self.kept.extend(other.kept);
+    }
+}
