@@ -15,7 +15,8 @@ use crate::api::{self, ApiSettings, ServeError};
 use crate::config::Settings;
 use crate::domain::clock::{Clock, SystemClock};
 use crate::domain::ids::AccountName;
-use crate::engine::decide::Backoff;
+use crate::engine::circuit::CircuitSettings;
+use crate::engine::decide::{Backoff, Schedule};
 use crate::engine::{Engine, EngineSettings};
 use crate::ledger::sqlite::{OpenError, SqliteLedger, SqliteSettings};
 use crate::ledger::{Health, Ledger, LedgerError};
@@ -89,6 +90,16 @@ impl App {
             backoff: Backoff {
                 shortest: settings.engine.retry_backoff_min,
                 longest: settings.engine.retry_backoff_max,
+            },
+            schedule: Schedule {
+                first: settings.engine.lookups_after.clone(),
+                then_every: settings.engine.lookups_every,
+            },
+            circuit: CircuitSettings {
+                failures: settings.engine.circuit_failures,
+                strangers: settings.engine.circuit_strangers,
+                shortest_pause: settings.engine.circuit_pause_min,
+                longest_pause: settings.engine.circuit_pause_max,
             },
             max_feeds: settings.server.max_event_streams,
         };

@@ -9,12 +9,12 @@ use crate::api::status;
 use crate::domain::clock::Timestamp;
 use crate::domain::contract::{Deduplication, LookupKind, RetryContract};
 use crate::domain::ids::{AccountName, BadName, Provider, RefundId};
-use crate::domain::money::Money;
+use crate::domain::money::{Currency, Money};
 use crate::domain::outcome::{DoubtReason, ErrorCategory, ItemResult, ItemState, ProviderError};
-use crate::domain::refund::{Doubt, EventRecord, Intent, Refund};
+use crate::domain::refund::{Doubt, EventRecord, Intent, Refund, Resolution};
 use crate::domain::state::State;
 use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, FieldFault, NamecomTarget, SectigoTarget, Target};
-use crate::engine::AccountHealth;
+use crate::engine::{AccountHealth, ResolveCommand};
 use crate::ledger::ListQuery;
 use crate::proto::v1 as proto;
 use crate::proto::v1::create_refund_request::Target as RequestTarget;
@@ -25,6 +25,8 @@ const LABEL_KEY_BYTES: usize = 64;
 const LABEL_VALUE_BYTES: usize = 256;
 /// The longest that a google.protobuf.Duration may be: ten thousand years.
 const LONGEST_DURATION_SECONDS: u64 = 315_576_000_000;
+/// Room for a ticket's address and a sentence.
+const EVIDENCE_CHARACTERS: usize = 1_000;
 /// Longer than any filter value can be of use.
 const REFERENCE_BYTES: usize = 256;
 
@@ -88,6 +90,48 @@ pub(super) fn duration(field: &str, given: Option<prost_types::Duration>, faults
     Some(Duration::new(seconds?, nanos?))
 }
 
+/// A person's word, as `actor` gives it.
+pub(super) fn resolve_command(request: proto::ResolveRefundRequest, actor: &str) -> Result<ResolveCommand, Status> {
+    use proto::resolve_refund_request::Resolution as Given;
+    let mut faults = Faults::default();
+    let id = faults.take("name", RefundId::parse_resource(&request.name));
+    if request.etag.is_empty() {
+        faults.add("etag", "is required: that of the state which the person looked at");
+    }
+    let evidence = request.evidence.trim();
+    let length = evidence.chars().count();
+    if !(1..=EVIDENCE_CHARACTERS).contains(&length) || evidence.chars().any(char::is_control) {
+        let right = format!("must be 1 to {EVIDENCE_CHARACTERS} characters, no control character among them");
+        faults.add("evidence", right);
+    }
+    let resolution = Given::try_from(request.resolution).unwrap_or(Given::Unspecified);
+    let amount = match request.refunded_amount {
+        Some(_) if resolution != Given::Refunded => {
+            faults.add("refunded_amount", "must be unset: only RESOLUTION_REFUNDED has one");
+            None
+        }
+        Some(given) => match Currency::parse(&given.currency_code) {
+            Ok(currency) => Some(Money { currency, minor_units: given.minor_units }),
+            Err(error) => {
+                faults.add("refunded_amount.currency_code", error.to_string());
+                None
+            }
+        },
+        None => None,
+    };
+    let resolution = match resolution {
+        Given::Refunded => Some(Resolution::Refunded { amount }),
+        Given::NotRefunded => Some(Resolution::NotRefunded),
+        Given::SendAgain => Some(Resolution::SendAgain),
+        Given::Unspecified => {
+            faults.add("resolution", "is required: what the person found out");
+            None
+        }
+    };
+    let (id, resolution) = faults.finish(id.zip(resolution))?;
+    Ok(ResolveCommand { id, etag: request.etag, resolution, evidence: evidence.to_owned(), actor: actor.to_owned() })
+}
+
 /// Page sizes: 0 is 50, above 1,000 is 1,000, below 0 is a fault.
 pub(super) fn page_size(given: i32, faults: &mut Faults) -> u32 {
     match u32::try_from(given) {
@@ -134,7 +178,7 @@ pub(super) fn refund(refund: &Refund, resend_safe: bool) -> proto::Refund {
         target: Some(target_shown(&refund.intent.target)),
         state: state(refund.state).into(),
         money_verdict: money_verdict(refund.state).into(),
-        doubt: refund.doubt.as_ref().map(|known| doubt(known, resend_safe)),
+        doubt: refund.doubt.as_ref().map(|known| doubt(refund, known, resend_safe)),
         provider_error: refund.provider_error.as_ref().map(provider_error),
         refunded_amount: refund.refunded_amount.map(money),
         items: refund.items.iter().map(item).collect(),
@@ -177,6 +221,7 @@ pub(super) fn account(account: &Account, health: AccountHealth) -> proto::Accoun
     };
     let health = match health {
         AccountHealth::Serving => proto::account::Health::Serving,
+        AccountHealth::Suspended => proto::account::Health::Suspended,
         AccountHealth::CredentialsRefused => proto::account::Health::CredentialsRefused,
     };
     proto::Account {
@@ -308,7 +353,7 @@ fn side_effects(provider: Provider) -> &'static [proto::refund::SideEffect] {
     }
 }
 
-fn doubt(doubt: &Doubt, resend_safe: bool) -> proto::Doubt {
+fn doubt(refund: &Refund, doubt: &Doubt, resend_safe: bool) -> proto::Doubt {
     use proto::doubt::Reason;
     let reason = match doubt.reason {
         DoubtReason::Timeout => Reason::Timeout,
@@ -322,8 +367,9 @@ fn doubt(doubt: &Doubt, resend_safe: bool) -> proto::Doubt {
     proto::Doubt {
         reason: reason.into(),
         since_time: Some(timestamp(doubt.since)),
-        // This gateway looks again when it is told to (ReconcileRefund), on no schedule.
-        next_check_time: None,
+        // None on the ledger: it is due at once, which is the moment at which that was recorded.
+        next_check_time: (refund.state == State::InDoubt)
+            .then(|| timestamp(refund.next_check.unwrap_or(refund.update_time))),
         check_count: i32::try_from(doubt.check_count).unwrap_or(i32::MAX),
         last_evidence: doubt.last_evidence.clone(),
         resend_safe,

@@ -137,9 +137,16 @@ impl RefundService for RefundsApi {
 
     async fn resolve_refund(
         &self,
-        _request: Request<proto::ResolveRefundRequest>,
+        request: Request<proto::ResolveRefundRequest>,
     ) -> Result<Response<proto::ResolveRefundResponse>, Status> {
-        Err(status::not_offered("ResolveRefund is not offered by this version; ReconcileRefund asks the provider"))
+        let deadline = Deadline::of(request.metadata());
+        let command = convert::resolve_command(request.into_inner(), CALLER)?;
+        let refund = match tokio::time::timeout_at(deadline.instant(), self.engine.resolve(command)).await {
+            Ok(resolved) => resolved.map_err(status::of_engine)?,
+            // The person's word goes on without the caller.
+            Err(_) => return Err(status::not_known(Code::DeadlineExceeded, "the deadline passed")),
+        };
+        Ok(Response::new(proto::ResolveRefundResponse { refund: Some(self.shown(&refund)) }))
     }
 
     async fn list_refund_events(

@@ -129,6 +129,9 @@ pub(super) fn of_engine(error: EngineError) -> Status {
         EngineError::NotInDoubt(state) => {
             precondition(ErrorReason::NotInDoubt, &message, [("state", state.to_string())])
         }
+        EngineError::NotInReview(state) => {
+            precondition(ErrorReason::NotInReview, &message, [("state", state.to_string())])
+        }
         EngineError::EtagMismatch { present } => {
             status(Code::Aborted, ErrorReason::EtagMismatch, &message, [("etag", present)], |_| {})
         }

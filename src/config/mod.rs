@@ -99,6 +99,18 @@ pub struct EngineSettings {
     pub retry_backoff_min: Duration,
     /// Where the doubling ends.
     pub retry_backoff_max: Duration,
+    /// How long after a doubt began the provider is asked about it: the first times, in rising order.
+    pub lookups_after: Vec<Duration>,
+    /// After the last of them, so far apart.
+    pub lookups_every: Duration,
+    /// Attempts on end of which nothing usable was heard, before an account is sent nothing any more.
+    pub circuit_failures: u32,
+    /// Different targets on end that the provider says are not the account's, before its credentials are doubted.
+    pub circuit_strangers: usize,
+    /// Until an account that is shut is tried for the first time; doubled each time.
+    pub circuit_pause_min: Duration,
+    /// Where the doubling ends.
+    pub circuit_pause_max: Duration,
 }
 
 /// `[validation]`
@@ -129,6 +141,12 @@ impl Default for Settings {
             engine: EngineSettings {
                 retry_backoff_min: Duration::from_secs(1),
                 retry_backoff_max: Duration::from_secs(300),
+                lookups_after: [10, 30, 120, 600, 3_600].map(Duration::from_secs).to_vec(),
+                lookups_every: Duration::from_secs(24 * 3_600),
+                circuit_failures: 5,
+                circuit_strangers: 5,
+                circuit_pause_min: Duration::from_secs(5),
+                circuit_pause_max: Duration::from_secs(300),
             },
             // An entry is a few KiB: a full cache stays under 10 MiB.
             validation: ValidationSettings { cache_entries: 1000, flights_per_account: 8 },
@@ -166,7 +184,7 @@ impl Settings {
     /// What `recoup check` prints of a valid configuration: a line each, no secret among them.
     pub fn summary(&self) -> Vec<String> {
         let LedgerSettings { path, queue_length, batch_size } = &self.ledger;
-        let server = &self.server;
+        let (server, engine) = (&self.server, &self.engine);
         let mut lines = vec![
             format!("listen: {}", self.listen),
             format!("ledger: {}, {queue_length} writes may wait, {batch_size} share a sync", path.display()),
@@ -180,9 +198,18 @@ impl Settings {
                 seconds(server.drain)
             ),
             format!(
-                "engine: sends again after {} to {}",
-                seconds(self.engine.retry_backoff_min),
-                seconds(self.engine.retry_backoff_max)
+                "engine: sends again after {} to {}; asks about doubt after {}, then every {}",
+                seconds(engine.retry_backoff_min),
+                seconds(engine.retry_backoff_max),
+                engine.lookups_after.iter().copied().map(seconds).collect::<Vec<_>>().join(", "),
+                seconds(engine.lookups_every)
+            ),
+            format!(
+                "engine: an account is shut after {} failures or {} targets of others, and tried after {} to {}",
+                engine.circuit_failures,
+                engine.circuit_strangers,
+                seconds(engine.circuit_pause_min),
+                seconds(engine.circuit_pause_max)
             ),
             format!(
                 "validation: {} orders cached, {} requests of an account at once",
@@ -230,6 +257,15 @@ impl Settings {
         if engine.retry_backoff_max < engine.retry_backoff_min {
             read.fault("engine.retry_backoff_max_ms", "must not be below `engine.retry_backoff_min_ms`");
         }
+        read.parsed("engine.lookups_after_ms", moments, &mut engine.lookups_after);
+        read.millis("engine.lookups_every_ms", 100..=30 * 86_400_000, &mut engine.lookups_every);
+        read.number("engine.circuit_failures", 1..=1_000_000, &mut engine.circuit_failures);
+        read.number("engine.circuit_strangers", 1..=10_000, &mut engine.circuit_strangers);
+        read.millis("engine.circuit_pause_min_ms", 1..=3_600_000, &mut engine.circuit_pause_min);
+        read.millis("engine.circuit_pause_max_ms", 1..=86_400_000, &mut engine.circuit_pause_max);
+        if engine.circuit_pause_max < engine.circuit_pause_min {
+            read.fault("engine.circuit_pause_max_ms", "must not be below `engine.circuit_pause_min_ms`");
+        }
 
         read.section("validation");
         read.number("validation.cache_entries", 0..=1_000_000, &mut validation.cache_entries);
@@ -250,6 +286,20 @@ fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {
         Err(
             "must be a loopback address: there is no TLS and no authentication yet, so whoever reaches the port could refund",
         )
+    }
+}
+
+/// Milliseconds in rising order, blanks between them.
+fn moments(text: &str) -> Result<Vec<Duration>, &'static str> {
+    let fault = "must be 1 to 20 numbers of milliseconds from 1 to 2592000000, each above the one before, such as \"10000 30000\"";
+    let numbers: Vec<u64> =
+        text.split_ascii_whitespace().map(str::parse).collect::<Result<_, _>>().map_err(|_| fault)?;
+    let rising = numbers.is_sorted_by(|one, next| one < next);
+    let bounded = numbers.iter().all(|number| (1..=30 * 86_400_000).contains(number));
+    if rising && bounded && (1..=20).contains(&numbers.len()) {
+        Ok(numbers.into_iter().map(Duration::from_millis).collect())
+    } else {
+        Err(fault)
     }
 }
 
@@ -283,13 +333,18 @@ fn account_line(account: &AccountSettings) -> String {
         Login::Debitsuccess { .. } => "Debitsuccess",
     };
     format!(
-        "account {}: {provider} at {}, {}, {} at once, {} connections for refunds, settled after {}",
+        "account {}: {provider} at {}, {}, {} at once, {}, {} connections for refunds, settled after {}, waits up to {}",
         account.name,
         account.endpoint,
         account.currency,
         account.max_in_flight,
+        match account.requests_per_second {
+            0 => "unpaced".to_owned(),
+            rate => format!("{rate} a second"),
+        },
         if account.reuse_connections { "pooled" } else { "fresh" },
-        seconds(account.settle_time)
+        seconds(account.settle_time),
+        seconds(account.pending_limit)
     )
 }
 

@@ -415,7 +415,10 @@ fn no_secret_is_shown() {
     let settings = read(&format!("{SECTIGO}{NAMECOM}{DEBITSUCCESS}"), &[]).unwrap();
     let summary = settings.summary().join("\n");
     assert!(!format!("{settings:?} {summary}").contains(SECRET));
-    assert!(summary.contains("account d: Debitsuccess at https://example.com/, AUD, 16 at once, fresh"), "{summary}");
+    assert!(
+        summary.contains("account d: Debitsuccess at https://example.com/, AUD, 16 at once, unpaced, fresh"),
+        "{summary}"
+    );
 }
 
 /// The reference with every commented setting set, besides those that `keep_out` names.

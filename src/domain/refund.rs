@@ -62,6 +62,11 @@ pub struct Refund {
     pub complete_time: Option<Timestamp>,
     /// [`State::Pending`]: not sent before this moment.
     pub not_before: Option<Timestamp>,
+    /// [`State::InDoubt`] and [`State::Submitted`]: when the gateway next asks the provider, or sends again where that is safe. None there:
+    /// at once.
+    pub next_check: Option<Timestamp>,
+    /// Since when looks at the provider have shown no record of a refund that it keeps records of. None once it showed one.
+    pub absent_since: Option<Timestamp>,
 }
 
 /// Why an outcome is not known, and what has been seen since.
@@ -115,6 +120,8 @@ pub enum Event {
     Checked {
         /// What was seen.
         evidence: String,
+        /// The provider answered, and shows no record of the refund.
+        absent: bool,
     },
     /// The gateway cannot find out: a person must.
     Escalated {
@@ -123,6 +130,29 @@ pub enum Event {
     },
     /// The caller withdrew it before anything was sent.
     Cancelled,
+    /// It waited longer than its account allows. Nothing of it was processed.
+    Expired,
+    /// A person found out.
+    Resolved {
+        /// What.
+        resolution: Resolution,
+        /// Where the evidence is.
+        evidence: String,
+    },
+}
+
+/// What a person found out about a refund that needs one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resolution {
+    /// The money was given back.
+    Refunded {
+        /// How much, where known.
+        amount: Option<Money>,
+    },
+    /// It was not, and is not to be.
+    NotRefunded,
+    /// It was not: one more attempt is authorised.
+    SendAgain,
 }
 
 /// One line of the ledger's history.
@@ -168,6 +198,8 @@ impl Refund {
             dispatch_time: None,
             complete_time: None,
             not_before: None,
+            next_check: None,
+            absent_since: None,
         }
     }
 
@@ -198,6 +230,11 @@ impl Refund {
         fields
     }
 
+    /// Nothing has happened between the two that could change what a look at the provider means.
+    pub fn is_like(&self, earlier: &Refund) -> bool {
+        self.state == earlier.state && self.attempt_count == earlier.attempt_count
+    }
+
     /// The refund after `event`.
     ///
     /// # Errors
@@ -215,12 +252,13 @@ impl Refund {
         // A clock set back must not make a history run backwards.
         next.update_time = now.max(self.update_time);
         next.not_before = None;
+        next.next_check = None;
+        if !matches!(event, Event::Checked { .. }) {
+            // Whatever else happened, what was seen before it tells nothing of what is there now.
+            next.absent_since = None;
+        }
         match event {
-            Event::Dispatched => {
-                next.attempt_count = self.attempt_count.saturating_add(1);
-                next.dispatch_time = self.dispatch_time.or(Some(next.update_time));
-                next.provider_error = None;
-            }
+            Event::Dispatched => next.begin_attempt(),
             Event::NotSent { error, retry_at } => {
                 next.provider_error = Some(error.clone());
                 next.not_before = Some(*retry_at);
@@ -253,7 +291,10 @@ impl Refund {
                 let evidence = "the gateway stopped while the attempt was on its way".to_owned();
                 next.doubt = Some(Doubt::new(DoubtReason::GatewayRestarted, next.update_time, evidence));
             }
-            Event::Checked { evidence } => {
+            Event::Checked { evidence, absent } => {
+                if *absent {
+                    next.absent_since = self.absent_since.or(Some(next.update_time));
+                }
                 if let Some(doubt) = next.doubt.as_mut() {
                     doubt.check_count = doubt.check_count.saturating_add(1);
                     doubt.last_evidence = evidence.clone();
@@ -265,7 +306,12 @@ impl Refund {
                 });
                 doubt.last_evidence = evidence.clone();
             }
-            Event::Cancelled => {}
+            Event::Resolved { resolution: Resolution::Refunded { amount }, .. } => {
+                next.provider_error = None;
+                next.refunded_amount = amount.or(self.refunded_amount);
+            }
+            Event::Resolved { resolution: Resolution::SendAgain, .. } => next.begin_attempt(),
+            Event::Resolved { resolution: Resolution::NotRefunded, .. } | Event::Cancelled | Event::Expired => {}
         }
         if !matches!(next.state, State::InDoubt | State::NeedsReview) {
             next.doubt = None;
@@ -290,6 +336,13 @@ impl Refund {
                     .any(|item| item.state == ItemState::Failed && *key == format!("item:{}", item.item_id))
         };
         self.intent.target.reservation_keys().into_iter().filter(|key| !refused(key)).collect()
+    }
+
+    /// From now on the first byte of one more attempt may leave.
+    fn begin_attempt(&mut self) {
+        self.attempt_count = self.attempt_count.saturating_add(1);
+        self.dispatch_time = self.dispatch_time.or(Some(self.update_time));
+        self.provider_error = None;
     }
 
     /// Takes over what the provider says of a refund that it knows. What it leaves out keeps its last word.
@@ -337,6 +390,8 @@ impl Event {
             Event::Checked { .. } => "checked",
             Event::Escalated { .. } => "escalated",
             Event::Cancelled => "cancelled",
+            Event::Expired => "expired",
+            Event::Resolved { .. } => "resolved",
         }
     }
 
@@ -367,9 +422,20 @@ impl Event {
                     after.attempt_count
                 )
             }
-            Event::Checked { evidence } => format!("A look at {} settled nothing: {evidence}.", after.provider()),
+            Event::Checked { evidence, .. } => format!("A look at {} settled nothing: {evidence}.", after.provider()),
             Event::Escalated { evidence } => format!("A person must find out: {evidence}."),
             Event::Cancelled => "Withdrawn before anything was sent.".to_owned(),
+            Event::Expired => {
+                "It waited longer than its account allows. It was never processed, and is not sent any more.".to_owned()
+            }
+            Event::Resolved { resolution, evidence } => match resolution {
+                Resolution::Refunded { .. } => format!("A person found that the money was given back: {evidence}."),
+                Resolution::NotRefunded => format!("A person found that no money was given back: {evidence}."),
+                Resolution::SendAgain => format!(
+                    "A person found that no money was given back, and had it sent again as attempt {}: {evidence}.",
+                    after.attempt_count
+                ),
+            },
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The states of a refund and the only moves between them. One table, used live, in recovery and by the ledger.
 
-use crate::domain::refund::Event;
+use crate::domain::refund::{Event, Resolution};
 
 /// Where a refund stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -19,7 +19,7 @@ pub enum State {
     Succeeded,
     /// Terminal: some items were given back, others not.
     PartiallySucceeded,
-    /// Terminal: refused, nothing was given back.
+    /// Terminal: nothing was given back. The provider refused, a person found it so, or it was never sent.
     Failed,
     /// Terminal: withdrawn before anything was sent.
     Cancelled,
@@ -48,6 +48,7 @@ pub fn next(from: State, event: &Event) -> Result<State, MoveRefused> {
         (Pending | InDoubt, Event::Dispatched) => Ok(Dispatching),
         (Dispatching, Event::NotSent { .. }) => Ok(Pending),
         (Pending, Event::Cancelled) => Ok(Cancelled),
+        (Pending, Event::Expired) => Ok(Failed),
 
         (Dispatching | Submitted | InDoubt, Event::Refunded(confirmation)) => {
             Ok(if confirmation.is_partial() { PartiallySucceeded } else { Succeeded })
@@ -60,6 +61,12 @@ pub fn next(from: State, event: &Event) -> Result<State, MoveRefused> {
         (InDoubt, Event::Checked { .. }) => Ok(InDoubt),
         (NeedsReview, Event::Checked { .. }) => Ok(NeedsReview),
         (InDoubt | Submitted, Event::Escalated { .. }) => Ok(NeedsReview),
+        // Only a person leaves a review.
+        (NeedsReview, Event::Resolved { resolution, .. }) => Ok(match resolution {
+            Resolution::Refunded { .. } => Succeeded,
+            Resolution::NotRefunded => Failed,
+            Resolution::SendAgain => Dispatching,
+        }),
 
         (from, event) => Err(MoveRefused { from, event: event.name() }),
     }

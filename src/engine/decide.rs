@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::domain::clock::Timestamp;
-use crate::domain::contract::{Deduplication, RetryContract};
+use crate::domain::contract::{Deduplication, LookupKind, RetryContract};
 use crate::domain::ids::RefundId;
-use crate::domain::outcome::{DoubtReason, ErrorCategory, Lookup, Outcome, ProviderError};
+use crate::domain::outcome::{Acceptance, Confirmation, DoubtReason, ErrorCategory, Lookup, Outcome, ProviderError};
 use crate::domain::refund::{Event, Refund};
 use crate::domain::state::State;
 
@@ -18,57 +18,126 @@ pub struct Backoff {
     pub longest: Duration,
 }
 
+/// When the gateway asks a provider by itself what became of a refund.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schedule {
+    /// So long after the doubt began, in rising order.
+    pub first: Vec<Duration>,
+    /// After the last of them, so far apart. Above zero.
+    pub then_every: Duration,
+}
+
+/// What every decision is made by.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'a> {
+    /// What the account's provider promises.
+    pub contract: &'a RetryContract,
+    /// When to ask.
+    pub schedule: &'a Schedule,
+    /// When to send what was not processed.
+    pub backoff: Backoff,
+}
+
+/// What follows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// What happened, to be recorded.
+    pub events: Vec<Event>,
+    /// When the provider is to be asked next, where it is not known or not finished then; none: at once.
+    pub next_check: Option<Timestamp>,
+    /// What was seen proves that one more attempt is safe, now and only now.
+    pub resend: bool,
+}
+
+/// How the gateway goes on with a refund that is IN_DOUBT or SUBMITTED, once it is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Ask what became of it.
+    LookUp,
+    /// Send the same request once more: its provider keeps it from a second effect, and its answer is the first one's.
+    Resend,
+}
+
+/// So many attempts without an answer, and a person must look: whatever the contract says, something is wrong.
+const MOST_UNANSWERED: u32 = 10;
+
+/// How to go on with a refund that is due.
+pub fn next_step(refund: &Refund, contract: &RetryContract, now: Timestamp) -> Step {
+    let Deduplication::Replay { .. } = contract.deduplication else {
+        // Sectigo is never sent again, and Debitsuccess only when a look has just shown that it has no record.
+        return Step::LookUp;
+    };
+    let key_lives = refund.dispatch_time.is_some_and(|first| contract.resend_safe(first, now));
+    let more = refund.unanswered_attempts > 0 && refund.unanswered_attempts < MOST_UNANSWERED;
+    if refund.state == State::InDoubt && key_lives && more && !was_told_no(refund) {
+        Step::Resend
+    } else {
+        Step::LookUp
+    }
+}
+
 /// What follows from the answer to an attempt of a refund that is DISPATCHING.
-pub fn after_attempt(
-    refund: &Refund,
-    contract: &RetryContract,
-    outcome: Outcome,
-    backoff: Backoff,
-    now: Timestamp,
-) -> Vec<Event> {
+pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: Rules<'_>, now: Timestamp) -> Decision {
     // Earlier attempts of this refund of which nobody knows the outcome. While there are any, no "no" is definite.
     let unanswered = refund.unanswered_attempts > 0;
+    let doubted = |reason, evidence: String, error| vec![Event::Doubted { reason, evidence, error }];
     match outcome {
-        Outcome::Refunded(confirmation) if confirmation.replayed && !unanswered => vec![unexplained_replay()],
-        Outcome::Accepted(acceptance) if acceptance.replayed && !unanswered => vec![unexplained_replay()],
-        Outcome::Refunded(confirmation) => vec![Event::Refunded(confirmation)],
-        Outcome::Accepted(acceptance) => vec![Event::Accepted(acceptance)],
-        Outcome::Refused { error, .. } if unanswered => {
-            let evidence = format!("an earlier attempt is unanswered, and this one was refused: {}", error.said());
-            vec![Event::Doubted { reason: DoubtReason::Contradiction, evidence, error: Some(error) }]
+        Outcome::Refunded(Confirmation { replayed: true, .. })
+        | Outcome::Accepted(Acceptance { replayed: true, .. })
+            if !unanswered =>
+        {
+            let evidence =
+                "the provider says that it repeats an earlier answer, but this gateway has sent nothing before";
+            let events = doubted(DoubtReason::Contradiction, evidence.to_owned(), None);
+            Decision { events, next_check: None, resend: false }
         }
-        Outcome::Refused { error, .. } if is_foreign_identifier(contract, &error) => {
+        Outcome::Refunded(confirmation) => rules.decision(refund, vec![Event::Refunded(confirmation)], now),
+        Outcome::Accepted(acceptance) => rules.decision(refund, vec![Event::Accepted(acceptance)], now),
+        Outcome::Refused { error, .. } if unanswered => {
+            // "Already refunded" and 14143 may well be the trace of our own earlier attempt: a look tells, and at once.
+            let evidence = format!("an earlier attempt is unanswered, and this one was refused: {}", error.said());
+            let events = doubted(DoubtReason::Contradiction, evidence, Some(error));
+            Decision { events, next_check: None, resend: false }
+        }
+        Outcome::Refused { error, .. } if is_foreign_identifier(rules.contract, &error) => {
             let evidence = format!(
                 "the provider knows this identifier, but this gateway has not used it before: {}",
                 error.said()
             );
-            vec![
-                Event::Doubted { reason: DoubtReason::Contradiction, evidence: evidence.clone(), error: Some(error) },
-                Event::Escalated { evidence },
-            ]
+            let mut events = doubted(DoubtReason::Contradiction, evidence.clone(), Some(error));
+            events.push(Event::Escalated { evidence });
+            rules.decision(refund, events, now)
         }
-        Outcome::Refused { error, items } => vec![Event::Refused { error, items }],
-        Outcome::NotSent { error, .. } if unanswered => {
+        Outcome::Refused { error, items } => rules.decision(refund, vec![Event::Refused { error, items }], now),
+        Outcome::NotSent { error, retry_at } if unanswered => {
             // PENDING could be cancelled, as if nothing had ever been sent.
             let evidence =
                 format!("an earlier attempt is unanswered, and this one was not processed: {}", error.said());
-            vec![Event::Doubted { reason: DoubtReason::Contradiction, evidence, error: Some(error) }]
+            let events = doubted(DoubtReason::Contradiction, evidence, Some(error));
+            let mut decision = rules.decision(refund, events, now);
+            decision.next_check = decision.next_check.max(retry_at);
+            decision
         }
         Outcome::NotSent { error, retry_at } => {
-            let earliest = now.plus(backoff.after(refund.attempt_count, refund.id()));
-            vec![Event::NotSent { error, retry_at: retry_at.map_or(earliest, |at| at.max(earliest)) }]
+            let earliest = now.plus(rules.backoff.after(refund.attempt_count, refund.id()));
+            let retry_at = retry_at.map_or(earliest, |at| at.max(earliest));
+            rules.decision(refund, vec![Event::NotSent { error, retry_at }], now)
         }
-        Outcome::Unknown { reason, evidence } => vec![Event::Doubted { reason, evidence, error: None }],
+        Outcome::Unknown { reason, evidence } => rules.decision(refund, doubted(reason, evidence, None), now),
     }
 }
 
 /// What follows from a look at the provider, for a refund that is IN_DOUBT, SUBMITTED or NEEDS_REVIEW.
-pub fn after_lookup(refund: &Refund, lookup: Lookup) -> Vec<Event> {
+pub fn after_lookup(refund: &Refund, lookup: Lookup, rules: Rules<'_>, now: Timestamp) -> Decision {
+    let checked = |lookup: &Lookup| {
+        let absent = matches!(lookup, Lookup::NotFound { .. });
+        vec![Event::Checked { evidence: evidence_of(lookup), absent }]
+    };
     if refund.state == State::NeedsReview {
         // Only a person moves it; what was seen helps them.
-        return vec![Event::Checked { evidence: evidence_of(&lookup) }];
+        return rules.decision(refund, checked(&lookup), now);
     }
-    match lookup {
+    let events = match lookup {
         Lookup::Found(Outcome::Refunded(confirmation)) => vec![Event::Refunded(confirmation)],
         Lookup::Found(Outcome::Accepted(acceptance)) => {
             let unchanged = refund.state == State::Submitted
@@ -77,7 +146,7 @@ pub fn after_lookup(refund: &Refund, lookup: Lookup) -> Vec<Event> {
                 && (acceptance.items.is_empty() || acceptance.items == refund.items);
             if unchanged {
                 let status = acceptance.status.as_deref().unwrap_or("taken");
-                vec![Event::Checked { evidence: format!("the provider has not finished: {status}") }]
+                vec![Event::Checked { evidence: format!("the provider has not finished: {status}"), absent: false }]
             } else {
                 vec![Event::Accepted(acceptance)]
             }
@@ -87,7 +156,101 @@ pub fn after_lookup(refund: &Refund, lookup: Lookup) -> Vec<Event> {
         Lookup::Found(Outcome::Unknown { reason: DoubtReason::Contradiction, evidence }) => {
             vec![Event::Escalated { evidence }]
         }
-        other => vec![Event::Checked { evidence: evidence_of(&other) }],
+        Lookup::NotFound { ref evidence, .. } => match after_absence(refund, rules.contract, now) {
+            Absence::NotYet => checked(&lookup),
+            Absence::SendAgain => {
+                return Decision { resend: true, ..rules.decision(refund, checked(&lookup), now) };
+            }
+            Absence::PastAllMeans(why) => vec![Event::Escalated { evidence: format!("{evidence}; {why}") }],
+        },
+        other => checked(&other),
+    };
+    rules.decision(refund, events, now)
+}
+
+/// What it means that the provider was asked and shows no trace of the refund.
+enum Absence {
+    /// Nothing: time may still show it.
+    NotYet,
+    /// It never arrived, and will be kept from a second effect.
+    SendAgain,
+    /// Nothing that the gateway can find out any more.
+    PastAllMeans(&'static str),
+}
+
+fn after_absence(refund: &Refund, contract: &RetryContract, now: Timestamp) -> Absence {
+    let settled = |since: Timestamp| now.since(since) >= contract.settle_time;
+    match (contract.lookup, refund.state) {
+        // The order's state lags behind by an unknown time, and the provider has said that it took the refund.
+        (LookupKind::TargetState, State::Submitted) => Absence::NotYet,
+        (LookupKind::TargetState, _) => {
+            let key_lives = refund.dispatch_time.is_some_and(|first| contract.resend_safe(first, now));
+            let doubt_settled = refund.doubt.as_ref().is_some_and(|doubt| settled(doubt.since));
+            if doubt_settled && (!key_lives || was_told_no(refund)) {
+                Absence::PastAllMeans("the settle time is over, and the state of the order proves no absence")
+            } else {
+                Absence::NotYet
+            }
+        }
+        // The first of two: the second counts only a settle time later.
+        (LookupKind::Refund, _) if !refund.absent_since.is_some_and(settled) => Absence::NotYet,
+        (LookupKind::Refund, State::Submitted) => {
+            Absence::PastAllMeans("the provider took the refund, and has no record of it any more")
+        }
+        (LookupKind::Refund, _) if was_told_no(refund) => {
+            Absence::PastAllMeans("the provider refused to take it again, and has no record of it")
+        }
+        (LookupKind::Refund, _) if refund.unanswered_attempts >= MOST_UNANSWERED => {
+            Absence::PastAllMeans("too many attempts were left without an answer")
+        }
+        (LookupKind::Refund, _) => Absence::SendAgain,
+    }
+}
+
+/// The last attempt was answered with a no, which cannot be believed while another attempt is unanswered; asking again would change nothing.
+fn was_told_no(refund: &Refund) -> bool {
+    refund.provider_error.as_ref().is_some_and(|error| {
+        let for_now = matches!(error.category, ErrorCategory::LimitReached | ErrorCategory::CredentialsRefused);
+        error.http_status != 0 && !for_now
+    })
+}
+
+impl Rules<'_> {
+    /// `events`, and when to ask next once they are recorded.
+    fn decision(&self, refund: &Refund, events: Vec<Event>, now: Timestamp) -> Decision {
+        let after = events.iter().try_fold(refund.clone(), |refund, event| refund.apply(event, now));
+        // What the table refuses, the ledger will refuse too.
+        let next_check = after.ok().and_then(|after| self.next_check(&after, now));
+        Decision { events, next_check, resend: false }
+    }
+
+    /// By the schedule, and not later than the moment at which what is seen will mean more.
+    fn next_check(&self, refund: &Refund, now: Timestamp) -> Option<Timestamp> {
+        let (since, skipped) = match (refund.state, &refund.doubt) {
+            (State::InDoubt, Some(doubt)) => (doubt.since, refund.unanswered_attempts.saturating_sub(1)),
+            (State::Submitted, _) => (refund.dispatch_time.unwrap_or(refund.update_time), 0),
+            _ => return None,
+        };
+        let scheduled = self.schedule.next(since, skipped, now);
+        let settled =
+            [Some(since), refund.absent_since].into_iter().flatten().map(|at| at.plus(self.contract.settle_time));
+        settled.chain([scheduled]).filter(|at| *at > now).min()
+    }
+}
+
+impl Schedule {
+    /// The first moment after `now`; of the first ones so many are `skipped`, since every attempt without an answer makes the next rarer.
+    fn next(&self, since: Timestamp, skipped: u32, now: Timestamp) -> Timestamp {
+        let skipped = usize::try_from(skipped).unwrap_or(usize::MAX).min(self.first.len().saturating_sub(1));
+        let elapsed = now.since(since);
+        let first = self.first.iter().skip(skipped).find(|after| **after > elapsed);
+        if let Some(after) = first {
+            return since.plus(*after);
+        }
+        let begin = self.first.last().copied().unwrap_or_default();
+        let every = self.then_every.max(Duration::from_millis(1));
+        let rounds = elapsed.saturating_sub(begin).as_micros() / every.as_micros() + 1;
+        since.plus(begin).plus(every.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX)))
     }
 }
 
@@ -109,12 +272,6 @@ impl Backoff {
 /// 14143 on a first send: somebody else's refund has our identifier. Not ours to take for a yes, nor for a no.
 fn is_foreign_identifier(contract: &RetryContract, error: &ProviderError) -> bool {
     contract.deduplication == Deduplication::Reject && error.category == ErrorCategory::IdentifierInUse
-}
-
-fn unexplained_replay() -> Event {
-    let evidence =
-        "the provider says that it repeats an earlier answer, but this gateway has sent nothing before".to_owned();
-    Event::Doubted { reason: DoubtReason::Contradiction, evidence, error: None }
 }
 
 fn evidence_of(lookup: &Lookup) -> String {

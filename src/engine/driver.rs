@@ -1,49 +1,91 @@
-//! Finds the refunds of one account that are due, and sends them as slots become free. One task for each account.
+//! Finds what is due of one account: refunds to be sent, refunds to be given up, refunds to be asked for. Two tasks for each account.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
-use tracing::{error, warn};
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::time::Instant;
+use tracing::{Instrument, error, info_span, warn};
 
 use crate::domain::clock::Timestamp;
 use crate::domain::refund::{Event, Refund};
-use crate::engine::{GATEWAY, Lane, Shared, step};
+use crate::engine::circuit::Stance;
+use crate::engine::lane::Lane;
+use crate::engine::{GATEWAY, Shared, step};
 use crate::ledger::{Health, LedgerError};
 
 /// Looked for again at least so often, however quiet it is: a clock set forward rings no bell.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// After a ledger error.
 const AFTER_TROUBLE: Duration = Duration::from_secs(1);
+/// Refunds that are given up, or from which the next probe is taken, at once.
+const HANDFUL: u32 = 64;
 
-/// Runs until the drain begins or the ledger has failed.
+/// Sends what is PENDING. Runs until the drain begins or the ledger has failed.
 ///
 /// The drain ends what only waits, never a dispatch: an attempt that is on disk and that nobody sends would be doubt for nothing.
-pub(super) async fn run(shared: Arc<Shared>, lane: Arc<Lane>) {
+pub(super) async fn send(shared: Arc<Shared>, lane: Arc<Lane>) {
+    let mut expiry = Timestamp::from_micros(i64::MIN);
     while !shared.draining.is_cancelled() {
-        let pause = match pass(&shared, &lane).await {
-            Ok(pause) => pause,
-            Err(problem) => {
-                if *shared.ledger.health().borrow() != Health::Writing {
-                    error!(account = %lane.account.name, %problem, "nothing is sent any more: the ledger has failed");
-                    return;
-                }
-                warn!(account = %lane.account.name, %problem, "the ledger could not be asked for waiting refunds");
-                AFTER_TROUBLE
-            }
-        };
-        tokio::select! {
-            () = shared.draining.cancelled() => {}
-            () = lane.bell.notified() => {}
-            () = tokio::time::sleep(pause) => {}
+        let found = send_due(&shared, &lane, &mut expiry).await;
+        let Some(pause) = pause_after(&shared, &lane, found) else { return };
+        wait(&shared, &lane.bell, pause).await;
+    }
+}
+
+/// Settles what is IN_DOUBT or SUBMITTED. Runs until the drain begins or the ledger has failed.
+pub(super) async fn settle(shared: Arc<Shared>, lane: Arc<Lane>) {
+    while !shared.draining.is_cancelled() {
+        let found = settle_due(&shared, &lane).await;
+        let Some(pause) = pause_after(&shared, &lane, found) else { return };
+        wait(&shared, &lane.settle_bell, pause).await;
+    }
+}
+
+/// None: the ledger has failed, and nothing is done any more.
+fn pause_after(shared: &Shared, lane: &Lane, found: Result<Duration, LedgerError>) -> Option<Duration> {
+    match found {
+        Ok(pause) => Some(pause),
+        Err(problem) if *shared.ledger.health().borrow() != Health::Writing => {
+            error!(account = %lane.account.name, %problem, "nothing is sent any more: the ledger has failed");
+            None
+        }
+        Err(problem) => {
+            warn!(account = %lane.account.name, %problem, "the ledger could not be asked for what is due");
+            Some(AFTER_TROUBLE)
         }
     }
 }
 
+async fn wait(shared: &Shared, bell: &Notify, pause: Duration) {
+    tokio::select! {
+        biased;
+        () = shared.draining.cancelled() => {}
+        () = bell.notified() => {}
+        () = tokio::time::sleep(pause) => {}
+    }
+}
+
 /// Sends what is due and has a slot, until the drain begins. How long nothing will be due for.
-async fn pass(shared: &Arc<Shared>, lane: &Arc<Lane>) -> Result<Duration, LedgerError> {
+async fn send_due(shared: &Arc<Shared>, lane: &Arc<Lane>, expiry: &mut Timestamp) -> Result<Duration, LedgerError> {
     loop {
+        let now = shared.clock.now();
+        if *expiry <= now {
+            *expiry = give_up_the_oldest(shared, lane, now).await?;
+        }
+        let oldest_expires = until(Some(*expiry), now);
+        match lane.stance() {
+            Stance::Free | Stance::Trial => {}
+            Stance::TrialUnderWay => return Ok(oldest_expires),
+            Stance::Shut(until) => return Ok(until.duration_since(Instant::now()).min(oldest_expires)),
+            Stance::Probe => {
+                if probe(shared, lane).await? {
+                    continue;
+                }
+                return Ok(oldest_expires);
+            }
+        }
         let slot = tokio::select! {
             biased;
             () = shared.draining.cancelled() => return Ok(LONGEST_SLEEP),
@@ -58,14 +100,20 @@ async fn pass(shared: &Arc<Shared>, lane: &Arc<Lane>) -> Result<Duration, Ledger
         lane.backlog.store(!due.is_empty(), Ordering::Release);
         if due.is_empty() {
             drop(slot);
-            return Ok(until(shared.ledger.next_due(&lane.account.name).await?, now));
+            let next = until(shared.ledger.next_due(&lane.account.name).await?, now);
+            return Ok(next.min(oldest_expires));
         }
         let mut slot = Some(slot);
         for refund in due {
-            if shared.draining.is_cancelled() {
-                return Ok(LONGEST_SLEEP);
+            tokio::select! {
+                biased;
+                () = shared.draining.cancelled() => return Ok(LONGEST_SLEEP),
+                () = lane.turn() => {}
             }
             let Some(slot) = slot.take().or_else(|| lane.slots.clone().try_acquire_owned().ok()) else { break };
+            if !lane.take_turn() {
+                break;
+            }
             dispatch(shared, lane, refund, slot).await?;
         }
     }
@@ -78,14 +126,92 @@ async fn dispatch(
     refund: Refund,
     slot: OwnedSemaphorePermit,
 ) -> Result<(), LedgerError> {
-    match shared.record(&refund, vec![Event::Dispatched], GATEWAY).await {
+    match shared.record(&refund, vec![Event::Dispatched], None, GATEWAY).await {
         Ok(dispatched) => {
             step::spawn_attempt(shared, lane, dispatched, slot);
             Ok(())
         }
         // Cancelled in the meantime.
-        Err(LedgerError::StaleRevision { .. } | LedgerError::MoveRefused(_)) => Ok(()),
-        Err(error) => Err(error),
+        Err(LedgerError::StaleRevision { .. } | LedgerError::MoveRefused(_)) => {
+            lane.give_turn_back();
+            Ok(())
+        }
+        Err(error) => {
+            lane.give_turn_back();
+            Err(error)
+        }
+    }
+}
+
+/// Ends what has waited longer than the account allows: never sent, and now never to be. The next moment at which anything can have.
+async fn give_up_the_oldest(shared: &Shared, lane: &Lane, now: Timestamp) -> Result<Timestamp, LedgerError> {
+    let (account, limit) = (&lane.account.name, lane.account.pending_limit);
+    loop {
+        let expiry = shared.ledger.oldest_waiting(account).await?.unwrap_or(now).plus(limit);
+        if expiry > now {
+            return Ok(expiry);
+        }
+        for refund in shared.ledger.waiting_since(account, now.minus(limit), HANDFUL).await? {
+            match shared.record(&refund, vec![Event::Expired], None, GATEWAY).await {
+                Ok(refund) => {
+                    warn!(refund = %refund.id(), %account, "the refund has waited too long: it is FAILED, and was never processed");
+                }
+                // Cancelled in the meantime.
+                Err(LedgerError::StaleRevision { .. } | LedgerError::MoveRefused(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Tries an account that is shut by asking for a refund that waits. False: none waits.
+///
+/// The refunds take turns: a wrong order number is answered like a wrong password, and must not keep all others waiting.
+async fn probe(shared: &Arc<Shared>, lane: &Arc<Lane>) -> Result<bool, LedgerError> {
+    let endless = Timestamp::from_micros(i64::MAX);
+    let waiting = shared.ledger.waiting_since(&lane.account.name, endless, HANDFUL).await?;
+    let count = lane.probes.fetch_add(1, Ordering::Relaxed);
+    let Some(refund) = waiting.get(count.checked_rem(waiting.len()).unwrap_or(0)) else { return Ok(false) };
+    tokio::select! {
+        biased;
+        () = shared.draining.cancelled() => {}
+        answered = step::probe(lane, refund) => lane.note_look(answered, true),
+    }
+    Ok(true)
+}
+
+/// Begins to settle what is due, as places become free. How long nothing will be due for.
+async fn settle_due(shared: &Arc<Shared>, lane: &Arc<Lane>) -> Result<Duration, LedgerError> {
+    let limit = u32::try_from(lane.account.max_in_flight).unwrap_or(u32::MAX).saturating_mul(2);
+    loop {
+        let now = shared.clock.now();
+        let due = shared.ledger.unsettled(&lane.account.name, now, limit).await?;
+        let mut begun = false;
+        for refund in due {
+            let Some(in_hand) = lane.take_in_hand(refund.id()) else { continue };
+            let place = tokio::select! {
+                biased;
+                () = shared.draining.cancelled() => return Ok(LONGEST_SLEEP),
+                place = lane.lookups.clone().acquire_owned() => place,
+            };
+            let Ok(place) = place else { return Ok(LONGEST_SLEEP) };
+            begun = true;
+            let span = info_span!("settle", refund = %refund.id(), account = %lane.account.name);
+            let (owner, owned_lane) = (shared.clone(), lane.clone());
+            let work = async move {
+                let _in_hand = in_hand;
+                step::settle(&owner, &owned_lane, refund, place).await;
+            };
+            shared.tasks.spawn(work.instrument(span));
+        }
+        if begun {
+            continue;
+        }
+        if lane.has_in_hand() {
+            // The bell rings as each of them ends.
+            return Ok(LONGEST_SLEEP);
+        }
+        return Ok(until(shared.ledger.next_unsettled(&lane.account.name).await?, now));
     }
 }
 

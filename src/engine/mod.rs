@@ -3,41 +3,50 @@
 //! ```text
 //! PENDING      -> DISPATCHING   an attempt is on disk, its first byte may leave
 //!              -> CANCELLED     by the caller, nothing was sent
+//!              -> FAILED        it waited too long, nothing was sent
 //! DISPATCHING  -> SUCCEEDED | PARTIALLY_SUCCEEDED | FAILED | SUBMITTED   the provider said so
 //!              -> PENDING       proof that nothing was processed; sent again with backoff
 //!              -> IN_DOUBT      anything else, always
 //! SUBMITTED    -> SUCCEEDED | PARTIALLY_SUCCEEDED | FAILED               the provider finished
-//! IN_DOUBT     -> SUCCEEDED | PARTIALLY_SUCCEEDED | FAILED | SUBMITTED   a lookup showed it
-//!              -> NEEDS_REVIEW  no lookup can show it
+//!              -> NEEDS_REVIEW  the provider has forgotten it
+//! IN_DOUBT     -> SUCCEEDED | PARTIALLY_SUCCEEDED | FAILED | SUBMITTED   a look showed it
+//!              -> DISPATCHING   sent again, while the retry contract makes that safe
+//!              -> NEEDS_REVIEW  no look can show it
+//! NEEDS_REVIEW -> SUCCEEDED | FAILED | DISPATCHING                       a person said so
 //! start-up     : DISPATCHING -> IN_DOUBT
 //! ```
 //!
-//! [`decide`] says what follows from an answer and waits for nothing; [`step`] does it and decides nothing; [`driver`] finds what is due.
+//! [`decide`] says what follows from an answer and waits for nothing; [`step`] does it and decides nothing; [`driver`] finds what is due;
+//! [`lane`] is what one account has of it all, and [`circuit`] whether it is sent anything at all.
 //! No work lives in a caller's future: whoever stops listening stops nothing.
 
+pub mod circuit;
 pub mod decide;
 mod driver;
 mod feed;
+mod lane;
 mod step;
 mod waiters;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, error, info, warn};
+use tracing::{Instrument, info, warn};
 
 use crate::domain::clock::{Clock, Timestamp};
 use crate::domain::ids::{AccountName, Provider, RefundId};
-use crate::domain::refund::{Event, EventRecord, Intent, Refund};
+use crate::domain::refund::{Event, EventRecord, Intent, Refund, Resolution};
 use crate::domain::state::State;
 use crate::domain::target::{FieldFault, Target};
-use crate::engine::decide::Backoff;
+use crate::engine::circuit::CircuitSettings;
+use crate::engine::decide::{Backoff, Rules, Schedule};
+use crate::engine::lane::Lane;
 use crate::engine::waiters::Waiters;
 use crate::ledger::{Claim, Create, Created, Ledger, LedgerError, ListQuery, Listed, Record};
 use crate::providers::{Account, Accounts};
@@ -53,6 +62,10 @@ pub struct Engine(Arc<Shared>);
 pub struct EngineSettings {
     /// How refunds that were provably not processed are spread over time.
     pub backoff: Backoff,
+    /// When providers are asked what became of a refund.
+    pub schedule: Schedule,
+    /// When an account is sent nothing any more, and when it is tried again.
+    pub circuit: CircuitSettings,
     /// Readers of the event feed at once.
     pub max_feeds: usize,
 }
@@ -86,8 +99,25 @@ pub struct CreateResult {
 pub enum AccountHealth {
     /// Yes.
     Serving,
-    /// Its provider refused the credentials the last time it was asked.
+    /// Nothing usable is heard of its provider: refunds wait as PENDING.
+    Suspended,
+    /// Its provider refuses the credentials: refunds wait as PENDING.
     CredentialsRefused,
+}
+
+/// A person's word on a refund that is NEEDS_REVIEW.
+#[derive(Debug, Clone)]
+pub struct ResolveCommand {
+    /// Which refund.
+    pub id: RefundId,
+    /// Of the state that the person looked at.
+    pub etag: String,
+    /// What they found out.
+    pub resolution: Resolution,
+    /// Where the evidence is.
+    pub evidence: String,
+    /// Who says so.
+    pub actor: String,
 }
 
 /// Why the engine did not do what it was asked to.
@@ -115,6 +145,9 @@ pub enum EngineError {
     /// There is nothing to find out.
     #[error("a refund that is {0} has nothing to be reconciled")]
     NotInDoubt(State),
+    /// No person's word is asked for.
+    #[error("a refund that is {0} is not for a person to resolve")]
+    NotInReview(State),
     /// The refund has changed since the caller looked.
     #[error("the refund has changed: its etag is {present} now")]
     EtagMismatch {
@@ -160,20 +193,6 @@ pub(crate) struct Shared {
     draining: CancellationToken,
 }
 
-/// What an account has of the engine: its slots on the wire and its place in the queue.
-struct Lane {
-    account: Arc<Account>,
-    /// One permit for each attempt that may be on the wire.
-    slots: Arc<Semaphore>,
-    /// One permit for each lookup that may be on the wire.
-    lookups: Semaphore,
-    /// Rung when a refund has become due or a slot free.
-    bell: Notify,
-    /// Older refunds wait: a new one may not overtake them.
-    backlog: AtomicBool,
-    health: AtomicU8,
-}
-
 const GATEWAY: &str = "gateway";
 /// Withdrawals and looks under way at once: their callers may have left, so the port's bound on calls does not hold them.
 const ERRANDS: usize = 1_024;
@@ -197,8 +216,8 @@ impl Engine {
             );
         }
         warn_of_strays(&*ledger, &accounts).await?;
-        let lanes =
-            accounts.iter().map(|account| (account.name.clone(), Arc::new(Lane::new(account.clone())))).collect();
+        let lane = |account: &Arc<Account>| Arc::new(Lane::new(account.clone(), settings.circuit));
+        let lanes = accounts.iter().map(|account| (account.name.clone(), lane(account))).collect();
         let shared = Arc::new(Shared {
             ledger,
             accounts,
@@ -212,7 +231,8 @@ impl Engine {
             draining: CancellationToken::new(),
         });
         for lane in shared.lanes.values() {
-            shared.tasks.spawn(driver::run(shared.clone(), lane.clone()));
+            shared.tasks.spawn(driver::send(shared.clone(), lane.clone()));
+            shared.tasks.spawn(driver::settle(shared.clone(), lane.clone()));
         }
         Ok(Engine(shared))
     }
@@ -322,6 +342,19 @@ impl Engine {
         self.run_errand(look).await
     }
 
+    /// A person's word on a refund that the gateway cannot find out about.
+    ///
+    /// With [`Resolution::SendAgain`] it returns once the attempt is on disk and on its way.
+    ///
+    /// # Errors
+    /// [`EngineError::NotInReview`], [`EngineError::EtagMismatch`], [`EngineError::Invalid`], those of the ledger.
+    pub async fn resolve(&self, command: ResolveCommand) -> Result<Refund, EngineError> {
+        if self.0.draining.is_cancelled() {
+            return Err(EngineError::Draining);
+        }
+        self.run_errand(self.0.clone().settle_by_word(command)).await
+    }
+
     /// The history of one refund after `revision`, oldest first.
     ///
     /// # Errors
@@ -428,7 +461,7 @@ impl Shared {
             if etag.is_some_and(|etag| etag != refund.etag()) {
                 return Err(EngineError::EtagMismatch { present: refund.etag() });
             }
-            match self.record(&refund, vec![Event::Cancelled], actor).await {
+            match self.record(&refund, vec![Event::Cancelled], None, actor).await {
                 Ok(cancelled) => return Ok(cancelled),
                 // It changed under our hands; look again whether it may still be withdrawn.
                 Err(LedgerError::StaleRevision { .. }) => {}
@@ -436,6 +469,52 @@ impl Shared {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    async fn settle_by_word(self: Arc<Self>, command: ResolveCommand) -> Result<Refund, EngineError> {
+        let ResolveCommand { id, etag, resolution, evidence, actor } = command;
+        let refund = self.get(&id).await?;
+        if etag != refund.etag() {
+            return Err(EngineError::EtagMismatch { present: refund.etag() });
+        }
+        if refund.state != State::NeedsReview {
+            return Err(EngineError::NotInReview(refund.state));
+        }
+        check_amount(&refund, resolution)?;
+        let word = vec![Event::Resolved { resolution, evidence }];
+        let sends = resolution == Resolution::SendAgain;
+        let Some(lane) = self.lanes.get(&refund.intent.account).filter(|_| sends).cloned() else {
+            return match sends {
+                true => Err(EngineError::AccountNotFound(refund.intent.account)),
+                false => self.record_word(&refund, word, &actor).await,
+            };
+        };
+        // Intent before act, here too: a slot first, so that what is on disk as sent is sent at once.
+        let slot = tokio::select! {
+            biased;
+            () = self.draining.cancelled() => return Err(EngineError::Draining),
+            slot = lane.slots.clone().acquire_owned() => slot.map_err(|_| EngineError::Draining)?,
+        };
+        lane.turn().await;
+        if self.draining.is_cancelled() {
+            return Err(EngineError::Draining);
+        }
+        let refund = self.record_word(&refund, word, &actor).await?;
+        step::spawn_attempt(&self, &lane, refund.clone(), slot);
+        Ok(refund)
+    }
+
+    async fn record_word(&self, refund: &Refund, word: Vec<Event>, actor: &str) -> Result<Refund, EngineError> {
+        match self.record(refund, word, None, actor).await {
+            Err(LedgerError::StaleRevision { present }) => Err(EngineError::EtagMismatch { present: present.etag() }),
+            recorded => Ok(recorded?),
+        }
+    }
+
+    /// What an account's decisions are made by.
+    fn rules<'a>(&'a self, lane: &'a Lane) -> Rules<'a> {
+        let EngineSettings { schedule, backoff, .. } = &self.settings;
+        Rules { contract: &lane.account.contract, schedule, backoff: *backoff }
     }
 
     fn create_of(&self, lane: &Lane, command: CreateCommand, dispatch: bool, claim: Claim) -> Create {
@@ -511,13 +590,20 @@ impl Shared {
     }
 
     /// Records events and tells whoever waits. A full queue is waited for: what has happened must not be lost for want of room.
-    async fn record(&self, refund: &Refund, events: Vec<Event>, actor: &str) -> Result<Refund, LedgerError> {
+    async fn record(
+        &self,
+        refund: &Refund,
+        events: Vec<Event>,
+        next_check: Option<Timestamp>,
+        actor: &str,
+    ) -> Result<Refund, LedgerError> {
         let mut pause = Duration::from_millis(1);
         loop {
             let record = Record {
                 id: refund.id().clone(),
                 revision: refund.revision,
                 events: events.clone(),
+                next_check,
                 actor: actor.to_owned(),
                 now: self.clock.now(),
             };
@@ -536,44 +622,20 @@ impl Shared {
     }
 }
 
-impl Lane {
-    fn new(account: Arc<Account>) -> Self {
-        Self {
-            slots: Arc::new(Semaphore::new(account.max_in_flight)),
-            lookups: Semaphore::new(account.max_in_flight),
-            bell: Notify::new(),
-            backlog: AtomicBool::new(true),
-            health: AtomicU8::new(SERVING),
-            account,
-        }
+/// The amount of a word must be of the currency that the refund is in, and above zero.
+fn check_amount(refund: &Refund, resolution: Resolution) -> Result<(), EngineError> {
+    let Resolution::Refunded { amount: Some(amount) } = resolution else { return Ok(()) };
+    let mut faults = Vec::new();
+    if amount.minor_units <= 0 {
+        faults.push(FieldFault::new("refunded_amount", "must be above zero".to_owned()));
     }
-
-    /// A slot for a refund that is only now being recorded: none while older ones wait for theirs.
-    fn slot_for_newcomer(&self) -> Option<OwnedSemaphorePermit> {
-        if self.backlog.load(Ordering::Acquire) { None } else { self.slots.clone().try_acquire_owned().ok() }
+    if let Target::Debitsuccess(target) = &refund.intent.target
+        && target.amount().currency != amount.currency
+    {
+        let right = format!("must be the refund's currency, {}", target.amount().currency);
+        faults.push(FieldFault::new("refunded_amount.currency_code", right));
     }
-
-    fn health(&self) -> AccountHealth {
-        match self.health.load(Ordering::Relaxed) {
-            CREDENTIALS_REFUSED => AccountHealth::CredentialsRefused,
-            _ => AccountHealth::Serving,
-        }
-    }
-
-    /// Remembers what the last answer said of the credentials, and logs the change once.
-    fn note_health(&self, health: AccountHealth) {
-        let code = if health == AccountHealth::CredentialsRefused { CREDENTIALS_REFUSED } else { SERVING };
-        let before = self.health.swap(code, Ordering::Relaxed);
-        match (before, code) {
-            (SERVING, CREDENTIALS_REFUSED) => {
-                error!(account = %self.account.name, "the provider refuses the account's credentials: its refunds wait as PENDING");
-            }
-            (CREDENTIALS_REFUSED, SERVING) => {
-                info!(account = %self.account.name, "the provider accepts the account's credentials again")
-            }
-            _ => {}
-        }
-    }
+    if faults.is_empty() { Ok(()) } else { Err(EngineError::Invalid(faults)) }
 }
 
 /// PENDING refunds of accounts that have left the configuration wait until these come back: nobody would see it but by a look at the list.
@@ -593,9 +655,6 @@ async fn warn_of_strays(ledger: &dyn Ledger, accounts: &Accounts) -> Result<(), 
 
 /// Enough to notice; a warning needs no full count.
 const STRAYS_LOOKED_AT: u32 = 1_000;
-
-const SERVING: u8 = 0;
-const CREDENTIALS_REFUSED: u8 = 1;
 
 #[cfg(test)]
 mod tests;

@@ -4,15 +4,24 @@
 //! ends in an event, or the process ends and the next start finds it DISPATCHING.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{Instrument, error, info, info_span, warn};
 
-use crate::domain::outcome::{DoubtReason, ErrorCategory, Lookup, Outcome, ProviderError};
-use crate::domain::refund::Refund;
+use crate::domain::outcome::{DoubtReason, ErrorCategory, Lookup, Outcome};
+use crate::domain::refund::{Event, Refund};
 use crate::domain::state::State;
-use crate::engine::{AccountHealth, EngineError, GATEWAY, Lane, Shared, decide};
+use crate::engine::circuit::Sign;
+use crate::engine::decide::{self, Decision, Step};
+use crate::engine::lane::Lane;
+use crate::engine::{EngineError, GATEWAY, Shared};
 use crate::ledger::LedgerError;
+
+/// Sectigo's -16: the order is another account's, or the login is wrong. No other provider has this code.
+const NOT_THIS_ACCOUNTS: &str = "-16";
+/// After an error of the ledger.
+const AFTER_TROUBLE: Duration = Duration::from_secs(1);
 
 /// Sends the attempt of a refund that is DISPATCHING on disk, in a task of its own. The slot is free again when its outcome is on disk.
 pub(super) fn spawn_attempt(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund, slot: OwnedSemaphorePermit) {
@@ -26,30 +35,116 @@ pub(super) fn spawn_attempt(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refu
     shared.tasks.spawn(work.instrument(span));
 }
 
-/// Asks the provider what became of a refund and records what it shows.
+/// Goes on with a refund that is IN_DOUBT or SUBMITTED, and due.
+pub(super) async fn settle(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund, place: OwnedSemaphorePermit) {
+    // While the account is shut, only looks are made: they move no money, and show when it is open again.
+    let step = match lane.is_free() {
+        true => decide::next_step(&refund, &lane.account.contract, shared.clock.now()),
+        false => Step::LookUp,
+    };
+    let settled = match step {
+        Step::Resend => {
+            drop(place);
+            resend(shared, lane, refund).await
+        }
+        Step::LookUp => {
+            let looked = tokio::select! {
+                biased;
+                // A look can be asked for again; the drain need not wait for it.
+                () = shared.draining.cancelled() => return,
+                looked = look_and_record(shared, lane, refund, GATEWAY) => looked,
+            };
+            drop(place);
+            match looked {
+                Ok((refund, true)) if lane.is_free() => resend(shared, lane, refund).await,
+                looked => looked.map(drop).map_err(EngineError::from),
+            }
+        }
+    };
+    if let Err(problem) = settled {
+        warn!(%problem, "a refund that is not settled could not be gone on with");
+        // It is still due: not at once again.
+        tokio::time::sleep(AFTER_TROUBLE).await;
+    }
+}
+
+/// Asks the provider what became of a refund and records what it shows, because somebody asked for it.
 pub(super) async fn look(shared: &Shared, lane: &Lane, refund: Refund, actor: &str) -> Result<Refund, EngineError> {
     // Never closed, so it can only be waited for.
-    let _slot = lane.lookups.acquire().await.map_err(|_| EngineError::Draining)?;
+    let _place = lane.lookups.acquire().await.map_err(|_| EngineError::Draining)?;
+    let (refund, _) = look_and_record(shared, lane, refund, actor).await?;
+    // It may be due at another moment than before.
+    lane.settle_bell.notify_one();
+    Ok(refund)
+}
+
+/// Whether the provider answers at all, by a look at a refund that waits.
+pub(super) async fn probe(lane: &Lane, refund: &Refund) -> bool {
+    lane.turn().await;
+    let lookup = lookup(lane, refund).await;
+    let answered = !matches!(lookup, Lookup::Unavailable { .. });
+    info!(account = %lane.account.name, answered, "tried an account that is shut");
+    answered
+}
+
+/// What the look led to, and whether it has shown that one more attempt is safe.
+async fn look_and_record(
+    shared: &Shared,
+    lane: &Lane,
+    mut refund: Refund,
+    actor: &str,
+) -> Result<(Refund, bool), LedgerError> {
+    lane.turn().await;
+    let lookup = lookup(lane, &refund).await;
+    lane.note_look(!matches!(lookup, Lookup::Unavailable { .. }), false);
+    loop {
+        let Decision { events, next_check, resend } =
+            decide::after_lookup(&refund, lookup.clone(), shared.rules(lane), shared.clock.now());
+        match shared.record(&refund, events, next_check, actor).await {
+            Ok(recorded) => {
+                info!(refund = %recorded.id(), state = %recorded.state, "looked the refund up at its provider");
+                return Ok((recorded, resend));
+            }
+            // Another look was recorded first and settled nothing: what this one found must not be lost.
+            Err(LedgerError::StaleRevision { present }) if present.is_like(&refund) => refund = *present,
+            // It has moved on in the meantime: what this look found is of the past.
+            Err(LedgerError::StaleRevision { present }) => return Ok((*present, false)),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn lookup(lane: &Lane, refund: &Refund) -> Lookup {
     let (adapter, asked) = (lane.account.adapter.clone(), refund.clone());
-    let lookup = match tokio::spawn(async move { adapter.lookup(&asked).await }.in_current_span()).await {
+    match tokio::spawn(async move { adapter.lookup(&asked).await }.in_current_span()).await {
         Ok(lookup) => lookup,
         Err(_) => {
             Lookup::Unavailable { evidence: "the adapter panicked while reading the provider's answer".to_owned() }
         }
+    }
+}
+
+/// Sends the same request once more, where the retry contract still makes it safe when its turn has come.
+async fn resend(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund) -> Result<(), EngineError> {
+    let slot = tokio::select! {
+        biased;
+        () = shared.draining.cancelled() => return Ok(()),
+        slot = lane.slots.clone().acquire_owned() => slot.map_err(|_| EngineError::Draining)?,
     };
-    let mut refund = refund;
-    loop {
-        match shared.record(&refund, decide::after_lookup(&refund, lookup.clone()), actor).await {
-            Ok(recorded) => {
-                info!(refund = %recorded.id(), state = %recorded.state, "looked the refund up at its provider");
-                return Ok(recorded);
-            }
-            // Another look was recorded first and settled nothing: what this one found must not be lost.
-            Err(LedgerError::StaleRevision { present }) if present.state == refund.state => refund = *present,
-            // Somebody else settled it in the meantime.
-            Err(LedgerError::StaleRevision { present }) => return Ok(*present),
-            Err(error) => return Err(error.into()),
+    lane.turn().await;
+    let safe = refund.dispatch_time.is_some_and(|first| lane.account.contract.resend_safe(first, shared.clock.now()));
+    if !safe || shared.draining.is_cancelled() {
+        return Ok(());
+    }
+    match shared.record(&refund, vec![Event::Dispatched], None, GATEWAY).await {
+        Ok(dispatched) => {
+            attempt(shared, lane, dispatched).await;
+            drop(slot);
+            Ok(())
         }
+        // Somebody else has moved it.
+        Err(LedgerError::StaleRevision { .. } | LedgerError::MoveRefused(_)) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -63,14 +158,16 @@ async fn attempt(shared: &Arc<Shared>, lane: &Lane, refund: Refund) {
             evidence: "the adapter panicked; what the provider did is not known".to_owned(),
         },
     };
-    note_health(lane, &outcome);
-    let events =
-        decide::after_attempt(&refund, &lane.account.contract, outcome, shared.settings.backoff, shared.clock.now());
-    match shared.record(&refund, events, GATEWAY).await {
+    lane.note(sign_of(&refund, &outcome));
+    let Decision { events, next_check, .. } =
+        decide::after_attempt(&refund, outcome, shared.rules(lane), shared.clock.now());
+    match shared.record(&refund, events, next_check, GATEWAY).await {
         Ok(recorded) => {
-            if recorded.state == State::Pending {
-                // The driver's next look must not come later than this refund is due.
-                lane.bell.notify_one();
+            // The drivers' next look must not come later than this refund is due.
+            match recorded.state {
+                State::Pending => lane.bell.notify_one(),
+                State::InDoubt | State::Submitted => lane.settle_bell.notify_one(),
+                _ => {}
             }
             log_outcome(&recorded);
         }
@@ -80,16 +177,20 @@ async fn attempt(shared: &Arc<Shared>, lane: &Lane, refund: Refund) {
     }
 }
 
-fn note_health(lane: &Lane, outcome: &Outcome) {
+/// What an outcome tells of the account that it was for.
+fn sign_of(refund: &Refund, outcome: &Outcome) -> Sign {
     match outcome {
-        Outcome::NotSent { error: ProviderError { category: ErrorCategory::CredentialsRefused, .. }, .. } => {
-            lane.note_health(AccountHealth::CredentialsRefused);
+        Outcome::NotSent { error, .. } if error.category == ErrorCategory::CredentialsRefused => {
+            Sign::CredentialsRefused
+        }
+        // No byte left: the provider was not reached.
+        Outcome::NotSent { error, .. } if error.http_status == 0 => Sign::Fails,
+        Outcome::Refused { error, .. } if error.code == NOT_THIS_ACCOUNTS => {
+            Sign::NotOurs(refund.intent.target.references().concat())
         }
         // The provider looked at the request itself, so it has taken the credentials.
-        Outcome::Refunded(_) | Outcome::Accepted(_) | Outcome::Refused { .. } => {
-            lane.note_health(AccountHealth::Serving)
-        }
-        Outcome::NotSent { .. } | Outcome::Unknown { .. } => {}
+        Outcome::Refunded(_) | Outcome::Accepted(_) | Outcome::Refused { .. } | Outcome::NotSent { .. } => Sign::Works,
+        Outcome::Unknown { .. } => Sign::Fails,
     }
 }
 

@@ -67,11 +67,20 @@ impl Bench {
             },
             scope: "scope".to_owned(),
             max_in_flight: 4,
+            requests_per_second: 0,
+            pending_limit: Duration::from_secs(86_400),
             adapter: self.provider.clone(),
             status: None,
         };
         let settings = EngineSettings {
             backoff: Backoff { shortest: Duration::from_secs(1), longest: Duration::from_secs(60) },
+            schedule: Schedule { first: vec![Duration::from_secs(10)], then_every: Duration::from_secs(86_400) },
+            circuit: CircuitSettings {
+                failures: 5,
+                strangers: 5,
+                shortest_pause: Duration::from_secs(5),
+                longest_pause: Duration::from_secs(300),
+            },
             max_feeds: 4,
         };
         let clock = Arc::new(ManualClock::new(NOW));
@@ -94,6 +103,7 @@ impl Bench {
             id: refund.id().clone(),
             revision: refund.revision,
             events: events.to_vec(),
+            next_check: Some(NOW.plus(Duration::from_secs(10))),
             actor: GATEWAY.to_owned(),
             now: NOW,
         };
@@ -297,6 +307,27 @@ impl Ledger for HeldLedger {
 
     async fn due(&self, account: &AccountName, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
         self.inner.due(account, now, limit).await
+    }
+
+    async fn unsettled(&self, account: &AccountName, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
+        self.inner.unsettled(account, now, limit).await
+    }
+
+    async fn next_unsettled(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
+        self.inner.next_unsettled(account).await
+    }
+
+    async fn waiting_since(
+        &self,
+        account: &AccountName,
+        created_until: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<Refund>, LedgerError> {
+        self.inner.waiting_since(account, created_until, limit).await
+    }
+
+    async fn oldest_waiting(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
+        self.inner.oldest_waiting(account).await
     }
 
     async fn next_due(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {

@@ -90,6 +90,36 @@ pub trait Ledger: Send + Sync + 'static {
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
     async fn next_due(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError>;
 
+    /// [`State::InDoubt`] and [`State::Submitted`] refunds of one account that the provider is to be asked of at `now`: what was never asked
+    /// for first, then by the moment that was set.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
+    async fn unsettled(&self, account: &AccountName, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError>;
+
+    /// When the next of them is due; none where there is no such refund.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
+    async fn next_unsettled(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError>;
+
+    /// [`State::Pending`] refunds of one account that were created at `created_until` or before, oldest first.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
+    async fn waiting_since(
+        &self,
+        account: &AccountName,
+        created_until: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<Refund>, LedgerError>;
+
+    /// When the [`State::Pending`] refund of one account that has waited longest was created.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
+    async fn oldest_waiting(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError>;
+
     /// The last committed event's sequence number, as it rises. 0 in an empty ledger.
     fn committed(&self) -> watch::Receiver<u64>;
 
@@ -134,6 +164,8 @@ pub struct Record {
     pub revision: u64,
     /// What happened, in order.
     pub events: Vec<Event>,
+    /// When the provider is to be asked next, where the refund is [`State::InDoubt`] or [`State::Submitted`] after them; none: at once.
+    pub next_check: Option<Timestamp>,
     /// Who did it: a line of the history.
     pub actor: String,
     /// When.

@@ -79,6 +79,8 @@ impl Account {
             contract,
             scope,
             max_in_flight: settings.max_in_flight,
+            requests_per_second: settings.requests_per_second,
+            pending_limit: settings.pending_limit,
             adapter,
             status,
         })
@@ -161,6 +163,8 @@ mod tests {
             total_timeout: Duration::from_secs(60),
             reuse_connections: true,
             max_in_flight: 8,
+            requests_per_second: 0,
+            pending_limit: Duration::from_secs(86_400),
             settle_time: Duration::from_secs(600),
             login,
         };

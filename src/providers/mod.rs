@@ -117,6 +117,10 @@ pub struct Account {
     pub scope: String,
     /// Attempts that may be on the wire at once.
     pub max_in_flight: usize,
+    /// Requests of all kinds in one second, evenly apart; 0: as they come.
+    pub requests_per_second: u32,
+    /// How long a refund may wait to be sent before it is given up.
+    pub pending_limit: Duration,
     /// The wire.
     pub adapter: Arc<dyn Provider>,
     /// Where the validation of its orders stands: Sectigo's accounts alone.
@@ -146,6 +150,10 @@ pub struct AccountSettings {
     pub reuse_connections: bool,
     /// Attempts that may be on the wire at once.
     pub max_in_flight: usize,
+    /// Requests of all kinds in one second, evenly apart; 0: as they come.
+    pub requests_per_second: u32,
+    /// How long a refund may wait to be sent before it is given up.
+    pub pending_limit: Duration,
     /// How long "not refunded" may lag behind the truth.
     pub settle_time: Duration,
     /// What is special to the provider.

@@ -31,6 +31,8 @@ pub(crate) fn account(peer: &Peer, login: Login) -> Account {
         total_timeout: Duration::from_secs(5),
         reuse_connections: false,
         max_in_flight: 8,
+        requests_per_second: 0,
+        pending_limit: Duration::from_secs(86_400),
         settle_time: Duration::from_secs(600),
         login,
     };

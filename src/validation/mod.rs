@@ -8,14 +8,18 @@
 //!
 //! A flight is a task of its own: it outlives callers that leave, and whatever ends it, a panic too, it lands: everybody who waits is told the
 //! same, and nothing of it stays behind. Errors are told and forgotten, answers are kept for callers who say how old one may be.
+//!
+//! Who wants to hear of changes does not ask again and again: `watching.rs` does it for all of them.
 
 mod cache;
+mod watching;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::domain::clock::Clock;
@@ -23,6 +27,9 @@ use crate::domain::ids::{AccountName, Provider};
 use crate::domain::validation::{OrderKey, ValidationStatus};
 use crate::providers::{Accounts, StatusError, StatusSource};
 use crate::validation::cache::Cache;
+use crate::validation::watching::Watches;
+
+pub use crate::validation::watching::{Watch, WatchRequest};
 
 /// The validation status of every account's orders. Clones share everything.
 #[derive(Clone)]
@@ -35,6 +42,10 @@ pub struct ValidationSettings {
     pub cache_entries: usize,
     /// Requests of one account that may be on the wire at once.
     pub flights_per_account: usize,
+    /// Watchers at once, over all orders.
+    pub max_watches: usize,
+    /// The shortest rest between two looks at a watched order.
+    pub watch_interval_min: Duration,
 }
 
 /// What is asked for.
@@ -65,6 +76,12 @@ pub enum ValidationError {
     /// More orders are being asked for than may wait.
     #[error("too many orders of this account are being asked for")]
     Overloaded,
+    /// More watchers than there may be.
+    #[error("too many watchers at once")]
+    TooManyWatches,
+    /// The gateway is shutting down; only a watch is told.
+    #[error("the gateway is shutting down")]
+    Draining,
     /// A bug: the log has more.
     #[error("the request ended without an answer")]
     Panicked,
@@ -85,6 +102,10 @@ struct Shared {
     clock: Arc<dyn Clock>,
     lanes: BTreeMap<AccountName, Lane>,
     air: Mutex<Air>,
+    watches: Mutex<Watches>,
+    watch_places: Arc<Semaphore>,
+    watch_interval_min: Duration,
+    draining: CancellationToken,
 }
 
 /// The bounds of one account.
@@ -113,7 +134,12 @@ struct Flight {
 
 impl Default for ValidationSettings {
     fn default() -> Self {
-        Self { cache_entries: 10_000, flights_per_account: 8 }
+        Self {
+            cache_entries: 10_000,
+            flights_per_account: 8,
+            max_watches: 1_000,
+            watch_interval_min: Duration::from_secs(30),
+        }
     }
 }
 
@@ -128,7 +154,16 @@ impl Validation {
         };
         let lanes = accounts.iter().map(|account| (account.name.clone(), lane())).collect();
         let air = Mutex::new(Air { cache: Cache::new(settings.cache_entries), flights: HashMap::new() });
-        Self(Arc::new(Shared { accounts, clock, lanes, air }))
+        Self(Arc::new(Shared {
+            accounts,
+            clock,
+            lanes,
+            air,
+            watches: Mutex::default(),
+            watch_places: Arc::new(Semaphore::new(settings.max_watches.min(Semaphore::MAX_PERMITS))),
+            watch_interval_min: settings.watch_interval_min,
+            draining: CancellationToken::new(),
+        }))
     }
 
     /// The status of one order: from the cache where the caller allows it, else from the provider.
@@ -148,16 +183,16 @@ impl Validation {
         }
     }
 
+    /// Ends every watch and takes no new one; what is asked for once is answered as before.
+    pub fn drain(&self) {
+        self.0.draining.cancel();
+    }
+
     /// Finds an answer, or joins the flight that will bring one, or starts it.
     fn take_off(&self, request: StatusRequest) -> Result<Way, ValidationError> {
         let StatusRequest { account, order, max_age } = request;
         let shared = &self.0;
-        let (Some(found), Some(lane)) = (shared.accounts.get(&account), shared.lanes.get(&account)) else {
-            return Err(ValidationError::AccountNotFound(account));
-        };
-        let Some(source) = found.status.clone() else {
-            return Err(ValidationError::NotSectigo { account, provider: found.provider });
-        };
+        let (source, lane) = shared.source(&account)?;
         let key = (account, order);
         let mut air = shared.air();
         if let Some(status) = air.cache.get(&key, max_age, shared.clock.now()) {
@@ -227,6 +262,17 @@ impl Drop for Flight {
 }
 
 impl Shared {
+    /// Whom to ask about an account's orders, and within which bounds.
+    fn source(&self, account: &AccountName) -> Result<(Arc<dyn StatusSource>, &Lane), ValidationError> {
+        let (Some(found), Some(lane)) = (self.accounts.get(account), self.lanes.get(account)) else {
+            return Err(ValidationError::AccountNotFound(account.clone()));
+        };
+        match found.status.clone() {
+            Some(source) => Ok((source, lane)),
+            None => Err(ValidationError::NotSectigo { account: account.clone(), provider: found.provider }),
+        }
+    }
+
     /// Nothing panics while it is held; were it so, what is in it would still be whole.
     fn air(&self) -> MutexGuard<'_, Air> {
         self.air.lock().unwrap_or_else(PoisonError::into_inner)

@@ -101,6 +101,8 @@ fn account(name: &str, provider: Provider, status: Option<Arc<dyn StatusSource>>
         },
         scope: name.to_owned(),
         max_in_flight: 8,
+        requests_per_second: 0,
+        pending_limit: Duration::from_secs(86_400),
         adapter: Arc::new(NoRefunds),
         status,
     }

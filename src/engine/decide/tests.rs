@@ -1,18 +1,26 @@
 //! What follows from which answer, row by row.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use rstest::rstest;
 
 use super::*;
-use crate::domain::contract::LookupKind;
 use crate::domain::ids::AccountName;
-use crate::domain::outcome::{Acceptance, Confirmation};
 use crate::domain::refund::Intent;
 use crate::domain::target::{SectigoTarget, Target};
 
 const BACKOFF: Backoff = Backoff { shortest: Duration::from_secs(1), longest: Duration::from_secs(300) };
+
+static SCHEDULE: LazyLock<Schedule> = LazyLock::new(|| Schedule {
+    first: [10, 30, 120, 600, 3_600].map(Duration::from_secs).to_vec(),
+    then_every: Duration::from_secs(86_400),
+});
+
+fn rules(contract: &RetryContract) -> Rules<'_> {
+    Rules { contract, schedule: &SCHEDULE, backoff: BACKOFF }
+}
 
 fn now() -> Timestamp {
     Timestamp::from_seconds(1_000_000)
@@ -98,7 +106,7 @@ fn an_answer_is_read_against_our_own_attempts(
 ) {
     let contract = contract(Deduplication::None);
     for (refund, expected) in [(dispatching(), on_first_send), (dispatching_again(), with_an_unanswered_attempt)] {
-        let events = after_attempt(&refund, &contract, outcome.clone(), BACKOFF, now());
+        let events = after_attempt(&refund, outcome.clone(), rules(&contract), now()).events;
         assert_eq!(end(&refund, &events), expected);
     }
 }
@@ -109,7 +117,7 @@ fn an_answer_is_read_against_our_own_attempts(
 fn an_identifier_that_somebody_else_used(#[case] deduplication: Deduplication, #[case] expected: State) {
     let refund = dispatching();
     let outcome = refused(ErrorCategory::IdentifierInUse);
-    let events = after_attempt(&refund, &contract(deduplication), outcome, BACKOFF, now());
+    let events = after_attempt(&refund, outcome, rules(&contract(deduplication)), now()).events;
     assert_eq!(end(&refund, &events), expected);
 }
 
@@ -130,7 +138,7 @@ fn a_look_settles_what_it_shows_and_nothing_else(
         [(State::InDoubt, in_doubt), (State::Submitted, submitted), (State::NeedsReview, State::NeedsReview)]
     {
         let refund = in_state(from);
-        let events = after_lookup(&refund, lookup.clone());
+        let events = after_lookup(&refund, lookup.clone(), rules(&contract(Deduplication::Reject)), now()).events;
         assert_eq!(end(&refund, &events), expected, "from {from}");
     }
 }
@@ -140,7 +148,7 @@ fn a_provider_that_names_a_time_is_heard() {
     let refund = dispatching();
     let retry_at = now().plus(Duration::from_secs(30));
     let outcome = Outcome::NotSent { error: error(ErrorCategory::LimitReached), retry_at: Some(retry_at) };
-    let events = after_attempt(&refund, &contract(Deduplication::None), outcome, BACKOFF, now());
+    let events = after_attempt(&refund, outcome, rules(&contract(Deduplication::None)), now()).events;
     assert!(matches!(events.as_slice(), [Event::NotSent { retry_at: at, .. }] if *at == retry_at));
 }
 

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! `events.refund_digest` is taken over the text `recoup refund 1`, then every column of the refund's row as it stands after the event, in
-//! the order in which the table declares them, `ordinal` first.
+//! the order in which the table declares them, `ordinal` first. A column that a later version added counts only where it is not null: then
+//! its name, as a text, and its value.
 //!
 //! `events.chain_hash` is taken over the text `recoup event 1`, then these items:
 //!
@@ -34,6 +35,7 @@
 use rusqlite::types::Value;
 use sha2::{Digest, Sha256};
 
+use super::rows::STANDING_COLUMNS;
 use crate::domain::ids::RefundId;
 use crate::domain::state::State;
 
@@ -61,6 +63,9 @@ pub(super) struct Line<'a> {
     pub(super) note: &'a str,
     pub(super) refund_digest: &'a Hash,
 }
+
+/// The columns of the first version that change with every event.
+const FIRST_STANDING_COLUMNS: usize = 21;
 
 /// The hash under way.
 struct Items(Sha256);
@@ -91,17 +96,19 @@ impl Tail {
 }
 
 /// The digest of a refund's row.
+///
+/// A column of a later version counts only where it holds something: rows that were written before it keep their digest.
 pub(super) fn refund_digest(ordinal: i64, intent: &[Value], standing: &[Value]) -> Hash {
     let mut items = Items::of("recoup refund 1");
     items.integer(ordinal);
-    for value in intent.iter().chain(standing) {
-        match value {
-            Value::Null => items.null(),
-            Value::Integer(number) => items.integer(*number),
-            Value::Text(text) => items.text(text),
-            Value::Blob(bytes) => items.blob(bytes),
-            // No column holds one; were there ever one, its bits would stand for it.
-            Value::Real(number) => items.blob(&number.to_be_bytes()),
+    let (first, later) = standing.split_at(FIRST_STANDING_COLUMNS.min(standing.len()));
+    for value in intent.iter().chain(first) {
+        items.value(value);
+    }
+    for (column, value) in STANDING_COLUMNS.into_iter().skip(FIRST_STANDING_COLUMNS).zip(later) {
+        if *value != Value::Null {
+            items.text(column);
+            items.value(value);
         }
     }
     items.finish()
@@ -117,6 +124,17 @@ impl Items {
         let mut items = Self(Sha256::new());
         items.text(purpose);
         items
+    }
+
+    fn value(&mut self, value: &Value) {
+        match value {
+            Value::Null => self.null(),
+            Value::Integer(number) => self.integer(*number),
+            Value::Text(text) => self.text(text),
+            Value::Blob(bytes) => self.blob(bytes),
+            // No column holds one; were there ever one, its bits would stand for it.
+            Value::Real(number) => self.blob(&number.to_be_bytes()),
+        }
     }
 
     fn null(&mut self) {

@@ -246,12 +246,38 @@ impl Ledger for SqliteLedger {
 
     async fn due(&self, account: &AccountName, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
         let account = account.clone();
-        self.read(move |connection| reads::due(connection, &account, now, limit)).await
+        self.read(move |connection| reads::of_account(connection, &reads::DUE, &account, now, limit)).await
     }
 
     async fn next_due(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
         let account = account.clone();
-        self.read(move |connection| reads::next_due(connection, &account)).await
+        self.read(move |connection| reads::moment_of(connection, reads::NEXT_DUE, &account)).await
+    }
+
+    async fn unsettled(&self, account: &AccountName, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
+        let account = account.clone();
+        self.read(move |connection| reads::of_account(connection, &reads::UNSETTLED, &account, now, limit)).await
+    }
+
+    async fn next_unsettled(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
+        let account = account.clone();
+        self.read(move |connection| reads::moment_of(connection, reads::NEXT_UNSETTLED, &account)).await
+    }
+
+    async fn waiting_since(
+        &self,
+        account: &AccountName,
+        created_until: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<Refund>, LedgerError> {
+        let account = account.clone();
+        let sql = &*reads::WAITING_SINCE;
+        self.read(move |connection| reads::of_account(connection, sql, &account, created_until, limit)).await
+    }
+
+    async fn oldest_waiting(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
+        let account = account.clone();
+        self.read(move |connection| reads::moment_of(connection, reads::OLDEST_WAITING, &account)).await
     }
 
     fn committed(&self) -> watch::Receiver<u64> {

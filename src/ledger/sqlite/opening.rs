@@ -81,7 +81,8 @@ pub(super) struct Opened {
 pub(super) const APPLICATION_ID: i64 = 0x7263_7570;
 
 /// Each takes the ledger from the version that is its index to the next one. Never edited once released.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_ledger.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("migrations/0001_ledger.sql"), include_str!("migrations/0002_settling.sql")];
 
 /// Statements that stay prepared in one connection: all there are, pages of every usual kind included.
 const PREPARED_STATEMENTS: usize = 64;

@@ -47,6 +47,60 @@ pub(super) const NEXT_DUE: &str = "SELECT min(due) FROM (\
          SELECT min(not_before) FROM refunds WHERE account = ?1 AND state = 'PENDING' AND not_before IS NOT NULL\
      ) AS each";
 
+/// Of account ?1, at ?2, at most ?3.
+pub(super) static UNSETTLED: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "{} WHERE ordinal IN (SELECT ordinal FROM (\
+             SELECT ordinal FROM (\
+                 SELECT ordinal FROM refunds \
+                 WHERE account = ?1 AND state IN ('IN_DOUBT', 'SUBMITTED') AND next_check IS NULL \
+                 ORDER BY update_time, ordinal LIMIT ?3\
+             ) AS never_asked \
+             UNION ALL SELECT ordinal FROM (\
+                 SELECT ordinal FROM refunds \
+                 WHERE account = ?1 AND state IN ('IN_DOUBT', 'SUBMITTED') AND next_check <= ?2 \
+                 ORDER BY next_check, ordinal LIMIT ?3\
+             ) AS asked_before\
+         ) AS due LIMIT ?3) ORDER BY next_check IS NOT NULL, next_check, ordinal",
+        *SELECT_REFUND
+    )
+});
+
+/// Of account ?1. One that is to be asked at once counts from its last change.
+pub(super) const NEXT_UNSETTLED: &str = "SELECT min(due) FROM (\
+         SELECT min(update_time) AS due FROM refunds \
+         WHERE account = ?1 AND state IN ('IN_DOUBT', 'SUBMITTED') AND next_check IS NULL \
+         UNION ALL \
+         SELECT min(next_check) FROM refunds \
+         WHERE account = ?1 AND state IN ('IN_DOUBT', 'SUBMITTED') AND next_check IS NOT NULL\
+     ) AS each";
+
+/// Of account ?1, created until ?2, at most ?3.
+pub(super) static WAITING_SINCE: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "{} WHERE ordinal IN (SELECT ordinal FROM (\
+             SELECT ordinal, create_time FROM (\
+                 SELECT ordinal, create_time FROM refunds \
+                 WHERE account = ?1 AND state = 'PENDING' AND not_before IS NULL AND create_time <= ?2 \
+                 ORDER BY create_time, ordinal LIMIT ?3\
+             ) AS waiting \
+             UNION ALL SELECT ordinal, create_time FROM (\
+                 SELECT ordinal, create_time FROM refunds \
+                 WHERE account = ?1 AND state = 'PENDING' AND not_before IS NOT NULL AND create_time <= ?2 \
+                 ORDER BY create_time, ordinal LIMIT ?3\
+             ) AS put_off\
+         ) AS old ORDER BY create_time, ordinal LIMIT ?3) ORDER BY create_time, ordinal",
+        *SELECT_REFUND
+    )
+});
+
+/// Of account ?1.
+pub(super) const OLDEST_WAITING: &str = "SELECT min(oldest) FROM (\
+         SELECT min(create_time) AS oldest FROM refunds WHERE account = ?1 AND state = 'PENDING' AND not_before IS NULL \
+         UNION ALL \
+         SELECT min(create_time) FROM refunds WHERE account = ?1 AND state = 'PENDING' AND not_before IS NOT NULL\
+     ) AS each";
+
 /// What `create` comes to, without recording anything: the refund as it would be, or the one that is there.
 pub(super) fn verdict(connection: &Connection, create: &Create) -> Result<Created, Fault> {
     let Create { intent, scope, allow_similar, now, .. } = create;
@@ -104,19 +158,21 @@ pub(super) fn list(connection: &Connection, query: &ListQuery) -> Result<Vec<Lis
     Ok(stored.into_iter().map(listed).collect())
 }
 
-/// Oldest first: by the time of recording, and by the order of it where that is equal.
-pub(super) fn due(
+/// What `sql` ([`DUE`], [`UNSETTLED`], [`WAITING_SINCE`]) finds of an account at a moment.
+pub(super) fn of_account(
     connection: &Connection,
+    sql: &str,
     account: &AccountName,
-    now: Timestamp,
+    at: Timestamp,
     limit: u32,
 ) -> Result<Vec<Refund>, Fault> {
-    let stored = refunds(connection, &DUE, params![account.as_str(), now.as_micros(), limit])?;
+    let stored = refunds(connection, sql, params![account.as_str(), at.as_micros(), limit])?;
     Ok(stored.into_iter().map(|stored| stored.refund).collect())
 }
 
-pub(super) fn next_due(connection: &Connection, account: &AccountName) -> Result<Option<Timestamp>, Fault> {
-    let mut statement = connection.prepare_cached(NEXT_DUE)?;
+/// The moment that `sql` ([`NEXT_DUE`], [`NEXT_UNSETTLED`], [`OLDEST_WAITING`]) finds of an account.
+pub(super) fn moment_of(connection: &Connection, sql: &str, account: &AccountName) -> Result<Option<Timestamp>, Fault> {
+    let mut statement = connection.prepare_cached(sql)?;
     let micros: Option<i64> = statement.query_row(params![account.as_str()], |row| row.get(0))?;
     Ok(micros.map(Timestamp::from_micros))
 }

@@ -43,7 +43,7 @@ pub(super) const INTENT_COLUMNS: [&str; 16] = [
 ];
 
 /// The columns of `refunds` that change with every event, in the table's order.
-pub(super) const STANDING_COLUMNS: [&str; 21] = [
+pub(super) const STANDING_COLUMNS: [&str; 23] = [
     "state",
     "revision",
     "update_time",
@@ -65,6 +65,8 @@ pub(super) const STANDING_COLUMNS: [&str; 21] = [
     "items",
     "provider_reference",
     "provider_status",
+    "next_check",
+    "absent_since",
 ];
 
 /// What [`event`] reads, from `events` as `e` and `refunds` as `r`.
@@ -195,6 +197,8 @@ pub(super) fn standing_values(refund: &Refund) -> Vec<Value> {
         json(&items),
         optional_text(refund.provider_reference.as_deref()),
         optional_text(refund.provider_status.as_deref()),
+        optional_time(refund.next_check),
+        optional_time(refund.absent_since),
     ]
 }
 
@@ -242,6 +246,8 @@ pub(super) fn stored(row: &Row<'_>) -> Result<Stored, Fault> {
     let items = cells.parsed(items)?;
     let provider_reference = cells.optional_text()?;
     let provider_status = cells.optional_text()?;
+    let next_check = cells.optional_time()?;
+    let absent_since = cells.optional_time()?;
 
     let refund = Refund {
         intent,
@@ -260,6 +266,8 @@ pub(super) fn stored(row: &Row<'_>) -> Result<Stored, Fault> {
         dispatch_time,
         complete_time,
         not_before,
+        next_check,
+        absent_since,
     };
     let stored = Stored { ordinal, scope, refund };
     stored.agrees_with(row, &cells.place)?;
@@ -314,14 +322,20 @@ impl Stored {
                 return Err(place.corrupt(column, "is not in the form in which it is written").into());
             }
         }
-        let Refund { state, doubt, complete_time, not_before, attempt_count, unanswered_attempts, .. } = &self.refund;
+        let Refund { state, doubt, complete_time, not_before, next_check, absent_since, attempt_count, .. } =
+            &self.refund;
+        let is_open = matches!(state, State::InDoubt | State::Submitted | State::NeedsReview);
         let problem = if doubt.is_some() != matches!(state, State::InDoubt | State::NeedsReview) {
             Some(("doubt_reason", "is there exactly when the refund is in doubt"))
         } else if complete_time.is_some() != state.is_terminal() {
             Some(("complete_time", "is there exactly when the refund is complete"))
         } else if not_before.is_some() && *state != State::Pending {
             Some(("not_before", "is there only while the refund is pending"))
-        } else if unanswered_attempts > attempt_count {
+        } else if next_check.is_some() && !matches!(state, State::InDoubt | State::Submitted) {
+            Some(("next_check", "is there only while the provider is asked"))
+        } else if absent_since.is_some() && !is_open {
+            Some(("absent_since", "is there only while the provider can be asked"))
+        } else if self.refund.unanswered_attempts > *attempt_count {
             Some(("unanswered_attempts", "is above the number of attempts"))
         } else {
             None

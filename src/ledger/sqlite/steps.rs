@@ -13,7 +13,7 @@ use super::reads;
 use super::rows::{self, INTENT_COLUMNS, Place, STANDING_COLUMNS, Stored};
 use crate::domain::clock::Timestamp;
 use crate::domain::outcome::{DoubtReason, ProviderError};
-use crate::domain::refund::{Event, Refund};
+use crate::domain::refund::{Event, Refund, Resolution};
 use crate::domain::state::State;
 use crate::ledger::{Create, Created, LedgerError, Record};
 
@@ -104,7 +104,7 @@ pub(super) fn record(connection: &Connection, tail: &mut Tail, record: &Record) 
     if stored.refund.revision != record.revision {
         return Err(LedgerError::StaleRevision { present: Box::new(stored.refund) }.into());
     }
-    apply(connection, tail, stored, &record.events, &record.actor, record.now)
+    apply(connection, tail, stored, &record.events, record.next_check, &record.actor, record.now)
 }
 
 /// At most `limit` refunds from [`State::Dispatching`] to [`State::InDoubt`]; how many.
@@ -112,7 +112,7 @@ pub(super) fn interrupt(connection: &Connection, tail: &mut Tail, now: Timestamp
     let running = reads::dispatching(connection, limit)?;
     let count = running.len();
     for stored in running {
-        apply(connection, tail, stored, &[Event::Interrupted], GATEWAY, now)?;
+        apply(connection, tail, stored, &[Event::Interrupted], None, GATEWAY, now)?;
     }
     Ok(count)
 }
@@ -122,6 +122,7 @@ fn apply(
     tail: &mut Tail,
     stored: Stored,
     events: &[Event],
+    next_check: Option<Timestamp>,
     actor: &str,
     now: Timestamp,
 ) -> Result<Refund, Fault> {
@@ -129,8 +130,11 @@ fn apply(
     let Stored { ordinal, scope, refund: before } = stored;
     let mut refund = before.clone();
     let mut history = Vec::with_capacity(events.len());
-    for event in events {
-        let after = refund.apply(event, now)?;
+    for (event, left) in events.iter().zip((0..events.len()).rev()) {
+        let mut after = refund.apply(event, now)?;
+        if left == 0 && matches!(after.state, State::InDoubt | State::Submitted) {
+            after.next_check = next_check;
+        }
         history.push(Moment::of(&refund, event, &after, actor));
         refund = after;
     }
@@ -244,7 +248,7 @@ impl AttemptChange {
         let status = |error: &ProviderError| (error.http_status != 0).then_some(error.http_status);
         let ends = |outcome, http_status| AttemptChange::Ends { outcome, doubt: None, http_status };
         match event {
-            Event::Dispatched => AttemptChange::Begins,
+            Event::Dispatched | Event::Resolved { resolution: Resolution::SendAgain, .. } => AttemptChange::Begins,
             _ if before.state != State::Dispatching => AttemptChange::Unchanged,
             Event::NotSent { error, .. } => ends("not_sent", status(error)),
             Event::Refunded(confirmation) => ends("refunded", confirmation.error.as_ref().and_then(status)),
@@ -260,7 +264,11 @@ impl AttemptChange {
                 doubt: after.doubt.as_ref().map(|doubt| (doubt.reason, doubt.last_evidence.clone())),
                 http_status: None,
             },
-            Event::Checked { .. } | Event::Escalated { .. } | Event::Cancelled => AttemptChange::Unchanged,
+            Event::Checked { .. }
+            | Event::Escalated { .. }
+            | Event::Cancelled
+            | Event::Expired
+            | Event::Resolved { .. } => AttemptChange::Unchanged,
         }
     }
 }

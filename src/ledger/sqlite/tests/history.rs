@@ -116,7 +116,16 @@ async fn an_auditor_computes_the_same_hashes_from_the_tables() {
     let columns = statement.column_count();
     let mut rows = statement.query([]).unwrap();
     let row = rows.next().unwrap().unwrap();
-    let cells: Vec<u8> = (0..columns).flat_map(|index| item(row.get_ref(index).unwrap())).collect();
+    let later = ["next_check", "absent_since"];
+    let of_column = |index: usize| {
+        let (name, cell) = (row.as_ref().column_name(index).unwrap(), row.get_ref(index).unwrap());
+        match (later.contains(&name), cell) {
+            (true, rusqlite::types::ValueRef::Null) => Vec::new(),
+            (true, cell) => [text(name), item(cell)].concat(),
+            (false, cell) => item(cell),
+        }
+    };
+    let cells: Vec<u8> = (0..columns).flat_map(of_column).collect();
     let digest: [u8; 32] = Sha256::digest([text("recoup refund 1"), cells].concat()).into();
 
     let mut before = vec![0_u8; 32];

@@ -117,6 +117,7 @@ fn record(refund: &Refund, events: &[Event]) -> Record {
         id: refund.id().clone(),
         revision: refund.revision,
         events: events.to_vec(),
+        next_check: None,
         actor: "gateway".to_owned(),
         now: NOW.plus(Duration::from_secs(1)),
     }
@@ -178,7 +179,7 @@ fn one_of_each_event() -> Vec<Event> {
         refused(),
         doubted(),
         Event::Interrupted,
-        Event::Checked { evidence: "nothing there".to_owned() },
+        Event::Checked { evidence: "nothing there".to_owned(), absent: true },
         Event::Escalated { evidence: "nothing more to ask".to_owned() },
         Event::Cancelled,
     ]

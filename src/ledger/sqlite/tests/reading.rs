@@ -176,7 +176,17 @@ async fn no_question_reads_a_whole_table() {
     assert!(details.iter().any(|detail| detail.contains("refunds_due_now")), "{details:#?}");
     assert!(details.iter().any(|detail| detail.contains("refunds_due_later")), "{details:#?}");
     assert!(!details.iter().any(|detail| detail.contains("SCAN refunds")), "{details:#?}");
-    let details = plan(reads::NEXT_DUE);
-    assert!(details.iter().any(|detail| detail.contains("refunds_due_now")), "{details:#?}");
-    assert!(details.iter().any(|detail| detail.contains("refunds_due_later")), "{details:#?}");
+    for (sql, indexes) in [
+        (reads::NEXT_DUE, ["refunds_due_now", "refunds_due_later"]),
+        (&reads::UNSETTLED, ["refunds_to_check_now", "refunds_to_check_later"]),
+        (reads::NEXT_UNSETTLED, ["refunds_to_check_now", "refunds_to_check_later"]),
+        (&reads::WAITING_SINCE, ["refunds_due_now", "refunds_put_off"]),
+        (reads::OLDEST_WAITING, ["refunds_due_now", "refunds_put_off"]),
+    ] {
+        let details = plan(sql);
+        for index in indexes {
+            assert!(details.iter().any(|detail| detail.contains(index)), "{index}: {details:#?}");
+        }
+        assert!(!details.iter().any(|detail| detail.contains("SCAN refunds")), "{details:#?}");
+    }
 }

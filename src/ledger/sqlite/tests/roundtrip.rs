@@ -87,7 +87,7 @@ fn event() -> impl Strategy<Value = Event> {
             |(reason, evidence, error)| Event::Doubted { reason, evidence, error }
         ),
         1 => Just(Event::Interrupted),
-        2 => any::<String>().prop_map(|evidence| Event::Checked { evidence }),
+        2 => (any::<String>(), any::<bool>()).prop_map(|(evidence, absent)| Event::Checked { evidence, absent }),
         1 => any::<String>().prop_map(|evidence| Event::Escalated { evidence }),
         1 => Just(Event::Cancelled),
     ]

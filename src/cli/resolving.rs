@@ -1,0 +1,155 @@
+//! `recoup refunds resolve`: a person's word on a refund that needs one.
+//!
+//! The word is given on a state that the person has looked at: its etag goes along, and the gateway refuses the word where the refund has
+//! changed since. Who has no etag at hand is shown the refund first, and must confirm that this is what the word is about.
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+
+use clap::Args;
+use recoup::domain::money::{Currency, Money, hundredths_of};
+use recoup::proto::v1 as proto;
+use recoup::proto::v1::refund_service_client::RefundServiceClient;
+use recoup::proto::v1::resolve_refund_request::Resolution;
+use tonic::transport::Channel;
+
+use super::connection::{ASKING, refusal, within};
+use super::refunds::{Which, get, told};
+use super::{Failure, say, shown};
+
+/// The arguments of `recoup refunds resolve`.
+#[derive(Args)]
+pub(super) struct ResolveArguments {
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    word: Word,
+    /// How much was given back, where known: 12.50.
+    #[arg(long, requires = "refunded", requires = "currency", value_name = "DECIMAL", value_parser = amount)]
+    amount: Option<i64>,
+    /// The amount's currency: AUD.
+    #[arg(long, requires = "amount", value_name = "CODE", value_parser = currency)]
+    currency: Option<Currency>,
+    /// Where the evidence is: a ticket, the provider's own reference.
+    #[arg(long, value_name = "TEXT")]
+    evidence: String,
+    /// The etag of the state that was looked at. Left out: the present state is shown and must be confirmed.
+    #[arg(long, value_name = "ETAG")]
+    etag: Option<String>,
+    /// Confirm the state that is shown without being asked.
+    #[arg(long, conflicts_with = "etag")]
+    yes: bool,
+}
+
+/// What the person found out.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Word {
+    /// The money was given back.
+    #[arg(long)]
+    refunded: bool,
+    /// It was not, and is not to be.
+    #[arg(long)]
+    not_refunded: bool,
+    /// It was not, and is to be sent once more: this authorises one new attempt.
+    #[arg(long)]
+    send_again: bool,
+}
+
+/// Runs `recoup refunds resolve`.
+pub(super) async fn resolve(
+    client: &mut RefundServiceClient<Channel>,
+    arguments: ResolveArguments,
+    json: bool,
+) -> Result<String, Failure> {
+    let resolution = arguments.word.resolution();
+    let etag = match &arguments.etag {
+        Some(etag) => etag.clone(),
+        None => {
+            let refund = get(client, &arguments.which).await?;
+            // Standard output is for the result.
+            say(&mut std::io::stderr(), &shown::refund(&refund));
+            confirm(&refund, resolution, arguments.yes)?;
+            refund.etag
+        }
+    };
+    let refunded_amount = arguments
+        .currency
+        .zip(arguments.amount)
+        .map(|(currency, minor_units)| proto::Money { currency_code: currency.code().to_owned(), minor_units });
+    let request = proto::ResolveRefundRequest {
+        name: arguments.which.name(),
+        etag,
+        resolution: resolution.into(),
+        evidence: arguments.evidence,
+        refunded_amount,
+    };
+    let answer = client.resolve_refund(within(ASKING, request)).await.map_err(|status| refusal(&status))?.into_inner();
+    told(answer.refund, json)
+}
+
+/// Asks on a terminal; elsewhere only `--yes` confirms.
+fn confirm(refund: &proto::Refund, resolution: Resolution, yes: bool) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        let sentence = format!(
+            "nothing was changed: without --etag the state above must be confirmed, by --yes or on a terminal (its etag is {})",
+            refund.etag
+        );
+        return Err(Failure::usage(sentence));
+    }
+    let word = match resolution {
+        Resolution::Refunded => "the money was given back",
+        Resolution::NotRefunded => "no money was given back, and none is to be",
+        _ => "no money was given back, and it is to be sent once more",
+    };
+    let mut stderr = std::io::stderr();
+    let _ = write!(stderr, "\nYour word on this refund: {word}. Type yes to give it: ").and_then(|()| stderr.flush());
+    let mut answer = String::new();
+    let read = stdin.lock().read_line(&mut answer);
+    if read.is_ok() && answer.trim() == "yes" { Ok(()) } else { Err(Failure::new("nothing was changed")) }
+}
+
+impl Word {
+    fn resolution(&self) -> Resolution {
+        if self.refunded {
+            Resolution::Refunded
+        } else if self.not_refunded {
+            Resolution::NotRefunded
+        } else {
+            Resolution::SendAgain
+        }
+    }
+}
+
+/// A decimal above zero with at most two places: a third one would be rounded, and a person's word is not.
+fn amount(text: &str) -> Result<i64, String> {
+    let places = text.split_once('.').map_or(0, |(_, places)| places.len());
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    match hundredths_of(text) {
+        Ok(hundredths) if hundredths > 0 && plain && places <= 2 => Ok(hundredths),
+        _ => Err("must be a decimal number above zero with at most two places, such as 12.50".to_owned()),
+    }
+}
+
+fn currency(text: &str) -> Result<Currency, String> {
+    Currency::parse(text).map_err(|problem| problem.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_amount_is_read_to_the_cent_or_not_at_all() {
+        assert_eq!(amount("12.50"), Ok(1250));
+        assert_eq!(amount("7"), Ok(700));
+        for wrong in ["", "0", "-1", "1.005", "1e3", "12,50", "NaN", ".5."] {
+            assert!(amount(wrong).is_err(), "{wrong}");
+        }
+        let shown = Money { currency: Currency::USD, minor_units: amount("0.05").unwrap() }.to_string();
+        assert_eq!(shown, "0.05 USD");
+    }
+}

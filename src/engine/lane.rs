@@ -1,0 +1,204 @@
+//! What one account has of the engine: its slots on the wire, its pace, its circuit, and its place in the queue.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tracing::{error, info};
+
+use crate::domain::ids::RefundId;
+use crate::engine::AccountHealth;
+use crate::engine::circuit::{Circuit, CircuitSettings, Sign, Stance};
+use crate::providers::Account;
+
+/// One account's lane.
+pub(super) struct Lane {
+    pub(super) account: Arc<Account>,
+    /// One permit for each attempt that may be on the wire.
+    pub(super) slots: Arc<Semaphore>,
+    /// One permit for each look that may be on the wire.
+    pub(super) lookups: Arc<Semaphore>,
+    /// Rung when a refund has become due, a slot free, or the circuit has moved.
+    pub(super) bell: Notify,
+    /// Rung when a refund is to be asked for.
+    pub(super) settle_bell: Notify,
+    /// Older refunds wait: a new one may not overtake them.
+    pub(super) backlog: AtomicBool,
+    /// Which of the waiting refunds is looked up when the account is tried next.
+    pub(super) probes: AtomicUsize,
+    pace: Pace,
+    circuit: Mutex<Circuit>,
+    in_hand: Mutex<BTreeSet<RefundId>>,
+}
+
+/// Requests evenly apart, so that no second holds more than the provider takes.
+struct Pace {
+    /// Zero: as they come.
+    apart: Duration,
+    next: Mutex<Instant>,
+}
+
+/// A refund that somebody is settling; let go of when dropped.
+pub(super) struct InHand {
+    lane: Arc<Lane>,
+    refund: RefundId,
+}
+
+impl Lane {
+    pub(super) fn new(account: Arc<Account>, circuit: CircuitSettings) -> Self {
+        let apart = match account.requests_per_second {
+            0 => Duration::ZERO,
+            rate => Duration::from_secs(1) / rate,
+        };
+        Self {
+            slots: Arc::new(Semaphore::new(account.max_in_flight)),
+            lookups: Arc::new(Semaphore::new(account.max_in_flight)),
+            bell: Notify::new(),
+            settle_bell: Notify::new(),
+            backlog: AtomicBool::new(true),
+            probes: AtomicUsize::new(0),
+            pace: Pace { apart, next: Mutex::new(Instant::now()) },
+            circuit: Mutex::new(Circuit::new(circuit)),
+            in_hand: Mutex::default(),
+            account,
+        }
+    }
+
+    /// A slot for a refund that is only now being recorded: none while older ones wait for theirs.
+    pub(super) fn slot_for_newcomer(&self) -> Option<OwnedSemaphorePermit> {
+        if self.backlog.load(Ordering::Acquire) || !self.is_free() {
+            return None;
+        }
+        let slot = self.slots.clone().try_acquire_owned().ok()?;
+        self.pace.try_turn().then_some(slot)
+    }
+
+    /// Waits for this request's turn on the wire.
+    pub(super) async fn turn(&self) {
+        self.pace.turn().await;
+    }
+
+    pub(super) fn health(&self) -> AccountHealth {
+        self.circuit().health()
+    }
+
+    pub(super) fn stance(&self) -> Stance {
+        self.circuit().stance(Instant::now())
+    }
+
+    /// Any number of refunds may be sent.
+    pub(super) fn is_free(&self) -> bool {
+        self.stance() == Stance::Free
+    }
+
+    /// A refund is about to be recorded as sent.
+    pub(super) fn take_turn(&self) -> bool {
+        self.circuit().take_turn()
+    }
+
+    /// The refund that took its turn was not sent after all.
+    pub(super) fn give_turn_back(&self) {
+        self.circuit().give_turn_back();
+    }
+
+    /// Remembers what the answer to an attempt told of the account.
+    pub(super) fn note(&self, sign: Sign) {
+        self.moved(|circuit| circuit.note(sign, Instant::now()));
+    }
+
+    /// Remembers that a look was answered, or that one which was to try the account was not.
+    pub(super) fn note_look(&self, answered: bool, is_probe: bool) {
+        self.moved(|circuit| match (answered, is_probe) {
+            (true, _) => circuit.note_look_answered(),
+            (false, true) => circuit.note_probe_failed(Instant::now()),
+            (false, false) => {}
+        });
+    }
+
+    /// Takes a refund in hand; none where somebody has it already.
+    pub(super) fn take_in_hand(self: &Arc<Self>, refund: &RefundId) -> Option<InHand> {
+        let taken = self.in_hand().insert(refund.clone());
+        taken.then(|| InHand { lane: self.clone(), refund: refund.clone() })
+    }
+
+    pub(super) fn has_in_hand(&self) -> bool {
+        !self.in_hand().is_empty()
+    }
+
+    /// Moves the circuit, logs a change of health once, and wakes who waits for it.
+    fn moved(&self, move_it: impl FnOnce(&mut Circuit)) {
+        let (before, after) = {
+            let mut circuit = self.circuit();
+            let before = (circuit.health(), circuit.stance(Instant::now()));
+            move_it(&mut circuit);
+            (before, (circuit.health(), circuit.stance(Instant::now())))
+        };
+        if before.1 != after.1 {
+            self.bell.notify_one();
+        }
+        let account = &self.account.name;
+        match (before.0, after.0) {
+            (AccountHealth::Serving, AccountHealth::CredentialsRefused) => {
+                error!(%account, "the provider refuses the account's credentials: its refunds wait as PENDING");
+            }
+            (AccountHealth::Serving, AccountHealth::Suspended) => {
+                error!(%account, "nothing usable is heard of the provider: the account's refunds wait as PENDING");
+            }
+            (AccountHealth::CredentialsRefused | AccountHealth::Suspended, AccountHealth::Serving) => {
+                info!(%account, "the provider answers the account again");
+            }
+            _ => {}
+        }
+    }
+
+    fn circuit(&self) -> MutexGuard<'_, Circuit> {
+        self.circuit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn in_hand(&self) -> MutexGuard<'_, BTreeSet<RefundId>> {
+        self.in_hand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pace {
+    /// Takes a turn if one is free now.
+    fn try_turn(&self) -> bool {
+        if self.apart.is_zero() {
+            return true;
+        }
+        let (mut next, now) = (self.next(), Instant::now());
+        let free = *next <= now;
+        if free {
+            *next = now + self.apart;
+        }
+        free
+    }
+
+    /// Takes the next turn, and waits for it.
+    async fn turn(&self) {
+        if self.apart.is_zero() {
+            return;
+        }
+        let at = {
+            let mut next = self.next();
+            let at = (*next).max(Instant::now());
+            *next = at + self.apart;
+            at
+        };
+        tokio::time::sleep_until(at).await;
+    }
+
+    fn next(&self) -> MutexGuard<'_, Instant> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        self.lane.in_hand().remove(&self.refund);
+        self.lane.settle_bell.notify_one();
+    }
+}
