@@ -27,6 +27,7 @@ use crate::validation::{Validation, ValidationSettings};
 pub struct App {
     addr: SocketAddr,
     engine: Engine,
+    validation: Validation,
     ledger: Arc<SqliteLedger>,
     serving: watch::Sender<Serving>,
     server: JoinHandle<Result<(), ServeError>>,
@@ -107,6 +108,8 @@ impl App {
         let validation_settings = ValidationSettings {
             cache_entries: settings.validation.cache_entries,
             flights_per_account: settings.validation.flights_per_account,
+            max_watches: settings.validation.max_watches,
+            watch_interval_min: settings.validation.watch_interval_min,
         };
         let validation = Validation::new(accounts, clock, validation_settings);
         let api_settings = ApiSettings {
@@ -117,11 +120,27 @@ impl App {
         let serving = watch::Sender::new(Serving::Yes);
         let ledger_watch = tokio::spawn(follow_ledger(ledger.health(), serving.clone()));
         let closing = CancellationToken::new();
-        let serve =
-            api::serve(listener, engine.clone(), validation, serving.subscribe(), api_settings, closing.clone());
+        let serve = api::serve(
+            listener,
+            engine.clone(),
+            validation.clone(),
+            serving.subscribe(),
+            api_settings,
+            closing.clone(),
+        );
         let server = tokio::spawn(serve);
         info!(%addr, "recoup takes calls");
-        Ok(App { addr, engine, ledger, serving, server, closing, ledger_watch, drain: settings.server.drain })
+        Ok(App {
+            addr,
+            engine,
+            validation,
+            ledger,
+            serving,
+            server,
+            closing,
+            ledger_watch,
+            drain: settings.server.drain,
+        })
     }
 
     /// Where the gRPC port is.
@@ -145,6 +164,7 @@ impl App {
         self.ledger_watch.abort();
         tokio::time::sleep(LAST_MOMENT).await;
         self.closing.cancel();
+        self.validation.drain();
         self.engine.drain(self.drain).await;
         self.serving.send_replace(Serving::Ended);
         let mut server = self.server;

@@ -17,16 +17,24 @@ pub(super) struct Deadline(Instant);
 
 /// For callers that give no deadline: no read takes so long, and no commit.
 const WITHOUT_DEADLINE: Duration = Duration::from_secs(60);
+/// A timeout of thousands of hours is no timeout.
+const FAR: Duration = Duration::from_secs(366 * 24 * 3600);
 /// The answer's way out of the process.
 const LEAST_MARGIN: Duration = Duration::from_millis(10);
 
 impl Deadline {
     /// Reads `grpc-timeout`; without a readable one, a minute.
     pub(super) fn of(metadata: &MetadataMap) -> Self {
-        let given = metadata.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(timeout_of);
-        let timeout = given.map_or(WITHOUT_DEADLINE, |timeout| timeout.saturating_sub(LEAST_MARGIN.max(timeout / 20)));
-        // A timeout of thousands of hours is no timeout.
-        Self(Instant::now() + timeout.min(Duration::from_secs(366 * 24 * 3600)))
+        Self::within(given_in(metadata).unwrap_or(WITHOUT_DEADLINE))
+    }
+
+    /// The same for a stream, which without a deadline goes on for as long as its reader stays.
+    pub(super) fn of_stream(metadata: &MetadataMap) -> Self {
+        Self::within(given_in(metadata).unwrap_or(FAR))
+    }
+
+    fn within(timeout: Duration) -> Self {
+        Self(Instant::now() + timeout.min(FAR))
     }
 
     /// The moment to answer at.
@@ -43,6 +51,12 @@ impl Deadline {
     pub(super) async fn bound<T>(self, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
         timeout_at(self.0, work).await.unwrap_or_else(|_| Err(status::deadline()))
     }
+}
+
+/// What the caller allows, less the margin.
+fn given_in(metadata: &MetadataMap) -> Option<Duration> {
+    let timeout = metadata.get("grpc-timeout")?.to_str().ok().and_then(timeout_of)?;
+    Some(timeout.saturating_sub(LEAST_MARGIN.max(timeout / 20)))
 }
 
 /// The wire form: at most eight digits and a unit.

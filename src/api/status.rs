@@ -162,7 +162,8 @@ pub(super) fn of_validation(error: &ValidationError) -> Status {
     match error {
         ValidationError::AccountNotFound(account) => account_not_found(account.as_str()),
         ValidationError::NotSectigo { .. } => account_mismatch(&message),
-        ValidationError::Overloaded => overloaded(&message),
+        ValidationError::Overloaded | ValidationError::TooManyWatches => overloaded(&message),
+        ValidationError::Draining => draining(),
         ValidationError::Panicked => internal("validation"),
         ValidationError::Provider(problem) => match problem {
             StatusError::Unreachable { .. } => {

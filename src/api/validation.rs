@@ -1,6 +1,6 @@
 //! `ValidationStatusService`: each handler is convert, call, convert.
 
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream};
 use secrecy::ExposeSecret;
 use tonic::{Request, Response, Status};
 
@@ -15,7 +15,7 @@ use crate::domain::validation::{
 };
 use crate::proto::v1 as proto;
 use crate::proto::v1::validation_status_service_server::ValidationStatusService;
-use crate::validation::{StatusRequest, Validation};
+use crate::validation::{StatusRequest, Validation, WatchRequest};
 
 /// The service over one [`Validation`].
 pub(super) struct ValidationApi {
@@ -48,11 +48,24 @@ impl ValidationStatusService for ValidationApi {
 
     async fn watch_validation_status(
         &self,
-        _request: Request<proto::WatchValidationStatusRequest>,
+        request: Request<proto::WatchValidationStatusRequest>,
     ) -> Result<Response<Self::WatchValidationStatusStream>, Status> {
-        Err(status::not_offered(
-            "this version has no WatchValidationStatus: call GetValidationStatus and compare the fingerprint",
-        ))
+        let deadline = Deadline::of_stream(request.metadata());
+        let request = watch_request(request.into_inner())?;
+        let watch = self.validation.watch(request).map_err(|error| status::of_validation(&error))?;
+        let changes = stream::unfold(Some(watch), move |watch| async move {
+            let mut watch = watch?;
+            let next = async { watch.next().await.map_err(|error| status::of_validation(&error)) };
+            match deadline.bound(next).await {
+                Ok(status) => {
+                    let validation_status = Some(shown(&status, false));
+                    Some((Ok(proto::WatchValidationStatusResponse { validation_status }), Some(watch)))
+                }
+                // The last word of the stream.
+                Err(end) => Some((Err(end), None)),
+            }
+        });
+        Ok(Response::new(Box::pin(changes)))
     }
 }
 
@@ -64,6 +77,20 @@ fn status_request(request: proto::GetValidationStatusRequest) -> Result<StatusRe
     let max_age = convert::duration("max_age", request.max_age, &mut faults);
     let (account, order) = faults.finish(account.zip(order.ok()))?;
     Ok(StatusRequest { account, order, max_age: max_age.unwrap_or_default() })
+}
+
+fn watch_request(request: proto::WatchValidationStatusRequest) -> Result<WatchRequest, Status> {
+    let mut faults = Faults::default();
+    let account = faults.take("account", AccountName::parse(&request.account));
+    let order = OrderKey::new(&request.order_number, 0);
+    let order = order.map_err(|wrong| wrong.into_iter().for_each(|fault| faults.add(&fault.field, fault.description)));
+    let after = request.after_fingerprint;
+    if !after.is_empty() && !ValidationStatus::is_fingerprint(&after) {
+        faults.add("after_fingerprint", "must be the fingerprint of a validation status, or empty");
+    }
+    let interval = convert::duration("interval", request.interval, &mut faults);
+    let (account, order) = faults.finish(account.zip(order.ok()))?;
+    Ok(WatchRequest { account, order, after_fingerprint: Some(after).filter(|after| !after.is_empty()), interval })
 }
 
 /// A status as the contract shows it.
@@ -304,6 +331,14 @@ mod tests {
         }
     }
 
+    /// The fields that the answer calls wrong.
+    fn named_in<T>(read: Result<T, Status>) -> Vec<String> {
+        let Err(status) = read else { return Vec::new() };
+        assert_eq!(status.code(), tonic::Code::InvalidArgument);
+        let violations = status.get_details_bad_request().unwrap().field_violations;
+        violations.into_iter().map(|violation| violation.field).collect()
+    }
+
     #[rstest]
     #[case(request(), &[])]
     #[case(proto::GetValidationStatusRequest { max_age: seconds(86_400, 1), certificate_id: 1, ..request() }, &[])]
@@ -328,15 +363,38 @@ mod tests {
     )]
     #[case(proto::GetValidationStatusRequest::default(), &["account", "order_number"])]
     fn every_wrong_field_is_named_at_once(#[case] request: proto::GetValidationStatusRequest, #[case] wrong: &[&str]) {
-        let named: Vec<String> = match status_request(request) {
-            Ok(_) => Vec::new(),
-            Err(status) => {
-                assert_eq!(status.code(), tonic::Code::InvalidArgument);
-                let violations = status.get_details_bad_request().unwrap().field_violations;
-                violations.into_iter().map(|violation| violation.field).collect()
-            }
-        };
-        assert_eq!(named, wrong);
+        assert_eq!(named_in(status_request(request)), wrong);
+    }
+
+    fn watch() -> proto::WatchValidationStatusRequest {
+        proto::WatchValidationStatusRequest {
+            account: "sectigo".to_owned(),
+            order_number: "3000001".to_owned(),
+            ..Default::default()
+        }
+    }
+
+    #[rstest]
+    #[case(watch(), &[])]
+    #[case(proto::WatchValidationStatusRequest { interval: seconds(0, 0), after_fingerprint: "0f".repeat(32), ..watch() }, &[])]
+    #[case(proto::WatchValidationStatusRequest { interval: seconds(315_576_000_000, 0), ..watch() }, &[])]
+    #[case(proto::WatchValidationStatusRequest { interval: seconds(-1, 0), ..watch() }, &["interval"])]
+    #[case(proto::WatchValidationStatusRequest { interval: seconds(1, 1_000_000_000), ..watch() }, &["interval"])]
+    #[case(proto::WatchValidationStatusRequest { interval: seconds(i64::MIN, i32::MIN), ..watch() }, &["interval"])]
+    #[case(proto::WatchValidationStatusRequest { after_fingerprint: "0F".repeat(32), ..watch() }, &["after_fingerprint"])]
+    #[case(proto::WatchValidationStatusRequest { after_fingerprint: "0f".repeat(31), ..watch() }, &["after_fingerprint"])]
+    #[case(
+        proto::WatchValidationStatusRequest {
+            account: "No Account".to_owned(),
+            order_number: "x".repeat(65),
+            after_fingerprint: "yesterday's".to_owned(),
+            interval: seconds(-5, 0),
+        },
+        &["account", "order_number", "after_fingerprint", "interval"]
+    )]
+    #[case(proto::WatchValidationStatusRequest::default(), &["account", "order_number"])]
+    fn every_wrong_field_of_a_watch_too(#[case] request: proto::WatchValidationStatusRequest, #[case] wrong: &[&str]) {
+        assert_eq!(named_in(watch_request(request)), wrong);
     }
 
     #[test]

@@ -120,6 +120,10 @@ pub struct ValidationSettings {
     pub cache_entries: usize,
     /// Status requests of one account that may be on the wire at once.
     pub flights_per_account: usize,
+    /// WatchValidationStatus calls that may be open at once.
+    pub max_watches: usize,
+    /// A watched order is not asked for more often, whatever its watchers want.
+    pub watch_interval_min: Duration,
 }
 
 /// Names the file where the command line does not.
@@ -149,7 +153,12 @@ impl Default for Settings {
                 circuit_pause_max: Duration::from_secs(300),
             },
             // An entry is a few KiB: a full cache stays under 10 MiB.
-            validation: ValidationSettings { cache_entries: 1000, flights_per_account: 8 },
+            validation: ValidationSettings {
+                cache_entries: 1000,
+                flights_per_account: 8,
+                max_watches: 1000,
+                watch_interval_min: Duration::from_secs(30),
+            },
             accounts: Vec::new(),
             warnings: Vec::new(),
         }
@@ -212,8 +221,11 @@ impl Settings {
                 seconds(engine.circuit_pause_max)
             ),
             format!(
-                "validation: {} orders cached, {} requests of an account at once",
-                self.validation.cache_entries, self.validation.flights_per_account
+                "validation: {} orders cached, {} requests of an account at once, {} watches, a look every {} at most",
+                self.validation.cache_entries,
+                self.validation.flights_per_account,
+                self.validation.max_watches,
+                seconds(self.validation.watch_interval_min)
             ),
         ];
         lines.extend(self.accounts.iter().map(account_line));
@@ -270,6 +282,8 @@ impl Settings {
         read.section("validation");
         read.number("validation.cache_entries", 0..=1_000_000, &mut validation.cache_entries);
         read.number("validation.flights_per_account", 1..=256, &mut validation.flights_per_account);
+        read.number("validation.max_watches", 1..=100_000, &mut validation.max_watches);
+        read.millis("validation.watch_interval_min_ms", 1..=86_400_000, &mut validation.watch_interval_min);
 
         settings.accounts = accounts::read(read);
         settings.warnings = read.take_warnings();

@@ -116,6 +116,8 @@ fn little_has_to_be_set() {
 #[case("engine.retry_backoff_min_ms = 300001", "engine.retry_backoff_max_ms")]
 #[case("validation.cache_entries.x = 1", "validation.cache_entries")]
 #[case("validation.flights_per_account = 257", "validation.flights_per_account")]
+#[case("validation.max_watches = 0", "validation.max_watches")]
+#[case("validation.watch_interval_min_ms = 86400001", "validation.watch_interval_min_ms")]
 #[case("account.s.provider = 'sectigo'", "account")]
 #[case("ledger.paths = 'x'", "ledger.paths")]
 #[case("'a.b' = 1", "\"a.b\"")]

@@ -1,3 +1,5 @@
+mod watching;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -296,7 +298,7 @@ fn a_flight_that_the_runtime_takes_down_lands_too() {
 
 #[tokio::test]
 async fn the_wire_takes_only_so_many_at_once_and_the_queue_so_many_more() {
-    let settings = ValidationSettings { cache_entries: 10_000, flights_per_account: 3 };
+    let settings = ValidationSettings { flights_per_account: 3, ..ValidationSettings::default() };
     let world = world_with(Scripted::new(false), settings);
     let most = 3 + WAITING_FLIGHTS_PER_ACCOUNT;
     let callers: Vec<_> = (0..most).map(|order| world.spawn(ask(&order.to_string(), 0))).collect();
@@ -317,7 +319,7 @@ async fn the_wire_takes_only_so_many_at_once_and_the_queue_so_many_more() {
 
 #[tokio::test]
 async fn the_cache_keeps_as_many_orders_as_it_is_told() {
-    let settings = ValidationSettings { cache_entries: 2, flights_per_account: 8 };
+    let settings = ValidationSettings { cache_entries: 2, ..ValidationSettings::default() };
     let world = world_with(Scripted::new(true), settings);
     for (order, number) in [("1", 1), ("2", 2), ("3", 3)] {
         assert_eq!(world.number(order, 3600).await, number);

@@ -97,7 +97,7 @@ struct Poll {
 /// What is true for a day is no news: as with the age of a cached answer.
 const LONGEST_INTERVAL: Duration = super::cache::OLDEST;
 /// A provider that is down for hours is asked so often at least, or at the interval where that is longer.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(600);
+pub(super) const LONGEST_BACKOFF: Duration = Duration::from_secs(600);
 /// A rest is longer than the interval by up to a tenth, and never shorter: orders whose watchers all came at once drift apart.
 const JITTER_DIVISOR: u32 = 10;
 
@@ -360,7 +360,7 @@ fn mends_itself(problem: &ValidationError) -> bool {
 }
 
 /// How long to rest after a look: the interval, doubled with each failure after the first, and up to a tenth more as the dice fall.
-fn rest_of(interval: Duration, failures: u32, dice: u16) -> Duration {
+pub(super) fn rest_of(interval: Duration, failures: u32, dice: u16) -> Duration {
     let doublings = failures.saturating_sub(1).min(20);
     let rest = interval.saturating_mul(1 << doublings).min(LONGEST_BACKOFF.max(interval));
     rest.saturating_add(rest / JITTER_DIVISOR * u32::from(dice) / u32::from(u16::MAX))

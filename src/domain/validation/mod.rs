@@ -418,6 +418,11 @@ impl ValidationStatus {
         &self.fingerprint
     }
 
+    /// Whether a text can be a fingerprint at all: 64 hexadecimal digits, lower case.
+    pub fn is_fingerprint(text: &str) -> bool {
+        text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    }
+
     /// What it takes in memory, generously.
     pub fn approximate_bytes(&self) -> usize {
         self.approximate_bytes

@@ -262,7 +262,9 @@ fn pages() -> impl Strategy<Value = Page> {
 proptest! {
     #[test]
     fn two_pages_have_one_fingerprint_exactly_when_they_are_equal(one in pages(), other in pages()) {
-        prop_assert_eq!(one == other, status(one).fingerprint() == status(other).fingerprint());
+        let (one_status, other_status) = (status(one.clone()), status(other.clone()));
+        prop_assert_eq!(one == other, one_status.fingerprint() == other_status.fingerprint());
+        prop_assert!(ValidationStatus::is_fingerprint(one_status.fingerprint()));
     }
 
     #[test]
