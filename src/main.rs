@@ -1,4 +1,6 @@
-//! The command line: `recoup serve`, `recoup check`, and in staging builds `recoup staging`.
+//! The command line: `recoup serve`, `recoup check`, `recoup refunds`, `recoup verify`, and in staging builds `recoup staging`.
+
+mod cli;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,6 +10,8 @@ use clap::{Parser, Subcommand};
 use recoup::app::App;
 use recoup::config::Settings;
 use recoup::telemetry;
+
+use self::cli::{RefundsArguments, VerifyArguments, say};
 
 /// Gives money back through Sectigo, name.com and Debitsuccess: sent at most once, or its doubt is shown.
 #[derive(Parser)]
@@ -23,6 +27,10 @@ enum Command {
     Serve(ConfigFile),
     /// Check the configuration and print every fault with its key; exit status 2 if there are any.
     Check(ConfigFile),
+    /// An operator's view of the refunds of a running gateway: list, show, reconcile, resolve, cancel.
+    Refunds(RefundsArguments),
+    /// Look at a ledger that no gateway has open, and say everything that does not fit.
+    Verify(VerifyArguments),
     /// Run the gateway together with simulators of all three providers, on this machine alone.
     #[cfg(feature = "staging")]
     Staging(recoup::staging::StagingOptions),
@@ -36,7 +44,7 @@ struct ConfigFile {
 }
 
 /// What a shell script can tell apart: the configuration is wrong.
-const CONFIGURATION_FAULT: u8 = 2;
+const CONFIGURATION_FAULT: u8 = cli::USAGE;
 
 fn main() -> ExitCode {
     match run(Arguments::parse().command) {
@@ -84,6 +92,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 Ok(ExitCode::SUCCESS)
             })
         }
+        Command::Refunds(arguments) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            Ok(runtime.context("the runtime cannot be started")?.block_on(cli::refunds(arguments)))
+        }
+        Command::Verify(arguments) => Ok(cli::verify(&arguments)),
         #[cfg(feature = "staging")]
         Command::Staging(options) => runtime()?.block_on(async {
             let mut staging = recoup::staging::Staging::start(&options).await?;
@@ -119,9 +132,4 @@ fn sentence(error: &anyhow::Error) -> String {
         known if known.contains(&cause) => told,
         known => format!("{known}: {cause}"),
     })
-}
-
-/// A reader that has gone away (`recoup check | head`) is no error.
-fn say(to: &mut impl std::io::Write, text: &str) {
-    let _ = writeln!(to, "{text}").and_then(|()| to.flush());
 }

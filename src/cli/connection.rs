@@ -19,7 +19,8 @@ pub(super) const ASKING: Duration = Duration::from_secs(90);
 
 /// Connects to `server`, such as `http://127.0.0.1:50051`.
 pub(super) async fn connect(server: &str) -> Result<RefundServiceClient<Channel>, Failure> {
-    let wrong = || Failure::usage(format!("--server must be an address such as http://127.0.0.1:50051, and is {server}"));
+    let wrong =
+        || Failure::usage(format!("--server must be an address such as http://127.0.0.1:50051, and is {server}"));
     let endpoint = Endpoint::from_shared(server.to_owned()).map_err(|_| wrong())?;
     if endpoint.uri().scheme_str() != Some("http") || endpoint.uri().host().is_none() {
         return Err(wrong());

@@ -200,8 +200,7 @@ async fn cancel(
 ) -> Result<String, Failure> {
     let CancelArguments { which, etag } = arguments;
     let request = proto::CancelRefundRequest { name: which.name(), etag: etag.unwrap_or_default() };
-    let answer =
-        client.cancel_refund(within(READING, request)).await.map_err(|status| refusal(&status))?.into_inner();
+    let answer = client.cancel_refund(within(READING, request)).await.map_err(|status| refusal(&status))?.into_inner();
     told(answer.refund, json)
 }
 

@@ -6,7 +6,7 @@
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use clap::Args;
-use recoup::domain::money::{Currency, Money, hundredths_of};
+use recoup::domain::money::{Currency, hundredths_of};
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use recoup::proto::v1::resolve_refund_request::Resolution;
@@ -149,7 +149,6 @@ mod tests {
         for wrong in ["", "0", "-1", "1.005", "1e3", "12,50", "NaN", ".5."] {
             assert!(amount(wrong).is_err(), "{wrong}");
         }
-        let shown = Money { currency: Currency::USD, minor_units: amount("0.05").unwrap() }.to_string();
-        assert_eq!(shown, "0.05 USD");
+        assert_eq!(amount("0.05"), Ok(5));
     }
 }

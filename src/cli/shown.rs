@@ -150,8 +150,11 @@ fn aligned<const N: usize>(rows: Vec<[String; N]>) -> String {
         }
     }
     let lines = rows.iter().map(|row| {
-        let padded: String =
-            row.iter().zip(widths).map(|(cell, width)| format!("{}{:width$}  ", visible(cell), "", width = width - cell.chars().count())).collect();
+        let padded: String = row
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{}{:width$}  ", visible(cell), "", width = width - cell.chars().count()))
+            .collect();
         padded.trim_end().to_owned()
     });
     lines.collect::<Vec<_>>().join("\n")

@@ -48,6 +48,9 @@ enum Value {
 
 const PREFIX: &str = "RECOUP_";
 
+/// Where `recoup refunds` finds a running gateway: no setting of one.
+const CLIENT_VARIABLE: &str = "RECOUP_SERVER";
+
 /// Far above any configuration, so that a wrong path (a log, a device) is told and not read whole.
 const LARGEST_FILE_BYTES: u64 = 1 << 20;
 
@@ -294,7 +297,7 @@ impl<'a> Reader<'a> {
     fn add_variable(&mut self, name: &OsStr, value: &OsStr) {
         let name = name.to_string_lossy();
         let Some(rest) = name.strip_prefix(PREFIX) else { return };
-        if name == super::FILE_VARIABLE {
+        if name == super::FILE_VARIABLE || name == CLIENT_VARIABLE {
             return;
         }
         let source = FaultSource::Variable(shown(&name));

@@ -13,6 +13,7 @@
 //! rows         columns <-> domain, strictly
 //! chain        the hash chain, for auditors
 //! halt         what ends all writing
+//! audit/       a look at a ledger that nobody has open
 //! inline       the same without threads, on a disk in memory: for simulations
 //! migrations/  the tables and their constraints
 //! ```
@@ -20,6 +21,7 @@
 //! The file belongs to one process: an operating-system lock on `<path>.lock` is held for life. `<path>-wal` and `<path>-shm` are part of the
 //! ledger while it is open, and `<path>-wal` also after a crash: copy all of them or none.
 
+mod audit;
 mod chain;
 mod halt;
 mod inline;
@@ -41,6 +43,7 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
+pub use self::audit::{Audit, AuditError, Finding, MOST_FINDINGS, audit};
 use self::halt::{Fault, Shared};
 pub use self::inline::Disk;
 use self::inline::Inline;

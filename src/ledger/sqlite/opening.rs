@@ -81,7 +81,7 @@ pub(super) struct Opened {
 pub(super) const APPLICATION_ID: i64 = 0x7263_7570;
 
 /// Each takes the ledger from the version that is its index to the next one. Never edited once released.
-const MIGRATIONS: [&str; 2] =
+pub(super) const MIGRATIONS: [&str; 2] =
     [include_str!("migrations/0001_ledger.sql"), include_str!("migrations/0002_settling.sql")];
 
 /// Statements that stay prepared in one connection: all there are, pages of every usual kind included.
@@ -198,7 +198,7 @@ fn connect(path: &Path, settings: &SqliteSettings) -> rusqlite::Result<Result<Co
 }
 
 /// What every connection needs.
-fn prepare(connection: &Connection, busy_timeout: Duration) -> rusqlite::Result<()> {
+pub(super) fn prepare(connection: &Connection, busy_timeout: Duration) -> rusqlite::Result<()> {
     connection.busy_timeout(busy_timeout.min(Duration::from_secs(60)))?;
     connection.set_prepared_statement_cache_capacity(PREPARED_STATEMENTS);
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
@@ -209,7 +209,7 @@ fn prepare(connection: &Connection, busy_timeout: Duration) -> rusqlite::Result<
 }
 
 /// The version of a ledger; 0 for an empty file. Reads only.
-fn version(path: &Path, connection: &Connection) -> rusqlite::Result<Result<usize, OpenError>> {
+pub(super) fn version(path: &Path, connection: &Connection) -> rusqlite::Result<Result<usize, OpenError>> {
     let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     let (application, version) = (number("application_id")?, number("user_version")?);
     let objects: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
@@ -242,7 +242,7 @@ fn migrate(connection: &mut Connection, version: usize) -> rusqlite::Result<()> 
     transaction.commit()
 }
 
-fn refusal(path: &Path, error: &rusqlite::Error) -> OpenError {
+pub(super) fn refusal(path: &Path, error: &rusqlite::Error) -> OpenError {
     let path = path.to_owned();
     match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => OpenError::NotALedger { path, what: "it is not a database" },

@@ -1,0 +1,239 @@
+//! The file itself: whose it is, its pages, its tables' definitions, its foreign keys.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::{AuditError, Findings, MOST_FINDINGS};
+use crate::ledger::sqlite::opening::{self, APPLICATION_ID, MIGRATIONS, OpenError};
+
+/// A ledger that can be looked at.
+pub(super) struct Opened {
+    /// One snapshot. None: it is a ledger, and not even its tables' definitions can be read, which has been noted.
+    pub(super) connection: Option<Connection>,
+    pub(super) version: i64,
+    /// Keeps a gateway from starting meanwhile. None: no gateway was ever started on this file, a copy.
+    pub(super) lock: Option<File>,
+}
+
+/// The first bytes of a file: where every database says whose it is.
+struct Header {
+    user_version: i64,
+    application_id: i64,
+}
+
+/// Who else could hold the file is not a gateway and lets go of it soon.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) fn open(path: &Path, findings: &mut Findings) -> Result<Opened, AuditError> {
+    let io = |doing| move |source| OpenError::Io { path: path.to_owned(), doing, source };
+    let path = match path.canonicalize() {
+        Ok(path) => path,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Err(AuditError::Missing { path: path.to_owned() });
+        }
+        Err(error) => return Err(io("find")(error).into()),
+    };
+    let lock = lock(&path)?;
+    // Before the database has it open: closing a second handle would let go of the database's own locks.
+    let header = header(&path)?;
+    let refused = |error: rusqlite::Error| -> Result<Option<Connection>, AuditError> {
+        let broken = matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt));
+        if broken && header.as_ref().is_some_and(|header| header.application_id == APPLICATION_ID) {
+            return Ok(None);
+        }
+        Err(opening::refusal(&path, &error).into())
+    };
+    let opened = match connect(&path) {
+        Ok(connection) => Ok((Some(connection.0), connection.1)),
+        Err(error) => {
+            let problem = error.to_string();
+            let connection = refused(error)?;
+            findings.add("(file)", "(the first page)", "(page)", format!("the tables cannot be found: {problem}"));
+            Ok::<_, AuditError>((connection, header.as_ref().map_or(0, |header| header.user_version)))
+        }
+    };
+    let (connection, version) = opened?;
+    if let Some(connection) = &connection {
+        let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+        match opening::version(&path, connection) {
+            Ok(Ok(0)) => return Err(OpenError::NotALedger { path, what: "it is empty" }.into()),
+            Ok(Ok(_)) if version < known => return Err(AuditError::Older { path, found: version, known }),
+            Ok(Ok(_)) => {}
+            Ok(Err(refusal)) => return Err(refusal.into()),
+            Err(error) => return Err(opening::refusal(&path, &error).into()),
+        }
+    }
+    Ok(Opened { connection, version, lock })
+}
+
+/// Notes every page, definition and foreign key that is not as it should be.
+pub(super) fn check(connection: &Connection, findings: &mut Findings) {
+    findings.pass("(file)", |findings| pages(connection, findings));
+    findings.pass("sqlite_schema", |findings| definitions(connection, findings));
+    findings.pass("(file)", |findings| foreign_keys(connection, findings));
+}
+
+/// Takes the lock of the gateway, where there ever was one. None is made: that would litter the folder of a backup.
+fn lock(path: &Path) -> Result<Option<File>, AuditError> {
+    let name = beside(path, ".lock");
+    let opened = OpenOptions::new().read(true).write(true).open(&name).or_else(|error| match error.kind() {
+        // Read-only is enough to ask.
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => File::open(&name),
+        _ => Err(error),
+    });
+    let io = |source| OpenError::Io { path: path.to_owned(), doing: "lock", source };
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(error).into()),
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Err(AuditError::Running { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(io(source).into()),
+    }
+}
+
+/// None for a file that is too short to have one.
+fn header(path: &Path) -> Result<Option<Header>, AuditError> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(100).read_to_end(&mut bytes));
+    if let Err(source) = read {
+        let what = "it is a directory";
+        return Err(match source.kind() {
+            ErrorKind::IsADirectory => OpenError::NotALedger { path: path.to_owned(), what },
+            _ => OpenError::Io { path: path.to_owned(), doing: "read", source },
+        }
+        .into());
+    }
+    let number = |at: usize| {
+        let four = bytes.get(at..at + 4).and_then(|four| <[u8; 4]>::try_from(four).ok());
+        four.map(|four| i64::from(i32::from_be_bytes(four)))
+    };
+    Ok(number(60).zip(number(68)).map(|(user_version, application_id)| Header { user_version, application_id }))
+}
+
+/// One snapshot of the file, and its version.
+fn connect(path: &Path) -> rusqlite::Result<(Connection, i64)> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let has_log = beside(path, "-wal").metadata().is_ok_and(|log| log.len() > 0);
+    let connection = match path.to_str() {
+        // Nothing waits in a log, so nobody changes the file: it can be read without so much as a lock file beside it.
+        Some(text) if !has_log => {
+            let escaped = text.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+            let address = format!("file:{escaped}?immutable=1");
+            Connection::open_with_flags(address, flags | OpenFlags::SQLITE_OPEN_URI)?
+        }
+        _ => Connection::open_with_flags(path, flags)?,
+    };
+    opening::prepare(&connection, BUSY_TIMEOUT)?;
+    connection.execute_batch("PRAGMA query_only = ON; PRAGMA cell_size_check = ON; BEGIN")?;
+    let version = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
+    Ok((connection, version))
+}
+
+fn pages(connection: &Connection, findings: &mut Findings) -> rusqlite::Result<()> {
+    let mut owners: BTreeMap<String, String> = BTreeMap::new();
+    let mut roots: BTreeMap<String, String> = BTreeMap::new();
+    {
+        let mut objects = connection.prepare("SELECT name, tbl_name, rootpage FROM sqlite_schema")?;
+        let mut rows = objects.query([])?;
+        while let Some(row) = rows.next()? {
+            let (name, table): (String, String) = (row.get(0)?, row.get(1)?);
+            let root: Option<i64> = row.get(2)?;
+            if let Some(root) = root.filter(|root| *root > 0) {
+                roots.insert(root.to_string(), table.clone());
+            }
+            owners.insert(name, table);
+        }
+    }
+    let mut check = connection.prepare(&format!("PRAGMA integrity_check({MOST_FINDINGS})"))?;
+    let mut rows = check.query([])?;
+    while let Some(row) = rows.next()? {
+        let said: String = row.get(0)?;
+        for line in said.lines().filter(|line| *line != "ok" && !line.starts_with("***")) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let owner = |name: &str| owners.get(name).cloned().unwrap_or_else(|| "(file)".to_owned());
+            match words.as_slice() {
+                ["Tree", root, "page", page, ..] => {
+                    let table = roots.get(*root).cloned().unwrap_or_else(|| "(file)".to_owned());
+                    findings.add(table, format!("page {}", page.trim_end_matches(':')), "(page)", line);
+                }
+                ["row", row, "missing", "from", "index", index] => {
+                    findings.add(owner(index), format!("rowid {row}"), format!("(index {index})"), line);
+                }
+                ["wrong", "#", "of", "entries", "in", "index", index] => {
+                    findings.add(owner(index), "(all)", format!("(index {index})"), line);
+                }
+                ["non-unique", "entry", "in", "index", index] => {
+                    findings.add(owner(index), "(unknown)", format!("(index {index})"), line);
+                }
+                ["CHECK", "constraint", "failed", "in", table] => {
+                    findings.add(*table, "(unknown)", "(check)", line);
+                }
+                [.., place] if place.contains('.') && owners.contains_key(place.split('.').next().unwrap_or("")) => {
+                    let (table, column) = place.split_once('.').unwrap_or((place, "(unknown)"));
+                    findings.add(table, "(unknown)", column, line);
+                }
+                _ => findings.add("(file)", "(unknown)", "(page)", line),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Compares the definitions with those that this program makes: a trigger that was dropped guards nothing any more.
+fn definitions(connection: &Connection, findings: &mut Findings) -> rusqlite::Result<()> {
+    let made = Connection::open_in_memory()?;
+    for migration in MIGRATIONS {
+        made.execute_batch(migration)?;
+    }
+    let (expected, found) = (definitions_of(&made)?, definitions_of(connection)?);
+    for (name, sql) in &expected {
+        match found.get(name) {
+            None => findings.add("sqlite_schema", name, "sql", "is missing"),
+            Some(other) if other != sql => findings.add("sqlite_schema", name, "sql", "is not as it was made"),
+            Some(_) => {}
+        }
+    }
+    for name in found.keys().filter(|name| !expected.contains_key(*name)) {
+        findings.add("sqlite_schema", name, "sql", "was not made by this program");
+    }
+    Ok(())
+}
+
+fn definitions_of(connection: &Connection) -> rusqlite::Result<BTreeMap<String, Option<String>>> {
+    let mut objects = connection.prepare(
+        "SELECT type || ' ' || name || ' of ' || tbl_name, sql FROM sqlite_schema WHERE name <> 'sqlite_stat1'",
+    )?;
+    let rows = objects.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.collect()
+}
+
+fn foreign_keys(connection: &Connection, findings: &mut Findings) -> rusqlite::Result<()> {
+    let mut check = connection.prepare("PRAGMA foreign_key_check")?;
+    let mut rows = check.query([])?;
+    while let Some(row) = rows.next()? {
+        let table: String = row.get(0)?;
+        let rowid: Option<i64> = row.get(1)?;
+        let parent: String = row.get(2)?;
+        let key = if table == "events" { "sequence" } else { "rowid" };
+        let row = rowid.map_or_else(|| "(unknown)".to_owned(), |rowid| format!("{key} {rowid}"));
+        // Every foreign key of the ledger is this one column.
+        findings.add(table, row, "ordinal", format!("names a row of {parent} that is not there"));
+    }
+    Ok(())
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    PathBuf::from(name)
+}
