@@ -98,6 +98,13 @@ impl Board {
         fitting.get(dice.place(reach)).map(|asked| asked.plan.clone())
     }
 
+    fn ask(&self, plan: Plan) {
+        let mut asked = self.asked.lock().unwrap();
+        if asked.iter().all(|asked| asked.plan.id != plan.id) {
+            asked.push(Asked { plan, acknowledged: false, state: None });
+        }
+    }
+
     fn note(&self, answer: &Answer) {
         let mut asked = self.asked.lock().unwrap();
         for seen in answer.seen() {
@@ -166,7 +173,7 @@ impl Caller {
             Turn::Create => {
                 let Some(plan) = board.stock.lock().unwrap().pop_front() else { return };
                 let request = plan.request();
-                board.asked.lock().unwrap().push(Asked { plan, acknowledged: false, state: None });
+                board.ask(plan);
                 (Call::Create(request.refund_id.clone()), create(&mut client, request, dice).await)
             }
             Turn::Repeat => {
@@ -184,11 +191,7 @@ impl Caller {
                 let rival = Plan { id: format!("{}-r{}", plan.id, dice.between(0, 9)), ..plan.clone() };
                 let request = rival.request();
                 let call = Call::Rival { id: rival.id.clone(), of: plan.id };
-                let mut asked = board.asked.lock().unwrap();
-                if asked.iter().all(|asked| asked.plan.id != rival.id) {
-                    asked.push(Asked { plan: rival, acknowledged: false, state: None });
-                }
-                drop(asked);
+                board.ask(rival);
                 (call, create(&mut client, request, dice).await)
             }
             Turn::Validate => {

@@ -16,6 +16,7 @@ pub(crate) struct History {
 
 /// One call and its answer.
 #[derive(Debug, Clone)]
+#[expect(dead_code, reason = "who called is for the person who reads the history")]
 pub(crate) struct Entry {
     pub(crate) began: Duration,
     pub(crate) ended: Duration,
@@ -59,6 +60,7 @@ pub(crate) enum Answer {
         conflicting: Option<String>,
     },
     /// Anything else: it may have been recorded.
+    #[expect(dead_code, reason = "what was said instead is for the person who reads the history")]
     Unknown(String),
 }
 

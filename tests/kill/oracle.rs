@@ -63,7 +63,6 @@ struct Event {
     refund: String,
     revision: i64,
     to: String,
-    kind: String,
     chain_hash: Vec<u8>,
 }
 
@@ -133,7 +132,7 @@ pub(crate) fn read(ledger: &Path) -> Rows {
     }
     let mut statement = connection
         .prepare(
-            "SELECT e.sequence, r.id, e.revision, e.to_state, e.kind, e.chain_hash \
+            "SELECT e.sequence, r.id, e.revision, e.to_state, e.chain_hash \
              FROM events e JOIN refunds r ON r.ordinal = e.ordinal ORDER BY e.sequence",
         )
         .unwrap();
@@ -144,8 +143,7 @@ pub(crate) fn read(ledger: &Path) -> Rows {
             refund: row.get(1).unwrap(),
             revision: row.get(2).unwrap(),
             to: row.get(3).unwrap(),
-            kind: row.get(4).unwrap(),
-            chain_hash: row.get(5).unwrap(),
+            chain_hash: row.get(4).unwrap(),
         });
     }
     rows

@@ -16,7 +16,7 @@ pub(crate) struct Plan {
     pub(crate) id: String,
     pub(crate) provider: Provider,
     pub(crate) target: Target,
-    nature: Nature,
+    pub(crate) nature: Nature,
 }
 
 /// What it gives back, as the books name it.
@@ -32,7 +32,7 @@ pub(crate) enum Target {
 
 /// What the provider makes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Nature {
+pub(crate) enum Nature {
     /// A refund works.
     Plain,
     /// It is refused, always.
@@ -60,11 +60,6 @@ impl Plans {
             self.dice.weighted(&[(1, Provider::Sectigo), (1, Provider::Namecom), (1, Provider::Debitsuccess)]);
         let nature = self.dice.weighted(&[(85, Nature::Plain), (8, Nature::Refuses), (7, Nature::Twisted)]);
         self.make(provider, nature)
-    }
-
-    /// The next one, at this provider, and nothing wrong with it.
-    pub(crate) fn plain(&mut self, provider: Provider) -> Plan {
-        self.make(provider, Nature::Plain)
     }
 
     fn make(&mut self, provider: Provider, nature: Nature) -> Plan {
@@ -166,9 +161,11 @@ impl Plan {
                 }
                 world.namecom.put_order(DomainOrder::new(*order, "demo-test", bought), now).unwrap();
             }
-            Target::Account { reference, .. } => {
+            Target::Account { reference, minor_units } => {
                 let mut account = Account::new(reference, &format!("EXT-{reference}"));
                 match self.nature {
+                    // Most are paid soon; some are never finished.
+                    Nature::Plain if minor_units % 5 > 0 => account.settles_after_seconds = Some(1),
                     Nature::Plain => {}
                     Nature::Refuses => account.collected_minor = 1,
                     Nature::Twisted => {

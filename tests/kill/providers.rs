@@ -75,11 +75,6 @@ impl Providers {
         self.addresses[4]
     }
 
-    /// The world, as it is or as it was when they were killed.
-    pub(crate) fn world(&self) -> &WorldHandle {
-        &self.world
-    }
-
     /// Kills them.
     pub(crate) fn kill(&mut self) {
         let Some((runtime, simulators)) = self.running.take() else { return };

@@ -1,4 +1,4 @@
-//! Rest: no fault any more, what is open is looked up, and a person settles by the evidence what the gateway cannot.
+//! Rest: no fault any more, the gateway settles what it can by itself, and a person settles the rest by the evidence.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund::State;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use recoup::proto::v1::resolve_refund_request::Resolution;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tonic::transport::Channel;
 
 use crate::callers::{self, Board, CALLERS, name};
@@ -30,7 +30,7 @@ pub(crate) struct AtRest {
     pub(crate) resolved: usize,
 }
 
-/// Waits until nothing is under way, looks up what is in doubt, has a person resolve the rest, and tells how everything stands.
+/// Waits until nothing is open that the gateway settles by itself, has a person resolve the rest, and tells how everything stands.
 pub(crate) async fn bring(
     gateway: SocketAddr,
     providers: &Providers,
@@ -38,10 +38,8 @@ pub(crate) async fn bring(
     dice: &mut Dice,
 ) -> Result<AtRest, String> {
     let client = callers::client(gateway);
-    quiet(&client).await?;
-    for state in [State::InDoubt, State::Submitted] {
-        look_up(&client, board, state).await?;
-    }
+    settled(&client).await?;
+    look_up(&client, board, State::Submitted).await?;
     let mut resolved = 0;
     // Sent again by a person's word, it may be in doubt again.
     for _ in 0..3 {
@@ -54,8 +52,7 @@ pub(crate) async fn bring(
         if words == 0 {
             break;
         }
-        quiet(&client).await?;
-        look_up(&client, board, State::InDoubt).await?;
+        settled(&client).await?;
     }
     Ok(AtRest {
         refunds: list(&client, &[]).await?,
@@ -85,21 +82,22 @@ pub(crate) async fn list(
     }
 }
 
-/// Waits until no refund is waiting or on its way.
-pub(crate) async fn quiet(client: &RefundServiceClient<Channel>) -> Result<(), String> {
+/// Waits until no refund waits, is on its way or in doubt: the gateway itself sees to all of them, or leaves them to a person.
+async fn settled(client: &RefundServiceClient<Channel>) -> Result<(), String> {
     let until = Instant::now() + LIMIT;
     loop {
-        let under_way = list(client, &[State::Pending, State::Dispatching]).await?;
-        let Some(one) = under_way.first() else { return Ok(()) };
+        let open = list(client, &[State::Pending, State::Dispatching, State::InDoubt]).await?;
+        let Some(one) = open.first() else { return Ok(()) };
         let wait = proto::WaitRefundRequest {
             name: one.name.clone(),
             after_revision: one.revision,
-            timeout: Some(callers::milliseconds(1000)),
+            timeout: Some(callers::milliseconds(500)),
         };
-        let waited = timeout_at(until, client.clone().wait_refund(wait)).await;
-        if waited.is_err() || Instant::now() >= until {
-            let ids: Vec<_> = under_way.iter().map(|one| (&one.refund_id, one.state(), &one.provider_error)).collect();
-            return Err(format!("comes to rest: after {LIMIT:?} these are still under way: {ids:?}"));
+        // How it stands then, the list tells.
+        let _ = client.clone().wait_refund(wait).await;
+        if Instant::now() >= until {
+            let open: Vec<_> = open.iter().map(|one| format!("{one:?}")).collect();
+            return Err(format!("comes to rest: after {LIMIT:?} these are still open: {open:#?}"));
         }
     }
 }

@@ -258,11 +258,16 @@ const SETTINGS: &str = "\
     server.max_wait_ms = 3000\n\
     server.drain_ms = 2000\n\
     engine.retry_backoff_min_ms = 10\n\
-    engine.retry_backoff_max_ms = 200\n";
+    engine.retry_backoff_max_ms = 200\n\
+    engine.lookups_after_ms = \"150 400 1000 2000\"\n\
+    engine.lookups_every_ms = 1500\n\
+    engine.circuit_pause_min_ms = 20\n\
+    engine.circuit_pause_max_ms = 300\n";
 
 /// The same for every account.
 const OF_EACH_ACCOUNT: &str = "\
     max_in_flight = 8\n\
+    requests_per_second = 0\n\
     connect_timeout_ms = 250\n\
     total_timeout_ms = 600\n\
     settle_time_s = 2\n";
