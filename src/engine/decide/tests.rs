@@ -162,3 +162,159 @@ proptest! {
         prop_assert_eq!(wait, BACKOFF.after(attempt, &id), "the same for the same refund and attempt");
     }
 }
+
+const KEY_LIFE: Duration = Duration::from_secs(3_000);
+const SETTLE: Duration = Duration::from_secs(600);
+
+fn sectigo() -> RetryContract {
+    RetryContract { deduplication: Deduplication::None, lookup: LookupKind::TargetState, settle_time: SETTLE }
+}
+
+fn namecom() -> RetryContract {
+    let deduplication = Deduplication::Replay { key_lifetime: KEY_LIFE };
+    RetryContract { deduplication, lookup: LookupKind::TargetState, settle_time: SETTLE }
+}
+
+fn debitsuccess() -> RetryContract {
+    RetryContract { deduplication: Deduplication::Reject, lookup: LookupKind::Refund, settle_time: SETTLE }
+}
+
+fn later(seconds: u64) -> Timestamp {
+    now().plus(Duration::from_secs(seconds))
+}
+
+fn doubted_by(error: Option<ProviderError>) -> Refund {
+    let doubted = Event::Doubted { reason: DoubtReason::Timeout, evidence: "no answer".into(), error };
+    dispatching().apply(&doubted, now()).unwrap()
+}
+
+fn nothing_there() -> Lookup {
+    Lookup::NotFound { proof: false, evidence: "no record".into() }
+}
+
+#[rstest]
+#[case::sectigo_is_never_sent_again(sectigo(), 10, Step::LookUp)]
+#[case::the_key_lives(namecom(), 10, Step::Resend)]
+#[case::the_key_lives_for_a_moment(namecom(), 2_999, Step::Resend)]
+#[case::the_key_is_dead(namecom(), 3_000, Step::LookUp)]
+#[case::only_a_look_can_show_that_it_is_safe(debitsuccess(), 10, Step::LookUp)]
+fn doubt_goes_on_as_the_contract_says(#[case] contract: RetryContract, #[case] seconds: u64, #[case] step: Step) {
+    assert_eq!(next_step(&doubted_by(None), &contract, later(seconds)), step);
+}
+
+#[rstest]
+#[case::it_said_no(ErrorCategory::AlreadyRefunded, Step::LookUp)]
+#[case::not_now(ErrorCategory::LimitReached, Step::Resend)]
+#[case::not_with_this_password(ErrorCategory::CredentialsRefused, Step::Resend)]
+fn a_no_is_not_asked_for_twice(#[case] category: ErrorCategory, #[case] step: Step) {
+    assert_eq!(next_step(&doubted_by(Some(error(category))), &namecom(), later(10)), step);
+}
+
+#[test]
+fn what_the_provider_has_taken_is_only_asked_for() {
+    assert_eq!(next_step(&in_state(State::Submitted), &namecom(), later(10)), Step::LookUp);
+}
+
+#[rstest]
+#[case::sectigo_before_its_settle_time(sectigo(), 599, State::InDoubt)]
+#[case::sectigo_after_it(sectigo(), 600, State::NeedsReview)]
+#[case::namecom_while_the_key_lives(namecom(), 2_999, State::InDoubt)]
+#[case::namecom_after_it(namecom(), 3_000, State::NeedsReview)]
+fn an_orders_silence_ends_in_review(#[case] contract: RetryContract, #[case] seconds: u64, #[case] expected: State) {
+    let refund = doubted_by(None);
+    let Decision { events, resend, .. } = after_lookup(&refund, nothing_there(), rules(&contract), later(seconds));
+    assert_eq!((end(&refund, &events), resend), (expected, false));
+}
+
+#[test]
+fn no_answer_is_no_evidence() {
+    let unavailable = Lookup::Unavailable { evidence: "no connection".into() };
+    for contract in [sectigo(), namecom(), debitsuccess()] {
+        let refund = doubted_by(None);
+        let Decision { events, resend, next_check } =
+            after_lookup(&refund, unavailable.clone(), rules(&contract), later(30 * 86_400));
+        assert_eq!((end(&refund, &events), resend), (State::InDoubt, false));
+        assert!(next_check.is_some_and(|at| at > later(30 * 86_400)), "asked again, for ever");
+    }
+}
+
+/// Two looks that show no record, a settle time apart, and only then.
+#[rstest]
+#[case(599, false)]
+#[case(600, true)]
+fn debitsuccess_is_sent_again_after_two_looks(#[case] apart: u64, #[case] resend: bool) {
+    let contract = debitsuccess();
+    let refund = doubted_by(None);
+    let first = after_lookup(&refund, nothing_there(), rules(&contract), later(10));
+    assert!(!first.resend, "one look proves nothing");
+    let refund = first.events.iter().fold(refund, |refund, event| refund.apply(event, later(10)).unwrap());
+    let second = after_lookup(&refund, nothing_there(), rules(&contract), later(10 + apart));
+    assert_eq!(second.resend, resend);
+    assert_eq!(end(&refund, &second.events), State::InDoubt);
+    // A new attempt begins a new doubt: what was absent before it counts no more.
+    assert_eq!(refund.apply(&Event::Dispatched, later(700)).unwrap().absent_since, None);
+}
+
+#[test]
+fn an_identifier_that_is_refused_and_not_on_record_is_for_a_person() {
+    let contract = debitsuccess();
+    let refund = doubted_by(Some(error(ErrorCategory::IdentifierInUse)));
+    let refund = refund.apply(&Event::Checked { evidence: "no record".into(), absent: true }, later(10)).unwrap();
+    let Decision { events, resend, .. } = after_lookup(&refund, nothing_there(), rules(&contract), later(610));
+    assert_eq!((end(&refund, &events), resend), (State::NeedsReview, false));
+}
+
+#[test]
+fn a_submitted_refund_that_the_provider_forgot_is_for_a_person() {
+    let contract = debitsuccess();
+    let refund = in_state(State::Submitted);
+    let refund = refund.apply(&Event::Checked { evidence: "no record".into(), absent: true }, later(10)).unwrap();
+    let decision = after_lookup(&refund, nothing_there(), rules(&contract), later(610));
+    assert_eq!(end(&refund, &decision.events), State::NeedsReview);
+    // The state of an order lags behind: it says nothing of a refund that the provider has taken.
+    let decision = after_lookup(&in_state(State::Submitted), nothing_there(), rules(&namecom()), later(86_400));
+    assert!(matches!(decision.events.as_slice(), [Event::Checked { .. }]));
+}
+
+/// A "no" against an attempt of ours that nobody answered is looked into at once.
+#[test]
+fn a_contradiction_is_asked_about_at_once() {
+    let contract = debitsuccess();
+    let outcome = refused(ErrorCategory::IdentifierInUse);
+    let decision = after_attempt(&dispatching_again(), outcome, rules(&contract), now());
+    assert_eq!(decision.next_check, None);
+    assert!(matches!(decision.events.as_slice(), [Event::Doubted { reason: DoubtReason::Contradiction, .. }]));
+}
+
+#[rstest]
+#[case::first(0, 0, 10)]
+#[case::second(0, 10, 30)]
+#[case::each_unanswered_attempt_makes_it_rarer(1, 0, 30)]
+#[case::however_many_there_were(99, 0, 3_600)]
+#[case::last_of_the_first(0, 3_599, 3_600)]
+#[case::daily(0, 3_600, 3_600 + 86_400)]
+#[case::after_a_long_sleep(0, 10 * 86_400, 3_600 + 10 * 86_400)]
+fn looks_become_rarer(#[case] skipped: u32, #[case] elapsed: u64, #[case] expected: u64) {
+    assert_eq!(SCHEDULE.next(now(), skipped, later(elapsed)), later(expected));
+}
+
+#[test]
+fn the_moment_at_which_silence_means_more_is_not_slept_through() {
+    let contract = sectigo();
+    let outcome = unknown(DoubtReason::Timeout);
+    let refund = dispatching();
+    let decision = after_attempt(&refund, outcome, rules(&contract), now());
+    assert_eq!(decision.next_check, Some(later(10)));
+    let refund = doubted_by(None);
+    let decision = after_lookup(&refund, nothing_there(), rules(&contract), later(130));
+    assert_eq!(decision.next_check, Some(later(600)), "the settle time, and not 10 minutes later");
+}
+
+proptest! {
+    #[test]
+    fn the_next_look_always_lies_ahead(skipped in 0_u32..30, elapsed in 0_u64..400 * 86_400) {
+        let next = SCHEDULE.next(now(), skipped, later(elapsed));
+        prop_assert!(next > later(elapsed));
+        prop_assert!(next <= later(elapsed).plus(SCHEDULE.then_every.max(Duration::from_secs(3_600))));
+    }
+}

@@ -15,6 +15,7 @@ use recoup::proto::v1 as proto;
 use recoup::proto::v1::account_service_client::AccountServiceClient;
 use recoup::proto::v1::create_refund_request::Target;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
+use recoup::proto::v1::resolve_refund_request::Resolution;
 use recoup::proto::v1::validation_status_service_client::ValidationStatusServiceClient;
 use simulators::exchange::Provider;
 use simulators::faults::{FaultEffect, Point, Repeat, Rule};
@@ -43,9 +44,14 @@ impl Stack {
 
     /// With more settings: top-level TOML that stands before the accounts.
     pub(crate) async fn start_with(settings: &str) -> Stack {
+        Self::start_as(|configuration| configuration.replacen("[accounts", &format!("{settings}\n[accounts"), 1)).await
+    }
+
+    /// With a configuration changed at will.
+    pub(crate) async fn start_as(change: impl FnOnce(String) -> String) -> Stack {
         let dir = tempfile::tempdir().unwrap();
         let simulators = simulators_in(dir.path()).await;
-        let configuration = configuration(&simulators, dir.path(), settings);
+        let configuration = change(configuration(&simulators, dir.path(), ""));
         let app = App::start(settings_of(&configuration, dir.path())).await.unwrap();
         let refunds = RefundServiceClient::new(channel(app.addr()).await);
         Stack { simulators, app, refunds, dir }
@@ -91,6 +97,18 @@ impl Stack {
         let request = proto::ReconcileRefundRequest { name: format!("refunds/{id}") };
         let answer = self.refunds.clone().reconcile_refund(request).await?;
         Ok(answer.into_inner().refund.unwrap())
+    }
+
+    /// A person's word on a refund as it stands.
+    pub(crate) async fn resolve(&self, id: &str, resolution: Resolution) -> Result<proto::Refund, Status> {
+        let request = proto::ResolveRefundRequest {
+            name: format!("refunds/{id}"),
+            etag: self.get(id).await.etag,
+            resolution: resolution.into(),
+            evidence: "ticket 7".to_owned(),
+            refunded_amount: None,
+        };
+        Ok(self.refunds.clone().resolve_refund(request).await?.into_inner().refund.unwrap())
     }
 
     /// Follows a refund with WaitRefund until `done` holds of it.

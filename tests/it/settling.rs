@@ -1,0 +1,289 @@
+//! Doubt that settles itself, accounts that are shut and open again, and a person's word where nothing else helps.
+//!
+//! Each test ends by asking the simulators' books.
+
+use recoup::app::App;
+use recoup::proto::v1 as proto;
+use recoup::proto::v1::account::Health;
+use recoup::proto::v1::doubt::Reason;
+use recoup::proto::v1::refund::State;
+use recoup::proto::v1::refund_service_client::RefundServiceClient;
+use recoup::proto::v1::resolve_refund_request::Resolution;
+use rstest::rstest;
+use simulators::debitsuccess::RefundStatus;
+use simulators::exchange::Provider;
+use simulators::faults::{FaultEffect, Point, Repeat, Rule};
+use tonic::Code;
+
+use crate::support::{Stack, channel, configuration, metadata, one_of, reason, sectigo, settings_of, wrong_fields};
+
+const BRISK: &str = "engine.lookups_after_ms = \"40 80\"\nengine.lookups_every_ms = 100\n\
+                     engine.circuit_pause_min_ms = 40\nengine.circuit_pause_max_ms = 100\n";
+
+/// Looks follow each other quickly, and "not refunded" means something after `settle_s` seconds.
+fn brisk(configuration: String, settle_s: u32) -> String {
+    let settled = configuration
+        .replace("login_name =", &format!("settle_time_s = {settle_s}\nlogin_name ="))
+        .replace("username =", &format!("settle_time_s = {settle_s}\nusername ="));
+    settled.replacen("[accounts", &format!("{BRISK}[accounts"), 1)
+}
+
+async fn brisk_stack(settle_s: u32) -> Stack {
+    Stack::start_as(|configuration| brisk(configuration, settle_s)).await
+}
+
+fn is_settled(refund: &proto::Refund) -> bool {
+    !matches!(refund.state(), State::Pending | State::Dispatching | State::InDoubt)
+}
+
+async fn health_of(stack: &Stack, account: &str) -> Health {
+    let accounts = stack.accounts().await.list_accounts(proto::ListAccountsRequest {}).await.unwrap().into_inner();
+    accounts.accounts.iter().find(|one| one.account == account).unwrap().health()
+}
+
+/// The money moved and the answer was lost: a look finds it, or name.com repeats its answer for the same key. Nobody has to ask.
+#[rstest]
+#[case(Provider::Sectigo, State::Succeeded, 1)]
+#[case(Provider::Namecom, State::Succeeded, 2)]
+#[case(Provider::Debitsuccess, State::Submitted, 1)]
+#[tokio::test]
+async fn a_lost_yes_is_found_again(#[case] provider: Provider, #[case] end: State, #[case] sent: usize) {
+    let stack = brisk_stack(600).await;
+    stack.arm(provider, Point::AfterEffect, FaultEffect::Close, Repeat::Once);
+    let (request, target, in_journal) = one_of(provider, "lost");
+    let doubted = stack.refund(request).await;
+    assert_eq!(doubted.state(), State::InDoubt);
+    let next_check = doubted.doubt.unwrap().next_check_time.unwrap();
+    assert!(next_check.seconds >= doubted.update_time.unwrap().seconds, "it tells when the provider is asked next");
+    assert_eq!(stack.until("lost", is_settled).await.state(), end);
+    assert_eq!((stack.effects(target), stack.attempts(in_journal)), (1, sent));
+}
+
+/// The request was lost before anything was done: sent again where the provider would keep it from a second effect, and nowhere else.
+#[rstest]
+#[case(Provider::Sectigo, State::NeedsReview, 0, 1)]
+#[case(Provider::Namecom, State::Succeeded, 1, 2)]
+#[case(Provider::Debitsuccess, State::Submitted, 1, 2)]
+#[tokio::test]
+async fn a_lost_request_is_sent_again_where_that_is_safe(
+    #[case] provider: Provider,
+    #[case] end: State,
+    #[case] effects: usize,
+    #[case] sent: usize,
+) {
+    let stack = brisk_stack(1).await;
+    stack.arm(provider, Point::BeforeEffect, FaultEffect::Close, Repeat::Once);
+    let (request, target, in_journal) = one_of(provider, "gone");
+    assert_eq!(stack.refund(request).await.state(), State::InDoubt);
+    assert_eq!(stack.until("gone", is_settled).await.state(), end);
+    assert_eq!((stack.effects(target), stack.attempts(in_journal)), (effects, sent));
+}
+
+/// Every send of one refund at name.com is the same request, key and bytes, as long as nobody answers.
+#[tokio::test]
+async fn a_resend_is_the_same_request() {
+    let stack = brisk_stack(600).await;
+    stack.arm(Provider::Namecom, Point::AfterEffect, FaultEffect::Close, Repeat::Times(3));
+    let (request, target, in_journal) = one_of(Provider::Namecom, "again");
+    stack.create(request).await.unwrap();
+    assert_eq!(stack.until("again", is_settled).await.state(), State::Succeeded);
+    let sent: Vec<_> = stack
+        .simulators
+        .journal()
+        .into_iter()
+        .filter(|entry| entry.moves_money && entry.target.as_deref() == Some(in_journal))
+        .map(|entry| (entry.identifier, entry.parameters))
+        .collect();
+    assert_eq!(sent.len(), 4);
+    assert!(sent.iter().all(|one| one == &sent[0]), "{sent:?}");
+    assert_eq!(stack.effects(target), 1);
+}
+
+/// name.com without deduplication: the second send is refused, since the item is refunded. Our own attempt did that.
+#[tokio::test]
+async fn already_refunded_by_our_own_lost_attempt_is_a_yes() {
+    let stack = brisk_stack(600).await;
+    stack.simulators.with_world(|world| world.settings.namecom.idempotency_keys = false);
+    stack.arm(Provider::Namecom, Point::AfterEffect, FaultEffect::Close, Repeat::Once);
+    let (request, target, _) = one_of(Provider::Namecom, "mine");
+    stack.create(request).await.unwrap();
+    let refund = stack.until("mine", is_settled).await;
+    assert_eq!((refund.state(), refund.attempt_count), (State::Succeeded, 2));
+    assert_eq!(stack.effects(target), 1);
+}
+
+#[rstest]
+#[case(RefundStatus::Completed, State::Succeeded, 1)]
+#[case(RefundStatus::Rejected, State::Failed, 1)]
+#[tokio::test]
+async fn what_was_taken_is_followed_to_its_end(
+    #[case] status: RefundStatus,
+    #[case] end: State,
+    #[case] attempts: usize,
+) {
+    let stack = brisk_stack(600).await;
+    let (request, _, in_journal) = one_of(Provider::Debitsuccess, "taken");
+    let refund = stack.refund(request).await;
+    assert_eq!(refund.state(), State::Submitted);
+    let number = refund.provider_reference;
+    stack.simulators.with_world(|world| world.debitsuccess.set_refund_status(&number, status, None).unwrap());
+    assert_eq!(stack.until("taken", |refund| refund.state() != State::Submitted).await.state(), end);
+    assert_eq!(stack.attempts(in_journal), attempts);
+}
+
+/// A password that is refused: refunds wait, the account says so, looks try it, and what waited goes out once it is right again.
+#[rstest]
+#[case(Provider::Namecom, "namecom", "401", "{\"message\":\"Unauthorized\",\"details\":\"\"}")]
+#[tokio::test]
+async fn an_account_that_is_shut_finds_its_way_back(
+    #[case] provider: Provider,
+    #[case] account: &str,
+    #[case] status: &str,
+    #[case] body: &str,
+) {
+    let stack = brisk_stack(600).await;
+    let effect =
+        FaultEffect::Answer { status: status.parse().unwrap(), body: body.to_owned(), headers: Default::default() };
+    let rule = Rule { repeat: Repeat::Standing, ..Rule::new(provider, Point::BeforeEffect, effect) };
+    let rule = stack.simulators.arm(rule).unwrap();
+    let (request, target, in_journal) = one_of(provider, "waits");
+    let request = proto::CreateRefundRequest { wait: Some(prost_types::Duration::default()), ..request };
+    stack.create(request).await.unwrap();
+    let refund = stack.until("waits", |refund| refund.provider_error.is_some()).await;
+    assert_eq!(refund.state(), State::Pending);
+    assert_eq!(health_of(&stack, account).await, Health::CredentialsRefused);
+    // Tried by looks, not by refunds.
+    let looks = || stack.simulators.journal().iter().filter(|entry| !entry.moves_money).count();
+    tokio::time::timeout(crate::support::LIMIT, async {
+        while looks() < 3 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(stack.attempts(in_journal), 1, "no storm");
+    stack.simulators.with_world(|world| world.faults.disarm(rule));
+    assert_eq!(stack.until("waits", is_settled).await.state(), State::Succeeded);
+    assert_eq!(health_of(&stack, account).await, Health::Serving);
+    assert_eq!(stack.effects(target), 1);
+}
+
+/// Sectigo's -16 means a wrong login, and also somebody else's order.
+#[tokio::test]
+async fn only_a_streak_of_different_orders_shuts_the_account() {
+    let stack = brisk_stack(600).await;
+    for attempt in 0..8 {
+        let refund = stack.refund(sectigo(&format!("same-{attempt}"), "9999999")).await;
+        assert_eq!(refund.state(), State::Failed);
+    }
+    assert_eq!(health_of(&stack, "sectigo").await, Health::Serving, "one wrong order, however often");
+    for order in 0..4 {
+        let refund = stack.refund(sectigo(&format!("other-{order}"), &format!("999000{order}"))).await;
+        assert_eq!(refund.state(), State::Failed);
+    }
+    assert_eq!(health_of(&stack, "sectigo").await, Health::CredentialsRefused);
+    let at_once = |request| proto::CreateRefundRequest { wait: Some(prost_types::Duration::default()), ..request };
+    let refund = stack.refund(at_once(sectigo("wrong", "9990009"))).await;
+    assert_eq!(refund.state(), State::Pending);
+    // A good order is what finds the way back, though a wrong one waits before it.
+    let refund = stack.refund(sectigo("good", "1000001")).await;
+    assert_eq!(refund.state(), State::Succeeded);
+    assert_eq!(stack.until("wrong", is_settled).await.state(), State::Failed);
+    assert_eq!(health_of(&stack, "sectigo").await, Health::Serving);
+    assert_eq!(stack.effects("1000001"), 1);
+}
+
+#[tokio::test]
+async fn what_waits_too_long_is_given_up_and_was_never_sent() {
+    let stack = Stack::start_as(|configuration| {
+        let configuration = configuration.replace("https://127.0.0.1", "https://127.0.0.2");
+        brisk(configuration, 600).replace("login_name =", "pending_limit_s = 1\nlogin_name =")
+    })
+    .await;
+    let (request, target, in_journal) = one_of(Provider::Sectigo, "old");
+    let request = proto::CreateRefundRequest { wait: Some(prost_types::Duration::default()), ..request };
+    stack.create(request).await.unwrap();
+    let refund = stack.until("old", |refund| refund.state() == State::Failed).await;
+    assert!(refund.dispatch_time.is_none(), "never sent");
+    assert_eq!((stack.effects(target), stack.attempts(in_journal)), (0, 0));
+}
+
+/// A refund that only a person can settle.
+async fn in_review() -> Stack {
+    let stack = brisk_stack(0).await;
+    stack.arm(Provider::Sectigo, Point::BeforeEffect, FaultEffect::Close, Repeat::Once);
+    stack.create(sectigo("asked", "1000001")).await.unwrap();
+    stack.until("asked", |refund| refund.state() == State::NeedsReview).await;
+    stack
+}
+
+#[rstest]
+#[case(Resolution::Refunded, State::Succeeded, 0)]
+#[case(Resolution::NotRefunded, State::Failed, 0)]
+#[case(Resolution::SendAgain, State::Succeeded, 1)]
+#[tokio::test]
+async fn a_persons_word_ends_a_review(#[case] word: Resolution, #[case] end: State, #[case] effects: usize) {
+    let stack = in_review().await;
+    stack.resolve("asked", word).await.unwrap();
+    let refund = stack.until("asked", is_settled).await;
+    assert_eq!(refund.state(), end);
+    assert_eq!(refund.attempt_count, 1 + i32::try_from(effects).unwrap(), "one new attempt, where it was authorised");
+    let request = proto::ListRefundEventsRequest { name: refund.name, ..Default::default() };
+    let events = stack.refunds.clone().list_refund_events(request).await.unwrap().into_inner().events;
+    assert!(events.iter().any(|event| event.note.contains("ticket 7") && event.actor == "caller"), "{events:?}");
+    assert_eq!(stack.effects("1000001"), effects);
+}
+
+#[tokio::test]
+async fn a_word_is_refused_with_every_reason() {
+    let stack = in_review().await;
+    let before = stack.get("asked").await;
+    let resolve = |request: proto::ResolveRefundRequest| {
+        let mut refunds = stack.refunds.clone();
+        async move { refunds.resolve_refund(request).await.unwrap_err() }
+    };
+    let wrong = resolve(proto::ResolveRefundRequest {
+        name: "asked".to_owned(),
+        refunded_amount: Some(proto::Money { currency_code: "x".to_owned(), minor_units: 1 }),
+        ..Default::default()
+    })
+    .await;
+    assert_eq!(wrong.code(), Code::InvalidArgument);
+    assert_eq!(wrong_fields(&wrong), ["etag", "evidence", "name", "refunded_amount", "resolution"]);
+    let request = proto::ResolveRefundRequest {
+        name: before.name.clone(),
+        etag: "old".to_owned(),
+        resolution: Resolution::Refunded.into(),
+        evidence: "ticket 7".to_owned(),
+        refunded_amount: None,
+    };
+    let stale = resolve(request.clone()).await;
+    assert_eq!((stale.code(), reason(&stale).as_str()), (Code::Aborted, "ETAG_MISMATCH"));
+    assert_eq!(metadata(&stale, "etag"), before.etag);
+    assert_eq!(stack.get("asked").await, before, "a refused word changes nothing");
+
+    let settled = stack.resolve("asked", Resolution::NotRefunded).await.unwrap();
+    let late = resolve(proto::ResolveRefundRequest { etag: settled.etag, ..request }).await;
+    assert_eq!((late.code(), reason(&late).as_str()), (Code::FailedPrecondition, "NOT_IN_REVIEW"));
+    assert_eq!(stack.effects("1000001"), 0);
+}
+
+/// Doubt is taken up again by the next process, at once.
+#[tokio::test]
+async fn a_restart_takes_up_what_is_in_doubt() {
+    let stack = Stack::start().await;
+    stack.arm(Provider::Sectigo, Point::AfterEffect, FaultEffect::Close, Repeat::Once);
+    let (request, target, _) = one_of(Provider::Sectigo, "lost");
+    assert_eq!(stack.refund(request).await.doubt.unwrap().reason(), Reason::ConnectionLost);
+    let Stack { simulators, app, dir, refunds } = stack;
+    drop(refunds);
+    app.stop().await;
+    let configuration = brisk(configuration(&simulators, dir.path(), ""), 600);
+    let app = App::start(settings_of(&configuration, dir.path())).await.unwrap();
+    let refunds = RefundServiceClient::new(channel(app.addr()).await);
+    let stack = Stack { simulators, app, dir, refunds };
+    // The moment that was set by the first process holds: ten seconds after the doubt began. A person need not wait for it.
+    assert_eq!(stack.get("lost").await.state(), State::InDoubt);
+    assert_eq!(stack.reconcile("lost").await.unwrap().state(), State::Succeeded);
+    assert_eq!(stack.effects(target), 1);
+}
