@@ -257,13 +257,3 @@ async fn accounts_are_listed_without_a_secret() {
     let contract = sectigo.retry_contract.as_ref().unwrap();
     assert_eq!(contract.deduplication(), proto::retry_contract::Deduplication::None);
 }
-
-#[tokio::test]
-async fn calls_that_are_not_offered_say_so() {
-    let stack = Stack::start().await;
-    let refusal = stack.refunds.clone().resolve_refund(proto::ResolveRefundRequest::default()).await.unwrap_err();
-    assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::Unimplemented, "NOT_OFFERED"));
-    let request = proto::WatchValidationStatusRequest::default();
-    let refusal = stack.validation().await.watch_validation_status(request).await.unwrap_err();
-    assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::Unimplemented, "NOT_OFFERED"));
-}
