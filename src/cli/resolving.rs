@@ -24,7 +24,7 @@ pub(super) struct ResolveArguments {
     #[command(flatten)]
     word: Word,
     /// How much was given back, where known: 12.50.
-    #[arg(long, requires = "refunded", requires = "currency", value_name = "DECIMAL", value_parser = amount)]
+    #[arg(long, conflicts_with_all = ["not_refunded", "send_again"], requires = "currency", value_name = "DECIMAL", value_parser = amount)]
     amount: Option<i64>,
     /// The amount's currency: AUD.
     #[arg(long, requires = "amount", value_name = "CODE", value_parser = currency)]

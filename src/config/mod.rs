@@ -16,7 +16,8 @@
 //! `RECOUP_ACCOUNTS__NAMECOM__ENDPOINT`. Account names hold no underscore, so one inside an account's name stands for `-`:
 //! `RECOUP_ACCOUNTS__NAMECOM_EU__CURRENCY` is `accounts.namecom-eu.currency`. (A name that begins or ends with `-`, or holds two in a
 //! row, can be set in the file alone.) An empty variable is a value like any other. A `RECOUP_` variable that is no setting is a
-//! fault, unless it is `RECOUP_CONFIG`, which names the file where the command line does not, or a secret's key names it.
+//! fault, unless it is `RECOUP_CONFIG`, which names the file where the command line does not, or `RECOUP_SERVER`, which `recoup refunds`
+//! reads, or a secret's key names it.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

@@ -250,6 +250,7 @@ fn variables_go_over_the_file() {
             ("RECOUP_ACCOUNTS__NAME_COM__TOKEN_ENV", "SECRET"),
             ("RECOUP_ACCOUNTS__NAME_COM__REUSE_CONNECTIONS", "true"),
             ("RECOUP_CONFIG", "/some/file"),
+            ("RECOUP_SERVER", "http://127.0.0.1:50051"),
             ("PATH", "/bin"),
         ],
     )

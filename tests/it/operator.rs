@@ -1,0 +1,273 @@
+//! The operator's command line on a running gateway: what is printed, what it says when something is wrong, and what a script can rely on.
+
+use std::process::Output;
+
+use recoup::proto::v1 as proto;
+use recoup::proto::v1::refund::State;
+use serde_json::Value;
+use simulators::exchange::Provider;
+use simulators::faults::{FaultEffect, Point, Repeat};
+
+use crate::support::process::run;
+use crate::support::{Stack, debitsuccess, namecom, one_of, sectigo};
+
+/// Doubt stays as long as a test looks at it.
+const PATIENT: &str = "engine.lookups_after_ms = \"3600000\"";
+
+async fn stack() -> Stack {
+    Stack::start_with(PATIENT).await
+}
+
+/// Runs `recoup refunds` on the stack's gateway.
+async fn refunds(stack: &Stack, arguments: &[&str]) -> Output {
+    let server = format!("http://{}", stack.app.addr());
+    let all: Vec<String> =
+        ["refunds", "--server", &server].iter().chain(arguments).map(|text| (*text).to_owned()).collect();
+    tokio::task::spawn_blocking(move || run(&all.iter().map(String::as_str).collect::<Vec<_>>())).await.unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// The result of a command that must succeed, as JSON.
+fn json(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// What a command that must fail said, and how it ended.
+fn failure(output: &Output) -> (String, Option<i32>) {
+    assert!(output.stdout.is_empty(), "{}", text(&output.stdout));
+    (text(&output.stderr), output.status.code())
+}
+
+async fn lost(stack: &Stack, provider: Provider, id: &str) {
+    stack.arm(provider, Point::AfterEffect, FaultEffect::Close, Repeat::Once);
+    assert_eq!(stack.refund(one_of(provider, id).0).await.state(), State::InDoubt);
+}
+
+/// An identifier that the provider says it knows, on a first send: only a person can tell.
+async fn in_review(stack: &Stack, id: &str) {
+    assert_eq!(stack.refund(debitsuccess(id, "DSCODE14143", 1250)).await.state(), State::NeedsReview);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn doubt_is_listed_shown_and_looked_up() {
+    let stack = stack().await;
+    stack.refund(sectigo("done", "1000002")).await;
+    lost(&stack, Provider::Sectigo, "lost").await;
+
+    let listed = text(&refunds(&stack, &["list", "--state", "in-doubt"]).await.stdout);
+    let lines: Vec<&str> = listed.lines().collect();
+    assert_eq!(lines.len(), 2, "{listed}");
+    assert!(lines[0].starts_with("REFUND  STATE     ACCOUNT"), "{listed}");
+    assert!(lines[1].starts_with("lost    IN_DOUBT  sectigo  order 1000001"), "{listed}");
+    assert!(lines[1].contains("CONNECTION_LOST"), "{listed}");
+
+    let shown = text(&refunds(&stack, &["show", "lost"]).await.stdout);
+    for words in ["IN_DOUBT: the money may have moved", "next check", "CONNECTION_LOST since", "not safe", "etag"] {
+        assert!(shown.contains(words), "{words} is missing in {shown}");
+    }
+    assert!(shown.contains("SEQUENCE") && shown.contains("It is not known what became of attempt 1"), "{shown}");
+
+    let told = json(&refunds(&stack, &["show", "refunds/lost", "--json"]).await);
+    assert_eq!(told["refund"]["state"], "STATE_IN_DOUBT");
+    assert!(told["refund"]["doubt"]["nextCheckTime"].is_string());
+    assert_eq!(told["refund"]["labels"], serde_json::json!({}), "what is empty is there too");
+    let states: Vec<&str> =
+        told["events"].as_array().unwrap().iter().map(|event| event["toState"].as_str().unwrap()).collect();
+    assert_eq!(states, ["STATE_PENDING", "STATE_DISPATCHING", "STATE_IN_DOUBT"]);
+
+    let settled = json(&refunds(&stack, &["reconcile", "lost", "--json"]).await);
+    assert_eq!(settled["refund"]["state"], "STATE_SUCCEEDED");
+    assert_eq!(text(&refunds(&stack, &["list", "--state", "in-doubt"]).await.stdout), "No such refund.\n");
+    assert_eq!(stack.effects("1000001"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_is_filtered_bounded_and_stable_as_json() {
+    let stack = stack().await;
+    for number in 1..=5 {
+        let (id, order) = (format!("s{number}"), format!("{}", 1_000_000 + number));
+        stack.refund(sectigo(&id, &order)).await;
+    }
+    stack.refund(namecom("n1", 200_001, &[3_200_001])).await;
+
+    let all = json(&refunds(&stack, &["--json", "list"]).await);
+    let ids = |list: &Value| -> Vec<String> {
+        list["refunds"].as_array().unwrap().iter().map(|one| one["refundId"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(ids(&all), ["n1", "s5", "s4", "s3", "s2", "s1"]);
+    assert_eq!(all["nextPageToken"], "");
+    let of_account = json(&refunds(&stack, &["list", "--account", "namecom", "--json"]).await);
+    assert_eq!(ids(&of_account), ["n1"]);
+    let of_target = json(&refunds(&stack, &["list", "--target", "1000003", "--json"]).await);
+    assert_eq!(ids(&of_target), ["s3"]);
+    let several =
+        json(&refunds(&stack, &["list", "--state", "SUCCEEDED,needs_review", "--limit", "2", "--json"]).await);
+    assert_eq!(ids(&several), ["n1", "s5"]);
+    let two = text(&refunds(&stack, &["list", "--limit", "2"]).await.stdout);
+    assert!(two.ends_with("There are more: --limit says how many are shown, 2 now.\n"), "{two}");
+    let none = json(&refunds(&stack, &["list", "--state", "failed", "--json"]).await);
+    assert_eq!(none, serde_json::json!({ "refunds": [], "nextPageToken": "" }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_persons_word_needs_the_state_that_the_person_saw() {
+    let stack = stack().await;
+    in_review(&stack, "asked").await;
+    let word = ["resolve", "asked", "--refunded", "--amount", "12.50", "--currency", "AUD", "--evidence", "ticket 7"];
+
+    // Nobody at a terminal, and nothing confirmed: shown, and left as it is.
+    let (said, code) = failure(&refunds(&stack, &word).await);
+    assert!(said.contains("NEEDS_REVIEW: the money may have moved") && said.contains("--yes"), "{said}");
+    assert_eq!(code, Some(2));
+    assert_eq!(stack.get("asked").await.state(), State::NeedsReview);
+
+    let (said, code) = failure(&refunds(&stack, &[&word[..], &["--etag", "stale"]].concat()).await);
+    assert!(said.contains("ETAG_MISMATCH"), "{said}");
+    assert_eq!(code, Some(1));
+
+    let resolved = refunds(&stack, &[&word[..], &["--yes", "--json"]].concat()).await;
+    assert!(text(&resolved.stderr).contains("NEEDS_REVIEW"), "what was confirmed is shown");
+    let resolved = json(&resolved);
+    assert_eq!(resolved["refund"]["state"], "STATE_SUCCEEDED");
+    assert_eq!(
+        resolved["refund"]["refundedAmount"],
+        serde_json::json!({ "currencyCode": "AUD", "minorUnits": "1250" })
+    );
+    let history = text(&refunds(&stack, &["show", "asked"]).await.stdout);
+    assert!(history.contains("ticket 7"), "{history}");
+
+    let (said, code) =
+        failure(&refunds(&stack, &["resolve", "asked", "--not-refunded", "--evidence", "x", "--yes"]).await);
+    assert!(said.contains("(NOT_IN_REVIEW"), "{said}");
+    assert_eq!(code, Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resolved_refund_is_sent_again_once_or_is_over() {
+    let stack = stack().await;
+    in_review(&stack, "no").await;
+    let etag = stack.get("no").await.etag;
+    let no = ["resolve", "no", "--not-refunded", "--evidence", "asked the provider", "--etag", &etag, "--json"];
+    assert_eq!(json(&refunds(&stack, &no).await)["refund"]["state"], "STATE_FAILED");
+
+    in_review(&stack, "again").await;
+    let again = ["resolve", "again", "--send-again", "--evidence", "asked the provider", "--yes", "--json"];
+    assert_eq!(json(&refunds(&stack, &again).await)["refund"]["attemptCount"], 2);
+    stack.until("again", |refund| refund.state() != State::Dispatching).await;
+    assert_eq!(stack.attempts("DSCODE14143"), 3, "two refunds sent first, one of them again");
+}
+
+/// `script` gives a command a terminal.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_a_terminal_the_word_is_typed() {
+    let stack = stack().await;
+    in_review(&stack, "typed").await;
+    let command = format!(
+        "{} refunds --server http://{} resolve typed --not-refunded --evidence phone",
+        env!("CARGO_BIN_EXE_recoup"),
+        stack.app.addr()
+    );
+    for (typed, state) in [("no", State::NeedsReview), ("yes", State::Failed)] {
+        let command = command.clone();
+        let said = tokio::task::spawn_blocking(move || at_a_terminal(&command, typed)).await.unwrap();
+        let Some(said) = said else {
+            eprintln!("skipped: there is no script(1) here to make a terminal with");
+            return;
+        };
+        assert!(said.contains("Type yes to give it:"), "{said}");
+        assert_eq!(stack.get("typed").await.state(), state, "{said}");
+    }
+}
+
+fn at_a_terminal(command: &str, typed: &str) -> Option<String> {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+    let mut script = Command::new("script");
+    script.args(["-q", "-e", "-c", command, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = script.spawn().ok()?;
+    writeln!(child.stdin.take()?, "{typed}").ok()?;
+    let output = child.wait_with_output().ok()?;
+    Some(text(&output.stdout))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_is_withdrawn() {
+    let stack = stack().await;
+    // The simulators refuse the credentials for this order; while they are refused, nothing of an account leaves.
+    let request = namecom("waits", 400_401, &[3_400_401]);
+    let at_once = Some(prost_types::Duration::default());
+    stack.create(proto::CreateRefundRequest { wait: at_once, ..request }).await.unwrap();
+    stack.until("waits", |refund| refund.state() == State::Pending && refund.provider_error.is_some()).await;
+    let cancelled = refunds(&stack, &["cancel", "waits", "--json"]).await;
+    assert_eq!(json(&cancelled)["refund"]["state"], "STATE_CANCELLED");
+    let (said, code) = failure(&refunds(&stack, &["cancel", "nobody"]).await);
+    assert!(said.contains("(REFUND_NOT_FOUND)"), "{said}");
+    assert_eq!(code, Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_wrong_field_is_told_with_its_reason() {
+    let stack = stack().await;
+    let evidence = "x".repeat(2_000);
+    let wrong = ["resolve", "not_an_id!", "--refunded", "--evidence", &evidence, "--etag", "e"];
+    let (said, code) = failure(&refunds(&stack, &wrong).await);
+    assert!(said.contains("(INVALID_REQUEST)") && said.contains("name ") && said.contains("evidence "), "{said}");
+    assert_eq!((said.lines().count(), code), (1, Some(1)), "{said}");
+
+    let as_json = refunds(&stack, &[&wrong[..], &["--json"]].concat()).await;
+    let error: Value = serde_json::from_slice(&as_json.stderr).unwrap();
+    assert_eq!(error["error"]["code"], "INVALID_ARGUMENT");
+    assert_eq!(error["error"]["reason"], "INVALID_REQUEST");
+    let fields: Vec<&str> = error["error"]["fieldViolations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|violation| violation["field"].as_str().unwrap())
+        .collect();
+    assert_eq!(fields, ["name", "evidence"]);
+}
+
+#[test]
+fn a_gateway_that_is_not_there_is_one_sentence() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let server = format!("http://{free}");
+    for command in [&["list"][..], &["show", "x"], &["reconcile", "x"], &["cancel", "x"]] {
+        let (said, code) = failure(&run(&[&["refunds", "--server", &server][..], command].concat()));
+        assert!(said.contains(&format!("no gateway answers at {server}")) && said.contains("refused"), "{said}");
+        assert_eq!((said.lines().count(), code), (1, Some(1)));
+    }
+    for server in ["https://127.0.0.1:1", "nonsense", ""] {
+        let (said, code) = failure(&run(&["refunds", "--server", server, "list"]));
+        assert!(said.contains("--server"), "{said}");
+        assert_eq!(code, Some(2), "{said}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_ends_before_anything_is_asked() {
+    for wrong in [
+        &["refunds"][..],
+        &["refunds", "list", "--state", "doubtful"],
+        &["refunds", "list", "--limit", "0"],
+        &["refunds", "show"],
+        &["refunds", "resolve", "x", "--evidence", "e"],
+        &["refunds", "resolve", "x", "--refunded"],
+        &["refunds", "resolve", "x", "--refunded", "--not-refunded", "--evidence", "e"],
+        &["refunds", "resolve", "x", "--not-refunded", "--amount", "1.00", "--currency", "AUD", "--evidence", "e"],
+        &["refunds", "resolve", "x", "--refunded", "--amount", "1.00", "--evidence", "e"],
+        &["refunds", "resolve", "x", "--refunded", "--amount", "1.005", "--currency", "AUD", "--evidence", "e"],
+        &["refunds", "resolve", "x", "--refunded", "--amount", "1.00", "--currency", "JPY", "--evidence", "e"],
+        &["refunds", "resolve", "x", "--refunded", "--evidence", "e", "--etag", "e", "--yes"],
+    ] {
+        let output = run(wrong);
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}: {}", text(&output.stderr));
+    }
+    for command in [&["refunds", "--help"][..], &["verify", "--help"]] {
+        let output = run(command);
+        assert!(text(&output.stdout).contains("Exit status: 0"), "{}", text(&output.stdout));
+    }
+}
