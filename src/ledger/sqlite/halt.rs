@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use rusqlite::ErrorCode;
 use tokio::sync::watch;
 
+use super::presence::Presence;
 use crate::domain::state::MoveRefused;
 use crate::ledger::{Health, LedgerError};
 
@@ -26,6 +27,8 @@ pub(super) struct Shared {
     committed: watch::Sender<u64>,
     health: watch::Sender<Health>,
     halted: OnceLock<LedgerError>,
+    /// None for a ledger without files.
+    presence: OnceLock<Presence>,
 }
 
 /// What a database error means for the process.
@@ -47,6 +50,7 @@ impl Shared {
             committed: watch::Sender::new(committed),
             health: watch::Sender::new(Health::Writing),
             halted: OnceLock::new(),
+            presence: OnceLock::new(),
         }
     }
 
@@ -65,6 +69,20 @@ impl Shared {
             *present = sequence.max(*present);
             rises
         });
+    }
+
+    /// From now on these files must keep their names.
+    pub(super) fn watch_over(&self, presence: Presence) {
+        // Said once, when they have been opened.
+        drop(self.presence.set(presence));
+    }
+
+    /// Ends all writing where one of them has not.
+    pub(super) fn files_are_there(&self) -> Result<(), LedgerError> {
+        match self.presence.get().and_then(Presence::fault) {
+            None => Ok(()),
+            Some(problem) => Err(self.halt(LedgerError::Unavailable(problem))),
+        }
     }
 
     /// Why nothing is written any more; none while the ledger writes.

@@ -13,6 +13,7 @@
 //! rows         columns <-> domain, strictly
 //! chain        the hash chain, for auditors
 //! halt         what ends all writing
+//! presence     whether the open files still have their names
 //! audit/       a look at a ledger that nobody has open
 //! inline       the same without threads, on a disk in memory: for simulations
 //! migrations/  the tables and their constraints
@@ -26,6 +27,7 @@ mod chain;
 mod halt;
 mod inline;
 mod opening;
+mod presence;
 mod reads;
 mod rows;
 mod steps;
@@ -49,6 +51,7 @@ pub use self::inline::Disk;
 use self::inline::Inline;
 pub use self::opening::OpenError;
 use self::opening::Opened;
+use self::presence::{Presence, Watch};
 use self::writer::{Job, Reply};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{AccountName, RefundId};
@@ -85,6 +88,7 @@ pub struct SqliteLedger {
 struct Writing {
     jobs: mpsc::Sender<Job>,
     thread: JoinHandle<()>,
+    watch: Watch,
     lock: File,
 }
 
@@ -124,10 +128,13 @@ impl SqliteLedger {
         let readers = Arc::new(Readers::new(connections.collect::<Result<_, _>>()?));
         let (shared, tail) =
             taken_up(&writer).map_err(|problem| OpenError::Database { path: path.clone(), problem })?;
+        // Everything is open by now, the log too.
+        shared.watch_over(Presence::of(&path));
+        let starting = |source| OpenError::Io { path: path.clone(), doing: "start the writer of", source };
         let (jobs, queue) = mpsc::channel(settings.queue_length.max(1));
-        let thread = writer::start(writer, shared.clone(), tail, queue, settings.batch_size.max(1))
-            .map_err(|source| OpenError::Io { path, doing: "start the writer of", source })?;
-        Ok(Self { shared, readers, writing: Mutex::new(Some(Writing { jobs, thread, lock })), inline: None })
+        let thread = writer::start(writer, shared.clone(), tail, queue, settings.batch_size.max(1)).map_err(starting)?;
+        let watch = Watch::start(shared.clone()).map_err(starting)?;
+        Ok(Self { shared, readers, writing: Mutex::new(Some(Writing { jobs, thread, watch, lock })), inline: None })
     }
 
     /// Finishes what is queued, clears the log into the file, and lets go of it. Everything asked later is [`LedgerError::Unavailable`].
@@ -303,6 +310,7 @@ impl Drop for SqliteLedger {
 impl Writing {
     /// The queue is served to its end, then the lock is let go: in this order.
     fn end(self) {
+        drop(self.watch);
         drop(self.jobs);
         // A panic of the thread stands in the health word already.
         drop(self.thread.join());

@@ -4,7 +4,7 @@
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -46,6 +46,17 @@ pub enum OpenError {
         /// The newest that this program knows.
         known: i64,
     },
+    /// A ledger was here before, and is not any more: to begin anew would be to forget every refund in it.
+    #[error(
+        "the ledger {} is gone, and {} says that it was here: put it back, or remove that file too in order to begin anew",
+        path.display(), witness.display()
+    )]
+    Gone {
+        /// The ledger.
+        path: PathBuf,
+        /// Which file says so.
+        witness: PathBuf,
+    },
     /// The operating system refused.
     #[error("cannot {doing} the ledger {}: {source}", path.display())]
     Io {
@@ -80,6 +91,10 @@ pub(super) struct Opened {
 /// "rcup": says whose file it is, to this program and to `file(1)`.
 pub(super) const APPLICATION_ID: i64 = 0x7263_7570;
 
+/// What stands in the lock's file once a ledger has been made beside it.
+const MARK: &[u8] =
+    b"A ledger of recoup is kept beside this file, which locks it. Where the ledger is gone, it was removed.\n";
+
 /// Each takes the ledger from the version that is its index to the next one. Never edited once released.
 pub(super) const MIGRATIONS: [&str; 2] =
     [include_str!("migrations/0001_ledger.sql"), include_str!("migrations/0002_settling.sql")];
@@ -91,7 +106,8 @@ const PREPARED_STATEMENTS: usize = 64;
 pub(super) fn open(path: &Path, settings: &SqliteSettings) -> Result<Opened, OpenError> {
     let io = |doing| move |source| OpenError::Io { path: path.to_owned(), doing, source };
     let (path, directory) = canonical(path)?;
-    let lock = lock(&path)?;
+    let mut lock = lock(&path)?;
+    is_expected(&path, &lock)?;
     match private_file().create_new(true).open(&path) {
         Ok(_) => {}
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
@@ -100,6 +116,10 @@ pub(super) fn open(path: &Path, settings: &SqliteSettings) -> Result<Opened, Ope
     let writer = connect(&path, settings).map_err(|error| refusal(&path, &error))??;
     // A ledger that was made just now must be found again after a loss of power.
     File::open(&directory).and_then(|directory| directory.sync_all()).map_err(io("sync the directory of"))?;
+    if !is_marked(&lock) {
+        // Without it only the next start's check whether the ledger is still there is missing.
+        drop(lock.write_all(MARK).and_then(|()| lock.sync_all()));
+    }
     Ok(Opened { lock, writer, path })
 }
 
@@ -149,11 +169,32 @@ fn canonical(path: &Path) -> Result<(PathBuf, PathBuf), OpenError> {
     Ok((existing, directory))
 }
 
+/// Refuses to make a new ledger where there was one.
+fn is_expected(path: &Path, lock: &File) -> Result<(), OpenError> {
+    let gone = |suffix| Err(OpenError::Gone { path: path.to_owned(), witness: beside(path, suffix) });
+    let length = |path: &Path| path.metadata().map(|metadata| metadata.len()).ok();
+    match length(path) {
+        // The database itself would throw a log away that it finds without its file.
+        None if length(&beside(path, "-wal")).is_some_and(|length| length > 0) => gone("-wal"),
+        None | Some(0) if is_marked(lock) => gone(".lock"),
+        _ => Ok(()),
+    }
+}
+
+fn is_marked(lock: &File) -> bool {
+    lock.metadata().is_ok_and(|metadata| metadata.len() > 0)
+}
+
+/// One of the files that belong to a ledger.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
 fn lock(path: &Path) -> Result<File, OpenError> {
     let io = |source| OpenError::Io { path: path.to_owned(), doing: "lock", source };
-    let mut name = OsString::from(path);
-    name.push(".lock");
-    let file = private_file().create(true).truncate(false).open(name).map_err(io)?;
+    let file = private_file().create(true).truncate(false).open(beside(path, ".lock")).map_err(io)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_owned() }),

@@ -122,6 +122,7 @@ impl Writer {
         jobs: &mut impl Iterator<Item = Job>,
         answers: &mut Vec<Box<dyn Answer>>,
     ) -> Result<Tail, LedgerError> {
+        self.shared.files_are_there()?;
         self.execute("BEGIN IMMEDIATE")?;
         let mut tail = reads::tail(&self.connection).map_err(|fault| self.transaction_failed(fault))?;
         if tail != self.tail {
@@ -148,7 +149,8 @@ impl Writer {
                 }
             });
         }
-        match self.execute("COMMIT") {
+        // What went into a file that has lost its name is gone with this process.
+        match self.execute("COMMIT").and_then(|()| self.shared.files_are_there()) {
             Ok(()) => Ok(tail),
             Err(LedgerError::Overloaded) => Err(LedgerError::Overloaded),
             // The log may hold it whole, and the next start would find it there.

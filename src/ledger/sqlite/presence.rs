@@ -1,0 +1,96 @@
+//! Whether the names of the ledger's files still lead to the files that are open.
+//!
+//! A file that was removed or replaced can be written to and synced as before, and all of it is lost with the process. So the writer looks
+//! before each transaction, and again after the commit and before anybody hears of it: what is acknowledged was in a file that has its name.
+//! A thread looks in between, so that a gateway with nothing to write says so too, within [`LOOK_EVERY`].
+
+use std::ffi::OsString;
+use std::fs::Metadata;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::halt::Shared;
+
+/// Which file each name led to when the ledger was opened.
+#[derive(Debug)]
+pub(super) struct Presence {
+    files: Vec<(PathBuf, Identity)>,
+}
+
+/// The thread that looks in between; ends when dropped.
+#[derive(Debug)]
+pub(super) struct Watch {
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What stays the same however a file is written to.
+type Identity = (u64, u64);
+
+/// Four looks at names that the system has in memory: nothing beside a sync, and a second is soon enough for a health word.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+impl Presence {
+    /// Of the ledger at `path`, which is open: the file, its log, the log's index and the lock.
+    pub(super) fn of(path: &Path) -> Self {
+        let names = ["", "-wal", "-shm", ".lock"].map(|suffix| {
+            let mut name = OsString::from(path);
+            name.push(suffix);
+            PathBuf::from(name)
+        });
+        let present = |name: PathBuf| name.metadata().ok().map(|metadata| (name, identity(&metadata)));
+        Self { files: names.into_iter().filter_map(present).collect() }
+    }
+
+    /// The sentence for a file that is not there any more.
+    pub(super) fn fault(&self) -> Option<String> {
+        self.files.iter().find_map(|(name, known)| match name.metadata() {
+            Ok(metadata) if identity(&metadata) == *known => None,
+            Ok(_) => Some(format!("{} was replaced while it was open", name.display())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Some(format!("{} was removed while it was open", name.display()))
+            }
+            Err(error) => Some(format!("{} cannot be found any more: {error}", name.display())),
+        })
+    }
+}
+
+impl Watch {
+    /// Looks until dropped, or until the ledger has stopped writing.
+    pub(super) fn start(shared: Arc<Shared>) -> std::io::Result<Self> {
+        let (stop, stopped) = mpsc::channel::<()>();
+        let look = move || {
+            while stopped.recv_timeout(LOOK_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
+                if shared.files_are_there().is_err() {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("ledger-watch".to_owned()).spawn(look)?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            // It holds nothing that could be left half done.
+            drop(thread.join());
+        }
+    }
+}
+
+#[cfg(unix)]
+fn identity(metadata: &Metadata) -> Identity {
+    use std::os::unix::fs::MetadataExt as _;
+    (metadata.dev(), metadata.ino())
+}
+
+/// Elsewhere a file that is open cannot be replaced; only its absence is seen.
+#[cfg(not(unix))]
+fn identity(_: &Metadata) -> Identity {
+    (0, 0)
+}
