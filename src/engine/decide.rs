@@ -69,7 +69,7 @@ pub fn next_step(refund: &Refund, contract: &RetryContract, now: Timestamp) -> S
     };
     let key_lives = refund.dispatch_time.is_some_and(|first| contract.resend_safe(first, now));
     let more = refund.unanswered_attempts > 0 && refund.unanswered_attempts < MOST_UNANSWERED;
-    if refund.state == State::InDoubt && key_lives && more && !was_told_no(refund) {
+    if refund.state == State::InDoubt && key_lives && more && !was_told_no(refund, contract) {
         Step::Resend
     } else {
         Step::LookUp
@@ -186,7 +186,7 @@ fn after_absence(refund: &Refund, contract: &RetryContract, now: Timestamp) -> A
         (LookupKind::TargetState, _) => {
             let key_lives = refund.dispatch_time.is_some_and(|first| contract.resend_safe(first, now));
             let doubt_settled = refund.doubt.as_ref().is_some_and(|doubt| settled(doubt.since));
-            if doubt_settled && (!key_lives || was_told_no(refund)) {
+            if doubt_settled && (!key_lives || was_told_no(refund, contract)) {
                 Absence::PastAllMeans("the settle time is over, and the state of the order proves no absence")
             } else {
                 Absence::NotYet
@@ -197,7 +197,7 @@ fn after_absence(refund: &Refund, contract: &RetryContract, now: Timestamp) -> A
         (LookupKind::Refund, State::Submitted) => {
             Absence::PastAllMeans("the provider took the refund, and has no record of it any more")
         }
-        (LookupKind::Refund, _) if was_told_no(refund) => {
+        (LookupKind::Refund, _) if was_told_no(refund, contract) => {
             Absence::PastAllMeans("the provider refused to take it again, and has no record of it")
         }
         (LookupKind::Refund, _) if refund.unanswered_attempts >= MOST_UNANSWERED => {
@@ -208,10 +208,14 @@ fn after_absence(refund: &Refund, contract: &RetryContract, now: Timestamp) -> A
 }
 
 /// The last attempt was answered with a no, which cannot be believed while another attempt is unanswered; asking again would change nothing.
-fn was_told_no(refund: &Refund) -> bool {
-    refund.provider_error.as_ref().is_some_and(|error| {
-        let for_now = matches!(error.category, ErrorCategory::LimitReached | ErrorCategory::CredentialsRefused);
-        error.http_status != 0 && !for_now
+fn was_told_no(refund: &Refund, contract: &RetryContract) -> bool {
+    // Our key with our bytes is refused only while the first request that had them is still being worked on.
+    let replays = matches!(contract.deduplication, Deduplication::Replay { .. });
+    refund.provider_error.as_ref().is_some_and(|error| match error.category {
+        ErrorCategory::LimitReached | ErrorCategory::CredentialsRefused => false,
+        ErrorCategory::IdentifierInUse => !replays,
+        // No answer was read.
+        _ => error.http_status != 0,
     })
 }
 

@@ -69,7 +69,7 @@ async fn wait(shared: &Shared, bell: &Notify, pause: Duration) {
 
 /// Sends what is due and has a slot, until the drain begins. How long nothing will be due for.
 async fn send_due(shared: &Arc<Shared>, lane: &Arc<Lane>, expiry: &mut Timestamp) -> Result<Duration, LedgerError> {
-    loop {
+    while !shared.draining.is_cancelled() {
         let now = shared.clock.now();
         if *expiry <= now {
             *expiry = give_up_the_oldest(shared, lane, now).await?;
@@ -117,6 +117,7 @@ async fn send_due(shared: &Arc<Shared>, lane: &Arc<Lane>, expiry: &mut Timestamp
             dispatch(shared, lane, refund, slot).await?;
         }
     }
+    Ok(LONGEST_SLEEP)
 }
 
 /// Intent before act: the attempt is on disk when its task begins.
@@ -183,7 +184,7 @@ async fn probe(shared: &Arc<Shared>, lane: &Arc<Lane>) -> Result<bool, LedgerErr
 /// Begins to settle what is due, as places become free. How long nothing will be due for.
 async fn settle_due(shared: &Arc<Shared>, lane: &Arc<Lane>) -> Result<Duration, LedgerError> {
     let limit = u32::try_from(lane.account.max_in_flight).unwrap_or(u32::MAX).saturating_mul(2);
-    loop {
+    while !shared.draining.is_cancelled() {
         let now = shared.clock.now();
         let due = shared.ledger.unsettled(&lane.account.name, now, limit).await?;
         let mut begun = false;
@@ -213,6 +214,7 @@ async fn settle_due(shared: &Arc<Shared>, lane: &Arc<Lane>) -> Result<Duration, 
         }
         return Ok(until(shared.ledger.next_unsettled(&lane.account.name).await?, now));
     }
+    Ok(LONGEST_SLEEP)
 }
 
 fn until(next: Option<Timestamp>, now: Timestamp) -> Duration {

@@ -638,9 +638,10 @@ fn check_amount(refund: &Refund, resolution: Resolution) -> Result<(), EngineErr
     if faults.is_empty() { Ok(()) } else { Err(EngineError::Invalid(faults)) }
 }
 
-/// PENDING refunds of accounts that have left the configuration wait until these come back: nobody would see it but by a look at the list.
+/// Open refunds of accounts that have left the configuration wait until these come back: nobody would see it but by a look at the list.
 async fn warn_of_strays(ledger: &dyn Ledger, accounts: &Accounts) -> Result<(), LedgerError> {
-    let query = ListQuery { states: vec![State::Pending], limit: STRAYS_LOOKED_AT, ..ListQuery::default() };
+    let states = vec![State::Pending, State::Submitted, State::InDoubt];
+    let query = ListQuery { states, limit: STRAYS_LOOKED_AT, ..ListQuery::default() };
     let mut strays: BTreeMap<AccountName, usize> = BTreeMap::new();
     for Listed { refund, .. } in ledger.list(query).await? {
         if accounts.get(&refund.intent.account).is_none() {
@@ -648,7 +649,7 @@ async fn warn_of_strays(ledger: &dyn Ledger, accounts: &Accounts) -> Result<(), 
         }
     }
     for (account, refunds) in strays {
-        warn!(%account, refunds, "PENDING refunds wait for an account that is not configured: they are not sent");
+        warn!(%account, refunds, "refunds of an account that is not configured are neither sent nor asked for");
     }
     Ok(())
 }

@@ -206,6 +206,7 @@ fn doubt_goes_on_as_the_contract_says(#[case] contract: RetryContract, #[case] s
 #[case::it_said_no(ErrorCategory::AlreadyRefunded, Step::LookUp)]
 #[case::not_now(ErrorCategory::LimitReached, Step::Resend)]
 #[case::not_with_this_password(ErrorCategory::CredentialsRefused, Step::Resend)]
+#[case::the_first_is_still_worked_on(ErrorCategory::IdentifierInUse, Step::Resend)]
 fn a_no_is_not_asked_for_twice(#[case] category: ErrorCategory, #[case] step: Step) {
     assert_eq!(next_step(&doubted_by(Some(error(category))), &namecom(), later(10)), step);
 }
