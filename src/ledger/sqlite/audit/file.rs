@@ -74,6 +74,7 @@ pub(super) fn open(path: &Path, findings: &mut Findings) -> Result<Opened, Audit
 
 /// Notes every page, definition and foreign key that is not as it should be.
 pub(super) fn check(connection: &Connection, findings: &mut Findings) {
+    findings.pass("(file)", |findings| length(connection, findings));
     findings.pass("(file)", |findings| pages(connection, findings));
     findings.pass("sqlite_schema", |findings| definitions(connection, findings));
     findings.pass("(file)", |findings| foreign_keys(connection, findings));
@@ -122,10 +123,9 @@ fn header(path: &Path) -> Result<Option<Header>, AuditError> {
 /// One snapshot of the file, and its version.
 fn connect(path: &Path) -> rusqlite::Result<(Connection, i64)> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let has_log = beside(path, "-wal").metadata().is_ok_and(|log| log.len() > 0);
     let connection = match path.to_str() {
         // Nothing waits in a log, so nobody changes the file: it can be read without so much as a lock file beside it.
-        Some(text) if !has_log => {
+        Some(text) if !has_log(path) => {
             let escaped = text.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
             let address = format!("file:{escaped}?immutable=1");
             Connection::open_with_flags(address, flags | OpenFlags::SQLITE_OPEN_URI)?
@@ -137,6 +137,20 @@ fn connect(path: &Path) -> rusqlite::Result<(Connection, i64)> {
     let version = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
     Ok((connection, version))
+}
+
+/// The database reads what is missing of its last page as zeros, and says nothing.
+fn length(connection: &Connection, findings: &mut Findings) -> rusqlite::Result<()> {
+    let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    let pages = number("page_count")?.saturating_mul(number("page_size")?);
+    let Some(path) = connection.path().map(Path::new) else { return Ok(()) };
+    let length = path.metadata().ok().and_then(|metadata| i64::try_from(metadata.len()).ok());
+    // What is still in the log need not be in the file.
+    if !has_log(path) && length.is_some_and(|length| length != pages) {
+        let problem = format!("is {} bytes long, and its pages need {pages}", length.unwrap_or(0));
+        findings.add("(file)", "(the end)", "(page)", problem);
+    }
+    Ok(())
 }
 
 fn pages(connection: &Connection, findings: &mut Findings) -> rusqlite::Result<()> {
@@ -230,6 +244,10 @@ fn foreign_keys(connection: &Connection, findings: &mut Findings) -> rusqlite::R
         findings.add(table, row, "ordinal", format!("names a row of {parent} that is not there"));
     }
     Ok(())
+}
+
+fn has_log(path: &Path) -> bool {
+    beside(path, "-wal").metadata().is_ok_and(|log| log.len() > 0)
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

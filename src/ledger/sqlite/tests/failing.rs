@@ -239,3 +239,40 @@ async fn one_strange_row_does_not_undo_its_neighbours_in_the_batch() {
         Err(_) => assert_eq!(present, neighbour),
     }
 }
+
+#[rstest]
+#[case::the_file("")]
+#[case::its_log("-wal")]
+#[case::the_logs_index("-shm")]
+#[case::the_lock(".lock")]
+#[tokio::test]
+async fn a_file_that_was_removed_or_replaced_ends_all_writing(
+    #[case] suffix: &str,
+    #[values(false, true)] replaced: bool,
+) {
+    let bench = Bench::new();
+    let refund = bench.new_refund(sectigo("a", "100")).await;
+    let name = bench.directory.path().join(format!("ledger.db{suffix}"));
+    std::fs::rename(&name, bench.directory.path().join("moved")).unwrap();
+    if replaced {
+        std::fs::copy(bench.directory.path().join("moved"), &name).unwrap();
+    }
+    let Err(LedgerError::Unavailable(problem)) = bench.record(&refund, &[Event::Dispatched]).await else {
+        panic!("it was written into a file that nobody finds")
+    };
+    let word = if replaced { "was replaced while it was open" } else { "was removed while it was open" };
+    assert!(problem.contains(word) && problem.contains(&format!("ledger.db{suffix} ")), "{problem}");
+    assert!(matches!(&*bench.ledger.health().borrow(), Health::Failed(_)));
+}
+
+#[tokio::test]
+async fn a_file_that_was_removed_is_noticed_without_a_write() {
+    let bench = Bench::new();
+    let mut health = bench.ledger.health();
+    std::fs::remove_file(bench.path()).unwrap();
+    let noticed = tokio::time::timeout(Duration::from_secs(30), health.wait_for(|health| *health != Health::Writing));
+    let Health::Failed(problem) = noticed.await.unwrap().unwrap().clone() else {
+        panic!("{:?}", bench.ledger.health())
+    };
+    assert!(problem.contains("was removed while it was open"), "{problem}");
+}

@@ -1,5 +1,6 @@
 //! The ledger's promises, each against a real file.
 
+mod auditing;
 mod creating;
 mod failing;
 mod history;

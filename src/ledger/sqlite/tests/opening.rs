@@ -152,3 +152,33 @@ async fn what_was_acknowledged_is_in_the_files_at_that_moment() {
         assert_eq!(after_the_crash.verify().await, Ok(refund.revision));
     }
 }
+
+#[tokio::test]
+async fn a_ledger_that_is_gone_is_not_begun_anew() {
+    let bench = Bench::new();
+    bench.new_refund(sectigo("a", "100")).await;
+    let path = bench.path();
+    let kept = bench.directory.path().join("kept.db");
+    let Bench { directory, ledger, settings } = bench;
+    ledger.close().await;
+    let sentence = || SqliteLedger::open(&path, settings.clone()).unwrap_err().to_string();
+    std::fs::rename(&path, &kept).unwrap();
+    assert!(sentence().contains("is gone") && sentence().contains("ledger.db.lock"), "{}", sentence());
+    assert!(!path.exists(), "nothing was made in its place");
+    std::fs::write(&path, "").unwrap();
+    assert!(sentence().contains("is gone"), "an empty file is not it: {}", sentence());
+
+    std::fs::rename(&kept, &path).unwrap();
+    let ledger = SqliteLedger::open(&path, settings.clone()).unwrap();
+    assert!(ledger.get(&RefundId::parse("a").unwrap()).await.unwrap().is_some());
+    drop(ledger);
+
+    // Its log alone says so too, and the database would throw it away.
+    let lock = directory.path().join("ledger.db.lock");
+    std::fs::remove_file(&path).unwrap();
+    std::fs::remove_file(&lock).unwrap();
+    std::fs::write(directory.path().join("ledger.db-wal"), "what was written last").unwrap();
+    assert!(sentence().contains("ledger.db-wal"), "{}", sentence());
+    std::fs::remove_file(directory.path().join("ledger.db-wal")).unwrap();
+    drop(SqliteLedger::open(&path, settings.clone()).unwrap());
+}

@@ -1,0 +1,273 @@
+//! A look at a ledger that somebody's hand, or a disk, has changed: what was done is named, by table, row and column.
+
+use super::*;
+use rstest::rstest;
+
+/// A ledger with a refund of every state and history, closed in order.
+async fn closed() -> (TempDir, PathBuf) {
+    let bench = Bench::new();
+    for state in State::ALL {
+        bench.refund_in(state, &format!("{}", state.as_str().replace('_', "-"))).await;
+    }
+    bench.new_refund(namecom("items", &[1, 2])).await;
+    bench.new_refund(debitsuccess("amount", "DS1", 1250)).await;
+    let path = bench.path();
+    let Bench { directory, ledger, .. } = bench;
+    ledger.close().await;
+    (directory, path)
+}
+
+/// Edits a closed ledger without its triggers and checks, and puts the triggers back: so only what `sql` did is to be found.
+fn edit(path: &Path, sql: &str) {
+    let raw = Connection::open(path).unwrap();
+    raw.execute_batch("PRAGMA ignore_check_constraints = ON; PRAGMA foreign_keys = OFF;").unwrap();
+    let triggers: Vec<(String, String)> = {
+        let mut all = raw.prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").unwrap();
+        let rows = all.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        rows.map(Result::unwrap).collect()
+    };
+    for (name, _) in &triggers {
+        raw.execute_batch(&format!("DROP TRIGGER {name}")).unwrap();
+    }
+    raw.execute_batch(sql).unwrap();
+    for (_, sql) in &triggers {
+        raw.execute_batch(sql).unwrap();
+    }
+}
+
+fn lines(audit: &Audit) -> Vec<String> {
+    audit.findings.iter().map(ToString::to_string).collect()
+}
+
+#[tokio::test]
+async fn a_sound_ledger_has_no_findings_and_is_left_as_it_was() {
+    let (directory, path) = closed().await;
+    let before = std::fs::read(&path).unwrap();
+    let files = || -> Vec<_> {
+        let mut names: Vec<_> =
+            std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let names = files();
+    let seen = audit(&path).unwrap();
+    assert_eq!(lines(&seen), Vec::<String>::new());
+    assert_eq!((seen.refunds, seen.schema_version), (11, 2));
+    assert!(seen.attempts >= 7 && seen.events > 20 && seen.last_sequence == seen.events, "{seen:?}");
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    assert_eq!(files(), names);
+
+    // A copy in a folder of its own, with a name that an address would have to escape.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let copy = elsewhere.path().join("copy of #1?100%.db");
+    std::fs::copy(&path, &copy).unwrap();
+    assert_eq!(audit(&copy).unwrap(), seen);
+    assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 1, "nothing was put beside it");
+}
+
+#[tokio::test]
+async fn a_running_gateway_is_said_and_a_copy_of_its_files_can_be_looked_at() {
+    let bench = Bench::new();
+    bench.refund_in(State::InDoubt, "a").await;
+    let refusal = audit(&bench.path()).unwrap_err();
+    assert!(matches!(refusal, AuditError::Running { .. }) && refusal.to_string().contains("a gateway is running"));
+
+    // As a crash leaves them: most of it is in the log.
+    let elsewhere = tempfile::tempdir().unwrap();
+    for suffix in ["", "-wal"] {
+        let name = format!("ledger.db{suffix}");
+        std::fs::copy(bench.directory.path().join(&name), elsewhere.path().join(&name)).unwrap();
+    }
+    let seen = audit(&elsewhere.path().join("ledger.db")).unwrap();
+    assert_eq!((lines(&seen), seen.refunds, seen.events), (Vec::new(), 1, 3));
+}
+
+#[tokio::test]
+async fn what_cannot_be_looked_at_is_one_sentence() {
+    let (directory, path) = closed().await;
+    let at = |name: &str| directory.path().join(name);
+    let sentence = |path: &Path| audit(path).unwrap_err().to_string();
+    assert!(sentence(&at("nothing.db")).starts_with("there is no ledger"));
+    assert!(sentence(directory.path()).ends_with("it is a directory"), "{}", sentence(directory.path()));
+    std::fs::write(at("letter.txt"), "a letter to somebody, and not a database at all").unwrap();
+    assert!(sentence(&at("letter.txt")).contains("is not a ledger of recoup"), "{}", sentence(&at("letter.txt")));
+    std::fs::write(at("empty.db"), "").unwrap();
+    assert!(sentence(&at("empty.db")).ends_with("it is empty"), "{}", sentence(&at("empty.db")));
+    Connection::open(at("other.db")).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
+    assert!(sentence(&at("other.db")).ends_with("a database of another program"));
+    for (version, words) in [(9, "knows versions up to 2"), (1, "start the gateway on it once")] {
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", version).unwrap();
+        assert!(sentence(&path).contains(words), "{}", sentence(&path));
+    }
+}
+
+#[rstest]
+#[case::an_amount(
+    "UPDATE refunds SET debitsuccess_minor_units = 125000 WHERE id = 'amount'",
+    &["refunds, row ordinal 11, column (row)", "similarity, row key"]
+)]
+#[case::a_state(
+    "UPDATE refunds SET state = 'PENDING', complete_time = NULL WHERE id = 'SUCCEEDED'",
+    &["refunds, row ordinal 6, column state: is PENDING, and the history has SUCCEEDED"]
+)]
+#[case::a_strange_state("UPDATE refunds SET state = 'DONE' WHERE id = 'PENDING'", &["refunds, row ordinal 1, column state: names no state"])]
+#[case::two_rows(
+    "UPDATE refunds SET revision = revision + 1 WHERE id IN ('FAILED', 'items')",
+    &["row ordinal 8, column revision", "row ordinal 10, column revision"]
+)]
+#[case::a_refund(
+    "DELETE FROM refunds WHERE id = 'items'",
+    &["refunds, row ordinal 11, column ordinal: follows on 9", "column ordinal: names a row of refunds that is not there"]
+)]
+#[case::the_last_refund_and_all_of_it(
+    "DELETE FROM refunds WHERE id = 'amount'; DELETE FROM events WHERE ordinal = 11;
+     DELETE FROM similarity WHERE ordinal = 11; DELETE FROM refund_references WHERE ordinal = 11",
+    &["sqlite_sequence, row name refunds, column seq: is 11, and the last refund is 10"]
+)]
+#[case::a_line("DELETE FROM events WHERE sequence = 9", &["events, row sequence 10, column sequence: follows on 8"])]
+#[case::the_first_line("DELETE FROM events WHERE sequence = 1", &["events, row sequence 2, column sequence: follows on 0"])]
+#[case::the_last_line(
+    "DELETE FROM events WHERE sequence = (SELECT max(sequence) FROM events)",
+    &["refunds, row ordinal 11, column ordinal: has no history"]
+)]
+#[case::a_note("UPDATE events SET note = 'all is well' WHERE sequence = 5", &["events, row sequence 5, column chain_hash"])]
+#[case::a_hash("UPDATE events SET chain_hash = zeroblob(32) WHERE sequence = 5", &["row sequence 5, column chain_hash", "row sequence 6, column chain_hash"])]
+#[case::a_short_hash("UPDATE events SET chain_hash = x'00' WHERE sequence = 5", &["row sequence 5, column chain_hash: is not 32 bytes long"])]
+#[case::a_move("UPDATE events SET from_state = 'SUBMITTED' WHERE sequence = 3", &["row sequence 3, column from_state: is SUBMITTED, and the line before"])]
+#[case::an_attempt("DELETE FROM attempts WHERE ordinal = 4", &["attempts, row ordinal 4, number 1, column number: is missing"])]
+#[case::an_attempt_too_many(
+    "INSERT INTO attempts (ordinal, number, dispatch_time) VALUES (1, 1, 5)",
+    &["attempts, row ordinal 1, number 1, column number: no line of the history"]
+)]
+#[case::an_attempt_reopened(
+    "UPDATE attempts SET end_time = NULL, outcome = NULL, doubt_reason = NULL, doubt_evidence = NULL WHERE ordinal = 4",
+    &["attempts, row ordinal 4, number 1, column end_time: is NULL"]
+)]
+#[case::an_attempt_ended("UPDATE attempts SET end_time = dispatch_time, outcome = 'refused' WHERE ordinal = 2", &["number 1, column end_time: is set"])]
+#[case::an_outcome("UPDATE attempts SET outcome = 'refused' WHERE ordinal = 6", &["attempts, row ordinal 6, number 1, column outcome: is refused"])]
+#[case::evidence("UPDATE attempts SET doubt_evidence = 'it was fine' WHERE ordinal = 4", &["number 1, column doubt_evidence"])]
+#[case::a_dispatch_time("UPDATE attempts SET dispatch_time = 7 WHERE ordinal = 6", &["number 1, column dispatch_time: is 7"])]
+#[case::a_reservation("DELETE FROM reservations WHERE ordinal = 6", &["reservations, row key order:succeeded, ordinal 6, column ordinal: is missing"])]
+#[case::a_reservation_of_a_failed_refund(
+    "INSERT INTO reservations VALUES ('books', 'order:FAILED', 8)",
+    &["reservations, row key order:FAILED, ordinal 8, column ordinal: refund 8 (FAILED) does not hold this"]
+)]
+#[case::a_reservation_of_nobody(
+    "INSERT INTO reservations VALUES ('books', 'order:x', 99)",
+    &["reservations, row rowid", "column ordinal: names a row of refunds that is not there"]
+)]
+#[case::a_reference("DELETE FROM refund_references WHERE reference = '77'", &["refund_references, row reference 77, ordinal 10"])]
+#[case::a_likeness("UPDATE similarity SET create_time = 0", &["similarity, row key", "does not hold this"])]
+#[case::an_index(
+    "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = sql || ' ' WHERE name = 'refunds_due_later';",
+    &["sqlite_schema, row index refunds_due_later of refunds, column sql: is not as it was made"]
+)]
+#[tokio::test]
+async fn what_a_hand_did_is_named(#[case] sql: &str, #[case] expected: &[&str]) {
+    let (_directory, path) = closed().await;
+    edit(&path, sql);
+    let seen = audit(&path).unwrap();
+    let found = lines(&seen);
+    for words in expected {
+        assert!(found.iter().any(|line| line.contains(words)), "{words} is not among {found:#?}");
+    }
+    assert!(found.len() <= expected.len() + 4, "too much is blamed: {found:#?}");
+    assert_eq!(seen.finding_count, found.len() as u64);
+}
+
+#[tokio::test]
+async fn a_dropped_trigger_and_a_foreign_one_are_named() {
+    let (_directory, path) = closed().await;
+    let raw = Connection::open(&path).unwrap();
+    raw.execute_batch("DROP TRIGGER events_are_kept; CREATE TRIGGER odd AFTER INSERT ON events BEGIN SELECT 1; END")
+        .unwrap();
+    drop(raw);
+    let found = lines(&audit(&path).unwrap());
+    assert_eq!(
+        found,
+        [
+            "table sqlite_schema, row trigger events_are_kept of events, column sql: is missing",
+            "table sqlite_schema, row trigger odd of events, column sql: was not made by this program",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn findings_without_end_are_counted_and_bounded() {
+    let bench = Bench::new();
+    for number in 0..1_200 {
+        bench.new_refund(sectigo(&format!("r{number}"), &format!("{number}"))).await;
+    }
+    let path = bench.path();
+    let Bench { directory, ledger, .. } = bench;
+    ledger.close().await;
+    edit(&path, "UPDATE refunds SET debitsuccess_minor_units = 1");
+    let seen = audit(&path).unwrap();
+    assert_eq!(seen.findings.len(), MOST_FINDINGS);
+    assert!(seen.finding_count >= 1_200, "{}", seen.finding_count);
+    drop(directory);
+}
+
+/// Everything in the tables that stands in two places or under a hash.
+fn content(path: &Path) -> Option<String> {
+    let raw = Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
+    let mut told = String::new();
+    for columns in [
+        "* FROM refunds ORDER BY 1",
+        "* FROM events ORDER BY 1",
+        "ordinal, number, dispatch_time, end_time, outcome, doubt_evidence FROM attempts ORDER BY 1, 2",
+        "* FROM reservations ORDER BY 1, 2",
+        "* FROM refund_references ORDER BY 1, 2",
+        "* FROM similarity ORDER BY 1, 2, 3, 4",
+        "* FROM sqlite_sequence",
+        "type, name, tbl_name, sql FROM sqlite_schema ORDER BY name",
+        "* FROM pragma_user_version",
+    ] {
+        let mut statement = raw.prepare(&format!("SELECT {columns}")).ok()?;
+        let width = statement.column_count();
+        let mut rows = statement.query([]).ok()?;
+        while let Some(row) = rows.next().ok()? {
+            for column in 0..width {
+                told += &format!("{:?} ", row.get_ref(column).ok()?);
+            }
+        }
+    }
+    Some(told)
+}
+
+/// A disk that lies: one byte anywhere. Either nothing that counts has changed, or it is found.
+#[tokio::test]
+async fn one_flipped_byte_anywhere_is_found_or_harmless() {
+    let (directory, path) = closed().await;
+    let sound = std::fs::read(&path).unwrap();
+    let before = content(&path).unwrap();
+    let flipped = directory.path().join("flipped.db");
+    let (mut found, mut harmless) = (0, 0);
+    // A prime stride walks through all kinds of bytes of all pages; the first page's header is walked whole.
+    for at in (0..100).chain((100..sound.len()).step_by(211)) {
+        let mut bytes = sound.clone();
+        bytes[at] ^= 1 << (at % 8);
+        std::fs::write(&flipped, &bytes).unwrap();
+        let seen = audit(&flipped);
+        if seen.as_ref().is_ok_and(Audit::is_clean) {
+            harmless += 1;
+            let after = content(&flipped);
+            assert!(after.as_deref() == Some(&before), "the byte at {at} changed something, and it was not seen");
+        } else {
+            found += 1;
+        }
+    }
+    assert!(found > 100, "{found} found, {harmless} harmless");
+}
+
+#[tokio::test]
+async fn a_truncated_file_is_found_wherever_it_ends() {
+    let (directory, path) = closed().await;
+    let sound = std::fs::read(&path).unwrap();
+    let cut = directory.path().join("cut.db");
+    for length in (1..sound.len()).step_by(1_531) {
+        std::fs::write(&cut, &sound[..length]).unwrap();
+        let seen = audit(&cut);
+        assert!(!seen.as_ref().is_ok_and(Audit::is_clean), "cut at {length} of {}: {seen:?}", sound.len());
+    }
+}
