@@ -22,6 +22,8 @@
 mod callers;
 mod dice;
 mod history;
+mod idle_closing;
+mod in_flight;
 mod oracle;
 mod plans;
 mod providers;
@@ -46,6 +48,10 @@ struct Arguments {
 enum Mode {
     /// So many kills.
     Kills(u64),
+    /// Refunds at providers that close idle connections.
+    IdleClosing,
+    /// So many refunds in flight at one kill.
+    InFlight(usize),
     /// Nothing: the test is not among those asked for.
     Nothing,
     /// Only named.
@@ -65,17 +71,20 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
     match arguments.mode {
         Mode::List => {
             println!("kill: test");
             ExitCode::SUCCESS
         }
         Mode::Nothing => ExitCode::SUCCESS,
-        Mode::Kills(kills) => kill(kills, arguments.seed, arguments.only),
+        Mode::IdleClosing => idle_closing::run(base, arguments.seed),
+        Mode::InFlight(refunds) => in_flight::run(base, arguments.seed, refunds),
+        Mode::Kills(kills) => kill(base, kills, arguments.seed, arguments.only),
     }
 }
 
-fn kill(kills: u64, seed: u64, only: Option<u64>) -> ExitCode {
+fn kill(base: &Path, kills: u64, seed: u64, only: Option<u64>) -> ExitCode {
     println!("kill: {kills} kills, --seed {seed}");
     let began = now();
     let mut figures = Figures::default();
@@ -87,7 +96,7 @@ fn kill(kills: u64, seed: u64, only: Option<u64>) -> ExitCode {
         if only.is_some_and(|only| only != number) {
             continue;
         }
-        let of_run = run::run(Path::new(env!("CARGO_TARGET_TMPDIR")), seed, number, left);
+        let of_run = run::run(base, seed, number, left);
         println!("run {number}: {}", line(&of_run));
         figures.add(of_run);
     }
@@ -142,13 +151,17 @@ fn read(arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {
         };
         match argument.as_str() {
             "--kills" => read.mode = Mode::Kills(number()?),
+            "--idle-closing" => read.mode = Mode::IdleClosing,
+            "--in-flight" => read.mode = Mode::InFlight(usize::try_from(number()?).unwrap_or(usize::MAX)),
             "--seed" => read.seed = number()?,
             "--run" => read.only = Some(number()?),
             "--list" => read.mode = Mode::List,
             "--test-threads" | "--format" | "--color" | "--skip" | "-Z" => drop(arguments.next()),
             flag if flag.starts_with('-') && KNOWN_TO_HARNESSES.contains(&flag.split('=').next().unwrap_or(flag)) => {}
             flag if flag.starts_with('-') => {
-                return Err(format!("unknown: {flag}; known: --kills N, --seed S, --run N"));
+                return Err(format!(
+                    "unknown: {flag}; known: --kills N, --idle-closing, --in-flight N, --seed S, --run N"
+                ));
             }
             filter => filters.push(filter.to_owned()),
         }

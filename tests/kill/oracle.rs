@@ -16,8 +16,8 @@ use recoup::ledger::sqlite::{SqliteLedger, SqliteSettings};
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund::{MoneyVerdict, State};
 use rusqlite::{Connection, OpenFlags};
-use simulators::JournalEntry;
 use simulators::exchange::Provider;
+use simulators::{BookEntry, JournalEntry};
 
 use crate::history::{Answer, Call, Entry};
 use crate::plans::Plan;
@@ -149,6 +149,29 @@ pub(crate) fn read(ledger: &Path) -> Rows {
     rows
 }
 
+/// Targets, and identifiers, of more than one refund.
+pub(crate) fn twice_refunded(books: &[BookEntry]) -> Vec<String> {
+    let mut by_target: BTreeMap<(Provider, &str), i64> = BTreeMap::new();
+    let mut by_identifier: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for BookEntry { provider, effect, .. } in books {
+        *by_target.entry((*provider, &effect.target)).or_default() += match effect.kind.as_str() {
+            "refund" => 1,
+            // Not paid after all: it may be asked for again.
+            "refund_rejected" => -1,
+            _ => 0,
+        };
+        if let (Some(identifier), "refund") = (&effect.identifier, effect.kind.as_str()) {
+            *by_identifier.entry((&effect.target, identifier)).or_default() += 1;
+        }
+    }
+    let twice = by_target.into_iter().filter(|(_, times)| *times > 1);
+    let twice = twice.map(|((provider, target), times)| format!("{provider:?} {target} was refunded {times} times"));
+    let under_one = by_identifier.into_iter().filter(|(_, times)| *times > 1);
+    let under_one =
+        under_one.map(|((target, name), times)| format!("{target} was refunded {times} times under {name}"));
+    twice.chain(under_one).map(|what| format!("at most one effect per target: {what}")).collect()
+}
+
 /// Secrets in files where none may be, and panics in a log.
 pub(crate) fn secrets_in(folder: &Path, files: &[PathBuf]) -> Vec<String> {
     let mut found = Vec::new();
@@ -191,6 +214,13 @@ fn count(evidence: &Evidence, figures: &mut Figures) {
     figures.effects = truth.books.iter().filter(|entry| entry.effect.kind == "refund").count();
     figures.doubts = doubted.collect::<HashSet<_>>().len();
     figures.open = at_rest.listed_doubts.len();
+}
+
+impl Rows {
+    /// Whether a refund was in doubt at any time.
+    pub(crate) fn was_in_doubt(&self, id: &str) -> bool {
+        self.events.iter().any(|event| event.refund == id && event.to == "IN_DOUBT")
+    }
 }
 
 impl<'a> Court<'a> {
@@ -242,34 +272,7 @@ impl<'a> Court<'a> {
     }
 
     fn at_most_one_effect_per_target(&mut self) {
-        let mut by_target: BTreeMap<(Provider, &str), i64> = BTreeMap::new();
-        let mut by_identifier: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-        for entry in &self.evidence.truth.books {
-            let effect = &entry.effect;
-            *by_target.entry((entry.provider, &effect.target)).or_default() += match effect.kind.as_str() {
-                "refund" => 1,
-                // Not paid after all: it may be asked for again.
-                "refund_rejected" => -1,
-                _ => 0,
-            };
-            if let (Some(identifier), "refund") = (&effect.identifier, effect.kind.as_str()) {
-                *by_identifier.entry((&effect.target, identifier)).or_default() += 1;
-            }
-        }
-        for ((provider, target), times) in by_target {
-            if times > 1 {
-                self.wrong(
-                    "at most one effect per target",
-                    format!("{provider:?} {target} was refunded {times} times"),
-                );
-            }
-        }
-        for ((target, identifier), times) in by_identifier {
-            if times > 1 {
-                let what = format!("{target} was refunded {times} times under {identifier}");
-                self.wrong("at most one effect per target", what);
-            }
-        }
+        self.violations.extend(twice_refunded(&self.evidence.truth.books));
     }
 
     /// No false failure, no false success, and the same cents.

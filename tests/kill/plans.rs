@@ -9,6 +9,7 @@ use simulators::sectigo::{Order as CertificateOrder, Processing};
 use simulators::worlds::World;
 
 use crate::dice::Dice;
+use crate::run::word;
 
 /// A refund that a caller may ask for.
 #[derive(Debug, Clone)]
@@ -62,6 +63,11 @@ impl Plans {
         self.make(provider, nature)
     }
 
+    /// The next one, at this provider, and nothing wrong with it.
+    pub(crate) fn plain(&mut self, provider: Provider) -> Plan {
+        self.make(provider, Nature::Plain)
+    }
+
     fn make(&mut self, provider: Provider, nature: Nature) -> Plan {
         self.made += 1;
         let number = self.made;
@@ -84,16 +90,16 @@ impl Plans {
 }
 
 impl Plan {
-    /// What a caller asks for.
+    /// What a caller asks for, of the account that is called as its provider.
     pub(crate) fn request(&self) -> proto::CreateRefundRequest {
-        let (account, target) = match &self.target {
+        let target = match &self.target {
             Target::Order(order_number) => {
                 let reason = proto::SectigoRefundReason::Other.into();
-                ("sectigo", Wanted::Sectigo(proto::SectigoTarget { order_number: order_number.clone(), reason }))
+                Wanted::Sectigo(proto::SectigoTarget { order_number: order_number.clone(), reason })
             }
             Target::Items { order, items } => {
                 let order_item_ids = items.iter().map(|(item, _)| *item).collect();
-                ("namecom", Wanted::Namecom(proto::NamecomTarget { order_id: *order, order_item_ids }))
+                Wanted::Namecom(proto::NamecomTarget { order_id: *order, order_item_ids })
             }
             Target::Account { reference, minor_units } => {
                 let amount = Some(proto::Money { currency_code: "AUD".to_owned(), minor_units: *minor_units });
@@ -103,12 +109,12 @@ impl Plan {
                     description: "Charged twice".to_owned(),
                     ..Default::default()
                 };
-                ("debitsuccess", Wanted::Debitsuccess(target))
+                Wanted::Debitsuccess(target)
             }
         };
         proto::CreateRefundRequest {
             refund_id: self.id.clone(),
-            account: account.to_owned(),
+            account: word(self.provider).to_owned(),
             target: Some(target),
             ..Default::default()
         }

@@ -63,16 +63,19 @@ impl Providers {
         }
     }
 
-    pub(crate) fn sectigo(&self) -> SocketAddr {
-        self.addresses[1]
+    /// Where a provider listens.
+    pub(crate) fn address(&self, provider: Provider) -> SocketAddr {
+        let [_, sectigo, _, namecom, debitsuccess] = self.addresses;
+        match provider {
+            Provider::Sectigo => sectigo,
+            Provider::Namecom => namecom,
+            Provider::Debitsuccess => debitsuccess,
+        }
     }
 
-    pub(crate) fn namecom(&self) -> SocketAddr {
-        self.addresses[3]
-    }
-
-    pub(crate) fn debitsuccess(&self) -> SocketAddr {
-        self.addresses[4]
+    /// The authority of Sectigo's certificate; another one after each start.
+    pub(crate) fn ca_file(&self) -> PathBuf {
+        self.folder.join("ca.pem")
     }
 
     /// Kills them.
@@ -97,6 +100,33 @@ impl Providers {
         let missed = now() - self.went;
         self.world.advance(missed.try_into().unwrap_or_default());
         self.running = Some((runtime, simulators));
+    }
+
+    /// Arms an effect for whatever comes in second on a connection, before anything of it is read.
+    pub(crate) fn arm_second_requests(&self, provider: Provider, effect: FaultEffect) {
+        let rule =
+            Rule { ordinal: Some(2), repeat: Repeat::Standing, ..Rule::new(provider, Point::BeforeRead, effect) };
+        self.world.with_world(|world| world.arm(rule).unwrap());
+    }
+
+    /// Arms an effect for as long as nothing disarms it, in turn at two points.
+    pub(crate) fn arm_flapping(&self, rules: impl IntoIterator<Item = (Provider, [Point; 2], FaultEffect)>) {
+        self.world.with_world(|world| {
+            for (provider, [one, other], effect) in rules {
+                // What the first lets by comes to the second.
+                let repeat = Repeat::Flap { down: 1, up: 1 };
+                world.arm(Rule { repeat, ..Rule::new(provider, other, effect.clone()) }).unwrap();
+                world.arm(Rule { repeat: Repeat::Standing, ..Rule::new(provider, one, effect) }).unwrap();
+            }
+        });
+    }
+
+    /// How many requests that could move money have come in.
+    pub(crate) fn requests_of_money(&self) -> usize {
+        self.world.with_world(|world| {
+            let kept = world.journal.entries().filter(|entry| entry.moves_money).count();
+            kept + usize::try_from(world.journal.dropped()).unwrap()
+        })
     }
 
     /// Puts the targets of these refunds.

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use simulators::exchange::Deduplication;
+use simulators::exchange::{Deduplication, Provider};
 use tokio::runtime::Runtime;
 
 use crate::callers::{self, Board};
@@ -85,7 +85,8 @@ pub(crate) fn run(base: &Path, seed: u64, number: u64, kills: u64) -> Figures {
     // Kind providers hide a second send, the others book it.
     let deduplication = dice.weighted(&[(1, Deduplication::On), (2, Deduplication::Off)]);
     let mut providers = Providers::start(&folder, providers::settings(deduplication));
-    let house = House::furnish(&folder, &providers, SETTINGS);
+    let accounts = PROVIDERS.map(|provider| account(&providers, provider, word(provider), OF_EACH_ACCOUNT));
+    let house = House::furnish(&folder, &format!("{SETTINGS}{}", accounts.concat()));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let board = Board::new();
     let callers = {
@@ -272,40 +273,41 @@ const OF_EACH_ACCOUNT: &str = "\
     total_timeout_ms = 600\n\
     settle_time_s = 2\n";
 
-impl House {
-    /// A copy of the binary, so that a build during a long run changes nothing, and a configuration.
-    pub(crate) fn furnish(folder: &Path, providers: &Providers, settings: &str) -> House {
-        let accounts = format!(
-            "[accounts.sectigo]\n\
-             provider = \"sectigo\"\n\
-             endpoint = \"https://{}\"\n\
-             ca_file = \"{}/ca.pem\"\n\
-             login_name = \"demo\"\n\
-             login_password_env = \"DEMO_PASSWORD\"\n\
-             {OF_EACH_ACCOUNT}\
-             [accounts.namecom]\n\
-             provider = \"namecom\"\n\
-             endpoint = \"http://{}\"\n\
-             username = \"demo-test\"\n\
-             token_env = \"DEMO_TOKEN\"\n\
-             {OF_EACH_ACCOUNT}\
-             [accounts.debitsuccess]\n\
-             provider = \"debitsuccess\"\n\
-             endpoint = \"http://{}\"\n\
-             currency = \"AUD\"\n\
-             username = \"demo\"\n\
-             password_env = \"DEMO_PASSWORD\"\n\
-             {OF_EACH_ACCOUNT}",
-            providers.sectigo(),
-            folder.display(),
-            providers.namecom(),
-            providers.debitsuccess(),
-        );
-        House::furnish_with(folder, &format!("{settings}{accounts}"))
-    }
+pub(crate) const PROVIDERS: [Provider; 3] = [Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess];
 
-    /// The same with settings of one's own, accounts among them; where it listens and its ledger are added.
-    pub(crate) fn furnish_with(folder: &Path, settings: &str) -> House {
+/// What its account is called where it has one.
+pub(crate) fn word(provider: Provider) -> &'static str {
+    match provider {
+        Provider::Sectigo => "sectigo",
+        Provider::Namecom => "namecom",
+        Provider::Debitsuccess => "debitsuccess",
+    }
+}
+
+/// An account in the configuration, under the demo world's login.
+pub(crate) fn account(providers: &Providers, provider: Provider, name: &str, more: &str) -> String {
+    let (address, word) = (providers.address(provider), word(provider));
+    let own = match provider {
+        Provider::Sectigo => format!(
+            "endpoint = \"https://{address}\"\nca_file = \"{}\"\n\
+             login_name = \"demo\"\nlogin_password_env = \"DEMO_PASSWORD\"\n",
+            providers.ca_file().display()
+        ),
+        Provider::Namecom => {
+            format!("endpoint = \"http://{address}\"\nusername = \"demo-test\"\ntoken_env = \"DEMO_TOKEN\"\n")
+        }
+        Provider::Debitsuccess => format!(
+            "endpoint = \"http://{address}\"\ncurrency = \"AUD\"\n\
+             username = \"demo\"\npassword_env = \"DEMO_PASSWORD\"\n"
+        ),
+    };
+    format!("[accounts.{name}]\nprovider = \"{word}\"\n{own}{more}")
+}
+
+impl House {
+    /// A copy of the binary, so that a build during a long run changes nothing, and a configuration: these settings, accounts among them, and
+    /// where it listens and keeps its ledger.
+    pub(crate) fn furnish(folder: &Path, settings: &str) -> House {
         let house = House {
             folder: folder.to_owned(),
             binary: folder.join("recoup"),

@@ -1,0 +1,175 @@
+//! Ten thousand refunds in flight at a kill: each is settled or visibly in doubt within ten seconds of the restart.
+//!
+//! Twice, for "in flight" can mean two things: every one of them on the wire, each with its own connection and no answer; and a few on the
+//! wire with all the others waiting on disk, which must then be sent.
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt, stream};
+use recoup::proto::v1 as proto;
+use recoup::proto::v1::refund::State;
+use recoup::proto::v1::refund_service_client::RefundServiceClient;
+use simulators::exchange::{Deduplication, Provider};
+use simulators::faults::{FaultEffect, Point};
+use tonic::transport::Channel;
+
+use crate::callers;
+use crate::dice::Dice;
+use crate::oracle;
+use crate::plans::{Plan, Plans};
+use crate::providers::{self, Providers};
+use crate::rest;
+use crate::run::{House, PROVIDERS, account, word};
+
+/// What is promised.
+const WITHIN: Duration = Duration::from_secs(10);
+/// The most that one account may have on the wire.
+const SLOTS: usize = 256;
+/// Nothing here takes longer, unless it hangs.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// What was measured.
+struct Measured {
+    on_the_wire: usize,
+    waiting: usize,
+    /// From the start of the new process until it took calls.
+    ready: Duration,
+    /// Until nothing was waiting or on its way.
+    settled: Duration,
+    states: String,
+    problems: Vec<String>,
+}
+
+/// Measures both and prints them; a failure where it took too long or something is wrong.
+pub(crate) fn run(base: &Path, seed: u64, refunds: usize) -> ExitCode {
+    allow_many_connections();
+    let mut code = ExitCode::SUCCESS;
+    for (what, accounts) in [("all on the wire", refunds.div_ceil(SLOTS * PROVIDERS.len())), ("most waiting", 1)] {
+        let measured = measure(base, seed, refunds, accounts);
+        println!(
+            "in-flight {refunds}, {what}: at the kill {} on the wire and {} waiting; after the restart calls were taken after {:.2} s, and all \
+             were settled or in doubt after {:.2} s: {}",
+            measured.on_the_wire,
+            measured.waiting,
+            measured.ready.as_secs_f64(),
+            measured.settled.as_secs_f64(),
+            measured.states
+        );
+        for problem in &measured.problems {
+            println!("VIOLATION {problem}");
+        }
+        if measured.settled > WITHIN || !measured.problems.is_empty() {
+            code = ExitCode::FAILURE;
+        }
+    }
+    code
+}
+
+fn measure(base: &Path, seed: u64, refunds: usize, accounts: usize) -> Measured {
+    let folder = base.join(format!("kill-in-flight-{accounts}-{seed}"));
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    let providers = Providers::start(&folder, providers::settings(Deduplication::Off));
+    // Half of what comes in is done and never answered, half is never done.
+    let halves = [Point::AfterEffect, Point::BeforeEffect];
+    providers.arm_flapping(PROVIDERS.into_iter().map(|provider| (provider, halves, FaultEffect::NeverAnswer)));
+    let more = format!("requests_per_second = 0\nmax_in_flight = {SLOTS}\nconnect_timeout_ms = 30000\n");
+    let names = |provider: Provider| (0..accounts).map(move |number| format!("{}-{number}", word(provider)));
+    let settings: String = PROVIDERS
+        .into_iter()
+        .flat_map(|provider| names(provider).map(move |name| (provider, name)))
+        .map(|(provider, name)| account(&providers, provider, &name, &more))
+        .collect();
+    let house = House::furnish(&folder, &format!("engine.circuit_failures = 1000000\n{settings}"));
+
+    let mut plans = Plans::new("flight".to_owned(), Dice::new(seed, &[0]));
+    let plans: Vec<Plan> = (0..refunds).map(|number| plans.plain(PROVIDERS[number % PROVIDERS.len()])).collect();
+    providers.put(&plans);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let gateway = house.start().unwrap();
+    let slots = accounts * PROVIDERS.len() * SLOTS;
+    let (on_the_wire, waiting) = runtime.block_on(async {
+        let client = callers::client(gateway.addr);
+        let calls = stream::iter(plans.iter().enumerate()).map(|(number, plan)| {
+            let mut client = client.clone();
+            let account = format!("{}-{}", word(plan.provider), number / PROVIDERS.len() % accounts);
+            let wait = Some(callers::milliseconds(0));
+            let request = proto::CreateRefundRequest { account, wait, ..plan.request() };
+            async move { client.create_refund(request).await.unwrap() }
+        });
+        calls.buffer_unordered(64).for_each(|_| async {}).await;
+        let until = tokio::time::Instant::now() + LIMIT;
+        loop {
+            let on_the_wire = rest::list(&client, &[State::Dispatching]).await.unwrap().len();
+            let there = providers.requests_of_money();
+            if (on_the_wire >= slots.min(refunds) && there >= on_the_wire) || tokio::time::Instant::now() >= until {
+                let waiting = rest::list(&client, &[State::Pending]).await.unwrap().len();
+                return (on_the_wire, waiting);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    gateway.kill();
+
+    providers.disarm();
+    let began = now();
+    let gateway = house.start().unwrap();
+    let ready = began.elapsed();
+    let (settled, all) = runtime.block_on(async {
+        let client = callers::client(gateway.addr);
+        while is_any_under_way(&client).await && began.elapsed() < LIMIT {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        (began.elapsed(), rest::list(&client, &[]).await.unwrap())
+    });
+    assert!(gateway.terminate().success());
+
+    let mut problems = Vec::new();
+    if all.len() != refunds {
+        problems.push(format!("acknowledged is durable: {} of {refunds} refunds are there", all.len()));
+    }
+    for refund in &all {
+        let wrong = matches!(refund.state(), State::InDoubt | State::NeedsReview) != refund.doubt.is_some();
+        if wrong || matches!(refund.state(), State::Failed | State::Cancelled) {
+            problems.push(format!("settled, or visibly in doubt: {refund:?}"));
+        }
+    }
+    problems.extend(oracle::twice_refunded(&providers.truth().books));
+    if let Err(problem) = runtime.block_on(oracle::verify(&house.ledger)) {
+        problems.push(format!("the chain verifies: {problem}"));
+    }
+    if problems.is_empty() {
+        let _ = std::fs::remove_dir_all(&folder);
+    } else {
+        println!("kept: {}", folder.display());
+    }
+    let count = |state: State| all.iter().filter(|refund| refund.state() == state).count();
+    let states = [State::Succeeded, State::Submitted, State::InDoubt, State::NeedsReview, State::Failed];
+    let states = states.map(|state| format!("{} {}", count(state), state.as_str_name().trim_start_matches("STATE_")));
+    Measured { on_the_wire, waiting, ready, settled, states: states.join(", "), problems }
+}
+
+/// One page of one refund is enough to tell.
+async fn is_any_under_way(client: &RefundServiceClient<Channel>) -> bool {
+    let states = vec![State::Pending.into(), State::Dispatching.into()];
+    let filter = Some(proto::RefundFilter { states, ..Default::default() });
+    let request = proto::ListRefundsRequest { page_size: 1, filter, ..Default::default() };
+    !client.clone().list_refunds(request).await.unwrap().into_inner().refunds.is_empty()
+}
+
+/// Ten thousand connections are as many files, here and in the gateway, which inherits the limit.
+fn allow_many_connections() {
+    let status = Command::new("prlimit")
+        .arg(format!("--pid={}", std::process::id()))
+        .arg("--nofile=20000:")
+        .status()
+        .expect("prlimit (util-linux) is there");
+    assert!(status.success(), "a process may have 20,000 files open; `ulimit -Hn` tells how many");
+}
+
+#[expect(clippy::disallowed_methods, reason = "what is measured is real time")]
+fn now() -> Instant {
+    Instant::now()
+}
