@@ -175,21 +175,22 @@ impl RefundService for RefundsApi {
         &self,
         request: Request<proto::StreamRefundEventsRequest>,
     ) -> Result<Response<Self::StreamRefundEventsStream>, Status> {
+        let deadline = Deadline::of_stream(request.metadata());
         let mut faults = Faults::default();
         let after = u64::try_from(request.get_ref().after_sequence).ok();
         if after.is_none() {
             faults.add("after_sequence", "must not be below 0");
         }
         let feed = self.engine.feed(faults.finish(after)?).map_err(status::of_engine)?;
-        let events = stream::unfold(Some(feed), |feed| async {
+        let events = stream::unfold(Some(feed), move |feed| async move {
             let mut feed = feed?;
-            match feed.next().await {
+            match deadline.bound(async { feed.next().await.map_err(status::of_engine) }).await {
                 Ok(event) => {
                     let answer = proto::StreamRefundEventsResponse { event: Some(convert::event(event)) };
                     Some((Ok(answer), Some(feed)))
                 }
                 // The last word of the stream.
-                Err(error) => Some((Err(status::of_engine(error)), None)),
+                Err(status) => Some((Err(status), None)),
             }
         });
         Ok(Response::new(Box::pin(events)))

@@ -162,3 +162,14 @@ async fn the_history_of_a_refund_comes_in_pages() {
     let request = proto::ListRefundEventsRequest { name: "refunds/none".into(), ..Default::default() };
     assert_eq!(reason(&stack.refunds.clone().list_refund_events(request).await.unwrap_err()), "REFUND_NOT_FOUND");
 }
+
+#[tokio::test]
+async fn a_stream_ends_at_its_deadline() {
+    let stack = Stack::start().await;
+    let mut request = tonic::Request::new(proto::StreamRefundEventsRequest { after_sequence: 0 });
+    // By hand: `set_timeout` would let the client end it before the server says why.
+    request.metadata_mut().insert("grpc-timeout", "200m".parse().unwrap());
+    let mut events = stack.refunds.clone().stream_refund_events(request).await.unwrap().into_inner();
+    let end = tokio::time::timeout(LIMIT, events.message()).await.unwrap().unwrap_err();
+    assert_eq!((end.code(), reason(&end).as_str()), (Code::DeadlineExceeded, "DEADLINE"));
+}
