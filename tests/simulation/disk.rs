@@ -1,0 +1,204 @@
+//! The ledger of a run: the real one without threads, with the time that commits take, crashes at each of their moments, and bad disks.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use recoup::domain::clock::Timestamp;
+use recoup::domain::ids::{AccountName, RefundId};
+use recoup::domain::refund::{EventRecord, Refund};
+use recoup::ledger::sqlite::SqliteLedger;
+use recoup::ledger::{Create, Created, Health, Ledger, LedgerError, ListQuery, Listed, Record};
+use tokio::sync::watch;
+
+use crate::plan::WriteHarm;
+use crate::sim::{Life, Sim, lock};
+
+/// The ledger of one process.
+pub(crate) struct SimLedger {
+    inner: Arc<SqliteLedger>,
+    sim: Arc<Sim>,
+    life: Arc<Life>,
+    committed: watch::Sender<u64>,
+    health: watch::Sender<Health>,
+}
+
+impl SimLedger {
+    pub(crate) fn new(inner: Arc<SqliteLedger>, sim: Arc<Sim>, life: Arc<Life>) -> Self {
+        let committed = watch::Sender::new(*inner.committed().borrow());
+        let health = watch::Sender::new(inner.health().borrow().clone());
+        Self { inner, sim, life, committed, health }
+    }
+
+    async fn write<T>(
+        &self,
+        what: String,
+        work: impl Future<Output = Result<T, LedgerError>> + Send,
+    ) -> Result<T, LedgerError> {
+        self.life.breathe().await;
+        let _busy = self.sim.busy();
+        let nth = self.sim.next_write();
+        let planned = self.sim.plan.disk.iter().find(|harm| harm.nth == nth).filter(|_| !self.sim.is_healed());
+        let harm = planned.map(|planned| planned.harm);
+        let mut dice = self.sim.dice(&[2, u64::from(nth)]);
+        let longest = self.sim.plan.habits.commit_ms;
+        let mut before = Duration::from_millis(dice.between(0, longest));
+        let after = Duration::from_millis(dice.between(0, longest));
+        if let Some(harm) = harm {
+            self.sim.count(|figures| *figures.harms.entry(harm.class()).or_default() += 1);
+            self.sim.trace(format_args!("  disk {nth}: {harm:?}"));
+        }
+        match harm {
+            Some(WriteHarm::Busy) => return Err(LedgerError::Overloaded),
+            Some(WriteHarm::Slow { ms }) => before += Duration::from_millis(ms),
+            _ => {}
+        }
+        tokio::time::sleep(before).await;
+        self.life.breathe().await;
+        if harm == Some(WriteHarm::CrashBefore) {
+            self.crash("before a commit", &mut dice).await;
+        }
+        if let Health::Failed(why) = &*self.health.borrow() {
+            return Err(LedgerError::Unavailable(why.clone()));
+        }
+        let first = *self.inner.committed().borrow();
+        if harm == Some(WriteHarm::FailsAndIsLost) {
+            self.sim.syncs.store(false, Ordering::Relaxed);
+        }
+        let done = work.await;
+        self.sim.syncs.store(true, Ordering::Relaxed);
+        let last = *self.inner.committed().borrow();
+        let told = done.as_ref().map_or_else(LedgerError::to_string, |_| "ok".to_owned());
+        self.sim.trace(format_args!("write {nth} {what}: {told}, events {first} to {last}"));
+        self.crashes_at(harm, nth, &mut dice).await;
+        if harm == Some(WriteHarm::FailsAndIsKept) {
+            self.health.send_replace(Health::Failed("disk I/O error".to_owned()));
+            return Err(LedgerError::CommitFailed("disk I/O error".to_owned()));
+        }
+        if *self.inner.health().borrow() != Health::Writing {
+            self.health.send_replace(self.inner.health().borrow().clone());
+        }
+        if last > first {
+            self.sim.count(|figures| figures.commits += 1);
+            self.committed.send_replace(last);
+        }
+        tokio::time::sleep(after).await;
+        self.life.breathe().await;
+        done
+    }
+
+    async fn crashes_at(&self, harm: Option<WriteHarm>, _nth: u32, dice: &mut crate::dice::Dice) {
+        if harm == Some(WriteHarm::CrashAfter) {
+            self.crash("after a commit", dice).await;
+        }
+    }
+
+    async fn crash(&self, why: &str, dice: &mut crate::dice::Dice) {
+        self.sim.crash(&self.life, why, dice.between(0, 900));
+        std::future::pending::<()>().await;
+    }
+}
+
+impl WriteHarm {
+    pub(crate) fn class(self) -> &'static str {
+        match self {
+            WriteHarm::CrashBefore => "crash before a commit",
+            WriteHarm::CrashAfter => "crash after a commit",
+            WriteHarm::FailsAndIsLost => "failed sync, lost",
+            WriteHarm::FailsAndIsKept => "failed sync, kept",
+            WriteHarm::Busy => "ledger busy",
+            WriteHarm::Slow { .. } => "slow commit",
+        }
+    }
+}
+
+#[async_trait]
+impl Ledger for SimLedger {
+    async fn create(&self, create: Create) -> Result<Created, LedgerError> {
+        let what = format!("create {} dispatch {}", create.intent.id.as_str(), create.dispatch);
+        self.write(what, self.inner.create(create)).await
+    }
+
+    async fn check(&self, create: Create) -> Result<Created, LedgerError> {
+        self.life.breathe().await;
+        self.inner.check(create).await
+    }
+
+    async fn record(&self, record: Record) -> Result<Refund, LedgerError> {
+        let events: Vec<&str> = record.events.iter().map(|event| event.name()).collect();
+        let what = format!("record {} at {} {}", record.id.as_str(), record.revision, events.join("+"));
+        let recorded = self.write(what, self.inner.record(record)).await;
+        if let Ok(refund) = &recorded {
+            lock(&self.sim.history).saw(refund);
+        }
+        recorded
+    }
+
+    async fn interrupt_running(&self, now: Timestamp) -> Result<usize, LedgerError> {
+        self.write("interrupt".to_owned(), self.inner.interrupt_running(now)).await
+    }
+
+    async fn get(&self, id: &RefundId) -> Result<Option<Refund>, LedgerError> {
+        self.life.breathe().await;
+        self.inner.get(id).await
+    }
+
+    async fn list(&self, query: ListQuery) -> Result<Vec<Listed>, LedgerError> {
+        self.life.breathe().await;
+        self.inner.list(query).await
+    }
+
+    async fn events_of(&self, id: &RefundId, after_revision: u64, limit: u32) -> Result<Vec<EventRecord>, LedgerError> {
+        self.life.breathe().await;
+        self.inner.events_of(id, after_revision, limit).await
+    }
+
+    async fn events_after(&self, sequence: u64, limit: u32) -> Result<Vec<EventRecord>, LedgerError> {
+        self.life.breathe().await;
+        self.inner.events_after(sequence, limit).await
+    }
+
+    async fn due(&self, account: &AccountName, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
+        self.life.breathe().await;
+        self.inner.due(account, now, limit).await
+    }
+
+    async fn next_due(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
+        self.life.breathe().await;
+        self.inner.next_due(account).await
+    }
+
+    async fn unsettled(&self, account: &AccountName, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
+        self.life.breathe().await;
+        self.inner.unsettled(account, now, limit).await
+    }
+
+    async fn next_unsettled(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
+        self.life.breathe().await;
+        self.inner.next_unsettled(account).await
+    }
+
+    async fn waiting_since(
+        &self,
+        account: &AccountName,
+        created_until: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<Refund>, LedgerError> {
+        self.life.breathe().await;
+        self.inner.waiting_since(account, created_until, limit).await
+    }
+
+    async fn oldest_waiting(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
+        self.life.breathe().await;
+        self.inner.oldest_waiting(account).await
+    }
+
+    fn committed(&self) -> watch::Receiver<u64> {
+        self.committed.subscribe()
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
+    }
+}

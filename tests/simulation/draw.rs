@@ -1,0 +1,218 @@
+//! Draws a plan from a seed. Each seed has a temper of its own: how much goes wrong, how often the process ends, how close calls lie together.
+
+use crate::dice::Dice;
+use crate::plan::{
+    AccountKind, CrashAt, DiskHarm, Habits, Harm, ItemFate, ItemPlan, Lie, Op, OrderKind, Outage, Plan, Step,
+    TargetPlan, Who, WireHarm, WriteHarm,
+};
+
+/// The plan of a seed.
+pub(crate) fn draw(seed: u64) -> Plan {
+    let mut dice = Dice::new(seed, &[0]);
+    let liar = dice.percent(6);
+    let habits = habits(&mut dice, liar);
+    let targets: Vec<TargetPlan> = (0..dice.between(1, 4)).map(|_| target(&mut dice)).collect();
+    let refunds = dice.between(1, 6) as u8;
+    let mut plan = Plan { seed, habits, targets, steps: Vec::new(), harms: Vec::new(), disk: Vec::new() };
+    let assigned: Vec<u8> = (0..refunds).map(|_| dice.place(plan.targets.len()) as u8).collect();
+    plan.steps = steps(&mut dice, &assigned, &plan.targets);
+    let violence = dice.weighted(&[(15, 0), (50, 2), (25, 5), (10, 10)]);
+    for _ in 0..dice.between(0, violence) {
+        let harm = wire_harm(&mut dice, &plan.targets, liar);
+        plan.harms.push(harm);
+    }
+    let writes = u64::from(refunds) * 5 + 4;
+    let trouble = dice.weighted(&[(45, 0), (40, 1), (15, 3)]);
+    for _ in 0..dice.between(0, trouble) {
+        let harm = dice.weighted(&[
+            (30, WriteHarm::CrashBefore),
+            (30, WriteHarm::CrashAfter),
+            (12, WriteHarm::FailsAndIsLost),
+            (8, WriteHarm::FailsAndIsKept),
+            (10, WriteHarm::Busy),
+            (10, WriteHarm::Slow { ms: 20_000 }),
+        ]);
+        plan.disk.push(DiskHarm { nth: dice.between(0, writes) as u32, harm });
+    }
+    plan
+}
+
+fn habits(dice: &mut Dice, liar: bool) -> Habits {
+    Habits {
+        sectigo_deduplicates: dice.percent(50),
+        namecom_deduplicates: dice.percent(60),
+        namecom_remembers_refusals: dice.percent(25),
+        namecom_requests_per_second: dice.weighted(&[(90, 20), (10, 1)]),
+        sectigo_calls_per_minute: dice.weighted(&[(90, None), (10, Some(2))]),
+        sectigo_status_lag_s: dice.weighted(&[(80, 0), (10, 300), (10, 7_200)]),
+        debitsuccess_completes_after_s: dice.weighted(&[(60, None), (30, Some(20)), (10, Some(4_000))]),
+        leg_ms: dice.weighted(&[(50, 40), (40, 400), (10, 8_000)]),
+        commit_ms: dice.weighted(&[(50, 3), (40, 30), (10, 1_000)]),
+        in_flight: dice.weighted(&[(30, 1), (40, 2), (30, 8)]),
+        paced: dice.percent(50),
+        liar,
+    }
+}
+
+fn target(dice: &mut Dice) -> TargetPlan {
+    match dice.weighted(&[(1, Who::Sectigo), (1, Who::Namecom), (1, Who::Debitsuccess)]) {
+        Who::Sectigo => TargetPlan::Order {
+            kind: dice.weighted(&[
+                (70, OrderKind::Plain),
+                (5, OrderKind::PeriodOver),
+                (5, OrderKind::AlreadyRefunded),
+                (5, OrderKind::MultiDomain),
+                (5, OrderKind::SomebodyElses),
+                (5, OrderKind::FailsBefore),
+                (5, OrderKind::FailsAfter),
+            ]),
+        },
+        Who::Namecom => {
+            let count = dice.weighted(&[(50, 1), (30, 2), (20, 3)]);
+            let mut items: Vec<ItemPlan> = (0..count).map(|_| item(dice)).collect();
+            if items.iter().all(|item| item.fate == ItemFate::Privacy) {
+                items[0].fate = ItemFate::Refunded;
+            }
+            // A privacy item goes with the registration before it.
+            if items[0].fate == ItemFate::Privacy {
+                items.reverse();
+            }
+            if items[0].fate == ItemFate::Privacy {
+                items[0].fate = ItemFate::Refunded;
+            }
+            TargetPlan::Items { items }
+        }
+        Who::Debitsuccess => TargetPlan::Amount {
+            minor: price(dice),
+            kind: dice.weighted(&[
+                (70, AccountKind::Plain),
+                (6, AccountKind::Poor),
+                (6, AccountKind::NotActive),
+                (6, AccountKind::Deadlock),
+                (12, AccountKind::Rejects),
+            ]),
+        },
+    }
+}
+
+fn item(dice: &mut Dice) -> ItemPlan {
+    let fate = dice.weighted(&[
+        (60, ItemFate::Refunded),
+        (7, ItemFate::Failed),
+        (3, ItemFate::Canceled),
+        (8, ItemFate::Initialized),
+        (5, ItemFate::RegistryDown),
+        (9, ItemFate::Privacy),
+        (4, ItemFate::NotEligible),
+        (4, ItemFate::WindowOver),
+    ]);
+    ItemPlan { price_minor: price(dice), fate }
+}
+
+/// Many of them are amounts that no binary float holds.
+fn price(dice: &mut Dice) -> i64 {
+    match dice.between(0, 3) {
+        0 => dice.between(2, 99) as i64,
+        1 => dice.between(100, 9_999) as i64,
+        2 => dice.between(10_000, 999_999) as i64,
+        _ => dice.between(100_000_000, 999_999_999) as i64,
+    }
+}
+
+fn steps(dice: &mut Dice, assigned: &[u8], targets: &[TargetPlan]) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let pace = dice.weighted(&[(40, 30), (40, 2_000), (20, 60_000)]);
+    let refund = |dice: &mut Dice| dice.place(assigned.len()) as u8;
+    let any_target = |dice: &mut Dice| dice.place(targets.len()) as u8;
+    let leaves = |dice: &mut Dice| dice.percent(15).then(|| dice.between(0, 500));
+    for number in 0..assigned.len() as u8 {
+        let create = Op::Create {
+            refund: number,
+            target: assigned[usize::from(number)],
+            variant: 0,
+            wait_ms: dice.weighted(&[(50, 0), (30, 1_000), (20, 20_000)]),
+            similar: dice.percent(50),
+            leaves_ms: leaves(dice),
+        };
+        steps.push(Step { after_ms: dice.between(0, pace), op: create });
+    }
+    for _ in 0..dice.between(0, 14) {
+        let one = refund(dice);
+        let its_target = assigned[usize::from(one)];
+        let op = match dice.between(0, 99) {
+            0..=15 => Op::Create {
+                refund: one,
+                target: its_target,
+                variant: dice.weighted(&[(70, 0), (15, 1), (15, 2)]),
+                wait_ms: dice.between(0, 2_000),
+                similar: dice.percent(50),
+                leaves_ms: leaves(dice),
+            },
+            16..=18 => Op::Check { refund: one, target: any_target(dice) },
+            19..=25 => Op::Wait { refund: one, wait_ms: dice.between(0, 30_000), leaves_ms: leaves(dice) },
+            26..=33 => Op::Cancel { refund: one, old_etag: dice.percent(50), leaves_ms: leaves(dice) },
+            34..=47 => Op::Reconcile { refund: one, leaves_ms: leaves(dice) },
+            48..=54 => Op::Resolve { refund: one, send_again: dice.percent(50) },
+            55..=59 => Op::Get { refund: one },
+            60..=64 => Op::List,
+            65..=68 => Op::Settle { target: its_target, yes: dice.percent(70) },
+            69..=70 => Op::Foreign { target: its_target },
+            71..=72 => Op::ForeignKey { refund: one, target: its_target },
+            73..=78 => Op::Outage {
+                who: dice.weighted(&[(1, Who::Sectigo), (1, Who::Namecom), (1, Who::Debitsuccess)]),
+                kind: dice.weighted(&[
+                    (1, Outage::Refuses),
+                    (1, Outage::Silent),
+                    (1, Outage::Credentials),
+                    (1, Outage::Maintenance),
+                    (1, Outage::Flaps),
+                ]),
+                for_s: dice.weighted(&[(50, 90), (30, 1_200), (20, 30_000)]),
+            },
+            79..=89 => Op::Leap { minutes: dice.weighted(&[(40, 1), (30, 11), (15, 70), (15, 1_500)]) },
+            90..=91 => Op::Skew { seconds: dice.weighted(&[(1, 30), (1, 4_000), (1, -30), (1, -4_000)]) },
+            92..=95 => Op::Crash { down_s: dice.weighted(&[(60, 1), (30, 700), (10, 90_000)]) },
+            _ => Op::Restart { drain_s: dice.between(0, 30), down_s: dice.weighted(&[(60, 1), (40, 700)]) },
+        };
+        let place = dice.between(0, steps.len() as u64) as usize;
+        steps.insert(place, Step { after_ms: dice.between(0, pace), op });
+    }
+    steps
+}
+
+fn wire_harm(dice: &mut Dice, targets: &[TargetPlan], liar: bool) -> WireHarm {
+    let target = dice.place(targets.len()) as u8;
+    let who = targets[usize::from(target)].who();
+    let moving = dice.percent(75);
+    let nth = dice.weighted(&[(60, 0), (25, 1), (15, 2)]);
+    let done = dice.percent(50);
+    let timeout = dice.percent(50);
+    let longest_late = crate::run::settle_time(who).as_secs();
+    if liar && moving && dice.percent(60) {
+        let lie = dice.weighted(&[(1, Lie::Yes), (1, Lie::Replay), (1, Lie::Taken), (1, Lie::Already)]);
+        return WireHarm { target, moving, nth, harm: Harm::Lie { lie } };
+    }
+    let harm = match dice.between(0, 99) {
+        0..=11 => Harm::NotSent,
+        12..=21 => Harm::LostBefore { timeout },
+        22..=38 => Harm::LostAfter { timeout },
+        39..=48 => Harm::Late { after_s: dice.between(1, longest_late - 60) },
+        49..=53 => Harm::Slow { ms: dice.weighted(&[(50, 5_000), (25, 55_000), (25, 70_000)]) },
+        54..=62 => Harm::Status { code: dice.weighted(&[(1, 500), (1, 502), (1, 503), (1, 504)]), done },
+        63..=66 => Harm::Garbage { done },
+        67..=70 => Harm::Page { done },
+        71..=75 => Harm::Cut { percent: dice.between(0, 99) as u8 },
+        76..=78 => Harm::Flood { done },
+        79..=82 => Harm::Redirect { done },
+        83..=86 => Harm::OtherIds,
+        87..=91 if !moving => Harm::Stale { by_s: dice.between(1, longest_late) },
+        _ => Harm::Crash {
+            at: dice.weighted(&[
+                (1, CrashAt::BeforeItLeaves),
+                (1, CrashAt::OnItsWay),
+                (1, CrashAt::BeforeTheAnswerIsRead),
+            ]),
+        },
+    };
+    WireHarm { target, moving, nth, harm }
+}

@@ -1,0 +1,48 @@
+//! What the callers know: every call, and what they were told, if they were told.
+
+use recoup::domain::refund::{EventRecord, Intent, Refund};
+use recoup::domain::state::State;
+use recoup::engine::EngineError;
+
+/// What has been told to anybody, over all processes.
+#[derive(Default)]
+pub(crate) struct History {
+    pub(crate) calls: Vec<Called>,
+    /// The event feed as its one reader has it.
+    pub(crate) feed: Vec<EventRecord>,
+    /// What the engine was told is on disk: refund, revision, state.
+    pub(crate) recorded: Vec<(String, u64, State)>,
+}
+
+/// One call.
+pub(crate) struct Called {
+    pub(crate) what: &'static str,
+    pub(crate) id: String,
+    /// What a Create asked for.
+    pub(crate) asked: Option<Intent>,
+    pub(crate) told: Told,
+}
+
+/// What became of a call.
+pub(crate) enum Told {
+    /// The caller left, or the process ended.
+    Nothing,
+    /// This, and whether the caller was told that it was known before.
+    Refund(Box<Refund>, bool),
+    Error(EngineError),
+}
+
+impl History {
+    pub(crate) fn begin(&mut self, what: &'static str, id: &str, asked: Option<Intent>) -> usize {
+        self.calls.push(Called { what, id: id.to_owned(), asked, told: Told::Nothing });
+        self.calls.len() - 1
+    }
+
+    pub(crate) fn end(&mut self, call: usize, told: Told) {
+        self.calls[call].told = told;
+    }
+
+    pub(crate) fn saw(&mut self, refund: &Refund) {
+        self.recorded.push((refund.id().as_str().to_owned(), refund.revision, refund.state));
+    }
+}

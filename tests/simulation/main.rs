@@ -1,0 +1,196 @@
+//! Engine, ledger and clock under a seeded scheduler, against providers that hold the truth: one seed is one course of events.
+//!
+//! ```text
+//! plan (drawn from a seed, printable, shrinkable)
+//!   |
+//! callers -> Engine -> adapters -> SimWire -> World: the simulators' pure functions, books, outages, what is on its way
+//!               |                                |
+//!           SimLedger -> SqliteLedger inline -> Disk (outlives every process)
+//!               +--------------- oracle ---------+
+//! ```
+//!
+//! One process is one tokio runtime on one thread with paused time; a crash drops it whole. Adapters, engine, SQL and chain are the real ones.
+//!
+//! `cargo test --test simulation` runs the seeds of a change, every found bug again, and a crash at every single write.
+//! `cargo test --release --test simulation -- --seeds 1000000` runs a million and prints what it came to. `-- --seed 7` prints the course of one.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test that cannot go on should say where, and what it prints is its result"
+)]
+
+mod callers;
+#[path = "../kill/dice.rs"]
+mod dice;
+mod disk;
+mod draw;
+mod exhaustive;
+mod history;
+mod oracle;
+mod panics;
+mod plan;
+mod reproductions;
+mod run;
+mod shrink;
+mod sim;
+mod summary;
+mod wire;
+mod world;
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::plan::Plan;
+use crate::sim::{Figures, lock};
+
+/// What is asked for on the command line.
+struct Arguments {
+    seeds: u64,
+    first: u64,
+    threads: usize,
+    one: Option<u64>,
+    /// The seeds alone.
+    seeds_only: bool,
+    /// Goes on after a violation, and counts.
+    count: bool,
+}
+
+/// Seeds of a change.
+const SEEDS: u64 = 20_000;
+/// Every so many seeds are run twice, and their traces compared.
+const TWICE: u64 = 50;
+
+const USAGE: &str = "\
+simulation [--seeds N] [--first N] [--threads N] [--seeds-only] [--count]   N seeds from the first on
+simulation --seed N                                                       the course of one seed
+A violation is printed with its seed and a short plan that shows it; the exit code is 1.
+With --count every seed is run, and the seeds with violations are counted, not shrunk.";
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::read(std::env::args().skip(1)) {
+        Ok(Some(arguments)) => arguments,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(fault) => {
+            println!("{fault}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    panics::listen();
+    if let Some(seed) = arguments.one {
+        return show(seed);
+    }
+    let mut fine = true;
+    if !arguments.seeds_only {
+        fine &= reproductions::run_all();
+        fine &= exhaustive::run_all(arguments.threads);
+    }
+    fine &= seeds(&arguments);
+    if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+impl Arguments {
+    fn read(arguments: impl Iterator<Item = String>) -> Result<Option<Arguments>, String> {
+        let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        let mut read = Arguments { seeds: SEEDS, first: 0, threads, one: None, seeds_only: false, count: false };
+        let mut arguments = arguments.peekable();
+        while let Some(argument) = arguments.next() {
+            let mut number = || {
+                let text = arguments.next().ok_or_else(|| format!("{argument} needs a number"))?;
+                text.parse::<u64>().map_err(|_| format!("{argument} needs a number, and not {text}"))
+            };
+            match argument.as_str() {
+                "--seeds" => read.seeds = number()?,
+                "--first" => read.first = number()?,
+                "--threads" => read.threads = usize::try_from(number()?).unwrap_or(1).max(1),
+                "--seed" => read.one = Some(number()?),
+                "--seeds-only" => read.seeds_only = true,
+                "--count" => read.count = true,
+                // What the other test programs are told, too.
+                "--list" => return Ok(None),
+                "--nocapture" | "--no-capture" | "-q" | "--quiet" | "--include-ignored" => {}
+                text if text.starts_with("--test-threads") || text.starts_with("--color") => {}
+                // A filter, which is for the tests with names.
+                text if !text.starts_with('-') && !"simulation".contains(text) => return Ok(None),
+                text if !text.starts_with('-') => {}
+                other => return Err(format!("unknown argument {other}")),
+            }
+        }
+        Ok(Some(read))
+    }
+}
+
+/// The course of one seed.
+fn show(seed: u64) -> ExitCode {
+    let plan = draw::draw(seed);
+    println!("{}", plan.as_source());
+    let report = run::run(&plan);
+    println!("{}", report.trace);
+    report_broken(seed, &report.violations);
+    if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn report_broken(seed: u64, violations: &[String]) {
+    for violation in violations {
+        println!("seed {seed}: {violation}");
+    }
+}
+
+/// Many seeds, on all cores.
+#[expect(clippy::disallowed_methods, reason = "what a run took is what is told of it")]
+fn seeds(arguments: &Arguments) -> bool {
+    let begun = std::time::Instant::now();
+    let next = AtomicU64::new(arguments.first);
+    let end = arguments.first.saturating_add(arguments.seeds);
+    let stop = AtomicBool::new(false);
+    let total = Mutex::new((Figures::default(), Vec::<(u64, Vec<String>)>::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..arguments.threads {
+            scope.spawn(|| {
+                let mut figures = Figures::default();
+                while !stop.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        break;
+                    }
+                    let plan = draw::draw(seed);
+                    let mut report = run::run(&plan);
+                    if seed % TWICE == 0 && run::run(&plan).trace != report.trace {
+                        report.violations.push("one seed, one trace: two runs differ".to_owned());
+                    }
+                    figures.add(report.figures);
+                    if !report.violations.is_empty() {
+                        lock(&total).1.push((seed, report.violations));
+                        if !arguments.count {
+                            stop.store(true, Ordering::Relaxed);
+                        }
+                    }
+                }
+                lock(&total).0.add(figures);
+            });
+        }
+    });
+    let (figures, mut broken) = total.into_inner().unwrap();
+    broken.sort();
+    let ran = next.into_inner().min(end) - arguments.first;
+    println!("{}", summary::of(&figures, ran, &broken, begun.elapsed()));
+    if arguments.count {
+        return broken.is_empty();
+    }
+    if let Some((seed, violations)) = broken.first() {
+        report_broken(*seed, violations);
+        let line = violations[0].split(':').next().unwrap_or_default().to_owned();
+        show_short(&draw::draw(*seed), &line);
+    }
+    broken.is_empty()
+}
+
+/// The shortest plan that breaks the same line, and its course.
+pub(crate) fn show_short(plan: &Plan, line: &str) {
+    let short = shrink::shrink(plan, line);
+    println!("{}", short.as_source());
+    println!("{}", run::run(&short).trace);
+}

@@ -1,0 +1,292 @@
+//! What one run shares: time, the world, the trace, what has been seen to be wrong, and how a process ends.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use recoup::domain::clock::{Clock, Timestamp};
+use recoup::ledger::sqlite::SqliteLedger;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::dice::Dice;
+use crate::history::History;
+use crate::plan::Plan;
+use crate::world::World;
+
+/// One run.
+pub(crate) struct Sim {
+    pub(crate) plan: Plan,
+    pub(crate) world: Mutex<World>,
+    pub(crate) history: Mutex<History>,
+    time: Mutex<Time>,
+    trace: Mutex<String>,
+    violations: Mutex<Vec<String>>,
+    figures: Mutex<Figures>,
+    /// The ledger of the process that lives now.
+    ledger: Mutex<Option<Arc<SqliteLedger>>>,
+    /// Whether the next sync comes through.
+    pub(crate) syncs: Arc<AtomicBool>,
+    writes: AtomicU32,
+    busy: AtomicU32,
+    /// No more harm is done.
+    healed: AtomicBool,
+}
+
+/// One process: from its start to its crash.
+#[derive(Default)]
+pub(crate) struct Life {
+    dead: AtomicBool,
+    died: Notify,
+    /// How long until the next one starts.
+    down_s: Mutex<u64>,
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Figures {
+    pub(crate) operations: BTreeMap<&'static str, u64>,
+    pub(crate) harms: BTreeMap<&'static str, u64>,
+    pub(crate) crashes: u64,
+    pub(crate) starts: u64,
+    pub(crate) refunds: u64,
+    pub(crate) attempts: u64,
+    pub(crate) effects: u64,
+    pub(crate) doubts: u64,
+    pub(crate) reviews: u64,
+    pub(crate) commits: u64,
+    /// How long each doubt lasted, in seconds of the gateway's clock.
+    pub(crate) doubt_s: Vec<u64>,
+    pub(crate) ends: BTreeMap<&'static str, u64>,
+}
+
+struct Time {
+    /// What the world's clocks show at `began`.
+    base: i64,
+    began: Option<Instant>,
+    /// How far the gateway's clock is ahead.
+    skew: i64,
+}
+
+/// The gateway's clock.
+pub(crate) struct SimClock(pub(crate) Arc<Sim>);
+
+/// Something is under way that a leap of all clocks must not fall into.
+pub(crate) struct Busy<'a>(&'a Sim);
+
+/// When every run begins.
+pub(crate) const BEGIN: i64 = 1_800_000_000_000_000;
+
+impl Sim {
+    pub(crate) fn new(plan: Plan) -> Sim {
+        let world = World::new(&plan, BEGIN);
+        Sim {
+            plan,
+            world: Mutex::new(world),
+            history: Mutex::default(),
+            time: Mutex::new(Time { base: BEGIN, began: None, skew: 0 }),
+            trace: Mutex::default(),
+            violations: Mutex::default(),
+            figures: Mutex::default(),
+            ledger: Mutex::default(),
+            syncs: Arc::new(AtomicBool::new(true)),
+            writes: AtomicU32::new(0),
+            busy: AtomicU32::new(0),
+            healed: AtomicBool::new(false),
+        }
+    }
+
+    // Time.
+
+    /// The world's time, in microseconds.
+    pub(crate) fn now(&self) -> i64 {
+        lock(&self.time).now()
+    }
+
+    /// A process starts, with a runtime of its own.
+    pub(crate) fn begin_life(&self) {
+        lock(&self.time).began = Some(Instant::now());
+    }
+
+    /// Its runtime is about to end.
+    pub(crate) fn end_life(&self) {
+        let mut time = lock(&self.time);
+        time.base = time.now();
+        time.began = None;
+    }
+
+    /// All clocks go on at once.
+    pub(crate) fn leap(&self, by: Duration) {
+        lock(&self.time).base += micros(by);
+    }
+
+    /// The gateway's clock alone.
+    pub(crate) fn skew(&self, seconds: i64) {
+        lock(&self.time).skew += seconds * 1_000_000;
+    }
+
+    pub(crate) fn skewed(&self) -> i64 {
+        lock(&self.time).skew
+    }
+
+    // Chance.
+
+    /// The stream of this run for something that has a name of its own.
+    pub(crate) fn dice(&self, purpose: &[u64]) -> Dice {
+        Dice::new(self.plan.seed, purpose)
+    }
+
+    // What was seen.
+
+    pub(crate) fn trace(&self, line: std::fmt::Arguments<'_>) {
+        let at = self.now() - BEGIN;
+        let mut trace = lock(&self.trace);
+        let _ = writeln!(trace, "{:>8}.{:06} {line}", at / 1_000_000, at % 1_000_000);
+    }
+
+    pub(crate) fn take_trace(&self) -> String {
+        std::mem::take(&mut lock(&self.trace))
+    }
+
+    pub(crate) fn wrong(&self, line: &str, what: std::fmt::Arguments<'_>) {
+        self.trace(format_args!("VIOLATION {line}: {what}"));
+        lock(&self.violations).push(format!("{line}: {what}"));
+    }
+
+    pub(crate) fn take_violations(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.violations))
+    }
+
+    pub(crate) fn count(&self, count: impl FnOnce(&mut Figures)) {
+        count(&mut lock(&self.figures));
+    }
+
+    pub(crate) fn take_figures(&self) -> Figures {
+        std::mem::take(&mut lock(&self.figures))
+    }
+
+    // The process that lives.
+
+    pub(crate) fn set_ledger(&self, ledger: Option<Arc<SqliteLedger>>) {
+        *lock(&self.ledger) = ledger;
+    }
+
+    pub(crate) fn ledger(&self) -> Option<Arc<SqliteLedger>> {
+        lock(&self.ledger).clone()
+    }
+
+    pub(crate) fn next_write(&self) -> u32 {
+        self.writes.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn writes(&self) -> u32 {
+        self.writes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn busy(&self) -> Busy<'_> {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        Busy(self)
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) > 0
+    }
+
+    pub(crate) fn heal(&self) {
+        self.healed.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_healed(&self) -> bool {
+        self.healed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn crash(&self, life: &Life, why: &str, down_s: u64) {
+        if !life.dead.swap(true, Ordering::Relaxed) {
+            self.trace(format_args!("CRASH {why}"));
+            self.count(|figures| figures.crashes += 1);
+            *lock(&life.down_s) = down_s;
+            life.died.notify_one();
+        }
+    }
+}
+
+impl Life {
+    /// Nobody comes back from here once the process has ended.
+    pub(crate) async fn breathe(&self) {
+        if self.dead.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.dead.load(Ordering::Relaxed)
+    }
+
+    pub(crate) async fn over(&self) {
+        while !self.is_over() {
+            self.died.notified().await;
+        }
+    }
+
+    pub(crate) fn down_s(&self) -> u64 {
+        *lock(&self.down_s)
+    }
+}
+
+impl Time {
+    fn now(&self) -> i64 {
+        self.base + self.began.map_or(0, |began| micros(Instant::now() - began))
+    }
+}
+
+impl Clock for SimClock {
+    fn now(&self) -> Timestamp {
+        let time = lock(&self.0.time);
+        Timestamp::from_micros(time.now() + time.skew)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Figures {
+    pub(crate) fn add(&mut self, other: Figures) {
+        for (name, count) in other.operations {
+            *self.operations.entry(name).or_default() += count;
+        }
+        for (name, count) in other.harms {
+            *self.harms.entry(name).or_default() += count;
+        }
+        for (name, count) in other.ends {
+            *self.ends.entry(name).or_default() += count;
+        }
+        self.crashes += other.crashes;
+        self.starts += other.starts;
+        self.refunds += other.refunds;
+        self.attempts += other.attempts;
+        self.effects += other.effects;
+        self.doubts += other.doubts;
+        self.reviews += other.reviews;
+        self.commits += other.commits;
+        self.doubt_s.extend(other.doubt_s);
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(crate) fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// What a set of names has twice.
+pub(crate) fn first_twice<T: Ord + Clone>(names: impl IntoIterator<Item = T>) -> Option<T> {
+    let mut seen = BTreeSet::new();
+    names.into_iter().find(|name| !seen.insert(name.clone()))
+}
