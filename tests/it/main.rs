@@ -19,5 +19,6 @@ mod refunds;
 mod settling;
 mod support;
 mod tidy;
+mod trouble;
 mod validation;
 mod watching;

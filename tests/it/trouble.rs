@@ -1,0 +1,380 @@
+//! A ledger in trouble under the real gateway: a full disk, writes and syncs that fail, pages that rot, files that vanish.
+//!
+//! Each scene runs the same way. One refund is done; one is on the wire, its money moved and its answer held back at a gate. Then the trouble
+//! comes. From then on nothing more may leave for a provider, health says so, and callers are told why. The held answer comes into a gateway
+//! that can no longer record it. The trouble is mended, the gateway started again, and what was on the wire is in doubt until it has been
+//! looked up. At the end the simulators' books hold nothing that the ledger does not know, and the ledger verifies.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use recoup::proto::v1 as proto;
+use recoup::proto::v1::refund::State;
+use recoup::proto::v1::refund_service_client::RefundServiceClient;
+use simulators::Simulators;
+use simulators::exchange::Provider;
+use simulators::faults::Point;
+use simulators::gates::{Gate, GateHandle};
+use tempfile::TempDir;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_types::StatusExt;
+
+use crate::support::process::{Gateway, run};
+use crate::support::{LIMIT, SECRETS, channel, configuration, effects, reason, sectigo, simulators_in};
+
+/// Simulators, and a place for a ledger.
+struct Scene {
+    simulators: Simulators,
+    dir: TempDir,
+}
+
+/// What a scene has on the wire.
+struct Flying {
+    gate: GateHandle,
+    refunds: RefundServiceClient<Channel>,
+}
+
+const DONE: &str = "1000001";
+const FLYING: &str = "1000002";
+
+impl Scene {
+    async fn new() -> Scene {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("ledger")).unwrap();
+        let simulators = simulators_in(dir.path()).await;
+        let scene = Scene { simulators, dir };
+        scene.configure(&scene.ledger());
+        scene
+    }
+
+    fn ledger(&self) -> PathBuf {
+        self.dir.path().join("ledger/recoup.db")
+    }
+
+    fn config(&self) -> PathBuf {
+        self.dir.path().join("recoup.toml")
+    }
+
+    /// Looks do not settle anything while a test looks at it, and nobody waits long for an end.
+    fn configure(&self, ledger: &Path) {
+        let settings = "engine.lookups_after_ms = \"3600000\"\nserver.drain_ms = 3000";
+        let usual = format!("{}/recoup.db", self.dir.path().display());
+        let text = configuration(&self.simulators, self.dir.path(), settings);
+        std::fs::write(self.config(), text.replace(&usual, &ledger.display().to_string())).unwrap();
+    }
+
+    fn start(&self) -> Gateway {
+        Gateway::start(&self.config())
+    }
+
+    /// The gateway by way of a shell, which runs `before` and then becomes it.
+    fn start_after(&self, before: &str) -> Result<Gateway, Vec<String>> {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("{before}; exec \"$0\" serve --config \"$1\""), env!("CARGO_BIN_EXE_recoup")]);
+        shell.arg(self.config()).envs(SECRETS);
+        Gateway::launch(shell, |_| {})
+    }
+
+    /// One refund that is done, and one whose answer is held back.
+    async fn begin(&self, gateway: &Gateway) -> Flying {
+        let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
+        let done = refunds.create_refund(sectigo("done", DONE)).await.unwrap().into_inner().refund.unwrap();
+        assert_eq!(done.state(), State::Succeeded);
+        self.fly(refunds).await
+    }
+
+    async fn fly(&self, mut refunds: RefundServiceClient<Channel>) -> Flying {
+        let gate = Gate { target: Some(FLYING.to_owned()), ..Gate::new(Provider::Sectigo, Point::AfterEffect) };
+        let gate = self.simulators.gate(gate).unwrap();
+        let at_once = Some(prost_types::Duration::default());
+        let request = proto::CreateRefundRequest { wait: at_once, ..sectigo("flying", FLYING) };
+        refunds.create_refund(request).await.unwrap();
+        gate.wait_for(1).await.unwrap();
+        Flying { gate, refunds }
+    }
+
+    fn wire_requests(&self) -> usize {
+        self.simulators.journal().iter().filter(|entry| entry.moves_money).count()
+    }
+
+    /// Health says so, callers are told the reason, and nothing leaves any more, not even when the held answer has come.
+    async fn stopped(&self, gateway: Gateway, flying: Flying, code: Code, why: &str) {
+        not_serving(&gateway).await;
+        let before = self.wire_requests();
+        for number in 0..3 {
+            let request = sectigo(&format!("after-{number}"), &format!("{}", 1_000_900 + number));
+            let status = flying.refunds.clone().create_refund(request).await.unwrap_err();
+            assert_eq!((status.code(), reason(&status).as_str()), (code, why), "{status:?}");
+        }
+        assert_eq!(flying.gate.release_all().len(), 1);
+        // The drain waits for what is on the wire, so the answer has come when this returns.
+        assert!(gateway.terminate().success(), "it ends in order");
+        assert_eq!(self.wire_requests(), before, "something left after the ledger had failed");
+    }
+
+    /// The trouble is over: what was on the wire is in doubt, and at rest the books hold nothing that the ledger does not know.
+    async fn mended(&self, acknowledged: &[String]) {
+        let gateway = self.start();
+        let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
+        // The first look may have settled it by now; the history keeps that it was in doubt.
+        let request = proto::ListRefundEventsRequest { name: "refunds/flying".to_owned(), ..Default::default() };
+        let history = refunds.list_refund_events(request).await.unwrap().into_inner().events;
+        assert!(history.len() > 2 && history[2].to_state() == State::InDoubt, "{history:#?}");
+        assert!(history[2].note.contains("The gateway stopped"), "{history:#?}");
+        for id in acknowledged {
+            get(&mut refunds, id).await;
+        }
+        let request = proto::ListRefundsRequest { page_size: 1000, ..Default::default() };
+        let all = refunds.list_refunds(request).await.unwrap().into_inner().refunds;
+        let mut known = 0;
+        for refund in all {
+            let refund = looked_up(&mut refunds, refund).await;
+            let Some(proto::refund::Target::Sectigo(target)) = &refund.target else { panic!("{refund:?}") };
+            let times = effects(&self.simulators, &target.order_number);
+            known += times;
+            match refund.state() {
+                State::Succeeded => assert_eq!(times, 1, "{refund:?}"),
+                // It was recorded, and never left.
+                State::InDoubt => assert_eq!(times, 0, "{refund:?}"),
+                other => panic!("{other:?} is no rest: {refund:?}"),
+            }
+        }
+        assert_eq!(known, self.simulators.books().len(), "money moved that the ledger does not know");
+        assert_eq!(get(&mut refunds, "flying").await.state(), State::Succeeded);
+        assert!(gateway.terminate().success());
+        assert_eq!(self.verify(), Some(0));
+    }
+
+    fn verify(&self) -> Option<i32> {
+        let config = std::fs::read_to_string(self.config()).unwrap();
+        let ledger = config.lines().find_map(|line| line.strip_prefix("ledger.path = ")).unwrap().trim_matches('"');
+        let output = run(&["verify", ledger]);
+        eprintln!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        output.status.code()
+    }
+}
+
+async fn get(refunds: &mut RefundServiceClient<Channel>, id: &str) -> proto::Refund {
+    let request = proto::GetRefundRequest { name: format!("refunds/{id}") };
+    refunds.get_refund(request).await.unwrap().into_inner().refund.unwrap()
+}
+
+/// The refund after a look at the provider, or as it is where the gateway's own look came first.
+async fn looked_up(refunds: &mut RefundServiceClient<Channel>, refund: proto::Refund) -> proto::Refund {
+    if refund.state() != State::InDoubt {
+        return refund;
+    }
+    let request = proto::ReconcileRefundRequest { name: refund.name.clone() };
+    match refunds.reconcile_refund(request).await {
+        Ok(answer) => answer.into_inner().refund.unwrap(),
+        Err(status) => {
+            assert_eq!(reason(&status), "NOT_IN_DOUBT", "{status:?}");
+            get(refunds, &refund.refund_id).await
+        }
+    }
+}
+
+async fn not_serving(gateway: &Gateway) {
+    let mut health = HealthClient::new(channel(gateway.addr).await);
+    let follow = async {
+        let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+        while watch.message().await.unwrap().unwrap().status() != ServingStatus::NotServing {}
+    };
+    tokio::time::timeout(LIMIT, follow).await.expect("health never said NOT_SERVING");
+}
+
+/// Creates refunds until one is not recorded: those that were acknowledged, and what the first other caller was told.
+async fn until_it_fails(refunds: &mut RefundServiceClient<Channel>) -> (Vec<String>, Status) {
+    let mut acknowledged = Vec::new();
+    for number in 0..800 {
+        let id = format!("until-{number}");
+        match refunds.create_refund(sectigo(&id, &format!("{}", 1_000_100 + number))).await {
+            Ok(_) => acknowledged.push(id),
+            Err(status) => return (acknowledged, status),
+        }
+    }
+    panic!("800 refunds, and no trouble");
+}
+
+/// A write that failed before its commit says that nothing was recorded; one that failed in the commit says that it does not know.
+fn tells_what_it_knows(status: &Status) {
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    if status.get_error_details().error_info().is_some() {
+        assert_eq!(reason(status), "LEDGER_UNAVAILABLE");
+    } else {
+        assert!(status.message().contains("is not known"), "{status:?}");
+    }
+}
+
+/// A file system of one megabyte, in a mount namespace of the gateway's own, which ends with it.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk() {
+    let scene = Scene::new().await;
+    let small = scene.ledger().parent().unwrap().to_owned();
+    let mut unshare = Command::new("unshare");
+    let mount = format!("mount -t tmpfs -o size=1m none {}", small.display());
+    unshare.args(["--user", "--map-root-user", "--mount", "sh", "-c"]);
+    let possible = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", &mount])
+        .stderr(Stdio::null())
+        .status();
+    if !possible.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: this system lets nobody mount a small file system in a namespace (unshare --user --mount)");
+        return;
+    }
+    unshare.arg(format!("{mount} && exec \"$0\" serve --config \"$1\"")).arg(env!("CARGO_BIN_EXE_recoup"));
+    unshare.arg(scene.config()).envs(SECRETS);
+    let gateway = Gateway::launch(unshare, |_| {}).unwrap();
+
+    let mut flying = scene.begin(&gateway).await;
+    let (acknowledged, status) = until_it_fails(&mut flying.refunds).await;
+    tells_what_it_knows(&status);
+    // What the full disk holds is seen through the process; a larger disk takes it over.
+    not_serving(&gateway).await;
+    let inside = format!("/proc/{}/root{}", gateway.id(), small.display());
+    let larger = scene.dir.path().join("larger");
+    std::fs::create_dir(&larger).unwrap();
+    for name in ["recoup.db", "recoup.db-wal"] {
+        std::fs::copy(format!("{inside}/{name}"), larger.join(name)).unwrap();
+    }
+    scene.stopped(gateway, flying, Code::Unavailable, "LEDGER_UNAVAILABLE").await;
+    scene.configure(&larger.join("recoup.db"));
+    scene.mended(&acknowledged).await;
+}
+
+/// A limit on the size of files makes the next write fail with EFBIG, which is to a database what a failing disk is.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_fails() {
+    let scene = Scene::new().await;
+    // The signal that comes with the error would end the process before it can be tested how it takes it.
+    let gateway = scene.start_after("trap '' XFSZ").unwrap();
+    let mut flying = scene.begin(&gateway).await;
+    let log = scene.ledger().with_file_name("recoup.db-wal").metadata().unwrap().len();
+    let limited = Command::new("prlimit")
+        .args(["--pid", &gateway.id().to_string(), &format!("--fsize={}", log + 100_000)])
+        .status();
+    if !limited.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: there is no prlimit(1) here to make writes fail with");
+        return;
+    }
+    let (acknowledged, status) = until_it_fails(&mut flying.refunds).await;
+    tells_what_it_knows(&status);
+    scene.stopped(gateway, flying, Code::Unavailable, "LEDGER_UNAVAILABLE").await;
+    scene.mended(&acknowledged).await;
+}
+
+/// A library between the gateway and the system fails its syncs.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sync_that_fails() {
+    let scene = Scene::new().await;
+    let library = scene.dir.path().join("failing_sync.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/trouble/failing_sync.c");
+    let made = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).arg("-ldl").status();
+    assert!(made.unwrap().success(), "the C compiler that Rust links with makes it");
+    let trigger = scene.dir.path().join("now");
+    let gateway = scene
+        .start_after(&format!("export LD_PRELOAD={} FAIL_SYNC_WHEN={}", library.display(), trigger.display()))
+        .unwrap();
+    let mut flying = scene.begin(&gateway).await;
+    let sent = scene.wire_requests();
+    std::fs::write(&trigger, "").unwrap();
+    let (acknowledged, status) = until_it_fails(&mut flying.refunds).await;
+    tells_what_it_knows(&status);
+    assert_eq!((acknowledged.len(), scene.wire_requests()), (0, sent), "the first sync that failed was the last write");
+    scene.stopped(gateway, flying, Code::Unavailable, "LEDGER_UNAVAILABLE").await;
+    scene.mended(&acknowledged).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_that_rot() {
+    let scene = Scene::new().await;
+    // What was written before the last start is in the file alone.
+    let gateway = scene.start();
+    let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
+    refunds.create_refund(sectigo("done", DONE)).await.unwrap();
+    let mut acknowledged = vec!["done".to_owned()];
+    for number in 0..60 {
+        let id = format!("old-{number}");
+        refunds.create_refund(sectigo(&id, &format!("{}", 1_000_200 + number))).await.unwrap();
+        acknowledged.push(id);
+    }
+    drop(refunds);
+    assert!(gateway.terminate().success());
+    let gateway = scene.start();
+    let flying = scene.fly(RefundServiceClient::new(channel(gateway.addr).await)).await;
+    let sound = std::fs::read(scene.ledger()).unwrap();
+    let mut rotten = sound.clone();
+    rotten[4096..].fill(0xA5);
+    overwrite(&scene.ledger(), &rotten);
+
+    // Whoever reads first meets it, a caller or the engine.
+    let mut refunds = flying.refunds.clone();
+    let request = proto::ListRefundsRequest { page_size: 1000, ..Default::default() };
+    let status = refunds.list_refunds(request).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::DataLoss, "LEDGER_CORRUPT"), "{status:?}");
+    scene.stopped(gateway, flying, Code::DataLoss, "LEDGER_CORRUPT").await;
+    assert_ne!(scene.verify(), Some(0));
+
+    // Nothing is sent from a rotten ledger after a start either.
+    let before = scene.wire_requests();
+    match scene.start_after(":") {
+        Err(said) => assert!(said.iter().any(|line| line.contains("recoup.db")), "{said:?}"),
+        Ok(gateway) => not_serving(&gateway).await,
+    }
+    assert_eq!(scene.wire_requests(), before);
+    overwrite(&scene.ledger(), &sound);
+    scene.mended(&acknowledged).await;
+}
+
+/// In place: the file stays the one that is open.
+fn overwrite(path: &Path, bytes: &[u8]) {
+    use std::io::Write as _;
+    std::fs::OpenOptions::new().write(true).open(path).unwrap().write_all(bytes).unwrap();
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Loss {
+    Removed,
+    Renamed,
+    Replaced,
+}
+
+#[rstest::rstest]
+#[case::removed(Loss::Removed)]
+#[case::renamed(Loss::Renamed)]
+#[case::replaced(Loss::Replaced)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_vanishes(#[case] loss: Loss) {
+    let scene = Scene::new().await;
+    let gateway = scene.start();
+    let flying = scene.begin(&gateway).await;
+    let (ledger, kept) = (scene.ledger(), scene.dir.path().join("kept.db"));
+    match loss {
+        Loss::Removed => {
+            std::fs::hard_link(&ledger, &kept).unwrap();
+            std::fs::remove_file(&ledger).unwrap();
+        }
+        Loss::Renamed => std::fs::rename(&ledger, &kept).unwrap(),
+        Loss::Replaced => {
+            std::fs::rename(&ledger, &kept).unwrap();
+            std::fs::copy(&kept, &ledger).unwrap();
+        }
+    }
+    // Nobody has to write for it to be noticed.
+    scene.stopped(gateway, flying, Code::Unavailable, "LEDGER_UNAVAILABLE").await;
+    if loss != Loss::Replaced {
+        let output = run(&["serve", "--config", scene.config().to_str().unwrap()]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("is gone") && output.status.code() == Some(1), "no new ledger is begun: {said}");
+        assert!(!ledger.exists());
+    }
+    std::fs::rename(&kept, &ledger).unwrap();
+    scene.mended(&["done".to_owned()]).await;
+}
