@@ -19,6 +19,7 @@
     reason = "a test that cannot go on should say where, and what it prints is its result"
 )]
 
+mod awake;
 mod callers;
 mod dice;
 mod history;

@@ -27,6 +27,7 @@ use crate::run::Figures;
 use crate::support::SECRETS;
 
 /// Everything that anybody knows at the end of a run.
+#[derive(Clone)]
 pub(crate) struct Evidence {
     pub(crate) plans: Vec<Plan>,
     pub(crate) history: Vec<Entry>,
@@ -41,29 +42,30 @@ pub(crate) struct Evidence {
 }
 
 /// The ledger's tables, read by the database's own means.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Rows {
-    refunds: BTreeMap<String, (String, i64)>,
-    attempts: BTreeMap<String, Vec<Attempt>>,
-    events: Vec<Event>,
+    pub(crate) refunds: BTreeMap<String, (String, i64)>,
+    pub(crate) attempts: BTreeMap<String, Vec<Attempt>>,
+    pub(crate) events: Vec<Event>,
 }
 
-#[derive(Debug)]
-struct Attempt {
-    number: i64,
-    dispatched_micros: i64,
-    ended: bool,
-    outcome: Option<String>,
-    http_status: Option<i64>,
+#[derive(Debug, Clone)]
+pub(crate) struct Attempt {
+    pub(crate) number: i64,
+    pub(crate) dispatched_micros: i64,
+    pub(crate) ended: bool,
+    pub(crate) outcome: Option<String>,
+    pub(crate) http_status: Option<i64>,
 }
 
-#[derive(Debug)]
-struct Event {
-    sequence: i64,
-    refund: String,
-    revision: i64,
-    to: String,
-    chain_hash: Vec<u8>,
+#[derive(Debug, Clone)]
+pub(crate) struct Event {
+    pub(crate) sequence: i64,
+    pub(crate) refund: String,
+    pub(crate) revision: i64,
+    pub(crate) time_micros: i64,
+    pub(crate) to: String,
+    pub(crate) chain_hash: Vec<u8>,
 }
 
 /// The evidence, ordered for the questions; and what was found wrong.
@@ -78,6 +80,12 @@ struct Court<'a> {
 
 /// Asks every question, and counts.
 pub(crate) fn judge(evidence: &Evidence, figures: &mut Figures) {
+    figures.violations.extend(violations(evidence));
+    count(evidence, figures);
+}
+
+/// Asks every question.
+pub(crate) fn violations(evidence: &Evidence) -> Vec<String> {
     let mut court = Court::over(evidence);
     court.the_books_are_whole();
     court.at_most_one_effect_per_target();
@@ -92,8 +100,7 @@ pub(crate) fn judge(evidence: &Evidence, figures: &mut Figures) {
     court.doubt_is_visible_and_counted_alike();
     court.nothing_is_under_way();
     court.the_chain_verifies();
-    figures.violations.append(&mut court.violations);
-    count(evidence, figures);
+    court.violations
 }
 
 /// The chain as the ledger itself checks it; how many events it has.
@@ -132,7 +139,7 @@ pub(crate) fn read(ledger: &Path) -> Rows {
     }
     let mut statement = connection
         .prepare(
-            "SELECT e.sequence, r.id, e.revision, e.to_state, e.chain_hash \
+            "SELECT e.sequence, r.id, e.revision, e.event_time, e.to_state, e.chain_hash \
              FROM events e JOIN refunds r ON r.ordinal = e.ordinal ORDER BY e.sequence",
         )
         .unwrap();
@@ -142,8 +149,9 @@ pub(crate) fn read(ledger: &Path) -> Rows {
             sequence: row.get(0).unwrap(),
             refund: row.get(1).unwrap(),
             revision: row.get(2).unwrap(),
-            to: row.get(3).unwrap(),
-            chain_hash: row.get(4).unwrap(),
+            time_micros: row.get(3).unwrap(),
+            to: row.get(4).unwrap(),
+            chain_hash: row.get(5).unwrap(),
         });
     }
     rows
@@ -217,6 +225,17 @@ fn count(evidence: &Evidence, figures: &mut Figures) {
 }
 
 impl Rows {
+    /// When each refund was, for the first time behind that moment, something other than waiting or on its way; none where one never was.
+    pub(crate) fn known_after(&self, micros: i64) -> Option<BTreeMap<&str, i64>> {
+        let mut known = BTreeMap::new();
+        for event in self.events.iter().filter(|event| !["PENDING", "DISPATCHING"].contains(&event.to.as_str())) {
+            if event.time_micros >= micros {
+                known.entry(event.refund.as_str()).or_insert(event.time_micros);
+            }
+        }
+        (known.len() == self.refunds.len()).then_some(known)
+    }
+
     /// Whether a refund was in doubt at any time.
     pub(crate) fn was_in_doubt(&self, id: &str) -> bool {
         self.events.iter().any(|event| event.refund == id && event.to == "IN_DOUBT")

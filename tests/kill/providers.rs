@@ -30,6 +30,7 @@ pub(crate) struct Providers {
 }
 
 /// What really happened.
+#[derive(Clone)]
 pub(crate) struct Truth {
     pub(crate) books: Vec<BookEntry>,
     pub(crate) journal: Vec<JournalEntry>,
@@ -249,7 +250,8 @@ fn free_addresses() -> [SocketAddr; 5] {
     std::array::from_fn(|_| free.next().unwrap())
 }
 
+/// The system's time.
 #[expect(clippy::disallowed_methods, reason = "the downtime of a server that the test kills is real")]
-fn now() -> OffsetDateTime {
+pub(crate) fn now() -> OffsetDateTime {
     OffsetDateTime::now_utc()
 }

@@ -21,6 +21,7 @@ use crate::providers::Providers;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Everything as the gateway shows it at rest.
+#[derive(Clone)]
 pub(crate) struct AtRest {
     /// All refunds.
     pub(crate) refunds: Vec<proto::Refund>,

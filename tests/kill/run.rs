@@ -11,6 +11,7 @@ use std::time::Duration;
 use simulators::exchange::{Deduplication, Provider};
 use tokio::runtime::Runtime;
 
+use crate::awake;
 use crate::callers::{self, Board};
 use crate::dice::Dice;
 use crate::oracle::{self, Evidence};
@@ -223,6 +224,7 @@ fn judge(
                 clock_is_true,
             };
             oracle::judge(&evidence, figures);
+            figures.violations.extend(awake::asleep(&evidence));
             figures.violations.extend(oracle::secrets_in(&house.folder, &house.texts()));
             if !figures.violations.is_empty() {
                 oracle::keep(&evidence, &house.folder);
