@@ -9,7 +9,7 @@
 
 use std::{
     sync::{
-        Arc, MutexGuard,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -30,7 +30,7 @@ use crate::{
     pretence,
     server::told,
     wire::Cut,
-    worlds::{InFlight, SharedWorld, World, Worlds, identify},
+    worlds::{Held, InFlight, SharedWorld, World, Worlds, identify},
 };
 
 /// What the connection is to do at the end.
@@ -99,9 +99,9 @@ impl Client {
 }
 
 impl Course {
-    /// Reads what the request is and opens its journal entry.
+    /// Reads what the request is and opens its journal entry, in the world that the port belongs to, or else in the one that its username does.
     pub(crate) fn enter(
-        worlds: &Worlds,
+        (worlds, owner): (&Worlds, Option<&SharedWorld>),
         provider: Provider,
         arrival: Arrival,
         request: Request,
@@ -109,7 +109,7 @@ impl Course {
         stopping: watch::Receiver<bool>,
     ) -> Course {
         let identified = identify(provider, &request);
-        let world = worlds.of(provider, &identified);
+        let world = owner.cloned().unwrap_or_else(|| worlds.of(provider, &identified));
         let mut locked = world.lock();
         let now = locked.now();
         let coordinates = locked.faults.locate(provider, arrival.ordinal, &identified);
@@ -244,7 +244,7 @@ impl Course {
         fired
     }
 
-    fn world_of_this_life(&self) -> Option<MutexGuard<'_, World>> {
+    fn world_of_this_life(&self) -> Option<Held<'_>> {
         Some(self.world.lock()).filter(|world| world.life() == self.life)
     }
 

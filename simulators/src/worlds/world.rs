@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{Credentials, Snapshot};
+use super::{Credentials, NotRestored, Snapshot};
 use crate::{
     books::Books,
     clock::{Clock, NotMoved, Reading},
@@ -55,6 +55,8 @@ pub struct World {
     pub(super) number: u64,
     /// What it was taken up from; none where that was a seed.
     pub(super) origin: Option<Arc<Snapshot>>,
+    /// Whether connections belong to it, so that rules can be about them.
+    pub(super) has_ports: bool,
     /// What was made up for it, and for which id; none for the demo world.
     pub(super) credentials: Option<(Credentials, String)>,
 }
@@ -127,6 +129,7 @@ impl World {
             number: 0,
             first_settings: settings,
             origin: None,
+            has_ports: true,
             credentials: None,
         }
     }
@@ -141,7 +144,7 @@ impl World {
         let restored = origin.as_ref().and_then(|origin| Snapshot::clone(origin).into_world().ok());
         let fresh = restored.unwrap_or_else(|| Self::new(self.seed, self.first_settings.clone()));
         let number = self.number;
-        *self = Self { life, origin, ..fresh };
+        *self = Self { life, origin, has_ports: self.has_ports, ..fresh };
         if self.origin.is_none() {
             self.count_from(number);
         }
@@ -190,8 +193,8 @@ impl World {
     pub fn arm(&mut self, rule: Rule) -> Result<RuleId, RuleError> {
         let is_stale = matches!(rule.effect, FaultEffect::Stale { .. });
         let provider = rule.provider;
-        if rule.is_for_ports() && self.credentials.is_some() {
-            return Err(RuleError::NoWorld(rule.point.word()));
+        if rule.is_for_ports() && !self.has_ports {
+            return Err(RuleError::NoPorts(rule.point.word()));
         }
         let id = self.faults.arm(rule)?;
         if is_stale {
@@ -260,6 +263,14 @@ impl World {
         self.seed == Seed::Demo
     }
 
+    /// Says which of its rules could not be armed where no connections belong to it.
+    pub(super) fn check_connection_rules(&self, has_ports: bool) -> Result<(), NotRestored> {
+        let lost = self.faults.list().iter().find(|armed| armed.rule.is_for_ports() && !has_ports);
+        lost.map_or(Ok(()), |armed| {
+            Err(NotRestored::Rule { id: armed.id.0, error: RuleError::NoPorts(armed.rule.point.word()) })
+        })
+    }
+
     pub(crate) fn life(&self) -> u64 {
         self.life
     }
@@ -271,6 +282,7 @@ impl World {
     /// Becomes another world, under its own credentials; whatever was under way in it ends without an effect.
     pub(super) fn become_another(&mut self, mut other: World) {
         other.life = self.life + 1;
+        other.has_ports = self.has_ports;
         let credentials = self.credentials.take();
         *self = other;
         if let Some((credentials, id)) = credentials {
