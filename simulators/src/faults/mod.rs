@@ -482,6 +482,11 @@ impl Faults {
         self.armed.iter().any(|armed| armed.remaining != Some(0) && armed.rule.point.moment() == moment)
     }
 
+    /// Whether there is neither a rule, spent or not, nor the random mode.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.armed.is_empty() && self.random.is_none()
+    }
+
     /// Whether a rule could want to know, behind the effect, what was before it.
     pub(crate) fn wants_what_was(&self, at: &Coordinates) -> bool {
         let wants = |effect: &FaultEffect| matches!(effect, FaultEffect::Stale { .. } | FaultEffect::Pretend(_));

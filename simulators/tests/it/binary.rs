@@ -83,7 +83,7 @@ fn a_port_that_is_taken_is_named() {
     let address = taken.local_addr().unwrap();
     let (status, said) = refused(folder().path(), &["--namecom", &address.to_string()]);
     assert_eq!(status, 1);
-    assert!(said.starts_with(&format!("simulators: port {} (name.com) is taken: ", address.port())), "{said}");
+    assert!(said.starts_with(&format!("simulators: port {} (--namecom) is taken: ", address.port())), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
 }
 
