@@ -68,13 +68,17 @@ fn refused(folder: &Path, arguments: &[&str]) -> (i32, String) {
 #[case::a_missing_world(&["--world-file", "none.json"], "cannot start with the world in none.json: No such file")]
 #[case::a_world_that_is_none(&["--world-file", "bad.json"], "cannot start with the world in bad.json: it is no snapshot: ")]
 #[case::a_folder_that_is_a_file(&["--ca-file", "bad.json/ca.pem"], "cannot write the certificate of the Sectigo TLS port's authority")]
-#[case::a_name_that_is_none(&["--tls-name", "ä"], "cannot make the certificate of the Sectigo TLS port: ")]
+#[case::a_folder_that_is_not_there(&["--ca-file", "no/such/folder/ca.pem"], "cannot write the certificate of the Sectigo TLS port's authority to no/such/folder/ca.pem: No such file")]
+#[case::a_name_that_is_none(&["--tls-name", "ä"], "cannot make the certificate of the Sectigo TLS port: `ä` is neither a host name nor an address (--tls-name)")]
+#[case::a_name_of_two_words(&["--tls-name", "bad name!"], "cannot make the certificate of the Sectigo TLS port: `bad name!` is neither")]
+#[case::a_world_of_another_version(&["--world-file", "version.json"], "cannot start with the world in version.json: the snapshot is of version 2, and this is version 1")]
 fn what_cannot_start_says_why_in_one_line(#[case] arguments: &[&str], #[case] sentence: &str) {
     let folder = folder();
     let (status, said) = refused(folder.path(), arguments);
     assert_eq!(status, 1, "{said}");
     assert!(said.starts_with(&format!("simulators: {sentence}")), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(!folder.path().join("no").exists());
 }
 
 #[test]
@@ -89,6 +93,9 @@ fn a_port_that_is_taken_is_named() {
 
 #[rstest]
 #[case(&["--no-such-flag"], "unexpected argument '--no-such-flag'")]
+#[case(&["--sed", "7"], "unexpected argument '--sed' found\n  a similar argument exists: '--seed'; --help")]
+#[case(&["--seed"], "a value is required for '--seed <NUMBER>'")]
+#[case(&["world.json"], "unexpected argument 'world.json'")]
 #[case(&["--seed", "seven"], "invalid value 'seven' for '--seed <NUMBER>'")]
 #[case(&["--control", "7100"], "invalid value '7100' for '--control <ADDRESS>'")]
 fn a_wrong_command_line_is_refused(#[case] arguments: &[&str], #[case] sentence: &str) {
@@ -96,7 +103,8 @@ fn a_wrong_command_line_is_refused(#[case] arguments: &[&str], #[case] sentence:
     let Output { status, stderr, .. } = command.args(arguments).output().unwrap();
     let said = String::from_utf8(stderr).unwrap();
     assert_eq!(status.code().unwrap(), 2);
-    assert!(said.contains(sentence) && said.contains("--help"), "{said}");
+    assert!(said.starts_with(&format!("simulators: {sentence}")) && said.contains("--help"), "{said}");
+    assert_eq!(said.lines().count(), 2, "{said}");
 }
 
 #[test]
@@ -181,6 +189,7 @@ fn the_script_of_the_readme_runs() {
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("bad.json"), "{\"version\": 1").unwrap();
+    fs::write(folder.path().join("version.json"), r#"{"colour": "red", "version": 2}"#).unwrap();
     fs::write(folder.path().join("key.toml"), "seed = 1\ncolour = 'red'\n").unwrap();
     folder
 }
