@@ -223,6 +223,11 @@ impl Gates {
         Ok(())
     }
 
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.standing.is_empty()
+    }
+
     /// Whether a gate stands in a request's way.
     pub(crate) fn stands_at(&self, at: &Coordinates, moment: Moment) -> bool {
         self.standing.iter().any(|kept| kept.gate.point.moment() == moment && kept.gate.fits(at))

@@ -39,6 +39,7 @@ mod ports;
 mod pretence;
 mod server;
 mod shelf;
+mod texts;
 mod tls;
 mod wire;
 
@@ -201,12 +202,12 @@ impl Simulators {
 
     /// What really happened so far, oldest first.
     pub fn books(&self) -> Vec<BookEntry> {
-        self.with_world(|world| world.books.entries().cloned().collect())
+        self.with_world(|world| world.books.entries().collect())
     }
 
     /// What came over the wire so far, oldest first.
     pub fn journal(&self) -> Vec<JournalEntry> {
-        self.with_world(|world| world.journal.entries().cloned().collect())
+        self.with_world(|world| world.journal.entries().collect())
     }
 
     /// Arms a fault.

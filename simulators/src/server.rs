@@ -34,11 +34,12 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    course::{Client, Course, Sending, Verdict, wants_close},
+    course::{Client, Course, Entered, Sending, Verdict, wants_close},
+    debitsuccess::Envelope,
     exchange::{Answer, Provider, Request},
     faults::{Door, Moment, Step},
     journal::{Arrival, Ending},
-    outgoing::{LineEnd, Outgoing, Plan},
+    outgoing::{LineEnd, Outgoing},
     ports::Doorway,
     wire::{Cut, Fate, Guard, Line, Wire},
     worlds::{SharedWorld, Worlds},
@@ -174,7 +175,7 @@ impl Port {
             let (port, ordinals) = (self.clone(), ordinals.clone());
             let house = self.house().clone();
             Guard {
-                is_needed: Box::new(move || house.lock().faults.awaits(Moment::BeforeRead)),
+                is_needed: Box::new(move || house.awaits_unread()),
                 ask: Box::new(move || {
                     let ordinal = ordinals.load(Ordering::Relaxed) + 1;
                     port.ask(id, Door { ordinal, ..door }, Moment::BeforeRead)
@@ -252,6 +253,7 @@ impl Port {
             headers: head.headers,
             body: Bytes::new(),
             tls: self.tls.is_some(),
+            envelope: Envelope::default(),
         };
         let request = match read(body).await {
             Ok(body) => Request { body, ..request },
@@ -261,8 +263,12 @@ impl Port {
         let leaving = Leaving(client.clone());
         let stopping = self.stopping.clone();
         let whose = (&self.worlds, self.owner.as_ref());
-        let course = Course::enter(whose, self.provider, arrival, request, client, stopping);
-        let verdict = taken(course.run()).await;
+        let enter = || Course::enter(whose, self.provider, arrival, request, client, stopping);
+        let verdict = match catch_unwind(AssertUnwindSafe(enter)) {
+            Ok(Entered::Answered(verdict)) => Some(verdict),
+            Ok(Entered::UnderWay(course)) => taken(course.run()).await,
+            Err(_) => None,
+        };
         drop(leaving);
         match verdict {
             Some(Verdict::Answer(sending)) => Ok(response(*sending, end)),
@@ -277,7 +283,7 @@ impl Port {
                 tracing::error!(provider = ?self.provider, "a fault of the simulators themselves");
                 let body = Bytes::from_static(b"a fault of the simulators themselves");
                 let answer = Answer { status: StatusCode::INTERNAL_SERVER_ERROR, headers: HeaderMap::new(), body };
-                Ok(response(plainly(answer), end))
+                Ok(response(Sending::plainly(answer), end))
             }
         }
     }
@@ -337,11 +343,7 @@ fn refused(unread: Unread) -> Sending {
         Unread::Broken => (StatusCode::BAD_REQUEST, "the body broke off"),
     };
     let headers = HeaderMap::from_iter([(header::CONNECTION, HeaderValue::from_static("close"))]);
-    plainly(Answer { status, headers, body: Bytes::from_static(text.as_bytes()) })
-}
-
-fn plainly(answer: Answer) -> Sending {
-    Sending { plan: Plan::plain(answer.body.clone()), answer, report: None }
+    Sending::plainly(Answer { status, headers, body: Bytes::from_static(text.as_bytes()) })
 }
 
 fn response(Sending { answer, plan, report }: Sending, end: LineEnd) -> Response<Outgoing> {

@@ -1,5 +1,7 @@
 //! A small XML tree, read in one pass and bounded: no DTD, no entities but the five, limited depth and number of elements.
 
+use std::sync::Arc;
+
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::name::ResolveResult;
 use quick_xml::{NsReader, XmlVersion};
@@ -9,7 +11,8 @@ use quick_xml::{NsReader, XmlVersion};
 pub(super) struct Element {
     /// The local name.
     pub(super) name: String,
-    pub(super) namespace: Option<String>,
+    /// Neighbours mostly share theirs.
+    pub(super) namespace: Option<Arc<str>>,
     /// Whether it says `i:nil="true"`.
     pub(super) nil: bool,
     /// Whether it says `s:mustUnderstand="1"`.
@@ -43,6 +46,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Element, NotXml> {
     let mut open: Vec<Element> = Vec::new();
     let mut root: Option<Element> = None;
     let mut elements = 0;
+    let mut latest: Option<Arc<str>> = None;
     let mut at_start = true;
     loop {
         let (namespace, event) = reader.read_resolved_event().map_err(|error| not_xml(&error.to_string()))?;
@@ -56,7 +60,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Element, NotXml> {
                 if open.len() >= MAX_DEPTH || elements > MAX_ELEMENTS {
                     return Err(not_xml("The maximum depth or number of elements has been exceeded."));
                 }
-                let namespace = bound(namespace)?;
+                let namespace = shared(bound(&namespace)?, &mut latest);
                 open.push(element(&reader, namespace, &start)?);
             }
             Event::Empty(start) => {
@@ -64,7 +68,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Element, NotXml> {
                 if open.len() >= MAX_DEPTH || elements > MAX_ELEMENTS {
                     return Err(not_xml("The maximum depth or number of elements has been exceeded."));
                 }
-                let namespace = bound(namespace)?;
+                let namespace = shared(bound(&namespace)?, &mut latest);
                 let element = element(&reader, namespace, &start)?;
                 close(&mut open, &mut root, element);
             }
@@ -129,7 +133,7 @@ impl Element {
     }
 }
 
-fn element(reader: &NsReader<&[u8]>, namespace: Option<String>, start: &BytesStart<'_>) -> Result<Element, NotXml> {
+fn element(reader: &NsReader<&[u8]>, namespace: Option<Arc<str>>, start: &BytesStart<'_>) -> Result<Element, NotXml> {
     let name = start.local_name();
     let name: &str = name.as_ref();
     if name.is_empty() || !legal(name) {
@@ -148,7 +152,7 @@ fn element(reader: &NsReader<&[u8]>, namespace: Option<String>, start: &BytesSta
         let (namespace, name) = reader.resolver().resolve_attribute(attribute.key);
         let name: &str = name.as_ref();
         let says_yes = matches!(value.trim(), "1" | "true");
-        match (bound(namespace)?.as_deref(), name) {
+        match (bound(&namespace)?, name) {
             (Some(INSTANCE_NAMESPACE), "nil") => element.nil = says_yes,
             (Some(SOAP_NAMESPACE), "mustUnderstand") => element.must_understand = says_yes,
             _ => {}
@@ -157,12 +161,19 @@ fn element(reader: &NsReader<&[u8]>, namespace: Option<String>, start: &BytesSta
     Ok(element)
 }
 
-fn bound(namespace: ResolveResult<'_>) -> Result<Option<String>, NotXml> {
+fn bound<'a>(namespace: &'a ResolveResult<'_>) -> Result<Option<&'a str>, NotXml> {
     match namespace {
-        ResolveResult::Bound(namespace) => Ok(Some(namespace.0.to_owned())),
+        ResolveResult::Bound(namespace) => Ok(Some(namespace.0)),
         ResolveResult::Unbound => Ok(None),
-        ResolveResult::Unknown(prefix) => Err(not_xml(&format!("'{}' is an undeclared prefix.", shortened(&prefix)))),
+        ResolveResult::Unknown(prefix) => Err(not_xml(&format!("'{}' is an undeclared prefix.", shortened(prefix)))),
     }
+}
+
+fn shared(namespace: Option<&str>, latest: &mut Option<Arc<str>>) -> Option<Arc<str>> {
+    if latest.as_deref() != namespace {
+        *latest = namespace.map(Arc::from);
+    }
+    latest.clone()
 }
 
 fn close(open: &mut [Element], root: &mut Option<Element>, element: Element) {

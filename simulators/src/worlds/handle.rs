@@ -41,12 +41,12 @@ impl WorldHandle {
 
     /// What really happened so far, oldest first.
     pub fn books(&self) -> Vec<BookEntry> {
-        self.with_world(|world| world.books.entries().cloned().collect())
+        self.with_world(|world| world.books.entries().collect())
     }
 
     /// What came over the wire so far, oldest first.
     pub fn journal(&self) -> Vec<JournalEntry> {
-        self.with_world(|world| world.journal.entries().cloned().collect())
+        self.with_world(|world| world.journal.entries().collect())
     }
 
     /// What is wrong, if anything, by the books alone, or also by what a caller says of its refunds.

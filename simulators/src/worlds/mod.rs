@@ -17,7 +17,10 @@ mod world;
 use std::{
     collections::{BTreeMap, HashMap},
     ops::{Deref, DerefMut},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use serde::{Deserialize, Serialize};
@@ -37,6 +40,7 @@ use crate::{
     clock::system_now,
     debitsuccess,
     exchange::{Identified, Provider, Request},
+    faults::Moment,
     namecom,
     ports::{Harbour, MOST_WITH_OWN_PORTS, PortAddresses, Ports},
     sectigo,
@@ -46,6 +50,8 @@ use crate::{
 pub const MOST_WORLDS: usize = 1_000;
 /// The id of the world that is always there.
 pub const DEMO: &str = "demo";
+/// How often a locked world is asked for before sleeping on it. A request holds it for microseconds, and less than it costs to be woken.
+const SPINS: usize = 400;
 /// The longest name of a world, in characters.
 const LONGEST_NAME: usize = 100;
 
@@ -135,12 +141,14 @@ struct Place {
     flights: Flights,
     /// Its own; the demo world's are those of the start.
     ports: Option<Ports>,
+    /// Whether a rule waits for requests that nobody has read: asked before each read, when nobody wants to wait for the world.
+    awaits_unread: AtomicBool,
 }
 
 /// A world, held for a moment. When it is let go, its ports follow its rules.
 pub(crate) struct Held<'a> {
     world: MutexGuard<'a, World>,
-    ports: Option<&'a Ports>,
+    place: &'a Place,
 }
 
 /// All worlds.
@@ -164,12 +172,35 @@ struct Registry {
 impl SharedWorld {
     fn new(id: String, name: Option<String>, world: World, ports: Option<Ports>) -> Self {
         let (world, flights) = (Mutex::new(world), Flights::default());
-        Self(Arc::new(Place { id, name, created: system_now(), world, flights, ports }))
+        let shared = Self(Arc::new(Place {
+            id,
+            name,
+            created: system_now(),
+            world,
+            flights,
+            ports,
+            awaits_unread: AtomicBool::default(),
+        }));
+        // It may have been taken up with its rules.
+        drop(shared.lock());
+        shared
     }
 
     /// The world, for a moment. Whoever panicked while holding it has left it whole enough to be looked at and reset.
     pub(crate) fn lock(&self) -> Held<'_> {
-        Held { world: self.0.world.lock().unwrap_or_else(PoisonError::into_inner), ports: self.0.ports.as_ref() }
+        for _ in 0..SPINS {
+            match self.0.world.try_lock() {
+                Ok(world) => return Held { world, place: &self.0 },
+                Err(TryLockError::Poisoned(world)) => return Held { world: world.into_inner(), place: &self.0 },
+                Err(TryLockError::WouldBlock) => std::hint::spin_loop(),
+            }
+        }
+        Held { world: self.0.world.lock().unwrap_or_else(PoisonError::into_inner), place: &self.0 }
+    }
+
+    /// Whether a rule waits for requests that nobody has read.
+    pub(crate) fn awaits_unread(&self) -> bool {
+        self.0.awaits_unread.load(Ordering::Acquire)
     }
 
     /// The keys in flight, behind a lock of their own.
@@ -207,9 +238,10 @@ impl DerefMut for Held<'_> {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        if let Some(ports) = self.ports {
+        if let Some(ports) = &self.place.ports {
             ports.follow(self.world.faults.refused());
         }
+        self.place.awaits_unread.store(self.world.faults.awaits(Moment::BeforeRead), Ordering::Release);
     }
 }
 

@@ -226,14 +226,14 @@ impl World {
 
     fn perform_at(&mut self, now: OffsetDateTime, provider: Provider, journal_id: u64, request: &Request) -> Performed {
         let settings = &self.settings;
-        let performed = match provider {
+        let mut performed = match provider {
             Provider::Sectigo => sectigo::perform(&mut self.sectigo, &settings.sectigo, now, request),
             Provider::Namecom => namecom::perform(&mut self.namecom, &settings.namecom, now, request),
             Provider::Debitsuccess => {
                 debitsuccess::perform(&mut self.debitsuccess, &settings.debitsuccess, now, request)
             }
         };
-        let effects = self.write_books(now, provider, Some(journal_id), performed.effects.clone());
+        let effects = self.write_books(now, provider, Some(journal_id), std::mem::take(&mut performed.effects));
         self.journal.effects(journal_id, effects);
         performed
     }
@@ -255,7 +255,7 @@ impl World {
         effects: Vec<Effect>,
     ) -> Vec<u64> {
         let cause = journal_id.map(|id| (id, self.journal.attempt(id)));
-        effects.into_iter().map(|effect| self.books.write(now, provider, cause, effect)).collect()
+        effects.iter().map(|effect| self.books.write(now, provider, cause, effect)).collect()
     }
 
     /// Whether the demo data stands behind what was put: only there are magic values.
