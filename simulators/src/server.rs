@@ -46,19 +46,19 @@ use crate::{
 };
 
 /// How many connections one port holds; further ones wait to be accepted.
-const MOST_CONNECTIONS: usize = 10_000;
+pub(crate) const MOST_CONNECTIONS: usize = 10_000;
 /// The largest body of a request.
 const LARGEST_BODY: usize = 1024 * 1024;
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a head may take, and a connection may stay idle.
-const HEAD: Duration = Duration::from_secs(75);
+pub(crate) const HEAD: Duration = Duration::from_secs(75);
 /// How long a body may take.
 const BODY: Duration = Duration::from_secs(30);
 /// How long a connection may take to finish its last answer when the simulators stop.
-const LAST_ANSWER: Duration = Duration::from_millis(500);
+pub(crate) const LAST_ANSWER: Duration = Duration::from_millis(500);
 /// Before the next try where the system has no more descriptors.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+pub(crate) const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
 /// One provider's port.
 #[derive(Clone)]
