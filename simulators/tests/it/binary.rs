@@ -136,11 +136,16 @@ async fn a_flag_wins_over_the_file_and_the_file_over_the_defaults() {
 #[tokio::test]
 async fn one_seed_gives_the_same_credentials_and_another_seed_gives_others() {
     let folder = folder();
-    let mut credentials = Vec::new();
+    let (mut credentials, mut random) = (Vec::new(), Vec::new());
     for seed in ["7", "7", "8"] {
         let running = Running::start(folder.path(), &["--seed", seed]);
-        credentials.push(running.call(Method::POST, "/v1/worlds", "{}").await["credentials"].clone());
+        let world = running.call(Method::POST, "/v1/worlds", "{}").await;
+        credentials.push(world["credentials"].clone());
+        // The random mode draws from it where it is given no seed of its own.
+        let path = format!("/v1/worlds/{}/faults/random", world["id"].as_str().unwrap());
+        random.push(running.call(Method::PUT, &path, r#"{"share":0.5}"#).await["seed"].clone());
     }
+    assert!(random[0].is_u64() && random[0] == random[1] && random[0] != random[2], "{random:?}");
     assert!(credentials[0]["namecom"]["token"].is_string());
     assert_eq!(credentials[0], credentials[1]);
     assert_ne!(credentials[0], credentials[2]);
