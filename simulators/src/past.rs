@@ -82,7 +82,9 @@ impl Memory {
 impl Past {
     /// Keeps what was known when a rule was armed.
     pub(crate) fn keep_for(&mut self, rule: RuleId, now: OffsetDateTime, memory: Memory) {
-        self.armed.truncate(MOST_KEPT - 1);
+        if self.armed.len() >= MOST_KEPT {
+            self.armed.remove(0);
+        }
         self.armed.push(Armed { rule, at: now, memory });
     }
 
