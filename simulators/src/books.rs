@@ -14,8 +14,8 @@ use crate::{
 
 /// How many entries the books keep; the oldest go first, and [`Books::dropped`] says how many went.
 pub const KEPT: usize = 100_000;
-/// About how many bytes all kept entries may hold together: those of about 25,000 refunds.
-pub const KEPT_BYTES: usize = 5 * 1024 * 1024;
+/// About how many bytes all kept entries may hold together: those of about 20,000 refunds.
+pub const KEPT_BYTES: usize = 4 * 1024 * 1024;
 
 /// One effect: a line of the books.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

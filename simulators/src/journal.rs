@@ -23,7 +23,7 @@ use crate::{
 /// How many entries are kept; the oldest go first, and [`Journal::dropped`] says how many went.
 pub const KEPT: usize = 10_000;
 /// About how many bytes all kept entries may hold together, so that long answers cannot grow the process.
-pub const KEPT_BYTES: usize = 4 * 1024 * 1024;
+pub const KEPT_BYTES: usize = 3 * 1024 * 1024;
 /// How much of one answer is kept.
 pub const ANSWER_KEPT: usize = 8 * 1024;
 /// How much of one text of the request is kept: a parameter, the path, a name.
@@ -248,7 +248,10 @@ impl Journal {
                 line.status = Some(answer.status.as_u16());
                 line.answer_bytes = answer.body.len();
                 line.answer = match std::str::from_utf8(&answer.body) {
-                    Ok(text) => Told::Text(cut(&masked(text), ANSWER_KEPT).into()),
+                    Ok(text) if line.provider == Provider::Sectigo => {
+                        Told::Text(cut(&masked(text), ANSWER_KEPT).into())
+                    }
+                    Ok(text) => Told::Text(cut(text, ANSWER_KEPT).into()),
                     Err(_) => Told::Bytes(answer.body.get(..ANSWER_KEPT).unwrap_or(&answer.body).into()),
                 };
             }
@@ -440,7 +443,7 @@ fn fingerprint(provider: Provider, request: &Request) -> u64 {
     hasher.finish()
 }
 
-/// An answer without what it entrusts to the client: the token for uploads at Sectigo.
+/// An answer of Sectigo's without what it entrusts to the client: the token for uploads.
 fn masked(answer: &str) -> std::borrow::Cow<'_, str> {
     const BEFORE: &str = "\"uploadDocumentToken\":\"";
     let Some((before, token)) = answer.split_once(BEFORE) else { return answer.into() };

@@ -28,7 +28,7 @@ pub(super) fn answer(
         Operation::InitiateRefund => match initiate(state, settings, now, call) {
             Ok((refund, notes)) => {
                 let fee_minor = Some(settings.service_fee_minor).filter(|fee| *fee != 0);
-                (initiated(&refund), notes, Some(Effect { fee_minor, ..refund.effect("refund") }))
+                (initiated(refund), notes, Some(Effect { fee_minor, ..refund.effect("refund") }))
             }
             Err(notes) => (not_initiated(settings, call), notes, None),
         },
@@ -48,12 +48,12 @@ pub(super) fn answer(
     (reply, effect)
 }
 
-fn initiate(
-    state: &mut State,
+fn initiate<'a>(
+    state: &'a mut State,
     settings: &Settings,
     now: OffsetDateTime,
     call: &Call<'_>,
-) -> Result<(Refund, Vec<Note>), Vec<Note>> {
+) -> Result<(&'a Refund, Vec<Note>), Vec<Note>> {
     let username = log_in(state, call).map_err(|code| vec![code.note()])?;
     let (asked, mut notes) = Asked::read(settings, call)?;
     let accepted = accept(state, settings, &asked);
