@@ -184,10 +184,11 @@ impl Audit {
     pub fn of(world: &mut World, claims: Option<&[Claim]>) -> Audit {
         let time = world.now();
         let world = &*world;
-        let refunds = refunds(world);
+        let books: Vec<BookEntry> = world.books.entries().collect();
+        let refunds = refunds(&books);
         let mut violations = duplicates(&refunds);
         violations.extend(over_refunds(world, &refunds));
-        violations.extend(destroyed(world));
+        violations.extend(destroyed(&books));
         violations.extend(untold(world, &refunds));
         let mut in_doubt = Vec::new();
         if let Some(claims) = claims {
@@ -209,17 +210,17 @@ impl Audit {
             totals: totals(&refunds),
             suspected_resends: suspected.map(|entry| entry.id).collect(),
             in_doubt,
-            effects: world.books.entries().count(),
+            effects: books.len(),
             claims: claims.map(<[Claim]>::len),
             dropped: world.books.dropped(),
         }
     }
 }
 
-fn refunds(world: &World) -> Vec<Refund<'_>> {
-    let rejections = world.books.entries().filter(|entry| entry.effect.kind == "refund_rejected");
+fn refunds(books: &[BookEntry]) -> Vec<Refund<'_>> {
+    let rejections = books.iter().filter(|entry| entry.effect.kind == "refund_rejected");
     let rejected: BTreeSet<_> = rejections.map(reference).collect();
-    let refunds = world.books.entries().filter(|entry| entry.effect.kind == "refund");
+    let refunds = books.iter().filter(|entry| entry.effect.kind == "refund");
     refunds.map(|entry| Refund { entry, rejected: rejected.contains(&reference(entry)) }).collect()
 }
 
@@ -274,8 +275,8 @@ fn over_refunds(world: &World, refunds: &[Refund<'_>]) -> Vec<Violation> {
     over.collect()
 }
 
-fn destroyed(world: &World) -> Vec<Violation> {
-    let entries = world.books.entries().filter(|entry| entry.effect.kind == "order_rejected");
+fn destroyed(books: &[BookEntry]) -> Vec<Violation> {
+    let entries = books.iter().filter(|entry| entry.effect.kind == "order_rejected");
     let violations = entries.map(|entry| {
         let sentence = format!("order {} was destroyed by !AutoReject", entry.effect.target);
         violation(Kind::Destructive, sentence, &[entry])
@@ -286,7 +287,8 @@ fn destroyed(world: &World) -> Vec<Violation> {
 fn untold(world: &World, refunds: &[Refund<'_>]) -> Vec<Violation> {
     let mut answers: BTreeMap<(Provider, &str), Vec<&JournalEntry>> = BTreeMap::new();
     let mut lists: Vec<&JournalEntry> = Vec::new();
-    for answered in world.journal.entries().filter(|entry| got_its_answer(entry)) {
+    let all_answered: Vec<JournalEntry> = world.journal.entries().filter(got_its_answer).collect();
+    for answered in &all_answered {
         let about = if answered.provider == Provider::Debitsuccess { &answered.identifier } else { &answered.target };
         match about {
             Some(about) => answers.entry((answered.provider, about)).or_default().push(answered),
@@ -297,7 +299,7 @@ fn untold(world: &World, refunds: &[Refund<'_>]) -> Vec<Violation> {
     let untold = refunds.iter().filter_map(|Refund { entry, .. }| {
         // What the control port or a setting did needs no answer, and of a request that the journal no longer has nothing is known.
         let cause = world.journal.get(entry.journal_id?)?;
-        if cause.ending == Ending::Open || (got_its_answer(cause) && tells_of_success(cause, entry)) {
+        if cause.ending == Ending::Open || (got_its_answer(&cause) && tells_of_success(&cause, entry)) {
             return None;
         }
         let identifier = entry.effect.identifier.as_ref();

@@ -7,10 +7,15 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::exchange::{Effect, Provider};
+use crate::{
+    exchange::{Effect, Provider},
+    texts::Texts,
+};
 
 /// How many entries the books keep; the oldest go first, and [`Books::dropped`] says how many went.
 pub const KEPT: usize = 100_000;
+/// About how many bytes all kept entries may hold together: those of about 20,000 refunds.
+pub const KEPT_BYTES: usize = 4 * 1024 * 1024;
 
 /// One effect: a line of the books.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,12 +49,34 @@ pub struct Attempt {
     pub ordinal: u64,
 }
 
-/// Every effect since the start or the last reset, in order.
+/// Every effect since the start or the last reset, in order, as far as kept.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(into = "Kept", from = "Kept")]
 pub struct Books {
+    lines: VecDeque<Box<Line>>,
+    bytes: usize,
+    written: u64,
+}
+
+/// The books in JSON.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Kept {
     entries: VecDeque<BookEntry>,
     written: u64,
+}
+
+/// An entry as it is kept: small. Its place says its id.
+#[derive(Debug, Clone)]
+struct Line {
+    time: OffsetDateTime,
+    provider: Provider,
+    journal_id: Option<u64>,
+    attempt: Option<Attempt>,
+    amount_minor: Option<i64>,
+    fee_minor: Option<i64>,
+    /// Kind, target, currency, identifier, reference, account.
+    texts: Texts<6>,
 }
 
 impl Books {
@@ -59,24 +86,136 @@ impl Books {
         time: OffsetDateTime,
         provider: Provider,
         cause: Option<(u64, Option<Attempt>)>,
-        effect: Effect,
+        effect: &Effect,
     ) -> u64 {
         let (journal_id, attempt) = cause.map_or((None, None), |(id, attempt)| (Some(id), attempt));
         self.written += 1;
-        if self.entries.len() == KEPT {
-            self.entries.pop_front();
-        }
-        self.entries.push_back(BookEntry { id: self.written, time, provider, journal_id, attempt, effect });
+        self.push(Line::new(time, provider, journal_id, attempt, effect));
         self.written
     }
 
     /// The entries still kept, oldest first.
-    pub fn entries(&self) -> impl DoubleEndedIterator<Item = &BookEntry> {
-        self.entries.iter()
+    pub fn entries(&self) -> impl DoubleEndedIterator<Item = BookEntry> {
+        let first = self.dropped() + 1;
+        self.lines.iter().enumerate().map(move |(place, line)| line.entry(first + place as u64))
     }
 
     /// How many entries were written and are no longer kept.
     pub fn dropped(&self) -> u64 {
-        self.written.saturating_sub(self.entries.len() as u64)
+        self.written.saturating_sub(self.lines.len() as u64)
+    }
+
+    fn push(&mut self, line: Line) {
+        self.bytes += line.weight();
+        self.lines.push_back(Box::new(line));
+        while self.lines.len() > KEPT || (self.bytes > KEPT_BYTES && self.lines.len() > 1) {
+            let Some(oldest) = self.lines.pop_front() else { return };
+            self.bytes -= oldest.weight();
+        }
+    }
+}
+
+impl Line {
+    fn new(
+        time: OffsetDateTime,
+        provider: Provider,
+        journal_id: Option<u64>,
+        attempt: Option<Attempt>,
+        effect: &Effect,
+    ) -> Self {
+        let Effect { kind, target, amount_minor, currency, identifier, reference, account, fee_minor } = effect;
+        let texts = [
+            Some(kind.as_str()),
+            Some(target),
+            currency.as_deref(),
+            identifier.as_deref(),
+            reference.as_deref(),
+            account.as_deref(),
+        ];
+        Self {
+            time,
+            provider,
+            journal_id,
+            attempt,
+            amount_minor: *amount_minor,
+            fee_minor: *fee_minor,
+            texts: Texts::new(texts),
+        }
+    }
+
+    fn entry(&self, id: u64) -> BookEntry {
+        let Self { time, provider, journal_id, attempt, amount_minor, fee_minor, .. } = *self;
+        let [kind, target, currency, identifier, reference, account] =
+            self.texts.all().map(|text| text.map(str::to_owned));
+        let effect = Effect {
+            kind: kind.unwrap_or_default(),
+            target: target.unwrap_or_default(),
+            amount_minor,
+            currency,
+            identifier,
+            reference,
+            account,
+            fee_minor,
+        };
+        BookEntry { id, time, provider, journal_id, attempt, effect }
+    }
+
+    /// About how many bytes it takes: itself, its texts, its place, and what an allocator needs beside.
+    fn weight(&self) -> usize {
+        size_of::<Self>() + self.texts.len() + 32
+    }
+}
+
+impl From<Books> for Kept {
+    fn from(books: Books) -> Kept {
+        Kept { entries: books.entries().collect(), written: books.written }
+    }
+}
+
+impl From<Kept> for Books {
+    fn from(Kept { entries, written }: Kept) -> Books {
+        let written = written.max(entries.len() as u64);
+        let mut books = Books { written, ..Books::default() };
+        for BookEntry { time, provider, journal_id, attempt, effect, .. } in entries {
+            books.push(Line::new(time, provider, journal_id, attempt, &effect));
+        }
+        books
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn effect(target: String) -> Effect {
+        Effect {
+            kind: "refund".to_owned(),
+            target,
+            amount_minor: Some(1234),
+            currency: None,
+            identifier: Some("id".to_owned()),
+            reference: Some(String::new()),
+            account: None,
+            fee_minor: Some(-1),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again_and_the_oldest_go_first() {
+        let mut books = Books::default();
+        let attempt = Attempt { number: 1, connection: 2, ordinal: 3 };
+        books.write(OffsetDateTime::UNIX_EPOCH, Provider::Namecom, Some((7, Some(attempt))), &effect("1".to_owned()));
+        let entry = books.entries().next().unwrap();
+        assert_eq!((entry.id, entry.journal_id, entry.attempt), (1, Some(7), Some(attempt)));
+        assert_eq!(entry.effect, effect("1".to_owned()));
+        let again: Books = serde_json::from_value(serde_json::to_value(&books).unwrap()).unwrap();
+        assert!(again.entries().eq(books.entries()));
+
+        for _ in 0..200 {
+            books.write(OffsetDateTime::UNIX_EPOCH, Provider::Sectigo, None, &effect("x".repeat(KEPT_BYTES / 100)));
+        }
+        assert!(books.bytes <= KEPT_BYTES);
+        assert_eq!(books.dropped() + books.entries().count() as u64, 201);
+        assert_eq!(books.entries().next().unwrap().id, books.dropped() + 1);
     }
 }

@@ -3,13 +3,14 @@
 //! ```text
 //! identify -> journal opens -> before the effect -> perform, books -> after the effect -> during the answer -> journal closes -> answer
 //!             `------ one lock -----´   (waits)     `-------- one lock --------´ (waits)
+//!             `---------------------------- one lock where nothing can stand in its way ---------------------------´
 //! ```
 //!
-//! It runs in a task of its own: a client that goes away in the middle has asked all the same, and a provider does what it was asked.
+//! It runs in a task of its own where it has to wait: a client that goes away in the middle has asked all the same, and a provider does what it was asked.
 
 use std::{
     sync::{
-        Arc, MutexGuard,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -21,7 +22,7 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::{
     exchange::{Answer, Identified, Performed, Provider, Request},
-    faults::{Coordinates, Faults, Fired, Moment, RuleId, Step},
+    faults::{Coordinates, FaultEffect, Faults, Fired, Moment, Point, RuleId, Step},
     journal::{Arrival, Ending},
     magic,
     namecom::{self, KeyInFlight},
@@ -30,7 +31,7 @@ use crate::{
     pretence,
     server::told,
     wire::Cut,
-    worlds::{InFlight, SharedWorld, World, Worlds, identify},
+    worlds::{Held, InFlight, SharedWorld, World, Worlds, identify},
 };
 
 /// What the connection is to do at the end.
@@ -84,6 +85,13 @@ enum Turn {
     Cut(Cut),
 }
 
+impl Sending {
+    /// An answer that goes out as it is, and of which the journal knows, or is not to know.
+    pub(crate) fn plainly(answer: Answer) -> Sending {
+        Sending { plan: Plan::plain(answer.body.clone()), answer, report: None }
+    }
+}
+
 impl Client {
     pub(crate) fn new(closes: bool) -> Client {
         Client { gone: Arc::default(), closes }
@@ -96,27 +104,46 @@ impl Client {
     fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Relaxed)
     }
+
+    /// How it ends where nothing is done to the answer.
+    fn usual_ending(&self) -> Ending {
+        if self.closes { Ending::ClosedAfterAnswer } else { Ending::KeptAlive }
+    }
+}
+
+/// Where a request is once it is in the journal.
+pub(crate) enum Entered {
+    UnderWay(Box<Course>),
+    /// It has been answered already.
+    Answered(Verdict),
 }
 
 impl Course {
-    /// Reads what the request is and opens its journal entry.
+    /// Reads what the request is and opens its journal entry, in the world that the port belongs to, or else in the one that its username does.
+    /// Where nothing can stand in its way, it goes the whole way at once.
     pub(crate) fn enter(
-        worlds: &Worlds,
+        (worlds, owner): (&Worlds, Option<&SharedWorld>),
         provider: Provider,
         arrival: Arrival,
         request: Request,
         client: Client,
         stopping: watch::Receiver<bool>,
-    ) -> Course {
+    ) -> Entered {
         let identified = identify(provider, &request);
-        let world = worlds.of(provider, &identified);
+        let world = owner.cloned().unwrap_or_else(|| worlds.of(provider, &identified));
         let mut locked = world.lock();
         let now = locked.now();
         let coordinates = locked.faults.locate(provider, arrival.ordinal, &identified);
         let journal_id = locked.journal.open(now, provider, arrival, &request, &identified, coordinates.attempt);
+        if is_clear(&locked, &world, provider, &identified) {
+            let performed = look_back(&mut locked, provider, &request, &identified);
+            let performed = performed.unwrap_or_else(|| locked.perform(provider, journal_id, &request));
+            locked.journal.close(journal_id, Some(&performed.answer), client.usual_ending());
+            return Entered::Answered(Verdict::Answer(Box::new(Sending::plainly(performed.answer))));
+        }
         let life = locked.life();
         drop(locked);
-        Course {
+        Entered::UnderWay(Box::new(Course {
             world,
             provider,
             request,
@@ -128,10 +155,10 @@ impl Course {
             life,
             acts: Vec::new(),
             in_flight: None,
-        }
+        }))
     }
 
-    /// Takes the request to its end.
+    /// Takes the request to its end, past all that could be in its way.
     pub(crate) async fn run(mut self) -> Verdict {
         match self.turn().await {
             Turn::Answer(answer) => self.send(answer),
@@ -211,30 +238,18 @@ impl Course {
     fn perform(&self) -> Option<(Performed, Option<Memory>, Option<Fired>)> {
         let mut world = self.world_of_this_life()?;
         let before = world.faults.wants_what_was(&self.coordinates).then(|| Memory::of(&world, self.provider));
-        let performed =
-            self.look_back(&mut world).unwrap_or_else(|| world.perform(self.provider, self.journal_id, &self.request));
+        let performed = look_back(&mut world, self.provider, &self.request, &self.identified);
+        let performed = performed.unwrap_or_else(|| world.perform(self.provider, self.journal_id, &self.request));
         let is_gated = world.gates.stands_at(&self.coordinates, Moment::AfterEffect);
         let fired = (!is_gated).then(|| self.fire(&mut world, Moment::AfterEffect));
         Some((performed, before, fired))
-    }
-
-    /// The answer to a lookup that a rule on an earlier refund has shown the past.
-    fn look_back(&self, world: &mut World) -> Option<Performed> {
-        if self.identified.moves_money || self.identified.destructive {
-            return None;
-        }
-        let now = world.now();
-        let mut memory = world.past.for_lookup(self.provider, self.identified.target.as_ref(), now)?.clone();
-        Some(memory.perform(&world.settings, now, &self.request))
     }
 
     fn fire(&self, world: &mut World, moment: Moment) -> Fired {
         let mut fired = world.faults.fire(&self.coordinates, moment);
         if fired.steps.is_empty()
             && self.identified.moves_money
-            && world.has_demo_data()
-            && let Some((point, effect)) =
-                self.identified.target.as_deref().and_then(|target| magic::rule_for(self.provider, target))
+            && let Some((point, effect)) = magic_rule(world, self.provider, &self.identified)
         {
             fired = Faults::unarmed(*point, effect, moment);
         }
@@ -244,7 +259,7 @@ impl Course {
         fired
     }
 
-    fn world_of_this_life(&self) -> Option<MutexGuard<'_, World>> {
+    fn world_of_this_life(&self) -> Option<Held<'_>> {
         Some(self.world.lock()).filter(|world| world.life() == self.life)
     }
 
@@ -370,8 +385,7 @@ impl Course {
             Some(Cut::Silence) if plan.is_short() => Ending::StalledInAnswer,
             Some(Cut::Close | Cut::BreakOff) => Ending::ClosedAfterAnswer,
             Some(Cut::Reset) => Ending::ResetAfterAnswer,
-            Some(Cut::Silence) | None if !self.client.closes => Ending::KeptAlive,
-            Some(Cut::Silence) | None => Ending::ClosedAfterAnswer,
+            Some(Cut::Silence) | None => self.client.usual_ending(),
         }
     }
 
@@ -412,6 +426,33 @@ impl Course {
             world.journal.close(self.journal_id, answer, ending);
         }
     }
+}
+
+/// Whether nothing is armed, put up or under way that a request could meet before it is answered.
+fn is_clear(world: &World, shared: &SharedWorld, provider: Provider, identified: &Identified) -> bool {
+    let has_key_in_flight = || match (&identified.username, &identified.identifier) {
+        (Some(username), Some(key)) => provider == Provider::Namecom && shared.flights().holds(username, key),
+        _ => false,
+    };
+    world.faults.is_empty()
+        && world.gates.is_empty()
+        && (!identified.moves_money || (magic_rule(world, provider, identified).is_none() && !has_key_in_flight()))
+}
+
+/// What happens by itself to a refund of this target.
+fn magic_rule(world: &World, provider: Provider, identified: &Identified) -> Option<&'static (Point, FaultEffect)> {
+    let target = identified.target.as_deref().filter(|_| world.has_demo_data())?;
+    magic::rule_for(provider, target)
+}
+
+/// The answer to a lookup that a rule on an earlier refund has shown the past.
+fn look_back(world: &mut World, provider: Provider, request: &Request, identified: &Identified) -> Option<Performed> {
+    if identified.moves_money || identified.destructive {
+        return None;
+    }
+    let now = world.now();
+    let mut memory = world.past.for_lookup(provider, identified.target.as_ref(), now)?.clone();
+    Some(memory.perform(&world.settings, now, request))
 }
 
 /// What a rule in the middle of an answer does to it.

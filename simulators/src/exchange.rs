@@ -14,6 +14,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use serde::{Deserialize, Serialize};
 
+use crate::debitsuccess::Envelope;
+
 /// Which emulated provider a request came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -45,6 +47,9 @@ pub struct Request {
     pub body: Bytes,
     /// Whether it came over TLS.
     pub tls: bool,
+    /// What Debitsuccess makes of the body, read when it is first asked for: once to see whose it is and to answer it.
+    #[serde(skip)]
+    pub(crate) envelope: Envelope,
 }
 
 /// What can be told of a request before anything is done: for faults, the journal and the choice of the world.

@@ -103,6 +103,9 @@ pub enum GateError {
     /// Too long a wait, or none.
     #[error("`longest_wait_seconds` is 1 to {}", LONGEST_WAIT.as_secs())]
     Wait,
+    /// Gates of a snapshot are numbered in their order.
+    #[error("`id` is not behind that of the gate before it, or above `last`")]
+    Number,
     /// Too many of them.
     #[error("{MOST_GATES} gates stand already: take some away")]
     TooMany,
@@ -153,14 +156,7 @@ impl Gates {
     /// # Errors
     /// What is wrong with it; then there is none.
     pub fn put_up(&mut self, gate: Gate) -> Result<GateId, GateError> {
-        if matches!(gate.point, Point::Connect | Point::BeforeRead) {
-            return Err(GateError::Point);
-        }
-        if !(1..=LONGEST_WAIT.as_secs()).contains(&gate.longest_wait_seconds) {
-            return Err(GateError::Wait);
-        }
-        // What makes sense as a place for a rule makes sense as one for a gate.
-        gate.as_rule().check()?;
+        gate.check()?;
         if self.standing.len() >= MOST_GATES {
             return Err(GateError::TooMany);
         }
@@ -204,6 +200,32 @@ impl Gates {
     pub fn release_all(&mut self, id: GateId) -> Option<Vec<u64>> {
         let requests: Vec<u64> = self.get(id)?.waiting.iter().map(|waiting| waiting.request).collect();
         Some(requests.into_iter().filter(|request| self.release(id, *request)).collect())
+    }
+
+    /// How many requests wait, at all gates together.
+    pub(crate) fn parked(&self) -> usize {
+        self.standing.iter().map(|kept| kept.waiting.len()).sum()
+    }
+
+    /// Says what is wrong with gates that were not put up here, if anything is.
+    pub(crate) fn check(&self) -> Result<(), (GateId, GateError)> {
+        if self.standing.len() > MOST_GATES {
+            return Err((GateId(self.last), GateError::TooMany));
+        }
+        let mut before = GateId(0);
+        for kept in &self.standing {
+            kept.gate.check().map_err(|error| (kept.id, error))?;
+            if kept.id <= before || kept.id.0 > self.last {
+                return Err((kept.id, GateError::Number));
+            }
+            before = kept.id;
+        }
+        Ok(())
+    }
+
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.standing.is_empty()
     }
 
     /// Whether a gate stands in a request's way.
@@ -267,6 +289,17 @@ impl Gate {
     /// A gate for any request at a provider.
     pub fn new(provider: Provider, point: Point) -> Self {
         Self { provider, operation: None, target: None, attempt: None, point, longest_wait_seconds: USUAL_WAIT_SECONDS }
+    }
+
+    fn check(&self) -> Result<(), GateError> {
+        if matches!(self.point, Point::Connect | Point::BeforeRead) {
+            return Err(GateError::Point);
+        }
+        if !(1..=LONGEST_WAIT.as_secs()).contains(&self.longest_wait_seconds) {
+            return Err(GateError::Wait);
+        }
+        // What makes sense as a place for a rule makes sense as one for a gate.
+        Ok(self.as_rule().check()?)
     }
 
     fn fits(&self, at: &Coordinates) -> bool {

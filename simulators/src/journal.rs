@@ -10,18 +10,20 @@ use std::{
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, value::RawValue};
 use time::OffsetDateTime;
 
 use crate::{
     books::Attempt,
     exchange::{Answer, Identified, Provider, Request},
     faults::RuleId,
+    texts::Texts,
 };
 
 /// How many entries are kept; the oldest go first, and [`Journal::dropped`] says how many went.
 pub const KEPT: usize = 10_000;
-/// About how many bytes of text all kept entries may hold together, so that long answers cannot grow the process.
-pub const KEPT_BYTES: usize = 16 * 1024 * 1024;
+/// About how many bytes all kept entries may hold together, so that long answers cannot grow the process.
+pub const KEPT_BYTES: usize = 3 * 1024 * 1024;
 /// How much of one answer is kept.
 pub const ANSWER_KEPT: usize = 8 * 1024;
 /// How much of one text of the request is kept: a parameter, the path, a name.
@@ -30,7 +32,7 @@ pub const TEXT_KEPT: usize = 1024;
 pub const PARAMETERS_KEPT: usize = 64;
 
 /// One wire request and its end.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JournalEntry {
     /// Counted from 1 since the start or the last reset.
@@ -60,8 +62,8 @@ pub struct JournalEntry {
     pub identifier: Option<String>,
     /// Which request for this operation and target it was since the start or the last reset: the `attempt` of a fault rule.
     pub attempt: u64,
-    /// The parsed parameters, every secret masked, long texts cut.
-    pub parameters: serde_json::Value,
+    /// The parsed parameters in JSON, every secret masked, long texts cut.
+    pub parameters: Box<RawValue>,
     /// Whether an answered call of this kind would move money.
     pub moves_money: bool,
     /// Whether it was a trap that no refund client should ever call.
@@ -85,9 +87,6 @@ pub struct JournalEntry {
     pub answer_bytes: usize,
     /// How it ended for the client.
     pub ending: Ending,
-    /// What the request was, for the search for re-sends.
-    #[serde(skip)]
-    fingerprint: u64,
 }
 
 /// How an exchange ended for the client.
@@ -135,10 +134,10 @@ pub struct Arrival {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(into = "Kept", from = "Kept")]
 pub struct Journal {
-    entries: VecDeque<JournalEntry>,
+    lines: VecDeque<Box<Line>>,
     bytes: usize,
     opened: u64,
-    /// The last request of each fingerprint, among those kept.
+    /// The last request of each fingerprint, among those kept that may be re-sent.
     last_sent: HashMap<u64, u64>,
 }
 
@@ -148,6 +147,39 @@ pub struct Journal {
 struct Kept {
     entries: VecDeque<JournalEntry>,
     opened: u64,
+}
+
+/// An entry as it is kept: small, and quickly made. Its place says its id.
+#[derive(Debug, Clone)]
+struct Line {
+    time: OffsetDateTime,
+    provider: Provider,
+    connection: u64,
+    ordinal: u64,
+    tls: bool,
+    attempt: u64,
+    moves_money: bool,
+    destructive: bool,
+    suspected_resend_of: Option<u64>,
+    rules: Box<[RuleId]>,
+    effects: Box<[u64]>,
+    status: Option<u16>,
+    answer: Told,
+    answer_bytes: usize,
+    ending: Ending,
+    /// Method, path, operation, target, username, identifier, and the parameters in JSON.
+    texts: Texts<7>,
+    /// What the request was, where it may be re-sent.
+    fingerprint: Option<u64>,
+}
+
+/// What is kept of the body of an answer.
+#[derive(Debug, Clone)]
+enum Told {
+    Nothing,
+    Text(Box<str>),
+    /// What is no UTF-8.
+    Bytes(Box<[u8]>),
 }
 
 impl Journal {
@@ -162,119 +194,111 @@ impl Journal {
         attempt: u64,
     ) -> u64 {
         let may_be_a_resend = identified.moves_money && identified.identifier.is_none();
-        let fingerprint = fingerprint(provider, request);
-        let earlier = self.last_sent.get(&fingerprint).and_then(|id| self.get(*id));
-        let earlier = earlier.filter(|earlier| may_be_a_resend && earlier.connection != arrival.connection);
-        let suspected_resend_of = earlier.map(|earlier| earlier.id);
-        self.opened += 1;
-        if may_be_a_resend {
-            self.last_sent.insert(fingerprint, self.opened);
-        }
-        let short = |text: &Option<String>| text.as_deref().map(|text| cut(text, TEXT_KEPT));
-        let entry = JournalEntry {
-            id: self.opened,
-            time,
-            provider,
-            connection: arrival.connection,
-            ordinal: arrival.ordinal,
-            tls: request.tls,
-            method: cut(request.method.as_str(), TEXT_KEPT),
-            path: cut(&request.path, TEXT_KEPT),
-            operation: identified.operation.clone(),
-            target: short(&identified.target),
-            username: short(&identified.username),
-            identifier: short(&identified.identifier),
-            attempt,
-            parameters: shortened(&identified.parameters, &mut { PARAMETERS_KEPT }),
-            moves_money: identified.moves_money,
-            destructive: identified.destructive,
+        let fingerprint = may_be_a_resend.then(|| fingerprint(provider, request));
+        let earlier = fingerprint.and_then(|fingerprint| self.last_sent.get(&fingerprint).copied());
+        let is_elsewhere = |id: &u64| self.line(*id).is_some_and(|earlier| earlier.connection != arrival.connection);
+        let suspected_resend_of = earlier.filter(is_elsewhere);
+        let texts = [
+            Some(cut(request.method.as_str(), TEXT_KEPT)),
+            Some(cut(&request.path, TEXT_KEPT)),
+            Some(identified.operation.as_str()),
+            identified.target.as_deref().map(|text| cut(text, TEXT_KEPT)),
+            identified.username.as_deref().map(|text| cut(text, TEXT_KEPT)),
+            identified.identifier.as_deref().map(|text| cut(text, TEXT_KEPT)),
+            Some(&parameters_text(&identified.parameters)),
+        ];
+        let texts = Texts::new(texts);
+        let Identified { moves_money, destructive, .. } = *identified;
+        let line = Line {
             suspected_resend_of,
-            rules: Vec::new(),
-            effects: Vec::new(),
-            status: None,
-            answer: None,
-            answer_base64: None,
-            answer_bytes: 0,
-            ending: Ending::Open,
+            texts,
+            moves_money,
+            destructive,
             fingerprint,
+            attempt,
+            ..Line::unread(time, provider, arrival, request.tls)
         };
-        self.bytes += weight(&entry);
-        self.entries.push_back(entry);
-        self.drop_oldest();
-        self.opened
+        let id = self.push(line);
+        if let Some(fingerprint) = fingerprint {
+            self.last_sent.insert(fingerprint, id);
+        }
+        id
     }
 
     /// Opens an entry for a connection of which nothing was read: it has neither method nor path, and no call.
     pub fn open_unread(&mut self, time: OffsetDateTime, provider: Provider, arrival: Arrival, tls: bool) -> u64 {
-        let nothing = Request {
-            method: http::Method::GET,
-            path: String::new(),
-            query: None,
-            headers: http::HeaderMap::new(),
-            body: bytes::Bytes::new(),
-            tls,
-        };
-        let id = self.open(time, provider, arrival, &nothing, &Identified::default(), 0);
-        self.change(id, |entry| entry.method.clear());
-        id
+        self.push(Line::unread(time, provider, arrival, tls))
     }
 
     /// Adds the rules that fired at one point.
     pub fn rules(&mut self, id: u64, rules: impl IntoIterator<Item = RuleId>) {
-        self.change(id, |entry| entry.rules.extend(rules));
+        self.change(id, |line| line.rules = line.rules.iter().copied().chain(rules).collect());
     }
 
     /// Adds what the request did.
     pub fn effects(&mut self, id: u64, effects: Vec<u64>) {
-        self.change(id, |entry| entry.effects = effects);
+        self.change(id, |line| line.effects = effects.into());
     }
 
     /// Closes an entry.
     pub fn close(&mut self, id: u64, answer: Option<&Answer>, ending: Ending) {
-        self.change(id, |entry| {
-            entry.ending = ending;
+        self.change(id, |line| {
+            line.ending = ending;
             if let Some(answer) = answer {
-                entry.status = Some(answer.status.as_u16());
-                entry.answer_bytes = answer.body.len();
-                match std::str::from_utf8(&answer.body) {
-                    Ok(text) => entry.answer = Some(cut(&masked(text), ANSWER_KEPT)),
-                    Err(_) => {
-                        let kept = answer.body.get(..ANSWER_KEPT).unwrap_or(&answer.body);
-                        entry.answer_base64 = Some(BASE64_STANDARD.encode(kept));
+                line.status = Some(answer.status.as_u16());
+                line.answer_bytes = answer.body.len();
+                line.answer = match std::str::from_utf8(&answer.body) {
+                    Ok(text) if line.provider == Provider::Sectigo => {
+                        Told::Text(cut(&masked(text), ANSWER_KEPT).into())
                     }
-                }
+                    Ok(text) => Told::Text(cut(text, ANSWER_KEPT).into()),
+                    Err(_) => Told::Bytes(answer.body.get(..ANSWER_KEPT).unwrap_or(&answer.body).into()),
+                };
             }
         });
     }
 
     /// One entry, if it is still kept.
-    pub fn get(&self, id: u64) -> Option<&JournalEntry> {
-        self.entries.get(self.index(id)?)
+    pub fn get(&self, id: u64) -> Option<JournalEntry> {
+        Some(self.line(id)?.entry(id))
     }
 
     /// How a request stands among others.
     pub(crate) fn attempt(&self, id: u64) -> Option<Attempt> {
-        let JournalEntry { attempt, connection, ordinal, .. } = *self.get(id)?;
+        let Line { attempt, connection, ordinal, .. } = *self.line(id)?;
         Some(Attempt { number: attempt, connection, ordinal })
     }
 
     /// The entries still kept, oldest first.
-    pub fn entries(&self) -> impl DoubleEndedIterator<Item = &JournalEntry> {
-        self.entries.iter()
+    pub fn entries(&self) -> impl DoubleEndedIterator<Item = JournalEntry> {
+        let first = self.dropped() + 1;
+        self.lines.iter().enumerate().map(move |(place, line)| line.entry(first + place as u64))
     }
 
     /// How many entries were opened and are no longer kept.
     pub fn dropped(&self) -> u64 {
-        self.opened.saturating_sub(self.entries.len() as u64)
+        self.opened.saturating_sub(self.lines.len() as u64)
+    }
+
+    fn push(&mut self, line: Line) -> u64 {
+        self.opened += 1;
+        self.bytes += line.weight();
+        self.lines.push_back(Box::new(line));
+        self.drop_oldest();
+        self.opened
     }
 
     /// An entry that has been dropped meanwhile is nobody's loss.
-    fn change(&mut self, id: u64, change: impl FnOnce(&mut JournalEntry)) {
-        let Some(entry) = self.index(id).and_then(|index| self.entries.get_mut(index)) else { return };
-        let before = weight(entry);
-        change(entry);
-        self.bytes = self.bytes - before + weight(entry);
+    fn change(&mut self, id: u64, change: impl FnOnce(&mut Line)) {
+        let Some(line) = self.index(id).and_then(|index| self.lines.get_mut(index)) else { return };
+        let before = line.weight();
+        change(line);
+        self.bytes = self.bytes - before + line.weight();
         self.drop_oldest();
+    }
+
+    fn line(&self, id: u64) -> Option<&Line> {
+        self.lines.get(self.index(id)?).map(|line| &**line)
     }
 
     fn index(&self, id: u64) -> Option<usize> {
@@ -282,28 +306,132 @@ impl Journal {
     }
 
     fn drop_oldest(&mut self) {
-        while self.entries.len() > KEPT || (self.bytes > KEPT_BYTES && self.entries.len() > 1) {
-            let Some(oldest) = self.entries.pop_front() else { return };
-            self.bytes -= weight(&oldest);
-            if self.last_sent.get(&oldest.fingerprint) == Some(&oldest.id) {
-                self.last_sent.remove(&oldest.fingerprint);
+        while self.lines.len() > KEPT || (self.bytes > KEPT_BYTES && self.lines.len() > 1) {
+            let id = self.dropped() + 1;
+            let Some(oldest) = self.lines.pop_front() else { return };
+            self.bytes -= oldest.weight();
+            if let Some(fingerprint) = oldest.fingerprint
+                && self.last_sent.get(&fingerprint) == Some(&id)
+            {
+                self.last_sent.remove(&fingerprint);
             }
         }
     }
 }
 
+impl Line {
+    fn unread(time: OffsetDateTime, provider: Provider, Arrival { connection, ordinal }: Arrival, tls: bool) -> Line {
+        Line {
+            time,
+            provider,
+            connection,
+            ordinal,
+            tls,
+            attempt: 0,
+            moves_money: false,
+            destructive: false,
+            suspected_resend_of: None,
+            rules: Box::default(),
+            effects: Box::default(),
+            status: None,
+            answer: Told::Nothing,
+            answer_bytes: 0,
+            ending: Ending::Open,
+            texts: Texts::new([None; 7]),
+            fingerprint: None,
+        }
+    }
+
+    fn of(entry: &JournalEntry) -> Line {
+        let texts = [
+            Some(entry.method.as_str()),
+            Some(&entry.path),
+            Some(&entry.operation),
+            entry.target.as_deref(),
+            entry.username.as_deref(),
+            entry.identifier.as_deref(),
+            Some(entry.parameters.get()),
+        ];
+        let bytes = entry.answer_base64.as_ref().and_then(|text| BASE64_STANDARD.decode(text).ok());
+        let text = entry.answer.as_deref().map_or(Told::Nothing, |text| Told::Text(text.into()));
+        let arrival = Arrival { connection: entry.connection, ordinal: entry.ordinal };
+        Line {
+            attempt: entry.attempt,
+            moves_money: entry.moves_money,
+            destructive: entry.destructive,
+            suspected_resend_of: entry.suspected_resend_of,
+            rules: entry.rules.clone().into(),
+            effects: entry.effects.clone().into(),
+            status: entry.status,
+            answer: bytes.map_or(text, |bytes| Told::Bytes(bytes.into())),
+            answer_bytes: entry.answer_bytes,
+            ending: entry.ending,
+            texts: Texts::new(texts),
+            ..Line::unread(entry.time, entry.provider, arrival, entry.tls)
+        }
+    }
+
+    fn entry(&self, id: u64) -> JournalEntry {
+        let [method, path, operation, target, username, identifier, parameters] =
+            self.texts.all().map(|text| text.map(str::to_owned));
+        let parameters = parameters.and_then(|text| RawValue::from_string(text).ok());
+        let (answer, answer_base64) = match &self.answer {
+            Told::Nothing => (None, None),
+            Told::Text(text) => (Some(text.to_string()), None),
+            Told::Bytes(bytes) => (None, Some(BASE64_STANDARD.encode(bytes))),
+        };
+        JournalEntry {
+            id,
+            time: self.time,
+            provider: self.provider,
+            connection: self.connection,
+            ordinal: self.ordinal,
+            tls: self.tls,
+            method: method.unwrap_or_default(),
+            path: path.unwrap_or_default(),
+            operation: operation.unwrap_or_default(),
+            target,
+            username,
+            identifier,
+            attempt: self.attempt,
+            parameters: parameters.unwrap_or_else(|| RawValue::NULL.to_owned()),
+            moves_money: self.moves_money,
+            destructive: self.destructive,
+            suspected_resend_of: self.suspected_resend_of,
+            rules: self.rules.to_vec(),
+            effects: self.effects.to_vec(),
+            status: self.status,
+            answer,
+            answer_base64,
+            answer_bytes: self.answer_bytes,
+            ending: self.ending,
+        }
+    }
+
+    /// About how many bytes it takes: itself, its texts, its place, and what an allocator needs beside.
+    fn weight(&self) -> usize {
+        let answer = match &self.answer {
+            Told::Nothing => 0,
+            Told::Text(text) => text.len(),
+            Told::Bytes(bytes) => bytes.len(),
+        };
+        size_of::<Self>() + self.texts.len() + answer + 8 * (self.rules.len() + self.effects.len()) + 64
+    }
+}
+
 impl From<Journal> for Kept {
     fn from(journal: Journal) -> Kept {
-        Kept { entries: journal.entries, opened: journal.opened }
+        Kept { entries: journal.entries().collect(), opened: journal.opened }
     }
 }
 
 impl From<Kept> for Journal {
     fn from(Kept { entries, opened }: Kept) -> Journal {
-        let opened = opened.max(entries.len() as u64);
-        let mut journal =
-            Journal { bytes: entries.iter().map(weight).sum(), entries, opened, last_sent: HashMap::new() };
-        journal.drop_oldest();
+        let mut journal = Journal::default();
+        for entry in &entries {
+            journal.push(Line::of(entry));
+        }
+        journal.opened = opened.max(entries.len() as u64);
         journal
     }
 }
@@ -315,7 +443,7 @@ fn fingerprint(provider: Provider, request: &Request) -> u64 {
     hasher.finish()
 }
 
-/// An answer without what it entrusts to the client: the token for uploads at Sectigo.
+/// An answer of Sectigo's without what it entrusts to the client: the token for uploads.
 fn masked(answer: &str) -> std::borrow::Cow<'_, str> {
     const BEFORE: &str = "\"uploadDocumentToken\":\"";
     let Some((before, token)) = answer.split_once(BEFORE) else { return answer.into() };
@@ -324,37 +452,41 @@ fn masked(answer: &str) -> std::borrow::Cow<'_, str> {
     format!("{before}{BEFORE}***\",{after}").into()
 }
 
-/// About how many bytes an entry holds: its texts, and a round sum for all that is of fixed size.
-fn weight(entry: &JournalEntry) -> usize {
-    let texts = [&entry.target, &entry.username, &entry.identifier, &entry.answer, &entry.answer_base64];
-    let texts: usize = texts.into_iter().flatten().map(String::len).sum();
-    512 + entry.path.len() + entry.operation.len() + texts + parameters_weight(&entry.parameters)
+/// The parameters in JSON; those of nearly every request are short, and written as they are.
+fn parameters_text(parameters: &Value) -> String {
+    let text = if is_short(parameters, &mut { PARAMETERS_KEPT }) {
+        serde_json::to_string(parameters)
+    } else {
+        serde_json::to_string(&shortened(parameters, &mut { PARAMETERS_KEPT }))
+    };
+    // A value that was read is written without fail.
+    text.unwrap_or_default()
 }
 
-fn parameters_weight(value: &serde_json::Value) -> usize {
+fn is_short(value: &Value, left: &mut usize) -> bool {
     match value {
-        serde_json::Value::String(text) => 32 + text.len(),
-        serde_json::Value::Array(values) => 32 + values.iter().map(parameters_weight).sum::<usize>(),
-        serde_json::Value::Object(fields) => {
-            32 + fields.iter().map(|(name, value)| 64 + name.len() + parameters_weight(value)).sum::<usize>()
-        }
-        serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) => 32,
+        Value::String(text) => text.len() <= TEXT_KEPT,
+        Value::Array(values) => values.iter().all(|value| take(left).is_some_and(|left| is_short(value, left))),
+        Value::Object(fields) => fields
+            .iter()
+            .all(|(name, value)| name.len() <= TEXT_KEPT && take(left).is_some_and(|left| is_short(value, left))),
+        Value::Null | Value::Bool(_) | Value::Number(_) => true,
     }
 }
 
 /// The same value with long texts cut and at most `left` values in all.
-fn shortened(value: &serde_json::Value, left: &mut usize) -> serde_json::Value {
+fn shortened(value: &Value, left: &mut usize) -> Value {
     match value {
-        serde_json::Value::String(text) => cut(text, TEXT_KEPT).into(),
-        serde_json::Value::Array(values) => {
+        Value::String(text) => cut(text, TEXT_KEPT).into(),
+        Value::Array(values) => {
             let kept = values.iter().map_while(|value| take(left).map(|left| shortened(value, left)));
             kept.collect()
         }
-        serde_json::Value::Object(fields) => {
-            let kept = fields
-                .iter()
-                .map_while(|(name, value)| take(left).map(|left| (cut(name, TEXT_KEPT), shortened(value, left))));
-            serde_json::Value::Object(kept.collect())
+        Value::Object(fields) => {
+            let kept = fields.iter().map_while(|(name, value)| {
+                take(left).map(|left| (cut(name, TEXT_KEPT).to_owned(), shortened(value, left)))
+            });
+            Value::Object(kept.collect())
         }
         plain => plain.clone(),
     }
@@ -365,8 +497,8 @@ fn take(left: &mut usize) -> Option<&mut usize> {
     Some(left)
 }
 
-fn cut(text: &str, bytes: usize) -> String {
-    text.get(..text.floor_char_boundary(bytes)).unwrap_or_default().to_owned()
+fn cut(text: &str, bytes: usize) -> &str {
+    text.get(..text.floor_char_boundary(bytes)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -375,7 +507,7 @@ mod tests {
 
     use super::*;
 
-    fn opened(journal: &mut Journal, parameters: serde_json::Value) -> u64 {
+    fn opened(journal: &mut Journal, parameters: Value) -> u64 {
         let request = Request {
             method: Method::POST,
             path: "/".to_owned(),
@@ -383,6 +515,7 @@ mod tests {
             headers: HeaderMap::new(),
             body: bytes::Bytes::new(),
             tls: true,
+            envelope: Default::default(),
         };
         let identified = Identified { parameters, ..Identified::default() };
         let arrival = Arrival { connection: 1, ordinal: 1 };
@@ -393,7 +526,7 @@ mod tests {
     fn the_oldest_go_first_and_the_count_says_so() {
         let mut journal = Journal::default();
         for _ in 0..KEPT + 5 {
-            opened(&mut journal, serde_json::Value::Null);
+            opened(&mut journal, Value::Null);
         }
         assert_eq!(journal.dropped(), 5);
         assert_eq!(journal.entries().next().unwrap().id, 6);
@@ -406,7 +539,7 @@ mod tests {
     fn long_texts_are_cut_and_bytes_are_bounded() {
         let mut journal = Journal::default();
         let many: serde_json::Map<_, _> =
-            (0..1000).map(|n| (format!("{n:04}"), serde_json::Value::from("ä".repeat(10_000)))).collect();
+            (0..1000).map(|n| (format!("{n:04}"), Value::from("ä".repeat(10_000)))).collect();
         for _ in 0..1000 {
             let id = opened(&mut journal, many.clone().into());
             let body = "x".repeat(100_000).into();
@@ -416,8 +549,30 @@ mod tests {
         assert!(journal.bytes <= KEPT_BYTES);
         assert_eq!(journal.dropped() + journal.entries().count() as u64, 1000);
         let entry = journal.entries().next().unwrap();
-        assert_eq!(entry.parameters.as_object().unwrap().len(), PARAMETERS_KEPT);
+        let parameters: serde_json::Map<String, Value> = serde_json::from_str(entry.parameters.get()).unwrap();
+        assert_eq!(parameters.len(), PARAMETERS_KEPT);
         assert_eq!(entry.answer_bytes, 100_000);
         assert_eq!(entry.answer.as_ref().unwrap().len(), ANSWER_KEPT);
+    }
+
+    #[test]
+    fn it_is_the_same_again_after_a_way_through_json() {
+        let mut journal = Journal::default();
+        for body in [&b"text"[..], b"\xFF\x00"] {
+            let id = opened(&mut journal, serde_json::json!({ "name": ["ä", null, 1.5] }));
+            journal.rules(id, [RuleId(3)]);
+            journal.rules(id, [RuleId(4)]);
+            journal.effects(id, vec![5]);
+            let answer = Answer { status: StatusCode::OK, headers: HeaderMap::new(), body: body.into() };
+            journal.close(id, Some(&answer), Ending::KeptAlive);
+        }
+        let arrival = Arrival { connection: 2, ordinal: 1 };
+        journal.open_unread(OffsetDateTime::UNIX_EPOCH, Provider::Namecom, arrival, false);
+        let told = serde_json::to_value(&journal).unwrap();
+        assert_eq!(told["entries"][0]["parameters"]["name"][0], "ä");
+        assert_eq!(told["entries"][1]["answer_base64"], "/wA=");
+        let again: Journal = serde_json::from_value(told.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&again).unwrap(), told);
+        assert_eq!(again.opened, 3);
     }
 }

@@ -35,9 +35,11 @@ mod control;
 mod course;
 mod outgoing;
 mod past;
+mod ports;
 mod pretence;
 mod server;
 mod shelf;
+mod texts;
 mod tls;
 mod wire;
 
@@ -51,7 +53,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{net::TcpListener, runtime::Handle, sync::watch, task::JoinHandle};
 
 pub use self::{
     books::BookEntry,
@@ -60,41 +62,47 @@ pub use self::{
     faults::{ArmedRule, FaultEffect, Point, Repeat, Rule, RuleError, RuleId},
     gates::{Gate, GateError, GateHandle},
     journal::{Ending, JournalEntry},
+    ports::{MOST_WITH_OWN_PORTS, PortAddresses},
     tls::CertificateError,
     worlds::{Credentials, NewWorld, Seed, Settings, Snapshot, World, WorldError, WorldHandle},
 };
-use self::{server::Port, tls::Certificates, worlds::Worlds};
+use self::{
+    ports::{Doorway, Harbour, Ports},
+    tls::Certificates,
+    worlds::Worlds,
+};
 
 /// The running simulators. Dropped, they stop at once; [`Simulators::stop`] lets answers under way go out.
 #[derive(Debug)]
 pub struct Simulators {
     worlds: Worlds,
-    addresses: Addresses,
+    control: SocketAddr,
+    ports: PortAddresses,
     ca_pem: String,
     stopping: watch::Sender<bool>,
-    tasks: Vec<JoinHandle<()>>,
+    control_task: Option<JoinHandle<()>>,
 }
 
 /// Why the simulators do not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Somebody else listens there.
-    #[error("port {port} ({listener}) is taken: {source}")]
+    #[error("port {port} (--{flag}) is taken: {source}")]
     Taken {
         /// The port.
         port: u16,
-        /// What would have listened there.
-        listener: &'static str,
+        /// The flag that says otherwise; in a configuration file, with `_` for `-`.
+        flag: &'static str,
         /// What the system said.
         source: io::Error,
     },
     /// The address cannot be listened on.
-    #[error("cannot listen on {address} ({listener}): {source}")]
+    #[error("cannot listen on {address} (--{flag}): {source}")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What would have listened there.
-        listener: &'static str,
+        /// The flag that says otherwise; in a configuration file, with `_` for `-`.
+        flag: &'static str,
         /// What the system said.
         source: io::Error,
     },
@@ -122,15 +130,6 @@ pub enum StartError {
 /// How long [`Simulators::stop`] waits for what is under way.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
 
-#[derive(Debug, Clone, Copy)]
-struct Addresses {
-    control: SocketAddr,
-    sectigo: SocketAddr,
-    sectigo_plaintext: SocketAddr,
-    namecom: SocketAddr,
-    debitsuccess: SocketAddr,
-}
-
 impl Simulators {
     /// Starts all ports. When it returns, each of them accepts connections and the authority's certificate is on disk.
     ///
@@ -145,65 +144,55 @@ impl Simulators {
         names.extend(config.tls_names);
         let certificates = Certificates::make(names, clock::system_now())?;
 
-        let (control, control_addr) = bind(config.control, "control").await?;
-        let (sectigo, sectigo_addr) = bind(config.sectigo, "Sectigo TLS").await?;
-        let (sectigo_plaintext, sectigo_plaintext_addr) = bind(config.sectigo_plaintext, "Sectigo plaintext").await?;
-        let (namecom, namecom_addr) = bind(config.namecom, "name.com").await?;
-        let (debitsuccess, debitsuccess_addr) = bind(config.debitsuccess, "Debitsuccess").await?;
+        let runtime = Handle::current();
+        let door = |provider, tls, address, flag| {
+            Doorway::open(provider, tls, address, &runtime).map_err(|source| not_bound(address, flag, source))
+        };
+        let control_failed = |source| not_bound(config.control, "control", source);
+        let control = TcpListener::bind(config.control).await.map_err(control_failed)?;
+        let control_addr = control.local_addr().map_err(control_failed)?;
+        let ports = Ports::new([
+            door(Provider::Sectigo, true, config.sectigo, "sectigo")?,
+            door(Provider::Sectigo, false, config.sectigo_plaintext, "sectigo-plaintext")?,
+            door(Provider::Namecom, false, config.namecom, "namecom")?,
+            door(Provider::Debitsuccess, false, config.debitsuccess, "debitsuccess")?,
+        ]);
         if let Some(path) = config.ca_file {
             write_whole(&path, &certificates.ca_pem).map_err(|source| StartError::CaFile { path, source })?;
         }
 
-        let worlds = Worlds::new(demo, config.seed);
+        let addresses = ports.addresses();
+        let Certificates { acceptor, ca_pem } = certificates;
+        let harbour = Harbour { acceptor, connections: Arc::new(AtomicU64::new(0)), runtime, first: addresses };
+        let worlds = Worlds::new(demo, config.seed, ports, harbour);
         let (stopping, stopped) = watch::channel(false);
-        let connections = Arc::new(AtomicU64::new(0));
-        let port = |provider, tls| Port {
-            provider,
-            tls,
-            worlds: worlds.clone(),
-            connections: connections.clone(),
-            stopping: stopped.clone(),
-        };
-        let tasks = vec![
-            tokio::spawn(control::serve(control, worlds.clone(), stopped.clone())),
-            tokio::spawn(port(Provider::Sectigo, Some(certificates.acceptor)).serve(sectigo)),
-            tokio::spawn(port(Provider::Sectigo, None).serve(sectigo_plaintext)),
-            tokio::spawn(port(Provider::Namecom, None).serve(namecom)),
-            tokio::spawn(port(Provider::Debitsuccess, None).serve(debitsuccess)),
-        ];
-        let addresses = Addresses {
-            control: control_addr,
-            sectigo: sectigo_addr,
-            sectigo_plaintext: sectigo_plaintext_addr,
-            namecom: namecom_addr,
-            debitsuccess: debitsuccess_addr,
-        };
-        Ok(Self { worlds, addresses, ca_pem: certificates.ca_pem, stopping, tasks })
+        let control_task = Some(tokio::spawn(control::serve(control, worlds.clone(), stopped)));
+        Ok(Self { worlds, control: control_addr, ports: addresses, ca_pem, stopping, control_task })
     }
 
     /// Where the control port listens.
     pub fn control_addr(&self) -> SocketAddr {
-        self.addresses.control
+        self.control
     }
 
     /// Where Sectigo listens, over TLS.
     pub fn sectigo_addr(&self) -> SocketAddr {
-        self.addresses.sectigo
+        self.ports.sectigo
     }
 
     /// Where Sectigo listens in plaintext, to answer -1.
     pub fn sectigo_plaintext_addr(&self) -> SocketAddr {
-        self.addresses.sectigo_plaintext
+        self.ports.sectigo_plaintext
     }
 
     /// Where name.com listens.
     pub fn namecom_addr(&self) -> SocketAddr {
-        self.addresses.namecom
+        self.ports.namecom
     }
 
     /// Where Debitsuccess listens.
     pub fn debitsuccess_addr(&self) -> SocketAddr {
-        self.addresses.debitsuccess
+        self.ports.debitsuccess
     }
 
     /// The certificate of the authority that a client of the TLS port has to trust.
@@ -213,12 +202,12 @@ impl Simulators {
 
     /// What really happened so far, oldest first.
     pub fn books(&self) -> Vec<BookEntry> {
-        self.with_world(|world| world.books.entries().cloned().collect())
+        self.with_world(|world| world.books.entries().collect())
     }
 
     /// What came over the wire so far, oldest first.
     pub fn journal(&self) -> Vec<JournalEntry> {
-        self.with_world(|world| world.journal.entries().cloned().collect())
+        self.with_world(|world| world.journal.entries().collect())
     }
 
     /// Arms a fault.
@@ -273,7 +262,8 @@ impl Simulators {
     /// Stops listening, lets answers under way go out, and returns when all is closed or two seconds are over.
     pub async fn stop(mut self) {
         self.stopping.send_replace(true);
-        let tasks = std::mem::take(&mut self.tasks);
+        let mut tasks = self.worlds.close_ports();
+        tasks.extend(self.control_task.take());
         let aborts: Vec<_> = tasks.iter().map(JoinHandle::abort_handle).collect();
         let all = async {
             for task in tasks {
@@ -290,31 +280,26 @@ impl Simulators {
 impl Drop for Simulators {
     fn drop(&mut self) {
         self.stopping.send_replace(true);
-        self.tasks.iter().for_each(JoinHandle::abort);
+        let tasks = self.worlds.close_ports();
+        tasks.iter().chain(&self.control_task).for_each(JoinHandle::abort);
     }
 }
 
-async fn bind(address: SocketAddr, listener: &'static str) -> Result<(TcpListener, SocketAddr), StartError> {
-    let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::AddrInUse => StartError::Taken { port: address.port(), listener, source },
-        _ => StartError::Listen { address, listener, source },
-    };
-    let bound = TcpListener::bind(address).await.map_err(failed)?;
-    let address = bound.local_addr().map_err(failed)?;
-    Ok((bound, address))
+fn not_bound(address: SocketAddr, flag: &'static str, source: io::Error) -> StartError {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => StartError::Taken { port: address.port(), flag, source },
+        _ => StartError::Listen { address, flag, source },
+    }
 }
 
 fn read_world(path: &Path) -> Result<World, String> {
     let text = fs::read(path).map_err(|error| error.to_string())?;
-    let snapshot: Snapshot = serde_json::from_slice(&text).map_err(|error| format!("it is no snapshot: {error}"))?;
+    let snapshot = Snapshot::from_json(&text).map_err(|error| error.to_string())?;
     snapshot.into_world().map_err(|error| error.to_string())
 }
 
 /// By way of a second file, so that nobody ever reads half a certificate.
 fn write_whole(path: &Path, text: &str) -> io::Result<()> {
-    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        fs::create_dir_all(directory)?;
-    }
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(format!(".{}", std::process::id()));
     fs::write(&unfinished, text)?;

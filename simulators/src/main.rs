@@ -8,10 +8,15 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{Parser, error::ErrorKind};
+use mimalloc::MiMalloc;
 use simulators::{Config, Simulators, config::CA_FILE_NAME};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+
+/// A request is many small allocations on two threads; the system's allocator would spend a good part of its time on them.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Threads that answer requests. Each has memory of its own, so that a machine with many cores would need more for nothing: a test
 /// double is rarely the bottleneck, and two keep one slow request from holding up the next.
@@ -92,8 +97,18 @@ struct Arguments {
     tls_names: Vec<String>,
 }
 
+/// The exit status of a wrong command line.
+const WRONG_ARGUMENTS: u8 = 2;
+
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(asked) if matches!(asked.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => asked.exit(),
+        Err(wrong) => {
+            drop(writeln!(io::stderr(), "simulators: {}", in_a_sentence(&wrong)));
+            return ExitCode::from(WRONG_ARGUMENTS);
+        }
+    };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
     match run(arguments) {
@@ -104,6 +119,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What is wrong with the command line, and a second line with a hint.
+fn in_a_sentence(wrong: &clap::Error) -> String {
+    let said = wrong.to_string();
+    let mut lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
+    let sentence = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    let hint = lines.find_map(|line| line.strip_prefix("tip: ")).map(|tip| format!("{tip}; ")).unwrap_or_default();
+    format!("{sentence}\n  {hint}--help shows every flag")
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {

@@ -1,5 +1,6 @@
 //! What a provider knew at an earlier moment: for lookups that a rule has answered from the past, and for answers that are not so.
 
+use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
 use crate::{
@@ -14,7 +15,8 @@ use crate::{
 const MOST_KEPT: usize = 1_000;
 
 /// What one provider knew at one moment.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Memory {
     Sectigo(Box<sectigo::State>),
     Namecom(Box<namecom::State>),
@@ -22,18 +24,30 @@ pub(crate) enum Memory {
 }
 
 /// The moments from which lookups are answered.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct Past {
     /// What was known before a refund: what lookups of its target show until then.
     before: Vec<Before>,
     /// What was known when a rule was armed.
-    armed: Vec<(RuleId, OffsetDateTime, Memory)>,
+    armed: Vec<Armed>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Before {
     target: Option<String>,
+    #[serde(with = "time::serde::rfc3339")]
     until: OffsetDateTime,
+    memory: Memory,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Armed {
+    rule: RuleId,
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
     memory: Memory,
 }
 
@@ -68,8 +82,10 @@ impl Memory {
 impl Past {
     /// Keeps what was known when a rule was armed.
     pub(crate) fn keep_for(&mut self, rule: RuleId, now: OffsetDateTime, memory: Memory) {
-        self.armed.truncate(MOST_KEPT - 1);
-        self.armed.push((rule, now, memory));
+        if self.armed.len() >= MOST_KEPT {
+            self.armed.remove(0);
+        }
+        self.armed.push(Armed { rule, at: now, memory });
     }
 
     /// From now on, and until then, lookups of this target show what was known before.
@@ -98,9 +114,15 @@ impl Past {
         self.before.iter().find(is_shown).map(|before| &before.memory)
     }
 
+    /// All that is remembered: whoever asks from now on has other credentials.
+    pub(crate) fn memories_mut(&mut self) -> impl Iterator<Item = &mut Memory> {
+        let before = self.before.iter_mut().map(|before| &mut before.memory);
+        before.chain(self.armed.iter_mut().map(|armed| &mut armed.memory))
+    }
+
     /// What was known when a rule was armed, where that is not longer ago.
     pub(crate) fn when_armed(&self, rule: RuleId, now: OffsetDateTime, seconds: u64) -> Option<&Memory> {
-        let (_, at, memory) = self.armed.iter().find(|(armed, _, _)| *armed == rule)?;
+        let Armed { at, memory, .. } = self.armed.iter().find(|armed| armed.rule == rule)?;
         later(*at, seconds).filter(|until| *until > now).map(|_| memory)
     }
 }

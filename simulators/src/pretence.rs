@@ -8,7 +8,7 @@ use crate::{
     debitsuccess::Condition,
     exchange::{Answer, Deduplication, Identified, Request},
     faults::Pretence,
-    namecom::{Outcome, Registry},
+    namecom::{Obstacles, Outcome, Registry},
     past::Memory,
     worlds::Settings,
 };
@@ -49,11 +49,12 @@ pub(crate) fn told(
     }
 }
 
-/// The same settings, with every deduplication on.
+/// The same settings, with every deduplication on, and told as a refusal.
 fn as_documented(settings: &Settings) -> Settings {
     let mut settings = settings.clone();
     settings.sectigo.deduplication = Deduplication::On;
     settings.namecom.deduplication = Deduplication::On;
+    settings.namecom.obstacles = Obstacles::RefuseRequest;
     settings.debitsuccess.deduplication = Deduplication::On;
     settings
 }

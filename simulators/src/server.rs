@@ -26,7 +26,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::{Semaphore, watch},
     task::JoinSet,
     time::timeout,
@@ -34,29 +34,31 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    course::{Client, Course, Sending, Verdict, wants_close},
+    course::{Client, Course, Entered, Sending, Verdict, wants_close},
+    debitsuccess::Envelope,
     exchange::{Answer, Provider, Request},
     faults::{Door, Moment, Step},
     journal::{Arrival, Ending},
-    outgoing::{LineEnd, Outgoing, Plan},
+    outgoing::{LineEnd, Outgoing},
+    ports::Doorway,
     wire::{Cut, Fate, Guard, Line, Wire},
-    worlds::Worlds,
+    worlds::{SharedWorld, Worlds},
 };
 
 /// How many connections one port holds; further ones wait to be accepted.
-const MOST_CONNECTIONS: usize = 10_000;
+pub(crate) const MOST_CONNECTIONS: usize = 10_000;
 /// The largest body of a request.
 const LARGEST_BODY: usize = 1024 * 1024;
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a head may take, and a connection may stay idle.
-const HEAD: Duration = Duration::from_secs(75);
+pub(crate) const HEAD: Duration = Duration::from_secs(75);
 /// How long a body may take.
 const BODY: Duration = Duration::from_secs(30);
 /// How long a connection may take to finish its last answer when the simulators stop.
-const LAST_ANSWER: Duration = Duration::from_millis(500);
+pub(crate) const LAST_ANSWER: Duration = Duration::from_millis(500);
 /// Before the next try where the system has no more descriptors.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+pub(crate) const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
 /// One provider's port.
 #[derive(Clone)]
@@ -64,6 +66,8 @@ pub(crate) struct Port {
     pub(crate) provider: Provider,
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) worlds: Worlds,
+    /// The world that all connections here belong to; none where each request finds its own.
+    pub(crate) owner: Option<SharedWorld>,
     /// Counts connections over all ports.
     pub(crate) connections: Arc<AtomicU64>,
     pub(crate) stopping: watch::Receiver<bool>,
@@ -71,18 +75,18 @@ pub(crate) struct Port {
 
 impl Port {
     /// Serves until told to stop; then gives every connection a moment.
-    pub(crate) async fn serve(self, listener: TcpListener) {
+    pub(crate) async fn serve(self, doorway: Arc<Doorway>) {
         let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
         let mut connections = JoinSet::new();
         let mut stopping = self.stopping.clone();
         loop {
             let accepted = async {
                 let slot = slots.clone().acquire_owned().await;
-                (slot, listener.accept().await)
+                (slot, doorway.accept().await)
             };
             tokio::select! {
                 (slot, accepted) = accepted => match accepted {
-                    Ok((stream, _)) => {
+                    Ok(stream) => {
                         let port = self.clone();
                         connections.spawn(async move {
                             port.connection(stream).await;
@@ -98,8 +102,12 @@ impl Port {
                 () = told(&mut stopping) => break,
             }
         }
-        drop(listener);
         while connections.join_next().await.is_some() {}
+    }
+
+    /// The world whose rules and journal are those of the connections here.
+    fn house(&self) -> &SharedWorld {
+        self.owner.as_ref().unwrap_or_else(|| self.worlds.demo())
     }
 
     async fn connection(self, stream: TcpStream) {
@@ -108,7 +116,7 @@ impl Port {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(connection = id, %error, "cannot switch off Nagle's algorithm");
         }
-        let connection = self.worlds.demo().lock().faults.count_connection(self.provider);
+        let connection = self.house().lock().faults.count_connection(self.provider);
         let door = Door { provider: self.provider, tls: self.tls.is_some(), connection, ordinal: 1 };
         let line = Line::new(stream, Fate::default());
         let mut stopping = self.stopping.clone();
@@ -165,9 +173,9 @@ impl Port {
         let ordinals = Arc::new(AtomicU64::new(0));
         let guard = {
             let (port, ordinals) = (self.clone(), ordinals.clone());
-            let worlds = self.worlds.clone();
+            let house = self.house().clone();
             Guard {
-                is_needed: Box::new(move || worlds.demo().lock().faults.awaits(Moment::BeforeRead)),
+                is_needed: Box::new(move || house.awaits_unread()),
                 ask: Box::new(move || {
                     let ordinal = ordinals.load(Ordering::Relaxed) + 1;
                     port.ask(id, Door { ordinal, ..door }, Moment::BeforeRead)
@@ -209,8 +217,8 @@ impl Port {
 
     /// What the rules say before anything is read; where that ends the connection, the journal tells it.
     fn ask(&self, id: u64, door: Door, moment: Moment) -> Vec<Step> {
-        let mut demo = self.worlds.demo().lock();
-        let fired = demo.faults.fire_at_door(&door, moment);
+        let mut house = self.house().lock();
+        let fired = house.faults.fire_at_door(&door, moment);
         let steps: Vec<Step> = fired.steps.into_iter().map(|(_, step)| step).collect();
         let ending = steps.iter().find_map(|step| match step {
             Step::RefuseTls => Some(Ending::TlsRefused),
@@ -221,11 +229,11 @@ impl Port {
             _ => None,
         });
         if let Some(ending) = ending {
-            let now = demo.now();
+            let now = house.now();
             let arrival = Arrival { connection: id, ordinal: door.ordinal };
-            let journal_id = demo.journal.open_unread(now, self.provider, arrival, door.tls);
-            demo.journal.rules(journal_id, fired.rules);
-            demo.journal.close(journal_id, None, ending);
+            let journal_id = house.journal.open_unread(now, self.provider, arrival, door.tls);
+            house.journal.rules(journal_id, fired.rules);
+            house.journal.close(journal_id, None, ending);
         }
         steps
     }
@@ -245,6 +253,7 @@ impl Port {
             headers: head.headers,
             body: Bytes::new(),
             tls: self.tls.is_some(),
+            envelope: Envelope::default(),
         };
         let request = match read(body).await {
             Ok(body) => Request { body, ..request },
@@ -253,8 +262,13 @@ impl Port {
         let client = Client::new(closes);
         let leaving = Leaving(client.clone());
         let stopping = self.stopping.clone();
-        let course = Course::enter(&self.worlds, self.provider, arrival, request, client, stopping);
-        let verdict = taken(course.run()).await;
+        let whose = (&self.worlds, self.owner.as_ref());
+        let enter = || Course::enter(whose, self.provider, arrival, request, client, stopping);
+        let verdict = match catch_unwind(AssertUnwindSafe(enter)) {
+            Ok(Entered::Answered(verdict)) => Some(verdict),
+            Ok(Entered::UnderWay(course)) => taken(course.run()).await,
+            Err(_) => None,
+        };
         drop(leaving);
         match verdict {
             Some(Verdict::Answer(sending)) => Ok(response(*sending, end)),
@@ -269,7 +283,7 @@ impl Port {
                 tracing::error!(provider = ?self.provider, "a fault of the simulators themselves");
                 let body = Bytes::from_static(b"a fault of the simulators themselves");
                 let answer = Answer { status: StatusCode::INTERNAL_SERVER_ERROR, headers: HeaderMap::new(), body };
-                Ok(response(plainly(answer), end))
+                Ok(response(Sending::plainly(answer), end))
             }
         }
     }
@@ -329,11 +343,7 @@ fn refused(unread: Unread) -> Sending {
         Unread::Broken => (StatusCode::BAD_REQUEST, "the body broke off"),
     };
     let headers = HeaderMap::from_iter([(header::CONNECTION, HeaderValue::from_static("close"))]);
-    plainly(Answer { status, headers, body: Bytes::from_static(text.as_bytes()) })
-}
-
-fn plainly(answer: Answer) -> Sending {
-    Sending { plan: Plan::plain(answer.body.clone()), answer, report: None }
+    Sending::plainly(Answer { status, headers, body: Bytes::from_static(text.as_bytes()) })
 }
 
 fn response(Sending { answer, plan, report }: Sending, end: LineEnd) -> Response<Outgoing> {

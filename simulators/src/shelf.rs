@@ -64,7 +64,12 @@ impl<T: Shelved> Shelf<T> {
         self.own.insert(key, value);
     }
 
-    /// What was put or changed here: all that a change of credentials has to touch.
+    /// What was put or changed here.
+    pub(crate) fn own(&self) -> impl Iterator<Item = &T> {
+        self.own.values()
+    }
+
+    /// The same, for a change: all that a change of credentials has to touch.
     pub(crate) fn own_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.own.values_mut()
     }

@@ -1,6 +1,6 @@
 //! The certificates of the TLS port: an authority and a leaf, both made at start-up and gone with the process.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -25,6 +25,9 @@ pub(crate) struct Certificates {
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
+    /// What no client could ever ask for.
+    #[error("`{0}` is neither a host name nor an address (--tls-name)")]
+    Name(String),
     /// It cannot be made: a name that is none.
     #[error(transparent)]
     Make(#[from] rcgen::Error),
@@ -36,6 +39,9 @@ pub enum CertificateError {
 impl Certificates {
     /// Makes an authority and a leaf for these names and addresses. P-256, because an RSA key would take longer than all the rest.
     pub(crate) fn make(names: Vec<String>, now: OffsetDateTime) -> Result<Certificates, CertificateError> {
+        if let Some(wrong) = names.iter().find(|name| name.parse::<IpAddr>().is_err() && !is_host_name(name)) {
+            return Err(CertificateError::Name(wrong.clone()));
+        }
         let authority = Issuer::new(authority_params(now), KeyPair::generate()?);
         let ca = authority_params(now).self_signed(authority.key())?;
         let leaf_key = KeyPair::generate()?;
@@ -50,6 +56,17 @@ impl Certificates {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Certificates { acceptor: TlsAcceptor::from(Arc::new(config)), ca_pem: ca.pem() })
     }
+}
+
+/// Labels of letters, digits, hyphens and underscores between dots; the first one may be `*`.
+fn is_host_name(name: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    name.len() <= 253 && name.strip_prefix("*.").unwrap_or(name).split('.').all(is_label)
 }
 
 fn authority_params(now: OffsetDateTime) -> CertificateParams {

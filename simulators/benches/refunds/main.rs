@@ -19,10 +19,15 @@ mod load;
 
 use std::{process::ExitCode, time::Duration};
 
+use mimalloc::MiMalloc;
 use simulators::{Config, Provider, Simulators};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::load::{Endpoint, Load};
+
+/// The binary's, for both servers and the load client.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Pairs that are measured; odd, so that the median is one of them.
 const PAIRS: usize = 15;

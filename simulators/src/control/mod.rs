@@ -3,6 +3,7 @@
 //! [`routes`] is the contents page; `openapi.json` beside this file describes each of them, and a test keeps the two alike. Whatever is
 //! refused is refused as `{"error": "one sentence"}`; unknown fields are refused everywhere.
 
+mod connections;
 mod document;
 mod faults;
 mod page;
@@ -24,7 +25,7 @@ use http::{Method, Uri};
 use tokio::{net::TcpListener, sync::watch};
 
 use self::reading::{Refused, WorldInPath};
-use crate::{server::told, worlds::Worlds};
+use crate::worlds::Worlds;
 
 /// The largest body of a control call: a snapshot with full books and a full journal goes in.
 const LARGEST_BODY: usize = 128 * 1024 * 1024;
@@ -113,11 +114,8 @@ fn routes() -> Vec<Route> {
 }
 
 /// Serves the control port until told to stop.
-pub(crate) async fn serve(listener: TcpListener, worlds: Worlds, mut stopping: watch::Receiver<bool>) {
-    let stopped = async move { told(&mut stopping).await };
-    if let Err(error) = axum::serve(listener, app(worlds)).with_graceful_shutdown(stopped).await {
-        tracing::error!(%error, "the control port ended");
-    }
+pub(crate) async fn serve(listener: TcpListener, worlds: Worlds, stopping: watch::Receiver<bool>) {
+    connections::serve(listener, app(worlds), stopping).await;
 }
 
 /// In front of the router, because it changes what the router reads.

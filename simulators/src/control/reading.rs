@@ -119,7 +119,11 @@ impl From<WorldError> for Refused {
     fn from(error: WorldError) -> Self {
         match error {
             WorldError::NoSuchWorld(_) => Refused::not_found(error),
-            WorldError::DemoStays | WorldError::TooMany | WorldError::Taken { .. } => Refused::conflict(error),
+            WorldError::DemoStays
+            | WorldError::TooMany
+            | WorldError::TooManyPorts
+            | WorldError::NoPorts(_)
+            | WorldError::Taken { .. } => Refused::conflict(error),
             WorldError::Name | WorldError::TwoBeginnings | WorldError::Snapshot(_) => Refused::bad_request(error),
         }
     }

@@ -49,17 +49,18 @@ pub(super) async fn books(Of(world): Of, Asked(wanted): Asked<Wanted>) -> Result
     world.now();
     let matching = world.books.entries().filter(|entry| {
         // The operation is that of the request behind the effect, as long as the journal has it.
-        let cause = || Some(world.journal.get(entry.journal_id?)?.operation.as_str());
+        let cause = || Some(world.journal.get(entry.journal_id?)?.operation);
+        let operation = wanted.operation.as_ref().and_then(|_| cause());
         wanted.matches(&Known {
             id: entry.id,
             time: entry.time,
             provider: entry.provider,
-            operation: wanted.operation.as_ref().and_then(|_| cause()),
+            operation: operation.as_deref(),
             target: Some(&entry.effect.target),
             identifier: entry.effect.identifier.as_deref(),
         })
     });
-    let entries: Vec<&BookEntry> = wanted.part(matching)?;
+    let entries: Vec<BookEntry> = wanted.part(matching)?;
     Ok(told(&entries, entries.last().map(|entry| entry.id), world.books.dropped()))
 }
 
@@ -76,13 +77,13 @@ pub(super) async fn journal(Of(world): Of, Asked(wanted): Asked<Wanted>) -> Resu
             identifier: entry.identifier.as_deref(),
         })
     });
-    let entries: Vec<&JournalEntry> = wanted.part(matching)?;
+    let entries: Vec<JournalEntry> = wanted.part(matching)?;
     Ok(told(&entries, entries.last().map(|entry| entry.id), world.journal.dropped()))
 }
 
 pub(super) async fn journal_entry(Of(world): Of, Named(id): Named<u64>) -> Result<Json<JournalEntry>, Refused> {
     let world = world.lock();
-    let entry = world.journal.get(id).cloned();
+    let entry = world.journal.get(id);
     entry.map(Json).ok_or_else(|| Refused::not_found(format!("the journal has no entry {id}, or no longer")))
 }
 
@@ -126,13 +127,13 @@ impl Strictness {
 /// A part of the books or of the journal.
 #[derive(Serialize)]
 struct Told<'a, T> {
-    entries: &'a [&'a T],
+    entries: &'a [T],
     /// What to ask `after` for the entries behind these.
     next_after: Option<u64>,
     dropped: u64,
 }
 
-fn told<T: Serialize>(entries: &[&T], next_after: Option<u64>, dropped: u64) -> Response {
+fn told<T: Serialize>(entries: &[T], next_after: Option<u64>, dropped: u64) -> Response {
     Json(Told { entries, next_after, dropped }).into_response()
 }
 

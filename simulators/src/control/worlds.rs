@@ -15,18 +15,19 @@ pub(super) struct Listed {
 }
 
 pub(super) async fn list(State(worlds): State<Worlds>) -> Json<Listed> {
-    Json(Listed { entries: worlds.list().iter().map(|world| world.card()).collect() })
+    Json(Listed { entries: worlds.list().iter().map(|world| worlds.card(world)).collect() })
 }
 
 pub(super) async fn create(
     State(worlds): State<Worlds>,
     Body(new): Body<NewWorld>,
 ) -> Result<(StatusCode, Json<WorldCard>), Refused> {
-    Ok((StatusCode::CREATED, Json(worlds.create(new)?.card())))
+    let made = worlds.create(new)?;
+    Ok((StatusCode::CREATED, Json(worlds.card(&made))))
 }
 
 pub(super) async fn show(State(worlds): State<Worlds>, Named(id): Named<String>) -> Result<Json<WorldCard>, Refused> {
-    Ok(Json(worlds.get(&id)?.card()))
+    Ok(Json(worlds.card(&worlds.get(&id)?)))
 }
 
 pub(super) async fn delete(State(worlds): State<Worlds>, Named(id): Named<String>) -> Result<Json<Value>, Refused> {
@@ -44,21 +45,23 @@ pub(super) async fn restore(
     Body(snapshot): Body<Snapshot>,
 ) -> Result<Json<WorldCard>, Refused> {
     worlds.restore(&world, snapshot)?;
-    Ok(Json(world.card()))
+    Ok(Json(worlds.card(&world)))
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Fork {
     name: Option<String>,
+    own_ports: Option<bool>,
 }
 
 pub(super) async fn fork(
     Of(world): Of,
     State(worlds): State<Worlds>,
-    Body(Fork { name }): Body<Fork>,
+    Body(Fork { name, own_ports }): Body<Fork>,
 ) -> Result<(StatusCode, Json<WorldCard>), Refused> {
-    Ok((StatusCode::CREATED, Json(worlds.fork(&world, name)?.card())))
+    let made = worlds.fork(&world, name, own_ports)?;
+    Ok((StatusCode::CREATED, Json(worlds.card(&made))))
 }
 
 #[derive(Serialize)]

@@ -22,13 +22,13 @@ pub(super) fn answer(
     state: &mut State,
     settings: &Settings,
     now: OffsetDateTime,
-    call: &Call,
+    call: &Call<'_>,
 ) -> (Reply, Option<Effect>) {
     let (members, mut notes, effect) = match call.operation {
         Operation::InitiateRefund => match initiate(state, settings, now, call) {
             Ok((refund, notes)) => {
                 let fee_minor = Some(settings.service_fee_minor).filter(|fee| *fee != 0);
-                (initiated(&refund), notes, Some(Effect { fee_minor, ..refund.effect("refund") }))
+                (initiated(refund), notes, Some(Effect { fee_minor, ..refund.effect("refund") }))
             }
             Err(notes) => (not_initiated(settings, call), notes, None),
         },
@@ -48,12 +48,12 @@ pub(super) fn answer(
     (reply, effect)
 }
 
-fn initiate(
-    state: &mut State,
+fn initiate<'a>(
+    state: &'a mut State,
     settings: &Settings,
     now: OffsetDateTime,
-    call: &Call,
-) -> Result<(Refund, Vec<Note>), Vec<Note>> {
+    call: &Call<'_>,
+) -> Result<(&'a Refund, Vec<Note>), Vec<Note>> {
     let username = log_in(state, call).map_err(|code| vec![code.note()])?;
     let (asked, mut notes) = Asked::read(settings, call)?;
     let accepted = accept(state, settings, &asked);
@@ -108,7 +108,7 @@ fn accept<'a>(state: &'a State, settings: &Settings, asked: &Asked) -> Result<&'
     Ok(account)
 }
 
-fn status<'a>(state: &'a State, call: &Call) -> Result<&'a Refund, Code> {
+fn status<'a>(state: &'a State, call: &Call<'_>) -> Result<&'a Refund, Code> {
     log_in(state, call)?;
     let (account, external) = references(call);
     if account.is_none() && external.is_none() {
@@ -128,14 +128,14 @@ fn status<'a>(state: &'a State, call: &Call) -> Result<&'a Refund, Code> {
     state.refunds_of(&account.account_reference_no).iter().find(matches).ok_or(notes::NO_RECORD)
 }
 
-fn log_in(state: &State, call: &Call) -> Result<String, Code> {
+fn log_in(state: &State, call: &Call<'_>) -> Result<String, Code> {
     match call.credentials() {
         (Some(username), Some(password)) if state.knows(username, password) => Ok(username.to_owned()),
         _ => Err(notes::INVALID_CREDENTIALS),
     }
 }
 
-fn references(call: &Call) -> (Option<&str>, Option<&str>) {
+fn references<'a>(call: &Call<'a>) -> (Option<&'a str>, Option<&'a str>) {
     let given = |name| call.member(name).filter(|text| !text.trim().is_empty());
     (given("AccountReferenceNo"), given("ExternalAccountReferenceNo"))
 }
@@ -170,7 +170,7 @@ struct Asked {
 
 impl Asked {
     /// All errors at once, or the request with its warnings.
-    fn read(settings: &Settings, call: &Call) -> Result<(Self, Vec<Note>), Vec<Note>> {
+    fn read(settings: &Settings, call: &Call<'_>) -> Result<(Self, Vec<Note>), Vec<Note>> {
         let mut errors = Vec::new();
         let mut warnings = Vec::new();
         let (account, external_account) = references(call);
@@ -270,7 +270,7 @@ fn initiated(refund: &Refund) -> Members {
     ]
 }
 
-fn not_initiated(settings: &Settings, call: &Call) -> Members {
+fn not_initiated(settings: &Settings, call: &Call<'_>) -> Members {
     vec![
         ("ExternalRefundIdentifier", call.member("ExternalRefundIdentifier").map(str::to_owned)),
         ("RefundRequestNumber", failed_number(settings)),
@@ -291,7 +291,7 @@ fn found(settings: &Settings, refund: &Refund) -> Members {
     ]
 }
 
-fn not_found(settings: &Settings, call: &Call) -> Members {
+fn not_found(settings: &Settings, call: &Call<'_>) -> Members {
     vec![
         ("ExternalRefundIdentifier", call.member("ExternalRefundIdentifier").map(str::to_owned)),
         ("Note", None),

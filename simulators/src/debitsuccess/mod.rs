@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
+pub(crate) use self::soap::Envelope;
 use self::soap::{Call, Fault, Operation};
 pub use self::state::{Account, Condition, Decision, Login, NotMoved, NotPut, Refund, RefundStatus, State};
 use crate::exchange::{Answer, Deduplication, Effect, Identified, Performed, Request};
@@ -204,10 +205,10 @@ pub fn identify(request: &Request) -> Identified {
     if !at_service || request.method != Method::POST {
         return Identified::default();
     }
-    let wrapper = match soap::open(&request.body) {
+    let wrapper = match request.envelope.open(&request.body) {
         Ok(wrapper) => wrapper,
         Err(_) => {
-            let operation = Operation::of_action(&soap::action(&request.headers));
+            let operation = Operation::of_action(soap::action(&request.headers));
             return Identified {
                 operation: operation.map(|operation| operation.name().to_owned()).unwrap_or_default(),
                 parameters: json!({ "unreadable_bytes": request.body.len() }),
@@ -218,7 +219,7 @@ pub fn identify(request: &Request) -> Identified {
     // Names are read leniently here: this only tells what a caller meant, not what the service makes of it.
     let members = wrapper.child("request");
     let text = |name: &str| members.and_then(|members| members.child(name)?.value());
-    let operation = Operation::of_name(&wrapper.name).or_else(|| Operation::of_action(&soap::action(&request.headers)));
+    let operation = Operation::of_name(&wrapper.name).or_else(|| Operation::of_action(soap::action(&request.headers)));
     Identified {
         operation: operation.map(|operation| operation.name().to_owned()).unwrap_or_default(),
         target: text("AccountReferenceNo").or_else(|| text("ExternalAccountReferenceNo")).map(str::to_owned),
@@ -258,7 +259,7 @@ fn post(state: &mut State, settings: &Settings, now: OffsetDateTime, request: &R
     if !soap::is_text_xml(&request.headers) {
         return (plain(StatusCode::UNSUPPORTED_MEDIA_TYPE), None);
     }
-    match Call::read(settings, &request.headers, &request.body) {
+    match Call::read(settings, request) {
         Ok(call) => {
             let (reply, effect) = calls::answer(state, settings, now, &call);
             (xml_answer(StatusCode::OK, reply.envelope(settings, call.operation)), effect)

@@ -1,14 +1,15 @@
 //! SOAP 1.1 as WCF speaks it: envelopes in and out, which operation is meant, faults.
 
-use std::fmt::Write;
+use std::sync::OnceLock;
 
 use http::{HeaderMap, header};
-use quick_xml::escape::partial_escape;
+use quick_xml::escape::{escape, partial_escape};
 use serde_json::Value;
 
 use super::notes::{Note, NoteType};
 use super::xml::{self, Element, NotXml, SOAP_NAMESPACE};
 use super::{Settings, SuccessWord};
+use crate::exchange::Request;
 
 /// One operation of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,14 +18,20 @@ pub(super) enum Operation {
     GetRefundStatus,
 }
 
+/// What a body is, read when it is first asked for.
+#[derive(Clone, Default)]
+pub(crate) struct Envelope(OnceLock<Result<Element, Fault>>);
+
 /// A request whose envelope, action and wrapper are as the service wants them.
 #[derive(Debug)]
-pub(super) struct Call {
+pub(super) struct Call<'a> {
     pub(super) operation: Operation,
     /// What the contract has for `request`: its members by name, as far as they were there.
-    members: Vec<(&'static str, Element)>,
-    user: Vec<(&'static str, Element)>,
+    members: Bound<'a>,
+    user: Bound<'a>,
 }
+
+type Bound<'a> = Vec<(&'static str, &'a Element)>;
 
 /// What is not a SOAP call of this service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,17 +117,24 @@ impl Operation {
     }
 }
 
-impl Call {
+impl Envelope {
+    /// The first element in the body of the envelope that these bytes are: the operation with its parameters.
+    pub(super) fn open(&self, body: &[u8]) -> Result<&Element, &Fault> {
+        self.0.get_or_init(|| open(body)).as_ref()
+    }
+}
+
+impl<'a> Call<'a> {
     /// Reads a call as the service would.
-    pub(super) fn read(settings: &Settings, headers: &HeaderMap, body: &[u8]) -> Result<Self, Fault> {
-        let wrapper = open(body)?;
-        let action = action(headers);
+    pub(super) fn read(settings: &Settings, request: &'a Request) -> Result<Self, Fault> {
+        let wrapper = request.envelope.open(&request.body).map_err(Fault::clone)?;
+        let action = action(&request.headers);
         let operation = if settings.strict_names {
             Operation::ALL.into_iter().find(|operation| operation.action(settings) == action)
         } else {
-            Operation::of_action(&action)
+            Operation::of_action(action)
         };
-        let operation = operation.ok_or(Fault::ActionNotSupported { action })?;
+        let operation = operation.ok_or_else(|| Fault::ActionNotSupported { action: action.to_owned() })?;
         let namespace = wrapper.namespace.as_deref().unwrap_or_default();
         let right_namespace = !settings.strict_names || namespace == settings.service_namespace;
         if wrapper.name != operation.name() || !right_namespace {
@@ -134,7 +148,7 @@ impl Call {
         let service_namespace = Some(settings.service_namespace.as_str()).filter(|_| settings.strict_names);
         let request = wrapper
             .children
-            .into_iter()
+            .iter()
             .find(|child| child.name == "request" && in_namespace(child, service_namespace))
             .filter(|request| !request.nil);
         let mut members = request.map(|request| bind(request, operation.members(), settings)).unwrap_or_default();
@@ -144,12 +158,12 @@ impl Call {
     }
 
     /// A member's text; none where it is absent, nil or empty.
-    pub(super) fn member(&self, name: &str) -> Option<&str> {
+    pub(super) fn member(&self, name: &str) -> Option<&'a str> {
         value_in(&self.members, name)
     }
 
     /// Username and password, as far as they are there.
-    pub(super) fn credentials(&self) -> (Option<&str>, Option<&str>) {
+    pub(super) fn credentials(&self) -> (Option<&'a str>, Option<&'a str>) {
         (value_in(&self.user, "Username"), value_in(&self.user, "Password"))
     }
 }
@@ -162,7 +176,7 @@ pub(super) fn open(body: &[u8]) -> Result<Element, Fault> {
         return Err(Fault::NotSoap(sentence));
     }
     if envelope.namespace.as_deref() != Some(SOAP_NAMESPACE) {
-        return Err(Fault::VersionMismatch { namespace: envelope.namespace.unwrap_or_default() });
+        return Err(Fault::VersionMismatch { namespace: envelope.namespace.as_deref().unwrap_or_default().to_owned() });
     }
     let mut body = None;
     for part in envelope.children.into_iter().filter(|part| part.namespace.as_deref() == Some(SOAP_NAMESPACE)) {
@@ -178,9 +192,9 @@ pub(super) fn open(body: &[u8]) -> Result<Element, Fault> {
 }
 
 /// The SOAPAction without its quotes; empty where there is none.
-pub(super) fn action(headers: &HeaderMap) -> String {
+pub(super) fn action(headers: &HeaderMap) -> &str {
     let value = headers.get("soapaction").and_then(|value| value.to_str().ok()).unwrap_or_default();
-    value.trim().trim_matches('"').to_owned()
+    value.trim().trim_matches('"')
 }
 
 /// Whether the body is said to be `text/xml` in UTF-8.
@@ -213,14 +227,15 @@ impl Reply {
     pub(super) fn envelope(&self, settings: &Settings, operation: Operation) -> String {
         let name = operation.name();
         let mut xml = String::with_capacity(1200);
-        xml.push_str("<s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\"><s:Body>");
-        // Writing into a String cannot fail.
-        let _ = write!(
-            xml,
-            "<{name}Response xmlns=\"{}\"><{name}Result xmlns:a=\"{}\" xmlns:i=\"http://www.w3.org/2001/XMLSchema-instance\">",
-            quick_xml::escape::escape(settings.service_namespace.as_str()),
-            quick_xml::escape::escape(settings.data_namespace.as_str()),
-        );
+        let mut write = |parts: &[&str]| parts.iter().for_each(|part| xml.push_str(part));
+        let (service, data) = (settings.service_namespace.as_str(), settings.data_namespace.as_str());
+        write(&[
+            "<s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\"><s:Body><",
+            name,
+            "Response xmlns=\"",
+        ]);
+        write(&[&escape(service), "\"><", name, "Result xmlns:a=\"", &escape(data)]);
+        write(&["\" xmlns:i=\"http://www.w3.org/2001/XMLSchema-instance\">"]);
         member(&mut xml, "DateCreated", Some(&self.date_created));
         member(&mut xml, "Id", Some(&self.id));
         xml.push_str("<a:ResponseNotes>");
@@ -236,7 +251,9 @@ impl Reply {
         for (name, value) in &self.members {
             member(&mut xml, name, value.as_deref());
         }
-        let _ = write!(xml, "</{name}Result></{name}Response></s:Body></s:Envelope>");
+        for part in ["</", name, "Result></", name, "Response></s:Body></s:Envelope>"] {
+            xml.push_str(part);
+        }
         xml
     }
 }
@@ -325,16 +342,16 @@ fn understand(header: &Element) -> Result<(), Fault> {
 
 /// Takes the members of a contract out of an element: by name, the first of each; in strict order as WCF's serializer reads,
 /// which passes over whatever does not come after the last member it took.
-fn bind(parent: Element, contract: &'static [&'static str], settings: &Settings) -> Vec<(&'static str, Element)> {
+fn bind<'a>(parent: &'a Element, contract: &'static [&'static str], settings: &Settings) -> Bound<'a> {
     let namespace = Some(settings.data_namespace.as_str()).filter(|_| settings.strict_names);
-    let mut bound: Vec<(&'static str, Element)> = Vec::new();
+    let mut bound = Bound::with_capacity(contract.len());
     let mut next = 0;
-    for child in parent.children {
+    for child in &parent.children {
         let place = contract.iter().position(|name| *name == child.name);
         let Some((place, name)) = place.and_then(|place| Some((place, *contract.get(place)?))) else { continue };
         let in_order =
             if settings.strict_order { place >= next } else { bound.iter().all(|(taken, _)| *taken != name) };
-        if in_order && in_namespace(&child, namespace) {
+        if in_order && in_namespace(child, namespace) {
             next = place + 1;
             bound.push((name, child));
         }
@@ -346,7 +363,7 @@ fn in_namespace(element: &Element, wanted: Option<&str>) -> bool {
     wanted.is_none_or(|wanted| element.namespace.as_deref() == Some(wanted))
 }
 
-fn value_in<'a>(members: &'a [(&'static str, Element)], name: &str) -> Option<&'a str> {
+fn value_in<'a>(members: &[(&'static str, &'a Element)], name: &str) -> Option<&'a str> {
     members.iter().find(|(member, _)| *member == name)?.1.value()
 }
 
@@ -355,12 +372,12 @@ fn is_known(name: &str) -> bool {
 }
 
 fn member(xml: &mut String, name: &str, value: Option<&str>) {
-    // Writing into a String cannot fail.
-    let _ = match value {
-        Some("") => write!(xml, "<a:{name}/>"),
-        Some(value) => write!(xml, "<a:{name}>{}</a:{name}>", partial_escape(value)),
-        None => write!(xml, "<a:{name} i:nil=\"true\"/>"),
-    };
+    let mut write = |parts: &[&str]| parts.iter().for_each(|part| xml.push_str(part));
+    match value {
+        Some("") => write(&["<a:", name, "/>"]),
+        Some(value) => write(&["<a:", name, ">", &partial_escape(value), "</a:", name, ">"]),
+        None => write(&["<a:", name, " i:nil=\"true\"/>"]),
+    }
 }
 
 fn shortened(text: &str) -> String {

@@ -388,7 +388,7 @@ impl State {
     }
 
     /// Records a refund as Submitted. The one place where money begins to move.
-    pub(super) fn record(&mut self, new: NewRefund) -> Refund {
+    pub(super) fn record(&mut self, new: NewRefund) -> &Refund {
         let number = self.next_number;
         self.next_number = self.next_number.saturating_add(1);
         let refund = Refund {
@@ -407,8 +407,7 @@ impl State {
         if self.accounts.get(&refund.account).is_some_and(|account| account.settles_after_seconds.is_some()) {
             self.settling.insert(refund.account.clone());
         }
-        self.refunds.entry(refund.account.clone()).or_default().push(refund.clone());
-        refund
+        self.refunds.entry(refund.account.clone()).or_default().push_mut(refund)
     }
 
     /// Has the row of GUIDs begin somewhere else for each number.

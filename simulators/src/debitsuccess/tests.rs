@@ -25,6 +25,7 @@ fn request(method: &str, query: Option<&str>, headers: &[(&str, &str)], body: &[
         headers,
         body: bytes::Bytes::copy_from_slice(body),
         tls: false,
+        envelope: Default::default(),
     }
 }
 

@@ -1,15 +1,17 @@
 //! A small XML tree, read in one pass and bounded: no DTD, no entities but the five, limited depth and number of elements.
 
+use std::sync::Arc;
+
 use quick_xml::events::{BytesStart, Event};
-use quick_xml::name::ResolveResult;
-use quick_xml::{NsReader, XmlVersion};
+use quick_xml::name::{Prefix, PrefixDeclaration};
+use quick_xml::{Reader, XmlVersion};
 
 /// One element. Only what SOAP needs is kept of its attributes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Element {
     /// The local name.
     pub(super) name: String,
-    pub(super) namespace: Option<String>,
+    pub(super) namespace: Option<Arc<str>>,
     /// Whether it says `i:nil="true"`.
     pub(super) nil: bool,
     /// Whether it says `s:mustUnderstand="1"`.
@@ -25,6 +27,7 @@ pub(super) struct NotXml(pub(super) String);
 
 pub(super) const SOAP_NAMESPACE: &str = "http://schemas.xmlsoap.org/soap/envelope/";
 const INSTANCE_NAMESPACE: &str = "http://www.w3.org/2001/XMLSchema-instance";
+const XML_NAMESPACE: &str = "http://www.w3.org/XML/1998/namespace";
 
 /// WCF's default (`MaxDepth`).
 const MAX_DEPTH: usize = 32;
@@ -37,15 +40,16 @@ const MAX_ATTRIBUTES: usize = 50;
 pub(super) fn parse(bytes: &[u8]) -> Result<Element, NotXml> {
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     let text = std::str::from_utf8(bytes).map_err(|_| not_xml("The message is not valid UTF-8."))?;
-    let mut reader = NsReader::from_str(text);
+    let mut reader = Reader::from_str(text);
     reader.config_mut().check_comments = true;
 
     let mut open: Vec<Element> = Vec::new();
     let mut root: Option<Element> = None;
     let mut elements = 0;
+    let mut scope = Scope::default();
     let mut at_start = true;
     loop {
-        let (namespace, event) = reader.read_resolved_event().map_err(|error| not_xml(&error.to_string()))?;
+        let event = reader.read_event().map_err(|error| not_xml(&error.to_string()))?;
         let first = std::mem::replace(&mut at_start, false);
         match event {
             Event::Start(start) | Event::Empty(start) if root.is_some() => {
@@ -56,20 +60,22 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Element, NotXml> {
                 if open.len() >= MAX_DEPTH || elements > MAX_ELEMENTS {
                     return Err(not_xml("The maximum depth or number of elements has been exceeded."));
                 }
-                let namespace = bound(namespace)?;
-                open.push(element(&reader, namespace, &start)?);
+                open.push(element(&mut scope, open.len(), &start)?);
             }
             Event::Empty(start) => {
                 elements += 1;
                 if open.len() >= MAX_DEPTH || elements > MAX_ELEMENTS {
                     return Err(not_xml("The maximum depth or number of elements has been exceeded."));
                 }
-                let namespace = bound(namespace)?;
-                let element = element(&reader, namespace, &start)?;
+                let element = element(&mut scope, open.len(), &start)?;
+                scope.leave(open.len());
                 close(&mut open, &mut root, element);
             }
             Event::End(_) => match open.pop() {
-                Some(element) => close(&mut open, &mut root, element),
+                Some(element) => {
+                    scope.leave(open.len());
+                    close(&mut open, &mut root, element);
+                }
                 None => return Err(not_xml("An element ends that never began.")),
             },
             Event::Text(text) => append(&mut open, &text.xml10_content())?,
@@ -129,13 +135,56 @@ impl Element {
     }
 }
 
-fn element(reader: &NsReader<&[u8]>, namespace: Option<String>, start: &BytesStart<'_>) -> Result<Element, NotXml> {
-    let name = start.local_name();
-    let name: &str = name.as_ref();
-    if name.is_empty() || !legal(name) {
-        return Err(not_xml("An element has no legal name."));
+/// The namespaces that are declared at one place of a document.
+#[derive(Default)]
+struct Scope {
+    declared: Vec<Declared>,
+}
+
+struct Declared {
+    /// How many elements are open around the one that declares it.
+    depth: usize,
+    /// Empty for the default.
+    prefix: Box<str>,
+    /// None where a default is taken back.
+    namespace: Option<Arc<str>>,
+}
+
+impl Scope {
+    fn declare(&mut self, depth: usize, prefix: &str, namespace: &str) -> Result<(), NotXml> {
+        if prefix == "xml" && namespace == XML_NAMESPACE {
+            return Ok(());
+        }
+        if matches!(prefix, "xml" | "xmlns") || (!prefix.is_empty() && namespace.is_empty()) {
+            return Err(not_xml(&format!("The prefix '{}' cannot be declared like this.", shortened(prefix))));
+        }
+        let namespace = (!namespace.is_empty()).then(|| Arc::from(namespace));
+        self.declared.push(Declared { depth, prefix: prefix.into(), namespace });
+        Ok(())
     }
-    let mut element = Element { name: name.to_owned(), namespace, ..Element::default() };
+
+    /// The namespace of a name; of one without a prefix the default, if there is any.
+    fn resolved(&self, prefix: Option<Prefix<'_>>) -> Result<Option<Arc<str>>, NotXml> {
+        let prefix = prefix.map(Prefix::into_inner).unwrap_or_default();
+        match self.declared.iter().rev().find(|declared| &*declared.prefix == prefix) {
+            Some(declared) => Ok(declared.namespace.clone()),
+            None if prefix.is_empty() => Ok(None),
+            None if prefix == "xml" => Ok(Some(XML_NAMESPACE.into())),
+            None => Err(not_xml(&format!("'{}' is an undeclared prefix.", shortened(prefix)))),
+        }
+    }
+
+    /// Forgets what was declared by the element that so many were open around.
+    fn leave(&mut self, depth: usize) {
+        while self.declared.last().is_some_and(|declared| declared.depth >= depth) {
+            self.declared.pop();
+        }
+    }
+}
+
+/// An element that so many are open around, with what it declares.
+fn element(scope: &mut Scope, depth: usize, start: &BytesStart<'_>) -> Result<Element, NotXml> {
+    let mut prefixed: Vec<(Prefix<'_>, &str, bool)> = Vec::new();
     for (count, attribute) in start.attributes().enumerate() {
         if count >= MAX_ATTRIBUTES {
             return Err(not_xml("The maximum number of attributes has been exceeded."));
@@ -145,24 +194,30 @@ fn element(reader: &NsReader<&[u8]>, namespace: Option<String>, start: &BytesSta
         if !legal(&value) {
             return Err(not_xml("An attribute holds a character that XML does not allow."));
         }
-        let (namespace, name) = reader.resolver().resolve_attribute(attribute.key);
-        let name: &str = name.as_ref();
-        let says_yes = matches!(value.trim(), "1" | "true");
-        match (bound(namespace)?.as_deref(), name) {
+        match (attribute.key.as_namespace_binding(), attribute.key.decompose()) {
+            (Some(PrefixDeclaration::Default), _) => scope.declare(depth, "", &value)?,
+            (Some(PrefixDeclaration::Named(prefix)), _) => scope.declare(depth, prefix, &value)?,
+            (None, (name, Some(prefix))) => {
+                prefixed.push((prefix, name.into_inner(), matches!(value.trim(), "1" | "true")));
+            }
+            (None, (_, None)) => {}
+        }
+    }
+    let (name, prefix) = start.name().decompose();
+    let name = name.into_inner();
+    if name.is_empty() || !legal(name) {
+        return Err(not_xml("An element has no legal name."));
+    }
+    let namespace = scope.resolved(prefix)?;
+    let mut element = Element { name: name.to_owned(), namespace, ..Element::default() };
+    for (prefix, name, says_yes) in prefixed {
+        match (scope.resolved(Some(prefix))?.as_deref(), name) {
             (Some(INSTANCE_NAMESPACE), "nil") => element.nil = says_yes,
             (Some(SOAP_NAMESPACE), "mustUnderstand") => element.must_understand = says_yes,
             _ => {}
         }
     }
     Ok(element)
-}
-
-fn bound(namespace: ResolveResult<'_>) -> Result<Option<String>, NotXml> {
-    match namespace {
-        ResolveResult::Bound(namespace) => Ok(Some(namespace.0.to_owned())),
-        ResolveResult::Unbound => Ok(None),
-        ResolveResult::Unknown(prefix) => Err(not_xml(&format!("'{}' is an undeclared prefix.", shortened(&prefix)))),
-    }
 }
 
 fn close(open: &mut [Element], root: &mut Option<Element>, element: Element) {
@@ -197,6 +252,10 @@ fn predefined(name: &str) -> Option<char> {
 
 /// Whether every character is one of XML 1.0.
 fn legal(text: &str) -> bool {
+    // Nearly every text there is.
+    if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return true;
+    }
     text.chars().all(|character| match character {
         '\t' | '\n' | '\r' => true,
         '\u{FFFE}' | '\u{FFFF}' => false,
@@ -211,4 +270,40 @@ fn shortened(text: &str) -> String {
 
 fn not_xml(sentence: &str) -> NotXml {
     NotXml(sentence.chars().take(300).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::inherited("<a xmlns='urn:1'><b/></a>", Some("urn:1"))]
+    #[case::declared_by_itself("<a xmlns='urn:1'><b xmlns='urn:2'/></a>", Some("urn:2"))]
+    #[case::taken_back("<a xmlns='urn:1'><b xmlns=''/></a>", None)]
+    #[case::over_once_its_element_ends(
+        "<a xmlns='urn:1'><c xmlns='urn:2'><d/></c><e xmlns='urn:2'/><b/></a>",
+        Some("urn:1")
+    )]
+    #[case::prefixed("<a xmlns:p='urn:1'><p:b/></a>", Some("urn:1"))]
+    #[case::prefix_declared_again("<a xmlns:p='urn:1'><p:b xmlns:p='urn:2'/></a>", Some("urn:2"))]
+    #[case::escaped("<a xmlns:p='urn:&#65;'><p:b/></a>", Some("urn:A"))]
+    #[case::of_xml_itself("<a><xml:b/></a>", Some(XML_NAMESPACE))]
+    fn an_element_is_in_the_namespace_that_stands_around_it(#[case] text: &str, #[case] namespace: Option<&str>) {
+        let root = parse(text.as_bytes()).unwrap();
+        assert_eq!(root.child("b").unwrap().namespace.as_deref(), namespace);
+    }
+
+    #[rstest]
+    #[case::element("<p:a/>")]
+    #[case::attribute("<a p:b=''/>")]
+    #[case::declared_elsewhere("<a><b xmlns:p='urn:1'/><p:c/></a>")]
+    #[case::without_a_namespace("<a xmlns:p=''/>")]
+    #[case::of_xml("<a xmlns:xml='urn:1'/>")]
+    #[case::of_declarations("<a xmlns:xmlns='urn:1'/>")]
+    #[case::declared_twice("<a xmlns:p='urn:1' xmlns:p='urn:1'/>")]
+    fn a_prefix_is_declared_once_and_where_it_is_used(#[case] text: &str) {
+        parse(text.as_bytes()).unwrap_err();
+    }
 }

@@ -102,11 +102,22 @@ pub enum RuleError {
     /// Drawn rules know their request.
     #[error("`effects`: `{0}` is a point of connections; drawn are effects on requests")]
     DrawnPoint(&'static str),
-    /// A world's rules, for something that belongs to no world.
+    /// A rule about connections, in a world that none belong to.
     #[error(
-        "`point`: a rule at `{0}` belongs to a provider's ports and to no world: arm it in the demo world, at /v1/faults"
+        "`point`: a rule at `{0}` is about connections, and this world has no ports of its own: make one with `own_ports`, or arm it in the demo world, at /v1/faults"
     )]
-    NoWorld(&'static str),
+    NoPorts(&'static str),
+    /// A count of what nobody sees.
+    #[error(
+        "`repeat` of `refuse` is `standing`: the port is shut until the rule is deleted, and nobody counts whom the system turns away; `reset` at `connect` can be counted"
+    )]
+    NotCounted,
+    /// A rule of a snapshot with more or less left to do than it ever had.
+    #[error("`remaining` does not fit its `repeat`")]
+    Remaining,
+    /// Rules of a snapshot are numbered in their order.
+    #[error("`id` is not behind that of the rule before it, or above `last`")]
+    Number,
     /// Too many rules.
     #[error("{MOST_RULES} rules are armed already: delete some")]
     TooMany,
@@ -127,6 +138,9 @@ pub(super) fn rule(rule: &Rule) -> Result<(), RuleError> {
         Repeat::Times(0) => return Err(RuleError::Repeat("times")),
         Repeat::Flap { down: 0, .. } => return Err(RuleError::Repeat("flap.down")),
         Repeat::Flap { up: 0, .. } => return Err(RuleError::Repeat("flap.up")),
+        repeat if rule.effect == FaultEffect::Refuse && repeat != Repeat::Standing => {
+            return Err(RuleError::NotCounted);
+        }
         _ => {}
     }
     if rule.effect == FaultEffect::RefuseTls && rule.provider != Provider::Sectigo {
@@ -154,6 +168,12 @@ fn coordinates(rule: &Rule) -> Result<(), RuleError> {
         ];
         if let Some((field, _)) = named.into_iter().find(|(_, is_named)| *is_named) {
             return unknowable(field, UNREAD);
+        }
+        if rule.effect == FaultEffect::Refuse && rule.connection.is_some() {
+            return unknowable(
+                "connection",
+                "a port that is shut counts nobody; `reset` at `connect` can be for one connection",
+            );
         }
         if rule.point == Point::Connect && rule.ordinal.is_some() {
             return unknowable("ordinal", "a new connection has had no request yet");

@@ -3,7 +3,7 @@
 //! ```text
 //! where: provider, operation, target, attempt, ordinal     each but the first may be left open
 //! when:  connect | before it is read | before the effect | after the effect | during the answer, after n bytes
-//! what:  refuse, delay, never answer, close, reset, truncate, corrupt, drip, answer this instead, pretend, commit late, stale
+//! what:  refuse (the port is shut), delay, never answer, close, reset, truncate, corrupt, drip, answer this instead, pretend, commit late, stale
 //! how often: once | n times | standing | flapping
 //! ```
 //!
@@ -104,7 +104,9 @@ pub enum Point {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum FaultEffect {
-    /// Turns the connection away as soon as it is accepted: a reset (RST), before anything is read.
+    /// Shuts the provider's ports for as long as the rule is armed, so that the system turns clients away (`ECONNREFUSED`). Nobody sees them:
+    /// nothing is counted, and nothing stands in the journal. What can be counted is [`FaultEffect::Reset`] at [`Point::Connect`]: accepted, and
+    /// reset before anything is read.
     Refuse,
     /// Turns the TLS handshake away with the alert `handshake_failure`.
     RefuseTls,
@@ -219,7 +221,7 @@ pub struct ArmedRule {
     pub id: RuleId,
     /// What was armed.
     pub rule: Rule,
-    /// How often it has fired.
+    /// How often it has fired. 1 for [`FaultEffect::Refuse`], which has shut the port: whom that turned away nobody knows.
     pub fired: u64,
     /// How often it will still fire; none for a standing rule.
     pub remaining: Option<u64>,
@@ -352,7 +354,9 @@ impl Faults {
             Repeat::Times(times) => Some(times),
             Repeat::Standing | Repeat::Flap { .. } => None,
         };
-        self.armed.push(ArmedRule { id, rule, fired: 0, remaining, met: 0 });
+        // The port is shut as soon as the world is let go.
+        let fired = u64::from(rule.effect == FaultEffect::Refuse);
+        self.armed.push(ArmedRule { id, rule, fired, remaining, met: 0 });
         Ok(id)
     }
 
@@ -375,6 +379,36 @@ impl Faults {
     pub fn disarm(&mut self, id: RuleId) -> Option<ArmedRule> {
         let index = self.armed.iter().position(|armed| armed.id == id)?;
         Some(self.armed.remove(index))
+    }
+
+    /// The providers at which clients are turned away before they are connected.
+    pub(crate) fn refused(&self) -> impl Iterator<Item = Provider> {
+        let refusing = self.armed.iter().filter(|armed| armed.rule.effect == FaultEffect::Refuse);
+        refusing.map(|armed| armed.rule.provider)
+    }
+
+    /// Says what is wrong with rules that were not armed here, if anything is.
+    pub(crate) fn check(&self) -> Result<(), (RuleId, RuleError)> {
+        if self.armed.len() > MOST_RULES {
+            return Err((RuleId(self.last), RuleError::TooMany));
+        }
+        let mut before = RuleId(0);
+        for ArmedRule { id, rule, remaining, .. } in &self.armed {
+            rule.check().map_err(|error| (*id, error))?;
+            let can_remain = match rule.repeat {
+                Repeat::Once => remaining.is_some_and(|remaining| remaining <= 1),
+                Repeat::Times(times) => remaining.is_some_and(|remaining| remaining <= times),
+                Repeat::Standing | Repeat::Flap { .. } => remaining.is_none(),
+            };
+            if !can_remain {
+                return Err((*id, RuleError::Remaining));
+            }
+            if *id <= before || id.0 > self.last {
+                return Err((*id, RuleError::Number));
+            }
+            before = *id;
+        }
+        self.random.as_ref().map_or(Ok(()), |random| random.check().map_err(|error| (DRAWN, error)))
     }
 
     /// The random mode, where it is on.
@@ -448,6 +482,11 @@ impl Faults {
         self.armed.iter().any(|armed| armed.remaining != Some(0) && armed.rule.point.moment() == moment)
     }
 
+    /// Whether there is neither a rule, spent or not, nor the random mode.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.armed.is_empty() && self.random.is_none()
+    }
+
     /// Whether a rule could want to know, behind the effect, what was before it.
     pub(crate) fn wants_what_was(&self, at: &Coordinates) -> bool {
         let wants = |effect: &FaultEffect| matches!(effect, FaultEffect::Stale { .. } | FaultEffect::Pretend(_));
@@ -497,6 +536,8 @@ impl Rule {
             && self.connection.is_none_or(|connection| connection == door.connection)
             && self.ordinal.is_none_or(|ordinal| ordinal == door.ordinal)
             && (door.tls || self.effect != FaultEffect::RefuseTls)
+            // Whoever came in before the port was shut has come in.
+            && self.effect != FaultEffect::Refuse
     }
 }
 

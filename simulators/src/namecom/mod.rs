@@ -13,6 +13,7 @@
 
 mod keys;
 mod orders;
+mod places;
 mod reads;
 mod refund;
 mod refusals;
@@ -77,6 +78,45 @@ pub struct Settings {
     pub requests_per_hour: u32,
     /// How the body of a refusal without details is written. Default `left_out`. *Unknown*: documented as string or null.
     pub no_details: NoDetails,
+    /// Members of a request's body that its schema does not name. Default `ignored`. *Inferred*: the schema does not forbid them.
+    pub unknown_members: UnknownMembers,
+    /// Whether path and method are looked at before the credentials, or behind them. Default `path`. *Inferred*.
+    pub first_check: FirstCheck,
+    /// What becomes of a request one of whose items cannot be refunded. Default `refuse_request`. *Inferred* from the error table.
+    pub obstacles: Obstacles,
+}
+
+/// Members of a request's body that its schema does not name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnknownMembers {
+    /// They change nothing.
+    #[default]
+    Ignored,
+    /// 400.
+    Refused,
+}
+
+/// What is looked at first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FirstCheck {
+    /// 404 and 405 before 401.
+    #[default]
+    Path,
+    /// 401 (and 429, 503) before 404 and 405.
+    Credentials,
+}
+
+/// What becomes of a request one of whose items cannot be refunded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Obstacles {
+    /// It is refused as a whole, by the gravest.
+    #[default]
+    RefuseRequest,
+    /// 200: that item is `failed`, with the sentence as its message, and the others go on.
+    FailItems,
 }
 
 /// What a second request under a key meets while the first one is not answered.
@@ -118,6 +158,9 @@ impl Default for Settings {
             key_in_flight: KeyInFlight::default(),
             requests_per_hour: 0,
             no_details: NoDetails::default(),
+            unknown_members: UnknownMembers::default(),
+            first_check: FirstCheck::default(),
+            obstacles: Obstacles::default(),
         }
     }
 }
@@ -205,7 +248,10 @@ fn admit_and_answer(
     now: OffsetDateTime,
     request: &Request,
 ) -> Result<Performed, Refusal> {
-    let call = Call::of(request)?;
+    let call = match settings.first_check {
+        FirstCheck::Path => Ok(Call::of(request)?),
+        FirstCheck::Credentials => Call::of(request),
+    };
     let (username, token) = basic_credentials(&request.headers).ok_or(Refusal::Unauthorized)?;
     let account = state.authenticated(&username, &token).ok_or(Refusal::Unauthorized)?;
     let maintenance = account.maintenance;
@@ -213,7 +259,7 @@ fn admit_and_answer(
     if maintenance {
         return Err(Refusal::Maintenance);
     }
-    match call {
+    match call? {
         Call::ProcessRefund => refund::process(state, settings, now, &username, request),
         Call::GetOrder(id) => reads::get_order(state, settings, now, &username, id),
         Call::ListOrders => reads::list_orders(state, settings, now, &username, request),
@@ -227,7 +273,7 @@ enum Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    /// Which call a request is; 404 and 405 come before anyone asks who is calling (inferred).
+    /// Which call a request is.
     fn of(request: &'a Request) -> Result<Self, Refusal> {
         let (call, method) = match request.path.as_str() {
             "/core/v1/refund" => (Self::ProcessRefund, Method::POST),

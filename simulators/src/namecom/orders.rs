@@ -9,6 +9,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::Settings;
 use super::keys::Keys;
+use super::places::Places;
 use super::refusals::Refusal;
 use crate::exchange::{Deduplication, Effect, Provider};
 use crate::magic;
@@ -25,6 +26,8 @@ pub struct State {
     since: OffsetDateTime,
     accounts: BTreeMap<String, Account>,
     orders: Shelf<Order>,
+    #[serde(skip)]
+    places: Places,
     /// By account.
     keys: BTreeMap<String, Keys>,
     /// By account.
@@ -290,6 +293,7 @@ impl Default for State {
             since: OffsetDateTime::UNIX_EPOCH,
             accounts: BTreeMap::new(),
             orders: Shelf::default(),
+            places: Places::default(),
             keys: BTreeMap::new(),
             rates: BTreeMap::new(),
             settling: Vec::new(),
@@ -414,6 +418,7 @@ impl State {
             .filter_map(|item| Some((item.id, self.item(order.id, item.id)?.pending.clone()?)))
             .collect();
         let id = order.id;
+        self.places.put(&order, &self.orders);
         self.orders.insert(id, order);
         Ok(completed.into_iter().filter_map(|(item, pending)| self.refund_item(id, item, pending.identifier)).collect())
     }
@@ -464,7 +469,7 @@ impl State {
         paid
     }
 
-    fn check(&self, order: &Order, account: &str) -> Result<(), NotPut> {
+    fn check(&mut self, order: &Order, account: &str) -> Result<(), NotPut> {
         if order.id <= 0 || order.items.iter().any(|item| item.id <= 0) {
             return Err(NotPut::IdNotPositive { order: order.id });
         }
@@ -474,13 +479,13 @@ impl State {
         if account != self.main && !self.accounts.contains_key(account) {
             return Err(NotPut::NoSuchAccount { order: order.id, account: account.to_owned() });
         }
-        let ids: BTreeSet<i32> = order.items.iter().map(|item| item.id).collect();
         let mut seen = BTreeSet::new();
         if let Some(twice) = order.items.iter().find(|item| !seen.insert(item.id)) {
             return Err(NotPut::ItemTaken { item: twice.id });
         }
-        let others = self.orders.values().filter(|other| other.id != order.id);
-        if let Some(taken) = others.flat_map(|other| &other.items).find(|item| ids.contains(&item.id)) {
+        let orders = &self.orders;
+        let mut is_taken = |item: &&Item| self.places.order_of(item.id, orders).is_some_and(|other| other != order.id);
+        if let Some(taken) = order.items.iter().find(&mut is_taken) {
             return Err(NotPut::ItemTaken { item: taken.id });
         }
         if let Some(item) = order

@@ -1,6 +1,6 @@
 //! Process Refund: everything is checked first and refused as a whole; then items are deleted and refunded one by one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use super::orders::{Obstacle, Outcome, Pending, Registry, State};
 use super::reads::Usd;
 use super::refusals::{Refusal, THRESHOLD_DETAILS, json_answer};
-use super::{CachedAnswers, Settings, keys};
+use super::{CachedAnswers, Obstacles, Settings, UnknownMembers, keys};
 use crate::exchange::{Effect, Performed, Request};
 
 /// Answers `POST /core/v1/refund`.
@@ -28,7 +28,7 @@ pub(super) fn process(
     if !is_json(&request.headers) {
         return Err(Refusal::WrongContentType);
     }
-    let asked = Asked::parse(&request.body)?;
+    let asked = Asked::parse(&request.body, settings)?;
     let key = keys::key_in(&request.headers).filter(|_| settings.idempotency_keys);
     if let Some(key) = &key
         && let Some(mut answer) = state.keys_of(username).replay(key, &request.body, settings, now)?
@@ -37,9 +37,11 @@ pub(super) fn process(
         return Ok(Performed { answer, effects: Vec::new() });
     }
 
-    let mut work = Work { now, key, results: Vec::new(), effects: Vec::new() };
-    let done = check(state, settings, now, username, &asked)
-        .and_then(|()| work.refund_all(state, username, &asked, settings.cascade_rows));
+    let mut work = Work { now, key, failing: BTreeMap::new(), results: Vec::new(), effects: Vec::new() };
+    let done = check(state, settings, now, username, &asked).and_then(|failing| {
+        work.failing = failing;
+        work.refund_all(state, username, &asked, settings.cascade_rows)
+    });
     let mut answer = match done {
         Ok(()) => json_answer(StatusCode::OK, &work.body()),
         Err(refusal) => refusal.answer(settings),
@@ -72,6 +74,9 @@ fn is_json(headers: &HeaderMap) -> bool {
     value.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
 }
 
+/// How much of an unknown member's name is said back.
+const NAME_SAID: usize = 64;
+
 /// A request that has the documented form.
 struct Asked {
     order: i32,
@@ -80,13 +85,18 @@ struct Asked {
 
 impl Asked {
     /// Only the sentence for an empty array is documented; the others follow its style.
-    fn parse(body: &[u8]) -> Result<Self, Refusal> {
+    fn parse(body: &[u8], settings: &Settings) -> Result<Self, Refusal> {
         let refuse = |details: &str| Err(Refusal::BadRequest(details.to_owned()));
         let members = match serde_json::from_slice::<Value>(body) {
             Ok(Value::Object(members)) => members,
             Ok(_) => return refuse("The request body must be a JSON object."),
             Err(_) => return refuse("The request body is not valid JSON."),
         };
+        let unknown = members.keys().find(|name| !matches!(name.as_str(), "orderId" | "orderItemIds"));
+        if let (Some(unknown), UnknownMembers::Refused) = (unknown, settings.unknown_members) {
+            let said: String = unknown.chars().take(NAME_SAID).collect();
+            return Err(Refusal::BadRequest(format!("'{said}' is not a known field")));
+        }
         let present = |name| members.get(name).filter(|value| !value.is_null());
         let Some(order) = present("orderId") else { return refuse("'orderId' cannot be null") };
         let order = int32(order, "orderId")?;
@@ -112,30 +122,32 @@ fn int32(value: &Value, name: &str) -> Result<i32, Refusal> {
     number.ok_or_else(|| Refusal::BadRequest(format!("{name} must be a 32-bit integer.")))
 }
 
-/// Refuses the whole request for the gravest obstacle among its items: unknown ones before refused ones before locked ones.
+/// Refuses the whole request for the gravest obstacle among its items: unknown ones before refused ones before locked ones. Where the settings
+/// have single items fail instead, tells which, and with what message.
 fn check(
     state: &State,
     settings: &Settings,
     now: OffsetDateTime,
     username: &str,
     asked: &Asked,
-) -> Result<(), Refusal> {
+) -> Result<BTreeMap<i32, String>, Refusal> {
     let account = state.account(username).ok_or(Refusal::Unauthorized)?;
     let order = state.order_of(username, asked.order).ok_or(Refusal::NoSuchOrder(asked.order))?;
-    let mut first: Option<(Obstacle, i32)> = None;
+    let mut found: Vec<(Obstacle, i32)> = Vec::new();
     for &id in &asked.items {
         let item = state.item(order.id, id).ok_or(Refusal::NoSuchItem { order: order.id, item: id })?;
         if let Some(status) = item.refund_answer {
             return Err(Refusal::of_status(status, order.id, item, now).unwrap_or(Refusal::Internal));
         }
-        if let Some(obstacle) = order.obstacle(item, account, settings, state.since(), now)
-            && first.as_ref().is_none_or(|(known, _)| obstacle < *known)
-        {
-            first = Some((obstacle, id));
-        }
+        found.extend(order.obstacle(item, account, settings, state.since(), now).map(|obstacle| (obstacle, id)));
     }
-    match first {
-        None => Ok(()),
+    if settings.obstacles == Obstacles::FailItems {
+        let message = |obstacle, item| refused(obstacle, item).details().unwrap_or_default();
+        return Ok(found.into_iter().map(|(obstacle, item)| (item, message(obstacle, item))).collect());
+    }
+    // The first one asked for, among those that are equally grave.
+    match found.into_iter().min_by(|(one, _), (other, _)| one.cmp(other)) {
+        None => Ok(BTreeMap::new()),
         Some((obstacle, item)) => Err(refused(obstacle, item)),
     }
 }
@@ -158,6 +170,8 @@ fn refused(obstacle: Obstacle, item: i32) -> Refusal {
 struct Work {
     now: OffsetDateTime,
     key: Option<String>,
+    /// The items that fail, each with its message.
+    failing: BTreeMap<i32, String>,
     results: Vec<Row>,
     effects: Vec<Effect>,
 }
@@ -212,6 +226,10 @@ impl Work {
             let account = state.account(username);
             kind == "registration" && account.is_some_and(|account| account.is_over_threshold(&tld.unwrap_or_default()))
         };
+        if let Some(message) = self.failing.get(&id).cloned() {
+            self.row(order, id, Outcome::Failed, Usd(0), message);
+            return Ok(Outcome::Failed);
+        }
         let item = state.item(order, id).ok_or(Refusal::NoSuchItem { order, item: id })?;
         match item.registry {
             Registry::Reachable => {}
@@ -247,14 +265,18 @@ impl Work {
             }
             Outcome::Failed | Outcome::Canceled => {}
         }
+        self.row(order, id, outcome, refunded, message);
+        Ok(outcome)
+    }
+
+    fn row(&mut self, order: i32, item: i32, outcome: Outcome, refund_amount: Usd, message: String) {
         self.results.push(Row {
             order_id: order,
-            order_item_id: id,
+            order_item_id: item,
             order_item_status: outcome.word(),
-            refund_amount: refunded,
+            refund_amount,
             message: Some(message),
         });
-        Ok(outcome)
     }
 
     fn body(&self) -> Body<'_> {

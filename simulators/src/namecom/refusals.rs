@@ -93,6 +93,11 @@ impl Refusal {
         answer
     }
 
+    /// What it says beside its message.
+    pub(super) fn details(&self) -> Option<String> {
+        self.row().2
+    }
+
     fn row(&self) -> (StatusCode, &'static str, Option<String>) {
         match self {
             Self::BadRequest(details) => (StatusCode::BAD_REQUEST, "Bad Request", Some(details.clone())),

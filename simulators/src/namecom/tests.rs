@@ -29,6 +29,7 @@ fn request(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) ->
         headers,
         body: Bytes::copy_from_slice(body),
         tls: false,
+        envelope: Default::default(),
     }
 }
 

@@ -17,7 +17,7 @@ const EFFECTS = {
   commit_late: ["time out now, commit later", [["seconds", "Seconds later", 60]]],
   stale: ["lookups show the past", [["seconds", "For seconds", 60]]],
   pretend: ["pretend, and do nothing", [["pretence", "Answer", ["success", "already_refunded", "replay", "initialized", "14143"]]]],
-  refuse: ["refuse the connection"],
+  refuse: ["shut the port (ECONNREFUSED)"],
   refuse_tls: ["refuse the TLS handshake"],
 };
 
@@ -82,6 +82,11 @@ export async function look() {
 
 /** Shows the inputs that the chosen point, effect and repetition need. */
 function fields() {
+  // A port is shut at one point and in one way.
+  if (form.elements.effect.value === "refuse") {
+    form.elements.point.value = "connect";
+    form.elements.repeat.value = "standing";
+  }
   const chosen = { effect: form.elements.effect.value, repeat: form.elements.repeat.value, point: form.elements.point.value };
   const needed = [...(EFFECTS[chosen.effect][1] ?? [])];
   if (chosen.point === "during_answer") needed.unshift(["point_bytes", "Behind bytes of the body", 0]);

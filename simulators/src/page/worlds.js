@@ -14,7 +14,8 @@ export function begin(with_) {
     event.preventDefault();
     const form = event.target;
     act(async () => {
-      const world = await call("POST", "/v1/worlds", values(form));
+      const { own_ports, ...given } = values(form);
+      const world = await call("POST", "/v1/worlds", { ...given, own_ports: own_ports !== undefined });
       form.reset();
       await page.choose(world.id);
       return `World ${world.id} is there, and shown now.`;
@@ -46,7 +47,7 @@ export async function look() {
   fill(list, table(["World", "Name", "Made", ""], entries.map(row), (at) =>
     ({ class: entries[at].id === chosen.world && "chosen" })));
   const shown = entries.find((world) => world.id === chosen.world);
-  fill(document.getElementById("credentials"), shown ? credentials(shown.credentials) : "");
+  fill(document.getElementById("credentials"), shown ? credentials(shown) : "");
 }
 
 function row(world) {
@@ -67,12 +68,13 @@ function remove(world) {
   });
 }
 
-function credentials({ sectigo, namecom, debitsuccess }) {
-  const row = (provider, name, secret) =>
-    [element("span", { class: "short" }, provider), element("code", { class: "whole" }, name), element("code", { class: "whole" }, secret)];
-  return table(["Provider", "Login", "Secret"], [
-    row("Sectigo", sectigo.login_name, sectigo.login_password),
-    row("name.com", namecom.username, namecom.token),
-    row("Debitsuccess", debitsuccess.username, debitsuccess.password),
+function credentials({ credentials: { sectigo, namecom, debitsuccess }, ports }) {
+  const code = (text) => element("code", { class: "whole" }, text);
+  const row = (provider, name, secret, port) =>
+    [element("span", { class: "short" }, provider), code(name), code(secret), code(port)];
+  return table(["Provider", "Login", "Secret", "Port"], [
+    row("Sectigo", sectigo.login_name, sectigo.login_password, ports.sectigo),
+    row("name.com", namecom.username, namecom.token, ports.namecom),
+    row("Debitsuccess", debitsuccess.username, debitsuccess.password, ports.debitsuccess),
   ]);
 }

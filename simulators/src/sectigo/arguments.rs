@@ -1,13 +1,13 @@
 //! The form that a call comes with, and what its arguments must be.
 //!
 //! Inferred, because no page says it: arguments in the query string are not read; a body that does not call itself
-//! `application/x-www-form-urlencoded` has no arguments; a second argument of one name is -2, as it is one argument too many; an empty
-//! required argument is missing; bytes that are not UTF-8 make a value invalid; -2 comes before -3 before -4.
+//! `application/x-www-form-urlencoded` has no arguments; bytes that are not UTF-8 make a value invalid; -2 comes before -3 before -4. What a
+//! second argument of one name is, and an empty one, the settings say.
 
 use http::header;
 use serde_json::{Map, Value};
 
-use super::{Refusal, Wording, invalid};
+use super::{EmptyArgument, Refusal, RepeatedArgument, Settings, Wording, invalid};
 use crate::exchange::Request;
 
 /// The arguments of a request as sent, in order, percent-encoding and plus signs decoded.
@@ -83,18 +83,22 @@ impl Form {
     }
 
     /// Checks the whole form against what a call takes.
-    pub(super) fn check(&self, takes: &[Argument], wording: &Wording) -> Result<(), Refusal> {
+    pub(super) fn check(&self, takes: &[Argument], settings: &Settings, wording: &Wording) -> Result<(), Refusal> {
         let mut seen = Vec::new();
         for (name, _) in &self.pairs {
             let known = takes.iter().find(|argument| argument.name == name);
             match known {
                 Some(argument) if !seen.contains(&argument.name) => seen.push(argument.name),
+                Some(_) if settings.repeated_argument == RepeatedArgument::Ignored => {}
                 Some(_) | None => return Err(unrecognized(name, wording)),
             }
         }
         let sent: Vec<(&Argument, Option<String>)> =
             takes.iter().map(|argument| (argument, self.first(argument.name))).collect();
         if let Some((argument, _)) = sent.iter().find(|(argument, value)| argument.required && value.is_none()) {
+            if settings.empty_argument == EmptyArgument::Invalid && seen.contains(&argument.name) {
+                return Err(invalid(argument.name));
+            }
             return Err(Refusal { code: -3, message: format!("The '{}' argument is missing!", argument.name) });
         }
         let wrong = sent.iter().find(|(argument, value)| value.as_ref().is_some_and(|value| !argument.accepts(value)));

@@ -11,107 +11,25 @@
 
 mod arguments;
 mod orders;
+mod settings;
 #[cfg(test)]
 mod tests;
 pub mod validation;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use time::OffsetDateTime;
 
 use self::arguments::{Argument, Form};
 use self::orders::Shown;
-pub use self::orders::{Account, NotPut, Order, Processing, State};
-use crate::exchange::{Answer, Deduplication, Effect, Identified, Performed, Request};
-
-/// Where the documentation leaves a choice, or names a number.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Settings {
-    /// For how many days after its purchase an order can be refunded; then -18. Default 30. *Inferred* from the general return
-    /// policy; 14 is documented for SiteLock.
-    pub refund_period_days: u32,
-    /// How long after a refund `orderStatus` still shows what it was before, in seconds. Default 0. *Unknown*.
-    pub status_lag_seconds: u32,
-    /// Authenticated calls per account and minute, all calls together; beyond it -42. Default none. *Documented* for SiteLock
-    /// without a number.
-    pub calls_per_minute: Option<u32>,
-    /// Whether an order number that is not all digits is -4; if not, it is an unknown order. Default true. *Inferred*: a string on
-    /// the AutoRefund page, an integer on the SiteLock page.
-    pub order_numbers_are_digits: bool,
-    /// Whether the lines of a plain answer end in CR LF. Default false. *Unknown*.
-    pub crlf: bool,
-    /// Whether a plain answer ends with a line ending. Default false. *Unknown*.
-    pub trailing_newline: bool,
-    /// Whether an order that was refunded is refused a second refund. Default on. *Documented* for SiteLock; off is for finding mistakes.
-    pub deduplication: Deduplication,
-    /// With which code. Default -18. Both *documented* for SiteLock.
-    pub already_refunded: AlreadyRefunded,
-    /// In whose wording the texts are that differ between the pages. Default each call in its own page's. *Inferred*.
-    pub texts: Texts,
-    /// The HTTP status beside a code below 0. Default 200. *Inferred*.
-    pub refusal_http_status: u16,
-    /// The longest order number, in characters. Default 128. *Documented* twice: 64 in the older copy.
-    pub longest_order_number: u16,
-    /// The code of the status call for an order that is not the account's. Default -4. *Inferred*.
-    pub unknown_order_to_status_call: UnknownOrder,
-}
-
-/// The code for an order that was refunded already.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum AlreadyRefunded {
-    /// -18 `This order has already been refunded`.
-    #[default]
-    #[serde(rename = "-18")]
-    Refused,
-    /// -20 `The order has already been canceled`.
-    #[serde(rename = "-20")]
-    Canceled,
-}
-
-/// In whose wording texts are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Texts {
-    /// Each call in its own page's.
-    #[default]
-    OfEachPage,
-    /// All in that of the AutoRefund page: `unrecognized`, `HTTPS`.
-    AutoRefundPage,
-    /// All in that of the mark-certificates pages: `unrecognised`, `https`.
-    MarkCertificatesPage,
-}
-
-/// The code of the status call for an order that is not the account's.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum UnknownOrder {
-    /// -4.
-    #[default]
-    #[serde(rename = "-4")]
-    InvalidValue,
-    /// -16.
-    #[serde(rename = "-16")]
-    PermissionDenied,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            refund_period_days: 30,
-            status_lag_seconds: 0,
-            calls_per_minute: None,
-            order_numbers_are_digits: true,
-            crlf: false,
-            trailing_newline: false,
-            deduplication: Deduplication::default(),
-            already_refunded: AlreadyRefunded::default(),
-            texts: Texts::default(),
-            refusal_http_status: 200,
-            longest_order_number: 128,
-            unknown_order_to_status_call: UnknownOrder::default(),
-        }
-    }
-}
+pub use self::{
+    orders::{Account, NotPut, Order, Processing, State},
+    settings::{
+        AlreadyRefunded, CheckOrder, EmptyArgument, NoData, OtherMethods, RepeatedArgument, Settings, Texts,
+        UnknownOrder,
+    },
+};
+use crate::exchange::{Answer, Effect, Identified, Performed, Request};
 
 /// Reads what can be told of a request without doing anything. Never fails; passwords are masked.
 pub fn identify(request: &Request) -> Identified {
@@ -135,13 +53,15 @@ pub fn perform(state: &mut State, settings: &Settings, now: OffsetDateTime, requ
     if !request.tls {
         return no(call, settings, Refusal { code: -1, message: wording.not_https.to_owned() });
     }
-    let Some(call) = call else { return not_found() };
+    let Some(call) = call else { return no_code(StatusCode::NOT_FOUND, "Not Found") };
     let outcome = if request.method == Method::POST {
         match call {
             Call::AutoRefund => auto_refund(state, settings, now, request),
             Call::AutoReject => auto_reject(state, settings, now, request),
             Call::GetPostPaymentStatus => post_payment_status(state, settings, now, request),
         }
+    } else if request.method != Method::GET && settings.other_methods == OtherMethods::NotAllowed {
+        return no_code(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
     } else {
         Err(Refusal { code: -17, message: GET.to_owned() })
     };
@@ -162,14 +82,14 @@ struct Refusal {
     message: String,
 }
 
-/// The answer of the status call: an error has no `data` (inferred from the page's parameter table).
+/// The answer of the status call: an error has no `data`, or, as the settings have it, none in it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct StatusAnswer<'a> {
     error_code: i32,
     error_message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<Shown<'a>>,
+    data: Option<Option<Shown<'a>>>,
 }
 
 /// The texts in which the pages of the two calls differ.
@@ -229,11 +149,7 @@ fn auto_refund(
     now: OffsetDateTime,
     request: &Request,
 ) -> Result<Performed, Refusal> {
-    let order_number = order_number(settings);
-    let form = Form::of(request);
-    let wording = wording(Some(Call::AutoRefund), settings);
-    form.check(&[LOGIN_NAME, LOGIN_PASSWORD, order_number, REFUND_REASON_CODE], wording)?;
-    let account = log_in(state, settings, now, &form, wording)?;
+    let (form, account) = admit(state, settings, now, Call::AutoRefund, REFUND_REASON_CODE, request)?;
     let order = own_order(state, &form, &account).ok_or_else(permission_denied)?;
     if let Some((code, sentence)) = order.obstacle(settings, state.since(), now) {
         return Err(Refusal { code, message: sentence.to_owned() });
@@ -263,10 +179,7 @@ fn auto_reject(
     now: OffsetDateTime,
     request: &Request,
 ) -> Result<Performed, Refusal> {
-    let form = Form::of(request);
-    let wording = wording(Some(Call::AutoReject), settings);
-    form.check(&[LOGIN_NAME, LOGIN_PASSWORD, order_number(settings), TEST], wording)?;
-    let account = log_in(state, settings, now, &form, wording)?;
+    let (form, account) = admit(state, settings, now, Call::AutoReject, TEST, request)?;
     let order = own_order(state, &form, &account).ok_or_else(permission_denied)?;
     if order.is_closed() {
         return Err(Refusal { code: -18, message: "This order can no longer be rejected".to_owned() });
@@ -284,10 +197,8 @@ fn post_payment_status(
     now: OffsetDateTime,
     request: &Request,
 ) -> Result<Performed, Refusal> {
-    let form = Form::of(request);
+    let (form, account) = admit(state, settings, now, Call::GetPostPaymentStatus, CERTIFICATE_ID, request)?;
     let wording = wording(Some(Call::GetPostPaymentStatus), settings);
-    form.check(&[LOGIN_NAME, LOGIN_PASSWORD, order_number(settings), CERTIFICATE_ID], wording)?;
-    let account = log_in(state, settings, now, &form, wording)?;
     let order = own_order(state, &form, &account).ok_or_else(|| match settings.unknown_order_to_status_call {
         UnknownOrder::InvalidValue => invalid("orderNumber"),
         UnknownOrder::PermissionDenied => Refusal { code: -16, message: wording.wrong_login.to_owned() },
@@ -297,9 +208,31 @@ fn post_payment_status(
     }
     let data = order.shown(settings, now);
     Ok(Performed {
-        answer: json(&StatusAnswer { error_code: 0, error_message: "", data: Some(data) }),
+        answer: json(&StatusAnswer { error_code: 0, error_message: "", data: Some(Some(data)) }),
         effects: Vec::new(),
     })
+}
+
+/// What all calls have in common: arguments, the last of them the call's own, and the login. Tells the form and whose it is.
+fn admit(
+    state: &mut State,
+    settings: &Settings,
+    now: OffsetDateTime,
+    call: Call,
+    last: Argument,
+    request: &Request,
+) -> Result<(Form, String), Refusal> {
+    let form = Form::of(request);
+    let wording = wording(Some(call), settings);
+    let takes = [LOGIN_NAME, LOGIN_PASSWORD, order_number(settings), last];
+    if settings.check_order == CheckOrder::ArgumentsFirst {
+        form.check(&takes, settings, wording)?;
+    }
+    let account = log_in(state, settings, now, &form, wording)?;
+    if settings.check_order == CheckOrder::LoginFirst {
+        form.check(&takes, settings, wording)?;
+    }
+    Ok((form, account))
 }
 
 fn wording(call: Option<Call>, settings: &Settings) -> &'static Wording {
@@ -378,7 +311,8 @@ fn is_refund_reason(value: &str) -> bool {
 fn no(call: Option<Call>, settings: &Settings, Refusal { code, message }: Refusal) -> Performed {
     let mut answer = match call {
         Some(Call::GetPostPaymentStatus) => {
-            json(&StatusAnswer { error_code: code, error_message: &message, data: None })
+            let data = (settings.no_data == NoData::Null).then_some(None);
+            json(&StatusAnswer { error_code: code, error_message: &message, data })
         }
         Some(Call::AutoRefund | Call::AutoReject) | None => plain(settings, code, &message),
     };
@@ -405,8 +339,9 @@ fn json(body: &StatusAnswer<'_>) -> Answer {
     answer(StatusCode::OK, "application/json; charset=UTF-8", body)
 }
 
-fn not_found() -> Performed {
-    Performed { answer: answer(StatusCode::NOT_FOUND, "text/plain", "Not Found".to_owned()), effects: Vec::new() }
+/// What is refused outside of Sectigo's own codes.
+fn no_code(status: StatusCode, text: &str) -> Performed {
+    Performed { answer: answer(status, "text/plain", text.to_owned()), effects: Vec::new() }
 }
 
 fn answer(status: StatusCode, content_type: &'static str, body: String) -> Answer {

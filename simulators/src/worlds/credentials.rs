@@ -7,7 +7,10 @@ use http::{HeaderValue, header};
 use serde::{Deserialize, Serialize};
 
 use super::World;
-use crate::exchange::{Provider, Request};
+use crate::{
+    exchange::{Provider, Request},
+    past::Memory,
+};
 
 /// What a client of one world logs in with, at each provider.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,9 +94,19 @@ impl Credentials {
             self.readdress(due.provider, &mut due.request, &old);
         }
         let Credentials { sectigo, namecom, debitsuccess } = self.clone();
-        world.sectigo.rename((sectigo.login_name, sectigo.login_password), other);
-        world.namecom.rename((namecom.username, namecom.token), other);
-        world.debitsuccess.rename((debitsuccess.username, debitsuccess.password), other);
+        let sectigo = (sectigo.login_name, sectigo.login_password);
+        let namecom = (namecom.username, namecom.token);
+        let debitsuccess = (debitsuccess.username, debitsuccess.password);
+        for memory in world.past.memories_mut() {
+            match memory {
+                Memory::Sectigo(state) => state.rename(sectigo.clone(), other),
+                Memory::Namecom(state) => state.rename(namecom.clone(), other),
+                Memory::Debitsuccess(state) => state.rename(debitsuccess.clone(), other),
+            }
+        }
+        world.sectigo.rename(sectigo, other);
+        world.namecom.rename(namecom, other);
+        world.debitsuccess.rename(debitsuccess, other);
         world.credentials = Some((self.clone(), id.to_owned()));
     }
 }

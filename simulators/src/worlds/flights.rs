@@ -29,6 +29,13 @@ impl Flights {
         }
         turns.entry((account.to_owned(), key.to_owned())).or_default().clone()
     }
+
+    /// Whether anybody is in flight under a key, or waits for it.
+    pub(crate) fn holds(&self, account: &str, key: &str) -> bool {
+        let turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = turns.get(&(account.to_owned(), key.to_owned()));
+        turn.is_some_and(|turn| Arc::strong_count(turn) > 1)
+    }
 }
 
 impl InFlight {

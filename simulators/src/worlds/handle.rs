@@ -8,6 +8,7 @@ use crate::{
     books::BookEntry,
     faults::{Rule, RuleError, RuleId},
     journal::JournalEntry,
+    ports::PortAddresses,
 };
 
 /// One world, from Rust. It is there until it is deleted, whoever holds this.
@@ -25,22 +26,27 @@ impl WorldHandle {
 
     /// What the control port tells of it.
     pub fn card(&self) -> WorldCard {
-        self.world.card()
+        self.worlds.card(&self.world)
     }
 
     /// What a client logs in with.
     pub fn credentials(&self) -> Credentials {
-        self.world.card().credentials
+        Credentials::of(&self.world.lock())
+    }
+
+    /// Where the providers listen for it.
+    pub fn ports(&self) -> PortAddresses {
+        self.card().ports
     }
 
     /// What really happened so far, oldest first.
     pub fn books(&self) -> Vec<BookEntry> {
-        self.with_world(|world| world.books.entries().cloned().collect())
+        self.with_world(|world| world.books.entries().collect())
     }
 
     /// What came over the wire so far, oldest first.
     pub fn journal(&self) -> Vec<JournalEntry> {
-        self.with_world(|world| world.journal.entries().cloned().collect())
+        self.with_world(|world| world.journal.entries().collect())
     }
 
     /// What is wrong, if anything, by the books alone, or also by what a caller says of its refunds.
@@ -79,12 +85,12 @@ impl WorldHandle {
         self.worlds.restore(&self.world, snapshot)
     }
 
-    /// Makes a world that is as this one is now, under credentials of its own.
+    /// Makes a world that is as this one is now, under credentials of its own, and with ports of its own where this one has them.
     ///
     /// # Errors
-    /// There are too many worlds, or the name is too long.
+    /// There are too many worlds, the name is too long, or a rule is about connections and the copy would have no ports.
     pub fn fork(&self, name: Option<String>) -> Result<WorldHandle, WorldError> {
-        let world = self.worlds.fork(&self.world, name)?;
+        let world = self.worlds.fork(&self.world, name, None)?;
         Ok(Self { worlds: self.worlds.clone(), world })
     }
 

@@ -5,7 +5,8 @@
 //!                        unknown  -> the demo world, whose provider answers as to a wrong login
 //! ```
 //!
-//! A registry knows which name belongs to which world; no name belongs to two. Nobody asks the registry while holding a world.
+//! A registry knows which name belongs to which world; no name belongs to two. Nobody asks the registry while holding a world. What comes in
+//! at ports of a world's own belongs to that world, whatever username it has.
 
 mod credentials;
 mod flights;
@@ -15,12 +16,17 @@ mod world;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    ops::{Deref, DerefMut},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use time::OffsetDateTime;
+use tokio::task::JoinHandle;
 
 use self::credentials::{Dice, names};
 pub(crate) use self::flights::{Flights, InFlight};
@@ -34,13 +40,18 @@ use crate::{
     clock::system_now,
     debitsuccess,
     exchange::{Identified, Provider, Request},
-    namecom, sectigo,
+    faults::Moment,
+    namecom,
+    ports::{Harbour, MOST_WITH_OWN_PORTS, PortAddresses, Ports},
+    sectigo,
 };
 
 /// How many worlds there may be at once.
 pub const MOST_WORLDS: usize = 1_000;
 /// The id of the world that is always there.
 pub const DEMO: &str = "demo";
+/// How often a locked world is asked for before sleeping on it. A request holds it for microseconds, and less than it costs to be woken.
+const SPINS: usize = 400;
 /// The longest name of a world, in characters.
 const LONGEST_NAME: usize = 100;
 
@@ -58,6 +69,8 @@ pub struct NewWorld {
     pub snapshot: Option<Snapshot>,
     /// The choices that the documents leave open. Default as in the demo world's start.
     pub settings: Option<Settings>,
+    /// Whether it gets ports of its own: whatever connects there belongs to it, so that its rules can be about connections, too. Default false.
+    pub own_ports: bool,
 }
 
 /// What is told of a world.
@@ -72,6 +85,10 @@ pub struct WorldCard {
     pub created: OffsetDateTime,
     /// What a client logs in with. Made up for this world, and worth nothing elsewhere.
     pub credentials: Credentials,
+    /// Whether the ports are its own.
+    pub own_ports: bool,
+    /// Where the providers listen for it.
+    pub ports: PortAddresses,
 }
 
 /// Why there is no such world.
@@ -86,6 +103,12 @@ pub enum WorldError {
     /// Too many.
     #[error("{MOST_WORLDS} worlds are there already: delete some")]
     TooMany,
+    /// Too many that have ports of their own.
+    #[error("{MOST_WITH_OWN_PORTS} worlds with ports of their own are there already: delete some")]
+    TooManyPorts,
+    /// The system has no ports for it.
+    #[error("cannot open ports for the world: {0}")]
+    NoPorts(String),
     /// Both a seed and a snapshot.
     #[error("`seed` and `snapshot` exclude each other")]
     TwoBeginnings,
@@ -116,12 +139,23 @@ struct Place {
     created: OffsetDateTime,
     world: Mutex<World>,
     flights: Flights,
+    /// Its own; the demo world's are those of the start.
+    ports: Option<Ports>,
+    /// Whether a rule waits for requests that nobody has read: asked before each read, when nobody wants to wait for the world.
+    awaits_unread: AtomicBool,
+}
+
+/// A world, held for a moment. When it is let go, its ports follow its rules.
+pub(crate) struct Held<'a> {
+    world: MutexGuard<'a, World>,
+    place: &'a Place,
 }
 
 /// All worlds.
 #[derive(Debug, Clone)]
 pub(crate) struct Worlds {
     demo: SharedWorld,
+    harbour: Harbour,
     registry: Arc<RwLock<Registry>>,
 }
 
@@ -136,13 +170,37 @@ struct Registry {
 }
 
 impl SharedWorld {
-    pub(crate) fn new(id: String, name: Option<String>, world: World) -> Self {
-        Self(Arc::new(Place { id, name, created: system_now(), world: Mutex::new(world), flights: Flights::default() }))
+    fn new(id: String, name: Option<String>, world: World, ports: Option<Ports>) -> Self {
+        let (world, flights) = (Mutex::new(world), Flights::default());
+        let shared = Self(Arc::new(Place {
+            id,
+            name,
+            created: system_now(),
+            world,
+            flights,
+            ports,
+            awaits_unread: AtomicBool::default(),
+        }));
+        // It may have been taken up with its rules.
+        drop(shared.lock());
+        shared
     }
 
     /// The world, for a moment. Whoever panicked while holding it has left it whole enough to be looked at and reset.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, World> {
-        self.0.world.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn lock(&self) -> Held<'_> {
+        for _ in 0..SPINS {
+            match self.0.world.try_lock() {
+                Ok(world) => return Held { world, place: &self.0 },
+                Err(TryLockError::Poisoned(world)) => return Held { world: world.into_inner(), place: &self.0 },
+                Err(TryLockError::WouldBlock) => std::hint::spin_loop(),
+            }
+        }
+        Held { world: self.0.world.lock().unwrap_or_else(PoisonError::into_inner), place: &self.0 }
+    }
+
+    /// Whether a rule waits for requests that nobody has read.
+    pub(crate) fn awaits_unread(&self) -> bool {
+        self.0.awaits_unread.load(Ordering::Acquire)
     }
 
     /// The keys in flight, behind a lock of their own.
@@ -154,13 +212,9 @@ impl SharedWorld {
         &self.0.id
     }
 
-    pub(crate) fn card(&self) -> WorldCard {
-        WorldCard {
-            id: self.0.id.clone(),
-            name: self.0.name.clone(),
-            created: self.0.created,
-            credentials: Credentials::of(&self.lock()),
-        }
+    /// Whether it has ports that are no other world's. Those of the demo world are everybody's.
+    fn has_own_ports(&self) -> bool {
+        self.0.ports.is_some() && self.id() != DEMO
     }
 
     fn is(&self, other: &SharedWorld) -> bool {
@@ -168,18 +222,70 @@ impl SharedWorld {
     }
 }
 
+impl Deref for Held<'_> {
+    type Target = World;
+
+    fn deref(&self) -> &World {
+        &self.world
+    }
+}
+
+impl DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut World {
+        &mut self.world
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Some(ports) = &self.place.ports {
+            ports.follow(self.world.faults.refused());
+        }
+        self.place.awaits_unread.store(self.world.faults.awaits(Moment::BeforeRead), Ordering::Release);
+    }
+}
+
 impl Worlds {
     /// The demo world alone. The seed decides over everything that looks random in it, and in all worlds that are made later.
-    pub(crate) fn new(mut demo: World, seed: u64) -> Self {
+    pub(crate) fn new(mut demo: World, seed: u64, ports: Ports, harbour: Harbour) -> Self {
         if demo.origin.is_none() {
             demo.count_from(seed);
         }
+        demo.has_ports = true;
         let names = names(&demo);
-        let demo = SharedWorld::new(DEMO.to_owned(), Some("Demo data".to_owned()), demo);
+        let demo = SharedWorld::new(DEMO.to_owned(), Some("Demo data".to_owned()), demo, Some(ports));
         let registry = Registry { worlds: BTreeMap::new(), owners: HashMap::new(), made: 0, dice: Dice::new(seed) };
-        let worlds = Self { demo, registry: Arc::new(RwLock::new(registry)) };
+        let worlds = Self { demo, harbour, registry: Arc::new(RwLock::new(registry)) };
         worlds.write().own(&worlds.demo, names);
+        worlds.serve(&worlds.demo, None);
         worlds
+    }
+
+    /// Serves at a world's ports, as its rules have them.
+    fn serve(&self, world: &SharedWorld, owner: Option<&SharedWorld>) {
+        if let Some(ports) = &world.0.ports {
+            ports.serve(&self.harbour, self, owner);
+        }
+        // A world that was taken up again may have a rule that shuts a port.
+        drop(world.lock());
+    }
+
+    /// Closes all ports and gives what serves them to be waited for.
+    pub(crate) fn close_ports(&self) -> Vec<JoinHandle<()>> {
+        self.list().iter().filter_map(|world| world.0.ports.as_ref()).flat_map(Ports::close).collect()
+    }
+
+    /// What is told of a world.
+    pub(crate) fn card(&self, world: &SharedWorld) -> WorldCard {
+        let ports = world.0.ports.as_ref().map_or(self.harbour.first, Ports::addresses);
+        WorldCard {
+            id: world.0.id.clone(),
+            name: world.0.name.clone(),
+            created: world.0.created,
+            credentials: Credentials::of(&world.lock()),
+            own_ports: world.has_own_ports(),
+            ports,
+        }
     }
 
     /// The world that is always there.
@@ -222,13 +328,19 @@ impl Worlds {
                 world
             }
         };
-        self.add(new.name, world)
+        self.add(new.name, world, new.own_ports)
     }
 
-    /// Makes a world that is as this one is now, under credentials of its own.
-    pub(crate) fn fork(&self, world: &SharedWorld, name: Option<String>) -> Result<SharedWorld, WorldError> {
+    /// Makes a world that is as this one is now, under credentials of its own; with ports of its own where this one has them, if nothing else
+    /// is said.
+    pub(crate) fn fork(
+        &self,
+        world: &SharedWorld,
+        name: Option<String>,
+        own_ports: Option<bool>,
+    ) -> Result<SharedWorld, WorldError> {
         let copy = Snapshot::of(&mut world.lock());
-        self.add(name, copy.into_world()?)
+        self.add(name, copy.into_world()?, own_ports.unwrap_or_else(|| world.has_own_ports()))
     }
 
     /// Puts a snapshot in the place of what is in a world. The world keeps its credentials; the demo world takes the snapshot's.
@@ -240,6 +352,7 @@ impl Worlds {
             }
         }
         let mut locked = world.lock();
+        other.check_connection_rules(locked.has_ports)?;
         locked.become_another(other);
         let names = names(&locked);
         drop(locked);
@@ -249,24 +362,33 @@ impl Worlds {
     }
 
     /// Takes a world in, under an id and credentials of its own.
-    pub(crate) fn add(&self, name: Option<String>, mut world: World) -> Result<SharedWorld, WorldError> {
+    fn add(&self, name: Option<String>, mut world: World, own_ports: bool) -> Result<SharedWorld, WorldError> {
         if name.as_ref().is_some_and(|name| name.chars().count() > LONGEST_NAME) {
             return Err(WorldError::Name);
         }
+        world.check_connection_rules(own_ports)?;
+        world.has_ports = own_ports;
         let mut registry = self.write();
         if registry.worlds.len() + 1 >= MOST_WORLDS {
             return Err(WorldError::TooMany);
         }
+        if own_ports && registry.worlds.values().filter(|world| world.has_own_ports()).count() >= MOST_WITH_OWN_PORTS {
+            return Err(WorldError::TooManyPorts);
+        }
+        let ports = own_ports.then(|| self.harbour.open()).transpose();
+        let ports = ports.map_err(|error| WorldError::NoPorts(error.to_string()))?;
         let (made, id) = registry.next_id();
         Credentials::made(&id, &mut registry.dice).give_to(&mut world, &id);
         let names = names(&world);
-        let shared = SharedWorld::new(id, name, world);
+        let shared = SharedWorld::new(id, name, world, ports);
         registry.own(&shared, names);
         registry.worlds.insert(made, shared.clone());
+        drop(registry);
+        self.serve(&shared, Some(&shared));
         Ok(shared)
     }
 
-    /// Takes a world away. A request that is under way in it ends without an effect.
+    /// Takes a world away, and closes ports of its own. A request that is under way in it ends without an effect.
     pub(crate) fn delete(&self, id: &str) -> Result<(), WorldError> {
         if id == DEMO {
             return Err(WorldError::DemoStays);
@@ -280,6 +402,8 @@ impl Worlds {
             }
             gone
         };
+        // They end by themselves.
+        drop(gone.0.ports.as_ref().map(Ports::close));
         gone.lock().end();
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{Credentials, Snapshot};
+use super::{Credentials, NotRestored, Snapshot};
 use crate::{
     books::Books,
     clock::{Clock, NotMoved, Reading},
@@ -55,6 +55,8 @@ pub struct World {
     pub(super) number: u64,
     /// What it was taken up from; none where that was a seed.
     pub(super) origin: Option<Arc<Snapshot>>,
+    /// Whether connections belong to it, so that rules can be about them.
+    pub(super) has_ports: bool,
     /// What was made up for it, and for which id; none for the demo world.
     pub(super) credentials: Option<(Credentials, String)>,
 }
@@ -127,6 +129,7 @@ impl World {
             number: 0,
             first_settings: settings,
             origin: None,
+            has_ports: true,
             credentials: None,
         }
     }
@@ -141,7 +144,7 @@ impl World {
         let restored = origin.as_ref().and_then(|origin| Snapshot::clone(origin).into_world().ok());
         let fresh = restored.unwrap_or_else(|| Self::new(self.seed, self.first_settings.clone()));
         let number = self.number;
-        *self = Self { life, origin, ..fresh };
+        *self = Self { life, origin, has_ports: self.has_ports, ..fresh };
         if self.origin.is_none() {
             self.count_from(number);
         }
@@ -190,8 +193,8 @@ impl World {
     pub fn arm(&mut self, rule: Rule) -> Result<RuleId, RuleError> {
         let is_stale = matches!(rule.effect, FaultEffect::Stale { .. });
         let provider = rule.provider;
-        if rule.is_for_ports() && self.credentials.is_some() {
-            return Err(RuleError::NoWorld(rule.point.word()));
+        if rule.is_for_ports() && !self.has_ports {
+            return Err(RuleError::NoPorts(rule.point.word()));
         }
         let id = self.faults.arm(rule)?;
         if is_stale {
@@ -223,14 +226,14 @@ impl World {
 
     fn perform_at(&mut self, now: OffsetDateTime, provider: Provider, journal_id: u64, request: &Request) -> Performed {
         let settings = &self.settings;
-        let performed = match provider {
+        let mut performed = match provider {
             Provider::Sectigo => sectigo::perform(&mut self.sectigo, &settings.sectigo, now, request),
             Provider::Namecom => namecom::perform(&mut self.namecom, &settings.namecom, now, request),
             Provider::Debitsuccess => {
                 debitsuccess::perform(&mut self.debitsuccess, &settings.debitsuccess, now, request)
             }
         };
-        let effects = self.write_books(now, provider, Some(journal_id), performed.effects.clone());
+        let effects = self.write_books(now, provider, Some(journal_id), std::mem::take(&mut performed.effects));
         self.journal.effects(journal_id, effects);
         performed
     }
@@ -252,12 +255,20 @@ impl World {
         effects: Vec<Effect>,
     ) -> Vec<u64> {
         let cause = journal_id.map(|id| (id, self.journal.attempt(id)));
-        effects.into_iter().map(|effect| self.books.write(now, provider, cause, effect)).collect()
+        effects.iter().map(|effect| self.books.write(now, provider, cause, effect)).collect()
     }
 
     /// Whether the demo data stands behind what was put: only there are magic values.
     pub(crate) fn has_demo_data(&self) -> bool {
         self.seed == Seed::Demo
+    }
+
+    /// Says which of its rules could not be armed where no connections belong to it.
+    pub(super) fn check_connection_rules(&self, has_ports: bool) -> Result<(), NotRestored> {
+        let lost = self.faults.list().iter().find(|armed| armed.rule.is_for_ports() && !has_ports);
+        lost.map_or(Ok(()), |armed| {
+            Err(NotRestored::Rule { id: armed.id.0, error: RuleError::NoPorts(armed.rule.point.word()) })
+        })
     }
 
     pub(crate) fn life(&self) -> u64 {
@@ -271,6 +282,7 @@ impl World {
     /// Becomes another world, under its own credentials; whatever was under way in it ends without an effect.
     pub(super) fn become_another(&mut self, mut other: World) {
         other.life = self.life + 1;
+        other.has_ports = self.has_ports;
         let credentials = self.credentials.take();
         *self = other;
         if let Some((credentials, id)) = credentials {

@@ -68,13 +68,17 @@ fn refused(folder: &Path, arguments: &[&str]) -> (i32, String) {
 #[case::a_missing_world(&["--world-file", "none.json"], "cannot start with the world in none.json: No such file")]
 #[case::a_world_that_is_none(&["--world-file", "bad.json"], "cannot start with the world in bad.json: it is no snapshot: ")]
 #[case::a_folder_that_is_a_file(&["--ca-file", "bad.json/ca.pem"], "cannot write the certificate of the Sectigo TLS port's authority")]
-#[case::a_name_that_is_none(&["--tls-name", "ä"], "cannot make the certificate of the Sectigo TLS port: ")]
+#[case::a_folder_that_is_not_there(&["--ca-file", "no/such/folder/ca.pem"], "cannot write the certificate of the Sectigo TLS port's authority to no/such/folder/ca.pem: No such file")]
+#[case::a_name_that_is_none(&["--tls-name", "ä"], "cannot make the certificate of the Sectigo TLS port: `ä` is neither a host name nor an address (--tls-name)")]
+#[case::a_name_of_two_words(&["--tls-name", "bad name!"], "cannot make the certificate of the Sectigo TLS port: `bad name!` is neither")]
+#[case::a_world_of_another_version(&["--world-file", "version.json"], "cannot start with the world in version.json: the snapshot is of version 2, and this is version 1")]
 fn what_cannot_start_says_why_in_one_line(#[case] arguments: &[&str], #[case] sentence: &str) {
     let folder = folder();
     let (status, said) = refused(folder.path(), arguments);
     assert_eq!(status, 1, "{said}");
     assert!(said.starts_with(&format!("simulators: {sentence}")), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(!folder.path().join("no").exists());
 }
 
 #[test]
@@ -83,12 +87,15 @@ fn a_port_that_is_taken_is_named() {
     let address = taken.local_addr().unwrap();
     let (status, said) = refused(folder().path(), &["--namecom", &address.to_string()]);
     assert_eq!(status, 1);
-    assert!(said.starts_with(&format!("simulators: port {} (name.com) is taken: ", address.port())), "{said}");
+    assert!(said.starts_with(&format!("simulators: port {} (--namecom) is taken: ", address.port())), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
 }
 
 #[rstest]
 #[case(&["--no-such-flag"], "unexpected argument '--no-such-flag'")]
+#[case(&["--sed", "7"], "unexpected argument '--sed' found\n  a similar argument exists: '--seed'; --help")]
+#[case(&["--seed"], "a value is required for '--seed <NUMBER>'")]
+#[case(&["world.json"], "unexpected argument 'world.json'")]
 #[case(&["--seed", "seven"], "invalid value 'seven' for '--seed <NUMBER>'")]
 #[case(&["--control", "7100"], "invalid value '7100' for '--control <ADDRESS>'")]
 fn a_wrong_command_line_is_refused(#[case] arguments: &[&str], #[case] sentence: &str) {
@@ -96,7 +103,8 @@ fn a_wrong_command_line_is_refused(#[case] arguments: &[&str], #[case] sentence:
     let Output { status, stderr, .. } = command.args(arguments).output().unwrap();
     let said = String::from_utf8(stderr).unwrap();
     assert_eq!(status.code().unwrap(), 2);
-    assert!(said.contains(sentence) && said.contains("--help"), "{said}");
+    assert!(said.starts_with(&format!("simulators: {sentence}")) && said.contains("--help"), "{said}");
+    assert_eq!(said.lines().count(), 2, "{said}");
 }
 
 #[test]
@@ -128,11 +136,16 @@ async fn a_flag_wins_over_the_file_and_the_file_over_the_defaults() {
 #[tokio::test]
 async fn one_seed_gives_the_same_credentials_and_another_seed_gives_others() {
     let folder = folder();
-    let mut credentials = Vec::new();
+    let (mut credentials, mut random) = (Vec::new(), Vec::new());
     for seed in ["7", "7", "8"] {
         let running = Running::start(folder.path(), &["--seed", seed]);
-        credentials.push(running.call(Method::POST, "/v1/worlds", "{}").await["credentials"].clone());
+        let world = running.call(Method::POST, "/v1/worlds", "{}").await;
+        credentials.push(world["credentials"].clone());
+        // The random mode draws from it where it is given no seed of its own.
+        let path = format!("/v1/worlds/{}/faults/random", world["id"].as_str().unwrap());
+        random.push(running.call(Method::PUT, &path, r#"{"share":0.5}"#).await["seed"].clone());
     }
+    assert!(random[0].is_u64() && random[0] == random[1] && random[0] != random[2], "{random:?}");
     assert!(credentials[0]["namecom"]["token"].is_string());
     assert_eq!(credentials[0], credentials[1]);
     assert_ne!(credentials[0], credentials[2]);
@@ -181,6 +194,7 @@ fn the_script_of_the_readme_runs() {
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("bad.json"), "{\"version\": 1").unwrap();
+    fs::write(folder.path().join("version.json"), r#"{"colour": "red", "version": 2}"#).unwrap();
     fs::write(folder.path().join("key.toml"), "seed = 1\ncolour = 'red'\n").unwrap();
     folder
 }

@@ -7,7 +7,10 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use simulators::Provider;
 
-use crate::support::{Bench, PROVIDERS};
+use crate::{
+    schema,
+    support::{Bench, PROVIDERS},
+};
 
 /// Every control call once, in an order in which each finds what it needs: method, path as the document has it, what stands in its braces,
 /// body, status.
@@ -158,30 +161,22 @@ async fn call(
     let body = if body == "snapshot" { &snapshot } else { body };
     let (status, answer) = bench.control(method(word), &path, body).await;
     assert_eq!(status, expected, "{word} {template}: {answer}");
-    let responses = &document["paths"][template][word]["responses"];
-    let response = &responses[expected.to_string()];
-    assert!(response.is_object(), "{word} {template}: {expected} is not described");
-    let schema = &response["content"]["application/json"]["schema"];
-    assert_described(document, schema, &answer, &format!("{word} {template}"));
+    assert_described(document, word, template, expected, &answer);
+    let request = &document["paths"][template][word]["requestBody"]["content"]["application/json"]["schema"];
+    match serde_json::from_str::<Value>(body) {
+        Ok(body) => schema::check(document, request, &body)
+            .unwrap_or_else(|wrong| panic!("{word} {template} takes a body that is not described: body{wrong}")),
+        Err(_) => assert!(body.is_empty()),
+    }
 }
 
-/// An answer has nothing that its schema does not name, and all that it requires.
-fn assert_described(document: &Value, schema: &Value, answer: &Value, place: &str) {
-    if let Some(reference) = schema["$ref"].as_str() {
-        let schema = document.pointer(reference.strip_prefix('#').unwrap()).unwrap();
-        return assert_described(document, schema, answer, place);
-    }
-    if let (Some(entries), Some(schema)) = (answer.as_array(), schema.get("items")) {
-        entries.iter().for_each(|entry| assert_described(document, schema, entry, place));
-    }
-    let (Some(fields), Some(properties)) = (answer.as_object(), schema["properties"].as_object()) else { return };
-    for (name, value) in fields {
-        let place = format!("{place} {name}");
-        let property = properties.get(name).unwrap_or_else(|| panic!("{place} is not described"));
-        assert_described(document, property, value, &place);
-    }
-    for required in schema["required"].as_array().into_iter().flatten() {
-        assert!(fields.contains_key(required.as_str().unwrap()), "{place} lacks {required}");
+/// That an answer, whatever it is, is one that the document has.
+fn assert_described(document: &Value, word: &str, template: &str, status: u16, answer: &Value) {
+    let response = &document["paths"][template][word]["responses"][status.to_string()];
+    assert!(response.is_object(), "{word} {template}: {status} is not described");
+    let schema = &response["content"]["application/json"]["schema"];
+    if let Err(wrong) = schema::check(document, schema, answer) {
+        panic!("{word} {template}: {status}: answer{wrong}");
     }
 }
 
@@ -239,6 +234,12 @@ fn assert_described(document: &Value, schema: &Value, answer: &Value, place: &st
 #[case("get", "/v1/journal?foo=1", "", 400, "unknown field `foo`")]
 #[case("get", "/v1/journal/7", "", 404, "the journal has no entry 7")]
 #[case("post", "/v1/reset", r#"{"hard":true}"#, 400, "this call takes no body")]
+#[case("delete", "/v1/faults/random", "7", 400, "this call takes no body")]
+#[case("post", "/v1/worlds", r#"{"own_ports":"yes"}"#, 400, "invalid type")]
+#[case("post", "/v1/worlds", r#"{"seed":"demo","snapshot":{"version":2}}"#, 400, "the snapshot is of version 2")]
+#[case("delete", "/v1/worlds/demo", "", 409, "the demo world is always there")]
+#[case("get", "/v1/worlds/w9/books", "", 404, "there is no world w9")]
+#[case("put", "/v1/clock", r#"{"now":"1999-01-01T00:00:00Z"}"#, 409, "the clock only moves forward")]
 #[case("post", "/v1/clock/advance", r#"{"minutes":1}"#, 400, "unknown field `minutes`")]
 #[case("post", "/v1/clock/advance", r#"{"seconds":-1}"#, 400, "invalid value")]
 #[case("post", "/v1/clock/advance", r#"{"seconds":18446744073709551615}"#, 400, "the clock moves at most")]
@@ -277,6 +278,22 @@ async fn a_wrong_call_is_refused_in_a_sentence(
     let said = refusal["error"].as_str().unwrap();
     assert!(said.contains(sentence), "{said}");
     assert!(!said.contains('\n'));
+    // What there is no call for is in no document.
+    let (_, document) = bench.control(Method::GET, "/openapi.json", "").await;
+    let path = path.split('?').next().unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    let template =
+        paths.keys().filter(|template| paths[*template][word].is_object()).find(|template| fits(path, template));
+    assert_eq!(template.is_none(), said.starts_with("there is no control call") || status == 405);
+    if let Some(template) = template {
+        assert_described(&document, word, template, status, &refusal);
+    }
+}
+
+fn fits(path: &str, template: &str) -> bool {
+    let (path, template): (Vec<_>, Vec<_>) = (path.split('/').collect(), template.split('/').collect());
+    path.len() == template.len()
+        && path.iter().zip(template).all(|(part, wanted)| wanted.starts_with('{') || *part == wanted)
 }
 
 #[tokio::test]

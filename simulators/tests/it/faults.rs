@@ -1,10 +1,14 @@
 //! A lost request and a lost answer are two things: the books tell them apart at every provider.
 
+use std::{collections::BTreeMap, sync::Arc};
+
+use reqwest::Method;
 use rstest::rstest;
 use serde_json::{Value, json};
-use simulators::{Ending, Point, Provider};
+use simulators::{Ending, NewWorld, Point, Provider, faults::DRAWN};
+use tokio::task::JoinSet;
 
-use crate::support::{Bench, PROVIDERS, client, word};
+use crate::support::{Account, Bench, PROVIDERS, client, word};
 
 const SERVICE_UNAVAILABLE: u16 = 503;
 
@@ -126,4 +130,58 @@ async fn a_rule_names_the_nth_attempt_on_one_target_and_reused_connections_are_t
         .map(|entry| (entry.connection, entry.ordinal, entry.attempt, entry.rules.len()))
         .collect();
     assert_eq!(told, [(1, 1, 1, 0), (1, 2, 2, 1), (2, 1, 3, 0)]);
+}
+
+#[tokio::test]
+async fn the_random_mode_hits_the_same_attempts_in_whatever_order_they_come() {
+    let bench = Arc::new(Bench::start().await);
+    let run = async |seed: u64, order: usize| {
+        let world = bench.simulators.create_world(NewWorld::default()).unwrap();
+        // How many come in one second must not matter.
+        world.with_world(|world| world.settings.namecom.requests_per_second = 0);
+        let path = format!("/v1/worlds/{}/faults/random", world.id());
+        let random = json!({ "seed": seed, "share": 0.5 }).to_string();
+        assert_eq!(bench.control(Method::PUT, &path, &random).await.0, 200);
+        let mut targets: Vec<(Provider, u32)> =
+            PROVIDERS.into_iter().flat_map(|provider| (1..=25).map(move |number| (provider, number))).collect();
+        let middle = (order * 31) % targets.len();
+        targets.rotate_left(middle);
+        if order % 2 == 1 {
+            targets.reverse();
+        }
+        // All at once, and each three times.
+        let mut clients = JoinSet::new();
+        for (provider, number) in targets {
+            let (bench, account) = (bench.clone(), Account::of(&world.credentials()));
+            clients.spawn(async move {
+                for _ in 0..3 {
+                    let target = match provider {
+                        Provider::Sectigo => (1_000_000 + number).to_string(),
+                        Provider::Namecom => (200_000 + number).to_string(),
+                        Provider::Debitsuccess => format!("DS{number:06}"),
+                    };
+                    drop(bench.refund_of(&account, provider, &target, &format!("id-{number}")).await);
+                }
+            });
+        }
+        while let Some(done) = clients.join_next().await {
+            done.unwrap();
+        }
+        bench
+            .settled(&world, |journal| journal.len() == 225 && journal.iter().all(|entry| entry.ending != Ending::Open))
+            .await;
+        let met = world.journal().into_iter().map(|entry| {
+            let place = (entry.provider, entry.target.unwrap(), entry.attempt);
+            (place, (entry.rules == [DRAWN], entry.ending, entry.status, entry.effects.len()))
+        });
+        met.collect::<BTreeMap<_, _>>()
+    };
+    let first = run(7, 0).await;
+    assert_eq!(first.len(), 225);
+    let hit = first.values().filter(|(drawn, ..)| *drawn).count();
+    assert!((70..155).contains(&hit), "{hit}");
+    for order in 1..4 {
+        assert!(first == run(7, order).await, "another order meets other faults");
+    }
+    assert!(first != run(8, 0).await);
 }

@@ -1,129 +1,333 @@
-//! Each setting changes what a client meets, in its own world and in no other.
+//! Each setting changes what a client meets on the wire, in its own world and in no other: every one of them is proved, or the test says which is
+//! not.
 
-use reqwest::Method;
-use rstest::rstest;
+use std::{collections::BTreeSet, time::Duration};
+
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
-use simulators::{NewWorld, Provider};
+use simulators::{Gate, NewWorld, Point, Provider, Settings, WorldHandle};
 
 use crate::support::{Account, Bench};
 
-/// What a client does twice over, once with the usual settings and once with changed ones.
-#[derive(Debug, Clone, Copy)]
-enum Step {
-    /// A refund of the first demo target.
-    Refund,
-    /// The same a second time: what the second is answered.
-    Again,
-    /// A refund with a wrong password.
-    WrongPassword,
-    /// Sectigo's status of a refunded order.
-    Status,
-    /// Sectigo's status of an order that is not there.
-    StatusOfNothing,
-    /// An argument that no page knows.
-    Argument,
-    /// An order number of 65 digits.
-    LongNumber,
-    /// Debitsuccess' status of the refund.
-    RefundStatus,
-    /// A Debitsuccess refund with several errors.
-    Errors,
-}
+/// Setting, another value than the default, and what only the usual answer has and only the changed one.
+const PROOFS: &[(&str, &str, &str, &str)] = &[
+    ("sectigo.refund_period_days", "0", "\n\n0", "\n\n-18\nThe refund period"),
+    ("sectigo.status_lag_seconds", "60", "\"orderStatus\":\"Refunded\"", "\"orderStatus\":\"Processed\""),
+    ("sectigo.calls_per_minute", "1", "\n\n-18", "\n\n-42"),
+    ("sectigo.order_numbers_are_digits", "false", "\n\n-4", "\n\n-16"),
+    ("sectigo.crlf", "true", "-18\nThis", "-18\r\nThis"),
+    ("sectigo.trailing_newline", "true", "has already been refunded", "has already been refunded\n"),
+    ("sectigo.deduplication", r#""off""#, "\n\n-18", "\n\n0"),
+    ("sectigo.already_refunded", r#""-20""#, "\n\n-18", "\n\n-20\nThe order has already been canceled"),
+    ("sectigo.texts", r#""mark_certificates_page""#, "unrecognized", "unrecognised"),
+    ("sectigo.refusal_http_status", "400", "200\n", "400\n"),
+    ("sectigo.longest_order_number", "64", "\n\n-16", "\n\n-4"),
+    ("sectigo.unknown_order_to_status_call", r#""-16""#, "\"errorCode\":-4", "\"errorCode\":-16"),
+    ("sectigo.check_order", r#""login_first""#, "\n\n-2", "\n\n-16"),
+    ("sectigo.other_methods", r#""405""#, "\n\n-17", "405\n"),
+    ("sectigo.repeated_argument", r#""ignored""#, "\n\n-2", "\n\n0"),
+    ("sectigo.empty_argument", r#""-4""#, "\n\n-3", "\n\n-4"),
+    ("sectigo.no_data", r#""null""#, "is invalid!\"}", "is invalid!\",\"data\":null}"),
+    ("namecom.key_life_seconds", "1", "x-idempotent-replay: 1", "already been refunded"),
+    ("namecom.key_comparison", r#""bytes""#, "x-idempotent-replay: 1", "has been reused for a different request"),
+    ("namecom.cached_answers", r#""all""#, "400\n", "x-idempotent-replay: 1"),
+    ("namecom.agp_days", "0", "\"refunded\"", "423\n"),
+    ("namecom.agp_days_by_tld", r#"{"com":0}"#, "\"refunded\"", "423\n"),
+    ("namecom.requests_per_second", "1", "already been refunded", "429\n"),
+    ("namecom.cascade_rows", "false", "Whois privacy", "Domain successfully deleted and refund processed.\"}]"),
+    ("namecom.final_amount_as_text", "true", "\"finalAmount\":12.99", "\"finalAmount\":\"12.99\""),
+    ("namecom.link_header", r#""rfc8288""#, "; rel=\"next\">", ">; rel=\"next\""),
+    ("namecom.deduplication", r#""off""#, "already been refunded", "\"orderItemStatus\":\"refunded\""),
+    ("namecom.idempotency_keys", "false", "x-idempotent-replay: 1", "already been refunded"),
+    ("namecom.key_in_flight", r#""refuse""#, "x-idempotent-replay: 1", "is still being processed"),
+    ("namecom.requests_per_hour", "1", "already been refunded", "The limit of 1 requests per hour"),
+    (
+        "namecom.no_details",
+        r#""null""#,
+        "{\"message\":\"Unauthorized\"}",
+        "{\"message\":\"Unauthorized\",\"details\":null}",
+    ),
+    ("namecom.unknown_members", r#""refused""#, "\"refunded\"", "'note' is not a known field"),
+    ("namecom.first_check", r#""credentials""#, "404\n", "401\n"),
+    ("namecom.obstacles", r#""fail_items""#, "400\n", "\"orderItemStatus\":\"failed\""),
+    ("debitsuccess.service_namespace", r#""urn:service""#, "\"http://tempuri.org/\"", "\"urn:service\""),
+    ("debitsuccess.contract", r#""IOther""#, "IDSServices", "IOther"),
+    ("debitsuccess.data_namespace", r#""urn:data""#, "/DSWebService\"", "\"urn:data\""),
+    ("debitsuccess.strict_names", "true", ">Succeed<", "500\n"),
+    ("debitsuccess.strict_order", "true", ">Succeed<", ">12016<"),
+    ("debitsuccess.refund_limit", r#""collected""#, ">13040<", ">Succeed<"),
+    ("debitsuccess.over_length", r#""truncate""#, ">100<", ">Succeed<"),
+    ("debitsuccess.failed_number", r#""nil""#, "RefundRequestNumber>0<", "RefundRequestNumber i:nil"),
+    ("debitsuccess.unreadable_xml", r#""bad_request""#, "500\n", "400\n"),
+    ("debitsuccess.utc_offset_minutes", "-90", "+12:00<", "-01:30<"),
+    ("debitsuccess.awaiting_review_after_seconds", "10", ">Submitted<", ">Awaiting Review<"),
+    ("debitsuccess.approved_after_seconds", "10", ">Submitted<", ">Approved<"),
+    ("debitsuccess.completed_after_seconds", "10", ">Submitted<", ">Completed<"),
+    ("debitsuccess.deduplication", r#""off""#, ">14143<", ">Succeed<"),
+    // The one that is on no wire of the provider's: the books have it, over the control port.
+    ("debitsuccess.service_fee_minor", "25", "\"fee_minor\":null", "\"fee_minor\":25"),
+    (
+        "debitsuccess.notes",
+        r#""first""#,
+        ">12017<",
+        ">13012</a:Code><a:Note>Invalid Amount value</a:Note><a:NoteType>Error</a:NoteType></a:ResponseMessageNote></a:ResponseNotes>",
+    ),
+    ("debitsuccess.texts", r#""system_page""#, "Note>Success<", "Note>Success!<"),
+    ("debitsuccess.success_word", r#""Success""#, "Status>Succeed<", "Status>Success<"),
+    ("debitsuccess.refund_amount", r#""integer""#, "RefundAmount>12.34<", "RefundAmount>12<"),
+];
 
-#[rstest]
-#[case(json!({"sectigo": {"deduplication": "off"}}), Provider::Sectigo, Step::Again, "-18", "0")]
-#[case(json!({"sectigo": {"already_refunded": "-20"}}), Provider::Sectigo, Step::Again, "-18", "-20\nThe order has already been canceled")]
-#[case(json!({"sectigo": {"refusal_http_status": 400}}), Provider::Sectigo, Step::Again, "200", "400")]
-#[case(json!({"sectigo": {"texts": "mark_certificates_page"}}), Provider::Sectigo, Step::Argument, "unrecognized", "unrecognised")]
-#[case(json!({"sectigo": {"texts": "mark_certificates_page"}}), Provider::Sectigo, Step::WrongPassword, "Permission denied!", "Incorrect login details")]
-#[case(json!({"sectigo": {"longest_order_number": 64}}), Provider::Sectigo, Step::LongNumber, "-16", "-4")]
-#[case(json!({"sectigo": {"unknown_order_to_status_call": "-16"}}), Provider::Sectigo, Step::StatusOfNothing, "\"errorCode\":-4", "\"errorCode\":-16")]
-#[case(json!({"sectigo": {"status_lag_seconds": 60}}), Provider::Sectigo, Step::Status, "\"orderStatus\":\"Refunded\"", "\"orderStatus\":\"Processed\"")]
-#[case(json!({"sectigo": {"calls_per_minute": 1}}), Provider::Sectigo, Step::Again, "-18", "-42")]
-#[case(json!({"sectigo": {"refund_period_days": 0, "crlf": true}}), Provider::Sectigo, Step::Again, "-18\n", "-18\r\n")]
-#[case(json!({"namecom": {"deduplication": "off"}}), Provider::Namecom, Step::Again, "already been refunded", "\"orderItemStatus\":\"refunded\"")]
-#[case(json!({"namecom": {"requests_per_hour": 1}}), Provider::Namecom, Step::Again, "already been refunded", "The limit of 1 requests per hour")]
-#[case(json!({"namecom": {"no_details": "null"}}), Provider::Namecom, Step::WrongPassword, "{\"message\":\"Unauthorized\"}", "{\"message\":\"Unauthorized\",\"details\":null}")]
-#[case(json!({"debitsuccess": {"deduplication": "off"}}), Provider::Debitsuccess, Step::Again, "14143", ">Succeed<")]
-#[case(json!({"debitsuccess": {"success_word": "Success"}}), Provider::Debitsuccess, Step::Refund, "Status>Succeed<", "Status>Success<")]
-#[case(json!({"debitsuccess": {"texts": "system_page"}}), Provider::Debitsuccess, Step::Refund, "Note>Success<", "Note>Success!<")]
-#[case(json!({"debitsuccess": {"texts": "system_page"}}), Provider::Debitsuccess, Step::WrongPassword, "Invalid user credentials", "Invalid credentials provided")]
-#[case(json!({"debitsuccess": {"refund_amount": "integer"}}), Provider::Debitsuccess, Step::RefundStatus, "RefundAmount>12.34<", "RefundAmount>12<")]
-#[case(json!({"debitsuccess": {"failed_number": "nil"}}), Provider::Debitsuccess, Step::Again, "RefundRequestNumber>0<", "RefundRequestNumber i:nil")]
-#[case(json!({"debitsuccess": {"notes": "first"}}), Provider::Debitsuccess, Step::Errors, "12017", "13012</a:Code><a:Note>Invalid Amount value</a:Note><a:NoteType>Error</a:NoteType></a:ResponseMessageNote></a:ResponseNotes>")]
 #[tokio::test]
-async fn a_setting_changes_what_a_client_meets(
-    #[case] change: Value,
-    #[case] provider: Provider,
-    #[case] step: Step,
-    #[case] usual: &str,
-    #[case] changed: &str,
-) {
+async fn every_setting_changes_what_a_client_meets() {
+    let settings = serde_json::to_value(Settings::default()).unwrap();
+    let known: BTreeSet<String> = settings
+        .as_object()
+        .unwrap()
+        .iter()
+        .flat_map(|(provider, settings)| {
+            settings.as_object().unwrap().keys().map(move |name| format!("{provider}.{name}"))
+        })
+        .collect();
+    let proved: BTreeSet<String> = PROOFS.iter().map(|(name, ..)| (*name).to_owned()).collect();
+    assert_eq!(known, proved, "a setting without a proof, or a proof of nothing");
+
     let bench = Bench::start().await;
-    // Both worlds are there at once: the one's settings are not the other's.
-    let worlds = [(); 2].map(|()| bench.simulators.create_world(NewWorld::default()).unwrap());
-    let path = format!("/v1/worlds/{}/settings", worlds[1].id());
-    assert_eq!(bench.control(Method::PATCH, &path, &change.to_string()).await.0, 200);
-    for (world, expected) in worlds.iter().zip([usual, changed]) {
-        let met = met(&bench, Account::of(&world.credentials()), provider, step).await;
-        assert!(met.contains(expected), "{change}: {met}");
+    for (name, value, usual, changed) in PROOFS {
+        let (provider, setting) = name.split_once('.').unwrap();
+        let value: Value = serde_json::from_str(value).unwrap();
+        assert_ne!(settings[provider][setting], value, "{name}");
+        // Both worlds are there at once: the one's settings are not the other's.
+        let worlds = [(); 2].map(|()| bench.simulators.create_world(NewWorld::default()).unwrap());
+        let path = format!("/v1/worlds/{}/settings", worlds[1].id());
+        let change = json!({ provider: { setting: value } }).to_string();
+        assert_eq!(bench.control(Method::PATCH, &path, &change).await.0, 200, "{name}");
+        let mut met = Vec::new();
+        for world in &worlds {
+            // What is measured by the clock does not depend on how fast this machine is.
+            world.with_world(|world| world.clock.stop());
+            met.push(Visit { bench: &bench, account: Account::of(&world.credentials()), world }.meet(name).await);
+        }
+        assert!(met[0].contains(usual) && !met[0].contains(changed), "{name}, as usual: {}", met[0]);
+        assert!(met[1].contains(changed), "{name}, changed: {}", met[1]);
+        for world in worlds {
+            world.delete().unwrap();
+        }
     }
-    assert_eq!(bench.control(Method::PATCH, &path, r#"{"sectigo":{"texts":"mine"}}"#).await.0, 400);
+    let (status, refused) = bench.control(Method::PATCH, "/v1/settings", r#"{"sectigo":{"texts":"mine"}}"#).await;
+    assert_eq!((status.as_u16(), refused["error"].as_str().unwrap().contains("unknown variant `mine`")), (400, true));
 }
 
-async fn met(bench: &Bench, mut account: Account, provider: Provider, step: Step) -> String {
-    let sectigo = |path: &str, more: &[(&str, &str)]| {
-        let (name, password) = account.sectigo.clone();
+/// A client in one world.
+struct Visit<'a> {
+    bench: &'a Bench,
+    world: &'a WorldHandle,
+    account: Account,
+}
+
+const ORDER: &[(&str, &str)] = &[("orderNumber", "1000001")];
+const REASON: (&str, &str) = ("refundReasonCode", "11");
+const REFUND: &[(&str, &str)] = &[("orderNumber", "1000001"), REASON];
+const NO_HEADERS: &[(&str, &str)] = &[];
+const KEY: &[(&str, &str)] = &[("x-idempotency-key", "key-1")];
+const ITEM: &str = r#"{"orderId":200001,"orderItemIds":[3200001]}"#;
+
+impl Visit<'_> {
+    /// What a client does for the sake of one setting, and what it is answered last.
+    async fn meet(mut self, setting: &str) -> String {
+        let long = "1".repeat(65);
+        match setting {
+            "sectigo.status_lag_seconds" => {
+                self.auto_refund(REFUND).await;
+                self.status(ORDER).await
+            }
+            "sectigo.order_numbers_are_digits" => self.auto_refund(&[("orderNumber", "A1"), REASON]).await,
+            "sectigo.texts" => self.auto_refund(&[("responseFormat", "1")]).await,
+            "sectigo.longest_order_number" => self.auto_refund(&[("orderNumber", &long), REASON]).await,
+            "sectigo.unknown_order_to_status_call" | "sectigo.no_data" => self.status(&[("orderNumber", "1")]).await,
+            "sectigo.check_order" => {
+                self.account.sectigo.1.push('x');
+                self.auto_refund(&[("responseFormat", "1")]).await
+            }
+            "sectigo.other_methods" => {
+                let url = format!("https://{}/products/!AutoRefund", self.bench.simulators.sectigo_addr());
+                let (name, password) = &self.account.sectigo;
+                let form = [("loginName", name), ("loginPassword", password)];
+                // By any other method nothing could say in whose world this is.
+                told(self.bench.client.put(url).form(&form)).await
+            }
+            "sectigo.repeated_argument" => self.auto_refund(&[ORDER[0], REASON, ORDER[0]]).await,
+            "sectigo.empty_argument" => self.auto_refund(&[ORDER[0], ("refundReasonCode", "")]).await,
+            "sectigo.refund_period_days" => self.auto_refund(REFUND).await,
+            _ if setting.starts_with("sectigo.") => {
+                self.auto_refund(REFUND).await;
+                self.auto_refund(REFUND).await
+            }
+
+            "namecom.key_life_seconds" => {
+                self.process_refund(ITEM, KEY).await;
+                assert!(self.world.advance(Duration::from_secs(2)));
+                self.process_refund(ITEM, KEY).await
+            }
+            "namecom.key_comparison" => {
+                self.process_refund(ITEM, KEY).await;
+                self.process_refund(&ITEM.replace(',', ", "), KEY).await
+            }
+            "namecom.cached_answers" => {
+                let renewal = r#"{"orderId":300001,"orderItemIds":[3300001]}"#;
+                self.process_refund(renewal, KEY).await;
+                self.process_refund(renewal, KEY).await
+            }
+            "namecom.agp_days" | "namecom.agp_days_by_tld" => self.process_refund(ITEM, NO_HEADERS).await,
+            "namecom.cascade_rows" => {
+                self.process_refund(r#"{"orderId":123456,"orderItemIds":[987654]}"#, NO_HEADERS).await
+            }
+            "namecom.final_amount_as_text" => self.namecom(Method::GET, "orders/200001", "", NO_HEADERS).await,
+            "namecom.link_header" => self.namecom(Method::GET, "orders?perPage=1", "", NO_HEADERS).await,
+            "namecom.idempotency_keys" => {
+                self.process_refund(ITEM, KEY).await;
+                self.process_refund(ITEM, KEY).await
+            }
+            "namecom.key_in_flight" => self.second_under_a_key().await,
+            "namecom.no_details" => {
+                self.account.namecom.1.push('x');
+                self.process_refund(ITEM, NO_HEADERS).await
+            }
+            "namecom.unknown_members" => {
+                self.process_refund(&ITEM.replace('{', r#"{"note":"please","#), NO_HEADERS).await
+            }
+            "namecom.first_check" => {
+                self.account.namecom.1.push('x');
+                self.namecom(Method::GET, "nothing", "", NO_HEADERS).await
+            }
+            _ if setting.starts_with("namecom.") => {
+                self.process_refund(ITEM, NO_HEADERS).await;
+                self.process_refund(ITEM, NO_HEADERS).await
+            }
+
+            "debitsuccess.contract" => told(self.bench.client.get(format!("{}?wsdl", self.own_service()))).await,
+            "debitsuccess.strict_names" => {
+                self.soap("http://example.com/InitiateRefund", &self.initiate("id-1", "12.34", "overpaid")).await
+            }
+            "debitsuccess.strict_order" => {
+                let body = self.initiate("id-1", "12.34", "overpaid");
+                let reference = "<d:AccountReferenceNo>DS000001</d:AccountReferenceNo>";
+                let behind = body.replace(reference, "").replace("</request>", &format!("{reference}</request>"));
+                self.soap(INITIATE, &behind).await
+            }
+            "debitsuccess.refund_limit" => {
+                self.soap(INITIATE, &self.initiate("id-1", "400.00", "overpaid")).await;
+                self.soap(INITIATE, &self.initiate("id-2", "400.00", "overpaid")).await
+            }
+            "debitsuccess.over_length" => self.soap(INITIATE, &self.initiate("id-1", "12.34", &"x".repeat(4001))).await,
+            "debitsuccess.failed_number" | "debitsuccess.deduplication" => {
+                self.soap(INITIATE, &self.initiate("id-1", "12.34", "overpaid")).await;
+                self.soap(INITIATE, &self.initiate("id-1", "12.34", "overpaid")).await
+            }
+            "debitsuccess.unreadable_xml" => {
+                told(soap_headers(self.bench.client.post(self.own_service()), INITIATE).body("<")).await
+            }
+            "debitsuccess.awaiting_review_after_seconds"
+            | "debitsuccess.approved_after_seconds"
+            | "debitsuccess.completed_after_seconds"
+            | "debitsuccess.refund_amount" => {
+                self.soap(INITIATE, &self.initiate("id-1", "12.34", "overpaid")).await;
+                assert!(self.world.advance(Duration::from_secs(11)));
+                let body = self.initiate("id-1", "12.34", "overpaid").replace("InitiateRefund", "GetRefundStatus");
+                self.soap("http://tempuri.org/IDSServices/GetRefundStatus", &body).await
+            }
+            "debitsuccess.service_fee_minor" => {
+                self.soap(INITIATE, &self.initiate("id-1", "12.34", "overpaid")).await;
+                let path = format!("/v1/worlds/{}/books", self.world.id());
+                self.bench.control(Method::GET, &path, "").await.1.to_string()
+            }
+            "debitsuccess.notes" => self.soap(INITIATE, &self.initiate("id-1", "-1", "")).await,
+            _ => self.soap(INITIATE, &self.initiate("id-1", "12.34", "overpaid")).await,
+        }
+    }
+
+    async fn auto_refund(&self, more: &[(&str, &str)]) -> String {
+        self.sectigo("!AutoRefund", more).await
+    }
+
+    async fn status(&self, more: &[(&str, &str)]) -> String {
+        self.sectigo("!getPostPaymentStatus", more).await
+    }
+
+    async fn sectigo(&self, call: &str, more: &[(&str, &str)]) -> String {
+        let (name, password) = &self.account.sectigo;
         let mut form = vec![("loginName", name.as_str()), ("loginPassword", password.as_str())];
         form.extend(more);
-        bench.client.post(format!("https://{}/products/{path}", bench.simulators.sectigo_addr())).form(&form)
-    };
-    let (status, text) = match step {
-        Step::Refund => bench.refund_as(&account, provider, 1).await,
-        Step::Again => {
-            bench.refund_as(&account, provider, 1).await;
-            bench.refund_as(&account, provider, 1).await
-        }
-        Step::WrongPassword => {
-            for secret in [&mut account.sectigo.1, &mut account.namecom.1, &mut account.debitsuccess.1] {
-                secret.push('x');
-            }
-            bench.refund_as(&account, provider, 1).await
-        }
-        Step::Status => {
-            bench.refund_as(&account, provider, 1).await;
-            answered(sectigo("!getPostPaymentStatus", &[("orderNumber", "1000001")])).await
-        }
-        Step::StatusOfNothing => answered(sectigo("!getPostPaymentStatus", &[("orderNumber", "1")])).await,
-        Step::Argument => answered(sectigo("!AutoRefund", &[("responseFormat", "1")])).await,
-        Step::LongNumber => {
-            let number = "1".repeat(65);
-            answered(sectigo("!AutoRefund", &[("orderNumber", &number), ("refundReasonCode", "1")])).await
-        }
-        Step::RefundStatus => {
-            bench.refund_as(&account, provider, 1).await;
-            let request = bench.request_for(&account, provider, "DS000001", "id-1").build().unwrap();
-            let body = String::from_utf8(request.body().unwrap().as_bytes().unwrap().to_vec()).unwrap();
-            let request = bench
-                .client
-                .post(request.url().clone())
-                .header("content-type", "text/xml; charset=utf-8")
-                .header("soapaction", "\"http://tempuri.org/IDSServices/GetRefundStatus\"")
-                .body(body.replace("InitiateRefund", "GetRefundStatus"));
-            answered(request).await
-        }
-        Step::Errors => {
-            let request = bench.request_for(&account, provider, "DS000001", "id-1").build().unwrap();
-            let body = String::from_utf8(request.body().unwrap().as_bytes().unwrap().to_vec()).unwrap();
-            let body = body.replace("12.34", "-1").replace("overpaid", "");
-            let request = bench.request_for(&account, provider, "DS000001", "id-1").body(body);
-            answered(request).await
-        }
-    };
-    format!("{} {text}", status.as_u16())
+        let url = format!("https://{}/products/{call}", self.bench.simulators.sectigo_addr());
+        told(self.bench.client.post(url).form(&form)).await
+    }
+
+    async fn process_refund(&self, body: &str, headers: &[(&str, &str)]) -> String {
+        self.namecom(Method::POST, "refund", body, headers).await
+    }
+
+    async fn namecom(&self, method: Method, call: &str, body: &str, headers: &[(&str, &str)]) -> String {
+        let url = format!("http://{}/core/v1/{call}", self.bench.simulators.namecom_addr());
+        let (username, token) = &self.account.namecom;
+        let request = self.bench.client.request(method, url).basic_auth(username, Some(token));
+        let request = request.header("content-type", "application/json").body(body.to_owned());
+        told(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))).await
+    }
+
+    /// Two requests under one key at once: what the second one is answered.
+    async fn second_under_a_key(&self) -> String {
+        let gate = Gate { attempt: Some(1), ..Gate::new(Provider::Namecom, Point::AfterEffect) };
+        let gate = self.world.with_world(|world| world.gates.put_up(gate)).unwrap();
+        let second = async {
+            self.bench.settled(self.world, |journal| journal.iter().any(|entry| !entry.effects.is_empty())).await;
+            self.process_refund(ITEM, KEY).await
+        };
+        let release = async {
+            self.bench.settled(self.world, |journal| journal.len() == 2).await;
+            self.world.with_world(|world| world.gates.take_away(gate)).unwrap();
+        };
+        let (_, second, ()) = tokio::join!(self.process_refund(ITEM, KEY), second, release);
+        second
+    }
+
+    /// A service that need not be told whose a request is: its ports are a world's own, with the same settings.
+    fn own_service(&self) -> String {
+        let own = self.bench.simulators.create_world(NewWorld {
+            own_ports: true,
+            settings: Some(self.world.with_world(|world| world.settings.clone())),
+            ..NewWorld::default()
+        });
+        format!("http://{}/DSWebService/DSServices.svc", own.unwrap().ports().debitsuccess)
+    }
+
+    fn initiate(&self, identifier: &str, amount: &str, description: &str) -> String {
+        let (username, password) = &self.account.debitsuccess;
+        format!(
+            "<s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\"><s:Body>\
+             <InitiateRefund xmlns=\"http://tempuri.org/\"><request xmlns:d=\"http://schemas.datacontract.org/2004/07/DSWebService\">\
+             <d:User><d:Password>{password}</d:Password><d:Username>{username}</d:Username></d:User>\
+             <d:AccountReferenceNo>DS000001</d:AccountReferenceNo><d:Amount>{amount}</d:Amount>\
+             <d:Description>{description}</d:Description>\
+             <d:ExternalRefundIdentifier>{identifier}</d:ExternalRefundIdentifier>\
+             </request></InitiateRefund></s:Body></s:Envelope>"
+        )
+    }
+
+    async fn soap(&self, action: &str, body: &str) -> String {
+        let url = format!("http://{}/DSWebService/DSServices.svc", self.bench.simulators.debitsuccess_addr());
+        told(soap_headers(self.bench.client.post(url), action).body(body.to_owned())).await
+    }
 }
 
-async fn answered(request: reqwest::RequestBuilder) -> (reqwest::StatusCode, String) {
+const INITIATE: &str = "http://tempuri.org/IDSServices/InitiateRefund";
+
+fn soap_headers(request: RequestBuilder, action: &str) -> RequestBuilder {
+    request.header("content-type", "text/xml; charset=utf-8").header("soapaction", format!("\"{action}\""))
+}
+
+/// An answer as text: status, headers, an empty line, body.
+async fn told(request: RequestBuilder) -> String {
     let response = request.send().await.unwrap();
-    (response.status(), response.text().await.unwrap())
+    let headers = response.headers().iter().map(|(name, value)| format!("{name}: {}\n", value.to_str().unwrap()));
+    let head = format!("{}\n{}", response.status().as_u16(), headers.collect::<String>());
+    format!("{head}\n{}", response.text().await.unwrap())
 }

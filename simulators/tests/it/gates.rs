@@ -180,13 +180,20 @@ async fn a_second_request_under_a_key_in_flight_waits_or_is_refused() {
 }
 
 #[tokio::test]
-async fn a_rule_for_ports_belongs_to_no_world() {
+async fn a_rule_about_connections_needs_a_world_that_has_some() {
     let bench = Bench::start().await;
     let (_, made) = bench.control(Method::POST, "/v1/worlds", "{}").await;
-    let rule = r#"{"provider":"sectigo","point":"connect","effect":"refuse"}"#;
+    let rule = r#"{"provider":"sectigo","point":"connect","effect":"refuse","repeat":"standing"}"#;
     let path = format!("/v1/worlds/{}/faults", made["id"].as_str().unwrap());
     let (status, refused) = bench.control(Method::POST, &path, rule).await;
     assert_eq!(status, 400);
-    assert!(refused["error"].as_str().unwrap().contains("belongs to a provider's ports and to no world"), "{refused}");
-    assert_eq!(bench.control(Method::POST, "/v1/faults", rule).await.0, 201);
+    assert!(refused["error"].as_str().unwrap().contains("this world has no ports of its own"), "{refused}");
+    let (status, armed) = bench.control(Method::POST, "/v1/faults", rule).await;
+    assert_eq!((status.as_u16(), &armed["fired"], &armed["met"]), (201, &json!(1), &json!(0)));
+    for counted in [r#""repeat":"once""#, r#""repeat":{"times":2}"#, r#""repeat":"standing","connection":2"#] {
+        let rule = rule.replace(r#""repeat":"standing""#, counted);
+        let (status, refused) = bench.control(Method::POST, "/v1/faults", &rule).await;
+        assert_eq!(status, 400);
+        assert!(refused["error"].as_str().unwrap().contains("`reset` at `connect` can be"), "{refused}");
+    }
 }

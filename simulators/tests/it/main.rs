@@ -10,6 +10,7 @@ mod gates;
 mod ports;
 mod raw;
 mod readme;
+mod schema;
 mod support;
 mod truth;
 mod wire;

@@ -127,13 +127,13 @@ async fn a_taken_port_is_named() {
     let error = Simulators::start(config).await.unwrap_err();
     assert!(matches!(error, StartError::Taken { .. }));
     let said = error.to_string();
-    assert!(said.starts_with(&format!("port {} (Sectigo TLS) is taken: ", first.sectigo_addr().port())), "{said}");
+    assert!(said.starts_with(&format!("port {} (--sectigo) is taken: ", first.sectigo_addr().port())), "{said}");
 }
 
 #[tokio::test]
 async fn the_authoritys_certificate_is_written_where_it_is_wanted() {
     let directory = tempfile::tempdir().unwrap();
-    let config = Config::free_ports().with_ca_in(directory.path().join("deep"));
+    let config = Config::free_ports().with_ca_in(directory.path());
     let path = config.ca_file.clone().unwrap();
     let simulators = Simulators::start(config).await.unwrap();
     assert_eq!(std::fs::read_to_string(&path).unwrap(), simulators.ca_pem());

@@ -4,13 +4,15 @@ use std::{io::ErrorKind, sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
-use simulators::{Provider, Simulators};
+use simulators::{Provider, Simulators, WorldHandle};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::support::Account;
 
 /// Long enough for a loaded machine, and no wait where all is well.
 const AT_LAST: Duration = Duration::from_secs(20);
@@ -36,6 +38,8 @@ pub(crate) enum End {
     BrokenOff,
     /// RST.
     Reset,
+    /// Nobody listens there.
+    Refused,
     /// Nothing more came.
     Silent,
 }
@@ -69,12 +73,25 @@ impl Heard {
 impl Raw {
     /// Connects to a provider; how it ended where the handshake came to nothing.
     pub(crate) async fn connect(simulators: &Simulators, provider: Provider) -> Result<Raw, End> {
+        Raw::connect_in(simulators, &simulators.demo(), provider).await
+    }
+
+    /// The same, where the providers listen for a world.
+    pub(crate) async fn connect_in(
+        simulators: &Simulators,
+        world: &WorldHandle,
+        provider: Provider,
+    ) -> Result<Raw, End> {
+        let ports = world.ports();
         let address = match provider {
-            Provider::Sectigo => simulators.sectigo_addr(),
-            Provider::Namecom => simulators.namecom_addr(),
-            Provider::Debitsuccess => simulators.debitsuccess_addr(),
+            Provider::Sectigo => ports.sectigo,
+            Provider::Namecom => ports.namecom,
+            Provider::Debitsuccess => ports.debitsuccess,
         };
-        let stream = TcpStream::connect(address).await.unwrap();
+        let stream = match TcpStream::connect(address).await {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => return Err(End::Refused),
+            stream => stream.unwrap(),
+        };
         stream.set_nodelay(true).unwrap();
         if provider != Provider::Sectigo {
             return Ok(Raw(Box::new(stream)));
@@ -161,38 +178,45 @@ fn whole(bytes: &[u8]) -> Option<usize> {
 
 /// A refund of one thing, as bytes on the wire. `number` chooses the thing, 1 to 999.
 pub(crate) fn refund(provider: Provider, number: u32) -> String {
+    refund_by(&Account::demo(), provider, number)
+}
+
+/// The same, by the client of a world.
+pub(crate) fn refund_by(account: &Account, provider: Provider, number: u32) -> String {
     match provider {
         Provider::Sectigo => post(
             "/products/!AutoRefund",
             "content-type: application/x-www-form-urlencoded",
-            &format!(
-                "loginName=demo&loginPassword=demo-password&orderNumber={}&refundReasonCode=11",
-                1_000_000 + number
-            ),
+            &format!("{}&orderNumber={}&refundReasonCode=11", login(account), 1_000_000 + number),
         ),
         Provider::Namecom => post(
             "/core/v1/refund",
-            &format!("content-type: application/json\r\n{}\r\nx-idempotency-key: key-{number}", basic()),
+            &format!("content-type: application/json\r\n{}\r\nx-idempotency-key: key-{number}", basic(account)),
             &format!("{{\"orderId\":{},\"orderItemIds\":[{}]}}", 200_000 + number, 3_200_000 + number),
         ),
         Provider::Debitsuccess => {
-            soap("InitiateRefund", number, "<d:Amount>12.34</d:Amount><d:Description>overpaid</d:Description>")
+            soap(account, "InitiateRefund", number, "<d:Amount>12.34</d:Amount><d:Description>overpaid</d:Description>")
         }
     }
 }
 
 /// The lookup that belongs to it.
 pub(crate) fn lookup(provider: Provider, number: u32) -> String {
+    lookup_by(&Account::demo(), provider, number)
+}
+
+/// The same, by the client of a world.
+pub(crate) fn lookup_by(account: &Account, provider: Provider, number: u32) -> String {
     match provider {
         Provider::Sectigo => post(
             "/products/!getPostPaymentStatus",
             "content-type: application/x-www-form-urlencoded",
-            &format!("loginName=demo&loginPassword=demo-password&orderNumber={}", 1_000_000 + number),
+            &format!("{}&orderNumber={}", login(account), 1_000_000 + number),
         ),
         Provider::Namecom => {
-            format!("GET /core/v1/orders/{} HTTP/1.1\r\nhost: x\r\n{}\r\n\r\n", 200_000 + number, basic())
+            format!("GET /core/v1/orders/{} HTTP/1.1\r\nhost: x\r\n{}\r\n\r\n", 200_000 + number, basic(account))
         }
-        Provider::Debitsuccess => soap("GetRefundStatus", number, ""),
+        Provider::Debitsuccess => soap(account, "GetRefundStatus", number, ""),
     }
 }
 
@@ -218,15 +242,22 @@ fn post(path: &str, headers: &str, body: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nhost: x\r\n{headers}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
-fn basic() -> String {
-    format!("authorization: Basic {}", BASE64_STANDARD.encode("demo-test:demo-token"))
+fn login(account: &Account) -> String {
+    let (name, password) = &account.sectigo;
+    format!("loginName={name}&loginPassword={password}")
 }
 
-fn soap(operation: &str, number: u32, members: &str) -> String {
+fn basic(account: &Account) -> String {
+    let (username, token) = &account.namecom;
+    format!("authorization: Basic {}", BASE64_STANDARD.encode(format!("{username}:{token}")))
+}
+
+fn soap(account: &Account, operation: &str, number: u32, members: &str) -> String {
+    let (username, password) = &account.debitsuccess;
     let body = format!(
         "<s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\"><s:Body><{operation} xmlns=\"http://tempuri.org/\">\
-         <request xmlns:d=\"http://schemas.datacontract.org/2004/07/DSWebService\"><d:User><d:Password>demo-password</d:Password>\
-         <d:Username>demo</d:Username></d:User><d:AccountReferenceNo>DS{number:06}</d:AccountReferenceNo>{members}\
+         <request xmlns:d=\"http://schemas.datacontract.org/2004/07/DSWebService\"><d:User><d:Password>{password}</d:Password>\
+         <d:Username>{username}</d:Username></d:User><d:AccountReferenceNo>DS{number:06}</d:AccountReferenceNo>{members}\
          <d:ExternalRefundIdentifier>raw-{number}</d:ExternalRefundIdentifier></request></{operation}></s:Body></s:Envelope>"
     );
     let headers =

@@ -68,6 +68,24 @@ fn every_setting_stands_in_the_readme() {
     }
 }
 
+/// What no document says is a choice: of a setting, or of a reason why there is none.
+#[test]
+fn every_behaviour_that_is_not_documented_has_a_setting_or_a_reason() {
+    let readme = include_str!("../../README.md");
+    let (_, fidelity) = readme.split_once("\n## Fidelity\n").unwrap();
+    let rows: Vec<Vec<&str>> = fidelity
+        .lines()
+        .filter(|line| line.starts_with("| ") && line.ends_with('|'))
+        .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
+        .collect();
+    let open: Vec<_> = rows.iter().filter(|row| row[1].contains("inferred") || row[1].contains("unknown")).collect();
+    assert!(open.len() > 40, "{}", open.len());
+    for row in open {
+        let choice = row.get(2).copied().unwrap_or_default();
+        assert!(choice.contains('`') || choice.starts_with("none: "), "{row:?}");
+    }
+}
+
 /// The curl lines of the shell blocks, each as a whole where it goes over several.
 fn lines(readme: &str) -> Vec<String> {
     let blocks = readme.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix("sh\n"));

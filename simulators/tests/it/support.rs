@@ -20,6 +20,14 @@ pub(crate) struct Account {
 }
 
 impl Account {
+    /// That of the demo data.
+    pub(crate) fn demo() -> Account {
+        let [sectigo, namecom, debitsuccess] =
+            [("demo", "demo-password"), ("demo-test", "demo-token"), ("demo", "demo-password")]
+                .map(|(name, secret)| (name.to_owned(), secret.to_owned()));
+        Account { sectigo, namecom, debitsuccess }
+    }
+
     pub(crate) fn of(credentials: &Credentials) -> Account {
         let Credentials { sectigo, namecom, debitsuccess } = credentials.clone();
         Account {

@@ -264,3 +264,53 @@ async fn every_magic_value_does_what_its_list_says() {
     assert!(statuses.contains(&("DSSETTLES".to_owned(), "Completed")));
     assert!(statuses.contains(&("DSREJECTS".to_owned(), "Rejected")));
 }
+
+/// Everything that can be wrong with a caller's view, at once: each is told by a kind of its own, and a script sees the verdict by the status.
+#[tokio::test]
+async fn each_way_to_be_wrong_has_a_kind_of_its_own() {
+    let case = Case::start().await;
+    case.settings(json!({ "sectigo": { "deduplication": "off" }, "debitsuccess": { "refund_limit": "collected" } }))
+        .await;
+    // 1 and 2 happen; 3 happens twice; of 4 nobody knows; 5 never happens; an account gives back more than was collected.
+    for number in [1, 2, 3, 3, 4] {
+        case.bench.refund_as(&case.account, Provider::Sectigo, number).await;
+    }
+    case.call(Method::PUT, "debitsuccess/accounts/DS000001", json!({ "collected_minor": 2000 })).await;
+    for identifier in ["one", "two"] {
+        case.bench.refund_of(&case.account, Provider::Debitsuccess, "DS000001", identifier).await.unwrap();
+    }
+    let claim = |target: &str, amount: i64, state: &str| json!({ "provider": "sectigo", "target": target, "amount_minor": amount, "state": state });
+    let given = |identifier: &str| json!({ "provider": "debitsuccess", "target": "DS000001", "identifier": identifier, "amount_minor": 1234, "state": "submitted" });
+    let refunds = json!([
+        claim("1000001", 9900, "failed"),
+        claim("1000002", 9901, "succeeded"),
+        claim("1000003", 9900, "succeeded"),
+        claim("1000003", 9900, "succeeded"),
+        claim("1000005", 9900, "succeeded"),
+        given("one"),
+        given("two"),
+    ]);
+    let (status, audit) = case.call(Method::POST, "audit?strict=true", json!({ "refunds": refunds })).await;
+    assert_eq!((status, &audit["verdict"]), (409, &json!("violations")));
+    let told = audit["violations"].as_array().unwrap().iter().map(|violation| {
+        (violation["kind"].as_str().unwrap(), violation["target"].as_str().unwrap(), violation["claim"].as_u64())
+    });
+    let mut told: Vec<_> = told.collect();
+    told.sort_unstable();
+    let expected = [
+        ("amount_differs", "1000002", Some(1)),
+        ("duplicate_target", "1000003", None),
+        ("false_failure", "1000001", Some(0)),
+        ("false_success", "1000005", Some(4)),
+        ("over_refund", "1000003", None),
+        ("over_refund", "DS000001", None),
+        ("unknown_to_caller", "1000004", None),
+    ];
+    assert_eq!(told, expected);
+    // A caller that is right about everything, in a world where nothing is wrong.
+    let case = Case::start().await;
+    case.bench.refund_as(&case.account, Provider::Sectigo, 1).await;
+    let refunds = json!([claim("1000001", 9900, "succeeded")]);
+    let (status, audit) = case.call(Method::POST, "audit?strict=true", json!({ "refunds": refunds })).await;
+    assert_eq!((status, &audit["verdict"]), (200, &json!("clean")));
+}

@@ -1,16 +1,17 @@
 //! Every effect at every point of every provider, as a bare socket sees it, on new connections and on reused ones, over TLS where the provider
-//! has it; and what the books and the journal say of each.
+//! has it, at the demo world's ports and at ports of a world's own; and what the books and the journal say of each.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use reqwest::Method;
 use rstest::rstest;
 use serde_json::{Value, json};
-use simulators::{Ending, Provider, Rule, World};
-use tokio::time::Instant;
+use simulators::{Ending, NewWorld, Provider, Rule, World, WorldHandle};
+use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     raw::{self, End, Raw},
-    support::{Bench, PROVIDERS, word},
+    support::{Account, Bench, PROVIDERS, word},
 };
 
 const DELAY: Duration = Duration::from_millis(30);
@@ -64,7 +65,8 @@ fn expected(provider: Provider, point: &str, effect: &str) -> Option<Expected> {
     let effects = usize::from(matches!(point, "after_effect" | "during_answer") || matches!(effect, "delay" | "stale"));
     let expected = |end, ending| Some(Expected { end, effects, ending });
     match effect {
-        "refuse" if point == "connect" => expected(End::Reset, Ending::Refused),
+        // Of that nobody knows anything: there is no entry whose ending could be looked at.
+        "refuse" if point == "connect" => expected(End::Refused, Ending::Refused),
         "refuse_tls" if point == "connect" && tls => expected(End::Closed, Ending::TlsRefused),
         "refuse" | "refuse_tls" => None,
         "delay" => expected(End::Whole, Ending::KeptAlive),
@@ -94,55 +96,92 @@ async fn every_effect_at_every_point(
     #[values(false, true)] reused: bool,
 ) {
     let bench = Bench::start().await;
-    for point in points(provider) {
-        for effect in effects() {
-            // A connection that is reused has been accepted long ago.
-            if !(reused && point == "connect") {
-                walk(&bench, provider, reused, &point, &effect).await;
-            }
-        }
+    for (point, effect) in coordinates(provider, reused) {
+        walk(&bench, &bench.simulators.demo(), provider, reused, &point, &effect).await;
     }
 }
 
-async fn walk(bench: &Bench, provider: Provider, reused: bool, point: &Value, effect: &Value) {
+/// With a world and ports for each, nobody need wait for anybody.
+#[rstest]
+#[tokio::test]
+async fn every_effect_at_every_point_of_worlds_side_by_side(
+    #[values(Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess)] provider: Provider,
+    #[values(false, true)] reused: bool,
+) {
+    let bench = Arc::new(Bench::start().await);
+    let mut walks = JoinSet::new();
+    for (point, effect) in coordinates(provider, reused) {
+        let bench = bench.clone();
+        walks.spawn(async move {
+            let world = bench.simulators.create_world(NewWorld { own_ports: true, ..NewWorld::default() }).unwrap();
+            walk(&bench, &world, provider, reused, &point, &effect).await;
+            world.delete().unwrap();
+        });
+    }
+    while let Some(walked) = walks.join_next().await {
+        walked.unwrap();
+    }
+    assert!(bench.simulators.journal().is_empty() && bench.simulators.books().is_empty());
+}
+
+fn coordinates(provider: Provider, reused: bool) -> Vec<(Value, Value)> {
+    // A connection that is reused has been accepted long ago.
+    let points = points(provider).into_iter().filter(|point| !(reused && point == "connect"));
+    points.flat_map(|point| effects().map(|effect| (point.clone(), effect))).collect()
+}
+
+async fn walk(bench: &Bench, world: &WorldHandle, provider: Provider, reused: bool, point: &Value, effect: &Value) {
     let place = format!("{provider:?}, {effect} at {point}, {}", if reused { "reused" } else { "new" });
     let simulators = &bench.simulators;
-    simulators.with_world(World::reset);
-    let rule = json!({ "provider": word(provider), "point": point, "effect": effect });
+    world.with_world(World::reset);
+    let account = Account::of(&world.credentials());
+    let rule = json!({
+        "provider": word(provider), "point": point, "effect": effect,
+        "repeat": if effect == "refuse" { "standing" } else { "once" },
+    });
     let rule: Rule = serde_json::from_value(rule).unwrap();
     let Some(expected) = expected(provider, name(point), name(effect)) else {
-        let refused = simulators.arm(rule).expect_err(&place).to_string();
+        let refused = world.arm(rule).expect_err(&place).to_string();
         assert!(refused.starts_with('`') && !refused.contains('\n'), "{refused}");
         return;
     };
 
     let mut connected = None;
     if reused {
-        let mut raw = Raw::connect(simulators, provider).await.unwrap();
-        assert_eq!(raw.ask(&raw::lookup(provider, 8)).await.end, End::Whole);
+        let mut raw = Raw::connect_in(simulators, world, provider).await.unwrap();
+        assert_eq!(raw.ask(&raw::lookup_by(&account, provider, 8)).await.end, End::Whole);
         connected = Some(raw);
     }
-    let id = simulators.arm(rule).unwrap();
+    let id = world.arm(rule).unwrap();
     let started = Instant::now();
     let connected = match connected {
         Some(raw) => Ok(raw),
-        None => Raw::connect(simulators, provider).await,
+        None => Raw::connect_in(simulators, world, provider).await,
     };
+    let lookup = raw::lookup_by(&account, provider, 7);
     let (end, heard) = match connected {
         Err(end) => (end, None),
         Ok(mut raw) => {
-            let heard = raw.ask(&raw::refund(provider, 7)).await;
+            let heard = raw.ask(&raw::refund_by(&account, provider, 7)).await;
             (heard.end, Some((raw, heard)))
         }
     };
     assert_eq!(end, expected.end, "{place}: {heard:?}", heard = heard.as_ref().map(|(_, heard)| heard));
-    assert_eq!(simulators.with_world(|world| world.faults.get(id).unwrap().fired), 1, "{place}");
+    assert_eq!(world.with_world(|world| world.faults.get(id).unwrap().fired), 1, "{place}");
 
     // What the books say.
-    let refunded = || simulators.books().iter().filter(|entry| entry.provider == provider).count();
+    let refunded = || world.books().iter().filter(|entry| entry.provider == provider).count();
     assert_eq!(refunded(), expected.effects, "{place}");
     // What the journal says: connections of which nothing was read have an entry of their own, without a path.
-    let journal = bench.journal_once(|journal| journal.iter().all(|entry| entry.ending != Ending::Open)).await;
+    bench.settled(world, |journal| journal.iter().all(|entry| entry.ending != Ending::Open)).await;
+    let journal = world.journal();
+    if effect == "refuse" {
+        assert!(journal.is_empty(), "{place}");
+        world.with_world(|world| world.faults.disarm(id)).unwrap();
+        let mut raw = Raw::connect_in(simulators, world, provider).await.unwrap();
+        assert!(raw::says_done(provider, &raw.ask(&raw::refund_by(&account, provider, 7)).await.text()), "{place}");
+        return;
+    }
     let entry = journal.iter().rfind(|entry| entry.moves_money || entry.path.is_empty()).unwrap();
     assert_eq!(entry.ending, expected.ending, "{place}");
     let early = matches!(name(point), "connect" | "before_read");
@@ -162,7 +201,7 @@ async fn walk(bench: &Bench, provider: Provider, reused: bool, point: &Value, ef
             assert!(heard.told_length().unwrap() > at, "{place}");
             assert_eq!(entry.answer_bytes, at, "{place}");
         }
-        "never_answer" | "close" | "reset" | "refuse" => {
+        "never_answer" | "close" | "reset" => {
             assert_eq!((heard.head.as_str(), heard.body.len()), ("", 0), "{place}")
         }
         "corrupt" => {
@@ -183,16 +222,16 @@ async fn walk(bench: &Bench, provider: Provider, reused: bool, point: &Value, ef
                 Provider::Debitsuccess => heard.text().contains("<a:Code>05</a:Code>"),
             };
             assert!(told, "{place}: {heard:?}");
-            assert!(!raw::shows_refund(provider, &raw.ask(&raw::lookup(provider, 7)).await.text()), "{place}");
-            assert!(simulators.advance(Duration::from_secs(3601)));
+            assert!(!raw::shows_refund(provider, &raw.ask(&lookup).await.text()), "{place}");
+            assert!(world.advance(Duration::from_secs(3601)));
             assert_eq!(refunded(), 1, "{place}");
-            assert!(raw::shows_refund(provider, &raw.ask(&raw::lookup(provider, 7)).await.text()), "{place}");
+            assert!(raw::shows_refund(provider, &raw.ask(&lookup).await.text()), "{place}");
         }
         "stale" => {
             assert!(raw::says_done(provider, &heard.text()), "{place}");
-            assert!(!raw::shows_refund(provider, &raw.ask(&raw::lookup(provider, 7)).await.text()), "{place}");
-            assert!(simulators.advance(Duration::from_secs(3601)));
-            assert!(raw::shows_refund(provider, &raw.ask(&raw::lookup(provider, 7)).await.text()), "{place}");
+            assert!(!raw::shows_refund(provider, &raw.ask(&lookup).await.text()), "{place}");
+            assert!(world.advance(Duration::from_secs(3601)));
+            assert!(raw::shows_refund(provider, &raw.ask(&lookup).await.text()), "{place}");
         }
         "pretend" => assert!(raw::says_done(provider, &heard.text()), "{place}"),
         other => panic!("{other} is not looked at"),
@@ -283,7 +322,7 @@ async fn a_lookup_can_show_what_was_when_its_rule_was_armed() {
 async fn a_rule_can_be_for_reused_connections_only_and_flap() {
     let bench = Bench::start().await;
     bench.arm(json!({ "provider": "namecom", "point": "after_effect", "effect": "reset", "ordinal": 2 }));
-    bench.arm(json!({ "provider": "sectigo", "point": "connect", "effect": "refuse", "repeat": { "flap": {} } }));
+    bench.arm(json!({ "provider": "sectigo", "point": "connect", "effect": "reset", "repeat": { "flap": {} } }));
     let mut raw = Raw::connect(&bench.simulators, Provider::Namecom).await.unwrap();
     assert_eq!(raw.ask(&raw::refund(Provider::Namecom, 1)).await.end, End::Whole);
     assert_eq!(raw.ask(&raw::refund(Provider::Namecom, 2)).await.end, End::Reset);
@@ -292,4 +331,95 @@ async fn a_rule_can_be_for_reused_connections_only_and_flap() {
         ends.push(Raw::connect(&bench.simulators, Provider::Sectigo).await.err());
     }
     assert_eq!(ends, [Some(End::Reset), None, Some(End::Reset), None]);
+}
+
+#[tokio::test]
+async fn a_port_is_shut_as_long_as_its_rule_stands_and_keeps_its_number() {
+    let bench = Bench::start().await;
+    let simulators = &bench.simulators;
+    let refuse = |world: &WorldHandle, provider: Provider| {
+        let rule = json!({ "provider": word(provider), "point": "connect", "effect": "refuse", "repeat": "standing" });
+        world.arm(serde_json::from_value(rule).unwrap()).unwrap()
+    };
+    let own = simulators.create_world(NewWorld { own_ports: true, ..NewWorld::default() }).unwrap();
+    for world in [simulators.demo(), own] {
+        let account = Account::of(&world.credentials());
+        let ports = world.ports();
+        let mut standing = Raw::connect_in(simulators, &world, Provider::Namecom).await.unwrap();
+        // What nobody has accepted yet goes down with the port.
+        assert_eq!(standing.ask(&raw::lookup_by(&account, Provider::Namecom, 8)).await.end, End::Whole);
+        let [first, second] = [(); 2].map(|()| refuse(&world, Provider::Namecom));
+        assert_eq!(Raw::connect_in(simulators, &world, Provider::Namecom).await.err(), Some(End::Refused));
+        // Of one provider, and of new connections.
+        Raw::connect_in(simulators, &world, Provider::Debitsuccess).await.unwrap();
+        assert_eq!(standing.ask(&raw::lookup_by(&account, Provider::Namecom, 8)).await.end, End::Whole);
+        world.with_world(|world| world.faults.disarm(first)).unwrap();
+        assert_eq!(Raw::connect_in(simulators, &world, Provider::Namecom).await.err(), Some(End::Refused));
+        world.with_world(|world| world.faults.disarm(second)).unwrap();
+        Raw::connect_in(simulators, &world, Provider::Namecom).await.unwrap();
+
+        // Sectigo has two ports.
+        refuse(&world, Provider::Sectigo);
+        assert_eq!(Raw::connect_in(simulators, &world, Provider::Sectigo).await.err(), Some(End::Refused));
+        assert!(tokio::net::TcpStream::connect(ports.sectigo_plaintext).await.is_err());
+        let snapshot = world.snapshot();
+        world.with_world(World::reset);
+        Raw::connect_in(simulators, &world, Provider::Sectigo).await.unwrap();
+        world.restore(snapshot).unwrap();
+        assert_eq!(Raw::connect_in(simulators, &world, Provider::Sectigo).await.err(), Some(End::Refused));
+        assert_eq!(world.ports(), ports);
+        world.with_world(World::reset);
+    }
+}
+
+#[tokio::test]
+async fn ports_of_its_own_belong_to_a_world_and_go_with_it() {
+    let bench = Bench::start().await;
+    let (status, card) = bench.control(Method::POST, "/v1/worlds", r#"{"own_ports":true}"#).await;
+    assert_eq!((status.as_u16(), &card["own_ports"]), (201, &json!(true)));
+    let world = bench.simulators.world(card["id"].as_str().unwrap()).unwrap();
+    let ports = world.ports();
+    assert_eq!(card["ports"]["namecom"], ports.namecom.to_string());
+    let (_, demo) = bench.control(Method::GET, "/v1/worlds/demo", "").await;
+    assert_eq!(demo["ports"]["namecom"], bench.simulators.namecom_addr().to_string());
+
+    // Whoever comes there is the world's, by whatever name: a stranger is refused there, and its journal shows it.
+    let mut raw = Raw::connect_in(&bench.simulators, &world, Provider::Namecom).await.unwrap();
+    assert_eq!(raw.ask(&raw::refund(Provider::Namecom, 7)).await.status(), Some(401));
+    assert_eq!((world.journal().len(), bench.simulators.journal().len()), (1, 0));
+    // Its client is welcome at everybody's ports as well.
+    assert_eq!(bench.refund_as(&Account::of(&world.credentials()), Provider::Sectigo, 7).await.1, "0");
+    assert_eq!(world.books().len(), 1);
+
+    // A copy has ports of its own, too; one without cannot have its rules about connections.
+    world
+        .arm(
+            serde_json::from_value(json!({ "provider": "sectigo", "point": "before_read", "effect": "close" }))
+                .unwrap(),
+        )
+        .unwrap();
+    let copy = world.fork(None).unwrap();
+    assert_ne!(copy.ports(), ports);
+    let path = format!("/v1/worlds/{}/fork", world.id());
+    let (status, refused) = bench.control(Method::POST, &path, r#"{"own_ports":false}"#).await;
+    assert_eq!(status, 400);
+    assert!(
+        refused["error"].as_str().unwrap().contains("fault 1 could not be armed: `point`: a rule at `before_read`"),
+        "{refused}"
+    );
+
+    world.delete().unwrap();
+    assert!(tokio::net::TcpStream::connect(ports.namecom).await.is_err());
+    assert_ne!(raw.hear().await.end, End::Silent);
+}
+
+#[tokio::test]
+async fn worlds_with_ports_of_their_own_have_a_bound() {
+    let bench = Bench::start().await;
+    let made = || bench.simulators.create_world(NewWorld { own_ports: true, ..NewWorld::default() });
+    let worlds: Vec<WorldHandle> = (0..simulators::MOST_WITH_OWN_PORTS).map(|_| made().unwrap()).collect();
+    let (status, refused) = bench.control(Method::POST, "/v1/worlds", r#"{"own_ports":true}"#).await;
+    assert_eq!((status.as_u16(), refused["error"].as_str().unwrap().contains("ports of their own")), (409, true));
+    worlds.into_iter().next().unwrap().delete().unwrap();
+    made().unwrap();
 }
