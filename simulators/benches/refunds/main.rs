@@ -29,10 +29,10 @@ use crate::load::{Endpoint, Load};
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// Pairs that are measured; odd, so that the median is one of them.
-const PAIRS: usize = 15;
+/// Pairs that are measured; odd, so that the median is one of them. Many and short, so that whatever else the machine does disturbs few of them.
+const PAIRS: usize = 61;
 /// Requests of one half of a pair.
-const REQUESTS: usize = 4_000;
+const REQUESTS: usize = 1_000;
 /// Connections of the load client.
 const CONNECTIONS: usize = 16;
 /// The least share of the bare handler's rate.

@@ -407,7 +407,8 @@ impl State {
         if self.accounts.get(&refund.account).is_some_and(|account| account.settles_after_seconds.is_some()) {
             self.settling.insert(refund.account.clone());
         }
-        self.refunds.entry(refund.account.clone()).or_default().push_mut(refund)
+        // Most accounts are refunded once, and a vector's own first step is room for four.
+        self.refunds.entry(refund.account.clone()).or_insert_with(|| Vec::with_capacity(1)).push_mut(refund)
     }
 
     /// Has the row of GUIDs begin somewhere else for each number.
