@@ -92,7 +92,7 @@ async fn a_resend_is_the_same_request() {
         .journal()
         .into_iter()
         .filter(|entry| entry.moves_money && entry.target.as_deref() == Some(in_journal))
-        .map(|entry| (entry.identifier, entry.parameters))
+        .map(|entry| (entry.identifier, entry.parameters.get().to_owned()))
         .collect();
     assert_eq!(sent.len(), 4);
     assert!(sent.iter().all(|one| one == &sent[0]), "{sent:?}");
