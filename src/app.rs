@@ -1,9 +1,11 @@
 //! The composition root: settings in, a running gateway out, and the order in which it stops. The only file that knows every layer.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -15,17 +17,21 @@ use crate::api::{self, ApiSettings, ServeError};
 use crate::config::Settings;
 use crate::domain::clock::{Clock, SystemClock};
 use crate::domain::ids::AccountName;
+use crate::domain::state::State;
 use crate::engine::circuit::CircuitSettings;
 use crate::engine::decide::{Backoff, Schedule};
 use crate::engine::{Engine, EngineSettings};
 use crate::ledger::sqlite::{OpenError, SqliteLedger, SqliteSettings};
 use crate::ledger::{Health, Ledger, LedgerError};
 use crate::providers::{Account, Accounts, ConnectError};
+use crate::telemetry::metrics::{Metrics, MetricsError, Standing};
+use crate::telemetry::scrape::{self, Standings};
 use crate::validation::{Validation, ValidationSettings};
 
 /// A running gateway.
 pub struct App {
     addr: SocketAddr,
+    metrics_addr: Option<SocketAddr>,
     engine: Engine,
     validation: Validation,
     ledger: Arc<SqliteLedger>,
@@ -58,6 +64,9 @@ pub enum StartError {
         /// Why not.
         source: ConnectError,
     },
+    /// The metrics cannot be set up.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// The ledger cannot be brought in order.
     #[error("the ledger cannot be taken up: {0}")]
     TakeUp(#[from] LedgerError),
@@ -75,10 +84,13 @@ impl App {
     /// [`StartError`]: one sentence each.
     pub async fn start(settings: Settings) -> Result<App, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let listen = |source| StartError::Listen { addr: settings.listen, source };
-        let listener = TcpListener::bind(settings.listen).await.map_err(listen)?;
-        let addr = listener.local_addr().map_err(listen)?;
-        let accounts = Arc::new(connect(&settings, &clock)?);
+        let (listener, addr) = bind(settings.listen).await?;
+        let scraped = match settings.metrics_listen {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
+        let metrics = if scraped.is_some() { Metrics::on()? } else { Metrics::off() };
+        let accounts = Arc::new(connect(&settings, &clock, &metrics)?);
         let ledger = Arc::new(SqliteLedger::open(
             &settings.ledger.path,
             SqliteSettings {
@@ -87,6 +99,9 @@ impl App {
                 ..SqliteSettings::default()
             },
         )?);
+        if metrics.is_on() {
+            ledger.measure(metrics.clone()).await?;
+        }
         let engine_settings = EngineSettings {
             backoff: Backoff {
                 shortest: settings.engine.retry_backoff_min,
@@ -111,7 +126,7 @@ impl App {
             max_watches: settings.validation.max_watches,
             watch_interval_min: settings.validation.watch_interval_min,
         };
-        let validation = Validation::new(accounts, clock, validation_settings);
+        let validation = Validation::new(accounts, clock.clone(), validation_settings);
         let api_settings = ApiSettings {
             max_wait: settings.server.max_wait,
             max_calls: settings.server.max_concurrent_calls,
@@ -126,12 +141,21 @@ impl App {
             validation.clone(),
             serving.subscribe(),
             api_settings,
+            metrics.clone(),
             closing.clone(),
         );
         let server = tokio::spawn(serve);
+        let metrics_addr = scraped.as_ref().map(|(_, address)| *address);
+        if let Some((listener, address)) = scraped {
+            let (engine, validation, ledger) = (engine.clone(), validation.clone(), ledger.clone());
+            let whole = Arc::new(Whole { engine, validation, ledger, clock });
+            tokio::spawn(scrape::serve(listener, metrics, whole, closing.clone()));
+            info!(metrics_addr = %address, "the metrics can be read");
+        }
         info!(%addr, "recoup takes calls");
         Ok(App {
             addr,
+            metrics_addr,
             engine,
             validation,
             ledger,
@@ -146,6 +170,11 @@ impl App {
     /// Where the gRPC port is.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Where the metrics can be read.
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics_addr
     }
 
     /// Returns when the port is served no more, which without [`App::stop`] is a failure.
@@ -177,10 +206,57 @@ impl App {
     }
 }
 
-fn connect(settings: &Settings, clock: &Arc<dyn Clock>) -> Result<Accounts, StartError> {
+/// All that knows how things stand.
+struct Whole {
+    engine: Engine,
+    validation: Validation,
+    ledger: Arc<SqliteLedger>,
+    clock: Arc<dyn Clock>,
+}
+
+#[async_trait]
+impl Standings for Whole {
+    async fn standing(&self) -> Standing {
+        let counted = self.ledger.counts();
+        let configured: Vec<AccountName> =
+            self.engine.accounts().into_iter().map(|(account, _)| account.name.clone()).collect();
+        let names: BTreeSet<AccountName> = counted.iter().map(|(name, ..)| name).chain(&configured).cloned().collect();
+        let counts: BTreeMap<(AccountName, State), u64> =
+            counted.into_iter().map(|(name, state, count)| ((name, state), count)).collect();
+        let (mut refunds, mut oldest_doubts) = (Vec::new(), Vec::new());
+        for name in names {
+            for state in State::ALL {
+                let count = counts.get(&(name.clone(), state)).copied().unwrap_or_default();
+                refunds.push((name.clone(), state, count));
+            }
+            // An account that the ledger cannot be asked for is left out: 0 would be a claim.
+            if let Ok(since) = self.ledger.oldest_doubt(&name).await {
+                oldest_doubts.push((name, since.map(|since| self.clock.now().since(since))));
+            }
+        }
+        Standing {
+            refunds,
+            oldest_doubts,
+            circuits: self.engine.circuits(),
+            write_queue: self.ledger.queue_length(),
+            writing: *self.ledger.health().borrow() == Health::Writing,
+            event_readers: self.engine.feed_count(),
+            watchers: self.validation.watch_count(),
+        }
+    }
+}
+
+async fn bind(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let listen = |source| StartError::Listen { addr, source };
+    let listener = TcpListener::bind(addr).await.map_err(listen)?;
+    let taken = listener.local_addr().map_err(listen)?;
+    Ok((listener, taken))
+}
+
+fn connect(settings: &Settings, clock: &Arc<dyn Clock>, metrics: &Metrics) -> Result<Accounts, StartError> {
     let mut accounts = Vec::new();
     for account in &settings.accounts {
-        let connected = Account::connect(account.clone(), clock.clone())
+        let connected = Account::connect(account.clone(), clock.clone(), metrics)
             .map_err(|source| StartError::Account { account: account.name.clone(), source })?;
         accounts.push(connected);
     }

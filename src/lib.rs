@@ -14,7 +14,7 @@
 //! validation  where a certificate order's validation stands
 //! api         the gRPC port
 //! config      settings, all faults at once
-//! telemetry   logs
+//! telemetry   logs, metrics, traces
 //! app         puts it all together, and takes it apart in order
 //! staging     the gateway and the simulators in one process (feature `staging`)
 //! ```

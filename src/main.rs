@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use recoup::app::App;
-use recoup::config::Settings;
+use recoup::config::{LogSettings, Settings};
 use recoup::telemetry;
 
 use self::cli::{RefundsArguments, VerifyArguments, say};
@@ -78,17 +78,19 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                     return Ok(ExitCode::from(CONFIGURATION_FAULT));
                 }
             };
-            telemetry::init(settings.log.format, &settings.log.filter)?;
-            for warning in &settings.warnings {
-                tracing::warn!("{warning}");
-            }
             runtime()?.block_on(async {
+                let LogSettings { format, filter } = &settings.log;
+                let exporting = telemetry::init(*format, filter, settings.traces_endpoint.as_deref())?;
+                for warning in &settings.warnings {
+                    tracing::warn!("{warning}");
+                }
                 let mut app = App::start(settings).await?;
                 tokio::select! {
                     signal = shutdown_signal() => signal?,
                     () = app.ended() => anyhow::bail!("the gRPC port closed by itself; the log says why"),
                 }
                 app.stop().await;
+                exporting.end().await;
                 Ok(ExitCode::SUCCESS)
             })
         }

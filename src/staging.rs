@@ -10,6 +10,7 @@ use simulators::{Config as SimulatorsConfig, Simulators};
 
 use crate::app::{App, StartError};
 use crate::config::{ConfigFaults, Settings};
+use crate::telemetry::traces::Exporting;
 use crate::telemetry::{self, TelemetryError};
 
 /// What can be chosen on the command line.
@@ -30,6 +31,7 @@ pub struct StagingOptions {
 pub struct Staging {
     app: App,
     simulators: Simulators,
+    exporting: Exporting,
 }
 
 /// Why it does not run.
@@ -85,9 +87,10 @@ impl Staging {
         let config = options.dir.join("recoup.toml");
         write_private(&config, &configuration(options, &simulators, &ca_file)).map_err(folder(&config))?;
         let settings = Settings::from_process(Some(&config))?;
-        telemetry::init(settings.log.format, &settings.log.filter)?;
+        let exporting =
+            telemetry::init(settings.log.format, &settings.log.filter, settings.traces_endpoint.as_deref())?;
         let app = App::start(settings).await?;
-        Ok(Staging { app, simulators })
+        Ok(Staging { app, simulators, exporting })
     }
 
     /// What to do first.
@@ -121,6 +124,7 @@ impl Staging {
     pub async fn stop(self) {
         self.app.stop().await;
         self.simulators.stop().await;
+        self.exporting.end().await;
     }
 }
 

@@ -13,15 +13,21 @@ use tokio::sync::Semaphore;
 use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
-use tracing::{Instrument, debug, error, info_span};
+use tracing::field::Empty;
+use tracing::{Instrument, Span, debug, error, info_span};
 
+use crate::api::measured::{Methods, Timed};
 use crate::api::status;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces;
 
 /// Puts a [`Guarded`] around a service.
 #[derive(Clone)]
 pub(super) struct Guard {
     calls: Arc<Semaphore>,
     numbers: Arc<AtomicU64>,
+    metrics: Metrics,
+    methods: Methods,
 }
 
 /// A service behind the guard.
@@ -33,8 +39,8 @@ pub(super) struct Guarded<S> {
 
 impl Guard {
     /// At most `calls` at once; streams count only while they are being opened.
-    pub(super) fn new(calls: usize) -> Self {
-        Self { calls: Arc::new(Semaphore::new(calls)), numbers: Arc::new(AtomicU64::new(1)) }
+    pub(super) fn new(calls: usize, metrics: Metrics, methods: Methods) -> Self {
+        Self { calls: Arc::new(Semaphore::new(calls)), numbers: Arc::new(AtomicU64::new(1)), metrics, methods }
     }
 }
 
@@ -60,13 +66,22 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let timed = Timed::begin(&self.guard.metrics, &self.guard.methods, request.uri().path());
         // The permit is taken here and not in `poll_ready`, where an idle connection would hold one for ever.
         let Ok(permit) = self.guard.calls.clone().try_acquire_owned() else {
             let refusal = status::overloaded("too many calls at once").into_http();
-            return Box::pin(std::future::ready(Ok(refusal)));
+            return Box::pin(std::future::ready(Ok(timed.answered(refusal))));
         };
         let request_id = format!("{:08x}", self.guard.numbers.fetch_add(1, Ordering::Relaxed));
-        let span = info_span!("call", method = request.uri().path(), request_id);
+        let span = info_span!(
+            "call",
+            method = request.uri().path(),
+            request_id,
+            trace_id = Empty,
+            otel.kind = Empty,
+            rpc.response.status_code = Empty
+        );
+        traces::accept(&span, request.headers());
         let call = request.uri().path().to_owned();
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
@@ -83,8 +98,11 @@ where
             if let Ok(response) = &answer {
                 let code = response.headers().get("grpc-status").and_then(|value| value.to_str().ok()).unwrap_or("0");
                 debug!(code, "call answered");
+                if traces::is_on() {
+                    Span::current().record("rpc.response.status_code", code);
+                }
             }
-            answer
+            answer.map(|response| timed.answered(response))
         };
         Box::pin(work.instrument(span))
     }
@@ -128,7 +146,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_answered_and_promises_nothing() {
-        let mut service = Guard::new(1).layer(Panics);
+        let mut service = Guard::new(1, Metrics::off(), Methods::default()).layer(Panics);
         for _ in 0..2 {
             let answer = answer_of(&mut service).await;
             assert_eq!(answer.code(), Code::Internal);
@@ -140,7 +158,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_call_too_many_is_told_to_come_back() {
-        let answer = answer_of(&mut Guard::new(0).layer(Panics)).await;
+        let answer = answer_of(&mut Guard::new(0, Metrics::off(), Methods::default()).layer(Panics)).await;
         assert_eq!(answer.code(), Code::Unavailable);
         let details = answer.get_error_details();
         assert_eq!(details.error_info().map(|info| info.reason.as_str()), Some("OVERLOADED"));

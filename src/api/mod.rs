@@ -4,7 +4,7 @@
 //! refunds validation accounts   the services: convert, call, convert
 //! convert pages                 between the public contract and the domain
 //! status                        the only error -> tonic::Status map
-//! deadline layers health        around every call
+//! deadline layers measured health  around every call
 //! connections                   around every connection
 //! ```
 
@@ -14,6 +14,7 @@ mod convert;
 mod deadline;
 pub mod health;
 mod layers;
+mod measured;
 mod pages;
 mod refunds;
 mod status;
@@ -30,12 +31,14 @@ use tonic_health::pb::health_server::HealthServer;
 use crate::api::accounts::AccountsApi;
 use crate::api::health::{HealthApi, Serving};
 use crate::api::layers::Guard;
+use crate::api::measured::Methods;
 use crate::api::refunds::RefundsApi;
 use crate::api::validation::ValidationApi;
 use crate::engine::Engine;
 use crate::proto::v1::account_service_server::AccountServiceServer;
 use crate::proto::v1::refund_service_server::RefundServiceServer;
 use crate::proto::v1::validation_status_service_server::ValidationStatusServiceServer;
+use crate::telemetry::metrics::Metrics;
 use crate::validation::Validation;
 
 /// What the operator sets.
@@ -85,6 +88,7 @@ pub async fn serve(
     validation: Validation,
     serving: watch::Receiver<Serving>,
     settings: ApiSettings,
+    metrics: Metrics,
     closing: CancellationToken,
 ) -> Result<(), ServeError> {
     let refunds = RefundServiceServer::new(RefundsApi { engine: engine.clone(), max_wait: settings.max_wait })
@@ -99,6 +103,12 @@ pub async fn serve(
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
+    let methods = Methods::of(&[
+        DESCRIPTORS,
+        tonic_health::pb::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+    ]);
     let incoming = connections::accept(listener, CONNECTIONS, closing.clone());
     Server::builder()
         .max_concurrent_streams(settings.max_streams_per_connection)
@@ -107,7 +117,7 @@ pub async fn serve(
         .http2_max_local_error_reset_streams(Some(LOCAL_RESETS))
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .layer(Guard::new(settings.max_calls))
+        .layer(Guard::new(settings.max_calls, metrics, methods))
         .add_service(refunds)
         .add_service(accounts)
         .add_service(validation)

@@ -25,7 +25,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::providers::{AccountSettings, Login};
+use crate::providers::{AccountSettings, Login, Url};
 use crate::telemetry::LogFormat;
 
 mod accounts;
@@ -46,6 +46,10 @@ pub struct Settings {
     pub ledger: LedgerSettings,
     /// What is logged, and how.
     pub log: LogSettings,
+    /// Where the metrics can be read; none: nowhere, and nothing is measured. Loopback only.
+    pub metrics_listen: Option<SocketAddr>,
+    /// The collector that traces are sent to, as `http://host:port`; none: none are made.
+    pub traces_endpoint: Option<String>,
     /// The gRPC server.
     pub server: ServerSettings,
     /// When refunds are sent again.
@@ -136,6 +140,8 @@ impl Default for Settings {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 50051)),
             ledger: LedgerSettings { path: PathBuf::from("recoup.db"), queue_length: 4096, batch_size: 64 },
             log: LogSettings { format: LogFormat::Text, filter: "info".to_owned() },
+            metrics_listen: None,
+            traces_endpoint: None,
             server: ServerSettings {
                 max_wait: Duration::from_secs(60),
                 drain: Duration::from_secs(20),
@@ -199,6 +205,14 @@ impl Settings {
             format!("listen: {}", self.listen),
             format!("ledger: {}, {queue_length} writes may wait, {batch_size} share a sync", path.display()),
             format!("log: {} as {}", self.log.filter, log_format_word(self.log.format)),
+            match self.metrics_listen {
+                Some(address) => format!("metrics: at http://{address}/metrics"),
+                None => "metrics: none".to_owned(),
+            },
+            match &self.traces_endpoint {
+                Some(endpoint) => format!("traces: to {endpoint}"),
+                None => "traces: none".to_owned(),
+            },
             format!(
                 "server: {} calls at once, {} event streams, {} streams a connection; waits up to {}, drains for {}",
                 server.max_concurrent_calls,
@@ -244,7 +258,8 @@ impl Settings {
     /// The settings as far as they can be read; what is wrong is noted in the reader, and a default stands in its place.
     fn from_reader(read: &mut Reader<'_>) -> Self {
         let mut settings = Self::default();
-        let Self { listen, ledger, log, server, engine, validation, .. } = &mut settings;
+        let Self { listen, ledger, log, metrics_listen, traces_endpoint, server, engine, validation, .. } =
+            &mut settings;
 
         read.parsed("listen", listen_address, listen);
 
@@ -256,6 +271,15 @@ impl Settings {
         read.section("log");
         read.parsed("log.format", log_format, &mut log.format);
         read.parsed("log.filter", log_filter, &mut log.filter);
+
+        read.section("metrics");
+        read.parsed("metrics.listen", |text| scrape_address(text).map(Some), metrics_listen);
+
+        read.section("traces");
+        read.parsed("traces.endpoint", |text| collector(text).map(Some), traces_endpoint);
+        if traces_endpoint.as_deref().is_some_and(|endpoint| !is_this_machine(endpoint)) {
+            read.warn("traces.endpoint", "is another machine, and traces go there unencrypted");
+        }
 
         read.section("server");
         read.millis("server.max_wait_ms", 1..=3_600_000, &mut server.max_wait);
@@ -302,6 +326,31 @@ fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {
             "must be a loopback address: there is no TLS and no authentication yet, so whoever reaches the port could refund",
         )
     }
+}
+
+fn scrape_address(text: &str) -> Result<SocketAddr, &'static str> {
+    let address: SocketAddr =
+        text.parse().map_err(|_| "must be an IP address and a port, such as \"127.0.0.1:9464\"")?;
+    let fault = "must be a loopback address: there is no TLS and no authentication";
+    if address.ip().is_loopback() { Ok(address) } else { Err(fault) }
+}
+
+/// OTLP over gRPC, without TLS.
+fn collector(text: &str) -> Result<String, &'static str> {
+    let fault = "must be http:// and a host with its port, such as \"http://127.0.0.1:4317\"";
+    let url: Url = text.parse().map_err(|_| fault)?;
+    let is_bare = matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none();
+    let is_anonymous = url.username().is_empty() && url.password().is_none();
+    match (url.scheme(), url.host_str(), url.port()) {
+        ("http", Some(host), Some(port)) if is_bare && is_anonymous => Ok(format!("http://{host}:{port}")),
+        _ => Err(fault),
+    }
+}
+
+/// Loopback, of a text that [`collector`] has written.
+fn is_this_machine(endpoint: &str) -> bool {
+    let authority = endpoint.trim_start_matches("http://");
+    authority.starts_with("localhost:") || authority.parse().is_ok_and(|address: SocketAddr| address.ip().is_loopback())
 }
 
 /// Milliseconds in rising order, blanks between them.

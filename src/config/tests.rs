@@ -106,6 +106,13 @@ fn little_has_to_be_set() {
 #[case("log.format = 'JSON'", "log.format")]
 #[case("log.filter = 'a=b=c'", "log.filter")]
 #[case("log.filter = ''", "log.filter")]
+#[case("metrics.listen = '0.0.0.0:9464'", "metrics.listen")]
+#[case("metrics.port = 9464", "metrics.port")]
+#[case("traces.endpoint = '127.0.0.1:4317'", "traces.endpoint")]
+#[case("traces.endpoint = 'http://127.0.0.1'", "traces.endpoint")]
+#[case("traces.endpoint = 'https://127.0.0.1:4317'", "traces.endpoint")]
+#[case("traces.endpoint = 'http://demo:x@127.0.0.1:4317'", "traces.endpoint")]
+#[case("traces.endpoint = 'http://127.0.0.1:4317/v1/traces'", "traces.endpoint")]
 #[case("server.max_wait_ms = -1", "server.max_wait_ms")]
 #[case("server.max_wait_ms = 9223372036854775808", "server.max_wait_ms")]
 #[case("server.drain_ms = '20000'", "server.drain_ms")]
@@ -428,7 +435,8 @@ fn no_secret_is_shown() {
 fn reference_in_full(keep_out: &[&str]) -> String {
     let set = |line: &str| {
         let setting = line.strip_prefix('#').filter(|rest| rest.starts_with(|first: char| first.is_ascii_lowercase()));
-        let setting = setting.filter(|rest| !keep_out.iter().any(|key| rest.split(' ').next().unwrap().ends_with(key)));
+        let setting = setting
+            .filter(|rest| !keep_out.iter().any(|key| rest.split(' ').next().unwrap().ends_with(key) || rest == key));
         setting.unwrap_or(line).to_owned()
     };
     REFERENCE.lines().map(set).collect::<Vec<_>>().join("\n")
@@ -440,7 +448,8 @@ const REFERENCE_SECRETS: [(&str, &str); 3] =
 #[test]
 fn the_reference_can_be_used_and_its_comments_show_the_defaults() {
     let as_it_is = read(REFERENCE, &REFERENCE_SECRETS).unwrap();
-    let in_full = read(&reference_in_full(&["ca_file", "_file"]), &REFERENCE_SECRETS).unwrap();
+    let no_default = ["ca_file", "_file", "listen = \"127.0.0.1:9464\"", "endpoint = \"http://127.0.0.1:4317\""];
+    let in_full = read(&reference_in_full(&no_default), &REFERENCE_SECRETS).unwrap();
     assert_eq!(format!("{as_it_is:?}"), format!("{in_full:?}"));
 }
 
@@ -545,6 +554,20 @@ fn deep_nesting_is_refused_and_not_followed() {
     assert!(read(&deep(50_000), &[]).is_err());
     assert!(read(&format!("x = {}", "[".repeat(50_000)), &[]).is_err());
     assert!(read(&format!("[{}x]", "a.".repeat(50_000)), &[]).is_err());
+}
+
+#[test]
+fn what_an_operator_may_see_is_set_where_it_is_read() {
+    let settings = read(SECTIGO, &[]).unwrap();
+    assert_eq!((settings.metrics_listen, settings.traces_endpoint), (None, None));
+    for (endpoint, warnings) in [("http://localhost:4317/", 0), ("http://[::1]:4317", 0), ("http://collector:4317", 1)]
+    {
+        let text = format!("metrics.listen = '[::1]:0'\ntraces.endpoint = '{endpoint}'\n{SECTIGO}");
+        let settings = read(&text, &[]).unwrap();
+        assert_eq!(settings.metrics_listen.unwrap().to_string(), "[::1]:0");
+        assert_eq!(settings.traces_endpoint.as_deref(), Some(endpoint.trim_end_matches('/')));
+        assert_eq!(settings.warnings.len(), warnings, "{:?}", settings.warnings);
+    }
 }
 
 #[test]

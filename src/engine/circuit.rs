@@ -72,6 +72,17 @@ enum Position {
     Open { why: AccountHealth, pause: Duration, until: Instant },
 }
 
+impl Stance {
+    /// The word used in the metrics.
+    pub(super) const fn position(self) -> &'static str {
+        match self {
+            Stance::Free => "closed",
+            Stance::Trial | Stance::TrialUnderWay => "half_open",
+            Stance::Probe | Stance::Shut(_) => "open",
+        }
+    }
+}
+
 impl Circuit {
     pub(super) fn new(settings: CircuitSettings) -> Self {
         Self { settings, position: Position::Closed { failures: 0, strangers: Vec::new() } }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::Instant;
+use tracing::field::Empty;
 use tracing::{Instrument, error, info_span, warn};
 
 use crate::domain::clock::Timestamp;
@@ -197,7 +198,9 @@ async fn settle_due(shared: &Arc<Shared>, lane: &Arc<Lane>) -> Result<Duration, 
             };
             let Ok(place) = place else { return Ok(LONGEST_SLEEP) };
             begun = true;
-            let span = info_span!("settle", refund = %refund.id(), account = %lane.account.name);
+            let span = info_span!(
+                "settle", refund = %refund.id(), account = %lane.account.name, attempt = refund.attempt_count, trace_id = Empty
+            );
             let (owner, owned_lane) = (shared.clone(), lane.clone());
             let work = async move {
                 let _in_hand = in_hand;

@@ -73,12 +73,20 @@ impl Lane {
             return None;
         }
         let slot = self.slots.clone().try_acquire_owned().ok()?;
-        self.pace.try_turn().then_some(slot)
+        let has_turn = self.pace.try_turn();
+        if has_turn && self.pace.holds_back() {
+            self.account.meter.paced(Duration::ZERO);
+        }
+        has_turn.then_some(slot)
     }
 
     /// Waits for this request's turn on the wire.
     pub(super) async fn turn(&self) {
+        let start = Instant::now();
         self.pace.turn().await;
+        if self.pace.holds_back() {
+            self.account.meter.paced(start.elapsed());
+        }
     }
 
     pub(super) fn health(&self) -> AccountHealth {
@@ -164,6 +172,10 @@ impl Lane {
 }
 
 impl Pace {
+    fn holds_back(&self) -> bool {
+        !self.apart.is_zero()
+    }
+
     /// Takes a turn if one is free now.
     fn try_turn(&self) -> bool {
         if self.apart.is_zero() {

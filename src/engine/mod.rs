@@ -37,7 +37,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, info, warn};
+use tracing::{Instrument, debug_span, info, warn};
 
 use crate::domain::clock::{Clock, Timestamp};
 use crate::domain::ids::{AccountName, Provider, RefundId};
@@ -48,8 +48,9 @@ use crate::engine::circuit::CircuitSettings;
 use crate::engine::decide::{Backoff, Rules, Schedule};
 use crate::engine::lane::Lane;
 use crate::engine::waiters::Waiters;
-use crate::ledger::{Claim, Create, Created, Ledger, LedgerError, ListQuery, Listed, Record};
+use crate::ledger::{Claim, Create, Created, Health, Ledger, LedgerError, ListQuery, Listed, Record};
 use crate::providers::{Account, Accounts};
+use crate::telemetry::traces;
 
 pub use crate::engine::feed::EventFeed;
 
@@ -307,6 +308,7 @@ impl Engine {
             waited = wait => waited,
             // A caller that waits must not hold the shutdown up.
             () = self.0.draining.cancelled() => self.0.get(id).await,
+            () = self.0.ledger_stopped() => self.0.get(id).await,
         }
     }
 
@@ -382,6 +384,17 @@ impl Engine {
         self.0.lanes.values().map(|lane| (lane.account.clone(), lane.health())).collect()
     }
 
+    /// In which of [`crate::telemetry::metrics::POSITIONS`] each account's circuit is.
+    pub fn circuits(&self) -> Vec<(AccountName, &'static str)> {
+        let position = |lane: &Arc<Lane>| (lane.account.name.clone(), lane.stance().position());
+        self.0.lanes.values().map(position).collect()
+    }
+
+    /// Readers of the event feed at present.
+    pub fn feed_count(&self) -> usize {
+        self.0.settings.max_feeds.saturating_sub(self.0.feeds.available_permits())
+    }
+
     /// The account's retry contract says whether a second send is safe for a refund now; false for accounts no longer configured.
     pub fn resend_safe(&self, refund: &Refund) -> bool {
         let account = self.0.accounts.get(&refund.intent.account);
@@ -436,7 +449,7 @@ impl Shared {
         let lane = self.lane_for(&command.intent)?.clone();
         let slot = lane.slot_for_newcomer();
         let create = self.create_of(&lane, command, slot.is_some(), claim);
-        match self.ledger.create(create).await? {
+        match self.ledger.create(create).instrument(debug_span!("commit", step = "create")).await? {
             Created::Known(refund) => Ok(CreateResult { refund, replayed: true }),
             Created::New(refund) => {
                 info!(refund = %refund.id(), account = %lane.account.name, "refund recorded");
@@ -526,6 +539,7 @@ impl Shared {
             actor: command.actor,
             now: self.clock.now(),
             claim,
+            trace_parent: traces::current(),
         }
     }
 
@@ -580,13 +594,25 @@ impl Shared {
             return refund;
         }
         let id = refund.id().clone();
-        let wait = || self.waiters.until(&id, until, done, || self.get(&id));
+        let wait = async || {
+            tokio::select! {
+                biased;
+                seen = self.waiters.until(&id, until, done, || self.get(&id)) => seen,
+                () = self.ledger_stopped() => self.get(&id).await,
+            }
+        };
         let seen = tokio::select! {
             seen = wait() => seen,
             // What is PENDING now stays so until the next start; what is on the wire has the drain's time.
             () = self.draining.cancelled() => wait().await,
         };
         seen.unwrap_or(refund)
+    }
+
+    /// Returns when the ledger writes no more: from then on nothing changes before the next start.
+    async fn ledger_stopped(&self) {
+        // An error means that the ledger itself is gone, which comes to the same.
+        drop(self.ledger.health().wait_for(|health| *health != Health::Writing).await);
     }
 
     /// Records events and tells whoever waits. A full queue is waited for: what has happened must not be lost for want of room.
@@ -607,17 +633,32 @@ impl Shared {
                 actor: actor.to_owned(),
                 now: self.clock.now(),
             };
-            match self.ledger.record(record).await {
+            match self.ledger.record(record).instrument(debug_span!("commit", step = "record")).await {
                 Err(LedgerError::Overloaded) => {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_millis(100));
                 }
                 Ok(recorded) => {
+                    self.measure_clarity(refund, &recorded);
                     self.waiters.tell(&recorded);
                     return Ok(recorded);
                 }
                 Err(error) => return Err(error),
             }
+        }
+    }
+}
+
+impl Shared {
+    /// How long it was not known what became of a refund: since its doubt began, or since it was first sent where it was sent again.
+    fn measure_clarity(&self, before: &Refund, after: &Refund) {
+        let is_open = matches!(after.state, State::Pending | State::Dispatching | State::InDoubt | State::NeedsReview);
+        let begin = before.doubt.as_ref().map(|doubt| doubt.since).or(before.dispatch_time);
+        if before.unanswered_attempts > 0
+            && !is_open
+            && let (Some(begin), Some(lane)) = (begin, self.lanes.get(&before.intent.account))
+        {
+            lane.account.meter.cleared(after.state, after.update_time.since(begin));
         }
     }
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
-use tracing::{Instrument, error, info, info_span, warn};
+use tracing::field::Empty;
+use tracing::{Instrument, Span, error, info, info_span, warn};
 
 use crate::domain::outcome::{DoubtReason, ErrorCategory, Lookup, Outcome};
 use crate::domain::refund::{Event, Refund};
@@ -17,6 +18,7 @@ use crate::engine::decide::{self, Decision, Step};
 use crate::engine::lane::Lane;
 use crate::engine::{EngineError, GATEWAY, Shared};
 use crate::ledger::LedgerError;
+use crate::telemetry::traces;
 
 /// Sectigo's -16: the order is another account's, or the login is wrong. No other provider has this code.
 const NOT_THIS_ACCOUNTS: &str = "-16";
@@ -25,18 +27,33 @@ const AFTER_TROUBLE: Duration = Duration::from_secs(1);
 
 /// Sends the attempt of a refund that is DISPATCHING on disk, in a task of its own. The slot is free again when its outcome is on disk.
 pub(super) fn spawn_attempt(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund, slot: OwnedSemaphorePermit) {
-    let span =
-        info_span!("attempt", refund = %refund.id(), account = %lane.account.name, attempt = refund.attempt_count);
+    let span = info_span!(
+        "attempt", refund = %refund.id(), account = %lane.account.name, attempt = refund.attempt_count, trace_id = Empty
+    );
+    // One that has waited is sent when nobody's call is there any more.
+    let has_waited = Span::current().is_none();
     let (owner, lane) = (shared.clone(), lane.clone());
     let work = async move {
+        if has_waited {
+            link_to_creation(&owner, &refund).await;
+        }
         attempt(&owner, &lane, refund).await;
         drop(slot);
     };
     shared.tasks.spawn(work.instrument(span));
 }
 
+/// Links the span that is entered to the one that the refund was recorded in, if both are sent to a collector.
+async fn link_to_creation(shared: &Shared, refund: &Refund) {
+    if traces::is_on() {
+        // A trace without its link is all that is lost where the ledger cannot be asked; the work that follows says so itself.
+        traces::link(shared.ledger.trace_of(refund.id()).await.unwrap_or_default().as_deref());
+    }
+}
+
 /// Goes on with a refund that is IN_DOUBT or SUBMITTED, and due.
 pub(super) async fn settle(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund, place: OwnedSemaphorePermit) {
+    link_to_creation(shared, &refund).await;
     // While the account is shut, only looks are made: they move no money, and show when it is open again.
     let step = match lane.is_free() {
         true => decide::next_step(&refund, &lane.account.contract, shared.clock.now()),
@@ -70,6 +87,7 @@ pub(super) async fn settle(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refun
 
 /// Asks the provider what became of a refund and records what it shows, because somebody asked for it.
 pub(super) async fn look(shared: &Shared, lane: &Lane, refund: Refund, actor: &str) -> Result<Refund, EngineError> {
+    link_to_creation(shared, &refund).await;
     // Never closed, so it can only be waited for.
     let _place = lane.lookups.acquire().await.map_err(|_| EngineError::Draining)?;
     let (refund, _) = look_and_record(shared, lane, refund, actor).await?;

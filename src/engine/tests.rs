@@ -15,6 +15,7 @@ use crate::domain::outcome::{Confirmation, DoubtReason, ErrorCategory, Lookup, O
 use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, SectigoTarget};
 use crate::ledger::Health;
 use crate::ledger::sqlite::{SqliteLedger, SqliteSettings};
+use crate::telemetry::metrics::AccountMeter;
 
 const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 /// Reached only where something hangs.
@@ -71,6 +72,7 @@ impl Bench {
             pending_limit: Duration::from_secs(86_400),
             adapter: self.provider.clone(),
             status: None,
+            meter: AccountMeter::off(),
         };
         let settings = EngineSettings {
             backoff: Backoff { shortest: Duration::from_secs(1), longest: Duration::from_secs(60) },
@@ -97,6 +99,7 @@ impl Bench {
             actor: "caller".to_owned(),
             now: NOW,
             claim: Claim::default(),
+            trace_parent: None,
         };
         let Created::New(refund) = self.ledger.inner.create(create).await.unwrap() else { panic!("known") };
         let record = Record {

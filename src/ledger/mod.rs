@@ -120,6 +120,14 @@ pub trait Ledger: Send + Sync + 'static {
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
     async fn oldest_waiting(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError>;
 
+    /// The [`Create::trace_parent`] of one refund, where it had one.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`]
+    async fn trace_of(&self, _id: &RefundId) -> Result<Option<String>, LedgerError> {
+        Ok(None)
+    }
+
     /// The last committed event's sequence number, as it rises. 0 in an empty ledger.
     fn committed(&self) -> watch::Receiver<u64>;
 
@@ -144,6 +152,9 @@ pub struct Create {
     pub now: Timestamp,
     /// Lets the caller withdraw the request as long as nobody has begun it.
     pub claim: Claim,
+    /// The span that it is recorded in, where that is sent to a collector: what happens to the refund later is linked to it. No part of
+    /// what the history and its hashes cover.
+    pub trace_parent: Option<String>,
 }
 
 /// What [`Ledger::create`] found or made.

@@ -14,13 +14,18 @@ use crate::providers::namecom::Namecom;
 use crate::providers::observed::Observed;
 use crate::providers::sectigo::Sectigo;
 use crate::providers::{Account, AccountSettings, Login, Provider, StatusSource};
+use crate::telemetry::metrics::Metrics;
 
 impl Account {
-    /// Makes the account: its contract, its scope and its wire. Connects to nothing yet.
+    /// Makes the account: its contract, its scope and its wire, all measured by `metrics`. Connects to nothing yet.
     ///
     /// # Errors
     /// [`ConnectError`], in a sentence that names the setting or the file but not the account.
-    pub fn connect(settings: AccountSettings, clock: Arc<dyn Clock>) -> Result<Account, ConnectError> {
+    pub fn connect(
+        settings: AccountSettings,
+        clock: Arc<dyn Clock>,
+        metrics: &Metrics,
+    ) -> Result<Account, ConnectError> {
         let contract = settings.login.contract(settings.settle_time);
         let http = HttpClient::new(&HttpSettings {
             endpoint: &settings.endpoint,
@@ -30,7 +35,7 @@ impl Account {
             // Where nothing deduplicates, a connection that the peer has just closed is doubt that only a person can settle.
             reuse_connections: settings.reuse_connections && contract.deduplication != Deduplication::None,
         })?;
-        Self::with_client(settings, clock, http, contract)
+        Self::with_client(settings, clock, http, contract, metrics)
     }
 
     /// Makes the account over a wire that the caller brings: the adapters are the real ones, down to the bytes.
@@ -44,7 +49,7 @@ impl Account {
     ) -> Result<Account, ConnectError> {
         let contract = settings.login.contract(settings.settle_time);
         let http = HttpClient::over(wire, &settings.endpoint)?;
-        Self::with_client(settings, clock, http, contract)
+        Self::with_client(settings, clock, http, contract, &Metrics::off())
     }
 
     fn with_client(
@@ -52,23 +57,27 @@ impl Account {
         clock: Arc<dyn Clock>,
         http: HttpClient,
         contract: RetryContract,
+        metrics: &Metrics,
     ) -> Result<Account, ConnectError> {
         let provider = settings.login.provider();
         let scope = scope_of(provider, settings.login.name());
         let name = settings.name.clone();
+        let (host, port) = (settings.endpoint.host_str(), settings.endpoint.port_or_known_default());
+        let meter = metrics.of_account(&name, provider, host.unwrap_or_default(), port.unwrap_or_default());
+        let http = http.measured(meter.clone());
         let (adapter, status): (Arc<dyn Provider>, Option<Arc<dyn StatusSource>>) = match settings.login.clone() {
             Login::Sectigo { login_name, login_password } => {
                 let sectigo = Arc::new(Sectigo::new(http, login_name, login_password));
-                (Arc::new(Observed::new(sectigo.clone(), name, provider)), Some(sectigo))
+                (Arc::new(Observed::new(sectigo.clone(), name, provider, meter.clone())), Some(sectigo))
             }
             Login::Namecom { username, token, key_lifetime: _ } => {
                 let namecom = Arc::new(Namecom::new(http, &username, &token, clock)?);
-                (Arc::new(Observed::new(namecom, name, provider)), None)
+                (Arc::new(Observed::new(namecom, name, provider, meter.clone())), None)
             }
             Login::Debitsuccess { username, password, path, service_namespace, data_namespace, action_prefix } => {
                 let service = Service { username, password, path, service_namespace, data_namespace, action_prefix };
                 let debitsuccess = Arc::new(Debitsuccess::new(http, service)?);
-                (Arc::new(Observed::new(debitsuccess, name, provider)), None)
+                (Arc::new(Observed::new(debitsuccess, name, provider, meter.clone())), None)
             }
         };
         Ok(Account {
@@ -83,6 +92,7 @@ impl Account {
             pending_limit: settings.pending_limit,
             adapter,
             status,
+            meter,
         })
     }
 }
@@ -168,7 +178,7 @@ mod tests {
             settle_time: Duration::from_secs(600),
             login,
         };
-        Account::connect(settings, Arc::new(ManualClock::new(NOW))).map_err(|error| error.to_string())
+        Account::connect(settings, Arc::new(ManualClock::new(NOW)), &Metrics::off()).map_err(|error| error.to_string())
     }
 
     #[rstest]

@@ -23,8 +23,12 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method};
 use reqwest::{Certificate, Client, ClientBuilder, Response, Url};
+use tokio::time::Instant;
+use tracing::field::Empty;
+use tracing::{Instrument as _, debug_span};
 
 use crate::domain::outcome::{DoubtReason, ErrorCategory, Lookup, Outcome, ProviderError, provider_text};
+use crate::telemetry::metrics::{AccountMeter, RequestEnd};
 
 /// The longest answer to a refund or to a small read, in bytes.
 pub const REFUND_REPLY_BYTES: usize = 64 * 1024;
@@ -92,6 +96,7 @@ pub struct HttpSettings<'a> {
 pub struct HttpClient {
     endpoint: Url,
     wire: Arc<dyn Wire>,
+    meter: AccountMeter,
 }
 
 /// What a call is for.
@@ -174,7 +179,8 @@ impl HttpClient {
             }
         };
         let moving = if settings.reuse_connections { base() } else { base().pool_max_idle_per_host(0) };
-        Ok(Self { endpoint, wire: Arc::new(Sockets { moving: build(moving)?, reading: build(base())? }) })
+        let wire = Arc::new(Sockets { moving: build(moving)?, reading: build(base())? });
+        Ok(Self { endpoint, wire, meter: AccountMeter::off() })
     }
 
     /// A client whose calls another wire carries.
@@ -182,23 +188,64 @@ impl HttpClient {
     /// # Errors
     /// [`ConnectError::Endpoint`]
     pub fn over(wire: Arc<dyn Wire>, endpoint: &Url) -> Result<Self, ConnectError> {
-        Ok(Self { endpoint: checked_endpoint(endpoint)?, wire })
+        Ok(Self { endpoint: checked_endpoint(endpoint)?, wire, meter: AccountMeter::off() })
+    }
+
+    /// The same, and every call is measured.
+    #[must_use]
+    pub fn measured(self, meter: AccountMeter) -> Self {
+        Self { meter, ..self }
     }
 
     /// Sends a request that moves money: once, and by default on a connection of its own.
     pub async fn send_once(&self, call: Call) -> Exchange {
-        self.wire.exchange(self.url_of(&call), call, Purpose::Moving, REFUND_REPLY_BYTES).await
+        self.exchange(call, Purpose::Moving, REFUND_REPLY_BYTES).await
     }
 
     /// Sends a request that moves nothing, on a pooled connection; an answer longer than `longest` bytes is unreadable.
     pub async fn read(&self, call: Call, longest: usize) -> Exchange {
-        self.wire.exchange(self.url_of(&call), call, Purpose::Reading, longest).await
+        self.exchange(call, Purpose::Reading, longest).await
+    }
+
+    /// The span and the measurement of one call. Neither adds anything to what is sent, and neither holds a path: it may name an order.
+    async fn exchange(&self, call: Call, purpose: Purpose, longest: usize) -> Exchange {
+        let (url, method) = (self.url_of(&call), call.method.clone());
+        let span = debug_span!(
+            "http",
+            otel.kind = "client",
+            otel.name = %method,
+            http.request.method = %method,
+            server.address = url.host_str(),
+            server.port = url.port_or_known_default(),
+            http.response.status_code = Empty,
+            "error.type" = Empty,
+            otel.status_code = Empty
+        );
+        let start = Instant::now();
+        let exchange = self.wire.exchange(url, call, purpose, longest).instrument(span.clone()).await;
+        let end = exchange.end();
+        match end {
+            RequestEnd::Answered(status) => drop(span.record("http.response.status_code", status)),
+            RequestEnd::Failed(kind) => drop(span.record("error.type", kind).record("otel.status_code", "ERROR")),
+        }
+        self.meter.requested(method.as_str(), purpose.as_str(), end, start.elapsed());
+        exchange
     }
 
     fn url_of(&self, call: &Call) -> Url {
         let mut url = self.endpoint.clone();
         url.set_path(&call.path);
         url
+    }
+}
+
+impl Purpose {
+    /// The word used in the metrics.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Purpose::Moving => "moving",
+            Purpose::Reading => "reading",
+        }
     }
 }
 
@@ -227,6 +274,14 @@ impl Exchange {
             Exchange::Answered(answer) => read(&answer),
             Exchange::NotSent { why } => never_left(&why),
             Exchange::Lost { reason, evidence } => Outcome::Unknown { reason, evidence },
+        }
+    }
+
+    fn end(&self) -> RequestEnd {
+        match self {
+            Exchange::Answered(answer) => RequestEnd::Answered(answer.status),
+            Exchange::NotSent { .. } => RequestEnd::Failed("not_sent"),
+            Exchange::Lost { reason, .. } => RequestEnd::Failed(reason.as_str()),
         }
     }
 

@@ -19,6 +19,7 @@ use crate::domain::money::Currency;
 use crate::domain::outcome::{Lookup, Outcome};
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::validation::{OrderKey, StatusAnswer};
+use crate::telemetry::metrics::AccountMeter;
 
 pub use http::ConnectError;
 
@@ -125,6 +126,8 @@ pub struct Account {
     pub adapter: Arc<dyn Provider>,
     /// Where the validation of its orders stands: Sectigo's accounts alone.
     pub status: Option<Arc<dyn StatusSource>>,
+    /// What measures it.
+    pub meter: AccountMeter,
 }
 
 /// All configured accounts, by name.

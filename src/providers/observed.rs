@@ -1,4 +1,4 @@
-//! Watches any provider from outside: a span and one line for each call, and not a word in the adapters.
+//! Watches any provider from outside: a span, a measurement and one line for each call, and not a word in the adapters.
 //!
 //! No text of the provider is logged here, only kinds and codes: its words may name people.
 
@@ -12,18 +12,20 @@ use crate::domain::ids::{AccountName, Provider as ProviderKind};
 use crate::domain::outcome::{Lookup, Outcome};
 use crate::domain::refund::{Intent, Refund};
 use crate::providers::Provider;
+use crate::telemetry::metrics::AccountMeter;
 
 /// A provider, watched.
 pub struct Observed<P> {
     inner: Arc<P>,
     account: AccountName,
     provider: ProviderKind,
+    meter: AccountMeter,
 }
 
 impl<P: Provider> Observed<P> {
     /// Watches `inner`, the wire of `account`.
-    pub fn new(inner: Arc<P>, account: AccountName, provider: ProviderKind) -> Self {
-        Self { inner, account, provider }
+    pub fn new(inner: Arc<P>, account: AccountName, provider: ProviderKind, meter: AccountMeter) -> Self {
+        Self { inner, account, provider, meter }
     }
 }
 
@@ -36,11 +38,12 @@ impl<P: Provider> Provider for Observed<P> {
         async {
             let start = Instant::now();
             let outcome = self.inner.refund(intent).await;
-            let duration_ms = start.elapsed().as_millis();
+            let duration = start.elapsed();
+            self.meter.attempted(kind_of(&outcome), duration);
             debug!(
                 outcome = kind_of(&outcome),
                 detail = detail_of(&outcome),
-                duration_ms,
+                duration_ms = duration.as_millis(),
                 "provider answered a refund"
             );
             outcome
@@ -56,14 +59,15 @@ impl<P: Provider> Provider for Observed<P> {
         async {
             let start = Instant::now();
             let lookup = self.inner.lookup(refund).await;
-            let duration_ms = start.elapsed().as_millis();
+            let duration = start.elapsed();
             let (found, detail) = match &lookup {
                 Lookup::Found(outcome) => (kind_of(outcome), detail_of(outcome)),
                 Lookup::NotFound { proof: true, .. } => ("not_found", "proof"),
                 Lookup::NotFound { proof: false, .. } => ("not_found", ""),
                 Lookup::Unavailable { .. } => ("unavailable", ""),
             };
-            debug!(found, detail, duration_ms, "provider answered a lookup");
+            self.meter.looked(found, duration);
+            debug!(found, detail, duration_ms = duration.as_millis(), "provider answered a lookup");
             lookup
         }
         .instrument(span)

@@ -16,6 +16,7 @@ use crate::domain::target::Target;
 use crate::providers::http::Answer;
 use crate::providers::peer::Peer;
 use crate::providers::{Account, AccountSettings, Login};
+use crate::telemetry::metrics::Metrics;
 
 /// The moment at which all of it happens: 2026-03-04T05:06:40Z.
 pub(crate) const NOW: Timestamp = Timestamp::from_seconds(1_772_600_800);
@@ -36,7 +37,7 @@ pub(crate) fn account(peer: &Peer, login: Login) -> Account {
         settle_time: Duration::from_secs(600),
         login,
     };
-    Account::connect(settings, Arc::new(ManualClock::new(NOW))).map_err(|error| error.to_string()).unwrap()
+    Account::connect(settings, Arc::new(ManualClock::new(NOW)), &Metrics::off()).map_err(|error| error.to_string()).unwrap()
 }
 
 pub(crate) fn intent(id: &str, target: Target) -> Intent {

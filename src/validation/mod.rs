@@ -104,6 +104,7 @@ struct Shared {
     air: Mutex<Air>,
     watches: Mutex<Watches>,
     watch_places: Arc<Semaphore>,
+    max_watches: usize,
     watch_interval_min: Duration,
     draining: CancellationToken,
 }
@@ -161,6 +162,7 @@ impl Validation {
             air,
             watches: Mutex::default(),
             watch_places: Arc::new(Semaphore::new(settings.max_watches.min(Semaphore::MAX_PERMITS))),
+            max_watches: settings.max_watches.min(Semaphore::MAX_PERMITS),
             watch_interval_min: settings.watch_interval_min,
             draining: CancellationToken::new(),
         }))
@@ -181,6 +183,11 @@ impl Validation {
             Ok(landed) => landed.clone().unwrap_or(Err(ValidationError::Panicked)),
             Err(_) => Err(ValidationError::Panicked),
         }
+    }
+
+    /// Watches that are open now.
+    pub fn watch_count(&self) -> usize {
+        self.0.max_watches.saturating_sub(self.0.watch_places.available_permits())
     }
 
     /// Ends every watch and takes no new one; what is asked for once is answered as before.

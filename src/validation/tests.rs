@@ -14,6 +14,7 @@ use crate::domain::outcome::{Lookup, Outcome};
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::validation::{Page, StatusAnswer};
 use crate::providers::{Account, Provider as Adapter};
+use crate::telemetry::metrics::AccountMeter;
 
 /// A provider that counts what it is asked, answers only when it is let to, and does what its script says.
 struct Scripted {
@@ -107,6 +108,7 @@ fn account(name: &str, provider: Provider, status: Option<Arc<dyn StatusSource>>
         pending_limit: Duration::from_secs(86_400),
         adapter: Arc::new(NoRefunds),
         status,
+        meter: AccountMeter::off(),
     }
 }
 

@@ -9,6 +9,7 @@ use rusqlite::ErrorCode;
 use tokio::sync::watch;
 
 use super::presence::Presence;
+use super::tally::Tally;
 use crate::domain::state::MoveRefused;
 use crate::ledger::{Health, LedgerError};
 
@@ -29,6 +30,8 @@ pub(super) struct Shared {
     halted: OnceLock<LedgerError>,
     /// None for a ledger without files.
     presence: OnceLock<Presence>,
+    /// None where nobody measures.
+    tally: OnceLock<Tally>,
 }
 
 /// What a database error means for the process.
@@ -51,6 +54,7 @@ impl Shared {
             health: watch::Sender::new(Health::Writing),
             halted: OnceLock::new(),
             presence: OnceLock::new(),
+            tally: OnceLock::new(),
         }
     }
 
@@ -75,6 +79,16 @@ impl Shared {
     pub(super) fn watch_over(&self, presence: Presence) {
         // Said once, when they have been opened.
         drop(self.presence.set(presence));
+    }
+
+    /// From now on everything is counted here.
+    pub(super) fn count_with(&self, tally: Tally) {
+        // Said once, before anything is written.
+        drop(self.tally.set(tally));
+    }
+
+    pub(super) fn tally(&self) -> Option<&Tally> {
+        self.tally.get()
     }
 
     /// Ends all writing where one of them has not.

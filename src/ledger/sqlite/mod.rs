@@ -14,6 +14,7 @@
 //! chain        the hash chain, for auditors
 //! halt         what ends all writing
 //! presence     whether the open files still have their names
+//! tally        refunds counted by state, commits timed
 //! audit/       a look at a ledger that nobody has open
 //! inline       the same without threads, on a disk in memory: for simulations
 //! migrations/  the tables and their constraints
@@ -31,6 +32,7 @@ mod presence;
 mod reads;
 mod rows;
 mod steps;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -52,11 +54,14 @@ use self::inline::Inline;
 pub use self::opening::OpenError;
 use self::opening::Opened;
 use self::presence::{Presence, Watch};
+use self::tally::Tally;
 use self::writer::{Job, Reply};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{AccountName, RefundId};
 use crate::domain::refund::{EventRecord, Refund};
+use crate::domain::state::State;
 use crate::ledger::{Create, Created, Health, Ledger, LedgerError, ListQuery, Listed, Record};
+use crate::telemetry::metrics::Metrics;
 
 /// How a ledger is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,7 +137,8 @@ impl SqliteLedger {
         shared.watch_over(Presence::of(&path));
         let starting = |source| OpenError::Io { path: path.clone(), doing: "start the writer of", source };
         let (jobs, queue) = mpsc::channel(settings.queue_length.max(1));
-        let thread = writer::start(writer, shared.clone(), tail, queue, settings.batch_size.max(1)).map_err(starting)?;
+        let thread =
+            writer::start(writer, shared.clone(), tail, queue, settings.batch_size.max(1)).map_err(starting)?;
         let watch = Watch::start(shared.clone()).map_err(starting)?;
         Ok(Self { shared, readers, writing: Mutex::new(Some(Writing { jobs, thread, watch, lock })), inline: None })
     }
@@ -155,6 +161,36 @@ impl SqliteLedger {
     /// [`LedgerError::Corrupt`] at the first place that does not fit, [`LedgerError::Unavailable`]
     pub async fn verify(&self) -> Result<u64, LedgerError> {
         self.read(reads::verify).await
+    }
+
+    /// From now on commits are timed by `metrics`, and refunds counted. To be asked for before anything is written.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
+    pub async fn measure(&self, metrics: Metrics) -> Result<(), LedgerError> {
+        let counts = self.read(reads::counts).await?;
+        self.shared.count_with(Tally::new(metrics, counts));
+        Ok(())
+    }
+
+    /// How many refunds of each account are in each state, as of the last commit. Empty where nobody measures.
+    pub fn counts(&self) -> Vec<(AccountName, State, u64)> {
+        let counts = self.shared.tally().map(Tally::counts).unwrap_or_default();
+        counts.into_iter().map(|((account, state), count)| (account, state, count)).collect()
+    }
+
+    /// Writes that wait for the writer.
+    pub fn queue_length(&self) -> usize {
+        self.jobs().map_or(0, |jobs| jobs.max_capacity().saturating_sub(jobs.capacity()))
+    }
+
+    /// Since when the oldest doubt of an account has lasted; none where there is none.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`]
+    pub async fn oldest_doubt(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
+        let account = account.clone();
+        self.read(move |connection| reads::moment_of(connection, reads::OLDEST_DOUBT, &account)).await
     }
 
     fn take_writing(&self) -> Option<Writing> {
@@ -288,6 +324,11 @@ impl Ledger for SqliteLedger {
     async fn oldest_waiting(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
         let account = account.clone();
         self.read(move |connection| reads::moment_of(connection, reads::OLDEST_WAITING, &account)).await
+    }
+
+    async fn trace_of(&self, id: &RefundId) -> Result<Option<String>, LedgerError> {
+        let id = id.clone();
+        self.read(move |connection| reads::trace_of(connection, &id)).await
     }
 
     fn committed(&self) -> watch::Receiver<u64> {

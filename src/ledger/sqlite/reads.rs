@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Params, params, params_from_iter};
 use super::chain::{Line, Tail, integer};
 use super::halt::Fault;
 use super::rows::{self, EVENT_COLUMNS, Place, Stored, StoredEvent};
+use super::tally::Counts;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{AccountName, RefundId};
 use crate::domain::refund::{EventRecord, Refund};
@@ -46,6 +47,10 @@ pub(super) const NEXT_DUE: &str = "SELECT min(due) FROM (\
          UNION ALL \
          SELECT min(not_before) FROM refunds WHERE account = ?1 AND state = 'PENDING' AND not_before IS NOT NULL\
      ) AS each";
+
+/// Of account ?1.
+pub(super) const OLDEST_DOUBT: &str =
+    "SELECT min(doubt_since) FROM refunds WHERE account = ?1 AND doubt_since IS NOT NULL";
 
 /// Of account ?1, at ?2, at most ?3.
 pub(super) static UNSETTLED: LazyLock<String> = LazyLock::new(|| {
@@ -405,4 +410,25 @@ fn id_in(table: &'static str, key: &str, id: &str) -> Result<RefundId, Fault> {
         let row = format!("key {key}");
         LedgerError::Corrupt { table, column: "ordinal", row, problem: problem.to_string() }.into()
     })
+}
+
+/// How many refunds of each account are in each state: one walk through an index.
+pub(super) fn counts(connection: &Connection) -> Result<Counts, Fault> {
+    let mut grouped = connection.prepare("SELECT account, state, count(*) FROM refunds GROUP BY account, state")?;
+    let mut rows = grouped.query([])?;
+    let mut counts = Counts::new();
+    while let Some(row) = rows.next()? {
+        let (account, state, count): (String, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let strange = |column| Place::refund(0).corrupt(column, "is no value of its kind");
+        let account = AccountName::parse(&account).map_err(|_| strange("account"))?;
+        let state = State::parse(&state).ok_or_else(|| strange("state"))?;
+        counts.insert((account, state), u64::try_from(count).unwrap_or_default());
+    }
+    Ok(counts)
+}
+
+pub(super) fn trace_of(connection: &Connection, id: &RefundId) -> Result<Option<String>, Fault> {
+    let sql = "SELECT trace_parent FROM refund_traces WHERE ordinal = (SELECT ordinal FROM refunds WHERE id = ?1)";
+    let mut statement = connection.prepare_cached(sql)?;
+    Ok(statement.query_row([id.as_str()], |row| row.get(0)).optional()?)
 }

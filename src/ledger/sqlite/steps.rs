@@ -11,6 +11,7 @@ use super::chain::{self, Line, Tail, integer};
 use super::halt::Fault;
 use super::reads;
 use super::rows::{self, INTENT_COLUMNS, Place, STANDING_COLUMNS, Stored};
+use super::tally::Move;
 use crate::domain::clock::Timestamp;
 use crate::domain::outcome::{DoubtReason, ProviderError};
 use crate::domain::refund::{Event, Refund, Resolution};
@@ -49,7 +50,12 @@ static UPDATE_REFUND: LazyLock<String> = LazyLock::new(|| {
     format!("UPDATE refunds SET {} WHERE ordinal = ?1 AND revision = ?2", assignments.join(", "))
 });
 
-pub(super) fn create(connection: &Connection, tail: &mut Tail, create: &Create) -> Result<Created, Fault> {
+pub(super) fn create(
+    connection: &Connection,
+    tail: &mut Tail,
+    moves: &mut Vec<Move>,
+    create: &Create,
+) -> Result<Created, Fault> {
     let created = match reads::verdict(connection, create)? {
         Created::New(refund) => refund,
         known @ Created::Known(_) => return Ok(known),
@@ -94,25 +100,46 @@ pub(super) fn create(connection: &Connection, tail: &mut Tail, create: &Create) 
     for key in target.similarity_keys() {
         similarity.execute(params![create.scope, key, refund.create_time.as_micros(), ordinal])?;
     }
+    if let Some(trace_parent) = &create.trace_parent {
+        let sql = "INSERT INTO refund_traces (ordinal, trace_parent) VALUES (?1, ?2)";
+        connection.prepare_cached(sql)?.execute(params![ordinal, trace_parent])?;
+    }
+    moves.push(Move { account: refund.intent.account.clone(), from: None, to: refund.state });
     Ok(Created::New(refund))
 }
 
-pub(super) fn record(connection: &Connection, tail: &mut Tail, record: &Record) -> Result<Refund, Fault> {
+pub(super) fn record(
+    connection: &Connection,
+    tail: &mut Tail,
+    moves: &mut Vec<Move>,
+    record: &Record,
+) -> Result<Refund, Fault> {
     let Some(stored) = reads::find(connection, &record.id)? else {
         return Err(LedgerError::NotFound(record.id.clone()).into());
     };
     if stored.refund.revision != record.revision {
         return Err(LedgerError::StaleRevision { present: Box::new(stored.refund) }.into());
     }
-    apply(connection, tail, stored, &record.events, record.next_check, &record.actor, record.now)
+    let from = Some(stored.refund.state);
+    let after = apply(connection, tail, stored, &record.events, record.next_check, &record.actor, record.now)?;
+    moves.push(Move { account: after.intent.account.clone(), from, to: after.state });
+    Ok(after)
 }
 
 /// At most `limit` refunds from [`State::Dispatching`] to [`State::InDoubt`]; how many.
-pub(super) fn interrupt(connection: &Connection, tail: &mut Tail, now: Timestamp, limit: u32) -> Result<usize, Fault> {
+pub(super) fn interrupt(
+    connection: &Connection,
+    tail: &mut Tail,
+    moves: &mut Vec<Move>,
+    now: Timestamp,
+    limit: u32,
+) -> Result<usize, Fault> {
     let running = reads::dispatching(connection, limit)?;
     let count = running.len();
     for stored in running {
-        apply(connection, tail, stored, &[Event::Interrupted], None, GATEWAY, now)?;
+        let from = Some(stored.refund.state);
+        let after = apply(connection, tail, stored, &[Event::Interrupted], None, GATEWAY, now)?;
+        moves.push(Move { account: after.intent.account.clone(), from, to: after.state });
     }
     Ok(count)
 }

@@ -7,9 +7,11 @@ use std::thread::{self, JoinHandle};
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::chain::Tail;
 use super::halt::{Fault, Shared};
+use super::tally::Move;
 use super::{reads, steps};
 use crate::domain::clock::Timestamp;
 use crate::domain::refund::Refund;
@@ -96,14 +98,18 @@ impl Writer {
     pub(super) fn serve(&mut self, batch: Vec<Job>) {
         let mut jobs = batch.into_iter();
         let mut answers = Vec::with_capacity(jobs.len());
+        let mut moves = Vec::new();
         let outcome = match self.shared.halted() {
             Some(error) => Err(error.clone()),
-            None => self.transact(&mut jobs, &mut answers),
+            None => self.transact(&mut jobs, &mut answers, &mut moves),
         };
         match outcome {
             Ok(tail) => {
                 let events = tail.sequence.saturating_sub(self.tail.sequence);
                 self.tail = tail;
+                if let Some(tally) = self.shared.tally() {
+                    tally.note(moves);
+                }
                 self.shared.publish(tail.sequence);
                 answers.into_iter().for_each(Answer::send);
                 self.checkpoint_now_and_then(events);
@@ -121,6 +127,7 @@ impl Writer {
         &self,
         jobs: &mut impl Iterator<Item = Job>,
         answers: &mut Vec<Box<dyn Answer>>,
+        moves: &mut Vec<Move>,
     ) -> Result<Tail, LedgerError> {
         self.shared.files_are_there()?;
         self.execute("BEGIN IMMEDIATE")?;
@@ -138,19 +145,27 @@ impl Writer {
                 Job::Create(create, reply) if !create.claim.begin() => {
                     Box::new(Pending { reply, answer: Err(LedgerError::Abandoned) })
                 }
-                Job::Create(create, reply) => {
-                    self.step(&mut tail, reply, |tail| steps::create(&self.connection, tail, &create))?
-                }
-                Job::Record(record, reply) => {
-                    self.step(&mut tail, reply, |tail| steps::record(&self.connection, tail, &record))?
-                }
+                Job::Create(create, reply) => self.step(&mut tail, moves, reply, |tail, moves| {
+                    steps::create(&self.connection, tail, moves, &create)
+                })?,
+                Job::Record(record, reply) => self.step(&mut tail, moves, reply, |tail, moves| {
+                    steps::record(&self.connection, tail, moves, &record)
+                })?,
                 Job::Interrupt(now, limit, reply) => {
-                    self.step(&mut tail, reply, |tail| steps::interrupt(&self.connection, tail, now, limit))?
+                    let work = |tail: &mut Tail, moves: &mut Vec<Move>| {
+                        steps::interrupt(&self.connection, tail, moves, now, limit)
+                    };
+                    self.step(&mut tail, moves, reply, work)?
                 }
             });
         }
+        let start = Instant::now();
+        let synced = self.execute("COMMIT");
+        if let Some(tally) = self.shared.tally() {
+            tally.metrics.committed(answers.len(), start.elapsed());
+        }
         // What went into a file that has lost its name is gone with this process.
-        match self.execute("COMMIT").and_then(|()| self.shared.files_are_there()) {
+        match synced.and_then(|()| self.shared.files_are_there()) {
             Ok(()) => Ok(tail),
             Err(LedgerError::Overloaded) => Err(LedgerError::Overloaded),
             // The log may hold it whole, and the next start would find it there.
@@ -162,10 +177,11 @@ impl Writer {
     fn step<T: 'static>(
         &self,
         tail: &mut Tail,
+        moves: &mut Vec<Move>,
         reply: Reply<T>,
-        work: impl FnOnce(&mut Tail) -> Result<T, Fault>,
+        work: impl FnOnce(&mut Tail, &mut Vec<Move>) -> Result<T, Fault>,
     ) -> Result<Box<dyn Answer>, LedgerError> {
-        match self.in_savepoint(tail, work) {
+        match self.in_savepoint(tail, moves, work) {
             Ok(answer) => Ok(Box::new(Pending { reply, answer })),
             Err(error) => {
                 Box::new(Pending { reply, answer: Err(error.clone()) }).send();
@@ -177,17 +193,19 @@ impl Writer {
     fn in_savepoint<T>(
         &self,
         tail: &mut Tail,
-        work: impl FnOnce(&mut Tail) -> Result<T, Fault>,
+        moves: &mut Vec<Move>,
+        work: impl FnOnce(&mut Tail, &mut Vec<Move>) -> Result<T, Fault>,
     ) -> Result<Result<T, LedgerError>, LedgerError> {
         self.execute("SAVEPOINT step")?;
-        let mut after = *tail;
-        match work(&mut after) {
+        let (mut after, moved) = (*tail, moves.len());
+        match work(&mut after, moves) {
             Ok(done) => {
                 self.execute("RELEASE step")?;
                 *tail = after;
                 Ok(Ok(done))
             }
             Err(fault) if fault.spares_the_transaction() => {
+                moves.truncate(moved);
                 self.execute("ROLLBACK TO step")?;
                 self.execute("RELEASE step")?;
                 Ok(Err(self.shared.step_failed(fault)))

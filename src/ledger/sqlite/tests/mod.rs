@@ -110,6 +110,7 @@ fn create(intent: Intent) -> Create {
         actor: "caller".to_owned(),
         now: NOW,
         claim: Claim::default(),
+        trace_parent: None,
     }
 }
 
