@@ -179,6 +179,13 @@ mod written {
     }
 }
 
+impl Request {
+    /// A request without a query, as a client in the same process makes it.
+    pub fn new(method: Method, path: impl Into<String>, headers: HeaderMap, body: Bytes, tls: bool) -> Self {
+        Self { method, path: path.into(), query: None, headers, body, tls, envelope: Envelope::default() }
+    }
+}
+
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request")
