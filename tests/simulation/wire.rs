@@ -46,14 +46,7 @@ impl Wire for SimWire {
         self.life.breathe().await;
         let _busy = self.sim.busy();
         let moving = purpose == Purpose::Moving;
-        let request = Request {
-            method: call.method,
-            path: call.path,
-            query: None,
-            headers: call.headers,
-            body: call.body,
-            tls: url.scheme() == "https",
-        };
+        let request = Request::new(call.method, call.path, call.headers, call.body, url.scheme() == "https");
         if url.host_str() != Some(self.who.host()) {
             self.sim.wrong("redirect never followed", format_args!("a call with credentials went to {url}"));
             return answered(StatusCode::OK, Bytes::from_static(b"0"), longest);

@@ -224,9 +224,15 @@ impl World {
     }
 
     /// The bad days are over.
-    pub(crate) fn end_outages(&mut self, who: Who, now: i64) {
-        for outage in self.outages.iter_mut().filter(|(whose, _, _)| *whose == who) {
-            outage.2 = outage.2.min(now);
+    pub(crate) fn heal(&mut self, plan: &Plan, now: i64) {
+        for (_, _, until) in &mut self.outages {
+            *until = now.min(*until);
+        }
+        for (target, planned) in (0..).zip(&plan.targets) {
+            let TargetPlan::Amount { kind: AccountKind::Deadlock, .. } = planned else { continue };
+            let Some(mut account) = self.states.debitsuccess.account(&account_reference(target)).cloned() else { continue };
+            account.condition = debitsuccess::Condition::Ready;
+            self.states.debitsuccess.put_account(account).unwrap();
         }
     }
 
@@ -507,7 +513,7 @@ fn namecom_request(key: &str, body: String) -> Request {
         (header::HeaderName::from_static("x-idempotency-key"), HeaderValue::from_str(key).unwrap()),
     ]);
     let path = "/core/v1/refund".to_owned();
-    Request { method: Method::POST, path, query: None, headers, body: Bytes::from(body), tls: true }
+    Request::new(Method::POST, path, headers, Bytes::from(body), true)
 }
 
 fn debitsuccess_request(identifier: &str, account: &str, amount: &str) -> Request {
@@ -529,5 +535,5 @@ fn debitsuccess_request(identifier: &str, account: &str, amount: &str) -> Reques
         ),
     ]);
     let path = DEBITSUCCESS_PATH.to_owned();
-    Request { method: Method::POST, path, query: None, headers, body: Bytes::from(body), tls: true }
+    Request::new(Method::POST, path, headers, Bytes::from(body), true)
 }
