@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::refund::EventRecord;
 use crate::engine::{EngineError, Shared};
-use crate::ledger::Ledger;
+use crate::ledger::{Health, Ledger, LedgerError};
 
 /// Events read at once.
 const PAGE: u32 = 256;
@@ -72,8 +72,17 @@ impl EventFeed {
             tokio::select! {
                 biased;
                 () = self.draining.cancelled() => return Err(EngineError::Draining),
+                stopped = stopped(self.ledger.health()) => return Err(stopped.into()),
                 changed = self.committed.changed() => if changed.is_err() { return Err(EngineError::Draining) },
             }
         }
+    }
+}
+
+/// Returns when the ledger writes no more, and why: nothing new comes before the next start.
+async fn stopped(mut health: watch::Receiver<Health>) -> LedgerError {
+    match health.wait_for(|health| *health != Health::Writing).await.as_deref() {
+        Ok(Health::Failed(problem) | Health::Corrupt(problem)) => LedgerError::Unavailable(problem.clone()),
+        Ok(Health::Writing) | Err(_) => LedgerError::Unavailable("it is closed".to_owned()),
     }
 }

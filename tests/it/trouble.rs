@@ -355,6 +355,12 @@ async fn a_file_that_vanishes(#[case] loss: Loss) {
     let scene = Scene::new().await;
     let gateway = scene.start();
     let flying = scene.begin(&gateway).await;
+    let mut refunds = flying.refunds.clone();
+    let from_the_beginning = proto::StreamRefundEventsRequest { after_sequence: 0 };
+    let mut history = refunds.stream_refund_events(from_the_beginning).await.unwrap().into_inner();
+    let timeout = Some(prost_types::Duration { seconds: 60, nanos: 0 });
+    let wait = proto::WaitRefundRequest { name: "refunds/flying".to_owned(), after_revision: 2, timeout };
+    let waiting = tokio::spawn(async move { refunds.wait_refund(wait).await.unwrap().into_inner().refund.unwrap() });
     let (ledger, kept) = (scene.ledger(), scene.dir.path().join("kept.db"));
     match loss {
         Loss::Removed => {
@@ -367,7 +373,19 @@ async fn a_file_that_vanishes(#[case] loss: Loss) {
             std::fs::copy(&kept, &ledger).unwrap();
         }
     }
-    // Nobody has to write for it to be noticed.
+    // Nobody has to write for it to be noticed: who follows the history is told, and who waits for an outcome gets what there is.
+    let last = tokio::time::timeout(LIMIT, async {
+        loop {
+            match history.message().await {
+                Ok(Some(_)) => {}
+                other => break other,
+            }
+        }
+    });
+    assert_eq!(reason(&last.await.unwrap().unwrap_err()), "LEDGER_UNAVAILABLE");
+    // Far below the minute that was asked for.
+    let as_it_is = tokio::time::timeout(LIMIT / 2, waiting).await.unwrap().unwrap();
+    assert_eq!(as_it_is.state(), State::Dispatching);
     scene.stopped(gateway, flying, Code::Unavailable, "LEDGER_UNAVAILABLE").await;
     if loss != Loss::Replaced {
         let output = run(&["serve", "--config", scene.config().to_str().unwrap()]);
