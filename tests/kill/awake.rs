@@ -57,7 +57,7 @@ const LIES: [(&str, &str, Lie); 14] = [
     }),
     ("a request is sent again with other content", "what is sent again is the same", |evidence| {
         let mut request = evidence.truth.journal.iter().find(|entry| entry.moves_money).cloned();
-        request.iter_mut().for_each(|request| request.parameters = serde_json::Value::Null);
+        request.iter_mut().for_each(|request| request.parameters = serde_json::value::RawValue::NULL.to_owned());
         evidence.truth.journal.extend(request.clone());
         request.is_some()
     }),

@@ -84,7 +84,10 @@ fn measure(base: &Path, seed: u64, name: &str, refunds: usize, pooled: bool) -> 
     let dice = Arc::new(Mutex::new(Dice::new(seed, &[1])));
     runtime.block_on(async {
         let client = callers::client(gateway.addr);
-        let calls = stream::iter(&plans).map(|plan| {
+        let calls = stream::iter(plans.iter().enumerate()).map(|(number, plan)| {
+            if number % 500 == 0 {
+                providers.gather();
+            }
             let (mut client, dice) = (client.clone(), dice.clone());
             async move {
                 let pause = dice.lock().unwrap().between(0, 8_000);

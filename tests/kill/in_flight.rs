@@ -106,7 +106,7 @@ fn measure(base: &Path, seed: u64, refunds: usize, accounts: usize) -> Measured 
         let until = tokio::time::Instant::now() + LIMIT;
         loop {
             let on_the_wire = rest::list(&client, &[State::Dispatching]).await.unwrap().len();
-            let there = providers.requests_of_money();
+            let there = providers.requests();
             if (on_the_wire >= slots.min(refunds) && there >= on_the_wire) || tokio::time::Instant::now() >= until {
                 let waiting = rest::list(&client, &[State::Pending]).await.unwrap().len();
                 return (on_the_wire, waiting);

@@ -529,7 +529,7 @@ impl<'a> Court<'a> {
         for (name, all) in &requests {
             let Some((first, again)) = all.split_first() else { continue };
             for request in again {
-                if request.parameters != first.parameters || request.path != first.path {
+                if request.parameters.get() != first.parameters.get() || request.path != first.path {
                     // Two refunds of one order, the first of which was refused, may give two reasons.
                     self.wrong("what is sent again is the same", format!("{first:?} and {request:?}"));
                 }

@@ -9,6 +9,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use simulators::exchange::{Deduplication, Provider};
@@ -27,6 +28,8 @@ pub(crate) struct Providers {
     running: Option<(Runtime, Simulators)>,
     world: WorldHandle,
     went: OffsetDateTime,
+    /// The journal so far.
+    gathered: Mutex<Vec<JournalEntry>>,
 }
 
 /// What really happened.
@@ -61,6 +64,7 @@ impl Providers {
             running: Some((runtime, simulators)),
             world,
             went: OffsetDateTime::UNIX_EPOCH,
+            gathered: Mutex::default(),
         }
     }
 
@@ -122,12 +126,10 @@ impl Providers {
         });
     }
 
-    /// How many requests that could move money have come in.
-    pub(crate) fn requests_of_money(&self) -> usize {
-        self.world.with_world(|world| {
-            let kept = world.journal.entries().filter(|entry| entry.moves_money).count();
-            kept + usize::try_from(world.journal.dropped()).unwrap()
-        })
+    /// How many requests have come in.
+    pub(crate) fn requests(&self) -> usize {
+        let last = self.world.with_world(|world| world.journal.entries().next_back().map_or(0, |entry| entry.id));
+        usize::try_from(last).unwrap()
     }
 
     /// Puts the targets of these refunds.
@@ -181,11 +183,23 @@ impl Providers {
         assert!(self.world.advance(by));
     }
 
+    /// Takes over what the journal has that is new: it keeps little.
+    pub(crate) fn gather(&self) {
+        let mut gathered = self.gathered.lock().unwrap();
+        let last = gathered.last().map_or(0, |entry| entry.id);
+        let new: Vec<JournalEntry> =
+            self.world.with_world(|world| world.journal.entries().rev().take_while(|entry| entry.id > last).collect());
+        gathered.extend(new.into_iter().rev());
+    }
+
     pub(crate) fn truth(&self) -> Truth {
+        self.gather();
+        let journal = self.gathered.lock().unwrap().clone();
+        let gone = journal.last().map_or(0, |entry| entry.id) - journal.len() as u64;
         self.world.with_world(|world| Truth {
-            books: world.books.entries().cloned().collect(),
-            journal: world.journal.entries().cloned().collect(),
-            dropped: world.books.dropped() + world.journal.dropped(),
+            books: world.books.entries().collect(),
+            dropped: world.books.dropped() + gone,
+            journal,
         })
     }
 }

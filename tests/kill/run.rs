@@ -253,6 +253,7 @@ fn top_up(board: &Board, plans: &mut Plans, providers: &Providers) {
     let mut stock = board.stock.lock().unwrap();
     let fresh: Vec<_> = (stock.len()..STOCK).map(|_| plans.next()).collect();
     providers.put(&fresh);
+    providers.gather();
     stock.extend(fresh);
 }
 
