@@ -106,8 +106,8 @@ fn is_refund(entry: &BookEntry) -> bool {
 /// A refund that was given back as asked.
 fn succeeded(evidence: &Evidence) -> String {
     let refunds = evidence.at_rest.refunds.iter();
-    let done = refunds.filter(|refund| refund.state() == State::Succeeded).map(|refund| refund.refund_id.clone());
-    done.last().unwrap_or_default()
+    let mut done = refunds.filter(|refund| refund.state() == State::Succeeded).map(|refund| refund.refund_id.clone());
+    done.next_back().unwrap_or_default()
 }
 
 fn forget(evidence: &mut Evidence, id: &str) -> bool {

@@ -158,20 +158,21 @@ impl Caller {
                     client
                 }
             };
-            self.turn(client).await;
-            // What people do between two calls.
-            let pause = self.dice.weighted(&[(6, 0), (3, 2), (1, 15)]);
+            let is_known = self.turn(client).await;
+            // What people do between two calls, and where the gateway is of no use.
+            let pause = if is_known { self.dice.weighted(&[(6, 0), (3, 2), (1, 15)]) } else { 10 };
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }
     }
 
-    async fn turn(&mut self, mut client: RefundServiceClient<Channel>) {
+    /// One call. False where nobody knows what it came to, or nothing came to mind.
+    async fn turn(&mut self, mut client: RefundServiceClient<Channel>) -> bool {
         let board = self.board.clone();
         let dice = &mut self.dice;
         let began = board.history.now();
         let (call, answer) = match dice.weighted(&TURNS) {
             Turn::Create => {
-                let Some(plan) = board.stock.lock().unwrap().pop_front() else { return };
+                let Some(plan) = board.stock.lock().unwrap().pop_front() else { return false };
                 let request = plan.request();
                 board.ask(plan);
                 (Call::Create(request.refund_id.clone()), create(&mut client, request, dice).await)
@@ -179,15 +180,15 @@ impl Caller {
             Turn::Repeat => {
                 // Mostly those of which nothing is known: that is what a repeated call is for.
                 let unknown = dice.percent(60);
-                let Some(plan) = board.any(dice, |asked| !unknown || !asked.acknowledged) else { return };
+                let Some(plan) = board.any(dice, |asked| !unknown || !asked.acknowledged) else { return false };
                 (Call::Create(plan.id.clone()), create(&mut client, plan.request(), dice).await)
             }
             Turn::Change => {
-                let Some(plan) = board.any(dice, |asked| asked.acknowledged) else { return };
+                let Some(plan) = board.any(dice, |asked| asked.acknowledged) else { return false };
                 (Call::Change(plan.id.clone()), create(&mut client, plan.changed(), dice).await)
             }
             Turn::Rival => {
-                let Some(plan) = board.any(dice, |_| true) else { return };
+                let Some(plan) = board.any(dice, |_| true) else { return false };
                 let rival = Plan { id: format!("{}-r{}", plan.id, dice.between(0, 9)), ..plan.clone() };
                 let request = rival.request();
                 let call = Call::Rival { id: rival.id.clone(), of: plan.id };
@@ -195,7 +196,7 @@ impl Caller {
                 (call, create(&mut client, request, dice).await)
             }
             Turn::Validate => {
-                let Some(plan) = board.any(dice, |_| true) else { return };
+                let Some(plan) = board.any(dice, |_| true) else { return false };
                 let id = format!("{}-v", plan.id);
                 let request =
                     proto::CreateRefundRequest { refund_id: id.clone(), validate_only: true, ..plan.request() };
@@ -206,7 +207,7 @@ impl Caller {
                 (Call::Validate(id), answer)
             }
             Turn::Get => {
-                let Some(plan) = board.any(dice, |_| true) else { return };
+                let Some(plan) = board.any(dice, |_| true) else { return false };
                 let name = name(&plan.id);
                 let answer = client.get_refund(proto::GetRefundRequest { name }).await;
                 let answer = answer.map(|answer| answer.into_inner().refund);
@@ -224,7 +225,7 @@ impl Caller {
                 (Call::List, Answer::of(answer.as_ref(), false))
             }
             Turn::Wait => {
-                let Some(plan) = board.any(dice, |_| true) else { return };
+                let Some(plan) = board.any(dice, |_| true) else { return false };
                 let timeout = Some(milliseconds(dice.between(0, 300)));
                 let after_revision = i64::try_from(dice.between(0, 3)).unwrap();
                 let request = proto::WaitRefundRequest { name: name(&plan.id), after_revision, timeout };
@@ -234,21 +235,23 @@ impl Caller {
             Turn::Cancel => {
                 let pending = dice.percent(70);
                 let fits = |asked: &Asked| !pending || asked.state == Some(State::Pending);
-                let Some(plan) = board.any(dice, fits) else { return };
+                let Some(plan) = board.any(dice, fits) else { return false };
                 let request = proto::CancelRefundRequest { name: name(&plan.id), etag: String::new() };
                 let answer = client.cancel_refund(request).await.map(|answer| answer.into_inner().refund);
                 (Call::Cancel(plan.id), Answer::of(answer.as_ref(), false))
             }
             Turn::Reconcile => {
                 let open = [Some(State::InDoubt), Some(State::Submitted), Some(State::NeedsReview)];
-                let Some(plan) = board.any(dice, |asked| open.contains(&asked.state)) else { return };
+                let Some(plan) = board.any(dice, |asked| open.contains(&asked.state)) else { return false };
                 let answer = client.reconcile_refund(proto::ReconcileRefundRequest { name: name(&plan.id) }).await;
                 let answer = answer.map(|answer| answer.into_inner().refund);
                 (Call::Reconcile(plan.id), Answer::of(answer.as_ref(), false))
             }
         };
         board.note(&answer);
+        let is_known = !matches!(answer, Answer::Unknown(_));
         board.history.write(began, self.number, call, answer);
+        is_known
     }
 }
 

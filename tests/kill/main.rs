@@ -102,6 +102,8 @@ fn kill(base: &Path, kills: u64, seed: u64, only: Option<u64>) -> ExitCode {
         figures.add(of_run);
     }
     println!("all: {}, {:.0} s, --seed {seed}", line(&figures), began.elapsed().as_secs_f64());
+    let states: Vec<_> = figures.states.iter().map(|(state, refunds)| format!("{refunds} {state}")).collect();
+    println!("at rest: {}", states.join(", "));
     told(&figures)
 }
 
@@ -120,7 +122,7 @@ fn told(figures: &Figures) -> ExitCode {
 fn line(figures: &Figures) -> String {
     format!(
         "{} kills ({} at the start), {} SIGTERM, {} provider kills, {} full disks, {} clock jumps; {} calls ({} unknown), {} refunds, \
-         {} attempts, {} requests, {} effects, {} doubts ({} resolved by a person, {} open at rest), {} violations",
+         {} attempts, {} requests ({} refunds sent again), {} effects, {} doubts ({} resolved by a person, {} open at rest), {} violations",
         figures.kills,
         figures.kills_at_start,
         figures.terminations,
@@ -132,6 +134,7 @@ fn line(figures: &Figures) -> String {
         figures.refunds,
         figures.attempts,
         figures.requests,
+        figures.sent_again,
         figures.effects,
         figures.doubts,
         figures.resolved,

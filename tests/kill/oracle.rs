@@ -222,6 +222,10 @@ fn count(evidence: &Evidence, figures: &mut Figures) {
     figures.effects = truth.books.iter().filter(|entry| entry.effect.kind == "refund").count();
     figures.doubts = doubted.collect::<HashSet<_>>().len();
     figures.open = at_rest.listed_doubts.len();
+    figures.sent_again = Court::over(evidence).requests.values().filter(|requests| requests.len() > 1).count();
+    for (state, _) in ledger.refunds.values() {
+        *figures.states.entry(state.clone()).or_default() += 1;
+    }
 }
 
 impl Rows {

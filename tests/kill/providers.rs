@@ -150,6 +150,7 @@ impl Providers {
         let provider = dice.weighted(&[(1, Provider::Sectigo), (1, Provider::Namecom), (1, Provider::Debitsuccess)]);
         let at_door = [
             (Point::Connect, FaultEffect::Refuse),
+            (Point::Connect, FaultEffect::Reset),
             (Point::Connect, FaultEffect::Delay { milliseconds: 60 }),
             (Point::Connect, FaultEffect::Close),
             (Point::BeforeRead, FaultEffect::Reset),
@@ -157,7 +158,9 @@ impl Providers {
             (Point::BeforeRead, FaultEffect::NeverAnswer),
         ];
         let (point, effect) = at_door[dice.place(at_door.len())].clone();
-        let repeat = Repeat::Flap { down: dice.between(1, 3), up: dice.between(2, 9) };
+        let flap = Repeat::Flap { down: dice.between(1, 3), up: dice.between(2, 9) };
+        // Where nobody listens, nobody counts who knocks.
+        let repeat = if effect == FaultEffect::Refuse { Repeat::Standing } else { flap };
         let is_at_door = dice.percent(40);
         self.world.with_world(|world| {
             world.faults.set_random(Some(random)).unwrap();

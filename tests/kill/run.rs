@@ -1,5 +1,6 @@
 //! One run: a ledger, the providers, the callers, and a gateway that is killed again and again; then rest, and the oracle.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
@@ -46,6 +47,8 @@ pub(crate) struct Figures {
     pub(crate) refunds: usize,
     pub(crate) attempts: usize,
     pub(crate) requests: usize,
+    /// Refunds of which more than one request came to the provider.
+    pub(crate) sent_again: usize,
     pub(crate) effects: usize,
     /// Refunds that were in doubt at some time.
     pub(crate) doubts: usize,
@@ -53,6 +56,8 @@ pub(crate) struct Figures {
     pub(crate) resolved: usize,
     /// Refunds in doubt, or left to a person, at the end.
     pub(crate) open: usize,
+    /// How all refunds ended.
+    pub(crate) states: BTreeMap<String, usize>,
     pub(crate) violations: Vec<String>,
     /// Where the evidence of violations is.
     pub(crate) kept: Vec<PathBuf>,
@@ -381,6 +386,10 @@ impl Figures {
         self.refunds += other.refunds;
         self.attempts += other.attempts;
         self.requests += other.requests;
+        self.sent_again += other.sent_again;
+        for (state, refunds) in other.states {
+            *self.states.entry(state).or_default() += refunds;
+        }
         self.effects += other.effects;
         self.doubts += other.doubts;
         self.resolved += other.resolved;
