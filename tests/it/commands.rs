@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use recoup::proto::v1::refund_service_client::RefundServiceClient;
+
 use crate::support::process::{Gateway, run};
-use crate::support::{configuration, simulators_in};
+use crate::support::{channel, configuration, sectigo, simulators_in};
 
 /// What it said on both channels, and how it ended.
 fn said(arguments: &[&str]) -> (String, Option<i32>) {
@@ -95,4 +97,47 @@ async fn a_file_that_is_no_ledger_is_left_alone() {
     assert!(text.contains("recoup.db"), "{text}");
     assert_eq!(code, Some(1));
     assert_eq!(std::fs::read_to_string(&not_a_ledger).unwrap(), content);
+}
+
+/// `recoup verify` on the ledger in `dir`, its JSON from whichever channel it is on, and how it ended.
+fn verified(dir: &Path) -> (serde_json::Value, Option<i32>) {
+    let output = run(&["verify", "--json", dir.join("recoup.db").to_str().unwrap()]);
+    let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
+    (serde_json::from_slice(&text).unwrap(), output.status.code())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ledger_is_verified_when_nobody_has_it_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_simulators, path) = valid_configuration(dir.path()).await;
+    let (told, code) = verified(dir.path());
+    assert!(told["error"]["message"].as_str().unwrap().starts_with("there is no ledger"), "{told}");
+    assert_eq!(code, Some(2));
+
+    let gateway = Gateway::start(Path::new(&path));
+    let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
+    refunds.create_refund(sectigo("one", "1000001")).await.unwrap();
+    let (told, code) = verified(dir.path());
+    assert!(told["error"]["message"].as_str().unwrap().starts_with("a gateway is running on the ledger"), "{told}");
+    assert_eq!(code, Some(2));
+    assert!(gateway.terminate().success());
+
+    let (told, code) = verified(dir.path());
+    assert_eq!((&told["clean"], &told["refunds"], &told["events"]), (&true.into(), &1.into(), &3.into()), "{told}");
+    assert_eq!(code, Some(0));
+
+    // One letter of the first line's note, where it stands in the file.
+    let ledger = dir.path().join("recoup.db");
+    let mut bytes = std::fs::read(&ledger).unwrap();
+    let at = bytes.windows(9).position(|window| window == b"Recorded.").unwrap();
+    bytes[at] = b'r';
+    std::fs::write(&ledger, bytes).unwrap();
+    let (told, code) = verified(dir.path());
+    assert_eq!((&told["clean"], &told["findingCount"]), (&false.into(), &1.into()), "{told}");
+    let finding = &told["findings"][0];
+    assert_eq!((&finding["table"], &finding["row"]), (&"events".into(), &"sequence 1".into()), "{told}");
+    assert_eq!(finding["column"], "chain_hash");
+    assert_eq!(code, Some(1));
+    let (text, _) = said(&["verify", ledger.to_str().unwrap()]);
+    assert!(text.contains("table events, row sequence 1, column chain_hash") && text.contains("1 thing does not fit"));
 }
