@@ -18,6 +18,7 @@ mod port;
 mod refunds;
 mod settling;
 mod support;
+mod telemetry;
 mod tidy;
 mod trouble;
 mod validation;

@@ -1,0 +1,458 @@
+//! What an operator sees: metrics that agree with the ledger, traces that a real collector takes, log lines that read alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
+use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use recoup::app::App;
+use recoup::proto::v1 as proto;
+use recoup::proto::v1::refund::State;
+use recoup::proto::v1::refund_service_client::RefundServiceClient;
+use recoup::telemetry::metrics::{DECLARED, Kind};
+use rstest::rstest;
+use simulators::exchange::Provider;
+use simulators::faults::{FaultEffect, Point, Repeat, Rule};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status};
+
+use crate::support::process::Gateway;
+use crate::support::{
+    LIMIT, SECRETS, Stack, channel, configuration_at, namecom, one_of, sectigo, settings_of, simulators_in,
+};
+
+const BRISK: &str =
+    "metrics.listen = \"127.0.0.1:0\"\nengine.lookups_after_ms = \"40 80\"\nengine.lookups_every_ms = 100\n";
+const CALLERS_TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const CALLERS_SPAN: &str = "b7ad6b7169203331";
+
+// Metrics
+
+/// Everything at the metrics port.
+pub(crate) async fn scrape(addr: SocketAddr) -> String {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
+    body.to_owned()
+}
+
+/// The value of the one series of `name` that has all these labels.
+fn value(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
+    let is_it = |line: &&str| {
+        let rest = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' ']));
+        rest.is_some_and(|rest| labels.iter().all(|label| rest.contains(label)))
+    };
+    let mut found = text.lines().filter(is_it);
+    let value = found.next()?.rsplit(' ').next().unwrap().parse().unwrap();
+    assert_eq!(found.next(), None, "{name} {labels:?} is several series");
+    Some(value)
+}
+
+async fn listed(stack: &Stack) -> BTreeMap<(String, String), f64> {
+    let request = proto::ListRefundsRequest { page_size: 100, ..Default::default() };
+    let page = stack.refunds.clone().list_refunds(request).await.unwrap().into_inner();
+    let mut counts = BTreeMap::new();
+    for account in ["sectigo", "namecom", "debitsuccess"] {
+        for state in recoup::domain::state::State::ALL {
+            counts.insert((account.to_owned(), state.to_string()), 0.0);
+        }
+    }
+    for refund in page.refunds {
+        let state = refund.state().as_str_name().trim_start_matches("STATE_").to_owned();
+        *counts.get_mut(&(refund.account, state)).unwrap() += 1.0;
+    }
+    counts
+}
+
+fn gauged(text: &str) -> BTreeMap<(String, String), f64> {
+    let series = text.lines().filter_map(|line| line.strip_prefix("recoup_refunds{"));
+    let read = |series: &str| {
+        let part = |key: &str| {
+            let (_, rest) = series.split_once(&format!("{key}=\"")).unwrap();
+            rest.split('"').next().unwrap().to_owned()
+        };
+        ((part("account"), part("state")), series.rsplit(' ').next().unwrap().parse().unwrap())
+    };
+    series.map(read).collect()
+}
+
+#[tokio::test]
+async fn every_metric_is_there_and_they_agree_with_what_is_listed() {
+    let with = |configuration: String| configuration.replacen("[accounts", &format!("{BRISK}[accounts"), 1);
+    let stack = Stack::start_as(with).await;
+    for provider in [Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess] {
+        stack.refund(one_of(provider, &format!("plain-{provider:?}")).0).await;
+    }
+    // A yes that was lost is found again; a request that was lost stays in doubt, for Sectigo settles after a day.
+    stack.arm(Provider::Sectigo, Point::AfterEffect, FaultEffect::Close, Repeat::Once);
+    assert_eq!(stack.refund(sectigo("found", "1000002")).await.state(), State::InDoubt);
+    stack.until("found", |refund| refund.state() == State::Succeeded).await;
+    stack.arm(Provider::Sectigo, Point::BeforeEffect, FaultEffect::Close, Repeat::Once);
+    assert_eq!(stack.refund(sectigo("lost", "1000003")).await.state(), State::InDoubt);
+    assert_eq!(stack.refund(sectigo("again", "1000001-x")).await.state(), State::Failed);
+    stack.create(sectigo("same", "1000003")).await.unwrap_err();
+    let stream = stack.refunds.clone().stream_refund_events(proto::StreamRefundEventsRequest::default()).await.unwrap();
+
+    let text = scrape(stack.app.metrics_addr().unwrap()).await;
+    for metric in DECLARED {
+        let kind = match metric.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram(_) => "histogram",
+        };
+        for line in [
+            format!("# TYPE {} {kind}", metric.scraped_name()),
+            format!("# HELP {} {}", metric.scraped_name(), metric.help),
+        ] {
+            assert!(text.lines().any(|one| one == line), "{line}\nin\n{text}");
+        }
+    }
+    assert_eq!(gauged(&text), listed(&stack).await);
+    let is = |name: &str, labels: &[(&str, &str)]| value(&text, name, labels);
+    let lost = ("account", "sectigo");
+    assert_eq!(is("recoup_attempt_duration_seconds_count", &[lost, ("outcome", "unknown")]), Some(2.0));
+    assert_eq!(is("recoup_attempt_duration_seconds_count", &[lost, ("outcome", "refunded")]), Some(1.0));
+    assert!(is("recoup_lookup_duration_seconds_count", &[lost, ("outcome", "refunded")]).unwrap() >= 1.0);
+    assert_eq!(is("recoup_doubt_duration_seconds_count", &[lost, ("state", "SUCCEEDED")]), Some(1.0));
+    assert!(is("recoup_doubt_oldest_age_seconds", &[lost]).unwrap() > 0.0);
+    assert_eq!(is("recoup_doubt_oldest_age_seconds", &[("account", "namecom")]), Some(0.0));
+    assert_eq!(is("recoup_account_circuit", &[lost, ("position", "closed")]), Some(1.0));
+    assert_eq!(is("recoup_streams", &[("method", "StreamRefundEvents")]), Some(1.0));
+    assert_eq!(is("recoup_ledger_writing", &[]), Some(1.0));
+    assert!(is("recoup_ledger_commit_duration_seconds_count", &[]).unwrap() >= 10.0);
+    assert!(is("recoup_pacing_wait_duration_seconds_count", &[("account", "namecom")]).unwrap() >= 1.0);
+    let create = ("rpc_method", "recoup.v1.RefundService/CreateRefund");
+    let ended = |code| is("rpc_server_call_duration_seconds_count", &[create, ("rpc_response_status_code", code)]);
+    assert_eq!((ended("OK"), ended("FAILED_PRECONDITION")), (Some(6.0), Some(1.0)));
+    let moving = [lost, ("purpose", "moving"), ("error_type", "connection_lost")];
+    assert_eq!(is("http_client_request_duration_seconds_count", &moving), Some(2.0));
+    drop(stream);
+
+    // Another process, the same ledger: counted again, and they agree again.
+    let Stack { simulators, app, dir, refunds } = stack;
+    let before = gauged(&text);
+    drop(refunds);
+    app.stop().await;
+    let configuration = std::fs::read_to_string(dir.path().join("recoup.toml")).unwrap();
+    let app = App::start(settings_of(&configuration, dir.path())).await.unwrap();
+    let refunds = RefundServiceClient::new(channel(app.addr()).await);
+    let stack = Stack { simulators, app, refunds, dir };
+    let text = scrape(stack.app.metrics_addr().unwrap()).await;
+    assert_eq!(gauged(&text), listed(&stack).await);
+    assert_eq!(gauged(&text), before);
+}
+
+#[tokio::test]
+async fn an_account_that_is_shut_is_seen() {
+    let stack = Stack::start_with("metrics.listen = \"127.0.0.1:0\"\nengine.circuit_failures = 1").await;
+    stack.arm(Provider::Namecom, Point::BeforeEffect, FaultEffect::Close, Repeat::Standing);
+    stack.refund(namecom("shut", 200_001, &[3_200_001])).await;
+    let at_once = Some(prost_types::Duration::default());
+    stack
+        .create(proto::CreateRefundRequest { wait: at_once, ..namecom("waits", 200_002, &[3_200_002]) })
+        .await
+        .unwrap();
+    let text = scrape(stack.app.metrics_addr().unwrap()).await;
+    assert_eq!(value(&text, "recoup_account_circuit", &[("account", "namecom"), ("position", "open")]), Some(1.0));
+    assert_eq!(value(&text, "recoup_refunds", &[("account", "namecom"), ("state", "PENDING")]), Some(1.0));
+    assert_eq!(gauged(&text), listed(&stack).await);
+}
+
+#[test]
+fn the_documentation_lists_every_metric_and_nothing_else() {
+    let manual = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md")).unwrap();
+    let rows: BTreeSet<String> = manual
+        .lines()
+        .filter(|line| line.starts_with("| `") && line.matches(" | ").count() == 5)
+        .map(str::to_owned)
+        .collect();
+    let expected: BTreeSet<String> = DECLARED
+        .iter()
+        .map(|metric| {
+            let kind = match metric.kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+                Kind::Histogram(_) => "histogram",
+            };
+            let attributes: Vec<String> = metric.attributes.iter().map(|attribute| format!("`{attribute}`")).collect();
+            let (name, scraped, attributes) = (metric.name, metric.scraped_name(), attributes.join(" "));
+            format!("| `{name}` | `{scraped}` | {kind} | {} | {attributes} | {} |", metric.unit, metric.help)
+        })
+        .collect();
+    assert_eq!(rows, expected);
+}
+
+// Traces
+
+/// A collector, as far as traces need one.
+#[derive(Clone, Default)]
+pub(crate) struct Collector(Arc<watch::Sender<Vec<Span>>>);
+
+#[tonic::async_trait]
+impl TraceService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        let resources = request.into_inner().resource_spans.into_iter();
+        let spans = resources.flat_map(|resource| resource.scope_spans).flat_map(|scope| scope.spans);
+        self.0.send_modify(|taken| taken.extend(spans));
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+impl Collector {
+    /// Takes spans at the address.
+    pub(crate) async fn start() -> (Collector, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let collector = Collector::default();
+        let server = Server::builder().add_service(TraceServiceServer::new(collector.clone()));
+        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        (collector, addr)
+    }
+
+    /// All spans so far, once `enough` holds of them.
+    pub(crate) async fn spans(&self, enough: impl Fn(&[Span]) -> bool) -> Vec<Span> {
+        let mut taken = self.0.subscribe();
+        let waited = tokio::time::timeout(LIMIT, taken.wait_for(|spans| enough(spans))).await;
+        match waited {
+            Ok(spans) => spans.unwrap().clone(),
+            Err(_) => panic!("not among these: {:#?}", names(&self.0.borrow())),
+        }
+    }
+}
+
+fn names(spans: &[Span]) -> Vec<(&str, String, usize)> {
+    spans.iter().map(|span| (span.name.as_str(), hex(&span.trace_id), span.links.len())).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The log of a gateway, line by line.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    pub(crate) fn lines(&self) -> Vec<serde_json::Value> {
+        self.0.lock().unwrap().iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    pub(crate) fn text(&self) -> String {
+        self.0.lock().unwrap().join("\n")
+    }
+
+    fn count(&self, message: &str) -> usize {
+        self.lines().iter().filter(|line| line["message"].as_str().is_some_and(|text| text.contains(message))).count()
+    }
+}
+
+/// The real binary on this configuration, with these variables besides, and its log.
+pub(crate) fn launch(configuration: &str, dir: &Path, variables: &[(&str, &str)]) -> (Gateway, Log) {
+    let path = dir.join("recoup.toml");
+    std::fs::write(&path, configuration).unwrap();
+    let mut serve = Command::new(env!("CARGO_BIN_EXE_recoup"));
+    serve.args(["serve", "--config"]).arg(path).envs(SECRETS).envs(variables.iter().copied());
+    let log = Log::default();
+    let lines = log.clone();
+    let gateway = Gateway::launch(serve, move |line| lines.0.lock().unwrap().push(line.to_owned()));
+    (gateway.unwrap_or_else(|said| panic!("the gateway ended: {said:?}")), log)
+}
+
+fn traced<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let parent = format!("00-{CALLERS_TRACE}-{CALLERS_SPAN}-01");
+    request.metadata_mut().insert("traceparent", parent.parse().unwrap());
+    request
+}
+
+fn sectigo_falters(simulators: &simulators::Simulators) {
+    let rule = Rule::new(Provider::Sectigo, Point::BeforeEffect, FaultEffect::Close);
+    simulators.arm(Rule { operation: Some("!AutoRefund".to_owned()), repeat: Repeat::Once, ..rule }).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_trace_shows_a_refund_and_later_looks_are_linked_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let simulators = simulators_in(dir.path()).await;
+    let (collector, addr) = Collector::start().await;
+    let settings = format!("traces.endpoint = \"http://{addr}\"\n{BRISK}");
+    let configuration = crate::support::configuration(&simulators, dir.path(), &settings);
+    let (gateway, _) = launch(&configuration, dir.path(), &[]);
+    let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
+    sectigo_falters(&simulators);
+    let refund =
+        refunds.create_refund(traced(sectigo("traced", "1000001"))).await.unwrap().into_inner().refund.unwrap();
+    assert_eq!(refund.state(), State::InDoubt);
+
+    let of_call = |spans: &[Span]| -> Vec<Span> {
+        spans.iter().filter(|span| hex(&span.trace_id) == CALLERS_TRACE).cloned().collect()
+    };
+    let linked = |spans: &[Span]| -> Vec<Span> {
+        let is_linked = |span: &&Span| span.links.iter().any(|link| hex(&link.trace_id) == CALLERS_TRACE);
+        spans.iter().filter(is_linked).cloned().collect()
+    };
+    let is_whole = |spans: &[Span]| {
+        let own = of_call(spans);
+        let count = |name: &str| own.iter().filter(|span| span.name == name).count();
+        ["call", "attempt", "provider", "POST"].iter().all(|name| count(name) == 1) && count("commit") == 2
+    };
+    let spans = collector.spans(|spans| is_whole(spans) && !linked(spans).is_empty()).await;
+    let own = of_call(&spans);
+    let named = |name: &str| own.iter().find(|span| span.name == name).unwrap();
+    let (call, attempt, provider, post) = (named("call"), named("attempt"), named("provider"), named("POST"));
+    assert_eq!((hex(&call.parent_span_id).as_str(), call.kind()), (CALLERS_SPAN, SpanKind::Server));
+    assert_eq!(attempt.parent_span_id, call.span_id);
+    assert_eq!(provider.parent_span_id, attempt.span_id);
+    assert_eq!((&post.parent_span_id, post.kind()), (&provider.span_id, SpanKind::Client));
+    let commits: BTreeSet<_> =
+        own.iter().filter(|span| span.name == "commit").map(|span| &span.parent_span_id).collect();
+    assert_eq!(commits, BTreeSet::from([&call.span_id, &attempt.span_id]));
+    let settle = &linked(&spans)[0];
+    assert_eq!((settle.name.as_str(), &settle.links[0].span_id), ("settle", &call.span_id));
+    assert_ne!(hex(&settle.trace_id), CALLERS_TRACE, "a look is a trace of its own");
+    assert!(gateway.terminate().success());
+
+    // Days later, another process: what it is linked to stands in the ledger.
+    collector.0.send_modify(Vec::clear);
+    let (gateway, _) = launch(&configuration, dir.path(), &[]);
+    let spans = collector.spans(|spans| linked(spans).iter().any(|span| span.name == "settle")).await;
+    assert!(linked(&spans).iter().all(|span| span.links[0].span_id == call.span_id));
+    let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
+    let request = proto::ReconcileRefundRequest { name: "refunds/traced".to_owned() };
+    refunds.reconcile_refund(request).await.unwrap();
+    collector.spans(|spans| linked(spans).iter().any(|span| span.name == "call")).await;
+}
+
+/// The head of the one request that comes, and no answer to it.
+async fn first_request(listener: TcpListener) -> String {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut heard = Vec::new();
+    while !heard.windows(4).any(|four| four == b"\r\n\r\n") {
+        assert_ne!(stream.read_buf(&mut heard).await.unwrap(), 0);
+    }
+    String::from_utf8_lossy(&heard).to_lowercase()
+}
+
+#[rstest]
+#[case::namecom(Provider::Namecom)]
+#[case::debitsuccess(Provider::Debitsuccess)]
+#[case::sectigo(Provider::Sectigo)]
+#[tokio::test(flavor = "multi_thread")]
+async fn no_provider_is_told_of_a_trace(#[case] provider: Provider) {
+    let dir = tempfile::tempdir().unwrap();
+    let (_collector, collecting) = Collector::start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let settings = format!("traces.endpoint = \"http://{collecting}\"");
+    let configuration = configuration_at(addr, addr, addr, dir.path(), &settings);
+    let configuration = configuration
+        .replace("https://", "http://")
+        .lines()
+        .filter(|line| !line.starts_with("ca_file"))
+        .collect::<Vec<_>>()
+        .join("\n");
+    let (gateway, _) = launch(&configuration, dir.path(), &[]);
+    let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
+    let mut request = traced(one_of(provider, "quiet").0);
+    request.metadata_mut().insert("tracestate", "caller=1".parse().unwrap());
+    request.metadata_mut().insert("baggage", "caller=1".parse().unwrap());
+    let (head, answer) = tokio::join!(first_request(listener), refunds.create_refund(request));
+    answer.unwrap();
+    assert!(head.starts_with("post "), "{head}");
+    for word in ["traceparent", "tracestate", "baggage", CALLERS_TRACE, "caller=1"] {
+        assert!(!head.contains(word), "{word} in {head}");
+    }
+}
+
+/// A collector that is no such thing: it hangs up, or says nothing.
+async fn impostor(hangs_up: bool) -> (SocketAddr, watch::Receiver<usize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (count, counted) = watch::channel(0);
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            count.send_modify(|count| *count += 1);
+            if !hangs_up {
+                held.push(stream);
+            }
+        }
+    });
+    (addr, counted)
+}
+
+#[rstest]
+#[case::hangs_up(true, 4)]
+#[case::says_nothing(false, 1)]
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_collector_there_is_one_warning_and_refunds_go_on(#[case] hangs_up: bool, #[case] tries: usize) {
+    let dir = tempfile::tempdir().unwrap();
+    let simulators = simulators_in(dir.path()).await;
+    let (addr, mut counted) = impostor(hangs_up).await;
+    let settings = format!("traces.endpoint = \"http://{addr}\"");
+    let configuration = crate::support::configuration(&simulators, dir.path(), &settings);
+    let (gateway, log) = launch(&configuration, dir.path(), &[]);
+    let refunds = RefundServiceClient::new(channel(gateway.addr).await);
+    let go_on = async {
+        let mut number = 0;
+        loop {
+            number += 1;
+            let request = sectigo(&format!("r-{number}"), &format!("{}", 1_000_000 + number));
+            let refund = refunds.clone().create_refund(request).await.unwrap().into_inner().refund.unwrap();
+            assert_eq!(refund.state(), State::Succeeded);
+            // A gateway that is in use: there are spans in every batch.
+            if number > 20 && log.count("the collector takes no traces") > 0 && *counted.borrow_and_update() >= tries {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, go_on).await.unwrap();
+    assert!(gateway.terminate().success());
+    assert_eq!(log.count("the collector takes no traces"), 1, "{}", log.text());
+}
+
+// Logs
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_is_one_line_that_reads_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let simulators = simulators_in(dir.path()).await;
+    let (gateway, log) = launch(&crate::support::configuration(&simulators, dir.path(), ""), dir.path(), &[]);
+    let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
+    sectigo_falters(&simulators);
+    refunds.create_refund(traced(sectigo("logged", "1000001"))).await.unwrap();
+    assert!(gateway.terminate().success());
+    let lines = log.lines();
+    let failures: Vec<_> =
+        lines.iter().filter(|line| matches!(line["level"].as_str(), Some("WARN" | "ERROR"))).collect();
+    let [failure] = failures[..] else { panic!("{failures:#?}") };
+    assert_eq!(failure["message"], "it is not known what became of the refund");
+    assert_eq!((&failure["state"], &failure["reason"]), (&"IN_DOUBT".into(), &"connection_lost".into()));
+    let spans = failure["spans"].as_array().unwrap();
+    let field =
+        |name: &str| spans.iter().rev().find_map(|span| span.get(name)).unwrap_or_else(|| panic!("{failure:#}"));
+    assert_eq!((field("refund"), field("account")), (&"logged".into(), &"sectigo".into()));
+    assert_eq!((field("attempt"), field("trace_id")), (&1.into(), &CALLERS_TRACE.into()));
+    assert_eq!(field("method"), "/recoup.v1.RefundService/CreateRefund");
+    for line in &lines {
+        assert!(line["timestamp"].is_string() && line["level"].is_string() && line["message"].is_string(), "{line}");
+    }
+}
