@@ -115,7 +115,8 @@ async fn send_due(shared: &Arc<Shared>, lane: &Arc<Lane>, expiry: &mut Timestamp
             if !lane.take_turn() {
                 break;
             }
-            dispatch(shared, lane, refund, slot).await?;
+            let span = step::span_of_dispatch(shared, &refund).await;
+            dispatch(shared, lane, refund, slot).instrument(span).await?;
         }
     }
     Ok(LONGEST_SLEEP)

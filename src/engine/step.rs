@@ -27,28 +27,37 @@ const AFTER_TROUBLE: Duration = Duration::from_secs(1);
 
 /// Sends the attempt of a refund that is DISPATCHING on disk, in a task of its own. The slot is free again when its outcome is on disk.
 pub(super) fn spawn_attempt(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund, slot: OwnedSemaphorePermit) {
-    let span = info_span!(
-        "attempt", refund = %refund.id(), account = %lane.account.name, attempt = refund.attempt_count, trace_id = Empty
-    );
-    // One that has waited is sent when nobody's call is there any more.
-    let has_waited = Span::current().is_none();
+    let span =
+        info_span!("attempt", refund = %refund.id(), account = %lane.account.name, attempt = refund.attempt_count);
     let (owner, lane) = (shared.clone(), lane.clone());
     let work = async move {
-        if has_waited {
-            link_to_creation(&owner, &refund).await;
-        }
         attempt(&owner, &lane, refund).await;
         drop(slot);
     };
     shared.tasks.spawn(work.instrument(span));
 }
 
+/// The span in which a refund that has waited is sent: its caller may be gone, and still it is part of the caller's trace.
+pub(super) async fn span_of_dispatch(shared: &Shared, refund: &Refund) -> Span {
+    let span = info_span!("dispatch", refund = %refund.id(), account = %refund.intent.account, trace_id = Empty);
+    if let Some(origin) = creation_of(shared, refund).await {
+        traces::continue_from(&span, &origin);
+    }
+    span
+}
+
 /// Links the span that is entered to the one that the refund was recorded in, if both are sent to a collector.
 async fn link_to_creation(shared: &Shared, refund: &Refund) {
-    if traces::is_on() {
-        // A trace without its link is all that is lost where the ledger cannot be asked; the work that follows says so itself.
-        traces::link(shared.ledger.trace_of(refund.id()).await.unwrap_or_default().as_deref());
+    let origin = creation_of(shared, refund).await;
+    traces::link(origin.as_deref());
+}
+
+async fn creation_of(shared: &Shared, refund: &Refund) -> Option<String> {
+    if !traces::is_on() {
+        return None;
     }
+    // A torn trace is all that is lost where the ledger cannot be asked; the work that follows says so itself.
+    shared.ledger.trace_of(refund.id()).await.unwrap_or_default()
 }
 
 /// Goes on with a refund that is IN_DOUBT or SUBMITTED, and due.

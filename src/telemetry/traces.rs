@@ -3,6 +3,7 @@
 //! ```text
 //! call (the caller's traceparent)          settle, lookup (days later)
 //!   commit                                   a trace of their own, linked to the call's
+//!   (dispatch, where it had to wait)
 //!   attempt
 //!     provider
 //!       http        no traceparent leaves for a provider
@@ -115,6 +116,16 @@ pub fn current() -> Option<String> {
     let present = span.span_context();
     (present.is_valid() && present.is_sampled())
         .then(|| format!("00-{}-{}-{:02x}", present.trace_id(), present.span_id(), present.trace_flags()))
+}
+
+/// Makes `span`, which has not been entered, a part of the trace that `traceparent` names, and notes the trace's id in it.
+///
+/// The span has the field `trace_id`.
+pub fn continue_from(span: &Span, traceparent: &str) {
+    if let Some(origin) = context_of(&Text(traceparent)) {
+        drop(span.set_parent(Context::new().with_remote_span_context(origin)));
+        note_trace(span);
+    }
 }
 
 /// Links the span that is entered now to the one that `traceparent` names, and notes its own trace's id in it.
