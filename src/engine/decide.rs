@@ -59,7 +59,7 @@ pub enum Step {
 }
 
 /// So many attempts without an answer, and a person must look: whatever the contract says, something is wrong.
-const MOST_UNANSWERED: u32 = 10;
+const MOST_UNANSWERED: u32 = 5;
 
 /// How to go on with a refund that is due.
 pub fn next_step(refund: &Refund, contract: &RetryContract, now: Timestamp) -> Step {
