@@ -1,4 +1,4 @@
-//! The command line: `recoup serve`, `recoup check`, `recoup refunds`, `recoup verify`, and in staging builds `recoup staging`.
+//! The command line: `recoup serve`, `check`, `health`, `refunds`, `backup`, `verify`, and in staging builds `recoup staging`.
 
 mod cli;
 
@@ -11,7 +11,7 @@ use recoup::app::App;
 use recoup::config::{LogSettings, Settings};
 use recoup::telemetry;
 
-use self::cli::{RefundsArguments, VerifyArguments, say};
+use self::cli::{BackupArguments, HealthArguments, RefundsArguments, VerifyArguments, say};
 
 /// Gives money back through Sectigo, name.com and Debitsuccess: sent at most once, or its doubt is shown.
 #[derive(Parser)]
@@ -27,8 +27,12 @@ enum Command {
     Serve(ConfigFile),
     /// Check the configuration and print every fault with its key; exit status 2 if there are any.
     Check(ConfigFile),
+    /// Ask a running gateway whether it takes refunds; exit status 0 if it does, 1 if it does not.
+    Health(HealthArguments),
     /// An operator's view of the refunds of a running gateway: list, show, reconcile, resolve, cancel.
     Refunds(RefundsArguments),
+    /// Copy a ledger, which a gateway may be writing to meanwhile, and verify the copy.
+    Backup(BackupArguments),
     /// Look at a ledger that no gateway has open, and say everything that does not fit.
     Verify(VerifyArguments),
     /// Run the gateway together with simulators of all three providers, on this machine alone.
@@ -94,10 +98,21 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 Ok(ExitCode::SUCCESS)
             })
         }
-        Command::Refunds(arguments) => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            Ok(runtime.context("the runtime cannot be started")?.block_on(cli::refunds(arguments)))
+        Command::Health(arguments) => {
+            let server = match arguments.server() {
+                Some(server) => server.to_owned(),
+                None => match Settings::listen_from_process(arguments.config()) {
+                    Ok(listen) => format!("http://{listen}"),
+                    Err(faults) => {
+                        say(&mut std::io::stderr(), &faults.to_string());
+                        return Ok(ExitCode::from(CONFIGURATION_FAULT));
+                    }
+                },
+            };
+            Ok(small_runtime()?.block_on(cli::health(&arguments, &server)))
         }
+        Command::Refunds(arguments) => Ok(small_runtime()?.block_on(cli::refunds(arguments))),
+        Command::Backup(arguments) => Ok(cli::backup(&arguments)),
         Command::Verify(arguments) => Ok(cli::verify(&arguments)),
         #[cfg(feature = "staging")]
         Command::Staging(options) => runtime()?.block_on(async {
@@ -115,6 +130,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime cannot be started")
+}
+
+/// For a client that asks one thing after the other.
+fn small_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("the runtime cannot be started")
 }
 
 /// Ctrl-C or SIGTERM.

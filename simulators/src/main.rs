@@ -1,10 +1,11 @@
-//! The simulators as a process of their own: flags over a file over defaults, then until a signal.
+//! The simulators as a process of their own: flags over a file over defaults, then until a signal. `--health` asks such a process instead.
 
 use std::{
-    io::{self, Write as _},
-    net::SocketAddr,
+    io::{self, Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -59,6 +60,7 @@ The same, but the answer is lost after the money has moved:
 
 It prints where it listens, one line each, then `ready`. SIGTERM and Ctrl-C end it.
 Exit status: 0 ended by a signal; 1 could not start (the last line on stderr says why); 2 a wrong command line.
+With --health: 0 the simulators at that control port answer; 1 they do not.
 RUST_LOG=simulators=debug shows every request on stderr. Every control call: http://localhost:7100/openapi.json, simulators/README.md.";
 
 /// Sectigo, name.com and Debitsuccess on this machine, wire for wire and with memory: for tests and staging without an account
@@ -68,6 +70,9 @@ struct Arguments {
     /// A TOML file with any of what follows, and the settings; a flag wins over it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Start nothing: ask the simulators that run at the control port whether they answer, and end
+    #[arg(long)]
+    health: bool,
     /// What generated credentials, GUIDs and random faults are computed from: the same seed and calls give the same [default: 0]
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
@@ -96,6 +101,12 @@ struct Arguments {
     #[arg(long = "tls-name", value_name = "NAME", help_heading = "TLS")]
     tls_names: Vec<String>,
 }
+
+/// Simulators on this machine answer at once or not at all.
+const HEALTH_TIME: Duration = Duration::from_secs(2);
+
+/// How the answer begins that is a yes.
+const HEALTHY: &[u8] = b"HTTP/1.1 200 ";
 
 /// The exit status of a wrong command line.
 const WRONG_ARGUMENTS: u8 = 2;
@@ -131,10 +142,43 @@ fn in_a_sentence(wrong: &clap::Error) -> String {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let asks = arguments.health;
     let config = arguments.over_file()?;
+    if asks {
+        return healthy(config.control);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     let runtime = runtime.context("cannot start threads")?;
     runtime.block_on(serve(config))
+}
+
+/// Whether the control port at `control` answers its health call.
+fn healthy(control: SocketAddr) -> anyhow::Result<()> {
+    // What listens everywhere is asked for here.
+    let here = match control.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        other => other,
+    };
+    let control = SocketAddr::new(here, control.port());
+    let asked = || -> io::Result<Vec<u8>> {
+        let mut stream = TcpStream::connect_timeout(&control, HEALTH_TIME)?;
+        stream.set_read_timeout(Some(HEALTH_TIME))?;
+        stream.set_write_timeout(Some(HEALTH_TIME))?;
+        write!(stream, "GET /v1/health HTTP/1.1\r\nhost: {control}\r\nconnection: close\r\n\r\n")?;
+        let mut head = [0; HEALTHY.len()];
+        stream.read_exact(&mut head)?;
+        Ok(head.to_vec())
+    };
+    match asked() {
+        Ok(head) if head == HEALTHY => {
+            // Nobody may be there to read it.
+            drop(writeln!(io::stdout(), "the simulators answer at http://{control}"));
+            Ok(())
+        }
+        Ok(_) => anyhow::bail!("what answers at http://{control} are no healthy simulators"),
+        Err(error) => anyhow::bail!("no simulators answer at http://{control}: {error}"),
+    }
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

@@ -19,16 +19,20 @@ pub(super) const ASKING: Duration = Duration::from_secs(90);
 
 /// Connects to `server`, such as `http://127.0.0.1:50051`.
 pub(super) async fn connect(server: &str) -> Result<RefundServiceClient<Channel>, Failure> {
+    channel(server).await.map(RefundServiceClient::new)
+}
+
+/// The connection alone, for whichever service.
+pub(super) async fn channel(server: &str) -> Result<Channel, Failure> {
     let wrong =
         || Failure::usage(format!("--server must be an address such as http://127.0.0.1:50051, and is {server}"));
     let endpoint = Endpoint::from_shared(server.to_owned()).map_err(|_| wrong())?;
     if endpoint.uri().scheme_str() != Some("http") || endpoint.uri().host().is_none() {
         return Err(wrong());
     }
-    let channel = endpoint.connect_timeout(CONNECT_TIME).connect().await.map_err(|error| {
+    endpoint.connect_timeout(CONNECT_TIME).connect().await.map_err(|error| {
         Failure::new(format!("no gateway answers at {server}: {}; is it running?", root_cause(&error)))
-    })?;
-    Ok(RefundServiceClient::new(channel))
+    })
 }
 
 /// A request that the gateway answers within `limit`, with what it knows by then.

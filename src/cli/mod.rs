@@ -1,14 +1,18 @@
-//! What the command line does besides running the gateway: an operator's view of refunds, and a look at a ledger that nobody has open.
+//! What the command line does besides running the gateway: an operator's view of refunds, a gateway's health, and copies of a ledger and looks at it.
 //!
 //! ```text
 //! refunds     recoup refunds ...: through the gRPC API of a running gateway
 //! resolving   recoup refunds resolve: a person's word, given on what the person has seen
+//! health      recoup health: one word for whoever supervises the gateway
 //! connection  the gateway's port, and its errors as one sentence
 //! shown       refunds as aligned text and as JSON
 //! verifying   recoup verify: offline, on the file itself
+//! copying     recoup backup: a copy of a ledger, also of one that is in use
 //! ```
 
 mod connection;
+mod copying;
+mod health;
 mod refunds;
 mod resolving;
 mod shown;
@@ -16,6 +20,8 @@ mod verifying;
 
 use std::process::ExitCode;
 
+pub(crate) use self::copying::{BackupArguments, run as backup};
+pub(crate) use self::health::{HealthArguments, health};
 pub(crate) use self::refunds::{RefundsArguments, refunds};
 pub(crate) use self::verifying::{VerifyArguments, verify};
 

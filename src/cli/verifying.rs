@@ -33,7 +33,8 @@ pub(crate) fn verify(arguments: &VerifyArguments) -> ExitCode {
     }
 }
 
-fn as_text(audit: &Audit) -> String {
+/// What a look showed, as lines.
+pub(super) fn as_text(audit: &Audit) -> String {
     let Audit { schema_version, refunds, events, attempts, last_sequence, findings, finding_count, .. } = audit;
     let mut lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
     let left_out = finding_count.saturating_sub(u64::try_from(findings.len()).unwrap_or(u64::MAX));
@@ -52,7 +53,8 @@ fn as_text(audit: &Audit) -> String {
     lines.join("\n")
 }
 
-fn as_json(audit: &Audit) -> serde_json::Value {
+/// What a look showed, as JSON.
+pub(super) fn as_json(audit: &Audit) -> serde_json::Value {
     let findings = audit.findings.iter().map(|finding| {
         serde_json::json!({
             "table": finding.table,

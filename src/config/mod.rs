@@ -17,7 +17,7 @@
 //! `RECOUP_ACCOUNTS__NAMECOM_EU__CURRENCY` is `accounts.namecom-eu.currency`. (A name that begins or ends with `-`, or holds two in a
 //! row, can be set in the file alone.) An empty variable is a value like any other. A `RECOUP_` variable that is no setting is a
 //! fault, unless it is `RECOUP_CONFIG`, which names the file where the command line does not, or `RECOUP_SERVER`, which `recoup refunds`
-//! reads, or a secret's key names it.
+//! and `recoup health` read, or a secret's key names it.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -190,11 +190,33 @@ impl Settings {
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, ConfigFaults> {
         let variables: BTreeMap<OsString, OsString> = environment.into_iter().collect();
-        let named = || variables.get(OsStr::new(FILE_VARIABLE)).map(Path::new);
-        match path.or_else(named) {
-            Some(path) => Self::read(path, &reader::read_file(path)?, &variables),
-            None => Self::read(Path::new(""), "", &variables),
-        }
+        let (path, text) = file_of(path, &variables)?;
+        Self::read(path, &text, &variables)
+    }
+
+    /// [`Settings::listen_of`] with the environment of this process.
+    ///
+    /// # Errors
+    /// What is wrong with that one setting, or with the whole file.
+    pub fn listen_from_process(path: Option<&Path>) -> Result<SocketAddr, ConfigFaults> {
+        Self::listen_of(path, std::env::vars_os())
+    }
+
+    /// Where a gateway with the configuration of [`Settings::load`] listens. Nothing else of it is read: no account, and no secret.
+    ///
+    /// # Errors
+    /// What is wrong with that one setting, or with the whole file.
+    pub fn listen_of(
+        path: Option<&Path>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<SocketAddr, ConfigFaults> {
+        let variables: BTreeMap<OsString, OsString> = environment.into_iter().collect();
+        let (path, text) = file_of(path, &variables)?;
+        let mut read = Reader::new(path, &text, &variables)?;
+        let mut listen = Self::default().listen;
+        read.parsed("listen", listen_address, &mut listen);
+        read.finish_early()?;
+        Ok(listen)
     }
 
     /// What `recoup check` prints of a valid configuration: a line each, no secret among them.
@@ -313,6 +335,18 @@ impl Settings {
         settings.accounts = accounts::read(read);
         settings.warnings = read.take_warnings();
         settings
+    }
+}
+
+/// The file that is named, here or by its variable, with its text; nothing where none is.
+fn file_of<'a>(
+    path: Option<&'a Path>,
+    variables: &'a BTreeMap<OsString, OsString>,
+) -> Result<(&'a Path, String), ConfigFaults> {
+    let named = || variables.get(OsStr::new(FILE_VARIABLE)).map(Path::new);
+    match path.or_else(named) {
+        Some(path) => Ok((path, reader::read_file(path)?)),
+        None => Ok((Path::new(""), String::new())),
     }
 }
 

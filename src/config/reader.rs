@@ -48,7 +48,7 @@ enum Value {
 
 const PREFIX: &str = "RECOUP_";
 
-/// Where `recoup refunds` finds a running gateway: no setting of one.
+/// Where `recoup refunds` and `recoup health` find a running gateway: no setting of one.
 const CLIENT_VARIABLE: &str = "RECOUP_SERVER";
 
 /// Far above any configuration, so that a wrong path (a log, a device) is told and not read whole.
@@ -254,6 +254,14 @@ impl<'a> Reader<'a> {
     /// Everything that was noted, and every key that nobody asked for.
     pub(super) fn finish(mut self) -> Result<(), ConfigFaults> {
         self.add_unknown_keys();
+        self.finish_early()
+    }
+
+    /// Where not every key was asked for.
+    ///
+    /// # Errors
+    /// Everything that was noted.
+    pub(super) fn finish_early(self) -> Result<(), ConfigFaults> {
         if self.faults.is_empty() { Ok(()) } else { Err(ConfigFaults::new(self.faults)) }
     }
 

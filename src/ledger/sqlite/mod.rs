@@ -16,6 +16,7 @@
 //! presence     whether the open files still have their names
 //! tally        refunds counted by state, commits timed
 //! audit/       a look at a ledger that nobody has open
+//! backup       a copy of a ledger, also while it is written to
 //! inline       the same without threads, on a disk in memory: for simulations
 //! migrations/  the tables and their constraints
 //! ```
@@ -24,6 +25,7 @@
 //! ledger while it is open, and `<path>-wal` also after a crash: copy all of them or none.
 
 mod audit;
+mod backup;
 mod chain;
 mod halt;
 mod inline;
@@ -48,6 +50,7 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 pub use self::audit::{Audit, AuditError, Finding, MOST_FINDINGS, audit};
+pub use self::backup::{BackupError, backup};
 use self::halt::{Fault, Shared};
 pub use self::inline::Disk;
 use self::inline::Inline;

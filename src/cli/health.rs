@@ -1,0 +1,79 @@
+//! `recoup health`: whether a running gateway takes refunds, as one sentence and an exit status, for whatever supervises it.
+//!
+//! It asks over the gRPC port itself, so that a yes means that a caller would be heard.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::connection::{channel, refusal};
+use super::{Failure, say};
+
+/// The arguments of `recoup health`.
+#[derive(Args)]
+#[command(
+    after_help = "Exit status: 0 it is SERVING, 1 it is not or cannot be reached, 2 the command line or the configuration is wrong."
+)]
+pub(crate) struct HealthArguments {
+    /// Where the gateway is. Left out: where its configuration says that it listens.
+    #[arg(long, env = "RECOUP_SERVER", value_name = "URL")]
+    server: Option<String>,
+    /// The gateway's configuration, of which `listen` alone is read. Left out: the file that RECOUP_CONFIG names, or RECOUP_LISTEN, or the default.
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// One service, such as recoup.v1.RefundService; left out, the whole gateway.
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    service: String,
+    /// How long the answer may take, the connection included.
+    #[arg(long, value_name = "MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    timeout_ms: u64,
+}
+
+impl HealthArguments {
+    /// Where the gateway was said to be.
+    pub(crate) fn server(&self) -> Option<&str> {
+        self.server.as_deref()
+    }
+
+    /// Which configuration says it otherwise.
+    pub(crate) fn config(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+}
+
+/// Runs `recoup health` against the gateway at `server`.
+pub(crate) async fn health(arguments: &HealthArguments, server: &str) -> ExitCode {
+    let limit = Duration::from_millis(arguments.timeout_ms);
+    let asked = tokio::time::timeout(limit, ask(server, &arguments.service)).await;
+    let late = |_| Err(Failure::new(format!("no answer from {server} within {} ms", arguments.timeout_ms)));
+    match asked.unwrap_or_else(late) {
+        Ok(sentence) => {
+            say(&mut std::io::stdout(), &sentence);
+            ExitCode::SUCCESS
+        }
+        Err(failure) => failure.say(false),
+    }
+}
+
+async fn ask(server: &str, service: &str) -> Result<String, Failure> {
+    if server.ends_with(":0") {
+        return Err(Failure::usage("the gateway listens on any free port (port 0): say with --server on which"));
+    }
+    let mut client = HealthClient::new(channel(server).await?);
+    let what = if service.is_empty() { "the gateway".to_owned() } else { service.to_owned() };
+    let request = HealthCheckRequest { service: service.to_owned() };
+    let answer = client.check(request).await.map_err(|status| match status.code() {
+        Code::NotFound => Failure::new(format!("the gateway at {server} has no service {service}")),
+        _ => refusal(&status),
+    })?;
+    match answer.into_inner().status() {
+        ServingStatus::Serving => Ok(format!("{what} at {server} is SERVING")),
+        other => Err(Failure::new(format!("{what} at {server} is {}", other.as_str_name()))),
+    }
+}
