@@ -269,6 +269,10 @@ impl Refund {
             }
             Event::Refunded(confirmation) => {
                 next.provider_error = confirmation.error.clone();
+                if !confirmation.items.is_empty() {
+                    // What had been given back until now is not what was given back in the end.
+                    next.refunded_amount = None;
+                }
                 next.settle(&confirmation.reference, &confirmation.status, confirmation.amount, &confirmation.items);
             }
             Event::Accepted(acceptance) => {

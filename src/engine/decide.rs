@@ -61,6 +61,9 @@ pub enum Step {
 /// So many attempts without an answer, and a person must look: whatever the contract says, something is wrong.
 const MOST_UNANSWERED: u32 = 5;
 
+/// So long a doubt is left to looks that are not answered: longer than any outage that is still being worked on.
+const LONGEST_SILENCE: Duration = Duration::from_secs(7 * 24 * 3_600);
+
 /// How to go on with a refund that is due.
 pub fn next_step(refund: &Refund, contract: &RetryContract, now: Timestamp) -> Step {
     let Deduplication::Replay { .. } = contract.deduplication else {
@@ -163,6 +166,9 @@ pub fn after_lookup(refund: &Refund, lookup: Lookup, rules: Rules<'_>, now: Time
             }
             Absence::PastAllMeans(why) => vec![Event::Escalated { evidence: format!("{evidence}; {why}") }],
         },
+        Lookup::Unavailable { ref evidence } if nobody_answers(refund, now) => {
+            vec![Event::Escalated { evidence: format!("{evidence}; for days no look was answered otherwise") }]
+        }
         other => checked(&other),
     };
     rules.decision(refund, events, now)
@@ -205,6 +211,11 @@ fn after_absence(refund: &Refund, contract: &RetryContract, now: Timestamp) -> A
         }
         (LookupKind::Refund, _) => Absence::SendAgain,
     }
+}
+
+/// A look that is not answered proves nothing, but one that is never answered helps nobody: then a person is asked.
+fn nobody_answers(refund: &Refund, now: Timestamp) -> bool {
+    refund.doubt.as_ref().is_some_and(|doubt| now.since(doubt.since) >= LONGEST_SILENCE)
 }
 
 /// The last attempt was answered with a no, which cannot be believed while another attempt is unanswered; asking again would change nothing.

@@ -25,6 +25,7 @@ pub mod decide;
 mod driver;
 mod feed;
 mod lane;
+mod steady;
 mod step;
 mod waiters;
 
@@ -40,6 +41,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug_span, info, warn};
 
 use crate::domain::clock::{Clock, Timestamp};
+use crate::domain::contract::{Deduplication, RetryContract};
 use crate::domain::ids::{AccountName, Provider, RefundId};
 use crate::domain::refund::{Event, EventRecord, Intent, Refund, Resolution};
 use crate::domain::state::State;
@@ -47,6 +49,7 @@ use crate::domain::target::{FieldFault, Target};
 use crate::engine::circuit::CircuitSettings;
 use crate::engine::decide::{Backoff, Rules, Schedule};
 use crate::engine::lane::Lane;
+use crate::engine::steady::SteadyClock;
 use crate::engine::waiters::Waiters;
 use crate::ledger::{Claim, Create, Created, Health, Ledger, LedgerError, ListQuery, Listed, Record};
 use crate::providers::{Account, Accounts};
@@ -185,6 +188,8 @@ pub(crate) struct Shared {
     ledger: Arc<dyn Ledger>,
     accounts: Arc<Accounts>,
     clock: Arc<dyn Clock>,
+    /// How old a key from before this moment is cannot be known.
+    keys_trusted_from: Timestamp,
     settings: EngineSettings,
     lanes: BTreeMap<AccountName, Arc<Lane>>,
     waiters: Waiters,
@@ -195,6 +200,8 @@ pub(crate) struct Shared {
 }
 
 const GATEWAY: &str = "gateway";
+/// Before everything.
+const NO_TIME: Timestamp = Timestamp::from_micros(i64::MIN);
 /// Withdrawals and looks under way at once: their callers may have left, so the port's bound on calls does not hold them.
 const ERRANDS: usize = 1_024;
 
@@ -209,6 +216,14 @@ impl Engine {
         clock: Arc<dyn Clock>,
         settings: EngineSettings,
     ) -> Result<Engine, LedgerError> {
+        let committed = *ledger.committed().borrow();
+        let last_event = ledger.events_after(committed.saturating_sub(1), 1).await?.pop().map(|event| event.time);
+        let behind = last_event.is_some_and(|last| clock.now() < last);
+        let clock: Arc<dyn Clock> = Arc::new(SteadyClock::new(clock, last_event.unwrap_or(NO_TIME)));
+        let keys_trusted_from = if behind { clock.now() } else { NO_TIME };
+        if behind {
+            warn!("the machine's clock is behind the ledger's last event: no key from before this start is used again");
+        }
         let interrupted = ledger.interrupt_running(clock.now()).await?;
         if interrupted > 0 {
             warn!(
@@ -223,6 +238,7 @@ impl Engine {
             ledger,
             accounts,
             clock,
+            keys_trusted_from,
             feeds: Arc::new(Semaphore::new(settings.max_feeds)),
             errands: Arc::new(Semaphore::new(ERRANDS)),
             settings,
@@ -398,10 +414,7 @@ impl Engine {
     /// The account's retry contract says whether a second send is safe for a refund now; false for accounts no longer configured.
     pub fn resend_safe(&self, refund: &Refund) -> bool {
         let account = self.0.accounts.get(&refund.intent.account);
-        match (account, refund.dispatch_time) {
-            (Some(account), Some(first)) => account.contract.resend_safe(first, self.0.clock.now()),
-            _ => false,
-        }
+        account.is_some_and(|account| self.0.may_resend(&account.contract, refund))
     }
 
     /// Takes nothing new, ends the feeds, and waits for what is on the wire, at most `limit` long.
@@ -522,6 +535,14 @@ impl Shared {
             Err(LedgerError::StaleRevision { present }) => Err(EngineError::EtagMismatch { present: present.etag() }),
             recorded => Ok(recorded?),
         }
+    }
+
+    /// Whether the provider itself would keep a second send from a second effect now.
+    fn may_resend(&self, contract: &RetryContract, refund: &Refund) -> bool {
+        let Some(first) = refund.dispatch_time else { return false };
+        let expires = matches!(contract.deduplication, Deduplication::Replay { .. });
+        let age_is_known = !expires || first >= self.keys_trusted_from;
+        age_is_known && contract.resend_safe(first, self.clock.now())
     }
 
     /// What an account's decisions are made by.

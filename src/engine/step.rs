@@ -64,7 +64,7 @@ async fn creation_of(shared: &Shared, refund: &Refund) -> Option<String> {
 pub(super) async fn settle(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund, place: OwnedSemaphorePermit) {
     link_to_creation(shared, &refund).await;
     // While the account is shut, only looks are made: they move no money, and show when it is open again.
-    let step = match lane.is_free() {
+    let step = match lane.is_free() && shared.may_resend(&lane.account.contract, &refund) {
         true => decide::next_step(&refund, &lane.account.contract, shared.clock.now()),
         false => Step::LookUp,
     };
@@ -159,7 +159,7 @@ async fn resend(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund) -> Resul
         slot = lane.slots.clone().acquire_owned() => slot.map_err(|_| EngineError::Draining)?,
     };
     lane.turn().await;
-    let safe = refund.dispatch_time.is_some_and(|first| lane.account.contract.resend_safe(first, shared.clock.now()));
+    let safe = shared.may_resend(&lane.account.contract, &refund);
     if !safe || shared.draining.is_cancelled() {
         return Ok(());
     }

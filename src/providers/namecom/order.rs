@@ -13,7 +13,7 @@ use crate::domain::outcome::{
 use crate::domain::target::NamecomTarget;
 use crate::providers::http::Answer;
 use crate::providers::mask::Mask;
-use crate::providers::namecom::wire::dollars_of;
+use crate::providers::namecom::wire::{dollars_of, total_of};
 use crate::providers::object::Object;
 
 /// What an answer to Get Order says of the refund of `target`, whose items were `told` of before.
@@ -49,7 +49,9 @@ pub(super) fn read_order(answer: &Answer, target: &NamecomTarget, told: &[ItemRe
         // `failed` is said of the purchase: it did not come about, so nothing was paid for the item and nothing can be given back.
         // Alone that is no proof that a refund was refused; beside refunded items it says which of them the refund did not reach.
         items.push(match word {
-            "refunded" => row(*id, ItemState::Succeeded, true),
+            "refunded" => {
+                ItemResult { refunded_amount: told_amount(told, *id), ..row(*id, ItemState::Succeeded, true) }
+            }
             "failed" => row(*id, ItemState::Failed, true),
             _ => row(*id, ItemState::InDoubt, true),
         });
@@ -64,12 +66,17 @@ pub(super) fn read_order(answer: &Answer, target: &NamecomTarget, told: &[ItemRe
         http_status: answer.status,
         category: ErrorCategory::Other,
     });
-    let amount = order.refunded_for(target);
-    let along = order
-        .refunded_along(target)
-        .map(|item| ItemResult { item_id: item.id.to_string(), ..row(0, ItemState::Succeeded, false) });
-    let along: Vec<ItemResult> = along.collect();
-    items.extend(along);
+    items.extend(order.refunded_along(target).map(|item| ItemResult {
+        item_id: item.id.to_string(),
+        refunded_amount: i32::try_from(item.id).ok().and_then(|id| told_amount(told, id)),
+        ..row(0, ItemState::Succeeded, false)
+    }));
+    let amount = order.refunded_for(target).or_else(|| {
+        let refunded = || items.iter().filter(|item| item.state == ItemState::Succeeded);
+        // A sum that leaves an item out would be untrue.
+        let all_told = refunded().all(|item| item.refunded_amount.is_some());
+        all_told.then(|| total_of(refunded().filter_map(|item| item.refunded_amount))).flatten()
+    });
     Lookup::Found(Outcome::Refunded(Confirmation {
         reference: None,
         status: Some("refunded".to_owned()),
@@ -122,6 +129,12 @@ impl Order<'_> {
     fn refunded_items(&self) -> impl Iterator<Item = &OrderItem> {
         self.order_items.iter().map(|Object(item)| item).filter(|item| item.status.as_deref() == Some("refunded"))
     }
+}
+
+/// What the provider said that it gave back for an item, when it last spoke of the refund.
+fn told_amount(told: &[ItemResult], id: i32) -> Option<Money> {
+    let row = told.iter().find(|row| row.state == ItemState::Succeeded && row.item_id == id.to_string())?;
+    row.refunded_amount
 }
 
 fn is_requested(item: &OrderItem, target: &NamecomTarget) -> bool {

@@ -59,7 +59,7 @@ pub(super) fn dollars_of(raw: &RawValue) -> Option<Money> {
 }
 
 /// The sum; none where there is nothing to add or it is beyond all sums.
-fn total_of(amounts: impl Iterator<Item = Money>) -> Option<Money> {
+pub(super) fn total_of(amounts: impl Iterator<Item = Money>) -> Option<Money> {
     amounts.map(Some).reduce(|sum, next| {
         let (sum, next) = (sum?, next?);
         Some(Money { minor_units: sum.minor_units.checked_add(next.minor_units)?, ..sum })
