@@ -73,7 +73,7 @@ fn main() -> ExitCode {
         }
     };
     let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    match arguments.mode {
+    let code = match arguments.mode {
         Mode::List => {
             println!("kill: test");
             ExitCode::SUCCESS
@@ -82,7 +82,9 @@ fn main() -> ExitCode {
         Mode::IdleClosing => idle_closing::run(base, arguments.seed),
         Mode::InFlight(refunds) => in_flight::run(base, arguments.seed, refunds),
         Mode::Kills(kills) => kill(base, kills, arguments.seed, arguments.only),
-    }
+    };
+    run::tidy_up();
+    code
 }
 
 fn kill(base: &Path, kills: u64, seed: u64, only: Option<u64>) -> ExitCode {

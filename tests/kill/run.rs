@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use simulators::exchange::{Deduplication, Provider};
@@ -312,19 +312,33 @@ pub(crate) fn account(providers: &Providers, provider: Provider, name: &str, mor
     format!("[accounts.{name}]\nprovider = \"{word}\"\n{own}{more}")
 }
 
+/// A copy of the binary, so that a build during a long run changes nothing.
+fn binary() -> PathBuf {
+    static COPY: OnceLock<PathBuf> = OnceLock::new();
+    let copy = || {
+        let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("recoup-{}", std::process::id()));
+        fs::copy(env!("CARGO_BIN_EXE_recoup"), &copy).unwrap();
+        copy
+    };
+    COPY.get_or_init(copy).clone()
+}
+
+/// Removes that copy.
+pub(crate) fn tidy_up() {
+    let _ = fs::remove_file(Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("recoup-{}", std::process::id())));
+}
+
 impl House {
-    /// A copy of the binary, so that a build during a long run changes nothing, and a configuration: these settings, accounts among them, and
-    /// where it listens and keeps its ledger.
+    /// A configuration: these settings, accounts among them, and where it listens and keeps its ledger.
     pub(crate) fn furnish(folder: &Path, settings: &str) -> House {
         let house = House {
             folder: folder.to_owned(),
-            binary: folder.join("recoup"),
+            binary: binary(),
             config: folder.join("recoup.toml"),
             ledger: folder.join("ledger").join("recoup.db"),
             log: folder.join("gateway.log"),
         };
         fs::create_dir_all(folder.join("ledger")).unwrap();
-        fs::copy(env!("CARGO_BIN_EXE_recoup"), &house.binary).unwrap();
         let common = format!("listen = \"127.0.0.1:0\"\nledger.path = \"{}\"\n", house.ledger.display());
         fs::write(&house.config, format!("{common}{settings}")).unwrap();
         house
