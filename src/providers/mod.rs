@@ -60,10 +60,12 @@ pub trait StatusSource: Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StatusError {
     /// The provider was not reached, or is not able to answer now: asking again later is what to do.
-    #[error("the provider cannot be asked now: {why}")]
+    #[error("the provider cannot be asked now: {why}{}", said.as_ref().map_or_else(String::new, |said| format!(": {said}")))]
     Unreachable {
         /// What was seen.
         why: String,
+        /// The provider's own text.
+        said: Option<String>,
     },
     /// The provider did not answer in time.
     #[error("the provider did not answer in time")]
@@ -100,6 +102,19 @@ pub enum StatusError {
         /// The provider's own text.
         message: String,
     },
+}
+
+impl StatusError {
+    /// For a log: without the provider's words, which may name people.
+    pub fn without_words(&self) -> String {
+        match self {
+            Self::Unreachable { why, .. } => format!("the provider cannot be asked now: {why}"),
+            Self::Timeout | Self::Protocol { .. } => self.to_string(),
+            Self::CredentialsRefused { code, .. } => format!("the provider refused the account's credentials ({code})"),
+            Self::OrderNotFound { code, .. } => format!("the provider shows this account no such order ({code})"),
+            Self::Refused { code, .. } => format!("the provider refused ({code})"),
+        }
+    }
 }
 
 /// A configured account, ready to be used.

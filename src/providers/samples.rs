@@ -37,7 +37,9 @@ pub(crate) fn account(peer: &Peer, login: Login) -> Account {
         settle_time: Duration::from_secs(600),
         login,
     };
-    Account::connect(settings, Arc::new(ManualClock::new(NOW)), &Metrics::off()).map_err(|error| error.to_string()).unwrap()
+    Account::connect(settings, Arc::new(ManualClock::new(NOW)), &Metrics::off())
+        .map_err(|error| error.to_string())
+        .unwrap()
 }
 
 pub(crate) fn intent(id: &str, target: Target) -> Intent {

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::{Instrument as _, error, warn};
 
 use crate::domain::clock::Clock;
 use crate::domain::ids::{AccountName, Provider};
@@ -222,7 +222,8 @@ impl Validation {
             answer: Err(ValidationError::Panicked),
             _place: place,
         };
-        tokio::spawn(flight.run());
+        // In the trace of whoever asked first.
+        tokio::spawn(flight.run().in_current_span());
         Ok(Way::Flight(landing))
     }
 }
@@ -244,7 +245,8 @@ impl Flight {
             Ok(answer) => Ok(Arc::new(ValidationStatus::new(answer, fetch_time))),
             Err(problem) => {
                 if is_for_the_operator(&problem) {
-                    warn!(%account, order_number = order.order_number(), %problem, "a validation status could not be read");
+                    let (order_number, problem) = (order.order_number(), problem.without_words());
+                    warn!(%account, order_number, problem, "a validation status could not be read");
                 }
                 Err(ValidationError::Provider(problem))
             }

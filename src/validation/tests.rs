@@ -243,7 +243,7 @@ async fn a_caller_that_leaves_stops_nothing() {
 #[tokio::test]
 async fn an_error_is_told_to_all_and_kept_for_nobody() {
     let world = world(Scripted::new(false));
-    let error = StatusError::Unreachable { why: "HTTP 503".to_owned() };
+    let error = StatusError::Unreachable { why: "HTTP 503".to_owned(), said: None };
     world.source.next(Act::Fail(error.clone()));
     let callers: Vec<_> = (0..10).map(|_| world.spawn(ask("1", 3600))).collect();
     world.until_asked(1).await;

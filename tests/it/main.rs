@@ -8,6 +8,7 @@
 )]
 
 mod callers;
+mod canary;
 mod commands;
 mod crash;
 mod doubt;

@@ -46,14 +46,20 @@ const LAYERS: [(&str, &[&str]); 14] = [
 ];
 
 /// What is named in some places alone: a path, where, and whether tests are free to name it elsewhere.
-const PLACES: [(&[&str], &[&str], bool); 13] = [
+const PLACES: [(&[&str], &[&str], bool); 19] = [
     (&["tonic"], &["src/api/", "src/app.rs", "src/cli/", "src/lib.rs"], false),
-    (&["tonic_health"], &["src/api/"], false),
+    (&["tonic_health"], &["src/api/", "src/cli/"], false),
     (&["tonic_prost"], &["src/api/"], false),
     (&["tonic_reflection"], &["src/api/"], false),
     (&["tonic_types"], &["src/api/", "src/cli/"], false),
     (&["reqwest"], &["src/providers/"], false),
     (&["rusqlite"], &["src/ledger/"], false),
+    (&["opentelemetry"], &["src/telemetry/"], false),
+    (&["opentelemetry_otlp"], &["src/telemetry/"], false),
+    (&["opentelemetry_prometheus"], &["src/telemetry/"], false),
+    (&["opentelemetry_sdk"], &["src/telemetry/"], false),
+    (&["prometheus"], &["src/telemetry/"], false),
+    (&["tracing_opentelemetry"], &["src/telemetry/"], false),
     (&["simulators"], &["src/staging.rs"], false),
     (&["anyhow"], &["src/main.rs"], false),
     (&["std", "env", "var"], &["src/config/"], true),

@@ -29,13 +29,13 @@ impl StatusSource for Sectigo {
         let certificate_id = order.certificate_id().map(|id| id.to_string());
         match self.ask_status(order.order_number(), certificate_id.as_deref()).await {
             Exchange::Answered(answer) => read_validation_status(&answer, order, &self.mask),
-            Exchange::NotSent { why } => Err(StatusError::Unreachable { why }),
+            Exchange::NotSent { why } => Err(StatusError::Unreachable { why, said: None }),
             Exchange::Lost { reason: DoubtReason::Timeout, .. } => Err(StatusError::Timeout),
             // Longer than any page can be.
             Exchange::Lost { reason: DoubtReason::UnreadableReply, evidence } => {
                 Err(StatusError::Protocol { problem: evidence })
             }
-            Exchange::Lost { evidence, .. } => Err(StatusError::Unreachable { why: evidence }),
+            Exchange::Lost { evidence, .. } => Err(StatusError::Unreachable { why: evidence, said: None }),
         }
     }
 }
@@ -44,7 +44,7 @@ fn read_validation_status(answer: &Answer, order: &OrderKey, mask: &Mask) -> Res
     match answer.status {
         200 => {}
         // What stands in front of the provider says "later" as well, in its own way.
-        status @ (429 | 500..) => return Err(StatusError::Unreachable { why: format!("HTTP {status}") }),
+        status @ (429 | 500..) => return Err(StatusError::Unreachable { why: format!("HTTP {status}"), said: None }),
         status => return Err(StatusError::Protocol { problem: format!("HTTP {status}") }),
     }
     match status_wire::read(&answer.body) {
@@ -63,7 +63,9 @@ fn refusal(number: i32, message: &str, order: &OrderKey, mask: &Mask) -> StatusE
         -16 => StatusError::CredentialsRefused { code, message },
         -4 if names_another_argument(&message) => StatusError::Refused { code, message },
         -4 => StatusError::OrderNotFound { order_number: order.order_number().to_owned(), code, message },
-        -14 | -42 | -160 => StatusError::Unreachable { why: format!("the provider answers {code}: {message}") },
+        -14 | -42 | -160 => {
+            StatusError::Unreachable { why: format!("the provider answers {code}"), said: Some(message) }
+        }
         _ => StatusError::Refused { code, message },
     }
 }

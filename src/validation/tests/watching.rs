@@ -132,7 +132,7 @@ fn is_about(rest: Duration, expected: Duration) -> bool {
 }
 
 fn unreachable_now() -> StatusError {
-    StatusError::Unreachable { why: "HTTP 503".to_owned() }
+    StatusError::Unreachable { why: "HTTP 503".to_owned(), said: None }
 }
 
 #[tokio::test(start_paused = true)]

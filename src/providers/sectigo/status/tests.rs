@@ -376,7 +376,8 @@ fn what_nobody_documents_is_not_believed(#[case] body: Vec<u8>, #[case] expected
 /// In one line, so that a table can name it.
 fn kind(error: &StatusError) -> String {
     match error {
-        StatusError::Unreachable { why } => format!("unreachable, {why}"),
+        StatusError::Unreachable { why, said: None } => format!("unreachable, {why}"),
+        StatusError::Unreachable { why, said: Some(said) } => format!("unreachable, {why}: {said}"),
         StatusError::Timeout => "timeout".to_owned(),
         StatusError::Protocol { problem } => format!("protocol, {problem}"),
         StatusError::CredentialsRefused { code, message } => format!("credentials {code}, {message}"),
