@@ -62,7 +62,7 @@ pub enum Step {
 const MOST_UNANSWERED: u32 = 5;
 
 /// So long a doubt is left to looks that are not answered: longer than any outage that is still being worked on.
-const LONGEST_SILENCE: Duration = Duration::from_secs(7 * 24 * 3_600);
+const LONGEST_SILENCE: Duration = Duration::from_secs(3 * 24 * 3_600);
 
 /// How to go on with a refund that is due.
 pub fn next_step(refund: &Refund, contract: &RetryContract, now: Timestamp) -> Step {

@@ -623,6 +623,7 @@ impl Shared {
             }
         };
         let seen = tokio::select! {
+            biased;
             seen = wait() => seen,
             // What is PENDING now stays so until the next start; what is on the wire has the drain's time.
             () = self.draining.cancelled() => wait().await,
