@@ -102,6 +102,11 @@ impl Lane {
         self.stance() == Stance::Free
     }
 
+    /// A refund may be sent, or one at least.
+    pub(super) fn may_send(&self) -> bool {
+        matches!(self.stance(), Stance::Free | Stance::Trial)
+    }
+
     /// A refund is about to be recorded as sent.
     pub(super) fn take_turn(&self) -> bool {
         self.circuit().take_turn()

@@ -64,7 +64,7 @@ async fn creation_of(shared: &Shared, refund: &Refund) -> Option<String> {
 pub(super) async fn settle(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund, place: OwnedSemaphorePermit) {
     link_to_creation(shared, &refund).await;
     // While the account is shut, only looks are made: they move no money, and show when it is open again.
-    let step = match lane.is_free() && shared.may_resend(&lane.account.contract, &refund) {
+    let step = match lane.may_send() && shared.may_resend(&lane.account.contract, &refund) {
         true => decide::next_step(&refund, &lane.account.contract, shared.clock.now()),
         false => Step::LookUp,
     };
@@ -82,7 +82,7 @@ pub(super) async fn settle(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refun
             };
             drop(place);
             match looked {
-                Ok((refund, true)) if lane.is_free() => resend(shared, lane, refund).await,
+                Ok((refund, true)) if lane.may_send() => resend(shared, lane, refund).await,
                 looked => looked.map(drop).map_err(EngineError::from),
             }
         }
@@ -160,7 +160,7 @@ async fn resend(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund) -> Resul
     };
     lane.turn().await;
     let safe = shared.may_resend(&lane.account.contract, &refund);
-    if !safe || shared.draining.is_cancelled() {
+    if !safe || shared.draining.is_cancelled() || !lane.take_turn() {
         return Ok(());
     }
     match shared.record(&refund, vec![Event::Dispatched], None, GATEWAY).await {
@@ -169,9 +169,14 @@ async fn resend(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund) -> Resul
             drop(slot);
             Ok(())
         }
-        // Somebody else has moved it.
-        Err(LedgerError::StaleRevision { .. } | LedgerError::MoveRefused(_)) => Ok(()),
-        Err(error) => Err(error.into()),
+        Err(error) => {
+            lane.give_turn_back();
+            match error {
+                // Somebody else has moved it.
+                LedgerError::StaleRevision { .. } | LedgerError::MoveRefused(_) => Ok(()),
+                error => Err(error.into()),
+            }
+        }
     }
 }
 
