@@ -10,8 +10,13 @@ use crate::plan::{
 pub(crate) fn draw(seed: u64) -> Plan {
     let mut dice = Dice::new(seed, &[0]);
     let liar = dice.percent(6);
-    let habits = habits(&mut dice, liar);
+    let mut habits = habits(&mut dice, liar);
     let targets: Vec<TargetPlan> = (0..dice.between(1, 4)).map(|_| target(&mut dice)).collect();
+    // Documented: an item that was refunded is refused. A provider that breaks off in the middle of a call, remembers nothing of it under
+    // the key and refunds its items again obeys no document.
+    let breaks_off = |item: &ItemPlan| item.fate == ItemFate::RegistryDown;
+    habits.namecom_deduplicates |=
+        targets.iter().any(|target| matches!(target, TargetPlan::Items { items } if items.iter().any(breaks_off)));
     let refunds = dice.between(1, 6) as u8;
     let mut plan = Plan { seed, habits, targets, steps: Vec::new(), harms: Vec::new(), disk: Vec::new() };
     let assigned: Vec<u8> = (0..refunds).map(|_| dice.place(plan.targets.len()) as u8).collect();

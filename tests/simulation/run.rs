@@ -195,9 +195,7 @@ async fn rest(sim: &Arc<Sim>, engine: &Engine) {
     sim.heal();
     let arrival = {
         let mut world = lock(&sim.world);
-        for who in Who::ALL {
-            world.end_outages(who, sim.now());
-        }
+        world.heal(&sim.plan, sim.now());
         world.last_arrival()
     };
     sim.trace(format_args!("HEAL"));

@@ -2,7 +2,7 @@
 //!
 //! The providers themselves are the simulators' pure functions, bytes in and bytes out. What they really did stands in the books.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
@@ -30,6 +30,8 @@ pub(crate) struct World {
     /// Calls so far about one target.
     calls: BTreeMap<(u8, bool), u32>,
     credentials_refused: [bool; 3],
+    /// Items of which somebody else has asked for a refund that is not decided.
+    begun_by_others: BTreeSet<i32>,
 }
 
 #[derive(Clone)]
@@ -125,6 +127,7 @@ impl World {
             past: asks_for_the_past.then(Vec::new),
             calls: BTreeMap::new(),
             credentials_refused: [false; 3],
+            begun_by_others: BTreeSet::new(),
         };
         world.accept_credentials(Who::Sectigo, true);
         world.accept_credentials(Who::Namecom, true);
@@ -230,7 +233,9 @@ impl World {
         }
         for (target, planned) in (0..).zip(&plan.targets) {
             let TargetPlan::Amount { kind: AccountKind::Deadlock, .. } = planned else { continue };
-            let Some(mut account) = self.states.debitsuccess.account(&account_reference(target)).cloned() else { continue };
+            let Some(mut account) = self.states.debitsuccess.account(&account_reference(target)).cloned() else {
+                continue;
+            };
             account.condition = debitsuccess::Condition::Ready;
             self.states.debitsuccess.put_account(account).unwrap();
         }
@@ -348,7 +353,8 @@ impl World {
                         if let (Some(past), Some(before), false) = (&mut self.past, before, paid.is_empty()) {
                             past.push((now, before));
                         }
-                        self.write(Who::Namecom, now, paid, None, false);
+                        let foreign = self.begun_by_others.contains(&item);
+                        self.write(Who::Namecom, now, paid, None, foreign);
                     }
                 }
                 TargetPlan::Amount { kind, .. } => {
@@ -436,6 +442,11 @@ impl World {
         };
         let performed = self.perform(planned.who(), now, &request);
         self.write(planned.who(), now, performed.effects, None, true);
+        let items = self.states.namecom.order(order_id(target)).map(|order| order.items).unwrap_or_default();
+        let is_theirs = |item: &namecom::Item| {
+            item.pending.as_ref().is_some_and(|pending| pending.identifier.as_deref() == Some(key))
+        };
+        self.begun_by_others.extend(items.iter().filter(|item| is_theirs(item)).map(|item| item.id));
     }
 }
 
