@@ -18,11 +18,11 @@ const LIES: [(&str, &str, Lie); 14] = [
         again.is_some()
     }),
     ("an effect that the ledger calls done never happened", "no false success", |evidence| {
-        let done = succeeded(evidence);
+        let done = one_that_succeeded(evidence);
         forget(evidence, &done)
     }),
     ("a refund is called failed that happened", "no false failure", |evidence| {
-        let done = succeeded(evidence);
+        let done = one_that_succeeded(evidence);
         restate(evidence, &done, State::Failed)
     }),
     ("nobody in the ledger knows of an effect", "every effect is known", |evidence| {
@@ -32,9 +32,10 @@ const LIES: [(&str, &str, Lie); 14] = [
         strange.is_some()
     }),
     ("another amount is given back", "money is equal", |evidence| {
-        let effect = evidence.truth.books.iter_mut().map(|entry| &mut entry.effect);
-        let amount =
-            effect.filter(|effect| effect.identifier.is_some()).find_map(|effect| effect.amount_minor.as_mut());
+        let done: Vec<String> = succeeded(evidence).collect();
+        let effects = evidence.truth.books.iter_mut().map(|entry| &mut entry.effect);
+        let known = |identifier: &Option<String>| identifier.as_ref().is_some_and(|id| done.contains(id));
+        let amount = effects.filter(|effect| known(&effect.identifier)).find_map(|effect| effect.amount_minor.as_mut());
         amount.map(|amount| *amount += 1).is_some()
     }),
     ("an acknowledged refund is gone", "acknowledged is durable", |evidence| {
@@ -77,7 +78,7 @@ const LIES: [(&str, &str, Lie); 14] = [
         has_events
     }),
     ("a doubt is not listed", "doubt is counted alike everywhere", |evidence| {
-        let done = succeeded(evidence);
+        let done = one_that_succeeded(evidence);
         restate(evidence, &done, State::InDoubt)
     }),
     ("an attempt never ended", "at rest every attempt has ended", |evidence| {
@@ -103,11 +104,15 @@ fn is_refund(entry: &BookEntry) -> bool {
     entry.effect.kind == "refund"
 }
 
-/// A refund that was given back as asked.
-fn succeeded(evidence: &Evidence) -> String {
+/// The refunds that were given back as asked.
+fn succeeded(evidence: &Evidence) -> impl Iterator<Item = String> {
     let refunds = evidence.at_rest.refunds.iter();
-    let mut done = refunds.filter(|refund| refund.state() == State::Succeeded).map(|refund| refund.refund_id.clone());
-    done.next_back().unwrap_or_default()
+    refunds.filter(|refund| refund.state() == State::Succeeded).map(|refund| refund.refund_id.clone())
+}
+
+/// One of them.
+fn one_that_succeeded(evidence: &Evidence) -> String {
+    succeeded(evidence).next().unwrap_or_default()
 }
 
 fn forget(evidence: &mut Evidence, id: &str) -> bool {
