@@ -9,6 +9,7 @@ use std::time::Duration;
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund::State;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
+use simulators::{BookEntry, WorldHandle};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -18,9 +19,12 @@ use tonic::transport::{Channel, Endpoint};
 use crate::dice::Dice;
 use crate::history::{Answer, Call, History};
 use crate::plans::Plan;
+use crate::{providers, rest};
 
 /// How many there are.
 pub(crate) const CALLERS: usize = 6;
+/// Behind the last attempt, or a look, for so long nothing is still to come: effects come at most a second late.
+const OLD_DOUBT_SECONDS: i64 = 5;
 /// A call that takes longer hangs: no wait that is asked for comes near it.
 const CALL_LIMIT: Duration = Duration::from_secs(15);
 
@@ -36,6 +40,8 @@ pub(crate) struct Board {
     /// What the follower was told, in order.
     pub(crate) followed: Mutex<Vec<proto::RefundEvent>>,
     pub(crate) ended: CancellationToken,
+    /// Where a person looks before giving their word.
+    world: Mutex<WorldHandle>,
 }
 
 #[derive(Clone)]
@@ -58,9 +64,10 @@ enum Turn {
     Wait,
     Cancel,
     Reconcile,
+    Resolve,
 }
 
-const TURNS: [(u64, Turn); 10] = [
+const TURNS: [(u64, Turn); 11] = [
     (40, Turn::Create),
     (16, Turn::Repeat),
     (3, Turn::Change),
@@ -71,10 +78,11 @@ const TURNS: [(u64, Turn); 10] = [
     (8, Turn::Wait),
     (8, Turn::Cancel),
     (10, Turn::Reconcile),
+    (3, Turn::Resolve),
 ];
 
 impl Board {
-    pub(crate) fn new() -> Arc<Board> {
+    pub(crate) fn new(world: WorldHandle) -> Arc<Board> {
         Arc::new(Board {
             address: watch::Sender::new(None),
             stock: Mutex::default(),
@@ -82,7 +90,19 @@ impl Board {
             asked: Mutex::default(),
             followed: Mutex::default(),
             ended: CancellationToken::new(),
+            world: Mutex::new(world),
         })
+    }
+
+    /// The world is another one now.
+    pub(crate) fn show(&self, world: WorldHandle) {
+        *self.world.lock().unwrap() = world;
+    }
+
+    /// What really happened, for a person to see.
+    pub(crate) fn books(&self) -> Vec<BookEntry> {
+        let world = self.world.lock().unwrap().clone();
+        world.books()
     }
 
     /// All refunds that were asked for, rivals among them.
@@ -171,6 +191,7 @@ impl Caller {
         let dice = &mut self.dice;
         let began = board.history.now();
         let (call, answer) = match dice.weighted(&TURNS) {
+            Turn::Resolve => return resolve_one(&client, &board, dice, self.number).await,
             Turn::Create => {
                 let Some(plan) = board.stock.lock().unwrap().pop_front() else { return false };
                 let request = plan.request();
@@ -253,6 +274,25 @@ impl Caller {
         board.history.write(began, self.number, call, answer);
         is_known
     }
+}
+
+/// A person resolves a refund that was left to people, the oldest doubts first. Not before all is done that the providers do late: what is
+/// not in the books then has not happened and will not.
+async fn resolve_one(
+    client: &RefundServiceClient<Channel>,
+    board: &Arc<Board>,
+    dice: &mut Dice,
+    caller: usize,
+) -> bool {
+    let Ok(mut left) = rest::list(client, &[State::NeedsReview]).await else { return false };
+    let now = providers::now().unix_timestamp();
+    left.retain(|refund| {
+        let since = refund.update_time.map_or(now, |since| since.seconds);
+        now - since >= OLD_DOUBT_SECONDS
+    });
+    let Some(refund) = left.pop() else { return false };
+    // A refusal is an answer too; that nobody asked for the refund the oracle finds out by itself.
+    rest::resolve(client, board, dice, caller, refund).await.unwrap_or(false)
 }
 
 async fn create(

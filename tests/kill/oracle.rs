@@ -221,6 +221,10 @@ fn count(evidence: &Evidence, figures: &mut Figures) {
     figures.requests = truth.journal.iter().filter(|entry| entry.moves_money).count();
     figures.effects = truth.books.iter().filter(|entry| entry.effect.kind == "refund").count();
     figures.doubts = doubted.collect::<HashSet<_>>().len();
+    figures.resolved = history
+        .iter()
+        .filter(|entry| matches!((&entry.call, &entry.answer), (Call::Resolve { .. }, Answer::Ok(_))))
+        .count();
     figures.open = at_rest.listed_doubts.len();
     figures.sent_again = Court::over(evidence).requests.values().filter(|requests| requests.len() > 1).count();
     for (state, _) in ledger.refunds.values() {

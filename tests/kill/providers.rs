@@ -83,6 +83,11 @@ impl Providers {
         self.folder.join("ca.pem")
     }
 
+    /// The world, as it is or as it was when they were killed.
+    pub(crate) fn world(&self) -> WorldHandle {
+        self.world.clone()
+    }
+
     /// Kills them.
     pub(crate) fn kill(&mut self) {
         let Some((runtime, simulators)) = self.running.take() else { return };

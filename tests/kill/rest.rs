@@ -15,7 +15,6 @@ use tonic::transport::Channel;
 use crate::callers::{self, Board, CALLERS, name};
 use crate::dice::Dice;
 use crate::history::{Answer, Call};
-use crate::providers::Providers;
 
 /// Nothing may be under way for longer.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -27,29 +26,20 @@ pub(crate) struct AtRest {
     pub(crate) refunds: Vec<proto::Refund>,
     /// Those that it lists as in doubt or left to a person.
     pub(crate) listed_doubts: Vec<proto::Refund>,
-    /// How many a person settled.
-    pub(crate) resolved: usize,
 }
 
 /// Waits until nothing is open that the gateway settles by itself, has a person resolve the rest, and tells how everything stands.
-pub(crate) async fn bring(
-    gateway: SocketAddr,
-    providers: &Providers,
-    board: &Arc<Board>,
-    dice: &mut Dice,
-) -> Result<AtRest, String> {
+pub(crate) async fn bring(gateway: SocketAddr, board: &Arc<Board>, dice: &mut Dice) -> Result<AtRest, String> {
     let client = callers::client(gateway);
     settled(&client).await?;
     look_up(&client, board, State::Submitted).await?;
-    let mut resolved = 0;
     // Sent again by a person's word, it may be in doubt again.
     for _ in 0..3 {
         let left = list(&client, &[State::NeedsReview]).await?;
         let mut words = 0;
         for refund in left {
-            words += usize::from(resolve(&client, providers, board, dice, refund).await?);
+            words += usize::from(resolve(&client, board, dice, CALLERS, refund).await?);
         }
-        resolved += words;
         if words == 0 {
             break;
         }
@@ -58,7 +48,6 @@ pub(crate) async fn bring(
     Ok(AtRest {
         refunds: list(&client, &[]).await?,
         listed_doubts: list(&client, &[State::InDoubt, State::NeedsReview]).await?,
-        resolved,
     })
 }
 
@@ -120,17 +109,18 @@ async fn look_up(client: &RefundServiceClient<Channel>, board: &Arc<Board>, stat
 }
 
 /// What a person does who has the provider's books before them. False where nothing was resolved.
-async fn resolve(
+pub(crate) async fn resolve(
     client: &RefundServiceClient<Channel>,
-    providers: &Providers,
     board: &Arc<Board>,
     dice: &mut Dice,
+    caller: usize,
     refund: proto::Refund,
 ) -> Result<bool, String> {
     let Some(plan) = board.plans().into_iter().find(|plan| plan.id == refund.refund_id) else {
         return Err(format!("every refund was asked for: nobody asked for {}", refund.refund_id));
     };
-    let books = providers.truth().books;
+    let began = board.history.now();
+    let books = board.books();
     let happened = |part: &str| {
         let times =
             |kind: &str| books.iter().filter(|entry| entry.effect.kind == kind && entry.effect.target == part).count();
@@ -145,7 +135,6 @@ async fn resolve(
         // Neither is true; it stays open.
         _ => return Ok(false),
     };
-    let began = board.history.now();
     let request = proto::ResolveRefundRequest {
         name: name(&refund.refund_id),
         etag: refund.etag,
@@ -156,6 +145,6 @@ async fn resolve(
     let answer = client.clone().resolve_refund(request).await.map(|answer| answer.into_inner().refund);
     let answer = Answer::of(answer.as_ref(), false);
     let accepted = matches!(answer, Answer::Ok(_));
-    board.history.write(began, CALLERS, Call::Resolve { id: refund.refund_id, word }, answer);
+    board.history.write(began, caller, Call::Resolve { id: refund.refund_id, word }, answer);
     Ok(accepted)
 }

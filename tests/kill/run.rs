@@ -25,9 +25,9 @@ use crate::support::process::Gateway;
 /// Refunds that callers find ready when a round begins: more than they get through.
 const STOCK: usize = 400;
 const SIGKILL: i32 = 9;
-/// How far all jumps of the providers' clock may lead in a run: less than what name.com's key lives longer there than here, so that a key
-/// that the gateway takes for alive is.
-const JUMPS: Duration = Duration::from_secs(400);
+/// How far all jumps of the providers' clock may lead in a run: less than what name.com's key lives longer there (an hour) than here, so that
+/// a key that the gateway takes for alive is.
+const JUMPS: Duration = Duration::from_secs(3_000);
 
 /// What a run came to.
 #[derive(Debug, Default, Clone)]
@@ -91,10 +91,14 @@ pub(crate) fn run(base: &Path, seed: u64, number: u64, kills: u64) -> Figures {
     // Kind providers hide a second send, the others book it.
     let deduplication = dice.weighted(&[(1, Deduplication::On), (2, Deduplication::Off)]);
     let mut providers = Providers::start(&folder, providers::settings(deduplication));
-    let accounts = PROVIDERS.map(|provider| account(&providers, provider, word(provider), OF_EACH_ACCOUNT));
+    let accounts = PROVIDERS.map(|provider| {
+        // Some doubts outlive the key.
+        let key = if provider == Provider::Namecom { "key_lifetime_s = 8\n" } else { "" };
+        account(&providers, provider, word(provider), &format!("{OF_EACH_ACCOUNT}{key}"))
+    });
     let house = House::furnish(&folder, &format!("{SETTINGS}{}", accounts.concat()));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let board = Board::new();
+    let board = Board::new(providers.world());
     let callers = {
         let _entered = runtime.enter();
         callers::set_to_work(&board, seed, number)
@@ -134,7 +138,7 @@ pub(crate) fn run(base: &Path, seed: u64, number: u64, kills: u64) -> Figures {
         let moment = |dice: &mut Dice| Duration::from_micros(dice.between(1_000, 500_000));
         std::thread::sleep(moment(&mut dice));
         if dice.percent(15) {
-            let jump = Duration::from_secs(dice.between(1, 60));
+            let jump = Duration::from_secs(dice.between(1, 600));
             if jumped + jump <= JUMPS {
                 providers.advance(jump);
                 jumped += jump;
@@ -166,6 +170,7 @@ pub(crate) fn run(base: &Path, seed: u64, number: u64, kills: u64) -> Figures {
                 clock_is_true = false;
                 std::thread::sleep(moment(&mut dice) / 2);
                 providers.restart();
+                board.show(providers.world());
                 std::thread::sleep(moment(&mut dice) / 2);
             }
             Manner::FullDisk => {
@@ -210,14 +215,13 @@ fn judge(
             return;
         }
     };
-    let at_rest = runtime.block_on(rest::bring(gateway.addr, providers, board, dice));
+    let at_rest = runtime.block_on(rest::bring(gateway.addr, board, dice));
     let status = gateway.terminate();
     if !status.success() {
         figures.violations.push(format!("SIGTERM ends it in order: it ended with {status} when at rest"));
     }
     match at_rest {
         Ok(at_rest) => {
-            figures.resolved = at_rest.resolved;
             let evidence = Evidence {
                 plans: board.plans(),
                 history: board.history.entries(),
