@@ -1,0 +1,133 @@
+//! CreateRefund beside the bare proxy: saturated, one at a time, and what it costs in CPU.
+
+use std::time::Duration;
+
+use recoup::proto::v1::CreateRefundRequest;
+use tokio::time::Instant;
+
+use crate::Stage;
+use crate::callers::{Gate, Way};
+use crate::growing::Large;
+use crate::processes::Usage;
+use crate::report::{Figure, Reach, Row, Spread, Yardstick, median, micros};
+use crate::yardsticks::SyncedFile;
+
+/// Who creates in a turn.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Proxy,
+    Gateway,
+    /// The gateway on the large ledger.
+    OnLarge,
+}
+
+/// One contestant's turns.
+#[derive(Default)]
+struct Turns {
+    rates: Vec<f64>,
+    cpu: Duration,
+    refunds: usize,
+}
+
+/// The rows of one way.
+struct Words {
+    way: Way,
+    what: &'static str,
+    proxy: &'static str,
+    least: f64,
+}
+
+const WAYS: [Words; 3] = [
+    Words { way: Way::Fresh, what: "a fresh connection per POST", proxy: "bare proxy, fresh", least: 0.9 },
+    Words { way: Way::Tls, what: "a fresh TLS connection per POST", proxy: "bare proxy, fresh TLS", least: 0.9 },
+    Words { way: Way::Pooled, what: "connection reuse allowed", proxy: "bare proxy, pool", least: 0.75 },
+];
+
+/// Every contestant in every way, in turns.
+pub(crate) async fn saturated(stage: &mut Stage, large: &Large) -> Vec<Row> {
+    let (mut rates, mut growth, mut costs) = (Vec::new(), Vec::new(), Vec::new());
+    for Words { way, what, proxy, least } in WAYS {
+        let [bare, ours, grown] = turns(stage, large, way).await;
+        let row = |name: String, mine: &Turns, yardstick, theirs: &Turns, reach| {
+            Row::paired(name, "/s", &mine.rates, yardstick, &theirs.rates, reach)
+        };
+        rates.push(row(format!("CreateRefund, saturated, {what}"), &ours, proxy, &bare, Reach::AtLeast(least)));
+        growth.push(row(
+            format!("growth: the same on {} refunds, {what}", stage.extent.large),
+            &grown,
+            "on an empty ledger",
+            &ours,
+            Reach::AtLeast(0.9),
+        ));
+        let (mine, theirs) = (ours.cpu_each(), bare.cpu_each());
+        costs.push(Row {
+            what: format!("CPU per refund, {what}"),
+            figure: Figure { value: mine, unit: "us" },
+            yardstick: Yardstick::Measured { name: proxy, value: theirs, ratio: Spread::single(mine / theirs) },
+            reach: Reach::AtMost(1.5),
+            note: String::new(),
+        });
+    }
+    rates.into_iter().chain(growth).chain(costs).collect()
+}
+
+/// The first turn warms up and is not counted.
+async fn turns(stage: &mut Stage, large: &Large, way: Way) -> [Turns; 3] {
+    let mut turns: [Turns; 3] = Default::default();
+    let mut order = [(0, Who::Proxy), (1, Who::Gateway), (2, Who::OnLarge)];
+    for round in 0..=stage.extent.rounds {
+        for (place, who) in order {
+            let requests = stage.targets.requests(&stage.providers, way, stage.extent.refunds).await;
+            let refunds = requests.len();
+            let (took, cpu) = turn(stage, large, who, requests).await;
+            if round > 0 {
+                turns[place].rates.push(refunds as f64 / took.as_secs_f64());
+                turns[place].cpu += cpu;
+                turns[place].refunds += refunds;
+            }
+        }
+        order.reverse();
+    }
+    turns
+}
+
+async fn turn(stage: &Stage, large: &Large, who: Who, requests: Vec<CreateRefundRequest>) -> (Duration, Duration) {
+    let (gate, usage): (&Gate, Box<dyn Fn() -> Usage>) = match who {
+        Who::Proxy => (&stage.bare, Box::new(|| stage.yardsticks.usage())),
+        Who::Gateway => (&stage.gate, Box::new(|| stage.small.usage())),
+        Who::OnLarge => (&large.gate, Box::new(|| large.gateway.usage())),
+    };
+    let before = usage().cpu;
+    let took = gate.create(requests).await;
+    (took, usage().cpu - before)
+}
+
+impl Turns {
+    /// Microseconds.
+    fn cpu_each(&self) -> f64 {
+        micros(self.cpu) / self.refunds as f64
+    }
+}
+
+/// In turns of one call each: the gateway, the proxy, the disk.
+pub(crate) async fn one_at_a_time(stage: &mut Stage) -> Option<Row> {
+    let count = stage.extent.singles;
+    let mut file = SyncedFile::make(&stage.folder);
+    let requests = stage.targets.requests(&stage.providers, Way::Fresh, 2 * count).await;
+    let (mut ours, mut bare, mut synced) = (Vec::new(), Vec::new(), Vec::new());
+    for pair in requests.chunks_exact(2) {
+        ours.push(single(&stage.gate, &pair[0]).await);
+        synced.push(micros(file.write()));
+        bare.push(single(&stage.bare, &pair[1]).await);
+    }
+    let (mine, proxy, sync) = (median(&ours), median(&bare), median(&synced));
+    let row = Row::below("CreateRefund, one at a time, median", mine, "us", proxy + 3.0 * sync);
+    let note = format!("the bare proxy's median is {proxy:.0} us, that of one 4 KiB write + fdatasync {sync:.0} us");
+    Some(row.noting(note))
+}
+
+async fn single(gate: &Gate, request: &CreateRefundRequest) -> f64 {
+    let began = Instant::now();
+    gate.refunds(0).create_refund(request.clone()).await.unwrap();
+    micros(began.elapsed())
+}

@@ -1,0 +1,153 @@
+//! A gateway on a ledger of a million refunds: that it starts, takes up what is unfinished, and is no slower than on an empty one.
+
+use std::path::Path;
+use std::time::Duration;
+
+use recoup::proto::v1 as proto;
+use recoup::proto::v1::refund::State;
+use tokio::time::Instant;
+
+use crate::Stage;
+use crate::callers::{Gate, Way};
+use crate::ledgers;
+use crate::processes::Gateway;
+use crate::report::{Figure, Reach, Row, Spread, Yardstick, median, micros, percentile};
+
+/// The gateway on the large ledger.
+pub(crate) struct Large {
+    pub(crate) gateway: Gateway,
+    pub(crate) gate: Gate,
+}
+
+/// Which call.
+#[derive(Clone, Copy)]
+enum Look {
+    Get,
+    Newest,
+    /// Before some refund of the history.
+    Older,
+}
+
+/// Refunds of a start that are not done.
+const UNFINISHED: usize = 10_000;
+const PAGE: i32 = 100;
+/// What "flat" means here: a p99 moves by as much from one run to the next.
+const FLAT: Reach = Reach::AtMost(1.25);
+/// Reached only where something hangs.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Starts it, each time with unfinished refunds; it runs when this returns.
+pub(crate) async fn started(stage: &mut Stage, cached: &Path) -> (Large, Vec<Row>) {
+    let path = stage.folder.join("large.db");
+    ledgers::copy(cached, &path);
+    let (mut ready, mut taken_up) = (Vec::new(), Vec::new());
+    let mut running: Option<Large> = None;
+    for _ in 0..stage.extent.starts {
+        if let Some(before) = running.take() {
+            before.gateway.stop();
+        }
+        let orders = stage.targets.numbers(UNFINISHED);
+        stage.providers.put(Way::Fresh, orders.clone()).await;
+        ledgers::add_unfinished(&path, orders).await;
+        let began = Instant::now();
+        let (gateway, took) = Gateway::start(&stage.folder, "large", &stage.providers).await;
+        let gate = Gate::open(gateway.address).await;
+        while is_any_unfinished(&gate).await {
+            assert!(began.elapsed() < LIMIT, "not all are taken up");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        ready.push(took.as_secs_f64() * 1e3);
+        taken_up.push(began.elapsed().as_secs_f64());
+        running = Some(Large { gateway, gate });
+    }
+    let what = format!("start on {} refunds, {UNFINISHED} unfinished: ready", stage.extent.large);
+    let row = Row::below(what, median(&ready), "ms", 1_000.0);
+    let note =
+        format!("all {UNFINISHED} were settled {:.1} s after the start, each sent or asked for", median(&taken_up));
+    (running.unwrap(), vec![row.noting(note)])
+}
+
+async fn is_any_unfinished(gate: &Gate) -> bool {
+    let states = [State::Pending, State::Dispatching, State::InDoubt, State::Submitted];
+    let filter = proto::RefundFilter { states: states.map(Into::into).to_vec(), ..Default::default() };
+    let request = proto::ListRefundsRequest { page_size: 1, filter: Some(filter), ..Default::default() };
+    !gate.refunds(0).list_refunds(request).await.unwrap().into_inner().refunds.is_empty()
+}
+
+/// Reads of both ledgers, in turns of one call each, and how long the slowest of a hundred takes.
+pub(crate) async fn pages(stage: &mut Stage, large: &Large) -> Vec<Row> {
+    let grown = History {
+        gate: &large.gate,
+        ids: (0..997).map(|nth| ledgers::id_of(nth * 7_919 % stage.extent.large)).collect(),
+    };
+    let small = History { gate: &stage.gate, ids: newest_ids(&stage.gate).await };
+    let looks = [
+        (Look::Get, "GetRefund, p99"),
+        (Look::Newest, "ListRefunds, the newest 100, p99"),
+        (Look::Older, "ListRefunds, 100 older ones, p99"),
+    ];
+    let mut rows = Vec::new();
+    for (look, what) in looks {
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for nth in 0..2 * stage.extent.singles {
+            ours.push(grown.look(look, nth).await);
+            theirs.push(small.look(look, nth).await);
+        }
+        let (mine, yardstick) = (percentile(&ours, 0.99), percentile(&theirs, 0.99));
+        rows.push(Row {
+            what: format!("growth: {what}"),
+            figure: Figure { value: mine, unit: "us" },
+            yardstick: Yardstick::Measured {
+                name: "on a small ledger",
+                value: yardstick,
+                ratio: Spread::single(mine / yardstick),
+            },
+            reach: FLAT,
+            note: format!("the medians are {:.0} us and {:.0} us", median(&ours), median(&theirs)),
+        });
+    }
+    rows
+}
+
+/// A ledger behind its port, and refunds that are in it.
+struct History<'a> {
+    gate: &'a Gate,
+    ids: Vec<String>,
+}
+
+impl History<'_> {
+    /// Microseconds.
+    async fn look(&self, look: Look, nth: usize) -> f64 {
+        let id = &self.ids[nth % self.ids.len()];
+        match look {
+            Look::Get => {
+                let began = Instant::now();
+                get(self.gate, id).await;
+                micros(began.elapsed())
+            }
+            Look::Newest => page_until(self.gate, None).await.0,
+            Look::Older => {
+                let until = get(self.gate, id).await.create_time;
+                page_until(self.gate, until).await.0
+            }
+        }
+    }
+}
+
+async fn get(gate: &Gate, id: &str) -> proto::Refund {
+    let request = proto::GetRefundRequest { name: format!("refunds/{id}") };
+    gate.refunds(0).get_refund(request).await.unwrap().into_inner().refund.unwrap()
+}
+
+/// A page of what was created before, and how many microseconds it took.
+async fn page_until(gate: &Gate, create_time_end: Option<prost_types::Timestamp>) -> (f64, Vec<proto::Refund>) {
+    let filter = Some(proto::RefundFilter { create_time_end, ..Default::default() });
+    let request = proto::ListRefundsRequest { page_size: PAGE, filter, ..Default::default() };
+    let began = Instant::now();
+    let answer = gate.refunds(0).list_refunds(request).await.unwrap();
+    (micros(began.elapsed()), answer.into_inner().refunds)
+}
+
+async fn newest_ids(gate: &Gate) -> Vec<String> {
+    page_until(gate, None).await.1.into_iter().map(|refund| refund.refund_id).collect()
+}

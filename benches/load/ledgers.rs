@@ -1,0 +1,147 @@
+//! Ledgers that are written beforehand, by the ledger's own code: its tables, its history, its chain.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use recoup::domain::clock::{Clock as _, SystemClock, Timestamp};
+use recoup::domain::ids::{AccountName, RefundId};
+use recoup::domain::money::{Currency, Money};
+use recoup::domain::outcome::{Confirmation, ItemResult, ItemState};
+use recoup::domain::refund::{Event, Intent, Refund};
+use recoup::domain::target::{NamecomTarget, SectigoTarget, Target};
+use recoup::ledger::sqlite::{SqliteLedger, SqliteSettings};
+use recoup::ledger::{Claim, Create, Created, Ledger as _, Record};
+use tokio::time::Instant;
+
+use crate::callers::Way;
+
+/// Steps that share one commit: only here, where nobody waits.
+const BATCH: usize = 10_000;
+/// Between two refunds of the history: a million take ten months.
+const APART: Duration = Duration::from_secs(26);
+
+/// The ledger with so many refunds, all done, from the cache; written and verified first where it is not there.
+pub(crate) async fn large(folder: &Path, refunds: usize) -> PathBuf {
+    let path = folder.join(format!("ledger-{refunds}-v1.db"));
+    if path.exists() {
+        return path;
+    }
+    let began = Instant::now();
+    let draft = tempfile::tempdir_in(folder).unwrap();
+    let written = draft.path().join("draft.db");
+    let ledger = open(&written);
+    let first = SystemClock.now().minus(APART * u32::try_from(refunds + 1).unwrap());
+    for start in (0..refunds).step_by(BATCH) {
+        let intents = (start..refunds.min(start + BATCH)).map(done);
+        let created = create(&ledger, intents, true, |place| first.plus(APART * (start + place) as u32)).await;
+        join_all(created.into_iter().map(|refund| finish(&ledger, refund))).await;
+    }
+    let events = ledger.verify().await.unwrap();
+    ledger.close().await;
+    std::fs::rename(&written, &path).unwrap();
+    println!(
+        "a ledger of {refunds} refunds, {events} events: written and verified in {:.0} s",
+        began.elapsed().as_secs_f64()
+    );
+    path
+}
+
+/// A copy that may be written to, whole on disk: what is still to be written would disturb what is measured.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    std::fs::copy(from, to).unwrap();
+    std::fs::File::open(to).unwrap().sync_all().unwrap();
+}
+
+/// Adds refunds of these orders as a gateway leaves them that is killed: one half was on its way, the other waits.
+pub(crate) async fn add_unfinished(path: &Path, orders: std::ops::Range<i32>) {
+    let ledger = open(path);
+    let middle = orders.start + (orders.end - orders.start) / 2;
+    let now = SystemClock.now();
+    let intents = |orders: std::ops::Range<i32>| {
+        orders.map(|number| intent(format!("open-{number}"), Way::Fresh, namecom(number)))
+    };
+    create(&ledger, intents(orders.start..middle), true, |_| now).await;
+    create(&ledger, intents(middle..orders.end), false, |_| now).await;
+    ledger.close().await;
+}
+
+/// The id of a refund in the large ledger.
+pub(crate) fn id_of(place: usize) -> String {
+    format!("done-{place}")
+}
+
+/// In turn one at name.com and one at Sectigo.
+fn done(place: usize) -> Intent {
+    let number = i32::try_from(place + 1).unwrap();
+    match place % 2 {
+        0 => intent(id_of(place), Way::Fresh, namecom(number)),
+        _ => intent(id_of(place), Way::Tls, Target::Sectigo(SectigoTarget::new(&number.to_string(), 11).unwrap())),
+    }
+}
+
+fn namecom(number: i32) -> Target {
+    Target::Namecom(NamecomTarget::new(number, &[number]).unwrap())
+}
+
+fn intent(id: String, way: Way, target: Target) -> Intent {
+    let (id, account) = (RefundId::parse(&id).unwrap(), AccountName::parse(way.account()).unwrap());
+    Intent { id, account, target, labels: Default::default() }
+}
+
+fn open(path: &Path) -> Arc<SqliteLedger> {
+    let settings = SqliteSettings { queue_length: 2 * BATCH, batch_size: BATCH, ..SqliteSettings::default() };
+    Arc::new(SqliteLedger::open(path, settings).unwrap())
+}
+
+async fn create(
+    ledger: &SqliteLedger,
+    intents: impl Iterator<Item = Intent>,
+    dispatch: bool,
+    time: impl Fn(usize) -> Timestamp,
+) -> Vec<Refund> {
+    let creates = intents.enumerate().map(|(place, intent)| Create {
+        scope: intent.target.provider().as_str().to_owned(),
+        intent,
+        dispatch,
+        allow_similar: true,
+        actor: "caller".to_owned(),
+        now: time(place),
+        claim: Claim::default(),
+        trace_parent: None,
+    });
+    let created = join_all(creates.map(|create| ledger.create(create))).await;
+    created
+        .into_iter()
+        .map(|created| if let Created::New(refund) = created.unwrap() { refund } else { panic!() })
+        .collect()
+}
+
+async fn finish(ledger: &SqliteLedger, refund: Refund) {
+    let amount = Money { currency: Currency::parse("USD").unwrap(), minor_units: 1299 };
+    let (amount, items) = match &refund.intent.target {
+        Target::Namecom(target) => (Some(amount), target.order_item_ids().iter().map(|id| item(*id, amount)).collect()),
+        Target::Sectigo(_) | Target::Debitsuccess(_) => (None, Vec::new()),
+    };
+    let confirmation = Confirmation { reference: None, status: None, amount, items, error: None, replayed: false };
+    let record = Record {
+        id: refund.id().clone(),
+        revision: refund.revision,
+        events: vec![Event::Refunded(confirmation)],
+        next_check: None,
+        actor: "gateway".to_owned(),
+        now: refund.update_time.plus(Duration::from_millis(300)),
+    };
+    ledger.record(record).await.unwrap();
+}
+
+fn item(id: i32, amount: Money) -> ItemResult {
+    ItemResult {
+        item_id: id.to_string(),
+        state: ItemState::Succeeded,
+        refunded_amount: Some(amount),
+        message: String::new(),
+        requested: true,
+    }
+}

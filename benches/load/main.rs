@@ -1,0 +1,131 @@
+//! How fast the whole is, and what it costs, each figure beside a yardstick of the same run.
+//!
+//! ```text
+//! cargo bench --bench load               everything, about six minutes; the first run makes a ledger of 1,000,000 refunds besides
+//! cargo bench --bench load -- --quick    the same rows with fewer rounds, on a ledger of 100,000
+//!
+//! this process: callers --gRPC--> gateway, the real binary     --HTTP--> simulators, zero delay
+//!                       --gRPC--> yardsticks: echo, bare proxy --HTTP--> the same simulators
+//! ```
+//!
+//! Each server is a process of its own, so that `/proc` tells what it uses. What is compared is measured in short turns, one right after the
+//! other and each time in the other order, and the ratio is the median of the turns' ratios: what else the machine does disturbs both sides
+//! of a turn. It prints a table and writes it with a plot to `target/load/`; exit status 1: a figure is not what is to be reached.
+
+#![expect(clippy::print_stdout, reason = "a benchmark is there to print")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark says what is wrong by failing there")]
+
+mod callers;
+mod creating;
+mod growing;
+mod ledgers;
+mod plot;
+mod processes;
+mod providers;
+mod reading;
+mod report;
+mod streaming;
+mod yardsticks;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use tokio::runtime::Builder;
+
+use crate::callers::{Gate, Targets};
+use crate::processes::{Gateway, Role, Server};
+use crate::providers::Providers;
+use crate::report::Report;
+
+/// How much is done.
+#[derive(Clone, Copy)]
+pub(crate) struct Extent {
+    pub(crate) is_quick: bool,
+    /// Turns of everything that is compared in pairs.
+    pub(crate) rounds: usize,
+    /// Refunds of one turn.
+    pub(crate) refunds: usize,
+    /// Cheap calls of one turn.
+    pub(crate) reads: usize,
+    /// Calls one at a time.
+    pub(crate) singles: usize,
+    /// Refunds in the large ledger.
+    pub(crate) large: usize,
+    /// Starts of a gateway on it.
+    pub(crate) starts: usize,
+}
+
+/// All that runs.
+pub(crate) struct Stage {
+    pub(crate) extent: Extent,
+    pub(crate) folder: PathBuf,
+    pub(crate) providers: Providers,
+    pub(crate) targets: Targets,
+    pub(crate) small: Gateway,
+    pub(crate) gate: Gate,
+    pub(crate) yardsticks: Server,
+    pub(crate) bare: Gate,
+}
+
+const WHOLE: Extent =
+    Extent { is_quick: false, rounds: 31, refunds: 800, reads: 4_000, singles: 600, large: 1_000_000, starts: 3 };
+const QUICK: Extent =
+    Extent { is_quick: true, rounds: 7, refunds: 500, reads: 2_000, singles: 150, large: 100_000, starts: 1 };
+
+fn main() -> ExitCode {
+    rustls::crypto::ring::default_provider().install_default().unwrap();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    if let Some(role) = Role::of(&arguments) {
+        runtime.block_on(role.play());
+        return ExitCode::SUCCESS;
+    }
+    let extent = if arguments.iter().any(|argument| argument == "--quick") { QUICK } else { WHOLE };
+    runtime.block_on(run(extent))
+}
+
+async fn run(extent: Extent) -> ExitCode {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("load");
+    std::fs::create_dir_all(&folder).unwrap();
+    let cached = ledgers::large(&folder, extent.large).await;
+    let run = tempfile::tempdir_in(&folder).unwrap();
+    let mut report = Report::begin(extent.is_quick);
+    let mut stage = Stage::set(extent, run.path()).await;
+
+    report.add(reading::idle_memory(&stage.small).await);
+    report.extend(creating::one_at_a_time(&mut stage).await);
+    report.extend(reading::beside_the_echo(&mut stage).await);
+    report.extend(reading::one_request_for_all(&mut stage).await);
+    report.extend(streaming::with_readers(&mut stage).await);
+    let (large, rows) = growing::started(&mut stage, &cached).await;
+    report.extend(rows);
+    report.extend(creating::saturated(&mut stage, &large).await);
+    report.extend(growing::pages(&mut stage, &large).await);
+    report.extend(reading::memory(&[&stage.small, &large.gateway]));
+    report.extend(yardsticks::on_this_machine(&mut stage).await);
+
+    large.gateway.stop();
+    stage.strike();
+    report.finish(&folder)
+}
+
+impl Stage {
+    /// Simulators, a gateway on an empty ledger, and the yardsticks, which answer what that gateway answered.
+    async fn set(extent: Extent, folder: &Path) -> Stage {
+        let providers = Providers::start(folder);
+        let mut targets = Targets::default();
+        let (small, _) = Gateway::start(folder, "small", &providers).await;
+        let gate = Gate::open(small.address).await;
+        yardsticks::sample_answers(folder, &gate, &providers, &mut targets).await;
+        let yardsticks = Server::start(Role::Yardsticks, folder, &[providers.addresses_text()]);
+        let bare = Gate::open(yardsticks.address("grpc")).await;
+        Stage { extent, folder: folder.to_owned(), providers, targets, small, gate, yardsticks, bare }
+    }
+
+    /// Ends all, and makes sure that what was measured was the real thing: the small ledger's chain verifies.
+    fn strike(self) {
+        let ledger = self.small.ledger.clone();
+        self.small.stop();
+        processes::verify(&ledger);
+    }
+}

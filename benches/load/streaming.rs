@@ -1,0 +1,76 @@
+//! A hundred readers of StreamRefundEvents, in a process of their own, while refunds are created.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use recoup::proto::v1::StreamRefundEventsRequest;
+use recoup::proto::v1::refund_service_client::RefundServiceClient;
+use serde_json::{Value, json};
+use tonic::transport::Channel;
+use tonic_types::StatusExt as _;
+
+use crate::Stage;
+use crate::callers::Way;
+use crate::processes::{Role, Server};
+use crate::report::{Reach, Row};
+
+const READERS: usize = 100;
+const CONNECTIONS: usize = 4;
+
+/// In turns with and without them.
+pub(crate) async fn with_readers(stage: &mut Stage) -> Option<Row> {
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for round in 0..=stage.extent.rounds.min(11) {
+        let mut rates = [0.0; 2];
+        let places = if round % 2 == 0 { [0, 1] } else { [1, 0] };
+        for place in places {
+            let readers = (place == 0).then(|| {
+                let here = [stage.small.address.to_string()];
+                Server::start(Role::Readers, &stage.folder, &here)
+            });
+            let requests = stage.targets.requests(&stage.providers, Way::Fresh, stage.extent.refunds).await;
+            let took = stage.gate.create(requests).await;
+            drop(readers);
+            rates[place] = stage.extent.refunds as f64 / took.as_secs_f64();
+        }
+        if round > 0 {
+            with.push(rates[0]);
+            without.push(rates[1]);
+        }
+    }
+    let what = format!("CreateRefund with {READERS} readers of StreamRefundEvents");
+    Some(Row::paired(what, "/s", &with, "without readers", &without, Reach::AtLeast(0.8)))
+}
+
+/// The role: opens all streams at the end of the history and reads whatever comes.
+pub(crate) async fn read_all(address: &str) -> Value {
+    let address: SocketAddr = address.parse().unwrap();
+    let mut channels = Vec::new();
+    for _ in 0..CONNECTIONS {
+        channels.push(Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap());
+    }
+    let after_sequence = end_of_history(channels[0].clone()).await;
+    let seen = Arc::new(AtomicU64::new(0));
+    for reader in 0..READERS {
+        let mut refunds = RefundServiceClient::new(channels[reader % CONNECTIONS].clone());
+        let request = StreamRefundEventsRequest { after_sequence };
+        let mut events = refunds.stream_refund_events(request).await.unwrap().into_inner();
+        let seen = seen.clone();
+        tokio::spawn(async move {
+            while let Ok(Some(_)) = events.message().await {
+                seen.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+    json!({ "readers": READERS })
+}
+
+/// The number of the last event: what is asked for beyond it is refused with that number.
+async fn end_of_history(channel: Channel) -> i64 {
+    let request = StreamRefundEventsRequest { after_sequence: i64::MAX };
+    let refused = RefundServiceClient::new(channel).stream_refund_events(request).await.unwrap_err();
+    let details = refused.get_error_details();
+    let described = &details.bad_request().unwrap().field_violations[0].description;
+    described.split(|letter: char| !letter.is_ascii_digit()).find_map(|word| word.parse().ok()).unwrap()
+}

@@ -1,0 +1,328 @@
+//! What the figures stand beside: the least that anybody could do on this machine, with the same libraries.
+//!
+//! - **echo**: a tonic handler that answers at once, with the very message that the gateway answers.
+//! - **bare proxy**: a tonic handler that posts to the same simulators by the same client policy and reads the answer; it records nothing,
+//!   checks nothing, and reads no meaning.
+//! - **bare SQLite loop**: one row and one commit after the other, synced as the ledger is.
+//! - **bare axum**: a handler that reads a request and answers fixed bytes.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::pin::Pin;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::post;
+use bytes::Bytes;
+use futures_util::Stream;
+use prost::Message as _;
+use recoup::proto::v1 as proto;
+use recoup::proto::v1::create_refund_request::Target;
+use recoup::proto::v1::refund_service_server::{RefundService, RefundServiceServer};
+use recoup::proto::v1::validation_status_service_client::ValidationStatusServiceClient;
+use recoup::proto::v1::validation_status_service_server::{ValidationStatusService, ValidationStatusServiceServer};
+use reqwest::{Certificate, Client, ClientBuilder};
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+use crate::Stage;
+use crate::callers::{self, CALLERS, Gate, Targets, Way};
+use crate::providers::{self, Providers};
+use crate::report::{Figure, Reach, Row, Spread, Yardstick, median};
+
+/// Echo and proxy in one service: which of them a call meets is by its method and account.
+struct Bare {
+    created: proto::CreateRefundResponse,
+    got: proto::GetRefundResponse,
+    status: proto::GetValidationStatusResponse,
+    fresh: Client,
+    pooled: Client,
+    tls: Client,
+    sectigo: String,
+    namecom: String,
+}
+
+/// The order whose status is asked for: every documented field is there.
+pub(crate) const ORDER: &str = "3000001";
+/// A page of SQLite's, and of the disk's cache.
+const PAGE: usize = 4096;
+/// Written round and round, like a log that starts over.
+const FILE_PAGES: u64 = 1024;
+
+/// Writes down what the gateway answers, for the echo.
+pub(crate) async fn sample_answers(folder: &Path, gate: &Gate, providers: &Providers, targets: &mut Targets) {
+    let request = targets.requests(providers, Way::Fresh, 1).await.remove(0);
+    let created = gate.refunds(0).create_refund(request).await.unwrap().into_inner();
+    let name = created.refund.as_ref().unwrap().name.clone();
+    let got = gate.refunds(0).get_refund(proto::GetRefundRequest { name }).await.unwrap().into_inner();
+    let status = ValidationStatusServiceClient::new(gate.channel(0));
+    let status = status.clone().get_validation_status(status_request(ORDER)).await.unwrap().into_inner();
+    fs::write(folder.join("created"), created.encode_to_vec()).unwrap();
+    fs::write(folder.join("got"), got.encode_to_vec()).unwrap();
+    fs::write(folder.join("status"), status.encode_to_vec()).unwrap();
+}
+
+/// With an hour's `max_age`.
+pub(crate) fn status_request(order: &str) -> proto::GetValidationStatusRequest {
+    proto::GetValidationStatusRequest {
+        account: Way::Tls.account().to_owned(),
+        order_number: order.to_owned(),
+        max_age: Some(prost_types::Duration { seconds: 3600, nanos: 0 }),
+        ..Default::default()
+    }
+}
+
+/// The role: serves, and says where.
+pub(crate) async fn serve(folder: &Path, addresses: &str) -> Value {
+    let addresses: Value = serde_json::from_str(addresses).unwrap();
+    let read = |name: &str| Bytes::from(fs::read(folder.join(name)).unwrap());
+    let authority = Certificate::from_pem(&fs::read(providers::ca_file(folder)).unwrap()).unwrap();
+    let unpooled = || policy().pool_max_idle_per_host(0);
+    let bare = || Bare {
+        created: proto::CreateRefundResponse::decode(read("created")).unwrap(),
+        got: proto::GetRefundResponse::decode(read("got")).unwrap(),
+        status: proto::GetValidationStatusResponse::decode(read("status")).unwrap(),
+        fresh: unpooled().tls_certs_only([]).build().unwrap(),
+        pooled: policy().tls_certs_only([]).build().unwrap(),
+        tls: unpooled().https_only(true).tls_certs_only([authority.clone()]).build().unwrap(),
+        sectigo: format!("https://{}/products/!AutoRefund", addresses["sectigo"].as_str().unwrap()),
+        namecom: format!("http://{}/core/v1/refund", addresses["namecom"].as_str().unwrap()),
+    };
+    let (grpc, http) =
+        (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let said = json!({ "grpc": grpc.local_addr().unwrap(), "http": http.local_addr().unwrap() });
+    let incoming = futures_util::StreamExt::map(TcpListenerStream::new(grpc), |stream| {
+        stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream))
+    });
+    let services = tonic::transport::Server::builder()
+        .add_service(RefundServiceServer::new(bare()))
+        .add_service(ValidationStatusServiceServer::new(bare()));
+    tokio::spawn(services.serve_with_incoming(incoming));
+    let answer = read("got");
+    let handler = move |body: Bytes| async move {
+        drop(body);
+        answer
+    };
+    let router = Router::new().route("/core/v1/refund", post(handler));
+    tokio::spawn(async move { axum::serve(http, router).await });
+    said
+}
+
+/// The gateway's own, see `src/providers/http.rs`.
+fn policy() -> ClientBuilder {
+    Client::builder()
+        .user_agent("recoup/bench")
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .no_proxy()
+        .http1_only()
+        .connect_timeout(Duration::from_secs(5))
+        .timeout(Duration::from_secs(60))
+        .pool_idle_timeout(Duration::from_secs(10))
+}
+
+impl Bare {
+    async fn send(&self, request: &proto::CreateRefundRequest) -> Result<Bytes, reqwest::Error> {
+        let call = match request.target.as_ref().unwrap() {
+            Target::Sectigo(target) => {
+                self.tls.post(&self.sectigo).header("content-type", "application/x-www-form-urlencoded").body(format!(
+                    "loginName=demo&loginPassword=demo-password&orderNumber={}&refundReasonCode={}",
+                    target.order_number, target.reason
+                ))
+            }
+            Target::Namecom(target) => {
+                let client = if request.account == Way::Pooled.account() { &self.pooled } else { &self.fresh };
+                client
+                    .post(&self.namecom)
+                    .header("authorization", "Basic ZGVtby10ZXN0OmRlbW8tdG9rZW4=")
+                    .header("content-type", "application/json")
+                    .header("x-idempotency-key", &request.refund_id)
+                    .body(format!("{{\"orderId\":{},\"orderItemIds\":{:?}}}", target.order_id, target.order_item_ids))
+            }
+            Target::Debitsuccess(_) => unreachable!("no row refunds there"),
+        };
+        call.send().await?.bytes().await
+    }
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+fn not_here<T>() -> Answer<T> {
+    Err(Status::unimplemented("a yardstick"))
+}
+
+#[tonic::async_trait]
+impl RefundService for Bare {
+    async fn create_refund(&self, request: Request<proto::CreateRefundRequest>) -> Answer<proto::CreateRefundResponse> {
+        let answer = self.send(request.get_ref()).await.map_err(|error| Status::unavailable(error.to_string()))?;
+        // Sectigo says its no with 200 and a number below 0.
+        if answer.starts_with(b"-") {
+            Err(Status::unavailable("refused"))
+        } else {
+            Ok(Response::new(self.created.clone()))
+        }
+    }
+
+    async fn get_refund(&self, _: Request<proto::GetRefundRequest>) -> Answer<proto::GetRefundResponse> {
+        Ok(Response::new(self.got.clone()))
+    }
+
+    async fn list_refunds(&self, _: Request<proto::ListRefundsRequest>) -> Answer<proto::ListRefundsResponse> {
+        not_here()
+    }
+
+    async fn wait_refund(&self, _: Request<proto::WaitRefundRequest>) -> Answer<proto::WaitRefundResponse> {
+        not_here()
+    }
+
+    async fn cancel_refund(&self, _: Request<proto::CancelRefundRequest>) -> Answer<proto::CancelRefundResponse> {
+        not_here()
+    }
+
+    async fn reconcile_refund(
+        &self,
+        _: Request<proto::ReconcileRefundRequest>,
+    ) -> Answer<proto::ReconcileRefundResponse> {
+        not_here()
+    }
+
+    async fn resolve_refund(&self, _: Request<proto::ResolveRefundRequest>) -> Answer<proto::ResolveRefundResponse> {
+        not_here()
+    }
+
+    async fn list_refund_events(
+        &self,
+        _: Request<proto::ListRefundEventsRequest>,
+    ) -> Answer<proto::ListRefundEventsResponse> {
+        not_here()
+    }
+
+    type StreamRefundEventsStream =
+        Pin<Box<dyn Stream<Item = Result<proto::StreamRefundEventsResponse, Status>> + Send + 'static>>;
+
+    async fn stream_refund_events(
+        &self,
+        _: Request<proto::StreamRefundEventsRequest>,
+    ) -> Answer<Self::StreamRefundEventsStream> {
+        not_here()
+    }
+}
+
+#[tonic::async_trait]
+impl ValidationStatusService for Bare {
+    async fn get_validation_status(
+        &self,
+        _: Request<proto::GetValidationStatusRequest>,
+    ) -> Answer<proto::GetValidationStatusResponse> {
+        Ok(Response::new(self.status.clone()))
+    }
+
+    type WatchValidationStatusStream =
+        Pin<Box<dyn Stream<Item = Result<proto::WatchValidationStatusResponse, Status>> + Send + 'static>>;
+
+    async fn watch_validation_status(
+        &self,
+        _: Request<proto::WatchValidationStatusRequest>,
+    ) -> Answer<Self::WatchValidationStatusStream> {
+        not_here()
+    }
+}
+
+/// A file that is written and synced page by page.
+pub(crate) struct SyncedFile {
+    file: File,
+    page: u64,
+}
+
+impl SyncedFile {
+    pub(crate) fn make(folder: &Path) -> SyncedFile {
+        let file = File::create(folder.join("synced")).unwrap();
+        file.write_all_at(&vec![1; PAGE * FILE_PAGES as usize], 0).unwrap();
+        file.sync_all().unwrap();
+        SyncedFile { file, page: 0 }
+    }
+
+    /// One 4 KiB write and fdatasync.
+    pub(crate) fn write(&mut self) -> Duration {
+        let began = Instant::now();
+        self.file.write_all_at(&[2; PAGE], self.page * PAGE as u64).unwrap();
+        self.file.sync_data().unwrap();
+        self.page = (self.page + 1) % FILE_PAGES;
+        began.elapsed()
+    }
+}
+
+/// Nothing is to be reached here: what the machine, SQLite and the simulators can do by themselves, to read the other rows by.
+pub(crate) async fn on_this_machine(stage: &mut Stage) -> Vec<Row> {
+    let plain = |what: &str, value: f64, name: &'static str, yardstick: f64| Row {
+        what: what.to_owned(),
+        figure: Figure { value, unit: "/s" },
+        yardstick: Yardstick::Measured { name, value: yardstick, ratio: Spread::single(value / yardstick) },
+        reach: Reach::Nothing,
+        note: String::new(),
+    };
+    let syncs = sync_rate(&stage.folder, stage.extent.singles);
+    let commits = commit_rate(&stage.folder, stage.extent.singles);
+    let (mut served, mut bare) = (Vec::new(), Vec::new());
+    for _ in 0..stage.extent.rounds.min(9) {
+        let requests = stage.targets.requests(&stage.providers, Way::Pooled, stage.extent.refunds).await;
+        let simulators = format!("http://{}/core/v1/refund", stage.providers.namecom());
+        served.push(posts(simulators, requests.clone()).await);
+        bare.push(posts(format!("http://{}/core/v1/refund", stage.yardsticks.address("http")), requests).await);
+    }
+    vec![
+        plain("SQLite: one row, one commit, one after the other", commits, "4 KiB write + fdatasync", syncs),
+        plain("simulators: refunds, by the same client", median(&served), "bare axum", median(&bare)),
+    ]
+}
+
+fn sync_rate(folder: &Path, count: usize) -> f64 {
+    let mut file = SyncedFile::make(folder);
+    count as f64 / (0..count).map(|_| file.write()).sum::<Duration>().as_secs_f64()
+}
+
+/// The bare SQLite loop.
+fn commit_rate(folder: &Path, count: usize) -> f64 {
+    let connection = Connection::open(folder.join("bare.db")).unwrap();
+    connection
+        .execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+             CREATE TABLE rows (id INTEGER PRIMARY KEY, text TEXT NOT NULL) STRICT;",
+        )
+        .unwrap();
+    let text = "x".repeat(500);
+    let began = Instant::now();
+    for _ in 0..count {
+        let insert = "INSERT INTO rows (text) VALUES (?1)";
+        connection.prepare_cached(insert).unwrap().execute([&text]).unwrap();
+    }
+    count as f64 / began.elapsed().as_secs_f64()
+}
+
+/// POSTs a second, on pooled connections.
+async fn posts(url: String, requests: Vec<proto::CreateRefundRequest>) -> f64 {
+    let (client, count) = (policy().build().unwrap(), requests.len());
+    let took = callers::saturate(count, CALLERS, move |_, index| {
+        let request = &requests[index];
+        let Some(Target::Namecom(target)) = &request.target else { unreachable!("as it was asked for") };
+        let call = client
+            .post(&url)
+            .header("authorization", "Basic ZGVtby10ZXN0OmRlbW8tdG9rZW4=")
+            .header("content-type", "application/json")
+            .header("x-idempotency-key", &request.refund_id)
+            .body(format!("{{\"orderId\":{},\"orderItemIds\":{:?}}}", target.order_id, target.order_item_ids));
+        async move {
+            let answer = call.send().await.unwrap();
+            assert!(answer.status().is_success());
+            answer.bytes().await.unwrap();
+        }
+    })
+    .await;
+    count as f64 / took.as_secs_f64()
+}

@@ -1,0 +1,55 @@
+//! Each adapter's bytes, both ways: a refund is written as the provider documents it, and the provider's yes is read.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use criterion::Criterion;
+use futures_util::FutureExt as _;
+use http::HeaderMap;
+use recoup::domain::ids::Provider;
+use recoup::domain::outcome::Outcome;
+use recoup::providers::Url;
+use recoup::providers::http::{Answer, Call, Exchange, Purpose, Wire};
+
+use crate::samples;
+
+/// Answers at once, and always the same.
+struct Canned(Bytes);
+
+#[async_trait]
+impl Wire for Canned {
+    async fn exchange(&self, _: Url, _: Call, _: Purpose, _: usize) -> Exchange {
+        Exchange::Answered(Answer { status: 200, headers: HeaderMap::new(), body: self.0.clone() })
+    }
+}
+
+const NAMECOM_YES: &str = "{\"results\":[{\"orderId\":7,\"orderItemId\":7,\"orderItemStatus\":\"refunded\",\
+    \"refundAmount\":12.99,\"message\":\"Refunded\"}],\"totalRefundAmount\":12.99}";
+
+const DEBITSUCCESS_YES: &str = "<s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\"><s:Body>\
+    <InitiateRefundResponse xmlns=\"http://tempuri.org/\">\
+    <InitiateRefundResult xmlns:a=\"http://schemas.datacontract.org/2004/07/DSWebService\" \
+    xmlns:i=\"http://www.w3.org/2001/XMLSchema-instance\">\
+    <a:DateCreated>2022-05-10T14:03:22.1234567+12:00</a:DateCreated><a:Id>guid</a:Id><a:ResponseNotes/>\
+    <a:Status>Succeed</a:Status><a:ExternalRefundIdentifier>part-7</a:ExternalRefundIdentifier>\
+    <a:RefundRequestNumber>1001</a:RefundRequestNumber>\
+    </InitiateRefundResult></InitiateRefundResponse></s:Body></s:Envelope>";
+
+pub(crate) fn all(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("adapters");
+    for provider in samples::PROVIDERS {
+        let yes = match provider {
+            Provider::Sectigo => "0",
+            Provider::Namecom => NAMECOM_YES,
+            Provider::Debitsuccess => DEBITSUCCESS_YES,
+        };
+        let account = samples::account(provider, Arc::new(Canned(Bytes::from_static(yes.as_bytes()))));
+        let intent = samples::intent(provider, 7);
+        // Nothing in it waits.
+        let refund = || account.adapter.refund(&intent).now_or_never().unwrap();
+        let outcome = refund();
+        assert!(matches!(outcome, Outcome::Refunded(_) | Outcome::Accepted(_)), "{outcome:?}");
+        group.bench_function(format!("{provider}: write a refund, read the yes"), |bencher| bencher.iter(refund));
+    }
+}

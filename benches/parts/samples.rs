@@ -1,0 +1,74 @@
+//! One refund of each provider, and its account.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use recoup::domain::clock::{ManualClock, Timestamp};
+use recoup::domain::ids::{AccountName, Provider, RefundId};
+use recoup::domain::money::Currency;
+use recoup::domain::refund::Intent;
+use recoup::domain::target::{DebitsuccessFields, DebitsuccessTarget, NamecomTarget, SectigoTarget, Target};
+use recoup::providers::http::Wire;
+use recoup::providers::{Account, AccountSettings, Login};
+
+pub(crate) const NOW: Timestamp = Timestamp::from_seconds(1_772_600_800);
+pub(crate) const PROVIDERS: [Provider; 3] = [Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess];
+
+pub(crate) fn intent(provider: Provider, number: i32) -> Intent {
+    let target = match provider {
+        Provider::Sectigo => Target::Sectigo(SectigoTarget::new(&number.to_string(), 11).unwrap()),
+        Provider::Namecom => Target::Namecom(NamecomTarget::new(number, &[number]).unwrap()),
+        Provider::Debitsuccess => Target::Debitsuccess(
+            DebitsuccessTarget::new(DebitsuccessFields {
+                account_reference_no: "DS000001",
+                external_account_reference_no: "",
+                amount: Some(("AUD", 1250)),
+                description: "Charged twice",
+                request_initiator: "",
+            })
+            .unwrap(),
+        ),
+    };
+    Intent {
+        id: RefundId::parse(&format!("part-{number}")).unwrap(),
+        account: AccountName::parse(provider.as_str()).unwrap(),
+        target,
+        labels: BTreeMap::new(),
+    }
+}
+
+/// An account whose calls go over `wire`.
+pub(crate) fn account(provider: Provider, wire: Arc<dyn Wire>) -> Account {
+    let (secret, name) = (|| "demo-password".to_owned().into(), || "demo".to_owned());
+    let login = match provider {
+        Provider::Sectigo => Login::Sectigo { login_name: name(), login_password: secret() },
+        Provider::Namecom => {
+            Login::Namecom { username: name(), token: secret(), key_lifetime: Duration::from_secs(3_000) }
+        }
+        Provider::Debitsuccess => Login::Debitsuccess {
+            username: name(),
+            password: secret(),
+            path: "/DSWebService/DSServices.svc".to_owned(),
+            service_namespace: "http://tempuri.org/".to_owned(),
+            data_namespace: "http://schemas.datacontract.org/2004/07/DSWebService".to_owned(),
+            action_prefix: "http://tempuri.org/IDSServices/".to_owned(),
+        },
+    };
+    let settings = AccountSettings {
+        name: AccountName::parse(provider.as_str()).unwrap(),
+        endpoint: "https://provider.example/".parse().unwrap(),
+        currency: Currency::parse(if provider == Provider::Debitsuccess { "AUD" } else { "USD" }).unwrap(),
+        ca_file: None,
+        connect_timeout: Duration::from_secs(5),
+        total_timeout: Duration::from_secs(60),
+        reuse_connections: false,
+        max_in_flight: 16,
+        requests_per_second: 0,
+        pending_limit: Duration::from_secs(86_400),
+        settle_time: Duration::from_secs(600),
+        login,
+    };
+    let clock = Arc::new(ManualClock::new(NOW));
+    Account::connect_over(wire, settings, clock).map_err(|error| error.to_string()).unwrap()
+}
