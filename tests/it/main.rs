@@ -10,6 +10,7 @@
 mod callers;
 mod canary;
 mod commands;
+mod containers;
 mod crash;
 mod doubt;
 mod history;
@@ -22,5 +23,6 @@ mod support;
 mod telemetry;
 mod tidy;
 mod trouble;
+mod upkeep;
 mod validation;
 mod watching;

@@ -91,6 +91,31 @@ fn a_port_that_is_taken_is_named() {
     assert_eq!(said.lines().count(), 1, "{said}");
 }
 
+#[test]
+fn health_is_asked_of_simulators_that_run() {
+    let folder = folder();
+    let asked = |control: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_simulators"));
+        let Output { status, stdout, stderr } = command.args(["--health", "--control", control]).output().unwrap();
+        (status.code().unwrap(), String::from_utf8([stdout, stderr].concat()).unwrap())
+    };
+    let running = Running::start(folder.path(), &[]);
+    let control = running.control.trim_start_matches("http://").to_owned();
+    let yes = format!("the simulators answer at http://{control}\n");
+    assert_eq!(asked(&control), (0, yes.clone()));
+    // What listens everywhere is asked for on this machine.
+    assert_eq!(asked(&control.replace("127.0.0.1", "0.0.0.0")), (0, yes));
+    let another = running.namecom.trim_start_matches("http://");
+    assert_eq!(
+        asked(another),
+        (1, format!("simulators: what answers at http://{another} are no healthy simulators\n"))
+    );
+    drop(running);
+    let (status, said) = asked(&control);
+    assert_eq!(status, 1);
+    assert!(said.starts_with(&format!("simulators: no simulators answer at http://{control}: ")), "{said}");
+}
+
 #[rstest]
 #[case(&["--no-such-flag"], "unexpected argument '--no-such-flag'")]
 #[case(&["--sed", "7"], "unexpected argument '--sed' found\n  a similar argument exists: '--seed'; --help")]

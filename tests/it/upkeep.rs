@@ -1,0 +1,155 @@
+//! What keeps a gateway going besides refunds: the word of its health, copies of its ledger, and what a copy is good for.
+
+use std::path::Path;
+
+use recoup::app::App;
+use recoup::proto::v1::refund_service_client::RefundServiceClient;
+
+use crate::support::process::{Gateway, run};
+use crate::support::{Stack, channel, configuration, namecom, reason, sectigo, settings_of, simulators_in};
+
+/// What a command said on both channels, and how it ended.
+fn said(arguments: &[&str]) -> (String, Option<i32>) {
+    let output = run(arguments);
+    (String::from_utf8([output.stdout, output.stderr].concat()).unwrap(), output.status.code())
+}
+
+/// `recoup backup`, its JSON from whichever channel it is on, and how it ended.
+fn copied(ledger: &Path, to: &Path) -> (serde_json::Value, Option<i32>) {
+    let output = run(&["backup", "--json", ledger.to_str().unwrap(), to.to_str().unwrap()]);
+    let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
+    (serde_json::from_slice(&text).unwrap(), output.status.code())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_is_one_sentence_and_a_status() {
+    let dir = tempfile::tempdir().unwrap();
+    let simulators = simulators_in(dir.path()).await;
+    let config = dir.path().join("recoup.toml");
+    std::fs::write(&config, configuration(&simulators, dir.path(), "")).unwrap();
+    let gateway = Gateway::start(&config);
+    let server = format!("http://{}", gateway.addr);
+
+    let (text, code) = said(&["health", "--server", &server]);
+    assert_eq!((text, code), (format!("the gateway at {server} is SERVING\n"), Some(0)));
+    let (text, code) = said(&["health", "--server", &server, "--service", "recoup.v1.RefundService"]);
+    assert_eq!((text, code), (format!("recoup.v1.RefundService at {server} is SERVING\n"), Some(0)));
+    let (text, code) = said(&["health", "--server", &server, "--service", "recoup.v1.Nothing"]);
+    assert_eq!((text, code), (format!("recoup: the gateway at {server} has no service recoup.v1.Nothing\n"), Some(1)));
+
+    // A ledger that has lost its file is the case that a supervisor must see.
+    std::fs::remove_file(dir.path().join("recoup.db")).unwrap();
+    let not_serving = format!("recoup: the gateway at {server} is NOT_SERVING\n");
+    let seen = tokio::time::timeout(crate::support::LIMIT, async {
+        loop {
+            let (text, code) = said(&["health", "--server", &server]);
+            if code != Some(0) {
+                return (text, code);
+            }
+        }
+    });
+    assert_eq!(seen.await.unwrap(), (not_serving, Some(1)));
+    gateway.kill();
+    let (text, code) = said(&["health", "--server", &server]);
+    assert!(text.contains("no gateway answers at"), "{text}");
+    assert_eq!(code, Some(1));
+}
+
+#[test]
+fn health_asks_where_the_configuration_says_and_reads_no_secret_for_it() {
+    // Somebody listens there and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = silent.local_addr().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("recoup.toml");
+    let account = "[accounts.n]\nprovider = \"namecom\"\nusername = \"u\"\ntoken_file = \"/nowhere/token\"\n";
+    std::fs::write(&config, format!("listen = \"{addr}\"\n{account}")).unwrap();
+    let config = config.to_str().unwrap();
+    let (text, code) = said(&["health", "--config", config, "--timeout-ms", "200"]);
+    assert_eq!((text, code), (format!("recoup: no answer from http://{addr} within 200 ms\n"), Some(1)));
+
+    std::fs::write(config, "listen = \"0.0.0.0:1\"\n").unwrap();
+    let (text, code) = said(&["health", "--config", config]);
+    assert!(text.contains("listen"), "{text}");
+    assert_eq!(code, Some(2));
+    std::fs::write(config, "listen = \"127.0.0.1:0\"\n").unwrap();
+    let (text, code) = said(&["health", "--config", config]);
+    assert!(text.contains("--server"), "{text}");
+    assert_eq!(code, Some(2));
+    assert_eq!(said(&["health", "--server", "not an address"]).1, Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_ledger_is_copied_while_it_is_written_to() {
+    let stack = Stack::start().await;
+    stack.refund(sectigo("before", "1000001")).await;
+    let ledger = stack.dir.path().join("recoup.db");
+    let writing = async {
+        for order in 100..160 {
+            stack.refund(sectigo(&format!("r-{order}"), &format!("1000{order}"))).await;
+        }
+    };
+    let copying = async {
+        let mut sequences = Vec::new();
+        for number in 0..5 {
+            let (ledger, to) = (ledger.clone(), stack.dir.path().join(format!("copy-{number}")));
+            let (told, code) = tokio::task::spawn_blocking(move || copied(&ledger, &to)).await.unwrap();
+            assert_eq!((&told["clean"], code), (&true.into(), Some(0)), "{told}");
+            sequences.push(told["lastSequence"].as_u64().unwrap());
+        }
+        sequences
+    };
+    let ((), sequences) = tokio::join!(writing, copying);
+    assert!(sequences.is_sorted() && sequences[0] >= 3, "{sequences:?}");
+
+    let to = stack.dir.path().join("copy-0");
+    #[cfg(unix)]
+    assert_eq!(std::os::unix::fs::MetadataExt::mode(&to.metadata().unwrap()) & 0o777, 0o600);
+    let beside: Vec<_> = std::fs::read_dir(stack.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(beside.iter().all(|name| !name.to_string_lossy().contains("unfinished")), "{beside:?}");
+
+    // A copy takes nothing's place, and what is no ledger is not copied.
+    let (told, code) = copied(&ledger, &to);
+    assert!(
+        told["error"]["message"].as_str().unwrap().ends_with("is there already: a copy is given a new name"),
+        "{told}"
+    );
+    assert_eq!(code, Some(2));
+    let (told, code) = copied(&stack.dir.path().join("ca.pem"), &stack.dir.path().join("copy-of-a-letter"));
+    assert!(told["error"]["message"].as_str().unwrap().contains("is not a ledger"), "{told}");
+    assert_eq!(code, Some(2));
+    assert!(!stack.dir.path().join("copy-of-a-letter").exists());
+
+    // The gateway has noticed nothing of it all.
+    stack.refund(sectigo("after", "1000002")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_is_a_ledger_and_an_account_that_is_left_out_sends_nothing_of_it() {
+    let Stack { simulators, app, dir, mut refunds } = Stack::start().await;
+    refunds.create_refund(sectigo("known", "1000001")).await.unwrap();
+    let copy = dir.path().join("copy.db");
+    assert_eq!(copied(&dir.path().join("recoup.db"), &copy).1, Some(0));
+    // The copy knows nothing of this one, which is done.
+    refunds.create_refund(sectigo("since", "1000002")).await.unwrap();
+    app.stop().await;
+
+    let restored = tempfile::tempdir().unwrap();
+    std::fs::copy(&copy, restored.path().join("recoup.db")).unwrap();
+    let whole = configuration(&simulators, dir.path(), "");
+    let of_copy = whole
+        .replace(&format!("{}/recoup.db", dir.path().display()), &format!("{}/recoup.db", restored.path().display()));
+    let (before, after) = of_copy.split_once("[accounts.sectigo]").unwrap();
+    let without = format!("{before}{}", &after[after.find("[accounts.namecom]").unwrap()..]);
+    let app = App::start(settings_of(&without, restored.path())).await.unwrap();
+    let mut refunds = RefundServiceClient::new(channel(app.addr()).await);
+    // What the copy knows is answered, and what it does not know cannot go out a second time.
+    let known = refunds.create_refund(sectigo("known", "1000001")).await.unwrap().into_inner();
+    assert!(known.replayed);
+    let refused = refunds.create_refund(sectigo("since", "1000002")).await.unwrap_err();
+    assert_eq!(reason(&refused), "ACCOUNT_NOT_FOUND");
+    assert_eq!(crate::support::effects(&simulators, "1000002"), 1);
+    // The other accounts go on.
+    refunds.create_refund(namecom("other", 200_001, &[3_200_001])).await.unwrap();
+    app.stop().await;
+}
