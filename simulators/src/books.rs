@@ -9,13 +9,13 @@ use time::OffsetDateTime;
 
 use crate::{
     exchange::{Effect, Provider},
-    texts::Texts,
+    packed::{Packer, Unpacker},
 };
 
 /// How many entries the books keep; the oldest go first, and [`Books::dropped`] says how many went.
 pub const KEPT: usize = 100_000;
-/// About how many bytes all kept entries may hold together: those of about 20,000 refunds.
-pub const KEPT_BYTES: usize = 4 * 1024 * 1024;
+/// About how many bytes all kept entries may hold together: those of about 25,000 refunds.
+pub const KEPT_BYTES: usize = 3 * 1024 * 1024;
 
 /// One effect: a line of the books.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,7 +53,7 @@ pub struct Attempt {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(into = "Kept", from = "Kept")]
 pub struct Books {
-    lines: VecDeque<Box<Line>>,
+    lines: VecDeque<Line>,
     bytes: usize,
     written: u64,
 }
@@ -66,18 +66,9 @@ struct Kept {
     written: u64,
 }
 
-/// An entry as it is kept: small. Its place says its id.
+/// An entry as it is kept: small, and in one piece. Its place says its id.
 #[derive(Debug, Clone)]
-struct Line {
-    time: OffsetDateTime,
-    provider: Provider,
-    journal_id: Option<u64>,
-    attempt: Option<Attempt>,
-    amount_minor: Option<i64>,
-    fee_minor: Option<i64>,
-    /// Kind, target, currency, identifier, reference, account.
-    texts: Texts<6>,
-}
+struct Line(Box<[u8]>);
 
 impl Books {
     /// Writes one effect down and tells its id.
@@ -107,7 +98,7 @@ impl Books {
 
     fn push(&mut self, line: Line) {
         self.bytes += line.weight();
-        self.lines.push_back(Box::new(line));
+        self.lines.push_back(line);
         while self.lines.len() > KEPT || (self.bytes > KEPT_BYTES && self.lines.len() > 1) {
             let Some(oldest) = self.lines.pop_front() else { return };
             self.bytes -= oldest.weight();
@@ -124,45 +115,43 @@ impl Line {
         effect: &Effect,
     ) -> Self {
         let Effect { kind, target, amount_minor, currency, identifier, reference, account, fee_minor } = effect;
-        let texts = [
-            Some(kind.as_str()),
-            Some(target),
-            currency.as_deref(),
-            identifier.as_deref(),
-            reference.as_deref(),
-            account.as_deref(),
-        ];
-        Self {
-            time,
-            provider,
-            journal_id,
-            attempt,
-            amount_minor: *amount_minor,
-            fee_minor: *fee_minor,
-            texts: Texts::new(texts),
-        }
+        let attempt_numbers = |packer: Packer, Attempt { number, connection, ordinal }: Attempt| {
+            packer.number(number).number(connection).number(ordinal)
+        };
+        let packer = Packer::default().time(time).number(provider as u64);
+        let packer = packer.maybe(journal_id, Packer::number).maybe(attempt, attempt_numbers);
+        let packer = packer.maybe(*amount_minor, Packer::signed).maybe(*fee_minor, Packer::signed);
+        let packer = packer.text(kind).text(target);
+        let texts = [currency, identifier, reference, account];
+        Self(texts.into_iter().fold(packer, |packer, text| packer.maybe(text.as_deref(), Packer::text)).done())
     }
 
     fn entry(&self, id: u64) -> BookEntry {
-        let Self { time, provider, journal_id, attempt, amount_minor, fee_minor, .. } = *self;
-        let [kind, target, currency, identifier, reference, account] =
-            self.texts.all().map(|text| text.map(str::to_owned));
-        let effect = Effect {
-            kind: kind.unwrap_or_default(),
-            target: target.unwrap_or_default(),
-            amount_minor,
-            currency,
-            identifier,
-            reference,
-            account,
-            fee_minor,
-        };
-        BookEntry { id, time, provider, journal_id, attempt, effect }
+        let mut packed = Unpacker::new(&self.0);
+        let text = |packed: &mut Unpacker<'_>| packed.text().to_owned();
+        let time = packed.time();
+        let provider = packed.number();
+        let provider = [Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess]
+            .into_iter()
+            .find(|known| *known as u64 == provider);
+        let journal_id = packed.maybe(Unpacker::number);
+        let attempt = packed.maybe(|packed| Attempt {
+            number: packed.number(),
+            connection: packed.number(),
+            ordinal: packed.number(),
+        });
+        let amount_minor = packed.maybe(Unpacker::signed);
+        let fee_minor = packed.maybe(Unpacker::signed);
+        let (kind, target) = (text(&mut packed), text(&mut packed));
+        let [currency, identifier, reference, account] = [(); 4].map(|()| packed.maybe(text));
+        let effect = Effect { kind, target, amount_minor, currency, identifier, reference, account, fee_minor };
+        // It was written from one of them.
+        BookEntry { id, time, provider: provider.unwrap_or(Provider::Sectigo), journal_id, attempt, effect }
     }
 
-    /// About how many bytes it takes: itself, its texts, its place, and what an allocator needs beside.
+    /// About how many bytes it takes: its own, its place, and what an allocator needs beside.
     fn weight(&self) -> usize {
-        size_of::<Self>() + self.texts.len() + 32
+        self.0.len() + 32
     }
 }
 

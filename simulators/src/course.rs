@@ -120,11 +120,11 @@ pub(crate) enum Entered {
 
 impl Course {
     /// Reads what the request is and opens its journal entry, in the world that the port belongs to, or else in the one that its username does.
-    /// Where nothing can stand in its way, it goes the whole way at once.
+    /// `met` are the rules that its connection has met. Where nothing can stand in its way, it goes the whole way at once.
     pub(crate) fn enter(
         (worlds, owner): (&Worlds, Option<&SharedWorld>),
         provider: Provider,
-        arrival: Arrival,
+        (arrival, met): (Arrival, Vec<RuleId>),
         request: Request,
         client: Client,
         stopping: watch::Receiver<bool>,
@@ -135,6 +135,10 @@ impl Course {
         let now = locked.now();
         let coordinates = locked.faults.locate(provider, arrival.ordinal, &identified);
         let journal_id = locked.journal.open(now, provider, arrival, &request, &identified, coordinates.attempt);
+        // Behind everybody's ports a connection meets the demo world's rules, whose numbers mean nothing in another world's journal.
+        if !met.is_empty() && (owner.is_some() || world.is(worlds.demo())) {
+            locked.journal.rules(journal_id, met);
+        }
         if is_clear(&locked, &world, provider, &identified) {
             let performed = look_back(&mut locked, provider, &request, &identified);
             let performed = performed.unwrap_or_else(|| locked.perform(provider, journal_id, &request));

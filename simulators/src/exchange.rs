@@ -28,6 +28,10 @@ pub enum Provider {
     Debitsuccess,
 }
 
+impl Provider {
+    pub(crate) const ALL: [Provider; 3] = [Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess];
+}
+
 /// One HTTP request, read whole. It holds credentials: its `Debug` shows neither headers, query nor body.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -17,13 +17,13 @@ use crate::{
     books::Attempt,
     exchange::{Answer, Identified, Provider, Request},
     faults::RuleId,
-    texts::Texts,
+    packed::{Packer, Unpacker},
 };
 
 /// How many entries are kept; the oldest go first, and [`Journal::dropped`] says how many went.
 pub const KEPT: usize = 10_000;
 /// About how many bytes all kept entries may hold together, so that long answers cannot grow the process.
-pub const KEPT_BYTES: usize = 3 * 1024 * 1024;
+pub const KEPT_BYTES: usize = 2 * 1024 * 1024;
 /// How much of one answer is kept.
 pub const ANSWER_KEPT: usize = 8 * 1024;
 /// How much of one text of the request is kept: a parameter, the path, a name.
@@ -152,25 +152,32 @@ struct Kept {
 /// An entry as it is kept: small, and quickly made. Its place says its id.
 #[derive(Debug, Clone)]
 struct Line {
+    /// What does not change any more: [`Opened`].
+    opened: Box<[u8]>,
+    rules: Box<[RuleId]>,
+    effects: Box<[u64]>,
+    answer: Told,
+    answer_bytes: usize,
+    status: Option<u16>,
+    ending: Ending,
+}
+
+/// What is known of a request from the beginning.
+#[derive(Debug)]
+struct Opened<'a> {
     time: OffsetDateTime,
     provider: Provider,
     connection: u64,
     ordinal: u64,
-    tls: bool,
     attempt: u64,
+    tls: bool,
     moves_money: bool,
     destructive: bool,
     suspected_resend_of: Option<u64>,
-    rules: Box<[RuleId]>,
-    effects: Box<[u64]>,
-    status: Option<u16>,
-    answer: Told,
-    answer_bytes: usize,
-    ending: Ending,
-    /// Method, path, operation, target, username, identifier, and the parameters in JSON.
-    texts: Texts<7>,
     /// What the request was, where it may be re-sent.
     fingerprint: Option<u64>,
+    /// Method, path, operation, target, username, identifier, and the parameters in JSON.
+    texts: [Option<&'a str>; 7],
 }
 
 /// What is kept of the body of an answer.
@@ -196,7 +203,8 @@ impl Journal {
         let may_be_a_resend = identified.moves_money && identified.identifier.is_none();
         let fingerprint = may_be_a_resend.then(|| fingerprint(provider, request));
         let earlier = fingerprint.and_then(|fingerprint| self.last_sent.get(&fingerprint).copied());
-        let is_elsewhere = |id: &u64| self.line(*id).is_some_and(|earlier| earlier.connection != arrival.connection);
+        let is_elsewhere =
+            |id: &u64| self.line(*id).is_some_and(|earlier| earlier.opened().connection != arrival.connection);
         let suspected_resend_of = earlier.filter(is_elsewhere);
         let texts = [
             Some(cut(request.method.as_str(), TEXT_KEPT)),
@@ -207,18 +215,17 @@ impl Journal {
             identified.identifier.as_deref().map(|text| cut(text, TEXT_KEPT)),
             Some(&parameters_text(&identified.parameters)),
         ];
-        let texts = Texts::new(texts);
         let Identified { moves_money, destructive, .. } = *identified;
-        let line = Line {
+        let opened = Opened {
             suspected_resend_of,
             texts,
             moves_money,
             destructive,
             fingerprint,
             attempt,
-            ..Line::unread(time, provider, arrival, request.tls)
+            ..Opened::unread(time, provider, arrival, request.tls)
         };
-        let id = self.push(line);
+        let id = self.push(Line::new(&opened));
         if let Some(fingerprint) = fingerprint {
             self.last_sent.insert(fingerprint, id);
         }
@@ -227,7 +234,7 @@ impl Journal {
 
     /// Opens an entry for a connection of which nothing was read: it has neither method nor path, and no call.
     pub fn open_unread(&mut self, time: OffsetDateTime, provider: Provider, arrival: Arrival, tls: bool) -> u64 {
-        self.push(Line::unread(time, provider, arrival, tls))
+        self.push(Line::new(&Opened::unread(time, provider, arrival, tls)))
     }
 
     /// Adds the rules that fired at one point.
@@ -248,7 +255,7 @@ impl Journal {
                 line.status = Some(answer.status.as_u16());
                 line.answer_bytes = answer.body.len();
                 line.answer = match std::str::from_utf8(&answer.body) {
-                    Ok(text) if line.provider == Provider::Sectigo => {
+                    Ok(text) if line.opened().provider == Provider::Sectigo => {
                         Told::Text(cut(&masked(text), ANSWER_KEPT).into())
                     }
                     Ok(text) => Told::Text(cut(text, ANSWER_KEPT).into()),
@@ -265,7 +272,7 @@ impl Journal {
 
     /// How a request stands among others.
     pub(crate) fn attempt(&self, id: u64) -> Option<Attempt> {
-        let Line { attempt, connection, ordinal, .. } = *self.line(id)?;
+        let Opened { attempt, connection, ordinal, .. } = self.line(id)?.opened();
         Some(Attempt { number: attempt, connection, ordinal })
     }
 
@@ -310,7 +317,7 @@ impl Journal {
             let id = self.dropped() + 1;
             let Some(oldest) = self.lines.pop_front() else { return };
             self.bytes -= oldest.weight();
-            if let Some(fingerprint) = oldest.fingerprint
+            if let Some(fingerprint) = oldest.opened().fingerprint
                 && self.last_sent.get(&fingerprint) == Some(&id)
             {
                 self.last_sent.remove(&fingerprint);
@@ -319,27 +326,73 @@ impl Journal {
     }
 }
 
-impl Line {
-    fn unread(time: OffsetDateTime, provider: Provider, Arrival { connection, ordinal }: Arrival, tls: bool) -> Line {
-        Line {
+impl<'a> Opened<'a> {
+    fn unread(time: OffsetDateTime, provider: Provider, Arrival { connection, ordinal }: Arrival, tls: bool) -> Self {
+        Opened {
             time,
             provider,
             connection,
             ordinal,
-            tls,
             attempt: 0,
+            tls,
             moves_money: false,
             destructive: false,
             suspected_resend_of: None,
+            fingerprint: None,
+            texts: [None; 7],
+        }
+    }
+
+    fn packed(&self) -> Box<[u8]> {
+        let flags = [self.tls, self.moves_money, self.destructive].into_iter().map(u64::from);
+        let packer = Packer::default().time(self.time).number(self.provider as u64).number(self.connection);
+        let packer = packer.number(self.ordinal).number(self.attempt);
+        let packer = flags.fold(packer, Packer::number);
+        let packer = packer.maybe(self.suspected_resend_of, Packer::number).maybe(self.fingerprint, Packer::number);
+        self.texts.into_iter().fold(packer, |packer, text| packer.maybe(text, Packer::text)).done()
+    }
+
+    fn unpacked(packed: &'a [u8]) -> Self {
+        let mut packed = Unpacker::new(packed);
+        let time = packed.time();
+        let provider = packed.number();
+        let provider = Provider::ALL.into_iter().find(|known| *known as u64 == provider);
+        let [connection, ordinal, attempt] = [(); 3].map(|()| packed.number());
+        let [tls, moves_money, destructive] = [(); 3].map(|()| packed.number() == 1);
+        let [suspected_resend_of, fingerprint] = [(); 2].map(|()| packed.maybe(Unpacker::number));
+        let texts = [(); 7].map(|()| packed.maybe(Unpacker::text));
+        Opened {
+            time,
+            // It was written from one of them.
+            provider: provider.unwrap_or(Provider::Sectigo),
+            connection,
+            ordinal,
+            attempt,
+            tls,
+            moves_money,
+            destructive,
+            suspected_resend_of,
+            fingerprint,
+            texts,
+        }
+    }
+}
+
+impl Line {
+    fn new(opened: &Opened<'_>) -> Line {
+        Line {
+            opened: opened.packed(),
             rules: Box::default(),
             effects: Box::default(),
-            status: None,
             answer: Told::Nothing,
             answer_bytes: 0,
+            status: None,
             ending: Ending::Open,
-            texts: Texts::new([None; 7]),
-            fingerprint: None,
         }
+    }
+
+    fn opened(&self) -> Opened<'_> {
+        Opened::unpacked(&self.opened)
     }
 
     fn of(entry: &JournalEntry) -> Line {
@@ -355,25 +408,29 @@ impl Line {
         let bytes = entry.answer_base64.as_ref().and_then(|text| BASE64_STANDARD.decode(text).ok());
         let text = entry.answer.as_deref().map_or(Told::Nothing, |text| Told::Text(text.into()));
         let arrival = Arrival { connection: entry.connection, ordinal: entry.ordinal };
-        Line {
+        let opened = Opened {
             attempt: entry.attempt,
             moves_money: entry.moves_money,
             destructive: entry.destructive,
             suspected_resend_of: entry.suspected_resend_of,
+            texts,
+            ..Opened::unread(entry.time, entry.provider, arrival, entry.tls)
+        };
+        Line {
             rules: entry.rules.clone().into(),
             effects: entry.effects.clone().into(),
             status: entry.status,
             answer: bytes.map_or(text, |bytes| Told::Bytes(bytes.into())),
             answer_bytes: entry.answer_bytes,
             ending: entry.ending,
-            texts: Texts::new(texts),
-            ..Line::unread(entry.time, entry.provider, arrival, entry.tls)
+            ..Line::new(&opened)
         }
     }
 
     fn entry(&self, id: u64) -> JournalEntry {
+        let opened = self.opened();
         let [method, path, operation, target, username, identifier, parameters] =
-            self.texts.all().map(|text| text.map(str::to_owned));
+            opened.texts.map(|text| text.map(str::to_owned));
         let parameters = parameters.and_then(|text| RawValue::from_string(text).ok());
         let (answer, answer_base64) = match &self.answer {
             Told::Nothing => (None, None),
@@ -382,22 +439,22 @@ impl Line {
         };
         JournalEntry {
             id,
-            time: self.time,
-            provider: self.provider,
-            connection: self.connection,
-            ordinal: self.ordinal,
-            tls: self.tls,
+            time: opened.time,
+            provider: opened.provider,
+            connection: opened.connection,
+            ordinal: opened.ordinal,
+            tls: opened.tls,
             method: method.unwrap_or_default(),
             path: path.unwrap_or_default(),
             operation: operation.unwrap_or_default(),
             target,
             username,
             identifier,
-            attempt: self.attempt,
+            attempt: opened.attempt,
             parameters: parameters.unwrap_or_else(|| RawValue::NULL.to_owned()),
-            moves_money: self.moves_money,
-            destructive: self.destructive,
-            suspected_resend_of: self.suspected_resend_of,
+            moves_money: opened.moves_money,
+            destructive: opened.destructive,
+            suspected_resend_of: opened.suspected_resend_of,
             rules: self.rules.to_vec(),
             effects: self.effects.to_vec(),
             status: self.status,
@@ -415,7 +472,7 @@ impl Line {
             Told::Text(text) => text.len(),
             Told::Bytes(bytes) => bytes.len(),
         };
-        size_of::<Self>() + self.texts.len() + answer + 8 * (self.rules.len() + self.effects.len()) + 64
+        size_of::<Self>() + self.opened.len() + answer + 8 * (self.rules.len() + self.effects.len()) + 48
     }
 }
 

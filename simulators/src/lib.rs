@@ -33,13 +33,14 @@ pub mod worlds;
 
 mod control;
 mod course;
+mod crowd;
 mod outgoing;
+mod packed;
 mod past;
 mod ports;
 mod pretence;
 mod server;
 mod shelf;
-mod texts;
 mod tls;
 mod wire;
 

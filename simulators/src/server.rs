@@ -9,7 +9,7 @@ use std::{
     future::{pending, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     task::Poll,
@@ -25,19 +25,15 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    net::TcpStream,
-    sync::{Semaphore, watch},
-    task::JoinSet,
-    time::timeout,
-};
+use tokio::{net::TcpStream, sync::watch, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
     course::{Client, Course, Entered, Sending, Verdict, wants_close},
+    crowd::{Crowd, Stays},
     debitsuccess::Envelope,
     exchange::{Answer, Provider, Request},
-    faults::{Door, Moment, Step},
+    faults::{Door, Moment, RuleId, Step},
     journal::{Arrival, Ending},
     outgoing::{LineEnd, Outgoing},
     ports::Doorway,
@@ -45,7 +41,7 @@ use crate::{
     worlds::{SharedWorld, Worlds},
 };
 
-/// How many connections one port holds; further ones wait to be accepted.
+/// How many connections one port holds; for a further one the oldest goes that has asked for nothing, or it waits.
 pub(crate) const MOST_CONNECTIONS: usize = 10_000;
 /// The largest body of a request.
 const LARGEST_BODY: usize = 1024 * 1024;
@@ -76,33 +72,24 @@ pub(crate) struct Port {
 impl Port {
     /// Serves until told to stop; then gives every connection a moment.
     pub(crate) async fn serve(self, doorway: Arc<Doorway>) {
-        let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-        let mut connections = JoinSet::new();
+        let mut crowd = Crowd::new(MOST_CONNECTIONS);
         let mut stopping = self.stopping.clone();
         loop {
-            let accepted = async {
-                let slot = slots.clone().acquire_owned().await;
-                (slot, doorway.accept().await)
-            };
+            let has_room = crowd.has_room();
             tokio::select! {
-                (slot, accepted) = accepted => match accepted {
-                    Ok(stream) => {
-                        let port = self.clone();
-                        connections.spawn(async move {
-                            port.connection(stream).await;
-                            drop(slot);
-                        });
-                    }
+                accepted = doorway.accept(), if has_room => match accepted {
+                    Ok(stream) => crowd.welcome(|stays| self.clone().connection(stream, stays)),
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a connection");
+                        crowd.send_one_away();
                         tokio::time::sleep(ACCEPT_AGAIN).await;
                     }
                 },
-                Some(_) = connections.join_next() => {}
+                true = crowd.one_ended() => {}
                 () = told(&mut stopping) => break,
             }
         }
-        while connections.join_next().await.is_some() {}
+        while crowd.one_ended().await {}
     }
 
     /// The world whose rules and journal are those of the connections here.
@@ -110,7 +97,7 @@ impl Port {
         self.owner.as_ref().unwrap_or_else(|| self.worlds.demo())
     }
 
-    async fn connection(self, stream: TcpStream) {
+    async fn connection(self, stream: TcpStream, stays: Stays) {
         let id = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
         // Without this a small answer could wait for the client's acknowledgement of the one before.
         if let Err(error) = stream.set_nodelay(true) {
@@ -120,10 +107,11 @@ impl Port {
         let door = Door { provider: self.provider, tls: self.tls.is_some(), connection, ordinal: 1 };
         let line = Line::new(stream, Fate::default());
         let mut stopping = self.stopping.clone();
+        let met = Met { stays, rules: Arc::default() };
         let served = async {
-            let Some(line) = self.accepted(id, line, door).await else { return };
+            let Some(line) = self.accepted(id, line, door, &met).await else { return };
             let Some(wire) = self.handshake(id, line).await else { return };
-            self.requests(id, wire, door).await;
+            self.requests(id, wire, door, &met).await;
         };
         tokio::pin!(served);
         tokio::select! {
@@ -134,8 +122,8 @@ impl Port {
     }
 
     /// Past the rules for a new connection; none where they left nothing of it.
-    async fn accepted(&self, id: u64, line: Line, door: Door) -> Option<Line> {
-        for step in self.ask(id, door, Moment::Connect) {
+    async fn accepted(&self, id: u64, line: Line, door: Door, met: &Met) -> Option<Line> {
+        for step in self.ask(id, door, Moment::Connect, met) {
             match step {
                 Step::Delay(delay) => tokio::time::sleep(delay).await,
                 Step::RefuseTls => {
@@ -162,8 +150,8 @@ impl Port {
         None
     }
 
-    async fn requests(&self, id: u64, mut wire: Wire, door: Door) {
-        for step in self.ask(id, door, Moment::BeforeRead) {
+    async fn requests(&self, id: u64, mut wire: Wire, door: Door, met: &Met) {
+        for step in self.ask(id, door, Moment::BeforeRead, met) {
             match step {
                 Step::Delay(delay) => tokio::time::sleep(delay).await,
                 Step::Cut(cut) => return wire.end(cut).await,
@@ -172,13 +160,13 @@ impl Port {
         }
         let ordinals = Arc::new(AtomicU64::new(0));
         let guard = {
-            let (port, ordinals) = (self.clone(), ordinals.clone());
+            let (port, ordinals, met) = (self.clone(), ordinals.clone(), met.clone());
             let house = self.house().clone();
             Guard {
                 is_needed: Box::new(move || house.awaits_unread()),
                 ask: Box::new(move || {
                     let ordinal = ordinals.load(Ordering::Relaxed) + 1;
-                    port.ask(id, Door { ordinal, ..door }, Moment::BeforeRead)
+                    port.ask(id, Door { ordinal, ..door }, Moment::BeforeRead, &met)
                 }),
                 tls: door.tls,
             }
@@ -188,7 +176,8 @@ impl Port {
         let end = LineEnd { fate: fate.clone(), next_is_due };
         let service = service_fn(|request: http::Request<Incoming>| {
             let arrival = Arrival { connection: id, ordinal: ordinals.fetch_add(1, Ordering::Relaxed) + 1 };
-            self.answer(arrival, request, end.clone())
+            met.stays.set();
+            self.answer(arrival, request, end.clone(), met.take())
         });
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -215,10 +204,14 @@ impl Port {
         }
     }
 
-    /// What the rules say before anything is read; where that ends the connection, the journal tells it.
-    fn ask(&self, id: u64, door: Door, moment: Moment) -> Vec<Step> {
+    /// What the rules say before anything is read. Where that ends the connection, the journal tells it; else the next request's entry does.
+    fn ask(&self, id: u64, door: Door, moment: Moment, met: &Met) -> Vec<Step> {
         let mut house = self.house().lock();
         let fired = house.faults.fire_at_door(&door, moment);
+        if !fired.steps.is_empty() {
+            // It is there on somebody's purpose, however silent.
+            met.stays.set();
+        }
         let steps: Vec<Step> = fired.steps.into_iter().map(|(_, step)| step).collect();
         let ending = steps.iter().find_map(|step| match step {
             Step::RefuseTls => Some(Ending::TlsRefused),
@@ -232,8 +225,10 @@ impl Port {
             let now = house.now();
             let arrival = Arrival { connection: id, ordinal: door.ordinal };
             let journal_id = house.journal.open_unread(now, self.provider, arrival, door.tls);
-            house.journal.rules(journal_id, fired.rules);
+            house.journal.rules(journal_id, met.take().into_iter().chain(fired.rules));
             house.journal.close(journal_id, None, ending);
+        } else if !fired.rules.is_empty() {
+            met.rules().extend(fired.rules);
         }
         steps
     }
@@ -243,6 +238,7 @@ impl Port {
         arrival: Arrival,
         request: http::Request<Incoming>,
         end: LineEnd,
+        met: Vec<RuleId>,
     ) -> Result<Response<Outgoing>, Infallible> {
         let (head, body) = request.into_parts();
         let closes = wants_close(head.version, &head.headers);
@@ -263,7 +259,7 @@ impl Port {
         let leaving = Leaving(client.clone());
         let stopping = self.stopping.clone();
         let whose = (&self.worlds, self.owner.as_ref());
-        let enter = || Course::enter(whose, self.provider, arrival, request, client, stopping);
+        let enter = || Course::enter(whose, self.provider, (arrival, met), request, client, stopping);
         let verdict = match catch_unwind(AssertUnwindSafe(enter)) {
             Ok(Entered::Answered(verdict)) => Some(verdict),
             Ok(Entered::UnderWay(course)) => taken(course.run()).await,
@@ -286,6 +282,24 @@ impl Port {
                 Ok(response(Sending::plainly(answer), end))
             }
         }
+    }
+}
+
+/// What a connection has met before its next request is read.
+#[derive(Clone)]
+struct Met {
+    stays: Stays,
+    /// The rules that fired, and let it go on.
+    rules: Arc<Mutex<Vec<RuleId>>>,
+}
+
+impl Met {
+    fn take(&self) -> Vec<RuleId> {
+        std::mem::take(&mut *self.rules())
+    }
+
+    fn rules(&self) -> MutexGuard<'_, Vec<RuleId>> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

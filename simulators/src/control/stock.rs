@@ -228,7 +228,7 @@ pub(super) async fn debitsuccess_refund(
     let number = identifier.parse::<i32>().ok();
     let numbered = refunds.iter().find(|refund| Some(refund.number) == number);
     let found = numbered.or_else(|| refunds.iter().find(|refund| refund.identifier == identifier));
-    found.map(|refund| Json((*refund).clone())).ok_or_else(|| no("refund", &identifier))
+    found.map(|refund| Json(refund.clone())).ok_or_else(|| no("refund", &identifier))
 }
 
 #[derive(Deserialize)]

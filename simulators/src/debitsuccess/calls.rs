@@ -6,9 +6,13 @@
 use time::OffsetDateTime;
 
 use super::notes::{self, Code, Note};
+use super::slip::Slip;
 use super::soap::{Call, Operation, Reply};
 use super::state::{Account, Condition, NewRefund, Refund, State, format_amount};
-use super::{FailedNumber, OverLength, RefundAmount, RefundLimit, Settings, Texts};
+use super::{
+    AmountOutOfRange, CheckOrder, DifferingReferences, FailedNumber, OverLength, RefundAmount, RefundLimit, Settings,
+    Texts,
+};
 use crate::exchange::{Deduplication, Effect};
 
 const MAX_INITIATOR: usize = 100;
@@ -28,12 +32,12 @@ pub(super) fn answer(
         Operation::InitiateRefund => match initiate(state, settings, now, call) {
             Ok((refund, notes)) => {
                 let fee_minor = Some(settings.service_fee_minor).filter(|fee| *fee != 0);
-                (initiated(refund), notes, Some(Effect { fee_minor, ..refund.effect("refund") }))
+                (initiated(&refund), notes, Some(Effect { fee_minor, ..refund.effect("refund") }))
             }
             Err(notes) => (not_initiated(settings, call), notes, None),
         },
-        Operation::GetRefundStatus => match status(state, call) {
-            Ok(refund) => (found(settings, refund), Vec::new(), None),
+        Operation::GetRefundStatus => match status(state, settings, call) {
+            Ok(refund) => (found(settings, &refund), Vec::new(), None),
             Err(code) => (not_found(settings, call), vec![code.note()], None),
         },
     };
@@ -48,12 +52,12 @@ pub(super) fn answer(
     (reply, effect)
 }
 
-fn initiate<'a>(
-    state: &'a mut State,
+fn initiate(
+    state: &mut State,
     settings: &Settings,
     now: OffsetDateTime,
     call: &Call<'_>,
-) -> Result<(&'a Refund, Vec<Note>), Vec<Note>> {
+) -> Result<(Refund, Vec<Note>), Vec<Note>> {
     let username = log_in(state, call).map_err(|code| vec![code.note()])?;
     let (asked, mut notes) = Asked::read(settings, call)?;
     let accepted = accept(state, settings, &asked);
@@ -80,7 +84,7 @@ fn initiate<'a>(
 
 /// What the state says to a request that is right in itself.
 fn accept<'a>(state: &'a State, settings: &Settings, asked: &Asked) -> Result<&'a Account, Code> {
-    let account = find_account(state, asked.account.as_deref(), asked.external_account.as_deref())?;
+    let account = find_account(state, settings, asked.account.as_deref(), asked.external_account.as_deref())?;
     match account.condition {
         Condition::Ready => {}
         Condition::Unavailable => return Err(notes::NOT_AVAILABLE),
@@ -95,37 +99,40 @@ fn accept<'a>(state: &'a State, settings: &Settings, asked: &Asked) -> Result<&'
     }
     let refunds = state.refunds_of(&account.account_reference_no);
     let is_unique = settings.deduplication == Deduplication::On;
-    if is_unique && asked.identifier.as_ref().is_some_and(|id| refunds.iter().any(|refund| refund.identifier == *id)) {
-        return Err(notes::IDENTIFIER_EXISTS);
-    }
+    let is_known =
+        is_unique && asked.identifier.as_ref().is_some_and(|id| refunds.iter().any(|slip| slip.identifier() == id));
     let spent = match settings.refund_limit {
         RefundLimit::Collected => 0,
-        RefundLimit::Remaining => refunds.iter().map(Refund::counted_minor).fold(0, i64::saturating_add),
+        RefundLimit::Remaining => refunds.iter().map(Slip::counted_minor).fold(0, i64::saturating_add),
     };
-    if asked.amount_minor > account.collected_minor.saturating_sub(spent) {
-        return Err(notes::EXCEEDS_PAID);
+    let exceeds = asked.amount_minor > account.collected_minor.saturating_sub(spent);
+    match (is_known, exceeds, settings.check_order) {
+        (false, false, _) => Ok(account),
+        (true, false, _) | (true, true, CheckOrder::IdentifierFirst) => Err(notes::IDENTIFIER_EXISTS),
+        (false, true, _) | (true, true, CheckOrder::AmountFirst) => Err(notes::EXCEEDS_PAID),
     }
-    Ok(account)
 }
 
-fn status<'a>(state: &'a State, call: &Call<'_>) -> Result<&'a Refund, Code> {
+fn status(state: &State, settings: &Settings, call: &Call<'_>) -> Result<Refund, Code> {
     log_in(state, call)?;
     let (account, external) = references(call);
     if account.is_none() && external.is_none() {
         return Err(notes::MISSING_REFERENCE);
     }
-    let account = find_account(state, account, external)?;
+    let account = find_account(state, settings, account, external)?;
     let number = call.member("RefundRequestNumber").or_else(|| call.member("RefundRequestNo"));
     let identifier = call.member("ExternalRefundIdentifier");
     // With neither there is nothing to find, and a number that is none finds nothing (both inferred).
     if number.is_none() && identifier.is_none() {
         return Err(notes::NO_RECORD);
     }
-    let matches = |refund: &&Refund| {
-        number.is_none_or(|number| number.trim().parse() == Ok(refund.number))
-            && identifier.is_none_or(|identifier| refund.identifier == identifier)
+    let matches = |slip: &&Slip| {
+        number.is_none_or(|number| number.trim().parse() == Ok(slip.number))
+            && identifier.is_none_or(|identifier| slip.identifier() == identifier)
     };
-    state.refunds_of(&account.account_reference_no).iter().find(matches).ok_or(notes::NO_RECORD)
+    let reference = &account.account_reference_no;
+    let slip = state.refunds_of(reference).iter().find(matches).ok_or(notes::NO_RECORD)?;
+    Ok(slip.refund(reference))
 }
 
 fn log_in(state: &State, call: &Call<'_>) -> Result<String, Code> {
@@ -140,12 +147,27 @@ fn references<'a>(call: &Call<'a>) -> (Option<&'a str>, Option<&'a str>) {
     (given("AccountReferenceNo"), given("ExternalAccountReferenceNo"))
 }
 
-/// Both references must name the same account; the external one alone must name only one.
-fn find_account<'a>(state: &'a State, account: Option<&str>, external: Option<&str>) -> Result<&'a Account, Code> {
+/// Both references should name the same account; the external one alone must name only one.
+fn find_account<'a>(
+    state: &'a State,
+    settings: &Settings,
+    account: Option<&str>,
+    external: Option<&str>,
+) -> Result<&'a Account, Code> {
     let is_external = |candidate: &Account| candidate.external_account_reference_no.as_deref() == external;
     match (account, external) {
         (Some(account), None) => state.account(account).ok_or(notes::NO_RECORD),
-        (Some(account), Some(_)) => state.account(account).filter(|found| is_external(found)).ok_or(notes::NO_RECORD),
+        (Some(account), Some(_)) => {
+            let found = state.account(account).ok_or(notes::NO_RECORD)?;
+            match settings.differing_references {
+                _ if is_external(found) => Ok(found),
+                DifferingReferences::AccountReference => Ok(found),
+                DifferingReferences::Several if state.accounts().into_iter().any(is_external) => {
+                    Err(notes::MULTIPLE_ACCOUNTS)
+                }
+                DifferingReferences::Several | DifferingReferences::NoRecord => Err(notes::NO_RECORD),
+            }
+        }
         (None, _) => {
             let mut named =
                 state.accounts().into_iter().filter(|candidate| external.is_some() && is_external(candidate));
@@ -180,7 +202,10 @@ impl Asked {
         let amount = call.member("Amount").and_then(|text| Amount::parse(text.trim()));
         let amount_minor = amount.as_ref().and_then(|amount| amount.minor);
         if amount_minor.is_none() {
-            errors.push(notes::INVALID_AMOUNT.note());
+            errors.push(match (&amount, settings.amount_out_of_range) {
+                (Some(_), AmountOutOfRange::MessageValidation) => notes::MESSAGE_VALIDATION.note(),
+                _ => notes::INVALID_AMOUNT.note(),
+            });
         }
         if amount.is_some_and(|amount| amount.has_more_decimals) {
             warnings.push(notes::DECIMALS_IGNORED.note());
@@ -199,7 +224,8 @@ impl Asked {
         let initiator = call.member("RequestInitiator");
         let too_long = initiator.is_some_and(|text| is_longer(text, MAX_INITIATOR))
             || description.is_some_and(|text| is_longer(text, MAX_DESCRIPTION));
-        if too_long && settings.over_length == OverLength::Refuse {
+        let is_noted = errors.iter().any(|note| note.code == notes::MESSAGE_VALIDATION.note().code);
+        if too_long && settings.over_length == OverLength::Refuse && !is_noted {
             errors.push(notes::MESSAGE_VALIDATION.note());
         }
         match (amount_minor, description) {

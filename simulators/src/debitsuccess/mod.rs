@@ -13,6 +13,7 @@
 
 mod calls;
 mod notes;
+mod slip;
 mod soap;
 mod state;
 #[cfg(test)]
@@ -74,6 +75,13 @@ pub struct Settings {
     /// What is charged for a refund, in hundredths of the account's currency; it stands in the books alone. Default 0. *Documented*
     /// without a size, and on no wire.
     pub service_fee_minor: i64,
+    /// Whether a known identifier is refused before an amount is held against what was collected, or after. Default `identifier_first`.
+    /// *Inferred*: a re-send has to hear 14143 although its first try has used up the money.
+    pub check_order: CheckOrder,
+    /// What both references given are that name different accounts. Default `08`. *Inferred*.
+    pub differing_references: DifferingReferences,
+    /// How an Amount of zero, below zero or of more than 8 whole digits is answered. Default `13012`. *Inferred*.
+    pub amount_out_of_range: AmountOutOfRange,
     /// Whether all errors that the request shows by itself are noted, or the first alone. Default `all`. *Unknown*.
     pub notes: Notes,
     /// In whose wording 00 and 02 are. Default `method_page`. Both *documented*.
@@ -93,6 +101,44 @@ pub enum Notes {
     All,
     /// The first alone.
     First,
+}
+
+/// Which of an identifier and an amount is looked at first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckOrder {
+    /// 14143 before 13040.
+    #[default]
+    IdentifierFirst,
+    /// 13040 before 14143.
+    AmountFirst,
+}
+
+/// What two references are that name different accounts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DifferingReferences {
+    /// 08: there is no such account.
+    #[default]
+    #[serde(rename = "08")]
+    NoRecord,
+    /// 07: there are several.
+    #[serde(rename = "07")]
+    Several,
+    /// AccountReferenceNo counts, and the other one is not looked at.
+    #[serde(rename = "account_reference")]
+    AccountReference,
+}
+
+/// How an amount is answered that is a number, but none to refund.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AmountOutOfRange {
+    /// 13012 `Invalid Amount value`.
+    #[default]
+    #[serde(rename = "13012")]
+    InvalidAmount,
+    /// The system-wide code 100, `SOAP message validation error`.
+    #[serde(rename = "100")]
+    MessageValidation,
 }
 
 /// In whose wording 00 and 02 are.
@@ -144,6 +190,9 @@ impl Default for Settings {
             completed_after_seconds: None,
             deduplication: Deduplication::default(),
             service_fee_minor: 0,
+            check_order: CheckOrder::default(),
+            differing_references: DifferingReferences::default(),
+            amount_out_of_range: AmountOutOfRange::default(),
             notes: Notes::default(),
             texts: Texts::default(),
             success_word: SuccessWord::default(),
@@ -235,7 +284,7 @@ pub fn identify(request: &Request) -> Identified {
 ///
 /// Refunds that the settings move on are moved on first, so that an answer never lags behind `now`.
 pub fn perform(state: &mut State, settings: &Settings, now: OffsetDateTime, request: &Request) -> Performed {
-    let mut effects = state.advance(settings, now);
+    let mut effects: Vec<Effect> = state.advance(settings, now).into_iter().map(|(_, effect)| effect).collect();
     if !request.path.eq_ignore_ascii_case(SERVICE_PATH) {
         return Performed { answer: plain(StatusCode::NOT_FOUND), effects };
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
 use super::Settings;
+use super::slip::{Slip, Slips};
 use crate::exchange::{Effect, Provider};
 use crate::magic;
 use crate::shelf::{Shelf, Shelved};
@@ -22,7 +23,8 @@ pub struct State {
     logins: BTreeMap<String, String>,
     accounts: Shelf<Account>,
     /// By AccountReferenceNo, oldest first.
-    refunds: BTreeMap<String, Vec<Refund>>,
+    #[serde(with = "super::slip")]
+    refunds: Slips,
     /// Accounts with refunds that are settled by themselves whatever the settings say.
     settling: BTreeSet<String>,
     next_number: i32,
@@ -304,8 +306,9 @@ impl State {
     }
 
     /// All refunds, by number.
-    pub fn refunds(&self) -> Vec<&Refund> {
-        let mut refunds: Vec<&Refund> = self.refunds.values().flatten().collect();
+    pub fn refunds(&self) -> Vec<Refund> {
+        let refunds = self.refunds.iter().flat_map(|(account, slips)| slips.iter().map(|slip| slip.refund(account)));
+        let mut refunds: Vec<Refund> = refunds.collect();
         refunds.sort_unstable_by_key(|refund| refund.number);
         refunds
     }
@@ -320,29 +323,31 @@ impl State {
         note: Option<String>,
     ) -> Result<(Refund, Vec<Effect>), NotMoved> {
         let wanted = number_or_identifier.parse::<i32>().ok();
-        let is_numbered = |refund: &Refund| Some(refund.number) == wanted;
+        let is_numbered = |slip: &Slip| Some(slip.number) == wanted;
         let by_number = self.refunds.values().flatten().any(is_numbered);
-        let mut named =
-            self.refunds.values_mut().flatten().filter(|refund| {
-                if by_number { is_numbered(refund) } else { refund.identifier == number_or_identifier }
-            });
-        let refund = named.next().ok_or(NotMoved::NoSuchRefund)?;
+        let is_named =
+            |slip: &Slip| if by_number { is_numbered(slip) } else { slip.identifier() == number_or_identifier };
+        let slips =
+            self.refunds.iter_mut().flat_map(|(account, slips)| slips.iter_mut().map(move |slip| (account, slip)));
+        let mut named = slips.filter(|(_, slip)| is_named(slip));
+        let (account, slip) = named.next().ok_or(NotMoved::NoSuchRefund)?;
         if named.next().is_some() {
             return Err(NotMoved::SeveralRefunds);
         }
-        if refund.status.is_final() && refund.status != status {
-            return Err(NotMoved::Final(refund.status.word()));
+        if slip.status.is_final() && slip.status != status {
+            return Err(NotMoved::Final(slip.status.word()));
         }
         if note.is_some() {
-            refund.note = note;
+            *slip = Slip::new(&Refund { note, ..slip.refund(account) });
         }
-        let effects = refund.move_to(status).into_iter().collect();
-        Ok((refund.clone(), effects))
+        let effects = slip.move_to(account, status).into_iter().collect();
+        Ok((slip.refund(account), effects))
     }
 
-    /// Moves refunds on as far as the settings say for their age. Nothing moves back, and nothing moves without a setting.
+    /// Moves refunds on as far as the settings say for their age, and tells what that did and when. Nothing moves back, and nothing moves
+    /// without a setting.
     #[must_use = "a rejection is an effect, and belongs in the books"]
-    pub fn advance(&mut self, settings: &Settings, now: OffsetDateTime) -> Vec<Effect> {
+    pub fn advance(&mut self, settings: &Settings, now: OffsetDateTime) -> Vec<(OffsetDateTime, Effect)> {
         let usual = settings.completed_after_seconds;
         let mut steps = [
             (settings.awaiting_review_after_seconds, RefundStatus::AwaitingReview),
@@ -354,7 +359,7 @@ impl State {
             return Vec::new();
         }
         let mut effects = Vec::new();
-        for (reference, refunds) in &mut self.refunds {
+        for (reference, slips) in &mut self.refunds {
             if !by_settings && !self.settling.contains(reference) {
                 continue;
             }
@@ -363,17 +368,23 @@ impl State {
             if let Some((after, _)) = steps.last_mut() {
                 *after = account.and_then(|account| account.settles_after_seconds).or(usual);
             }
-            for refund in refunds.iter_mut().filter(|refund| !refund.status.is_final()) {
-                let age = now - refund.created;
-                let due = steps.iter().filter(|(after, _)| after.is_some_and(|after| age >= seconds(after)));
-                let Some((_, reached)) = due.max_by_key(|(_, status)| status.rank()) else { continue };
-                let is_decided = reached.rank() >= RefundStatus::Approved.rank();
-                let next = if is_decided && decision == Decision::Rejected { RefundStatus::Rejected } else { *reached };
-                if next.rank() > refund.status.rank() {
-                    effects.extend(refund.move_to(next));
+            for slip in slips.iter_mut().filter(|slip| !slip.status.is_final()) {
+                let created = slip.created();
+                let due = steps.iter().filter_map(|(after, status)| Some((seconds((*after)?), *status)));
+                let due = due.filter(|(after, _)| now - created >= *after);
+                let Some((_, reached)) = due.clone().max_by_key(|(_, status)| status.rank()) else { continue };
+                let is_decision = |status: RefundStatus| status.rank() >= RefundStatus::Approved.rank();
+                let is_rejected = is_decision(reached) && decision == Decision::Rejected;
+                let next = if is_rejected { RefundStatus::Rejected } else { reached };
+                if next.rank() > slip.status.rank() {
+                    // A review is over with the first step that decides it.
+                    let over = due.filter(|(_, status)| is_decision(*status)).map(|(after, _)| after).min();
+                    let at = over.map_or(now, |after| created + after);
+                    effects.extend(slip.move_to(reference, next).map(|effect| (at, effect)));
                 }
             }
         }
+        effects.sort_by_key(|(at, _)| *at);
         effects
     }
 
@@ -383,12 +394,12 @@ impl State {
         self.logins.get(username).is_some_and(|known| known == password)
     }
 
-    pub(super) fn refunds_of(&self, account: &str) -> &[Refund] {
+    pub(super) fn refunds_of(&self, account: &str) -> &[Slip] {
         self.refunds.get(account).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Records a refund as Submitted. The one place where money begins to move.
-    pub(super) fn record(&mut self, new: NewRefund) -> &Refund {
+    pub(super) fn record(&mut self, new: NewRefund) -> Refund {
         let number = self.next_number;
         self.next_number = self.next_number.saturating_add(1);
         let refund = Refund {
@@ -408,7 +419,9 @@ impl State {
             self.settling.insert(refund.account.clone());
         }
         // Most accounts are refunded once, and a vector's own first step is room for four.
-        self.refunds.entry(refund.account.clone()).or_insert_with(|| Vec::with_capacity(1)).push_mut(refund)
+        let slips = self.refunds.entry(refund.account.clone()).or_insert_with(|| Vec::with_capacity(1));
+        slips.push(Slip::new(&refund));
+        refund
     }
 
     /// Has the row of GUIDs begin somewhere else for each number.
@@ -470,11 +483,6 @@ impl Account {
 }
 
 impl Refund {
-    /// What it takes from the collected sum.
-    pub(super) fn counted_minor(&self) -> i64 {
-        if self.status == RefundStatus::Rejected { 0 } else { self.amount_minor }
-    }
-
     pub(super) fn effect(&self, kind: &str) -> Effect {
         Effect {
             kind: kind.to_owned(),
@@ -486,12 +494,6 @@ impl Refund {
             account: Some(self.account.clone()),
             fee_minor: None,
         }
-    }
-
-    fn move_to(&mut self, status: RefundStatus) -> Option<Effect> {
-        let is_news = self.status != status && status == RefundStatus::Rejected;
-        self.status = status;
-        is_news.then(|| self.effect("refund_rejected"))
     }
 }
 
@@ -507,7 +509,7 @@ impl RefundStatus {
         }
     }
 
-    fn is_final(self) -> bool {
+    pub(super) fn is_final(self) -> bool {
         matches!(self, Self::Completed | Self::Rejected)
     }
 

@@ -108,7 +108,7 @@ fn a_refund_is_recorded_and_answered_as_wcf_writes_it() {
         fee_minor: None,
     };
     assert_eq!(performed.effects, [effect]);
-    let refund = state.refunds()[0];
+    let refund = &state.refunds()[0];
     assert_eq!((refund.status, refund.description.as_str()), (RefundStatus::Submitted, "why"));
 }
 
@@ -387,10 +387,18 @@ fn statuses_move_on_with_time_where_the_settings_say_so() {
     assert!(state.advance(&settings, NOW + Duration::seconds(10)).is_empty());
     assert_eq!(words(&state), ["Awaiting Review", "Awaiting Review"]);
     let effects = state.advance(&settings, NOW + Duration::seconds(20));
-    assert_eq!(effects.iter().map(|effect| effect.target.as_str()).collect::<Vec<_>>(), ["DS000002"]);
+    let told: Vec<_> = effects.iter().map(|(at, effect)| (*at, effect.target.as_str())).collect();
+    assert_eq!(told, [(NOW + Duration::seconds(20), "DS000002")]);
     assert_eq!(words(&state), ["Approved", "Rejected"]);
     assert!(state.advance(&settings, NOW + Duration::seconds(5000)).is_empty());
     assert_eq!(words(&state), ["Completed", "Rejected"]);
+
+    // However late anybody looks: it was rejected when its review was over.
+    let mut late = State::demo(NOW);
+    late.put_account(Account { decision: Decision::Rejected, ..Account::new("DS000002", "EXT-000002") }).unwrap();
+    initiated(&mut late, &format!("<AccountReferenceNo>DS000002</AccountReferenceNo>{REST}"));
+    let effects = late.advance(&settings, NOW + Duration::seconds(5000));
+    assert_eq!(effects.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [NOW + Duration::seconds(20)]);
 }
 
 #[rstest]
@@ -418,7 +426,7 @@ fn texts_that_are_too_long_are_refused_or_cut() {
     assert_eq!(initiated(&mut state, &members).codes(), ["100"]);
     let cut = Settings { over_length: OverLength::Truncate, ..Settings::default() };
     assert_eq!(perform(&mut state, &cut, NOW, &initiate(&members)).effects.len(), 1);
-    let refund = state.refunds()[0];
+    let refund = &state.refunds()[0];
     assert_eq!((refund.description.len(), refund.request_initiator.as_ref().unwrap().len()), (4000, 100));
 }
 

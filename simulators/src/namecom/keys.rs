@@ -3,7 +3,10 @@
 //! A key belongs to an account and lives for a set time from its first use. Requests are answered one after another, so a key
 //! that is "in flight" cannot be met: the second request waits and gets the first one's answer.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -13,7 +16,10 @@ use time::{Duration, OffsetDateTime};
 
 use super::refusals::{Refusal, json_bytes};
 use super::{KeyComparison, Settings};
-use crate::exchange::Answer;
+use crate::{
+    exchange::Answer,
+    packed::{Packer, Unpacker},
+};
 
 const KEY_HEADER: &str = "x-idempotency-key";
 const REPLAY_HEADER: &str = "x-idempotent-replay";
@@ -24,14 +30,23 @@ const KEYS_PER_ACCOUNT: usize = 100_000;
 
 /// The remembered answers of one account.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(into = "Written", from = "Written")]
 pub(super) struct Keys {
-    kept: BTreeMap<String, Kept>,
+    kept: BTreeMap<Arc<str>, Packed>,
     /// The keys in the order of their first use.
+    oldest_first: VecDeque<Arc<str>>,
+}
+
+/// The keys in JSON.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Written {
+    kept: BTreeMap<String, Kept>,
     oldest_first: VecDeque<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// What is kept under a key.
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Kept {
     #[serde(with = "time::serde::rfc3339")]
@@ -40,6 +55,10 @@ struct Kept {
     status: u16,
     answer: String,
 }
+
+/// The same, small: an hour can have tens of thousands of keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Packed(Box<[u8]>);
 
 /// The key as sent. An empty one counts as none (unknown).
 pub(super) fn key_in(headers: &HeaderMap) -> Option<String> {
@@ -65,18 +84,18 @@ impl Keys {
         now: OffsetDateTime,
     ) -> Result<Option<Answer>, Refusal> {
         self.forget_before(now, settings);
-        let Some(kept) = self.kept.get(key) else { return Ok(None) };
+        let Some(kept) = self.kept.get(key).map(Packed::open) else { return Ok(None) };
         if !kept.is_for(body, settings.key_comparison) {
             return Err(Refusal::KeyReused);
         }
         let status = StatusCode::from_u16(kept.status).unwrap_or(StatusCode::OK);
-        let mut answer = json_bytes(status, Bytes::from(kept.answer.clone()));
+        let mut answer = json_bytes(status, Bytes::from(kept.answer));
         answer.headers.insert(REPLAY_HEADER, HeaderValue::from_static("1"));
         Ok(Some(answer))
     }
 
     /// Keeps the first answer given under a key.
-    pub(super) fn remember(&mut self, key: String, body: &[u8], answer: &Answer, now: OffsetDateTime) {
+    pub(super) fn remember(&mut self, key: &str, body: &[u8], answer: &Answer, now: OffsetDateTime) {
         if self.oldest_first.len() >= KEYS_PER_ACCOUNT
             && let Some(oldest) = self.oldest_first.pop_front()
         {
@@ -88,14 +107,15 @@ impl Keys {
             status: answer.status.as_u16(),
             answer: String::from_utf8_lossy(&answer.body).into_owned(),
         };
+        let key: Arc<str> = key.into();
         self.oldest_first.push_back(key.clone());
-        self.kept.insert(key, kept);
+        self.kept.insert(key, Packed::new(&kept));
     }
 
     fn forget_before(&mut self, now: OffsetDateTime, settings: &Settings) {
         let life = Duration::seconds(settings.key_life_seconds.min(MAX_LIFE_SECONDS) as i64);
         while let Some(oldest) = self.oldest_first.front() {
-            if self.kept.get(oldest).is_some_and(|kept| now - kept.first_used < life) {
+            if self.kept.get(oldest).is_some_and(|kept| now - kept.first_used() < life) {
                 break;
             }
             self.kept.remove(oldest);
@@ -106,6 +126,45 @@ impl Keys {
 
 /// A hundred years: longer lives are all the same, and this one can be computed with.
 const MAX_LIFE_SECONDS: u64 = 100 * 365 * 24 * 3600;
+
+impl Packed {
+    fn new(kept: &Kept) -> Packed {
+        let packer = Packer::default().time(kept.first_used).number(kept.status.into());
+        Packed(packer.text(&kept.request).text(&kept.answer).done())
+    }
+
+    fn first_used(&self) -> OffsetDateTime {
+        Unpacker::new(&self.0).time()
+    }
+
+    fn open(&self) -> Kept {
+        let mut packed = Unpacker::new(&self.0);
+        Kept {
+            first_used: packed.time(),
+            status: u16::try_from(packed.number()).unwrap_or_default(),
+            request: packed.text().to_owned(),
+            answer: packed.text().to_owned(),
+        }
+    }
+}
+
+impl From<Keys> for Written {
+    fn from(keys: Keys) -> Written {
+        Written {
+            kept: keys.kept.iter().map(|(key, kept)| (key.to_string(), kept.open())).collect(),
+            oldest_first: keys.oldest_first.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl From<Written> for Keys {
+    fn from(written: Written) -> Keys {
+        Keys {
+            kept: written.kept.iter().map(|(key, kept)| (key.as_str().into(), Packed::new(kept))).collect(),
+            oldest_first: written.oldest_first.iter().map(|key| key.as_str().into()).collect(),
+        }
+    }
+}
 
 impl Kept {
     fn is_for(&self, body: &[u8], comparison: KeyComparison) -> bool {

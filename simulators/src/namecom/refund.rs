@@ -46,7 +46,7 @@ pub(super) fn process(
         Ok(()) => json_answer(StatusCode::OK, &work.body()),
         Err(refusal) => refusal.answer(settings),
     };
-    if let Some(key) = work.key
+    if let Some(key) = &work.key
         && (answer.status.is_success() || settings.cached_answers == CachedAnswers::All)
     {
         state.keys_of(username).remember(key, &request.body, &answer, now);

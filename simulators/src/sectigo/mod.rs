@@ -12,6 +12,7 @@
 mod arguments;
 mod orders;
 mod settings;
+pub mod shown;
 #[cfg(test)]
 mod tests;
 pub mod validation;

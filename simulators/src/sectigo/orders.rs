@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
-use super::{AlreadyRefunded, Settings, validation::PostPaymentData};
+use super::{AlreadyRefunded, Settings, shown::ShownData, validation::PostPaymentData};
 use crate::{
     exchange::{Deduplication, Effect, Provider},
     magic,
@@ -84,8 +84,8 @@ pub struct Order {
     #[serde(default)]
     pub status_before_refund: Option<String>,
     /// The `data` of `!getPostPaymentStatus` without its `orderNumber`, named as on the wire.
-    #[serde(default = "PostPaymentData::processed_ssl")]
-    pub validation: PostPaymentData,
+    #[serde(default = "example_data")]
+    pub validation: ShownData,
 }
 
 /// How Sectigo gets on with a refund that nothing stands against.
@@ -155,20 +155,20 @@ impl Shelved for Order {
             let special = [
                 Order {
                     multi_domain: true,
-                    validation: PostPaymentData::processed_multi_domain(),
+                    validation: PostPaymentData::processed_multi_domain().into(),
                     ..demo_order(2_000_001)
                 },
                 Order { processing: Processing::FailsBeforeRefund, ..demo_order(2_000_004) },
                 Order { processing: Processing::FailsAfterRefund, ..demo_order(2_000_005) },
-                Order { validation: PostPaymentData::vmc_sample(), ..demo_order(3_000_001) },
-                Order { validation: PostPaymentData::everything(), ..demo_order(3_000_002) },
+                Order { validation: PostPaymentData::vmc_sample().into(), ..demo_order(3_000_001) },
+                Order { validation: PostPaymentData::everything().into(), ..demo_order(3_000_002) },
             ];
             let refused = magic::SECTIGO_CODES.map(|code| {
                 let refund_answer = i32::try_from(code).ok().map(|code| -code);
                 Order { refund_answer, ..demo_order(7_000_000 + code) }
             });
             let on_the_wire = magic::wire_targets(Provider::Sectigo).map(|number| Order {
-                validation: PostPaymentData::processed_ssl_for(&format!("order-{number}.example.com")),
+                validation: ShownData::ssl(&format!("order-{number}.example.com")),
                 ..Order::new(number)
             });
             let late = Order { status_lag_seconds: Some(magic::LATE_SECONDS), ..demo_order(7_000_201) };
@@ -193,12 +193,8 @@ impl State {
             locked: false,
         };
         let accounts = [account(DEMO_LOGIN, "demo-password"), account(SOMEBODY_ELSE, "somebody-elses-password")];
-        let refunded = Order {
-            refunded_at: Some(now - Duration::DAY),
-            status_before_refund: Some("Processed".to_owned()),
-            validation: PostPaymentData { order_status: Some(REFUNDED.to_owned()), ..demo_order(2_000_003).validation },
-            ..demo_order(2_000_003)
-        };
+        let mut refunded = Order { refunded_at: Some(now - Duration::DAY), ..demo_order(2_000_003) };
+        refunded.status_before_refund = refunded.validation.set_status(REFUNDED);
         let dated = [
             Order { purchased_at: Some(now - Duration::days(400)), ..demo_order(2_000_002) },
             refunded,
@@ -353,7 +349,7 @@ impl Order {
             status_fails: false,
             refunded_at: None,
             status_before_refund: None,
-            validation: PostPaymentData::processed_ssl(),
+            validation: example_data(),
         }
     }
 
@@ -391,7 +387,7 @@ impl Order {
     pub(super) fn refund(&mut self, now: OffsetDateTime) -> Effect {
         // A second refund, where the settings let it through, changes nothing in what is shown.
         if !self.is(REFUNDED) {
-            self.status_before_refund = self.validation.order_status.replace(REFUNDED.to_owned());
+            self.status_before_refund = self.validation.set_status(REFUNDED);
         }
         self.refunded_at.get_or_insert(now);
         self.effect("refund", Some((self.price_minor, self.currency.clone())))
@@ -399,13 +395,13 @@ impl Order {
 
     /// What `!AutoReject` does: the order is gone.
     pub(super) fn reject(&mut self) -> Effect {
-        self.validation.order_status = Some(REJECTED.to_owned());
+        self.validation.set_status(REJECTED);
         self.effect("order_rejected", None)
     }
 
     /// What the status call shows of it.
     pub(super) fn shown(&self, settings: &Settings, now: OffsetDateTime) -> Shown<'_> {
-        let mut data = self.validation.clone();
+        let mut data = self.validation.data();
         let lag = Duration::seconds(i64::from(self.status_lag_seconds.unwrap_or(settings.status_lag_seconds)));
         let lags = self.is(REFUNDED) && self.refunded_at.is_some_and(|refunded_at| now - refunded_at < lag);
         if let (true, Some(before)) = (lags, &self.status_before_refund) {
@@ -415,7 +411,7 @@ impl Order {
     }
 
     fn is(&self, status: &str) -> bool {
-        self.validation.order_status.as_deref() == Some(status)
+        self.validation.status() == Some(status)
     }
 
     fn effect(&self, kind: &str, money: Option<(i64, String)>) -> Effect {
@@ -444,8 +440,12 @@ impl fmt::Debug for Account {
 }
 
 fn demo_order(number: u32) -> Order {
-    let validation = PostPaymentData::processed_ssl_for(&format!("order-{number}.example.com"));
+    let validation = ShownData::ssl(&format!("order-{number}.example.com"));
     Order { validation, ..Order::new(number.to_string()) }
+}
+
+fn example_data() -> ShownData {
+    ShownData::ssl("example.com")
 }
 
 fn demo_price() -> i64 {

@@ -217,7 +217,7 @@ impl SharedWorld {
         self.0.ports.is_some() && self.id() != DEMO
     }
 
-    fn is(&self, other: &SharedWorld) -> bool {
+    pub(crate) fn is(&self, other: &SharedWorld) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }

@@ -239,11 +239,14 @@ impl World {
     }
 
     fn settle(&mut self, now: OffsetDateTime) {
-        for (at, effect) in self.namecom.advance(now) {
-            self.write_books(at, Provider::Namecom, None, vec![effect]);
+        let paid = self.namecom.advance(now).into_iter().map(|(at, effect)| (at, Provider::Namecom, effect));
+        let decided = self.debitsuccess.advance(&self.settings.debitsuccess, now).into_iter();
+        let decided = decided.map(|(at, effect)| (at, Provider::Debitsuccess, effect));
+        let mut settled: Vec<_> = paid.chain(decided).collect();
+        settled.sort_by_key(|(at, ..)| *at);
+        for (at, provider, effect) in settled {
+            self.write_books(at, provider, None, vec![effect]);
         }
-        let settled = self.debitsuccess.advance(&self.settings.debitsuccess, now);
-        self.write_books(now, Provider::Debitsuccess, None, settled);
     }
 
     /// Writes effects into the books and tells their ids.

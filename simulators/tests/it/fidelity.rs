@@ -72,6 +72,10 @@ const PROOFS: &[(&str, &str, &str, &str)] = &[
         ">12017<",
         ">13012</a:Code><a:Note>Invalid Amount value</a:Note><a:NoteType>Error</a:NoteType></a:ResponseMessageNote></a:ResponseNotes>",
     ),
+    ("debitsuccess.check_order", r#""amount_first""#, ">14143<", ">13040<"),
+    ("debitsuccess.differing_references", r#""07""#, ">08<", ">07<"),
+    ("debitsuccess.differing_references", r#""account_reference""#, ">08<", ">Succeed<"),
+    ("debitsuccess.amount_out_of_range", r#""100""#, ">13012<", ">100<"),
     ("debitsuccess.texts", r#""system_page""#, "Note>Success<", "Note>Success!<"),
     ("debitsuccess.success_word", r#""Success""#, "Status>Succeed<", "Status>Success<"),
     ("debitsuccess.refund_amount", r#""integer""#, "RefundAmount>12.34<", "RefundAmount>12<"),
@@ -240,6 +244,15 @@ impl Visit<'_> {
                 let path = format!("/v1/worlds/{}/books", self.world.id());
                 self.bench.control(Method::GET, &path, "").await.1.to_string()
             }
+            "debitsuccess.check_order" => {
+                self.soap(INITIATE, &self.initiate("id-1", "500.00", "overpaid")).await;
+                self.soap(INITIATE, &self.initiate("id-1", "500.00", "overpaid")).await
+            }
+            "debitsuccess.differing_references" => {
+                let other = "<d:ExternalAccountReferenceNo>EXT-000002</d:ExternalAccountReferenceNo><d:Amount>";
+                self.soap(INITIATE, &self.initiate("id-1", "12.34", "overpaid").replace("<d:Amount>", other)).await
+            }
+            "debitsuccess.amount_out_of_range" => self.soap(INITIATE, &self.initiate("id-1", "0.00", "overpaid")).await,
             "debitsuccess.notes" => self.soap(INITIATE, &self.initiate("id-1", "-1", "")).await,
             _ => self.soap(INITIATE, &self.initiate("id-1", "12.34", "overpaid")).await,
         }

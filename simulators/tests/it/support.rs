@@ -171,9 +171,9 @@ impl Bench {
         (status, serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}: {text}")))
     }
 
-    pub(crate) fn arm(&self, rule: Value) {
+    pub(crate) fn arm(&self, rule: Value) -> simulators::faults::RuleId {
         let rule: Rule = serde_json::from_value(rule).unwrap();
-        self.simulators.arm(rule).unwrap();
+        self.simulators.arm(rule).unwrap()
     }
 
     /// The journal, once it satisfies a condition.

@@ -334,6 +334,20 @@ async fn a_rule_can_be_for_reused_connections_only_and_flap() {
 }
 
 #[tokio::test]
+async fn a_rule_that_only_delays_a_connection_stands_with_its_next_request() {
+    let bench = Bench::start().await;
+    let delay = |point: &str| json!({ "provider": "namecom", "point": point, "effect": { "delay": { "milliseconds": 1 } }, "repeat": { "times": 2 } });
+    let rules = [bench.arm(delay("connect")), bench.arm(delay("before_read"))];
+    let mut raw = Raw::connect(&bench.simulators, Provider::Namecom).await.unwrap();
+    for number in 1..=3 {
+        assert_eq!(raw.ask(&raw::refund(Provider::Namecom, number)).await.end, End::Whole);
+    }
+    let journal = bench.simulators.journal();
+    let told: Vec<&[_]> = journal.iter().map(|entry| entry.rules.as_slice()).collect();
+    assert_eq!(told, [&rules[..], &rules[1..], &[]]);
+}
+
+#[tokio::test]
 async fn a_port_is_shut_as_long_as_its_rule_stands_and_keeps_its_number() {
     let bench = Bench::start().await;
     let simulators = &bench.simulators;

@@ -1,0 +1,91 @@
+//! A refund as it is kept: small, for there may be tens of thousands.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+use time::OffsetDateTime;
+
+use super::state::{Refund, RefundStatus};
+use crate::{
+    exchange::Effect,
+    packed::{Packer, Unpacker},
+};
+
+/// A refund but for its account, by which it is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Slip {
+    pub(super) number: i32,
+    pub(super) status: RefundStatus,
+    pub(super) amount_minor: i64,
+    /// When it was recorded, and its texts, the identifier first.
+    rest: Box<[u8]>,
+}
+
+impl Slip {
+    pub(super) fn new(refund: &Refund) -> Slip {
+        let Refund { number, identifier, amount_minor, currency, status, note, description, .. } = refund;
+        let packer = Packer::default().time(refund.created).text(identifier).text(currency);
+        let packer = packer.text(description).text(&refund.username);
+        let packer = packer.maybe(note.as_deref(), Packer::text);
+        let packer = packer.maybe(refund.request_initiator.as_deref(), Packer::text);
+        Slip { number: *number, status: *status, amount_minor: *amount_minor, rest: packer.done() }
+    }
+
+    /// The whole refund.
+    pub(super) fn refund(&self, account: &str) -> Refund {
+        let mut rest = Unpacker::new(&self.rest);
+        let created = rest.time();
+        let [identifier, currency, description, username] = [(); 4].map(|()| rest.text().to_owned());
+        let [note, request_initiator] = [(); 2].map(|()| rest.maybe(Unpacker::text).map(str::to_owned));
+        Refund {
+            number: self.number,
+            identifier,
+            account: account.to_owned(),
+            amount_minor: self.amount_minor,
+            currency,
+            status: self.status,
+            note,
+            description,
+            request_initiator,
+            username,
+            created,
+        }
+    }
+
+    pub(super) fn created(&self) -> OffsetDateTime {
+        Unpacker::new(&self.rest).time()
+    }
+
+    pub(super) fn identifier(&self) -> &str {
+        let mut rest = Unpacker::new(&self.rest);
+        rest.time();
+        rest.text()
+    }
+
+    /// What it takes from the collected sum.
+    pub(super) fn counted_minor(&self) -> i64 {
+        if self.status == RefundStatus::Rejected { 0 } else { self.amount_minor }
+    }
+
+    /// Becoming Rejected is an effect: the money does not move after all.
+    pub(super) fn move_to(&mut self, account: &str, status: RefundStatus) -> Option<Effect> {
+        let is_news = self.status != status && status == RefundStatus::Rejected;
+        self.status = status;
+        is_news.then(|| self.refund(account).effect("refund_rejected"))
+    }
+}
+
+/// By account. In JSON the refunds are whole.
+pub(super) type Slips = BTreeMap<String, Vec<Slip>>;
+
+pub(super) fn serialize<S: Serializer>(slips: &Slips, serializer: S) -> Result<S::Ok, S::Error> {
+    let refunds = slips.iter().map(|(account, slips)| (account, slips.iter().map(|slip| slip.refund(account))));
+    let refunds: BTreeMap<&String, Vec<Refund>> =
+        refunds.map(|(account, refunds)| (account, refunds.collect())).collect();
+    refunds.serialize(serializer)
+}
+
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Slips, D::Error> {
+    let refunds = BTreeMap::<String, Vec<Refund>>::deserialize(deserializer)?;
+    Ok(refunds.into_iter().map(|(account, refunds)| (account, refunds.iter().map(Slip::new).collect())).collect())
+}
