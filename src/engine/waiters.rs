@@ -1,8 +1,9 @@
 //! Callers that wait for a refund to change.
 //!
-//! A waiter registers first and reads the ledger then, so that no change falls between the two.
+//! A waiter registers first and reads the ledger then, so that no change falls between the two. Each has a channel of its own and they are told
+//! in the order in which they came: the receivers of one channel are woken in any order, and no two runs would be alike.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -16,25 +17,35 @@ use crate::domain::refund::Refund;
 pub(super) struct Waiters(Arc<Registry>);
 
 #[derive(Default)]
-struct Registry(Mutex<HashMap<RefundId, watch::Sender<Option<Arc<Refund>>>>>);
+struct Registry(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    of: HashMap<RefundId, BTreeMap<u64, watch::Sender<Option<Arc<Refund>>>>>,
+    /// How many have ever come.
+    count: u64,
+}
 
 /// One registered waiter; leaving removes it.
 struct Waiter {
     registry: Arc<Registry>,
     id: RefundId,
+    number: u64,
     changes: watch::Receiver<Option<Arc<Refund>>>,
 }
 
 impl Waiters {
     /// A change is on disk: tell whoever waits for it.
     pub(super) fn tell(&self, refund: &Refund) {
-        if let Some(sender) = self.0.lock().get(refund.id()) {
-            let told = Arc::new(refund.clone());
+        let waiting = self.0.lock();
+        let Some(senders) = waiting.of.get(refund.id()) else { return };
+        let told = Arc::new(refund.clone());
+        for sender in senders.values() {
             // Two changes may arrive here out of order; the later one counts.
             sender.send_if_modified(|last| {
                 let newer = last.as_ref().is_none_or(|last| last.revision < told.revision);
                 if newer {
-                    *last = Some(told);
+                    *last = Some(told.clone());
                 }
                 newer
             });
@@ -69,13 +80,17 @@ impl Waiters {
     }
 
     fn register(&self, id: &RefundId) -> Waiter {
-        let changes = self.0.lock().entry(id.clone()).or_insert_with(|| watch::Sender::new(None)).subscribe();
-        Waiter { registry: self.0.clone(), id: id.clone(), changes }
+        let (sender, changes) = watch::channel(None);
+        let mut waiting = self.0.lock();
+        waiting.count = waiting.count.saturating_add(1);
+        let number = waiting.count;
+        waiting.of.entry(id.clone()).or_default().insert(number, sender);
+        Waiter { registry: self.0.clone(), id: id.clone(), number, changes }
     }
 }
 
 impl Registry {
-    fn lock(&self) -> MutexGuard<'_, HashMap<RefundId, watch::Sender<Option<Arc<Refund>>>>> {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -83,9 +98,10 @@ impl Registry {
 impl Drop for Waiter {
     fn drop(&mut self) {
         let mut waiting = self.registry.lock();
-        // This receiver is still counted.
-        if waiting.get(&self.id).is_some_and(|sender| sender.receiver_count() <= 1) {
-            waiting.remove(&self.id);
+        let Some(senders) = waiting.of.get_mut(&self.id) else { return };
+        senders.remove(&self.number);
+        if senders.is_empty() {
+            waiting.of.remove(&self.id);
         }
     }
 }

@@ -27,8 +27,8 @@ pub(crate) struct Called {
 pub(crate) enum Told {
     /// The caller left, or the process ended.
     Nothing,
-    /// This, and whether the caller was told that it was known before.
-    Refund(Box<Refund>, bool),
+    /// This.
+    Refund(Box<Refund>),
     Error(EngineError),
 }
 

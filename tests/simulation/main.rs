@@ -158,7 +158,7 @@ fn seeds(arguments: &Arguments) -> bool {
                     }
                     let plan = draw::draw(seed);
                     let mut report = run::run(&plan);
-                    if seed % TWICE == 0 && run::run(&plan).trace != report.trace {
+                    if seed.is_multiple_of(TWICE) && run::run(&plan).trace != report.trace {
                         report.violations.push("one seed, one trace: two runs differ".to_owned());
                     }
                     figures.add(report.figures);

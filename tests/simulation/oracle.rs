@@ -407,7 +407,7 @@ fn told(sim: &Sim, history: &crate::history::History, refunds: &BTreeMap<&str, &
     let mut maybe: BTreeSet<&str> = BTreeSet::new();
     for call in &history.calls {
         match &call.told {
-            Told::Refund(refund, _) => {
+            Told::Refund(refund) => {
                 maybe.insert(&call.id);
                 if stood(&call.id, refund.revision) != Some(refund.state) {
                     let what = call.what;

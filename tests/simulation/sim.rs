@@ -1,6 +1,6 @@
 //! What one run shares: time, the world, the trace, what has been seen to be wrong, and how a process ends.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -283,10 +283,4 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 pub(crate) fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
-}
-
-/// What a set of names has twice.
-pub(crate) fn first_twice<T: Ord + Clone>(names: impl IntoIterator<Item = T>) -> Option<T> {
-    let mut seen = BTreeSet::new();
-    names.into_iter().find(|name| !seen.insert(name.clone()))
 }
