@@ -93,8 +93,8 @@ async fn run(extent: Extent) -> ExitCode {
     let mut stage = Stage::set(extent, run.path()).await;
 
     report.add(reading::idle_memory(&stage.small).await);
-    report.extend(creating::one_at_a_time(&mut stage).await);
     report.extend(reading::beside_the_echo(&mut stage).await);
+    report.extend(creating::one_at_a_time(&mut stage).await);
     report.extend(reading::one_request_for_all(&mut stage).await);
     report.extend(streaming::with_readers(&mut stage).await);
     let (large, rows) = growing::started(&mut stage, &cached).await;
