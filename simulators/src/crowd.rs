@@ -24,6 +24,9 @@ pub(crate) struct Crowd {
     idle: VecDeque<(AbortHandle, Stays)>,
 }
 
+/// So many that have ended or asked are not worth looking for.
+const FEW: usize = 64;
+
 impl Stays {
     /// From now on it is not sent away.
     pub(crate) fn set(&self) {
@@ -43,16 +46,17 @@ impl Crowd {
     /// Serves one more; it says by itself when it has asked for something.
     pub(crate) fn welcome<F: Future<Output = ()> + Send + 'static>(&mut self, serve: impl FnOnce(Stays) -> F) {
         let stays = Stays::default();
-        let handle = self.all.spawn(serve(stays.clone()));
-        if self.idle.len() >= 2 * self.most {
-            self.idle.retain(|(handle, stays)| !handle.is_finished() && !stays.get());
-        }
+        // In a box, so that what is left of one that has ended, for as long as its handle is here, is next to nothing.
+        let handle = self.all.spawn(Box::pin(serve(stays.clone())));
         self.idle.push_back((handle, stays));
     }
 
     /// Whether there is room for one more, be it that somebody goes for it.
     pub(crate) fn has_room(&mut self) -> bool {
         while self.all.try_join_next().is_some() {}
+        if self.idle.len() > 2 * self.all.len() + FEW {
+            self.idle.retain(|(handle, stays)| !handle.is_finished() && !stays.get());
+        }
         self.all.len() < self.most || self.send_one_away()
     }
 
@@ -96,5 +100,16 @@ mod tests {
         });
         assert!(!crowd.has_room(), "both have asked");
         assert!(!crowd.send_one_away());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_left_of_those_that_have_ended() {
+        let mut crowd = Crowd::new(10);
+        for _ in 0..1_000 {
+            assert!(crowd.has_room());
+            crowd.welcome(|_| async {});
+            assert!(crowd.one_ended().await);
+        }
+        assert!(crowd.idle.len() <= FEW + 1, "{}", crowd.idle.len());
     }
 }
