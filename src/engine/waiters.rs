@@ -19,9 +19,12 @@ pub(super) struct Waiters(Arc<Registry>);
 #[derive(Default)]
 struct Registry(Mutex<Waiting>);
 
+/// To one waiter: the refund as it was last told of.
+type Changes = watch::Sender<Option<Arc<Refund>>>;
+
 #[derive(Default)]
 struct Waiting {
-    of: HashMap<RefundId, BTreeMap<u64, watch::Sender<Option<Arc<Refund>>>>>,
+    of: HashMap<RefundId, BTreeMap<u64, Changes>>,
     /// How many have ever come.
     count: u64,
 }

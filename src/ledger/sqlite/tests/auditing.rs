@@ -8,7 +8,7 @@ use rstest::rstest;
 async fn closed() -> (TempDir, PathBuf) {
     let bench = Bench::new();
     for state in State::ALL {
-        bench.refund_in(state, &format!("{}", state.as_str().replace('_', "-"))).await;
+        bench.refund_in(state, &state.as_str().replace('_', "-")).await;
     }
     bench.new_refund(namecom("items", &[1, 2])).await;
     bench.new_refund(debitsuccess("amount", "DS1", 1250)).await;
