@@ -21,6 +21,11 @@ pub(crate) fn draw(seed: u64) -> Plan {
     let mut plan = Plan { seed, habits, targets, steps: Vec::new(), harms: Vec::new(), disk: Vec::new() };
     let assigned: Vec<u8> = (0..refunds).map(|_| dice.place(plan.targets.len()) as u8).collect();
     plan.steps = steps(&mut dice, &assigned, &plan.targets);
+    // After a clock was set back while nobody looked, nobody can tell how old a key is; then it is the items that name.com looks at.
+    plan.habits.namecom_deduplicates |= plan.sets_clock_back();
+    if dice.percent(8) {
+        doubt_from_all_sides(&mut dice, &mut plan);
+    }
     let violence = dice.weighted(&[(15, 0), (50, 2), (25, 5), (10, 10)]);
     for _ in 0..dice.between(0, violence) {
         let harm = wire_harm(&mut dice, &plan.targets, liar);
@@ -183,6 +188,33 @@ fn steps(dice: &mut Dice, assigned: &[u8], targets: &[TargetPlan]) -> Vec<Step> 
         steps.insert(place, Step { after_ms: dice.between(0, pace), op });
     }
     steps
+}
+
+/// One refund whose answers are lost, and people who look at it again and again while the gateway does.
+fn doubt_from_all_sides(dice: &mut Dice, plan: &mut Plan) {
+    let Some(Op::Create { refund, target, .. }) =
+        plan.steps.iter().map(|step| step.op).find(|op| matches!(op, Op::Create { .. }))
+    else {
+        return;
+    };
+    for nth in 0..dice.between(1, 3) as u32 {
+        let timeout = dice.percent(50);
+        let harm = if dice.percent(70) { Harm::LostBefore { timeout } } else { Harm::LostAfter { timeout } };
+        plan.harms.push(WireHarm { target, moving: true, nth, harm });
+    }
+    for nth in 0..8 {
+        if dice.percent(50) {
+            let ms = dice.weighted(&[(1, 1_000), (1, 10_000), (1, 40_000)]);
+            plan.harms.push(WireHarm { target, moving: false, nth, harm: Harm::Slow { ms } });
+        }
+    }
+    for _ in 0..dice.between(2, 5) {
+        plan.steps.push(Step { after_ms: dice.between(0, 60_000), op: Op::Leap { minutes: dice.between(4, 12) } });
+        for _ in 0..dice.between(1, 4) {
+            let look = Op::Reconcile { refund, leaves_ms: None };
+            plan.steps.push(Step { after_ms: dice.between(0, 30_000), op: look });
+        }
+    }
 }
 
 fn wire_harm(dice: &mut Dice, targets: &[TargetPlan], liar: bool) -> WireHarm {

@@ -309,6 +309,15 @@ impl Plan {
         format!("{self:#?}").replace(": [", ": vec![")
     }
 
+    /// How far the gateway's clock is set forward in all.
+    pub(crate) fn set_forward_s(&self) -> i64 {
+        let forward = self.steps.iter().filter_map(|step| match step.op {
+            Op::Skew { seconds } => Some(seconds.max(0)),
+            _ => None,
+        });
+        forward.sum()
+    }
+
     /// Whether the gateway's clock is ever set back.
     pub(crate) fn sets_clock_back(&self) -> bool {
         self.steps.iter().any(|step| matches!(step.op, Op::Skew { seconds } if seconds < 0))

@@ -163,6 +163,11 @@ impl Sim {
         count(&mut lock(&self.figures));
     }
 
+    /// How many processes have ended.
+    pub(crate) fn starts(&self) -> u64 {
+        lock(&self.figures).starts
+    }
+
     pub(crate) fn take_figures(&self) -> Figures {
         std::mem::take(&mut lock(&self.figures))
     }
