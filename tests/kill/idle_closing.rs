@@ -18,9 +18,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::callers;
 use crate::dice::Dice;
-use crate::oracle;
 use crate::plans::{Plan, Plans};
 use crate::providers::{self, Providers};
+use crate::rows;
 use crate::run::{House, PROVIDERS, account, word};
 
 /// Refunds in all.
@@ -101,7 +101,7 @@ fn measure(base: &Path, seed: u64, name: &str, refunds: usize, pooled: bool) -> 
 
     let truth = providers.truth();
     assert_eq!(truth.dropped, 0, "the journal is whole");
-    let rows = oracle::read(&house.ledger);
+    let ledger = rows::read(&house.ledger);
     let seen = |plan: &&&Plan| {
         truth.journal.iter().any(|entry| {
             let name = if entry.provider == Provider::Sectigo { &entry.target } else { &entry.identifier };
@@ -109,7 +109,7 @@ fn measure(base: &Path, seed: u64, name: &str, refunds: usize, pooled: bool) -> 
             entry.moves_money && name.as_ref() == Some(id)
         })
     };
-    let doubted: Vec<&Plan> = plans.iter().filter(|plan| rows.was_in_doubt(&plan.id)).collect();
+    let doubted: Vec<&Plan> = plans.iter().filter(|plan| ledger.was_in_doubt(&plan.id)).collect();
     let mut connections: Vec<u64> =
         truth.journal.iter().filter(|entry| entry.moves_money).map(|entry| entry.connection).collect();
     connections.dedup();

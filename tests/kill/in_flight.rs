@@ -21,6 +21,7 @@ use crate::oracle;
 use crate::plans::{Plan, Plans};
 use crate::providers::{self, Providers};
 use crate::rest;
+use crate::rows;
 use crate::run::{House, PROVIDERS, account, word};
 
 /// What is promised.
@@ -127,9 +128,9 @@ fn measure(base: &Path, seed: u64, refunds: usize, accounts: usize) -> Measured 
     assert!(gateway.terminate().success());
 
     let mut problems = Vec::new();
-    let rows = oracle::read(&house.ledger);
+    let ledger = rows::read(&house.ledger);
     let began_micros = i64::try_from(began_at.unix_timestamp_nanos() / 1000).unwrap();
-    let last = rows.known_after(began_micros).and_then(|known| known.into_values().max());
+    let last = ledger.known_after(began_micros).and_then(|known| known.into_values().max());
     let known = last.map(|last| Duration::from_micros((last - began_micros).try_into().unwrap_or_default()));
     if known.is_none() {
         problems.push("settled, or visibly in doubt: some refunds never were".to_owned());
@@ -144,7 +145,7 @@ fn measure(base: &Path, seed: u64, refunds: usize, accounts: usize) -> Measured 
         }
     }
     problems.extend(oracle::twice_refunded(&providers.truth().books));
-    if let Err(problem) = runtime.block_on(oracle::verify(&house.ledger)) {
+    if let Err(problem) = runtime.block_on(rows::verify(&house.ledger)) {
         problems.push(format!("the chain verifies: {problem}"));
     }
     if problems.is_empty() {

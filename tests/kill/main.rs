@@ -29,6 +29,7 @@ mod oracle;
 mod plans;
 mod providers;
 mod rest;
+mod rows;
 mod run;
 mod support;
 

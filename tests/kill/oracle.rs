@@ -12,10 +12,8 @@ use std::fmt::Debug;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use recoup::ledger::sqlite::{SqliteLedger, SqliteSettings};
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund::{MoneyVerdict, State};
-use rusqlite::{Connection, OpenFlags};
 use simulators::exchange::Provider;
 use simulators::{BookEntry, JournalEntry};
 
@@ -23,6 +21,7 @@ use crate::history::{Answer, Call, Entry};
 use crate::plans::Plan;
 use crate::providers::Truth;
 use crate::rest::AtRest;
+use crate::rows::{Attempt, Event, Rows};
 use crate::run::Figures;
 use crate::support::SECRETS;
 
@@ -39,33 +38,6 @@ pub(crate) struct Evidence {
     pub(crate) verified: Result<u64, String>,
     /// The providers' clock showed the system's time throughout.
     pub(crate) clock_is_true: bool,
-}
-
-/// The ledger's tables, read by the database's own means.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Rows {
-    pub(crate) refunds: BTreeMap<String, (String, i64)>,
-    pub(crate) attempts: BTreeMap<String, Vec<Attempt>>,
-    pub(crate) events: Vec<Event>,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct Attempt {
-    pub(crate) number: i64,
-    pub(crate) dispatched_micros: i64,
-    pub(crate) ended: bool,
-    pub(crate) outcome: Option<String>,
-    pub(crate) http_status: Option<i64>,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct Event {
-    pub(crate) sequence: i64,
-    pub(crate) refund: String,
-    pub(crate) revision: i64,
-    pub(crate) time_micros: i64,
-    pub(crate) to: String,
-    pub(crate) chain_hash: Vec<u8>,
 }
 
 /// The evidence, ordered for the questions; and what was found wrong.
@@ -101,60 +73,6 @@ pub(crate) fn violations(evidence: &Evidence) -> Vec<String> {
     court.nothing_is_under_way();
     court.the_chain_verifies();
     court.violations
-}
-
-/// The chain as the ledger itself checks it; how many events it has.
-pub(crate) async fn verify(ledger: &Path) -> Result<u64, String> {
-    let ledger = SqliteLedger::open(ledger, SqliteSettings::default()).map_err(|error| error.to_string())?;
-    let verified = ledger.verify().await.map_err(|error| error.to_string());
-    ledger.close().await;
-    verified
-}
-
-/// Reads the tables, and nothing but reads.
-pub(crate) fn read(ledger: &Path) -> Rows {
-    let connection = Connection::open_with_flags(ledger, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
-    let mut rows = Rows::default();
-    let mut statement = connection.prepare("SELECT id, state, revision FROM refunds").unwrap();
-    let mut found = statement.query([]).unwrap();
-    while let Some(row) = found.next().unwrap() {
-        rows.refunds.insert(row.get(0).unwrap(), (row.get(1).unwrap(), row.get(2).unwrap()));
-    }
-    let mut statement = connection
-        .prepare(
-            "SELECT r.id, a.number, a.dispatch_time, a.end_time IS NOT NULL, a.outcome, a.http_status \
-             FROM attempts a JOIN refunds r ON r.ordinal = a.ordinal ORDER BY r.id, a.number",
-        )
-        .unwrap();
-    let mut found = statement.query([]).unwrap();
-    while let Some(row) = found.next().unwrap() {
-        let attempt = Attempt {
-            number: row.get(1).unwrap(),
-            dispatched_micros: row.get(2).unwrap(),
-            ended: row.get(3).unwrap(),
-            outcome: row.get(4).unwrap(),
-            http_status: row.get(5).unwrap(),
-        };
-        rows.attempts.entry(row.get(0).unwrap()).or_default().push(attempt);
-    }
-    let mut statement = connection
-        .prepare(
-            "SELECT e.sequence, r.id, e.revision, e.event_time, e.to_state, e.chain_hash \
-             FROM events e JOIN refunds r ON r.ordinal = e.ordinal ORDER BY e.sequence",
-        )
-        .unwrap();
-    let mut found = statement.query([]).unwrap();
-    while let Some(row) = found.next().unwrap() {
-        rows.events.push(Event {
-            sequence: row.get(0).unwrap(),
-            refund: row.get(1).unwrap(),
-            revision: row.get(2).unwrap(),
-            time_micros: row.get(3).unwrap(),
-            to: row.get(4).unwrap(),
-            chain_hash: row.get(5).unwrap(),
-        });
-    }
-    rows
 }
 
 /// Targets, and identifiers, of more than one refund.
@@ -229,24 +147,6 @@ fn count(evidence: &Evidence, figures: &mut Figures) {
     figures.sent_again = Court::over(evidence).requests.values().filter(|requests| requests.len() > 1).count();
     for (state, _) in ledger.refunds.values() {
         *figures.states.entry(state.clone()).or_default() += 1;
-    }
-}
-
-impl Rows {
-    /// When each refund was, for the first time behind that moment, something other than waiting or on its way; none where one never was.
-    pub(crate) fn known_after(&self, micros: i64) -> Option<BTreeMap<&str, i64>> {
-        let mut known = BTreeMap::new();
-        for event in self.events.iter().filter(|event| !["PENDING", "DISPATCHING"].contains(&event.to.as_str())) {
-            if event.time_micros >= micros {
-                known.entry(event.refund.as_str()).or_insert(event.time_micros);
-            }
-        }
-        (known.len() == self.refunds.len()).then_some(known)
-    }
-
-    /// Whether a refund was in doubt at any time.
-    pub(crate) fn was_in_doubt(&self, id: &str) -> bool {
-        self.events.iter().any(|event| event.refund == id && event.to == "IN_DOUBT")
     }
 }
 

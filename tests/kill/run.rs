@@ -19,6 +19,7 @@ use crate::oracle::{self, Evidence};
 use crate::plans::Plans;
 use crate::providers::{self, Providers};
 use crate::rest;
+use crate::rows;
 use crate::support::SECRETS;
 use crate::support::process::Gateway;
 
@@ -227,8 +228,8 @@ fn judge(
                 followed: board.followed.lock().unwrap().clone(),
                 at_rest,
                 truth: providers.truth(),
-                ledger: oracle::read(&house.ledger),
-                verified: runtime.block_on(oracle::verify(&house.ledger)),
+                ledger: rows::read(&house.ledger),
+                verified: runtime.block_on(rows::verify(&house.ledger)),
                 clock_is_true,
             };
             oracle::judge(&evidence, figures);
