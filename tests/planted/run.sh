@@ -4,7 +4,10 @@
 #   tests/planted/run.sh [SEEDS [PATTERN]]     SEEDS for each bug (default 2000); only bugs whose name has PATTERN
 #
 # Prints, for each, how many seeds caught it and which line of the oracle spoke first. The exit code is 0 when the tree as it is has no
-# violation and every bug is caught. PLANTED_TARGET_DIR names a target folder to build in; by default one is made and thrown away.
+# violation and every bug is caught.
+#
+# PLANTED_TARGET_DIR names a target folder that outlives the run, so that the next one builds less. It must be a folder for this alone: cargo
+# tells the parts of two copies of one tree apart by their times only, and would give another build one with a bug in it.
 set -euo pipefail
 
 seeds=${1:-2000}
@@ -13,6 +16,12 @@ tree=$(cd "$(dirname "$0")/../.." && pwd)
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 export CARGO_TARGET_DIR=${PLANTED_TARGET_DIR:-$copy/target}
+if [ "$(realpath -m "$CARGO_TARGET_DIR")" = "$(realpath -m "$tree/target")" ]; then
+    echo "PLANTED_TARGET_DIR must not be the tree's own target folder" >&2
+    exit 2
+fi
+# Nobody debugs these.
+export CARGO_PROFILE_DEV_DEBUG=0
 
 # As it stands in the working tree, committed or not.
 (cd "$tree" && git ls-files -z --cached --others --exclude-standard | tar --null --ignore-failed-read -T - -cf -) | tar -xf - -C "$copy"

@@ -83,20 +83,7 @@ fn scenarios() -> Vec<(String, Plan)> {
         for (outcome, target, harms, steps) in outcomes(who) {
             let plan = Plan {
                 seed: scenarios.len() as u64,
-                habits: Habits {
-                    sectigo_deduplicates: false,
-                    namecom_deduplicates: true,
-                    namecom_remembers_refusals: false,
-                    namecom_requests_per_second: 20,
-                    sectigo_calls_per_minute: None,
-                    sectigo_status_lag_s: 0,
-                    debitsuccess_completes_after_s: None,
-                    leg_ms: 40,
-                    commit_ms: 10,
-                    in_flight: 2,
-                    paced: false,
-                    liar: false,
-                },
+                habits: Habits { sectigo_deduplicates: false, ..Habits::USUAL },
                 targets: vec![target],
                 steps,
                 harms,

@@ -324,6 +324,24 @@ impl Plan {
     }
 }
 
+impl Habits {
+    /// Providers that do what they promise, at their usual speed.
+    pub(crate) const USUAL: Habits = Habits {
+        sectigo_deduplicates: true,
+        namecom_deduplicates: true,
+        namecom_remembers_refusals: false,
+        namecom_requests_per_second: 20,
+        sectigo_calls_per_minute: None,
+        sectigo_status_lag_s: 0,
+        debitsuccess_completes_after_s: None,
+        leg_ms: 40,
+        commit_ms: 10,
+        in_flight: 2,
+        paced: false,
+        liar: false,
+    };
+}
+
 impl TargetPlan {
     pub(crate) fn who(&self) -> Who {
         match self {
