@@ -36,6 +36,7 @@ mod disk;
 mod draw;
 mod exhaustive;
 mod history;
+mod logs;
 mod oracle;
 mod panics;
 mod plan;

@@ -452,15 +452,19 @@ fn promises_nothing_recorded(error: &EngineError) -> bool {
     !matches!(error, EngineError::Panicked | EngineError::Ledger(LedgerError::CommitFailed(_) | LedgerError::Abandoned))
 }
 
+/// The password, plain or inside HTTP Basic at whatever place it begins there.
+pub(crate) fn tells_a_secret(text: &str) -> bool {
+    [PASSWORD, "c4nary", "YzRuYXJ5", "M0bmFyeS", "NG5hcnkt"].iter().any(|secret| text.contains(secret))
+}
+
 fn secrets(sim: &Sim, history: &crate::history::History, refunds: &BTreeMap<&str, &Refund>, events: &[EventRecord]) {
-    let tells = |text: &str| text.contains("c4nary") || text.contains("YzRuYXJ5") || text.contains(PASSWORD);
     let told = history.calls.iter().filter_map(|call| match &call.told {
         Told::Error(error) => Some(error.to_string()),
         Told::Refund(..) | Told::Nothing => None,
     });
     let texts =
         refunds.values().map(|refund| format!("{refund:?}")).chain(events.iter().map(|event| event.note.clone()));
-    if let Some(text) = texts.chain(told).find(|text| tells(text)) {
+    if let Some(text) = texts.chain(told).find(|text| tells_a_secret(text)) {
         sim.wrong("no secret anywhere", format_args!("{text}"));
     }
 }

@@ -19,6 +19,7 @@ use tokio::runtime::Builder;
 
 use crate::callers;
 use crate::disk::SimLedger;
+use crate::logs::Logs;
 use crate::oracle;
 use crate::plan::{Op, Plan, Who};
 use crate::sim::{Figures, Life, Sim, SimClock, lock};
@@ -49,6 +50,7 @@ pub(crate) fn run(plan: &Plan) -> Report {
     let sim = Arc::new(Sim::new(plan.clone()));
     let syncs = sim.syncs.clone();
     let disk = Disk::new(move || syncs.load(Ordering::Relaxed)).unwrap();
+    let logs = Logs::of(plan.seed);
     let mut next_step = 0;
     let lives = AssertUnwindSafe(|| live(&sim, &disk, &mut next_step));
     if let Err(panic) = std::panic::catch_unwind(lives) {
@@ -59,6 +61,9 @@ pub(crate) fn run(plan: &Plan) -> Report {
     }
     for panic in crate::panics::take() {
         sim.wrong("no panic", format_args!("{panic}"));
+    }
+    if let Some(line) = logs.and_then(|logs| logs.told(oracle::tells_a_secret)) {
+        sim.wrong("no secret anywhere", format_args!("{line}"));
     }
     let writes = sim.writes();
     Report { violations: sim.take_violations(), trace: sim.take_trace(), figures: sim.take_figures(), writes }

@@ -107,6 +107,8 @@ impl World {
                 ..namecom::Settings::default()
             },
             debitsuccess: debitsuccess::Settings {
+                awaiting_review_after_seconds: habits.debitsuccess_completes_after_s.map(|after| after / 3),
+                approved_after_seconds: habits.debitsuccess_completes_after_s.map(|after| after / 2),
                 completed_after_seconds: habits.debitsuccess_completes_after_s,
                 ..debitsuccess::Settings::default()
             },
