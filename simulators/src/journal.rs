@@ -204,7 +204,7 @@ impl Journal {
         let fingerprint = may_be_a_resend.then(|| fingerprint(provider, request));
         let earlier = fingerprint.and_then(|fingerprint| self.last_sent.get(&fingerprint).copied());
         let is_elsewhere =
-            |id: &u64| self.line(*id).is_some_and(|earlier| earlier.opened().connection != arrival.connection);
+            |id: &u64| self.line(*id).is_some_and(|earlier| earlier.numbers().connection != arrival.connection);
         let suspected_resend_of = earlier.filter(is_elsewhere);
         let texts = [
             Some(cut(request.method.as_str(), TEXT_KEPT)),
@@ -255,7 +255,7 @@ impl Journal {
                 line.status = Some(answer.status.as_u16());
                 line.answer_bytes = answer.body.len();
                 line.answer = match std::str::from_utf8(&answer.body) {
-                    Ok(text) if line.opened().provider == Provider::Sectigo => {
+                    Ok(text) if line.numbers().provider == Provider::Sectigo => {
                         Told::Text(cut(&masked(text), ANSWER_KEPT).into())
                     }
                     Ok(text) => Told::Text(cut(text, ANSWER_KEPT).into()),
@@ -272,7 +272,7 @@ impl Journal {
 
     /// How a request stands among others.
     pub(crate) fn attempt(&self, id: u64) -> Option<Attempt> {
-        let Opened { attempt, connection, ordinal, .. } = self.line(id)?.opened();
+        let Opened { attempt, connection, ordinal, .. } = self.line(id)?.numbers();
         Some(Attempt { number: attempt, connection, ordinal })
     }
 
@@ -317,7 +317,7 @@ impl Journal {
             let id = self.dropped() + 1;
             let Some(oldest) = self.lines.pop_front() else { return };
             self.bytes -= oldest.weight();
-            if let Some(fingerprint) = oldest.opened().fingerprint
+            if let Some(fingerprint) = oldest.numbers().fingerprint
                 && self.last_sent.get(&fingerprint) == Some(&id)
             {
                 self.last_sent.remove(&fingerprint);
@@ -353,6 +353,12 @@ impl<'a> Opened<'a> {
     }
 
     fn unpacked(packed: &'a [u8]) -> Self {
+        let (opened, mut packed) = Opened::numbers(packed);
+        Opened { texts: [(); 7].map(|()| packed.maybe(Unpacker::text)), ..opened }
+    }
+
+    /// All but the texts, and where these begin.
+    fn numbers(packed: &'a [u8]) -> (Self, Unpacker<'a>) {
         let mut packed = Unpacker::new(packed);
         let time = packed.time();
         let provider = packed.number();
@@ -360,8 +366,7 @@ impl<'a> Opened<'a> {
         let [connection, ordinal, attempt] = [(); 3].map(|()| packed.number());
         let [tls, moves_money, destructive] = [(); 3].map(|()| packed.number() == 1);
         let [suspected_resend_of, fingerprint] = [(); 2].map(|()| packed.maybe(Unpacker::number));
-        let texts = [(); 7].map(|()| packed.maybe(Unpacker::text));
-        Opened {
+        let opened = Opened {
             time,
             // It was written from one of them.
             provider: provider.unwrap_or(Provider::Sectigo),
@@ -373,8 +378,9 @@ impl<'a> Opened<'a> {
             destructive,
             suspected_resend_of,
             fingerprint,
-            texts,
-        }
+            texts: [None; 7],
+        };
+        (opened, packed)
     }
 }
 
@@ -393,6 +399,11 @@ impl Line {
 
     fn opened(&self) -> Opened<'_> {
         Opened::unpacked(&self.opened)
+    }
+
+    /// What it was opened with but for its texts, which take longer to read.
+    fn numbers(&self) -> Opened<'_> {
+        Opened::numbers(&self.opened).0
     }
 
     fn of(entry: &JournalEntry) -> Line {
