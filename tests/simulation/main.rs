@@ -68,7 +68,7 @@ struct Arguments {
 }
 
 /// Seeds of a change.
-const SEEDS: u64 = 20_000;
+const SEEDS: u64 = 300;
 /// Every so many seeds are run twice, and their traces compared.
 const TWICE: u64 = 50;
 
