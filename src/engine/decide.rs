@@ -130,8 +130,18 @@ pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: Rules<'_>, now: T
     }
 }
 
+/// What follows where an attempt of a refund in doubt is on disk, and it has taken so long that sending it is not safe any more: another one is
+/// unanswered, and this one never left.
+pub fn after_delay(refund: &Refund, reason: DoubtReason, rules: Rules<'_>, now: Timestamp) -> Decision {
+    let evidence = "an earlier attempt is unanswered, and this one was not sent: it took so long to record it that the \
+                    provider may have forgotten the key";
+    rules.decision(refund, vec![Event::Doubted { reason, evidence: evidence.to_owned(), error: None }], now)
+}
+
 /// What follows from a look at the provider, for a refund that is IN_DOUBT, SUBMITTED or NEEDS_REVIEW.
-pub fn after_lookup(refund: &Refund, lookup: Lookup, rules: Rules<'_>, now: Timestamp) -> Decision {
+///
+/// It was asked for at `asked` and has been answered `now`: what it does not show was not there at the earlier of the two.
+pub fn after_lookup(refund: &Refund, lookup: Lookup, rules: Rules<'_>, asked: Timestamp, now: Timestamp) -> Decision {
     let checked = |lookup: &Lookup| {
         let absent = matches!(lookup, Lookup::NotFound { .. });
         vec![Event::Checked { evidence: evidence_of(lookup), absent }]
@@ -159,7 +169,7 @@ pub fn after_lookup(refund: &Refund, lookup: Lookup, rules: Rules<'_>, now: Time
         Lookup::Found(Outcome::Unknown { reason: DoubtReason::Contradiction, evidence }) => {
             vec![Event::Escalated { evidence }]
         }
-        Lookup::NotFound { ref evidence, .. } => match after_absence(refund, rules.contract, now) {
+        Lookup::NotFound { ref evidence, .. } => match after_absence(refund, rules.contract, asked) {
             Absence::NotYet => checked(&lookup),
             Absence::SendAgain => {
                 return Decision { resend: true, ..rules.decision(refund, checked(&lookup), now) };
@@ -184,13 +194,13 @@ enum Absence {
     PastAllMeans(&'static str),
 }
 
-fn after_absence(refund: &Refund, contract: &RetryContract, now: Timestamp) -> Absence {
-    let settled = |since: Timestamp| now.since(since) >= contract.settle_time;
+fn after_absence(refund: &Refund, contract: &RetryContract, asked: Timestamp) -> Absence {
+    let settled = |since: Timestamp| asked.since(since) >= contract.settle_time;
     match (contract.lookup, refund.state) {
         // The order's state lags behind by an unknown time, and the provider has said that it took the refund.
         (LookupKind::TargetState, State::Submitted) => Absence::NotYet,
         (LookupKind::TargetState, _) => {
-            let key_lives = refund.dispatch_time.is_some_and(|first| contract.resend_safe(first, now));
+            let key_lives = refund.dispatch_time.is_some_and(|first| contract.resend_safe(first, asked));
             let doubt_settled = refund.doubt.as_ref().is_some_and(|doubt| settled(doubt.since));
             if doubt_settled && (!key_lives || was_told_no(refund, contract)) {
                 Absence::PastAllMeans("the settle time is over, and the state of the order proves no absence")

@@ -68,8 +68,9 @@ async fn wait(shared: &Shared, bell: &Notify, pause: Duration) {
     }
 }
 
-/// Sends what is due and has a slot, until the drain begins. How long nothing will be due for.
+/// Sends what is due, as slots become free, until the drain begins. How long nothing will be due for.
 async fn send_due(shared: &Arc<Shared>, lane: &Arc<Lane>, expiry: &mut Timestamp) -> Result<Duration, LedgerError> {
+    let handful = u32::try_from(lane.account.max_in_flight).unwrap_or(u32::MAX).saturating_mul(2);
     while !shared.draining.is_cancelled() {
         let now = shared.clock.now();
         if *expiry <= now {
@@ -87,39 +88,57 @@ async fn send_due(shared: &Arc<Shared>, lane: &Arc<Lane>, expiry: &mut Timestamp
                 return Ok(oldest_expires);
             }
         }
-        let slot = tokio::select! {
-            biased;
-            () = shared.draining.cancelled() => return Ok(LONGEST_SLEEP),
-            slot = lane.slots.clone().acquire_owned() => slot,
-        };
-        // Never closed, so it can only be waited for.
-        let Ok(slot) = slot else { return Ok(LONGEST_SLEEP) };
-        let now = shared.clock.now();
-        let limit = u32::try_from(lane.slots.available_permits()).unwrap_or(u32::MAX).saturating_add(1);
-        let due = shared.ledger.due(&lane.account.name, now, limit).await?;
+        let due = shared.ledger.due(&lane.account.name, now, handful).await?;
         // While older ones wait, newcomers line up behind them. One that was recorded since the query has rung the bell.
         lane.backlog.store(!due.is_empty(), Ordering::Release);
         if due.is_empty() {
-            drop(slot);
             let next = until(shared.ledger.next_due(&lane.account.name).await?, now);
             return Ok(next.min(oldest_expires));
         }
-        let mut slot = Some(slot);
-        for refund in due {
-            tokio::select! {
-                biased;
-                () = shared.draining.cancelled() => return Ok(LONGEST_SLEEP),
-                () = lane.turn() => {}
-            }
-            let Some(slot) = slot.take().or_else(|| lane.slots.clone().try_acquire_owned().ok()) else { break };
-            if !lane.take_turn() {
-                break;
-            }
-            let span = step::span_of_dispatch(shared, &refund).await;
-            dispatch(shared, lane, refund, slot).instrument(span).await?;
-        }
+        send_each(shared, lane, due, *expiry).await?;
     }
     Ok(LONGEST_SLEEP)
+}
+
+/// Begins an attempt of each, one as soon as there is a slot for it, without waiting for the commits of those before: else a long queue would
+/// go out no faster than one commit follows another. Returns when all that were begun are on disk; before that, they still look due.
+async fn send_each(
+    shared: &Arc<Shared>,
+    lane: &Arc<Lane>,
+    due: Vec<Refund>,
+    expiry: Timestamp,
+) -> Result<(), LedgerError> {
+    let mut begun = Vec::with_capacity(due.len());
+    for refund in due {
+        let slot = tokio::select! {
+            biased;
+            () = shared.draining.cancelled() => break,
+            slot = lane.slots.clone().acquire_owned() => slot,
+        };
+        // Never closed, so it can only be waited for.
+        let Ok(slot) = slot else { break };
+        tokio::select! {
+            biased;
+            () = shared.draining.cancelled() => break,
+            () = lane.turn() => {}
+        }
+        // It may have waited long for both: others are to be given up by now, or the account has been shut.
+        if expiry <= shared.clock.now() || !lane.take_turn() {
+            break;
+        }
+        let (owner, owned_lane) = (shared.clone(), lane.clone());
+        // A task of its own: the drain ends what only waits, never a dispatch.
+        begun.push(shared.tasks.spawn(async move {
+            let span = step::span_of_dispatch(&owner, &refund).await;
+            dispatch(&owner, &owned_lane, refund, slot).instrument(span).await
+        }));
+    }
+    let mut result = Ok(());
+    for dispatch in begun {
+        // One that panicked has recorded nothing, or what the next start takes up.
+        result = result.and(dispatch.await.unwrap_or(Ok(())));
+    }
+    result
 }
 
 /// Intent before act: the attempt is on disk when its task begins.
@@ -134,14 +153,13 @@ async fn dispatch(
             step::spawn_attempt(shared, lane, dispatched, slot);
             Ok(())
         }
-        // Cancelled in the meantime.
-        Err(LedgerError::StaleRevision { .. } | LedgerError::MoveRefused(_)) => {
-            lane.give_turn_back();
-            Ok(())
-        }
         Err(error) => {
             lane.give_turn_back();
-            Err(error)
+            match error {
+                // Cancelled in the meantime.
+                LedgerError::StaleRevision { .. } | LedgerError::MoveRefused(_) => Ok(()),
+                error => Err(error),
+            }
         }
     }
 }

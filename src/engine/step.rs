@@ -122,11 +122,12 @@ async fn look_and_record(
     actor: &str,
 ) -> Result<(Refund, bool), LedgerError> {
     lane.turn().await;
+    let asked = shared.clock.now();
     let lookup = lookup(lane, &refund).await;
     lane.note_look(!matches!(lookup, Lookup::Unavailable { .. }), false);
     loop {
         let Decision { events, next_check, resend } =
-            decide::after_lookup(&refund, lookup.clone(), shared.rules(lane), shared.clock.now());
+            decide::after_lookup(&refund, lookup.clone(), shared.rules(lane), asked, shared.clock.now());
         match shared.record(&refund, events, next_check, actor).await {
             Ok(recorded) => {
                 info!(refund = %recorded.id(), state = %recorded.state, "looked the refund up at its provider");
@@ -164,6 +165,11 @@ async fn resend(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund) -> Resul
         return Ok(());
     }
     match shared.record(&refund, vec![Event::Dispatched], None, GATEWAY).await {
+        // A disk or a machine that stood still for long: what was safe when the attempt was begun may not be so now.
+        Ok(dispatched) if !shared.may_resend(&lane.account.contract, &dispatched) => {
+            lane.give_turn_back();
+            Ok(give_up_attempt(shared, lane, dispatched, refund).await?)
+        }
         Ok(dispatched) => {
             attempt(shared, lane, dispatched).await;
             drop(slot);
@@ -178,6 +184,16 @@ async fn resend(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund) -> Resul
             }
         }
     }
+}
+
+/// Puts a refund back in doubt whose attempt is on disk and must not be sent any more.
+async fn give_up_attempt(shared: &Shared, lane: &Lane, dispatched: Refund, before: Refund) -> Result<(), LedgerError> {
+    let reason = before.doubt.map_or(DoubtReason::Contradiction, |doubt| doubt.reason);
+    let Decision { events, next_check, .. } =
+        decide::after_delay(&dispatched, reason, shared.rules(lane), shared.clock.now());
+    let refund = shared.record(&dispatched, events, next_check, GATEWAY).await?;
+    log_outcome(&refund);
+    Ok(())
 }
 
 async fn attempt(shared: &Arc<Shared>, lane: &Lane, refund: Refund) {

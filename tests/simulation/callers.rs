@@ -260,10 +260,21 @@ pub(crate) async fn happen(sim: &Sim, op: Op) {
     }
 }
 
+/// Whether nothing is under way, nor between two steps of this very moment.
+async fn is_quiet(sim: &Sim) -> bool {
+    for _ in 0..8 {
+        if sim.is_busy() {
+            return false;
+        }
+        tokio::task::yield_now().await;
+    }
+    true
+}
+
 /// All clocks go on at once, while nothing is on its way.
 pub(crate) async fn leap(sim: &Sim, by: Duration) {
     for _ in 0..400 {
-        if !sim.is_busy() {
+        if is_quiet(sim).await {
             break;
         }
         tokio::time::sleep(Duration::from_millis(250)).await;

@@ -99,7 +99,7 @@ pub(crate) fn judge_send(sim: &Sim, wire: &[Sent], sent: &Sent, refund: Option<&
             // How old a key is cannot be told after the clock was set back and the process, which would know, has ended.
             let is_known = !(sim.plan.sets_clock_back() && sim.starts() > 0);
             let Some(first) = unanswered.first().filter(|_| by_a_person == 0 && is_known) else { return };
-            let ours = sent.at + sent.skew - first.at - first.skew;
+            let ours = sent.at + sent.forward - first.at - first.forward;
             let theirs = sent.at - first.at;
             let outlives = theirs >= PROVIDERS_KEY_LIFE && !sim.plan.sets_clock_back();
             if ours > micros(KEY_LIFETIME) + SLACK || outlives {
@@ -109,7 +109,7 @@ pub(crate) fn judge_send(sim: &Sim, wire: &[Sent], sent: &Sent, refund: Option<&
         Who::Debitsuccess => {
             let Some(last) = unanswered.last().filter(|_| by_a_person == 0) else { return };
             let looks = wire.iter().filter(|one| !one.moving && one.target == sent.target && one.at >= last.at);
-            let looks: Vec<i64> = looks.map(|one| one.at + one.skew).collect();
+            let looks: Vec<i64> = looks.map(|one| one.at + one.forward).collect();
             let apart = looks.iter().max().zip(looks.iter().min()).map_or(0, |(last, first)| last - first);
             if looks.len() < 2 || apart < micros(settle_time(Who::Debitsuccess)) - SLACK {
                 let seconds = apart / 1_000_000;
@@ -390,8 +390,11 @@ fn attempts(sim: &Sim, world: &World, refund: &Refund, events: &[EventRecord]) {
     }
     let sent = world.wire.iter().filter(|sent| sent.moving && sent.refund.as_deref() == Some(id)).count();
     let interrupted = of_refund().filter(|event| event.note.starts_with("The gateway stopped")).count();
-    if sent > begun || begun - sent > interrupted {
-        let told = format_args!("{id}: {begun} attempts, {sent} requests, {interrupted} interrupted").to_string();
+    let given_up = of_refund().filter(|event| event.note.contains("this one was not sent")).count();
+    if sent > begun || begun - sent > interrupted + given_up {
+        let told =
+            format_args!("{id}: {begun} attempts, {sent} requests, {interrupted} interrupted, {given_up} given up")
+                .to_string();
         sim.wrong("attempts are wire requests", format_args!("{told}"));
     }
 }

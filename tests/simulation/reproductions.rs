@@ -1,7 +1,8 @@
 //! Bugs that the simulation has found, as short plans that show them. Each is run again with every change.
 
 use crate::plan::{
-    CrashAt, Habits, Harm, ItemFate, ItemPlan, Lie, Op, OrderKind, Outage, Plan, Step, TargetPlan, Who, WireHarm,
+    CrashAt, DiskHarm, Habits, Harm, ItemFate, ItemPlan, Lie, Op, OrderKind, Outage, Plan, Step, TargetPlan, Who,
+    WireHarm, WriteHarm,
 };
 
 /// A bug that is no more.
@@ -10,7 +11,7 @@ struct Reproduction {
     plan: fn() -> Plan,
 }
 
-const ALL: [Reproduction; 4] = [
+const ALL: [Reproduction; 5] = [
     Reproduction { what: "a doubt whose looks are never answered is never shown to a person", plan: never_answered },
     Reproduction {
         what: "an account half open waits for ever, where only a refund in doubt could try it",
@@ -18,6 +19,7 @@ const ALL: [Reproduction; 4] = [
     },
     Reproduction { what: "the amount of the first items is told as that of all", plan: amount_on_the_way },
     Reproduction { what: "after the clock was set back an old key looks young", plan: clock_set_back },
+    Reproduction { what: "a key dies while its next use is being recorded", plan: dies_while_recorded },
 ];
 
 /// Whether none of them is back.
@@ -65,6 +67,16 @@ fn clock_set_back() -> Plan {
     let steps = vec![step(10, create()), step(500, Op::Skew { seconds: -4_000 }), step(500, Op::Leap { minutes: 70 })];
     let items = vec![ItemPlan { price_minor: 29, fate: ItemFate::Refunded }];
     plan(TargetPlan::Items { items }, vec![moving(0, Harm::LostBefore { timeout: false })], steps)
+}
+
+/// It is decided to use the key again, and the disk takes so long over it that the key is dead when it may leave.
+fn dies_while_recorded() -> Plan {
+    let steps = vec![step(10, create()), step(11_000, Op::Skew { seconds: 4_000 })];
+    let items = vec![ItemPlan { price_minor: 29, fate: ItemFate::Refunded }];
+    let plan = plan(TargetPlan::Items { items }, vec![moving(0, Harm::LostAfter { timeout: false })], steps);
+    // The start, the refund, its doubt, and then the second attempt.
+    let disk = vec![DiskHarm { nth: 3, harm: WriteHarm::Slow { ms: 5_000 } }];
+    Plan { disk, ..plan }
 }
 
 fn plan(target: TargetPlan, harms: Vec<WireHarm>, steps: Vec<Step>) -> Plan {

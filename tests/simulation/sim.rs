@@ -68,6 +68,9 @@ struct Time {
     began: Option<Instant>,
     /// How far the gateway's clock is ahead.
     skew: i64,
+    /// How far it has been set forward in all, and when it was set last.
+    forward: i64,
+    last_forward: (i64, i64),
 }
 
 /// The gateway's clock.
@@ -86,7 +89,7 @@ impl Sim {
             plan,
             world: Mutex::new(world),
             history: Mutex::default(),
-            time: Mutex::new(Time { base: BEGIN, began: None, skew: 0 }),
+            time: Mutex::new(Time { base: BEGIN, began: None, skew: 0, forward: 0, last_forward: (0, 0) }),
             trace: Mutex::default(),
             violations: Mutex::default(),
             figures: Mutex::default(),
@@ -124,11 +127,20 @@ impl Sim {
 
     /// The gateway's clock alone.
     pub(crate) fn skew(&self, seconds: i64) {
-        lock(&self.time).skew += seconds * 1_000_000;
+        let mut time = lock(&self.time);
+        let by = seconds * 1_000_000;
+        time.skew += by;
+        time.forward += by.max(0);
+        time.last_forward = (time.now(), by.max(0));
     }
 
-    pub(crate) fn skewed(&self) -> i64 {
-        lock(&self.time).skew
+    /// How far the gateway's clock has been set forward; not by what is happening to it at this very moment, which nobody can have seen.
+    ///
+    /// The gateway follows it forward and never back, so this and the world's time are what it can have seen pass.
+    pub(crate) fn forward(&self) -> i64 {
+        let time = lock(&self.time);
+        let (at, by) = time.last_forward;
+        if at == time.now() { time.forward - by } else { time.forward }
     }
 
     // Chance.

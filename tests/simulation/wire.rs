@@ -98,7 +98,7 @@ impl SimWire {
         let bytes = [request.path.as_bytes(), &key, &request.body].join(&b'\n');
         let sent = Sent {
             at: self.sim.now(),
-            skew: self.sim.skewed(),
+            forward: self.sim.forward(),
             who: self.who,
             moving,
             target,

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 use rstest::rstest;
 
-use super::*;
+use super::{after_lookup as after_look_of, *};
 use crate::domain::ids::AccountName;
 use crate::domain::refund::Intent;
 use crate::domain::target::{SectigoTarget, Target};
@@ -24,6 +24,11 @@ fn rules(contract: &RetryContract) -> Rules<'_> {
 
 fn now() -> Timestamp {
     Timestamp::from_seconds(1_000_000)
+}
+
+/// A look that was answered as soon as it was asked for.
+fn after_lookup(refund: &Refund, lookup: Lookup, rules: Rules<'_>, at: Timestamp) -> Decision {
+    after_look_of(refund, lookup, rules, at, at)
 }
 
 fn contract(deduplication: Deduplication) -> RetryContract {
@@ -256,6 +261,18 @@ fn debitsuccess_is_sent_again_after_two_looks(#[case] apart: u64, #[case] resend
     assert_eq!(end(&refund, &second.events), State::InDoubt);
     // A new attempt begins a new doubt: what was absent before it counts no more.
     assert_eq!(refund.apply(&Event::Dispatched, later(700)).unwrap().absent_since, None);
+}
+
+/// What a slow answer does not show was not there when it was asked for.
+#[rstest]
+#[case(609, false)]
+#[case(610, true)]
+fn a_look_counts_from_when_it_was_asked_for(#[case] asked: u64, #[case] resend: bool) {
+    let contract = debitsuccess();
+    let first = Event::Checked { evidence: "no record".into(), absent: true };
+    let refund = doubted_by(None).apply(&first, later(10)).unwrap();
+    let second = after_look_of(&refund, nothing_there(), rules(&contract), later(asked), later(700));
+    assert_eq!(second.resend, resend);
 }
 
 #[test]
