@@ -146,6 +146,27 @@ pub(super) fn in_memory() -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// Takes everything out of a ledger in memory. Its triggers, which keep that from ever happening, and its hook are asleep meanwhile.
+pub(super) fn wipe(connection: &mut Connection) -> rusqlite::Result<()> {
+    connection.commit_hook(None::<fn() -> bool>)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+    connection.execute_batch("PRAGMA foreign_keys = OFF;")?;
+    let tables: Vec<String> = {
+        let sql = "SELECT name FROM sqlite_schema WHERE type = 'table'";
+        let mut statement = connection.prepare(sql)?;
+        statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?
+    };
+    let transaction = connection.unchecked_transaction()?;
+    for table in tables {
+        // Of our own schema, so there is nothing in it that would have to be quoted.
+        transaction.execute_batch(&format!("DELETE FROM {table};"))?;
+    }
+    transaction.commit()?;
+    connection.execute_batch("PRAGMA foreign_keys = ON;")?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, true)?;
+    Ok(())
+}
+
 /// One name for one file, whatever links lead to it, and the directory that it is in.
 fn canonical(path: &Path) -> Result<(PathBuf, PathBuf), OpenError> {
     let io = |source| OpenError::Io { path: path.to_owned(), doing: "find", source };

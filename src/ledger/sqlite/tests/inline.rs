@@ -52,3 +52,23 @@ fn a_sync_that_fails_leaves_nothing_and_ends_all_writing() {
     let listed = now(ledger.list(ListQuery { limit: 9, ..ListQuery::default() })).unwrap();
     assert_eq!(listed.iter().map(|one| one.refund.id().as_str()).collect::<Vec<_>>(), ["kept"]);
 }
+
+#[test]
+fn a_wiped_disk_is_a_new_one() {
+    let course = |disk: &Disk| {
+        let ledger = SqliteLedger::open_inline(disk).unwrap();
+        assert_eq!(*ledger.committed().borrow(), 0);
+        let created = now(ledger.create(Create { dispatch: true, ..create(sectigo("r", "1")) })).unwrap();
+        assert_eq!(now(ledger.verify()), Ok(2));
+        (created, now(ledger.events_after(0, 9)).unwrap())
+    };
+    let disk = Disk::new(|| false).unwrap().wiped(|| true).unwrap();
+    let first = course(&disk);
+    let disk = disk.wiped(|| true).unwrap();
+    assert_eq!(course(&disk), first, "numbers, times and hashes begin anew");
+    // What keeps the history from being edited is awake again.
+    let disk = disk.wiped(|| true).unwrap();
+    course(&disk);
+    let _lives = SqliteLedger::open_inline(&disk).unwrap();
+    assert!(matches!(disk.wiped(|| true), Err(OpenError::InUse { .. })));
+}
