@@ -50,7 +50,7 @@ use crate::engine::circuit::CircuitSettings;
 use crate::engine::decide::{Backoff, Rules, Schedule};
 use crate::engine::lane::Lane;
 use crate::engine::steady::SteadyClock;
-use crate::engine::waiters::Waiters;
+use crate::engine::waiters::{Waiter, Waiters};
 use crate::ledger::{Claim, Create, Created, Health, Ledger, LedgerError, ListQuery, Listed, Record};
 use crate::providers::{Account, Accounts};
 use crate::telemetry::traces;
@@ -261,6 +261,8 @@ impl Engine {
     pub async fn create(&self, command: CreateCommand) -> Result<CreateResult, EngineError> {
         let (answer_by, wait_until, id) = (command.answer_by, command.wait_until, command.intent.id.clone());
         let claim = Claim::default();
+        // Before anything is recorded: so the refund need not be read again in order to wait for it.
+        let waiter = self.0.waiters.register(&id);
         // A task of its own: between the commit and the send nobody may be able to drop the work.
         let mut recording = self.spawn(self.0.clone().record_new(command, claim.clone()));
         let recorded = match timeout_at(answer_by, &mut recording).await {
@@ -277,7 +279,7 @@ impl Engine {
                 None => return Err(EngineError::Panicked),
             },
         };
-        let refund = self.0.outcome_of(recorded.refund, wait_until).await;
+        let refund = self.0.outcome_of(recorded.refund, waiter, wait_until).await;
         Ok(CreateResult { refund, replayed: recorded.replayed })
     }
 
@@ -602,7 +604,7 @@ impl Shared {
     /// Waits for an outcome: until the refund has left PENDING and DISPATCHING, or cannot do so before `until`.
     ///
     /// Where the ledger cannot be read, what the caller has is what it gets: the refund is on disk.
-    async fn outcome_of(&self, refund: Refund, until: Instant) -> Refund {
+    async fn outcome_of(&self, refund: Refund, mut waiter: Waiter, until: Instant) -> Refund {
         let done = |refund: &Refund| match refund.state {
             State::Dispatching => false,
             State::Pending => {
@@ -614,21 +616,19 @@ impl Shared {
         if done(&refund) || Instant::now() >= until {
             return refund;
         }
-        let id = refund.id().clone();
-        let wait = async || {
+        let mut wait = async || {
             tokio::select! {
                 biased;
-                seen = self.waiters.until(&id, until, done, || self.get(&id)) => seen,
-                () = self.ledger_stopped() => self.get(&id).await,
+                seen = waiter.until(refund.clone(), until, done) => seen,
+                () = self.ledger_stopped() => self.get(refund.id()).await.unwrap_or_else(|_| refund.clone()),
             }
         };
-        let seen = tokio::select! {
+        tokio::select! {
             biased;
             seen = wait() => seen,
             // What is PENDING now stays so until the next start; what is on the wire has the drain's time.
             () = self.draining.cancelled() => wait().await,
-        };
-        seen.unwrap_or(refund)
+        }
     }
 
     /// Returns when the ledger writes no more: from then on nothing changes before the next start.

@@ -3,9 +3,11 @@
 //! The only caller of `Provider::refund`. It is given a refund whose attempt is on disk already; whatever happens from here on, the attempt
 //! ends in an event, or the process ends and the next start finds it DISPATCHING.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::field::Empty;
 use tracing::{Instrument, Span, error, info, info_span, warn};
@@ -197,9 +199,8 @@ async fn give_up_attempt(shared: &Shared, lane: &Lane, dispatched: Refund, befor
 }
 
 async fn attempt(shared: &Arc<Shared>, lane: &Lane, refund: Refund) {
-    let (adapter, intent) = (lane.account.adapter.clone(), refund.intent.clone());
-    // A task of its own, so that a panic in an adapter is an unknown outcome and not a lost attempt.
-    let outcome = match tokio::spawn(async move { adapter.refund(&intent).await }.in_current_span()).await {
+    // A panic in an adapter is an unknown outcome and not a lost attempt.
+    let outcome = match AssertUnwindSafe(lane.account.adapter.refund(&refund.intent)).catch_unwind().await {
         Ok(outcome) => outcome,
         Err(_) => Outcome::Unknown {
             reason: DoubtReason::UnreadableReply,

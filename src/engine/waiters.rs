@@ -1,6 +1,6 @@
 //! Callers that wait for a refund to change.
 //!
-//! A waiter registers first and reads the ledger then, so that no change falls between the two. Each has a channel of its own and they are told
+//! A waiter registers first and reads or writes the ledger then, so that no change falls between the two. Each has a channel of its own and they are told
 //! in the order in which they came: the receivers of one channel are woken in any order, and no two runs would be alike.
 
 use std::collections::{BTreeMap, HashMap};
@@ -30,7 +30,7 @@ struct Waiting {
 }
 
 /// One registered waiter; leaving removes it.
-struct Waiter {
+pub(super) struct Waiter {
     registry: Arc<Registry>,
     id: RefundId,
     number: u64,
@@ -67,28 +67,34 @@ impl Waiters {
         F: Future<Output = Result<Refund, E>>,
     {
         let mut waiter = self.register(id);
-        let mut refund = read().await?;
-        while !done(&refund) {
-            match timeout_at(until, waiter.changes.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => break,
-            }
-            if let Some(newer) =
-                waiter.changes.borrow_and_update().as_deref().filter(|told| told.revision > refund.revision)
-            {
-                refund = newer.clone();
-            }
-        }
-        Ok(refund)
+        let refund = read().await?;
+        Ok(waiter.until(refund, until, done).await)
     }
 
-    fn register(&self, id: &RefundId) -> Waiter {
+    /// From now on no change of this refund is missed.
+    pub(super) fn register(&self, id: &RefundId) -> Waiter {
         let (sender, changes) = watch::channel(None);
         let mut waiting = self.0.lock();
         waiting.count = waiting.count.saturating_add(1);
         let number = waiting.count;
         waiting.of.entry(id.clone()).or_default().insert(number, sender);
         Waiter { registry: self.0.clone(), id: id.clone(), number, changes }
+    }
+}
+
+impl Waiter {
+    /// Waits until `done` holds of the refund or `until` has come; the refund as last seen. `refund` was seen after the registration.
+    pub(super) async fn until(&mut self, mut refund: Refund, until: Instant, done: impl Fn(&Refund) -> bool) -> Refund {
+        loop {
+            if let Some(newer) =
+                self.changes.borrow_and_update().as_deref().filter(|told| told.revision > refund.revision)
+            {
+                refund = newer.clone();
+            }
+            if done(&refund) || !matches!(timeout_at(until, self.changes.changed()).await, Ok(Ok(()))) {
+                return refund;
+            }
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
-use tracing::{Instrument, debug, info_span};
+use tracing::{Instrument, debug, debug_span, info_span};
 
 use crate::domain::ids::{AccountName, Provider as ProviderKind};
 use crate::domain::outcome::{Lookup, Outcome};
@@ -32,7 +32,8 @@ impl<P: Provider> Observed<P> {
 #[async_trait]
 impl<P: Provider> Provider for Observed<P> {
     async fn refund(&self, intent: &Intent) -> Outcome {
-        let span = info_span!(
+        // Where nothing but the log listens, the attempt's own span says as much.
+        let span = debug_span!(
             "provider", call = "refund", account = %self.account, provider = %self.provider, refund = %intent.id
         );
         async {

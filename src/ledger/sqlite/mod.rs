@@ -10,6 +10,7 @@
 //! writer       the thread, its transactions and checkpoints
 //! steps        what happens inside a transaction
 //! reads        every question
+//! recent       the rows that the writer need not read again
 //! rows         columns <-> domain, strictly
 //! chain        the hash chain, for auditors
 //! halt         what ends all writing
@@ -32,6 +33,7 @@ mod inline;
 mod opening;
 mod presence;
 mod reads;
+mod recent;
 mod rows;
 mod steps;
 mod tally;
@@ -239,7 +241,7 @@ impl SqliteLedger {
 #[async_trait]
 impl Ledger for SqliteLedger {
     async fn create(&self, create: Create) -> Result<Created, LedgerError> {
-        self.write(|reply| Job::Create(Box::new(create), reply)).await
+        self.write(|reply| Job::create(create, reply)).await
     }
 
     async fn check(&self, create: Create) -> Result<Created, LedgerError> {
@@ -252,14 +254,14 @@ impl Ledger for SqliteLedger {
     }
 
     async fn record(&self, record: Record) -> Result<Refund, LedgerError> {
-        self.write(|reply| Job::Record(Box::new(record), reply)).await
+        self.write(|reply| Job::record(record, reply)).await
     }
 
     async fn interrupt_running(&self, now: Timestamp) -> Result<usize, LedgerError> {
         let mut total = 0_usize;
         loop {
             let (reply, answer) = oneshot::channel();
-            let job = Job::Interrupt(now, INTERRUPTED_AT_ONCE, reply);
+            let job = Job::interrupt(now, INTERRUPTED_AT_ONCE, reply);
             match &self.inline {
                 Some(inline) => inline.serve(job)?,
                 None => self.jobs()?.send(job).await.map_err(|_| closed())?,

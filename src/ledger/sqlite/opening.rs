@@ -96,10 +96,11 @@ const MARK: &[u8] =
     b"A ledger of recoup is kept beside this file, which locks it. Where the ledger is gone, it was removed.\n";
 
 /// Each takes the ledger from the version that is its index to the next one. Never edited once released.
-pub(super) const MIGRATIONS: [&str; 3] = [
+pub(super) const MIGRATIONS: [&str; 4] = [
     include_str!("migrations/0001_ledger.sql"),
     include_str!("migrations/0002_settling.sql"),
     include_str!("migrations/0003_observing.sql"),
+    include_str!("migrations/0005_checks.sql"),
 ];
 
 /// Statements that stay prepared in one connection: all there are, pages of every usual kind included.
@@ -300,13 +301,16 @@ fn migrate(connection: &mut Connection, version: usize) -> rusqlite::Result<()> 
     if missing.is_empty() {
         return Ok(());
     }
+    // A migration may rewrite a constraint; nothing else may.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for migration in missing {
         transaction.execute_batch(migration)?;
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX))?;
-    transaction.commit()
+    transaction.commit()?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map(drop)
 }
 
 pub(super) fn refusal(path: &Path, error: &rusqlite::Error) -> OpenError {

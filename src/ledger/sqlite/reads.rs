@@ -24,6 +24,9 @@ const VERIFY_PAGE: u32 = 1_000;
 
 static SELECT_REFUND: LazyLock<String> = LazyLock::new(|| format!("SELECT {} FROM refunds", rows::refund_columns()));
 
+/// Of id ?1.
+static FIND: LazyLock<String> = LazyLock::new(|| format!("{} WHERE id = ?1", *SELECT_REFUND));
+
 /// Of account ?1, at ?2, at most ?3. The states and NULLs are literals, so that the partial indexes fit.
 pub(super) static DUE: LazyLock<String> = LazyLock::new(|| {
     format!(
@@ -145,8 +148,7 @@ pub(super) fn verdict(connection: &Connection, create: &Create) -> Result<Create
 }
 
 pub(super) fn find(connection: &Connection, id: &RefundId) -> Result<Option<Stored>, Fault> {
-    let sql = format!("{} WHERE id = ?1", *SELECT_REFUND);
-    Ok(refunds(connection, &sql, params![id.as_str()])?.pop())
+    Ok(refunds(connection, &FIND, params![id.as_str()])?.pop())
 }
 
 /// Refunds in [`State::Dispatching`], oldest first.
@@ -199,6 +201,12 @@ pub(super) fn events_of(
 pub(super) fn events_after(connection: &Connection, sequence: u64, limit: u32) -> Result<Vec<EventRecord>, Fault> {
     let events = stored_events_after(connection, sequence, limit)?;
     Ok(events.into_iter().map(|event| event.record).collect())
+}
+
+/// Rises when somebody else has committed to the file: exactly then, and as this transaction sees it.
+pub(super) fn version(connection: &Connection) -> Result<i64, Fault> {
+    let mut statement = connection.prepare_cached("PRAGMA data_version")?;
+    Ok(statement.query_row([], |row| row.get(0))?)
 }
 
 /// Where the history ends.

@@ -4,11 +4,12 @@
 //! The last check of [`stored`] makes that complete: the refund that was read is written again in memory, and every column must come out
 //! as it was found.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use rusqlite::Row;
-use rusqlite::types::{Value, ValueRef};
+use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use serde::{Deserialize, Serialize};
 
 use super::chain::{self, Hash, integer};
@@ -73,6 +74,14 @@ pub(super) const STANDING_COLUMNS: [&str; 23] = [
 pub(super) const EVENT_COLUMNS: &str = "e.sequence, r.id, e.revision, e.event_time, e.from_state, e.to_state, e.kind, e.actor, e.note, \
      e.refund_digest, e.chain_hash";
 
+/// What a column is given. A text is borrowed from the refund wherever it stands there as it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Value<'a> {
+    Null,
+    Integer(i64),
+    Text(Cow<'a, str>),
+}
+
 /// A row of `refunds`.
 #[derive(Debug)]
 pub(super) struct Stored {
@@ -107,11 +116,11 @@ struct Cells<'row, Columns> {
 /// An item in the `items` column.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ItemText {
-    item_id: String,
-    state: String,
-    refunded: Option<(String, i64)>,
-    message: String,
+struct ItemText<'a> {
+    item_id: Cow<'a, str>,
+    state: Cow<'a, str>,
+    refunded: Option<(Cow<'a, str>, i64)>,
+    message: Cow<'a, str>,
     requested: bool,
 }
 
@@ -124,9 +133,9 @@ pub(super) fn refund_columns() -> String {
 }
 
 /// The values of [`INTENT_COLUMNS`].
-pub(super) fn intent_values(scope: &str, refund: &Refund) -> Vec<Value> {
-    let Intent { id, account, target, labels } = &refund.intent;
-    let mut values = vec![text(id.as_str()), text(account.as_str()), text(scope), text(refund.provider().as_str())];
+pub(super) fn intent_values<'a>(scope: &'a str, intent: &'a Intent, create_time: Timestamp) -> Vec<Value<'a>> {
+    let Intent { id, account, target, labels } = intent;
+    let mut values = vec![text(id.as_str()), text(account.as_str()), text(scope), text(target.provider().as_str())];
     values.extend(match target {
         Target::Sectigo(order) => [
             text(order.order_number()),
@@ -159,22 +168,21 @@ pub(super) fn intent_values(scope: &str, refund: &Refund) -> Vec<Value> {
             Value::Null,
             optional_text(amount.account_reference_no()),
             optional_text(amount.external_account_reference_no()),
-            text(amount.amount().currency.code()),
+            Value::Text(Cow::Owned(amount.amount().currency.code().to_owned())),
             Value::Integer(amount.amount().minor_units),
             text(amount.description()),
             optional_text(amount.request_initiator()),
         ],
     });
-    values.push(json(labels));
-    values.push(time(refund.create_time));
+    values.push(labels_text(labels));
+    values.push(time(create_time));
     values
 }
 
 /// The values of [`STANDING_COLUMNS`].
-pub(super) fn standing_values(refund: &Refund) -> Vec<Value> {
+pub(super) fn standing_values(refund: &Refund) -> Vec<Value<'_>> {
     let doubt = refund.doubt.as_ref();
     let error = refund.provider_error.as_ref();
-    let items: Vec<ItemText> = refund.items.iter().map(ItemText::of).collect();
     vec![
         text(refund.state.as_str()),
         Value::Integer(integer(refund.revision)),
@@ -194,7 +202,7 @@ pub(super) fn standing_values(refund: &Refund) -> Vec<Value> {
         optional_text(error.map(|error| error.category.as_str())),
         optional_text(refund.refunded_amount.as_ref().map(|amount| amount.currency.code())),
         optional_integer(refund.refunded_amount.map(|amount| amount.minor_units)),
-        json(&items),
+        items_text(&refund.items),
         optional_text(refund.provider_reference.as_deref()),
         optional_text(refund.provider_status.as_deref()),
         optional_time(refund.next_check),
@@ -310,15 +318,16 @@ pub(super) fn event(row: &Row<'_>) -> Result<StoredEvent, Fault> {
 impl Stored {
     /// What the last event's `refund_digest` must be.
     pub(super) fn digest(&self) -> Hash {
-        let intent = intent_values(&self.scope, &self.refund);
+        let intent = intent_values(&self.scope, &self.refund.intent, self.refund.create_time);
         chain::refund_digest(self.ordinal, &intent, &standing_values(&self.refund))
     }
 
     fn agrees_with(&self, row: &Row<'_>, place: &Place) -> Result<(), Fault> {
-        let written = intent_values(&self.scope, &self.refund).into_iter().chain(standing_values(&self.refund));
+        let intent = intent_values(&self.scope, &self.refund.intent, self.refund.create_time);
+        let written = intent.into_iter().chain(standing_values(&self.refund));
         let columns = INTENT_COLUMNS.into_iter().chain(STANDING_COLUMNS);
         for (index, (column, value)) in columns.zip(written).enumerate() {
-            if row.get_ref(index + 1)? != ValueRef::from(&value) {
+            if row.get_ref(index + 1)? != value.as_sql() {
                 return Err(place.corrupt(column, "is not in the form in which it is written").into());
             }
         }
@@ -341,6 +350,22 @@ impl Stored {
             None
         };
         problem.map_or(Ok(()), |(column, rule)| Err(place.corrupt(column, format!("{rule}: it is {state}")).into()))
+    }
+}
+
+impl Value<'_> {
+    fn as_sql(&self) -> ValueRef<'_> {
+        match self {
+            Value::Null => ValueRef::Null,
+            Value::Integer(number) => ValueRef::Integer(*number),
+            Value::Text(text) => ValueRef::Text(text.as_bytes()),
+        }
+    }
+}
+
+impl ToSql for Value<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(self.as_sql()))
     }
 }
 
@@ -450,13 +475,14 @@ impl<'row, Columns: Iterator<Item = &'static str>> Cells<'row, Columns> {
     }
 }
 
-impl ItemText {
-    fn of(item: &ItemResult) -> Self {
+impl<'a> ItemText<'a> {
+    fn of(item: &'a ItemResult) -> Self {
+        let refunded = item.refunded_amount.as_ref();
         Self {
-            item_id: item.item_id.clone(),
-            state: item.state.as_str().to_owned(),
-            refunded: item.refunded_amount.map(|amount| (amount.currency.code().to_owned(), amount.minor_units)),
-            message: item.message.clone(),
+            item_id: Cow::Borrowed(&item.item_id),
+            state: Cow::Borrowed(item.state.as_str()),
+            refunded: refunded.map(|amount| (Cow::Borrowed(amount.currency.code()), amount.minor_units)),
+            message: Cow::Borrowed(&item.message),
             requested: item.requested,
         }
     }
@@ -470,13 +496,13 @@ impl ItemText {
             }
             None => None,
         };
-        let Self { item_id, message, requested, .. } = self;
-        Ok(ItemResult { item_id, state, refunded_amount, message, requested })
+        let (item_id, message) = (self.item_id.into_owned(), self.message.into_owned());
+        Ok(ItemResult { item_id, state, refunded_amount, message, requested: self.requested })
     }
 }
 
 fn items(text: &str) -> Result<Vec<ItemResult>, String> {
-    let items: Vec<ItemText> = serde_json::from_str(text).map_err(|problem| problem.to_string())?;
+    let items: Vec<ItemText<'_>> = serde_json::from_str(text).map_err(|problem| problem.to_string())?;
     items.into_iter().map(ItemText::read).collect()
 }
 
@@ -529,27 +555,41 @@ fn column_of(provider: Provider, field: &str) -> &'static str {
     INTENT_COLUMNS.into_iter().find(named).unwrap_or("provider")
 }
 
-fn text(text: &str) -> Value {
-    Value::Text(text.to_owned())
+/// Most refunds have none, and a text for each of them to be made anew would be a good part of the row's cost.
+const NO_LABELS: Value<'static> = Value::Text(Cow::Borrowed("{}"));
+/// As [`NO_LABELS`].
+const NO_ITEMS: Value<'static> = Value::Text(Cow::Borrowed("[]"));
+
+fn labels_text(labels: &BTreeMap<String, String>) -> Value<'static> {
+    if labels.is_empty() { NO_LABELS } else { json(labels) }
 }
 
-fn optional_text(text: Option<&str>) -> Value {
+fn items_text(items: &[ItemResult]) -> Value<'static> {
+    if items.is_empty() { NO_ITEMS } else { json(&items.iter().map(ItemText::of).collect::<Vec<_>>()) }
+}
+
+fn text(text: &str) -> Value<'_> {
+    Value::Text(Cow::Borrowed(text))
+}
+
+fn optional_text(text: Option<&str>) -> Value<'_> {
     text.map_or(Value::Null, self::text)
 }
 
-fn optional_integer(number: Option<i64>) -> Value {
+fn optional_integer(number: Option<i64>) -> Value<'static> {
     number.map_or(Value::Null, Value::Integer)
 }
 
-fn time(time: Timestamp) -> Value {
+fn time(time: Timestamp) -> Value<'static> {
     Value::Integer(time.as_micros())
 }
 
-fn optional_time(time: Option<Timestamp>) -> Value {
+fn optional_time(time: Option<Timestamp>) -> Value<'static> {
     optional_integer(time.map(Timestamp::as_micros))
 }
 
-fn json(value: &impl Serialize) -> Value {
+fn json(value: &impl Serialize) -> Value<'static> {
     let text = serde_json::to_string(value);
-    Value::Text(text.expect("texts, integers, booleans and maps from text to text always have a JSON form"))
+    let text = text.expect("texts, integers, booleans and maps from text to text always have a JSON form");
+    Value::Text(Cow::Owned(text))
 }

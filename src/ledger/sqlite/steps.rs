@@ -1,16 +1,17 @@
 //! What the writer does inside a transaction: record a new refund, apply events to one, take up what a stopped process left.
 //!
-//! Each works on the row as it is there, and refuses to build on a row that the history did not record so.
+//! Each works on the row as it is there, and refuses to build on a row that the history did not record so. All that may be refused is looked
+//! at before anything is written.
 
 use std::sync::LazyLock;
 
-use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
 
 use super::chain::{self, Line, Tail, integer};
 use super::halt::Fault;
 use super::reads;
-use super::rows::{self, INTENT_COLUMNS, Place, STANDING_COLUMNS, Stored};
+use super::recent::Recent;
+use super::rows::{self, INTENT_COLUMNS, Place, STANDING_COLUMNS, Stored, Value};
 use super::tally::Move;
 use crate::domain::clock::Timestamp;
 use crate::domain::outcome::{DoubtReason, ProviderError};
@@ -21,10 +22,18 @@ use crate::ledger::{Create, Created, LedgerError, Record};
 /// The actor of what nobody asked for.
 const GATEWAY: &str = "gateway";
 
-/// One line of a refund's history, about to be written.
+/// What a transaction is done with.
+pub(super) struct Desk<'a> {
+    pub(super) connection: &'a Connection,
+    /// Where the history ends, with all that the transaction has written.
+    pub(super) tail: &'a mut Tail,
+    pub(super) moves: &'a mut Vec<Move>,
+    pub(super) recent: &'a mut Recent,
+}
+
+/// One line of a refund's history, about to be written. The refund after it stands beside it.
 struct Moment<'a> {
     from: Option<State>,
-    after: Refund,
     kind: &'static str,
     actor: &'a str,
     note: String,
@@ -50,36 +59,36 @@ static UPDATE_REFUND: LazyLock<String> = LazyLock::new(|| {
     format!("UPDATE refunds SET {} WHERE ordinal = ?1 AND revision = ?2", assignments.join(", "))
 });
 
-pub(super) fn create(
-    connection: &Connection,
-    tail: &mut Tail,
-    moves: &mut Vec<Move>,
-    create: &Create,
-) -> Result<Created, Fault> {
+pub(super) fn create(desk: &mut Desk<'_>, create: &Create) -> Result<Created, Fault> {
+    let connection = desk.connection;
     let created = match reads::verdict(connection, create)? {
         Created::New(refund) => refund,
         known @ Created::Known(_) => return Ok(known),
     };
-    let mut history = vec![Moment {
+    let mut history = Vec::with_capacity(2);
+    let line = Moment {
         from: None,
-        after: created.clone(),
         kind: "created",
         actor: &create.actor,
         note: "Recorded.".to_owned(),
         attempt: AttemptChange::Unchanged,
-    }];
-    let mut refund = created;
-    if create.dispatch {
-        let after = refund.apply(&Event::Dispatched, create.now)?;
-        history.push(Moment::of(&refund, &Event::Dispatched, &after, GATEWAY));
-        refund = after;
-    }
+    };
+    let refund = if create.dispatch {
+        let after = created.apply(&Event::Dispatched, create.now)?;
+        let next = Moment::of(&created, &Event::Dispatched, &after, GATEWAY);
+        history.push((line, created));
+        history.push((next, after.clone()));
+        after
+    } else {
+        history.push((line, created.clone()));
+        created
+    };
 
-    let intent = rows::intent_values(&create.scope, &refund);
-    let values = intent.iter().cloned().chain(rows::standing_values(&refund));
-    connection.prepare_cached(&INSERT_REFUND)?.execute(params_from_iter(values))?;
+    let intent = rows::intent_values(&create.scope, &refund.intent, refund.create_time);
+    let standing = rows::standing_values(&refund);
+    connection.prepare_cached(&INSERT_REFUND)?.execute(params_from_iter(intent.iter().chain(&standing)))?;
     let ordinal = connection.last_insert_rowid();
-    append(connection, tail, ordinal, &intent, history)?;
+    append(connection, desk.tail, ordinal, &intent, history)?;
 
     let target = &refund.intent.target;
     let mut reference =
@@ -95,91 +104,92 @@ pub(super) fn create(
     for key in refund.held_keys() {
         reservation.execute(params![create.scope, key, ordinal])?;
     }
-    let mut similarity = connection
-        .prepare_cached("INSERT INTO similarity (scope, key, create_time, ordinal) VALUES (?1, ?2, ?3, ?4)")?;
-    for key in target.similarity_keys() {
-        similarity.execute(params![create.scope, key, refund.create_time.as_micros(), ordinal])?;
+    let similar = target.similarity_keys();
+    if !similar.is_empty() {
+        let mut similarity = connection
+            .prepare_cached("INSERT INTO similarity (scope, key, create_time, ordinal) VALUES (?1, ?2, ?3, ?4)")?;
+        for key in similar {
+            similarity.execute(params![create.scope, key, refund.create_time.as_micros(), ordinal])?;
+        }
     }
     if let Some(trace_parent) = &create.trace_parent {
         let sql = "INSERT INTO refund_traces (ordinal, trace_parent) VALUES (?1, ?2)";
         connection.prepare_cached(sql)?.execute(params![ordinal, trace_parent])?;
     }
-    moves.push(Move { account: refund.intent.account.clone(), from: None, to: refund.state });
+    desk.moves.push(Move { account: refund.intent.account.clone(), from: None, to: refund.state });
+    desk.recent.keep(Stored { ordinal, scope: create.scope.clone(), refund: refund.clone() });
     Ok(Created::New(refund))
 }
 
-pub(super) fn record(
-    connection: &Connection,
-    tail: &mut Tail,
-    moves: &mut Vec<Move>,
-    record: &Record,
-) -> Result<Refund, Fault> {
-    let Some(stored) = reads::find(connection, &record.id)? else {
-        return Err(LedgerError::NotFound(record.id.clone()).into());
+pub(super) fn record(desk: &mut Desk<'_>, record: &Record) -> Result<Refund, Fault> {
+    let known = desk.recent.take(&record.id);
+    let is_proven = known.is_some();
+    let stored = match known {
+        Some(stored) => stored,
+        None => reads::find(desk.connection, &record.id)?.ok_or_else(|| LedgerError::NotFound(record.id.clone()))?,
     };
     if stored.refund.revision != record.revision {
         return Err(LedgerError::StaleRevision { present: Box::new(stored.refund) }.into());
     }
-    let from = Some(stored.refund.state);
-    let after = apply(connection, tail, stored, &record.events, record.next_check, &record.actor, record.now)?;
-    moves.push(Move { account: after.intent.account.clone(), from, to: after.state });
-    Ok(after)
+    if !is_proven {
+        reads::matches_history(desk.connection, &stored)?;
+    }
+    apply(desk, stored, &record.events, record.next_check, &record.actor, record.now)
 }
 
 /// At most `limit` refunds from [`State::Dispatching`] to [`State::InDoubt`]; how many.
-pub(super) fn interrupt(
-    connection: &Connection,
-    tail: &mut Tail,
-    moves: &mut Vec<Move>,
-    now: Timestamp,
-    limit: u32,
-) -> Result<usize, Fault> {
-    let running = reads::dispatching(connection, limit)?;
+pub(super) fn interrupt(desk: &mut Desk<'_>, now: Timestamp, limit: u32) -> Result<usize, Fault> {
+    let running = reads::dispatching(desk.connection, limit)?;
     let count = running.len();
     for stored in running {
-        let from = Some(stored.refund.state);
-        let after = apply(connection, tail, stored, &[Event::Interrupted], None, GATEWAY, now)?;
-        moves.push(Move { account: after.intent.account.clone(), from, to: after.state });
+        reads::matches_history(desk.connection, &stored)?;
+        apply(desk, stored, &[Event::Interrupted], None, GATEWAY, now)?;
     }
     Ok(count)
 }
 
+/// The events of one refund, whose row is as the history recorded it.
 fn apply(
-    connection: &Connection,
-    tail: &mut Tail,
+    desk: &mut Desk<'_>,
     stored: Stored,
     events: &[Event],
     next_check: Option<Timestamp>,
     actor: &str,
     now: Timestamp,
 ) -> Result<Refund, Fault> {
-    reads::matches_history(connection, &stored)?;
+    let connection = desk.connection;
     let Stored { ordinal, scope, refund: before } = stored;
-    let mut refund = before.clone();
-    let mut history = Vec::with_capacity(events.len());
+    let mut history: Vec<(Moment<'_>, Refund)> = Vec::with_capacity(events.len());
     for (event, left) in events.iter().zip((0..events.len()).rev()) {
-        let mut after = refund.apply(event, now)?;
+        let present = history.last().map_or(&before, |(_, refund)| refund);
+        let mut after = present.apply(event, now)?;
         if left == 0 && matches!(after.state, State::InDoubt | State::Submitted) {
             after.next_check = next_check;
         }
-        history.push(Moment::of(&refund, event, &after, actor));
-        refund = after;
+        let moment = Moment::of(present, event, &after, actor);
+        history.push((moment, after));
     }
-    if history.is_empty() {
-        return Ok(refund);
-    }
+    let Some((_, refund)) = history.last() else { return Ok(before) };
+    let refund = refund.clone();
     let keys = [Value::Integer(ordinal), Value::Integer(integer(before.revision))];
-    let values = keys.into_iter().chain(rows::standing_values(&refund));
-    connection.prepare_cached(&UPDATE_REFUND)?.execute(params_from_iter(values))?;
-    append(connection, tail, ordinal, &rows::intent_values(&scope, &refund), history)?;
+    let standing = rows::standing_values(&refund);
+    let updated = connection.prepare_cached(&UPDATE_REFUND)?.execute(params_from_iter(keys.iter().chain(&standing)))?;
+    if updated != 1 {
+        let problem = format!("was {} a moment ago", before.revision);
+        return Err(Place::refund(ordinal).corrupt("revision", problem).into());
+    }
+    let intent = rows::intent_values(&scope, &refund.intent, refund.create_time);
+    append(connection, desk.tail, ordinal, &intent, history)?;
 
     // A key that was once let go is never taken again: by then it may be another refund's.
     let held = refund.held_keys();
-    let mut release =
-        connection.prepare_cached("DELETE FROM reservations WHERE scope = ?1 AND key = ?2 AND ordinal = ?3")?;
     for key in before.held_keys().into_iter().filter(|key| !held.contains(key)) {
-        release.execute(params![scope, key, ordinal])?;
+        let sql = "DELETE FROM reservations WHERE scope = ?1 AND key = ?2 AND ordinal = ?3";
+        connection.prepare_cached(sql)?.execute(params![scope, key, ordinal])?;
     }
+    let account = refund.intent.account.clone();
+    desk.moves.push(Move { account, from: Some(before.state), to: refund.state });
+    desk.recent.keep(Stored { ordinal, scope, refund: refund.clone() });
     Ok(refund)
 }
 
@@ -188,16 +198,16 @@ fn append(
     connection: &Connection,
     tail: &mut Tail,
     ordinal: i64,
-    intent: &[Value],
-    history: Vec<Moment<'_>>,
+    intent: &[Value<'_>],
+    history: Vec<(Moment<'_>, Refund)>,
 ) -> Result<(), Fault> {
     let mut insert = connection.prepare_cached(
         "INSERT INTO events (sequence, ordinal, revision, event_time, from_state, to_state, kind, actor, note, refund_digest, chain_hash) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?;
-    for moment in history {
-        let Moment { from, after, kind, actor, note, .. } = &moment;
-        let refund_digest = chain::refund_digest(ordinal, intent, &rows::standing_values(after));
+    for (moment, after) in history {
+        let Moment { from, kind, actor, note, .. } = &moment;
+        let refund_digest = chain::refund_digest(ordinal, intent, &rows::standing_values(&after));
         let time_micros = after.update_time.as_micros();
         let next = tail.after(&Line {
             refund: after.id(),
@@ -224,16 +234,15 @@ fn append(
             next.hash,
         ])?;
         *tail = next;
-        keep_attempt(connection, ordinal, &moment)?;
+        keep_attempt(connection, ordinal, &moment, &after)?;
     }
     Ok(())
 }
 
-fn keep_attempt(connection: &Connection, ordinal: i64, moment: &Moment<'_>) -> Result<(), Fault> {
-    let Moment { after, attempt, .. } = moment;
+fn keep_attempt(connection: &Connection, ordinal: i64, moment: &Moment<'_>, after: &Refund) -> Result<(), Fault> {
     let number = after.attempt_count;
     let time = after.update_time.as_micros();
-    match attempt {
+    match &moment.attempt {
         AttemptChange::Unchanged => {}
         AttemptChange::Begins => {
             let sql = "INSERT INTO attempts (ordinal, number, dispatch_time) VALUES (?1, ?2, ?3)";
@@ -264,7 +273,6 @@ impl<'a> Moment<'a> {
             actor,
             note: event.note(after),
             attempt: AttemptChange::of(before, event, after),
-            after: after.clone(),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The one thread that writes.
 //!
-//! It takes whatever waits as one transaction, with a savepoint for each, so that one refusal does not undo its neighbours and one sync serves
-//! them all. Nobody is answered before the commit has returned. The first failure that is not one caller's own ends all writing.
+//! It takes whatever waits as one transaction, so that one sync serves them all. What is refused is refused before anything of it is written,
+//! so that it does not undo its neighbours. Should a step fail half-way all the same, everything is taken back and done again with a savepoint
+//! for each: not at once so, because a savepoint copies every page that is changed under it. Nobody is answered before the commit has
+//! returned. The first failure that is not one caller's own ends all writing.
 
 use std::thread::{self, JoinHandle};
 
@@ -11,8 +13,10 @@ use tokio::time::Instant;
 
 use super::chain::Tail;
 use super::halt::{Fault, Shared};
+use super::recent::Recent;
+use super::steps::Desk;
 use super::tally::Move;
-use super::{reads, steps};
+use super::{reads, steps, writer_died};
 use crate::domain::clock::Timestamp;
 use crate::domain::refund::Refund;
 use crate::ledger::{Create, Created, LedgerError, Record};
@@ -21,10 +25,17 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, LedgerError>>;
 
 /// One request to the writer.
 pub(super) enum Job {
-    Create(Box<Create>, Reply<Created>),
-    Record(Box<Record>, Reply<Refund>),
+    Create(Box<Asked<Create, Created>>),
+    Record(Box<Asked<Record, Refund>>),
     /// At most so many refunds that were on their way.
-    Interrupt(Timestamp, u32, Reply<usize>),
+    Interrupt(Box<Asked<(Timestamp, u32), usize>>),
+}
+
+/// What is asked for, and what it came to: told when the commit has returned.
+pub(super) struct Asked<Q, A> {
+    what: Q,
+    reply: Reply<A>,
+    answer: Option<Result<A, LedgerError>>,
 }
 
 /// The thread's own things.
@@ -33,22 +44,20 @@ pub(super) struct Writer {
     shared: std::sync::Arc<Shared>,
     batch_size: usize,
     tail: Tail,
+    /// The file's [`reads::version`] in the last transaction; none before the first.
+    version: Option<i64>,
+    recent: Recent,
     events_since_checkpoint: u64,
+}
+
+/// What a transaction has done so far.
+struct Work {
+    tail: Tail,
+    moves: Vec<Move>,
 }
 
 /// Tells everybody where the thread dies.
 struct Alarm(std::sync::Arc<Shared>);
-
-/// An answer that waits for the commit.
-trait Answer {
-    fn send(self: Box<Self>);
-    fn fail(self: Box<Self>, error: &LedgerError);
-}
-
-struct Pending<T> {
-    reply: Reply<T>,
-    answer: Result<T, LedgerError>,
-}
 
 /// One event dirties about ten pages when it has a commit of its own: this keeps the log near 20 MB, and checkpoints rare.
 const EVENTS_PER_CHECKPOINT: u64 = 500;
@@ -70,7 +79,8 @@ pub(super) fn start(
 impl Writer {
     /// Goes on from `tail`, where the history ends.
     pub(super) fn new(connection: Connection, shared: std::sync::Arc<Shared>, tail: Tail, batch_size: usize) -> Self {
-        Self { connection, shared, batch_size, tail, events_since_checkpoint: 0 }
+        let recent = Recent::default();
+        Self { connection, shared, batch_size, tail, version: None, recent, events_since_checkpoint: 0 }
     }
 
     /// What it writes with: the same file, the same moment.
@@ -95,43 +105,68 @@ impl Writer {
     }
 
     /// One transaction; everybody in it has an answer when this returns.
-    pub(super) fn serve(&mut self, batch: Vec<Job>) {
-        let mut jobs = batch.into_iter();
-        let mut answers = Vec::with_capacity(jobs.len());
-        let mut moves = Vec::new();
+    pub(super) fn serve(&mut self, mut batch: Vec<Job>) {
         let outcome = match self.shared.halted() {
             Some(error) => Err(error.clone()),
-            None => self.transact(&mut jobs, &mut answers, &mut moves),
+            None => self.transact(&mut batch),
         };
         match outcome {
-            Ok(tail) => {
+            Ok(Work { tail, moves }) => {
                 let events = tail.sequence.saturating_sub(self.tail.sequence);
                 self.tail = tail;
                 if let Some(tally) = self.shared.tally() {
                     tally.note(moves);
                 }
                 self.shared.publish(tail.sequence);
-                answers.into_iter().for_each(Answer::send);
+                batch.into_iter().for_each(Job::tell);
                 self.checkpoint_now_and_then(events);
             }
             Err(error) => {
                 self.roll_back();
-                answers.into_iter().for_each(|answer| answer.fail(&error));
-                jobs.for_each(|job| job.fail(&error));
+                batch.into_iter().for_each(|job| job.fail(&error));
             }
         }
     }
 
-    /// All jobs as one transaction, committed when this returns `Ok`. On `Err` the jobs that were not begun are still in `jobs`.
-    fn transact(
-        &self,
-        jobs: &mut impl Iterator<Item = Job>,
-        answers: &mut Vec<Box<dyn Answer>>,
-        moves: &mut Vec<Move>,
-    ) -> Result<Tail, LedgerError> {
+    /// All jobs as one transaction, committed when this returns `Ok`. Only those that nobody has withdrawn are left in `batch`.
+    fn transact(&mut self, batch: &mut Vec<Job>) -> Result<Work, LedgerError> {
+        self.begin()?;
+        let (begun, withdrawn): (Vec<Job>, Vec<Job>) = std::mem::take(batch).into_iter().partition(Job::begin);
+        withdrawn.into_iter().for_each(|job| job.fail(&LedgerError::Abandoned));
+        *batch = begun;
+        let work = match self.together(batch)? {
+            Some(work) => work,
+            None => {
+                self.roll_back();
+                self.begin()?;
+                self.one_by_one(batch)?
+            }
+        };
+        let start = Instant::now();
+        let synced = self.execute("COMMIT");
+        if let Some(tally) = self.shared.tally() {
+            tally.metrics.committed(batch.len(), start.elapsed());
+        }
+        // What went into a file that has lost its name is gone with this process.
+        match synced.and_then(|()| self.shared.files_are_there()) {
+            Ok(()) => Ok(work),
+            Err(LedgerError::Overloaded) => Err(LedgerError::Overloaded),
+            // The log may hold it whole, and the next start would find it there.
+            Err(error) => Err(LedgerError::CommitFailed(error.to_string())),
+        }
+    }
+
+    /// The transaction begins where this process left the file, or not at all.
+    fn begin(&mut self) -> Result<(), LedgerError> {
         self.shared.files_are_there()?;
         self.execute("BEGIN IMMEDIATE")?;
-        let mut tail = reads::tail(&self.connection).map_err(|fault| self.transaction_failed(fault))?;
+        let version = reads::version(&self.connection).map_err(|fault| self.transaction_failed(fault))?;
+        if self.version == Some(version) {
+            return Ok(());
+        }
+        // Somebody else has written. What is remembered of the rows may be wrong, and what the history says is looked at again.
+        self.recent.forget();
+        let tail = reads::tail(&self.connection).map_err(|fault| self.transaction_failed(fault))?;
         if tail != self.tail {
             return Err(self.shared.halt(LedgerError::Corrupt {
                 table: "events",
@@ -140,78 +175,58 @@ impl Writer {
                 problem: "the history does not end where this process left it: somebody else has written".to_owned(),
             }));
         }
-        for job in jobs {
-            answers.push(match job {
-                Job::Create(create, reply) if !create.claim.begin() => {
-                    Box::new(Pending { reply, answer: Err(LedgerError::Abandoned) })
-                }
-                Job::Create(create, reply) => self.step(&mut tail, moves, reply, |tail, moves| {
-                    steps::create(&self.connection, tail, moves, &create)
-                })?,
-                Job::Record(record, reply) => self.step(&mut tail, moves, reply, |tail, moves| {
-                    steps::record(&self.connection, tail, moves, &record)
-                })?,
-                Job::Interrupt(now, limit, reply) => {
-                    let work = |tail: &mut Tail, moves: &mut Vec<Move>| {
-                        steps::interrupt(&self.connection, tail, moves, now, limit)
-                    };
-                    self.step(&mut tail, moves, reply, work)?
-                }
-            });
-        }
-        let start = Instant::now();
-        let synced = self.execute("COMMIT");
-        if let Some(tally) = self.shared.tally() {
-            tally.metrics.committed(answers.len(), start.elapsed());
-        }
-        // What went into a file that has lost its name is gone with this process.
-        match synced.and_then(|()| self.shared.files_are_there()) {
-            Ok(()) => Ok(tail),
-            Err(LedgerError::Overloaded) => Err(LedgerError::Overloaded),
-            // The log may hold it whole, and the next start would find it there.
-            Err(error) => Err(LedgerError::CommitFailed(error.to_string())),
-        }
+        self.version = Some(version);
+        Ok(())
     }
 
-    /// One job in its own savepoint. `Err`: the whole transaction is lost, and this caller has been told.
-    fn step<T: 'static>(
-        &self,
-        tail: &mut Tail,
-        moves: &mut Vec<Move>,
-        reply: Reply<T>,
-        work: impl FnOnce(&mut Tail, &mut Vec<Move>) -> Result<T, Fault>,
-    ) -> Result<Box<dyn Answer>, LedgerError> {
-        match self.in_savepoint(tail, moves, work) {
-            Ok(answer) => Ok(Box::new(Pending { reply, answer })),
-            Err(error) => {
-                Box::new(Pending { reply, answer: Err(error.clone()) }).send();
-                Err(error)
+    /// None: a step has failed half-way.
+    fn together(&mut self, batch: &mut [Job]) -> Result<Option<Work>, LedgerError> {
+        let mut work = Work { tail: self.tail, moves: Vec::with_capacity(batch.len()) };
+        for job in batch {
+            let written = self.connection.total_changes();
+            match self.step(&mut work, job) {
+                Ok(()) => {}
+                Err(fault) if !fault.spares_the_transaction() => return Err(self.transaction_failed(fault)),
+                Err(_) if self.connection.total_changes() != written => return Ok(None),
+                Err(fault) => job.refuse(self.shared.step_failed(fault)),
             }
         }
+        Ok(Some(work))
     }
 
-    fn in_savepoint<T>(
-        &self,
-        tail: &mut Tail,
-        moves: &mut Vec<Move>,
-        work: impl FnOnce(&mut Tail, &mut Vec<Move>) -> Result<T, Fault>,
-    ) -> Result<Result<T, LedgerError>, LedgerError> {
-        self.execute("SAVEPOINT step")?;
-        let (mut after, moved) = (*tail, moves.len());
-        match work(&mut after, moves) {
-            Ok(done) => {
-                self.execute("RELEASE step")?;
-                *tail = after;
-                Ok(Ok(done))
+    fn one_by_one(&mut self, batch: &mut [Job]) -> Result<Work, LedgerError> {
+        let mut work = Work { tail: self.tail, moves: Vec::with_capacity(batch.len()) };
+        for job in batch {
+            self.execute("SAVEPOINT step")?;
+            let (tail, moved) = (work.tail, work.moves.len());
+            match self.step(&mut work, job) {
+                Ok(()) => {}
+                Err(fault) if !fault.spares_the_transaction() => return Err(self.transaction_failed(fault)),
+                Err(fault) => {
+                    work.tail = tail;
+                    work.moves.truncate(moved);
+                    self.recent.forget();
+                    self.execute("ROLLBACK TO step")?;
+                    job.refuse(self.shared.step_failed(fault));
+                }
             }
-            Err(fault) if fault.spares_the_transaction() => {
-                moves.truncate(moved);
-                self.execute("ROLLBACK TO step")?;
-                self.execute("RELEASE step")?;
-                Ok(Err(self.shared.step_failed(fault)))
-            }
-            Err(fault) => Err(self.transaction_failed(fault)),
+            self.execute("RELEASE step")?;
         }
+        Ok(work)
+    }
+
+    fn step(&mut self, work: &mut Work, job: &mut Job) -> Result<(), Fault> {
+        let Work { tail, moves } = work;
+        let mut desk = Desk { connection: &self.connection, tail, moves, recent: &mut self.recent };
+        match job {
+            Job::Create(asked) => asked.answer = Some(Ok(steps::create(&mut desk, &asked.what)?)),
+            Job::Record(asked) => asked.answer = Some(Ok(steps::record(&mut desk, &asked.what)?)),
+            Job::Interrupt(asked) => {
+                let (now, limit) = asked.what;
+                asked.answer = Some(Ok(steps::interrupt(&mut desk, now, limit)?));
+            }
+        }
+        Ok(())
     }
 
     fn execute(&self, sql: &str) -> Result<(), LedgerError> {
@@ -226,7 +241,9 @@ impl Writer {
         }
     }
 
-    fn roll_back(&self) {
+    fn roll_back(&mut self) {
+        // What was remembered of the rows has not come about.
+        self.recent.forget();
         // Some failures have ended the transaction already.
         if !self.connection.is_autocommit()
             && let Err(error) = self.connection.execute_batch("ROLLBACK")
@@ -269,24 +286,56 @@ impl Drop for Alarm {
 }
 
 impl Job {
-    fn fail(self, error: &LedgerError) {
-        // A caller that has gone does not need the answer.
+    pub(super) fn create(create: Create, reply: Reply<Created>) -> Self {
+        Job::Create(Asked::new(create, reply))
+    }
+
+    pub(super) fn record(record: Record, reply: Reply<Refund>) -> Self {
+        Job::Record(Asked::new(record, reply))
+    }
+
+    pub(super) fn interrupt(now: Timestamp, limit: u32, reply: Reply<usize>) -> Self {
+        Job::Interrupt(Asked::new((now, limit), reply))
+    }
+
+    /// False: it was withdrawn, leave it.
+    fn begin(&self) -> bool {
         match self {
-            Job::Create(_, reply) => drop(reply.send(Err(error.clone()))),
-            Job::Record(_, reply) => drop(reply.send(Err(error.clone()))),
-            Job::Interrupt(_, _, reply) => drop(reply.send(Err(error.clone()))),
+            Job::Create(asked) => asked.what.claim.begin(),
+            Job::Record(_) | Job::Interrupt(_) => true,
         }
+    }
+
+    fn refuse(&mut self, error: LedgerError) {
+        match self {
+            Job::Create(asked) => asked.answer = Some(Err(error)),
+            Job::Record(asked) => asked.answer = Some(Err(error)),
+            Job::Interrupt(asked) => asked.answer = Some(Err(error)),
+        }
+    }
+
+    fn tell(self) {
+        match self {
+            Job::Create(asked) => asked.tell(),
+            Job::Record(asked) => asked.tell(),
+            Job::Interrupt(asked) => asked.tell(),
+        }
+    }
+
+    /// Whatever it came to is not on disk.
+    fn fail(mut self, error: &LedgerError) {
+        self.refuse(error.clone());
+        self.tell();
     }
 }
 
-impl<T> Answer for Pending<T> {
-    fn send(self: Box<Self>) {
-        let Pending { reply, answer } = *self;
-        // A caller that has gone does not need the answer: what was recorded is recorded.
-        drop(reply.send(answer));
+impl<Q, A> Asked<Q, A> {
+    fn new(what: Q, reply: Reply<A>) -> Box<Self> {
+        Box::new(Self { what, reply, answer: None })
     }
 
-    fn fail(self: Box<Self>, error: &LedgerError) {
-        drop(self.reply.send(Err(error.clone())));
+    fn tell(self) {
+        // A caller that has gone does not need the answer: what was recorded is recorded.
+        drop(self.reply.send(self.answer.unwrap_or_else(|| Err(writer_died()))));
     }
 }

@@ -276,3 +276,48 @@ async fn a_file_that_was_removed_is_noticed_without_a_write() {
     };
     assert!(problem.contains("was removed while it was open"), "{problem}");
 }
+
+#[tokio::test]
+async fn a_row_that_was_touched_since_its_attempt_began_is_not_built_upon() {
+    let bench = Bench::new();
+    let dispatched = |id| Create { dispatch: true, ..create(sectigo(id, id)) };
+    let Created::New(touched) = bench.ledger.create(dispatched("a")).await.unwrap() else { panic!() };
+    bench.raw().execute("UPDATE refunds SET provider_reference = 'somebody''s'", []).unwrap();
+    let answer = bench.record(&touched, &[Event::Refunded(Confirmation::default())]).await;
+    assert!(matches!(answer, Err(LedgerError::Corrupt { table: "refunds", .. })), "{answer:?}");
+    assert!(matches!(&*bench.ledger.health().borrow(), Health::Corrupt(_)));
+}
+
+#[tokio::test]
+async fn a_step_that_fails_half_way_does_not_undo_its_neighbours() {
+    let bench = Bench::new();
+    let raw = bench.raw();
+    // Nobody can ask for this: the refund's row and the first line of its history are written by then.
+    raw.execute_batch(
+        "CREATE TRIGGER planted BEFORE INSERT ON refund_references WHEN NEW.reference = '102' \
+         BEGIN SELECT RAISE(ABORT, 'planted'); END; BEGIN IMMEDIATE",
+    )
+    .unwrap();
+    let orders = ["100", "101", "102", "103", "104"];
+    let creations = orders.map(|order| Create { dispatch: true, ..create(sectigo(order, order)) });
+    let mut creations: Vec<_> = creations.map(|creation| Box::pin(bench.ledger.create(creation))).into();
+    for creation in &mut creations {
+        assert!(futures_util::poll!(creation).is_pending());
+    }
+    // The first has waited for the file, the others for the first.
+    raw.execute_batch("ROLLBACK").unwrap();
+    for (order, created) in orders.into_iter().zip(futures_util::future::join_all(creations).await) {
+        match created {
+            Ok(Created::New(refund)) => {
+                let done = bench.record(&refund, &[Event::Refunded(Confirmation::default())]).await.unwrap();
+                assert_eq!(done.state, State::Succeeded);
+            }
+            other => {
+                assert_eq!(order, "102");
+                assert!(matches!(other, Err(LedgerError::Unavailable(_))), "{other:?}");
+            }
+        }
+    }
+    assert_eq!(bench.count("SELECT count(*) FROM refunds"), 4);
+    assert_eq!(bench.ledger.verify().await, Ok(12));
+}
