@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt as _, stream};
 use tonic::{Code, Request, Response, Status};
 
 use crate::api::convert::Faults;
@@ -182,13 +182,10 @@ impl RefundService for RefundsApi {
             faults.add("after_sequence", "must not be below 0");
         }
         let feed = self.engine.feed(faults.finish(after)?).map_err(status::of_engine)?;
-        let events = stream::unfold(Some(feed), move |feed| async move {
+        let pages = stream::unfold(Some(feed), move |feed| async move {
             let mut feed = feed?;
             match deadline.bound(async { feed.next().await.map_err(status::of_engine) }).await {
-                Ok(event) => {
-                    let answer = proto::StreamRefundEventsResponse { event: Some(convert::event(event)) };
-                    Some((Ok(answer), Some(feed)))
-                }
+                Ok(events) => Some((Ok(events), Some(feed))),
                 // The last word of the stream.
                 Err(status) => Some((Err(status), None)),
             }
@@ -205,6 +202,10 @@ impl RefundsApi {
 
 /// Where the page before ended; none for the first page, and for a token that is a fault.
 fn position_in(question: &[u8], token: &str, faults: &mut Faults) -> Option<u64> {
+        let events = pages.flat_map(|page| {
+            let (events, end) = page.map_or_else(|status| (Vec::new(), Some(Err(status))), |events| (events, None));
+            stream::iter(events.into_iter().map(|event| Ok(convert::streamed(&event))).chain(end))
+        });
     let position = pages::position(question, token);
     if position.is_none() && !token.is_empty() {
         faults.add(status::PAGE_TOKEN, "must be the next_page_token of the same call with the same filter, or empty");

@@ -48,6 +48,7 @@ use crate::domain::state::State;
 use crate::domain::target::{FieldFault, Target};
 use crate::engine::circuit::CircuitSettings;
 use crate::engine::decide::{Backoff, Rules, Schedule};
+use crate::engine::feed::Recent;
 use crate::engine::lane::Lane;
 use crate::engine::steady::SteadyClock;
 use crate::engine::waiters::Waiters;
@@ -55,7 +56,7 @@ use crate::ledger::{Claim, Create, Created, Health, Ledger, LedgerError, ListQue
 use crate::providers::{Account, Accounts};
 use crate::telemetry::traces;
 
-pub use crate::engine::feed::EventFeed;
+pub use crate::engine::feed::{EventFeed, SharedEvent};
 
 /// The engine. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -196,6 +197,7 @@ pub(crate) struct Shared {
     feeds: Arc<Semaphore>,
     errands: Arc<Semaphore>,
     tasks: TaskTracker,
+    recent: Arc<Recent>,
     draining: CancellationToken,
 }
 
@@ -242,6 +244,7 @@ impl Engine {
             feeds: Arc::new(Semaphore::new(settings.max_feeds)),
             errands: Arc::new(Semaphore::new(ERRANDS)),
             settings,
+            recent: Arc::default(),
             lanes,
             waiters: Waiters::default(),
             tasks: TaskTracker::new(),
@@ -253,6 +256,7 @@ impl Engine {
         }
         Ok(Engine(shared))
     }
+        shared.tasks.spawn(feed::follow(shared.clone()));
 
     /// Records a refund and sends it, or finds the one that has this id; then waits for an outcome.
     ///
