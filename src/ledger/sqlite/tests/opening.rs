@@ -37,7 +37,7 @@ fn every_commit_is_synced() {
     assert_eq!((pragma("fullfsync"), pragma("checkpoint_fullfsync")), (1, 1));
     assert_eq!(pragma("foreign_keys"), 1);
     assert_eq!(pragma("application_id"), APPLICATION_ID);
-    assert_eq!(pragma("user_version"), 3);
+    assert_eq!(pragma("user_version"), 4);
     let mode: String = opened.writer.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
     assert_eq!(mode, "wal");
 }
@@ -63,9 +63,9 @@ fn a_newer_ledger_is_refused() {
     let bench = Bench::new();
     let path = bench.path();
     drop(bench.ledger);
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 4).unwrap();
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 5).unwrap();
     let error = SqliteLedger::open(&path, SqliteSettings::default()).unwrap_err();
-    assert!(error.to_string().ends_with("has version 4, and this program knows versions up to 3"), "{error}");
+    assert!(error.to_string().ends_with("has version 5, and this program knows versions up to 4"), "{error}");
 }
 
 #[test]
