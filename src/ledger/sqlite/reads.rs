@@ -433,9 +433,11 @@ fn id_in(table: &'static str, key: &str, id: &str) -> Result<RefundId, Fault> {
     })
 }
 
-/// How many refunds of each account are in each state: one walk through an index.
-pub(super) fn counts(connection: &Connection) -> Result<Counts, Fault> {
-    let mut grouped = connection.prepare("SELECT account, state, count(*) FROM refunds GROUP BY account, state")?;
+/// How many refunds of each account are in each state, and where the history ends that made them so: one walk through an index.
+pub(super) fn counts(connection: &Connection) -> Result<(Counts, u64), Fault> {
+    let snapshot = connection.unchecked_transaction()?;
+    let sequence: i64 = snapshot.query_row("SELECT coalesce(max(sequence), 0) FROM events", [], |row| row.get(0))?;
+    let mut grouped = snapshot.prepare("SELECT account, state, count(*) FROM refunds GROUP BY account, state")?;
     let mut rows = grouped.query([])?;
     let mut counts = Counts::new();
     while let Some(row) = rows.next()? {
@@ -445,7 +447,7 @@ pub(super) fn counts(connection: &Connection) -> Result<Counts, Fault> {
         let state = State::parse(&state).ok_or_else(|| strange("state"))?;
         counts.insert((account, state), u64::try_from(count).unwrap_or_default());
     }
-    Ok(counts)
+    Ok((counts, u64::try_from(sequence).unwrap_or_default()))
 }
 
 pub(super) fn trace_of(connection: &Connection, id: &RefundId) -> Result<Option<String>, Fault> {
