@@ -88,6 +88,8 @@ pub struct CreateCommand {
     pub answer_by: Instant,
     /// Until when to wait for an outcome; not later than `answer_by`.
     pub wait_until: Instant,
+    /// The caller's own span, as W3C Trace Context writes it.
+    pub trace_parent: Option<String>,
 }
 
 /// A refund, and whether it was known before.
@@ -195,9 +197,9 @@ pub(crate) struct Shared {
     lanes: BTreeMap<AccountName, Arc<Lane>>,
     waiters: Waiters,
     feeds: Arc<Semaphore>,
+    recent: Arc<Recent>,
     errands: Arc<Semaphore>,
     tasks: TaskTracker,
-    recent: Arc<Recent>,
     draining: CancellationToken,
 }
 
@@ -242,9 +244,9 @@ impl Engine {
             clock,
             keys_trusted_from,
             feeds: Arc::new(Semaphore::new(settings.max_feeds)),
+            recent: Arc::default(),
             errands: Arc::new(Semaphore::new(ERRANDS)),
             settings,
-            recent: Arc::default(),
             lanes,
             waiters: Waiters::default(),
             tasks: TaskTracker::new(),
@@ -254,9 +256,9 @@ impl Engine {
             shared.tasks.spawn(driver::send(shared.clone(), lane.clone()));
             shared.tasks.spawn(driver::settle(shared.clone(), lane.clone()));
         }
+        shared.tasks.spawn(feed::follow(shared.clone()));
         Ok(Engine(shared))
     }
-        shared.tasks.spawn(feed::follow(shared.clone()));
 
     /// Records a refund and sends it, or finds the one that has this id; then waits for an outcome.
     ///
@@ -564,7 +566,7 @@ impl Shared {
             actor: command.actor,
             now: self.clock.now(),
             claim,
-            trace_parent: traces::current(),
+            trace_parent: traces::current().or(command.trace_parent),
         }
     }
 

@@ -245,6 +245,7 @@ async fn a_refund_that_the_configuration_allows_no_more_is_still_known() {
             actor: "caller".to_owned(),
             answer_by: Instant::now() + LIMIT,
             wait_until: Instant::now(),
+            trace_parent: None,
         };
         for answer in [engine.create(command(asked.clone())).await, engine.check(command(asked.clone())).await] {
             let known = answer.unwrap();
