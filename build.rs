@@ -17,6 +17,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The comments of the contract become those of the generated code, and reflection serves them to whoever asks.
     let descriptors = PathBuf::from(std::env::var("OUT_DIR")?).join("recoup_descriptors.bin");
     std::fs::write(descriptors, compiler.encode_file_descriptor_set())?;
-    tonic_prost_build::configure().compile_fds(compiler.file_descriptor_set())?;
+    tonic_prost_build::configure()
+        // By hand, so that an event is encoded once for all who read it.
+        .extern_path(".recoup.v1.StreamRefundEventsResponse", "crate::proto::v1::StreamRefundEventsResponse")
+        .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

@@ -218,6 +218,8 @@ struct Whole {
 impl Standings for Whole {
     async fn standing(&self) -> Standing {
         let counted = self.ledger.counts();
+        let is_counted = counted.is_some();
+        let counted = counted.unwrap_or_default();
         let configured: Vec<AccountName> =
             self.engine.accounts().into_iter().map(|(account, _)| account.name.clone()).collect();
         let names: BTreeSet<AccountName> = counted.iter().map(|(name, ..)| name).chain(&configured).cloned().collect();
@@ -225,11 +227,12 @@ impl Standings for Whole {
             counted.into_iter().map(|(name, state, count)| ((name, state), count)).collect();
         let (mut refunds, mut oldest_doubts) = (Vec::new(), Vec::new());
         for name in names {
-            for state in State::ALL {
+            // Before it has been counted, 0 would be a claim.
+            for state in State::ALL.into_iter().filter(|_| is_counted) {
                 let count = counts.get(&(name.clone(), state)).copied().unwrap_or_default();
                 refunds.push((name.clone(), state, count));
             }
-            // An account that the ledger cannot be asked for is left out: 0 would be a claim.
+            // An account that the ledger cannot be asked for is left out, for the same reason.
             if let Ok(since) = self.ledger.oldest_doubt(&name).await {
                 oldest_doubts.push((name, since.map(|since| self.clock.now().since(since))));
             }

@@ -25,7 +25,10 @@ pub mod proto {
     /// Package `recoup.v1`.
     pub mod v1 {
         tonic::include_proto!("recoup.v1");
+        pub use super::streamed::StreamRefundEventsResponse;
     }
+
+    mod streamed;
 }
 
 pub mod domain;

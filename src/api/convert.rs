@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use bytes::Bytes;
+use prost::Message as _;
 use tonic::Status;
 
 use crate::api::status;
@@ -14,7 +16,7 @@ use crate::domain::outcome::{DoubtReason, ErrorCategory, ItemResult, ItemState, 
 use crate::domain::refund::{Doubt, EventRecord, Intent, Refund, Resolution};
 use crate::domain::state::State;
 use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, FieldFault, NamecomTarget, SectigoTarget, Target};
-use crate::engine::{AccountHealth, ResolveCommand};
+use crate::engine::{AccountHealth, ResolveCommand, SharedEvent};
 use crate::ledger::ListQuery;
 use crate::proto::v1 as proto;
 use crate::proto::v1::create_refund_request::Target as RequestTarget;
@@ -210,6 +212,12 @@ pub(super) fn event(event: EventRecord) -> proto::RefundEvent {
         note: event.note,
         chain_hash: event.chain_hash.to_vec(),
     }
+}
+
+/// A message of the event stream: the line is encoded once for all who read it.
+pub(super) fn streamed(event: &SharedEvent) -> proto::StreamRefundEventsResponse {
+    let encode = |record: &EventRecord| Bytes::from(self::event(record.clone()).encode_to_vec());
+    proto::StreamRefundEventsResponse::encoded(event.encoded(encode))
 }
 
 /// An account as the contract shows it.

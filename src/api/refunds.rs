@@ -3,17 +3,21 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt as _, stream};
+use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status};
+use tracing::Span;
 
 use crate::api::convert::Faults;
 use crate::api::deadline::Deadline;
 use crate::api::{convert, pages, status};
+use crate::domain::ids::RefundId;
 use crate::domain::refund::Refund;
 use crate::engine::{CreateCommand, Engine};
 use crate::ledger::ListQuery;
 use crate::proto::v1 as proto;
 use crate::proto::v1::refund_service_server::RefundService;
+use crate::telemetry::traces;
 
 /// The service over one engine.
 pub(super) struct RefundsApi {
@@ -34,17 +38,21 @@ impl RefundService for RefundsApi {
         request: Request<proto::CreateRefundRequest>,
     ) -> Result<Response<proto::CreateRefundResponse>, Status> {
         let deadline = Deadline::of(request.metadata());
+        let trace_parent = traceparent_in(request.metadata());
         let request = request.into_inner();
         let (validate_only, allow_similar) = (request.validate_only, request.allow_similar);
         let mut faults = Faults::default();
         let wait = convert::duration("wait", request.wait, &mut faults);
         let intent = convert::intent(request, &mut faults);
+        let intent = faults.finish(intent)?;
+        name_trace(trace_parent.as_deref(), &intent.id);
         let command = CreateCommand {
-            intent: faults.finish(intent)?,
+            intent,
             allow_similar,
             actor: CALLER.to_owned(),
             answer_by: deadline.instant(),
             wait_until: deadline.wait(wait, self.max_wait),
+            trace_parent,
         };
         let result = if validate_only {
             deadline.bound(async { self.engine.check(command).await.map_err(status::of_engine) }).await?
@@ -97,7 +105,7 @@ impl RefundService for RefundsApi {
         if after_revision.is_none() {
             faults.add("after_revision", "must not be below 0");
         }
-        let id = faults.take("name", crate::domain::ids::RefundId::parse_resource(&request.name));
+        let id = faults.take("name", RefundId::parse_resource(&request.name));
         let (id, after_revision) = faults.finish(id.zip(after_revision))?;
         let until = deadline.wait(timeout, self.max_wait);
         let refund = self.engine.wait(&id, after_revision, until).await.map_err(status::of_engine)?;
@@ -109,8 +117,10 @@ impl RefundService for RefundsApi {
         request: Request<proto::CancelRefundRequest>,
     ) -> Result<Response<proto::CancelRefundResponse>, Status> {
         let deadline = Deadline::of(request.metadata());
+        let told = traceparent_in(request.metadata());
         let request = request.into_inner();
         let id = convert::refund_name(&request.name)?;
+        name_trace(told.as_deref(), &id);
         let etag = Some(request.etag.as_str()).filter(|etag| !etag.is_empty());
         let refund = match tokio::time::timeout_at(deadline.instant(), self.engine.cancel(&id, etag, CALLER)).await {
             Ok(cancelled) => cancelled.map_err(status::of_engine)?,
@@ -126,6 +136,7 @@ impl RefundService for RefundsApi {
     ) -> Result<Response<proto::ReconcileRefundResponse>, Status> {
         let deadline = Deadline::of(request.metadata());
         let id = convert::refund_name(&request.get_ref().name)?;
+        name_trace(traceparent_in(request.metadata()).as_deref(), &id);
         let refund = match tokio::time::timeout_at(deadline.instant(), self.engine.reconcile(&id, CALLER)).await {
             Ok(reconciled) => reconciled,
             // The look goes on without its caller, who gets the refund as it is.
@@ -140,7 +151,9 @@ impl RefundService for RefundsApi {
         request: Request<proto::ResolveRefundRequest>,
     ) -> Result<Response<proto::ResolveRefundResponse>, Status> {
         let deadline = Deadline::of(request.metadata());
+        let told = traceparent_in(request.metadata());
         let command = convert::resolve_command(request.into_inner(), CALLER)?;
+        name_trace(told.as_deref(), &command.id);
         let refund = match tokio::time::timeout_at(deadline.instant(), self.engine.resolve(command)).await {
             Ok(resolved) => resolved.map_err(status::of_engine)?,
             // The person's word goes on without the caller.
@@ -157,7 +170,7 @@ impl RefundService for RefundsApi {
         let request = request.into_inner();
         let mut faults = Faults::default();
         let limit = convert::page_size(request.page_size, &mut faults);
-        let id = faults.take("name", crate::domain::ids::RefundId::parse_resource(&request.name));
+        let id = faults.take("name", RefundId::parse_resource(&request.name));
         let question = request.name.as_bytes();
         let after = position_in(question, &request.page_token, &mut faults).unwrap_or(0);
         let id = faults.finish(id)?;
@@ -182,16 +195,17 @@ impl RefundService for RefundsApi {
             faults.add("after_sequence", "must not be below 0");
         }
         let feed = self.engine.feed(faults.finish(after)?).map_err(status::of_engine)?;
-        let events = stream::unfold(Some(feed), move |feed| async move {
+        let pages = stream::unfold(Some(feed), move |feed| async move {
             let mut feed = feed?;
             match deadline.bound(async { feed.next().await.map_err(status::of_engine) }).await {
-                Ok(event) => {
-                    let answer = proto::StreamRefundEventsResponse { event: Some(convert::event(event)) };
-                    Some((Ok(answer), Some(feed)))
-                }
+                Ok(events) => Some((Ok(events), Some(feed))),
                 // The last word of the stream.
                 Err(status) => Some((Err(status), None)),
             }
+        });
+        let events = pages.flat_map(|page| {
+            let (events, end) = page.map_or_else(|status| (Vec::new(), Some(Err(status))), |events| (events, None));
+            stream::iter(events.into_iter().map(|event| Ok(convert::streamed(&event))).chain(end))
         });
         Ok(Response::new(Box::pin(events)))
     }
@@ -200,6 +214,18 @@ impl RefundService for RefundsApi {
 impl RefundsApi {
     fn shown(&self, refund: &Refund) -> proto::Refund {
         convert::refund(refund, self.engine.resend_safe(refund))
+    }
+}
+
+fn traceparent_in(metadata: &MetadataMap) -> Option<String> {
+    let told = metadata.get("traceparent")?.to_str().ok()?;
+    traces::is_traceparent(told).then(|| told.to_owned())
+}
+
+/// A caller that named its trace has it in the call's log lines already.
+fn name_trace(told: Option<&str>, id: &RefundId) {
+    if told.is_none() {
+        traces::note_trace_of(&Span::current(), None, id);
     }
 }
 

@@ -48,6 +48,7 @@ use crate::domain::state::State;
 use crate::domain::target::{FieldFault, Target};
 use crate::engine::circuit::CircuitSettings;
 use crate::engine::decide::{Backoff, Rules, Schedule};
+use crate::engine::feed::Recent;
 use crate::engine::lane::Lane;
 use crate::engine::steady::SteadyClock;
 use crate::engine::waiters::{Waiter, Waiters};
@@ -55,7 +56,7 @@ use crate::ledger::{Claim, Create, Created, Health, Ledger, LedgerError, ListQue
 use crate::providers::{Account, Accounts};
 use crate::telemetry::traces;
 
-pub use crate::engine::feed::EventFeed;
+pub use crate::engine::feed::{EventFeed, SharedEvent};
 
 /// The engine. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -87,6 +88,8 @@ pub struct CreateCommand {
     pub answer_by: Instant,
     /// Until when to wait for an outcome; not later than `answer_by`.
     pub wait_until: Instant,
+    /// The caller's own span, as W3C Trace Context writes it.
+    pub trace_parent: Option<String>,
 }
 
 /// A refund, and whether it was known before.
@@ -194,6 +197,7 @@ pub(crate) struct Shared {
     lanes: BTreeMap<AccountName, Arc<Lane>>,
     waiters: Waiters,
     feeds: Arc<Semaphore>,
+    recent: Arc<Recent>,
     errands: Arc<Semaphore>,
     tasks: TaskTracker,
     draining: CancellationToken,
@@ -240,6 +244,7 @@ impl Engine {
             clock,
             keys_trusted_from,
             feeds: Arc::new(Semaphore::new(settings.max_feeds)),
+            recent: Arc::default(),
             errands: Arc::new(Semaphore::new(ERRANDS)),
             settings,
             lanes,
@@ -251,6 +256,7 @@ impl Engine {
             shared.tasks.spawn(driver::send(shared.clone(), lane.clone()));
             shared.tasks.spawn(driver::settle(shared.clone(), lane.clone()));
         }
+        shared.tasks.spawn(feed::follow(shared.clone()));
         Ok(Engine(shared))
     }
 
@@ -562,7 +568,7 @@ impl Shared {
             actor: command.actor,
             now: self.clock.now(),
             claim,
-            trace_parent: traces::current(),
+            trace_parent: traces::current().or(command.trace_parent),
         }
     }
 

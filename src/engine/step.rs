@@ -42,29 +42,20 @@ pub(super) fn spawn_attempt(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refu
 /// The span in which a refund that has waited is sent: its caller may be gone, and still it is part of the caller's trace.
 pub(super) async fn span_of_dispatch(shared: &Shared, refund: &Refund) -> Span {
     let span = info_span!("dispatch", refund = %refund.id(), account = %refund.intent.account, trace_id = Empty);
-    if let Some(origin) = creation_of(shared, refund).await {
-        traces::continue_from(&span, &origin);
-    }
+    traces::continue_from(&span, creation_of(shared, refund).await.as_deref(), refund.id());
     span
 }
 
-/// Links the span that is entered to the one that the refund was recorded in, if both are sent to a collector.
-async fn link_to_creation(shared: &Shared, refund: &Refund) {
-    let origin = creation_of(shared, refund).await;
-    traces::link(origin.as_deref());
-}
-
 async fn creation_of(shared: &Shared, refund: &Refund) -> Option<String> {
-    if !traces::is_on() {
-        return None;
-    }
     // A torn trace is all that is lost where the ledger cannot be asked; the work that follows says so itself.
     shared.ledger.trace_of(refund.id()).await.unwrap_or_default()
 }
 
 /// Goes on with a refund that is IN_DOUBT or SUBMITTED, and due.
 pub(super) async fn settle(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund, place: OwnedSemaphorePermit) {
-    link_to_creation(shared, &refund).await;
+    let origin = creation_of(shared, &refund).await;
+    traces::link(origin.as_deref());
+    traces::note_trace_of(&Span::current(), origin.as_deref(), refund.id());
     // While the account is shut, only looks are made: they move no money, and show when it is open again.
     let step = match lane.may_send() && shared.may_resend(&lane.account.contract, &refund) {
         true => decide::next_step(&refund, &lane.account.contract, shared.clock.now()),
@@ -98,7 +89,10 @@ pub(super) async fn settle(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refun
 
 /// Asks the provider what became of a refund and records what it shows, because somebody asked for it.
 pub(super) async fn look(shared: &Shared, lane: &Lane, refund: Refund, actor: &str) -> Result<Refund, EngineError> {
-    link_to_creation(shared, &refund).await;
+    // Its log lines are of the call's own trace.
+    if traces::is_on() {
+        traces::link(creation_of(shared, &refund).await.as_deref());
+    }
     // Never closed, so it can only be waited for.
     let _place = lane.lookups.acquire().await.map_err(|_| EngineError::Draining)?;
     let (refund, _) = look_and_record(shared, lane, refund, actor).await?;

@@ -245,6 +245,7 @@ async fn a_refund_that_the_configuration_allows_no_more_is_still_known() {
             actor: "caller".to_owned(),
             answer_by: Instant::now() + LIMIT,
             wait_until: Instant::now(),
+            trace_parent: None,
         };
         for answer in [engine.create(command(asked.clone())).await, engine.check(command(asked.clone())).await] {
             let known = answer.unwrap();
@@ -254,6 +255,57 @@ async fn a_refund_that_the_configuration_allows_no_more_is_still_known() {
         let refusal = engine.create(command(other)).await.unwrap_err();
         assert!(matches!(refusal, EngineError::Invalid(_) | EngineError::AccountMismatch { .. }), "{refusal}");
     }
+}
+
+/// Events that a feed gives until the one with this number, which must come without a gap.
+async fn read_until(feed: &mut EventFeed, last: u64) -> Vec<Arc<SharedEvent>> {
+    let mut seen: Vec<Arc<SharedEvent>> = Vec::new();
+    while seen.last().is_none_or(|event| event.record.sequence < last) {
+        let more = tokio::time::timeout(LIMIT, feed.next()).await.unwrap().unwrap();
+        assert!(!more.is_empty());
+        seen.extend(more);
+    }
+    assert!(seen.is_sorted_by(|one, next| one.record.sequence + 1 == next.record.sequence), "no gap, nothing twice");
+    seen
+}
+
+#[tokio::test]
+async fn readers_of_the_history_share_what_is_new_and_miss_nothing() {
+    let bench = Bench::new();
+    let engine = bench.engine().await;
+    // Two events each. They are on their way, so the engine leaves them alone.
+    let refunds = async |numbers: std::ops::Range<u32>| {
+        let creates = numbers.map(|number| {
+            let target = Target::Sectigo(SectigoTarget::new(&(number + 1).to_string(), 11).unwrap());
+            bench.ledger.inner.create(Create {
+                intent: intent(&format!("r{number}"), target),
+                scope: "scope".to_owned(),
+                dispatch: true,
+                allow_similar: false,
+                actor: "caller".to_owned(),
+                now: NOW,
+                claim: Claim::default(),
+                trace_parent: None,
+            })
+        });
+        futures_util::future::try_join_all(creates).await.unwrap();
+    };
+    let mut feeds = [engine.feed(0).unwrap(), engine.feed(0).unwrap(), engine.feed(0).unwrap()];
+    let [one, two, behind] = &mut feeds;
+    // More than is held for those who keep up.
+    let ((), of_one, of_two) =
+        futures_util::future::join3(refunds(0..600), read_until(one, 1_200), read_until(two, 1_200)).await;
+    assert_eq!((of_one.len(), of_two.len()), (1_200, 1_200));
+    assert_eq!(read_until(behind, 1_200).await.len(), 1_200, "what has left the memory comes from the ledger");
+
+    let next = async { futures_util::future::join(read_until(one, 1_202), read_until(two, 1_202)).await };
+    let ((), (of_one, of_two)) = futures_util::future::join(refunds(600..601), next).await;
+    assert!(of_one.iter().zip(&of_two).all(|(one, two)| Arc::ptr_eq(one, two)), "read once for both");
+    assert_eq!(read_until(&mut engine.feed(1_201).unwrap(), 1_202).await.len(), 1, "from anywhere on");
+
+    drop(feeds);
+    refunds(601..602).await;
+    assert_eq!(read_until(&mut engine.feed(1_200).unwrap(), 1_204).await.len(), 4, "also what nobody was there for");
 }
 
 #[async_trait]

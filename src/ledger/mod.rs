@@ -152,8 +152,8 @@ pub struct Create {
     pub now: Timestamp,
     /// Lets the caller withdraw the request as long as nobody has begun it.
     pub claim: Claim,
-    /// The span that it is recorded in, where that is sent to a collector: what happens to the refund later is linked to it. No part of
-    /// what the history and its hashes cover.
+    /// The span that it is recorded in, where that is sent to a collector, and else the caller's own where it named one: what happens to the
+    /// refund later is linked to it. No part of what the history and its hashes cover.
     pub trace_parent: Option<String>,
 }
 

@@ -29,10 +29,12 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider, SpanData, SpanExporter,
 };
+use sha2::{Digest as _, Sha256};
 use tracing::field::display;
 use tracing::{Span, info, warn};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
+use crate::domain::ids::RefundId;
 use crate::telemetry::{TelemetryError, resource};
 
 /// The sending of spans. Ended by [`Exporting::end`], or without a word where it is dropped.
@@ -118,14 +120,39 @@ pub fn current() -> Option<String> {
         .then(|| format!("00-{}-{}-{:02x}", present.trace_id(), present.span_id(), present.trace_flags()))
 }
 
-/// Makes `span`, which has not been entered, a part of the trace that `traceparent` names, and notes the trace's id in it.
+/// Makes `span`, which has not been entered, a part of the trace that a refund was recorded in, and notes the trace's id in it.
 ///
 /// The span has the field `trace_id`.
-pub fn continue_from(span: &Span, traceparent: &str) {
-    if let Some(origin) = context_of(&Text(traceparent)) {
-        drop(span.set_parent(Context::new().with_remote_span_context(origin)));
-        note_trace(span);
+pub fn continue_from(span: &Span, traceparent: Option<&str>, refund: &RefundId) {
+    if !is_on() {
+        return note_trace_of(span, traceparent, refund);
     }
+    if let Some(origin) = traceparent.and_then(|text| context_of(&Text(text))) {
+        drop(span.set_parent(Context::new().with_remote_span_context(origin)));
+    }
+    note_trace(span);
+}
+
+/// Whether it is as W3C Trace Context writes it.
+pub fn is_traceparent(text: &str) -> bool {
+    context_of(&Text(text)).is_some()
+}
+
+/// Where spans are not sent: notes in `span` which trace the log lines about a refund belong to. That is the one which its caller named, and
+/// else one of its own, made from its id: the same in every line and after every start, and nothing has to be kept for it.
+///
+/// The span has the field `trace_id`.
+pub fn note_trace_of(span: &Span, traceparent: Option<&str>, refund: &RefundId) {
+    if !is_on() {
+        let told = traceparent.and_then(|text| context_of(&Text(text))).map(|origin| origin.trace_id());
+        span.record("trace_id", display(told.unwrap_or_else(|| own_trace_of(refund))));
+    }
+}
+
+fn own_trace_of(refund: &RefundId) -> trace::TraceId {
+    let mut first = [0; 16];
+    first.iter_mut().zip(Sha256::digest(refund.as_str())).for_each(|(kept, byte)| *kept = byte);
+    trace::TraceId::from_bytes(first)
 }
 
 /// Links the span that is entered now to the one that `traceparent` names, and notes its own trace's id in it.

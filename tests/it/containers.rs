@@ -181,6 +181,37 @@ fn every_metric_and_label_in_a_rule_and_on_the_dashboard_is_declared() {
     assert_eq!(unseen, Vec::<&str>::new());
 }
 
+/// What Prometheus itself puts to a series, or `histogram_quantile` asks of it.
+const LABELS_OF_ALL: [&str; 3] = ["instance", "job", "le"];
+
+/// A label that a metric does not have selects nothing, and nobody is told.
+#[test]
+fn what_a_rule_or_a_panel_selects_by_is_a_label_of_that_metric() {
+    let dashboard: serde_json::Value = serde_json::from_str(&read("docker/grafana/dashboards/recoup.json")).unwrap();
+    let mut texts = expressions(&dashboard);
+    texts.push(told("docker/alerts.yaml"));
+    let mut selectors = 0;
+    for metric in DECLARED {
+        let name = metric.scraped_name();
+        let labels: BTreeSet<String> = metric.attributes.iter().map(|attribute| attribute.replace('.', "_")).collect();
+        for text in &texts {
+            for part in ["", "_bucket", "_sum", "_count"] {
+                for (_, rest) in
+                    text.match_indices(&format!("{name}{part}{{")).map(|(at, found)| text.split_at(at + found.len()))
+                {
+                    selectors += 1;
+                    for matcher in rest.split('}').next().unwrap().split(", ") {
+                        let label = words(matcher).next().unwrap_or_default();
+                        let is_known = labels.contains(label) || LABELS_OF_ALL.contains(&label);
+                        assert!(is_known, "{name} has no label {label}: {text}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(selectors > 20, "only {selectors} were found");
+}
+
 /// Every `expr` and `query` in the dashboard.
 fn expressions(value: &serde_json::Value) -> Vec<String> {
     match value {
@@ -235,4 +266,18 @@ fn prometheus_takes_the_rules_and_they_fire_when_they_should() {
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         assert!(output.status.success(), "promtool {arguments:?}: {said}");
     }
+    // The panels' expressions, as rules, since that is what the tool reads; with values in place of Grafana's variables.
+    let dashboard: serde_json::Value = serde_json::from_str(&read("docker/grafana/dashboards/recoup.json")).unwrap();
+    let panels = expressions(&dashboard).into_iter().filter(|text| !text.starts_with("label_values("));
+    let rules: Vec<serde_json::Value> = panels
+        .map(|text| text.replace("$__rate_interval", "5m").replace("$__range", "1h"))
+        .enumerate()
+        .map(|(place, expression)| serde_json::json!({ "record": format!("panel:{place}"), "expr": expression }))
+        .collect();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let groups = serde_json::json!({ "groups": [{ "name": "dashboard", "rules": rules }] });
+    std::fs::write(file.path(), groups.to_string()).unwrap();
+    let output = Command::new("promtool").args(["check", "rules"]).arg(file.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "the dashboard: {said}");
 }

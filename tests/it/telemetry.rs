@@ -467,3 +467,55 @@ async fn a_failure_is_one_line_that_reads_alone() {
         assert!(line["timestamp"].is_string() && line["level"].is_string() && line["message"].is_string(), "{line}");
     }
 }
+
+/// The refund's own, where nobody named one: SHA-256 of its id, the first half.
+const TRACE_OF_QUIET: &str = "008f0747f4e27c8462baa991a538025b";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_collector_the_lines_of_a_refund_that_had_to_wait_name_its_trace_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let simulators = simulators_in(dir.path()).await;
+    let configuration = crate::support::configuration(&simulators, dir.path(), "");
+    let one_at_a_time = configuration.replacen("[accounts.namecom]", "max_in_flight = 1\n[accounts.namecom]", 1);
+    let (gateway, log) = launch(&one_at_a_time, dir.path(), &[]);
+    let refunds = RefundServiceClient::new(channel(gateway.addr).await);
+    let create = |request: Request<proto::CreateRefundRequest>| {
+        let mut refunds = refunds.clone();
+        async move { refunds.create_refund(request).await.unwrap().into_inner().refund.unwrap() }
+    };
+    let rule = |target: &str, effect| {
+        let rule = Rule::new(Provider::Sectigo, Point::BeforeEffect, effect);
+        simulators.arm(Rule { target: Some(target.to_owned()), repeat: Repeat::Once, ..rule }).unwrap();
+    };
+    rule("1000001", FaultEffect::Delay { milliseconds: 1_000 });
+    rule("1000002", FaultEffect::Close);
+    rule("1000003", FaultEffect::Close);
+    let first = tokio::spawn(create(Request::new(sectigo("first", "1000001"))));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let waiting = [create(traced(sectigo("traced", "1000002"))), create(Request::new(sectigo("quiet", "1000003")))];
+    for refund in futures_util::future::join_all(waiting).await {
+        assert_eq!(refund.state(), State::InDoubt);
+    }
+    assert_eq!(first.await.unwrap().state(), State::Succeeded);
+    assert!(gateway.terminate().success());
+    let lines = log.lines();
+    let trace_of = |refund: &str, span: &str| {
+        let spans_of = |line: &serde_json::Value| line["spans"].as_array().cloned().unwrap_or_default();
+        let is_it = |line: &&serde_json::Value| {
+            let spans = spans_of(line);
+            let (ends, about) =
+                (spans.iter().any(|one| one["name"] == span), spans.iter().any(|one| one["refund"] == refund));
+            ends && about && line["message"] == "it is not known what became of the refund"
+        };
+        let line = lines.iter().find(is_it).unwrap_or_else(|| panic!("{}", log.text()));
+        spans_of(line)
+            .iter()
+            .find_map(|span| span["trace_id"].as_str().map(str::to_owned))
+            .unwrap_or_else(|| panic!("{line:#}"))
+    };
+    assert_eq!(trace_of("traced", "dispatch"), CALLERS_TRACE);
+    assert_eq!(trace_of("quiet", "dispatch"), TRACE_OF_QUIET);
+    // As it was told when the call was made.
+    let recorded = lines.iter().find(|line| line["message"] == "refund recorded" && line["refund"] == "quiet").unwrap();
+    assert_eq!(recorded["spans"][0]["trace_id"], TRACE_OF_QUIET);
+}

@@ -93,6 +93,7 @@ pub(crate) async fn call(sim: Arc<Sim>, engine: Engine, op: Op) {
                 actor: "caller".to_owned(),
                 answer_by: now + ANSWER_WITHIN,
                 wait_until: now + Duration::from_millis(wait_ms),
+                trace_parent: None,
             };
             let create = async {
                 let created = engine.create(command).await?;
@@ -107,6 +108,7 @@ pub(crate) async fn call(sim: Arc<Sim>, engine: Engine, op: Op) {
                 actor: "caller".to_owned(),
                 answer_by: now + ANSWER_WITHIN,
                 wait_until: now,
+                trace_parent: None,
             };
             let seen = engine.check(command).await.map_err(|error| error.to_string());
             sim.trace(format_args!("check r{refund}: {}", seen.map_or_else(|error| error, |_| "ok".to_owned())));

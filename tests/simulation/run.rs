@@ -200,8 +200,8 @@ fn follow(sim: &Arc<Sim>, engine: &Engine) {
         Ok(mut feed) => {
             let sim = sim.clone();
             tokio::spawn(async move {
-                while let Ok(event) = feed.next().await {
-                    lock(&sim.history).feed.push(event);
+                while let Ok(events) = feed.next().await {
+                    lock(&sim.history).feed.extend(events.iter().map(|event| event.record.clone()));
                 }
             });
         }

@@ -116,8 +116,10 @@ struct Lease {
     _permit: OwnedSemaphorePermit,
 }
 
-/// Refunds that one transaction takes up at start-up.
-const INTERRUPTED_AT_ONCE: u32 = 200;
+/// Refunds that one transaction takes up at start-up: some thousand fit into a few megabytes of memory and of log, and into one sync.
+const INTERRUPTED_AT_ONCE: u32 = 2_500;
+/// Enough for a ledger of some hundred thousand refunds.
+const COUNTING_WAITED_FOR: Duration = Duration::from_millis(50);
 
 impl Default for SqliteSettings {
     fn default() -> Self {
@@ -170,18 +172,28 @@ impl SqliteLedger {
 
     /// From now on commits are timed by `metrics`, and refunds counted. To be asked for before anything is written.
     ///
+    /// In a large ledger the counting goes on after this has returned: nobody waits for a walk through a million refunds.
+    ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
     pub async fn measure(&self, metrics: Metrics) -> Result<(), LedgerError> {
-        let counts = self.read(reads::counts).await?;
-        self.shared.count_with(Tally::new(metrics, counts));
-        Ok(())
+        self.shared.count_with(Tally::new(metrics));
+        let shared = self.shared.clone();
+        let counting = self.read(move |connection| {
+            let (counts, sequence) = reads::counts(connection)?;
+            if let Some(tally) = shared.tally() {
+                tally.begin(counts, sequence);
+            }
+            Ok(())
+        });
+        // A read that nobody waits for any more goes on to its end.
+        tokio::time::timeout(COUNTING_WAITED_FOR, counting).await.unwrap_or(Ok(()))
     }
 
-    /// How many refunds of each account are in each state, as of the last commit. Empty where nobody measures.
-    pub fn counts(&self) -> Vec<(AccountName, State, u64)> {
-        let counts = self.shared.tally().map(Tally::counts).unwrap_or_default();
-        counts.into_iter().map(|((account, state), count)| (account, state, count)).collect()
+    /// How many refunds of each account are in each state, as of the last commit. None where nobody measures, or it has not been counted yet.
+    pub fn counts(&self) -> Option<Vec<(AccountName, State, u64)>> {
+        let counts = self.shared.tally().and_then(Tally::counts)?;
+        Some(counts.into_iter().map(|((account, state), count)| (account, state, count)).collect())
     }
 
     /// Writes that wait for the writer.

@@ -96,10 +96,11 @@ const MARK: &[u8] =
     b"A ledger of recoup is kept beside this file, which locks it. Where the ledger is gone, it was removed.\n";
 
 /// Each takes the ledger from the version that is its index to the next one. Never edited once released.
-pub(super) const MIGRATIONS: [&str; 4] = [
+pub(super) const MIGRATIONS: [&str; 5] = [
     include_str!("migrations/0001_ledger.sql"),
     include_str!("migrations/0002_settling.sql"),
     include_str!("migrations/0003_observing.sql"),
+    include_str!("migrations/0004_by_time.sql"),
     include_str!("migrations/0005_checks.sql"),
 ];
 
@@ -162,6 +163,8 @@ pub(super) fn wipe(connection: &mut Connection) -> rusqlite::Result<()> {
         // Of our own schema, so there is nothing in it that would have to be quoted.
         transaction.execute_batch(&format!("DELETE FROM {table};"))?;
     }
+    // The one row that a new ledger has.
+    transaction.execute_batch("INSERT INTO disorder (only_row, most_micros) VALUES (1, 0);")?;
     transaction.commit()?;
     connection.execute_batch("PRAGMA foreign_keys = ON;")?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, true)?;

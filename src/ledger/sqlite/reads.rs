@@ -317,7 +317,7 @@ pub(super) fn page_sql(query: &ListQuery) -> String {
 /// The ordinals of a page, newest first, as SQL and its values.
 ///
 /// Every way walks an index in the order of recording and stops at the limit: the rows with a reference, the rows of each asked-for state
-/// (merged), or the table itself.
+/// (merged), or the table itself. Moments are turned into ordinals first, so that a walk begins and ends where they are.
 fn page(query: &ListQuery) -> (String, Vec<Value>) {
     let ListQuery { states, account, target_reference, created_from, created_before, before_ordinal, limit } = query;
     let mut values = Vec::new();
@@ -332,10 +332,14 @@ fn page(query: &ListQuery) -> (String, Vec<Value>) {
         conditions.push(format!("r.ordinal < {}", bind(Value::Integer(integer(*ordinal)))));
     }
     if let Some(time) = created_from {
-        conditions.push(format!("r.create_time >= {}", bind(Value::Integer(time.as_micros()))));
+        let from = bind(Value::Integer(time.as_micros()));
+        conditions.push(format!("+r.create_time >= {from}"));
+        conditions.push(format!("r.ordinal > coalesce(({}), 0)", last_before(&from)));
     }
     if let Some(time) = created_before {
-        conditions.push(format!("r.create_time < {}", bind(Value::Integer(time.as_micros()))));
+        let before = bind(Value::Integer(time.as_micros()));
+        conditions.push(format!("+r.create_time < {before}"));
+        conditions.push(format!("r.ordinal < coalesce(({}), {})", first_after(&before), i64::MAX));
     }
     if let Some(account) = account {
         conditions.push(format!("r.account = {}", bind(text(account.as_str()))));
@@ -372,6 +376,23 @@ fn page(query: &ListQuery) -> (String, Vec<Value>) {
     let merged =
         format!("SELECT ordinal FROM ({}) AS merged ORDER BY ordinal DESC LIMIT {limit}", walks.join(" UNION ALL "));
     (merged, values)
+}
+
+/// An ordinal below those of all refunds that were created at `moment` or later: refunds are recorded nearly as they are created, and how
+/// nearly is kept.
+fn last_before(moment: &str) -> String {
+    format!(
+        "SELECT ordinal FROM refunds WHERE create_time < {moment} - (SELECT most_micros FROM disorder) \
+         ORDER BY create_time DESC, ordinal DESC LIMIT 1"
+    )
+}
+
+/// An ordinal above those of all refunds that were created before `moment`.
+fn first_after(moment: &str) -> String {
+    format!(
+        "SELECT ordinal FROM refunds WHERE create_time >= {moment} + (SELECT most_micros FROM disorder) \
+         ORDER BY create_time, ordinal LIMIT 1"
+    )
 }
 
 fn refunds(connection: &Connection, sql: &str, values: impl Params) -> Result<Vec<Stored>, Fault> {
@@ -420,9 +441,11 @@ fn id_in(table: &'static str, key: &str, id: &str) -> Result<RefundId, Fault> {
     })
 }
 
-/// How many refunds of each account are in each state: one walk through an index.
-pub(super) fn counts(connection: &Connection) -> Result<Counts, Fault> {
-    let mut grouped = connection.prepare("SELECT account, state, count(*) FROM refunds GROUP BY account, state")?;
+/// How many refunds of each account are in each state, and where the history ends that made them so: one walk through an index.
+pub(super) fn counts(connection: &Connection) -> Result<(Counts, u64), Fault> {
+    let snapshot = connection.unchecked_transaction()?;
+    let sequence: i64 = snapshot.query_row("SELECT coalesce(max(sequence), 0) FROM events", [], |row| row.get(0))?;
+    let mut grouped = snapshot.prepare("SELECT account, state, count(*) FROM refunds GROUP BY account, state")?;
     let mut rows = grouped.query([])?;
     let mut counts = Counts::new();
     while let Some(row) = rows.next()? {
@@ -432,7 +455,7 @@ pub(super) fn counts(connection: &Connection) -> Result<Counts, Fault> {
         let state = State::parse(&state).ok_or_else(|| strange("state"))?;
         counts.insert((account, state), u64::try_from(count).unwrap_or_default());
     }
-    Ok(counts)
+    Ok((counts, u64::try_from(sequence).unwrap_or_default()))
 }
 
 pub(super) fn trace_of(connection: &Connection, id: &RefundId) -> Result<Option<String>, Fault> {

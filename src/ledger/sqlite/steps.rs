@@ -59,6 +59,10 @@ static UPDATE_REFUND: LazyLock<String> = LazyLock::new(|| {
     format!("UPDATE refunds SET {} WHERE ordinal = ?1 AND revision = ?2", assignments.join(", "))
 });
 
+/// Before a refund that was created at ?1 is inserted.
+const KEEP_DISORDER: &str = "UPDATE disorder SET most_micros = (SELECT max(create_time) FROM refunds) - ?1 \
+     WHERE most_micros < (SELECT max(create_time) FROM refunds) - ?1";
+
 pub(super) fn create(desk: &mut Desk<'_>, create: &Create) -> Result<Created, Fault> {
     let connection = desk.connection;
     let created = match reads::verdict(connection, create)? {
@@ -84,6 +88,8 @@ pub(super) fn create(desk: &mut Desk<'_>, create: &Create) -> Result<Created, Fa
         created
     };
 
+    // Not a trigger: a statement with one keeps a journal of its own.
+    connection.prepare_cached(KEEP_DISORDER)?.execute([refund.create_time.as_micros()])?;
     let intent = rows::intent_values(&create.scope, &refund.intent, refund.create_time);
     let standing = rows::standing_values(&refund);
     connection.prepare_cached(&INSERT_REFUND)?.execute(params_from_iter(intent.iter().chain(&standing)))?;

@@ -1,7 +1,7 @@
 //! Refunds counted by account and state, and commits timed: for an operator, and only where somebody measures.
 //!
-//! Counted once at the start and then from what each transaction has moved, so that a look at a million refunds costs nothing. It is right
-//! the moment a commit has returned, and before any caller hears of it.
+//! Counted once at the start, beside the work, and then from what each transaction has moved, so that a look at a million refunds costs nothing.
+//! From then on it is right the moment a commit has returned, and before any caller hears of it.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,34 +23,82 @@ pub(super) struct Move {
 #[derive(Debug)]
 pub(super) struct Tally {
     pub(super) metrics: Metrics,
-    counts: Mutex<Counts>,
+    counted: Mutex<Counted>,
+}
+
+#[derive(Debug)]
+enum Counted {
+    /// What has moved in the meantime, each with the last event of its commit.
+    NotYet(Vec<(u64, Vec<Move>)>),
+    Whole(Counts),
 }
 
 /// How many refunds of an account are in a state.
 pub(super) type Counts = BTreeMap<(AccountName, State), u64>;
 
 impl Tally {
-    pub(super) fn new(metrics: Metrics, counts: Counts) -> Self {
-        Self { metrics, counts: Mutex::new(counts) }
+    pub(super) fn new(metrics: Metrics) -> Self {
+        Self { metrics, counted: Mutex::new(Counted::NotYet(Vec::new())) }
     }
 
-    /// These moves are on disk.
-    pub(super) fn note(&self, moves: Vec<Move>) {
-        let mut counts = self.lock();
-        for Move { account, from, to } in moves {
-            if let Some(left) = from.and_then(|from| counts.get_mut(&(account.clone(), from))) {
-                *left = left.saturating_sub(1);
-            }
-            let reached = counts.entry((account, to)).or_default();
-            *reached = reached.saturating_add(1);
+    /// So it was when the history ended at `sequence`.
+    pub(super) fn begin(&self, mut counts: Counts, sequence: u64) {
+        let mut counted = self.lock();
+        if let Counted::NotYet(moved) = &mut *counted {
+            let later = std::mem::take(moved).into_iter().filter(|(at, _)| *at > sequence);
+            later.for_each(|(_, moves)| add(&mut counts, moves));
+            *counted = Counted::Whole(counts);
         }
     }
 
-    pub(super) fn counts(&self) -> Counts {
-        self.lock().clone()
+    /// These moves are on disk, in a commit whose last event is `sequence`.
+    pub(super) fn note(&self, sequence: u64, moves: Vec<Move>) {
+        match &mut *self.lock() {
+            Counted::NotYet(moved) => moved.push((sequence, moves)),
+            Counted::Whole(counts) => add(counts, moves),
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    /// None: they are still being counted.
+    pub(super) fn counts(&self) -> Option<Counts> {
+        match &*self.lock() {
+            Counted::NotYet(_) => None,
+            Counted::Whole(counts) => Some(counts.clone()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counted> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn add(counts: &mut Counts, moves: Vec<Move>) {
+    for Move { account, from, to } in moves {
+        if let Some(left) = from.and_then(|from| counts.get_mut(&(account.clone(), from))) {
+            *left = left.saturating_sub(1);
+        }
+        let reached = counts.entry((account, to)).or_default();
+        *reached = reached.saturating_add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_moves_while_it_is_counted_counts_once() {
+        let account = AccountName::parse("main").unwrap();
+        let moved = |from, to| vec![Move { account: account.clone(), from, to }];
+        let tally = Tally::new(Metrics::off());
+        tally.note(2, moved(None, State::Dispatching));
+        tally.note(3, moved(Some(State::Dispatching), State::Succeeded));
+        assert_eq!(tally.counts(), None);
+        // The snapshot was taken between the two.
+        tally.begin(Counts::from([((account.clone(), State::Dispatching), 1)]), 2);
+        tally.note(4, moved(None, State::Pending));
+        let counts = tally.counts().unwrap();
+        let of = |state| counts.get(&(account.clone(), state)).copied();
+        assert_eq!((of(State::Dispatching), of(State::Succeeded), of(State::Pending)), (Some(0), Some(1), Some(1)));
     }
 }

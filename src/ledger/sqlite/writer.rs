@@ -115,7 +115,7 @@ impl Writer {
                 let events = tail.sequence.saturating_sub(self.tail.sequence);
                 self.tail = tail;
                 if let Some(tally) = self.shared.tally() {
-                    tally.note(moves);
+                    tally.note(tail.sequence, moves);
                 }
                 self.shared.publish(tail.sequence);
                 batch.into_iter().for_each(Job::tell);

@@ -57,7 +57,28 @@ pub(super) fn check(connection: &Connection, findings: &mut Findings) -> Standin
     for holding in &HOLDINGS {
         findings.pass(holding.table, |findings| each_holding(connection, holding, findings));
     }
+    findings.pass("disorder", |findings| disorder(connection, findings));
     StandingSeen { refunds, attempts: count(connection, "attempts") }
+}
+
+/// Pages by time rest on it: were it too small, they would miss refunds.
+fn disorder(connection: &Connection, findings: &mut Findings) -> rusqlite::Result<()> {
+    let (kept, found): (Option<i64>, i64) = connection.query_row(
+        "SELECT (SELECT most_micros FROM disorder), coalesce(max(latest - create_time), 0) \
+         FROM (SELECT create_time, max(create_time) OVER (ORDER BY ordinal) AS latest FROM refunds) AS walked",
+        [],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    if kept.is_none_or(|kept| kept < found) {
+        let kept = kept.map_or_else(|| "missing".to_owned(), |kept| kept.to_string());
+        findings.add(
+            "disorder",
+            "only_row 1",
+            "most_micros",
+            format!("is {kept}, and refunds are {found} out of order"),
+        );
+    }
+    Ok(())
 }
 
 fn each_refund(connection: &Connection, findings: &mut Findings, seen: &mut u64) -> rusqlite::Result<()> {

@@ -159,6 +159,7 @@ async fn what_cannot_be_looked_at_is_one_sentence() {
 )]
 #[case::a_reference("DELETE FROM refund_references WHERE reference = '77'", &["refund_references, row reference 77, ordinal 10"])]
 #[case::a_likeness("UPDATE similarity SET create_time = 0", &["similarity, row key", "does not hold this"])]
+#[case::the_disorder("DELETE FROM disorder", &["disorder, row only_row 1, column most_micros: is missing"])]
 #[case::an_index(
     "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = sql || ' ' WHERE name = 'refunds_due_later';",
     &["sqlite_schema, row index refunds_due_later of refunds, column sql: is not as it was made"]

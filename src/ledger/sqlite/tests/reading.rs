@@ -160,13 +160,16 @@ async fn no_question_reads_a_whole_table() {
         (ListQuery { states: states.clone(), limit: 9, ..ListQuery::default() }, "refunds_of_state"),
         (ListQuery { account: account.clone(), limit: 9, ..ListQuery::default() }, "refunds_of_account"),
         (
-            ListQuery { account, states, limit: 9, before_ordinal: Some(5), ..ListQuery::default() },
+            ListQuery { account: account.clone(), states, limit: 9, before_ordinal: Some(5), ..ListQuery::default() },
             "refunds_of_account",
         ),
         (
             ListQuery { target_reference: Some("x".to_owned()), limit: 9, ..ListQuery::default() },
             "sqlite_autoindex_refund_references_1",
         ),
+        (ListQuery { created_before: Some(NOW), limit: 9, ..ListQuery::default() }, "refunds_by_time"),
+        (ListQuery { created_from: Some(NOW), limit: 9, ..ListQuery::default() }, "refunds_by_time"),
+        (ListQuery { account, created_before: Some(NOW), limit: 9, ..ListQuery::default() }, "refunds_by_time"),
     ] {
         let details = plan(&reads::page_sql(&query));
         assert!(details.iter().any(|detail| detail.contains(index)), "{details:#?}");
@@ -189,4 +192,32 @@ async fn no_question_reads_a_whole_table() {
         }
         assert!(!details.iter().any(|detail| detail.contains("SCAN refunds")), "{details:#?}");
     }
+}
+
+#[tokio::test]
+async fn how_far_create_times_are_out_of_order_is_kept() {
+    let bench = Bench::new();
+    let disorder =
+        |raw: &Connection| raw.query_row("SELECT most_micros FROM disorder", [], |row| row.get::<_, i64>(0)).unwrap();
+    for (number, (second, most_seconds)) in
+        [(10, 0), (20, 0), (15, 5), (30, 5), (27, 5), (22, 8), (31, 8)].iter().enumerate()
+    {
+        let id = format!("r{number}");
+        let created = Create { now: NOW.plus(Duration::from_secs(*second)), ..create(sectigo(&id, &id)) };
+        bench.ledger.create(created).await.unwrap();
+        assert_eq!(disorder(&bench.raw()), most_seconds * 1_000_000, "after {second}");
+    }
+    // A ledger from before it was kept comes to the same.
+    let old = Connection::open_in_memory().unwrap();
+    super::super::opening::MIGRATIONS[..3].iter().for_each(|migration| old.execute_batch(migration).unwrap());
+    bench.ledger.close().await;
+    let columns = "ordinal, id, account, scope, provider, sectigo_order_number, sectigo_reason_code, labels, create_time, state, \
+                   revision, update_time, attempt_count, unanswered_attempts, items";
+    old.execute("ATTACH ?1 AS other", [bench.path().to_str().unwrap()]).unwrap();
+    old.execute_batch(&format!(
+        "INSERT INTO main.refunds ({columns}) SELECT {columns} FROM other.refunds; DETACH other;"
+    ))
+    .unwrap();
+    old.execute_batch(super::super::opening::MIGRATIONS[3]).unwrap();
+    assert_eq!(disorder(&old), 8_000_000);
 }
