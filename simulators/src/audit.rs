@@ -219,9 +219,13 @@ impl Audit {
 
 fn refunds(books: &[BookEntry]) -> Vec<Refund<'_>> {
     let rejections = books.iter().filter(|entry| entry.effect.kind == "refund_rejected");
-    let rejected: BTreeSet<_> = rejections.map(reference).collect();
+    let rejected: BTreeMap<_, u64> = rejections.map(|entry| (reference(entry), entry.id)).collect();
     let refunds = books.iter().filter(|entry| entry.effect.kind == "refund");
-    refunds.map(|entry| Refund { entry, rejected: rejected.contains(&reference(entry)) }).collect()
+    let paid_last: BTreeMap<_, u64> = refunds.clone().map(|entry| (reference(entry), entry.id)).collect();
+    let is_before = |ids: &BTreeMap<_, u64>, entry| ids.get(&reference(entry)).is_some_and(|id| *id > entry.id);
+    let refunds = refunds.map(|entry: &BookEntry| Refund { entry, rejected: is_before(&rejected, entry) });
+    // One that was rejected, and was paid after all, is one refund: the one that was paid.
+    refunds.filter(|refund| !(refund.rejected && is_before(&paid_last, refund.entry))).collect()
 }
 
 /// What a rejection names: the provider's own number.
@@ -306,7 +310,7 @@ fn untold(world: &World, refunds: &[Refund<'_>]) -> Vec<Violation> {
         let about = if entry.provider == Provider::Debitsuccess { identifier } else { cause.target.as_ref() };
         let later = about.and_then(|about| answers.get(&(entry.provider, about.as_str())));
         let mut later = later.into_iter().flatten().chain(&lists);
-        if later.any(|answer| answer.id > cause.id && tells_afterwards(answer, entry)) {
+        if later.any(|answer| answer.id > cause.id && tells_afterwards(world, answer, entry)) {
             return None;
         }
         let sentence = format!("{} was refunded, and no answer said so", entry.effect.target);
@@ -324,7 +328,7 @@ fn got_its_answer(entry: &JournalEntry) -> bool {
 fn tells_of_success(answer: &JournalEntry, entry: &BookEntry) -> bool {
     let text = answer.answer.as_deref().unwrap_or_default();
     match answer.operation.as_str() {
-        "!AutoRefund" => text.lines().next() == Some("0"),
+        "!AutoRefund" => refund_answer(text).0 == "0",
         "ProcessRefund" => text.contains("\"orderItemStatus\":\"refunded\""),
         "InitiateRefund" => entry
             .effect
@@ -335,12 +339,30 @@ fn tells_of_success(answer: &JournalEntry, entry: &BookEntry) -> bool {
     }
 }
 
+/// Code and sentence of an answer to `!AutoRefund`, in lines or, where the settings let a client ask for them, in pairs.
+fn refund_answer(text: &str) -> (String, String) {
+    let pairs = text.strip_prefix("errorCode=").map(|_| form_urlencoded::parse(text.as_bytes()));
+    match pairs {
+        Some(mut pairs) => {
+            let mut next = || pairs.next().map(|(_, value)| value.into_owned()).unwrap_or_default();
+            (next(), next())
+        }
+        None => {
+            let mut lines = text.lines().map(str::to_owned);
+            (lines.next().unwrap_or_default(), lines.next().unwrap_or_default())
+        }
+    }
+}
+
 /// Whether a later answer shows that a refund had happened.
-fn tells_afterwards(answer: &JournalEntry, entry: &BookEntry) -> bool {
+fn tells_afterwards(world: &World, answer: &JournalEntry, entry: &BookEntry) -> bool {
     let text = answer.answer.as_deref().unwrap_or_default();
     let target = entry.effect.target.as_str();
     match answer.operation.as_str() {
-        "!AutoRefund" => text.starts_with("-20") || (text.starts_with("-18") && text.contains("already been refunded")),
+        "!AutoRefund" => {
+            let (code, said) = refund_answer(text);
+            code == "-20" || (code == "-18" && said == world.settings.sectigo.already_refunded_text)
+        }
         "!getPostPaymentStatus" => text.contains("\"orderStatus\":\"Refunded\""),
         "ProcessRefund" => {
             text.contains(&format!("Order item {target} has already been refunded"))

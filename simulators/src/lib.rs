@@ -31,6 +31,7 @@ pub mod journal;
 pub mod magic;
 pub mod worlds;
 
+mod checked;
 mod control;
 mod course;
 mod crowd;

@@ -8,6 +8,13 @@ use time::OffsetDateTime;
 #[derive(Debug, Default)]
 pub(crate) struct Packer(Vec<u8>);
 
+/// What many texts are made of. Each takes one byte in them, one that is in no UTF-8; the first that fits counts.
+#[derive(Debug)]
+pub(crate) struct Phrases(pub(crate) &'static [&'static str]);
+
+/// From here to 255 no byte is in any UTF-8: room for eleven phrases.
+const FIRST_CODE: u8 = 0xF5;
+
 /// Reads. What was never written is zero, or missing: then whoever reads has another order than who wrote.
 #[derive(Debug)]
 pub(crate) struct Unpacker<'a>(&'a [u8]);
@@ -35,6 +42,14 @@ impl Packer {
     pub(crate) fn text(self, text: &str) -> Self {
         let mut packer = self.number(text.len() as u64);
         packer.0.extend_from_slice(text.as_bytes());
+        packer
+    }
+
+    /// A text with a byte for each phrase in it.
+    pub(crate) fn phrased(self, phrases: &Phrases, text: &str) -> Self {
+        let short = phrases.shorten(text);
+        let mut packer = self.number(short.len() as u64);
+        packer.0.extend_from_slice(&short);
         packer
     }
 
@@ -83,14 +98,56 @@ impl<'a> Unpacker<'a> {
     }
 
     pub(crate) fn text(&mut self) -> &'a str {
+        std::str::from_utf8(self.bytes()).unwrap_or_default()
+    }
+
+    pub(crate) fn phrased(&mut self, phrases: &Phrases) -> String {
+        phrases.widen(self.bytes())
+    }
+
+    /// One of these: as which number it was written, each knows.
+    pub(crate) fn one_of<T: Copy + Default>(&mut self, all: &[T], number: impl Fn(T) -> u64) -> T {
+        let written = self.number();
+        all.iter().copied().find(|one| number(*one) == written).unwrap_or_default()
+    }
+
+    fn bytes(&mut self) -> &'a [u8] {
         let length = usize::try_from(self.number()).unwrap_or(usize::MAX);
-        let Some((text, rest)) = self.0.split_at_checked(length) else { return "" };
+        let Some((bytes, rest)) = self.0.split_at_checked(length) else { return &[] };
         self.0 = rest;
-        std::str::from_utf8(text).unwrap_or_default()
+        bytes
     }
 
     pub(crate) fn maybe<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> Option<T> {
         (self.number() == 1).then(|| read(self))
+    }
+}
+
+impl Phrases {
+    fn shorten(&self, text: &str) -> Vec<u8> {
+        let mut short = Vec::with_capacity(text.len());
+        let mut rest = text.as_bytes();
+        while let Some((first, behind)) = rest.split_first() {
+            // Nearly no byte begins a phrase, and one comparison says so.
+            let codes =
+                (FIRST_CODE..=u8::MAX).zip(self.0).filter(|(_, phrase)| phrase.as_bytes().first() == Some(first));
+            let mut found = codes.filter_map(|(code, phrase)| Some((code, rest.strip_prefix(phrase.as_bytes())?)));
+            let (byte, behind) = found.next().unwrap_or((*first, behind));
+            short.push(byte);
+            rest = behind;
+        }
+        short
+    }
+
+    fn widen(&self, short: &[u8]) -> String {
+        let mut text = Vec::with_capacity(short.len() * 4);
+        for byte in short {
+            match byte.checked_sub(FIRST_CODE).and_then(|code| self.0.get(usize::from(code))) {
+                Some(phrase) => text.extend_from_slice(phrase.as_bytes()),
+                None => text.push(*byte),
+            }
+        }
+        String::from_utf8(text).unwrap_or_default()
     }
 }
 
@@ -100,7 +157,17 @@ mod tests {
 
     use super::*;
 
+    const PHRASES: Phrases = Phrases(&["{\"a", "ab", "a", "ä"]);
+
     proptest! {
+        #[test]
+        fn a_text_with_phrases_is_the_same_again(text in "[ab{\"ä]{0,20}|.{0,20}") {
+            let packed = Packer::default().phrased(&PHRASES, &text).number(7).done();
+            let mut packed = Unpacker::new(&packed);
+            prop_assert_eq!(packed.phrased(&PHRASES), text);
+            prop_assert_eq!(packed.number(), 7);
+        }
+
         #[test]
         fn what_is_written_is_read(
             numbers in vec(any::<u64>(), 0..4), signed in any::<i64>(), texts in vec(option::of(".{0,200}"), 0..4),

@@ -245,7 +245,8 @@ pub(super) async fn move_debitsuccess_refund(
 ) -> Answer<debitsuccess::Refund> {
     let mut world = world.lock();
     let now = world.now();
-    let moved = world.debitsuccess.set_refund_status(&identifier, status, note);
+    let finals = world.settings.debitsuccess.final_statuses;
+    let moved = world.debitsuccess.move_refund(&identifier, status, note, finals);
     let (refund, effects) = moved.map_err(|error| match error {
         NotMoved::NoSuchRefund => Refused::not_found(error),
         NotMoved::SeveralRefunds | NotMoved::Final(_) => Refused::conflict(error),

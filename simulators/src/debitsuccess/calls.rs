@@ -1,17 +1,17 @@
 //! InitiateRefund and GetRefundStatus: what is checked, in which order, and what is then recorded.
 //!
-//! The order is not documented; this is the one taken (inferred): credentials alone; then everything that the request shows by
+//! The order is not documented; this is the one taken where the settings do not say otherwise (inferred): credentials alone; then everything that the request shows by
 //! itself, all notes at once; then the account; then a known identifier; then the amount against what was collected.
 
 use time::OffsetDateTime;
 
 use super::notes::{self, Code, Note};
 use super::slip::Slip;
-use super::soap::{Call, Operation, Reply};
+use super::soap::{Call, Operation, Outcome, Reply};
 use super::state::{Account, Condition, NewRefund, Refund, State, format_amount};
 use super::{
-    AmountOutOfRange, CheckOrder, DifferingReferences, FailedNumber, OverLength, RefundAmount, RefundLimit, Settings,
-    Texts,
+    AmountOutOfRange, CheckOrder, DifferingReferences, FailedNumber, MissingRefund, OverLength, RefundAmount,
+    RefundLimit, Settings, StatusWithoutIdentifier, Texts, WrongCredentials,
 };
 use crate::exchange::{Deduplication, Effect};
 
@@ -37,18 +37,26 @@ pub(super) fn answer(
             Err(notes) => (not_initiated(settings, call), notes, None),
         },
         Operation::GetRefundStatus => match status(state, settings, call) {
-            Ok(refund) => (found(settings, &refund), Vec::new(), None),
+            Ok(Some(refund)) => (found(settings, &refund), Vec::new(), None),
+            Ok(None) => match settings.missing_refund {
+                MissingRefund::NoRecord => (not_found(settings, call), vec![notes::NO_RECORD.note()], None),
+                MissingRefund::Empty => (not_found(settings, call), Vec::new(), None),
+            },
             Err(code) => (not_found(settings, call), vec![code.note()], None),
         },
     };
-    let succeeded = !notes.iter().any(|note| note.kind == notes::NoteType::Error);
-    if succeeded {
+    let outcome = if notes.iter().any(Note::is_about_processing) {
+        Outcome::Unfinished
+    } else if notes.iter().any(|note| note.kind == notes::NoteType::Error) {
+        Outcome::Failed
+    } else {
         notes.push(notes::SUCCESS.note());
-    }
+        Outcome::Succeeded
+    };
     if settings.texts == Texts::SystemPage {
         notes.iter_mut().for_each(Note::take_system_text);
     }
-    let reply = Reply { date_created: date_text(now, settings), id: state.next_guid(), notes, succeeded, members };
+    let reply = Reply { date_created: date_text(now, settings), id: state.next_guid(), notes, outcome, members };
     (reply, effect)
 }
 
@@ -58,7 +66,17 @@ fn initiate(
     now: OffsetDateTime,
     call: &Call<'_>,
 ) -> Result<(Refund, Vec<Note>), Vec<Note>> {
-    let username = log_in(state, call).map_err(|code| vec![code.note()])?;
+    let username = log_in(state, call).map_err(|code| {
+        let others = match settings.wrong_credentials {
+            WrongCredentials::Alone => Vec::new(),
+            WrongCredentials::WithOthers => Asked::read(settings, call).err().unwrap_or_default(),
+        };
+        std::iter::once(code.note()).chain(others).collect::<Vec<_>>()
+    })?;
+    let (account, external) = references(call);
+    if settings.check_order == CheckOrder::AccountFirst && (account.is_some() || external.is_some()) {
+        find_account(state, settings, account, external).map_err(|code| vec![code.note()])?;
+    }
     let (asked, mut notes) = Asked::read(settings, call)?;
     let accepted = accept(state, settings, &asked);
     match accepted {
@@ -108,12 +126,15 @@ fn accept<'a>(state: &'a State, settings: &Settings, asked: &Asked) -> Result<&'
     let exceeds = asked.amount_minor > account.collected_minor.saturating_sub(spent);
     match (is_known, exceeds, settings.check_order) {
         (false, false, _) => Ok(account),
-        (true, false, _) | (true, true, CheckOrder::IdentifierFirst) => Err(notes::IDENTIFIER_EXISTS),
+        (true, false, _) | (true, true, CheckOrder::IdentifierFirst | CheckOrder::AccountFirst) => {
+            Err(notes::IDENTIFIER_EXISTS)
+        }
         (false, true, _) | (true, true, CheckOrder::AmountFirst) => Err(notes::EXCEEDS_PAID),
     }
 }
 
-fn status(state: &State, settings: &Settings, call: &Call<'_>) -> Result<Refund, Code> {
+/// The refund that is asked for; none where the account has none of that name.
+fn status(state: &State, settings: &Settings, call: &Call<'_>) -> Result<Option<Refund>, Code> {
     log_in(state, call)?;
     let (account, external) = references(call);
     if account.is_none() && external.is_none() {
@@ -122,17 +143,20 @@ fn status(state: &State, settings: &Settings, call: &Call<'_>) -> Result<Refund,
     let account = find_account(state, settings, account, external)?;
     let number = call.member("RefundRequestNumber").or_else(|| call.member("RefundRequestNo"));
     let identifier = call.member("ExternalRefundIdentifier");
-    // With neither there is nothing to find, and a number that is none finds nothing (both inferred).
+    // A number that is none finds nothing.
     if number.is_none() && identifier.is_none() {
-        return Err(notes::NO_RECORD);
+        return Err(match settings.status_without_identifier {
+            StatusWithoutIdentifier::NoRecord => notes::NO_RECORD,
+            StatusWithoutIdentifier::MessageValidation => notes::MESSAGE_VALIDATION,
+        });
     }
     let matches = |slip: &&Slip| {
         number.is_none_or(|number| number.trim().parse() == Ok(slip.number))
             && identifier.is_none_or(|identifier| slip.identifier() == identifier)
     };
     let reference = &account.account_reference_no;
-    let slip = state.refunds_of(reference).iter().find(matches).ok_or(notes::NO_RECORD)?;
-    Ok(slip.refund(reference))
+    let slip = state.refunds_of(reference).iter().find(matches);
+    Ok(slip.map(|slip| slip.refund(reference)))
 }
 
 fn log_in(state: &State, call: &Call<'_>) -> Result<String, Code> {

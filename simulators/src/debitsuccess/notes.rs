@@ -81,6 +81,11 @@ pub(super) fn by_code(code: &str) -> Option<Code> {
 }
 
 impl Note {
+    /// Whether it says that something went wrong in processing: what became of the request is anybody's guess.
+    pub(super) fn is_about_processing(&self) -> bool {
+        [NOT_AVAILABLE, TIMED_OUT, UNKNOWN_EXCEPTION, NOT_COMPLETED, DEADLOCK].iter().any(|code| code.0 == self.code)
+    }
+
     /// 00 and 02 in the words of the page of system-wide codes.
     pub(super) fn take_system_text(&mut self) {
         match self.code {

@@ -67,11 +67,15 @@ impl Slip {
         if self.status == RefundStatus::Rejected { 0 } else { self.amount_minor }
     }
 
-    /// Becoming Rejected is an effect: the money does not move after all.
+    /// Becoming Rejected is an effect: the money does not move after all. Being Rejected no longer is one, too.
     pub(super) fn move_to(&mut self, account: &str, status: RefundStatus) -> Option<Effect> {
-        let is_news = self.status != status && status == RefundStatus::Rejected;
-        self.status = status;
-        is_news.then(|| self.refund(account).effect("refund_rejected"))
+        let before = std::mem::replace(&mut self.status, status);
+        let kind = match (before == RefundStatus::Rejected, status == RefundStatus::Rejected) {
+            (false, true) => "refund_rejected",
+            (true, false) => "refund",
+            (false, false) | (true, true) => return None,
+        };
+        Some(self.refund(account).effect(kind))
     }
 }
 

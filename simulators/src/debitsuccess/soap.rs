@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::notes::{Note, NoteType};
 use super::xml::{self, Element, NotXml, SOAP_NAMESPACE};
-use super::{Settings, SuccessWord};
+use super::{Settings, SuccessWord, UnfinishedStatus};
 use crate::exchange::Request;
 
 /// One operation of the service.
@@ -57,9 +57,18 @@ pub(super) struct Reply {
     pub(super) date_created: String,
     pub(super) id: String,
     pub(super) notes: Vec<Note>,
-    pub(super) succeeded: bool,
+    pub(super) outcome: Outcome,
     /// None is nil.
     pub(super) members: Vec<(&'static str, Option<String>)>,
+}
+
+/// What Status says, in the word that the settings have for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Succeeded,
+    Failed,
+    /// Something went wrong in processing.
+    Unfinished,
 }
 
 /// Members of a request in the order in which a DataContractSerializer reads them: the base class, then the derived one, each
@@ -247,7 +256,12 @@ impl Reply {
             xml.push_str("</a:ResponseMessageNote>");
         }
         xml.push_str("</a:ResponseNotes>");
-        member(&mut xml, "Status", Some(if self.succeeded { settings.success_word.word() } else { "Failed" }));
+        let status = match (self.outcome, settings.unfinished_status) {
+            (Outcome::Succeeded, _) => settings.success_word.word(),
+            (Outcome::Unfinished, UnfinishedStatus::Unknown) => "Unknown",
+            (Outcome::Failed | Outcome::Unfinished, _) => "Failed",
+        };
+        member(&mut xml, "Status", Some(status));
         for (name, value) in &self.members {
             member(&mut xml, name, value.as_deref());
         }
@@ -259,7 +273,7 @@ impl Reply {
 }
 
 impl SuccessWord {
-    fn word(self) -> &'static str {
+    pub(super) fn word(self) -> &'static str {
         match self {
             Self::Succeed => "Succeed",
             Self::Success => "Success",

@@ -7,8 +7,8 @@ use std::sync::LazyLock;
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
-use super::Settings;
 use super::slip::{Slip, Slips};
+use super::{FinalStatuses, Settings};
 use crate::exchange::{Effect, Provider};
 use crate::magic;
 use crate::shelf::{Shelf, Shelved};
@@ -21,7 +21,8 @@ pub struct State {
     main: String,
     /// Username to password.
     logins: BTreeMap<String, String>,
-    accounts: Shelf<Account>,
+    /// Boxed: a map's nodes are half empty.
+    accounts: Shelf<Box<Account>>,
     /// By AccountReferenceNo, oldest first.
     #[serde(with = "super::slip")]
     refunds: Slips,
@@ -208,11 +209,11 @@ impl Default for State {
     }
 }
 
-impl Shelved for Account {
+impl Shelved for Box<Account> {
     type Key = String;
 
-    fn demo() -> &'static BTreeMap<String, Account> {
-        static DEMO: LazyLock<BTreeMap<String, Account>> = LazyLock::new(|| {
+    fn demo() -> &'static BTreeMap<String, Box<Account>> {
+        static DEMO: LazyLock<BTreeMap<String, Box<Account>>> = LazyLock::new(|| {
             let numbered = (1..=999).map(|n| Account::new(&format!("DS{n:06}"), &format!("EXT-{n:06}")));
             let twice = ["DSTWICE01", "DSTWICE02"].map(|reference| Account::new(reference, "EXT-TWICE"));
             let magic_account = |reference: String| Account::new(&reference, &format!("EXT-{reference}"));
@@ -229,7 +230,7 @@ impl Shelved for Account {
                 },
             ];
             let accounts = numbered.chain(twice).chain(refused).chain(on_the_wire).chain(late);
-            accounts.map(|account| (account.account_reference_no.clone(), account)).collect()
+            accounts.map(|account| (account.account_reference_no.clone(), Box::new(account))).collect()
         });
         &DEMO
     }
@@ -291,18 +292,18 @@ impl State {
         if account.settles_after_seconds.is_some() {
             self.settling.insert(account.account_reference_no.clone());
         }
-        self.accounts.insert(account.account_reference_no.clone(), account);
+        self.accounts.insert(account.account_reference_no.clone(), Box::new(account));
         Ok(())
     }
 
     /// All accounts, by AccountReferenceNo.
     pub fn accounts(&self) -> Vec<&Account> {
-        self.accounts.values().collect()
+        self.accounts.values().map(|account| &**account).collect()
     }
 
     /// One account, by AccountReferenceNo.
     pub fn account(&self, reference: &str) -> Option<&Account> {
-        self.accounts.get(reference)
+        self.accounts.get(reference).map(|account| &**account)
     }
 
     /// All refunds, by number.
@@ -322,6 +323,17 @@ impl State {
         status: RefundStatus,
         note: Option<String>,
     ) -> Result<(Refund, Vec<Effect>), NotMoved> {
+        self.move_refund(number_or_identifier, status, note, FinalStatuses::Final)
+    }
+
+    /// The same, and whether a final status may be left. One that is left from Rejected is paid after all: an effect (`refund`).
+    pub fn move_refund(
+        &mut self,
+        number_or_identifier: &str,
+        status: RefundStatus,
+        note: Option<String>,
+        finals: FinalStatuses,
+    ) -> Result<(Refund, Vec<Effect>), NotMoved> {
         let wanted = number_or_identifier.parse::<i32>().ok();
         let is_numbered = |slip: &Slip| Some(slip.number) == wanted;
         let by_number = self.refunds.values().flatten().any(is_numbered);
@@ -334,7 +346,7 @@ impl State {
         if named.next().is_some() {
             return Err(NotMoved::SeveralRefunds);
         }
-        if slip.status.is_final() && slip.status != status {
+        if slip.status.is_final() && slip.status != status && finals == FinalStatuses::Final {
             return Err(NotMoved::Final(slip.status.word()));
         }
         if note.is_some() {

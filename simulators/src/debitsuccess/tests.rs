@@ -297,6 +297,20 @@ fn refunds_use_up_what_was_collected_until_they_are_rejected() {
 }
 
 #[test]
+fn a_rejected_refund_that_is_moved_on_is_paid_after_all_where_the_settings_let_it() {
+    let mut state = State::demo(NOW);
+    let members = format!("{ACCOUNT}<Amount>300</Amount><Description>d</Description>");
+    assert_eq!(initiated(&mut state, &members).codes(), ["00"]);
+    let mut moved = |status| state.move_refund("1001", status, None, FinalStatuses::CanBeLeft).unwrap().1;
+    let kinds = |effects: Vec<Effect>| effects.into_iter().map(|effect| effect.kind).collect::<Vec<_>>();
+    assert_eq!(kinds(moved(RefundStatus::Rejected)), ["refund_rejected"]);
+    assert_eq!(kinds(moved(RefundStatus::Rejected)), Vec::<String>::new());
+    assert_eq!(kinds(moved(RefundStatus::Completed)), ["refund"]);
+    assert_eq!(kinds(moved(RefundStatus::Submitted)), Vec::<String>::new());
+    assert_eq!(initiated(&mut state, &members).codes(), ["13040"]);
+}
+
+#[test]
 fn without_an_identifier_a_guid_is_made_and_can_be_asked_for() {
     let mut state = State::demo(NOW);
     let seen = initiated(&mut state, &format!("{ACCOUNT}{REST}"));
@@ -565,6 +579,18 @@ fn the_description_names_the_address_it_was_asked_at(#[case] query: &str) {
     let text = std::str::from_utf8(&performed.answer.body).unwrap();
     assert!(text.contains(r#"<soap:address location="http://127.0.0.1:7103/DSWebService/DSServices.svc"/>"#));
     assert!(text.contains(r#"soapAction="http://tempuri.org/IDSServices/GetRefundStatus""#));
+    for action in [
+        r#"<wsdl:input wsaw:Action="http://tempuri.org/IDSServices/InitiateRefund" "#,
+        r#"<wsdl:output wsaw:Action="http://tempuri.org/IDSServices/InitiateRefundResponse" "#,
+        r#"xmlns:wsaw="http://www.w3.org/2006/05/addressing/wsdl""#,
+    ] {
+        assert!(text.contains(action), "{action}");
+    }
+    assert!(text.contains(r#"<xs:enumeration value="Succeed"/>"#));
+    let other = Settings { success_word: SuccessWord::Success, ..Settings::default() };
+    let performed = perform(&mut State::demo(NOW), &other, NOW, &request);
+    let text = std::str::from_utf8(&performed.answer.body).unwrap();
+    assert!(text.contains(r#"<xs:enumeration value="Success"/>"#) && !text.contains("Succeed"));
 }
 
 #[test]

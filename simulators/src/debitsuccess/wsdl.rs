@@ -64,14 +64,16 @@ fn description(settings: &Settings, address: &str) -> String {
   <wsdl:message name="{contract}_{name}_OutputMessage"><wsdl:part name="parameters" element="tns:{name}Response"/></wsdl:message>"#
         )
     });
+    // The actions stand here as WCF writes them, too: its own tool for clients takes them from here.
     let operations = each(&|operation| {
         let name = operation.name();
         format!(
             r#"
     <wsdl:operation name="{name}">
-      <wsdl:input message="tns:{contract}_{name}_InputMessage"/>
-      <wsdl:output message="tns:{contract}_{name}_OutputMessage"/>
-    </wsdl:operation>"#
+      <wsdl:input wsaw:Action="{action}" message="tns:{contract}_{name}_InputMessage"/>
+      <wsdl:output wsaw:Action="{action}Response" message="tns:{contract}_{name}_OutputMessage"/>
+    </wsdl:operation>"#,
+            action = escape(operation.action(settings)),
         )
     });
     let bindings = each(&|operation| {
@@ -87,11 +89,13 @@ fn description(settings: &Settings, address: &str) -> String {
         )
     });
     let address = escape(address);
+    // A client whose Status is an enumeration reads no other words than these.
+    let types = DATA_TYPES.replace("Succeed", settings.success_word.word());
     format!(
         r#"<?xml version="1.0" encoding="utf-8"?>
-<wsdl:definitions name="DSServices" targetNamespace="{service}" xmlns:tns="{service}" xmlns:q="{data}" xmlns:wsdl="http://schemas.xmlsoap.org/wsdl/" xmlns:soap="http://schemas.xmlsoap.org/wsdl/soap/" xmlns:xs="http://www.w3.org/2001/XMLSchema">
+<wsdl:definitions name="DSServices" targetNamespace="{service}" xmlns:tns="{service}" xmlns:q="{data}" xmlns:wsdl="http://schemas.xmlsoap.org/wsdl/" xmlns:soap="http://schemas.xmlsoap.org/wsdl/soap/" xmlns:wsaw="http://www.w3.org/2006/05/addressing/wsdl" xmlns:xs="http://www.w3.org/2001/XMLSchema">
   <wsdl:types>
-    <xs:schema elementFormDefault="qualified" targetNamespace="{data}">{DATA_TYPES}
+    <xs:schema elementFormDefault="qualified" targetNamespace="{data}">{types}
     </xs:schema>
     <xs:schema elementFormDefault="qualified" targetNamespace="{service}">
       <xs:import namespace="{data}"/>{elements}

@@ -15,10 +15,10 @@ use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 
 use super::refusals::{Refusal, json_bytes};
-use super::{KeyComparison, Settings};
+use super::{EmptyKey, KeyComparison, Settings};
 use crate::{
     exchange::Answer,
-    packed::{Packer, Unpacker},
+    packed::{Packer, Phrases, Unpacker},
 };
 
 const KEY_HEADER: &str = "x-idempotency-key";
@@ -60,11 +60,11 @@ struct Kept {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Packed(Box<[u8]>);
 
-/// The key as sent. An empty one counts as none (unknown).
-pub(super) fn key_in(headers: &HeaderMap) -> Option<String> {
+/// The key as sent.
+pub(super) fn key_in(headers: &HeaderMap, empty: EmptyKey) -> Option<String> {
     let value = headers.get(KEY_HEADER)?;
     let key = String::from_utf8_lossy(value.as_bytes()).into_owned();
-    (!key.is_empty()).then_some(key)
+    (!key.is_empty() || empty == EmptyKey::Key).then_some(key)
 }
 
 /// Repeats the caller's key on an answer, as documented for 200.
@@ -124,13 +124,26 @@ impl Keys {
     }
 }
 
+/// What nearly every request and answer that is kept consists of.
+const PHRASES: Phrases = Phrases(&[
+    "{\"results\":[{\"orderId\":",
+    ",\"orderItemId\":",
+    ",\"orderItemStatus\":\"refunded\",\"refundAmount\":",
+    ",\"message\":\"Domain successfully deleted and refund processed.\"}",
+    "],\"totalRefundAmount\":",
+    "{\"orderId\": ",
+    "{\"orderId\":",
+    ",\"orderItemIds\":[",
+    ", \"orderItemIds\": [",
+]);
+
 /// A hundred years: longer lives are all the same, and this one can be computed with.
 const MAX_LIFE_SECONDS: u64 = 100 * 365 * 24 * 3600;
 
 impl Packed {
     fn new(kept: &Kept) -> Packed {
         let packer = Packer::default().time(kept.first_used).number(kept.status.into());
-        Packed(packer.text(&kept.request).text(&kept.answer).done())
+        Packed(packer.phrased(&PHRASES, &kept.request).phrased(&PHRASES, &kept.answer).done())
     }
 
     fn first_used(&self) -> OffsetDateTime {
@@ -142,8 +155,8 @@ impl Packed {
         Kept {
             first_used: packed.time(),
             status: u16::try_from(packed.number()).unwrap_or_default(),
-            request: packed.text().to_owned(),
-            answer: packed.text().to_owned(),
+            request: packed.phrased(&PHRASES),
+            answer: packed.phrased(&PHRASES),
         }
     }
 }

@@ -11,192 +11,34 @@
 //! v1.33.2 of the Core API, the page "Process Refund" and the guide "Refunds flow". Money is kept in cents and written as JSON
 //! numbers with two decimals.
 
+mod kept;
 mod keys;
 mod orders;
 mod places;
 mod reads;
 mod refund;
 mod refusals;
+mod settings;
+mod state;
 #[cfg(test)]
 mod tests;
-
-use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::{HeaderMap, Method, header};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 pub use self::orders::{
-    Account, Item, ItemStatus, NotPut, NotSettled, Order, OrderStatus, Outcome, Pending, Registry, State, TldDeletes,
+    Account, Item, ItemStatus, NotPut, NotSettled, Order, OrderStatus, Outcome, Pending, Registry, TldDeletes,
 };
 use self::refusals::Refusal;
-use crate::exchange::{Answer, Deduplication, Identified, Performed, Request};
-
-/// Where the documentation leaves a choice, or names a number.
-///
-/// Each setting is marked: *documented* (and where), *inferred* (reasoned from documents), *unknown* (a guess that a client
-/// must not rest on).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Settings {
-    /// How long an idempotency key is remembered, in seconds. Default 3600. *Documented*: 1 hour in v1.33.2; 12 hours (43200)
-    /// in v1.27.1 and the older page.
-    pub key_life_seconds: u64,
-    /// What makes two requests under one key "different". Default `parsed_json`. *Unknown*.
-    pub key_comparison: KeyComparison,
-    /// Which answers are remembered under a key. Default `success`. *Unknown*: the replay header is documented on 200 only.
-    pub cached_answers: CachedAnswers,
-    /// Length of the Add Grace Period in days. Default 5. *Documented*: "typically 5 days".
-    pub agp_days: u32,
-    /// Length of the Add Grace Period for single TLDs (without a dot, lower case), over `agp_days`. Default none.
-    /// *Documented* that it varies by TLD; the numbers are *unknown*.
-    pub agp_days_by_tld: BTreeMap<String, u32>,
-    /// Authenticated requests per account within one second of the clock; 0 is no limit. Default 20. *Documented*; that the
-    /// window is the second of the clock is *inferred* from `x-ratelimit-reset` being in whole seconds.
-    pub requests_per_second: u32,
-    /// Whether a privacy item that is refunded along with its registration has a row of its own in `results`. Default true.
-    /// *Inferred*: that it is refunded is documented, the row is not.
-    pub cascade_rows: bool,
-    /// Whether an order's `finalAmount` is a JSON string (`"12.99"`). Default false. *Documented*: a number in Core v1, a
-    /// string in the legacy v4 pages.
-    pub final_amount_as_text: bool,
-    /// How the `Link` header of List Orders is written. Default `as_documented`. *Documented* by one example, which is not
-    /// the form of RFC 8288.
-    pub link_header: LinkHeader,
-    /// Whether an item that was refunded, or whose refund is under way, is refused a second refund. Default on. *Documented*; off is for
-    /// finding mistakes. A key that is remembered is replayed either way.
-    pub deduplication: Deduplication,
-    /// Whether `X-Idempotency-Key` is honoured at all. Default true. *Documented*; without it every request is a new one.
-    pub idempotency_keys: bool,
-    /// What a second request under a key meets while the first one is not answered. Default `hold`. *Unknown*.
-    pub key_in_flight: KeyInFlight,
-    /// Authenticated requests per account within one hour of the clock; 0, the default, is no limit. *Unknown*: 3000 is told of and in no
-    /// document at hand.
-    pub requests_per_hour: u32,
-    /// How the body of a refusal without details is written. Default `left_out`. *Unknown*: documented as string or null.
-    pub no_details: NoDetails,
-    /// Members of a request's body that its schema does not name. Default `ignored`. *Inferred*: the schema does not forbid them.
-    pub unknown_members: UnknownMembers,
-    /// Whether path and method are looked at before the credentials, or behind them. Default `path`. *Inferred*.
-    pub first_check: FirstCheck,
-    /// What becomes of a request one of whose items cannot be refunded. Default `refuse_request`. *Inferred* from the error table.
-    pub obstacles: Obstacles,
-}
-
-/// Members of a request's body that its schema does not name.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum UnknownMembers {
-    /// They change nothing.
-    #[default]
-    Ignored,
-    /// 400.
-    Refused,
-}
-
-/// What is looked at first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FirstCheck {
-    /// 404 and 405 before 401.
-    #[default]
-    Path,
-    /// 401 (and 429, 503) before 404 and 405.
-    Credentials,
-}
-
-/// What becomes of a request one of whose items cannot be refunded.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Obstacles {
-    /// It is refused as a whole, by the gravest.
-    #[default]
-    RefuseRequest,
-    /// 200: that item is `failed`, with the sentence as its message, and the others go on.
-    FailItems,
-}
-
-/// What a second request under a key meets while the first one is not answered.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum KeyInFlight {
-    /// It waits, and gets the first one's answer.
-    #[default]
-    Hold,
-    /// 409 `Conflict`.
-    Refuse,
-}
-
-/// How the body of a refusal without details is written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum NoDetails {
-    /// Without the property.
-    #[default]
-    LeftOut,
-    /// With `"details": null`.
-    Null,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            key_life_seconds: 3600,
-            key_comparison: KeyComparison::default(),
-            cached_answers: CachedAnswers::default(),
-            agp_days: 5,
-            agp_days_by_tld: BTreeMap::new(),
-            requests_per_second: 20,
-            cascade_rows: true,
-            final_amount_as_text: false,
-            link_header: LinkHeader::default(),
-            deduplication: Deduplication::default(),
-            idempotency_keys: true,
-            key_in_flight: KeyInFlight::default(),
-            requests_per_hour: 0,
-            no_details: NoDetails::default(),
-            unknown_members: UnknownMembers::default(),
-            first_check: FirstCheck::default(),
-            obstacles: Obstacles::default(),
-        }
-    }
-}
-
-/// What makes two requests under one key "different".
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum KeyComparison {
-    /// Another JSON value: white space and the order of members do not matter.
-    #[default]
-    ParsedJson,
-    /// Any other byte in the body.
-    Bytes,
-}
-
-/// Which answers of Process Refund are remembered under a key.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CachedAnswers {
-    /// Only 2xx: a refused request can be sent again under its key.
-    #[default]
-    Success,
-    /// Every answer to a request whose body was understood, refusals and server errors too.
-    All,
-}
-
-/// How the `Link` header of List Orders is written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LinkHeader {
-    /// `<https://host/path?page=3; rel="next">,<...>`: the relation inside the brackets, as in the documented example.
-    #[default]
-    AsDocumented,
-    /// `<https://host/path?page=3>; rel="next", <...>; ...`, which stock parsers read.
-    Rfc8288,
-}
+pub use self::settings::{
+    CachedAnswers, EmptyKey, FirstCheck, KeyComparison, KeyInFlight, LinkHeader, NoDetails, Obstacles, RepeatedItem,
+    Settings, TooLargePage, UnknownMembers, UnreadableQuery,
+};
+pub use self::state::State;
+use crate::exchange::{Answer, Identified, Performed, Request};
 
 /// Reads what can be told of a request without doing anything. Never fails; the token is not part of the outcome.
 pub fn identify(request: &Request) -> Identified {
@@ -214,7 +56,7 @@ pub fn identify(request: &Request) -> Identified {
         Ok(Call::ProcessRefund) => {
             let (target, parameters) = refund::outline(&request.body);
             Identified {
-                identifier: keys::key_in(&request.headers),
+                identifier: keys::key_in(&request.headers, EmptyKey::NoKey),
                 moves_money: true,
                 ..named("ProcessRefund", target, parameters)
             }

@@ -1,40 +1,13 @@
-//! What name.com knows: accounts, orders and their items, and why an item cannot be refunded.
+//! Accounts, orders and their items, and why an item cannot be refunded.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
 use super::Settings;
-use super::keys::Keys;
-use super::places::Places;
-use super::refusals::Refusal;
-use crate::exchange::{Deduplication, Effect, Provider};
-use crate::magic;
-use crate::shelf::{Shelf, Shelved};
-
-/// Everything name.com remembers. Grows with what is put and what is refunded.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct State {
-    /// Whose the orders are that name no account.
-    main: String,
-    /// When the orders were placed that say no time.
-    #[serde(with = "time::serde::rfc3339")]
-    since: OffsetDateTime,
-    accounts: BTreeMap<String, Account>,
-    orders: Shelf<Order>,
-    #[serde(skip)]
-    places: Places,
-    /// By account.
-    keys: BTreeMap<String, Keys>,
-    /// By account.
-    rates: BTreeMap<String, RateWindow>,
-    /// Refunds that are paid out by themselves: when, and the item in its order; the first one first.
-    settling: Vec<Settling>,
-}
+use crate::exchange::Deduplication;
 
 /// An account: credentials, standing, and how often it has deleted within the grace period.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -114,7 +87,7 @@ pub struct Item {
     /// The price before discounts, in US cents; if none is put, `price_minor`.
     #[serde(default)]
     pub original_price_minor: Option<i64>,
-    /// The tax that came on top, in US cents. It is refunded with the price (inferred).
+    /// The tax that came on top, in US cents.
     #[serde(default)]
     pub tax_minor: Option<i64>,
     /// How many intervals. Default 1.
@@ -219,6 +192,9 @@ pub struct Pending {
     /// The idempotency key it was asked under.
     #[serde(default)]
     pub identifier: Option<String>,
+    /// What is paid out, in US cents; if none is put, price and tax.
+    #[serde(default)]
+    pub amount_minor: Option<i64>,
 }
 
 /// Why an order was not put.
@@ -258,358 +234,6 @@ pub(super) enum Obstacle {
     InProgress,
     WindowOver { domain: String, days: u32 },
     OverThreshold,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Settling {
-    #[serde(with = "time::serde::rfc3339")]
-    at: OffsetDateTime,
-    order: i32,
-    item: i32,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RateWindow {
-    second: i64,
-    requests: u32,
-    hour: i64,
-    of_hour: u32,
-}
-
-/// Beyond any price, and small enough that no order's total can overflow.
-const MAX_AMOUNT_MINOR: i64 = 99_999_999_999;
-
-/// The account of the demo data.
-const DEMO_ACCOUNT: &str = "demo-test";
-/// A TLD in which the demo account has used up its deletions, so that only order 300003 meets the threshold.
-const DEMO_TLD_AT_THRESHOLD: &str = "limited";
-
-impl Default for State {
-    fn default() -> Self {
-        Self {
-            main: DEMO_ACCOUNT.to_owned(),
-            since: OffsetDateTime::UNIX_EPOCH,
-            accounts: BTreeMap::new(),
-            orders: Shelf::default(),
-            places: Places::default(),
-            keys: BTreeMap::new(),
-            rates: BTreeMap::new(),
-            settling: Vec::new(),
-        }
-    }
-}
-
-impl Shelved for Order {
-    type Key = i32;
-
-    fn demo() -> &'static BTreeMap<i32, Order> {
-        static DEMO: LazyLock<BTreeMap<i32, Order>> = LazyLock::new(|| {
-            let example = |id, kind, price| Item::new(id, kind, "example.com".to_owned(), price);
-            let pair = vec![example(987_654, "registration", 1099), example(987_655, "whois_privacy", 499)];
-            let singles = (200_001..=200_999).map(|id| demo_order(id, "registration", format!("demo-{id}.com")));
-            let special = [
-                Order { account: None, ..Order::new(123_456, DEMO_ACCOUNT, pair) },
-                demo_order(300_001, "renewal", "demo-300001.com".to_owned()),
-                demo_order(300_003, "registration", format!("demo-300003.{DEMO_TLD_AT_THRESHOLD}")),
-            ];
-            let magic_order = |id: i32, change: &dyn Fn(&mut Item)| {
-                let mut order = demo_order(id, "registration", format!("demo-{id}.com"));
-                order.items.iter_mut().for_each(change);
-                order
-            };
-            let refused = magic::NAMECOM_STATUSES
-                .map(|status| magic_order(400_000 + i32::from(status), &|item| item.refund_answer = Some(status)));
-            let on_the_wire = magic::wire_targets(Provider::Namecom).filter_map(|order| order.parse().ok());
-            let on_the_wire = on_the_wire.map(|id| magic_order(id, &|_| {}));
-            let turns_out = |id, outcome| magic_order(id, &move |item| item.refund_outcome = outcome);
-            let late = magic_order(410_201, &|item| {
-                item.refund_outcome = Outcome::Initialized;
-                item.settles_after_seconds = Some(u64::from(magic::LATE_SECONDS));
-            });
-            let turned_out = [
-                late,
-                turns_out(410_202, Outcome::Initialized),
-                turns_out(410_203, Outcome::Failed),
-                turns_out(410_204, Outcome::Canceled),
-            ];
-            let orders = singles.chain(special).chain(refused).chain(on_the_wire).chain(turned_out);
-            orders.map(|order| (order.id, order)).collect()
-        });
-        &DEMO
-    }
-}
-
-impl State {
-    /// The demo data: account `demo-test` / `demo-token` and its orders, all placed `now`.
-    ///
-    /// 123456 with items 987654 (registration of example.com, 10.99) and 987655 (its privacy, 4.99); 200001 to 200999, one
-    /// registration at 12.99 each; 300001 a renewal; 300002 placed ten days ago, so that its grace period is over; 300003 under
-    /// a TLD (`limited`) in which the account is at its threshold of deletions. The one item of each of these has the number
-    /// order + 3000000.
-    pub fn demo(now: OffsetDateTime) -> Self {
-        let threshold = TldDeletes { deletes: 50, threshold: Some(50) };
-        let account = Account {
-            tlds: BTreeMap::from([(DEMO_TLD_AT_THRESHOLD.to_owned(), threshold)]),
-            ..Account::new(DEMO_ACCOUNT, "demo-token")
-        };
-        let late = Order {
-            created: Some(now - Duration::days(10)),
-            ..demo_order(300_002, "registration", "demo-300002.com".to_owned())
-        };
-        Self {
-            since: now,
-            accounts: BTreeMap::from([(account.username.clone(), account)]),
-            orders: Shelf::demo([(late.id, late)]),
-            ..Self::default()
-        }
-    }
-
-    /// Nothing but the account that orders belong to.
-    pub(crate) fn empty(now: OffsetDateTime) -> Self {
-        let account = Account::new(DEMO_ACCOUNT, "demo-token");
-        Self { since: now, accounts: BTreeMap::from([(account.username.clone(), account)]), ..Self::default() }
-    }
-
-    /// The username that orders belong to which name none, and its token.
-    pub(crate) fn main(&self) -> (&str, &str) {
-        (&self.main, self.accounts.get(&self.main).map(|account| account.token.as_str()).unwrap_or_default())
-    }
-
-    /// Gives the first account another name and token, and each other one another name.
-    pub(crate) fn rename(&mut self, main: (String, String), other: impl Fn(&str) -> String) {
-        let old_main = std::mem::replace(&mut self.main, main.0.clone());
-        let renamed = |old: &str| if old == old_main { main.0.clone() } else { other(old) };
-        for order in self.orders.own_mut() {
-            order.account = order.account.as_deref().filter(|account| *account != old_main).map(&renamed);
-        }
-        self.keys = std::mem::take(&mut self.keys).into_iter().map(|(name, keys)| (renamed(&name), keys)).collect();
-        self.rates = std::mem::take(&mut self.rates).into_iter().map(|(name, rate)| (renamed(&name), rate)).collect();
-        let accounts = std::mem::take(&mut self.accounts).into_values().map(|account| {
-            let token = if account.username == old_main { main.1.clone() } else { account.token };
-            Account { username: renamed(&account.username), token, ..account }
-        });
-        self.accounts = accounts.map(|account| (account.username.clone(), account)).collect();
-    }
-
-    /// Adds an account, or replaces the one of this username.
-    pub fn put_account(&mut self, account: Account) {
-        self.accounts.insert(account.username.clone(), account);
-    }
-
-    /// All accounts, by username. They hold their tokens.
-    pub fn accounts(&self) -> Vec<&Account> {
-        self.accounts.values().collect()
-    }
-
-    /// Adds an order, or replaces the one of this number.
-    ///
-    /// An item whose refund was `initialized` and that is put as `refunded` was paid out by that: such effects are returned.
-    pub fn put_order(&mut self, mut order: Order, now: OffsetDateTime) -> Result<Vec<Effect>, NotPut> {
-        let account = order.account.take().unwrap_or_else(|| self.main.clone());
-        self.check(&order, &account)?;
-        order.created.get_or_insert(now);
-        order.account = Some(account).filter(|account| *account != self.main);
-        let completed: Vec<(i32, Pending)> = order
-            .items
-            .iter()
-            .filter(|item| item.status == ItemStatus::Refunded)
-            .filter_map(|item| Some((item.id, self.item(order.id, item.id)?.pending.clone()?)))
-            .collect();
-        let id = order.id;
-        self.places.put(&order, &self.orders);
-        self.orders.insert(id, order);
-        Ok(completed.into_iter().filter_map(|(item, pending)| self.refund_item(id, item, pending.identifier)).collect())
-    }
-
-    /// All orders, by number.
-    pub fn orders(&self) -> Vec<Order> {
-        self.orders.values().map(|order| self.whole(order)).collect()
-    }
-
-    /// One order, with its account and its time.
-    pub fn order(&self, id: i32) -> Option<Order> {
-        self.orders.get(&id).map(|order| self.whole(order))
-    }
-
-    /// Decides a refund that was answered `initialized`: `Refunded` pays it out, `Failed` and `Canceled` leave the item as it
-    /// was before, `Initialized` changes nothing.
-    pub fn settle_item(&mut self, order: i32, item: i32, outcome: Outcome) -> Result<Vec<Effect>, NotSettled> {
-        let found = self.item_mut(order, item).ok_or(NotSettled::NoSuchItem { order, item })?;
-        let pending = found.pending.clone().ok_or(NotSettled::NotPending { order, item })?;
-        match outcome {
-            Outcome::Initialized => Ok(Vec::new()),
-            Outcome::Failed | Outcome::Canceled => {
-                found.pending = None;
-                Ok(Vec::new())
-            }
-            Outcome::Refunded => Ok(self.refund_item(order, item, pending.identifier).into_iter().collect()),
-        }
-    }
-
-    /// Has a refund that was answered `initialized` paid out by itself; not, where there is no time for it.
-    pub(super) fn settle_at(&mut self, due: Option<OffsetDateTime>, order: i32, item: i32) {
-        if let Some(at) = due {
-            let place = self.settling.partition_point(|settling| settling.at <= at);
-            self.settling.insert(place, Settling { at, order, item });
-        }
-    }
-
-    /// Pays out what is due, each at its own time.
-    #[must_use = "what is paid out belongs in the books"]
-    pub(crate) fn advance(&mut self, now: OffsetDateTime) -> Vec<(OffsetDateTime, Effect)> {
-        let mut paid = Vec::new();
-        while self.settling.first().is_some_and(|settling| settling.at <= now) {
-            let Settling { at, order, item } = self.settling.remove(0);
-            // One that was settled by hand meanwhile needs no second settling.
-            let effects = self.settle_item(order, item, Outcome::Refunded).unwrap_or_default();
-            paid.extend(effects.into_iter().map(|effect| (at, effect)));
-        }
-        paid
-    }
-
-    fn check(&mut self, order: &Order, account: &str) -> Result<(), NotPut> {
-        if order.id <= 0 || order.items.iter().any(|item| item.id <= 0) {
-            return Err(NotPut::IdNotPositive { order: order.id });
-        }
-        if order.items.is_empty() {
-            return Err(NotPut::NoItems { order: order.id });
-        }
-        if account != self.main && !self.accounts.contains_key(account) {
-            return Err(NotPut::NoSuchAccount { order: order.id, account: account.to_owned() });
-        }
-        let mut seen = BTreeSet::new();
-        if let Some(twice) = order.items.iter().find(|item| !seen.insert(item.id)) {
-            return Err(NotPut::ItemTaken { item: twice.id });
-        }
-        let orders = &self.orders;
-        let mut is_taken = |item: &&Item| self.places.order_of(item.id, orders).is_some_and(|other| other != order.id);
-        if let Some(taken) = order.items.iter().find(&mut is_taken) {
-            return Err(NotPut::ItemTaken { item: taken.id });
-        }
-        if let Some(item) = order
-            .items
-            .iter()
-            .find(|item| item.refund_answer.is_some_and(|status| !magic::NAMECOM_STATUSES.contains(&status)))
-        {
-            return Err(NotPut::Answer { item: item.id });
-        }
-        let in_range = |amount: i64| (0..=MAX_AMOUNT_MINOR).contains(&amount);
-        let amounts = |item: &Item| [Some(item.price_minor), item.original_price_minor, item.tax_minor];
-        match order.items.iter().find(|item| !amounts(item).into_iter().flatten().all(in_range)) {
-            Some(item) => Err(NotPut::AmountOutOfRange { item: item.id }),
-            None => Ok(()),
-        }
-    }
-
-    // For the calls.
-
-    pub(super) fn authenticated(&self, username: &str, token: &str) -> Option<&Account> {
-        self.accounts.get(username).filter(|account| account.token == token)
-    }
-
-    pub(super) fn account(&self, username: &str) -> Option<&Account> {
-        self.accounts.get(username)
-    }
-
-    /// The order, if it is this account's.
-    pub(super) fn order_of(&self, username: &str, id: i32) -> Option<&Order> {
-        self.orders.get(&id).filter(|order| self.owner(order) == username)
-    }
-
-    pub(super) fn orders_of<'a>(&'a self, username: &'a str) -> impl Iterator<Item = &'a Order> {
-        self.orders.values().filter(move |order| self.owner(order) == username)
-    }
-
-    /// When the orders were placed that say no time.
-    pub(super) fn since(&self) -> OffsetDateTime {
-        self.since
-    }
-
-    fn owner<'a>(&'a self, order: &'a Order) -> &'a str {
-        order.account.as_deref().unwrap_or(&self.main)
-    }
-
-    fn whole(&self, order: &Order) -> Order {
-        Order {
-            account: Some(self.owner(order).to_owned()),
-            created: order.created.or(Some(self.since)),
-            ..order.clone()
-        }
-    }
-
-    pub(super) fn item(&self, order: i32, item: i32) -> Option<&Item> {
-        self.orders.get(&order)?.items.iter().find(|candidate| candidate.id == item)
-    }
-
-    pub(super) fn item_mut(&mut self, order: i32, item: i32) -> Option<&mut Item> {
-        self.orders.get_mut(&order)?.items.iter_mut().find(|candidate| candidate.id == item)
-    }
-
-    /// What was paid for each item.
-    pub(crate) fn paid_for_items(&self) -> BTreeMap<i32, i64> {
-        self.orders.values().flat_map(|order| &order.items).map(|item| (item.id, item.paid_minor())).collect()
-    }
-
-    pub(super) fn keys_of(&mut self, username: &str) -> &mut Keys {
-        self.keys.entry(username.to_owned()).or_default()
-    }
-
-    /// Counts one request of an authenticated account within the second and the hour of the clock.
-    pub(super) fn count_request(
-        &mut self,
-        username: &str,
-        settings: &Settings,
-        now: OffsetDateTime,
-    ) -> Result<(), Refusal> {
-        let second = now.unix_timestamp();
-        let hour = second - second.rem_euclid(3600);
-        let window = self.rates.entry(username.to_owned()).or_default();
-        if window.hour != hour {
-            (window.hour, window.of_hour) = (hour, 0);
-        }
-        if window.second != second {
-            (window.second, window.requests) = (second, 0);
-        }
-        window.requests = window.requests.saturating_add(1);
-        window.of_hour = window.of_hour.saturating_add(1);
-        let is_over = |requests: u32, limit: u32| limit > 0 && requests > limit;
-        let (per_second, per_hour) = (settings.requests_per_second, settings.requests_per_hour);
-        if is_over(window.of_hour, per_hour) {
-            Err(Refusal::RateLimited { reset: hour + 3600, limit: per_hour, window: "hour" })
-        } else if is_over(window.requests, per_second) {
-            Err(Refusal::RateLimited { reset: second + 1, limit: per_second, window: "second" })
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Gives an item's money back and counts the deletion. The one place where money moves.
-    pub(super) fn refund_item(&mut self, order: i32, item: i32, identifier: Option<String>) -> Option<Effect> {
-        let owner = self.owner(self.orders.get(&order)?).to_owned();
-        let item = self.item_mut(order, item)?;
-        item.status = ItemStatus::Refunded;
-        item.pending = None;
-        let effect = Effect {
-            kind: "refund".to_owned(),
-            target: item.id.to_string(),
-            amount_minor: Some(item.paid_minor()),
-            currency: Some("USD".to_owned()),
-            identifier,
-            reference: None,
-            account: Some(owner.clone()),
-            fee_minor: None,
-        };
-        let deleted_tld = (item.kind == "registration").then(|| item.tld().unwrap_or_default());
-        if let (Some(tld), Some(account)) = (deleted_tld, self.accounts.get_mut(&owner)) {
-            account.agp_deletes = account.agp_deletes.saturating_add(1);
-            if let Some(counted) = account.tlds.get_mut(&tld) {
-                counted.deletes = counted.deletes.saturating_add(1);
-            }
-        }
-        Some(effect)
-    }
 }
 
 impl Account {
@@ -667,12 +291,12 @@ impl Order {
     }
 
     /// What was captured for it, and what of that was given back, in cents.
-    pub(super) fn totals_minor(&self) -> (i64, i64) {
-        let sum = |wanted: &[ItemStatus]| {
-            let counted = self.items.iter().filter(|item| wanted.contains(&item.status));
-            counted.map(Item::paid_minor).fold(0, i64::saturating_add)
-        };
-        (sum(&[ItemStatus::Success, ItemStatus::Refunded]), sum(&[ItemStatus::Refunded]))
+    pub(super) fn totals_minor(&self, tax_refunded: bool) -> (i64, i64) {
+        let bought = self.items.iter().filter(|item| item.status != ItemStatus::Failed);
+        let captured = bought.map(Item::paid_minor).fold(0, i64::saturating_add);
+        let refunded = self.items.iter().filter(|item| item.status == ItemStatus::Refunded);
+        let refunded = refunded.map(|item| item.refunded_minor(tax_refunded)).fold(0, i64::saturating_add);
+        (captured, refunded)
     }
 
     /// The privacy items that go with this registration: same domain, still there.
@@ -749,6 +373,11 @@ impl Item {
         self.price_minor.saturating_add(self.tax_minor.unwrap_or(0))
     }
 
+    /// What a refund of it gives back, in cents.
+    pub(super) fn refunded_minor(&self, with_tax: bool) -> i64 {
+        if with_tax { self.paid_minor() } else { self.price_minor }
+    }
+
     /// The TLD, lower case.
     pub(super) fn tld(&self) -> Option<String> {
         let tld = match (&self.tld, &self.name) {
@@ -758,10 +387,6 @@ impl Item {
         };
         Some(tld.to_ascii_lowercase())
     }
-}
-
-fn demo_order(id: i32, kind: &str, name: String) -> Order {
-    Order { account: None, ..Order::new(id, DEMO_ACCOUNT, vec![Item::new(id + 3_000_000, kind, name, 1299)]) }
 }
 
 fn yes() -> bool {

@@ -5,6 +5,7 @@ use std::{
     sync::LazyLock,
 };
 
+use super::kept::KeptOrder;
 use super::orders::Order;
 use crate::shelf::{Shelf, Shelved};
 
@@ -15,18 +16,18 @@ pub(super) struct Places(Option<HashMap<i32, i32>>);
 
 impl Places {
     /// The order that has this item.
-    pub(super) fn order_of(&mut self, item: i32, orders: &Shelf<Order>) -> Option<i32> {
+    pub(super) fn order_of(&mut self, item: i32, orders: &Shelf<KeptOrder>) -> Option<i32> {
         let has_it = |order: &i32| {
-            orders.get(order).is_some_and(|order| order.items.iter().any(|candidate| candidate.id == item))
+            orders.get(order).is_some_and(|kept| kept.open().items.iter().any(|candidate| candidate.id == item))
         };
         let own = self.filled(orders).get(&item).copied();
         own.filter(has_it).or_else(|| demo().get(&item).copied().filter(has_it))
     }
 
     /// Remembers where the items of an order are that is put now, and no longer where those were of the one that it replaces.
-    pub(super) fn put(&mut self, order: &Order, orders: &Shelf<Order>) {
+    pub(super) fn put(&mut self, order: &Order, orders: &Shelf<KeptOrder>) {
         let own = self.filled(orders);
-        for gone in orders.get(&order.id).into_iter().flat_map(|before| &before.items) {
+        for gone in orders.get(&order.id).into_iter().flat_map(|before| before.open().items) {
             if own.get(&gone.id) == Some(&order.id) {
                 own.remove(&gone.id);
             }
@@ -34,8 +35,8 @@ impl Places {
         own.extend(order.items.iter().map(|item| (item.id, order.id)));
     }
 
-    fn filled(&mut self, orders: &Shelf<Order>) -> &mut HashMap<i32, i32> {
-        let places = || orders.own().flat_map(|order| order.items.iter().map(|item| (item.id, order.id))).collect();
+    fn filled(&mut self, orders: &Shelf<KeptOrder>) -> &mut HashMap<i32, i32> {
+        let places = || orders.own().flat_map(places_in).collect();
         self.0.get_or_insert_with(places)
     }
 }
@@ -54,10 +55,15 @@ impl PartialEq for Places {
 
 /// The same for the demo data.
 fn demo() -> &'static BTreeMap<i32, i32> {
-    static DEMO: LazyLock<BTreeMap<i32, i32>> = LazyLock::new(|| {
-        Order::demo().values().flat_map(|order| order.items.iter().map(|item| (item.id, order.id))).collect()
-    });
+    static DEMO: LazyLock<BTreeMap<i32, i32>> =
+        LazyLock::new(|| KeptOrder::demo().values().flat_map(places_in).collect());
     &DEMO
+}
+
+/// The items of one order, each with the order's number.
+fn places_in(kept: &KeptOrder) -> impl Iterator<Item = (i32, i32)> {
+    let Order { id, items, .. } = kept.open();
+    items.into_iter().map(move |item| (item.id, id))
 }
 
 #[cfg(test)]
@@ -80,7 +86,7 @@ mod tests {
         assert!(state.put_order(order(7, &[3_200_001]), now).is_err());
         assert!(state.put_order(order(7, &[3_300_002]), now).is_err());
         // Refunded, the order is the world's own, and its item still there.
-        assert!(state.refund_item(200_001, 3_200_001, None).is_some());
+        assert!(state.refund_item(200_001, 3_200_001, 1299, None).is_some());
         assert!(state.put_order(order(7, &[3_200_001]), now).is_err());
         state.put_order(order(200_001, &[8]), now).unwrap();
         state.put_order(order(7, &[3_200_001]), now).unwrap();

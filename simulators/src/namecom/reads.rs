@@ -7,9 +7,10 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{Date, Duration, OffsetDateTime};
 
-use super::orders::{Account, Item, ItemStatus, Order, OrderStatus, State};
+use super::orders::{Account, Item, ItemStatus, Order, OrderStatus};
 use super::refusals::{Refusal, json_answer};
-use super::{LinkHeader, Settings};
+use super::state::State;
+use super::{LinkHeader, Settings, TooLargePage, UnreadableQuery};
 use crate::exchange::{Performed, Request};
 
 /// US cents, written as a JSON number with two decimals: 10.99, 12.00.
@@ -24,10 +25,10 @@ pub(super) fn get_order(
     username: &str,
     id: &str,
 ) -> Result<Performed, Refusal> {
-    let id: i32 = id.parse().map_err(|_| Refusal::BadRequest("orderId must be a 32-bit integer.".to_owned()))?;
+    let id: i32 = id.parse().map_err(|_| Refusal::Malformed("orderId must be a 32-bit integer.".to_owned()))?;
     let order = state.order_of(username, id).ok_or(Refusal::NoSuchOrder(id))?;
     let account = state.account(username).ok_or(Refusal::Unauthorized)?;
-    let body = OrderBody::of(order, account, settings, state.since(), now);
+    let body = OrderBody::of(&order, account, settings, state.since(), now);
     Ok(Performed { answer: json_answer(StatusCode::OK, &body), effects: Vec::new() })
 }
 
@@ -39,10 +40,9 @@ pub(super) fn list_orders(
     username: &str,
     request: &Request,
 ) -> Result<Performed, Refusal> {
-    let asked = Listing::parse(request.query.as_deref().unwrap_or_default())?;
+    let asked = Listing::parse(request.query.as_deref().unwrap_or_default(), settings)?;
     let account = state.account(username).ok_or(Refusal::Unauthorized)?;
-    let mut found: Vec<&Order> =
-        state.orders_of(username).filter(|order| asked.matches(order, state.since())).collect();
+    let mut found: Vec<Order> = state.orders_of(username).filter(|order| asked.matches(order, state.since())).collect();
     if asked.descending {
         found.reverse();
     }
@@ -72,7 +72,7 @@ pub(super) fn list_orders(
 
 // What is asked for.
 
-/// The query of List Orders. What cannot be read is refused with 400 (inferred); unknown names are passed over.
+/// The query of List Orders. Unknown names are passed over.
 struct Listing {
     page: usize,
     per_page: usize,
@@ -86,11 +86,11 @@ struct Listing {
     status: Option<OrderStatus>,
 }
 
-/// The default, and the most that one page holds (that more is cut to it is inferred).
+/// The default, and the most that one page holds.
 const MAX_PER_PAGE: usize = 1000;
 
 impl Listing {
-    fn parse(query: &str) -> Result<Self, Refusal> {
+    fn parse(query: &str, settings: &Settings) -> Result<Self, Refusal> {
         let mut listing = Self {
             page: 1,
             per_page: MAX_PER_PAGE,
@@ -103,45 +103,56 @@ impl Listing {
             status: None,
         };
         for (name, value) in form_urlencoded::parse(query.as_bytes()).filter(|(_, value)| !value.is_empty()) {
-            let wrong = |what: &str| Refusal::BadRequest(format!("{name} must be {what}."));
-            // 0 is the default value of a number here, so it stands for "not given".
-            let count = || match value.parse::<i32>() {
-                Ok(count) => usize::try_from(count).map_err(|_| wrong("a positive integer")),
-                Err(_) => Err(wrong("a positive integer")),
-            };
-            match name.as_ref() {
-                "page" => listing.page = count()?.max(1),
-                "perPage" => {
-                    let asked = count()?;
-                    listing.per_page = if asked == 0 { MAX_PER_PAGE } else { asked.min(MAX_PER_PAGE) };
-                }
-                "dir" => {
-                    listing.descending = match value.as_ref() {
-                        "asc" => false,
-                        "desc" => true,
-                        _ => return Err(wrong("'asc' or 'desc'")),
-                    }
-                }
-                "domainName" => listing.domain_name = Some(value.to_ascii_lowercase()),
-                "tld" => listing.tld = Some(value.trim_start_matches('.').to_ascii_lowercase()),
-                "createDateStart" => {
-                    let (from, _) = moment_or_day(&value).ok_or_else(|| wrong("a date"))?;
-                    listing.created_from = Some(from);
-                }
-                "createDateEnd" => {
-                    let (_, before) = moment_or_day(&value).ok_or_else(|| wrong("a date"))?;
-                    listing.created_before = Some(before);
-                }
-                "type" => listing.kind = Some(value.into_owned()),
-                "orderStatus" => {
-                    let status = order_status(&value)
-                        .ok_or_else(|| wrong("one of success, failed, initialized, review, started"))?;
-                    listing.status = Some(status);
-                }
-                _ => {}
+            match listing.take(&name, &value, settings) {
+                Err(_) if settings.unreadable_query == UnreadableQuery::Ignored => {}
+                taken => taken?,
             }
         }
         Ok(listing)
+    }
+
+    fn take(&mut self, name: &str, value: &str, settings: &Settings) -> Result<(), Refusal> {
+        let wrong = |what: &str| Refusal::Malformed(format!("{name} must be {what}."));
+        // 0 is the default value of a number here, so it stands for "not given".
+        let count = || match value.parse::<i32>() {
+            Ok(count) => usize::try_from(count).map_err(|_| wrong("a positive integer")),
+            Err(_) => Err(wrong("a positive integer")),
+        };
+        match name {
+            "page" => self.page = count()?.max(1),
+            "perPage" => {
+                let asked = count()?;
+                if asked > MAX_PER_PAGE && settings.too_large_page == TooLargePage::Refused {
+                    return Err(wrong("at most 1000"));
+                }
+                self.per_page = if asked == 0 { MAX_PER_PAGE } else { asked.min(MAX_PER_PAGE) };
+            }
+            "dir" => {
+                self.descending = match value {
+                    "asc" => false,
+                    "desc" => true,
+                    _ => return Err(wrong("'asc' or 'desc'")),
+                }
+            }
+            "domainName" => self.domain_name = Some(value.to_ascii_lowercase()),
+            "tld" => self.tld = Some(value.trim_start_matches('.').to_ascii_lowercase()),
+            "createDateStart" => {
+                let (from, _) = moment_or_day(value).ok_or_else(|| wrong("a date"))?;
+                self.created_from = Some(from);
+            }
+            "createDateEnd" => {
+                let (_, before) = moment_or_day(value).ok_or_else(|| wrong("a date"))?;
+                self.created_before = Some(before);
+            }
+            "type" => self.kind = Some(value.to_owned()),
+            "orderStatus" => {
+                let status =
+                    order_status(value).ok_or_else(|| wrong("one of success, failed, initialized, review, started"))?;
+                self.status = Some(status);
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     fn matches(&self, order: &Order, since: OffsetDateTime) -> bool {
@@ -266,7 +277,7 @@ impl<'a> OrderBody<'a> {
         since: OffsetDateTime,
         now: OffsetDateTime,
     ) -> Self {
-        let (captured, refunded) = order.totals_minor();
+        let (captured, refunded) = order.totals_minor(settings.tax_refunded);
         let remains = Usd(captured - refunded);
         let items = order.items.iter().map(|item| {
             let refundable = account.approved_reseller && order.obstacle(item, account, settings, since, now).is_none();

@@ -8,10 +8,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::orders::{Obstacle, Outcome, Pending, Registry, State};
+use super::orders::{Obstacle, Outcome, Pending, Registry};
 use super::reads::Usd;
 use super::refusals::{Refusal, THRESHOLD_DETAILS, json_answer};
-use super::{CachedAnswers, Obstacles, Settings, UnknownMembers, keys};
+use super::state::State;
+use super::{CachedAnswers, Obstacles, RepeatedItem, Settings, UnknownMembers, keys};
 use crate::exchange::{Effect, Performed, Request};
 
 /// Answers `POST /core/v1/refund`.
@@ -29,7 +30,7 @@ pub(super) fn process(
         return Err(Refusal::WrongContentType);
     }
     let asked = Asked::parse(&request.body, settings)?;
-    let key = keys::key_in(&request.headers).filter(|_| settings.idempotency_keys);
+    let key = keys::key_in(&request.headers, settings.empty_key).filter(|_| settings.idempotency_keys);
     if let Some(key) = &key
         && let Some(mut answer) = state.keys_of(username).replay(key, &request.body, settings, now)?
     {
@@ -40,7 +41,7 @@ pub(super) fn process(
     let mut work = Work { now, key, failing: BTreeMap::new(), results: Vec::new(), effects: Vec::new() };
     let done = check(state, settings, now, username, &asked).and_then(|failing| {
         work.failing = failing;
-        work.refund_all(state, username, &asked, settings.cascade_rows)
+        work.refund_all(state, username, &asked, settings)
     });
     let mut answer = match done {
         Ok(()) => json_answer(StatusCode::OK, &work.body()),
@@ -86,7 +87,7 @@ struct Asked {
 impl Asked {
     /// Only the sentence for an empty array is documented; the others follow its style.
     fn parse(body: &[u8], settings: &Settings) -> Result<Self, Refusal> {
-        let refuse = |details: &str| Err(Refusal::BadRequest(details.to_owned()));
+        let refuse = |details: &str| Err(Refusal::Malformed(details.to_owned()));
         let members = match serde_json::from_slice::<Value>(body) {
             Ok(Value::Object(members)) => members,
             Ok(_) => return refuse("The request body must be a JSON object."),
@@ -95,7 +96,7 @@ impl Asked {
         let unknown = members.keys().find(|name| !matches!(name.as_str(), "orderId" | "orderItemIds"));
         if let (Some(unknown), UnknownMembers::Refused) = (unknown, settings.unknown_members) {
             let said: String = unknown.chars().take(NAME_SAID).collect();
-            return Err(Refusal::BadRequest(format!("'{said}' is not a known field")));
+            return Err(Refusal::Malformed(format!("'{said}' is not a known field")));
         }
         let present = |name| members.get(name).filter(|value| !value.is_null());
         let Some(order) = present("orderId") else { return refuse("'orderId' cannot be null") };
@@ -103,23 +104,28 @@ impl Asked {
         let items = match present("orderItemIds") {
             None => return refuse("'orderItemIds' cannot be null"),
             Some(Value::Array(items)) if items.is_empty() => {
-                return refuse("orderItemIds array must contain at least one item.");
+                // This one is documented.
+                let details = "orderItemIds array must contain at least one item.";
+                return Err(Refusal::BadRequest(details.to_owned()));
             }
             Some(Value::Array(items)) => items,
             Some(_) => return refuse("orderItemIds must be an array of 32-bit integers."),
         };
         let items = items.iter().map(|item| int32(item, "orderItemIds")).collect::<Result<Vec<i32>, _>>()?;
         let mut seen = BTreeSet::new();
-        if let Some(twice) = items.iter().find(|item| !seen.insert(**item)) {
-            return Err(Refusal::BadRequest(format!("orderItemIds must not contain {twice} more than once.")));
+        let (items, repeated): (Vec<i32>, Vec<i32>) = items.into_iter().partition(|item| seen.insert(*item));
+        match repeated.first() {
+            Some(twice) if settings.repeated_item == RepeatedItem::Refused => {
+                Err(Refusal::Malformed(format!("orderItemIds must not contain {twice} more than once.")))
+            }
+            _ => Ok(Self { order, items }),
         }
-        Ok(Self { order, items })
     }
 }
 
 fn int32(value: &Value, name: &str) -> Result<i32, Refusal> {
     let number = value.as_i64().and_then(|number| i32::try_from(number).ok());
-    number.ok_or_else(|| Refusal::BadRequest(format!("{name} must be a 32-bit integer.")))
+    number.ok_or_else(|| Refusal::Malformed(format!("{name} must be a 32-bit integer.")))
 }
 
 /// Refuses the whole request for the gravest obstacle among its items: unknown ones before refused ones before locked ones. Where the settings
@@ -135,7 +141,8 @@ fn check(
     let order = state.order_of(username, asked.order).ok_or(Refusal::NoSuchOrder(asked.order))?;
     let mut found: Vec<(Obstacle, i32)> = Vec::new();
     for &id in &asked.items {
-        let item = state.item(order.id, id).ok_or(Refusal::NoSuchItem { order: order.id, item: id })?;
+        let item = order.items.iter().find(|item| item.id == id);
+        let item = item.ok_or(Refusal::NoSuchItem { order: order.id, item: id })?;
         if let Some(status) = item.refund_answer {
             return Err(Refusal::of_status(status, order.id, item, now).unwrap_or(Refusal::Internal));
         }
@@ -200,20 +207,20 @@ impl Work {
         state: &mut State,
         username: &str,
         asked: &Asked,
-        cascade_rows: bool,
+        settings: &Settings,
     ) -> Result<(), Refusal> {
         for &id in &asked.items {
-            let outcome = self.refund_one(state, username, asked.order, id)?;
+            let outcome = self.refund_one(state, username, asked.order, id, settings)?;
             if outcome != Outcome::Refunded {
                 continue;
             }
             let attached = match (state.order_of(username, asked.order), state.item(asked.order, id)) {
-                (Some(order), Some(item)) if item.kind == "registration" => order.privacy_of(item),
+                (Some(order), Some(item)) if item.kind == "registration" => order.privacy_of(&item),
                 _ => Vec::new(),
             };
             for privacy in attached.into_iter().filter(|privacy| !asked.items.contains(privacy)) {
-                self.refund_one(state, username, asked.order, privacy)?;
-                if !cascade_rows {
+                self.refund_one(state, username, asked.order, privacy, settings)?;
+                if !settings.cascade_rows {
                     self.results.pop();
                 }
             }
@@ -221,7 +228,14 @@ impl Work {
         Ok(())
     }
 
-    fn refund_one(&mut self, state: &mut State, username: &str, order: i32, id: i32) -> Result<Outcome, Refusal> {
+    fn refund_one(
+        &mut self,
+        state: &mut State,
+        username: &str,
+        order: i32,
+        id: i32,
+        settings: &Settings,
+    ) -> Result<Outcome, Refusal> {
         let over_threshold = |kind: &str, tld: Option<String>| {
             let account = state.account(username);
             kind == "registration" && account.is_some_and(|account| account.is_over_threshold(&tld.unwrap_or_default()))
@@ -252,16 +266,19 @@ impl Work {
         let mut refunded = Usd(0);
         match outcome {
             Outcome::Refunded => {
-                refunded = Usd(item.paid_minor());
-                self.effects.extend(state.refund_item(order, id, self.key.clone()));
+                let amount_minor = item.refunded_minor(settings.tax_refunded);
+                refunded = Usd(amount_minor);
+                self.effects.extend(state.refund_item(order, id, amount_minor, self.key.clone()));
             }
             Outcome::Initialized => {
-                let pending = Pending { since: self.now, identifier: self.key.clone() };
+                let pending = Pending {
+                    since: self.now,
+                    identifier: self.key.clone(),
+                    amount_minor: Some(item.refunded_minor(settings.tax_refunded)),
+                };
                 let due = item.settles_after_seconds.and_then(|after| later(self.now, after));
                 state.settle_at(due, order, id);
-                if let Some(item) = state.item_mut(order, id) {
-                    item.pending = Some(pending);
-                }
+                state.change_item(order, id, |item| item.pending = Some(pending));
             }
             Outcome::Failed | Outcome::Canceled => {}
         }

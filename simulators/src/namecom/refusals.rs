@@ -14,6 +14,8 @@ use crate::exchange::Answer;
 pub(super) enum Refusal {
     /// 400, with a sentence. The documented sentences are built where the state says so (`orders.rs`, `refund.rs`).
     BadRequest(String),
+    /// 400 for what is not as the schema says; but for one the sentences are inferred.
+    Malformed(String),
     /// 401: no credentials, unreadable ones, an unknown account or a wrong token.
     Unauthorized,
     /// 403: the account is no approved reseller.
@@ -36,8 +38,8 @@ pub(super) enum Refusal {
     WindowExpired { domain: String, days: u32 },
     /// 409: an idempotency key whose first request is not answered yet; the details are a guess.
     KeyInFlight,
-    /// 429; `reset` is in seconds since the epoch, UTC.
-    RateLimited { reset: i64, limit: u32, window: &'static str },
+    /// 429; `reset` is in seconds since the epoch, UTC, and `wait` in seconds from now.
+    RateLimited { reset: i64, wait: i64, limit: u32, window: &'static str },
     /// 500.
     Internal,
     /// 502: the registry cannot be reached.
@@ -63,7 +65,7 @@ impl Refusal {
             409 => Self::ThresholdExceeded,
             415 => Self::WrongContentType,
             423 => Self::WindowExpired { domain: item.name.clone().unwrap_or_default(), days: 5 },
-            429 => Self::RateLimited { reset: now.unix_timestamp() + 1, limit: 20, window: "second" },
+            429 => Self::RateLimited { reset: now.unix_timestamp() + 1, wait: 1, limit: 20, window: "second" },
             500 => Self::Internal,
             502 => Self::RegistryUnavailable,
             503 => Self::Maintenance,
@@ -74,7 +76,13 @@ impl Refusal {
 
     /// The answer as it goes out.
     pub(super) fn answer(&self, settings: &Settings) -> Answer {
-        let (status, message, details) = self.row();
+        let (status, message, usual) = self.row();
+        let other = match self {
+            Self::Malformed(_) => settings.malformed_details.clone(),
+            Self::RateLimited { .. } => settings.rate_limit_details.clone(),
+            _ => None,
+        };
+        let details = other.or(usual);
         let mut answer = match (settings.no_details, &details) {
             (NoDetails::Null, None) => json_answer(status, &NullDetails { message, details: () }),
             _ => json_answer(status, &ErrorBody { message, details }),
@@ -85,8 +93,11 @@ impl Refusal {
                     answer.headers.insert(header::ALLOW, value);
                 }
             }
-            Self::RateLimited { reset, .. } => {
+            Self::RateLimited { reset, wait, .. } => {
                 answer.headers.insert("x-ratelimit-reset", HeaderValue::from(*reset));
+                if settings.retry_after {
+                    answer.headers.insert(header::RETRY_AFTER, HeaderValue::from(*wait));
+                }
             }
             _ => {}
         }
@@ -100,7 +111,9 @@ impl Refusal {
 
     fn row(&self) -> (StatusCode, &'static str, Option<String>) {
         match self {
-            Self::BadRequest(details) => (StatusCode::BAD_REQUEST, "Bad Request", Some(details.clone())),
+            Self::BadRequest(details) | Self::Malformed(details) => {
+                (StatusCode::BAD_REQUEST, "Bad Request", Some(details.clone()))
+            }
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "Unauthorized", None),
             Self::PermissionDenied => {
                 (StatusCode::FORBIDDEN, "Permission denied", Some("Failed authentication".to_owned()))

@@ -128,7 +128,7 @@ fn an_order_shows_every_field_with_money_to_the_cent() {
     400, "Bad Request", Some("Order item 3300001 is not eligible for refund. Only 'registration' and 'whois_privacy' product types are supported."))]
 #[case::not_bought(200_001, |state: &mut State| with_item(state, 200_001, |item| item.status = ItemStatus::Failed),
     400, "Bad Request", Some("Order item 3200001 is not eligible for refund."))]
-#[case::in_progress(200_001, |state: &mut State| with_item(state, 200_001, |item| item.pending = Some(Pending { since: NOW, identifier: None })),
+#[case::in_progress(200_001, |state: &mut State| with_item(state, 200_001, |item| item.pending = Some(Pending { since: NOW, identifier: None, amount_minor: None })),
     400, "Bad Request", Some("Order item 3200001 already has a refund in progress."))]
 #[case::window_over(300_002, |_: &mut State| {},
     423, "Resource Locked", Some("The Add Grace Period (AGP) deletion window has expired for domain demo-300002.com. AGP deletes are only allowed within 5 days of registration."))]
@@ -375,6 +375,21 @@ fn an_initialized_refund_moves_money_when_it_is_completed(#[case] complete: fn(&
         state.settle_item(200_001, 3_200_001, Outcome::Refunded),
         Err(NotSettled::NotPending { order: 200_001, item: 3_200_001 })
     );
+}
+
+#[test]
+fn what_is_paid_out_later_is_what_the_settings_said_when_it_was_asked_for() {
+    let mut state = State::demo(NOW);
+    with_item(&mut state, 200_001, |item| {
+        item.refund_outcome = Outcome::Initialized;
+        item.tax_minor = Some(100);
+    });
+    let settings = Settings { tax_refunded: false, ..Settings::default() };
+    perform(&mut state, &settings, NOW, &refund(r#"{"orderId":200001,"orderItemIds":[3200001]}"#, &[]));
+    let effects = state.settle_item(200_001, 3_200_001, Outcome::Refunded).unwrap();
+    assert_eq!(effects[0].amount_minor, Some(1299));
+    let order = parsed(&perform(&mut state, &settings, NOW, &get("/core/v1/orders/200001")));
+    assert_eq!((&order["totalCapture"], &order["totalRefund"]), (&json!(13.99), &json!(12.99)));
 }
 
 #[test]

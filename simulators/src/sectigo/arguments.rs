@@ -1,13 +1,16 @@
 //! The form that a call comes with, and what its arguments must be.
 //!
-//! Inferred, because no page says it: arguments in the query string are not read; a body that does not call itself
-//! `application/x-www-form-urlencoded` has no arguments; bytes that are not UTF-8 make a value invalid; -2 comes before -3 before -4. What a
-//! second argument of one name is, and an empty one, the settings say.
+//! No page says whether arguments in the query string are read, and what a body is that does not call itself
+//! `application/x-www-form-urlencoded`, bytes that are not UTF-8, a second argument of one name and an empty one: the settings do. -2 comes before
+//! -3 before -4.
 
 use http::header;
 use serde_json::{Map, Value};
 
-use super::{EmptyArgument, Refusal, RepeatedArgument, Settings, Wording, invalid};
+use super::{
+    ArgumentsInQuery, EmptyArgument, InvalidUtf8, OtherContentTypes, Refusal, RepeatedArgument, Settings, Wording,
+    invalid,
+};
 use crate::exchange::Request;
 
 /// The arguments of a request as sent, in order, percent-encoding and plus signs decoded.
@@ -24,6 +27,10 @@ pub(super) struct Argument {
     meaning: fn(&str) -> bool,
 }
 
+/// All that any call takes: where nothing says that something is a form, only these are looked for in it.
+const KNOWN: [&str; 7] =
+    ["loginName", "loginPassword", "orderNumber", "refundReasonCode", "test", "CertificateID", "responseFormat"];
+
 /// How much of an unrecognized argument's name is said back.
 const NAME_SAID: usize = 64;
 
@@ -38,27 +45,41 @@ impl Argument {
         Self { name, required: false, longest, meaning: |_| true }
     }
 
+    pub(super) const fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// The same, with a condition on its value.
     pub(super) const fn meaning(self, meaning: fn(&str) -> bool) -> Self {
         Self { meaning, ..self }
     }
 
-    fn accepts(&self, value: &str) -> bool {
+    fn accepts(&self, value: &str, settings: &Settings) -> bool {
         // The decoder puts U+FFFD where the bytes were not UTF-8.
-        value.chars().count() <= self.longest && !value.contains(char::REPLACEMENT_CHARACTER) && (self.meaning)(value)
+        let is_text = settings.invalid_utf8 == InvalidUtf8::Replaced || !value.contains(char::REPLACEMENT_CHARACTER);
+        value.chars().count() <= self.longest && is_text && (self.meaning)(value)
     }
 }
 
 impl Form {
-    pub(super) fn of(request: &Request) -> Form {
-        let content_type =
-            request.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-        let media_type = content_type.split(';').next().unwrap_or_default().trim();
-        if !media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-            return Form { pairs: Vec::new() };
+    /// The arguments of a call.
+    pub(super) fn of(request: &Request, settings: &Settings) -> Form {
+        let mut pairs = Vec::new();
+        if is_form(request) || settings.other_content_types == OtherContentTypes::Read {
+            pairs.extend(pairs_in(&request.body));
         }
-        let pairs = form_urlencoded::parse(&request.body);
-        Form { pairs: pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect() }
+        if settings.arguments_in_query == ArgumentsInQuery::Read {
+            pairs.extend(pairs_in(query(request)));
+        }
+        Form { pairs }
+    }
+
+    /// Whatever might be an argument, by whichever settings: in whose world a request is has to be known before its settings are.
+    pub(super) fn outline(request: &Request) -> Form {
+        let is_known = |(name, _): &(String, String)| KNOWN.contains(&name.as_str());
+        let is_form = is_form(request);
+        let in_body = pairs_in(&request.body).filter(|pair| is_form || is_known(pair));
+        Form { pairs: in_body.chain(pairs_in(query(request)).filter(is_known)).collect() }
     }
 
     /// The first value of this name; none where it is absent or empty.
@@ -101,9 +122,25 @@ impl Form {
             }
             return Err(Refusal { code: -3, message: format!("The '{}' argument is missing!", argument.name) });
         }
-        let wrong = sent.iter().find(|(argument, value)| value.as_ref().is_some_and(|value| !argument.accepts(value)));
+        let wrong = sent
+            .iter()
+            .find(|(argument, value)| value.as_ref().is_some_and(|value| !argument.accepts(value, settings)));
         wrong.map_or(Ok(()), |(argument, _)| Err(invalid(argument.name)))
     }
+}
+
+fn is_form(request: &Request) -> bool {
+    let content_type = request.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}
+
+fn pairs_in(form: &[u8]) -> impl Iterator<Item = (String, String)> {
+    form_urlencoded::parse(form).map(|(name, value)| (name.into_owned(), value.into_owned()))
+}
+
+fn query(request: &Request) -> &[u8] {
+    request.query.as_deref().unwrap_or_default().as_bytes()
 }
 
 /// The name is said back on one line and in bounds, whatever was sent as a name.

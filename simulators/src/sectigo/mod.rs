@@ -10,6 +10,7 @@
 //! "Unsuccessful responses" of the mark-certificates guide, the SiteLock page for -42 and the "already refunded" sentence.
 
 mod arguments;
+mod kept;
 mod orders;
 mod settings;
 pub mod shown;
@@ -26,15 +27,16 @@ use self::orders::Shown;
 pub use self::{
     orders::{Account, NotPut, Order, Processing, State},
     settings::{
-        AlreadyRefunded, CheckOrder, EmptyArgument, NoData, OtherMethods, RepeatedArgument, Settings, Texts,
-        UnknownOrder,
+        AlreadyRefunded, ArgumentsInQuery, AutoReject, CertificateId, CheckOrder, EmptyArgument, FirstCheck,
+        InvalidUtf8, NoData, OtherContentTypes, OtherMethods, RepeatedArgument, ResponseFormat, Settings,
+        StatusAfterRefund, Texts, UnknownOrder,
     },
 };
 use crate::exchange::{Answer, Effect, Identified, Performed, Request};
 
 /// Reads what can be told of a request without doing anything. Never fails; passwords are masked.
 pub fn identify(request: &Request) -> Identified {
-    let form = Form::of(request);
+    let form = Form::outline(request);
     let operation = Call::of(&request.path).map_or("", Call::operation);
     Identified {
         operation: operation.to_owned(),
@@ -51,10 +53,11 @@ pub fn identify(request: &Request) -> Identified {
 pub fn perform(state: &mut State, settings: &Settings, now: OffsetDateTime, request: &Request) -> Performed {
     let call = Call::of(&request.path);
     let wording = wording(call, settings);
-    if !request.tls {
+    let is_method_first = settings.first_check == FirstCheck::Method && request.method != Method::POST;
+    if !request.tls && !is_method_first {
         return no(call, settings, Refusal { code: -1, message: wording.not_https.to_owned() });
     }
-    let Some(call) = call else { return no_code(StatusCode::NOT_FOUND, "Not Found") };
+    let Some(call) = call else { return no_code(settings, StatusCode::NOT_FOUND, "Not Found") };
     let outcome = if request.method == Method::POST {
         match call {
             Call::AutoRefund => auto_refund(state, settings, now, request),
@@ -62,11 +65,18 @@ pub fn perform(state: &mut State, settings: &Settings, now: OffsetDateTime, requ
             Call::GetPostPaymentStatus => post_payment_status(state, settings, now, request),
         }
     } else if request.method != Method::GET && settings.other_methods == OtherMethods::NotAllowed {
-        return no_code(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+        return no_code(settings, StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
     } else {
         Err(Refusal { code: -17, message: GET.to_owned() })
     };
-    outcome.unwrap_or_else(|refusal| no(Some(call), settings, refusal))
+    let mut performed = outcome.unwrap_or_else(|refusal| no(Some(call), settings, refusal));
+    if call == Call::AutoRefund && settings.response_format == ResponseFormat::Honoured {
+        let form = Form::of(request, settings);
+        if form.first(RESPONSE_FORMAT.name()).as_deref() == Some("1") {
+            performed.answer.body = as_pairs(&performed.answer.body).into();
+        }
+    }
+    performed
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +130,7 @@ const LOGIN_NAME: Argument = Argument::required("loginName", 64);
 const LOGIN_PASSWORD: Argument = Argument::required("loginPassword", 128);
 const REFUND_REASON_CODE: Argument = Argument::required("refundReasonCode", 128).meaning(is_refund_reason);
 const TEST: Argument = Argument::optional("test", 1).meaning(|value| matches!(value, "Y" | "N"));
+const RESPONSE_FORMAT: Argument = Argument::optional("responseFormat", 1).meaning(|value| matches!(value, "0" | "1"));
 const CERTIFICATE_ID: Argument = Argument::optional("CertificateID", 16).meaning(is_digits);
 
 impl Call {
@@ -150,20 +161,27 @@ fn auto_refund(
     now: OffsetDateTime,
     request: &Request,
 ) -> Result<Performed, Refusal> {
-    let (form, account) = admit(state, settings, now, Call::AutoRefund, REFUND_REASON_CODE, request)?;
-    let order = own_order(state, &form, &account).ok_or_else(permission_denied)?;
+    let more = match settings.response_format {
+        ResponseFormat::Unrecognized => &[REFUND_REASON_CODE][..],
+        ResponseFormat::Honoured => &[REFUND_REASON_CODE, RESPONSE_FORMAT],
+    };
+    let (form, account) = admit(state, settings, now, Call::AutoRefund, more, request)?;
+    let order = own_order(state, &form, &account).ok_or_else(|| not_yours(settings))?;
     if let Some((code, sentence)) = order.obstacle(settings, state.since(), now) {
         return Err(Refusal { code, message: sentence.to_owned() });
     }
     if let Some(code) = order.refund_answer {
         return Err(Refusal { code, message: sentence_of(code) });
     }
-    if order.processing == Processing::FailsBeforeRefund {
+    let processing = match order.processing {
+        Processing::Works => settings.processing,
+        its_own => its_own,
+    };
+    if processing == Processing::FailsBeforeRefund {
         return Err(Refusal { code: -14, message: UNKNOWN_ERROR.to_owned() });
     }
-    let processing = order.processing;
     let number = order.order_number.clone();
-    let refunded = state.order_mut(&number).map(|order| order.refund(now));
+    let refunded = state.change_order(&number, |order| order.refund(settings, now));
     let effects = refunded.map(|effect| of_account(effect, &account)).into_iter().collect();
     let answer = if processing == Processing::FailsAfterRefund {
         plain(settings, -14, UNKNOWN_ERROR)
@@ -180,15 +198,18 @@ fn auto_reject(
     now: OffsetDateTime,
     request: &Request,
 ) -> Result<Performed, Refusal> {
-    let (form, account) = admit(state, settings, now, Call::AutoReject, TEST, request)?;
-    let order = own_order(state, &form, &account).ok_or_else(permission_denied)?;
+    let (form, account) = admit(state, settings, now, Call::AutoReject, &[TEST], request)?;
+    let order = own_order(state, &form, &account).ok_or_else(|| not_yours(settings))?;
+    if settings.auto_reject == AutoReject::Refused {
+        return Err(permission_denied());
+    }
     if order.is_closed() {
-        return Err(Refusal { code: -18, message: "This order can no longer be rejected".to_owned() });
+        return Err(Refusal { code: -18, message: settings.not_rejectable_text.clone() });
     }
     let only_a_test = form.first("test").as_deref() == Some("Y");
     let number = order.order_number.clone();
-    let rejected = state.order_mut(&number).filter(|_| !only_a_test);
-    let effects = rejected.map(Order::reject).map(|effect| of_account(effect, &account)).into_iter().collect();
+    let rejected = if only_a_test { None } else { state.change_order(&number, Order::reject) };
+    let effects = rejected.map(|effect| of_account(effect, &account)).into_iter().collect();
     Ok(Performed { answer: plain(settings, 0, ""), effects })
 }
 
@@ -198,34 +219,42 @@ fn post_payment_status(
     now: OffsetDateTime,
     request: &Request,
 ) -> Result<Performed, Refusal> {
-    let (form, account) = admit(state, settings, now, Call::GetPostPaymentStatus, CERTIFICATE_ID, request)?;
+    let more = match settings.certificate_id {
+        CertificateId::Accepted | CertificateId::Invalid => &[CERTIFICATE_ID][..],
+        CertificateId::Unrecognized => &[],
+    };
+    let (form, account) = admit(state, settings, now, Call::GetPostPaymentStatus, more, request)?;
     let wording = wording(Some(Call::GetPostPaymentStatus), settings);
     let order = own_order(state, &form, &account).ok_or_else(|| match settings.unknown_order_to_status_call {
         UnknownOrder::InvalidValue => invalid("orderNumber"),
         UnknownOrder::PermissionDenied => Refusal { code: -16, message: wording.wrong_login.to_owned() },
     })?;
+    if settings.certificate_id == CertificateId::Invalid && form.first(CERTIFICATE_ID.name()).is_some() {
+        return Err(invalid(CERTIFICATE_ID.name()));
+    }
     if order.status_fails {
         return Err(Refusal { code: -14, message: UNKNOWN_ERROR.to_owned() });
     }
     let data = order.shown(settings, now);
     Ok(Performed {
-        answer: json(&StatusAnswer { error_code: 0, error_message: "", data: Some(Some(data)) }),
+        answer: json(settings, &StatusAnswer { error_code: 0, error_message: "", data: Some(Some(data)) }),
         effects: Vec::new(),
     })
 }
 
-/// What all calls have in common: arguments, the last of them the call's own, and the login. Tells the form and whose it is.
+/// What all calls have in common: arguments, the last ones the call's own, and the login. Tells the form and whose it is.
 fn admit(
     state: &mut State,
     settings: &Settings,
     now: OffsetDateTime,
     call: Call,
-    last: Argument,
+    more: &[Argument],
     request: &Request,
 ) -> Result<(Form, String), Refusal> {
-    let form = Form::of(request);
+    let form = Form::of(request, settings);
     let wording = wording(Some(call), settings);
-    let takes = [LOGIN_NAME, LOGIN_PASSWORD, order_number(settings), last];
+    let mut takes = vec![LOGIN_NAME, LOGIN_PASSWORD, order_number(settings)];
+    takes.extend(more);
     if settings.check_order == CheckOrder::ArgumentsFirst {
         form.check(&takes, settings, wording)?;
     }
@@ -276,7 +305,7 @@ fn log_in(
     let login_name = form.first("loginName").unwrap_or_default();
     let password = form.first("loginPassword").unwrap_or_default();
     if !state.knows(&login_name, &password) {
-        return Err(Refusal { code: -16, message: wording.wrong_login.to_owned() });
+        return Err(Refusal { code: settings.wrong_login_code, message: wording.wrong_login.to_owned() });
     }
     if !state.count_call(&login_name, settings, now) {
         return Err(Refusal { code: -42, message: CALL_LIMIT.to_owned() });
@@ -288,7 +317,15 @@ fn of_account(effect: Effect, account: &str) -> Effect {
     Effect { account: Some(account.to_owned()), ..effect }
 }
 
-fn own_order<'a>(state: &'a State, form: &Form, account: &str) -> Option<&'a Order> {
+/// The refusal of an order that is not there, or another account's.
+fn not_yours(settings: &Settings) -> Refusal {
+    match settings.unknown_order {
+        UnknownOrder::InvalidValue => invalid("orderNumber"),
+        UnknownOrder::PermissionDenied => permission_denied(),
+    }
+}
+
+fn own_order(state: &State, form: &Form, account: &str) -> Option<Order> {
     state.order_of(&form.first("orderNumber")?, account)
 }
 
@@ -313,7 +350,7 @@ fn no(call: Option<Call>, settings: &Settings, Refusal { code, message }: Refusa
     let mut answer = match call {
         Some(Call::GetPostPaymentStatus) => {
             let data = (settings.no_data == NoData::Null).then_some(None);
-            json(&StatusAnswer { error_code: code, error_message: &message, data })
+            json(settings, &StatusAnswer { error_code: code, error_message: &message, data })
         }
         Some(Call::AutoRefund | Call::AutoReject) | None => plain(settings, code, &message),
     };
@@ -332,20 +369,34 @@ fn plain(settings: &Settings, code: i32, message: &str) -> Answer {
     if settings.trailing_newline {
         body.push_str(newline);
     }
-    answer(StatusCode::OK, "text/plain", body)
+    answer(StatusCode::OK, &settings.plain_content_type, body)
 }
 
-fn json(body: &StatusAnswer<'_>) -> Answer {
+/// The two lines of a plain answer as the parameters that they are.
+fn as_pairs(lines: &[u8]) -> String {
+    let lines = String::from_utf8_lossy(lines);
+    let mut lines = lines.lines();
+    let mut pairs = form_urlencoded::Serializer::new(String::new());
+    pairs.append_pair("errorCode", lines.next().unwrap_or_default());
+    if let Some(message) = lines.next() {
+        pairs.append_pair("errorMessage", message);
+    }
+    pairs.finish()
+}
+
+fn json(settings: &Settings, body: &StatusAnswer<'_>) -> Answer {
     let body = serde_json::to_string(body).expect("texts and numbers alone always make JSON");
-    answer(StatusCode::OK, "application/json; charset=UTF-8", body)
+    answer(StatusCode::OK, &settings.status_content_type, body)
 }
 
 /// What is refused outside of Sectigo's own codes.
-fn no_code(status: StatusCode, text: &str) -> Performed {
-    Performed { answer: answer(status, "text/plain", text.to_owned()), effects: Vec::new() }
+fn no_code(settings: &Settings, status: StatusCode, text: &str) -> Performed {
+    Performed { answer: answer(status, &settings.plain_content_type, text.to_owned()), effects: Vec::new() }
 }
 
-fn answer(status: StatusCode, content_type: &'static str, body: String) -> Answer {
-    let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(content_type))]);
+fn answer(status: StatusCode, content_type: &str, body: String) -> Answer {
+    // Whatever a setting can say can stand there.
+    let content_type = HeaderValue::from_str(content_type).unwrap_or(HeaderValue::from_static("text/plain"));
+    let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, content_type)]);
     Answer { status, headers, body: body.into() }
 }

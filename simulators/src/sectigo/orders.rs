@@ -9,7 +9,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
-use super::{AlreadyRefunded, Settings, shown::ShownData, validation::PostPaymentData};
+use super::{
+    AlreadyRefunded, Settings, StatusAfterRefund, kept::KeptOrder, shown::ShownData, validation::PostPaymentData,
+};
 use crate::{
     exchange::{Deduplication, Effect, Provider},
     magic,
@@ -26,7 +28,7 @@ pub struct State {
     #[serde(with = "time::serde::rfc3339")]
     since: OffsetDateTime,
     accounts: BTreeMap<String, Account>,
-    orders: Shelf<Order>,
+    orders: Shelf<KeptOrder>,
     /// When the account's calls of the last minute came, by account; counted only where there is a limit.
     calls: BTreeMap<String, VecDeque<i64>>,
 }
@@ -147,11 +149,11 @@ impl Default for State {
     }
 }
 
-impl Shelved for Order {
+impl Shelved for KeptOrder {
     type Key = String;
 
-    fn demo() -> &'static BTreeMap<String, Order> {
-        static DEMO: LazyLock<BTreeMap<String, Order>> = LazyLock::new(|| {
+    fn demo() -> &'static BTreeMap<String, KeptOrder> {
+        static DEMO: LazyLock<BTreeMap<String, KeptOrder>> = LazyLock::new(|| {
             let special = [
                 Order {
                     multi_domain: true,
@@ -174,7 +176,7 @@ impl Shelved for Order {
             let late = Order { status_lag_seconds: Some(magic::LATE_SECONDS), ..demo_order(7_000_201) };
             let orders = (1_000_001..=1_000_999).map(demo_order).chain(special).chain(refused);
             let orders = orders.chain(on_the_wire).chain([late]);
-            orders.map(|order| (order.order_number.clone(), order)).collect()
+            orders.map(|order| (order.order_number.clone(), order.into())).collect()
         });
         &DEMO
     }
@@ -203,7 +205,7 @@ impl State {
         Self {
             since: now,
             accounts: accounts.into_iter().map(|account| (account.login_name.clone(), account)).collect(),
-            orders: Shelf::demo(dated.map(|order| (order.order_number.clone(), order))),
+            orders: Shelf::demo(dated.map(|order| (order.order_number.clone(), order.into()))),
             ..Self::default()
         }
     }
@@ -225,8 +227,12 @@ impl State {
     pub(crate) fn rename(&mut self, main: (String, String), other: impl Fn(&str) -> String) {
         let old_main = std::mem::replace(&mut self.main, main.0.clone());
         let renamed = |old: &str| if old == old_main { main.0.clone() } else { other(old) };
-        for order in self.orders.own_mut() {
-            order.account = order.account.as_deref().filter(|account| *account != old_main).map(&renamed);
+        for kept in self.orders.own_mut() {
+            let mut order = kept.open();
+            if let Some(account) = order.account.take() {
+                order.account = Some(account).filter(|account| *account != old_main).as_deref().map(&renamed);
+                *kept = order.into();
+            }
         }
         self.calls = std::mem::take(&mut self.calls).into_iter().map(|(name, calls)| (renamed(&name), calls)).collect();
         let accounts = std::mem::take(&mut self.accounts).into_values().map(|account| {
@@ -277,27 +283,32 @@ impl State {
             return Err(NotPut::Currency);
         }
         order.purchased_at.get_or_insert(now);
-        self.orders.insert(order.order_number.clone(), order);
+        self.orders.insert(order.order_number.clone(), order.into());
         Ok(())
     }
 
     /// All orders, by number.
     pub fn orders(&self) -> impl Iterator<Item = Order> {
-        self.orders.values().map(|order| self.whole(order))
+        self.orders.values().map(|kept| self.whole(kept.open()))
     }
 
     /// One order, with its account and its time.
     pub fn order(&self, order_number: &str) -> Option<Order> {
-        self.orders.get(order_number).map(|order| self.whole(order))
+        self.orders.get(order_number).map(|kept| self.whole(kept.open()))
     }
 
     /// The order, if it is this account's.
-    pub(super) fn order_of(&self, order_number: &str, login_name: &str) -> Option<&Order> {
-        self.orders.get(order_number).filter(|order| order.account.as_deref().unwrap_or(&self.main) == login_name)
+    pub(super) fn order_of(&self, order_number: &str, login_name: &str) -> Option<Order> {
+        let order = self.orders.get(order_number).map(KeptOrder::open);
+        order.filter(|order| order.account.as_deref().unwrap_or(&self.main) == login_name)
     }
 
-    pub(super) fn order_mut(&mut self, order_number: &str) -> Option<&mut Order> {
-        self.orders.get_mut(&order_number.to_owned())
+    pub(super) fn change_order<T>(&mut self, order_number: &str, change: impl FnOnce(&mut Order) -> T) -> Option<T> {
+        let kept = self.orders.get_mut(&order_number.to_owned())?;
+        let mut order = kept.open();
+        let done = change(&mut order);
+        *kept = order.into();
+        Some(done)
     }
 
     /// When the orders were bought that say no time.
@@ -305,11 +316,11 @@ impl State {
         self.since
     }
 
-    fn whole(&self, order: &Order) -> Order {
+    fn whole(&self, order: Order) -> Order {
         Order {
-            account: order.account.clone().or_else(|| Some(self.main.clone())),
+            account: order.account.or_else(|| Some(self.main.clone())),
             purchased_at: order.purchased_at.or(Some(self.since)),
-            ..order.clone()
+            ..order
         }
     }
 
@@ -353,41 +364,44 @@ impl Order {
         }
     }
 
-    /// Why it cannot be refunded now, as the provider says it; none where it can. The sentences are inferred, but for "already been
-    /// refunded", which the SiteLock page has.
-    pub(super) fn obstacle(
+    /// Why it cannot be refunded now, as the provider says it; none where it can.
+    pub(super) fn obstacle<'s>(
         &self,
-        settings: &Settings,
+        settings: &'s Settings,
         since: OffsetDateTime,
         now: OffsetDateTime,
-    ) -> Option<(i32, &'static str)> {
+    ) -> Option<(i32, &'s str)> {
         let period = Duration::days(i64::from(settings.refund_period_days));
         if self.is(REFUNDED) || self.refunded_at.is_some() {
-            match (settings.deduplication, settings.already_refunded) {
-                (Deduplication::Off, _) => None,
-                (Deduplication::On, AlreadyRefunded::Refused) => Some((-18, "This order has already been refunded")),
-                (Deduplication::On, AlreadyRefunded::Canceled) => Some((-20, CANCELED)),
+            match settings.deduplication {
+                Deduplication::Off => None,
+                Deduplication::On => Some(settings.already_refunded.told(&settings.already_refunded_text)),
             }
         } else if self.is(REJECTED) {
-            Some((-18, "This order has been rejected"))
+            Some(settings.rejected_order.told(&settings.rejected_text))
         } else if self.multi_domain {
-            Some((-18, "Multi-domain orders cannot be refunded automatically, please submit a ticket"))
+            Some((-18, &settings.multi_domain_text))
         } else if now - self.purchased_at.unwrap_or(since) > period {
-            Some((-18, "The refund period for this order is over"))
+            Some((-18, &settings.period_over_text))
         } else {
             None
         }
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.is(REFUNDED) || self.is(REJECTED)
+        self.is(REFUNDED) || self.is(REJECTED) || self.refunded_at.is_some()
     }
 
     /// Gives the money back and cancels the order.
-    pub(super) fn refund(&mut self, now: OffsetDateTime) -> Effect {
+    pub(super) fn refund(&mut self, settings: &Settings, now: OffsetDateTime) -> Effect {
+        let status = match settings.status_after_refund {
+            StatusAfterRefund::Refunded => Some(REFUNDED),
+            StatusAfterRefund::Rejected => Some(REJECTED),
+            StatusAfterRefund::Unchanged => None,
+        };
         // A second refund, where the settings let it through, changes nothing in what is shown.
-        if !self.is(REFUNDED) {
-            self.status_before_refund = self.validation.set_status(REFUNDED);
+        if let Some(status) = status.filter(|status| !self.is(status)) {
+            self.status_before_refund = self.validation.set_status(status);
         }
         self.refunded_at.get_or_insert(now);
         self.effect("refund", Some((self.price_minor, self.currency.clone())))
@@ -403,7 +417,7 @@ impl Order {
     pub(super) fn shown(&self, settings: &Settings, now: OffsetDateTime) -> Shown<'_> {
         let mut data = self.validation.data();
         let lag = Duration::seconds(i64::from(self.status_lag_seconds.unwrap_or(settings.status_lag_seconds)));
-        let lags = self.is(REFUNDED) && self.refunded_at.is_some_and(|refunded_at| now - refunded_at < lag);
+        let lags = self.is_closed() && self.refunded_at.is_some_and(|refunded_at| now - refunded_at < lag);
         if let (true, Some(before)) = (lags, &self.status_before_refund) {
             data.order_status = Some(before.clone());
         }
@@ -425,6 +439,16 @@ impl Order {
             reference: None,
             account: None,
             fee_minor: None,
+        }
+    }
+}
+
+impl AlreadyRefunded {
+    /// The code with its sentence: that of -20 is the page's.
+    fn told(self, sentence: &str) -> (i32, &str) {
+        match self {
+            Self::Refused => (-18, sentence),
+            Self::Canceled => (-20, CANCELED),
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::exchange::Deduplication;
+use super::Processing;
+use crate::{checked, exchange::Deduplication};
 
 /// Where the documentation leaves a choice, or names a number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,7 +30,8 @@ pub struct Settings {
     pub already_refunded: AlreadyRefunded,
     /// In whose wording the texts are that differ between the pages. Default each call in its own page's. *Inferred*.
     pub texts: Texts,
-    /// The HTTP status beside a code below 0. Default 200. *Inferred*.
+    /// The HTTP status beside a code below 0, from 200 to 599. Default 200. *Inferred*.
+    #[serde(deserialize_with = "checked::http_status")]
     pub refusal_http_status: u16,
     /// The longest order number, in characters. Default 128. *Documented* twice: 64 in the older copy.
     pub longest_order_number: u16,
@@ -45,6 +47,148 @@ pub struct Settings {
     pub empty_argument: EmptyArgument,
     /// How the status call writes an answer without `data`. Default left out. *Inferred*.
     pub no_data: NoData,
+    /// Whether -1 comes before all else, or -17 before it. Default `https`. *Unknown*.
+    pub first_check: FirstCheck,
+    /// The `Content-Type` of a plain answer. Default `text/plain`. *Inferred*: documented for a sibling.
+    #[serde(deserialize_with = "checked::media_type")]
+    pub plain_content_type: String,
+    /// The `Content-Type` of the status call's answer. Default `application/json; charset=UTF-8`. *Inferred*.
+    #[serde(deserialize_with = "checked::media_type")]
+    pub status_content_type: String,
+    /// Arguments in the query string. Default `ignored`. *Inferred*: a form is documented, and no query.
+    pub arguments_in_query: ArgumentsInQuery,
+    /// A body that does not call itself a form. Default `no_arguments`. *Inferred*.
+    pub other_content_types: OtherContentTypes,
+    /// A value that is not UTF-8. Default -4. *Inferred*: no other code is about a value.
+    pub invalid_utf8: InvalidUtf8,
+    /// The code for a wrong login and for a locked account, from -999 to -1. Default -16. *Inferred*.
+    #[serde(deserialize_with = "checked::refusal_code")]
+    pub wrong_login_code: i32,
+    /// The code of the refund calls for an order that is not the account's. Default -16. *Inferred*.
+    pub unknown_order: UnknownOrder,
+    /// The argument `responseFormat`, which one public client sends with a refund. Default -2. *Inferred*: no page of the call has it.
+    pub response_format: ResponseFormat,
+    /// What `!AutoReject` does. Default `rejects`. *Inferred* from its name and its page.
+    pub auto_reject: AutoReject,
+    /// The code of a refund for an order that was rejected. Default -18. *Inferred*.
+    pub rejected_order: AlreadyRefunded,
+    /// What a refund makes of `orderStatus`. Default `Refunded`. *Inferred* for SSL, documented for SiteLock.
+    pub status_after_refund: StatusAfterRefund,
+    /// `CertificateID` of the status call. Default `accepted`. *Unknown*: the newer page alone has it, without an effect.
+    pub certificate_id: CertificateId,
+    /// How the processing of a refund goes for each order that says nothing else: what a -14 leaves behind. Default `works`. *Unknown*.
+    pub processing: Processing,
+    /// The sentence of -18 for an order that was refunded. *Documented* as a description.
+    #[serde(deserialize_with = "checked::sentence")]
+    pub already_refunded_text: String,
+    /// The sentence of -18 for a multi-domain order. *Inferred*.
+    #[serde(deserialize_with = "checked::sentence")]
+    pub multi_domain_text: String,
+    /// The sentence of -18 behind the refund period. *Inferred*.
+    #[serde(deserialize_with = "checked::sentence")]
+    pub period_over_text: String,
+    /// The sentence of -18 for an order that was rejected. *Inferred*.
+    #[serde(deserialize_with = "checked::sentence")]
+    pub rejected_text: String,
+    /// The sentence of -18 by which `!AutoReject` refuses an order that was refunded or rejected. *Inferred*.
+    #[serde(deserialize_with = "checked::sentence")]
+    pub not_rejectable_text: String,
+}
+
+/// Which of -1 and -17 comes first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FirstCheck {
+    /// -1.
+    #[default]
+    Https,
+    /// -17 (and HTTP 404 and 405): what is no POST is refused as that without TLS, too.
+    Method,
+}
+
+/// Arguments in the query string.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ArgumentsInQuery {
+    /// They are not read; they only say in whose world the request is.
+    #[default]
+    Ignored,
+    /// They stand behind those of the body.
+    Read,
+}
+
+/// A body that does not call itself a form.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OtherContentTypes {
+    /// It has no arguments; they only say in whose world the request is.
+    #[default]
+    NoArguments,
+    /// It is read as a form.
+    Read,
+}
+
+/// A value that is not UTF-8.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InvalidUtf8 {
+    /// -4.
+    #[default]
+    #[serde(rename = "-4")]
+    Invalid,
+    /// It is a value like any other, with U+FFFD in it.
+    #[serde(rename = "replaced")]
+    Replaced,
+}
+
+/// The argument `responseFormat` of a refund.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ResponseFormat {
+    /// -2.
+    #[default]
+    #[serde(rename = "-2")]
+    Unrecognized,
+    /// 0 asks for lines, 1 for `errorCode=...&errorMessage=...`.
+    #[serde(rename = "honoured")]
+    Honoured,
+}
+
+/// What `!AutoReject` does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AutoReject {
+    /// The order is rejected: no refund call takes it from then on.
+    #[default]
+    Rejects,
+    /// -16, and nothing is done: the account may not.
+    Refused,
+}
+
+/// What a refund makes of `orderStatus`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StatusAfterRefund {
+    /// `Refunded`.
+    #[default]
+    Refunded,
+    /// `Rejected`.
+    Rejected,
+    /// What it was.
+    #[serde(rename = "unchanged")]
+    Unchanged,
+}
+
+/// `CertificateID` of the status call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CertificateId {
+    /// Up to 16 digits, without an effect.
+    #[default]
+    #[serde(rename = "accepted")]
+    Accepted,
+    /// -2, as the older page does not know it.
+    #[serde(rename = "-2")]
+    Unrecognized,
+    /// -4: no certificate has that number.
+    #[serde(rename = "-4")]
+    Invalid,
 }
 
 /// The code for an order that was refunded already.
@@ -72,7 +216,7 @@ pub enum Texts {
     MarkCertificatesPage,
 }
 
-/// The code of the status call for an order that is not the account's.
+/// The code of a call for an order that is not the account's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UnknownOrder {
     /// -4.
@@ -162,6 +306,26 @@ impl Default for Settings {
             repeated_argument: RepeatedArgument::default(),
             empty_argument: EmptyArgument::default(),
             no_data: NoData::default(),
+            first_check: FirstCheck::default(),
+            plain_content_type: "text/plain".to_owned(),
+            status_content_type: "application/json; charset=UTF-8".to_owned(),
+            arguments_in_query: ArgumentsInQuery::default(),
+            other_content_types: OtherContentTypes::default(),
+            invalid_utf8: InvalidUtf8::default(),
+            wrong_login_code: -16,
+            unknown_order: UnknownOrder::PermissionDenied,
+            response_format: ResponseFormat::default(),
+            auto_reject: AutoReject::default(),
+            rejected_order: AlreadyRefunded::default(),
+            status_after_refund: StatusAfterRefund::default(),
+            certificate_id: CertificateId::default(),
+            processing: Processing::default(),
+            already_refunded_text: "This order has already been refunded".to_owned(),
+            multi_domain_text: "Multi-domain orders cannot be refunded automatically, please submit a ticket"
+                .to_owned(),
+            period_over_text: "The refund period for this order is over".to_owned(),
+            rejected_text: "This order has been rejected".to_owned(),
+            not_rejectable_text: "This order can no longer be rejected".to_owned(),
         }
     }
 }

@@ -23,12 +23,37 @@ enum Kept {
     Other(Arc<PostPaymentData>),
 }
 
+/// What has to be kept of an order's page.
+pub(super) enum Parts<'a> {
+    /// The domain and the status of one that else shows the usual.
+    Ssl { domain: &'a str, status: &'a str },
+    /// All of it.
+    Other(&'a Arc<PostPaymentData>),
+}
+
 const PROCESSED: &str = "Processed";
 
 impl ShownData {
     /// An issued single-domain SSL order.
     pub fn ssl(domain: &str) -> ShownData {
         ShownData(Kept::Ssl { domain: domain.into(), status: Cow::Borrowed(PROCESSED), whole: OnceLock::new() })
+    }
+
+    /// What it is made of again.
+    pub(super) fn of(parts: Parts<'_>) -> ShownData {
+        ShownData(match parts {
+            Parts::Ssl { domain, status } => {
+                Kept::Ssl { domain: domain.into(), status: Cow::Owned(status.to_owned()), whole: OnceLock::new() }
+            }
+            Parts::Other(data) => Kept::Other(data.clone()),
+        })
+    }
+
+    pub(super) fn parts(&self) -> Parts<'_> {
+        match &self.0 {
+            Kept::Ssl { domain, status, .. } => Parts::Ssl { domain, status },
+            Kept::Other(data) => Parts::Other(data),
+        }
     }
 
     /// All of it.

@@ -28,6 +28,40 @@ const PROOFS: &[(&str, &str, &str, &str)] = &[
     ("sectigo.repeated_argument", r#""ignored""#, "\n\n-2", "\n\n0"),
     ("sectigo.empty_argument", r#""-4""#, "\n\n-3", "\n\n-4"),
     ("sectigo.no_data", r#""null""#, "is invalid!\"}", "is invalid!\",\"data\":null}"),
+    ("sectigo.first_check", r#""method""#, "\n\n-1\n", "\n\n-17\n"),
+    ("sectigo.plain_content_type", r#""text/html""#, "content-type: text/plain\n", "content-type: text/html\n"),
+    (
+        "sectigo.status_content_type",
+        r#""text/json""#,
+        "content-type: application/json; charset=UTF-8\n",
+        "content-type: text/json\n",
+    ),
+    ("sectigo.arguments_in_query", r#""read""#, "\n\n-3\n", "\n\n0"),
+    ("sectigo.other_content_types", r#""read""#, "\n\n-3\n", "\n\n0"),
+    ("sectigo.invalid_utf8", r#""replaced""#, "\n\n-4\n", "\n\n-16\n"),
+    ("sectigo.wrong_login_code", "-21", "\n\n-16\n", "\n\n-21\n"),
+    ("sectigo.unknown_order", r#""-4""#, "\n\n-16\n", "\n\n-4\n"),
+    ("sectigo.response_format", r#""honoured""#, "\n\n-2\n", "\n\nerrorCode=-18&errorMessage=This+order+has+already"),
+    ("sectigo.auto_reject", r#""refused""#, "\n\n-18\nThis order has been rejected", "\n\n0"),
+    ("sectigo.rejected_order", r#""-20""#, "\n\n-18\nThis order has been rejected", "\n\n-20\n"),
+    ("sectigo.status_after_refund", r#""Rejected""#, "\"orderStatus\":\"Refunded\"", "\"orderStatus\":\"Rejected\""),
+    ("sectigo.status_after_refund", r#""unchanged""#, "\"orderStatus\":\"Refunded\"", "\"orderStatus\":\"Processed\""),
+    ("sectigo.certificate_id", r#""-2""#, "\"errorCode\":0", "\"errorCode\":-2"),
+    ("sectigo.certificate_id", r#""-4""#, "\"errorCode\":0", "\"errorCode\":-4"),
+    ("sectigo.processing", r#""fails_after_refund""#, "\n\n0", "\n\n-14\n"),
+    ("sectigo.already_refunded_text", r#""Once is enough""#, "-18\nThis order has already", "-18\nOnce is enough"),
+    ("sectigo.multi_domain_text", r#""Too many domains""#, "-18\nMulti-domain orders", "-18\nToo many domains"),
+    ("sectigo.period_over_text", r#""Too late""#, "-18\nThe refund period", "-18\nToo late"),
+    ("sectigo.rejected_text", r#""Gone""#, "-18\nThis order has been rejected", "-18\nGone"),
+    ("sectigo.not_rejectable_text", r#""Gone""#, "-18\nThis order can no longer", "-18\nGone"),
+    ("namecom.tax_refunded", "false", "\"refundAmount\":12.00,", "\"refundAmount\":10.00,"),
+    ("namecom.rate_limit_details", r#""Slow down""#, "The limit of 20 requests", "\"details\":\"Slow down\""),
+    ("namecom.malformed_details", r#""No""#, "is not valid JSON", "\"details\":\"No\""),
+    ("namecom.retry_after", "true", "429\n", "retry-after: 1\n"),
+    ("namecom.empty_key", r#""key""#, "already been refunded", "x-idempotent-replay: 1"),
+    ("namecom.repeated_item", r#""once""#, "more than once", "\"totalRefundAmount\":12.99"),
+    ("namecom.too_large_page", r#""refused""#, "200\n", "perPage must be at most 1000"),
+    ("namecom.unreadable_query", r#""ignored""#, "page must be a positive integer", "\"totalCount\""),
     ("namecom.key_life_seconds", "1", "x-idempotent-replay: 1", "already been refunded"),
     ("namecom.key_comparison", r#""bytes""#, "x-idempotent-replay: 1", "has been reused for a different request"),
     ("namecom.cached_answers", r#""all""#, "400\n", "x-idempotent-replay: 1"),
@@ -78,6 +112,13 @@ const PROOFS: &[(&str, &str, &str, &str)] = &[
     ("debitsuccess.amount_out_of_range", r#""100""#, ">13012<", ">100<"),
     ("debitsuccess.texts", r#""system_page""#, "Note>Success<", "Note>Success!<"),
     ("debitsuccess.success_word", r#""Success""#, "Status>Succeed<", "Status>Success<"),
+    ("debitsuccess.business_error_http_status", "500", "200\n", "500\n"),
+    ("debitsuccess.wrong_credentials", r#""with_others""#, ">02<", ">12017<"),
+    ("debitsuccess.check_order", r#""account_first""#, ">12017<", ">08<"),
+    ("debitsuccess.missing_refund", r#""empty""#, ">08<", ">Succeed<"),
+    ("debitsuccess.status_without_identifier", r#""100""#, ">08<", ">100<"),
+    ("debitsuccess.unfinished_status", r#""Unknown""#, "Status>Failed<", "Status>Unknown<"),
+    ("debitsuccess.final_statuses", r#""can_be_left""#, ">Rejected<", ">Approved<"),
     ("debitsuccess.refund_amount", r#""integer""#, "RefundAmount>12.34<", "RefundAmount>12<"),
 ];
 
@@ -109,7 +150,9 @@ async fn every_setting_changes_what_a_client_meets() {
         for world in &worlds {
             // What is measured by the clock does not depend on how fast this machine is.
             world.with_world(|world| world.clock.stop());
-            met.push(Visit { bench: &bench, account: Account::of(&world.credentials()), world }.meet(name).await);
+            let visit = Visit { bench: &bench, account: Account::of(&world.credentials()), world };
+            let by = if value == "account_first" { "debitsuccess.check_order.account_first" } else { *name };
+            met.push(visit.meet(by).await);
         }
         assert!(met[0].contains(usual) && !met[0].contains(changed), "{name}, as usual: {}", met[0]);
         assert!(met[1].contains(changed), "{name}, changed: {}", met[1]);
@@ -161,7 +204,51 @@ impl Visit<'_> {
             }
             "sectigo.repeated_argument" => self.auto_refund(&[ORDER[0], REASON, ORDER[0]]).await,
             "sectigo.empty_argument" => self.auto_refund(&[ORDER[0], ("refundReasonCode", "")]).await,
-            "sectigo.refund_period_days" => self.auto_refund(REFUND).await,
+            "sectigo.refund_period_days" | "sectigo.processing" => self.auto_refund(REFUND).await,
+            "sectigo.first_check" => {
+                let url = format!("http://{}/products/!AutoRefund", self.bench.simulators.sectigo_plaintext_addr());
+                told(self.bench.client.get(format!("{url}?loginName={}", self.account.sectigo.0))).await
+            }
+            "sectigo.plain_content_type" | "sectigo.unknown_order" => {
+                self.auto_refund(&[("orderNumber", "1"), REASON]).await
+            }
+            "sectigo.status_content_type" => self.status(ORDER).await,
+            "sectigo.arguments_in_query" | "sectigo.other_content_types" | "sectigo.invalid_utf8" => {
+                let (name, password) = &self.account.sectigo;
+                let login = format!("loginName={name}&loginPassword={password}");
+                let form = format!("{login}&orderNumber=1000001&refundReasonCode=11");
+                let url = format!("https://{}/products/!AutoRefund", self.bench.simulators.sectigo_addr());
+                let form_type = "application/x-www-form-urlencoded";
+                let (url, content_type, body) = match setting {
+                    "sectigo.arguments_in_query" => (format!("{url}?{form}"), form_type, String::new()),
+                    "sectigo.other_content_types" => (url, "text/plain", form),
+                    _ => (url, form_type, form.replace(&login, &format!("{login}%FF"))),
+                };
+                told(self.bench.client.post(url).header("content-type", content_type).body(body)).await
+            }
+            "sectigo.wrong_login_code" => {
+                self.account.sectigo.1.push('x');
+                self.auto_refund(REFUND).await
+            }
+            "sectigo.response_format" => {
+                self.auto_refund(REFUND).await;
+                self.auto_refund(&[ORDER[0], REASON, ("responseFormat", "1")]).await
+            }
+            "sectigo.auto_reject" | "sectigo.rejected_order" | "sectigo.rejected_text" => {
+                self.sectigo("!AutoReject", ORDER).await;
+                self.auto_refund(REFUND).await
+            }
+            "sectigo.not_rejectable_text" => {
+                self.auto_refund(REFUND).await;
+                self.sectigo("!AutoReject", ORDER).await
+            }
+            "sectigo.status_after_refund" => {
+                self.auto_refund(REFUND).await;
+                self.status(ORDER).await
+            }
+            "sectigo.certificate_id" => self.status(&[ORDER[0], ("CertificateID", "1")]).await,
+            "sectigo.multi_domain_text" => self.auto_refund(&[("orderNumber", "2000001"), REASON]).await,
+            "sectigo.period_over_text" => self.auto_refund(&[("orderNumber", "2000002"), REASON]).await,
             _ if setting.starts_with("sectigo.") => {
                 self.auto_refund(REFUND).await;
                 self.auto_refund(REFUND).await
@@ -196,6 +283,28 @@ impl Visit<'_> {
                 self.account.namecom.1.push('x');
                 self.process_refund(ITEM, NO_HEADERS).await
             }
+            "namecom.tax_refunded" => {
+                let path = format!("/v1/worlds/{}/namecom/orders/9", self.world.id());
+                let order = r#"{"items":[{"id":90,"price_minor":1000,"tax_minor":200}]}"#;
+                assert_eq!(self.bench.control(Method::PUT, &path, order).await.0, 200);
+                self.process_refund(r#"{"orderId":9,"orderItemIds":[90]}"#, NO_HEADERS).await
+            }
+            "namecom.rate_limit_details" | "namecom.retry_after" => {
+                for _ in 0..20 {
+                    self.process_refund(ITEM, NO_HEADERS).await;
+                }
+                self.process_refund(ITEM, NO_HEADERS).await
+            }
+            "namecom.malformed_details" => self.process_refund("{", NO_HEADERS).await,
+            "namecom.empty_key" => {
+                self.process_refund(ITEM, &[("x-idempotency-key", "")]).await;
+                self.process_refund(ITEM, &[("x-idempotency-key", "")]).await
+            }
+            "namecom.repeated_item" => {
+                self.process_refund(&ITEM.replace("3200001", "3200001,3200001"), NO_HEADERS).await
+            }
+            "namecom.too_large_page" => self.namecom(Method::GET, "orders?perPage=1001&tld=none", "", NO_HEADERS).await,
+            "namecom.unreadable_query" => self.namecom(Method::GET, "orders?page=x&tld=none", "", NO_HEADERS).await,
             "namecom.unknown_members" => {
                 self.process_refund(&ITEM.replace('{', r#"{"note":"please","#), NO_HEADERS).await
             }
@@ -237,7 +346,7 @@ impl Visit<'_> {
                 self.soap(INITIATE, &self.initiate("id-1", "12.34", "overpaid")).await;
                 assert!(self.world.advance(Duration::from_secs(11)));
                 let body = self.initiate("id-1", "12.34", "overpaid").replace("InitiateRefund", "GetRefundStatus");
-                self.soap("http://tempuri.org/IDSServices/GetRefundStatus", &body).await
+                self.soap(STATUS, &body).await
             }
             "debitsuccess.service_fee_minor" => {
                 self.soap(INITIATE, &self.initiate("id-1", "12.34", "overpaid")).await;
@@ -247,6 +356,36 @@ impl Visit<'_> {
             "debitsuccess.check_order" => {
                 self.soap(INITIATE, &self.initiate("id-1", "500.00", "overpaid")).await;
                 self.soap(INITIATE, &self.initiate("id-1", "500.00", "overpaid")).await
+            }
+            "debitsuccess.check_order.account_first" => {
+                let body = self.initiate("id-1", "12.34", "").replace("DS000001", "NONE");
+                self.soap(INITIATE, &body).await
+            }
+            "debitsuccess.wrong_credentials" => {
+                self.account.debitsuccess.1.push('x');
+                self.soap(INITIATE, &self.initiate("id-1", "12.34", "")).await
+            }
+            "debitsuccess.business_error_http_status" => self.soap(INITIATE, &self.initiate("id-1", "12.34", "")).await,
+            "debitsuccess.missing_refund" | "debitsuccess.status_without_identifier" => {
+                let identifier = "<d:ExternalRefundIdentifier>id-1</d:ExternalRefundIdentifier>";
+                let body = self.initiate("id-1", "12.34", "overpaid").replace("InitiateRefund", "GetRefundStatus");
+                let without = if setting.ends_with("without_identifier") { "" } else { identifier };
+                self.soap(STATUS, &body.replace(identifier, without)).await
+            }
+            "debitsuccess.unfinished_status" => {
+                let path = format!("/v1/worlds/{}/debitsuccess/accounts/DS000001", self.world.id());
+                let account = r#"{"condition":"unknown_exception"}"#;
+                assert_eq!(self.bench.control(Method::PUT, &path, account).await.0, 200);
+                self.soap(INITIATE, &self.initiate("id-1", "12.34", "overpaid")).await
+            }
+            "debitsuccess.final_statuses" => {
+                self.soap(INITIATE, &self.initiate("id-1", "12.34", "overpaid")).await;
+                let path = format!("/v1/worlds/{}/debitsuccess/refunds/id-1/status", self.world.id());
+                for status in ["Rejected", "Approved"] {
+                    self.bench.control(Method::POST, &path, &json!({ "status": status }).to_string()).await;
+                }
+                let body = self.initiate("id-1", "12.34", "overpaid").replace("InitiateRefund", "GetRefundStatus");
+                self.soap(STATUS, &body).await
             }
             "debitsuccess.differing_references" => {
                 let other = "<d:ExternalAccountReferenceNo>EXT-000002</d:ExternalAccountReferenceNo><d:Amount>";
@@ -331,6 +470,7 @@ impl Visit<'_> {
     }
 }
 
+const STATUS: &str = "http://tempuri.org/IDSServices/GetRefundStatus";
 const INITIATE: &str = "http://tempuri.org/IDSServices/InitiateRefund";
 
 fn soap_headers(request: RequestBuilder, action: &str) -> RequestBuilder {

@@ -149,6 +149,12 @@ async fn debitsuccess_claims_go_by_identifier_and_a_rejected_refund_is_no_succes
     let total = &audit["totals"][0];
     assert_eq!((&total["refunds"], &total["rejected"], &total["fees_minor"]), (&json!(1), &json!(1), &json!(500)));
     assert_eq!(case.world.books().first().unwrap().attempt.unwrap().number, 1);
+
+    // Where the settings let it, a rejected refund is paid after all: that is one refund, and no second one.
+    case.settings(json!({ "debitsuccess": { "final_statuses": "can_be_left" } })).await;
+    case.call(Method::POST, "debitsuccess/refunds/two/status", json!({ "status": "Completed" })).await;
+    let kinds = case.kinds(Some(json!([claim("one", "submitted"), claim("two", "succeeded")]))).await;
+    assert_eq!(kinds, Vec::<String>::new());
 }
 
 #[tokio::test]
