@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use crate::{
     exchange::{Effect, Provider},
-    packed::{Packer, Unpacker},
+    packed::{Packer, Phrases, Unpacker},
 };
 
 /// How many entries the books keep; the oldest go first, and [`Books::dropped`] says how many went.
@@ -106,6 +106,9 @@ impl Books {
     }
 }
 
+/// What stands in nearly every line.
+const WORDS: Phrases = Phrases(&["refund", "USD", "AUD", "demo-test", "demo"]);
+
 impl Line {
     fn new(
         time: OffsetDateTime,
@@ -121,14 +124,14 @@ impl Line {
         let packer = Packer::default().time(time).number(provider as u64);
         let packer = packer.maybe(journal_id, Packer::number).maybe(attempt, attempt_numbers);
         let packer = packer.maybe(*amount_minor, Packer::signed).maybe(*fee_minor, Packer::signed);
-        let packer = packer.text(kind).text(target);
+        let packer = packer.phrased(&WORDS, kind).text(target);
         let texts = [currency, identifier, reference, account];
-        Self(texts.into_iter().fold(packer, |packer, text| packer.maybe(text.as_deref(), Packer::text)).done())
+        Self(texts.into_iter().fold(packer, |packer, text| packer.maybe(text.as_deref(), put_words)).done())
     }
 
     fn entry(&self, id: u64) -> BookEntry {
         let mut packed = Unpacker::new(&self.0);
-        let text = |packed: &mut Unpacker<'_>| packed.text().to_owned();
+        let text = |packed: &mut Unpacker<'_>| packed.phrased(&WORDS);
         let time = packed.time();
         let provider = packed.number();
         let provider = [Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess]
@@ -142,7 +145,7 @@ impl Line {
         });
         let amount_minor = packed.maybe(Unpacker::signed);
         let fee_minor = packed.maybe(Unpacker::signed);
-        let (kind, target) = (text(&mut packed), text(&mut packed));
+        let (kind, target) = (text(&mut packed), packed.text().to_owned());
         let [currency, identifier, reference, account] = [(); 4].map(|()| packed.maybe(text));
         let effect = Effect { kind, target, amount_minor, currency, identifier, reference, account, fee_minor };
         // It was written from one of them.
@@ -153,6 +156,10 @@ impl Line {
     fn weight(&self) -> usize {
         self.0.len() + 32
     }
+}
+
+fn put_words(packer: Packer, text: &str) -> Packer {
+    packer.phrased(&WORDS, text)
 }
 
 impl From<Books> for Kept {

@@ -124,7 +124,8 @@ impl<'a> Unpacker<'a> {
 }
 
 impl Phrases {
-    fn shorten(&self, text: &str) -> Vec<u8> {
+    /// The text with a byte for each phrase in it.
+    pub(crate) fn shorten(&self, text: &str) -> Vec<u8> {
         let mut short = Vec::with_capacity(text.len());
         let mut rest = text.as_bytes();
         while let Some((first, behind)) = rest.split_first() {
@@ -139,7 +140,7 @@ impl Phrases {
         short
     }
 
-    fn widen(&self, short: &[u8]) -> String {
+    pub(crate) fn widen(&self, short: &[u8]) -> String {
         let mut text = Vec::with_capacity(short.len() * 4);
         for byte in short {
             match byte.checked_sub(FIRST_CODE).and_then(|code| self.0.get(usize::from(code))) {

@@ -465,6 +465,22 @@ fn what_is_told_of_a_request_holds_no_password() {
 }
 
 #[rstest]
+#[case::in_the_query("loginName=demo&loginPassword=canary&note=canary", FORM, "")]
+#[case::in_a_body_of_another_type("", "text/plain", "loginName=demo&loginPassword=canary&note=canary")]
+#[case::in_json("loginName=demo", "application/json", r#"{"loginPassword":"canary"}"#)]
+fn of_what_is_no_form_only_known_arguments_are_told(
+    #[case] query: &str,
+    #[case] content_type: &'static str,
+    #[case] body: &str,
+) {
+    let sent = request(Method::POST, REFUND, content_type, body.as_bytes());
+    let identified = identify(&Request { query: Some(query.to_owned()), ..sent });
+    // It says in whose world the request is, by whichever settings.
+    assert_eq!(identified.username.as_deref(), Some("demo"));
+    assert!(!format!("{identified:?}").contains("canary"), "{identified:?}");
+}
+
+#[rstest]
 #[case(Order { price_minor: -1, ..Order::new("7") }, NotPut::Price)]
 #[case(Order { currency: "usd".to_owned(), ..Order::new("7") }, NotPut::Currency)]
 #[case(Order { account: Some("nobody".to_owned()), ..Order::new("7") }, NotPut::NoSuchAccount { account: "nobody".to_owned() })]
