@@ -37,11 +37,11 @@ pub(crate) fn all(criterion: &mut Criterion) {
         let doubted = sent.apply(&Event::Interrupted, NOW).unwrap();
         let taken = Outcome::Accepted(Acceptance::default());
         group.bench_function(format!("{provider}: after the answer"), |bencher| {
-            bencher.iter(|| decide::after_attempt(&sent, taken.clone(), rules, NOW, NOW));
+            bencher.iter(|| decide::after_attempt(&sent, taken.clone(), rules, NOW));
         });
         let lost = Outcome::Unknown { reason: DoubtReason::Timeout, evidence: "no answer in time".to_owned() };
         group.bench_function(format!("{provider}: after no answer"), |bencher| {
-            bencher.iter(|| decide::after_attempt(&sent, lost.clone(), rules, NOW, NOW));
+            bencher.iter(|| decide::after_attempt(&sent, lost.clone(), rules, NOW));
         });
         let nothing = Lookup::NotFound { proof: false, evidence: "no record".to_owned() };
         group.bench_function(format!("{provider}: after a look that shows nothing"), |bencher| {

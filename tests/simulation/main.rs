@@ -55,6 +55,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::plan::Plan;
 use crate::sim::{Figures, lock};
 
+/// The gateway's own. A run is a great many small texts, so it takes a tenth of the time off.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What is asked for on the command line.
 struct Arguments {
     seeds: u64,
