@@ -107,7 +107,7 @@ impl Books {
 }
 
 /// What stands in nearly every line.
-const WORDS: Phrases = Phrases(&["refund", "USD", "AUD", "demo-test", "demo"]);
+static WORDS: Phrases = Phrases::new(&["refund", "USD", "AUD", "demo-test", "demo"]);
 
 impl Line {
     fn new(

@@ -494,28 +494,31 @@ impl Told {
 
 /// What nearly every answer to a refund consists of.
 fn phrases(provider: Provider) -> &'static Phrases {
-    match provider {
-        Provider::Sectigo => &Phrases(&[]),
-        Provider::Namecom => &Phrases(&[
-            "{\"results\":[{\"orderId\":",
-            ",\"orderItemId\":",
-            ",\"orderItemStatus\":\"refunded\",\"refundAmount\":",
-            ",\"message\":\"Domain successfully deleted and refund processed.\"}",
-            "],\"totalRefundAmount\":",
-        ]),
-        Provider::Debitsuccess => &Phrases(&[
-            "<s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\"><s:Body>",
-            "<InitiateRefundResponse xmlns=\"http://tempuri.org/\"><InitiateRefundResult \
+    static SECTIGO: Phrases = Phrases::new(&[]);
+    static NAMECOM: Phrases = Phrases::new(&[
+        "{\"results\":[{\"orderId\":",
+        ",\"orderItemId\":",
+        ",\"orderItemStatus\":\"refunded\",\"refundAmount\":",
+        ",\"message\":\"Domain successfully deleted and refund processed.\"}",
+        "],\"totalRefundAmount\":",
+    ]);
+    static DEBITSUCCESS: Phrases = Phrases::new(&[
+        "<s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\"><s:Body>",
+        "<InitiateRefundResponse xmlns=\"http://tempuri.org/\"><InitiateRefundResult \
              xmlns:a=\"http://schemas.datacontract.org/2004/07/DSWebService\" \
              xmlns:i=\"http://www.w3.org/2001/XMLSchema-instance\"><a:DateCreated>",
-            "</a:DateCreated><a:Id>",
-            "</a:Id><a:ResponseNotes><a:ResponseMessageNote><a:Code>",
-            "00</a:Code><a:Note>Success</a:Note><a:NoteType>Info",
-            "</a:NoteType></a:ResponseMessageNote></a:ResponseNotes><a:Status>",
-            "</a:Status><a:ExternalRefundIdentifier>",
-            "</a:ExternalRefundIdentifier><a:RefundRequestNumber>",
-            "</a:RefundRequestNumber></InitiateRefundResult></InitiateRefundResponse></s:Body></s:Envelope>",
-        ]),
+        "</a:DateCreated><a:Id>",
+        "</a:Id><a:ResponseNotes><a:ResponseMessageNote><a:Code>",
+        "00</a:Code><a:Note>Success</a:Note><a:NoteType>Info",
+        "</a:NoteType></a:ResponseMessageNote></a:ResponseNotes><a:Status>",
+        "</a:Status><a:ExternalRefundIdentifier>",
+        "</a:ExternalRefundIdentifier><a:RefundRequestNumber>",
+        "</a:RefundRequestNumber></InitiateRefundResult></InitiateRefundResponse></s:Body></s:Envelope>",
+    ]);
+    match provider {
+        Provider::Sectigo => &SECTIGO,
+        Provider::Namecom => &NAMECOM,
+        Provider::Debitsuccess => &DEBITSUCCESS,
     }
 }
 

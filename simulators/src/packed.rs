@@ -10,7 +10,11 @@ pub(crate) struct Packer(Vec<u8>);
 
 /// What many texts are made of. Each takes one byte in them, one that is in no UTF-8; the first that fits counts.
 #[derive(Debug)]
-pub(crate) struct Phrases(pub(crate) &'static [&'static str]);
+pub(crate) struct Phrases {
+    all: &'static [&'static str],
+    /// Which bytes a phrase begins with: nearly no byte of a text does, and one look says so.
+    begins: [bool; 256],
+}
 
 /// From here to 255 no byte is in any UTF-8: room for eleven phrases.
 const FIRST_CODE: u8 = 0xF5;
@@ -124,26 +128,46 @@ impl<'a> Unpacker<'a> {
 }
 
 impl Phrases {
+    pub(crate) const fn new(all: &'static [&'static str]) -> Phrases {
+        let mut begins = [false; 256];
+        let mut left = all;
+        while let [phrase, rest @ ..] = left {
+            if let [first, ..] = phrase.as_bytes() {
+                #[expect(clippy::indexing_slicing, reason = "a byte is below 256, and `get_mut` is not const")]
+                {
+                    begins[*first as usize] = true;
+                }
+            }
+            left = rest;
+        }
+        Phrases { all, begins }
+    }
+
     /// The text with a byte for each phrase in it.
     pub(crate) fn shorten(&self, text: &str) -> Vec<u8> {
         let mut short = Vec::with_capacity(text.len());
         let mut rest = text.as_bytes();
         while let Some((first, behind)) = rest.split_first() {
-            // Nearly no byte begins a phrase, and one comparison says so.
-            let codes =
-                (FIRST_CODE..=u8::MAX).zip(self.0).filter(|(_, phrase)| phrase.as_bytes().first() == Some(first));
-            let mut found = codes.filter_map(|(code, phrase)| Some((code, rest.strip_prefix(phrase.as_bytes())?)));
-            let (byte, behind) = found.next().unwrap_or((*first, behind));
+            let found = if self.begins.get(usize::from(*first)) == Some(&true) { self.at_start(rest) } else { None };
+            let (byte, behind) = found.unwrap_or((*first, behind));
             short.push(byte);
             rest = behind;
         }
         short
     }
 
+    /// The phrase that these bytes begin with, as its byte, and what follows.
+    fn at_start<'t>(&self, text: &'t [u8]) -> Option<(u8, &'t [u8])> {
+        let mut codes = (FIRST_CODE..=u8::MAX).zip(self.all);
+        codes.find_map(|(code, phrase)| Some((code, text.strip_prefix(phrase.as_bytes())?)))
+    }
+
     pub(crate) fn widen(&self, short: &[u8]) -> String {
-        let mut text = Vec::with_capacity(short.len() * 4);
+        let phrase = |byte: &u8| self.all.get(usize::from(byte.checked_sub(FIRST_CODE)?)).copied();
+        let length = short.iter().map(|byte| phrase(byte).map_or(1, str::len)).sum();
+        let mut text = Vec::with_capacity(length);
         for byte in short {
-            match byte.checked_sub(FIRST_CODE).and_then(|code| self.0.get(usize::from(code))) {
+            match phrase(byte) {
                 Some(phrase) => text.extend_from_slice(phrase.as_bytes()),
                 None => text.push(*byte),
             }
@@ -158,7 +182,7 @@ mod tests {
 
     use super::*;
 
-    const PHRASES: Phrases = Phrases(&["{\"a", "ab", "a", "ä"]);
+    const PHRASES: Phrases = Phrases::new(&["{\"a", "ab", "a", "ä"]);
 
     proptest! {
         #[test]

@@ -11,7 +11,8 @@ use crate::packed::{Packer, Phrases, Unpacker};
 pub(super) struct KeptOrder(Box<[u8]>);
 
 /// What stands in nearly every order.
-const WORDS: Phrases = Phrases(&["registration", "name.com", "year", "whois_privacy", ".com", "example", "renewal"]);
+static WORDS: Phrases =
+    Phrases::new(&["registration", "name.com", "year", "whois_privacy", ".com", "example", "renewal"]);
 
 const ORDER_STATUSES: [OrderStatus; 5] =
     [OrderStatus::Success, OrderStatus::Failed, OrderStatus::Initialized, OrderStatus::Review, OrderStatus::Started];

@@ -125,7 +125,7 @@ impl Keys {
 }
 
 /// What nearly every request and answer that is kept consists of.
-const PHRASES: Phrases = Phrases(&[
+static PHRASES: Phrases = Phrases::new(&[
     "{\"results\":[{\"orderId\":",
     ",\"orderItemId\":",
     ",\"orderItemStatus\":\"refunded\",\"refundAmount\":",

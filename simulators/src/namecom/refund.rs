@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::orders::{Obstacle, Outcome, Pending, Registry};
+use super::orders::{ItemStatus, Obstacle, Order, Outcome, Pending, Registry};
 use super::reads::Usd;
 use super::refusals::{Refusal, THRESHOLD_DETAILS, json_answer};
 use super::state::State;
@@ -39,9 +39,9 @@ pub(super) fn process(
     }
 
     let mut work = Work { now, key, failing: BTreeMap::new(), results: Vec::new(), effects: Vec::new() };
-    let done = check(state, settings, now, username, &asked).and_then(|failing| {
+    let done = check(state, settings, now, username, &asked).and_then(|(mut order, failing)| {
         work.failing = failing;
-        work.refund_all(state, username, &asked, settings)
+        work.refund_all(state, username, &asked, &mut order, settings)
     });
     let mut answer = match done {
         Ok(()) => json_answer(StatusCode::OK, &work.body()),
@@ -129,14 +129,14 @@ fn int32(value: &Value, name: &str) -> Result<i32, Refusal> {
 }
 
 /// Refuses the whole request for the gravest obstacle among its items: unknown ones before refused ones before locked ones. Where the settings
-/// have single items fail instead, tells which, and with what message.
+/// have single items fail instead, tells which, and with what message. And the order, which was found for that.
 fn check(
     state: &State,
     settings: &Settings,
     now: OffsetDateTime,
     username: &str,
     asked: &Asked,
-) -> Result<BTreeMap<i32, String>, Refusal> {
+) -> Result<(Order, BTreeMap<i32, String>), Refusal> {
     let account = state.account(username).ok_or(Refusal::Unauthorized)?;
     let order = state.order_of(username, asked.order).ok_or(Refusal::NoSuchOrder(asked.order))?;
     let mut found: Vec<(Obstacle, i32)> = Vec::new();
@@ -150,11 +150,12 @@ fn check(
     }
     if settings.obstacles == Obstacles::FailItems {
         let message = |obstacle, item| refused(obstacle, item).details().unwrap_or_default();
-        return Ok(found.into_iter().map(|(obstacle, item)| (item, message(obstacle, item))).collect());
+        let failing = found.into_iter().map(|(obstacle, item)| (item, message(obstacle, item))).collect();
+        return Ok((order, failing));
     }
     // The first one asked for, among those that are equally grave.
     match found.into_iter().min_by(|(one, _), (other, _)| one.cmp(other)) {
-        None => Ok(BTreeMap::new()),
+        None => Ok((order, BTreeMap::new())),
         Some((obstacle, item)) => Err(refused(obstacle, item)),
     }
 }
@@ -207,19 +208,20 @@ impl Work {
         state: &mut State,
         username: &str,
         asked: &Asked,
+        order: &mut Order,
         settings: &Settings,
     ) -> Result<(), Refusal> {
         for &id in &asked.items {
-            let outcome = self.refund_one(state, username, asked.order, id, settings)?;
+            let outcome = self.refund_one(state, username, order, id, settings)?;
             if outcome != Outcome::Refunded {
                 continue;
             }
-            let attached = match (state.order_of(username, asked.order), state.item(asked.order, id)) {
-                (Some(order), Some(item)) if item.kind == "registration" => order.privacy_of(&item),
+            let attached = match order.items.iter().find(|item| item.id == id) {
+                Some(item) if item.kind == "registration" => order.privacy_of(item),
                 _ => Vec::new(),
             };
             for privacy in attached.into_iter().filter(|privacy| !asked.items.contains(privacy)) {
-                self.refund_one(state, username, asked.order, privacy, settings)?;
+                self.refund_one(state, username, order, privacy, settings)?;
                 if !settings.cascade_rows {
                     self.results.pop();
                 }
@@ -232,7 +234,7 @@ impl Work {
         &mut self,
         state: &mut State,
         username: &str,
-        order: i32,
+        order: &mut Order,
         id: i32,
         settings: &Settings,
     ) -> Result<Outcome, Refusal> {
@@ -241,10 +243,11 @@ impl Work {
             kind == "registration" && account.is_some_and(|account| account.is_over_threshold(&tld.unwrap_or_default()))
         };
         if let Some(message) = self.failing.get(&id).cloned() {
-            self.row(order, id, Outcome::Failed, Usd(0), message);
+            self.row(order.id, id, Outcome::Failed, Usd(0), message);
             return Ok(Outcome::Failed);
         }
-        let item = state.item(order, id).ok_or(Refusal::NoSuchItem { order, item: id })?;
+        let item = order.items.iter_mut().find(|item| item.id == id);
+        let item = item.ok_or(Refusal::NoSuchItem { order: order.id, item: id })?;
         match item.registry {
             Registry::Reachable => {}
             Registry::Broken => return Err(Refusal::Internal),
@@ -268,7 +271,8 @@ impl Work {
             Outcome::Refunded => {
                 let amount_minor = item.refunded_minor(settings.tax_refunded);
                 refunded = Usd(amount_minor);
-                self.effects.extend(state.refund_item(order, id, amount_minor, self.key.clone()));
+                self.effects.extend(state.refund_item(order.id, id, amount_minor, self.key.clone()));
+                item.status = ItemStatus::Refunded;
             }
             Outcome::Initialized => {
                 let pending = Pending {
@@ -277,12 +281,13 @@ impl Work {
                     amount_minor: Some(item.refunded_minor(settings.tax_refunded)),
                 };
                 let due = item.settles_after_seconds.and_then(|after| later(self.now, after));
-                state.settle_at(due, order, id);
-                state.change_item(order, id, |item| item.pending = Some(pending));
+                state.settle_at(due, order.id, id);
+                item.pending = Some(pending.clone());
+                state.change_item(order.id, id, |item| item.pending = Some(pending));
             }
             Outcome::Failed | Outcome::Canceled => {}
         }
-        self.row(order, id, outcome, refunded, message);
+        self.row(order.id, id, outcome, refunded, message);
         Ok(outcome)
     }
 

@@ -382,16 +382,18 @@ impl State {
     pub(super) fn refund_item(
         &mut self,
         order: i32,
-        item: i32,
+        id: i32,
         amount_minor: i64,
         identifier: Option<String>,
     ) -> Option<Effect> {
-        let owner = self.owner(&self.orders.get(&order)?.open()).to_owned();
-        let item = self.change_item(order, item, |item| {
-            item.status = ItemStatus::Refunded;
-            item.pending = None;
-            item.clone()
-        })?;
+        let kept = self.orders.get_mut(&order)?;
+        let mut order = kept.open();
+        let item = order.items.iter_mut().find(|item| item.id == id)?;
+        item.status = ItemStatus::Refunded;
+        item.pending = None;
+        *kept = KeptOrder::from(&order);
+        let owner = self.owner(&order).to_owned();
+        let item = order.items.iter().find(|item| item.id == id)?;
         let effect = Effect {
             kind: "refund".to_owned(),
             target: item.id.to_string(),

@@ -21,7 +21,7 @@ pub(super) struct KeptOrder {
 }
 
 /// What stands in nearly every order.
-const WORDS: Phrases = Phrases(&["Processed", "Refunded", "example.com", "order-", "USD"]);
+static WORDS: Phrases = Phrases::new(&["Processed", "Refunded", "example.com", "order-", "USD"]);
 
 const PROCESSINGS: [Processing; 3] = [Processing::Works, Processing::FailsBeforeRefund, Processing::FailsAfterRefund];
 
