@@ -13,6 +13,7 @@
 
 mod calls;
 mod notes;
+mod review;
 mod settings;
 mod slip;
 mod soap;

@@ -5,8 +5,9 @@ use std::fmt;
 use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 
+use super::review::{Queue, Steps, Upcoming};
 use super::slip::{Slip, Slips};
 use super::{FinalStatuses, Settings};
 use crate::exchange::{Effect, Provider};
@@ -28,6 +29,9 @@ pub struct State {
     refunds: Slips,
     /// Accounts with refunds that are settled by themselves whatever the settings say.
     settling: BTreeSet<String>,
+    /// Reckoned from all the rest: whoever changes that notes down what it changes here, or throws it away.
+    #[serde(skip)]
+    upcoming: Queue,
     next_number: i32,
     /// How many GUIDs were given out: each is computed from its place in the row.
     guids: u64,
@@ -203,6 +207,7 @@ impl Default for State {
             accounts: Shelf::default(),
             refunds: BTreeMap::new(),
             settling: BTreeSet::new(),
+            upcoming: Queue::default(),
             next_number: FIRST_NUMBER,
             guids: 0,
         }
@@ -292,6 +297,9 @@ impl State {
         if account.settles_after_seconds.is_some() {
             self.settling.insert(account.account_reference_no.clone());
         }
+        if self.refunds.contains_key(&account.account_reference_no) {
+            self.upcoming = Queue::default();
+        }
         self.accounts.insert(account.account_reference_no.clone(), Box::new(account));
         Ok(())
     }
@@ -339,10 +347,12 @@ impl State {
         let by_number = self.refunds.values().flatten().any(is_numbered);
         let is_named =
             |slip: &Slip| if by_number { is_numbered(slip) } else { slip.identifier() == number_or_identifier };
-        let slips =
-            self.refunds.iter_mut().flat_map(|(account, slips)| slips.iter_mut().map(move |slip| (account, slip)));
-        let mut named = slips.filter(|(_, slip)| is_named(slip));
-        let (account, slip) = named.next().ok_or(NotMoved::NoSuchRefund)?;
+        let slips = self
+            .refunds
+            .iter_mut()
+            .flat_map(|(account, slips)| slips.iter_mut().enumerate().map(move |(place, slip)| (account, place, slip)));
+        let mut named = slips.filter(|(_, _, slip)| is_named(slip));
+        let (account, place, slip) = named.next().ok_or(NotMoved::NoSuchRefund)?;
         if named.next().is_some() {
             return Err(NotMoved::SeveralRefunds);
         }
@@ -353,51 +363,57 @@ impl State {
             *slip = Slip::new(&Refund { note, ..slip.refund(account) });
         }
         let effects = slip.move_to(account, status).into_iter().collect();
-        Ok((slip.refund(account), effects))
+        let moved = slip.refund(account);
+        self.expect(&moved.account, place);
+        Ok((moved, effects))
     }
 
     /// Moves refunds on as far as the settings say for their age, and tells what that did and when. Nothing moves back, and nothing moves
     /// without a setting.
     #[must_use = "a rejection is an effect, and belongs in the books"]
     pub fn advance(&mut self, settings: &Settings, now: OffsetDateTime) -> Vec<(OffsetDateTime, Effect)> {
-        let usual = settings.completed_after_seconds;
-        let mut steps = [
-            (settings.awaiting_review_after_seconds, RefundStatus::AwaitingReview),
-            (settings.approved_after_seconds, RefundStatus::Approved),
-            (usual, RefundStatus::Completed),
-        ];
-        let by_settings = steps.iter().any(|(after, _)| after.is_some());
-        if !by_settings && self.settling.is_empty() {
-            return Vec::new();
+        let by = Steps::of(settings);
+        if self.upcoming.0.as_ref().is_none_or(|upcoming| upcoming.by != by) {
+            self.upcoming = Queue(Some(self.reckon(by)));
         }
         let mut effects = Vec::new();
-        for (reference, slips) in &mut self.refunds {
-            if !by_settings && !self.settling.contains(reference) {
+        while let Some((at, reference, place)) = self.upcoming.0.as_mut().and_then(|upcoming| upcoming.pop_until(now)) {
+            let account = self.accounts.get(&reference);
+            let steps = by.for_account(account.map(|account| &**account));
+            let decision = account.map(|account| account.decision).unwrap_or_default();
+            let Some(slip) = self.refunds.get_mut(&reference).and_then(|slips| slips.get_mut(place)) else { continue };
+            // Somebody may have moved it meanwhile.
+            let Some(reached) = steps.reached(slip, at).filter(|_| steps.next(slip) == Some(at)) else { continue };
+            let is_rejected = reached.rank() >= RefundStatus::Approved.rank() && decision == Decision::Rejected;
+            let next = if is_rejected { RefundStatus::Rejected } else { reached };
+            effects.extend(slip.move_to(&reference, next).map(|effect| (at, effect)));
+            self.expect(&reference, place);
+        }
+        effects
+    }
+
+    /// Everything that will move by itself.
+    fn reckon(&self, by: Steps) -> Upcoming {
+        let mut upcoming = Upcoming { by, moments: BTreeSet::new() };
+        for (reference, slips) in &self.refunds {
+            if by == Steps::default() && !self.settling.contains(reference) {
                 continue;
             }
-            let account = self.accounts.get(reference);
-            let decision = account.map(|account| account.decision).unwrap_or_default();
-            if let Some((after, _)) = steps.last_mut() {
-                *after = account.and_then(|account| account.settles_after_seconds).or(usual);
-            }
-            for slip in slips.iter_mut().filter(|slip| !slip.status.is_final()) {
-                let created = slip.created();
-                let due = steps.iter().filter_map(|(after, status)| Some((seconds((*after)?), *status)));
-                let due = due.filter(|(after, _)| now - created >= *after);
-                let Some((_, reached)) = due.clone().max_by_key(|(_, status)| status.rank()) else { continue };
-                let is_decision = |status: RefundStatus| status.rank() >= RefundStatus::Approved.rank();
-                let is_rejected = is_decision(reached) && decision == Decision::Rejected;
-                let next = if is_rejected { RefundStatus::Rejected } else { reached };
-                if next.rank() > slip.status.rank() {
-                    // A review is over with the first step that decides it.
-                    let over = due.filter(|(_, status)| is_decision(*status)).map(|(after, _)| after).min();
-                    let at = over.map_or(now, |after| created + after);
-                    effects.extend(slip.move_to(reference, next).map(|effect| (at, effect)));
-                }
-            }
+            let steps = by.for_account(self.account(reference));
+            let next = slips.iter().enumerate().filter_map(|(place, slip)| Some((steps.next(slip)?, place)));
+            upcoming.moments.extend(next.map(|(at, place)| (at, reference.clone(), place)));
         }
-        effects.sort_by_key(|(at, _)| *at);
-        effects
+        upcoming
+    }
+
+    /// Notes down when a refund moves by itself next.
+    fn expect(&mut self, reference: &str, place: usize) {
+        let account = self.accounts.get(reference).map(|account| &**account);
+        let slip = self.refunds.get(reference).and_then(|slips| slips.get(place));
+        let (Some(upcoming), Some(slip)) = (&mut self.upcoming.0, slip) else { return };
+        if let Some(at) = upcoming.by.for_account(account).next(slip) {
+            upcoming.moments.insert((at, reference.to_owned(), place));
+        }
     }
 
     // For the calls.
@@ -433,6 +449,8 @@ impl State {
         // Most accounts are refunded once, and a vector's own first step is room for four.
         let slips = self.refunds.entry(refund.account.clone()).or_insert_with(|| Vec::with_capacity(1));
         slips.push(Slip::new(&refund));
+        let place = slips.len().saturating_sub(1);
+        self.expect(&refund.account, place);
         refund
     }
 
@@ -525,7 +543,7 @@ impl RefundStatus {
         matches!(self, Self::Completed | Self::Rejected)
     }
 
-    fn rank(self) -> u8 {
+    pub(super) fn rank(self) -> u8 {
         match self {
             Self::Submitted => 0,
             Self::AwaitingReview => 1,
@@ -548,10 +566,6 @@ fn scattered(place: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     bits ^ (bits >> 31)
-}
-
-fn seconds(count: u64) -> Duration {
-    Duration::seconds(i64::try_from(count).unwrap_or(i64::MAX))
 }
 
 fn five_hundred() -> i64 {

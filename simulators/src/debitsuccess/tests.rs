@@ -415,6 +415,40 @@ fn statuses_move_on_with_time_where_the_settings_say_so() {
     assert_eq!(effects.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [NOW + Duration::seconds(20)]);
 }
 
+/// Who moves next is reckoned once, and then follows whatever is done in between.
+#[test]
+fn what_is_done_between_two_looks_moves_on_in_its_own_time() {
+    let settings = Settings { completed_after_seconds: Some(100), ..Settings::default() };
+    let words = |state: &State| -> Vec<&str> { state.refunds().iter().map(|refund| refund.status.word()).collect() };
+    let mut state = State::demo(NOW);
+    initiated(&mut state, &format!("{ACCOUNT}{REST}"));
+    assert!(state.advance(&settings, NOW + Duration::seconds(1)).is_empty());
+
+    // A later refund, an account that settles sooner, a refund that somebody moves by hand, and a copy.
+    initiated(&mut state, &format!("<AccountReferenceNo>DS000002</AccountReferenceNo>{REST}"));
+    let sooner = Account { settles_after_seconds: Some(10), ..Account::new("DS000002", "EXT-000002") };
+    state.put_account(sooner).unwrap();
+    assert!(state.advance(&settings, NOW + Duration::seconds(10)).is_empty());
+    assert_eq!(words(&state), ["Submitted", "Completed"]);
+    let mut copy: State = serde_json::from_value(serde_json::to_value(&state).unwrap()).unwrap();
+    let (_, effects) = state.set_refund_status("1001", RefundStatus::Rejected, None).unwrap();
+    assert_eq!(effects.len(), 1);
+    for state in [&mut state, &mut copy] {
+        assert!(state.advance(&settings, NOW + Duration::seconds(100)).is_empty());
+    }
+    assert_eq!(words(&state), ["Rejected", "Completed"]);
+    assert_eq!(words(&copy), ["Completed", "Completed"]);
+
+    let back = state.move_refund("1001", RefundStatus::Submitted, None, FinalStatuses::CanBeLeft).unwrap().1;
+    assert_eq!(back.len(), 1, "it is paid after all");
+    assert!(state.advance(&settings, NOW + Duration::seconds(100)).is_empty());
+    assert_eq!(words(&state), ["Completed", "Completed"]);
+    let other = Settings { completed_after_seconds: None, ..settings };
+    initiated(&mut state, &format!("{ACCOUNT}{REST}").replace("id-1", "id-2"));
+    assert!(state.advance(&other, NOW + Duration::days(900)).is_empty());
+    assert_eq!(state.refunds().last().unwrap().status, RefundStatus::Submitted);
+}
+
 #[rstest]
 #[case(Condition::Unavailable, "01")]
 #[case(Condition::TimedOut, "05")]
