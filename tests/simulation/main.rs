@@ -17,7 +17,7 @@
 //! "taken" or an "already" where nothing was done. No gateway can tell such an answer from a true one, so there the books are not compared
 //! with what a refund says of itself; all else is asked all the same.
 //!
-//! `cargo test --test simulation` runs the seeds of a change, every found bug again, and a crash at every single write.
+//! `cargo test --test simulation` runs a thousand seeds, every found bug again, and a crash at every single write.
 //! `cargo test --release --test simulation -- --seeds 1000000` runs a million and prints what it came to. `-- --seed 7` prints the course of one.
 //! `tests/planted/run.sh` plants bugs into a copy of the tree and asks whether the oracle hears each.
 
@@ -72,7 +72,7 @@ struct Arguments {
 }
 
 /// Seeds of a change.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 1_000;
 /// Every so many seeds are run twice, and their traces compared.
 const TWICE: u64 = 50;
 
