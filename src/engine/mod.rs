@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -201,6 +201,8 @@ pub(crate) struct Shared {
     errands: Arc<Semaphore>,
     tasks: TaskTracker,
     draining: CancellationToken,
+    /// The ledger writes no more.
+    stopped: CancellationToken,
 }
 
 const GATEWAY: &str = "gateway";
@@ -251,7 +253,11 @@ impl Engine {
             waiters: Waiters::default(),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
+            stopped: CancellationToken::new(),
         });
+        // One listens for all who wait: those who hear it from the word itself are woken in any order, and no two runs would be alike. Not a task
+        // of the drain, which lets callers wait for as long as the ledger writes.
+        tokio::spawn(tell_when_stopped(shared.ledger.health(), shared.stopped.clone()));
         for lane in shared.lanes.values() {
             shared.tasks.spawn(driver::send(shared.clone(), lane.clone()));
             shared.tasks.spawn(driver::settle(shared.clone(), lane.clone()));
@@ -639,8 +645,7 @@ impl Shared {
 
     /// Returns when the ledger writes no more: from then on nothing changes before the next start.
     async fn ledger_stopped(&self) {
-        // An error means that the ledger itself is gone, which comes to the same.
-        drop(self.ledger.health().wait_for(|health| *health != Health::Writing).await);
+        self.stopped.cancelled().await;
     }
 
     /// Records events and tells whoever waits. A full queue is waited for: what has happened must not be lost for want of room.
@@ -689,6 +694,12 @@ impl Shared {
             lane.account.meter.cleared(after.state, after.update_time.since(begin));
         }
     }
+}
+
+async fn tell_when_stopped(mut health: watch::Receiver<Health>, stopped: CancellationToken) {
+    // An error means that the ledger itself is gone, which comes to the same.
+    drop(health.wait_for(|health| *health != Health::Writing).await);
+    stopped.cancel();
 }
 
 /// The amount of a word must be of the currency that the refund is in, and above zero.

@@ -343,6 +343,11 @@ impl World {
 
     /// The provider goes on with what it has taken of a target; everything that waits, where none is named.
     pub(crate) fn settle(&mut self, plan: &Plan, target: Option<u8>, yes: bool, now: i64) {
+        // What had ended by itself by now has ended: a look may have shown it already.
+        for (at, effect) in self.states.debitsuccess.advance(&self.settings.debitsuccess, moment(now)) {
+            let at = i64::try_from(at.unix_timestamp_nanos() / 1_000).unwrap();
+            self.write(Who::Debitsuccess, at, vec![effect], None, false);
+        }
         for (number, planned) in (0..).zip(&plan.targets).filter(|(number, _)| target.is_none_or(|one| one == *number))
         {
             match planned {
