@@ -99,7 +99,7 @@ pub(crate) fn judge_send(sim: &Sim, wire: &[Sent], sent: &Sent, refund: Option<&
             // How old a key is cannot be told after the clock was set back and the process, which would know, has ended.
             let is_known = !(sim.plan.sets_clock_back() && sim.starts() > 0);
             let Some(first) = unanswered.first().filter(|_| by_a_person == 0 && is_known) else { return };
-            let ours = sent.at + sent.forward - first.at - first.forward;
+            let ours = sent.at + sent.forward[0] - first.at - first.forward[1];
             let theirs = sent.at - first.at;
             let outlives = theirs >= PROVIDERS_KEY_LIFE && !sim.plan.sets_clock_back();
             if ours > micros(KEY_LIFETIME) + SLACK || outlives {
@@ -109,8 +109,10 @@ pub(crate) fn judge_send(sim: &Sim, wire: &[Sent], sent: &Sent, refund: Option<&
         Who::Debitsuccess => {
             let Some(last) = unanswered.last().filter(|_| by_a_person == 0) else { return };
             let looks = wire.iter().filter(|one| !one.moving && one.target == sent.target && one.at >= last.at);
-            let looks: Vec<i64> = looks.map(|one| one.at + one.forward).collect();
-            let apart = looks.iter().max().zip(looks.iter().min()).map_or(0, |(last, first)| last - first);
+            let looks: Vec<[i64; 2]> = looks.map(|one| one.forward.map(|forward| one.at + forward)).collect();
+            let [first, last] =
+                [looks.iter().map(|[least, _]| *least).min(), looks.iter().map(|[_, most]| *most).max()];
+            let apart = last.zip(first).map_or(0, |(last, first)| last - first);
             if looks.len() < 2 || apart < micros(settle_time(Who::Debitsuccess)) - SLACK {
                 let seconds = apart / 1_000_000;
                 sim.wrong(

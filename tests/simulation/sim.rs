@@ -134,13 +134,14 @@ impl Sim {
         time.last_forward = (time.now(), by.max(0));
     }
 
-    /// How far the gateway's clock has been set forward; not by what is happening to it at this very moment, which nobody can have seen.
+    /// How far the gateway's clock has been set forward, at least and at most: what is happening to it at this very moment may have been seen or not.
     ///
     /// The gateway follows it forward and never back, so this and the world's time are what it can have seen pass.
-    pub(crate) fn forward(&self) -> i64 {
+    pub(crate) fn forward(&self) -> [i64; 2] {
         let time = lock(&self.time);
         let (at, by) = time.last_forward;
-        if at == time.now() { time.forward - by } else { time.forward }
+        let least = if at == time.now() { time.forward - by } else { time.forward };
+        [least, time.forward]
     }
 
     // Chance.
