@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::field::Empty;
 use tracing::{Instrument, error, info_span, warn};
@@ -130,7 +130,14 @@ async fn send_each(
         // A task of its own: the drain ends what only waits, never a dispatch.
         begun.push(shared.tasks.spawn(async move {
             let span = step::span_of_dispatch(&owner, &refund).await;
-            dispatch(&owner, &owned_lane, refund, slot).instrument(span).await
+            let dispatch = async {
+                // Intent before act: the attempt is on disk when its task begins.
+                if let Some(dispatched) = step::begin_attempt(&owner, &owned_lane, &refund).await? {
+                    step::spawn_attempt(&owner, &owned_lane, dispatched, slot);
+                }
+                Ok(())
+            };
+            dispatch.instrument(span).await
         }));
     }
     let mut result = Ok(());
@@ -139,29 +146,6 @@ async fn send_each(
         result = result.and(dispatch.await.unwrap_or(Ok(())));
     }
     result
-}
-
-/// Intent before act: the attempt is on disk when its task begins.
-async fn dispatch(
-    shared: &Arc<Shared>,
-    lane: &Arc<Lane>,
-    refund: Refund,
-    slot: OwnedSemaphorePermit,
-) -> Result<(), LedgerError> {
-    match shared.record(&refund, vec![Event::Dispatched], None, GATEWAY).await {
-        Ok(dispatched) => {
-            step::spawn_attempt(shared, lane, dispatched, slot);
-            Ok(())
-        }
-        Err(error) => {
-            lane.give_turn_back();
-            match error {
-                // Cancelled in the meantime.
-                LedgerError::StaleRevision { .. } | LedgerError::MoveRefused(_) => Ok(()),
-                error => Err(error),
-            }
-        }
-    }
 }
 
 /// Ends what has waited longer than the account allows: never sent, and now never to be. The next moment at which anything can have.

@@ -160,23 +160,30 @@ async fn resend(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund) -> Resul
     if !safe || shared.draining.is_cancelled() || !lane.take_turn() {
         return Ok(());
     }
-    match shared.record(&refund, vec![Event::Dispatched], None, GATEWAY).await {
-        // A disk or a machine that stood still for long: what was safe when the attempt was begun may not be so now.
-        Ok(dispatched) if !shared.may_resend(&lane.account.contract, &dispatched) => {
-            lane.give_turn_back();
-            Ok(give_up_attempt(shared, lane, dispatched, refund).await?)
-        }
-        Ok(dispatched) => {
-            attempt(shared, lane, dispatched).await;
-            drop(slot);
-            Ok(())
-        }
+    let Some(dispatched) = begin_attempt(shared, lane, &refund).await? else { return Ok(()) };
+    // A disk or a machine that stood still for long: what was safe when the attempt was begun may not be so now.
+    if !shared.may_resend(&lane.account.contract, &dispatched) {
+        lane.give_turn_back();
+        return Ok(give_up_attempt(shared, lane, dispatched, refund).await?);
+    }
+    attempt(shared, lane, dispatched).await;
+    drop(slot);
+    Ok(())
+}
+
+/// Puts one more attempt of a refund that has taken its turn on disk. None where somebody else has moved the refund meanwhile.
+pub(super) async fn begin_attempt(
+    shared: &Shared,
+    lane: &Lane,
+    refund: &Refund,
+) -> Result<Option<Refund>, LedgerError> {
+    match shared.record(refund, vec![Event::Dispatched], None, GATEWAY).await {
+        Ok(dispatched) => Ok(Some(dispatched)),
         Err(error) => {
             lane.give_turn_back();
             match error {
-                // Somebody else has moved it.
-                LedgerError::StaleRevision { .. } | LedgerError::MoveRefused(_) => Ok(()),
-                error => Err(error.into()),
+                LedgerError::StaleRevision { .. } | LedgerError::MoveRefused(_) => Ok(None),
+                error => Err(error),
             }
         }
     }
