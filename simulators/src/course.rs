@@ -111,6 +111,40 @@ impl Client {
     }
 }
 
+/// A request that has been read, and the world that it is for.
+pub(crate) struct Addressed {
+    world: SharedWorld,
+    provider: Provider,
+    arrival: Arrival,
+    /// The rules of that world that its connection has met.
+    met: Vec<RuleId>,
+    request: Request,
+    identified: Identified,
+}
+
+impl Addressed {
+    /// Reads what a request is, and finds its world: the one that the port belongs to, or else the one that its username does. `met` are the
+    /// rules that its connection has met.
+    pub(crate) fn new(
+        (worlds, owner): (&Worlds, Option<&SharedWorld>),
+        provider: Provider,
+        (arrival, mut met): (Arrival, Vec<RuleId>),
+        request: Request,
+    ) -> Addressed {
+        let identified = identify(provider, &request);
+        let world = owner.cloned().unwrap_or_else(|| worlds.of(provider, &identified));
+        // Behind everybody's ports a connection meets the demo world's rules, whose numbers mean nothing in another world's journal.
+        if owner.is_none() && !world.is(worlds.demo()) {
+            met.clear();
+        }
+        Addressed { world, provider, arrival, met, request, identified }
+    }
+
+    pub(crate) fn world(&self) -> &SharedWorld {
+        &self.world
+    }
+}
+
 /// Where a request is once it is in the journal.
 pub(crate) enum Entered {
     UnderWay(Box<Course>),
@@ -119,29 +153,19 @@ pub(crate) enum Entered {
 }
 
 impl Course {
-    /// Reads what the request is and opens its journal entry, in the world that the port belongs to, or else in the one that its username does.
-    /// `met` are the rules that its connection has met. Where nothing can stand in its way, it goes the whole way at once.
-    pub(crate) fn enter(
-        (worlds, owner): (&Worlds, Option<&SharedWorld>),
-        provider: Provider,
-        (arrival, met): (Arrival, Vec<RuleId>),
-        request: Request,
-        client: Client,
-        stopping: watch::Receiver<bool>,
-    ) -> Entered {
-        let identified = identify(provider, &request);
-        let world = owner.cloned().unwrap_or_else(|| worlds.of(provider, &identified));
+    /// Opens a request's journal entry. Where nothing can stand in its way, it goes the whole way at once.
+    pub(crate) fn enter(addressed: Addressed, client: Client, stopping: watch::Receiver<bool>) -> Entered {
+        let Addressed { world, provider, arrival, met, request, identified } = addressed;
         let mut locked = world.lock();
         let now = locked.now();
         let coordinates = locked.faults.locate(provider, arrival.ordinal, &identified);
         let journal_id = locked.journal.open(now, provider, arrival, &request, &identified, coordinates.attempt);
-        // Behind everybody's ports a connection meets the demo world's rules, whose numbers mean nothing in another world's journal.
-        if !met.is_empty() && (owner.is_some() || world.is(worlds.demo())) {
+        if !met.is_empty() {
             locked.journal.rules(journal_id, met);
         }
         if is_clear(&locked, &world, provider, &identified) {
             let performed = look_back(&mut locked, provider, &request, &identified);
-            let performed = performed.unwrap_or_else(|| locked.perform(provider, journal_id, &request));
+            let performed = performed.unwrap_or_else(|| locked.perform_at(now, provider, journal_id, &request));
             locked.journal.close(journal_id, Some(&performed.answer), client.usual_ending());
             return Entered::Answered(Verdict::Answer(Box::new(Sending::plainly(performed.answer))));
         }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use crate::debitsuccess::Envelope;
+use crate::{debitsuccess::Envelope, namecom::Json};
 
 /// Which emulated provider a request came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -54,6 +54,9 @@ pub struct Request {
     /// What Debitsuccess makes of the body, read when it is first asked for: once to see whose it is and to answer it.
     #[serde(skip)]
     pub(crate) envelope: Envelope,
+    /// What name.com makes of it, likewise.
+    #[serde(skip)]
+    pub(crate) json: Json,
 }
 
 /// What can be told of a request before anything is done: for faults, the journal and the choice of the world.
@@ -186,7 +189,16 @@ mod written {
 impl Request {
     /// A request without a query, as a client in the same process makes it.
     pub fn new(method: Method, path: impl Into<String>, headers: HeaderMap, body: Bytes, tls: bool) -> Self {
-        Self { method, path: path.into(), query: None, headers, body, tls, envelope: Envelope::default() }
+        Self {
+            method,
+            path: path.into(),
+            query: None,
+            headers,
+            body,
+            tls,
+            envelope: Envelope::default(),
+            json: Json::default(),
+        }
     }
 }
 

@@ -317,7 +317,8 @@ impl Journal {
             let id = self.dropped() + 1;
             let Some(oldest) = self.lines.pop_front() else { return };
             self.bytes -= oldest.weight();
-            if let Some(fingerprint) = oldest.numbers().fingerprint
+            if !self.last_sent.is_empty()
+                && let Some(fingerprint) = oldest.numbers().fingerprint
                 && self.last_sent.get(&fingerprint) == Some(&id)
             {
                 self.last_sent.remove(&fingerprint);
@@ -488,7 +489,7 @@ impl Line {
 
 impl Told {
     fn text(provider: Provider, text: &str) -> Told {
-        Told::Text(phrases(provider).shorten(text).into())
+        Told::Text(phrases(provider).shorten(text))
     }
 }
 
@@ -611,15 +612,7 @@ mod tests {
     use super::*;
 
     fn opened(journal: &mut Journal, parameters: Value) -> u64 {
-        let request = Request {
-            method: Method::POST,
-            path: "/".to_owned(),
-            query: None,
-            headers: HeaderMap::new(),
-            body: bytes::Bytes::new(),
-            tls: true,
-            envelope: Default::default(),
-        };
+        let request = Request::new(Method::POST, "/", HeaderMap::new(), bytes::Bytes::new(), true);
         let identified = Identified { parameters, ..Identified::default() };
         let arrival = Arrival { connection: 1, ordinal: 1 };
         journal.open(OffsetDateTime::UNIX_EPOCH, Provider::Sectigo, arrival, &request, &identified, 1)

@@ -5,8 +5,17 @@
 use time::OffsetDateTime;
 
 /// Writes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Packer(Vec<u8>);
+
+/// Room for nearly everything that is packed, so that it need not grow on its way.
+const ROOM: usize = 512;
+
+impl Default for Packer {
+    fn default() -> Self {
+        Self(Vec::with_capacity(ROOM))
+    }
+}
 
 /// What many texts are made of. Each takes one byte in them, one that is in no UTF-8; the first that fits counts.
 #[derive(Debug)]
@@ -50,10 +59,16 @@ impl Packer {
     }
 
     /// A text with a byte for each phrase in it.
-    pub(crate) fn phrased(self, phrases: &Phrases, text: &str) -> Self {
-        let short = phrases.shorten(text);
-        let mut packer = self.number(short.len() as u64);
-        packer.0.extend_from_slice(&short);
+    pub(crate) fn phrased(mut self, phrases: &Phrases, text: &str) -> Self {
+        let start = self.0.len();
+        phrases.shorten_onto(&mut self.0, text);
+        // How long it is shows only now, and stands before it.
+        let end = self.0.len();
+        let mut packer = self.number((end - start) as u64);
+        let written = packer.0.len() - end;
+        if let Some(text_and_length) = packer.0.get_mut(start..) {
+            text_and_length.rotate_right(written);
+        }
         packer
     }
 
@@ -144,8 +159,13 @@ impl Phrases {
     }
 
     /// The text with a byte for each phrase in it.
-    pub(crate) fn shorten(&self, text: &str) -> Vec<u8> {
-        let mut short = Vec::with_capacity(text.len());
+    pub(crate) fn shorten(&self, text: &str) -> Box<[u8]> {
+        let mut short = Vec::with_capacity(ROOM.min(text.len()));
+        self.shorten_onto(&mut short, text);
+        short.into()
+    }
+
+    fn shorten_onto(&self, short: &mut Vec<u8>, text: &str) {
         let mut rest = text.as_bytes();
         while let Some((first, behind)) = rest.split_first() {
             let found = if self.begins.get(usize::from(*first)) == Some(&true) { self.at_start(rest) } else { None };
@@ -153,13 +173,20 @@ impl Phrases {
             short.push(byte);
             rest = behind;
         }
-        short
     }
 
     /// The phrase that these bytes begin with, as its byte, and what follows.
     fn at_start<'t>(&self, text: &'t [u8]) -> Option<(u8, &'t [u8])> {
         let mut codes = (FIRST_CODE..=u8::MAX).zip(self.all);
-        codes.find_map(|(code, phrase)| Some((code, text.strip_prefix(phrase.as_bytes())?)))
+        codes.find_map(|(code, phrase)| {
+            let phrase = phrase.as_bytes();
+            // Nearly every other text differs in the last byte, and that one is quickly compared.
+            let last = phrase.len().checked_sub(1)?;
+            if text.get(last) != phrase.get(last) {
+                return None;
+            }
+            Some((code, text.strip_prefix(phrase)?))
+        })
     }
 
     pub(crate) fn widen(&self, short: &[u8]) -> String {

@@ -29,12 +29,13 @@ use tokio::{net::TcpStream, sync::watch, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    course::{Client, Course, Entered, Sending, Verdict, wants_close},
+    course::{Addressed, Client, Course, Entered, Sending, Verdict, wants_close},
     crowd::{Crowd, Stays},
     debitsuccess::Envelope,
     exchange::{Answer, Provider, Request},
     faults::{Door, Moment, RuleId, Step},
     journal::{Arrival, Ending},
+    namecom::Json,
     outgoing::{LineEnd, Outgoing},
     ports::Doorway,
     wire::{Cut, Fate, Guard, Line, Wire},
@@ -250,6 +251,7 @@ impl Port {
             body: Bytes::new(),
             tls: self.tls.is_some(),
             envelope: Envelope::default(),
+            json: Json::default(),
         };
         let request = match read(body).await {
             Ok(body) => Request { body, ..request },
@@ -259,11 +261,17 @@ impl Port {
         let leaving = Leaving(client.clone());
         let stopping = self.stopping.clone();
         let whose = (&self.worlds, self.owner.as_ref());
-        let enter = || Course::enter(whose, self.provider, (arrival, met), request, client, stopping);
-        let verdict = match catch_unwind(AssertUnwindSafe(enter)) {
-            Ok(Entered::Answered(verdict)) => Some(verdict),
-            Ok(Entered::UnderWay(course)) => taken(course.run()).await,
-            Err(_) => None,
+        let entered = match caught(|| Addressed::new(whose, self.provider, (arrival, met), request)) {
+            Some(addressed) => {
+                addressed.world().when_free().await;
+                caught(|| Course::enter(addressed, client, stopping))
+            }
+            None => None,
+        };
+        let verdict = match entered {
+            Some(Entered::Answered(verdict)) => Some(verdict),
+            Some(Entered::UnderWay(course)) => taken(course.run()).await,
+            None => None,
         };
         drop(leaving);
         match verdict {
@@ -303,15 +311,19 @@ impl Met {
     }
 }
 
+/// What this gives; none where it panicked, which the panic hook has told of.
+fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(work)).ok()
+}
+
 /// Takes a request to its end. What need not wait is done on the spot; what does goes on in a task of its own, whatever becomes of the
 /// connection. None where it panicked, which the panic hook has told of.
 async fn taken(course: impl Future<Output = Verdict> + Send + 'static) -> Option<Verdict> {
     let mut course = Box::pin(course);
-    let begun = poll_fn(|cx| Poll::Ready(catch_unwind(AssertUnwindSafe(|| course.as_mut().poll(cx))))).await;
-    match begun {
-        Ok(Poll::Ready(verdict)) => Some(verdict),
-        Ok(Poll::Pending) => tokio::spawn(course).await.ok(),
-        Err(_) => None,
+    let begun = poll_fn(|cx| Poll::Ready(caught(|| course.as_mut().poll(cx)))).await;
+    match begun? {
+        Poll::Ready(verdict) => Some(verdict),
+        Poll::Pending => tokio::spawn(course).await.ok(),
     }
 }
 

@@ -41,7 +41,7 @@ const LEAST: f64 = 0.5;
 const WORKERS: usize = 2;
 
 fn main() -> ExitCode {
-    let (served, bare) = (runtime(), runtime());
+    let (served, bare) = (runtime("simulators"), runtime("bare axum"));
     let config = Config::free_ports();
     let simulators = served.block_on(Simulators::start(config)).unwrap();
     let client = Builder::new_current_thread().enable_all().build().unwrap();
@@ -127,8 +127,9 @@ fn measure(provider: Provider, simulators: &Simulators, client: &Runtime, bare: 
     pairs
 }
 
-fn runtime() -> Runtime {
-    Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build().unwrap()
+/// Named, for whoever looks with a profiler where the time goes.
+fn runtime(name: &str) -> Runtime {
+    Builder::new_multi_thread().worker_threads(WORKERS).thread_name(name).enable_all().build().unwrap()
 }
 
 fn rate(took: Duration) -> f64 {

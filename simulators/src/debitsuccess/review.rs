@@ -74,6 +74,13 @@ impl PartialEq for Queue {
 }
 
 impl Upcoming {
+    /// Notes down when a refund moves by itself next.
+    pub(super) fn expect(&mut self, account: Option<&Account>, reference: &str, place: usize, slip: &Slip) {
+        if let Some(at) = self.by.for_account(account).next(slip) {
+            self.moments.insert((at, reference.to_owned(), place));
+        }
+    }
+
     /// The next one, where its moment has come by `now`.
     pub(super) fn pop_until(&mut self, now: OffsetDateTime) -> Option<(OffsetDateTime, String, usize)> {
         self.moments.first().filter(|(at, ..)| *at <= now)?;

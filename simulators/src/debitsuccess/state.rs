@@ -205,7 +205,7 @@ impl Default for State {
             main: DEMO_LOGIN.to_owned(),
             logins: BTreeMap::new(),
             accounts: Shelf::default(),
-            refunds: BTreeMap::new(),
+            refunds: Slips::new(),
             settling: BTreeSet::new(),
             upcoming: Queue::default(),
             next_number: FIRST_NUMBER,
@@ -410,9 +410,8 @@ impl State {
     fn expect(&mut self, reference: &str, place: usize) {
         let account = self.accounts.get(reference).map(|account| &**account);
         let slip = self.refunds.get(reference).and_then(|slips| slips.get(place));
-        let (Some(upcoming), Some(slip)) = (&mut self.upcoming.0, slip) else { return };
-        if let Some(at) = upcoming.by.for_account(account).next(slip) {
-            upcoming.moments.insert((at, reference.to_owned(), place));
+        if let (Some(upcoming), Some(slip)) = (&mut self.upcoming.0, slip) {
+            upcoming.expect(account, reference, place, slip);
         }
     }
 
@@ -443,14 +442,17 @@ impl State {
             username: new.username,
             created: new.created,
         };
-        if self.accounts.get(&refund.account).is_some_and(|account| account.settles_after_seconds.is_some()) {
+        let account = self.accounts.get(&refund.account).map(|account| &**account);
+        if account.is_some_and(|account| account.settles_after_seconds.is_some()) {
             self.settling.insert(refund.account.clone());
         }
         // Most accounts are refunded once, and a vector's own first step is room for four.
         let slips = self.refunds.entry(refund.account.clone()).or_insert_with(|| Vec::with_capacity(1));
-        slips.push(Slip::new(&refund));
-        let place = slips.len().saturating_sub(1);
-        self.expect(&refund.account, place);
+        let slip = Slip::new(&refund);
+        if let Some(upcoming) = &mut self.upcoming.0 {
+            upcoming.expect(account, &refund.account, slips.len(), &slip);
+        }
+        slips.push(slip);
         refund
     }
 
@@ -464,16 +466,16 @@ impl State {
         self.guids = self.guids.wrapping_add(1);
         let high = scattered(self.guids.wrapping_mul(2));
         let low = scattered(self.guids.wrapping_mul(2).wrapping_add(1));
-        let bits = (u128::from(high) << 64) | u128::from(low);
         // Version 4, variant 1, so that strict readers take it.
-        let bits = (bits & !(0xF000 << 64) & !(0xC000 << 48)) | (0x4000 << 64) | (0x8000 << 48);
+        let high = (high & !0xF000) | 0x4000;
+        let low = (low & !(0xC000 << 48)) | (0x8000 << 48);
         format!(
             "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-            bits >> 96,
-            (bits >> 80) & 0xFFFF,
-            (bits >> 64) & 0xFFFF,
-            (bits >> 48) & 0xFFFF,
-            bits & 0xFFFF_FFFF_FFFF
+            high >> 32,
+            (high >> 16) & 0xFFFF,
+            high & 0xFFFF,
+            low >> 48,
+            low & 0xFFFF_FFFF_FFFF
         )
     }
 }

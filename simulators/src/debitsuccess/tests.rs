@@ -18,15 +18,9 @@ fn request(method: &str, query: Option<&str>, headers: &[(&str, &str)], body: &[
         .iter()
         .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap()))
         .collect();
-    Request {
-        method: method.parse().unwrap(),
-        path: SERVICE_PATH.to_owned(),
-        query: query.map(str::to_owned),
-        headers,
-        body: bytes::Bytes::copy_from_slice(body),
-        tls: false,
-        envelope: Default::default(),
-    }
+    let body = bytes::Bytes::copy_from_slice(body);
+    let query = query.map(str::to_owned);
+    Request { query, ..Request::new(method.parse().unwrap(), SERVICE_PATH, headers, body, false) }
 }
 
 fn posted(action: &str, body: &str) -> Request {

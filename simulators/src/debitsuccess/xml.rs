@@ -43,7 +43,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Element, NotXml> {
     let mut reader = Reader::from_str(text);
     reader.config_mut().check_comments = true;
 
-    let mut open: Vec<Element> = Vec::new();
+    let mut open: Vec<Element> = Vec::with_capacity(MAX_DEPTH);
     let mut root: Option<Element> = None;
     let mut elements = 0;
     let mut scope = Scope::default();

@@ -432,18 +432,14 @@ impl Faults {
     pub(crate) fn locate(&mut self, provider: Provider, ordinal: u64, identified: &Identified) -> Coordinates {
         let (operation, target) = (identified.operation.clone(), identified.target.clone());
         let key = (provider, operation.clone(), target.clone());
-        let attempt = match self.attempts.get_mut(&key) {
-            Some(count) => {
-                *count += 1;
-                *count
-            }
-            None => {
-                if self.attempts.len() < MOST_COUNTED {
-                    self.attempts.insert(key, 1);
-                }
-                1
-            }
+        let mut not_counted = 0;
+        let count = if self.attempts.len() < MOST_COUNTED {
+            self.attempts.entry(key).or_default()
+        } else {
+            self.attempts.get_mut(&key).unwrap_or(&mut not_counted)
         };
+        *count += 1;
+        let attempt = *count;
         Coordinates { provider, operation, target, attempt, ordinal, moves_money: identified.moves_money }
     }
 

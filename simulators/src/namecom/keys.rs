@@ -4,7 +4,7 @@
 //! that is "in flight" cannot be met: the second request waits and gets the first one's answer.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
 };
 
@@ -32,7 +32,7 @@ const KEYS_PER_ACCOUNT: usize = 100_000;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(into = "Written", from = "Written")]
 pub(super) struct Keys {
-    kept: BTreeMap<Arc<str>, Packed>,
+    kept: HashMap<Arc<str>, Packed>,
     /// The keys in the order of their first use.
     oldest_first: VecDeque<Arc<str>>,
 }
@@ -101,15 +101,10 @@ impl Keys {
         {
             self.kept.remove(&oldest);
         }
-        let kept = Kept {
-            first_used: now,
-            request: String::from_utf8_lossy(body).into_owned(),
-            status: answer.status.as_u16(),
-            answer: String::from_utf8_lossy(&answer.body).into_owned(),
-        };
+        let (request, told) = (String::from_utf8_lossy(body), String::from_utf8_lossy(&answer.body));
         let key: Arc<str> = key.into();
         self.oldest_first.push_back(key.clone());
-        self.kept.insert(key, Packed::new(&kept));
+        self.kept.insert(key, Packed::new(now, &request, answer.status.as_u16(), &told));
     }
 
     fn forget_before(&mut self, now: OffsetDateTime, settings: &Settings) {
@@ -141,9 +136,9 @@ static PHRASES: Phrases = Phrases::new(&[
 const MAX_LIFE_SECONDS: u64 = 100 * 365 * 24 * 3600;
 
 impl Packed {
-    fn new(kept: &Kept) -> Packed {
-        let packer = Packer::default().time(kept.first_used).number(kept.status.into());
-        Packed(packer.phrased(&PHRASES, &kept.request).phrased(&PHRASES, &kept.answer).done())
+    fn new(first_used: OffsetDateTime, request: &str, status: u16, answer: &str) -> Packed {
+        let packer = Packer::default().time(first_used).number(status.into());
+        Packed(packer.phrased(&PHRASES, request).phrased(&PHRASES, answer).done())
     }
 
     fn first_used(&self) -> OffsetDateTime {
@@ -172,8 +167,9 @@ impl From<Keys> for Written {
 
 impl From<Written> for Keys {
     fn from(written: Written) -> Keys {
+        let packed = |kept: &Kept| Packed::new(kept.first_used, &kept.request, kept.status, &kept.answer);
         Keys {
-            kept: written.kept.iter().map(|(key, kept)| (key.as_str().into(), Packed::new(kept))).collect(),
+            kept: written.kept.iter().map(|(key, kept)| (key.as_str().into(), packed(kept))).collect(),
             oldest_first: written.oldest_first.iter().map(|key| key.as_str().into()).collect(),
         }
     }

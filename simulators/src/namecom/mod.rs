@@ -32,6 +32,7 @@ use time::OffsetDateTime;
 pub use self::orders::{
     Account, Item, ItemStatus, NotPut, NotSettled, Order, OrderStatus, Outcome, Pending, Registry, TldDeletes,
 };
+pub(crate) use self::refund::Json;
 use self::refusals::Refusal;
 pub use self::settings::{
     CachedAnswers, EmptyKey, FirstCheck, KeyComparison, KeyInFlight, LinkHeader, NoDetails, Obstacles, RepeatedItem,
@@ -54,7 +55,7 @@ pub fn identify(request: &Request) -> Identified {
     };
     match Call::of(request) {
         Ok(Call::ProcessRefund) => {
-            let (target, parameters) = refund::outline(&request.body);
+            let (target, parameters) = refund::outline(request);
             Identified {
                 identifier: keys::key_in(&request.headers, EmptyKey::NoKey),
                 moves_money: true,

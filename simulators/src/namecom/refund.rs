@@ -1,8 +1,10 @@
 //! Process Refund: everything is checked first and refused as a whole; then items are deleted and refunded one by one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::OnceLock,
+};
 
-use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -29,7 +31,7 @@ pub(super) fn process(
     if !is_json(&request.headers) {
         return Err(Refusal::WrongContentType);
     }
-    let asked = Asked::parse(&request.body, settings)?;
+    let asked = Asked::read(request, settings)?;
     let key = keys::key_in(&request.headers, settings.empty_key).filter(|_| settings.idempotency_keys);
     if let Some(key) = &key
         && let Some(mut answer) = state.keys_of(username).replay(key, &request.body, settings, now)?
@@ -56,17 +58,29 @@ pub(super) fn process(
     Ok(Performed { answer, effects: work.effects })
 }
 
+/// What a body is, read when it is first asked for.
+#[derive(Clone, Default)]
+pub(crate) struct Json(OnceLock<Option<Value>>);
+
+impl Json {
+    /// The value that these bytes are; none where they are no JSON.
+    fn open(&self, body: &[u8]) -> Option<&Value> {
+        self.0.get_or_init(|| serde_json::from_slice(body).ok()).as_ref()
+    }
+}
+
 /// The order's number and the two known members, for the journal, whatever else the body holds.
-pub(super) fn outline(body: &Bytes) -> (Option<String>, Value) {
-    let Ok(Value::Object(members)) = serde_json::from_slice::<Value>(body) else {
-        return (None, json!({ "unreadable_bytes": body.len() }));
+pub(super) fn outline(request: &Request) -> (Option<String>, Value) {
+    let Some(Value::Object(members)) = request.json.open(&request.body) else {
+        return (None, json!({ "unreadable_bytes": request.body.len() }));
     };
     let target = match members.get("orderId") {
         Some(Value::Number(number)) => Some(number.to_string()),
         Some(Value::String(text)) => Some(text.clone()),
         _ => None,
     };
-    let known = members.into_iter().filter(|(name, _)| name == "orderId" || name == "orderItemIds");
+    let known = ["orderId", "orderItemIds"].into_iter();
+    let known = known.filter_map(|name| Some((name.to_owned(), members.get(name)?.clone())));
     (target, Value::Object(known.collect()))
 }
 
@@ -86,12 +100,12 @@ struct Asked {
 
 impl Asked {
     /// Only the sentence for an empty array is documented; the others follow its style.
-    fn parse(body: &[u8], settings: &Settings) -> Result<Self, Refusal> {
+    fn read(request: &Request, settings: &Settings) -> Result<Self, Refusal> {
         let refuse = |details: &str| Err(Refusal::Malformed(details.to_owned()));
-        let members = match serde_json::from_slice::<Value>(body) {
-            Ok(Value::Object(members)) => members,
-            Ok(_) => return refuse("The request body must be a JSON object."),
-            Err(_) => return refuse("The request body is not valid JSON."),
+        let members = match request.json.open(&request.body) {
+            Some(Value::Object(members)) => members,
+            Some(_) => return refuse("The request body must be a JSON object."),
+            None => return refuse("The request body is not valid JSON."),
         };
         let unknown = members.keys().find(|name| !matches!(name.as_str(), "orderId" | "orderItemIds"));
         if let (Some(unknown), UnknownMembers::Refused) = (unknown, settings.unknown_members) {

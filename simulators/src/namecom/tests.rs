@@ -22,15 +22,8 @@ fn request(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) ->
         .iter()
         .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap()))
         .collect();
-    Request {
-        method: method.parse().unwrap(),
-        path: path.to_owned(),
-        query,
-        headers,
-        body: Bytes::copy_from_slice(body),
-        tls: false,
-        envelope: Default::default(),
-    }
+    let body = Bytes::copy_from_slice(body);
+    Request { query, ..Request::new(method.parse().unwrap(), path, headers, body, false) }
 }
 
 fn basic(username: &str, token: &str) -> String {

@@ -18,7 +18,7 @@ const LOGIN: &str = "loginName=demo&loginPassword=demo-password";
 fn request(method: Method, path: &str, content_type: &'static str, body: &[u8]) -> Request {
     let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(content_type))]);
     let body = bytes::Bytes::copy_from_slice(body);
-    Request { method, path: path.to_owned(), query: None, headers, body, tls: true, envelope: Default::default() }
+    Request::new(method, path, headers, body, true)
 }
 
 fn post(path: &str, body: &str) -> Request {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::World;
 use crate::{
+    debitsuccess::Envelope,
     exchange::{Provider, Request},
     past::Memory,
 };
@@ -146,6 +147,8 @@ impl Credentials {
                 let body = body.replace(&text(&old.debitsuccess.username), &text(&self.debitsuccess.username));
                 let body = body.replace(&text(&old.debitsuccess.password), &text(&self.debitsuccess.password));
                 request.body = body.into();
+                // What was made of the old one says the old name.
+                request.envelope = Envelope::default();
             }
         }
     }

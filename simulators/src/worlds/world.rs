@@ -224,7 +224,14 @@ impl World {
         }
     }
 
-    fn perform_at(&mut self, now: OffsetDateTime, provider: Provider, journal_id: u64, request: &Request) -> Performed {
+    /// The same, where the time has been asked for already.
+    pub(crate) fn perform_at(
+        &mut self,
+        now: OffsetDateTime,
+        provider: Provider,
+        journal_id: u64,
+        request: &Request,
+    ) -> Performed {
         let settings = &self.settings;
         let mut performed = match provider {
             Provider::Sectigo => sectigo::perform(&mut self.sectigo, &settings.sectigo, now, request),
