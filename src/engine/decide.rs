@@ -61,6 +61,8 @@ pub enum Step {
 /// So many attempts without an answer, and a person must look: whatever the contract says, something is wrong.
 const MOST_UNANSWERED: u32 = 5;
 
+const TOO_MANY_UNANSWERED: &str = "too many attempts were left without an answer";
+
 /// So long a doubt is left to looks that are not answered: longer than any outage that is still being worked on.
 const LONGEST_SILENCE: Duration = Duration::from_secs(3 * 24 * 3_600);
 
@@ -204,6 +206,8 @@ fn after_absence(refund: &Refund, contract: &RetryContract, asked: Timestamp) ->
             let doubt_settled = refund.doubt.as_ref().is_some_and(|doubt| settled(doubt.since));
             if doubt_settled && (!key_lives || was_told_no(refund, contract)) {
                 Absence::PastAllMeans("the settle time is over, and the state of the order proves no absence")
+            } else if doubt_settled && refund.unanswered_attempts >= MOST_UNANSWERED {
+                Absence::PastAllMeans(TOO_MANY_UNANSWERED)
             } else {
                 Absence::NotYet
             }
@@ -217,7 +221,7 @@ fn after_absence(refund: &Refund, contract: &RetryContract, asked: Timestamp) ->
             Absence::PastAllMeans("the provider refused to take it again, and has no record of it")
         }
         (LookupKind::Refund, _) if refund.unanswered_attempts >= MOST_UNANSWERED => {
-            Absence::PastAllMeans("too many attempts were left without an answer")
+            Absence::PastAllMeans(TOO_MANY_UNANSWERED)
         }
         (LookupKind::Refund, _) => Absence::SendAgain,
     }

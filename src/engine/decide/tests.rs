@@ -232,6 +232,22 @@ fn an_orders_silence_ends_in_review(#[case] contract: RetryContract, #[case] sec
     assert_eq!((end(&refund, &events), resend), (expected, false));
 }
 
+/// The key may live on, but nothing will be sent under it any more.
+#[rstest]
+#[case::one_more_may_help(4, 600, State::InDoubt)]
+#[case::the_order_may_still_show_it(5, 599, State::InDoubt)]
+#[case::enough(5, 600, State::NeedsReview)]
+fn too_many_unanswered_attempts_are_for_a_person(#[case] attempts: u32, #[case] seconds: u64, #[case] expected: State) {
+    let contract = namecom();
+    let again = |refund: Refund, _| {
+        let sent = refund.apply(&Event::Dispatched, now()).unwrap();
+        sent.apply(&Event::Interrupted, now()).unwrap()
+    };
+    let refund = (1..attempts).fold(doubted_by(None), again);
+    let Decision { events, resend, .. } = after_lookup(&refund, nothing_there(), rules(&contract), later(seconds));
+    assert_eq!((end(&refund, &events), resend), (expected, false));
+}
+
 #[test]
 fn no_answer_is_no_evidence() {
     let unavailable = Lookup::Unavailable { evidence: "no connection".into() };
