@@ -75,6 +75,8 @@ struct Arguments {
 const SEEDS: u64 = 1_000;
 /// Every so many seeds are run twice, and their traces compared.
 const TWICE: u64 = 50;
+/// After so many seeds a long run says how far it is.
+const PROGRESS: u64 = 50_000;
 
 const USAGE: &str = "\
 simulation [--seeds N] [--first N] [--threads N] [--seeds-only] [--count]   N seeds from the first on
@@ -167,6 +169,11 @@ fn seeds(arguments: &Arguments) -> bool {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= end {
                         break;
+                    }
+                    let ran = seed - arguments.first;
+                    if ran > 0 && ran.is_multiple_of(PROGRESS) {
+                        let broken: Vec<u64> = lock(&total).1.iter().map(|(seed, _)| *seed).collect();
+                        eprintln!("{ran} seeds in {:.0} s, with violations: {broken:?}", begun.elapsed().as_secs_f64());
                     }
                     let plan = draw::draw(seed);
                     let mut report = run::run(&plan);
