@@ -80,8 +80,9 @@ impl Packer {
         }
     }
 
+    /// A copy of the right size: an allocator shrinks in place, and would keep the room that nobody needs any more.
     pub(crate) fn done(self) -> Box<[u8]> {
-        self.0.into_boxed_slice()
+        Box::from(self.0.as_slice())
     }
 }
 
@@ -162,7 +163,7 @@ impl Phrases {
     pub(crate) fn shorten(&self, text: &str) -> Box<[u8]> {
         let mut short = Vec::with_capacity(ROOM.min(text.len()));
         self.shorten_onto(&mut short, text);
-        short.into()
+        Box::from(short.as_slice())
     }
 
     fn shorten_onto(&self, short: &mut Vec<u8>, text: &str) {
