@@ -99,8 +99,8 @@ pub(crate) fn judge_send(sim: &Sim, wire: &[Sent], sent: &Sent, refund: Option<&
             // How old a key is cannot be told after the clock was set back and the process, which would know, has ended.
             let is_known = !(sim.plan.sets_clock_back() && sim.starts() > 0);
             let Some(first) = unanswered.first().filter(|_| by_a_person == 0 && is_known) else { return };
-            let ours = sent.at + sent.forward[0] - first.at - first.forward[1];
             let theirs = sent.at - first.at;
+            let ours = theirs + (sent.ahead[0] - first.ahead[1]).max(0);
             let outlives = theirs >= PROVIDERS_KEY_LIFE && !sim.plan.sets_clock_back();
             if ours > micros(KEY_LIFETIME) + SLACK || outlives {
                 sim.wrong("within the key's life", format_args!("{id} left again after {} s", theirs / 1_000_000));

@@ -68,9 +68,10 @@ struct Time {
     began: Option<Instant>,
     /// How far the gateway's clock is ahead.
     skew: i64,
-    /// How far it has been set forward in all, and when it was set last.
+    /// How far it has been set forward in all.
     forward: i64,
-    last_forward: (i64, i64),
+    /// When it was set last, and how far.
+    last_set: (i64, i64),
 }
 
 /// The gateway's clock.
@@ -89,7 +90,7 @@ impl Sim {
             plan,
             world: Mutex::new(world),
             history: Mutex::default(),
-            time: Mutex::new(Time { base: BEGIN, began: None, skew: 0, forward: 0, last_forward: (0, 0) }),
+            time: Mutex::new(Time { base: BEGIN, began: None, skew: 0, forward: 0, last_set: (0, 0) }),
             trace: Mutex::default(),
             violations: Mutex::default(),
             figures: Mutex::default(),
@@ -131,17 +132,24 @@ impl Sim {
         let by = seconds * 1_000_000;
         time.skew += by;
         time.forward += by.max(0);
-        time.last_forward = (time.now(), by.max(0));
+        time.last_set = (time.now(), by);
     }
 
-    /// How far the gateway's clock has been set forward, at least and at most: what is happening to it at this very moment may have been seen or not.
+    /// How far the gateway's clock is ahead, at least and at most.
     ///
-    /// The gateway follows it forward and never back, so this and the world's time are what it can have seen pass.
+    /// What was set back and forth again between two looks at it, the gateway has not seen.
+    pub(crate) fn ahead(&self) -> [i64; 2] {
+        let time = lock(&self.time);
+        let before = time.skew - time.set_just_now();
+        [before.min(time.skew), before.max(time.skew)]
+    }
+
+    /// How far the gateway's clock has been set forward in all, at least and at most.
+    ///
+    /// The gateway follows it forward and never back, so this and the world's time are the most that it can have seen pass.
     pub(crate) fn forward(&self) -> [i64; 2] {
         let time = lock(&self.time);
-        let (at, by) = time.last_forward;
-        let least = if at == time.now() { time.forward - by } else { time.forward };
-        [least, time.forward]
+        [time.forward - time.set_just_now().max(0), time.forward]
     }
 
     // Chance.
@@ -256,6 +264,12 @@ impl Life {
 impl Time {
     fn now(&self) -> i64 {
         self.base + self.began.map_or(0, |began| micros(Instant::now() - began))
+    }
+
+    /// How far the gateway's clock has been set at this very moment, which may have been seen or not.
+    fn set_just_now(&self) -> i64 {
+        let (at, by) = self.last_set;
+        if at == self.now() { by } else { 0 }
     }
 }
 

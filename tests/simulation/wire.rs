@@ -99,6 +99,7 @@ impl SimWire {
         let sent = Sent {
             at: self.sim.now(),
             forward: self.sim.forward(),
+            ahead: self.sim.ahead(),
             who: self.who,
             moving,
             target,

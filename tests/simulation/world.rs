@@ -65,6 +65,8 @@ pub(crate) struct Sent {
     pub(crate) at: i64,
     /// How far the gateway's clock had been set forward by then in all, at least and at most.
     pub(crate) forward: [i64; 2],
+    /// How far it was ahead, likewise.
+    pub(crate) ahead: [i64; 2],
     pub(crate) who: Who,
     pub(crate) moving: bool,
     pub(crate) target: Option<u8>,
