@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use recoup::domain::clock::Timestamp;
 use recoup::domain::ids::{AccountName, RefundId};
-use recoup::domain::refund::{EventRecord, Refund};
+use recoup::domain::refund::{Event, EventRecord, Refund};
 use recoup::ledger::sqlite::SqliteLedger;
 use recoup::ledger::{Create, Created, Health, Ledger, LedgerError, ListQuery, Listed, Record};
 use tokio::sync::watch;
@@ -128,9 +128,13 @@ impl Ledger for SimLedger {
     async fn record(&self, record: Record) -> Result<Refund, LedgerError> {
         let events: Vec<&str> = record.events.iter().map(|event| event.name()).collect();
         let what = format!("record {} at {} {}", record.id.as_str(), record.revision, events.join("+"));
+        let shows_absence = record.events.iter().any(|event| matches!(event, Event::Checked { absent: true, .. }));
         let recorded = self.write(what, self.inner.record(record)).await;
         if let Ok(refund) = &recorded {
             lock(&self.sim.history).saw(refund);
+            if shows_absence {
+                crate::oracle::judge_absence(&self.sim, &lock(&self.sim.world).wire, refund);
+            }
         }
         recorded
     }

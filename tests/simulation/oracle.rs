@@ -1,6 +1,6 @@
 //! The oracle: the books, the wire, the ledger and the callers' history must tell one story. Each line of it has its name.
 //!
-//! Asked at each send ([`judge_send`]), whenever somebody lists ([`judge_views`]), and at rest ([`judge`]).
+//! Asked at each send ([`judge_send`]), when an absence is recorded ([`judge_absence`]), whenever somebody lists ([`judge_views`]), and at rest ([`judge`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -121,6 +121,19 @@ pub(crate) fn judge_send(sim: &Sim, wire: &[Sent], sent: &Sent, refund: Option<&
                 );
             }
         }
+    }
+}
+
+/// Asked when it has been recorded that a look showed no trace of a refund: that says nothing about an attempt that left after the look did.
+pub(crate) fn judge_absence(sim: &Sim, wire: &[Sent], refund: &Refund) {
+    let id = refund.id().as_str();
+    let target = target_of(&refund.intent);
+    let Some(last) = wire.iter().rev().find(|one| one.moving && one.refund.as_deref() == Some(id)) else { return };
+    if !wire.iter().any(|one| !one.moving && one.target == target && one.at >= last.at) {
+        sim.wrong(
+            "a look is of its own time",
+            format_args!("{id} was not there, says a look that left before attempt {}", last.attempt),
+        );
     }
 }
 
