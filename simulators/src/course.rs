@@ -59,7 +59,7 @@ pub(crate) struct Client {
 }
 
 /// One request under way.
-pub(crate) struct Course {
+struct Course {
     world: SharedWorld,
     provider: Provider,
     request: Request,
@@ -140,13 +140,18 @@ impl Addressed {
         Addressed { world, provider, arrival, met, request, identified }
     }
 
-    pub(crate) fn world(&self) -> &SharedWorld {
-        &self.world
+    /// Takes the request to its end.
+    pub(crate) async fn answered(self, client: Client, stopping: watch::Receiver<bool>) -> Verdict {
+        self.world.when_free().await;
+        match Course::enter(self, client, stopping) {
+            Entered::Answered(verdict) => verdict,
+            Entered::UnderWay(course) => course.run().await,
+        }
     }
 }
 
 /// Where a request is once it is in the journal.
-pub(crate) enum Entered {
+enum Entered {
     UnderWay(Box<Course>),
     /// It has been answered already.
     Answered(Verdict),
@@ -154,7 +159,7 @@ pub(crate) enum Entered {
 
 impl Course {
     /// Opens a request's journal entry. Where nothing can stand in its way, it goes the whole way at once.
-    pub(crate) fn enter(addressed: Addressed, client: Client, stopping: watch::Receiver<bool>) -> Entered {
+    fn enter(addressed: Addressed, client: Client, stopping: watch::Receiver<bool>) -> Entered {
         let Addressed { world, provider, arrival, met, request, identified } = addressed;
         let mut locked = world.lock();
         let now = locked.now();
@@ -187,7 +192,7 @@ impl Course {
     }
 
     /// Takes the request to its end, past all that could be in its way.
-    pub(crate) async fn run(mut self) -> Verdict {
+    async fn run(mut self) -> Verdict {
         match self.turn().await {
             Turn::Answer(answer) => self.send(answer),
             Turn::Cut(cut) => self.end(cut),

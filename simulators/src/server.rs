@@ -29,7 +29,7 @@ use tokio::{net::TcpStream, sync::watch, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    course::{Addressed, Client, Course, Entered, Sending, Verdict, wants_close},
+    course::{Addressed, Client, Sending, Verdict, wants_close},
     crowd::{Crowd, Stays},
     debitsuccess::Envelope,
     exchange::{Answer, Provider, Request},
@@ -261,16 +261,8 @@ impl Port {
         let leaving = Leaving(client.clone());
         let stopping = self.stopping.clone();
         let whose = (&self.worlds, self.owner.as_ref());
-        let entered = match caught(|| Addressed::new(whose, self.provider, (arrival, met), request)) {
-            Some(addressed) => {
-                addressed.world().when_free().await;
-                caught(|| Course::enter(addressed, client, stopping))
-            }
-            None => None,
-        };
-        let verdict = match entered {
-            Some(Entered::Answered(verdict)) => Some(verdict),
-            Some(Entered::UnderWay(course)) => taken(course.run()).await,
+        let verdict = match caught(|| Addressed::new(whose, self.provider, (arrival, met), request)) {
+            Some(addressed) => taken(addressed.answered(client, stopping)).await,
             None => None,
         };
         drop(leaving);
