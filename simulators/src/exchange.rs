@@ -200,6 +200,13 @@ impl Request {
             json: Json::default(),
         }
     }
+
+    /// Has it say something else: what was made of the old body is forgotten with it.
+    pub(crate) fn replace_body(&mut self, body: Bytes) {
+        self.body = body;
+        self.envelope = Envelope::default();
+        self.json = Json::default();
+    }
 }
 
 impl fmt::Debug for Request {

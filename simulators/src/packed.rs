@@ -161,7 +161,7 @@ impl Phrases {
 
     /// The text with a byte for each phrase in it.
     pub(crate) fn shorten(&self, text: &str) -> Box<[u8]> {
-        let mut short = Vec::with_capacity(ROOM.min(text.len()));
+        let mut short = Vec::with_capacity(text.len());
         self.shorten_onto(&mut short, text);
         Box::from(short.as_slice())
     }

@@ -31,11 +31,9 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     course::{Addressed, Client, Sending, Verdict, wants_close},
     crowd::{Crowd, Stays},
-    debitsuccess::Envelope,
     exchange::{Answer, Provider, Request},
     faults::{Door, Moment, RuleId, Step},
     journal::{Arrival, Ending},
-    namecom::Json,
     outgoing::{LineEnd, Outgoing},
     ports::Doorway,
     wire::{Cut, Fate, Guard, Line, Wire},
@@ -243,20 +241,13 @@ impl Port {
     ) -> Result<Response<Outgoing>, Infallible> {
         let (head, body) = request.into_parts();
         let closes = wants_close(head.version, &head.headers);
-        let request = Request {
-            method: head.method,
-            path: head.uri.path().to_owned(),
-            query: head.uri.query().map(str::to_owned),
-            headers: head.headers,
-            body: Bytes::new(),
-            tls: self.tls.is_some(),
-            envelope: Envelope::default(),
-            json: Json::default(),
-        };
-        let request = match read(body).await {
-            Ok(body) => Request { body, ..request },
+        let body = match read(body).await {
+            Ok(body) => body,
             Err(unread) => return Ok(response(refused(unread), end)),
         };
+        let query = head.uri.query().map(str::to_owned);
+        let request =
+            Request { query, ..Request::new(head.method, head.uri.path(), head.headers, body, self.tls.is_some()) };
         let client = Client::new(closes);
         let leaving = Leaving(client.clone());
         let stopping = self.stopping.clone();

@@ -1,6 +1,7 @@
 //! The oracle: the books, the wire, the ledger and the callers' history must tell one story. Each line of it has its name.
 //!
-//! Asked at each send ([`judge_send`]), when an absence is recorded ([`judge_absence`]), whenever somebody lists ([`judge_views`]), and at rest ([`judge`]).
+//! Asked at each send ([`judge_send`]), when an absence is recorded ([`judge_absence`]), whenever somebody lists ([`judge_views`]), and at rest
+//! ([`judge`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use super::World;
 use crate::{
-    debitsuccess::Envelope,
     exchange::{Provider, Request},
     past::Memory,
 };
@@ -128,7 +127,7 @@ impl Credentials {
                     };
                     form.append_pair(&name, &value);
                 }
-                request.body = form.finish().into();
+                request.replace_body(form.finish().into());
             }
             Provider::Namecom => {
                 let basic = |login: &NamecomLogin| {
@@ -146,9 +145,7 @@ impl Credentials {
                 let body = String::from_utf8_lossy(&request.body);
                 let body = body.replace(&text(&old.debitsuccess.username), &text(&self.debitsuccess.username));
                 let body = body.replace(&text(&old.debitsuccess.password), &text(&self.debitsuccess.password));
-                request.body = body.into();
-                // What was made of the old one says the old name.
-                request.envelope = Envelope::default();
+                request.replace_body(body.into());
             }
         }
     }

@@ -224,7 +224,7 @@ impl World {
         }
     }
 
-    /// The same, where the time has been asked for already.
+    /// As [`World::perform`], at a time that has been asked for already.
     pub(crate) fn perform_at(
         &mut self,
         now: OffsetDateTime,
