@@ -10,6 +10,7 @@ use tokio::sync::{oneshot, watch};
 use super::*;
 use crate::domain::clock::ManualClock;
 use crate::domain::contract::{Deduplication, LookupKind, RetryContract};
+use crate::domain::ids::Provider;
 use crate::domain::money::Currency;
 use crate::domain::outcome::{Confirmation, DoubtReason, ErrorCategory, Lookup, Outcome, ProviderError};
 use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, SectigoTarget};
