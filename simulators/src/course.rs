@@ -6,7 +6,8 @@
 //!             `---------------------------- one lock where nothing can stand in its way ---------------------------´
 //! ```
 //!
-//! It runs in a task of its own where it has to wait: a client that goes away in the middle has asked all the same, and a provider does what it was asked.
+//! Its connection's task takes it along, and a task of its own the rest of the way where that one ends: a client that goes away in the
+//! middle has asked all the same, and a provider does what it was asked.
 
 use std::{
     sync::{

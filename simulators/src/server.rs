@@ -6,13 +6,14 @@
 
 use std::{
     convert::Infallible,
-    future::{pending, poll_fn},
+    future::pending,
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -25,7 +26,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpStream, sync::watch, time::timeout};
+use tokio::{net::TcpStream, runtime::Handle, sync::watch, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
@@ -249,14 +250,14 @@ impl Port {
         let request =
             Request { query, ..Request::new(head.method, head.uri.path(), head.headers, body, self.tls.is_some()) };
         let client = Client::new(closes);
-        let leaving = Leaving(client.clone());
         let stopping = self.stopping.clone();
         let whose = (&self.worlds, self.owner.as_ref());
         let verdict = match caught(|| Addressed::new(whose, self.provider, (arrival, met), request)) {
-            Some(addressed) => taken(addressed.answered(client, stopping)).await,
+            Some(addressed) => {
+                Taken { course: Some(Box::pin(addressed.answered(client.clone(), stopping))), client }.await
+            }
             None => None,
         };
-        drop(leaving);
         match verdict {
             Some(Verdict::Answer(sending)) => Ok(response(*sending, end)),
             Some(Verdict::Cut(cut)) => {
@@ -299,29 +300,43 @@ fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(work)).ok()
 }
 
-/// Takes a request to its end. What need not wait is done on the spot; what does goes on in a task of its own, whatever becomes of the
-/// connection. None where it panicked, which the panic hook has told of.
-async fn taken(course: impl Future<Output = Verdict> + Send + 'static) -> Option<Verdict> {
-    let mut course = Box::pin(course);
-    let begun = poll_fn(|cx| Poll::Ready(caught(|| course.as_mut().poll(cx)))).await;
-    match begun? {
-        Poll::Ready(verdict) => Some(verdict),
-        Poll::Pending => tokio::spawn(course).await.ok(),
+/// A request on its way to its end, which it reaches whatever becomes of its connection: where that goes away in the middle, a task of its
+/// own takes it the rest of the way.
+struct Taken<F: Future<Output = Verdict> + Send + 'static> {
+    course: Option<Pin<Box<F>>>,
+    client: Client,
+}
+
+impl<F: Future<Output = Verdict> + Send + 'static> Future for Taken<F> {
+    /// None where it panicked, which the panic hook has told of.
+    type Output = Option<Verdict>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Verdict>> {
+        let Some(course) = &mut self.course else { return Poll::Ready(None) };
+        let polled = match caught(|| course.as_mut().poll(cx)) {
+            Some(Poll::Pending) => return Poll::Pending,
+            Some(Poll::Ready(verdict)) => Some(verdict),
+            None => None,
+        };
+        self.course = None;
+        Poll::Ready(polled)
+    }
+}
+
+impl<F: Future<Output = Verdict> + Send + 'static> Drop for Taken<F> {
+    fn drop(&mut self) {
+        let Some(course) = self.course.take() else { return };
+        self.client.leave();
+        // Without a runtime the process is about to end, and the request with it.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(course);
+        }
     }
 }
 
 /// Waits until the simulators are told to stop; a sender that is gone says the same.
 pub(crate) async fn told(stopping: &mut watch::Receiver<bool>) {
     drop(stopping.wait_for(|stopping| *stopping).await);
-}
-
-/// Says that the client has gone when the connection, and with it the wait for the answer, is dropped.
-struct Leaving(Client);
-
-impl Drop for Leaving {
-    fn drop(&mut self) {
-        self.0.leave();
-    }
 }
 
 /// Why a body was not read.
