@@ -295,9 +295,10 @@ impl Amount {
             return None;
         }
         let whole = whole.trim_start_matches('0');
-        let cents: String = decimals.chars().chain("00".chars()).take(2).collect();
-        let minor = format!("{whole}{cents}").parse().ok().filter(|minor: &i64| *minor > 0);
-        let minor = minor.filter(|_| !negative && whole.len() <= MAX_WHOLE_DIGITS);
+        let cents = decimals.bytes().chain(*b"00").take(2);
+        let digits = whole.bytes().chain(cents).map(|digit| i64::from(digit - b'0'));
+        let fits = !negative && whole.len() <= MAX_WHOLE_DIGITS;
+        let minor = fits.then(|| digits.fold(0, |minor, digit| minor * 10 + digit)).filter(|minor| *minor > 0);
         Some(Self { minor, has_more_decimals: decimals.len() > 2 })
     }
 }

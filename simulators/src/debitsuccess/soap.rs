@@ -218,7 +218,9 @@ pub(super) fn is_text_xml(headers: &HeaderMap) -> bool {
 
 /// The members of a request for the journal: known names with their texts, the password masked, unknown names without.
 pub(super) fn masked(request: &Element) -> Value {
-    let members = request.children.iter().map(|member| {
+    // One by one: a map that collects sorts first, which for so few takes longer.
+    let mut members = serde_json::Map::new();
+    for member in &request.children {
         let shown = match member.name.as_str() {
             "User" => masked(member),
             "Password" => Value::String("***".to_owned()),
@@ -226,9 +228,9 @@ pub(super) fn masked(request: &Element) -> Value {
             // Whatever it is, a caller may have put a secret there.
             _ => Value::String("(no member of the contract)".to_owned()),
         };
-        (member.name.clone(), shown)
-    });
-    Value::Object(members.collect())
+        members.insert(member.name.clone(), shown);
+    }
+    Value::Object(members)
 }
 
 impl Reply {
