@@ -44,6 +44,11 @@ pub(crate) fn draw(seed: u64) -> Plan {
         ]);
         plan.disk.push(DiskHarm { nth: dice.between(0, writes) as u32, harm });
     }
+    // Of a row of its own: what else is drawn from a seed does not depend on it.
+    let mut dice = Dice::new(seed, &[9]);
+    if dice.percent(6) {
+        looks_are_overtaken(&mut dice, &mut plan);
+    }
     plan
 }
 
@@ -192,11 +197,7 @@ fn steps(dice: &mut Dice, assigned: &[u8], targets: &[TargetPlan]) -> Vec<Step> 
 
 /// One refund whose answers are lost, and people who look at it again and again while the gateway does.
 fn doubt_from_all_sides(dice: &mut Dice, plan: &mut Plan) {
-    let Some(Op::Create { refund, target, .. }) =
-        plan.steps.iter().map(|step| step.op).find(|op| matches!(op, Op::Create { .. }))
-    else {
-        return;
-    };
+    let Some((refund, target)) = first_refund(plan) else { return };
     for nth in 0..dice.between(1, 3) as u32 {
         let timeout = dice.percent(50);
         let harm = if dice.percent(70) { Harm::LostBefore { timeout } } else { Harm::LostAfter { timeout } };
@@ -215,6 +216,31 @@ fn doubt_from_all_sides(dice: &mut Dice, plan: &mut Plan) {
             plan.steps.push(Step { after_ms: dice.between(0, 30_000), op: look });
         }
     }
+}
+
+/// One refund that never arrives, and somebody who asks for it all the time: some looks take so long that the next attempt leaves, and is
+/// answered, before what they saw is known.
+fn looks_are_overtaken(dice: &mut Dice, plan: &mut Plan) {
+    let Some((refund, target)) = first_refund(plan) else { return };
+    plan.habits.in_flight = 8;
+    plan.harms.push(WireHarm { target, moving: true, nth: 0, harm: Harm::LostBefore { timeout: dice.percent(50) } });
+    for nth in 0..30 {
+        if dice.percent(50) {
+            let harm = Harm::Slow { ms: dice.between(10_000, 50_000) };
+            plan.harms.push(WireHarm { target, moving: false, nth, harm });
+        }
+    }
+    for _ in 0..dice.between(10, 25) {
+        let look = Op::Reconcile { refund, leaves_ms: None };
+        plan.steps.push(Step { after_ms: dice.between(0, 90_000), op: look });
+    }
+}
+
+fn first_refund(plan: &Plan) -> Option<(u8, u8)> {
+    plan.steps.iter().find_map(|step| match step.op {
+        Op::Create { refund, target, .. } => Some((refund, target)),
+        _ => None,
+    })
 }
 
 fn wire_harm(dice: &mut Dice, targets: &[TargetPlan], liar: bool) -> WireHarm {
