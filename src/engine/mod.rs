@@ -190,7 +190,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::create`].
     pub async fn check(&self, command: CreateCommand) -> Result<CreateResult, EngineError> {
-        if let Some(known) = self.0.known_though_refused(&command.intent).await? {
+        if let Some(known) = self.0.known(&command.intent).await? {
             return Ok(CreateResult { refund: known, replayed: true });
         }
         let lane = self.0.lane_for(&command.intent)?;
@@ -360,7 +360,7 @@ impl Shared {
         if self.draining.is_cancelled() {
             return Err(EngineError::Draining);
         }
-        if let Some(known) = self.known_though_refused(&command.intent).await? {
+        if let Some(known) = self.known(&command.intent).await? {
             return Ok(CreateResult { refund: known, replayed: true });
         }
         let lane = self.lane_for(&command.intent)?.clone();
@@ -485,9 +485,10 @@ impl Shared {
         }
     }
 
-    /// A repeated request is answered even when the configuration would refuse it by now: its account has left, or its currency changed.
-    async fn known_though_refused(&self, intent: &Intent) -> Result<Option<Refund>, EngineError> {
-        if self.lane_for(intent).is_ok() {
+    /// The refund that a request is a repetition of. It is answered without a turn of the writer, and even when the configuration would refuse
+    /// it by now: its account has left, or its currency changed. A ledger that has stopped is not asked: whoever writes says why.
+    async fn known(&self, intent: &Intent) -> Result<Option<Refund>, EngineError> {
+        if self.stopped.is_cancelled() && self.lane_for(intent).is_ok() {
             return Ok(None);
         }
         let Some(refund) = self.ledger.get(&intent.id).await? else { return Ok(None) };

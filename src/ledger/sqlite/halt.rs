@@ -150,6 +150,11 @@ impl Shared {
 }
 
 impl Fault {
+    /// Whether the same may succeed in a moment: another program holds the file.
+    pub(super) fn is_busy(&self) -> bool {
+        matches!(self, Fault::Sqlite(error) if gravity(error) == Gravity::Busy)
+    }
+
     /// Whether the writer's transaction outlives it.
     pub(super) fn spares_the_transaction(&self) -> bool {
         match self {

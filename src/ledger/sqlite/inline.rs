@@ -67,12 +67,8 @@ impl SqliteLedger {
         let connection = disk.lock().take().ok_or_else(|| OpenError::InUse { path: NAME.into() })?;
         let (shared, tail) = taken_up(&connection).map_err(refused)?;
         let inline = Inline::new(connection, &shared, tail, disk.clone());
-        Ok(Self {
-            shared,
-            readers: Arc::new(Readers::new(Vec::new())),
-            writing: Mutex::default(),
-            inline: Some(inline),
-        })
+        let none = || Arc::new(Readers::new(Vec::new()));
+        Ok(Self { shared, readers: none(), hasty: none(), writing: Mutex::default(), inline: Some(inline) })
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! callers --> bounded queue --> one writer thread --> group commit, synced --> answers
-//! callers --> read-only connections (each answer is one snapshot, never older than the caller's own last write)
+//! callers --> read-only connections (each answer is one snapshot, never older than the caller's own last write);
+//!             one row by its key on the spot, everything else on a thread that may wait
 //! ```
 //!
 //! ```text
@@ -88,6 +89,8 @@ pub struct SqliteSettings {
 pub struct SqliteLedger {
     shared: Arc<Shared>,
     readers: Arc<Readers>,
+    /// For rows by their key: these never wait for another program.
+    hasty: Arc<Readers>,
     writing: Mutex<Option<Writing>>,
     /// In place of the two above where there are no threads.
     inline: Option<Inline>,
@@ -136,8 +139,11 @@ impl SqliteLedger {
     /// [`OpenError`]
     pub fn open(path: &Path, settings: SqliteSettings) -> Result<SqliteLedger, OpenError> {
         let Opened { lock, writer, path } = opening::open(path, &settings)?;
-        let connections = (0..settings.readers.max(1)).map(|_| opening::reader(&path, settings.busy_timeout));
-        let readers = Arc::new(Readers::new(connections.collect::<Result<_, _>>()?));
+        let readers = |busy_timeout| {
+            let connections = (0..settings.readers.max(1)).map(|_| opening::reader(&path, busy_timeout));
+            Ok::<_, OpenError>(Arc::new(Readers::new(connections.collect::<Result<_, _>>()?)))
+        };
+        let (hasty, readers) = (readers(Duration::ZERO)?, readers(settings.busy_timeout)?);
         let (shared, tail) =
             taken_up(&writer).map_err(|problem| OpenError::Database { path: path.clone(), problem })?;
         // Everything is open by now, the log too.
@@ -147,12 +153,14 @@ impl SqliteLedger {
         let thread =
             writer::start(writer, shared.clone(), tail, queue, settings.batch_size.max(1)).map_err(starting)?;
         let watch = Watch::start(shared.clone()).map_err(starting)?;
-        Ok(Self { shared, readers, writing: Mutex::new(Some(Writing { jobs, thread, watch, lock })), inline: None })
+        let writing = Mutex::new(Some(Writing { jobs, thread, watch, lock }));
+        Ok(Self { shared, readers, hasty, writing, inline: None })
     }
 
     /// Finishes what is queued, clears the log into the file, and lets go of it. Everything asked later is [`LedgerError::Unavailable`].
     pub async fn close(&self) {
         self.readers.close();
+        self.hasty.close();
         if let Some(inline) = &self.inline {
             inline.close();
         }
@@ -232,6 +240,23 @@ impl SqliteLedger {
         answer.await.unwrap_or_else(|_| Err(writer_died()))
     }
 
+    /// Reads a row by its key on the spot, which takes less time than to wake another thread. Where another program holds the file, or every
+    /// connection is lent, as everything else is read.
+    async fn read_row<T: Send + 'static>(
+        &self,
+        work: impl Fn(&Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let read = {
+            let lease = self.hasty.lease_now();
+            lease.as_ref().and_then(|lease| lease.connection.as_ref()).map(&work)
+        };
+        match read {
+            Some(Ok(row)) => Ok(row),
+            Some(Err(fault)) if !fault.is_busy() => Err(self.shared.step_failed(fault)),
+            Some(Err(_)) | None => self.read(work).await,
+        }
+    }
+
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
@@ -291,7 +316,7 @@ impl Ledger for SqliteLedger {
 
     async fn get(&self, id: &RefundId) -> Result<Option<Refund>, LedgerError> {
         let id = id.clone();
-        self.read(move |connection| Ok(reads::find(connection, &id)?.map(|stored| stored.refund))).await
+        self.read_row(move |connection| Ok(reads::find(connection, &id)?.map(|stored| stored.refund))).await
     }
 
     async fn list(&self, query: ListQuery) -> Result<Vec<Listed>, LedgerError> {
@@ -383,8 +408,16 @@ impl Readers {
 
     async fn lease(self: &Arc<Self>) -> Result<Lease, LedgerError> {
         let permit = self.permits.clone().acquire_owned().await.map_err(|_| closed())?;
+        Ok(self.lent(permit))
+    }
+
+    fn lease_now(self: &Arc<Self>) -> Option<Lease> {
+        self.permits.clone().try_acquire_owned().ok().map(|permit| self.lent(permit))
+    }
+
+    fn lent(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Lease {
         let connection = self.idle().pop();
-        Ok(Lease { connection, readers: self.clone(), _permit: permit })
+        Lease { connection, readers: self.clone(), _permit: permit }
     }
 
     fn close(&self) {

@@ -1,5 +1,7 @@
 //! Pages that do not shift, filters that agree with a plain search, work that is found when it is due, and no question without an index.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
 use proptest::prelude::*;
 
@@ -220,4 +222,26 @@ async fn how_far_create_times_are_out_of_order_is_kept() {
     .unwrap();
     old.execute_batch(super::super::opening::MIGRATIONS[3]).unwrap();
     assert_eq!(disorder(&old), 8_000_000);
+}
+
+#[tokio::test]
+async fn a_row_is_read_though_another_program_holds_the_file() {
+    let bench = Bench::new();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    let row = bench.ledger.read_row(move |_| match counted.fetch_add(1, Ordering::Relaxed) {
+        0 => Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY), None).into()),
+        time => Ok(time),
+    });
+    assert_eq!(row.await, Ok(1));
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn a_row_is_read_though_every_connection_on_the_spot_is_lent() {
+    let bench = Bench::new();
+    let refund = bench.new_refund(sectigo("a", "100")).await;
+    let lent: Vec<Lease> = std::iter::from_fn(|| bench.ledger.hasty.lease_now()).collect();
+    assert_eq!(lent.len(), bench.settings.readers);
+    assert_eq!(bench.ledger.get(refund.id()).await.unwrap(), Some(refund));
 }
