@@ -1,6 +1,7 @@
 //! One run: a ledger, the providers, the callers, and a gateway that is killed again and again; then rest, and the oracle.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
@@ -179,6 +180,7 @@ pub(crate) fn run(base: &Path, seed: u64, number: u64, kills: u64) -> Figures {
                 std::thread::sleep(moment(&mut dice));
             }
         }
+        providers.gather();
         let was_killed = gateway.kill().signal() == Some(SIGKILL);
         figures.kills += u64::from(was_killed);
         board.address.send_replace(None);
@@ -215,7 +217,12 @@ fn judge(
             return;
         }
     };
-    let at_rest = runtime.block_on(rest::bring(gateway.addr, board, dice));
+    let at_rest = runtime.block_on(async {
+        tokio::select! {
+            at_rest = rest::bring(gateway.addr, board, dice) => at_rest,
+            never = gather(providers) => match never {},
+        }
+    });
     let status = gateway.terminate();
     if !status.success() {
         figures.violations.push(format!("SIGTERM ends it in order: it ended with {status} when at rest"));
@@ -245,6 +252,15 @@ fn judge(
         let _ = fs::remove_dir_all(&house.folder);
     } else {
         keep(house, board, figures);
+    }
+}
+
+/// Takes over what the journal has, oftener than it can fill: at rest every open refund is looked up at once.
+async fn gather(providers: &Providers) -> Infallible {
+    let mut ticks = tokio::time::interval(Duration::from_millis(20));
+    loop {
+        ticks.tick().await;
+        providers.gather();
     }
 }
 
