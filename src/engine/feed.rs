@@ -66,10 +66,10 @@ enum Found {
 
 /// Events given at once.
 const PAGE: u32 = 256;
-/// Events held: seconds of a busy ledger, a megabyte.
-const HELD: u32 = 1_024;
+/// Events held: a second of a busy ledger, some megabytes.
+const HELD: u32 = 4_096;
 /// Between two reads for all. A commit after a rest is shown at once; of a stream of commits each wakes nobody by itself.
-const BETWEEN_READS: Duration = Duration::from_millis(8);
+const BETWEEN_READS: Duration = Duration::from_millis(40);
 
 impl EventFeed {
     pub(super) fn open(shared: &Shared, after: u64) -> Result<EventFeed, EngineError> {
