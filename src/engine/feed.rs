@@ -1,7 +1,7 @@
 //! The ledger's history as a stream: what was, and then what comes, without a gap between the two.
 //!
 //! ```text
-//! commits --> follow: one read for all, at most every few milliseconds --> Recent --> the feeds that keep up
+//! commits --> follow: one read for all, 25 times a second at most --> Recent --> the feeds that keep up
 //!                                                                 ledger --> a feed that has fallen behind, page by page
 //! ```
 //!
