@@ -1,7 +1,7 @@
 //! How fast the whole is, and what it costs, each figure beside a yardstick of the same run.
 //!
 //! ```text
-//! cargo bench --bench load               everything, about six minutes; the first run makes a ledger of 1,000,000 refunds besides
+//! cargo bench --bench load               everything, about four minutes; the first run makes a ledger of 1,000,000 refunds besides
 //! cargo bench --bench load -- --quick    the same rows with fewer rounds, on a ledger of 100,000
 //!
 //! this process: callers --gRPC--> gateway, the real binary     --HTTP--> simulators, zero delay
