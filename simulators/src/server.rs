@@ -302,12 +302,12 @@ fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
 
 /// A request on its way to its end, which it reaches whatever becomes of its connection: where that goes away in the middle, a task of its
 /// own takes it the rest of the way.
-struct Taken<F: Future<Output = Verdict> + Send + 'static> {
-    course: Option<Pin<Box<F>>>,
+struct Taken {
+    course: Option<Pin<Box<dyn Future<Output = Verdict> + Send>>>,
     client: Client,
 }
 
-impl<F: Future<Output = Verdict> + Send + 'static> Future for Taken<F> {
+impl Future for Taken {
     /// None where it panicked, which the panic hook has told of.
     type Output = Option<Verdict>;
 
@@ -323,7 +323,7 @@ impl<F: Future<Output = Verdict> + Send + 'static> Future for Taken<F> {
     }
 }
 
-impl<F: Future<Output = Verdict> + Send + 'static> Drop for Taken<F> {
+impl Drop for Taken {
     fn drop(&mut self) {
         let Some(course) = self.course.take() else { return };
         self.client.leave();

@@ -53,7 +53,7 @@ use crate::engine::feed::Recent;
 use crate::engine::lane::Lane;
 use crate::engine::steady::SteadyClock;
 use crate::engine::waiters::{Waiter, Waiters};
-use crate::ledger::{Claim, Create, Created, Health, Ledger, LedgerError, ListQuery, Listed, Record};
+use crate::ledger::{self, Claim, Create, Created, Health, Ledger, LedgerError, ListQuery, Listed, Record};
 use crate::providers::{Account, Accounts};
 use crate::telemetry::traces;
 
@@ -492,12 +492,7 @@ impl Shared {
             return Ok(None);
         }
         let Some(refund) = self.ledger.get(&intent.id).await? else { return Ok(None) };
-        let fields = refund.differing_fields(intent);
-        if fields.is_empty() {
-            Ok(Some(refund))
-        } else {
-            Err(LedgerError::RefundIdReused { id: intent.id.clone(), fields }.into())
-        }
+        Ok(Some(ledger::repeated(refund, intent)?))
     }
 
     async fn get(&self, id: &RefundId) -> Result<Refund, EngineError> {

@@ -166,6 +166,15 @@ pub enum Created {
     Known(Refund),
 }
 
+/// `refund` again, where a request under its id asks for the same.
+///
+/// # Errors
+/// [`LedgerError::RefundIdReused`]
+pub(crate) fn repeated(refund: Refund, asked: &Intent) -> Result<Refund, LedgerError> {
+    let fields = refund.differing_fields(asked);
+    if fields.is_empty() { Ok(refund) } else { Err(LedgerError::RefundIdReused { id: asked.id.clone(), fields }) }
+}
+
 /// Events to be recorded.
 #[derive(Debug, Clone)]
 pub struct Record {

@@ -76,7 +76,7 @@ pub struct SqliteSettings {
     pub queue_length: usize,
     /// Writes that share one transaction and one sync. At least 1.
     pub batch_size: usize,
-    /// Reads at one time. At least 1.
+    /// Reads at one time, and as many rows by their key besides. At least 1.
     pub readers: usize,
     /// How long to wait for another program that holds the file, such as a backup. At most a minute.
     pub busy_timeout: Duration,
@@ -92,7 +92,7 @@ pub struct SqliteLedger {
     /// For rows by their key: these never wait for another program.
     hasty: Arc<Readers>,
     writing: Mutex<Option<Writing>>,
-    /// In place of the two above where there are no threads.
+    /// In place of all these where there are no threads.
     inline: Option<Inline>,
 }
 

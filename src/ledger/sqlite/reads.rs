@@ -14,7 +14,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::{AccountName, RefundId};
 use crate::domain::refund::{EventRecord, Refund};
 use crate::domain::state::State;
-use crate::ledger::{Create, Created, LedgerError, ListQuery, Listed};
+use crate::ledger::{self, Create, Created, LedgerError, ListQuery, Listed};
 
 /// Two equal Debitsuccess refunds of one account within this time look like one sent twice.
 const SIMILAR_WITHIN: Duration = Duration::from_secs(24 * 60 * 60);
@@ -113,12 +113,7 @@ pub(super) const OLDEST_WAITING: &str = "SELECT min(oldest) FROM (\
 pub(super) fn verdict(connection: &Connection, create: &Create) -> Result<Created, Fault> {
     let Create { intent, scope, allow_similar, now, .. } = create;
     if let Some(Stored { refund, .. }) = find(connection, &intent.id)? {
-        let fields = refund.differing_fields(intent);
-        return if fields.is_empty() {
-            Ok(Created::Known(refund))
-        } else {
-            Err(LedgerError::RefundIdReused { id: intent.id.clone(), fields }.into())
-        };
+        return Ok(Created::Known(ledger::repeated(refund, intent)?));
     }
     let mut holder = connection.prepare_cached(
         "SELECT r.id FROM reservations h JOIN refunds r ON r.ordinal = h.ordinal WHERE h.scope = ?1 AND h.key = ?2",
