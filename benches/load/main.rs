@@ -65,6 +65,8 @@ pub(crate) struct Stage {
     pub(crate) gate: Gate,
     pub(crate) yardsticks: Server,
     pub(crate) bare: Gate,
+    /// To the proxy that keeps a journal.
+    pub(crate) journaling: Gate,
 }
 
 const WHOLE: Extent =
@@ -119,7 +121,8 @@ impl Stage {
         yardsticks::sample_answers(folder, &gate, &providers, &mut targets).await;
         let yardsticks = Server::start(Role::Yardsticks, folder, &[providers.addresses_text()]);
         let bare = Gate::open(yardsticks.address("grpc")).await;
-        Stage { extent, folder: folder.to_owned(), providers, targets, small, gate, yardsticks, bare }
+        let journaling = Gate::open(yardsticks.address("journaling")).await;
+        Stage { extent, folder: folder.to_owned(), providers, targets, small, gate, yardsticks, bare, journaling }
     }
 
     /// Ends all, and makes sure that what was measured was the real thing: the small ledger's chain verifies.

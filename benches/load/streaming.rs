@@ -4,10 +4,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::{Buf as _, BufMut as _};
+use http::uri::PathAndQuery;
+use prost::Message as _;
 use recoup::proto::v1::StreamRefundEventsRequest;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use serde_json::{Value, json};
+use tonic::client::Grpc;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Channel;
+use tonic::{Request, Status, Streaming};
 use tonic_types::StatusExt as _;
 
 use crate::Stage;
@@ -17,6 +23,11 @@ use crate::report::{Reach, Row};
 
 const READERS: usize = 100;
 const CONNECTIONS: usize = 4;
+
+/// What the readers do with a message: they take it and do not look into it. They share the machine with the gateway, whose part is to be
+/// measured and not theirs.
+#[derive(Clone, Copy, Default)]
+struct Unread;
 
 /// In turns with and without them.
 pub(crate) async fn with_readers(stage: &mut Stage) -> Option<Row> {
@@ -53,9 +64,7 @@ pub(crate) async fn read_all(address: &str) -> Value {
     let after_sequence = end_of_history(channels[0].clone()).await;
     let seen = Arc::new(AtomicU64::new(0));
     for reader in 0..READERS {
-        let mut refunds = RefundServiceClient::new(channels[reader % CONNECTIONS].clone());
-        let request = StreamRefundEventsRequest { after_sequence };
-        let mut events = refunds.stream_refund_events(request).await.unwrap().into_inner();
+        let mut events = stream(channels[reader % CONNECTIONS].clone(), after_sequence).await;
         let seen = seen.clone();
         tokio::spawn(async move {
             while let Ok(Some(_)) = events.message().await {
@@ -64,6 +73,49 @@ pub(crate) async fn read_all(address: &str) -> Value {
         });
     }
     json!({ "readers": READERS })
+}
+
+async fn stream(channel: Channel, after_sequence: i64) -> Streaming<()> {
+    let mut client = Grpc::new(channel);
+    client.ready().await.unwrap();
+    let request = Request::new(StreamRefundEventsRequest { after_sequence });
+    let path = PathAndQuery::from_static("/recoup.v1.RefundService/StreamRefundEvents");
+    client.server_streaming(request, path, Unread).await.unwrap().into_inner()
+}
+
+impl Codec for Unread {
+    type Encode = StreamRefundEventsRequest;
+    type Decode = ();
+    type Encoder = Unread;
+    type Decoder = Unread;
+
+    fn encoder(&mut self) -> Unread {
+        Unread
+    }
+
+    fn decoder(&mut self) -> Unread {
+        Unread
+    }
+}
+
+impl Encoder for Unread {
+    type Item = StreamRefundEventsRequest;
+    type Error = Status;
+
+    fn encode(&mut self, request: StreamRefundEventsRequest, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put_slice(&request.encode_to_vec());
+        Ok(())
+    }
+}
+
+impl Decoder for Unread {
+    type Item = ();
+    type Error = Status;
+
+    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<()>, Status> {
+        message.advance(message.remaining());
+        Ok(Some(()))
+    }
 }
 
 /// The number of the last event: what is asked for beyond it is refused with that number.

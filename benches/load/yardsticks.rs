@@ -3,6 +3,8 @@
 //! - **echo**: a tonic handler that answers at once, with the very message that the gateway answers.
 //! - **bare proxy**: a tonic handler that posts to the same simulators by the same client policy and reads the answer; it records nothing,
 //!   checks nothing, and reads no meaning.
+//! - **journaling proxy**: the bare proxy that puts two lines on the disk for each refund, before it posts and after it was answered, by a
+//!   thread that takes whatever waits as one write and one fdatasync. The least that a proxy must do which forgets nothing.
 //! - **bare SQLite loop**: one row and one commit after the other, synced as the ledger is.
 //! - **bare axum**: a handler that reads a request and answers fixed bytes.
 
@@ -10,6 +12,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::pin::Pin;
+use std::thread;
 use std::time::Duration;
 
 use axum::Router;
@@ -26,6 +29,7 @@ use reqwest::{Certificate, Client, ClientBuilder};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
@@ -45,7 +49,12 @@ struct Bare {
     tls: Client,
     sectigo: String,
     namecom: String,
+    /// The journaling proxy's.
+    journal: Option<Journal>,
 }
+
+/// To the thread that writes lines down: one, and who waits until it is on the disk.
+struct Journal(mpsc::UnboundedSender<(Bytes, oneshot::Sender<()>)>);
 
 /// The order whose status is asked for: every documented field is there.
 pub(crate) const ORDER: &str = "3000001";
@@ -83,7 +92,7 @@ pub(crate) async fn serve(folder: &Path, addresses: &str) -> Value {
     let read = |name: &str| Bytes::from(fs::read(folder.join(name)).unwrap());
     let authority = Certificate::from_pem(&fs::read(providers::ca_file(folder)).unwrap()).unwrap();
     let unpooled = || policy().pool_max_idle_per_host(0);
-    let bare = || Bare {
+    let bare = |journal| Bare {
         created: proto::CreateRefundResponse::decode(read("created")).unwrap(),
         got: proto::GetRefundResponse::decode(read("got")).unwrap(),
         status: proto::GetValidationStatusResponse::decode(read("status")).unwrap(),
@@ -92,17 +101,27 @@ pub(crate) async fn serve(folder: &Path, addresses: &str) -> Value {
         tls: unpooled().https_only(true).tls_certs_only([authority.clone()]).build().unwrap(),
         sectigo: format!("https://{}/products/!AutoRefund", addresses["sectigo"].as_str().unwrap()),
         namecom: format!("http://{}/core/v1/refund", addresses["namecom"].as_str().unwrap()),
+        journal,
     };
-    let (grpc, http) =
-        (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
-    let said = json!({ "grpc": grpc.local_addr().unwrap(), "http": http.local_addr().unwrap() });
-    let incoming = futures_util::StreamExt::map(TcpListenerStream::new(grpc), |stream| {
-        stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream))
+    let listen = async || TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (grpc, journaling, http) = (listen().await, listen().await, listen().await);
+    let said = json!({
+        "grpc": grpc.local_addr().unwrap(),
+        "journaling": journaling.local_addr().unwrap(),
+        "http": http.local_addr().unwrap(),
     });
+    let incoming = |listener| {
+        futures_util::StreamExt::map(TcpListenerStream::new(listener), |stream| {
+            stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream))
+        })
+    };
     let services = tonic::transport::Server::builder()
-        .add_service(RefundServiceServer::new(bare()))
-        .add_service(ValidationStatusServiceServer::new(bare()));
-    tokio::spawn(services.serve_with_incoming(incoming));
+        .add_service(RefundServiceServer::new(bare(None)))
+        .add_service(ValidationStatusServiceServer::new(bare(None)));
+    tokio::spawn(services.serve_with_incoming(incoming(grpc)));
+    let journal = Journal::begin(SyncedFile::make(folder));
+    let services = tonic::transport::Server::builder().add_service(RefundServiceServer::new(bare(Some(journal))));
+    tokio::spawn(services.serve_with_incoming(incoming(journaling)));
     let answer = read("got");
     let handler = move |body: Bytes| async move {
         drop(body);
@@ -125,6 +144,28 @@ fn policy() -> ClientBuilder {
         .connect_timeout(Duration::from_secs(5))
         .timeout(Duration::from_secs(60))
         .pool_idle_timeout(Duration::from_secs(10))
+}
+
+impl Journal {
+    fn begin(mut file: SyncedFile) -> Journal {
+        let (sender, mut lines) = mpsc::unbounded_channel::<(Bytes, oneshot::Sender<()>)>();
+        thread::spawn(move || {
+            let mut batch = Vec::new();
+            while lines.blocking_recv_many(&mut batch, CALLERS) > 0 {
+                let text: Vec<u8> = batch.iter().flat_map(|(line, _)| line.iter().copied()).collect();
+                file.write(&text);
+                batch.drain(..).for_each(|(_, written)| written.send(()).unwrap());
+            }
+        });
+        Journal(sender)
+    }
+
+    /// It is on the disk when this returns.
+    async fn write(&self, line: Bytes) {
+        let (sender, written) = oneshot::channel();
+        self.0.send((line, sender)).unwrap();
+        written.await.unwrap();
+    }
 }
 
 impl Bare {
@@ -160,7 +201,13 @@ fn not_here<T>() -> Answer<T> {
 #[tonic::async_trait]
 impl RefundService for Bare {
     async fn create_refund(&self, request: Request<proto::CreateRefundRequest>) -> Answer<proto::CreateRefundResponse> {
+        if let Some(journal) = &self.journal {
+            journal.write(request.get_ref().encode_to_vec().into()).await;
+        }
         let answer = self.send(request.get_ref()).await.map_err(|error| Status::unavailable(error.to_string()))?;
+        if let Some(journal) = &self.journal {
+            journal.write(answer.clone()).await;
+        }
         // Sectigo says its no with 200 and a number below 0.
         if answer.starts_with(b"-") {
             Err(Status::unavailable("refused"))
@@ -234,10 +281,10 @@ impl ValidationStatusService for Bare {
     }
 }
 
-/// A file that is written and synced page by page.
+/// A file of a fixed size that is written round and round, and synced with every write.
 pub(crate) struct SyncedFile {
     file: File,
-    page: u64,
+    offset: u64,
 }
 
 impl SyncedFile {
@@ -245,15 +292,23 @@ impl SyncedFile {
         let file = File::create(folder.join("synced")).unwrap();
         file.write_all_at(&vec![1; PAGE * FILE_PAGES as usize], 0).unwrap();
         file.sync_all().unwrap();
-        SyncedFile { file, page: 0 }
+        SyncedFile { file, offset: 0 }
+    }
+
+    /// One write and fdatasync.
+    fn write(&mut self, bytes: &[u8]) {
+        if self.offset + bytes.len() as u64 > PAGE as u64 * FILE_PAGES {
+            self.offset = 0;
+        }
+        self.file.write_all_at(bytes, self.offset).unwrap();
+        self.file.sync_data().unwrap();
+        self.offset += bytes.len() as u64;
     }
 
     /// One 4 KiB write and fdatasync.
-    pub(crate) fn write(&mut self) -> Duration {
+    pub(crate) fn write_page(&mut self) -> Duration {
         let began = Instant::now();
-        self.file.write_all_at(&[2; PAGE], self.page * PAGE as u64).unwrap();
-        self.file.sync_data().unwrap();
-        self.page = (self.page + 1) % FILE_PAGES;
+        self.write(&[2; PAGE]);
         began.elapsed()
     }
 }
@@ -284,7 +339,7 @@ pub(crate) async fn on_this_machine(stage: &mut Stage) -> Vec<Row> {
 
 fn sync_rate(folder: &Path, count: usize) -> f64 {
     let mut file = SyncedFile::make(folder);
-    count as f64 / (0..count).map(|_| file.write()).sum::<Duration>().as_secs_f64()
+    count as f64 / (0..count).map(|_| file.write_page()).sum::<Duration>().as_secs_f64()
 }
 
 /// The bare SQLite loop.

@@ -1,7 +1,7 @@
 //! The ledger's history as a stream: what was, and then what comes, without a gap between the two.
 //!
 //! ```text
-//! commits --> follow: one read for all, 25 times a second at most --> Recent --> the feeds that keep up
+//! commits --> follow: one read for all, 10 times a second at most --> Recent --> the feeds that keep up
 //!                                                                 ledger --> a feed that has fallen behind, page by page
 //! ```
 //!
@@ -69,7 +69,7 @@ const PAGE: u32 = 256;
 /// Events held: a second of a busy ledger, some megabytes.
 const HELD: u32 = 4_096;
 /// Between two reads for all. A commit after a rest is shown at once; of a stream of commits each wakes nobody by itself.
-const BETWEEN_READS: Duration = Duration::from_millis(40);
+const BETWEEN_READS: Duration = Duration::from_millis(100);
 
 impl EventFeed {
     pub(super) fn open(shared: &Shared, after: u64) -> Result<EventFeed, EngineError> {
