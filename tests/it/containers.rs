@@ -48,9 +48,21 @@ fn an_image_is_built_from_what_is_there_and_let_in() {
         }
     }
     // What the programs are made of: the sources, and whatever they read when they are compiled.
-    for needed in ["Cargo.toml", "Cargo.lock", "build.rs", "proto", "src", "simulators/Cargo.toml", "simulators/src"] {
+    for needed in [
+        ".cargo/config.toml",
+        "Cargo.toml",
+        "Cargo.lock",
+        "build.rs",
+        "proto",
+        "src",
+        "simulators/Cargo.toml",
+        "simulators/src",
+    ] {
         assert!(let_in.iter().any(|path| path == needed), "{needed} is kept out");
     }
+    // It has the flags of the bundled SQLite, which is a dependency, and belongs into their layer.
+    let (before_the_first_build, _) = dockerfile.split_once("cargo build").unwrap();
+    assert!(before_the_first_build.contains("\nCOPY .cargo/config.toml .cargo/\n"));
     for secret in ["docker", ".git", ".recoup", "target"] {
         assert!(!let_in.iter().any(|path| path.starts_with(secret)), "{secret} is let in");
     }

@@ -46,9 +46,10 @@ pub enum OpenError {
         /// The newest that this program knows.
         known: i64,
     },
-    /// A ledger was here before, and is not any more: to begin anew would be to forget every refund in it.
+    /// A ledger was here before, and is not any more: to begin anew would be to forget every refund in it, and each could be sent again.
     #[error(
-        "the ledger {} is gone, and {} says that it was here: put it back, or remove that file too in order to begin anew",
+        "the ledger {} is gone, and {} says that it was here: put it back, or a copy as docs/operations.md says (Restoring a copy); \
+         to remove that file too begins anew and forgets every refund, so that each could be sent again",
         path.display(), witness.display()
     )]
     Gone {

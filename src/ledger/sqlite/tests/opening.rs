@@ -198,6 +198,9 @@ async fn a_ledger_that_is_gone_is_not_begun_anew() {
     let sentence = || SqliteLedger::open(&path, settings.clone()).unwrap_err().to_string();
     std::fs::rename(&path, &kept).unwrap();
     assert!(sentence().contains("is gone") && sentence().contains("ledger.db.lock"), "{}", sentence());
+    for warning in ["forgets every refund", "sent again", "docs/operations.md"] {
+        assert!(sentence().contains(warning), "what it means to begin anew: {}", sentence());
+    }
     assert!(!path.exists(), "nothing was made in its place");
     std::fs::write(&path, "").unwrap();
     assert!(sentence().contains("is gone"), "an empty file is not it: {}", sentence());
