@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 use crate::api::health::Serving;
 use crate::api::{self, ApiSettings, ServeError};
 use crate::config::Settings;
-use crate::domain::clock::{Clock, SystemClock};
+use crate::domain::clock::{Clock, SystemClock, Timestamp};
 use crate::domain::ids::AccountName;
 use crate::domain::state::State;
 use crate::engine::circuit::CircuitSettings;
@@ -225,7 +225,8 @@ impl Standings for Whole {
         let names: BTreeSet<AccountName> = counted.iter().map(|(name, ..)| name).chain(&configured).cloned().collect();
         let counts: BTreeMap<(AccountName, State), u64> =
             counted.into_iter().map(|(name, state, count)| ((name, state), count)).collect();
-        let (mut refunds, mut oldest_doubts) = (Vec::new(), Vec::new());
+        let (mut refunds, mut oldest_doubts, mut oldest_pending) = (Vec::new(), Vec::new(), Vec::new());
+        let age = |since: Option<Timestamp>| since.map(|since| self.clock.now().since(since));
         for name in names {
             // Before it has been counted, 0 would be a claim.
             for state in State::ALL.into_iter().filter(|_| is_counted) {
@@ -234,12 +235,16 @@ impl Standings for Whole {
             }
             // An account that the ledger cannot be asked for is left out, for the same reason.
             if let Ok(since) = self.ledger.oldest_doubt(&name).await {
-                oldest_doubts.push((name, since.map(|since| self.clock.now().since(since))));
+                oldest_doubts.push((name.clone(), age(since)));
+            }
+            if let Ok(since) = self.ledger.oldest_waiting(&name).await {
+                oldest_pending.push((name, age(since)));
             }
         }
         Standing {
             refunds,
             oldest_doubts,
+            oldest_pending,
             circuits: self.engine.circuits(),
             write_queue: self.ledger.queue_length(),
             writing: *self.ledger.health().borrow() == Health::Writing,

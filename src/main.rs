@@ -93,14 +93,19 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 for warning in &settings.warnings {
                     tracing::warn!("{warning}");
                 }
-                let mut app = App::start(settings).await?;
-                tokio::select! {
-                    signal = shutdown_signal() => signal?,
-                    () = app.ended() => anyhow::bail!("the gRPC port closed by itself; the log says why"),
-                }
-                app.stop().await;
+                let served = serve(settings).await;
                 exporting.end().await;
-                Ok(ExitCode::SUCCESS)
+                Ok(served.map_or_else(
+                    |error| {
+                        // In the form that the log has, where it takes it: machines read it.
+                        match tracing::enabled!(tracing::Level::ERROR) {
+                            true => tracing::error!("{}", sentence(&error)),
+                            false => say(&mut std::io::stderr(), &format!("recoup: {}", sentence(&error))),
+                        }
+                        ExitCode::FAILURE
+                    },
+                    |()| ExitCode::SUCCESS,
+                ))
             })
         }
         Command::Health(arguments) => {
@@ -131,6 +136,17 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }),
     }
+}
+
+/// Until a signal.
+async fn serve(settings: Settings) -> anyhow::Result<()> {
+    let mut app = App::start(settings).await?;
+    tokio::select! {
+        signal = shutdown_signal() => signal?,
+        () = app.ended() => anyhow::bail!("the gRPC port closed by itself"),
+    }
+    app.stop().await;
+    Ok(())
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

@@ -10,13 +10,13 @@ use std::task::{Context, Poll};
 use futures_util::FutureExt;
 use http::{Request, Response};
 use tokio::sync::Semaphore;
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, debug, error, info_span};
 
-use crate::api::measured::{Methods, Timed};
+use crate::api::measured::{Methods, Timed, code_in, word_of};
 use crate::api::status;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces;
@@ -79,10 +79,18 @@ where
             request_id,
             trace_id = Empty,
             otel.kind = Empty,
+            otel.name = Empty,
+            otel.status_code = Empty,
+            rpc.system.name = Empty,
+            rpc.method = Empty,
             rpc.response.status_code = Empty
         );
         traces::accept(&span, request.headers());
         let call = request.uri().path().to_owned();
+        if traces::is_on() {
+            let method = call.trim_start_matches('/');
+            span.record("otel.name", method).record("rpc.system.name", "grpc").record("rpc.method", method);
+        }
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
         let work = async move {
@@ -96,15 +104,33 @@ where
             drop(permit);
             let answer = answer.map(|response| in_our_words(response, &call));
             if let Ok(response) = &answer {
-                let code = response.headers().get("grpc-status").and_then(|value| value.to_str().ok()).unwrap_or("0");
-                debug!(code, "call answered");
+                // A head that does not say how the call ended begins an answer.
+                let code = code_in(response.headers()).unwrap_or(Code::Ok);
+                debug!(code = word_of(code), "call answered");
                 if traces::is_on() {
-                    Span::current().record("rpc.response.status_code", code);
+                    note_end(code);
                 }
             }
             answer.map(|response| timed.answered(response))
         };
         Box::pin(work.instrument(span))
+    }
+}
+
+/// In the span that is entered now. What a caller did wrong is no failure of the gateway's.
+fn note_end(code: Code) {
+    let span = Span::current();
+    span.record("rpc.response.status_code", word_of(code));
+    if matches!(
+        code,
+        Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::Unavailable
+            | Code::DataLoss
+    ) {
+        span.record("otel.status_code", "ERROR");
     }
 }
 
@@ -119,7 +145,6 @@ fn in_our_words(response: Response<Body>, call: &str) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tonic::Code;
     use tonic_types::StatusExt;
 
     #[derive(Clone)]

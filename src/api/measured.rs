@@ -119,11 +119,13 @@ impl http_body::Body for TimedBody {
     }
 }
 
-fn code_in(headers: &HeaderMap) -> Option<Code> {
+/// How a call ended whose head says so.
+pub(super) fn code_in(headers: &HeaderMap) -> Option<Code> {
     headers.get("grpc-status").map(|code| Code::from_bytes(code.as_bytes()))
 }
 
-fn word_of(code: Code) -> &'static str {
+/// The code as the conventions and the metrics write it.
+pub(super) fn word_of(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",

@@ -296,6 +296,9 @@ impl Settings {
 
         read.section("metrics");
         read.parsed("metrics.listen", |text| scrape_address(text).map(Some), metrics_listen);
+        if metrics_listen.is_some_and(|metrics| metrics == *listen && metrics.port() != 0) {
+            read.fault("metrics.listen", "must be another address than `listen`");
+        }
 
         read.section("traces");
         read.parsed("traces.endpoint", |text| collector(text).map(Some), traces_endpoint);

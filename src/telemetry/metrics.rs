@@ -19,7 +19,7 @@ use prometheus::{Registry, TextEncoder};
 
 use crate::domain::ids::{AccountName, Provider};
 use crate::domain::state::State;
-use crate::telemetry::{process, resource};
+use crate::telemetry::process;
 
 /// What kind of metric it is.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -134,6 +134,13 @@ const OLDEST_DOUBT: Declared = Declared {
     attributes: &["account"],
     help: "How long the oldest doubt has lasted, IN_DOUBT or NEEDS_REVIEW; 0 where there is none.",
 };
+const OLDEST_PENDING: Declared = Declared {
+    name: "recoup.pending.oldest.age",
+    kind: Kind::Gauge,
+    unit: "s",
+    attributes: &["account"],
+    help: "How long ago the oldest refund was recorded that still waits to be sent, PENDING; 0 where there is none.",
+};
 const CIRCUIT: Declared = Declared {
     name: "recoup.account.circuit",
     kind: Kind::Gauge,
@@ -213,7 +220,7 @@ const START_TIME: Declared = Declared {
 };
 
 /// Every metric there is.
-pub const DECLARED: [Declared; 19] = [
+pub const DECLARED: [Declared; 20] = [
     RPC_CALLS,
     HTTP_REQUESTS,
     ATTEMPTS,
@@ -222,6 +229,7 @@ pub const DECLARED: [Declared; 19] = [
     DOUBT,
     REFUNDS,
     OLDEST_DOUBT,
+    OLDEST_PENDING,
     CIRCUIT,
     WRITE_QUEUE,
     WRITING,
@@ -242,6 +250,8 @@ pub struct Standing {
     pub refunds: Vec<(AccountName, State, u64)>,
     /// Since when an account has been in doubt. None: it is not.
     pub oldest_doubts: Vec<(AccountName, Option<Duration>)>,
+    /// How long ago an account's oldest refund was recorded that is PENDING. None: none is.
+    pub oldest_pending: Vec<(AccountName, Option<Duration>)>,
     /// In which of [`POSITIONS`] each account's circuit is.
     pub circuits: Vec<(AccountName, &'static str)>,
     /// Writes that wait for the writer.
@@ -312,10 +322,14 @@ impl Metrics {
     /// [`MetricsError`]: a bug, two metrics of one name.
     pub fn on() -> Result<Self, MetricsError> {
         let registry = Registry::new();
-        let exporter =
-            opentelemetry_prometheus::exporter().with_registry(registry.clone()).scope_info_enabled(false).build();
+        // Nothing but what is declared here.
+        let exporter = opentelemetry_prometheus::exporter()
+            .with_registry(registry.clone())
+            .scope_info_enabled(false)
+            .without_target_info()
+            .build();
         let exporter = exporter.map_err(|error| MetricsError(error.to_string()))?;
-        let provider = SdkMeterProvider::builder().with_reader(exporter).with_resource(resource()).build();
+        let provider = SdkMeterProvider::builder().with_reader(exporter).build();
         let meter = provider.meter("recoup");
         let standing = Arc::new(Mutex::new(Standing::default()));
         observe(&meter, &standing);
@@ -507,6 +521,11 @@ fn observe(meter: &Meter, standing: &Arc<Mutex<Standing>>) {
     });
     OLDEST_DOUBT.of_standing(meter, standing, move |standing, see| {
         for (name, age) in &standing.oldest_doubts {
+            see(age.unwrap_or_default().as_secs_f64(), &[account(name)]);
+        }
+    });
+    OLDEST_PENDING.of_standing(meter, standing, move |standing, see| {
+        for (name, age) in &standing.oldest_pending {
             see(age.unwrap_or_default().as_secs_f64(), &[account(name)]);
         }
     });

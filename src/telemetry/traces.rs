@@ -116,8 +116,7 @@ pub fn current() -> Option<String> {
     let context = Span::current().context();
     let span = context.span();
     let present = span.span_context();
-    (present.is_valid() && present.is_sampled())
-        .then(|| format!("00-{}-{}-{:02x}", present.trace_id(), present.span_id(), present.trace_flags()))
+    (present.is_valid() && present.is_sampled()).then(|| traceparent_of(present))
 }
 
 /// Makes `span`, which has not been entered, a part of the trace that a refund was recorded in, and notes the trace's id in it.
@@ -133,9 +132,13 @@ pub fn continue_from(span: &Span, traceparent: Option<&str>, refund: &RefundId) 
     note_trace(span);
 }
 
-/// Whether it is as W3C Trace Context writes it.
-pub fn is_traceparent(text: &str) -> bool {
-    context_of(&Text(text)).is_some()
+/// What a caller named, if it is as W3C Trace Context writes it: in the form of version 00, whatever a later one adds.
+pub fn traceparent_in(text: &str) -> Option<String> {
+    context_of(&Text(text)).as_ref().map(traceparent_of)
+}
+
+fn traceparent_of(context: &SpanContext) -> String {
+    format!("00-{}-{}-{:02x}", context.trace_id(), context.span_id(), context.trace_flags())
 }
 
 /// Where spans are not sent: notes in `span` which trace the log lines about a refund belong to. That is the one which its caller named, and
@@ -258,9 +261,15 @@ mod tests {
     #[case("00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01", None)]
     #[case("0af7651916cd43dd8448eb211c80319c", None)]
     #[case("", None)]
+    #[case(
+        "cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-what-the-future-brings",
+        Some("0af7651916cd43dd8448eb211c80319c")
+    )]
     fn a_traceparent_is_read_as_it_is_meant(#[case] text: &str, #[case] trace_id: Option<&str>) {
         let found = context_of(&Text(text)).map(|context| context.trace_id().to_string());
         assert_eq!(found.as_deref(), trace_id);
+        let kept = trace_id.map(|id| format!("00-{id}-b7ad6b7169203331-01"));
+        assert_eq!(traceparent_in(text), kept, "in a form that fits where it is kept");
         let mut headers = HeaderMap::new();
         headers.insert("traceparent", http::HeaderValue::from_str(text).unwrap());
         assert_eq!(context_of(&Headers(&headers)).map(|context| context.trace_id().to_string()).as_deref(), trace_id);
