@@ -218,8 +218,7 @@ impl RefundsApi {
 }
 
 fn traceparent_in(metadata: &MetadataMap) -> Option<String> {
-    let told = metadata.get("traceparent")?.to_str().ok()?;
-    traces::is_traceparent(told).then(|| told.to_owned())
+    traces::traceparent_in(metadata.get("traceparent")?.to_str().ok()?)
 }
 
 /// A caller that named its trace has it in the call's log lines already.

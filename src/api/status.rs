@@ -1,7 +1,7 @@
 //! The only place where an error becomes a `tonic::Status`.
 //!
 //! A status carries an `ErrorInfo` in the domain `recoup.v1`, whose reason is an [`ErrorReason`] without its prefix. On `RefundService` that
-//! means: nothing was recorded and nothing was sent. The few that cannot say so carry none ([`not_known`]). A provider's status never gets
+//! means: this call recorded nothing and sent nothing. The few that cannot say so carry none ([`not_known`]). A provider's status never gets
 //! here unmapped: refusals are a refund's state, not a call's failure.
 
 use std::collections::HashMap;

@@ -48,7 +48,8 @@ pub struct Refund {
     pub provider_status: Option<String>,
     /// Wire attempts so far.
     pub attempt_count: u32,
-    /// Attempts of which nobody knows the outcome.
+    /// Attempts of which nobody knows the outcome, and those that were made while there was one and brought no yes: while it is above 0, no
+    /// "no" is believed.
     pub unanswered_attempts: u32,
     /// Rises by one with every event. 1 for a refund just created.
     pub revision: u64,

@@ -66,6 +66,9 @@ const TOO_MANY_UNANSWERED: &str = "too many attempts were left without an answer
 /// So long a doubt is left to looks that are not answered: longer than any outage that is still being worked on.
 const LONGEST_SILENCE: Duration = Duration::from_secs(3 * 24 * 3_600);
 
+/// So long a refund that the provider has taken is followed: longer than any bank's transfer.
+const LONGEST_SUBMITTED: Duration = Duration::from_secs(30 * 24 * 3_600);
+
 /// How to go on with a refund that is due.
 pub fn next_step(refund: &Refund, contract: &RetryContract, now: Timestamp) -> Step {
     let Deduplication::Replay { .. } = contract.deduplication else {
@@ -99,10 +102,13 @@ pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: Rules<'_>, now: T
         Outcome::Refunded(confirmation) => rules.decision(refund, vec![Event::Refunded(confirmation)], now),
         Outcome::Accepted(acceptance) => rules.decision(refund, vec![Event::Accepted(acceptance)], now),
         Outcome::Refused { error, .. } if unanswered => {
-            // "Already refunded" and 14143 may well be the trace of our own earlier attempt: a look tells, and at once.
             let evidence = format!("an earlier attempt is unanswered, and this one was refused: {}", error.said());
+            let is_final = is_final(&error, rules.contract);
             let events = doubted(DoubtReason::Contradiction, evidence, Some(error));
-            Decision { events, next_check: None, resend: false }
+            let decision = rules.decision(refund, events, now);
+            // "Already refunded" and 14143 may well be the trace of our own earlier attempt: a look tells, and at once. What is asked for
+            // again has its schedule.
+            if is_final { Decision { next_check: None, ..decision } } else { decision }
         }
         Outcome::Refused { error, .. } if is_foreign_identifier(rules.contract, &error) => {
             let evidence = format!(
@@ -114,6 +120,13 @@ pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: Rules<'_>, now: T
             rules.decision(refund, events, now)
         }
         Outcome::Refused { error, items } => rules.decision(refund, vec![Event::Refused { error, items }], now),
+        Outcome::NotSent { error, .. } if was_taken(refund) => {
+            // A person had it sent again. PENDING could be withdrawn as if nothing had ever been sent, and be given up as never processed.
+            let evidence = format!("the provider took it once, and this attempt was not processed: {}", error.said());
+            let mut events = doubted(DoubtReason::Contradiction, evidence.clone(), Some(error));
+            events.push(Event::Escalated { evidence });
+            rules.decision(refund, events, now)
+        }
         Outcome::NotSent { error, retry_at } if unanswered => {
             // PENDING could be cancelled, as if nothing had ever been sent.
             let evidence =
@@ -153,6 +166,10 @@ pub fn after_lookup(refund: &Refund, lookup: Lookup, rules: Rules<'_>, asked: Ti
         return rules.decision(refund, checked(&lookup), now);
     }
     let events = match lookup {
+        lookup if takes_too_long(refund, &lookup, now) => {
+            let evidence = evidence_of(&lookup);
+            vec![Event::Escalated { evidence: format!("{evidence}; it was taken long ago, and is not finished") }]
+        }
         Lookup::Found(Outcome::Refunded(confirmation)) => vec![Event::Refunded(confirmation)],
         Lookup::Found(Outcome::Accepted(acceptance)) => {
             let unchanged = refund.state == State::Submitted
@@ -178,8 +195,8 @@ pub fn after_lookup(refund: &Refund, lookup: Lookup, rules: Rules<'_>, asked: Ti
             }
             Absence::PastAllMeans(why) => vec![Event::Escalated { evidence: format!("{evidence}; {why}") }],
         },
-        Lookup::Unavailable { ref evidence } if nobody_answers(refund, now) => {
-            vec![Event::Escalated { evidence: format!("{evidence}; for days no look was answered otherwise") }]
+        Lookup::Unavailable { ref evidence } if nobody_answers(refund, rules.contract, now) => {
+            vec![Event::Escalated { evidence: format!("{evidence}; and the doubt is days old") }]
         }
         other => checked(&other),
     };
@@ -227,21 +244,39 @@ fn after_absence(refund: &Refund, contract: &RetryContract, asked: Timestamp) ->
     }
 }
 
-/// A look that is not answered proves nothing, but one that is never answered helps nobody: then a person is asked.
-fn nobody_answers(refund: &Refund, now: Timestamp) -> bool {
-    refund.doubt.as_ref().is_some_and(|doubt| now.since(doubt.since) >= LONGEST_SILENCE)
+/// A look that is not answered proves nothing, but once time itself would have told, one more of them helps nobody: then a person is asked.
+fn nobody_answers(refund: &Refund, contract: &RetryContract, now: Timestamp) -> bool {
+    refund.doubt.as_ref().is_some_and(|doubt| now.since(doubt.since) >= LONGEST_SILENCE.max(contract.settle_time))
+}
+
+/// The provider has taken it, and look after look shows no end: what became of it, a person must find out.
+fn takes_too_long(refund: &Refund, lookup: &Lookup, now: Timestamp) -> bool {
+    let shows_an_end =
+        matches!(lookup, Lookup::Found(Outcome::Refunded(_) | Outcome::Refused { .. } | Outcome::Unknown { .. }));
+    let since = refund.dispatch_time.unwrap_or(refund.create_time);
+    refund.state == State::Submitted && !shows_an_end && now.since(since) >= LONGEST_SUBMITTED
+}
+
+/// The provider has said at some time that it has this refund.
+fn was_taken(refund: &Refund) -> bool {
+    refund.provider_reference.is_some() || refund.provider_status.is_some()
 }
 
 /// The last attempt was answered with a no, which cannot be believed while another attempt is unanswered; asking again would change nothing.
 fn was_told_no(refund: &Refund, contract: &RetryContract) -> bool {
+    refund.provider_error.as_ref().is_some_and(|error| is_final(error, contract))
+}
+
+/// A no that the same request would get again.
+fn is_final(error: &ProviderError, contract: &RetryContract) -> bool {
     // Our key with our bytes is refused only while the first request that had them is still being worked on.
     let replays = matches!(contract.deduplication, Deduplication::Replay { .. });
-    refund.provider_error.as_ref().is_some_and(|error| match error.category {
+    match error.category {
         ErrorCategory::LimitReached | ErrorCategory::CredentialsRefused => false,
         ErrorCategory::IdentifierInUse => !replays,
         // No answer was read.
         _ => error.http_status != 0,
-    })
+    }
 }
 
 impl Rules<'_> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::field::Empty;
-use tracing::{Instrument, error, info_span, warn};
+use tracing::{Instrument, info_span, warn};
 
 use crate::domain::clock::Timestamp;
 use crate::domain::refund::{Event, Refund};
@@ -28,41 +28,42 @@ const HANDFUL: u32 = 64;
 /// The drain ends what only waits, never a dispatch: an attempt that is on disk and that nobody sends would be doubt for nothing.
 pub(super) async fn send(shared: Arc<Shared>, lane: Arc<Lane>) {
     let mut expiry = Timestamp::from_micros(i64::MIN);
-    while !shared.draining.is_cancelled() {
+    while !is_over(&shared) {
         let found = send_due(&shared, &lane, &mut expiry).await;
-        let Some(pause) = pause_after(&shared, &lane, found) else { return };
+        let pause = pause_after(&shared, &lane, found);
         wait(&shared, &lane.bell, pause).await;
     }
 }
 
-/// Settles what is IN_DOUBT or SUBMITTED. Runs until the drain begins or the ledger has failed.
+/// Settles what is IN_DOUBT or SUBMITTED. Runs until the drain begins or the ledger has failed: a look that cannot be recorded would be asked
+/// for again and again.
 pub(super) async fn settle(shared: Arc<Shared>, lane: Arc<Lane>) {
-    while !shared.draining.is_cancelled() {
+    while !is_over(&shared) {
         let found = settle_due(&shared, &lane).await;
-        let Some(pause) = pause_after(&shared, &lane, found) else { return };
+        let pause = pause_after(&shared, &lane, found);
         wait(&shared, &lane.settle_bell, pause).await;
     }
 }
 
-/// None: the ledger has failed, and nothing is done any more.
-fn pause_after(shared: &Shared, lane: &Lane, found: Result<Duration, LedgerError>) -> Option<Duration> {
-    match found {
-        Ok(pause) => Some(pause),
-        Err(problem) if *shared.ledger.health().borrow() != Health::Writing => {
-            error!(account = %lane.account.name, %problem, "nothing is sent any more: the ledger has failed");
-            None
-        }
-        Err(problem) => {
+fn is_over(shared: &Shared) -> bool {
+    shared.draining.is_cancelled() || shared.stopped.is_cancelled()
+}
+
+fn pause_after(shared: &Shared, lane: &Lane, found: Result<Duration, LedgerError>) -> Duration {
+    found.unwrap_or_else(|problem| {
+        // That the ledger has failed is said once, and not by each account.
+        if *shared.ledger.health().borrow() == Health::Writing {
             warn!(account = %lane.account.name, %problem, "the ledger could not be asked for what is due");
-            Some(AFTER_TROUBLE)
         }
-    }
+        AFTER_TROUBLE
+    })
 }
 
 async fn wait(shared: &Shared, bell: &Notify, pause: Duration) {
     tokio::select! {
         biased;
         () = shared.draining.cancelled() => {}
+        () = shared.stopped.cancelled() => {}
         () = bell.notified() => {}
         () = tokio::time::sleep(pause) => {}
     }
@@ -71,7 +72,7 @@ async fn wait(shared: &Shared, bell: &Notify, pause: Duration) {
 /// Sends what is due, as slots become free, until the drain begins. How long nothing will be due for.
 async fn send_due(shared: &Arc<Shared>, lane: &Arc<Lane>, expiry: &mut Timestamp) -> Result<Duration, LedgerError> {
     let handful = u32::try_from(lane.account.max_in_flight).unwrap_or(u32::MAX).saturating_mul(2);
-    while !shared.draining.is_cancelled() {
+    while !is_over(shared) {
         let now = shared.clock.now();
         if *expiry <= now {
             *expiry = give_up_the_oldest(shared, lane, now).await?;
@@ -159,7 +160,11 @@ async fn give_up_the_oldest(shared: &Shared, lane: &Lane, now: Timestamp) -> Res
         for refund in shared.ledger.waiting_since(account, now.minus(limit), HANDFUL).await? {
             match shared.record(&refund, vec![Event::Expired], None, GATEWAY).await {
                 Ok(refund) => {
-                    warn!(refund = %refund.id(), %account, "the refund has waited too long: it is FAILED, and was never processed");
+                    let span = step::span_of_dispatch(shared, &refund).await;
+                    let attempt = refund.attempt_count;
+                    span.in_scope(|| {
+                        warn!(attempt, "the refund has waited too long: it is FAILED, and was never processed")
+                    });
                 }
                 // Cancelled in the meantime.
                 Err(LedgerError::StaleRevision { .. } | LedgerError::MoveRefused(_)) => {}
@@ -188,7 +193,7 @@ async fn probe(shared: &Arc<Shared>, lane: &Arc<Lane>) -> Result<bool, LedgerErr
 /// Begins to settle what is due, as places become free. How long nothing will be due for.
 async fn settle_due(shared: &Arc<Shared>, lane: &Arc<Lane>) -> Result<Duration, LedgerError> {
     let limit = u32::try_from(lane.account.max_in_flight).unwrap_or(u32::MAX).saturating_mul(2);
-    while !shared.draining.is_cancelled() {
+    while !is_over(shared) {
         let now = shared.clock.now();
         let due = shared.ledger.unsettled(&lane.account.name, now, limit).await?;
         let mut begun = false;
@@ -197,6 +202,7 @@ async fn settle_due(shared: &Arc<Shared>, lane: &Arc<Lane>) -> Result<Duration, 
             let place = tokio::select! {
                 biased;
                 () = shared.draining.cancelled() => return Ok(LONGEST_SLEEP),
+                () = shared.stopped.cancelled() => return Ok(LONGEST_SLEEP),
                 place = lane.lookups.clone().acquire_owned() => place,
             };
             let Ok(place) = place else { return Ok(LONGEST_SLEEP) };

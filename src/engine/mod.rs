@@ -120,13 +120,8 @@ impl Engine {
         if behind {
             warn!("the machine's clock is behind the ledger's last event: no key from before this start is used again");
         }
-        let interrupted = ledger.interrupt_running(clock.now()).await?;
-        if interrupted > 0 {
-            warn!(
-                refunds = interrupted,
-                "attempts were on their way when the gateway last stopped: they are IN_DOUBT now"
-            );
-        }
+        let interruption = clock.now();
+        let interrupted = ledger.interrupt_running(interruption).await?;
         warn_of_strays(&*ledger, &accounts).await?;
         let lane = |account: &Arc<Account>| Arc::new(Lane::new(account.clone(), settings.circuit));
         let lanes = accounts.iter().map(|account| (account.name.clone(), lane(account))).collect();
@@ -145,6 +140,13 @@ impl Engine {
             draining: CancellationToken::new(),
             stopped: CancellationToken::new(),
         });
+        if interrupted > 0 {
+            warn!(
+                refunds = interrupted,
+                "attempts were on their way when the gateway last stopped: they are IN_DOUBT now"
+            );
+            name_interrupted(&shared, interruption).await?;
+        }
         // One listens for all who wait: those who hear it from the word itself are woken in any order, and no two runs would be alike. Not a task
         // of the drain, which lets callers wait for as long as the ledger writes.
         tokio::spawn(tell_when_stopped(shared.ledger.health(), shared.stopped.clone()));
@@ -161,10 +163,10 @@ impl Engine {
     /// # Errors
     /// Nothing was recorded and nothing sent.
     pub async fn create(&self, command: CreateCommand) -> Result<CreateResult, EngineError> {
-        let (answer_by, wait_until, id) = (command.answer_by, command.wait_until, command.intent.id.clone());
+        let (answer_by, wait_until) = (command.answer_by, command.wait_until);
         let claim = Claim::default();
         // Before anything is recorded: so the refund need not be read again in order to wait for it.
-        let waiter = self.0.waiters.register(&id);
+        let waiter = self.0.waiters.register(&command.intent.id);
         // A task of its own: between the commit and the send nobody may be able to drop the work.
         let mut recording = self.spawn(self.0.clone().record_new(command, claim.clone()));
         let recorded = match timeout_at(answer_by, &mut recording).await {
@@ -175,11 +177,8 @@ impl Engine {
         };
         let recorded = match recorded {
             Ok(recorded) => recorded?,
-            Err(_) => match self.0.ledger.get(&id).await? {
-                // The task died after the commit: the refund is on disk, and that is what counts.
-                Some(refund) => CreateResult { refund, replayed: false },
-                None => return Err(EngineError::Panicked),
-            },
+            // It may have died after the commit. The same call again finds out.
+            Err(_) => return Err(EngineError::Panicked),
         };
         let refund = self.0.outcome_of(recorded.refund, waiter, wait_until).await;
         Ok(CreateResult { refund, replayed: recorded.replayed })
@@ -357,11 +356,12 @@ impl Engine {
 impl Shared {
     /// One commit: the refund, its reservation, and its first attempt where a slot is free.
     async fn record_new(self: Arc<Self>, command: CreateCommand, claim: Claim) -> Result<CreateResult, EngineError> {
-        if self.draining.is_cancelled() {
-            return Err(EngineError::Draining);
-        }
+        // Before everything that may refuse the call: what is on disk is told, whatever else is the matter.
         if let Some(known) = self.known(&command.intent).await? {
             return Ok(CreateResult { refund: known, replayed: true });
+        }
+        if self.draining.is_cancelled() {
+            return Err(EngineError::Draining);
         }
         let lane = self.lane_for(&command.intent)?.clone();
         let slot = lane.slot_for_newcomer();
@@ -486,9 +486,10 @@ impl Shared {
     }
 
     /// The refund that a request is a repetition of. It is answered without a turn of the writer, and even when the configuration would refuse
-    /// it by now: its account has left, or its currency changed. A ledger that has stopped is not asked: whoever writes says why.
+    /// it by now: its account has left, or its currency changed. A ledger that has stopped is asked too, for an error would say that nothing
+    /// was recorded; but not one that does not verify: whoever writes says why.
     async fn known(&self, intent: &Intent) -> Result<Option<Refund>, EngineError> {
-        if self.stopped.is_cancelled() && self.lane_for(intent).is_ok() {
+        if matches!(*self.ledger.health().borrow(), Health::Corrupt(_)) && self.lane_for(intent).is_ok() {
             return Ok(None);
         }
         let Some(refund) = self.ledger.get(&intent.id).await? else { return Ok(None) };
@@ -604,6 +605,19 @@ fn check_amount(refund: &Refund, resolution: Resolution) -> Result<(), EngineErr
     if faults.is_empty() { Ok(()) } else { Err(EngineError::Invalid(faults)) }
 }
 
+/// So that the log of a refund shows its doubt. Of very many the newest: the others are found by ListRefunds.
+async fn name_interrupted(shared: &Shared, interruption: Timestamp) -> Result<(), LedgerError> {
+    let query = ListQuery { states: vec![State::InDoubt], limit: INTERRUPTED_NAMED, ..ListQuery::default() };
+    for Listed { refund, .. } in shared.ledger.list(query).await? {
+        if refund.doubt.as_ref().is_some_and(|doubt| doubt.since >= interruption) {
+            let span = step::span_of_dispatch(shared, &refund).await;
+            let (attempt, state) = (refund.attempt_count, refund.state.as_str());
+            span.in_scope(|| warn!(attempt, state, "the attempt was on its way when the gateway last stopped"));
+        }
+    }
+    Ok(())
+}
+
 /// Open refunds of accounts that have left the configuration wait until these come back: nobody would see it but by a look at the list.
 async fn warn_of_strays(ledger: &dyn Ledger, accounts: &Accounts) -> Result<(), LedgerError> {
     let states = vec![State::Pending, State::Submitted, State::InDoubt];
@@ -620,6 +634,8 @@ async fn warn_of_strays(ledger: &dyn Ledger, accounts: &Accounts) -> Result<(), 
     Ok(())
 }
 
+/// A line for each of so many at the most.
+const INTERRUPTED_NAMED: u32 = 100;
 /// Enough to notice; a warning needs no full count.
 const STRAYS_LOOKED_AT: u32 = 1_000;
 

@@ -29,14 +29,17 @@ const AFTER_TROUBLE: Duration = Duration::from_secs(1);
 
 /// Sends the attempt of a refund that is DISPATCHING on disk, in a task of its own. The slot is free again when its outcome is on disk.
 pub(super) fn spawn_attempt(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund, slot: OwnedSemaphorePermit) {
-    let span =
-        info_span!("attempt", refund = %refund.id(), account = %lane.account.name, attempt = refund.attempt_count);
+    let span = span_of_attempt(lane, &refund);
     let (owner, lane) = (shared.clone(), lane.clone());
     let work = async move {
         attempt(&owner, &lane, refund).await;
         drop(slot);
     };
     shared.tasks.spawn(work.instrument(span));
+}
+
+fn span_of_attempt(lane: &Lane, refund: &Refund) -> Span {
+    info_span!("attempt", refund = %refund.id(), account = %lane.account.name, attempt = refund.attempt_count)
 }
 
 /// The span in which a refund that has waited is sent: its caller may be gone, and still it is part of the caller's trace.
@@ -95,7 +98,8 @@ pub(super) async fn look(shared: &Shared, lane: &Lane, refund: Refund, actor: &s
     }
     // Never closed, so it can only be waited for.
     let _place = lane.lookups.acquire().await.map_err(|_| EngineError::Draining)?;
-    let (refund, _) = look_and_record(shared, lane, refund, actor).await?;
+    let span = info_span!("look", refund = %refund.id(), account = %lane.account.name, attempt = refund.attempt_count);
+    let (refund, _) = look_and_record(shared, lane, refund, actor).instrument(span).await?;
     // It may be due at another moment than before.
     lane.settle_bell.notify_one();
     Ok(refund)
@@ -126,7 +130,7 @@ async fn look_and_record(
             decide::after_lookup(&refund, lookup.clone(), shared.rules(lane), asked, shared.clock.now());
         match shared.record(&refund, events, next_check, actor).await {
             Ok(recorded) => {
-                info!(refund = %recorded.id(), state = %recorded.state, "looked the refund up at its provider");
+                log_look(refund.state, &recorded, &lookup);
                 return Ok((recorded, resend));
             }
             // Another look was recorded first and settled nothing: what this one found must not be lost.
@@ -161,12 +165,13 @@ async fn resend(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund) -> Resul
         return Ok(());
     }
     let Some(dispatched) = begin_attempt(shared, lane, &refund).await? else { return Ok(()) };
+    let span = span_of_attempt(lane, &dispatched);
     // A disk or a machine that stood still for long: what was safe when the attempt was begun may not be so now.
     if !shared.may_resend(&lane.account.contract, &dispatched) {
         lane.give_turn_back();
-        return Ok(give_up_attempt(shared, lane, dispatched, refund).await?);
+        return Ok(give_up_attempt(shared, lane, dispatched, refund).instrument(span).await?);
     }
-    attempt(shared, lane, dispatched).await;
+    attempt(shared, lane, dispatched).instrument(span).await;
     drop(slot);
     Ok(())
 }
@@ -244,6 +249,24 @@ fn sign_of(refund: &Refund, outcome: &Outcome) -> Sign {
     }
 }
 
+/// As [`log_outcome`].
+fn log_look(before: State, refund: &Refund, lookup: &Lookup) {
+    let state = refund.state.as_str();
+    let looks = refund.doubt.as_ref().map_or(0, |doubt| doubt.check_count);
+    match lookup {
+        _ if refund.state == State::NeedsReview && before != State::NeedsReview => log_review(refund),
+        Lookup::Unavailable { .. } => warn!(state, looks, "the provider did not tell what became of the refund"),
+        _ => info!(state, looks, "looked the refund up at its provider"),
+    }
+}
+
+fn log_review(refund: &Refund) {
+    let state = refund.state.as_str();
+    let reason = refund.doubt.as_ref().map_or("", |doubt| doubt.reason.as_str());
+    let code = refund.provider_error.as_ref().map_or("", |error| error.code.as_str());
+    error!(state, reason, code, "the gateway cannot find out what became of the refund: a person must");
+}
+
 /// No word of the provider: it may name people. Its code and kind say enough, and the refund itself has the rest.
 fn log_outcome(refund: &Refund) {
     let error = refund.provider_error.as_ref();
@@ -251,10 +274,11 @@ fn log_outcome(refund: &Refund) {
     let state = refund.state.as_str();
     match refund.state {
         State::Pending => warn!(state, code, category, "the refund was not processed and will be sent again"),
-        State::InDoubt | State::NeedsReview => {
+        State::InDoubt => {
             let reason = refund.doubt.as_ref().map_or("", |doubt| doubt.reason.as_str());
             warn!(state, reason, code, category, "it is not known what became of the refund");
         }
+        State::NeedsReview => log_review(refund),
         State::Failed => info!(state, code, category, "the provider refused the refund"),
         _ => info!(state, "the provider answered"),
     }

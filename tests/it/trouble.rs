@@ -110,6 +110,12 @@ impl Scene {
             let status = flying.refunds.clone().create_refund(request).await.unwrap_err();
             assert_eq!((status.code(), reason(&status).as_str()), (code, why), "{status:?}");
         }
+        // What is on disk is told to whoever asks for it again, unless the disk is not to be believed.
+        let again = flying.refunds.clone().create_refund(sectigo("done", DONE)).await;
+        match code {
+            Code::DataLoss => assert_eq!(again.unwrap_err().code(), code),
+            _ => assert!(again.unwrap().into_inner().replayed),
+        }
         assert_eq!(flying.gate.release_all().len(), 1);
         // The drain waits for what is on the wire, so the answer has come when this returns.
         assert!(gateway.terminate().success(), "it ends in order");

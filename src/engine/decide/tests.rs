@@ -8,7 +8,7 @@ use rstest::rstest;
 
 use super::{after_lookup as after_look_of, *};
 use crate::domain::ids::AccountName;
-use crate::domain::refund::Intent;
+use crate::domain::refund::{Intent, Resolution};
 use crate::domain::target::{SectigoTarget, Target};
 
 const BACKOFF: Backoff = Backoff { shortest: Duration::from_secs(1), longest: Duration::from_secs(300) };
@@ -320,6 +320,53 @@ fn a_contradiction_is_asked_about_at_once() {
     let decision = after_attempt(&dispatching_again(), outcome, rules(&contract), now());
     assert_eq!(decision.next_check, None);
     assert!(matches!(decision.events.as_slice(), [Event::Doubted { reason: DoubtReason::Contradiction, .. }]));
+}
+
+/// "In use" under our own key, and "too many", are asked again in their time, and not until all attempts are used up.
+#[rstest]
+#[case(ErrorCategory::IdentifierInUse)]
+#[case(ErrorCategory::LimitReached)]
+fn what_may_be_asked_again_has_its_schedule(#[case] category: ErrorCategory) {
+    let decision = after_attempt(&dispatching_again(), refused(category), rules(&namecom()), now());
+    assert_eq!(decision.next_check, Some(later(30)));
+}
+
+/// A person had it sent again: it is neither withdrawn as if nothing had been sent, nor given up as never processed.
+#[test]
+fn what_was_taken_once_is_never_pending_again() {
+    let forgotten = in_state(State::Submitted).apply(&Event::Escalated { evidence: "gone".into() }, now()).unwrap();
+    let again = Event::Resolved { resolution: Resolution::SendAgain, evidence: "looked".into() };
+    let refund = forgotten.apply(&again, now()).unwrap();
+    let events = after_attempt(&refund, not_sent(), rules(&debitsuccess()), now()).events;
+    assert_eq!(end(&refund, &events), State::NeedsReview);
+}
+
+/// Whatever the looks say, as long as it is no end.
+#[rstest]
+#[case::nothing(nothing_there())]
+#[case::still_taken(Lookup::Found(accepted("Submitted")))]
+#[case::no_answer(Lookup::Unavailable { evidence: "no connection".into() })]
+fn what_the_provider_took_and_never_finishes_is_for_a_person(#[case] lookup: Lookup) {
+    let refund = in_state(State::Submitted);
+    for (days, expected) in [(29, State::Submitted), (30, State::NeedsReview)] {
+        let events = after_lookup(&refund, lookup.clone(), rules(&namecom()), later(days * 86_400)).events;
+        assert_eq!(end(&refund, &events), expected, "after {days} days");
+    }
+    let done = Lookup::Found(Outcome::Refunded(Confirmation::default()));
+    let events = after_lookup(&refund, done, rules(&namecom()), later(31 * 86_400)).events;
+    assert_eq!(end(&refund, &events), State::Succeeded);
+}
+
+/// Where the contract gives an order more time to show a refund, silence is borne for as long.
+#[test]
+fn silence_is_not_judged_before_the_settle_time_is_over() {
+    let contract = RetryContract { settle_time: Duration::from_secs(7 * 86_400), ..sectigo() };
+    let silence = || Lookup::Unavailable { evidence: "no connection".into() };
+    for (days, expected) in [(6, State::InDoubt), (7, State::NeedsReview)] {
+        let refund = doubted_by(None);
+        let events = after_lookup(&refund, silence(), rules(&contract), later(days * 86_400)).events;
+        assert_eq!(end(&refund, &events), expected, "after {days} days");
+    }
 }
 
 #[rstest]
