@@ -85,12 +85,12 @@ where
             rpc.method = Empty,
             rpc.response.status_code = Empty
         );
-        traces::accept(&span, request.headers());
         let call = request.uri().path().to_owned();
         if traces::is_on() {
             let method = call.trim_start_matches('/');
             span.record("otel.name", method).record("rpc.system.name", "grpc").record("rpc.method", method);
         }
+        traces::accept(&span, request.headers());
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
         let work = async move {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::common::v1::any_value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use recoup::app::{App, StartError};
@@ -20,6 +21,7 @@ use recoup::telemetry::metrics::{DECLARED, Kind};
 use rstest::rstest;
 use simulators::exchange::Provider;
 use simulators::faults::{FaultEffect, Point, Repeat, Rule};
+use simulators::gates::Gate;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -36,6 +38,7 @@ const BRISK: &str =
     "metrics.listen = \"127.0.0.1:0\"\nengine.lookups_after_ms = \"40 80\"\nengine.lookups_every_ms = 100\n";
 const CALLERS_TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLERS_SPAN: &str = "b7ad6b7169203331";
+const CREATE: &str = "recoup.v1.RefundService/CreateRefund";
 
 // Metrics
 
@@ -122,6 +125,12 @@ async fn every_metric_is_there_and_they_agree_with_what_is_listed() {
             assert!(text.lines().any(|one| one == line), "{line}\nin\n{text}");
         }
     }
+    let undeclared: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .filter(|name| DECLARED.iter().all(|metric| metric.scraped_name() != *name))
+        .collect();
+    assert!(undeclared.is_empty(), "{undeclared:?}");
     assert_eq!(gauged(&text), listed(&stack).await);
     let is = |name: &str, labels: &[(&str, &str)]| value(&text, name, labels);
     let lost = ("account", "sectigo");
@@ -177,6 +186,8 @@ async fn an_account_that_is_shut_is_seen() {
     let text = scrape(stack.app.metrics_addr().unwrap()).await;
     assert_eq!(value(&text, "recoup_account_circuit", &[("account", "namecom"), ("position", "open")]), Some(1.0));
     assert_eq!(value(&text, "recoup_refunds", &[("account", "namecom"), ("state", "PENDING")]), Some(1.0));
+    let waits = |account| value(&text, "recoup_pending_oldest_age_seconds", &[("account", account)]).unwrap();
+    assert!(waits("namecom") > 0.0 && waits("sectigo") == 0.0, "{text}");
     assert_eq!(gauged(&text), listed(&stack).await);
 }
 
@@ -319,13 +330,16 @@ async fn one_trace_shows_a_refund_and_later_looks_are_linked_to_it() {
     let is_whole = |spans: &[Span]| {
         let own = of_call(spans);
         let count = |name: &str| own.iter().filter(|span| span.name == name).count();
-        ["call", "attempt", "provider", "POST"].iter().all(|name| count(name) == 1) && count("commit") >= 2
+        [CREATE, "attempt", "provider", "POST"].iter().all(|name| count(name) == 1) && count("commit") >= 2
     };
     let spans = collector.spans(|spans| is_whole(spans) && !linked(spans).is_empty()).await;
     let own = of_call(&spans);
     let named = |name: &str| own.iter().find(|span| span.name == name).unwrap();
-    let (call, attempt, provider, post) = (named("call"), named("attempt"), named("provider"), named("POST"));
+    let (call, attempt, provider, post) = (named(CREATE), named("attempt"), named("provider"), named("POST"));
     assert_eq!((hex(&call.parent_span_id).as_str(), call.kind()), (CALLERS_SPAN, SpanKind::Server));
+    assert_eq!(attribute(call, "rpc.system.name").as_deref(), Some("grpc"));
+    assert_eq!(attribute(call, "rpc.method").as_deref(), Some(CREATE));
+    assert_eq!(attribute(call, "rpc.response.status_code").as_deref(), Some("OK"));
     // Where it had to wait, as at the very start, it was sent from the queue: in the same trace, one span between.
     let queued = own.iter().find(|span| span.name == "dispatch" && span.span_id == attempt.parent_span_id);
     assert_eq!(queued.map_or(&attempt.parent_span_id, |span| &span.parent_span_id), &call.span_id);
@@ -347,7 +361,16 @@ async fn one_trace_shows_a_refund_and_later_looks_are_linked_to_it() {
     let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
     let request = proto::ReconcileRefundRequest { name: "refunds/traced".to_owned() };
     refunds.reconcile_refund(request).await.unwrap();
-    collector.spans(|spans| linked(spans).iter().any(|span| span.name == "call")).await;
+    let reconcile = "recoup.v1.RefundService/ReconcileRefund";
+    collector.spans(|spans| linked(spans).iter().any(|span| span.name == reconcile)).await;
+}
+
+fn attribute(span: &Span, key: &str) -> Option<String> {
+    let attribute = span.attributes.iter().find(|attribute| attribute.key == key)?;
+    match attribute.value.as_ref()?.value.as_ref()? {
+        any_value::Value::StringValue(text) => Some(text.clone()),
+        other => panic!("{key} is {other:?}"),
+    }
 }
 
 /// The head of the one request that comes, and no answer to it.
@@ -466,6 +489,66 @@ async fn a_failure_is_one_line_that_reads_alone() {
     for line in &lines {
         assert!(line["timestamp"].is_string() && line["level"].is_string() && line["message"].is_string(), "{line}");
     }
+}
+
+/// What follows days later, or in another process, is told of the refund and the attempt that it is about, and what only a person can do
+/// stands out.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_follows_a_doubt_is_told_in_lines_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let simulators = simulators_in(dir.path()).await;
+    let settings = crate::support::configuration(&simulators, dir.path(), BRISK);
+    let impatient = settings.replacen("[accounts.sectigo]", "[accounts.sectigo]\nsettle_time_s = 1", 1);
+    assert_ne!(impatient, settings);
+    let (gateway, log) = launch(&impatient, dir.path(), &[]);
+    let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
+    let rule = |provider, operation: &str, times| {
+        let rule = Rule::new(provider, Point::BeforeEffect, FaultEffect::Close);
+        simulators.arm(Rule { operation: Some(operation.to_owned()), repeat: Repeat::Times(times), ..rule }).unwrap();
+    };
+    rule(Provider::Sectigo, "!AutoRefund", 1);
+    rule(Provider::Sectigo, "!getPostPaymentStatus", 2);
+    rule(Provider::Namecom, "ProcessRefund", 2);
+    refunds.create_refund(traced(sectigo("lost", "1000001"))).await.unwrap();
+    refunds.create_refund(namecom("twice", 200_001, &[3_200_001])).await.unwrap();
+    let told = |level: &str, message: &str, refund: &str, attempt: u64| {
+        log.lines().into_iter().any(|line| {
+            let spans = line["spans"].as_array().cloned().unwrap_or_default();
+            let is = |name: &str, value: serde_json::Value| {
+                spans.iter().rev().find_map(|span| span.get(name)) == Some(&value)
+            };
+            line["level"] == level
+                && line["message"] == message
+                && is("refund", refund.into())
+                && is("attempt", attempt.into())
+        })
+    };
+    let all_told = async {
+        while !(told("WARN", "it is not known what became of the refund", "twice", 2)
+            && told("WARN", "the provider did not tell what became of the refund", "lost", 1)
+            && told("ERROR", "the gateway cannot find out what became of the refund: a person must", "lost", 1))
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(tokio::time::timeout(LIMIT, all_told).await.is_ok(), "{}", log.text());
+
+    let gate = Gate { target: Some("1000002".to_owned()), ..Gate::new(Provider::Sectigo, Point::AfterEffect) };
+    let gate = simulators.gate(gate).unwrap();
+    let at_once = Some(prost_types::Duration::default());
+    refunds.create_refund(proto::CreateRefundRequest { wait: at_once, ..sectigo("flying", "1000002") }).await.unwrap();
+    gate.wait_for(1).await.unwrap();
+    gateway.kill();
+    let (gateway, log) = launch(&impatient, dir.path(), &[]);
+    let lines = log.lines();
+    let interrupted: Vec<_> = lines
+        .iter()
+        .filter(|line| line["message"] == "the attempt was on its way when the gateway last stopped")
+        .collect();
+    let [line] = interrupted[..] else { panic!("{}", log.text()) };
+    assert_eq!((&line["attempt"], &line["spans"][0]["refund"]), (&1.into(), &"flying".into()));
+    gate.release_all();
+    assert!(gateway.terminate().success());
 }
 
 /// The refund's own, where nobody named one: SHA-256 of its id, the first half.

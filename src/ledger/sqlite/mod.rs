@@ -51,6 +51,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tracing::warn;
 
 pub use self::audit::{Audit, AuditError, Finding, MOST_FINDINGS, audit};
 pub use self::backup::{BackupError, backup};
@@ -188,9 +189,16 @@ impl SqliteLedger {
         self.shared.count_with(Tally::new(metrics));
         let shared = self.shared.clone();
         let counting = self.read(move |connection| {
-            let (counts, sequence) = reads::counts(connection)?;
-            if let Some(tally) = shared.tally() {
-                tally.begin(counts, sequence);
+            let counted = reads::counts(connection);
+            match (shared.tally(), counted) {
+                (Some(tally), Ok((counts, sequence))) => tally.begin(counts, sequence),
+                (Some(tally), Err(fault)) => {
+                    tally.give_up();
+                    // By then nobody may wait for it any more.
+                    warn!("the refunds could not be counted: their metric is absent until the next start");
+                    return Err(fault);
+                }
+                (None, counted) => drop(counted?),
             }
             Ok(())
         });

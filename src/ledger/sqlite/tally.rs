@@ -31,6 +31,8 @@ enum Counted {
     /// What has moved in the meantime, each with the last event of its commit.
     NotYet(Vec<(u64, Vec<Move>)>),
     Whole(Counts),
+    /// The counting has failed, and nothing is kept for it any more.
+    Never,
 }
 
 /// How many refunds of an account are in a state.
@@ -56,13 +58,19 @@ impl Tally {
         match &mut *self.lock() {
             Counted::NotYet(moved) => moved.push((sequence, moves)),
             Counted::Whole(counts) => add(counts, moves),
+            Counted::Never => {}
         }
     }
 
-    /// None: they are still being counted.
+    /// They cannot be counted: what has moved meanwhile is kept for nothing.
+    pub(super) fn give_up(&self) {
+        *self.lock() = Counted::Never;
+    }
+
+    /// None: they are still being counted, or cannot be.
     pub(super) fn counts(&self) -> Option<Counts> {
         match &*self.lock() {
-            Counted::NotYet(_) => None,
+            Counted::NotYet(_) | Counted::Never => None,
             Counted::Whole(counts) => Some(counts.clone()),
         }
     }

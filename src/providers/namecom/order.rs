@@ -66,10 +66,14 @@ pub(super) fn read_order(answer: &Answer, target: &NamecomTarget, told: &[ItemRe
         http_status: answer.status,
         category: ErrorCategory::Other,
     });
-    items.extend(order.refunded_along(target).map(|item| ItemResult {
-        item_id: item.id.to_string(),
-        refunded_amount: i32::try_from(item.id).ok().and_then(|id| told_amount(told, id)),
-        ..row(0, ItemState::Succeeded, false)
+    items.extend(order.refunded_along(target).map(|item| {
+        let item_id = item.id.to_string();
+        let was_told = told.iter().find(|row| row.state == ItemState::Succeeded && row.item_id == item_id);
+        was_told.cloned().unwrap_or_else(|| ItemResult {
+            item_id,
+            message: WHOSE_IS_NOT_TOLD.to_owned(),
+            ..row(0, ItemState::Succeeded, false)
+        })
     }));
     let amount = order.refunded_for(target).or_else(|| {
         let refunded = || items.iter().filter(|item| item.state == ItemState::Succeeded);
@@ -86,6 +90,9 @@ pub(super) fn read_order(answer: &Answer, target: &NamecomTarget, told: &[ItemRe
         replayed: false,
     }))
 }
+
+/// Of a privacy item that the order shows as refunded, and that the answer to this refund never named.
+const WHOSE_IS_NOT_TOLD: &str = "refunded, by this refund or by another: the order does not tell";
 
 /// `Order`, of which no member is required.
 #[derive(Deserialize)]
@@ -252,6 +259,12 @@ mod tests {
         let items: Vec<(&str, bool)> = yes.items.iter().map(|item| (item.item_id.as_str(), item.requested)).collect();
         assert_eq!(items, [("1", true), ("3", false)]);
         assert!(!yes.is_partial());
+        assert_eq!(yes.items.last().unwrap().message, WHOSE_IS_NOT_TOLD);
+
+        let told = [row(1, ItemState::Submitted, true), row(3, ItemState::Succeeded, false)];
+        let lookup = read_order(&answer(200, &[], body.as_bytes()), &target, &told, &mask);
+        let Lookup::Found(Outcome::Refunded(yes)) = lookup else { panic!("{lookup:?}") };
+        assert_eq!(yes.items.last(), told.last(), "the answer had named it");
     }
 
     proptest! {
