@@ -14,7 +14,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::field::Empty;
-use tracing::{Instrument, Span, debug, error, info_span};
+use tracing::{Instrument, Span, debug, info_span};
 
 use crate::api::measured::{Methods, Timed, code_in, word_of};
 use crate::api::status;
@@ -97,7 +97,8 @@ where
             let answer = match AssertUnwindSafe(async move { inner.call(request).await }).catch_unwind().await {
                 Ok(answer) => answer,
                 Err(_) => {
-                    error!(request_id, "a handler panicked; its caller was told INTERNAL");
+                    // The panic itself has been logged, in this call's span.
+                    debug!("a handler panicked: its caller is told INTERNAL");
                     Ok(status::panicked(&request_id).into_http())
                 }
             };

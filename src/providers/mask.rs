@@ -22,10 +22,13 @@ impl Mask {
             return Self(Vec::new());
         }
         let json = serde_json::to_string(plain).unwrap_or_default();
+        // Quotation marks need no escape in XML's text, and many escape them all the same: we do.
+        let xml = plain.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         let forms = [
             STANDARD.encode(format!("{login_name}:{plain}")),
             form_urlencoded::byte_serialize(plain.as_bytes()).collect(),
-            plain.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;"),
+            xml.replace('"', "&quot;").replace('\'', "&apos;"),
+            xml,
             json.trim_matches('"').to_owned(),
             plain.to_owned(),
         ];
@@ -60,6 +63,8 @@ mod tests {
     #[case("p&ss w<rd", "The value 'p&ss w<rd' is invalid!", "The value '***' is invalid!")]
     #[case("p&ss w<rd", "loginPassword=p%26ss+w%3Crd", "loginPassword=***")]
     #[case("p&ss w<rd", "<Password>p&amp;ss w&lt;rd</Password>", "<Password>***</Password>")]
+    #[case("p\"ss 'w<rd", "<Password>p&quot;ss &apos;w&lt;rd</Password>", "<Password>***</Password>")]
+    #[case("p\"ss 'w<rd", "<Password>p\"ss 'w&lt;rd</Password>", "<Password>***</Password>")]
     #[case("tok\"en", "{\"token\":\"tok\\\"en\"}", "{\"token\":\"***\"}")]
     #[case("token", "Authorization: Basic ZGVtbzp0b2tlbg==", "Authorization: Basic ***")]
     #[case("", "nothing to hide", "nothing to hide")]

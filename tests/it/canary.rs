@@ -1,35 +1,89 @@
-//! Marked secrets on every road through the gateway, looked for afterwards in everything that it wrote: log, spans, metrics, errors, answers, ledger,
-//! command line. Each mark holds the word `canary`, and nothing else does.
+//! Marks on every road through the gateway, looked for afterwards in everything that it wrote: log, spans, metrics,
+//! errors, answers, ledger, command line.
+//!
+//! Each secret holds the word `canary`, and is found nowhere. What callers write holds `nightingale`: the ledger keeps it
+//! and answers show it, as the callers asked, and it stands nowhere else. Nothing but the marks holds either word.
 //!
 //! The providers here are one hostile server: it repeats whatever it is sent, in every form in which a provider could, or breaks off.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use recoup::proto::v1 as proto;
+use recoup::proto::v1::account_service_client::AccountServiceClient;
+use recoup::proto::v1::create_refund_request::Target;
 use recoup::proto::v1::refund::State;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
+use recoup::proto::v1::resolve_refund_request::Resolution;
+use recoup::proto::v1::validation_status::OrderState;
 use recoup::proto::v1::validation_status_service_client::ValidationStatusServiceClient;
 use recoup::telemetry::{self, LogFormat};
 use simulators::exchange::Provider;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tonic::metadata::MetadataValue;
+use tonic::transport::Channel;
+use tonic::{Request, Status, Streaming};
 
 use crate::support::process::run;
-use crate::support::{channel, configuration_at, debitsuccess, namecom, sectigo};
+use crate::support::{LIMIT, channel, configuration_at, debitsuccess, namecom, sectigo};
 use crate::telemetry::{Collector, Log, launch, scrape};
 
+/// In every secret.
 const MARK: &str = "canary";
+/// In everything that a caller writes.
+const WORD: &str = "nightingale";
 /// Of whom the providers speak: callers are told so, and the ledger keeps it, but no log, span or metric does.
 const PERSON: &str = "Lovelace";
 /// With what every encoding on the way changes: of forms, of XML, of JSON, of Base64.
 const PASSWORD: &str = "canary pass&w<rd>\"+%41";
 const TOKEN: &str = "canary-token&<\"+";
+/// What callers write that is kept for them.
+const DESCRIPTION: &str = "nightingale of the description";
+const INITIATOR: &str = "nightingale of the initiator";
+const LABEL_KEY: &str = "nightingale of the key";
+const LABEL: &str = "nightingale of the label";
+const EVIDENCE: &str = "nightingale of the evidence";
+/// No name of anything, no etag and no token.
+const WRONG: &str = "nightingale, and no name";
+/// What comes along with a call. The gateway reads the trace alone, and takes no more of it than its ids and flags.
+/// (No `tracestate`: it is made to be passed on, and the collector is given it.)
+const METADATA: [(&str, &str); 5] = [
+    ("authorization", "Bearer canary-authorization"),
+    ("baggage", "person=canary-baggage"),
+    ("cookie", "session=canary-cookie"),
+    ("x-api-key", "canary-api-key"),
+    // Of a version to come, which may add to it.
+    ("traceparent", "cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-canary-traceparent"),
+];
+/// Every call of the contract.
+const CALLS: [&str; 12] = [
+    "AccountService/ListAccounts",
+    "RefundService/CancelRefund",
+    "RefundService/CreateRefund",
+    "RefundService/GetRefund",
+    "RefundService/ListRefundEvents",
+    "RefundService/ListRefunds",
+    "RefundService/ReconcileRefund",
+    "RefundService/ResolveRefund",
+    "RefundService/StreamRefundEvents",
+    "RefundService/WaitRefund",
+    "ValidationStatusService/GetValidationStatus",
+    "ValidationStatusService/WatchValidationStatus",
+];
 const PAGE: &str = include_str!("../../src/providers/sectigo/testdata/every_section.json");
+/// Whose page that is.
+const PERSONS_ORDER: &str = "3000002";
+/// A busy machine may lose an answer, which is a doubt like any other: so many refunds are asked for at most, until one
+/// is as it is to be.
+const TRIES: u32 = 10;
 
 /// What the hostile server does with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +94,8 @@ enum Mood {
     Json(u16),
     /// Repeats it as a SOAP fault, with this status.
     Fault(u16),
+    /// Repeats it as Debitsuccess refuses an identifier that somebody has used: then only a person can tell.
+    InUse,
     /// Repeats it as it came, with this status and in a header too.
     Bare(u16),
     /// Repeats it as something that is no HTTP.
@@ -75,6 +131,8 @@ const LAST_MOODS: [Mood; 3] = [Mood::Silent, Mood::Json(401), Mood::Coded(-15)];
 #[derive(Clone)]
 struct Hostile {
     mood: Arc<Mutex<Mood>>,
+    /// What it says of [`PERSONS_ORDER`], in every mood.
+    page: Arc<Mutex<String>>,
     heard: Arc<Mutex<String>>,
 }
 
@@ -82,7 +140,9 @@ impl Hostile {
     async fn start() -> (Hostile, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let hostile = Hostile { mood: Arc::new(Mutex::new(Mood::Gone)), heard: Arc::default() };
+        let page = PAGE.replace("registrant@example.com", "canary-person@example.com");
+        let (mood, page) = (Arc::new(Mutex::new(Mood::Gone)), Arc::new(Mutex::new(page)));
+        let hostile = Hostile { mood, page, heard: Arc::default() };
         let server = hostile.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -97,12 +157,22 @@ impl Hostile {
         *self.mood.lock().unwrap() = mood;
     }
 
+    fn rejects_the_order(&self) {
+        let mut page = self.page.lock().unwrap();
+        *page = page.replace("Awaiting Authorization", "Rejected");
+    }
+
+    /// How often it was asked for a Sectigo order.
+    fn looks_at(&self, order_number: &str) -> usize {
+        self.heard.lock().unwrap().matches(&format!("orderNumber={order_number}")).count()
+    }
+
     async fn answer(&self, mut stream: TcpStream) -> Option<()> {
         let request = whole_request(&mut stream).await?;
         self.heard.lock().unwrap().push_str(&request);
         let mood = *self.mood.lock().unwrap();
-        if request.contains("getPostPaymentStatus") && request.contains("3000002") {
-            let page = PAGE.replace("registrant@example.com", "canary-person@example.com");
+        if request.contains("getPostPaymentStatus") && request.contains(PERSONS_ORDER) {
+            let page = self.page.lock().unwrap().clone();
             return stream.write_all(&http(200, "application/json", &page)).await.ok();
         }
         // A form as it came, and as whoever read it would write it.
@@ -121,6 +191,11 @@ impl Hostile {
                 http(status, "application/json", &text)
             }
             Mood::Fault(status) => http(status, "text/xml", &fault(&said)),
+            Mood::InUse => {
+                // From the members on: of a longer text only the beginning is kept, and the head would fill it.
+                let members = request.split_once("<d:").map_or(request.as_str(), |(_, members)| members);
+                http(200, "text/xml", &in_use(&format!("{PERSON} has had it already: <d:{members}")))
+            }
             Mood::Bare(status) => http(status, "text/plain", &said),
             Mood::Garbage => format!("{said}\0\x01").into_bytes(),
             Mood::Short => format!("HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n{said}").into_bytes(),
@@ -138,16 +213,34 @@ impl Hostile {
 fn http(status: u16, kind: &str, body: &str) -> Vec<u8> {
     let echo = body.lines().find(|line| line.to_lowercase().starts_with("authorization")).unwrap_or(PASSWORD);
     let length = body.len();
-    format!("HTTP/1.1 {status} Said\r\ncontent-type: {kind}\r\nx-said: {echo}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}")
-        .into_bytes()
+    // With 429, the refund waits for nearly an hour.
+    format!(
+        "HTTP/1.1 {status} Said\r\ncontent-type: {kind}\r\nx-said: {echo}\r\nretry-after: 3000\r\nconnection: close\r\n\
+         content-length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
 }
 
 fn fault(said: &str) -> String {
-    let escaped = said.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    format!(
-        "<s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\"><s:Body><s:Fault><faultcode>s:Client</faultcode>\
-         <faultstring>{escaped}</faultstring></s:Fault></s:Body></s:Envelope>"
-    )
+    let said = escaped(said);
+    envelope(&format!("<s:Fault><faultcode>s:Client</faultcode><faultstring>{said}</faultstring></s:Fault>"))
+}
+
+fn in_use(said: &str) -> String {
+    let said = escaped(said);
+    envelope(&format!(
+        "<InitiateRefundResponse><InitiateRefundResult><ResponseNotes><ResponseMessageNote><Code>14143</Code>\
+         <Note>{said}</Note><NoteType>Error</NoteType></ResponseMessageNote></ResponseNotes><Status>Failed</Status>\
+         </InitiateRefundResult></InitiateRefundResponse>"
+    ))
+}
+
+fn escaped(said: &str) -> String {
+    said.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+fn envelope(body: &str) -> String {
+    format!("<s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\"><s:Body>{body}</s:Body></s:Envelope>")
 }
 
 async fn whole_request(stream: &mut TcpStream) -> Option<String> {
@@ -169,18 +262,33 @@ async fn whole_request(stream: &mut TcpStream) -> Option<String> {
 
 /// What the gateway wrote, each with where.
 #[derive(Default)]
-struct Written(Vec<(String, String)>);
+struct Written {
+    /// What it told by itself: log, spans, metrics, errors, most of the command line.
+    told: Vec<(String, String)>,
+    /// Its answers and its ledger, where what callers wrote is kept.
+    kept: Vec<(String, String)>,
+}
 
 impl Written {
     fn add(&mut self, place: impl Into<String>, text: impl Into<String>) {
-        self.0.push((place.into(), text.into()));
+        self.told.push((place.into(), text.into()));
+    }
+
+    fn keep(&mut self, place: impl Into<String>, text: impl Into<String>) {
+        self.kept.push((place.into(), text.into()));
     }
 
     fn add_output(&mut self, place: &str, output: &Output) {
-        self.add(place, String::from_utf8_lossy(&[output.stdout.clone(), output.stderr.clone()].concat()));
+        self.add(place, text_of(output));
     }
 
-    /// Nothing holds the mark, nor a login with it in Base64.
+    /// As a program reads it, and as a person would read its details.
+    fn add_refusal(&mut self, call: &str, refusal: &Status) {
+        let details = String::from_utf8_lossy(refusal.details());
+        self.add(format!("the error of {call}"), format!("{refusal:?} {details}"));
+    }
+
+    /// Nothing holds the mark, nor a login with it in Base64; and what callers wrote is only where it is kept.
     fn is_clean(&self) {
         // Whole groups of three bytes, so that what stands behind them changes nothing.
         let encoded: Vec<String> = [
@@ -193,14 +301,28 @@ impl Written {
         .map(|text| text.trim_end_matches('=').to_owned())
         .map(|text| text[..text.len() - text.len() % 4].to_owned())
         .collect();
-        for (place, text) in &self.0 {
+        for (place, text) in self.told.iter().chain(&self.kept) {
             let lower = text.to_lowercase();
             assert!(!lower.contains(MARK), "{place} holds a secret: {}", around(&lower, MARK));
             for form in &encoded {
                 assert!(!text.contains(form), "{place} holds a secret in Base64");
             }
         }
+        for (place, text) in &self.told {
+            assert!(!text.contains(WORD), "{place} repeats what a caller wrote: {}", around(text, WORD));
+        }
     }
+
+    /// What callers wrote reached the gateway, so there was something to be found.
+    fn keeps_what_callers_wrote(&self) {
+        for word in [DESCRIPTION, INITIATOR, LABEL_KEY, LABEL, EVIDENCE] {
+            assert!(self.kept.iter().any(|(_, text)| text.contains(word)), "{word} is not where it belongs");
+        }
+    }
+}
+
+fn text_of(output: &Output) -> String {
+    String::from_utf8_lossy(&[output.stdout.clone(), output.stderr.clone()].concat()).into_owned()
 }
 
 /// Where in a long text something is.
@@ -214,7 +336,8 @@ fn hostile_configuration(hostile: SocketAddr, collector: SocketAddr, dir: &Path)
     let settings = format!(
         "traces.endpoint = \"http://{collector}\"\nmetrics.listen = \"127.0.0.1:0\"\nlog.filter = \"trace\"\n\
          engine.lookups_after_ms = \"40 80\"\nengine.lookups_every_ms = 5000\nengine.circuit_failures = 1000000\n\
-         engine.circuit_strangers = 10000\nengine.circuit_pause_min_ms = 20\nengine.circuit_pause_max_ms = 40"
+         engine.circuit_strangers = 10000\nengine.circuit_pause_min_ms = 20\nengine.circuit_pause_max_ms = 40\n\
+         validation.watch_interval_min_ms = 50"
     );
     let text = configuration_at(hostile, hostile, hostile, dir, &settings).replace("https://", "http://");
     let lines = text.lines().filter(|line| !line.starts_with("ca_file"));
@@ -235,8 +358,352 @@ fn request(provider: Provider, number: u32) -> proto::CreateRefundRequest {
         }
         Provider::Debitsuccess => debitsuccess(&id, &format!("DS{number:06}"), 1250),
     };
+    if let Some(Target::Debitsuccess(target)) = &mut request.target {
+        target.description = DESCRIPTION.to_owned();
+        target.request_initiator = INITIATOR.to_owned();
+    }
+    request.labels = labels(LABEL);
     request.wait = Some(prost_types::Duration { seconds: 0, nanos: 700_000_000 });
     request
+}
+
+fn labels(value: &str) -> HashMap<String, String> {
+    HashMap::from([(LABEL_KEY.to_owned(), value.to_owned())])
+}
+
+/// Wrong in every field, and a mark in each that can hold one. (A label's key is part of the field's name.)
+fn wrong_request() -> proto::CreateRefundRequest {
+    let target = proto::DebitsuccessTarget {
+        account_reference_no: WORD.repeat(2),
+        external_account_reference_no: WORD.repeat(5),
+        amount: Some(proto::Money { currency_code: WORD.to_owned(), minor_units: -1 }),
+        description: format!("{WORD}\u{7}"),
+        request_initiator: WORD.repeat(10),
+    };
+    proto::CreateRefundRequest {
+        refund_id: WRONG.to_owned(),
+        account: WRONG.to_owned(),
+        target: Some(Target::Debitsuccess(target)),
+        labels: HashMap::from([("ticket".to_owned(), WORD.repeat(30))]),
+        wait: Some(prost_types::Duration { seconds: -1, nanos: 0 }),
+        ..Default::default()
+    }
+}
+
+fn wrong_word() -> proto::ResolveRefundRequest {
+    proto::ResolveRefundRequest {
+        name: WRONG.to_owned(),
+        etag: String::new(),
+        resolution: Resolution::Refunded.into(),
+        evidence: WORD.repeat(100),
+        refunded_amount: Some(proto::Money { currency_code: WORD.to_owned(), minor_units: 1 }),
+    }
+}
+
+fn wrong_list() -> proto::ListRefundsRequest {
+    let filter =
+        proto::RefundFilter { account: WRONG.to_owned(), target_reference: WORD.repeat(24), ..Default::default() };
+    proto::ListRefundsRequest { page_size: -1, page_token: WRONG.to_owned(), filter: Some(filter) }
+}
+
+fn status_request(order_number: &str) -> proto::GetValidationStatusRequest {
+    let (account, order_number) = ("sectigo".to_owned(), order_number.to_owned());
+    proto::GetValidationStatusRequest { account, order_number, ..Default::default() }
+}
+
+fn wrong_watch() -> proto::WatchValidationStatusRequest {
+    proto::WatchValidationStatusRequest {
+        account: WRONG.to_owned(),
+        order_number: WRONG.to_owned(),
+        after_fingerprint: WRONG.to_owned(),
+        interval: Some(prost_types::Duration { seconds: -1, nanos: 0 }),
+    }
+}
+
+/// A call with everything that may come along.
+fn marked<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    for (key, value) in METADATA {
+        request.metadata_mut().insert(key, value.parse().unwrap());
+    }
+    request.metadata_mut().insert_bin("login-bin", MetadataValue::from_bytes(b"canary-binary"));
+    request
+}
+
+/// Who calls the gateway, with a mark wherever a caller can leave one, and what came of it.
+struct Caller {
+    hostile: Hostile,
+    refunds: RefundServiceClient<Channel>,
+    validation: ValidationStatusServiceClient<Channel>,
+    accounts: AccountServiceClient<Channel>,
+    answers: Vec<proto::Refund>,
+    written: Written,
+}
+
+impl Caller {
+    async fn new(hostile: Hostile, addr: SocketAddr) -> Caller {
+        let connection = channel(addr).await;
+        Caller {
+            hostile,
+            refunds: RefundServiceClient::new(connection.clone()),
+            validation: ValidationStatusServiceClient::new(connection.clone()),
+            accounts: AccountServiceClient::new(connection),
+            answers: Vec::new(),
+            written: Written::default(),
+        }
+    }
+
+    async fn create(&self, asked: proto::CreateRefundRequest) -> Result<proto::Refund, Status> {
+        Ok(self.refunds.clone().create_refund(marked(asked)).await?.into_inner().refund.unwrap())
+    }
+
+    async fn wait(&self, asked: proto::WaitRefundRequest) -> Result<proto::Refund, Status> {
+        Ok(self.refunds.clone().wait_refund(marked(asked)).await?.into_inner().refund.unwrap())
+    }
+
+    async fn cancel(&self, asked: proto::CancelRefundRequest) -> Result<proto::Refund, Status> {
+        Ok(self.refunds.clone().cancel_refund(marked(asked)).await?.into_inner().refund.unwrap())
+    }
+
+    async fn reconcile(&self, name: &str) -> Result<proto::Refund, Status> {
+        let asked = marked(proto::ReconcileRefundRequest { name: name.to_owned() });
+        Ok(self.refunds.clone().reconcile_refund(asked).await?.into_inner().refund.unwrap())
+    }
+
+    async fn resolve(&self, word: proto::ResolveRefundRequest) -> Result<proto::Refund, Status> {
+        Ok(self.refunds.clone().resolve_refund(marked(word)).await?.into_inner().refund.unwrap())
+    }
+
+    async fn watch(&self, order_number: &str) -> Streaming<proto::WatchValidationStatusResponse> {
+        let asked = proto::WatchValidationStatusRequest {
+            account: "sectigo".to_owned(),
+            order_number: order_number.to_owned(),
+            ..Default::default()
+        };
+        self.validation.clone().watch_validation_status(marked(asked)).await.unwrap().into_inner()
+    }
+
+    /// Keeps what was answered, or what was said in its place.
+    fn hears(&mut self, call: &str, answer: Result<proto::Refund, Status>) {
+        match answer {
+            Ok(refund) => self.answers.push(refund),
+            Err(refusal) => self.written.add_refusal(call, &refusal),
+        }
+    }
+
+    /// Keeps what was said in place of an answer.
+    fn is_refused(&mut self, call: &str, answer: Result<proto::Refund, Status>) {
+        self.written.add_refusal(call, &answer.unwrap_err());
+    }
+
+    /// A refund that comes to be as it is to be.
+    async fn refund_that(
+        &mut self,
+        provider: Provider,
+        numbers: Range<u32>,
+        is_it: impl Fn(&proto::Refund) -> bool,
+    ) -> proto::Refund {
+        for number in numbers {
+            let refund = self.create(request(provider, number)).await.unwrap();
+            self.answers.push(refund.clone());
+            if is_it(&refund) {
+                return refund;
+            }
+        }
+        panic!("no refund came to be as it is to be, the last one is {:?}", self.answers.last());
+    }
+
+    /// A refund that waits is withdrawn, while somebody waits for what becomes of it.
+    async fn withdraws_a_refund(&mut self) {
+        self.hostile.becomes(Mood::Json(429));
+        let waits = |refund: &proto::Refund| refund.state() == State::Pending && refund.provider_error.is_some();
+        let refund = self.refund_that(Provider::Namecom, 100..100 + TRIES, waits).await;
+        let withdrawal = proto::CancelRefundRequest { name: refund.name.clone(), etag: refund.etag };
+        let of_another = proto::CancelRefundRequest { etag: WRONG.to_owned(), ..withdrawal.clone() };
+        let stale = self.cancel(of_another).await;
+        self.is_refused("CancelRefund of another state", stale);
+        let wait =
+            proto::WaitRefundRequest { name: refund.name, after_revision: refund.revision, ..Default::default() };
+        let (seen, withdrawn) = tokio::join!(self.wait(wait), self.cancel(withdrawal));
+        for refund in [seen.unwrap(), withdrawn.unwrap()] {
+            assert_eq!(refund.state(), State::Cancelled);
+            self.answers.push(refund);
+        }
+    }
+
+    /// A refund that only a person can tell of, and the person's word.
+    async fn gives_a_word(&mut self, resolution: Resolution, numbers: Range<u32>) -> proto::Refund {
+        self.hostile.becomes(Mood::InUse);
+        let in_review = |refund: &proto::Refund| refund.state() == State::NeedsReview;
+        let refund = self.refund_that(Provider::Debitsuccess, numbers, in_review).await;
+        // The person may look as often as they like.
+        self.hostile.becomes(Mood::Fault(200));
+        let looked_up = self.reconcile(&refund.name).await.unwrap();
+        let word = proto::ResolveRefundRequest {
+            name: refund.name,
+            etag: looked_up.etag.clone(),
+            resolution: resolution.into(),
+            evidence: EVIDENCE.to_owned(),
+            refunded_amount: None,
+        };
+        let stale = self.resolve(proto::ResolveRefundRequest { etag: WRONG.to_owned(), ..word.clone() }).await;
+        self.is_refused("ResolveRefund of another state", stale);
+        let resolved = self.resolve(word.clone()).await.unwrap();
+        let late = self.resolve(proto::ResolveRefundRequest { etag: resolved.etag.clone(), ..word }).await;
+        self.is_refused("ResolveRefund of what is resolved", late);
+        self.answers.extend([looked_up, resolved.clone()]);
+        resolved
+    }
+
+    /// Every read: what callers wrote is shown to them.
+    async fn reads(&mut self, name: &str) {
+        let get = marked(proto::GetRefundRequest { name: name.to_owned() });
+        let refund = self.refunds.get_refund(get).await.unwrap().into_inner().refund.unwrap();
+        // It has passed revision 0 long ago.
+        let waited = self.wait(proto::WaitRefundRequest { name: name.to_owned(), ..Default::default() }).await.unwrap();
+        self.answers.extend([refund, waited]);
+        let asked = proto::CreateRefundRequest { validate_only: true, ..request(Provider::Debitsuccess, 500) };
+        let unsent = self.create(asked).await.unwrap();
+        self.written.keep("CreateRefund that is to check alone", format!("{unsent:?}"));
+        let accounts = self.accounts.list_accounts(marked(proto::ListAccountsRequest {})).await.unwrap().into_inner();
+        self.written.add("ListAccounts", format!("{accounts:?}"));
+        self.lists_refunds().await;
+        self.follows_the_history(name).await;
+    }
+
+    async fn lists_refunds(&mut self) {
+        let mut page_token = String::new();
+        for _ in 0..2 {
+            let asked = marked(proto::ListRefundsRequest { page_size: 2, page_token, filter: None });
+            let page = self.refunds.list_refunds(asked).await.unwrap().into_inner();
+            self.written.keep("ListRefunds", format!("{page:?}"));
+            page_token = page.next_page_token;
+        }
+        let filter = Some(proto::RefundFilter { target_reference: WORD.to_owned(), ..Default::default() });
+        let asked = marked(proto::ListRefundsRequest { filter, ..Default::default() });
+        assert_eq!(self.refunds.list_refunds(asked).await.unwrap().into_inner().refunds, []);
+    }
+
+    /// One refund's, and the whole ledger's as far as it tells of the evidence.
+    async fn follows_the_history(&mut self, name: &str) {
+        let asked = marked(proto::ListRefundEventsRequest { name: name.to_owned(), ..Default::default() });
+        let history = self.refunds.list_refund_events(asked).await.unwrap().into_inner();
+        self.written.keep("ListRefundEvents", format!("{history:?}"));
+        let asked = marked(proto::StreamRefundEventsRequest { after_sequence: 0 });
+        let mut events = self.refunds.stream_refund_events(asked).await.unwrap().into_inner();
+        let mut told = String::new();
+        let follow = async {
+            while !told.contains(EVIDENCE) {
+                let event = events.message().await.unwrap().unwrap().event.unwrap();
+                told += &format!("{event:?}\n");
+            }
+        };
+        tokio::time::timeout(LIMIT, follow).await.unwrap();
+        self.written.keep("StreamRefundEvents", told);
+    }
+
+    /// One watch is told of a change, one hears nothing since the provider cannot be asked, one ends with its refusal.
+    async fn watches_orders(&mut self, log: &Log) {
+        let mut watch = self.watch(PERSONS_ORDER).await;
+        let first = next_status(&mut watch).await.unwrap();
+        self.hostile.rejects_the_order();
+        let change = next_status(&mut watch).await.unwrap();
+        assert_eq!(change.order_state(), OrderState::Rejected);
+        for shown in [first, change].map(|status| format!("{status:?}")) {
+            // For the watcher alone, and the token not even for it.
+            assert!(shown.contains("canary-person@example.com") && !shown.contains("canary-upload-token"), "{shown}");
+        }
+
+        self.hostile.becomes(Mood::Fault(500));
+        let silent = self.watch("3000201").await;
+        // The second look shows that the first one's answer has been read.
+        until(|| self.hostile.looks_at("3000201") >= 2).await;
+        drop((watch, silent));
+        until(|| log.text().matches("an order is watched no more").count() >= 2).await;
+
+        self.hostile.becomes(Mood::Json(200));
+        let mut refused = self.watch("3000202").await;
+        let refusal = next_status(&mut refused).await.unwrap_err();
+        self.written.add_refusal("WatchValidationStatus", &refusal);
+    }
+
+    /// Every call with what is wrong in every field: that is named, and not repeated.
+    async fn asks_wrongly(&mut self) {
+        let name = || WRONG.to_owned();
+        let too_large = proto::CreateRefundRequest { labels: labels(&WORD.repeat(7_000)), ..Default::default() };
+        let wait = proto::WaitRefundRequest { name: name(), after_revision: -1, timeout: None };
+        let history = proto::ListRefundEventsRequest { name: name(), page_size: -1, page_token: name() };
+        let beyond = proto::StreamRefundEventsRequest { after_sequence: i64::MAX };
+        let status = proto::GetValidationStatusRequest { account: name(), ..status_request(WRONG) };
+        let (mut refunds, mut validation) = (self.refunds.clone(), self.validation.clone());
+        let refusals = [
+            ("CreateRefund", self.create(wrong_request()).await.err()),
+            ("CreateRefund of nothing", self.create(proto::CreateRefundRequest::default()).await.err()),
+            ("CreateRefund that is too large", self.create(too_large).await.err()),
+            ("GetRefund", refunds.get_refund(marked(proto::GetRefundRequest { name: name() })).await.err()),
+            ("ListRefunds", refunds.list_refunds(marked(wrong_list())).await.err()),
+            ("WaitRefund", self.wait(wait).await.err()),
+            ("CancelRefund", self.cancel(proto::CancelRefundRequest { name: name(), etag: name() }).await.err()),
+            ("ReconcileRefund", self.reconcile(WRONG).await.err()),
+            ("ResolveRefund", self.resolve(wrong_word()).await.err()),
+            ("ListRefundEvents", refunds.list_refund_events(marked(history)).await.err()),
+            ("StreamRefundEvents", refunds.stream_refund_events(marked(beyond)).await.err()),
+            ("GetValidationStatus", validation.get_validation_status(marked(status)).await.err()),
+            ("WatchValidationStatus", validation.watch_validation_status(marked(wrong_watch())).await.err()),
+        ];
+        for (call, refusal) in refusals {
+            let refusal = refusal.unwrap_or_else(|| panic!("{call} was not refused"));
+            self.written.add_refusal(call, &refusal);
+        }
+    }
+
+    /// At each provider in this mood a refund, a look at it, and its id for another one; and a validation status that
+    /// is refused, garbled or late.
+    async fn goes_through(&mut self, mood: Mood, number: u32) {
+        self.hostile.becomes(mood);
+        for provider in [Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess] {
+            let asked = request(provider, number);
+            let name = format!("refunds/{}", asked.refund_id);
+            let answer = self.create(asked.clone()).await;
+            self.hears(&format!("CreateRefund of {name} while {mood:?}"), answer);
+            let answer = self.reconcile(&name).await;
+            self.hears(&format!("ReconcileRefund of {name} while {mood:?}"), answer);
+            let other = proto::CreateRefundRequest { labels: labels("nightingale of another label"), ..asked };
+            let answer = self.create(other).await;
+            self.is_refused(&format!("CreateRefund of another {name}"), answer);
+        }
+        let asked = marked(status_request(&format!("{}", 3_000_100 + number)));
+        let refusal = self.validation.get_validation_status(asked).await.unwrap_err();
+        self.written.add_refusal(&format!("GetValidationStatus while {mood:?}"), &refusal);
+    }
+
+    /// A status with a person in it, and the token where it is asked for: for the caller alone.
+    async fn sees_a_person(&mut self) {
+        for include_upload_token in [false, true] {
+            let asked = proto::GetValidationStatusRequest { include_upload_token, ..status_request(PERSONS_ORDER) };
+            let answer = self.validation.get_validation_status(marked(asked)).await.unwrap();
+            let shown = format!("{:?}", answer.into_inner());
+            assert!(shown.contains("canary-person@example.com"));
+            assert_eq!(shown.contains("canary-upload-token"), include_upload_token);
+        }
+    }
+}
+
+async fn next_status(
+    watch: &mut Streaming<proto::WatchValidationStatusResponse>,
+) -> Result<proto::ValidationStatus, Status> {
+    let told = tokio::time::timeout(LIMIT, watch.message()).await.unwrap()?;
+    Ok(told.expect("a watch ends with a status of its own").validation_status.unwrap())
+}
+
+/// Waits for a condition outside of the gateway.
+async fn until(holds: impl Fn() -> bool) {
+    let wait = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, wait).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -247,60 +714,24 @@ async fn no_secret_is_anywhere() {
     let configuration = hostile_configuration(addr, collecting, dir.path());
     let secrets = [("DEMO_PASSWORD", PASSWORD), ("DEMO_TOKEN", TOKEN)];
     let (gateway, log) = launch(&configuration, dir.path(), &secrets);
-    let connection = channel(gateway.addr).await;
-    let mut written = Written::default();
-    let mut answers = Vec::new();
+    let mut caller = Caller::new(hostile, gateway.addr).await;
 
-    // Refunds and looks, all providers, all moods.
-    let mut number = 0;
-    for mood in MOODS.into_iter().chain(LAST_MOODS) {
-        hostile.becomes(mood);
-        number += 1;
-        for provider in [Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess] {
-            let mut refunds = RefundServiceClient::new(connection.clone());
-            let asked = request(provider, number);
-            let name = format!("refunds/{}", asked.refund_id);
-            match refunds.create_refund(asked).await {
-                Ok(answer) => answers.push(answer.into_inner().refund.unwrap()),
-                Err(status) => written.add(format!("the error of {name} while {mood:?}"), format!("{status:?}")),
-            }
-            match refunds.reconcile_refund(proto::ReconcileRefundRequest { name: name.clone() }).await {
-                Ok(answer) => answers.push(answer.into_inner().refund.unwrap()),
-                Err(status) => written.add(format!("a look at {name} while {mood:?}"), format!("{status:?}")),
-            }
-        }
-        // Validation statuses that are refused, garbled, late.
-        let mut validation = ValidationStatusServiceClient::new(connection.clone());
-        let order_number = format!("{}", 3_000_100 + number);
-        let ask =
-            proto::GetValidationStatusRequest { account: "sectigo".to_owned(), order_number, ..Default::default() };
-        let refusal = validation.get_validation_status(ask).await.unwrap_err();
-        written.add(
-            format!("a status while {mood:?}"),
-            format!("{refusal:?} {}", String::from_utf8_lossy(refusal.details())),
-        );
+    // As long as every account is open.
+    caller.withdraws_a_refund().await;
+    caller.gives_a_word(Resolution::Refunded, 200..200 + TRIES).await;
+    caller.gives_a_word(Resolution::SendAgain, 300..300 + TRIES).await;
+    let resolved = caller.gives_a_word(Resolution::NotRefunded, 400..400 + TRIES).await;
+    caller.reads(&resolved.name).await;
+    caller.watches_orders(&log).await;
+    caller.asks_wrongly().await;
+    for (mood, number) in MOODS.into_iter().chain(LAST_MOODS).zip(1..) {
+        caller.goes_through(mood, number).await;
     }
-    // A status with a person in it, and the token when it is asked for: for the caller alone.
-    let mut validation = ValidationStatusServiceClient::new(connection.clone());
-    for include_upload_token in [false, true] {
-        let order_number = "3000002".to_owned();
-        let ask = proto::GetValidationStatusRequest {
-            account: "sectigo".to_owned(),
-            order_number,
-            include_upload_token,
-            ..Default::default()
-        };
-        let shown = format!("{:?}", validation.get_validation_status(ask).await.unwrap().into_inner());
-        assert!(shown.contains("canary-person@example.com"));
-        assert_eq!(shown.contains("canary-upload-token"), include_upload_token);
-    }
-    // Requests that are wrong in every field.
-    let mut refunds = RefundServiceClient::new(connection.clone());
-    let wrong = proto::CreateRefundRequest { refund_id: "a b".to_owned(), ..Default::default() };
-    written.add("a wrong request", format!("{:?}", refunds.create_refund(wrong).await.unwrap_err()));
+    caller.sees_a_person().await;
 
+    let Caller { hostile, answers, mut written, .. } = caller;
     for refund in &answers {
-        written.add(format!("the answer of {}", refund.name), format!("{refund:?}"));
+        written.keep(format!("the answer of {}", refund.name), format!("{refund:?}"));
     }
     assert!(answers.iter().any(|refund| refund.state() == State::InDoubt));
     assert!(answers.iter().any(|refund| refund.state() == State::Failed));
@@ -308,24 +739,18 @@ async fn no_secret_is_anywhere() {
         answers.iter().any(|refund| format!("{refund:?}").contains("***")),
         "nothing was masked: was anything repeated?"
     );
-
-    // What an operator sees.
-    let server = format!("http://{}", gateway.addr);
-    written.add_output("recoup refunds list", &run(&["refunds", "--server", &server, "list", "--json"]));
-    // Debitsuccess's first refunds, say, have as much to show as any.
-    for refund in answers.iter().step_by(9) {
-        let id = refund.name.trim_start_matches("refunds/");
-        written.add_output("recoup refunds show", &run(&["refunds", "--server", &server, "show", id]));
-    }
+    add_command_line(&mut written, gateway.addr, &answers, &resolved);
     let metrics = scrape(metrics_addr(&log)).await;
     assert!(metrics.contains("recoup_attempt_duration_seconds_count"));
     add_ledger(&mut written, dir.path());
     assert!(gateway.terminate().success());
     add_ledger(&mut written, dir.path());
+    let driven = |text: &str| CALLS.iter().all(|call| text.contains(call));
     let spans = collector.spans(|spans| spans.iter().any(|span| span.name == "POST")).await;
     let spans = format!("{spans:?}");
     let text = log.text();
     assert!(text.contains("\"level\":\"TRACE\""), "the log is not what it should be");
+    assert!(driven(&text) && driven(&spans), "a call was not driven, or nothing is told of it");
     for (place, text) in [("the spans", &spans), ("the log", &text), ("the metrics", &metrics)] {
         assert!(!text.contains(PERSON), "{place}: {}", around(text, PERSON));
         written.add(place, text.clone());
@@ -343,10 +768,33 @@ async fn no_secret_is_anywhere() {
     assert!(check.status.success());
     written.add_output("recoup check", &check);
 
-    // The providers were told, so there was something to be found.
+    // The providers were told, and the callers' words are kept, so there was something to be found.
     let heard = hostile.heard.lock().unwrap().clone();
     assert!(heard.contains("canary") && heard.contains(&STANDARD.encode(format!("demo-test:{TOKEN}"))));
+    written.keeps_what_callers_wrote();
     written.is_clean();
+}
+
+/// What an operator sees of a running gateway: refunds as their callers see them, and refusals.
+fn add_command_line(written: &mut Written, addr: SocketAddr, answers: &[proto::Refund], resolved: &proto::Refund) {
+    let server = format!("http://{addr}");
+    let refunds = |arguments: &[&str]| run(&[&["refunds", "--server", &server][..], arguments].concat());
+    written.keep("recoup refunds list", text_of(&refunds(&["list", "--json"])));
+    // Debitsuccess's first refunds, say, have as much to show as any.
+    for refund in answers.iter().step_by(9) {
+        let id = refund.name.trim_start_matches("refunds/");
+        written.keep("recoup refunds show", text_of(&refunds(&["show", id])));
+    }
+    let id = resolved.name.trim_start_matches("refunds/");
+    for stale in [
+        &["resolve", id, "--not-refunded", "--evidence", EVIDENCE, "--etag", WRONG][..],
+        &["cancel", id, "--etag", WRONG],
+        &["reconcile", id],
+    ] {
+        let refused = refunds(stale);
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        written.add_output(&format!("recoup refunds {}", stale[0]), &refused);
+    }
 }
 
 fn metrics_addr(log: &Log) -> SocketAddr {
@@ -360,7 +808,7 @@ fn metrics_addr(log: &Log) -> SocketAddr {
 fn add_ledger(written: &mut Written, dir: &Path) {
     for file in std::fs::read_dir(dir).unwrap().map(|file| file.unwrap().path()) {
         if file.file_name().unwrap().to_str().unwrap().starts_with("recoup.db") {
-            written.add(format!("{}", file.display()), String::from_utf8_lossy(&std::fs::read(&file).unwrap()));
+            written.keep(format!("{}", file.display()), String::from_utf8_lossy(&std::fs::read(&file).unwrap()));
         }
     }
 }
