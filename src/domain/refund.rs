@@ -48,8 +48,7 @@ pub struct Refund {
     pub provider_status: Option<String>,
     /// Wire attempts so far.
     pub attempt_count: u32,
-    /// Attempts of which nobody knows the outcome, and those that were made while there was one and brought no yes: while it is above 0, no
-    /// "no" is believed.
+    /// Attempts of which nobody knows the outcome, and those that were refused while there was one: while it is above 0, no "no" is believed.
     pub unanswered_attempts: u32,
     /// Rises by one with every event. 1 for a refund just created.
     pub revision: u64,
@@ -114,6 +113,8 @@ pub enum Event {
         evidence: String,
         /// The provider's words where it is they that cannot be believed.
         error: Option<ProviderError>,
+        /// The attempt itself was not processed: the doubt is an earlier one's.
+        not_processed: bool,
     },
     /// The gateway stopped while an attempt was on its way.
     Interrupted,
@@ -286,8 +287,8 @@ impl Refund {
                 // The word of a state that is over says nothing of this one; a review's "no" is itself the provider's word for it.
                 next.provider_status = (error.category == ErrorCategory::RejectedOnReview).then(|| error.code.clone());
             }
-            Event::Doubted { reason, evidence, error } => {
-                next.unanswered_attempts = self.unanswered_attempts.saturating_add(1);
+            Event::Doubted { reason, evidence, error, not_processed } => {
+                next.unanswered_attempts = self.unanswered_attempts.saturating_add(u32::from(!not_processed));
                 next.provider_error = error.clone();
                 next.doubt = Some(Doubt::new(*reason, next.update_time, evidence.clone()));
             }
@@ -418,6 +419,9 @@ impl Event {
                 format!("{} took the refund and has not finished: {status}.", after.provider())
             }
             Event::Refused { error, .. } => format!("{} refused: {}.", after.provider(), error.said()),
+            Event::Doubted { evidence, not_processed: true, .. } => {
+                format!("Attempt {} was not processed, and the doubt goes on: {evidence}.", after.attempt_count)
+            }
             Event::Doubted { evidence, .. } => {
                 format!("It is not known what became of attempt {}: {evidence}.", after.attempt_count)
             }

@@ -88,7 +88,12 @@ pub fn next_step(refund: &Refund, contract: &RetryContract, now: Timestamp) -> S
 pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: Rules<'_>, now: Timestamp) -> Decision {
     // Earlier attempts of this refund of which nobody knows the outcome. While there are any, no "no" is definite.
     let unanswered = refund.unanswered_attempts > 0;
-    let doubted = |reason, evidence: String, error| vec![Event::Doubted { reason, evidence, error }];
+    let doubted =
+        |reason, evidence: String, error| vec![Event::Doubted { reason, evidence, error, not_processed: false }];
+    let not_processed = |evidence: String, error| {
+        let reason = DoubtReason::Contradiction;
+        vec![Event::Doubted { reason, evidence, error: Some(error), not_processed: true }]
+    };
     match outcome {
         Outcome::Refunded(Confirmation { replayed: true, .. })
         | Outcome::Accepted(Acceptance { replayed: true, .. })
@@ -123,7 +128,7 @@ pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: Rules<'_>, now: T
         Outcome::NotSent { error, .. } if was_taken(refund) => {
             // A person had it sent again. PENDING could be withdrawn as if nothing had ever been sent, and be given up as never processed.
             let evidence = format!("the provider took it once, and this attempt was not processed: {}", error.said());
-            let mut events = doubted(DoubtReason::Contradiction, evidence.clone(), Some(error));
+            let mut events = not_processed(evidence.clone(), error);
             events.push(Event::Escalated { evidence });
             rules.decision(refund, events, now)
         }
@@ -131,10 +136,10 @@ pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: Rules<'_>, now: T
             // PENDING could be cancelled, as if nothing had ever been sent.
             let evidence =
                 format!("an earlier attempt is unanswered, and this one was not processed: {}", error.said());
-            let events = doubted(DoubtReason::Contradiction, evidence, Some(error));
-            let mut decision = rules.decision(refund, events, now);
-            decision.next_check = decision.next_check.max(retry_at);
-            decision
+            // By the age of what is in doubt: it was there before this attempt.
+            let since = refund.dispatch_time.unwrap_or(now);
+            let next_check = Some(rules.soonest(refund, since, 0, now)).max(retry_at);
+            Decision { events: not_processed(evidence, error), next_check, resend: false }
         }
         Outcome::NotSent { error, retry_at } => {
             let earliest = now.plus(rules.backoff.after(refund.attempt_count, refund.id()));
@@ -150,7 +155,8 @@ pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: Rules<'_>, now: T
 pub fn after_delay(refund: &Refund, reason: DoubtReason, rules: Rules<'_>, now: Timestamp) -> Decision {
     let evidence = "an earlier attempt is unanswered, and this one was not sent: it took so long to record it that the \
                     provider may have forgotten the key";
-    rules.decision(refund, vec![Event::Doubted { reason, evidence: evidence.to_owned(), error: None }], now)
+    let doubted = Event::Doubted { reason, evidence: evidence.to_owned(), error: None, not_processed: true };
+    rules.decision(refund, vec![doubted], now)
 }
 
 /// What follows from a look at the provider, for a refund that is IN_DOUBT, SUBMITTED or NEEDS_REVIEW.
@@ -288,17 +294,29 @@ impl Rules<'_> {
         Decision { events, next_check, resend: false }
     }
 
-    /// By the schedule, and not later than the moment at which what is seen will mean more.
     fn next_check(&self, refund: &Refund, now: Timestamp) -> Option<Timestamp> {
         let (since, skipped) = match (refund.state, &refund.doubt) {
             (State::InDoubt, Some(doubt)) => (doubt.since, refund.unanswered_attempts.saturating_sub(1)),
             (State::Submitted, _) => (refund.dispatch_time.unwrap_or(refund.update_time), 0),
             _ => return None,
         };
+        Some(self.soonest(refund, since, skipped, now))
+    }
+
+    /// By the schedule, and not later than the moment at which what is seen will mean more, or the last one at which a resend is safe.
+    fn soonest(&self, refund: &Refund, since: Timestamp, skipped: u32, now: Timestamp) -> Timestamp {
         let scheduled = self.schedule.next(since, skipped, now);
         let settled =
             [Some(since), refund.absent_since].into_iter().flatten().map(|at| at.plus(self.contract.settle_time));
-        settled.chain([scheduled]).filter(|at| *at > now).min()
+        let ahead = settled.chain(self.last_resend(refund)).filter(|at| *at > now);
+        ahead.fold(scheduled, Timestamp::min)
+    }
+
+    /// A provider that was out of reach for most of a key's life is asked once more before it dies.
+    fn last_resend(&self, refund: &Refund) -> Option<Timestamp> {
+        let Deduplication::Replay { key_lifetime } = self.contract.deduplication else { return None };
+        let first = refund.dispatch_time.filter(|_| refund.state != State::Submitted)?;
+        Some(first.plus(key_lifetime / 10 * 9))
     }
 }
 

@@ -146,7 +146,15 @@ fn put_off() -> [Event; 2] {
 }
 
 fn doubted() -> [Event; 2] {
-    [Event::Dispatched, Event::Doubted { reason: DoubtReason::Timeout, evidence: "no answer".to_owned(), error: None }]
+    [
+        Event::Dispatched,
+        Event::Doubted {
+            reason: DoubtReason::Timeout,
+            evidence: "no answer".to_owned(),
+            error: None,
+            not_processed: false,
+        },
+    ]
 }
 
 async fn reaches(count: &watch::Sender<usize>, wanted: usize) {

@@ -39,7 +39,12 @@ fn events() -> Vec<Event> {
         Event::Refunded(Confirmation { items: partial, ..Confirmation::default() }),
         Event::Accepted(Acceptance::default()),
         Event::Refused { error: error(200), items: Vec::new() },
-        Event::Doubted { reason: DoubtReason::Timeout, evidence: "no answer".into(), error: None },
+        Event::Doubted {
+            reason: DoubtReason::Timeout,
+            evidence: "no answer".into(),
+            error: None,
+            not_processed: false,
+        },
         Event::Interrupted,
         Event::Checked { evidence: "nothing".into(), absent: true },
         Event::Escalated { evidence: "nobody knows".into() },

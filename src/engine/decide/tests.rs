@@ -73,6 +73,10 @@ fn error(category: ErrorCategory) -> ProviderError {
     ProviderError { code: "-18".into(), message: "no".into(), http_status: 200, category }
 }
 
+fn no_connection() -> ProviderError {
+    ProviderError { code: String::new(), http_status: 0, ..error(ErrorCategory::Other) }
+}
+
 fn refused(category: ErrorCategory) -> Outcome {
     Outcome::Refused { error: error(category), items: Vec::new() }
 }
@@ -189,7 +193,8 @@ fn later(seconds: u64) -> Timestamp {
 }
 
 fn doubted_by(error: Option<ProviderError>) -> Refund {
-    let doubted = Event::Doubted { reason: DoubtReason::Timeout, evidence: "no answer".into(), error };
+    let doubted =
+        Event::Doubted { reason: DoubtReason::Timeout, evidence: "no answer".into(), error, not_processed: false };
     dispatching().apply(&doubted, now()).unwrap()
 }
 
@@ -329,6 +334,27 @@ fn a_contradiction_is_asked_about_at_once() {
 fn what_may_be_asked_again_has_its_schedule(#[case] category: ErrorCategory) {
     let decision = after_attempt(&dispatching_again(), refused(category), rules(&namecom()), now());
     assert_eq!(decision.next_check, Some(later(30)));
+}
+
+/// An outage of most of an hour: attempts that provably never left are not the ones that nobody answered, and the last is made in time.
+#[test]
+fn what_never_left_uses_no_attempt_up() {
+    let (contract, refused) = (namecom(), Outcome::NotSent { error: no_connection(), retry_at: None });
+    let mut refund = dispatching().apply(&Event::Interrupted, now()).unwrap();
+    let mut tried = Vec::new();
+    let mut at = now();
+    for _ in 0..6 {
+        refund = refund.apply(&Event::Dispatched, at).unwrap();
+        let decision = after_attempt(&refund, refused.clone(), rules(&contract), at);
+        refund = decision.events.iter().fold(refund, |refund, event| refund.apply(event, at).unwrap());
+        assert_eq!((refund.state, refund.unanswered_attempts), (State::InDoubt, 1));
+        at = decision.next_check.unwrap();
+        tried.push(at.since(now()).as_secs());
+        if next_step(&refund, &contract, at) == Step::LookUp {
+            break;
+        }
+    }
+    assert_eq!(tried, [10, 30, 120, 600, 2_700, 3_600], "and then the key is dead");
 }
 
 /// A person had it sent again: it is neither withdrawn as if nothing had been sent, nor given up as never processed.

@@ -295,7 +295,7 @@ impl AttemptChange {
             Event::Refunded(confirmation) => ends("refunded", confirmation.error.as_ref().and_then(status)),
             Event::Accepted(_) => ends("accepted", None),
             Event::Refused { error, .. } => ends("refused", status(error)),
-            Event::Doubted { reason, evidence, error } => AttemptChange::Ends {
+            Event::Doubted { reason, evidence, error, .. } => AttemptChange::Ends {
                 outcome: "unknown",
                 doubt: Some((*reason, evidence.clone())),
                 http_status: error.as_ref().and_then(status),

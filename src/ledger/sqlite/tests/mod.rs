@@ -188,7 +188,12 @@ fn one_of_each_event() -> Vec<Event> {
 }
 
 fn doubted() -> Event {
-    Event::Doubted { reason: DoubtReason::Timeout, evidence: "no answer within 60 s".to_owned(), error: None }
+    Event::Doubted {
+        reason: DoubtReason::Timeout,
+        evidence: "no answer within 60 s".to_owned(),
+        error: None,
+        not_processed: false,
+    }
 }
 
 fn refused() -> Event {

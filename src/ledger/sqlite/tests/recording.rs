@@ -91,6 +91,7 @@ async fn an_attempt_is_ended_by_its_own_answer_alone() {
         reason: DoubtReason::ProviderServerError,
         evidence: "500".to_owned(),
         error: Some(error(500)),
+        not_processed: false,
     };
     let way = [Event::Dispatched, server_error, Event::Dispatched, doubted(), Event::Refunded(Confirmation::default())];
     bench.record(&refund, &way).await.unwrap();

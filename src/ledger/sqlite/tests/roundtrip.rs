@@ -83,8 +83,8 @@ fn event() -> impl Strategy<Value = Event> {
             })
         ),
         1 => (provider_error(), items()).prop_map(|(error, items)| Event::Refused { error, items }),
-        3 => (select(DoubtReason::ALL.to_vec()), any::<String>(), option::of(provider_error())).prop_map(
-            |(reason, evidence, error)| Event::Doubted { reason, evidence, error }
+        3 => (select(DoubtReason::ALL.to_vec()), any::<String>(), option::of(provider_error()), any::<bool>()).prop_map(
+            |(reason, evidence, error, not_processed)| Event::Doubted { reason, evidence, error, not_processed }
         ),
         1 => Just(Event::Interrupted),
         2 => (any::<String>(), any::<bool>()).prop_map(|(evidence, absent)| Event::Checked { evidence, absent }),
