@@ -100,7 +100,7 @@ impl App {
             },
         )?);
         if metrics.is_on() {
-            ledger.measure(metrics.clone()).await?;
+            ledger.measure(metrics.clone()).await;
         }
         let engine_settings = EngineSettings {
             backoff: Backoff {
@@ -177,12 +177,12 @@ impl App {
         self.metrics_addr
     }
 
-    /// Returns when the port is served no more, which without [`App::stop`] is a failure.
-    pub async fn ended(&mut self) {
+    /// Returns when the port is served no more, which without [`App::stop`] is a failure: why, in a sentence.
+    pub async fn ended(&mut self) -> String {
         match (&mut self.server).await {
-            Ok(Ok(())) => {}
-            Ok(Err(problem)) => error!(%problem, "the gRPC port closed"),
-            Err(problem) => error!(%problem, "the gRPC port's task died"),
+            Ok(Ok(())) => "the gRPC port closed by itself".to_owned(),
+            Ok(Err(problem)) => format!("the gRPC port closed: {problem}"),
+            Err(problem) => format!("the gRPC port's task died: {problem}"),
         }
     }
 

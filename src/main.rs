@@ -130,7 +130,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             say(&mut std::io::stdout(), &staging.welcome());
             tokio::select! {
                 signal = shutdown_signal() => signal?,
-                () = staging.ended() => anyhow::bail!("the gRPC port closed by itself; the log says why"),
+                problem = staging.ended() => anyhow::bail!(problem),
             }
             staging.stop().await;
             Ok(ExitCode::SUCCESS)
@@ -143,7 +143,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let mut app = App::start(settings).await?;
     tokio::select! {
         signal = shutdown_signal() => signal?,
-        () = app.ended() => anyhow::bail!("the gRPC port closed by itself"),
+        problem = app.ended() => anyhow::bail!(problem),
     }
     app.stop().await;
     Ok(())

@@ -115,9 +115,9 @@ impl Staging {
         self.app.addr()
     }
 
-    /// Returns when the gateway has ended by itself.
-    pub async fn ended(&mut self) {
-        self.app.ended().await;
+    /// Returns when the gateway has ended by itself: why, in a sentence.
+    pub async fn ended(&mut self) -> String {
+        self.app.ended().await
     }
 
     /// The gateway first, so that its last answers still find their providers.

@@ -45,7 +45,7 @@ pub(crate) fn all(criterion: &mut Criterion) {
         });
         let nothing = Lookup::NotFound { proof: false, evidence: "no record".to_owned() };
         group.bench_function(format!("{provider}: after a look that shows nothing"), |bencher| {
-            bencher.iter(|| decide::after_lookup(&doubted, nothing.clone(), rules, NOW, NOW));
+            bencher.iter(|| decide::after_lookup(&doubted, nothing.clone(), None, rules, NOW, NOW));
         });
     }
 }

@@ -14,7 +14,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::field::Empty;
-use tracing::{Instrument, Span, debug, info_span};
+use tracing::{Instrument, debug, info_span};
 
 use crate::api::measured::{Methods, Timed, code_in, word_of};
 use crate::api::status;
@@ -66,7 +66,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let timed = Timed::begin(&self.guard.metrics, &self.guard.methods, request.uri().path());
+        let mut timed = Timed::begin(&self.guard.metrics, &self.guard.methods, request.uri().path());
         // The permit is taken here and not in `poll_ready`, where an idle connection would hold one for ever.
         let Ok(permit) = self.guard.calls.clone().try_acquire_owned() else {
             let refusal = status::overloaded("too many calls at once").into_http();
@@ -87,8 +87,9 @@ where
         );
         let call = request.uri().path().to_owned();
         if traces::is_on() {
-            let method = call.trim_start_matches('/');
+            let method = self.guard.methods.name_of(&call);
             span.record("otel.name", method).record("rpc.system.name", "grpc").record("rpc.method", method);
+            timed.tell(span.clone());
         }
         traces::accept(&span, request.headers());
         let ready = self.inner.clone();
@@ -108,30 +109,10 @@ where
                 // A head that does not say how the call ended begins an answer.
                 let code = code_in(response.headers()).unwrap_or(Code::Ok);
                 debug!(code = word_of(code), "call answered");
-                if traces::is_on() {
-                    note_end(code);
-                }
             }
             answer.map(|response| timed.answered(response))
         };
         Box::pin(work.instrument(span))
-    }
-}
-
-/// In the span that is entered now. What a caller did wrong is no failure of the gateway's.
-fn note_end(code: Code) {
-    let span = Span::current();
-    span.record("rpc.response.status_code", word_of(code));
-    if matches!(
-        code,
-        Code::Unknown
-            | Code::DeadlineExceeded
-            | Code::Unimplemented
-            | Code::Internal
-            | Code::Unavailable
-            | Code::DataLoss
-    ) {
-        span.record("otel.status_code", "ERROR");
     }
 }
 

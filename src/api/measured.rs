@@ -13,6 +13,7 @@ use prost_types::FileDescriptorSet;
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::{Code, Status};
+use tracing::Span;
 
 use crate::telemetry::metrics::Metrics;
 
@@ -24,6 +25,8 @@ pub(super) struct Methods(Arc<BTreeSet<String>>);
 pub(super) struct Timed {
     metrics: Metrics,
     method: String,
+    /// Disabled where spans are not sent.
+    span: Span,
     start: Instant,
     has_ended: bool,
 }
@@ -52,7 +55,8 @@ impl Methods {
         Self(Arc::new(methods.collect()))
     }
 
-    fn name_of(&self, path: &str) -> &str {
+    /// As in the metrics.
+    pub(super) fn name_of(&self, path: &str) -> &str {
         self.0.get(path.trim_start_matches('/')).map_or(OTHER, String::as_str)
     }
 }
@@ -61,12 +65,17 @@ impl Timed {
     /// A call of `path` begins.
     pub(super) fn begin(metrics: &Metrics, methods: &Methods, path: &str) -> Self {
         let method = if metrics.is_on() { methods.name_of(path).to_owned() } else { String::new() };
-        Self { metrics: metrics.clone(), method, start: Instant::now(), has_ended: false }
+        Self { metrics: metrics.clone(), method, span: Span::none(), start: Instant::now(), has_ended: false }
+    }
+
+    /// The call's span is told how it ends, and ends no earlier.
+    pub(super) fn tell(&mut self, span: Span) {
+        self.span = span;
     }
 
     /// It has been answered; where the answer says in its head how it ended, that was the end.
     pub(super) fn answered(mut self, response: Response<Body>) -> Response<Body> {
-        if !self.metrics.is_on() {
+        if !self.metrics.is_on() && self.span.is_disabled() {
             return response;
         }
         match code_in(response.headers()) {
@@ -82,6 +91,10 @@ impl Timed {
         if !self.has_ended {
             self.has_ended = true;
             self.metrics.call_ended(&self.method, word_of(code), self.start.elapsed());
+            self.span.record("rpc.response.status_code", word_of(code));
+            if is_ours(code) {
+                self.span.record("otel.status_code", "ERROR");
+            }
         }
     }
 }
@@ -122,6 +135,19 @@ impl http_body::Body for TimedBody {
 /// How a call ended whose head says so.
 pub(super) fn code_in(headers: &HeaderMap) -> Option<Code> {
     headers.get("grpc-status").map(|code| Code::from_bytes(code.as_bytes()))
+}
+
+/// What a caller did wrong is no failure of the gateway's.
+const fn is_ours(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::Unavailable
+            | Code::DataLoss
+    )
 }
 
 /// The code as the conventions and the metrics write it.

@@ -316,7 +316,11 @@ impl Refund {
                 next.provider_error = None;
                 next.refunded_amount = amount.or(self.refunded_amount);
             }
-            Event::Resolved { resolution: Resolution::SendAgain, .. } => next.begin_attempt(),
+            Event::Resolved { resolution: Resolution::SendAgain, .. } => {
+                // What a person has looked into nobody has answered for, though the provider may once have taken it: no "no" is definite.
+                next.unanswered_attempts = next.unanswered_attempts.max(1);
+                next.begin_attempt();
+            }
             Event::Resolved { resolution: Resolution::NotRefunded, .. } | Event::Cancelled | Event::Expired => {}
         }
         if !matches!(next.state, State::InDoubt | State::NeedsReview) {

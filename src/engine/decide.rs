@@ -90,10 +90,6 @@ pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: Rules<'_>, now: T
     let unanswered = refund.unanswered_attempts > 0;
     let doubted =
         |reason, evidence: String, error| vec![Event::Doubted { reason, evidence, error, not_processed: false }];
-    let not_processed = |evidence: String, error| {
-        let reason = DoubtReason::Contradiction;
-        vec![Event::Doubted { reason, evidence, error: Some(error), not_processed: true }]
-    };
     match outcome {
         Outcome::Refunded(Confirmation { replayed: true, .. })
         | Outcome::Accepted(Acceptance { replayed: true, .. })
@@ -125,13 +121,6 @@ pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: Rules<'_>, now: T
             rules.decision(refund, events, now)
         }
         Outcome::Refused { error, items } => rules.decision(refund, vec![Event::Refused { error, items }], now),
-        Outcome::NotSent { error, .. } if was_taken(refund) => {
-            // A person had it sent again. PENDING could be withdrawn as if nothing had ever been sent, and be given up as never processed.
-            let evidence = format!("the provider took it once, and this attempt was not processed: {}", error.said());
-            let mut events = not_processed(evidence.clone(), error);
-            events.push(Event::Escalated { evidence });
-            rules.decision(refund, events, now)
-        }
         Outcome::NotSent { error, retry_at } if unanswered => {
             // PENDING could be cancelled, as if nothing had ever been sent.
             let evidence =
@@ -139,7 +128,9 @@ pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: Rules<'_>, now: T
             // By the age of what is in doubt: it was there before this attempt.
             let since = refund.dispatch_time.unwrap_or(now);
             let next_check = Some(rules.soonest(refund, since, 0, now)).max(retry_at);
-            Decision { events: not_processed(evidence, error), next_check, resend: false }
+            let reason = DoubtReason::Contradiction;
+            let event = Event::Doubted { reason, evidence, error: Some(error), not_processed: true };
+            Decision { events: vec![event], next_check, resend: false }
         }
         Outcome::NotSent { error, retry_at } => {
             let earliest = now.plus(rules.backoff.after(refund.attempt_count, refund.id()));
@@ -161,8 +152,16 @@ pub fn after_delay(refund: &Refund, reason: DoubtReason, rules: Rules<'_>, now: 
 
 /// What follows from a look at the provider, for a refund that is IN_DOUBT, SUBMITTED or NEEDS_REVIEW.
 ///
-/// It was asked for at `asked` and has been answered `now`: what it does not show was not there at the earlier of the two.
-pub fn after_lookup(refund: &Refund, lookup: Lookup, rules: Rules<'_>, asked: Timestamp, now: Timestamp) -> Decision {
+/// It was asked for at `asked` and has been answered `now`: what it does not show was not there at the earlier of the two. `taken` is since when
+/// the provider has had it, for a refund that [`may_take_too_long`].
+pub fn after_lookup(
+    refund: &Refund,
+    lookup: Lookup,
+    taken: Option<Timestamp>,
+    rules: Rules<'_>,
+    asked: Timestamp,
+    now: Timestamp,
+) -> Decision {
     let checked = |lookup: &Lookup| {
         let absent = matches!(lookup, Lookup::NotFound { .. });
         vec![Event::Checked { evidence: evidence_of(lookup), absent }]
@@ -172,10 +171,6 @@ pub fn after_lookup(refund: &Refund, lookup: Lookup, rules: Rules<'_>, asked: Ti
         return rules.decision(refund, checked(&lookup), now);
     }
     let events = match lookup {
-        lookup if takes_too_long(refund, &lookup, now) => {
-            let evidence = evidence_of(&lookup);
-            vec![Event::Escalated { evidence: format!("{evidence}; it was taken long ago, and is not finished") }]
-        }
         Lookup::Found(Outcome::Refunded(confirmation)) => vec![Event::Refunded(confirmation)],
         Lookup::Found(Outcome::Accepted(acceptance)) => {
             let unchanged = refund.state == State::Submitted
@@ -206,7 +201,20 @@ pub fn after_lookup(refund: &Refund, lookup: Lookup, rules: Rules<'_>, asked: Ti
         }
         other => checked(&other),
     };
+    let events = match events.as_slice() {
+        // Look after look shows no end: what became of it, a person must find out.
+        [Event::Checked { evidence, .. }] if taken.is_some_and(|since| now.since(since) >= LONGEST_SUBMITTED) => {
+            vec![Event::Escalated { evidence: format!("{evidence}; it was taken long ago, and is not finished") }]
+        }
+        _ => events,
+    };
     rules.decision(refund, events, now)
+}
+
+/// Whether it matters, and its history is to be asked, since when the provider has had it.
+pub fn may_take_too_long(refund: &Refund, now: Timestamp) -> bool {
+    let is_old = refund.dispatch_time.is_none_or(|first| now.since(first) >= LONGEST_SUBMITTED);
+    refund.state == State::Submitted && is_old
 }
 
 /// What it means that the provider was asked and shows no trace of the refund.
@@ -246,6 +254,12 @@ fn after_absence(refund: &Refund, contract: &RetryContract, asked: Timestamp) ->
         (LookupKind::Refund, _) if refund.unanswered_attempts >= MOST_UNANSWERED => {
             Absence::PastAllMeans(TOO_MANY_UNANSWERED)
         }
+        // Attempts that are not processed use up none, so time must end it: nobody can have it sent again while the gateway does.
+        (LookupKind::Refund, _)
+            if refund.dispatch_time.is_some_and(|first| asked.since(first) >= longest(contract)) =>
+        {
+            Absence::PastAllMeans("for days no attempt was taken")
+        }
         (LookupKind::Refund, _) => Absence::SendAgain,
     }
 }
@@ -255,17 +269,9 @@ fn nobody_answers(refund: &Refund, contract: &RetryContract, now: Timestamp) -> 
     refund.doubt.as_ref().is_some_and(|doubt| now.since(doubt.since) >= LONGEST_SILENCE.max(contract.settle_time))
 }
 
-/// The provider has taken it, and look after look shows no end: what became of it, a person must find out.
-fn takes_too_long(refund: &Refund, lookup: &Lookup, now: Timestamp) -> bool {
-    let shows_an_end =
-        matches!(lookup, Lookup::Found(Outcome::Refunded(_) | Outcome::Refused { .. } | Outcome::Unknown { .. }));
-    let since = refund.dispatch_time.unwrap_or(refund.create_time);
-    refund.state == State::Submitted && !shows_an_end && now.since(since) >= LONGEST_SUBMITTED
-}
-
-/// The provider has said at some time that it has this refund.
-fn was_taken(refund: &Refund) -> bool {
-    refund.provider_reference.is_some() || refund.provider_status.is_some()
+/// Room for some attempts, each of them after two looks that are a settle time apart.
+fn longest(contract: &RetryContract) -> Duration {
+    LONGEST_SILENCE.saturating_add(contract.settle_time.saturating_mul(2))
 }
 
 /// The last attempt was answered with a no, which cannot be believed while another attempt is unanswered; asking again would change nothing.

@@ -160,11 +160,8 @@ async fn give_up_the_oldest(shared: &Shared, lane: &Lane, now: Timestamp) -> Res
         for refund in shared.ledger.waiting_since(account, now.minus(limit), HANDFUL).await? {
             match shared.record(&refund, vec![Event::Expired], None, GATEWAY).await {
                 Ok(refund) => {
-                    let span = step::span_of_dispatch(shared, &refund).await;
-                    let attempt = refund.attempt_count;
-                    span.in_scope(|| {
-                        warn!(attempt, "the refund has waited too long: it is FAILED, and was never processed")
-                    });
+                    let span = step::span_about(shared, &refund).await;
+                    span.in_scope(|| warn!("the refund has waited too long: it is FAILED, and was never processed"));
                 }
                 // Cancelled in the meantime.
                 Err(LedgerError::StaleRevision { .. } | LedgerError::MoveRefused(_)) => {}

@@ -12,8 +12,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tracing::field::Empty;
 use tracing::{Instrument, Span, error, info, info_span, warn};
 
+use crate::domain::clock::Timestamp;
 use crate::domain::outcome::{DoubtReason, ErrorCategory, Lookup, Outcome};
-use crate::domain::refund::{Event, Refund};
+use crate::domain::refund::{Event, EventRecord, Refund};
 use crate::domain::state::State;
 use crate::engine::circuit::Sign;
 use crate::engine::decide::{self, Decision, Step};
@@ -26,6 +27,8 @@ use crate::telemetry::traces;
 const NOT_THIS_ACCOUNTS: &str = "-16";
 /// After an error of the ledger.
 const AFTER_TROUBLE: Duration = Duration::from_secs(1);
+/// Lines of a refund's history that are looked through: years of daily looks.
+const HISTORY: u32 = 2_000;
 
 /// Sends the attempt of a refund that is DISPATCHING on disk, in a task of its own. The slot is free again when its outcome is on disk.
 pub(super) fn spawn_attempt(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund, slot: OwnedSemaphorePermit) {
@@ -45,6 +48,15 @@ fn span_of_attempt(lane: &Lane, refund: &Refund) -> Span {
 /// The span in which a refund that has waited is sent: its caller may be gone, and still it is part of the caller's trace.
 pub(super) async fn span_of_dispatch(shared: &Shared, refund: &Refund) -> Span {
     let span = info_span!("dispatch", refund = %refund.id(), account = %refund.intent.account, trace_id = Empty);
+    traces::continue_from(&span, creation_of(shared, refund).await.as_deref(), refund.id());
+    span
+}
+
+/// The span in which something is told of a refund that nothing is sent of: it is part of the caller's trace too.
+pub(super) async fn span_about(shared: &Shared, refund: &Refund) -> Span {
+    let span = info_span!(
+        "refund", refund = %refund.id(), account = %refund.intent.account, attempt = refund.attempt_count, trace_id = Empty
+    );
     traces::continue_from(&span, creation_of(shared, refund).await.as_deref(), refund.id());
     span
 }
@@ -123,14 +135,18 @@ async fn look_and_record(
 ) -> Result<(Refund, bool), LedgerError> {
     lane.turn().await;
     let asked = shared.clock.now();
+    let taken = match decide::may_take_too_long(&refund, asked) {
+        true => taken_since(shared, &refund).await?,
+        false => None,
+    };
     let lookup = lookup(lane, &refund).await;
     lane.note_look(!matches!(lookup, Lookup::Unavailable { .. }), false);
     loop {
         let Decision { events, next_check, resend } =
-            decide::after_lookup(&refund, lookup.clone(), shared.rules(lane), asked, shared.clock.now());
+            decide::after_lookup(&refund, lookup.clone(), taken, shared.rules(lane), asked, shared.clock.now());
         match shared.record(&refund, events, next_check, actor).await {
             Ok(recorded) => {
-                log_look(refund.state, &recorded, &lookup);
+                log_look(&refund, &recorded, &lookup);
                 return Ok((recorded, resend));
             }
             // Another look was recorded first and settled nothing: what this one found must not be lost.
@@ -140,6 +156,13 @@ async fn look_and_record(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// When a refund that is SUBMITTED last came to be so.
+async fn taken_since(shared: &Shared, refund: &Refund) -> Result<Option<Timestamp>, LedgerError> {
+    let history = shared.ledger.events_of(refund.id(), 0, HISTORY).await?;
+    let took = |event: &&EventRecord| event.to == State::Submitted && event.from != Some(State::Submitted);
+    Ok(history.iter().rfind(took).map(|event| event.time))
 }
 
 async fn lookup(lane: &Lane, refund: &Refund) -> Lookup {
@@ -250,11 +273,12 @@ fn sign_of(refund: &Refund, outcome: &Outcome) -> Sign {
 }
 
 /// As [`log_outcome`].
-fn log_look(before: State, refund: &Refund, lookup: &Lookup) {
+fn log_look(before: &Refund, refund: &Refund, lookup: &Lookup) {
     let state = refund.state.as_str();
-    let looks = refund.doubt.as_ref().map_or(0, |doubt| doubt.check_count);
+    // Those before this one, of the present doubt.
+    let looks = before.doubt.as_ref().map(|doubt| doubt.check_count);
     match lookup {
-        _ if refund.state == State::NeedsReview && before != State::NeedsReview => log_review(refund),
+        _ if refund.state == State::NeedsReview && before.state != State::NeedsReview => log_review(refund),
         Lookup::Unavailable { .. } => warn!(state, looks, "the provider did not tell what became of the refund"),
         _ => info!(state, looks, "looked the refund up at its provider"),
     }

@@ -28,7 +28,7 @@ fn now() -> Timestamp {
 
 /// A look that was answered as soon as it was asked for.
 fn after_lookup(refund: &Refund, lookup: Lookup, rules: Rules<'_>, at: Timestamp) -> Decision {
-    after_look_of(refund, lookup, rules, at, at)
+    after_look_of(refund, lookup, may_take_too_long(refund, at).then_some(now()), rules, at, at)
 }
 
 fn contract(deduplication: Deduplication) -> RetryContract {
@@ -292,7 +292,7 @@ fn a_look_counts_from_when_it_was_asked_for(#[case] asked: u64, #[case] resend: 
     let contract = debitsuccess();
     let first = Event::Checked { evidence: "no record".into(), absent: true };
     let refund = doubted_by(None).apply(&first, later(10)).unwrap();
-    let second = after_look_of(&refund, nothing_there(), rules(&contract), later(asked), later(700));
+    let second = after_look_of(&refund, nothing_there(), None, rules(&contract), later(asked), later(700));
     assert_eq!(second.resend, resend);
 }
 
@@ -357,14 +357,61 @@ fn what_never_left_uses_no_attempt_up() {
     assert_eq!(tried, [10, 30, 120, 600, 2_700, 3_600], "and then the key is dead");
 }
 
-/// A person had it sent again: it is neither withdrawn as if nothing had been sent, nor given up as never processed.
-#[test]
-fn what_was_taken_once_is_never_pending_again() {
+/// As a person leaves it who had it sent again after the provider had taken it once.
+fn sent_again_by_a_person() -> Refund {
     let forgotten = in_state(State::Submitted).apply(&Event::Escalated { evidence: "gone".into() }, now()).unwrap();
     let again = Event::Resolved { resolution: Resolution::SendAgain, evidence: "looked".into() };
-    let refund = forgotten.apply(&again, now()).unwrap();
-    let events = after_attempt(&refund, not_sent(), rules(&debitsuccess()), now()).events;
+    forgotten.apply(&again, later(40 * 86_400)).unwrap()
+}
+
+/// The first attempt may have paid after all: no "no" to the second is definite. Nor is it withdrawn as if nothing had been sent.
+#[rstest]
+#[case::already_refunded(refused(ErrorCategory::AlreadyRefunded))]
+#[case::in_use(refused(ErrorCategory::IdentifierInUse))]
+#[case::not_processed(not_sent())]
+fn what_was_taken_once_is_never_called_failed(#[case] outcome: Outcome) {
+    for contract in [namecom(), debitsuccess()] {
+        let refund = sent_again_by_a_person();
+        let events = after_attempt(&refund, outcome.clone(), rules(&contract), now()).events;
+        assert_eq!(end(&refund, &events), State::InDoubt);
+    }
+}
+
+/// The thirty days are those since the provider took it, not since the very first attempt.
+#[test]
+fn what_was_sent_again_late_is_followed_anew() {
+    let at = later(40 * 86_400);
+    let taken = Acceptance { status: Some("Submitted".into()), ..Acceptance::default() };
+    let refund = sent_again_by_a_person().apply(&Event::Accepted(taken), at).unwrap();
+    let look = || Lookup::Found(accepted("Submitted"));
+    assert!(may_take_too_long(&refund, at), "its history is asked");
+    let events = after_look_of(&refund, look(), Some(at), rules(&debitsuccess()), at, at).events;
+    assert_eq!(end(&refund, &events), State::Submitted);
+    let after = at.plus(Duration::from_secs(30 * 86_400));
+    let events = after_look_of(&refund, look(), Some(at), rules(&debitsuccess()), after, after).events;
     assert_eq!(end(&refund, &events), State::NeedsReview);
+}
+
+/// Two looks without a record, an attempt that is not processed, and again: for some days, and then it is for a person.
+#[test]
+fn attempts_that_are_never_processed_come_to_an_end() {
+    let contract = debitsuccess();
+    let (mut refund, mut at) = (doubted_by(None), now());
+    let mut attempts = 0;
+    while refund.state == State::InDoubt {
+        at = at.plus(SETTLE);
+        assert!(at.since(now()) < Duration::from_secs(4 * 86_400), "it never ends");
+        let looked = after_lookup(&refund, nothing_there(), rules(&contract), at);
+        refund = looked.events.iter().fold(refund, |refund, event| refund.apply(event, at).unwrap());
+        if looked.resend {
+            attempts += 1;
+            refund = refund.apply(&Event::Dispatched, at).unwrap();
+            let events = after_attempt(&refund, not_sent(), rules(&contract), at).events;
+            refund = events.iter().fold(refund, |refund, event| refund.apply(event, at).unwrap());
+        }
+    }
+    assert_eq!((refund.state, refund.unanswered_attempts), (State::NeedsReview, 1));
+    assert!(attempts > 5, "more than may be left without an answer");
 }
 
 /// Whatever the looks say, as long as it is no end.

@@ -183,27 +183,24 @@ impl SqliteLedger {
     ///
     /// In a large ledger the counting goes on after this has returned: nobody waits for a walk through a million refunds.
     ///
-    /// # Errors
-    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
-    pub async fn measure(&self, metrics: Metrics) -> Result<(), LedgerError> {
+    pub async fn measure(&self, metrics: Metrics) {
         self.shared.count_with(Tally::new(metrics));
         let shared = self.shared.clone();
         let counting = self.read(move |connection| {
-            let counted = reads::counts(connection);
-            match (shared.tally(), counted) {
-                (Some(tally), Ok((counts, sequence))) => tally.begin(counts, sequence),
-                (Some(tally), Err(fault)) => {
+            let Some(tally) = shared.tally() else { return Ok(()) };
+            match reads::counts(connection) {
+                Ok((counts, sequence)) => tally.begin(counts, sequence),
+                // Said here, for nobody may wait for it any more; and a metric need not stop a refund.
+                Err(fault) => {
                     tally.give_up();
-                    // By then nobody may wait for it any more.
-                    warn!("the refunds could not be counted: their metric is absent until the next start");
-                    return Err(fault);
+                    let problem = shared.step_failed(fault);
+                    warn!(%problem, "the refunds could not be counted: their metric is absent until the next start");
                 }
-                (None, counted) => drop(counted?),
             }
             Ok(())
         });
         // A read that nobody waits for any more goes on to its end.
-        tokio::time::timeout(COUNTING_WAITED_FOR, counting).await.unwrap_or(Ok(()))
+        drop(tokio::time::timeout(COUNTING_WAITED_FOR, counting).await);
     }
 
     /// How many refunds of each account are in each state, as of the last commit. None where nobody measures, or it has not been counted yet.
