@@ -256,7 +256,7 @@ fn after_absence(refund: &Refund, contract: &RetryContract, asked: Timestamp) ->
         }
         // Attempts that are not processed use up none, so time must end it: nobody can have it sent again while the gateway does.
         (LookupKind::Refund, _)
-            if refund.dispatch_time.is_some_and(|first| asked.since(first) >= longest(contract)) =>
+            if refund.dispatch_time.is_some_and(|first| asked.since(first) >= patience_of(contract)) =>
         {
             Absence::PastAllMeans("for days no attempt was taken")
         }
@@ -270,7 +270,7 @@ fn nobody_answers(refund: &Refund, contract: &RetryContract, now: Timestamp) -> 
 }
 
 /// Room for some attempts, each of them after two looks that are a settle time apart.
-fn longest(contract: &RetryContract) -> Duration {
+fn patience_of(contract: &RetryContract) -> Duration {
     LONGEST_SILENCE.saturating_add(contract.settle_time.saturating_mul(2))
 }
 
@@ -300,6 +300,7 @@ impl Rules<'_> {
         Decision { events, next_check, resend: false }
     }
 
+    /// None: nothing is to be asked.
     fn next_check(&self, refund: &Refund, now: Timestamp) -> Option<Timestamp> {
         let (since, skipped) = match (refund.state, &refund.doubt) {
             (State::InDoubt, Some(doubt)) => (doubt.since, refund.unanswered_attempts.saturating_sub(1)),
