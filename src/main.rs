@@ -11,6 +11,7 @@ use mimalloc::MiMalloc;
 use recoup::app::App;
 use recoup::config::{LogSettings, Settings};
 use recoup::telemetry;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::cli::{BackupArguments, HealthArguments, RefundsArguments, VerifyArguments, say};
 
@@ -126,10 +127,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Verify(arguments) => Ok(cli::verify(&arguments)),
         #[cfg(feature = "staging")]
         Command::Staging(options) => runtime()?.block_on(async {
+            let mut shutdown = ShutdownSignal::listen()?;
             let mut staging = recoup::staging::Staging::start(&options).await?;
             say(&mut std::io::stdout(), &staging.welcome());
             tokio::select! {
-                signal = shutdown_signal() => signal?,
+                () = shutdown.received() => {}
                 problem = staging.ended() => anyhow::bail!(problem),
             }
             staging.stop().await;
@@ -140,9 +142,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
 
 /// Until a signal.
 async fn serve(settings: Settings) -> anyhow::Result<()> {
+    let mut shutdown = ShutdownSignal::listen()?;
     let mut app = App::start(settings).await?;
     tokio::select! {
-        signal = shutdown_signal() => signal?,
+        () = shutdown.received() => {}
         problem = app.ended() => anyhow::bail!(problem),
     }
     app.stop().await;
@@ -158,13 +161,25 @@ fn small_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("the runtime cannot be started")
 }
 
-/// Ctrl-C or SIGTERM.
-async fn shutdown_signal() -> anyhow::Result<()> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-        .context("SIGTERM cannot be listened for")?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted.context("Ctrl-C cannot be listened for"),
-        _ = terminate.recv() => Ok(()),
+/// Ctrl-C or SIGTERM, from when it is listened for: before the start, so that one that comes during it or right after it is no sudden death.
+struct ShutdownSignal {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl ShutdownSignal {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).context("Ctrl-C cannot be listened for")?,
+            terminate: signal(SignalKind::terminate()).context("SIGTERM cannot be listened for")?,
+        })
+    }
+
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 

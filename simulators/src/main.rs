@@ -182,7 +182,9 @@ fn healthy(control: SocketAddr) -> anyhow::Result<()> {
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
+    // Before the start, so that one that comes right after it is no sudden death.
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
     let ca_file = config.ca_file.clone().unwrap_or_default();
     let simulators = Simulators::start(config).await?;
     // Whoever started us may not read what we say: that is no reason to stop.
@@ -190,7 +192,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 
     tokio::select! {
         _ = terminate.recv() => {}
-        interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot listen for Ctrl-C")?,
+        _ = interrupt.recv() => {}
     }
     simulators.stop().await;
     Ok(())

@@ -99,6 +99,16 @@ async fn a_file_that_is_no_ledger_is_left_alone() {
     assert_eq!(std::fs::read_to_string(&not_a_ledger).unwrap(), content);
 }
 
+/// A supervisor that changes its mind: the moment between "takes calls" and listening for signals must not exist.
+#[tokio::test]
+async fn a_signal_right_after_the_start_ends_it_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_simulators, path) = valid_configuration(dir.path()).await;
+    for _ in 0..20 {
+        assert!(Gateway::start(Path::new(&path)).terminate().success());
+    }
+}
+
 /// `recoup verify` on the ledger in `dir`, its JSON from whichever channel it is on, and how it ended.
 fn verified(dir: &Path) -> (serde_json::Value, Option<i32>) {
     let output = run(&["verify", "--json", dir.join("recoup.db").to_str().unwrap()]);
