@@ -120,8 +120,7 @@ impl Engine {
         if behind {
             warn!("the machine's clock is behind the ledger's last event: no key from before this start is used again");
         }
-        let interruption = clock.now();
-        let interrupted = ledger.interrupt_running(interruption).await?;
+        let interrupted = ledger.interrupt_running(clock.now()).await?;
         warn_of_strays(&*ledger, &accounts).await?;
         let lane = |account: &Arc<Account>| Arc::new(Lane::new(account.clone(), settings.circuit));
         let lanes = accounts.iter().map(|account| (account.name.clone(), lane(account))).collect();
@@ -145,7 +144,7 @@ impl Engine {
                 refunds = interrupted,
                 "attempts were on their way when the gateway last stopped: they are IN_DOUBT now"
             );
-            name_interrupted(&shared, interrupted, interruption).await?;
+            name_interrupted(&shared, committed).await?;
         }
         // One listens for all who wait: those who hear it from the word itself are woken in any order, and no two runs would be alike. Not a task
         // of the drain, which lets callers wait for as long as the ledger writes.
@@ -605,24 +604,14 @@ fn check_amount(refund: &Refund, resolution: Resolution) -> Result<(), EngineErr
     if faults.is_empty() { Ok(()) } else { Err(EngineError::Invalid(faults)) }
 }
 
-/// So that the log of a refund shows its doubt. Of very many the newest: the others are found by ListRefunds.
-async fn name_interrupted(shared: &Shared, count: usize, interruption: Timestamp) -> Result<(), LedgerError> {
-    let (mut left, mut before) = (count.min(INTERRUPTED_NAMED), None);
-    for _ in 0..PAGES_LOOKED_AT {
-        let states = vec![State::InDoubt];
-        let query = ListQuery { states, before_ordinal: before, limit: LOOKED_AT, ..ListQuery::default() };
-        let page = shared.ledger.list(query).await?;
-        let is_it = |refund: &Refund| refund.doubt.as_ref().is_some_and(|doubt| doubt.since >= interruption);
-        for Listed { refund, .. } in page.iter().filter(|listed| is_it(&listed.refund)).take(left) {
-            left -= 1;
-            let state = refund.state.as_str();
-            let span = step::span_about(shared, refund).await;
-            span.in_scope(|| warn!(state, "the attempt was on its way when the gateway last stopped"));
-        }
-        before = page.last().map(|listed| listed.ordinal);
-        if left == 0 || before.is_none() {
-            break;
-        }
+/// So that the log of a refund shows its doubt. `before` is the last event before they were taken up; of very many the first are named, and
+/// the others found by ListRefunds.
+async fn name_interrupted(shared: &Shared, before: u64) -> Result<(), LedgerError> {
+    for event in shared.ledger.events_after(before, INTERRUPTED_NAMED).await? {
+        let Some(refund) = shared.ledger.get(&event.refund).await? else { continue };
+        let state = refund.state.as_str();
+        let span = step::span_about(shared, &refund).await;
+        span.in_scope(|| warn!(state, "the attempt was on its way when the gateway last stopped"));
     }
     Ok(())
 }
@@ -630,7 +619,7 @@ async fn name_interrupted(shared: &Shared, count: usize, interruption: Timestamp
 /// Open refunds of accounts that have left the configuration wait until these come back: nobody would see it but by a look at the list.
 async fn warn_of_strays(ledger: &dyn Ledger, accounts: &Accounts) -> Result<(), LedgerError> {
     let states = vec![State::Pending, State::Submitted, State::InDoubt];
-    let query = ListQuery { states, limit: LOOKED_AT, ..ListQuery::default() };
+    let query = ListQuery { states, limit: STRAYS_LOOKED_AT, ..ListQuery::default() };
     let mut strays: BTreeMap<AccountName, usize> = BTreeMap::new();
     for Listed { refund, .. } in ledger.list(query).await? {
         if accounts.get(&refund.intent.account).is_none() {
@@ -644,11 +633,9 @@ async fn warn_of_strays(ledger: &dyn Ledger, accounts: &Accounts) -> Result<(), 
 }
 
 /// A line for each of so many at the most.
-const INTERRUPTED_NAMED: usize = 100;
-/// A page of refunds at the start. Enough to notice what has gone astray: a warning needs no full count.
-const LOOKED_AT: u32 = 1_000;
-/// Of open doubts, most of which may be older than this start.
-const PAGES_LOOKED_AT: usize = 10;
+const INTERRUPTED_NAMED: u32 = 100;
+/// Enough to notice; a warning needs no full count.
+const STRAYS_LOOKED_AT: u32 = 1_000;
 
 #[cfg(test)]
 mod tests;
