@@ -86,11 +86,8 @@ where
             rpc.response.status_code = Empty
         );
         let call = request.uri().path().to_owned();
-        if traces::is_on() {
-            let method = self.guard.methods.name_of(&call);
-            span.record("otel.name", method).record("rpc.system.name", "grpc").record("rpc.method", method);
-            timed.tell(span.clone());
-        }
+        // Before it is part of a trace: its name is settled then.
+        timed.tell(&span);
         traces::accept(&span, request.headers());
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);

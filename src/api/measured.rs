@@ -16,6 +16,7 @@ use tonic::{Code, Status};
 use tracing::Span;
 
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces;
 
 /// The methods that there are, as `package.Service/Method`. A metric that held what callers make up would have no end.
 #[derive(Clone, Default)]
@@ -55,8 +56,7 @@ impl Methods {
         Self(Arc::new(methods.collect()))
     }
 
-    /// As in the metrics.
-    pub(super) fn name_of(&self, path: &str) -> &str {
+    fn name_of(&self, path: &str) -> &str {
         self.0.get(path.trim_start_matches('/')).map_or(OTHER, String::as_str)
     }
 }
@@ -64,13 +64,20 @@ impl Methods {
 impl Timed {
     /// A call of `path` begins.
     pub(super) fn begin(metrics: &Metrics, methods: &Methods, path: &str) -> Self {
-        let method = if metrics.is_on() { methods.name_of(path).to_owned() } else { String::new() };
+        let is_told = metrics.is_on() || traces::is_on();
+        let method = if is_told { methods.name_of(path).to_owned() } else { String::new() };
         Self { metrics: metrics.clone(), method, span: Span::none(), start: Instant::now(), has_ended: false }
     }
 
-    /// The call's span is told how it ends, and ends no earlier.
-    pub(super) fn tell(&mut self, span: Span) {
-        self.span = span;
+    /// Where spans are sent, the call's has its method's name, is told how the call ends, and ends no earlier.
+    ///
+    /// The span has the fields that the conventions name, and has not been entered.
+    pub(super) fn tell(&mut self, span: &Span) {
+        if traces::is_on() {
+            let method = self.method.as_str();
+            span.record("otel.name", method).record("rpc.system.name", "grpc").record("rpc.method", method);
+            self.span = span.clone();
+        }
     }
 
     /// It has been answered; where the answer says in its head how it ended, that was the end.
