@@ -48,8 +48,7 @@ fn span_of_attempt(lane: &Lane, refund: &Refund) -> Span {
 /// The span in which a refund that has waited is sent: its caller may be gone, and still it is part of the caller's trace.
 pub(super) async fn span_of_dispatch(shared: &Shared, refund: &Refund) -> Span {
     let span = info_span!("dispatch", refund = %refund.id(), account = %refund.intent.account, trace_id = Empty);
-    traces::continue_from(&span, creation_of(shared, refund).await.as_deref(), refund.id());
-    span
+    in_trace_of(shared, refund, span).await
 }
 
 /// The span in which something is told of a refund that nothing is sent of: it is part of the caller's trace too.
@@ -57,6 +56,10 @@ pub(super) async fn span_about(shared: &Shared, refund: &Refund) -> Span {
     let span = info_span!(
         "refund", refund = %refund.id(), account = %refund.intent.account, attempt = refund.attempt_count, trace_id = Empty
     );
+    in_trace_of(shared, refund, span).await
+}
+
+async fn in_trace_of(shared: &Shared, refund: &Refund, span: Span) -> Span {
     traces::continue_from(&span, creation_of(shared, refund).await.as_deref(), refund.id());
     span
 }

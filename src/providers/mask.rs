@@ -4,6 +4,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use quick_xml::escape::escape;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::domain::outcome::provider_text;
@@ -27,7 +28,7 @@ impl Mask {
         let forms = [
             STANDARD.encode(format!("{login_name}:{plain}")),
             form_urlencoded::byte_serialize(plain.as_bytes()).collect(),
-            xml.replace('"', "&quot;").replace('\'', "&apos;"),
+            escape(plain).into_owned(),
             xml,
             json.trim_matches('"').to_owned(),
             plain.to_owned(),

@@ -3,6 +3,8 @@
 //! A business error comes as HTTP 200 with `Status` and `ResponseNotes`; a SOAP fault is a protocol error and says nothing of the refund.
 //! The service drops members that come out of its order without a word: those of the base class first, each class by its alphabet.
 
+use quick_xml::escape::escape;
+
 use crate::domain::ids::RefundId;
 use crate::domain::money::hundredths_of;
 use crate::domain::outcome::{
@@ -10,7 +12,7 @@ use crate::domain::outcome::{
 };
 use crate::domain::refund::Refund;
 use crate::domain::target::DebitsuccessTarget;
-use crate::providers::debitsuccess::xml::{BadXml, Element, escaped};
+use crate::providers::debitsuccess::xml::{BadXml, Element};
 use crate::providers::http::Answer;
 use crate::providers::mask::Mask;
 
@@ -216,8 +218,8 @@ impl Frame<'_> {
              <s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\"><s:Body>\
              <{operation} xmlns=\"{}\"><request xmlns:d=\"{}\" xmlns:i=\"http://www.w3.org/2001/XMLSchema-instance\">\
              {body}</request></{operation}></s:Body></s:Envelope>",
-            escaped(self.service_namespace),
-            escaped(self.data_namespace),
+            escape(self.service_namespace),
+            escape(self.data_namespace),
         )
     }
 }
@@ -381,7 +383,7 @@ fn contradiction(evidence: &str) -> Outcome {
 }
 
 fn member(name: &str, value: &str) -> String {
-    format!("<d:{name}>{}</d:{name}>", escaped(value))
+    format!("<d:{name}>{}</d:{name}>", escape(value))
 }
 
 /// `Envelope/Body/{operation}Response/{operation}Result`.

@@ -133,24 +133,6 @@ impl Element {
     }
 }
 
-/// Text as an element's content: what it holds, no more.
-pub(super) fn escaped(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&apos;"),
-            // As it is, a reader would take it for a line end.
-            '\r' => safe.push_str("&#13;"),
-            other => safe.push(other),
-        }
-    }
-    safe
-}
-
 /// Whether XML 1.0 can carry the text at all.
 pub(super) fn is_carried(text: &str) -> bool {
     text.chars().all(is_xml_text)
@@ -189,6 +171,8 @@ fn predefined(name: &str) -> Result<&'static str, BadXml> {
 mod tests {
     use proptest::prelude::*;
     use rstest::rstest;
+
+    use quick_xml::escape::escape;
 
     use super::*;
 
@@ -238,7 +222,7 @@ mod tests {
         #[test]
         fn text_stays_inside_its_element(text in "[\\t\\n\\r -\u{D7FF}]{0,60}") {
             prop_assert!(is_carried(&text));
-            let read = value_of_a(&format!("<r><a>{}</a></r>", escaped(&text)));
+            let read = value_of_a(&format!("<r><a>{}</a></r>", escape(&text)));
             let trimmed = text.trim();
             prop_assert_eq!(read, Ok((!trimmed.is_empty()).then(|| trimmed.to_owned())));
         }

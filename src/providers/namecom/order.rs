@@ -50,7 +50,9 @@ pub(super) fn read_order(answer: &Answer, target: &NamecomTarget, told: &[ItemRe
         // Alone that is no proof that a refund was refused; beside refunded items it says which of them the refund did not reach.
         items.push(match word {
             "refunded" => {
-                ItemResult { refunded_amount: told_amount(told, *id), ..row(*id, ItemState::Succeeded, true) }
+                let told = told_row(told, &id.to_string());
+                let refunded_amount = told.and_then(|row| row.refunded_amount);
+                ItemResult { refunded_amount, ..row(*id, ItemState::Succeeded, true) }
             }
             "failed" => row(*id, ItemState::Failed, true),
             _ => row(*id, ItemState::InDoubt, true),
@@ -68,8 +70,7 @@ pub(super) fn read_order(answer: &Answer, target: &NamecomTarget, told: &[ItemRe
     });
     items.extend(order.refunded_along(target).map(|item| {
         let item_id = item.id.to_string();
-        let was_told = told.iter().find(|row| row.state == ItemState::Succeeded && row.item_id == item_id);
-        was_told.cloned().unwrap_or_else(|| ItemResult {
+        told_row(told, &item_id).cloned().unwrap_or_else(|| ItemResult {
             item_id,
             message: WHOSE_IS_NOT_TOLD.to_owned(),
             ..row(0, ItemState::Succeeded, false)
@@ -138,10 +139,9 @@ impl Order<'_> {
     }
 }
 
-/// What the provider said that it gave back for an item, when it last spoke of the refund.
-fn told_amount(told: &[ItemResult], id: i32) -> Option<Money> {
-    let row = told.iter().find(|row| row.state == ItemState::Succeeded && row.item_id == id.to_string())?;
-    row.refunded_amount
+/// What the provider said of an item that it had given back, when it last spoke of the refund.
+fn told_row<'a>(told: &'a [ItemResult], item_id: &str) -> Option<&'a ItemResult> {
+    told.iter().find(|row| row.state == ItemState::Succeeded && row.item_id == item_id)
 }
 
 fn is_requested(item: &OrderItem, target: &NamecomTarget) -> bool {
