@@ -4,14 +4,15 @@
 //! Each secret holds the word `canary`, and is found nowhere. What callers write holds `nightingale`: the ledger keeps it
 //! and answers show it, as the callers asked, and it stands nowhere else. Nothing but the marks holds either word.
 //!
-//! The providers here are one hostile server: it repeats whatever it is sent, in every form in which a provider could, or breaks off.
+//! The providers here are one [`hostile`] server.
+
+mod hostile;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -26,12 +27,11 @@ use recoup::proto::v1::validation_status::OrderState;
 use recoup::proto::v1::validation_status_service_client::ValidationStatusServiceClient;
 use recoup::telemetry::{self, LogFormat};
 use simulators::exchange::Provider;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
+use self::hostile::{Hostile, LAST_MOODS, MOODS, Mood, PERSONS_ORDER};
 use crate::support::process::run;
 use crate::support::{LIMIT, channel, configuration_at, debitsuccess, namecom, sectigo};
 use crate::telemetry::{Collector, Log, launch, scrape};
@@ -78,187 +78,9 @@ const CALLS: [&str; 12] = [
     "ValidationStatusService/GetValidationStatus",
     "ValidationStatusService/WatchValidationStatus",
 ];
-const PAGE: &str = include_str!("../../src/providers/sectigo/testdata/every_section.json");
-/// Whose page that is.
-const PERSONS_ORDER: &str = "3000002";
 /// A busy machine may lose an answer, which is a doubt like any other: so many refunds are asked for at most, until one
 /// is as it is to be.
 const TRIES: u32 = 10;
-
-/// What the hostile server does with a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mood {
-    /// Repeats it as a refusal, as Sectigo writes one.
-    Coded(i32),
-    /// Repeats it as JSON, with this status.
-    Json(u16),
-    /// Repeats it as a SOAP fault, with this status.
-    Fault(u16),
-    /// Repeats it as Debitsuccess refuses an identifier that somebody has used: then only a person can tell.
-    InUse,
-    /// Repeats it as it came, with this status and in a header too.
-    Bare(u16),
-    /// Repeats it as something that is no HTTP.
-    Garbage,
-    /// Promises more than it says.
-    Short,
-    /// Says nothing.
-    Silent,
-    /// Hangs up.
-    Gone,
-}
-
-const MOODS: [Mood; 15] = [
-    Mood::Coded(-16),
-    Mood::Coded(-1),
-    Mood::Coded(-3),
-    Mood::Coded(-42),
-    Mood::Json(200),
-    Mood::Json(400),
-    Mood::Json(404),
-    Mood::Fault(200),
-    Mood::Fault(500),
-    Mood::Bare(200),
-    Mood::Bare(429),
-    Mood::Bare(503),
-    Mood::Garbage,
-    Mood::Short,
-    Mood::Gone,
-];
-/// These take long or shut the account, and come last.
-const LAST_MOODS: [Mood; 3] = [Mood::Silent, Mood::Json(401), Mood::Coded(-15)];
-
-#[derive(Clone)]
-struct Hostile {
-    mood: Arc<Mutex<Mood>>,
-    /// What it says of [`PERSONS_ORDER`], in every mood.
-    page: Arc<Mutex<String>>,
-    heard: Arc<Mutex<String>>,
-}
-
-impl Hostile {
-    async fn start() -> (Hostile, SocketAddr) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let page = PAGE.replace("registrant@example.com", "canary-person@example.com");
-        let (mood, page) = (Arc::new(Mutex::new(Mood::Gone)), Arc::new(Mutex::new(page)));
-        let hostile = Hostile { mood, page, heard: Arc::default() };
-        let server = hostile.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let server = server.clone();
-                tokio::spawn(async move { server.answer(stream).await });
-            }
-        });
-        (hostile, addr)
-    }
-
-    fn becomes(&self, mood: Mood) {
-        *self.mood.lock().unwrap() = mood;
-    }
-
-    fn rejects_the_order(&self) {
-        let mut page = self.page.lock().unwrap();
-        *page = page.replace("Awaiting Authorization", "Rejected");
-    }
-
-    /// How often it was asked for a Sectigo order.
-    fn looks_at(&self, order_number: &str) -> usize {
-        self.heard.lock().unwrap().matches(&format!("orderNumber={order_number}")).count()
-    }
-
-    async fn answer(&self, mut stream: TcpStream) -> Option<()> {
-        let request = whole_request(&mut stream).await?;
-        self.heard.lock().unwrap().push_str(&request);
-        let mood = *self.mood.lock().unwrap();
-        if request.contains("getPostPaymentStatus") && request.contains(PERSONS_ORDER) {
-            let page = self.page.lock().unwrap().clone();
-            return stream.write_all(&http(200, "application/json", &page)).await.ok();
-        }
-        // A form as it came, and as whoever read it would write it.
-        let read = form_urlencoded::parse(request.rsplit("\r\n").next()?.as_bytes());
-        let said = format!(
-            "{PERSON} has had it already. {request} {}",
-            read.map(|(key, value)| format!("{key}={value}\n")).collect::<String>()
-        );
-        let answer = match mood {
-            Mood::Coded(code) => http(200, "text/plain", &format!("{code}\n{said}")),
-            Mood::Json(status) => {
-                let message = serde_json::to_string(&said).unwrap();
-                let text = format!(
-                    "{{\"errorCode\":-16,\"errorMessage\":{message},\"message\":{message},\"details\":{message}}}"
-                );
-                http(status, "application/json", &text)
-            }
-            Mood::Fault(status) => http(status, "text/xml", &fault(&said)),
-            Mood::InUse => {
-                // From the members on: of a longer text only the beginning is kept, and the head would fill it.
-                let members = request.split_once("<d:").map_or(request.as_str(), |(_, members)| members);
-                http(200, "text/xml", &in_use(&format!("{PERSON} has had it already: <d:{members}")))
-            }
-            Mood::Bare(status) => http(status, "text/plain", &said),
-            Mood::Garbage => format!("{said}\0\x01").into_bytes(),
-            Mood::Short => format!("HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n{said}").into_bytes(),
-            Mood::Silent => {
-                // Until the gateway gives up.
-                let mut rest = Vec::new();
-                return stream.read_to_end(&mut rest).await.ok().map(drop);
-            }
-            Mood::Gone => Vec::new(),
-        };
-        stream.write_all(&answer).await.ok()
-    }
-}
-
-fn http(status: u16, kind: &str, body: &str) -> Vec<u8> {
-    let echo = body.lines().find(|line| line.to_lowercase().starts_with("authorization")).unwrap_or(PASSWORD);
-    let length = body.len();
-    // With 429, the refund waits for nearly an hour.
-    format!(
-        "HTTP/1.1 {status} Said\r\ncontent-type: {kind}\r\nx-said: {echo}\r\nretry-after: 3000\r\nconnection: close\r\n\
-         content-length: {length}\r\n\r\n{body}"
-    )
-    .into_bytes()
-}
-
-fn fault(said: &str) -> String {
-    let said = escaped(said);
-    envelope(&format!("<s:Fault><faultcode>s:Client</faultcode><faultstring>{said}</faultstring></s:Fault>"))
-}
-
-fn in_use(said: &str) -> String {
-    let said = escaped(said);
-    envelope(&format!(
-        "<InitiateRefundResponse><InitiateRefundResult><ResponseNotes><ResponseMessageNote><Code>14143</Code>\
-         <Note>{said}</Note><NoteType>Error</NoteType></ResponseMessageNote></ResponseNotes><Status>Failed</Status>\
-         </InitiateRefundResult></InitiateRefundResponse>"
-    ))
-}
-
-fn escaped(said: &str) -> String {
-    said.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
-}
-
-fn envelope(body: &str) -> String {
-    format!("<s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\"><s:Body>{body}</s:Body></s:Envelope>")
-}
-
-async fn whole_request(stream: &mut TcpStream) -> Option<String> {
-    let mut heard = Vec::new();
-    loop {
-        let text = String::from_utf8_lossy(&heard).into_owned();
-        if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length =
-                head.to_lowercase().lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
-            if body.len() >= length.unwrap_or(0) {
-                return Some(text);
-            }
-        }
-        if stream.read_buf(&mut heard).await.ok()? == 0 {
-            return None;
-        }
-    }
-}
 
 /// What the gateway wrote, each with where.
 #[derive(Default)]
