@@ -37,8 +37,11 @@ pub(super) struct Guarded<S> {
     guard: Guard,
 }
 
+/// What asks for the gateway's health, whose handler waits for nothing.
+const HEALTH: &str = "/grpc.health.v1.Health/";
+
 impl Guard {
-    /// At most `calls` at once; streams count only while they are being opened.
+    /// At most `calls` at once, but for those that ask for its health; streams count only while they are being opened.
     pub(super) fn new(calls: usize, metrics: Metrics, methods: Methods) -> Self {
         Self { calls: Arc::new(Semaphore::new(calls)), numbers: Arc::new(AtomicU64::new(1)), metrics, methods }
     }
@@ -68,10 +71,12 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let mut timed = Timed::begin(&self.guard.metrics, &self.guard.methods, request.uri().path());
         // The permit is taken here and not in `poll_ready`, where an idle connection would hold one for ever.
-        let Ok(permit) = self.guard.calls.clone().try_acquire_owned() else {
+        let permit = self.guard.calls.clone().try_acquire_owned();
+        // A gateway full of callers who wait is well, and must not be taken for dead.
+        if permit.is_err() && !request.uri().path().starts_with(HEALTH) {
             let refusal = status::overloaded("too many calls at once").into_http();
             return Box::pin(std::future::ready(Ok(timed.answered(refusal))));
-        };
+        }
         let request_id = format!("{:08x}", self.guard.numbers.fetch_add(1, Ordering::Relaxed));
         let span = info_span!(
             "call",
@@ -144,7 +149,12 @@ mod tests {
     }
 
     async fn answer_of(service: &mut Guarded<Panics>) -> Status {
-        let answer = service.call(Request::new(Body::empty())).await.unwrap_or_else(|never| match never {});
+        answer_to("/recoup.v1.RefundService/GetRefund", service).await
+    }
+
+    async fn answer_to(path: &str, service: &mut Guarded<Panics>) -> Status {
+        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        let answer = service.call(request).await.unwrap_or_else(|never| match never {});
         Status::from_header_map(answer.headers()).unwrap()
     }
 
@@ -167,5 +177,12 @@ mod tests {
         let details = answer.get_error_details();
         assert_eq!(details.error_info().map(|info| info.reason.as_str()), Some("OVERLOADED"));
         assert!(details.retry_info().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_gateway_that_is_full_can_be_asked_for_its_health() {
+        let mut full = Guard::new(0, Metrics::off(), Methods::default()).layer(Panics);
+        let answer = answer_to("/grpc.health.v1.Health/Check", &mut full).await;
+        assert_eq!(answer.code(), Code::Internal, "its handler was asked");
     }
 }

@@ -38,18 +38,36 @@ pub enum Outcome {
 pub enum Lookup {
     /// The provider knows the refund, and this is what became of it.
     Found(Outcome),
-    /// The provider shows no trace of it.
+    /// The provider shows no trace of it. That is no proof that it never happened: time may still show it.
     NotFound {
-        /// Whether that proves that it never happened. Where it does not, time may still show it.
-        proof: bool,
         /// What was seen.
         evidence: String,
     },
-    /// No usable answer: nothing was learnt.
+    /// No usable answer: nothing was learnt of the refund.
     Unavailable {
         /// Why.
         evidence: String,
+        /// What the answer tells of the account all the same.
+        heard: Heard,
     },
+}
+
+/// What an answer that tells nothing of a refund tells of the account that asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// Nothing: there was no answer, or none that can be believed, or the login was refused.
+    Nothing,
+    /// The provider is there. It does not show the target to this login: the target is wrong, or the login.
+    NotOurs,
+    /// The provider took the login, and has no such target.
+    NoTarget,
+}
+
+impl Lookup {
+    /// Nothing was learnt, of the refund or of the account.
+    pub fn unavailable(evidence: impl Into<String>) -> Self {
+        Lookup::Unavailable { evidence: evidence.into(), heard: Heard::Nothing }
+    }
 }
 
 /// The provider's yes.

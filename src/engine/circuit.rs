@@ -9,6 +9,8 @@
 //!     +------------------------------------------------------- HALF OPEN   one refund is sent
 //! ```
 //!
+//! What was sent before the account was last shut decides nothing, however late it is answered.
+//!
 //! Only a look tries an account that is shut: it moves no money, and leaves no doubt.
 
 use std::time::Duration;
@@ -63,7 +65,12 @@ pub(super) enum Stance {
 pub(super) struct Circuit {
     settings: CircuitSettings,
     position: Position,
+    era: Era,
 }
+
+/// Between one shutting of the account and the next. What was on its way when it was shut says nothing new, however late it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Era(u64);
 
 #[derive(Debug)]
 enum Position {
@@ -85,7 +92,7 @@ impl Stance {
 
 impl Circuit {
     pub(super) fn new(settings: CircuitSettings) -> Self {
-        Self { settings, position: Position::Closed { failures: 0, strangers: Vec::new() } }
+        Self { settings, position: Position::Closed { failures: 0, strangers: Vec::new() }, era: Era(0) }
     }
 
     pub(super) fn health(&self) -> AccountHealth {
@@ -105,30 +112,41 @@ impl Circuit {
         }
     }
 
-    /// A refund is about to be recorded as sent. Where only one may be, this one is it.
-    pub(super) fn take_turn(&mut self) -> bool {
-        match &mut self.position {
+    /// The present one, to be noted with what is sent in it.
+    pub(super) fn era(&self) -> Era {
+        self.era
+    }
+
+    /// A refund is about to be recorded as sent. Where only one may be, this one is it; none where none may be.
+    pub(super) fn take_turn(&mut self) -> Option<Era> {
+        let has_turn = match &mut self.position {
             Position::Closed { .. } => true,
             Position::HalfOpen { under_way, .. } => !std::mem::replace(under_way, true),
             Position::Open { .. } => false,
-        }
+        };
+        has_turn.then_some(self.era)
     }
 
-    /// The refund that took its turn was not sent after all.
-    pub(super) fn give_turn_back(&mut self) {
-        if let Position::HalfOpen { under_way, .. } = &mut self.position {
+    /// The refund that took its turn in `era` was not sent after all.
+    pub(super) fn give_turn_back(&mut self, era: Era) {
+        if let Position::HalfOpen { under_way, .. } = &mut self.position
+            && era == self.era
+        {
             *under_way = false;
         }
     }
 
-    /// What the answer to an attempt told.
-    pub(super) fn note(&mut self, sign: Sign, now: Instant) {
+    /// What the answer to an attempt that was sent in `era` told.
+    pub(super) fn note(&mut self, era: Era, sign: Sign, now: Instant) {
+        if era != self.era {
+            return;
+        }
         let CircuitSettings { failures: most_failures, strangers: most_strangers, shortest_pause, .. } = self.settings;
         match &mut self.position {
-            // What was on its way when it was shut says nothing new.
             Position::Open { .. } => {}
             Position::HalfOpen { pause, .. } => {
-                let longer = pause.saturating_mul(2).min(self.settings.longest_pause);
+                let pause = *pause;
+                let longer = self.longer(pause);
                 match sign {
                     Sign::Works | Sign::NotOurs(_) => self.close(),
                     Sign::CredentialsRefused => self.open(AccountHealth::CredentialsRefused, longer, now),
@@ -158,18 +176,25 @@ impl Circuit {
         }
     }
 
-    /// A look at the provider was answered: one refund may try whether more is possible.
-    pub(super) fn note_look_answered(&mut self) {
-        if let Position::Open { pause, .. } = self.position {
+    /// What a look at the provider told. Where it answers, one refund may try whether more is possible; the look that was due, and was in
+    /// vain, is made again later.
+    pub(super) fn note_look(&mut self, sign: &Sign, is_due: bool, now: Instant) {
+        let Position::Open { why, pause, .. } = self.position else { return };
+        let answers = match sign {
+            Sign::Works => true,
+            // It is there again. Whether it takes the login is what this answer does not tell.
+            Sign::NotOurs(_) => why == AccountHealth::Suspended,
+            Sign::CredentialsRefused | Sign::Fails => false,
+        };
+        if answers {
             self.position = Position::HalfOpen { pause, under_way: false };
+        } else if is_due {
+            self.position = Position::Open { why, pause: self.longer(pause), until: now + self.longer(pause) };
         }
     }
 
-    /// The look that was due was not answered.
-    pub(super) fn note_probe_failed(&mut self, now: Instant) {
-        if let Position::Open { why, pause, .. } = self.position {
-            self.open(why, pause.saturating_mul(2).min(self.settings.longest_pause), now);
-        }
+    fn longer(&self, pause: Duration) -> Duration {
+        pause.saturating_mul(2).min(self.settings.longest_pause)
     }
 
     fn close(&mut self) {
@@ -177,6 +202,7 @@ impl Circuit {
     }
 
     fn open(&mut self, why: AccountHealth, pause: Duration, now: Instant) {
+        self.era.0 += 1;
         self.position = Position::Open { why, pause, until: now + pause };
     }
 }
@@ -208,41 +234,81 @@ mod tests {
     fn it_is_shut_by(#[case] signs: Vec<Sign>, #[case] health: AccountHealth) {
         let mut circuit = Circuit::new(SETTINGS);
         for sign in signs {
-            circuit.note(sign, Instant::now());
+            circuit.note(circuit.era(), sign, Instant::now());
         }
         assert_eq!(circuit.health(), health);
-        assert_eq!(circuit.take_turn(), health == AccountHealth::Serving);
+        assert_eq!(circuit.take_turn().is_some(), health == AccountHealth::Serving);
     }
 
     #[test]
     fn a_look_opens_it_for_one_refund_and_that_one_decides() {
         let (mut circuit, begin) = (Circuit::new(SETTINGS), Instant::now());
-        circuit.note(Sign::CredentialsRefused, begin);
+        circuit.note(circuit.era(), Sign::CredentialsRefused, begin);
         assert_eq!(circuit.stance(begin), Stance::Shut(begin + Duration::from_secs(5)));
         assert_eq!(circuit.stance(begin + Duration::from_secs(5)), Stance::Probe);
-        circuit.note_look_answered();
+        circuit.note_look(&Sign::Works, false, begin);
         assert_eq!(circuit.stance(begin), Stance::Trial);
-        assert!(circuit.take_turn());
-        assert!(!circuit.take_turn(), "one, and no more");
+        let trial = circuit.take_turn().unwrap();
+        assert_eq!(circuit.take_turn(), None, "one, and no more");
         assert_eq!(circuit.stance(begin), Stance::TrialUnderWay);
-        circuit.note(Sign::Fails, begin);
+        circuit.note(trial, Sign::Fails, begin);
         assert_eq!(circuit.stance(begin), Stance::Shut(begin + Duration::from_secs(10)), "for longer");
-        circuit.note_look_answered();
-        assert!(circuit.take_turn());
-        circuit.give_turn_back();
-        assert!(circuit.take_turn());
-        circuit.note(Sign::Works, begin);
+        circuit.note_look(&Sign::Works, false, begin);
+        let trial = circuit.take_turn().unwrap();
+        circuit.give_turn_back(trial);
+        let trial = circuit.take_turn().unwrap();
+        circuit.note(trial, Sign::Works, begin);
         assert_eq!(circuit.stance(begin), Stance::Free);
     }
 
-    #[test]
-    fn probes_become_rarer_and_never_end() {
+    /// Many attempts stall together, and are given up one after the other, long after the first of them have shut the account.
+    #[rstest]
+    fn what_was_sent_before_it_was_shut_decides_nothing(#[values(Sign::Fails, Sign::Works)] late: Sign) {
         let (mut circuit, begin) = (Circuit::new(SETTINGS), Instant::now());
-        circuit.note(Sign::CredentialsRefused, begin);
+        let before = circuit.take_turn().unwrap();
+        for _ in 0..SETTINGS.failures {
+            circuit.note(before, Sign::Fails, begin);
+        }
+        circuit.note_look(&Sign::Works, true, begin);
+        circuit.note(before, late.clone(), begin);
+        assert_eq!(circuit.stance(begin), Stance::Trial);
+        let trial = circuit.take_turn().unwrap();
+        circuit.note(before, late, begin);
+        circuit.give_turn_back(before);
+        assert_eq!(circuit.stance(begin), Stance::TrialUnderWay);
+        circuit.note(trial, Sign::Works, begin);
+        for _ in 0..SETTINGS.failures {
+            circuit.note(before, Sign::Fails, begin);
+        }
+        assert_eq!(circuit.stance(begin), Stance::Free);
+    }
+
+    /// With wrong order numbers first in the queue nothing else would ever be sent again.
+    #[rstest]
+    #[case::after_an_outage(Sign::Fails, Stance::Trial)]
+    #[case::while_the_login_is_in_doubt(Sign::CredentialsRefused, Stance::Shut(Instant::now()))]
+    fn an_answer_about_somebody_elses_order_shows_that_the_provider_is_there(
+        #[case] shut_by: Sign,
+        #[case] expected: Stance,
+    ) {
+        let (mut circuit, begin) = (Circuit::new(SETTINGS), Instant::now());
+        for _ in 0..SETTINGS.failures {
+            circuit.note(Era(0), shut_by.clone(), begin);
+        }
+        circuit.note_look(&stranger("1"), true, begin);
+        assert_eq!(circuit.stance(begin).position(), expected.position());
+    }
+
+    #[test]
+    fn looks_in_vain_become_rarer_and_never_end() {
+        let (mut circuit, begin) = (Circuit::new(SETTINGS), Instant::now());
+        circuit.note(circuit.era(), Sign::CredentialsRefused, begin);
         for seconds in [10, 20, 20] {
-            circuit.note_probe_failed(begin);
+            circuit.note_look(&Sign::Fails, true, begin);
             assert_eq!(circuit.stance(begin), Stance::Shut(begin + Duration::from_secs(seconds)));
         }
+        circuit.note_look(&Sign::Fails, false, begin + Duration::from_secs(1));
+        assert_eq!(circuit.stance(begin), Stance::Shut(begin + Duration::from_secs(20)), "not the look that was due");
         assert_eq!(circuit.health(), AccountHealth::CredentialsRefused);
     }
 }

@@ -97,8 +97,10 @@ pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: Rules<'_>, now: T
         {
             let evidence =
                 "the provider says that it repeats an earlier answer, but this gateway has sent nothing before";
-            let events = doubted(DoubtReason::Contradiction, evidence.to_owned(), None);
-            Decision { events, next_check: None, resend: false }
+            // Somebody else used our key, or an earlier life of this ledger did: asking again would be told the same.
+            let mut events = doubted(DoubtReason::Contradiction, evidence.to_owned(), None);
+            events.push(Event::Escalated { evidence: evidence.to_owned() });
+            rules.decision(refund, events, now)
         }
         Outcome::Refunded(confirmation) => rules.decision(refund, vec![Event::Refunded(confirmation)], now),
         Outcome::Accepted(acceptance) => rules.decision(refund, vec![Event::Accepted(acceptance)], now),
@@ -189,14 +191,14 @@ pub fn after_lookup(
         Lookup::Found(Outcome::Unknown { reason: DoubtReason::Contradiction, evidence }) => {
             vec![Event::Escalated { evidence }]
         }
-        Lookup::NotFound { ref evidence, .. } => match after_absence(refund, rules.contract, asked) {
+        Lookup::NotFound { ref evidence } => match after_absence(refund, rules.contract, asked) {
             Absence::NotYet => checked(&lookup),
             Absence::SendAgain => {
                 return Decision { resend: true, ..rules.decision(refund, checked(&lookup), now) };
             }
             Absence::PastAllMeans(why) => vec![Event::Escalated { evidence: format!("{evidence}; {why}") }],
         },
-        Lookup::Unavailable { ref evidence } if nobody_answers(refund, rules.contract, now) => {
+        Lookup::Unavailable { ref evidence, .. } if nobody_answers(refund, rules.contract, now) => {
             vec![Event::Escalated { evidence: format!("{evidence}; and the doubt is days old") }]
         }
         other => checked(&other),
@@ -372,8 +374,8 @@ fn evidence_of(lookup: &Lookup) -> String {
         Lookup::Found(Outcome::Refused { error, .. }) => format!("the provider says no: {}", error.said()),
         Lookup::Found(Outcome::NotSent { error, .. }) => format!("the provider could not be asked: {}", error.said()),
         Lookup::Found(Outcome::Unknown { evidence, .. })
-        | Lookup::NotFound { evidence, .. }
-        | Lookup::Unavailable { evidence } => evidence.clone(),
+        | Lookup::NotFound { evidence }
+        | Lookup::Unavailable { evidence, .. } => evidence.clone(),
     }
 }
 

@@ -11,10 +11,11 @@ use tracing::{Instrument, info_span, warn};
 
 use crate::domain::clock::Timestamp;
 use crate::domain::refund::{Event, Refund};
+use crate::domain::state::State;
 use crate::engine::circuit::Stance;
 use crate::engine::lane::Lane;
 use crate::engine::{GATEWAY, Shared, step};
-use crate::ledger::{Health, LedgerError};
+use crate::ledger::{Health, LedgerError, ListQuery};
 
 /// Looked for again at least so often, however quiet it is: a clock set forward rings no bell.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
@@ -124,17 +125,18 @@ async fn send_each(
             () = lane.turn() => {}
         }
         // It may have waited long for both: others are to be given up by now, or the account has been shut.
-        if expiry <= shared.clock.now() || !lane.take_turn() {
+        if expiry <= shared.clock.now() {
             break;
         }
+        let Some(era) = lane.take_turn() else { break };
         let (owner, owned_lane) = (shared.clone(), lane.clone());
         // A task of its own: the drain ends what only waits, never a dispatch.
         begun.push(shared.tasks.spawn(async move {
             let span = step::span_of_dispatch(&owner, &refund).await;
             let dispatch = async {
                 // Intent before act: the attempt is on disk when its task begins.
-                if let Some(dispatched) = step::begin_attempt(&owner, &owned_lane, &refund).await? {
-                    step::spawn_attempt(&owner, &owned_lane, dispatched, slot);
+                if let Some(dispatched) = step::begin_attempt(&owner, &owned_lane, &refund, era).await? {
+                    step::spawn_attempt(&owner, &owned_lane, dispatched, slot, era);
                 }
                 Ok(())
             };
@@ -173,16 +175,28 @@ async fn give_up_the_oldest(shared: &Shared, lane: &Lane, now: Timestamp) -> Res
 
 /// Tries an account that is shut by asking for a refund that waits. False: none waits.
 ///
-/// The refunds take turns: a wrong order number is answered like a wrong password, and must not keep all others waiting.
+/// The refunds take turns, the oldest and the newest: a wrong order number may be answered like a wrong password, and a crowd of them must not
+/// keep all others waiting.
 async fn probe(shared: &Arc<Shared>, lane: &Arc<Lane>) -> Result<bool, LedgerError> {
+    let account = &lane.account.name;
     let endless = Timestamp::from_micros(i64::MAX);
-    let waiting = shared.ledger.waiting_since(&lane.account.name, endless, HANDFUL).await?;
+    let oldest = shared.ledger.waiting_since(account, endless, HANDFUL).await?;
+    let newest = ListQuery {
+        account: Some(account.clone()),
+        states: vec![State::Pending],
+        limit: HANDFUL,
+        ..ListQuery::default()
+    };
+    let newest = shared.ledger.list(newest).await?;
+    // As many of both, or one of both at least: a refund may be among both.
+    let waiting: Vec<&Refund> =
+        oldest.iter().zip(newest.iter().map(|listed| &listed.refund)).flat_map(|(old, new)| [old, new]).collect();
     let count = lane.probes.fetch_add(1, Ordering::Relaxed);
     let Some(refund) = waiting.get(count.checked_rem(waiting.len()).unwrap_or(0)) else { return Ok(false) };
     tokio::select! {
         biased;
         () = shared.draining.cancelled() => {}
-        answered = step::probe(lane, refund) => lane.note_look(answered, true),
+        () = step::probe(lane, refund) => {}
     }
     Ok(true)
 }

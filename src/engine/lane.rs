@@ -11,7 +11,7 @@ use tracing::{error, info};
 
 use crate::domain::ids::RefundId;
 use crate::engine::AccountHealth;
-use crate::engine::circuit::{Circuit, CircuitSettings, Sign, Stance};
+use crate::engine::circuit::{Circuit, CircuitSettings, Era, Sign, Stance};
 use crate::providers::Account;
 
 /// One account's lane.
@@ -102,33 +102,39 @@ impl Lane {
         self.stance() == Stance::Free
     }
 
+    /// No refund may be sent.
+    pub(super) fn is_shut(&self) -> bool {
+        matches!(self.stance(), Stance::Probe | Stance::Shut(_))
+    }
+
     /// A refund may be sent, or one at least.
     pub(super) fn may_send(&self) -> bool {
         matches!(self.stance(), Stance::Free | Stance::Trial)
     }
 
-    /// A refund is about to be recorded as sent.
-    pub(super) fn take_turn(&self) -> bool {
+    /// To be noted with what is sent now.
+    pub(super) fn era(&self) -> Era {
+        self.circuit().era()
+    }
+
+    /// A refund is about to be recorded as sent; none where it may not be.
+    pub(super) fn take_turn(&self) -> Option<Era> {
         self.circuit().take_turn()
     }
 
-    /// The refund that took its turn was not sent after all.
-    pub(super) fn give_turn_back(&self) {
-        self.circuit().give_turn_back();
+    /// The refund that took its turn was not sent after all: another one may have it.
+    pub(super) fn give_turn_back(&self, era: Era) {
+        self.moved(|circuit| circuit.give_turn_back(era));
     }
 
-    /// Remembers what the answer to an attempt told of the account.
-    pub(super) fn note(&self, sign: Sign) {
-        self.moved(|circuit| circuit.note(sign, Instant::now()));
+    /// Remembers what the answer to an attempt that was sent in `era` told of the account.
+    pub(super) fn note(&self, era: Era, sign: Sign) {
+        self.moved(|circuit| circuit.note(era, sign, Instant::now()));
     }
 
-    /// Remembers that a look was answered, or that one which was to try the account was not.
-    pub(super) fn note_look(&self, answered: bool, is_probe: bool) {
-        self.moved(|circuit| match (answered, is_probe) {
-            (true, _) => circuit.note_look_answered(),
-            (false, true) => circuit.note_probe_failed(Instant::now()),
-            (false, false) => {}
-        });
+    /// Remembers what a look told of the account. `is_due`: it was made to try the account.
+    pub(super) fn note_look(&self, sign: &Sign, is_due: bool) {
+        self.moved(|circuit| circuit.note_look(sign, is_due, Instant::now()));
     }
 
     /// Takes a refund in hand; none where somebody has it already.

@@ -363,14 +363,14 @@ impl Shared {
             return Err(EngineError::Draining);
         }
         let lane = self.lane_for(&command.intent)?.clone();
-        let slot = lane.slot_for_newcomer();
+        let (era, slot) = (lane.era(), lane.slot_for_newcomer());
         let create = self.create_of(&lane, command, slot.is_some(), claim);
         match self.ledger.create(create).instrument(debug_span!("commit", step = "create")).await? {
             Created::Known(refund) => Ok(CreateResult { refund, replayed: true }),
             Created::New(refund) => {
                 info!(refund = %refund.id(), account = %lane.account.name, "refund recorded");
                 match slot {
-                    Some(slot) => step::spawn_attempt(&self, &lane, refund.clone(), slot),
+                    Some(slot) => step::spawn_attempt(&self, &lane, refund.clone(), slot, era),
                     None => {
                         lane.backlog.store(true, Ordering::Release);
                         lane.bell.notify_one();
@@ -428,8 +428,9 @@ impl Shared {
         if self.draining.is_cancelled() {
             return Err(EngineError::Draining);
         }
+        let era = lane.era();
         let refund = self.record_word(&refund, word, &actor).await?;
-        step::spawn_attempt(&self, &lane, refund.clone(), slot);
+        step::spawn_attempt(&self, &lane, refund.clone(), slot, era);
         Ok(refund)
     }
 
@@ -499,7 +500,8 @@ impl Shared {
         Ok(self.ledger.get(id).await?.ok_or_else(|| LedgerError::NotFound(id.clone()))?)
     }
 
-    /// Waits for an outcome: until the refund has left PENDING and DISPATCHING, or cannot do so before `until`.
+    /// Waits for an outcome: until the refund has left PENDING and DISPATCHING, or cannot do so before `until`, or its account is shut: nobody
+    /// knows for how long, and callers who wait for one provider must not keep others out.
     ///
     /// Where the ledger cannot be read, what the caller has is what it gets: the refund is on disk.
     async fn outcome_of(&self, refund: Refund, mut waiter: Waiter, until: Instant) -> Refund {
@@ -507,7 +509,8 @@ impl Shared {
             State::Dispatching => false,
             State::Pending => {
                 let waits_longer = |at: Timestamp| Instant::now() + at.since(self.clock.now()) > until;
-                self.draining.is_cancelled() || refund.not_before.is_some_and(waits_longer)
+                let is_shut = self.lanes.get(&refund.intent.account).is_some_and(|lane| lane.is_shut());
+                is_shut || self.draining.is_cancelled() || refund.not_before.is_some_and(waits_longer)
             }
             _ => true,
         };

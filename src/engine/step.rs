@@ -13,10 +13,10 @@ use tracing::field::Empty;
 use tracing::{Instrument, Span, error, info, info_span, warn};
 
 use crate::domain::clock::Timestamp;
-use crate::domain::outcome::{DoubtReason, ErrorCategory, Lookup, Outcome};
+use crate::domain::outcome::{DoubtReason, ErrorCategory, Heard, Lookup, Outcome};
 use crate::domain::refund::{Event, EventRecord, Refund};
 use crate::domain::state::State;
-use crate::engine::circuit::Sign;
+use crate::engine::circuit::{Era, Sign};
 use crate::engine::decide::{self, Decision, Step};
 use crate::engine::lane::Lane;
 use crate::engine::{EngineError, GATEWAY, Shared};
@@ -27,15 +27,21 @@ use crate::telemetry::traces;
 const NOT_THIS_ACCOUNTS: &str = "-16";
 /// After an error of the ledger.
 const AFTER_TROUBLE: Duration = Duration::from_secs(1);
-/// Lines of a refund's history that are looked through: years of daily looks.
+/// Lines of a refund's history that are looked through, the last ones: years of daily looks.
 const HISTORY: u32 = 2_000;
 
 /// Sends the attempt of a refund that is DISPATCHING on disk, in a task of its own. The slot is free again when its outcome is on disk.
-pub(super) fn spawn_attempt(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund, slot: OwnedSemaphorePermit) {
+pub(super) fn spawn_attempt(
+    shared: &Arc<Shared>,
+    lane: &Arc<Lane>,
+    refund: Refund,
+    slot: OwnedSemaphorePermit,
+    era: Era,
+) {
     let span = span_of_attempt(lane, &refund);
     let (owner, lane) = (shared.clone(), lane.clone());
     let work = async move {
-        attempt(&owner, &lane, refund).await;
+        attempt(&owner, &lane, refund, era).await;
         drop(slot);
     };
     shared.tasks.spawn(work.instrument(span));
@@ -120,13 +126,13 @@ pub(super) async fn look(shared: &Shared, lane: &Lane, refund: Refund, actor: &s
     Ok(refund)
 }
 
-/// Whether the provider answers at all, by a look at a refund that waits.
-pub(super) async fn probe(lane: &Lane, refund: &Refund) -> bool {
+/// Tries an account that is shut, by a look at a refund that waits.
+pub(super) async fn probe(lane: &Lane, refund: &Refund) {
     lane.turn().await;
-    let lookup = lookup(lane, refund).await;
-    let answered = !matches!(lookup, Lookup::Unavailable { .. });
+    let sign = sign_of_look(refund, &lookup(lane, refund).await);
+    let answered = sign != Sign::Fails;
     info!(account = %lane.account.name, answered, "tried an account that is shut");
-    answered
+    lane.note_look(&sign, true);
 }
 
 /// What the look led to, and whether it has shown that one more attempt is safe.
@@ -143,7 +149,7 @@ async fn look_and_record(
         false => None,
     };
     let lookup = lookup(lane, &refund).await;
-    lane.note_look(!matches!(lookup, Lookup::Unavailable { .. }), false);
+    lane.note_look(&sign_of_look(&refund, &lookup), false);
     loop {
         let Decision { events, next_check, resend } =
             decide::after_lookup(&refund, lookup.clone(), taken, shared.rules(lane), asked, shared.clock.now());
@@ -163,7 +169,8 @@ async fn look_and_record(
 
 /// When a refund that is SUBMITTED last came to be so.
 async fn taken_since(shared: &Shared, refund: &Refund) -> Result<Option<Timestamp>, LedgerError> {
-    let history = shared.ledger.events_of(refund.id(), 0, HISTORY).await?;
+    let before = refund.revision.saturating_sub(u64::from(HISTORY));
+    let history = shared.ledger.events_of(refund.id(), before, HISTORY).await?;
     let took = |event: &&EventRecord| event.to == State::Submitted && event.from != Some(State::Submitted);
     Ok(history.iter().rfind(took).map(|event| event.time))
 }
@@ -173,7 +180,7 @@ async fn lookup(lane: &Lane, refund: &Refund) -> Lookup {
     match tokio::spawn(async move { adapter.lookup(&asked).await }.in_current_span()).await {
         Ok(lookup) => lookup,
         Err(_) => {
-            Lookup::Unavailable { evidence: "the adapter panicked while reading the provider's answer".to_owned() }
+            Lookup::unavailable("the adapter panicked while reading the provider's answer")
         }
     }
 }
@@ -187,31 +194,33 @@ async fn resend(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund) -> Resul
     };
     lane.turn().await;
     let safe = shared.may_resend(&lane.account.contract, &refund);
-    if !safe || shared.draining.is_cancelled() || !lane.take_turn() {
+    if !safe || shared.draining.is_cancelled() {
         return Ok(());
     }
-    let Some(dispatched) = begin_attempt(shared, lane, &refund).await? else { return Ok(()) };
+    let Some(era) = lane.take_turn() else { return Ok(()) };
+    let Some(dispatched) = begin_attempt(shared, lane, &refund, era).await? else { return Ok(()) };
     let span = span_of_attempt(lane, &dispatched);
     // A disk or a machine that stood still for long: what was safe when the attempt was begun may not be so now.
     if !shared.may_resend(&lane.account.contract, &dispatched) {
-        lane.give_turn_back();
+        lane.give_turn_back(era);
         return Ok(give_up_attempt(shared, lane, dispatched, refund).instrument(span).await?);
     }
-    attempt(shared, lane, dispatched).instrument(span).await;
+    attempt(shared, lane, dispatched, era).instrument(span).await;
     drop(slot);
     Ok(())
 }
 
-/// Puts one more attempt of a refund that has taken its turn on disk. None where somebody else has moved the refund meanwhile.
+/// Puts one more attempt of a refund that has taken its turn in `era` on disk. None where somebody else has moved the refund meanwhile.
 pub(super) async fn begin_attempt(
     shared: &Shared,
     lane: &Lane,
     refund: &Refund,
+    era: Era,
 ) -> Result<Option<Refund>, LedgerError> {
     match shared.record(refund, vec![Event::Dispatched], None, GATEWAY).await {
         Ok(dispatched) => Ok(Some(dispatched)),
         Err(error) => {
-            lane.give_turn_back();
+            lane.give_turn_back(era);
             match error {
                 LedgerError::StaleRevision { .. } | LedgerError::MoveRefused(_) => Ok(None),
                 error => Err(error),
@@ -230,7 +239,7 @@ async fn give_up_attempt(shared: &Shared, lane: &Lane, dispatched: Refund, befor
     Ok(())
 }
 
-async fn attempt(shared: &Arc<Shared>, lane: &Lane, refund: Refund) {
+async fn attempt(shared: &Arc<Shared>, lane: &Lane, refund: Refund, era: Era) {
     // A panic in an adapter is an unknown outcome and not a lost attempt.
     let outcome = match AssertUnwindSafe(lane.account.adapter.refund(&refund.intent)).catch_unwind().await {
         Ok(outcome) => outcome,
@@ -239,7 +248,7 @@ async fn attempt(shared: &Arc<Shared>, lane: &Lane, refund: Refund) {
             evidence: "the adapter panicked; what the provider did is not known".to_owned(),
         },
     };
-    lane.note(sign_of(&refund, &outcome));
+    lane.note(era, sign_of(&refund, &outcome));
     let Decision { events, next_check, .. } =
         decide::after_attempt(&refund, outcome, shared.rules(lane), shared.clock.now());
     match shared.record(&refund, events, next_check, GATEWAY).await {
@@ -272,6 +281,15 @@ fn sign_of(refund: &Refund, outcome: &Outcome) -> Sign {
         // The provider looked at the request itself, so it has taken the credentials.
         Outcome::Refunded(_) | Outcome::Accepted(_) | Outcome::Refused { .. } | Outcome::NotSent { .. } => Sign::Works,
         Outcome::Unknown { .. } => Sign::Fails,
+    }
+}
+
+/// What a look tells of the account that it was made for.
+fn sign_of_look(refund: &Refund, lookup: &Lookup) -> Sign {
+    match lookup {
+        Lookup::Found(_) | Lookup::NotFound { .. } | Lookup::Unavailable { heard: Heard::NoTarget, .. } => Sign::Works,
+        Lookup::Unavailable { heard: Heard::NotOurs, .. } => Sign::NotOurs(refund.intent.target.references().concat()),
+        Lookup::Unavailable { heard: Heard::Nothing, .. } => Sign::Fails,
     }
 }
 

@@ -289,7 +289,7 @@ impl Exchange {
     pub fn into_lookup(self, read: impl FnOnce(&Answer) -> Lookup) -> Lookup {
         match self {
             Exchange::Answered(answer) => read(&answer),
-            Exchange::NotSent { why: evidence } | Exchange::Lost { evidence, .. } => Lookup::Unavailable { evidence },
+            Exchange::NotSent { why: evidence } | Exchange::Lost { evidence, .. } => Lookup::unavailable(evidence),
         }
     }
 }

@@ -63,8 +63,7 @@ impl<P: Provider> Provider for Observed<P> {
             let duration = start.elapsed();
             let (found, detail) = match &lookup {
                 Lookup::Found(outcome) => (kind_of(outcome), detail_of(outcome)),
-                Lookup::NotFound { proof: true, .. } => ("not_found", "proof"),
-                Lookup::NotFound { proof: false, .. } => ("not_found", ""),
+                Lookup::NotFound { .. } => ("not_found", ""),
                 Lookup::Unavailable { .. } => ("unavailable", ""),
             };
             self.meter.looked(found, duration);

@@ -107,13 +107,20 @@ const REPLAYED: fn() -> Outcome = || Outcome::Refunded(Confirmation { replayed: 
 #[case::already_refunded(refused(ErrorCategory::AlreadyRefunded), State::Failed, State::InDoubt)]
 #[case::not_processed(not_sent(), State::Pending, State::InDoubt)]
 #[case::unknown(unknown(DoubtReason::Timeout), State::InDoubt, State::InDoubt)]
-#[case::replay(REPLAYED(), State::InDoubt, State::Succeeded)]
+#[case::replay(REPLAYED(), State::NeedsReview, State::Succeeded)]
+#[case::replay_of_a_taken_one(
+    Outcome::Accepted(Acceptance { replayed: true, ..Acceptance::default() }),
+    State::NeedsReview,
+    State::Submitted
+)]
 fn an_answer_is_read_against_our_own_attempts(
     #[case] outcome: Outcome,
     #[case] on_first_send: State,
     #[case] with_an_unanswered_attempt: State,
+    #[values(Deduplication::None, Deduplication::Replay { key_lifetime: Duration::from_secs(3000) })]
+    deduplication: Deduplication,
 ) {
-    let contract = contract(Deduplication::None);
+    let contract = contract(deduplication);
     for (refund, expected) in [(dispatching(), on_first_send), (dispatching_again(), with_an_unanswered_attempt)] {
         let events = after_attempt(&refund, outcome.clone(), rules(&contract), now()).events;
         assert_eq!(end(&refund, &events), expected);
@@ -136,8 +143,8 @@ fn an_identifier_that_somebody_else_used(#[case] deduplication: Deduplication, #
 #[case::found_refused(Lookup::Found(refused(ErrorCategory::RejectedOnReview)), State::Failed, State::Failed)]
 #[case::found_other(Lookup::Found(unknown(DoubtReason::Contradiction)), State::NeedsReview, State::NeedsReview)]
 #[case::found_unreadable(Lookup::Found(unknown(DoubtReason::UnreadableReply)), State::InDoubt, State::Submitted)]
-#[case::no_trace(Lookup::NotFound { proof: false, evidence: "Processed".into() }, State::InDoubt, State::Submitted)]
-#[case::no_answer(Lookup::Unavailable { evidence: "refused".into() }, State::InDoubt, State::Submitted)]
+#[case::no_trace(Lookup::NotFound { evidence: "Processed".into() }, State::InDoubt, State::Submitted)]
+#[case::no_answer(Lookup::unavailable("refused"), State::InDoubt, State::Submitted)]
 fn a_look_settles_what_it_shows_and_nothing_else(
     #[case] lookup: Lookup,
     #[case] in_doubt: State,
@@ -199,7 +206,7 @@ fn doubted_by(error: Option<ProviderError>) -> Refund {
 }
 
 fn nothing_there() -> Lookup {
-    Lookup::NotFound { proof: false, evidence: "no record".into() }
+    Lookup::NotFound { evidence: "no record".into() }
 }
 
 #[rstest]
@@ -255,7 +262,7 @@ fn too_many_unanswered_attempts_are_for_a_person(#[case] attempts: u32, #[case] 
 
 #[test]
 fn no_answer_is_no_evidence() {
-    let unavailable = Lookup::Unavailable { evidence: "no connection".into() };
+    let unavailable = Lookup::unavailable("no connection");
     for contract in [sectigo(), namecom(), debitsuccess()] {
         let refund = doubted_by(None);
         let Decision { events, resend, next_check } =
@@ -418,7 +425,7 @@ fn attempts_that_are_never_processed_come_to_an_end() {
 #[rstest]
 #[case::nothing(nothing_there())]
 #[case::still_taken(Lookup::Found(accepted("Submitted")))]
-#[case::no_answer(Lookup::Unavailable { evidence: "no connection".into() })]
+#[case::no_answer(Lookup::unavailable("no connection"))]
 fn what_the_provider_took_and_never_finishes_is_for_a_person(#[case] lookup: Lookup) {
     let refund = in_state(State::Submitted);
     for (days, expected) in [(29, State::Submitted), (30, State::NeedsReview)] {
@@ -434,7 +441,7 @@ fn what_the_provider_took_and_never_finishes_is_for_a_person(#[case] lookup: Loo
 #[test]
 fn silence_is_not_judged_before_the_settle_time_is_over() {
     let contract = RetryContract { settle_time: Duration::from_secs(7 * 86_400), ..sectigo() };
-    let silence = || Lookup::Unavailable { evidence: "no connection".into() };
+    let silence = || Lookup::unavailable("no connection");
     for (days, expected) in [(6, State::InDoubt), (7, State::NeedsReview)] {
         let refund = doubted_by(None);
         let events = after_lookup(&refund, silence(), rules(&contract), later(days * 86_400)).events;

@@ -55,21 +55,30 @@ pub(super) const NEXT_DUE: &str = "SELECT min(due) FROM (\
 pub(super) const OLDEST_DOUBT: &str =
     "SELECT min(doubt_since) FROM refunds WHERE account = ?1 AND doubt_since IS NOT NULL";
 
+/// With reference ?1, of account ?2, and not in the books ?3.
+static OF_FORMER_LOGIN: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "{} WHERE ordinal IN (SELECT ordinal FROM refund_references WHERE reference = ?1) AND account = ?2 AND scope <> ?3",
+        *SELECT_REFUND
+    )
+});
+
 /// Of account ?1, at ?2, at most ?3.
 pub(super) static UNSETTLED: LazyLock<String> = LazyLock::new(|| {
     format!(
         "{} WHERE ordinal IN (SELECT ordinal FROM (\
-             SELECT ordinal FROM (\
-                 SELECT ordinal FROM refunds \
+             SELECT ordinal, next_check FROM (\
+                 SELECT ordinal, next_check FROM refunds \
                  WHERE account = ?1 AND state IN ('IN_DOUBT', 'SUBMITTED') AND next_check IS NULL \
                  ORDER BY update_time, ordinal LIMIT ?3\
              ) AS never_asked \
-             UNION ALL SELECT ordinal FROM (\
-                 SELECT ordinal FROM refunds \
+             UNION ALL SELECT ordinal, next_check FROM (\
+                 SELECT ordinal, next_check FROM refunds \
                  WHERE account = ?1 AND state IN ('IN_DOUBT', 'SUBMITTED') AND next_check <= ?2 \
                  ORDER BY next_check, ordinal LIMIT ?3\
              ) AS asked_before\
-         ) AS due LIMIT ?3) ORDER BY next_check IS NOT NULL, next_check, ordinal",
+         ) AS due ORDER BY next_check IS NOT NULL, next_check, ordinal LIMIT ?3) \
+         ORDER BY next_check IS NOT NULL, next_check, ordinal",
         *SELECT_REFUND
     )
 });
@@ -118,12 +127,16 @@ pub(super) fn verdict(connection: &Connection, create: &Create) -> Result<Create
     let mut holder = connection.prepare_cached(
         "SELECT r.id FROM reservations h JOIN refunds r ON r.ordinal = h.ordinal WHERE h.scope = ?1 AND h.key = ?2",
     )?;
-    for key in intent.target.reservation_keys() {
+    let reserved = intent.target.reservation_keys();
+    for key in &reserved {
         let id: Option<String> = holder.query_row(params![scope, key], |row| row.get(0)).optional()?;
         if let Some(id) = id {
-            let conflicting = id_in("reservations", &key, &id)?;
+            let conflicting = id_in("reservations", key, &id)?;
             return Err(LedgerError::TargetHasRefund { conflicting }.into());
         }
+    }
+    if let Some(conflicting) = held_under_another_login(connection, create, &reserved)? {
+        return Err(LedgerError::TargetHasRefund { conflicting }.into());
     }
     let keys = if *allow_similar { Vec::new() } else { intent.target.similarity_keys() };
     let mut similar = connection.prepare_cached(
@@ -140,6 +153,26 @@ pub(super) fn verdict(connection: &Connection, create: &Create) -> Result<Create
         }
     }
     Ok(Created::New(Refund::new(intent.clone(), *now)))
+}
+
+/// The account's refund that holds one of `keys` in the books of a login that it had before: the provider's order is the same one.
+fn held_under_another_login(
+    connection: &Connection,
+    create: &Create,
+    keys: &[String],
+) -> Result<Option<RefundId>, Fault> {
+    if keys.is_empty() {
+        return Ok(None);
+    }
+    let Create { intent, scope, .. } = create;
+    for reference in intent.target.references() {
+        let former = refunds(connection, &OF_FORMER_LOGIN, params![reference, intent.account.as_str(), scope])?;
+        let holds = |stored: &Stored| stored.refund.held_keys().iter().any(|key| keys.contains(key));
+        if let Some(holder) = former.into_iter().find(holds) {
+            return Ok(Some(holder.refund.intent.id));
+        }
+    }
+    Ok(None)
 }
 
 pub(super) fn find(connection: &Connection, id: &RefundId) -> Result<Option<Stored>, Fault> {

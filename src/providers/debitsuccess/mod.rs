@@ -112,14 +112,13 @@ impl Provider for Debitsuccess {
     }
 
     async fn lookup(&self, refund: &Refund) -> Lookup {
-        let unavailable = |evidence: &str| Lookup::Unavailable { evidence: evidence.to_owned() };
         let Target::Debitsuccess(target) = &refund.intent.target else {
-            return unavailable("the account is one at Debitsuccess, and the target is not");
+            return Lookup::unavailable("the account is one at Debitsuccess, and the target is not");
         };
         let envelope = wire::status_envelope(&self.service.frame(), refund.id(), target);
         let call = match self.call(wire::GET_REFUND_STATUS, envelope) {
             Ok(call) => call,
-            Err(why) => return unavailable(why),
+            Err(why) => return Lookup::unavailable(why),
         };
         let exchange = self.http.read(call, REFUND_REPLY_BYTES).await;
         exchange.into_lookup(|answer| wire::read_status(answer, refund, target, &self.mask))

@@ -95,24 +95,23 @@ pub(crate) fn read_refund(answer: &Answer, id: &RefundId, mask: &Mask) -> Outcom
 
 /// What an answer to GetRefundStatus says of the refund.
 pub(crate) fn read_status(answer: &Answer, refund: &Refund, target: &DebitsuccessTarget, mask: &Mask) -> Lookup {
-    let unavailable = |evidence: String| Lookup::Unavailable { evidence };
     let reply = match Reply::read(answer, GET_REFUND_STATUS, mask) {
         Ok(reply) => reply,
-        Err(doubt) => return unavailable(doubt.evidence),
+        Err(doubt) => return Lookup::unavailable(doubt.evidence),
     };
     let errors: Vec<&Note> = reply.errors().collect();
     match (reply.status, errors.as_slice()) {
         (Status::Succeed, []) => {}
         (Status::Failed, [error]) if error.code == "08" => {
-            return Lookup::NotFound { proof: false, evidence: error.said() };
+            return Lookup::NotFound { evidence: error.said() };
         }
-        (status, _) => return unavailable(format!("the Status is {}{}", status.as_str(), reply.said())),
+        (status, _) => return Lookup::unavailable(format!("the Status is {}{}", status.as_str(), reply.said())),
     }
     if reply.identifier.as_deref() != Some(refund.id().as_str()) {
-        return unavailable("the answer is for another ExternalRefundIdentifier".to_owned());
+        return Lookup::unavailable("the answer is for another ExternalRefundIdentifier");
     }
     let Some(word) = reply.refund_status.clone() else {
-        return unavailable("the answer has no RefundStatus".to_owned());
+        return Lookup::unavailable("the answer has no RefundStatus");
     };
     if let (Some(known), Some(told)) = (&refund.provider_reference, &reply.number)
         && known != told

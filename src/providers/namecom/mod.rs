@@ -94,9 +94,7 @@ impl Provider for Namecom {
 
     async fn lookup(&self, refund: &Refund) -> Lookup {
         let Target::Namecom(target) = &refund.intent.target else {
-            return Lookup::Unavailable {
-                evidence: "the account is one at name.com, and the target is not".to_owned(),
-            };
+            return Lookup::unavailable("the account is one at name.com, and the target is not");
         };
         let exchange = self.get_order(target.order_id()).await;
         exchange.into_lookup(|answer| order::read_order(answer, target, &refund.items, &self.mask))
@@ -146,7 +144,7 @@ mod tests {
     async fn the_lookup_request_is_these_bytes() {
         let peer = Peer::start(Script::Say("HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}")).await;
         let lookup = samples::account(&peer, login()).adapter.lookup(&samples::refund("r-1", target())).await;
-        assert_eq!(lookup, Lookup::Unavailable { evidence: "HTTP 404 and not the order".to_owned() });
+        assert_eq!(lookup, Lookup::unavailable("HTTP 404 and not the order"));
         let request = peer.requests().remove(0);
         let head = "GET /core/v1/orders/123456 HTTP/1.1\r\nauthorization: Basic ZGVtby10ZXN0OmRlbW8tdG9rZW4=\r\n";
         assert!(request.starts_with(head), "{request}");

@@ -8,25 +8,27 @@ use serde_json::value::RawValue;
 
 use crate::domain::money::Money;
 use crate::domain::outcome::{
-    Confirmation, ErrorCategory, ItemResult, ItemState, Lookup, Outcome, ProviderError, provider_text,
+    Confirmation, ErrorCategory, Heard, ItemResult, ItemState, Lookup, Outcome, ProviderError, provider_text,
 };
 use crate::domain::target::NamecomTarget;
 use crate::providers::http::Answer;
 use crate::providers::mask::Mask;
-use crate::providers::namecom::wire::{dollars_of, total_of};
+use crate::providers::namecom::wire::{ErrorBody, dollars_of, total_of};
 use crate::providers::object::Object;
 
 /// What an answer to Get Order says of the refund of `target`, whose items were `told` of before.
 pub(super) fn read_order(answer: &Answer, target: &NamecomTarget, told: &[ItemResult], mask: &Mask) -> Lookup {
-    let unavailable = |evidence: String| Lookup::Unavailable { evidence };
     if answer.status != 200 {
-        return unavailable(format!("HTTP {} and not the order", answer.status));
+        // Only a login that was taken is told so in the provider's own words; a proxy has other ones.
+        let has_no_target = answer.status == 404 && ErrorBody::read(answer, mask).is_some();
+        let heard = if has_no_target { Heard::NoTarget } else { Heard::Nothing };
+        return Lookup::Unavailable { evidence: format!("HTTP {} and not the order", answer.status), heard };
     }
     let Ok(Object(order)) = serde_json::from_slice::<Object<Order<'_>>>(&answer.body) else {
-        return unavailable("the answer is not an order in JSON".to_owned());
+        return Lookup::unavailable("the answer is not an order in JSON");
     };
     if order.id != Some(i64::from(target.order_id())) {
-        return unavailable("the answer tells of another order".to_owned());
+        return Lookup::unavailable("the answer tells of another order");
     }
     let mut items = Vec::new();
     let mut seen = Vec::new();
@@ -35,7 +37,7 @@ pub(super) fn read_order(answer: &Answer, target: &NamecomTarget, told: &[ItemRe
         let word = match (listed.next(), listed.next()) {
             (Some(item), None) => item.status.as_deref().unwrap_or("without a status"),
             (None, _) => "not listed",
-            (Some(_), Some(_)) => return unavailable(format!("the order lists item {id} twice")),
+            (Some(_), Some(_)) => return Lookup::unavailable(format!("the order lists item {id} twice")),
         };
         // The order never tells of a refusal: an item that was refused stays as it was bought.
         let refused =
@@ -60,7 +62,7 @@ pub(super) fn read_order(answer: &Answer, target: &NamecomTarget, told: &[ItemRe
     }
     let any = |state: ItemState| items.iter().any(|item| item.state == state);
     if any(ItemState::InDoubt) || !any(ItemState::Succeeded) {
-        return Lookup::NotFound { proof: false, evidence: mask.text(&seen.join(", ")) };
+        return Lookup::NotFound { evidence: mask.text(&seen.join(", ")) };
     }
     let error = any(ItemState::Failed).then(|| ProviderError {
         code: "failed".to_owned(),
@@ -166,11 +168,8 @@ mod tests {
         let mask = Mask::new("demo", &SecretString::from("c4nary-secret"));
         match read_order(&answer(status, &[], body), &target, &[], &mask) {
             Lookup::Found(outcome) => outcome_word(&outcome),
-            Lookup::NotFound { proof, evidence } => {
-                assert!(!proof, "an order's state proves no absence");
-                format!("not_found {evidence}")
-            }
-            Lookup::Unavailable { evidence } => format!("unavailable {evidence}"),
+            Lookup::NotFound { evidence } => format!("not_found {evidence}"),
+            Lookup::Unavailable { evidence, .. } => format!("unavailable {evidence}"),
         }
     }
 
@@ -222,6 +221,23 @@ mod tests {
     #[case(500, "{\"id\":7}", "unavailable HTTP 500 and not the order")]
     fn an_answer_that_is_no_order_teaches_nothing(#[case] status: u16, #[case] body: &str, #[case] expected: &str) {
         assert_eq!(look(status, body.as_bytes()), expected);
+    }
+
+    #[rstest]
+    #[case::in_its_own_words(404, "{\"message\":\"Not Found\"}", Heard::NoTarget)]
+    #[case::a_proxy(404, "<html></html>", Heard::Nothing)]
+    #[case::empty(404, "{}", Heard::Nothing)]
+    #[case::login_refused(401, "{\"message\":\"Unauthorized\"}", Heard::Nothing)]
+    #[case::broken(500, "{\"message\":\"Internal Server Error\"}", Heard::Nothing)]
+    fn an_order_that_is_not_there_shows_that_the_login_is_taken(
+        #[case] status: u16,
+        #[case] body: &str,
+        #[case] expected: Heard,
+    ) {
+        let mask = Mask::new("demo", &SecretString::from("x"));
+        let target = NamecomTarget::new(7, &[1]).unwrap();
+        let lookup = read_order(&answer(status, &[], body.as_bytes()), &target, &[], &mask);
+        assert!(matches!(lookup, Lookup::Unavailable { heard, .. } if heard == expected), "{lookup:?}");
     }
 
     /// SUBMITTED would last for ever: an item that was refused stays `success` in its order.

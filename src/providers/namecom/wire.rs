@@ -90,14 +90,14 @@ struct RefundItemResult<'a> {
 
 /// The body of every error; its message is always there.
 #[derive(Deserialize)]
-struct ErrorBody {
+pub(super) struct ErrorBody {
     message: String,
     details: Option<String>,
 }
 
 impl ErrorBody {
     /// `message: details`, where the body is the documented one.
-    fn read(answer: &Answer, mask: &Mask) -> Option<String> {
+    pub(super) fn read(answer: &Answer, mask: &Mask) -> Option<String> {
         let Object(body) = serde_json::from_slice::<Object<ErrorBody>>(&answer.body).ok()?;
         Some(match body.details {
             Some(details) if !details.is_empty() => mask.text(&format!("{}: {details}", body.message)),

@@ -80,7 +80,7 @@ impl Provider for Sectigo {
 
     async fn lookup(&self, refund: &Refund) -> Lookup {
         let Target::Sectigo(target) = &refund.intent.target else {
-            return Lookup::Unavailable { evidence: "the account is one at Sectigo, and the target is not".to_owned() };
+            return Lookup::unavailable("the account is one at Sectigo, and the target is not");
         };
         let number = target.order_number();
         let exchange = self.ask_status(number, None).await;
@@ -128,7 +128,7 @@ mod tests {
     async fn the_lookup_request_is_these_bytes() {
         let peer = Peer::start(Script::Say("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")).await;
         let lookup = samples::account(&peer, login()).adapter.lookup(&samples::refund("r-1", target())).await;
-        assert_eq!(lookup, Lookup::Unavailable { evidence: "HTTP 503 and not an order's status".to_owned() });
+        assert_eq!(lookup, Lookup::unavailable("HTTP 503 and not an order's status"));
         let request = peer.requests().remove(0);
         assert!(request.starts_with("POST /products/!getPostPaymentStatus HTTP/1.1\r\n"), "{request}");
         assert!(

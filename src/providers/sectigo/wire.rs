@@ -2,7 +2,7 @@
 //!
 //! Refusals are told apart by their number alone. Texts differ between pages ("unrecognized", "unrecognised") and are kept for people.
 
-use crate::domain::outcome::{Confirmation, DoubtReason, ErrorCategory, Lookup, Outcome, ProviderError};
+use crate::domain::outcome::{Confirmation, DoubtReason, ErrorCategory, Heard, Lookup, Outcome, ProviderError};
 use crate::domain::target::is_same_order;
 use crate::providers::http::Answer;
 use crate::providers::mask::Mask;
@@ -56,27 +56,29 @@ pub(crate) fn read_refund(answer: &Answer, mask: &Mask) -> Outcome {
 
 /// What `!getPostPaymentStatus` says of the refund of `order_number`: `Refunded` proves it, and nothing disproves it.
 pub(crate) fn read_order_status(answer: &Answer, order_number: &str, mask: &Mask) -> Lookup {
-    let unavailable = |evidence: String| Lookup::Unavailable { evidence };
     if answer.status != 200 {
-        return unavailable(format!("HTTP {} and not an order's status", answer.status));
+        return Lookup::unavailable(format!("HTTP {} and not an order's status", answer.status));
     }
     let told = match Document::read(&answer.body).and_then(|document| Told::read(&document)) {
         Ok(told) => told,
-        Err(problem) => return unavailable(format!("the answer is not an order's status: {problem}")),
+        Err(problem) => return Lookup::unavailable(format!("the answer is not an order's status: {problem}")),
     };
     if told.error_code != 0 {
-        return unavailable(format!("errorCode {}: {}", told.error_code, mask.text(&told.error_message)));
+        let evidence = format!("errorCode {}: {}", told.error_code, mask.text(&told.error_message));
+        // A wrong order number and a wrong login are answered alike.
+        let heard = if matches!(told.error_code, -4 | -16) { Heard::NotOurs } else { Heard::Nothing };
+        return Lookup::Unavailable { evidence, heard };
     }
     if !is_same_order(&told.order_number, order_number) {
-        return unavailable("the answer tells of another order".to_owned());
+        return Lookup::unavailable("the answer tells of another order");
     }
     match told.order_status.as_str() {
         "Refunded" => Lookup::Found(Outcome::Refunded(Confirmation {
             status: Some("Refunded".to_owned()),
             ..Confirmation::default()
         })),
-        "" => unavailable("errorCode 0, and no orderStatus".to_owned()),
-        other => Lookup::NotFound { proof: false, evidence: format!("orderStatus is \"{}\"", mask.text(other)) },
+        "" => Lookup::unavailable("errorCode 0, and no orderStatus"),
+        other => Lookup::NotFound { evidence: format!("orderStatus is \"{}\"", mask.text(other)) },
     }
 }
 
@@ -289,11 +291,8 @@ mod tests {
                 assert_eq!(outcome_word(&outcome), "refunded");
                 "found".to_owned()
             }
-            Lookup::NotFound { proof, evidence } => {
-                assert!(!proof, "silence proves nothing");
-                format!("not_found {evidence}")
-            }
-            Lookup::Unavailable { evidence } => format!("unavailable {evidence}"),
+            Lookup::NotFound { evidence } => format!("not_found {evidence}"),
+            Lookup::Unavailable { evidence, .. } => format!("unavailable {evidence}"),
         };
         assert_eq!(word, expected);
     }

@@ -1,5 +1,7 @@
 //! A refund_id never expires, a target has one refund, and what looks like one sent twice is asked about.
 
+use rstest::rstest;
+
 use super::*;
 
 #[tokio::test]
@@ -75,6 +77,35 @@ async fn failed_and_cancelled_let_the_target_go_and_nothing_else_does() {
     }
 }
 
+#[rstest]
+#[case::the_login_of_the_account_has_changed("certs", "other books", false)]
+#[case::another_account_with_books_of_its_own("more-certs", "other books", true)]
+#[case::another_account_with_the_same_login("more-certs", "books", false)]
+#[tokio::test]
+async fn a_target_stays_taken_when_the_login_of_its_account_changes(
+    #[case] account: &str,
+    #[case] scope: &str,
+    #[case] is_free: bool,
+    #[values(State::InDoubt, State::Succeeded)] state: State,
+) {
+    let bench = Bench::new();
+    let first = bench.refund_in(state, "777").await;
+    let second = Intent { account: AccountName::parse(account).unwrap(), ..sectigo("second", "777") };
+    let answer = bench.ledger.create(Create { scope: scope.to_owned(), ..create(second) }).await;
+    match is_free {
+        true => assert!(matches!(answer, Ok(Created::New(_))), "{answer:?}"),
+        false => assert_eq!(answer, Err(LedgerError::TargetHasRefund { conflicting: first.id().clone() })),
+    }
+}
+
+#[tokio::test]
+async fn what_an_account_let_go_of_under_a_former_login_is_free() {
+    let bench = Bench::new();
+    bench.refund_in(State::Failed, "777").await;
+    let again = Create { scope: "other books".to_owned(), ..create(sectigo("second", "777")) };
+    assert!(matches!(bench.ledger.create(again).await, Ok(Created::New(_))));
+}
+
 #[tokio::test]
 async fn a_partial_success_frees_only_the_refused_items() {
     let bench = Bench::new();
@@ -86,14 +117,6 @@ async fn a_partial_success_frees_only_the_refused_items() {
     let retried = bench.new_refund(namecom("retried", &[2])).await;
     let taken = LedgerError::TargetHasRefund { conflicting: retried.id().clone() };
     assert_eq!(bench.ledger.create(create(namecom("again", &[2]))).await, Err(taken));
-}
-
-#[tokio::test]
-async fn two_books_do_not_share_their_orders() {
-    let bench = Bench::new();
-    bench.new_refund(sectigo("a", "100")).await;
-    let elsewhere = Create { scope: "other books".to_owned(), ..create(sectigo("b", "100")) };
-    assert!(matches!(bench.ledger.create(elsewhere).await, Ok(Created::New(_))));
 }
 
 #[tokio::test]
