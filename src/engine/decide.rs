@@ -6,7 +6,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::contract::{Deduplication, LookupKind, RetryContract};
 use crate::domain::ids::RefundId;
 use crate::domain::outcome::{Acceptance, Confirmation, DoubtReason, ErrorCategory, Lookup, Outcome, ProviderError};
-use crate::domain::refund::{Event, Refund};
+use crate::domain::refund::{Doubt, Event, Refund};
 use crate::domain::state::State;
 
 /// How refunds that were provably not processed are spread over time: twice as long after each attempt, within bounds.
@@ -77,7 +77,7 @@ pub fn next_step(refund: &Refund, contract: &RetryContract, now: Timestamp) -> S
     };
     let key_lives = refund.dispatch_time.is_some_and(|first| contract.resend_safe(first, now));
     let more = refund.unanswered_attempts > 0 && refund.unanswered_attempts < MOST_UNANSWERED;
-    if refund.state == State::InDoubt && key_lives && more && !was_told_no(refund, contract) {
+    if refund.state == State::InDoubt && key_lives && more && !was_told_no(refund, contract) && !is_contradicted(refund) {
         Step::Resend
     } else {
         Step::LookUp
@@ -97,10 +97,8 @@ pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: Rules<'_>, now: T
         {
             let evidence =
                 "the provider says that it repeats an earlier answer, but this gateway has sent nothing before";
-            // Somebody else used our key, or an earlier life of this ledger did: asking again would be told the same.
-            let mut events = doubted(DoubtReason::Contradiction, evidence.to_owned(), None);
-            events.push(Event::Escalated { evidence: evidence.to_owned() });
-            rules.decision(refund, events, now)
+            let events = doubted(DoubtReason::Contradiction, evidence.to_owned(), None);
+            Decision { events, next_check: None, resend: false }
         }
         Outcome::Refunded(confirmation) => rules.decision(refund, vec![Event::Refunded(confirmation)], now),
         Outcome::Accepted(acceptance) => rules.decision(refund, vec![Event::Accepted(acceptance)], now),
@@ -279,6 +277,12 @@ fn patience_of(contract: &RetryContract) -> Duration {
 /// The last attempt was answered with a no, which cannot be believed while another attempt is unanswered; asking again would change nothing.
 fn was_told_no(refund: &Refund, contract: &RetryContract) -> bool {
     refund.provider_error.as_ref().is_some_and(|error| is_final(error, contract))
+}
+
+/// The last answer cannot be the one to this refund: the same key would get it again, and then pass for our own. Only the target tells.
+fn is_contradicted(refund: &Refund) -> bool {
+    let by_an_answer = |doubt: &Doubt| doubt.reason == DoubtReason::Contradiction && refund.provider_error.is_none();
+    refund.doubt.as_ref().is_some_and(by_an_answer)
 }
 
 /// A no that the same request would get again.

@@ -15,7 +15,9 @@ use simulators::exchange::Provider;
 use simulators::faults::{FaultEffect, Point, Repeat, Rule};
 use tonic::Code;
 
-use crate::support::{Stack, channel, configuration, metadata, one_of, reason, sectigo, settings_of, wrong_fields};
+use crate::support::{
+    Stack, channel, configuration, metadata, namecom, one_of, reason, sectigo, settings_of, wrong_fields,
+};
 
 const BRISK: &str = "engine.lookups_after_ms = \"40 80\"\nengine.lookups_every_ms = 100\n\
                      engine.circuit_pause_min_ms = 40\nengine.circuit_pause_max_ms = 100\n";
@@ -162,10 +164,52 @@ async fn an_account_that_is_shut_finds_its_way_back(
     .await
     .unwrap();
     assert_eq!(stack.attempts(in_journal), 1, "no storm");
+    // Nobody knows for how long: a caller who would wait is told at once.
+    let behind = namecom("behind", 200_002, &[3_200_002]);
+    let behind = tokio::time::timeout(crate::support::LIMIT / 2, stack.refund(behind)).await.unwrap();
+    assert_eq!(behind.state(), State::Pending);
     stack.simulators.with_world(|world| world.faults.disarm(rule));
     assert_eq!(stack.until("waits", is_settled).await.state(), State::Succeeded);
     assert_eq!(health_of(&stack, account).await, Health::Serving);
     assert_eq!(stack.effects(target), 1);
+}
+
+/// Orders that the provider does not have are asked for while it is shut; the answers to that show that it takes the login again.
+#[tokio::test]
+async fn a_crowd_of_wrong_orders_keeps_nobody_waiting() {
+    let stack = brisk_stack(600).await;
+    let body = "{\"message\":\"Unauthorized\",\"details\":\"\"}".to_owned();
+    let effect = FaultEffect::Answer { status: 401, body, headers: Default::default() };
+    let rule = Rule { repeat: Repeat::Standing, ..Rule::new(Provider::Namecom, Point::BeforeEffect, effect) };
+    let rule = stack.simulators.arm(rule).unwrap();
+    let at_once = |request| proto::CreateRefundRequest { wait: Some(prost_types::Duration::default()), ..request };
+    let wrong = |order: i32| at_once(namecom(&format!("wrong-{order}"), 900_000 + order, &[9_000_000 + order]));
+    for order in 0..130 {
+        stack.create(wrong(order)).await.unwrap();
+    }
+    let (good, target, _) = one_of(Provider::Namecom, "good");
+    stack.create(at_once(good)).await.unwrap();
+    // Neither among the oldest nor among the newest.
+    for order in 130..260 {
+        stack.create(wrong(order)).await.unwrap();
+    }
+    assert_eq!(health_of(&stack, "namecom").await, Health::CredentialsRefused);
+    stack.simulators.with_world(|world| world.faults.disarm(rule));
+    assert_eq!(stack.until("good", is_settled).await.state(), State::Succeeded);
+    assert_eq!(stack.until("wrong-259", is_settled).await.state(), State::Failed);
+    assert_eq!(stack.effects(target), 1);
+}
+
+/// The order is the provider's, whoever asks for its refund.
+#[tokio::test]
+async fn a_target_stays_taken_when_the_login_of_its_account_changes() {
+    let stack = Stack::start().await;
+    assert_eq!(stack.refund(sectigo("first", "1000001")).await.state(), State::Succeeded);
+    let stack = stack.restart_as(|configuration| configuration.replace("\"demo\"", "\"demo-2\"")).await;
+    let refusal = stack.create(sectigo("second", "1000001")).await.unwrap_err();
+    assert_eq!(reason(&refusal), "TARGET_HAS_REFUND");
+    assert_eq!(metadata(&refusal, "conflicting_refund"), "refunds/first");
+    assert_eq!((stack.effects("1000001"), stack.attempts("1000001")), (1, 1));
 }
 
 /// Sectigo's -16 means a wrong login, and also somebody else's order.
@@ -186,8 +230,8 @@ async fn only_a_streak_of_different_orders_shuts_the_account() {
     let refund = stack.refund(at_once(sectigo("wrong", "9990009"))).await;
     assert_eq!(refund.state(), State::Pending);
     // A good order is what finds the way back, though a wrong one waits before it.
-    let refund = stack.refund(sectigo("good", "1000001")).await;
-    assert_eq!(refund.state(), State::Succeeded);
+    stack.refund(sectigo("good", "1000001")).await;
+    assert_eq!(stack.until("good", is_settled).await.state(), State::Succeeded);
     assert_eq!(stack.until("wrong", is_settled).await.state(), State::Failed);
     assert_eq!(health_of(&stack, "sectigo").await, Health::Serving);
     assert_eq!(stack.effects("1000001"), 1);

@@ -107,10 +107,10 @@ const REPLAYED: fn() -> Outcome = || Outcome::Refunded(Confirmation { replayed: 
 #[case::already_refunded(refused(ErrorCategory::AlreadyRefunded), State::Failed, State::InDoubt)]
 #[case::not_processed(not_sent(), State::Pending, State::InDoubt)]
 #[case::unknown(unknown(DoubtReason::Timeout), State::InDoubt, State::InDoubt)]
-#[case::replay(REPLAYED(), State::NeedsReview, State::Succeeded)]
+#[case::replay(REPLAYED(), State::InDoubt, State::Succeeded)]
 #[case::replay_of_a_taken_one(
     Outcome::Accepted(Acceptance { replayed: true, ..Acceptance::default() }),
-    State::NeedsReview,
+    State::InDoubt,
     State::Submitted
 )]
 fn an_answer_is_read_against_our_own_attempts(
@@ -124,6 +124,17 @@ fn an_answer_is_read_against_our_own_attempts(
     for (refund, expected) in [(dispatching(), on_first_send), (dispatching_again(), with_an_unanswered_attempt)] {
         let events = after_attempt(&refund, outcome.clone(), rules(&contract), now()).events;
         assert_eq!(end(&refund, &events), expected);
+    }
+}
+
+/// Sent again, its second replay would pass for the answer to our own first attempt.
+#[test]
+fn after_a_replay_of_what_was_never_sent_only_the_order_is_asked() {
+    let contract = contract(Deduplication::Replay { key_lifetime: Duration::from_secs(3000) });
+    for (outcome, expected) in [(REPLAYED(), Step::LookUp), (unknown(DoubtReason::Timeout), Step::Resend)] {
+        let events = after_attempt(&dispatching(), outcome, rules(&contract), now()).events;
+        let refund = events.iter().fold(dispatching(), |refund, event| refund.apply(event, now()).unwrap());
+        assert_eq!(next_step(&refund, &contract, now()), expected);
     }
 }
 

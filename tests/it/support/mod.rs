@@ -59,10 +59,15 @@ impl Stack {
 
     /// Ends the gateway in order and starts another on the same ledger.
     pub(crate) async fn restart(self) -> Stack {
+        self.restart_as(|configuration| configuration).await
+    }
+
+    /// As [`Stack::restart`], with a configuration changed at will.
+    pub(crate) async fn restart_as(self, change: impl FnOnce(String) -> String) -> Stack {
         let Stack { simulators, app, dir, refunds } = self;
         drop(refunds);
         app.stop().await;
-        let configuration = configuration(&simulators, dir.path(), "");
+        let configuration = change(configuration(&simulators, dir.path(), ""));
         let app = App::start(settings_of(&configuration, dir.path())).await.unwrap();
         let refunds = RefundServiceClient::new(channel(app.addr()).await);
         Stack { simulators, app, refunds, dir }
