@@ -36,7 +36,7 @@ enum Action {
     Reconcile(Which),
     /// Give a person's word on a refund that needs one.
     Resolve(ResolveArguments),
-    /// Withdraw a refund of which nothing was sent.
+    /// Withdraw a refund that is PENDING: its provider has processed nothing of it.
     Cancel(CancelArguments),
 }
 

@@ -56,7 +56,7 @@ pub struct Refund {
     pub create_time: Timestamp,
     /// When it last changed.
     pub update_time: Timestamp,
-    /// When the first byte of the first attempt may have left.
+    /// When the first attempt was recorded of which a byte may have left, whatever was answered.
     pub dispatch_time: Option<Timestamp>,
     /// When a terminal state was reached.
     pub complete_time: Option<Timestamp>,
@@ -130,7 +130,7 @@ pub enum Event {
         /// Why not.
         evidence: String,
     },
-    /// The caller withdrew it before anything was sent.
+    /// The caller withdrew it before the provider had processed anything.
     Cancelled,
     /// It waited longer than its account allows. Nothing of it was processed.
     Expired,

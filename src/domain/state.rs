@@ -5,7 +5,7 @@ use crate::domain::refund::{Event, Resolution};
 /// Where a refund stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum State {
-    /// Recorded on disk; nothing has left for the provider.
+    /// Recorded on disk; nothing has been processed by the provider.
     Pending,
     /// An attempt is recorded and may be on the wire.
     Dispatching,
@@ -19,9 +19,9 @@ pub enum State {
     Succeeded,
     /// Terminal: some items were given back, others not.
     PartiallySucceeded,
-    /// Terminal: nothing was given back. The provider refused, a person found it so, or it was never sent.
+    /// Terminal: nothing was given back. The provider refused, a person found it so, or it was never processed.
     Failed,
-    /// Terminal: withdrawn before anything was sent.
+    /// Terminal: withdrawn before the provider had processed anything.
     Cancelled,
 }
 
