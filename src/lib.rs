@@ -4,17 +4,17 @@
 //!
 //! # Layout
 //!
-//! Each layer knows those below it and none above; a test keeps it so.
+//! From the ground up: a layer names some of those before it and none after it; a test keeps it so.
 //!
 //! ```text
 //! domain      what there is: ids, money, targets, outcomes, the retry contract, the moves between states
+//! telemetry   logs, metrics, traces
 //! ledger      what is on disk, and what is true once a method returns
 //! providers   three wires behind one trait, and the only HTTP client
 //! engine      sends each refund once, and says what became of it
 //! validation  where a certificate order's validation stands
 //! api         the gRPC port
 //! config      settings, all faults at once
-//! telemetry   logs, metrics, traces
 //! app         puts it all together, and takes it apart in order
 //! staging     the gateway and the simulators in one process (feature `staging`)
 //! ```

@@ -2,16 +2,16 @@
 //!
 //! ```text
 //! PENDING      -> DISPATCHING   an attempt is on disk, its first byte may leave
-//!              -> CANCELLED     by the caller, nothing was sent
-//!              -> FAILED        it waited too long, nothing was sent
+//!              -> CANCELLED     by the caller, nothing was processed
+//!              -> FAILED        it waited too long, nothing was processed
 //! DISPATCHING  -> SUCCEEDED | PARTIALLY_SUCCEEDED | FAILED | SUBMITTED   the provider said so
 //!              -> PENDING       proof that nothing was processed; sent again with backoff
 //!              -> IN_DOUBT      anything else, always
 //! SUBMITTED    -> SUCCEEDED | PARTIALLY_SUCCEEDED | FAILED               the provider finished
-//!              -> NEEDS_REVIEW  the provider has forgotten it
+//!              -> NEEDS_REVIEW  the provider has forgotten it, has another one on record, or does not finish within 30 days
 //! IN_DOUBT     -> SUCCEEDED | PARTIALLY_SUCCEEDED | FAILED | SUBMITTED   a look showed it
 //!              -> DISPATCHING   sent again, while the retry contract makes that safe
-//!              -> NEEDS_REVIEW  no look can show it
+//!              -> NEEDS_REVIEW  no look can show it, or none is answered for days
 //! NEEDS_REVIEW -> SUCCEEDED | FAILED | DISPATCHING                       a person said so
 //! start-up     : DISPATCHING -> IN_DOUBT
 //! ```
@@ -230,7 +230,7 @@ impl Engine {
         }
     }
 
-    /// Withdraws a refund of which nothing was sent. Done again, it changes nothing.
+    /// Withdraws a refund of which nothing was processed. Done again, it changes nothing.
     ///
     /// # Errors
     /// [`EngineError::NotCancellable`], [`EngineError::EtagMismatch`], those of the ledger.
