@@ -131,9 +131,9 @@ pub struct Account {
     pub contract: RetryContract,
     /// Whose books its targets are counted in: the same for two accounts with one login at one provider. A digest, no secret.
     pub scope: String,
-    /// Attempts that may be on the wire at once.
+    /// Attempts that may be under way at once, and as many looks besides.
     pub max_in_flight: usize,
-    /// Requests of all kinds in one second, evenly apart; 0: as they come.
+    /// Attempts and looks in one second, evenly apart; 0: as they come. Validation statuses are not among them.
     pub requests_per_second: u32,
     /// How long a refund may wait to be sent before it is given up.
     pub pending_limit: Duration,
@@ -166,9 +166,9 @@ pub struct AccountSettings {
     pub total_timeout: Duration,
     /// Allow pooled connections for requests that move money; only where the retry contract deduplicates.
     pub reuse_connections: bool,
-    /// Attempts that may be on the wire at once.
+    /// Attempts that may be under way at once, and as many looks besides.
     pub max_in_flight: usize,
-    /// Requests of all kinds in one second, evenly apart; 0: as they come.
+    /// Attempts and looks in one second, evenly apart; 0: as they come. Validation statuses are not among them.
     pub requests_per_second: u32,
     /// How long a refund may wait to be sent before it is given up.
     pub pending_limit: Duration,
