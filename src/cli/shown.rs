@@ -113,7 +113,7 @@ pub(super) fn refund(refund: &proto::Refund) -> String {
     line("provider status", refund.provider_status.clone());
     line("attempts", refund.attempt_count.to_string());
     line("created", time(refund.create_time.as_ref()));
-    line("first sent", time(refund.dispatch_time.as_ref()));
+    line("first attempt", time(refund.dispatch_time.as_ref()));
     line("updated", time(refund.update_time.as_ref()));
     line("completed", time(refund.complete_time.as_ref()));
     let mut labels: Vec<_> = refund.labels.iter().collect();

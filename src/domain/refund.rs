@@ -437,7 +437,7 @@ impl Event {
             }
             Event::Checked { evidence, .. } => format!("A look at {} settled nothing: {evidence}.", after.provider()),
             Event::Escalated { evidence } => format!("A person must find out: {evidence}."),
-            Event::Cancelled => "Withdrawn before anything was sent.".to_owned(),
+            Event::Cancelled => "Withdrawn before the provider had processed anything.".to_owned(),
             Event::Expired => {
                 "It waited longer than its account allows. It was never processed, and is not sent any more.".to_owned()
             }

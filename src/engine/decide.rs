@@ -77,7 +77,8 @@ pub fn next_step(refund: &Refund, contract: &RetryContract, now: Timestamp) -> S
     };
     let key_lives = refund.dispatch_time.is_some_and(|first| contract.resend_safe(first, now));
     let more = refund.unanswered_attempts > 0 && refund.unanswered_attempts < MOST_UNANSWERED;
-    if refund.state == State::InDoubt && key_lives && more && !was_told_no(refund, contract) && !is_contradicted(refund) {
+    if refund.state == State::InDoubt && key_lives && more && !was_told_no(refund, contract) && !is_contradicted(refund)
+    {
         Step::Resend
     } else {
         Step::LookUp

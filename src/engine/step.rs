@@ -179,9 +179,7 @@ async fn lookup(lane: &Lane, refund: &Refund) -> Lookup {
     let (adapter, asked) = (lane.account.adapter.clone(), refund.clone());
     match tokio::spawn(async move { adapter.lookup(&asked).await }.in_current_span()).await {
         Ok(lookup) => lookup,
-        Err(_) => {
-            Lookup::unavailable("the adapter panicked while reading the provider's answer")
-        }
+        Err(_) => Lookup::unavailable("the adapter panicked while reading the provider's answer"),
     }
 }
 
