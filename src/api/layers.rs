@@ -6,13 +6,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::{Request, Response};
+use http_body_util::BodyExt as _;
 use tokio::sync::Semaphore;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
+use tower_http::timeout::{TimeoutBody, TimeoutError};
 use tracing::field::Empty;
 use tracing::{Instrument, debug, info_span};
 
@@ -37,6 +40,10 @@ pub(super) struct Guarded<S> {
     guard: Guard,
 }
 
+/// Calls of the public contract: each asks with one message.
+const OURS: &str = "/recoup.v1.";
+/// A caller who says which call it is and then nothing holds a place all the same.
+const MESSAGE_WITHIN: Duration = Duration::from_secs(10);
 /// What asks for the gateway's health, whose handler waits for nothing.
 const HEALTH: &str = "/grpc.health.v1.Health/";
 
@@ -94,6 +101,10 @@ where
         // Before it is part of a trace: its name is settled then.
         timed.tell(&span);
         traces::accept(&span, request.headers());
+        let request = request.map(|body| match call.starts_with(OURS) {
+            true => prompt(body),
+            false => body,
+        });
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
         let work = async move {
@@ -118,6 +129,14 @@ where
     }
 }
 
+/// A body whose next part is not waited for longer than [`MESSAGE_WITHIN`]: until the message is there, no handler is, nor its deadline.
+fn prompt(body: Body) -> Body {
+    Body::new(TimeoutBody::new(MESSAGE_WITHIN, body).map_err(|error| match error.is::<TimeoutError>() {
+        true => status::message_missing().into(),
+        false => error,
+    }))
+}
+
 fn in_our_words(response: Response<Body>, call: &str) -> Response<Body> {
     let refusal = Status::from_header_map(response.headers());
     match refusal.and_then(|refusal| status::of_transport(&refusal, call)) {
@@ -128,8 +147,11 @@ fn in_our_words(response: Response<Body>, call: &str) -> Response<Body> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use bytes::Bytes;
+    use http_body::Frame;
     use tonic_types::StatusExt;
+
+    use super::*;
 
     #[derive(Clone)]
     struct Panics;
@@ -177,6 +199,17 @@ mod tests {
         let details = answer.get_error_details();
         assert_eq!(details.error_info().map(|info| info.reason.as_str()), Some("OVERLOADED"));
         assert!(details.retry_info().is_some());
+    }
+
+    /// Without it, as many callers as there are places shut everybody out for as long as they like.
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_does_not_come_is_not_waited_for() {
+        let body = || Body::new(http_body_util::StreamBody::new(tokio_stream::pending::<Result<Frame<Bytes>, Status>>()));
+        let error = prompt(body()).collect().await.map(drop).unwrap_err();
+        let status = Status::from_error(error.into());
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        let reason = status.get_error_details().error_info().map(|info| info.reason.clone());
+        assert_eq!(reason.as_deref(), Some("DEADLINE"), "nothing was recorded");
     }
 
     #[tokio::test]

@@ -72,6 +72,12 @@ pub(super) fn deadline() -> Status {
     )
 }
 
+/// The call was opened, and its message has not come.
+pub(super) fn message_missing() -> Status {
+    let message = "the call's message did not come within 10 s: nothing was recorded";
+    status(Code::DeadlineExceeded, ErrorReason::Deadline, message, [], |_| {})
+}
+
 /// More calls at once than the gateway takes.
 pub(super) fn overloaded(what: &str) -> Status {
     retryable(Code::Unavailable, ErrorReason::Overloaded, what, SOON)

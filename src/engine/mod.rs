@@ -363,7 +363,8 @@ impl Shared {
             return Err(EngineError::Draining);
         }
         let lane = self.lane_for(&command.intent)?.clone();
-        let (era, slot) = (lane.era(), lane.slot_for_newcomer());
+        let era = lane.era();
+        let slot = lane.slot_for_newcomer();
         let create = self.create_of(&lane, command, slot.is_some(), claim);
         match self.ledger.create(create).instrument(debug_span!("commit", step = "create")).await? {
             Created::Known(refund) => Ok(CreateResult { refund, replayed: true }),
