@@ -420,10 +420,20 @@ fn log_format(word: &str) -> Result<LogFormat, &'static str> {
     format.ok_or("must be \"text\" or \"json\"")
 }
 
+/// The levels that a filter may name.
+const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// Each directive ends in a level. The library would take a level that is none for the name of a part, and silence all others.
 fn log_filter(text: &str) -> Result<String, &'static str> {
+    let ends_in_level = |directive: &str| {
+        let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level).trim();
+        LOG_LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level))
+    };
     match tracing_subscriber::EnvFilter::builder().parse(text) {
-        Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
-        _ => Err("must be filter directives, such as \"info\" or \"info,recoup::engine=debug\""),
+        Ok(_) if text.split(',').all(ends_in_level) => Ok(text.to_owned()),
+        _ => Err(
+            "must be a level (off, error, warn, info, debug, trace), alone or after a part and =, such as \"info\" or \"info,recoup::engine=debug\"",
+        ),
     }
 }
 
