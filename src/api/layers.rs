@@ -17,7 +17,7 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tower_http::timeout::{TimeoutBody, TimeoutError};
 use tracing::field::Empty;
-use tracing::{Instrument, debug, info_span};
+use tracing::{Instrument, Span, debug, info_span};
 
 use crate::api::measured::{Methods, Timed, code_in, word_of};
 use crate::api::status;
@@ -85,22 +85,8 @@ where
             return Box::pin(std::future::ready(Ok(timed.answered(refusal))));
         }
         let request_id = format!("{:08x}", self.guard.numbers.fetch_add(1, Ordering::Relaxed));
-        let span = info_span!(
-            "call",
-            method = request.uri().path(),
-            request_id,
-            trace_id = Empty,
-            otel.kind = Empty,
-            otel.name = Empty,
-            otel.status_code = Empty,
-            rpc.system.name = Empty,
-            rpc.method = Empty,
-            rpc.response.status_code = Empty
-        );
+        let span = if timed.is_health() { Span::none() } else { span_of_call(&mut timed, &request_id, &request) };
         let call = request.uri().path().to_owned();
-        // Before it is part of a trace: its name is settled then.
-        timed.tell(&span);
-        traces::accept(&span, request.headers());
         let request = request.map(|body| match call.starts_with(OURS) {
             true => prompt(body),
             false => body,
@@ -108,14 +94,15 @@ where
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
         let work = async move {
-            let answer = match AssertUnwindSafe(async move { inner.call(request).await }).catch_unwind().await {
-                Ok(answer) => answer,
-                Err(_) => {
+            let handled = AssertUnwindSafe(async move { inner.call(request).await }).catch_unwind();
+            let answer = status::with_request_id(request_id, async {
+                handled.await.unwrap_or_else(|_| {
                     // The panic itself has been logged, in this call's span.
                     debug!("a handler panicked: its caller is told INTERNAL");
-                    Ok(status::panicked(&request_id).into_http())
-                }
-            };
+                    Ok(status::panicked().into_http())
+                })
+            })
+            .await;
             drop(permit);
             let answer = answer.map(|response| in_our_words(response, &call));
             if let Ok(response) = &answer {
@@ -135,6 +122,26 @@ fn prompt(body: Body) -> Body {
         true => status::message_missing().into(),
         false => error,
     }))
+}
+
+/// The span of a call, as part of its caller's trace.
+fn span_of_call(timed: &mut Timed, request_id: &str, request: &Request<Body>) -> Span {
+    let span = info_span!(
+        "call",
+        method = timed.method(),
+        request_id,
+        trace_id = Empty,
+        otel.kind = Empty,
+        otel.name = Empty,
+        otel.status_code = Empty,
+        rpc.system.name = Empty,
+        rpc.method = Empty,
+        rpc.response.status_code = Empty
+    );
+    // Before it is part of a trace: its name is settled then.
+    timed.tell(&span);
+    traces::accept(&span, request.headers());
+    span
 }
 
 fn in_our_words(response: Response<Body>, call: &str) -> Response<Body> {
@@ -183,11 +190,11 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_answered_and_promises_nothing() {
         let mut service = Guard::new(1, Metrics::off(), Methods::default()).layer(Panics);
-        for _ in 0..2 {
+        for request_id in ["00000001", "00000002"] {
             let answer = answer_of(&mut service).await;
             assert_eq!(answer.code(), Code::Internal);
             let details = answer.get_error_details();
-            assert!(details.request_info().is_some());
+            assert_eq!(details.request_info().map(|info| info.request_id.as_str()), Some(request_id));
             assert!(details.error_info().is_none(), "the handler may have recorded a refund before");
         }
     }

@@ -64,9 +64,18 @@ impl Methods {
 impl Timed {
     /// A call of `path` begins.
     pub(super) fn begin(metrics: &Metrics, methods: &Methods, path: &str) -> Self {
-        let is_told = metrics.is_on() || traces::is_on();
-        let method = if is_told { methods.name_of(path).to_owned() } else { String::new() };
+        let method = methods.name_of(path).to_owned();
         Self { metrics: metrics.clone(), method, span: Span::none(), start: Instant::now(), has_ended: false }
+    }
+
+    /// Its name, which is none that the caller has made up.
+    pub(super) fn method(&self) -> &str {
+        &self.method
+    }
+
+    /// Supervisors ask every few seconds.
+    pub(super) fn is_health(&self) -> bool {
+        self.method.starts_with("grpc.health.v1.")
     }
 
     /// Where spans are sent, the call's has its method's name, is told how the call ends, and ends no earlier.
@@ -146,15 +155,7 @@ pub(super) fn code_in(headers: &HeaderMap) -> Option<Code> {
 
 /// What a caller did wrong is no failure of the gateway's.
 const fn is_ours(code: Code) -> bool {
-    matches!(
-        code,
-        Code::Unknown
-            | Code::DeadlineExceeded
-            | Code::Unimplemented
-            | Code::Internal
-            | Code::Unavailable
-            | Code::DataLoss
-    )
+    matches!(code, Code::Unknown | Code::DeadlineExceeded | Code::Internal | Code::Unavailable | Code::DataLoss)
 }
 
 /// The code as the conventions and the metrics write it.

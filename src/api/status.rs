@@ -26,6 +26,11 @@ const SOON: Duration = Duration::from_millis(250);
 /// A restart takes about so long.
 const LATER: Duration = Duration::from_secs(5);
 
+tokio::task_local! {
+    /// Of the call that this task answers.
+    static REQUEST_ID: String;
+}
+
 /// The field of every call that shows pages; alone at fault, it has a reason of its own, so that a caller can begin anew.
 pub(super) const PAGE_TOKEN: &str = "page_token";
 
@@ -100,23 +105,23 @@ pub(super) fn not_offered(message: &str) -> Status {
     status(Code::Unimplemented, ErrorReason::NotOffered, message, [], |_| {})
 }
 
-/// A bug. The caller gets a number to quote; what happened is in the log under it.
-pub(super) fn internal(request_id: &str) -> Status {
-    status(
-        Code::Internal,
-        ErrorReason::Internal,
-        "a bug in the gateway; its log has more under the request id",
-        [],
-        |details| {
-            details.set_request_info(request_id, "");
-        },
-    )
+/// Runs a call, whose log lines carry this id.
+pub(super) async fn with_request_id<T>(request_id: String, call: impl Future<Output = T>) -> T {
+    REQUEST_ID.scope(request_id, call).await
 }
 
-/// A handler that broke off, perhaps after it had recorded something: without an `ErrorInfo`, as [`not_known`].
-pub(super) fn panicked(request_id: &str) -> Status {
-    let mut details = ErrorDetails::with_request_info(request_id, "");
-    details.set_retry_info(Some(LATER));
+/// A bug in work that several callers share, so that the log has it under no request id of theirs.
+pub(super) fn internal() -> Status {
+    status(Code::Internal, ErrorReason::Internal, "a bug in the gateway; its log has more", [], |_| {})
+}
+
+/// A call that broke off, perhaps after it had recorded something: without an `ErrorInfo`, as [`not_known`]. The caller gets a number to quote;
+/// what happened is in the log under it.
+pub(super) fn panicked() -> Status {
+    let mut details = ErrorDetails::with_retry_info(Some(LATER));
+    if let Ok(request_id) = REQUEST_ID.try_with(String::clone) {
+        details.set_request_info(request_id, "");
+    }
     let message =
         "a bug in the gateway; its log has more under the request id; the same call again finds out what was recorded";
     Status::with_error_details(Code::Internal, message, details)
@@ -148,7 +153,7 @@ pub(super) fn of_engine(error: EngineError) -> Status {
             invalid(vec![FieldFault::new("after_sequence", format!("must be at most {last}, the ledger's last event"))])
         }
         EngineError::Ledger(error) => of_ledger(error),
-        EngineError::Panicked => panicked("engine"),
+        EngineError::Panicked => panicked(),
     }
 }
 
@@ -170,7 +175,7 @@ pub(super) fn of_validation(error: &ValidationError) -> Status {
         ValidationError::NotSectigo { .. } => account_mismatch(&message),
         ValidationError::Overloaded | ValidationError::TooManyWatches => overloaded(&message),
         ValidationError::Draining => draining(),
-        ValidationError::Panicked => internal("validation"),
+        ValidationError::Panicked => internal(),
         ValidationError::Provider(problem) => match problem {
             StatusError::Unreachable { .. } => {
                 retryable(Code::Unavailable, ErrorReason::ProviderUnreachable, &message, LATER)
@@ -312,6 +317,17 @@ mod tests {
         let says_so = |error| of_ledger(error).get_error_details().error_info().is_some();
         assert!(says_so(LedgerError::Unavailable("no such file".to_owned())));
         assert!(!says_so(LedgerError::CommitFailed("disk I/O error".to_owned())));
+    }
+
+    #[tokio::test]
+    async fn a_bug_is_told_with_the_calls_own_number_or_with_none() {
+        let number_in = |status: Status| status.get_error_details().request_info().map(|info| info.request_id.clone());
+        let broke_off = with_request_id("0000002a".to_owned(), async { of_engine(EngineError::Panicked) }).await;
+        assert_eq!(number_in(broke_off).as_deref(), Some("0000002a"));
+        let shared = async { of_validation(&ValidationError::Panicked) };
+        let shared = with_request_id("0000002a".to_owned(), shared).await;
+        assert!(!shared.message().contains("request id"), "{}", shared.message());
+        assert_eq!(number_in(shared), None);
     }
 
     #[test]
