@@ -80,13 +80,15 @@ pub(super) fn refusal(status: &Status) -> Failure {
 
 /// From the transport, or from a failure in the middle: what the call came to is not known.
 fn without_reason(status: &Status) -> Failure {
-    let said = match status.source() {
-        Some(source) => root_cause(source),
-        None => status.message().to_owned(),
-    };
+    let said = words_of(status);
     let sentence = format!("the gateway gave no answer that tells what was done ({}): {said}", word(status.code()));
     let json = serde_json::json!({ "code": word(status.code()), "message": said });
     Failure { sentence, json: Some(json), code: 1 }
+}
+
+/// What a status says in words.
+pub(super) fn words_of(status: &Status) -> String {
+    status.source().map_or_else(|| status.message().to_owned(), root_cause)
 }
 
 /// The innermost cause: the outer ones only say that something failed.
@@ -99,7 +101,7 @@ fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 /// The code as the contract's documents write it.
-fn word(code: Code) -> &'static str {
+pub(super) fn word(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",

@@ -11,8 +11,9 @@ use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+use tonic_types::StatusExt as _;
 
-use super::connection::{channel, refusal};
+use super::connection::{channel, refusal, word, words_of};
 use super::{Failure, say};
 
 /// The arguments of `recoup health`.
@@ -70,7 +71,13 @@ async fn ask(server: &str, service: &str) -> Result<String, Failure> {
     let request = HealthCheckRequest { service: service.to_owned() };
     let answer = client.check(request).await.map_err(|status| match status.code() {
         Code::NotFound => Failure::new(format!("the gateway at {server} has no service {service}")),
-        _ => refusal(&status),
+        _ if status.get_error_details().error_info().is_some() => refusal(&status),
+        // Nothing was to be done, so nothing is in doubt: whatever listens there is not heard as a gateway is.
+        code => Failure::new(format!(
+            "what listens at {server} gives no answer to a health check ({}): {}; is it the gateway's port?",
+            word(code),
+            words_of(&status)
+        )),
     })?;
     match answer.into_inner().status() {
         ServingStatus::Serving => Ok(format!("{what} at {server} is SERVING")),

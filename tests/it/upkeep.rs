@@ -1,5 +1,6 @@
 //! What keeps a gateway going besides refunds: the word of its health, copies of its ledger, and what a copy is good for.
 
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 
 use recoup::app::App;
@@ -52,6 +53,25 @@ async fn health_is_one_sentence_and_a_status() {
     gateway.kill();
     let (text, code) = said(&["health", "--server", &server]);
     assert!(text.contains("no gateway answers at"), "{text}");
+    assert_eq!(code, Some(1));
+}
+
+/// Something else has the port: nothing was to be done, so nothing is said of what was.
+#[test]
+fn health_of_what_is_no_gateway_says_so() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut heard = [0; 1024];
+            let _ = stream.read(&mut heard);
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+    });
+    let (text, code) = said(&["health", "--server", &server]);
+    let expected = format!("recoup: what listens at {server} gives no answer to a health check (");
+    assert!(text.starts_with(&expected) && text.ends_with("; is it the gateway's port?\n"), "{text}");
     assert_eq!(code, Some(1));
 }
 
