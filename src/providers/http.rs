@@ -216,7 +216,7 @@ impl HttpClient {
             otel.name = %method,
             http.request.method = %method,
             server.address = url.host_str(),
-            server.port = url.port_or_known_default(),
+            server.port = url.port_or_known_default().map(i64::from),
             http.response.status_code = Empty,
             "error.type" = Empty,
             otel.status_code = Empty
@@ -224,9 +224,11 @@ impl HttpClient {
         let start = Instant::now();
         let exchange = self.wire.exchange(url, call, purpose, longest).instrument(span.clone()).await;
         let end = exchange.end();
-        match end {
-            RequestEnd::Answered(status) => drop(span.record("http.response.status_code", status)),
-            RequestEnd::Failed(kind) => drop(span.record("error.type", kind).record("otel.status_code", "ERROR")),
+        if let RequestEnd::Answered(status) = end {
+            span.record("http.response.status_code", i64::from(status));
+        }
+        if let Some(kind) = end.error_type() {
+            span.record("error.type", kind.as_ref()).record("otel.status_code", "ERROR");
         }
         self.meter.requested(method.as_str(), purpose.as_str(), end, start.elapsed());
         exchange

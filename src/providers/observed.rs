@@ -3,6 +3,7 @@
 //! No text of the provider is logged here, only kinds and codes: its words may name people.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
@@ -44,7 +45,7 @@ impl<P: Provider> Provider for Observed<P> {
             debug!(
                 outcome = kind_of(&outcome),
                 detail = detail_of(&outcome),
-                duration_ms = duration.as_millis(),
+                duration_ms = milliseconds(duration),
                 "provider answered a refund"
             );
             outcome
@@ -67,12 +68,17 @@ impl<P: Provider> Provider for Observed<P> {
                 Lookup::Unavailable { .. } => ("unavailable", ""),
             };
             self.meter.looked(found, duration);
-            debug!(found, detail, duration_ms = duration.as_millis(), "provider answered a lookup");
+            debug!(found, detail, duration_ms = milliseconds(duration), "provider answered a lookup");
             lookup
         }
         .instrument(span)
         .await
     }
+}
+
+/// As a number: a trace would hold one without a sign as text.
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn kind_of(outcome: &Outcome) -> &'static str {

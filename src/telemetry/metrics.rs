@@ -8,6 +8,7 @@
 //! Names follow the semantic conventions of OpenTelemetry where there is one. No attribute holds what a caller or a provider wrote: the
 //! number of series is bounded by accounts, methods, codes and states.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -289,6 +290,19 @@ pub enum RequestEnd {
     Failed(&'static str),
 }
 
+/// From this HTTP status on, an answer is an error to whoever asked.
+const ERRORS_FROM: u16 = 400;
+
+impl RequestEnd {
+    /// The kind of error, as the conventions name it: the status itself, or the fault.
+    pub fn error_type(self) -> Option<Cow<'static, str>> {
+        match self {
+            RequestEnd::Answered(status) => (status >= ERRORS_FROM).then(|| status.to_string().into()),
+            RequestEnd::Failed(kind) => Some(kind.into()),
+        }
+    }
+}
+
 struct Instruments {
     registry: Registry,
     provider: SdkMeterProvider,
@@ -436,17 +450,17 @@ impl AccountMeter {
     pub fn requested(&self, method: &str, purpose: &'static str, end: RequestEnd, after: Duration) {
         self.with(|of| {
             let [address, port] = of.server.clone();
-            let attributes = [
+            let mut attributes = vec![
                 of.account.clone(),
                 address,
                 port,
                 KeyValue::new("http.request.method", method.to_owned()),
                 KeyValue::new("purpose", purpose),
-                match end {
-                    RequestEnd::Answered(status) => KeyValue::new("http.response.status_code", i64::from(status)),
-                    RequestEnd::Failed(kind) => KeyValue::new("error.type", kind),
-                },
             ];
+            if let RequestEnd::Answered(status) = end {
+                attributes.push(KeyValue::new("http.response.status_code", i64::from(status)));
+            }
+            attributes.extend(end.error_type().map(|kind| KeyValue::new("error.type", kind)));
             of.instruments.http_requests.record(after.as_secs_f64(), &attributes);
         });
     }

@@ -25,7 +25,8 @@ pub(crate) fn read_refund(answer: &Answer, mask: &Mask) -> Outcome {
     let message = rest.trim();
     if code == 0 {
         if !message.is_empty() {
-            tracing::warn!(bytes = message.len(), "sectigo answered 0 and said more");
+            let bytes = i64::try_from(message.len()).unwrap_or(i64::MAX);
+            tracing::warn!(bytes, "sectigo answered 0 and said more");
         }
         return Outcome::Refunded(Confirmation::default());
     }
