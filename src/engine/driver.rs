@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tracing::field::Empty;
-use tracing::{Instrument, info_span, warn};
+use tracing::{Instrument, warn};
 
 use crate::domain::clock::Timestamp;
 use crate::domain::refund::{Event, Refund};
@@ -196,7 +195,7 @@ async fn probe(shared: &Arc<Shared>, lane: &Arc<Lane>) -> Result<bool, LedgerErr
     tokio::select! {
         biased;
         () = shared.draining.cancelled() => {}
-        () = step::probe(lane, refund) => {}
+        () = step::probe(shared, lane, refund) => {}
     }
     Ok(true)
 }
@@ -218,9 +217,7 @@ async fn settle_due(shared: &Arc<Shared>, lane: &Arc<Lane>) -> Result<Duration, 
             };
             let Ok(place) = place else { return Ok(LONGEST_SLEEP) };
             begun = true;
-            let span = info_span!(
-                "settle", refund = %refund.id(), account = %lane.account.name, attempt = refund.attempt_count, trace_id = Empty
-            );
+            let span = step::span_of_settling(lane, &refund);
             let (owner, owned_lane) = (shared.clone(), lane.clone());
             let work = async move {
                 let _in_hand = in_hand;

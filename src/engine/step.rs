@@ -48,7 +48,12 @@ pub(super) fn spawn_attempt(
 }
 
 fn span_of_attempt(lane: &Lane, refund: &Refund) -> Span {
-    info_span!("attempt", refund = %refund.id(), account = %lane.account.name, attempt = refund.attempt_count)
+    info_span!("attempt", refund = %refund.id(), account = %lane.account.name, attempt = attempts_of(refund))
+}
+
+/// As a number: a trace would hold one without a sign as text.
+fn attempts_of(refund: &Refund) -> i64 {
+    refund.attempt_count.into()
 }
 
 /// The span in which a refund that has waited is sent: its caller may be gone, and still it is part of the caller's trace.
@@ -60,14 +65,28 @@ pub(super) async fn span_of_dispatch(shared: &Shared, refund: &Refund) -> Span {
 /// The span in which something is told of a refund that nothing is sent of: it is part of the caller's trace too.
 pub(super) async fn span_about(shared: &Shared, refund: &Refund) -> Span {
     let span = info_span!(
-        "refund", refund = %refund.id(), account = %refund.intent.account, attempt = refund.attempt_count, trace_id = Empty
+        "refund", refund = %refund.id(), account = %refund.intent.account, attempt = attempts_of(refund), trace_id = Empty
     );
     in_trace_of(shared, refund, span).await
+}
+
+/// The span in which a refund that is not settled is gone on with. Entered, it is [linked](link) to the refund's trace.
+pub(super) fn span_of_settling(lane: &Lane, refund: &Refund) -> Span {
+    info_span!(
+        "settle", refund = %refund.id(), account = %lane.account.name, attempt = attempts_of(refund), trace_id = Empty
+    )
 }
 
 async fn in_trace_of(shared: &Shared, refund: &Refund, span: Span) -> Span {
     traces::continue_from(&span, creation_of(shared, refund).await.as_deref(), refund.id());
     span
+}
+
+/// Links the span that is entered now, a trace of its own, to the trace that a refund was recorded in.
+async fn link(shared: &Shared, refund: &Refund) {
+    let origin = creation_of(shared, refund).await;
+    traces::link(origin.as_deref());
+    traces::note_trace_of(&Span::current(), origin.as_deref(), refund.id());
 }
 
 async fn creation_of(shared: &Shared, refund: &Refund) -> Option<String> {
@@ -77,9 +96,7 @@ async fn creation_of(shared: &Shared, refund: &Refund) -> Option<String> {
 
 /// Goes on with a refund that is IN_DOUBT or SUBMITTED, and due.
 pub(super) async fn settle(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund, place: OwnedSemaphorePermit) {
-    let origin = creation_of(shared, &refund).await;
-    traces::link(origin.as_deref());
-    traces::note_trace_of(&Span::current(), origin.as_deref(), refund.id());
+    link(shared, &refund).await;
     // While the account is shut, only looks are made: they move no money, and show when it is open again.
     let step = match lane.may_send() && shared.may_resend(&lane.account.contract, &refund) {
         true => decide::next_step(&refund, &lane.account.contract, shared.clock.now()),
@@ -119,7 +136,7 @@ pub(super) async fn look(shared: &Shared, lane: &Lane, refund: Refund, actor: &s
     }
     // Never closed, so it can only be waited for.
     let _place = lane.lookups.acquire().await.map_err(|_| EngineError::Draining)?;
-    let span = info_span!("look", refund = %refund.id(), account = %lane.account.name, attempt = refund.attempt_count);
+    let span = info_span!("look", refund = %refund.id(), account = %lane.account.name, attempt = attempts_of(&refund));
     let (refund, _) = look_and_record(shared, lane, refund, actor).instrument(span).await?;
     // It may be due at another moment than before.
     lane.settle_bell.notify_one();
@@ -127,12 +144,17 @@ pub(super) async fn look(shared: &Shared, lane: &Lane, refund: Refund, actor: &s
 }
 
 /// Tries an account that is shut, by a look at a refund that waits.
-pub(super) async fn probe(lane: &Lane, refund: &Refund) {
-    lane.turn().await;
-    let sign = sign_of_look(refund, &lookup(lane, refund).await);
-    let answered = sign != Sign::Fails;
-    info!(account = %lane.account.name, answered, "tried an account that is shut");
-    lane.note_look(&sign, true);
+pub(super) async fn probe(shared: &Shared, lane: &Lane, refund: &Refund) {
+    let span = info_span!("way_back", refund = %refund.id(), account = %lane.account.name, trace_id = Empty);
+    let tried = async {
+        link(shared, refund).await;
+        lane.turn().await;
+        let sign = sign_of_look(refund, &lookup(lane, refund).await);
+        let answered = sign != Sign::Fails;
+        info!(answered, "tried an account that is shut");
+        lane.note_look(&sign, true);
+    };
+    tried.instrument(span).await;
 }
 
 /// What the look led to, and whether it has shown that one more attempt is safe.
@@ -295,7 +317,7 @@ fn sign_of_look(refund: &Refund, lookup: &Lookup) -> Sign {
 fn log_look(before: &Refund, refund: &Refund, lookup: &Lookup) {
     let state = refund.state.as_str();
     // Those before this one, of the present doubt.
-    let looks = before.doubt.as_ref().map(|doubt| doubt.check_count);
+    let looks = before.doubt.as_ref().map(|doubt| i64::from(doubt.check_count));
     match lookup {
         _ if refund.state == State::NeedsReview && before.state != State::NeedsReview => log_review(refund),
         Lookup::Unavailable { .. } => warn!(state, looks, "the provider did not tell what became of the refund"),
@@ -305,24 +327,36 @@ fn log_look(before: &Refund, refund: &Refund, lookup: &Lookup) {
 
 fn log_review(refund: &Refund) {
     let state = refund.state.as_str();
-    let reason = refund.doubt.as_ref().map_or("", |doubt| doubt.reason.as_str());
-    let code = refund.provider_error.as_ref().map_or("", |error| error.code.as_str());
+    let (reason, code) = (reason_of(refund), code_of(refund));
     error!(state, reason, code, "the gateway cannot find out what became of the refund: a person must");
 }
 
-/// No word of the provider: it may name people. Its code and kind say enough, and the refund itself has the rest.
+/// No word of the provider: it may name people. Its code and kind say enough, and the refund itself has the rest. Where no byte left there is
+/// neither, and the words are the gateway's own.
 fn log_outcome(refund: &Refund) {
-    let error = refund.provider_error.as_ref();
-    let (code, category) = error.map_or(("", ""), |error| (error.code.as_str(), error.category.as_str()));
-    let state = refund.state.as_str();
+    let (code, state) = (code_of(refund), refund.state.as_str());
+    let (category, error) = match &refund.provider_error {
+        Some(error) if error.http_status == 0 => (None, Some(error.message.as_str())),
+        Some(error) => (Some(error.category.as_str()), None),
+        None => (None, None),
+    };
     match refund.state {
-        State::Pending => warn!(state, code, category, "the refund was not processed and will be sent again"),
+        State::Pending => warn!(state, code, category, error, "the refund was not processed and will be sent again"),
         State::InDoubt => {
-            let reason = refund.doubt.as_ref().map_or("", |doubt| doubt.reason.as_str());
-            warn!(state, reason, code, category, "it is not known what became of the refund");
+            let reason = reason_of(refund);
+            warn!(state, reason, code, category, error, "it is not known what became of the refund");
         }
         State::NeedsReview => log_review(refund),
         State::Failed => info!(state, code, category, "the provider refused the refund"),
         _ => info!(state, "the provider answered"),
     }
+}
+
+fn reason_of(refund: &Refund) -> Option<&'static str> {
+    refund.doubt.as_ref().map(|doubt| doubt.reason.as_str())
+}
+
+/// The provider's, where it has said one.
+fn code_of(refund: &Refund) -> Option<&str> {
+    refund.provider_error.as_ref().map(|error| error.code.as_str()).filter(|code| !code.is_empty())
 }
