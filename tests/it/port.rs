@@ -6,6 +6,7 @@ use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund::State;
 use simulators::exchange::Provider;
 use simulators::faults::{FaultEffect, Point, Repeat};
+use simulators::gates::Gate;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tonic::Code;
@@ -119,17 +120,19 @@ async fn a_peer_that_says_nothing_is_shown_the_door() {
 #[tokio::test]
 async fn a_shutdown_finishes_what_is_on_the_wire_and_takes_nothing_new() {
     let stack = Stack::start().await;
-    stack.arm(Provider::Sectigo, Point::AfterEffect, FaultEffect::Delay { milliseconds: 800 }, Repeat::Once);
+    let gate = stack.simulators.gate(Gate::new(Provider::Sectigo, Point::AfterEffect)).unwrap();
     let mut client = stack.refunds.clone();
     let call = tokio::spawn(async move { client.create_refund(sectigo("last", "1000001")).await });
-    let on_the_wire = async {
-        while stack.effects("1000001") == 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(LIMIT, on_the_wire).await.unwrap();
+    gate.wait_for(1).await.unwrap();
     let silent = TcpStream::connect(stack.app.addr()).await.unwrap();
-    let stack = tokio::time::timeout(LIMIT, stack.restart()).await.unwrap();
+    let mut health = HealthClient::new(channel(stack.app.addr()).await);
+    let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    let answer_late = async {
+        while watch.message().await.unwrap().unwrap().status() == ServingStatus::Serving {}
+        gate.release_all();
+    };
+    let ended = futures_util::future::join(stack.restart(), answer_late);
+    let (stack, ()) = tokio::time::timeout(LIMIT, ended).await.unwrap();
     drop(silent);
     let answered = call.await.unwrap().unwrap().into_inner().refund.unwrap();
     assert_eq!(answered.state(), State::Succeeded, "its caller still hears of it");
