@@ -1,7 +1,7 @@
 //! What an operator sees: logs, metrics and traces.
 //!
 //! ```text
-//! (here)   logs, to standard error: one line an event, as text for people or as JSON for machines
+//! logs     to standard error: one line an event, as text for people or as JSON for machines
 //! metrics  every metric, declared once
 //! process  figures of the process itself
 //! scrape   the port that Prometheus reads
@@ -10,6 +10,7 @@
 //!
 //! No secret gets here, and no word of a provider but its codes: its words may name people.
 
+mod logs;
 pub mod metrics;
 mod process;
 pub mod scrape;
@@ -18,11 +19,12 @@ pub mod traces;
 use std::io::IsTerminal;
 
 use opentelemetry_sdk::Resource;
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::filter::{FilterExt as _, LevelFilter, Targets, filter_fn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry};
 
+use self::logs::Lines;
 use self::traces::Exporting;
 
 /// How a log line is written.
@@ -57,14 +59,15 @@ pub enum TelemetryError {
 pub fn init(format: LogFormat, filter: &str, collector: Option<&str>) -> Result<Exporting, TelemetryError> {
     // What the exporter has to say is said once, by traces.rs.
     let filter = EnvFilter::try_new(filter)?.add_directive("opentelemetry=off".parse()?);
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
-    let lines = match format {
-        LogFormat::Text => lines.compact().with_filter(filter).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
-    };
+    // A line says which refund it is about however few lines there are, unless there are none.
+    let is_off = filter.max_level_hint() == Some(LevelFilter::OFF);
+    let most = if is_off { LevelFilter::OFF } else { LevelFilter::INFO };
+    let spans = filter_fn(move |metadata| {
+        metadata.is_span() && metadata.target().starts_with("recoup") && *metadata.level() <= most
+    });
+    let filter = filter.or(spans.with_max_level_hint(most));
+    let is_coloured = std::io::stderr().is_terminal();
+    let lines = Lines { format, is_coloured, writer: std::io::stderr }.with_filter(filter);
     let (exporting, tracer) = collector.map(traces::begin).transpose()?.unzip();
     // Our own spans alone: those of the exporter's connection would have to be exported too.
     let ours = Targets::new().with_target("recoup", LevelFilter::DEBUG);

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
+use rstest::rstest;
 
 use crate::support::process::{Gateway, run};
 use crate::support::{channel, configuration, sectigo, simulators_in};
@@ -61,14 +62,17 @@ fn every_fault_of_a_configuration_is_told_at_once() {
     assert!(!text.contains("top-secret"), "{text}");
 }
 
+#[rstest]
+#[case::in_the_log("info")]
+#[case::without_a_log("off")]
 #[tokio::test]
-async fn a_taken_port_is_named() {
+async fn a_taken_port_is_named(#[case] filter: &str) {
     let dir = tempfile::tempdir().unwrap();
     let (_simulators, path) = valid_configuration(dir.path()).await;
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();
     let text = std::fs::read_to_string(&path).unwrap().replace("127.0.0.1:0\"", &format!("{addr}\""));
-    std::fs::write(&path, text).unwrap();
+    std::fs::write(&path, format!("log.filter = \"{filter}\"\n{text}")).unwrap();
     let (text, code) = said(&["serve", "--config", &path]);
     assert!(text.contains(&addr), "{text}");
     assert_eq!(text.matches("os error").count(), 1, "the cause is told once: {text}");
