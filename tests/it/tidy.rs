@@ -71,6 +71,9 @@ const PLACES: [(&[&str], &[&str], bool); 19] = [
 /// The crates that `domain` may name: no I/O in them, no framework, nothing that runs by itself.
 const DOMAIN_CRATES: [&str; 3] = ["secrecy", "sha2", "thiserror"];
 
+/// Dependencies that no source names: what the build makes from `proto/` does.
+const NAMED_BY_WHAT_IS_MADE: [&str; 1] = ["tonic_prost"];
+
 /// Where `Provider::refund` is called. Inside `providers` a decorator passes it on.
 const REFUND_PLACES: [&str; 2] = ["src/engine/step.rs", "src/providers/observed.rs"];
 
@@ -120,6 +123,24 @@ fn the_simulators_are_built_from_nothing_of_ours() {
     }
 }
 
+/// A name in test code is no use: what tests need is no dependency of the program.
+#[test]
+fn every_dependency_is_named_by_its_crate() {
+    for (manifest, folder) in [("Cargo.toml", "src"), ("simulators/Cargo.toml", "simulators/src")] {
+        let mut unused = dependencies(manifest);
+        for (place, source) in sources(&[folder]).iter().filter(|(place, _)| !is_test(place)) {
+            for (path, in_test) in Names::of(source, &module_of(place)).unwrap().paths {
+                if !in_test && let Some(first) = path.first() {
+                    unused.remove(first);
+                }
+            }
+        }
+        let unused: Vec<&String> =
+            unused.iter().filter(|name| !NAMED_BY_WHAT_IS_MADE.contains(&name.as_str())).collect();
+        assert!(unused.is_empty(), "{manifest} has what nothing in {folder} names: {unused:?}");
+    }
+}
+
 /// Everything that a source file names and should not.
 fn faults_of(place: &str, source: &str) -> BTreeSet<String> {
     let names = match Names::of(source, &module_of(place)) {
@@ -150,7 +171,9 @@ fn faults_of(place: &str, source: &str) -> BTreeSet<String> {
                 }
             }
             [outside, ..]
-                if own == "domain" && !DOMAIN_CRATES.contains(outside) && dependencies().contains(*outside) =>
+                if own == "domain"
+                    && !DOMAIN_CRATES.contains(outside)
+                    && dependencies("Cargo.toml").contains(*outside) =>
             {
                 fault(&shown, "and the domain has no framework, no I/O and nothing that runs by itself");
             }
@@ -212,8 +235,8 @@ fn is_test(place: &str) -> bool {
     place.ends_with("/tests.rs") || place.contains("/tests/")
 }
 
-fn dependencies() -> BTreeSet<String> {
-    let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
+fn dependencies(manifest: &str) -> BTreeSet<String> {
+    let manifest: toml::Table = read(manifest).parse().unwrap();
     manifest["dependencies"].as_table().unwrap().keys().map(|name| name.replace('-', "_")).collect()
 }
 
