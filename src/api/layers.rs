@@ -44,8 +44,6 @@ pub(super) struct Guarded<S> {
 const OURS: &str = "/recoup.v1.";
 /// A caller who says which call it is and then nothing holds a place all the same.
 const MESSAGE_WITHIN: Duration = Duration::from_secs(10);
-/// What asks for the gateway's health, whose handler waits for nothing.
-const HEALTH: &str = "/grpc.health.v1.Health/";
 
 impl Guard {
     /// At most `calls` at once, but for those that ask for its health; streams count only while they are being opened.
@@ -80,7 +78,7 @@ where
         // The permit is taken here and not in `poll_ready`, where an idle connection would hold one for ever.
         let permit = self.guard.calls.clone().try_acquire_owned();
         // A gateway full of callers who wait is well, and must not be taken for dead.
-        if permit.is_err() && !request.uri().path().starts_with(HEALTH) {
+        if permit.is_err() && !timed.is_health() {
             let refusal = status::overloaded("too many calls at once").into_http();
             return Box::pin(std::future::ready(Ok(timed.answered(refusal))));
         }
@@ -221,7 +219,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_gateway_that_is_full_can_be_asked_for_its_health() {
-        let mut full = Guard::new(0, Metrics::off(), Methods::default()).layer(Panics);
+        let methods = Methods::of(&[tonic_health::pb::FILE_DESCRIPTOR_SET]);
+        let mut full = Guard::new(0, Metrics::off(), methods).layer(Panics);
         let answer = answer_to("/grpc.health.v1.Health/Check", &mut full).await;
         assert_eq!(answer.code(), Code::Internal, "its handler was asked");
     }
