@@ -209,8 +209,9 @@ mod tests {
     /// Without it, as many callers as there are places shut everybody out for as long as they like.
     #[tokio::test(start_paused = true)]
     async fn a_message_that_does_not_come_is_not_waited_for() {
-        let body = || Body::new(http_body_util::StreamBody::new(tokio_stream::pending::<Result<Frame<Bytes>, Status>>()));
-        let error = prompt(body()).collect().await.map(drop).unwrap_err();
+        let silence = tokio_stream::pending::<Result<Frame<Bytes>, Status>>();
+        let body = Body::new(http_body_util::StreamBody::new(silence));
+        let error = prompt(body).collect().await.map(drop).unwrap_err();
         let status = Status::from_error(error.into());
         assert_eq!(status.code(), Code::DeadlineExceeded);
         let reason = status.get_error_details().error_info().map(|info| info.reason.clone());
