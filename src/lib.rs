@@ -28,7 +28,10 @@ pub mod proto {
         pub use super::streamed::StreamRefundEventsResponse;
     }
 
+    mod codes;
     mod streamed;
+
+    pub use codes::code_name;
 }
 
 pub mod domain;

@@ -19,8 +19,9 @@ use tower_http::timeout::{TimeoutBody, TimeoutError};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, debug, info_span};
 
-use crate::api::measured::{Methods, Timed, code_in, word_of};
+use crate::api::measured::{Methods, Timed, code_in};
 use crate::api::status;
+use crate::proto::code_name;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces;
 
@@ -106,7 +107,7 @@ where
             if let Ok(response) = &answer {
                 // A head that does not say how the call ended begins an answer.
                 let code = code_in(response.headers()).unwrap_or(Code::Ok);
-                debug!(code = word_of(code), "call answered");
+                debug!(code = code_name(code), "call answered");
             }
             answer.map(|response| timed.answered(response))
         };

@@ -15,6 +15,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tracing::Span;
 
+use crate::proto::code_name;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces;
 
@@ -106,8 +107,8 @@ impl Timed {
     fn end(&mut self, code: Code) {
         if !self.has_ended {
             self.has_ended = true;
-            self.metrics.call_ended(&self.method, word_of(code), self.start.elapsed());
-            self.span.record("rpc.response.status_code", word_of(code));
+            self.metrics.call_ended(&self.method, code_name(code), self.start.elapsed());
+            self.span.record("rpc.response.status_code", code_name(code));
             if is_ours(code) {
                 self.span.record("otel.status_code", "ERROR");
             }
@@ -156,29 +157,6 @@ pub(super) fn code_in(headers: &HeaderMap) -> Option<Code> {
 /// What a caller did wrong is no failure of the gateway's.
 const fn is_ours(code: Code) -> bool {
     matches!(code, Code::Unknown | Code::DeadlineExceeded | Code::Internal | Code::Unavailable | Code::DataLoss)
-}
-
-/// The code as the conventions and the metrics write it.
-pub(super) fn word_of(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
 }
 
 #[cfg(test)]

@@ -3,9 +3,10 @@
 use std::error::Error as _;
 use std::time::Duration;
 
+use recoup::proto::code_name;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
+use tonic::{Request, Status};
 use tonic_types::StatusExt as _;
 
 use super::Failure;
@@ -66,7 +67,7 @@ pub(super) fn refusal(status: &Status) -> Failure {
     let extra: String = metadata.iter().map(|(key, value)| format!(", {key} {value}")).collect();
     let sentence = format!("{told} ({}{extra})", info.reason);
     let json = serde_json::json!({
-        "code": word(status.code()),
+        "code": code_name(status.code()),
         "message": status.message(),
         "reason": info.reason,
         "metadata": info.metadata,
@@ -81,8 +82,9 @@ pub(super) fn refusal(status: &Status) -> Failure {
 /// From the transport, or from a failure in the middle: what the call came to is not known.
 fn without_reason(status: &Status) -> Failure {
     let said = words_of(status);
-    let sentence = format!("the gateway gave no answer that tells what was done ({}): {said}", word(status.code()));
-    let json = serde_json::json!({ "code": word(status.code()), "message": said });
+    let sentence =
+        format!("the gateway gave no answer that tells what was done ({}): {said}", code_name(status.code()));
+    let json = serde_json::json!({ "code": code_name(status.code()), "message": said });
     Failure { sentence, json: Some(json), code: 1 }
 }
 
@@ -98,27 +100,4 @@ fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
         innermost = source;
     }
     innermost.to_string()
-}
-
-/// The code as the contract's documents write it.
-pub(super) fn word(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
 }

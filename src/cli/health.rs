@@ -7,13 +7,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use recoup::proto::code_name;
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt as _;
 
-use super::connection::{channel, refusal, word, words_of};
+use super::connection::{channel, refusal, words_of};
 use super::{Failure, say};
 
 /// The arguments of `recoup health`.
@@ -75,7 +76,7 @@ async fn ask(server: &str, service: &str) -> Result<String, Failure> {
         // Nothing was to be done, so nothing is in doubt: whatever listens there is not heard as a gateway is.
         code => Failure::new(format!(
             "what listens at {server} gives no answer to a health check ({}): {}; is it the gateway's port?",
-            word(code),
+            code_name(code),
             words_of(&status)
         )),
     })?;

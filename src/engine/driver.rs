@@ -13,13 +13,11 @@ use crate::domain::refund::{Event, Refund};
 use crate::domain::state::State;
 use crate::engine::circuit::Stance;
 use crate::engine::lane::Lane;
-use crate::engine::{GATEWAY, Shared, step};
-use crate::ledger::{Health, LedgerError, ListQuery};
+use crate::engine::{AFTER_TROUBLE, Shared, step};
+use crate::ledger::{GATEWAY, Health, LedgerError, ListQuery};
 
 /// Looked for again at least so often, however quiet it is: a clock set forward rings no bell.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
-/// After a ledger error.
-const AFTER_TROUBLE: Duration = Duration::from_secs(1);
 /// Refunds that are given up, or from which the next probe is taken, at once.
 const HANDFUL: u32 = 64;
 

@@ -95,7 +95,8 @@ pub(crate) struct Shared {
     stopped: CancellationToken,
 }
 
-const GATEWAY: &str = "gateway";
+/// After an error of the ledger.
+const AFTER_TROUBLE: Duration = Duration::from_secs(1);
 /// Before everything.
 const NO_TIME: Timestamp = Timestamp::from_micros(i64::MIN);
 /// Withdrawals and looks under way at once: their callers may have left, so the port's bound on calls does not hold them.

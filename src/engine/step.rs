@@ -5,7 +5,6 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::OwnedSemaphorePermit;
@@ -19,14 +18,12 @@ use crate::domain::state::State;
 use crate::engine::circuit::{Era, Sign};
 use crate::engine::decide::{self, Decision, Step};
 use crate::engine::lane::Lane;
-use crate::engine::{EngineError, GATEWAY, Shared};
-use crate::ledger::LedgerError;
+use crate::engine::{AFTER_TROUBLE, EngineError, Shared};
+use crate::ledger::{GATEWAY, LedgerError};
 use crate::telemetry::traces;
 
 /// Sectigo's -16: the order is another account's, or the login is wrong. No other provider has this code.
 const NOT_THIS_ACCOUNTS: &str = "-16";
-/// After an error of the ledger.
-const AFTER_TROUBLE: Duration = Duration::from_secs(1);
 /// Lines of a refund's history that are looked through, the last ones: years of daily looks.
 const HISTORY: u32 = 2_000;
 

@@ -14,8 +14,8 @@ use crate::domain::ids::Provider;
 use crate::domain::money::Currency;
 use crate::domain::outcome::{Confirmation, DoubtReason, ErrorCategory, Lookup, Outcome, ProviderError};
 use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, SectigoTarget};
-use crate::ledger::Health;
 use crate::ledger::sqlite::{SqliteLedger, SqliteSettings};
+use crate::ledger::{GATEWAY, Health};
 use crate::telemetry::metrics::AccountMeter;
 
 const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);

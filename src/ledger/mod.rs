@@ -22,6 +22,9 @@ use crate::domain::ids::{AccountName, RefundId};
 use crate::domain::refund::{Event, EventRecord, Intent, Refund};
 use crate::domain::state::{MoveRefused, State};
 
+/// The actor of what nobody asked for.
+pub const GATEWAY: &str = "gateway";
+
 /// The durable record. See the module's doc for what every method promises.
 #[async_trait]
 pub trait Ledger: Send + Sync + 'static {

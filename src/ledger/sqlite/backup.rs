@@ -4,14 +4,13 @@
 //! one, as a copy page by page would. It needs no lock of the gateway's. The database does not sync what it writes so; that is done here, and
 //! only then does the copy get its name.
 
-use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::audit::{Audit, AuditError, audit};
-use super::opening::{self, MIGRATIONS, OpenError};
+use super::opening::{self, MIGRATIONS, OpenError, beside, private_file};
 
 /// Why there is no copy. One sentence each.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +89,7 @@ pub fn backup(ledger: &Path, to: &Path) -> Result<Audit, BackupError> {
 
     let unfinished = beside(to, ".unfinished");
     let name = unfinished.to_str().ok_or_else(|| io(ErrorKind::InvalidFilename.into()))?;
-    let file = private_file().open(&unfinished).map_err(|error| match error.kind() {
+    let file = private_file().create_new(true).open(&unfinished).map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => BackupError::Occupied { path: unfinished.clone() },
         _ => io(error),
     })?;
@@ -105,19 +104,4 @@ pub fn backup(ledger: &Path, to: &Path) -> Result<Audit, BackupError> {
     let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(io)?;
     Ok(audit(to)?)
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
-/// For the owner alone, and made by nobody else.
-fn private_file() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
 }

@@ -215,7 +215,7 @@ fn is_marked(lock: &File) -> bool {
 }
 
 /// One of the files that belong to a ledger.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     PathBuf::from(name)
@@ -232,7 +232,7 @@ fn lock(path: &Path) -> Result<File, OpenError> {
 }
 
 /// For the owner alone; the database gives its log the same mode.
-fn private_file() -> OpenOptions {
+pub(super) fn private_file() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true);
     #[cfg(unix)]

@@ -4,7 +4,6 @@
 //! before each transaction, and again after the commit and before anybody hears of it: what is acknowledged was in a file that has its name.
 //! A thread looks in between, so that a gateway with nothing to write says so too, within [`LOOK_EVERY`].
 
-use std::ffi::OsString;
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
@@ -12,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::halt::Shared;
+use super::opening::beside;
 
 /// Which file each name led to when the ledger was opened.
 #[derive(Debug)]
@@ -35,11 +35,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 impl Presence {
     /// Of the ledger at `path`, which is open: the file, its log, the log's index and the lock.
     pub(super) fn of(path: &Path) -> Self {
-        let names = ["", "-wal", "-shm", ".lock"].map(|suffix| {
-            let mut name = OsString::from(path);
-            name.push(suffix);
-            PathBuf::from(name)
-        });
+        let names = ["", "-wal", "-shm", ".lock"].map(|suffix| beside(path, suffix));
         let present = |name: PathBuf| name.metadata().ok().map(|metadata| (name, identity(&metadata)));
         Self { files: names.into_iter().filter_map(present).collect() }
     }

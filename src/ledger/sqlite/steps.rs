@@ -17,10 +17,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::outcome::{DoubtReason, ProviderError};
 use crate::domain::refund::{Event, Refund, Resolution};
 use crate::domain::state::State;
-use crate::ledger::{Create, Created, LedgerError, Record};
-
-/// The actor of what nobody asked for.
-const GATEWAY: &str = "gateway";
+use crate::ledger::{Create, Created, GATEWAY, LedgerError, Record};
 
 /// What a transaction is done with.
 pub(super) struct Desk<'a> {

@@ -1,16 +1,15 @@
 //! The file itself: whose it is, its pages, its tables' definitions, its foreign keys.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{AuditError, Findings, MOST_FINDINGS};
-use crate::ledger::sqlite::opening::{self, APPLICATION_ID, MIGRATIONS, OpenError};
+use crate::ledger::sqlite::opening::{self, APPLICATION_ID, MIGRATIONS, OpenError, beside};
 
 /// A ledger that can be looked at.
 pub(super) struct Opened {
@@ -248,10 +247,4 @@ fn foreign_keys(connection: &Connection, findings: &mut Findings) -> rusqlite::R
 
 fn has_log(path: &Path) -> bool {
     beside(path, "-wal").metadata().is_ok_and(|log| log.len() > 0)
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    PathBuf::from(name)
 }
