@@ -103,6 +103,7 @@ async fn create(
 ) -> Vec<Refund> {
     let creates = intents.enumerate().map(|(place, intent)| Create {
         scope: intent.target.provider().as_str().to_owned(),
+        sharers: [].into(),
         intent,
         dispatch,
         allow_similar: true,

@@ -59,6 +59,7 @@ fn create(number: i32) -> Create {
     Create {
         intent: samples::intent(Provider::Namecom, number),
         scope: "bench".to_owned(),
+        sharers: [].into(),
         dispatch: true,
         allow_similar: false,
         actor: "caller".to_owned(),

@@ -8,14 +8,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Request, Response};
-use http_body_util::BodyExt as _;
+use http_body::{Frame, SizeHint};
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
-use tower_http::timeout::{TimeoutBody, TimeoutError};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, debug, info_span};
 
@@ -41,9 +42,17 @@ pub(super) struct Guarded<S> {
     guard: Guard,
 }
 
+/// A request of one message, which is not waited for longer than [`MESSAGE_WITHIN`]: until it is there, no handler is, nor its deadline.
+struct Prompt {
+    of: Body,
+    late_at: Instant,
+    /// None as long as nothing had to be waited for.
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
 /// Calls of the public contract: each asks with one message.
 const OURS: &str = "/recoup.v1.";
-/// A caller who says which call it is and then nothing holds a place all the same.
+/// A caller who says which call it is and then nothing, or very little at a time, holds a place all the same.
 const MESSAGE_WITHIN: Duration = Duration::from_secs(10);
 
 impl Guard {
@@ -77,19 +86,23 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let mut timed = Timed::begin(&self.guard.metrics, &self.guard.methods, request.uri().path());
         // The permit is taken here and not in `poll_ready`, where an idle connection would hold one for ever.
-        let permit = self.guard.calls.clone().try_acquire_owned();
-        // A gateway full of callers who wait is well, and must not be taken for dead.
-        if permit.is_err() && !timed.is_health() {
-            let refusal = status::overloaded("too many calls at once").into_http();
-            return Box::pin(std::future::ready(Ok(timed.answered(refusal))));
-        }
+        // A gateway full of callers who wait is well, and must not be taken for dead; nor may those who ask for its health fill it.
+        let permit = match timed.is_health() {
+            true => None,
+            false => match self.guard.calls.clone().try_acquire_owned() {
+                Ok(permit) => Some(permit),
+                Err(_) => {
+                    let refusal = status::overloaded("too many calls at once").into_http();
+                    return Box::pin(std::future::ready(Ok(timed.answered(refusal))));
+                }
+            },
+        };
         let request_id = format!("{:08x}", self.guard.numbers.fetch_add(1, Ordering::Relaxed));
         let span = if timed.is_health() { Span::none() } else { span_of_call(&mut timed, &request_id, &request) };
         let call = request.uri().path().to_owned();
-        let request = request.map(|body| match call.starts_with(OURS) {
-            true => prompt(body),
-            false => body,
-        });
+        // Reflection is a conversation, which may rest.
+        let asks_once = timed.is_health() || call.starts_with(OURS);
+        let request = request.map(|body| if asks_once { Prompt::body(body) } else { body });
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
         let work = async move {
@@ -115,12 +128,32 @@ where
     }
 }
 
-/// A body whose next part is not waited for longer than [`MESSAGE_WITHIN`]: until the message is there, no handler is, nor its deadline.
-fn prompt(body: Body) -> Body {
-    Body::new(TimeoutBody::new(MESSAGE_WITHIN, body).map_err(|error| match error.is::<TimeoutError>() {
-        true => status::message_missing().into(),
-        false => error,
-    }))
+impl Prompt {
+    fn body(of: Body) -> Body {
+        Body::new(Self { of, late_at: Instant::now() + MESSAGE_WITHIN, alarm: None })
+    }
+}
+
+impl http_body::Body for Prompt {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let frame @ Poll::Ready(_) = Pin::new(&mut self.of).poll_frame(context) {
+            return frame;
+        }
+        let late_at = self.late_at;
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(late_at)));
+        alarm.as_mut().poll(context).map(|()| Some(Err(status::message_missing(MESSAGE_WITHIN))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.of.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.of.size_hint()
+    }
 }
 
 /// The span of a call, as part of its caller's trace.
@@ -153,8 +186,8 @@ fn in_our_words(response: Response<Body>, call: &str) -> Response<Body> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use http_body::Frame;
+    use http_body_util::{BodyExt as _, StreamBody};
+    use rstest::rstest;
     use tonic_types::StatusExt;
 
     use super::*;
@@ -208,15 +241,54 @@ mod tests {
     }
 
     /// Without it, as many callers as there are places shut everybody out for as long as they like.
+    #[rstest]
+    #[case::silent(Duration::from_secs(3_600))]
+    #[case::a_little_at_a_time(Duration::from_secs(3))]
     #[tokio::test(start_paused = true)]
-    async fn a_message_that_does_not_come_is_not_waited_for() {
-        let silence = tokio_stream::pending::<Result<Frame<Bytes>, Status>>();
-        let body = Body::new(http_body_util::StreamBody::new(silence));
-        let error = prompt(body).collect().await.map(drop).unwrap_err();
-        let status = Status::from_error(error.into());
+    async fn a_message_that_does_not_come_is_not_waited_for(#[case] apart: Duration) {
+        let parts =
+            tokio_stream::iter(std::iter::repeat_with(|| Ok::<_, Status>(Frame::data(Bytes::from_static(b"x")))));
+        let parts = tokio_stream::StreamExt::throttle(parts, apart);
+        let begin = Instant::now();
+        let status = Prompt::body(Body::new(StreamBody::new(parts))).collect().await.map(drop).unwrap_err();
+        assert_eq!(begin.elapsed().as_secs(), MESSAGE_WITHIN.as_secs());
         assert_eq!(status.code(), Code::DeadlineExceeded);
         let reason = status.get_error_details().error_info().map(|info| info.reason.clone());
         assert_eq!(reason.as_deref(), Some("DEADLINE"), "nothing was recorded");
+    }
+
+    /// Reads its request to the end, which may never come.
+    #[derive(Clone)]
+    struct Listens;
+
+    impl Service<Request<Body>> for Listens {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+        fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: Request<Body>) -> Self::Future {
+            Box::pin(async move {
+                drop(request.into_body().collect().await);
+                Ok(Response::new(Body::empty()))
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn those_who_ask_for_its_health_do_not_fill_it() {
+        let methods = Methods::of(&[tonic_health::pb::FILE_DESCRIPTOR_SET]);
+        let mut service = Guard::new(1, Metrics::off(), methods).layer(Listens);
+        let silence = || Body::new(StreamBody::new(tokio_stream::pending::<Result<Frame<Bytes>, Status>>()));
+        let request = Request::builder().uri("/grpc.health.v1.Health/Check").body(silence()).unwrap();
+        let asks = tokio::spawn(service.call(request));
+        let request = Request::builder().uri("/recoup.v1.RefundService/GetRefund").body(Body::empty()).unwrap();
+        let answer = service.call(request).await.unwrap_or_else(|never| match never {});
+        assert!(Status::from_header_map(answer.headers()).is_none(), "it was let in");
+        asks.abort();
     }
 
     #[tokio::test]

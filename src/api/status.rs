@@ -78,9 +78,9 @@ pub(super) fn deadline() -> Status {
 }
 
 /// The call was opened, and its message has not come.
-pub(super) fn message_missing() -> Status {
-    let message = "the call's message did not come within 10 s: nothing was recorded";
-    status(Code::DeadlineExceeded, ErrorReason::Deadline, message, [], |_| {})
+pub(super) fn message_missing(within: Duration) -> Status {
+    let message = format!("the call's message did not come within {within:?}: nothing was recorded");
+    status(Code::DeadlineExceeded, ErrorReason::Deadline, &message, [], |_| {})
 }
 
 /// More calls at once than the gateway takes.
@@ -119,11 +119,16 @@ pub(super) fn internal() -> Status {
 /// what happened is in the log under it.
 pub(super) fn panicked() -> Status {
     let mut details = ErrorDetails::with_retry_info(Some(LATER));
-    if let Ok(request_id) = REQUEST_ID.try_with(String::clone) {
-        details.set_request_info(request_id, "");
-    }
+    let place = match REQUEST_ID.try_with(String::clone) {
+        Ok(request_id) => {
+            details.set_request_info(request_id, "");
+            " under the request id"
+        }
+        // A stream that has begun.
+        Err(_) => "",
+    };
     let message =
-        "a bug in the gateway; its log has more under the request id; the same call again finds out what was recorded";
+        format!("a bug in the gateway; its log has more{place}; the same call again finds out what was recorded");
     Status::with_error_details(Code::Internal, message, details)
 }
 

@@ -423,10 +423,11 @@ fn log_format(word: &str) -> Result<LogFormat, &'static str> {
 /// The levels that a filter may name.
 const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// Each directive ends in a level. The library would take a level that is none for the name of a part, and silence all others.
+/// Each directive ends in a level, to the letter. The library would take a level that is none, or that has a blank beside it, for the name of a
+/// part, and silence all others.
 fn log_filter(text: &str) -> Result<String, &'static str> {
     let ends_in_level = |directive: &str| {
-        let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level).trim();
+        let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
         LOG_LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level))
     };
     match tracing_subscriber::EnvFilter::builder().parse(text) {

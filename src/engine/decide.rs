@@ -236,7 +236,9 @@ fn after_absence(refund: &Refund, contract: &RetryContract, asked: Timestamp) ->
         (LookupKind::TargetState, _) => {
             let key_lives = refund.dispatch_time.is_some_and(|first| contract.resend_safe(first, asked));
             let doubt_settled = refund.doubt.as_ref().is_some_and(|doubt| settled(doubt.since));
-            if doubt_settled && (!key_lives || was_told_no(refund, contract)) {
+            // Where nothing is sent again, nothing but time could still show it.
+            let is_over = !key_lives || was_told_no(refund, contract) || is_contradicted(refund);
+            if doubt_settled && is_over {
                 Absence::PastAllMeans("the settle time is over, and the state of the order proves no absence")
             } else if doubt_settled && refund.unanswered_attempts >= MOST_UNANSWERED {
                 Absence::PastAllMeans(TOO_MANY_UNANSWERED)

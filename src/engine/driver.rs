@@ -185,7 +185,7 @@ async fn probe(shared: &Arc<Shared>, lane: &Arc<Lane>) -> Result<bool, LedgerErr
         ..ListQuery::default()
     };
     let newest = shared.ledger.list(newest).await?;
-    // As many of both, or one of both at least: a refund may be among both.
+    // In pairs of an old and a new one. Where few wait, each stands in it twice.
     let waiting: Vec<&Refund> =
         oldest.iter().zip(newest.iter().map(|listed| &listed.refund)).flat_map(|(old, new)| [old, new]).collect();
     let count = lane.probes.fetch_add(1, Ordering::Relaxed);

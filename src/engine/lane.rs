@@ -9,7 +9,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tracing::{error, info};
 
-use crate::domain::ids::RefundId;
+use crate::domain::ids::{AccountName, RefundId};
 use crate::engine::AccountHealth;
 use crate::engine::circuit::{Circuit, CircuitSettings, Era, Sign, Stance};
 use crate::providers::Account;
@@ -17,6 +17,8 @@ use crate::providers::Account;
 /// One account's lane.
 pub(super) struct Lane {
     pub(super) account: Arc<Account>,
+    /// The accounts with the same login, this one among them.
+    pub(super) sharers: Arc<[AccountName]>,
     /// One permit for each attempt that may be on the wire.
     pub(super) slots: Arc<Semaphore>,
     /// One permit for each look that may be on the wire.
@@ -48,7 +50,7 @@ pub(super) struct InHand {
 }
 
 impl Lane {
-    pub(super) fn new(account: Arc<Account>, circuit: CircuitSettings) -> Self {
+    pub(super) fn new(account: Arc<Account>, sharers: Arc<[AccountName]>, circuit: CircuitSettings) -> Self {
         let apart = match account.requests_per_second {
             0 => Duration::ZERO,
             rate => Duration::from_secs(1) / rate,
@@ -63,6 +65,7 @@ impl Lane {
             pace: Pace { apart, next: Mutex::new(Instant::now()) },
             circuit: Mutex::new(Circuit::new(circuit)),
             in_hand: Mutex::default(),
+            sharers,
             account,
         }
     }
@@ -127,9 +130,13 @@ impl Lane {
         self.moved(|circuit| circuit.give_turn_back(era));
     }
 
-    /// Remembers what the answer to an attempt that was sent in `era` told of the account.
-    pub(super) fn note(&self, era: Era, sign: Sign) {
-        self.moved(|circuit| circuit.note(era, sign, Instant::now()));
+    /// Remembers what the answer to an attempt that was sent in `era` told of the account. Whether that has shut it.
+    pub(super) fn note(&self, era: Era, sign: Sign) -> bool {
+        self.moved(|circuit| {
+            let was_present = circuit.era() == era;
+            circuit.note(era, sign, Instant::now());
+            was_present && circuit.era() != era
+        })
     }
 
     /// Remembers what a look told of the account. `is_due`: it was made to try the account.
@@ -148,12 +155,12 @@ impl Lane {
     }
 
     /// Moves the circuit, logs a change of health once, and wakes who waits for it.
-    fn moved(&self, move_it: impl FnOnce(&mut Circuit)) {
-        let (before, after) = {
+    fn moved<T>(&self, move_it: impl FnOnce(&mut Circuit) -> T) -> T {
+        let (before, told, after) = {
             let mut circuit = self.circuit();
             let before = (circuit.health(), circuit.stance(Instant::now()));
-            move_it(&mut circuit);
-            (before, (circuit.health(), circuit.stance(Instant::now())))
+            let told = move_it(&mut circuit);
+            (before, told, (circuit.health(), circuit.stance(Instant::now())))
         };
         if before.1 != after.1 {
             self.bell.notify_one();
@@ -171,6 +178,7 @@ impl Lane {
             }
             _ => {}
         }
+        told
     }
 
     fn circuit(&self) -> MutexGuard<'_, Circuit> {

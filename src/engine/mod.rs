@@ -123,7 +123,10 @@ impl Engine {
         }
         let interrupted = ledger.interrupt_running(clock.now()).await?;
         warn_of_strays(&*ledger, &accounts).await?;
-        let lane = |account: &Arc<Account>| Arc::new(Lane::new(account.clone(), settings.circuit));
+        let lane = |account: &Arc<Account>| {
+            let sharers = accounts.iter().filter(|other| other.scope == account.scope).map(|other| other.name.clone());
+            Arc::new(Lane::new(account.clone(), sharers.collect(), settings.circuit))
+        };
         let lanes = accounts.iter().map(|account| (account.name.clone(), lane(account))).collect();
         let shared = Arc::new(Shared {
             ledger,
@@ -461,6 +464,7 @@ impl Shared {
         Create {
             intent: command.intent,
             scope: lane.account.scope.clone(),
+            sharers: lane.sharers.clone(),
             dispatch,
             allow_similar: command.allow_similar,
             actor: command.actor,

@@ -11,9 +11,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tracing::field::Empty;
 use tracing::{Instrument, Span, error, info, info_span, warn};
 
-use crate::domain::clock::Timestamp;
 use crate::domain::outcome::{DoubtReason, ErrorCategory, Heard, Lookup, Outcome};
-use crate::domain::refund::{Event, EventRecord, Refund};
+use crate::domain::refund::{Event, Refund};
 use crate::domain::state::State;
 use crate::engine::circuit::{Era, Sign};
 use crate::engine::decide::{self, Decision, Step};
@@ -24,8 +23,6 @@ use crate::telemetry::traces;
 
 /// Sectigo's -16: the order is another account's, or the login is wrong. No other provider has this code.
 const NOT_THIS_ACCOUNTS: &str = "-16";
-/// Lines of a refund's history that are looked through, the last ones: years of daily looks.
-const HISTORY: u32 = 2_000;
 
 /// Sends the attempt of a refund that is DISPATCHING on disk, in a task of its own. The slot is free again when its outcome is on disk.
 pub(super) fn spawn_attempt(
@@ -148,8 +145,8 @@ pub(super) async fn probe(shared: &Shared, lane: &Lane, refund: &Refund) {
         lane.turn().await;
         let sign = sign_of_look(refund, &lookup(lane, refund).await);
         let answered = sign != Sign::Fails;
-        info!(answered, "tried an account that is shut");
         lane.note_look(&sign, true);
+        info!(answered, open = !lane.is_shut(), "tried an account that is shut");
     };
     tried.instrument(span).await;
 }
@@ -164,7 +161,7 @@ async fn look_and_record(
     lane.turn().await;
     let asked = shared.clock.now();
     let taken = match decide::may_take_too_long(&refund, asked) {
-        true => taken_since(shared, &refund).await?,
+        true => shared.ledger.last_entry(refund.id(), State::Submitted).await?,
         false => None,
     };
     let lookup = lookup(lane, &refund).await;
@@ -184,14 +181,6 @@ async fn look_and_record(
             Err(error) => return Err(error),
         }
     }
-}
-
-/// When a refund that is SUBMITTED last came to be so.
-async fn taken_since(shared: &Shared, refund: &Refund) -> Result<Option<Timestamp>, LedgerError> {
-    let before = refund.revision.saturating_sub(u64::from(HISTORY));
-    let history = shared.ledger.events_of(refund.id(), before, HISTORY).await?;
-    let took = |event: &&EventRecord| event.to == State::Submitted && event.from != Some(State::Submitted);
-    Ok(history.iter().rfind(took).map(|event| event.time))
 }
 
 async fn lookup(lane: &Lane, refund: &Refund) -> Lookup {
@@ -265,7 +254,7 @@ async fn attempt(shared: &Arc<Shared>, lane: &Lane, refund: Refund, era: Era) {
             evidence: "the adapter panicked; what the provider did is not known".to_owned(),
         },
     };
-    lane.note(era, sign_of(&refund, &outcome));
+    let is_shut = lane.note(era, sign_of(&refund, &outcome));
     let Decision { events, next_check, .. } =
         decide::after_attempt(&refund, outcome, shared.rules(lane), shared.clock.now());
     match shared.record(&refund, events, next_check, GATEWAY).await {
@@ -277,6 +266,10 @@ async fn attempt(shared: &Arc<Shared>, lane: &Lane, refund: Refund, era: Era) {
                 _ => {}
             }
             log_outcome(&recorded);
+            if is_shut {
+                // Nobody waits for an account that is shut.
+                shared.waiters.wake();
+            }
         }
         Err(problem) => {
             error!(%problem, "the outcome of an attempt could not be recorded: it stays DISPATCHING, and the next start shows its doubt");

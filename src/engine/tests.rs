@@ -95,6 +95,7 @@ impl Bench {
         let create = Create {
             intent,
             scope: "scope".to_owned(),
+            sharers: [].into(),
             dispatch: false,
             allow_similar: false,
             actor: "caller".to_owned(),
@@ -289,6 +290,7 @@ async fn readers_of_the_history_share_what_is_new_and_miss_nothing() {
             bench.ledger.inner.create(Create {
                 intent: intent(&format!("r{number}"), target),
                 scope: "scope".to_owned(),
+                sharers: [].into(),
                 dispatch: true,
                 allow_similar: false,
                 actor: "caller".to_owned(),
@@ -388,6 +390,10 @@ impl Ledger for HeldLedger {
         limit: u32,
     ) -> Result<Vec<Refund>, LedgerError> {
         self.inner.waiting_since(account, created_until, limit).await
+    }
+
+    async fn last_entry(&self, id: &RefundId, state: State) -> Result<Option<Timestamp>, LedgerError> {
+        self.inner.last_entry(id, state).await
     }
 
     async fn oldest_waiting(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {

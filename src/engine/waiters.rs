@@ -55,6 +55,16 @@ impl Waiters {
         }
     }
 
+    /// Something else than a refund has changed, on which it may depend what is waited for: everybody looks again, in the order of their coming.
+    pub(super) fn wake(&self) {
+        let waiting = self.0.lock();
+        let mut senders: Vec<(&u64, &Changes)> = waiting.of.values().flatten().collect();
+        senders.sort_unstable_by_key(|(number, _)| **number);
+        for (_, sender) in senders {
+            sender.send_modify(|_| {});
+        }
+    }
+
     /// Waits until `done` holds of the refund or `until` has come; the refund as last seen.
     pub(super) async fn until<E, F>(
         &self,

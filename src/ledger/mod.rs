@@ -123,6 +123,12 @@ pub trait Ledger: Send + Sync + 'static {
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
     async fn oldest_waiting(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError>;
 
+    /// When the refund last came to be in `state`, from another one; none where it never did.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
+    async fn last_entry(&self, id: &RefundId, state: State) -> Result<Option<Timestamp>, LedgerError>;
+
     /// The [`Create::trace_parent`] of one refund, where it had one.
     ///
     /// # Errors
@@ -145,6 +151,8 @@ pub struct Create {
     pub intent: Intent,
     /// Whose books the target's keys are counted in: two accounts with one login at one provider share it.
     pub scope: String,
+    /// The accounts whose books they are, the intent's own among them: what one of them holds under a former login, none of the others gets.
+    pub sharers: Arc<[AccountName]>,
     /// Record the first attempt in the same transaction, because a slot is free to send it at once.
     pub dispatch: bool,
     /// Record it although a similar one was recorded within a day.

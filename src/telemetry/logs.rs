@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A line has each field once: what the event says comes first, then what the spans around it say, the innermost before the others. A name with a
-//! dot in it is one of the conventions' for traces and stands in no line.
+//! dot in it is one of the conventions' for traces, or of the `log` crate's, and stands in no line.
 
 use std::fmt::{self, Debug, Write as _};
 use std::io::Write as _;
@@ -15,6 +15,7 @@ use std::io::Write as _;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_log::NormalizeEvent as _;
 use tracing_subscriber::Layer;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
@@ -72,7 +73,10 @@ where
         let spans = || context.event_scope(event).into_iter().flatten();
         let mut names: Vec<&'static str> = spans().map(|span| span.name()).collect();
         names.reverse();
-        let mut line = self.beginning(event.metadata(), &names);
+        // A library that writes to the `log` crate names its part in a field.
+        let of_log = event.normalized_metadata();
+        let metadata = of_log.as_ref().unwrap_or_else(|| event.metadata());
+        let mut line = self.beginning(metadata, &names);
         let mut told = OWN.to_vec();
         said.tell(&mut line, &mut told);
         for span in spans() {
@@ -82,12 +86,12 @@ where
         }
         line.push_str(&self.end(&names));
         // Where the log cannot be written, there is nobody to tell.
-        let _ = self.writer.make_writer_for(event.metadata()).write_all(line.as_bytes());
+        let _ = self.writer.make_writer_for(metadata).write_all(line.as_bytes());
     }
 }
 
 impl<W> Lines<W> {
-    /// What comes before the fields. The names of spans and of parts are written in source code, and hold nothing to be escaped.
+    /// What comes before the fields. The names of spans and of parts are of source code, and hold nothing to be escaped.
     fn beginning(&self, metadata: &Metadata<'_>, spans: &[&str]) -> String {
         let mut line = String::with_capacity(LINE_BYTES);
         let is_text = self.format == LogFormat::Text;
@@ -193,6 +197,11 @@ impl Visit for Said {
     }
 }
 
+/// Ends a line, or turns the direction of what follows, where it is shown.
+const fn turns_lines(letter: char) -> bool {
+    matches!(letter, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Whatever a value holds, its line stays one line and its object an object.
 struct Escaped<'a> {
     text: &'a mut String,
@@ -205,7 +214,9 @@ impl fmt::Write for Escaped<'_> {
             match letter {
                 '"' | '\\' if self.is_json => self.text.extend(['\\', letter]),
                 '\n' | '\r' | '\t' => self.text.extend(letter.escape_default()),
-                letter if letter.is_control() => write!(self.text, "\\u{:04x}", u32::from(letter))?,
+                letter if letter.is_control() || turns_lines(letter) => {
+                    write!(self.text, "\\u{:04x}", u32::from(letter))?;
+                }
                 letter => self.text.push(letter),
             }
         }

@@ -1,7 +1,7 @@
 //! Traces: which one a call belongs to, and how they get to a collector.
 //!
 //! ```text
-//! call (the caller's traceparent)          settle, lookup (days later), way_back
+//! call (the caller's traceparent)          settle, look (days later), way_back
 //!   commit                                   a trace of their own, linked to the call's
 //!   (dispatch, where it had to wait)
 //!   attempt

@@ -272,13 +272,14 @@ async fn a_replay_that_nobody_sent_first_is_doubt() {
     let mut refunds = RefundServiceClient::new(channel(forgetful.addr()).await);
     let refund =
         refunds.create_refund(namecom("key", 200_001, &[3_200_001])).await.unwrap().into_inner().refund.unwrap();
-    assert_eq!((refund.state(), refund.doubt.unwrap().reason()), (State::InDoubt, Reason::Contradiction));
-    // A look, which comes by itself; it may be that one which is asked for here that finds it.
-    let request = proto::ReconcileRefundRequest { name: "refunds/key".to_owned() };
-    let asked = refunds.reconcile_refund(request).await;
-    assert!(asked.is_ok() || reason(&asked.unwrap_err()) == "NOT_IN_DOUBT");
-    let request = proto::GetRefundRequest { name: "refunds/key".to_owned() };
-    let settled = refunds.get_refund(request).await.unwrap().into_inner().refund.unwrap();
+    assert_eq!((refund.state(), refund.doubt.as_ref().unwrap().reason()), (State::InDoubt, Reason::Contradiction));
+    // A look comes by itself, and finds it.
+    let request = proto::WaitRefundRequest {
+        name: "refunds/key".to_owned(),
+        after_revision: refund.revision,
+        timeout: Some(prost_types::Duration { seconds: 30, nanos: 0 }),
+    };
+    let settled = refunds.wait_refund(request).await.unwrap().into_inner().refund.unwrap();
     assert_eq!((settled.state(), settled.attempt_count), (State::Succeeded, 1));
     assert_eq!((stack.effects("3200001"), stack.attempts("200001")), (1, 2));
 }

@@ -127,8 +127,13 @@ async fn a_shutdown_finishes_what_is_on_the_wire_and_takes_nothing_new() {
     let silent = TcpStream::connect(stack.app.addr()).await.unwrap();
     let mut health = HealthClient::new(channel(stack.app.addr()).await);
     let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    let address = stack.app.addr();
     let answer_late = async {
         while watch.message().await.unwrap().unwrap().status() == ServingStatus::Serving {}
+        // Until it takes nothing new: from then on the drain is what the call on the wire is left to.
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
         gate.release_all();
     };
     let ended = futures_util::future::join(stack.restart(), answer_late);

@@ -13,6 +13,7 @@ use rstest::rstest;
 use simulators::debitsuccess::RefundStatus;
 use simulators::exchange::Provider;
 use simulators::faults::{FaultEffect, Point, Repeat, Rule};
+use simulators::gates::Gate;
 use tonic::Code;
 
 use crate::support::{
@@ -177,7 +178,11 @@ async fn an_account_that_is_shut_finds_its_way_back(
 /// Orders that the provider does not have are asked for while it is shut; the answers to that show that it takes the login again.
 #[tokio::test]
 async fn a_crowd_of_wrong_orders_keeps_nobody_waiting() {
-    let stack = brisk_stack(600).await;
+    let unpaced = |configuration: String| {
+        brisk(configuration, 600)
+            .replace("username = \"demo-test\"", "requests_per_second = 0\nusername = \"demo-test\"")
+    };
+    let stack = Stack::start_as(unpaced).await;
     let body = "{\"message\":\"Unauthorized\",\"details\":\"\"}".to_owned();
     let effect = FaultEffect::Answer { status: 401, body, headers: Default::default() };
     let rule = Rule { repeat: Repeat::Standing, ..Rule::new(Provider::Namecom, Point::BeforeEffect, effect) };
@@ -198,6 +203,52 @@ async fn a_crowd_of_wrong_orders_keeps_nobody_waiting() {
     assert_eq!(stack.until("good", is_settled).await.state(), State::Succeeded);
     assert_eq!(stack.until("wrong-259", is_settled).await.state(), State::Failed);
     assert_eq!(stack.effects(target), 1);
+}
+
+/// At Sectigo such an answer may also be that of a wrong login, and opens nothing. The newest are looked at as well as the oldest.
+#[tokio::test]
+async fn a_good_order_behind_a_crowd_of_wrong_ones_finds_the_way_back() {
+    let stack = brisk_stack(600).await;
+    let at_once = |request| proto::CreateRefundRequest { wait: Some(prost_types::Duration::default()), ..request };
+    for order in 0..5 {
+        let refund = stack.refund(sectigo(&format!("shuts-{order}"), &format!("999000{order}"))).await;
+        assert_eq!(refund.state(), State::Failed);
+    }
+    assert_eq!(health_of(&stack, "sectigo").await, Health::CredentialsRefused);
+    for order in 0..100 {
+        stack.create(at_once(sectigo(&format!("wrong-{order}"), &format!("998{order:04}")))).await.unwrap();
+    }
+    stack.create(at_once(sectigo("good", "1000001"))).await.unwrap();
+    assert_eq!(stack.until("good", is_settled).await.state(), State::Succeeded);
+    assert_eq!(stack.effects("1000001"), 1);
+}
+
+/// Who waits behind attempts that stall is told as soon as these have shut the account.
+#[tokio::test]
+async fn who_waits_is_told_that_the_account_is_shut() {
+    let stack = Stack::start_as(|configuration| {
+        configuration.replace("username = \"demo-test\"", "max_in_flight = 1\nusername = \"demo-test\"")
+    })
+    .await;
+    let body = "{\"message\":\"Unauthorized\",\"details\":\"\"}".to_owned();
+    let effect = FaultEffect::Answer { status: 401, body, headers: Default::default() };
+    let rule = Rule { repeat: Repeat::Standing, ..Rule::new(Provider::Namecom, Point::BeforeEffect, effect) };
+    stack.simulators.arm(rule).unwrap();
+    let gate = stack.simulators.gate(Gate::new(Provider::Namecom, Point::BeforeEffect)).unwrap();
+    let mut client = stack.refunds.clone();
+    let first = tokio::spawn(async move { client.create_refund(namecom("first", 200_001, &[3_200_001])).await });
+    gate.wait_for(1).await.unwrap();
+    let mut client = stack.refunds.clone();
+    let behind = tokio::spawn(async move { client.create_refund(namecom("behind", 200_002, &[3_200_002])).await });
+    while stack.find("behind").await.is_none() {
+        tokio::task::yield_now().await;
+    }
+    gate.release_all();
+    for call in [first, behind] {
+        let answer = tokio::time::timeout(crate::support::LIMIT / 2, call).await.unwrap().unwrap().unwrap();
+        assert_eq!(answer.into_inner().refund.unwrap().state(), State::Pending);
+    }
+    assert_eq!((stack.effects("3200001"), stack.effects("3200002")), (0, 0));
 }
 
 /// The order is the provider's, whoever asks for its refund.

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use recoup::domain::clock::Timestamp;
 use recoup::domain::ids::{AccountName, RefundId};
 use recoup::domain::refund::{Event, EventRecord, Refund};
+use recoup::domain::state::State;
 use recoup::ledger::sqlite::SqliteLedger;
 use recoup::ledger::{Create, Created, Health, Ledger, LedgerError, ListQuery, Listed, Record};
 use tokio::sync::watch;
@@ -191,6 +192,11 @@ impl Ledger for SimLedger {
     ) -> Result<Vec<Refund>, LedgerError> {
         self.life.breathe().await;
         self.inner.waiting_since(account, created_until, limit).await
+    }
+
+    async fn last_entry(&self, id: &RefundId, state: State) -> Result<Option<Timestamp>, LedgerError> {
+        self.life.breathe().await;
+        self.inner.last_entry(id, state).await
     }
 
     async fn oldest_waiting(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {

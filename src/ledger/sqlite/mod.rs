@@ -373,6 +373,11 @@ impl Ledger for SqliteLedger {
         self.read(move |connection| reads::moment_of(connection, reads::OLDEST_WAITING, &account)).await
     }
 
+    async fn last_entry(&self, id: &RefundId, state: State) -> Result<Option<Timestamp>, LedgerError> {
+        let id = id.clone();
+        self.read(move |connection| reads::last_entry(connection, &id, state)).await
+    }
+
     async fn trace_of(&self, id: &RefundId) -> Result<Option<String>, LedgerError> {
         let id = id.clone();
         self.read(move |connection| reads::trace_of(connection, &id)).await

@@ -97,12 +97,13 @@ const MARK: &[u8] =
     b"A ledger of recoup is kept beside this file, which locks it. Where the ledger is gone, it was removed.\n";
 
 /// Each takes the ledger from the version that is its index to the next one. Never edited once released.
-pub(super) const MIGRATIONS: [&str; 5] = [
+pub(super) const MIGRATIONS: [&str; 6] = [
     include_str!("migrations/0001_ledger.sql"),
     include_str!("migrations/0002_settling.sql"),
     include_str!("migrations/0003_observing.sql"),
     include_str!("migrations/0004_by_time.sql"),
     include_str!("migrations/0005_checks.sql"),
+    include_str!("migrations/0006_reservations_of_key.sql"),
 ];
 
 /// Statements that stay prepared in one connection: all there are, pages of every usual kind included.

@@ -55,13 +55,9 @@ pub(super) const NEXT_DUE: &str = "SELECT min(due) FROM (\
 pub(super) const OLDEST_DOUBT: &str =
     "SELECT min(doubt_since) FROM refunds WHERE account = ?1 AND doubt_since IS NOT NULL";
 
-/// With reference ?1, of account ?2, and not in the books ?3. The plus keeps the planner from walking all refunds of the account.
-pub(super) static OF_FORMER_LOGIN: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "{} WHERE ordinal IN (SELECT ordinal FROM refund_references WHERE reference = ?1) AND +account = ?2 AND scope <> ?3",
-        *SELECT_REFUND
-    )
-});
+/// Who holds key ?1, and in whose books.
+pub(super) const HOLDERS: &str =
+    "SELECT r.id, r.account, h.scope FROM reservations h JOIN refunds r ON r.ordinal = h.ordinal WHERE h.key = ?1";
 
 /// Of account ?1, at ?2, at most ?3.
 pub(super) static UNSETTLED: LazyLock<String> = LazyLock::new(|| {
@@ -124,19 +120,10 @@ pub(super) fn verdict(connection: &Connection, create: &Create) -> Result<Create
     if let Some(Stored { refund, .. }) = find(connection, &intent.id)? {
         return Ok(Created::Known(ledger::repeated(refund, intent)?));
     }
-    let mut holder = connection.prepare_cached(
-        "SELECT r.id FROM reservations h JOIN refunds r ON r.ordinal = h.ordinal WHERE h.scope = ?1 AND h.key = ?2",
-    )?;
-    let reserved = intent.target.reservation_keys();
-    for key in &reserved {
-        let id: Option<String> = holder.query_row(params![scope, key], |row| row.get(0)).optional()?;
-        if let Some(id) = id {
-            let conflicting = id_in("reservations", key, &id)?;
+    for key in intent.target.reservation_keys() {
+        if let Some(conflicting) = holder_of(connection, &key, create)? {
             return Err(LedgerError::TargetHasRefund { conflicting }.into());
         }
-    }
-    if let Some(conflicting) = held_under_another_login(connection, create, &reserved)? {
-        return Err(LedgerError::TargetHasRefund { conflicting }.into());
     }
     let keys = if *allow_similar { Vec::new() } else { intent.target.similarity_keys() };
     let mut similar = connection.prepare_cached(
@@ -155,21 +142,15 @@ pub(super) fn verdict(connection: &Connection, create: &Create) -> Result<Create
     Ok(Created::New(Refund::new(intent.clone(), *now)))
 }
 
-/// The account's refund that holds one of `keys` in the books of a login that it had before: the provider's order is the same one.
-fn held_under_another_login(
-    connection: &Connection,
-    create: &Create,
-    keys: &[String],
-) -> Result<Option<RefundId>, Fault> {
-    if keys.is_empty() {
-        return Ok(None);
-    }
-    let Create { intent, scope, .. } = create;
-    for reference in intent.target.references() {
-        let former = refunds(connection, &OF_FORMER_LOGIN, params![reference, intent.account.as_str(), scope])?;
-        let holds = |stored: &Stored| stored.refund.held_keys().iter().any(|key| keys.contains(key));
-        if let Some(holder) = former.into_iter().find(holds) {
-            return Ok(Some(holder.refund.intent.id));
+/// The refund in the same books that holds `key`, or that of an account which these books are shared with: then it is in the books of a former
+/// login. Elsewhere the same number is another order.
+fn holder_of(connection: &Connection, key: &str, create: &Create) -> Result<Option<RefundId>, Fault> {
+    let mut holders = connection.prepare_cached(HOLDERS)?;
+    let mut rows = holders.query([key])?;
+    while let Some(row) = rows.next()? {
+        let (id, account, scope): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        if scope == create.scope || create.sharers.iter().any(|sharer| sharer.as_str() == account) {
+            return Ok(Some(id_in("reservations", key, &id)?));
         }
     }
     Ok(None)
@@ -484,6 +465,14 @@ pub(super) fn counts(connection: &Connection) -> Result<(Counts, u64), Fault> {
         counts.insert((account, state), u64::try_from(count).unwrap_or_default());
     }
     Ok((counts, u64::try_from(sequence).unwrap_or_default()))
+}
+
+pub(super) fn last_entry(connection: &Connection, id: &RefundId, state: State) -> Result<Option<Timestamp>, Fault> {
+    let sql = "SELECT max(event_time) FROM events WHERE ordinal = (SELECT ordinal FROM refunds WHERE id = ?1) \
+               AND to_state = ?2 AND from_state IS NOT to_state";
+    let mut statement = connection.prepare_cached(sql)?;
+    let micros: Option<i64> = statement.query_row([id.as_str(), state.as_str()], |row| row.get(0))?;
+    Ok(micros.map(Timestamp::from_micros))
 }
 
 pub(super) fn trace_of(connection: &Connection, id: &RefundId) -> Result<Option<String>, Fault> {

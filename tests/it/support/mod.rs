@@ -98,6 +98,12 @@ impl Stack {
         self.refunds.clone().get_refund(request).await.unwrap().into_inner().refund.unwrap()
     }
 
+    /// None where it is not on disk.
+    pub(crate) async fn find(&self, id: &str) -> Option<proto::Refund> {
+        let request = proto::GetRefundRequest { name: format!("refunds/{id}") };
+        self.refunds.clone().get_refund(request).await.ok().and_then(|answer| answer.into_inner().refund)
+    }
+
     pub(crate) async fn reconcile(&self, id: &str) -> Result<proto::Refund, Status> {
         let request = proto::ReconcileRefundRequest { name: format!("refunds/{id}") };
         let answer = self.refunds.clone().reconcile_refund(request).await?;

@@ -77,21 +77,28 @@ async fn failed_and_cancelled_let_the_target_go_and_nothing_else_does() {
     }
 }
 
+/// The first refund is of the account "certs", in "books".
 #[rstest]
-#[case::the_login_of_the_account_has_changed("certs", "other books", false)]
-#[case::another_account_with_books_of_its_own("more-certs", "other books", true)]
-#[case::another_account_with_the_same_login("more-certs", "books", false)]
+#[case::the_login_of_the_account_has_changed("777", "certs", "other books", &["certs"], false)]
+#[case::and_the_order_is_written_in_another_way("00777", "certs", "other books", &["certs"], false)]
+#[case::the_login_of_both_accounts_has_changed("777", "more-certs", "other books", &["certs", "more-certs"], false)]
+#[case::another_account_with_the_same_login("777", "more-certs", "books", &["certs", "more-certs"], false)]
+#[case::another_account_with_books_of_its_own("777", "more-certs", "other books", &["more-certs"], true)]
 #[tokio::test]
 async fn a_target_stays_taken_when_the_login_of_its_account_changes(
+    #[case] order: &str,
     #[case] account: &str,
     #[case] scope: &str,
+    #[case] sharers: &[&str],
     #[case] is_free: bool,
     #[values(State::InDoubt, State::Succeeded)] state: State,
 ) {
     let bench = Bench::new();
     let first = bench.refund_in(state, "777").await;
-    let second = Intent { account: AccountName::parse(account).unwrap(), ..sectigo("second", "777") };
-    let answer = bench.ledger.create(Create { scope: scope.to_owned(), ..create(second) }).await;
+    let named = |name: &str| AccountName::parse(name).unwrap();
+    let second = Intent { account: named(account), ..sectigo("second", order) };
+    let sharers = sharers.iter().map(|name| named(name)).collect();
+    let answer = bench.ledger.create(Create { scope: scope.to_owned(), sharers, ..create(second) }).await;
     match is_free {
         true => assert!(matches!(answer, Ok(Created::New(_))), "{answer:?}"),
         false => assert_eq!(answer, Err(LedgerError::TargetHasRefund { conflicting: first.id().clone() })),
@@ -102,7 +109,8 @@ async fn a_target_stays_taken_when_the_login_of_its_account_changes(
 async fn what_an_account_let_go_of_under_a_former_login_is_free() {
     let bench = Bench::new();
     bench.refund_in(State::Failed, "777").await;
-    let again = Create { scope: "other books".to_owned(), ..create(sectigo("second", "777")) };
+    let sharers = [AccountName::parse("certs").unwrap()].into();
+    let again = Create { scope: "other books".to_owned(), sharers, ..create(sectigo("second", "777")) };
     assert!(matches!(bench.ledger.create(again).await, Ok(Created::New(_))));
 }
 

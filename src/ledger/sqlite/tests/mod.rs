@@ -105,6 +105,7 @@ fn create(intent: Intent) -> Create {
     Create {
         intent,
         scope: "books".to_owned(),
+        sharers: [].into(),
         dispatch: false,
         allow_similar: false,
         actor: "caller".to_owned(),
