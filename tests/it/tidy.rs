@@ -47,7 +47,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
 
 /// What is named in some places alone: a path, where, and whether tests are free to name it elsewhere.
 const PLACES: [(&[&str], &[&str], bool); 19] = [
-    (&["tonic"], &["src/api/", "src/app.rs", "src/cli/", "src/lib.rs"], false),
+    (&["tonic"], &["src/api/", "src/app.rs", "src/cli/", "src/lib.rs", "src/proto/"], false),
     (&["tonic_health"], &["src/api/", "src/cli/"], false),
     (&["tonic_prost"], &["src/api/"], false),
     (&["tonic_reflection"], &["src/api/"], false),
