@@ -24,7 +24,7 @@ const APART: Duration = Duration::from_secs(26);
 
 /// The ledger with so many refunds, all done, from the cache; written and verified first where it is not there.
 pub(crate) async fn large(folder: &Path, refunds: usize) -> PathBuf {
-    let path = folder.join(format!("ledger-{refunds}-v1.db"));
+    let path = folder.join(format!("ledger-{refunds}-v2.db"));
     if path.exists() {
         return path;
     }
