@@ -87,21 +87,20 @@ where
         let mut timed = Timed::begin(&self.guard.metrics, &self.guard.methods, request.uri().path());
         // The permit is taken here and not in `poll_ready`, where an idle connection would hold one for ever.
         // A gateway full of callers who wait is well, and must not be taken for dead; nor may those who ask for its health fill it.
-        let permit = match timed.is_health() {
-            true => None,
-            false => match self.guard.calls.clone().try_acquire_owned() {
-                Ok(permit) => Some(permit),
-                Err(_) => {
-                    let refusal = status::overloaded("too many calls at once").into_http();
-                    return Box::pin(std::future::ready(Ok(timed.answered(refusal))));
-                }
-            },
+        let is_health = timed.is_health();
+        let permit = if is_health {
+            None
+        } else if let Ok(permit) = self.guard.calls.clone().try_acquire_owned() {
+            Some(permit)
+        } else {
+            let refusal = status::overloaded("too many calls at once").into_http();
+            return Box::pin(std::future::ready(Ok(timed.answered(refusal))));
         };
         let request_id = format!("{:08x}", self.guard.numbers.fetch_add(1, Ordering::Relaxed));
-        let span = if timed.is_health() { Span::none() } else { span_of_call(&mut timed, &request_id, &request) };
+        let span = if is_health { Span::none() } else { span_of_call(&mut timed, &request_id, &request) };
         let call = request.uri().path().to_owned();
         // Reflection is a conversation, which may rest.
-        let asks_once = timed.is_health() || call.starts_with(OURS);
+        let asks_once = is_health || call.starts_with(OURS);
         let request = request.map(|body| if asks_once { Prompt::body(body) } else { body });
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
@@ -189,41 +188,45 @@ mod tests {
     use http_body_util::{BodyExt as _, StreamBody};
     use rstest::rstest;
     use tonic_types::StatusExt;
+    use tower::service_fn;
 
     use super::*;
 
-    #[derive(Clone)]
-    struct Panics;
-
-    impl Service<Request<Body>> for Panics {
-        type Response = Response<Body>;
-        type Error = Infallible;
-        type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
-
-        fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn call(&mut self, _request: Request<Body>) -> Self::Future {
-            Box::pin(async { panic!("a handler's bug") })
-        }
+    async fn panics(_: Request<Body>) -> Result<Response<Body>, Infallible> {
+        panic!("a handler's bug")
     }
 
-    async fn answer_of(service: &mut Guarded<Panics>) -> Status {
-        answer_to("/recoup.v1.RefundService/GetRefund", service).await
+    /// Reads its request to the end, which may never come.
+    async fn listens(request: Request<Body>) -> Result<Response<Body>, Infallible> {
+        drop(request.into_body().collect().await);
+        Ok(Response::new(Body::empty()))
     }
 
-    async fn answer_to(path: &str, service: &mut Guarded<Panics>) -> Status {
-        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
-        let answer = service.call(request).await.unwrap_or_else(|never| match never {});
-        Status::from_header_map(answer.headers()).unwrap()
+    const GET: &str = "/recoup.v1.RefundService/GetRefund";
+    const CHECK: &str = "/grpc.health.v1.Health/Check";
+
+    fn guard(calls: usize) -> Guard {
+        Guard::new(calls, Metrics::off(), Methods::of(&[tonic_health::pb::FILE_DESCRIPTOR_SET]))
+    }
+
+    fn request(path: &str, body: Body) -> Request<Body> {
+        Request::builder().uri(path).body(body).unwrap()
+    }
+
+    /// None where the answer's head does not say how the call ended.
+    async fn answer_to<S>(path: &str, service: &mut S) -> Option<Status>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    {
+        let answer = service.call(request(path, Body::empty())).await.unwrap_or_else(|never| match never {});
+        Status::from_header_map(answer.headers())
     }
 
     #[tokio::test]
     async fn a_panic_is_answered_and_promises_nothing() {
-        let mut service = Guard::new(1, Metrics::off(), Methods::default()).layer(Panics);
+        let mut service = guard(1).layer(service_fn(panics));
         for request_id in ["00000001", "00000002"] {
-            let answer = answer_of(&mut service).await;
+            let answer = answer_to(GET, &mut service).await.unwrap();
             assert_eq!(answer.code(), Code::Internal);
             let details = answer.get_error_details();
             assert_eq!(details.request_info().map(|info| info.request_id.as_str()), Some(request_id));
@@ -233,7 +236,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_call_too_many_is_told_to_come_back() {
-        let answer = answer_of(&mut Guard::new(0, Metrics::off(), Methods::default()).layer(Panics)).await;
+        let answer = answer_to(GET, &mut guard(0).layer(service_fn(panics))).await.unwrap();
         assert_eq!(answer.code(), Code::Unavailable);
         let details = answer.get_error_details();
         assert_eq!(details.error_info().map(|info| info.reason.as_str()), Some("OVERLOADED"));
@@ -257,45 +260,18 @@ mod tests {
         assert_eq!(reason.as_deref(), Some("DEADLINE"), "nothing was recorded");
     }
 
-    /// Reads its request to the end, which may never come.
-    #[derive(Clone)]
-    struct Listens;
-
-    impl Service<Request<Body>> for Listens {
-        type Response = Response<Body>;
-        type Error = Infallible;
-        type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
-
-        fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn call(&mut self, request: Request<Body>) -> Self::Future {
-            Box::pin(async move {
-                drop(request.into_body().collect().await);
-                Ok(Response::new(Body::empty()))
-            })
-        }
-    }
-
     #[tokio::test]
     async fn those_who_ask_for_its_health_do_not_fill_it() {
-        let methods = Methods::of(&[tonic_health::pb::FILE_DESCRIPTOR_SET]);
-        let mut service = Guard::new(1, Metrics::off(), methods).layer(Listens);
-        let silence = || Body::new(StreamBody::new(tokio_stream::pending::<Result<Frame<Bytes>, Status>>()));
-        let request = Request::builder().uri("/grpc.health.v1.Health/Check").body(silence()).unwrap();
-        let asks = tokio::spawn(service.call(request));
-        let request = Request::builder().uri("/recoup.v1.RefundService/GetRefund").body(Body::empty()).unwrap();
-        let answer = service.call(request).await.unwrap_or_else(|never| match never {});
-        assert!(Status::from_header_map(answer.headers()).is_none(), "it was let in");
+        let mut service = guard(1).layer(service_fn(listens));
+        let silence = Body::new(StreamBody::new(tokio_stream::pending::<Result<Frame<Bytes>, Status>>()));
+        let asks = tokio::spawn(service.call(request(CHECK, silence)));
+        assert!(answer_to(GET, &mut service).await.is_none(), "it was let in");
         asks.abort();
     }
 
     #[tokio::test]
     async fn a_gateway_that_is_full_can_be_asked_for_its_health() {
-        let methods = Methods::of(&[tonic_health::pb::FILE_DESCRIPTOR_SET]);
-        let mut full = Guard::new(0, Metrics::off(), methods).layer(Panics);
-        let answer = answer_to("/grpc.health.v1.Health/Check", &mut full).await;
+        let answer = answer_to(CHECK, &mut guard(0).layer(service_fn(panics))).await.unwrap();
         assert_eq!(answer.code(), Code::Internal, "its handler was asked");
     }
 }

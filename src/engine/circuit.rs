@@ -189,7 +189,7 @@ impl Circuit {
         if answers {
             self.position = Position::HalfOpen { pause, under_way: false };
         } else if is_due {
-            self.position = Position::Open { why, pause: self.longer(pause), until: now + self.longer(pause) };
+            self.wait(why, self.longer(pause), now);
         }
     }
 
@@ -203,6 +203,10 @@ impl Circuit {
 
     fn open(&mut self, why: AccountHealth, pause: Duration, now: Instant) {
         self.era.0 += 1;
+        self.wait(why, pause, now);
+    }
+
+    fn wait(&mut self, why: AccountHealth, pause: Duration, now: Instant) {
         self.position = Position::Open { why, pause, until: now + pause };
     }
 }

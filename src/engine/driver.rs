@@ -176,20 +176,16 @@ async fn give_up_the_oldest(shared: &Shared, lane: &Lane, now: Timestamp) -> Res
 /// keep all others waiting.
 async fn probe(shared: &Arc<Shared>, lane: &Arc<Lane>) -> Result<bool, LedgerError> {
     let account = &lane.account.name;
-    let endless = Timestamp::from_micros(i64::MAX);
-    let oldest = shared.ledger.waiting_since(account, endless, HANDFUL).await?;
-    let newest = ListQuery {
-        account: Some(account.clone()),
-        states: vec![State::Pending],
-        limit: HANDFUL,
-        ..ListQuery::default()
-    };
-    let newest = shared.ledger.list(newest).await?;
-    // In pairs of an old and a new one. Where few wait, each stands in it twice.
-    let waiting: Vec<&Refund> =
-        oldest.iter().zip(newest.iter().map(|listed| &listed.refund)).flat_map(|(old, new)| [old, new]).collect();
     let count = lane.probes.fetch_add(1, Ordering::Relaxed);
-    let Some(refund) = waiting.get(count.checked_rem(waiting.len()).unwrap_or(0)) else { return Ok(false) };
+    let waiting: Vec<Refund> = if count.is_multiple_of(2) {
+        shared.ledger.waiting_since(account, Timestamp::from_micros(i64::MAX), HANDFUL).await?
+    } else {
+        let (account, states) = (Some(account.clone()), vec![State::Pending]);
+        let newest = ListQuery { account, states, limit: HANDFUL, ..ListQuery::default() };
+        shared.ledger.list(newest).await?.into_iter().map(|listed| listed.refund).collect()
+    };
+    let turn = (count / 2).checked_rem(waiting.len()).unwrap_or(0);
+    let Some(refund) = waiting.get(turn) else { return Ok(false) };
     tokio::select! {
         biased;
         () = shared.draining.cancelled() => {}
