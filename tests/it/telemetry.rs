@@ -1,5 +1,7 @@
 //! What an operator sees: metrics that agree with the ledger, traces that a real collector takes, log lines that read alone.
 
+mod logs;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -20,9 +22,11 @@ use recoup::proto::v1::refund::State;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use recoup::telemetry::metrics::{DECLARED, Kind};
 use rstest::rstest;
+use simulators::Simulators;
 use simulators::exchange::Provider;
 use simulators::faults::{FaultEffect, Point, Repeat, Rule};
 use simulators::gates::Gate;
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -302,6 +306,27 @@ pub(crate) fn launch(configuration: &str, dir: &Path, variables: &[(&str, &str)]
     (gateway.unwrap_or_else(|said| panic!("the gateway ended: {said:?}")), log)
 }
 
+/// A gateway whose spans a collector takes, at simulators of its own.
+struct Observed {
+    dir: TempDir,
+    simulators: Simulators,
+    collector: Collector,
+    gateway: Gateway,
+    log: Log,
+    configuration: String,
+}
+
+/// With more settings: top-level TOML.
+async fn observed(settings: &str) -> Observed {
+    let dir = tempfile::tempdir().unwrap();
+    let simulators = simulators_in(dir.path()).await;
+    let (collector, addr) = Collector::start().await;
+    let settings = format!("traces.endpoint = \"http://{addr}\"\n{settings}");
+    let configuration = crate::support::configuration(&simulators, dir.path(), &settings);
+    let (gateway, log) = launch(&configuration, dir.path(), &[]);
+    Observed { dir, simulators, collector, gateway, log, configuration }
+}
+
 fn traced<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     let parent = format!("00-{CALLERS_TRACE}-{CALLERS_SPAN}-01");
@@ -314,19 +339,14 @@ async fn get(refunds: &RefundServiceClient<Channel>, name: &str) -> proto::Refun
     refunds.clone().get_refund(request).await.unwrap().into_inner().refund.unwrap()
 }
 
-fn sectigo_falters(simulators: &simulators::Simulators) {
+fn sectigo_falters(simulators: &Simulators) {
     let rule = Rule::new(Provider::Sectigo, Point::BeforeEffect, FaultEffect::Close);
     simulators.arm(Rule { operation: Some("!AutoRefund".to_owned()), repeat: Repeat::Once, ..rule }).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_trace_shows_a_refund_and_later_looks_are_linked_to_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let simulators = simulators_in(dir.path()).await;
-    let (collector, addr) = Collector::start().await;
-    let settings = format!("traces.endpoint = \"http://{addr}\"\n{BRISK}");
-    let configuration = crate::support::configuration(&simulators, dir.path(), &settings);
-    let (gateway, _) = launch(&configuration, dir.path(), &[]);
+    let Observed { dir, simulators, collector, gateway, configuration, .. } = observed(BRISK).await;
     let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
     sectigo_falters(&simulators);
     let refund =
@@ -427,14 +447,10 @@ fn unavailable() -> FaultEffect {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_is_an_error_and_the_way_back_are_seen() {
-    let dir = tempfile::tempdir().unwrap();
-    let simulators = simulators_in(dir.path()).await;
-    let (collector, addr) = Collector::start().await;
     let settings = format!(
-        "traces.endpoint = \"http://{addr}\"\nengine.circuit_failures = 1\nengine.circuit_pause_min_ms = 20\n\
-         engine.circuit_pause_max_ms = 40\n{BRISK}"
+        "engine.circuit_failures = 1\nengine.circuit_pause_min_ms = 20\nengine.circuit_pause_max_ms = 40\n{BRISK}"
     );
-    let (gateway, log) = launch(&crate::support::configuration(&simulators, dir.path(), &settings), dir.path(), &[]);
+    let Observed { dir: _dir, simulators, collector, gateway, log, .. } = observed(&settings).await;
     let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
     let rule = Rule::new(Provider::Namecom, Point::BeforeEffect, unavailable());
     let rule = simulators.arm(Rule { repeat: Repeat::Standing, ..rule }).unwrap();
@@ -461,11 +477,8 @@ async fn an_answer_that_is_an_error_and_the_way_back_are_seen() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_callers_make_up_is_no_name_and_a_supervisor_leaves_no_trace() {
-    let dir = tempfile::tempdir().unwrap();
-    let simulators = simulators_in(dir.path()).await;
-    let (collector, addr) = Collector::start().await;
-    let settings = format!("traces.endpoint = \"http://{addr}\"\nlog.filter = \"recoup=debug\"");
-    let (gateway, log) = launch(&crate::support::configuration(&simulators, dir.path(), &settings), dir.path(), &[]);
+    let Observed { dir: _dir, simulators: _simulators, collector, gateway, log, .. } =
+        observed("log.filter = \"recoup=debug\"").await;
     let connection = channel(gateway.addr).await;
     HealthClient::new(connection.clone()).check(HealthCheckRequest::default()).await.unwrap();
     let made_up = "made-up".repeat(700);
@@ -572,179 +585,4 @@ async fn without_a_collector_there_is_one_warning_and_refunds_go_on(#[case] hang
     tokio::time::timeout(LIMIT, go_on).await.unwrap();
     assert!(gateway.terminate().success());
     assert_eq!(log.count("the collector takes no traces"), 1, "{}", log.text());
-}
-
-// Logs
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_failure_is_one_line_that_reads_alone() {
-    let dir = tempfile::tempdir().unwrap();
-    let simulators = simulators_in(dir.path()).await;
-    let (_collector, collecting) = Collector::start().await;
-    let settings = format!("traces.endpoint = \"http://{collecting}\"");
-    let (gateway, log) = launch(&crate::support::configuration(&simulators, dir.path(), &settings), dir.path(), &[]);
-    let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
-    sectigo_falters(&simulators);
-    refunds.create_refund(traced(sectigo("logged", "1000001"))).await.unwrap();
-    assert!(gateway.terminate().success());
-    let lines = log.lines();
-    let failures: Vec<_> =
-        lines.iter().filter(|line| matches!(line["level"].as_str(), Some("WARN" | "ERROR"))).collect();
-    let [failure] = failures[..] else { panic!("{failures:#?}") };
-    assert_eq!(failure["message"], "it is not known what became of the refund");
-    assert_eq!((&failure["state"], &failure["reason"]), (&"IN_DOUBT".into(), &"connection_lost".into()));
-    assert_eq!((&failure["refund"], &failure["account"]), (&"logged".into(), &"sectigo".into()));
-    assert_eq!((&failure["attempt"], &failure["trace_id"]), (&1.into(), &CALLERS_TRACE.into()));
-    assert_eq!((&failure["method"], &failure["spans"][0]), (&CREATE.into(), &"call".into()));
-    for absent in ["code", "category", "error"] {
-        assert_eq!(failure.get(absent), None, "{failure}");
-    }
-    for line in &lines {
-        assert!(line["timestamp"].is_string() && line["level"].is_string() && line["message"].is_string(), "{line}");
-        assert!(line["target"].is_string() && line["spans"].is_array(), "{line}");
-        let nested = |(name, value): (&String, &serde_json::Value)| value.is_object() || name.contains('.');
-        assert!(!line.as_object().unwrap().iter().any(nested), "{line}");
-    }
-}
-
-/// A provider that is not to be reached. Why stands in the line, and which refund it is about, however little else is logged.
-#[tokio::test(flavor = "multi_thread")]
-async fn that_no_byte_left_is_told_with_its_reason() {
-    let dir = tempfile::tempdir().unwrap();
-    let simulators = simulators_in(dir.path()).await;
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let (sectigo_addr, debitsuccess_addr) = (simulators.sectigo_addr(), simulators.debitsuccess_addr());
-    let settings = "log.filter = \"warn,recoup::app=info\"";
-    let configuration = configuration_at(sectigo_addr, nobody, debitsuccess_addr, dir.path(), settings);
-    let (gateway, log) = launch(&configuration, dir.path(), &[]);
-    let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
-    let at_once = Some(prost_types::Duration::default());
-    let request = proto::CreateRefundRequest { wait: at_once, ..namecom("unsent", 200_001, &[3_200_001]) };
-    refunds.create_refund(request).await.unwrap();
-    let told = || log.lines().into_iter().find(|line| line["message"].as_str().unwrap().contains("will be sent again"));
-    let line = tokio::time::timeout(LIMIT, async {
-        loop {
-            match told() {
-                Some(line) => return line,
-                None => tokio::time::sleep(Duration::from_millis(20)).await,
-            }
-        }
-    });
-    let line = line.await.unwrap();
-    assert!(line["error"].as_str().unwrap().starts_with("no connection: "), "{line}");
-    let shown = get(&refunds, "refunds/unsent").await;
-    assert_eq!(line["error"], shown.provider_error.unwrap().message, "as the refund itself shows it");
-    assert_eq!((&line["refund"], &line["account"]), (&"unsent".into(), &"namecom".into()));
-    assert!(line.get("code").is_none() && line.get("category").is_none(), "{line}");
-    assert!(gateway.terminate().success());
-}
-
-/// What follows days later, or in another process, is told of the refund and the attempt that it is about, and what only a person can do
-/// stands out.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_follows_a_doubt_is_told_in_lines_of_its_own() {
-    let dir = tempfile::tempdir().unwrap();
-    let simulators = simulators_in(dir.path()).await;
-    let settings = crate::support::configuration(&simulators, dir.path(), BRISK);
-    let impatient = settings.replacen("[accounts.sectigo]", "[accounts.sectigo]\nsettle_time_s = 1", 1);
-    assert_ne!(impatient, settings);
-    let (gateway, log) = launch(&impatient, dir.path(), &[]);
-    let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
-    let rule = |provider, operation: &str, times| {
-        let rule = Rule::new(provider, Point::BeforeEffect, FaultEffect::Close);
-        simulators.arm(Rule { operation: Some(operation.to_owned()), repeat: Repeat::Times(times), ..rule }).unwrap();
-    };
-    rule(Provider::Sectigo, "!AutoRefund", 1);
-    rule(Provider::Sectigo, "!getPostPaymentStatus", 2);
-    rule(Provider::Namecom, "ProcessRefund", 2);
-    refunds.create_refund(traced(sectigo("lost", "1000001"))).await.unwrap();
-    refunds.create_refund(namecom("twice", 200_001, &[3_200_001])).await.unwrap();
-    let told = |level: &str, message: &str, refund: &str, attempt: u64| {
-        log.lines().into_iter().any(|line| {
-            let is_about_it = (&line["refund"], &line["attempt"]) == (&refund.into(), &attempt.into());
-            line["level"] == level && line["message"] == message && is_about_it
-        })
-    };
-    let all_told = async {
-        while !(told("WARN", "it is not known what became of the refund", "twice", 2)
-            && told("WARN", "the provider did not tell what became of the refund", "lost", 1)
-            && told("ERROR", "the gateway cannot find out what became of the refund: a person must", "lost", 1))
-        {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    assert!(tokio::time::timeout(LIMIT, all_told).await.is_ok(), "{}", log.text());
-
-    let gate = Gate { target: Some("1000002".to_owned()), ..Gate::new(Provider::Sectigo, Point::AfterEffect) };
-    let gate = simulators.gate(gate).unwrap();
-    let at_once = Some(prost_types::Duration::default());
-    refunds.create_refund(proto::CreateRefundRequest { wait: at_once, ..sectigo("flying", "1000002") }).await.unwrap();
-    gate.wait_for(1).await.unwrap();
-    gateway.kill();
-    let (gateway, log) = launch(&impatient, dir.path(), &[]);
-    let lines = log.lines();
-    let is_it = |line: &&serde_json::Value| {
-        line["message"] == "the attempt was on its way when the gateway last stopped"
-            && (&line["refund"], &line["attempt"]) == (&"flying".into(), &1.into())
-    };
-    assert_eq!(lines.iter().filter(is_it).count(), 1, "{}", log.text());
-    gate.release_all();
-    assert!(gateway.terminate().success());
-}
-
-/// The refund's own, where nobody named one: SHA-256 of its id, the first half.
-const TRACE_OF_QUIET: &str = "008f0747f4e27c8462baa991a538025b";
-
-#[tokio::test(flavor = "multi_thread")]
-async fn without_a_collector_the_lines_of_a_refund_that_had_to_wait_name_its_trace_too() {
-    let dir = tempfile::tempdir().unwrap();
-    let simulators = simulators_in(dir.path()).await;
-    let configuration = crate::support::configuration(&simulators, dir.path(), "");
-    let one_at_a_time = configuration.replacen("[accounts.namecom]", "max_in_flight = 1\n[accounts.namecom]", 1);
-    let (gateway, log) = launch(&one_at_a_time, dir.path(), &[]);
-    let refunds = RefundServiceClient::new(channel(gateway.addr).await);
-    let create = |request: Request<proto::CreateRefundRequest>| {
-        let mut refunds = refunds.clone();
-        async move { refunds.create_refund(request).await.unwrap().into_inner().refund.unwrap() }
-    };
-    for target in ["1000002", "1000003"] {
-        let rule = Rule::new(Provider::Sectigo, Point::BeforeEffect, FaultEffect::Close);
-        simulators.arm(Rule { target: Some(target.to_owned()), repeat: Repeat::Once, ..rule }).unwrap();
-    }
-    let gate = Gate { target: Some("1000001".to_owned()), ..Gate::new(Provider::Sectigo, Point::BeforeEffect) };
-    let gate = simulators.gate(gate).unwrap();
-    let first = tokio::spawn(create(Request::new(sectigo("first", "1000001"))));
-    // The one slot is taken: the others wait for it.
-    gate.wait_for(1).await.unwrap();
-    let waiting = [traced(sectigo("traced", "1000002")), Request::new(sectigo("quiet", "1000003"))];
-    for mut request in waiting {
-        request.get_mut().wait = Some(prost_types::Duration::default());
-        assert_eq!(create(request).await.state(), State::Pending);
-    }
-    gate.release_all();
-    assert_eq!(first.await.unwrap().state(), State::Succeeded);
-    for id in ["traced", "quiet"] {
-        let is_doubted = async {
-            let name = format!("refunds/{id}");
-            while get(&refunds, &name).await.state() != State::InDoubt {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(LIMIT, is_doubted).await.unwrap();
-    }
-    assert!(gateway.terminate().success());
-    let lines = log.lines();
-    let trace_of = |refund: &str| {
-        let is_it = |line: &&serde_json::Value| {
-            line["refund"] == refund && line["message"] == "it is not known what became of the refund"
-        };
-        let line = lines.iter().find(is_it).unwrap_or_else(|| panic!("{}", log.text()));
-        assert_eq!(line["spans"], serde_json::json!(["dispatch", "attempt"]), "it had to wait");
-        line["trace_id"].clone()
-    };
-    assert_eq!(trace_of("traced"), CALLERS_TRACE);
-    assert_eq!(trace_of("quiet"), TRACE_OF_QUIET);
-    // As it was told when the call was made.
-    let recorded = lines.iter().find(|line| line["message"] == "refund recorded" && line["refund"] == "quiet").unwrap();
-    assert_eq!(recorded["trace_id"], TRACE_OF_QUIET);
 }
