@@ -43,7 +43,7 @@ pub(crate) fn all(criterion: &mut Criterion) {
         group.bench_function(format!("{provider}: after no answer"), |bencher| {
             bencher.iter(|| decide::after_attempt(&sent, lost.clone(), rules, NOW));
         });
-        let nothing = Lookup::NotFound { evidence: "no record".to_owned() };
+        let nothing = Lookup::not_found("no record");
         group.bench_function(format!("{provider}: after a look that shows nothing"), |bencher| {
             bencher.iter(|| decide::after_lookup(&doubted, nothing.clone(), None, rules, NOW, NOW));
         });

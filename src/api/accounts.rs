@@ -22,4 +22,11 @@ impl AccountService for AccountsApi {
             self.engine.accounts().iter().map(|(account, health)| convert::account(account, *health)).collect();
         Ok(Response::new(proto::ListAccountsResponse { accounts }))
     }
+
+    async fn probe_account(
+        &self,
+        _request: Request<proto::ProbeAccountRequest>,
+    ) -> Result<Response<proto::ProbeAccountResponse>, Status> {
+        Err(crate::api::status::not_offered("this call is not offered yet"))
+    }
 }

@@ -195,6 +195,7 @@ pub(super) fn refund(refund: &Refund, resend_safe: bool) -> proto::Refund {
         dispatch_time: refund.dispatch_time.map(timestamp),
         complete_time: refund.complete_time.map(timestamp),
         labels: refund.intent.labels.clone().into_iter().collect(),
+        ..proto::Refund::default()
     }
 }
 
@@ -211,6 +212,7 @@ pub(super) fn event(event: EventRecord) -> proto::RefundEvent {
         actor: event.actor,
         note: event.note,
         chain_hash: event.chain_hash.to_vec(),
+        ..proto::RefundEvent::default()
     }
 }
 

@@ -161,6 +161,13 @@ impl RefundService for RefundsApi {
         Ok(Response::new(proto::ResolveRefundResponse { refund: Some(self.shown(&refund)) }))
     }
 
+    async fn reassign_refund(
+        &self,
+        _request: Request<proto::ReassignRefundRequest>,
+    ) -> Result<Response<proto::ReassignRefundResponse>, Status> {
+        Err(status::not_offered("this call is not offered yet"))
+    }
+
     async fn list_refund_events(
         &self,
         request: Request<proto::ListRefundEventsRequest>,

@@ -1,5 +1,7 @@
 //! `ValidationStatusService`: each handler is convert, call, convert.
 
+#![expect(deprecated, reason = "certificate_id is read until callers use certificate_number")]
+
 use futures_util::stream::{self, BoxStream};
 use secrecy::ExposeSecret;
 use tonic::{Request, Response, Status};
@@ -123,6 +125,7 @@ fn shown(status: &ValidationStatus, include_upload_token: bool) -> proto::Valida
         action_required: page.action_required().into_iter().map(|one| section(one).into()).collect(),
         fetch_time: Some(convert::timestamp(status.fetch_time())),
         fingerprint: status.fingerprint().to_owned(),
+        ..Default::default()
     }
 }
 
@@ -168,6 +171,7 @@ fn agreement(agreement: &AgreementStatus) -> proto::AgreementStatus {
         click_through_email_address: agreement.click_through_email_address.clone(),
         last_email_sent_date: agreement.last_email_sent_date.clone(),
         last_open_date: agreement.last_open_date.clone(),
+        ..Default::default()
     }
 }
 
@@ -358,6 +362,7 @@ mod tests {
             max_age: seconds(-5, 0),
             certificate_id: -1,
             include_upload_token: true,
+            ..Default::default()
         },
         &["account", "order_number", "certificate_id", "max_age"]
     )]

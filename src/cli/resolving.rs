@@ -82,6 +82,7 @@ pub(super) async fn resolve(
         resolution: resolution.into(),
         evidence: arguments.evidence,
         refunded_amount,
+        ..Default::default()
     };
     let answer = client.resolve_refund(within(ASKING, request)).await.map_err(|status| refusal(&status))?.into_inner();
     told(answer.refund, json)

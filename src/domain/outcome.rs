@@ -38,10 +38,14 @@ pub enum Outcome {
 pub enum Lookup {
     /// The provider knows the refund, and this is what became of it.
     Found(Outcome),
-    /// The provider shows no trace of it. That is no proof that it never happened: time may still show it.
+    /// The provider does not show the refund. That is no proof that it never happened: time may still show it.
     NotFound {
         /// What was seen.
         evidence: String,
+        /// name.com: what was seen of each requested item. Empty at the others.
+        items: Vec<ItemResult>,
+        /// What the provider shows besides.
+        absence: Absence,
     },
     /// No usable answer: nothing was learnt of the refund.
     Unavailable {
@@ -63,7 +67,24 @@ pub enum Heard {
     NoTarget,
 }
 
+/// What a lookup that does not show the refund says about its absence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absence {
+    /// Nothing: the provider's view may lag behind.
+    Unproven,
+    /// What the refund would have destroyed first is still there (name.com: the domain of every requested item). Seen a
+    /// settle time after the last attempt, that proves that no attempt had an effect.
+    Untouched,
+    /// The provider has destroyed what it destroys first, and shows no refund: it may still come, or never.
+    HalfDone,
+}
+
 impl Lookup {
+    /// The provider does not show the refund, and nothing besides.
+    pub fn not_found(evidence: impl Into<String>) -> Self {
+        Lookup::NotFound { evidence: evidence.into(), items: Vec::new(), absence: Absence::Unproven }
+    }
+
     /// Nothing was learnt, of the refund or of the account.
     pub fn unavailable(evidence: impl Into<String>) -> Self {
         Lookup::Unavailable { evidence: evidence.into(), heard: Heard::Nothing }
@@ -85,6 +106,11 @@ pub struct Confirmation {
     pub error: Option<ProviderError>,
     /// The provider says that it repeats an earlier answer and has done nothing now.
     pub replayed: bool,
+    /// The provider's own remark beside the state, through [`provider_text`].
+    pub status_note: Option<String>,
+    /// What else the answer said, for the history: warnings beside a success, the number of the provider's message. Each
+    /// through [`provider_text`].
+    pub remarks: Vec<String>,
 }
 
 /// The provider's "taken".
@@ -100,6 +126,11 @@ pub struct Acceptance {
     pub items: Vec<ItemResult>,
     /// The provider says that it repeats an earlier answer and has done nothing now.
     pub replayed: bool,
+    /// The provider's own remark beside the state, through [`provider_text`].
+    pub status_note: Option<String>,
+    /// What else the answer said, for the history: warnings beside a success, the number of the provider's message. Each
+    /// through [`provider_text`].
+    pub remarks: Vec<String>,
 }
 
 /// What a provider said when it refused.

@@ -190,12 +190,12 @@ pub fn after_lookup(
         Lookup::Found(Outcome::Unknown { reason: DoubtReason::Contradiction, evidence }) => {
             vec![Event::Escalated { evidence }]
         }
-        Lookup::NotFound { ref evidence } => match after_absence(refund, rules.contract, asked) {
-            Absence::NotYet => checked(&lookup),
-            Absence::SendAgain => {
+        Lookup::NotFound { ref evidence, .. } => match after_absence(refund, rules.contract, asked) {
+            AfterAbsence::NotYet => checked(&lookup),
+            AfterAbsence::SendAgain => {
                 return Decision { resend: true, ..rules.decision(refund, checked(&lookup), now) };
             }
-            Absence::PastAllMeans(why) => vec![Event::Escalated { evidence: format!("{evidence}; {why}") }],
+            AfterAbsence::PastAllMeans(why) => vec![Event::Escalated { evidence: format!("{evidence}; {why}") }],
         },
         Lookup::Unavailable { ref evidence, .. } if nobody_answers(refund, rules.contract, now) => {
             vec![Event::Escalated { evidence: format!("{evidence}; and the doubt is days old") }]
@@ -219,7 +219,7 @@ pub fn may_take_too_long(refund: &Refund, now: Timestamp) -> bool {
 }
 
 /// What it means that the provider was asked and shows no trace of the refund.
-enum Absence {
+enum AfterAbsence {
     /// Nothing: time may still show it.
     NotYet,
     /// It never arrived, and will be kept from a second effect.
@@ -228,42 +228,42 @@ enum Absence {
     PastAllMeans(&'static str),
 }
 
-fn after_absence(refund: &Refund, contract: &RetryContract, asked: Timestamp) -> Absence {
+fn after_absence(refund: &Refund, contract: &RetryContract, asked: Timestamp) -> AfterAbsence {
     let settled = |since: Timestamp| asked.since(since) >= contract.settle_time;
     match (contract.lookup, refund.state) {
         // The order's state lags behind by an unknown time, and the provider has said that it took the refund.
-        (LookupKind::TargetState, State::Submitted) => Absence::NotYet,
+        (LookupKind::TargetState, State::Submitted) => AfterAbsence::NotYet,
         (LookupKind::TargetState, _) => {
             let key_lives = refund.dispatch_time.is_some_and(|first| contract.resend_safe(first, asked));
             let doubt_settled = refund.doubt.as_ref().is_some_and(|doubt| settled(doubt.since));
             // Where nothing is sent again, nothing but time could still show it.
             let is_over = !key_lives || was_told_no(refund, contract) || is_contradicted(refund);
             if doubt_settled && is_over {
-                Absence::PastAllMeans("the settle time is over, and the state of the order proves no absence")
+                AfterAbsence::PastAllMeans("the settle time is over, and the state of the order proves no absence")
             } else if doubt_settled && refund.unanswered_attempts >= MOST_UNANSWERED {
-                Absence::PastAllMeans(TOO_MANY_UNANSWERED)
+                AfterAbsence::PastAllMeans(TOO_MANY_UNANSWERED)
             } else {
-                Absence::NotYet
+                AfterAbsence::NotYet
             }
         }
         // The first of two: the second counts only a settle time later.
-        (LookupKind::Refund, _) if !refund.absent_since.is_some_and(settled) => Absence::NotYet,
+        (LookupKind::Refund, _) if !refund.absent_since.is_some_and(settled) => AfterAbsence::NotYet,
         (LookupKind::Refund, State::Submitted) => {
-            Absence::PastAllMeans("the provider took the refund, and has no record of it any more")
+            AfterAbsence::PastAllMeans("the provider took the refund, and has no record of it any more")
         }
         (LookupKind::Refund, _) if was_told_no(refund, contract) => {
-            Absence::PastAllMeans("the provider refused to take it again, and has no record of it")
+            AfterAbsence::PastAllMeans("the provider refused to take it again, and has no record of it")
         }
         (LookupKind::Refund, _) if refund.unanswered_attempts >= MOST_UNANSWERED => {
-            Absence::PastAllMeans(TOO_MANY_UNANSWERED)
+            AfterAbsence::PastAllMeans(TOO_MANY_UNANSWERED)
         }
         // Attempts that are not processed use up none, so time must end it: nobody can have it sent again while the gateway does.
         (LookupKind::Refund, _)
             if refund.dispatch_time.is_some_and(|first| asked.since(first) >= patience_of(contract)) =>
         {
-            Absence::PastAllMeans("for days no attempt was taken")
+            AfterAbsence::PastAllMeans("for days no attempt was taken")
         }
-        (LookupKind::Refund, _) => Absence::SendAgain,
+        (LookupKind::Refund, _) => AfterAbsence::SendAgain,
     }
 }
 
@@ -381,7 +381,7 @@ fn evidence_of(lookup: &Lookup) -> String {
         Lookup::Found(Outcome::Refused { error, .. }) => format!("the provider says no: {}", error.said()),
         Lookup::Found(Outcome::NotSent { error, .. }) => format!("the provider could not be asked: {}", error.said()),
         Lookup::Found(Outcome::Unknown { evidence, .. })
-        | Lookup::NotFound { evidence }
+        | Lookup::NotFound { evidence, .. }
         | Lookup::Unavailable { evidence, .. } => evidence.clone(),
     }
 }

@@ -214,7 +214,7 @@ async fn a_look_that_found_the_refund_is_not_lost_to_one_that_found_nothing() {
     }
     let second = looks.pop().unwrap();
     let first = looks.pop().unwrap();
-    nothing.send(Lookup::NotFound { evidence: "Processed".to_owned() }).unwrap();
+    nothing.send(Lookup::not_found("Processed")).unwrap();
     assert_eq!(first.await.unwrap().state, State::InDoubt);
     found.send(Lookup::Found(Outcome::Refunded(Confirmation::default()))).unwrap();
     assert_eq!(second.await.unwrap().state, State::Succeeded);

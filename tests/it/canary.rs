@@ -219,6 +219,7 @@ fn wrong_word() -> proto::ResolveRefundRequest {
         resolution: Resolution::Refunded.into(),
         evidence: WORD.repeat(100),
         refunded_amount: Some(proto::Money { currency_code: WORD.to_owned(), minor_units: 1 }),
+        ..Default::default()
     }
 }
 
@@ -367,6 +368,7 @@ impl Caller {
             resolution: resolution.into(),
             evidence: EVIDENCE.to_owned(),
             refunded_amount: None,
+            ..Default::default()
         };
         let stale = self.resolve(proto::ResolveRefundRequest { etag: WRONG.to_owned(), ..word.clone() }).await;
         self.is_refused("ResolveRefund of another state", stale);

@@ -351,6 +351,7 @@ async fn a_word_is_refused_with_every_reason() {
         resolution: Resolution::Refunded.into(),
         evidence: "ticket 7".to_owned(),
         refunded_amount: None,
+        ..Default::default()
     };
     let stale = resolve(request.clone()).await;
     assert_eq!((stale.code(), reason(&stale).as_str()), (Code::Aborted, "ETAG_MISMATCH"));

@@ -75,6 +75,7 @@ async fn the_documents_sample_comes_back_field_for_field() {
             click_through_email_address: String::new(),
             last_email_sent_date: "2025-06-11".to_owned(),
             last_open_date: "2025-06-12".to_owned(),
+            ..Default::default()
         }),
         callback: Some(proto::CallbackStatus {
             step: not_applicable("Order Authorization"),

@@ -141,6 +141,7 @@ pub(crate) async fn resolve(
         resolution: resolution.into(),
         evidence: "the books of the simulators".to_owned(),
         refunded_amount: None,
+        ..Default::default()
     };
     let answer = client.clone().resolve_refund(request).await.map(|answer| answer.into_inner().refund);
     let answer = Answer::of(answer.as_ref(), false);

@@ -154,7 +154,7 @@ fn an_identifier_that_somebody_else_used(#[case] deduplication: Deduplication, #
 #[case::found_refused(Lookup::Found(refused(ErrorCategory::RejectedOnReview)), State::Failed, State::Failed)]
 #[case::found_other(Lookup::Found(unknown(DoubtReason::Contradiction)), State::NeedsReview, State::NeedsReview)]
 #[case::found_unreadable(Lookup::Found(unknown(DoubtReason::UnreadableReply)), State::InDoubt, State::Submitted)]
-#[case::no_trace(Lookup::NotFound { evidence: "Processed".into() }, State::InDoubt, State::Submitted)]
+#[case::no_trace(Lookup::not_found("Processed"), State::InDoubt, State::Submitted)]
 #[case::no_answer(Lookup::unavailable("refused"), State::InDoubt, State::Submitted)]
 fn a_look_settles_what_it_shows_and_nothing_else(
     #[case] lookup: Lookup,
@@ -217,7 +217,7 @@ fn doubted_by(error: Option<ProviderError>) -> Refund {
 }
 
 fn nothing_there() -> Lookup {
-    Lookup::NotFound { evidence: "no record".into() }
+    Lookup::not_found("no record")
 }
 
 #[rstest]

@@ -103,7 +103,7 @@ pub(crate) fn read_status(answer: &Answer, refund: &Refund, target: &Debitsucces
     match (reply.status, errors.as_slice()) {
         (Status::Succeed, []) => {}
         (Status::Failed, [error]) if error.code == "08" => {
-            return Lookup::NotFound { evidence: error.said() };
+            return Lookup::not_found(error.said());
         }
         (status, _) => return Lookup::unavailable(format!("the Status is {}{}", status.as_str(), reply.said())),
     }

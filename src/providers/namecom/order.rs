@@ -62,7 +62,7 @@ pub(super) fn read_order(answer: &Answer, target: &NamecomTarget, told: &[ItemRe
     }
     let any = |state: ItemState| items.iter().any(|item| item.state == state);
     if any(ItemState::InDoubt) || !any(ItemState::Succeeded) {
-        return Lookup::NotFound { evidence: mask.text(&seen.join(", ")) };
+        return Lookup::not_found(mask.text(&seen.join(", ")));
     }
     let error = any(ItemState::Failed).then(|| ProviderError {
         code: "failed".to_owned(),
@@ -90,7 +90,7 @@ pub(super) fn read_order(answer: &Answer, target: &NamecomTarget, told: &[ItemRe
         amount,
         items,
         error,
-        replayed: false,
+        ..Confirmation::default()
     }))
 }
 
@@ -168,7 +168,7 @@ mod tests {
         let mask = Mask::new("demo", &SecretString::from("c4nary-secret"));
         match read_order(&answer(status, &[], body), &target, &[], &mask) {
             Lookup::Found(outcome) => outcome_word(&outcome),
-            Lookup::NotFound { evidence } => format!("not_found {evidence}"),
+            Lookup::NotFound { evidence, .. } => format!("not_found {evidence}"),
             Lookup::Unavailable { evidence, .. } => format!("unavailable {evidence}"),
         }
     }

@@ -169,7 +169,14 @@ fn read_results(answer: &Answer, key: &str, target: &NamecomTarget, mask: &Mask)
     let any = |state: ItemState| rows.iter().any(|row| row.requested && row.state == state);
     if any(ItemState::Submitted) {
         let status = Some("initialized".to_owned());
-        return Outcome::Accepted(Acceptance { reference: None, status, amount, items: rows, replayed });
+        return Outcome::Accepted(Acceptance {
+            reference: None,
+            status,
+            amount,
+            items: rows,
+            replayed,
+            ..Acceptance::default()
+        });
     }
     let error = refused_words.first().map(|word| refusal_of(word, &rows));
     match error {
@@ -181,7 +188,15 @@ fn read_results(answer: &Answer, key: &str, target: &NamecomTarget, mask: &Mask)
         }
         error => {
             let status = Some("refunded".to_owned());
-            Outcome::Refunded(Confirmation { reference: None, status, amount, items: rows, error, replayed })
+            Outcome::Refunded(Confirmation {
+                reference: None,
+                status,
+                amount,
+                items: rows,
+                error,
+                replayed,
+                ..Confirmation::default()
+            })
         }
     }
 }

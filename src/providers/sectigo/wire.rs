@@ -79,7 +79,7 @@ pub(crate) fn read_order_status(answer: &Answer, order_number: &str, mask: &Mask
             ..Confirmation::default()
         })),
         "" => Lookup::unavailable("errorCode 0, and no orderStatus"),
-        other => Lookup::NotFound { evidence: format!("orderStatus is \"{}\"", mask.text(other)) },
+        other => Lookup::not_found(format!("orderStatus is \"{}\"", mask.text(other))),
     }
 }
 
@@ -292,7 +292,7 @@ mod tests {
                 assert_eq!(outcome_word(&outcome), "refunded");
                 "found".to_owned()
             }
-            Lookup::NotFound { evidence } => format!("not_found {evidence}"),
+            Lookup::NotFound { evidence, .. } => format!("not_found {evidence}"),
             Lookup::Unavailable { evidence, .. } => format!("unavailable {evidence}"),
         };
         assert_eq!(word, expected);

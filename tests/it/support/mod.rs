@@ -118,6 +118,7 @@ impl Stack {
             resolution: resolution.into(),
             evidence: "ticket 7".to_owned(),
             refunded_amount: None,
+            ..Default::default()
         };
         Ok(self.refunds.clone().resolve_refund(request).await?.into_inner().refund.unwrap())
     }

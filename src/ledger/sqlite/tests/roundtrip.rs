@@ -74,12 +74,12 @@ fn event() -> impl Strategy<Value = Event> {
         }),
         1 => (text(), text(), option::of(money()), items(), option::of(provider_error()), any::<bool>()).prop_map(
             |(reference, status, amount, items, error, replayed)| Event::Refunded(Confirmation {
-                reference, status, amount, items, error, replayed,
+                reference, status, amount, items, error, replayed, ..Confirmation::default()
             })
         ),
         2 => (text(), text(), option::of(money()), items(), any::<bool>()).prop_map(
             |(reference, status, amount, items, replayed)| Event::Accepted(Acceptance {
-                reference, status, amount, items, replayed,
+                reference, status, amount, items, replayed, ..Acceptance::default()
             })
         ),
         1 => (provider_error(), items()).prop_map(|(error, items)| Event::Refused { error, items }),

@@ -33,7 +33,7 @@ fn look(status: u16, body: &[u8]) -> Lookup {
 fn look_word(lookup: &Lookup) -> String {
     match lookup {
         Lookup::Found(outcome) => format!("found {}", outcome_word(outcome)),
-        Lookup::NotFound { evidence } => format!("not_found {evidence}"),
+        Lookup::NotFound { evidence, .. } => format!("not_found {evidence}"),
         Lookup::Unavailable { evidence, .. } => format!("unavailable {evidence}"),
     }
 }
