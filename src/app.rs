@@ -117,6 +117,7 @@ impl App {
                 shortest_pause: settings.engine.circuit_pause_min,
                 longest_pause: settings.engine.circuit_pause_max,
             },
+            rejection_follow_up: settings.engine.rejection_follow_up,
             max_feeds: settings.server.max_event_streams,
         };
         let engine = Engine::start(ledger.clone(), accounts.clone(), clock.clone(), engine_settings).await?;

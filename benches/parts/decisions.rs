@@ -33,7 +33,8 @@ pub(crate) fn all(criterion: &mut Criterion) {
     for provider in PROVIDERS {
         let contract = samples::account(provider, Arc::new(Nowhere)).contract;
         let rules = Rules { contract: &contract, schedule: &schedule, backoff };
-        let sent = Refund::new(samples::intent(provider, 7), NOW).apply(&Event::Dispatched, NOW).unwrap();
+        let sent =
+            Refund::new(samples::intent(provider, 7), NOW).apply(&Event::Dispatched { credential: None }, NOW).unwrap();
         let doubted = sent.apply(&Event::Interrupted, NOW).unwrap();
         let taken = Outcome::Accepted(Acceptance::default());
         group.bench_function(format!("{provider}: after the answer"), |bencher| {

@@ -60,7 +60,7 @@ fn create(number: i32) -> Create {
         intent: samples::intent(Provider::Namecom, number),
         scope: "bench".to_owned(),
         sharers: [].into(),
-        dispatch: true,
+        dispatch: Some(FirstAttempt { credential: None }),
         allow_similar: false,
         actor: "caller".to_owned(),
         now: NOW,

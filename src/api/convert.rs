@@ -10,13 +10,14 @@ use tonic::Status;
 use crate::api::status;
 use crate::domain::clock::Timestamp;
 use crate::domain::contract::{Deduplication, LookupKind, RetryContract};
+use crate::domain::event::{EventKind, EventRecord, ItemResolution, Resolution};
 use crate::domain::ids::{AccountName, BadName, Provider, RefundId};
 use crate::domain::money::{Currency, Money};
 use crate::domain::outcome::{DoubtReason, ErrorCategory, ItemResult, ItemState, ProviderError};
-use crate::domain::refund::{Doubt, EventRecord, Intent, Refund, Resolution};
+use crate::domain::refund::{Doubt, Intent, Refund};
 use crate::domain::state::State;
 use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, FieldFault, NamecomTarget, SectigoTarget, Target};
-use crate::engine::{AccountHealth, ResolveCommand, SharedEvent};
+use crate::engine::{AccountHealth, ReassignCommand, ResolveCommand, SharedEvent, WaitingFor};
 use crate::ledger::ListQuery;
 use crate::proto::v1 as proto;
 use crate::proto::v1::create_refund_request::Target as RequestTarget;
@@ -97,32 +98,31 @@ pub(super) fn resolve_command(request: proto::ResolveRefundRequest, actor: &str)
     use proto::resolve_refund_request::Resolution as Given;
     let mut faults = Faults::default();
     let id = faults.take("name", RefundId::parse_resource(&request.name));
-    if request.etag.is_empty() {
-        faults.add("etag", "is required: that of the state which the person looked at");
-    }
-    let evidence = request.evidence.trim();
-    let length = evidence.chars().count();
-    if !(1..=EVIDENCE_CHARACTERS).contains(&length) || evidence.chars().any(char::is_control) {
-        let right = format!("must be 1 to {EVIDENCE_CHARACTERS} characters, no control character among them");
-        faults.add("evidence", right);
-    }
+    require_etag(&request.etag, &mut faults);
+    let evidence = evidence(&request.evidence, &mut faults);
     let resolution = Given::try_from(request.resolution).unwrap_or(Given::Unspecified);
-    let amount = match request.refunded_amount {
-        Some(_) if resolution != Given::Refunded => {
-            faults.add("refunded_amount", "must be unset: only RESOLUTION_REFUNDED has one");
-            None
-        }
-        Some(given) => match Currency::parse(&given.currency_code) {
-            Ok(currency) => Some(Money { currency, minor_units: given.minor_units }),
-            Err(error) => {
-                faults.add("refunded_amount.currency_code", error.to_string());
-                None
-            }
-        },
-        None => None,
-    };
+    if request.refunded_amount.is_some() && resolution != Given::Refunded {
+        faults.add("refunded_amount", "must be unset: only RESOLUTION_REFUNDED has one");
+    }
+    if !request.items.is_empty() && resolution != Given::Refunded {
+        faults.add("items", "must be empty: only RESOLUTION_REFUNDED has them");
+    }
+    if request.take_over && resolution == Given::SendAgain {
+        faults.add("resolution", "must not be RESOLUTION_SEND_AGAIN together with take_over");
+        faults.add(
+            "take_over",
+            "must not be set with RESOLUTION_SEND_AGAIN: an earlier attempt may still have an effect",
+        );
+    }
+    let amount = given_amount("refunded_amount", request.refunded_amount, &mut faults);
+    let items = request.items.into_iter().enumerate().map(|(index, item)| ItemResolution {
+        item_id: item.item_id,
+        refunded: item.refunded,
+        amount: given_amount(&format!("items[{index}].refunded_amount"), item.refunded_amount, &mut faults),
+    });
+    let items = items.collect();
     let resolution = match resolution {
-        Given::Refunded => Some(Resolution::Refunded { amount }),
+        Given::Refunded => Some(Resolution::Refunded { amount, items }),
         Given::NotRefunded => Some(Resolution::NotRefunded),
         Given::SendAgain => Some(Resolution::SendAgain),
         Given::Unspecified => {
@@ -131,7 +131,46 @@ pub(super) fn resolve_command(request: proto::ResolveRefundRequest, actor: &str)
         }
     };
     let (id, resolution) = faults.finish(id.zip(resolution))?;
-    Ok(ResolveCommand { id, etag: request.etag, resolution, evidence: evidence.to_owned(), actor: actor.to_owned() })
+    let (etag, take_over, actor) = (request.etag, request.take_over, actor.to_owned());
+    Ok(ResolveCommand { id, etag, resolution, evidence, take_over, actor })
+}
+
+/// What a ReassignRefund asks for.
+pub(super) fn reassign_command(request: proto::ReassignRefundRequest, actor: &str) -> Result<ReassignCommand, Status> {
+    let mut faults = Faults::default();
+    let id = faults.take("name", RefundId::parse_resource(&request.name));
+    require_etag(&request.etag, &mut faults);
+    let account = faults.take("account", AccountName::parse(&request.account));
+    let evidence = evidence(&request.evidence, &mut faults);
+    let (id, account) = faults.finish(id.zip(account))?;
+    Ok(ReassignCommand { id, etag: request.etag, account, evidence, actor: actor.to_owned() })
+}
+
+fn require_etag(etag: &str, faults: &mut Faults) {
+    if etag.is_empty() {
+        faults.add("etag", "is required: that of the state which the person looked at");
+    }
+}
+
+fn evidence(given: &str, faults: &mut Faults) -> String {
+    let evidence = given.trim();
+    let length = evidence.chars().count();
+    if !(1..=EVIDENCE_CHARACTERS).contains(&length) || evidence.chars().any(char::is_control) {
+        let right = format!("must be 1 to {EVIDENCE_CHARACTERS} characters, no control character among them");
+        faults.add("evidence", right);
+    }
+    evidence.to_owned()
+}
+
+fn given_amount(field: &str, given: Option<proto::Money>, faults: &mut Faults) -> Option<Money> {
+    let given = given?;
+    match Currency::parse(&given.currency_code) {
+        Ok(currency) => Some(Money { currency, minor_units: given.minor_units }),
+        Err(error) => {
+            faults.add(&format!("{field}.currency_code"), error.to_string());
+            None
+        }
+    }
 }
 
 /// Page sizes: 0 is 50, above 1,000 is 1,000, below 0 is a fault.
@@ -171,22 +210,34 @@ pub(super) fn filter(filter: Option<proto::RefundFilter>, faults: &mut Faults) -
     query
 }
 
+/// What only the engine knows of a refund that is shown.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Outlook {
+    /// A second send is safe now.
+    pub(super) resend_safe: bool,
+    /// What keeps it from going on.
+    pub(super) waiting_for: Option<WaitingFor>,
+    /// It is not recorded: what it would do is shown.
+    pub(super) is_hypothetical: bool,
+}
+
 /// A refund as the contract shows it.
-pub(super) fn refund(refund: &Refund, resend_safe: bool) -> proto::Refund {
+pub(super) fn refund(refund: &Refund, outlook: Outlook) -> proto::Refund {
+    let side_effects = side_effects(refund, outlook.is_hypothetical);
     proto::Refund {
         name: refund.id().resource(),
         refund_id: refund.id().to_string(),
-        account: refund.intent.account.to_string(),
+        account: refund.account.to_string(),
         target: Some(target_shown(&refund.intent.target)),
         state: state(refund.state).into(),
-        money_verdict: money_verdict(refund.state).into(),
-        doubt: refund.doubt.as_ref().map(|known| doubt(refund, known, resend_safe)),
+        money_verdict: money_verdict(refund).into(),
+        doubt: refund.doubt.as_ref().map(|known| doubt(refund, known, outlook)),
         provider_error: refund.provider_error.as_ref().map(provider_error),
         refunded_amount: refund.refunded_amount.map(money),
         items: refund.items.iter().map(item).collect(),
         provider_reference: refund.provider_reference.clone().unwrap_or_default(),
         provider_status: refund.provider_status.clone().unwrap_or_default(),
-        side_effects: side_effects(refund.provider()).iter().map(|effect| i32::from(*effect)).collect(),
+        side_effects: side_effects.into_iter().map(i32::from).collect(),
         attempt_count: i32::try_from(refund.attempt_count).unwrap_or(i32::MAX),
         revision: signed(refund.revision),
         etag: refund.etag(),
@@ -195,7 +246,8 @@ pub(super) fn refund(refund: &Refund, resend_safe: bool) -> proto::Refund {
         dispatch_time: refund.dispatch_time.map(timestamp),
         complete_time: refund.complete_time.map(timestamp),
         labels: refund.intent.labels.clone().into_iter().collect(),
-        ..proto::Refund::default()
+        waiting_for: outlook.waiting_for.map(waiting_for).unwrap_or_default().into(),
+        provider_status_note: refund.provider_status_note.clone().unwrap_or_default(),
     }
 }
 
@@ -212,7 +264,8 @@ pub(super) fn event(event: EventRecord) -> proto::RefundEvent {
         actor: event.actor,
         note: event.note,
         chain_hash: event.chain_hash.to_vec(),
-        ..proto::RefundEvent::default()
+        kind: event_kind(event.kind).into(),
+        attempt: i32::try_from(event.attempt).unwrap_or(i32::MAX),
     }
 }
 
@@ -237,8 +290,8 @@ pub(super) fn account(account: &Account, health: AccountHealth) -> proto::Accoun
     proto::Account {
         account: account.name.to_string(),
         provider: provider.into(),
-        endpoint: account.endpoint.clone(),
-        currency_code: account.currency.to_string(),
+        endpoint: account.place.endpoint.clone(),
+        currency_code: account.place.currency.to_string(),
         retry_contract: Some(retry_contract(&account.contract)),
         health: health.into(),
     }
@@ -344,8 +397,9 @@ fn state_of(shown: proto::refund::State) -> Option<State> {
     State::ALL.into_iter().find(|one| state(*one) == shown)
 }
 
-fn money_verdict(state: State) -> proto::refund::MoneyVerdict {
-    match state {
+fn money_verdict(refund: &Refund) -> proto::refund::MoneyVerdict {
+    match refund.state {
+        State::Failed if refund.corrected_time.is_some() => proto::refund::MoneyVerdict::Moved,
         State::Pending | State::Failed | State::Cancelled => proto::refund::MoneyVerdict::NotMoved,
         State::Dispatching | State::Submitted | State::InDoubt | State::NeedsReview => {
             proto::refund::MoneyVerdict::MayHaveMoved
@@ -354,16 +408,58 @@ fn money_verdict(state: State) -> proto::refund::MoneyVerdict {
     }
 }
 
-fn side_effects(provider: Provider) -> &'static [proto::refund::SideEffect] {
-    use proto::refund::SideEffect;
-    match provider {
-        Provider::Sectigo => &[SideEffect::OrderCancelled],
-        Provider::Namecom => &[SideEffect::DomainDeleted, SideEffect::AttachedItemsRefunded],
-        Provider::Debitsuccess => &[SideEffect::ServiceFeeCharged],
+fn waiting_for(waiting_for: WaitingFor) -> proto::refund::WaitingFor {
+    match waiting_for {
+        WaitingFor::Turn => proto::refund::WaitingFor::Turn,
+        WaitingFor::Backoff => proto::refund::WaitingFor::Backoff,
+        WaitingFor::Provider => proto::refund::WaitingFor::Provider,
+        WaitingFor::Credentials => proto::refund::WaitingFor::Credentials,
+        WaitingFor::Account => proto::refund::WaitingFor::Account,
     }
 }
 
-fn doubt(refund: &Refund, doubt: &Doubt, resend_safe: bool) -> proto::Doubt {
+fn event_kind(kind: EventKind) -> proto::refund_event::Kind {
+    use proto::refund_event::Kind;
+    match kind {
+        EventKind::Created => Kind::Created,
+        EventKind::Dispatched => Kind::Dispatched,
+        EventKind::Refunded => Kind::Refunded,
+        EventKind::Accepted => Kind::Accepted,
+        EventKind::Refused => Kind::Refused,
+        EventKind::NotSent => Kind::NotSent,
+        EventKind::Doubted => Kind::Doubted,
+        EventKind::Interrupted => Kind::Interrupted,
+        EventKind::Checked => Kind::Checked,
+        EventKind::Escalated => Kind::Escalated,
+        EventKind::Cancelled => Kind::Cancelled,
+        EventKind::Expired => Kind::Expired,
+        EventKind::Resolved => Kind::Resolved,
+        EventKind::Reassigned => Kind::Reassigned,
+        EventKind::Corrected => Kind::Corrected,
+    }
+}
+
+/// What else happened at the provider, or may have; of a refund that is not recorded, what would.
+fn side_effects(refund: &Refund, is_hypothetical: bool) -> Vec<proto::refund::SideEffect> {
+    use proto::refund::SideEffect;
+    let verdict = money_verdict(refund);
+    if verdict == proto::refund::MoneyVerdict::NotMoved && !is_hypothetical {
+        return Vec::new();
+    }
+    match refund.provider() {
+        Provider::Sectigo => vec![SideEffect::OrderCancelled],
+        Provider::Debitsuccess => vec![SideEffect::ServiceFeeCharged],
+        // What is settled lists every item that was refunded along.
+        Provider::Namecom if verdict == proto::refund::MoneyVerdict::Moved && !refund.items.is_empty() => {
+            let is_attached = |item: &ItemResult| !item.requested && item.state == ItemState::Succeeded;
+            let attached = refund.items.iter().any(is_attached).then_some(SideEffect::AttachedItemsRefunded);
+            [SideEffect::DomainDeleted].into_iter().chain(attached).collect()
+        }
+        Provider::Namecom => vec![SideEffect::DomainDeleted, SideEffect::AttachedItemsRefunded],
+    }
+}
+
+fn doubt(refund: &Refund, doubt: &Doubt, outlook: Outlook) -> proto::Doubt {
     use proto::doubt::Reason;
     let reason = match doubt.reason {
         DoubtReason::Timeout => Reason::Timeout,
@@ -374,15 +470,16 @@ fn doubt(refund: &Refund, doubt: &Doubt, resend_safe: bool) -> proto::Doubt {
         DoubtReason::GatewayRestarted => Reason::GatewayRestarted,
         DoubtReason::Contradiction => Reason::Contradiction,
     };
+    // None on the ledger while it is in doubt: it is due at once, which is the moment at which that was recorded.
+    let at_once = (refund.state == State::InDoubt).then_some(refund.update_time);
+    let next_check = refund.next_check.or(at_once);
     proto::Doubt {
         reason: reason.into(),
         since_time: Some(timestamp(doubt.since)),
-        // None on the ledger: it is due at once, which is the moment at which that was recorded.
-        next_check_time: (refund.state == State::InDoubt)
-            .then(|| timestamp(refund.next_check.unwrap_or(refund.update_time))),
+        next_check_time: next_check.filter(|_| outlook.waiting_for != Some(WaitingFor::Account)).map(timestamp),
         check_count: i32::try_from(doubt.check_count).unwrap_or(i32::MAX),
         last_evidence: doubt.last_evidence.clone(),
-        resend_safe,
+        resend_safe: outlook.resend_safe,
     }
 }
 

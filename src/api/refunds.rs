@@ -8,7 +8,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status};
 use tracing::Span;
 
-use crate::api::convert::Faults;
+use crate::api::convert::{Faults, Outlook};
 use crate::api::deadline::Deadline;
 use crate::api::{convert, pages, status};
 use crate::domain::ids::RefundId;
@@ -59,7 +59,8 @@ impl RefundService for RefundsApi {
         } else {
             self.engine.create(command).await.map_err(status::of_engine)?
         };
-        let refund = Some(self.shown(&result.refund));
+        let outlook = Outlook { is_hypothetical: validate_only && !result.replayed, ..self.outlook(&result.refund) };
+        let refund = Some(convert::refund(&result.refund, outlook));
         Ok(Response::new(proto::CreateRefundResponse { refund, replayed: result.replayed }))
     }
 
@@ -163,9 +164,18 @@ impl RefundService for RefundsApi {
 
     async fn reassign_refund(
         &self,
-        _request: Request<proto::ReassignRefundRequest>,
+        request: Request<proto::ReassignRefundRequest>,
     ) -> Result<Response<proto::ReassignRefundResponse>, Status> {
-        Err(status::not_offered("this call is not offered yet"))
+        let deadline = Deadline::of(request.metadata());
+        let trace = traceparent_in(request.metadata());
+        let command = convert::reassign_command(request.into_inner(), CALLER)?;
+        name_trace(trace.as_deref(), &command.id);
+        let refund = match tokio::time::timeout_at(deadline.instant(), self.engine.reassign(command)).await {
+            Ok(reassigned) => reassigned.map_err(status::of_engine)?,
+            // The decision goes on without the caller.
+            Err(_) => return Err(status::not_known(Code::DeadlineExceeded, "the deadline passed")),
+        };
+        Ok(Response::new(proto::ReassignRefundResponse { refund: Some(self.shown(&refund)) }))
     }
 
     async fn list_refund_events(
@@ -219,7 +229,15 @@ impl RefundService for RefundsApi {
 
 impl RefundsApi {
     fn shown(&self, refund: &Refund) -> proto::Refund {
-        convert::refund(refund, self.engine.resend_safe(refund))
+        convert::refund(refund, self.outlook(refund))
+    }
+
+    fn outlook(&self, refund: &Refund) -> Outlook {
+        Outlook {
+            resend_safe: self.engine.resend_safe(refund),
+            waiting_for: self.engine.waiting_for(refund),
+            is_hypothetical: false,
+        }
     }
 }
 

@@ -148,6 +148,12 @@ pub(super) fn of_engine(error: EngineError) -> Status {
         EngineError::NotInReview(state) => {
             precondition(ErrorReason::NotInReview, &message, [("state", state.to_string())])
         }
+        EngineError::AccountChanged { differing } => {
+            precondition(ErrorReason::AccountChanged, &message, [("differing_fields", differing.join(","))])
+        }
+        EngineError::NotReassignable(state) => {
+            precondition(ErrorReason::NotReassignable, &message, [("state", state.to_string())])
+        }
         EngineError::EtagMismatch { present } => {
             status(Code::Aborted, ErrorReason::EtagMismatch, &message, [("etag", present)], |_| {})
         }
@@ -209,6 +215,11 @@ pub(super) fn of_validation(error: &ValidationError) -> Status {
 fn of_ledger(error: LedgerError) -> Status {
     let message = error.to_string();
     match error {
+        LedgerError::RefundIdReused { id, fields } if fields.is_empty() => {
+            status(Code::AlreadyExists, ErrorReason::RefundIdReused, &message, [], |details| {
+                set_refund(details, &id, "its id differs in upper and lower case alone");
+            })
+        }
         LedgerError::RefundIdReused { id, fields } => {
             let metadata = [("differing_fields", fields.join(","))];
             status(Code::AlreadyExists, ErrorReason::RefundIdReused, &message, metadata, |details| {
@@ -218,8 +229,12 @@ fn of_ledger(error: LedgerError) -> Status {
         LedgerError::TargetHasRefund { conflicting } => {
             precondition(ErrorReason::TargetHasRefund, &message, [("conflicting_refund", conflicting.resource())])
         }
-        LedgerError::SimilarRefund { conflicting } => {
-            let message = format!("{message}; with allow_similar it is sent all the same");
+        LedgerError::SimilarRefund { conflicting, firm_until } => {
+            let way = match firm_until {
+                Some(_) => "it may still have an effect, so allow_similar does not help until its settle time is over",
+                None => "with allow_similar it is sent all the same",
+            };
+            let message = format!("{message}; {way}");
             precondition(ErrorReason::SimilarRefund, &message, [("conflicting_refund", conflicting.resource())])
         }
         LedgerError::NotFound(id) => not_found(ErrorReason::RefundNotFound, "refund", &id.resource(), &message),

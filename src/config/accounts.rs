@@ -7,10 +7,11 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::reader::{Reader, read_bounded};
+use crate::domain::contract::default_settle_time;
 use crate::domain::ids::{AccountName, Provider};
 use crate::domain::money::Currency;
 use crate::providers::http::authorities_in;
-use crate::providers::{AccountSettings, Login, Url};
+use crate::providers::{AccountSettings, FormerPlace, Login, Url};
 
 /// The keys that only one provider's accounts have; all the others every account has.
 pub(super) const OWN_KEYS: [(Provider, &[&str]); 3] = [
@@ -46,9 +47,6 @@ const MAX_IN_FLIGHT: usize = 16;
 /// Documented; the other two tell of no rate.
 const NAMECOM_REQUESTS_PER_SECOND: u32 = 20;
 const PENDING_LIMIT: Duration = Duration::from_secs(24 * 3600);
-/// Sectigo's order status lags by an unknown time.
-const SECTIGO_SETTLE_TIME: Duration = Duration::from_secs(24 * 3600);
-const OTHER_SETTLE_TIME: Duration = Duration::from_secs(600);
 /// 50 minutes: documented as 12 hours and, newer, as 1 hour; the shorter, less a margin for clocks that differ.
 const KEY_LIFETIME: Duration = Duration::from_secs(3000);
 
@@ -68,7 +66,24 @@ pub(super) fn read(read: &mut Reader<'_>) -> Vec<AccountSettings> {
             Err(error) => read.fault(&path, format!("the name of an account {error}")),
         }
     }
+    refuse_present_places(read, &accounts);
     accounts
+}
+
+/// A former place that another account has now would make one refund two accounts' business.
+fn refuse_present_places(read: &mut Reader<'_>, accounts: &[AccountSettings]) {
+    for account in accounts {
+        let taken = account.former_places().into_iter().find_map(|former| {
+            let is_present = |other: &&AccountSettings| other.name != account.name && other.place() == former;
+            accounts.iter().find(is_present).map(|other| other.name.clone())
+        });
+        if let Some(other) = taken {
+            read.fault(
+                &format!("accounts.{}.former", account.name),
+                format!("names the present endpoint and login of the account \"{other}\": its refunds are not this account's"),
+            );
+        }
+    }
 }
 
 /// Reads one account.
@@ -95,12 +110,13 @@ impl AccountReader<'_, '_> {
         let reuse_connections = self.reuse_connections(provider);
         let mut max_in_flight = MAX_IN_FLIGHT;
         self.read.number(&self.key("max_in_flight"), 1..=256, &mut max_in_flight);
-        let mut settle_time = if provider == Some(Provider::Sectigo) { SECTIGO_SETTLE_TIME } else { OTHER_SETTLE_TIME };
+        let mut settle_time = default_settle_time(provider.unwrap_or(Provider::Debitsuccess));
         self.read.seconds(&self.key("settle_time_s"), 0..=MONTH_S, &mut settle_time);
         let mut requests_per_second = if provider == Some(Provider::Namecom) { NAMECOM_REQUESTS_PER_SECOND } else { 0 };
         self.read.number(&self.key("requests_per_second"), 0..=10_000, &mut requests_per_second);
         let mut pending_limit = PENDING_LIMIT;
         self.read.seconds(&self.key("pending_limit_s"), 1..=MONTH_S, &mut pending_limit);
+        let former = self.former();
         let login = match provider? {
             Provider::Sectigo => self.sectigo(),
             Provider::Namecom => self.namecom(),
@@ -119,6 +135,7 @@ impl AccountReader<'_, '_> {
             pending_limit,
             settle_time,
             login: login?,
+            former,
         })
     }
 
@@ -149,6 +166,34 @@ impl AccountReader<'_, '_> {
         let mut currency = Currency::USD;
         self.read.parsed(&key, parse, &mut currency);
         Some(currency)
+    }
+
+    /// `former = [{ endpoint = "https://old.example", login = "old" }]`: a part left out is the present one.
+    fn former(&mut self) -> Vec<FormerPlace> {
+        let key = self.key("former");
+        let mut places = Vec::new();
+        for (index, table) in self.read.tables(&key).unwrap_or_default().into_iter().enumerate() {
+            let mut place = FormerPlace::default();
+            for (part, text) in &table {
+                match part.as_str() {
+                    "endpoint" => match endpoint(text) {
+                        Ok(url) => place.endpoint = Some(url),
+                        Err(why) => self.read.fault(&key, format!("[{index}].endpoint {why}")),
+                    },
+                    "login" if (1..=OTHER_CHARS).contains(&text.chars().count()) => place.login = Some(text.clone()),
+                    "login" => self.read.fault(&key, format!("[{index}].login must be 1 to {OTHER_CHARS} characters")),
+                    other => self.read.fault(
+                        &key,
+                        format!("[{index}].{other:?} is no part of a place: \"endpoint\" and \"login\" are"),
+                    ),
+                }
+            }
+            if table.is_empty() {
+                self.read.fault(&key, format!("[{index}] names neither endpoint nor login"));
+            }
+            places.push(place);
+        }
+        places
     }
 
     fn timeouts(&mut self) -> (Duration, Duration) {

@@ -108,6 +108,9 @@ pub struct EngineSettings {
     pub lookups_after: Vec<Duration>,
     /// After the last of them, so far apart.
     pub lookups_every: Duration,
+    /// How long a refund that its provider rejected, or that a person found not refunded, is looked up once a day: it may
+    /// be corrected.
+    pub rejection_follow_up: Duration,
     /// Attempts on end of which nothing usable was heard, before an account is sent nothing any more.
     pub circuit_failures: u32,
     /// Different targets on end that the provider says are not the account's, before its credentials are doubted.
@@ -154,6 +157,7 @@ impl Default for Settings {
                 retry_backoff_max: Duration::from_secs(300),
                 lookups_after: [10, 30, 120, 600, 3_600].map(Duration::from_secs).to_vec(),
                 lookups_every: Duration::from_secs(24 * 3_600),
+                rejection_follow_up: Duration::from_secs(7 * 24 * 3_600),
                 circuit_failures: 5,
                 circuit_strangers: 5,
                 circuit_pause_min: Duration::from_secs(5),

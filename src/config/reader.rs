@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
 
 use super::faults::{ConfigFault, ConfigFaults, FaultSource};
 
@@ -41,6 +41,8 @@ enum Value {
     Variable(String),
     Integer(i64),
     Boolean(bool),
+    /// Tables in an array, whose values are all text.
+    Tables(Vec<BTreeMap<String, String>>),
     Table,
     /// Nothing that any setting could be.
     Other,
@@ -150,9 +152,26 @@ impl<'a> Reader<'a> {
     ) -> Option<T> {
         let parsed = match self.value(key)? {
             Value::Text(text) | Value::Variable(text) => parse(&text).map_err(Into::into),
-            Value::Integer(_) | Value::Boolean(_) | Value::Table | Value::Other => Err("must be text".to_owned()),
+            Value::Integer(_) | Value::Boolean(_) | Value::Tables(_) | Value::Table | Value::Other => {
+                Err("must be text".to_owned())
+            }
         };
         parsed.map_err(|sentence| self.fault(key, sentence)).ok()
+    }
+
+    /// An array of tables whose values are text, in the file alone; none where nothing stands there.
+    pub(super) fn tables(&mut self, key: &str) -> Option<Vec<BTreeMap<String, String>>> {
+        match self.value(key)? {
+            Value::Tables(tables) => Some(tables),
+            Value::Variable(_) => {
+                self.fault(key, "is read from the file alone");
+                None
+            }
+            _ => {
+                self.fault(key, "must be an array of tables, their values text");
+                None
+            }
+        }
     }
 
     /// Text that must be there and must parse. `hint` is what a person needs to know who has not set it.
@@ -275,7 +294,7 @@ impl<'a> Reader<'a> {
         let number = match self.value(key)? {
             Value::Integer(number) => u64::try_from(number).ok(),
             Value::Variable(text) => text.parse().ok(),
-            Value::Text(_) | Value::Boolean(_) | Value::Table | Value::Other => None,
+            Value::Text(_) | Value::Boolean(_) | Value::Tables(_) | Value::Table | Value::Other => None,
         };
         let number = number.filter(|number| range.contains(number));
         if number.is_none() {
@@ -379,9 +398,26 @@ impl Value {
             },
             DeValue::Boolean(flag) => Value::Boolean(*flag),
             DeValue::Table(_) => Value::Table,
-            DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_) => Value::Other,
+            DeValue::Array(items) => tables_in(items).map_or(Value::Other, Value::Tables),
+            DeValue::Float(_) | DeValue::Datetime(_) => Value::Other,
         }
     }
+}
+
+/// None: something else stands among them.
+fn tables_in(items: &DeArray<'_>) -> Option<Vec<BTreeMap<String, String>>> {
+    let text_of = |value: &DeValue<'_>| match value {
+        DeValue::String(text) => Some(text.to_string()),
+        _ => None,
+    };
+    let table_of = |value: &DeValue<'_>| match value {
+        DeValue::Table(table) => table
+            .iter()
+            .map(|(key, value)| Some((key.get_ref().to_string(), text_of(value.get_ref())?)))
+            .collect::<Option<BTreeMap<String, String>>>(),
+        _ => None,
+    };
+    items.iter().map(|item| table_of(item.get_ref())).collect()
 }
 
 /// Where each line of the file begins.

@@ -8,6 +8,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub struct Timestamp(i64);
 
 impl Timestamp {
+    /// Before everything.
+    pub const MIN: Timestamp = Timestamp(i64::MIN);
+    /// After everything.
+    pub const MAX: Timestamp = Timestamp(i64::MAX);
+
     /// From microseconds since the epoch.
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::domain::clock::Timestamp;
+use crate::domain::ids::Provider;
 
 /// What a provider promises about a request that comes twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,15 @@ pub enum LookupKind {
     TargetState,
     /// The refund itself can be asked for.
     Refund,
+}
+
+/// How long "not refunded" may lag behind the truth where nothing is configured: Sectigo's order status lags by an unknown
+/// time.
+pub const fn default_settle_time(provider: Provider) -> Duration {
+    match provider {
+        Provider::Sectigo => Duration::from_secs(24 * 3_600),
+        Provider::Namecom | Provider::Debitsuccess => Duration::from_secs(600),
+    }
 }
 
 impl RetryContract {

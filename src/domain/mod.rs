@@ -8,7 +8,9 @@
 //! target     what is refunded
 //! outcome    what a provider's answer means
 //! contract   what makes a second send safe at a provider
+//! place      where a refund belongs: host, login, currency
 //! state      the states and the only moves between them
+//! event      what can happen to a refund
 //! refund     the refund itself, and how an event changes it
 //! validation where a certificate order's validation stands
 //! clock      time as an argument
@@ -16,9 +18,11 @@
 
 pub mod clock;
 pub mod contract;
+pub mod event;
 pub mod ids;
 pub mod money;
 pub mod outcome;
+pub mod place;
 pub mod refund;
 pub mod state;
 pub mod target;

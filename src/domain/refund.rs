@@ -6,20 +6,20 @@
 use std::collections::BTreeMap;
 
 use crate::domain::clock::Timestamp;
+use crate::domain::event::{Decided, Event, ItemResolution, RecordSeen, Resolution};
 use crate::domain::ids::{AccountName, Provider, RefundId};
 use crate::domain::money::Money;
-use crate::domain::outcome::{
-    Acceptance, Confirmation, DoubtReason, ErrorCategory, ItemResult, ItemState, ProviderError,
-};
+use crate::domain::outcome::{Confirmation, DoubtReason, ErrorCategory, ItemResult, ItemState, ProviderError};
+use crate::domain::place::{Destination, Place};
 use crate::domain::state::{self, MoveRefused, State};
-use crate::domain::target::Target;
+use crate::domain::target::{SIMILAR_WITHIN, Target};
 
 /// What a caller asks for, checked. Two intents with one id are the same refund exactly when they are equal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intent {
     /// The caller's key.
     pub id: RefundId,
-    /// Which configured credential set sends it.
+    /// The account that the caller named. [`Refund::account`] is where it goes on.
     pub account: AccountName,
     /// What is refunded.
     pub target: Target,
@@ -32,6 +32,15 @@ pub struct Intent {
 pub struct Refund {
     /// What was asked for. Never changes.
     pub intent: Intent,
+    /// The account that it goes on at: the one first given, unless it was reassigned.
+    pub account: AccountName,
+    /// Where that account was when the refund was recorded there. Nothing is sent or looked up anywhere else.
+    pub place: Place,
+    /// When it was reassigned last.
+    pub placed_time: Option<Timestamp>,
+    /// An attempt that may have had an effect was made at another host or under another login. Whether a key or an
+    /// identifier of there counts here is documented nowhere, so the gateway never sends it again.
+    pub attempted_elsewhere: bool,
     /// Where it stands.
     pub state: State,
     /// Set exactly while the state is [`State::InDoubt`] or [`State::NeedsReview`].
@@ -46,6 +55,8 @@ pub struct Refund {
     pub provider_reference: Option<String>,
     /// The provider's own word for the present state.
     pub provider_status: Option<String>,
+    /// The provider's own remark beside it.
+    pub provider_status_note: Option<String>,
     /// Wire attempts so far.
     pub attempt_count: u32,
     /// Attempts of which nobody knows the outcome, and those that were refused while there was one: while it is above 0, no "no" is believed.
@@ -58,15 +69,50 @@ pub struct Refund {
     pub update_time: Timestamp,
     /// When the first attempt was recorded of which a byte may have left, whatever was answered.
     pub dispatch_time: Option<Timestamp>,
+    /// When the last attempt was recorded.
+    pub last_dispatch_time: Option<Timestamp>,
+    /// A digest of the credential that the last attempt's deduplication key is bound to. None where keys are bound to
+    /// none, and before the first attempt.
+    pub credential: Option<String>,
     /// When a terminal state was reached.
     pub complete_time: Option<Timestamp>,
     /// [`State::Pending`]: not sent before this moment.
     pub not_before: Option<Timestamp>,
-    /// [`State::InDoubt`] and [`State::Submitted`]: when the gateway next asks the provider, or sends again where that is safe. None there:
-    /// at once.
+    /// When the gateway next looks it up, or sends it again where that is safe. None: at once in [`State::InDoubt`] and
+    /// [`State::Submitted`], and never in any other state. A schedule and no part of the history.
     pub next_check: Option<Timestamp>,
-    /// Since when looks at the provider have shown no record of a refund that it keeps records of. None once it showed one.
+    /// The last lookup had no usable answer. A schedule's remark, as [`Refund::next_check`].
+    pub unheard: bool,
+    /// Since when consecutive lookups have shown no record of a refund that the provider keeps records of. None once one
+    /// showed it.
     pub absent_since: Option<Timestamp>,
+    /// The provider had a record under our identifier before anything was sent: a record found is no proof that it is ours.
+    pub foreign_record: bool,
+    /// What a person found not refunded stays reserved until then.
+    pub reserved_until: Option<Timestamp>,
+    /// [`State::Failed`]: until then the provider may still correct itself, or has just done so. A similar refund needs the
+    /// caller's word that it is meant.
+    pub caution_until: Option<Timestamp>,
+    /// [`State::Failed`]: when the provider reported a refund all the same.
+    pub corrected_time: Option<Timestamp>,
+}
+
+/// A key of a target that no other refund may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reservation {
+    /// One of [`Target::reservation_keys`].
+    pub key: String,
+    /// Until when; none: for as long as the refund stands so.
+    pub until: Option<Timestamp>,
+}
+
+/// For how long a refund makes another one of the same account and amount look like itself sent twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SimilarityWindow {
+    /// Until then the other one needs the caller's word that it is meant.
+    pub until: Timestamp,
+    /// Until then it is refused whatever the caller says.
+    pub firm_until: Option<Timestamp>,
 }
 
 /// Why an outcome is not known, and what has been seen since.
@@ -82,109 +128,15 @@ pub struct Doubt {
     pub last_evidence: String,
 }
 
-/// What can happen to a refund. Each is one line of its history.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// An attempt is recorded; from now on its first byte may leave.
-    Dispatched,
-    /// Proof that nothing was processed; sent again, not before `retry_at`.
-    NotSent {
-        /// Why.
-        error: ProviderError,
-        /// Not before this moment.
-        retry_at: Timestamp,
-    },
-    /// The provider's yes.
-    Refunded(Confirmation),
-    /// The provider took it and has not finished.
-    Accepted(Acceptance),
-    /// The provider's definite no.
-    Refused {
-        /// Its words.
-        error: ProviderError,
-        /// What it said of single items.
-        items: Vec<ItemResult>,
-    },
-    /// The outcome of an attempt is not known.
-    Doubted {
-        /// In which way.
-        reason: DoubtReason,
-        /// What was seen.
-        evidence: String,
-        /// The provider's words where it is they that cannot be believed.
-        error: Option<ProviderError>,
-        /// The attempt itself was not processed: the doubt is an earlier one's.
-        not_processed: bool,
-    },
-    /// The gateway stopped while an attempt was on its way.
-    Interrupted,
-    /// A look at the provider that settled nothing.
-    Checked {
-        /// What was seen.
-        evidence: String,
-        /// The provider answered, and shows no record of the refund.
-        absent: bool,
-    },
-    /// The gateway cannot find out: a person must.
-    Escalated {
-        /// Why not.
-        evidence: String,
-    },
-    /// The caller withdrew it before the provider had processed anything.
-    Cancelled,
-    /// It waited longer than its account allows. Nothing of it was processed.
-    Expired,
-    /// A person found out.
-    Resolved {
-        /// What.
-        resolution: Resolution,
-        /// Where the evidence is.
-        evidence: String,
-    },
-}
-
-/// What a person found out about a refund that needs one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Resolution {
-    /// The money was given back.
-    Refunded {
-        /// How much, where known.
-        amount: Option<Money>,
-    },
-    /// It was not, and is not to be.
-    NotRefunded,
-    /// It was not: one more attempt is authorised.
-    SendAgain,
-}
-
-/// One line of the ledger's history.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EventRecord {
-    /// Rises over the whole ledger without gaps, from 1.
-    pub sequence: u64,
-    /// Whose history.
-    pub refund: RefundId,
-    /// The refund's revision after the event.
-    pub revision: u64,
-    /// When.
-    pub time: Timestamp,
-    /// None for the creation.
-    pub from: Option<State>,
-    /// The state after the event.
-    pub to: State,
-    /// "gateway", or the caller.
-    pub actor: String,
-    /// One sentence for a person.
-    pub note: String,
-    /// SHA-256 over this line and the hash before it.
-    pub chain_hash: [u8; 32],
-}
-
 impl Refund {
-    /// A refund just recorded.
-    pub fn new(intent: Intent, now: Timestamp) -> Self {
+    /// A refund just recorded, of an account that is at `place`.
+    pub fn new(intent: Intent, place: Place, now: Timestamp) -> Self {
         Self {
+            account: intent.account.clone(),
             intent,
+            place,
+            placed_time: None,
+            attempted_elsewhere: false,
             state: State::Pending,
             doubt: None,
             provider_error: None,
@@ -192,16 +144,24 @@ impl Refund {
             items: Vec::new(),
             provider_reference: None,
             provider_status: None,
+            provider_status_note: None,
             attempt_count: 0,
             unanswered_attempts: 0,
             revision: 1,
             create_time: now,
             update_time: now,
             dispatch_time: None,
+            last_dispatch_time: None,
+            credential: None,
             complete_time: None,
             not_before: None,
             next_check: None,
+            unheard: false,
             absent_since: None,
+            foreign_record: false,
+            reserved_until: None,
+            caution_until: None,
+            corrected_time: None,
         }
     }
 
@@ -213,6 +173,11 @@ impl Refund {
     /// Whose refund it is.
     pub fn provider(&self) -> Provider {
         self.intent.target.provider()
+    }
+
+    /// The account and place that it may be sent from and looked up at.
+    pub fn destination(&self) -> Destination {
+        Destination { account: self.account.clone(), place: self.place.clone() }
     }
 
     /// Stands for the refund as it is now; every change gives another.
@@ -232,9 +197,30 @@ impl Refund {
         fields
     }
 
-    /// Nothing has happened between the two that could change what a look at the provider means.
+    /// Nothing has happened between the two that could change what a lookup means.
     pub fn is_like(&self, earlier: &Refund) -> bool {
-        self.state == earlier.state && self.attempt_count == earlier.attempt_count
+        self.state == earlier.state
+            && self.attempt_count == earlier.attempt_count
+            && self.account == earlier.account
+            && self.place == earlier.place
+            && self.corrected_time == earlier.corrected_time
+    }
+
+    /// When the present wait for a truth began: what is not seen a settle time after it did not happen.
+    pub fn settling_since(&self) -> Option<Timestamp> {
+        self.last_dispatch_time.max(self.placed_time.filter(|_| self.attempted_elsewhere))
+    }
+
+    /// Since when it waits to be sent.
+    pub fn pending_since(&self) -> Timestamp {
+        self.placed_time.unwrap_or(self.create_time)
+    }
+
+    /// It failed, and the provider may still correct that: it is looked up until then.
+    pub fn is_followed(&self, now: Timestamp) -> bool {
+        self.state == State::Failed
+            && self.corrected_time.is_none()
+            && self.caution_until.is_some_and(|until| now < until)
     }
 
     /// The refund after `event`.
@@ -243,10 +229,14 @@ impl Refund {
     /// [`MoveRefused`] where the state does not allow the event.
     pub fn apply(&self, event: &Event, now: Timestamp) -> Result<Refund, MoveRefused> {
         let state = state::next(self.state, event)?;
+        let refused = || MoveRefused { from: self.state, event: event.kind().as_str() };
         let attempt_says_no = matches!(event, Event::NotSent { .. } | Event::Refused { .. });
         if self.state == State::Dispatching && self.unanswered_attempts > 0 && attempt_says_no {
             // This attempt's "no" says nothing of the earlier one: PENDING could be withdrawn, and FAILED would be a promise.
-            return Err(MoveRefused { from: self.state, event: event.name() });
+            return Err(refused());
+        }
+        if self.state == State::Failed && (self.caution_until.is_none() || self.corrected_time.is_some()) {
+            return Err(refused());
         }
         let mut next = self.clone();
         next.state = state;
@@ -255,12 +245,13 @@ impl Refund {
         next.update_time = now.max(self.update_time);
         next.not_before = None;
         next.next_check = None;
-        if !matches!(event, Event::Checked { .. }) {
-            // Whatever else happened, what was seen before it tells nothing of what is there now.
+        next.unheard = false;
+        if !matches!(event, Event::Checked(_)) {
+            // Whatever else happened, what was seen before it says nothing about what is there now.
             next.absent_since = None;
         }
         match event {
-            Event::Dispatched => next.begin_attempt(),
+            Event::Dispatched { credential } => next.begin_attempt(credential),
             Event::NotSent { error, retry_at } => {
                 next.provider_error = Some(error.clone());
                 next.not_before = Some(*retry_at);
@@ -275,17 +266,26 @@ impl Refund {
                     // What had been given back until now is not what was given back in the end.
                     next.refunded_amount = None;
                 }
-                next.settle(&confirmation.reference, &confirmation.status, confirmation.amount, &confirmation.items);
+                next.adopt_provider_state(&Reported::from(confirmation));
             }
             Event::Accepted(acceptance) => {
                 next.provider_error = None;
-                next.settle(&acceptance.reference, &acceptance.status, acceptance.amount, &acceptance.items);
+                next.adopt_provider_state(&Reported {
+                    reference: &acceptance.reference,
+                    status: &acceptance.status,
+                    status_note: &acceptance.status_note,
+                    amount: acceptance.amount,
+                    items: &acceptance.items,
+                });
             }
-            Event::Refused { error, items } => {
+            Event::Refused { error, items, follow_until } => {
                 next.provider_error = Some(error.clone());
-                next.settle(&None, &None, None, items);
+                next.adopt_provider_state(&Reported { items, ..Reported::default() });
                 // The word of a state that is over says nothing of this one; a review's "no" is itself the provider's word for it.
                 next.provider_status = (error.category == ErrorCategory::RejectedOnReview).then(|| error.code.clone());
+                next.provider_status_note =
+                    next.provider_status.as_ref().map(|_| error.message.clone()).filter(|note| !note.is_empty());
+                next.caution_until = *follow_until;
             }
             Event::Doubted { reason, evidence, error, not_processed } => {
                 next.unanswered_attempts = self.unanswered_attempts.saturating_add(u32::from(!not_processed));
@@ -297,80 +297,180 @@ impl Refund {
                 let evidence = "the gateway stopped while the attempt was on its way".to_owned();
                 next.doubt = Some(Doubt::new(DoubtReason::GatewayRestarted, next.update_time, evidence));
             }
-            Event::Checked { evidence, absent } => {
-                if *absent {
-                    next.absent_since = self.absent_since.or(Some(next.update_time));
+            Event::Checked(seen) => {
+                match seen.record {
+                    RecordSeen::Absent => next.absent_since = self.absent_since.or(Some(next.update_time)),
+                    RecordSeen::Present => next.absent_since = None,
+                    RecordSeen::Unanswered => next.unheard = true,
+                }
+                if !seen.items.is_empty() {
+                    next.items.clone_from(&seen.items);
+                }
+                if seen.status.is_some() {
+                    next.provider_status.clone_from(&seen.status);
+                    next.provider_status_note.clone_from(&seen.status_note);
                 }
                 if let Some(doubt) = next.doubt.as_mut() {
                     doubt.check_count = doubt.check_count.saturating_add(1);
-                    doubt.last_evidence = evidence.clone();
+                    doubt.last_evidence.clone_from(&seen.evidence);
                 }
             }
-            Event::Escalated { evidence } => {
+            Event::Escalated { evidence, foreign_record } => {
+                next.foreign_record |= foreign_record;
                 let doubt = next.doubt.get_or_insert_with(|| {
                     Doubt::new(DoubtReason::Contradiction, now.max(self.update_time), String::new())
                 });
                 doubt.last_evidence = evidence.clone();
             }
-            Event::Resolved { resolution: Resolution::Refunded { amount }, .. } => {
-                next.provider_error = None;
-                next.refunded_amount = amount.or(self.refunded_amount);
+            Event::Resolved(decided) => next.adopt_resolution(decided),
+            Event::Reassigned { account, place, .. } => {
+                let moved = !place.is_same_host_and_login(&self.place);
+                next.attempted_elsewhere |= moved && self.state != State::Pending;
+                next.account = account.clone();
+                next.place = place.clone();
+                next.placed_time = Some(next.update_time);
             }
-            Event::Resolved { resolution: Resolution::SendAgain, .. } => {
-                // What a person has looked into nobody has answered for, though the provider may once have taken it: no "no" is definite.
-                next.unanswered_attempts = next.unanswered_attempts.max(1);
-                next.begin_attempt();
+            Event::Corrected { confirmation, caution_until } => {
+                next.adopt_provider_state(&Reported::from(confirmation));
+                next.corrected_time = Some(next.update_time);
+                next.caution_until = Some(*caution_until);
             }
-            Event::Resolved { resolution: Resolution::NotRefunded, .. } | Event::Cancelled | Event::Expired => {}
+            Event::Cancelled | Event::Expired => {}
         }
         if !matches!(next.state, State::InDoubt | State::NeedsReview) {
             next.doubt = None;
         }
-        if next.state.is_terminal() {
+        if next.state.is_terminal() && !self.state.is_terminal() {
             next.complete_time = Some(next.update_time);
         }
         Ok(next)
     }
 
-    /// The [`Target::reservation_keys`] that no other refund may take now. Empty once it failed or was withdrawn; items that the
-    /// provider refused inside a partial success are free again.
-    pub fn held_keys(&self) -> Vec<String> {
-        if !self.state.holds_target() {
-            return Vec::new();
-        }
+    /// What no other refund may take now: everything while the refund is open, in doubt or done. What failed, was withdrawn
+    /// or was refused inside a partial success is free, except where a person said so before an earlier attempt's effect
+    /// could be ruled out.
+    pub fn reservations(&self) -> Vec<Reservation> {
         let refused = |key: &String| {
-            self.state == State::PartiallySucceeded
-                && self
-                    .items
-                    .iter()
-                    .any(|item| item.state == ItemState::Failed && *key == format!("item:{}", item.item_id))
+            let is_refused = |item: &ItemResult| {
+                item.requested && item.state == ItemState::Failed && *key == format!("item:{}", item.item_id)
+            };
+            self.state == State::PartiallySucceeded && self.items.iter().any(is_refused)
         };
-        self.intent.target.reservation_keys().into_iter().filter(|key| !refused(key)).collect()
+        let is_held = self.state.holds_target() || self.corrected_time.is_some();
+        let until = |key: &String| if is_held && !refused(key) { Some(None) } else { self.reserved_until.map(Some) };
+        let keys = self.intent.target.reservation_keys().into_iter();
+        keys.filter_map(|key| until(&key).map(|until| Reservation { key, until })).collect()
+    }
+
+    /// For how long a similar refund is refused because of this one.
+    pub fn similarity_window(&self) -> SimilarityWindow {
+        let until = match self.state {
+            State::Cancelled => self.create_time,
+            State::Failed => self.caution_until.max(self.reserved_until).unwrap_or(self.create_time),
+            _ => self.create_time.plus(SIMILAR_WITHIN),
+        };
+        SimilarityWindow { until, firm_until: self.reserved_until }
     }
 
     /// From now on the first byte of one more attempt may leave.
-    fn begin_attempt(&mut self) {
+    fn begin_attempt(&mut self, credential: &Option<String>) {
         self.attempt_count = self.attempt_count.saturating_add(1);
         self.dispatch_time = self.dispatch_time.or(Some(self.update_time));
+        self.last_dispatch_time = Some(self.update_time);
+        self.credential.clone_from(credential);
         self.provider_error = None;
     }
 
     /// Takes over what the provider says of a refund that it knows. What it leaves out keeps its last word.
-    fn settle(
-        &mut self,
-        reference: &Option<String>,
-        status: &Option<String>,
-        amount: Option<Money>,
-        items: &[ItemResult],
-    ) {
+    fn adopt_provider_state(&mut self, reported: &Reported<'_>) {
         self.unanswered_attempts = 0;
-        self.provider_reference = reference.clone().or_else(|| self.provider_reference.take());
-        self.provider_status = status.clone().or_else(|| self.provider_status.take());
-        self.refunded_amount = amount.or(self.refunded_amount);
-        if !items.is_empty() {
-            self.items = items.to_vec();
+        self.provider_reference = reported.reference.clone().or_else(|| self.provider_reference.take());
+        if reported.status.is_some() {
+            self.provider_status.clone_from(reported.status);
+            self.provider_status_note.clone_from(reported.status_note);
+        }
+        self.refunded_amount = reported.amount.or(self.refunded_amount);
+        if !reported.items.is_empty() {
+            self.items = reported.items.to_vec();
         }
     }
+
+    /// Takes over what a person found out.
+    fn adopt_resolution(&mut self, decided: &Decided) {
+        self.reserved_until = decided.reserve_until;
+        match &decided.resolution {
+            Resolution::Refunded { amount, items } => {
+                self.provider_error = None;
+                self.refunded_amount = amount.or_else(|| total_of(items)).or(self.refunded_amount);
+                self.resolve_items(|id| {
+                    let found = items.iter().find(|item| item.item_id == id);
+                    (found.is_none_or(|item| item.refunded), found.and_then(|item| item.amount))
+                });
+            }
+            Resolution::NotRefunded => {
+                self.caution_until = decided.follow_until;
+                self.resolve_items(|_| (false, None));
+            }
+            Resolution::SendAgain => {
+                // What a person has looked into the provider has not answered, though it may once have taken it: no "no" is
+                // definite.
+                self.unanswered_attempts = self.unanswered_attempts.max(1);
+                self.begin_attempt(&decided.credential);
+            }
+        }
+    }
+
+    /// Says of each requested item whether it was given back, and how much where that is known.
+    fn resolve_items(&mut self, found: impl Fn(&str) -> (bool, Option<Money>)) {
+        for item_id in self.intent.target.item_ids() {
+            let (refunded, amount) = found(&item_id);
+            let state = if refunded { ItemState::Succeeded } else { ItemState::Failed };
+            match self.items.iter_mut().find(|item| item.requested && item.item_id == item_id) {
+                Some(item) => {
+                    item.state = state;
+                    item.refunded_amount = amount.or(item.refunded_amount).filter(|_| refunded);
+                }
+                None => self.items.push(ItemResult {
+                    item_id,
+                    state,
+                    refunded_amount: amount,
+                    message: String::new(),
+                    requested: true,
+                }),
+            }
+        }
+    }
+}
+
+/// What a provider says of a refund that it knows; what it leaves out is none or empty.
+struct Reported<'a> {
+    reference: &'a Option<String>,
+    status: &'a Option<String>,
+    status_note: &'a Option<String>,
+    amount: Option<Money>,
+    items: &'a [ItemResult],
+}
+
+impl Default for Reported<'_> {
+    fn default() -> Self {
+        Self { reference: &None, status: &None, status_note: &None, amount: None, items: &[] }
+    }
+}
+
+impl<'a> From<&'a Confirmation> for Reported<'a> {
+    fn from(confirmation: &'a Confirmation) -> Self {
+        let Confirmation { reference, status, status_note, amount, items, .. } = confirmation;
+        Self { reference, status, status_note, amount: *amount, items }
+    }
+}
+
+/// The sum of the items that were given back; none where one of them has no amount.
+fn total_of(items: &[ItemResolution]) -> Option<Money> {
+    let amounts = items.iter().filter(|item| item.refunded).map(|item| item.amount);
+    amounts.reduce(|sum, next| {
+        let (sum, next) = (sum?, next?);
+        Some(Money { minor_units: sum.minor_units.checked_add(next.minor_units)?, ..sum })
+    })?
 }
 
 impl Doubt {
@@ -383,73 +483,6 @@ impl Confirmation {
     /// Whether a requested item was refused while others were given back.
     pub fn is_partial(&self) -> bool {
         self.items.iter().any(|item| item.requested && item.state != ItemState::Succeeded)
-    }
-}
-
-impl Event {
-    /// The event's name, for refusals and logs.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Event::Dispatched => "dispatched",
-            Event::NotSent { .. } => "not_sent",
-            Event::Refunded(_) => "refunded",
-            Event::Accepted(_) => "accepted",
-            Event::Refused { .. } => "refused",
-            Event::Doubted { .. } => "doubted",
-            Event::Interrupted => "interrupted",
-            Event::Checked { .. } => "checked",
-            Event::Escalated { .. } => "escalated",
-            Event::Cancelled => "cancelled",
-            Event::Expired => "expired",
-            Event::Resolved { .. } => "resolved",
-        }
-    }
-
-    /// One sentence for a person, told of the refund as it stands after the event.
-    pub fn note(&self, after: &Refund) -> String {
-        match self {
-            Event::Dispatched => {
-                format!("Attempt {} may leave for {} from now on.", after.attempt_count, after.provider())
-            }
-            Event::NotSent { error, .. } => {
-                format!("Attempt {} was not processed: {}. It is sent again.", after.attempt_count, error.said())
-            }
-            Event::Refunded(confirmation) => match confirmation.amount {
-                Some(amount) => format!("{} gave back {amount}.", after.provider()),
-                None => format!("{} gave the money back.", after.provider()),
-            },
-            Event::Accepted(acceptance) => {
-                let status = acceptance.status.as_deref().unwrap_or("taken");
-                format!("{} took the refund and has not finished: {status}.", after.provider())
-            }
-            Event::Refused { error, .. } => format!("{} refused: {}.", after.provider(), error.said()),
-            Event::Doubted { evidence, not_processed: true, .. } => {
-                format!("Attempt {} was not processed, and the doubt goes on: {evidence}.", after.attempt_count)
-            }
-            Event::Doubted { evidence, .. } => {
-                format!("It is not known what became of attempt {}: {evidence}.", after.attempt_count)
-            }
-            Event::Interrupted => {
-                format!(
-                    "The gateway stopped while attempt {} was on its way; its outcome is not known.",
-                    after.attempt_count
-                )
-            }
-            Event::Checked { evidence, .. } => format!("A look at {} settled nothing: {evidence}.", after.provider()),
-            Event::Escalated { evidence } => format!("A person must find out: {evidence}."),
-            Event::Cancelled => "Withdrawn before the provider had processed anything.".to_owned(),
-            Event::Expired => {
-                "It waited longer than its account allows. It was never processed, and is not sent any more.".to_owned()
-            }
-            Event::Resolved { resolution, evidence } => match resolution {
-                Resolution::Refunded { .. } => format!("A person found that the money was given back: {evidence}."),
-                Resolution::NotRefunded => format!("A person found that no money was given back: {evidence}."),
-                Resolution::SendAgain => format!(
-                    "A person found that no money was given back, and had it sent again as attempt {}: {evidence}.",
-                    after.attempt_count
-                ),
-            },
-        }
     }
 }
 

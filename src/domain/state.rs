@@ -1,6 +1,6 @@
 //! The states of a refund and the only moves between them. One table, used live, in recovery and by the ledger.
 
-use crate::domain::refund::{Event, Resolution};
+use crate::domain::event::{Decided, Event, Resolution};
 
 /// Where a refund stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,30 +45,42 @@ pub fn next(from: State, event: &Event) -> Result<State, MoveRefused> {
     };
     match (from, event) {
         // Whether a second send out of doubt is safe is the retry contract's to say, not this table's.
-        (Pending | InDoubt, Event::Dispatched) => Ok(Dispatching),
+        (Pending | InDoubt, Event::Dispatched { .. }) => Ok(Dispatching),
         (Dispatching, Event::NotSent { .. }) => Ok(Pending),
         (Pending, Event::Cancelled) => Ok(Cancelled),
         (Pending, Event::Expired) => Ok(Failed),
 
-        (Dispatching | Submitted | InDoubt, Event::Refunded(confirmation)) => {
+        // Out of a review only a record under our own identifier leads here; that is the decision's to say.
+        (Dispatching | Submitted | InDoubt | NeedsReview, Event::Refunded(confirmation)) => {
             Ok(if confirmation.is_partial() { PartiallySucceeded } else { Succeeded })
         }
-        (Dispatching | Submitted | InDoubt, Event::Refused { .. }) => Ok(Failed),
+        (Dispatching | Submitted | InDoubt | NeedsReview, Event::Refused { .. }) => Ok(Failed),
         (Dispatching | InDoubt | Submitted, Event::Accepted(_)) => Ok(Submitted),
 
         (Dispatching, Event::Doubted { .. } | Event::Interrupted) => Ok(InDoubt),
-        (Submitted, Event::Checked { .. }) => Ok(Submitted),
-        (InDoubt, Event::Checked { .. }) => Ok(InDoubt),
-        (NeedsReview, Event::Checked { .. }) => Ok(NeedsReview),
+        // A refund that failed and is followed stays as it is, whatever is seen.
+        (Submitted | InDoubt | NeedsReview | Failed, Event::Checked(_)) | (Failed, Event::Corrected { .. }) => Ok(from),
         (InDoubt | Submitted, Event::Escalated { .. }) => Ok(NeedsReview),
-        // Only a person leaves a review.
-        (NeedsReview, Event::Resolved { resolution, .. }) => Ok(match resolution {
-            Resolution::Refunded { .. } => Succeeded,
-            Resolution::NotRefunded => Failed,
-            Resolution::SendAgain => Dispatching,
-        }),
+        (Pending | Submitted | InDoubt | NeedsReview, Event::Reassigned { .. }) => Ok(from),
+        (NeedsReview, Event::Resolved(decided)) => Ok(resolved(decided)),
+        // A person with proof need not wait until the gateway has finished finding out; but sends nothing meanwhile.
+        (InDoubt | Submitted, Event::Resolved(decided))
+            if decided.take_over && decided.resolution != Resolution::SendAgain =>
+        {
+            Ok(resolved(decided))
+        }
 
-        (from, event) => Err(MoveRefused { from, event: event.name() }),
+        (from, event) => Err(MoveRefused { from, event: event.kind().as_str() }),
+    }
+}
+
+/// Where a person's decision leads.
+fn resolved(decided: &Decided) -> State {
+    match &decided.resolution {
+        Resolution::Refunded { items, .. } if items.iter().any(|item| !item.refunded) => State::PartiallySucceeded,
+        Resolution::Refunded { .. } => State::Succeeded,
+        Resolution::NotRefunded => State::Failed,
+        Resolution::SendAgain => State::Dispatching,
     }
 }
 
@@ -86,9 +98,14 @@ impl State {
         State::Cancelled,
     ];
 
-    /// Nothing changes any more.
+    /// The state never changes any more.
     pub const fn is_terminal(self) -> bool {
         matches!(self, State::Succeeded | State::PartiallySucceeded | State::Failed | State::Cancelled)
+    }
+
+    /// Whether the provider is asked what became of the refund: it was taken, or may have been.
+    pub const fn is_in_question(self) -> bool {
+        matches!(self, State::Submitted | State::InDoubt | State::NeedsReview)
     }
 
     /// Whether a refund in this state keeps its target from any other: open, in doubt or done.

@@ -1,5 +1,7 @@
 //! What is refunded: a Sectigo order, items of a name.com order, an amount of a Debitsuccess account.
 
+use std::time::Duration;
+
 use crate::domain::ids::Provider;
 use crate::domain::money::{Currency, Money};
 
@@ -47,6 +49,9 @@ pub struct FieldFault {
     pub description: String,
 }
 
+/// Two equal Debitsuccess refunds of one account within this time look like one sent twice.
+pub const SIMILAR_WITHIN: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Longest order number that every Sectigo page accepts.
 const SECTIGO_ORDER_NUMBER_CHARS: usize = 64;
 /// Not documented; keeps an answer with a row and a sentence for each item, attached ones too, below the bound of 64 KiB.
@@ -86,6 +91,18 @@ impl Target {
         }
     }
 
+    /// What the ledger finds it by: [`Target::references`], and an order number in its canonical form too, so that every
+    /// way to write one order is found by that.
+    pub fn index_references(&self) -> Vec<String> {
+        let mut references = self.references();
+        if let Target::Sectigo(target) = self {
+            references.push(canonical_order_number(&target.order_number));
+        }
+        references.sort_unstable();
+        references.dedup();
+        references
+    }
+
     /// What may be refunded only once: while one refund holds a key, no other gets it. Empty where amounts can be refunded again and again.
     pub fn reservation_keys(&self) -> Vec<String> {
         match self {
@@ -95,22 +112,41 @@ impl Target {
         }
     }
 
-    /// What two refunds share that look like one sent twice: the account and the amount (Debitsuccess). Empty for the others.
-    pub fn similarity_keys(&self) -> Vec<String> {
+    /// The provider's numbers of the items that are refunded (name.com). Empty for the others.
+    pub fn item_ids(&self) -> Vec<String> {
+        match self {
+            Target::Namecom(target) => target.order_item_ids.iter().map(i32::to_string).collect(),
+            Target::Sectigo(_) | Target::Debitsuccess(_) => Vec::new(),
+        }
+    }
+
+    /// What the refund is at most: the amount asked for, where the caller names one (Debitsuccess).
+    pub fn requested_amount(&self) -> Option<Money> {
+        match self {
+            Target::Debitsuccess(target) => Some(target.amount),
+            Target::Sectigo(_) | Target::Namecom(_) => None,
+        }
+    }
+
+    /// Who is paid, where one target can be refunded again and again (Debitsuccess): each reference of the account, in a
+    /// form that compares without case, as the provider's database is likely to. Two of them name one account. Empty for
+    /// the others.
+    pub fn payee_references(&self) -> Vec<String> {
         match self {
             Target::Sectigo(_) | Target::Namecom(_) => Vec::new(),
             Target::Debitsuccess(target) => {
-                let amount = target.amount.minor_units;
-                // Compared without case, as the provider's database is likely to.
-                let own =
-                    target.account_reference_no.iter().map(|text| format!("own:{}:{amount}", text.to_uppercase()));
-                let external = target
-                    .external_account_reference_no
-                    .iter()
-                    .map(|text| format!("ext:{}:{amount}", text.to_uppercase()));
+                let own = target.account_reference_no.iter().map(|text| format!("own:{}", text.to_uppercase()));
+                let external =
+                    target.external_account_reference_no.iter().map(|text| format!("ext:{}", text.to_uppercase()));
                 own.chain(external).collect()
             }
         }
+    }
+
+    /// What two refunds share that look like one sent twice: a reference of the account, and the amount (Debitsuccess).
+    pub fn similarity_key(&self, payee_reference: &str) -> String {
+        let amount = self.requested_amount().map_or(0, |amount| amount.minor_units);
+        format!("{payee_reference}:{amount}")
     }
 
     /// The names of the fields in which the two differ, as a caller knows them; empty when they are one.

@@ -2,8 +2,9 @@
 
 use tokio::time::Instant;
 
+use crate::domain::event::Resolution;
 use crate::domain::ids::{AccountName, Provider, RefundId};
-use crate::domain::refund::{Intent, Refund, Resolution};
+use crate::domain::refund::{Intent, Refund};
 use crate::domain::state::State;
 use crate::domain::target::FieldFault;
 use crate::ledger::LedgerError;
@@ -45,7 +46,7 @@ pub enum AccountHealth {
     CredentialsRefused,
 }
 
-/// A person's word on a refund that is NEEDS_REVIEW.
+/// A person's decision on a refund in doubt.
 #[derive(Debug, Clone)]
 pub struct ResolveCommand {
     /// Which refund.
@@ -56,8 +57,40 @@ pub struct ResolveCommand {
     pub resolution: Resolution,
     /// Where the evidence is.
     pub evidence: String,
+    /// Decide a refund that is still IN_DOUBT or SUBMITTED, before the gateway has finished finding out.
+    pub take_over: bool,
     /// Who says so.
     pub actor: String,
+}
+
+/// A refund that goes on at another account or place.
+#[derive(Debug, Clone)]
+pub struct ReassignCommand {
+    /// Which refund.
+    pub id: RefundId,
+    /// Of the state that the person looked at.
+    pub etag: String,
+    /// The configured account where it goes on.
+    pub account: AccountName,
+    /// How it is known that both are the same books at the provider.
+    pub evidence: String,
+    /// Who says so.
+    pub actor: String,
+}
+
+/// What keeps a refund from going on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitingFor {
+    /// A free slot, or its turn in the account's rate limit.
+    Turn,
+    /// The time after an attempt that was provably not processed.
+    Backoff,
+    /// The provider gives no usable answer, and the account is suspended.
+    Provider,
+    /// Credentials that the provider accepts.
+    Credentials,
+    /// The account that it was recorded for: gone, or at another place by now.
+    Account,
 }
 
 /// Why the engine did not do what it was asked to.
@@ -85,9 +118,18 @@ pub enum EngineError {
     /// There is nothing to find out.
     #[error("a refund that is {0} has nothing to be reconciled")]
     NotInDoubt(State),
-    /// No person's word is asked for.
+    /// A person cannot decide it.
     #[error("a refund that is {0} is not for a person to resolve")]
     NotInReview(State),
+    /// The account is not the one that the refund was recorded for, so nothing can be sent or looked up there.
+    #[error("the refund was recorded for another account than is configured now: {} differ(s)", .differing.join(", "))]
+    AccountChanged {
+        /// In what: `account` where it is gone.
+        differing: Vec<&'static str>,
+    },
+    /// It waits for no account.
+    #[error("a refund that is {0} and waits for no account cannot be reassigned")]
+    NotReassignable(State),
     /// The refund has changed since the caller looked.
     #[error("the refund has changed: its etag is {present} now")]
     EtagMismatch {

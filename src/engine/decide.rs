@@ -4,9 +4,14 @@ use std::time::Duration;
 
 use crate::domain::clock::Timestamp;
 use crate::domain::contract::{Deduplication, LookupKind, RetryContract};
+use crate::domain::event::{Event, Observation, RecordSeen};
 use crate::domain::ids::RefundId;
-use crate::domain::outcome::{Acceptance, Confirmation, DoubtReason, ErrorCategory, Lookup, Outcome, ProviderError};
-use crate::domain::refund::{Doubt, Event, Refund};
+use crate::domain::money::Money;
+use crate::domain::outcome::{
+    Absence, Acceptance, Confirmation, DoubtReason, ErrorCategory, ItemResult, ItemState, Lookup, Outcome,
+    ProviderError,
+};
+use crate::domain::refund::{Doubt, Refund};
 use crate::domain::state::State;
 
 /// How refunds that were provably not processed are spread over time: twice as long after each attempt, within bounds.
@@ -36,14 +41,19 @@ pub struct Rules<'a> {
     pub schedule: &'a Schedule,
     /// When to send what was not processed.
     pub backoff: Backoff,
+    /// Whether the key of the refund's earlier attempts may still count: its age is known, and the credential that it is
+    /// bound to has not changed.
+    pub key_is_bound: bool,
+    /// How long a rejection is followed, since the provider may correct it.
+    pub follow_up: Duration,
 }
 
 /// What follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// What happened, to be recorded.
+    /// What happened, to be recorded. Empty: a lookup showed nothing new, and only the next one is to be set.
     pub events: Vec<Event>,
-    /// When the provider is to be asked next, where it is not known or not finished then; none: at once.
+    /// When the refund is to be looked up next, where lookups go on then.
     pub next_check: Option<Timestamp>,
     /// What was seen proves that one more attempt is safe, now and only now.
     pub resend: bool,
@@ -63,6 +73,8 @@ const MOST_UNANSWERED: u32 = 5;
 
 const TOO_MANY_UNANSWERED: &str = "too many attempts were left without an answer";
 
+const ELSEWHERE: &str = "it was attempted at another host or under another login, and is not sent again from here";
+
 /// So long a doubt is left to looks that are not answered: longer than any outage that is still being worked on.
 const LONGEST_SILENCE: Duration = Duration::from_secs(3 * 24 * 3_600);
 
@@ -70,15 +82,14 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(3 * 24 * 3_600);
 const LONGEST_SUBMITTED: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 /// How to go on with a refund that is due.
-pub fn next_step(refund: &Refund, contract: &RetryContract, now: Timestamp) -> Step {
-    let Deduplication::Replay { .. } = contract.deduplication else {
-        // Sectigo is never sent again, and Debitsuccess only when a look has just shown that it has no record.
+pub fn next_step(refund: &Refund, rules: Rules<'_>, now: Timestamp) -> Step {
+    let Deduplication::Replay { .. } = rules.contract.deduplication else {
+        // Sectigo is never sent again, and Debitsuccess only when a lookup has just shown that it has no record.
         return Step::LookUp;
     };
-    let key_lives = refund.dispatch_time.is_some_and(|first| contract.resend_safe(first, now));
     let more = refund.unanswered_attempts > 0 && refund.unanswered_attempts < MOST_UNANSWERED;
-    if refund.state == State::InDoubt && key_lives && more && !was_told_no(refund, contract) && !is_contradicted(refund)
-    {
+    let is_open = refund.state == State::InDoubt && more;
+    if is_open && rules.may_resend(refund, now) && !was_told_no(refund, rules.contract) && !is_contradicted(refund) {
         Step::Resend
     } else {
         Step::LookUp
@@ -118,10 +129,12 @@ pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: Rules<'_>, now: T
                 error.said()
             );
             let mut events = doubted(DoubtReason::Contradiction, evidence.clone(), Some(error));
-            events.push(Event::Escalated { evidence });
+            events.push(Event::Escalated { evidence, foreign_record: true });
             rules.decision(refund, events, now)
         }
-        Outcome::Refused { error, items } => rules.decision(refund, vec![Event::Refused { error, items }], now),
+        Outcome::Refused { error, items } => {
+            rules.decision(refund, vec![Event::Refused { error, items, follow_until: None }], now)
+        }
         Outcome::NotSent { error, retry_at } if unanswered => {
             // PENDING could be cancelled, as if nothing had ever been sent.
             let evidence =
@@ -151,10 +164,10 @@ pub fn after_delay(refund: &Refund, reason: DoubtReason, rules: Rules<'_>, now: 
     rules.decision(refund, vec![doubted], now)
 }
 
-/// What follows from a look at the provider, for a refund that is IN_DOUBT, SUBMITTED or NEEDS_REVIEW.
+/// What follows from a lookup, for a refund that is IN_DOUBT, SUBMITTED or NEEDS_REVIEW, or FAILED and followed.
 ///
-/// It was asked for at `asked` and has been answered `now`: what it does not show was not there at the earlier of the two. `taken` is since when
-/// the provider has had it, for a refund that [`may_take_too_long`].
+/// It was asked for at `asked` and has been answered `now`: what it does not show was not there at the earlier of the
+/// two. `taken` is since when the provider has had it, for a refund that [`may_take_too_long`].
 pub fn after_lookup(
     refund: &Refund,
     lookup: Lookup,
@@ -163,49 +176,129 @@ pub fn after_lookup(
     asked: Timestamp,
     now: Timestamp,
 ) -> Decision {
-    let checked = |lookup: &Lookup| {
-        let absent = matches!(lookup, Lookup::NotFound { .. });
-        vec![Event::Checked { evidence: evidence_of(lookup), absent }]
-    };
-    if refund.state == State::NeedsReview {
-        // Only a person moves it; what was seen helps them.
-        return rules.decision(refund, checked(&lookup), now);
+    match refund.state {
+        State::NeedsReview => rules.decision(refund, after_lookup_in_review(refund, lookup, rules, now), now),
+        State::Failed => rules.decision(refund, after_lookup_of_failed(refund, lookup, rules, now), now),
+        _ => after_lookup_in_question(refund, lookup, taken, rules, asked, now),
     }
+}
+
+/// A review is a person's to end. Only the provider's record under our own identifier does so by itself: an order or an
+/// item that is refunded cannot say whose refund it was. What shows nothing new is no event, so that the etag in a
+/// person's hand stays valid.
+fn after_lookup_in_review(refund: &Refund, lookup: Lookup, rules: Rules<'_>, now: Timestamp) -> Vec<Event> {
+    let is_ours = rules.contract.lookup == LookupKind::Refund && !refund.foreign_record;
+    match lookup {
+        Lookup::Found(Outcome::Refunded(confirmation)) if is_ours => vec![Event::Refunded(confirmation)],
+        Lookup::Found(Outcome::Refused { error, items }) if is_ours => {
+            vec![rules.rejection(error, items, now)]
+        }
+        Lookup::Unavailable { .. } => Vec::new(),
+        seen => {
+            let observation = observation_of(&seen);
+            let known = refund.doubt.as_ref().map_or("", |doubt| doubt.last_evidence.as_str());
+            // A review begins with what a lookup showed, and why that is not enough.
+            let is_known = known == observation.evidence || known.starts_with(&format!("{}; ", observation.evidence));
+            let has_items = !observation.items.is_empty() && observation.items != refund.items;
+            if is_known && !has_items && !is_another_status(refund, &observation) {
+                Vec::new()
+            } else {
+                vec![Event::Checked(observation)]
+            }
+        }
+    }
+}
+
+/// What failed by the provider's rejection, or by a person's word, may have been paid all the same.
+fn after_lookup_of_failed(refund: &Refund, lookup: Lookup, rules: Rules<'_>, now: Timestamp) -> Vec<Event> {
+    let corrected = |confirmation| vec![Event::Corrected { confirmation, caution_until: now.plus(rules.follow_up) }];
+    match lookup {
+        Lookup::Found(Outcome::Refunded(confirmation)) => corrected(confirmation),
+        // Some of the items.
+        Lookup::NotFound { items, .. } if items.iter().any(|item| item.state == ItemState::Succeeded) => {
+            let status = Some("refunded".to_owned());
+            corrected(Confirmation { status, amount: total_of(&items), items, ..Confirmation::default() })
+        }
+        seen @ Lookup::Found(_) => {
+            let observation = observation_of(&seen);
+            let is_new = is_another_status(refund, &observation);
+            if is_new { vec![Event::Checked(observation)] } else { Vec::new() }
+        }
+        Lookup::NotFound { .. } | Lookup::Unavailable { .. } => Vec::new(),
+    }
+}
+
+fn is_another_status(refund: &Refund, seen: &Observation) -> bool {
+    seen.status.is_some() && (seen.status != refund.provider_status || seen.status_note != refund.provider_status_note)
+}
+
+/// The sum of what was given back; none where an item has no amount.
+fn total_of(items: &[ItemResult]) -> Option<Money> {
+    let given = items.iter().filter(|item| item.state == ItemState::Succeeded).map(|item| item.refunded_amount);
+    given.reduce(|sum, next| {
+        let (sum, next) = (sum?, next?);
+        Some(Money { minor_units: sum.minor_units.checked_add(next.minor_units)?, ..sum })
+    })?
+}
+
+fn after_lookup_in_question(
+    refund: &Refund,
+    lookup: Lookup,
+    taken: Option<Timestamp>,
+    rules: Rules<'_>,
+    asked: Timestamp,
+    now: Timestamp,
+) -> Decision {
+    let checked = |lookup: &Lookup| vec![Event::Checked(observation_of(lookup))];
+    let escalated = |evidence: String| vec![Event::Escalated { evidence, foreign_record: false }];
     let events = match lookup {
+        Lookup::Found(Outcome::Refunded(_) | Outcome::Accepted(_) | Outcome::Refused { .. })
+            if refund.foreign_record =>
+        {
+            escalated(format!("{}; the record may be another caller's", evidence_of(&lookup)))
+        }
         Lookup::Found(Outcome::Refunded(confirmation)) => vec![Event::Refunded(confirmation)],
         Lookup::Found(Outcome::Accepted(acceptance)) => {
             let unchanged = refund.state == State::Submitted
                 && (acceptance.status.is_none() || acceptance.status == refund.provider_status)
+                && (acceptance.status_note.is_none() || acceptance.status_note == refund.provider_status_note)
                 && (acceptance.reference.is_none() || acceptance.reference == refund.provider_reference)
                 && (acceptance.items.is_empty() || acceptance.items == refund.items);
             if unchanged {
                 let status = acceptance.status.as_deref().unwrap_or("taken");
-                vec![Event::Checked { evidence: format!("the provider has not finished: {status}"), absent: false }]
+                let evidence = format!("the provider has not finished: {status}");
+                vec![Event::Checked(Observation::new(evidence, RecordSeen::Present))]
             } else {
                 vec![Event::Accepted(acceptance)]
             }
         }
-        Lookup::Found(Outcome::Refused { error, items }) => vec![Event::Refused { error, items }],
-        // What the provider has on record is not what was asked for: no further look can mend that.
-        Lookup::Found(Outcome::Unknown { reason: DoubtReason::Contradiction, evidence }) => {
-            vec![Event::Escalated { evidence }]
-        }
-        Lookup::NotFound { ref evidence, .. } => match after_absence(refund, rules.contract, asked) {
+        Lookup::Found(Outcome::Refused { error, items }) => vec![rules.rejection(error, items, now)],
+        // What the provider has on record is not what was asked for: no further lookup can mend that.
+        Lookup::Found(Outcome::Unknown { reason: DoubtReason::Contradiction, evidence }) => escalated(evidence),
+        Lookup::NotFound { ref evidence, absence, .. } => match after_absence(refund, absence, rules, asked) {
             AfterAbsence::NotYet => checked(&lookup),
             AfterAbsence::SendAgain => {
                 return Decision { resend: true, ..rules.decision(refund, checked(&lookup), now) };
             }
-            AfterAbsence::PastAllMeans(why) => vec![Event::Escalated { evidence: format!("{evidence}; {why}") }],
+            // What was seen of the items is worth more than the sentence.
+            AfterAbsence::PastAllMeans(why) => {
+                let mut events = match &lookup {
+                    Lookup::NotFound { items, .. } if !items.is_empty() && *items != refund.items => checked(&lookup),
+                    _ => Vec::new(),
+                };
+                events.extend(escalated(format!("{evidence}; {why}")));
+                events
+            }
         },
         Lookup::Unavailable { ref evidence, .. } if nobody_answers(refund, rules.contract, now) => {
-            vec![Event::Escalated { evidence: format!("{evidence}; and the doubt is days old") }]
+            escalated(format!("{evidence}; and the doubt is days old"))
         }
         other => checked(&other),
     };
     let events = match events.as_slice() {
-        // Look after look shows no end: what became of it, a person must find out.
-        [Event::Checked { evidence, .. }] if taken.is_some_and(|since| now.since(since) >= LONGEST_SUBMITTED) => {
-            vec![Event::Escalated { evidence: format!("{evidence}; it was taken long ago, and is not finished") }]
+        // Lookup after lookup shows no end: what became of it, a person must find out.
+        [Event::Checked(seen)] if taken.is_some_and(|since| now.since(since) >= LONGEST_SUBMITTED) => {
+            escalated(format!("{}; it was taken long ago, and is not finished", seen.evidence))
         }
         _ => events,
     };
@@ -228,22 +321,38 @@ enum AfterAbsence {
     PastAllMeans(&'static str),
 }
 
-fn after_absence(refund: &Refund, contract: &RetryContract, asked: Timestamp) -> AfterAbsence {
+fn after_absence(refund: &Refund, absence: Absence, rules: Rules<'_>, asked: Timestamp) -> AfterAbsence {
+    let contract = rules.contract;
     let settled = |since: Timestamp| asked.since(since) >= contract.settle_time;
+    // Neither the last attempt nor a change of its place is younger than the settle time.
+    let has_settled = refund.settling_since().is_some_and(settled);
     match (contract.lookup, refund.state) {
+        (LookupKind::TargetState, State::Submitted) if refund.attempted_elsewhere && has_settled => {
+            AfterAbsence::PastAllMeans(ELSEWHERE)
+        }
         // The order's state lags behind by an unknown time, and the provider has said that it took the refund.
         (LookupKind::TargetState, State::Submitted) => AfterAbsence::NotYet,
         (LookupKind::TargetState, _) => {
-            let key_lives = refund.dispatch_time.is_some_and(|first| contract.resend_safe(first, asked));
-            let doubt_settled = refund.doubt.as_ref().is_some_and(|doubt| settled(doubt.since));
+            let doubt_settled = has_settled && refund.doubt.as_ref().is_some_and(|doubt| settled(doubt.since));
+            if !doubt_settled {
+                return AfterAbsence::NotYet;
+            }
+            let is_stuck = was_told_no(refund, contract) || is_contradicted(refund);
             // Where nothing is sent again, nothing but time could still show it.
-            let is_over = !key_lives || was_told_no(refund, contract) || is_contradicted(refund);
-            if doubt_settled && is_over {
-                AfterAbsence::PastAllMeans("the settle time is over, and the state of the order proves no absence")
-            } else if doubt_settled && refund.unanswered_attempts >= MOST_UNANSWERED {
-                AfterAbsence::PastAllMeans(TOO_MANY_UNANSWERED)
-            } else {
-                AfterAbsence::NotYet
+            let is_over = !rules.may_resend(refund, asked) || is_stuck;
+            match absence {
+                Absence::HalfDone => {
+                    AfterAbsence::PastAllMeans("the settle time is over, and the refund may still come")
+                }
+                _ if refund.attempted_elsewhere => AfterAbsence::PastAllMeans(ELSEWHERE),
+                _ if refund.unanswered_attempts >= MOST_UNANSWERED => AfterAbsence::PastAllMeans(TOO_MANY_UNANSWERED),
+                Absence::Untouched if contract.deduplication != Deduplication::None && is_over && !is_stuck => {
+                    AfterAbsence::SendAgain
+                }
+                _ if is_over => {
+                    AfterAbsence::PastAllMeans("the settle time is over, and the state of the order proves no absence")
+                }
+                _ => AfterAbsence::NotYet,
             }
         }
         // The first of two: the second counts only a settle time later.
@@ -251,13 +360,15 @@ fn after_absence(refund: &Refund, contract: &RetryContract, asked: Timestamp) ->
         (LookupKind::Refund, State::Submitted) => {
             AfterAbsence::PastAllMeans("the provider took the refund, and has no record of it any more")
         }
+        (LookupKind::Refund, _) if refund.attempted_elsewhere => AfterAbsence::PastAllMeans(ELSEWHERE),
         (LookupKind::Refund, _) if was_told_no(refund, contract) => {
             AfterAbsence::PastAllMeans("the provider refused to take it again, and has no record of it")
         }
         (LookupKind::Refund, _) if refund.unanswered_attempts >= MOST_UNANSWERED => {
             AfterAbsence::PastAllMeans(TOO_MANY_UNANSWERED)
         }
-        // Attempts that are not processed use up none, so time must end it: nobody can have it sent again while the gateway does.
+        // Attempts that are not processed use up none, so time must end it: a person cannot have it sent again while the
+        // gateway does.
         (LookupKind::Refund, _)
             if refund.dispatch_time.is_some_and(|first| asked.since(first) >= patience_of(contract)) =>
         {
@@ -309,21 +420,40 @@ impl Rules<'_> {
         Decision { events, next_check, resend: false }
     }
 
-    /// None: nothing is to be asked.
+    /// None: nothing is to be looked up.
     fn next_check(&self, refund: &Refund, now: Timestamp) -> Option<Timestamp> {
         let (since, skipped) = match (refund.state, &refund.doubt) {
             (State::InDoubt, Some(doubt)) => (doubt.since, refund.unanswered_attempts.saturating_sub(1)),
             (State::Submitted, _) => (refund.dispatch_time.unwrap_or(refund.update_time), 0),
+            (State::NeedsReview, _) => return Some(now.plus(self.schedule.then_every)),
+            (State::Failed, _) => {
+                let next = now.plus(self.schedule.then_every);
+                return Some(next).filter(|next| refund.is_followed(*next));
+            }
             _ => return None,
         };
         Some(self.soonest(refund, since, skipped, now))
     }
 
+    /// Whether the provider itself would keep a second send from a second effect now.
+    pub fn may_resend(&self, refund: &Refund, now: Timestamp) -> bool {
+        let expires = matches!(self.contract.deduplication, Deduplication::Replay { .. });
+        !refund.attempted_elsewhere
+            && (self.key_is_bound || !expires)
+            && refund.dispatch_time.is_some_and(|first| self.contract.resend_safe(first, now))
+    }
+
+    /// The provider's no to a refund that it had taken: followed for a while, since it may be corrected.
+    fn rejection(&self, error: ProviderError, items: Vec<ItemResult>, now: Timestamp) -> Event {
+        let follow = error.category == ErrorCategory::RejectedOnReview && !self.follow_up.is_zero();
+        Event::Refused { error, items, follow_until: follow.then(|| now.plus(self.follow_up)) }
+    }
+
     /// By the schedule, and not later than the moment at which what is seen will mean more, or the last one at which a resend is safe.
     fn soonest(&self, refund: &Refund, since: Timestamp, skipped: u32, now: Timestamp) -> Timestamp {
         let scheduled = self.schedule.next(since, skipped, now);
-        let settled =
-            [Some(since), refund.absent_since].into_iter().flatten().map(|at| at.plus(self.contract.settle_time));
+        let settled = [Some(since), refund.absent_since, refund.settling_since()].into_iter().flatten();
+        let settled = settled.map(|at| at.plus(self.contract.settle_time));
         let ahead = settled.chain(self.last_resend(refund)).filter(|at| *at > now);
         ahead.fold(scheduled, Timestamp::min)
     }
@@ -370,6 +500,20 @@ impl Backoff {
 /// 14143 on a first send: somebody else's refund has our identifier. Not ours to take for a yes, nor for a no.
 fn is_foreign_identifier(contract: &RetryContract, error: &ProviderError) -> bool {
     contract.deduplication == Deduplication::Reject && error.category == ErrorCategory::IdentifierInUse
+}
+
+/// What a lookup showed, for the history.
+fn observation_of(lookup: &Lookup) -> Observation {
+    let (record, status, status_note, items) = match lookup {
+        Lookup::Found(Outcome::Refunded(Confirmation { status, status_note, items, .. }))
+        | Lookup::Found(Outcome::Accepted(Acceptance { status, status_note, items, .. })) => {
+            (RecordSeen::Present, status.clone(), status_note.clone(), items.clone())
+        }
+        Lookup::Found(_) => (RecordSeen::Present, None, None, Vec::new()),
+        Lookup::NotFound { items, .. } => (RecordSeen::Absent, None, None, items.clone()),
+        Lookup::Unavailable { .. } => (RecordSeen::Unanswered, None, None, Vec::new()),
+    };
+    Observation { evidence: evidence_of(lookup), record, items, status, status_note }
 }
 
 fn evidence_of(lookup: &Lookup) -> String {

@@ -8,16 +8,19 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{Instrument, warn};
 
-use crate::domain::clock::Timestamp;
-use crate::domain::refund::{Event, Refund};
+use crate::domain::clock::{Clock as _, Timestamp};
+use crate::domain::event::Event;
+use crate::domain::refund::Refund;
 use crate::domain::state::State;
 use crate::engine::circuit::Stance;
 use crate::engine::lane::Lane;
-use crate::engine::{AFTER_TROUBLE, Shared, step};
+use crate::engine::{AFTER_TROUBLE, Shared, places, step};
 use crate::ledger::{GATEWAY, Health, LedgerError, ListQuery};
 
 /// Looked for again at least so often, however quiet it is: a clock set forward rings no bell.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// Until a clock that has just jumped is asked again whether anything is to be given up.
+const UNCONFIRMED: Duration = Duration::from_secs(61);
 /// Refunds that are given up, or from which the next probe is taken, at once.
 const HANDFUL: u32 = 64;
 
@@ -25,7 +28,7 @@ const HANDFUL: u32 = 64;
 ///
 /// The drain ends what only waits, never a dispatch: an attempt that is on disk and that nobody sends would be doubt for nothing.
 pub(super) async fn send(shared: Arc<Shared>, lane: Arc<Lane>) {
-    let mut expiry = Timestamp::from_micros(i64::MIN);
+    let mut expiry = Timestamp::MIN;
     while !is_over(&shared) {
         let found = send_due(&shared, &lane, &mut expiry).await;
         let pause = pause_after(&shared, &lane, found);
@@ -87,11 +90,11 @@ async fn send_due(shared: &Arc<Shared>, lane: &Arc<Lane>, expiry: &mut Timestamp
                 return Ok(oldest_expires);
             }
         }
-        let due = shared.ledger.due(&lane.account.name, now, handful).await?;
+        let due = shared.ledger.due(&lane.account.destination(), now, handful).await?;
         // While older ones wait, newcomers line up behind them. One that was recorded since the query has rung the bell.
         lane.backlog.store(!due.is_empty(), Ordering::Release);
         if due.is_empty() {
-            let next = until(shared.ledger.next_due(&lane.account.name).await?, now);
+            let next = until(shared.ledger.next_due(&lane.account.destination()).await?, now);
             return Ok(next.min(oldest_expires));
         }
         send_each(shared, lane, due, *expiry).await?;
@@ -148,24 +151,41 @@ async fn send_each(
     result
 }
 
-/// Ends what has waited longer than the account allows: never sent, and now never to be. The next moment at which anything can have.
+/// Ends what has waited longer than the account allows: never sent, and now never to be. The next moment at which
+/// anything can have.
+///
+/// It is for ever, so it is judged by a clock that believes no jump before a minute has confirmed it.
 async fn give_up_the_oldest(shared: &Shared, lane: &Lane, now: Timestamp) -> Result<Timestamp, LedgerError> {
-    let (account, limit) = (&lane.account.name, lane.account.pending_limit);
+    let Some(unhurried) = shared.clock.unhurried() else { return Ok(now.plus(UNCONFIRMED)) };
+    let (at, limit) = (lane.account.destination(), lane.account.pending_limit);
+    // How far this clock is behind the engine's: what is due by it is due so much later by that.
+    let behind = now.since(unhurried);
+    let (mut next, mut skipped) = (now.plus(limit), 0_u32);
     loop {
-        let expiry = shared.ledger.oldest_waiting(account).await?.unwrap_or(now).plus(limit);
-        if expiry > now {
-            return Ok(expiry);
-        }
-        for refund in shared.ledger.waiting_since(account, now.minus(limit), HANDFUL).await? {
-            match shared.record(&refund, vec![Event::Expired], None, GATEWAY).await {
+        let oldest = shared.ledger.waiting_since(&at, Timestamp::MAX, skipped, HANDFUL).await?;
+        for refund in &oldest {
+            let since = refund.pending_since();
+            let expiry = since.plus(limit).plus(places::stood_still(&lane.standstills, since));
+            if expiry > unhurried {
+                skipped = skipped.saturating_add(1);
+                next = next.min(expiry.plus(behind));
+                continue;
+            }
+            match shared.record(refund, vec![Event::Expired], None, GATEWAY).await {
                 Ok(refund) => {
                     let span = step::span_about(shared, &refund).await;
                     span.in_scope(|| warn!("the refund has waited too long: it is FAILED, and was never processed"));
                 }
-                // Cancelled in the meantime.
+                // Cancelled, or moved to another account, in the meantime.
                 Err(LedgerError::StaleRevision { .. } | LedgerError::MoveRefused(_)) => {}
                 Err(error) => return Err(error),
             }
+        }
+        // All others are younger.
+        match oldest.last().map(|refund| refund.create_time.plus(limit)) {
+            Some(soonest) if soonest > unhurried => return Ok(next.min(soonest.plus(behind))),
+            Some(_) => {}
+            None => return Ok(next),
         }
     }
 }
@@ -175,14 +195,15 @@ async fn give_up_the_oldest(shared: &Shared, lane: &Lane, now: Timestamp) -> Res
 /// The refunds take turns, the oldest and the newest: a wrong order number may be answered like a wrong password, and a crowd of them must not
 /// keep all others waiting.
 async fn probe(shared: &Arc<Shared>, lane: &Arc<Lane>) -> Result<bool, LedgerError> {
-    let account = &lane.account.name;
+    let at = lane.account.destination();
     let count = lane.probes.fetch_add(1, Ordering::Relaxed);
     let waiting: Vec<Refund> = if count.is_multiple_of(2) {
-        shared.ledger.waiting_since(account, Timestamp::from_micros(i64::MAX), HANDFUL).await?
+        shared.ledger.waiting_since(&at, Timestamp::MAX, 0, HANDFUL).await?
     } else {
-        let (account, states) = (Some(account.clone()), vec![State::Pending]);
+        let (account, states) = (Some(at.account.clone()), vec![State::Pending]);
         let newest = ListQuery { account, states, limit: HANDFUL, ..ListQuery::default() };
-        shared.ledger.list(newest).await?.into_iter().map(|listed| listed.refund).collect()
+        let newest = shared.ledger.list(newest).await?.into_iter().map(|listed| listed.refund);
+        newest.filter(|refund| refund.destination() == at).collect()
     };
     let turn = (count / 2).checked_rem(waiting.len()).unwrap_or(0);
     let Some(refund) = waiting.get(turn) else { return Ok(false) };
@@ -198,8 +219,11 @@ async fn probe(shared: &Arc<Shared>, lane: &Arc<Lane>) -> Result<bool, LedgerErr
 async fn settle_due(shared: &Arc<Shared>, lane: &Arc<Lane>) -> Result<Duration, LedgerError> {
     let limit = u32::try_from(lane.account.max_in_flight).unwrap_or(u32::MAX).saturating_mul(2);
     while !is_over(shared) {
-        let now = shared.clock.now();
-        let due = shared.ledger.unsettled(&lane.account.name, now, limit).await?;
+        let (now, at) = (shared.clock.now(), lane.account.destination());
+        if lane.has_recovered.swap(false, Ordering::AcqRel) {
+            while shared.ledger.hasten(&at, now).await? > 0 {}
+        }
+        let due = shared.ledger.unsettled(&at, now, limit).await?;
         let mut begun = false;
         for refund in due {
             let Some(in_hand) = lane.take_in_hand(refund.id()) else { continue };
@@ -226,7 +250,7 @@ async fn settle_due(shared: &Arc<Shared>, lane: &Arc<Lane>) -> Result<Duration, 
             // The bell rings as each of them ends.
             return Ok(LONGEST_SLEEP);
         }
-        return Ok(until(shared.ledger.next_unsettled(&lane.account.name).await?, now));
+        return Ok(until(shared.ledger.next_unsettled(&at).await?, now));
     }
     Ok(LONGEST_SLEEP)
 }

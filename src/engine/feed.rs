@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::refund::EventRecord;
+use crate::domain::event::EventRecord;
 use crate::engine::{EngineError, Shared};
 use crate::ledger::{Health, Ledger, LedgerError};
 

@@ -9,16 +9,20 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tracing::{error, info};
 
-use crate::domain::ids::{AccountName, RefundId};
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::RefundId;
 use crate::engine::AccountHealth;
 use crate::engine::circuit::{Circuit, CircuitSettings, Era, Sign, Stance};
+use crate::ledger::Kin;
 use crate::providers::Account;
 
 /// One account's lane.
 pub(super) struct Lane {
     pub(super) account: Arc<Account>,
-    /// The accounts with the same login, this one among them.
-    pub(super) sharers: Arc<[AccountName]>,
+    /// Under which names and logins what others hold is judged.
+    pub(super) kin: Kin,
+    /// When its refunds waited because the configuration had another account: their expiry stood still.
+    pub(super) standstills: Vec<(Timestamp, Timestamp)>,
     /// One permit for each attempt that may be on the wire.
     pub(super) slots: Arc<Semaphore>,
     /// One permit for each look that may be on the wire.
@@ -31,6 +35,8 @@ pub(super) struct Lane {
     pub(super) backlog: AtomicBool,
     /// Which of the waiting refunds is looked up when the account is tried next.
     pub(super) probes: AtomicUsize,
+    /// The account has recovered: what had no usable lookup meanwhile is to be due at once.
+    pub(super) has_recovered: AtomicBool,
     pace: Pace,
     circuit: Mutex<Circuit>,
     in_hand: Mutex<BTreeSet<RefundId>>,
@@ -50,7 +56,12 @@ pub(super) struct InHand {
 }
 
 impl Lane {
-    pub(super) fn new(account: Arc<Account>, sharers: Arc<[AccountName]>, circuit: CircuitSettings) -> Self {
+    pub(super) fn new(
+        account: Arc<Account>,
+        kin: Kin,
+        standstills: Vec<(Timestamp, Timestamp)>,
+        circuit: CircuitSettings,
+    ) -> Self {
         let apart = match account.requests_per_second {
             0 => Duration::ZERO,
             rate => Duration::from_secs(1) / rate,
@@ -62,10 +73,12 @@ impl Lane {
             settle_bell: Notify::new(),
             backlog: AtomicBool::new(true),
             probes: AtomicUsize::new(0),
+            has_recovered: AtomicBool::new(false),
             pace: Pace { apart, next: Mutex::new(Instant::now()) },
             circuit: Mutex::new(Circuit::new(circuit)),
             in_hand: Mutex::default(),
-            sharers,
+            kin,
+            standstills,
             account,
         }
     }
@@ -175,6 +188,8 @@ impl Lane {
             }
             (AccountHealth::CredentialsRefused | AccountHealth::Suspended, AccountHealth::Serving) => {
                 info!(%account, "the provider answers the account again");
+                self.has_recovered.store(true, Ordering::Release);
+                self.settle_bell.notify_one();
             }
             _ => {}
         }

@@ -12,7 +12,9 @@
 //! IN_DOUBT     -> SUCCEEDED | PARTIALLY_SUCCEEDED | FAILED | SUBMITTED   a look showed it
 //!              -> DISPATCHING   sent again, while the retry contract makes that safe
 //!              -> NEEDS_REVIEW  no look can show it, or none is answered for days
-//! NEEDS_REVIEW -> SUCCEEDED | FAILED | DISPATCHING                       a person said so
+//! NEEDS_REVIEW -> SUCCEEDED | PARTIALLY_SUCCEEDED | FAILED | DISPATCHING a person said so
+//!              -> SUCCEEDED | FAILED   the provider's record under our own identifier showed it (Debitsuccess)
+//! IN_DOUBT, SUBMITTED -> SUCCEEDED | PARTIALLY_SUCCEEDED | FAILED        a person took over
 //! start-up     : DISPATCHING -> IN_DOUBT
 //! ```
 //!
@@ -26,6 +28,8 @@ pub mod decide;
 mod driver;
 mod feed;
 mod lane;
+mod places;
+mod resolve;
 mod steady;
 mod step;
 mod waiters;
@@ -42,9 +46,9 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug_span, info, warn};
 
 use crate::domain::clock::{Clock, Timestamp};
-use crate::domain::contract::{Deduplication, RetryContract};
+use crate::domain::event::{Event, EventRecord};
 use crate::domain::ids::{AccountName, RefundId};
-use crate::domain::refund::{Event, EventRecord, Intent, Refund, Resolution};
+use crate::domain::refund::{Intent, Refund};
 use crate::domain::state::State;
 use crate::domain::target::{FieldFault, Target};
 use crate::engine::circuit::CircuitSettings;
@@ -53,11 +57,15 @@ use crate::engine::feed::Recent;
 use crate::engine::lane::Lane;
 use crate::engine::steady::SteadyClock;
 use crate::engine::waiters::{Waiter, Waiters};
-use crate::ledger::{self, Claim, Create, Created, Health, Ledger, LedgerError, ListQuery, Listed, Record};
+use crate::ledger::{
+    self, Claim, Create, Created, FirstAttempt, Health, Ledger, LedgerError, ListQuery, Listed, Record, Reschedule,
+};
 use crate::providers::{Account, Accounts};
 use crate::telemetry::traces;
 
-pub use crate::engine::commands::{AccountHealth, CreateCommand, CreateResult, EngineError, ResolveCommand};
+pub use crate::engine::commands::{
+    AccountHealth, CreateCommand, CreateResult, EngineError, ReassignCommand, ResolveCommand, WaitingFor,
+};
 pub use crate::engine::feed::{EventFeed, SharedEvent};
 
 /// The engine. Cheap to clone; all clones are one.
@@ -71,6 +79,8 @@ pub struct EngineSettings {
     pub backoff: Backoff,
     /// When providers are asked what became of a refund.
     pub schedule: Schedule,
+    /// How long a rejection is looked up once a day, since the provider may correct it. Zero: not at all.
+    pub rejection_follow_up: Duration,
     /// When an account is sent nothing any more, and when it is tried again.
     pub circuit: CircuitSettings,
     /// Readers of the event feed at once.
@@ -80,7 +90,7 @@ pub struct EngineSettings {
 pub(crate) struct Shared {
     ledger: Arc<dyn Ledger>,
     accounts: Arc<Accounts>,
-    clock: Arc<dyn Clock>,
+    clock: Arc<SteadyClock>,
     /// How old a key from before this moment is cannot be known.
     keys_trusted_from: Timestamp,
     settings: EngineSettings,
@@ -97,8 +107,6 @@ pub(crate) struct Shared {
 
 /// After an error of the ledger.
 const AFTER_TROUBLE: Duration = Duration::from_secs(1);
-/// Before everything.
-const NO_TIME: Timestamp = Timestamp::from_micros(i64::MIN);
 /// Withdrawals and looks under way at once: their callers may have left, so the port's bound on calls does not hold them.
 const ERRANDS: usize = 1_024;
 
@@ -116,18 +124,20 @@ impl Engine {
         let committed = *ledger.committed().borrow();
         let last_event = ledger.events_after(committed.saturating_sub(1), 1).await?.pop().map(|event| event.time);
         let behind = last_event.is_some_and(|last| clock.now() < last);
-        let clock: Arc<dyn Clock> = Arc::new(SteadyClock::new(clock, last_event.unwrap_or(NO_TIME)));
-        let keys_trusted_from = if behind { clock.now() } else { NO_TIME };
+        let clock = Arc::new(SteadyClock::new(clock, last_event.unwrap_or(Timestamp::MIN)));
+        let keys_trusted_from = if behind { clock.now() } else { Timestamp::MIN };
         if behind {
             warn!("the machine's clock is behind the ledger's last event: no key from before this start is used again");
         }
         let interrupted = ledger.interrupt_running(clock.now()).await?;
-        warn_of_strays(&*ledger, &accounts).await?;
-        let lane = |account: &Arc<Account>| {
-            let sharers = accounts.iter().filter(|other| other.scope == account.scope).map(|other| other.name.clone());
-            Arc::new(Lane::new(account.clone(), sharers.collect(), settings.circuit))
-        };
-        let lanes = accounts.iter().map(|account| (account.name.clone(), lane(account))).collect();
+        places::take_up(&*ledger, &accounts, clock.now()).await?;
+        let mut lanes = BTreeMap::new();
+        for account in accounts.iter() {
+            let standstills = ledger.standstills(&account.destination()).await?;
+            let kin = places::kin_of(account, &accounts);
+            let lane = Lane::new(account.clone(), kin, standstills, settings.circuit);
+            lanes.insert(account.name.clone(), Arc::new(lane));
+        }
         let shared = Arc::new(Shared {
             ledger,
             accounts,
@@ -247,7 +257,8 @@ impl Engine {
     /// Asks the provider now what became of a refund, and records what it shows.
     ///
     /// # Errors
-    /// [`EngineError::NotInDoubt`] where nothing is open at the provider, those of the ledger.
+    /// [`EngineError::NotInDoubt`] where nothing is open at the provider, [`EngineError::AccountChanged`], those of the
+    /// ledger.
     pub async fn reconcile(&self, id: &RefundId, actor: &str) -> Result<Refund, EngineError> {
         if self.0.draining.is_cancelled() {
             return Err(EngineError::Draining);
@@ -255,28 +266,70 @@ impl Engine {
         let (shared, id, actor) = (self.0.clone(), id.clone(), actor.to_owned());
         let look = async move {
             let refund = shared.get(&id).await?;
-            if !matches!(refund.state, State::InDoubt | State::Submitted | State::NeedsReview) {
+            if !refund.state.is_in_question() && !refund.is_followed(shared.clock.now()) {
                 return Err(EngineError::NotInDoubt(refund.state));
             }
-            let Some(lane) = shared.lanes.get(&refund.intent.account).cloned() else {
-                return Err(EngineError::AccountNotFound(refund.intent.account));
-            };
+            let lane = shared.lane_of(&refund)?.clone();
             step::look(&shared, &lane, refund, &actor).await
         };
         self.run_errand(look).await
     }
 
-    /// A person's word on a refund that the gateway cannot find out about.
+    /// A person's decision on a refund that the gateway cannot find out about.
     ///
-    /// With [`Resolution::SendAgain`] it returns once the attempt is on disk and on its way.
+    /// With [`crate::domain::event::Resolution::SendAgain`] it returns once the attempt is on disk and on its way.
     ///
     /// # Errors
-    /// [`EngineError::NotInReview`], [`EngineError::EtagMismatch`], [`EngineError::Invalid`], those of the ledger.
+    /// [`EngineError::NotInReview`], [`EngineError::EtagMismatch`], [`EngineError::Invalid`],
+    /// [`EngineError::AccountChanged`], those of the ledger.
     pub async fn resolve(&self, command: ResolveCommand) -> Result<Refund, EngineError> {
         if self.0.draining.is_cancelled() {
             return Err(EngineError::Draining);
         }
-        self.run_errand(self.0.clone().settle_by_word(command)).await
+        self.run_errand(resolve::resolve(self.0.clone(), command)).await
+    }
+
+    /// Lets a refund whose account is gone or has changed go on at a configured one.
+    ///
+    /// # Errors
+    /// [`EngineError::NotReassignable`], [`EngineError::EtagMismatch`], [`EngineError::AccountNotFound`],
+    /// [`EngineError::AccountMismatch`], [`EngineError::Invalid`], and those of the ledger: another refund may hold the
+    /// target there, or look like this one sent twice.
+    pub async fn reassign(&self, command: ReassignCommand) -> Result<Refund, EngineError> {
+        if self.0.draining.is_cancelled() {
+            return Err(EngineError::Draining);
+        }
+        self.run_errand(places::reassign(self.0.clone(), command)).await
+    }
+
+    /// What keeps a refund from going on; none where nothing does.
+    pub fn waiting_for(&self, refund: &Refund) -> Option<WaitingFor> {
+        places::waiting_for(&self.0, refund)
+    }
+
+    /// How many refunds wait for their account, by its name: it is not configured, or not as it was.
+    ///
+    /// # Errors
+    /// Those of the ledger.
+    pub async fn waiting_for_account(&self) -> Result<BTreeMap<AccountName, u64>, LedgerError> {
+        let mut waiting = BTreeMap::new();
+        for open in self.0.ledger.open_refunds().await? {
+            if !places::is_configured(&self.0.accounts, &open) {
+                let count: &mut u64 = waiting.entry(open.at.account).or_default();
+                *count = count.saturating_add(open.count);
+            }
+        }
+        Ok(waiting)
+    }
+
+    /// The engine's own time: never behind the ledger's.
+    pub fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+
+    /// How far the ledger's times are ahead of the machine's clock.
+    pub fn clock_ahead(&self) -> Duration {
+        self.0.clock.ahead()
     }
 
     /// The history of one refund after `revision`, oldest first.
@@ -319,8 +372,7 @@ impl Engine {
 
     /// The account's retry contract says whether a second send is safe for a refund now; false for accounts no longer configured.
     pub fn resend_safe(&self, refund: &Refund) -> bool {
-        let account = self.0.accounts.get(&refund.intent.account);
-        account.is_some_and(|account| self.0.may_resend(&account.contract, refund))
+        self.0.lane_of(refund).is_ok_and(|lane| self.0.may_resend(lane, refund))
     }
 
     /// Takes nothing new, ends the feeds, and waits for what is on the wire, at most `limit` long.
@@ -405,67 +457,42 @@ impl Shared {
         }
     }
 
-    async fn settle_by_word(self: Arc<Self>, command: ResolveCommand) -> Result<Refund, EngineError> {
-        let ResolveCommand { id, etag, resolution, evidence, actor } = command;
-        let refund = self.get(&id).await?;
-        if etag != refund.etag() {
-            return Err(EngineError::EtagMismatch { present: refund.etag() });
-        }
-        if refund.state != State::NeedsReview {
-            return Err(EngineError::NotInReview(refund.state));
-        }
-        check_amount(&refund, resolution)?;
-        let word = vec![Event::Resolved { resolution, evidence }];
-        let sends = resolution == Resolution::SendAgain;
-        let Some(lane) = self.lanes.get(&refund.intent.account).filter(|_| sends).cloned() else {
-            return match sends {
-                true => Err(EngineError::AccountNotFound(refund.intent.account)),
-                false => self.record_word(&refund, word, &actor).await,
-            };
-        };
-        // Intent before act, here too: a slot first, so that what is on disk as sent is sent at once.
-        let slot = tokio::select! {
-            biased;
-            () = self.draining.cancelled() => return Err(EngineError::Draining),
-            slot = lane.slots.clone().acquire_owned() => slot.map_err(|_| EngineError::Draining)?,
-        };
-        lane.turn().await;
-        if self.draining.is_cancelled() {
-            return Err(EngineError::Draining);
-        }
-        let era = lane.era();
-        let refund = self.record_word(&refund, word, &actor).await?;
-        step::spawn_attempt(&self, &lane, refund.clone(), slot, era);
-        Ok(refund)
-    }
-
-    async fn record_word(&self, refund: &Refund, word: Vec<Event>, actor: &str) -> Result<Refund, EngineError> {
-        match self.record(refund, word, None, actor).await {
-            Err(LedgerError::StaleRevision { present }) => Err(EngineError::EtagMismatch { present: present.etag() }),
-            recorded => Ok(recorded?),
-        }
-    }
-
     /// Whether the provider itself would keep a second send from a second effect now.
-    fn may_resend(&self, contract: &RetryContract, refund: &Refund) -> bool {
-        let Some(first) = refund.dispatch_time else { return false };
-        let expires = matches!(contract.deduplication, Deduplication::Replay { .. });
-        let age_is_known = !expires || first >= self.keys_trusted_from;
-        age_is_known && contract.resend_safe(first, self.clock.now())
+    fn may_resend(&self, lane: &Lane, refund: &Refund) -> bool {
+        self.rules(lane, refund).may_resend(refund, self.clock.now())
     }
 
-    /// What an account's decisions are made by.
-    fn rules<'a>(&'a self, lane: &'a Lane) -> Rules<'a> {
-        let EngineSettings { schedule, backoff, .. } = &self.settings;
-        Rules { contract: &lane.account.contract, schedule, backoff: *backoff }
+    /// What the decisions on a refund of an account are made by.
+    fn rules<'a>(&'a self, lane: &'a Lane, refund: &Refund) -> Rules<'a> {
+        let EngineSettings { schedule, backoff, rejection_follow_up: follow_up, .. } = &self.settings;
+        let age_is_known = refund.dispatch_time.is_some_and(|first| first >= self.keys_trusted_from);
+        Rules {
+            contract: &lane.account.contract,
+            schedule,
+            backoff: *backoff,
+            key_is_bound: age_is_known && refund.credential == lane.account.adapter.credential(refund.id()),
+            follow_up: *follow_up,
+        }
+    }
+
+    /// The account that a refund is sent from and looked up at.
+    ///
+    /// # Errors
+    /// [`EngineError::AccountChanged`] where that is gone or has another place: there nothing is known of the refund.
+    fn lane_of(&self, refund: &Refund) -> Result<&Arc<Lane>, EngineError> {
+        let gone = || EngineError::AccountChanged { differing: vec!["account"] };
+        let lane = self.lanes.get(&refund.account).ok_or_else(gone)?;
+        let differing = lane.account.differing_fields(refund);
+        if differing.is_empty() { Ok(lane) } else { Err(EngineError::AccountChanged { differing }) }
     }
 
     fn create_of(&self, lane: &Lane, command: CreateCommand, dispatch: bool, claim: Claim) -> Create {
         Create {
+            dispatch: dispatch
+                .then(|| FirstAttempt { credential: lane.account.adapter.credential(&command.intent.id) }),
             intent: command.intent,
-            scope: lane.account.scope.clone(),
-            sharers: lane.sharers.clone(),
-            dispatch,
+            place: lane.account.place.clone(),
+            kin: lane.kin.clone(),
             allow_similar: command.allow_similar,
             actor: command.actor,
             now: self.clock.now(),
@@ -483,8 +510,8 @@ impl Shared {
             return Err(EngineError::AccountMismatch { account: intent.account.clone(), of, target });
         }
         match &intent.target {
-            Target::Debitsuccess(target) if target.amount().currency != lane.account.currency => {
-                let right = format!("must be the account's currency, {}", lane.account.currency);
+            Target::Debitsuccess(target) if target.amount().currency != lane.account.place.currency => {
+                let right = format!("must be the account's currency, {}", lane.account.place.currency);
                 Err(EngineError::Invalid(vec![FieldFault::new("debitsuccess.amount.currency_code", right)]))
             }
             _ => Ok(lane),
@@ -515,7 +542,8 @@ impl Shared {
             State::Dispatching => false,
             State::Pending => {
                 let waits_longer = |at: Timestamp| Instant::now() + at.since(self.clock.now()) > until;
-                let is_shut = self.lanes.get(&refund.intent.account).is_some_and(|lane| lane.is_shut());
+                // An account that is gone or has changed keeps it waiting for as long as one that is shut.
+                let is_shut = self.lane_of(refund).map_or(true, |lane| lane.is_shut());
                 is_shut || self.draining.is_cancelled() || refund.not_before.is_some_and(waits_longer)
             }
             _ => true,
@@ -578,13 +606,29 @@ impl Shared {
 }
 
 impl Shared {
+    /// Sets when a refund is looked up next, after a lookup that showed nothing new.
+    async fn reschedule(
+        &self,
+        refund: &Refund,
+        next_check: Option<Timestamp>,
+        unheard: bool,
+    ) -> Result<Refund, LedgerError> {
+        let reschedule = Reschedule { id: refund.id().clone(), revision: refund.revision, next_check, unheard };
+        loop {
+            match self.ledger.reschedule(reschedule.clone()).await {
+                Err(LedgerError::Overloaded) => tokio::time::sleep(Duration::from_millis(10)).await,
+                other => return other,
+            }
+        }
+    }
+
     /// How long it was not known what became of a refund: since its doubt began, or since it was first sent where it was sent again.
     fn measure_clarity(&self, before: &Refund, after: &Refund) {
         let is_open = matches!(after.state, State::Pending | State::Dispatching | State::InDoubt | State::NeedsReview);
         let begin = before.doubt.as_ref().map(|doubt| doubt.since).or(before.dispatch_time);
         if before.unanswered_attempts > 0
             && !is_open
-            && let (Some(begin), Some(lane)) = (begin, self.lanes.get(&before.intent.account))
+            && let (Some(begin), Some(lane)) = (begin, self.lanes.get(&before.account))
         {
             lane.account.meter.cleared(after.state, after.update_time.since(begin));
         }
@@ -595,22 +639,6 @@ async fn tell_when_stopped(mut health: watch::Receiver<Health>, stopped: Cancell
     // An error means that the ledger itself is gone, which comes to the same.
     drop(health.wait_for(|health| *health != Health::Writing).await);
     stopped.cancel();
-}
-
-/// The amount of a word must be of the currency that the refund is in, and above zero.
-fn check_amount(refund: &Refund, resolution: Resolution) -> Result<(), EngineError> {
-    let Resolution::Refunded { amount: Some(amount) } = resolution else { return Ok(()) };
-    let mut faults = Vec::new();
-    if amount.minor_units <= 0 {
-        faults.push(FieldFault::new("refunded_amount", "must be above zero".to_owned()));
-    }
-    if let Target::Debitsuccess(target) = &refund.intent.target
-        && target.amount().currency != amount.currency
-    {
-        let right = format!("must be the refund's currency, {}", target.amount().currency);
-        faults.push(FieldFault::new("refunded_amount.currency_code", right));
-    }
-    if faults.is_empty() { Ok(()) } else { Err(EngineError::Invalid(faults)) }
 }
 
 /// So that the log of a refund shows its doubt. `before` is the last event before they were taken up; of very many the first are named, and
@@ -625,26 +653,8 @@ async fn name_interrupted(shared: &Shared, before: u64) -> Result<(), LedgerErro
     Ok(())
 }
 
-/// Open refunds of accounts that have left the configuration wait until these come back: nobody would see it but by a look at the list.
-async fn warn_of_strays(ledger: &dyn Ledger, accounts: &Accounts) -> Result<(), LedgerError> {
-    let states = vec![State::Pending, State::Submitted, State::InDoubt];
-    let query = ListQuery { states, limit: STRAYS_LOOKED_AT, ..ListQuery::default() };
-    let mut strays: BTreeMap<AccountName, usize> = BTreeMap::new();
-    for Listed { refund, .. } in ledger.list(query).await? {
-        if accounts.get(&refund.intent.account).is_none() {
-            *strays.entry(refund.intent.account).or_default() += 1;
-        }
-    }
-    for (account, refunds) in strays {
-        warn!(%account, refunds, "refunds of an account that is not configured are neither sent nor asked for");
-    }
-    Ok(())
-}
-
 /// A line for each of so many at the most.
 const INTERRUPTED_NAMED: u32 = 100;
-/// Enough to notice; a warning needs no full count.
-const STRAYS_LOOKED_AT: u32 = 1_000;
 
 #[cfg(test)]
 mod tests;

@@ -11,14 +11,17 @@ use tokio::sync::OwnedSemaphorePermit;
 use tracing::field::Empty;
 use tracing::{Instrument, Span, error, info, info_span, warn};
 
+use crate::domain::clock::Clock as _;
+use crate::domain::event::Event;
 use crate::domain::outcome::{DoubtReason, ErrorCategory, Heard, Lookup, Outcome};
-use crate::domain::refund::{Event, Refund};
+use crate::domain::refund::Refund;
 use crate::domain::state::State;
 use crate::engine::circuit::{Era, Sign};
 use crate::engine::decide::{self, Decision, Step};
 use crate::engine::lane::Lane;
 use crate::engine::{AFTER_TROUBLE, EngineError, Shared};
 use crate::ledger::{GATEWAY, LedgerError};
+use crate::providers::http::never_left;
 use crate::telemetry::traces;
 
 /// Sectigo's -16: the order is another account's, or the login is wrong. No other provider has this code.
@@ -52,14 +55,14 @@ fn attempts_of(refund: &Refund) -> i64 {
 
 /// The span in which a refund that has waited is sent: its caller may be gone, and still it is part of the caller's trace.
 pub(super) async fn span_of_dispatch(shared: &Shared, refund: &Refund) -> Span {
-    let span = info_span!("dispatch", refund = %refund.id(), account = %refund.intent.account, trace_id = Empty);
+    let span = info_span!("dispatch", refund = %refund.id(), account = %refund.account, trace_id = Empty);
     in_trace_of(shared, refund, span).await
 }
 
 /// The span in which something is told of a refund that nothing is sent of: it is part of the caller's trace too.
 pub(super) async fn span_about(shared: &Shared, refund: &Refund) -> Span {
     let span = info_span!(
-        "refund", refund = %refund.id(), account = %refund.intent.account, attempt = attempts_of(refund), trace_id = Empty
+        "refund", refund = %refund.id(), account = %refund.account, attempt = attempts_of(refund), trace_id = Empty
     );
     in_trace_of(shared, refund, span).await
 }
@@ -91,15 +94,15 @@ async fn creation_of(shared: &Shared, refund: &Refund) -> Option<String> {
 /// Goes on with a refund that is IN_DOUBT or SUBMITTED, and due.
 pub(super) async fn settle(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund, place: OwnedSemaphorePermit) {
     link(shared, &refund).await;
-    // While the account is shut, only looks are made: they move no money, and show when it is open again.
-    let step = match lane.may_send() && shared.may_resend(&lane.account.contract, &refund) {
-        true => decide::next_step(&refund, &lane.account.contract, shared.clock.now()),
+    // While the account is shut, only lookups are made: they move no money, and show when it is open again.
+    let step = match lane.may_send() {
+        true => decide::next_step(&refund, shared.rules(lane, &refund), shared.clock.now()),
         false => Step::LookUp,
     };
     let settled = match step {
         Step::Resend => {
             drop(place);
-            resend(shared, lane, refund).await
+            resend(shared, lane, refund, false).await
         }
         Step::LookUp => {
             let looked = tokio::select! {
@@ -110,7 +113,7 @@ pub(super) async fn settle(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refun
             };
             drop(place);
             match looked {
-                Ok((refund, true)) if lane.may_send() => resend(shared, lane, refund).await,
+                Ok((refund, true)) if lane.may_send() => resend(shared, lane, refund, true).await,
                 looked => looked.map(drop).map_err(EngineError::from),
             }
         }
@@ -123,17 +126,40 @@ pub(super) async fn settle(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refun
 }
 
 /// Asks the provider what became of a refund and records what it shows, because somebody asked for it.
-pub(super) async fn look(shared: &Shared, lane: &Lane, refund: Refund, actor: &str) -> Result<Refund, EngineError> {
+///
+/// Where that proves that one more attempt is safe, it is made at once, as after a scheduled lookup.
+pub(super) async fn look(
+    shared: &Arc<Shared>,
+    lane: &Arc<Lane>,
+    refund: Refund,
+    actor: &str,
+) -> Result<Refund, EngineError> {
     // Its log lines are of the call's own trace.
     if traces::is_on() {
         traces::link(creation_of(shared, &refund).await.as_deref());
     }
     // Never closed, so it can only be waited for.
-    let _place = lane.lookups.acquire().await.map_err(|_| EngineError::Draining)?;
+    let place = lane.lookups.acquire().await.map_err(|_| EngineError::Draining)?;
     let span = info_span!("look", refund = %refund.id(), account = %lane.account.name, attempt = attempts_of(&refund));
-    let (refund, _) = look_and_record(shared, lane, refund, actor).instrument(span).await?;
+    let (refund, is_safe) = look_and_record(shared, lane, refund, actor).instrument(span).await?;
+    drop(place);
     // It may be due at another moment than before.
     lane.settle_bell.notify_one();
+    if is_safe
+        && lane.may_send()
+        && let Some(in_hand) = lane.take_in_hand(refund.id())
+    {
+        let (owner, owned_lane, proven) = (shared.clone(), lane.clone(), refund.clone());
+        // The caller asked for a lookup, and has its answer; the attempt is shown by the refund itself.
+        let span = span_of_settling(lane, &refund);
+        let work = async move {
+            let _in_hand = in_hand;
+            if let Err(problem) = resend(&owner, &owned_lane, proven, true).await {
+                warn!(%problem, "could not send the refund again");
+            }
+        };
+        shared.tasks.spawn(work.instrument(span));
+    }
     Ok(refund)
 }
 
@@ -167,9 +193,16 @@ async fn look_and_record(
     let lookup = lookup(lane, &refund).await;
     lane.note_look(&sign_of_look(&refund, &lookup), false);
     loop {
+        let rules = shared.rules(lane, &refund);
         let Decision { events, next_check, resend } =
-            decide::after_lookup(&refund, lookup.clone(), taken, shared.rules(lane), asked, shared.clock.now());
-        match shared.record(&refund, events, next_check, actor).await {
+            decide::after_lookup(&refund, lookup.clone(), taken, rules, asked, shared.clock.now());
+        let recorded = if events.is_empty() {
+            let unheard = matches!(lookup, Lookup::Unavailable { .. });
+            shared.reschedule(&refund, next_check, unheard).await
+        } else {
+            shared.record(&refund, events, next_check, actor).await
+        };
+        match recorded {
             Ok(recorded) => {
                 log_look(&refund, &recorded, &lookup);
                 return Ok((recorded, resend));
@@ -178,6 +211,11 @@ async fn look_and_record(
             Err(LedgerError::StaleRevision { present }) if present.is_like(&refund) => refund = *present,
             // It has moved on in the meantime: what this look found is of the past.
             Err(LedgerError::StaleRevision { present }) => return Ok((*present, false)),
+            // A later refund of the target was recorded since: whose it was that the order shows, nothing can tell.
+            Err(LedgerError::TargetHasRefund { .. }) => {
+                let follow_up = Some(asked.plus(shared.settings.schedule.then_every));
+                return Ok((shared.reschedule(&refund, follow_up, false).await?, false));
+            }
             Err(error) => return Err(error),
         }
     }
@@ -191,23 +229,23 @@ async fn lookup(lane: &Lane, refund: &Refund) -> Lookup {
     }
 }
 
-/// Sends the same request once more, where the retry contract still makes it safe when its turn has come.
-async fn resend(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund) -> Result<(), EngineError> {
+/// Sends the same request once more, where that is still safe when its turn has come: by the retry contract, or because a
+/// lookup has just proven that no attempt had an effect.
+async fn resend(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund, is_proven: bool) -> Result<(), EngineError> {
     let slot = tokio::select! {
         biased;
         () = shared.draining.cancelled() => return Ok(()),
         slot = lane.slots.clone().acquire_owned() => slot.map_err(|_| EngineError::Draining)?,
     };
     lane.turn().await;
-    let safe = shared.may_resend(&lane.account.contract, &refund);
-    if !safe || shared.draining.is_cancelled() {
+    if !(is_proven || shared.may_resend(lane, &refund)) || shared.draining.is_cancelled() {
         return Ok(());
     }
     let Some(era) = lane.take_turn() else { return Ok(()) };
     let Some(dispatched) = begin_attempt(shared, lane, &refund, era).await? else { return Ok(()) };
     let span = span_of_attempt(lane, &dispatched);
     // A disk or a machine that stood still for long: what was safe when the attempt was begun may not be so now.
-    if !shared.may_resend(&lane.account.contract, &dispatched) {
+    if !is_proven && !shared.may_resend(lane, &dispatched) {
         lane.give_turn_back(era);
         return Ok(give_up_attempt(shared, lane, dispatched, refund).instrument(span).await?);
     }
@@ -223,7 +261,13 @@ pub(super) async fn begin_attempt(
     refund: &Refund,
     era: Era,
 ) -> Result<Option<Refund>, LedgerError> {
-    match shared.record(refund, vec![Event::Dispatched], None, GATEWAY).await {
+    // An attempt belongs to one place: it is never made from an account that is somewhere else by now.
+    if lane.account.destination() != refund.destination() {
+        lane.give_turn_back(era);
+        return Ok(None);
+    }
+    let dispatched = Event::Dispatched { credential: lane.account.adapter.credential(refund.id()) };
+    match shared.record(refund, vec![dispatched], None, GATEWAY).await {
         Ok(dispatched) => Ok(Some(dispatched)),
         Err(error) => {
             lane.give_turn_back(era);
@@ -239,7 +283,7 @@ pub(super) async fn begin_attempt(
 async fn give_up_attempt(shared: &Shared, lane: &Lane, dispatched: Refund, before: Refund) -> Result<(), LedgerError> {
     let reason = before.doubt.map_or(DoubtReason::Contradiction, |doubt| doubt.reason);
     let Decision { events, next_check, .. } =
-        decide::after_delay(&dispatched, reason, shared.rules(lane), shared.clock.now());
+        decide::after_delay(&dispatched, reason, shared.rules(lane, &dispatched), shared.clock.now());
     let refund = shared.record(&dispatched, events, next_check, GATEWAY).await?;
     log_outcome(&refund);
     Ok(())
@@ -247,16 +291,21 @@ async fn give_up_attempt(shared: &Shared, lane: &Lane, dispatched: Refund, befor
 
 async fn attempt(shared: &Arc<Shared>, lane: &Lane, refund: Refund, era: Era) {
     // A panic in an adapter is an unknown outcome and not a lost attempt.
-    let outcome = match AssertUnwindSafe(lane.account.adapter.refund(&refund.intent)).catch_unwind().await {
-        Ok(outcome) => outcome,
-        Err(_) => Outcome::Unknown {
-            reason: DoubtReason::UnreadableReply,
-            evidence: "the adapter panicked; what the provider did is not known".to_owned(),
-        },
+    let outcome = if lane.account.adapter.credential(refund.id()) == refund.credential {
+        match AssertUnwindSafe(lane.account.adapter.refund(&refund.intent)).catch_unwind().await {
+            Ok(outcome) => outcome,
+            Err(_) => Outcome::Unknown {
+                reason: DoubtReason::UnreadableReply,
+                evidence: "the adapter panicked; what the provider did is not known".to_owned(),
+            },
+        }
+    } else {
+        // The next attempt is recorded with the new one.
+        never_left("the account's secret changed after the attempt was recorded")
     };
     let is_shut = lane.note(era, sign_of(&refund, &outcome));
     let Decision { events, next_check, .. } =
-        decide::after_attempt(&refund, outcome, shared.rules(lane), shared.clock.now());
+        decide::after_attempt(&refund, outcome, shared.rules(lane, &refund), shared.clock.now());
     match shared.record(&refund, events, next_check, GATEWAY).await {
         Ok(recorded) => {
             // The drivers' next look must not come later than this refund is due.
@@ -310,6 +359,10 @@ fn log_look(before: &Refund, refund: &Refund, lookup: &Lookup) {
     let looks = before.doubt.as_ref().map(|doubt| i64::from(doubt.check_count));
     match lookup {
         _ if refund.state == State::NeedsReview && before.state != State::NeedsReview => log_review(refund),
+        _ if refund.corrected_time != before.corrected_time => {
+            let status = refund.provider_status.as_deref();
+            error!(state, status, "the provider reports a refund that it, or a person, had said no to: money moved");
+        }
         Lookup::Unavailable { .. } => warn!(state, looks, "the provider did not tell what became of the refund"),
         _ => info!(state, looks, "looked the refund up at its provider"),
     }

@@ -13,9 +13,10 @@ use crate::domain::contract::{Deduplication, LookupKind, RetryContract};
 use crate::domain::ids::Provider;
 use crate::domain::money::Currency;
 use crate::domain::outcome::{Confirmation, DoubtReason, ErrorCategory, Lookup, Outcome, ProviderError};
+use crate::domain::place::{Destination, Place};
 use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, SectigoTarget};
 use crate::ledger::sqlite::{SqliteLedger, SqliteSettings};
-use crate::ledger::{GATEWAY, Health};
+use crate::ledger::{GATEWAY, Health, Kin, OpenRefunds, Reassign};
 use crate::telemetry::metrics::AccountMeter;
 
 const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
@@ -60,14 +61,13 @@ impl Bench {
         let account = Account {
             name: AccountName::parse("main").unwrap(),
             provider,
-            endpoint: "https://provider.example".to_owned(),
-            currency,
+            place: Place { currency, ..place() },
+            former: Vec::new(),
             contract: RetryContract {
                 deduplication: Deduplication::None,
                 lookup: LookupKind::TargetState,
                 settle_time: Duration::from_secs(60),
             },
-            scope: "scope".to_owned(),
             max_in_flight: 4,
             requests_per_second: 0,
             pending_limit: Duration::from_secs(86_400),
@@ -84,6 +84,7 @@ impl Bench {
                 shortest_pause: Duration::from_secs(5),
                 longest_pause: Duration::from_secs(300),
             },
+            rejection_follow_up: Duration::from_secs(7 * 86_400),
             max_feeds: 4,
         };
         let clock = Arc::new(ManualClock::new(NOW));
@@ -94,9 +95,9 @@ impl Bench {
     async fn refund(&self, intent: Intent, events: &[Event]) -> Refund {
         let create = Create {
             intent,
-            scope: "scope".to_owned(),
-            sharers: [].into(),
-            dispatch: false,
+            place: place(),
+            kin: Kin::default(),
+            dispatch: None,
             allow_similar: false,
             actor: "caller".to_owned(),
             now: NOW,
@@ -123,6 +124,10 @@ impl Bench {
     }
 }
 
+fn place() -> Place {
+    Place { endpoint: "https://provider.example".to_owned(), login: "login".to_owned(), currency: Currency::USD }
+}
+
 fn sectigo(id: &str) -> Intent {
     intent(id, Target::Sectigo(SectigoTarget::new("1000001", 11).unwrap()))
 }
@@ -143,12 +148,12 @@ fn put_off() -> [Event; 2] {
         http_status: 200,
         category: ErrorCategory::LimitReached,
     };
-    [Event::Dispatched, Event::NotSent { error, retry_at: NOW.plus(Duration::from_secs(3600)) }]
+    [Event::Dispatched { credential: None }, Event::NotSent { error, retry_at: NOW.plus(Duration::from_secs(3600)) }]
 }
 
 fn doubted() -> [Event; 2] {
     [
-        Event::Dispatched,
+        Event::Dispatched { credential: None },
         Event::Doubted {
             reason: DoubtReason::Timeout,
             evidence: "no answer".to_owned(),
@@ -289,9 +294,9 @@ async fn readers_of_the_history_share_what_is_new_and_miss_nothing() {
             let target = Target::Sectigo(SectigoTarget::new(&(number + 1).to_string(), 11).unwrap());
             bench.ledger.inner.create(Create {
                 intent: intent(&format!("r{number}"), target),
-                scope: "scope".to_owned(),
-                sharers: [].into(),
-                dispatch: true,
+                place: place(),
+                kin: Kin::default(),
+                dispatch: Some(FirstAttempt { credential: None }),
                 allow_similar: false,
                 actor: "caller".to_owned(),
                 now: NOW,
@@ -371,25 +376,58 @@ impl Ledger for HeldLedger {
         self.inner.events_after(sequence, limit).await
     }
 
-    async fn due(&self, account: &AccountName, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
-        self.inner.due(account, now, limit).await
+    async fn reassign(&self, reassign: Reassign) -> Result<Refund, LedgerError> {
+        self.inner.reassign(reassign).await
     }
 
-    async fn unsettled(&self, account: &AccountName, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
-        self.inner.unsettled(account, now, limit).await
+    async fn reschedule(&self, reschedule: Reschedule) -> Result<Refund, LedgerError> {
+        self.inner.reschedule(reschedule).await
     }
 
-    async fn next_unsettled(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
-        self.inner.next_unsettled(account).await
+    async fn hasten(&self, at: &Destination, now: Timestamp) -> Result<usize, LedgerError> {
+        self.inner.hasten(at, now).await
+    }
+
+    async fn note_places(
+        &self,
+        configured: Vec<(Provider, Destination)>,
+        now: Timestamp,
+    ) -> Result<Vec<OpenRefunds>, LedgerError> {
+        self.inner.note_places(configured, now).await
+    }
+
+    async fn open_refunds(&self) -> Result<Vec<OpenRefunds>, LedgerError> {
+        self.inner.open_refunds().await
+    }
+
+    async fn standstills(&self, at: &Destination) -> Result<Vec<(Timestamp, Timestamp)>, LedgerError> {
+        self.inner.standstills(at).await
+    }
+
+    async fn open_at(&self, at: &Destination, after_ordinal: u64, limit: u32) -> Result<Vec<Listed>, LedgerError> {
+        self.inner.open_at(at, after_ordinal, limit).await
+    }
+
+    async fn due(&self, at: &Destination, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
+        self.inner.due(at, now, limit).await
+    }
+
+    async fn unsettled(&self, at: &Destination, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
+        self.inner.unsettled(at, now, limit).await
+    }
+
+    async fn next_unsettled(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
+        self.inner.next_unsettled(at).await
     }
 
     async fn waiting_since(
         &self,
-        account: &AccountName,
+        at: &Destination,
         created_until: Timestamp,
+        skip: u32,
         limit: u32,
     ) -> Result<Vec<Refund>, LedgerError> {
-        self.inner.waiting_since(account, created_until, limit).await
+        self.inner.waiting_since(at, created_until, skip, limit).await
     }
 
     async fn last_entry(&self, id: &RefundId, state: State) -> Result<Option<Timestamp>, LedgerError> {
@@ -400,8 +438,8 @@ impl Ledger for HeldLedger {
         self.inner.oldest_waiting(account).await
     }
 
-    async fn next_due(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
-        self.inner.next_due(account).await
+    async fn next_due(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
+        self.inner.next_due(at).await
     }
 
     fn committed(&self) -> watch::Receiver<u64> {

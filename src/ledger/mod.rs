@@ -18,8 +18,10 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::domain::clock::Timestamp;
-use crate::domain::ids::{AccountName, RefundId};
-use crate::domain::refund::{Event, EventRecord, Intent, Refund};
+use crate::domain::event::{Event, EventRecord};
+use crate::domain::ids::{AccountName, Provider, RefundId};
+use crate::domain::place::{Destination, Place};
+use crate::domain::refund::{Intent, Refund};
 use crate::domain::state::{MoveRefused, State};
 
 /// The actor of what nobody asked for.
@@ -81,43 +83,95 @@ pub trait Ledger: Send + Sync + 'static {
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
     async fn events_after(&self, sequence: u64, limit: u32) -> Result<Vec<EventRecord>, LedgerError>;
 
-    /// [`State::Pending`] refunds of one account that may be sent at `now`, oldest first.
+    /// Lets a refund at exactly `revision` go on at another account or place: an event, after the same judgement of
+    /// reservation and similarity that a new refund meets there.
     ///
     /// # Errors
-    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
-    async fn due(&self, account: &AccountName, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError>;
+    /// As [`Ledger::record`], and [`LedgerError::TargetHasRefund`], [`LedgerError::SimilarRefund`].
+    async fn reassign(&self, reassign: Reassign) -> Result<Refund, LedgerError>;
 
-    /// When the next [`State::Pending`] refund of one account may be sent; none where there is no such refund.
+    /// Sets when a refund at exactly `revision` is looked up next, after a lookup that showed nothing new. No event: the
+    /// revision stays.
     ///
     /// # Errors
-    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
-    async fn next_due(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError>;
+    /// [`LedgerError::NotFound`], [`LedgerError::StaleRevision`], and those of every write.
+    async fn reschedule(&self, reschedule: Reschedule) -> Result<Refund, LedgerError>;
 
-    /// [`State::InDoubt`] and [`State::Submitted`] refunds of one account that the provider is to be asked of at `now`: what was never asked
-    /// for first, then by the moment that was set.
+    /// Makes everything due at `now` at one account and place whose last lookup had no usable answer. How many there were.
+    ///
+    /// # Errors
+    /// [`LedgerError::Overloaded`], [`LedgerError::Unavailable`], [`LedgerError::CommitFailed`], [`LedgerError::Corrupt`]
+    async fn hasten(&self, at: &Destination, now: Timestamp) -> Result<usize, LedgerError>;
+
+    /// Start-up: where refunds are that still need their account, whether configured or not. What is at no place of
+    /// `configured` waits from `now` on, and what is at one of them waits no longer: see [`Ledger::standstills`].
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`], [`LedgerError::CommitFailed`], [`LedgerError::Corrupt`]
+    async fn note_places(
+        &self,
+        configured: Vec<(Provider, Destination)>,
+        now: Timestamp,
+    ) -> Result<Vec<OpenRefunds>, LedgerError>;
+
+    /// How many refunds still need their account, by account and place.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
-    async fn unsettled(&self, account: &AccountName, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError>;
+    async fn open_refunds(&self) -> Result<Vec<OpenRefunds>, LedgerError>;
+
+    /// The times during which refunds of an account at a place waited because the configuration had another, oldest
+    /// first: their expiry stood still.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
+    async fn standstills(&self, at: &Destination) -> Result<Vec<(Timestamp, Timestamp)>, LedgerError>;
+
+    /// Refunds at one account and place that still need them, in the order of recording, after `after_ordinal`.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
+    async fn open_at(&self, at: &Destination, after_ordinal: u64, limit: u32) -> Result<Vec<Listed>, LedgerError>;
+
+    /// [`State::Pending`] refunds of one account and place that may be sent at `now`, oldest first.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
+    async fn due(&self, at: &Destination, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError>;
+
+    /// When the next [`State::Pending`] refund of one account and place may be sent; none where there is no such refund.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
+    async fn next_due(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError>;
+
+    /// Refunds of one account and place that are to be looked up at `now`: what was never looked up first, then by the
+    /// moment that was set.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
+    async fn unsettled(&self, at: &Destination, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError>;
 
     /// When the next of them is due; none where there is no such refund.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
-    async fn next_unsettled(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError>;
+    async fn next_unsettled(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError>;
 
-    /// [`State::Pending`] refunds of one account that were created at `created_until` or before, oldest first.
+    /// [`State::Pending`] refunds of one account and place that were created at `created_until` or before, oldest first,
+    /// after the first `skip`.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
     async fn waiting_since(
         &self,
-        account: &AccountName,
+        at: &Destination,
         created_until: Timestamp,
+        skip: u32,
         limit: u32,
     ) -> Result<Vec<Refund>, LedgerError>;
 
-    /// When the [`State::Pending`] refund of one account that has waited longest was created.
+    /// When the [`State::Pending`] refund of one account that has waited longest was created, wherever it belongs.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
@@ -149,12 +203,12 @@ pub trait Ledger: Send + Sync + 'static {
 pub struct Create {
     /// What is asked for.
     pub intent: Intent,
-    /// Whose books the target's keys are counted in: two accounts with one login at one provider share it.
-    pub scope: String,
-    /// The accounts whose books they are, the intent's own among them: what one of them holds under a former login, none of the others gets.
-    pub sharers: Arc<[AccountName]>,
+    /// Where the account is. Its login is what the target's keys are counted under.
+    pub place: Place,
+    /// In which other names and logins what others hold is judged.
+    pub kin: Kin,
     /// Record the first attempt in the same transaction, because a slot is free to send it at once.
-    pub dispatch: bool,
+    pub dispatch: Option<FirstAttempt>,
     /// Record it although a similar one was recorded within a day.
     pub allow_similar: bool,
     /// Who asks: a line of the history.
@@ -166,6 +220,68 @@ pub struct Create {
     /// The span that it is recorded in, where that is sent to a collector, and else the caller's own where it named one: what happens to the
     /// refund later is linked to it. No part of what the history and its hashes cover.
     pub trace_parent: Option<String>,
+}
+
+/// The first attempt of a refund that is sent as soon as it is recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirstAttempt {
+    /// As of [`Event::Dispatched`].
+    pub credential: Option<String>,
+}
+
+/// Under which names and logins an account's refunds may already hold a target, besides its present login.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Kin {
+    /// The accounts that have the same login, this one among them: what one of them holds under an earlier login, none of
+    /// the others gets.
+    pub accounts: Arc<[AccountName]>,
+    /// The earlier logins that the configuration names. Those that a refund was reassigned from are known to the ledger.
+    pub former_logins: Arc<[String]>,
+}
+
+/// A refund that goes on at another account or place.
+#[derive(Debug, Clone)]
+pub struct Reassign {
+    /// Which refund.
+    pub id: RefundId,
+    /// The revision that the decision was made on.
+    pub revision: u64,
+    /// Where it goes on.
+    pub to: Destination,
+    /// As of [`Create::kin`], of that account.
+    pub kin: Kin,
+    /// Refuse it too where a similar refund was recorded within a day.
+    pub judge_similar: bool,
+    /// How it is known that both are the same books.
+    pub evidence: String,
+    /// Who says so.
+    pub actor: String,
+    /// When.
+    pub now: Timestamp,
+}
+
+/// When a refund is looked up next.
+#[derive(Debug, Clone)]
+pub struct Reschedule {
+    /// Which refund.
+    pub id: RefundId,
+    /// The revision that the lookup was made on.
+    pub revision: u64,
+    /// When it is looked up next; none: never.
+    pub next_check: Option<Timestamp>,
+    /// The lookup had no usable answer.
+    pub unheard: bool,
+}
+
+/// Refunds of one account and place that still need them: PENDING, SUBMITTED, IN_DOUBT or NEEDS_REVIEW.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenRefunds {
+    /// Whose refunds.
+    pub provider: Provider,
+    /// Where they belong.
+    pub at: Destination,
+    /// How many.
+    pub count: u64,
 }
 
 /// What [`Ledger::create`] found or made.
@@ -183,7 +299,14 @@ pub enum Created {
 /// [`LedgerError::RefundIdReused`]
 pub(crate) fn repeated(refund: Refund, asked: &Intent) -> Result<Refund, LedgerError> {
     let fields = refund.differing_fields(asked);
-    if fields.is_empty() { Ok(refund) } else { Err(LedgerError::RefundIdReused { id: asked.id.clone(), fields }) }
+    let is_same = *refund.id() == asked.id;
+    match fields.is_empty() && is_same {
+        true => Ok(refund),
+        false => {
+            let fields = if is_same { fields } else { Vec::new() };
+            Err(LedgerError::RefundIdReused { id: refund.intent.id, fields })
+        }
+    }
 }
 
 /// Events to be recorded.
@@ -195,7 +318,8 @@ pub struct Record {
     pub revision: u64,
     /// What happened, in order.
     pub events: Vec<Event>,
-    /// When the provider is to be asked next, where the refund is [`State::InDoubt`] or [`State::Submitted`] after them; none: at once.
+    /// When the refund is to be looked up next, where lookups go on after the events. None: at once where it is
+    /// [`State::InDoubt`] or [`State::Submitted`], never elsewhere.
     pub next_check: Option<Timestamp>,
     /// Who did it: a line of the history.
     pub actor: String,
@@ -267,12 +391,13 @@ impl Claim {
 /// What can go wrong with the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LedgerError {
-    /// The id is known with other content.
-    #[error("refund {id} exists with other content: {}", fields.join(", "))]
+    /// The id is known with other content, or in another case.
+    #[error("refund {id} exists {}", if fields.is_empty() { "and differs in upper and lower case alone".to_owned() }
+        else { format!("with other content: {}", fields.join(", ")) })]
     RefundIdReused {
-        /// Which id.
+        /// The refund that is there.
         id: RefundId,
-        /// The fields that differ.
+        /// The fields that differ; none where the ids themselves do.
         fields: Vec<&'static str>,
     },
     /// Another refund of the target is open, in doubt or done.
@@ -286,6 +411,8 @@ pub enum LedgerError {
     SimilarRefund {
         /// Which refund.
         conflicting: RefundId,
+        /// Until then it is refused whatever the caller says: that refund may still have an effect.
+        firm_until: Option<Timestamp>,
     },
     /// No such refund.
     #[error("there is no refund {0}")]

@@ -8,12 +8,13 @@ use sha2::{Digest, Sha256};
 use crate::domain::clock::Clock;
 use crate::domain::contract::{Deduplication, LookupKind, RetryContract};
 use crate::domain::ids::Provider as ProviderKind;
+use crate::domain::place::Place;
 use crate::providers::debitsuccess::{Debitsuccess, Service};
 use crate::providers::http::{ConnectError, HttpClient, HttpSettings, Wire};
 use crate::providers::namecom::Namecom;
 use crate::providers::observed::Observed;
 use crate::providers::sectigo::Sectigo;
-use crate::providers::{Account, AccountSettings, Login, Provider, StatusSource};
+use crate::providers::{Account, AccountSettings, FormerPlace, Login, Provider, StatusSource, Url};
 use crate::telemetry::metrics::Metrics;
 
 impl Account {
@@ -60,7 +61,7 @@ impl Account {
         metrics: &Metrics,
     ) -> Result<Account, ConnectError> {
         let provider = settings.login.provider();
-        let scope = scope_of(provider, settings.login.name());
+        let (place, former) = (settings.place(), settings.former_places());
         let name = settings.name.clone();
         let (host, port) = (settings.endpoint.host_str(), settings.endpoint.port_or_known_default());
         let meter = metrics.of_account(&name, provider, host.unwrap_or_default(), port.unwrap_or_default());
@@ -83,10 +84,9 @@ impl Account {
         Ok(Account {
             name: settings.name,
             provider,
-            endpoint: settings.endpoint.origin().ascii_serialization(),
-            currency: settings.currency,
+            place,
+            former,
             contract,
-            scope,
             max_in_flight: settings.max_in_flight,
             requests_per_second: settings.requests_per_second,
             pending_limit: settings.pending_limit,
@@ -94,6 +94,30 @@ impl Account {
             status,
             meter,
         })
+    }
+}
+
+impl AccountSettings {
+    /// Where the account is.
+    pub fn place(&self) -> Place {
+        self.place_of(&self.endpoint, self.login.name())
+    }
+
+    /// Where it was before.
+    pub fn former_places(&self) -> Vec<Place> {
+        let place = |former: &FormerPlace| {
+            let endpoint = former.endpoint.as_ref().unwrap_or(&self.endpoint);
+            self.place_of(endpoint, former.login.as_deref().unwrap_or(self.login.name()))
+        };
+        self.former.iter().map(place).collect()
+    }
+
+    fn place_of(&self, endpoint: &Url, login_name: &str) -> Place {
+        Place {
+            endpoint: endpoint.origin().ascii_serialization(),
+            login: login_digest(self.login.provider(), login_name),
+            currency: self.currency,
+        }
     }
 }
 
@@ -126,8 +150,8 @@ impl Login {
     }
 }
 
-/// A digest of provider and login name, so that two accounts with one login share their reservations. The NUL keeps the two apart.
-fn scope_of(provider: ProviderKind, login_name: &str) -> String {
+/// A digest of provider and login name, so that no login name stands in the ledger. The NUL keeps the two apart.
+fn login_digest(provider: ProviderKind, login_name: &str) -> String {
     let digest = Sha256::digest(format!("{provider}\0{login_name}"));
     digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
@@ -177,6 +201,7 @@ mod tests {
             pending_limit: Duration::from_secs(86_400),
             settle_time: Duration::from_secs(600),
             login,
+            former: vec![FormerPlace { endpoint: None, login: Some("before".to_owned()) }],
         };
         Account::connect(settings, Arc::new(ManualClock::new(NOW)), &Metrics::off()).map_err(|error| error.to_string())
     }
@@ -200,16 +225,18 @@ mod tests {
         let settle_time = Duration::from_secs(600);
         assert_eq!(account.contract, RetryContract { deduplication, lookup, settle_time });
         assert_eq!(account.status.is_some(), tells_status);
-        assert_eq!(account.endpoint, "http://127.0.0.1:7101");
+        assert_eq!(account.place.endpoint, "http://127.0.0.1:7101");
+        let [former] = account.former.as_slice() else { panic!("{:?}", account.former) };
+        assert_eq!(account.place.differing_fields(former), ["login"], "what is left out is the present one");
     }
 
     #[test]
-    fn one_login_is_one_scope() {
-        let scope = |login| connect(login).unwrap().scope;
-        assert_eq!(scope(sectigo()), scope(sectigo()));
-        assert_ne!(scope(sectigo()), scope(namecom("demo")));
-        assert_ne!(scope(namecom("demo")), scope(namecom("demo-test")));
-        assert_eq!(scope(sectigo()).len(), 32);
+    fn a_login_is_told_from_others_without_its_name() {
+        let digest = |login| connect(login).unwrap().place.login;
+        assert_eq!(digest(sectigo()), digest(sectigo()));
+        assert_ne!(digest(sectigo()), digest(namecom("demo")));
+        assert_ne!(digest(namecom("demo")), digest(namecom("demo-test")));
+        assert_eq!(digest(sectigo()).len(), 32);
     }
 
     #[rstest]

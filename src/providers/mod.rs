@@ -14,9 +14,10 @@ pub use reqwest::Url;
 use secrecy::SecretString;
 
 use crate::domain::contract::RetryContract;
-use crate::domain::ids::{AccountName, Provider as ProviderKind};
+use crate::domain::ids::{AccountName, Provider as ProviderKind, RefundId};
 use crate::domain::money::Currency;
 use crate::domain::outcome::{Lookup, Outcome};
+use crate::domain::place::{Destination, Place};
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::validation::{OrderKey, StatusAnswer};
 use crate::telemetry::metrics::AccountMeter;
@@ -44,6 +45,12 @@ pub trait Provider: Send + Sync + 'static {
 
     /// Asks what became of a refund. Moves nothing.
     async fn lookup(&self, refund: &Refund) -> Lookup;
+
+    /// A keyed digest of the secret that the deduplication keys of a refund are bound to: under another one, an earlier
+    /// key counts as dead. None where keys are bound to none.
+    fn credential(&self, _refund: &RefundId) -> Option<String> {
+        None
+    }
 }
 
 /// An account that can tell where the validation of a certificate order stands.
@@ -123,14 +130,12 @@ pub struct Account {
     pub name: AccountName,
     /// Whose account it is.
     pub provider: ProviderKind,
-    /// Scheme and host only.
-    pub endpoint: String,
-    /// What its amounts are in.
-    pub currency: Currency,
+    /// Where it is. Two accounts of one login share their reservations.
+    pub place: Place,
+    /// Where it was before: the same books at the provider.
+    pub former: Vec<Place>,
     /// What the provider promises about a second send.
     pub contract: RetryContract,
-    /// Whose books its targets are counted in: the same for two accounts with one login at one provider. A digest, no secret.
-    pub scope: String,
     /// Attempts that may be under way at once, and as many looks besides.
     pub max_in_flight: usize,
     /// Attempts and looks in one second, evenly apart; 0: as they come. Validation statuses are not among them.
@@ -176,6 +181,17 @@ pub struct AccountSettings {
     pub settle_time: Duration,
     /// What is special to the provider.
     pub login: Login,
+    /// Earlier places of the same books at the provider.
+    pub former: Vec<FormerPlace>,
+}
+
+/// An earlier place of an account; a part left out is the present one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FormerPlace {
+    /// The endpoint.
+    pub endpoint: Option<Url>,
+    /// The login name.
+    pub login: Option<String>,
 }
 
 /// Credentials, and what else only one provider knows.
@@ -212,6 +228,27 @@ pub enum Login {
         /// What stands before the operation's name in `SOAPAction`, with its last slash.
         action_prefix: String,
     },
+}
+
+impl Account {
+    /// The account by its name and place.
+    pub fn destination(&self) -> Destination {
+        Destination { account: self.name.clone(), place: self.place.clone() }
+    }
+
+    /// In what the account differs from the one that a refund belongs to; empty where it is that one.
+    pub fn differing_fields(&self, refund: &Refund) -> Vec<&'static str> {
+        let mut fields = self.place.differing_fields(&refund.place);
+        if self.provider != refund.provider() {
+            fields.insert(0, "provider");
+        }
+        fields
+    }
+
+    /// Whether the configuration says that a refund's place is an earlier one of this account.
+    pub fn was_at(&self, provider: ProviderKind, place: &Place) -> bool {
+        self.provider == provider && self.former.contains(place)
+    }
 }
 
 impl Accounts {

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 use tracing::{Instrument, debug, debug_span, info_span};
 
-use crate::domain::ids::{AccountName, Provider as ProviderKind};
+use crate::domain::ids::{AccountName, Provider as ProviderKind, RefundId};
 use crate::domain::outcome::{Lookup, Outcome};
 use crate::domain::refund::{Intent, Refund};
 use crate::providers::Provider;
@@ -52,6 +52,10 @@ impl<P: Provider> Provider for Observed<P> {
         }
         .instrument(span)
         .await
+    }
+
+    fn credential(&self, refund: &RefundId) -> Option<String> {
+        self.inner.credential(refund)
     }
 
     async fn lookup(&self, refund: &Refund) -> Lookup {

@@ -11,6 +11,7 @@ use crate::domain::clock::{ManualClock, Timestamp};
 use crate::domain::ids::{AccountName, RefundId};
 use crate::domain::money::Currency;
 use crate::domain::outcome::Outcome;
+use crate::domain::place::Place;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::target::Target;
 use crate::providers::http::Answer;
@@ -36,6 +37,7 @@ pub(crate) fn account(peer: &Peer, login: Login) -> Account {
         pending_limit: Duration::from_secs(86_400),
         settle_time: Duration::from_secs(600),
         login,
+        former: Vec::new(),
     };
     Account::connect(settings, Arc::new(ManualClock::new(NOW)), &Metrics::off())
         .map_err(|error| error.to_string())
@@ -52,7 +54,9 @@ pub(crate) fn intent(id: &str, target: Target) -> Intent {
 }
 
 pub(crate) fn refund(id: &str, target: Target) -> Refund {
-    Refund::new(intent(id, target), NOW)
+    let endpoint = "http://127.0.0.1".to_owned();
+    let place = Place { endpoint, login: "login".to_owned(), currency: Currency::USD };
+    Refund::new(intent(id, target), place, NOW)
 }
 
 pub(crate) fn answer(status: u16, headers: &[(&'static str, &'static str)], body: &[u8]) -> Answer {

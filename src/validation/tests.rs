@@ -11,6 +11,7 @@ use crate::domain::clock::{ManualClock, Timestamp};
 use crate::domain::contract::{Deduplication, LookupKind, RetryContract};
 use crate::domain::money::Currency;
 use crate::domain::outcome::{Lookup, Outcome};
+use crate::domain::place::Place;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::validation::{Page, StatusAnswer};
 use crate::providers::{Account, Provider as Adapter};
@@ -95,14 +96,17 @@ fn account(name: &str, provider: Provider, status: Option<Arc<dyn StatusSource>>
     Account {
         name: AccountName::parse(name).unwrap(),
         provider,
-        endpoint: "https://secure.trust-provider.com".to_owned(),
-        currency: Currency::parse("USD").unwrap(),
+        place: Place {
+            endpoint: "https://secure.trust-provider.com".to_owned(),
+            login: name.to_owned(),
+            currency: Currency::USD,
+        },
+        former: Vec::new(),
         contract: RetryContract {
             deduplication: Deduplication::None,
             lookup: LookupKind::TargetState,
             settle_time: Duration::from_secs(60),
         },
-        scope: name.to_owned(),
         max_in_flight: 8,
         requests_per_second: 0,
         pending_limit: Duration::from_secs(86_400),

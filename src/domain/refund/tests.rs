@@ -4,8 +4,14 @@ use proptest::prelude::*;
 use rstest::rstest;
 
 use super::*;
+use crate::domain::event::Observation;
 use crate::domain::money::Currency;
+use crate::domain::outcome::Acceptance;
 use crate::domain::target::{NamecomTarget, SectigoTarget};
+
+fn place() -> Place {
+    Place { endpoint: "https://provider.example".into(), login: "login".into(), currency: Currency::USD }
+}
 
 fn refund() -> Refund {
     let target = Target::Sectigo(SectigoTarget::new("1000001", 11).unwrap());
@@ -19,7 +25,11 @@ fn of(target: Target) -> Refund {
         target,
         labels: BTreeMap::new(),
     };
-    Refund::new(intent, Timestamp::from_seconds(1_000))
+    Refund::new(intent, place(), Timestamp::from_seconds(1_000))
+}
+
+fn held(refund: &Refund) -> Vec<String> {
+    refund.reservations().into_iter().map(|one| one.key).collect()
 }
 
 fn error(http_status: u16) -> ProviderError {
@@ -33,12 +43,12 @@ fn item(id: &str, state: ItemState, requested: bool) -> ItemResult {
 fn events() -> Vec<Event> {
     let partial = vec![item("1", ItemState::Succeeded, true), item("2", ItemState::Failed, true)];
     vec![
-        Event::Dispatched,
+        Event::Dispatched { credential: None },
         Event::NotSent { error: error(0), retry_at: Timestamp::from_seconds(2_000) },
         Event::Refunded(Confirmation::default()),
         Event::Refunded(Confirmation { items: partial, ..Confirmation::default() }),
         Event::Accepted(Acceptance::default()),
-        Event::Refused { error: error(200), items: Vec::new() },
+        Event::Refused { error: error(200), items: Vec::new(), follow_until: None },
         Event::Doubted {
             reason: DoubtReason::Timeout,
             evidence: "no answer".into(),
@@ -46,13 +56,13 @@ fn events() -> Vec<Event> {
             not_processed: false,
         },
         Event::Interrupted,
-        Event::Checked { evidence: "nothing".into(), absent: true },
-        Event::Escalated { evidence: "nobody knows".into() },
+        Event::Checked(Observation::new("nothing", RecordSeen::Absent)),
+        Event::Escalated { evidence: "nobody knows".into(), foreign_record: false },
         Event::Cancelled,
         Event::Expired,
-        Event::Resolved { resolution: Resolution::Refunded { amount: None }, evidence: "ticket 7".into() },
-        Event::Resolved { resolution: Resolution::NotRefunded, evidence: "ticket 7".into() },
-        Event::Resolved { resolution: Resolution::SendAgain, evidence: "ticket 7".into() },
+        Event::Resolved(Decided::new(Resolution::Refunded { amount: None, items: Vec::new() }, "ticket 7")),
+        Event::Resolved(Decided::new(Resolution::NotRefunded, "ticket 7")),
+        Event::Resolved(Decided::new(Resolution::SendAgain, "ticket 7")),
     ]
 }
 
@@ -82,13 +92,13 @@ fn events() -> Vec<Event> {
 #[case(State::Cancelled, &[])]
 fn the_table_holds_these_moves_and_no_other(#[case] from: State, #[case] moves: &[(&str, State)]) {
     let found: Vec<(&str, State)> =
-        events().iter().filter_map(|event| Some((event.name(), state::next(from, event).ok()?))).collect();
+        events().iter().filter_map(|event| Some((event.kind().as_str(), state::next(from, event).ok()?))).collect();
     assert_eq!(found, moves);
 }
 
 #[test]
 fn only_proof_that_no_byte_left_forgets_the_dispatch() {
-    let dispatched = refund().apply(&Event::Dispatched, Timestamp::from_seconds(1_001)).unwrap();
+    let dispatched = refund().apply(&Event::Dispatched { credential: None }, Timestamp::from_seconds(1_001)).unwrap();
     let after = |http_status| {
         let event = Event::NotSent { error: error(http_status), retry_at: Timestamp::from_seconds(1_003) };
         dispatched.apply(&event, Timestamp::from_seconds(1_002)).unwrap().dispatch_time
@@ -100,7 +110,7 @@ fn only_proof_that_no_byte_left_forgets_the_dispatch() {
 #[test]
 fn a_partial_success_gives_the_refused_items_free() {
     let refund = of(Target::Namecom(NamecomTarget::new(9, &[1, 2]).unwrap()));
-    assert_eq!(refund.held_keys(), ["item:1", "item:2"]);
+    assert_eq!(held(&refund), ["item:1", "item:2"]);
     let items = vec![
         item("1", ItemState::Succeeded, true),
         item("2", ItemState::Failed, true),
@@ -108,8 +118,8 @@ fn a_partial_success_gives_the_refused_items_free() {
     ];
     let now = Timestamp::from_seconds(1_001);
     let partial = Event::Refunded(Confirmation { items, ..Confirmation::default() });
-    let refund = refund.apply(&Event::Dispatched, now).unwrap().apply(&partial, now).unwrap();
-    assert_eq!(refund.held_keys(), ["item:1"]);
+    let refund = refund.apply(&Event::Dispatched { credential: None }, now).unwrap().apply(&partial, now).unwrap();
+    assert_eq!(held(&refund), ["item:1"]);
 }
 
 #[test]
@@ -118,7 +128,11 @@ fn what_the_provider_leaves_out_keeps_its_last_word() {
     let amount = Some(Money { currency: Currency::USD, minor_units: 5 });
     let first =
         Acceptance { reference: Some("7".into()), status: Some("Submitted".into()), amount, ..Acceptance::default() };
-    let refund = refund().apply(&Event::Dispatched, now).unwrap().apply(&Event::Accepted(first), now).unwrap();
+    let refund = refund()
+        .apply(&Event::Dispatched { credential: None }, now)
+        .unwrap()
+        .apply(&Event::Accepted(first), now)
+        .unwrap();
     let refund = refund.apply(&Event::Refunded(Confirmation::default()), now).unwrap();
     assert_eq!((refund.provider_reference.as_deref(), refund.refunded_amount), (Some("7"), amount));
 }
@@ -145,12 +159,12 @@ proptest! {
             prop_assert_eq!(next.doubt.is_some(), matches!(next.state, State::InDoubt | State::NeedsReview));
             prop_assert_eq!(next.complete_time.is_some(), next.state.is_terminal());
             prop_assert_eq!(next.not_before.is_some(), next.state == State::Pending);
-            prop_assert_eq!(next.held_keys().is_empty(), matches!(next.state, State::Failed | State::Cancelled));
+            prop_assert_eq!(held(&next).is_empty(), matches!(next.state, State::Failed | State::Cancelled));
             if next.state == State::Failed && matches!(event, Event::Refused { .. }) {
                 prop_assert!(next.provider_error.is_some());
             }
             if next.absent_since.is_some() {
-                prop_assert_eq!(event.name(), "checked", "only a look after a look keeps what was seen");
+                prop_assert_eq!(event.kind().as_str(), "checked", "only a look after a look keeps what was seen");
             }
             if next.state == State::Pending || next.state == State::Cancelled {
                 prop_assert_eq!(next.unanswered_attempts, 0, "nobody may withdraw what may have happened");
@@ -172,8 +186,8 @@ fn a_refusal_leaves_no_earlier_word_standing(
 ) {
     let now = Timestamp::from_seconds(1_001);
     let taken = Event::Accepted(Acceptance { status: Some("Submitted".to_owned()), ..Acceptance::default() });
-    let submitted = refund().apply(&Event::Dispatched, now).unwrap().apply(&taken, now).unwrap();
+    let submitted = refund().apply(&Event::Dispatched { credential: None }, now).unwrap().apply(&taken, now).unwrap();
     let error = ProviderError { category, code: code.to_owned(), ..error(200) };
-    let failed = submitted.apply(&Event::Refused { error, items: Vec::new() }, now).unwrap();
+    let failed = submitted.apply(&Event::Refused { error, items: Vec::new(), follow_until: None }, now).unwrap();
     assert_eq!(failed.provider_status.as_deref(), status);
 }

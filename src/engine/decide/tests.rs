@@ -7,11 +7,16 @@ use proptest::prelude::*;
 use rstest::rstest;
 
 use super::{after_lookup as after_look_of, *};
+use crate::domain::event::{Decided, Resolution};
 use crate::domain::ids::AccountName;
-use crate::domain::refund::{Intent, Resolution};
+use crate::domain::money::Currency;
+use crate::domain::place::Place;
+use crate::domain::refund::Intent;
 use crate::domain::target::{SectigoTarget, Target};
 
 const BACKOFF: Backoff = Backoff { shortest: Duration::from_secs(1), longest: Duration::from_secs(300) };
+
+const FOLLOW_UP: Duration = Duration::from_secs(7 * 86_400);
 
 static SCHEDULE: LazyLock<Schedule> = LazyLock::new(|| Schedule {
     first: [10, 30, 120, 600, 3_600].map(Duration::from_secs).to_vec(),
@@ -19,7 +24,7 @@ static SCHEDULE: LazyLock<Schedule> = LazyLock::new(|| Schedule {
 });
 
 fn rules(contract: &RetryContract) -> Rules<'_> {
-    Rules { contract, schedule: &SCHEDULE, backoff: BACKOFF }
+    Rules { contract, schedule: &SCHEDULE, backoff: BACKOFF, key_is_bound: true, follow_up: FOLLOW_UP }
 }
 
 fn now() -> Timestamp {
@@ -42,13 +47,15 @@ fn dispatching() -> Refund {
         target: Target::Sectigo(SectigoTarget::new("1000001", 11).unwrap()),
         labels: BTreeMap::new(),
     };
-    Refund::new(intent, now()).apply(&Event::Dispatched, now()).unwrap()
+    let endpoint = "https://provider.example".to_owned();
+    let place = Place { endpoint, login: "login".to_owned(), currency: Currency::USD };
+    Refund::new(intent, place, now()).apply(&Event::Dispatched { credential: None }, now()).unwrap()
 }
 
 /// As after a resend out of doubt: an earlier attempt is unanswered.
 fn dispatching_again() -> Refund {
     let doubted = dispatching().apply(&Event::Interrupted, now()).unwrap();
-    doubted.apply(&Event::Dispatched, now()).unwrap()
+    doubted.apply(&Event::Dispatched { credential: None }, now()).unwrap()
 }
 
 fn in_state(state: State) -> Refund {
@@ -61,7 +68,7 @@ fn in_state(state: State) -> Refund {
         State::InDoubt => refund.apply(&Event::Interrupted, now()).unwrap(),
         State::NeedsReview => {
             let doubted = refund.apply(&Event::Interrupted, now()).unwrap();
-            doubted.apply(&Event::Escalated { evidence: "nobody knows".into() }, now()).unwrap()
+            doubted.apply(&Event::Escalated { evidence: "nobody knows".into(), foreign_record: false }, now()).unwrap()
         }
         other => panic!("no way to {other}"),
     };
@@ -134,7 +141,7 @@ fn after_a_replay_of_what_was_never_sent_only_the_order_is_asked() {
     for (outcome, expected) in [(REPLAYED(), Step::LookUp), (unknown(DoubtReason::Timeout), Step::Resend)] {
         let events = after_attempt(&dispatching(), outcome, rules(&contract), now()).events;
         let refund = events.iter().fold(dispatching(), |refund, event| refund.apply(event, now()).unwrap());
-        assert_eq!(next_step(&refund, &contract, now()), expected);
+        assert_eq!(next_step(&refund, rules(&contract), now()), expected);
     }
 }
 
@@ -227,7 +234,7 @@ fn nothing_there() -> Lookup {
 #[case::the_key_is_dead(namecom(), 3_000, Step::LookUp)]
 #[case::only_a_look_can_show_that_it_is_safe(debitsuccess(), 10, Step::LookUp)]
 fn doubt_goes_on_as_the_contract_says(#[case] contract: RetryContract, #[case] seconds: u64, #[case] step: Step) {
-    assert_eq!(next_step(&doubted_by(None), &contract, later(seconds)), step);
+    assert_eq!(next_step(&doubted_by(None), rules(&contract), later(seconds)), step);
 }
 
 #[rstest]
@@ -236,12 +243,12 @@ fn doubt_goes_on_as_the_contract_says(#[case] contract: RetryContract, #[case] s
 #[case::not_with_this_password(ErrorCategory::CredentialsRefused, Step::Resend)]
 #[case::the_first_is_still_worked_on(ErrorCategory::IdentifierInUse, Step::Resend)]
 fn a_no_is_not_asked_for_twice(#[case] category: ErrorCategory, #[case] step: Step) {
-    assert_eq!(next_step(&doubted_by(Some(error(category))), &namecom(), later(10)), step);
+    assert_eq!(next_step(&doubted_by(Some(error(category))), rules(&namecom()), later(10)), step);
 }
 
 #[test]
 fn what_the_provider_has_taken_is_only_asked_for() {
-    assert_eq!(next_step(&in_state(State::Submitted), &namecom(), later(10)), Step::LookUp);
+    assert_eq!(next_step(&in_state(State::Submitted), rules(&namecom()), later(10)), Step::LookUp);
 }
 
 #[rstest]
@@ -263,7 +270,7 @@ fn an_orders_silence_ends_in_review(#[case] contract: RetryContract, #[case] sec
 fn too_many_unanswered_attempts_are_for_a_person(#[case] attempts: u32, #[case] seconds: u64, #[case] expected: State) {
     let contract = namecom();
     let again = |refund: Refund, _| {
-        let sent = refund.apply(&Event::Dispatched, now()).unwrap();
+        let sent = refund.apply(&Event::Dispatched { credential: None }, now()).unwrap();
         sent.apply(&Event::Interrupted, now()).unwrap()
     };
     let refund = (1..attempts).fold(doubted_by(None), again);
@@ -299,7 +306,7 @@ fn debitsuccess_is_sent_again_after_two_looks(#[case] apart: u64, #[case] resend
     assert_eq!(second.resend, resend);
     assert_eq!(end(&refund, &second.events), State::InDoubt);
     // A new attempt begins a new doubt: what was absent before it counts no more.
-    assert_eq!(refund.apply(&Event::Dispatched, later(700)).unwrap().absent_since, None);
+    assert_eq!(refund.apply(&Event::Dispatched { credential: None }, later(700)).unwrap().absent_since, None);
 }
 
 /// What a slow answer does not show was not there when it was asked for.
@@ -308,7 +315,7 @@ fn debitsuccess_is_sent_again_after_two_looks(#[case] apart: u64, #[case] resend
 #[case(610, true)]
 fn a_look_counts_from_when_it_was_asked_for(#[case] asked: u64, #[case] resend: bool) {
     let contract = debitsuccess();
-    let first = Event::Checked { evidence: "no record".into(), absent: true };
+    let first = Event::Checked(Observation::new("no record", RecordSeen::Absent));
     let refund = doubted_by(None).apply(&first, later(10)).unwrap();
     let second = after_look_of(&refund, nothing_there(), None, rules(&contract), later(asked), later(700));
     assert_eq!(second.resend, resend);
@@ -318,7 +325,7 @@ fn a_look_counts_from_when_it_was_asked_for(#[case] asked: u64, #[case] resend: 
 fn an_identifier_that_is_refused_and_not_on_record_is_for_a_person() {
     let contract = debitsuccess();
     let refund = doubted_by(Some(error(ErrorCategory::IdentifierInUse)));
-    let refund = refund.apply(&Event::Checked { evidence: "no record".into(), absent: true }, later(10)).unwrap();
+    let refund = refund.apply(&Event::Checked(Observation::new("no record", RecordSeen::Absent)), later(10)).unwrap();
     let Decision { events, resend, .. } = after_lookup(&refund, nothing_there(), rules(&contract), later(610));
     assert_eq!((end(&refund, &events), resend), (State::NeedsReview, false));
 }
@@ -327,12 +334,12 @@ fn an_identifier_that_is_refused_and_not_on_record_is_for_a_person() {
 fn a_submitted_refund_that_the_provider_forgot_is_for_a_person() {
     let contract = debitsuccess();
     let refund = in_state(State::Submitted);
-    let refund = refund.apply(&Event::Checked { evidence: "no record".into(), absent: true }, later(10)).unwrap();
+    let refund = refund.apply(&Event::Checked(Observation::new("no record", RecordSeen::Absent)), later(10)).unwrap();
     let decision = after_lookup(&refund, nothing_there(), rules(&contract), later(610));
     assert_eq!(end(&refund, &decision.events), State::NeedsReview);
     // The state of an order lags behind: it says nothing of a refund that the provider has taken.
     let decision = after_lookup(&in_state(State::Submitted), nothing_there(), rules(&namecom()), later(86_400));
-    assert!(matches!(decision.events.as_slice(), [Event::Checked { .. }]));
+    assert!(matches!(decision.events.as_slice(), [Event::Checked(_)]));
 }
 
 /// A "no" against an attempt of ours that nobody answered is looked into at once.
@@ -362,13 +369,13 @@ fn what_never_left_uses_no_attempt_up() {
     let mut tried = Vec::new();
     let mut at = now();
     for _ in 0..6 {
-        refund = refund.apply(&Event::Dispatched, at).unwrap();
+        refund = refund.apply(&Event::Dispatched { credential: None }, at).unwrap();
         let decision = after_attempt(&refund, refused.clone(), rules(&contract), at);
         refund = decision.events.iter().fold(refund, |refund, event| refund.apply(event, at).unwrap());
         assert_eq!((refund.state, refund.unanswered_attempts), (State::InDoubt, 1));
         at = decision.next_check.unwrap();
         tried.push(at.since(now()).as_secs());
-        if next_step(&refund, &contract, at) == Step::LookUp {
+        if next_step(&refund, rules(&contract), at) == Step::LookUp {
             break;
         }
     }
@@ -377,8 +384,10 @@ fn what_never_left_uses_no_attempt_up() {
 
 /// As a person leaves it who had it sent again after the provider had taken it once.
 fn sent_again_by_a_person() -> Refund {
-    let forgotten = in_state(State::Submitted).apply(&Event::Escalated { evidence: "gone".into() }, now()).unwrap();
-    let again = Event::Resolved { resolution: Resolution::SendAgain, evidence: "looked".into() };
+    let forgotten = in_state(State::Submitted)
+        .apply(&Event::Escalated { evidence: "gone".into(), foreign_record: false }, now())
+        .unwrap();
+    let again = Event::Resolved(Decided::new(Resolution::SendAgain, "looked"));
     forgotten.apply(&again, later(40 * 86_400)).unwrap()
 }
 
@@ -423,7 +432,7 @@ fn attempts_that_are_never_processed_come_to_an_end() {
         refund = looked.events.iter().fold(refund, |refund, event| refund.apply(event, at).unwrap());
         if looked.resend {
             attempts += 1;
-            refund = refund.apply(&Event::Dispatched, at).unwrap();
+            refund = refund.apply(&Event::Dispatched { credential: None }, at).unwrap();
             let events = after_attempt(&refund, not_sent(), rules(&contract), at).events;
             refund = events.iter().fold(refund, |refund, event| refund.apply(event, at).unwrap());
         }

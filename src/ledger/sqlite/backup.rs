@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::audit::{Audit, AuditError, audit};
-use super::opening::{self, MIGRATIONS, OpenError, beside, private_file};
+use super::opening::{self, OpenError, VERSION, beside, private_file};
 
 /// Why there is no copy. One sentence each.
 #[derive(Debug, thiserror::Error)]
@@ -83,8 +83,8 @@ pub fn backup(ledger: &Path, to: &Path) -> Result<Audit, BackupError> {
     let version = opening::version(&source, &connection).map_err(|error| opening::refusal(&source, &error))??;
     match version {
         0 => return Err(OpenError::NotALedger { path: source, what: "it is empty" }.into()),
-        known if known == MIGRATIONS.len() => {}
-        found => return Err(BackupError::Older { path: source, found, known: MIGRATIONS.len() }),
+        VERSION => {}
+        found => return Err(BackupError::Older { path: source, found, known: VERSION }),
     }
 
     let unfinished = beside(to, ".unfinished");

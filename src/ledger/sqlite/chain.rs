@@ -3,30 +3,33 @@
 //! Both hashes are SHA-256 over a sequence of items, each encoded so that no two sequences of items share their bytes:
 //!
 //! ```text
-//! null      00
 //! integer   01, then 8 bytes, two's complement, most significant first
 //! text      02, then the length in bytes as 8 bytes, most significant first, then the UTF-8 bytes
 //! blob      03, then the length as for a text, then the bytes
 //! ```
 //!
-//! `events.refund_digest` is taken over the text `recoup refund 1`, then every column of the refund's row as it stands after the event, in
-//! the order in which the table declares them, `ordinal` first. A column that a later version added counts only where it is not null: then
-//! its name, as a text, and its value.
+//! Both cover what is present: each item that is not null as its name, a text, and its value. So a column that a later
+//! version adds leaves the hashes of what was written before it as they are.
 //!
-//! `events.chain_hash` is taken over the text `recoup event 1`, then these items:
+//! `events.refund_digest` is taken over the text `recoup refund 2`, then `ordinal` and every column of the refund's row
+//! as it stands after the event, in the order in which the table declares them. The columns that schedule lookups
+//! (`next_check`, `unheard`, `doubt_check_count`) are no part of it.
+//!
+//! `events.chain_hash` is taken over the text `recoup event 2`, then these:
 //!
 //! ```text
-//! blob      chain_hash of the event before; 32 zero bytes for the first
-//! integer   sequence
-//! text      id of the refund
-//! integer   revision
-//! integer   event_time, microseconds since 1970-01-01T00:00:00Z
-//! text      from_state; null for the creation
-//! text      to_state
-//! text      kind
-//! text      actor
-//! text      note
-//! blob      refund_digest
+//! previous       blob      chain_hash of the event before; 32 zero bytes for the first
+//! sequence       integer
+//! refund         text      id of the refund
+//! revision       integer
+//! event_time     integer   microseconds since 1970-01-01T00:00:00Z
+//! from_state     text      absent for the creation
+//! to_state       text
+//! kind           text
+//! attempt        integer
+//! actor          text
+//! note           text
+//! refund_digest  blob
 //! ```
 //!
 //! So a line of the history cannot be changed, dropped, added or moved without every later hash changing, and a refund's row cannot be
@@ -34,7 +37,8 @@
 
 use sha2::{Digest, Sha256};
 
-use super::rows::{STANDING_COLUMNS, Value};
+use super::rows::{INTENT_COLUMNS, STATE_COLUMNS, Value};
+use crate::domain::event::EventKind;
 use crate::domain::ids::RefundId;
 use crate::domain::state::State;
 
@@ -57,20 +61,18 @@ pub(super) struct Line<'a> {
     pub(super) time_micros: i64,
     pub(super) from: Option<State>,
     pub(super) to: State,
-    pub(super) kind: &'a str,
+    pub(super) kind: EventKind,
+    pub(super) attempt: u32,
     pub(super) actor: &'a str,
     pub(super) note: &'a str,
     pub(super) refund_digest: &'a Hash,
 }
 
-/// The columns of the first version that change with every event.
-const FIRST_STANDING_COLUMNS: usize = 21;
-
 /// What is to be hashed. Gathered first: a hash that is fed byte by byte takes longer over the feeding than over the hashing.
 struct Items(Vec<u8>);
 
 /// Most rows and lines fit.
-const USUAL_BYTES: usize = 1024;
+const USUAL_BYTES: usize = 2048;
 
 impl Tail {
     pub(super) const EMPTY: Tail = Tail { sequence: 0, hash: [0; 32] };
@@ -78,39 +80,35 @@ impl Tail {
     /// The history's end after one more line.
     pub(super) fn after(&self, line: &Line<'_>) -> Tail {
         let sequence = self.sequence.saturating_add(1);
-        let mut items = Items::of("recoup event 1");
-        items.blob(&self.hash);
-        items.integer(integer(sequence));
-        items.text(line.refund.as_str());
-        items.integer(integer(line.revision));
-        items.integer(line.time_micros);
-        match line.from {
-            Some(from) => items.text(from.as_str()),
-            None => items.null(),
+        let mut items = Items::of("recoup event 2");
+        items.named("previous", |items| items.blob(&self.hash));
+        items.named("sequence", |items| items.integer(integer(sequence)));
+        items.named("refund", |items| items.text(line.refund.as_str()));
+        items.named("revision", |items| items.integer(integer(line.revision)));
+        items.named("event_time", |items| items.integer(line.time_micros));
+        if let Some(from) = line.from {
+            items.named("from_state", |items| items.text(from.as_str()));
         }
-        items.text(line.to.as_str());
-        items.text(line.kind);
-        items.text(line.actor);
-        items.text(line.note);
-        items.blob(line.refund_digest);
+        items.named("to_state", |items| items.text(line.to.as_str()));
+        items.named("kind", |items| items.text(line.kind.as_str()));
+        items.named("attempt", |items| items.integer(i64::from(line.attempt)));
+        items.named("actor", |items| items.text(line.actor));
+        items.named("note", |items| items.text(line.note));
+        items.named("refund_digest", |items| items.blob(line.refund_digest));
         Tail { sequence, hash: items.finish() }
     }
 }
 
-/// The digest of a refund's row.
-///
-/// A column of a later version counts only where it holds something: rows that were written before it keep their digest.
-pub(super) fn refund_digest(ordinal: i64, intent: &[Value<'_>], standing: &[Value<'_>]) -> Hash {
-    let mut items = Items::of("recoup refund 1");
-    items.integer(ordinal);
-    let (first, later) = standing.split_at(FIRST_STANDING_COLUMNS.min(standing.len()));
-    for value in intent.iter().chain(first) {
-        items.value(value);
-    }
-    for (column, value) in STANDING_COLUMNS.into_iter().skip(FIRST_STANDING_COLUMNS).zip(later) {
-        if *value != Value::Null {
-            items.text(column);
-            items.value(value);
+/// The digest of a refund's row: `intent` are the values of [`INTENT_COLUMNS`], `state` those of [`STATE_COLUMNS`].
+pub(super) fn refund_digest(ordinal: i64, intent: &[Value<'_>], state: &[Value<'_>]) -> Hash {
+    let mut items = Items::of("recoup refund 2");
+    items.named("ordinal", |items| items.integer(ordinal));
+    let columns = INTENT_COLUMNS.into_iter().chain(STATE_COLUMNS);
+    for (column, value) in columns.zip(intent.iter().chain(state)) {
+        match value {
+            Value::Null => {}
+            Value::Integer(number) => items.named(column, |items| items.integer(*number)),
+            Value::Text(text) => items.named(column, |items| items.text(text)),
         }
     }
     items.finish()
@@ -128,16 +126,9 @@ impl Items {
         items
     }
 
-    fn value(&mut self, value: &Value<'_>) {
-        match value {
-            Value::Null => self.null(),
-            Value::Integer(number) => self.integer(*number),
-            Value::Text(text) => self.text(text),
-        }
-    }
-
-    fn null(&mut self) {
-        self.0.push(0);
+    fn named(&mut self, name: &str, value: impl FnOnce(&mut Self)) {
+        self.text(name);
+        value(self);
     }
 
     fn integer(&mut self, number: i64) {

@@ -61,13 +61,18 @@ use self::inline::Inline;
 pub use self::opening::OpenError;
 use self::opening::Opened;
 use self::presence::{Presence, Watch};
+use self::steps::Desk;
 use self::tally::Tally;
 use self::writer::{Job, Reply};
 use crate::domain::clock::Timestamp;
-use crate::domain::ids::{AccountName, RefundId};
-use crate::domain::refund::{EventRecord, Refund};
+use crate::domain::event::EventRecord;
+use crate::domain::ids::{AccountName, Provider, RefundId};
+use crate::domain::place::Destination;
+use crate::domain::refund::Refund;
 use crate::domain::state::State;
-use crate::ledger::{Create, Created, Health, Ledger, LedgerError, ListQuery, Listed, Record};
+use crate::ledger::{
+    Create, Created, Health, Ledger, LedgerError, ListQuery, Listed, OpenRefunds, Reassign, Record, Reschedule,
+};
 use crate::telemetry::metrics::Metrics;
 
 /// How a ledger is kept.
@@ -262,6 +267,38 @@ impl SqliteLedger {
         }
     }
 
+    /// As [`SqliteLedger::write`], at a start: there waits for room instead of refusing.
+    async fn write_at_start<T: Send + 'static>(
+        &self,
+        step: impl FnMut(&mut Desk<'_>) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        let job = Job::new(step, reply);
+        match &self.inline {
+            Some(inline) => inline.serve(job)?,
+            None => self.jobs()?.send(job).await.map_err(|_| closed())?,
+        }
+        match answer.await.unwrap_or_else(|_| Err(writer_died())) {
+            Err(LedgerError::Overloaded) => Err(LedgerError::Unavailable("another program holds the file".to_owned())),
+            answer => answer,
+        }
+    }
+
+    async fn refunds_at(
+        &self,
+        sql: &'static str,
+        at: &Destination,
+        numbers: Vec<i64>,
+    ) -> Result<Vec<Refund>, LedgerError> {
+        let at = at.clone();
+        self.read(move |connection| reads::refunds_at(connection, sql, &at, &numbers)).await
+    }
+
+    async fn moment_at(&self, sql: &'static str, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
+        let at = at.clone();
+        self.read(move |connection| reads::moment_at(connection, sql, &at)).await
+    }
+
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
@@ -283,7 +320,8 @@ impl SqliteLedger {
 #[async_trait]
 impl Ledger for SqliteLedger {
     async fn create(&self, create: Create) -> Result<Created, LedgerError> {
-        self.write(|reply| Job::create(create, reply)).await
+        let claim = create.claim.clone();
+        self.write(move |reply| Job::new(move |desk| steps::create(desk, &create), reply).claimed(claim)).await
     }
 
     async fn check(&self, create: Create) -> Result<Created, LedgerError> {
@@ -296,27 +334,52 @@ impl Ledger for SqliteLedger {
     }
 
     async fn record(&self, record: Record) -> Result<Refund, LedgerError> {
-        self.write(|reply| Job::record(record, reply)).await
+        self.write(move |reply| Job::new(move |desk| steps::record(desk, &record), reply)).await
     }
 
     async fn interrupt_running(&self, now: Timestamp) -> Result<usize, LedgerError> {
         let mut total = 0_usize;
         loop {
-            let (reply, answer) = oneshot::channel();
-            let job = Job::interrupt(now, INTERRUPTED_AT_ONCE, reply);
-            match &self.inline {
-                Some(inline) => inline.serve(job)?,
-                None => self.jobs()?.send(job).await.map_err(|_| closed())?,
-            }
-            match answer.await.unwrap_or_else(|_| Err(writer_died())) {
-                Ok(0) => return Ok(total),
-                Ok(interrupted) => total = total.saturating_add(interrupted),
-                Err(LedgerError::Overloaded) => {
-                    return Err(LedgerError::Unavailable("another program holds the file".to_owned()));
-                }
-                Err(error) => return Err(error),
+            match self.write_at_start(move |desk| steps::interrupt(desk, now, INTERRUPTED_AT_ONCE)).await? {
+                0 => return Ok(total),
+                interrupted => total = total.saturating_add(interrupted),
             }
         }
+    }
+
+    async fn reassign(&self, reassign: Reassign) -> Result<Refund, LedgerError> {
+        self.write(move |reply| Job::new(move |desk| steps::reassign(desk, &reassign), reply)).await
+    }
+
+    async fn reschedule(&self, reschedule: Reschedule) -> Result<Refund, LedgerError> {
+        self.write(move |reply| Job::new(move |desk| steps::reschedule(desk, &reschedule), reply)).await
+    }
+
+    async fn hasten(&self, at: &Destination, now: Timestamp) -> Result<usize, LedgerError> {
+        let at = at.clone();
+        self.write(move |reply| Job::new(move |desk| steps::hasten(desk, &at, now), reply)).await
+    }
+
+    async fn note_places(
+        &self,
+        configured: Vec<(Provider, Destination)>,
+        now: Timestamp,
+    ) -> Result<Vec<OpenRefunds>, LedgerError> {
+        self.write_at_start(move |desk| steps::note_places(desk, &configured, now)).await
+    }
+
+    async fn open_refunds(&self) -> Result<Vec<OpenRefunds>, LedgerError> {
+        self.read(reads::open_refunds).await
+    }
+
+    async fn standstills(&self, at: &Destination) -> Result<Vec<(Timestamp, Timestamp)>, LedgerError> {
+        let at = at.clone();
+        self.read(move |connection| reads::standstills(connection, &at)).await
+    }
+
+    async fn open_at(&self, at: &Destination, after_ordinal: u64, limit: u32) -> Result<Vec<Listed>, LedgerError> {
+        let at = at.clone();
+        self.read(move |connection| reads::open_at(connection, &at, after_ordinal, limit)).await
     }
 
     async fn get(&self, id: &RefundId) -> Result<Option<Refund>, LedgerError> {
@@ -337,35 +400,31 @@ impl Ledger for SqliteLedger {
         self.read(move |connection| reads::events_after(connection, sequence, limit)).await
     }
 
-    async fn due(&self, account: &AccountName, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
-        let account = account.clone();
-        self.read(move |connection| reads::of_account(connection, &reads::DUE, &account, now, limit)).await
+    async fn due(&self, at: &Destination, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
+        self.refunds_at(&reads::DUE, at, vec![now.as_micros(), i64::from(limit)]).await
     }
 
-    async fn next_due(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
-        let account = account.clone();
-        self.read(move |connection| reads::moment_of(connection, reads::NEXT_DUE, &account)).await
+    async fn next_due(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
+        self.moment_at(&reads::NEXT_DUE, at).await
     }
 
-    async fn unsettled(&self, account: &AccountName, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
-        let account = account.clone();
-        self.read(move |connection| reads::of_account(connection, &reads::UNSETTLED, &account, now, limit)).await
+    async fn unsettled(&self, at: &Destination, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
+        self.refunds_at(&reads::UNSETTLED, at, vec![now.as_micros(), i64::from(limit)]).await
     }
 
-    async fn next_unsettled(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
-        let account = account.clone();
-        self.read(move |connection| reads::moment_of(connection, reads::NEXT_UNSETTLED, &account)).await
+    async fn next_unsettled(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
+        self.moment_at(&reads::NEXT_UNSETTLED, at).await
     }
 
     async fn waiting_since(
         &self,
-        account: &AccountName,
+        at: &Destination,
         created_until: Timestamp,
+        skip: u32,
         limit: u32,
     ) -> Result<Vec<Refund>, LedgerError> {
-        let account = account.clone();
-        let sql = &*reads::WAITING_SINCE;
-        self.read(move |connection| reads::of_account(connection, sql, &account, created_until, limit)).await
+        let numbers = vec![created_until.as_micros(), i64::from(limit), i64::from(skip)];
+        self.refunds_at(&reads::WAITING_SINCE, at, numbers).await
     }
 
     async fn oldest_waiting(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {

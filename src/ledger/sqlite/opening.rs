@@ -46,6 +46,19 @@ pub enum OpenError {
         /// The newest that this program knows.
         known: i64,
     },
+    /// An earlier program has made it, in a form that this one does not read.
+    #[error(
+        "the ledger {} has version {found}, which this program does not read: it reads version {known}",
+        path.display()
+    )]
+    Older {
+        /// The ledger.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// The oldest that this program reads.
+        known: i64,
+    },
     /// A ledger was here before, and is not any more: to begin anew would be to forget every refund in it, and each could be sent again.
     #[error(
         "the ledger {} is gone, and {} says that it was here: put it back, or a copy as docs/operations.md says (Restoring a copy); \
@@ -96,15 +109,14 @@ pub(super) const APPLICATION_ID: i64 = 0x7263_7570;
 const MARK: &[u8] =
     b"A ledger of recoup is kept beside this file, which locks it. Where the ledger is gone, it was removed.\n";
 
-/// Each takes the ledger from the version that is its index to the next one. Never edited once released.
-pub(super) const MIGRATIONS: [&str; 6] = [
-    include_str!("migrations/0001_ledger.sql"),
-    include_str!("migrations/0002_settling.sql"),
-    include_str!("migrations/0003_observing.sql"),
-    include_str!("migrations/0004_by_time.sql"),
-    include_str!("migrations/0005_checks.sql"),
-    include_str!("migrations/0006_reservations_of_key.sql"),
-];
+/// The version that the first of [`MIGRATIONS`] makes of an empty file. Earlier ones are not read.
+const FIRST_VERSION: usize = 7;
+
+/// The first makes the tables; each of the others takes a ledger one version further. Never edited once released.
+pub(super) const MIGRATIONS: [&str; 1] = [include_str!("migrations/0007_ledger.sql")];
+
+/// The version of a ledger that this program has opened.
+pub(super) const VERSION: usize = FIRST_VERSION + MIGRATIONS.len() - 1;
 
 /// Statements that stay prepared in one connection: all there are, pages of every usual kind included.
 const PREPARED_STATEMENTS: usize = 64;
@@ -293,16 +305,19 @@ pub(super) fn version(path: &Path, connection: &Connection) -> rusqlite::Result<
         let what = "it is a database of another program";
         return Ok(Err(OpenError::NotALedger { path: path.to_owned(), what }));
     }
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
     Ok(match usize::try_from(version) {
-        Ok(version) if version <= MIGRATIONS.len() => Ok(version),
-        _ => Err(OpenError::Newer { path: path.to_owned(), found: version, known }),
+        Ok(known) if (FIRST_VERSION..=VERSION).contains(&known) => Ok(known),
+        Ok(older) if older < FIRST_VERSION => {
+            Err(OpenError::Older { path: path.to_owned(), found: version, known: signed(FIRST_VERSION) })
+        }
+        _ => Err(OpenError::Newer { path: path.to_owned(), found: version, known: signed(VERSION) }),
     })
 }
 
 /// All missing migrations as one transaction: the ledger is in the old form or in the new one.
 fn migrate(connection: &mut Connection, version: usize) -> rusqlite::Result<()> {
-    let missing = MIGRATIONS.get(version..).unwrap_or_default();
+    let applied = if version == 0 { 0 } else { version + 1 - FIRST_VERSION };
+    let missing = MIGRATIONS.get(applied..).unwrap_or_default();
     if missing.is_empty() {
         return Ok(());
     }
@@ -313,9 +328,14 @@ fn migrate(connection: &mut Connection, version: usize) -> rusqlite::Result<()> 
         transaction.execute_batch(migration)?;
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX))?;
+    transaction.pragma_update(None, "user_version", signed(VERSION))?;
     transaction.commit()?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map(drop)
+}
+
+/// As SQLite counts versions.
+pub(super) fn signed(version: usize) -> i64 {
+    i64::try_from(version).unwrap_or(i64::MAX)
 }
 
 pub(super) fn refusal(path: &Path, error: &rusqlite::Error) -> OpenError {

@@ -1,163 +1,328 @@
 //! Every question to the tables. Each works on any connection, so that [`verdict`] answers alike inside the writer's transaction and outside.
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
-use std::time::Duration;
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension, Params, params, params_from_iter};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row, params, params_from_iter};
 
 use super::chain::{Line, Tail, integer};
 use super::halt::Fault;
-use super::rows::{self, EVENT_COLUMNS, Place, Stored, StoredEvent};
+use super::rows::{self, EVENT_COLUMNS, RowRef, Stored, StoredEvent};
 use super::tally::Counts;
 use crate::domain::clock::Timestamp;
-use crate::domain::ids::{AccountName, RefundId};
-use crate::domain::refund::{EventRecord, Refund};
+use crate::domain::event::EventRecord;
+use crate::domain::ids::{AccountName, Provider, RefundId};
+use crate::domain::money::Currency;
+use crate::domain::place::{Destination, Place};
+use crate::domain::refund::Refund;
 use crate::domain::state::State;
-use crate::ledger::{self, Create, Created, LedgerError, ListQuery, Listed};
-
-/// Two equal Debitsuccess refunds of one account within this time look like one sent twice.
-const SIMILAR_WITHIN: Duration = Duration::from_secs(24 * 60 * 60);
+use crate::domain::target::Target;
+use crate::ledger::{self, Create, Created, Kin, LedgerError, ListQuery, Listed, OpenRefunds};
 
 /// Rows that [`verify`] holds in memory at once.
 const VERIFY_PAGE: u32 = 1_000;
 
 static SELECT_REFUND: LazyLock<String> = LazyLock::new(|| format!("SELECT {} FROM refunds", rows::refund_columns()));
 
-/// Of id ?1.
+/// Of id ?1, in that case or another.
 static FIND: LazyLock<String> = LazyLock::new(|| format!("{} WHERE id = ?1", *SELECT_REFUND));
 
-/// Of account ?1, at ?2, at most ?3. The states and NULLs are literals, so that the partial indexes fit.
+/// One account at one place, as [`at_place`] binds them: ?1 to ?4.
+const AT: &str = "account = ?1 AND endpoint = ?2 AND login = ?3 AND currency = ?4";
+
+/// What still needs its account, in the words of the partial index.
+const OPEN: &str = "(state = 'PENDING' OR state = 'SUBMITTED' OR state = 'IN_DOUBT' OR state = 'NEEDS_REVIEW')";
+
+/// What is looked up at once where no time is set, in the words of the partial index.
+const UNTIMED: &str = "(state = 'IN_DOUBT' OR state = 'SUBMITTED') AND next_check IS NULL";
+
+/// At [`AT`], at time ?5, at most ?6. The states and NULLs are literals, so that the partial indexes fit, and each index is
+/// named: without statistics the planner would take one that holds every refund of the account.
 pub(super) static DUE: LazyLock<String> = LazyLock::new(|| {
     format!(
         "{} WHERE ordinal IN (SELECT ordinal FROM (\
              SELECT ordinal, create_time FROM (\
-                 SELECT ordinal, create_time FROM refunds \
-                 WHERE account = ?1 AND state = 'PENDING' AND not_before IS NULL ORDER BY create_time, ordinal LIMIT ?3\
+                 SELECT ordinal, create_time FROM refunds INDEXED BY refunds_due_now \
+                 WHERE {AT} AND state = 'PENDING' AND not_before IS NULL ORDER BY create_time, ordinal LIMIT ?6\
              ) AS waiting \
              UNION ALL SELECT ordinal, create_time FROM (\
-                 SELECT ordinal, create_time FROM refunds \
-                 WHERE account = ?1 AND state = 'PENDING' AND not_before <= ?2 ORDER BY create_time, ordinal LIMIT ?3\
+                 SELECT ordinal, create_time FROM refunds INDEXED BY refunds_due_later \
+                 WHERE {AT} AND state = 'PENDING' AND not_before <= ?5 ORDER BY create_time, ordinal LIMIT ?6\
              ) AS put_off\
-         ) AS due ORDER BY create_time, ordinal LIMIT ?3) ORDER BY create_time, ordinal",
+         ) AS due ORDER BY create_time, ordinal LIMIT ?6) ORDER BY create_time, ordinal",
         *SELECT_REFUND
     )
 });
 
-/// Of account ?1.
-pub(super) const NEXT_DUE: &str = "SELECT min(due) FROM (\
-         SELECT min(create_time) AS due FROM refunds WHERE account = ?1 AND state = 'PENDING' AND not_before IS NULL \
-         UNION ALL \
-         SELECT min(not_before) FROM refunds WHERE account = ?1 AND state = 'PENDING' AND not_before IS NOT NULL\
-     ) AS each";
+/// At [`AT`].
+pub(super) static NEXT_DUE: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT min(due) FROM (\
+             SELECT min(create_time) AS due FROM refunds INDEXED BY refunds_due_now \
+             WHERE {AT} AND state = 'PENDING' AND not_before IS NULL \
+             UNION ALL \
+             SELECT min(not_before) FROM refunds INDEXED BY refunds_due_later \
+             WHERE {AT} AND state = 'PENDING' AND not_before IS NOT NULL\
+         ) AS each"
+    )
+});
 
 /// Of account ?1.
 pub(super) const OLDEST_DOUBT: &str =
     "SELECT min(doubt_since) FROM refunds WHERE account = ?1 AND doubt_since IS NOT NULL";
 
-/// Who holds key ?1, and in whose books.
-pub(super) const HOLDERS: &str =
-    "SELECT r.id, r.account, h.scope FROM reservations h JOIN refunds r ON r.ordinal = h.ordinal WHERE h.key = ?1";
+/// Who holds key ?1, under which login, and until when.
+pub(super) const HOLDERS: &str = "SELECT r.id, r.account, h.login, h.until_time, h.ordinal FROM reservations h \
+     JOIN refunds r ON r.ordinal = h.ordinal WHERE h.key = ?1";
 
-/// Of account ?1, at ?2, at most ?3.
+/// Refunds that share key ?1 and may still look at ?2 like one sent twice, newest first.
+pub(super) const SIMILAR: &str = "SELECT r.id, r.account, s.login, s.firm_until_time, s.ordinal FROM similarity s \
+     JOIN refunds r ON r.ordinal = s.ordinal WHERE s.key = ?1 AND s.until_time > ?2 ORDER BY s.ordinal DESC";
+
+/// At [`AT`], at time ?5, at most ?6.
 pub(super) static UNSETTLED: LazyLock<String> = LazyLock::new(|| {
     format!(
         "{} WHERE ordinal IN (SELECT ordinal FROM (\
              SELECT ordinal, next_check FROM (\
-                 SELECT ordinal, next_check FROM refunds \
-                 WHERE account = ?1 AND state IN ('IN_DOUBT', 'SUBMITTED') AND next_check IS NULL \
-                 ORDER BY update_time, ordinal LIMIT ?3\
+                 SELECT ordinal, next_check FROM refunds INDEXED BY refunds_to_check_now \
+                 WHERE {AT} AND {UNTIMED} ORDER BY update_time, ordinal LIMIT ?6\
              ) AS never_asked \
              UNION ALL SELECT ordinal, next_check FROM (\
-                 SELECT ordinal, next_check FROM refunds \
-                 WHERE account = ?1 AND state IN ('IN_DOUBT', 'SUBMITTED') AND next_check <= ?2 \
-                 ORDER BY next_check, ordinal LIMIT ?3\
+                 SELECT ordinal, next_check FROM refunds INDEXED BY refunds_to_check_later \
+                 WHERE {AT} AND next_check <= ?5 \
+                 ORDER BY next_check, ordinal LIMIT ?6\
              ) AS asked_before\
-         ) AS due ORDER BY next_check IS NOT NULL, next_check, ordinal LIMIT ?3) \
+         ) AS due ORDER BY next_check IS NOT NULL, next_check, ordinal LIMIT ?6) \
          ORDER BY next_check IS NOT NULL, next_check, ordinal",
         *SELECT_REFUND
     )
 });
 
-/// Of account ?1. One that is to be asked at once counts from its last change.
-pub(super) const NEXT_UNSETTLED: &str = "SELECT min(due) FROM (\
-         SELECT min(update_time) AS due FROM refunds \
-         WHERE account = ?1 AND state IN ('IN_DOUBT', 'SUBMITTED') AND next_check IS NULL \
-         UNION ALL \
-         SELECT min(next_check) FROM refunds \
-         WHERE account = ?1 AND state IN ('IN_DOUBT', 'SUBMITTED') AND next_check IS NOT NULL\
-     ) AS each";
+/// At [`AT`]. One that is to be looked up at once counts from its last change.
+pub(super) static NEXT_UNSETTLED: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT min(due) FROM (\
+             SELECT min(update_time) AS due FROM refunds INDEXED BY refunds_to_check_now WHERE {AT} AND {UNTIMED} \
+             UNION ALL \
+             SELECT min(next_check) FROM refunds INDEXED BY refunds_to_check_later WHERE {AT} AND next_check IS NOT NULL\
+         ) AS each"
+    )
+});
 
-/// Of account ?1, created until ?2, at most ?3.
+/// At [`AT`], created until ?5, at most ?6 after the first ?7.
 pub(super) static WAITING_SINCE: LazyLock<String> = LazyLock::new(|| {
     format!(
         "{} WHERE ordinal IN (SELECT ordinal FROM (\
              SELECT ordinal, create_time FROM (\
-                 SELECT ordinal, create_time FROM refunds \
-                 WHERE account = ?1 AND state = 'PENDING' AND not_before IS NULL AND create_time <= ?2 \
-                 ORDER BY create_time, ordinal LIMIT ?3\
+                 SELECT ordinal, create_time FROM refunds INDEXED BY refunds_due_now \
+                 WHERE {AT} AND state = 'PENDING' AND not_before IS NULL AND create_time <= ?5 \
+                 ORDER BY create_time, ordinal LIMIT ?6 + ?7\
              ) AS waiting \
              UNION ALL SELECT ordinal, create_time FROM (\
-                 SELECT ordinal, create_time FROM refunds \
-                 WHERE account = ?1 AND state = 'PENDING' AND not_before IS NOT NULL AND create_time <= ?2 \
-                 ORDER BY create_time, ordinal LIMIT ?3\
+                 SELECT ordinal, create_time FROM refunds INDEXED BY refunds_put_off \
+                 WHERE {AT} AND state = 'PENDING' AND not_before IS NOT NULL AND create_time <= ?5 \
+                 ORDER BY create_time, ordinal LIMIT ?6 + ?7\
              ) AS put_off\
-         ) AS old ORDER BY create_time, ordinal LIMIT ?3) ORDER BY create_time, ordinal",
+         ) AS old ORDER BY create_time, ordinal LIMIT ?6 OFFSET ?7) ORDER BY create_time, ordinal",
         *SELECT_REFUND
     )
 });
 
 /// Of account ?1.
 pub(super) const OLDEST_WAITING: &str = "SELECT min(oldest) FROM (\
-         SELECT min(create_time) AS oldest FROM refunds WHERE account = ?1 AND state = 'PENDING' AND not_before IS NULL \
+         SELECT min(create_time) AS oldest FROM refunds INDEXED BY refunds_due_now \
+         WHERE account = ?1 AND state = 'PENDING' AND not_before IS NULL \
          UNION ALL \
-         SELECT min(create_time) FROM refunds WHERE account = ?1 AND state = 'PENDING' AND not_before IS NOT NULL\
+         SELECT min(create_time) FROM refunds INDEXED BY refunds_put_off \
+         WHERE account = ?1 AND state = 'PENDING' AND not_before IS NOT NULL\
      ) AS each";
+
+/// References that name one payee, and logins of one set of books, are followed from one to the next so far.
+const MAX_LINKED: u32 = 64;
+
+/// What a refund must not collide with where it is recorded, or goes on.
+pub(super) struct Judgement<'a> {
+    pub(super) target: &'a Target,
+    pub(super) login: &'a str,
+    pub(super) kin: &'a Kin,
+    /// Refuse a similar one even before it is certain that the other one cannot have an effect any more.
+    pub(super) refuse_similar: bool,
+    pub(super) now: Timestamp,
+    /// The refund itself, where it is recorded already.
+    pub(super) itself: Option<i64>,
+}
 
 /// What `create` comes to, without recording anything: the refund as it would be, or the one that is there.
 pub(super) fn verdict(connection: &Connection, create: &Create) -> Result<Created, Fault> {
-    let Create { intent, scope, allow_similar, now, .. } = create;
-    if let Some(Stored { refund, .. }) = find(connection, &intent.id)? {
+    let Create { intent, place, kin, allow_similar, now, .. } = create;
+    if let Some(Stored { refund, .. }) = find_in_any_case(connection, &intent.id)? {
         return Ok(Created::Known(ledger::repeated(refund, intent)?));
     }
-    for key in intent.target.reservation_keys() {
-        if let Some(conflicting) = holder_of(connection, &key, create)? {
-            return Err(LedgerError::TargetHasRefund { conflicting }.into());
-        }
-    }
-    let keys = if *allow_similar { Vec::new() } else { intent.target.similarity_keys() };
-    let mut similar = connection.prepare_cached(
-        "SELECT r.id FROM similarity s JOIN refunds r ON r.ordinal = s.ordinal \
-         WHERE s.scope = ?1 AND s.key = ?2 AND s.create_time > ?3 AND r.state NOT IN ('FAILED', 'CANCELLED') \
-         ORDER BY s.ordinal DESC LIMIT 1",
-    )?;
-    for key in keys {
-        let since = now.minus(SIMILAR_WITHIN).as_micros();
-        let id: Option<String> = similar.query_row(params![scope, key, since], |row| row.get(0)).optional()?;
-        if let Some(id) = id {
-            let conflicting = id_in("similarity", &key, &id)?;
-            return Err(LedgerError::SimilarRefund { conflicting }.into());
-        }
-    }
-    Ok(Created::New(Refund::new(intent.clone(), *now)))
+    let (target, login) = (&intent.target, place.login.as_str());
+    judge(connection, &Judgement { target, login, kin, refuse_similar: !allow_similar, now: *now, itself: None })?;
+    Ok(Created::New(Refund::new(intent.clone(), place.clone(), *now)))
 }
 
-/// The refund in the same books that holds `key`, or that of an account which these books are shared with: then it is in the books of a former
-/// login. Elsewhere the same number is another order.
-fn holder_of(connection: &Connection, key: &str, create: &Create) -> Result<Option<RefundId>, Fault> {
+/// Refuses a refund whose target another one holds, or that looks like another one sent twice.
+pub(super) fn judge(connection: &Connection, judgement: &Judgement<'_>) -> Result<(), Fault> {
+    let Judgement { target, login, kin, refuse_similar, now, itself } = judgement;
+    let logins = linked_logins(connection, login, kin)?;
+    let is_ours = |login: &String, account: &String| {
+        logins.contains(login) || kin.accounts.iter().any(|one| one.as_str() == account)
+    };
     let mut holders = connection.prepare_cached(HOLDERS)?;
-    let mut rows = holders.query([key])?;
-    while let Some(row) = rows.next()? {
-        let (id, account, scope): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        if scope == create.scope || create.sharers.iter().any(|sharer| sharer.as_str() == account) {
-            return Ok(Some(id_in("reservations", key, &id)?));
+    for key in target.reservation_keys() {
+        let mut rows = holders.query([&key])?;
+        while let Some(row) = rows.next()? {
+            let (id, account, login): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let (until, ordinal): (Option<i64>, i64) = (row.get(3)?, row.get(4)?);
+            let is_held = until.is_none_or(|until| until > now.as_micros());
+            if is_held && Some(ordinal) != *itself && is_ours(&login, &account) {
+                let conflicting = id_in("reservations", &key, &id)?;
+                return Err(LedgerError::TargetHasRefund { conflicting }.into());
+            }
+        }
+    }
+    let mut similar = connection.prepare_cached(SIMILAR)?;
+    for reference in payee_references(connection, target)? {
+        let key = target.similarity_key(&reference);
+        let mut rows = similar.query(params![key, now.as_micros()])?;
+        while let Some(row) = rows.next()? {
+            let (id, account, login): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let (firm_until, ordinal): (Option<i64>, i64) = (row.get(3)?, row.get(4)?);
+            let is_refused = *refuse_similar || firm_until.is_some_and(|until| until > now.as_micros());
+            if is_refused && Some(ordinal) != *itself && is_ours(&login, &account) {
+                let conflicting = id_in("similarity", &key, &id)?;
+                let firm_until = firm_until.filter(|until| *until > now.as_micros()).map(Timestamp::from_micros);
+                return Err(LedgerError::SimilarRefund { conflicting, firm_until }.into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The login itself, the earlier ones that the configuration names, and all that were ever said to be the same books.
+fn linked_logins(connection: &Connection, login: &str, kin: &Kin) -> Result<BTreeSet<String>, Fault> {
+    let mut logins: BTreeSet<String> = kin.former_logins.iter().cloned().chain([login.to_owned()]).collect();
+    let mut linked = connection.prepare_cached("SELECT other FROM login_links WHERE login = ?1 LIMIT ?2")?;
+    follow_links(&mut linked, &mut logins)?;
+    Ok(logins)
+}
+
+/// Every reference that names the payee of `target`: those that it gives, and those that refunds gave together with them.
+fn payee_references(connection: &Connection, target: &Target) -> Result<BTreeSet<String>, Fault> {
+    let mut references: BTreeSet<String> = target.payee_references().into_iter().collect();
+    if !references.is_empty() {
+        let sql = "SELECT other FROM payee_references WHERE reference = ?1 LIMIT ?2";
+        follow_links(&mut connection.prepare_cached(sql)?, &mut references)?;
+    }
+    Ok(references)
+}
+
+fn follow_links(links: &mut CachedStatement<'_>, found: &mut BTreeSet<String>) -> Result<(), Fault> {
+    let mut open: Vec<String> = found.iter().cloned().collect();
+    while let Some(one) = open.pop() {
+        let mut rows = links.query(params![one, MAX_LINKED])?;
+        while let Some(row) = rows.next()? {
+            let other: String = row.get(0)?;
+            if found.len() < MAX_LINKED as usize && found.insert(other.clone()) {
+                open.push(other);
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn find(connection: &Connection, id: &RefundId) -> Result<Option<Stored>, Fault> {
+    Ok(find_in_any_case(connection, id)?.filter(|stored| stored.refund.id() == id))
+}
+
+/// The refund whose id is `id`, or differs from it in upper and lower case alone.
+fn find_in_any_case(connection: &Connection, id: &RefundId) -> Result<Option<Stored>, Fault> {
+    Ok(refunds(connection, &FIND, params![id.as_str()])?.pop())
+}
+
+/// A refund of the same target that was recorded after this one, whatever became of it.
+pub(super) fn later_refund_of_target(
+    connection: &Connection,
+    ordinal: i64,
+    target: &Target,
+) -> Result<Option<RefundId>, Fault> {
+    let keys = target.reservation_keys();
+    let sql = format!(
+        "{} WHERE provider = ?1 AND ordinal > ?2 \
+         AND ordinal IN (SELECT ordinal FROM refund_references WHERE reference = ?3) ORDER BY ordinal",
+        *SELECT_REFUND
+    );
+    for reference in target.index_references() {
+        let later = refunds(connection, &sql, params![target.provider().as_str(), ordinal, reference])?;
+        let is_same = |refund: &Refund| refund.intent.target.reservation_keys().iter().any(|key| keys.contains(key));
+        if let Some(stored) = later.into_iter().find(|stored| is_same(&stored.refund)) {
+            return Ok(Some(stored.refund.intent.id));
         }
     }
     Ok(None)
 }
 
-pub(super) fn find(connection: &Connection, id: &RefundId) -> Result<Option<Stored>, Fault> {
-    Ok(refunds(connection, &FIND, params![id.as_str()])?.pop())
+/// How many refunds still need their account, by account and place.
+pub(super) fn open_refunds(connection: &Connection) -> Result<Vec<OpenRefunds>, Fault> {
+    let sql = format!(
+        "SELECT account, endpoint, login, currency, provider, count(*) FROM refunds INDEXED BY refunds_open WHERE {OPEN} \
+         GROUP BY account, endpoint, login, currency, provider"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (provider, count): (String, i64) = (row.get(4)?, row.get(5)?);
+        let strange = |column| RowRef::refund(0).corrupt(column, "is no value of its kind");
+        let provider = Provider::parse(&provider).ok_or_else(|| strange("provider"))?;
+        let at = destination_in(row)?;
+        found.push(OpenRefunds { provider, at, count: u64::try_from(count).unwrap_or_default() });
+    }
+    Ok(found)
+}
+
+/// The account and place in the first four columns of a row.
+pub(super) fn destination_in(row: &Row<'_>) -> Result<Destination, Fault> {
+    let (account, endpoint): (String, String) = (row.get(0)?, row.get(1)?);
+    let (login, currency): (String, String) = (row.get(2)?, row.get(3)?);
+    let strange = |column| RowRef::refund(0).corrupt(column, "is no value of its kind");
+    let account = AccountName::parse(&account).map_err(|_| strange("account"))?;
+    let currency = Currency::parse(&currency).map_err(|_| strange("currency"))?;
+    Ok(Destination { account, place: Place { endpoint, login, currency } })
+}
+
+/// The times during which refunds of an account at a place waited for it, oldest first.
+pub(super) fn standstills(connection: &Connection, at: &Destination) -> Result<Vec<(Timestamp, Timestamp)>, Fault> {
+    let sql =
+        format!("SELECT begin_time, end_time FROM standstills WHERE {AT} AND end_time IS NOT NULL ORDER BY begin_time");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query(params_from_iter(at_place(at)))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push((Timestamp::from_micros(row.get(0)?), Timestamp::from_micros(row.get(1)?)));
+    }
+    Ok(found)
+}
+
+/// Refunds at one account and place that still need them, after an ordinal.
+pub(super) fn open_at(
+    connection: &Connection,
+    at: &Destination,
+    after_ordinal: u64,
+    limit: u32,
+) -> Result<Vec<Listed>, Fault> {
+    let sql = format!("{} WHERE {AT} AND {OPEN} AND ordinal > ?5 ORDER BY ordinal LIMIT ?6", *SELECT_REFUND);
+    let more = [Value::Integer(integer(after_ordinal)), Value::Integer(i64::from(limit))];
+    Ok(listed(refunds(connection, &sql, params_from_iter(at_place(at).into_iter().chain(more)))?))
+}
+
+/// The values of [`AT`].
+pub(super) fn at_place(at: &Destination) -> [Value; 4] {
+    let Destination { account, place: Place { endpoint, login, currency } } = at;
+    [account.as_str(), endpoint, login, currency.code()].map(|text| Value::Text(text.to_owned()))
 }
 
 /// Refunds in [`State::Dispatching`], oldest first.
@@ -169,27 +334,39 @@ pub(super) fn dispatching(connection: &Connection, limit: u32) -> Result<Vec<Sto
 pub(super) fn list(connection: &Connection, query: &ListQuery) -> Result<Vec<Listed>, Fault> {
     let (ordinals, values) = page(query);
     let sql = format!("{} WHERE ordinal IN ({ordinals}) ORDER BY ordinal DESC", *SELECT_REFUND);
-    let stored = refunds(connection, &sql, params_from_iter(values))?;
-    let listed = |Stored { ordinal, refund, .. }| Listed { ordinal: u64::try_from(ordinal).unwrap_or(0), refund };
-    Ok(stored.into_iter().map(listed).collect())
+    Ok(listed(refunds(connection, &sql, params_from_iter(values))?))
 }
 
-/// What `sql` ([`DUE`], [`UNSETTLED`], [`WAITING_SINCE`]) finds of an account at a moment.
-pub(super) fn of_account(
+fn listed(stored: Vec<Stored>) -> Vec<Listed> {
+    let listed = |Stored { ordinal, refund }| Listed { ordinal: u64::try_from(ordinal).unwrap_or(0), refund };
+    stored.into_iter().map(listed).collect()
+}
+
+/// What `sql` ([`DUE`], [`UNSETTLED`], [`WAITING_SINCE`]) finds of an account and place, by its numbers from ?5 on.
+pub(super) fn refunds_at(
     connection: &Connection,
     sql: &str,
-    account: &AccountName,
-    at: Timestamp,
-    limit: u32,
+    at: &Destination,
+    numbers: &[i64],
 ) -> Result<Vec<Refund>, Fault> {
-    let stored = refunds(connection, sql, params![account.as_str(), at.as_micros(), limit])?;
+    let numbers = numbers.iter().map(|number| Value::Integer(*number));
+    let stored = refunds(connection, sql, params_from_iter(at_place(at).into_iter().chain(numbers)))?;
     Ok(stored.into_iter().map(|stored| stored.refund).collect())
 }
 
-/// The moment that `sql` ([`NEXT_DUE`], [`NEXT_UNSETTLED`], [`OLDEST_WAITING`]) finds of an account.
+/// The moment that `sql` ([`NEXT_DUE`], [`NEXT_UNSETTLED`]) finds of an account and place.
+pub(super) fn moment_at(connection: &Connection, sql: &str, at: &Destination) -> Result<Option<Timestamp>, Fault> {
+    moment(connection, sql, params_from_iter(at_place(at)))
+}
+
+/// The moment that `sql` ([`OLDEST_DOUBT`], [`OLDEST_WAITING`]) finds of an account.
 pub(super) fn moment_of(connection: &Connection, sql: &str, account: &AccountName) -> Result<Option<Timestamp>, Fault> {
+    moment(connection, sql, params![account.as_str()])
+}
+
+fn moment(connection: &Connection, sql: &str, values: impl Params) -> Result<Option<Timestamp>, Fault> {
     let mut statement = connection.prepare_cached(sql)?;
-    let micros: Option<i64> = statement.query_row(params![account.as_str()], |row| row.get(0))?;
+    let micros: Option<i64> = statement.query_row(values, |row| row.get(0))?;
     Ok(micros.map(Timestamp::from_micros))
 }
 
@@ -280,7 +457,7 @@ pub(super) fn matches_history(connection: &Connection, stored: &Stored) -> Resul
     )?;
     let last: Option<(i64, Vec<u8>)> =
         statement.query_row(params![stored.ordinal], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-    let place = Place::refund(stored.ordinal);
+    let place = RowRef::refund(stored.ordinal);
     let Some((revision, digest)) = last else {
         return Err(place.corrupt("ordinal", "has no history").into());
     };
@@ -297,14 +474,16 @@ pub(super) fn matches_history(connection: &Connection, stored: &Stored) -> Resul
 impl StoredEvent {
     /// The history's end after this line, which must be the one that it says.
     fn follows(&self, before: &Tail) -> Result<Tail, Fault> {
-        let EventRecord { sequence, refund, revision, time, from, to, actor, note, chain_hash } = &self.record;
+        let EventRecord { sequence, refund, revision, time, from, to, kind, attempt, actor, note, chain_hash } =
+            &self.record;
         let line = Line {
             refund,
             revision: *revision,
             time_micros: time.as_micros(),
             from: *from,
             to: *to,
-            kind: &self.kind,
+            kind: *kind,
+            attempt: *attempt,
             actor,
             note,
             refund_digest: &self.refund_digest,
@@ -313,7 +492,7 @@ impl StoredEvent {
         if after == (Tail { sequence: *sequence, hash: *chain_hash }) {
             return Ok(after);
         }
-        Err(Place::event(integer(*sequence)).corrupt("chain_hash", "does not follow from the line before").into())
+        Err(RowRef::event(integer(*sequence)).corrupt("chain_hash", "does not follow from the line before").into())
     }
 }
 
@@ -437,7 +616,7 @@ fn stored_events_after(connection: &Connection, sequence: u64, limit: u32) -> Re
         before = event.record.sequence;
         if before != expected {
             let problem = format!("should be {expected}: lines are missing");
-            return Err(Place::event(integer(before)).corrupt("sequence", problem).into());
+            return Err(RowRef::event(integer(before)).corrupt("sequence", problem).into());
         }
     }
     Ok(found)
@@ -459,7 +638,7 @@ pub(super) fn counts(connection: &Connection) -> Result<(Counts, u64), Fault> {
     let mut counts = Counts::new();
     while let Some(row) = rows.next()? {
         let (account, state, count): (String, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let strange = |column| Place::refund(0).corrupt(column, "is no value of its kind");
+        let strange = |column| RowRef::refund(0).corrupt(column, "is no value of its kind");
         let account = AccountName::parse(&account).map_err(|_| strange("account"))?;
         let state = State::parse(&state).ok_or_else(|| strange("state"))?;
         counts.insert((account, state), u64::try_from(count).unwrap_or_default());

@@ -15,19 +15,19 @@ use serde::{Deserialize, Serialize};
 use super::chain::{self, Hash, integer};
 use super::halt::Fault;
 use crate::domain::clock::Timestamp;
+use crate::domain::event::{EventKind, EventRecord};
 use crate::domain::ids::{AccountName, Provider, RefundId};
 use crate::domain::money::{Currency, Money};
 use crate::domain::outcome::{DoubtReason, ErrorCategory, ItemResult, ItemState, ProviderError};
-use crate::domain::refund::{Doubt, EventRecord, Intent, Refund};
+use crate::domain::place::Place;
+use crate::domain::refund::{Doubt, Intent, Refund};
 use crate::domain::state::State;
 use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, FieldFault, NamecomTarget, SectigoTarget, Target};
 use crate::ledger::LedgerError;
 
 /// The columns of `refunds` that never change, in the table's order, after `ordinal`.
-pub(super) const INTENT_COLUMNS: [&str; 16] = [
+pub(super) const INTENT_COLUMNS: [&str; 14] = [
     "id",
-    "account",
-    "scope",
     "provider",
     "sectigo_order_number",
     "sectigo_reason_code",
@@ -43,8 +43,12 @@ pub(super) const INTENT_COLUMNS: [&str; 16] = [
     "create_time",
 ];
 
-/// The columns of `refunds` that change with every event, in the table's order.
-pub(super) const STANDING_COLUMNS: [&str; 23] = [
+/// The columns of `refunds` that change with events, in the table's order.
+pub(super) const STATE_COLUMNS: [&str; 35] = [
+    "account",
+    "endpoint",
+    "login",
+    "currency",
     "state",
     "revision",
     "update_time",
@@ -55,7 +59,6 @@ pub(super) const STANDING_COLUMNS: [&str; 23] = [
     "unanswered_attempts",
     "doubt_reason",
     "doubt_since",
-    "doubt_check_count",
     "doubt_evidence",
     "error_code",
     "error_message",
@@ -66,13 +69,25 @@ pub(super) const STANDING_COLUMNS: [&str; 23] = [
     "items",
     "provider_reference",
     "provider_status",
-    "next_check",
+    "first_account",
+    "placed_time",
+    "attempted_elsewhere",
+    "provider_status_note",
+    "last_dispatch_time",
+    "credential",
     "absent_since",
+    "foreign_record",
+    "reserved_until",
+    "caution_until",
+    "corrected_time",
 ];
 
+/// The columns of `refunds` that schedule lookups, in the table's order: no digest covers them.
+pub(super) const SCHEDULE_COLUMNS: [&str; 3] = ["next_check", "unheard", "doubt_check_count"];
+
 /// What [`event`] reads, from `events` as `e` and `refunds` as `r`.
-pub(super) const EVENT_COLUMNS: &str = "e.sequence, r.id, e.revision, e.event_time, e.from_state, e.to_state, e.kind, e.actor, e.note, \
-     e.refund_digest, e.chain_hash";
+pub(super) const EVENT_COLUMNS: &str = "e.sequence, r.id, e.revision, e.event_time, e.from_state, e.to_state, e.kind, \
+     e.attempt, e.actor, e.note, e.refund_digest, e.chain_hash";
 
 /// What a column is given. A text is borrowed from the refund wherever it stands there as it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +101,6 @@ pub(super) enum Value<'a> {
 #[derive(Debug)]
 pub(super) struct Stored {
     pub(super) ordinal: i64,
-    pub(super) scope: String,
     pub(super) refund: Refund,
 }
 
@@ -94,13 +108,12 @@ pub(super) struct Stored {
 #[derive(Debug)]
 pub(super) struct StoredEvent {
     pub(super) record: EventRecord,
-    pub(super) kind: String,
     pub(super) refund_digest: Hash,
 }
 
 /// Which row a fault is in.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct RowRef {
     table: &'static str,
     row: String,
 }
@@ -110,7 +123,7 @@ struct Cells<'row, Columns> {
     row: &'row Row<'row>,
     columns: Columns,
     next: usize,
-    place: Place,
+    place: RowRef,
 }
 
 /// An item in the `items` column.
@@ -128,14 +141,20 @@ const IS_NULL: &str = "is NULL";
 
 /// What [`stored`] reads, from `refunds`.
 pub(super) fn refund_columns() -> String {
-    let names: Vec<&str> = ["ordinal"].into_iter().chain(INTENT_COLUMNS).chain(STANDING_COLUMNS).collect();
+    let names: Vec<&str> = ["ordinal"].into_iter().chain(columns()).collect();
     names.join(", ")
 }
 
+/// All columns of a row but `ordinal`, in the table's order.
+pub(super) fn columns() -> impl Iterator<Item = &'static str> {
+    INTENT_COLUMNS.into_iter().chain(STATE_COLUMNS).chain(SCHEDULE_COLUMNS)
+}
+
 /// The values of [`INTENT_COLUMNS`].
-pub(super) fn intent_values<'a>(scope: &'a str, intent: &'a Intent, create_time: Timestamp) -> Vec<Value<'a>> {
-    let Intent { id, account, target, labels } = intent;
-    let mut values = vec![text(id.as_str()), text(account.as_str()), text(scope), text(target.provider().as_str())];
+pub(super) fn intent_values(intent: &Intent, create_time: Timestamp) -> Vec<Value<'_>> {
+    // The account first given stands with the state: there it is only named where the refund goes on at another.
+    let Intent { id, account: _, target, labels } = intent;
+    let mut values = vec![text(id.as_str()), text(target.provider().as_str())];
     values.extend(match target {
         Target::Sectigo(order) => [
             text(order.order_number()),
@@ -179,11 +198,16 @@ pub(super) fn intent_values<'a>(scope: &'a str, intent: &'a Intent, create_time:
     values
 }
 
-/// The values of [`STANDING_COLUMNS`].
-pub(super) fn standing_values(refund: &Refund) -> Vec<Value<'_>> {
+/// The values of [`STATE_COLUMNS`].
+pub(super) fn state_values(refund: &Refund) -> Vec<Value<'_>> {
     let doubt = refund.doubt.as_ref();
     let error = refund.provider_error.as_ref();
+    let first_account = Some(&refund.intent.account).filter(|account| **account != refund.account);
     vec![
+        text(refund.account.as_str()),
+        text(&refund.place.endpoint),
+        text(&refund.place.login),
+        text(refund.place.currency.code()),
         text(refund.state.as_str()),
         Value::Integer(integer(refund.revision)),
         time(refund.update_time),
@@ -194,7 +218,6 @@ pub(super) fn standing_values(refund: &Refund) -> Vec<Value<'_>> {
         Value::Integer(i64::from(refund.unanswered_attempts)),
         optional_text(doubt.map(|doubt| doubt.reason.as_str())),
         optional_time(doubt.map(|doubt| doubt.since)),
-        optional_integer(doubt.map(|doubt| i64::from(doubt.check_count))),
         optional_text(doubt.map(|doubt| doubt.last_evidence.as_str())),
         optional_text(error.map(|error| error.code.as_str())),
         optional_text(error.map(|error| error.message.as_str())),
@@ -205,25 +228,39 @@ pub(super) fn standing_values(refund: &Refund) -> Vec<Value<'_>> {
         items_text(&refund.items),
         optional_text(refund.provider_reference.as_deref()),
         optional_text(refund.provider_status.as_deref()),
-        optional_time(refund.next_check),
+        optional_text(first_account.map(AccountName::as_str)),
+        optional_time(refund.placed_time),
+        flag(refund.attempted_elsewhere),
+        optional_text(refund.provider_status_note.as_deref()),
+        optional_time(refund.last_dispatch_time),
+        optional_text(refund.credential.as_deref()),
         optional_time(refund.absent_since),
+        flag(refund.foreign_record),
+        optional_time(refund.reserved_until),
+        optional_time(refund.caution_until),
+        optional_time(refund.corrected_time),
     ]
+}
+
+/// The values of [`SCHEDULE_COLUMNS`].
+pub(super) fn schedule_values(refund: &Refund) -> [Value<'static>; 3] {
+    let checks = refund.doubt.as_ref().map(|doubt| i64::from(doubt.check_count));
+    [optional_time(refund.next_check), flag(refund.unheard), optional_integer(checks)]
 }
 
 /// Reads a row of [`refund_columns`].
 pub(super) fn stored(row: &Row<'_>) -> Result<Stored, Fault> {
     let ordinal: i64 = row.get(0)?;
-    let place = Place::refund(ordinal);
-    let mut cells = Cells { row, columns: INTENT_COLUMNS.into_iter().chain(STANDING_COLUMNS), next: 1, place };
+    let place = RowRef::refund(ordinal);
+    let mut cells = Cells { row, columns: columns(), next: 1, place };
 
     let id = cells.parsed(RefundId::parse)?;
-    let account = cells.parsed(AccountName::parse)?;
-    let scope = cells.text()?;
     let target = target(&mut cells)?;
     let labels: BTreeMap<String, String> = cells.parsed(|text| serde_json::from_str(text))?;
     let create_time = cells.time()?;
-    let intent = Intent { id, account, target, labels };
 
+    let account = cells.parsed(AccountName::parse)?;
+    let place = Place { endpoint: cells.text()?, login: cells.text()?, currency: cells.parsed(Currency::parse)? };
     let state = cells.parsed(|word| State::parse(word).ok_or("names no state"))?;
     let revision = cells.number()?;
     let update_time = cells.time()?;
@@ -232,11 +269,9 @@ pub(super) fn stored(row: &Row<'_>) -> Result<Stored, Fault> {
     let not_before = cells.optional_time()?;
     let attempt_count = cells.number()?;
     let unanswered_attempts = cells.number()?;
-    let doubt = match cells.optional_parsed(|word| DoubtReason::parse(word).ok_or("names no reason"))? {
-        Some(reason) => {
-            Some(Doubt { reason, since: cells.time()?, check_count: cells.number()?, last_evidence: cells.text()? })
-        }
-        None => cells.skip(3),
+    let mut doubt = match cells.optional_parsed(|word| DoubtReason::parse(word).ok_or("names no reason"))? {
+        Some(reason) => Some(Doubt { reason, since: cells.time()?, check_count: 0, last_evidence: cells.text()? }),
+        None => cells.skip(2),
     };
     let provider_error = match cells.optional_text()? {
         Some(code) => Some(ProviderError {
@@ -254,11 +289,32 @@ pub(super) fn stored(row: &Row<'_>) -> Result<Stored, Fault> {
     let items = cells.parsed(items)?;
     let provider_reference = cells.optional_text()?;
     let provider_status = cells.optional_text()?;
-    let next_check = cells.optional_time()?;
+    let first_account = cells.optional_parsed(AccountName::parse)?;
+    let placed_time = cells.optional_time()?;
+    let attempted_elsewhere = cells.flag()?;
+    let provider_status_note = cells.optional_text()?;
+    let last_dispatch_time = cells.optional_time()?;
+    let credential = cells.optional_text()?;
     let absent_since = cells.optional_time()?;
+    let foreign_record = cells.flag()?;
+    let reserved_until = cells.optional_time()?;
+    let caution_until = cells.optional_time()?;
+    let corrected_time = cells.optional_time()?;
 
+    let next_check = cells.optional_time()?;
+    let unheard = cells.flag()?;
+    let check_count = cells.optional_number()?;
+    if let Some(doubt) = doubt.as_mut() {
+        doubt.check_count = check_count.unwrap_or(0);
+    }
+
+    let intent = Intent { id, account: first_account.unwrap_or_else(|| account.clone()), target, labels };
     let refund = Refund {
         intent,
+        account,
+        place,
+        placed_time,
+        attempted_elsewhere,
         state,
         doubt,
         provider_error,
@@ -266,18 +322,26 @@ pub(super) fn stored(row: &Row<'_>) -> Result<Stored, Fault> {
         items,
         provider_reference,
         provider_status,
+        provider_status_note,
         attempt_count,
         unanswered_attempts,
         revision,
         create_time,
         update_time,
         dispatch_time,
+        last_dispatch_time,
+        credential,
         complete_time,
         not_before,
         next_check,
+        unheard,
         absent_since,
+        foreign_record,
+        reserved_until,
+        caution_until,
+        corrected_time,
     };
-    let stored = Stored { ordinal, scope, refund };
+    let stored = Stored { ordinal, refund };
     stored.agrees_with(row, &cells.place)?;
     Ok(stored)
 }
@@ -292,13 +356,14 @@ pub(super) fn event(row: &Row<'_>) -> Result<StoredEvent, Fault> {
         "from_state",
         "to_state",
         "kind",
+        "attempt",
         "actor",
         "note",
         "refund_digest",
         "chain_hash",
     ];
     let sequence: i64 = row.get(0)?;
-    let mut cells = Cells { row, columns: columns.into_iter(), next: 0, place: Place::event(sequence) };
+    let mut cells = Cells { row, columns: columns.into_iter(), next: 0, place: RowRef::event(sequence) };
     let state = |word: &str| State::parse(word).ok_or("names no state");
     let sequence = cells.number()?;
     let refund = cells.parsed(RefundId::parse)?;
@@ -306,43 +371,43 @@ pub(super) fn event(row: &Row<'_>) -> Result<StoredEvent, Fault> {
     let time = cells.time()?;
     let from = cells.optional_parsed(state)?;
     let to = cells.parsed(state)?;
-    let kind = cells.text()?;
+    let kind = cells.parsed(|word| EventKind::parse(word).ok_or("names no kind of event"))?;
+    let attempt = cells.number()?;
     let actor = cells.text()?;
     let note = cells.text()?;
     let refund_digest = cells.hash()?;
     let chain_hash = cells.hash()?;
-    let record = EventRecord { sequence, refund, revision, time, from, to, actor, note, chain_hash };
-    Ok(StoredEvent { record, kind, refund_digest })
+    let record = EventRecord { sequence, refund, revision, time, from, to, kind, attempt, actor, note, chain_hash };
+    Ok(StoredEvent { record, refund_digest })
 }
 
 impl Stored {
     /// What the last event's `refund_digest` must be.
     pub(super) fn digest(&self) -> Hash {
-        let intent = intent_values(&self.scope, &self.refund.intent, self.refund.create_time);
-        chain::refund_digest(self.ordinal, &intent, &standing_values(&self.refund))
+        let intent = intent_values(&self.refund.intent, self.refund.create_time);
+        chain::refund_digest(self.ordinal, &intent, &state_values(&self.refund))
     }
 
-    fn agrees_with(&self, row: &Row<'_>, place: &Place) -> Result<(), Fault> {
-        let intent = intent_values(&self.scope, &self.refund.intent, self.refund.create_time);
-        let written = intent.into_iter().chain(standing_values(&self.refund));
-        let columns = INTENT_COLUMNS.into_iter().chain(STANDING_COLUMNS);
-        for (index, (column, value)) in columns.zip(written).enumerate() {
+    fn agrees_with(&self, row: &Row<'_>, place: &RowRef) -> Result<(), Fault> {
+        let intent = intent_values(&self.refund.intent, self.refund.create_time);
+        let written = intent.into_iter().chain(state_values(&self.refund)).chain(schedule_values(&self.refund));
+        for (index, (column, value)) in columns().zip(written).enumerate() {
             if row.get_ref(index + 1)? != value.as_sql() {
                 return Err(place.corrupt(column, "is not in the form in which it is written").into());
             }
         }
         let Refund { state, doubt, complete_time, not_before, next_check, absent_since, attempt_count, .. } =
             &self.refund;
-        let is_open = matches!(state, State::InDoubt | State::Submitted | State::NeedsReview);
+        let is_looked_up = matches!(state, State::InDoubt | State::Submitted | State::NeedsReview | State::Failed);
         let problem = if doubt.is_some() != matches!(state, State::InDoubt | State::NeedsReview) {
             Some(("doubt_reason", "is there exactly when the refund is in doubt"))
         } else if complete_time.is_some() != state.is_terminal() {
             Some(("complete_time", "is there exactly when the refund is complete"))
         } else if not_before.is_some() && *state != State::Pending {
             Some(("not_before", "is there only while the refund is pending"))
-        } else if next_check.is_some() && !matches!(state, State::InDoubt | State::Submitted) {
+        } else if next_check.is_some() && !is_looked_up {
             Some(("next_check", "is there only while the provider is asked"))
-        } else if absent_since.is_some() && !is_open {
+        } else if absent_since.is_some() && !is_looked_up {
             Some(("absent_since", "is there only while the provider can be asked"))
         } else if self.refund.unanswered_attempts > *attempt_count {
             Some(("unanswered_attempts", "is above the number of attempts"))
@@ -369,7 +434,7 @@ impl ToSql for Value<'_> {
     }
 }
 
-impl Place {
+impl RowRef {
     pub(super) fn refund(ordinal: i64) -> Self {
         Self { table: "refunds", row: format!("ordinal {ordinal}") }
     }
@@ -462,6 +527,11 @@ impl<'row, Columns: Iterator<Item = &'static str>> Cells<'row, Columns> {
 
     fn time(&mut self) -> Result<Timestamp, Fault> {
         Ok(Timestamp::from_micros(self.number()?))
+    }
+
+    /// 1 or NULL; [`Stored::agrees_with`] sees to it that it is nothing else.
+    fn flag(&mut self) -> Result<bool, Fault> {
+        Ok(self.optional_number::<i64>()?.is_some())
     }
 
     fn hash(&mut self) -> Result<Hash, Fault> {
@@ -578,6 +648,10 @@ fn optional_text(text: Option<&str>) -> Value<'_> {
 
 fn optional_integer(number: Option<i64>) -> Value<'static> {
     number.map_or(Value::Null, Value::Integer)
+}
+
+fn flag(is_set: bool) -> Value<'static> {
+    if is_set { Value::Integer(1) } else { Value::Null }
 }
 
 fn time(time: Timestamp) -> Value<'static> {

@@ -5,19 +5,23 @@
 
 use std::sync::LazyLock;
 
+use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, params, params_from_iter};
 
 use super::chain::{self, Line, Tail, integer};
 use super::halt::Fault;
-use super::reads;
+use super::reads::{self, Judgement};
 use super::recent::Recent;
-use super::rows::{self, INTENT_COLUMNS, Place, STANDING_COLUMNS, Stored, Value};
+use super::rows::{self, RowRef, SCHEDULE_COLUMNS, STATE_COLUMNS, Stored, Value};
 use super::tally::Move;
 use crate::domain::clock::Timestamp;
+use crate::domain::event::{Event, EventKind, Resolution};
+use crate::domain::ids::{Provider, RefundId};
 use crate::domain::outcome::{DoubtReason, ProviderError};
-use crate::domain::refund::{Event, Refund, Resolution};
+use crate::domain::place::Destination;
+use crate::domain::refund::{Refund, Reservation, SimilarityWindow};
 use crate::domain::state::State;
-use crate::ledger::{Create, Created, GATEWAY, LedgerError, Record};
+use crate::ledger::{Create, Created, FirstAttempt, GATEWAY, LedgerError, OpenRefunds, Reassign, Record, Reschedule};
 
 /// What a transaction is done with.
 pub(super) struct Desk<'a> {
@@ -31,10 +35,11 @@ pub(super) struct Desk<'a> {
 /// One line of a refund's history, about to be written. The refund after it stands beside it.
 struct Moment<'a> {
     from: Option<State>,
-    kind: &'static str,
+    kind: EventKind,
+    attempt: u32,
     actor: &'a str,
     note: String,
-    attempt: AttemptChange,
+    change: AttemptChange,
 }
 
 /// What an event does to the `attempts` table.
@@ -45,16 +50,24 @@ enum AttemptChange {
 }
 
 static INSERT_REFUND: LazyLock<String> = LazyLock::new(|| {
-    let columns: Vec<&str> = INTENT_COLUMNS.into_iter().chain(STANDING_COLUMNS).collect();
+    let columns: Vec<&str> = rows::columns().collect();
     let places: Vec<String> = (1..=columns.len()).map(|place| format!("?{place}")).collect();
     format!("INSERT INTO refunds ({}) VALUES ({})", columns.join(", "), places.join(", "))
 });
 
 static UPDATE_REFUND: LazyLock<String> = LazyLock::new(|| {
-    let assignments: Vec<String> =
-        STANDING_COLUMNS.into_iter().zip(3..).map(|(column, place)| format!("{column} = ?{place}")).collect();
+    let columns = STATE_COLUMNS.into_iter().chain(SCHEDULE_COLUMNS);
+    let assignments: Vec<String> = columns.zip(3..).map(|(column, place)| format!("{column} = ?{place}")).collect();
     format!("UPDATE refunds SET {} WHERE ordinal = ?1 AND revision = ?2", assignments.join(", "))
 });
+
+/// Takes key ?1 under login ?2 for refund ?3 until ?4. What another refund held until now or before, at ?5, gives way.
+const RESERVE: &str = "INSERT INTO reservations (key, login, ordinal, until_time) VALUES (?1, ?2, ?3, ?4) \
+     ON CONFLICT (key, login) DO UPDATE SET ordinal = excluded.ordinal, until_time = excluded.until_time \
+     WHERE ordinal = excluded.ordinal OR until_time <= ?5";
+
+/// So many refunds are made due in one transaction.
+const HASTENED_AT_ONCE: u32 = 1_000;
 
 /// Before a refund that was created at ?1 is inserted.
 const KEEP_DISORDER: &str = "UPDATE disorder SET most_micros = (SELECT max(create_time) FROM refunds) - ?1 \
@@ -69,14 +82,16 @@ pub(super) fn create(desk: &mut Desk<'_>, create: &Create) -> Result<Created, Fa
     let mut history = Vec::with_capacity(2);
     let line = Moment {
         from: None,
-        kind: "created",
+        kind: EventKind::Created,
+        attempt: 0,
         actor: &create.actor,
         note: "Recorded.".to_owned(),
-        attempt: AttemptChange::Unchanged,
+        change: AttemptChange::Unchanged,
     };
-    let refund = if create.dispatch {
-        let after = created.apply(&Event::Dispatched, create.now)?;
-        let next = Moment::of(&created, &Event::Dispatched, &after, GATEWAY);
+    let refund = if let Some(FirstAttempt { credential }) = &create.dispatch {
+        let dispatched = Event::Dispatched { credential: credential.clone() };
+        let after = created.apply(&dispatched, create.now)?;
+        let next = Moment::of(&created, &dispatched, &after, GATEWAY);
         history.push((line, created));
         history.push((next, after.clone()));
         after
@@ -87,57 +102,186 @@ pub(super) fn create(desk: &mut Desk<'_>, create: &Create) -> Result<Created, Fa
 
     // Not a trigger: a statement with one keeps a journal of its own.
     connection.prepare_cached(KEEP_DISORDER)?.execute([refund.create_time.as_micros()])?;
-    let intent = rows::intent_values(&create.scope, &refund.intent, refund.create_time);
-    let standing = rows::standing_values(&refund);
-    connection.prepare_cached(&INSERT_REFUND)?.execute(params_from_iter(intent.iter().chain(&standing)))?;
+    let intent = rows::intent_values(&refund.intent, refund.create_time);
+    let state = rows::state_values(&refund);
+    let schedule = rows::schedule_values(&refund);
+    let values = intent.iter().chain(&state).chain(&schedule);
+    connection.prepare_cached(&INSERT_REFUND)?.execute(params_from_iter(values))?;
     let ordinal = connection.last_insert_rowid();
     append(connection, desk.tail, ordinal, &intent, history)?;
 
     let target = &refund.intent.target;
     let mut reference =
         connection.prepare_cached("INSERT INTO refund_references (reference, ordinal) VALUES (?1, ?2)")?;
-    let mut references = target.references();
-    references.sort_unstable();
-    references.dedup();
-    for text in references {
+    for text in target.index_references() {
         reference.execute(params![text, ordinal])?;
     }
-    let mut reservation =
-        connection.prepare_cached("INSERT INTO reservations (scope, key, ordinal) VALUES (?1, ?2, ?3)")?;
-    for key in refund.held_keys() {
-        reservation.execute(params![create.scope, key, ordinal])?;
+    let mut reserve = connection.prepare_cached(RESERVE)?;
+    let now = create.now.as_micros();
+    for Reservation { key, until } in refund.reservations() {
+        reserve.execute(params![key, create.place.login, ordinal, until.map(Timestamp::as_micros), now])?;
     }
-    let similar = target.similarity_keys();
-    if !similar.is_empty() {
-        let mut similarity = connection
-            .prepare_cached("INSERT INTO similarity (scope, key, create_time, ordinal) VALUES (?1, ?2, ?3, ?4)")?;
-        for key in similar {
-            similarity.execute(params![create.scope, key, refund.create_time.as_micros(), ordinal])?;
-        }
-    }
+    remember_payee(connection, ordinal, &refund)?;
     if let Some(trace_parent) = &create.trace_parent {
         let sql = "INSERT INTO refund_traces (ordinal, trace_parent) VALUES (?1, ?2)";
         connection.prepare_cached(sql)?.execute(params![ordinal, trace_parent])?;
     }
-    desk.moves.push(Move { account: refund.intent.account.clone(), from: None, to: refund.state });
-    desk.recent.keep(Stored { ordinal, scope: create.scope.clone(), refund: refund.clone() });
+    desk.moves.push(Move { from: None, to: (refund.account.clone(), refund.state) });
+    desk.recent.keep(Stored { ordinal, refund: refund.clone() });
     Ok(Created::New(refund))
 }
 
+/// What later refunds of the same payee are compared with.
+fn remember_payee(connection: &Connection, ordinal: i64, refund: &Refund) -> Result<(), Fault> {
+    let target = &refund.intent.target;
+    let references = target.payee_references();
+    if references.is_empty() {
+        return Ok(());
+    }
+    let mut similarity = connection.prepare_cached(
+        "INSERT INTO similarity (key, ordinal, login, until_time, firm_until_time) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?;
+    let SimilarityWindow { until, firm_until } = refund.similarity_window();
+    for reference in &references {
+        let (key, firm_until) = (target.similarity_key(reference), firm_until.map(Timestamp::as_micros));
+        similarity.execute(params![key, ordinal, refund.place.login, until.as_micros(), firm_until])?;
+    }
+    let sql = "INSERT INTO payee_references (reference, other) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+    let mut link = connection.prepare_cached(sql)?;
+    for one in &references {
+        for other in references.iter().filter(|other| *other != one) {
+            link.execute(params![one, other])?;
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn record(desk: &mut Desk<'_>, record: &Record) -> Result<Refund, Fault> {
-    let known = desk.recent.take(&record.id);
+    let stored = proven(desk, &record.id, record.revision)?;
+    let corrects = record.events.iter().any(|event| matches!(event, Event::Corrected { .. }));
+    if corrects
+        && let Some(conflicting) =
+            reads::later_refund_of_target(desk.connection, stored.ordinal, &stored.refund.intent.target)?
+    {
+        // The order or item cannot say whose refund it was: it may well be the later one's.
+        return Err(LedgerError::TargetHasRefund { conflicting }.into());
+    }
+    apply(desk, stored, &record.events, record.next_check, &record.actor, record.now)
+}
+
+/// The refund at exactly `revision`, its row as the history recorded it.
+fn proven(desk: &mut Desk<'_>, id: &RefundId, revision: u64) -> Result<Stored, Fault> {
+    let known = desk.recent.take(id);
     let is_proven = known.is_some();
     let stored = match known {
         Some(stored) => stored,
-        None => reads::find(desk.connection, &record.id)?.ok_or_else(|| LedgerError::NotFound(record.id.clone()))?,
+        None => reads::find(desk.connection, id)?.ok_or_else(|| LedgerError::NotFound(id.clone()))?,
     };
-    if stored.refund.revision != record.revision {
+    if stored.refund.revision != revision {
         return Err(LedgerError::StaleRevision { present: Box::new(stored.refund) }.into());
     }
     if !is_proven {
         reads::matches_history(desk.connection, &stored)?;
     }
-    apply(desk, stored, &record.events, record.next_check, &record.actor, record.now)
+    Ok(stored)
+}
+
+pub(super) fn reassign(desk: &mut Desk<'_>, reassign: &Reassign) -> Result<Refund, Fault> {
+    let Reassign { id, revision, to, kin, judge_similar, evidence, actor, now } = reassign;
+    let stored = proven(desk, id, *revision)?;
+    let before = stored.refund.place.login.clone();
+    let judgement = Judgement {
+        target: &stored.refund.intent.target,
+        login: &to.place.login,
+        kin,
+        refuse_similar: *judge_similar,
+        now: *now,
+        itself: Some(stored.ordinal),
+    };
+    reads::judge(desk.connection, &judgement)?;
+    let Destination { account, place } = to.clone();
+    // What is open is looked up at once at its new place.
+    let next_check = Some(*now);
+    let event = Event::Reassigned { account, place, evidence: evidence.clone() };
+    let connection = desk.connection;
+    let refund = apply(desk, stored, &[event], next_check, actor, *now)?;
+    if before != to.place.login {
+        let sql = "INSERT INTO login_links (login, other) VALUES (?1, ?2), (?2, ?1) ON CONFLICT DO NOTHING";
+        connection.prepare_cached(sql)?.execute(params![before, to.place.login])?;
+    }
+    Ok(refund)
+}
+
+/// No event, so neither the revision nor the digest of the history changes.
+pub(super) fn reschedule(desk: &mut Desk<'_>, reschedule: &Reschedule) -> Result<Refund, Fault> {
+    let Reschedule { id, revision, next_check, unheard } = reschedule;
+    let Stored { ordinal, mut refund } = proven(desk, id, *revision)?;
+    refund.next_check = *next_check;
+    refund.unheard = *unheard;
+    if let Some(doubt) = refund.doubt.as_mut() {
+        doubt.check_count = doubt.check_count.saturating_add(1);
+    }
+    let assignments: Vec<String> =
+        SCHEDULE_COLUMNS.into_iter().zip(2..).map(|(column, place)| format!("{column} = ?{place}")).collect();
+    let sql = format!("UPDATE refunds SET {} WHERE ordinal = ?1", assignments.join(", "));
+    let schedule = rows::schedule_values(&refund);
+    let key = Value::Integer(ordinal);
+    desk.connection.prepare_cached(&sql)?.execute(params_from_iter([&key].into_iter().chain(&schedule)))?;
+    desk.recent.keep(Stored { ordinal, refund: refund.clone() });
+    Ok(refund)
+}
+
+/// What was not heard of at `at` becomes due `now`; how many, of which one transaction takes [`HASTENED_AT_ONCE`].
+pub(super) fn hasten(desk: &mut Desk<'_>, at: &Destination, now: Timestamp) -> Result<usize, Fault> {
+    let sql = "UPDATE refunds SET next_check = ?5, unheard = NULL WHERE ordinal IN (\
+               SELECT ordinal FROM refunds WHERE account = ?1 AND endpoint = ?2 AND login = ?3 AND currency = ?4 \
+               AND unheard = 1 ORDER BY next_check LIMIT ?6)";
+    let more = [now.as_micros(), i64::from(HASTENED_AT_ONCE)].map(SqlValue::Integer);
+    let values = reads::at_place(at).into_iter().chain(more);
+    desk.recent.forget();
+    Ok(desk.connection.prepare_cached(sql)?.execute(params_from_iter(values))?)
+}
+
+/// Begins and ends the waiting of refunds whose account is at another place now, and tells where open refunds are.
+pub(super) fn note_places(
+    desk: &mut Desk<'_>,
+    configured: &[(Provider, Destination)],
+    now: Timestamp,
+) -> Result<Vec<OpenRefunds>, Fault> {
+    let connection = desk.connection;
+    let is_configured =
+        |provider: Provider, at: &Destination| configured.iter().any(|(of, one)| *of == provider && one == at);
+    let open = reads::open_refunds(connection)?;
+    let mut begin = connection.prepare_cached(
+        "INSERT INTO standstills (account, endpoint, login, currency, begin_time) SELECT ?1, ?2, ?3, ?4, ?5 \
+         WHERE NOT EXISTS (SELECT 1 FROM standstills WHERE account = ?1 AND endpoint = ?2 AND login = ?3 \
+         AND currency = ?4 AND end_time IS NULL)",
+    )?;
+    for OpenRefunds { provider, at, .. } in &open {
+        if !is_configured(*provider, at) {
+            let values = reads::at_place(at).into_iter().chain([SqlValue::Integer(now.as_micros())]);
+            begin.execute(params_from_iter(values))?;
+        }
+    }
+    let mut running = connection
+        .prepare_cached("SELECT account, endpoint, login, currency FROM standstills WHERE end_time IS NULL")?;
+    let mut rows = running.query([])?;
+    let mut ended = Vec::new();
+    while let Some(row) = rows.next()? {
+        let at = reads::destination_in(row)?;
+        if configured.iter().any(|(_, one)| *one == at) {
+            ended.push(at);
+        }
+    }
+    let mut end = connection.prepare_cached(
+        "UPDATE standstills SET end_time = max(begin_time, ?5) WHERE account = ?1 AND endpoint = ?2 AND login = ?3 \
+         AND currency = ?4 AND end_time IS NULL",
+    )?;
+    for at in ended {
+        let values = reads::at_place(&at).into_iter().chain([SqlValue::Integer(now.as_micros())]);
+        end.execute(params_from_iter(values))?;
+    }
+    Ok(open)
 }
 
 /// At most `limit` refunds from [`State::Dispatching`] to [`State::InDoubt`]; how many.
@@ -161,12 +305,12 @@ fn apply(
     now: Timestamp,
 ) -> Result<Refund, Fault> {
     let connection = desk.connection;
-    let Stored { ordinal, scope, refund: before } = stored;
+    let Stored { ordinal, refund: before } = stored;
     let mut history: Vec<(Moment<'_>, Refund)> = Vec::with_capacity(events.len());
     for (event, left) in events.iter().zip((0..events.len()).rev()) {
         let present = history.last().map_or(&before, |(_, refund)| refund);
         let mut after = present.apply(event, now)?;
-        if left == 0 && matches!(after.state, State::InDoubt | State::Submitted) {
+        if left == 0 && (after.state.is_in_question() || after.is_followed(now)) {
             after.next_check = next_check;
         }
         let moment = Moment::of(present, event, &after, actor);
@@ -175,25 +319,57 @@ fn apply(
     let Some((_, refund)) = history.last() else { return Ok(before) };
     let refund = refund.clone();
     let keys = [Value::Integer(ordinal), Value::Integer(integer(before.revision))];
-    let standing = rows::standing_values(&refund);
-    let updated = connection.prepare_cached(&UPDATE_REFUND)?.execute(params_from_iter(keys.iter().chain(&standing)))?;
+    let state = rows::state_values(&refund);
+    let schedule = rows::schedule_values(&refund);
+    let values = keys.iter().chain(&state).chain(&schedule);
+    let updated = connection.prepare_cached(&UPDATE_REFUND)?.execute(params_from_iter(values))?;
     if updated != 1 {
         let problem = format!("was {} a moment ago", before.revision);
-        return Err(Place::refund(ordinal).corrupt("revision", problem).into());
+        return Err(RowRef::refund(ordinal).corrupt("revision", problem).into());
     }
-    let intent = rows::intent_values(&scope, &refund.intent, refund.create_time);
+    let intent = rows::intent_values(&refund.intent, refund.create_time);
     append(connection, desk.tail, ordinal, &intent, history)?;
+    keep_holdings(connection, ordinal, &before, &refund, now)?;
 
-    // A key that was once let go is never taken again: by then it may be another refund's.
-    let held = refund.held_keys();
-    for key in before.held_keys().into_iter().filter(|key| !held.contains(key)) {
-        let sql = "DELETE FROM reservations WHERE scope = ?1 AND key = ?2 AND ordinal = ?3";
-        connection.prepare_cached(sql)?.execute(params![scope, key, ordinal])?;
-    }
-    let account = refund.intent.account.clone();
-    desk.moves.push(Move { account, from: Some(before.state), to: refund.state });
-    desk.recent.keep(Stored { ordinal, scope, refund: refund.clone() });
+    let from = Some((before.account, before.state));
+    desk.moves.push(Move { from, to: (refund.account.clone(), refund.state) });
+    desk.recent.keep(Stored { ordinal, refund: refund.clone() });
     Ok(refund)
+}
+
+/// What the refund held before and holds now, of its target and of its payee.
+fn keep_holdings(
+    connection: &Connection,
+    ordinal: i64,
+    before: &Refund,
+    after: &Refund,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    let (held, holds) = (before.reservations(), after.reservations());
+    let has_moved = before.place.login != after.place.login;
+    for Reservation { key, .. } in
+        held.iter().filter(|one| has_moved || !holds.iter().any(|other| other.key == one.key))
+    {
+        let sql = "DELETE FROM reservations WHERE key = ?1 AND login = ?2 AND ordinal = ?3";
+        connection.prepare_cached(sql)?.execute(params![key, before.place.login, ordinal])?;
+    }
+    for Reservation { key, until } in holds.iter().filter(|one| has_moved || !held.contains(one)) {
+        let until = until.map(Timestamp::as_micros);
+        let values = params![key, after.place.login, ordinal, until, now.as_micros()];
+        connection.prepare_cached(RESERVE)?.execute(values)?;
+    }
+    let target = &after.intent.target;
+    let SimilarityWindow { until, firm_until } = after.similarity_window();
+    if has_moved || before.similarity_window() != after.similarity_window() {
+        for reference in target.payee_references() {
+            let sql = "UPDATE similarity SET login = ?3, until_time = ?4, firm_until_time = ?5 \
+                       WHERE key = ?1 AND ordinal = ?2";
+            let (key, firm_until) = (target.similarity_key(&reference), firm_until.map(Timestamp::as_micros));
+            let values = params![key, ordinal, after.place.login, until.as_micros(), firm_until];
+            connection.prepare_cached(sql)?.execute(values)?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes the lines of a history, their hashes, and what they say of attempts.
@@ -205,12 +381,12 @@ fn append(
     history: Vec<(Moment<'_>, Refund)>,
 ) -> Result<(), Fault> {
     let mut insert = connection.prepare_cached(
-        "INSERT INTO events (sequence, ordinal, revision, event_time, from_state, to_state, kind, actor, note, refund_digest, chain_hash) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        "INSERT INTO events (sequence, ordinal, revision, event_time, from_state, to_state, kind, attempt, actor, note, \
+         refund_digest, chain_hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     )?;
     for (moment, after) in history {
-        let Moment { from, kind, actor, note, .. } = &moment;
-        let refund_digest = chain::refund_digest(ordinal, intent, &rows::standing_values(&after));
+        let Moment { from, kind, attempt, actor, note, .. } = &moment;
+        let refund_digest = chain::refund_digest(ordinal, intent, &rows::state_values(&after));
         let time_micros = after.update_time.as_micros();
         let next = tail.after(&Line {
             refund: after.id(),
@@ -218,7 +394,8 @@ fn append(
             time_micros,
             from: *from,
             to: after.state,
-            kind,
+            kind: *kind,
+            attempt: *attempt,
             actor,
             note,
             refund_digest: &refund_digest,
@@ -230,7 +407,8 @@ fn append(
             time_micros,
             from.map(State::as_str),
             after.state.as_str(),
-            kind,
+            kind.as_str(),
+            attempt,
             actor,
             note,
             refund_digest,
@@ -245,7 +423,7 @@ fn append(
 fn keep_attempt(connection: &Connection, ordinal: i64, moment: &Moment<'_>, after: &Refund) -> Result<(), Fault> {
     let number = after.attempt_count;
     let time = after.update_time.as_micros();
-    match &moment.attempt {
+    match &moment.change {
         AttemptChange::Unchanged => {}
         AttemptChange::Begins => {
             let sql = "INSERT INTO attempts (ordinal, number, dispatch_time) VALUES (?1, ?2, ?3)";
@@ -260,7 +438,7 @@ fn keep_attempt(connection: &Connection, ordinal: i64, moment: &Moment<'_>, afte
             let evidence = doubt.as_ref().map(|(_, evidence)| evidence);
             let ended = statement.execute(params![ordinal, number, time, outcome, reason, evidence, http_status])?;
             if ended != 1 {
-                let place = Place::attempt(ordinal, number);
+                let place = RowRef::attempt(ordinal, number);
                 return Err(place.corrupt("end_time", "is not that of an attempt on its way").into());
             }
         }
@@ -272,10 +450,11 @@ impl<'a> Moment<'a> {
     fn of(before: &Refund, event: &Event, after: &Refund, actor: &'a str) -> Self {
         Self {
             from: Some(before.state),
-            kind: event.name(),
+            kind: event.kind(),
+            attempt: event.attempt(before, after),
             actor,
             note: event.note(after),
-            attempt: AttemptChange::of(before, event, after),
+            change: AttemptChange::of(before, event, after),
         }
     }
 }
@@ -286,7 +465,8 @@ impl AttemptChange {
         let status = |error: &ProviderError| (error.http_status != 0).then_some(error.http_status);
         let ends = |outcome, http_status| AttemptChange::Ends { outcome, doubt: None, http_status };
         match event {
-            Event::Dispatched | Event::Resolved { resolution: Resolution::SendAgain, .. } => AttemptChange::Begins,
+            Event::Dispatched { .. } => AttemptChange::Begins,
+            Event::Resolved(decided) if decided.resolution == Resolution::SendAgain => AttemptChange::Begins,
             _ if before.state != State::Dispatching => AttemptChange::Unchanged,
             Event::NotSent { error, .. } => ends("not_sent", status(error)),
             Event::Refunded(confirmation) => ends("refunded", confirmation.error.as_ref().and_then(status)),
@@ -302,11 +482,13 @@ impl AttemptChange {
                 doubt: after.doubt.as_ref().map(|doubt| (doubt.reason, doubt.last_evidence.clone())),
                 http_status: None,
             },
-            Event::Checked { .. }
+            Event::Checked(_)
             | Event::Escalated { .. }
             | Event::Cancelled
             | Event::Expired
-            | Event::Resolved { .. } => AttemptChange::Unchanged,
+            | Event::Resolved(_)
+            | Event::Reassigned { .. }
+            | Event::Corrected { .. } => AttemptChange::Unchanged,
         }
     }
 }

@@ -13,10 +13,9 @@ use crate::telemetry::metrics::Metrics;
 /// One refund's way through one job, whatever lay between.
 #[derive(Debug)]
 pub(super) struct Move {
-    pub(super) account: AccountName,
     /// None: it is new.
-    pub(super) from: Option<State>,
-    pub(super) to: State,
+    pub(super) from: Option<(AccountName, State)>,
+    pub(super) to: (AccountName, State),
 }
 
 /// The counts, and what times the commits.
@@ -81,11 +80,11 @@ impl Tally {
 }
 
 fn add(counts: &mut Counts, moves: Vec<Move>) {
-    for Move { account, from, to } in moves {
-        if let Some(left) = from.and_then(|from| counts.get_mut(&(account.clone(), from))) {
+    for Move { from, to } in moves {
+        if let Some(left) = from.and_then(|from| counts.get_mut(&from)) {
             *left = left.saturating_sub(1);
         }
-        let reached = counts.entry((account, to)).or_default();
+        let reached = counts.entry(to).or_default();
         *reached = reached.saturating_add(1);
     }
 }
@@ -97,7 +96,8 @@ mod tests {
     #[test]
     fn what_moves_while_it_is_counted_counts_once() {
         let account = AccountName::parse("main").unwrap();
-        let moved = |from, to| vec![Move { account: account.clone(), from, to }];
+        let at = |state| (account.clone(), state);
+        let moved = |from: Option<State>, to| vec![Move { from: from.map(at), to: at(to) }];
         let tally = Tally::new(Metrics::off());
         tally.note(2, moved(None, State::Dispatching));
         tally.note(3, moved(Some(State::Dispatching), State::Succeeded));

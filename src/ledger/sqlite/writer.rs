@@ -16,24 +16,27 @@ use super::halt::{Fault, Shared};
 use super::recent::Recent;
 use super::steps::Desk;
 use super::tally::Move;
-use super::{reads, steps, writer_died};
-use crate::domain::clock::Timestamp;
-use crate::domain::refund::Refund;
-use crate::ledger::{Create, Created, LedgerError, Record};
+use super::{reads, writer_died};
+use crate::ledger::{Claim, LedgerError};
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, LedgerError>>;
 
-/// One request to the writer.
-pub(super) enum Job {
-    Create(Box<Asked<Create, Created>>),
-    Record(Box<Asked<Record, Refund>>),
-    /// At most so many refunds that were on their way.
-    Interrupt(Box<Asked<(Timestamp, u32), usize>>),
+/// One request to the writer: a step, and who waits for its answer.
+pub(super) struct Job {
+    /// Lets the caller withdraw it as long as it has not begun.
+    claim: Option<Claim>,
+    request: Box<dyn Request>,
 }
 
-/// What is asked for, and what it came to: told when the commit has returned.
-pub(super) struct Asked<Q, A> {
-    what: Q,
+/// A step whose answer is given when the commit has returned.
+trait Request: Send {
+    fn run(&mut self, desk: &mut Desk<'_>) -> Result<(), Fault>;
+    fn refuse(&mut self, error: LedgerError);
+    fn answer(self: Box<Self>);
+}
+
+struct Asked<Step, A> {
+    step: Step,
     reply: Reply<A>,
     answer: Option<Result<A, LedgerError>>,
 }
@@ -218,15 +221,7 @@ impl Writer {
     fn step(&mut self, work: &mut Work, job: &mut Job) -> Result<(), Fault> {
         let Work { tail, moves } = work;
         let mut desk = Desk { connection: &self.connection, tail, moves, recent: &mut self.recent };
-        match job {
-            Job::Create(asked) => asked.answer = Some(Ok(steps::create(&mut desk, &asked.what)?)),
-            Job::Record(asked) => asked.answer = Some(Ok(steps::record(&mut desk, &asked.what)?)),
-            Job::Interrupt(asked) => {
-                let (now, limit) = asked.what;
-                asked.answer = Some(Ok(steps::interrupt(&mut desk, now, limit)?));
-            }
-        }
-        Ok(())
+        job.request.run(&mut desk)
     }
 
     fn execute(&self, sql: &str) -> Result<(), LedgerError> {
@@ -286,40 +281,30 @@ impl Drop for Alarm {
 }
 
 impl Job {
-    pub(super) fn create(create: Create, reply: Reply<Created>) -> Self {
-        Job::Create(Asked::new(create, reply))
+    /// `step` may run more than once: what it did before was taken back then.
+    pub(super) fn new<A: Send + 'static>(
+        step: impl FnMut(&mut Desk<'_>) -> Result<A, Fault> + Send + 'static,
+        reply: Reply<A>,
+    ) -> Self {
+        Self { claim: None, request: Box::new(Asked { step, reply, answer: None }) }
     }
 
-    pub(super) fn record(record: Record, reply: Reply<Refund>) -> Self {
-        Job::Record(Asked::new(record, reply))
-    }
-
-    pub(super) fn interrupt(now: Timestamp, limit: u32, reply: Reply<usize>) -> Self {
-        Job::Interrupt(Asked::new((now, limit), reply))
+    /// A job that its caller may withdraw.
+    pub(super) fn claimed(self, claim: Claim) -> Self {
+        Self { claim: Some(claim), ..self }
     }
 
     /// False: it was withdrawn, leave it.
     fn begin(&self) -> bool {
-        match self {
-            Job::Create(asked) => asked.what.claim.begin(),
-            Job::Record(_) | Job::Interrupt(_) => true,
-        }
+        self.claim.as_ref().is_none_or(Claim::begin)
     }
 
     fn refuse(&mut self, error: LedgerError) {
-        match self {
-            Job::Create(asked) => asked.answer = Some(Err(error)),
-            Job::Record(asked) => asked.answer = Some(Err(error)),
-            Job::Interrupt(asked) => asked.answer = Some(Err(error)),
-        }
+        self.request.refuse(error);
     }
 
     fn tell(self) {
-        match self {
-            Job::Create(asked) => asked.tell(),
-            Job::Record(asked) => asked.tell(),
-            Job::Interrupt(asked) => asked.tell(),
-        }
+        self.request.answer();
     }
 
     /// Whatever it came to is not on disk.
@@ -329,12 +314,21 @@ impl Job {
     }
 }
 
-impl<Q, A> Asked<Q, A> {
-    fn new(what: Q, reply: Reply<A>) -> Box<Self> {
-        Box::new(Self { what, reply, answer: None })
+impl<A, Step> Request for Asked<Step, A>
+where
+    A: Send,
+    Step: FnMut(&mut Desk<'_>) -> Result<A, Fault> + Send,
+{
+    fn run(&mut self, desk: &mut Desk<'_>) -> Result<(), Fault> {
+        self.answer = Some(Ok((self.step)(desk)?));
+        Ok(())
     }
 
-    fn tell(self) {
+    fn refuse(&mut self, error: LedgerError) {
+        self.answer = Some(Err(error));
+    }
+
+    fn answer(self: Box<Self>) {
         // A caller that has gone does not need the answer: what was recorded is recorded.
         drop(self.reply.send(self.answer.unwrap_or_else(|| Err(writer_died()))));
     }

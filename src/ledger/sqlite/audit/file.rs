@@ -9,7 +9,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{AuditError, Findings, MOST_FINDINGS};
-use crate::ledger::sqlite::opening::{self, APPLICATION_ID, MIGRATIONS, OpenError, beside};
+use crate::ledger::sqlite::opening::{self, APPLICATION_ID, MIGRATIONS, OpenError, VERSION, beside, signed};
 
 /// A ledger that can be looked at.
 pub(super) struct Opened {
@@ -59,7 +59,7 @@ pub(super) fn open(path: &Path, findings: &mut Findings) -> Result<Opened, Audit
     };
     let (connection, version) = opened?;
     if let Some(connection) = &connection {
-        let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+        let known = signed(VERSION);
         match opening::version(&path, connection) {
             Ok(Ok(0)) => return Err(OpenError::NotALedger { path, what: "it is empty" }.into()),
             Ok(Ok(_)) if version < known => return Err(AuditError::Older { path, found: version, known }),

@@ -64,7 +64,8 @@ fn hash_of(event: &StoredEvent, before: Tail) -> Hash {
         time_micros: record.time.as_micros(),
         from: record.from,
         to: record.to,
-        kind: &event.kind,
+        kind: record.kind,
+        attempt: record.attempt,
         actor: &record.actor,
         note: &record.note,
         refund_digest: &event.refund_digest,
@@ -73,6 +74,6 @@ fn hash_of(event: &StoredEvent, before: Tail) -> Hash {
 }
 
 fn stored_hash(row: &Row<'_>) -> Option<Hash> {
-    let bytes: Vec<u8> = row.get(10).ok()?;
+    let bytes: Vec<u8> = row.get(11).ok()?;
     bytes.try_into().ok()
 }

@@ -9,8 +9,8 @@
 //! The whole look is one snapshot, and nothing of the file is changed. Where the ledger's log is there too (`<path>-wal`, after a crash), it is
 //! read along with the file; SQLite then keeps its index of it in `<path>-shm`.
 //!
-//! What the tables tell once cannot be compared with anything: the `http_status` of an attempt, and the `doubt_reason` of one whose doubt is
-//! over. Everything else stands in two places at least, or under a hash.
+//! What the tables say once cannot be compared with anything: the `http_status` of an attempt, the `doubt_reason` of one
+//! whose doubt is over, which logins are linked, and when refunds waited for their account. Everything else stands in two places at least, or under a hash.
 
 mod file;
 mod history;

@@ -1,9 +1,11 @@
 //! Every refund's row, attempts and holdings against its history.
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Findings, StandingSeen, count};
+use crate::domain::clock::Timestamp;
+use crate::domain::refund::{Reservation, SimilarityWindow};
 use crate::domain::state::State;
 use crate::ledger::sqlite::rows::{self, Stored};
 
@@ -35,18 +37,25 @@ struct Attempt {
     doubt_evidence: Option<String>,
 }
 
-/// A table of what refunds hold: its keys, and those that a refund must have there.
+/// A table of what refunds hold: its rows, and those that a refund must have there.
 struct Holding {
     table: &'static str,
     /// Columns besides `ordinal`.
     columns: &'static [&'static str],
-    held: fn(&Stored) -> Vec<Vec<Value>>,
+    held: fn(&Stored) -> Vec<Row>,
+}
+
+/// What one refund holds: a row of a [`Holding`].
+struct Row {
+    values: Vec<Value>,
+    /// It holds for a time alone: a later refund may have taken its place since.
+    gives_way: bool,
 }
 
 const HOLDINGS: [Holding; 3] = [
-    Holding { table: "reservations", columns: &["scope", "key"], held: reservations_of },
+    Holding { table: "reservations", columns: &["key", "login", "until_time"], held: reservations_of },
     Holding { table: "refund_references", columns: &["reference"], held: references_of },
-    Holding { table: "similarity", columns: &["scope", "key", "create_time"], held: similarities_of },
+    Holding { table: "similarity", columns: &["key", "login", "until_time", "firm_until_time"], held: similarities_of },
 ];
 
 const DISPATCHING: &str = State::Dispatching.as_str();
@@ -186,7 +195,9 @@ fn row_against(lines: &[Line], stored: &Stored, findings: &mut Findings) {
     compare("create_time", refund.create_time.as_micros().to_string(), first.time.to_string());
     compare("attempt_count", refund.attempt_count.to_string(), told_attempts(lines).len().to_string());
     if let Some(complete) = refund.complete_time {
-        compare("complete_time", complete.as_micros().to_string(), last.time.to_string());
+        // What is corrected later was complete before.
+        let ended = lines.iter().find(|line| State::parse(&line.to).is_some_and(State::is_terminal)).unwrap_or(last);
+        compare("complete_time", complete.as_micros().to_string(), ended.time.to_string());
     }
     if !named && last.refund_digest != stored.digest() {
         let problem = format!("is not what the history recorded at revision {}", last.revision);
@@ -256,20 +267,28 @@ fn told_attempts(lines: &[Line]) -> Vec<Told<'_>> {
 /// Notes what a refund should hold and does not.
 fn holds(connection: &Connection, holding: &Holding, stored: &Stored, findings: &mut Findings) -> rusqlite::Result<()> {
     let conditions: Vec<String> =
-        holding.columns.iter().zip(1..).map(|(column, place)| format!("{column} = ?{place}")).collect();
+        holding.columns.iter().zip(1..).map(|(column, place)| format!("{column} IS ?{place}")).collect();
     let place = holding.columns.len() + 1;
     let sql =
         format!("SELECT count(*) FROM {} WHERE {} AND ordinal = ?{place}", holding.table, conditions.join(" AND "));
     let mut statement = connection.prepare_cached(&sql)?;
-    for key in (holding.held)(stored) {
-        let row = row_text(holding, &key, stored.ordinal);
-        let values = key.into_iter().chain([Value::Integer(stored.ordinal)]);
+    for Row { values, gives_way } in (holding.held)(stored) {
+        let row = row_text(holding, &values, stored.ordinal);
+        let key = values.first().cloned().unwrap_or(Value::Null);
+        let values = values.into_iter().chain([Value::Integer(stored.ordinal)]);
         let found: i64 = statement.query_row(rusqlite::params_from_iter(values), |row| row.get(0))?;
-        if found == 0 {
+        if found == 0 && !(gives_way && is_held_by_a_later_one(connection, &key, stored.ordinal)?) {
             findings.add(holding.table, row, "ordinal", format!("is missing, and refund {} needs it", stored.ordinal));
         }
     }
     Ok(())
+}
+
+fn is_held_by_a_later_one(connection: &Connection, key: &Value, ordinal: i64) -> rusqlite::Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM reservations WHERE key = ?1 AND ordinal > ?2) \
+               OR EXISTS (SELECT 1 FROM refund_references a JOIN refund_references b ON a.reference = b.reference \
+               WHERE a.ordinal = ?2 AND b.ordinal > ?2)";
+    connection.prepare_cached(sql)?.query_row(params![key, ordinal], |row| row.get(0))
 }
 
 /// Notes what is held and should not be.
@@ -281,49 +300,69 @@ fn each_holding(connection: &Connection, holding: &Holding, findings: &mut Findi
     let mut rows = all.query([])?;
     while let Some(row) = rows.next()? {
         let ordinal: i64 = row.get(0)?;
-        let key: Vec<Value> =
+        let values: Vec<Value> =
             (1..=holding.columns.len()).map(|column| row.get(column)).collect::<rusqlite::Result<_>>()?;
         let mut found = holder.query(params![ordinal])?;
         // A refund that is not there or is strange has been told already.
         let Some(Ok(stored)) = found.next()?.map(rows::stored) else { continue };
-        if !(holding.held)(&stored).contains(&key) {
+        if !(holding.held)(&stored).iter().any(|row| row.values == values) {
             let problem = format!("refund {ordinal} ({}) does not hold this", stored.refund.state);
-            findings.add(holding.table, row_text(holding, &key, ordinal), "ordinal", problem);
+            findings.add(holding.table, row_text(holding, &values, ordinal), "ordinal", problem);
         }
     }
     Ok(())
 }
 
-/// Without the scope, which holds a login's name.
+/// Without the login.
 fn row_text(holding: &Holding, key: &[Value], ordinal: i64) -> String {
     let shown =
-        holding.columns.iter().zip(key).filter(|(column, _)| **column != "scope").map(|(column, value)| match value {
+        holding.columns.iter().zip(key).filter(|(column, _)| **column != "login").map(|(column, value)| match value {
             Value::Text(text) => format!("{column} {text}, "),
             Value::Integer(number) => format!("{column} {number}, "),
+            Value::Null => String::new(),
             _ => format!("{column} (strange), "),
         });
     format!("{}ordinal {ordinal}", shown.collect::<String>())
 }
 
-fn reservations_of(stored: &Stored) -> Vec<Vec<Value>> {
-    let scope = || Value::Text(stored.scope.clone());
-    stored.refund.held_keys().into_iter().map(|key| vec![scope(), Value::Text(key)]).collect()
+fn reservations_of(stored: &Stored) -> Vec<Row> {
+    let row = |Reservation { key, until }| Row {
+        values: vec![Value::Text(key), login_of(stored), time_or_null(until)],
+        gives_way: until.is_some(),
+    };
+    stored.refund.reservations().into_iter().map(row).collect()
 }
 
-fn references_of(stored: &Stored) -> Vec<Vec<Value>> {
-    let references = stored.refund.intent.target.references();
-    references.into_iter().map(|reference| vec![Value::Text(reference)]).collect()
+fn references_of(stored: &Stored) -> Vec<Row> {
+    let references = stored.refund.intent.target.index_references();
+    references.into_iter().map(|text| Row { values: vec![Value::Text(text)], gives_way: false }).collect()
 }
 
-fn similarities_of(stored: &Stored) -> Vec<Vec<Value>> {
-    let scope = || Value::Text(stored.scope.clone());
-    let time = || Value::Integer(stored.refund.create_time.as_micros());
-    let keys = stored.refund.intent.target.similarity_keys();
-    keys.into_iter().map(|key| vec![scope(), Value::Text(key), time()]).collect()
+fn similarities_of(stored: &Stored) -> Vec<Row> {
+    let target = &stored.refund.intent.target;
+    let SimilarityWindow { until, firm_until } = stored.refund.similarity_window();
+    let row = |reference: String| Row {
+        values: vec![
+            Value::Text(target.similarity_key(&reference)),
+            login_of(stored),
+            Value::Integer(until.as_micros()),
+            time_or_null(firm_until),
+        ],
+        gives_way: false,
+    };
+    target.payee_references().into_iter().map(row).collect()
+}
+
+fn login_of(stored: &Stored) -> Value {
+    Value::Text(stored.refund.place.login.clone())
+}
+
+fn time_or_null(time: Option<Timestamp>) -> Value {
+    time.map_or(Value::Null, |time| Value::Integer(time.as_micros()))
 }
 
 impl Line {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             sequence: row.get(0)?,
             revision: row.get(1)?,
@@ -338,7 +377,7 @@ impl Line {
 }
 
 impl Attempt {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             number: row.get(0)?,
             dispatch_time: row.get(1)?,

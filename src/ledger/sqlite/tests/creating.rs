@@ -8,8 +8,12 @@ use super::*;
 async fn the_same_request_twice_is_one_refund() {
     let bench = Bench::new();
     let first = bench.new_refund(sectigo("a", "100")).await;
-    let dispatched = bench.record(&first, &[Event::Dispatched]).await.unwrap();
-    let again = bench.ledger.create(Create { dispatch: true, ..create(sectigo("a", "100")) }).await.unwrap();
+    let dispatched = bench.record(&first, &[Event::Dispatched { credential: None }]).await.unwrap();
+    let again = bench
+        .ledger
+        .create(Create { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo("a", "100")) })
+        .await
+        .unwrap();
     assert_eq!(again, Created::Known(dispatched), "as it stands now, not as it was made");
     assert_eq!(bench.count("SELECT count(*) FROM refunds"), 1);
     assert_eq!(bench.count("SELECT count(*) FROM attempts"), 1);
@@ -31,7 +35,11 @@ async fn the_same_id_with_other_content_names_the_fields() {
 #[tokio::test]
 async fn a_dispatched_creation_is_one_commit_with_its_attempt() {
     let bench = Bench::new();
-    let created = bench.ledger.create(Create { dispatch: true, ..create(sectigo("a", "100")) }).await.unwrap();
+    let created = bench
+        .ledger
+        .create(Create { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo("a", "100")) })
+        .await
+        .unwrap();
     let Created::New(refund) = created else { panic!("it was there already") };
     assert_eq!((refund.state, refund.revision, refund.attempt_count), (State::Dispatching, 2, 1));
     assert_eq!(bench.ledger.get(refund.id()).await.unwrap(), Some(refund.clone()));
@@ -46,7 +54,10 @@ async fn of_many_refunds_of_one_target_at_once_exactly_one_is_recorded() {
     let bench = Bench::new();
     let order = |number: usize| if number.is_multiple_of(2) { "000777" } else { "777" };
     let creations = (0..20).map(|number| {
-        bench.ledger.create(Create { dispatch: true, ..create(sectigo(&format!("r{number}"), order(number))) })
+        bench.ledger.create(Create {
+            dispatch: Some(FirstAttempt { credential: None }),
+            ..create(sectigo(&format!("r{number}"), order(number)))
+        })
     });
     let answers = futures_util::future::join_all(creations).await;
     let made: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().ok()).collect();
@@ -68,7 +79,7 @@ async fn failed_and_cancelled_let_the_target_go_and_nothing_else_does() {
         let checked = bench.ledger.check(second.clone()).await;
         let answer = bench.ledger.create(second.clone()).await;
         if matches!(state, State::Failed | State::Cancelled) {
-            assert_eq!(checked, Ok(Created::New(Refund::new(second.intent.clone(), NOW))));
+            assert_eq!(checked, Ok(Created::New(Refund::new(second.intent.clone(), place("books"), NOW))));
             assert!(matches!(answer, Ok(Created::New(_))), "{state}");
         } else {
             let expected = LedgerError::TargetHasRefund { conflicting: first.id().clone() };
@@ -98,7 +109,8 @@ async fn a_target_stays_taken_when_the_login_of_its_account_changes(
     let named = |name: &str| AccountName::parse(name).unwrap();
     let second = Intent { account: named(account), ..sectigo("second", order) };
     let sharers = sharers.iter().map(|name| named(name)).collect();
-    let answer = bench.ledger.create(Create { scope: scope.to_owned(), sharers, ..create(second) }).await;
+    let kin = Kin { accounts: sharers, ..Kin::default() };
+    let answer = bench.ledger.create(Create { place: place(scope), kin, ..create(second) }).await;
     match is_free {
         true => assert!(matches!(answer, Ok(Created::New(_))), "{answer:?}"),
         false => assert_eq!(answer, Err(LedgerError::TargetHasRefund { conflicting: first.id().clone() })),
@@ -110,7 +122,8 @@ async fn what_an_account_let_go_of_under_a_former_login_is_free() {
     let bench = Bench::new();
     bench.refund_in(State::Failed, "777").await;
     let sharers = [AccountName::parse("certs").unwrap()].into();
-    let again = Create { scope: "other books".to_owned(), sharers, ..create(sectigo("second", "777")) };
+    let kin = Kin { accounts: sharers, ..Kin::default() };
+    let again = Create { place: place("other books"), kin, ..create(sectigo("second", "777")) };
     assert!(matches!(bench.ledger.create(again).await, Ok(Created::New(_))));
 }
 
@@ -118,7 +131,7 @@ async fn what_an_account_let_go_of_under_a_former_login_is_free() {
 async fn a_partial_success_frees_only_the_refused_items() {
     let bench = Bench::new();
     let first = bench.new_refund(namecom("first", &[1, 2])).await;
-    bench.record(&first, &[Event::Dispatched, Event::Refunded(partial())]).await.unwrap();
+    bench.record(&first, &[Event::Dispatched { credential: None }, Event::Refunded(partial())]).await.unwrap();
     let taken = LedgerError::TargetHasRefund { conflicting: first.id().clone() };
     assert_eq!(bench.ledger.create(create(namecom("both", &[1, 2]))).await, Err(taken.clone()));
     assert_eq!(bench.ledger.create(create(namecom("done", &[1]))).await, Err(taken));
@@ -131,7 +144,7 @@ async fn a_partial_success_frees_only_the_refused_items() {
 async fn what_looks_like_one_sent_twice_is_refused_within_a_day() {
     let bench = Bench::new();
     let first = bench.new_refund(debitsuccess("first", "ds1", 1250)).await;
-    let similar = Err(LedgerError::SimilarRefund { conflicting: first.id().clone() });
+    let similar = Err(LedgerError::SimilarRefund { conflicting: first.id().clone(), firm_until: None });
     let day = Duration::from_secs(24 * 60 * 60);
     let later = |id: &str, reference: &str, amount, wait: Duration| Create {
         now: NOW.plus(wait),
@@ -158,9 +171,9 @@ async fn a_similar_refund_that_failed_stands_in_nobodys_way() {
 #[tokio::test]
 async fn a_check_records_nothing() {
     let bench = Bench::new();
-    let asked = Create { dispatch: true, ..create(sectigo("a", "100")) };
+    let asked = Create { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo("a", "100")) };
     let checked = bench.ledger.check(asked.clone()).await;
-    assert_eq!(checked, Ok(Created::New(Refund::new(asked.intent, NOW))));
+    assert_eq!(checked, Ok(Created::New(Refund::new(asked.intent, place("books"), NOW))));
     assert_eq!(bench.count("SELECT count(*) FROM refunds"), 0);
     assert_eq!(*bench.ledger.committed().borrow(), 0);
 }

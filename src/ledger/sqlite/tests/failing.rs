@@ -84,7 +84,10 @@ async fn a_full_disk_ends_all_writing_and_loses_nothing_acknowledged() {
 
     // There would be room for a word, and it is not written.
     let first = acknowledged.first().unwrap().clone();
-    assert!(matches!(bench.record(&first, &[Event::Dispatched]).await, Err(LedgerError::Unavailable(_))));
+    assert!(matches!(
+        bench.record(&first, &[Event::Dispatched { credential: None }]).await,
+        Err(LedgerError::Unavailable(_))
+    ));
     assert!(matches!(bench.ledger.interrupt_running(NOW).await, Err(LedgerError::Unavailable(_))));
     assert_eq!(bench.ledger.get(first.id()).await, Ok(Some(first.clone())), "reading goes on");
     let committed = *bench.ledger.committed().borrow();
@@ -210,7 +213,7 @@ async fn a_refund_set_back_by_hand_is_never_sent_again() {
     let bench = Bench::new();
     let refund = bench.refund_in(State::Succeeded, "a").await;
     bench.tamper("UPDATE refunds SET state = 'PENDING', complete_time = NULL");
-    let answer = bench.record(&refund, &[Event::Dispatched]).await;
+    let answer = bench.record(&refund, &[Event::Dispatched { credential: None }]).await;
     assert!(matches!(answer, Err(LedgerError::Corrupt { table: "refunds", column: "(row)", .. })), "{answer:?}");
     assert!(matches!(&*bench.ledger.health().borrow(), Health::Corrupt(_)));
     assert_eq!(bench.count("SELECT count(*) FROM attempts"), 1);
@@ -226,8 +229,8 @@ async fn one_strange_row_does_not_undo_its_neighbours_in_the_batch() {
     raw.execute_batch("BEGIN IMMEDIATE").unwrap();
     // The first occupies the writer, so that the other two wait and are taken together.
     let first = bench.ledger.create(create(sectigo("c", "c")));
-    let strange = bench.record(&refund, &[Event::Dispatched]);
-    let well = bench.record(&neighbour, &[Event::Dispatched]);
+    let strange = bench.record(&refund, &[Event::Dispatched { credential: None }]);
+    let well = bench.record(&neighbour, &[Event::Dispatched { credential: None }]);
     let release = async { raw.execute_batch("ROLLBACK").unwrap() };
     let (first, strange, well, ()) = tokio::join!(biased; first, strange, well, release);
     assert!(first.is_ok());
@@ -257,7 +260,8 @@ async fn a_file_that_was_removed_or_replaced_ends_all_writing(
     if replaced {
         std::fs::copy(bench.directory.path().join("moved"), &name).unwrap();
     }
-    let Err(LedgerError::Unavailable(problem)) = bench.record(&refund, &[Event::Dispatched]).await else {
+    let Err(LedgerError::Unavailable(problem)) = bench.record(&refund, &[Event::Dispatched { credential: None }]).await
+    else {
         panic!("it was written into a file that nobody finds")
     };
     let word = if replaced { "was replaced while it was open" } else { "was removed while it was open" };
@@ -280,7 +284,7 @@ async fn a_file_that_was_removed_is_noticed_without_a_write() {
 #[tokio::test]
 async fn a_row_that_was_touched_since_its_attempt_began_is_not_built_upon() {
     let bench = Bench::new();
-    let dispatched = |id| Create { dispatch: true, ..create(sectigo(id, id)) };
+    let dispatched = |id| Create { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo(id, id)) };
     let Created::New(touched) = bench.ledger.create(dispatched("a")).await.unwrap() else { panic!() };
     bench.raw().execute("UPDATE refunds SET provider_reference = 'somebody''s'", []).unwrap();
     let answer = bench.record(&touched, &[Event::Refunded(Confirmation::default())]).await;
@@ -299,7 +303,8 @@ async fn a_step_that_fails_half_way_does_not_undo_its_neighbours() {
     )
     .unwrap();
     let orders = ["100", "101", "102", "103", "104"];
-    let creations = orders.map(|order| Create { dispatch: true, ..create(sectigo(order, order)) });
+    let creations = orders
+        .map(|order| Create { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo(order, order)) });
     let mut creations: Vec<_> = creations.map(|creation| Box::pin(bench.ledger.create(creation))).into();
     for creation in &mut creations {
         assert!(futures_util::poll!(creation).is_pending());

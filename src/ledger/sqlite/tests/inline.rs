@@ -17,7 +17,9 @@ fn what_was_recorded_outlives_the_ledger() {
     let disk = Disk::new(|| true).unwrap();
     let ledger = SqliteLedger::open_inline(&disk).unwrap();
     assert!(matches!(SqliteLedger::open_inline(&disk), Err(OpenError::InUse { .. })));
-    let Created::New(refund) = now(ledger.create(Create { dispatch: true, ..create(sectigo("r", "1")) })).unwrap()
+    let Created::New(refund) =
+        now(ledger.create(Create { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo("r", "1")) }))
+            .unwrap()
     else {
         panic!("it was there already")
     };
@@ -58,7 +60,10 @@ fn a_wiped_disk_is_a_new_one() {
     let course = |disk: &Disk| {
         let ledger = SqliteLedger::open_inline(disk).unwrap();
         assert_eq!(*ledger.committed().borrow(), 0);
-        let created = now(ledger.create(Create { dispatch: true, ..create(sectigo("r", "1")) })).unwrap();
+        let created =
+            now(ledger
+                .create(Create { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo("r", "1")) }))
+            .unwrap();
         assert_eq!(now(ledger.verify()), Ok(2));
         (created, now(ledger.events_after(0, 9)).unwrap())
     };

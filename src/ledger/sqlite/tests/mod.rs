@@ -18,14 +18,16 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
+use crate::domain::event::{Decided, Event, Observation, RecordSeen, Resolution};
 use crate::domain::money::{Currency, Money};
 use crate::domain::outcome::{
     Acceptance, Confirmation, DoubtReason, ErrorCategory, ItemResult, ItemState, ProviderError,
 };
-use crate::domain::refund::{Event, Intent};
+use crate::domain::place::Place;
+use crate::domain::refund::Intent;
 use crate::domain::state::State;
 use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, NamecomTarget, SectigoTarget, Target};
-use crate::ledger::Claim;
+use crate::ledger::{Claim, FirstAttempt, Kin};
 
 const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 
@@ -101,12 +103,25 @@ impl Bench {
     }
 }
 
+/// A place under this login.
+fn place(login: &str) -> Place {
+    Place { endpoint: "https://provider.example".to_owned(), login: login.to_owned(), currency: Currency::USD }
+}
+
+fn first_attempt(dispatch: bool) -> Option<FirstAttempt> {
+    dispatch.then_some(FirstAttempt { credential: None })
+}
+
+fn at(account: &str) -> Destination {
+    Destination { account: AccountName::parse(account).unwrap(), place: place("books") }
+}
+
 fn create(intent: Intent) -> Create {
     Create {
         intent,
-        scope: "books".to_owned(),
-        sharers: [].into(),
-        dispatch: false,
+        place: place("books"),
+        kin: Kin::default(),
+        dispatch: None,
         allow_similar: false,
         actor: "caller".to_owned(),
         now: NOW,
@@ -157,13 +172,15 @@ fn debitsuccess(id: &str, account_reference_no: &str, minor_units: i64) -> Inten
 fn way_to(state: State) -> Vec<Event> {
     let mut way = match state {
         State::Pending | State::Cancelled => Vec::new(),
-        _ => vec![Event::Dispatched],
+        _ => vec![Event::Dispatched { credential: None }],
     };
     way.extend(match state {
         State::Pending | State::Dispatching => Vec::new(),
         State::Submitted => vec![Event::Accepted(Acceptance::default())],
         State::InDoubt => vec![doubted()],
-        State::NeedsReview => vec![doubted(), Event::Escalated { evidence: "nothing more to ask".to_owned() }],
+        State::NeedsReview => {
+            vec![doubted(), Event::Escalated { evidence: "nothing more to ask".to_owned(), foreign_record: false }]
+        }
         State::Succeeded => vec![Event::Refunded(Confirmation::default())],
         State::PartiallySucceeded => vec![Event::Refunded(partial())],
         State::Failed => vec![refused()],
@@ -174,7 +191,7 @@ fn way_to(state: State) -> Vec<Event> {
 
 fn one_of_each_event() -> Vec<Event> {
     vec![
-        Event::Dispatched,
+        Event::Dispatched { credential: None },
         Event::NotSent { error: error(0), retry_at: NOW.plus(Duration::from_secs(60)) },
         Event::Refunded(Confirmation::default()),
         Event::Refunded(partial()),
@@ -182,8 +199,8 @@ fn one_of_each_event() -> Vec<Event> {
         refused(),
         doubted(),
         Event::Interrupted,
-        Event::Checked { evidence: "nothing there".to_owned(), absent: true },
-        Event::Escalated { evidence: "nothing more to ask".to_owned() },
+        Event::Checked(Observation::new("nothing there", RecordSeen::Absent)),
+        Event::Escalated { evidence: "nothing more to ask".to_owned(), foreign_record: false },
         Event::Cancelled,
     ]
 }
@@ -198,7 +215,7 @@ fn doubted() -> Event {
 }
 
 fn refused() -> Event {
-    Event::Refused { error: error(400), items: Vec::new() }
+    Event::Refused { error: error(400), items: Vec::new(), follow_until: None }
 }
 
 fn partial() -> Confirmation {

@@ -1,9 +1,11 @@
 //! One process, one ledger, and no hand on anybody else's file.
 
-use super::*;
-use crate::ledger::sqlite::opening::{self as door, APPLICATION_ID, MIGRATIONS};
+use rstest::rstest;
 
-const KNOWN: i64 = MIGRATIONS.len() as i64;
+use super::*;
+use crate::ledger::sqlite::opening::{self as door, APPLICATION_ID, VERSION};
+
+const KNOWN: i64 = VERSION as i64;
 
 #[test]
 fn a_second_open_is_refused_by_whatever_name() {
@@ -82,24 +84,24 @@ fn a_newer_ledger_is_refused() {
     assert!(error.to_string().ends_with(&words), "{error}");
 }
 
-#[tokio::test]
-async fn an_older_ledger_is_brought_into_the_newest_form() {
-    for version in 1..MIGRATIONS.len() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("ledger.db");
-        let raw = Connection::open(&path).unwrap();
-        for migration in &MIGRATIONS[..version] {
-            raw.execute_batch(migration).unwrap();
-        }
-        raw.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
-        raw.pragma_update(None, "user_version", version as i64).unwrap();
-        drop(raw);
-        let ledger = SqliteLedger::open(&path, SqliteSettings::default()).unwrap();
-        ledger.create(create(sectigo("a", "a"))).await.unwrap();
-        ledger.close().await;
-        let seen = audit(&path).unwrap();
-        assert_eq!((seen.refunds, seen.findings.as_slice()), (1, [].as_slice()));
-    }
+/// What earlier versions wrote is refused whole: nothing of it is changed.
+#[rstest]
+#[case::the_first(1)]
+#[case::the_last_that_is_not_read(6)]
+fn an_older_ledger_is_refused_in_one_sentence(#[case] version: i64) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger.db");
+    let raw = Connection::open(&path).unwrap();
+    raw.execute_batch("CREATE TABLE refunds (ordinal INTEGER PRIMARY KEY)").unwrap();
+    raw.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+    raw.pragma_update(None, "user_version", version).unwrap();
+    drop(raw);
+    let before = std::fs::read(&path).unwrap();
+    let refused = SqliteLedger::open(&path, SqliteSettings::default()).unwrap_err().to_string();
+    let words = format!("has version {version}, which this program does not read: it reads version {KNOWN}");
+    assert!(refused.ends_with(&words), "{refused}");
+    assert_eq!(audit(&path).unwrap_err().to_string(), refused);
+    assert_eq!(std::fs::read(&path).unwrap(), before);
 }
 
 #[test]
@@ -175,7 +177,7 @@ async fn a_last_line_that_does_not_follow_is_seen_at_start() {
 async fn what_was_acknowledged_is_in_the_files_at_that_moment() {
     let bench = Bench::new();
     let mut refund = bench.new_refund(sectigo("a", "100")).await;
-    for event in [Event::Dispatched, doubted(), Event::Refunded(Confirmation::default())] {
+    for event in [Event::Dispatched { credential: None }, doubted(), Event::Refunded(Confirmation::default())] {
         refund = bench.record(&refund, &[event]).await.unwrap();
         let copy = tempfile::tempdir().unwrap();
         for file in ["ledger.db", "ledger.db-wal"] {

@@ -34,7 +34,7 @@ async fn every_state_takes_the_events_of_the_table_and_no_other() {
 async fn a_refusal_in_the_middle_undoes_the_events_before_it() {
     let bench = Bench::new();
     let refund = bench.new_refund(sectigo("a", "100")).await;
-    let answer = bench.record(&refund, &[Event::Dispatched, doubted(), Event::Cancelled]).await;
+    let answer = bench.record(&refund, &[Event::Dispatched { credential: None }, doubted(), Event::Cancelled]).await;
     let refusal = MoveRefused { from: State::InDoubt, event: "cancelled" };
     assert_eq!(answer, Err(LedgerError::MoveRefused(refusal)));
     assert_eq!(bench.ledger.get(refund.id()).await.unwrap(), Some(refund));
@@ -46,9 +46,12 @@ async fn what_may_have_happened_is_never_called_withdrawn() {
     let bench = Bench::new();
     let refund = bench.new_refund(sectigo("a", "100")).await;
     let not_sent = Event::NotSent { error: error(0), retry_at: NOW };
-    let again = bench.record(&refund, &[Event::Dispatched, doubted(), Event::Dispatched]).await.unwrap();
+    let again = bench
+        .record(&refund, &[Event::Dispatched { credential: None }, doubted(), Event::Dispatched { credential: None }])
+        .await
+        .unwrap();
     for no in [not_sent, refused()] {
-        let refusal = MoveRefused { from: State::Dispatching, event: no.name() };
+        let refusal = MoveRefused { from: State::Dispatching, event: no.kind().as_str() };
         assert_eq!(bench.record(&again, &[no]).await, Err(LedgerError::MoveRefused(refusal)));
     }
 }
@@ -57,7 +60,7 @@ async fn what_may_have_happened_is_never_called_withdrawn() {
 async fn a_stale_decision_is_shown_the_present() {
     let bench = Bench::new();
     let refund = bench.new_refund(sectigo("a", "100")).await;
-    let present = bench.record(&refund, &[Event::Dispatched]).await.unwrap();
+    let present = bench.record(&refund, &[Event::Dispatched { credential: None }]).await.unwrap();
     let stale = LedgerError::StaleRevision { present: Box::new(present.clone()) };
     assert_eq!(bench.record(&refund, &[Event::Cancelled]).await, Err(stale));
     assert_eq!(bench.ledger.get(refund.id()).await.unwrap(), Some(present));
@@ -67,7 +70,7 @@ async fn a_stale_decision_is_shown_the_present() {
 async fn of_two_decisions_on_one_revision_one_is_taken() {
     let bench = Bench::new();
     let refund = bench.new_refund(sectigo("a", "100")).await;
-    let decisions = (0..10).map(|_| bench.record(&refund, &[Event::Dispatched]));
+    let decisions = (0..10).map(|_| bench.record(&refund, &[Event::Dispatched { credential: None }]));
     let answers = futures_util::future::join_all(decisions).await;
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
     assert_eq!(bench.count("SELECT count(*) FROM attempts"), 1);
@@ -76,8 +79,8 @@ async fn of_two_decisions_on_one_revision_one_is_taken() {
 #[tokio::test]
 async fn an_unknown_refund_is_not_found() {
     let bench = Bench::new();
-    let refund = Refund::new(sectigo("a", "100"), NOW);
-    let answer = bench.record(&refund, &[Event::Dispatched]).await;
+    let refund = Refund::new(sectigo("a", "100"), place("books"), NOW);
+    let answer = bench.record(&refund, &[Event::Dispatched { credential: None }]).await;
     assert_eq!(answer, Err(LedgerError::NotFound(refund.id().clone())));
     assert_eq!(bench.ledger.get(refund.id()).await, Ok(None));
     assert_eq!(bench.ledger.events_of(refund.id(), 0, 10).await, Ok(Vec::new()));
@@ -93,7 +96,13 @@ async fn an_attempt_is_ended_by_its_own_answer_alone() {
         error: Some(error(500)),
         not_processed: false,
     };
-    let way = [Event::Dispatched, server_error, Event::Dispatched, doubted(), Event::Refunded(Confirmation::default())];
+    let way = [
+        Event::Dispatched { credential: None },
+        server_error,
+        Event::Dispatched { credential: None },
+        doubted(),
+        Event::Refunded(Confirmation::default()),
+    ];
     bench.record(&refund, &way).await.unwrap();
     let raw = bench.raw();
     let mut statement =
@@ -115,7 +124,7 @@ async fn what_was_on_its_way_when_the_process_ended_is_in_doubt() {
     let count = INTERRUPTED_AT_ONCE as usize + 5;
     let creates = (0..count).map(|number| {
         let id = format!("r{number}");
-        bench.ledger.create(Create { dispatch: true, ..create(sectigo(&id, &id)) })
+        bench.ledger.create(Create { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo(&id, &id)) })
     });
     futures_util::future::try_join_all(creates).await.unwrap();
     let waiting = bench.new_refund(sectigo("waiting", "waiting")).await;

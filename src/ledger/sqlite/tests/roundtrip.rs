@@ -64,10 +64,14 @@ fn items() -> impl Strategy<Value = Vec<ItemResult>> {
     vec(one, 0..4)
 }
 
+fn time() -> impl Strategy<Value = Timestamp> {
+    any::<i32>().prop_map(|second| Timestamp::from_seconds(i64::from(second)))
+}
+
 fn event() -> impl Strategy<Value = Event> {
     let text = || option::of(any::<String>());
     prop_oneof![
-        6 => Just(Event::Dispatched),
+        6 => Just(Event::Dispatched { credential: None }),
         2 => (provider_error(), any::<i32>()).prop_map(|(error, second)| Event::NotSent {
             error,
             retry_at: Timestamp::from_seconds(i64::from(second)),
@@ -82,13 +86,52 @@ fn event() -> impl Strategy<Value = Event> {
                 reference, status, amount, items, replayed, ..Acceptance::default()
             })
         ),
-        1 => (provider_error(), items()).prop_map(|(error, items)| Event::Refused { error, items }),
+        1 => (provider_error(), items(), option::of(time())).prop_map(|(error, items, follow_until)| {
+            Event::Refused { error, items, follow_until }
+        }),
         3 => (select(DoubtReason::ALL.to_vec()), any::<String>(), option::of(provider_error()), any::<bool>()).prop_map(
             |(reason, evidence, error, not_processed)| Event::Doubted { reason, evidence, error, not_processed }
         ),
         1 => Just(Event::Interrupted),
-        2 => (any::<String>(), any::<bool>()).prop_map(|(evidence, absent)| Event::Checked { evidence, absent }),
-        1 => any::<String>().prop_map(|evidence| Event::Escalated { evidence }),
+        2 => (
+            any::<String>(),
+            select(vec![RecordSeen::Unanswered, RecordSeen::Absent, RecordSeen::Present]),
+            items(),
+            option::of("[a-z]{1,9}"),
+            option::of("[a-z]{1,9}"),
+        )
+            .prop_map(|(evidence, record, items, status, status_note)| {
+                Event::Checked(Observation { evidence, record, items, status, status_note })
+            }),
+        2 => (
+            select(vec![
+                Resolution::Refunded { amount: None, items: Vec::new() },
+                Resolution::NotRefunded,
+                Resolution::SendAgain,
+            ]),
+            any::<bool>(),
+            option::of(time()),
+            option::of(time()),
+        )
+            .prop_map(|(resolution, take_over, reserve_until, follow_until)| {
+                Event::Resolved(Decided {
+                    take_over,
+                    reserve_until,
+                    follow_until,
+                    credential: Some("digest".to_owned()),
+                    ..Decided::new(resolution, "ticket 7")
+                })
+            }),
+        1 => ("[a-c]", "[a-c]").prop_map(|(account, login)| Event::Reassigned {
+            account: AccountName::parse(&account).unwrap(),
+            place: place(&login),
+            evidence: "one set of books".to_owned(),
+        }),
+        1 => time().prop_map(|caution_until| Event::Corrected {
+            confirmation: Confirmation { status: Some("Completed".to_owned()), ..Confirmation::default() },
+            caution_until,
+        }),
+        1 => any::<String>().prop_map(|evidence| Event::Escalated { evidence, foreign_record: false }),
         1 => Just(Event::Cancelled),
     ]
 }
@@ -106,11 +149,13 @@ proptest! {
             let mut lines = 0;
             for (number, (mut intent, dispatch, events)) in histories.into_iter().enumerate() {
                 intent.id = RefundId::parse(&format!("{number}{}", intent.id.as_str().get(1..).unwrap())).unwrap();
-                // A scope for each, because this is not about reservations.
-                let asked = Create { dispatch, scope: format!("books {number}"), ..create(intent.clone()) };
-                let mut model = Refund::new(intent, NOW);
+                // A login for each, because this is not about reservations.
+                let at = place(&format!("books {number}"));
+                let first = first_attempt(dispatch);
+                let asked = Create { dispatch: first, place: at.clone(), ..create(intent.clone()) };
+                let mut model = Refund::new(intent, at, NOW);
                 if dispatch {
-                    model = model.apply(&Event::Dispatched, NOW).unwrap();
+                    model = model.apply(&Event::Dispatched { credential: None }, NOW).unwrap();
                 }
                 assert_eq!(bench.ledger.create(asked).await, Ok(Created::New(model.clone())));
                 let mut now = NOW;

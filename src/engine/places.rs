@@ -1,0 +1,220 @@
+//! Where refunds belong, held against the configuration: what waits for its account, and how it goes on.
+//!
+//! ```text
+//! recorded at a place --> the account is still there            sent, looked up
+//!                     --> gone, or provider, host, login,
+//!                         currency differ                       waits: nothing is sent, looked up or given up
+//!                           --> `former` names the old place    moved here once, at the start
+//!                           --> ReassignRefund                  moved by a person
+//! ```
+//!
+//! What was attempted before it moved to another host or login is only looked up from then on, never sent again.
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt as _, stream};
+use tracing::{info, warn};
+
+use crate::domain::clock::{Clock as _, Timestamp};
+use crate::domain::ids::AccountName;
+use crate::domain::refund::Refund;
+use crate::domain::state::State;
+use crate::domain::target::FieldFault;
+use crate::engine::{AccountHealth, EngineError, ReassignCommand, Shared, WaitingFor};
+use crate::ledger::{GATEWAY, Kin, Ledger, LedgerError, Listed, OpenRefunds, Reassign};
+use crate::providers::{Account, Accounts};
+
+/// Refunds that are moved at once at a start: they share commits.
+const MOVED_AT_ONCE: usize = 64;
+/// Refunds that are read at once at a start.
+const PAGE: u32 = 1_000;
+/// Refunds that could not be moved and are named in the log, one line each.
+const NAMED: usize = 100;
+
+/// Start-up: moves what the configuration says is at an earlier place, and says what waits for its account.
+pub(super) async fn take_up(ledger: &dyn Ledger, accounts: &Accounts, now: Timestamp) -> Result<(), LedgerError> {
+    for open in ledger.open_refunds().await? {
+        if let Some(account) = accounts.get(&open.at.account)
+            && account.was_at(open.provider, &open.at.place)
+            && open.at.place != account.place
+        {
+            move_here(ledger, accounts, account, &open, now).await?;
+        }
+    }
+    let configured = accounts.iter().map(|account| (account.provider, account.destination())).collect();
+    for open in ledger.note_places(configured, now).await? {
+        let OpenRefunds { at, count: refunds, .. } = &open;
+        let differing = match accounts.get(&at.account) {
+            Some(account) if account.provider != open.provider => "provider".to_owned(),
+            Some(account) => account.place.differing_fields(&at.place).join(","),
+            None => "account".to_owned(),
+        };
+        if !differing.is_empty() {
+            warn!(
+                account = %at.account, refunds, differing, endpoint = at.place.endpoint,
+                "refunds wait for the account that they were recorded for: nothing of them is sent or looked up"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Moves the refunds of an account from an earlier place to its present one.
+async fn move_here(
+    ledger: &dyn Ledger,
+    accounts: &Accounts,
+    account: &Arc<Account>,
+    open: &OpenRefunds,
+    now: Timestamp,
+) -> Result<(), LedgerError> {
+    let (kin, to) = (kin_of(account, accounts), account.destination());
+    let (mut moved, mut left, mut after) = (0_u64, 0_usize, 0);
+    loop {
+        let page = ledger.open_at(&open.at, after, PAGE).await?;
+        let Some(last) = page.last() else { break };
+        after = last.ordinal;
+        let reassign = &|refund: &Refund| Reassign {
+            id: refund.id().clone(),
+            revision: refund.revision,
+            to: to.clone(),
+            kin: kin.clone(),
+            // Only what is yet to be sent can pay twice by being sent.
+            judge_similar: refund.state == State::Pending,
+            evidence: "the configuration names its former place".to_owned(),
+            actor: GATEWAY.to_owned(),
+            now,
+        };
+        let moves = page.into_iter().map(|Listed { refund, .. }| async move {
+            match ledger.reassign(reassign(&refund)).await {
+                Ok(_) => Ok(None),
+                Err(problem @ (LedgerError::TargetHasRefund { .. } | LedgerError::SimilarRefund { .. })) => {
+                    Ok(Some((refund, problem)))
+                }
+                Err(error) => Err(error),
+            }
+        });
+        let mut moves = stream::iter(moves).buffered(MOVED_AT_ONCE);
+        while let Some(done) = moves.next().await {
+            let Some((refund, problem)) = done? else {
+                moved += 1;
+                continue;
+            };
+            left += 1;
+            if left <= NAMED {
+                let (account, state) = (&refund.account, refund.state.as_str());
+                warn!(
+                    refund = %refund.id(), %account, state, %problem,
+                    "the refund stays at its former place and goes on waiting: another one stands in its way"
+                );
+            }
+        }
+    }
+    if moved > 0 || left > 0 {
+        let (account, endpoint) = (&account.name, &open.at.place.endpoint);
+        info!(%account, endpoint, moved, left, "refunds of a former place go on at the account's present one");
+    }
+    Ok(())
+}
+
+/// Whether refunds are where a configured account is.
+pub(super) fn is_configured(accounts: &Accounts, open: &OpenRefunds) -> bool {
+    let account = accounts.get(&open.at.account);
+    account.is_some_and(|account| account.provider == open.provider && account.place == open.at.place)
+}
+
+/// Under which names and logins what others hold is judged for an account.
+pub(super) fn kin_of(account: &Account, accounts: &Accounts) -> Kin {
+    let same_login: Vec<&Arc<Account>> =
+        accounts.iter().filter(|other| other.place.login == account.place.login).collect();
+    let former = same_login.iter().flat_map(|other| &other.former).map(|place| place.login.clone());
+    Kin {
+        accounts: same_login.iter().map(|other| other.name.clone()).collect::<Vec<AccountName>>().into(),
+        former_logins: former.filter(|login| *login != account.place.login).collect::<Vec<String>>().into(),
+    }
+}
+
+/// See [`crate::engine::Engine::reassign`].
+pub(super) async fn reassign(shared: Arc<Shared>, command: ReassignCommand) -> Result<Refund, EngineError> {
+    let refund = shared.get(&command.id).await?;
+    if command.etag != refund.etag() {
+        return Err(EngineError::EtagMismatch { present: refund.etag() });
+    }
+    let is_open = refund.state == State::Pending || refund.state.is_in_question();
+    if !is_open || shared.lane_of(&refund).is_ok() {
+        return Err(EngineError::NotReassignable(refund.state));
+    }
+    let lane = shared.lanes.get(&command.account).cloned();
+    let lane = lane.ok_or_else(|| EngineError::AccountNotFound(command.account.clone()))?;
+    let (of, target) = (lane.account.provider, refund.provider());
+    if of != target {
+        return Err(EngineError::AccountMismatch { account: command.account, of, target });
+    }
+    if lane.account.place.currency != refund.place.currency {
+        let right = format!("must be an account in {}, as the refund is", refund.place.currency);
+        return Err(EngineError::Invalid(vec![FieldFault::new("account", right)]));
+    }
+    let reassign = Reassign {
+        id: command.id,
+        revision: refund.revision,
+        to: lane.account.destination(),
+        kin: lane.kin.clone(),
+        judge_similar: true,
+        evidence: command.evidence,
+        actor: command.actor,
+        now: shared.clock.now(),
+    };
+    match shared.ledger.reassign(reassign).await {
+        Ok(reassigned) => {
+            shared.waiters.tell(&reassigned);
+            lane.bell.notify_one();
+            lane.settle_bell.notify_one();
+            Ok(reassigned)
+        }
+        Err(LedgerError::StaleRevision { present }) => Err(EngineError::EtagMismatch { present: present.etag() }),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// See [`crate::engine::Engine::waiting_for`].
+pub(super) fn waiting_for(shared: &Shared, refund: &Refund) -> Option<WaitingFor> {
+    if refund.state != State::Pending && !refund.state.is_in_question() {
+        return None;
+    }
+    let Ok(lane) = shared.lane_of(refund) else { return Some(WaitingFor::Account) };
+    let suspended = match lane.health() {
+        AccountHealth::Serving => None,
+        AccountHealth::Suspended => Some(WaitingFor::Provider),
+        AccountHealth::CredentialsRefused => Some(WaitingFor::Credentials),
+    };
+    match refund.state {
+        State::Pending if suspended.is_some() => suspended,
+        State::Pending if refund.not_before.is_some_and(|at| at > shared.clock.now()) => Some(WaitingFor::Backoff),
+        State::Pending => Some(WaitingFor::Turn),
+        // Lookups go on while an account is suspended; they are kept from an answer only where the last one had none.
+        State::InDoubt | State::Submitted if refund.unheard => suspended,
+        _ => None,
+    }
+}
+
+/// How long the expiry of a refund that has waited since `since` stood still meanwhile.
+pub(super) fn stood_still(standstills: &[(Timestamp, Timestamp)], since: Timestamp) -> std::time::Duration {
+    standstills.iter().map(|(begin, end)| end.since((*begin).max(since))).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::before_it_was_recorded(500, 0)]
+    #[case::all_of_it(100, 100)]
+    #[case::from_its_middle(250, 50)]
+    fn expiry_stands_still_while_the_account_is_another(#[case] since: i64, #[case] seconds: u64) {
+        let at = Timestamp::from_seconds;
+        assert_eq!(stood_still(&[(at(200), at(300))], at(since)), Duration::from_secs(seconds));
+    }
+}
