@@ -300,6 +300,9 @@ impl Refund {
             Event::Checked { evidence, absent } => {
                 if *absent {
                     next.absent_since = self.absent_since.or(Some(next.update_time));
+                } else if self.state == State::Submitted {
+                    // It was shown in between: two absences count only in a row.
+                    next.absent_since = None;
                 }
                 if let Some(doubt) = next.doubt.as_mut() {
                     doubt.check_count = doubt.check_count.saturating_add(1);
