@@ -325,6 +325,7 @@ impl Settings {
         }
         read.parsed("engine.lookups_after_ms", moments, &mut engine.lookups_after);
         read.millis("engine.lookups_every_ms", 100..=30 * 86_400_000, &mut engine.lookups_every);
+        read.seconds("engine.rejection_follow_up_s", 0..=90 * 86_400, &mut engine.rejection_follow_up);
         read.number("engine.circuit_failures", 1..=1_000_000, &mut engine.circuit_failures);
         read.number("engine.circuit_strangers", 1..=10_000, &mut engine.circuit_strangers);
         read.millis("engine.circuit_pause_min_ms", 1..=3_600_000, &mut engine.circuit_pause_min);

@@ -458,7 +458,8 @@ const REFERENCE_SECRETS: [(&str, &str); 3] =
 #[test]
 fn the_reference_can_be_used_and_its_comments_show_the_defaults() {
     let as_it_is = read(REFERENCE, &REFERENCE_SECRETS).unwrap();
-    let no_default = ["ca_file", "_file", "listen = \"127.0.0.1:9464\"", "endpoint = \"http://127.0.0.1:4317\""];
+    let no_default =
+        ["former", "ca_file", "_file", "listen = \"127.0.0.1:9464\"", "endpoint = \"http://127.0.0.1:4317\""];
     let in_full = read(&reference_in_full(&no_default), &REFERENCE_SECRETS).unwrap();
     assert_eq!(format!("{as_it_is:?}"), format!("{in_full:?}"));
 }

@@ -452,7 +452,8 @@ impl Rules<'_> {
     /// By the schedule, and not later than the moment at which what is seen will mean more, or the last one at which a resend is safe.
     fn soonest(&self, refund: &Refund, since: Timestamp, skipped: u32, now: Timestamp) -> Timestamp {
         let scheduled = self.schedule.next(since, skipped, now);
-        let settled = [Some(since), refund.absent_since, refund.settling_since()].into_iter().flatten();
+        let moved = refund.placed_time.filter(|_| refund.attempted_elsewhere);
+        let settled = [Some(since), refund.absent_since, moved].into_iter().flatten();
         let settled = settled.map(|at| at.plus(self.contract.settle_time));
         let ahead = settled.chain(self.last_resend(refund)).filter(|at| *at > now);
         ahead.fold(scheduled, Timestamp::min)

@@ -1,5 +1,7 @@
 //! Races that only a held ledger or a held provider shows: each stands still at the moment that matters.
 
+mod turns;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 
@@ -37,12 +39,15 @@ struct HeldLedger {
 struct Told {
     lookups: Mutex<VecDeque<oneshot::Receiver<Lookup>>>,
     asked: watch::Sender<usize>,
+    /// When it was asked for a refund or for a look.
+    calls: Mutex<Vec<Instant>>,
 }
 
 struct Bench {
     _directory: TempDir,
     ledger: Arc<HeldLedger>,
     provider: Arc<Told>,
+    clock: Arc<ManualClock>,
 }
 
 impl Bench {
@@ -50,7 +55,8 @@ impl Bench {
         let directory = tempfile::tempdir().unwrap();
         let inner = SqliteLedger::open(&directory.path().join("ledger.db"), SqliteSettings::default()).unwrap();
         let ledger = HeldLedger { inner, holding: watch::Sender::new(false), held: watch::Sender::new(0) };
-        Self { _directory: directory, ledger: Arc::new(ledger), provider: Arc::default() }
+        let clock = Arc::new(ManualClock::new(NOW));
+        Self { _directory: directory, ledger: Arc::new(ledger), provider: Arc::default(), clock }
     }
 
     async fn engine(&self) -> Engine {
@@ -58,7 +64,12 @@ impl Bench {
     }
 
     async fn engine_for(&self, provider: Provider, currency: Currency) -> Engine {
-        let account = Account {
+        self.engine_with(provider, currency, |_| {}).await
+    }
+
+    /// As [`Bench::engine_for`], with the account changed at will.
+    async fn engine_with(&self, provider: Provider, currency: Currency, change: impl FnOnce(&mut Account)) -> Engine {
+        let mut account = Account {
             name: AccountName::parse("main").unwrap(),
             provider,
             place: Place { currency, ..place() },
@@ -75,6 +86,7 @@ impl Bench {
             status: None,
             meter: AccountMeter::off(),
         };
+        change(&mut account);
         let settings = EngineSettings {
             backoff: Backoff { shortest: Duration::from_secs(1), longest: Duration::from_secs(60) },
             schedule: Schedule { first: vec![Duration::from_secs(10)], then_every: Duration::from_secs(86_400) },
@@ -87,8 +99,8 @@ impl Bench {
             rejection_follow_up: Duration::from_secs(7 * 86_400),
             max_feeds: 4,
         };
-        let clock = Arc::new(ManualClock::new(NOW));
-        Engine::start(self.ledger.clone(), Arc::new(Accounts::new([account])), clock, settings).await.unwrap()
+        let accounts = Arc::new(Accounts::new([account]));
+        Engine::start(self.ledger.clone(), accounts, self.clock.clone(), settings).await.unwrap()
     }
 
     /// A refund on disk to which these events have happened.
@@ -252,7 +264,12 @@ async fn a_refund_that_the_configuration_allows_no_more_is_still_known() {
     };
     let asked = intent("r", Target::Debitsuccess(DebitsuccessTarget::new(fields).unwrap()));
     let refund = bench.refund(asked.clone(), &doubted()).await;
-    for (provider, currency) in [(Provider::Debitsuccess, "NZD"), (Provider::Sectigo, "AUD")] {
+    let other = Intent { id: RefundId::parse("new").unwrap(), ..asked.clone() };
+    let right = "must be the account's currency, NZD".to_owned();
+    let currency = EngineError::Invalid(vec![FieldFault::new("debitsuccess.amount.currency_code", right)]);
+    let (of, target) = (Provider::Sectigo, Provider::Debitsuccess);
+    let mismatch = EngineError::AccountMismatch { account: asked.account.clone(), of, target };
+    for (provider, currency, refusal) in [(target, "NZD", currency), (of, "AUD", mismatch)] {
         let engine = bench.engine_for(provider, Currency::parse(currency).unwrap()).await;
         let command = |intent: Intent| CreateCommand {
             intent,
@@ -266,9 +283,9 @@ async fn a_refund_that_the_configuration_allows_no_more_is_still_known() {
             let known = answer.unwrap();
             assert_eq!((known.refund, known.replayed), (refund.clone(), true));
         }
-        let other = Intent { id: RefundId::parse("new").unwrap(), ..asked.clone() };
-        let refusal = engine.create(command(other)).await.unwrap_err();
-        assert!(matches!(refusal, EngineError::Invalid(_) | EngineError::AccountMismatch { .. }), "{refusal}");
+        for answer in [engine.create(command(other.clone())).await, engine.check(command(other.clone())).await] {
+            assert_eq!(answer.unwrap_err(), refusal);
+        }
     }
 }
 
@@ -327,10 +344,12 @@ async fn readers_of_the_history_share_what_is_new_and_miss_nothing() {
 #[async_trait]
 impl crate::providers::Provider for Told {
     async fn refund(&self, _intent: &Intent) -> Outcome {
+        self.calls.lock().unwrap().push(Instant::now());
         Outcome::Refunded(Confirmation::default())
     }
 
     async fn lookup(&self, _refund: &Refund) -> Lookup {
+        self.calls.lock().unwrap().push(Instant::now());
         let answer = self.lookups.lock().unwrap().pop_front().unwrap();
         self.asked.send_modify(|asked| *asked += 1);
         answer.await.unwrap()

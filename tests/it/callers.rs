@@ -1,14 +1,15 @@
 //! Callers that leave, wait, withdraw, run out of time or ask too much: none of them can lose a refund or send it twice.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund::State;
 use simulators::exchange::Provider;
 use simulators::faults::{FaultEffect, Point, Repeat};
+use simulators::gates::Gate;
 use tonic::{Code, Request};
 
-use crate::support::{LIMIT, Stack, namecom, reason, sectigo};
+use crate::support::{LIMIT, Stack, debitsuccess, namecom, reason, sectigo};
 
 fn delay(milliseconds: u64) -> FaultEffect {
     FaultEffect::Delay { milliseconds }
@@ -59,24 +60,57 @@ async fn a_deadline_is_answered_and_the_refund_goes_on() {
 #[tokio::test]
 async fn wait_is_as_long_as_asked_and_no_longer() {
     let stack = Stack::start().await;
-    stack.arm(Provider::Sectigo, Point::BeforeEffect, delay(500), Repeat::Once);
-    let at_once =
-        proto::CreateRefundRequest { wait: Some(prost_types::Duration::default()), ..sectigo("w", "1000001") };
-    let refund = stack.refund(at_once).await;
-    assert!(matches!(refund.state(), State::Pending | State::Dispatching), "no waiting: {:?}", refund.state());
-    let request = proto::WaitRefundRequest {
-        name: refund.name,
-        after_revision: refund.revision,
-        timeout: Some(prost_types::Duration { seconds: 30, nanos: 0 }),
+    // While the answers are held back, nothing but its own time ends a wait.
+    let gate = stack.simulators.gate(Gate::new(Provider::Sectigo, Point::AfterEffect)).unwrap();
+    let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+    let create = async |id: &str, order: &str, wait: i64| {
+        stack.refund(proto::CreateRefundRequest { wait: seconds(wait), ..sectigo(id, order) }).await
     };
-    let waited = stack.refunds.clone().wait_refund(request.clone()).await.unwrap().into_inner().refund.unwrap();
-    assert!(waited.revision > refund.revision);
-    let waited = stack.until("w", |refund| refund.state() == State::Succeeded).await;
-    // A terminal refund is waited for by nobody, whatever the revision.
-    let request = proto::WaitRefundRequest { after_revision: 1000, ..request };
-    let again =
-        tokio::time::timeout(Duration::from_secs(10), stack.refunds.clone().wait_refund(request)).await.unwrap();
-    assert_eq!(again.unwrap().into_inner().refund.unwrap(), waited);
+    let wait = async |after_revision: i64, wait: i64| {
+        let request = proto::WaitRefundRequest { name: "refunds/w".to_owned(), after_revision, timeout: seconds(wait) };
+        stack.refunds.clone().wait_refund(request).await.unwrap().into_inner().refund.unwrap()
+    };
+    // It returns, so it has not waited for the answer.
+    create("w", "1000001", 0).await;
+    gate.wait_for(1).await.unwrap();
+    let sent = stack.get("w").await;
+    assert_eq!(sent.state(), State::Dispatching);
+
+    // Each second is over before five are, however slow the machine is.
+    let begin = Instant::now();
+    let five_seconds = async {
+        let waited = wait(sent.revision, 5).await;
+        (waited, begin.elapsed())
+    };
+    let one_second = async {
+        let waited = (wait(sent.revision, 1).await, begin.elapsed());
+        let created = (create("x", "1000002", 1).await, begin.elapsed());
+        (waited, created)
+    };
+    let mut five_seconds = std::pin::pin!(five_seconds);
+    let ((waited, first), (created, both)) = tokio::select! {
+        biased;
+        one_second = one_second => one_second,
+        longer = &mut five_seconds => panic!("five seconds ended before one: {longer:?}"),
+    };
+    assert_eq!(waited, sent);
+    assert_eq!(created.state(), State::Dispatching);
+    assert!(first >= Duration::from_secs(1) && both >= Duration::from_secs(2), "{first:?} {both:?}");
+    let (waited, elapsed) = five_seconds.await;
+    assert_eq!(waited, sent);
+    assert!(elapsed >= Duration::from_secs(5), "{elapsed:?}");
+
+    // What is waited for ends a wait before its time.
+    let follow = futures_util::future::join(wait(sent.revision, 50), async { gate.release_all() });
+    let (answered, _) = tokio::time::timeout(Duration::from_secs(40), follow).await.unwrap();
+    assert_eq!(answered.state(), State::Succeeded);
+    // Nobody waits for a terminal refund, whatever the revision.
+    let again = tokio::time::timeout(Duration::from_secs(40), wait(1000, 50)).await.unwrap();
+    assert_eq!(again, answered);
+    stack.until("x", |refund| refund.state() == State::Succeeded).await;
+    for order in ["1000001", "1000002"] {
+        assert_eq!((stack.effects(order), stack.attempts(order)), (1, 1));
+    }
 }
 
 #[tokio::test]
@@ -105,10 +139,30 @@ async fn what_has_been_sent_cannot_be_withdrawn() {
     stack.refund(sectigo("done", "1000001")).await;
     stack.arm(Provider::Sectigo, Point::AfterEffect, FaultEffect::Close, Repeat::Once);
     stack.refund(sectigo("doubtful", "1000002")).await;
-    for id in ["done", "doubtful"] {
+    stack.refund(debitsuccess("taken", "DS000001", 100)).await;
+    let gate = stack.simulators.gate(Gate::new(Provider::Namecom, Point::BeforeEffect)).unwrap();
+    let at_once = Some(prost_types::Duration::default());
+    let flying = proto::CreateRefundRequest { wait: at_once, ..namecom("flying", 200_001, &[3_200_001]) };
+    stack.refund(flying).await;
+    gate.wait_for(1).await.unwrap();
+    let states = [
+        ("done", State::Succeeded),
+        ("doubtful", State::InDoubt),
+        ("taken", State::Submitted),
+        ("flying", State::Dispatching),
+    ];
+    for (id, state) in states {
+        let before = stack.get(id).await;
+        assert_eq!(before.state(), state);
         let request = proto::CancelRefundRequest { name: format!("refunds/{id}"), etag: String::new() };
         let refusal = stack.refunds.clone().cancel_refund(request).await.unwrap_err();
         assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::FailedPrecondition, "NOT_CANCELLABLE"));
+        assert_eq!(stack.get(id).await, before, "a refused withdrawal changes nothing");
+    }
+    gate.release_all();
+    stack.until("flying", |refund| refund.state() == State::Succeeded).await;
+    for target in ["1000001", "1000002", "DS000001", "3200001"] {
+        assert_eq!(stack.effects(target), 1, "{target}");
     }
 }
 
@@ -117,5 +171,5 @@ async fn a_waiting_refund_outlives_the_process() {
     let stack = pending("patient").await.restart().await;
     let refund = stack.get("patient").await;
     assert_eq!((refund.state(), refund.provider_error.unwrap().code.as_str()), (State::Pending, "429"));
-    assert_eq!(stack.effects("3200001"), 0);
+    assert_eq!((stack.effects("3200001"), stack.attempts("200001")), (0, 1));
 }

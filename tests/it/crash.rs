@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund::State;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
-use simulators::exchange::Provider;
+use simulators::Simulators;
+use simulators::exchange::{Deduplication, Provider};
 use simulators::faults::{FaultEffect, Point, Repeat, Rule};
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
@@ -17,15 +18,23 @@ use crate::support::{LIMIT, channel, configuration, debitsuccess, effects, namec
 
 const REFUNDS: usize = 200;
 
-fn request(index: usize) -> (proto::CreateRefundRequest, String) {
+/// The request, and its target in the simulators' books and in their journal.
+fn request(index: usize) -> (proto::CreateRefundRequest, String, String) {
     let (id, number) = (format!("crash-{index}"), 1 + index);
     match index % 3 {
-        0 => (sectigo(&id, &format!("{}", 1_000_000 + number)), format!("{}", 1_000_000 + number)),
+        0 => {
+            let order = format!("{}", 1_000_000 + number);
+            (sectigo(&id, &order), order.clone(), order)
+        }
         1 => {
             let order = 200_000 + i32::try_from(number).unwrap();
-            (namecom(&id, order, &[order + 3_000_000]), format!("{}", order + 3_000_000))
+            let item = order + 3_000_000;
+            (namecom(&id, order, &[item]), item.to_string(), order.to_string())
         }
-        _ => (debitsuccess(&id, &format!("DS{number:06}"), 1000), format!("DS{number:06}")),
+        _ => {
+            let account = format!("DS{number:06}");
+            (debitsuccess(&id, &account, 1000), account.clone(), account)
+        }
     }
 }
 
@@ -35,6 +44,12 @@ async fn killed_in_the_middle_of_two_hundred_refunds() {
     let simulators = simulators_in(dir.path()).await;
     let config = dir.path().join("recoup.toml");
     std::fs::write(&config, configuration(&simulators, dir.path(), "")).unwrap();
+    // The providers do again whatever they are asked again: what keeps money from moving twice is the gateway, and at name.com its key.
+    simulators.with_world(|world| {
+        world.settings.sectigo.deduplication = Deduplication::Off;
+        world.settings.namecom.deduplication = Deduplication::Off;
+        world.settings.debitsuccess.deduplication = Deduplication::Off;
+    });
     // Slow answers, so that the kill finds many attempts between their effect and their answer.
     for provider in [Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess] {
         let effect = FaultEffect::Delay { milliseconds: 30 };
@@ -74,14 +89,22 @@ async fn killed_in_the_middle_of_two_hundred_refunds() {
     }
 
     // The books: never twice, and where the gateway says yes, exactly once.
+    let mut cut_off = 0;
     for index in 0..REFUNDS {
-        let (request, target) = request(index);
+        let (request, target, in_journal) = request(index);
         let times = effects(&simulators, &target);
         assert!(times <= 1, "{target} was refunded {times} times");
+        let requests = sent(&simulators, &in_journal);
+        if request.account != "namecom" {
+            assert!(requests <= 1, "{target} was asked for {requests} times, and nothing said that this is safe");
+        }
         let name = format!("refunds/{}", request.refund_id);
         match refunds.get_refund(proto::GetRefundRequest { name }).await {
             Ok(found) => {
                 let refund = found.into_inner().refund.unwrap();
+                let on_disk = usize::try_from(refund.attempt_count).unwrap();
+                assert!(requests <= on_disk, "{target} was asked for {requests} times, and {on_disk} are on disk");
+                cut_off += usize::from(was_cut_off(&mut refunds, refund.name.clone()).await);
                 match refund.state() {
                     State::Succeeded | State::Submitted => assert_eq!(times, 1, "{target}: a false yes"),
                     State::InDoubt => {
@@ -90,9 +113,23 @@ async fn killed_in_the_middle_of_two_hundred_refunds() {
                     other => panic!("{target} is {other:?}"),
                 }
             }
-            Err(_) => assert_eq!(times, 0, "{target} was refunded and is not in the ledger"),
+            Err(_) => assert_eq!((times, requests), (0, 0), "{target} was sent and is not in the ledger"),
         }
     }
+    assert!(cut_off > 0, "no kill came in the middle");
+}
+
+/// How many requests that could move money came in for `target`.
+fn sent(simulators: &Simulators, target: &str) -> usize {
+    let journal = simulators.journal();
+    journal.iter().filter(|entry| entry.moves_money && entry.target.as_deref() == Some(target)).count()
+}
+
+/// Whether an attempt of the refund was on its way at a kill.
+async fn was_cut_off(refunds: &mut RefundServiceClient<Channel>, name: String) -> bool {
+    let request = proto::ListRefundEventsRequest { name, ..Default::default() };
+    let events = refunds.list_refund_events(request).await.unwrap().into_inner().events;
+    events.iter().any(|event| event.note.starts_with("The gateway stopped"))
 }
 
 /// Creates all refunds from several clients; returns the ids that were acknowledged once `enough` have been.
@@ -104,7 +141,7 @@ async fn run_until(gateway: &Gateway, enough: usize) -> Vec<String> {
         for index in (0..REFUNDS).filter(|index| index % 4 == client) {
             let (mut client, answered) = (RefundServiceClient::new(channel.clone()), answered.clone());
             calls.spawn(async move {
-                let (request, _) = request(index);
+                let (request, ..) = request(index);
                 let id = request.refund_id.clone();
                 let acknowledged = client.create_refund(request).await.is_ok();
                 answered.fetch_add(usize::from(acknowledged), Ordering::SeqCst);
@@ -187,10 +224,8 @@ async fn an_attempt_that_a_kill_cut_off_is_in_doubt() {
     })
     .await
     .unwrap();
-    let request = proto::ListRefundEventsRequest { name, ..Default::default() };
-    let events = refunds.list_refund_events(request).await.unwrap().into_inner().events;
-    assert!(events.iter().any(|event| event.note.starts_with("The gateway stopped")), "{events:?}");
+    assert!(was_cut_off(&mut refunds, name).await);
     assert_eq!(settled.state(), State::Succeeded);
-    assert_eq!(effects(&simulators, "1000001"), 1);
+    assert_eq!((effects(&simulators, "1000001"), sent(&simulators, "1000001")), (1, 1));
     assert!(gateway.terminate().success(), "SIGTERM ends it in order");
 }

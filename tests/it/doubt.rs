@@ -10,6 +10,7 @@ use rstest::rstest;
 use simulators::debitsuccess::RefundStatus;
 use simulators::exchange::Provider;
 use simulators::faults::{FaultEffect, Point, Repeat, Rule};
+use simulators::gates::Gate;
 use tonic::Code;
 
 use crate::support::{
@@ -121,17 +122,21 @@ async fn no_answer_in_time_is_doubt() {
 #[tokio::test]
 async fn what_is_on_the_wire_is_shown_as_that_and_not_looked_up() {
     let stack = Stack::start().await;
-    stack.arm(Provider::Namecom, Point::AfterEffect, FaultEffect::Delay { milliseconds: 60_000 }, Repeat::Once);
+    let gate = stack.simulators.gate(Gate::new(Provider::Namecom, Point::AfterEffect)).unwrap();
     let impatient = proto::CreateRefundRequest {
-        wait: Some(prost_types::Duration { seconds: 0, nanos: 100_000_000 }),
+        wait: Some(prost_types::Duration::default()),
         ..namecom("slow", 200_001, &[3_200_001])
     };
     // The caller stops waiting; the attempt goes on and is shown as what it is.
-    let refund = stack.refund(impatient).await;
+    stack.refund(impatient).await;
+    gate.wait_for(1).await.unwrap();
+    let refund = stack.get("slow").await;
     assert_eq!((refund.state(), refund.money_verdict()), (State::Dispatching, MoneyVerdict::MayHaveMoved));
     let refusal = stack.reconcile("slow").await.unwrap_err();
     assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::FailedPrecondition, "NOT_IN_DOUBT"));
-    assert_eq!(stack.effects("3200001"), 1);
+    assert_eq!((stack.effects("3200001"), stack.simulators.journal().len()), (1, 1), "nothing but the one request");
+    gate.release_all();
+    assert_eq!(stack.until("slow", |refund| refund.state() != State::Dispatching).await.state(), State::Succeeded);
 }
 
 /// Proof that nothing was processed sends the refund back to wait, with the reason, and out again: one effect in the end.
@@ -306,6 +311,7 @@ async fn a_submitted_refund_follows_its_provider(
     if end == State::Succeeded {
         assert_eq!(refund.refunded_amount.unwrap().minor_units, 2500);
     }
+    assert_eq!((stack.effects("DS000004"), stack.attempts("DS000004")), (1, 1));
 }
 
 #[tokio::test]
@@ -316,22 +322,39 @@ async fn there_is_nothing_to_reconcile_in_a_settled_refund() {
     assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::FailedPrecondition, "NOT_IN_DOUBT"));
     let refusal = stack.reconcile("unknown").await.unwrap_err();
     assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::NotFound, "REFUND_NOT_FOUND"));
+    assert_eq!((stack.effects("1000001"), stack.simulators.journal().len()), (1, 1), "nobody was asked");
 }
 
 #[tokio::test]
 async fn a_lookup_that_learns_nothing_changes_nothing_but_the_evidence() {
     let stack = Stack::start().await;
     stack.arm(Provider::Sectigo, Point::AfterEffect, FaultEffect::Close, Repeat::Standing);
-    stack.refund(sectigo("blind", "1000001")).await;
+    let before = stack.refund(sectigo("blind", "1000001")).await;
     let rule = Rule {
         operation: Some("!getPostPaymentStatus".to_owned()),
-        ..Rule::new(Provider::Sectigo, Point::BeforeEffect, FaultEffect::Close)
+        ..Rule::new(Provider::Sectigo, Point::BeforeEffect, answer(500, ""))
     };
     stack.simulators.arm(rule).unwrap();
     let refund = stack.reconcile("blind").await.unwrap();
-    assert_eq!((refund.state(), refund.doubt.unwrap().check_count), (State::InDoubt, 1));
+    let (doubt, doubt_before) = (refund.doubt.clone().unwrap(), before.doubt.clone().unwrap());
+    assert_eq!((refund.state(), doubt.check_count), (State::InDoubt, 1));
+    assert_ne!(doubt.last_evidence, doubt_before.last_evidence);
+    let otherwise = proto::Doubt {
+        check_count: 0,
+        last_evidence: doubt_before.last_evidence,
+        next_check_time: doubt_before.next_check_time,
+        ..doubt
+    };
+    let otherwise = proto::Refund {
+        doubt: Some(otherwise),
+        revision: before.revision,
+        etag: before.etag.clone(),
+        update_time: before.update_time,
+        ..refund
+    };
+    assert_eq!(otherwise, before);
     assert_eq!(stack.reconcile("blind").await.unwrap().state(), State::Succeeded);
-    assert_eq!(stack.effects("1000001"), 1);
+    assert_eq!((stack.effects("1000001"), stack.attempts("1000001")), (1, 1));
 }
 
 #[tokio::test]

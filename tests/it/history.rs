@@ -60,7 +60,12 @@ async fn filters_hold_together() {
     let before = proto::RefundFilter { create_time_end: first, ..Default::default() };
     assert_eq!(by(before).await, Vec::<String>::new(), "the end is exclusive");
     let from = proto::RefundFilter { create_time_start: first, ..Default::default() };
-    assert_eq!(by(from).await.len(), 4);
+    assert_eq!(by(from).await.len(), 4, "the start is inclusive");
+    let (second, last) = (stack.get("bad").await.create_time, stack.get("debit").await.create_time);
+    let between =
+        proto::RefundFilter { create_time_start: second, create_time_end: last, ..proto::RefundFilter::default() };
+    assert_eq!(by(between.clone()).await, ["items", "bad"]);
+    assert_eq!(by(proto::RefundFilter { account: "namecom".into(), ..between }).await, ["items"]);
 }
 
 #[tokio::test]
@@ -143,10 +148,11 @@ async fn a_stream_ends_at_shutdown_with_a_word() {
 async fn the_history_of_a_refund_comes_in_pages() {
     let stack = Stack::start().await;
     let refund = stack.refund(sectigo("story", "1000001")).await;
-    let (mut notes, mut token) = (Vec::new(), String::new());
+    let (mut notes, mut pages, mut token) = (Vec::new(), Vec::new(), String::new());
     loop {
         let request = proto::ListRefundEventsRequest { name: refund.name.clone(), page_size: 2, page_token: token };
         let answer = stack.refunds.clone().list_refund_events(request).await.unwrap().into_inner();
+        pages.push(answer.events.len());
         notes.extend(answer.events.into_iter().map(|event| (event.revision, event.from_state(), event.to_state())));
         token = answer.next_page_token;
         if token.is_empty() {
@@ -158,7 +164,7 @@ async fn the_history_of_a_refund_comes_in_pages() {
         (2, State::Pending, State::Dispatching),
         (3, State::Dispatching, State::Succeeded),
     ];
-    assert_eq!(notes, expected);
+    assert_eq!((notes.as_slice(), pages.as_slice()), (expected.as_slice(), [2, 1].as_slice()));
     let request = proto::ListRefundEventsRequest { name: "refunds/none".into(), ..Default::default() };
     assert_eq!(reason(&stack.refunds.clone().list_refund_events(request).await.unwrap_err()), "REFUND_NOT_FOUND");
 }

@@ -128,6 +128,7 @@ async fn a_persons_word_needs_the_state_that_the_person_saw() {
     let (said, code) = failure(&refunds(&stack, &[&word[..], &["--etag", "stale"]].concat()).await);
     assert!(said.contains("ETAG_MISMATCH"), "{said}");
     assert_eq!(code, Some(1));
+    assert_eq!(stack.get("asked").await.state(), State::NeedsReview);
 
     let resolved = refunds(&stack, &[&word[..], &["--yes", "--json"]].concat()).await;
     assert!(text(&resolved.stderr).contains("NEEDS_REVIEW"), "what was confirmed is shown");
@@ -144,6 +145,8 @@ async fn a_persons_word_needs_the_state_that_the_person_saw() {
         failure(&refunds(&stack, &["resolve", "asked", "--not-refunded", "--evidence", "x", "--yes"]).await);
     assert!(said.contains("(NOT_IN_REVIEW"), "{said}");
     assert_eq!(code, Some(1));
+    assert_eq!(stack.get("asked").await.state(), State::Succeeded);
+    assert_eq!((stack.effects("DSCODE14143"), stack.attempts("DSCODE14143")), (0, 1), "no word moves money");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -159,6 +162,7 @@ async fn a_resolved_refund_is_sent_again_once_or_is_over() {
     assert_eq!(json(&refunds(&stack, &again).await)["refund"]["attemptCount"], 2);
     stack.until("again", |refund| refund.state() != State::Dispatching).await;
     assert_eq!(stack.attempts("DSCODE14143"), 3, "two refunds sent first, one of them again");
+    assert_eq!(stack.effects("DSCODE14143"), 0);
 }
 
 /// `script` gives a command a terminal.
@@ -204,6 +208,7 @@ async fn what_waits_is_withdrawn() {
     stack.until("waits", |refund| refund.state() == State::Pending && refund.provider_error.is_some()).await;
     let cancelled = refunds(&stack, &["cancel", "waits", "--json"]).await;
     assert_eq!(json(&cancelled)["refund"]["state"], "STATE_CANCELLED");
+    assert_eq!((stack.effects("3400401"), stack.attempts("400401")), (0, 1));
     let (said, code) = failure(&refunds(&stack, &["cancel", "nobody"]).await);
     assert!(said.contains("(REFUND_NOT_FOUND)"), "{said}");
     assert_eq!(code, Some(1));

@@ -19,7 +19,7 @@ use crate::support::{Stack, debitsuccess, metadata, namecom, one_of, reason, sec
 #[tokio::test]
 async fn a_first_refund_reaches_its_provider_once(#[case] provider: Provider, #[case] end: State) {
     let stack = Stack::start().await;
-    let (request, target, _) = one_of(provider, "first");
+    let (request, target, in_journal) = one_of(provider, "first");
     let answer = stack.create(request.clone()).await.unwrap();
     assert!(!answer.replayed);
     let refund = answer.refund.unwrap();
@@ -36,7 +36,7 @@ async fn a_first_refund_reaches_its_provider_once(#[case] provider: Provider, #[
         assert!(again.replayed);
         assert_eq!(again.refund.unwrap(), refund);
     }
-    assert_eq!(stack.effects(target), 1);
+    assert_eq!((stack.effects(target), stack.attempts(in_journal)), (1, 1));
 }
 
 #[tokio::test]
@@ -107,8 +107,11 @@ async fn an_external_reference_that_names_two_accounts_is_ambiguous() {
     if let Some(Target::Debitsuccess(target)) = request.target.as_mut() {
         target.external_account_reference_no = "EXT-TWICE".to_owned();
     }
-    let error = stack.refund(request).await.provider_error.unwrap();
+    let refund = stack.refund(request).await;
+    assert_eq!(refund.state(), State::Failed);
+    let error = refund.provider_error.unwrap();
     assert_eq!((error.code.as_str(), error.category()), ("07", Category::TargetAmbiguous));
+    assert_eq!(stack.simulators.books().len(), 0);
 }
 
 #[tokio::test]
@@ -155,6 +158,7 @@ async fn an_account_that_does_not_fit_is_refused(
     let stack = Stack::start().await;
     let refusal = stack.create(request).await.unwrap_err();
     assert_eq!((refusal.code(), reason(&refusal).as_str()), (code, word));
+    assert_eq!(stack.find("x").await, None);
     assert!(stack.simulators.journal().is_empty());
 }
 
@@ -166,7 +170,10 @@ async fn an_amount_in_another_currency_is_the_callers_mistake() {
         target.amount = Some(proto::Money { currency_code: "USD".into(), minor_units: 100 });
     }
     let refusal = stack.create(request).await.unwrap_err();
+    assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::InvalidArgument, "INVALID_REQUEST"));
     assert_eq!(wrong_fields(&refusal), ["debitsuccess.amount.currency_code"]);
+    assert_eq!(stack.find("usd").await, None);
+    assert!(stack.simulators.journal().is_empty());
 }
 
 #[rstest]
@@ -179,7 +186,8 @@ async fn a_target_that_has_a_refund_gets_no_second_one(#[case] second: proto::Cr
     let refusal = stack.create(second).await.unwrap_err();
     assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::FailedPrecondition, "TARGET_HAS_REFUND"));
     assert_eq!(metadata(&refusal, "conflicting_refund"), "refunds/first");
-    assert_eq!(stack.simulators.books().len(), 1);
+    assert_eq!(stack.find("second").await, None);
+    assert_eq!((stack.simulators.books().len(), stack.simulators.journal().len()), (1, 1));
 }
 
 #[tokio::test]
@@ -188,6 +196,7 @@ async fn a_refused_refund_gives_its_target_free() {
     for id in ["one", "two"] {
         assert_eq!(stack.refund(sectigo(id, "2000001")).await.state(), State::Failed);
     }
+    assert_eq!((stack.effects("2000001"), stack.attempts("2000001")), (0, 2), "each was sent");
 }
 
 #[tokio::test]
@@ -219,6 +228,9 @@ async fn validate_only_checks_everything_and_does_nothing() {
     assert_eq!(reason(&refusal), "TARGET_HAS_REFUND");
     let known = stack.create(ask(sectigo("first", "1000001"))).await.unwrap();
     assert!(known.replayed);
+    let wrong = stack.create(ask(sectigo("not a name", ""))).await.unwrap_err();
+    assert_eq!(wrong_fields(&wrong), ["refund_id", "sectigo.order_number"]);
+    assert_eq!((stack.effects("1000001"), stack.simulators.journal().len()), (1, 1));
 }
 
 #[tokio::test]

@@ -2,8 +2,11 @@
 
 use std::io::{Read as _, Write as _};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use recoup::app::App;
+use recoup::proto::v1::refund::State;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
 
 use crate::support::process::{Gateway, run};
@@ -47,6 +50,8 @@ async fn health_is_one_sentence_and_a_status() {
             if code != Some(0) {
                 return (text, code);
             }
+            // The commands are run on the spot: without this the limit would never be looked at.
+            tokio::task::yield_now().await;
         }
     });
     assert_eq!(seen.await.unwrap(), (not_serving, Some(1)));
@@ -104,23 +109,35 @@ async fn a_ledger_is_copied_while_it_is_written_to() {
     let stack = Stack::start().await;
     stack.refund(sectigo("before", "1000001")).await;
     let ledger = stack.dir.path().join("recoup.db");
+    let (written, is_copied) = (AtomicUsize::new(0), AtomicBool::new(false));
     let writing = async {
-        for order in 100..160 {
-            stack.refund(sectigo(&format!("r-{order}"), &format!("1000{order}"))).await;
+        for order in 100..900 {
+            if is_copied.load(Ordering::SeqCst) {
+                return;
+            }
+            let refund = stack.refund(sectigo(&format!("r-{order}"), &format!("1000{order}"))).await;
+            assert_eq!(refund.state(), State::Succeeded);
+            written.fetch_add(1, Ordering::SeqCst);
         }
+        panic!("no end of it: {} refunds", written.load(Ordering::SeqCst));
     };
     let copying = async {
         let mut sequences = Vec::new();
         for number in 0..5 {
+            let before = written.load(Ordering::SeqCst);
+            while written.load(Ordering::SeqCst) == before {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
             let (ledger, to) = (ledger.clone(), stack.dir.path().join(format!("copy-{number}")));
             let (told, code) = tokio::task::spawn_blocking(move || copied(&ledger, &to)).await.unwrap();
             assert_eq!((&told["clean"], code), (&true.into(), Some(0)), "{told}");
             sequences.push(told["lastSequence"].as_u64().unwrap());
         }
+        is_copied.store(true, Ordering::SeqCst);
         sequences
     };
     let ((), sequences) = tokio::join!(writing, copying);
-    assert!(sequences.is_sorted() && sequences[0] >= 3, "{sequences:?}");
+    assert!(sequences[0] >= 3 && sequences.is_sorted_by(|one, next| one < next), "{sequences:?}");
 
     let to = stack.dir.path().join("copy-0");
     #[cfg(unix)]
@@ -141,7 +158,8 @@ async fn a_ledger_is_copied_while_it_is_written_to() {
     assert!(!stack.dir.path().join("copy-of-a-letter").exists());
 
     // The gateway has noticed nothing of it all.
-    stack.refund(sectigo("after", "1000002")).await;
+    assert_eq!(stack.refund(sectigo("after", "1000002")).await.state(), State::Succeeded);
+    assert_eq!((stack.effects("1000002"), stack.attempts("1000002")), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -168,8 +186,13 @@ async fn a_copy_is_a_ledger_and_an_account_that_is_left_out_sends_nothing_of_it(
     assert!(known.replayed);
     let refused = refunds.create_refund(sectigo("since", "1000002")).await.unwrap_err();
     assert_eq!(reason(&refused), "ACCOUNT_NOT_FOUND");
-    assert_eq!(crate::support::effects(&simulators, "1000002"), 1);
     // The other accounts go on.
-    refunds.create_refund(namecom("other", 200_001, &[3_200_001])).await.unwrap();
+    let other = refunds.create_refund(namecom("other", 200_001, &[3_200_001])).await.unwrap().into_inner();
+    assert_eq!(other.refund.unwrap().state(), State::Succeeded);
     app.stop().await;
+    let sent: Vec<_> = simulators.journal().into_iter().map(|entry| entry.target.unwrap()).collect();
+    assert_eq!(sent, ["1000001", "1000002", "200001"], "each once");
+    for target in ["1000001", "1000002", "3200001"] {
+        assert_eq!(crate::support::effects(&simulators, target), 1, "{target}");
+    }
 }

@@ -1,6 +1,7 @@
 //! The state machine as a whole: every pair of state and event, and what no sequence of events can break.
 
 use proptest::prelude::*;
+use proptest::sample::Index;
 use rstest::rstest;
 
 use super::*;
@@ -63,6 +64,20 @@ fn events() -> Vec<Event> {
         Event::Resolved(Decided::new(Resolution::Refunded { amount: None, items: Vec::new() }, "ticket 7")),
         Event::Resolved(Decided::new(Resolution::NotRefunded, "ticket 7")),
         Event::Resolved(Decided::new(Resolution::SendAgain, "ticket 7")),
+        Event::Resolved(Decided {
+            take_over: true,
+            follow_until: Some(Timestamp::from_seconds(9_000)),
+            ..Decided::new(Resolution::NotRefunded, "ticket 7")
+        }),
+        Event::Reassigned {
+            account: AccountName::parse("other").unwrap(),
+            place: Place { login: "another".into(), ..place() },
+            evidence: "ticket 7".into(),
+        },
+        Event::Corrected {
+            confirmation: Confirmation { status: Some("Completed".into()), ..Confirmation::default() },
+            caution_until: Timestamp::from_seconds(9_000),
+        },
     ]
 }
 
@@ -70,6 +85,7 @@ fn events() -> Vec<Event> {
 #[rstest]
 #[case(State::Pending, &[
     ("dispatched", State::Dispatching), ("cancelled", State::Cancelled), ("expired", State::Failed),
+    ("reassigned", State::Pending),
 ])]
 #[case(State::Dispatching, &[
     ("not_sent", State::Pending), ("refunded", State::Succeeded), ("refunded", State::PartiallySucceeded),
@@ -78,17 +94,21 @@ fn events() -> Vec<Event> {
 #[case(State::Submitted, &[
     ("refunded", State::Succeeded), ("refunded", State::PartiallySucceeded), ("accepted", State::Submitted),
     ("refused", State::Failed), ("checked", State::Submitted), ("escalated", State::NeedsReview),
+    ("resolved", State::Failed), ("reassigned", State::Submitted),
 ])]
 #[case(State::InDoubt, &[
     ("dispatched", State::Dispatching), ("refunded", State::Succeeded), ("refunded", State::PartiallySucceeded),
     ("accepted", State::Submitted), ("refused", State::Failed), ("checked", State::InDoubt), ("escalated", State::NeedsReview),
+    ("resolved", State::Failed), ("reassigned", State::InDoubt),
 ])]
 #[case(State::NeedsReview, &[
+    ("refunded", State::Succeeded), ("refunded", State::PartiallySucceeded), ("refused", State::Failed),
     ("checked", State::NeedsReview), ("resolved", State::Succeeded), ("resolved", State::Failed), ("resolved", State::Dispatching),
+    ("resolved", State::Failed), ("reassigned", State::NeedsReview),
 ])]
 #[case(State::Succeeded, &[])]
 #[case(State::PartiallySucceeded, &[])]
-#[case(State::Failed, &[])]
+#[case(State::Failed, &[("checked", State::Failed), ("corrected", State::Failed)])]
 #[case(State::Cancelled, &[])]
 fn the_table_holds_these_moves_and_no_other(#[case] from: State, #[case] moves: &[(&str, State)]) {
     let found: Vec<(&str, State)> =
@@ -137,42 +157,111 @@ fn what_the_provider_leaves_out_keeps_its_last_word() {
     assert_eq!((refund.provider_reference.as_deref(), refund.refunded_amount), (Some("7"), amount));
 }
 
+/// All events, and lookups that show the refund, or nothing, more often than the others.
+fn events_with_lookups() -> Vec<Event> {
+    let checked = |record| Event::Checked(Observation::new("looked", record));
+    let lookups = [RecordSeen::Absent, RecordSeen::Present, RecordSeen::Unanswered].into_iter().cycle().take(9);
+    events().into_iter().chain(lookups.map(checked)).collect()
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
     #[test]
     fn no_sequence_of_events_breaks_what_must_hold(
-        picks in proptest::collection::vec((0..15_usize, -5_i64..50), 0..40),
+        picks in proptest::collection::vec((any::<Index>(), proptest::bool::weighted(0.2), -5_i64..50), 0..40),
     ) {
-        let events = events();
+        let events = events_with_lookups();
         let mut refund = refund();
         let mut now = Timestamp::from_seconds(1_000);
-        for (pick, seconds) in picks {
+        for (pick, whatever, seconds) in picks {
             now = Timestamp::from_micros(now.as_micros() + seconds * 1_000_000);
-            let event = &events[pick];
+            let possible: Vec<&Event> =
+                events.iter().filter(|event| whatever || state::next(refund.state, event).is_ok()).collect();
+            let event = if possible.is_empty() { pick.get(&events) } else { *pick.get(&possible) };
             let Ok(next) = refund.apply(event, now) else {
                 let refused_no = refund.state == State::Dispatching && refund.unanswered_attempts > 0;
-                prop_assert!(state::next(refund.state, event).is_err() || refused_no);
+                let not_followed = refund.caution_until.is_none() || refund.corrected_time.is_some();
+                let is_over = refund.state == State::Failed && not_followed;
+                prop_assert!(state::next(refund.state, event).is_err() || refused_no || is_over);
                 continue;
             };
             prop_assert_eq!(next.revision, refund.revision + 1);
             prop_assert!(next.update_time >= refund.update_time, "history never runs backwards");
-            prop_assert!(!refund.state.is_terminal(), "a terminal state is never left");
+            prop_assert!(!refund.state.is_terminal() || next.state == refund.state, "a terminal state is never left");
             prop_assert_eq!(next.doubt.is_some(), matches!(next.state, State::InDoubt | State::NeedsReview));
             prop_assert_eq!(next.complete_time.is_some(), next.state.is_terminal());
-            prop_assert_eq!(next.not_before.is_some(), next.state == State::Pending);
-            prop_assert_eq!(held(&next).is_empty(), matches!(next.state, State::Failed | State::Cancelled));
+            if refund.state.is_terminal() {
+                prop_assert_eq!(next.complete_time, refund.complete_time, "it was complete before");
+            }
+            prop_assert!(next.not_before.is_none() || next.state == State::Pending);
+            let holds_nothing = matches!(next.state, State::Failed | State::Cancelled);
+            prop_assert_eq!(held(&next).is_empty(), holds_nothing && next.corrected_time.is_none());
+            prop_assert!(next.corrected_time.is_none() || next.state == State::Failed);
             if next.state == State::Failed && matches!(event, Event::Refused { .. }) {
                 prop_assert!(next.provider_error.is_some());
             }
-            if next.absent_since.is_some() {
-                prop_assert_eq!(event.kind().as_str(), "checked", "only a look after a look keeps what was seen");
+            match event {
+                Event::Checked(Observation { record: RecordSeen::Absent, .. }) => {
+                    prop_assert_eq!(next.absent_since, refund.absent_since.or(Some(next.update_time)));
+                }
+                Event::Checked(Observation { record: RecordSeen::Unanswered, .. }) => {
+                    prop_assert_eq!(next.absent_since, refund.absent_since, "nothing was learnt");
+                }
+                _ => prop_assert_eq!(next.absent_since, None, "absence counts in a row, up to this event"),
             }
             if next.state == State::Pending || next.state == State::Cancelled {
-                prop_assert_eq!(next.unanswered_attempts, 0, "nobody may withdraw what may have happened");
+                prop_assert_eq!(next.unanswered_attempts, 0, "what may have happened is never withdrawn");
             }
+            // What was attempted at another host or login stays so for ever.
+            let moved = next.place != refund.place && refund.state != State::Pending;
+            prop_assert_eq!(next.attempted_elsewhere, refund.attempted_elsewhere || moved);
             prop_assert!(!event.note(&next).is_empty());
             refund = next;
         }
     }
+}
+
+/// A record that is shown in between was there: two absences count only in a row.
+#[test]
+fn a_record_that_is_shown_again_ends_its_absence() {
+    let at = |seconds: i64| Timestamp::from_seconds(1_000 + seconds);
+    let dispatched = refund().apply(&Event::Dispatched { credential: None }, at(1)).unwrap();
+    let submitted = dispatched.apply(&Event::Accepted(Acceptance::default()), at(2)).unwrap();
+    let lookups = [
+        (3, RecordSeen::Absent, Some(3)),
+        (4, RecordSeen::Unanswered, Some(3)),
+        (5, RecordSeen::Absent, Some(3)),
+        (6, RecordSeen::Present, None),
+        (7, RecordSeen::Absent, Some(7)),
+    ];
+    lookups.into_iter().fold(submitted, |refund, (seconds, record, since)| {
+        let next = refund.apply(&Event::Checked(Observation::new("looked", record)), at(seconds)).unwrap();
+        assert_eq!(next.absent_since, since.map(at), "after {seconds} s");
+        next
+    });
+}
+
+/// A person may be right today, and the request still be queued at the provider.
+#[test]
+fn what_a_person_found_not_refunded_stays_reserved_for_a_time() {
+    let now = Timestamp::from_seconds(1_001);
+    let until = Timestamp::from_seconds(1_601);
+    let refund = of(Target::Namecom(NamecomTarget::new(9, &[1, 2]).unwrap()));
+    let doubt = Event::Interrupted;
+    let refund = refund.apply(&Event::Dispatched { credential: None }, now).unwrap().apply(&doubt, now).unwrap();
+    let decided =
+        |resolution| Decided { take_over: true, reserve_until: Some(until), ..Decided::new(resolution, "ticket") };
+    let reservations = |resolution| {
+        let after = refund.apply(&Event::Resolved(decided(resolution)), now).unwrap();
+        after.reservations().into_iter().map(|one| (one.key, one.until)).collect::<Vec<_>>()
+    };
+    let timed = |item: &str| (format!("item:{item}"), Some(until));
+    assert_eq!(reservations(Resolution::NotRefunded), [timed("1"), timed("2")]);
+    let items = [("1", true), ("2", false)]
+        .map(|(id, refunded)| ItemResolution { item_id: id.into(), refunded, amount: None })
+        .to_vec();
+    let partly = Resolution::Refunded { amount: None, items };
+    assert_eq!(reservations(partly), [("item:1".to_owned(), None), timed("2")]);
 }
 
 /// `provider_status` is the provider's word for the present state: one for a state that is over would be untrue.

@@ -156,20 +156,40 @@ fn an_identifier_that_somebody_else_used(#[case] deduplication: Deduplication, #
 }
 
 #[rstest]
-#[case::found_done(Lookup::Found(Outcome::Refunded(Confirmation::default())), State::Succeeded, State::Succeeded)]
-#[case::found_taken(Lookup::Found(accepted("Approved")), State::Submitted, State::Submitted)]
-#[case::found_refused(Lookup::Found(refused(ErrorCategory::RejectedOnReview)), State::Failed, State::Failed)]
-#[case::found_other(Lookup::Found(unknown(DoubtReason::Contradiction)), State::NeedsReview, State::NeedsReview)]
-#[case::found_unreadable(Lookup::Found(unknown(DoubtReason::UnreadableReply)), State::InDoubt, State::Submitted)]
-#[case::no_trace(Lookup::not_found("Processed"), State::InDoubt, State::Submitted)]
-#[case::no_answer(Lookup::unavailable("refused"), State::InDoubt, State::Submitted)]
+#[case::found_done(
+    Lookup::Found(Outcome::Refunded(Confirmation::default())),
+    State::Succeeded,
+    State::Succeeded,
+    State::Succeeded
+)]
+#[case::found_taken(Lookup::Found(accepted("Approved")), State::Submitted, State::Submitted, State::NeedsReview)]
+#[case::found_refused(
+    Lookup::Found(refused(ErrorCategory::RejectedOnReview)),
+    State::Failed,
+    State::Failed,
+    State::Failed
+)]
+#[case::found_other(
+    Lookup::Found(unknown(DoubtReason::Contradiction)),
+    State::NeedsReview,
+    State::NeedsReview,
+    State::NeedsReview
+)]
+#[case::found_unreadable(
+    Lookup::Found(unknown(DoubtReason::UnreadableReply)),
+    State::InDoubt,
+    State::Submitted,
+    State::NeedsReview
+)]
+#[case::no_trace(Lookup::not_found("Processed"), State::InDoubt, State::Submitted, State::NeedsReview)]
+#[case::no_answer(Lookup::unavailable("refused"), State::InDoubt, State::Submitted, State::NeedsReview)]
 fn a_look_settles_what_it_shows_and_nothing_else(
     #[case] lookup: Lookup,
     #[case] in_doubt: State,
     #[case] submitted: State,
+    #[case] in_review: State,
 ) {
-    for (from, expected) in
-        [(State::InDoubt, in_doubt), (State::Submitted, submitted), (State::NeedsReview, State::NeedsReview)]
+    for (from, expected) in [(State::InDoubt, in_doubt), (State::Submitted, submitted), (State::NeedsReview, in_review)]
     {
         let refund = in_state(from);
         let events = after_lookup(&refund, lookup.clone(), rules(&contract(Deduplication::Reject)), now()).events;

@@ -161,6 +161,7 @@ mod tests {
     use secrecy::SecretString;
 
     use super::*;
+    use crate::domain::money::Currency;
     use crate::providers::samples::{answer, outcome_word};
 
     fn look(status: u16, body: &[u8]) -> String {
@@ -287,6 +288,28 @@ mod tests {
         #[test]
         fn no_noise_finds_a_refund(body in proptest::collection::vec(any::<u8>(), 0..300)) {
             prop_assert!(!look(200, &body).starts_with("refunded"));
+        }
+    }
+
+    /// Get Order shows no amount of an item: what the answer to the refund said of it stands.
+    #[test]
+    fn a_refunded_item_keeps_the_amount_that_the_answer_named() {
+        let target = NamecomTarget::new(7, &[1, 2]).unwrap();
+        let mask = Mask::new("demo", &SecretString::from("x"));
+        let body = order("\"id\":7", &["1 refunded registration", "2 refunded registration"]);
+        let dollars = |minor_units| Some(Money { currency: Currency::USD, minor_units });
+        let paid = |id, minor_units| ItemResult {
+            refunded_amount: dollars(minor_units),
+            ..row(id, ItemState::Succeeded, true)
+        };
+        for (told, items, amount) in [
+            (vec![paid(1, 999), paid(2, 599)], vec![paid(1, 999), paid(2, 599)], dollars(1598)),
+            // A sum that leaves an item out would be untrue.
+            (vec![paid(1, 999)], vec![paid(1, 999), row(2, ItemState::Succeeded, true)], None),
+        ] {
+            let lookup = read_order(&answer(200, &[], body.as_bytes()), &target, &told, &mask);
+            let Lookup::Found(Outcome::Refunded(yes)) = lookup else { panic!("{lookup:?}") };
+            assert_eq!((yes.items, yes.amount), (items, amount));
         }
     }
 }

@@ -163,9 +163,22 @@ async fn what_looks_like_one_sent_twice_is_refused_within_a_day() {
 #[tokio::test]
 async fn a_similar_refund_that_failed_stands_in_nobodys_way() {
     let bench = Bench::new();
-    let first = bench.new_refund(debitsuccess("first", "DS1", 1250)).await;
-    bench.record(&first, &[Event::Cancelled]).await.unwrap();
-    bench.new_refund(debitsuccess("second", "DS1", 1250)).await;
+    for (number, state) in State::ALL.into_iter().enumerate() {
+        let amount = 1250 + i64::try_from(number).unwrap();
+        let first = bench.new_refund(debitsuccess(&format!("first-{number}"), "DS1", amount)).await;
+        assert_eq!(bench.record(&first, &way_to(state)).await.unwrap().state, state);
+        let second = create(debitsuccess(&format!("second-{number}"), "DS1", amount));
+        let answer = bench.ledger.create(second.clone()).await;
+        if matches!(state, State::Failed | State::Cancelled) {
+            assert_eq!(answer, Ok(Created::New(Refund::new(second.intent, place("books"), NOW))));
+        } else {
+            assert_eq!(
+                answer,
+                Err(LedgerError::SimilarRefund { conflicting: first.id().clone(), firm_until: None }),
+                "{state}"
+            );
+        }
+    }
 }
 
 #[tokio::test]
