@@ -11,6 +11,7 @@
 //! state      the states and the only moves between them
 //! refund     the refund itself, and how an event changes it
 //! validation where a certificate order's validation stands
+//! probe      what a probe of an account shows
 //! clock      time as an argument
 //! ```
 
@@ -19,6 +20,7 @@ pub mod contract;
 pub mod ids;
 pub mod money;
 pub mod outcome;
+pub mod probe;
 pub mod refund;
 pub mod state;
 pub mod target;

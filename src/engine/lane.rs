@@ -12,6 +12,7 @@ use tracing::{error, info};
 use crate::domain::ids::{AccountName, RefundId};
 use crate::engine::AccountHealth;
 use crate::engine::circuit::{Circuit, CircuitSettings, Era, Sign, Stance};
+use crate::engine::probe::Probes;
 use crate::providers::Account;
 
 /// One account's lane.
@@ -31,6 +32,8 @@ pub(super) struct Lane {
     pub(super) backlog: AtomicBool,
     /// Which of the waiting refunds is looked up when the account is tried next.
     pub(super) probes: AtomicUsize,
+    /// Probes that callers ask for.
+    pub(super) requested_probes: Probes,
     pace: Pace,
     circuit: Mutex<Circuit>,
     in_hand: Mutex<BTreeSet<RefundId>>,
@@ -62,6 +65,7 @@ impl Lane {
             settle_bell: Notify::new(),
             backlog: AtomicBool::new(true),
             probes: AtomicUsize::new(0),
+            requested_probes: Probes::default(),
             pace: Pace { apart, next: Mutex::new(Instant::now()) },
             circuit: Mutex::new(Circuit::new(circuit)),
             in_hand: Mutex::default(),

@@ -26,6 +26,7 @@ pub mod decide;
 mod driver;
 mod feed;
 mod lane;
+pub mod probe;
 mod steady;
 mod step;
 mod waiters;

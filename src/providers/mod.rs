@@ -17,6 +17,7 @@ use crate::domain::contract::RetryContract;
 use crate::domain::ids::{AccountName, Provider as ProviderKind};
 use crate::domain::money::Currency;
 use crate::domain::outcome::{Lookup, Outcome};
+use crate::domain::probe::ProbeReport;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::validation::{OrderKey, StatusAnswer};
 use crate::telemetry::metrics::AccountMeter;
@@ -32,6 +33,7 @@ mod object;
 pub mod observed;
 #[cfg(test)]
 mod peer;
+mod probing;
 #[cfg(test)]
 mod samples;
 pub mod sectigo;
@@ -44,6 +46,17 @@ pub trait Provider: Send + Sync + 'static {
 
     /// Asks what became of a refund. Moves nothing.
     async fn lookup(&self, refund: &Refund) -> Lookup;
+
+    /// Asks whether the provider is reached, accepts the login, and is the service that the configuration describes.
+    /// Moves nothing. Each of its few requests waits for a turn of its own.
+    async fn probe(&self, turns: &dyn Turns) -> ProbeReport;
+}
+
+/// The pace of an account, as a probe sees it.
+#[async_trait]
+pub trait Turns: Send + Sync {
+    /// Returns when the next request may be sent.
+    async fn turn(&self);
 }
 
 /// An account that can tell where the validation of a certificate order stands.
