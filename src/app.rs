@@ -253,7 +253,8 @@ impl Standings for Whole {
     }
 }
 
-/// Probes every configured account, without a ledger and without a port. In the order of their names.
+/// Probes every configured account, without a ledger and without a port. In the order of their
+/// names.
 ///
 /// # Errors
 /// [`StartError::Account`] where an account cannot be used as configured.

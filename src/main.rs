@@ -31,7 +31,8 @@ struct Arguments {
 enum Command {
     /// Run the gateway until SIGTERM or Ctrl-C.
     Serve(ConfigFile),
-    /// Check the configuration and print every fault with its key; with --online ask the providers too.
+    /// Check the configuration and print every fault with its key; with --online ask the providers
+    /// too.
     Check(CheckArguments),
     /// Ask a running gateway whether it takes refunds; exit status 0 if it does, 1 if it does not.
     Health(HealthArguments),

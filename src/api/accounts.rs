@@ -1,4 +1,5 @@
-//! `AccountService`: which accounts there are, what each provider promises, and whether it can be used. Never a secret.
+//! `AccountService`: which accounts there are, what each provider promises, and whether it can be
+//! used. Never a secret.
 
 use tonic::{Request, Response, Status};
 

@@ -1,5 +1,5 @@
-//! What a probe of an account shows: whether its provider is reached, takes the login, and is the service that the
-//! configuration describes.
+//! What a probe of an account shows: whether its provider is reached, takes the login, and is the
+//! service that the configuration describes.
 
 use std::fmt;
 

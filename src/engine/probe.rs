@@ -1,8 +1,8 @@
-//! Probes of an account, asked for by a person or a deployment: at most one begins in five seconds, and each of its
-//! requests waits for its turn in the account's pace.
+//! Probes of an account, asked for by a person or a deployment: at most one begins in five seconds,
+//! and each of its requests waits for its turn in the account's pace.
 //!
-//! A probe counts for the account's health as a lookup does: one that finds nothing wrong lets a suspended account try
-//! one refund.
+//! A probe counts for the account's health as a lookup does: one that finds nothing wrong lets a
+//! suspended account try one refund.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -37,8 +37,8 @@ struct Standing {
 }
 
 impl Engine {
-    /// Asks the account's provider whether it is reached, accepts the login and is the service that is configured.
-    /// Moves no money.
+    /// Asks the account's provider whether it is reached, accepts the login and is the service that
+    /// is configured. Moves no money.
     ///
     /// # Errors
     /// [`EngineError::AccountNotFound`], [`EngineError::Draining`]
@@ -102,7 +102,8 @@ async fn ask(lane: &Arc<Lane>) -> ProbeReport {
     }
 }
 
-/// What a probe says about the account that it was made for. Less than fine is no reason to send a refund.
+/// What a probe says about the account that it was made for. Less than fine is no reason to send a
+/// refund.
 fn sign_of(report: &ProbeReport) -> Sign {
     match report.credentials {
         Credentials::Refused => Sign::CredentialsRefused,
@@ -129,7 +130,8 @@ impl Probes {
         self.standing().begun.map(|begun| begun + APART)
     }
 
-    /// Who comes from now on gets a later one: what this one finds may be older than the change that they ask about.
+    /// Who comes from now on gets a later one: what this one finds may be older than the change
+    /// that they ask about.
     fn begin(&self) {
         *self.standing() = Standing { begun: Some(Instant::now()), next: None };
     }

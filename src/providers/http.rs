@@ -207,7 +207,8 @@ impl HttpClient {
         self.exchange(self.url_of(&call), call, Purpose::Reading, longest).await
     }
 
-    /// As [`HttpClient::read`], with a query. A query may be logged on its way: it never holds a credential.
+    /// As [`HttpClient::read`], with a query. A query may be logged on its way: it never holds a
+    /// credential.
     pub async fn read_with_query(&self, call: Call, query: &'static str, longest: usize) -> Exchange {
         let mut url = self.url_of(&call);
         url.set_query(Some(query));

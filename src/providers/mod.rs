@@ -47,8 +47,9 @@ pub trait Provider: Send + Sync + 'static {
     /// Asks what became of a refund. Moves nothing.
     async fn lookup(&self, refund: &Refund) -> Lookup;
 
-    /// Asks whether the provider is reached, accepts the login, and is the service that the configuration describes.
-    /// Moves nothing. Each of its few requests waits for a turn of its own.
+    /// Asks whether the provider is reached, accepts the login, and is the service that the
+    /// configuration describes. Moves nothing. Each of its few requests waits for a turn of its
+    /// own.
     async fn probe(&self, turns: &dyn Turns) -> ProbeReport;
 }
 

@@ -1,4 +1,5 @@
-//! A probe under way: what its requests have shown so far, and the sentences for a provider that is not reached.
+//! A probe under way: what its requests have shown so far, and the sentences for a provider that is
+//! not reached.
 
 use crate::domain::outcome::DoubtReason;
 use crate::domain::probe::{Credentials, Finding, ProbeReport};
@@ -83,8 +84,8 @@ impl Probing {
     }
 }
 
-/// Why there is no connection, in plain words before those of the HTTP client. The client's words are not documented:
-/// where they are others one day, they stand alone.
+/// Why there is no connection, in plain words before those of the HTTP client. The client's words
+/// are not documented: where they are others one day, they stand alone.
 fn cause_of(why: &str) -> String {
     let lower = why.to_ascii_lowercase();
     let causes = [
@@ -101,5 +102,79 @@ fn cause_of(why: &str) -> String {
     match causes.iter().find(|(mark, _)| lower.contains(mark)) {
         Some((_, cause)) => format!("{cause} ({why})"),
         None => why.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::{HeaderMap, Method};
+    use rstest::rstest;
+
+    use super::*;
+    use crate::providers::http::{Call, HttpSettings, REFUND_REPLY_BYTES};
+    use crate::providers::peer::{Peer, Script};
+    use crate::providers::samples;
+
+    fn get() -> Call {
+        Call { method: Method::GET, path: "/".to_owned(), headers: HeaderMap::new(), body: Bytes::new() }
+    }
+
+    fn client(endpoint: &str, total_ms: u64) -> HttpClient {
+        let settings = HttpSettings {
+            endpoint: &endpoint.parse().unwrap(),
+            ca_file: None,
+            connect_timeout: std::time::Duration::from_millis(200),
+            total_timeout: std::time::Duration::from_millis(total_ms),
+            reuse_connections: false,
+        };
+        HttpClient::new(&settings).map_err(|error| error.to_string()).unwrap()
+    }
+
+    async fn seen(http: &HttpClient) -> (bool, ProbeReport) {
+        let mut probing = Probing::of(http);
+        let exchange = http.read(get(), REFUND_REPLY_BYTES).await;
+        assert!(probing.answer_beside("Hello", exchange).is_none());
+        (probing.is_over(), probing.end())
+    }
+
+    /// The client's own words, as it says them today.
+    #[rstest]
+    #[case::nothing_is_said(
+        Script::Silence,
+        "https",
+        true,
+        "cannot be reached: no connection within connect_timeout ("
+    )]
+    #[case::no_tls(Script::Say("HTTP/1.1 400 No\r\n\r\n"), "https", true, "cannot be reached: TLS fails (")]
+    #[case::no_answer(Script::Silence, "http", true, "does not answer Hello within total_timeout (")]
+    #[case::closed(Script::Close, "http", false, "ends the connection without an answer to Hello (")]
+    #[tokio::test]
+    async fn a_provider_that_is_not_heard_is_named_with_the_cause(
+        #[case] script: Script,
+        #[case] scheme: &str,
+        #[case] over: bool,
+        #[case] words: &str,
+    ) {
+        let peer = Peer::start_raw(script).await;
+        let http = client(&peer.endpoint().replace("http", scheme), 500);
+        let (is_over, report) = seen(&http).await;
+        let [finding] = report.findings.as_slice() else { panic!("{report:?}") };
+        assert!(finding.sentence.starts_with(&format!("{} {words}", http.origin())), "{report:?}");
+        // Beside a request that answers, one that does not is a remark.
+        assert_eq!((is_over, finding.breaks_refunds, report.reached), (over, over, false), "{report:?}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_too_long_came_from_a_provider_that_is_there() {
+        let peer = Peer::start(Script::Flood { claim_length: false }).await;
+        let (is_over, report) = seen(&samples::http_of(&peer)).await;
+        assert!(!is_over && report.reached, "{report:?}");
+        assert!(report.findings[0].sentence.contains("cannot be read (HTTP 200 with a body longer"), "{report:?}");
+    }
+
+    #[test]
+    fn words_that_are_not_known_stand_alone() {
+        assert_eq!(cause_of("no connection: something new"), "no connection: something new");
     }
 }

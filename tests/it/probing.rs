@@ -1,5 +1,5 @@
-//! Probes of accounts: what is wrong is named in one sentence, by the port and by the command line, and no request of a
-//! probe can move money.
+//! Probes of accounts: what is wrong is named in one sentence, by the port and by the command line,
+//! and no request of a probe can move money.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -67,7 +67,8 @@ fn moved_nothing(simulators: &Simulators) {
     assert!(moving.is_empty(), "{moving:?}");
 }
 
-fn accepted(_: &Simulators) {}
+/// The service reads any name, as it does by default.
+fn lenient(_: &Simulators) {}
 
 /// The service reads no name but its own.
 fn strict(simulators: &Simulators) {
@@ -123,7 +124,8 @@ async fn a_wrong_password_is_named_in_one_sentence(
     checked.moved_nothing();
 }
 
-/// A strict service reads no password in another namespace: its 02 must not look like a wrong password.
+/// A strict service reads no password in another namespace: its 02 must not look like a wrong
+/// password.
 #[rstest]
 #[case::of_the_data(
     "data_namespace",
@@ -154,7 +156,7 @@ async fn a_wrong_name_is_named_in_one_sentence(#[case] setting: &str, #[case] wr
 #[tokio::test]
 async fn a_wrong_name_that_is_read_all_the_same_fails_the_check() {
     let more = "currency = \"AUD\"\ndata_namespace = \"http://wrong.example/data\"";
-    let checked = Checked::of(accepted, |configuration| configuration.replacen("currency = \"AUD\"", more, 1)).await;
+    let checked = Checked::of(lenient, |configuration| configuration.replacen("currency = \"AUD\"", more, 1)).await;
     let lines = checked.about("debitsuccess");
     assert_eq!((lines.len(), lines[0]), (2, FINE), "{lines:?}");
     assert!(lines[1].starts_with("data_namespace is \"http://wrong.example/data\""), "{lines:?}");
@@ -172,7 +174,7 @@ async fn a_host_that_refuses_is_named_with_its_cause() {
     for account in ["debitsuccess", "namecom", "sectigo"] {
         let gone = nowhere();
         let mut origin = String::new();
-        let checked = Checked::of(accepted, |configuration| {
+        let checked = Checked::of(lenient, |configuration| {
             let (before, after) = configuration.split_once(&format!("[accounts.{account}]")).unwrap();
             let (_, rest) = after.split_once("endpoint = \"").unwrap();
             let (present, _) = rest.split_once('"').unwrap();
@@ -196,7 +198,7 @@ async fn a_host_that_refuses_is_named_with_its_cause() {
 #[tokio::test]
 async fn a_host_that_is_not_reached_is_named_with_its_cause(#[case] endpoint: &str, #[case] cause: &str) {
     let mut origin = String::new();
-    let checked = Checked::of(accepted, |configuration| {
+    let checked = Checked::of(lenient, |configuration| {
         let present = configuration.split_once("endpoint = \"").unwrap().1.split_once('"').unwrap().0.to_owned();
         if endpoint.is_empty() {
             // An authority of its own that has signed nothing here.
@@ -215,7 +217,8 @@ async fn a_host_that_is_not_reached_is_named_with_its_cause(#[case] endpoint: &s
     checked.moved_nothing();
 }
 
-/// Without `ca_file`, so that the system's authorities are trusted, none of which has signed the simulators' certificate.
+/// Without `ca_file`, so that the system's authorities are trusted, none of which has signed the
+/// simulators' certificate.
 fn without_its_authority(configuration: &str) -> String {
     configuration.lines().filter(|line| !line.starts_with("ca_file")).map(|line| format!("{line}\n")).collect()
 }
@@ -272,7 +275,7 @@ async fn the_refund_endpoint_is_asked_without_a_login() {
 #[tokio::test]
 async fn a_name_that_is_none_is_refused() {
     let stack = Stack::start().await;
-    let unknown = probe(&stack, "nobody").await.unwrap_err();
+    let unknown = probe(&stack, "unknown").await.unwrap_err();
     assert_eq!((unknown.code(), reason(&unknown).as_str()), (Code::NotFound, "ACCOUNT_NOT_FOUND"));
     for malformed in ["", "No Name", "a/b"] {
         let refused = probe(&stack, malformed).await.unwrap_err();
@@ -282,7 +285,8 @@ async fn a_name_that_is_none_is_refused() {
     assert_eq!(stack.simulators.journal().len(), 0);
 }
 
-/// Callers that come before the next probe has begun share it; a caller whose time is over gets DEADLINE alone.
+/// Callers that come before the next probe has begun share it; a caller whose time is over gets
+/// DEADLINE alone.
 #[tokio::test]
 async fn two_probes_of_an_account_are_five_seconds_apart() {
     let stack = Stack::start().await;
@@ -297,6 +301,19 @@ async fn two_probes_of_an_account_are_five_seconds_apart() {
     assert!(begin.elapsed() >= Duration::from_secs(5), "{:?}", begin.elapsed());
     assert!(others.iter().all(|report| report.as_ref().unwrap().reached));
     assert_eq!(stack.simulators.journal().len(), 4, "two probes of two requests each");
+    moved_nothing(&stack.simulators);
+}
+
+/// A lower bound alone: a busy machine may take longer.
+#[tokio::test]
+async fn each_request_of_a_probe_waits_for_its_turn() {
+    let stack = Stack::start_as(|configuration| {
+        configuration.replacen("[accounts.namecom]", "[accounts.namecom]\nrequests_per_second = 1", 1)
+    })
+    .await;
+    let begin = tokio::time::Instant::now();
+    assert!(probe(&stack, "namecom").await.unwrap().reached);
+    assert!(begin.elapsed() >= Duration::from_secs(1), "{:?}", begin.elapsed());
     moved_nothing(&stack.simulators);
 }
 

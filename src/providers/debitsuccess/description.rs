@@ -1,6 +1,7 @@
 //! What the service says about itself: in its WSDL, and by the namespaces of its answers.
 //!
-//! Only names are read, and only to compare them with the settings; nothing is ever sent by what stands here.
+//! Only names are read, and only to compare them with the settings; nothing is ever sent by what
+//! stands here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +27,8 @@ pub(super) struct Description {
     service: BTreeSet<String>,
     /// Of the types of their `request` elements.
     data: BTreeSet<String>,
-    /// Every namespace that the document defines or imports: what counts where it leaves the rest to other documents.
+    /// Every namespace that the document defines or imports: what counts where it leaves the rest
+    /// to other documents.
     named: BTreeSet<String>,
     operations: BTreeSet<String>,
     /// The SOAPActions, by operation.
@@ -326,7 +328,8 @@ mod tests {
         assert_eq!(sentences(differences), expected);
     }
 
-    /// With its schemas in place a description says exactly which namespace the request's members are in.
+    /// With its schemas in place a description says exactly which namespace the request's members
+    /// are in.
     #[test]
     fn the_type_of_the_request_says_which_namespace_is_the_datas() {
         let document = r#"<definitions targetNamespace="http://s/" xmlns:d="http://data/">

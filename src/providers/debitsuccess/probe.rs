@@ -1,7 +1,8 @@
-//! The probe of a Debitsuccess account: the service's description, and the status of a refund that cannot exist.
+//! The probe of a Debitsuccess account: the service's description, and the status of a refund that
+//! cannot exist.
 //!
-//! A service that is sent another namespace reads no member, so it answers 02 to a right password. The description and
-//! the answer's own namespaces say which of the two it is.
+//! A service that is sent another namespace reads no member, so it answers 02 to a right password.
+//! The description and the answer's own namespaces say which of the two it is.
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
@@ -77,8 +78,8 @@ impl Debitsuccess {
         }
     }
 
-    /// What the description contradicts. That there is none is a remark: a service may keep it to itself and refund all
-    /// the same.
+    /// What the description contradicts. That there is none is a remark: a service may keep it to
+    /// itself and refund all the same.
     fn differences(&self, probing: &mut Probing, answer: &Answer) -> Vec<Difference> {
         let place = format!("{}?wsdl", self.service.path);
         if answer.status != 200 {
@@ -322,7 +323,8 @@ mod tests {
         assert!(!requests[0].contains("c4nary") && requests[0].ends_with("\r\n\r\n"), "{}", requests[0]);
         assert!(requests[1].contains("soapaction: \"http://s/I/GetRefundStatus\"\r\n"), "{}", requests[1]);
         assert!(requests[1].contains("<d:ExternalRefundIdentifier>recoup-probe-of-no-refund<"), "{}", requests[1]);
-        // That there is no description is no reason for refunds to fail; that there is no service is.
+        // That there is no description is no reason for refunds to fail; that there is no service
+        // is.
         let breaks: Vec<bool> = report.findings.iter().map(|finding| finding.breaks_refunds).collect();
         assert_eq!(breaks, [false, true], "{report:?}");
     }

@@ -1,4 +1,5 @@
-//! The probe of a name.com account: Hello, and a list of at most one order, which is what lookups read.
+//! The probe of a name.com account: Hello, and a list of at most one order, which is what lookups
+//! read.
 
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
@@ -109,7 +110,8 @@ fn note_hello(probing: &mut Probing, answer: &Answer, username: &str, mask: &Mas
     let Ok(Object(hello)) = serde_json::from_slice::<Object<HelloResponse>>(&answer.body) else {
         return probing.remark(format!("{HELLO} is answered with HTTP 200 and not with the documented JSON"));
     };
-    // In the sandbox the login ends in "-test", and which of the two names is shown is not documented.
+    // In the sandbox the login ends in "-test", and which of the two names is shown is not
+    // documented.
     let plain = |name: &str| name.strip_suffix("-test").unwrap_or(name).to_ascii_lowercase();
     if let Some(named) = hello.username.filter(|named| !named.is_empty() && plain(named) != plain(username)) {
         let (named, username) = (mask.text(&named), mask.text(username));

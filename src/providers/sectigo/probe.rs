@@ -1,5 +1,5 @@
-//! The probe of a Sectigo account: a GET of the refund endpoint, which is documented to be answered -17 and names no
-//! login and no order, and the status of an order that cannot exist.
+//! The probe of a Sectigo account: a GET of the refund endpoint, which is documented to be answered
+//! -17 and names no login and no order, and the status of an order that cannot exist.
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
