@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::{StreamExt as _, stream};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -17,10 +18,11 @@ use crate::api::{self, ApiSettings, ServeError};
 use crate::config::Settings;
 use crate::domain::clock::{Clock, SystemClock, Timestamp};
 use crate::domain::ids::AccountName;
+use crate::domain::probe::ProbeReport;
 use crate::domain::state::State;
 use crate::engine::circuit::CircuitSettings;
 use crate::engine::decide::{Backoff, Schedule};
-use crate::engine::{Engine, EngineSettings};
+use crate::engine::{Engine, EngineSettings, probe};
 use crate::ledger::sqlite::{OpenError, SqliteLedger, SqliteSettings};
 use crate::ledger::{Health, Ledger, LedgerError};
 use crate::providers::{Account, Accounts, ConnectError};
@@ -74,6 +76,8 @@ pub enum StartError {
 
 /// Balancers that watch the health word have this long to turn elsewhere while the port still takes calls.
 const LAST_MOMENT: Duration = Duration::from_millis(200);
+/// Accounts that `recoup check --online` probes at once.
+const PROBES: usize = 8;
 /// After the drain, for answers already on their way out.
 const HARD_STOP: Duration = Duration::from_secs(1);
 
@@ -111,12 +115,7 @@ impl App {
                 first: settings.engine.lookups_after.clone(),
                 then_every: settings.engine.lookups_every,
             },
-            circuit: CircuitSettings {
-                failures: settings.engine.circuit_failures,
-                strangers: settings.engine.circuit_strangers,
-                shortest_pause: settings.engine.circuit_pause_min,
-                longest_pause: settings.engine.circuit_pause_max,
-            },
+            circuit: circuit_of(&settings),
             rejection_follow_up: settings.engine.rejection_follow_up,
             max_feeds: settings.server.max_event_streams,
         };
@@ -252,6 +251,30 @@ impl Standings for Whole {
             event_readers: self.engine.feed_count(),
             watchers: self.validation.watch_count(),
         }
+    }
+}
+
+/// Probes every configured account, without a ledger and without a port. In the order of their
+/// names.
+///
+/// # Errors
+/// [`StartError::Account`] where an account cannot be used as configured.
+pub async fn probe_accounts(settings: &Settings) -> Result<Vec<(Arc<Account>, ProbeReport)>, StartError> {
+    let accounts = connect(settings, &(Arc::new(SystemClock) as Arc<dyn Clock>), &Metrics::off())?;
+    let circuit = circuit_of(settings);
+    let probes = accounts.iter().cloned().map(|account| async move {
+        let report = probe::probe_alone(account.clone(), circuit).await;
+        (account, report)
+    });
+    Ok(stream::iter(probes).buffered(PROBES).collect().await)
+}
+
+fn circuit_of(settings: &Settings) -> CircuitSettings {
+    CircuitSettings {
+        failures: settings.engine.circuit_failures,
+        strangers: settings.engine.circuit_strangers,
+        shortest_pause: settings.engine.circuit_pause_min,
+        longest_pause: settings.engine.circuit_pause_max,
     }
 }
 

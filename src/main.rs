@@ -8,12 +8,12 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use mimalloc::MiMalloc;
-use recoup::app::App;
+use recoup::app::{self, App, StartError};
 use recoup::config::{LogSettings, Settings};
 use recoup::telemetry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use self::cli::{BackupArguments, HealthArguments, RefundsArguments, VerifyArguments, say};
+use self::cli::{BackupArguments, CheckArguments, HealthArguments, RefundsArguments, VerifyArguments, say};
 
 /// A refund is many small allocations on several threads; the system's allocator would spend a good part of its time on them.
 #[global_allocator]
@@ -31,8 +31,9 @@ struct Arguments {
 enum Command {
     /// Run the gateway until SIGTERM or Ctrl-C.
     Serve(ConfigFile),
-    /// Check the configuration and print every fault with its key; exit status 2 if there are any.
-    Check(ConfigFile),
+    /// Check the configuration and print every fault with its key; with --online ask the providers
+    /// too.
+    Check(CheckArguments),
     /// Ask a running gateway whether it takes refunds; exit status 0 if it does, 1 if it does not.
     Health(HealthArguments),
     /// An operator's view of the refunds of a running gateway: list, show, reconcile, resolve, cancel.
@@ -68,12 +69,15 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Check(file) => Ok(match Settings::from_process(file.config.as_deref()) {
+        Command::Check(arguments) => Ok(match Settings::from_process(arguments.config()) {
             Ok(settings) => {
                 for line in settings.summary().iter().chain(&settings.warnings) {
                     say(&mut std::io::stdout(), line);
                 }
-                ExitCode::SUCCESS
+                match arguments.online() {
+                    true => small_runtime()?.block_on(check_online(&settings))?,
+                    false => ExitCode::SUCCESS,
+                }
             }
             Err(faults) => {
                 say(&mut std::io::stderr(), &faults.to_string());
@@ -138,6 +142,26 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }),
     }
+}
+
+/// Probes every account, and says what each probe shows.
+async fn check_online(settings: &Settings) -> anyhow::Result<ExitCode> {
+    let probed = match app::probe_accounts(settings).await {
+        Ok(probed) => probed,
+        Err(error @ StartError::Account { .. }) => {
+            say(&mut std::io::stderr(), &error.to_string());
+            return Ok(ExitCode::from(CONFIGURATION_FAULT));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    for (account, report) in &probed {
+        let name = format!("{} ({}, {})", account.name, account.provider, account.place.endpoint);
+        for line in cli::lines_of(&name, report) {
+            say(&mut std::io::stdout(), &line);
+        }
+    }
+    let all_fine = probed.iter().all(|(_, report)| report.is_fine());
+    Ok(if all_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Until a signal.

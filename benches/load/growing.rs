@@ -50,7 +50,7 @@ pub(crate) async fn started(stage: &mut Stage, cached: &Path) -> (Large, Vec<Row
         }
         let orders = stage.targets.numbers(UNFINISHED);
         stage.providers.put(Way::Fresh, orders.clone()).await;
-        ledgers::add_unfinished(&path, orders).await;
+        ledgers::add_unfinished(&path, &format!("http://{}", stage.providers.namecom()), orders).await;
         let began = Instant::now();
         let (gateway, took) = Gateway::start(&stage.folder, "large", &stage.providers).await;
         let gate = Gate::open(gateway.address).await;

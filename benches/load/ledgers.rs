@@ -6,13 +6,17 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use recoup::domain::clock::{Clock as _, SystemClock, Timestamp};
+use recoup::domain::event::Event;
+use recoup::domain::ids::Provider;
 use recoup::domain::ids::{AccountName, RefundId};
 use recoup::domain::money::{Currency, Money};
 use recoup::domain::outcome::{Confirmation, ItemResult, ItemState};
-use recoup::domain::refund::{Event, Intent, Refund};
+use recoup::domain::place::Place;
+use recoup::domain::refund::{Intent, Refund};
 use recoup::domain::target::{NamecomTarget, SectigoTarget, Target};
 use recoup::ledger::sqlite::{SqliteLedger, SqliteSettings};
-use recoup::ledger::{Claim, Create, Created, Ledger as _, Record};
+use recoup::ledger::{Claim, Create, Created, FirstAttempt, Kin, Ledger as _, Record};
+use recoup::providers::place_of;
 use tokio::time::Instant;
 
 use crate::callers::Way;
@@ -24,7 +28,7 @@ const APART: Duration = Duration::from_secs(26);
 
 /// The ledger with so many refunds, all done, from the cache; written and verified first where it is not there.
 pub(crate) async fn large(folder: &Path, refunds: usize) -> PathBuf {
-    let path = folder.join(format!("ledger-{refunds}-v2.db"));
+    let path = folder.join(format!("ledger-{refunds}-v7.db"));
     if path.exists() {
         return path;
     }
@@ -35,7 +39,9 @@ pub(crate) async fn large(folder: &Path, refunds: usize) -> PathBuf {
     let first = SystemClock.now().minus(APART * u32::try_from(refunds + 1).unwrap());
     for start in (0..refunds).step_by(BATCH) {
         let intents = (start..refunds.min(start + BATCH)).map(done);
-        let created = create(&ledger, intents, true, |place| first.plus(APART * (start + place) as u32)).await;
+        let created =
+            create(&ledger, "https://done.example", intents, true, |place| first.plus(APART * (start + place) as u32))
+                .await;
         join_all(created.into_iter().map(|refund| finish(&ledger, refund))).await;
     }
     let events = ledger.verify().await.unwrap();
@@ -55,15 +61,15 @@ pub(crate) fn copy(from: &Path, to: &Path) {
 }
 
 /// Adds refunds of these orders as a gateway leaves them that is killed: one half was on its way, the other waits.
-pub(crate) async fn add_unfinished(path: &Path, orders: std::ops::Range<i32>) {
+pub(crate) async fn add_unfinished(path: &Path, endpoint: &str, orders: std::ops::Range<i32>) {
     let ledger = open(path);
     let middle = orders.start + (orders.end - orders.start) / 2;
     let now = SystemClock.now();
     let intents = |orders: std::ops::Range<i32>| {
         orders.map(|number| intent(format!("open-{number}"), Way::Fresh, namecom(number)))
     };
-    create(&ledger, intents(orders.start..middle), true, |_| now).await;
-    create(&ledger, intents(middle..orders.end), false, |_| now).await;
+    create(&ledger, endpoint, intents(orders.start..middle), true, |_| now).await;
+    create(&ledger, endpoint, intents(middle..orders.end), false, |_| now).await;
     ledger.close().await;
 }
 
@@ -97,18 +103,19 @@ fn open(path: &Path) -> Arc<SqliteLedger> {
 
 async fn create(
     ledger: &SqliteLedger,
+    endpoint: &str,
     intents: impl Iterator<Item = Intent>,
     dispatch: bool,
     time: impl Fn(usize) -> Timestamp,
 ) -> Vec<Refund> {
-    let creates = intents.enumerate().map(|(place, intent)| Create {
-        scope: intent.target.provider().as_str().to_owned(),
-        sharers: [].into(),
+    let creates = intents.enumerate().map(|(nth, intent)| Create {
+        place: place_at(endpoint, intent.target.provider()),
+        kin: Kin::default(),
         intent,
-        dispatch,
+        dispatch: dispatch.then_some(FirstAttempt { credential: None }),
         allow_similar: true,
         actor: "caller".to_owned(),
-        now: time(place),
+        now: time(nth),
         claim: Claim::default(),
         trace_parent: None,
     });
@@ -119,13 +126,19 @@ async fn create(
         .collect()
 }
 
+/// Where the login of the benchmark's accounts is at `endpoint`.
+fn place_at(endpoint: &str, provider: Provider) -> Place {
+    let login = if provider == Provider::Namecom { "demo-test" } else { "demo" };
+    place_of(provider, &endpoint.parse().unwrap(), login, Currency::USD)
+}
+
 async fn finish(ledger: &SqliteLedger, refund: Refund) {
-    let amount = Money { currency: Currency::parse("USD").unwrap(), minor_units: 1299 };
+    let amount = Money { currency: Currency::USD, minor_units: 1299 };
     let (amount, items) = match &refund.intent.target {
         Target::Namecom(target) => (Some(amount), target.order_item_ids().iter().map(|id| item(*id, amount)).collect()),
         Target::Sectigo(_) | Target::Debitsuccess(_) => (None, Vec::new()),
     };
-    let confirmation = Confirmation { reference: None, status: None, amount, items, error: None, replayed: false };
+    let confirmation = Confirmation { amount, items, ..Confirmation::default() };
     let record = Record {
         id: refund.id().clone(),
         revision: refund.revision,

@@ -243,6 +243,10 @@ impl RefundService for Bare {
         not_here()
     }
 
+    async fn reassign_refund(&self, _: Request<proto::ReassignRefundRequest>) -> Answer<proto::ReassignRefundResponse> {
+        not_here()
+    }
+
     async fn list_refund_events(
         &self,
         _: Request<proto::ListRefundEventsRequest>,

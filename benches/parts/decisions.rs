@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use criterion::Criterion;
+use recoup::domain::event::Event;
 use recoup::domain::outcome::{Acceptance, DoubtReason, Lookup, Outcome};
-use recoup::domain::refund::{Event, Refund};
+use recoup::domain::refund::Refund;
 use recoup::engine::decide::{self, Backoff, Rules, Schedule};
 use recoup::providers::Url;
 use recoup::providers::http::{Call, Exchange, Purpose, Wire};
@@ -32,9 +33,11 @@ pub(crate) fn all(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decide");
     for provider in PROVIDERS {
         let contract = samples::account(provider, Arc::new(Nowhere)).contract;
-        let rules = Rules { contract: &contract, schedule: &schedule, backoff };
-        let sent =
-            Refund::new(samples::intent(provider, 7), NOW).apply(&Event::Dispatched { credential: None }, NOW).unwrap();
+        let rules =
+            Rules { contract: &contract, schedule: &schedule, backoff, key_is_bound: true, follow_up: Duration::ZERO };
+        let sent = Refund::new(samples::intent(provider, 7), samples::place(), NOW)
+            .apply(&Event::Dispatched { credential: None }, NOW)
+            .unwrap();
         let doubted = sent.apply(&Event::Interrupted, NOW).unwrap();
         let taken = Outcome::Accepted(Acceptance::default());
         group.bench_function(format!("{provider}: after the answer"), |bencher| {

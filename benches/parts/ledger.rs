@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput};
 use futures_util::future::join_all;
+use recoup::domain::event::Event;
 use recoup::domain::ids::Provider;
 use recoup::domain::outcome::Confirmation;
-use recoup::domain::refund::{Event, Refund};
+use recoup::domain::refund::Refund;
 use recoup::ledger::sqlite::{SqliteLedger, SqliteSettings};
-use recoup::ledger::{Claim, Create, Created, Ledger as _, Record};
+use recoup::ledger::{Claim, Create, Created, FirstAttempt, Kin, Ledger as _, Record};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::samples::{self, NOW};
@@ -58,8 +59,8 @@ fn open(path: &Path) -> SqliteLedger {
 fn create(number: i32) -> Create {
     Create {
         intent: samples::intent(Provider::Namecom, number),
-        scope: "bench".to_owned(),
-        sharers: [].into(),
+        place: samples::place(),
+        kin: Kin::default(),
         dispatch: Some(FirstAttempt { credential: None }),
         allow_similar: false,
         actor: "caller".to_owned(),

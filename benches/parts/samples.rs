@@ -7,6 +7,7 @@ use std::time::Duration;
 use recoup::domain::clock::{ManualClock, Timestamp};
 use recoup::domain::ids::{AccountName, Provider, RefundId};
 use recoup::domain::money::Currency;
+use recoup::domain::place::Place;
 use recoup::domain::refund::Intent;
 use recoup::domain::target::{DebitsuccessFields, DebitsuccessTarget, NamecomTarget, SectigoTarget, Target};
 use recoup::providers::http::Wire;
@@ -14,6 +15,10 @@ use recoup::providers::{Account, AccountSettings, Login};
 
 pub(crate) const NOW: Timestamp = Timestamp::from_seconds(1_772_600_800);
 pub(crate) const PROVIDERS: [Provider; 3] = [Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess];
+
+pub(crate) fn place() -> Place {
+    Place { endpoint: "https://provider.example".to_owned(), login: "bench".to_owned(), currency: Currency::USD }
+}
 
 pub(crate) fn intent(provider: Provider, number: i32) -> Intent {
     let target = match provider {
@@ -68,6 +73,7 @@ pub(crate) fn account(provider: Provider, wire: Arc<dyn Wire>) -> Account {
         pending_limit: Duration::from_secs(86_400),
         settle_time: Duration::from_secs(600),
         login,
+        former: Vec::new(),
     };
     let clock = Arc::new(ManualClock::new(NOW));
     Account::connect_over(wire, settings, clock).map_err(|error| error.to_string()).unwrap()

@@ -1,8 +1,13 @@
-//! `AccountService`: which accounts there are and what each provider promises. Never a secret.
+//! `AccountService`: which accounts there are, what each provider promises, and whether it can be
+//! used. Never a secret.
 
 use tonic::{Request, Response, Status};
 
-use crate::api::convert;
+use crate::api::convert::{self, Faults};
+use crate::api::deadline::Deadline;
+use crate::api::status;
+use crate::domain::ids::AccountName;
+use crate::domain::probe::{Credentials, ProbeReport};
 use crate::engine::Engine;
 use crate::proto::v1 as proto;
 use crate::proto::v1::account_service_server::AccountService;
@@ -25,8 +30,28 @@ impl AccountService for AccountsApi {
 
     async fn probe_account(
         &self,
-        _request: Request<proto::ProbeAccountRequest>,
+        request: Request<proto::ProbeAccountRequest>,
     ) -> Result<Response<proto::ProbeAccountResponse>, Status> {
-        Err(crate::api::status::not_offered("this call is not offered yet"))
+        let deadline = Deadline::of(request.metadata());
+        let mut faults = Faults::default();
+        let account = faults.take("account", AccountName::parse(&request.get_ref().account));
+        let account = faults.finish(account)?;
+        let report = deadline.bound(async { self.engine.probe(&account).await.map_err(status::of_engine) }).await?;
+        Ok(Response::new(shown(report)))
+    }
+}
+
+/// A report as the contract shows it.
+fn shown(report: ProbeReport) -> proto::ProbeAccountResponse {
+    use proto::probe_account_response::Credentials as Word;
+    let credentials = match report.credentials {
+        Credentials::Accepted => Word::Accepted,
+        Credentials::Refused => Word::Refused,
+        Credentials::Unknown => Word::Unknown,
+    };
+    proto::ProbeAccountResponse {
+        reached: report.reached,
+        credentials: credentials.into(),
+        findings: report.findings.into_iter().map(|finding| finding.sentence).collect(),
     }
 }

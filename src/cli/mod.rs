@@ -7,9 +7,11 @@
 //! connection  the gateway's port, and its errors as one sentence
 //! shown       refunds as aligned text and as JSON
 //! verifying   recoup verify: offline, on the file itself
+//! checking    recoup check: what it is asked, and what its probes show
 //! copying     recoup backup: a copy of a ledger, also of one that is in use
 //! ```
 
+mod checking;
 mod connection;
 mod copying;
 mod health;
@@ -20,6 +22,7 @@ mod verifying;
 
 use std::process::ExitCode;
 
+pub(crate) use self::checking::{CheckArguments, lines_of};
 pub(crate) use self::copying::{BackupArguments, run as backup};
 pub(crate) use self::health::{HealthArguments, health};
 pub(crate) use self::refunds::{RefundsArguments, refunds};

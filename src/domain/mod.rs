@@ -13,6 +13,7 @@
 //! event      what can happen to a refund
 //! refund     the refund itself, and how an event changes it
 //! validation where a certificate order's validation stands
+//! probe      what a probe of an account shows
 //! clock      time as an argument
 //! ```
 
@@ -23,6 +24,7 @@ pub mod ids;
 pub mod money;
 pub mod outcome;
 pub mod place;
+pub mod probe;
 pub mod refund;
 pub mod state;
 pub mod target;

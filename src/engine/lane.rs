@@ -13,6 +13,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::RefundId;
 use crate::engine::AccountHealth;
 use crate::engine::circuit::{Circuit, CircuitSettings, Era, Sign, Stance};
+use crate::engine::probe::Probes;
 use crate::ledger::Kin;
 use crate::providers::Account;
 
@@ -37,6 +38,8 @@ pub(super) struct Lane {
     pub(super) probes: AtomicUsize,
     /// The account has recovered: what had no usable lookup meanwhile is to be due at once.
     pub(super) has_recovered: AtomicBool,
+    /// Probes that callers ask for.
+    pub(super) requested_probes: Probes,
     pace: Pace,
     circuit: Mutex<Circuit>,
     in_hand: Mutex<BTreeSet<RefundId>>,
@@ -74,6 +77,7 @@ impl Lane {
             backlog: AtomicBool::new(true),
             probes: AtomicUsize::new(0),
             has_recovered: AtomicBool::new(false),
+            requested_probes: Probes::default(),
             pace: Pace { apart, next: Mutex::new(Instant::now()) },
             circuit: Mutex::new(Circuit::new(circuit)),
             in_hand: Mutex::default(),

@@ -29,6 +29,7 @@ mod driver;
 mod feed;
 mod lane;
 mod places;
+pub mod probe;
 mod resolve;
 mod steady;
 mod step;

@@ -16,6 +16,7 @@ use crate::domain::ids::Provider;
 use crate::domain::money::Currency;
 use crate::domain::outcome::{Confirmation, DoubtReason, ErrorCategory, Lookup, Outcome, ProviderError};
 use crate::domain::place::{Destination, Place};
+use crate::domain::probe::ProbeReport;
 use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, SectigoTarget};
 use crate::ledger::sqlite::{SqliteLedger, SqliteSettings};
 use crate::ledger::{GATEWAY, Health, Kin, OpenRefunds, Reassign};
@@ -341,6 +342,18 @@ async fn readers_of_the_history_share_what_is_new_and_miss_nothing() {
     assert_eq!(read_until(&mut engine.feed(1_200).unwrap(), 1_204).await.len(), 4, "also what nobody was there for");
 }
 
+/// The second one waits for five seconds after the first.
+#[tokio::test]
+async fn a_probe_that_waits_ends_with_the_drain() {
+    let bench = Bench::new();
+    let engine = bench.engine().await;
+    let account = AccountName::parse("main").unwrap();
+    assert!(engine.probe(&account).await.is_ok());
+    let (waiting, ()) = futures_util::future::join(engine.probe(&account), engine.drain(LIMIT)).await;
+    assert_eq!(waiting.err(), Some(EngineError::Draining));
+    assert_eq!(engine.probe(&account).await.err(), Some(EngineError::Draining));
+}
+
 #[async_trait]
 impl crate::providers::Provider for Told {
     async fn refund(&self, _intent: &Intent) -> Outcome {
@@ -353,6 +366,11 @@ impl crate::providers::Provider for Told {
         let answer = self.lookups.lock().unwrap().pop_front().unwrap();
         self.asked.send_modify(|asked| *asked += 1);
         answer.await.unwrap()
+    }
+
+    async fn probe(&self, turns: &dyn crate::providers::Turns) -> ProbeReport {
+        turns.turn().await;
+        ProbeReport::unreached("no probe is answered here")
     }
 }
 

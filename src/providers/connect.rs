@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::domain::clock::Clock;
 use crate::domain::contract::{Deduplication, LookupKind, RetryContract};
 use crate::domain::ids::Provider as ProviderKind;
+use crate::domain::money::Currency;
 use crate::domain::place::Place;
 use crate::providers::debitsuccess::{Debitsuccess, Service};
 use crate::providers::http::{ConnectError, HttpClient, HttpSettings, Wire};
@@ -113,11 +114,7 @@ impl AccountSettings {
     }
 
     fn place_of(&self, endpoint: &Url, login_name: &str) -> Place {
-        Place {
-            endpoint: endpoint.origin().ascii_serialization(),
-            login: login_digest(self.login.provider(), login_name),
-            currency: self.currency,
-        }
+        place_of(self.login.provider(), endpoint, login_name, self.currency)
     }
 }
 
@@ -150,6 +147,12 @@ impl Login {
     }
 }
 
+/// Where the login `login_name` is at `endpoint`.
+pub fn place_of(provider: ProviderKind, endpoint: &Url, login_name: &str, currency: Currency) -> Place {
+    let endpoint = endpoint.origin().ascii_serialization();
+    Place { endpoint, login: login_digest(provider, login_name), currency }
+}
+
 /// A digest of provider and login name, so that no login name stands in the ledger. The NUL keeps the two apart.
 fn login_digest(provider: ProviderKind, login_name: &str) -> String {
     let digest = Sha256::digest(format!("{provider}\0{login_name}"));
@@ -164,7 +167,6 @@ mod tests {
     use super::*;
     use crate::domain::clock::ManualClock;
     use crate::domain::ids::AccountName;
-    use crate::domain::money::Currency;
     use crate::providers::samples::NOW;
 
     fn sectigo() -> Login {

@@ -199,17 +199,30 @@ impl HttpClient {
 
     /// Sends a request that moves money: once, and by default on a connection of its own.
     pub async fn send_once(&self, call: Call) -> Exchange {
-        self.exchange(call, Purpose::Moving, REFUND_REPLY_BYTES).await
+        self.exchange(self.url_of(&call), call, Purpose::Moving, REFUND_REPLY_BYTES).await
     }
 
     /// Sends a request that moves nothing, on a pooled connection; an answer longer than `longest` bytes is unreadable.
     pub async fn read(&self, call: Call, longest: usize) -> Exchange {
-        self.exchange(call, Purpose::Reading, longest).await
+        self.exchange(self.url_of(&call), call, Purpose::Reading, longest).await
+    }
+
+    /// As [`HttpClient::read`], with a query. A query may be logged on its way: it never holds a
+    /// credential.
+    pub async fn read_with_query(&self, call: Call, query: &'static str, longest: usize) -> Exchange {
+        let mut url = self.url_of(&call);
+        url.set_query(Some(query));
+        self.exchange(url, call, Purpose::Reading, longest).await
+    }
+
+    /// Scheme, host and port of the provider.
+    pub fn origin(&self) -> String {
+        self.endpoint.origin().ascii_serialization()
     }
 
     /// The span and the measurement of one call. Neither adds anything to what is sent, and neither holds a path: it may name an order.
-    async fn exchange(&self, call: Call, purpose: Purpose, longest: usize) -> Exchange {
-        let (url, method) = (self.url_of(&call), call.method.clone());
+    async fn exchange(&self, url: Url, call: Call, purpose: Purpose, longest: usize) -> Exchange {
+        let method = call.method.clone();
         let span = debug_span!(
             "http",
             otel.kind = "client",

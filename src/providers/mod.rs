@@ -18,10 +18,12 @@ use crate::domain::ids::{AccountName, Provider as ProviderKind, RefundId};
 use crate::domain::money::Currency;
 use crate::domain::outcome::{Lookup, Outcome};
 use crate::domain::place::{Destination, Place};
+use crate::domain::probe::ProbeReport;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::validation::{OrderKey, StatusAnswer};
 use crate::telemetry::metrics::AccountMeter;
 
+pub use connect::place_of;
 pub use http::ConnectError;
 
 mod connect;
@@ -33,6 +35,7 @@ mod object;
 pub mod observed;
 #[cfg(test)]
 mod peer;
+mod probing;
 #[cfg(test)]
 mod samples;
 pub mod sectigo;
@@ -51,6 +54,18 @@ pub trait Provider: Send + Sync + 'static {
     fn credential(&self, _refund: &RefundId) -> Option<String> {
         None
     }
+
+    /// Asks whether the provider is reached, accepts the login, and is the service that the
+    /// configuration describes. Moves nothing. Each of its few requests waits for a turn of its
+    /// own.
+    async fn probe(&self, turns: &dyn Turns) -> ProbeReport;
+}
+
+/// The pace of an account, as a probe sees it.
+#[async_trait]
+pub trait Turns: Send + Sync {
+    /// Returns when the next request may be sent.
+    async fn turn(&self);
 }
 
 /// An account that can tell where the validation of a certificate order stands.

@@ -11,8 +11,9 @@ use tracing::{Instrument, debug, debug_span, info_span};
 
 use crate::domain::ids::{AccountName, Provider as ProviderKind, RefundId};
 use crate::domain::outcome::{Lookup, Outcome};
+use crate::domain::probe::ProbeReport;
 use crate::domain::refund::{Intent, Refund};
-use crate::providers::Provider;
+use crate::providers::{Provider, Turns};
 use crate::telemetry::metrics::AccountMeter;
 
 /// A provider, watched.
@@ -74,6 +75,24 @@ impl<P: Provider> Provider for Observed<P> {
             self.meter.looked(found, duration);
             debug!(found, detail, duration_ms = milliseconds(duration), "provider answered a lookup");
             lookup
+        }
+        .instrument(span)
+        .await
+    }
+    async fn probe(&self, turns: &dyn Turns) -> ProbeReport {
+        let span = info_span!("provider", call = "probe", account = %self.account, provider = %self.provider);
+        async {
+            let start = Instant::now();
+            let report = self.inner.probe(turns).await;
+            // Its findings quote the provider.
+            debug!(
+                reached = report.reached,
+                credentials = report.credentials.as_str(),
+                findings = i64::try_from(report.findings.len()).unwrap_or(i64::MAX),
+                duration_ms = milliseconds(start.elapsed()),
+                "the provider was probed"
+            );
+            report
         }
         .instrument(span)
         .await

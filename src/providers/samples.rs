@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -14,9 +15,9 @@ use crate::domain::outcome::Outcome;
 use crate::domain::place::Place;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::target::Target;
-use crate::providers::http::Answer;
+use crate::providers::http::{Answer, HttpClient, HttpSettings};
 use crate::providers::peer::Peer;
-use crate::providers::{Account, AccountSettings, Login};
+use crate::providers::{Account, AccountSettings, Login, Turns};
 use crate::telemetry::metrics::Metrics;
 
 /// The moment at which all of it happens: 2026-03-04T05:06:40Z.
@@ -42,6 +43,26 @@ pub(crate) fn account(peer: &Peer, login: Login) -> Account {
     Account::connect(settings, Arc::new(ManualClock::new(NOW)), &Metrics::off())
         .map_err(|error| error.to_string())
         .unwrap()
+}
+
+/// A client of `peer`, as [`account`] has one.
+pub(crate) fn http_of(peer: &Peer) -> HttpClient {
+    let settings = HttpSettings {
+        endpoint: &peer.endpoint().parse().unwrap(),
+        ca_file: None,
+        connect_timeout: Duration::from_millis(400),
+        total_timeout: Duration::from_secs(5),
+        reuse_connections: false,
+    };
+    HttpClient::new(&settings).map_err(|error| error.to_string()).unwrap()
+}
+
+/// A pace that holds nothing back.
+pub(crate) struct Unpaced;
+
+#[async_trait]
+impl Turns for Unpaced {
+    async fn turn(&self) {}
 }
 
 pub(crate) fn intent(id: &str, target: Target) -> Intent {

@@ -90,6 +90,10 @@ impl Adapter for NoRefunds {
     async fn lookup(&self, _: &Refund) -> Lookup {
         unreachable!("a validation status looks no refund up")
     }
+
+    async fn probe(&self, _: &dyn crate::providers::Turns) -> crate::domain::probe::ProbeReport {
+        unreachable!("validation never probes")
+    }
 }
 
 fn account(name: &str, provider: Provider, status: Option<Arc<dyn StatusSource>>) -> Account {

@@ -64,8 +64,9 @@ const METADATA: [(&str, &str); 5] = [
     ("traceparent", "cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-canary-traceparent"),
 ];
 /// Every call of the contract.
-const CALLS: [&str; 12] = [
+const CALLS: [&str; 13] = [
     "AccountService/ListAccounts",
+    "AccountService/ProbeAccount",
     "RefundService/CancelRefund",
     "RefundService/CreateRefund",
     "RefundService/GetRefund",
@@ -391,6 +392,11 @@ impl Caller {
         self.written.keep("CreateRefund that is to check alone", format!("{unsent:?}"));
         let accounts = self.accounts.list_accounts(marked(proto::ListAccountsRequest {})).await.unwrap().into_inner();
         self.written.add("ListAccounts", format!("{accounts:?}"));
+        for account in ["sectigo", "namecom", "debitsuccess"] {
+            let asked = marked(proto::ProbeAccountRequest { account: account.to_owned() });
+            let report = self.accounts.probe_account(asked).await.unwrap().into_inner();
+            self.written.add(format!("ProbeAccount of {account}"), format!("{report:?}"));
+        }
         self.lists_refunds().await;
         self.follows_the_history(name).await;
     }

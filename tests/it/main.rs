@@ -17,6 +17,7 @@ mod history;
 mod limits;
 mod operator;
 mod port;
+mod probing;
 mod refunds;
 mod settling;
 mod support;

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use recoup::domain::event::Resolution;
 use recoup::domain::ids::{AccountName, RefundId};
 use recoup::domain::money::{Currency, Money};
-use recoup::domain::refund::{Intent, Refund, Resolution};
+use recoup::domain::refund::{Intent, Refund};
 use recoup::domain::state::State;
 use recoup::domain::target::{DebitsuccessFields, DebitsuccessTarget, NamecomTarget, SectigoTarget, Target};
 use recoup::engine::{CreateCommand, Engine, EngineError, ResolveCommand};
@@ -199,6 +200,7 @@ pub(crate) async fn resolve(sim: &Arc<Sim>, engine: &Engine, id: &RefundId, send
         etag: refund.etag(),
         resolution,
         evidence: "the provider's books".to_owned(),
+        take_over: false,
         actor: "operator".to_owned(),
     };
     let told = match engine.resolve(command).await {
@@ -224,7 +226,7 @@ fn truth(sim: &Sim, refund: &Refund, send_again: bool) -> Option<Resolution> {
     let currency = if refund.intent.account.as_str() == Who::Debitsuccess.account() { "AUD" } else { "USD" };
     let amount = Money { currency: Currency::parse(currency).unwrap(), minor_units: sum };
     Some(match (effects.is_empty(), send_again) {
-        (false, _) => Resolution::Refunded { amount: (sum > 0).then_some(amount) },
+        (false, _) => Resolution::Refunded { amount: (sum > 0).then_some(amount), items: Vec::new() },
         (true, true) => Resolution::SendAgain,
         (true, false) => Resolution::NotRefunded,
     })

@@ -6,11 +6,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use recoup::domain::clock::Timestamp;
-use recoup::domain::ids::{AccountName, RefundId};
-use recoup::domain::refund::{Event, EventRecord, Refund};
+use recoup::domain::event::{Event, EventRecord, Observation, RecordSeen};
+use recoup::domain::ids::{AccountName, Provider, RefundId};
+use recoup::domain::place::Destination;
+use recoup::domain::refund::Refund;
 use recoup::domain::state::State;
 use recoup::ledger::sqlite::SqliteLedger;
-use recoup::ledger::{Create, Created, Health, Ledger, LedgerError, ListQuery, Listed, Record};
+use recoup::ledger::{
+    Create, Created, Health, Ledger, LedgerError, ListQuery, Listed, OpenRefunds, Reassign, Record, Reschedule,
+};
 use tokio::sync::watch;
 
 use crate::plan::WriteHarm;
@@ -117,7 +121,7 @@ impl WriteHarm {
 #[async_trait]
 impl Ledger for SimLedger {
     async fn create(&self, create: Create) -> Result<Created, LedgerError> {
-        let what = format!("create {} dispatch {}", create.intent.id.as_str(), create.dispatch);
+        let what = format!("create {} dispatch {}", create.intent.id.as_str(), create.dispatch.is_some());
         self.write(what, self.inner.create(create)).await
     }
 
@@ -127,9 +131,11 @@ impl Ledger for SimLedger {
     }
 
     async fn record(&self, record: Record) -> Result<Refund, LedgerError> {
-        let events: Vec<&str> = record.events.iter().map(|event| event.name()).collect();
+        let events: Vec<&str> = record.events.iter().map(|event| event.kind().as_str()).collect();
         let what = format!("record {} at {} {}", record.id.as_str(), record.revision, events.join("+"));
-        let shows_absence = record.events.iter().any(|event| matches!(event, Event::Checked { absent: true, .. }));
+        let is_absence =
+            |event: &Event| matches!(event, Event::Checked(Observation { record: RecordSeen::Absent, .. }));
+        let shows_absence = record.events.iter().any(is_absence);
         let recorded = self.write(what, self.inner.record(record)).await;
         if let Ok(refund) = &recorded {
             lock(&self.sim.history).saw(refund);
@@ -164,34 +170,76 @@ impl Ledger for SimLedger {
         self.inner.events_after(sequence, limit).await
     }
 
-    async fn due(&self, account: &AccountName, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
-        self.life.breathe().await;
-        self.inner.due(account, now, limit).await
+    async fn reassign(&self, reassign: Reassign) -> Result<Refund, LedgerError> {
+        let what = format!("reassign {} to {}", reassign.id.as_str(), reassign.to.account);
+        let reassigned = self.write(what, self.inner.reassign(reassign)).await;
+        if let Ok(refund) = &reassigned {
+            lock(&self.sim.history).saw(refund);
+        }
+        reassigned
     }
 
-    async fn next_due(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
-        self.life.breathe().await;
-        self.inner.next_due(account).await
+    async fn reschedule(&self, reschedule: Reschedule) -> Result<Refund, LedgerError> {
+        let what = format!("reschedule {}", reschedule.id.as_str());
+        self.write(what, self.inner.reschedule(reschedule)).await
     }
 
-    async fn unsettled(&self, account: &AccountName, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
-        self.life.breathe().await;
-        self.inner.unsettled(account, now, limit).await
+    async fn hasten(&self, at: &Destination, now: Timestamp) -> Result<usize, LedgerError> {
+        self.write(format!("hasten {}", at.account), self.inner.hasten(at, now)).await
     }
 
-    async fn next_unsettled(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
+    async fn note_places(
+        &self,
+        configured: Vec<(Provider, Destination)>,
+        now: Timestamp,
+    ) -> Result<Vec<OpenRefunds>, LedgerError> {
+        self.write("note places".to_owned(), self.inner.note_places(configured, now)).await
+    }
+
+    async fn open_refunds(&self) -> Result<Vec<OpenRefunds>, LedgerError> {
         self.life.breathe().await;
-        self.inner.next_unsettled(account).await
+        self.inner.open_refunds().await
+    }
+
+    async fn standstills(&self, at: &Destination) -> Result<Vec<(Timestamp, Timestamp)>, LedgerError> {
+        self.life.breathe().await;
+        self.inner.standstills(at).await
+    }
+
+    async fn open_at(&self, at: &Destination, after_ordinal: u64, limit: u32) -> Result<Vec<Listed>, LedgerError> {
+        self.life.breathe().await;
+        self.inner.open_at(at, after_ordinal, limit).await
+    }
+
+    async fn due(&self, at: &Destination, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
+        self.life.breathe().await;
+        self.inner.due(at, now, limit).await
+    }
+
+    async fn next_due(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
+        self.life.breathe().await;
+        self.inner.next_due(at).await
+    }
+
+    async fn unsettled(&self, at: &Destination, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
+        self.life.breathe().await;
+        self.inner.unsettled(at, now, limit).await
+    }
+
+    async fn next_unsettled(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
+        self.life.breathe().await;
+        self.inner.next_unsettled(at).await
     }
 
     async fn waiting_since(
         &self,
-        account: &AccountName,
+        at: &Destination,
         created_until: Timestamp,
+        skip: u32,
         limit: u32,
     ) -> Result<Vec<Refund>, LedgerError> {
         self.life.breathe().await;
-        self.inner.waiting_since(account, created_until, limit).await
+        self.inner.waiting_since(at, created_until, skip, limit).await
     }
 
     async fn last_entry(&self, id: &RefundId, state: State) -> Result<Option<Timestamp>, LedgerError> {

@@ -1,6 +1,7 @@
 //! What the callers know: every call, and what they were told, if they were told.
 
-use recoup::domain::refund::{EventRecord, Intent, Refund};
+use recoup::domain::event::EventRecord;
+use recoup::domain::refund::{Intent, Refund};
 use recoup::domain::state::State;
 use recoup::engine::EngineError;
 

@@ -5,8 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use recoup::domain::event::EventRecord;
 use recoup::domain::outcome::ItemState;
-use recoup::domain::refund::{EventRecord, Intent, Refund};
+use recoup::domain::refund::{Intent, Refund};
 use recoup::domain::state::State;
 use recoup::domain::target::Target;
 use recoup::engine::{Engine, EngineError};

@@ -262,6 +262,7 @@ fn engine_settings() -> EngineSettings {
             shortest_pause: Duration::from_secs(5),
             longest_pause: Duration::from_secs(300),
         },
+        rejection_follow_up: Duration::from_secs(7 * 24 * 3_600),
         max_feeds: 4,
     }
 }
@@ -303,6 +304,7 @@ fn account(sim: &Arc<Sim>, life: &Arc<Life>, who: Who) -> Account {
         pending_limit: Duration::from_secs(24 * 3_600),
         settle_time: settle_time(who),
         login,
+        former: Vec::new(),
     };
     let wire = Arc::new(SimWire { who, sim: sim.clone(), life: life.clone() });
     Account::connect_over(wire, settings, Arc::new(SimClock(sim.clone()))).map_err(|error| error.to_string()).unwrap()

@@ -12,12 +12,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::domain::outcome::{Lookup, Outcome};
+use crate::domain::probe::ProbeReport;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::target::Target;
-use crate::providers::Provider;
 use crate::providers::http::{Call, ConnectError, HttpClient, REFUND_REPLY_BYTES, never_left};
 use crate::providers::mask::Mask;
+use crate::providers::{Provider, Turns};
 
+mod description;
+mod probe;
 pub mod wire;
 mod xml;
 
@@ -122,6 +125,10 @@ impl Provider for Debitsuccess {
         };
         let exchange = self.http.read(call, REFUND_REPLY_BYTES).await;
         exchange.into_lookup(|answer| wire::read_status(answer, refund, target, &self.mask))
+    }
+
+    async fn probe(&self, turns: &dyn Turns) -> ProbeReport {
+        self.ask_harmlessly(turns).await
     }
 }
 

@@ -19,13 +19,15 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::domain::clock::Clock;
 use crate::domain::ids::RefundId;
 use crate::domain::outcome::{Lookup, Outcome};
+use crate::domain::probe::ProbeReport;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::target::{NamecomTarget, Target};
-use crate::providers::Provider;
 use crate::providers::http::{Call, ConnectError, Exchange, HttpClient, STATUS_REPLY_BYTES, never_left};
 use crate::providers::mask::Mask;
+use crate::providers::{Provider, Turns};
 
 mod order;
+mod probe;
 pub mod wire;
 
 const REFUND_PATH: &str = "/core/v1/refund";
@@ -34,6 +36,7 @@ const ORDERS_PATH: &str = "/core/v1/orders";
 /// One name.com account.
 pub struct Namecom {
     http: HttpClient,
+    username: String,
     authorization: HeaderValue,
     mask: Mask,
     clock: Arc<dyn Clock>,
@@ -57,7 +60,7 @@ impl Namecom {
         let mut authorization = HeaderValue::from_str(&format!("Basic {basic}"))
             .map_err(|_| ConnectError::Setting { setting: "token", fault: "does not fit into a header" })?;
         authorization.set_sensitive(true);
-        Ok(Self { http, authorization, mask: Mask::new(username, token), clock })
+        Ok(Self { http, username: username.to_owned(), authorization, mask: Mask::new(username, token), clock })
     }
 
     async fn send_refund(&self, id: &RefundId, target: &NamecomTarget) -> Exchange {
@@ -106,6 +109,10 @@ impl Provider for Namecom {
         };
         let exchange = self.get_order(target.order_id()).await;
         exchange.into_lookup(|answer| order::read_order(answer, target, &refund.items, &self.mask))
+    }
+
+    async fn probe(&self, turns: &dyn Turns) -> ProbeReport {
+        self.ask_harmlessly(turns).await
     }
 }
 

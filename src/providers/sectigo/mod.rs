@@ -12,13 +12,15 @@ use http::{HeaderMap, HeaderValue, Method};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::domain::outcome::{Lookup, Outcome};
+use crate::domain::probe::ProbeReport;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::target::{SectigoTarget, Target};
-use crate::providers::Provider;
 use crate::providers::http::{Call, Exchange, HttpClient, STATUS_REPLY_BYTES, never_left};
 use crate::providers::mask::Mask;
+use crate::providers::{Provider, Turns};
 
 mod json;
+mod probe;
 mod status;
 mod status_wire;
 pub mod wire;
@@ -85,6 +87,10 @@ impl Provider for Sectigo {
         let number = target.order_number();
         let exchange = self.ask_status(number, None).await;
         exchange.into_lookup(|answer| wire::read_order_status(answer, number, &self.mask))
+    }
+
+    async fn probe(&self, turns: &dyn Turns) -> ProbeReport {
+        self.ask_harmlessly(turns).await
     }
 }
 

@@ -1,0 +1,100 @@
+//! What a probe of an account shows: whether its provider is reached, takes the login, and is the
+//! service that the configuration describes.
+
+use std::fmt;
+
+/// What a probe shows. No text in it holds a secret; those of the provider are bounded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeReport {
+    /// The provider's host answered at least one request.
+    pub reached: bool,
+    /// What its answers say about the login.
+    pub credentials: Credentials,
+    /// What does not fit the configuration or the provider's documents.
+    pub findings: Vec<Finding>,
+}
+
+/// What a provider's answers say about a login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credentials {
+    /// The provider accepts it.
+    Accepted,
+    /// The provider refuses it.
+    Refused,
+    /// No answer says which.
+    Unknown,
+}
+
+/// One thing that does not fit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// One sentence, without a full stop.
+    pub sentence: String,
+    /// Refunds or their lookups fail because of it.
+    pub breaks_refunds: bool,
+}
+
+impl ProbeReport {
+    /// A report without an answer.
+    pub fn unreached(sentence: impl Into<String>) -> Self {
+        Self { reached: false, credentials: Credentials::Unknown, findings: vec![Finding::failure(sentence)] }
+    }
+
+    /// Refunds can be expected to work.
+    pub fn is_fine(&self) -> bool {
+        let breaks = self.findings.iter().any(|finding| finding.breaks_refunds);
+        self.reached && self.credentials == Credentials::Accepted && !breaks
+    }
+}
+
+impl Credentials {
+    /// The word that people read.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Credentials::Accepted => "accepted",
+            Credentials::Refused => "refused",
+            Credentials::Unknown => "unknown",
+        }
+    }
+}
+
+impl Finding {
+    /// Something that makes refunds or their lookups fail.
+    pub fn failure(sentence: impl Into<String>) -> Self {
+        Self { sentence: sentence.into(), breaks_refunds: true }
+    }
+
+    /// Something that refunds can work without.
+    pub fn remark(sentence: impl Into<String>) -> Self {
+        Self { sentence: sentence.into(), breaks_refunds: false }
+    }
+}
+
+impl fmt::Display for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::all_well(true, Credentials::Accepted, vec![], true)]
+    #[case::with_a_remark(true, Credentials::Accepted, vec![Finding::remark("x")], true)]
+    #[case::with_a_failure(true, Credentials::Accepted, vec![Finding::remark("x"), Finding::failure("y")], false)]
+    #[case::refused(true, Credentials::Refused, vec![], false)]
+    #[case::unknown(true, Credentials::Unknown, vec![], false)]
+    #[case::not_reached(false, Credentials::Accepted, vec![], false)]
+    fn an_account_is_fine_by_all_three(
+        #[case] reached: bool,
+        #[case] credentials: Credentials,
+        #[case] findings: Vec<Finding>,
+        #[case] fine: bool,
+    ) {
+        assert_eq!(ProbeReport { reached, credentials, findings }.is_fine(), fine);
+    }
+}

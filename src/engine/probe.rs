@@ -1,0 +1,150 @@
+//! Probes of an account, asked for by a person or a deployment: at most one begins in five seconds,
+//! and each of its requests waits for its turn in the account's pace.
+//!
+//! A probe counts for the account's health as a lookup does: one that finds nothing wrong lets a
+//! suspended account try one refund.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+use futures_util::future::Shared as Joined;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tracing::{Instrument as _, info, info_span};
+
+use crate::domain::ids::AccountName;
+use crate::domain::probe::{Credentials, ProbeReport};
+use crate::engine::circuit::{CircuitSettings, Sign};
+use crate::engine::lane::Lane;
+use crate::engine::{Engine, EngineError, Shared};
+use crate::ledger::Kin;
+use crate::providers::{Account, Turns};
+
+/// Between the beginnings of two probes of one account.
+const APART: Duration = Duration::from_secs(5);
+
+/// The probes of one account.
+#[derive(Default)]
+pub(super) struct Probes(Mutex<Standing>);
+
+#[derive(Default)]
+struct Standing {
+    /// When the last one began.
+    begun: Option<Instant>,
+    /// The one that has not begun; every caller until then shares it.
+    next: Option<Joined<oneshot::Receiver<ProbeReport>>>,
+}
+
+impl Engine {
+    /// Asks the account's provider whether it is reached, accepts the login and is the service that
+    /// is configured. Moves no money.
+    ///
+    /// # Errors
+    /// [`EngineError::AccountNotFound`], [`EngineError::Draining`]
+    pub async fn probe(&self, account: &AccountName) -> Result<ProbeReport, EngineError> {
+        if self.0.draining.is_cancelled() {
+            return Err(EngineError::Draining);
+        }
+        let lane = self.0.lanes.get(account).ok_or_else(|| EngineError::AccountNotFound(account.clone()))?;
+        let report = lane.requested_probes.next_or(|answer| {
+            let (shared, lane) = (self.0.clone(), lane.clone());
+            // A task of its own: callers that leave do not end what others share.
+            drop(self.spawn(async move { when_due(&shared, &lane, answer).await }));
+        });
+        tokio::select! {
+            biased;
+            report = report => report.map_err(|_| match self.0.draining.is_cancelled() {
+                true => EngineError::Draining,
+                false => EngineError::Panicked,
+            }),
+            () = self.0.draining.cancelled() => Err(EngineError::Draining),
+        }
+    }
+}
+
+/// Probes an account that no engine serves, in its own pace.
+pub async fn probe_alone(account: Arc<Account>, circuit: CircuitSettings) -> ProbeReport {
+    ask(&Arc::new(Lane::new(account, Kin::default(), Vec::new(), circuit))).await
+}
+
+async fn when_due(shared: &Shared, lane: &Arc<Lane>, answer: oneshot::Sender<ProbeReport>) {
+    let probe = async {
+        if let Some(earliest) = lane.requested_probes.earliest() {
+            tokio::time::sleep_until(earliest).await;
+        }
+        // Never closed, so it can only be waited for.
+        let _place = lane.lookups.acquire().await;
+        lane.requested_probes.begin();
+        let report = ask(lane).await;
+        lane.note_look(&sign_of(&report), false);
+        let findings = i64::try_from(report.findings.len()).unwrap_or(i64::MAX);
+        let credentials = report.credentials.as_str();
+        info!(reached = report.reached, credentials, findings, fine = report.is_fine(), "probed the account");
+        report
+    };
+    let probed = tokio::select! {
+        biased;
+        // A probe can be asked for again; the drain need not wait for it.
+        () = shared.draining.cancelled() => return,
+        report = probe.instrument(info_span!("probe", account = %lane.account.name)) => report,
+    };
+    // All callers may have left.
+    let _ = answer.send(probed);
+}
+
+async fn ask(lane: &Arc<Lane>) -> ProbeReport {
+    let lane = lane.clone();
+    let asking = async move { lane.account.adapter.probe(&*lane).await };
+    match tokio::spawn(asking.in_current_span()).await {
+        Ok(report) => report,
+        Err(_) => ProbeReport::unreached("the adapter panicked while reading the provider's answer"),
+    }
+}
+
+/// What a probe says about the account that it was made for. Less than fine is no reason to send a
+/// refund.
+fn sign_of(report: &ProbeReport) -> Sign {
+    match report.credentials {
+        Credentials::Refused => Sign::CredentialsRefused,
+        _ if report.is_fine() => Sign::Works,
+        _ => Sign::Fails,
+    }
+}
+
+impl Probes {
+    /// The probe that begins next; where none waits to begin, `start` is given its answer's sender.
+    fn next_or(&self, start: impl FnOnce(oneshot::Sender<ProbeReport>)) -> Joined<oneshot::Receiver<ProbeReport>> {
+        let mut standing = self.standing();
+        if let Some(next) = &standing.next {
+            return next.clone();
+        }
+        let (sender, receiver) = oneshot::channel();
+        let next = receiver.shared();
+        standing.next = Some(next.clone());
+        start(sender);
+        next
+    }
+
+    fn earliest(&self) -> Option<Instant> {
+        self.standing().begun.map(|begun| begun + APART)
+    }
+
+    /// Who comes from now on gets a later one: what this one finds may be older than the change
+    /// that they ask about.
+    fn begin(&self) {
+        *self.standing() = Standing { begun: Some(Instant::now()), next: None };
+    }
+
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Turns for Lane {
+    async fn turn(&self) {
+        self.turn().await;
+    }
+}

@@ -1,0 +1,331 @@
+//! The probe of a Debitsuccess account: the service's description, and the status of a refund that
+//! cannot exist.
+//!
+//! A service that is sent another namespace reads no member, so it answers 02 to a right password.
+//! The description and the answer's own namespaces say which of the two it is.
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+
+use super::Debitsuccess;
+use super::description::{Description, Difference, Setting, Spoken};
+use super::wire::{self, GET_REFUND_STATUS};
+use super::xml::{BadXml, Element};
+use crate::domain::ids::RefundId;
+use crate::domain::outcome::provider_text;
+use crate::domain::probe::{Credentials, ProbeReport};
+use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget};
+use crate::providers::Turns;
+use crate::providers::http::{Answer, Call, Exchange, REFUND_REPLY_BYTES, STATUS_REPLY_BYTES};
+use crate::providers::mask::Mask;
+use crate::providers::probing::Probing;
+
+/// No account of the provider is called so.
+const NO_ACCOUNT: &str = "RECOUP-PROBE";
+/// No refund of the account above can have it.
+const NO_REFUND: &str = "recoup-probe-of-no-refund";
+
+/// What a GetRefundStatus is answered with, as far as a probe needs it.
+#[derive(Debug, PartialEq, Eq)]
+enum Reply {
+    /// The words of Status, and the codes and texts of the Error notes.
+    Result { status: String, errors: Vec<(String, String)> },
+    /// A SOAP fault: code and text.
+    Fault { code: String, text: String },
+}
+
+impl Debitsuccess {
+    pub(super) async fn ask_harmlessly(&self, turns: &dyn Turns) -> ProbeReport {
+        let mut probing = Probing::of(&self.http);
+        turns.turn().await;
+        let get = Call {
+            method: Method::GET,
+            path: self.service.path.clone(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        };
+        let exchange = self.http.read_with_query(get, "wsdl", STATUS_REPLY_BYTES).await;
+        let wsdl = probing.answer_beside("?wsdl", exchange);
+        if probing.is_over() {
+            return probing.end();
+        }
+        let differences = wsdl.map(|answer| self.differences(&mut probing, &answer)).unwrap_or_default();
+        for difference in &differences {
+            probing.failure(self.mask.text(&difference.sentence));
+        }
+        turns.turn().await;
+        let exchange = self.ask_for_no_refund().await;
+        if let Some(answer) = probing.answer_to(GET_REFUND_STATUS, exchange) {
+            self.note_answer(&mut probing, &answer, differences);
+        }
+        probing.end()
+    }
+
+    async fn ask_for_no_refund(&self) -> Exchange {
+        let target = DebitsuccessTarget::new(DebitsuccessFields {
+            account_reference_no: NO_ACCOUNT,
+            external_account_reference_no: "",
+            amount: Some(("AUD", 1)),
+            description: "probe",
+            request_initiator: "",
+        });
+        let (Ok(target), Ok(id)) = (target, RefundId::parse(NO_REFUND)) else {
+            return Exchange::NotSent { why: "the probe's own names do not fit".to_owned() };
+        };
+        match self.call(GET_REFUND_STATUS, wire::status_envelope(&self.service.frame(), &id, &target)) {
+            Ok(call) => self.http.read(call, REFUND_REPLY_BYTES).await,
+            Err(why) => Exchange::NotSent { why: why.to_owned() },
+        }
+    }
+
+    /// What the description contradicts. That there is none is a remark: a service may keep it to
+    /// itself and refund all the same.
+    fn differences(&self, probing: &mut Probing, answer: &Answer) -> Vec<Difference> {
+        let place = format!("{}?wsdl", self.service.path);
+        if answer.status != 200 {
+            probing.remark(format!(
+                "the service has no description at {place} (HTTP {}), so its names are not compared with the settings",
+                answer.status
+            ));
+            return Vec::new();
+        }
+        match Description::read(&answer.body) {
+            Ok(Some(description)) => {
+                if !description.has_operations() {
+                    probing.remark(format!("the description at {place} names no operation"));
+                }
+                description.differences(&self.service)
+            }
+            Ok(None) => {
+                probing.remark(format!(
+                    "what is at {place} is no WSDL, so the service's names are not compared with the settings"
+                ));
+                Vec::new()
+            }
+            Err(problem) => {
+                probing.remark(format!("the description at {place} {problem}"));
+                Vec::new()
+            }
+        }
+    }
+
+    fn note_answer(&self, probing: &mut Probing, answer: &Answer, mut known: Vec<Difference>) {
+        let reply = match Reply::read(answer, &self.mask) {
+            Ok(Some(reply)) => reply,
+            Ok(None) => {
+                let status = answer.status;
+                return probing.failure(format!(
+                    "{GET_REFUND_STATUS} is answered with HTTP {status} and no SOAP answer: are endpoint and path right?"
+                ));
+            }
+            Err(problem) => {
+                let status = answer.status;
+                return probing.failure(format!(
+                    "{GET_REFUND_STATUS} is answered with HTTP {status} and a body that {problem}: are endpoint and \
+                     path right?"
+                ));
+            }
+        };
+        // The description is more exact than an answer.
+        for difference in Spoken::read(&answer.body, GET_REFUND_STATUS).unwrap_or_default().differences(&self.service) {
+            if known.iter().all(|one| one.setting != difference.setting) {
+                probing.failure(self.mask.text(&difference.sentence));
+                known.push(difference);
+            }
+        }
+        let is_known = |setting| known.iter().any(|one| one.setting == Some(setting));
+        match reply {
+            Reply::Fault { code, .. } if is_fault(&code, "ActionNotSupported") => {
+                if !is_known(Setting::ActionPrefix) {
+                    probing.failure(format!(
+                        "the service supports no SOAPAction \"{}{GET_REFUND_STATUS}\": action_prefix is wrong",
+                        self.service.action_prefix
+                    ));
+                }
+            }
+            Reply::Fault { code, .. }
+                if is_fault(&code, "DeserializationFailed") && is_known(Setting::ServiceNamespace) => {}
+            Reply::Fault { code, .. } if is_fault(&code, "DeserializationFailed") => {
+                probing.failure(format!(
+                    "the service cannot read {GET_REFUND_STATUS} ({code}): service_namespace or data_namespace is wrong"
+                ));
+            }
+            Reply::Fault { code, text } => {
+                probing.failure(format!("{GET_REFUND_STATUS} is answered with the fault {code} ({text})"));
+            }
+            Reply::Result { errors, .. } if errors.iter().any(|(code, _)| code == "02") => {
+                let names = is_known(Setting::ServiceNamespace) || is_known(Setting::DataNamespace);
+                // The service has not read the login, so its no is not about it.
+                if !names {
+                    probing.credentials = Credentials::Refused;
+                    probing.failure(format!("the provider refuses username or password ({})", said(&errors)));
+                }
+            }
+            Reply::Result { errors, .. } if !errors.is_empty() && errors.iter().all(|(code, _)| code == "08") => {
+                probing.credentials = Credentials::Accepted;
+            }
+            Reply::Result { status, errors }
+                if errors.is_empty() && matches!(status.as_str(), "Succeed" | "Success") =>
+            {
+                probing.credentials = Credentials::Accepted;
+                probing.remark(format!(
+                    "{GET_REFUND_STATUS} of a refund that cannot exist is answered with {status} and not with 08"
+                ));
+            }
+            Reply::Result { status, errors } => probing.failure(format!(
+                "{GET_REFUND_STATUS} of a refund that cannot exist is answered with {status} ({}) and not with 08",
+                said(&errors)
+            )),
+        }
+    }
+}
+
+impl Reply {
+    /// None where the document is no answer to GetRefundStatus.
+    fn read(answer: &Answer, mask: &Mask) -> Result<Option<Reply>, BadXml> {
+        let root = Element::parse(&answer.body)?;
+        let Some(body) = root.child("Body")?.filter(|_| root.name() == "Envelope") else { return Ok(None) };
+        if let Some(fault) = body.child("Fault")? {
+            let part = |name| Ok(mask.text(fault.value(name)?.unwrap_or_default()));
+            return Ok(Some(Reply::Fault { code: part("faultcode")?, text: part("faultstring")? }));
+        }
+        let Some(response) = body.child("GetRefundStatusResponse")? else { return Ok(None) };
+        let Some(result) = response.child("GetRefundStatusResult")?.filter(|_| answer.status == 200) else {
+            return Ok(None);
+        };
+        let mut errors = Vec::new();
+        for note in result.child("ResponseNotes")?.map(Element::children).unwrap_or_default() {
+            if note.value("NoteType")? == Some("Error") {
+                let part = |name| Ok(mask.text(note.value(name)?.unwrap_or_default()));
+                errors.push((part("Code")?, part("Note")?));
+            }
+        }
+        Ok(Some(Reply::Result { status: mask.text(result.value("Status")?.unwrap_or_default()), errors }))
+    }
+}
+
+/// `a:ActionNotSupported`, whatever its prefix.
+fn is_fault(code: &str, name: &str) -> bool {
+    code.rsplit(':').next() == Some(name)
+}
+
+/// `02 Invalid user credentials; 08 ...`.
+fn said(errors: &[(String, String)]) -> String {
+    let said: Vec<String> = errors.iter().map(|(code, text)| format!("{code} {text}")).collect();
+    if said.is_empty() { "no error".to_owned() } else { provider_text(&said.join("; ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use secrecy::SecretString;
+
+    use super::*;
+    use crate::providers::debitsuccess::Service;
+    use crate::providers::peer::{Peer, Script};
+    use crate::providers::samples::{self, Unpaced};
+
+    fn service() -> Service {
+        Service {
+            username: "demo".to_owned(),
+            password: SecretString::from("c4nary-secret"),
+            path: "/DSWebService/DSServices.svc".to_owned(),
+            service_namespace: "http://s/".to_owned(),
+            data_namespace: "http://data/".to_owned(),
+            action_prefix: "http://s/I/".to_owned(),
+        }
+    }
+
+    fn reply(data: &str, status: &str, notes: &str) -> String {
+        format!(
+            "<s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\"><s:Body>\
+             <GetRefundStatusResponse xmlns=\"http://s/\"><GetRefundStatusResult xmlns:a=\"{data}\">\
+             <a:ResponseNotes>{notes}</a:ResponseNotes><a:Status>{status}</a:Status>\
+             </GetRefundStatusResult></GetRefundStatusResponse></s:Body></s:Envelope>"
+        )
+    }
+
+    fn note(code: &str) -> String {
+        let text = "c4nary-secret and why";
+        format!("<a:N><a:Code>{code}</a:Code><a:Note>{text}</a:Note><a:NoteType>Error</a:NoteType></a:N>")
+    }
+
+    fn fault(code: &str) -> String {
+        format!(
+            "<s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\"><s:Body><s:Fault>\
+             <faultcode xmlns:a=\"u\">a:{code}</faultcode><faultstring>c4nary-secret</faultstring>\
+             </s:Fault></s:Body></s:Envelope>"
+        )
+    }
+
+    /// Without a description: what the answer alone says.
+    #[rstest]
+    #[case::no_such_refund(200, reply("http://data/", "Failed", &note("08")), Credentials::Accepted, &[])]
+    #[case::refused(200, reply("http://data/", "Failed", &note("02")), Credentials::Refused,
+        &["refuses username or password"])]
+    #[case::refused_among_others(200, reply("http://data/", "Failed", &[note("12016"), note("02")].concat()),
+        Credentials::Refused, &["refuses username or password"])]
+    #[case::not_read(200, reply("http://other/", "Failed", &note("02")), Credentials::Unknown, &["data_namespace"])]
+    #[case::not_now(200, reply("http://data/", "Failed", &note("06")), Credentials::Unknown, &["Failed (06 "])]
+    #[case::members_not_read(200, reply("http://data/", "Failed", &note("12016")), Credentials::Unknown, &["12016"])]
+    #[case::nothing_found(200, reply("http://data/", "Succeed", ""), Credentials::Accepted, &["and not with 08"])]
+    #[case::neither(200, reply("http://data/", "Unknown", ""), Credentials::Unknown, &["Unknown (no error)"])]
+    #[case::another_action(500, fault("ActionNotSupported"), Credentials::Unknown, &["action_prefix is wrong"])]
+    #[case::another_element(500, fault("DeserializationFailed"), Credentials::Unknown,
+        &["service_namespace or data_namespace is wrong"])]
+    #[case::another_fault(500, fault("InternalServiceFault"), Credentials::Unknown, &["the fault a:InternalServiceFault"])]
+    #[case::a_page(404, "<html></html>".to_owned(), Credentials::Unknown, &["HTTP 404", "path right"])]
+    #[case::no_xml(502, "no XML".to_owned(), Credentials::Unknown, &["HTTP 502", "path right"])]
+    #[tokio::test]
+    async fn an_answer_means_one_thing(
+        #[case] status: u16,
+        #[case] body: String,
+        #[case] credentials: Credentials,
+        #[case] words: &[&str],
+    ) {
+        let peer = Peer::start(Script::Close).await;
+        let account = Debitsuccess::new(samples::http_of(&peer), service()).map_err(|_| "refused").unwrap();
+        let mut probing = Probing::of(&account.http);
+        account.note_answer(&mut probing, &samples::answer(status, &[], body.as_bytes()), Vec::new());
+        let report = probing.end();
+        assert_eq!(report.credentials, credentials, "{report:?}");
+        assert_eq!(report.findings.len(), usize::from(!words.is_empty()), "{report:?}");
+        for word in words {
+            assert!(report.findings[0].sentence.contains(word), "{word} in {report:?}");
+        }
+        assert!(!format!("{report:?}").contains("c4nary"), "{report:?}");
+    }
+
+    /// What the description has said already is not said again in other words.
+    #[rstest]
+    #[case::a_setting_that_no_member_is_read_by(Setting::DataNamespace, 200, reply("http://other/", "Failed", &note("02")))]
+    #[case::an_action(Setting::ActionPrefix, 500, fault("ActionNotSupported"))]
+    #[case::an_element(Setting::ServiceNamespace, 500, fault("DeserializationFailed"))]
+    #[tokio::test]
+    async fn what_is_known_is_one_sentence(#[case] setting: Setting, #[case] status: u16, #[case] body: String) {
+        let peer = Peer::start(Script::Close).await;
+        let account = Debitsuccess::new(samples::http_of(&peer), service()).map_err(|_| "refused").unwrap();
+        let mut probing = Probing::of(&account.http);
+        let known = vec![Difference { setting: Some(setting), sentence: "said".to_owned() }];
+        account.note_answer(&mut probing, &samples::answer(status, &[], body.as_bytes()), known);
+        let report = probing.end();
+        assert_eq!((report.credentials, report.findings.len()), (Credentials::Unknown, 0), "{report:?}");
+    }
+
+    #[tokio::test]
+    async fn the_description_is_asked_for_without_a_login() {
+        let peer = Peer::start(Script::Say("HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n")).await;
+        let account = Debitsuccess::new(samples::http_of(&peer), service()).map_err(|_| "refused").unwrap();
+        let report = account.ask_harmlessly(&Unpaced).await;
+        let requests = peer.requests();
+        assert_eq!(requests.len(), 2);
+        assert!(requests[0].starts_with("GET /DSWebService/DSServices.svc?wsdl HTTP/1.1\r\n"), "{}", requests[0]);
+        assert!(!requests[0].contains("c4nary") && requests[0].ends_with("\r\n\r\n"), "{}", requests[0]);
+        assert!(requests[1].contains("soapaction: \"http://s/I/GetRefundStatus\"\r\n"), "{}", requests[1]);
+        assert!(requests[1].contains("<d:ExternalRefundIdentifier>recoup-probe-of-no-refund<"), "{}", requests[1]);
+        // That there is no description is no reason for refunds to fail; that there is no service
+        // is.
+        let breaks: Vec<bool> = report.findings.iter().map(|finding| finding.breaks_refunds).collect();
+        assert_eq!(breaks, [false, true], "{report:?}");
+    }
+}

@@ -1,0 +1,177 @@
+//! The probe of a Sectigo account: a GET of the refund endpoint, which is documented to be answered
+//! -17 and names no login and no order, and the status of an order that cannot exist.
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+
+use super::status_wire::{self, Reply};
+use super::{REFUND_PATH, Sectigo};
+use crate::domain::probe::{Credentials, ProbeReport};
+use crate::providers::Turns;
+use crate::providers::http::{Answer, Call, REFUND_REPLY_BYTES};
+use crate::providers::mask::Mask;
+use crate::providers::probing::Probing;
+
+/// Well-formed, so that the login is looked at, and far above every number that was given out.
+const NO_ORDER: &str = "999999999999";
+const NOT_HTTPS: i32 = -1;
+const NOT_POST: i32 = -17;
+
+impl Sectigo {
+    pub(super) async fn ask_harmlessly(&self, turns: &dyn Turns) -> ProbeReport {
+        let mut probing = Probing::of(&self.http);
+        turns.turn().await;
+        let get =
+            Call { method: Method::GET, path: REFUND_PATH.to_owned(), headers: HeaderMap::new(), body: Bytes::new() };
+        let exchange = self.http.read(get, REFUND_REPLY_BYTES).await;
+        if let Some(answer) = probing.answer_to("a GET of !AutoRefund", exchange) {
+            note_refund_endpoint(&mut probing, &answer, &self.mask);
+        }
+        if probing.is_over() {
+            return probing.end();
+        }
+        turns.turn().await;
+        let exchange = self.ask_status(NO_ORDER, None).await;
+        if let Some(answer) = probing.answer_to("!getPostPaymentStatus", exchange) {
+            note_login(&mut probing, &answer, &self.mask);
+        }
+        probing.end()
+    }
+}
+
+/// Whether what answers a GET is !AutoRefund.
+fn note_refund_endpoint(probing: &mut Probing, answer: &Answer, mask: &Mask) {
+    let text = String::from_utf8_lossy(&answer.body);
+    let text = text.trim_start_matches('\u{FEFF}').trim();
+    let first = text.lines().next().unwrap_or_default().trim();
+    let said = mask.text(&text.chars().take(160).collect::<String>());
+    match (answer.status, first.parse::<i32>()) {
+        (_, Ok(NOT_POST)) => {}
+        (200, Ok(NOT_HTTPS)) => probing.failure(format!("the provider takes no request without TLS: \"{said}\"")),
+        // Another documented refusal: the method is not what it looks at first.
+        (200, Ok(..0)) => {
+            probing.remark(format!("the refund endpoint answers a GET with \"{said}\" and not with -17"));
+        }
+        (status, _) => probing.failure(format!(
+            "the refund endpoint answers a GET with HTTP {status} \"{said}\" and not with -17: is endpoint right?"
+        )),
+    }
+}
+
+fn note_login(probing: &mut Probing, answer: &Answer, mask: &Mask) {
+    if answer.status != 200 {
+        let status = answer.status;
+        return probing.failure(format!("!getPostPaymentStatus is answered with HTTP {status}: is endpoint right?"));
+    }
+    match status_wire::read(&answer.body) {
+        Err(problem) => probing.failure(format!("the answer to !getPostPaymentStatus cannot be read: {problem}")),
+        // Only who has logged in learns that there is no such order.
+        Ok(Reply::Error { code: -4, .. }) => probing.credentials = Credentials::Accepted,
+        Ok(Reply::Error { code: -16, message }) => {
+            probing.credentials = Credentials::Refused;
+            probing.failure(format!(
+                "the provider refuses login_name, login_password or the address that it is asked from (-16: {})",
+                mask.text(&message)
+            ));
+        }
+        Ok(Reply::Error { code, message }) => {
+            let message = mask.text(&message);
+            probing.failure(format!("!getPostPaymentStatus is answered with {code} ({message}): ask again later"));
+        }
+        Ok(Reply::Page(_)) => {
+            probing.credentials = Credentials::Accepted;
+            probing.failure(format!("!getPostPaymentStatus shows an order {NO_ORDER}, which cannot exist"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use secrecy::SecretString;
+
+    use super::*;
+    use crate::domain::probe::Finding;
+    use crate::providers::Login;
+    use crate::providers::peer::{Peer, Script};
+    use crate::providers::samples::{self, Unpaced};
+
+    fn mask() -> Mask {
+        Mask::new("demo", &SecretString::from("c4nary-secret"))
+    }
+
+    fn login() -> Login {
+        Login::Sectigo { login_name: "demo".to_owned(), login_password: SecretString::from("c4nary-secret") }
+    }
+
+    async fn blank() -> Probing {
+        let peer = Peer::start(Script::Close).await;
+        Probing::of(&samples::http_of(&peer))
+    }
+
+    /// 0: nothing is found; 1: a remark; 2: a failure.
+    #[rstest]
+    #[case::documented(200, "-17\nRequest used GET rather than POST!", 0)]
+    #[case::documented_with_another_status(405, "-17\r\nRequest used GET rather than POST!\r\n", 0)]
+    #[case::arguments_first(200, "-3\nThe 'loginName' argument is missing!", 1)]
+    #[case::without_tls(200, "-1\nRequest was not made over HTTPS!", 2)]
+    #[case::a_refund(200, "0", 2)]
+    #[case::another_service(404, "Not Found", 2)]
+    #[case::a_page(200, "<html>", 2)]
+    #[case::a_proxy(403, "", 2)]
+    #[tokio::test]
+    async fn the_refund_endpoint_is_known_by_its_refusal(#[case] status: u16, #[case] body: &str, #[case] found: u8) {
+        let mut probing = blank().await;
+        note_refund_endpoint(&mut probing, &samples::answer(status, &[], body.as_bytes()), &mask());
+        let findings = probing.end().findings;
+        let seen = findings.first().map_or(0, |finding| if finding.breaks_refunds { 2 } else { 1 });
+        assert_eq!((seen, findings.len() <= 1), (found, true), "{findings:?}");
+    }
+
+    #[rstest]
+    #[case::no_such_order("{\"errorCode\":-4,\"errorMessage\":\"x\"}", Credentials::Accepted, 0)]
+    #[case::refused("{\"errorCode\":-16,\"errorMessage\":\"c4nary-secret is wrong\"}", Credentials::Refused, 1)]
+    #[case::not_now("{\"errorCode\":-42,\"errorMessage\":\"x\"}", Credentials::Unknown, 1)]
+    #[case::an_order("{\"errorCode\":0,\"data\":{\"orderNumber\":\"999999999999\"}}", Credentials::Accepted, 1)]
+    #[case::a_page("<html>", Credentials::Unknown, 1)]
+    #[tokio::test]
+    async fn the_login_is_known_by_the_status_call(
+        #[case] body: &str,
+        #[case] credentials: Credentials,
+        #[case] found: usize,
+    ) {
+        let mut probing = blank().await;
+        note_login(&mut probing, &samples::answer(200, &[], body.as_bytes()), &mask());
+        let report = probing.end();
+        assert_eq!((report.credentials, report.findings.len()), (credentials, found), "{report:?}");
+        assert!(!format!("{report:?}").contains("c4nary"), "{report:?}");
+    }
+
+    #[tokio::test]
+    async fn the_refund_endpoint_is_given_neither_a_login_nor_an_order() {
+        let answer = "HTTP/1.1 200 OK\r\nContent-Length: 38\r\n\r\n-17\nRequest used GET rather than POST!";
+        let peer = Peer::start(Script::Say(answer)).await;
+        samples::account(&peer, login()).adapter.probe(&Unpaced).await;
+        let requests = peer.requests();
+        let (get, status) = (requests.first().unwrap(), requests.get(1).unwrap());
+        assert!(get.starts_with("GET /products/!AutoRefund HTTP/1.1\r\n") && get.ends_with("\r\n\r\n"), "{get}");
+        assert!(!get.contains("demo") && !get.contains("c4nary"), "{get}");
+        assert!(status.starts_with("POST /products/!getPostPaymentStatus HTTP/1.1\r\n"), "{status}");
+        assert!(status.ends_with("\r\n\r\nloginName=demo&loginPassword=c4nary-secret&orderNumber=999999999999"));
+        assert_eq!(requests.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_refuses_is_asked_once() {
+        let peer = Peer::start(Script::Close).await;
+        let account = samples::account(&peer, login());
+        let origin = peer.stopped().await;
+        let report = account.adapter.probe(&Unpaced).await;
+        let [Finding { sentence, breaks_refunds: true }] = report.findings.as_slice() else { panic!("{report:?}") };
+        assert!(
+            sentence.starts_with(&format!("{origin} cannot be reached: it refuses the connection (")),
+            "{report:?}"
+        );
+        assert!(!report.reached);
+    }
+}
