@@ -114,15 +114,16 @@ pub(super) fn resolve_command(request: proto::ResolveRefundRequest, actor: &str)
             "must not be set with RESOLUTION_SEND_AGAIN: an earlier attempt may still have an effect",
         );
     }
-    let amount = given_amount("refunded_amount", request.refunded_amount, &mut faults);
-    let items = request.items.into_iter().enumerate().map(|(index, item)| ItemResolution {
-        item_id: item.item_id,
-        refunded: item.refunded,
-        amount: given_amount(&format!("items[{index}].refunded_amount"), item.refunded_amount, &mut faults),
-    });
-    let items = items.collect();
     let resolution = match resolution {
-        Given::Refunded => Some(Resolution::Refunded { amount, items }),
+        Given::Refunded => {
+            let amount = given_amount("refunded_amount", request.refunded_amount, &mut faults);
+            let items = request.items.into_iter().enumerate().map(|(index, item)| ItemResolution {
+                item_id: item.item_id,
+                refunded: item.refunded,
+                amount: given_amount(&format!("items[{index}].refunded_amount"), item.refunded_amount, &mut faults),
+            });
+            Some(Resolution::Refunded { amount, items: items.collect() })
+        }
         Given::NotRefunded => Some(Resolution::NotRefunded),
         Given::SendAgain => Some(Resolution::SendAgain),
         Given::Unspecified => {

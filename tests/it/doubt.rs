@@ -190,9 +190,11 @@ async fn refused_credentials_wait_as_pending_and_show_on_the_account() {
     let account = accounts.iter().find(|one| one.account == "debitsuccess").unwrap();
     assert_eq!(account.health(), proto::account::Health::CredentialsRefused);
 
-    // The right credentials after a restart: it is sent, once.
+    // The right login after a restart, and the word that the mistyped one was meant to be it: it is sent, once.
     app.stop().await;
-    let app = App::start(settings_of(&configuration(&simulators, dir.path(), ""), dir.path())).await.unwrap();
+    let right = configuration(&simulators, dir.path(), "")
+        .replace("username = \"demo\"", "username = \"demo\"\nformer = [{ login = \"mistyped\" }]");
+    let app = App::start(settings_of(&right, dir.path())).await.unwrap();
     let refunds = RefundServiceClient::new(support::channel(app.addr()).await);
     let request = debitsuccess("typo", "DS000001", 100);
     let refund = refunds.clone().create_refund(request).await.unwrap().into_inner().refund.unwrap();
@@ -224,7 +226,11 @@ async fn a_provider_that_is_down_has_not_seen_the_refund() {
     assert!(!error.message.is_empty());
     app.stop().await;
 
-    let reachable = configuration_at(simulators.sectigo_addr(), addr, simulators.debitsuccess_addr(), dir.path(), "");
+    let reachable = configuration_at(simulators.sectigo_addr(), addr, simulators.debitsuccess_addr(), dir.path(), "")
+        .replace(
+            "username = \"demo-test\"",
+            &format!("username = \"demo-test\"\nformer = [{{ endpoint = \"http://{down}\" }}]"),
+        );
     let app = App::start(settings_of(&reachable, dir.path())).await.unwrap();
     let refunds = RefundServiceClient::new(channel(app.addr()).await);
     let refund = refunds
