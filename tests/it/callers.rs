@@ -1,12 +1,13 @@
 //! Callers that leave, wait, withdraw, run out of time or ask too much: none of them can lose a refund or send it twice.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund::State;
 use simulators::exchange::Provider;
 use simulators::faults::{FaultEffect, Point, Repeat};
 use simulators::gates::Gate;
+use tokio::time::Instant;
 use tonic::{Code, Request};
 
 use crate::support::{LIMIT, Stack, debitsuccess, namecom, reason, sectigo};

@@ -9,6 +9,7 @@
 # when docs/reliability.md lists each of these with its reason, 1 when it does not, and 2 when the
 # tree as it is fails its tests.
 #
+#   MUTANTS_NAMES=REGEX      only the changes whose names it finds, as this prints them
 #   MUTANTS_SEEDS=N          seeds of the simulation for each change that it is run on (default 500)
 #   MUTANTS_TARGET_DIR=DIR   a target folder that outlives the run, so that the next one builds less;
 #                            for this alone, since it holds builds of changed code
@@ -42,6 +43,8 @@ for file in "${files[@]}"; do
     fi
     chosen+=(--file "$file")
 done
+
+if [ -n "${MUTANTS_NAMES:-}" ]; then chosen+=(--re "$MUTANTS_NAMES"); fi
 
 CARGO_TARGET_DIR=$(realpath -m "${MUTANTS_TARGET_DIR:-$work/target}")
 if [ "$CARGO_TARGET_DIR" = "$(realpath -m "$tree/target")" ]; then

@@ -8,9 +8,13 @@ fn order(number: u32) -> Intent {
     intent(&format!("r{number}"), Target::Sectigo(target))
 }
 
+fn lane_of(engine: &Engine) -> Arc<Lane> {
+    engine.0.lanes.values().next().unwrap().clone()
+}
+
 /// The lane of the engine's account, half open: one refund may be sent.
 fn half_open(engine: &Engine) -> Arc<Lane> {
-    let lane = engine.0.lanes.values().next().unwrap().clone();
+    let lane = lane_of(engine);
     lane.note(lane.era(), Sign::CredentialsRefused);
     assert!(lane.is_shut());
     lane.note_look(&Sign::Works, true);
@@ -48,6 +52,33 @@ async fn no_request_leaves_before_its_turn() {
         let (after, least) = (at - begin, Duration::from_millis(50) * turn);
         assert!(after >= least, "request {turn} left after {after:?} and not {least:?}");
     }
+}
+
+/// It is sent in the commit that records it, where nothing speaks against that.
+#[tokio::test]
+async fn a_newcomer_overtakes_no_other() {
+    let bench = Bench::new();
+    let one_slot = |account: &mut Account| account.max_in_flight = 1;
+    let engine = bench.engine_with(Provider::Sectigo, Currency::USD, one_slot).await;
+    let lane = lane_of(&engine);
+    // Nothing is awaited from here on, so the drivers do not move.
+    lane.backlog.store(false, Ordering::Release);
+    let slot = lane.slot_for_newcomer();
+    assert!(slot.is_some());
+    assert!(lane.slot_for_newcomer().is_none(), "the only slot is taken");
+    drop(slot);
+    lane.backlog.store(true, Ordering::Release);
+    assert!(lane.slot_for_newcomer().is_none(), "older ones wait");
+    lane.backlog.store(false, Ordering::Release);
+    assert!(lane.slot_for_newcomer().is_some());
+    half_open(&engine);
+    assert!(lane.slot_for_newcomer().is_none(), "one refund may be sent, and the oldest is");
+
+    let slowly = |account: &mut Account| account.requests_per_second = 1;
+    let lane = lane_of(&Bench::new().engine_with(Provider::Sectigo, Currency::USD, slowly).await);
+    lane.backlog.store(false, Ordering::Release);
+    let slots = [lane.slot_for_newcomer(), lane.slot_for_newcomer()];
+    assert_eq!(slots.map(|slot| slot.is_some()), [true, false], "one a second");
 }
 
 /// What is sent next needs the turn, or nothing is sent until the next start.

@@ -124,20 +124,22 @@ async fn a_commit_that_failed_is_told_apart_from_a_write_that_never_was() {
 async fn a_file_overwritten_with_rubbish_is_corrupt_and_not_merely_unavailable() {
     let bench = Bench::new();
     let refund = bench.new_refund(sectigo("a", "100")).await;
+    // What was written before the last start is in the file alone.
+    let bench = bench.reopened();
     let path = bench.path();
-    let Bench { directory, ledger, .. } = bench;
-    drop(ledger);
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[4096..].fill(0xA5);
     std::fs::write(&path, bytes).unwrap();
-    // SQLite reads the tables' description from the first page, so it is the first question that fails.
-    match SqliteLedger::open(&path, SqliteSettings::default()) {
-        Err(error) => assert!(matches!(error, OpenError::Database { .. }), "{error}"),
-        Ok(ledger) => {
-            assert!(matches!(&*ledger.health().borrow(), Health::Corrupt(_)));
-            assert!(matches!(ledger.get(refund.id()).await, Err(LedgerError::Corrupt { .. })));
-        }
-    }
+    let read = bench.ledger.get(refund.id()).await;
+    assert!(matches!(read, Err(LedgerError::Corrupt { .. })), "{read:?}");
+    assert!(matches!(&*bench.ledger.health().borrow(), Health::Corrupt(_)));
+    let answer = bench.ledger.create(create(sectigo("b", "200"))).await;
+    assert!(matches!(answer, Err(LedgerError::Corrupt { .. })), "{answer:?}");
+
+    let Bench { directory, ledger, .. } = bench;
+    drop(ledger);
+    let error = SqliteLedger::open(&path, SqliteSettings::default()).unwrap_err();
+    assert!(matches!(&error, OpenError::Database { problem, .. } if problem.contains("malformed")), "{error}");
     drop(directory);
 }
 

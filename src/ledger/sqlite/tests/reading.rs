@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
+use crate::domain::refund::Resolution;
 use proptest::prelude::*;
 
 #[tokio::test]
@@ -143,6 +144,88 @@ async fn due_is_what_may_be_sent_now_oldest_first() {
     assert_eq!(due(50, 10).await, ["first", "second", "third"]);
     assert_eq!(due(50, 2).await, ["first", "second"]);
     assert_eq!(due(50, 0).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn unsettled_is_what_is_asked_about_now_and_what_never_was_comes_first() {
+    let bench = Bench::new();
+    let account = AccountName::parse("certs").unwrap();
+    let at = |second| NOW.plus(Duration::from_secs(second));
+    assert_eq!(bench.ledger.next_unsettled(&account).await, Ok(None));
+    let open = async |intent: Intent, state, next_check| {
+        let refund = bench.new_refund(intent).await;
+        let record = Record { next_check, ..record(&refund, &way_to(state)) };
+        bench.ledger.record(record).await.unwrap();
+    };
+    open(sectigo("late", "1"), State::InDoubt, Some(at(50))).await;
+    open(sectigo("soon", "2"), State::Submitted, Some(at(20))).await;
+    assert_eq!(bench.ledger.next_unsettled(&account).await, Ok(Some(at(20))));
+    open(sectigo("at-once", "3"), State::InDoubt, None).await;
+    open(namecom("elsewhere", &[1]), State::InDoubt, Some(at(2))).await;
+    for state in [State::Pending, State::Dispatching, State::Succeeded, State::Cancelled] {
+        bench.refund_in(state, state.as_str()).await;
+    }
+
+    assert_eq!(bench.ledger.next_unsettled(&account).await, Ok(Some(at(1))), "at once, since its last change");
+    let unsettled = async |second, limit| {
+        let unsettled = bench.ledger.unsettled(&account, at(second), limit).await.unwrap();
+        unsettled.into_iter().map(|refund| refund.id().as_str().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(unsettled(0, 10).await, ["at-once"]);
+    assert_eq!(unsettled(19, 10).await, ["at-once"]);
+    assert_eq!(unsettled(20, 10).await, ["at-once", "soon"]);
+    assert_eq!(unsettled(50, 10).await, ["at-once", "soon", "late"]);
+    assert_eq!(unsettled(50, 2).await, ["at-once", "soon"]);
+}
+
+#[tokio::test]
+async fn what_waits_is_found_by_its_age_though_it_is_put_off() {
+    let bench = Bench::new();
+    let account = AccountName::parse("certs").unwrap();
+    let at = |second| NOW.plus(Duration::from_secs(second));
+    assert_eq!(bench.ledger.oldest_waiting(&account).await, Ok(None));
+    bench.refund_in(State::Succeeded, "done").await;
+    for (id, second) in [("young", 9), ("old", 3), ("put-off", 5)] {
+        bench.ledger.create(Create { now: at(second), ..create(sectigo(id, id)) }).await.unwrap();
+    }
+    let put_off = bench.ledger.get(&RefundId::parse("put-off").unwrap()).await.unwrap().unwrap();
+    let later = Event::NotSent { error: error(429), retry_at: at(500) };
+    bench.record(&put_off, &[Event::Dispatched, later]).await.unwrap();
+    bench.new_refund(namecom("elsewhere", &[1])).await;
+
+    assert_eq!(bench.ledger.oldest_waiting(&account).await, Ok(Some(at(3))));
+    let waiting = async |until, limit| {
+        let waiting = bench.ledger.waiting_since(&account, at(until), limit).await.unwrap();
+        waiting.into_iter().map(|refund| refund.id().as_str().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(waiting(2, 10).await, Vec::<String>::new());
+    assert_eq!(waiting(5, 10).await, ["old", "put-off"]);
+    assert_eq!(waiting(9, 10).await, ["old", "put-off", "young"]);
+    assert_eq!(waiting(9, 1).await, ["old"]);
+}
+
+#[tokio::test]
+async fn the_last_entry_into_a_state_is_when_it_was_entered_from_another() {
+    let bench = Bench::new();
+    let at = |second| NOW.plus(Duration::from_secs(second));
+    let mut refund = bench.new_refund(sectigo("a", "1")).await;
+    let checked = || Event::Checked { evidence: "not finished".to_owned(), absent: false };
+    let again = Event::Resolved { resolution: Resolution::SendAgain, evidence: "looked".to_owned() };
+    let taken = || Event::Accepted(Acceptance::default());
+    let events = [
+        (1, Event::Dispatched, None),
+        (2, taken(), Some(2)),
+        (3, checked(), Some(2)),
+        (4, Event::Escalated { evidence: "gone".to_owned() }, Some(2)),
+        (5, again, Some(2)),
+        (6, taken(), Some(6)),
+        (7, checked(), Some(6)),
+    ];
+    for (second, event, expected) in events {
+        refund = bench.ledger.record(Record { now: at(second), ..record(&refund, &[event]) }).await.unwrap();
+        let entered = bench.ledger.last_entry(refund.id(), State::Submitted).await;
+        assert_eq!(entered, Ok(expected.map(at)), "after {second} s");
+    }
 }
 
 /// Every statement that the reads have prepared, as the planner sees it: nothing reads a whole table but the pages of the table itself.
