@@ -61,6 +61,7 @@ impl Bench {
             name: AccountName::parse("main").unwrap(),
             provider,
             endpoint: "https://provider.example".to_owned(),
+            secret: crate::providers::secret::Secret::new("s3cret".into()),
             currency,
             contract: RetryContract {
                 deduplication: Deduplication::None,

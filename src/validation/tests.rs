@@ -96,6 +96,7 @@ fn account(name: &str, provider: Provider, status: Option<Arc<dyn StatusSource>>
         name: AccountName::parse(name).unwrap(),
         provider,
         endpoint: "https://secure.trust-provider.com".to_owned(),
+        secret: crate::providers::secret::Secret::new("s3cret".into()),
         currency: Currency::parse("USD").unwrap(),
         contract: RetryContract {
             deduplication: Deduplication::None,
