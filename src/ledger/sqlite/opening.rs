@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use tracing::info;
 
 use super::SqliteSettings;
 
@@ -262,6 +263,11 @@ fn connect(path: &Path, settings: &SqliteSettings) -> rusqlite::Result<Result<Co
          PRAGMA foreign_keys = ON; PRAGMA wal_autocheckpoint = 0; PRAGMA cell_size_check = ON;",
     )?;
     migrate(&mut connection, version)?;
+    let (ledger, newest) = (path.display(), MIGRATIONS.len());
+    if (1..newest).contains(&version) {
+        info!(%ledger, from = version, to = newest, "the ledger was brought to a newer schema");
+    }
+    info!(%ledger, schema = newest, "the ledger is open");
     if let Some(pages) = settings.max_pages {
         connection.pragma_update_and_check(None, "max_page_count", pages, |row| row.get::<_, i64>(0))?;
     }

@@ -82,6 +82,20 @@ fn a_newer_ledger_is_refused() {
     assert!(error.to_string().ends_with(&words), "{error}");
 }
 
+/// The log of what opens a ledger.
+struct Kept(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[tokio::test]
 async fn an_older_ledger_is_brought_into_the_newest_form() {
     for version in 1..MIGRATIONS.len() {
@@ -94,7 +108,13 @@ async fn an_older_ledger_is_brought_into_the_newest_form() {
         raw.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
         raw.pragma_update(None, "user_version", version as i64).unwrap();
         drop(raw);
-        let ledger = SqliteLedger::open(&path, SqliteSettings::default()).unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let kept = log.clone();
+        let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || Kept(kept.clone())).finish();
+        let open = || SqliteLedger::open(&path, SqliteSettings::default()).unwrap();
+        let ledger = tracing::subscriber::with_default(lines, open);
+        let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+        assert!(log.contains(&format!("from={version} to={KNOWN}")), "{log}");
         ledger.create(create(sectigo("a", "a"))).await.unwrap();
         ledger.close().await;
         let seen = audit(&path).unwrap();
