@@ -1,5 +1,7 @@
 //! The composition root: settings in, a running gateway out, and the order in which it stops. The only file that knows every layer.
 
+mod renewal;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,9 +15,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+pub use self::renewal::Reloader;
+use self::renewal::SecretFiles;
 use crate::api::health::Serving;
 use crate::api::{self, ApiSettings, ServeError};
-use crate::config::Settings;
+use crate::config::changes::Reloadable;
+use crate::config::{ConfigFaults, Settings};
 use crate::domain::clock::{Clock, SystemClock, Timestamp};
 use crate::domain::ids::AccountName;
 use crate::domain::probe::ProbeReport;
@@ -26,6 +31,7 @@ use crate::engine::{Engine, EngineSettings, probe};
 use crate::ledger::sqlite::{OpenError, SqliteLedger, SqliteSettings};
 use crate::ledger::{Health, Ledger, LedgerError};
 use crate::providers::{Account, Accounts, ConnectError};
+use crate::telemetry::LogFilter;
 use crate::telemetry::metrics::{Metrics, MetricsError, Standing};
 use crate::telemetry::scrape::{self, Standings};
 use crate::validation::{Validation, ValidationSettings};
@@ -42,6 +48,8 @@ pub struct App {
     closing: CancellationToken,
     ledger_watch: JoinHandle<()>,
     drain: Duration,
+    running: Reloadable,
+    secret_files: SecretFiles,
 }
 
 /// Why the gateway did not start.
@@ -87,6 +95,7 @@ impl App {
     /// # Errors
     /// [`StartError`]: one sentence each.
     pub async fn start(settings: Settings) -> Result<App, StartError> {
+        info!(version = env!("CARGO_PKG_VERSION"), "recoup starts");
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (listener, addr) = bind(settings.listen).await?;
         let scraped = match settings.metrics_listen {
@@ -119,6 +128,10 @@ impl App {
             rejection_follow_up: settings.engine.rejection_follow_up,
             max_feeds: settings.server.max_event_streams,
         };
+        for account in accounts.iter() {
+            let (name, provider, endpoint) = (&account.name, account.provider, &account.place.endpoint);
+            info!(account = %name, %provider, endpoint, currency = %account.place.currency, "the account is configured");
+        }
         let engine = Engine::start(ledger.clone(), accounts.clone(), clock.clone(), engine_settings).await?;
         let validation_settings = ValidationSettings {
             cache_entries: settings.validation.cache_entries,
@@ -126,7 +139,7 @@ impl App {
             max_watches: settings.validation.max_watches,
             watch_interval_min: settings.validation.watch_interval_min,
         };
-        let validation = Validation::new(accounts, clock.clone(), validation_settings);
+        let validation = Validation::new(accounts.clone(), clock.clone(), validation_settings);
         let api_settings = ApiSettings {
             max_wait: settings.server.max_wait,
             max_calls: settings.server.max_concurrent_calls,
@@ -135,6 +148,7 @@ impl App {
         let serving = watch::Sender::new(Serving::Yes);
         let ledger_watch = tokio::spawn(follow_ledger(ledger.health(), serving.clone()));
         let closing = CancellationToken::new();
+        let secret_files = follow_secrets(&settings, &accounts, &engine, &closing);
         let serve = api::serve(
             listener,
             engine.clone(),
@@ -164,6 +178,8 @@ impl App {
             closing,
             ledger_watch,
             drain: settings.server.drain,
+            running: Reloadable::of(&settings),
+            secret_files,
         })
     }
 
@@ -175,6 +191,19 @@ impl App {
     /// Where the metrics can be read.
     pub fn metrics_addr(&self) -> Option<SocketAddr> {
         self.metrics_addr
+    }
+
+    /// What has the configuration read again by `load` while the gateway runs; it takes up secrets
+    /// from files, and the filter.
+    ///
+    /// # Errors
+    /// The operating system gives no thread.
+    pub fn reloader(
+        &self,
+        filter: LogFilter,
+        load: impl FnMut() -> Result<Settings, ConfigFaults> + Send + 'static,
+    ) -> std::io::Result<Reloader> {
+        Reloader::start(self.running.clone(), self.secret_files.clone(), filter, load)
     }
 
     /// Returns when the port is served no more, which without [`App::stop`] is a failure: why, in a sentence.
@@ -293,6 +322,27 @@ fn connect(settings: &Settings, clock: &Arc<dyn Clock>, metrics: &Metrics) -> Re
         accounts.push(connected);
     }
     Ok(Accounts::new(accounts))
+}
+
+/// Keeps each secret that comes from a file as that file has it.
+fn follow_secrets(
+    settings: &Settings,
+    accounts: &Accounts,
+    engine: &Engine,
+    closing: &CancellationToken,
+) -> SecretFiles {
+    let mut files = SecretFiles::new();
+    for (name, file) in &settings.secret_files {
+        if let Some(account) = accounts.get(name) {
+            let (sender, receiver) = watch::channel(file.clone());
+            let (engine, changed) = (engine.clone(), name.clone());
+            let changed = move || engine.credentials_changed(&changed);
+            let secret = account.secret.clone();
+            tokio::spawn(renewal::follow(name.clone(), secret, receiver, closing.clone(), changed));
+            files.insert(name.clone(), sender);
+        }
+    }
+    files
 }
 
 /// A ledger that writes no more ends the gateway's readiness, until the next start.

@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use mimalloc::MiMalloc;
 use recoup::app::{self, App, StartError};
 use recoup::config::{LogSettings, Settings};
-use recoup::telemetry;
+use recoup::telemetry::{self, LogFilter};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::cli::{BackupArguments, CheckArguments, HealthArguments, RefundsArguments, VerifyArguments, say};
@@ -29,7 +29,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the gateway until SIGTERM or Ctrl-C.
+    /// Run the gateway until SIGTERM, SIGQUIT or Ctrl-C; SIGHUP has it read its secrets and its log
+    /// filter again.
     Serve(ConfigFile),
     /// Check the configuration and print every fault with its key; with --online ask the providers
     /// too.
@@ -94,12 +95,12 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             };
             runtime()?.block_on(async {
                 let LogSettings { format, filter } = &settings.log;
-                let exporting = telemetry::init(*format, filter, settings.traces_endpoint.as_deref())?;
+                let telemetry = telemetry::init(*format, filter, settings.traces_endpoint.as_deref())?;
                 for warning in &settings.warnings {
                     tracing::warn!("{warning}");
                 }
-                let served = serve(settings).await;
-                exporting.end().await;
+                let served = serve(settings, file.config, telemetry.filter).await;
+                telemetry.exporting.end().await;
                 Ok(served.map_or_else(
                     |error| {
                         // In the form that the log has, where it takes it: machines read it.
@@ -132,10 +133,14 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         #[cfg(feature = "staging")]
         Command::Staging(options) => runtime()?.block_on(async {
             let mut shutdown = ShutdownSignal::listen()?;
+            // Its configuration is written by itself, so that there is nothing to be read again: a
+            // terminal that closes ends it, in order.
+            let mut hangup = hangup()?;
             let mut staging = recoup::staging::Staging::start(&options).await?;
             say(&mut std::io::stdout(), &staging.welcome());
             tokio::select! {
                 () = shutdown.received() => {}
+                _ = hangup.recv() => {}
                 problem = staging.ended() => anyhow::bail!(problem),
             }
             staging.stop().await;
@@ -164,16 +169,27 @@ async fn check_online(settings: &Settings) -> anyhow::Result<ExitCode> {
     Ok(if all_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Until a signal.
-async fn serve(settings: Settings) -> anyhow::Result<()> {
+/// Until a signal that ends it. SIGHUP has the configuration read again, from the same file.
+async fn serve(settings: Settings, config: Option<PathBuf>, filter: LogFilter) -> anyhow::Result<()> {
     let mut shutdown = ShutdownSignal::listen()?;
+    let mut hangup = hangup()?;
     let mut app = App::start(settings).await?;
-    tokio::select! {
-        () = shutdown.received() => {}
-        problem = app.ended() => anyhow::bail!(problem),
+    let load = move || Settings::from_process(config.as_deref());
+    let reloader = app.reloader(filter, load).context("SIGHUP cannot be answered")?;
+    loop {
+        tokio::select! {
+            () = shutdown.received() => break,
+            _ = hangup.recv() => reloader.reload(),
+            problem = app.ended() => anyhow::bail!(problem),
+        }
     }
     app.stop().await;
     Ok(())
+}
+
+/// SIGHUP, from when it is listened for: from then on it ends nothing, during the drain neither.
+fn hangup() -> anyhow::Result<Signal> {
+    signal(SignalKind::hangup()).context("SIGHUP cannot be listened for")
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
@@ -185,10 +201,12 @@ fn small_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("the runtime cannot be started")
 }
 
-/// Ctrl-C or SIGTERM, from when it is listened for: before the start, so that one that comes during it or right after it is no sudden death.
+/// Ctrl-C, SIGTERM or SIGQUIT, from when it is listened for: before the start, so that one that
+/// comes during it or right after it is no sudden death.
 struct ShutdownSignal {
     interrupt: Signal,
     terminate: Signal,
+    quit: Signal,
 }
 
 impl ShutdownSignal {
@@ -196,6 +214,7 @@ impl ShutdownSignal {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt()).context("Ctrl-C cannot be listened for")?,
             terminate: signal(SignalKind::terminate()).context("SIGTERM cannot be listened for")?,
+            quit: signal(SignalKind::quit()).context("SIGQUIT cannot be listened for")?,
         })
     }
 
@@ -203,6 +222,7 @@ impl ShutdownSignal {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = self.quit.recv() => {}
         }
     }
 }

@@ -87,10 +87,10 @@ impl Staging {
         let config = options.dir.join("recoup.toml");
         write_private(&config, &configuration(options, &simulators, &ca_file)).map_err(folder(&config))?;
         let settings = Settings::from_process(Some(&config))?;
-        let exporting =
+        let telemetry =
             telemetry::init(settings.log.format, &settings.log.filter, settings.traces_endpoint.as_deref())?;
         let app = App::start(settings).await?;
-        Ok(Staging { app, simulators, exporting })
+        Ok(Staging { app, simulators, exporting: telemetry.exporting })
     }
 
     /// What to do first.

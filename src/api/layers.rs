@@ -20,8 +20,9 @@ use tower::{Layer, Service};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, debug, info_span};
 
+use crate::api::compressed;
 use crate::api::measured::{Methods, Timed, code_in};
-use crate::api::status;
+use crate::api::{protocol, status};
 use crate::proto::code_name;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces;
@@ -85,6 +86,10 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let mut timed = Timed::begin(&self.guard.metrics, &self.guard.methods, request.uri().path());
+        if let Some(refusal) = protocol::refusal(&request) {
+            return Box::pin(std::future::ready(Ok(timed.answered(refusal))));
+        }
+        let takes_gzip = compressed::is_accepted(request.headers());
         // The permit is taken here and not in `poll_ready`, where an idle connection would hold one for ever.
         // A gateway full of callers who wait is well, and must not be taken for dead; nor may those who ask for its health fill it.
         let is_health = timed.is_health();
@@ -116,6 +121,7 @@ where
             .await;
             drop(permit);
             let answer = answer.map(|response| in_our_words(response, &call));
+            let answer = if takes_gzip { answer.map(compressed::compress) } else { answer };
             if let Ok(response) = &answer {
                 // A head that does not say how the call ended begins an answer.
                 let code = code_in(response.headers()).unwrap_or(Code::Ok);
@@ -210,7 +216,8 @@ mod tests {
     }
 
     fn request(path: &str, body: Body) -> Request<Body> {
-        Request::builder().uri(path).body(body).unwrap()
+        let request = Request::post(path).header("content-type", "application/grpc");
+        request.body(body).unwrap()
     }
 
     /// None where the answer's head does not say how the call ended.

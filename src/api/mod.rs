@@ -5,10 +5,12 @@
 //! convert pages                 between the public contract and the domain
 //! status                        the only error -> tonic::Status map
 //! deadline layers measured health  around every call
+//! protocol compressed           what is gRPC at all, and how large answers travel
 //! connections                   around every connection
 //! ```
 
 mod accounts;
+mod compressed;
 mod connections;
 mod convert;
 mod deadline;
@@ -16,6 +18,7 @@ pub mod health;
 mod layers;
 mod measured;
 mod pages;
+mod protocol;
 mod refunds;
 mod status;
 mod validation;
@@ -25,6 +28,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
 use tonic_health::pb::health_server::HealthServer;
 
@@ -78,6 +82,15 @@ const LOCAL_RESETS: usize = 1024;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// A service that takes messages compressed too, and none that is larger than
+/// [`LARGEST_REQUEST_BYTES`], as it comes or inflated. (What is generated for each service has no
+/// trait in common.)
+macro_rules! bounded {
+    ($service:expr) => {
+        $service.max_decoding_message_size(LARGEST_REQUEST_BYTES).accept_compressed(CompressionEncoding::Gzip)
+    };
+}
+
 /// Serves until `closing` is cancelled and the calls in flight have ended.
 ///
 /// # Errors
@@ -91,17 +104,17 @@ pub async fn serve(
     metrics: Metrics,
     closing: CancellationToken,
 ) -> Result<(), ServeError> {
-    let refunds = RefundServiceServer::new(RefundsApi { engine: engine.clone(), max_wait: settings.max_wait })
-        .max_decoding_message_size(LARGEST_REQUEST_BYTES);
-    let accounts = AccountServiceServer::new(AccountsApi { engine }).max_decoding_message_size(LARGEST_REQUEST_BYTES);
-    let validation = ValidationStatusServiceServer::new(ValidationApi::new(validation))
-        .max_decoding_message_size(LARGEST_REQUEST_BYTES);
+    let refunds = RefundServiceServer::new(RefundsApi { engine: engine.clone(), max_wait: settings.max_wait });
+    let accounts = AccountServiceServer::new(AccountsApi { engine });
+    let validation = ValidationStatusServiceServer::new(ValidationApi::new(validation));
     let services =
         ["recoup.v1.RefundService", "recoup.v1.AccountService", "recoup.v1.ValidationStatusService"].to_vec();
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // What the details of an error are made of, so that tools can print them.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     let methods = Methods::of(&[
         DESCRIPTORS,
@@ -118,12 +131,12 @@ pub async fn serve(
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .layer(Guard::new(settings.max_calls, metrics, methods))
-        .add_service(refunds)
-        .add_service(accounts)
-        .add_service(validation)
-        .add_service(HealthServer::new(HealthApi { serving, services }))
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
+        .add_service(bounded!(refunds))
+        .add_service(bounded!(accounts))
+        .add_service(bounded!(validation))
+        .add_service(bounded!(HealthServer::new(HealthApi { serving, services })))
+        .add_service(bounded!(reflection().build_v1()?))
+        .add_service(bounded!(reflection().build_v1alpha()?))
         .serve_with_incoming_shutdown(incoming, closing.cancelled_owned())
         .await?;
     Ok(())

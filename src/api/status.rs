@@ -44,6 +44,14 @@ pub(super) fn invalid(faults: Vec<FieldFault>) -> Status {
     }
 }
 
+/// A request that is not gRPC at all.
+pub(super) fn not_grpc(what: &str) -> Status {
+    let message = format!("{what}: nothing was recorded");
+    status(Code::InvalidArgument, ErrorReason::InvalidRequest, &message, [], |_| {})
+}
+
+const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
+
 /// What the transport refused before any handler saw it, said in our words; none where it is not known that no handler did.
 ///
 /// Every status of a handler has details, so one without them is the transport's own.
@@ -53,9 +61,16 @@ pub(super) fn of_transport(refusal: &Status, call: &str) -> Option<Status> {
     }
     match refusal.code() {
         Code::Unimplemented if refusal.message().is_empty() => Some(not_offered(&format!("there is no call {call}"))),
-        Code::Unimplemented => Some(not_offered(refusal.message())),
-        // Too large, and not the message that it should be.
-        Code::OutOfRange | Code::Internal => {
+        Code::Unimplemented => {
+            let mut refused = not_offered(refusal.message());
+            // Compressed in a way that is not taken: which ones are.
+            if let Some(accepted) = refusal.metadata().get(ACCEPT_ENCODING) {
+                refused.metadata_mut().insert(ACCEPT_ENCODING, accepted.clone());
+            }
+            Some(refused)
+        }
+        // Too large, as it is or once it is inflated, and not the message that it should be.
+        Code::OutOfRange | Code::ResourceExhausted | Code::Internal => {
             let message = format!("the request cannot be read: {}", refusal.message());
             Some(status(Code::InvalidArgument, ErrorReason::InvalidRequest, &message, [], |details| {
                 // The empty path is the message itself.

@@ -1,6 +1,6 @@
 //! `[accounts.<name>]`: one account at one provider, and its secret from a file or a variable.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub(super) const OWN_KEYS: [(Provider, &[&str]); 3] = [
 ];
 
 /// Where a person would write a secret, and may not.
-const SECRETS: [&str; 3] = ["login_password", "password", "token"];
+pub(super) const SECRETS: [&str; 3] = ["login_password", "password", "token"];
 
 const SECTIGO_ENDPOINT: &str = "https://secure.trust-provider.com";
 const NAMECOM_ENDPOINT: &str = "https://api.name.com";
@@ -50,24 +50,56 @@ const PENDING_LIMIT: Duration = Duration::from_secs(24 * 3600);
 /// 50 minutes: documented as 12 hours and, newer, as 1 hour; the shorter, less a margin for clocks that differ.
 const KEY_LIFETIME: Duration = Duration::from_secs(3000);
 
+/// Besides control characters, all that XML has no form for.
+const NO_XML: [char; 2] = ['\u{fffe}', '\u{ffff}'];
+
 const MONTH_S: u64 = 30 * 24 * 3600;
 
-/// Reads all accounts. A faulty one is left out, its faults noted.
-pub(super) fn read(read: &mut Reader<'_>) -> Vec<AccountSettings> {
+/// The file that holds an account's secret. Its content may change while the gateway runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretFile {
+    path: PathBuf,
+    longest: usize,
+}
+
+impl SecretFile {
+    /// As it is configured; links are followed anew at each reading.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the secret. None where the file is no plain one: a pipe gives its content once.
+    ///
+    /// # Errors
+    /// What is wrong, in words that go on from "the file" or "the secret" and repeat nothing of it.
+    pub fn read(&self) -> Result<Option<SecretString>, String> {
+        match std::fs::metadata(&self.path) {
+            Ok(metadata) if !metadata.is_file() => Ok(None),
+            _ => secret_in(&self.path, self.longest).map(Some),
+        }
+    }
+}
+
+/// Reads all accounts, and where the secrets of those come from that have them in a file. A faulty
+/// account is left out, its faults noted.
+pub(super) fn read(read: &mut Reader<'_>) -> (Vec<AccountSettings>, BTreeMap<AccountName, SecretFile>) {
     read.section("accounts");
     let tables = read.names_in("accounts");
     if tables.is_empty() {
         read.fault("accounts", "must hold at least one account, such as `[accounts.sectigo]`");
     }
-    let mut accounts = Vec::new();
+    let (mut accounts, mut secret_files) = (Vec::new(), BTreeMap::new());
     for (name, path) in tables {
         match AccountName::parse(&name) {
-            Ok(name) => accounts.extend(AccountReader { read, path, name }.account()),
+            Ok(name) => {
+                let secret_files = &mut secret_files;
+                accounts.extend(AccountReader { read, path, name, secret_files }.account());
+            }
             Err(error) => read.fault(&path, format!("the name of an account {error}")),
         }
     }
     refuse_present_places(read, &accounts);
-    accounts
+    (accounts, secret_files)
 }
 
 /// A former place that another account has now would make one refund two accounts' business.
@@ -91,6 +123,7 @@ struct AccountReader<'r, 'a> {
     read: &'r mut Reader<'a>,
     path: String,
     name: AccountName,
+    secret_files: &'r mut BTreeMap<AccountName, SecretFile>,
 }
 
 impl AccountReader<'_, '_> {
@@ -295,12 +328,14 @@ impl AccountReader<'_, '_> {
     fn secret_of_file(&mut self, key: &str, longest: usize) -> Option<SecretString> {
         let mut open_to_all = false;
         let secret = self.read.optional(key, |path| {
-            let path = Path::new(path);
-            let text = read_bounded(path).map_err(|why| format!("the file {why}"))?;
-            open_to_all = is_open_to_all(path);
-            // One line end, as every editor and `echo` leave it; more of them may be meant.
-            let line = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
-            checked_secret(line, longest).map_err(|why| format!("the secret in the file {why}"))
+            let path = PathBuf::from(path);
+            let secret = secret_in(&path, longest)?;
+            open_to_all = is_open_to_all(&path);
+            Ok::<_, String>((secret, SecretFile { path, longest }))
+        });
+        let secret = secret.map(|(secret, file)| {
+            self.secret_files.insert(self.name.clone(), file);
+            secret
         });
         if open_to_all {
             self.read.warn(key, "every user of this machine may read the file; `chmod o-r` would end that");
@@ -416,11 +451,19 @@ fn namespace(text: &str) -> Result<String, &'static str> {
         .ok_or("must be a URI of 1 to 255 ASCII characters, without blanks, quotes, \"<\", \">\", \"&\"")
 }
 
+fn secret_in(path: &Path, longest: usize) -> Result<SecretString, String> {
+    let text = read_bounded(path).map_err(|why| format!("the file {why}"))?;
+    // One line end, as every editor and `echo` leave it; more of them may be meant.
+    let line = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
+    checked_secret(line, longest).map_err(|why| format!("the secret in the file {why}"))
+}
+
 fn checked_secret(text: &str, longest: usize) -> Result<SecretString, String> {
     match text.chars().count() {
         0 => Err("is empty".to_owned()),
         chars if chars > longest => Err(format!("is longer than {longest} characters")),
         _ if text.chars().any(char::is_control) => Err("holds a line end or another control character".to_owned()),
+        _ if text.contains(NO_XML) => Err("holds a character that XML cannot carry".to_owned()),
         _ => Ok(SecretString::from(text)),
     }
 }

@@ -25,15 +25,19 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::domain::ids::AccountName;
 use crate::providers::{AccountSettings, Login, Url};
 use crate::telemetry::LogFormat;
 
 mod accounts;
+pub mod changes;
 mod faults;
 mod reader;
 #[cfg(test)]
 mod tests;
 
+pub use accounts::SecretFile;
+use changes::Entries;
 pub use faults::{ConfigFault, ConfigFaults, FaultSource};
 use reader::Reader;
 
@@ -58,6 +62,10 @@ pub struct Settings {
     pub validation: ValidationSettings,
     /// At least one, by name.
     pub accounts: Vec<AccountSettings>,
+    /// The accounts whose secret comes from a file, which may be read again.
+    pub secret_files: BTreeMap<AccountName, SecretFile>,
+    /// Everything that is set, to be compared with what is set later.
+    pub entries: Entries,
     /// What is allowed and still unwise: one sentence each, with its key. To be logged at start-up.
     pub warnings: Vec<String>,
 }
@@ -146,7 +154,8 @@ impl Default for Settings {
             metrics_listen: None,
             traces_endpoint: None,
             server: ServerSettings {
-                max_wait: Duration::from_secs(60),
+                // Below the 60 s after which many proxies end a call that says nothing.
+                max_wait: Duration::from_secs(50),
                 drain: Duration::from_secs(20),
                 max_concurrent_calls: 1024,
                 max_streams_per_connection: 200,
@@ -171,6 +180,8 @@ impl Default for Settings {
                 watch_interval_min: Duration::from_secs(30),
             },
             accounts: Vec::new(),
+            secret_files: BTreeMap::new(),
+            entries: Entries::default(),
             warnings: Vec::new(),
         }
     }
@@ -340,7 +351,8 @@ impl Settings {
         read.number("validation.max_watches", 1..=100_000, &mut validation.max_watches);
         read.millis("validation.watch_interval_min_ms", 1..=86_400_000, &mut validation.watch_interval_min);
 
-        settings.accounts = accounts::read(read);
+        (settings.accounts, settings.secret_files) = accounts::read(read);
+        settings.entries = Entries(read.texts());
         settings.warnings = read.take_warnings();
         settings
     }

@@ -41,11 +41,11 @@ enum Value {
     Variable(String),
     Integer(i64),
     Boolean(bool),
-    /// Tables in an array, whose values are all text.
-    Tables(Vec<BTreeMap<String, String>>),
+    /// Tables in an array, whose values are all text, and the whole as it is compared.
+    Tables(Vec<BTreeMap<String, String>>, String),
     Table,
-    /// Nothing that any setting could be.
-    Other,
+    /// Nothing that any setting could be; how it stands there.
+    Other(String),
 }
 
 const PREFIX: &str = "RECOUP_";
@@ -152,7 +152,7 @@ impl<'a> Reader<'a> {
     ) -> Option<T> {
         let parsed = match self.value(key)? {
             Value::Text(text) | Value::Variable(text) => parse(&text).map_err(Into::into),
-            Value::Integer(_) | Value::Boolean(_) | Value::Tables(_) | Value::Table | Value::Other => {
+            Value::Integer(_) | Value::Boolean(_) | Value::Tables(..) | Value::Table | Value::Other(_) => {
                 Err("must be text".to_owned())
             }
         };
@@ -162,7 +162,7 @@ impl<'a> Reader<'a> {
     /// An array of tables whose values are text, in the file alone; none where nothing stands there.
     pub(super) fn tables(&mut self, key: &str) -> Option<Vec<BTreeMap<String, String>>> {
         match self.value(key)? {
-            Value::Tables(tables) => Some(tables),
+            Value::Tables(tables, _) => Some(tables),
             Value::Variable(_) => {
                 self.fault(key, "is read from the file alone");
                 None
@@ -253,6 +253,14 @@ impl<'a> Reader<'a> {
         self.warnings.push(format!("{key}: {sentence}"));
     }
 
+    /// What is set, as text, by its path. Without the variables that hold a secret, so it is
+    /// complete once all secrets have been read.
+    pub(super) fn texts(&self) -> BTreeMap<String, String> {
+        let is_secret = |entry: &Entry| matches!(&entry.source, FaultSource::Variable(name) if self.secret_variables.contains(name));
+        let set = self.entries.iter().filter(|(_, entry)| !is_secret(entry));
+        set.filter_map(|(path, entry)| Some((path.clone(), entry.value.text()?))).collect()
+    }
+
     pub(super) fn take_warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.warnings)
     }
@@ -294,7 +302,7 @@ impl<'a> Reader<'a> {
         let number = match self.value(key)? {
             Value::Integer(number) => u64::try_from(number).ok(),
             Value::Variable(text) => text.parse().ok(),
-            Value::Text(_) | Value::Boolean(_) | Value::Tables(_) | Value::Table | Value::Other => None,
+            Value::Text(_) | Value::Boolean(_) | Value::Tables(..) | Value::Table | Value::Other(_) => None,
         };
         let number = number.filter(|number| range.contains(number));
         if number.is_none() {
@@ -328,7 +336,8 @@ impl<'a> Reader<'a> {
             return;
         }
         let source = FaultSource::Variable(shown(&name));
-        let value = value.to_str().map_or(Value::Other, |text| Value::Variable(text.to_owned()));
+        let value =
+            value.to_str().map_or_else(|| Value::Other(format!("{value:?}")), |text| Value::Variable(text.to_owned()));
         if !rest.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_') {
             // Nothing can be set so: under a path that no setting has, it is found at the end as every unknown key is.
             let entry = Entry { parent: String::new(), name: rest.to_ascii_lowercase(), value, source };
@@ -394,12 +403,50 @@ impl Value {
             DeValue::String(text) => Value::Text(text.to_string()),
             DeValue::Integer(digits) => match i64::from_str_radix(digits.as_str(), digits.radix()) {
                 Ok(number) => Value::Integer(number),
-                Err(_) => Value::Other,
+                Err(_) => Value::Other(digits.as_str().to_owned()),
             },
             DeValue::Boolean(flag) => Value::Boolean(*flag),
             DeValue::Table(_) => Value::Table,
-            DeValue::Array(items) => tables_in(items).map_or(Value::Other, Value::Tables),
-            DeValue::Float(_) | DeValue::Datetime(_) => Value::Other,
+            DeValue::Array(items) => match tables_in(items) {
+                Some(tables) => Value::Tables(tables, written(value)),
+                None => Value::Other(written(value)),
+            },
+            DeValue::Float(_) | DeValue::Datetime(_) => Value::Other(written(value)),
+        }
+    }
+
+    /// The same text for the same value, whether a file or a variable has it; none for a table,
+    /// whose entries have their own.
+    fn text(&self) -> Option<String> {
+        match self {
+            Value::Text(text) | Value::Variable(text) | Value::Tables(_, text) | Value::Other(text) => {
+                Some(text.clone())
+            }
+            Value::Integer(number) => Some(number.to_string()),
+            Value::Boolean(flag) => Some(flag.to_string()),
+            Value::Table => None,
+        }
+    }
+}
+
+/// A value as text, wherever in the file it stands.
+fn written(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => format!("{text:?}"),
+        DeValue::Integer(digits) => digits.to_string(),
+        DeValue::Float(digits) => digits.to_string(),
+        DeValue::Boolean(flag) => flag.to_string(),
+        DeValue::Datetime(moment) => moment.to_string(),
+        DeValue::Array(values) => {
+            let values: Vec<String> = values.iter().map(|value| written(value.get_ref())).collect();
+            format!("[{}]", values.join(", "))
+        }
+        DeValue::Table(table) => {
+            let entry = |(key, value): (&toml::Spanned<_>, &toml::Spanned<DeValue<'_>>)| {
+                let key: &std::borrow::Cow<'_, str> = key.get_ref();
+                format!("{key:?} = {}", written(value.get_ref()))
+            };
+            format!("{{{}}}", table.iter().map(entry).collect::<Vec<_>>().join(", "))
         }
     }
 }

@@ -193,6 +193,14 @@ impl Circuit {
         }
     }
 
+    /// What was refused is not used any more: a lookup is due now, which shows whether the new
+    /// secret is taken, and the pauses begin anew.
+    pub(super) fn credentials_changed(&mut self, now: Instant) {
+        if let Position::Open { why: AccountHealth::CredentialsRefused, pause, until } = &mut self.position {
+            (*pause, *until) = (self.settings.shortest_pause, now);
+        }
+    }
+
     fn longer(&self, pause: Duration) -> Duration {
         pause.saturating_mul(2).min(self.settings.longest_pause)
     }
@@ -301,6 +309,27 @@ mod tests {
         }
         circuit.note_look(&stranger("1"), true, begin);
         assert_eq!(circuit.stance(begin).position(), expected.position());
+    }
+
+    #[rstest]
+    #[case::refused(Sign::CredentialsRefused, Stance::Probe, 10)]
+    #[case::suspended(Sign::Fails, Stance::Shut(Instant::now()), 20)]
+    fn a_new_secret_is_tried_at_once_where_the_one_before_was_refused(
+        #[case] shut_by: Sign,
+        #[case] expected: Stance,
+        #[case] then_seconds: u64,
+    ) {
+        let (mut circuit, begin) = (Circuit::new(SETTINGS), Instant::now());
+        circuit.credentials_changed(begin);
+        assert_eq!(circuit.stance(begin), Stance::Free);
+        for _ in 0..SETTINGS.failures {
+            circuit.note(circuit.era(), shut_by.clone(), begin);
+        }
+        circuit.note_look(&Sign::Fails, true, begin);
+        circuit.credentials_changed(begin);
+        assert_eq!(std::mem::discriminant(&circuit.stance(begin)), std::mem::discriminant(&expected));
+        circuit.note_look(&Sign::Fails, true, begin);
+        assert_eq!(circuit.stance(begin), Stance::Shut(begin + Duration::from_secs(then_seconds)));
     }
 
     #[test]

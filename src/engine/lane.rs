@@ -161,6 +161,12 @@ impl Lane {
         self.moved(|circuit| circuit.note_look(sign, is_due, Instant::now()));
     }
 
+    /// The account has another secret: where the one before it was refused, it is tried again at
+    /// once.
+    pub(super) fn credentials_changed(&self) {
+        self.moved(|circuit| circuit.credentials_changed(Instant::now()));
+    }
+
     /// Takes a refund in hand; none where somebody has it already.
     pub(super) fn take_in_hand(self: &Arc<Self>, refund: &RefundId) -> Option<InHand> {
         let taken = self.in_hand().insert(refund.clone());
@@ -181,6 +187,9 @@ impl Lane {
         };
         if before.1 != after.1 {
             self.bell.notify_one();
+        }
+        if after.0 == AccountHealth::CredentialsRefused {
+            self.account.secret.refused();
         }
         let account = &self.account.name;
         match (before.0, after.0) {

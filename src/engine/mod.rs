@@ -366,6 +366,14 @@ impl Engine {
         self.0.lanes.values().map(position).collect()
     }
 
+    /// An account logs in with another secret from now on: where the one before it was refused, the
+    /// account is tried again at once.
+    pub fn credentials_changed(&self, account: &AccountName) {
+        if let Some(lane) = self.0.lanes.get(account) {
+            lane.credentials_changed();
+        }
+    }
+
     /// Readers of the event feed at present.
     pub fn feed_count(&self) -> usize {
         self.0.settings.max_feeds.saturating_sub(self.0.feeds.available_permits())

@@ -75,6 +75,7 @@ impl Bench {
             provider,
             place: Place { currency, ..place() },
             former: Vec::new(),
+            secret: crate::providers::secret::Secret::new("s3cret".into()),
             contract: RetryContract {
                 deduplication: Deduplication::None,
                 lookup: LookupKind::TargetState,

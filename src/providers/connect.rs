@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 
 use crate::domain::clock::Clock;
@@ -14,6 +15,7 @@ use crate::providers::debitsuccess::{Debitsuccess, Service};
 use crate::providers::http::{ConnectError, HttpClient, HttpSettings, Wire};
 use crate::providers::namecom::Namecom;
 use crate::providers::observed::Observed;
+use crate::providers::secret::Secret;
 use crate::providers::sectigo::Sectigo;
 use crate::providers::{Account, AccountSettings, FormerPlace, Login, Provider, StatusSource, Url};
 use crate::telemetry::metrics::Metrics;
@@ -67,16 +69,18 @@ impl Account {
         let (host, port) = (settings.endpoint.host_str(), settings.endpoint.port_or_known_default());
         let meter = metrics.of_account(&name, provider, host.unwrap_or_default(), port.unwrap_or_default());
         let http = http.measured(meter.clone());
+        let secret = Secret::new(settings.login.secret().clone());
         let (adapter, status): (Arc<dyn Provider>, Option<Arc<dyn StatusSource>>) = match settings.login.clone() {
-            Login::Sectigo { login_name, login_password } => {
-                let sectigo = Arc::new(Sectigo::new(http, login_name, login_password));
+            Login::Sectigo { login_name, login_password: _ } => {
+                let sectigo = Arc::new(Sectigo::new(http, login_name, secret.clone()));
                 (Arc::new(Observed::new(sectigo.clone(), name, provider, meter.clone())), Some(sectigo))
             }
-            Login::Namecom { username, token, key_lifetime: _ } => {
-                let namecom = Arc::new(Namecom::new(http, &username, &token, clock)?);
+            Login::Namecom { username, token: _, key_lifetime: _ } => {
+                let namecom = Arc::new(Namecom::new(http, username, secret.clone(), clock)?);
                 (Arc::new(Observed::new(namecom, name, provider, meter.clone())), None)
             }
-            Login::Debitsuccess { username, password, path, service_namespace, data_namespace, action_prefix } => {
+            Login::Debitsuccess { username, password: _, path, service_namespace, data_namespace, action_prefix } => {
+                let password = secret.clone();
                 let service = Service { username, password, path, service_namespace, data_namespace, action_prefix };
                 let debitsuccess = Arc::new(Debitsuccess::new(http, service)?);
                 (Arc::new(Observed::new(debitsuccess, name, provider, meter.clone())), None)
@@ -91,6 +95,7 @@ impl Account {
             max_in_flight: settings.max_in_flight,
             requests_per_second: settings.requests_per_second,
             pending_limit: settings.pending_limit,
+            secret,
             adapter,
             status,
             meter,
@@ -134,6 +139,14 @@ impl Login {
         }
     }
 
+    fn secret(&self) -> &SecretString {
+        match self {
+            Login::Sectigo { login_password: secret, .. }
+            | Login::Namecom { token: secret, .. }
+            | Login::Debitsuccess { password: secret, .. } => secret,
+        }
+    }
+
     /// What the provider is documented to do about a second send.
     fn contract(&self, settle_time: Duration) -> RetryContract {
         let (deduplication, lookup) = match self {
@@ -162,7 +175,6 @@ fn login_digest(provider: ProviderKind, login_name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
-    use secrecy::SecretString;
 
     use super::*;
     use crate::domain::clock::ManualClock;

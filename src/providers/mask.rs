@@ -2,25 +2,82 @@
 //!
 //! A provider may repeat what it was sent ("the value 'hunter2' is invalid"), as it is or as it was encoded on the wire.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use quick_xml::escape::escape;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::domain::outcome::provider_text;
+use crate::providers::secret::Secret;
 
 /// What stands where a secret stood.
 const MASKED: &str = "***";
 
-/// The secrets of one account, in every form in which they travel.
-pub(crate) struct Mask(Vec<SecretString>);
+/// The secrets of one account, in every form in which they travel: the present one, and those that
+/// it replaced.
+pub(crate) struct Mask {
+    login_name: String,
+    secret: Secret,
+    forms: Mutex<Forms>,
+}
+
+/// What is masked, as long as the secret has this version.
+struct Forms {
+    version: u64,
+    longest_first: Arc<[SecretString]>,
+}
 
 impl Mask {
-    /// Of one secret, and of the login name that Basic authentication joins it to.
+    /// Of a secret, and of the login name that Basic authentication joins it to.
+    pub(crate) fn of(login_name: &str, secret: Secret) -> Self {
+        let forms = Mutex::new(Forms::of(login_name, &secret));
+        Self { login_name: login_name.to_owned(), secret, forms }
+    }
+
+    /// Of one that never changes.
+    #[cfg(test)]
     pub(crate) fn new(login_name: &str, secret: &SecretString) -> Self {
-        let plain = secret.expose_secret();
+        Self::of(login_name, Secret::new(secret.clone()))
+    }
+
+    /// A provider's text, fit to be kept and shown: no secret, no control character, bounded.
+    pub(crate) fn text(&self, raw: &str) -> String {
+        // Before the text is cut to its bound: half a secret is one still.
+        let mut text = raw.to_owned();
+        for form in self.longest_first().iter() {
+            if text.contains(form.expose_secret()) {
+                text = text.replace(form.expose_secret(), MASKED);
+            }
+        }
+        provider_text(&text)
+    }
+
+    fn longest_first(&self) -> Arc<[SecretString]> {
+        let mut forms = self.forms.lock().unwrap_or_else(PoisonError::into_inner);
+        if forms.version != self.secret.version() {
+            *forms = Forms::of(&self.login_name, &self.secret);
+        }
+        forms.longest_first.clone()
+    }
+}
+
+impl Forms {
+    fn of(login_name: &str, secret: &Secret) -> Self {
+        let (version, secrets) = secret.known();
+        let mut forms: Vec<String> =
+            secrets.iter().flat_map(|secret| Self::of_one(login_name, secret.expose_secret())).collect();
+        // The longest first: a form may hold a shorter one, whose masking would leave the rest of
+        // it standing.
+        forms.sort_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
+        forms.dedup();
+        Self { version, longest_first: forms.into_iter().map(SecretString::from).collect() }
+    }
+
+    fn of_one(login_name: &str, plain: &str) -> Vec<String> {
         if plain.is_empty() {
-            return Self(Vec::new());
+            return Vec::new();
         }
         let json = serde_json::to_string(plain).unwrap_or_default();
         // Quotation marks need no escape in XML's text, and many escape them all the same: we do.
@@ -33,23 +90,7 @@ impl Mask {
             json.trim_matches('"').to_owned(),
             plain.to_owned(),
         ];
-        let mut forms: Vec<String> = forms.into_iter().filter(|form| !form.is_empty()).collect();
-        // The longest first: a form may hold a shorter one, whose masking would leave the rest of it standing.
-        forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
-        forms.dedup();
-        Self(forms.into_iter().map(SecretString::from).collect())
-    }
-
-    /// A provider's text, fit to be kept and shown: no secret, no control character, bounded.
-    pub(crate) fn text(&self, raw: &str) -> String {
-        // Before the text is cut to its bound: half a secret is one still.
-        let mut text = raw.to_owned();
-        for form in &self.0 {
-            if text.contains(form.expose_secret()) {
-                text = text.replace(form.expose_secret(), MASKED);
-            }
-        }
-        provider_text(&text)
+        forms.into_iter().filter(|form| !form.is_empty()).collect()
     }
 }
 
@@ -71,6 +112,16 @@ mod tests {
     #[case("", "nothing to hide", "nothing to hide")]
     fn a_secret_is_masked_in_every_form(#[case] secret: &str, #[case] text: &str, #[case] shown: &str) {
         assert_eq!(Mask::new("demo", &SecretString::from(secret)).text(text), shown);
+    }
+
+    #[test]
+    fn a_secret_that_was_replaced_stays_masked_beside_the_new_one() {
+        let secret = Secret::new("old-token".into());
+        let mask = Mask::of("demo", secret.clone());
+        assert_eq!(mask.text("'old-token' or 'old-token-2'"), "'***' or '***-2'");
+        secret.replace("old-token-2".into());
+        let basic = STANDARD.encode("demo:old-token");
+        assert_eq!(mask.text(&format!("'old-token' or 'old-token-2', {basic}")), "'***' or '***', ***");
     }
 
     proptest! {

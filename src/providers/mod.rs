@@ -21,6 +21,7 @@ use crate::domain::place::{Destination, Place};
 use crate::domain::probe::ProbeReport;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::validation::{OrderKey, StatusAnswer};
+use crate::providers::secret::Secret;
 use crate::telemetry::metrics::AccountMeter;
 
 pub use connect::place_of;
@@ -38,6 +39,7 @@ mod peer;
 mod probing;
 #[cfg(test)]
 mod samples;
+pub mod secret;
 pub mod sectigo;
 
 /// One account at one provider.
@@ -157,6 +159,8 @@ pub struct Account {
     pub requests_per_second: u32,
     /// How long a refund may wait to be sent before it is given up.
     pub pending_limit: Duration,
+    /// What it logs in with; a new one is used from the next request on.
+    pub secret: Secret,
     /// The wire.
     pub adapter: Arc<dyn Provider>,
     /// Where the validation of its orders stands: Sectigo's accounts alone.

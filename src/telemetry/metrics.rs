@@ -184,6 +184,13 @@ const STREAMS: Declared = Declared {
     attributes: &["method"],
     help: "Open readers of StreamRefundEvents and WatchValidationStatus.",
 };
+const BUILD: Declared = Declared {
+    name: "recoup.build.info",
+    kind: Kind::Gauge,
+    unit: "{process}",
+    attributes: &["version"],
+    help: "1 for the version of the program that runs.",
+};
 const MEMORY: Declared = Declared {
     name: "process.memory.usage",
     kind: Kind::Gauge,
@@ -221,7 +228,7 @@ const START_TIME: Declared = Declared {
 };
 
 /// Every metric there is.
-pub const DECLARED: [Declared; 20] = [
+pub const DECLARED: [Declared; 21] = [
     RPC_CALLS,
     HTTP_REQUESTS,
     ATTEMPTS,
@@ -237,6 +244,7 @@ pub const DECLARED: [Declared; 20] = [
     BATCH_SIZE,
     COMMITS,
     STREAMS,
+    BUILD,
     MEMORY,
     CPU,
     FILES,
@@ -559,6 +567,9 @@ fn observe(meter: &Meter, standing: &Arc<Mutex<Standing>>) {
 }
 
 fn observe_process(meter: &Meter) {
+    let build = meter.f64_observable_gauge(BUILD.name).with_unit(BUILD.unit).with_description(BUILD.help);
+    let version = [KeyValue::new("version", env!("CARGO_PKG_VERSION"))];
+    build.with_callback(move |seen| seen.observe(1.0, &version)).build();
     MEMORY.of_process(meter, process::resident_bytes);
     FILES.of_process(meter, process::open_files);
     UPTIME.of_process(meter, || process::start_and_uptime().map(|(_, uptime)| uptime));

@@ -106,6 +106,7 @@ fn account(name: &str, provider: Provider, status: Option<Arc<dyn StatusSource>>
             currency: Currency::USD,
         },
         former: Vec::new(),
+        secret: crate::providers::secret::Secret::new("s3cret".into()),
         contract: RetryContract {
             deduplication: Deduplication::None,
             lookup: LookupKind::TargetState,

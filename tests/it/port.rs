@@ -1,7 +1,10 @@
 //! The gRPC port itself: health, reflection, limits, silent peers, and an orderly end.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use prost::Message as _;
+use prost_types::{FileDescriptorProto, FileDescriptorSet};
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund::State;
 use simulators::exchange::Provider;
@@ -10,6 +13,7 @@ use simulators::gates::Gate;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tonic::Code;
+use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -74,6 +78,50 @@ async fn reflection_is_served_in_both_versions() {
     let mut answers = client.server_reflection_info(tokio_stream::once(ask)).await.unwrap().into_inner();
     let answer = answers.message().await.unwrap().unwrap().message_response.unwrap();
     assert!(matches!(answer, v1alpha::server_reflection_response::MessageResponse::FileDescriptorResponse(_)));
+}
+
+/// Asks version 1 for files, by a symbol or by their names.
+async fn files_by_v1(channel: &Channel, by: v1::server_reflection_request::MessageRequest) -> Vec<Vec<u8>> {
+    let ask = v1::ServerReflectionRequest { host: String::new(), message_request: Some(by) };
+    let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel.clone());
+    let mut answers = client.server_reflection_info(tokio_stream::once(ask)).await.unwrap().into_inner();
+    match answers.message().await.unwrap().unwrap().message_response.unwrap() {
+        v1::server_reflection_response::MessageResponse::FileDescriptorResponse(files) => files.file_descriptor_proto,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// As tools print the details of an error: by the name of its type, with every file that it needs.
+#[tokio::test]
+async fn the_types_in_error_details_are_reflected_in_both_versions() {
+    use v1::server_reflection_request::MessageRequest as By;
+    let stack = Stack::start().await;
+    let channel = channel(stack.app.addr()).await;
+    let details =
+        ["BadRequest", "ErrorInfo", "PreconditionFailure", "RequestInfo", "ResourceInfo", "RetryInfo", "Status"];
+    for name in details {
+        let symbol = format!("google.rpc.{name}");
+        let mut missing = files_by_v1(&channel, By::FileContainingSymbol(symbol.clone())).await;
+        let mut known = BTreeMap::new();
+        while let Some(file) = missing.pop() {
+            let file = FileDescriptorProto::decode(file.as_slice()).unwrap();
+            for needed in file.dependency.iter().filter(|needed| !known.contains_key(*needed)) {
+                missing.extend(files_by_v1(&channel, By::FileByFilename(needed.clone())).await);
+            }
+            known.insert(file.name().to_owned(), file);
+        }
+        let files = FileDescriptorSet { file: known.into_values().collect() };
+        let pool = prost_reflect::DescriptorPool::from_file_descriptor_set(files).unwrap();
+        assert!(pool.get_message_by_name(&symbol).is_some(), "{symbol}");
+
+        let by = v1alpha::server_reflection_request::MessageRequest::FileContainingSymbol(symbol.clone());
+        let ask = v1alpha::ServerReflectionRequest { host: String::new(), message_request: Some(by) };
+        let mut client = v1alpha::server_reflection_client::ServerReflectionClient::new(channel.clone());
+        let mut answers = client.server_reflection_info(tokio_stream::once(ask)).await.unwrap().into_inner();
+        let answer = answers.message().await.unwrap().unwrap().message_response.unwrap();
+        let is_file = matches!(answer, v1alpha::server_reflection_response::MessageResponse::FileDescriptorResponse(_));
+        assert!(is_file, "{symbol}");
+    }
 }
 
 #[tokio::test]

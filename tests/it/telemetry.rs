@@ -153,6 +153,7 @@ async fn every_metric_is_there_and_they_agree_with_what_is_listed() {
     assert_eq!(is("recoup_account_circuit", &[lost, ("position", "closed")]), Some(1.0));
     assert_eq!(is("recoup_streams", &[("method", "StreamRefundEvents")]), Some(1.0));
     assert_eq!(is("recoup_ledger_writing", &[]), Some(1.0));
+    assert_eq!(is("recoup_build_info", &[("version", env!("CARGO_PKG_VERSION"))]), Some(1.0));
     assert!(is("recoup_ledger_commit_duration_seconds_count", &[]).unwrap() >= 10.0);
     assert!(is("recoup_pacing_wait_duration_seconds_count", &[("account", "namecom")]).unwrap() >= 1.0);
     let create = ("rpc_method", "recoup.v1.RefundService/CreateRefund");
@@ -289,7 +290,7 @@ impl Log {
         self.0.lock().unwrap().join("\n")
     }
 
-    fn count(&self, message: &str) -> usize {
+    pub(crate) fn count(&self, message: &str) -> usize {
         self.lines().iter().filter(|line| line["message"].as_str().is_some_and(|text| text.contains(message))).count()
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use tracing::info;
 
 use super::SqliteSettings;
 
@@ -158,7 +159,7 @@ pub(super) fn in_memory() -> rusqlite::Result<Connection> {
     let mut connection = Connection::open_in_memory()?;
     prepare(&connection, Duration::ZERO)?;
     connection.execute_batch("PRAGMA foreign_keys = ON;")?;
-    migrate(&mut connection, 0)?;
+    migrate(&mut connection, 0, &MIGRATIONS)?;
     Ok(connection)
 }
 
@@ -273,7 +274,8 @@ fn connect(path: &Path, settings: &SqliteSettings) -> rusqlite::Result<Result<Co
         "PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON; \
          PRAGMA foreign_keys = ON; PRAGMA wal_autocheckpoint = 0; PRAGMA cell_size_check = ON;",
     )?;
-    migrate(&mut connection, version)?;
+    migrate(&mut connection, version, &MIGRATIONS)?;
+    info!(ledger = %path.display(), schema = VERSION, "the ledger is open");
     if let Some(pages) = settings.max_pages {
         connection.pragma_update_and_check(None, "max_page_count", pages, |row| row.get::<_, i64>(0))?;
     }
@@ -314,10 +316,11 @@ pub(super) fn version(path: &Path, connection: &Connection) -> rusqlite::Result<
     })
 }
 
-/// All missing migrations as one transaction: the ledger is in the old form or in the new one.
-fn migrate(connection: &mut Connection, version: usize) -> rusqlite::Result<()> {
+/// All missing ones of `migrations` as one transaction: the ledger is in the old form or in the new one.
+pub(super) fn migrate(connection: &mut Connection, version: usize, migrations: &[&str]) -> rusqlite::Result<()> {
     let applied = if version == 0 { 0 } else { version + 1 - FIRST_VERSION };
-    let missing = MIGRATIONS.get(applied..).unwrap_or_default();
+    let missing = migrations.get(applied..).unwrap_or_default();
+    let newest = FIRST_VERSION + migrations.len() - 1;
     if missing.is_empty() {
         return Ok(());
     }
@@ -328,8 +331,11 @@ fn migrate(connection: &mut Connection, version: usize) -> rusqlite::Result<()> 
         transaction.execute_batch(migration)?;
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", signed(VERSION))?;
+    transaction.pragma_update(None, "user_version", signed(newest))?;
     transaction.commit()?;
+    if version > 0 {
+        info!(from = version, to = newest, "the ledger was brought to a newer schema");
+    }
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map(drop)
 }
 

@@ -296,7 +296,7 @@ mod tests {
     fn service(service_namespace: &str, data_namespace: &str, action_prefix: &str) -> Service {
         Service {
             username: "demo".to_owned(),
-            password: SecretString::from("demo-password"),
+            password: crate::providers::secret::Secret::new(SecretString::from("demo-password")),
             path: "/s.svc".to_owned(),
             service_namespace: service_namespace.to_owned(),
             data_namespace: data_namespace.to_owned(),

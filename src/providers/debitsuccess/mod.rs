@@ -17,6 +17,7 @@ use crate::domain::refund::{Intent, Refund};
 use crate::domain::target::Target;
 use crate::providers::http::{Call, ConnectError, HttpClient, REFUND_REPLY_BYTES, never_left};
 use crate::providers::mask::Mask;
+use crate::providers::secret::Secret;
 use crate::providers::{Provider, Turns};
 
 mod description;
@@ -38,7 +39,7 @@ pub struct Service {
     /// `User.Username`.
     pub username: String,
     /// `User.Password`.
-    pub password: SecretString,
+    pub password: Secret,
     /// Path of the service: `/DSWebService/DSServices.svc`.
     pub path: String,
     /// XML namespace of the operations.
@@ -62,7 +63,7 @@ impl Debitsuccess {
         if !xml::is_carried(&service.username) {
             return refuse("username", "must hold no control character: XML cannot carry it");
         }
-        if !xml::is_carried(service.password.expose_secret()) {
+        if !xml::is_carried(service.password.current().expose_secret()) {
             return refuse("password", "must hold no control character: XML cannot carry it");
         }
         for (setting, text) in [
@@ -75,7 +76,7 @@ impl Debitsuccess {
                 return refuse(setting, "must be a URI: ASCII, no blank, no quotation mark");
             }
         }
-        let mask = Mask::new(&service.username, &service.password);
+        let mask = Mask::of(&service.username, service.password.clone());
         Ok(Self { http, service, mask })
     }
 
@@ -89,12 +90,12 @@ impl Debitsuccess {
 }
 
 impl Service {
-    fn frame(&self) -> wire::Frame<'_> {
+    fn frame<'a>(&'a self, password: &'a SecretString) -> wire::Frame<'a> {
         wire::Frame {
             service_namespace: &self.service_namespace,
             data_namespace: &self.data_namespace,
             username: &self.username,
-            password: self.password.expose_secret(),
+            password: password.expose_secret(),
         }
     }
 }
@@ -105,7 +106,8 @@ impl Provider for Debitsuccess {
         let Target::Debitsuccess(target) = &intent.target else {
             return never_left("the account is one at Debitsuccess, and the target is not");
         };
-        let envelope = wire::refund_envelope(&self.service.frame(), &intent.id, target);
+        let password = self.service.password.current();
+        let envelope = wire::refund_envelope(&self.service.frame(&password), &intent.id, target);
         let call = match self.call(wire::INITIATE_REFUND, envelope) {
             Ok(call) => call,
             Err(why) => return never_left(why),
@@ -118,7 +120,8 @@ impl Provider for Debitsuccess {
         let Target::Debitsuccess(target) = &refund.intent.target else {
             return Lookup::unavailable("the account is one at Debitsuccess, and the target is not");
         };
-        let envelope = wire::status_envelope(&self.service.frame(), refund.id(), target);
+        let password = self.service.password.current();
+        let envelope = wire::status_envelope(&self.service.frame(&password), refund.id(), target);
         let call = match self.call(wire::GET_REFUND_STATUS, envelope) {
             Ok(call) => call,
             Err(why) => return Lookup::unavailable(why),

@@ -72,7 +72,9 @@ impl Debitsuccess {
         let (Ok(target), Ok(id)) = (target, RefundId::parse(NO_REFUND)) else {
             return Exchange::NotSent { why: "the probe's own names do not fit".to_owned() };
         };
-        match self.call(GET_REFUND_STATUS, wire::status_envelope(&self.service.frame(), &id, &target)) {
+        let password = self.service.password.current();
+        let envelope = wire::status_envelope(&self.service.frame(&password), &id, &target);
+        match self.call(GET_REFUND_STATUS, envelope) {
             Ok(call) => self.http.read(call, REFUND_REPLY_BYTES).await,
             Err(why) => Exchange::NotSent { why: why.to_owned() },
         }
@@ -224,11 +226,12 @@ mod tests {
     use crate::providers::debitsuccess::Service;
     use crate::providers::peer::{Peer, Script};
     use crate::providers::samples::{self, Unpaced};
+    use crate::providers::secret::Secret;
 
     fn service() -> Service {
         Service {
             username: "demo".to_owned(),
-            password: SecretString::from("c4nary-secret"),
+            password: Secret::new(SecretString::from("c4nary-secret")),
             path: "/DSWebService/DSServices.svc".to_owned(),
             service_namespace: "http://s/".to_owned(),
             data_namespace: "http://data/".to_owned(),

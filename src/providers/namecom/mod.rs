@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method};
 use ring::hmac;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 
 use crate::domain::clock::Clock;
 use crate::domain::ids::RefundId;
@@ -24,6 +24,7 @@ use crate::domain::refund::{Intent, Refund};
 use crate::domain::target::{NamecomTarget, Target};
 use crate::providers::http::{Call, ConnectError, Exchange, HttpClient, STATUS_REPLY_BYTES, never_left};
 use crate::providers::mask::Mask;
+use crate::providers::secret::Secret;
 use crate::providers::{Provider, Turns};
 
 mod order;
@@ -37,7 +38,7 @@ const ORDERS_PATH: &str = "/core/v1/orders";
 pub struct Namecom {
     http: HttpClient,
     username: String,
-    authorization: HeaderValue,
+    token: Secret,
     mask: Mask,
     clock: Arc<dyn Clock>,
 }
@@ -47,20 +48,21 @@ impl Namecom {
     ///
     /// # Errors
     /// [`ConnectError::Setting`] where the name could not be told from the token.
-    pub fn new(
-        http: HttpClient,
-        username: &str,
-        token: &SecretString,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, ConnectError> {
+    pub fn new(http: HttpClient, username: String, token: Secret, clock: Arc<dyn Clock>) -> Result<Self, ConnectError> {
         if username.contains(':') {
             return Err(ConnectError::Setting { setting: "username", fault: "must hold no \":\" (HTTP Basic)" });
         }
-        let basic = STANDARD.encode(format!("{username}:{}", token.expose_secret()));
-        let mut authorization = HeaderValue::from_str(&format!("Basic {basic}"))
-            .map_err(|_| ConnectError::Setting { setting: "token", fault: "does not fit into a header" })?;
+        let mask = Mask::of(&username, token.clone());
+        Ok(Self { http, username, token, mask, clock })
+    }
+
+    /// With the token as it is now.
+    fn authorization(&self) -> Result<HeaderValue, &'static str> {
+        let basic = STANDARD.encode(format!("{}:{}", self.username, self.token.current().expose_secret()));
+        let mut authorization =
+            HeaderValue::from_str(&format!("Basic {basic}")).map_err(|_| "the token does not fit into a header")?;
         authorization.set_sensitive(true);
-        Ok(Self { http, username: username.to_owned(), authorization, mask: Mask::new(username, token), clock })
+        Ok(authorization)
     }
 
     async fn send_refund(&self, id: &RefundId, target: &NamecomTarget) -> Exchange {
@@ -68,8 +70,12 @@ impl Namecom {
             // A refund id is letters, digits and "-"; without its key the request must not leave.
             return Exchange::NotSent { why: "the refund's id does not fit into a header".to_owned() };
         };
+        let authorization = match self.authorization() {
+            Ok(authorization) => authorization,
+            Err(why) => return Exchange::NotSent { why: why.to_owned() },
+        };
         let headers = HeaderMap::from_iter([
-            (AUTHORIZATION, self.authorization.clone()),
+            (AUTHORIZATION, authorization),
             (CONTENT_TYPE, HeaderValue::from_static("application/json")),
             (wire::IDEMPOTENCY_KEY, key),
         ]);
@@ -78,7 +84,10 @@ impl Namecom {
     }
 
     async fn get_order(&self, order_id: i32) -> Exchange {
-        let headers = HeaderMap::from_iter([(AUTHORIZATION, self.authorization.clone())]);
+        let headers = match self.authorization() {
+            Ok(authorization) => HeaderMap::from_iter([(AUTHORIZATION, authorization)]),
+            Err(why) => return Exchange::NotSent { why: why.to_owned() },
+        };
         let path = format!("{ORDERS_PATH}/{order_id}");
         // An order may have hundreds of items.
         self.http.read(Call { method: Method::GET, path, headers, body: Bytes::new() }, STATUS_REPLY_BYTES).await
@@ -98,7 +107,8 @@ impl Provider for Namecom {
 
     fn credential(&self, refund: &RefundId) -> Option<String> {
         // By the refund's id, so that equal tokens do not show as equal in the ledger.
-        let key = hmac::Key::new(hmac::HMAC_SHA256, self.authorization.as_bytes());
+        let token = self.token.current();
+        let key = hmac::Key::new(hmac::HMAC_SHA256, token.expose_secret().as_bytes());
         let tag = hmac::sign(&key, refund.as_str().as_bytes());
         Some(tag.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
     }
@@ -118,6 +128,8 @@ impl Provider for Namecom {
 
 #[cfg(test)]
 mod tests {
+    use secrecy::SecretString;
+
     use super::*;
     use crate::domain::outcome::DoubtReason;
     use crate::providers::Login;

@@ -11,7 +11,7 @@ use super::wire::ErrorBody;
 use super::{Namecom, ORDERS_PATH};
 use crate::domain::probe::{Credentials, ProbeReport};
 use crate::providers::Turns;
-use crate::providers::http::{Answer, Call, REFUND_REPLY_BYTES, STATUS_REPLY_BYTES};
+use crate::providers::http::{Answer, Call, Exchange, REFUND_REPLY_BYTES, STATUS_REPLY_BYTES};
 use crate::providers::mask::Mask;
 use crate::providers::object::Object;
 use crate::providers::probing::Probing;
@@ -50,21 +50,27 @@ impl Namecom {
     pub(super) async fn ask_harmlessly(&self, turns: &dyn Turns) -> ProbeReport {
         let mut probing = Probing::of(&self.http);
         turns.turn().await;
-        let exchange = self.http.read(self.get(HELLO_PATH), REFUND_REPLY_BYTES).await;
+        let exchange = match self.get(HELLO_PATH) {
+            Ok(call) => self.http.read(call, REFUND_REPLY_BYTES).await,
+            Err(why) => Exchange::NotSent { why: why.to_owned() },
+        };
         let hello = probing.answer_beside(HELLO, exchange);
         if probing.is_over() {
             return probing.end();
         }
         turns.turn().await;
-        let exchange = self.http.read_with_query(self.get(ORDERS_PATH), ONE_ORDER, STATUS_REPLY_BYTES).await;
+        let exchange = match self.get(ORDERS_PATH) {
+            Ok(call) => self.http.read_with_query(call, ONE_ORDER, STATUS_REPLY_BYTES).await,
+            Err(why) => Exchange::NotSent { why: why.to_owned() },
+        };
         let orders = probing.answer_to(LIST_ORDERS, exchange);
         note(&mut probing, hello.as_ref(), orders.as_ref(), &self.username, &self.mask);
         probing.end()
     }
 
-    fn get(&self, path: &str) -> Call {
-        let headers = HeaderMap::from_iter([(AUTHORIZATION, self.authorization.clone())]);
-        Call { method: Method::GET, path: path.to_owned(), headers, body: Bytes::new() }
+    fn get(&self, path: &str) -> Result<Call, &'static str> {
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, self.authorization()?)]);
+        Ok(Call { method: Method::GET, path: path.to_owned(), headers, body: Bytes::new() })
     }
 }
 

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 
 use crate::domain::outcome::{Lookup, Outcome};
 use crate::domain::probe::ProbeReport;
@@ -17,6 +17,7 @@ use crate::domain::refund::{Intent, Refund};
 use crate::domain::target::{SectigoTarget, Target};
 use crate::providers::http::{Call, Exchange, HttpClient, STATUS_REPLY_BYTES, never_left};
 use crate::providers::mask::Mask;
+use crate::providers::secret::Secret;
 use crate::providers::{Provider, Turns};
 
 mod json;
@@ -33,14 +34,14 @@ const STATUS_PATH: &str = "/products/!getPostPaymentStatus";
 pub struct Sectigo {
     http: HttpClient,
     login_name: String,
-    login_password: SecretString,
+    login_password: Secret,
     mask: Mask,
 }
 
 impl Sectigo {
     /// An account that logs in as `login_name`.
-    pub fn new(http: HttpClient, login_name: String, login_password: SecretString) -> Self {
-        let mask = Mask::new(&login_name, &login_password);
+    pub fn new(http: HttpClient, login_name: String, login_password: Secret) -> Self {
+        let mask = Mask::of(&login_name, login_password.clone());
         Self { http, login_name, login_password, mask }
     }
 
@@ -61,7 +62,7 @@ impl Sectigo {
     fn form(&self, path: &str, fields: &[(&str, &str)]) -> Call {
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("loginName", &self.login_name);
-        form.append_pair("loginPassword", self.login_password.expose_secret());
+        form.append_pair("loginPassword", self.login_password.current().expose_secret());
         for (name, value) in fields {
             form.append_pair(name, value);
         }
@@ -96,6 +97,8 @@ impl Provider for Sectigo {
 
 #[cfg(test)]
 mod tests {
+    use secrecy::SecretString;
+
     use super::*;
     use crate::domain::ids::Provider as Kind;
     use crate::domain::outcome::{Confirmation, DoubtReason};

@@ -28,7 +28,13 @@ impl StatusSource for Sectigo {
     async fn validation_status(&self, order: &OrderKey) -> Result<StatusAnswer, StatusError> {
         let certificate_id = order.certificate_id().map(|id| id.to_string());
         match self.ask_status(order.order_number(), certificate_id.as_deref()).await {
-            Exchange::Answered(answer) => read_validation_status(&answer, order, &self.mask),
+            Exchange::Answered(answer) => {
+                let status = read_validation_status(&answer, order, &self.mask);
+                if matches!(status, Err(StatusError::CredentialsRefused { .. })) {
+                    self.login_password.refused();
+                }
+                status
+            }
             Exchange::NotSent { why } => Err(StatusError::Unreachable { why, said: None }),
             Exchange::Lost { reason: DoubtReason::Timeout, .. } => Err(StatusError::Timeout),
             // Longer than any page can be.

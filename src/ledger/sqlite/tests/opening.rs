@@ -104,6 +104,40 @@ fn an_older_ledger_is_refused_in_one_sentence(#[case] version: i64) {
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
 
+/// The log of what opens a ledger.
+struct Kept(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// By an artificial next version: there is one schema so far.
+#[tokio::test]
+async fn a_migration_changes_what_it_says_and_logs_from_and_to() {
+    let bench = Bench::new();
+    bench.new_refund(sectigo("a", "100")).await;
+    bench.ledger.close().await;
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let kept = log.clone();
+    let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || Kept(kept.clone())).finish();
+    let next = [door::MIGRATIONS[0], "CREATE TABLE later (thing TEXT) STRICT;"];
+    let mut raw = bench.raw();
+    tracing::subscriber::with_default(lines, || door::migrate(&mut raw, VERSION, &next).unwrap());
+    let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    assert!(log.contains(&format!("from={KNOWN} to={}", KNOWN + 1)), "{log}");
+    let version: i64 = raw.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(version, KNOWN + 1);
+    assert_eq!(raw.query_row("SELECT count(*) FROM later", [], |row| row.get::<_, i64>(0)).unwrap(), 0);
+    assert_eq!(raw.query_row("SELECT count(*) FROM refunds", [], |row| row.get::<_, i64>(0)).unwrap(), 1);
+}
+
 #[test]
 fn another_programs_database_is_refused_and_left_as_it_is() {
     let directory = tempfile::tempdir().unwrap();

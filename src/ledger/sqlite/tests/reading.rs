@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::domain::refund::Resolution;
 use proptest::prelude::*;
 
 #[tokio::test]
@@ -149,7 +148,7 @@ async fn due_is_what_may_be_sent_now_oldest_first() {
 #[tokio::test]
 async fn unsettled_is_what_is_asked_about_now_and_what_never_was_comes_first() {
     let bench = Bench::new();
-    let account = AccountName::parse("certs").unwrap();
+    let account = at("certs");
     let at = |second| NOW.plus(Duration::from_secs(second));
     assert_eq!(bench.ledger.next_unsettled(&account).await, Ok(None));
     let open = async |intent: Intent, state, next_check| {
@@ -181,7 +180,7 @@ async fn unsettled_is_what_is_asked_about_now_and_what_never_was_comes_first() {
 #[tokio::test]
 async fn what_waits_is_found_by_its_age_though_it_is_put_off() {
     let bench = Bench::new();
-    let account = AccountName::parse("certs").unwrap();
+    let (account, certs) = (at("certs").account, at("certs"));
     let at = |second| NOW.plus(Duration::from_secs(second));
     assert_eq!(bench.ledger.oldest_waiting(&account).await, Ok(None));
     bench.refund_in(State::Succeeded, "done").await;
@@ -190,12 +189,12 @@ async fn what_waits_is_found_by_its_age_though_it_is_put_off() {
     }
     let put_off = bench.ledger.get(&RefundId::parse("put-off").unwrap()).await.unwrap().unwrap();
     let later = Event::NotSent { error: error(429), retry_at: at(500) };
-    bench.record(&put_off, &[Event::Dispatched, later]).await.unwrap();
+    bench.record(&put_off, &[Event::Dispatched { credential: None }, later]).await.unwrap();
     bench.new_refund(namecom("elsewhere", &[1])).await;
 
     assert_eq!(bench.ledger.oldest_waiting(&account).await, Ok(Some(at(3))));
     let waiting = async |until, limit| {
-        let waiting = bench.ledger.waiting_since(&account, at(until), limit).await.unwrap();
+        let waiting = bench.ledger.waiting_since(&certs, at(until), 0, limit).await.unwrap();
         waiting.into_iter().map(|refund| refund.id().as_str().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(waiting(2, 10).await, Vec::<String>::new());
@@ -209,14 +208,14 @@ async fn the_last_entry_into_a_state_is_when_it_was_entered_from_another() {
     let bench = Bench::new();
     let at = |second| NOW.plus(Duration::from_secs(second));
     let mut refund = bench.new_refund(sectigo("a", "1")).await;
-    let checked = || Event::Checked { evidence: "not finished".to_owned(), absent: false };
-    let again = Event::Resolved { resolution: Resolution::SendAgain, evidence: "looked".to_owned() };
+    let checked = || Event::Checked(Observation::new("not finished", RecordSeen::Present));
+    let again = Event::Resolved(Decided::new(Resolution::SendAgain, "looked"));
     let taken = || Event::Accepted(Acceptance::default());
     let events = [
-        (1, Event::Dispatched, None),
+        (1, Event::Dispatched { credential: None }, None),
         (2, taken(), Some(2)),
         (3, checked(), Some(2)),
-        (4, Event::Escalated { evidence: "gone".to_owned() }, Some(2)),
+        (4, Event::Escalated { evidence: "gone".to_owned(), foreign_record: false }, Some(2)),
         (5, again, Some(2)),
         (6, taken(), Some(6)),
         (7, checked(), Some(6)),

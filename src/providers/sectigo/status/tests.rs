@@ -561,7 +561,11 @@ fn source(peer: &Peer) -> Sectigo {
         total_timeout: Duration::from_millis(400),
         reuse_connections: false,
     });
-    Sectigo::new(http.unwrap_or_else(|error| panic!("{error}")), "demo".to_owned(), SecretString::from("p&ss word!"))
+    Sectigo::new(
+        http.unwrap_or_else(|error| panic!("{error}")),
+        "demo".to_owned(),
+        SecretString::from("p&ss word!").into(),
+    )
 }
 
 #[rstest]

@@ -1,0 +1,256 @@
+//! What a running gateway takes up without a restart: the secrets that come from files, and the
+//! log's filter.
+//!
+//! ```text
+//! every 10 s, SIGHUP, a refusal -> the secret's file is read -> Secret::replace -> Engine::credentials_changed
+//! SIGHUP -> the configuration is read, whole -> the filter, the files' names; a WARN for every other key that has changed
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::config::changes::Reloadable;
+use crate::config::{ConfigFaults, SecretFile, Settings};
+use crate::domain::ids::AccountName;
+use crate::providers::secret::Secret;
+use crate::telemetry::LogFilter;
+
+/// A file is read so often where nothing else asks for it.
+const EVERY: Duration = Duration::from_secs(10);
+/// After a refusal has had a file read, the next one does not within this time.
+const REST: Duration = Duration::from_secs(1);
+
+/// Which file each account has its secret in, where it has it in one.
+pub(super) type SecretFiles = BTreeMap<AccountName, watch::Sender<SecretFile>>;
+
+/// Has the configuration read again. Dropped, it ends the thread that does.
+pub struct Reloader(SyncSender<()>);
+
+impl Reloader {
+    /// Takes up what `load` reads each time that it is asked to. On a thread of its own: a file may
+    /// be a pipe that says nothing.
+    ///
+    /// # Errors
+    /// The operating system gives no thread.
+    pub(super) fn start(
+        running: Reloadable,
+        files: SecretFiles,
+        filter: LogFilter,
+        load: impl FnMut() -> Result<Settings, ConfigFaults> + Send + 'static,
+    ) -> std::io::Result<Self> {
+        // One place: a request that comes while the files are being read has them read once more,
+        // and so do ten.
+        let (sender, asked) = sync_channel(1);
+        let thread = std::thread::Builder::new().name("reload".to_owned());
+        thread.spawn(move || reload_when(&asked, running, &files, &filter, load)).map(|_| Self(sender))
+    }
+
+    /// Has it read again, soon.
+    pub fn reload(&self) {
+        // Full: it is about to be.
+        let _ = self.0.try_send(());
+    }
+}
+
+fn reload_when(
+    asked: &Receiver<()>,
+    mut running: Reloadable,
+    files: &SecretFiles,
+    filter: &LogFilter,
+    mut load: impl FnMut() -> Result<Settings, ConfigFaults>,
+) {
+    while asked.recv().is_ok() {
+        match load() {
+            Ok(newer) => {
+                for warning in &newer.warnings {
+                    warn!("{warning}");
+                }
+                take_up(&mut running, &Reloadable::of(&newer), files, filter);
+            }
+            Err(faults) => {
+                let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+                error!(faults = faults.join("; "), "the configuration is wrong: nothing of it is taken up");
+            }
+        }
+    }
+}
+
+fn take_up(running: &mut Reloadable, newer: &Reloadable, files: &SecretFiles, filter: &LogFilter) {
+    let changes = running.changes_to(newer);
+    if let Some(directives) = changes.filter {
+        match filter.replace(&directives) {
+            Ok(()) => {
+                running.filter.clone_from(&directives);
+                info!(filter = directives, "the log's filter has changed");
+            }
+            Err(problem) => error!(%problem, "the log's filter stays as it was"),
+        }
+    }
+    for key in &changes.need_a_restart {
+        warn!(key, "the setting has changed in the configuration: it takes a restart");
+    }
+    for (account, file) in &changes.secret_files {
+        if let Some(known) = files.get(account) {
+            // Also where it is the same: its content may be another.
+            known.send_replace(file.clone());
+        }
+    }
+    running.secret_files = changes.secret_files;
+    info!("the configuration was read again");
+}
+
+/// Keeps a secret as its file has it, until `closing`. `changed` is called when it is another one.
+pub(super) async fn follow(
+    account: AccountName,
+    secret: Secret,
+    mut file: watch::Receiver<SecretFile>,
+    closing: CancellationToken,
+    changed: impl Fn(),
+) {
+    let mut reported = None;
+    let mut rest = Duration::ZERO;
+    loop {
+        let refused = async {
+            tokio::time::sleep(rest).await;
+            secret.was_refused().await;
+        };
+        rest = tokio::select! {
+            biased;
+            () = closing.cancelled() => return,
+            asked = file.changed() => if asked.is_ok() { Duration::ZERO } else { return },
+            () = refused => REST,
+            () = tokio::time::sleep(EVERY) => Duration::ZERO,
+        };
+        let source = file.borrow_and_update().clone();
+        let path = source.path().display().to_string();
+        // A worker of the runtime must not wait for a disk.
+        let Ok(read) = tokio::task::spawn_blocking(move || source.read()).await else { continue };
+        let problem = match read.map(|read| read.is_some_and(|newer| secret.replace(newer))) {
+            Ok(is_new) => {
+                if is_new {
+                    info!(%account, file = path, "the account's secret has changed: the new one is used from now on");
+                    changed();
+                }
+                None
+            }
+            Err(problem) => Some(problem),
+        };
+        if let Some(problem) = problem.as_ref().filter(|problem| reported.as_ref() != Some(*problem)) {
+            warn!(%account, file = path, problem, "the account's secret cannot be read again: the one before is used on");
+        }
+        reported = problem;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    struct Followed {
+        secret: Secret,
+        changes: Arc<AtomicUsize>,
+        file: watch::Sender<SecretFile>,
+        closing: CancellationToken,
+        dir: tempfile::TempDir,
+    }
+
+    fn secret_file(dir: &Path, name: &str) -> SecretFile {
+        let text = format!(
+            "[accounts.main]\nprovider = \"namecom\"\nusername = \"u\"\ntoken_file = \"{}\"\n",
+            dir.join(name).display()
+        );
+        let path = dir.join("recoup.toml");
+        std::fs::write(&path, text).unwrap();
+        Settings::load(Some(&path), []).unwrap().secret_files.into_values().next().unwrap()
+    }
+
+    fn followed() -> Followed {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("token"), "one\n").unwrap();
+        let file = watch::Sender::new(secret_file(dir.path(), "token"));
+        let (secret, changes, closing) =
+            (Secret::new("one".into()), Arc::new(AtomicUsize::new(0)), CancellationToken::new());
+        let count = changes.clone();
+        let account = AccountName::parse("main").unwrap();
+        let work = follow(account, secret.clone(), file.subscribe(), closing.clone(), move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        tokio::spawn(work);
+        Followed { secret, changes, file, closing, dir }
+    }
+
+    impl Followed {
+        /// The secret and how often it changed, after so much time.
+        async fn after(&self, time: Duration) -> (String, usize) {
+            tokio::time::sleep(time).await;
+            (self.secret.current().expose_secret().to_owned(), self.changes.load(Ordering::Relaxed))
+        }
+    }
+
+    const SOON: Duration = Duration::from_millis(10);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_is_read_again_every_few_seconds_and_through_its_links() {
+        let it = followed();
+        let path = it.dir.path().join("token");
+        std::fs::write(&path, "two").unwrap();
+        assert_eq!(it.after(EVERY - SOON).await, ("one".to_owned(), 0));
+        assert_eq!(it.after(SOON * 2).await, ("two".to_owned(), 1));
+        // As a supervisor of containers does it: a link to a folder that is swapped.
+        for (folder, token) in [("1", "three"), ("2", "four")] {
+            std::fs::create_dir(it.dir.path().join(folder)).unwrap();
+            std::fs::write(it.dir.path().join(folder).join("token"), token).unwrap();
+        }
+        let link = it.dir.path().join("data");
+        std::os::unix::fs::symlink("1", &link).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("data/token", &path).unwrap();
+        assert_eq!(it.after(EVERY).await, ("three".to_owned(), 2));
+        std::fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink("2", &link).unwrap();
+        assert_eq!(it.after(EVERY).await, ("four".to_owned(), 3));
+        assert_eq!(it.after(EVERY * 5).await, ("four".to_owned(), 3));
+        it.closing.cancel();
+        std::fs::write(it.dir.path().join("2").join("token"), "five").unwrap();
+        assert_eq!(it.after(EVERY * 5).await, ("four".to_owned(), 3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_has_it_read_at_once_and_many_do_not_have_it_read_often() {
+        let it = followed();
+        std::fs::write(it.dir.path().join("token"), "two").unwrap();
+        it.secret.refused();
+        assert_eq!(it.after(SOON).await, ("two".to_owned(), 1));
+        std::fs::write(it.dir.path().join("token"), "three").unwrap();
+        it.secret.refused();
+        assert_eq!(it.after(REST / 2).await, ("two".to_owned(), 1));
+        assert_eq!(it.after(REST).await, ("three".to_owned(), 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_file_is_read_at_once_and_one_that_is_wrong_changes_nothing() {
+        let it = followed();
+        std::fs::write(it.dir.path().join("other"), "two").unwrap();
+        it.file.send_replace(secret_file(it.dir.path(), "other"));
+        assert_eq!(it.after(SOON).await, ("two".to_owned(), 1));
+        let wrong = ["", "a\nb", "a\u{0}", "a\u{ffff}", &"x".repeat(256)];
+        for content in wrong {
+            std::fs::write(it.dir.path().join("other"), content).unwrap();
+            it.secret.refused();
+            assert_eq!(it.after(EVERY).await, ("two".to_owned(), 1), "{content:?}");
+        }
+        std::fs::remove_file(it.dir.path().join("other")).unwrap();
+        assert_eq!(it.after(EVERY).await, ("two".to_owned(), 1));
+    }
+}
