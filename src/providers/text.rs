@@ -8,8 +8,8 @@
 //!   that is not known
 //! ```
 //!
-//! No byte is replaced: a body that does not fit its charset is no text, for what stands in the place of a lost character
-//! could be read as something that the provider never said.
+//! A body that does not fit its charset is no text: what stands in the place of a lost character could be read as something
+//! that the provider never said. [`decode_damaged`] is for those who can tell.
 
 use std::borrow::Cow;
 
@@ -28,20 +28,35 @@ pub(crate) struct NotText {
 
 /// The text of an answer's body.
 pub(crate) fn read(answer: &Answer) -> Result<Cow<'_, str>, NotText> {
-    let content_type = answer.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    decode(&answer.body, content_type)
+    decode(&answer.body, content_type(answer))
+}
+
+/// As [`decode`], with U+FFFD in the place of what does not fit the charset: for people, and for a reader of single fields, to
+/// which a damaged one costs that one alone.
+pub(crate) fn decode_damaged<'a>(body: &'a [u8], content_type: Option<&str>) -> Cow<'a, str> {
+    let (encoding, text) = encoding_of(body, content_type);
+    encoding.decode_without_bom_handling(text).0
 }
 
 /// The text of `body`, which was sent as `content_type`: the body of an answer, or one part of it. At most three times as
 /// long as `body`.
 pub(crate) fn decode<'a>(body: &'a [u8], content_type: Option<&str>) -> Result<Cow<'a, str>, NotText> {
-    let marked = Encoding::for_bom(body);
-    let named = || content_type.and_then(charset).and_then(|label| Encoding::for_label(label.as_bytes()));
-    let (encoding, mark) = marked.unwrap_or_else(|| (named().unwrap_or(UTF_8), 0));
-    let text = body.get(mark..).unwrap_or_default();
+    let (encoding, text) = encoding_of(body, content_type);
     // Charsets whose bytes can hide ASCII from a reader are no charsets to the Encoding Standard.
     let charset = if encoding == REPLACEMENT { "in a charset that is safe to read" } else { encoding.name() };
     encoding.decode_without_bom_handling_and_without_replacement(text).ok_or(NotText { charset })
+}
+
+/// The charset of `body`, and what of it is text.
+fn encoding_of<'a>(body: &'a [u8], content_type: Option<&str>) -> (&'static Encoding, &'a [u8]) {
+    let named = || content_type.and_then(charset).and_then(|label| Encoding::for_label(label.as_bytes()));
+    let (encoding, mark) = Encoding::for_bom(body).unwrap_or_else(|| (named().unwrap_or(UTF_8), 0));
+    (encoding, body.get(mark..).unwrap_or_default())
+}
+
+/// The header, where it can be read.
+pub(crate) fn content_type(answer: &Answer) -> Option<&str> {
+    answer.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok())
 }
 
 /// The value of the parameter `charset`.

@@ -17,6 +17,7 @@ use crate::domain::target::{SectigoTarget, Target};
 use crate::providers::Provider;
 use crate::providers::http::{Call, Exchange, HttpClient, STATUS_REPLY_BYTES, never_left};
 use crate::providers::mask::Mask;
+use crate::providers::sectigo::status_wire::PageReader;
 
 mod json;
 mod status;
@@ -33,13 +34,15 @@ pub struct Sectigo {
     login_name: String,
     login_password: SecretString,
     mask: Mask,
+    pages: PageReader,
 }
 
 impl Sectigo {
     /// An account that logs in as `login_name`.
     pub fn new(http: HttpClient, login_name: String, login_password: SecretString) -> Self {
-        let mask = Mask::new(&login_name, &login_password);
-        Self { http, login_name, login_password, mask }
+        let mask = || Mask::new(&login_name, &login_password);
+        let (mask, pages) = (mask(), PageReader::new(mask()));
+        Self { http, login_name, login_password, mask, pages }
     }
 
     /// Asks `!getPostPaymentStatus` of one order. Moves nothing.
@@ -84,7 +87,7 @@ impl Provider for Sectigo {
         };
         let number = target.order_number();
         let exchange = self.ask_status(number, None).await;
-        exchange.into_lookup(|answer| wire::read_order_status(answer, number, &self.mask))
+        exchange.into_lookup(|answer| wire::read_order_status(answer, number, &self.pages))
     }
 }
 
