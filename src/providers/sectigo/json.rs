@@ -293,17 +293,12 @@ impl<'a> Fields<'a> {
         let path = self.path_of(name);
         let Some(raw) = self.found(name) else { return Vec::new() };
         let Some((values, cut)) = items(raw) else {
-            if is_empty(raw) && !or_one {
-                self.notes.note(&path, raw);
-                return Vec::new();
+            let is_documented = or_one && Kind::of(raw) == Kind::Object;
+            if is_documented {
+                return Vec::from_iter(item(&path, raw).value());
             }
-            return match item(&path, raw) {
-                Reading::Plain(only) if or_one => vec![only],
-                reading => {
-                    self.notes.note(&path, raw);
-                    Vec::from_iter(reading.value())
-                }
-            };
+            self.notes.note(&path, raw);
+            return if is_empty(raw) { Vec::new() } else { Vec::from_iter(item(&path, raw).value()) };
         };
         let mut list = Vec::new();
         let mut is_cut = cut;
