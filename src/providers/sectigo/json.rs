@@ -213,8 +213,11 @@ impl<'a> Fields<'a> {
 
     /// As [`Fields::whole_text`], for a credential: no digest counts it.
     pub(super) fn credential(&self, name: &str) -> Option<String> {
-        let raw = self.find(name).unwrap_or_default()?;
-        match self.text_in(raw) {
+        let reading = match self.find(name) {
+            Ok(raw) => self.text_in(raw?),
+            Err(TwoValues) => Reading::Misfit,
+        };
+        match reading {
             Reading::Plain(text) if text.len() <= WHOLE_TEXT_BYTES => Some(text).filter(|text| !text.is_empty()),
             _ => {
                 self.notes.name(&self.path_of(name));

@@ -9,6 +9,9 @@ use crate::providers::mask::Mask;
 use crate::providers::sectigo::status_wire::{PageReader, Reply};
 use crate::providers::text;
 
+/// Characters of a quotation: more than any documented word or message has.
+const LONGEST_QUOTE: usize = 200;
+
 /// What an answer to `!AutoRefund` means.
 ///
 /// Documented: HTTP 200, and `0`, or a negative code and on the next line a message. Blanks after the code do not count.
@@ -89,7 +92,7 @@ pub(crate) fn read_order_status(answer: &Answer, order_number: &str, pages: &Pag
 /// that is not a space looks like one, and is escaped.
 fn quoted(word: &str) -> String {
     let mut quoted = String::with_capacity(word.len() + 2);
-    for character in word.chars() {
+    for character in word.chars().take(LONGEST_QUOTE) {
         if character.is_whitespace() && character != ' ' {
             quoted.extend(character.escape_unicode());
         } else {

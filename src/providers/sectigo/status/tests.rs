@@ -354,6 +354,8 @@ fn an_odd_field_costs_itself_alone_and_is_named(#[case] members: &str, #[case] l
 #[rstest]
 #[case(r#""uploadDocumentToken":["canary"]"#)]
 #[case(r#""uploadDocumentToken":7"#)]
+#[case(r#""uploadDocumentToken":"canary","uploadDocumentToken":"other""#)]
+#[case(&format!(r#""uploadDocumentToken":"{}""#, "x".repeat(4097)))]
 fn a_token_in_another_form_is_none(#[case] members: &str) {
     let body = format!(r#"{{"errorCode":0,"data":{{"orderNumber":"{EVERY_SECTION_ORDER}",{members}}}}}"#);
     let answer = read(body).unwrap();
