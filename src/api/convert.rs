@@ -8,6 +8,7 @@ use prost::Message as _;
 use tonic::Status;
 
 use crate::api::status;
+use crate::domain::characters::is_control_or_format;
 use crate::domain::clock::Timestamp;
 use crate::domain::contract::{Deduplication, LookupKind, RetryContract};
 use crate::domain::event::{EventKind, EventRecord, ItemResolution, Resolution};
@@ -156,8 +157,8 @@ fn require_etag(etag: &str, faults: &mut Faults) {
 fn evidence(given: &str, faults: &mut Faults) -> String {
     let evidence = given.trim();
     let length = evidence.chars().count();
-    if !(1..=EVIDENCE_CHARACTERS).contains(&length) || evidence.chars().any(char::is_control) {
-        let right = format!("must be 1 to {EVIDENCE_CHARACTERS} characters, no control character among them");
+    if !(1..=EVIDENCE_CHARACTERS).contains(&length) || evidence.chars().any(is_control_or_format) {
+        let right = format!("must be 1 to {EVIDENCE_CHARACTERS} characters, no control or format character among them");
         faults.add("evidence", right);
     }
     evidence.to_owned()
@@ -203,6 +204,8 @@ pub(super) fn filter(filter: Option<proto::RefundFilter>, faults: &mut Faults) -
     }
     if filter.target_reference.len() > REFERENCE_BYTES {
         faults.add("filter.target_reference", format!("must be at most {REFERENCE_BYTES} bytes"));
+    } else if filter.target_reference.chars().any(is_control_or_format) {
+        faults.add("filter.target_reference", "must hold no control or format character: no reference does");
     } else if !filter.target_reference.is_empty() {
         query.target_reference = Some(filter.target_reference);
     }
@@ -336,28 +339,40 @@ fn labels(given: HashMap<String, String>, faults: &mut Faults) -> BTreeMap<Strin
     }
     let labels: BTreeMap<String, String> = given.into_iter().collect();
     for (key, value) in labels.iter().take(MOST_LABELS) {
-        let shown: String = key.chars().take(LABEL_KEY_BYTES).flat_map(char::escape_debug).collect();
+        let field = label_field(key);
         if !(1..=LABEL_KEY_BYTES).contains(&key.len()) {
-            faults.add(&format!("labels[\"{shown}\"]"), format!("must have a key of 1 to {LABEL_KEY_BYTES} bytes"));
+            faults.add(&field, format!("must have a key of 1 to {LABEL_KEY_BYTES} bytes"));
+        }
+        if key.chars().any(is_control_or_format) {
+            faults.add(&field, "must have a key without control or format characters");
         }
         if value.len() > LABEL_VALUE_BYTES {
-            faults.add(&format!("labels[\"{shown}\"]"), format!("must be at most {LABEL_VALUE_BYTES} bytes"));
+            faults.add(&field, format!("must be at most {LABEL_VALUE_BYTES} bytes"));
+        }
+        if value.chars().any(is_control_or_format) {
+            faults.add(&field, "must hold no control or format character");
         }
     }
     labels
 }
 
+/// `labels["team"]`
+fn label_field(key: &str) -> String {
+    let shown: String = key.chars().take(LABEL_KEY_BYTES).flat_map(char::escape_debug).collect();
+    format!("labels[\"{shown}\"]")
+}
+
+/// The first moment of the ledger's clock that is not before `given`: a bound that is finer than its microseconds. A filter's
+/// start is inclusive and its end exclusive, so both exclude what lies before it and nothing else.
 fn instant(field: &str, given: Option<prost_types::Timestamp>, faults: &mut Faults) -> Option<Timestamp> {
     let given = given?;
-    let micros =
-        given.seconds.checked_mul(1_000_000).and_then(|micros| micros.checked_add(i64::from(given.nanos) / 1_000));
-    match micros {
-        Some(micros) if (0..1_000_000_000).contains(&given.nanos) => Some(Timestamp::from_micros(micros)),
-        _ => {
-            faults.add(field, "must be a point in time");
-            None
-        }
+    let nanos = u32::try_from(given.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+    let micros = given.seconds.checked_mul(1_000_000).zip(nanos);
+    let micros = micros.and_then(|(micros, nanos)| micros.checked_add(i64::from(nanos.div_ceil(1_000))));
+    if micros.is_none() {
+        faults.add(field, "must be a point in time");
     }
+    micros.map(Timestamp::from_micros)
 }
 
 fn target_shown(target: &Target) -> proto::refund::Target {
@@ -551,4 +566,83 @@ fn retry_contract(contract: &RetryContract) -> proto::RetryContract {
 
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::*;
+
+    fn faults_in(read: impl FnOnce(&mut Faults)) -> Vec<String> {
+        let mut faults = Faults::default();
+        read(&mut faults);
+        faults.0.into_iter().map(|fault| fault.field).collect()
+    }
+
+    #[rstest]
+    #[case(0, 0, Some(0))]
+    #[case(0, 1, Some(1))]
+    #[case(0, 1_000, Some(1))]
+    #[case(0, 1_001, Some(2))]
+    #[case(0, 999_999_999, Some(1_000_000))]
+    #[case(-1, 999_999_001, Some(0))]
+    #[case(-1, 1, Some(-999_999))]
+    #[case(0, -1, None)]
+    #[case(0, 1_000_000_000, None)]
+    #[case(i64::MAX, 0, None)]
+    #[case(i64::MIN, 0, None)]
+    #[case(i64::MAX / 1_000_000, 999_999_999, None)]
+    fn a_bound_is_the_first_moment_that_is_not_before_it(
+        #[case] seconds: i64,
+        #[case] nanos: i32,
+        #[case] expected: Option<i64>,
+    ) {
+        let mut faults = Faults::default();
+        let read = instant("x", Some(prost_types::Timestamp { seconds, nanos }), &mut faults);
+        assert_eq!(read, expected.map(Timestamp::from_micros));
+        assert_eq!(faults.0.is_empty(), expected.is_some());
+    }
+
+    proptest! {
+        /// As if the ledger's moments and the bounds were compared as they are, to the nanosecond.
+        #[test]
+        fn rounding_moves_no_moment_over_a_bound(micros in -5_000_000..5_000_000_i64, by in -3_000..3_000_i64) {
+            let bound = micros * 1_000 + by;
+            let nanos = i32::try_from(bound.rem_euclid(1_000_000_000)).unwrap();
+            let given = prost_types::Timestamp { seconds: bound.div_euclid(1_000_000_000), nanos };
+            let query = filter(
+                Some(proto::RefundFilter {
+                    create_time_start: Some(given),
+                    create_time_end: Some(given),
+                    ..Default::default()
+                }),
+                &mut Faults::default(),
+            );
+            let moment = Timestamp::from_micros(micros);
+            prop_assert_eq!(moment >= query.created_from.unwrap(), micros * 1_000 >= bound);
+            prop_assert_eq!(moment < query.created_before.unwrap(), micros * 1_000 < bound);
+        }
+    }
+
+    #[rstest]
+    #[case("team", "payments é 退", &[])]
+    #[case("team", "a\nb", &["labels[\"team\"]"])]
+    #[case("team", "a\tb", &["labels[\"team\"]"])]
+    #[case("team", "a\u{200b}b", &["labels[\"team\"]"])]
+    #[case("te\u{ad}am", "a", &["labels[\"te\\u{ad}am\"]"])]
+    #[case("te\u{7}am", "\u{7f}", &["labels[\"te\\u{7}am\"]", "labels[\"te\\u{7}am\"]"])]
+    fn a_label_has_no_character_that_is_not_seen(#[case] key: &str, #[case] value: &str, #[case] wrong: &[&str]) {
+        let given = HashMap::from([(key.to_owned(), value.to_owned())]);
+        assert_eq!(faults_in(|faults| drop(labels(given, faults))), wrong);
+    }
+
+    #[rstest]
+    #[case("DS000001", &[])]
+    #[case("DS\u{feff}000001", &["filter.target_reference"])]
+    fn nor_has_a_reference_that_is_looked_for(#[case] reference: &str, #[case] wrong: &[&str]) {
+        let given = proto::RefundFilter { target_reference: reference.to_owned(), ..Default::default() };
+        assert_eq!(faults_in(|faults| drop(filter(Some(given), faults))), wrong);
+    }
 }

@@ -203,8 +203,14 @@ pub(super) fn of_validation(error: &ValidationError) -> Status {
         ValidationError::Draining => draining(),
         ValidationError::Panicked => internal(),
         ValidationError::Provider(problem) => match problem {
-            StatusError::Unreachable { .. } => {
-                retryable(Code::Unavailable, ErrorReason::ProviderUnreachable, &message, LATER)
+            StatusError::Unreachable { retry_after, .. } => {
+                retryable(Code::Unavailable, ErrorReason::ProviderUnreachable, &message, retry_after.unwrap_or(LATER))
+            }
+            StatusError::NotNow { code, message: said, retry_after } => {
+                let metadata = provider_words(code, said);
+                status(Code::Unavailable, ErrorReason::ProviderUnreachable, &message, metadata, |details| {
+                    details.set_retry_info(Some(retry_after.unwrap_or(LATER)));
+                })
             }
             StatusError::Timeout => status(Code::DeadlineExceeded, ErrorReason::ProviderTimeout, &message, [], |_| {}),
             StatusError::Protocol { problem } => {

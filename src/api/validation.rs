@@ -1,7 +1,5 @@
 //! `ValidationStatusService`: each handler is convert, call, convert.
 
-#![expect(deprecated, reason = "certificate_id is read until callers use certificate_number")]
-
 use futures_util::stream::{self, BoxStream};
 use secrecy::ExposeSecret;
 use tonic::{Request, Response, Status};
@@ -74,7 +72,9 @@ impl ValidationStatusService for ValidationApi {
 fn status_request(request: proto::GetValidationStatusRequest) -> Result<StatusRequest, Status> {
     let mut faults = Faults::default();
     let account = faults.take("account", AccountName::parse(&request.account));
-    let order = OrderKey::new(&request.order_number, request.certificate_id);
+    #[expect(deprecated, reason = "certificate_id is read for callers that do not use certificate_number yet")]
+    let certificate_id = request.certificate_id;
+    let order = OrderKey::new(&request.order_number, certificate_id, &request.certificate_number);
     let order = order.map_err(|wrong| wrong.into_iter().for_each(|fault| faults.add(&fault.field, fault.description)));
     let max_age = convert::duration("max_age", request.max_age, &mut faults);
     let (account, order) = faults.finish(account.zip(order.ok()))?;
@@ -84,7 +84,7 @@ fn status_request(request: proto::GetValidationStatusRequest) -> Result<StatusRe
 fn watch_request(request: proto::WatchValidationStatusRequest) -> Result<WatchRequest, Status> {
     let mut faults = Faults::default();
     let account = faults.take("account", AccountName::parse(&request.account));
-    let order = OrderKey::new(&request.order_number, 0);
+    let order = OrderKey::new(&request.order_number, 0, "");
     let order = order.map_err(|wrong| wrong.into_iter().for_each(|fault| faults.add(&fault.field, fault.description)));
     let after = request.after_fingerprint;
     if !after.is_empty() && !ValidationStatus::is_fingerprint(&after) {
@@ -125,7 +125,8 @@ fn shown(status: &ValidationStatus, include_upload_token: bool) -> proto::Valida
         action_required: page.action_required().into_iter().map(|one| section(one).into()).collect(),
         fetch_time: Some(convert::timestamp(status.fetch_time())),
         fingerprint: status.fingerprint().to_owned(),
-        ..Default::default()
+        master_account_status: page.master_account_state.map(MasterAccountState::number),
+        irregular_fields: page.irregular_fields.clone(),
     }
 }
 
@@ -171,7 +172,7 @@ fn agreement(agreement: &AgreementStatus) -> proto::AgreementStatus {
         click_through_email_address: agreement.click_through_email_address.clone(),
         last_email_sent_date: agreement.last_email_sent_date.clone(),
         last_open_date: agreement.last_open_date.clone(),
-        ..Default::default()
+        click_through_status_text: text(agreement.click_through_state.as_ref()),
     }
 }
 
@@ -343,9 +344,33 @@ mod tests {
         violations.into_iter().map(|violation| violation.field).collect()
     }
 
+    #[expect(deprecated, reason = "certificate_id is read for callers that do not use certificate_number yet")]
+    fn certificate(id: i64, number: &str) -> proto::GetValidationStatusRequest {
+        proto::GetValidationStatusRequest { certificate_id: id, certificate_number: number.to_owned(), ..request() }
+    }
+
+    #[rstest]
+    #[case(0, "", None)]
+    #[case(7, "", Some(7))]
+    #[case(0, "9999999999999999", Some(9_999_999_999_999_999))]
+    #[case(7, "7", Some(7))]
+    #[case(7, "0000000000000007", Some(7))]
+    fn a_certificate_has_one_number(#[case] id: i64, #[case] number: &str, #[case] expected: Option<u64>) {
+        assert_eq!(status_request(certificate(id, number)).unwrap().order.certificate_id(), expected);
+    }
+
     #[rstest]
     #[case(request(), &[])]
-    #[case(proto::GetValidationStatusRequest { max_age: seconds(86_400, 1), certificate_id: 1, ..request() }, &[])]
+    #[case(proto::GetValidationStatusRequest { max_age: seconds(86_400, 1), ..certificate(1, "") }, &[])]
+    #[case(certificate(1, "2"), &["certificate_id", "certificate_number"])]
+    #[case(certificate(9_007_199_254_740_992, "9007199254740993"), &["certificate_id", "certificate_number"])]
+    #[case(certificate(-1, "2"), &["certificate_id"])]
+    #[case(certificate(1, "2x"), &["certificate_number"])]
+    #[case(certificate(0, "0"), &["certificate_number"])]
+    #[case(certificate(0, "12345678901234567"), &["certificate_number"])]
+    #[case(certificate(0, "+5"), &["certificate_number"])]
+    #[case(certificate(0, " 5"), &["certificate_number"])]
+    #[case(certificate(-1, "\u{665}"), &["certificate_id", "certificate_number"])]
     #[case(proto::GetValidationStatusRequest { max_age: seconds(-1, 0), ..request() }, &["max_age"])]
     #[case(proto::GetValidationStatusRequest { max_age: seconds(0, -1), ..request() }, &["max_age"])]
     #[case(proto::GetValidationStatusRequest { max_age: seconds(i64::MIN, 0), ..request() }, &["max_age"])]
@@ -354,15 +379,14 @@ mod tests {
     #[case(proto::GetValidationStatusRequest { max_age: seconds(5, -1), ..request() }, &["max_age"])]
     #[case(proto::GetValidationStatusRequest { max_age: seconds(i64::MAX, i32::MAX), ..request() }, &["max_age"])]
     #[case(proto::GetValidationStatusRequest { max_age: seconds(315_576_000_001, 0), ..request() }, &["max_age"])]
-    #[case(proto::GetValidationStatusRequest { certificate_id: 10_000_000_000_000_000, ..request() }, &["certificate_id"])]
+    #[case(certificate(10_000_000_000_000_000, ""), &["certificate_id"])]
     #[case(
         proto::GetValidationStatusRequest {
             account: "No Account".to_owned(),
             order_number: "x".repeat(65),
             max_age: seconds(-5, 0),
-            certificate_id: -1,
             include_upload_token: true,
-            ..Default::default()
+            ..certificate(-1, "")
         },
         &["account", "order_number", "certificate_id", "max_age"]
     )]
@@ -442,6 +466,45 @@ mod tests {
     fn every_state_of_the_master_account_is_shown_as_itself(#[case] number: i32, #[case] name: &str) {
         let shown = master_account_state(MasterAccountState::read(number));
         assert_eq!(shown.as_str_name(), format!("MASTER_ACCOUNT_STATE_{name}"));
+    }
+
+    #[test]
+    fn a_word_that_is_not_known_keeps_its_text_wherever_it_stands() {
+        fn word<M: Vocabulary>() -> Option<Word<M>> {
+            Word::read("Somewhat New", str::to_owned)
+        }
+        let step = Step { state: word(), ..Step::default() };
+        let method = DcvMethod { kind: word(), ..DcvMethod::default() };
+        let domain = DomainValidation { state: word(), methods: vec![method], ..DomainValidation::default() };
+        let error = CaaCheckError { result: word(), ..CaaCheckError::default() };
+        let page = Page {
+            order_state: word(),
+            master_account_state: Some(MasterAccountState::read(77)),
+            csr: Some(CsrStatus { step: step.clone() }),
+            dcv: Some(DcvStatus { domains: vec![domain], ..DcvStatus::default() }),
+            agreement: Some(AgreementStatus { click_through_state: word(), ..AgreementStatus::default() }),
+            organization: Some(OrganizationStatus { legal_existence: Some(step), ..OrganizationStatus::default() }),
+            caa_check: Some(CaaCheckStatus { latest_errors: vec![error], ..CaaCheckStatus::default() }),
+            ..Page::default()
+        };
+        let answer = StatusAnswer { page, upload_document_token: None };
+        let shown = shown(&ValidationStatus::new(answer, Timestamp::from_seconds(0)), false);
+        assert_eq!((shown.master_account_state, shown.master_account_status), (1, Some(77)));
+        let (dcv, agreement) = (shown.dcv.unwrap(), shown.agreement.unwrap());
+        let (step, legal) = (shown.csr.unwrap().step.unwrap(), shown.organization.unwrap().legal_existence.unwrap());
+        let error = &shown.caa_check.unwrap().latest_errors[0];
+        let (domain, method) = (&dcv.domains[0], &dcv.domains[0].methods[0]);
+        for (number, text) in [
+            (shown.order_state, &shown.order_status_text),
+            (step.state, &step.state_text),
+            (legal.state, &legal.state_text),
+            (domain.state, &domain.state_text),
+            (method.r#type, &method.type_text),
+            (agreement.click_through_state, &agreement.click_through_status_text),
+            (error.result, &error.result_text),
+        ] {
+            assert_eq!((number, text.as_str()), (1, "Somewhat New"), "1 is UNRECOGNIZED everywhere");
+        }
     }
 
     #[test]

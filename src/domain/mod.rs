@@ -3,6 +3,7 @@
 //! Wrong values cannot be built: a constructor checks, and after it nobody checks again.
 //!
 //! ```text
+//! characters what has no place in a reference
 //! ids        refund_id, account name, resource names
 //! money      an amount in minor units, read from decimal text
 //! target     what is refunded
@@ -17,6 +18,7 @@
 //! clock      time as an argument
 //! ```
 
+pub mod characters;
 pub mod clock;
 pub mod contract;
 pub mod event;

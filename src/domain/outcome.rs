@@ -1,5 +1,6 @@
 //! What a provider's answer *means*. Never a `Result`: `?` must not be able to throw a money answer away.
 
+use crate::domain::characters::is_control_or_format;
 use crate::domain::clock::Timestamp;
 use crate::domain::money::Money;
 
@@ -227,10 +228,17 @@ pub enum DoubtReason {
 /// The longest text of a provider that is kept, in bytes.
 pub const PROVIDER_TEXT_BYTES: usize = 512;
 
-/// A provider's text made safe to keep and to show: control characters escaped, at most [`PROVIDER_TEXT_BYTES`] bytes.
+/// A provider's text made safe to keep and to show: control and format characters escaped, blanks at its ends left out, at
+/// most [`PROVIDER_TEXT_BYTES`] bytes.
 pub fn provider_text(text: &str) -> String {
+    exact_text(text.trim()).0
+}
+
+/// As [`provider_text`], with the blanks at its ends: what differs from a documented word by no more than a blank must show
+/// it. Says too whether the text was cut.
+pub fn exact_text(text: &str) -> (String, bool) {
     let mut kept = String::with_capacity(text.len().min(PROVIDER_TEXT_BYTES));
-    for character in text.trim().chars() {
+    for character in text.chars() {
         let mark = kept.len();
         if is_unsafe_to_show(character) {
             kept.extend(character.escape_default());
@@ -239,16 +247,15 @@ pub fn provider_text(text: &str) -> String {
         }
         if kept.len() > PROVIDER_TEXT_BYTES {
             kept.truncate(mark);
-            break;
+            return (kept, true);
         }
     }
-    kept
+    (kept, false)
 }
 
-/// Control characters, and the marks that turn the direction of the text around them.
+/// Control and format characters, and the separators that begin a new line.
 fn is_unsafe_to_show(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+    is_control_or_format(character) || matches!(character, '\u{2028}' | '\u{2029}')
 }
 
 impl ProviderError {
@@ -361,6 +368,7 @@ mod tests {
     #[test]
     fn control_characters_are_shown_and_not_obeyed() {
         assert_eq!(provider_text("a\u{1b}[2J\r\nb\u{202e}c"), "a\\u{1b}[2J\\r\\nb\\u{202e}c");
+        assert_eq!(provider_text(" a\u{200b}\u{2028}b\u{e0041} "), "a\\u{200b}\\u{2028}b\\u{e0041}");
     }
 
     proptest! {
@@ -368,7 +376,14 @@ mod tests {
         fn provider_text_is_bounded_and_clean(text in any::<String>()) {
             let kept = provider_text(&text);
             prop_assert!(kept.len() <= PROVIDER_TEXT_BYTES);
-            prop_assert!(!kept.chars().any(char::is_control));
+            prop_assert!(!kept.chars().any(is_control_or_format));
+        }
+
+        #[test]
+        fn an_exact_text_is_whole_or_says_that_it_is_cut(text in "[\\PC&&[^\u{2028}\u{2029}]]{0,600}") {
+            let (kept, cut) = exact_text(&text);
+            prop_assert!(text.starts_with(&kept));
+            prop_assert_eq!(cut, kept != text);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::domain::characters::is_control_or_format;
 use crate::domain::ids::Provider;
 use crate::domain::money::{Currency, Money};
 
@@ -284,8 +285,9 @@ impl DebitsuccessTarget {
         for (field, text, longest) in references {
             if text.chars().count() > longest {
                 faults.push(FieldFault::new(field, format!("must be at most {longest} characters")));
-            } else if text.trim() != text || text.chars().any(char::is_control) {
-                faults.push(FieldFault::new(field, "must hold no control character and no blank at either end"));
+            } else if text.trim() != text || text.chars().any(is_not_for_text) {
+                let right = "must hold no control or format character and no blank at either end";
+                faults.push(FieldFault::new(field, right));
             }
         }
         if references.iter().all(|(_, text, _)| text.is_empty()) {
@@ -302,9 +304,13 @@ impl DebitsuccessTarget {
             if text.chars().count() > longest {
                 faults.push(FieldFault::new(field, format!("must be at most {longest} characters")));
             }
-            if !text.chars().all(is_xml_text) {
-                faults.push(FieldFault::new(field, "must hold no control character besides tab and line ends"));
-            }
+        }
+        if fields.description.chars().any(|one| is_not_for_text(one) && !matches!(one, '\n' | '\r')) {
+            let right = "must hold no control or format character besides line ends";
+            faults.push(FieldFault::new("description", right));
+        }
+        if fields.request_initiator.chars().any(is_not_for_text) {
+            faults.push(FieldFault::new("request_initiator", "must hold no control or format character"));
         }
         if fields.description.trim().is_empty() {
             faults.push(FieldFault::new("description", "is required"));
@@ -374,6 +380,11 @@ fn present(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
+/// What two texts may differ in that a person does not see, and what Debitsuccess cannot be told at all.
+fn is_not_for_text(character: char) -> bool {
+    is_control_or_format(character) || !is_xml_text(character)
+}
+
 /// The characters that XML 1.0 can carry at all, and so all that Debitsuccess can be told.
 pub fn is_xml_text(character: char) -> bool {
     matches!(character, '\t' | '\n' | '\r' | ' '..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..)
@@ -429,6 +440,16 @@ mod tests {
     #[case(DebitsuccessFields { amount: Some(("JPY", 5)), ..GOOD }, &["amount.currency_code"])]
     #[case(DebitsuccessFields { amount: Some(("AUD", 10_000_000_000)), ..GOOD }, &["amount.minor_units"])]
     #[case(DebitsuccessFields { description: "a\u{0}b", ..GOOD }, &["description"])]
+    #[case(DebitsuccessFields { description: "a\r\nb\nc", ..GOOD }, &[])]
+    #[case(DebitsuccessFields { description: "a\tb", ..GOOD }, &["description"])]
+    #[case(DebitsuccessFields { description: "a\u{ffff}b", ..GOOD }, &["description"])]
+    #[case(DebitsuccessFields { description: "a\u{200b}b", request_initiator: "a\nb", ..GOOD }, &["description", "request_initiator"])]
+    #[case(DebitsuccessFields { request_initiator: "a\u{202e}b", ..GOOD }, &["request_initiator"])]
+    #[case(DebitsuccessFields { account_reference_no: "DS\u{ad}1", ..GOOD }, &["account_reference_no"])]
+    #[case(
+        DebitsuccessFields { account_reference_no: "DS\t1", external_account_reference_no: "\u{feff}x", ..GOOD },
+        &["account_reference_no", "external_account_reference_no"]
+    )]
     fn every_wrong_debitsuccess_field_is_named(#[case] fields: DebitsuccessFields<'_>, #[case] wrong: &[&str]) {
         assert_eq!(fields_of(DebitsuccessTarget::new(fields)), wrong);
     }

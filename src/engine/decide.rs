@@ -151,7 +151,13 @@ pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: Rules<'_>, now: T
             let retry_at = retry_at.map_or(earliest, |at| at.max(earliest));
             rules.decision(refund, vec![Event::NotSent { error, retry_at }], now)
         }
-        Outcome::Unknown { reason, evidence } => rules.decision(refund, doubted(reason, evidence, None), now),
+        Outcome::Unknown { reason, evidence } => {
+            let decision = rules.decision(refund, doubted(reason, evidence, None), now);
+            // The provider has answered, so its work is done, and nothing but a look can tell what its answer means.
+            let is_answered =
+                reason == DoubtReason::UnreadableReply && rules.contract.deduplication == Deduplication::None;
+            if is_answered { Decision { next_check: None, ..decision } } else { decision }
+        }
     }
 }
 

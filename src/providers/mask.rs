@@ -2,6 +2,7 @@
 //!
 //! A provider may repeat what it was sent ("the value 'hunter2' is invalid"), as it is or as it was encoded on the wire.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
@@ -9,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use quick_xml::escape::escape;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::domain::outcome::provider_text;
+use crate::domain::outcome::{exact_text, provider_text};
 use crate::providers::secret::Secret;
 
 /// What stands where a secret stood.
@@ -45,13 +46,23 @@ impl Mask {
     /// A provider's text, fit to be kept and shown: no secret, no control character, bounded.
     pub(crate) fn text(&self, raw: &str) -> String {
         // Before the text is cut to its bound: half a secret is one still.
-        let mut text = raw.to_owned();
+        provider_text(&self.without_secrets(raw))
+    }
+
+    /// As [`Mask::text`], with the blanks at its ends: for evidence that lies in how something is written.
+    pub(crate) fn exact_text(&self, raw: &str) -> String {
+        exact_text(&self.without_secrets(raw)).0
+    }
+
+    /// The text as it is, but for secrets.
+    pub(crate) fn without_secrets<'a>(&self, raw: &'a str) -> Cow<'a, str> {
+        let mut text = Cow::Borrowed(raw);
         for form in self.longest_first().iter() {
             if text.contains(form.expose_secret()) {
-                text = text.replace(form.expose_secret(), MASKED);
+                text = Cow::Owned(text.replace(form.expose_secret(), MASKED));
             }
         }
-        provider_text(&text)
+        text
     }
 
     fn longest_first(&self) -> Arc<[SecretString]> {

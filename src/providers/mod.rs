@@ -41,6 +41,7 @@ mod probing;
 mod samples;
 pub mod secret;
 pub mod sectigo;
+pub(crate) mod text;
 
 /// One account at one provider.
 #[async_trait]
@@ -84,12 +85,22 @@ pub trait StatusSource: Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StatusError {
     /// The provider was not reached, or is not able to answer now: asking again later is what to do.
-    #[error("the provider cannot be asked now: {why}{}", said.as_ref().map_or_else(String::new, |said| format!(": {said}")))]
+    #[error("the provider cannot be asked now: {why}")]
     Unreachable {
         /// What was seen.
         why: String,
+        /// How long to wait before asking again, where that is known.
+        retry_after: Option<Duration>,
+    },
+    /// The provider answers in its own words that it cannot answer now: asking again later is what to do.
+    #[error("the provider cannot be asked now ({code}: {message})")]
+    NotNow {
+        /// The provider's own code, verbatim.
+        code: String,
         /// The provider's own text.
-        said: Option<String>,
+        message: String,
+        /// How long to wait before asking again, where that is known.
+        retry_after: Option<Duration>,
     },
     /// The provider did not answer in time.
     #[error("the provider did not answer in time")]
@@ -133,6 +144,7 @@ impl StatusError {
     pub fn without_words(&self) -> String {
         match self {
             Self::Unreachable { why, .. } => format!("the provider cannot be asked now: {why}"),
+            Self::NotNow { code, .. } => format!("the provider cannot be asked now ({code})"),
             Self::Timeout | Self::Protocol { .. } => self.to_string(),
             Self::CredentialsRefused { code, .. } => format!("the provider refused the account's credentials ({code})"),
             Self::OrderNotFound { code, .. } => format!("the provider shows this account no such order ({code})"),

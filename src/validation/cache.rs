@@ -87,7 +87,7 @@ mod tests {
     const FETCHED: i64 = 1_000_000;
 
     fn key(order_number: &str) -> Key {
-        (AccountName::parse("sectigo").unwrap(), OrderKey::new(order_number, 0).unwrap())
+        (AccountName::parse("sectigo").unwrap(), OrderKey::new(order_number, 0, "").unwrap())
     }
 
     fn at(seconds: i64) -> Timestamp {

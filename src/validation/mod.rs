@@ -292,6 +292,7 @@ impl Shared {
 fn is_for_the_operator(problem: &StatusError) -> bool {
     match problem {
         StatusError::Unreachable { .. }
+        | StatusError::NotNow { .. }
         | StatusError::Timeout
         | StatusError::Protocol { .. }
         | StatusError::CredentialsRefused { .. } => true,

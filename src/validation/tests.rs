@@ -144,7 +144,7 @@ fn world(source: Arc<Scripted>) -> World {
 fn ask(order_number: &str, max_age: u64) -> StatusRequest {
     StatusRequest {
         account: AccountName::parse("sectigo").unwrap(),
-        order: OrderKey::new(order_number, 0).unwrap(),
+        order: OrderKey::new(order_number, 0, "").unwrap(),
         max_age: Duration::from_secs(max_age),
     }
 }
@@ -225,7 +225,7 @@ async fn the_fetch_time_is_when_the_provider_was_asked() {
 async fn one_certificate_of_an_order_is_not_the_order() {
     let world = world(Scripted::new(true));
     assert_eq!(world.number("1", 3600).await, 1);
-    let certificate = StatusRequest { order: OrderKey::new("1", 5).unwrap(), ..ask("1", 3600) };
+    let certificate = StatusRequest { order: OrderKey::new("1", 5, "").unwrap(), ..ask("1", 3600) };
     assert_eq!(world.validation.get(certificate).await.unwrap().page().product_type, 2);
 }
 
@@ -252,7 +252,7 @@ async fn a_caller_that_leaves_stops_nothing() {
 #[tokio::test]
 async fn an_error_is_told_to_all_and_kept_for_nobody() {
     let world = world(Scripted::new(false));
-    let error = StatusError::Unreachable { why: "HTTP 503".to_owned(), said: None };
+    let error = StatusError::Unreachable { why: "HTTP 503".to_owned(), retry_after: None };
     world.source.next(Act::Fail(error.clone()));
     let callers: Vec<_> = (0..10).map(|_| world.spawn(ask("1", 3600))).collect();
     world.until_asked(1).await;

@@ -9,7 +9,7 @@
 //!
 //! The poll runs at the shortest interval that a present watcher asked for, and ends with the last one. A provider that cannot be asked for
 //! the moment ends nothing: the poll takes longer steps until it can. Only what does not mend itself is told, to everybody, and ends the
-//! watch. No state of an order does: a rejected one may be taken up again, and a refund of a processed one is news.
+//! watch, a page that could not be read five times in a row among it. No state of an order does: a rejected one may be taken up again, and a refund of a processed one is news.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -90,6 +90,10 @@ struct Poll {
     /// When the last look ended; for one that the cache answered, as long ago as the answer is old.
     looked: Option<Instant>,
     failures: u32,
+    /// Looks in a row whose answer was no page that can be read.
+    unreadable: u32,
+    /// How long the provider wants to be left alone after the last look.
+    pause: Duration,
     turn: u64,
     end: ValidationError,
 }
@@ -98,6 +102,9 @@ struct Poll {
 const LONGEST_INTERVAL: Duration = super::cache::OLDEST;
 /// A provider that is down for hours is asked so often at least, or at the interval where that is longer.
 pub(super) const LONGEST_BACKOFF: Duration = Duration::from_secs(600);
+/// A page that cannot be read may be a notice that passes; so many in a row are the provider's new page, and waiting for the old
+/// one would be waiting in silence.
+pub(super) const MOST_UNREADABLE: u32 = 5;
 /// A rest is longer than the interval by up to a tenth, and never shorter: orders whose watchers all came at once drift apart.
 const JITTER_DIVISOR: u32 = 10;
 
@@ -204,6 +211,8 @@ impl Watches {
             looks,
             looked: None,
             failures: 0,
+            unreadable: 0,
+            pause: Duration::ZERO,
             turn: 0,
             end: ValidationError::Panicked,
         }
@@ -283,6 +292,9 @@ impl Poll {
             let ended = Instant::now();
             self.turn += 1;
             self.looked = Some(ended);
+            let is_unreadable = matches!(answer, Err(ValidationError::Provider(StatusError::Protocol { .. })));
+            self.unreadable = if is_unreadable { self.unreadable + 1 } else { 0 };
+            self.pause = pause_after(&answer).unwrap_or_default();
             match answer {
                 Ok(status) => {
                     let age = asked.since(status.fetch_time());
@@ -291,7 +303,9 @@ impl Poll {
                     self.failures = 0;
                     self.looks.send_modify(|look| look.seen = Some(Seen { status, at }));
                 }
-                Err(problem) if mends_itself(&problem) => self.failures = self.failures.saturating_add(1),
+                Err(problem) if mends_itself(&problem) && self.unreadable < MOST_UNREADABLE => {
+                    self.failures = self.failures.saturating_add(1)
+                }
                 Err(problem) => return Some(problem),
             }
         }
@@ -301,7 +315,7 @@ impl Poll {
     async fn rest(&mut self) -> Option<()> {
         while let Some(looked) = self.looked {
             let interval = *self.shortest.borrow_and_update();
-            let rest = rest_of(interval, self.failures, dice(&self.key, self.turn));
+            let rest = rest_of(interval, self.failures, dice(&self.key, self.turn)).max(self.pause);
             tokio::select! {
                 biased;
                 changed = self.shortest.changed() => changed.ok()?,
@@ -345,7 +359,10 @@ async fn gone(shortest: &mut watch::Receiver<Duration>) {
 fn mends_itself(problem: &ValidationError) -> bool {
     match problem {
         ValidationError::Provider(problem) => match problem {
-            StatusError::Unreachable { .. } | StatusError::Timeout | StatusError::Protocol { .. } => true,
+            StatusError::Unreachable { .. }
+            | StatusError::NotNow { .. }
+            | StatusError::Timeout
+            | StatusError::Protocol { .. } => true,
             StatusError::CredentialsRefused { .. }
             | StatusError::OrderNotFound { .. }
             | StatusError::Refused { .. } => false,
@@ -356,6 +373,15 @@ fn mends_itself(problem: &ValidationError) -> bool {
         | ValidationError::TooManyWatches
         | ValidationError::Draining
         | ValidationError::Panicked => false,
+    }
+}
+
+fn pause_after(answer: &Answer) -> Option<Duration> {
+    match answer {
+        Err(ValidationError::Provider(
+            StatusError::Unreachable { retry_after, .. } | StatusError::NotNow { retry_after, .. },
+        )) => *retry_after,
+        _ => None,
     }
 }
 

@@ -249,6 +249,21 @@ async fn a_bad_moment_of_the_provider_ends_nothing(#[case] effect: FaultEffect) 
 }
 
 #[tokio::test]
+async fn a_page_that_cannot_be_read_five_times_in_a_row_ends_the_watch() {
+    let stack = Stack::start_with(QUICK).await;
+    let mut watch = stack.watch(request("1000005")).await;
+    assert_eq!(watch.state().await, OrderState::Processed);
+    let before = looks(&stack.simulators, "1000005").len();
+    let notice = FaultEffect::Answer { status: 200, body: "<html>New page</html>".into(), headers: Default::default() };
+    let rule = Rule::new(Provider::Sectigo, Point::BeforeEffect, notice);
+    stack.simulators.arm(Rule { repeat: Repeat::Standing, ..rule }).unwrap();
+    assert_eq!(watch.end().await, (Code::Internal, "PROVIDER_PROTOCOL".to_owned()));
+    let after = looks(&stack.simulators, "1000005").len();
+    // One may have been on its way when the page changed.
+    assert!((before + 5..=before + 6).contains(&after), "{before} {after}");
+}
+
+#[tokio::test]
 async fn what_does_not_mend_itself_is_told_as_to_who_asks_once() {
     let stack = Stack::start_with(QUICK).await;
     let channel = stack.channel().await;

@@ -64,6 +64,8 @@ impl Encoder {
             second_approval,
             fast_service,
             caa_check,
+            irregular_fields,
+            beyond,
         } = page;
         self.text(order_number);
         self.word(order_state.as_ref());
@@ -91,6 +93,11 @@ impl Encoder {
             to.step(step);
             to.list(latest_errors, Self::caa_error);
         });
+        // All before it ends where it ends: a page that is as documented needs no mark that nothing follows.
+        if !irregular_fields.is_empty() || beyond.is_some() {
+            self.list(irregular_fields, |to, path: &String| to.text(path));
+            self.option(beyond.as_ref(), |to, digest: &[u8; 32]| to.raw(digest));
+        }
     }
 
     fn step(&mut self, step: &Step) {

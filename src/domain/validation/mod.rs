@@ -14,7 +14,7 @@ use std::fmt;
 use secrecy::SecretString;
 
 use crate::domain::clock::Timestamp;
-use crate::domain::target::{FieldFault, order_number_fault};
+use crate::domain::target::{FieldFault, is_same_order, order_number_fault};
 
 /// One order, or one certificate of it, checked.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,7 +67,7 @@ pub struct Page {
     pub max_wildcard_domains: i32,
     /// `maStatus`.
     pub master_account_state: Option<MasterAccountState>,
-    /// Where documents are uploaded.
+    /// Where documents are uploaded: https, without user information. Empty where the provider sent another address.
     pub upload_document_url: String,
     /// `csrStatus`.
     pub csr: Option<CsrStatus>,
@@ -85,6 +85,10 @@ pub struct Page {
     pub fast_service: Option<Step>,
     /// `caaCheckStatus`.
     pub caa_check: Option<CaaCheckStatus>,
+    /// Fields that are not as documented, by their path: left out, cut, or read in another form.
+    pub irregular_fields: Vec<String>,
+    /// The digest of what no other field holds as the provider sent it: without it, a change there would be none.
+    pub beyond: Option<[u8; 32]>,
 }
 
 /// What every section and every requirement says of itself.
@@ -357,26 +361,43 @@ pub enum Section {
     CaaCheck,
 }
 
-/// 16 digits.
+const CERTIFICATE_DIGITS: usize = 16;
 const LARGEST_CERTIFICATE_ID: u64 = 9_999_999_999_999_999;
 
+/// The certificate that these digits name: none where there are no digits. No answer where they are not a number above 0.
+fn certificate_in(digits: &str) -> Option<Option<u64>> {
+    if digits.is_empty() {
+        return Some(None);
+    }
+    let fits = digits.len() <= CERTIFICATE_DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|number| fits && *number != 0).map(Some)
+}
+
 impl OrderKey {
-    /// Checks an order number, and a certificate id of at most 16 digits; 0 means the order itself.
+    /// Checks an order number, and a certificate of the order, which may be named by a number (0: none), by the digits of one
+    /// (empty: none), or by both; none of them means the order itself.
     ///
     /// # Errors
-    /// Every field that is wrong.
-    pub fn new(order_number: &str, certificate_id: i64) -> Result<Self, Vec<FieldFault>> {
+    /// Every field that is wrong; both where they name two certificates.
+    pub fn new(order_number: &str, certificate_id: i64, certificate_number: &str) -> Result<Self, Vec<FieldFault>> {
         let mut faults = Vec::from_iter(order_number_fault("order_number", order_number));
         let id = u64::try_from(certificate_id).ok().filter(|id| *id <= LARGEST_CERTIFICATE_ID);
         if id.is_none() {
             faults.push(FieldFault::new("certificate_id", format!("must be 0 to {LARGEST_CERTIFICATE_ID}")));
         }
-        match id {
-            Some(id) if faults.is_empty() => {
-                Ok(Self { order_number: order_number.to_owned(), certificate_id: (id != 0).then_some(id) })
-            }
-            _ => Err(faults),
+        let number = certificate_in(certificate_number);
+        if number.is_none() {
+            let right = format!("must be 1 to {CERTIFICATE_DIGITS} digits, and above 0");
+            faults.push(FieldFault::new("certificate_number", right));
         }
+        let (by_id, by_number) = (id.filter(|id| *id != 0), number.flatten());
+        if by_id.zip(by_number).is_some_and(|(id, number)| id != number) {
+            for (field, other) in [("certificate_id", "certificate_number"), ("certificate_number", "certificate_id")] {
+                faults.push(FieldFault::new(field, format!("must be the same number as {other}, or unset")));
+            }
+        }
+        let order_number = order_number.to_owned();
+        if faults.is_empty() { Ok(Self { order_number, certificate_id: by_id.or(by_number) }) } else { Err(faults) }
     }
 
     /// As the provider numbers it.
@@ -430,6 +451,11 @@ impl ValidationStatus {
 }
 
 impl Page {
+    /// Whether it is the page of that order. Blanks around a number are none of it.
+    pub fn is_of(&self, order_number: &str) -> bool {
+        is_same_order(self.order_number.trim(), order_number)
+    }
+
     /// The sections that wait for the customer, in the page's order.
     pub fn action_required(&self) -> Vec<Section> {
         let steps = [
@@ -450,11 +476,12 @@ impl Page {
 }
 
 impl<M: Vocabulary> Word<M> {
-    /// The word as the provider wrote it; none where it wrote none.
-    pub fn read(text: String) -> Option<Self> {
+    /// The word as the provider wrote it; none where it wrote none. What it means is read from the word itself, and `shown`
+    /// makes of it what is kept: a control character in a word must not make it another.
+    pub fn read(text: &str, shown: impl FnOnce(&str) -> String) -> Option<Self> {
         let known = M::WORDS.iter().find(|(word, _)| *word == text);
         let meaning = known.map_or(M::UNRECOGNIZED, |(_, meaning)| *meaning);
-        (!text.is_empty()).then_some(Self { meaning, text })
+        (!text.is_empty()).then(|| Self { meaning, text: shown(text) })
     }
 
     /// What it means.
@@ -462,7 +489,7 @@ impl<M: Vocabulary> Word<M> {
         self.meaning
     }
 
-    /// The word itself, verbatim.
+    /// The word itself: verbatim, but for control and format characters, which are escaped.
     pub fn text(&self) -> &str {
         &self.text
     }

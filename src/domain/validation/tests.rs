@@ -10,8 +10,12 @@ fn status(page: Page) -> ValidationStatus {
     ValidationStatus::new(StatusAnswer { page, upload_document_token: None }, Timestamp::from_seconds(0))
 }
 
+fn word<M: Vocabulary>(text: &str) -> Option<Word<M>> {
+    Word::read(text, str::to_owned)
+}
+
 fn step(state: &str) -> Step {
-    Step { state: Word::read(state.to_owned()), ..Step::default() }
+    Step { state: word(state), ..Step::default() }
 }
 
 #[rstest]
@@ -22,30 +26,30 @@ fn step(state: &str) -> Step {
 #[case("", -1, &["order_number", "certificate_id"])]
 #[case("1 OR 1", 5, &["order_number"])]
 fn every_wrong_field_of_an_order_key_is_named(#[case] order: &str, #[case] certificate: i64, #[case] wrong: &[&str]) {
-    let faults = OrderKey::new(order, certificate).err().unwrap_or_default();
+    let faults = OrderKey::new(order, certificate, "").err().unwrap_or_default();
     assert_eq!(faults.iter().map(|fault| fault.field.as_str()).collect::<Vec<_>>(), wrong);
 }
 
 #[test]
 fn certificate_zero_is_the_order_itself() {
-    assert_eq!(OrderKey::new("1", 0).unwrap().certificate_id(), None);
-    assert_eq!(OrderKey::new("1", 7).unwrap().certificate_id(), Some(7));
+    assert_eq!(OrderKey::new("1", 0, "").unwrap().certificate_id(), None);
+    assert_eq!(OrderKey::new("1", 7, "").unwrap().certificate_id(), Some(7));
 }
 
 fn documented_words_mean_what_they_say<M: Vocabulary>(documented: &[(&str, M)]) {
     assert_eq!(M::WORDS.len(), documented.len());
     for (text, meaning) in documented {
-        let word = Word::<M>::read((*text).to_owned()).unwrap();
+        let word: Word<M> = word(text).unwrap();
         assert_eq!((word.meaning(), word.text()), (*meaning, *text));
         for other in [text.to_lowercase(), text.to_uppercase(), format!("{text} "), format!(" {text}")] {
             if other != *text {
-                let word = Word::<M>::read(other.clone()).unwrap();
+                let word: Word<M> = Word::read(&other, str::to_owned).unwrap();
                 assert_eq!((word.meaning(), word.text()), (M::UNRECOGNIZED, other.as_str()));
             }
         }
     }
-    assert_eq!(Word::<M>::read("Somewhat new".to_owned()).unwrap().meaning(), M::UNRECOGNIZED);
-    assert_eq!(Word::<M>::read(String::new()), None);
+    assert_eq!(word::<M>("Somewhat new").unwrap().meaning(), M::UNRECOGNIZED);
+    assert_eq!(word::<M>(""), None);
 }
 
 #[test]
@@ -174,6 +178,24 @@ fn the_encoding_is_kept() {
     );
 }
 
+#[test]
+fn a_word_means_what_it_is_and_not_what_is_shown_of_it() {
+    let word: Word<OrderState> = Word::read("Refunded ", |text| text.trim().to_owned()).unwrap();
+    assert_eq!((word.meaning(), word.text()), (OrderState::Unrecognized, "Refunded"));
+}
+
+#[test]
+fn what_no_field_holds_counts_all_the_same() {
+    let page = Page { order_number: "1".to_owned(), ..Page::default() };
+    let with = |paths: &[&str], beyond| {
+        let irregular_fields = paths.iter().map(|path| (*path).to_owned()).collect();
+        status(Page { irregular_fields, beyond, ..page.clone() }).fingerprint().to_owned()
+    };
+    let all = [with(&[], None), with(&["data.a"], None), with(&["data.a"], Some([1; 32])), with(&[], Some([2; 32]))];
+    let different: std::collections::BTreeSet<_> = all.iter().collect();
+    assert_eq!(different.len(), all.len());
+}
+
 fn words() -> impl Strategy<Value = String> {
     prop::sample::select(vec!["", "a", "b", "ab", "Pending", "Completed", "\0"]).prop_map(str::to_owned)
 }
@@ -182,7 +204,7 @@ fn steps() -> impl Strategy<Value = Step> {
     (words(), words(), words(), prop::collection::vec(words(), 0..3)).prop_map(
         |(title, state, description, available_actions)| Step {
             title,
-            state: Word::read(state),
+            state: word(&state),
             description,
             available_actions,
         },
@@ -192,7 +214,7 @@ fn steps() -> impl Strategy<Value = Step> {
 fn methods() -> impl Strategy<Value = DcvMethod> {
     (words(), words(), words(), words(), prop::collection::vec(words(), 0..3)).prop_map(
         |(kind, title, level, selected_method, options)| DcvMethod {
-            kind: Word::read(kind),
+            kind: word(&kind),
             title,
             level,
             selected_method,
@@ -205,7 +227,7 @@ fn domains() -> impl Strategy<Value = DomainValidation> {
     (words(), words(), words(), prop::collection::vec(methods(), 0..3)).prop_map(
         |(domain_name, state, selected_method, methods)| DomainValidation {
             domain_name,
-            state: Word::read(state),
+            state: word(&state),
             selected_method,
             methods,
         },
@@ -246,7 +268,7 @@ fn pages() -> impl Strategy<Value = Page> {
         .prop_map(|((order, state, first, second, master), dcv, organization, second_approval, fast_service)| {
             Page {
                 order_number: order,
-                order_state: Word::read(state),
+                order_state: word(&state),
                 max_domains: first,
                 max_wildcard_domains: second,
                 master_account_state: master.map(MasterAccountState::read),

@@ -1,152 +1,410 @@
-//! JSON read strictly: what is there twice, of another kind or beyond a bound is refused by its path, and never shown.
+//! JSON of a page that is only read: what loses nothing is accepted in whatever form it comes, and an odd field costs itself
+//! and no other.
 //!
-//! [`Fields::root`] turns bytes into a tree, one [`Fields`] an object. Each getter names the one kind that it accepts; `null` stands for
-//! "not there". A derived reader would not do: it takes an array for an object, and prints the text that it refuses, which may be a credential.
+//! ```text
+//! documented      accepted besides                                 left out
+//! a text          a number or a boolean, as it is written          a list, an object, half a surrogate pair
+//! an integer      a text of one, 801.0                             what is no integer of 32 bits
+//! a list          one value                                        items that do not fit; those beyond the bound
+//! an object       a list of one                                    a text, a number, a list of more
+//! absent          "", [] or {} in the place of another kind         (null is as good as absent)
+//! ```
+//!
+//! A member that is there twice counts once where both are alike, and not at all where they differ.
+//!
+//! [`Notes`] has the path of each field that is not as documented. No value is ever shown there: it may be a credential.
+//!
+//! A value is read when its field is asked for: what is not documented costs nothing, however deep or long it is.
 
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 
-use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
 
-/// Texts longer than this are refused, in bytes. The longest documented are sentences, and a token of a few hundred characters.
-const TEXT_BYTES: usize = 4 * 1024;
-/// Lists longer than this are refused.
+use crate::domain::outcome::exact_text;
+use crate::domain::validation::{Vocabulary, Word};
+use crate::providers::http::Answer;
+use crate::providers::mask::Mask;
+use crate::providers::text::{self, NotText};
+
+/// A credential or an address is of no use in part: beyond this it is left out, in bytes.
+const WHOLE_TEXT_BYTES: usize = 4 * 1024;
+/// Lists are read up to here.
 const LIST_ITEMS: usize = 1_000;
-/// Answers of more values than this are refused: one of 1,000 domains with all their methods has about 50,000, and a mebibyte of `{},` would
+/// Items of all lists together: those of 1,000 domains with all their methods are about 50,000. A mebibyte of `{},` would
 /// take a hundred times its size in memory.
-const VALUES: usize = 100_000;
+const ITEMS: usize = 100_000;
+/// Paths that are named; the rest is only counted in the digest.
+const MOST_PATHS: usize = 100;
 
-/// What is wrong with an answer, and where: never the content.
+/// Why an answer cannot be read at all, and where: never the content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem(String);
+
+/// A whole answer, of which [`Fields`] are views.
+pub(super) struct Document<'a> {
+    text: Cow<'a, str>,
+    /// Something did not fit the charset, and U+FFFD stands in its place.
+    damaged: Option<NotText>,
+}
+
+/// What was seen that is not as documented.
+pub(super) struct Notes<'a> {
+    mask: &'a Mask,
+    paths: RefCell<Vec<String>>,
+    /// Of what the fields do not hold as it was sent: left out, cut, escaped or in another form.
+    beyond: RefCell<Option<Sha256>>,
+    items_left: Cell<usize>,
+}
 
 /// An object of the answer.
 pub(super) struct Fields<'a> {
     path: String,
-    entries: &'a [(String, Value)],
+    members: Vec<(Cow<'a, str>, &'a RawValue)>,
+    document: &'a Document<'a>,
+    notes: &'a Notes<'a>,
 }
 
-/// A whole answer, of which [`Fields`] are views.
-pub(super) struct Document(Value);
+/// A member is there twice, with two values: one of them is wrong, and neither says which.
+struct TwoValues;
 
-enum Value {
+/// Of which kind a value is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
     Null,
     Boolean,
-    Integer(i64),
-    /// With a fraction, or beyond 64 bits: nothing that we read.
+    Integer,
     Number,
-    Text(String),
-    List(Vec<Value>),
-    Object(Vec<(String, Value)>),
+    Text,
+    List,
+    Object,
 }
 
-impl Document {
-    /// Reads one JSON text and nothing after it.
-    pub(super) fn read(bytes: &[u8]) -> Result<Self, Problem> {
-        if bytes.iter().all(u8::is_ascii_whitespace) {
-            return Err(Problem("the body is empty".to_owned()));
+/// What a value is to a field of one kind.
+enum Reading<T> {
+    /// As documented.
+    Plain(T),
+    /// Another form of the same.
+    Other(T),
+    /// Nothing that fits.
+    Misfit,
+}
+
+impl<'a> Document<'a> {
+    /// The text of an answer, which is JSON or not.
+    pub(super) fn of(answer: &'a Answer) -> Self {
+        match text::read(answer) {
+            Ok(text) => Self { text, damaged: None },
+            Err(fault) => {
+                let text = text::decode_damaged(&answer.body, text::content_type(answer));
+                Self { text, damaged: Some(fault) }
+            }
         }
-        let text = std::str::from_utf8(bytes).map_err(|_| Problem("the body is not UTF-8".to_owned()))?;
-        let mut values = VALUES;
-        let mut deserializer = serde_json::Deserializer::from_str(text);
-        let seed = Reader { values: &mut values };
-        let root = seed.deserialize(&mut deserializer).and_then(|root| deserializer.end().map(|()| root));
-        root.map(Document).map_err(|error| {
-            let (line, column) = (error.line(), error.column());
-            Problem(match error.classify() {
-                // The tree takes every kind of value, so its own bound is all that it can refuse.
-                serde_json::error::Category::Data => format!("the body holds more than {VALUES} values"),
-                serde_json::error::Category::Eof => {
-                    format!("the body ends in the middle, at line {line} column {column}")
-                }
-                serde_json::error::Category::Syntax | serde_json::error::Category::Io => {
-                    format!("the body is not JSON, at line {line} column {column}")
-                }
-            })
-        })
     }
 
-    /// The object that the whole answer must be.
-    pub(super) fn root(&self) -> Result<Fields<'_>, Problem> {
-        match &self.0 {
-            Value::Object(entries) => Ok(Fields { path: String::new(), entries }),
-            other => Err(Problem(format!("the body must be an object and is {}", other.kind()))),
+    /// The one object that the whole answer must be, with nothing after it.
+    pub(super) fn root(&'a self, notes: &'a Notes<'a>) -> Result<Fields<'a>, Problem> {
+        let text = self.text.as_ref();
+        if text.trim_matches(is_json_blank).is_empty() {
+            return Err(Problem("the body is empty".to_owned()));
         }
+        let whole = serde_json::from_str::<&RawValue>(text).map(RawValue::get).map_err(|error| self.no_json(&error))?;
+        match members(whole) {
+            Some(members) => Ok(Fields { path: String::new(), members, document: self, notes }),
+            None => Err(Problem(format!("the body must be an object and is {}", Kind::of(whole).name()))),
+        }
+    }
+
+    fn no_json(&self, error: &serde_json::Error) -> Problem {
+        let (line, column) = (error.line(), error.column());
+        Problem(match (&self.damaged, error.classify()) {
+            (Some(fault), _) => fault.to_string(),
+            (None, serde_json::error::Category::Eof) => {
+                format!("the body ends in the middle, at line {line} column {column}")
+            }
+            (None, _) => format!("the body is not JSON, at line {line} column {column}"),
+        })
+    }
+}
+
+impl<'a> Notes<'a> {
+    /// None yet. Texts are kept without the secrets of `mask`.
+    pub(super) fn new(mask: &'a Mask) -> Self {
+        Self { mask, paths: RefCell::default(), beyond: RefCell::default(), items_left: Cell::new(ITEMS) }
+    }
+
+    /// The paths of the fields that are not as documented, in the order in which they were read, and the digest of what no
+    /// field holds as it was sent.
+    pub(super) fn finish(self) -> (Vec<String>, Option<[u8; 32]>) {
+        (self.paths.into_inner(), self.beyond.into_inner().map(|digest| digest.finalize().into()))
+    }
+
+    /// A fit text for a field: without secrets, escaped and bounded.
+    fn fit(&self, path: &str, text: &str) -> String {
+        let masked = self.mask.without_secrets(text);
+        let (kept, cut) = exact_text(&masked);
+        if cut {
+            self.name(path);
+        }
+        if kept != masked {
+            self.count(path, &masked);
+        }
+        kept
+    }
+
+    /// The field is not as documented.
+    fn note(&self, path: &str, raw: &str) {
+        self.name(path);
+        self.count(path, &self.mask.without_secrets(raw));
+    }
+
+    fn name(&self, path: &str) {
+        let mut paths = self.paths.borrow_mut();
+        if paths.len() < MOST_PATHS && paths.last().is_none_or(|last| last != path) {
+            paths.push(path.to_owned());
+        }
+    }
+
+    fn count(&self, path: &str, content: &str) {
+        let mut beyond = self.beyond.borrow_mut();
+        let digest = beyond.get_or_insert_with(Sha256::new);
+        for part in [path, content] {
+            digest.update((part.len() as u64).to_be_bytes());
+            digest.update(part);
+        }
+    }
+
+    fn take_item(&self) -> bool {
+        let left = self.items_left.get().checked_sub(1);
+        self.items_left.set(left.unwrap_or(0));
+        left.is_some()
     }
 }
 
 impl<'a> Fields<'a> {
-    /// A text; empty where there is none.
-    pub(super) fn text(&self, name: &str) -> Result<String, Problem> {
-        self.get(name)?.map_or(Ok(String::new()), |value| text_at(&self.path_of(name), value))
+    /// A text, fit to be shown; empty where there is none.
+    pub(super) fn text(&self, name: &str) -> String {
+        let path = self.path_of(name);
+        self.read(name, |raw| self.text_in(raw)).map_or(String::new(), |text| self.notes.fit(&path, &text))
+    }
+
+    /// A word, by what it is exactly; its text is fit to be shown.
+    pub(super) fn word<M: Vocabulary>(&self, name: &str) -> Option<Word<M>> {
+        let path = self.path_of(name);
+        let text = self.read(name, |raw| self.text_in(raw))?;
+        Word::read(&text, |text| self.notes.fit(&path, text))
+    }
+
+    /// A text that is of use only as a whole, as it is. None where there is none, or one that `fits` refuses.
+    pub(super) fn whole_text(&self, name: &str, fits: impl Fn(&str) -> bool) -> Option<String> {
+        self.read(name, |raw| match self.text_in(raw) {
+            Reading::Plain(text) if !text.is_empty() && (text.len() > WHOLE_TEXT_BYTES || !fits(&text)) => {
+                Reading::Misfit
+            }
+            Reading::Plain(text) => Reading::Plain(text),
+            Reading::Other(text) if text.is_empty() => Reading::Other(text),
+            _ => Reading::Misfit,
+        })
+        .filter(|text| !text.is_empty())
+    }
+
+    /// As [`Fields::whole_text`], for a credential: no digest counts it.
+    pub(super) fn credential(&self, name: &str) -> Option<String> {
+        let reading = match self.find(name) {
+            Ok(raw) => self.text_in(raw?),
+            Err(TwoValues) => Reading::Misfit,
+        };
+        match reading {
+            Reading::Plain(text) if text.len() <= WHOLE_TEXT_BYTES => Some(text).filter(|text| !text.is_empty()),
+            _ => {
+                self.notes.name(&self.path_of(name));
+                None
+            }
+        }
     }
 
     /// A number that fits 32 bits.
-    pub(super) fn integer(&self, name: &str) -> Result<Option<i32>, Problem> {
-        match self.get(name)? {
-            None => Ok(None),
-            Some(Value::Integer(number)) => match i32::try_from(*number) {
-                Ok(number) => Ok(Some(number)),
-                Err(_) => Err(self.problem(name, "does not fit 32 bits")),
-            },
-            Some(other) => Err(self.wrong_kind(name, "an integer of 32 bits", other)),
+    pub(super) fn integer(&self, name: &str) -> Option<i32> {
+        self.read(name, |raw| self.integer_in(raw)).flatten()
+    }
+
+    /// A number without which the answer means nothing.
+    pub(super) fn required_integer(&self, name: &str) -> Result<i32, Problem> {
+        let raw = self.required(name)?;
+        let misfit = || self.problem(name, &format!("must be an integer of 32 bits and is {}", Kind::of(raw).name()));
+        self.integer(name).ok_or_else(misfit)
+    }
+
+    /// An object without which the answer means nothing.
+    pub(super) fn required_object(&self, name: &str) -> Result<Fields<'a>, Problem> {
+        let raw = self.required(name)?;
+        match self.object_in(&self.path_of(name), raw) {
+            Reading::Plain(Some(fields)) => Ok(fields),
+            _ => Err(self.problem(name, &format!("must be an object and is {}", Kind::of(raw).name()))),
         }
     }
 
     /// An object.
-    pub(super) fn object(&self, name: &str) -> Result<Option<Fields<'a>>, Problem> {
-        self.get(name)?.map(|value| object_at(self.path_of(name), value)).transpose()
+    pub(super) fn object(&self, name: &str) -> Option<Fields<'a>> {
+        let path = self.path_of(name);
+        let only = |raw| match items(raw)?.0.as_slice() {
+            [only] => Some(self.object_in(&path, only.get())),
+            _ => None,
+        };
+        self.read(name, |raw| match self.object_in(&path, raw) {
+            Reading::Misfit => match only(raw) {
+                Some(Reading::Plain(fields)) => Reading::Other(fields),
+                _ => Reading::Misfit,
+            },
+            reading => reading,
+        })
+        .flatten()
     }
 
-    /// A list of texts; empty where there is none.
-    pub(super) fn texts(&self, name: &str) -> Result<Vec<String>, Problem> {
-        self.list(name)?.into_iter().map(|(path, value)| text_at(&path, value)).collect()
+    /// A list of texts, fit to be shown; empty where there is none.
+    pub(super) fn texts(&self, name: &str) -> Vec<String> {
+        let item = |path: &str, raw| match self.text_in(raw) {
+            Reading::Plain(text) => Reading::Plain(self.notes.fit(path, &text)),
+            Reading::Other(text) if !text.is_empty() => Reading::Other(self.notes.fit(path, &text)),
+            _ => Reading::Misfit,
+        };
+        self.list(name, false, item)
     }
 
-    /// A list of objects; empty where there is none.
-    pub(super) fn objects(&self, name: &str) -> Result<Vec<Fields<'a>>, Problem> {
-        self.list(name)?.into_iter().map(|(path, value)| object_at(path, value)).collect()
+    /// A list of objects, each read by `item`; empty where there is none.
+    pub(super) fn objects<T>(&self, name: &str, item: impl Fn(&Fields<'_>) -> T) -> Vec<T> {
+        self.list(name, false, |path, raw| self.item_in(path, raw, &item))
     }
 
-    /// A list of objects, or one object in its place.
-    pub(super) fn object_or_objects(&self, name: &str) -> Result<Vec<Fields<'a>>, Problem> {
-        match self.get(name)? {
-            Some(Value::Object(_)) => Ok(Vec::from_iter(self.object(name)?)),
-            Some(Value::List(_)) | None => self.objects(name),
-            Some(other) => Err(self.wrong_kind(name, "an object or an array", other)),
+    /// A list of objects, or one object in its place: both are documented.
+    pub(super) fn object_or_objects<T>(&self, name: &str, item: impl Fn(&Fields<'_>) -> T) -> Vec<T> {
+        self.list(name, true, |path, raw| self.item_in(path, raw, &item))
+    }
+
+    fn item_in<T>(&self, path: &str, raw: &'a str, item: impl Fn(&Fields<'_>) -> T) -> Reading<T> {
+        match self.object_in(path, raw) {
+            Reading::Plain(Some(fields)) => Reading::Plain(item(&fields)),
+            _ => Reading::Misfit,
         }
     }
 
-    /// A fault of one field.
-    pub(super) fn problem(&self, name: &str, fault: &str) -> Problem {
+    /// A list. Where there is a single value in its place, that is its only item.
+    fn list<T>(&self, name: &str, or_one: bool, item: impl Fn(&str, &'a str) -> Reading<T>) -> Vec<T> {
+        let path = self.path_of(name);
+        let Some(raw) = self.found(name) else { return Vec::new() };
+        let Some((values, cut)) = items(raw) else {
+            let is_documented = or_one && Kind::of(raw) == Kind::Object;
+            if is_documented {
+                return Vec::from_iter(item(&path, raw).value());
+            }
+            self.notes.note(&path, raw);
+            return if is_empty(raw) { Vec::new() } else { Vec::from_iter(item(&path, raw).value()) };
+        };
+        let mut list = Vec::new();
+        let mut is_cut = cut;
+        for (index, value) in values.into_iter().map(RawValue::get).enumerate() {
+            if Kind::of(value) == Kind::Null {
+                continue;
+            }
+            if !self.notes.take_item() {
+                is_cut = true;
+                break;
+            }
+            let path = format!("{path}[{index}]");
+            let reading = item(&path, value);
+            if !matches!(reading, Reading::Plain(_)) {
+                self.notes.note(&path, value);
+            }
+            list.extend(reading.value());
+        }
+        if is_cut {
+            self.notes.note(&path, raw);
+        }
+        list
+    }
+
+    /// None where it is not there, or does not fit.
+    fn read<T>(&self, name: &str, read: impl FnOnce(&'a str) -> Reading<T>) -> Option<T> {
+        let raw = self.found(name)?;
+        let reading = read(raw);
+        if !matches!(reading, Reading::Plain(_)) {
+            self.notes.note(&self.path_of(name), raw);
+        }
+        reading.value()
+    }
+
+    /// The value of a member, if any.
+    fn found(&self, name: &str) -> Option<&'a str> {
+        let all: Vec<&str> = self.all(name).collect();
+        if all.len() > 1 {
+            self.notes.note(&self.path_of(name), &all.join(","));
+        }
+        self.find(name).unwrap_or(None)
+    }
+
+    fn required(&self, name: &str) -> Result<&'a str, Problem> {
+        match self.find(name) {
+            Ok(Some(raw)) => Ok(raw),
+            Ok(None) => Err(self.problem(name, "is missing")),
+            Err(TwoValues) => Err(self.problem(name, "is there twice")),
+        }
+    }
+
+    /// None for `null` too.
+    fn find(&self, name: &str) -> Result<Option<&'a str>, TwoValues> {
+        let mut all = self.all(name);
+        let first = all.next();
+        if all.any(|other| Some(other) != first) {
+            return Err(TwoValues);
+        }
+        Ok(first.filter(|raw| Kind::of(raw) != Kind::Null))
+    }
+
+    fn all(&self, name: &str) -> impl Iterator<Item = &'a str> {
+        self.members.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.get())
+    }
+
+    /// A text, or what stands for one. Half a surrogate pair, and what did not fit the charset, is no text.
+    fn text_in(&self, raw: &str) -> Reading<String> {
+        match Kind::of(raw) {
+            Kind::Text => match serde_json::from_str::<String>(raw) {
+                Ok(text) if self.document.damaged.is_none() || !text.contains('\u{FFFD}') => Reading::Plain(text),
+                _ => Reading::Misfit,
+            },
+            Kind::Integer | Kind::Number | Kind::Boolean => Reading::Other(raw.to_owned()),
+            _ if is_empty(raw) => Reading::Other(String::new()),
+            Kind::Null | Kind::List | Kind::Object => Reading::Misfit,
+        }
+    }
+
+    fn integer_in(&self, raw: &str) -> Reading<Option<i32>> {
+        match (Kind::of(raw), self.text_in(raw)) {
+            (Kind::Integer, _) => raw.parse().map_or(Reading::Misfit, |it| Reading::Plain(Some(it))),
+            (Kind::Number, _) => integer_of(raw).map_or(Reading::Misfit, |it| Reading::Other(Some(it))),
+            (_, Reading::Plain(text) | Reading::Other(text)) if text.is_empty() => Reading::Other(None),
+            (Kind::Text, Reading::Plain(text)) => {
+                integer_of(text.trim()).map_or(Reading::Misfit, |it| Reading::Other(Some(it)))
+            }
+            _ => Reading::Misfit,
+        }
+    }
+
+    fn object_in(&self, path: &str, raw: &'a str) -> Reading<Option<Fields<'a>>> {
+        match members(raw) {
+            Some(members) => {
+                let (document, notes) = (self.document, self.notes);
+                Reading::Plain(Some(Fields { path: path.to_owned(), members, document, notes }))
+            }
+            None if is_empty(raw) => Reading::Other(None),
+            None => Reading::Misfit,
+        }
+    }
+
+    fn problem(&self, name: &str, fault: &str) -> Problem {
         Problem(format!("{} {fault}", self.path_of(name)))
-    }
-
-    fn list(&self, name: &str) -> Result<Vec<(String, &'a Value)>, Problem> {
-        match self.get(name)? {
-            None => Ok(Vec::new()),
-            Some(Value::List(values)) if values.len() > LIST_ITEMS => {
-                Err(self.problem(name, &format!("holds more than {LIST_ITEMS} items")))
-            }
-            Some(Value::List(values)) => {
-                let items = values.iter().enumerate().filter(|(_, value)| !matches!(value, Value::Null));
-                Ok(items.map(|(index, value)| (format!("{}[{index}]", self.path_of(name)), value)).collect())
-            }
-            Some(other) => Err(self.wrong_kind(name, "an array", other)),
-        }
-    }
-
-    /// None for `null` too. Twice is refused: nobody knows which of the two is meant.
-    fn get(&self, name: &str) -> Result<Option<&'a Value>, Problem> {
-        let mut found = self.entries.iter().filter(|(key, _)| key == name).map(|(_, value)| value);
-        let first = found.next();
-        if found.next().is_some() {
-            return Err(self.problem(name, "is there twice"));
-        }
-        Ok(first.filter(|value| !matches!(value, Value::Null)))
-    }
-
-    fn wrong_kind(&self, name: &str, expected: &str, found: &Value) -> Problem {
-        wrong_kind(&self.path_of(name), expected, found)
     }
 
     fn path_of(&self, name: &str) -> String {
@@ -154,37 +412,38 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn text_at(path: &str, value: &Value) -> Result<String, Problem> {
-    match value {
-        Value::Text(text) if text.len() > TEXT_BYTES => {
-            Err(Problem(format!("{path} is longer than {TEXT_BYTES} bytes")))
-        }
-        Value::Text(text) => Ok(text.clone()),
-        other => Err(wrong_kind(path, "a string", other)),
-    }
-}
-
-fn object_at(path: String, value: &Value) -> Result<Fields<'_>, Problem> {
-    match value {
-        Value::Object(entries) => Ok(Fields { path, entries }),
-        other => Err(wrong_kind(&path, "an object", other)),
-    }
-}
-
-fn wrong_kind(path: &str, expected: &str, found: &Value) -> Problem {
-    Problem(format!("{path} must be {expected} and is {}", found.kind()))
-}
-
-impl Value {
-    fn kind(&self) -> &'static str {
+impl<T> Reading<T> {
+    fn value(self) -> Option<T> {
         match self {
-            Value::Null => "null",
-            Value::Boolean => "a boolean",
-            Value::Integer(_) => "an integer",
-            Value::Number => "a number",
-            Value::Text(_) => "a string",
-            Value::List(_) => "an array",
-            Value::Object(_) => "an object",
+            Reading::Plain(value) | Reading::Other(value) => Some(value),
+            Reading::Misfit => None,
+        }
+    }
+}
+
+impl Kind {
+    /// Of JSON text without blanks around it.
+    fn of(raw: &str) -> Self {
+        match raw.as_bytes().first() {
+            Some(b'n') => Kind::Null,
+            Some(b't' | b'f') => Kind::Boolean,
+            Some(b'"') => Kind::Text,
+            Some(b'[') => Kind::List,
+            Some(b'{') => Kind::Object,
+            _ if raw.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit()) => Kind::Integer,
+            _ => Kind::Number,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Null => "null",
+            Kind::Boolean => "a boolean",
+            Kind::Integer => "an integer",
+            Kind::Number => "a number",
+            Kind::Text => "a string",
+            Kind::List => "an array",
+            Kind::Object => "an object",
         }
     }
 }
@@ -195,67 +454,107 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Builds the tree, and counts what it builds.
-struct Reader<'a> {
-    values: &'a mut usize,
+/// `801`, `801.0`: what is written as an integer or equals one in every digit.
+fn integer_of(text: &str) -> Option<i32> {
+    let (integer, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    (!fraction.is_empty() && fraction.bytes().all(|byte| byte == b'0')).then(|| integer.parse().ok())?
 }
 
-impl<'de> DeserializeSeed<'de> for Reader<'_> {
-    type Value = Value;
+/// `""`, `[]`, `{}`.
+fn is_empty(raw: &str) -> bool {
+    let is_around = |open, close| {
+        let inside = raw.strip_prefix(open).and_then(|rest| rest.strip_suffix(close));
+        inside.is_some_and(|inside| inside.trim_matches(is_json_blank).is_empty())
+    };
+    raw == "\"\"" || is_around('[', ']') || is_around('{', '}')
+}
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        match self.values.checked_sub(1) {
-            Some(left) => *self.values = left,
-            None => return Err(de::Error::custom("too many values")),
-        }
-        deserializer.deserialize_any(self)
+fn is_json_blank(character: char) -> bool {
+    matches!(character, ' ' | '\t' | '\n' | '\r')
+}
+
+/// The members of an object, in their order.
+fn members(raw: &str) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
+    if Kind::of(raw) != Kind::Object {
+        return None;
     }
+    serde_json::Deserializer::from_str(raw).deserialize_map(Members).ok()
 }
 
-impl<'de> Visitor<'de> for Reader<'_> {
-    type Value = Value;
+/// The items of a list up to the bound, and whether there are more.
+fn items(raw: &str) -> Option<(Vec<&RawValue>, bool)> {
+    if Kind::of(raw) != Kind::List {
+        return None;
+    }
+    serde_json::Deserializer::from_str(raw).deserialize_seq(Items).ok()
+}
+
+struct Members;
+
+impl<'de> Visitor<'de> for Members {
+    type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any JSON value")
+        f.write_str("an object")
     }
 
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Value, E> {
-        Ok(Value::Boolean)
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
-        Ok(Value::Integer(number))
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
-        Ok(i64::try_from(number).map_or(Value::Number, Value::Integer))
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Value, E> {
-        Ok(Value::Number)
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-        Ok(Value::Text(text.to_owned()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut values = Vec::new();
-        while let Some(value) = items.next_element_seed(Reader { values: self.values })? {
-            values.push(value);
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        let mut members = Vec::new();
+        while let Some(Key(name)) = entries.next_key()? {
+            members.push((name, entries.next_value()?));
         }
-        Ok(Value::List(values))
+        Ok(members)
+    }
+}
+
+struct Items;
+
+impl<'de> Visitor<'de> for Items {
+    type Value = (Vec<&'de RawValue>, bool);
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
-        let mut fields = Vec::new();
-        while let Some(name) = entries.next_key::<String>()? {
-            fields.push((name, entries.next_value_seed(Reader { values: self.values })?));
+    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        let mut items = Vec::new();
+        while items.len() < LIST_ITEMS {
+            match entries.next_element()? {
+                Some(item) => items.push(item),
+                None => return Ok((items, false)),
+            }
         }
-        Ok(Value::Object(fields))
+        let mut is_cut = false;
+        while entries.next_element::<IgnoredAny>()?.is_some() {
+            is_cut = true;
+        }
+        Ok((items, is_cut))
+    }
+}
+
+/// The name of a member, borrowed where it has no escapes: an answer may have a hundred thousand.
+struct Key<'de>(Cow<'de, str>);
+
+impl<'de> Deserialize<'de> for Key<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(KeyVisitor)
+    }
+}
+
+struct KeyVisitor;
+
+impl<'de> Visitor<'de> for KeyVisitor {
+    type Value = Key<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a member")
+    }
+
+    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Key<'de>, E> {
+        Ok(Key(Cow::Borrowed(name)))
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Key<'de>, E> {
+        Ok(Key(Cow::Owned(name.to_owned())))
     }
 }

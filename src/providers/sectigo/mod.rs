@@ -18,6 +18,7 @@ use crate::domain::target::{SectigoTarget, Target};
 use crate::providers::http::{Call, Exchange, HttpClient, STATUS_REPLY_BYTES, never_left};
 use crate::providers::mask::Mask;
 use crate::providers::secret::Secret;
+use crate::providers::sectigo::status_wire::PageReader;
 use crate::providers::{Provider, Turns};
 
 mod json;
@@ -36,13 +37,15 @@ pub struct Sectigo {
     login_name: String,
     login_password: Secret,
     mask: Mask,
+    pages: PageReader,
 }
 
 impl Sectigo {
     /// An account that logs in as `login_name`.
     pub fn new(http: HttpClient, login_name: String, login_password: Secret) -> Self {
-        let mask = Mask::of(&login_name, login_password.clone());
-        Self { http, login_name, login_password, mask }
+        let mask = || Mask::of(&login_name, login_password.clone());
+        let (mask, pages) = (mask(), PageReader::new(mask()));
+        Self { http, login_name, login_password, mask, pages }
     }
 
     /// Asks `!getPostPaymentStatus` of one order. Moves nothing.
@@ -87,7 +90,7 @@ impl Provider for Sectigo {
         };
         let number = target.order_number();
         let exchange = self.ask_status(number, None).await;
-        exchange.into_lookup(|answer| wire::read_order_status(answer, number, &self.mask))
+        exchange.into_lookup(|answer| wire::read_order_status(answer, number, &self.pages))
     }
 
     async fn probe(&self, turns: &dyn Turns) -> ProbeReport {

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 
-use super::status_wire::{self, Reply};
+use super::status_wire::{PageReader, Reply};
 use super::{REFUND_PATH, Sectigo};
 use crate::domain::probe::{Credentials, ProbeReport};
 use crate::providers::Turns;
@@ -33,7 +33,7 @@ impl Sectigo {
         turns.turn().await;
         let exchange = self.ask_status(NO_ORDER, None).await;
         if let Some(answer) = probing.answer_to("!getPostPaymentStatus", exchange) {
-            note_login(&mut probing, &answer, &self.mask);
+            note_login(&mut probing, &answer, &self.pages, &self.mask);
         }
         probing.end()
     }
@@ -58,12 +58,12 @@ fn note_refund_endpoint(probing: &mut Probing, answer: &Answer, mask: &Mask) {
     }
 }
 
-fn note_login(probing: &mut Probing, answer: &Answer, mask: &Mask) {
+fn note_login(probing: &mut Probing, answer: &Answer, pages: &PageReader, mask: &Mask) {
     if answer.status != 200 {
         let status = answer.status;
         return probing.failure(format!("!getPostPaymentStatus is answered with HTTP {status}: is endpoint right?"));
     }
-    match status_wire::read(&answer.body) {
+    match pages.read(answer) {
         Err(problem) => probing.failure(format!("the answer to !getPostPaymentStatus cannot be read: {problem}")),
         // Only who has logged in learns that there is no such order.
         Ok(Reply::Error { code: -4, .. }) => probing.credentials = Credentials::Accepted,
@@ -141,7 +141,7 @@ mod tests {
         #[case] found: usize,
     ) {
         let mut probing = blank().await;
-        note_login(&mut probing, &samples::answer(200, &[], body.as_bytes()), &mask());
+        note_login(&mut probing, &samples::answer(200, &[], body.as_bytes()), &PageReader::new(mask()), &mask());
         let report = probing.end();
         assert_eq!((report.credentials, report.findings.len()), (credentials, found), "{report:?}");
         assert!(!format!("{report:?}").contains("c4nary"), "{report:?}");

@@ -4,24 +4,29 @@
 //! HTTP 200, errorCode 0, the order asked for    the page
 //! -16                                           the login, or the address that it comes from, is refused
 //! -4 for orderNumber                            no such order, or someone else's: the provider does not tell which
-//! -14 -42 -160, HTTP 429 and 5xx                not now
+//! -14 -160, HTTP 5xx                            not now
+//! -42, HTTP 429                                 not now, nor within a minute
 //! any other code                                refused, with the code as it is
-//! anything else                                 an answer that nobody documents: nothing of it is believed
+//! anything else                                 an answer that is not documented: nothing of it is believed
 //! ```
 //!
 //! -14 ("unknown error") and -160 ("general error") are the provider's own failures and say nothing against the request. A read moves nothing,
 //! so asking again is harmless and the only remedy; as a refusal they would tell a caller to stop.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use super::Sectigo;
-use super::status_wire::{self, Reply};
+use super::status_wire::{PageReader, Reply};
 use crate::domain::outcome::DoubtReason;
-use crate::domain::target::is_same_order;
 use crate::domain::validation::{OrderKey, StatusAnswer};
 use crate::providers::http::{Answer, Exchange};
-use crate::providers::mask::Mask;
 use crate::providers::{StatusError, StatusSource};
+
+/// No page says how long the limit of calls holds. A minute is the shortest window that such limits have, so that to ask
+/// sooner would only be counted against the next one.
+const AFTER_THE_LIMIT: Duration = Duration::from_secs(60);
 
 #[async_trait]
 impl StatusSource for Sectigo {
@@ -29,49 +34,49 @@ impl StatusSource for Sectigo {
         let certificate_id = order.certificate_id().map(|id| id.to_string());
         match self.ask_status(order.order_number(), certificate_id.as_deref()).await {
             Exchange::Answered(answer) => {
-                let status = read_validation_status(&answer, order, &self.mask);
+                let status = read_validation_status(&answer, order, &self.pages);
                 if matches!(status, Err(StatusError::CredentialsRefused { .. })) {
                     self.login_password.refused();
                 }
                 status
             }
-            Exchange::NotSent { why } => Err(StatusError::Unreachable { why, said: None }),
+            Exchange::NotSent { why } => Err(StatusError::Unreachable { why, retry_after: None }),
             Exchange::Lost { reason: DoubtReason::Timeout, .. } => Err(StatusError::Timeout),
             // Longer than any page can be.
             Exchange::Lost { reason: DoubtReason::UnreadableReply, evidence } => {
                 Err(StatusError::Protocol { problem: evidence })
             }
-            Exchange::Lost { evidence, .. } => Err(StatusError::Unreachable { why: evidence, said: None }),
+            Exchange::Lost { evidence, .. } => Err(StatusError::Unreachable { why: evidence, retry_after: None }),
         }
     }
 }
 
-fn read_validation_status(answer: &Answer, order: &OrderKey, mask: &Mask) -> Result<StatusAnswer, StatusError> {
+fn read_validation_status(answer: &Answer, order: &OrderKey, pages: &PageReader) -> Result<StatusAnswer, StatusError> {
     match answer.status {
         200 => {}
         // What stands in front of the provider says "later" as well, in its own way.
-        status @ (429 | 500..) => return Err(StatusError::Unreachable { why: format!("HTTP {status}"), said: None }),
+        429 => return Err(StatusError::Unreachable { why: "HTTP 429".to_owned(), retry_after: Some(AFTER_THE_LIMIT) }),
+        status @ 500.. => return Err(StatusError::Unreachable { why: format!("HTTP {status}"), retry_after: None }),
         status => return Err(StatusError::Protocol { problem: format!("HTTP {status}") }),
     }
-    match status_wire::read(&answer.body) {
+    match pages.read(answer) {
         Err(problem) => Err(StatusError::Protocol { problem: problem.to_string() }),
-        Ok(Reply::Page(page)) if !is_same_order(&page.page.order_number, order.order_number()) => {
-            Err(StatusError::Protocol { problem: "data.orderNumber: the answer is for another order".to_owned() })
+        Ok(Reply::Page(page)) if !page.page.is_of(order.order_number()) => {
+            Err(StatusError::Protocol { problem: "data.orderNumber: the answer is not for this order".to_owned() })
         }
         Ok(Reply::Page(page)) => Ok(*page),
-        Ok(Reply::Error { code, message }) => Err(refusal(code, &message, order, mask)),
+        Ok(Reply::Error { code, message }) => Err(refusal(code, message, order)),
     }
 }
 
-fn refusal(number: i32, message: &str, order: &OrderKey, mask: &Mask) -> StatusError {
-    let (code, message) = (number.to_string(), mask.text(message));
+fn refusal(number: i32, message: String, order: &OrderKey) -> StatusError {
+    let code = number.to_string();
     match number {
         -16 => StatusError::CredentialsRefused { code, message },
         -4 if names_another_argument(&message) => StatusError::Refused { code, message },
         -4 => StatusError::OrderNotFound { order_number: order.order_number().to_owned(), code, message },
-        -14 | -42 | -160 => {
-            StatusError::Unreachable { why: format!("the provider answers {code}"), said: Some(message) }
-        }
+        -14 | -160 => StatusError::NotNow { code, message, retry_after: None },
+        -42 => StatusError::NotNow { code, message, retry_after: Some(AFTER_THE_LIMIT) },
         _ => StatusError::Refused { code, message },
     }
 }

@@ -1,164 +1,209 @@
-//! The answer to `!getPostPaymentStatus`, exactly as documented (Sectigo, "Endpoint: !getPostPaymentStatus").
+//! The answer to `!getPostPaymentStatus`, as documented (Sectigo, "Endpoint: !getPostPaymentStatus"), and every other form of
+//! it that loses nothing.
 //!
 //! ```text
 //! { errorCode, errorMessage, data: { orderNumber, orderStatus, .., csrStatus: {..}, .., caaCheckStatus: {..} } }
 //! ```
 //!
-//! Everything besides the error code and the data may be left out; what is not documented is passed over.
+//! Everything besides the error code and the data may be left out or odd; what is not documented is passed over.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use reqwest::Url;
 use secrecy::SecretString;
 
-use super::json::{Document, Fields, Problem};
+use super::json::{Document, Fields, Notes, Problem};
 use crate::domain::validation::{
     AgreementStatus, CaaCheckError, CaaCheckStatus, CallbackStatus, CsrStatus, DcvMethod, DcvStatus, DomainValidation,
-    MasterAccountState, OrganizationStatus, Page, StatusAnswer, Step, Word,
+    MasterAccountState, OrganizationStatus, Page, StatusAnswer, Step,
 };
+use crate::providers::http::Answer;
+use crate::providers::mask::Mask;
 
 /// What an answer says, before anybody asks what it means.
 #[derive(Debug)]
-pub(super) enum Reply {
+pub(crate) enum Reply {
     /// `errorCode` 0: the page, of whatever order it is.
     Page(Box<StatusAnswer>),
     /// Any other `errorCode`, with its `errorMessage`.
     Error {
         /// As sent.
         code: i32,
-        /// As sent, and bounded only in length.
+        /// Fit to be shown.
         message: String,
     },
 }
 
-/// Reads an answer.
-pub(super) fn read(body: &[u8]) -> Result<Reply, Problem> {
-    let document = Document::read(body)?;
-    let root = document.root()?;
-    match root.integer("errorCode")? {
-        None => Err(root.problem("errorCode", "is missing")),
-        Some(0) => match root.object("data")? {
-            None => Err(root.problem("data", "is missing")),
-            Some(data) => Ok(Reply::Page(Box::new(answer(&data)?))),
-        },
-        Some(code) => Ok(Reply::Error { code, message: root.text("errorMessage")? }),
+/// Reads the pages of one account, and logs each kind of field that is not as documented once.
+pub(crate) struct PageReader {
+    mask: Mask,
+    logged: Mutex<BTreeSet<String>>,
+}
+
+impl PageReader {
+    /// No text of a page shows the secrets of `mask`.
+    pub(crate) fn new(mask: Mask) -> Self {
+        Self { mask, logged: Mutex::default() }
+    }
+
+    /// Reads an answer.
+    pub(super) fn read(&self, answer: &Answer) -> Result<Reply, Problem> {
+        let document = Document::of(answer);
+        let notes = Notes::new(&self.mask);
+        let mut reply = reply(&document.root(&notes)?)?;
+        let (irregular_fields, beyond) = notes.finish();
+        self.log(&irregular_fields);
+        if let Reply::Page(answer) = &mut reply {
+            answer.page.irregular_fields = irregular_fields;
+            answer.page.beyond = beyond;
+        }
+        Ok(reply)
+    }
+
+    /// By kind: which of a page's domains has an odd field says nothing new. There are as many kinds as the documents have
+    /// fields, so the set is bounded.
+    fn log(&self, paths: &[String]) {
+        for path in paths {
+            let kind = kind_of(path);
+            let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+            if !logged.contains(&kind) {
+                tracing::warn!(field = kind, "a field of sectigo's order status is not as documented");
+                logged.insert(kind);
+            }
+        }
     }
 }
 
-fn answer(data: &Fields<'_>) -> Result<StatusAnswer, Problem> {
+/// `data.dcvStatus.domains[].methods` of `data.dcvStatus.domains[3].methods`.
+fn kind_of(path: &str) -> String {
+    let mut parts = path.split('[');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.filter_map(|part| part.split_once(']')).fold(first, |kind, (_, rest)| kind + "[]" + rest)
+}
+
+fn reply(root: &Fields<'_>) -> Result<Reply, Problem> {
+    match root.required_integer("errorCode")? {
+        0 => Ok(Reply::Page(Box::new(answer(&root.required_object("data")?)))),
+        code => Ok(Reply::Error { code, message: root.text("errorMessage") }),
+    }
+}
+
+fn answer(data: &Fields<'_>) -> StatusAnswer {
     let page = Page {
-        order_number: data.text("orderNumber")?,
-        order_state: Word::read(data.text("orderStatus")?),
-        product_type: data.integer("productType")?.unwrap_or_default(),
-        product_name: data.text("productName")?,
-        certificate_duration_days: data.integer("certificateDuration")?.unwrap_or_default(),
-        product_term_days: data.integer("productTerm")?.unwrap_or_default(),
-        domain_name: data.text("domainName")?,
-        primary_domain_name: data.text("primaryDomainName")?,
-        max_domains: data.integer("maxMDCDomains")?.unwrap_or_default(),
-        max_wildcard_domains: data.integer("maxMDCWildcardDomains")?.unwrap_or_default(),
-        master_account_state: data.integer("maStatus")?.map(MasterAccountState::read),
-        upload_document_url: data.text("uploadDocumentUrl")?,
-        csr: section(data, "csrStatus", csr)?,
-        dcv: section(data, "dcvStatus", dcv)?,
-        agreement: section(data, "agreementStatus", agreement)?,
-        callback: section(data, "callbackStatus", callback)?,
-        organization: section(data, "organizationStatus", organization)?,
-        second_approval: section(data, "secondApprovalStatus", step)?,
-        fast_service: section(data, "fsupStatus", step)?,
-        caa_check: section(data, "caaCheckStatus", caa_check)?,
+        order_number: data.text("orderNumber"),
+        order_state: data.word("orderStatus"),
+        product_type: data.integer("productType").unwrap_or_default(),
+        product_name: data.text("productName"),
+        certificate_duration_days: data.integer("certificateDuration").unwrap_or_default(),
+        product_term_days: data.integer("productTerm").unwrap_or_default(),
+        domain_name: data.text("domainName"),
+        primary_domain_name: data.text("primaryDomainName"),
+        max_domains: data.integer("maxMDCDomains").unwrap_or_default(),
+        max_wildcard_domains: data.integer("maxMDCWildcardDomains").unwrap_or_default(),
+        master_account_state: data.integer("maStatus").map(MasterAccountState::read),
+        upload_document_url: data.whole_text("uploadDocumentUrl", is_safe_to_follow).unwrap_or_default(),
+        csr: data.object("csrStatus").as_ref().map(csr),
+        dcv: data.object("dcvStatus").as_ref().map(dcv),
+        agreement: data.object("agreementStatus").as_ref().map(agreement),
+        callback: data.object("callbackStatus").as_ref().map(callback),
+        organization: data.object("organizationStatus").as_ref().map(organization),
+        second_approval: data.object("secondApprovalStatus").as_ref().map(step),
+        fast_service: data.object("fsupStatus").as_ref().map(step),
+        caa_check: data.object("caaCheckStatus").as_ref().map(caa_check),
+        ..Page::default()
     };
-    let token = data.text("uploadDocumentToken")?;
-    Ok(StatusAnswer { page, upload_document_token: (!token.is_empty()).then(|| SecretString::from(token)) })
+    StatusAnswer { page, upload_document_token: data.credential("uploadDocumentToken").map(SecretString::from) }
 }
 
-fn section<T>(
-    parent: &Fields<'_>,
-    name: &str,
-    read: impl FnOnce(&Fields<'_>) -> Result<T, Problem>,
-) -> Result<Option<T>, Problem> {
-    parent.object(name)?.map(|fields| read(&fields)).transpose()
+/// Whether an address may be shown to who will follow it: https, and no user information, which can make one host look like
+/// another. What readers of addresses do not agree on is refused: blanks, backslashes, letters beyond ASCII.
+fn is_safe_to_follow(address: &str) -> bool {
+    let is_plain = address.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
+    let written = address.get(..8).filter(|scheme| scheme.eq_ignore_ascii_case("https://")).and(address.get(8..));
+    let authority = written.and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default();
+    is_plain && !authority.is_empty() && !authority.contains('@') && Url::parse(address).is_ok()
 }
 
-fn step(fields: &Fields<'_>) -> Result<Step, Problem> {
-    Ok(Step {
-        title: fields.text("title")?,
-        state: Word::read(fields.text("status")?),
-        description: fields.text("description")?,
-        available_actions: fields.texts("availableActions")?,
-    })
+fn step(fields: &Fields<'_>) -> Step {
+    Step {
+        title: fields.text("title"),
+        state: fields.word("status"),
+        description: fields.text("description"),
+        available_actions: fields.texts("availableActions"),
+    }
 }
 
-fn csr(fields: &Fields<'_>) -> Result<CsrStatus, Problem> {
-    Ok(CsrStatus { step: step(fields)? })
+fn csr(fields: &Fields<'_>) -> CsrStatus {
+    CsrStatus { step: step(fields) }
 }
 
-fn dcv(fields: &Fields<'_>) -> Result<DcvStatus, Problem> {
-    Ok(DcvStatus {
-        step: step(fields)?,
-        domains: fields.objects("domains")?.iter().map(domain).collect::<Result<_, _>>()?,
-        csr_md5: fields.text("MD5")?,
-        csr_sha256: fields.text("SHA256")?,
-        unique_value: fields.text("uniqueValue")?,
-    })
+fn dcv(fields: &Fields<'_>) -> DcvStatus {
+    DcvStatus {
+        step: step(fields),
+        domains: fields.objects("domains", domain),
+        csr_md5: fields.text("MD5"),
+        csr_sha256: fields.text("SHA256"),
+        unique_value: fields.text("uniqueValue"),
+    }
 }
 
-fn domain(fields: &Fields<'_>) -> Result<DomainValidation, Problem> {
-    Ok(DomainValidation {
-        domain_name: fields.text("domainName")?,
-        state: Word::read(fields.text("dcvStatus")?),
-        selected_method: fields.text("selectedMethod")?,
-        methods: fields.objects("methods")?.iter().map(method).collect::<Result<_, _>>()?,
-    })
+fn domain(fields: &Fields<'_>) -> DomainValidation {
+    DomainValidation {
+        domain_name: fields.text("domainName"),
+        state: fields.word("dcvStatus"),
+        selected_method: fields.text("selectedMethod"),
+        methods: fields.objects("methods", method),
+    }
 }
 
-fn method(fields: &Fields<'_>) -> Result<DcvMethod, Problem> {
-    Ok(DcvMethod {
-        kind: Word::read(fields.text("type")?),
-        title: fields.text("title")?,
-        level: fields.text("level")?,
-        selected_method: fields.text("selectedMethod")?,
-        options: fields.texts("options")?,
-    })
+fn method(fields: &Fields<'_>) -> DcvMethod {
+    DcvMethod {
+        kind: fields.word("type"),
+        title: fields.text("title"),
+        level: fields.text("level"),
+        selected_method: fields.text("selectedMethod"),
+        options: fields.texts("options"),
+    }
 }
 
-fn agreement(fields: &Fields<'_>) -> Result<AgreementStatus, Problem> {
-    Ok(AgreementStatus {
-        step: step(fields)?,
-        click_through_state: Word::read(fields.text("clickThroughStatus")?),
-        click_through_email_address: fields.text("clickThroughEmailAddress")?,
-        last_email_sent_date: fields.text("lastEmailSent")?,
-        last_open_date: fields.text("lastOpenDate")?,
-    })
+fn agreement(fields: &Fields<'_>) -> AgreementStatus {
+    AgreementStatus {
+        step: step(fields),
+        click_through_state: fields.word("clickThroughStatus"),
+        click_through_email_address: fields.text("clickThroughEmailAddress"),
+        last_email_sent_date: fields.text("lastEmailSent"),
+        last_open_date: fields.text("lastOpenDate"),
+    }
 }
 
-fn callback(fields: &Fields<'_>) -> Result<CallbackStatus, Problem> {
-    Ok(CallbackStatus { step: step(fields)?, phone_number: fields.text("phoneNumber")? })
+fn callback(fields: &Fields<'_>) -> CallbackStatus {
+    CallbackStatus { step: step(fields), phone_number: fields.text("phoneNumber") }
 }
 
-fn organization(fields: &Fields<'_>) -> Result<OrganizationStatus, Problem> {
-    Ok(OrganizationStatus {
-        step: step(fields)?,
-        organization_name: section(fields, "organizationName", step)?,
-        legal_existence: section(fields, "legalExistence", step)?,
-        assumed_name: section(fields, "assumedName", step)?,
-        physical_existence: section(fields, "physicalExistence", step)?,
-        operational_existence: section(fields, "operationalExistence", step)?,
-        trademark_check: section(fields, "trademarkCheck", step)?,
-    })
+fn organization(fields: &Fields<'_>) -> OrganizationStatus {
+    let requirement = |name| fields.object(name).as_ref().map(step);
+    OrganizationStatus {
+        step: step(fields),
+        organization_name: requirement("organizationName"),
+        legal_existence: requirement("legalExistence"),
+        assumed_name: requirement("assumedName"),
+        physical_existence: requirement("physicalExistence"),
+        operational_existence: requirement("operationalExistence"),
+        trademark_check: requirement("trademarkCheck"),
+    }
 }
 
-fn caa_check(fields: &Fields<'_>) -> Result<CaaCheckStatus, Problem> {
+fn caa_check(fields: &Fields<'_>) -> CaaCheckStatus {
     // Documented as an object and described as a list: it may be either.
-    let latest_errors = fields.object_or_objects("latestCAACheckErrors")?;
-    Ok(CaaCheckStatus {
-        step: step(fields)?,
-        latest_errors: latest_errors.iter().map(caa_error).collect::<Result<_, _>>()?,
-    })
+    CaaCheckStatus { step: step(fields), latest_errors: fields.object_or_objects("latestCAACheckErrors", caa_error) }
 }
 
-fn caa_error(fields: &Fields<'_>) -> Result<CaaCheckError, Problem> {
-    Ok(CaaCheckError {
-        lookup_datetime: fields.text("lookupDatetime")?,
-        queried_fqdn: fields.text("queriedFQDN")?,
-        domain_name: fields.text("domainName")?,
-        result: Word::read(fields.text("result")?),
-    })
+fn caa_error(fields: &Fields<'_>) -> CaaCheckError {
+    CaaCheckError {
+        lookup_datetime: fields.text("lookupDatetime"),
+        queried_fqdn: fields.text("queriedFQDN"),
+        domain_name: fields.text("domainName"),
+        result: fields.word("result"),
+    }
 }

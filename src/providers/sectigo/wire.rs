@@ -1,41 +1,47 @@
-//! Sectigo's answers: the newline text of `!AutoRefund`, and of `!getPostPaymentStatus` the few members that a lookup needs.
+//! Sectigo's answers: the newline text of `!AutoRefund`, and what `!getPostPaymentStatus` says of a refund.
 //!
 //! Refusals are told apart by their number alone. Texts differ between pages ("unrecognized", "unrecognised") and are kept for people.
 
 use crate::domain::outcome::{Confirmation, DoubtReason, ErrorCategory, Heard, Lookup, Outcome, ProviderError};
-use crate::domain::target::is_same_order;
+use crate::domain::validation::OrderState;
 use crate::providers::http::Answer;
 use crate::providers::mask::Mask;
-use crate::providers::sectigo::json::{Document, Problem};
+use crate::providers::sectigo::status_wire::{PageReader, Reply};
+use crate::providers::text;
+
+/// Characters of a quotation: more than any documented word or message has.
+const LONGEST_QUOTE: usize = 200;
 
 /// What an answer to `!AutoRefund` means.
 ///
-/// Documented: HTTP 200, and `0`, or a negative code and on the next line a message.
+/// Documented: HTTP 200, and `0`, or a negative code and on the next line a message. Blanks after the code do not count.
 pub(crate) fn read_refund(answer: &Answer, mask: &Mask) -> Outcome {
     if answer.status != 200 {
         let reason = if answer.status >= 500 { DoubtReason::ProviderServerError } else { DoubtReason::UnreadableReply };
         return Outcome::Unknown { reason, evidence: format!("HTTP {}", answer.status) };
     }
-    let text = String::from_utf8_lossy(&answer.body).replace('\r', "");
-    let text = text.trim_end();
-    let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
-    let Some(code) = code_of(first) else {
-        return unreadable("the first line of the answer is not a code", first, mask);
+    let (line, rest) = first_line(&answer.body);
+    // The code is ASCII, in whatever charset the message is.
+    let first = String::from_utf8_lossy(line);
+    let Some(code) = code_of(first.trim_ascii_end()) else {
+        return unreadable("the first line of the answer is not a code", &first, mask);
     };
-    let message = rest.trim();
+    let message = text::decode_damaged(rest, text::content_type(answer));
+    let message = message.trim();
     if code == 0 {
-        if !message.is_empty() {
-            let bytes = i64::try_from(message.len()).unwrap_or(i64::MAX);
-            tracing::warn!(bytes, "sectigo answered 0 and said more");
+        // Of the bytes, and not of what a charset makes of them.
+        if rest.trim_ascii().is_empty() {
+            return Outcome::Refunded(Confirmation::default());
         }
-        return Outcome::Refunded(Confirmation::default());
+        // A documented yes stands alone. What says more may say that it is none.
+        return unreadable("the answer is 0, and more", &format!("0 {message}"), mask);
     }
     // A code alone may be the beginning of one that was cut off: "-1" of "-14", a definite no of an unknown.
     if message.is_empty() {
-        return unreadable("a code without its message", first, mask);
+        return unreadable("a code without its message", &first, mask);
     }
     let error = |category| ProviderError {
-        code: first.to_owned(),
+        code: code.to_string(),
         message: mask.text(message),
         http_status: answer.status,
         category,
@@ -49,60 +55,57 @@ pub(crate) fn read_refund(answer: &Answer, mask: &Mask) -> Outcome {
         -42 => Outcome::NotSent { error: error(ErrorCategory::LimitReached), retry_at: None },
         -14 => Outcome::Unknown {
             reason: DoubtReason::ProviderSaysUnknown,
-            evidence: format!("{first} {}", mask.text(message)),
+            evidence: format!("{code} {}", mask.text(message)),
         },
-        _ => unreadable("a code that is not documented", text, mask),
+        _ => unreadable("a code that is not documented", &format!("{code} {message}"), mask),
     }
 }
 
 /// What `!getPostPaymentStatus` says of the refund of `order_number`: `Refunded` proves it, and nothing disproves it.
-pub(crate) fn read_order_status(answer: &Answer, order_number: &str, mask: &Mask) -> Lookup {
+pub(crate) fn read_order_status(answer: &Answer, order_number: &str, pages: &PageReader) -> Lookup {
     if answer.status != 200 {
         return Lookup::unavailable(format!("HTTP {} and not an order's status", answer.status));
     }
-    let told = match Document::read(&answer.body).and_then(|document| Told::read(&document)) {
-        Ok(told) => told,
+    let page = match pages.read(answer) {
+        Ok(Reply::Page(answer)) => answer.page,
+        Ok(Reply::Error { code, message }) => {
+            // A wrong order number and a wrong login are answered alike.
+            let heard = if matches!(code, -4 | -16) { Heard::NotOurs } else { Heard::Nothing };
+            return Lookup::Unavailable { evidence: format!("errorCode {code}: {message}"), heard };
+        }
         Err(problem) => return Lookup::unavailable(format!("the answer is not an order's status: {problem}")),
     };
-    if told.error_code != 0 {
-        let evidence = format!("errorCode {}: {}", told.error_code, mask.text(&told.error_message));
-        // A wrong order number and a wrong login are answered alike.
-        let heard = if matches!(told.error_code, -4 | -16) { Heard::NotOurs } else { Heard::Nothing };
-        return Lookup::Unavailable { evidence, heard };
+    if !page.is_of(order_number) {
+        return Lookup::unavailable("the answer is not for this order");
     }
-    if !is_same_order(&told.order_number, order_number) {
-        return Lookup::unavailable("the answer tells of another order");
-    }
-    match told.order_status.as_str() {
-        "Refunded" => Lookup::Found(Outcome::Refunded(Confirmation {
-            status: Some("Refunded".to_owned()),
+    match page.order_state {
+        Some(state) if state.meaning() == OrderState::Refunded => Lookup::Found(Outcome::Refunded(Confirmation {
+            status: Some(state.text().to_owned()),
             ..Confirmation::default()
         })),
-        "" => Lookup::unavailable("errorCode 0, and no orderStatus"),
-        other => Lookup::not_found(format!("orderStatus is \"{}\"", mask.text(other))),
+        Some(other) => Lookup::not_found(format!("orderStatus is {}", quoted(other.text()))),
+        None => Lookup::unavailable("errorCode 0, and no orderStatus that can be read"),
     }
 }
 
-/// The members of an answer that a lookup needs; the whole of it is the validation status's business.
-struct Told {
-    error_code: i32,
-    error_message: String,
-    order_number: String,
-    order_status: String,
+/// Exactly as it was sent, blanks and case too: they may be all that makes it another word than the documented one. A blank
+/// that is not a space looks like one, and is escaped.
+fn quoted(word: &str) -> String {
+    let mut quoted = String::with_capacity(word.len() + 2);
+    for character in word.chars().take(LONGEST_QUOTE) {
+        if character.is_whitespace() && character != ' ' {
+            quoted.extend(character.escape_unicode());
+        } else {
+            quoted.push(character);
+        }
+    }
+    format!("\"{quoted}\"")
 }
 
-impl Told {
-    fn read(document: &Document) -> Result<Self, Problem> {
-        let root = document.root()?;
-        let data = root.object("data")?;
-        let of_data = |name| data.as_ref().map_or(Ok(String::new()), |data| data.text(name));
-        Ok(Self {
-            error_code: root.integer("errorCode")?.ok_or_else(|| root.problem("errorCode", "is missing"))?,
-            error_message: root.text("errorMessage")?,
-            order_number: of_data("orderNumber")?,
-            order_status: of_data("orderStatus")?,
-        })
-    }
+/// The first line without its end, and what follows it.
+fn first_line(body: &[u8]) -> (&[u8], &[u8]) {
+    let mut parts = body.splitn(2, |byte| *byte == b'\n');
+    (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
 }
 
 /// `-?[0-9]+` in its one spelling: "-018" and "00" are nobody's codes.
@@ -126,8 +129,14 @@ fn category_of(message: &str) -> ErrorCategory {
 }
 
 fn unreadable(what: &str, seen: &str, mask: &Mask) -> Outcome {
-    let seen = mask.text(seen.chars().take(80).collect::<String>().as_str());
-    Outcome::Unknown { reason: DoubtReason::UnreadableReply, evidence: format!("{what}: \"{seen}\"") }
+    Outcome::Unknown { reason: DoubtReason::UnreadableReply, evidence: format!("{what}: {}", seen_in(seen, mask)) }
+}
+
+/// As it was sent, up to a length that shows what it is.
+fn seen_in(seen: &str, mask: &Mask) -> String {
+    // Masked before it is cut: half a secret is one still.
+    let shown: String = mask.exact_text(seen).chars().take(80).collect();
+    quoted(&shown)
 }
 
 #[cfg(test)]
@@ -143,11 +152,23 @@ mod tests {
         Mask::new("demo", &SecretString::from("c4nary-secret"))
     }
 
+    fn read_status(status: u16, body: &[u8]) -> Lookup {
+        read_order_status(&answer(status, &[], body), "7", &PageReader::new(mask()))
+    }
+
     #[rstest]
     #[case::yes(b"0", "refunded")]
     #[case::yes_with_line_end(b"0\n", "refunded")]
     #[case::yes_with_windows_line_end(b"0\r\n", "refunded")]
-    #[case::yes_and_more(b"0\nRefund accepted", "refunded")]
+    #[case::yes_with_a_blank(b"0 \t\r\n", "refunded")]
+    #[case::yes_and_more(b"0\nRefund accepted", "unknown unreadable_reply")]
+    #[case::yes_and_more_later(b"0\r\n\r\nRefund refused", "unknown unreadable_reply")]
+    #[case::yes_and_another_blank(b"0\xC2\xA0", "unknown unreadable_reply")]
+    #[case::yes_after_a_lone_return(b"0\rno", "unknown unreadable_reply")]
+    #[case::blank_after_the_code(b"-18 \nno", "refused -18 other")]
+    #[case::blanks_after_the_code(b"-16 \t \r\nno", "refused -16 permission_denied")]
+    #[case::blank_before_the_code(b" -18\nno", "unknown unreadable_reply")]
+    #[case::return_inside_the_code(b"-1\r8\nno", "unknown unreadable_reply")]
     #[case::plain_http(b"-1\nRequest was not made over HTTPS!", "refused -1 invalid_request")]
     #[case::foreign_argument(b"-2\n'xxxx' is an unrecognized argument!", "refused -2 invalid_request")]
     #[case::missing_argument(b"-3\nThe 'xxxx' argument is missing!", "refused -3 invalid_request")]
@@ -236,23 +257,52 @@ mod tests {
         "{\"errorCode\":0,\"data\":{\"orderNumber\":\"7\",\"orderStatus\":\"ERROR!!!\"}}",
         "not_found orderStatus is \"ERROR!!!\""
     )]
+    #[case::blank_at_the_end(
+        "{\"errorCode\":0,\"data\":{\"orderNumber\":\"7\",\"orderStatus\":\"Refunded \"}}",
+        "not_found orderStatus is \"Refunded \""
+    )]
+    #[case::blank_that_is_no_space(
+        "{\"errorCode\":0,\"data\":{\"orderNumber\":\"7\",\"orderStatus\":\"Refunded\u{a0}\"}}",
+        "not_found orderStatus is \"Refunded\\u{a0}\""
+    )]
+    #[case::what_is_not_seen(
+        "{\"errorCode\":0,\"data\":{\"orderNumber\":\"7\",\"orderStatus\":\"Refund\u{ad}ed\"}}",
+        "not_found orderStatus is \"Refund\\u{ad}ed\""
+    )]
+    #[case::odd_fields_beside_it(
+        "{\"errorCode\":\"0\",\"errorMessage\":{},\"data\":{\"orderNumber\":7,\"orderStatus\":\"Refunded\",\
+         \"productType\":\"x\",\"maStatus\":9999999999,\"csrStatus\":[1],\"dcvStatus\":7,\"productName\":\"\\ud800\"}}",
+        "found"
+    )]
+    #[case::status_in_a_list(
+        "{\"errorCode\":0,\"data\":{\"orderNumber\":\"7\",\"orderStatus\":[\"Refunded\"]}}",
+        "unavailable errorCode 0, and no orderStatus that can be read"
+    )]
+    #[case::two_statuses(
+        "{\"errorCode\":0,\"data\":{\"orderNumber\":\"7\",\"orderStatus\":\"Refunded\",\"orderStatus\":\"Processed\"}}",
+        "unavailable errorCode 0, and no orderStatus that can be read"
+    )]
+    #[case::two_orders(
+        "{\"errorCode\":0,\"data\":{\"orderNumber\":\"7\",\"orderNumber\":\"8\",\"orderStatus\":\"Refunded\"}}",
+        "unavailable the answer is not for this order"
+    )]
     #[case::foreign_word(
         "{\"errorCode\":0,\"data\":{\"orderNumber\":\"7\",\"orderStatus\":\"refunded\"}}",
         "not_found orderStatus is \"refunded\""
     )]
     #[case::other_order(
         "{\"errorCode\":0,\"data\":{\"orderNumber\":\"8\",\"orderStatus\":\"Refunded\"}}",
-        "unavailable the answer tells of another order"
+        "unavailable the answer is not for this order"
     )]
     #[case::no_order(
         "{\"errorCode\":0,\"data\":{\"orderStatus\":\"Refunded\"}}",
-        "unavailable the answer tells of another order"
+        "unavailable the answer is not for this order"
     )]
     #[case::no_status(
         "{\"errorCode\":0,\"data\":{\"orderNumber\":\"7\"}}",
-        "unavailable errorCode 0, and no orderStatus"
+        "unavailable errorCode 0, and no orderStatus that can be read"
     )]
-    #[case::no_data("{\"errorCode\":0}", "unavailable the answer tells of another order")]
+    #[case::no_data("{\"errorCode\":0}", "unavailable the answer is not an order's status: data is missing")]
     #[case::refused(
         "{\"errorCode\":-16,\"errorMessage\":\"Incorrect login details: c4nary-secret\"}",
         "unavailable errorCode -16: Incorrect login details: ***"
@@ -287,7 +337,7 @@ mod tests {
         "unavailable the answer is not an order's status: data must be an object and is an array"
     )]
     fn only_the_word_refunded_proves_it(#[case] body: &str, #[case] expected: &str) {
-        let word = match read_order_status(&answer(200, &[], body.as_bytes()), "7", &mask()) {
+        let word = match read_status(200, body.as_bytes()) {
             Lookup::Found(outcome) => {
                 assert_eq!(outcome_word(&outcome), "refunded");
                 "found".to_owned()
@@ -300,11 +350,46 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_noise_is_a_yes(body in proptest::collection::vec(any::<u8>(), 0..200), status in 100..600_u16) {
-            prop_assume!(!body.starts_with(b"0"));
+        fn no_change_to_another_answer_is_a_yes(whole in other_answers(), change in change(), status in statuses()) {
+            let body = change.made_to(whole);
+            // The change may make it the documented yes, and nothing else may pass for one.
+            let is_documented_yes = status == 200 && body.trim_ascii_end() == b"0";
             let outcome = read_refund(&answer(status, &[], &body), &mask());
-            prop_assert!(!matches!(outcome, Outcome::Refunded(_) | Outcome::Accepted(_)));
-            prop_assert!(!matches!(read_order_status(&answer(status, &[], &body), "7", &mask()), Lookup::Found(_)));
+            let is_yes = matches!(outcome, Outcome::Refunded(_) | Outcome::Accepted(_));
+            prop_assert_eq!(is_yes, is_documented_yes, "{:?}", outcome);
+        }
+
+        #[test]
+        fn a_yes_stands_alone(more in "[ -~\n\r\t\u{a0}\u{feff}]{1,12}", status in statuses()) {
+            for body in [format!("0{more}"), format!("0\n{more}"), format!("{more}0")] {
+                let outcome = read_refund(&answer(status, &[], body.as_bytes()), &mask());
+                let is_alone = status == 200 && body.trim_ascii_end() == "0";
+                prop_assert_eq!(matches!(outcome, Outcome::Refunded(_)), is_alone, "{:?}", outcome);
+            }
+        }
+
+        #[test]
+        fn no_change_to_another_order_status_proves_a_refund(
+            order in prop::sample::select(vec!["7", "8", ""]),
+            word in prop::sample::select(vec!["Refunded", "refunded", "Refunded ", "Processed", "ERROR!!!", "Refund"]),
+            code in prop::sample::select(vec!["0", "-14", "-16", "1"]),
+            change in change(),
+            status in statuses(),
+        ) {
+            let whole = format!(
+                "{{\"errorCode\":{code},\"errorMessage\":\"\",\"data\":{{\"orderNumber\":\"{order}\",\
+                 \"orderStatus\":\"{word}\"}}}}"
+            );
+            let body = change.made_to(whole.as_bytes());
+            if let Lookup::Found(outcome) = read_status(status, &body) {
+                prop_assert_eq!((status, outcome_word(&outcome)), (200, "refunded".to_owned()));
+                // Whatever the change was: a reader that is not ours finds in it what a proof is made of.
+                let read: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                prop_assert_eq!(&read["data"]["orderStatus"], "Refunded");
+                let number = read["data"]["orderNumber"].to_string();
+                prop_assert_eq!(number.trim_matches('"').trim().trim_start_matches('0'), "7");
+                prop_assert_eq!(read["errorCode"].as_f64(), Some(0.0));
+            }
         }
 
         #[test]
@@ -312,6 +397,68 @@ mod tests {
             let whole = b"-14\nAn unknown error occurred!";
             let body = whole.get(..cut).unwrap_or(whole);
             prop_assert!(outcome_word(&read_refund(&answer(200, &[], body), &mask())).starts_with("unknown"));
+        }
+    }
+
+    /// Documented answers to `!AutoRefund` that are no yes, and some in which a 0 stands.
+    fn other_answers() -> impl Strategy<Value = &'static [u8]> {
+        prop::sample::select(vec![
+            b"-18\nThis order has already been refunded".as_slice(),
+            b"-14\nAn unknown error occurred!",
+            b"-16\r\nPermission denied!\r\n",
+            b"-20\nThe order has already been canceled",
+            b"-42\nCall limit reached, please try again later",
+            b"-1\n0",
+            b"\n0",
+            b"errorCode=0&errorMessage=",
+            b"<html>0</html>",
+            b"10\n",
+        ])
+    }
+
+    fn statuses() -> impl Strategy<Value = u16> {
+        prop_oneof![3 => Just(200_u16), 1 => 100..600_u16]
+    }
+
+    /// What a wire, a proxy or a careless server does to an answer.
+    #[derive(Debug, Clone)]
+    enum Change {
+        None,
+        CutOff(prop::sample::Index),
+        CutOffTheBeginning(prop::sample::Index),
+        Byte(prop::sample::Index, u8),
+        Insert(prop::sample::Index, Vec<u8>),
+        Twice(prop::sample::Index),
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        let at = any::<prop::sample::Index>;
+        let bytes = prop::sample::select(b"0-1\n\r \"x{}[],:\0\xEF\xBB\xBF".to_vec());
+        prop_oneof![
+            Just(Change::None),
+            at().prop_map(Change::CutOff),
+            at().prop_map(Change::CutOffTheBeginning),
+            (at(), prop_oneof![bytes.clone(), any::<u8>()]).prop_map(|(at, byte)| Change::Byte(at, byte)),
+            (at(), prop::collection::vec(bytes, 1..4)).prop_map(|(at, bytes)| Change::Insert(at, bytes)),
+            at().prop_map(Change::Twice),
+        ]
+    }
+
+    impl Change {
+        fn made_to(&self, whole: &[u8]) -> Vec<u8> {
+            let at = |index: &prop::sample::Index| index.index(whole.len());
+            match self {
+                Change::None => whole.to_vec(),
+                Change::CutOff(index) => whole[..at(index)].to_vec(),
+                Change::CutOffTheBeginning(index) => whole[at(index)..].to_vec(),
+                Change::Byte(index, byte) => {
+                    let mut changed = whole.to_vec();
+                    changed[at(index)] = *byte;
+                    changed
+                }
+                Change::Insert(index, bytes) => [&whole[..at(index)], bytes, &whole[at(index)..]].concat(),
+                Change::Twice(index) => [whole, &whole[at(index)..]].concat(),
+            }
         }
     }
 }

@@ -108,7 +108,7 @@ impl Place {
 fn order(order_number: &str) -> WatchRequest {
     WatchRequest {
         account: AccountName::parse("sectigo").unwrap(),
-        order: OrderKey::new(order_number, 0).unwrap(),
+        order: OrderKey::new(order_number, 0, "").unwrap(),
         after_fingerprint: None,
         interval: None,
     }
@@ -132,7 +132,7 @@ fn is_about(rest: Duration, expected: Duration) -> bool {
 }
 
 fn unreachable_now() -> StatusError {
-    StatusError::Unreachable { why: "HTTP 503".to_owned(), said: None }
+    StatusError::Unreachable { why: "HTTP 503".to_owned(), retry_after: None }
 }
 
 #[tokio::test(start_paused = true)]
@@ -289,7 +289,7 @@ async fn the_last_to_leave_ends_the_poll_even_amid_a_look() {
 #[rstest]
 #[case::unreachable(unreachable_now())]
 #[case::timeout(StatusError::Timeout)]
-#[case::maintenance(StatusError::Protocol { problem: "no JSON".to_owned() })]
+#[case::unknown_error(StatusError::NotNow { code: "-14".to_owned(), message: "unknown".to_owned(), retry_after: None })]
 #[tokio::test(start_paused = true)]
 async fn a_failure_that_mends_itself_ends_nothing(#[case] failure: StatusError) {
     let place = Place::open();
@@ -312,6 +312,63 @@ async fn a_failure_that_mends_itself_ends_nothing(#[case] failure: StatusError) 
     assert!(is_silent(&mut from_the_start, HOUR).await);
     place.shows("A");
     assert!(is_silent(&mut from_the_start, HOUR).await);
+}
+
+fn unreadable() -> StatusError {
+    StatusError::Protocol { problem: "no JSON".to_owned() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_unreadable_answers_in_a_row_end_the_watch() {
+    let place = Place::open();
+    let (mut one, mut late) = (place.watch(MINUTE), place.watch(MINUTE));
+    assert_eq!(told(&mut one).await, "A");
+    let before = place.asked();
+    place.fails(unreadable());
+    assert_eq!(end_of(&mut one).await, ValidationError::Provider(unreadable()));
+    assert_eq!(place.asked(), before + 5);
+    assert_eq!(
+        (told(&mut late).await, end_of(&mut late).await),
+        ("A".to_owned(), ValidationError::Provider(unreadable()))
+    );
+}
+
+#[rstest]
+#[case::another_failure(Some(unreachable_now()))]
+#[case::a_page(None)]
+#[tokio::test(start_paused = true)]
+async fn unreadable_answers_that_are_not_in_a_row_end_nothing(#[case] between: Option<StatusError>) {
+    let place = Place::open();
+    let mut watch = place.watch(MINUTE);
+    assert_eq!(told(&mut watch).await, "A");
+    for _ in 0..3 {
+        place.fails(unreadable());
+        // Four looks after the last one: a minute, another, two, four.
+        let asked = place.asked();
+        while place.asked() < asked + 4 {
+            assert!(is_silent(&mut watch, Duration::from_secs(1)).await);
+        }
+        match &between {
+            Some(failure) => place.fails(failure.clone()),
+            None => place.shows("A"),
+        }
+        while place.asked() < asked + 5 {
+            assert!(is_silent(&mut watch, Duration::from_secs(1)).await);
+        }
+    }
+    place.shows("B");
+    assert_eq!(told(&mut watch).await, "B");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_of_calls_is_waited_out() {
+    let place = Place::open();
+    let mut watch = place.watch(Duration::ZERO);
+    let limit = StatusError::NotNow { code: "-42".to_owned(), message: "limit".to_owned(), retry_after: Some(HOUR) };
+    assert_eq!(told(&mut watch).await, "A");
+    place.fails(limit);
+    assert!(is_silent(&mut watch, 5 * HOUR).await);
+    assert!(place.rests()[1..].iter().all(|rest| is_about(*rest, HOUR)), "{:?}", place.rests());
 }
 
 #[rstest]
