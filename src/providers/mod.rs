@@ -35,6 +35,7 @@ mod peer;
 #[cfg(test)]
 mod samples;
 pub mod sectigo;
+pub(crate) mod text;
 
 /// One account at one provider.
 #[async_trait]
