@@ -24,7 +24,9 @@ use crate::providers::Provider;
 use crate::providers::http::{Call, ConnectError, Exchange, HttpClient, STATUS_REPLY_BYTES, never_left};
 use crate::providers::mask::Mask;
 
+mod listing;
 mod order;
+mod rows;
 pub mod wire;
 
 const REFUND_PATH: &str = "/core/v1/refund";

@@ -13,14 +13,17 @@ use crate::domain::outcome::{
 use crate::domain::target::NamecomTarget;
 use crate::providers::http::Answer;
 use crate::providers::mask::Mask;
-use crate::providers::namecom::wire::{ErrorBody, dollars_of, total_of};
+use crate::providers::namecom::rows::{dollars_of, is_requested as is_of_target, total_of};
+use crate::providers::namecom::wire::ErrorBody;
 use crate::providers::object::Object;
+use crate::providers::text;
 
 /// What an answer to Get Order says of the refund of `target`, whose items were `told` of before.
 pub(super) fn read_order(answer: &Answer, target: &NamecomTarget, told: &[ItemResult], mask: &Mask) -> Lookup {
     if answer.status != 200 {
         // Only a login that was taken is told so in the provider's own words; a proxy has other ones.
-        let has_no_target = answer.status == 404 && ErrorBody::read(answer, mask).is_some();
+        let has_no_target =
+            answer.status == 404 && text::read(answer).is_ok_and(|body| ErrorBody::read(&body, mask).is_some());
         let heard = if has_no_target { Heard::NoTarget } else { Heard::Nothing };
         return Lookup::Unavailable { evidence: format!("HTTP {} and not the order", answer.status), heard };
     }
@@ -147,7 +150,7 @@ fn told_row<'a>(told: &'a [ItemResult], item_id: &str) -> Option<&'a ItemResult>
 }
 
 fn is_requested(item: &OrderItem, target: &NamecomTarget) -> bool {
-    i32::try_from(item.id).is_ok_and(|id| target.order_item_ids().contains(&id))
+    is_of_target(item.id, target)
 }
 
 fn row(id: i32, state: ItemState, requested: bool) -> ItemResult {
