@@ -2,7 +2,7 @@
 //!
 //! Where an answer lists items, its rows decide ([`super::rows`]), whatever its status is. Where it lists none, an error is a
 //! definite no only with a documented status *and* the documented body `{"message", "details"}`; a proxy's HTML page with the
-//! same status says nothing of the refund.
+//! same status says nothing of the refund. 401 and 429 alone say enough: nothing was processed.
 
 use http::HeaderName;
 use serde::Deserialize;
@@ -77,34 +77,53 @@ impl ErrorBody {
     }
 }
 
+/// What a status below 500 means where the answer lists no item; `said` is there where its body is the documented one.
 fn read_refusal(answer: &Answer, said: Option<String>, now: Timestamp) -> Outcome {
     let status = answer.status;
+    let error = |category, message| ProviderError { code: status.to_string(), message, http_status: status, category };
+    let not_sent = |category, retry_at| {
+        let message = said.clone().unwrap_or_else(|| format!("HTTP {status}, without the documented words"));
+        Outcome::NotSent { error: error(category, message), retry_at }
+    };
+    match (status, &said) {
+        // These are documented as "not processed" by the status alone, and are seen without their body.
+        (401, _) => return not_sent(ErrorCategory::CredentialsRefused, None),
+        (429, _) => return not_sent(ErrorCategory::LimitReached, retry_at(answer, now)),
+        // About the account, or of something in front of the provider: no refund is refused by it.
+        (403, None) => return not_sent(ErrorCategory::CredentialsRefused, None),
+        (403, Some(said)) if is_failed_authentication(said) => {
+            return not_sent(ErrorCategory::CredentialsRefused, None);
+        }
+        _ => {}
+    }
     let Some(message) = said else {
         return Outcome::Unknown {
             reason: DoubtReason::UnreadableReply,
             evidence: format!("HTTP {status} and not the documented error in JSON"),
         };
     };
-    let error =
-        |category| ProviderError { code: status.to_string(), message: message.clone(), http_status: status, category };
-    let refused = |category| Outcome::Refused { error: error(category), items: Vec::new() };
-    match status {
-        400 => refused(match category_of(&message) {
+    let category = match status {
+        400 => match category_of(&message) {
             ErrorCategory::Other => ErrorCategory::InvalidRequest,
             hinted => hinted,
-        }),
-        401 => Outcome::NotSent { error: error(ErrorCategory::CredentialsRefused), retry_at: None },
-        403 => refused(ErrorCategory::PermissionDenied),
-        404 => refused(ErrorCategory::TargetNotFound),
-        405 | 415 => refused(ErrorCategory::InvalidRequest),
-        409 => refused(conflict_of(&message)),
-        423 => refused(ErrorCategory::RefundPeriodOver),
-        429 => Outcome::NotSent { error: error(ErrorCategory::LimitReached), retry_at: retry_at(answer, now) },
-        _ => Outcome::Unknown {
-            reason: DoubtReason::UnreadableReply,
-            evidence: format!("HTTP {status}, which is not documented: {message}"),
         },
-    }
+        403 => ErrorCategory::PermissionDenied,
+        404 => ErrorCategory::TargetNotFound,
+        405 | 415 => ErrorCategory::InvalidRequest,
+        409 => conflict_of(&message),
+        423 => ErrorCategory::RefundPeriodOver,
+        _ => {
+            return Outcome::Unknown {
+                reason: DoubtReason::UnreadableReply,
+                evidence: format!("HTTP {status}, which is not documented: {message}"),
+            };
+        }
+    };
+    Outcome::Refused { error: error(category, message), items: Vec::new() }
+}
+
+fn is_failed_authentication(said: &str) -> bool {
+    said.to_lowercase().contains("failed authentication")
 }
 
 /// A hint in the details, for people and for their dashboards.

@@ -229,7 +229,10 @@ const PERIOD_OVER: &str = "The Add Grace Period (AGP) deletion window has expire
 )]
 #[case(400, "Bad Request", "orderItemIds array must contain at least one item.", "refused 400 invalid_request")]
 #[case(401, "Unauthorized", "", "not_sent 401 credentials_refused")]
-#[case(403, "Permission denied", "Failed authentication", "refused 403 permission_denied")]
+#[case(403, "Permission denied", "Failed authentication", "not_sent 403 credentials_refused")]
+#[case(403, "failed authentication", "", "not_sent 403 credentials_refused")]
+#[case(403, "Permission denied", "", "refused 403 permission_denied")]
+#[case(403, "Permission denied", "Refunds are for approved resellers.", "refused 403 permission_denied")]
 #[case(404, "Not Found", "Order with ID 123456 does not exist.", "refused 404 target_not_found")]
 #[case(405, "Method Not Allowed", "", "refused 405 invalid_request")]
 #[case(409, "Conflict", "Idempotency key has been reused for a different request.", "refused 409 identifier_in_use")]
@@ -277,12 +280,23 @@ fn every_status_of_the_error_table(
         let said = if details.is_empty() { message.to_owned() } else { format!("{message}: {details}") };
         assert_eq!(error.message, said);
     }
-    // The same status in another's words: nothing of it is a definite no.
-    for body in
-        ["", "<html><h1>Error</h1></html>", "{\"error\":\"x\"}", "{\"message\":null}", "{\"message\":\"cut o", "[]"]
-    {
+    // The same status in another's words: nothing of it is a definite no, and some say "not processed" by themselves.
+    let by_itself = match status {
+        401 | 403 => "not_sent",
+        429 => "not_sent 429 limit_reached",
+        _ => "unknown",
+    };
+    for body in [
+        "",
+        "<html><h1>Error</h1></html>",
+        "{\"error\":\"x\"}",
+        "{\"message\":null}",
+        "{\"message\":\"\",\"details\":\"\"}",
+        "{\"message\":\"cut o",
+        "[]",
+    ] {
         let word = outcome_word(&read(status, &[], body.as_bytes()));
-        assert!(word.starts_with("unknown"), "{status} {body}: {word}");
+        assert!(word.starts_with(by_itself), "{status} {body}: {word}");
     }
 }
 
@@ -306,9 +320,13 @@ fn details_are_optional(#[case] body: &str) {
 #[case::a_day(&[("retry-after", "86400")], None)]
 #[case::a_date(&[("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")], None)]
 fn a_rate_limit_names_its_end(#[case] headers: &[(&'static str, &'static str)], #[case] seconds: Option<u64>) {
-    let outcome = read(429, headers, b"{\"message\":\"Rate Limit Exceeded\",\"details\":\"x\"}");
-    let Outcome::NotSent { retry_at, .. } = outcome else { panic!("{outcome:?}") };
-    assert_eq!(retry_at, seconds.map(|seconds| NOW.plus(Duration::from_secs(seconds))));
+    let bodies: [&[u8]; 4] =
+        [b"{\"message\":\"Rate Limit Exceeded\",\"details\":\"x\"}", b"{\"details\":null}", b"<html/>", b"\xFF"];
+    for body in bodies {
+        let outcome = read(429, headers, body);
+        let Outcome::NotSent { retry_at, .. } = outcome else { panic!("{outcome:?}") };
+        assert_eq!(retry_at, seconds.map(|seconds| NOW.plus(Duration::from_secs(seconds))));
+    }
 }
 
 #[test]
