@@ -6,7 +6,7 @@
 //!
 //! Amounts are JSON floats (`9.9900000000000002`) and are read from their decimal text.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -215,9 +215,14 @@ fn refusal_of(word: &str, rows: &[ItemResult], beside: &str, http_status: u16) -
     ProviderError { code: word.to_owned(), category: category_of(&message), message, http_status }
 }
 
-/// Whether the provider says that it repeats an earlier answer. Documented as a number, which is 1.
+/// Whether the provider says that it repeats an earlier answer. Documented as a number, which is 1; a header that says "no" is
+/// as good as none.
 fn is_replay(headers: &HeaderMap) -> bool {
-    headers.contains_key(IDEMPOTENT_REPLAY)
+    let says_no = |value: &HeaderValue| {
+        let text = value.to_str().unwrap_or("?").trim();
+        text.is_empty() || text.eq_ignore_ascii_case("false") || hundredths_of(text) == Ok(0)
+    };
+    headers.get_all(IDEMPOTENT_REPLAY).iter().any(|value| !says_no(value))
 }
 
 /// The items decide; a total that says something else is for people to look at.

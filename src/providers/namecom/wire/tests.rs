@@ -340,6 +340,25 @@ fn a_replay_says_so_and_is_for_our_key() {
     }
 }
 
+#[rstest]
+#[case("1", true)]
+#[case(" 2", true)]
+#[case("true", true)]
+#[case("1, 0", true)]
+#[case("odd", true)]
+#[case("0", false)]
+#[case("00", false)]
+#[case("0.0", false)]
+#[case("", false)]
+#[case("False", false)]
+fn a_replay_is_one_where_the_header_says_so(#[case] value: &'static str, #[case] expected: bool) {
+    let body = results(&["1 refunded 10.99", "2 refunded 4.99"], "15.98");
+    let Outcome::Refunded(yes) = read(200, &[("x-idempotent-replay", value)], body.as_bytes()) else {
+        panic!("no refund")
+    };
+    assert_eq!(yes.replayed, expected);
+}
+
 #[test]
 fn a_yes_in_part_names_the_items_and_the_refusal() {
     let body = results(&["1 refunded 10.99", "2 failed", "3 refunded 1.01"], "12.00");
