@@ -297,7 +297,9 @@ fn sign_of(refund: &Refund, outcome: &Outcome) -> Sign {
 /// What a look tells of the account that it was made for.
 fn sign_of_look(refund: &Refund, lookup: &Lookup) -> Sign {
     match lookup {
-        Lookup::Found(_) | Lookup::NotFound { .. } | Lookup::Unavailable { heard: Heard::NoTarget, .. } => Sign::Works,
+        Lookup::Found(_)
+        | Lookup::NotFound { .. }
+        | Lookup::Unavailable { heard: Heard::NoTarget | Heard::NotDispatched, .. } => Sign::Works,
         Lookup::Unavailable { heard: Heard::NotOurs, .. } => Sign::NotOurs(refund.intent.target.references().concat()),
         Lookup::Unavailable { heard: Heard::Nothing, .. } => Sign::Fails,
     }

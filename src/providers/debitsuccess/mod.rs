@@ -18,6 +18,7 @@ use crate::providers::Provider;
 use crate::providers::http::{Call, ConnectError, HttpClient, REFUND_REPLY_BYTES, never_left};
 use crate::providers::mask::Mask;
 
+mod document;
 pub mod wire;
 mod xml;
 
@@ -86,6 +87,10 @@ impl Debitsuccess {
 }
 
 impl Service {
+    fn names(&self) -> wire::Names<'_> {
+        wire::Names { service_namespace: &self.service_namespace, data_namespace: &self.data_namespace }
+    }
+
     fn frame(&self) -> wire::Frame<'_> {
         wire::Frame {
             service_namespace: &self.service_namespace,
@@ -108,7 +113,7 @@ impl Provider for Debitsuccess {
             Err(why) => return never_left(why),
         };
         let exchange = self.http.send_once(call).await;
-        exchange.into_outcome(|answer| wire::read_refund(answer, &intent.id, &self.mask))
+        exchange.into_outcome(|answer| wire::read_refund(answer, &intent.id, self.service.names(), &self.mask))
     }
 
     async fn lookup(&self, refund: &Refund) -> Lookup {
@@ -121,7 +126,7 @@ impl Provider for Debitsuccess {
             Err(why) => return Lookup::unavailable(why),
         };
         let exchange = self.http.read(call, REFUND_REPLY_BYTES).await;
-        exchange.into_lookup(|answer| wire::read_status(answer, refund, target, &self.mask))
+        exchange.into_lookup(|answer| wire::read_status(answer, refund, target, self.service.names(), &self.mask))
     }
 }
 
