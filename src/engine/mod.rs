@@ -26,6 +26,7 @@ pub mod decide;
 mod driver;
 mod feed;
 mod lane;
+mod rate_limit;
 mod steady;
 mod step;
 mod waiters;

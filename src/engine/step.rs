@@ -184,8 +184,8 @@ async fn look_and_record(
 }
 
 async fn lookup(lane: &Lane, refund: &Refund) -> Lookup {
-    let (adapter, asked) = (lane.account.adapter.clone(), refund.clone());
-    match tokio::spawn(async move { adapter.lookup(&asked).await }.in_current_span()).await {
+    let (adapter, asked, turns) = (lane.account.adapter.clone(), refund.clone(), lane.limiter.clone());
+    match tokio::spawn(async move { adapter.lookup(&asked, &*turns).await }.in_current_span()).await {
         Ok(lookup) => lookup,
         Err(_) => Lookup::unavailable("the adapter panicked while reading the provider's answer"),
     }

@@ -70,6 +70,7 @@ impl Bench {
             scope: "scope".to_owned(),
             max_in_flight: 4,
             requests_per_second: 0,
+            requests_per_hour: 0,
             pending_limit: Duration::from_secs(86_400),
             adapter: self.provider.clone(),
             status: None,
@@ -325,7 +326,7 @@ impl crate::providers::Provider for Told {
         Outcome::Refunded(Confirmation::default())
     }
 
-    async fn lookup(&self, _refund: &Refund) -> Lookup {
+    async fn lookup(&self, _refund: &Refund, _turns: &dyn crate::providers::Turns) -> Lookup {
         let answer = self.lookups.lock().unwrap().pop_front().unwrap();
         self.asked.send_modify(|asked| *asked += 1);
         answer.await.unwrap()

@@ -12,7 +12,7 @@ use tracing::{Instrument, debug, debug_span, info_span};
 use crate::domain::ids::{AccountName, Provider as ProviderKind};
 use crate::domain::outcome::{Lookup, Outcome};
 use crate::domain::refund::{Intent, Refund};
-use crate::providers::Provider;
+use crate::providers::{Provider, Turns};
 use crate::telemetry::metrics::AccountMeter;
 
 /// A provider, watched.
@@ -54,13 +54,13 @@ impl<P: Provider> Provider for Observed<P> {
         .await
     }
 
-    async fn lookup(&self, refund: &Refund) -> Lookup {
+    async fn lookup(&self, refund: &Refund, turns: &dyn Turns) -> Lookup {
         let span = info_span!(
             "provider", call = "lookup", account = %self.account, provider = %self.provider, refund = %refund.id()
         );
         async {
             let start = Instant::now();
-            let lookup = self.inner.lookup(refund).await;
+            let lookup = self.inner.lookup(refund, turns).await;
             let duration = start.elapsed();
             let (found, detail) = match &lookup {
                 Lookup::Found(outcome) => (kind_of(outcome), detail_of(outcome)),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
@@ -16,7 +17,7 @@ use crate::domain::refund::{Intent, Refund};
 use crate::domain::target::Target;
 use crate::providers::http::Answer;
 use crate::providers::peer::Peer;
-use crate::providers::{Account, AccountSettings, Login};
+use crate::providers::{Account, AccountSettings, Login, Turns};
 use crate::telemetry::metrics::Metrics;
 
 /// The moment at which all of it happens: 2026-03-04T05:06:40Z.
@@ -34,6 +35,7 @@ pub(crate) fn account(peer: &Peer, login: Login) -> Account {
         reuse_connections: false,
         max_in_flight: 8,
         requests_per_second: 0,
+        requests_per_hour: 0,
         pending_limit: Duration::from_secs(86_400),
         settle_time: Duration::from_secs(600),
         login,
@@ -41,6 +43,14 @@ pub(crate) fn account(peer: &Peer, login: Login) -> Account {
     Account::connect(settings, Arc::new(ManualClock::new(NOW)), &Metrics::off())
         .map_err(|error| error.to_string())
         .unwrap()
+}
+
+/// A pace that holds nothing back.
+pub(crate) struct Unpaced;
+
+#[async_trait]
+impl Turns for Unpaced {
+    async fn turn(&self) {}
 }
 
 pub(crate) fn intent(id: &str, target: Target) -> Intent {

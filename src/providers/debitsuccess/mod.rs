@@ -14,9 +14,9 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::domain::outcome::{Lookup, Outcome};
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::target::Target;
-use crate::providers::Provider;
 use crate::providers::http::{Call, ConnectError, HttpClient, REFUND_REPLY_BYTES, never_left};
 use crate::providers::mask::Mask;
+use crate::providers::{Provider, Turns};
 
 mod document;
 pub mod wire;
@@ -116,7 +116,7 @@ impl Provider for Debitsuccess {
         exchange.into_outcome(|answer| wire::read_refund(answer, &intent.id, self.service.names(), &self.mask))
     }
 
-    async fn lookup(&self, refund: &Refund) -> Lookup {
+    async fn lookup(&self, refund: &Refund, _: &dyn Turns) -> Lookup {
         let Target::Debitsuccess(target) = &refund.intent.target else {
             return Lookup::unavailable("the account is one at Debitsuccess, and the target is not");
         };
@@ -136,7 +136,7 @@ mod tests {
     use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget};
     use crate::providers::Login;
     use crate::providers::peer::{Peer, Script};
-    use crate::providers::samples::{self, outcome_word};
+    use crate::providers::samples::{self, Unpaced, outcome_word};
 
     fn target() -> Target {
         let target = DebitsuccessTarget::new(DebitsuccessFields {
@@ -190,7 +190,7 @@ mod tests {
     #[tokio::test]
     async fn the_lookup_request_is_these_bytes() {
         let peer = Peer::start(Script::Close).await;
-        let lookup = samples::account(&peer, login()).adapter.lookup(&samples::refund("r-1", target())).await;
+        let lookup = samples::account(&peer, login()).adapter.lookup(&samples::refund("r-1", target()), &Unpaced).await;
         assert!(matches!(lookup, Lookup::Unavailable { .. }), "{lookup:?}");
         let request = peer.requests().remove(0);
         assert!(request.contains("soapaction: \"http://tempuri.org/IDSServices/GetRefundStatus\"\r\n"), "{request}");
