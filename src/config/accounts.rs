@@ -45,6 +45,7 @@ const TOTAL_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_IN_FLIGHT: usize = 16;
 /// Documented; the other two tell of no rate.
 const NAMECOM_REQUESTS_PER_SECOND: u32 = 20;
+const NAMECOM_REQUESTS_PER_HOUR: u32 = 3_000;
 const PENDING_LIMIT: Duration = Duration::from_secs(24 * 3600);
 /// Sectigo's order status lags by an unknown time.
 const SECTIGO_SETTLE_TIME: Duration = Duration::from_secs(24 * 3600);
@@ -97,8 +98,12 @@ impl AccountReader<'_, '_> {
         self.read.number(&self.key("max_in_flight"), 1..=256, &mut max_in_flight);
         let mut settle_time = if provider == Some(Provider::Sectigo) { SECTIGO_SETTLE_TIME } else { OTHER_SETTLE_TIME };
         self.read.seconds(&self.key("settle_time_s"), 0..=MONTH_S, &mut settle_time);
-        let mut requests_per_second = if provider == Some(Provider::Namecom) { NAMECOM_REQUESTS_PER_SECOND } else { 0 };
+        let (mut requests_per_second, mut requests_per_hour) = match provider {
+            Some(Provider::Namecom) => (NAMECOM_REQUESTS_PER_SECOND, NAMECOM_REQUESTS_PER_HOUR),
+            _ => (0, 0),
+        };
         self.read.number(&self.key("requests_per_second"), 0..=10_000, &mut requests_per_second);
+        self.read.number(&self.key("requests_per_hour"), 0..=100_000, &mut requests_per_hour);
         let mut pending_limit = PENDING_LIMIT;
         self.read.seconds(&self.key("pending_limit_s"), 1..=MONTH_S, &mut pending_limit);
         let login = match provider? {
@@ -116,6 +121,7 @@ impl AccountReader<'_, '_> {
             reuse_connections,
             max_in_flight,
             requests_per_second,
+            requests_per_hour,
             pending_limit,
             settle_time,
             login: login?,
