@@ -53,12 +53,24 @@ pub(super) struct Registration {
 pub(super) fn read_order(answer: &Answer, target: &NamecomTarget, told: &[ItemResult], mask: &Mask) -> Seen {
     match OrderView::of(answer, target, mask) {
         Ok(order) => order.judge(answer.status, target, told, mask),
-        Err(lookup) => Seen::Settled(lookup),
+        Err(NoOrder { evidence, heard }) => Seen::Settled(Lookup::Unavailable { evidence, heard }),
     }
 }
 
 /// Of a privacy item that the order shows as refunded, and that the answer to this refund never named.
 const WHOSE_IS_NOT_TOLD: &str = "refunded, by this refund or by another: the order does not tell";
+
+/// Why an answer is not the order.
+struct NoOrder {
+    evidence: String,
+    heard: Heard,
+}
+
+impl From<&str> for NoOrder {
+    fn from(evidence: &str) -> Self {
+        NoOrder { evidence: evidence.to_owned(), heard: Heard::Nothing }
+    }
+}
 
 /// `Order`, of which no member is required.
 struct OrderView {
@@ -81,23 +93,23 @@ struct OrderItem {
 }
 
 impl OrderView {
-    fn of(answer: &Answer, target: &NamecomTarget, mask: &Mask) -> Result<OrderView, Lookup> {
+    fn of(answer: &Answer, target: &NamecomTarget, mask: &Mask) -> Result<OrderView, NoOrder> {
         let text = text::read(answer);
         if answer.status != 200 {
             // Only a login that was taken is told so in the provider's own words; a proxy has other ones.
             let has_words = text.is_ok_and(|body| ErrorBody::read(&body, mask).is_some());
             let heard = if answer.status == 404 && has_words { Heard::NoTarget } else { Heard::Nothing };
-            return Err(Lookup::Unavailable { evidence: format!("HTTP {} and not the order", answer.status), heard });
+            return Err(NoOrder { evidence: format!("HTTP {} and not the order", answer.status), heard });
         }
         let Some(fields) = text.as_deref().ok().and_then(Fields::of) else {
-            return Err(Lookup::unavailable("the answer is not an order in JSON"));
+            return Err("the answer is not an order in JSON".into());
         };
         let Some(order) = fields.unwrapped("id", "order") else {
-            return Err(Lookup::unavailable("there is no order in the answer"));
+            return Err("there is no order in the answer".into());
         };
         if order.integer("id") != Some(i64::from(target.order_id())) {
             let id = order.text("id").unwrap_or_else(|| "without a number".to_owned());
-            return Err(Lookup::unavailable(mask.text(&format!("the answer tells of another order, {id}"))));
+            return Err(mask.text(&format!("the answer tells of another order, {id}")).as_str().into());
         }
         let listed = order.objects("orderItems");
         let count = listed.len();
