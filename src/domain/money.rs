@@ -32,8 +32,9 @@ pub enum BadMoney {
     TooLarge,
 }
 
-/// The ISO 4217 codes of money in use that is counted in hundredths. A list of what is allowed and not of what is refused: a
-/// code that is missing is refused before anything is sent, and one too many could send a hundred times the amount.
+/// The ISO 4217 codes of money in use that is counted in hundredths. A list of what is allowed and
+/// not of what is refused: a code that is missing is refused before anything is sent, and one too
+/// many could send a hundred times the amount.
 const HUNDREDTHS: [&str; 130] = [
     "AED", "AFN", "ALL", "AMD", "AOA", "ARS", "AUD", "AWG", "AZN", "BAM", "BBD", "BDT", "BGN", "BMD", "BND", "BOB",
     "BRL", "BSD", "BTN", "BWP", "BYN", "BZD", "CAD", "CDF", "CHF", "CNY", "COP", "CRC", "CUP", "CVE", "CZK", "DKK",
@@ -76,7 +77,7 @@ impl Currency {
 
 /// How a provider's word for an amount compares with ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
+pub enum Comparison {
     /// Ours, to the cent.
     Same,
     /// Ours in fewer digits: it contradicts nothing, and proves no cent.
@@ -88,30 +89,31 @@ pub enum Told {
 impl Money {
     /// Compares a provider's word with this amount, which is above zero.
     ///
-    /// A word has digits and at most one point: no sign, no exponent, no comma. One with fewer decimals than two fits where it
-    /// is ours cut off or rounded to the decimals that it has: some services keep whole numbers, and none says how it rounds.
-    pub fn compare(&self, told: &str) -> Told {
+    /// A word has digits and at most one point: no sign, no exponent, no comma. One with fewer
+    /// decimals than two fits where it is ours cut off or rounded to the decimals that it has: some
+    /// services keep whole numbers, and none says how it rounds.
+    pub fn compare(&self, told: &str) -> Comparison {
         let (whole, fraction) = match told.split_once('.') {
-            Some((_, "")) => return Told::Different,
+            Some((_, "")) => return Comparison::Different,
             parts => parts.unwrap_or((told, "")),
         };
         let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
         if whole.is_empty() || !all_digits(whole) || !all_digits(fraction) {
-            return Told::Different;
+            return Comparison::Different;
         }
-        let Ok(hundredths) = hundredths_of(told) else { return Told::Different };
+        let Ok(hundredths) = hundredths_of(told) else { return Comparison::Different };
         let unit = match fraction.len() {
             0 => 100,
             1 => 10,
             _ if fraction.bytes().skip(2).all(|byte| byte == b'0') => 1,
-            _ => return Told::Different,
+            _ => return Comparison::Different,
         };
         let cut_off = self.minor_units - self.minor_units % unit;
         let rounded = self.minor_units + unit / 2 - (self.minor_units + unit / 2) % unit;
         match hundredths {
-            same if same == self.minor_units => Told::Same,
-            less if less == cut_off || less == rounded => Told::LessPrecise,
-            _ => Told::Different,
+            same if same == self.minor_units => Comparison::Same,
+            less if less == cut_off || less == rounded => Comparison::LessPrecise,
+            _ => Comparison::Different,
         }
     }
 
@@ -236,46 +238,46 @@ mod tests {
     }
 
     #[rstest]
-    #[case(1250, "12.50", Told::Same)]
-    #[case(1250, "12.5", Told::Same)]
-    #[case(1250, "0012.5000", Told::Same)]
-    #[case(1250, "12", Told::LessPrecise)]
-    #[case(1250, "13", Told::LessPrecise)]
-    #[case(1250, "11", Told::Different)]
-    #[case(1250, "14", Told::Different)]
-    #[case(1250, "12.51", Told::Different)]
-    #[case(1250, "12.4", Told::Different)]
-    #[case(1250, "12.6", Told::Different)]
-    #[case(1250, "12.500001", Told::Different)]
-    #[case(1250, "12.4999999999", Told::Different)]
-    #[case(1250, "1250", Told::Different)]
-    #[case(1250, "0", Told::Different)]
-    #[case(99, "0", Told::LessPrecise)]
-    #[case(99, "1", Told::LessPrecise)]
-    #[case(99, "0.9", Told::LessPrecise)]
-    #[case(99, "1.0", Told::LessPrecise)]
-    #[case(99, "1.00", Told::Different)]
-    #[case(49, "0", Told::LessPrecise)]
-    #[case(49, "1", Told::Different)]
-    #[case(1249, "12.4", Told::LessPrecise)]
-    #[case(1249, "12.5", Told::LessPrecise)]
-    #[case(1249, "13", Told::Different)]
-    #[case(1200, "12", Told::Same)]
-    #[case(1200, "13", Told::Different)]
-    #[case(1250, "-12.50", Told::Different)]
-    #[case(1250, "+12.50", Told::Different)]
-    #[case(1250, "12,50", Told::Different)]
-    #[case(1250, "12 50", Told::Different)]
-    #[case(1250, " 12.50", Told::Different)]
-    #[case(1250, "1.25e1", Told::Different)]
-    #[case(1250, "12.", Told::Different)]
-    #[case(1250, ".5", Told::Different)]
-    #[case(1250, "", Told::Different)]
-    #[case(1250, "$12.50", Told::Different)]
-    #[case(1250, "NaN", Told::Different)]
-    #[case(1250, "\u{661}\u{662}", Told::Different)]
-    #[case(1250, "99999999999999999999999", Told::Different)]
-    fn less_precise_is_no_contradiction(#[case] ours: i64, #[case] told: &str, #[case] expected: Told) {
+    #[case(1250, "12.50", Comparison::Same)]
+    #[case(1250, "12.5", Comparison::Same)]
+    #[case(1250, "0012.5000", Comparison::Same)]
+    #[case(1250, "12", Comparison::LessPrecise)]
+    #[case(1250, "13", Comparison::LessPrecise)]
+    #[case(1250, "11", Comparison::Different)]
+    #[case(1250, "14", Comparison::Different)]
+    #[case(1250, "12.51", Comparison::Different)]
+    #[case(1250, "12.4", Comparison::Different)]
+    #[case(1250, "12.6", Comparison::Different)]
+    #[case(1250, "12.500001", Comparison::Different)]
+    #[case(1250, "12.4999999999", Comparison::Different)]
+    #[case(1250, "1250", Comparison::Different)]
+    #[case(1250, "0", Comparison::Different)]
+    #[case(99, "0", Comparison::LessPrecise)]
+    #[case(99, "1", Comparison::LessPrecise)]
+    #[case(99, "0.9", Comparison::LessPrecise)]
+    #[case(99, "1.0", Comparison::LessPrecise)]
+    #[case(99, "1.00", Comparison::Different)]
+    #[case(49, "0", Comparison::LessPrecise)]
+    #[case(49, "1", Comparison::Different)]
+    #[case(1249, "12.4", Comparison::LessPrecise)]
+    #[case(1249, "12.5", Comparison::LessPrecise)]
+    #[case(1249, "13", Comparison::Different)]
+    #[case(1200, "12", Comparison::Same)]
+    #[case(1200, "13", Comparison::Different)]
+    #[case(1250, "-12.50", Comparison::Different)]
+    #[case(1250, "+12.50", Comparison::Different)]
+    #[case(1250, "12,50", Comparison::Different)]
+    #[case(1250, "12 50", Comparison::Different)]
+    #[case(1250, " 12.50", Comparison::Different)]
+    #[case(1250, "1.25e1", Comparison::Different)]
+    #[case(1250, "12.", Comparison::Different)]
+    #[case(1250, ".5", Comparison::Different)]
+    #[case(1250, "", Comparison::Different)]
+    #[case(1250, "$12.50", Comparison::Different)]
+    #[case(1250, "NaN", Comparison::Different)]
+    #[case(1250, "\u{661}\u{662}", Comparison::Different)]
+    #[case(1250, "99999999999999999999999", Comparison::Different)]
+    fn less_precise_is_no_contradiction(#[case] ours: i64, #[case] told: &str, #[case] expected: Comparison) {
         assert_eq!(Money { currency: Currency::USD, minor_units: ours }.compare(told), expected);
     }
 
@@ -314,9 +316,9 @@ mod tests {
             let unit = match fraction.len() { 0 => 100, 2 => 10, _ => 1 };
             let apart = (hundredths_of(&told).unwrap() - ours).abs();
             match (Money { currency: Currency::USD, minor_units: ours }).compare(&told) {
-                Told::Same => prop_assert_eq!(apart, 0),
-                Told::LessPrecise => prop_assert!(0 < apart && apart < unit),
-                Told::Different => prop_assert!(2 * apart >= unit || fraction.len() > 3),
+                Comparison::Same => prop_assert_eq!(apart, 0),
+                Comparison::LessPrecise => prop_assert!(0 < apart && apart < unit),
+                Comparison::Different => prop_assert!(2 * apart >= unit || fraction.len() > 3),
             }
         }
 

@@ -1,8 +1,9 @@
 //! The rate limiter of one account: when its next request may be sent.
 //!
-//! Two bounds hold at once. Requests of one second stand evenly apart, so that no second holds more than the provider takes;
-//! and no hour, whenever it begins, holds more than a number of them. Waiting requests are served in the order in which they
-//! came. One that is given up while it waits takes nothing with it.
+//! Two bounds hold at once. Requests of one second stand evenly apart, so that no second holds more
+//! than the provider takes; and no hour, whenever it begins, holds more than a number of them.
+//! Waiting requests are served in the order in which they came. One that is given up while it waits
+//! takes nothing with it.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -45,7 +46,7 @@ impl RateLimiter {
         Self { apart, per_hour, line: tokio::sync::Mutex::default(), taken, meter }
     }
 
-    /// Takes a turn if one is free now and nobody waits for it.
+    /// Takes a turn if one is free now and no request waits for it.
     pub(super) fn try_acquire(&self) -> bool {
         if !self.holds_back() {
             return true;
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_passes_one_that_waits_and_one_that_gives_up_takes_no_turn() {
+    async fn none_passes_one_that_waits_and_one_that_gives_up_takes_no_turn() {
         let limiter = limiter(1, 0);
         limiter.acquire().await;
         let mut first = Box::pin(limiter.acquire());

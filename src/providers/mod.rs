@@ -43,8 +43,8 @@ pub trait Provider: Send + Sync + 'static {
     /// Sends one refund request: one call is one wire request, never more. `engine/step.rs` is the only caller, after the attempt is on disk.
     async fn refund(&self, intent: &Intent) -> Outcome;
 
-    /// Asks what became of a refund. Moves nothing. The caller has taken the turn of the first request; each further one waits
-    /// for one of `turns`.
+    /// Asks what became of a refund. Moves nothing. The caller has taken the turn of the first
+    /// request; each further one waits for one of `turns`.
     async fn lookup(&self, refund: &Refund, turns: &dyn Turns) -> Lookup;
 }
 

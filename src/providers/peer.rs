@@ -15,7 +15,8 @@ pub(crate) enum Script {
     Say(&'static str),
     /// Says this and holds the connection open.
     SayAndHold(&'static str),
-    /// Says what stands beside the first of these that the request begins with; else it closes the connection.
+    /// Says what stands beside the first of these that the request begins with; else it closes the
+    /// connection.
     ByPath(&'static [(&'static str, &'static str)]),
     /// Closes the connection.
     Close,

@@ -92,7 +92,8 @@ pub(crate) fn outcome_word(outcome: &Outcome) -> String {
     }
 }
 
-/// What goes wrong on the way, or at a hostile peer: one change of a real answer. Places are counted modulo its length.
+/// What goes wrong on the way, or at a hostile peer: one change of a real answer. Places are
+/// counted modulo its length.
 #[derive(Debug, Clone)]
 pub(crate) enum Mutation {
     Delete { at: usize, length: usize },

@@ -1,5 +1,5 @@
-//! Answers that providers give beside what they document, and settings that they answer in their own way: what becomes of the
-//! refund, of its account, and of the money.
+//! Answers that providers give beside what they document, and settings that they answer in their
+//! own way: what becomes of the refund, of its account, and of the money.
 
 use std::collections::BTreeMap;
 
@@ -36,8 +36,8 @@ fn is_settled(refund: &proto::Refund) -> bool {
     !matches!(refund.state(), State::Pending | State::Dispatching | State::InDoubt)
 }
 
-/// Seen at name.com: all items refused, a 409 with rows and no message. It is a refusal of these items and no sign of an
-/// account that does not work, however many there are.
+/// Seen at name.com: all items refused, a 409 with rows and no message. It is a refusal of these
+/// items and no sign of an account that does not work, however many there are.
 #[tokio::test]
 async fn a_409_with_refused_rows_is_a_refusal_and_no_failure_of_the_account() {
     let stack = Stack::start_with(BRISK).await;
@@ -71,7 +71,8 @@ async fn refunded_rows_are_not_lost_beside_a_message() {
     assert_eq!((stack.effects(target), stack.attempts("200001")), (1, 1));
 }
 
-/// A proxy in front of name.com answers in its place: nothing was processed, so the refund waits and is sent.
+/// A proxy in front of name.com answers in its place: nothing was processed, so the refund waits
+/// and is sent.
 #[rstest]
 #[case::too_many(answer(429, &[("retry-after", "1")], "<html>slow down</html>"), Category::LimitReached, Health::Serving)]
 #[case::login(answer(401, &[], "<html>who are you</html>"), Category::CredentialsRefused, Health::CredentialsRefused)]
@@ -102,8 +103,8 @@ async fn what_was_not_processed_waits_and_is_sent(
     assert_eq!(stack.effects(target), 1);
 }
 
-/// The service takes exact names alone. What it answers to another one names the setting, and neither looks like a wrong
-/// password nor suspends the account.
+/// The service takes exact names alone. What it answers to another one names the setting, and
+/// neither looks like a wrong password nor suspends the account.
 #[rstest]
 #[case::data("data_namespace = \"urn:other\"", "data_namespace")]
 #[case::action("action_prefix = \"urn:other/\"", "action_prefix")]

@@ -1,5 +1,5 @@
-//! The XML document that an answer is, or that is its one part: WCF sends one with attachments as `multipart/related`, and
-//! without them too.
+//! The XML document that an answer is, or that is its one part: WCF sends one with attachments as
+//! `multipart/related`, and without them too.
 
 use crate::providers::debitsuccess::xml::{BadXml, Element, charset_of};
 use crate::providers::http::Answer;
@@ -8,8 +8,8 @@ use crate::providers::text;
 /// The longest line that parts the parts, as RFC 2046 has it.
 const LONGEST_BOUNDARY: usize = 70;
 
-/// The root element of an answer that is one document. A mark, a charset in the header and one in the document's first line
-/// are followed, in this order.
+/// The root element of an answer that is one document. A mark, a charset in the header and one in
+/// the document's first line are followed, in this order.
 pub(super) fn read(answer: &Answer) -> Result<Element, BadXml> {
     let content_type = content_type_of(answer);
     parse(&answer.body, content_type)

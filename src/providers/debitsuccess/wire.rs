@@ -8,7 +8,7 @@ use std::sync::Once;
 use quick_xml::escape::escape;
 
 use crate::domain::ids::RefundId;
-use crate::domain::money::Told;
+use crate::domain::money::Comparison;
 use crate::domain::outcome::{
     Acceptance, Confirmation, DoubtReason, ErrorCategory, Heard, Lookup, Outcome, PROVIDER_TEXT_BYTES, ProviderError,
     provider_text,
@@ -157,10 +157,10 @@ pub(crate) fn read_status(
         let evidence = format!("the identifier is that of refund \"{told}\", and ours is \"{known}\"");
         return Lookup::Found(contradiction(&evidence));
     }
-    // Found under our identifier with an amount that ours cannot be, it is not the refund that we sent. One that is less
-    // precise contradicts nothing: the documents call it an Integer.
+    // Found under our identifier with an amount that ours cannot be, it is not the refund that we
+    // sent. One that is less precise contradicts nothing: the documents call it an Integer.
     let told = reply.refund_amount.as_deref().map(|told| target.amount().compare(told));
-    if told == Some(Told::Different) {
+    if told == Some(Comparison::Different) {
         let shown = shown(reply.refund_amount.as_deref(), mask);
         let evidence = format!("RefundAmount is {shown}, and ours is \"{}\"", target.amount().decimal());
         return Lookup::Found(contradiction(&evidence));
@@ -173,7 +173,7 @@ pub(crate) fn read_status(
             reference,
             status,
             // What the provider says, and no more than that.
-            amount: (told == Some(Told::Same)).then(|| target.amount()),
+            amount: (told == Some(Comparison::Same)).then(|| target.amount()),
             status_note,
             remarks,
             ..Confirmation::default()
@@ -196,7 +196,8 @@ pub(crate) fn read_status(
 struct Reply {
     status: Status,
     notes: Vec<Note>,
-    /// As it came, for it is compared: masked, an identifier that holds the password would be another one.
+    /// As it came, for it is compared: masked, an identifier that holds the password would be
+    /// another one.
     identifier: Option<String>,
     /// None where it is zero, which a service without a number writes.
     number: Option<String>,
@@ -205,7 +206,7 @@ struct Reply {
     /// As it came, for it is compared.
     refund_amount: Option<String>,
     note: Option<String>,
-    /// Of the provider's message, for whoever asks the provider about it.
+    /// Of the provider's message, for questions to the provider.
     message_id: Option<String>,
     /// What was left out, for it was not written as its field is.
     irregular: Vec<&'static str>,
@@ -287,7 +288,8 @@ impl Reply {
         let unreadable = |fault: BadXml| {
             Doubt::new(DoubtReason::UnreadableReply, format!("HTTP {} with a body that {fault}", answer.status))
         };
-        // What is only read may come in parts, and names twice what it says once; what a refund was answered may not.
+        // What is only read may come in parts, and names twice what it says once; what a refund was
+        // answered may not.
         let is_read = operation == GET_REFUND_STATUS;
         let root = if is_read { document::read_with_parts(answer) } else { document::read(answer) };
         let fault = root.as_ref().ok().and_then(Fault::of);
@@ -384,7 +386,8 @@ impl Reply {
         }
     }
 
-    /// Every code with its text. Texts give way so that no code is lost to the bound of what is kept.
+    /// Every code with its text. Texts give way so that no code is lost to the bound of what is
+    /// kept.
     fn all_errors(&self) -> String {
         let room = PROVIDER_TEXT_BYTES / self.errors().count().max(1);
         let said = self.errors().map(|note| {
@@ -421,7 +424,8 @@ impl Reply {
         };
         match (decisive.meaning(), &self.other_names) {
             (Meaning::Refused(category), _) => Outcome::Refused { error: error(category, &message), items: Vec::new() },
-            // A service that reads no member in its namespace sees no login: that is no wrong password.
+            // A service that reads no member in its namespace sees no login: that is no wrong
+            // password.
             (Meaning::CredentialsRefused, Some(names)) => {
                 let error = error(ErrorCategory::InvalidRequest, &format!("{names}: {message}"));
                 Outcome::NotSent { error, retry_at: None }
@@ -437,7 +441,8 @@ impl Reply {
 }
 
 impl Names<'_> {
-    /// A sentence that names the settings which the answer does not confirm; none where it does, or names no namespace.
+    /// A sentence that names the settings which the answer does not confirm; none where it does, or
+    /// names no namespace.
     fn differ_from(self, response: &Element, result: &Element) -> Option<String> {
         let of_members: Vec<&str> = result.children().iter().filter_map(Element::namespace).collect();
         let other_data = of_members.first().filter(|_| !of_members.contains(&self.data_namespace));

@@ -1,7 +1,8 @@
 //! The little XML that SOAP needs: a reader that bounds what it is given, and text that cannot break out of its element.
 //!
-//! No document type, so no entity but the five of XML itself. Elements are found by their names without prefixes, for the
-//! provider's namespaces are not public; which namespace one is in is kept beside its name, as a hint.
+//! No document type, so no entity but the five of XML itself. Elements are found by their names
+//! without prefixes, for the provider's namespaces are not public; which namespace one is in is
+//! kept beside its name, as a hint.
 
 use std::sync::Arc;
 
@@ -40,7 +41,8 @@ pub(super) enum BadXml {
 }
 
 impl Element {
-    /// The root element of a document, whose text is read already: which charset it names is of no interest any more.
+    /// The root element of a document, whose text is read already: which charset it names is of no
+    /// interest any more.
     pub(super) fn parse(text: &str) -> Result<Element, BadXml> {
         let mut reader = Reader::from_str(text);
         let mut open: Vec<Element> = Vec::new();
@@ -114,7 +116,8 @@ impl Element {
         }
     }
 
-    /// The text of the one child of this name, without the blanks of XML around it; none where it is absent, nil or empty.
+    /// The text of the one child of this name, without the blanks of XML around it; none where it
+    /// is absent, nil or empty.
     ///
     /// # Errors
     /// Where there are several, or it holds elements.

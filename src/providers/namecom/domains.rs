@@ -1,9 +1,10 @@
 //! Get Domain: what the domain of a registration adds to what its order shows.
 //!
-//! The provider deletes the domain before it refunds the registration. So a domain that is still the one of the order proves,
-//! a settle time after the last attempt, that nothing was refunded; one that is gone beside an item that is not refunded says
-//! that the provider has stopped half-way, or is on its way. Everything less proves nothing, and every doubt here is decided
-//! for "nothing": what is called untouched may be sent once more.
+//! The provider deletes the domain before it refunds the registration. So a domain that is still
+//! the one of the order proves, a settle time after the last attempt, that nothing was refunded;
+//! one that is gone beside an item that is not refunded says that the provider has stopped
+//! half-way, or is on its way. Everything less proves nothing, and every doubt here is decided for
+//! "nothing": what is called untouched may be sent once more.
 
 use crate::domain::clock::Timestamp;
 use crate::domain::outcome::{Absence, Lookup};
@@ -34,7 +35,8 @@ pub(super) enum Domain {
     Unanswered(String),
 }
 
-/// Whether the text can be asked for: a name in the form in which it travels, and nothing that leads to another path.
+/// Whether the text can be asked for: a name in the form in which it travels, and nothing that
+/// leads to another path.
 pub(super) fn is_name(text: &str) -> bool {
     let is_label = |label: &str| {
         !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
@@ -61,7 +63,8 @@ pub(super) fn read_domain(answer: &Answer, name: &str, mask: &Mask) -> Domain {
     Domain::There { created: domain.moment("createDate"), written }
 }
 
-/// What the order and its domains say together. `asked` names the domains of the order's registrations that were asked for.
+/// What the order and its domains say together. `asked` names the domains of the order's
+/// registrations that were asked for.
 pub(super) fn conclude(open: Open, asked: &[(String, Domain)], mask: &Mask) -> Lookup {
     let domain_of = |registration: &Registration| {
         asked.iter().find(|(name, _)| name.eq_ignore_ascii_case(&registration.domain)).map(|(_, domain)| domain)
@@ -73,11 +76,13 @@ pub(super) fn conclude(open: Open, asked: &[(String, Domain)], mask: &Mask) -> L
         let (item, name) = (registration.item, &registration.domain);
         let twice = open.registrations.iter().filter(|other| other.domain.eq_ignore_ascii_case(name)).count() > 1;
         seen.push(match domain_of(registration) {
-            // One name cannot be registered twice: which of the items the domain is of is not known.
+            // One name cannot be registered twice: which of the items the domain is of is not
+            // known.
             Some(Domain::There { .. }) if twice => format!("domain {name} is there, and several items are of it"),
             Some(Domain::There { created: Some(created), written }) => {
-                // An order's time may be hours behind UTC, and then a domain of the order seems to be later than it. With
-                // a margin for that, a domain that was registered anew would seem to be the order's: there is none.
+                // An order's time may be hours behind UTC, and then a domain of the order seems to
+                // be later than it. With a margin for that, a domain that was registered anew would
+                // seem to be the order's: there is none.
                 let is_of_order = open.created.is_some_and(|order| *created <= order);
                 untouched += usize::from(is_of_order);
                 let since = if is_of_order { "" } else { ", which is not before the order" };

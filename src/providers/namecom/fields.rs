@@ -1,5 +1,5 @@
-//! The members of a JSON object that is only read: each is taken in every form that loses nothing, and an odd one is missing
-//! instead of making all the others unreadable.
+//! The members of a JSON object that is only read: each is taken in every form that loses nothing,
+//! and an odd one is missing instead of making all the others unreadable.
 
 use std::fmt;
 
@@ -18,7 +18,8 @@ impl<'a> Fields<'a> {
         serde_json::from_str(text).ok()
     }
 
-    /// The object that stands alone under `name`, or in a list of one; this object itself where it has a member `own`.
+    /// The object that stands alone under `name`, or in a list of one; this object itself where it
+    /// has a member `own`.
     pub(super) fn unwrapped(self, own: &str, name: &str) -> Option<Self> {
         if self.raw(own).is_some() {
             return Some(self);
@@ -29,7 +30,8 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// What is written for `name`; none where that is absent, null, or written twice in different ways.
+    /// What is written for `name`; none where that is absent, null, or written twice in different
+    /// ways.
     pub(super) fn raw(&self, name: &str) -> Option<&'a RawValue> {
         let mut named = self.0.iter().filter(|(given, _)| given == name).map(|(_, value)| *value);
         let first = named.next()?;
@@ -60,7 +62,8 @@ impl<'a> Fields<'a> {
         moment_of(&self.text(name)?)
     }
 
-    /// The objects of a list, or the one that stands for a list of one; none for each element that is no object.
+    /// The objects of a list, or the one that stands for a list of one; none for each element that
+    /// is no object.
     pub(super) fn objects(&self, name: &str) -> Vec<Option<Fields<'a>>> {
         let Some(raw) = self.raw(name) else { return Vec::new() };
         match serde_json::from_str::<Vec<&'a RawValue>>(raw.get()) {
@@ -94,7 +97,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     }
 }
 
-/// `2026-03-04T05:06:40Z`, with or without a fraction, with `Z` or an offset. Digits beyond the ledger's are cut off.
+/// `2026-03-04T05:06:40Z`, with or without a fraction, with `Z` or an offset. Digits beyond the
+/// ledger's are cut off.
 fn moment_of(text: &str) -> Option<Timestamp> {
     let (date, rest) = text.trim().split_once(['T', 't', ' '])?;
     let [year, month, day] = numbers(date, '-', &[4, 2, 2])?;

@@ -1,7 +1,8 @@
 //! What the body of an answer says of single items, in whatever form it says so.
 //!
-//! This is for what must not be overlooked, and for evidence. It decides for no refund: [`super::rows`] reads strictly, and
-//! where it finds nothing, or a refusal, a word found here makes a doubt of it.
+//! This is for what must not be overlooked, and for evidence. It decides for no refund:
+//! [`super::rows`] reads strictly, and where it finds nothing, or a refusal, a word found here
+//! makes a doubt of it.
 
 use std::fmt;
 

@@ -92,7 +92,8 @@ impl Namecom {
         self.get(format!("{ORDERS_PATH}/{order_id}"), STATUS_REPLY_BYTES).await
     }
 
-    /// What is known of the domains of an order. The first one that is not answered is the last one that is asked for.
+    /// What is known of the domains of an order. The first one that is not answered is the last one
+    /// that is asked for.
     async fn domains_of(&self, open: &Open, turns: &dyn Turns) -> Vec<(String, Domain)> {
         let deadline = Instant::now() + DOMAINS_TOGETHER;
         let mut known: Vec<(String, Domain)> = Vec::new();

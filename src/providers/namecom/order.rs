@@ -1,7 +1,8 @@
 //! Get Order: what became of the items, for a refund whose answer was lost or that was not finished.
 //!
-//! "Once an order item has been officially refunded", it has the status `refunded`. Nothing else is a proof: `success` means that it was
-//! bought, not that no refund of it is on its way. What its domain adds to that is in [`super::domains`].
+//! "Once an order item has been officially refunded", it has the status `refunded`. Nothing else is
+//! a proof: `success` means that it was bought, not that no refund of it is on its way. What its
+//! domain adds to that is in [`super::domains`].
 //!
 //! The answer is only read, so it is taken in every form that loses nothing.
 
@@ -38,7 +39,8 @@ pub(super) struct Open {
     pub(super) created: Option<Timestamp>,
     /// The requested registrations that are shown as bought.
     pub(super) registrations: Vec<Registration>,
-    /// Every requested item is among them and may be refunded, and no answer has said anything of one.
+    /// Every requested item is among them and may be refunded, and no answer has said anything of
+    /// one.
     pub(super) may_be_untouched: bool,
 }
 
@@ -96,7 +98,8 @@ impl OrderView {
     fn of(answer: &Answer, target: &NamecomTarget, mask: &Mask) -> Result<OrderView, NoOrder> {
         let text = text::read(answer);
         if answer.status != 200 {
-            // Only a login that was taken is told so in the provider's own words; a proxy has other ones.
+            // Only a login that was taken is told so in the provider's own words; a proxy has other
+            // ones.
             let has_words = text.is_ok_and(|body| ErrorBody::read(&body, mask).is_some());
             let heard = if answer.status == 404 && has_words { Heard::NoTarget } else { Heard::Nothing };
             return Err(NoOrder { evidence: format!("HTTP {} and not the order", answer.status), heard });
@@ -155,8 +158,9 @@ impl OrderView {
                 intact += usize::from(item.is_refundable);
                 registrations.push(Registration { item: *id, domain: item.name.clone().unwrap_or_default() });
             }
-            // `failed` is said of the purchase: it did not come about, so nothing was paid for the item and nothing can be given back.
-            // Alone that is no proof that a refund was refused; beside refunded items it says which of them the refund did not reach.
+            // `failed` is said of the purchase: it did not come about, so nothing was paid for the
+            // item and nothing can be given back. Alone that is no proof that a refund was refused;
+            // beside refunded items it says which of them the refund did not reach.
             items.push(match word {
                 "refunded" => {
                     let told = told_row(told, &id.to_string());
@@ -172,7 +176,7 @@ impl OrderView {
             if self.odd > 0 {
                 seen.push(format!("{} without a number left out", self.odd));
             }
-            // A refusal that was told stays; what the order says of a purchase is none.
+            // A reported refusal stays; what the order says of a purchase is none.
             let is_told = |item: &ItemResult| told.iter().any(|row| row == item);
             for item in items.iter_mut().filter(|item| item.state == ItemState::Failed && !is_told(item)) {
                 item.state = ItemState::InDoubt;
@@ -250,7 +254,8 @@ impl OrderItem {
     }
 }
 
-/// A documented word, or ours for none, as it is; another one in quotation marks, so that its blanks and capitals show.
+/// A documented word, or ours for none, as it is; another one in quotation marks, so that its
+/// blanks and capitals show.
 fn shown(word: &str) -> String {
     match word {
         "success" | "failed" | "refunded" | "not listed" | "without a status" => word.to_owned(),
@@ -437,7 +442,8 @@ mod tests {
     }
 
     proptest! {
-        /// A refund is found only where both items are said to be refunded, whatever else happens to the answer.
+        /// A refund is found only where both items are said to be refunded, whatever else happens
+        /// to the answer.
         #[test]
         fn no_mutation_finds_a_refund(mutations in mutations(), word in "success|failed|refunde|Refunded", wrapped: bool) {
             let items = ["1 refunded registration".to_owned(), format!("2 {word} registration")];
@@ -445,7 +451,8 @@ mod tests {
             let whole = if wrapped { format!("{{\"order\":{whole}}}") } else { whole };
             let body = mutated(whole.as_bytes(), &mutations);
             let text = String::from_utf8_lossy(&body);
-            // A change may well write the word, or leave the other item as one whose purchase failed.
+            // A change may well write the word, or leave the other item as one whose purchase
+            // failed.
             let says_so = text.matches("\"refunded\"").count() > 1 || text.contains("\"failed\"");
             prop_assert!(says_so || !look(200, &body).starts_with("refunded"), "{text}");
         }

@@ -1,8 +1,9 @@
-//! The rows of a refund's answer: what it says of each item. They decide, whatever the status is and whatever stands beside
-//! them: a 200 with refused rows is no yes, and a 409 with refunded rows is no refusal.
+//! The rows of a refund's answer: what it says of each item. They decide, whatever the status is
+//! and whatever stands beside them: a 200 with refused rows is no yes, and a 409 with refunded rows
+//! is no refusal.
 //!
-//! They are read strictly. What does not fit makes a doubt whose evidence names the rows; [`Listing`] sees to it that no row
-//! which says refunded or initialized is lost in a refusal.
+//! They are read strictly. What does not fit makes a doubt whose evidence names the rows;
+//! [`Listing`] sees to it that no row which says refunded or initialized is lost in a refusal.
 //!
 //! Amounts are JSON floats (`9.9900000000000002`) and are read from their decimal text.
 
@@ -29,7 +30,8 @@ pub(super) struct Listed<'a> {
     pub(super) listing: &'a Listing,
 }
 
-/// Reads an amount from its decimal text, a JSON number or a JSON string of one. None for whatever else.
+/// Reads an amount from its decimal text, a JSON number or a JSON string of one. None for whatever
+/// else.
 pub(super) fn dollars_of(raw: &RawValue) -> Option<Money> {
     let text = raw.get();
     let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
@@ -70,7 +72,8 @@ struct RefundItemResult<'a> {
 /// What the rows mean for the refund of `target`.
 pub(super) fn read_rows(answer: &Listed<'_>, target: &NamecomTarget, mask: &Mask) -> Outcome {
     match judge(answer, target, mask) {
-        // A row that was not read as one, or is of no item that was asked for: it is no refusal all the same.
+        // A row that was not read as one, or is of no item that was asked for: it is no refusal all
+        // the same.
         Ok(Outcome::Refused { .. }) if answer.listing.has_moved() => {
             contradiction("every requested item was refused, and a row says that an item is given back or will be")
         }
@@ -87,7 +90,7 @@ struct Doubt {
 }
 
 impl Doubt {
-    /// With the rows themselves, for whoever settles it.
+    /// With the rows themselves, for the person who settles it.
     fn about(self, answer: &Listed<'_>, mask: &Mask) -> Outcome {
         let rows = if answer.listing.is_empty() { String::new() } else { format!(", {}", answer.listing) };
         let evidence = mask.text(&format!("{}: HTTP {}{rows}", self.why, answer.status));
@@ -122,7 +125,8 @@ fn judge(answer: &Listed<'_>, target: &NamecomTarget, mask: &Mask) -> Result<Out
     let unlisted = target.order_item_ids().iter().map(i32::to_string);
     let unlisted: Vec<String> = unlisted.filter(|item| !rows.iter().any(|row| row.item_id == *item)).collect();
     if !unlisted.is_empty() && answer.status != 200 {
-        // A 200 says that the request was taken, and what it does not list is on its way. An error does not.
+        // A 200 says that the request was taken, and what it does not list is on its way. An error
+        // does not.
         return Err(contradiction(format!("the answer is no 200 and does not list item {}", unlisted.join(", "))));
     }
     rows.extend(unlisted.into_iter().map(|item_id| ItemResult {
@@ -199,8 +203,8 @@ pub(super) fn is_requested(item: i64, target: &NamecomTarget) -> bool {
     i32::try_from(item).is_ok_and(|id| target.order_item_ids().contains(&id))
 }
 
-/// What was said of the requested items that were refused; the code is the first one's own word. Where the rows have no
-/// words, those `beside` them tell.
+/// What was said of the requested items that were refused; the code is the first one's own word.
+/// Where the rows have no words, those `beside` them tell.
 fn refusal_of(word: &str, rows: &[ItemResult], beside: &str, http_status: u16) -> ProviderError {
     let refused: Vec<&ItemResult> = rows.iter().filter(|row| row.requested && row.state == ItemState::Failed).collect();
     let message = match refused.as_slice() {
@@ -215,8 +219,8 @@ fn refusal_of(word: &str, rows: &[ItemResult], beside: &str, http_status: u16) -
     ProviderError { code: word.to_owned(), category: category_of(&message), message, http_status }
 }
 
-/// Whether the provider says that it repeats an earlier answer. Documented as a number, which is 1; a header that says "no" is
-/// as good as none.
+/// Whether the provider says that it repeats an earlier answer. Documented as a number, which is 1;
+/// a header that says "no" is as good as none.
 fn is_replay(headers: &HeaderMap) -> bool {
     let says_no = |value: &HeaderValue| {
         let text = value.to_str().unwrap_or("?").trim();

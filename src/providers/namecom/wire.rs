@@ -1,8 +1,9 @@
 //! Process Refund, as the specification has it: the body that is sent, and what each answer means.
 //!
-//! Where an answer lists items, its rows decide ([`super::rows`]), whatever its status is. Where it lists none, an error is a
-//! definite no only with a documented status *and* the documented body `{"message", "details"}`; a proxy's HTML page with the
-//! same status says nothing of the refund. 401 and 429 alone say enough: nothing was processed.
+//! Where an answer lists items, its rows decide ([`super::rows`]), whatever its status is. Where it
+//! lists none, an error is a definite no only with a documented status *and* the documented body
+//! `{"message", "details"}`; a proxy's HTML page with the same status says nothing of the refund.
+//! 401 and 429 alone say enough: nothing was processed.
 
 use http::HeaderName;
 use serde::Deserialize;
@@ -35,7 +36,8 @@ pub(crate) fn refund_body(target: &NamecomTarget) -> String {
 
 /// What an answer to Process Refund means, read at `now`.
 pub(crate) fn read_refund(answer: &Answer, key: &str, target: &NamecomTarget, now: Timestamp, mask: &Mask) -> Outcome {
-    // Only a text of which nothing is lost is believed. Rows are looked for in the bytes too, whatever charset they claim.
+    // Only a text of which nothing is lost is believed. Rows are looked for in the bytes too,
+    // whatever charset they claim.
     let text = text::read(answer);
     let body = text.as_deref().unwrap_or_default();
     let listing = match Listing::of(body) {
@@ -77,7 +79,8 @@ impl ErrorBody {
     }
 }
 
-/// What a status below 500 means where the answer lists no item; `said` is there where its body is the documented one.
+/// What a status below 500 means where the answer lists no item; `said` is there where its body is
+/// the documented one.
 fn read_refusal(answer: &Answer, said: Option<String>, now: Timestamp) -> Outcome {
     let status = answer.status;
     let error = |category, message| ProviderError { code: status.to_string(), message, http_status: status, category };
@@ -86,7 +89,8 @@ fn read_refusal(answer: &Answer, said: Option<String>, now: Timestamp) -> Outcom
         Outcome::NotSent { error: error(category, message), retry_at }
     };
     match (status, &said) {
-        // These are documented as "not processed" by the status alone, and are seen without their body.
+        // These are documented as "not processed" by the status alone, and are seen without their
+        // body.
         (401, _) => return not_sent(ErrorCategory::CredentialsRefused, None),
         (429, _) => return not_sent(ErrorCategory::LimitReached, retry_at(answer, now)),
         // About the account, or of something in front of the provider: no refund is refused by it.

@@ -159,7 +159,8 @@ fn what_is_no_result_proves_nothing(#[case] status: u16, #[case] body: &str, #[c
     assert!(!format!("{outcome:?}").contains("c4nary"), "{outcome:?}");
 }
 
-/// Something in between may have answered, or answered twice: Debitsuccess documents no status but 200.
+/// Something in between may have answered, or answered twice: Debitsuccess documents no status but
+/// 200.
 #[test]
 fn another_status_proves_nothing_whatever_it_carries() {
     let bodies = [
@@ -439,7 +440,8 @@ fn a_wrong_namespace_does_not_look_like_a_wrong_password() {
         let body = body.replace("InitiateRefund", "GetRefundStatus");
         assert!(look_word(&look(200, body.as_bytes())).contains(setting));
     }
-    // What the provider refuses for another reason, or where its answer names no namespace, stays what it is.
+    // What the provider refuses for another reason, or where its answer names no namespace, stays
+    // what it is.
     for body in [
         refused.replace(" xmlns:a=\"DATA-NS\"", ""),
         refused.replace("<a:Id>", "<b:Id xmlns:b=\"urn:b\">").replace("</a:Id>", "</b:Id>"),
@@ -501,7 +503,8 @@ fn a_lookup_is_read_in_every_form_that_loses_nothing() {
     let Lookup::Found(Outcome::Refunded(yes)) = look(200, odd.as_bytes()) else { panic!("not found") };
     assert_eq!(yes.remarks, ["Note was left out: it is not written as documented"]);
 
-    // What a refund was answered is read strictly, and yet loses nothing to a mark or a charset that is named.
+    // What a refund was answered is read strictly, and yet loses nothing to a mark or a charset
+    // that is named.
     let taken = reply("Succeed", &["Info 00 Success"], "r-1");
     let marked = format!("\u{FEFF}{taken}");
     assert_eq!(outcome_word(&read(200, marked.as_bytes())), "accepted Submitted #1001");

@@ -160,7 +160,7 @@ fn what_an_answer_has_said_of_an_item_is_no_absence(#[case] state: ItemState, #[
     let domains = [("a.com", 200, a.as_str()), ("b.com", 200, &b)];
     let (absence, states, _) = look(&order(CREATED, &BOTH), &domains, std::slice::from_ref(&told));
     assert_eq!(absence, expected);
-    // A refusal that was told stays with its item, or nothing would ever end the wait for it.
+    // A reported refusal stays with its item, or nothing would ever end the wait for it.
     let shown = if state == ItemState::Failed { ItemState::Failed } else { ItemState::InDoubt };
     assert_eq!(states, [shown, ItemState::InDoubt]);
 }

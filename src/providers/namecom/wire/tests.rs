@@ -121,7 +121,8 @@ fn rows_decide_whatever_the_status_and_the_message_say(#[case] rows: &[&str], #[
     }
 }
 
-/// No form of a row that says refunded or initialized is lost in a refusal, or in a proof that nothing was processed.
+/// No form of a row that says refunded or initialized is lost in a refusal, or in a proof that
+/// nothing was processed.
 #[rstest]
 #[case::another_order(
     "{\"message\":\"m\",\"results\":[{\"orderId\":8,\"orderItemId\":1,\"orderItemStatus\":\"refunded\",\"refundAmount\":1}]}"
@@ -280,7 +281,8 @@ fn every_status_of_the_error_table(
         let said = if details.is_empty() { message.to_owned() } else { format!("{message}: {details}") };
         assert_eq!(error.message, said);
     }
-    // The same status in another's words: nothing of it is a definite no, and some say "not processed" by themselves.
+    // The same status in another's words: nothing of it is a definite no, and some say "not
+    // processed" by themselves.
     let by_itself = match status {
         401 | 403 => "not_sent",
         429 => "not_sent 429 limit_reached",
