@@ -64,13 +64,13 @@ impl Providers {
         let namecom_account = |name: &str, reuse: bool| {
             format!(
                 "[accounts.{name}]\nprovider = \"namecom\"\nendpoint = \"http://{namecom}\"\nusername = \"demo-test\"\n\
-                 token_env = \"DEMO_TOKEN\"\nrequests_per_second = 0\nmax_in_flight = 256\nreuse_connections = {reuse}\n"
+                 token_env = \"DEMO_TOKEN\"\nrequests_per_second = 0\nrequests_per_hour = 0\nmax_in_flight = 256\nreuse_connections = {reuse}\n"
             )
         };
         format!(
             "listen = \"{listen}\"\nledger.path = \"{}\"\n{}{}[accounts.{}]\nprovider = \"sectigo\"\n\
              endpoint = \"https://{sectigo}\"\nca_file = \"{}\"\nlogin_name = \"demo\"\n\
-             login_password_env = \"DEMO_PASSWORD\"\nrequests_per_second = 0\nmax_in_flight = 256\n",
+             login_password_env = \"DEMO_PASSWORD\"\nrequests_per_second = 0\nrequests_per_hour = 0\nmax_in_flight = 256\n",
             ledger.display(),
             namecom_account(Way::Fresh.account(), false),
             namecom_account(Way::Pooled.account(), true),

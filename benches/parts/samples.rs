@@ -70,6 +70,7 @@ pub(crate) fn account(provider: Provider, wire: Arc<dyn Wire>) -> Account {
         reuse_connections: false,
         max_in_flight: 16,
         requests_per_second: 0,
+        requests_per_hour: 0,
         pending_limit: Duration::from_secs(86_400),
         settle_time: Duration::from_secs(600),
         login,

@@ -46,6 +46,7 @@ const TOTAL_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_IN_FLIGHT: usize = 16;
 /// Documented; the other two tell of no rate.
 const NAMECOM_REQUESTS_PER_SECOND: u32 = 20;
+const NAMECOM_REQUESTS_PER_HOUR: u32 = 3_000;
 const PENDING_LIMIT: Duration = Duration::from_secs(24 * 3600);
 /// 50 minutes: documented as 12 hours and, newer, as 1 hour; the shorter, less a margin for clocks that differ.
 const KEY_LIFETIME: Duration = Duration::from_secs(3000);
@@ -145,8 +146,12 @@ impl AccountReader<'_, '_> {
         self.read.number(&self.key("max_in_flight"), 1..=256, &mut max_in_flight);
         let mut settle_time = default_settle_time(provider.unwrap_or(Provider::Debitsuccess));
         self.read.seconds(&self.key("settle_time_s"), 0..=MONTH_S, &mut settle_time);
-        let mut requests_per_second = if provider == Some(Provider::Namecom) { NAMECOM_REQUESTS_PER_SECOND } else { 0 };
+        let (mut requests_per_second, mut requests_per_hour) = match provider {
+            Some(Provider::Namecom) => (NAMECOM_REQUESTS_PER_SECOND, NAMECOM_REQUESTS_PER_HOUR),
+            _ => (0, 0),
+        };
         self.read.number(&self.key("requests_per_second"), 0..=10_000, &mut requests_per_second);
+        self.read.number(&self.key("requests_per_hour"), 0..=100_000, &mut requests_per_hour);
         let mut pending_limit = PENDING_LIMIT;
         self.read.seconds(&self.key("pending_limit_s"), 1..=MONTH_S, &mut pending_limit);
         let former = self.former();
@@ -165,6 +170,7 @@ impl AccountReader<'_, '_> {
             reuse_connections,
             max_in_flight,
             requests_per_second,
+            requests_per_hour,
             pending_limit,
             settle_time,
             login: login?,

@@ -467,9 +467,11 @@ fn account_line(account: &AccountSettings) -> String {
         account.endpoint,
         account.currency,
         account.max_in_flight,
-        match account.requests_per_second {
-            0 => "unpaced".to_owned(),
-            rate => format!("{rate} a second"),
+        match (account.requests_per_second, account.requests_per_hour) {
+            (0, 0) => "unpaced".to_owned(),
+            (rate, 0) => format!("{rate} a second"),
+            (0, rate) => format!("{rate} an hour"),
+            (second, hour) => format!("{second} a second and {hour} an hour"),
         },
         if account.reuse_connections { "pooled" } else { "fresh" },
         seconds(account.settle_time),

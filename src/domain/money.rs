@@ -21,7 +21,7 @@ pub enum BadMoney {
     /// Not three upper-case letters.
     #[error("must be a currency code of three upper-case letters")]
     Currency,
-    /// A currency that is not counted in hundredths.
+    /// None that is known to be counted in hundredths.
     #[error("must be a currency with two decimals")]
     Decimals,
     /// Not a decimal number.
@@ -32,10 +32,19 @@ pub enum BadMoney {
     TooLarge,
 }
 
-/// ISO 4217 codes in use whose minor unit is not a hundredth.
-const NOT_HUNDREDTHS: [&str; 24] = [
-    "BHD", "BIF", "CLF", "CLP", "DJF", "GNF", "IQD", "ISK", "JOD", "JPY", "KMF", "KRW", "KWD", "LYD", "OMR", "PYG",
-    "RWF", "TND", "UGX", "UYI", "UYW", "VND", "VUV", "XAF",
+/// The ISO 4217 codes of money in use that is counted in hundredths. A list of what is allowed and
+/// not of what is refused: a code that is missing is refused before anything is sent, and one too
+/// many could send a hundred times the amount.
+const HUNDREDTHS: [&str; 130] = [
+    "AED", "AFN", "ALL", "AMD", "AOA", "ARS", "AUD", "AWG", "AZN", "BAM", "BBD", "BDT", "BGN", "BMD", "BND", "BOB",
+    "BRL", "BSD", "BTN", "BWP", "BYN", "BZD", "CAD", "CDF", "CHF", "CNY", "COP", "CRC", "CUP", "CVE", "CZK", "DKK",
+    "DOP", "DZD", "EGP", "ERN", "ETB", "EUR", "FJD", "FKP", "GBP", "GEL", "GHS", "GIP", "GMD", "GTQ", "GYD", "HKD",
+    "HNL", "HTG", "HUF", "IDR", "ILS", "INR", "IRR", "JMD", "KES", "KGS", "KHR", "KPW", "KYD", "KZT", "LAK", "LBP",
+    "LKR", "LRD", "LSL", "MAD", "MDL", "MKD", "MMK", "MNT", "MOP", "MUR", "MVR", "MWK", "MXN", "MYR", "MZN", "NAD",
+    "NGN", "NIO", "NOK", "NPR", "NZD", "PAB", "PEN", "PGK", "PHP", "PKR", "PLN", "QAR", "RON", "RSD", "RUB", "SAR",
+    "SBD", "SCR", "SDG", "SEK", "SGD", "SHP", "SLE", "SOS", "SRD", "SSP", "STN", "SVC", "SYP", "SZL", "THB", "TJS",
+    "TMT", "TOP", "TRY", "TTD", "TWD", "TZS", "UAH", "USD", "UYU", "UZS", "VES", "WST", "XCD", "XCG", "YER", "ZAR",
+    "ZMW", "ZWG",
 ];
 
 /// Far above any refund, far below where sums of amounts could overflow.
@@ -54,7 +63,7 @@ impl Currency {
         if !bytes.iter().all(u8::is_ascii_uppercase) {
             return Err(BadMoney::Currency);
         }
-        if NOT_HUNDREDTHS.contains(&code) {
+        if HUNDREDTHS.binary_search(&code).is_err() {
             return Err(BadMoney::Decimals);
         }
         Ok(Self(bytes))
@@ -66,7 +75,48 @@ impl Currency {
     }
 }
 
+/// How a provider's word for an amount compares with ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Comparison {
+    /// Ours, to the cent.
+    Same,
+    /// Ours in fewer digits: it contradicts nothing, and proves no cent.
+    LessPrecise,
+    /// None that ours could have been written as.
+    Different,
+}
+
 impl Money {
+    /// Compares a provider's word with this amount, which is above zero.
+    ///
+    /// A word has digits and at most one point: no sign, no exponent, no comma. One with fewer
+    /// decimals than two fits where it is ours cut off or rounded to the decimals that it has: some
+    /// services keep whole numbers, and none says how it rounds.
+    pub fn compare(&self, told: &str) -> Comparison {
+        let (whole, fraction) = match told.split_once('.') {
+            Some((_, "")) => return Comparison::Different,
+            parts => parts.unwrap_or((told, "")),
+        };
+        let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        if whole.is_empty() || !all_digits(whole) || !all_digits(fraction) {
+            return Comparison::Different;
+        }
+        let Ok(hundredths) = hundredths_of(told) else { return Comparison::Different };
+        let unit = match fraction.len() {
+            0 => 100,
+            1 => 10,
+            _ if fraction.bytes().skip(2).all(|byte| byte == b'0') => 1,
+            _ => return Comparison::Different,
+        };
+        let cut_off = self.minor_units - self.minor_units % unit;
+        let rounded = self.minor_units + unit / 2 - (self.minor_units + unit / 2) % unit;
+        match hundredths {
+            same if same == self.minor_units => Comparison::Same,
+            less if less == cut_off || less == rounded => Comparison::LessPrecise,
+            _ => Comparison::Different,
+        }
+    }
+
     /// The amount as providers write it: `12.99`, `0.05`, `-3.00`.
     pub fn decimal(&self) -> String {
         let magnitude = self.minor_units.unsigned_abs();
@@ -187,7 +237,91 @@ mod tests {
         assert_eq!(hundredths_of(text), expected);
     }
 
+    #[rstest]
+    #[case(1250, "12.50", Comparison::Same)]
+    #[case(1250, "12.5", Comparison::Same)]
+    #[case(1250, "0012.5000", Comparison::Same)]
+    #[case(1250, "12", Comparison::LessPrecise)]
+    #[case(1250, "13", Comparison::LessPrecise)]
+    #[case(1250, "11", Comparison::Different)]
+    #[case(1250, "14", Comparison::Different)]
+    #[case(1250, "12.51", Comparison::Different)]
+    #[case(1250, "12.4", Comparison::Different)]
+    #[case(1250, "12.6", Comparison::Different)]
+    #[case(1250, "12.500001", Comparison::Different)]
+    #[case(1250, "12.4999999999", Comparison::Different)]
+    #[case(1250, "1250", Comparison::Different)]
+    #[case(1250, "0", Comparison::Different)]
+    #[case(99, "0", Comparison::LessPrecise)]
+    #[case(99, "1", Comparison::LessPrecise)]
+    #[case(99, "0.9", Comparison::LessPrecise)]
+    #[case(99, "1.0", Comparison::LessPrecise)]
+    #[case(99, "1.00", Comparison::Different)]
+    #[case(49, "0", Comparison::LessPrecise)]
+    #[case(49, "1", Comparison::Different)]
+    #[case(1249, "12.4", Comparison::LessPrecise)]
+    #[case(1249, "12.5", Comparison::LessPrecise)]
+    #[case(1249, "13", Comparison::Different)]
+    #[case(1200, "12", Comparison::Same)]
+    #[case(1200, "13", Comparison::Different)]
+    #[case(1250, "-12.50", Comparison::Different)]
+    #[case(1250, "+12.50", Comparison::Different)]
+    #[case(1250, "12,50", Comparison::Different)]
+    #[case(1250, "12 50", Comparison::Different)]
+    #[case(1250, " 12.50", Comparison::Different)]
+    #[case(1250, "1.25e1", Comparison::Different)]
+    #[case(1250, "12.", Comparison::Different)]
+    #[case(1250, ".5", Comparison::Different)]
+    #[case(1250, "", Comparison::Different)]
+    #[case(1250, "$12.50", Comparison::Different)]
+    #[case(1250, "NaN", Comparison::Different)]
+    #[case(1250, "\u{661}\u{662}", Comparison::Different)]
+    #[case(1250, "99999999999999999999999", Comparison::Different)]
+    fn less_precise_is_no_contradiction(#[case] ours: i64, #[case] told: &str, #[case] expected: Comparison) {
+        assert_eq!(Money { currency: Currency::USD, minor_units: ours }.compare(told), expected);
+    }
+
+    #[rstest]
+    #[case("USD", Ok(()))]
+    #[case("AUD", Ok(()))]
+    #[case("NZD", Ok(()))]
+    #[case("XCD", Ok(()))]
+    #[case("JPY", Err(BadMoney::Decimals))]
+    #[case("KWD", Err(BadMoney::Decimals))]
+    #[case("XAF", Err(BadMoney::Decimals))]
+    #[case("XOF", Err(BadMoney::Decimals))]
+    #[case("XPF", Err(BadMoney::Decimals))]
+    #[case("XAU", Err(BadMoney::Decimals))]
+    #[case("XXX", Err(BadMoney::Decimals))]
+    #[case("XTS", Err(BadMoney::Decimals))]
+    #[case("ABC", Err(BadMoney::Decimals))]
+    #[case("usd", Err(BadMoney::Currency))]
+    #[case("US", Err(BadMoney::Currency))]
+    #[case("USDX", Err(BadMoney::Currency))]
+    fn only_hundredths_are_taken(#[case] code: &str, #[case] expected: Result<(), BadMoney>) {
+        assert_eq!(Currency::parse(code).map(drop), expected);
+    }
+
+    #[test]
+    fn the_codes_are_in_order_so_that_they_are_found() {
+        assert!(HUNDREDTHS.is_sorted_by(|one, next| one < next));
+        assert!(HUNDREDTHS.iter().all(|code| Currency::parse(code).is_ok()));
+    }
+
     proptest! {
+        /// Whatever is taken for ours is less than one unit of its own last digit away.
+        #[test]
+        fn what_fits_is_near(ours in 1..100_000_i64, whole in 0..1_000_u32, fraction in "(\\.[0-9]{1,4})?") {
+            let told = format!("{whole}{fraction}");
+            let unit = match fraction.len() { 0 => 100, 2 => 10, _ => 1 };
+            let apart = (hundredths_of(&told).unwrap() - ours).abs();
+            match (Money { currency: Currency::USD, minor_units: ours }).compare(&told) {
+                Comparison::Same => prop_assert_eq!(apart, 0),
+                Comparison::LessPrecise => prop_assert!(0 < apart && apart < unit),
+                Comparison::Different => prop_assert!(2 * apart >= unit || fraction.len() > 3),
+            }
+        }
+
         #[test]
         fn what_is_printed_is_read_back(minor_units in -1_000_000_000_000_000_i64..1_000_000_000_000_000) {
             let money = Money { currency: Currency::USD, minor_units };

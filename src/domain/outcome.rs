@@ -66,6 +66,9 @@ pub enum Heard {
     NotOurs,
     /// The provider took the login, and has no such target.
     NoTarget,
+    /// The provider is there and says that it did not look at the request: that is for the
+    /// settings, not for the circuit.
+    NotDispatched,
 }
 
 /// What a lookup that does not show the refund says about its absence.

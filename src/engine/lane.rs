@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -14,6 +13,7 @@ use crate::domain::ids::RefundId;
 use crate::engine::AccountHealth;
 use crate::engine::circuit::{Circuit, CircuitSettings, Era, Sign, Stance};
 use crate::engine::probe::Probes;
+use crate::engine::rate_limit::RateLimiter;
 use crate::ledger::Kin;
 use crate::providers::Account;
 
@@ -40,16 +40,10 @@ pub(super) struct Lane {
     pub(super) has_recovered: AtomicBool,
     /// Probes that callers ask for.
     pub(super) requested_probes: Probes,
-    pace: Pace,
+    /// When its next request may be sent.
+    pub(super) limiter: Arc<RateLimiter>,
     circuit: Mutex<Circuit>,
     in_hand: Mutex<BTreeSet<RefundId>>,
-}
-
-/// Requests evenly apart, so that no second holds more than the provider takes.
-struct Pace {
-    /// Zero: as they come.
-    apart: Duration,
-    next: Mutex<Instant>,
 }
 
 /// A refund that somebody is settling; let go of when dropped.
@@ -65,10 +59,8 @@ impl Lane {
         standstills: Vec<(Timestamp, Timestamp)>,
         circuit: CircuitSettings,
     ) -> Self {
-        let apart = match account.requests_per_second {
-            0 => Duration::ZERO,
-            rate => Duration::from_secs(1) / rate,
-        };
+        let (second, hour) = (account.requests_per_second, account.requests_per_hour);
+        let limiter = Arc::new(RateLimiter::new(second, hour, account.meter.clone()));
         Self {
             slots: Arc::new(Semaphore::new(account.max_in_flight)),
             lookups: Arc::new(Semaphore::new(account.max_in_flight)),
@@ -78,7 +70,7 @@ impl Lane {
             probes: AtomicUsize::new(0),
             has_recovered: AtomicBool::new(false),
             requested_probes: Probes::default(),
-            pace: Pace { apart, next: Mutex::new(Instant::now()) },
+            limiter,
             circuit: Mutex::new(Circuit::new(circuit)),
             in_hand: Mutex::default(),
             kin,
@@ -93,20 +85,12 @@ impl Lane {
             return None;
         }
         let slot = self.slots.clone().try_acquire_owned().ok()?;
-        let has_turn = self.pace.try_turn();
-        if has_turn && self.pace.holds_back() {
-            self.account.meter.paced(Duration::ZERO);
-        }
-        has_turn.then_some(slot)
+        self.limiter.try_acquire().then_some(slot)
     }
 
     /// Waits for this request's turn on the wire.
     pub(super) async fn turn(&self) {
-        let start = Instant::now();
-        self.pace.turn().await;
-        if self.pace.holds_back() {
-            self.account.meter.paced(start.elapsed());
-        }
+        self.limiter.acquire().await;
     }
 
     pub(super) fn health(&self) -> AccountHealth {
@@ -215,43 +199,6 @@ impl Lane {
 
     fn in_hand(&self) -> MutexGuard<'_, BTreeSet<RefundId>> {
         self.in_hand.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Pace {
-    fn holds_back(&self) -> bool {
-        !self.apart.is_zero()
-    }
-
-    /// Takes a turn if one is free now.
-    fn try_turn(&self) -> bool {
-        if self.apart.is_zero() {
-            return true;
-        }
-        let (mut next, now) = (self.next(), Instant::now());
-        let free = *next <= now;
-        if free {
-            *next = now + self.apart;
-        }
-        free
-    }
-
-    /// Takes the next turn, and waits for it.
-    async fn turn(&self) {
-        if self.apart.is_zero() {
-            return;
-        }
-        let at = {
-            let mut next = self.next();
-            let at = (*next).max(Instant::now());
-            *next = at + self.apart;
-            at
-        };
-        tokio::time::sleep_until(at).await;
-    }
-
-    fn next(&self) -> MutexGuard<'_, Instant> {
-        self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -30,6 +30,7 @@ mod feed;
 mod lane;
 mod places;
 pub mod probe;
+mod rate_limit;
 mod resolve;
 mod steady;
 mod step;

@@ -222,8 +222,8 @@ async fn look_and_record(
 }
 
 async fn lookup(lane: &Lane, refund: &Refund) -> Lookup {
-    let (adapter, asked) = (lane.account.adapter.clone(), refund.clone());
-    match tokio::spawn(async move { adapter.lookup(&asked).await }.in_current_span()).await {
+    let (adapter, asked, turns) = (lane.account.adapter.clone(), refund.clone(), lane.limiter.clone());
+    match tokio::spawn(async move { adapter.lookup(&asked, &*turns).await }.in_current_span()).await {
         Ok(lookup) => lookup,
         Err(_) => Lookup::unavailable("the adapter panicked while reading the provider's answer"),
     }
@@ -346,7 +346,9 @@ fn sign_of(refund: &Refund, outcome: &Outcome) -> Sign {
 /// What a look tells of the account that it was made for.
 fn sign_of_look(refund: &Refund, lookup: &Lookup) -> Sign {
     match lookup {
-        Lookup::Found(_) | Lookup::NotFound { .. } | Lookup::Unavailable { heard: Heard::NoTarget, .. } => Sign::Works,
+        Lookup::Found(_)
+        | Lookup::NotFound { .. }
+        | Lookup::Unavailable { heard: Heard::NoTarget | Heard::NotDispatched, .. } => Sign::Works,
         Lookup::Unavailable { heard: Heard::NotOurs, .. } => Sign::NotOurs(refund.intent.target.references().concat()),
         Lookup::Unavailable { heard: Heard::Nothing, .. } => Sign::Fails,
     }

@@ -83,6 +83,7 @@ impl Bench {
             },
             max_in_flight: 4,
             requests_per_second: 0,
+            requests_per_hour: 0,
             pending_limit: Duration::from_secs(86_400),
             adapter: self.provider.clone(),
             status: None,
@@ -362,7 +363,7 @@ impl crate::providers::Provider for Told {
         Outcome::Refunded(Confirmation::default())
     }
 
-    async fn lookup(&self, _refund: &Refund) -> Lookup {
+    async fn lookup(&self, _refund: &Refund, _turns: &dyn crate::providers::Turns) -> Lookup {
         self.calls.lock().unwrap().push(Instant::now());
         let answer = self.lookups.lock().unwrap().pop_front().unwrap();
         self.asked.send_modify(|asked| *asked += 1);

@@ -49,8 +49,9 @@ pub trait Provider: Send + Sync + 'static {
     /// Sends one refund request: one call is one wire request, never more. `engine/step.rs` is the only caller, after the attempt is on disk.
     async fn refund(&self, intent: &Intent) -> Outcome;
 
-    /// Asks what became of a refund. Moves nothing.
-    async fn lookup(&self, refund: &Refund) -> Lookup;
+    /// Asks what became of a refund. Moves nothing. The caller has taken the turn of the first
+    /// request; each further one waits for one of `turns`.
+    async fn lookup(&self, refund: &Refund, turns: &dyn Turns) -> Lookup;
 
     /// A keyed digest of the secret that the deduplication keys of a refund are bound to: under another one, an earlier
     /// key counts as dead. None where keys are bound to none.
@@ -64,7 +65,7 @@ pub trait Provider: Send + Sync + 'static {
     async fn probe(&self, turns: &dyn Turns) -> ProbeReport;
 }
 
-/// The pace of an account, as a probe sees it.
+/// The pace of an account, as an adapter sees it.
 #[async_trait]
 pub trait Turns: Send + Sync {
     /// Returns when the next request may be sent.
@@ -169,6 +170,8 @@ pub struct Account {
     pub max_in_flight: usize,
     /// Attempts and looks in one second, evenly apart; 0: as they come. Validation statuses are not among them.
     pub requests_per_second: u32,
+    /// The same in any hour; 0: as they come.
+    pub requests_per_hour: u32,
     /// How long a refund may wait to be sent before it is given up.
     pub pending_limit: Duration,
     /// What it logs in with; a new one is used from the next request on.
@@ -206,6 +209,8 @@ pub struct AccountSettings {
     pub max_in_flight: usize,
     /// Attempts and looks in one second, evenly apart; 0: as they come. Validation statuses are not among them.
     pub requests_per_second: u32,
+    /// The same in any hour; 0: as they come.
+    pub requests_per_hour: u32,
     /// How long a refund may wait to be sent before it is given up.
     pub pending_limit: Duration,
     /// How long "not refunded" may lag behind the truth.

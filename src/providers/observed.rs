@@ -59,13 +59,13 @@ impl<P: Provider> Provider for Observed<P> {
         self.inner.credential(refund)
     }
 
-    async fn lookup(&self, refund: &Refund) -> Lookup {
+    async fn lookup(&self, refund: &Refund, turns: &dyn Turns) -> Lookup {
         let span = info_span!(
             "provider", call = "lookup", account = %self.account, provider = %self.provider, refund = %refund.id()
         );
         async {
             let start = Instant::now();
-            let lookup = self.inner.lookup(refund).await;
+            let lookup = self.inner.lookup(refund, turns).await;
             let duration = start.elapsed();
             let (found, detail) = match &lookup {
                 Lookup::Found(outcome) => (kind_of(outcome), detail_of(outcome)),

@@ -15,6 +15,9 @@ pub(crate) enum Script {
     Say(&'static str),
     /// Says this and holds the connection open.
     SayAndHold(&'static str),
+    /// Says what stands beside the first of these that the request begins with; else it closes the
+    /// connection.
+    ByPath(&'static [(&'static str, &'static str)]),
     /// Closes the connection.
     Close,
     /// Holds the connection open.
@@ -94,6 +97,13 @@ impl Drop for Peer {
 async fn converse(mut stream: TcpStream, script: Script, whole: bool, seen: Arc<Mutex<Seen>>) {
     loop {
         let Some(request) = request_of(&mut stream, whole).await else { return };
+        let script = match script {
+            Script::ByPath(answers) => {
+                let answer = answers.iter().find(|(head, _)| request.starts_with(head));
+                answer.map_or(Script::Close, |(_, text)| Script::Say(text))
+            }
+            other => other,
+        };
         seen.lock().unwrap().requests.push(request);
         match script {
             Script::Say(text) => {
@@ -108,7 +118,7 @@ async fn converse(mut stream: TcpStream, script: Script, whole: bool, seen: Arc<
                 tokio::time::sleep(Duration::from_secs(60)).await;
                 return;
             }
-            Script::Close => return,
+            Script::Close | Script::ByPath(_) => return,
             Script::Silence => {
                 tokio::time::sleep(Duration::from_secs(60)).await;
                 return;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use proptest::prelude::*;
 
 use crate::domain::clock::{ManualClock, Timestamp};
 use crate::domain::ids::{AccountName, RefundId};
@@ -35,6 +36,7 @@ pub(crate) fn account(peer: &Peer, login: Login) -> Account {
         reuse_connections: false,
         max_in_flight: 8,
         requests_per_second: 0,
+        requests_per_hour: 0,
         pending_limit: Duration::from_secs(86_400),
         settle_time: Duration::from_secs(600),
         login,
@@ -104,4 +106,62 @@ pub(crate) fn outcome_word(outcome: &Outcome) -> String {
         Outcome::NotSent { error, .. } => format!("not_sent {} {}", error.code, error.category.as_str()),
         Outcome::Unknown { reason, .. } => format!("unknown {}", reason.as_str()),
     }
+}
+
+/// What goes wrong on the way, or at a hostile peer: one change of a real answer. Places are
+/// counted modulo its length.
+#[derive(Debug, Clone)]
+pub(crate) enum Mutation {
+    Delete { at: usize, length: usize },
+    Double { at: usize, length: usize },
+    Replace { at: usize, with: u8 },
+    Insert { at: usize, text: &'static str },
+    Exchange { at: usize, other: usize, length: usize },
+    CutOff { at: usize },
+}
+
+/// A few changes of a real answer.
+pub(crate) fn mutations() -> impl Strategy<Value = Vec<Mutation>> {
+    let place = || 0..2_000_usize;
+    let text = proptest::sample::select(vec![
+        "\"", "{", "}", "[", "]", ",", ":", "<", ">", "/", "&", " ", "0", "-", "null", "true", "{}", "[]", "\\u0000",
+        "\u{FEFF}",
+    ]);
+    let one = prop_oneof![
+        (place(), 1..40_usize).prop_map(|(at, length)| Mutation::Delete { at, length }),
+        (place(), 1..120_usize).prop_map(|(at, length)| Mutation::Double { at, length }),
+        (place(), any::<u8>()).prop_map(|(at, with)| Mutation::Replace { at, with }),
+        (place(), text).prop_map(|(at, text)| Mutation::Insert { at, text }),
+        (place(), place(), 1..40_usize).prop_map(|(at, other, length)| Mutation::Exchange { at, other, length }),
+        place().prop_map(|at| Mutation::CutOff { at }),
+    ];
+    proptest::collection::vec(one, 0..5)
+}
+
+/// The answer after all of them.
+pub(crate) fn mutated(answer: &[u8], mutations: &[Mutation]) -> Vec<u8> {
+    let mut bytes = answer.to_vec();
+    for mutation in mutations.iter().cloned() {
+        let length_of = bytes.len();
+        if length_of == 0 {
+            break;
+        }
+        let span = |at: usize, length: usize| at % length_of..(at % length_of + length).min(length_of);
+        match mutation {
+            Mutation::Delete { at, length } => drop(bytes.drain(span(at, length))),
+            Mutation::Double { at, length } => {
+                let part = bytes[span(at, length)].to_vec();
+                bytes.splice(at % length_of..at % length_of, part);
+            }
+            Mutation::Replace { at, with } => bytes[at % length_of] = with,
+            Mutation::Insert { at, text } => drop(bytes.splice(at % length_of..at % length_of, text.bytes())),
+            Mutation::Exchange { at, other, length } => {
+                for offset in 0..length {
+                    bytes.swap((at + offset) % length_of, (other + offset) % length_of);
+                }
+            }
+            Mutation::CutOff { at } => bytes.truncate(at % length_of),
+        }
+    }
+    bytes
 }

@@ -159,7 +159,7 @@ mod tests {
         for (current, former) in [(OLD, NEW), (NEW, OLD)] {
             account.secret.replace(current.into());
             account.adapter.refund(&samples::intent("r-1", target.clone())).await;
-            account.adapter.lookup(&samples::refund("r-1", target.clone())).await;
+            account.adapter.lookup(&samples::refund("r-1", target.clone()), &samples::Unpaced).await;
             let requests = peer.requests();
             for request in requests.iter().rev().take(2) {
                 assert!(shows(request, current) && !shows(request, former), "{request}");

@@ -112,7 +112,7 @@ const PACING: Declared = Declared {
     kind: CALL_SECONDS,
     unit: "s",
     attributes: &["account"],
-    help: "Waits for a request's turn under the account's requests_per_second; accounts without one have none.",
+    help: "Waits for a request's turn under the account's requests_per_second and requests_per_hour; accounts without either have none.",
 };
 const DOUBT: Declared = Declared {
     name: "recoup.doubt.duration",

@@ -87,7 +87,7 @@ impl Adapter for NoRefunds {
         unreachable!("a validation status refunds nothing")
     }
 
-    async fn lookup(&self, _: &Refund) -> Lookup {
+    async fn lookup(&self, _: &Refund, _: &dyn crate::providers::Turns) -> Lookup {
         unreachable!("a validation status looks no refund up")
     }
 
@@ -114,6 +114,7 @@ fn account(name: &str, provider: Provider, status: Option<Arc<dyn StatusSource>>
         },
         max_in_flight: 8,
         requests_per_second: 0,
+        requests_per_hour: 0,
         pending_limit: Duration::from_secs(86_400),
         adapter: Arc::new(NoRefunds),
         status,

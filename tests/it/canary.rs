@@ -166,7 +166,9 @@ fn hostile_configuration(hostile: SocketAddr, collector: SocketAddr, dir: &Path)
     let lines = text.lines().filter(|line| !line.starts_with("ca_file"));
     lines
         .map(|line| match line.starts_with("provider =") {
-            true => format!("{line}\ntotal_timeout_ms = 300\nmax_in_flight = 64\nrequests_per_second = 0\n"),
+            true => format!(
+                "{line}\ntotal_timeout_ms = 300\nmax_in_flight = 64\nrequests_per_second = 0\nrequests_per_hour = 0\n"
+            ),
             false => format!("{line}\n"),
         })
         .collect()

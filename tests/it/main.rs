@@ -7,6 +7,7 @@
     reason = "a test that cannot go on should say where, and its names are its documentation"
 )]
 
+mod answers;
 mod callers;
 mod canary;
 mod commands;

@@ -181,8 +181,10 @@ async fn an_account_that_is_shut_finds_its_way_back(
 #[tokio::test]
 async fn a_crowd_of_wrong_orders_keeps_nobody_waiting() {
     let unpaced = |configuration: String| {
-        brisk(configuration, 600)
-            .replace("username = \"demo-test\"", "requests_per_second = 0\nusername = \"demo-test\"")
+        brisk(configuration, 600).replace(
+            "username = \"demo-test\"",
+            "requests_per_second = 0\nrequests_per_hour = 0\nusername = \"demo-test\"",
+        )
     };
     let stack = Stack::start_as(unpaced).await;
     let body = "{\"message\":\"Unauthorized\",\"details\":\"\"}".to_owned();

@@ -67,7 +67,7 @@ fn measure(base: &Path, seed: u64, name: &str, refunds: usize, pooled: bool) -> 
     // Sectigo's are never pooled: nothing would stop a second refund there.
     let used: &[Provider] = if pooled { &[Provider::Namecom, Provider::Debitsuccess] } else { &PROVIDERS };
     let accounts = used.iter().map(|provider| {
-        let more = format!("requests_per_second = 0\nreuse_connections = {}\n", pooled);
+        let more = format!("requests_per_second = 0\nrequests_per_hour = 0\nreuse_connections = {}\n", pooled);
         let settings = account(&providers, *provider, word(*provider), &more);
         if *provider == Provider::Sectigo {
             return settings;

@@ -80,7 +80,8 @@ fn measure(base: &Path, seed: u64, refunds: usize, accounts: usize) -> Measured 
     // Half of what comes in is done and never answered, half is never done.
     let halves = [Point::AfterEffect, Point::BeforeEffect];
     providers.arm_flapping(PROVIDERS.into_iter().map(|provider| (provider, halves, FaultEffect::NeverAnswer)));
-    let more = format!("requests_per_second = 0\nmax_in_flight = {SLOTS}\ntotal_timeout_ms = 600000\n");
+    let more =
+        format!("requests_per_second = 0\nrequests_per_hour = 0\nmax_in_flight = {SLOTS}\ntotal_timeout_ms = 600000\n");
     let names = |provider: Provider| (0..accounts).map(move |number| format!("{}-{number}", word(provider)));
     let settings: String = PROVIDERS
         .into_iter()

@@ -296,7 +296,7 @@ const SETTINGS: &str = "\
 /// The same for every account.
 const OF_EACH_ACCOUNT: &str = "\
     max_in_flight = 8\n\
-    requests_per_second = 0\n\
+    requests_per_second = 0\nrequests_per_hour = 0\n\
     connect_timeout_ms = 250\n\
     total_timeout_ms = 600\n\
     settle_time_s = 2\n";

@@ -301,6 +301,7 @@ fn account(sim: &Arc<Sim>, life: &Arc<Life>, who: Who) -> Account {
         reuse_connections: false,
         max_in_flight: habits.in_flight,
         requests_per_second: if habits.paced && who == Who::Namecom { 20 } else { 0 },
+        requests_per_hour: if habits.paced && who == Who::Namecom { 3_000 } else { 0 },
         pending_limit: Duration::from_secs(24 * 3_600),
         settle_time: settle_time(who),
         login,

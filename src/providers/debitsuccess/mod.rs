@@ -21,6 +21,7 @@ use crate::providers::secret::Secret;
 use crate::providers::{Provider, Turns};
 
 mod description;
+mod document;
 mod probe;
 pub mod wire;
 mod xml;
@@ -90,6 +91,10 @@ impl Debitsuccess {
 }
 
 impl Service {
+    fn names(&self) -> wire::Names<'_> {
+        wire::Names { service_namespace: &self.service_namespace, data_namespace: &self.data_namespace }
+    }
+
     fn frame<'a>(&'a self, password: &'a SecretString) -> wire::Frame<'a> {
         wire::Frame {
             service_namespace: &self.service_namespace,
@@ -113,10 +118,10 @@ impl Provider for Debitsuccess {
             Err(why) => return never_left(why),
         };
         let exchange = self.http.send_once(call).await;
-        exchange.into_outcome(|answer| wire::read_refund(answer, &intent.id, &self.mask))
+        exchange.into_outcome(|answer| wire::read_refund(answer, &intent.id, self.service.names(), &self.mask))
     }
 
-    async fn lookup(&self, refund: &Refund) -> Lookup {
+    async fn lookup(&self, refund: &Refund, _: &dyn Turns) -> Lookup {
         let Target::Debitsuccess(target) = &refund.intent.target else {
             return Lookup::unavailable("the account is one at Debitsuccess, and the target is not");
         };
@@ -127,7 +132,7 @@ impl Provider for Debitsuccess {
             Err(why) => return Lookup::unavailable(why),
         };
         let exchange = self.http.read(call, REFUND_REPLY_BYTES).await;
-        exchange.into_lookup(|answer| wire::read_status(answer, refund, target, &self.mask))
+        exchange.into_lookup(|answer| wire::read_status(answer, refund, target, self.service.names(), &self.mask))
     }
 
     async fn probe(&self, turns: &dyn Turns) -> ProbeReport {
@@ -141,7 +146,7 @@ mod tests {
     use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget};
     use crate::providers::Login;
     use crate::providers::peer::{Peer, Script};
-    use crate::providers::samples::{self, outcome_word};
+    use crate::providers::samples::{self, Unpaced, outcome_word};
 
     fn target() -> Target {
         let target = DebitsuccessTarget::new(DebitsuccessFields {
@@ -195,7 +200,7 @@ mod tests {
     #[tokio::test]
     async fn the_lookup_request_is_these_bytes() {
         let peer = Peer::start(Script::Close).await;
-        let lookup = samples::account(&peer, login()).adapter.lookup(&samples::refund("r-1", target())).await;
+        let lookup = samples::account(&peer, login()).adapter.lookup(&samples::refund("r-1", target()), &Unpaced).await;
         assert!(matches!(lookup, Lookup::Unavailable { .. }), "{lookup:?}");
         let request = peer.requests().remove(0);
         assert!(request.contains("soapaction: \"http://tempuri.org/IDSServices/GetRefundStatus\"\r\n"), "{request}");

@@ -19,6 +19,7 @@ use crate::providers::Turns;
 use crate::providers::http::{Answer, Call, Exchange, REFUND_REPLY_BYTES, STATUS_REPLY_BYTES};
 use crate::providers::mask::Mask;
 use crate::providers::probing::Probing;
+use crate::providers::text::{content_type, decode_damaged};
 
 /// No account of the provider is called so.
 const NO_ACCOUNT: &str = "RECOUP-PROBE";
@@ -185,7 +186,7 @@ impl Debitsuccess {
 impl Reply {
     /// None where the document is no answer to GetRefundStatus.
     fn read(answer: &Answer, mask: &Mask) -> Result<Option<Reply>, BadXml> {
-        let root = Element::parse(&answer.body)?;
+        let root = Element::parse(&decode_damaged(&answer.body, content_type(answer)))?;
         let Some(body) = root.child("Body")?.filter(|_| root.name() == "Envelope") else { return Ok(None) };
         if let Some(fault) = body.child("Fault")? {
             let part = |name| Ok(mask.text(fault.value(name)?.unwrap_or_default()));

@@ -3,15 +3,19 @@
 //! A business error comes as HTTP 200 with `Status` and `ResponseNotes`; a SOAP fault is a protocol error and says nothing of the refund.
 //! The service drops members that come out of its order without a word: those of the base class first, each class by its alphabet.
 
+use std::sync::Once;
+
 use quick_xml::escape::escape;
 
 use crate::domain::ids::RefundId;
-use crate::domain::money::hundredths_of;
+use crate::domain::money::Comparison;
 use crate::domain::outcome::{
-    Acceptance, Confirmation, DoubtReason, ErrorCategory, Lookup, Outcome, ProviderError, provider_text,
+    Acceptance, Confirmation, DoubtReason, ErrorCategory, Heard, Lookup, Outcome, PROVIDER_TEXT_BYTES, ProviderError,
+    provider_text,
 };
 use crate::domain::refund::Refund;
 use crate::domain::target::DebitsuccessTarget;
+use crate::providers::debitsuccess::document;
 use crate::providers::debitsuccess::xml::{BadXml, Element};
 use crate::providers::http::Answer;
 use crate::providers::mask::Mask;
@@ -20,6 +24,11 @@ use crate::providers::mask::Mask;
 pub(crate) const INITIATE_REFUND: &str = "InitiateRefund";
 /// What tells where one stands.
 pub(crate) const GET_REFUND_STATUS: &str = "GetRefundStatus";
+
+/// So many remarks of one answer are kept.
+const MOST_REMARKS: usize = 16;
+/// So much of a namespace that is not ours is shown.
+const NAMESPACE_CHARS: usize = 120;
 
 /// What stands in every envelope besides the refund itself.
 pub(crate) struct Frame<'a> {
@@ -62,11 +71,21 @@ pub(crate) fn status_envelope(frame: &Frame<'_>, id: &RefundId, target: &Debitsu
     )
 }
 
+/// What the account's settings call the namespaces that the provider does not publish.
+#[derive(Clone, Copy)]
+pub(crate) struct Names<'a> {
+    /// XML namespace of the operations.
+    pub service_namespace: &'a str,
+    /// XML namespace of the data members.
+    pub data_namespace: &'a str,
+}
+
 /// What an answer to InitiateRefund means for the refund `id`.
-pub(crate) fn read_refund(answer: &Answer, id: &RefundId, mask: &Mask) -> Outcome {
-    let reply = match Reply::read(answer, INITIATE_REFUND, mask) {
+pub(crate) fn read_refund(answer: &Answer, id: &RefundId, names: Names<'_>, mask: &Mask) -> Outcome {
+    let reply = match Reply::read(answer, INITIATE_REFUND, names, mask) {
         Ok(reply) => reply,
-        Err(doubt) => return doubt.into(),
+        Err(NoReply::NotDispatched(error)) => return Outcome::NotSent { error, retry_at: None },
+        Err(NoReply::Doubt(doubt)) => return doubt.into(),
     };
     match reply.status {
         Status::Succeed => {
@@ -74,14 +93,20 @@ pub(crate) fn read_refund(answer: &Answer, id: &RefundId, mask: &Mask) -> Outcom
                 return contradiction(&format!("it succeeded, with the error {}", error.said()));
             }
             if reply.identifier.as_deref() != Some(id.as_str()) {
-                return contradiction("it succeeded for another ExternalRefundIdentifier");
+                let shown = shown(reply.identifier.as_deref(), mask);
+                return contradiction(&format!(
+                    "it succeeded for another ExternalRefundIdentifier, {shown}, and ours is \"{id}\""
+                ));
             }
-            for note in reply.notes.iter().filter(|note| note.kind == NoteKind::Warning) {
+            for note in reply.warnings() {
                 tracing::warn!(refund = %id, code = note.code, "debitsuccess took the refund with a warning");
             }
+            let remarks = reply.remarks();
             Outcome::Accepted(Acceptance {
                 reference: reply.number,
                 status: Some("Submitted".to_owned()),
+                status_note: reply.note,
+                remarks,
                 ..Acceptance::default()
             })
         }
@@ -94,10 +119,19 @@ pub(crate) fn read_refund(answer: &Answer, id: &RefundId, mask: &Mask) -> Outcom
 }
 
 /// What an answer to GetRefundStatus says of the refund.
-pub(crate) fn read_status(answer: &Answer, refund: &Refund, target: &DebitsuccessTarget, mask: &Mask) -> Lookup {
-    let reply = match Reply::read(answer, GET_REFUND_STATUS, mask) {
+pub(crate) fn read_status(
+    answer: &Answer,
+    refund: &Refund,
+    target: &DebitsuccessTarget,
+    names: Names<'_>,
+    mask: &Mask,
+) -> Lookup {
+    let reply = match Reply::read(answer, GET_REFUND_STATUS, names, mask) {
         Ok(reply) => reply,
-        Err(doubt) => return Lookup::unavailable(doubt.evidence),
+        Err(NoReply::NotDispatched(error)) => {
+            return Lookup::Unavailable { evidence: error.message, heard: Heard::NotDispatched };
+        }
+        Err(NoReply::Doubt(doubt)) => return Lookup::unavailable(doubt.evidence),
     };
     let errors: Vec<&Note> = reply.errors().collect();
     match (reply.status, errors.as_slice()) {
@@ -108,43 +142,52 @@ pub(crate) fn read_status(answer: &Answer, refund: &Refund, target: &Debitsucces
         (status, _) => return Lookup::unavailable(format!("the Status is {}{}", status.as_str(), reply.said())),
     }
     if reply.identifier.as_deref() != Some(refund.id().as_str()) {
-        return Lookup::unavailable("the answer is for another ExternalRefundIdentifier");
+        let shown = shown(reply.identifier.as_deref(), mask);
+        let ours = refund.id();
+        return Lookup::unavailable(format!(
+            "the answer is for another ExternalRefundIdentifier, {shown}, and ours is \"{ours}\""
+        ));
     }
     let Some(word) = reply.refund_status.clone() else {
         return Lookup::unavailable("the answer has no RefundStatus");
     };
     if let (Some(known), Some(told)) = (&refund.provider_reference, &reply.number)
-        && known != told
+        && number_of(known) != number_of(told)
     {
-        let evidence = format!("the identifier is that of refund {told}, and ours is {known}");
+        let evidence = format!("the identifier is that of refund \"{told}\", and ours is \"{known}\"");
         return Lookup::Found(contradiction(&evidence));
     }
-    // Found under our identifier with another amount, it is not the refund that we sent.
-    let amount = reply.refund_amount.as_deref().and_then(|text| hundredths_of(text).ok());
-    if amount != Some(target.amount().minor_units) {
-        let told = reply.refund_amount.as_deref().unwrap_or("absent");
-        let evidence = format!("RefundAmount is {}, and ours is {}", mask.text(told), target.amount().decimal());
+    // Found under our identifier with an amount that ours cannot be, it is not the refund that we
+    // sent. One that is less precise contradicts nothing: the documents call it an Integer.
+    let told = reply.refund_amount.as_deref().map(|told| target.amount().compare(told));
+    if told == Some(Comparison::Different) {
+        let shown = shown(reply.refund_amount.as_deref(), mask);
+        let evidence = format!("RefundAmount is {shown}, and ours is \"{}\"", target.amount().decimal());
         return Lookup::Found(contradiction(&evidence));
     }
-    let reference = reply.number.clone();
-    let status = Some(word.clone());
+    let remarks = reply.remarks();
+    let (reference, status_note) = (reply.number, reply.note);
+    let status = Some(exactly(&word, mask));
     Lookup::Found(match word.as_str() {
         "Completed" => Outcome::Refunded(Confirmation {
             reference,
             status,
-            amount: Some(target.amount()),
+            // What the provider says, and no more than that.
+            amount: (told == Some(Comparison::Same)).then(|| target.amount()),
+            status_note,
+            remarks,
             ..Confirmation::default()
         }),
         "Rejected" => Outcome::Refused {
             error: ProviderError {
                 code: word,
-                message: reply.note.unwrap_or_default(),
+                message: status_note.unwrap_or_default(),
                 http_status: answer.status,
                 category: ErrorCategory::RejectedOnReview,
             },
             items: Vec::new(),
         },
-        _ => Outcome::Accepted(Acceptance { reference, status, ..Acceptance::default() }),
+        _ => Outcome::Accepted(Acceptance { reference, status, status_note, remarks, ..Acceptance::default() }),
     })
 }
 
@@ -153,12 +196,22 @@ pub(crate) fn read_status(answer: &Answer, refund: &Refund, target: &Debitsucces
 struct Reply {
     status: Status,
     notes: Vec<Note>,
-    /// As it came, for it is compared and never shown: masked, an identifier that holds the password would be another one.
+    /// As it came, for it is compared: masked, an identifier that holds the password would be
+    /// another one.
     identifier: Option<String>,
+    /// None where it is zero, which a service without a number writes.
     number: Option<String>,
+    /// As it came, for it is compared.
     refund_status: Option<String>,
+    /// As it came, for it is compared.
     refund_amount: Option<String>,
     note: Option<String>,
+    /// Of the provider's message, for questions to the provider.
+    message_id: Option<String>,
+    /// What was left out, for it was not written as its field is.
+    irregular: Vec<&'static str>,
+    /// In which namespaces the answer is, where they are not those of the account's settings.
+    other_names: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,6 +252,13 @@ struct Doubt {
     evidence: String,
 }
 
+/// What is no reply of the operation.
+enum NoReply {
+    /// The service says that it has dispatched nothing.
+    NotDispatched(ProviderError),
+    Doubt(Doubt),
+}
+
 impl Frame<'_> {
     fn envelope(&self, operation: &str, target: &DebitsuccessTarget, members: &[(&str, Option<&str>)]) -> String {
         let mut body = String::new();
@@ -224,50 +284,91 @@ impl Frame<'_> {
 }
 
 impl Reply {
-    fn read(answer: &Answer, operation: &str, mask: &Mask) -> Result<Reply, Doubt> {
+    fn read(answer: &Answer, operation: &str, names: Names<'_>, mask: &Mask) -> Result<Reply, NoReply> {
         let unreadable = |fault: BadXml| {
             Doubt::new(DoubtReason::UnreadableReply, format!("HTTP {} with a body that {fault}", answer.status))
         };
-        if answer.status >= 500 {
-            let fault = Element::parse(&answer.body).ok().and_then(|root| fault_of(&root, mask)).unwrap_or_default();
-            return Err(Doubt::new(DoubtReason::ProviderServerError, format!("HTTP {}{fault}", answer.status)));
+        // What is only read may come in parts, and names twice what it says once; what a refund was
+        // answered may not.
+        let is_read = operation == GET_REFUND_STATUS;
+        let root = if is_read { document::read_with_parts(answer) } else { document::read(answer) };
+        let fault = root.as_ref().ok().and_then(Fault::of);
+        if let Some(fault) = &fault
+            && let Some(error) = fault.not_dispatched(answer.status, mask)
+        {
+            return Err(NoReply::NotDispatched(error));
         }
-        if answer.status != 200 {
-            return Err(Doubt::new(DoubtReason::UnreadableReply, format!("HTTP {}", answer.status)));
+        let said = fault.map(|fault| fault.said(names, mask)).unwrap_or_default();
+        if answer.status != 200 || !said.is_empty() {
+            let is_server = answer.status >= 500;
+            let reason = if is_server { DoubtReason::ProviderServerError } else { DoubtReason::UnreadableReply };
+            return Err(Doubt::new(reason, format!("HTTP {}{said}", answer.status)).into());
         }
-        let root = Element::parse(&answer.body).map_err(unreadable)?;
-        if let Some(fault) = fault_of(&root, mask) {
-            return Err(Doubt::new(DoubtReason::UnreadableReply, format!("HTTP 200{fault}")));
-        }
-        let result = result_of(&root, operation).map_err(unreadable)?.ok_or_else(|| {
+        let root = root.map_err(unreadable)?;
+        let (response, result) = result_of(&root, operation).map_err(unreadable)?.ok_or_else(|| {
             Doubt::new(DoubtReason::UnreadableReply, format!("HTTP 200 and no {operation}Result in an envelope"))
         })?;
-        let text = |name: &str| Ok(result.value(name)?.map(|value| mask.text(value)));
+        let value = |name: &str| if is_read { result.same_value(name) } else { result.value(name) };
+        let mut irregular = Vec::new();
+        let mut remark = |name: &'static str| {
+            let text = value(name).unwrap_or_else(|_| {
+                irregular.push(name);
+                None
+            });
+            text.map(|text| mask.text(text))
+        };
+        let (note, message_id) = (remark("Note"), remark("Id"));
         let fields = || -> Result<Reply, BadXml> {
             Ok(Reply {
                 status: Status::Unknown,
                 notes: Vec::new(),
-                identifier: result.value("ExternalRefundIdentifier")?.map(str::to_owned),
-                number: text("RefundRequestNumber")?,
-                refund_status: text("RefundStatus")?,
-                refund_amount: text("RefundAmount")?,
-                note: text("Note")?,
+                identifier: value("ExternalRefundIdentifier")?.map(str::to_owned),
+                number: value("RefundRequestNumber")?
+                    .filter(|number| !number_of(number).is_empty())
+                    .map(|told| mask.text(told)),
+                refund_status: value("RefundStatus")?.map(str::to_owned),
+                refund_amount: value("RefundAmount")?.map(str::to_owned),
+                note,
+                message_id,
+                irregular,
+                other_names: names.differ_from(response, result).map(|said| mask.text(&said)),
             })
         };
         let mut reply = fields().map_err(unreadable)?;
-        reply.notes = Note::read_all(result, mask)?;
-        reply.status = match result.value("Status").map_err(unreadable)? {
+        reply.notes = Note::read_all(result, is_read, mask)?;
+        reply.status = match value("Status").map_err(unreadable)? {
             // One of the provider's pages writes "Success".
             Some("Succeed" | "Success") => Status::Succeed,
             Some("Failed") => Status::Failed,
             Some("Unknown") => Status::Unknown,
             Some(other) => {
-                let evidence = format!("the Status is \"{}\"", mask.text(other));
-                return Err(Doubt::new(DoubtReason::UnreadableReply, evidence));
+                let evidence = format!("the Status is {}", shown(Some(other), mask));
+                return Err(Doubt::new(DoubtReason::UnreadableReply, evidence).into());
             }
-            None => return Err(Doubt::new(DoubtReason::UnreadableReply, "the answer has no Status".to_owned())),
+            None => {
+                let evidence = "the answer has no Status".to_owned();
+                return Err(Doubt::new(DoubtReason::UnreadableReply, evidence).into());
+            }
         };
+        if !reply.irregular.is_empty() {
+            static SAID: Once = Once::new();
+            let fields = reply.irregular.join(", ");
+            SAID.call_once(|| tracing::warn!(fields, "debitsuccess wrote fields otherwise than documented: left out"));
+        }
         Ok(reply)
+    }
+
+    fn warnings(&self) -> impl Iterator<Item = &Note> {
+        self.notes.iter().filter(|note| note.kind == NoteKind::Warning)
+    }
+
+    /// What stood beside a success, for the refund's history.
+    fn remarks(&self) -> Vec<String> {
+        let warnings = self.warnings().map(|note| provider_text(&format!("warning {}", note.said())));
+        let id = self.message_id.iter().map(|id| provider_text(&format!("message Id {id}")));
+        let left_out =
+            self.irregular.iter().map(|field| format!("{field} was left out: it is not written as documented"));
+        warnings.chain(id).chain(left_out).take(MOST_REMARKS).collect()
     }
 
     fn errors(&self) -> impl Iterator<Item = &Note> {
@@ -276,8 +377,30 @@ impl Reply {
 
     /// `: 06 Unknown exception ...; 08 ...`, or nothing where there is no error.
     fn said(&self) -> String {
-        let said: Vec<String> = self.errors().map(Note::said).collect();
-        if said.is_empty() { String::new() } else { provider_text(&format!(": {}", said.join("; "))) }
+        let names = self.refuses_the_login().then_some(self.other_names.as_deref()).flatten();
+        let names = names.map(|names| format!(" ({names})")).unwrap_or_default();
+        if self.errors().next().is_none() {
+            String::new()
+        } else {
+            provider_text(&format!("{names}: {}", self.all_errors()))
+        }
+    }
+
+    /// Every code with its text. Texts give way so that no code is lost to the bound of what is
+    /// kept.
+    fn all_errors(&self) -> String {
+        let room = PROVIDER_TEXT_BYTES / self.errors().count().max(1);
+        let said = self.errors().map(|note| {
+            let said = note.said();
+            let end =
+                (0..=said.len().min(room.saturating_sub("; ".len()))).rev().find(|end| said.is_char_boundary(*end));
+            said.get(..end.unwrap_or_default()).unwrap_or_default().trim_end().to_owned()
+        });
+        said.collect::<Vec<String>>().join("; ")
+    }
+
+    fn refuses_the_login(&self) -> bool {
+        self.errors().any(|note| matches!(note.meaning(), Meaning::CredentialsRefused))
     }
 
     /// What `Failed` means, by its errors: one that says nothing takes the meaning from all of them.
@@ -292,22 +415,50 @@ impl Reply {
         // That there is a refund under our identifier weighs more than what else is wrong with this request.
         let in_use = |note: &&Note| matches!(note.meaning(), Meaning::Refused(ErrorCategory::IdentifierInUse));
         let decisive = login.or(self.errors().find(in_use)).unwrap_or(first);
-        let texts: Vec<&str> = self.errors().map(|note| note.text.as_str()).collect();
-        let error = |category| ProviderError {
+        let message = if self.errors().count() == 1 { first.text.clone() } else { self.all_errors() };
+        let error = |category, message: &str| ProviderError {
             code: decisive.code.clone(),
-            message: provider_text(&texts.join("; ")),
+            message: provider_text(message),
             http_status,
             category,
         };
-        match decisive.meaning() {
-            Meaning::Refused(category) => Outcome::Refused { error: error(category), items: Vec::new() },
-            Meaning::CredentialsRefused => {
-                Outcome::NotSent { error: error(ErrorCategory::CredentialsRefused), retry_at: None }
+        match (decisive.meaning(), &self.other_names) {
+            (Meaning::Refused(category), _) => Outcome::Refused { error: error(category, &message), items: Vec::new() },
+            // A service that reads no member in its namespace sees no login: that is no wrong
+            // password.
+            (Meaning::CredentialsRefused, Some(names)) => {
+                let error = error(ErrorCategory::InvalidRequest, &format!("{names}: {message}"));
+                Outcome::NotSent { error, retry_at: None }
             }
-            Meaning::Ambiguous => {
+            (Meaning::CredentialsRefused, None) => {
+                Outcome::NotSent { error: error(ErrorCategory::CredentialsRefused, &message), retry_at: None }
+            }
+            (Meaning::Ambiguous, _) => {
                 Doubt::new(DoubtReason::ProviderSaysUnknown, format!("it failed{}", self.said())).into()
             }
         }
+    }
+}
+
+impl Names<'_> {
+    /// A sentence that names the settings which the answer does not confirm; none where it does, or
+    /// names no namespace.
+    fn differ_from(self, response: &Element, result: &Element) -> Option<String> {
+        let of_members: Vec<&str> = result.children().iter().filter_map(Element::namespace).collect();
+        let other_data = of_members.first().filter(|_| !of_members.contains(&self.data_namespace));
+        let other_service = response.namespace().filter(|told| *told != self.service_namespace);
+        let settings = [
+            ("data_namespace", other_data.copied(), self.data_namespace),
+            ("service_namespace", other_service, self.service_namespace),
+        ];
+        let said: Vec<String> = settings
+            .into_iter()
+            .filter_map(|(setting, told, ours)| {
+                let told: String = told?.chars().take(NAMESPACE_CHARS).collect();
+                Some(format!("{setting} is \"{ours}\", and the service answers in \"{told}\""))
+            })
+            .collect();
+        (!said.is_empty()).then(|| said.join("; "))
     }
 }
 
@@ -322,7 +473,8 @@ impl Status {
 }
 
 impl Note {
-    fn read_all(result: &Element, mask: &Mask) -> Result<Vec<Note>, Doubt> {
+    /// `is_read`: the answer is one that is only read.
+    fn read_all(result: &Element, is_read: bool, mask: &Mask) -> Result<Vec<Note>, Doubt> {
         let unreadable =
             |fault: &str| Doubt::new(DoubtReason::UnreadableReply, format!("a note of the answer {fault}"));
         let malformed = |fault: BadXml| unreadable(&fault.to_string());
@@ -333,6 +485,8 @@ impl Note {
                 Some("Error") => NoteKind::Error,
                 Some("Warning") => NoteKind::Warning,
                 Some("Info") => NoteKind::Info,
+                // An error is the kind that hides nothing: beside a success it leaves all open.
+                _ if is_read => NoteKind::Error,
                 _ => return Err(unreadable("is neither Error, Warning nor Info")),
             };
             notes.push(Note {
@@ -345,7 +499,7 @@ impl Note {
     }
 
     fn said(&self) -> String {
-        format!("{} {}", self.code, self.text)
+        format!("{} {}", self.code, self.text).trim().to_owned()
     }
 
     /// By the code alone: two pages word one code differently.
@@ -377,31 +531,97 @@ impl From<Doubt> for Outcome {
     }
 }
 
+impl From<Doubt> for NoReply {
+    fn from(doubt: Doubt) -> Self {
+        NoReply::Doubt(doubt)
+    }
+}
+
+/// A SOAP fault.
+struct Fault<'a> {
+    code: &'a str,
+    text: &'a str,
+    /// The envelope holds nothing besides.
+    is_alone: bool,
+}
+
+impl<'a> Fault<'a> {
+    fn of(root: &'a Element) -> Option<Fault<'a>> {
+        let body = body_of(root).ok()??;
+        let fault = body.children().iter().find(|child| child.name() == "Fault")?;
+        let part = |name: &str| fault.value(name).ok().flatten().unwrap_or_default();
+        Some(Fault { code: part("faultcode"), text: part("faultstring"), is_alone: body.children().len() == 1 })
+    }
+
+    /// `a:ActionNotSupported`: WCF says so before it gives the message to any operation.
+    fn not_dispatched(&self, http_status: u16, mask: &Mask) -> Option<ProviderError> {
+        let is_one = self.local_code() == "ActionNotSupported" && self.is_alone && matches!(http_status, 200 | 500);
+        is_one.then(|| ProviderError {
+            code: mask.text(self.code),
+            message: mask.text(&format!(
+                "the service knows no such SOAPAction and did nothing: the account's action_prefix is another one ({})",
+                self.text
+            )),
+            http_status,
+            category: ErrorCategory::InvalidRequest,
+        })
+    }
+
+    /// ` and a fault: s:Client ...`
+    fn said(&self, names: Names<'_>, mask: &Mask) -> String {
+        let is_about_names = self.local_code() == "DeserializationFailed" && self.text.contains("namespace");
+        let hint = if is_about_names {
+            format!(
+                " that may be due to the account's service_namespace \"{}\" or data_namespace \"{}\"",
+                names.service_namespace, names.data_namespace
+            )
+        } else {
+            String::new()
+        };
+        let said = mask.text(&format!("and a fault{hint}: {} {}", self.code, self.text));
+        format!(" {said}")
+    }
+
+    fn local_code(&self) -> &str {
+        self.code.rsplit(':').next().unwrap_or_default()
+    }
+}
+
 fn contradiction(evidence: &str) -> Outcome {
     Doubt::new(DoubtReason::Contradiction, evidence.to_owned()).into()
+}
+
+/// A value in quotation marks, so that blanks and capitals show; or that there is none.
+fn shown(value: Option<&str>, mask: &Mask) -> String {
+    value.map_or_else(|| "absent".to_owned(), |value| mask.text(&format!("\"{value}\"")))
+}
+
+/// A word as it is; in quotation marks where it would not be kept as it is.
+fn exactly(word: &str, mask: &Mask) -> String {
+    let kept = mask.text(word);
+    if kept == word { kept } else { shown(Some(word), mask) }
+}
+
+/// A number without what makes none of it: zeros in front, decimals that are zero. Empty for zero.
+fn number_of(text: &str) -> &str {
+    let whole =
+        text.split_once('.').filter(|(_, rest)| rest.bytes().all(|byte| byte == b'0')).map_or(text, |(whole, _)| whole);
+    if whole.bytes().all(|byte| byte.is_ascii_digit()) { whole.trim_start_matches('0') } else { text }
 }
 
 fn member(name: &str, value: &str) -> String {
     format!("<d:{name}>{}</d:{name}>", escape(value))
 }
 
-/// `Envelope/Body/{operation}Response/{operation}Result`.
-fn result_of<'a>(root: &'a Element, operation: &str) -> Result<Option<&'a Element>, BadXml> {
+/// `Envelope/Body/{operation}Response` and the `{operation}Result` in it.
+fn result_of<'a>(root: &'a Element, operation: &str) -> Result<Option<(&'a Element, &'a Element)>, BadXml> {
     let Some(body) = body_of(root)? else { return Ok(None) };
     let Some(response) = body.child(&format!("{operation}Response"))? else { return Ok(None) };
-    response.child(&format!("{operation}Result"))
+    Ok(response.child(&format!("{operation}Result"))?.map(|result| (response, result)))
 }
 
 fn body_of(root: &Element) -> Result<Option<&Element>, BadXml> {
     if root.name() == "Envelope" { root.child("Body") } else { Ok(None) }
-}
-
-/// ` and a fault: s:Client ...`, where the answer is one.
-fn fault_of(root: &Element, mask: &Mask) -> Option<String> {
-    let fault = body_of(root).ok()??.child("Fault").ok()??;
-    let part = |name: &str| fault.value(name).ok().flatten().unwrap_or_default();
-    Some(mask.text(&format!(" and a fault: {} {}", part("faultcode"), part("faultstring"))))
-        .map(|said| format!(" {said}"))
 }
 
 #[cfg(test)]

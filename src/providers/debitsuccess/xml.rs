@@ -1,6 +1,10 @@
 //! The little XML that SOAP needs: a reader that bounds what it is given, and text that cannot break out of its element.
 //!
-//! No document type, so no entity but the five of XML itself; names without their prefixes, for the provider's namespaces are not public.
+//! No document type, so no entity but the five of XML itself. Elements are found by their names
+//! without prefixes, for the provider's namespaces are not public; which namespace one is in is
+//! kept beside its name, as a hint.
+
+use std::sync::Arc;
 
 use crate::domain::target::is_xml_text;
 use quick_xml::events::{BytesStart, Event};
@@ -13,6 +17,8 @@ const DEEPEST: usize = 32;
 #[derive(Debug, Default)]
 pub(super) struct Element {
     name: String,
+    /// Where it is declared, and not empty.
+    namespace: Option<Arc<str>>,
     /// `xsi:nil`: the element stands for no value.
     nil: bool,
     text: String,
@@ -22,7 +28,7 @@ pub(super) struct Element {
 /// A document that is none of ours, with the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BadXml {
-    #[error("is not UTF-8")]
+    #[error("is not text in the charset that it names")]
     Charset,
     #[error("is not well-formed XML")]
     Malformed,
@@ -35,11 +41,12 @@ pub(super) enum BadXml {
 }
 
 impl Element {
-    /// The root element of a document.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Element, BadXml> {
-        let text = std::str::from_utf8(bytes).map_err(|_| BadXml::Charset)?;
-        let mut reader = Reader::from_str(text.strip_prefix('\u{FEFF}').unwrap_or(text));
+    /// The root element of a document, whose text is read already: which charset it names is of no
+    /// interest any more.
+    pub(super) fn parse(text: &str) -> Result<Element, BadXml> {
+        let mut reader = Reader::from_str(text);
         let mut open: Vec<Element> = Vec::new();
+        let mut scope = Scope::default();
         let mut root: Option<Element> = None;
         loop {
             match reader.read_event().map_err(|_| BadXml::Malformed)? {
@@ -50,10 +57,15 @@ impl Element {
                     if open.len() >= DEEPEST {
                         return Err(BadXml::TooDeep);
                     }
-                    open.push(Element::opened(&tag)?);
+                    open.push(Element::opened(&tag, open.len(), &mut scope)?);
                 }
-                Event::Empty(tag) => close(Element::opened(&tag)?, &mut open, &mut root)?,
+                Event::Empty(tag) => {
+                    let element = Element::opened(&tag, open.len(), &mut scope)?;
+                    scope.leave(open.len());
+                    close(element, &mut open, &mut root)?;
+                }
                 Event::End(_) => {
+                    scope.leave(open.len().saturating_sub(1));
                     let element = open.pop().ok_or(BadXml::Malformed)?;
                     close(element, &mut open, &mut root)?;
                 }
@@ -66,17 +78,8 @@ impl Element {
                         None => append(predefined(&reference)?, &mut open)?,
                     }
                 }
-                Event::Decl(declaration) => {
-                    let says_utf8 = match declaration.encoding() {
-                        None => true,
-                        Some(encoding) => encoding.map_err(|_| BadXml::Malformed)?.eq_ignore_ascii_case("utf-8"),
-                    };
-                    if !says_utf8 {
-                        return Err(BadXml::Charset);
-                    }
-                }
                 Event::DocType(_) => return Err(BadXml::DocumentType),
-                Event::Comment(_) | Event::PI(_) => {}
+                Event::Decl(_) | Event::Comment(_) | Event::PI(_) => {}
                 Event::Eof => break,
             }
         }
@@ -89,6 +92,11 @@ impl Element {
     /// Its name without a prefix.
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The URI of its namespace; none where it has none, or its prefix is not declared.
+    pub(super) fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
     }
 
     /// Its children, in the order of the document.
@@ -108,29 +116,88 @@ impl Element {
         }
     }
 
-    /// The trimmed text of the one child of this name; none where it is absent, nil or empty.
+    /// The text of the one child of this name, without the blanks of XML around it; none where it
+    /// is absent, nil or empty.
     ///
     /// # Errors
     /// Where there are several, or it holds elements.
     pub(super) fn value(&self, name: &str) -> Result<Option<&str>, BadXml> {
-        let Some(child) = self.child(name)? else { return Ok(None) };
-        if !child.children.is_empty() {
-            return Err(BadXml::Malformed);
-        }
-        let text = child.text.trim();
-        Ok((!child.nil && !text.is_empty()).then_some(text))
+        self.child(name)?.map_or(Ok(None), Element::own_value)
     }
 
-    fn opened(tag: &BytesStart<'_>) -> Result<Element, BadXml> {
+    /// The same, where the child may be written twice with one text.
+    ///
+    /// # Errors
+    /// Where their texts differ, or one holds elements.
+    pub(super) fn same_value(&self, name: &str) -> Result<Option<&str>, BadXml> {
+        let mut values = self.children.iter().filter(|child| child.name == name).map(Element::own_value);
+        let first = values.next().unwrap_or(Ok(None))?;
+        values.try_fold(first, |first, next| if next? == first { Ok(first) } else { Err(BadXml::Malformed) })
+    }
+
+    fn own_value(&self) -> Result<Option<&str>, BadXml> {
+        if !self.children.is_empty() {
+            return Err(BadXml::Malformed);
+        }
+        let text = self.text.trim_matches([' ', '\t', '\r', '\n']);
+        Ok((!self.nil && !text.is_empty()).then_some(text))
+    }
+
+    fn opened(tag: &BytesStart<'_>, depth: usize, scope: &mut Scope) -> Result<Element, BadXml> {
         let mut element = Element { name: tag.local_name().as_ref().to_owned(), ..Element::default() };
         for attribute in tag.attributes() {
             let attribute = attribute.map_err(|_| BadXml::Malformed)?;
-            if attribute.key.local_name().as_ref() == "nil" {
-                element.nil = matches!(attribute.value.trim(), "true" | "1");
+            let (prefix, name) = (attribute.key.prefix(), attribute.key.local_name());
+            match prefix.as_ref().map(|prefix| prefix.as_ref()) {
+                None if name.as_ref() == "xmlns" => scope.declare(depth, "", &attribute.value),
+                Some("xmlns") => scope.declare(depth, name.as_ref(), &attribute.value),
+                _ if name.as_ref() == "nil" => element.nil = matches!(attribute.value.trim(), "true" | "1"),
+                _ => {}
             }
         }
+        element.namespace = scope.of(tag.name().prefix().as_ref().map_or("", |prefix| prefix.as_ref()));
         Ok(element)
     }
+}
+
+/// The declarations of namespaces around an element, the innermost last.
+#[derive(Default)]
+struct Scope(Vec<Declaration>);
+
+struct Declaration {
+    depth: usize,
+    prefix: String,
+    /// Shared by the elements that are in it: a long one stands in memory once.
+    namespace: Arc<str>,
+}
+
+impl Scope {
+    fn declare(&mut self, depth: usize, prefix: &str, namespace: &str) {
+        self.0.push(Declaration { depth, prefix: prefix.to_owned(), namespace: Arc::from(namespace) });
+    }
+
+    /// The element at `depth` has ended.
+    fn leave(&mut self, depth: usize) {
+        while self.0.last().is_some_and(|declaration| declaration.depth >= depth) {
+            self.0.pop();
+        }
+    }
+
+    fn of(&self, prefix: &str) -> Option<Arc<str>> {
+        let declared = self.0.iter().rev().find(|declaration| declaration.prefix == prefix)?;
+        (!declared.namespace.is_empty()).then(|| declared.namespace.clone())
+    }
+}
+
+/// The charset that a document names in its first bytes.
+pub(super) fn charset_of(bytes: &[u8]) -> Option<String> {
+    let head = bytes.get(..bytes.len().min(200)).unwrap_or_default();
+    let head: String = head.iter().map(|byte| char::from(*byte)).collect();
+    let declaration = head.strip_prefix("<?xml")?.split("?>").next()?;
+    let (_, value) = declaration.split_once("encoding")?;
+    let value = value.trim_start().strip_prefix('=')?.trim_start();
+    let quote = value.chars().next().filter(|quote| matches!(quote, '"' | '\''))?;
+    value.strip_prefix(quote)?.split(quote).next().map(str::to_owned)
 }
 
 /// Whether XML 1.0 can carry the text at all.
@@ -177,12 +244,12 @@ mod tests {
     use super::*;
 
     fn value_of_a(document: &str) -> Result<Option<String>, BadXml> {
-        Element::parse(document.as_bytes())?.value("a").map(|value| value.map(str::to_owned))
+        Element::parse(document)?.value("a").map(|value| value.map(str::to_owned))
     }
 
     #[rstest]
     #[case("<r><a>x</a></r>", Ok(Some("x")))]
-    #[case("\u{FEFF}<?xml version=\"1.0\" encoding=\"UTF-8\"?>\r\n<r><a> x </a></r>\r\n", Ok(Some("x")))]
+    #[case("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\r\n<r><a> x </a></r>\r\n", Ok(Some("x")))]
     #[case("<p:r xmlns:p=\"u\"><q:a xmlns:q=\"v\">x</q:a></p:r>", Ok(Some("x")))]
     #[case("<r><a>&lt;&amp;&gt;&quot;&apos;&#48;&#x31;</a></r>", Ok(Some("<&>\"'01")))]
     #[case("<r><a>x<!-- y --><![CDATA[<z>]]></a></r>", Ok(Some("x<z>")))]
@@ -205,17 +272,43 @@ mod tests {
     #[case("<r><a>&#0;</a></r>", Err(BadXml::Malformed))]
     #[case("<!DOCTYPE r [<!ENTITY l \"lol\">]><r><a>&l;</a></r>", Err(BadXml::DocumentType))]
     #[case("<!DOCTYPE r SYSTEM \"file:///etc/passwd\"><r/>", Err(BadXml::DocumentType))]
-    #[case("<?xml version=\"1.0\" encoding=\"utf-16\"?><r/>", Err(BadXml::Charset))]
     fn a_document_is_read_or_refused(#[case] document: &str, #[case] expected: Result<Option<&str>, BadXml>) {
         assert_eq!(value_of_a(document), expected.map(|value| value.map(str::to_owned)));
+    }
+
+    #[rstest]
+    #[case("<a/>", None)]
+    #[case("<a xmlns='u'/>", Some("u"))]
+    #[case("<p:a xmlns:p='u' xmlns='v'/>", Some("u"))]
+    #[case("<p:a xmlns='v'/>", None)]
+    #[case("<r xmlns='u'><a/></r>", Some("u"))]
+    #[case("<r xmlns='u'><a xmlns=''/></r>", None)]
+    #[case("<r xmlns='u'><b xmlns='v'/><a/></r>", Some("u"))]
+    #[case("<r xmlns='u'><b xmlns='v'><c xmlns='w'/></b><a/></r>", Some("u"))]
+    #[case("<r xmlns:p='u'><p:a xmlns:p='v'/></r>", Some("v"))]
+    fn an_element_is_in_the_namespace_around_it(#[case] document: &str, #[case] expected: Option<&str>) {
+        let root = Element::parse(document).unwrap();
+        let element = if root.name() == "a" { &root } else { root.child("a").unwrap().unwrap() };
+        assert_eq!(element.namespace(), expected);
+    }
+
+    #[rstest]
+    #[case(b"<?xml version=\"1.0\" encoding=\"utf-16\"?><r/>", Some("utf-16"))]
+    #[case(b"<?xml version='1.0' encoding = 'ISO-8859-1' standalone='yes'?>", Some("ISO-8859-1"))]
+    #[case(b"<?xml version='1.0'?><r encoding='x'/>", None)]
+    #[case(b"<r encoding='x'/>", None)]
+    #[case(b"<?xml encoding=x?>", None)]
+    #[case(b"", None)]
+    fn a_document_names_its_charset(#[case] document: &[u8], #[case] expected: Option<&str>) {
+        assert_eq!(charset_of(document).as_deref(), expected);
     }
 
     #[test]
     fn depth_is_bounded() {
         let nested = |depth: usize| format!("{}{}", "<a>".repeat(depth), "</a>".repeat(depth));
-        assert!(Element::parse(nested(DEEPEST).as_bytes()).is_ok());
-        assert_eq!(Element::parse(nested(DEEPEST + 1).as_bytes()).err(), Some(BadXml::TooDeep));
-        assert_eq!(Element::parse("<a>".repeat(20_000).as_bytes()).err(), Some(BadXml::TooDeep));
+        assert!(Element::parse(&nested(DEEPEST)).is_ok());
+        assert_eq!(Element::parse(&nested(DEEPEST + 1)).err(), Some(BadXml::TooDeep));
+        assert_eq!(Element::parse(&"<a>".repeat(20_000)).err(), Some(BadXml::TooDeep));
     }
 
     proptest! {
@@ -223,18 +316,18 @@ mod tests {
         fn text_stays_inside_its_element(text in "[\\t\\n\\r -\u{D7FF}]{0,60}") {
             prop_assert!(is_carried(&text));
             let read = value_of_a(&format!("<r><a>{}</a></r>", escape(&text)));
-            let trimmed = text.trim();
+            let trimmed = text.trim_matches([' ', '\t', '\r', '\n']);
             prop_assert_eq!(read, Ok((!trimmed.is_empty()).then(|| trimmed.to_owned())));
         }
 
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = Element::parse(&bytes);
+            let _ = charset_of(&bytes);
         }
 
         #[test]
         fn no_markup_panics(text in "[<>/a-c!?\\[\\]&;#x0-9 =\"']{0,80}") {
-            let _ = Element::parse(text.as_bytes());
+            let _ = Element::parse(&text);
         }
     }
 }

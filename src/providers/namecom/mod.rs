@@ -6,6 +6,7 @@
 //! Specification v1.27.1 and v1.33.2; HTTP Basic with the account's name and token.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -15,6 +16,7 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method};
 use ring::hmac;
 use secrecy::ExposeSecret;
+use tokio::time::{Instant, timeout_at};
 
 use crate::domain::clock::Clock;
 use crate::domain::ids::RefundId;
@@ -22,17 +24,29 @@ use crate::domain::outcome::{Lookup, Outcome};
 use crate::domain::probe::ProbeReport;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::target::{NamecomTarget, Target};
-use crate::providers::http::{Call, ConnectError, Exchange, HttpClient, STATUS_REPLY_BYTES, never_left};
+use crate::providers::http::{
+    Call, ConnectError, Exchange, HttpClient, REFUND_REPLY_BYTES, STATUS_REPLY_BYTES, never_left,
+};
 use crate::providers::mask::Mask;
+use crate::providers::namecom::domains::Domain;
+use crate::providers::namecom::order::{Open, Seen};
 use crate::providers::secret::Secret;
 use crate::providers::{Provider, Turns};
 
+mod domains;
+mod fields;
+mod listing;
 mod order;
 mod probe;
+mod rows;
 pub mod wire;
 
 const REFUND_PATH: &str = "/core/v1/refund";
 const ORDERS_PATH: &str = "/core/v1/orders";
+const DOMAINS_PATH: &str = "/core/v1/domains";
+
+/// So long one lookup may ask for domains, their turns included: an order may have 200 of them.
+const DOMAINS_TOGETHER: Duration = Duration::from_secs(120);
 
 /// One name.com account.
 pub struct Namecom {
@@ -84,13 +98,46 @@ impl Namecom {
     }
 
     async fn get_order(&self, order_id: i32) -> Exchange {
+        // An order may have hundreds of items.
+        self.get(format!("{ORDERS_PATH}/{order_id}"), STATUS_REPLY_BYTES).await
+    }
+
+    /// What is known of the domains of an order. The first one that is not answered is the last one
+    /// that is asked for.
+    async fn domains_of(&self, open: &Open, turns: &dyn Turns) -> Vec<(String, Domain)> {
+        let deadline = Instant::now() + DOMAINS_TOGETHER;
+        let mut known: Vec<(String, Domain)> = Vec::new();
+        let names = open.registrations.iter().map(|registration| &registration.domain);
+        for name in names.filter(|name| domains::is_name(name)) {
+            if known.iter().any(|(asked, _)| asked.eq_ignore_ascii_case(name)) {
+                continue;
+            }
+            let asked = async {
+                turns.turn().await;
+                self.get(format!("{DOMAINS_PATH}/{name}"), REFUND_REPLY_BYTES).await
+            };
+            let domain = match timeout_at(deadline, asked).await {
+                Ok(Exchange::Answered(answer)) => domains::read_domain(&answer, name, &self.mask),
+                Ok(Exchange::NotSent { why: evidence } | Exchange::Lost { evidence, .. }) => {
+                    Domain::Unanswered(evidence)
+                }
+                Err(_) => Domain::Unanswered("its turn has not come in time".to_owned()),
+            };
+            let is_last = matches!(domain, Domain::Unanswered(_));
+            known.push((name.clone(), domain));
+            if is_last {
+                break;
+            }
+        }
+        known
+    }
+
+    async fn get(&self, path: String, longest: usize) -> Exchange {
         let headers = match self.authorization() {
             Ok(authorization) => HeaderMap::from_iter([(AUTHORIZATION, authorization)]),
             Err(why) => return Exchange::NotSent { why: why.to_owned() },
         };
-        let path = format!("{ORDERS_PATH}/{order_id}");
-        // An order may have hundreds of items.
-        self.http.read(Call { method: Method::GET, path, headers, body: Bytes::new() }, STATUS_REPLY_BYTES).await
+        self.http.read(Call { method: Method::GET, path, headers, body: Bytes::new() }, longest).await
     }
 }
 
@@ -113,12 +160,23 @@ impl Provider for Namecom {
         Some(tag.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
     }
 
-    async fn lookup(&self, refund: &Refund) -> Lookup {
+    async fn lookup(&self, refund: &Refund, turns: &dyn Turns) -> Lookup {
         let Target::Namecom(target) = &refund.intent.target else {
             return Lookup::unavailable("the account is one at name.com, and the target is not");
         };
-        let exchange = self.get_order(target.order_id()).await;
-        exchange.into_lookup(|answer| order::read_order(answer, target, &refund.items, &self.mask))
+        let answer = match self.get_order(target.order_id()).await {
+            Exchange::Answered(answer) => answer,
+            Exchange::NotSent { why: evidence } | Exchange::Lost { evidence, .. } => {
+                return Lookup::unavailable(evidence);
+            }
+        };
+        match order::read_order(&answer, target, &refund.items, &self.mask) {
+            Seen::Settled(lookup) => lookup,
+            Seen::Open(open) => {
+                let known = self.domains_of(&open, turns).await;
+                domains::conclude(open, &known, &self.mask)
+            }
+        }
     }
 
     async fn probe(&self, turns: &dyn Turns) -> ProbeReport {
@@ -134,7 +192,7 @@ mod tests {
     use crate::domain::outcome::DoubtReason;
     use crate::providers::Login;
     use crate::providers::peer::{Peer, Script};
-    use crate::providers::samples::{self, outcome_word};
+    use crate::providers::samples::{self, Unpaced, outcome_word};
 
     fn target() -> Target {
         Target::Namecom(NamecomTarget::new(123_456, &[987_655, 987_654]).unwrap())
@@ -170,11 +228,108 @@ mod tests {
     #[tokio::test]
     async fn the_lookup_request_is_these_bytes() {
         let peer = Peer::start(Script::Say("HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}")).await;
-        let lookup = samples::account(&peer, login()).adapter.lookup(&samples::refund("r-1", target())).await;
+        let lookup = samples::account(&peer, login()).adapter.lookup(&samples::refund("r-1", target()), &Unpaced).await;
         assert_eq!(lookup, Lookup::unavailable("HTTP 404 and not the order"));
         let request = peer.requests().remove(0);
         let head = "GET /core/v1/orders/123456 HTTP/1.1\r\nauthorization: Basic ZGVtby10ZXN0OmRlbW8tdG9rZW4=\r\n";
         assert!(request.starts_with(head), "{request}");
+    }
+
+    /// Counts the turns that it is asked for.
+    #[derive(Default)]
+    struct Counted(std::sync::atomic::AtomicUsize);
+
+    #[async_trait]
+    impl Turns for Counted {
+        async fn turn(&self) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    const ORDER: &str = r#"{"id":123456,"createDate":"2026-03-04T05:06:40Z","orderItems":[
+        {"id":987654,"name":"Example.com","type":"registration","status":"success","isRefundable":true},
+        {"id":987655,"name":"example.net","type":"registration","status":"success","isRefundable":true}]}"#;
+    const COM: &str = r#"{"domainName":"example.com","createDate":"2026-03-04T05:06:40Z"}"#;
+    const NET: &str = r#"{"domainName":"example.net","createDate":"2026-03-04T05:06:40Z"}"#;
+    const NO_DOMAIN: &str = r#"{"message":"Not Found","details":"Domain example.net does not exist."}"#;
+
+    /// As a script wants it: it lives as long as the test.
+    fn http(status: u16, body: &str) -> &'static str {
+        format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}", body.len()).leak()
+    }
+
+    #[tokio::test]
+    async fn a_lookup_asks_the_domains_in_turns() {
+        use crate::domain::outcome::Absence;
+
+        for (com, net, expected, asked) in [
+            (http(200, COM), http(200, NET), Absence::Untouched, 2),
+            (http(200, COM), http(404, NO_DOMAIN), Absence::HalfDone, 2),
+            (http(404, NO_DOMAIN), http(200, NET), Absence::HalfDone, 2),
+            (http(429, "{}"), http(200, NET), Absence::Unproven, 1),
+            ("", http(200, NET), Absence::Unproven, 1),
+        ] {
+            let answers = vec![
+                ("GET /core/v1/orders/123456 ", http(200, ORDER)),
+                ("GET /core/v1/domains/Example.com ", com),
+                ("GET /core/v1/domains/example.net ", net),
+            ];
+            let peer = Peer::start(Script::ByPath(answers.leak())).await;
+            let turns = Counted::default();
+            let lookup =
+                samples::account(&peer, login()).adapter.lookup(&samples::refund("r-1", target()), &turns).await;
+            let Lookup::NotFound { absence, items, .. } = lookup else { panic!("{lookup:?}") };
+            assert_eq!((absence, items.len()), (expected, 2));
+            assert_eq!(turns.0.into_inner(), asked, "the turn of the order was taken by the caller");
+            assert_eq!(peer.requests().len(), 1 + asked);
+            let authorized =
+                |request: &String| request.contains("authorization: Basic ZGVtby10ZXN0OmRlbW8tdG9rZW4=\r\n");
+            assert!(peer.requests().iter().all(authorized));
+        }
+    }
+
+    /// A turn that never comes ends the lookup without a proof, and not the lookup's work for ever.
+    #[tokio::test(start_paused = true)]
+    async fn a_lookup_waits_for_turns_only_so_long() {
+        struct Never;
+
+        #[async_trait]
+        impl Turns for Never {
+            async fn turn(&self) {
+                std::future::pending().await
+            }
+        }
+
+        let open = Open {
+            evidence: String::new(),
+            items: Vec::new(),
+            created: None,
+            registrations: vec![order::Registration { item: 1, domain: "example.com".to_owned() }],
+            may_be_untouched: true,
+        };
+        let url = "http://127.0.0.1:9/".parse().unwrap();
+        let http = HttpClient::over(std::sync::Arc::new(NoWire), &url).unwrap();
+        let clock = Arc::new(crate::domain::clock::ManualClock::new(samples::NOW));
+        let namecom = Namecom::new(http, "demo".to_owned(), Secret::new(SecretString::from("x")), clock).unwrap();
+        let start = Instant::now();
+        let known = namecom.domains_of(&open, &Never).await;
+        assert_eq!(start.elapsed(), DOMAINS_TOGETHER);
+        assert!(matches!(known.as_slice(), [(_, Domain::Unanswered(_))]), "{known:?}");
+    }
+
+    struct NoWire;
+
+    #[async_trait]
+    impl crate::providers::http::Wire for NoWire {
+        async fn exchange(
+            &self,
+            _: crate::providers::Url,
+            _: Call,
+            _: crate::providers::http::Purpose,
+            _: usize,
+        ) -> Exchange {
+            unreachable!("no turn has come")
+        }
     }
 
     #[tokio::test]

@@ -15,6 +15,7 @@ use crate::providers::http::{Answer, Call, Exchange, REFUND_REPLY_BYTES, STATUS_
 use crate::providers::mask::Mask;
 use crate::providers::object::Object;
 use crate::providers::probing::Probing;
+use crate::providers::text::{content_type, decode_damaged};
 
 const HELLO_PATH: &str = "/core/v1/hello";
 const ONE_ORDER: &str = "perPage=1";
@@ -50,7 +51,7 @@ impl Namecom {
     pub(super) async fn ask_harmlessly(&self, turns: &dyn Turns) -> ProbeReport {
         let mut probing = Probing::of(&self.http);
         turns.turn().await;
-        let exchange = match self.get(HELLO_PATH) {
+        let exchange = match self.read_of(HELLO_PATH) {
             Ok(call) => self.http.read(call, REFUND_REPLY_BYTES).await,
             Err(why) => Exchange::NotSent { why: why.to_owned() },
         };
@@ -59,7 +60,7 @@ impl Namecom {
             return probing.end();
         }
         turns.turn().await;
-        let exchange = match self.get(ORDERS_PATH) {
+        let exchange = match self.read_of(ORDERS_PATH) {
             Ok(call) => self.http.read_with_query(call, ONE_ORDER, STATUS_REPLY_BYTES).await,
             Err(why) => Exchange::NotSent { why: why.to_owned() },
         };
@@ -68,7 +69,7 @@ impl Namecom {
         probing.end()
     }
 
-    fn get(&self, path: &str) -> Result<Call, &'static str> {
+    fn read_of(&self, path: &str) -> Result<Call, &'static str> {
         let headers = HeaderMap::from_iter([(AUTHORIZATION, self.authorization()?)]);
         Ok(Call { method: Method::GET, path: path.to_owned(), headers, body: Bytes::new() })
     }
@@ -131,7 +132,8 @@ fn is_list(answer: &Answer) -> bool {
 
 impl Said {
     fn read(answer: &Answer, mask: &Mask) -> Said {
-        let body = ErrorBody::read(answer, mask);
+        let text = decode_damaged(&answer.body, content_type(answer));
+        let body = ErrorBody::read(&text, mask);
         let said = match &body {
             Some(words) => format!("HTTP {}: {words}", answer.status),
             None => format!("HTTP {}", answer.status),

@@ -84,7 +84,7 @@ impl Provider for Sectigo {
         self.send_refund(target).await.into_outcome(|answer| wire::read_refund(answer, &self.mask))
     }
 
-    async fn lookup(&self, refund: &Refund) -> Lookup {
+    async fn lookup(&self, refund: &Refund, _: &dyn Turns) -> Lookup {
         let Target::Sectigo(target) = &refund.intent.target else {
             return Lookup::unavailable("the account is one at Sectigo, and the target is not");
         };
@@ -106,7 +106,7 @@ mod tests {
     use crate::domain::ids::Provider as Kind;
     use crate::domain::outcome::{Confirmation, DoubtReason};
     use crate::providers::peer::{Peer, Script};
-    use crate::providers::samples;
+    use crate::providers::samples::{self, Unpaced};
 
     fn target() -> Target {
         Target::Sectigo(SectigoTarget::new("1000001", 11).unwrap())
@@ -139,7 +139,7 @@ mod tests {
     #[tokio::test]
     async fn the_lookup_request_is_these_bytes() {
         let peer = Peer::start(Script::Say("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")).await;
-        let lookup = samples::account(&peer, login()).adapter.lookup(&samples::refund("r-1", target())).await;
+        let lookup = samples::account(&peer, login()).adapter.lookup(&samples::refund("r-1", target()), &Unpaced).await;
         assert_eq!(lookup, Lookup::unavailable("HTTP 503 and not an order's status"));
         let request = peer.requests().remove(0);
         assert!(request.starts_with("POST /products/!getPostPaymentStatus HTTP/1.1\r\n"), "{request}");
@@ -156,7 +156,7 @@ mod tests {
         let peer = Peer::start(Script::Say(answer)).await;
         let account = samples::account(&peer, login());
         assert_eq!(account.provider, Kind::Sectigo);
-        let found = account.adapter.lookup(&samples::refund("r-1", target())).await;
+        let found = account.adapter.lookup(&samples::refund("r-1", target()), &Unpaced).await;
         let yes = Confirmation { status: Some("Refunded".to_owned()), ..Confirmation::default() };
         assert_eq!(found, Lookup::Found(Outcome::Refunded(yes)));
     }

@@ -4,7 +4,7 @@ use secrecy::SecretString;
 
 use super::*;
 use crate::domain::target::{DebitsuccessFields, Target};
-use crate::providers::samples::{self, answer, outcome_word};
+use crate::providers::samples::{self, answer, mutated, mutations, outcome_word};
 
 fn target() -> DebitsuccessTarget {
     DebitsuccessTarget::new(DebitsuccessFields {
@@ -21,13 +21,15 @@ fn mask() -> Mask {
     Mask::new("demo", &SecretString::from("c4nary-secret"))
 }
 
+const NAMES: Names<'static> = Names { service_namespace: "http://tempuri.org/", data_namespace: "DATA-NS" };
+
 fn read(status: u16, body: &[u8]) -> Outcome {
-    read_refund(&answer(status, &[], body), &RefundId::parse("r-1").unwrap(), &mask())
+    read_refund(&answer(status, &[], body), &RefundId::parse("r-1").unwrap(), NAMES, &mask())
 }
 
 fn look(status: u16, body: &[u8]) -> Lookup {
     let refund = samples::refund("r-1", Target::Debitsuccess(target()));
-    read_status(&answer(status, &[], body), &refund, &target(), &mask())
+    read_status(&answer(status, &[], body), &refund, &target(), NAMES, &mask())
 }
 
 fn look_word(lookup: &Lookup) -> String {
@@ -157,13 +159,22 @@ fn what_is_no_result_proves_nothing(#[case] status: u16, #[case] body: &str, #[c
     assert!(!format!("{outcome:?}").contains("c4nary"), "{outcome:?}");
 }
 
+/// Something in between may have answered, or answered twice: Debitsuccess documents no status but
+/// 200.
 #[test]
 fn another_status_proves_nothing_whatever_it_carries() {
-    let taken = reply("Succeed", &["Info 00 Success"], "r-1");
-    let refused = reply("Failed", &["Error 13040 too much"], "r-1");
-    for status in [201, 202, 302, 400, 401, 403, 404, 429, 500, 502] {
-        for body in [&taken, &refused] {
-            assert!(outcome_word(&read(status, body.as_bytes())).starts_with("unknown"), "{status}");
+    let bodies = [
+        reply("Succeed", &["Info 00 Success"], "r-1"),
+        reply("Failed", &["Error 13040 too much"], "r-1"),
+        reply("Failed", &["Error 02 Invalid user credentials"], "r-1"),
+        "{\"message\":\"Unauthorized\"}".to_owned(),
+        String::new(),
+    ];
+    for status in [201, 202, 204, 302, 400, 401, 403, 404, 408, 413, 423, 429, 500, 502, 503, 504] {
+        for body in &bodies {
+            assert!(outcome_word(&read(status, body.as_bytes())).starts_with("unknown"), "{status} {body}");
+            let body = body.replace("InitiateRefund", "GetRefundStatus");
+            assert!(look_word(&look(status, body.as_bytes())).starts_with("unavailable"), "{status} {body}");
         }
     }
 }
@@ -190,7 +201,7 @@ fn the_codes_and_texts_are_kept() {
     let Outcome::Refused { error, .. } = read(200, body.as_bytes()) else { panic!("no refusal") };
     assert_eq!(
         (error.code.as_str(), error.message.as_str(), error.http_status),
-        ("08", "There is no record; Invalid & ***", 200)
+        ("08", "08 There is no record; 13012 Invalid & ***", 200)
     );
 }
 
@@ -199,6 +210,7 @@ fn hostile_documents_prove_nothing() {
     let latin_1 = reply("Succeed", &["Info 00 Succ\u{e8}s"], "r-1").chars().map(|c| c as u8).collect::<Vec<u8>>();
     let sixteen_bit: Vec<u8> = reply("Succeed", &[], "r-1").encode_utf16().flat_map(u16::to_le_bytes).collect();
     let deep = format!("<Envelope><Body>{}{}</Body></Envelope>", "<a>".repeat(9_000), "</a>".repeat(9_000));
+    // UTF-16 without a mark, and no header that says so, is none of the charsets that lose nothing.
     for body in [latin_1, sixteen_bit, deep.into_bytes(), vec![0; 64 * 1024], b"<a>".repeat(20_000)] {
         assert_eq!(outcome_word(&read(200, &body)), "unknown unreadable_reply");
     }
@@ -222,17 +234,37 @@ fn found(word: &str, amount: &str, identifier: &str) -> String {
 #[case::completed("Completed", "12.50", "r-1", "found refunded 12.50 AUD")]
 #[case::completed_in_four_decimals("Completed", "12.5000", "r-1", "found refunded 12.50 AUD")]
 #[case::rejected("Rejected", "12.50", "r-1", "found refused Rejected rejected_on_review")]
+#[case::rejected_less_precise("Rejected", "12", "r-1", "found refused Rejected rejected_on_review")]
+#[case::approved_less_precise("Approved", "13", "r-1", "found accepted Approved #1001")]
 #[case::another_amount("Completed", "12.51", "r-1", "found unknown contradiction")]
-#[case::whole_number("Completed", "12", "r-1", "found unknown contradiction")]
+#[case::another_amount_rejected("Rejected", "11", "r-1", "found unknown contradiction")]
+#[case::another_amount_approved("Approved", "1250", "r-1", "found unknown contradiction")]
+#[case::whole_number("Completed", "12", "r-1", "found refunded")]
+#[case::whole_number_rounded("Completed", "13", "r-1", "found refunded")]
+#[case::one_decimal("Completed", "12.5", "r-1", "found refunded 12.50 AUD")]
 #[case::no_number("Completed", "NaN", "r-1", "found unknown contradiction")]
-#[case::no_amount("Completed", "", "r-1", "found unknown contradiction")]
+#[case::comma("Completed", "12,50", "r-1", "found unknown contradiction")]
+#[case::no_amount("Completed", "", "r-1", "found refunded")]
+#[case::word_with_a_blank("Completed\u{a0}", "12.50", "r-1", "found accepted \"Completed\u{a0}\" #1001")]
+#[case::word_in_another_case("completed", "12.50", "r-1", "found accepted completed #1001")]
 #[case::another_identifier(
     "Completed",
     "12.50",
     "r-2",
-    "unavailable the answer is for another ExternalRefundIdentifier"
+    "unavailable the answer is for another ExternalRefundIdentifier, \"r-2\", and ours is \"r-1\""
 )]
-#[case::no_identifier("Completed", "12.50", "", "unavailable the answer is for another ExternalRefundIdentifier")]
+#[case::identifier_in_another_case(
+    "Completed",
+    "12.50",
+    "R-1",
+    "unavailable the answer is for another ExternalRefundIdentifier, \"R-1\", and ours is \"r-1\""
+)]
+#[case::no_identifier(
+    "Completed",
+    "12.50",
+    "",
+    "unavailable the answer is for another ExternalRefundIdentifier, absent, and ours is \"r-1\""
+)]
 #[case::no_word("", "12.50", "r-1", "unavailable the answer has no RefundStatus")]
 fn a_refund_that_is_found_says_where_it_stands(
     #[case] word: &str,
@@ -274,20 +306,255 @@ fn the_note_of_a_rejection_is_its_message() {
     assert_eq!(error.message, "Closed account");
 }
 
-#[test]
-fn another_refund_number_is_another_refund() {
+#[rstest]
+#[case::ours("1000", "found refunded 12.50 AUD")]
+#[case::with_zeros("001000", "found refunded 12.50 AUD")]
+#[case::with_decimals("1000.0", "found refunded 12.50 AUD")]
+#[case::zero("0", "found refunded 12.50 AUD")]
+#[case::zeros("000", "found refunded 12.50 AUD")]
+#[case::absent("", "found refunded 12.50 AUD")]
+#[case::another("1001", "found unknown contradiction")]
+#[case::longer("10000", "found unknown contradiction")]
+#[case::decimals_of_another("1000.5", "found unknown contradiction")]
+#[case::beyond_an_integer("99999999999999999999", "found unknown contradiction")]
+#[case::no_number("abc", "found unknown contradiction")]
+#[case::negative("-1000", "found unknown contradiction")]
+fn another_refund_number_is_another_refund(#[case] told: &str, #[case] expected: &str) {
     let mut refund = samples::refund("r-1", Target::Debitsuccess(target()));
+    let look = |refund: &Refund| {
+        let body = found("Completed", "12.50", "r-1").replace(">1001<", &format!(">{told}<"));
+        read_status(&answer(200, &[], body.as_bytes()), refund, &target(), NAMES, &mask())
+    };
     refund.provider_reference = Some("1000".to_owned());
+    assert_eq!(look_word(&look(&refund)), expected);
+    refund.provider_reference = Some("0001000".to_owned());
+    assert_eq!(look_word(&look(&refund)), expected);
+    refund.provider_reference = None;
+    assert_eq!(look_word(&look(&refund)), "found refunded 12.50 AUD");
+}
+
+#[test]
+fn a_number_of_zero_is_no_reference() {
+    let body = reply("Succeed", &[], "r-1").replace(">1001<", ">0<");
+    assert_eq!(outcome_word(&read(200, body.as_bytes())), "accepted Submitted");
+    let members = ["ExternalRefundIdentifier>r-1</a:ExternalRefundIdentifier", "Status>Succeed</a:Status"];
+    let body = format!(
+        "<a:{}><a:{}><a:RefundRequestNumber i:nil=\"true\"/><a:RefundAmount i:nil=\"true\"/><a:RefundStatus>Completed</a:RefundStatus>",
+        members[0], members[1]
+    );
+    assert_eq!(look_word(&look(200, envelope("GetRefundStatus", &body).as_bytes())), "found refunded");
+}
+
+#[test]
+fn what_differs_is_shown_as_it_came() {
+    let evidence = |body: String| match look(200, body.as_bytes()) {
+        Lookup::Found(Outcome::Unknown { evidence, .. }) | Lookup::Unavailable { evidence, .. } => evidence,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        evidence(found("Completed", "12.5\u{a0}", "r-1")),
+        "RefundAmount is \"12.5\u{a0}\", and ours is \"12.50\""
+    );
+    let unknown_status = found("Completed", "12.50", "r-1").replace(">Succeed<", ">succeed<");
+    assert_eq!(evidence(unknown_status), "the Status is \"succeed\"");
+    let Outcome::Unknown { evidence, .. } = read(200, reply("Succeed", &[], "R-1").as_bytes()) else {
+        panic!("no doubt")
+    };
+    assert_eq!(evidence, "it succeeded for another ExternalRefundIdentifier, \"R-1\", and ours is \"r-1\"");
+}
+
+#[test]
+fn what_stands_beside_a_success_is_kept() {
+    let body = reply("Succeed", &["Info 00 Success", "Warning 14021 Decimal field", "Warning 9 c4nary-secret"], "r-1");
+    let Outcome::Accepted(taken) = read(200, body.as_bytes()) else { panic!("not taken") };
+    assert_eq!(taken.remarks, ["warning 14021 Decimal field", "warning 9 ***", "message Id guid"]);
+    assert_eq!(taken.status_note, None);
+
+    let body = found("Approved", "12.50", "r-1").replace("<a:Status>", "<a:Id>guid</a:Id><a:Status>");
+    let Lookup::Found(Outcome::Accepted(taken)) = look(200, body.as_bytes()) else { panic!("not found") };
+    assert_eq!(
+        (taken.status_note.as_deref(), taken.remarks.as_slice()),
+        (Some("Closed account"), ["message Id guid".to_owned()].as_slice())
+    );
+    let Lookup::Found(Outcome::Refunded(yes)) = look(200, found("Completed", "12.50", "r-1").as_bytes()) else {
+        panic!("not found")
+    };
+    assert_eq!(yes.status_note.as_deref(), Some("Closed account"));
+}
+
+#[test]
+fn no_code_of_an_answer_is_lost_to_the_bound() {
+    let codes: Vec<String> = (0..20).map(|code| format!("Error 12016 {code}{}", "\u{e9}".repeat(400))).collect();
+    let mut said: Vec<&str> = codes.iter().map(String::as_str).collect();
+    said.push("Error 13040 last");
+    let Outcome::Refused { error, .. } = read(200, reply("Failed", &said, "r-1").as_bytes()) else {
+        panic!("no refusal")
+    };
+    assert_eq!(error.message.matches("12016 ").count(), 20, "{}", error.message);
+    assert!(error.message.ends_with("13040 last"), "{}", error.message);
+}
+
+fn fault(code: &str, text: &str) -> String {
+    format!(
+        "<s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\"><s:Body><s:Fault><faultcode xmlns:a=\"u\">{code}</faultcode>\
+         <faultstring xml:lang=\"en-US\">{text}</faultstring></s:Fault></s:Body></s:Envelope>"
+    )
+}
+
+#[test]
+fn nothing_was_dispatched_where_the_service_says_so() {
+    let body = fault("a:ActionNotSupported", "The message with Action 'urn:x' cannot be processed");
+    for status in [500, 200] {
+        let Outcome::NotSent { error, retry_at: None } = read(status, body.as_bytes()) else { panic!("{status}") };
+        assert_eq!((error.code.as_str(), error.http_status), ("a:ActionNotSupported", status));
+        assert_ne!(error.category, ErrorCategory::CredentialsRefused);
+        assert!(error.message.contains("action_prefix") && error.message.contains("'urn:x'"), "{}", error.message);
+        let Lookup::Unavailable { evidence, heard } = look(status, body.as_bytes()) else { panic!("{status}") };
+        assert!(evidence.contains("action_prefix"), "{evidence}");
+        assert_eq!(heard, Heard::NotDispatched);
+    }
+    let with_a_result = body.replace("</s:Fault>", "</s:Fault><InitiateRefundResponse/>");
+    let said_elsewhere = fault("s:Server", "a:ActionNotSupported");
+    for (status, body) in [
+        (502, &body),
+        (400, &body),
+        (500, &with_a_result),
+        (500, &said_elsewhere),
+        (500, &fault("ActionNotSupportedX", "")),
+    ] {
+        assert!(outcome_word(&read(status, body.as_bytes())).starts_with("unknown"), "{status} {body}");
+    }
+}
+
+#[test]
+fn a_wrong_namespace_does_not_look_like_a_wrong_password() {
+    let refused = reply("Failed", &["Error 02 Invalid user credentials"], "6f1c");
+    for (ours, theirs, setting) in
+        [("DATA-NS", "urn:data", "data_namespace"), ("http://tempuri.org/", "urn:x", "service_namespace")]
+    {
+        let body = refused.replace(ours, theirs);
+        let Outcome::NotSent { error, .. } = read(200, body.as_bytes()) else { panic!("{body}") };
+        assert_eq!((error.code.as_str(), error.category), ("02", ErrorCategory::InvalidRequest));
+        let names = format!("{setting} is \"{ours}\", and the service answers in \"{theirs}\": Invalid user");
+        assert!(error.message.starts_with(&names), "{}", error.message);
+        let body = body.replace("InitiateRefund", "GetRefundStatus");
+        assert!(look_word(&look(200, body.as_bytes())).contains(setting));
+    }
+    // What the provider refuses for another reason, or where its answer names no namespace, stays
+    // what it is.
+    for body in [
+        refused.replace(" xmlns:a=\"DATA-NS\"", ""),
+        refused.replace("<a:Id>", "<b:Id xmlns:b=\"urn:b\">").replace("</a:Id>", "</b:Id>"),
+    ] {
+        assert_eq!(outcome_word(&read(200, body.as_bytes())), "not_sent 02 credentials_refused");
+    }
+    let too_much = reply("Failed", &["Error 13040 too much"], "r-1").replace("DATA-NS", "urn:data");
+    assert_eq!(outcome_word(&read(200, too_much.as_bytes())), "refused 13040 amount_too_large");
+    let element = fault(
+        "a:DeserializationFailed",
+        "Expected to find node type 'Element' with name 'InitiateRefund' and namespace 'urn:x'.",
+    );
+    let Outcome::Unknown { evidence, .. } = read(500, element.as_bytes()) else { panic!("no doubt") };
+    assert!(
+        evidence.contains("service_namespace \"http://tempuri.org/\"") && evidence.contains("'urn:x'"),
+        "{evidence}"
+    );
+}
+
+#[test]
+fn a_lookup_is_read_in_every_form_that_loses_nothing() {
     let body = found("Completed", "12.50", "r-1");
-    let lookup = read_status(&answer(200, &[], body.as_bytes()), &refund, &target(), &mask());
-    assert_eq!(look_word(&lookup), "found unknown contradiction");
+    let look_at = |content_type: &'static str, body: &[u8]| {
+        let refund = samples::refund("r-1", Target::Debitsuccess(target()));
+        look_word(&read_status(
+            &answer(200, &[("content-type", content_type)], body),
+            &refund,
+            &target(),
+            NAMES,
+            &mask(),
+        ))
+    };
+    let parts = format!("--b\r\nContent-Type: text/xml; charset=utf-8\r\n\r\n{body}\r\n--b--");
+    let sixteen: Vec<u8> = format!("\u{FEFF}{body}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let latin: Vec<u8> = body.replace("Closed", "Ferm\u{e9}").chars().map(|character| character as u8).collect();
+    assert_eq!(look_at("multipart/related; boundary=\"b\"", parts.as_bytes()), "found refunded 12.50 AUD");
+    assert_eq!(look_at("text/xml", &sixteen), "found refunded 12.50 AUD");
+    assert_eq!(look_at("text/xml; charset=iso-8859-1", &latin), "found refunded 12.50 AUD");
+
+    let member = |name: &str, value: &str| format!("<a:{name}>{value}</a:{name}>");
+    let amount = member("RefundAmount", "12.50");
+    for (from, to, expected) in [
+        (amount.as_str(), amount.repeat(2), "found refunded 12.50 AUD"),
+        (
+            &amount,
+            amount.clone() + &member("RefundAmount", "12.51"),
+            "unavailable HTTP 200 with a body that is not well-formed XML",
+        ),
+        ("<a:Note>Closed account</a:Note>", member("Note", "<b/>"), "found refunded 12.50 AUD"),
+        ("<a:Note>Closed account</a:Note>", member("Note", "x").repeat(2), "found refunded 12.50 AUD"),
+        ("Closed account", "x".repeat(40_000), "found refunded 12.50 AUD"),
+        (">Info<", ">Notice<".to_owned(), "unavailable the Status is Succeed: 00 Success"),
+        ("<a:ResponseNotes>", "<a:ResponseNotes i:nil=\"true\">".to_owned(), "found refunded 12.50 AUD"),
+    ] {
+        let odd = body.replacen(from, &to, 1);
+        assert_eq!(look_at("text/xml", odd.as_bytes()), expected, "{odd}");
+    }
+    let odd = body.replace("Closed account", "<b/>");
+    let Lookup::Found(Outcome::Refunded(yes)) = look(200, odd.as_bytes()) else { panic!("not found") };
+    assert_eq!(yes.remarks, ["Note was left out: it is not written as documented"]);
+
+    // What a refund was answered is read strictly, and yet loses nothing to a mark or a charset
+    // that is named.
+    let taken = reply("Succeed", &["Info 00 Success"], "r-1");
+    let marked = format!("\u{FEFF}{taken}");
+    assert_eq!(outcome_word(&read(200, marked.as_bytes())), "accepted Submitted #1001");
+    let parts = format!("--b\r\nContent-Type: text/xml\r\n\r\n{taken}\r\n--b--");
+    let answer = answer(200, &[("content-type", "multipart/related; boundary=b")], parts.as_bytes());
+    let outcome = read_refund(&answer, &RefundId::parse("r-1").unwrap(), NAMES, &mask());
+    assert_eq!(outcome_word(&outcome), "unknown unreadable_reply");
 }
 
 proptest! {
+    /// Of a no, of a fault, and of another refund's yes.
     #[test]
-    fn no_noise_is_a_yes(body in proptest::collection::vec(any::<u8>(), 0..300), status in 100..600_u16) {
-        prop_assert!(!matches!(read(status, &body), Outcome::Refunded(_) | Outcome::Accepted(_)));
-        prop_assert!(!matches!(look(status, &body), Lookup::Found(_)));
+    fn no_mutation_makes_a_yes(mutations in mutations(), which in 0..4_usize, status in prop_oneof![Just(200), 100..600_u16]) {
+        let no = [
+            reply("Failed", &["Error 13040 Refund amount exceeds"], "r-1"),
+            reply("Unknown", &["Info 00 Success"], "r-1"),
+            reply("Succeed", &["Info 00 Success"], "q-27"),
+            fault("a:InternalServiceFault", "The server was unable to process the request"),
+        ];
+        let body = mutated(no[which].as_bytes(), &mutations);
+        // A change may make ours of another's identifier.
+        let is_ours = which == 2 && String::from_utf8_lossy(&body).contains(">r-1<");
+        let outcome = read(status, &body);
+        prop_assert!(is_ours || !matches!(outcome, Outcome::Refunded(_) | Outcome::Accepted(_)), "{outcome:?}");
+        let asked = String::from_utf8_lossy(&body).replace("InitiateRefund", "GetRefundStatus");
+        let found = look(status, asked.as_bytes());
+        prop_assert!(!matches!(found, Lookup::Found(_)), "{found:?}");
+    }
+
+    #[test]
+    fn no_mutation_makes_a_no_of_a_yes(mutations in mutations(), status in prop_oneof![Just(200), 100..600_u16]) {
+        let body = mutated(reply("Succeed", &["Info 00 Success"], "r-1").as_bytes(), &mutations);
+        let outcome = read(status, &body);
+        prop_assert!(!matches!(outcome, Outcome::Refused { .. } | Outcome::NotSent { .. }), "{outcome:?}");
+    }
+
+    #[test]
+    fn a_mutated_lookup_settles_nothing_that_it_does_not_say(
+        mutations in mutations(), which in 0..3_usize, status in prop_oneof![Just(200), 100..600_u16],
+    ) {
+        let word = ["Submitted", "Completed", "Rejected"][which];
+        let body = mutated(found(word, "12.50", "r-1").as_bytes(), &mutations);
+        let lookup = look(status, &body);
+        let fits = match &lookup {
+            Lookup::Found(Outcome::Refunded(yes)) => word == "Completed" && yes.amount.is_none_or(|told| told == target().amount()),
+            Lookup::Found(Outcome::Refused { .. }) => word == "Rejected",
+            Lookup::NotFound { .. } | Lookup::Found(Outcome::NotSent { .. }) => false,
+            _ => true,
+        };
+        prop_assert!(fits && (status == 200 || matches!(lookup, Lookup::Unavailable { .. })), "{lookup:?}");
     }
 
     #[test]
@@ -303,6 +570,6 @@ proptest! {
 fn a_password_that_the_identifier_holds_makes_no_other_identifier_of_it() {
     let body = reply("Succeed", &["Info 00 Success"], "r-1");
     let mask = Mask::new("demo", &SecretString::from("r-1"));
-    let outcome = read_refund(&answer(200, &[], body.as_bytes()), &RefundId::parse("r-1").unwrap(), &mask);
+    let outcome = read_refund(&answer(200, &[], body.as_bytes()), &RefundId::parse("r-1").unwrap(), NAMES, &mask);
     assert_eq!(outcome_word(&outcome), "accepted Submitted #1001");
 }

@@ -5,7 +5,8 @@ use rstest::rstest;
 use secrecy::SecretString;
 
 use super::*;
-use crate::providers::samples::{NOW, answer, outcome_word};
+use crate::domain::outcome::ItemState;
+use crate::providers::samples::{NOW, answer, mutated, mutations, outcome_word};
 
 fn target() -> NamecomTarget {
     NamecomTarget::new(7, &[1, 2]).unwrap()
@@ -47,6 +48,7 @@ fn results(rows: &[&str], total: &str) -> String {
 #[case::none(&["1 failed", "2 failed"], "0", "refused failed other")]
 #[case::none_cancelled(&["1 canceled", "2 failed"], "0", "refused canceled other")]
 #[case::none_but_the_cascade(&["1 failed", "2 failed", "3 refunded 1.01"], "1.01", "unknown contradiction")]
+#[case::none_but_a_cascade_that_has_begun(&["1 failed", "2 failed", "3 initialized"], "0", "unknown contradiction")]
 #[case::none_and_a_total(&["1 failed", "2 failed"], "15.98", "refused failed other")]
 #[case::begun(&["1 initialized", "2 initialized"], "0", "accepted initialized")]
 #[case::begun_in_part(&["1 refunded 10.99", "2 initialized"], "10.99", "accepted initialized 10.99 USD")]
@@ -66,6 +68,116 @@ fn results(rows: &[&str], total: &str) -> String {
 #[case::enormous(&["1 refunded 1e400", "2 refunded 4.99"], "15.98", "unknown unreadable_reply")]
 fn a_200_is_judged_item_by_item(#[case] rows: &[&str], #[case] total: &str, #[case] expected: &str) {
     assert_eq!(outcome_word(&read(200, &[], results(rows, total).as_bytes())), expected);
+}
+
+/// Observed: where all items are refused, the answer is a 409 with rows and without a message.
+#[rstest]
+#[case::none(&["1 failed", "2 failed"], "refused failed other")]
+#[case::cancelled(&["1 canceled", "2 failed"], "refused canceled other")]
+#[case::all(&["1 refunded 10.99", "2 refunded 4.99"], "refunded 15.98 USD")]
+#[case::in_part(&["1 refunded 10.99", "2 failed"], "refunded 10.99 USD (partly)")]
+#[case::begun(&["1 initialized", "2 failed"], "accepted initialized")]
+#[case::one_refused_and_one_missing(&["1 failed"], "unknown contradiction")]
+#[case::one_refunded_and_one_missing(&["1 refunded 10.99"], "unknown contradiction")]
+#[case::one_begun_and_one_missing(&["1 initialized"], "unknown contradiction")]
+#[case::none_but_the_cascade(&["1 failed", "2 failed", "3 refunded 1.01"], "unknown contradiction")]
+#[case::cascade_alone(&["3 refunded 1.01"], "unknown contradiction")]
+#[case::refused_twice(&["1 failed", "1 failed", "2 failed"], "unknown contradiction")]
+#[case::refused_and_refunded(&["1 refunded 10.99", "1 failed", "2 failed"], "unknown contradiction")]
+#[case::odd_amount(&["1 refunded \"10,99\"", "2 failed"], "unknown unreadable_reply")]
+#[case::foreign_word(&["1 failed", "2 pending"], "unknown unreadable_reply")]
+#[case::word_with_a_blank(&["1 failed", "2 \u{a0}refunded"], "unknown unreadable_reply")]
+fn rows_decide_whatever_the_status_and_the_message_say(#[case] rows: &[&str], #[case] expected: &str) {
+    let said = [
+        "",
+        "\"message\":\"Conflict\",\"details\":null,",
+        "\"message\":\"Bad Request\",\"details\":\"Order item 1 is not eligible for refund.\",",
+        "\"message\":\"Unauthorized\",",
+        "\"message\":\"Permission denied\",\"details\":\"Failed authentication\",",
+        "\"code\":{\"results\":null},\"success\":false,",
+        "\"message\":[],",
+    ];
+    for status in [201, 202, 207, 302, 400, 401, 403, 404, 405, 409, 415, 422, 423, 429, 500, 502, 503] {
+        for said in said {
+            let body = results(rows, "0").replacen('{', &format!("{{{said}"), 1);
+            let outcome = read(status, &[], body.as_bytes());
+            assert_eq!(outcome_word(&outcome), expected, "{status} {body}");
+            match &outcome {
+                Outcome::Refused { error, items } => {
+                    assert_eq!((error.http_status, error.message.as_str()), (status, "item 1: m1; item 2: m2"));
+                    assert_eq!(items.len(), 2);
+                }
+                Outcome::Unknown { evidence, .. } => {
+                    assert!(evidence.contains(&format!("HTTP {status}, item ")), "{evidence}");
+                    for row in rows {
+                        let mut words = row.split(' ');
+                        let named = format!("item {} \"{}\"", words.next().unwrap(), words.next().unwrap());
+                        assert!(evidence.contains(&named), "{named} in {evidence}");
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// No form of a row that says refunded or initialized is lost in a refusal, or in a proof that
+/// nothing was processed.
+#[rstest]
+#[case::another_order(
+    "{\"message\":\"m\",\"results\":[{\"orderId\":8,\"orderItemId\":1,\"orderItemStatus\":\"refunded\",\"refundAmount\":1}]}"
+)]
+#[case::no_order(
+    "{\"message\":\"m\",\"results\":[{\"orderItemId\":1,\"orderItemStatus\":\"refunded\",\"refundAmount\":1}]}"
+)]
+#[case::number_in_a_text(
+    "{\"message\":\"m\",\"results\":[{\"orderId\":7,\"orderItemId\":\"1\",\"orderItemStatus\":\"initialized\"}]}"
+)]
+#[case::one_for_a_list(
+    "{\"message\":\"m\",\"results\":{\"orderId\":7,\"orderItemId\":1,\"orderItemStatus\":\"initialized\"}}"
+)]
+#[case::wrapped("{\"message\":\"m\",\"data\":{\"results\":[{\"orderItemId\":1,\"orderItemStatus\":\"refunded\"}]}}")]
+#[case::results_twice(
+    "{\"message\":\"m\",\"results\":[{\"orderItemId\":1,\"orderItemStatus\":\"refunded\"}],\"results\":[]}"
+)]
+#[case::refused_beside_another_spelling(
+    "{\"results\":[{\"orderId\":7,\"orderItemId\":1,\"orderItemStatus\":\"failed\"},{\"orderId\":7,\"orderItemId\":2,\"orderItemStatus\":\"failed\",\"OrderItemStatus\":\"Refunded \"}]}"
+)]
+#[case::list_around("[{\"message\":\"m\",\"results\":[{\"orderItemId\":1,\"orderItemStatus\":\"refunded\"}]}]")]
+#[case::cut_off("{\"message\":\"m\",\"results\":[{\"orderItemId\":1,\"orderItemStatus\":\"refunded\"")]
+#[case::total_alone("{\"message\":\"m\",\"results\":[],\"totalRefundAmount\":15.98}")]
+#[case::in_no_charset("{\"message\":\"m\u{e9}\",\"results\":[{\"orderItemId\":1,\"orderItemStatus\":\"refunded\"}]}")]
+fn no_row_is_lost(#[case] body: &str) {
+    let latin: Vec<u8> = body.chars().map(|character| character as u8).collect();
+    for status in [200, 400, 401, 403, 404, 409, 423, 429, 500] {
+        let Outcome::Unknown { evidence, .. } = read(status, &[], &latin) else { panic!("{status} {body}") };
+        assert!(evidence.contains(&format!("HTTP {status}, ")), "{evidence}");
+    }
+}
+
+#[rstest]
+#[case::of_the_row(
+    "{\"results\":[{\"orderId\":7,\"orderItemId\":1,\"orderItemStatus\":\"refunded\",\"refundAmount\":1,\"message\":\"Order item 1 has already been refunded.\"},{\"orderId\":7,\"orderItemId\":2,\"orderItemStatus\":\"failed\"}]}"
+)]
+#[case::of_the_answer(
+    "{\"message\":\"Bad Request\",\"details\":\"Order item 1 has already been refunded.\",\"results\":[{\"orderId\":7,\"orderItemId\":1,\"orderItemStatus\":\"refunded\",\"refundAmount\":1},{\"orderId\":7,\"orderItemId\":2,\"orderItemStatus\":\"failed\"}]}"
+)]
+fn what_had_been_refunded_before_is_not_this_refund(#[case] body: &str) {
+    assert_eq!(outcome_word(&read(400, &[], body.as_bytes())), "unknown contradiction");
+}
+
+#[test]
+fn rows_without_words_are_refused_in_the_answers() {
+    let body = results(&["1 failed", "2 failed"], "0").replace("\"m1\"", "null").replace("\"m2\"", "\"\"");
+    let body = body.replacen('{', "{\"message\":\"Conflict\",\"details\":\"AGP\",", 1);
+    let Outcome::Refused { error, .. } = read(409, &[], body.as_bytes()) else { panic!("no refusal") };
+    assert_eq!((error.code.as_str(), error.message.as_str()), ("failed", "Conflict: AGP"));
+}
+
+#[test]
+fn empty_default_values_beside_an_error_list_nothing() {
+    let body = "{\"message\":\"Bad Request\",\"details\":\"x\",\"results\":[],\"totalRefundAmount\":0.0}";
+    assert_eq!(outcome_word(&read(400, &[], body.as_bytes())), "refused 400 invalid_request");
 }
 
 #[rstest]
@@ -118,7 +230,10 @@ const PERIOD_OVER: &str = "The Add Grace Period (AGP) deletion window has expire
 )]
 #[case(400, "Bad Request", "orderItemIds array must contain at least one item.", "refused 400 invalid_request")]
 #[case(401, "Unauthorized", "", "not_sent 401 credentials_refused")]
-#[case(403, "Permission denied", "Failed authentication", "refused 403 permission_denied")]
+#[case(403, "Permission denied", "Failed authentication", "not_sent 403 credentials_refused")]
+#[case(403, "failed authentication", "", "not_sent 403 credentials_refused")]
+#[case(403, "Permission denied", "", "refused 403 permission_denied")]
+#[case(403, "Permission denied", "Refunds are for approved resellers.", "refused 403 permission_denied")]
 #[case(404, "Not Found", "Order with ID 123456 does not exist.", "refused 404 target_not_found")]
 #[case(405, "Method Not Allowed", "", "refused 405 invalid_request")]
 #[case(409, "Conflict", "Idempotency key has been reused for a different request.", "refused 409 identifier_in_use")]
@@ -166,12 +281,24 @@ fn every_status_of_the_error_table(
         let said = if details.is_empty() { message.to_owned() } else { format!("{message}: {details}") };
         assert_eq!(error.message, said);
     }
-    // The same status in another's words: nothing of it is a definite no.
-    for body in
-        ["", "<html><h1>Error</h1></html>", "{\"error\":\"x\"}", "{\"message\":null}", "{\"message\":\"cut o", "[]"]
-    {
+    // The same status in another's words: nothing of it is a definite no, and some say "not
+    // processed" by themselves.
+    let by_itself = match status {
+        401 | 403 => "not_sent",
+        429 => "not_sent 429 limit_reached",
+        _ => "unknown",
+    };
+    for body in [
+        "",
+        "<html><h1>Error</h1></html>",
+        "{\"error\":\"x\"}",
+        "{\"message\":null}",
+        "{\"message\":\"\",\"details\":\"\"}",
+        "{\"message\":\"cut o",
+        "[]",
+    ] {
         let word = outcome_word(&read(status, &[], body.as_bytes()));
-        assert!(word.starts_with("unknown"), "{status} {body}: {word}");
+        assert!(word.starts_with(by_itself), "{status} {body}: {word}");
     }
 }
 
@@ -195,9 +322,13 @@ fn details_are_optional(#[case] body: &str) {
 #[case::a_day(&[("retry-after", "86400")], None)]
 #[case::a_date(&[("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")], None)]
 fn a_rate_limit_names_its_end(#[case] headers: &[(&'static str, &'static str)], #[case] seconds: Option<u64>) {
-    let outcome = read(429, headers, b"{\"message\":\"Rate Limit Exceeded\",\"details\":\"x\"}");
-    let Outcome::NotSent { retry_at, .. } = outcome else { panic!("{outcome:?}") };
-    assert_eq!(retry_at, seconds.map(|seconds| NOW.plus(Duration::from_secs(seconds))));
+    let bodies: [&[u8]; 4] =
+        [b"{\"message\":\"Rate Limit Exceeded\",\"details\":\"x\"}", b"{\"details\":null}", b"<html/>", b"\xFF"];
+    for body in bodies {
+        let outcome = read(429, headers, body);
+        let Outcome::NotSent { retry_at, .. } = outcome else { panic!("{outcome:?}") };
+        assert_eq!(retry_at, seconds.map(|seconds| NOW.plus(Duration::from_secs(seconds))));
+    }
 }
 
 #[test]
@@ -205,8 +336,29 @@ fn a_replay_says_so_and_is_for_our_key() {
     let body = results(&["1 refunded 10.99", "2 refunded 4.99"], "15.98");
     let replayed = read(200, &[("x-idempotent-replay", "1"), ("x-idempotency-key", "r-1")], body.as_bytes());
     assert_eq!(outcome_word(&replayed), "refunded 15.98 USD (replayed)");
-    let foreign = read(200, &[("x-idempotency-key", "r-2")], body.as_bytes());
-    assert_eq!(outcome_word(&foreign), "unknown contradiction");
+    for (status, body) in [(200, body.as_str()), (409, &body), (400, "{\"message\":\"Bad Request\"}"), (429, "")] {
+        let foreign = read(status, &[("x-idempotency-key", "r-2")], body.as_bytes());
+        assert_eq!(outcome_word(&foreign), "unknown contradiction");
+    }
+}
+
+#[rstest]
+#[case("1", true)]
+#[case(" 2", true)]
+#[case("true", true)]
+#[case("1, 0", true)]
+#[case("odd", true)]
+#[case("0", false)]
+#[case("00", false)]
+#[case("0.0", false)]
+#[case("", false)]
+#[case("False", false)]
+fn a_replay_is_one_where_the_header_says_so(#[case] value: &'static str, #[case] expected: bool) {
+    let body = results(&["1 refunded 10.99", "2 refunded 4.99"], "15.98");
+    let Outcome::Refunded(yes) = read(200, &[("x-idempotent-replay", value)], body.as_bytes()) else {
+        panic!("no refund")
+    };
+    assert_eq!(yes.replayed, expected);
 }
 
 #[test]
@@ -248,10 +400,42 @@ fn one_target_is_one_body() {
     assert_eq!(refund_body(&a), refund_body(&b));
 }
 
+fn statuses() -> impl Strategy<Value = u16> {
+    prop_oneof![Just(200), proptest::sample::select(vec![400, 401, 403, 404, 409, 423, 429, 500]), 100..600_u16]
+}
+
 proptest! {
     #[test]
-    fn no_noise_is_a_yes(body in proptest::collection::vec(any::<u8>(), 0..300), status in 100..600_u16) {
-        prop_assert!(!matches!(read(status, &[], &body), Outcome::Refunded(_) | Outcome::Accepted(_)));
+    fn no_mutation_makes_a_yes_of_a_no(mutations in mutations(), which in 0..3_usize, status in statuses()) {
+        let no = [
+            results(&["1 failed", "2 canceled"], "0"),
+            "{\"message\":\"Bad Request\",\"details\":\"Order item 1 has already been refunded.\"}".to_owned(),
+            "{\"message\":\"Rate Limit Exceeded\",\"details\":\"x\",\"results\":[],\"totalRefundAmount\":0}".to_owned(),
+        ];
+        let body = mutated(no[which].as_bytes(), &mutations);
+        match read(status, &[], &body) {
+            Outcome::Refunded(_) => prop_assert!(false, "{}", String::from_utf8_lossy(&body)),
+            // A 200 may leave out what it has begun with.
+            Outcome::Accepted(_) => prop_assert_eq!(status, 200),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn no_mutation_makes_a_no_of_a_yes(mutations in mutations(), which in 0..3_usize, status in statuses()) {
+        let yes = [
+            results(&["1 refunded 10.99", "2 refunded 4.99"], "15.98"),
+            results(&["1 failed", "2 initialized", "3 refunded 1"], "1"),
+            results(&["1 failed", "2 refunded 4.99"], "4.99").replacen('{', "{\"message\":\"Conflict\",\"details\":null,", 1),
+        ];
+        let body = mutated(yes[which].as_bytes(), &mutations);
+        let text = String::from_utf8_lossy(&body);
+        let says_so = ["refunded", "initialized"]
+            .into_iter()
+            .any(|word| text.contains(&format!("\"orderItemStatus\":\"{word}\"")));
+        let outcome = read(status, &[], &body);
+        let is_no = matches!(outcome, Outcome::Refused { .. } | Outcome::NotSent { .. });
+        prop_assert!(!says_so || !is_no, "{status} {text} {outcome:?}");
     }
 
     #[test]

@@ -1,0 +1,233 @@
+//! The members of a JSON object that is only read: each is taken in every form that loses nothing,
+//! and an odd one is missing instead of making all the others unreadable.
+
+use std::fmt;
+
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use crate::domain::clock::Timestamp;
+
+/// An object's members as they are written. None is owned: the text is the answer's own.
+pub(super) struct Fields<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'a> Fields<'a> {
+    /// The members of an object; none where the text is anything else.
+    pub(super) fn of(text: &'a str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+
+    /// The object that stands alone under `name`, or in a list of one; this object itself where it
+    /// has a member `own`.
+    pub(super) fn unwrapped(self, own: &str, name: &str) -> Option<Self> {
+        if self.raw(own).is_some() {
+            return Some(self);
+        }
+        match self.objects(name).as_mut_slice() {
+            [Some(one)] => Some(std::mem::replace(one, Fields(Vec::new()))),
+            _ => None,
+        }
+    }
+
+    /// What is written for `name`; none where that is absent, null, or written twice in different
+    /// ways.
+    pub(super) fn raw(&self, name: &str) -> Option<&'a RawValue> {
+        let mut named = self.0.iter().filter(|(given, _)| given == name).map(|(_, value)| *value);
+        let first = named.next()?;
+        (first.get() != "null" && named.all(|next| next.get() == first.get())).then_some(first)
+    }
+
+    /// An integer, or a text of one.
+    pub(super) fn integer(&self, name: &str) -> Option<i64> {
+        self.text(name)?.trim().parse().ok()
+    }
+
+    /// A text, or what a number is written as.
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        let raw = self.raw(name)?.get();
+        if raw.starts_with('"') {
+            return serde_json::from_str(raw).ok();
+        }
+        raw.starts_with(|first: char| first == '-' || first.is_ascii_digit()).then(|| raw.to_owned())
+    }
+
+    /// Whether `true` is written, and nothing else.
+    pub(super) fn is_true(&self, name: &str) -> bool {
+        self.raw(name).is_some_and(|raw| raw.get() == "true")
+    }
+
+    /// A moment.
+    pub(super) fn moment(&self, name: &str) -> Option<Timestamp> {
+        moment_of(&self.text(name)?)
+    }
+
+    /// The objects of a list, or the one that stands for a list of one; none for each element that
+    /// is no object.
+    pub(super) fn objects(&self, name: &str) -> Vec<Option<Fields<'a>>> {
+        let Some(raw) = self.raw(name) else { return Vec::new() };
+        match serde_json::from_str::<Vec<&'a RawValue>>(raw.get()) {
+            Ok(list) => list.into_iter().map(|element| Fields::of(element.get())).collect(),
+            Err(_) => vec![Fields::of(raw.get())],
+        }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+
+        impl<'de> Visitor<'de> for Members {
+            type Value = Vec<(String, &'de RawValue)>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(members)
+            }
+        }
+
+        deserializer.deserialize_map(Members).map(Fields)
+    }
+}
+
+/// `2026-03-04T05:06:40Z`, with or without a fraction, with `Z` or an offset. Digits beyond the
+/// ledger's are cut off.
+fn moment_of(text: &str) -> Option<Timestamp> {
+    let (date, rest) = text.trim().split_once(['T', 't', ' '])?;
+    let [year, month, day] = numbers(date, '-', &[4, 2, 2])?;
+    let zone = rest.find(['Z', 'z', '+', '-'])?;
+    let (time, zone) = rest.split_at_checked(zone)?;
+    let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
+    let [hour, minute, second] = numbers(time, ':', &[2, 2, 2])?;
+    let is_one = (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second <= 60;
+    if !is_one || fraction.is_empty() || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let micros: i64 = format!("{fraction:0<6}").get(..6)?.parse().ok()?;
+    let offset = match zone.split_at_checked(1)? {
+        ("Z" | "z", "") => 0,
+        (sign, zone) => {
+            let [hours, minutes] = numbers(zone, ':', &[2, 2])?;
+            (hours * 60 + minutes) * if sign == "-" { -60 } else { 60 }
+        }
+    };
+    let seconds = ((days_since_1970(year, month, day) * 24 + hour) * 60 + minute) * 60 + second - offset;
+    seconds.checked_mul(1_000_000)?.checked_add(micros).map(Timestamp::from_micros)
+}
+
+/// So many numbers between separators, each of so many digits.
+fn numbers<const N: usize>(text: &str, separator: char, digits: &[usize; N]) -> Option<[i64; N]> {
+    let mut numbers = [0; N];
+    let mut parts = text.split(separator);
+    for (number, digits) in numbers.iter_mut().zip(digits) {
+        let part =
+            parts.next().filter(|part| part.len() == *digits && part.bytes().all(|byte| byte.is_ascii_digit()))?;
+        *number = part.parse().ok()?;
+    }
+    parts.next().is_none().then_some(numbers)
+}
+
+/// In the Gregorian calendar, counted from March, so that a leap day is a year's last.
+fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (month * 153 + 2) / 5 + day
+        - 719_469
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case(r#"{"a":1}"#, Some(1), Some("1"))]
+    #[case(r#"{"a":"1"}"#, Some(1), Some("1"))]
+    #[case(r#"{"a":" 007 "}"#, Some(7), Some(" 007 "))]
+    #[case(r#"{"a":-1}"#, Some(-1), Some("-1"))]
+    #[case(r#"{"a":1,"a":1}"#, Some(1), Some("1"))]
+    #[case(r#"{"a":1,"a":2}"#, None, None)]
+    #[case(r#"{"a":"x"}"#, None, Some("x"))]
+    #[case("{\"a\":\"\\u0031\"}", Some(1), Some("1"))]
+    #[case(r#"{"a":1.5}"#, None, Some("1.5"))]
+    #[case(r#"{"a":99999999999999999999}"#, None, Some("99999999999999999999"))]
+    #[case(r#"{"a":true}"#, None, None)]
+    #[case(r#"{"a":null}"#, None, None)]
+    #[case(r#"{"a":{}}"#, None, None)]
+    #[case(r#"{"b":1}"#, None, None)]
+    fn a_member_is_taken_in_every_form(
+        #[case] text: &str,
+        #[case] integer: Option<i64>,
+        #[case] as_text: Option<&str>,
+    ) {
+        let fields = Fields::of(text).unwrap();
+        assert_eq!((fields.integer("a"), fields.text("a").as_deref()), (integer, as_text));
+    }
+
+    #[rstest]
+    #[case(r#"{"a":[{"i":1},{"i":2}]}"#, &[Some(1), Some(2)])]
+    #[case(r#"{"a":{"i":1}}"#, &[Some(1)])]
+    #[case(r#"{"a":[{"i":1},null,5]}"#, &[Some(1), None, None])]
+    #[case(r#"{"a":[]}"#, &[])]
+    #[case(r#"{"a":null}"#, &[])]
+    #[case(r#"{}"#, &[])]
+    #[case(r#"{"a":5}"#, &[None])]
+    fn one_may_stand_for_a_list(#[case] text: &str, #[case] expected: &[Option<i64>]) {
+        let objects = Fields::of(text).unwrap().objects("a");
+        let numbers: Vec<Option<i64>> =
+            objects.iter().map(|one| one.as_ref().and_then(|one| one.integer("i"))).collect();
+        assert_eq!(numbers, expected);
+    }
+
+    #[rstest]
+    #[case(r#"{"id":1}"#, Some(1))]
+    #[case(r#"{"order":{"id":1}}"#, Some(1))]
+    #[case(r#"{"order":[{"id":1}]}"#, Some(1))]
+    #[case(r#"{"id":1,"order":{"id":2}}"#, Some(1))]
+    #[case(r#"{"order":[{"id":1},{"id":2}]}"#, None)]
+    #[case(r#"{"order":null}"#, None)]
+    #[case(r#"{"order":7}"#, None)]
+    #[case("{}", None)]
+    fn an_object_may_be_wrapped(#[case] text: &str, #[case] expected: Option<i64>) {
+        let fields = Fields::of(text).and_then(|fields| fields.unwrapped("id", "order"));
+        assert_eq!(fields.and_then(|fields| fields.integer("id")), expected);
+    }
+
+    #[rstest]
+    #[case("1970-01-01T00:00:00Z", Some(0))]
+    #[case("2026-03-04T05:06:40Z", Some(1_772_600_800_000_000))]
+    #[case("2026-03-04T05:06:40.1234567Z", Some(1_772_600_800_123_456))]
+    #[case("2026-03-04 05:06:40z", Some(1_772_600_800_000_000))]
+    #[case("2026-03-04T07:06:40+02:00", Some(1_772_600_800_000_000))]
+    #[case("2026-03-03T22:06:40-07:00", Some(1_772_600_800_000_000))]
+    #[case("2024-02-29T00:00:00Z", Some(1_709_164_800_000_000))]
+    #[case("2000-03-01T00:00:00Z", Some(951_868_800_000_000))]
+    #[case("2026-03-04T05:06:40", None)]
+    #[case("2026-03-04", None)]
+    #[case("2026-13-04T05:06:40Z", None)]
+    #[case("2026-3-4T05:06:40Z", None)]
+    #[case("2026-03-04T05:06:40.Z", None)]
+    #[case("2026-03-04T05:06:40+0200", None)]
+    #[case("+2026-03-04T05:06:40Z", None)]
+    #[case("1772600800", None)]
+    #[case("", None)]
+    fn a_moment_is_read(#[case] text: &str, #[case] expected: Option<i64>) {
+        assert_eq!(moment_of(text).map(Timestamp::as_micros), expected);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "[0-9TZ:.+ -]{0,40}", other in any::<String>()) {
+            let _ = moment_of(&text);
+            let _ = moment_of(&other);
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! What the body of an answer says of single items, in whatever form it says so.
+//!
+//! This is for what must not be overlooked, and for evidence. It decides for no refund:
+//! [`super::rows`] reads strictly, and where it finds nothing, or a refusal, a word found here
+//! makes a doubt of it.
+
+use std::fmt;
+
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use crate::domain::money::hundredths_of;
+
+/// Everything that a body says of items and of their money.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    rows: Vec<Row>,
+    /// `totalRefundAmount`, where it is more than nothing.
+    total: Option<String>,
+    /// The body is no JSON, and still it names the member that every row has.
+    torn: bool,
+}
+
+/// What stands for one item.
+#[derive(Debug, Default)]
+struct Row {
+    item: Option<String>,
+    words: Vec<String>,
+    amount: Option<String>,
+}
+
+/// A JSON value with all members of its objects, those of one name too.
+enum Node {
+    /// `null`, `false`, an empty text, list or object.
+    Empty,
+    Scalar(String),
+    List(Vec<Node>),
+    Object(Vec<(String, Node)>),
+}
+
+/// The words of a row that was given back, or that is on its way.
+const MOVED: [&str; 2] = ["refunded", "initialized"];
+
+impl Listing {
+    /// Of a body in JSON. A body that is none lists nothing, unless it names the status of an item.
+    pub(super) fn of(body: &str) -> Listing {
+        let mut listing = Listing::default();
+        match serde_json::from_str::<Node>(body) {
+            Ok(node) => listing.collect(&node, false),
+            Err(_) => listing.torn = body.to_ascii_lowercase().contains("orderitemstatus"),
+        }
+        // What has moved comes first: evidence is bounded.
+        listing.rows.sort_by_key(|row| !row.has_moved());
+        listing
+    }
+
+    /// It says nothing of any item, and of no money.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.total.is_none() && !self.torn
+    }
+
+    /// Some row says that its item is given back, or will be.
+    pub(super) fn has_moved(&self) -> bool {
+        self.rows.iter().any(Row::has_moved)
+    }
+
+    fn collect(&mut self, node: &Node, in_results: bool) {
+        match node {
+            Node::Empty => {}
+            Node::Scalar(text) if in_results => {
+                self.rows.push(Row { words: vec![text.clone()], ..Row::default() });
+            }
+            Node::Scalar(_) => {}
+            Node::List(nodes) => nodes.iter().for_each(|node| self.collect(node, in_results)),
+            Node::Object(members) => {
+                if in_results || members.iter().any(|(name, _)| plain(name) == "orderitemstatus") {
+                    self.rows.push(Row::of(members));
+                }
+                for (name, value) in members {
+                    let name = plain(name);
+                    if name == "totalrefundamount" {
+                        self.total = self.total.take().or_else(|| value.amount());
+                    }
+                    self.collect(value, name == "results");
+                }
+            }
+        }
+    }
+}
+
+/// `item 71 "refunded" 10.99, item 72 "failed"; totalRefundAmount 10.99`
+impl fmt::Display for Listing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut said: Vec<String> = self.rows.iter().map(Row::to_string).collect();
+        said.extend(self.total.as_ref().map(|total| format!("totalRefundAmount {total}")));
+        if self.torn {
+            said.push("a body that is no JSON and names orderItemStatus".to_owned());
+        }
+        f.write_str(&said.join(", "))
+    }
+}
+
+impl Row {
+    fn of(members: &[(String, Node)]) -> Row {
+        let mut row = Row::default();
+        for (name, value) in members {
+            match plain(name).as_str() {
+                "orderitemid" | "itemid" | "id" => row.item = value.scalar().or(row.item),
+                "refundamount" => row.amount = value.scalar().or(row.amount),
+                "orderitemstatus" | "itemstatus" | "status" => row.words.extend(value.scalar()),
+                _ => {}
+            }
+        }
+        row
+    }
+
+    fn has_moved(&self) -> bool {
+        self.words.iter().any(|word| MOVED.iter().any(|moved| word.trim().eq_ignore_ascii_case(moved)))
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "item {}", self.item.as_deref().unwrap_or("without a number"))?;
+        for word in &self.words {
+            // Quoted: a blank or a capital may be all that is odd about it.
+            write!(f, " \"{word}\"")?;
+        }
+        if self.words.is_empty() {
+            f.write_str(" without a status")?;
+        }
+        self.amount.iter().try_for_each(|amount| write!(f, " {amount}"))
+    }
+}
+
+impl Node {
+    fn scalar(&self) -> Option<String> {
+        match self {
+            Node::Scalar(text) => Some(text.clone()),
+            _ => None,
+        }
+    }
+
+    /// None where it is nothing or zero.
+    fn amount(&self) -> Option<String> {
+        self.scalar().filter(|text| hundredths_of(text) != Ok(0))
+    }
+}
+
+/// A member's name without what different writers write differently.
+fn plain(name: &str) -> String {
+    name.chars().filter(|character| !matches!(character, '_' | '-' | ' ')).collect::<String>().to_ascii_lowercase()
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Nodes;
+
+        impl<'de> Visitor<'de> for Nodes {
+            type Value = Node;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("any JSON")
+            }
+
+            fn visit_unit<E>(self) -> Result<Node, E> {
+                Ok(Node::Empty)
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
+                Ok(if value { Node::Scalar("true".to_owned()) } else { Node::Empty })
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
+                Ok(Node::Scalar(value.to_string()))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
+                Ok(Node::Scalar(value.to_string()))
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
+                Ok(Node::Scalar(value.to_string()))
+            }
+
+            fn visit_str<E>(self, value: &str) -> Result<Node, E> {
+                Ok(if value.is_empty() { Node::Empty } else { Node::Scalar(value.to_owned()) })
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Node, A::Error> {
+                let mut nodes = Vec::new();
+                while let Some(node) = list.next_element()? {
+                    nodes.push(node);
+                }
+                Ok(if nodes.is_empty() { Node::Empty } else { Node::List(nodes) })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(if members.is_empty() { Node::Empty } else { Node::Object(members) })
+            }
+        }
+
+        deserializer.deserialize_any(Nodes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::documented(
+        r#"{"results":[{"orderItemId":2,"orderItemStatus":"failed","refundAmount":0},{"orderItemId":1,"orderItemStatus":"refunded","refundAmount":10.99}],"totalRefundAmount":10.99}"#,
+        "item 1 \"refunded\" 10.99, item 2 \"failed\" 0, totalRefundAmount 10.99",
+        true
+    )]
+    #[case::wrapped(
+        r#"{"data":{"results":[{"orderItemId":1,"orderItemStatus":"initialized"}]}}"#,
+        "item 1 \"initialized\"",
+        true
+    )]
+    #[case::one_for_a_list(
+        r#"{"results":{"orderItemId":1,"orderItemStatus":"refunded"}}"#,
+        "item 1 \"refunded\"",
+        true
+    )]
+    #[case::no_results_around(
+        r#"[{"order_item_id":"1","order_item_status":"REFUNDED "}]"#,
+        "item 1 \"REFUNDED \"",
+        true
+    )]
+    #[case::status_alone(r#"{"results":[{"id":1,"status":"refunded"}]}"#, "item 1 \"refunded\"", true)]
+    #[case::word_twice(
+        r#"{"results":[{"orderItemId":1,"orderItemStatus":"refunded","orderItemStatus":"failed"}]}"#,
+        "item 1 \"refunded\" \"failed\"",
+        true
+    )]
+    #[case::results_twice(
+        r#"{"results":[{"orderItemId":1,"orderItemStatus":"refunded"}],"results":[]}"#,
+        "item 1 \"refunded\"",
+        true
+    )]
+    #[case::escaped(
+        "{\"r\\u0065sults\":[{\"orderItemStatus\":\"re\\u0066unded\"}]}",
+        "item without a number \"refunded\"",
+        true
+    )]
+    #[case::words_for_rows(r#"{"results":["refunded"]}"#, "item without a number \"refunded\"", true)]
+    #[case::no_word(r#"{"results":[{"orderItemId":1}]}"#, "item 1 without a status", false)]
+    #[case::total_alone(
+        r#"{"message":"Conflict","results":[],"totalRefundAmount":"10.99"}"#,
+        "totalRefundAmount 10.99",
+        false
+    )]
+    #[case::cut_off(
+        r#"{"results":[{"orderItemId":1,"orderItemStatus":"ref"#,
+        "a body that is no JSON and names orderItemStatus",
+        false
+    )]
+    #[case::default_values(
+        r#"{"message":"Bad Request","details":null,"results":null,"totalRefundAmount":0}"#,
+        "",
+        false
+    )]
+    #[case::more_default_values(r#"{"results":[],"totalRefundAmount":"0.00"}"#, "", false)]
+    #[case::an_error(r#"{"message":"Not Found","details":"Order item 1 is refunded.","status":"refunded"}"#, "", false)]
+    #[case::html("<html>refunded</html>", "", false)]
+    #[case::nothing("", "", false)]
+    fn rows_are_seen_in_every_form(#[case] body: &str, #[case] expected: &str, #[case] moved: bool) {
+        let listing = Listing::of(body);
+        assert_eq!((listing.to_string().as_str(), listing.has_moved()), (expected, moved));
+        assert_eq!(listing.is_empty(), expected.is_empty());
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let deep = format!("{}{{\"orderItemStatus\":1}}{}", "[".repeat(30_000), "]".repeat(30_000));
+        assert!(Listing::of(&deep).torn);
+    }
+}

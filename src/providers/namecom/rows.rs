@@ -1,0 +1,238 @@
+//! The rows of a refund's answer: what it says of each item. They decide, whatever the status is
+//! and whatever stands beside them: a 200 with refused rows is no yes, and a 409 with refunded rows
+//! is no refusal.
+//!
+//! They are read strictly. What does not fit makes a doubt whose evidence names the rows;
+//! [`Listing`] sees to it that no row which says refunded or initialized is lost in a refusal.
+//!
+//! Amounts are JSON floats (`9.9900000000000002`) and are read from their decimal text.
+
+use http::{HeaderMap, HeaderValue};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::domain::money::{Currency, Money, hundredths_of};
+use crate::domain::outcome::{
+    Acceptance, Confirmation, DoubtReason, ErrorCategory, ItemResult, ItemState, Outcome, ProviderError, provider_text,
+};
+use crate::domain::target::NamecomTarget;
+use crate::providers::mask::Mask;
+use crate::providers::namecom::listing::Listing;
+use crate::providers::namecom::wire::{ErrorBody, IDEMPOTENT_REPLAY, category_of};
+use crate::providers::object::Object;
+
+/// An answer that says something of items.
+pub(super) struct Listed<'a> {
+    pub(super) status: u16,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) body: &'a str,
+    /// What `body` says of items, however it says it.
+    pub(super) listing: &'a Listing,
+}
+
+/// Reads an amount from its decimal text, a JSON number or a JSON string of one. None for whatever
+/// else.
+pub(super) fn dollars_of(raw: &RawValue) -> Option<Money> {
+    let text = raw.get();
+    let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    let minor_units = hundredths_of(text).ok().filter(|minor_units| *minor_units >= 0)?;
+    Some(Money { currency: Currency::USD, minor_units })
+}
+
+/// The sum; none where there is nothing to add or it is beyond all sums.
+pub(super) fn total_of(amounts: impl Iterator<Item = Money>) -> Option<Money> {
+    amounts.map(Some).reduce(|sum, next| {
+        let (sum, next) = (sum?, next?);
+        Some(Money { minor_units: sum.minor_units.checked_add(next.minor_units)?, ..sum })
+    })?
+}
+
+/// `RefundResponse`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RefundResponse<'a> {
+    #[serde(borrow)]
+    results: Vec<Object<RefundItemResult<'a>>>,
+    #[serde(borrow)]
+    total_refund_amount: Option<&'a RawValue>,
+}
+
+/// `RefundItemResult`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RefundItemResult<'a> {
+    order_id: i64,
+    order_item_id: i64,
+    order_item_status: String,
+    #[serde(borrow)]
+    refund_amount: Option<&'a RawValue>,
+    message: Option<String>,
+}
+
+/// What the rows mean for the refund of `target`.
+pub(super) fn read_rows(answer: &Listed<'_>, target: &NamecomTarget, mask: &Mask) -> Outcome {
+    match judge(answer, target, mask) {
+        // A row that was not read as one, or is of no item that was asked for: it is no refusal all
+        // the same.
+        Ok(Outcome::Refused { .. }) if answer.listing.has_moved() => {
+            contradiction("every requested item was refused, and a row says that an item is given back or will be")
+        }
+        Ok(outcome) => return outcome,
+        Err(doubt) => doubt,
+    }
+    .about(answer, mask)
+}
+
+/// Why the rows decide nothing.
+struct Doubt {
+    reason: DoubtReason,
+    why: String,
+}
+
+impl Doubt {
+    /// With the rows themselves, for the person who settles it.
+    fn about(self, answer: &Listed<'_>, mask: &Mask) -> Outcome {
+        let rows = if answer.listing.is_empty() { String::new() } else { format!(", {}", answer.listing) };
+        let evidence = mask.text(&format!("{}: HTTP {}{rows}", self.why, answer.status));
+        Outcome::Unknown { reason: self.reason, evidence }
+    }
+}
+
+fn contradiction(why: impl Into<String>) -> Doubt {
+    Doubt { reason: DoubtReason::Contradiction, why: why.into() }
+}
+
+fn unreadable(why: impl Into<String>) -> Doubt {
+    Doubt { reason: DoubtReason::UnreadableReply, why: why.into() }
+}
+
+/// The doubt of an answer that belongs to another request.
+pub(super) fn of_another_key(answer: &Listed<'_>, mask: &Mask) -> Outcome {
+    contradiction("the answer is for another idempotency key").about(answer, mask)
+}
+
+fn judge(answer: &Listed<'_>, target: &NamecomTarget, mask: &Mask) -> Result<Outcome, Doubt> {
+    let Ok(Object(response)) = serde_json::from_str::<Object<RefundResponse<'_>>>(answer.body) else {
+        let is_listed = !answer.listing.is_empty();
+        let why =
+            if is_listed { "the rows are not written as documented" } else { "the answer lists no items in JSON" };
+        return Err(unreadable(why));
+    };
+    let mut rows = strict_rows(&response, target, mask)?;
+    if !rows.iter().any(|row| row.requested) {
+        return Err(contradiction("the answer tells of none of the items"));
+    }
+    let unlisted = target.order_item_ids().iter().map(i32::to_string);
+    let unlisted: Vec<String> = unlisted.filter(|item| !rows.iter().any(|row| row.item_id == *item)).collect();
+    if !unlisted.is_empty() && answer.status != 200 {
+        // A 200 says that the request was taken, and what it does not list is on its way. An error
+        // does not.
+        return Err(contradiction(format!("the answer is no 200 and does not list item {}", unlisted.join(", "))));
+    }
+    rows.extend(unlisted.into_iter().map(|item_id| ItemResult {
+        item_id,
+        state: ItemState::Submitted,
+        refunded_amount: None,
+        message: String::new(),
+        requested: true,
+    }));
+    let beside = ErrorBody::read(answer.body, mask).unwrap_or_default();
+    let was_before = |row: &ItemResult| {
+        let is_done = row.requested && row.state == ItemState::Succeeded;
+        is_done && [&row.message, &beside].into_iter().any(|said| category_of(said) == ErrorCategory::AlreadyRefunded)
+    };
+    if rows.iter().any(was_before) {
+        return Err(contradiction("an item is refunded, and the answer says that it had been before"));
+    }
+    let amount = total_of(rows.iter().filter_map(|row| row.refunded_amount));
+    warn_of_another_total(response.total_refund_amount, amount);
+    let replayed = is_replay(answer.headers);
+    let any = |state: ItemState| rows.iter().any(|row| row.requested && row.state == state);
+    if any(ItemState::Submitted) {
+        let status = Some("initialized".to_owned());
+        return Ok(Outcome::Accepted(Acceptance { status, amount, items: rows, replayed, ..Acceptance::default() }));
+    }
+    let error = refused_word(&response, target).map(|word| refusal_of(word, &rows, &beside, answer.status));
+    Ok(match error {
+        Some(error) if !any(ItemState::Succeeded) => Outcome::Refused { error, items: rows },
+        error => {
+            let status = Some("refunded".to_owned());
+            Outcome::Refunded(Confirmation { status, amount, items: rows, error, replayed, ..Confirmation::default() })
+        }
+    })
+}
+
+fn strict_rows(response: &RefundResponse<'_>, target: &NamecomTarget, mask: &Mask) -> Result<Vec<ItemResult>, Doubt> {
+    let mut rows: Vec<ItemResult> = Vec::with_capacity(response.results.len());
+    for Object(result) in &response.results {
+        if result.order_id != i64::from(target.order_id()) {
+            return Err(contradiction(format!("the answer tells of another order, {}", result.order_id)));
+        }
+        let item_id = result.order_item_id.to_string();
+        if rows.iter().any(|row| row.item_id == item_id) {
+            return Err(contradiction(format!("the answer tells of item {item_id} twice")));
+        }
+        let mut refunded_amount = None;
+        let state = match result.order_item_status.as_str() {
+            "refunded" => {
+                refunded_amount = result.refund_amount.and_then(dollars_of);
+                if refunded_amount.is_none() {
+                    return Err(unreadable(format!("item {item_id} is refunded, by no amount that can be read")));
+                }
+                ItemState::Succeeded
+            }
+            "initialized" => ItemState::Submitted,
+            "failed" | "canceled" => ItemState::Failed,
+            other => return Err(unreadable(format!("item {item_id} has the status \"{other}\""))),
+        };
+        let message = mask.text(result.message.as_deref().unwrap_or_default());
+        let requested = is_requested(result.order_item_id, target);
+        rows.push(ItemResult { item_id, state, refunded_amount, message, requested });
+    }
+    Ok(rows)
+}
+
+/// The word of the first requested item that was refused.
+fn refused_word<'a>(response: &'a RefundResponse<'_>, target: &NamecomTarget) -> Option<&'a str> {
+    let requested =
+        response.results.iter().map(|Object(row)| row).filter(|row| is_requested(row.order_item_id, target));
+    requested.map(|row| row.order_item_status.as_str()).find(|word| matches!(*word, "failed" | "canceled"))
+}
+
+pub(super) fn is_requested(item: i64, target: &NamecomTarget) -> bool {
+    i32::try_from(item).is_ok_and(|id| target.order_item_ids().contains(&id))
+}
+
+/// What was said of the requested items that were refused; the code is the first one's own word.
+/// Where the rows have no words, those `beside` them tell.
+fn refusal_of(word: &str, rows: &[ItemResult], beside: &str, http_status: u16) -> ProviderError {
+    let refused: Vec<&ItemResult> = rows.iter().filter(|row| row.requested && row.state == ItemState::Failed).collect();
+    let message = match refused.as_slice() {
+        all if all.iter().all(|row| row.message.is_empty()) => beside.to_owned(),
+        [one] => one.message.clone(),
+        several => {
+            let said: Vec<String> =
+                several.iter().map(|row| format!("item {}: {}", row.item_id, row.message)).collect();
+            provider_text(&said.join("; "))
+        }
+    };
+    ProviderError { code: word.to_owned(), category: category_of(&message), message, http_status }
+}
+
+/// Whether the provider says that it repeats an earlier answer. Documented as a number, which is 1;
+/// a header that says "no" is as good as none.
+fn is_replay(headers: &HeaderMap) -> bool {
+    let says_no = |value: &HeaderValue| {
+        let text = value.to_str().unwrap_or("?").trim();
+        text.is_empty() || text.eq_ignore_ascii_case("false") || hundredths_of(text) == Ok(0)
+    };
+    headers.get_all(IDEMPOTENT_REPLAY).iter().any(|value| !says_no(value))
+}
+
+/// The items decide; a total that says something else is for people to look at.
+fn warn_of_another_total(total: Option<&RawValue>, sum: Option<Money>) {
+    let sum = sum.map_or(0, |sum| sum.minor_units);
+    if total.and_then(dollars_of).is_none_or(|total| total.minor_units != sum) {
+        tracing::warn!(sum_of_items = sum, "name.com's totalRefundAmount is not the sum of its items");
+    }
+}
