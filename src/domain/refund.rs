@@ -126,6 +126,8 @@ pub struct Doubt {
     pub check_count: u32,
     /// What the last one showed, without secrets.
     pub last_evidence: String,
+    /// The last attempt was provably not processed: what was said of it is no answer to an earlier one.
+    pub not_processed: bool,
 }
 
 impl Refund {
@@ -290,7 +292,8 @@ impl Refund {
             Event::Doubted { reason, evidence, error, not_processed } => {
                 next.unanswered_attempts = self.unanswered_attempts.saturating_add(u32::from(!not_processed));
                 next.provider_error = error.clone();
-                next.doubt = Some(Doubt::new(*reason, next.update_time, evidence.clone()));
+                let doubt = Doubt::new(*reason, next.update_time, evidence.clone());
+                next.doubt = Some(Doubt { not_processed: *not_processed, ..doubt });
             }
             Event::Interrupted => {
                 next.unanswered_attempts = self.unanswered_attempts.saturating_add(1);
@@ -475,7 +478,7 @@ fn total_of(items: &[ItemResolution]) -> Option<Money> {
 
 impl Doubt {
     fn new(reason: DoubtReason, since: Timestamp, last_evidence: String) -> Self {
-        Self { reason, since, check_count: 0, last_evidence }
+        Self { reason, since, check_count: 0, last_evidence, not_processed: false }
     }
 }
 

@@ -11,7 +11,10 @@
 //!
 //! What was sent before the account was last shut decides nothing, however late it is answered.
 //!
-//! Only a look tries an account that is shut: it moves no money, and leaves no doubt.
+//! Only a lookup tries an account that is open: it moves no money, and leaves no doubt.
+//!
+//! An account whose lookups are answered and whose refunds are refused stays CREDENTIALS_REFUSED throughout: only a refund
+//! that is not refused shows otherwise, and lookups in between lead to no trial before the pause is over.
 
 use std::time::Duration;
 
@@ -75,19 +78,8 @@ pub(super) struct Era(u64);
 #[derive(Debug)]
 enum Position {
     Closed { failures: u32, strangers: Vec<String> },
-    HalfOpen { pause: Duration, under_way: bool },
-    Open { why: AccountHealth, pause: Duration, until: Instant },
-}
-
-impl Stance {
-    /// The word used in the metrics.
-    pub(super) const fn position(self) -> &'static str {
-        match self {
-            Stance::Free => "closed",
-            Stance::Trial | Stance::TrialUnderWay => "half_open",
-            Stance::Probe | Stance::Shut(_) => "open",
-        }
-    }
+    HalfOpen { pause: Duration, under_way: bool, may_only_look: bool },
+    Open { why: AccountHealth, pause: Duration, until: Instant, may_only_look: bool },
 }
 
 impl Circuit {
@@ -97,8 +89,27 @@ impl Circuit {
 
     pub(super) fn health(&self) -> AccountHealth {
         match self.position {
+            Position::HalfOpen { may_only_look: true, .. } => AccountHealth::CredentialsRefused,
             Position::Closed { .. } | Position::HalfOpen { .. } => AccountHealth::Serving,
             Position::Open { why, .. } => why,
+        }
+    }
+
+    /// The login is taken for lookups and refused for refunds, as far as the last answers show.
+    pub(super) fn may_only_look(&self) -> bool {
+        matches!(
+            self.position,
+            Position::HalfOpen { may_only_look: true, .. } | Position::Open { may_only_look: true, .. }
+        )
+    }
+
+    /// The word used in the metrics.
+    pub(super) fn position(&self, now: Instant) -> &'static str {
+        match self.stance(now) {
+            Stance::Free => "closed",
+            // Its trials are expected to fail: it does not flap.
+            Stance::Trial | Stance::TrialUnderWay if !self.may_only_look() => "half_open",
+            _ => "open",
         }
     }
 
@@ -149,7 +160,13 @@ impl Circuit {
                 let longer = self.longer(pause);
                 match sign {
                     Sign::Works | Sign::NotOurs(_) => self.close(),
-                    Sign::CredentialsRefused => self.open(AccountHealth::CredentialsRefused, longer, now),
+                    // Only a lookup that was answered leads here.
+                    Sign::CredentialsRefused => {
+                        self.open(AccountHealth::CredentialsRefused, longer, now);
+                        if let Position::Open { may_only_look, .. } = &mut self.position {
+                            *may_only_look = true;
+                        }
+                    }
                     Sign::Fails => self.open(AccountHealth::Suspended, longer, now),
                 }
             }
@@ -179,7 +196,10 @@ impl Circuit {
     /// What a look at the provider told. Where it answers, one refund may try whether more is possible; the look that was due, and was in
     /// vain, is made again later.
     pub(super) fn note_look(&mut self, sign: &Sign, is_due: bool, now: Instant) {
-        let Position::Open { why, pause, .. } = self.position else { return };
+        let Position::Open { why, pause, may_only_look, .. } = self.position else { return };
+        if may_only_look && !is_due {
+            return;
+        }
         let answers = match sign {
             Sign::Works => true,
             // It is there again. Whether it takes the login is what this answer does not tell.
@@ -187,17 +207,22 @@ impl Circuit {
             Sign::CredentialsRefused | Sign::Fails => false,
         };
         if answers {
-            self.position = Position::HalfOpen { pause, under_way: false };
+            self.position = Position::HalfOpen { pause, under_way: false, may_only_look };
         } else if is_due {
             self.wait(why, self.longer(pause), now);
+            if let Position::Open { may_only_look: kept, .. } = &mut self.position {
+                *kept = may_only_look;
+            }
         }
     }
 
     /// What was refused is not used any more: a lookup is due now, which shows whether the new
     /// secret is taken, and the pauses begin anew.
     pub(super) fn credentials_changed(&mut self, now: Instant) {
-        if let Position::Open { why: AccountHealth::CredentialsRefused, pause, until } = &mut self.position {
-            (*pause, *until) = (self.settings.shortest_pause, now);
+        if let Position::Open { why: AccountHealth::CredentialsRefused, pause, until, may_only_look } =
+            &mut self.position
+        {
+            (*pause, *until, *may_only_look) = (self.settings.shortest_pause, now, false);
         }
     }
 
@@ -215,7 +240,7 @@ impl Circuit {
     }
 
     fn wait(&mut self, why: AccountHealth, pause: Duration, now: Instant) {
-        self.position = Position::Open { why, pause, until: now + pause };
+        self.position = Position::Open { why, pause, until: now + pause, may_only_look: false };
     }
 }
 
@@ -308,7 +333,7 @@ mod tests {
             circuit.note(Era(0), shut_by.clone(), begin);
         }
         circuit.note_look(&stranger("1"), true, begin);
-        assert_eq!(circuit.stance(begin).position(), expected.position());
+        assert_eq!(circuit.stance(begin) == Stance::Trial, expected == Stance::Trial);
     }
 
     #[rstest]
@@ -330,6 +355,37 @@ mod tests {
         assert_eq!(std::mem::discriminant(&circuit.stance(begin)), std::mem::discriminant(&expected));
         circuit.note_look(&Sign::Fails, true, begin);
         assert_eq!(circuit.stance(begin), Stance::Shut(begin + Duration::from_secs(then_seconds)));
+    }
+
+    /// Observed at name.com: a token that may read orders and not refund them.
+    #[test]
+    fn an_account_that_may_only_look_does_not_flap() {
+        let (mut circuit, begin) = (Circuit::new(SETTINGS), Instant::now());
+        circuit.note(circuit.era(), Sign::CredentialsRefused, begin);
+        circuit.note_look(&Sign::Works, false, begin);
+        let trial = circuit.take_turn().unwrap();
+        circuit.note(trial, Sign::CredentialsRefused, begin);
+        let mut now = begin;
+        for pause in [10, 20, 20, 20] {
+            for _ in 0..5 {
+                circuit.note_look(&Sign::Works, false, now);
+                assert_eq!(
+                    circuit.stance(now),
+                    Stance::Shut(now + Duration::from_secs(pause)),
+                    "other lookups say nothing"
+                );
+            }
+            now += Duration::from_secs(pause);
+            circuit.note_look(&Sign::Works, true, now);
+            assert_eq!(circuit.stance(now), Stance::Trial);
+            assert_eq!((circuit.health(), circuit.position(now)), (AccountHealth::CredentialsRefused, "open"));
+            let trial = circuit.take_turn().unwrap();
+            circuit.note(trial, Sign::CredentialsRefused, now);
+        }
+        circuit.note_look(&Sign::Works, true, now + Duration::from_secs(20));
+        let trial = circuit.take_turn().unwrap();
+        circuit.note(trial, Sign::Works, now);
+        assert_eq!((circuit.health(), circuit.stance(now)), (AccountHealth::Serving, Stance::Free));
     }
 
     #[test]

@@ -396,7 +396,8 @@ fn patience_of(contract: &RetryContract) -> Duration {
 
 /// The last attempt was answered with a no, which cannot be believed while another attempt is unanswered; asking again would change nothing.
 fn was_told_no(refund: &Refund, contract: &RetryContract) -> bool {
-    refund.provider_error.as_ref().is_some_and(|error| is_final(error, contract))
+    let is_no_answer = refund.doubt.as_ref().is_some_and(|doubt| doubt.not_processed);
+    !is_no_answer && refund.provider_error.as_ref().is_some_and(|error| is_final(error, contract))
 }
 
 /// The last answer cannot be the one to this refund: the same key would get it again, and then pass for our own. Only the target tells.

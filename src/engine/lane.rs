@@ -101,6 +101,11 @@ impl Lane {
         self.circuit().stance(Instant::now())
     }
 
+    /// The word used in the metrics.
+    pub(super) fn position(&self) -> &'static str {
+        self.circuit().position(Instant::now())
+    }
+
     /// Any number of refunds may be sent.
     pub(super) fn is_free(&self) -> bool {
         self.stance() == Stance::Free
@@ -165,9 +170,9 @@ impl Lane {
     fn moved<T>(&self, move_it: impl FnOnce(&mut Circuit) -> T) -> T {
         let (before, told, after) = {
             let mut circuit = self.circuit();
-            let before = (circuit.health(), circuit.stance(Instant::now()));
+            let before = (circuit.health(), circuit.stance(Instant::now()), circuit.may_only_look());
             let told = move_it(&mut circuit);
-            (before, told, (circuit.health(), circuit.stance(Instant::now())))
+            (before, told, (circuit.health(), circuit.stance(Instant::now()), circuit.may_only_look()))
         };
         if before.1 != after.1 {
             self.bell.notify_one();
@@ -177,6 +182,9 @@ impl Lane {
         }
         let account = &self.account.name;
         match (before.0, after.0) {
+            (AccountHealth::Serving, AccountHealth::CredentialsRefused) if after.2 => {
+                error!(%account, "the provider answers the account's lookups and refuses its refunds: they wait as PENDING");
+            }
             (AccountHealth::Serving, AccountHealth::CredentialsRefused) => {
                 error!(%account, "the provider refuses the account's credentials: its refunds wait as PENDING");
             }

@@ -363,7 +363,7 @@ impl Engine {
 
     /// In which of [`crate::telemetry::metrics::POSITIONS`] each account's circuit is.
     pub fn circuits(&self) -> Vec<(AccountName, &'static str)> {
-        let position = |lane: &Arc<Lane>| (lane.account.name.clone(), lane.stance().position());
+        let position = |lane: &Arc<Lane>| (lane.account.name.clone(), lane.position());
         self.0.lanes.values().map(position).collect()
     }
 

@@ -21,7 +21,6 @@ use crate::engine::decide::{self, Decision, Step};
 use crate::engine::lane::Lane;
 use crate::engine::{AFTER_TROUBLE, EngineError, Shared};
 use crate::ledger::{GATEWAY, LedgerError};
-use crate::providers::http::never_left;
 use crate::telemetry::traces;
 
 /// Sectigo's -16: the order is another account's, or the login is wrong. No other provider has this code.
@@ -291,17 +290,13 @@ async fn give_up_attempt(shared: &Shared, lane: &Lane, dispatched: Refund, befor
 
 async fn attempt(shared: &Arc<Shared>, lane: &Lane, refund: Refund, era: Era) {
     // A panic in an adapter is an unknown outcome and not a lost attempt.
-    let outcome = if lane.account.adapter.credential(refund.id()) == refund.credential {
-        match AssertUnwindSafe(lane.account.adapter.refund(&refund.intent)).catch_unwind().await {
-            Ok(outcome) => outcome,
-            Err(_) => Outcome::Unknown {
-                reason: DoubtReason::UnreadableReply,
-                evidence: "the adapter panicked; what the provider did is not known".to_owned(),
-            },
-        }
-    } else {
-        // The next attempt is recorded with the new one.
-        never_left("the account's secret changed after the attempt was recorded")
+    let sent = lane.account.adapter.refund(&refund.intent, refund.credential.as_deref());
+    let outcome = match AssertUnwindSafe(sent).catch_unwind().await {
+        Ok(outcome) => outcome,
+        Err(_) => Outcome::Unknown {
+            reason: DoubtReason::UnreadableReply,
+            evidence: "the adapter panicked; what the provider did is not known".to_owned(),
+        },
     };
     let is_shut = lane.note(era, sign_of(&refund, &outcome));
     let Decision { events, next_check, .. } =

@@ -358,7 +358,7 @@ async fn a_probe_that_waits_ends_with_the_drain() {
 
 #[async_trait]
 impl crate::providers::Provider for Told {
-    async fn refund(&self, _intent: &Intent) -> Outcome {
+    async fn refund(&self, _intent: &Intent, _credential: Option<&str>) -> Outcome {
         self.calls.lock().unwrap().push(Instant::now());
         Outcome::Refunded(Confirmation::default())
     }

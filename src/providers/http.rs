@@ -310,7 +310,7 @@ impl Exchange {
 }
 
 /// The outcome of a request of which no byte left.
-pub(crate) fn never_left(why: &str) -> Outcome {
+pub(super) fn never_left(why: &str) -> Outcome {
     Outcome::NotSent {
         error: ProviderError {
             code: String::new(),

@@ -46,8 +46,9 @@ pub(crate) mod text;
 /// One account at one provider.
 #[async_trait]
 pub trait Provider: Send + Sync + 'static {
-    /// Sends one refund request: one call is one wire request, never more. `engine/step.rs` is the only caller, after the attempt is on disk.
-    async fn refund(&self, intent: &Intent) -> Outcome;
+    /// Sends one refund request: one call is one wire request, never more. `engine/step.rs` is the only caller, after the
+    /// attempt is on disk. `credential` is what was recorded with the attempt: under another one nothing is sent.
+    async fn refund(&self, intent: &Intent, credential: Option<&str>) -> Outcome;
 
     /// Asks what became of a refund. Moves nothing. The caller has taken the turn of the first
     /// request; each further one waits for one of `turns`.

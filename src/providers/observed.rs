@@ -33,14 +33,14 @@ impl<P: Provider> Observed<P> {
 
 #[async_trait]
 impl<P: Provider> Provider for Observed<P> {
-    async fn refund(&self, intent: &Intent) -> Outcome {
+    async fn refund(&self, intent: &Intent, credential: Option<&str>) -> Outcome {
         // Where nothing but the log listens, the attempt's own span says as much.
         let span = debug_span!(
             "provider", call = "refund", account = %self.account, provider = %self.provider, refund = %intent.id
         );
         async {
             let start = Instant::now();
-            let outcome = self.inner.refund(intent).await;
+            let outcome = self.inner.refund(intent, credential).await;
             let duration = start.elapsed();
             self.meter.attempted(kind_of(&outcome), duration);
             debug!(
@@ -172,7 +172,7 @@ mod tests {
             .with_env_filter("recoup=debug")
             .finish();
         let guard = tracing::subscriber::set_default(subscriber);
-        samples::account(&peer, login).adapter.refund(&intent).await;
+        samples::account(&peer, login).adapter.refund(&intent, None).await;
         drop(guard);
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         assert_eq!(text.lines().count(), 1, "{text}");

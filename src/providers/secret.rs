@@ -158,7 +158,7 @@ mod tests {
         let account = samples::account(&peer, login);
         for (current, former) in [(OLD, NEW), (NEW, OLD)] {
             account.secret.replace(current.into());
-            account.adapter.refund(&samples::intent("r-1", target.clone())).await;
+            account.adapter.refund(&samples::intent("r-1", target.clone()), None).await;
             account.adapter.lookup(&samples::refund("r-1", target.clone()), &samples::Unpaced).await;
             let requests = peer.requests();
             for request in requests.iter().rev().take(2) {
@@ -175,7 +175,7 @@ mod tests {
         let (login, target) = sectigo();
         let account = samples::account(&peer, login);
         account.secret.replace(NEW.into());
-        let outcome = account.adapter.refund(&samples::intent("r-1", target)).await;
+        let outcome = account.adapter.refund(&samples::intent("r-1", target), None).await;
         let Outcome::Refused { error, .. } = &outcome else { panic!("{outcome:?}") };
         assert_eq!(error.message.trim_end(), "Not *** and not ***, please.");
     }

@@ -83,7 +83,7 @@ struct NoRefunds;
 
 #[async_trait]
 impl Adapter for NoRefunds {
-    async fn refund(&self, _: &Intent) -> Outcome {
+    async fn refund(&self, _: &Intent, _: Option<&str>) -> Outcome {
         unreachable!("a validation status refunds nothing")
     }
 

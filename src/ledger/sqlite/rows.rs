@@ -44,7 +44,7 @@ pub(super) const INTENT_COLUMNS: [&str; 14] = [
 ];
 
 /// The columns of `refunds` that change with events, in the table's order.
-pub(super) const STATE_COLUMNS: [&str; 35] = [
+pub(super) const STATE_COLUMNS: [&str; 36] = [
     "account",
     "endpoint",
     "login",
@@ -80,6 +80,7 @@ pub(super) const STATE_COLUMNS: [&str; 35] = [
     "reserved_until",
     "caution_until",
     "corrected_time",
+    "doubt_not_processed",
 ];
 
 /// The columns of `refunds` that schedule lookups, in the table's order: no digest covers them.
@@ -239,6 +240,7 @@ pub(super) fn state_values(refund: &Refund) -> Vec<Value<'_>> {
         optional_time(refund.reserved_until),
         optional_time(refund.caution_until),
         optional_time(refund.corrected_time),
+        flag(doubt.is_some_and(|doubt| doubt.not_processed)),
     ]
 }
 
@@ -270,7 +272,13 @@ pub(super) fn stored(row: &Row<'_>) -> Result<Stored, Fault> {
     let attempt_count = cells.number()?;
     let unanswered_attempts = cells.number()?;
     let mut doubt = match cells.optional_parsed(|word| DoubtReason::parse(word).ok_or("names no reason"))? {
-        Some(reason) => Some(Doubt { reason, since: cells.time()?, check_count: 0, last_evidence: cells.text()? }),
+        Some(reason) => Some(Doubt {
+            reason,
+            since: cells.time()?,
+            check_count: 0,
+            last_evidence: cells.text()?,
+            not_processed: false,
+        }),
         None => cells.skip(2),
     };
     let provider_error = match cells.optional_text()? {
@@ -300,12 +308,14 @@ pub(super) fn stored(row: &Row<'_>) -> Result<Stored, Fault> {
     let reserved_until = cells.optional_time()?;
     let caution_until = cells.optional_time()?;
     let corrected_time = cells.optional_time()?;
+    let doubt_not_processed = cells.flag()?;
 
     let next_check = cells.optional_time()?;
     let unheard = cells.flag()?;
     let check_count = cells.optional_number()?;
     if let Some(doubt) = doubt.as_mut() {
         doubt.check_count = check_count.unwrap_or(0);
+        doubt.not_processed = doubt_not_processed;
     }
 
     let intent = Intent { id, account: first_account.unwrap_or_else(|| account.clone()), target, labels };

@@ -107,7 +107,7 @@ impl Service {
 
 #[async_trait]
 impl Provider for Debitsuccess {
-    async fn refund(&self, intent: &Intent) -> Outcome {
+    async fn refund(&self, intent: &Intent, _: Option<&str>) -> Outcome {
         let Target::Debitsuccess(target) = &intent.target else {
             return never_left("the account is one at Debitsuccess, and the target is not");
         };
@@ -173,7 +173,7 @@ mod tests {
     #[tokio::test]
     async fn the_refund_request_is_these_bytes() {
         let peer = Peer::start(Script::Say("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
-        let outcome = samples::account(&peer, login()).adapter.refund(&samples::intent("r-1", target())).await;
+        let outcome = samples::account(&peer, login()).adapter.refund(&samples::intent("r-1", target()), None).await;
         assert_eq!(outcome_word(&outcome), "unknown provider_server_error");
         let body = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\
             <s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\"><s:Body>\
@@ -215,7 +215,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_cut_off_is_doubt() {
         let peer = Peer::start(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n<s:Envelope")).await;
-        let outcome = samples::account(&peer, login()).adapter.refund(&samples::intent("r-1", target())).await;
+        let outcome = samples::account(&peer, login()).adapter.refund(&samples::intent("r-1", target()), None).await;
         assert_eq!(outcome_word(&outcome), "unknown connection_lost");
         assert_eq!(peer.requests().len(), 1);
     }

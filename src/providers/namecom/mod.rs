@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method};
 use ring::hmac;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, timeout_at};
 
 use crate::domain::clock::Clock;
@@ -72,19 +72,28 @@ impl Namecom {
 
     /// With the token as it is now.
     fn authorization(&self) -> Result<HeaderValue, &'static str> {
-        let basic = STANDARD.encode(format!("{}:{}", self.username, self.token.current().expose_secret()));
+        self.authorization_with(&self.token.current())
+    }
+
+    fn authorization_with(&self, token: &SecretString) -> Result<HeaderValue, &'static str> {
+        let basic = STANDARD.encode(format!("{}:{}", self.username, token.expose_secret()));
         let mut authorization =
             HeaderValue::from_str(&format!("Basic {basic}")).map_err(|_| "the token does not fit into a header")?;
         authorization.set_sensitive(true);
         Ok(authorization)
     }
 
-    async fn send_refund(&self, id: &RefundId, target: &NamecomTarget) -> Exchange {
+    async fn send_refund(&self, id: &RefundId, target: &NamecomTarget, credential: Option<&str>) -> Exchange {
         let Ok(key) = HeaderValue::from_str(id.as_str()) else {
             // A refund id is letters, digits and "-"; without its key the request must not leave.
             return Exchange::NotSent { why: "the refund's id does not fit into a header".to_owned() };
         };
-        let authorization = match self.authorization() {
+        // Compared and sent is one token: it may be renewed at any moment.
+        let token = self.token.current();
+        if credential.is_some_and(|recorded| recorded != digest_of(&token, id)) {
+            return Exchange::NotSent { why: "the token changed after the attempt was recorded".to_owned() };
+        }
+        let authorization = match self.authorization_with(&token) {
             Ok(authorization) => authorization,
             Err(why) => return Exchange::NotSent { why: why.to_owned() },
         };
@@ -143,21 +152,17 @@ impl Namecom {
 
 #[async_trait]
 impl Provider for Namecom {
-    async fn refund(&self, intent: &Intent) -> Outcome {
+    async fn refund(&self, intent: &Intent, credential: Option<&str>) -> Outcome {
         let Target::Namecom(target) = &intent.target else {
             return never_left("the account is one at name.com, and the target is not");
         };
-        let exchange = self.send_refund(&intent.id, target).await;
+        let exchange = self.send_refund(&intent.id, target, credential).await;
         let now = self.clock.now();
         exchange.into_outcome(|answer| wire::read_refund(answer, intent.id.as_str(), target, now, &self.mask))
     }
 
     fn credential(&self, refund: &RefundId) -> Option<String> {
-        // By the refund's id, so that equal tokens do not show as equal in the ledger.
-        let token = self.token.current();
-        let key = hmac::Key::new(hmac::HMAC_SHA256, token.expose_secret().as_bytes());
-        let tag = hmac::sign(&key, refund.as_str().as_bytes());
-        Some(tag.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+        Some(digest_of(&self.token.current(), refund))
     }
 
     async fn lookup(&self, refund: &Refund, turns: &dyn Turns) -> Lookup {
@@ -184,9 +189,15 @@ impl Provider for Namecom {
     }
 }
 
+/// Keyed by the token, over the refund's id: equal tokens do not show as equal in the ledger.
+fn digest_of(token: &SecretString, refund: &RefundId) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, token.expose_secret().as_bytes());
+    let tag = hmac::sign(&key, refund.as_str().as_bytes());
+    tag.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use secrecy::SecretString;
 
     use super::*;
     use crate::domain::outcome::DoubtReason;
@@ -211,7 +222,7 @@ mod tests {
         let peer = Peer::start(Script::Say("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
         let account = samples::account(&peer, login());
         for _ in 0..2 {
-            let outcome = account.adapter.refund(&samples::intent("r-1", target())).await;
+            let outcome = account.adapter.refund(&samples::intent("r-1", target()), None).await;
             assert_eq!(outcome_word(&outcome), "unknown provider_server_error");
         }
         let request = format!(
@@ -223,6 +234,21 @@ mod tests {
         );
         assert_eq!(peer.requests(), [request.clone(), request]);
         assert_eq!(peer.connections(), 2, "each on a connection of its own");
+    }
+
+    /// A key belongs to the token that it was first sent with.
+    #[tokio::test]
+    async fn a_token_that_was_renewed_sends_nothing_of_an_attempt_recorded_before() {
+        let peer = Peer::start(Script::Say("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
+        let account = samples::account(&peer, login());
+        let intent = samples::intent("r-1", target());
+        let recorded = account.adapter.credential(&intent.id).unwrap();
+        let refund = || account.adapter.refund(&intent, Some(&recorded));
+        assert_eq!(outcome_word(&refund().await), "unknown provider_server_error");
+        account.secret.replace("another-token".into());
+        assert_eq!(outcome_word(&refund().await), "not_sent  other");
+        assert_eq!(peer.requests().len(), 1);
+        assert_ne!(account.adapter.credential(&intent.id), Some(recorded));
     }
 
     #[tokio::test]
@@ -338,7 +364,7 @@ mod tests {
             "HTTP/1.1 307 Temporary Redirect\r\nLocation: /core/v1/refund\r\nContent-Length: 0\r\n\r\n",
         ))
         .await;
-        let outcome = samples::account(&peer, login()).adapter.refund(&samples::intent("r-1", target())).await;
+        let outcome = samples::account(&peer, login()).adapter.refund(&samples::intent("r-1", target()), None).await;
         assert_eq!(outcome_word(&outcome), "unknown unreadable_reply");
         assert_eq!(peer.requests().len(), 1);
     }
@@ -346,7 +372,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_cut_off_is_doubt() {
         let peer = Peer::start(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{\"results\":[")).await;
-        let outcome = samples::account(&peer, login()).adapter.refund(&samples::intent("r-1", target())).await;
+        let outcome = samples::account(&peer, login()).adapter.refund(&samples::intent("r-1", target()), None).await;
         assert!(matches!(&outcome, Outcome::Unknown { reason: DoubtReason::ConnectionLost, .. }), "{outcome:?}");
     }
 }

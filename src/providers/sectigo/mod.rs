@@ -77,7 +77,7 @@ impl Sectigo {
 
 #[async_trait]
 impl Provider for Sectigo {
-    async fn refund(&self, intent: &Intent) -> Outcome {
+    async fn refund(&self, intent: &Intent, _: Option<&str>) -> Outcome {
         let Target::Sectigo(target) = &intent.target else {
             return never_left("the account is one at Sectigo, and the target is not");
         };
@@ -122,7 +122,7 @@ mod tests {
     #[tokio::test]
     async fn the_refund_request_is_these_bytes() {
         let peer = Peer::start(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n0")).await;
-        let outcome = samples::account(&peer, login()).adapter.refund(&samples::intent("r-1", target())).await;
+        let outcome = samples::account(&peer, login()).adapter.refund(&samples::intent("r-1", target()), None).await;
         assert!(matches!(outcome, Outcome::Refunded(_)), "{outcome:?}");
         assert_eq!(
             peer.requests(),
@@ -164,7 +164,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_ends_is_doubt() {
         let peer = Peer::start(Script::Close).await;
-        let outcome = samples::account(&peer, login()).adapter.refund(&samples::intent("r-1", target())).await;
+        let outcome = samples::account(&peer, login()).adapter.refund(&samples::intent("r-1", target()), None).await;
         assert!(
             matches!(&outcome, Outcome::Unknown { reason: DoubtReason::ConnectionLost, evidence } if !evidence.contains("word")),
             "{outcome:?}"
@@ -176,7 +176,7 @@ mod tests {
     async fn another_providers_target_is_never_sent() {
         let peer = Peer::start(Script::Close).await;
         let target = Target::Namecom(crate::domain::target::NamecomTarget::new(1, &[2]).unwrap());
-        let outcome = samples::account(&peer, login()).adapter.refund(&samples::intent("r-1", target)).await;
+        let outcome = samples::account(&peer, login()).adapter.refund(&samples::intent("r-1", target), None).await;
         assert!(matches!(outcome, Outcome::NotSent { .. }), "{outcome:?}");
         assert_eq!(peer.connections(), 0);
     }

@@ -72,6 +72,7 @@ CREATE TABLE refunds (
     reserved_until      INTEGER,
     caution_until       INTEGER CHECK (caution_until IS NULL OR state = 'FAILED'),
     corrected_time      INTEGER CHECK (corrected_time IS NULL OR state = 'FAILED'),
+    doubt_not_processed INTEGER CHECK (doubt_not_processed = 1),
 
     -- The schedule of lookups. No part of the history: no digest covers it, and no event need tell of it.
     next_check          INTEGER CHECK (next_check IS NULL OR state = 'IN_DOUBT' OR state = 'SUBMITTED'
