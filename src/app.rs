@@ -1,5 +1,6 @@
 //! The composition root: settings in, a running gateway out, and the order in which it stops. The only file that knows every layer.
 
+mod foresight;
 mod renewal;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+pub use self::foresight::{Foreseen, ForesightError, foresee};
 pub use self::renewal::Reloader;
 use self::renewal::SecretFiles;
 use crate::api::health::Serving;
@@ -162,7 +164,7 @@ impl App {
         let metrics_addr = scraped.as_ref().map(|(_, address)| *address);
         if let Some((listener, address)) = scraped {
             let (engine, validation, ledger) = (engine.clone(), validation.clone(), ledger.clone());
-            let whole = Arc::new(Whole { engine, validation, ledger, clock });
+            let whole = Arc::new(Whole { engine, validation, ledger });
             tokio::spawn(scrape::serve(listener, metrics, whole, closing.clone()));
             info!(metrics_addr = %address, "the metrics can be read");
         }
@@ -240,7 +242,6 @@ struct Whole {
     engine: Engine,
     validation: Validation,
     ledger: Arc<SqliteLedger>,
-    clock: Arc<dyn Clock>,
 }
 
 #[async_trait]
@@ -255,7 +256,11 @@ impl Standings for Whole {
         let counts: BTreeMap<(AccountName, State), u64> =
             counted.into_iter().map(|(name, state, count)| ((name, state), count)).collect();
         let (mut refunds, mut oldest_doubts, mut oldest_pending) = (Vec::new(), Vec::new(), Vec::new());
-        let age = |since: Option<Timestamp>| since.map(|since| self.clock.now().since(since));
+        // Times in the ledger come from the engine's clock, which may be ahead of the machine's.
+        let now = self.engine.now();
+        let age = |since: Option<Timestamp>| since.map(|since| now.since(since));
+        let waiting = self.engine.waiting_for_account().await.ok();
+        let mut waiting_for_account = Vec::new();
         for name in names {
             // Before it has been counted, 0 would be a claim.
             for state in State::ALL.into_iter().filter(|_| is_counted) {
@@ -267,13 +272,19 @@ impl Standings for Whole {
                 oldest_doubts.push((name.clone(), age(since)));
             }
             if let Ok(since) = self.ledger.oldest_waiting(&name).await {
-                oldest_pending.push((name, age(since)));
+                oldest_pending.push((name.clone(), age(since)));
+            }
+            if let Some(waiting) = &waiting {
+                let count = waiting.get(&name).copied().unwrap_or_default();
+                waiting_for_account.push((name, count));
             }
         }
         Standing {
             refunds,
             oldest_doubts,
             oldest_pending,
+            waiting_for_account,
+            clock_ahead: self.engine.clock_ahead(),
             circuits: self.engine.circuits(),
             write_queue: self.ledger.queue_length(),
             writing: *self.ledger.health().borrow() == Health::Writing,

@@ -33,7 +33,7 @@ enum Command {
     /// filter again.
     Serve(ConfigFile),
     /// Check the configuration and print every fault with its key; with --online ask the providers
-    /// too.
+    /// too, with --ledger compare the ledger's refunds with the accounts.
     Check(CheckArguments),
     /// Ask a running gateway whether it takes refunds; exit status 0 if it does, 1 if it does not.
     Health(HealthArguments),
@@ -75,10 +75,12 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 for line in settings.summary().iter().chain(&settings.warnings) {
                     say(&mut std::io::stdout(), line);
                 }
-                match arguments.online() {
+                let ledger = if arguments.ledger() { check_ledger(&settings) } else { ExitCode::SUCCESS };
+                let online = match arguments.online() {
                     true => small_runtime()?.block_on(check_online(&settings))?,
                     false => ExitCode::SUCCESS,
-                }
+                };
+                if ledger == ExitCode::SUCCESS { online } else { ledger }
             }
             Err(faults) => {
                 say(&mut std::io::stderr(), &faults.to_string());
@@ -167,6 +169,23 @@ async fn check_online(settings: &Settings) -> anyhow::Result<ExitCode> {
     }
     let all_fine = probed.iter().all(|(_, report)| report.is_fine());
     Ok(if all_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Says which refunds would wait after a start with these settings.
+fn check_ledger(settings: &Settings) -> ExitCode {
+    match app::foresee(settings) {
+        Ok(foreseen) => {
+            for line in cli::lines_of_ledger(&foreseen) {
+                say(&mut std::io::stdout(), &line);
+            }
+            let waits = foreseen.iter().any(|one| one.waiting() > 0);
+            if waits { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        }
+        Err(error) => {
+            say(&mut std::io::stderr(), &format!("recoup: {error}"));
+            ExitCode::from(CONFIGURATION_FAULT)
+        }
+    }
 }
 
 /// Until a signal that ends it. SIGHUP has the configuration read again, from the same file.

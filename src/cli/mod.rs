@@ -22,7 +22,7 @@ mod verifying;
 
 use std::process::ExitCode;
 
-pub(crate) use self::checking::{CheckArguments, lines_of};
+pub(crate) use self::checking::{CheckArguments, lines_of, lines_of_ledger};
 pub(crate) use self::copying::{BackupArguments, run as backup};
 pub(crate) use self::health::{HealthArguments, health};
 pub(crate) use self::refunds::{RefundsArguments, refunds};

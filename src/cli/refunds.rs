@@ -1,5 +1,6 @@
-//! `recoup refunds`: list, show, reconcile, resolve, cancel, through the gRPC API of a running gateway.
+//! `recoup refunds`: list, show, reconcile, resolve, reassign, cancel, through the gRPC API of a running gateway.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -9,7 +10,7 @@ use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use tonic::transport::Channel;
 
 use super::connection::{ASKING, READING, connect, refusal, within};
-use super::resolving::{ResolveArguments, resolve};
+use super::resolving::{ResolveArguments, asked, resolve};
 use super::{Failure, say, shown};
 
 /// The arguments of `recoup refunds`.
@@ -36,6 +37,8 @@ enum Action {
     Reconcile(Which),
     /// Give a person's word on a refund that needs one.
     Resolve(ResolveArguments),
+    /// Let a refund whose account is gone or has changed go on at an account as it is configured now.
+    Reassign(ReassignArguments),
     /// Withdraw a refund that is PENDING: its provider has processed nothing of it.
     Cancel(CancelArguments),
 }
@@ -72,6 +75,25 @@ struct CancelArguments {
     etag: Option<String>,
 }
 
+#[derive(Args)]
+struct ReassignArguments {
+    #[command(flatten)]
+    which: Which,
+    /// The configured account of the same provider and currency where the refund goes on.
+    #[arg(long, value_name = "ACCOUNT")]
+    account: String,
+    /// How it is known that both are the same books at the provider.
+    #[arg(long, value_name = "TEXT")]
+    evidence: String,
+    /// The etag of the state that was looked at. Left out: the present state, which a person at a
+    /// terminal is shown and asked about.
+    #[arg(long, value_name = "ETAG")]
+    etag: Option<String>,
+    /// Do not ask.
+    #[arg(long, conflicts_with = "etag")]
+    yes: bool,
+}
+
 /// A state as it is written on a command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum StateWord {
@@ -102,6 +124,7 @@ pub(crate) async fn refunds(arguments: RefundsArguments) -> ExitCode {
             Action::Show(which) => show(&mut client, &which, json).await,
             Action::Reconcile(which) => reconcile(&mut client, &which, json).await,
             Action::Resolve(arguments) => resolve(&mut client, arguments, json).await,
+            Action::Reassign(arguments) => reassign(&mut client, arguments, json).await,
             Action::Cancel(arguments) => cancel(&mut client, arguments, json).await,
         }
     };
@@ -191,6 +214,30 @@ async fn reconcile(client: &mut RefundServiceClient<Channel>, which: &Which, jso
     let request = within(ASKING, proto::ReconcileRefundRequest { name: which.name() });
     let answer = client.reconcile_refund(request).await.map_err(|status| refusal(&status))?.into_inner();
     told(answer.refund, json)
+}
+
+async fn reassign(
+    client: &mut RefundServiceClient<Channel>,
+    arguments: ReassignArguments,
+    json: bool,
+) -> Result<String, Failure> {
+    let ReassignArguments { which, account, evidence, etag, yes } = arguments;
+    let etag = match etag {
+        Some(etag) => etag,
+        None => {
+            let refund = get(client, &which).await?;
+            if !yes && std::io::stdin().is_terminal() {
+                say(&mut std::io::stderr(), &shown::refund(&refund));
+                if !asked(&format!("Let this refund go on at the account {account}? Type yes: ")) {
+                    return Err(Failure::new("nothing was changed"));
+                }
+            }
+            refund.etag
+        }
+    };
+    let request = proto::ReassignRefundRequest { name: which.name(), etag, account, evidence };
+    let answer = client.reassign_refund(within(READING, request)).await.map_err(|status| refusal(&status))?;
+    told(answer.into_inner().refund, json)
 }
 
 async fn cancel(

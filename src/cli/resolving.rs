@@ -9,7 +9,7 @@ use clap::Args;
 use recoup::domain::money::{Currency, hundredths_of};
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
-use recoup::proto::v1::resolve_refund_request::Resolution;
+use recoup::proto::v1::resolve_refund_request::{ItemResolution, Resolution};
 use tonic::transport::Channel;
 
 use super::connection::{ASKING, refusal, within};
@@ -23,6 +23,10 @@ pub(super) struct ResolveArguments {
     which: Which,
     #[command(flatten)]
     word: Word,
+    /// Decide a refund that is still IN_DOUBT or SUBMITTED, before the gateway has finished finding
+    /// out. A late effect of an attempt may still arrive.
+    #[arg(long, conflicts_with = "send_again")]
+    take_over: bool,
     /// How much was given back, where known: 12.50.
     #[arg(long, conflicts_with_all = ["not_refunded", "send_again"], requires = "currency", value_name = "DECIMAL", value_parser = amount)]
     amount: Option<i64>,
@@ -53,7 +57,22 @@ struct Word {
     /// It was not, and is to be sent once more: this authorises one new attempt.
     #[arg(long)]
     send_again: bool,
+    /// What became of each requested item of a name.com order, some given back and some not:
+    /// 71=refunded,72=not.
+    #[arg(long, value_name = "ID=refunded|not", value_delimiter = ',', value_parser = item)]
+    items: Vec<ItemWord>,
 }
+
+/// A person's word on one item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ItemWord {
+    id: String,
+    refunded: bool,
+}
+
+/// Said before a decision that does not wait for the gateway.
+const MAY_STILL_ARRIVE: &str = "recoup: the gateway has not finished finding out: an attempt that is still on its way at \
+                                the provider may take effect after this decision";
 
 /// Runs `recoup refunds resolve`.
 pub(super) async fn resolve(
@@ -62,13 +81,16 @@ pub(super) async fn resolve(
     json: bool,
 ) -> Result<String, Failure> {
     let resolution = arguments.word.resolution();
+    if arguments.take_over {
+        say(&mut std::io::stderr(), MAY_STILL_ARRIVE);
+    }
     let etag = match &arguments.etag {
         Some(etag) => etag.clone(),
         None => {
             let refund = get(client, &arguments.which).await?;
             // Standard output is for the result.
             say(&mut std::io::stderr(), &shown::refund(&refund));
-            confirm(&refund, resolution, arguments.yes)?;
+            confirm(&refund, &arguments.word, arguments.yes)?;
             refund.etag
         }
     };
@@ -82,40 +104,42 @@ pub(super) async fn resolve(
         resolution: resolution.into(),
         evidence: arguments.evidence,
         refunded_amount,
-        ..Default::default()
+        items: arguments.word.items.into_iter().map(ItemWord::told).collect(),
+        take_over: arguments.take_over,
     };
     let answer = client.resolve_refund(within(ASKING, request)).await.map_err(|status| refusal(&status))?.into_inner();
     told(answer.refund, json)
 }
 
 /// Asks on a terminal; elsewhere only `--yes` confirms.
-fn confirm(refund: &proto::Refund, resolution: Resolution, yes: bool) -> Result<(), Failure> {
+fn confirm(refund: &proto::Refund, word: &Word, yes: bool) -> Result<(), Failure> {
     if yes {
         return Ok(());
     }
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
+    if !std::io::stdin().is_terminal() {
         let sentence = format!(
             "nothing was changed: without --etag the state above must be confirmed, by --yes or on a terminal (its etag is {})",
             refund.etag
         );
         return Err(Failure::usage(sentence));
     }
-    let word = match resolution {
-        Resolution::Refunded => "the money was given back",
-        Resolution::NotRefunded => "no money was given back, and none is to be",
-        _ => "no money was given back, and it is to be sent once more",
-    };
+    match asked(&format!("Your word on this refund: {}. Type yes to give it: ", word.in_words())) {
+        true => Ok(()),
+        false => Err(Failure::new("nothing was changed")),
+    }
+}
+
+/// Whether the person at the terminal types yes.
+pub(super) fn asked(question: &str) -> bool {
     let mut stderr = std::io::stderr();
-    let _ = write!(stderr, "\nYour word on this refund: {word}. Type yes to give it: ").and_then(|()| stderr.flush());
+    let _ = write!(stderr, "\n{question}").and_then(|()| stderr.flush());
     let mut answer = String::new();
-    let read = stdin.lock().read_line(&mut answer);
-    if read.is_ok() && answer.trim() == "yes" { Ok(()) } else { Err(Failure::new("nothing was changed")) }
+    std::io::stdin().lock().read_line(&mut answer).is_ok() && answer.trim() == "yes"
 }
 
 impl Word {
     fn resolution(&self) -> Resolution {
-        if self.refunded {
+        if self.refunded || !self.items.is_empty() {
             Resolution::Refunded
         } else if self.not_refunded {
             Resolution::NotRefunded
@@ -123,6 +147,38 @@ impl Word {
             Resolution::SendAgain
         }
     }
+
+    fn in_words(&self) -> String {
+        let with = |refunded: bool| {
+            let ids = self.items.iter().filter(|item| item.refunded == refunded).map(|item| item.id.as_str());
+            ids.collect::<Vec<&str>>().join(", ")
+        };
+        match self.resolution() {
+            _ if !self.items.is_empty() => {
+                format!("items given back: {}; items not given back: {}", with(true), with(false))
+            }
+            Resolution::Refunded => "the money was given back".to_owned(),
+            Resolution::NotRefunded => "no money was given back, and none is to be".to_owned(),
+            _ => "no money was given back, and it is to be sent once more".to_owned(),
+        }
+    }
+}
+
+impl ItemWord {
+    fn told(self) -> ItemResolution {
+        ItemResolution { item_id: self.id, refunded: self.refunded, refunded_amount: None }
+    }
+}
+
+fn item(text: &str) -> Result<ItemWord, String> {
+    let form = || "must be an item with what became of it, such as 71=refunded or 72=not".to_owned();
+    let (id, word) = text.trim().split_once('=').ok_or_else(form)?;
+    let refunded = match word {
+        "refunded" => true,
+        "not" => false,
+        _ => return Err(form()),
+    };
+    if id.is_empty() { Err(form()) } else { Ok(ItemWord { id: id.to_owned(), refunded }) }
 }
 
 /// A decimal above zero with at most two places: a third one would be rounded, and a person's word is not.
@@ -142,6 +198,15 @@ fn currency(text: &str) -> Result<Currency, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_item_comes_with_what_became_of_it() {
+        assert_eq!(item("71=refunded"), Ok(ItemWord { id: "71".to_owned(), refunded: true }));
+        assert_eq!(item("72=not"), Ok(ItemWord { id: "72".to_owned(), refunded: false }));
+        for wrong in ["", "71", "71=", "=not", "71=yes", "71=refunded=not"] {
+            assert!(item(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn an_amount_is_read_to_the_cent_or_not_at_all() {

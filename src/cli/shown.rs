@@ -6,7 +6,7 @@ use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use prost_types::Timestamp;
 use recoup::proto::v1 as proto;
-use recoup::proto::v1::refund::{MoneyVerdict, State, Target};
+use recoup::proto::v1::refund::{MoneyVerdict, State, Target, WaitingFor};
 use serde::{Serialize, Serializer};
 
 use super::Failure;
@@ -95,6 +95,7 @@ pub(super) fn refund(refund: &proto::Refund) -> String {
         line("looks so far", doubt.check_count.to_string());
         line("send again", if doubt.resend_safe { "safe at this provider now" } else { "not safe" }.to_owned());
     }
+    line("waits for", waiting_for(refund));
     line("next check", next_check(refund));
     if let Some(error) = &refund.provider_error {
         let category = error.category().as_str_name().trim_start_matches("CATEGORY_");
@@ -111,6 +112,7 @@ pub(super) fn refund(refund: &proto::Refund) -> String {
     }
     line("reference", refund.provider_reference.clone());
     line("provider status", refund.provider_status.clone());
+    line("provider's note", refund.provider_status_note.clone());
     line("attempts", refund.attempt_count.to_string());
     line("created", time(refund.create_time.as_ref()));
     line("first attempt", time(refund.dispatch_time.as_ref()));
@@ -190,15 +192,31 @@ fn target(refund: &proto::Refund) -> String {
 
 fn next_check(refund: &proto::Refund) -> String {
     match (refund.state(), &refund.doubt) {
-        (State::InDoubt, Some(doubt)) => match &doubt.next_check_time {
+        (State::InDoubt | State::NeedsReview, Some(doubt)) => match &doubt.next_check_time {
             Some(at) => time(Some(at)),
-            None => "at once".to_owned(),
+            None if refund.state() == State::InDoubt && waiting_for(refund).is_empty() => "at once".to_owned(),
+            None => String::new(),
         },
         _ => String::new(),
     }
 }
 
+fn waiting_for(refund: &proto::Refund) -> String {
+    match refund.waiting_for() {
+        WaitingFor::Unspecified => "",
+        WaitingFor::Turn => "its turn",
+        WaitingFor::Backoff => "the time after an attempt that was not processed",
+        WaitingFor::Provider => "the provider: it gives no usable answer",
+        WaitingFor::Credentials => "credentials that the provider accepts",
+        WaitingFor::Account => "its account: not configured, or with another provider, endpoint, login or currency",
+    }
+    .to_owned()
+}
+
 fn why(refund: &proto::Refund) -> String {
+    if refund.waiting_for() == WaitingFor::Account {
+        return format!("waits for {}", waiting_for(refund));
+    }
     match (&refund.doubt, &refund.provider_error) {
         (Some(doubt), _) => {
             let reason = doubt.reason().as_str_name().trim_start_matches("REASON_");

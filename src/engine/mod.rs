@@ -28,7 +28,7 @@ pub mod decide;
 mod driver;
 mod feed;
 mod lane;
-mod places;
+pub mod places;
 pub mod probe;
 mod rate_limit;
 mod resolve;
@@ -605,7 +605,7 @@ impl Shared {
                     pause = (pause * 2).min(Duration::from_millis(100));
                 }
                 Ok(recorded) => {
-                    self.measure_clarity(refund, &recorded);
+                    self.measure(refund, &recorded);
                     self.waiters.tell(&recorded);
                     return Ok(recorded);
                 }
@@ -633,12 +633,17 @@ impl Shared {
     }
 
     /// How long it was not known what became of a refund: since its doubt began, or since it was first sent where it was sent again.
-    fn measure_clarity(&self, before: &Refund, after: &Refund) {
+    /// And whether it was corrected.
+    fn measure(&self, before: &Refund, after: &Refund) {
+        let Some(lane) = self.lanes.get(&before.account) else { return };
+        if after.corrected_time != before.corrected_time {
+            lane.account.meter.corrected();
+        }
         let is_open = matches!(after.state, State::Pending | State::Dispatching | State::InDoubt | State::NeedsReview);
         let begin = before.doubt.as_ref().map(|doubt| doubt.since).or(before.dispatch_time);
         if before.unanswered_attempts > 0
             && !is_open
-            && let (Some(begin), Some(lane)) = (begin, self.lanes.get(&before.account))
+            && let Some(begin) = begin
         {
             lane.account.meter.cleared(after.state, after.update_time.since(begin));
         }

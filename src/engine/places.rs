@@ -34,21 +34,14 @@ const NAMED: usize = 100;
 /// Start-up: moves what the configuration says is at an earlier place, and says what waits for its account.
 pub(super) async fn take_up(ledger: &dyn Ledger, accounts: &Accounts, now: Timestamp) -> Result<(), LedgerError> {
     for open in ledger.open_refunds().await? {
-        if let Some(account) = accounts.get(&open.at.account)
-            && account.was_at(open.provider, &open.at.place)
-            && open.at.place != account.place
-        {
+        if let (Some(Fate::Moves), Some(account)) = (fate(accounts, &open), accounts.get(&open.at.account)) {
             move_here(ledger, accounts, account, &open, now).await?;
         }
     }
     let configured = accounts.iter().map(|account| (account.provider, account.destination())).collect();
     for open in ledger.note_places(configured, now).await? {
         let OpenRefunds { at, count: refunds, .. } = &open;
-        let differing = match accounts.get(&at.account) {
-            Some(account) if account.provider != open.provider => "provider".to_owned(),
-            Some(account) => account.place.differing_fields(&at.place).join(","),
-            None => "account".to_owned(),
-        };
+        let differing = differing(accounts, &open).join(",");
         if !differing.is_empty() {
             warn!(
                 account = %at.account, refunds, differing, endpoint = at.place.endpoint,
@@ -67,29 +60,17 @@ async fn move_here(
     open: &OpenRefunds,
     now: Timestamp,
 ) -> Result<(), LedgerError> {
-    let (kin, to) = (kin_of(account, accounts), account.destination());
+    let kin = kin_of(account, accounts);
     let (mut moved, mut left, mut after) = (0_u64, 0_usize, 0);
     loop {
         let page = ledger.open_at(&open.at, after, PAGE).await?;
         let Some(last) = page.last() else { break };
         after = last.ordinal;
-        let reassign = &|refund: &Refund| Reassign {
-            id: refund.id().clone(),
-            revision: refund.revision,
-            to: to.clone(),
-            kin: kin.clone(),
-            // Only what is yet to be sent can pay twice by being sent.
-            judge_similar: refund.state == State::Pending,
-            evidence: "the configuration names its former place".to_owned(),
-            actor: GATEWAY.to_owned(),
-            now,
-        };
+        let kin = &kin;
         let moves = page.into_iter().map(|Listed { refund, .. }| async move {
-            match ledger.reassign(reassign(&refund)).await {
+            match ledger.reassign(by_former(account, kin, &refund, now)).await {
                 Ok(_) => Ok(None),
-                Err(problem @ (LedgerError::TargetHasRefund { .. } | LedgerError::SimilarRefund { .. })) => {
-                    Ok(Some((refund, problem)))
-                }
+                Err(problem) if problem.is_conflict() => Ok(Some((refund, problem))),
                 Err(error) => Err(error),
             }
         });
@@ -116,14 +97,57 @@ async fn move_here(
     Ok(())
 }
 
+/// What a start does with refunds whose account has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// The configuration names their place as a former one: they go on at the present one.
+    Moves,
+    /// They wait: the account is gone, or differs in these of `differing_fields`.
+    Waits(Vec<&'static str>),
+}
+
+/// What a start with these accounts does with refunds at one account and place. None: they are where their account is.
+pub fn fate(accounts: &Accounts, open: &OpenRefunds) -> Option<Fate> {
+    let differing = differing(accounts, open);
+    let account = accounts.get(&open.at.account);
+    match differing.is_empty() {
+        true => None,
+        false if account.is_some_and(|account| account.was_at(open.provider, &open.at.place)) => Some(Fate::Moves),
+        false => Some(Fate::Waits(differing)),
+    }
+}
+
+/// How a refund goes on at an account whose configuration names its present place as a former one.
+pub fn by_former(account: &Account, kin: &Kin, refund: &Refund, now: Timestamp) -> Reassign {
+    Reassign {
+        id: refund.id().clone(),
+        revision: refund.revision,
+        to: account.destination(),
+        kin: kin.clone(),
+        // Only what is yet to be sent can pay twice by being sent.
+        judge_similar: refund.state == State::Pending,
+        evidence: "the configuration names its former place".to_owned(),
+        actor: GATEWAY.to_owned(),
+        now,
+    }
+}
+
 /// Whether refunds are where a configured account is.
 pub(super) fn is_configured(accounts: &Accounts, open: &OpenRefunds) -> bool {
-    let account = accounts.get(&open.at.account);
-    account.is_some_and(|account| account.provider == open.provider && account.place == open.at.place)
+    differing(accounts, open).is_empty()
+}
+
+/// In what the configured account differs from where refunds belong, by the names of `differing_fields`.
+fn differing(accounts: &Accounts, open: &OpenRefunds) -> Vec<&'static str> {
+    match accounts.get(&open.at.account) {
+        Some(account) if account.provider != open.provider => vec!["provider"],
+        Some(account) => account.place.differing_fields(&open.at.place),
+        None => vec!["account"],
+    }
 }
 
 /// Under which names and logins what others hold is judged for an account.
-pub(super) fn kin_of(account: &Account, accounts: &Accounts) -> Kin {
+pub fn kin_of(account: &Account, accounts: &Accounts) -> Kin {
     let same_login: Vec<&Arc<Account>> =
         accounts.iter().filter(|other| other.place.login == account.place.login).collect();
     let former = same_login.iter().flat_map(|other| &other.former).map(|place| place.login.clone());

@@ -451,3 +451,10 @@ pub enum LedgerError {
         problem: String,
     },
 }
+
+impl LedgerError {
+    /// Another refund is in the way of this one.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, LedgerError::TargetHasRefund { .. } | LedgerError::SimilarRefund { .. })
+    }
+}

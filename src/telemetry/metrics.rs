@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Histogram, Meter, MeterProvider};
+use opentelemetry::metrics::{Counter, Histogram, Meter, MeterProvider};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Registry, TextEncoder};
 
@@ -142,6 +142,20 @@ const OLDEST_PENDING: Declared = Declared {
     attributes: &["account"],
     help: "How long ago the oldest refund was recorded that still waits to be sent, PENDING; 0 where there is none.",
 };
+const WAITING: Declared = Declared {
+    name: "recoup.refunds.waiting_for_account",
+    kind: Kind::Gauge,
+    unit: "{refund}",
+    attributes: &["account"],
+    help: "Open refunds whose account is not configured, or has another provider, endpoint, login or currency.",
+};
+const CORRECTIONS: Declared = Declared {
+    name: "recoup.corrections",
+    kind: Kind::Counter,
+    unit: "{refund}",
+    attributes: &["account"],
+    help: "FAILED refunds for which the provider reported later that money moved.",
+};
 const CIRCUIT: Declared = Declared {
     name: "recoup.account.circuit",
     kind: Kind::Gauge,
@@ -176,6 +190,13 @@ const COMMITS: Declared = Declared {
     unit: "s",
     attributes: &[],
     help: "Commits, each with its sync of the disk.",
+};
+const CLOCK_AHEAD: Declared = Declared {
+    name: "recoup.clock.ahead",
+    kind: Kind::Gauge,
+    unit: "s",
+    attributes: &[],
+    help: "How far the times in the ledger are ahead of the machine's clock; 0 unless that clock was set back.",
 };
 const STREAMS: Declared = Declared {
     name: "recoup.streams",
@@ -228,7 +249,7 @@ const START_TIME: Declared = Declared {
 };
 
 /// Every metric there is.
-pub const DECLARED: [Declared; 21] = [
+pub const DECLARED: [Declared; 24] = [
     RPC_CALLS,
     HTTP_REQUESTS,
     ATTEMPTS,
@@ -238,11 +259,14 @@ pub const DECLARED: [Declared; 21] = [
     REFUNDS,
     OLDEST_DOUBT,
     OLDEST_PENDING,
+    WAITING,
+    CORRECTIONS,
     CIRCUIT,
     WRITE_QUEUE,
     WRITING,
     BATCH_SIZE,
     COMMITS,
+    CLOCK_AHEAD,
     STREAMS,
     BUILD,
     MEMORY,
@@ -261,12 +285,16 @@ pub struct Standing {
     pub oldest_doubts: Vec<(AccountName, Option<Duration>)>,
     /// How long ago an account's oldest refund was recorded that is PENDING. None: none is.
     pub oldest_pending: Vec<(AccountName, Option<Duration>)>,
+    /// How many refunds of an account wait for its configuration.
+    pub waiting_for_account: Vec<(AccountName, u64)>,
     /// In which of [`POSITIONS`] each account's circuit is.
     pub circuits: Vec<(AccountName, &'static str)>,
     /// Writes that wait for the writer.
     pub write_queue: usize,
     /// The ledger writes.
     pub writing: bool,
+    /// How far the engine's clock is ahead of the machine's.
+    pub clock_ahead: Duration,
     /// Readers of the event feed.
     pub event_readers: usize,
     /// Watchers of validation statuses.
@@ -321,6 +349,7 @@ struct Instruments {
     lookups: Histogram<f64>,
     pacing: Histogram<f64>,
     doubt: Histogram<f64>,
+    corrections: Counter<u64>,
     batch_size: Histogram<u64>,
     commits: Histogram<f64>,
 }
@@ -363,6 +392,7 @@ impl Metrics {
             lookups: LOOKUPS.seconds(&meter),
             pacing: PACING.seconds(&meter),
             doubt: DOUBT.seconds(&meter),
+            corrections: CORRECTIONS.counter(&meter),
             batch_size: BATCH_SIZE.numbers(&meter),
             commits: COMMITS.seconds(&meter),
             registry,
@@ -379,9 +409,12 @@ impl Metrics {
     /// What measures one account, whose provider is at this host and port.
     pub fn of_account(&self, account: &AccountName, provider: Provider, host: &str, port: u16) -> AccountMeter {
         AccountMeter(self.0.as_ref().map(|instruments| {
+            let account = KeyValue::new("account", account.to_string());
+            // The series exists from the start, so that a rate sees the first correction.
+            instruments.corrections.add(0, std::slice::from_ref(&account));
             Arc::new(OfAccount {
                 instruments: instruments.clone(),
-                account: KeyValue::new("account", account.to_string()),
+                account,
                 provider: KeyValue::new("provider", provider.as_str()),
                 server: [
                     KeyValue::new("server.address", host.to_owned()),
@@ -454,6 +487,11 @@ impl AccountMeter {
         });
     }
 
+    /// The provider reported a refund that had failed.
+    pub fn corrected(&self) {
+        self.with(|of| of.instruments.corrections.add(1, std::slice::from_ref(&of.account)));
+    }
+
     /// A request to the provider has ended. `method` is HTTP's.
     pub fn requested(&self, method: &str, purpose: &'static str, end: RequestEnd, after: Duration) {
         self.with(|of| {
@@ -508,6 +546,10 @@ impl Declared {
         builder.with_boundaries(self.boundaries()).build()
     }
 
+    fn counter(&self, meter: &Meter) -> Counter<u64> {
+        meter.u64_counter(self.name).with_unit(self.unit).with_description(self.help).build()
+    }
+
     fn boundaries(&self) -> Vec<f64> {
         match self.kind {
             Kind::Histogram(boundaries) => boundaries.to_vec(),
@@ -551,6 +593,12 @@ fn observe(meter: &Meter, standing: &Arc<Mutex<Standing>>) {
             see(age.unwrap_or_default().as_secs_f64(), &[account(name)]);
         }
     });
+    WAITING.of_standing(meter, standing, move |standing, see| {
+        for (name, count) in &standing.waiting_for_account {
+            see(number(*count), &[account(name)]);
+        }
+    });
+    CLOCK_AHEAD.of_standing(meter, standing, |standing, see| see(standing.clock_ahead.as_secs_f64(), &[]));
     CIRCUIT.of_standing(meter, standing, move |standing, see| {
         for (name, present) in &standing.circuits {
             for position in POSITIONS {

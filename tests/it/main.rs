@@ -16,6 +16,7 @@ mod crash;
 mod doubt;
 mod history;
 mod limits;
+mod moved;
 mod operator;
 mod port;
 mod probing;

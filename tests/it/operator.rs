@@ -88,6 +88,28 @@ async fn doubt_is_listed_shown_and_looked_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_says_what_became_of_each_item() {
+    let stack = stack().await;
+    stack.arm(Provider::Namecom, Point::BeforeEffect, FaultEffect::Close, Repeat::Once);
+    let request = namecom("halves", 200_001, &[3_200_001, 3_200_011]);
+    assert_eq!(stack.refund(request).await.state(), State::InDoubt);
+    let resolve = ["resolve", "halves", "--evidence", "ticket 7", "--yes"];
+    let with = |more: &[&'static str]| [&resolve[..], more].concat();
+
+    let early = with(&["--items", "3200001=refunded,3200011=not"]);
+    let (said, code) = failure(&refunds(&stack, &early).await);
+    assert!(said.contains("NOT_IN_REVIEW"), "{said}");
+    assert_eq!(code, Some(1));
+    let decided = refunds(&stack, &with(&["--items", "3200001=refunded,3200011=not", "--take-over"])).await;
+    assert!(text(&decided.stderr).contains("may take effect after this decision"), "{}", text(&decided.stderr));
+    assert!(decided.status.success(), "{}", text(&decided.stderr));
+    let shown = text(&decided.stdout);
+    assert!(shown.contains("PARTIALLY_SUCCEEDED") && shown.contains("3200001 REFUNDED"), "{shown}");
+    assert_eq!(stack.get("halves").await.state(), State::PartiallySucceeded);
+    assert_eq!(stack.effects("200001"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_list_is_filtered_bounded_and_stable_as_json() {
     let stack = stack().await;
     for number in 1..=5 {
@@ -269,6 +291,10 @@ fn a_wrong_command_line_ends_before_anything_is_asked() {
         &["refunds", "resolve", "x", "--refunded", "--amount", "1.005", "--currency", "AUD", "--evidence", "e"],
         &["refunds", "resolve", "x", "--refunded", "--amount", "1.00", "--currency", "JPY", "--evidence", "e"],
         &["refunds", "resolve", "x", "--refunded", "--evidence", "e", "--etag", "e", "--yes"],
+        &["refunds", "resolve", "x", "--send-again", "--take-over", "--evidence", "e", "--yes"],
+        &["refunds", "resolve", "x", "--items", "71=perhaps", "--evidence", "e", "--yes"],
+        &["refunds", "resolve", "x", "--items", "71=not", "--refunded", "--evidence", "e", "--yes"],
+        &["refunds", "reassign", "x", "--evidence", "e"],
     ] {
         let output = run(wrong);
         assert_eq!(output.status.code(), Some(2), "{wrong:?}: {}", text(&output.stderr));

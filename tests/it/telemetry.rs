@@ -61,7 +61,7 @@ pub(crate) async fn scrape(addr: SocketAddr) -> String {
 }
 
 /// The value of the one series of `name` that has all these labels.
-fn value(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+pub(crate) fn value(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
     let is_it = |line: &&str| {
         let rest = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' ']));

@@ -7,35 +7,19 @@
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::audit::{Audit, AuditError, audit};
-use super::opening::{self, OpenError, VERSION, beside, private_file};
+use super::opening::{OpenError, beside, private_file};
+use super::survey;
 
 /// Why there is no copy. One sentence each.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// There is no such file.
-    #[error("there is no ledger {}", path.display())]
-    Missing {
-        /// What was asked for.
-        path: PathBuf,
-    },
     /// A copy never takes the place of anything, and least of all beside the log of another one.
     #[error("{} is there already: a copy is given a new name", path.display())]
     Occupied {
         /// What is in the way.
         path: PathBuf,
-    },
-    /// An earlier program's ledger, which this one could not verify a copy of.
-    #[error("the ledger {} has version {found}, and this program copies version {known}: use the program that runs on it", path.display())]
-    Older {
-        /// The ledger.
-        path: PathBuf,
-        /// Its version.
-        found: usize,
-        /// The one that this program makes.
-        known: usize,
     },
     /// The ledger cannot be read.
     #[error(transparent)]
@@ -61,32 +45,18 @@ pub enum BackupError {
     Audit(#[from] AuditError),
 }
 
-/// Another program that has the whole file to itself lets go of it soon.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// Copies the ledger at `ledger` to `to`, readable by its owner alone, and looks at the copy.
 ///
 /// # Errors
 /// [`BackupError`] where there is no copy: what is in it and does not fit is a finding.
 pub fn backup(ledger: &Path, to: &Path) -> Result<Audit, BackupError> {
     let io = |source| BackupError::Io { path: to.to_owned(), source };
-    let source = ledger.canonicalize().map_err(|error| match error.kind() {
-        ErrorKind::NotFound => BackupError::Missing { path: ledger.to_owned() },
-        _ => OpenError::Io { path: ledger.to_owned(), doing: "find", source: error }.into(),
-    })?;
     for name in ["", "-wal", "-journal"].map(|suffix| beside(to, suffix)) {
         if name.symlink_metadata().is_ok() {
             return Err(BackupError::Occupied { path: name });
         }
     }
-    let connection = opening::reader(&source, BUSY_TIMEOUT)?;
-    let version = opening::version(&source, &connection).map_err(|error| opening::refusal(&source, &error))??;
-    match version {
-        0 => return Err(OpenError::NotALedger { path: source, what: "it is empty" }.into()),
-        VERSION => {}
-        found => return Err(BackupError::Older { path: source, found, known: VERSION }),
-    }
-
+    let (_, connection) = survey::connect(ledger)?;
     let unfinished = beside(to, ".unfinished");
     let name = unfinished.to_str().ok_or_else(|| io(ErrorKind::InvalidFilename.into()))?;
     let file = private_file().create_new(true).open(&unfinished).map_err(|error| match error.kind() {

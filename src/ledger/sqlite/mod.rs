@@ -19,6 +19,7 @@
 //! tally        refunds counted by state, commits timed
 //! audit/       a look at a ledger that nobody has open
 //! backup       a copy of a ledger, also while it is written to
+//! survey       a read-only look at a ledger beside its gateway
 //! inline       the same without threads, on a disk in memory: for simulations
 //! migrations/  the tables and their constraints
 //! ```
@@ -37,6 +38,7 @@ mod reads;
 mod recent;
 mod rows;
 mod steps;
+mod survey;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -62,6 +64,7 @@ pub use self::opening::OpenError;
 use self::opening::Opened;
 use self::presence::{Presence, Watch};
 use self::steps::Desk;
+pub use self::survey::Survey;
 use self::tally::Tally;
 use self::writer::{Job, Reply};
 use crate::domain::clock::Timestamp;

@@ -23,6 +23,12 @@ pub enum OpenError {
         /// The ledger.
         path: PathBuf,
     },
+    /// There is no such file.
+    #[error("there is no ledger {}", path.display())]
+    Missing {
+        /// What was asked for.
+        path: PathBuf,
+    },
     /// Another process holds it.
     #[error("the ledger {} is in use by another process", path.display())]
     InUse {
@@ -57,7 +63,7 @@ pub enum OpenError {
         path: PathBuf,
         /// Its version.
         found: i64,
-        /// The oldest that this program reads.
+        /// The one that this program reads.
         known: i64,
     },
     /// A ledger was here before, and is not any more: to begin anew would be to forget every refund in it, and each could be sent again.
@@ -90,6 +96,13 @@ pub enum OpenError {
         /// The database's words.
         problem: String,
     },
+}
+
+impl OpenError {
+    /// The ledger at `path` has an earlier version than this program reads.
+    pub(super) fn older(path: &Path, found: usize) -> Self {
+        OpenError::Older { path: path.to_owned(), found: signed(found), known: signed(VERSION) }
+    }
 }
 
 /// A ledger's file, locked for this process, in the newest form.
@@ -309,9 +322,7 @@ pub(super) fn version(path: &Path, connection: &Connection) -> rusqlite::Result<
     }
     Ok(match usize::try_from(version) {
         Ok(known) if (FIRST_VERSION..=VERSION).contains(&known) => Ok(known),
-        Ok(older) if older < FIRST_VERSION => {
-            Err(OpenError::Older { path: path.to_owned(), found: version, known: signed(FIRST_VERSION) })
-        }
+        Ok(older) if older < FIRST_VERSION => Err(OpenError::older(path, older)),
         _ => Err(OpenError::Newer { path: path.to_owned(), found: version, known: signed(VERSION) }),
     })
 }

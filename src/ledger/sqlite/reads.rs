@@ -267,8 +267,17 @@ pub(super) fn later_refund_of_target(
 
 /// How many refunds still need their account, by account and place.
 pub(super) fn open_refunds(connection: &Connection) -> Result<Vec<OpenRefunds>, Fault> {
+    counted_by_place(connection, &format!("INDEXED BY refunds_open WHERE {OPEN}"))
+}
+
+/// How many refunds are on their way, by account and place.
+pub(super) fn dispatching_refunds(connection: &Connection) -> Result<Vec<OpenRefunds>, Fault> {
+    counted_by_place(connection, "WHERE state = 'DISPATCHING'")
+}
+
+fn counted_by_place(connection: &Connection, which: &str) -> Result<Vec<OpenRefunds>, Fault> {
     let sql = format!(
-        "SELECT account, endpoint, login, currency, provider, count(*) FROM refunds INDEXED BY refunds_open WHERE {OPEN} \
+        "SELECT account, endpoint, login, currency, provider, count(*) FROM refunds {which} \
          GROUP BY account, endpoint, login, currency, provider"
     );
     let mut statement = connection.prepare_cached(&sql)?;

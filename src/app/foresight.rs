@@ -1,0 +1,86 @@
+//! What a start with a configuration would do with the refunds in its ledger, without starting anything.
+
+use std::sync::Arc;
+
+use crate::config::Settings;
+use crate::domain::clock::{Clock, SystemClock};
+use crate::domain::ids::RefundId;
+use crate::engine::places::{self, Fate};
+use crate::ledger::sqlite::{OpenError, Survey};
+use crate::ledger::{LedgerError, OpenRefunds};
+use crate::telemetry::metrics::Metrics;
+
+use super::StartError;
+
+/// Refunds of one account and place whose account has changed.
+#[derive(Debug)]
+pub struct Foreseen {
+    /// Where they belong, and how many there are.
+    pub open: OpenRefunds,
+    /// What would become of them.
+    pub fate: Fate,
+    /// Refunds that would stay where they are all the same, each with what is in its way.
+    pub left: Vec<(RefundId, LedgerError)>,
+}
+
+/// Why nothing can be foreseen. One sentence each.
+#[derive(Debug, thiserror::Error)]
+pub enum ForesightError {
+    /// An account cannot be used as configured.
+    #[error(transparent)]
+    Configuration(#[from] StartError),
+    /// The ledger cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The ledger cannot be read.
+    #[error("the ledger cannot be read: {0}")]
+    Read(#[from] LedgerError),
+}
+
+/// Refunds that are read at once.
+const PAGE: u32 = 1_000;
+
+impl Foreseen {
+    /// How many would wait for their account.
+    pub fn waiting(&self) -> u64 {
+        match self.fate {
+            Fate::Moves => u64::try_from(self.left.len()).unwrap_or(u64::MAX),
+            Fate::Waits(_) => self.open.count,
+        }
+    }
+}
+
+/// Compares the refunds in the configured ledger with the configured accounts; what is where its account is, is left out.
+/// A gateway may be running on the ledger: nothing is changed.
+///
+/// # Errors
+/// [`ForesightError`]
+pub fn foresee(settings: &Settings) -> Result<Vec<Foreseen>, ForesightError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let accounts = super::connect(settings, &clock, &Metrics::off())?;
+    let survey = Survey::open(&settings.ledger.path)?;
+    let mut all = Vec::new();
+    for open in survey.open_refunds()? {
+        let Some(fate) = places::fate(&accounts, &open) else { continue };
+        let mut left = Vec::new();
+        if let (Fate::Moves, Some(account)) = (&fate, accounts.get(&open.at.account)) {
+            let kin = places::kin_of(account, &accounts);
+            let mut after = 0;
+            loop {
+                let page = survey.open_at(&open.at, after, PAGE)?;
+                let Some(last) = page.last() else { break };
+                after = last.ordinal;
+                for listed in page {
+                    let reassign = places::by_former(account, &kin, &listed.refund, clock.now());
+                    match survey.may_be_reassigned(&listed, &reassign) {
+                        Ok(()) => {}
+                        Err(problem) if problem.is_conflict() => left.push((reassign.id, problem)),
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            }
+        }
+        all.push(Foreseen { open, fate, left });
+    }
+    Ok(all)
+}

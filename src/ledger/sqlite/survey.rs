@@ -1,0 +1,97 @@
+//! A ledger as it stands, read beside a gateway that may have it open: nothing of it is changed.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::halt::{Fault, Shared};
+use super::opening::{self, OpenError, VERSION};
+use super::reads::{self, Judgement};
+use crate::domain::place::Destination;
+use crate::ledger::{LedgerError, Listed, OpenRefunds, Reassign};
+
+/// Another program that has the whole file to itself lets go of it soon.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A read-only look at a ledger of this program's version.
+#[derive(Debug)]
+pub struct Survey {
+    connection: Connection,
+    /// What a database error means.
+    errors: Shared,
+}
+
+impl Survey {
+    /// Opens the ledger at `path` to read it.
+    ///
+    /// # Errors
+    /// [`OpenError`], where there is none among others.
+    pub fn open(path: &Path) -> Result<Survey, OpenError> {
+        let (_, connection) = connect(path)?;
+        Ok(Survey { connection, errors: Shared::new(0) })
+    }
+
+    /// How many refunds need their account, by account and place. Those that are on their way are among them: a gateway
+    /// that starts now finds them in doubt.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
+    pub fn open_refunds(&self) -> Result<Vec<OpenRefunds>, LedgerError> {
+        self.read(|connection| {
+            let mut open = reads::open_refunds(connection)?;
+            for dispatching in reads::dispatching_refunds(connection)? {
+                match open.iter_mut().find(|one| (one.provider, &one.at) == (dispatching.provider, &dispatching.at)) {
+                    Some(same) => same.count = same.count.saturating_add(dispatching.count),
+                    None => open.push(dispatching),
+                }
+            }
+            Ok(open)
+        })
+    }
+
+    /// As [`crate::ledger::Ledger::open_at`].
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
+    pub fn open_at(&self, at: &Destination, after_ordinal: u64, limit: u32) -> Result<Vec<Listed>, LedgerError> {
+        self.read(|connection| reads::open_at(connection, at, after_ordinal, limit))
+    }
+
+    /// Whether a refund could be reassigned so, without doing it.
+    ///
+    /// # Errors
+    /// [`LedgerError::TargetHasRefund`], [`LedgerError::SimilarRefund`] where it could not, and
+    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`].
+    pub fn may_be_reassigned(&self, listed: &Listed, reassign: &Reassign) -> Result<(), LedgerError> {
+        let judgement = Judgement {
+            target: &listed.refund.intent.target,
+            login: &reassign.to.place.login,
+            kin: &reassign.kin,
+            refuse_similar: reassign.judge_similar,
+            now: reassign.now,
+            itself: i64::try_from(listed.ordinal).ok(),
+        };
+        self.read(|connection| reads::judge(connection, &judgement))
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, LedgerError> {
+        read(&self.connection).map_err(|fault| self.errors.step_failed(fault))
+    }
+}
+
+/// The canonical path of a ledger that is there, and a connection that cannot write to it.
+pub(super) fn connect(path: &Path) -> Result<(PathBuf, Connection), OpenError> {
+    let source = path.canonicalize().map_err(|error| match error.kind() {
+        ErrorKind::NotFound => OpenError::Missing { path: path.to_owned() },
+        _ => OpenError::Io { path: path.to_owned(), doing: "find", source: error },
+    })?;
+    let connection = opening::reader(&source, BUSY_TIMEOUT)?;
+    let version = opening::version(&source, &connection).map_err(|error| opening::refusal(&source, &error))??;
+    match version {
+        0 => Err(OpenError::NotALedger { path: source, what: "it is empty" }),
+        VERSION => Ok((source, connection)),
+        found => Err(OpenError::older(&source, found)),
+    }
+}

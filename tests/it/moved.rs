@@ -1,0 +1,132 @@
+//! The operator's way after an account has changed: `recoup check --ledger` says it before a start, the metrics and the
+//! command line after it, and `recoup refunds reassign` ends the waiting.
+
+use std::process::Output;
+
+use recoup::proto::v1 as proto;
+use recoup::proto::v1::refund::{State, WaitingFor};
+use rstest::rstest;
+use simulators::exchange::Provider;
+use simulators::faults::{FaultEffect, Point, Repeat};
+
+use crate::support::process::run;
+use crate::support::{Stack, configuration, one_of};
+use crate::telemetry::{scrape, value};
+
+const SETTINGS: &str = "metrics.listen = \"127.0.0.1:0\"\nengine.lookups_after_ms = \"3600000\"";
+
+/// Runs the command line beside the stack's gateway.
+async fn recoup(arguments: Vec<String>) -> (String, Option<i32>) {
+    let run = move || run(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let Output { stdout, stderr, status } = tokio::task::spawn_blocking(run).await.unwrap();
+    (String::from_utf8([stdout, stderr].concat()).unwrap(), status.code())
+}
+
+/// `recoup check --ledger` with the stack's configuration, changed at will.
+async fn checked(stack: &Stack, change: impl FnOnce(String) -> String) -> (String, Option<i32>) {
+    let path = stack.dir.path().join("next.toml");
+    std::fs::write(&path, change(configuration(&stack.simulators, stack.dir.path(), SETTINGS))).unwrap();
+    recoup(["check", "--ledger", "--config", path.to_str().unwrap()].map(str::to_owned).to_vec()).await
+}
+
+async fn lost(stack: &Stack, provider: Provider, id: &str) -> proto::Refund {
+    stack.arm(provider, Point::AfterEffect, FaultEffect::Close, Repeat::Once);
+    stack.refund(one_of(provider, id).0).await
+}
+
+fn renamed(configuration: String) -> String {
+    configuration.replace("[accounts.debitsuccess]", "[accounts.books]")
+}
+
+#[rstest]
+#[case::as_it_is(|it: String| it, 0, "no refund would wait")]
+#[case::gone(renamed, 1, "1 refund recorded for debitsuccess at")]
+#[case::gone_in_words(renamed, 1, "would wait: the account is not configured")]
+#[case::currency(|it: String| it.replace("\"AUD\"", "\"NZD\""), 1, "the configured account differs in currency")]
+#[case::login(|it: String| it.replace("username = \"demo\"\n", "username = \"other\"\n"), 1, "differs in login")]
+#[case::endpoint_and_login(
+    |it: String| it
+        .replace("currency = \"AUD\"\nusername = \"demo\"\n", "currency = \"AUD\"\nusername = \"other\"\n")
+        .replace("[accounts.debitsuccess]\nprovider = \"debitsuccess\"\nendpoint = \"http://127.0.0.1", "[accounts.debitsuccess]\nprovider = \"debitsuccess\"\nendpoint = \"http://localhost"),
+    1,
+    "differs in endpoint, login"
+)]
+#[case::named_as_former(
+    |it: String| it.replace(
+        "username = \"demo\"\n",
+        "username = \"other\"\nformer = [{ login = \"demo\" }]\n"
+    ),
+    0,
+    "would go on at the present place of the account"
+)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_says_before_a_start_what_would_wait(
+    #[case] change: fn(String) -> String,
+    #[case] code: i32,
+    #[case] words: &str,
+) {
+    let stack = Stack::start_with(SETTINGS).await;
+    let before = lost(&stack, Provider::Debitsuccess, "lost").await;
+    assert_eq!(before.state(), State::InDoubt);
+
+    let (said, status) = checked(&stack, change).await;
+    assert!(said.contains(words), "{said}");
+    assert_eq!(status, Some(code), "{said}");
+    assert_eq!(stack.get("lost").await, before, "it changes nothing");
+    let (_, target, _) = one_of(Provider::Debitsuccess, "lost");
+    assert_eq!((stack.attempts(target), stack.effects(target)), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_without_a_ledger_is_one_sentence() {
+    let stack = Stack::start().await;
+    let elsewhere = stack.dir.path().join("elsewhere.db").display().to_string();
+    let (said, status) = checked(&stack, |it| it.replace(&ledger_of(&stack), &elsewhere)).await;
+    assert!(said.contains(&format!("there is no ledger {elsewhere}")), "{said}");
+    assert_eq!(status, Some(2));
+    assert!(!std::path::Path::new(&elsewhere).exists());
+}
+
+fn ledger_of(stack: &Stack) -> String {
+    stack.dir.path().join("recoup.db").display().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_is_counted_shown_and_goes_on_where_a_person_says() {
+    let stack = Stack::start_with(SETTINGS).await;
+    lost(&stack, Provider::Debitsuccess, "lost").await;
+    let with = |it: String| renamed(it).replacen("[accounts", &format!("{SETTINGS}\n[accounts"), 1);
+    let stack = stack.restart_as(with).await;
+
+    let text = scrape(stack.app.metrics_addr().unwrap()).await;
+    let waiting = |text: &str, account| value(text, "recoup_refunds_waiting_for_account", &[("account", account)]);
+    assert_eq!((waiting(&text, "debitsuccess"), waiting(&text, "books")), (Some(1.0), Some(0.0)), "{text}");
+    let refund = stack.get("lost").await;
+    assert_eq!((refund.state(), refund.waiting_for()), (State::InDoubt, WaitingFor::Account));
+
+    let server = format!("http://{}", stack.app.addr());
+    let refunds = |arguments: &[&str]| {
+        recoup(["refunds", "--server", &server].iter().chain(arguments).map(|word| (*word).to_owned()).collect())
+    };
+    let (shown, _) = refunds(&["show", "lost"]).await;
+    assert!(shown.contains("waits for") && shown.contains("its account: not configured"), "{shown}");
+    let (said, code) = refunds(&["reassign", "lost", "--account", "sectigo", "--evidence", "ticket 7"]).await;
+    assert!(said.contains("ACCOUNT_MISMATCH"), "{said}");
+    assert_eq!(code, Some(1));
+    let (said, code) = refunds(&["reassign", "lost", "--account", "books"]).await;
+    assert!(said.contains("--evidence"), "{said}");
+    assert_eq!(code, Some(2));
+    let (said, code) = refunds(&["reassign", "lost", "--account", "books", "--evidence", "ticket 7"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("books"), "{said}");
+
+    let found = stack.until("lost", |refund| refund.state() != State::InDoubt).await;
+    assert_eq!((found.account.as_str(), found.state()), ("books", State::Submitted));
+    let (said, code) = refunds(&["reassign", "lost", "--account", "books", "--evidence", "ticket 7", "--yes"]).await;
+    assert!(said.contains("NOT_REASSIGNABLE"), "{said}");
+    assert_eq!(code, Some(1));
+    let text = scrape(stack.app.metrics_addr().unwrap()).await;
+    assert_eq!(waiting(&text, "debitsuccess"), Some(0.0), "{text}");
+    let (_, target, _) = one_of(Provider::Debitsuccess, "lost");
+    assert_eq!((stack.attempts(target), stack.effects(target)), (1, 1));
+}
