@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::{
-    exchange::{Effect, Provider},
+    exchange::{Effect, PaidTo, Provider},
     packed::{Packer, Phrases, Unpacker},
 };
 
@@ -117,13 +117,15 @@ impl Line {
         attempt: Option<Attempt>,
         effect: &Effect,
     ) -> Self {
-        let Effect { kind, target, amount_minor, currency, identifier, reference, account, fee_minor } = effect;
+        let Effect { kind, target, amount_minor, currency, identifier, reference, account, fee_minor, paid_to } =
+            effect;
         let attempt_numbers = |packer: Packer, Attempt { number, connection, ordinal }: Attempt| {
             packer.number(number).number(connection).number(ordinal)
         };
         let packer = Packer::default().time(time).number(provider as u64);
         let packer = packer.maybe(journal_id, Packer::number).maybe(attempt, attempt_numbers);
         let packer = packer.maybe(*amount_minor, Packer::signed).maybe(*fee_minor, Packer::signed);
+        let packer = packer.maybe(paid_to.map(|paid_to| paid_to as u64), Packer::number);
         let packer = packer.phrased(&WORDS, kind).text(target);
         let texts = [currency, identifier, reference, account];
         Self(texts.into_iter().fold(packer, |packer, text| packer.maybe(text.as_deref(), put_words)).done())
@@ -145,9 +147,11 @@ impl Line {
         });
         let amount_minor = packed.maybe(Unpacker::signed);
         let fee_minor = packed.maybe(Unpacker::signed);
+        let paid_to = packed.maybe(|packed| packed.one_of(&PaidTo::ALL, |paid_to| paid_to as u64));
         let (kind, target) = (text(&mut packed), packed.text().to_owned());
         let [currency, identifier, reference, account] = [(); 4].map(|()| packed.maybe(text));
-        let effect = Effect { kind, target, amount_minor, currency, identifier, reference, account, fee_minor };
+        let effect =
+            Effect { kind, target, amount_minor, currency, identifier, reference, account, fee_minor, paid_to };
         // It was written from one of them.
         BookEntry { id, time, provider: provider.unwrap_or(Provider::Sectigo), journal_id, attempt, effect }
     }
@@ -193,6 +197,7 @@ mod tests {
             reference: Some(String::new()),
             account: None,
             fee_minor: Some(-1),
+            paid_to: Some(PaidTo::AccountBalance),
         }
     }
 

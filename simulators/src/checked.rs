@@ -37,6 +37,20 @@ pub(crate) fn maybe_sentence<'de, D: Deserializer<'de>>(deserializer: D) -> Resu
     Ok(Option::<Sentence>::deserialize(deserializer)?.map(|Sentence(text)| text))
 }
 
+/// How many entries a page holds.
+pub(crate) fn page_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let size = u32::deserialize(deserializer)?;
+    let said = || D::Error::custom(format!("{size} is no size of a page: from 1 to 1000"));
+    (1..=1000).contains(&size).then_some(size).ok_or_else(said)
+}
+
+/// How far a time lags behind, in minutes.
+pub(crate) fn lag_minutes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    let minutes = u16::deserialize(deserializer)?;
+    let said = || D::Error::custom(format!("{minutes} minutes are too many: from 0 to 840"));
+    (minutes <= 840).then_some(minutes).ok_or_else(said)
+}
+
 /// What stands in `Content-Type`.
 pub(crate) fn media_type<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = sentence(deserializer)?;
@@ -69,6 +83,9 @@ mod tests {
     #[case("sectigo", "status_content_type", "\"text/\\u0001\"", "a sentence is one line")]
     #[case("namecom", "rate_limit_details", "\"\"", "a sentence is one line")]
     #[case("namecom", "malformed_details", "7", "invalid type")]
+    #[case("namecom", "orders_per_page", "0", "0 is no size of a page")]
+    #[case("namecom", "orders_per_page", "1001", "1001 is no size of a page")]
+    #[case("namecom", "order_times_behind_minutes", "841", "841 minutes are too many")]
     #[case("debitsuccess", "utc_offset_minutes", "841", "841 minutes are no offset")]
     #[case("debitsuccess", "business_error_http_status", "100", "100 is no HTTP status")]
     fn what_no_answer_could_carry_is_refused(

@@ -335,6 +335,7 @@ impl Course {
                     answer = answer.or_else(|| self.rehearsed(before.as_ref()));
                 }
                 Step::Cut(cut) => return Turn::Cut(cut),
+                Step::HalfWay => answer = self.half_way().or(answer),
                 Step::CommitLate { seconds } => answer = self.commit_late(before.as_ref(), seconds).or(answer),
                 Step::Stale { rule, seconds } => {
                     if let Some(old) = self.stale(before.as_ref(), rule, seconds) {
@@ -360,6 +361,12 @@ impl Course {
         let mut world = self.world_of_this_life()?;
         let now = world.now();
         Some(pretence::rehearsed(before?.clone(), &world.settings, now, &self.request))
+    }
+
+    /// Has the first half of a refund done, and tells what is answered to that.
+    fn half_way(&self) -> Option<Answer> {
+        let mut world = self.world_of_this_life()?;
+        Some(world.perform_half_way(self.journal_id, &self.request).answer)
     }
 
     /// Puts the request off, and answers a time-out.
@@ -485,7 +492,9 @@ fn look_back(world: &mut World, provider: Provider, request: &Request, identifie
         return None;
     }
     let now = world.now();
-    let mut memory = world.past.for_lookup(provider, identified.target.as_ref(), now)?.clone();
+    // A domain is looked up without a word of the order that it was bought in: that is shown the past like a list.
+    let target = identified.target.as_ref().filter(|_| identified.operation != "GetDomain");
+    let mut memory = world.past.for_lookup(provider, target, now)?.clone();
     Some(memory.perform(&world.settings, now, request))
 }
 
@@ -498,7 +507,12 @@ fn act(step: Step) -> Option<Act> {
         Step::Truncate { .. } => Some(Act::Cut(Cut::BreakOff)),
         Step::Cut(cut) => Some(Act::Cut(cut)),
         // Nothing else can be armed for this point.
-        Step::RefuseTls | Step::Answer(_) | Step::CommitLate { .. } | Step::Stale { .. } | Step::Pretend(_) => None,
+        Step::RefuseTls
+        | Step::Answer(_)
+        | Step::CommitLate { .. }
+        | Step::HalfWay
+        | Step::Stale { .. }
+        | Step::Pretend(_) => None,
     }
 }
 

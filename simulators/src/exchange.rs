@@ -22,7 +22,7 @@ use crate::{debitsuccess::Envelope, namecom::Json};
 pub enum Provider {
     /// Certificates: `!AutoRefund`, `!getPostPaymentStatus`.
     Sectigo,
-    /// Domains: `/core/v1/refund`, `/core/v1/orders`.
+    /// Domains: `/core/v1/refund`, `/core/v1/orders`, `/core/v1/domains`.
     Namecom,
     /// Direct debit: `InitiateRefund`, `GetRefundStatus`.
     Debitsuccess,
@@ -113,7 +113,7 @@ pub enum Deduplication {
 /// One thing that really happened at the provider: a line of its books.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Effect {
-    /// What happened: `refund`, `order_rejected`.
+    /// What happened: `refund`, `order_rejected`, `refund_rejected`, `domain_deleted`.
     pub kind: String,
     /// What it happened to, as finely as money is counted: a Sectigo order number, a name.com order item id, the Debitsuccess account reference.
     pub target: String,
@@ -131,6 +131,24 @@ pub struct Effect {
     /// What the provider charged for doing it, in hundredths of the currency; none where it charges nothing.
     #[serde(default)]
     pub fee_minor: Option<i64>,
+    /// Where the money went, at name.com; none at the others, which say nothing of it.
+    #[serde(default)]
+    pub paid_to: Option<PaidTo>,
+}
+
+/// Where the money of a name.com refund goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PaidTo {
+    /// Back to what the order was paid with.
+    #[default]
+    PaymentMethod,
+    /// Onto the credit balance of the account.
+    AccountBalance,
+}
+
+impl PaidTo {
+    pub(crate) const ALL: [PaidTo; 2] = [PaidTo::PaymentMethod, PaidTo::AccountBalance];
 }
 
 /// How the parts of a request are written in JSON.

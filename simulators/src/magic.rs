@@ -111,8 +111,13 @@ pub fn all() -> Vec<Magic> {
         (Provider::Sectigo, "7000201", "is done, and orderStatus shows it 60 seconds later"),
         (Provider::Namecom, "410201", "is answered `initialized`, and paid out 60 seconds later"),
         (Provider::Namecom, "410202", "is answered `initialized`, and waits until it is settled by hand"),
-        (Provider::Namecom, "410203", "is answered 200 with the item `failed`, and nothing is done"),
-        (Provider::Namecom, "410204", "is answered 200 with the item `canceled`, and nothing is done"),
+        (Provider::Namecom, "410203", "is answered 409 with the item `failed`, and nothing is done"),
+        (Provider::Namecom, "410204", "is answered 409 with the item `canceled`, and nothing is done"),
+        (
+            Provider::Namecom,
+            "410205",
+            "has its domain deleted and is answered 502; the refund waits to be settled by hand",
+        ),
         (Provider::Debitsuccess, "DSSETTLES", "is Submitted, and Completed 60 seconds later"),
         (Provider::Debitsuccess, "DSREJECTS", "is Submitted, and Rejected 60 seconds later"),
     ];

@@ -525,6 +525,7 @@ impl Refund {
             reference: Some(self.number.to_string()),
             account: Some(self.account.clone()),
             fee_minor: None,
+            paid_to: None,
         }
     }
 }

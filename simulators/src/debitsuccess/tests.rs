@@ -100,6 +100,7 @@ fn a_refund_is_recorded_and_answered_as_wcf_writes_it() {
         reference: Some("1001".to_owned()),
         account: Some("DS000001".to_owned()),
         fee_minor: None,
+        paid_to: None,
     };
     assert_eq!(performed.effects, [effect]);
     let refund = &state.refunds()[0];

@@ -85,6 +85,11 @@ pub enum RuleError {
         /// What it can say.
         known: Vec<&'static str>,
     },
+    /// A refund in two halves, at a provider that has none.
+    #[error(
+        "`effect`: `half_way` is for namecom, which deletes the domain before it refunds, and {0} has no such halves"
+    )]
+    HalfWay(&'static str),
     /// An effect of refunds, for a call that refunds nothing.
     #[error("`operation`: `{effect}` is for calls that move money, and `{operation}` moves none")]
     MovesNothing {
@@ -146,7 +151,7 @@ pub(super) fn rule(rule: &Rule) -> Result<(), RuleError> {
     if rule.effect == FaultEffect::RefuseTls && rule.provider != Provider::Sectigo {
         return Err(RuleError::NoTls);
     }
-    pretence(rule.provider, &rule.effect)?;
+    of_provider(rule.provider, &rule.effect)?;
     at_point(rule.point, &rule.effect)?;
     amounts(&rule.effect)
 }
@@ -197,8 +202,11 @@ pub(super) fn at_point(point: Point, effect: &FaultEffect) -> Result<(), RuleErr
     Err(RuleError::Point { effect: effect.word(), point: point.word(), possible })
 }
 
-/// Whether a lie is this provider's.
-pub(super) fn pretence(provider: Provider, effect: &FaultEffect) -> Result<(), RuleError> {
+/// Whether an effect is this provider's: a lie, or a refund that stops half-way.
+pub(super) fn of_provider(provider: Provider, effect: &FaultEffect) -> Result<(), RuleError> {
+    if *effect == FaultEffect::HalfWay && provider != Provider::Namecom {
+        return Err(RuleError::HalfWay(operations(provider).0));
+    }
     let FaultEffect::Pretend(pretence) = effect else { return Ok(()) };
     let known = pretences(provider);
     if known.iter().any(|(_, known)| known == pretence) {
@@ -251,7 +259,7 @@ pub(super) fn header_map(headers: &BTreeMap<String, String>) -> Result<HeaderMap
 pub(crate) fn operations(provider: Provider) -> (&'static str, &'static [&'static str]) {
     match provider {
         Provider::Sectigo => ("sectigo", &["!AutoRefund", "!getPostPaymentStatus", "!AutoReject"]),
-        Provider::Namecom => ("namecom", &["ProcessRefund", "GetOrder", "ListOrders"]),
+        Provider::Namecom => ("namecom", &["ProcessRefund", "GetOrder", "ListOrders", "GetDomain", "Hello"]),
         Provider::Debitsuccess => ("debitsuccess", &["InitiateRefund", "GetRefundStatus"]),
     }
 }
@@ -303,6 +311,7 @@ impl FaultEffect {
             FaultEffect::Drip { .. } => "drip",
             FaultEffect::Answer { .. } => "answer",
             FaultEffect::CommitLate { .. } => "commit_late",
+            FaultEffect::HalfWay => "half_way",
             FaultEffect::Stale { .. } => "stale",
             FaultEffect::Pretend(_) => "pretend",
         }
@@ -322,7 +331,7 @@ impl FaultEffect {
             FaultEffect::Answer { .. } | FaultEffect::Stale { .. } | FaultEffect::Pretend(_) => {
                 &[BeforeEffect, AfterEffect]
             }
-            FaultEffect::CommitLate { .. } => &[BeforeEffect],
+            FaultEffect::CommitLate { .. } | FaultEffect::HalfWay => &[BeforeEffect],
         }
     }
 }

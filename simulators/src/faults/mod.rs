@@ -3,12 +3,13 @@
 //! ```text
 //! where: provider, operation, target, attempt, ordinal     each but the first may be left open
 //! when:  connect | before it is read | before the effect | after the effect | during the answer, after n bytes
-//! what:  refuse (the port is shut), delay, never answer, close, reset, truncate, corrupt, drip, answer this instead, pretend, commit late, stale
+//! what:  refuse (the port is shut), delay, never answer, close, reset, truncate, corrupt, drip, answer this instead, pretend, commit late,
+//!        half-way, stale
 //! how often: once | n times | standing | flapping
 //! ```
 //!
-//! Rules are tried in the order in which they were armed. At one point a delay, a drip or a corruption lets the next rule have its say; what
-//! leaves nothing more to say ends it. A rule that never fired says so when asked.
+//! Rules are tried in the order in which they were armed. At one point a delay, a drip, a corruption or a half-way refund lets the next rule
+//! have its say; what leaves nothing more to say ends it. A rule that never fired says so when asked.
 
 mod checks;
 mod random;
@@ -157,6 +158,9 @@ pub enum FaultEffect {
         /// How much later.
         seconds: u64,
     },
+    /// name.com: has a refund stop half-way. The domain of each requested registration is deleted, nothing is refunded, and the answer is the
+    /// one of the setting `half_way_answer`, unless a later rule of the point has another or none. Each refund then waits to be decided.
+    HalfWay,
     /// Has lookups answered from the past, for so long in the world's time. On a request that moves money: lookups of its target (and lists) show
     /// what was true before it. On a lookup: it shows what was true when the rule was armed.
     Stale {
@@ -255,6 +259,7 @@ pub(crate) enum Step {
     CommitLate {
         seconds: u64,
     },
+    HalfWay,
     Stale {
         rule: RuleId,
         seconds: u64,
@@ -560,7 +565,7 @@ impl Point {
 impl FaultEffect {
     /// Whether it is about a refund and nothing else.
     fn needs_money(&self) -> bool {
-        matches!(self, FaultEffect::CommitLate { .. } | FaultEffect::Pretend(_))
+        matches!(self, FaultEffect::CommitLate { .. } | FaultEffect::HalfWay | FaultEffect::Pretend(_))
     }
 }
 
@@ -574,7 +579,7 @@ impl Step {
             | Step::Answer(_)
             | Step::CommitLate { .. }
             | Step::Pretend(_) => true,
-            Step::Delay(_) | Step::Corrupt(_) | Step::Drip { .. } | Step::Stale { .. } => false,
+            Step::Delay(_) | Step::Corrupt(_) | Step::Drip { .. } | Step::HalfWay | Step::Stale { .. } => false,
         }
     }
 }
@@ -601,6 +606,7 @@ fn step(rule: RuleId, point: Point, effect: &FaultEffect) -> (usize, Step) {
             body: Bytes::copy_from_slice(body.as_bytes()),
         }),
         FaultEffect::CommitLate { seconds } => Step::CommitLate { seconds: *seconds },
+        FaultEffect::HalfWay => Step::HalfWay,
         FaultEffect::Stale { seconds } => Step::Stale { rule, seconds: *seconds },
         FaultEffect::Pretend(pretence) => Step::Pretend(*pretence),
     };

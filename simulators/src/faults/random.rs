@@ -54,7 +54,7 @@ impl Random {
             checks::at_point(*point, effect)?;
             checks::amounts(effect)?;
             if let Some(provider) = self.provider {
-                checks::pretence(provider, effect)?;
+                checks::of_provider(provider, effect)?;
             }
         }
         let Some(operation) = &self.operation else { return Ok(()) };
@@ -83,7 +83,7 @@ impl Random {
         let index = mix(drawn).checked_rem(self.effects.len() as u64)?;
         let draw = self.effects.get(usize::try_from(index).ok()?)?;
         let is_possible =
-            (at.moves_money || !draw.effect.needs_money()) && checks::pretence(at.provider, &draw.effect).is_ok();
+            (at.moves_money || !draw.effect.needs_money()) && checks::of_provider(at.provider, &draw.effect).is_ok();
         is_possible.then_some(draw)
     }
 }

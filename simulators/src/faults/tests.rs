@@ -126,7 +126,7 @@ fn every_effect_has_its_points() {
         json!({"during_answer": {"after_bytes": 3}}),
     ];
     // One column for each point.
-    let table: [(Value, [bool; 5]); 13] = [
+    let table: [(Value, [bool; 5]); 14] = [
         (json!("refuse"), [true, false, false, false, false]),
         (json!("refuse_tls"), [true, false, false, false, false]),
         (json!({"delay": {"milliseconds": 5}}), [true; 5]),
@@ -138,6 +138,7 @@ fn every_effect_has_its_points() {
         (json!({"drip": {"bytes": 1, "every_milliseconds": 1}}), [false, false, true, true, true]),
         (json!({"answer": {"status": 503}}), [false, false, true, true, false]),
         (json!({"commit_late": {"seconds": 5}}), [false, false, true, false, false]),
+        (json!("half_way"), [false, false, true, false, false]),
         (json!({"stale": {"seconds": 5}}), [false, false, true, true, false]),
         (json!({"pretend": "success"}), [false, false, true, true, false]),
     ];
@@ -145,7 +146,8 @@ fn every_effect_has_its_points() {
         for (point, possible) in points.iter().zip(possible) {
             // Whom a port that is shut turns away cannot be counted.
             let repeat = if effect == "refuse" { "standing" } else { "once" };
-            let armed = json!({"provider": "sectigo", "point": point, "effect": effect, "repeat": repeat});
+            let provider = if effect == "half_way" { "namecom" } else { "sectigo" };
+            let armed = json!({"provider": provider, "point": point, "effect": effect, "repeat": repeat});
             let armed = Faults::default().arm(rule(armed));
             assert_eq!(armed.is_ok(), possible, "{effect} at {point}: {armed:?}");
             if let Err(why) = armed {

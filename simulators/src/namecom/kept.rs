@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::orders::{Item, ItemStatus, Order, OrderStatus, Outcome, Pending, Registry};
+use crate::exchange::PaidTo;
 use crate::packed::{Packer, Phrases, Unpacker};
 
 /// An order in one piece; in JSON it is the order.
@@ -17,7 +18,8 @@ static WORDS: Phrases =
 const ORDER_STATUSES: [OrderStatus; 5] =
     [OrderStatus::Success, OrderStatus::Failed, OrderStatus::Initialized, OrderStatus::Review, OrderStatus::Started];
 const ITEM_STATUSES: [ItemStatus; 3] = [ItemStatus::Success, ItemStatus::Failed, ItemStatus::Refunded];
-const OUTCOMES: [Outcome; 4] = [Outcome::Refunded, Outcome::Failed, Outcome::Initialized, Outcome::Canceled];
+const OUTCOMES: [Outcome; 5] =
+    [Outcome::Refunded, Outcome::Failed, Outcome::Initialized, Outcome::Canceled, Outcome::Deleted];
 const REGISTRIES: [Registry; 4] = [Registry::Reachable, Registry::Broken, Registry::Unreachable, Registry::Slow];
 
 impl KeptOrder {
@@ -61,7 +63,7 @@ fn put_item(packer: Packer, item: &Item) -> Packer {
         id, kind, name, tld, price_minor, original_price_minor, tax_minor, duration, interval, quantity, ..
     } = item;
     let Item { status, agp_expires, refund_outcome, refund_message, refund_answer, .. } = item;
-    let Item { settles_after_seconds, registry, pending, .. } = item;
+    let Item { settles_after_seconds, registry, pending, domain_created, domain_deleted, refund_to, .. } = item;
     let packer = put_words(packer.signed((*id).into()), kind);
     let packer = packer.maybe(name.as_deref(), put_words).maybe(tld.as_deref(), put_words);
     let packer = packer.signed(*price_minor).maybe(*original_price_minor, Packer::signed);
@@ -71,9 +73,11 @@ fn put_item(packer: Packer, item: &Item) -> Packer {
     let packer = packer.maybe(refund_message.as_deref(), Packer::text);
     let packer = packer.maybe(refund_answer.map(u64::from), Packer::number);
     let packer = packer.maybe(*settles_after_seconds, Packer::number).number(*registry as u64);
-    packer.maybe(pending.as_ref(), |packer, Pending { since, identifier, amount_minor }| {
+    let packer = packer.maybe(pending.as_ref(), |packer, Pending { since, identifier, amount_minor }| {
         packer.time(*since).maybe(identifier.as_deref(), Packer::text).maybe(*amount_minor, Packer::signed)
-    })
+    });
+    let packer = packer.maybe(*domain_created, Packer::time).number((*domain_deleted).into());
+    packer.maybe(refund_to.map(|refund_to| refund_to as u64), Packer::number)
 }
 
 fn item(packed: &mut Unpacker<'_>) -> Item {
@@ -100,6 +104,9 @@ fn item(packed: &mut Unpacker<'_>) -> Item {
             identifier: packed.maybe(|packed| packed.text().to_owned()),
             amount_minor: packed.maybe(Unpacker::signed),
         }),
+        domain_created: packed.maybe(Unpacker::time),
+        domain_deleted: packed.number() == 1,
+        refund_to: packed.maybe(|packed| packed.one_of(&PaidTo::ALL, |refund_to| refund_to as u64)),
     }
 }
 
@@ -147,6 +154,9 @@ mod tests {
                         identifier: Some("key".to_owned()),
                         amount_minor: Some(1),
                     }),
+                    domain_created: Some(datetime!(1999-01-02 0:00 UTC)),
+                    domain_deleted: true,
+                    refund_to: Some(PaidTo::AccountBalance),
                     ..plain.clone()
                 };
                 for order_status in ORDER_STATUSES {

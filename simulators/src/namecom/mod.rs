@@ -3,6 +3,7 @@
 //! ```text
 //! route -> authenticate -> count against the rate -> maintenance? -> POST /core/v1/refund        (refund.rs, keys.rs)
 //!  404,405     401              429                     503          GET /core/v1/orders[/{id}]  (reads.rs)
+//!                                                                  GET /core/v1/domains/{name}, /core/v1/hello  (domains.rs)
 //!                                                                             |
 //!                                                                 orders, items, accounts        (orders.rs)
 //! ```
@@ -11,6 +12,7 @@
 //! v1.33.2 of the Core API, the page "Process Refund" and the guide "Refunds flow". Money is kept in cents and written as JSON
 //! numbers with two decimals.
 
+mod domains;
 mod kept;
 mod keys;
 mod orders;
@@ -35,8 +37,9 @@ pub use self::orders::{
 pub(crate) use self::refund::Json;
 use self::refusals::Refusal;
 pub use self::settings::{
-    CachedAnswers, EmptyKey, FirstCheck, KeyComparison, KeyInFlight, LinkHeader, NoDetails, Obstacles, RepeatedItem,
-    Settings, TooLargePage, UnknownMembers, UnreadableQuery,
+    AllItemsRefused, CachedAnswers, CreateDateEnd, DeletedDomain, EmptyKey, FirstCheck, HalfWayAnswer, KeyComparison,
+    KeyInFlight, LinkHeader, NoDetails, Obstacles, RepeatedItem, Settings, TooLargePage, UnknownMembers,
+    UnknownOrderStatus, UnreadableQuery,
 };
 pub use self::state::State;
 use crate::exchange::{Answer, Identified, Performed, Request};
@@ -70,6 +73,8 @@ pub fn identify(request: &Request) -> Identified {
                 .collect::<serde_json::Map<_, _>>();
             named("ListOrders", None, Value::Object(parameters))
         }
+        Ok(Call::GetDomain(name)) => named("GetDomain", Some(name.to_ascii_lowercase()), json!({ "domainName": name })),
+        Ok(Call::Hello) => named("Hello", None, Value::Null),
         Err(_) => named("", None, Value::Null),
     }
 }
@@ -81,7 +86,18 @@ pub(crate) fn key_in_flight(settings: &Settings) -> Answer {
 
 /// Answers one request and changes the state as name.com would.
 pub fn perform(state: &mut State, settings: &Settings, now: OffsetDateTime, request: &Request) -> Performed {
-    admit_and_answer(state, settings, now, request)
+    admit_and_answer(state, settings, now, request, false)
+        .unwrap_or_else(|refusal| Performed { answer: refusal.answer(settings), effects: Vec::new() })
+}
+
+/// As [`perform`], but a refund stops half-way: the domain of each requested registration is deleted, and nothing is refunded.
+pub(crate) fn perform_half_way(
+    state: &mut State,
+    settings: &Settings,
+    now: OffsetDateTime,
+    request: &Request,
+) -> Performed {
+    admit_and_answer(state, settings, now, request, true)
         .unwrap_or_else(|refusal| Performed { answer: refusal.answer(settings), effects: Vec::new() })
 }
 
@@ -90,6 +106,7 @@ fn admit_and_answer(
     settings: &Settings,
     now: OffsetDateTime,
     request: &Request,
+    half_way: bool,
 ) -> Result<Performed, Refusal> {
     let call = match settings.first_check {
         FirstCheck::Path => Ok(Call::of(request)?),
@@ -103,9 +120,11 @@ fn admit_and_answer(
         return Err(Refusal::Maintenance);
     }
     match call? {
-        Call::ProcessRefund => refund::process(state, settings, now, &username, request),
+        Call::ProcessRefund => refund::process(state, settings, now, &username, request, half_way),
         Call::GetOrder(id) => reads::get_order(state, settings, now, &username, id),
         Call::ListOrders => reads::list_orders(state, settings, now, &username, request),
+        Call::GetDomain(name) => domains::get_domain(state, settings, &username, name),
+        Call::Hello => Ok(domains::hello(now, &username)),
     }
 }
 
@@ -113,6 +132,8 @@ enum Call<'a> {
     ProcessRefund,
     GetOrder(&'a str),
     ListOrders,
+    GetDomain(&'a str),
+    Hello,
 }
 
 impl<'a> Call<'a> {
@@ -121,10 +142,15 @@ impl<'a> Call<'a> {
         let (call, method) = match request.path.as_str() {
             "/core/v1/refund" => (Self::ProcessRefund, Method::POST),
             "/core/v1/orders" => (Self::ListOrders, Method::GET),
-            path => match path.strip_prefix("/core/v1/orders/") {
-                Some(id) if !id.is_empty() && !id.contains('/') => (Self::GetOrder(id), Method::GET),
-                _ => return Err(Refusal::NoSuchPath),
-            },
+            "/core/v1/hello" => (Self::Hello, Method::GET),
+            path => {
+                let one_of = |all| path.strip_prefix(all).filter(|id| !id.is_empty() && !id.contains(['/', ':']));
+                match (one_of("/core/v1/orders/"), one_of("/core/v1/domains/")) {
+                    (Some(id), _) => (Self::GetOrder(id), Method::GET),
+                    (None, Some(name)) => (Self::GetDomain(name), Method::GET),
+                    (None, None) => return Err(Refusal::NoSuchPath),
+                }
+            }
         };
         if request.method == method { Ok(call) } else { Err(Refusal::MethodNotAllowed { allowed: method }) }
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
 use super::Settings;
-use crate::exchange::Deduplication;
+use crate::exchange::{Deduplication, PaidTo};
 
 /// An account: credentials, standing, and how often it has deleted within the grace period.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +32,9 @@ pub struct Account {
     /// The same, for single TLDs (without a dot, lower case), as ICANN's AGP limits are per TLD.
     #[serde(default)]
     pub tlds: BTreeMap<String, TldDeletes>,
+    /// What refunds have credited to the account's balance so far, in US cents.
+    #[serde(default)]
+    pub balance_minor: i64,
 }
 
 /// Deletions within the grace period, in one TLD.
@@ -53,8 +56,8 @@ pub struct Order {
     /// Whose order it is; if none is put, the world's first account's.
     #[serde(default)]
     pub account: Option<String>,
-    /// When it was placed, which is when its domains were registered (RFC 3339); if none is put, now. Demo orders were placed when the
-    /// world began.
+    /// When it was placed, which is when its domains were registered if their items say nothing else (RFC 3339); if none is
+    /// put, now. Demo orders were placed when the world began.
     #[serde(default, with = "time::serde::rfc3339::option")]
     pub created: Option<OffsetDateTime>,
     /// What List Orders filters by. Default `success`; no item of another order can be refunded.
@@ -121,9 +124,18 @@ pub struct Item {
     /// Whether its registry answers when the domain is to be deleted. Default `reachable`.
     #[serde(default)]
     pub registry: Registry,
-    /// A refund that was answered `initialized` and is not decided.
+    /// A refund that was answered `initialized`, or that stopped half-way, and is not decided.
     #[serde(default)]
     pub pending: Option<Pending>,
+    /// When its domain was registered, as the domain call shows it (RFC 3339); if none is put, when the order was placed.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub domain_created: Option<OffsetDateTime>,
+    /// Whether its domain is deleted although the item is not refunded: a refund stopped half-way. Default false.
+    #[serde(default)]
+    pub domain_deleted: bool,
+    /// Where a refund of it goes; if none is put, as the settings say.
+    #[serde(default)]
+    pub refund_to: Option<PaidTo>,
 }
 
 /// The status of an order.
@@ -165,6 +177,8 @@ pub enum Outcome {
     Initialized,
     /// Called off; nothing changes.
     Canceled,
+    /// Half-way: the domain is deleted, and nothing is refunded. Decided later like `initialized`; answered as the settings say.
+    Deleted,
 }
 
 /// What a registry does when a domain is to be deleted. All but the first end the whole call, after the items before it.
@@ -182,7 +196,7 @@ pub enum Registry {
     Slow,
 }
 
-/// A refund that was answered `initialized`.
+/// A refund that was answered `initialized`, or that stopped half-way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pending {
@@ -232,6 +246,7 @@ pub(super) enum Obstacle {
     WrongType,
     NotBought,
     InProgress,
+    DomainDeleted,
     WindowOver { domain: String, days: u32 },
     OverThreshold,
 }
@@ -247,6 +262,7 @@ impl Account {
             agp_deletes: 0,
             agp_delete_threshold: None,
             tlds: BTreeMap::new(),
+            balance_minor: 0,
         }
     }
 
@@ -268,6 +284,7 @@ impl fmt::Debug for Account {
             .field("agp_deletes", &self.agp_deletes)
             .field("agp_delete_threshold", &self.agp_delete_threshold)
             .field("tlds", &self.tlds)
+            .field("balance_minor", &self.balance_minor)
             .finish()
     }
 }
@@ -333,6 +350,8 @@ impl Order {
             Some(Obstacle::NotBought)
         } else if item.pending.is_some() && refuses_again {
             Some(Obstacle::InProgress)
+        } else if item.domain_deleted && refuses_again {
+            Some(Obstacle::DomainDeleted)
         } else if expires.is_some_and(|expires| now >= expires) {
             Some(Obstacle::WindowOver { domain: item.name.clone().unwrap_or_default(), days })
         } else if item.kind == "registration" && account.is_over_threshold(&tld) {
@@ -365,6 +384,9 @@ impl Item {
             settles_after_seconds: None,
             registry: Registry::Reachable,
             pending: None,
+            domain_created: None,
+            domain_deleted: false,
+            refund_to: None,
         }
     }
 

@@ -73,6 +73,7 @@ mod tests {
 
     use super::super::{Item, State};
     use super::*;
+    use crate::exchange::PaidTo;
 
     fn order(id: i32, items: &[i32]) -> Order {
         let items = items.iter().map(|item| Item::new(*item, "registration", "a.com".to_owned(), 1)).collect();
@@ -86,7 +87,7 @@ mod tests {
         assert!(state.put_order(order(7, &[3_200_001]), now).is_err());
         assert!(state.put_order(order(7, &[3_300_002]), now).is_err());
         // Refunded, the order is the world's own, and its item still there.
-        assert!(state.refund_item(200_001, 3_200_001, 1299, None).is_some());
+        assert!(state.refund_item(200_001, 3_200_001, 1299, PaidTo::default(), None).is_some());
         assert!(state.put_order(order(7, &[3_200_001]), now).is_err());
         state.put_order(order(200_001, &[8]), now).unwrap();
         state.put_order(order(7, &[3_200_001]), now).unwrap();

@@ -10,7 +10,7 @@ use time::{Date, Duration, OffsetDateTime};
 use super::orders::{Account, Item, ItemStatus, Order, OrderStatus};
 use super::refusals::{Refusal, json_answer};
 use super::state::State;
-use super::{LinkHeader, Settings, TooLargePage, UnreadableQuery};
+use super::{CreateDateEnd, LinkHeader, Settings, TooLargePage, UnknownOrderStatus, UnreadableQuery};
 use crate::exchange::{Performed, Request};
 
 /// US cents, written as a JSON number with two decimals: 10.99, 12.00.
@@ -28,8 +28,13 @@ pub(super) fn get_order(
     let id: i32 = id.parse().map_err(|_| Refusal::Malformed("orderId must be a 32-bit integer.".to_owned()))?;
     let order = state.order_of(username, id).ok_or(Refusal::NoSuchOrder(id))?;
     let account = state.account(username).ok_or(Refusal::Unauthorized)?;
-    let body = OrderBody::of(&order, account, settings, state.since(), now);
-    Ok(Performed { answer: json_answer(StatusCode::OK, &body), effects: Vec::new() })
+    let order = OrderBody::of(&order, account, settings, state.since(), now);
+    let answer = if settings.wrapped_order {
+        json_answer(StatusCode::OK, &WrappedOrder { order })
+    } else {
+        json_answer(StatusCode::OK, &order)
+    };
+    Ok(Performed { answer, effects: Vec::new() })
 }
 
 /// Answers `GET /core/v1/orders`, oldest number first.
@@ -86,14 +91,14 @@ struct Listing {
     status: Option<OrderStatus>,
 }
 
-/// The default, and the most that one page holds.
+/// The most that one page holds.
 const MAX_PER_PAGE: usize = 1000;
 
 impl Listing {
     fn parse(query: &str, settings: &Settings) -> Result<Self, Refusal> {
         let mut listing = Self {
             page: 1,
-            per_page: MAX_PER_PAGE,
+            per_page: default_page(settings),
             descending: false,
             domain_name: None,
             tld: None,
@@ -125,7 +130,7 @@ impl Listing {
                 if asked > MAX_PER_PAGE && settings.too_large_page == TooLargePage::Refused {
                     return Err(wrong("at most 1000"));
                 }
-                self.per_page = if asked == 0 { MAX_PER_PAGE } else { asked.min(MAX_PER_PAGE) };
+                self.per_page = if asked == 0 { default_page(settings) } else { asked.min(MAX_PER_PAGE) };
             }
             "dir" => {
                 self.descending = match value {
@@ -141,14 +146,18 @@ impl Listing {
                 self.created_from = Some(from);
             }
             "createDateEnd" => {
-                let (_, before) = moment_or_day(value).ok_or_else(|| wrong("a date"))?;
-                self.created_before = Some(before);
+                let (from, before) = moment_or_day(value).ok_or_else(|| wrong("a date"))?;
+                self.created_before = Some(match settings.create_date_end {
+                    CreateDateEnd::Exclusive => from,
+                    CreateDateEnd::Inclusive => before,
+                });
             }
             "type" => self.kind = Some(value.to_owned()),
             "orderStatus" => {
-                let status =
-                    order_status(value).ok_or_else(|| wrong("one of success, failed, initialized, review, started"))?;
-                self.status = Some(status);
+                self.status = order_status(value);
+                if self.status.is_none() && settings.unknown_order_status == UnknownOrderStatus::Refused {
+                    return Err(wrong("one of success, failed, initialized, review, started"));
+                }
             }
             _ => {}
         }
@@ -168,6 +177,11 @@ impl Listing {
             && self.tld.as_ref().is_none_or(|tld| any(&|item| item.tld().as_ref() == Some(tld)))
             && self.domain_name.as_ref().is_none_or(|name| any(&|item| is_named(item, name)))
     }
+}
+
+/// How many orders a page holds where nothing is asked for.
+fn default_page(settings: &Settings) -> usize {
+    usize::try_from(settings.orders_per_page).unwrap_or(MAX_PER_PAGE).clamp(1, MAX_PER_PAGE)
 }
 
 /// The first moment meant, and the first one after it: a day of UTC, or one second.
@@ -224,6 +238,11 @@ struct ListBody<'a> {
     next_page: usize,
     last_page: usize,
     parent_account_id: i32,
+}
+
+#[derive(Serialize)]
+struct WrappedOrder<'a> {
+    order: OrderBody<'a>,
 }
 
 #[derive(Serialize)]
@@ -285,7 +304,9 @@ impl<'a> OrderBody<'a> {
         });
         Self {
             id: order.id,
-            create_date: created_text(order.created(since)),
+            create_date: moment_text(
+                order.created(since).saturating_sub(Duration::minutes(settings.order_times_behind_minutes.into())),
+            ),
             status: order.status.word(),
             currency: "USD",
             currency_rate: 0,
@@ -324,8 +345,8 @@ impl<'a> ItemBody<'a> {
 }
 
 /// As in the documented sample: `2022-01-13T22:58:35Z`.
-fn created_text(created: OffsetDateTime) -> String {
-    let utc = created.to_offset(time::UtcOffset::UTC);
+pub(super) fn moment_text(moment: OffsetDateTime) -> String {
+    let utc = moment.to_offset(time::UtcOffset::UTC);
     // The description names only parts that every date-time has.
     utc.format(format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z")).unwrap_or_default()
 }

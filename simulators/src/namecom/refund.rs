@@ -14,16 +14,17 @@ use super::orders::{ItemStatus, Obstacle, Order, Outcome, Pending, Registry};
 use super::reads::Usd;
 use super::refusals::{Refusal, THRESHOLD_DETAILS, json_answer};
 use super::state::State;
-use super::{CachedAnswers, Obstacles, RepeatedItem, Settings, UnknownMembers, keys};
-use crate::exchange::{Effect, Performed, Request};
+use super::{AllItemsRefused, CachedAnswers, HalfWayAnswer, Obstacles, RepeatedItem, Settings, UnknownMembers, keys};
+use crate::exchange::{Deduplication, Effect, Performed, Request};
 
-/// Answers `POST /core/v1/refund`.
+/// Answers `POST /core/v1/refund`. Half-way, each requested registration loses its domain, and nothing is refunded.
 pub(super) fn process(
     state: &mut State,
     settings: &Settings,
     now: OffsetDateTime,
     username: &str,
     request: &Request,
+    half_way: bool,
 ) -> Result<Performed, Refusal> {
     if !state.account(username).is_some_and(|account| account.approved_reseller) {
         return Err(Refusal::PermissionDenied);
@@ -40,13 +41,21 @@ pub(super) fn process(
         return Ok(Performed { answer, effects: Vec::new() });
     }
 
-    let mut work = Work { now, key, failing: BTreeMap::new(), results: Vec::new(), effects: Vec::new() };
+    let mut work = Work {
+        now,
+        key,
+        half_way,
+        failing: BTreeMap::new(),
+        begun: BTreeSet::new(),
+        results: Vec::new(),
+        effects: Vec::new(),
+    };
     let done = check(state, settings, now, username, &asked).and_then(|(mut order, failing)| {
         work.failing = failing;
         work.refund_all(state, username, &asked, &mut order, settings)
     });
     let mut answer = match done {
-        Ok(()) => json_answer(StatusCode::OK, &work.body()),
+        Ok(()) => json_answer(work.status(settings), &work.body()),
         Err(refusal) => refusal.answer(settings),
     };
     if let Some(key) = &work.key
@@ -127,11 +136,12 @@ impl Asked {
         };
         let items = items.iter().map(|item| int32(item, "orderItemIds")).collect::<Result<Vec<i32>, _>>()?;
         let mut seen = BTreeSet::new();
-        let (items, repeated): (Vec<i32>, Vec<i32>) = items.into_iter().partition(|item| seen.insert(*item));
-        match repeated.first() {
-            Some(twice) if settings.repeated_item == RepeatedItem::Refused => {
+        let (once, repeated): (Vec<i32>, Vec<i32>) = items.iter().partition(|item| seen.insert(**item));
+        match (repeated.first(), settings.repeated_item) {
+            (Some(twice), RepeatedItem::Refused) => {
                 Err(Refusal::Malformed(format!("orderItemIds must not contain {twice} more than once.")))
             }
+            (_, RepeatedItem::Once) => Ok(Self { order, items: once }),
             _ => Ok(Self { order, items }),
         }
     }
@@ -183,6 +193,7 @@ fn refused(obstacle: Obstacle, item: i32) -> Refusal {
         // Not documented: the sentence follows the one above.
         Obstacle::NotBought => Refusal::BadRequest(format!("Order item {item} is not eligible for refund.")),
         Obstacle::InProgress => Refusal::BadRequest(format!("Order item {item} already has a refund in progress.")),
+        Obstacle::DomainDeleted => Refusal::BadRequest(format!("The domain of order item {item} has been deleted.")),
         Obstacle::WindowOver { domain, days } => Refusal::WindowExpired { domain, days },
         Obstacle::OverThreshold => Refusal::ThresholdExceeded,
     }
@@ -192,6 +203,10 @@ fn refused(obstacle: Obstacle, item: i32) -> Refusal {
 struct Work {
     now: OffsetDateTime,
     key: Option<String>,
+    /// Whether it stops behind the deletion of the domains.
+    half_way: bool,
+    /// The items that this call has had its turn with.
+    begun: BTreeSet<i32>,
     /// The items that fail, each with its message.
     failing: BTreeMap<i32, String>,
     results: Vec<Row>,
@@ -225,8 +240,16 @@ impl Work {
         order: &mut Order,
         settings: &Settings,
     ) -> Result<(), Refusal> {
+        let mut stopped = Ok(());
         for &id in &asked.items {
-            let outcome = self.refund_one(state, username, order, id, settings)?;
+            let outcome = match self.refund_one(state, username, order, id, settings) {
+                // All domains go first.
+                Err(refusal) if self.half_way => {
+                    stopped = Err(refusal);
+                    continue;
+                }
+                done => done?,
+            };
             if outcome != Outcome::Refunded {
                 continue;
             }
@@ -241,7 +264,21 @@ impl Work {
                 }
             }
         }
-        Ok(())
+        stopped
+    }
+
+    /// Whether the item was refunded, or its refund begun, earlier in this call, and what is said to that.
+    fn done_already(&mut self, order: &Order, id: i32, settings: &Settings) -> Option<String> {
+        if self.begun.insert(id) || settings.deduplication == Deduplication::Off {
+            return None;
+        }
+        let item = order.items.iter().find(|item| item.id == id)?;
+        let obstacle = match (item.status, &item.pending) {
+            (ItemStatus::Refunded, _) => Obstacle::AlreadyRefunded,
+            (_, Some(_)) => Obstacle::InProgress,
+            _ => return None,
+        };
+        refused(obstacle, id).details()
     }
 
     fn refund_one(
@@ -256,7 +293,8 @@ impl Work {
             let account = state.account(username);
             kind == "registration" && account.is_some_and(|account| account.is_over_threshold(&tld.unwrap_or_default()))
         };
-        if let Some(message) = self.failing.get(&id).cloned() {
+        let done_already = self.done_already(order, id, settings);
+        if let Some(message) = self.failing.get(&id).cloned().or(done_already) {
             self.row(order.id, id, Outcome::Failed, Usd(0), message);
             return Ok(Outcome::Failed);
         }
@@ -269,7 +307,12 @@ impl Work {
             Registry::Slow => return Err(Refusal::UpstreamTimeout),
         }
         // An earlier item of this very call may have used up the last deletion.
-        let (outcome, usual) = match item.refund_outcome {
+        let wanted = match item.kind.as_str() {
+            "registration" if self.half_way => Outcome::Deleted,
+            _ if self.half_way => Outcome::Failed,
+            _ => item.refund_outcome,
+        };
+        let (outcome, usual) = match wanted {
             Outcome::Refunded if over_threshold(&item.kind, item.tld()) => (Outcome::Failed, THRESHOLD_DETAILS),
             Outcome::Refunded if item.kind == "registration" => {
                 (Outcome::Refunded, "Domain successfully deleted and refund processed.")
@@ -278,6 +321,7 @@ impl Work {
             Outcome::Failed => (Outcome::Failed, "The domain could not be deleted. No refund was processed."),
             Outcome::Initialized => (Outcome::Initialized, "The refund has been initialized."),
             Outcome::Canceled => (Outcome::Canceled, "The refund was canceled."),
+            Outcome::Deleted => (Outcome::Deleted, "The domain was deleted. No refund was processed."),
         };
         let message = item.refund_message.clone().unwrap_or_else(|| usual.to_owned());
         let mut refunded = Usd(0);
@@ -285,10 +329,11 @@ impl Work {
             Outcome::Refunded => {
                 let amount_minor = item.refunded_minor(settings.tax_refunded);
                 refunded = Usd(amount_minor);
-                self.effects.extend(state.refund_item(order.id, id, amount_minor, self.key.clone()));
+                let paid_to = item.refund_to.unwrap_or(settings.refund_to);
+                self.effects.extend(state.refund_item(order.id, id, amount_minor, paid_to, self.key.clone()));
                 item.status = ItemStatus::Refunded;
             }
-            Outcome::Initialized => {
+            Outcome::Initialized | Outcome::Deleted => {
                 let pending = Pending {
                     since: self.now,
                     identifier: self.key.clone(),
@@ -296,8 +341,21 @@ impl Work {
                 };
                 let due = item.settles_after_seconds.and_then(|after| later(self.now, after));
                 state.settle_at(due, order.id, id);
+                let refund_to = item.refund_to.or(Some(settings.refund_to));
                 item.pending = Some(pending.clone());
-                state.change_item(order.id, id, |item| item.pending = Some(pending));
+                state.change_item(order.id, id, |item| {
+                    item.refund_to = refund_to;
+                    item.pending = Some(pending.clone());
+                });
+                if outcome == Outcome::Deleted {
+                    self.effects.extend(state.delete_domain(order.id, id, pending));
+                    match settings.half_way_answer {
+                        HalfWayAnswer::Broken => return Err(Refusal::Internal),
+                        HalfWayAnswer::Unreachable => return Err(Refusal::RegistryUnavailable),
+                        HalfWayAnswer::Slow => return Err(Refusal::UpstreamTimeout),
+                        HalfWayAnswer::Failed => {}
+                    }
+                }
             }
             Outcome::Failed | Outcome::Canceled => {}
         }
@@ -315,6 +373,16 @@ impl Work {
         });
     }
 
+    /// 200, unless each item was refused and the settings have that answered otherwise.
+    fn status(&self, settings: &Settings) -> StatusCode {
+        let is_refusal = |row: &Row| ["failed", "canceled"].contains(&row.order_item_status);
+        let all_refused = !self.results.is_empty() && self.results.iter().all(is_refusal);
+        match settings.all_items_refused {
+            AllItemsRefused::Conflict if all_refused => StatusCode::CONFLICT,
+            _ => StatusCode::OK,
+        }
+    }
+
     fn body(&self) -> Body<'_> {
         // From the effects, so that a cascaded item counts in the total even where it has no row.
         let total = self.effects.iter().filter_map(|effect| effect.amount_minor).fold(0, i64::saturating_add);
@@ -330,7 +398,8 @@ impl Outcome {
     fn word(self) -> &'static str {
         match self {
             Self::Refunded => "refunded",
-            Self::Failed => "failed",
+            // What became of the domain, the row does not say.
+            Self::Failed | Self::Deleted => "failed",
             Self::Initialized => "initialized",
             Self::Canceled => "canceled",
         }

@@ -26,6 +26,8 @@ pub(super) enum Refusal {
     NoSuchOrder(i32),
     /// 404: no such item, or another order's.
     NoSuchItem { order: i32, item: i32 },
+    /// 404: no such domain, another account's, or one that was deleted; the details are inferred.
+    NoSuchDomain(String),
     /// 405.
     MethodNotAllowed { allowed: Method },
     /// 409: an idempotency key for a different request.
@@ -83,7 +85,9 @@ impl Refusal {
             _ => None,
         };
         let details = other.or(usual);
+        let is_bare = matches!(self, Self::RateLimited { .. }) && !settings.rate_limit_message;
         let mut answer = match (settings.no_details, &details) {
+            _ if is_bare => json_answer(status, &BareBody { details: "" }),
             (NoDetails::Null, None) => json_answer(status, &NullDetails { message, details: () }),
             _ => json_answer(status, &ErrorBody { message, details }),
         };
@@ -127,6 +131,9 @@ impl Refusal {
             Self::NoSuchItem { order, item } => {
                 let details = format!("Order item {item} does not exist or does not belong to order {order}.");
                 (StatusCode::NOT_FOUND, "Not Found", Some(details))
+            }
+            Self::NoSuchDomain(name) => {
+                (StatusCode::NOT_FOUND, "Not Found", Some(format!("Domain {name} does not exist.")))
             }
             Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed", None),
             Self::KeyReused => {
@@ -188,6 +195,12 @@ pub(super) fn json_bytes(status: StatusCode, body: Bytes) -> Answer {
 struct NullDetails {
     message: &'static str,
     details: (),
+}
+
+/// What 429 may be as well: its `message` is optional.
+#[derive(Serialize)]
+struct BareBody {
+    details: &'static str,
 }
 
 #[derive(Serialize)]

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{checked, exchange::Deduplication};
+use crate::{
+    checked,
+    exchange::{Deduplication, PaidTo},
+};
 
 /// Where the documentation leaves a choice, or names a number.
 ///
-/// Each setting is marked: *documented* (and where), *inferred* (reasoned from documents), *unknown* (a guess that a client
-/// must not rest on).
+/// Each setting is marked: *documented* (and where), *observed* (a public client's source or a public report says that the provider
+/// did so), *inferred* (reasoned from documents), *unknown* (a guess that a client must not rest on).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
@@ -44,8 +47,8 @@ pub struct Settings {
     pub idempotency_keys: bool,
     /// What a second request under a key meets while the first one is not answered. Default `hold`. *Unknown*.
     pub key_in_flight: KeyInFlight,
-    /// Authenticated requests per account within one hour of the clock; 0, the default, is no limit. *Unknown*: 3000 is told of and in no
-    /// document at hand.
+    /// Authenticated requests per account within one hour of the clock; 0 is no limit. Default 3000. *Documented* in the changelog of
+    /// 2026; that the window is the hour of the clock is *inferred*.
     pub requests_per_hour: u32,
     /// How the body of a refusal without details is written. Default `left_out`. *Unknown*: documented as string or null.
     pub no_details: NoDetails,
@@ -68,12 +71,101 @@ pub struct Settings {
     pub retry_after: bool,
     /// An `X-Idempotency-Key` without a value. Default `no_key`. *Unknown*.
     pub empty_key: EmptyKey,
-    /// An item that is asked for twice in one request. Default `refused`. *Inferred*.
+    /// An item that is asked for twice in one request. Default `second_fails`. *Observed*.
     pub repeated_item: RepeatedItem,
     /// A `perPage` of List Orders above 1000. Default `cut`. *Inferred*: 1000 is the documented default.
     pub too_large_page: TooLargePage,
     /// A parameter of List Orders that cannot be read. Default `refused`. *Inferred*.
     pub unreadable_query: UnreadableQuery,
+    /// The HTTP status where each item of a request was refused. Default `409`: the rows, and no `message`. *Observed*.
+    pub all_items_refused: AllItemsRefused,
+    /// What is answered where the domain was deleted and the refund did not follow. Default `502`. *Inferred*: 500, 502 and 504 are
+    /// documented without what they leave behind.
+    pub half_way_answer: HalfWayAnswer,
+    /// Where refunds go whose item says nothing of it. Default `payment_method`. *Documented*: to the original payment method, or
+    /// else to the account's credit.
+    pub refund_to: PaidTo,
+    /// What Get Domain answers for a domain that was deleted. Default `404`. *Inferred*.
+    pub deleted_domain: DeletedDomain,
+    /// Whether the day or moment of `createDateEnd` is itself part of what is listed. Default `exclusive`. *Observed*.
+    pub create_date_end: CreateDateEnd,
+    /// An `orderStatus` of List Orders that is none. Default `ignored`. *Observed*.
+    pub unknown_order_status: UnknownOrderStatus,
+    /// How many orders a page of List Orders holds where `perPage` says nothing: 1 to 1000. Default 500. *Observed* since June 2026;
+    /// 1000 is documented.
+    #[serde(deserialize_with = "checked::page_size")]
+    pub orders_per_page: u32,
+    /// How far the times of orders lag behind UTC, although marked Z, in minutes: to 840. Default 0. *Observed* without a number.
+    #[serde(deserialize_with = "checked::lag_minutes")]
+    pub order_times_behind_minutes: u16,
+    /// Whether Get Order wraps the order in an object `order`. Default false. *Documented*: the changelog of Core 1.15.2 takes it back.
+    pub wrapped_order: bool,
+    /// Whether 429 has a `message`. Default true. *Documented* as optional since Core 1.3.0; without it the details are empty (*observed*).
+    pub rate_limit_message: bool,
+}
+
+/// The HTTP status where each item of a request was refused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AllItemsRefused {
+    /// 409, with the rows and without a `message`.
+    #[default]
+    #[serde(rename = "409")]
+    Conflict,
+    /// 200.
+    #[serde(rename = "200")]
+    Ok,
+}
+
+/// What is answered where the domain was deleted and the refund did not follow.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HalfWayAnswer {
+    /// 500 `Internal Server Error`.
+    #[serde(rename = "500")]
+    Broken,
+    /// 502 `Registry Connection Unavailable`.
+    #[default]
+    #[serde(rename = "502")]
+    Unreachable,
+    /// 504 `The upstream server is taking too long to respond.`
+    #[serde(rename = "504")]
+    Slow,
+    /// The item's row is `failed`.
+    #[serde(rename = "failed")]
+    Failed,
+}
+
+/// What Get Domain answers for a domain that was deleted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeletedDomain {
+    /// 404.
+    #[default]
+    #[serde(rename = "404")]
+    NotFound,
+    /// The domain as it was.
+    #[serde(rename = "shown")]
+    Shown,
+}
+
+/// Whether the day or moment of `createDateEnd` is itself part of what is listed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CreateDateEnd {
+    /// It is not: the midnight at which the day begins ends the list.
+    #[default]
+    Exclusive,
+    /// It is.
+    Inclusive,
+}
+
+/// An `orderStatus` of List Orders that is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnknownOrderStatus {
+    /// It is as if it were not there.
+    #[default]
+    Ignored,
+    /// 400.
+    Refused,
 }
 
 /// An `X-Idempotency-Key` without a value.
@@ -91,8 +183,10 @@ pub enum EmptyKey {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RepeatedItem {
-    /// 400.
+    /// The first one is refunded, and the second one's row is `failed`.
     #[default]
+    SecondFails,
+    /// 400.
     Refused,
     /// It is refunded once, and has one row.
     Once,
@@ -190,7 +284,7 @@ impl Default for Settings {
             deduplication: Deduplication::default(),
             idempotency_keys: true,
             key_in_flight: KeyInFlight::default(),
-            requests_per_hour: 0,
+            requests_per_hour: 3000,
             no_details: NoDetails::default(),
             unknown_members: UnknownMembers::default(),
             first_check: FirstCheck::default(),
@@ -203,6 +297,16 @@ impl Default for Settings {
             repeated_item: RepeatedItem::default(),
             too_large_page: TooLargePage::default(),
             unreadable_query: UnreadableQuery::default(),
+            all_items_refused: AllItemsRefused::default(),
+            half_way_answer: HalfWayAnswer::default(),
+            refund_to: PaidTo::default(),
+            deleted_domain: DeletedDomain::default(),
+            create_date_end: CreateDateEnd::default(),
+            unknown_order_status: UnknownOrderStatus::default(),
+            orders_per_page: 500,
+            order_times_behind_minutes: 0,
+            wrapped_order: false,
+            rate_limit_message: true,
         }
     }
 }

@@ -12,7 +12,7 @@ use super::keys::Keys;
 use super::orders::{Account, Item, ItemStatus, NotPut, NotSettled, Order, Outcome, Pending, TldDeletes};
 use super::places::Places;
 use super::refusals::Refusal;
-use crate::exchange::{Effect, Provider};
+use crate::exchange::{Effect, PaidTo, Provider};
 use crate::magic;
 use crate::shelf::{Shelf, Shelved};
 
@@ -110,6 +110,7 @@ impl Shelved for KeptOrder {
                 turns_out(410_202, Outcome::Initialized),
                 turns_out(410_203, Outcome::Failed),
                 turns_out(410_204, Outcome::Canceled),
+                turns_out(410_205, Outcome::Deleted),
             ];
             let orders = singles.chain(special).chain(refused).chain(on_the_wire).chain(turned_out);
             orders.map(|order| (order.id, KeptOrder::from(order))).collect()
@@ -214,13 +215,15 @@ impl State {
         self.orders.get(&id).map(|kept| self.whole(kept.open()))
     }
 
-    /// Decides a refund that was answered `initialized`: `Refunded` pays it out, `Failed` and `Canceled` leave the item as it
-    /// was before, `Initialized` changes nothing.
+    /// Decides a refund that was answered `initialized` or that stopped half-way: `Refunded` pays it out, `Failed` and `Canceled`
+    /// leave the item as it was before (a deleted domain stays deleted), `Deleted` deletes the domain, and `Initialized` changes
+    /// nothing.
     pub fn settle_item(&mut self, order: i32, item: i32, outcome: Outcome) -> Result<Vec<Effect>, NotSettled> {
         let found = self.item(order, item).ok_or(NotSettled::NoSuchItem { order, item })?;
         let pending = found.pending.ok_or(NotSettled::NotPending { order, item })?;
         match outcome {
             Outcome::Initialized => Ok(Vec::new()),
+            Outcome::Deleted => Ok(self.delete_domain(order, item, pending).into_iter().collect()),
             Outcome::Failed | Outcome::Canceled => {
                 self.change_item(order, item, |item| item.pending = None);
                 Ok(Vec::new())
@@ -375,7 +378,47 @@ impl State {
     /// Pays out what was answered `initialized`.
     fn pay_out(&mut self, order: i32, item: i32, pending: Pending) -> Option<Effect> {
         let amount_minor = pending.amount_minor.or_else(|| Some(self.item(order, item)?.paid_minor()))?;
-        self.refund_item(order, item, amount_minor, pending.identifier)
+        let paid_to = self.item(order, item)?.refund_to.unwrap_or_default();
+        self.refund_item(order, item, amount_minor, paid_to, pending.identifier)
+    }
+
+    /// The first half of a refund without the second one: the domain is deleted, and the refund is yet to be decided.
+    pub(super) fn delete_domain(&mut self, order: i32, id: i32, pending: Pending) -> Option<Effect> {
+        let (identifier, was_deleted) = (pending.identifier.clone(), self.item(order, id)?.domain_deleted);
+        self.change_item(order, id, |item| {
+            item.domain_deleted = true;
+            item.pending = Some(pending);
+        })?;
+        if was_deleted {
+            return None;
+        }
+        let owner = self.count_deletion(order, id)?;
+        Some(Effect {
+            kind: "domain_deleted".to_owned(),
+            target: id.to_string(),
+            amount_minor: None,
+            currency: None,
+            identifier,
+            reference: None,
+            account: Some(owner),
+            fee_minor: None,
+            paid_to: None,
+        })
+    }
+
+    /// Counts the deletion of an item's domain at the account, whose name it tells.
+    fn count_deletion(&mut self, order: i32, id: i32) -> Option<String> {
+        let order = self.orders.get(&order)?.open();
+        let owner = self.owner(&order).to_owned();
+        let item = order.items.iter().find(|item| item.id == id)?;
+        let deleted_tld = (item.kind == "registration").then(|| item.tld().unwrap_or_default());
+        if let (Some(tld), Some(account)) = (deleted_tld, self.accounts.get_mut(&owner)) {
+            account.agp_deletes = account.agp_deletes.saturating_add(1);
+            if let Some(counted) = account.tlds.get_mut(&tld) {
+                counted.deletes = counted.deletes.saturating_add(1);
+            }
+        }
+        Some(owner)
     }
 
     /// Gives an item's money back and counts the deletion. The one place where money moves.
@@ -384,34 +427,35 @@ impl State {
         order: i32,
         id: i32,
         amount_minor: i64,
+        paid_to: PaidTo,
         identifier: Option<String>,
     ) -> Option<Effect> {
+        let number = order;
         let kept = self.orders.get_mut(&order)?;
         let mut order = kept.open();
         let item = order.items.iter_mut().find(|item| item.id == id)?;
         item.status = ItemStatus::Refunded;
         item.pending = None;
+        let is_deleted_now = !item.domain_deleted;
         *kept = KeptOrder::from(&order);
         let owner = self.owner(&order).to_owned();
-        let item = order.items.iter().find(|item| item.id == id)?;
-        let effect = Effect {
+        if is_deleted_now {
+            self.count_deletion(number, id)?;
+        }
+        if let (PaidTo::AccountBalance, Some(account)) = (paid_to, self.accounts.get_mut(&owner)) {
+            account.balance_minor = account.balance_minor.saturating_add(amount_minor);
+        }
+        Some(Effect {
             kind: "refund".to_owned(),
-            target: item.id.to_string(),
+            target: id.to_string(),
             amount_minor: Some(amount_minor),
             currency: Some("USD".to_owned()),
             identifier,
             reference: None,
-            account: Some(owner.clone()),
+            account: Some(owner),
             fee_minor: None,
-        };
-        let deleted_tld = (item.kind == "registration").then(|| item.tld().unwrap_or_default());
-        if let (Some(tld), Some(account)) = (deleted_tld, self.accounts.get_mut(&owner)) {
-            account.agp_deletes = account.agp_deletes.saturating_add(1);
-            if let Some(counted) = account.tlds.get_mut(&tld) {
-                counted.deletes = counted.deletes.saturating_add(1);
-            }
-        }
-        Some(effect)
+            paid_to: Some(paid_to),
+        })
     }
 }
 

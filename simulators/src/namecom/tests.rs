@@ -11,7 +11,7 @@ use time::Duration;
 use time::macros::datetime;
 
 use super::*;
-use crate::exchange::Effect;
+use crate::exchange::{Deduplication, Effect, PaidTo};
 
 const NOW: OffsetDateTime = datetime!(2026-03-01 12:00:00 UTC);
 const JSON: (&str, &str) = ("content-type", "application/json");
@@ -91,6 +91,7 @@ fn a_registration_is_refunded_and_takes_its_privacy_along() {
         reference: None,
         account: Some("demo-test".to_owned()),
         fee_minor: None,
+        paid_to: Some(PaidTo::PaymentMethod),
     };
     assert_eq!(performed.effects, [effect("987654", 1099), effect("987655", 499)]);
 
@@ -188,11 +189,6 @@ fn error_body(message: &str, details: Option<&str>) -> Value {
 )]
 #[case::fraction(r#"{"orderId":1,"orderItemIds":[1.5]}"#, 400, "orderItemIds must be a 32-bit integer.")]
 #[case::no_array(r#"{"orderId":1,"orderItemIds":7}"#, 400, "orderItemIds must be an array of 32-bit integers.")]
-#[case::twice(
-    r#"{"orderId":123456,"orderItemIds":[987654,987654]}"#,
-    400,
-    "orderItemIds must not contain 987654 more than once."
-)]
 fn a_refusal_comes_from_the_request(#[case] body: &str, #[case] status: u16, #[case] details: &str) {
     let (state, performed) = refund_in(|_| {}, body);
     assert_eq!(performed.answer.status, status);
@@ -224,6 +220,9 @@ fn without_credentials_nothing_is_told(#[case] authorization: Option<String>) {
 #[case::order_post("POST", "/core/v1/orders/123456", 405)]
 #[case::orders_delete("DELETE", "/core/v1/orders", 405)]
 #[case::elsewhere("GET", "/core/v1/domains", 404)]
+#[case::domain_post("POST", "/core/v1/domains/example.com", 405)]
+#[case::hello_post("POST", "/core/v1/hello", 405)]
+#[case::domain_action("GET", "/core/v1/domains/example.com:lock", 404)]
 #[case::deeper("GET", "/core/v1/orders/1/items", 404)]
 #[case::id_is_text("GET", "/core/v1/orders/abc", 400)]
 #[case::no_order("GET", "/core/v1/orders/42", 404)]
@@ -332,6 +331,7 @@ fn one_item_may_end_otherwise_than_the_others(
         state.put_order(order, NOW).unwrap();
     };
     let (mut state, performed) = refund_in(change, r#"{"orderId":123456,"orderItemIds":[987655,987654]}"#);
+    assert_eq!(performed.answer.status, StatusCode::OK);
     let answer = parsed(&performed);
     assert_eq!(answer["results"][0]["orderItemStatus"], word);
     assert_eq!(answer["results"][0]["refundAmount"], json!(0.0));
@@ -412,6 +412,203 @@ fn the_last_deletion_of_an_account_is_the_last() {
     assert_eq!(state.accounts()[0].agp_deletes, 1);
 }
 
+#[rstest]
+#[case::one(r#"{"orderId":200001,"orderItemIds":[3200001]}"#, &[3_200_001])]
+#[case::both(r#"{"orderId":123456,"orderItemIds":[987654,987655]}"#, &[987_654, 987_655])]
+fn where_each_item_is_refused_the_rows_come_with_409_and_no_message(#[case] body: &str, #[case] items: &[i32]) {
+    for (outcome, word) in [(Outcome::Failed, "failed"), (Outcome::Canceled, "canceled")] {
+        let mut state = State::demo(NOW);
+        for order in [200_001, 123_456] {
+            let mut order = state.order(order).unwrap();
+            order.items.iter_mut().for_each(|item| item.refund_outcome = outcome);
+            state.put_order(order, NOW).unwrap();
+        }
+        for (all_items_refused, status) in [(AllItemsRefused::Conflict, 409), (AllItemsRefused::Ok, 200)] {
+            let settings = Settings { all_items_refused, ..Settings::default() };
+            let performed = perform(&mut state, &settings, NOW, &refund(body, &[]));
+            assert_eq!(performed.answer.status, status);
+            let answer = parsed(&performed);
+            let rows = answer["results"].as_array().unwrap();
+            let told: Vec<_> = rows.iter().map(|row| row["orderItemId"].as_i64().unwrap()).collect();
+            assert_eq!(told, items.iter().map(|item| i64::from(*item)).collect::<Vec<_>>());
+            assert!(rows.iter().all(|row| row["orderItemStatus"] == word && row["message"].is_string()));
+            assert_eq!((answer.get("message"), &answer["totalRefundAmount"]), (None, &json!(0.0)));
+            assert!(performed.effects.is_empty());
+        }
+    }
+}
+
+#[test]
+fn an_item_that_is_asked_for_twice_is_refunded_once_and_fails_the_second_time() {
+    let body = r#"{"orderId":200001,"orderItemIds":[3200001,3200001]}"#;
+    let (_, performed) = refund_in(|_| {}, body);
+    let answer = parsed(&performed);
+    assert_eq!((performed.answer.status, performed.effects.len()), (StatusCode::OK, 1));
+    assert_eq!(answer["results"][0]["orderItemStatus"], "refunded");
+    assert_eq!(answer["results"][1]["orderItemStatus"], "failed");
+    assert_eq!(answer["results"][1]["message"], "Order item 3200001 has already been refunded.");
+    let pending = |state: &mut State| with_item(state, 200_001, |item| item.refund_outcome = Outcome::Initialized);
+    let (_, performed) = refund_in(pending, body);
+    let answer = parsed(&performed);
+    assert_eq!(
+        (&answer["results"][0]["orderItemStatus"], &answer["results"][1]["orderItemStatus"]),
+        (&json!("initialized"), &json!("failed"))
+    );
+
+    for (repeated_item, deduplication, status, effects) in [
+        (RepeatedItem::Refused, Deduplication::On, 400, 0),
+        (RepeatedItem::Once, Deduplication::On, 200, 1),
+        (RepeatedItem::SecondFails, Deduplication::Off, 200, 2),
+    ] {
+        let settings = Settings { repeated_item, deduplication, ..Settings::default() };
+        let performed = perform(&mut State::demo(NOW), &settings, NOW, &refund(body, &[]));
+        assert_eq!((performed.answer.status.as_u16(), performed.effects.len()), (status, effects));
+    }
+}
+
+#[test]
+fn a_domain_is_there_as_long_as_its_registration_is_not_refunded() {
+    let mut state = State::demo(NOW);
+    let settings = Settings::default();
+    let shown = perform(&mut state, &settings, NOW, &get("/core/v1/domains/Example.COM"));
+    assert_eq!(
+        text(&shown),
+        r#"{"domainName":"example.com","createDate":"2026-03-01T12:00:00Z","expireDate":"2027-03-01T12:00:00Z","autorenewEnabled":false,"locked":true,"transferLockExpiresAt":"2026-04-30T12:00:00Z","privacyEnabled":true,"nameservers":["ns1.name.com","ns2.name.com","ns3.name.com","ns4.name.com"],"renewalPrice":10.99,"locks":["clientTransferProhibited"]}"#
+    );
+    perform(&mut state, &settings, NOW, &refund(r#"{"orderId":123456,"orderItemIds":[987655]}"#, &[]));
+    let shown = parsed(&perform(&mut state, &settings, NOW, &get("/core/v1/domains/example.com")));
+    assert_eq!(shown["privacyEnabled"], false);
+    perform(&mut state, &settings, NOW, &refund(r#"{"orderId":123456,"orderItemIds":[987654]}"#, &[]));
+    let gone = perform(&mut state, &settings, NOW, &get("/core/v1/domains/example.com"));
+    assert_eq!(gone.answer.status, StatusCode::NOT_FOUND);
+    assert_eq!(text(&gone), r#"{"message":"Not Found","details":"Domain example.com does not exist."}"#);
+    let shown = Settings { deleted_domain: DeletedDomain::Shown, ..Settings::default() };
+    assert_eq!(perform(&mut state, &shown, NOW, &get("/core/v1/domains/example.com")).answer.status, 200);
+    // A renewal is of a domain that was there before; nothing else is anybody's, or this account's.
+    assert_eq!(perform(&mut state, &settings, NOW, &get("/core/v1/domains/demo-300001.com")).answer.status, 200);
+    state.put_account(Account::new("other", "token"));
+    let others = Item::new(8, "registration", "other.com".to_owned(), 1);
+    state.put_order(Order::new(8, "other", vec![others]), NOW).unwrap();
+    for nobodys in ["nothing.com", "other.com"] {
+        let performed = perform(&mut state, &settings, NOW, &get(&format!("/core/v1/domains/{nobodys}")));
+        assert_eq!(performed.answer.status, StatusCode::NOT_FOUND);
+    }
+
+    // Registered anew, it is younger than the first order; an item may say when by itself.
+    let anew = Item::new(9, "registration", "example.com".to_owned(), 1099);
+    state.put_order(Order::new(9, "demo-test", vec![anew.clone()]), NOW + Duration::days(1)).unwrap();
+    let created = |state: &mut State| parsed(&perform(state, &settings, NOW, &get("/core/v1/domains/example.com")));
+    assert_eq!(created(&mut state)["createDate"], "2026-03-02T12:00:00Z");
+    let dated = Item { domain_created: Some(NOW + Duration::days(2)), ..anew };
+    state.put_order(Order::new(9, "demo-test", vec![dated]), NOW).unwrap();
+    assert_eq!(created(&mut state)["createDate"], "2026-03-03T12:00:00Z");
+}
+
+#[test]
+fn half_way_the_domain_is_deleted_and_nothing_is_refunded_until_it_is_decided() {
+    let body = r#"{"orderId":123456,"orderItemIds":[987654]}"#;
+    for (half_way_answer, status) in [
+        (HalfWayAnswer::Broken, 500),
+        (HalfWayAnswer::Unreachable, 502),
+        (HalfWayAnswer::Slow, 504),
+        (HalfWayAnswer::Failed, 409),
+    ] {
+        let settings = Settings { half_way_answer, ..Settings::default() };
+        let mut state = State::demo(NOW);
+        let performed = perform_half_way(&mut state, &settings, NOW, &refund(body, &[("x-idempotency-key", "k")]));
+        assert_eq!(performed.answer.status, status);
+        let [deleted] = &performed.effects[..] else { panic!("{:?}", performed.effects) };
+        assert_eq!(
+            (deleted.kind.as_str(), deleted.target.as_str(), deleted.amount_minor),
+            ("domain_deleted", "987654", None)
+        );
+        assert_eq!(state.accounts()[0].agp_deletes, 1);
+        let order = parsed(&perform(&mut state, &settings, NOW, &get("/core/v1/orders/123456")));
+        assert_eq!(
+            (&order["orderItems"][0]["status"], &order["orderItems"][0]["isRefundable"]),
+            (&json!("success"), &json!(false))
+        );
+        assert_eq!((&order["orderItems"][1]["status"], &order["totalRefund"]), (&json!("success"), &json!(0.0)));
+        assert_eq!(perform(&mut state, &settings, NOW, &get("/core/v1/domains/example.com")).answer.status, 404);
+        let again = perform(&mut state, &settings, NOW, &refund(body, &[("x-idempotency-key", "k")]));
+        assert_eq!(parsed(&again)["details"], "Order item 987654 already has a refund in progress.");
+        assert!(again.effects.is_empty());
+
+        // Paid after all, the deletion is not counted a second time; called off, the domain stays deleted.
+        let mut called_off = state.clone();
+        let paid = state.settle_item(123_456, 987_654, Outcome::Refunded).unwrap();
+        assert_eq!((paid[0].kind.as_str(), paid[0].amount_minor), ("refund", Some(1099)));
+        assert_eq!(state.accounts()[0].agp_deletes, 1);
+        called_off.settle_item(123_456, 987_654, Outcome::Failed).unwrap();
+        assert_eq!(perform(&mut called_off, &settings, NOW, &get("/core/v1/domains/example.com")).answer.status, 404);
+        let again = perform(&mut called_off, &settings, NOW, &refund(body, &[]));
+        assert_eq!(parsed(&again)["details"], "The domain of order item 987654 has been deleted.");
+    }
+}
+
+#[test]
+fn an_item_can_end_half_way_by_itself_and_be_paid_later() {
+    let mut state = State::demo(NOW);
+    with_item(&mut state, 200_001, |item| {
+        item.refund_outcome = Outcome::Deleted;
+        item.settles_after_seconds = Some(60);
+    });
+    let settings = Settings::default();
+    let body = r#"{"orderId":200001,"orderItemIds":[3200001]}"#;
+    assert_eq!(perform(&mut state, &settings, NOW, &refund(body, &[])).answer.status, StatusCode::BAD_GATEWAY);
+    assert!(state.order(200_001).unwrap().items[0].domain_deleted);
+    assert!(state.advance(NOW + Duration::seconds(59)).is_empty());
+    let paid = state.advance(NOW + Duration::seconds(60));
+    assert_eq!((paid.len(), paid[0].1.kind.as_str()), (1, "refund"));
+    // Put as deleted, it is deleted.
+    with_item(&mut state, 200_002, |item| item.domain_deleted = true);
+    assert_eq!(perform(&mut state, &settings, NOW, &get("/core/v1/domains/demo-200002.com")).answer.status, 404);
+}
+
+#[test]
+fn a_refund_goes_to_the_balance_of_the_account_where_the_item_or_the_settings_say_so() {
+    let mut state = State::demo(NOW);
+    let settings = Settings::default();
+    let mut refunded = |state: &mut State, settings: &Settings, order: i32| {
+        let body = format!(r#"{{"orderId":{order},"orderItemIds":[{}]}}"#, order + 3_000_000);
+        perform(state, settings, NOW, &refund(&body, &[])).effects[0].paid_to
+    };
+    assert_eq!(refunded(&mut state, &settings, 200_001), Some(PaidTo::PaymentMethod));
+    with_item(&mut state, 200_002, |item| item.refund_to = Some(PaidTo::AccountBalance));
+    assert_eq!(refunded(&mut state, &settings, 200_002), Some(PaidTo::AccountBalance));
+    let credited = Settings { refund_to: PaidTo::AccountBalance, ..Settings::default() };
+    assert_eq!(refunded(&mut state, &credited, 200_003), Some(PaidTo::AccountBalance));
+    assert_eq!(state.accounts()[0].balance_minor, 2 * 1299);
+    // What is paid later goes where it would have gone when it was asked for.
+    with_item(&mut state, 200_004, |item| item.refund_outcome = Outcome::Initialized);
+    perform(&mut state, &credited, NOW, &refund(r#"{"orderId":200004,"orderItemIds":[3200004]}"#, &[]));
+    let paid = state.settle_item(200_004, 3_200_004, Outcome::Refunded).unwrap();
+    assert_eq!((paid[0].paid_to, state.accounts()[0].balance_minor), (Some(PaidTo::AccountBalance), 3 * 1299));
+}
+
+#[test]
+fn three_thousand_requests_an_hour_and_no_more() {
+    let mut state = State::demo(NOW);
+    let settings = Settings { requests_per_second: 0, ..Settings::default() };
+    for _ in 0..3000 {
+        assert_eq!(perform(&mut state, &settings, NOW, &get("/core/v1/hello")).answer.status, 200);
+    }
+    let performed = perform(&mut state, &settings, NOW + Duration::seconds(3599), &get("/core/v1/hello"));
+    assert_eq!(performed.answer.status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(performed.answer.headers["x-ratelimit-reset"], (NOW.unix_timestamp() + 3600).to_string());
+    let next_hour = NOW + Duration::HOUR;
+    assert_eq!(perform(&mut state, &settings, next_hour, &get("/core/v1/hello")).answer.status, 200);
+}
+
+#[test]
+fn hello_says_who_is_logged_in_and_what_time_it_is() {
+    let performed = perform(&mut State::demo(NOW), &Settings::default(), NOW, &get("/core/v1/hello"));
+    assert_eq!(
+        text(&performed),
+        r#"{"serverName":"simulators","motd":"","username":"demo-test","serverTime":"2026-03-01T12:00:00Z"}"#
+    );
+}
+
 #[test]
 fn the_list_pages_and_filters() {
     let mut state = State::demo(NOW);
@@ -419,31 +616,35 @@ fn the_list_pages_and_filters() {
     let mut list = |query: &str| perform(&mut state, &settings, NOW, &get(&format!("/core/v1/orders{query}")));
     let all = list("");
     let body = parsed(&all);
-    assert_eq!((&body["totalCount"], &body["from"], &body["to"]), (&json!(1026), &json!(1), &json!(1000)));
-    assert_eq!((&body["nextPage"], &body["lastPage"], &body["parentAccountId"]), (&json!(2), &json!(2), &json!(0)));
+    assert_eq!((&body["totalCount"], &body["from"], &body["to"]), (&json!(1027), &json!(1), &json!(500)));
+    assert_eq!((&body["nextPage"], &body["lastPage"], &body["parentAccountId"]), (&json!(2), &json!(3), &json!(0)));
     assert_eq!(body["orders"][0]["id"], 123_456);
     assert_eq!(
         all.answer.headers["link"],
-        "<http://api.name.com/core/v1/orders?page=2&perPage=1000; rel=\"next\">,\
-         <http://api.name.com/core/v1/orders?page=2&perPage=1000; rel=\"last\">"
+        "<http://api.name.com/core/v1/orders?page=2&perPage=500; rel=\"next\">,\
+         <http://api.name.com/core/v1/orders?page=3&perPage=500; rel=\"last\">"
     );
-    let second = parsed(&list("?page=2"));
-    assert_eq!((&second["from"], &second["to"], &second["nextPage"]), (&json!(1001), &json!(1026), &json!(0)));
+    let second = parsed(&list("?page=2&perPage=1000"));
+    assert_eq!((&second["from"], &second["to"], &second["nextPage"]), (&json!(1001), &json!(1027), &json!(0)));
     let beyond = parsed(&list("?page=9"));
     assert_eq!((&beyond["from"], &beyond["orders"]), (&json!(0), &json!([])));
 
     let ids = |body: &Value| -> Vec<i64> {
         body["orders"].as_array().unwrap().iter().map(|order| order["id"].as_i64().unwrap()).collect()
     };
-    assert_eq!(ids(&parsed(&list("?dir=desc&perPage=2"))), [410_204, 410_203]);
+    assert_eq!(ids(&parsed(&list("?dir=desc&perPage=2"))), [410_205, 410_204]);
     assert_eq!(ids(&parsed(&list("?domainName=Example.com"))), [123_456]);
     assert_eq!(ids(&parsed(&list("?domainName=*300002.com"))), [300_002]);
     assert_eq!(ids(&parsed(&list("?tld=limited"))), [300_003]);
     assert_eq!(ids(&parsed(&list("?type=renewal"))), [300_001]);
-    assert_eq!(ids(&parsed(&list("?createDateEnd=2026-02-28"))), [300_002]);
-    assert_eq!(parsed(&list("?createDateStart=2026-03-01T12:00:00Z"))["totalCount"], 1025);
+    // Order 300002 was placed on the 19th of February at noon.
+    assert_eq!(ids(&parsed(&list("?createDateEnd=2026-02-20"))), [300_002]);
+    assert_eq!(parsed(&list("?createDateEnd=2026-02-19"))["totalCount"], 0);
+    assert_eq!(parsed(&list("?createDateEnd=2026-02-19T12:00:00Z"))["totalCount"], 0);
+    assert_eq!(parsed(&list("?orderStatus=odd"))["totalCount"], 1027);
+    assert_eq!(parsed(&list("?createDateStart=2026-03-01T12:00:00Z"))["totalCount"], 1026);
     assert_eq!(parsed(&list("?orderStatus=failed"))["totalCount"], 0);
-    for wrong in ["?page=x", "?perPage=-1", "?dir=up", "?orderStatus=odd", "?createDateStart=soon"] {
+    for wrong in ["?page=x", "?perPage=-1", "?dir=up", "?createDateStart=soon"] {
         assert_eq!(list(wrong).answer.status, StatusCode::BAD_REQUEST, "{wrong}");
     }
 }
@@ -477,6 +678,8 @@ fn identifying_tells_the_call_and_no_secret() {
     assert_eq!(identified.identifier.as_deref(), Some("k"));
     assert_eq!(identified.parameters, json!({"orderId": 123_456, "orderItemIds": [987_654]}));
     assert!(identified.moves_money && !identified.destructive);
+    assert_eq!(identify(&get("/core/v1/domains/Example.com")).target.as_deref(), Some("example.com"));
+    assert_eq!(identify(&get("/core/v1/hello")).operation, "Hello");
     assert_eq!(identify(&get("/core/v1/orders?page=2")).parameters, json!({"page": "2"}));
     assert!(!format!("{:?}", State::demo(NOW)).contains("demo-token"));
 }
@@ -517,7 +720,7 @@ proptest! {
         if let Ok(value) = HeaderValue::from_bytes(&authorization) {
             request.headers.insert("authorization", value);
         }
-        for path in [path, format!("/core/v1/orders/{query}")] {
+        for path in [path, format!("/core/v1/orders/{query}"), format!("/core/v1/domains/{query}")] {
             request.path = path;
             request.query = Some(query.clone());
             identify(&request);

@@ -6,7 +6,7 @@ export const PROVIDERS = [["sectigo", "Sectigo"], ["namecom", "name.com"], ["deb
 
 const CALLS = {
   sectigo: ["!AutoRefund", "!getPostPaymentStatus", "!AutoReject"],
-  namecom: ["ProcessRefund", "GetOrder", "ListOrders"],
+  namecom: ["ProcessRefund", "GetOrder", "ListOrders", "GetDomain", "Hello"],
   debitsuccess: ["InitiateRefund", "GetRefundStatus"],
 };
 

@@ -15,6 +15,7 @@ const EFFECTS = {
   corrupt: ["corrupt the answer", [["bytes", "Bytes", 1]]],
   drip: ["let the answer drip", [["bytes", "Bytes at a time", 1], ["every_milliseconds", "Every so many ms", 100]]],
   commit_late: ["time out now, commit later", [["seconds", "Seconds later", 60]]],
+  half_way: ["delete the domain, refund nothing"],
   stale: ["lookups show the past", [["seconds", "For seconds", 60]]],
   pretend: ["pretend, and do nothing", [["pretence", "Answer", ["success", "already_refunded", "replay", "initialized", "14143"]]]],
   refuse: ["shut the port (ECONNREFUSED)"],

@@ -439,6 +439,7 @@ impl Order {
             reference: None,
             account: None,
             fee_minor: None,
+            paid_to: None,
         }
     }
 }

@@ -230,6 +230,7 @@ fn a_refund_is_in_the_books_once_and_cancels_the_order() {
         reference: None,
         account: Some("demo".to_owned()),
         fee_minor: None,
+        paid_to: None,
     };
     assert_eq!(performed.effects, [refund]);
     let settings = Settings::default();

@@ -245,6 +245,16 @@ impl World {
         performed
     }
 
+    /// Has name.com do the first half of a refund, the deletion, and writes that down.
+    pub(crate) fn perform_half_way(&mut self, journal_id: u64, request: &Request) -> Performed {
+        let now = self.now();
+        let mut performed = namecom::perform_half_way(&mut self.namecom, &self.settings.namecom, now, request);
+        let effects = std::mem::take(&mut performed.effects);
+        let effects = self.write_books(now, Provider::Namecom, Some(journal_id), effects);
+        self.journal.effects(journal_id, effects);
+        performed
+    }
+
     fn settle(&mut self, now: OffsetDateTime) {
         let paid = self.namecom.advance(now).into_iter().map(|(at, effect)| (at, Provider::Namecom, effect));
         let decided = self.debitsuccess.advance(&self.settings.debitsuccess, now).into_iter();

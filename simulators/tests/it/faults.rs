@@ -185,3 +185,57 @@ async fn the_random_mode_hits_the_same_attempts_in_whatever_order_they_come() {
     }
     assert!(first != run(8, 0).await);
 }
+
+#[tokio::test]
+async fn a_refund_stops_half_way_where_a_rule_says_so_and_its_domain_is_gone() {
+    let bench = Bench::start().await;
+    let (namecom, account) = (Provider::Namecom, Account::demo());
+    let domain = |order: u32| {
+        let url = format!("http://{}/core/v1/domains/demo-{order}.com", bench.simulators.namecom_addr());
+        bench.client.get(url).basic_auth("demo-test", Some("demo-token"))
+    };
+    let half_way =
+        |target: &str| json!({"provider": "namecom", "target": target, "point": "before_effect", "effect": "half_way"});
+    assert_eq!(domain(200_001).send().await.unwrap().status(), 200);
+
+    bench.arm(half_way("200001"));
+    let (status, body) = bench.refund_of(&account, namecom, "200001", "").await.unwrap();
+    assert_eq!((status.as_u16(), body.as_str()), (502, r#"{"message":"Registry Connection Unavailable"}"#));
+    // Another rule of the point has the answer be lost.
+    bench.arm(half_way("200002"));
+    bench.arm(json!({"provider": "namecom", "target": "200002", "point": "before_effect", "effect": "reset"}));
+    assert!(bench.refund_of(&account, namecom, "200002", "").await.is_err());
+
+    for order in [200_001, 200_002] {
+        let gone = domain(order).send().await.unwrap();
+        assert_eq!(gone.status(), 404);
+        let body: Value = serde_json::from_str(&gone.text().await.unwrap()).unwrap();
+        assert_eq!(
+            body,
+            json!({"message": "Not Found", "details": format!("Domain demo-{order}.com does not exist.")})
+        );
+    }
+    let books = bench.simulators.books();
+    let told: Vec<_> = books.iter().map(|entry| (entry.effect.kind.as_str(), entry.effect.target.as_str())).collect();
+    assert_eq!(told, [("domain_deleted", "3200001"), ("domain_deleted", "3200002")]);
+    let journal = bench.simulators.journal();
+    let refunds: Vec<_> = journal.iter().filter(|entry| entry.operation == "ProcessRefund").collect();
+    assert_eq!((refunds[1].effects.as_slice(), refunds[1].ending), (&[2][..], Ending::ResetWithoutAnswer));
+    // Nothing was refunded, so nothing was refunded without a word.
+    assert_eq!(bench.control(Method::GET, "/v1/audit", "").await.1["verdict"], "clean");
+
+    let path = "/v1/namecom/orders/200001/items/3200001/settle";
+    assert_eq!(bench.control(Method::POST, path, r#"{"outcome":"refunded"}"#).await.0, 200);
+    assert_eq!(bench.simulators.books().last().unwrap().effect.amount_minor, Some(1299));
+
+    // By hand, through the item: gone, and never refunded.
+    let item = r#"{"name":"demo-200003.com","price_minor":1299,"domain_deleted":true}"#;
+    let (status, put) = bench.control(Method::PUT, "/v1/namecom/orders/200003/items/3200003", item).await;
+    assert_eq!((status.as_u16(), &put["domain_deleted"]), (200, &json!(true)));
+    assert_eq!(domain(200_003).send().await.unwrap().status(), 404);
+
+    let sectigo = json!({"provider": "sectigo", "point": "before_effect", "effect": "half_way"});
+    let (status, refused) = bench.control(Method::POST, "/v1/faults", &sectigo.to_string()).await;
+    assert_eq!(status, 400);
+    assert!(refused["error"].as_str().unwrap().contains("`half_way` is for namecom"), "{refused}");
+}

@@ -59,7 +59,26 @@ const PROOFS: &[(&str, &str, &str, &str)] = &[
     ("namecom.malformed_details", r#""No""#, "is not valid JSON", "\"details\":\"No\""),
     ("namecom.retry_after", "true", "429\n", "retry-after: 1\n"),
     ("namecom.empty_key", r#""key""#, "already been refunded", "x-idempotent-replay: 1"),
-    ("namecom.repeated_item", r#""once""#, "more than once", "\"totalRefundAmount\":12.99"),
+    (
+        "namecom.repeated_item",
+        r#""once""#,
+        "already been refunded",
+        "refund processed.\"}],\"totalRefundAmount\":12.99",
+    ),
+    ("namecom.repeated_item", r#""refused""#, "already been refunded", "more than once"),
+    ("namecom.all_items_refused", r#""200""#, "409\n", "200\n"),
+    ("namecom.half_way_answer", r#""500""#, "502\n", "500\n"),
+    ("namecom.half_way_answer", r#""504""#, "502\n", "504\n"),
+    ("namecom.half_way_answer", r#""failed""#, "502\n", "\"orderItemStatus\":\"failed\""),
+    // This one is on no wire of the provider's: the books have it, over the control port.
+    ("namecom.refund_to", r#""account_balance""#, "\"paid_to\":\"payment_method\"", "\"paid_to\":\"account_balance\""),
+    ("namecom.deleted_domain", r#""shown""#, "404\n", "\"domainName\":\"demo-200001.com\""),
+    ("namecom.create_date_end", r#""inclusive""#, "\"totalCount\":0", "\"totalCount\":1,"),
+    ("namecom.unknown_order_status", r#""refused""#, "\"totalCount\":1,", "orderStatus must be one of"),
+    ("namecom.orders_per_page", "2", "\"to\":500", "\"to\":2,"),
+    ("namecom.order_times_behind_minutes", "120", "T12:00:00Z", "T10:00:00Z"),
+    ("namecom.wrapped_order", "true", "\n\n{\"id\":", "\n\n{\"order\":{\"id\":"),
+    ("namecom.rate_limit_message", "false", "\"message\":\"Rate Limit", "\n\n{\"details\":\"\"}"),
     ("namecom.too_large_page", r#""refused""#, "200\n", "perPage must be at most 1000"),
     ("namecom.unreadable_query", r#""ignored""#, "page must be a positive integer", "\"totalCount\""),
     ("namecom.key_life_seconds", "1", "x-idempotent-replay: 1", "already been refunded"),
@@ -289,12 +308,39 @@ impl Visit<'_> {
                 assert_eq!(self.bench.control(Method::PUT, &path, order).await.0, 200);
                 self.process_refund(r#"{"orderId":9,"orderItemIds":[90]}"#, NO_HEADERS).await
             }
-            "namecom.rate_limit_details" | "namecom.retry_after" => {
+            "namecom.rate_limit_details" | "namecom.retry_after" | "namecom.rate_limit_message" => {
                 for _ in 0..20 {
                     self.process_refund(ITEM, NO_HEADERS).await;
                 }
                 self.process_refund(ITEM, NO_HEADERS).await
             }
+            "namecom.all_items_refused" => {
+                self.process_refund(r#"{"orderId":410203,"orderItemIds":[3410203]}"#, NO_HEADERS).await
+            }
+            "namecom.half_way_answer" => {
+                self.process_refund(r#"{"orderId":410205,"orderItemIds":[3410205]}"#, NO_HEADERS).await
+            }
+            "namecom.refund_to" => {
+                self.process_refund(ITEM, NO_HEADERS).await;
+                let path = format!("/v1/worlds/{}/books", self.world.id());
+                self.bench.control(Method::GET, &path, "").await.1.to_string()
+            }
+            "namecom.deleted_domain" => {
+                self.process_refund(ITEM, NO_HEADERS).await;
+                self.namecom(Method::GET, "domains/demo-200001.com", "", NO_HEADERS).await
+            }
+            "namecom.create_date_end" | "namecom.order_times_behind_minutes" => {
+                let path = format!("/v1/worlds/{}/namecom/orders/9", self.world.id());
+                let order = r#"{"created":"2024-02-29T12:00:00Z","items":[{"id":90,"price_minor":1000}]}"#;
+                assert_eq!(self.bench.control(Method::PUT, &path, order).await.0, 200);
+                let listed = if setting.ends_with("end") { "?createDateEnd=2024-02-29" } else { "/9" };
+                self.namecom(Method::GET, &format!("orders{listed}"), "", NO_HEADERS).await
+            }
+            "namecom.unknown_order_status" => {
+                self.namecom(Method::GET, "orders?orderStatus=odd&tld=limited", "", NO_HEADERS).await
+            }
+            "namecom.orders_per_page" => self.namecom(Method::GET, "orders", "", NO_HEADERS).await,
+            "namecom.wrapped_order" => self.namecom(Method::GET, "orders/200001", "", NO_HEADERS).await,
             "namecom.malformed_details" => self.process_refund("{", NO_HEADERS).await,
             "namecom.empty_key" => {
                 self.process_refund(ITEM, &[("x-idempotency-key", "")]).await;
