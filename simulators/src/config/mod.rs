@@ -36,8 +36,7 @@ pub struct Config {
     /// What everything that looks random is computed from: generated credentials, GUIDs, random faults. The same seed and the same calls
     /// give the same. (The keys of the TLS port are the exception: they are never anybody's to guess.) Default 0.
     pub seed: u64,
-    /// A snapshot of a world, JSON, which the demo world starts as and is reset to, its settings and credentials included; the demo data by
-    /// default.
+    /// A snapshot of a world, JSON, which the demo world starts as, its settings and credentials included; the demo data by default.
     pub world_file: Option<PathBuf>,
     /// The choices that the providers' documents leave open, at the start and after every reset.
     pub settings: Settings,

@@ -569,7 +569,7 @@ fn an_item_can_end_half_way_by_itself_and_be_paid_later() {
 fn a_refund_goes_to_the_balance_of_the_account_where_the_item_or_the_settings_say_so() {
     let mut state = State::demo(NOW);
     let settings = Settings::default();
-    let mut refunded = |state: &mut State, settings: &Settings, order: i32| {
+    let refunded = |state: &mut State, settings: &Settings, order: i32| {
         let body = format!(r#"{{"orderId":{order},"orderItemIds":[{}]}}"#, order + 3_000_000);
         perform(state, settings, NOW, &refund(&body, &[])).effects[0].paid_to
     };

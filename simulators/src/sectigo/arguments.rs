@@ -8,8 +8,8 @@ use http::header;
 use serde_json::{Map, Value};
 
 use super::{
-    ArgumentsInQuery, EmptyArgument, InvalidUtf8, OtherContentTypes, Refusal, RepeatedArgument, Settings, Wording,
-    invalid,
+    ArgumentNames, ArgumentsInQuery, EmptyArgument, InvalidUtf8, OtherContentTypes, Refusal, RepeatedArgument,
+    Settings, Wording, invalid,
 };
 use crate::exchange::Request;
 
@@ -71,12 +71,19 @@ impl Form {
         if settings.arguments_in_query == ArgumentsInQuery::Read {
             pairs.extend(pairs_in(query(request)));
         }
+        if settings.argument_names == ArgumentNames::AnyCase {
+            for (name, _) in &mut pairs {
+                if let Some(known) = KNOWN.into_iter().find(|known| known.eq_ignore_ascii_case(name)) {
+                    known.clone_into(name);
+                }
+            }
+        }
         Form { pairs }
     }
 
     /// Whatever might be an argument, by whichever settings: in whose world a request is has to be known before its settings are.
     pub(super) fn outline(request: &Request) -> Form {
-        let is_known = |(name, _): &(String, String)| KNOWN.contains(&name.as_str());
+        let is_known = |(name, _): &(String, String)| KNOWN.iter().any(|known| known.eq_ignore_ascii_case(name));
         let is_form = is_form(request);
         let in_body = pairs_in(&request.body).filter(|pair| is_form || is_known(pair));
         Form { pairs: in_body.chain(pairs_in(query(request)).filter(is_known)).collect() }
@@ -86,6 +93,15 @@ impl Form {
     pub(super) fn first(&self, name: &str) -> Option<String> {
         let (_, value) = self.pairs.iter().find(|(found, _)| found == name)?;
         (!value.is_empty()).then(|| value.clone())
+    }
+
+    /// The same, in whatever letters the name is spelled: as documented, where it is spelled so as well.
+    pub(super) fn first_in_any_case(&self, name: &str) -> Option<String> {
+        self.first(name).or_else(|| {
+            let (_, value) =
+                self.pairs.iter().find(|(found, value)| found.eq_ignore_ascii_case(name) && !value.is_empty())?;
+            Some(value.clone())
+        })
     }
 
     /// Everything for the journal: whatever calls itself a password, in any spelling, is masked.

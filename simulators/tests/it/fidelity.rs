@@ -36,6 +36,7 @@ const PROOFS: &[(&str, &str, &str, &str)] = &[
         "content-type: application/json; charset=UTF-8\n",
         "content-type: text/json\n",
     ),
+    ("sectigo.argument_names", r#""any_case""#, "\n\n-2\n", "\n\n0"),
     ("sectigo.arguments_in_query", r#""read""#, "\n\n-3\n", "\n\n0"),
     ("sectigo.other_content_types", r#""read""#, "\n\n-3\n", "\n\n0"),
     ("sectigo.invalid_utf8", r#""replaced""#, "\n\n-4\n", "\n\n-16\n"),
@@ -239,11 +240,20 @@ impl Visit<'_> {
                 let url = format!("https://{}/products/!AutoRefund", self.bench.simulators.sectigo_addr());
                 let form_type = "application/x-www-form-urlencoded";
                 let (url, content_type, body) = match setting {
-                    "sectigo.arguments_in_query" => (format!("{url}?{form}"), form_type, String::new()),
+                    "sectigo.arguments_in_query" => {
+                        // An empty POST, which calls itself nothing.
+                        return told(self.bench.client.post(format!("{url}?{form}"))).await;
+                    }
                     "sectigo.other_content_types" => (url, "text/plain", form),
                     _ => (url, form_type, form.replace(&login, &format!("{login}%FF"))),
                 };
                 told(self.bench.client.post(url).header("content-type", content_type).body(body)).await
+            }
+            "sectigo.argument_names" => {
+                let (name, password) = &self.account.sectigo;
+                let form = [("LOGINNAME", name.as_str()), ("LOGINPASSWORD", password), ORDER[0], REASON];
+                let url = format!("https://{}/products/!AutoRefund", self.bench.simulators.sectigo_addr());
+                told(self.bench.client.post(url).form(&form)).await
             }
             "sectigo.wrong_login_code" => {
                 self.account.sectigo.1.push('x');

@@ -45,7 +45,11 @@ const AT_LAST: Duration = Duration::from_secs(20);
 
 impl Bench {
     pub(crate) async fn start() -> Bench {
-        let simulators = Simulators::start(Config::free_ports()).await.unwrap();
+        Bench::start_as(Config::free_ports()).await
+    }
+
+    pub(crate) async fn start_as(config: Config) -> Bench {
+        let simulators = Simulators::start(config).await.unwrap();
         let client = client(&simulators, 0);
         Bench { simulators, client }
     }
