@@ -35,8 +35,10 @@ mod checked;
 mod control;
 mod course;
 mod crowd;
+mod masking;
 mod outgoing;
 mod packed;
+mod parameters;
 mod past;
 mod ports;
 mod pretence;
@@ -64,6 +66,7 @@ pub use self::{
     faults::{ArmedRule, FaultEffect, Point, Repeat, Rule, RuleError, RuleId},
     gates::{Gate, GateError, GateHandle},
     journal::{Ending, JournalEntry},
+    parameters::Parameters,
     ports::{MOST_WITH_OWN_PORTS, PortAddresses},
     tls::CertificateError,
     worlds::{Credentials, NewWorld, Seed, Settings, Snapshot, World, WorldError, WorldHandle},

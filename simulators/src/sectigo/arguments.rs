@@ -5,13 +5,13 @@
 //! -3 before -4.
 
 use http::header;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{
     ArgumentNames, ArgumentsInQuery, EmptyArgument, InvalidUtf8, OtherContentTypes, Refusal, RepeatedArgument,
     Settings, Wording, invalid,
 };
-use crate::exchange::Request;
+use crate::{exchange::Request, parameters::Parameters};
 
 /// The arguments of a request as sent, in order, percent-encoding and plus signs decoded.
 pub(super) struct Form {
@@ -105,18 +105,14 @@ impl Form {
     }
 
     /// Everything for the journal: whatever calls itself a password, in any spelling, is masked.
-    pub(super) fn masked(&self) -> Value {
-        let mut parameters = Map::new();
+    pub(super) fn masked(&self) -> Parameters {
+        let mut parameters = Parameters::of_a_call();
         for (name, value) in &self.pairs {
             let secret = name.to_ascii_lowercase().contains("password");
             let value = Value::String(if secret { "***".to_owned() } else { value.clone() });
-            match parameters.get_mut(name) {
-                Some(Value::Array(values)) => values.push(value),
-                Some(first) => *first = Value::Array(vec![first.take(), value]),
-                None => drop(parameters.insert(name.clone(), value)),
-            }
+            parameters.push(name.clone(), value);
         }
-        Value::Object(parameters)
+        parameters
     }
 
     /// Checks the whole form against what a call takes.
