@@ -31,7 +31,7 @@ pub(crate) async fn serve(folder: &Path) -> Value {
     let said = json!({
         "control": simulators.control_addr(),
         "sectigo": simulators.sectigo_addr(),
-        "namecom": simulators.namecom_addr(),
+        "namecom": simulators.namecom_plaintext_addr(),
     });
     // They live as long as this process.
     std::mem::forget(simulators);

@@ -204,8 +204,9 @@ async fn a_provider_that_is_down_has_not_seen_the_refund() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let down = nobody.local_addr().unwrap();
     drop(nobody);
-    let addr = simulators.namecom_addr();
-    let unreachable = configuration_at(simulators.sectigo_addr(), down, simulators.debitsuccess_addr(), dir.path(), "");
+    let addr = simulators.namecom_plaintext_addr();
+    let unreachable =
+        configuration_at(simulators.sectigo_addr(), down, simulators.debitsuccess_plaintext_addr(), dir.path(), "");
     let app = App::start(settings_of(&unreachable, dir.path())).await.unwrap();
     let refunds = RefundServiceClient::new(channel(app.addr()).await);
     let request = proto::CreateRefundRequest {
@@ -219,7 +220,8 @@ async fn a_provider_that_is_down_has_not_seen_the_refund() {
     assert!(!error.message.is_empty());
     app.stop().await;
 
-    let reachable = configuration_at(simulators.sectigo_addr(), addr, simulators.debitsuccess_addr(), dir.path(), "");
+    let reachable =
+        configuration_at(simulators.sectigo_addr(), addr, simulators.debitsuccess_plaintext_addr(), dir.path(), "");
     let app = App::start(settings_of(&reachable, dir.path())).await.unwrap();
     let refunds = RefundServiceClient::new(channel(app.addr()).await);
     let refund = refunds

@@ -21,6 +21,11 @@ pub(super) async fn openapi() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], document::bytes())
 }
 
+/// What a client of the TLS ports has to trust; never a key.
+pub(super) async fn ca_pem(State(worlds): State<Worlds>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/x-pem-file")], worlds.ca_pem())
+}
+
 pub(super) async fn health() -> Json<Value> {
     Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }))
 }

@@ -327,6 +327,11 @@ impl Worlds {
         std::iter::once(self.demo.clone()).chain(others).collect()
     }
 
+    /// What a client of the TLS ports has to trust, PEM.
+    pub(crate) fn ca_pem(&self) -> String {
+        self.harbour.ca_pem.as_ref().to_owned()
+    }
+
     /// The settings of the start.
     pub(crate) fn start_settings(&self) -> Settings {
         self.demo.lock().made_with().clone()

@@ -191,7 +191,7 @@ async fn a_refund_stops_half_way_where_a_rule_says_so_and_its_domain_is_gone() {
     let bench = Bench::start().await;
     let (namecom, account) = (Provider::Namecom, Account::demo());
     let domain = |order: u32| {
-        let url = format!("http://{}/core/v1/domains/demo-{order}.com", bench.simulators.namecom_addr());
+        let url = format!("http://{}/core/v1/domains/demo-{order}.com", bench.simulators.namecom_plaintext_addr());
         bench.client.get(url).basic_auth("demo-test", Some("demo-token"))
     };
     let half_way =

@@ -474,7 +474,7 @@ impl Visit<'_> {
     }
 
     async fn namecom(&self, method: Method, call: &str, body: &str, headers: &[(&str, &str)]) -> String {
-        let url = format!("http://{}/core/v1/{call}", self.bench.simulators.namecom_addr());
+        let url = format!("http://{}/core/v1/{call}", self.bench.simulators.namecom_plaintext_addr());
         let (username, token) = &self.account.namecom;
         let request = self.bench.client.request(method, url).basic_auth(username, Some(token));
         let request = request.header("content-type", "application/json").body(body.to_owned());
@@ -504,7 +504,7 @@ impl Visit<'_> {
             settings: Some(self.world.with_world(|world| world.settings.clone())),
             ..NewWorld::default()
         });
-        format!("http://{}/DSWebService/DSServices.svc", own.unwrap().ports().debitsuccess)
+        format!("http://{}/DSWebService/DSServices.svc", own.unwrap().ports().debitsuccess_plaintext)
     }
 
     fn initiate(&self, identifier: &str, amount: &str, description: &str) -> String {
@@ -521,7 +521,7 @@ impl Visit<'_> {
     }
 
     async fn soap(&self, action: &str, body: &str) -> String {
-        let url = format!("http://{}/DSWebService/DSServices.svc", self.bench.simulators.debitsuccess_addr());
+        let url = format!("http://{}/DSWebService/DSServices.svc", self.bench.simulators.debitsuccess_plaintext_addr());
         told(soap_headers(self.bench.client.post(url), action).body(body.to_owned())).await
     }
 }

@@ -369,13 +369,13 @@ async fn the_journal_keeps_what_was_sent_and_no_secret() {
         bench.refund(provider).await.unwrap();
     }
     let body = r#"{"orderItemIds":[3200008],"orderId":200008}"#;
-    let url = format!("http://{}/core/v1/refund", bench.simulators.namecom_addr());
+    let url = format!("http://{}/core/v1/refund", bench.simulators.namecom_plaintext_addr());
     let request = bench.client.post(url).basic_auth("demo-test", Some("demo-token")).header("x-idempotency-key", "k");
     request.header("content-type", "application/json").body(body).send().await.unwrap();
     let url =
         format!("https://{}/products/!AutoRefund?z=1&LoginPassword=demo-password&a=2", bench.simulators.sectigo_addr());
     bench.client.post(url).header("cookie", "demo-password").body("\u{0}binary").send().await.unwrap();
-    let url = format!("http://{}/core/v1/orders?tld=com&page=2&dir=asc", bench.simulators.namecom_addr());
+    let url = format!("http://{}/core/v1/orders?tld=com&page=2&dir=asc", bench.simulators.namecom_plaintext_addr());
     bench.client.get(url).basic_auth("demo-test", Some("demo-token")).send().await.unwrap();
 
     let (_, journal) = bench.control(Method::GET, "/v1/journal", "").await;
@@ -419,7 +419,7 @@ async fn the_journal_keeps_what_was_sent_and_no_secret() {
 #[tokio::test]
 async fn the_journal_counts_all_and_keeps_so_much_of_a_body() {
     let bench = Bench::start().await;
-    let url = format!("http://{}/core/v1/refund", bench.simulators.namecom_addr());
+    let url = format!("http://{}/core/v1/refund", bench.simulators.namecom_plaintext_addr());
     for size in [20_000, 10] {
         let request = bench.client.post(&url).basic_auth("demo-test", Some("demo-token"));
         request.body("\u{e9}".repeat(size / 2)).send().await.unwrap();
