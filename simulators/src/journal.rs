@@ -1,7 +1,8 @@
 //! The journal: every wire request, what became of it, and what was told to the client.
 //!
-//! An entry is opened when the request has been read whole and closed before the answer leaves, so that a client that has its
-//! answer finds the entry complete. Secrets never get here: the providers mask the parameters, and `masking` headers, query and body.
+//! An entry is opened when the request has been read whole and closed before the answer leaves, so
+//! that a client that has its answer finds the entry complete. Secrets never get here: the
+//! providers mask the parameters, and `masking` headers, query and body.
 
 use std::{
     borrow::Cow,
@@ -31,7 +32,7 @@ pub const KEPT_BYTES: usize = 8 * 1024 * 1024;
 pub const ANSWER_KEPT: usize = 8 * 1024;
 /// How much of the body of one request is kept.
 pub const BODY_KEPT: usize = 8 * 1024;
-/// How soon a refund comes again under its key where nobody thought about it: a client's library does not wait.
+/// Within this time a refund that comes again under its key was sent by a library, not by a decision.
 pub const RESENT_WITHIN: Duration = Duration::SECOND;
 /// How much of one text of the request is kept: a parameter, the path, a name.
 pub const TEXT_KEPT: usize = 1024;
@@ -65,7 +66,8 @@ pub struct JournalEntry {
     /// The headers as sent, name and value, credentials masked, long values cut.
     #[serde(default)]
     pub headers: Vec<(String, String)>,
-    /// The body as sent, at most [`BODY_KEPT`] bytes of it, secrets in it masked; none where it is empty or no UTF-8.
+    /// The body as sent, at most [`BODY_KEPT`] bytes of it, secrets in it masked; none where it is
+    /// empty or no UTF-8.
     #[serde(default)]
     pub body: Option<String>,
     /// The body in Base64, as much of it, where it is no UTF-8.
@@ -90,9 +92,11 @@ pub struct JournalEntry {
     pub moves_money: bool,
     /// Whether it was a trap that no refund client should ever call.
     pub destructive: bool,
-    /// An earlier request that this one looks like a client's hidden re-send of: a refund with the same method, path, query and body, on
-    /// another connection, and no key or identifier by which the provider could tell them apart. Under one key or identifier: where the
-    /// earlier one got no answer, and this one came at once, as the HTTP libraries do it that take a key for a licence to send again.
+    /// An earlier request that this one looks like a client's hidden re-send of: a refund with the
+    /// same method, path, query and body, on another connection, and no key or identifier by which
+    /// the provider could tell them apart. Under one key or identifier: where the earlier one got
+    /// no answer, and this one came at once, as the HTTP libraries do it that take a key for a
+    /// licence to send again.
     #[serde(default)]
     pub suspected_resend_of: Option<u64>,
     /// The fault rules that fired on it, in order.
@@ -199,7 +203,8 @@ struct Opened<'a> {
     suspected_resend_of: Option<u64>,
     /// What the request was, where it may be re-sent.
     fingerprint: Option<u64>,
-    /// Method, path, operation, target, username, identifier, the parameters in JSON, and the query.
+    /// Method, path, operation, target, username, identifier, the parameters in JSON, and the
+    /// query.
     texts: [Option<&'a str>; 8],
     headers: Vec<(&'a str, Cow<'a, str>)>,
     body: Cow<'a, [u8]>,

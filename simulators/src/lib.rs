@@ -216,7 +216,8 @@ impl Simulators {
         self.ports.debitsuccess_plaintext
     }
 
-    /// What a client of the TLS ports has to trust: the authority's certificate, or the certificate that was given.
+    /// What a client of the TLS ports has to trust: the authority's certificate, or the certificate
+    /// that was given.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
     }

@@ -84,7 +84,8 @@ struct Arguments {
     /// The control port: JSON and a page for people, no password. Keep it on loopback [default: 127.0.0.1:7100]
     #[arg(long, value_name = "ADDRESS", help_heading = "Ports (0 takes any free one)")]
     control: Option<SocketAddr>,
-    /// A further name that requests to the control port may have in `Host`, besides those of loopback; can be repeated
+    /// A further name that requests to the control port may have in `Host`, besides those of
+    /// loopback; can be repeated
     #[arg(long = "control-host", value_name = "NAME", help_heading = "Ports (0 takes any free one)")]
     control_hosts: Vec<String>,
     /// Sectigo over TLS [default: 127.0.0.1:7101]
@@ -105,16 +106,19 @@ struct Arguments {
     /// Debitsuccess in plaintext: the same without TLS [default: 127.0.0.1:7113]
     #[arg(long, value_name = "ADDRESS", help_heading = "Ports (0 takes any free one)")]
     debitsuccess_plaintext: Option<SocketAddr>,
-    /// Where the authority that clients of the TLS ports have to trust is kept, its key beside it as FILE.key: reused if it is there, else made [default: sectigo-ca.pem]
+    /// Where the authority that clients of the TLS ports have to trust is kept, its key beside it
+    /// as FILE.key: reused if it is there, else made [default: sectigo-ca.pem]
     #[arg(long, value_name = "FILE", help_heading = "TLS")]
     ca_file: Option<PathBuf>,
-    /// A certificate for the TLS ports, PEM, its chain behind it, instead of one of that authority; needs --tls-key
+    /// A certificate for the TLS ports, PEM, its chain behind it, instead of one of that authority;
+    /// needs --tls-key
     #[arg(long, value_name = "FILE", help_heading = "TLS")]
     tls_certificate: Option<PathBuf>,
     /// The key of that certificate, PEM
     #[arg(long, value_name = "FILE", help_heading = "TLS")]
     tls_key: Option<PathBuf>,
-    /// A further name or address for that authority's certificate, besides 127.0.0.1, ::1 and localhost; can be repeated
+    /// A further name or address for that authority's certificate, besides 127.0.0.1, ::1 and
+    /// localhost; can be repeated
     #[arg(long = "tls-name", value_name = "NAME", help_heading = "TLS")]
     tls_names: Vec<String>,
 }

@@ -1,7 +1,7 @@
 //! Raw requests without their secrets: what the journal may keep of headers, query and body.
 //!
-//! It works on bytes, whatever they are, and takes too much away rather than too little: where it cannot tell what a secret's bounds are, all
-//! that could be it goes.
+//! It works on bytes, whatever they are, and takes too much away rather than too little: where it
+//! cannot tell what a secret's bounds are, all that could be it goes.
 
 use std::borrow::Cow;
 
@@ -32,7 +32,7 @@ fn is_secret_header(name: &HeaderName) -> bool {
     SECRET_HEADER.iter().any(|part| name.as_str().contains(part))
 }
 
-/// The scheme of credentials can be told.
+/// The scheme of credentials is no secret.
 fn credentials(name: &HeaderName, value: &str) -> String {
     let is_authorization = [header::AUTHORIZATION, header::PROXY_AUTHORIZATION].contains(name);
     match value.split_once(' ') {
@@ -57,7 +57,8 @@ pub(crate) fn body(provider: Provider, body: &[u8], kept: usize) -> Cow<'_, [u8]
         return Cow::Borrowed(body);
     }
     match provider {
-        // What is written with a byte of nothing beside each letter is no form and no XML that could be taken apart here.
+        // What is written with a byte of nothing beside each letter is no form and no XML that
+        // could be taken apart here.
         _ if body.contains(&0) => Cow::Borrowed(MASK.as_bytes()),
         Provider::Sectigo => Cow::Owned(form(body)),
         Provider::Debitsuccess => Cow::Owned(xml(body)),
@@ -72,7 +73,8 @@ pub(crate) fn query(query: &str, kept: usize) -> String {
     String::from_utf8_lossy(&form(query.as_bytes())).into_owned()
 }
 
-/// Whether the name of a secret is in it, written out or with escapes, whatever stands between its letters.
+/// Whether the name of a secret is in it, written out or with escapes, whatever stands between its
+/// letters.
 fn names_a_secret(bytes: &[u8]) -> bool {
     has_secret_name(bytes) || (bytes.iter().any(|byte| b"%\0".contains(byte)) && has_secret_name(&decoded(bytes)))
 }
@@ -101,7 +103,8 @@ fn decoded(bytes: &[u8]) -> Vec<u8> {
     decoded
 }
 
-/// Pairs between ampersands: the value of a secret goes, or all of a pair in which a secret's name is not where a name stands.
+/// Pairs between ampersands: the value of a secret goes, or all of a pair in which a secret's name
+/// is not where a name stands.
 fn form(bytes: &[u8]) -> Vec<u8> {
     let pairs = bytes.split(|byte| *byte == b'&').map(|pair| {
         let name_ends = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
@@ -117,7 +120,8 @@ fn form(bytes: &[u8]) -> Vec<u8> {
     pairs.collect::<Vec<_>>().join(&b'&')
 }
 
-/// What stands in an element of a secret's name goes, and any other markup that has such a name in it.
+/// What stands in an element of a secret's name goes, and any other markup that has such a name in
+/// it.
 fn xml(bytes: &[u8]) -> Vec<u8> {
     let mut shown = Vec::with_capacity(bytes.len());
     let mut rest = bytes;

@@ -36,7 +36,8 @@ use crate::{
     worlds::{SharedWorld, Worlds},
 };
 
-/// How many worlds have ports of their own at most: each takes six, and a process has not many more than a thousand descriptors everywhere.
+/// How many worlds have ports of their own at most: each takes six, and a process has not many more
+/// than a thousand descriptors everywhere.
 pub const MOST_WITH_OWN_PORTS: usize = 100;
 /// How many connections the system holds that nobody has accepted yet.
 const BACKLOG: u32 = 1024;

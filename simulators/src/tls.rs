@@ -1,10 +1,11 @@
-//! The certificates of the TLS ports: one that is given, or a leaf made at each start, of an authority that is kept in files where there are some.
+//! The certificates of the TLS ports: one that is given, or a leaf made at each start, of an
+//! authority that is kept in files where there are some.
 //!
 //! ```text
 //! FILE and FILE.key are there, of one pair, ours, not expired  ->  reused
 //! neither is there                                             ->  made, and written
 //! ours, but expired, or without the other one                  ->  made anew, with a warning
-//! somebody else's certificate                                  ->  refused: it is not ours to replace
+//! another one's certificate                                     ->  refused: it is not ours to replace
 //! ```
 
 use std::{
@@ -26,13 +27,13 @@ use tokio_rustls::TlsAcceptor;
 
 /// How long a leaf holds: what clients that are strict about it still take.
 const VALID: Duration = Duration::days(397);
-/// How long an authority holds, so that whoever trusts it once need not do so again.
+/// How long an authority holds, so that a client that trusts it once need not do so again.
 const AUTHORITY_VALID: Duration = Duration::days(3650);
 /// So that a client whose clock is a little slow takes it too.
 const VALID_BEFORE: Duration = Duration::days(1);
 /// By which the authority is known to be ours.
 const AUTHORITY: &str = "recoup simulators CA";
-/// Nobody but the owner reads a key.
+/// The owner alone reads a key.
 const PRIVATE: u32 = 0o600;
 
 /// What the TLS ports need, and what their clients need to trust them.
@@ -103,13 +104,14 @@ struct Authority {
 /// What is in the files of an authority.
 enum Kept {
     Nothing,
-    Usable(Authority),
+    Usable(Box<Authority>),
     /// Ours, and of no use any more: why.
     Useless(&'static str),
 }
 
 impl Certificates {
-    /// A leaf for these names and addresses, of the authority in this file, which is made where there is none.
+    /// A leaf for these names and addresses, of the authority in this file, which is made where
+    /// there is none.
     pub(crate) fn make(
         names: Vec<String>,
         ca_file: Option<&Path>,
@@ -120,7 +122,7 @@ impl Certificates {
         }
         let kept = ca_file.map_or(Ok(Kept::Nothing), |file| Authority::kept(file, now))?;
         let (authority, is_new) = match kept {
-            Kept::Usable(authority) => (authority, false),
+            Kept::Usable(authority) => (*authority, false),
             Kept::Nothing => (Authority::make(now)?, true),
             Kept::Useless(why) => {
                 let file = ca_file.unwrap_or(Path::new("")).display();
@@ -151,7 +153,8 @@ impl Certificates {
         Ok(Certificates { acceptor: acceptor(chain, key)?, ca_pem, unwritten: None })
     }
 
-    /// Keeps the authority for the next start, if it is a new one: the key first, which nothing is without.
+    /// Keeps the authority for the next start, if it is a new one: the key first, which nothing is
+    /// without.
     pub(crate) fn write(&self) -> Result<(), (PathBuf, io::Error)> {
         let Some(Unwritten { file, key_pem }) = &self.unwritten else { return Ok(()) };
         let key_file = key_file(file);
@@ -204,7 +207,7 @@ impl Authority {
         }
         let kept = fs::set_permissions(&key_file, fs::Permissions::from_mode(PRIVATE));
         kept.map_err(|source| CertificateError::Read { path: key_file, source })?;
-        Ok(Kept::Usable(Authority { key, pem, der, not_after }))
+        Ok(Kept::Usable(Box::new(Authority { key, pem, der, not_after })))
     }
 }
 
@@ -228,7 +231,8 @@ fn read(path: &Path) -> Result<String, CertificateError> {
     fs::read_to_string(path).map_err(|source| CertificateError::Read { path: path.to_owned(), source })
 }
 
-/// By way of a second file, so that nobody ever reads half of one, and a key has its mode from its first byte on.
+/// By way of a second file, so that no reader finds half of one, and a key has its mode from its
+/// first byte on.
 fn write_whole(path: &Path, text: &str, mode: Option<u32>) -> io::Result<()> {
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(format!(".{}", std::process::id()));
@@ -243,7 +247,7 @@ fn write_whole(path: &Path, text: &str, mode: Option<u32>) -> io::Result<()> {
     fs::rename(&unfinished, path)
 }
 
-/// Only the certificates of a file: whatever else is in it is nobody's to see.
+/// Only the certificates of a file: anything else in it is not for clients.
 fn pem_of(der: &CertificateDer<'_>) -> String {
     use base64::{Engine as _, prelude::BASE64_STANDARD};
     let text = BASE64_STANDARD.encode(der);
@@ -255,7 +259,8 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
     !part.is_empty() && bytes.windows(part.len()).any(|window| window == part)
 }
 
-/// When a certificate ends: the second time in its validity, behind version, serial number, algorithm and issuer.
+/// When a certificate ends: the second time in its validity, behind version, serial number,
+/// algorithm and issuer.
 fn expiry(der: &[u8]) -> Option<OffsetDateTime> {
     let (certificate, _) = element(der)?;
     let (signed, _) = element(certificate)?;

@@ -95,8 +95,8 @@ async fn ten_thousand_slow_heads_at_every_port() {
     let running = Running::start();
     let at_start = running.memory();
     // The other two TLS ports are as Sectigo's is.
-    let told = running.ports.iter().filter(|(name, _)| !["name.com", "Debitsuccess"].contains(&name.as_str()));
-    for (name, address) in told.cloned() {
+    let chosen = running.ports.iter().filter(|(name, _)| !["name.com", "Debitsuccess"].contains(&name.as_str()));
+    for (name, address) in chosen.cloned() {
         let mut crowd = Vec::with_capacity(wanted);
         while crowd.len() < wanted {
             let mut stream = TcpStream::connect(address).await.unwrap();

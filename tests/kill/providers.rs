@@ -45,6 +45,7 @@ pub(crate) struct Truth {
 pub(crate) fn settings(deduplication: Deduplication) -> Settings {
     let mut settings = Settings::default();
     settings.namecom.requests_per_second = 0;
+    settings.namecom.requests_per_hour = 0;
     settings.sectigo.deduplication = deduplication;
     settings.namecom.deduplication = deduplication;
     settings.debitsuccess.deduplication = deduplication;

@@ -1,8 +1,10 @@
-//! Who may call: whoever asks for this machine by a name of its own, and no web page but the one that is served here.
+//! Who may call: a request that asks for this machine by one of its names, and no web page but the
+//! one that is served here.
 //!
-//! A control port has no password. A page in a browser on this machine could call it all the same, by the loopback address (then `Origin`
-//! names the page's own server), or by a name of its own that it has lead here (DNS rebinding; then `Host` is that name). Both are refused,
-//! by every method and on every path.
+//! A control port has no password. A page in a browser on this machine could call it all the same,
+//! by the loopback address (then `Origin` names the page's own server), or by a name of its own that
+//! it leads here (DNS rebinding; then `Host` is that name). Both are refused, by every method and on
+//! every path.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -24,7 +26,8 @@ impl Hosts {
         Hosts(names.iter().map(|name| name.to_ascii_lowercase()).collect())
     }
 
-    /// Whether it is a name of loopback, or one that was configured. The port does not matter: it may be published under another one.
+    /// Whether it is a name of loopback, or one that was configured. The port does not matter: it
+    /// may be published under another one.
     fn know(&self, authority: &str) -> bool {
         let Some(host) = host_of(authority) else { return false };
         let host = host.to_ascii_lowercase();
@@ -81,7 +84,7 @@ fn is_own(origin: &str, host: &str) -> bool {
 
 struct Several;
 
-/// The one value of a header. One that is no text is nobody's name.
+/// The one value of a header. One that is no text is no name that is known.
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Several> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
@@ -116,7 +119,7 @@ mod tests {
 
     use super::*;
 
-    fn told(uri: &str, host: &[&str], origin: &[&str]) -> Option<String> {
+    fn answer_to(uri: &str, host: &[&str], origin: &[&str]) -> Option<String> {
         let mut request = Request::new(Body::empty());
         *request.uri_mut() = uri.parse().unwrap();
         for (name, values) in [(header::HOST, host), (header::ORIGIN, origin)] {
@@ -136,9 +139,9 @@ mod tests {
     #[case::mapped("[::ffff:127.0.0.1]:7100")]
     #[case::configured("sim.example:8080")]
     fn a_host_of_this_machine_is_answered(#[case] host: &str) {
-        assert_eq!(told("/v1/books", &[host], &[]), None);
-        assert_eq!(told("/v1/books", &[host], &[&format!("http://{host}")]), None);
-        assert_eq!(told("/v1/books", &[host], &[&format!("https://{host}")]), None);
+        assert_eq!(answer_to("/v1/books", &[host], &[]), None);
+        assert_eq!(answer_to("/v1/books", &[host], &[&format!("http://{host}")]), None);
+        assert_eq!(answer_to("/v1/books", &[host], &[&format!("https://{host}")]), None);
     }
 
     #[rstest]
@@ -156,24 +159,24 @@ mod tests {
     #[case::decimal("2130706433")]
     #[case::nothing("")]
     fn any_other_host_is_refused(#[case] host: &str) {
-        let sentence = told("/v1/faults", &[host], &[]).unwrap();
+        let sentence = answer_to("/v1/faults", &[host], &[]).unwrap();
         assert!(sentence.contains("does not answer for the host"), "{sentence}");
-        assert!(told(&format!("http://{}/v1/faults", "evil.example"), &["localhost"], &[]).is_some());
-        assert!(told("/v1/faults", &["localhost", host], &[]).is_some());
-        assert!(told("/v1/faults", &[], &[]).is_some());
+        assert!(answer_to(&format!("http://{}/v1/faults", "evil.example"), &["localhost"], &[]).is_some());
+        assert!(answer_to("/v1/faults", &["localhost", host], &[]).is_some());
+        assert!(answer_to("/v1/faults", &[], &[]).is_some());
     }
 
     #[rstest]
     #[case::another("http://evil.example")]
-    #[case::nobodys("null")]
+    #[case::of_no_server("null")]
     #[case::another_port("http://localhost:3000")]
     #[case::another_name_of_this_machine("http://127.0.0.1:7100")]
     #[case::a_file("file://")]
     #[case::an_ending("http://localhost:7100.evil.example")]
     #[case::nothing("")]
     fn a_page_of_another_origin_is_refused(#[case] origin: &str) {
-        let sentence = told("/v1/faults", &["localhost:7100"], &[origin]).unwrap();
+        let sentence = answer_to("/v1/faults", &["localhost:7100"], &[origin]).unwrap();
         assert!(sentence.contains("another origin"), "{sentence}");
-        assert!(told("/v1/faults", &["localhost:7100"], &["http://localhost:7100", origin]).is_some());
+        assert!(answer_to("/v1/faults", &["localhost:7100"], &["http://localhost:7100", origin]).is_some());
     }
 }

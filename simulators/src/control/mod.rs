@@ -1,5 +1,5 @@
-//! The control port: put and read what the providers know, see what really happened, arm faults, move the clock. JSON, no password, and
-//! no web page but its own.
+//! The control port: put and read what the providers know, see what really happened, arm faults,
+//! move the clock. JSON, no password, and no web page but its own.
 //!
 //! [`routes`] is the contents page; `openapi.json` beside this file describes each of them, and a test keeps the two alike. Whatever is
 //! refused is refused as `{"error": "one sentence"}`; unknown fields are refused everywhere.
@@ -124,7 +124,8 @@ pub(crate) async fn serve(listener: TcpListener, worlds: Worlds, hosts: &[String
     connections::serve(listener, app(worlds, Hosts::new(hosts)), stopping).await;
 }
 
-/// In front of the router, because it changes what the router reads; and in front of all, what lets nobody by who may not call.
+/// In front of the router, because it changes what the router reads; and in front of all, the guard,
+/// which refuses what may not call.
 fn app(worlds: Worlds, hosts: Hosts) -> Router {
     let inner = Router::new().fallback_service(router(worlds)).layer(middleware::map_request(out_of_the_path));
     inner.layer(middleware::from_fn_with_state(hosts, guard))

@@ -133,7 +133,8 @@ struct Told<'a, T> {
     /// What to ask `after` for the entries behind these.
     next_after: Option<u64>,
     dropped: u64,
-    /// How many there were since the start or the last reset, whatever was asked for, those that are no longer kept among them.
+    /// How many there were since the start or the last reset, whatever was asked for, those that
+    /// are no longer kept among them.
     total: u64,
 }
 

@@ -94,7 +94,8 @@ pub fn perform(state: &mut State, settings: &Settings, now: OffsetDateTime, requ
         .unwrap_or_else(|refusal| Performed { answer: refusal.answer(settings), effects: Vec::new() })
 }
 
-/// As [`perform`], but a refund stops half-way: the domain of each requested registration is deleted, and nothing is refunded.
+/// As [`perform`], but a refund stops half-way: the domain of each requested registration is
+/// deleted, and nothing is refunded.
 pub(crate) fn perform_half_way(
     state: &mut State,
     settings: &Settings,

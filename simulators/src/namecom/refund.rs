@@ -24,7 +24,8 @@ use crate::{
     parameters::Parameters,
 };
 
-/// Answers `POST /core/v1/refund`. Half-way, each requested registration loses its domain, and nothing is refunded.
+/// Answers `POST /core/v1/refund`. Half-way, each requested registration loses its domain, and
+/// nothing is refunded.
 pub(super) fn process(
     state: &mut State,
     settings: &Settings,
@@ -325,7 +326,8 @@ impl Work {
         stopped
     }
 
-    /// Whether the item was refunded, or its refund begun, earlier in this call, and what is said to that.
+    /// Whether the item was refunded, or its refund begun, earlier in this call, and what is said
+    /// to that.
     fn done_already(&mut self, order: &Order, id: i32, settings: &Settings) -> Option<String> {
         if self.begun.insert(id) || settings.deduplication == Deduplication::Off {
             return None;

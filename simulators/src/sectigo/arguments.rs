@@ -95,7 +95,8 @@ impl Form {
         (!value.is_empty()).then(|| value.clone())
     }
 
-    /// The same, in whatever letters the name is spelled: as documented, where it is spelled so as well.
+    /// The same, in whatever letters the name is spelled: as documented, where it is spelled so as
+    /// well.
     pub(super) fn first_in_any_case(&self, name: &str) -> Option<String> {
         self.first(name).or_else(|| {
             let (_, value) =

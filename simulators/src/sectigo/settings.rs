@@ -57,7 +57,8 @@ pub struct Settings {
     pub status_content_type: String,
     /// Arguments in the query string. Default `ignored`. *Inferred*: a form is documented, and no query.
     pub arguments_in_query: ArgumentsInQuery,
-    /// How the names of arguments are read. Default `exact`. *Inferred*; a public client spells `LOGINPASSWORD` (*observed*).
+    /// How the names of arguments are read. Default `exact`. *Inferred*; a public client spells
+    /// `LOGINPASSWORD` (*observed*).
     pub argument_names: ArgumentNames,
     /// A body that does not call itself a form. Default `no_arguments`. *Inferred*.
     pub other_content_types: OtherContentTypes,
@@ -112,7 +113,8 @@ pub enum FirstCheck {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ArgumentNames {
-    /// As they are documented; in other letters they are unrecognized, and only say in whose world the request is.
+    /// As they are documented; in other letters they are unrecognized, and only say in whose world
+    /// the request is.
     #[default]
     Exact,
     /// In capitals, too, and in any mixture.

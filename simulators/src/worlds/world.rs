@@ -51,7 +51,8 @@ pub struct World {
     /// What it was made with, which a reset brings back.
     pub(super) seed: Seed,
     pub(super) first_settings: Settings,
-    /// The settings that it was made with, whatever snapshot was put into it since: a reset to the demo data brings them back.
+    /// The settings that it was made with, whatever snapshot was put into it since: a reset to the
+    /// demo data brings them back.
     pub(super) made_with: Settings,
     /// What everything that looks random in it is computed from.
     pub(super) number: u64,
@@ -137,13 +138,15 @@ impl World {
         }
     }
 
-    /// To the demo data as of now, always: whatever the world was made from, and whatever snapshot was put into it, one without any accounts
-    /// too. Settings as it was made with; books, journal and faults empty. Its credentials stay.
+    /// To the demo data as of now, always: whatever the world was made from, and whatever snapshot
+    /// was put into it, one without any accounts too. Settings as it was made with; books, journal
+    /// and faults empty. Its credentials stay.
     pub fn reset(&mut self) {
         self.begin_again(Self::new(Seed::Demo, self.made_with.clone()), None);
     }
 
-    /// Back to what it last came from: its seed, or the snapshot that it was made of, or that was put into it. Its credentials stay.
+    /// Back to what it last came from: its seed, or the snapshot that it was made of, or that was
+    /// put into it. Its credentials stay.
     pub fn reset_to_start(&mut self) {
         let origin = self.origin.take();
         // A snapshot that made a world once makes it again.

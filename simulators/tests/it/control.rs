@@ -393,11 +393,11 @@ async fn a_refund_that_waits_is_settled_by_hand_and_then_stands_in_the_books() {
     assert_eq!((&books["entries"][0]["target"], &books["entries"][0]["journal_id"]), (&json!("3200007"), &Value::Null));
 }
 
-/// A page in a browser on this machine, or a name that was led here, arms nothing.
+/// A page in a browser on this machine, or a name that leads here from elsewhere, arms nothing.
 #[rstest]
 #[case::another_host("host", "evil.example", 403)]
 #[case::another_origin("origin", "http://evil.example", 403)]
-#[case::nobodys_origin("origin", "null", 403)]
+#[case::an_origin_of_no_server("origin", "null", 403)]
 #[case::a_configured_host("host", "sim.example:7100", 200)]
 #[case::loopback("host", "localhost", 200)]
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::SocketAddr};
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::support::Bench;
+use crate::support::{Bench, PROVIDERS};
 
 /// A curl line, as far as the README uses curl.
 #[derive(Default)]
@@ -37,6 +37,12 @@ async fn every_line_works_and_every_call_has_one() {
         if let Some(path) = curl.url.strip_prefix("localhost:7100") {
             called.push((curl.method(), path.split('?').next().unwrap().to_owned()));
         }
+    }
+
+    // Who has followed it to its end has the demo data again.
+    for provider in PROVIDERS {
+        let (status, answer) = bench.refund(provider).await.unwrap();
+        assert!(status == 200 && !answer.starts_with('-') && !answer.contains(">Failed<"), "{answer}");
     }
 
     let (_, document) = bench.control(Method::GET, "/openapi.json", "").await;

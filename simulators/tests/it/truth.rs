@@ -321,7 +321,8 @@ async fn each_way_to_be_wrong_has_a_kind_of_its_own() {
     assert_eq!((status, &audit["verdict"]), (200, &json!("clean")));
 }
 
-/// As Go's `net/http` does it: a POST that carries a key is sent again by itself when its connection dies before an answer.
+/// As Go's `net/http` does it: a POST that carries a key is sent again by itself when its
+/// connection dies before an answer.
 #[rstest]
 #[case::without_an_answer("reset", 0, true)]
 #[case::closed("close", 0, true)]
