@@ -254,3 +254,30 @@ fn the_authority_is_kept_from_start_to_start_and_its_key_is_private() {
     drop(Running::start(folder.path(), &[]));
     assert_eq!((read("sectigo-ca.pem"), read("sectigo-ca.pem.key")), (ca, key));
 }
+
+/// An authority that has expired, as a start of long ago left it.
+#[test]
+fn an_expired_authority_is_made_anew_and_a_warning_says_so() {
+    use rcgen::{CertificateParams, DnType, KeyPair};
+    let folder = folder();
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, "recoup simulators CA");
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    let expired = params.self_signed(&key).unwrap().pem();
+    let file = folder.path().join("sectigo-ca.pem");
+    fs::write(&file, &expired).unwrap();
+    fs::write(folder.path().join("sectigo-ca.pem.key"), key.serialize_pem()).unwrap();
+
+    let mut process = command(folder.path(), &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.take_while(|line| line != "ready").count() > 0);
+    process.kill().unwrap();
+    let Output { stderr, .. } = process.wait_with_output().unwrap();
+    let said = String::from_utf8(stderr).unwrap();
+    assert!(said.contains("WARN") && said.contains("made anew") && said.contains("it has expired"), "{said}");
+    assert!(!said.contains("PRIVATE"), "{said}");
+    assert_ne!(fs::read_to_string(&file).unwrap(), expired);
+}
