@@ -521,6 +521,7 @@ fn effect_of(target: &str, minor: i64, identifier: Option<String>) -> Effect {
         reference: None,
         account: None,
         fee_minor: None,
+        paid_to: None,
     }
 }
 
