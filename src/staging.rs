@@ -1,7 +1,7 @@
 //! The gateway and the simulators of all three providers in one process: a place to try everything without an account anywhere.
 //!
 //! Only in builds with the feature `staging`. It takes the road that a real deployment takes: a configuration file, secrets in files, a
-//! ledger on disk, TLS to Sectigo with the simulators' own certificate authority.
+//! ledger on disk, TLS to each provider with the simulators' own certificate authority.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ pub struct StagingOptions {
     /// Where the ledger and the configuration are kept; remove it to begin anew.
     #[arg(long, value_name = "FOLDER", default_value = ".recoup")]
     pub dir: PathBuf,
-    /// Let the simulators take any free ports instead of 7100 to 7103 and 7111.
+    /// Let the simulators take any free ports instead of 7100 to 7103 and 7111 to 7113.
     #[arg(long)]
     pub free_ports: bool,
 }
@@ -145,13 +145,15 @@ fn configuration(options: &StagingOptions, simulators: &Simulators, ca_file: &Pa
          \n\
          [accounts.namecom]\n\
          provider = \"namecom\"\n\
-         endpoint = \"http://{namecom}\"\n\
+         endpoint = \"https://{namecom}\"\n\
+         ca_file = {ca_file}\n\
          username = \"demo-test\"\n\
          token_file = {namecom_token}\n\
          \n\
          [accounts.debitsuccess]\n\
          provider = \"debitsuccess\"\n\
-         endpoint = \"http://{debitsuccess}\"\n\
+         endpoint = \"https://{debitsuccess}\"\n\
+         ca_file = {ca_file}\n\
          currency = \"AUD\"\n\
          username = \"demo\"\n\
          password_file = {debitsuccess_password}\n",

@@ -26,12 +26,13 @@ pub(crate) struct Providers {
 pub(crate) async fn serve(folder: &Path) -> Value {
     let mut settings = Settings::default();
     settings.namecom.requests_per_second = 0;
+    settings.namecom.requests_per_hour = 0;
     let config = Config { settings, ca_file: Some(ca_file(folder)), ..Config::free_ports() };
     let simulators = Simulators::start(config).await.unwrap();
     let said = json!({
         "control": simulators.control_addr(),
         "sectigo": simulators.sectigo_addr(),
-        "namecom": simulators.namecom_addr(),
+        "namecom": simulators.namecom_plaintext_addr(),
     });
     // They live as long as this process.
     std::mem::forget(simulators);

@@ -91,6 +91,11 @@ impl Books {
         self.lines.iter().enumerate().map(move |(place, line)| line.entry(first + place as u64))
     }
 
+    /// How many lines were ever written, since the start or the last reset.
+    pub fn total(&self) -> u64 {
+        self.written
+    }
+
     /// How many entries were written and are no longer kept.
     pub fn dropped(&self) -> u64 {
         self.written.saturating_sub(self.lines.len() as u64)

@@ -492,7 +492,8 @@ fn look_back(world: &mut World, provider: Provider, request: &Request, identifie
         return None;
     }
     let now = world.now();
-    // A domain is looked up without a word of the order that it was bought in: that is shown the past like a list.
+    // A domain is looked up without a word of the order that it was bought in: that is shown the
+    // past like a list.
     let target = identified.target.as_ref().filter(|_| identified.operation != "GetDomain");
     let mut memory = world.past.for_lookup(provider, target, now)?.clone();
     Some(memory.perform(&world.settings, now, request))

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use crate::{debitsuccess::Envelope, namecom::Json};
+use crate::{debitsuccess::Envelope, namecom::Json, parameters::Parameters};
 
 /// Which emulated provider a request came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -70,8 +70,8 @@ pub struct Identified {
     pub username: Option<String>,
     /// The idempotency key or refund identifier that the caller chose.
     pub identifier: Option<String>,
-    /// The parsed parameters, for the journal: every secret already masked.
-    pub parameters: serde_json::Value,
+    /// The parsed parameters in their order, for the journal: every secret already masked.
+    pub parameters: Parameters,
     /// Whether an answered call would move money.
     pub moves_money: bool,
     /// Whether this is a trap: a call that no refund client should ever make.

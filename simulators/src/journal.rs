@@ -1,31 +1,39 @@
 //! The journal: every wire request, what became of it, and what was told to the client.
 //!
-//! An entry is opened when the request has been read whole and closed before the answer leaves, so that a client that has its
-//! answer finds the entry complete. Secrets never get here: the providers mask the parameters, and of headers and query nothing else is kept.
+//! An entry is opened when the request has been read whole and closed before the answer leaves, so
+//! that a client that has its answer finds the entry complete. Secrets never get here: the
+//! providers mask the parameters, and `masking` headers, query and body.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, VecDeque},
     hash::{DefaultHasher, Hash as _, Hasher as _},
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, value::RawValue};
-use time::OffsetDateTime;
+use serde_json::value::RawValue;
+use time::{Duration, OffsetDateTime};
 
 use crate::{
     books::Attempt,
     exchange::{Answer, Identified, Provider, Request},
     faults::RuleId,
+    masking,
     packed::{Packer, Phrases, Unpacker},
+    parameters::cut,
 };
 
 /// How many entries are kept; the oldest go first, and [`Journal::dropped`] says how many went.
 pub const KEPT: usize = 5_000;
 /// About how many bytes all kept entries may hold together, so that long answers cannot grow the process.
-pub const KEPT_BYTES: usize = 1024 * 1024;
+pub const KEPT_BYTES: usize = 8 * 1024 * 1024;
 /// How much of one answer is kept.
 pub const ANSWER_KEPT: usize = 8 * 1024;
+/// How much of the body of one request is kept.
+pub const BODY_KEPT: usize = 8 * 1024;
+/// Within this time a refund that comes again under its key was sent by a library, not by a decision.
+pub const RESENT_WITHIN: Duration = Duration::SECOND;
 /// How much of one text of the request is kept: a parameter, the path, a name.
 pub const TEXT_KEPT: usize = 1024;
 /// How many parameters of one request are kept, on every level together.
@@ -52,6 +60,22 @@ pub struct JournalEntry {
     pub method: String,
     /// The path as sent, without the query.
     pub path: String,
+    /// The query as sent, cut, secrets in it masked; none where there is none.
+    #[serde(default)]
+    pub query: Option<String>,
+    /// The headers as sent, name and value, credentials masked, long values cut.
+    #[serde(default)]
+    pub headers: Vec<(String, String)>,
+    /// The body as sent, at most [`BODY_KEPT`] bytes of it, secrets in it masked; none where it is
+    /// empty or no UTF-8.
+    #[serde(default)]
+    pub body: Option<String>,
+    /// The body in Base64, as much of it, where it is no UTF-8.
+    #[serde(default)]
+    pub body_base64: Option<String>,
+    /// How long the body was, in bytes.
+    #[serde(default)]
+    pub body_bytes: usize,
     /// The provider's own name for the call; empty where there is none.
     pub operation: String,
     /// What the call was about.
@@ -62,14 +86,17 @@ pub struct JournalEntry {
     pub identifier: Option<String>,
     /// Which request for this operation and target it was since the start or the last reset: the `attempt` of a fault rule.
     pub attempt: u64,
-    /// The parsed parameters in JSON, every secret masked, long texts cut.
+    /// The parsed parameters in JSON, in their order, every secret masked, long texts cut.
     pub parameters: Box<RawValue>,
     /// Whether an answered call of this kind would move money.
     pub moves_money: bool,
     /// Whether it was a trap that no refund client should ever call.
     pub destructive: bool,
-    /// An earlier request that this one looks like a client's hidden re-send of: a refund with the same method, path, query and body, on
-    /// another connection, and no key or identifier by which the provider could tell them apart.
+    /// An earlier request that this one looks like a client's hidden re-send of: a refund with the
+    /// same method, path, query and body, on another connection, and no key or identifier by which
+    /// the provider could tell them apart. Under one key or identifier: where the earlier one got
+    /// no answer, and this one came at once, as the HTTP libraries do it that take a key for a
+    /// licence to send again.
     #[serde(default)]
     pub suspected_resend_of: Option<u64>,
     /// The fault rules that fired on it, in order.
@@ -176,8 +203,12 @@ struct Opened<'a> {
     suspected_resend_of: Option<u64>,
     /// What the request was, where it may be re-sent.
     fingerprint: Option<u64>,
-    /// Method, path, operation, target, username, identifier, and the parameters in JSON.
-    texts: [Option<&'a str>; 7],
+    /// Method, path, operation, target, username, identifier, the parameters in JSON, and the
+    /// query.
+    texts: [Option<&'a str>; 8],
+    headers: Vec<(&'a str, Cow<'a, str>)>,
+    body: Cow<'a, [u8]>,
+    body_bytes: usize,
 }
 
 /// What is kept of the body of an answer.
@@ -201,12 +232,18 @@ impl Journal {
         identified: &Identified,
         attempt: u64,
     ) -> u64 {
-        let may_be_a_resend = identified.moves_money && identified.identifier.is_none();
-        let fingerprint = may_be_a_resend.then(|| fingerprint(provider, request));
+        let fingerprint = identified.moves_money.then(|| fingerprint(provider, request, identified));
         let earlier = fingerprint.and_then(|fingerprint| self.last_sent.get(&fingerprint).copied());
-        let is_elsewhere =
-            |id: &u64| self.line(*id).is_some_and(|earlier| earlier.numbers().connection != arrival.connection);
-        let suspected_resend_of = earlier.filter(is_elsewhere);
+        let is_thoughtless = |id: &u64| {
+            let Some(line) = self.line(*id) else { return false };
+            let earlier = line.numbers();
+            let came_at_once = time - earlier.time <= RESENT_WITHIN;
+            earlier.connection != arrival.connection
+                && (identified.identifier.is_none() || (line.ending.is_without_answer() && came_at_once))
+        };
+        let suspected_resend_of = earlier.filter(is_thoughtless);
+        let query = request.query.as_deref().map(|query| masking::query(query, TEXT_KEPT));
+        let parameters = identified.parameters.text(TEXT_KEPT, PARAMETERS_KEPT);
         let texts = [
             Some(cut(request.method.as_str(), TEXT_KEPT)),
             Some(cut(&request.path, TEXT_KEPT)),
@@ -214,7 +251,8 @@ impl Journal {
             identified.target.as_deref().map(|text| cut(text, TEXT_KEPT)),
             identified.username.as_deref().map(|text| cut(text, TEXT_KEPT)),
             identified.identifier.as_deref().map(|text| cut(text, TEXT_KEPT)),
-            Some(&parameters_text(&identified.parameters)),
+            Some(&parameters),
+            query.as_deref(),
         ];
         let Identified { moves_money, destructive, .. } = *identified;
         let opened = Opened {
@@ -224,6 +262,9 @@ impl Journal {
             destructive,
             fingerprint,
             attempt,
+            headers: masking::headers(&request.headers),
+            body: masking::body(provider, &request.body, BODY_KEPT),
+            body_bytes: request.body.len(),
             ..Opened::unread(time, provider, arrival, request.tls)
         };
         let id = self.push(Line::new(&opened));
@@ -280,6 +321,11 @@ impl Journal {
     pub fn entries(&self) -> impl DoubleEndedIterator<Item = JournalEntry> {
         let first = self.dropped() + 1;
         self.lines.iter().enumerate().map(move |(place, line)| line.entry(first + place as u64))
+    }
+
+    /// How many entries were ever opened, since the start or the last reset.
+    pub fn total(&self) -> u64 {
+        self.opened
     }
 
     /// How many entries were opened and are no longer kept.
@@ -340,7 +386,10 @@ impl<'a> Opened<'a> {
             destructive: false,
             suspected_resend_of: None,
             fingerprint: None,
-            texts: [None; 7],
+            texts: [None; 8],
+            headers: Vec::new(),
+            body: Cow::default(),
+            body_bytes: 0,
         }
     }
 
@@ -350,12 +399,16 @@ impl<'a> Opened<'a> {
         let packer = packer.number(self.ordinal).number(self.attempt);
         let packer = flags.fold(packer, Packer::number);
         let packer = packer.maybe(self.suspected_resend_of, Packer::number).maybe(self.fingerprint, Packer::number);
-        self.texts.into_iter().fold(packer, |packer, text| packer.maybe(text, Packer::text)).done()
+        let packer = self.texts.into_iter().fold(packer, |packer, text| packer.maybe(text, Packer::text));
+        let packer = packer.number(self.headers.len() as u64);
+        let packer =
+            self.headers.iter().fold(packer, |packer, (name, value)| packer.phrased(&HEADERS, name).text(value));
+        packer.number(self.body_bytes as u64).bytes(&self.body).done()
     }
 
     fn unpacked(packed: &'a [u8]) -> Self {
         let (opened, mut packed) = Opened::numbers(packed);
-        Opened { texts: [(); 7].map(|()| packed.maybe(Unpacker::text)), ..opened }
+        Opened { texts: [(); 8].map(|()| packed.maybe(Unpacker::text)), ..opened }
     }
 
     /// All but the texts, and where these begin.
@@ -379,7 +432,10 @@ impl<'a> Opened<'a> {
             destructive,
             suspected_resend_of,
             fingerprint,
-            texts: [None; 7],
+            texts: [None; 8],
+            headers: Vec::new(),
+            body: Cow::default(),
+            body_bytes: 0,
         };
         (opened, packed)
     }
@@ -416,7 +472,10 @@ impl Line {
             entry.username.as_deref(),
             entry.identifier.as_deref(),
             Some(entry.parameters.get()),
+            entry.query.as_deref(),
         ];
+        let body = entry.body_base64.as_ref().and_then(|text| BASE64_STANDARD.decode(text).ok());
+        let headers = entry.headers.iter().map(|(name, value)| (name.as_str(), Cow::Borrowed(value.as_str())));
         let bytes = entry.answer_base64.as_ref().and_then(|text| BASE64_STANDARD.decode(text).ok());
         let text = entry.answer.as_deref().map_or(Told::Nothing, |text| Told::text(entry.provider, text));
         let arrival = Arrival { connection: entry.connection, ordinal: entry.ordinal };
@@ -426,6 +485,9 @@ impl Line {
             destructive: entry.destructive,
             suspected_resend_of: entry.suspected_resend_of,
             texts,
+            headers: headers.collect(),
+            body: body.map_or_else(|| entry.body.as_deref().unwrap_or_default().as_bytes().into(), Cow::Owned),
+            body_bytes: entry.body_bytes,
             ..Opened::unread(entry.time, entry.provider, arrival, entry.tls)
         };
         Line {
@@ -441,8 +503,14 @@ impl Line {
 
     fn entry(&self, id: u64) -> JournalEntry {
         let opened = self.opened();
-        let [method, path, operation, target, username, identifier, parameters] =
+        let [method, path, operation, target, username, identifier, parameters, query] =
             opened.texts.map(|text| text.map(str::to_owned));
+        let (headers, body_bytes, body) = opened_rest(&self.opened);
+        let (body, body_base64) = match std::str::from_utf8(body) {
+            Ok("") => (None, None),
+            Ok(text) => (Some(text.to_owned()), None),
+            Err(_) => (None, Some(BASE64_STANDARD.encode(body))),
+        };
         let parameters = parameters.and_then(|text| RawValue::from_string(text).ok());
         let (answer, answer_base64) = match &self.answer {
             Told::Nothing => (None, None),
@@ -458,6 +526,11 @@ impl Line {
             tls: opened.tls,
             method: method.unwrap_or_default(),
             path: path.unwrap_or_default(),
+            query,
+            headers,
+            body,
+            body_base64,
+            body_bytes,
             operation: operation.unwrap_or_default(),
             target,
             username,
@@ -485,6 +558,52 @@ impl Line {
         };
         size_of::<Self>() + self.opened.len() + answer + 8 * (self.rules.len() + self.effects.len()) + 48
     }
+}
+
+impl Ending {
+    /// Whether not even the head of an answer has reached the client.
+    fn is_without_answer(self) -> bool {
+        match self {
+            Ending::Open
+            | Ending::ClosedWithoutAnswer
+            | Ending::ResetWithoutAnswer
+            | Ending::NeverAnswered
+            | Ending::ClientGone => true,
+            Ending::KeptAlive
+            | Ending::ClosedAfterAnswer
+            | Ending::ResetAfterAnswer
+            | Ending::Truncated
+            | Ending::ResetInAnswer
+            | Ending::StalledInAnswer
+            | Ending::Refused
+            | Ending::TlsRefused => false,
+        }
+    }
+}
+
+/// The names of headers that nearly every request has.
+static HEADERS: Phrases = Phrases::new(&[
+    "authorization",
+    "content-length",
+    "content-type",
+    "user-agent",
+    "accept-encoding",
+    "accept",
+    "soapaction",
+    "x-idempotency-key",
+    "host",
+    "connection",
+]);
+
+/// The headers, how long the body was, and what is kept of it.
+fn opened_rest(packed: &[u8]) -> (Vec<(String, String)>, usize, &[u8]) {
+    let (_, mut packed) = Opened::numbers(packed);
+    for _ in 0..8 {
+        packed.maybe(Unpacker::text);
+    }
+    let headers = (0..packed.number()).map(|_| (packed.phrased(&HEADERS), packed.text().to_owned())).collect();
+    let body_bytes = usize::try_from(packed.number()).unwrap_or_default();
+    (headers, body_bytes, packed.bytes())
 }
 
 impl Told {
@@ -540,10 +659,11 @@ impl From<Kept> for Journal {
     }
 }
 
-/// Two requests of one fingerprint say the same.
-fn fingerprint(provider: Provider, request: &Request) -> u64 {
+/// Two requests of one fingerprint say the same, and under the same key or identifier, if any.
+fn fingerprint(provider: Provider, request: &Request, identified: &Identified) -> u64 {
     let mut hasher = DefaultHasher::new();
     (provider, request.method.as_str(), &request.path, &request.query, &request.body).hash(&mut hasher);
+    identified.identifier.hash(&mut hasher);
     hasher.finish()
 }
 
@@ -556,64 +676,16 @@ fn masked(answer: &str) -> std::borrow::Cow<'_, str> {
     format!("{before}{BEFORE}***\",{after}").into()
 }
 
-/// The parameters in JSON; those of nearly every request are short, and written as they are.
-fn parameters_text(parameters: &Value) -> String {
-    let text = if is_short(parameters, &mut { PARAMETERS_KEPT }) {
-        serde_json::to_string(parameters)
-    } else {
-        serde_json::to_string(&shortened(parameters, &mut { PARAMETERS_KEPT }))
-    };
-    // A value that was read is written without fail.
-    text.unwrap_or_default()
-}
-
-fn is_short(value: &Value, left: &mut usize) -> bool {
-    match value {
-        Value::String(text) => text.len() <= TEXT_KEPT,
-        Value::Array(values) => values.iter().all(|value| take(left).is_some_and(|left| is_short(value, left))),
-        Value::Object(fields) => fields
-            .iter()
-            .all(|(name, value)| name.len() <= TEXT_KEPT && take(left).is_some_and(|left| is_short(value, left))),
-        Value::Null | Value::Bool(_) | Value::Number(_) => true,
-    }
-}
-
-/// The same value with long texts cut and at most `left` values in all.
-fn shortened(value: &Value, left: &mut usize) -> Value {
-    match value {
-        Value::String(text) => cut(text, TEXT_KEPT).into(),
-        Value::Array(values) => {
-            let kept = values.iter().map_while(|value| take(left).map(|left| shortened(value, left)));
-            kept.collect()
-        }
-        Value::Object(fields) => {
-            let kept = fields.iter().map_while(|(name, value)| {
-                take(left).map(|left| (cut(name, TEXT_KEPT).to_owned(), shortened(value, left)))
-            });
-            Value::Object(kept.collect())
-        }
-        plain => plain.clone(),
-    }
-}
-
-fn take(left: &mut usize) -> Option<&mut usize> {
-    *left = left.checked_sub(1)?;
-    Some(left)
-}
-
-fn cut(text: &str, bytes: usize) -> &str {
-    text.get(..text.floor_char_boundary(bytes)).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use http::{HeaderMap, Method, StatusCode};
+    use serde_json::Value;
 
     use super::*;
 
     fn opened(journal: &mut Journal, parameters: Value) -> u64 {
         let request = Request::new(Method::POST, "/", HeaderMap::new(), bytes::Bytes::new(), true);
-        let identified = Identified { parameters, ..Identified::default() };
+        let identified = Identified { parameters: parameters.into(), ..Identified::default() };
         let arrival = Arrival { connection: 1, ordinal: 1 };
         journal.open(OffsetDateTime::UNIX_EPOCH, Provider::Sectigo, arrival, &request, &identified, 1)
     }

@@ -35,8 +35,10 @@ mod checked;
 mod control;
 mod course;
 mod crowd;
+mod masking;
 mod outgoing;
 mod packed;
+mod parameters;
 mod past;
 mod ports;
 mod pretence;
@@ -64,6 +66,7 @@ pub use self::{
     faults::{ArmedRule, FaultEffect, Point, Repeat, Rule, RuleError, RuleId},
     gates::{Gate, GateError, GateHandle},
     journal::{Ending, JournalEntry},
+    parameters::Parameters,
     ports::{MOST_WITH_OWN_PORTS, PortAddresses},
     tls::CertificateError,
     worlds::{Credentials, NewWorld, Seed, Settings, Snapshot, World, WorldError, WorldHandle},
@@ -108,8 +111,8 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
-    /// No certificate for the TLS port.
-    #[error("cannot make the certificate of the Sectigo TLS port: {0}")]
+    /// No certificate for the TLS ports.
+    #[error("cannot make the certificate of the TLS ports: {0}")]
     Certificate(#[from] CertificateError),
     /// The world file cannot be read, or holds no world.
     #[error("cannot start with the world in {}: {reason}", path.display())]
@@ -119,8 +122,8 @@ pub enum StartError {
         /// What is wrong, in one line.
         reason: String,
     },
-    /// The authority's certificate cannot be written.
-    #[error("cannot write the certificate of the Sectigo TLS port's authority to {}: {source}", path.display())]
+    /// The authority's certificate or its key cannot be written.
+    #[error("cannot write the authority of the TLS ports to {}: {source}", path.display())]
     CaFile {
         /// Where.
         path: PathBuf,
@@ -144,7 +147,11 @@ impl Simulators {
         };
         let mut names: Vec<String> = ["127.0.0.1", "::1", "localhost"].map(str::to_owned).into();
         names.extend(config.tls_names);
-        let certificates = Certificates::make(names, clock::system_now())?;
+        let certificates = match (&config.tls_certificate, &config.tls_key) {
+            (Some(certificate), Some(key)) => Certificates::given(certificate, key)?,
+            (None, None) => Certificates::make(names, config.ca_file.as_deref(), clock::system_now())?,
+            _ => return Err(CertificateError::Half.into()),
+        };
 
         let runtime = Handle::current();
         let door = |provider, tls, address, flag| {
@@ -156,19 +163,21 @@ impl Simulators {
         let ports = Ports::new([
             door(Provider::Sectigo, true, config.sectigo, "sectigo")?,
             door(Provider::Sectigo, false, config.sectigo_plaintext, "sectigo-plaintext")?,
-            door(Provider::Namecom, false, config.namecom, "namecom")?,
-            door(Provider::Debitsuccess, false, config.debitsuccess, "debitsuccess")?,
+            door(Provider::Namecom, true, config.namecom, "namecom")?,
+            door(Provider::Namecom, false, config.namecom_plaintext, "namecom-plaintext")?,
+            door(Provider::Debitsuccess, true, config.debitsuccess, "debitsuccess")?,
+            door(Provider::Debitsuccess, false, config.debitsuccess_plaintext, "debitsuccess-plaintext")?,
         ]);
-        if let Some(path) = config.ca_file {
-            write_whole(&path, &certificates.ca_pem).map_err(|source| StartError::CaFile { path, source })?;
-        }
+        certificates.write().map_err(|(path, source)| StartError::CaFile { path, source })?;
 
         let addresses = ports.addresses();
-        let Certificates { acceptor, ca_pem } = certificates;
-        let harbour = Harbour { acceptor, connections: Arc::new(AtomicU64::new(0)), runtime, first: addresses };
+        let Certificates { acceptor, ca_pem, .. } = certificates;
+        let connections = Arc::new(AtomicU64::new(0));
+        let harbour = Harbour { acceptor, connections, runtime, first: addresses, ca_pem: ca_pem.as_str().into() };
         let worlds = Worlds::new(demo, config.seed, ports, harbour);
         let (stopping, stopped) = watch::channel(false);
-        let control_task = Some(tokio::spawn(control::serve(control, worlds.clone(), stopped)));
+        let (served, hosts) = (worlds.clone(), config.control_hosts);
+        let control_task = Some(tokio::spawn(async move { control::serve(control, served, &hosts, stopped).await }));
         Ok(Self { worlds, control: control_addr, ports: addresses, ca_pem, stopping, control_task })
     }
 
@@ -187,17 +196,28 @@ impl Simulators {
         self.ports.sectigo_plaintext
     }
 
-    /// Where name.com listens.
+    /// Where name.com listens, over TLS.
     pub fn namecom_addr(&self) -> SocketAddr {
         self.ports.namecom
     }
 
-    /// Where Debitsuccess listens.
+    /// Where name.com listens in plaintext: the same without TLS.
+    pub fn namecom_plaintext_addr(&self) -> SocketAddr {
+        self.ports.namecom_plaintext
+    }
+
+    /// Where Debitsuccess listens, over TLS.
     pub fn debitsuccess_addr(&self) -> SocketAddr {
         self.ports.debitsuccess
     }
 
-    /// The certificate of the authority that a client of the TLS port has to trust.
+    /// Where Debitsuccess listens in plaintext: the same without TLS.
+    pub fn debitsuccess_plaintext_addr(&self) -> SocketAddr {
+        self.ports.debitsuccess_plaintext
+    }
+
+    /// What a client of the TLS ports has to trust: the authority's certificate, or the certificate
+    /// that was given.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
     }
@@ -298,12 +318,4 @@ fn read_world(path: &Path) -> Result<World, String> {
     let text = fs::read(path).map_err(|error| error.to_string())?;
     let snapshot = Snapshot::from_json(&text).map_err(|error| error.to_string())?;
     snapshot.into_world().map_err(|error| error.to_string())
-}
-
-/// By way of a second file, so that nobody ever reads half a certificate.
-fn write_whole(path: &Path, text: &str) -> io::Result<()> {
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(format!(".{}", std::process::id()));
-    fs::write(&unfinished, text)?;
-    fs::rename(&unfinished, path)
 }

@@ -36,11 +36,13 @@ Examples:
   simulators                                     the ports above, and a page for people on http://127.0.0.1:7100/
   simulators --config simulators.toml --seed 7   settings from a file, another seed
   simulators --world-file world.json             start as a saved world: curl localhost:7100/v1/worlds/demo/snapshot >world.json
-  simulators --control 127.0.0.1:0 --namecom 127.0.0.1:0 --sectigo 127.0.0.1:0 --sectigo-plaintext 127.0.0.1:0 --debitsuccess 127.0.0.1:0
+  simulators --control 127.0.0.1:0 --sectigo 127.0.0.1:0 --sectigo-plaintext 127.0.0.1:0 --namecom 127.0.0.1:0 \\
+    --namecom-plaintext 127.0.0.1:0 --debitsuccess 127.0.0.1:0 --debitsuccess-plaintext 127.0.0.1:0
                                                  any free ports: the lines before `ready` tell which
 
-A configuration file has a key for each flag (control, sectigo, sectigo_plaintext, namecom, debitsuccess, ca_file, tls_names,
-seed, world_file) and the settings for what the providers' documents leave open:
+A configuration file has a key for each flag (control, sectigo, sectigo_plaintext, namecom,
+namecom_plaintext, debitsuccess, debitsuccess_plaintext, ca_file, tls_certificate, tls_key, tls_names, control_hosts, seed,
+world_file) and the settings for what the providers' documents leave open:
   namecom = \"127.0.0.1:8102\"
   [settings.sectigo]
   refund_period_days = 14
@@ -82,22 +84,41 @@ struct Arguments {
     /// The control port: JSON and a page for people, no password. Keep it on loopback [default: 127.0.0.1:7100]
     #[arg(long, value_name = "ADDRESS", help_heading = "Ports (0 takes any free one)")]
     control: Option<SocketAddr>,
+    /// A further name that requests to the control port may have in `Host`, besides those of
+    /// loopback; can be repeated
+    #[arg(long = "control-host", value_name = "NAME", help_heading = "Ports (0 takes any free one)")]
+    control_hosts: Vec<String>,
     /// Sectigo over TLS [default: 127.0.0.1:7101]
     #[arg(long, value_name = "ADDRESS", help_heading = "Ports (0 takes any free one)")]
     sectigo: Option<SocketAddr>,
     /// Sectigo in plaintext, which answers -1 to everything [default: 127.0.0.1:7111]
     #[arg(long, value_name = "ADDRESS", help_heading = "Ports (0 takes any free one)")]
     sectigo_plaintext: Option<SocketAddr>,
-    /// name.com [default: 127.0.0.1:7102]
+    /// name.com over TLS [default: 127.0.0.1:7102]
     #[arg(long, value_name = "ADDRESS", help_heading = "Ports (0 takes any free one)")]
     namecom: Option<SocketAddr>,
-    /// Debitsuccess [default: 127.0.0.1:7103]
+    /// name.com in plaintext: the same without TLS [default: 127.0.0.1:7112]
+    #[arg(long, value_name = "ADDRESS", help_heading = "Ports (0 takes any free one)")]
+    namecom_plaintext: Option<SocketAddr>,
+    /// Debitsuccess over TLS [default: 127.0.0.1:7103]
     #[arg(long, value_name = "ADDRESS", help_heading = "Ports (0 takes any free one)")]
     debitsuccess: Option<SocketAddr>,
-    /// Where to write the certificate that clients of the TLS port have to trust, made anew at every start [default: sectigo-ca.pem]
+    /// Debitsuccess in plaintext: the same without TLS [default: 127.0.0.1:7113]
+    #[arg(long, value_name = "ADDRESS", help_heading = "Ports (0 takes any free one)")]
+    debitsuccess_plaintext: Option<SocketAddr>,
+    /// Where the authority that clients of the TLS ports have to trust is kept, its key beside it
+    /// as FILE.key: reused if it is there, else made [default: sectigo-ca.pem]
     #[arg(long, value_name = "FILE", help_heading = "TLS")]
     ca_file: Option<PathBuf>,
-    /// A further name or address for the TLS port's certificate, besides 127.0.0.1, ::1 and localhost; can be repeated
+    /// A certificate for the TLS ports, PEM, its chain behind it, instead of one of that authority;
+    /// needs --tls-key
+    #[arg(long, value_name = "FILE", help_heading = "TLS")]
+    tls_certificate: Option<PathBuf>,
+    /// The key of that certificate, PEM
+    #[arg(long, value_name = "FILE", help_heading = "TLS")]
+    tls_key: Option<PathBuf>,
+    /// A further name or address for that authority's certificate, besides 127.0.0.1, ::1 and
+    /// localhost; can be repeated
     #[arg(long = "tls-name", value_name = "NAME", help_heading = "TLS")]
     tls_names: Vec<String>,
 }
@@ -165,7 +186,7 @@ fn healthy(control: SocketAddr) -> anyhow::Result<()> {
         let mut stream = TcpStream::connect_timeout(&control, HEALTH_TIME)?;
         stream.set_read_timeout(Some(HEALTH_TIME))?;
         stream.set_write_timeout(Some(HEALTH_TIME))?;
-        write!(stream, "GET /v1/health HTTP/1.1\r\nhost: {control}\r\nconnection: close\r\n\r\n")?;
+        write!(stream, "GET /v1/health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
         let mut head = [0; HEALTHY.len()];
         stream.read_exact(&mut head)?;
         Ok(head.to_vec())
@@ -185,7 +206,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     // Before the start, so that one that comes right after it is no sudden death.
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
-    let ca_file = config.ca_file.clone().unwrap_or_default();
+    let ca_file = config.tls_certificate.clone().or_else(|| config.ca_file.clone()).unwrap_or_default();
     let simulators = Simulators::start(config).await?;
     // Whoever started us may not read what we say: that is no reason to stop.
     drop(announce(&simulators, &ca_file));
@@ -204,11 +225,16 @@ impl Arguments {
         let file = self.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
         Ok(Config {
             control: self.control.unwrap_or(file.control),
+            control_hosts: if self.control_hosts.is_empty() { file.control_hosts } else { self.control_hosts },
             sectigo: self.sectigo.unwrap_or(file.sectigo),
             sectigo_plaintext: self.sectigo_plaintext.unwrap_or(file.sectigo_plaintext),
             namecom: self.namecom.unwrap_or(file.namecom),
+            namecom_plaintext: self.namecom_plaintext.unwrap_or(file.namecom_plaintext),
             debitsuccess: self.debitsuccess.unwrap_or(file.debitsuccess),
+            debitsuccess_plaintext: self.debitsuccess_plaintext.unwrap_or(file.debitsuccess_plaintext),
             ca_file: self.ca_file.or(file.ca_file).or_else(|| Some(CA_FILE_NAME.into())),
+            tls_certificate: self.tls_certificate.or(file.tls_certificate),
+            tls_key: self.tls_key.or(file.tls_key),
             tls_names: if self.tls_names.is_empty() { file.tls_names } else { self.tls_names },
             seed: self.seed.unwrap_or(file.seed),
             world_file: self.world_file.or(file.world_file),
@@ -219,11 +245,20 @@ impl Arguments {
 
 fn announce(simulators: &Simulators, ca_file: &Path) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "control            http://{}", simulators.control_addr())?;
-    writeln!(out, "Sectigo            https://{}  (trust {})", simulators.sectigo_addr(), ca_file.display())?;
-    writeln!(out, "Sectigo plaintext  http://{}", simulators.sectigo_plaintext_addr())?;
-    writeln!(out, "name.com           http://{}", simulators.namecom_addr())?;
-    writeln!(out, "Debitsuccess       http://{}/DSWebService/DSServices.svc", simulators.debitsuccess_addr())?;
+    let service = "/DSWebService/DSServices.svc";
+    let trust = format!("  (trust {})", ca_file.display());
+    let lines = [
+        ("control", "http", simulators.control_addr(), ""),
+        ("Sectigo", "https", simulators.sectigo_addr(), trust.as_str()),
+        ("Sectigo plaintext", "http", simulators.sectigo_plaintext_addr(), ""),
+        ("name.com", "https", simulators.namecom_addr(), ""),
+        ("name.com plaintext", "http", simulators.namecom_plaintext_addr(), ""),
+        ("Debitsuccess", "https", simulators.debitsuccess_addr(), service),
+        ("Debitsuccess plaintext", "http", simulators.debitsuccess_plaintext_addr(), service),
+    ];
+    for (name, scheme, address, more) in lines {
+        writeln!(out, "{name:<24}{scheme}://{address}{more}")?;
+    }
     writeln!(out, "ready")?;
     out.flush()
 }

@@ -53,8 +53,12 @@ impl Packer {
     }
 
     pub(crate) fn text(self, text: &str) -> Self {
-        let mut packer = self.number(text.len() as u64);
-        packer.0.extend_from_slice(text.as_bytes());
+        self.bytes(text.as_bytes())
+    }
+
+    pub(crate) fn bytes(self, bytes: &[u8]) -> Self {
+        let mut packer = self.number(bytes.len() as u64);
+        packer.0.extend_from_slice(bytes);
         packer
     }
 
@@ -131,7 +135,7 @@ impl<'a> Unpacker<'a> {
         all.iter().copied().find(|one| number(*one) == written).unwrap_or_default()
     }
 
-    fn bytes(&mut self) -> &'a [u8] {
+    pub(crate) fn bytes(&mut self) -> &'a [u8] {
         let length = usize::try_from(self.number()).unwrap_or(usize::MAX);
         let Some((bytes, rest)) = self.0.split_at_checked(length) else { return &[] };
         self.0 = rest;

@@ -36,7 +36,8 @@ use crate::{
     worlds::{SharedWorld, Worlds},
 };
 
-/// How many worlds have ports of their own at most: each takes four, and a process has not many more than a thousand descriptors everywhere.
+/// How many worlds have ports of their own at most: each takes six, and a process has not many more
+/// than a thousand descriptors everywhere.
 pub const MOST_WITH_OWN_PORTS: usize = 100;
 /// How many connections the system holds that nobody has accepted yet.
 const BACKLOG: u32 = 1024;
@@ -48,10 +49,14 @@ pub struct PortAddresses {
     pub sectigo: SocketAddr,
     /// Sectigo in plaintext, to answer -1.
     pub sectigo_plaintext: SocketAddr,
-    /// name.com.
+    /// name.com, over TLS.
     pub namecom: SocketAddr,
-    /// Debitsuccess.
+    /// name.com in plaintext.
+    pub namecom_plaintext: SocketAddr,
+    /// Debitsuccess, over TLS.
     pub debitsuccess: SocketAddr,
+    /// Debitsuccess in plaintext.
+    pub debitsuccess_plaintext: SocketAddr,
 }
 
 /// One listening socket, which can be shut and opened again at the same address, at once and from anywhere.
@@ -91,6 +96,8 @@ pub(crate) struct Harbour {
     pub(crate) runtime: Handle,
     /// Those of the start: new ones are opened at the same addresses of the machine.
     pub(crate) first: PortAddresses,
+    /// What a client of the TLS ports has to trust, PEM.
+    pub(crate) ca_pem: Arc<str>,
 }
 
 impl Doorway {
@@ -154,13 +161,15 @@ impl Doorway {
 
 impl Ports {
     /// These doorways, at which nobody is served yet.
-    pub(crate) fn new(doorways: [Doorway; 4]) -> Ports {
-        let [sectigo, sectigo_plaintext, namecom, debitsuccess] = &doorways;
+    pub(crate) fn new(doorways: [Doorway; 6]) -> Ports {
+        let [sectigo, sectigo_plaintext, namecom, namecom_plaintext, debitsuccess, debitsuccess_plaintext] = &doorways;
         let addresses = PortAddresses {
             sectigo: sectigo.address,
             sectigo_plaintext: sectigo_plaintext.address,
             namecom: namecom.address,
+            namecom_plaintext: namecom_plaintext.address,
             debitsuccess: debitsuccess.address,
+            debitsuccess_plaintext: debitsuccess_plaintext.address,
         };
         let (closing, _) = watch::channel(false);
         let doorways = doorways.map(Arc::new).into();
@@ -230,8 +239,10 @@ impl Harbour {
         Ok(Ports::new([
             free(Provider::Sectigo, true, self.first.sectigo)?,
             free(Provider::Sectigo, false, self.first.sectigo_plaintext)?,
-            free(Provider::Namecom, false, self.first.namecom)?,
-            free(Provider::Debitsuccess, false, self.first.debitsuccess)?,
+            free(Provider::Namecom, true, self.first.namecom)?,
+            free(Provider::Namecom, false, self.first.namecom_plaintext)?,
+            free(Provider::Debitsuccess, true, self.first.debitsuccess)?,
+            free(Provider::Debitsuccess, false, self.first.debitsuccess_plaintext)?,
         ]))
     }
 }

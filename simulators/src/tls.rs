@@ -1,25 +1,54 @@
-//! The certificates of the TLS port: an authority and a leaf, both made at start-up and gone with the process.
+//! The certificates of the TLS ports: one that is given, or a leaf made at each start, of an
+//! authority that is kept in files where there are some.
+//!
+//! ```text
+//! FILE and FILE.key are there, of one pair, ours, not expired  ->  reused
+//! neither is there                                             ->  made, and written
+//! ours, but expired, or without the other one                  ->  made anew, with a warning
+//! another one's certificate                                     ->  refused: it is not ours to replace
+//! ```
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    fs,
+    io::{self, Write as _},
+    net::IpAddr,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, PublicKeyData as _,
 };
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use time::{Duration, OffsetDateTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _};
+use time::{Duration, OffsetDateTime, PrimitiveDateTime, macros::format_description};
 use tokio_rustls::TlsAcceptor;
 
-/// How long a certificate holds: what clients that are strict about it still take.
+/// How long a leaf holds: what clients that are strict about it still take.
 const VALID: Duration = Duration::days(397);
+/// How long an authority holds, so that a client that trusts it once need not do so again.
+const AUTHORITY_VALID: Duration = Duration::days(3650);
 /// So that a client whose clock is a little slow takes it too.
 const VALID_BEFORE: Duration = Duration::days(1);
+/// By which the authority is known to be ours.
+const AUTHORITY: &str = "recoup simulators CA";
+/// The owner alone reads a key.
+const PRIVATE: u32 = 0o600;
 
-/// What the TLS port needs, and what its clients need to trust it.
+/// What the TLS ports need, and what their clients need to trust them.
 pub(crate) struct Certificates {
     pub(crate) acceptor: TlsAcceptor,
-    /// The authority's certificate, PEM.
+    /// What a client has to trust, PEM: the authority's certificate, or the one that was given.
     pub(crate) ca_pem: String,
+    /// What has to be written to be there at the next start.
+    unwritten: Option<Unwritten>,
+}
+
+/// An authority that was made now.
+struct Unwritten {
+    file: PathBuf,
+    key_pem: String,
 }
 
 /// Why there is no certificate.
@@ -34,28 +63,235 @@ pub enum CertificateError {
     /// It cannot be served.
     #[error(transparent)]
     Serve(#[from] rustls::Error),
+    /// A certificate without its key, or a key without its certificate.
+    #[error("--tls-certificate and --tls-key belong together, and one of them is missing")]
+    Half,
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("{} holds no {what} in PEM", path.display())]
+    NoPem {
+        /// Which.
+        path: PathBuf,
+        /// What was looked for.
+        what: &'static str,
+    },
+    /// The file of the authority holds another one.
+    #[error(
+        "{} holds a certificate that the simulators did not make, which they will not replace: name another file (--ca-file)",
+        path.display()
+    )]
+    NotOurs {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// An authority, with its certificate.
+struct Authority {
+    key: KeyPair,
+    pem: String,
+    der: CertificateDer<'static>,
+    not_after: OffsetDateTime,
+}
+
+/// What is in the files of an authority.
+enum Kept {
+    Nothing,
+    Usable(Box<Authority>),
+    /// Ours, and of no use any more: why.
+    Useless(&'static str),
 }
 
 impl Certificates {
-    /// Makes an authority and a leaf for these names and addresses. P-256, because an RSA key would take longer than all the rest.
-    pub(crate) fn make(names: Vec<String>, now: OffsetDateTime) -> Result<Certificates, CertificateError> {
+    /// A leaf for these names and addresses, of the authority in this file, which is made where
+    /// there is none.
+    pub(crate) fn make(
+        names: Vec<String>,
+        ca_file: Option<&Path>,
+        now: OffsetDateTime,
+    ) -> Result<Certificates, CertificateError> {
         if let Some(wrong) = names.iter().find(|name| name.parse::<IpAddr>().is_err() && !is_host_name(name)) {
             return Err(CertificateError::Name(wrong.clone()));
         }
-        let authority = Issuer::new(authority_params(now), KeyPair::generate()?);
-        let ca = authority_params(now).self_signed(authority.key())?;
+        let kept = ca_file.map_or(Ok(Kept::Nothing), |file| Authority::kept(file, now))?;
+        let (authority, is_new) = match kept {
+            Kept::Usable(authority) => (*authority, false),
+            Kept::Nothing => (Authority::make(now)?, true),
+            Kept::Useless(why) => {
+                let file = ca_file.unwrap_or(Path::new("")).display();
+                tracing::warn!(%file, "the authority of the TLS ports is made anew, and clients have to trust it anew: {why}");
+                (Authority::make(now)?, true)
+            }
+        };
+        let unwritten = ca_file
+            .filter(|_| is_new)
+            .map(|file| Unwritten { file: file.to_owned(), key_pem: authority.key.serialize_pem() });
         let leaf_key = KeyPair::generate()?;
-        let leaf = leaf_params(names, now)?.signed_by(&leaf_key, &authority)?;
+        let issuer = Issuer::new(authority_params(now), authority.key);
+        let leaf = leaf_params(names, now, authority.not_after)?.signed_by(&leaf_key, &issuer)?;
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(leaf_key.serialize_der()));
-
-        let mut config =
-            rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()?
-                .with_no_client_auth()
-                .with_single_cert(vec![leaf.der().clone(), ca.der().clone()], key)?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Certificates { acceptor: TlsAcceptor::from(Arc::new(config)), ca_pem: ca.pem() })
+        let acceptor = acceptor(vec![leaf.der().clone(), authority.der], key)?;
+        Ok(Certificates { acceptor, ca_pem: authority.pem, unwritten })
     }
+
+    /// The certificate in one file, its chain behind it, and its key in another.
+    pub(crate) fn given(certificate: &Path, key: &Path) -> Result<Certificates, CertificateError> {
+        let pem = read(certificate)?;
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+        let no_pem = |path: &Path, what| CertificateError::NoPem { path: path.to_owned(), what };
+        let chain = chain.ok().filter(|chain| !chain.is_empty()).ok_or_else(|| no_pem(certificate, "certificate"))?;
+        let key_pem = read(key)?;
+        let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|_| no_pem(key, "private key"))?;
+        let ca_pem = chain.iter().map(|der| pem_of(der)).collect();
+        Ok(Certificates { acceptor: acceptor(chain, key)?, ca_pem, unwritten: None })
+    }
+
+    /// Keeps the authority for the next start, if it is a new one: the key first, which nothing is
+    /// without.
+    pub(crate) fn write(&self) -> Result<(), (PathBuf, io::Error)> {
+        let Some(Unwritten { file, key_pem }) = &self.unwritten else { return Ok(()) };
+        let key_file = key_file(file);
+        write_whole(&key_file, key_pem, Some(PRIVATE)).map_err(|error| (key_file, error))?;
+        write_whole(file, &self.ca_pem, None).map_err(|error| (file.clone(), error))
+    }
+}
+
+impl Authority {
+    /// P-256, because an RSA key would take longer than all the rest.
+    fn make(now: OffsetDateTime) -> Result<Authority, CertificateError> {
+        let key = KeyPair::generate()?;
+        let params = authority_params(now);
+        let not_after = params.not_after;
+        let certificate = params.self_signed(&key)?;
+        Ok(Authority { key, pem: certificate.pem(), der: certificate.der().clone(), not_after })
+    }
+
+    fn kept(file: &Path, now: OffsetDateTime) -> Result<Kept, CertificateError> {
+        let key_file = key_file(file);
+        let pem = match read(file) {
+            Err(CertificateError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                // A key alone is what a start leaves behind that was ended between the two.
+                return Ok(Kept::Nothing);
+            }
+            // What is in the way of the file, writing it says better.
+            Err(CertificateError::Read { source, .. }) if source.kind() == io::ErrorKind::NotADirectory => {
+                return Ok(Kept::Nothing);
+            }
+            pem => pem?,
+        };
+        let not_ours = || CertificateError::NotOurs { path: file.to_owned() };
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| not_ours())?;
+        if !contains(&der, AUTHORITY.as_bytes()) {
+            return Err(not_ours());
+        }
+        let Some(not_after) = expiry(&der) else { return Err(not_ours()) };
+        if not_after <= now {
+            return Ok(Kept::Useless("it has expired"));
+        }
+        let key_pem = match read(&key_file) {
+            Err(CertificateError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(Kept::Useless("its key is not there"));
+            }
+            key_pem => key_pem?,
+        };
+        let Ok(key) = KeyPair::from_pem(&key_pem) else { return Ok(Kept::Useless("its key cannot be read")) };
+        if !contains(&der, key.der_bytes()) {
+            return Ok(Kept::Useless("its key is another one's"));
+        }
+        let kept = fs::set_permissions(&key_file, fs::Permissions::from_mode(PRIVATE));
+        kept.map_err(|source| CertificateError::Read { path: key_file, source })?;
+        Ok(Kept::Usable(Box::new(Authority { key, pem, der, not_after })))
+    }
+}
+
+fn acceptor(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<TlsAcceptor, CertificateError> {
+    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// `FILE.key` beside `FILE`.
+fn key_file(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".key");
+    name.into()
+}
+
+fn read(path: &Path) -> Result<String, CertificateError> {
+    fs::read_to_string(path).map_err(|source| CertificateError::Read { path: path.to_owned(), source })
+}
+
+/// By way of a second file, so that no reader finds half of one, and a key has its mode from its
+/// first byte on.
+fn write_whole(path: &Path, text: &str, mode: Option<u32>) -> io::Result<()> {
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(format!(".{}", std::process::id()));
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    if let Some(mode) = mode {
+        // One that is left there from another time has its own mode.
+        drop(fs::remove_file(&unfinished));
+        options.mode(mode);
+    }
+    options.open(&unfinished)?.write_all(text.as_bytes())?;
+    fs::rename(&unfinished, path)
+}
+
+/// Only the certificates of a file: anything else in it is not for clients.
+fn pem_of(der: &CertificateDer<'_>) -> String {
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+    let text = BASE64_STANDARD.encode(der);
+    let lines: Vec<String> = text.chars().collect::<Vec<_>>().chunks(64).map(|line| line.iter().collect()).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    !part.is_empty() && bytes.windows(part.len()).any(|window| window == part)
+}
+
+/// When a certificate ends: the second time in its validity, behind version, serial number,
+/// algorithm and issuer.
+fn expiry(der: &[u8]) -> Option<OffsetDateTime> {
+    let (certificate, _) = element(der)?;
+    let (signed, _) = element(certificate)?;
+    let mut rest = signed;
+    for _ in 0..4 {
+        (_, rest) = element(rest)?;
+    }
+    let (validity, _) = element(rest)?;
+    let (_, rest) = element(validity)?;
+    let (not_after, _) = element(rest)?;
+    let text = std::str::from_utf8(not_after).ok()?;
+    // Two digits stand for a year up to 2049, four for a later one.
+    let text = if text.len() == "260301120000Z".len() { format!("20{text}") } else { text.to_owned() };
+    let form = format_description!("[year][month][day][hour][minute][second]Z");
+    PrimitiveDateTime::parse(&text, form).ok().map(PrimitiveDateTime::assume_utc)
+}
+
+/// The content of the first DER element, and what is behind it.
+fn element(der: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (_, rest) = der.split_first()?;
+    let (first, rest) = rest.split_first()?;
+    let (length, rest) = if *first < 0x80 {
+        (usize::from(*first), rest)
+    } else {
+        let (length, rest) = rest.split_at_checked(usize::from(*first & 0x7F))?;
+        if length.len() > 4 {
+            return None;
+        }
+        (length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
+    };
+    rest.split_at_checked(length)
 }
 
 /// Labels of letters, digits, hyphens and underscores between dots; the first one may be `*`.
@@ -70,15 +306,21 @@ fn is_host_name(name: &str) -> bool {
 }
 
 fn authority_params(now: OffsetDateTime) -> CertificateParams {
-    let mut params = named("recoup simulators CA", now);
+    let mut params = named(AUTHORITY, now);
+    params.not_after = now + AUTHORITY_VALID;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
 }
 
 /// With all that strict clients ask for (Python from 3.13 on, for one): the authority's key identifier and both key usages.
-fn leaf_params(names: Vec<String>, now: OffsetDateTime) -> Result<CertificateParams, rcgen::Error> {
-    let mut params = named("recoup simulators Sectigo", now);
+fn leaf_params(
+    names: Vec<String>,
+    now: OffsetDateTime,
+    authority_ends: OffsetDateTime,
+) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = named("recoup simulators", now);
+    params.not_after = params.not_after.min(authority_ends);
     params.subject_alt_names = CertificateParams::new(names)?.subject_alt_names;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -93,4 +335,104 @@ fn named(common_name: &str, now: OffsetDateTime) -> CertificateParams {
     params.not_before = now - VALID_BEFORE;
     params.not_after = now + VALID;
     params
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use time::macros::datetime;
+
+    use super::*;
+
+    const NOW: OffsetDateTime = datetime!(2026-03-01 12:00:00 UTC);
+
+    fn made(file: &Path, now: OffsetDateTime) -> Result<String, CertificateError> {
+        let certificates = Certificates::make(vec!["localhost".to_owned()], Some(file), now)?;
+        certificates.write().unwrap();
+        assert_eq!(fs::read_to_string(file).unwrap(), certificates.ca_pem);
+        assert_eq!(fs::metadata(key_file(file)).unwrap().permissions().mode() & 0o777, PRIVATE);
+        Ok(certificates.ca_pem)
+    }
+
+    #[test]
+    fn an_authority_is_kept_until_it_expires() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.pem");
+        let first = made(&file, NOW).unwrap();
+        let key = fs::read_to_string(key_file(&file)).unwrap();
+        assert!(!first.contains("PRIVATE"));
+        // Somebody may have opened it to others.
+        fs::set_permissions(key_file(&file), fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(made(&file, NOW + AUTHORITY_VALID - Duration::SECOND).unwrap(), first);
+        assert_eq!(fs::read_to_string(key_file(&file)).unwrap(), key);
+        assert_ne!(made(&file, NOW + AUTHORITY_VALID).unwrap(), first);
+        assert_ne!(fs::read_to_string(key_file(&file)).unwrap(), key);
+    }
+
+    #[rstest]
+    #[case::without_its_key(|file: &Path| fs::remove_file(key_file(file)).unwrap())]
+    #[case::with_no_key(|file: &Path| fs::write(key_file(file), "").unwrap())]
+    #[case::with_another_key(|file: &Path| fs::write(key_file(file), KeyPair::generate().unwrap().serialize_pem()).unwrap())]
+    fn ours_is_made_anew_where_it_cannot_be_used(#[case] change: fn(&Path)) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.pem");
+        let first = made(&file, NOW).unwrap();
+        change(&file);
+        let second = made(&file, NOW).unwrap();
+        assert_ne!(second, first);
+        assert_eq!(made(&file, NOW).unwrap(), second);
+    }
+
+    #[test]
+    fn anothers_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.pem");
+        let theirs = named("Corporate CA", NOW).self_signed(&KeyPair::generate().unwrap()).unwrap().pem();
+        for text in [theirs.as_str(), "", "no certificate"] {
+            fs::write(&file, text).unwrap();
+            let refused = Certificates::make(Vec::new(), Some(&file), NOW).err().unwrap().to_string();
+            assert!(refused.contains("did not make"), "{refused}");
+            assert_eq!(fs::read_to_string(&file).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn a_leaf_ends_with_its_authority() {
+        let ends = NOW + Duration::days(30);
+        assert_eq!(leaf_params(Vec::new(), NOW, ends).unwrap().not_after, ends);
+        assert_eq!(leaf_params(Vec::new(), NOW, NOW + AUTHORITY_VALID).unwrap().not_after, NOW + VALID);
+    }
+
+    #[rstest]
+    #[case(datetime!(2049-12-31 23:59:59 UTC))]
+    #[case(datetime!(2050-01-01 0:00:00 UTC))]
+    fn the_end_of_a_certificate_is_read(#[case] ends: OffsetDateTime) {
+        let mut params = named("x", NOW);
+        params.not_after = ends;
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        assert_eq!(expiry(certificate.der()), Some(ends));
+        for length in 0..certificate.der().len() {
+            // Cut anywhere, it is read without harm.
+            expiry(&certificate.der()[..length]);
+        }
+    }
+
+    #[test]
+    fn a_given_certificate_is_served_without_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate, key) = (folder.path().join("tls.pem"), folder.path().join("tls.key"));
+        let pair = KeyPair::generate().unwrap();
+        let params = leaf_params(vec!["localhost".to_owned()], NOW, NOW + VALID).unwrap();
+        let pem = params.self_signed(&pair).unwrap().pem();
+        // Many keep both in one file.
+        fs::write(&certificate, format!("{}{pem}", pair.serialize_pem())).unwrap();
+        fs::write(&key, pair.serialize_pem()).unwrap();
+        let given = Certificates::given(&certificate, &key).unwrap();
+        assert_eq!(given.ca_pem.replace('\r', "").trim(), pem.replace('\r', "").trim());
+        fs::write(&key, KeyPair::generate().unwrap().serialize_pem()).unwrap();
+        assert!(Certificates::given(&certificate, &key).is_err());
+        fs::write(&key, "none").unwrap();
+        let refused = Certificates::given(&certificate, &key).err().unwrap().to_string();
+        assert!(refused.ends_with("tls.key holds no private key in PEM"), "{refused}");
+    }
 }

@@ -37,13 +37,21 @@ struct Running {
 impl Running {
     fn start() -> Running {
         let folder = tempfile::tempdir().unwrap();
-        let flags = ["--control", "--sectigo", "--sectigo-plaintext", "--namecom", "--debitsuccess"];
+        let flags = [
+            "--control",
+            "--sectigo",
+            "--sectigo-plaintext",
+            "--namecom",
+            "--namecom-plaintext",
+            "--debitsuccess",
+            "--debitsuccess-plaintext",
+        ];
         let mut command = Command::new(env!("CARGO_BIN_EXE_simulators"));
         command.current_dir(folder.path()).args(flags.iter().flat_map(|flag| [flag, "127.0.0.1:0"]));
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let lines = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
         let ports = lines.take_while(|line| line != "ready").map(|line| {
-            let (name, rest) = line.split_once("  ").unwrap_or_else(|| line.split_once(' ').unwrap());
+            let (name, rest) = line.split_once("  ").unwrap();
             let address = rest.split("://").nth(1).unwrap().split(['/', ' ']).next().unwrap();
             (name.trim().to_owned(), address.parse().unwrap())
         });
@@ -86,7 +94,9 @@ async fn ten_thousand_slow_heads_at_every_port() {
     }
     let running = Running::start();
     let at_start = running.memory();
-    for (name, address) in running.ports.clone() {
+    // The other two TLS ports are as Sectigo's is.
+    let chosen = running.ports.iter().filter(|(name, _)| !["name.com", "Debitsuccess"].contains(&name.as_str()));
+    for (name, address) in chosen.cloned() {
         let mut crowd = Vec::with_capacity(wanted);
         while crowd.len() < wanted {
             let mut stream = TcpStream::connect(address).await.unwrap();
@@ -96,7 +106,7 @@ async fn ten_thousand_slow_heads_at_every_port() {
             crowd.push(stream);
         }
         // Whoever comes to another port is served meanwhile.
-        let other = if name == "control" { running.port("name.com") } else { running.port("control") };
+        let other = if name == "control" { running.port("name.com plaintext") } else { running.port("control") };
         assert!(answers(other).await, "beside {name}");
         let memory = running.memory();
         println!("{name}: {wanted} connections, {memory} KiB, {at_start} KiB at the start");
@@ -123,7 +133,7 @@ async fn ten_thousand_slow_heads_at_every_port() {
 async fn answers(address: SocketAddr) -> bool {
     let asked = async {
         let mut stream = TcpStream::connect(address).await.ok()?;
-        stream.write_all(b"GET /v1/health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.ok()?;
+        stream.write_all(b"GET /v1/health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.ok()?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.ok()?;
         answer.starts_with(b"HTTP/1.1 ").then_some(())

@@ -211,8 +211,9 @@ async fn a_provider_that_is_down_has_not_seen_the_refund() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let down = nobody.local_addr().unwrap();
     drop(nobody);
-    let addr = simulators.namecom_addr();
-    let unreachable = configuration_at(simulators.sectigo_addr(), down, simulators.debitsuccess_addr(), dir.path(), "");
+    let addr = simulators.namecom_plaintext_addr();
+    let unreachable =
+        configuration_at(simulators.sectigo_addr(), down, simulators.debitsuccess_plaintext_addr(), dir.path(), "");
     let app = App::start(settings_of(&unreachable, dir.path())).await.unwrap();
     let refunds = RefundServiceClient::new(channel(app.addr()).await);
     let request = proto::CreateRefundRequest {
@@ -226,11 +227,12 @@ async fn a_provider_that_is_down_has_not_seen_the_refund() {
     assert!(!error.message.is_empty());
     app.stop().await;
 
-    let reachable = configuration_at(simulators.sectigo_addr(), addr, simulators.debitsuccess_addr(), dir.path(), "")
-        .replace(
-            "username = \"demo-test\"",
-            &format!("username = \"demo-test\"\nformer = [{{ endpoint = \"http://{down}\" }}]"),
-        );
+    let reachable =
+        configuration_at(simulators.sectigo_addr(), addr, simulators.debitsuccess_plaintext_addr(), dir.path(), "")
+            .replace(
+                "username = \"demo-test\"",
+                &format!("username = \"demo-test\"\nformer = [{{ endpoint = \"http://{down}\" }}]"),
+            );
     let app = App::start(settings_of(&reachable, dir.path())).await.unwrap();
     let refunds = RefundServiceClient::new(channel(app.addr()).await);
     let refund = refunds

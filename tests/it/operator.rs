@@ -104,7 +104,12 @@ async fn a_person_says_what_became_of_each_item() {
     assert!(text(&decided.stderr).contains("may take effect after this decision"), "{}", text(&decided.stderr));
     assert!(decided.status.success(), "{}", text(&decided.stderr));
     let shown = text(&decided.stdout);
-    assert!(shown.contains("PARTIALLY_SUCCEEDED") && shown.contains("3200001 REFUNDED"), "{shown}");
+    assert!(
+        shown.contains("PARTIALLY_SUCCEEDED")
+            && shown.contains("3200001 SUCCEEDED")
+            && shown.contains("3200011 FAILED"),
+        "{shown}"
+    );
     assert_eq!(stack.get("halves").await.state(), State::PartiallySucceeded);
     assert_eq!(stack.effects("200001"), 0);
 }

@@ -173,8 +173,8 @@ async fn the_start_is_logged() {
         [&account["account"], &account["provider"], &account["endpoint"]].map(|text| text.as_str().unwrap().to_owned())
     };
     let expected = [
-        ("debitsuccess", "debitsuccess", format!("http://{}", simulators.debitsuccess_addr())),
-        ("namecom", "namecom", format!("http://{}", simulators.namecom_addr())),
+        ("debitsuccess", "debitsuccess", format!("http://{}", simulators.debitsuccess_plaintext_addr())),
+        ("namecom", "namecom", format!("http://{}", simulators.namecom_plaintext_addr())),
         ("sectigo", "sectigo", format!("https://{}", simulators.sectigo_addr())),
     ];
     let expected = expected.map(|(name, provider, endpoint)| [name.to_owned(), provider.to_owned(), endpoint]);

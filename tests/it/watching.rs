@@ -389,8 +389,13 @@ async fn a_provider_that_goes_down_and_comes_back_is_watched_on() {
     std::fs::write(dir.path().join("ca.pem"), authorities.concat()).unwrap();
     let behind = watch::Sender::new(Some(old.sectigo_addr()));
     let (front, turned_away) = front_of(behind.subscribe()).await;
-    let configuration =
-        support::configuration_at(front, old.namecom_addr(), old.debitsuccess_addr(), dir.path(), QUICK);
+    let configuration = support::configuration_at(
+        front,
+        old.namecom_plaintext_addr(),
+        old.debitsuccess_plaintext_addr(),
+        dir.path(),
+        QUICK,
+    );
     let app = App::start(support::settings_of(&configuration, dir.path())).await.unwrap();
     let channel = channel(app.addr()).await;
 

@@ -45,6 +45,7 @@ pub(crate) struct Truth {
 pub(crate) fn settings(deduplication: Deduplication) -> Settings {
     let mut settings = Settings::default();
     settings.namecom.requests_per_second = 0;
+    settings.namecom.requests_per_hour = 0;
     settings.sectigo.deduplication = deduplication;
     settings.namecom.deduplication = deduplication;
     settings.debitsuccess.deduplication = deduplication;
@@ -257,9 +258,13 @@ fn launch(config: &Config) -> (Runtime, Simulators) {
     (runtime, simulators)
 }
 
-fn config([control, sectigo, sectigo_plaintext, namecom, debitsuccess]: [SocketAddr; 5], folder: &Path) -> Config {
+fn config(
+    [control, sectigo, sectigo_plaintext, namecom_plaintext, debitsuccess_plaintext]: [SocketAddr; 5],
+    folder: &Path,
+) -> Config {
     let ca_file = Some(folder.join("ca.pem"));
-    Config { control, sectigo, sectigo_plaintext, namecom, debitsuccess, ca_file, ..Config::default() }
+    let ports = Config::free_ports();
+    Config { control, sectigo, sectigo_plaintext, namecom_plaintext, debitsuccess_plaintext, ca_file, ..ports }
 }
 
 /// Below the ports that a system gives to outgoing connections: a client that knocks at a port where nobody listens could otherwise be given

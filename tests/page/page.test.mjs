@@ -250,8 +250,8 @@ test("the browser complained of nothing but what was provoked", { skip }, () => 
 /** Starts the binary on free ports and reads where it listens. */
 function start() {
   const binary = process.env.SIMULATORS ?? built();
-  const ports = ["--control", "--sectigo", "--sectigo-plaintext", "--namecom", "--debitsuccess"];
-  const flags = [...ports.flatMap((port) => [port, "127.0.0.1:0"]), "--ca-file", join(folder, "ca.pem")];
+  const ports = ["control", "sectigo", "sectigo-plaintext", "namecom", "namecom-plaintext", "debitsuccess", "debitsuccess-plaintext"];
+  const flags = [...ports.flatMap((port) => [`--${port}`, "127.0.0.1:0"]), "--ca-file", join(folder, "ca.pem")];
   const running = spawn(binary, flags, { stdio: ["ignore", "pipe", "inherit"] });
   return new Promise((resolve, reject) => {
     let text = "";
@@ -262,7 +262,7 @@ function start() {
       if (!/^ready$/m.test(text)) return;
       running.removeAllListeners("exit");
       const at = (name) => new RegExp(`^${name}\\s+https?://([^/\\s]+)`, "m").exec(text)[1];
-      resolve({ simulators: running, addresses: { control: at("control"), namecom: at("name\\.com"), debitsuccess: at("Debitsuccess") } });
+      resolve({ simulators: running, addresses: { control: at("control"), namecom: at("name\\.com plaintext"), debitsuccess: at("Debitsuccess plaintext") } });
     });
   });
 }

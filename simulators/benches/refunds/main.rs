@@ -91,8 +91,8 @@ struct Pair {
 fn measure(provider: Provider, simulators: &Simulators, client: &Runtime, bare: &Runtime) -> Vec<Pair> {
     let address = match provider {
         Provider::Sectigo => simulators.sectigo_addr(),
-        Provider::Namecom => simulators.namecom_addr(),
-        Provider::Debitsuccess => simulators.debitsuccess_addr(),
+        Provider::Namecom => simulators.namecom_plaintext_addr(),
+        Provider::Debitsuccess => simulators.debitsuccess_plaintext_addr(),
     };
     let ca_pem = (provider == Provider::Sectigo).then(|| simulators.ca_pem());
     let mut load = Load::new(provider, simulators.control_addr());

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{About, routes};
 
@@ -18,6 +18,14 @@ pub(super) fn bytes() -> Bytes {
 fn document() -> Value {
     let mut document: Value = serde_json::from_str(WRITTEN).unwrap_or_default();
     let Some(paths) = document.get_mut("paths").and_then(Value::as_object_mut) else { return document };
+    let foreign = json!({
+        "description": "`Host` is neither loopback nor configured, or `Origin` is another server's.",
+        "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Error" } } }
+    });
+    let operations = paths.values_mut().filter_map(Value::as_object_mut).flat_map(Map::values_mut);
+    for responses in operations.filter_map(|operation| operation.get_mut("responses")?.as_object_mut()) {
+        responses.insert("403".to_owned(), foreign.clone());
+    }
     for route in routes().into_iter().filter(|route| route.about == About::World) {
         let Some(call) = route.path.strip_prefix("/v1") else { continue };
         let Some(written) = paths.get(route.path).and_then(|methods| methods.get(route.method)) else { continue };

@@ -1,4 +1,5 @@
-//! The control port: put and read what the providers know, see what really happened, arm faults, move the clock. JSON, no password.
+//! The control port: put and read what the providers know, see what really happened, arm faults,
+//! move the clock. JSON, no password, and no web page but its own.
 //!
 //! [`routes`] is the contents page; `openapi.json` beside this file describes each of them, and a test keeps the two alike. Whatever is
 //! refused is refused as `{"error": "one sentence"}`; unknown fields are refused everywhere.
@@ -6,6 +7,7 @@
 mod connections;
 mod document;
 mod faults;
+mod guard;
 mod page;
 mod reading;
 mod steering;
@@ -24,7 +26,10 @@ use axum::{
 use http::{Method, Uri};
 use tokio::{net::TcpListener, sync::watch};
 
-use self::reading::{Refused, WorldInPath};
+use self::{
+    guard::{Hosts, guard},
+    reading::{Refused, WorldInPath},
+};
 use crate::worlds::Worlds;
 
 /// The largest body of a control call: a snapshot with full books and a full journal goes in.
@@ -55,6 +60,7 @@ fn routes() -> Vec<Route> {
     vec![
         process("get", "/openapi.json", get(steering::openapi)),
         process("get", "/v1/health", get(steering::health)),
+        process("get", "/v1/ca.pem", get(steering::ca_pem)),
         process("get", "/v1/magic", get(worlds::magic)),
         process("get", "/v1/worlds", get(worlds::list)),
         process("post", "/v1/worlds", post(worlds::create)),
@@ -114,13 +120,15 @@ fn routes() -> Vec<Route> {
 }
 
 /// Serves the control port until told to stop.
-pub(crate) async fn serve(listener: TcpListener, worlds: Worlds, stopping: watch::Receiver<bool>) {
-    connections::serve(listener, app(worlds), stopping).await;
+pub(crate) async fn serve(listener: TcpListener, worlds: Worlds, hosts: &[String], stopping: watch::Receiver<bool>) {
+    connections::serve(listener, app(worlds, Hosts::new(hosts)), stopping).await;
 }
 
-/// In front of the router, because it changes what the router reads.
-fn app(worlds: Worlds) -> Router {
-    Router::new().fallback_service(router(worlds)).layer(middleware::map_request(out_of_the_path))
+/// In front of the router, because it changes what the router reads; and in front of all, the guard,
+/// which refuses what may not call.
+fn app(worlds: Worlds, hosts: Hosts) -> Router {
+    let inner = Router::new().fallback_service(router(worlds)).layer(middleware::map_request(out_of_the_path));
+    inner.layer(middleware::from_fn_with_state(hosts, guard))
 }
 
 fn router(worlds: Worlds) -> Router {

@@ -63,6 +63,10 @@ impl Refused {
         Self { status: StatusCode::BAD_REQUEST, sentence: sentence.to_string() }
     }
 
+    pub(super) fn forbidden(sentence: impl ToString) -> Self {
+        Self { status: StatusCode::FORBIDDEN, sentence: sentence.to_string() }
+    }
+
     pub(super) fn not_found(sentence: impl ToString) -> Self {
         Self { status: StatusCode::NOT_FOUND, sentence: sentence.to_string() }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::{Json, response::IntoResponse};
+use axum::{Json, extract::State, response::IntoResponse};
 use http::header;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -10,23 +10,47 @@ use time::OffsetDateTime;
 
 use super::{
     document,
-    reading::{Body, NoBody, Of, Refused},
+    reading::{Body, Of, Refused},
 };
 use crate::{
     clock::{NotMoved, Reading},
-    worlds::Settings,
+    worlds::{Settings, Worlds},
 };
 
 pub(super) async fn openapi() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], document::bytes())
 }
 
+/// What a client of the TLS ports has to trust; never a key.
+pub(super) async fn ca_pem(State(worlds): State<Worlds>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/x-pem-file")], worlds.ca_pem())
+}
+
 pub(super) async fn health() -> Json<Value> {
     Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }))
 }
 
-pub(super) async fn reset(Of(world): Of, NoBody: NoBody) -> Json<Value> {
-    world.lock().reset();
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Reset {
+    to: Beginning,
+}
+
+/// What a reset leads to.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Beginning {
+    #[default]
+    Demo,
+    Start,
+}
+
+pub(super) async fn reset(Of(world): Of, State(worlds): State<Worlds>, Body(Reset { to }): Body<Reset>) -> Json<Value> {
+    // Accounts that were not there come back with it, and their usernames are the world's again.
+    worlds.with(&world, |world| match to {
+        Beginning::Demo => world.reset(),
+        Beginning::Start => world.reset_to_start(),
+    });
     Json(json!({ "reset": true }))
 }
 
@@ -79,15 +103,20 @@ pub(super) async fn settings(Of(world): Of) -> Json<Settings> {
 
 /// Changes the settings that are named, down to single fields, and shows them all.
 pub(super) async fn change_settings(Of(world): Of, Body(change): Body<Value>) -> Result<Json<Settings>, Refused> {
+    let mut world = world.lock();
+    world.settings = changed(&world.settings, change)?;
+    Ok(Json(world.settings.clone()))
+}
+
+/// The settings with those changed that are named.
+pub(super) fn changed(settings: &Settings, change: Value) -> Result<Settings, Refused> {
     if !change.is_object() {
         return Err(Refused::bad_request("the body must be a JSON object"));
     }
-    let mut world = world.lock();
-    let mut settings = serde_json::to_value(&world.settings).map_err(Refused::bad_request)?;
+    let mut settings = serde_json::to_value(settings).map_err(Refused::bad_request)?;
     merge(&mut settings, change);
-    world.settings = serde_json::from_value(settings)
-        .map_err(|error| Refused::bad_request(format!("the settings cannot be that: {error}")))?;
-    Ok(Json(world.settings.clone()))
+    serde_json::from_value(settings)
+        .map_err(|error| Refused::bad_request(format!("the settings cannot be that: {error}")))
 }
 
 fn merge(into: &mut Value, change: Value) {

@@ -61,7 +61,8 @@ pub(super) async fn books(Of(world): Of, Asked(wanted): Asked<Wanted>) -> Result
         })
     });
     let entries: Vec<BookEntry> = wanted.part(matching)?;
-    Ok(told(&entries, entries.last().map(|entry| entry.id), world.books.dropped()))
+    let (dropped, total) = (world.books.dropped(), world.books.total());
+    Ok(told(&entries, entries.last().map(|entry| entry.id), dropped, total))
 }
 
 pub(super) async fn journal(Of(world): Of, Asked(wanted): Asked<Wanted>) -> Result<Response, Refused> {
@@ -78,7 +79,8 @@ pub(super) async fn journal(Of(world): Of, Asked(wanted): Asked<Wanted>) -> Resu
         })
     });
     let entries: Vec<JournalEntry> = wanted.part(matching)?;
-    Ok(told(&entries, entries.last().map(|entry| entry.id), world.journal.dropped()))
+    let (dropped, total) = (world.journal.dropped(), world.journal.total());
+    Ok(told(&entries, entries.last().map(|entry| entry.id), dropped, total))
 }
 
 pub(super) async fn journal_entry(Of(world): Of, Named(id): Named<u64>) -> Result<Json<JournalEntry>, Refused> {
@@ -131,10 +133,13 @@ struct Told<'a, T> {
     /// What to ask `after` for the entries behind these.
     next_after: Option<u64>,
     dropped: u64,
+    /// How many there were since the start or the last reset, whatever was asked for, those that
+    /// are no longer kept among them.
+    total: u64,
 }
 
-fn told<T: Serialize>(entries: &[T], next_after: Option<u64>, dropped: u64) -> Response {
-    Json(Told { entries, next_after, dropped }).into_response()
+fn told<T: Serialize>(entries: &[T], next_after: Option<u64>, dropped: u64, total: u64) -> Response {
+    Json(Told { entries, next_after, dropped, total }).into_response()
 }
 
 impl Wanted {

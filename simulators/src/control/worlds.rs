@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::reading::{Body, Named, Of, Refused};
+use super::steering::changed;
 use crate::magic::{self, Magic};
-use crate::worlds::{NewWorld, Snapshot, WorldCard, Worlds};
+use crate::worlds::{NewWorld, Seed, Snapshot, WorldCard, Worlds};
 
 #[derive(Serialize)]
 pub(super) struct Listed {
@@ -18,11 +19,29 @@ pub(super) async fn list(State(worlds): State<Worlds>) -> Json<Listed> {
     Json(Listed { entries: worlds.list().iter().map(|world| worlds.card(world)).collect() })
 }
 
+/// A [`NewWorld`] whose settings need not be whole.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Wanted {
+    name: Option<String>,
+    seed: Option<Seed>,
+    snapshot: Option<Snapshot>,
+    settings: Option<Value>,
+    own_ports: bool,
+}
+
+/// Makes a world. Single settings change those of the snapshot, or else those of the start.
 pub(super) async fn create(
     State(worlds): State<Worlds>,
-    Body(new): Body<NewWorld>,
+    Body(wanted): Body<Wanted>,
 ) -> Result<(StatusCode, Json<WorldCard>), Refused> {
-    let made = worlds.create(new)?;
+    let Wanted { name, seed, snapshot, settings, own_ports } = wanted;
+    let usual = || snapshot.as_ref().map_or_else(|| worlds.start_settings(), |snapshot| snapshot.settings().clone());
+    if settings.as_ref().is_some_and(|change| !change.is_object()) {
+        return Err(Refused::bad_request("`settings` must be a JSON object"));
+    }
+    let settings = settings.map(|change| changed(&usual(), change)).transpose()?;
+    let made = worlds.create(NewWorld { name, seed, snapshot, settings, own_ports })?;
     Ok((StatusCode::CREATED, Json(worlds.card(&made))))
 }
 

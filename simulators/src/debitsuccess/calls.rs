@@ -34,7 +34,7 @@ pub(super) fn answer(
                 let fee_minor = Some(settings.service_fee_minor).filter(|fee| *fee != 0);
                 (initiated(&refund), notes, Some(Effect { fee_minor, ..refund.effect("refund") }))
             }
-            Err(notes) => (not_initiated(settings, call), notes, None),
+            Err(notes) => (not_initiated(state, settings, call), notes, None),
         },
         Operation::GetRefundStatus => match status(state, settings, call) {
             Ok(Some(refund)) => (found(settings, &refund), Vec::new(), None),
@@ -321,11 +321,10 @@ fn initiated(refund: &Refund) -> Members {
     ]
 }
 
-fn not_initiated(settings: &Settings, call: &Call<'_>) -> Members {
-    vec![
-        ("ExternalRefundIdentifier", call.member("ExternalRefundIdentifier").map(str::to_owned)),
-        ("RefundRequestNumber", failed_number(settings)),
-    ]
+/// The caller's identifier, or one that was made for it: also where nothing is recorded under it.
+fn not_initiated(state: &mut State, settings: &Settings, call: &Call<'_>) -> Members {
+    let identifier = call.member("ExternalRefundIdentifier").map_or_else(|| state.next_guid(), str::to_owned);
+    vec![("ExternalRefundIdentifier", Some(identifier)), ("RefundRequestNumber", failed_number(settings))]
 }
 
 fn found(settings: &Settings, refund: &Refund) -> Members {

@@ -24,7 +24,7 @@ mod wsdl;
 mod xml;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use serde_json::{Value, json};
+use serde_json::json;
 use time::OffsetDateTime;
 
 pub use self::settings::{
@@ -35,7 +35,10 @@ pub use self::settings::{
 pub(crate) use self::soap::Envelope;
 use self::soap::{Call, Fault, Operation, Outcome};
 pub use self::state::{Account, Condition, Decision, Login, NotMoved, NotPut, Refund, RefundStatus, State};
-use crate::exchange::{Answer, Effect, Identified, Performed, Request};
+use crate::{
+    exchange::{Answer, Effect, Identified, Performed, Request},
+    parameters::Parameters,
+};
 
 /// The path of the service; upper and lower case are the same to it.
 const SERVICE_PATH: &str = "/DSWebService/DSServices.svc";
@@ -52,7 +55,7 @@ pub fn identify(request: &Request) -> Identified {
             let operation = Operation::of_action(soap::action(&request.headers));
             return Identified {
                 operation: operation.map(|operation| operation.name().to_owned()).unwrap_or_default(),
-                parameters: json!({ "unreadable_bytes": request.body.len() }),
+                parameters: json!({ "unreadable_bytes": request.body.len() }).into(),
                 ..Identified::default()
             };
         }
@@ -66,7 +69,7 @@ pub fn identify(request: &Request) -> Identified {
         target: text("AccountReferenceNo").or_else(|| text("ExternalAccountReferenceNo")).map(str::to_owned),
         username: members.and_then(|members| members.child("User")?.child("Username")?.value()).map(str::to_owned),
         identifier: text("ExternalRefundIdentifier").map(str::to_owned),
-        parameters: members.map_or(Value::Null, soap::masked),
+        parameters: members.map_or_else(Parameters::default, soap::masked),
         moves_money: operation == Some(Operation::InitiateRefund),
         destructive: false,
     }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::notes::{Note, NoteType};
 use super::xml::{self, Element, NotXml, SOAP_NAMESPACE};
 use super::{Settings, SuccessWord, UnfinishedStatus};
-use crate::exchange::Request;
+use crate::{exchange::Request, parameters::Parameters};
 
 /// One operation of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -217,20 +217,22 @@ pub(super) fn is_text_xml(headers: &HeaderMap) -> bool {
 }
 
 /// The members of a request for the journal: known names with their texts, the password masked, unknown names without.
-pub(super) fn masked(request: &Element) -> Value {
-    // One by one: a map that collects sorts first, which for so few takes longer.
-    let mut members = serde_json::Map::new();
+pub(super) fn masked(request: &Element) -> Parameters {
+    let mut members = Parameters::of_a_call();
     for member in &request.children {
         let shown = match member.name.as_str() {
-            "User" => masked(member),
+            "User" => {
+                members.push_members(member.name.clone(), masked(member));
+                continue;
+            }
             "Password" => Value::String("***".to_owned()),
             name if is_known(name) => member.value().map_or(Value::Null, |text| Value::String(text.to_owned())),
             // Whatever it is, a caller may have put a secret there.
             _ => Value::String("(no member of the contract)".to_owned()),
         };
-        members.insert(member.name.clone(), shown);
+        members.push(member.name.clone(), shown);
     }
-    Value::Object(members)
+    members
 }
 
 impl Reply {

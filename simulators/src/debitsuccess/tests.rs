@@ -317,6 +317,20 @@ fn without_an_identifier_a_guid_is_made_and_can_be_asked_for() {
     assert_ne!(other.value("ExternalRefundIdentifier"), Some(guid.as_str()));
 }
 
+#[test]
+fn a_failed_refund_without_an_identifier_has_a_guid_as_well_and_nothing_is_recorded_under_it() {
+    let mut state = State::demo(NOW);
+    let seen = initiated(&mut state, ACCOUNT);
+    assert_ne!(seen.codes(), ["00"]);
+    let guid = seen.value("ExternalRefundIdentifier").unwrap().to_owned();
+    assert_eq!((guid.len(), guid.matches('-').count()), (36, 4));
+    let looked =
+        looked_up(&mut state, &format!("{ACCOUNT}<ExternalRefundIdentifier>{guid}</ExternalRefundIdentifier>"));
+    assert_eq!(looked.codes(), ["08"]);
+    let given = initiated(&mut state, &format!("{ACCOUNT}<ExternalRefundIdentifier>mine</ExternalRefundIdentifier>"));
+    assert_eq!(given.value("ExternalRefundIdentifier"), Some("mine"));
+}
+
 #[rstest]
 #[case::by_number(
     "<AccountReferenceNo>DS000001</AccountReferenceNo><RefundRequestNumber>1001</RefundRequestNumber>",

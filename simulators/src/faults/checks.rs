@@ -74,9 +74,6 @@ pub enum RuleError {
         /// Why.
         why: &'static str,
     },
-    /// A provider without a TLS port.
-    #[error("`effect`: `refuse_tls` needs a TLS port, and only sectigo has one")]
-    NoTls,
     /// A lie that is not the provider's.
     #[error("`effect.pretend`: {provider} never says that, only {}", known.join(", "))]
     Pretence {
@@ -147,9 +144,6 @@ pub(super) fn rule(rule: &Rule) -> Result<(), RuleError> {
             return Err(RuleError::NotCounted);
         }
         _ => {}
-    }
-    if rule.effect == FaultEffect::RefuseTls && rule.provider != Provider::Sectigo {
-        return Err(RuleError::NoTls);
     }
     of_provider(rule.provider, &rule.effect)?;
     at_point(rule.point, &rule.effect)?;

@@ -8,8 +8,9 @@
 //! how often: once | n times | standing | flapping
 //! ```
 //!
-//! Rules are tried in the order in which they were armed. At one point a delay, a drip, a corruption or a half-way refund lets the next rule
-//! have its say; what leaves nothing more to say ends it. A rule that never fired says so when asked.
+//! Rules are tried in the order in which they were armed. At one point a delay, a drip, a
+//! corruption or a half-way refund lets the next rule have its say; what leaves nothing more to say
+//! ends it. A rule that never fired says so when asked.
 
 mod checks;
 mod random;
@@ -158,8 +159,9 @@ pub enum FaultEffect {
         /// How much later.
         seconds: u64,
     },
-    /// name.com: has a refund stop half-way. The domain of each requested registration is deleted, nothing is refunded, and the answer is the
-    /// one of the setting `half_way_answer`, unless a later rule of the point has another or none. Each refund then waits to be decided.
+    /// name.com: has a refund stop half-way. The domain of each requested registration is deleted,
+    /// nothing is refunded, and the answer is the one of the setting `half_way_answer`, unless a
+    /// later rule of the point has another or none. Each refund then waits to be decided.
     HalfWay,
     /// Has lookups answered from the past, for so long in the world's time. On a request that moves money: lookups of its target (and lists) show
     /// what was true before it. On a lookup: it shows what was true when the rule was armed.

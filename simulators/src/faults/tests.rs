@@ -75,7 +75,6 @@ fn a_delay_lets_the_next_rule_have_its_say_and_a_close_ends_it() {
 #[case::connection(json!({"connection": 1}), "`connection` says nothing at `after_effect`: it counts connections, at `connect` and `before_read`; `ordinal` is for requests")]
 #[case::target(json!({"point": "connect", "target": "7"}), "`target` says nothing at `connect`: nothing has been read of the request yet")]
 #[case::ordinal(json!({"point": "connect", "ordinal": 2}), "`ordinal` says nothing at `connect`: a new connection has had no request yet")]
-#[case::tls(json!({"provider": "namecom", "point": "connect", "effect": "refuse_tls"}), "`effect`: `refuse_tls` needs a TLS port, and only sectigo has one")]
 #[case::lookup(json!({"operation": "!getPostPaymentStatus", "effect": {"pretend": "success"}}), "`operation`: `pretend` is for calls that move money, and `!getPostPaymentStatus` moves none")]
 #[case::flap(json!({"repeat": {"flap": {"up": 0}}}), "`repeat.flap.up` is at least 1")]
 #[case::drip(json!({"effect": {"drip": {"bytes": 0, "every_milliseconds": 5}}}), "`effect.drip`: `bytes` is at least 1, and `every_milliseconds` 1 to 60000")]

@@ -1,7 +1,8 @@
 //! Get Domain and Hello: a domain as its order items have left it, and a sign of life.
 //!
-//! A domain stands for as long as the last registration of its name does: refunded, or stopped half-way, it is deleted. Each member
-//! of the documented answer is there; what no order item says (locks, name servers) is the same for every domain.
+//! A domain stands for as long as the last registration of its name does: refunded, or stopped
+//! half-way, it is deleted. Each member of the documented answer is there; what no order item says
+//! (locks, name servers) is the same for every domain.
 
 use http::StatusCode;
 use serde::Serialize;
@@ -61,9 +62,9 @@ pub(super) fn get_domain(state: &State, settings: &Settings, username: &str, nam
     };
     // A domain that was bought elsewhere, and renewed or hidden here, is there as well.
     let found = last(&begins).or_else(|| last(&|_| true));
-    let stands = |item: &Item| !item.domain_deleted && !(begins(item) && item.status == ItemStatus::Refunded);
+    let is_gone = |item: &Item| item.domain_deleted || (begins(item) && item.status == ItemStatus::Refunded);
     let (created, item) = found
-        .filter(|(_, item)| stands(item) || settings.deleted_domain == DeletedDomain::Shown)
+        .filter(|(_, item)| !is_gone(item) || settings.deleted_domain == DeletedDomain::Shown)
         .ok_or_else(|| Refusal::NoSuchDomain(name.chars().take(NAME_SAID).collect()))?;
     let is_private = |item: &Item| item.kind == "whois_privacy" && item.status == ItemStatus::Success;
     let body = DomainBody {

@@ -42,7 +42,10 @@ pub use self::settings::{
     UnknownOrderStatus, UnreadableQuery,
 };
 pub use self::state::State;
-use crate::exchange::{Answer, Identified, Performed, Request};
+use crate::{
+    exchange::{Answer, Identified, Performed, Request},
+    parameters::Parameters,
+};
 
 /// Reads what can be told of a request without doing anything. Never fails; the token is not part of the outcome.
 pub fn identify(request: &Request) -> Identified {
@@ -65,17 +68,18 @@ pub fn identify(request: &Request) -> Identified {
                 ..named("ProcessRefund", target, parameters)
             }
         }
-        Ok(Call::GetOrder(id)) => named("GetOrder", Some(id.to_owned()), json!({ "orderId": id })),
+        Ok(Call::GetOrder(id)) => named("GetOrder", Some(id.to_owned()), json!({ "orderId": id }).into()),
         Ok(Call::ListOrders) => {
             let query = request.query.as_deref().unwrap_or_default();
             let parameters = form_urlencoded::parse(query.as_bytes())
-                .map(|(name, value)| (name.into_owned(), Value::String(value.into_owned())))
-                .collect::<serde_json::Map<_, _>>();
-            named("ListOrders", None, Value::Object(parameters))
+                .map(|(name, value)| (name.into_owned(), Value::String(value.into_owned())));
+            named("ListOrders", None, parameters.collect())
         }
-        Ok(Call::GetDomain(name)) => named("GetDomain", Some(name.to_ascii_lowercase()), json!({ "domainName": name })),
-        Ok(Call::Hello) => named("Hello", None, Value::Null),
-        Err(_) => named("", None, Value::Null),
+        Ok(Call::GetDomain(name)) => {
+            named("GetDomain", Some(name.to_ascii_lowercase()), json!({ "domainName": name }).into())
+        }
+        Ok(Call::Hello) => named("Hello", None, Parameters::default()),
+        Err(_) => named("", None, Parameters::default()),
     }
 }
 
@@ -90,7 +94,8 @@ pub fn perform(state: &mut State, settings: &Settings, now: OffsetDateTime, requ
         .unwrap_or_else(|refusal| Performed { answer: refusal.answer(settings), effects: Vec::new() })
 }
 
-/// As [`perform`], but a refund stops half-way: the domain of each requested registration is deleted, and nothing is refunded.
+/// As [`perform`], but a refund stops half-way: the domain of each requested registration is
+/// deleted, and nothing is refunded.
 pub(crate) fn perform_half_way(
     state: &mut State,
     settings: &Settings,

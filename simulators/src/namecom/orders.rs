@@ -56,8 +56,8 @@ pub struct Order {
     /// Whose order it is; if none is put, the world's first account's.
     #[serde(default)]
     pub account: Option<String>,
-    /// When it was placed, which is when its domains were registered if their items say nothing else (RFC 3339); if none is
-    /// put, now. Demo orders were placed when the world began.
+    /// When it was placed, which is when its domains were registered if their items say nothing
+    /// else (RFC 3339); if none is put, now. Demo orders were placed when the world began.
     #[serde(default, with = "time::serde::rfc3339::option")]
     pub created: Option<OffsetDateTime>,
     /// What List Orders filters by. Default `success`; no item of another order can be refunded.
@@ -127,10 +127,12 @@ pub struct Item {
     /// A refund that was answered `initialized`, or that stopped half-way, and is not decided.
     #[serde(default)]
     pub pending: Option<Pending>,
-    /// When its domain was registered, as the domain call shows it (RFC 3339); if none is put, when the order was placed.
+    /// When its domain was registered, as the domain call shows it (RFC 3339); if none is put, when
+    /// the order was placed.
     #[serde(default, with = "time::serde::rfc3339::option")]
     pub domain_created: Option<OffsetDateTime>,
-    /// Whether its domain is deleted although the item is not refunded: a refund stopped half-way. Default false.
+    /// Whether its domain is deleted although the item is not refunded: a refund stopped half-way.
+    /// Default false.
     #[serde(default)]
     pub domain_deleted: bool,
     /// Where a refund of it goes; if none is put, as the settings say.
@@ -177,7 +179,8 @@ pub enum Outcome {
     Initialized,
     /// Called off; nothing changes.
     Canceled,
-    /// Half-way: the domain is deleted, and nothing is refunded. Decided later like `initialized`; answered as the settings say.
+    /// Half-way: the domain is deleted, and nothing is refunded. Decided later like `initialized`;
+    /// answered as the settings say.
     Deleted,
 }
 

@@ -2,11 +2,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     sync::OnceLock,
 };
 
 use http::{HeaderMap, StatusCode, header};
-use serde::Serialize;
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
@@ -15,9 +19,13 @@ use super::reads::Usd;
 use super::refusals::{Refusal, THRESHOLD_DETAILS, json_answer};
 use super::state::State;
 use super::{AllItemsRefused, CachedAnswers, HalfWayAnswer, Obstacles, RepeatedItem, Settings, UnknownMembers, keys};
-use crate::exchange::{Deduplication, Effect, Performed, Request};
+use crate::{
+    exchange::{Deduplication, Effect, Performed, Request},
+    parameters::Parameters,
+};
 
-/// Answers `POST /core/v1/refund`. Half-way, each requested registration loses its domain, and nothing is refunded.
+/// Answers `POST /core/v1/refund`. Half-way, each requested registration loses its domain, and
+/// nothing is refunded.
 pub(super) fn process(
     state: &mut State,
     settings: &Settings,
@@ -69,28 +77,73 @@ pub(super) fn process(
 
 /// What a body is, read when it is first asked for.
 #[derive(Clone, Default)]
-pub(crate) struct Json(OnceLock<Option<Value>>);
+pub(crate) struct Json(OnceLock<Option<Whole>>);
+
+/// A whole JSON text.
+#[derive(Clone)]
+enum Whole {
+    /// An object, its members in their order; the last one of a name counts.
+    Members(Vec<(String, Value)>),
+    /// Anything else.
+    Other,
+}
+
+impl Whole {
+    fn get(&self, name: &str) -> Option<&Value> {
+        let Whole::Members(members) = self else { return None };
+        members.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+}
+
+/// The members of an object in their order, which a map would lose.
+struct Members(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        from.deserialize_map(InOrder)
+    }
+}
 
 impl Json {
     /// The value that these bytes are; none where they are no JSON.
-    fn open(&self, body: &[u8]) -> Option<&Value> {
-        self.0.get_or_init(|| serde_json::from_slice(body).ok()).as_ref()
+    fn open(&self, body: &[u8]) -> Option<&Whole> {
+        let read = || match serde_json::from_slice(body) {
+            Ok(Members(members)) => Some(Whole::Members(members)),
+            Err(_) => serde_json::from_slice(body).ok().map(|IgnoredAny| Whole::Other),
+        };
+        self.0.get_or_init(read).as_ref()
     }
 }
 
 /// The order's number and the two known members, for the journal, whatever else the body holds.
-pub(super) fn outline(request: &Request) -> (Option<String>, Value) {
-    let Some(Value::Object(members)) = request.json.open(&request.body) else {
-        return (None, json!({ "unreadable_bytes": request.body.len() }));
+pub(super) fn outline(request: &Request) -> (Option<String>, Parameters) {
+    let Some(Whole::Members(members)) = request.json.open(&request.body) else {
+        return (None, json!({ "unreadable_bytes": request.body.len() }).into());
     };
-    let target = match members.get("orderId") {
+    let whole = |name: &str| members.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value);
+    let target = match whole("orderId") {
         Some(Value::Number(number)) => Some(number.to_string()),
         Some(Value::String(text)) => Some(text.clone()),
         _ => None,
     };
-    let known = ["orderId", "orderItemIds"].into_iter();
-    let known = known.filter_map(|name| Some((name.to_owned(), members.get(name)?.clone())));
-    (target, Value::Object(known.collect()))
+    let known = members.iter().filter(|(name, _)| KNOWN.contains(&name.as_str()));
+    (target, known.cloned().collect())
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -98,6 +151,8 @@ fn is_json(headers: &HeaderMap) -> bool {
     value.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
 }
 
+/// The members of a request.
+const KNOWN: [&str; 2] = ["orderId", "orderItemIds"];
 /// How much of an unknown member's name is said back.
 const NAME_SAID: usize = 64;
 
@@ -112,11 +167,15 @@ impl Asked {
     fn read(request: &Request, settings: &Settings) -> Result<Self, Refusal> {
         let refuse = |details: &str| Err(Refusal::Malformed(details.to_owned()));
         let members = match request.json.open(&request.body) {
-            Some(Value::Object(members)) => members,
-            Some(_) => return refuse("The request body must be a JSON object."),
+            Some(whole @ Whole::Members(_)) => whole,
+            Some(Whole::Other) => return refuse("The request body must be a JSON object."),
             None => return refuse("The request body is not valid JSON."),
         };
-        let unknown = members.keys().find(|name| !matches!(name.as_str(), "orderId" | "orderItemIds"));
+        let names = match members {
+            Whole::Members(members) => members.iter().map(|(name, _)| name).collect(),
+            Whole::Other => Vec::new(),
+        };
+        let unknown = names.into_iter().find(|name| !KNOWN.contains(&name.as_str()));
         if let (Some(unknown), UnknownMembers::Refused) = (unknown, settings.unknown_members) {
             let said: String = unknown.chars().take(NAME_SAID).collect();
             return Err(Refusal::Malformed(format!("'{said}' is not a known field")));
@@ -267,7 +326,8 @@ impl Work {
         stopped
     }
 
-    /// Whether the item was refunded, or its refund begun, earlier in this call, and what is said to that.
+    /// Whether the item was refunded, or its refund begun, earlier in this call, and what is said
+    /// to that.
     fn done_already(&mut self, order: &Order, id: i32, settings: &Settings) -> Option<String> {
         if self.begun.insert(id) || settings.deduplication == Deduplication::Off {
             return None;

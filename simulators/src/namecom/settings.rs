@@ -11,8 +11,9 @@ use crate::{
 
 /// Where the documentation leaves a choice, or names a number.
 ///
-/// Each setting is marked: *documented* (and where), *observed* (a public client's source or a public report says that the provider
-/// did so), *inferred* (reasoned from documents), *unknown* (a guess that a client must not rest on).
+/// Each setting is marked: *documented* (and where), *observed* (a public client's source or a
+/// public report says that the provider did so), *inferred* (reasoned from documents), *unknown* (a
+/// guess that a client must not rest on).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
@@ -47,8 +48,9 @@ pub struct Settings {
     pub idempotency_keys: bool,
     /// What a second request under a key meets while the first one is not answered. Default `hold`. *Unknown*.
     pub key_in_flight: KeyInFlight,
-    /// Authenticated requests per account within one hour of the clock; 0 is no limit. Default 3000. *Documented* in the changelog of
-    /// 2026; that the window is the hour of the clock is *inferred*.
+    /// Authenticated requests per account within one hour of the clock; 0 is no limit. Default
+    /// 3000. *Documented* in the changelog of 2026; that the window is the hour of the clock is
+    /// *inferred*.
     pub requests_per_hour: u32,
     /// How the body of a refusal without details is written. Default `left_out`. *Unknown*: documented as string or null.
     pub no_details: NoDetails,
@@ -77,30 +79,35 @@ pub struct Settings {
     pub too_large_page: TooLargePage,
     /// A parameter of List Orders that cannot be read. Default `refused`. *Inferred*.
     pub unreadable_query: UnreadableQuery,
-    /// The HTTP status where each item of a request was refused. Default `409`: the rows, and no `message`. *Observed*.
+    /// The HTTP status where each item of a request was refused. Default `409`: the rows, and no
+    /// `message`. *Observed*.
     pub all_items_refused: AllItemsRefused,
-    /// What is answered where the domain was deleted and the refund did not follow. Default `502`. *Inferred*: 500, 502 and 504 are
-    /// documented without what they leave behind.
+    /// What is answered where the domain was deleted and the refund did not follow. Default `502`.
+    /// *Inferred*: 500, 502 and 504 are documented without what they leave behind.
     pub half_way_answer: HalfWayAnswer,
-    /// Where refunds go whose item says nothing of it. Default `payment_method`. *Documented*: to the original payment method, or
-    /// else to the account's credit.
+    /// Where refunds go whose item says nothing of it. Default `payment_method`. *Documented*: to
+    /// the original payment method, or else to the account's credit.
     pub refund_to: PaidTo,
     /// What Get Domain answers for a domain that was deleted. Default `404`. *Inferred*.
     pub deleted_domain: DeletedDomain,
-    /// Whether the day or moment of `createDateEnd` is itself part of what is listed. Default `exclusive`. *Observed*.
+    /// Whether the day or moment of `createDateEnd` is itself part of what is listed. Default
+    /// `exclusive`. *Observed*.
     pub create_date_end: CreateDateEnd,
     /// An `orderStatus` of List Orders that is none. Default `ignored`. *Observed*.
     pub unknown_order_status: UnknownOrderStatus,
-    /// How many orders a page of List Orders holds where `perPage` says nothing: 1 to 1000. Default 500. *Observed* since June 2026;
-    /// 1000 is documented.
+    /// How many orders a page of List Orders holds where `perPage` says nothing: 1 to 1000. Default
+    /// 500. *Observed* since June 2026; 1000 is documented.
     #[serde(deserialize_with = "checked::page_size")]
     pub orders_per_page: u32,
-    /// How far the times of orders lag behind UTC, although marked Z, in minutes: to 840. Default 0. *Observed* without a number.
+    /// How far the times of orders lag behind UTC, although marked Z, in minutes: to 840. Default
+    /// 0. *Observed* without a number.
     #[serde(deserialize_with = "checked::lag_minutes")]
     pub order_times_behind_minutes: u16,
-    /// Whether Get Order wraps the order in an object `order`. Default false. *Documented*: the changelog of Core 1.15.2 takes it back.
+    /// Whether Get Order wraps the order in an object `order`. Default false. *Documented*: the
+    /// changelog of Core 1.15.2 takes it back.
     pub wrapped_order: bool,
-    /// Whether 429 has a `message`. Default true. *Documented* as optional since Core 1.3.0; without it the details are empty (*observed*).
+    /// Whether 429 has a `message`. Default true. *Documented* as optional since Core 1.3.0;
+    /// without it the details are empty (*observed*).
     pub rate_limit_message: bool,
 }
 

@@ -215,9 +215,9 @@ impl State {
         self.orders.get(&id).map(|kept| self.whole(kept.open()))
     }
 
-    /// Decides a refund that was answered `initialized` or that stopped half-way: `Refunded` pays it out, `Failed` and `Canceled`
-    /// leave the item as it was before (a deleted domain stays deleted), `Deleted` deletes the domain, and `Initialized` changes
-    /// nothing.
+    /// Decides a refund that was answered `initialized` or that stopped half-way: `Refunded` pays
+    /// it out, `Failed` and `Canceled` leave the item as it was before (a deleted domain stays
+    /// deleted), `Deleted` deletes the domain, and `Initialized` changes nothing.
     pub fn settle_item(&mut self, order: i32, item: i32, outcome: Outcome) -> Result<Vec<Effect>, NotSettled> {
         let found = self.item(order, item).ok_or(NotSettled::NoSuchItem { order, item })?;
         let pending = found.pending.ok_or(NotSettled::NotPending { order, item })?;
@@ -382,7 +382,8 @@ impl State {
         self.refund_item(order, item, amount_minor, paid_to, pending.identifier)
     }
 
-    /// The first half of a refund without the second one: the domain is deleted, and the refund is yet to be decided.
+    /// The first half of a refund without the second one: the domain is deleted, and the refund is
+    /// yet to be decided.
     pub(super) fn delete_domain(&mut self, order: i32, id: i32, pending: Pending) -> Option<Effect> {
         let (identifier, was_deleted) = (pending.identifier.clone(), self.item(order, id)?.domain_deleted);
         self.change_item(order, id, |item| {

@@ -484,13 +484,13 @@ fn a_domain_is_there_as_long_as_its_registration_is_not_refunded() {
     assert_eq!(text(&gone), r#"{"message":"Not Found","details":"Domain example.com does not exist."}"#);
     let shown = Settings { deleted_domain: DeletedDomain::Shown, ..Settings::default() };
     assert_eq!(perform(&mut state, &shown, NOW, &get("/core/v1/domains/example.com")).answer.status, 200);
-    // A renewal is of a domain that was there before; nothing else is anybody's, or this account's.
+    // A renewal is of a domain that was there before; no other domain is this account's.
     assert_eq!(perform(&mut state, &settings, NOW, &get("/core/v1/domains/demo-300001.com")).answer.status, 200);
     state.put_account(Account::new("other", "token"));
     let others = Item::new(8, "registration", "other.com".to_owned(), 1);
     state.put_order(Order::new(8, "other", vec![others]), NOW).unwrap();
-    for nobodys in ["nothing.com", "other.com"] {
-        let performed = perform(&mut state, &settings, NOW, &get(&format!("/core/v1/domains/{nobodys}")));
+    for name in ["nothing.com", "other.com"] {
+        let performed = perform(&mut state, &settings, NOW, &get(&format!("/core/v1/domains/{name}")));
         assert_eq!(performed.answer.status, StatusCode::NOT_FOUND);
     }
 
@@ -534,7 +534,8 @@ fn half_way_the_domain_is_deleted_and_nothing_is_refunded_until_it_is_decided() 
         assert_eq!(parsed(&again)["details"], "Order item 987654 already has a refund in progress.");
         assert!(again.effects.is_empty());
 
-        // Paid after all, the deletion is not counted a second time; called off, the domain stays deleted.
+        // Paid after all, the deletion is not counted a second time; called off, the domain stays
+        // deleted.
         let mut called_off = state.clone();
         let paid = state.settle_item(123_456, 987_654, Outcome::Refunded).unwrap();
         assert_eq!((paid[0].kind.as_str(), paid[0].amount_minor), ("refund", Some(1099)));
@@ -569,7 +570,7 @@ fn an_item_can_end_half_way_by_itself_and_be_paid_later() {
 fn a_refund_goes_to_the_balance_of_the_account_where_the_item_or_the_settings_say_so() {
     let mut state = State::demo(NOW);
     let settings = Settings::default();
-    let mut refunded = |state: &mut State, settings: &Settings, order: i32| {
+    let refunded = |state: &mut State, settings: &Settings, order: i32| {
         let body = format!(r#"{{"orderId":{order},"orderItemIds":[{}]}}"#, order + 3_000_000);
         perform(state, settings, NOW, &refund(&body, &[])).effects[0].paid_to
     };

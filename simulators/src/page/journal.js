@@ -118,9 +118,10 @@ function toggle(shown) {
     shown.details.remove();
     return;
   }
-  const { answer, ...rest } = shown.entry;
+  const { answer, body, ...rest } = shown.entry;
   shown.details = element("tr", {}, element("td", { colspan: 11 },
     element("pre", { tabindex: 0, "aria-label": "The entry" }, JSON.stringify(rest, null, 2)),
+    body ? element("pre", { tabindex: 0, "aria-label": "The body of the request" }, body) : "",
     answer ? element("pre", { tabindex: 0, "aria-label": "The answer" }, answer) : ""));
   shown.row.after(shown.details);
 }

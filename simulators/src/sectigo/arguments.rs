@@ -5,13 +5,13 @@
 //! -3 before -4.
 
 use http::header;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{
-    ArgumentsInQuery, EmptyArgument, InvalidUtf8, OtherContentTypes, Refusal, RepeatedArgument, Settings, Wording,
-    invalid,
+    ArgumentNames, ArgumentsInQuery, EmptyArgument, InvalidUtf8, OtherContentTypes, Refusal, RepeatedArgument,
+    Settings, Wording, invalid,
 };
-use crate::exchange::Request;
+use crate::{exchange::Request, parameters::Parameters};
 
 /// The arguments of a request as sent, in order, percent-encoding and plus signs decoded.
 pub(super) struct Form {
@@ -71,12 +71,19 @@ impl Form {
         if settings.arguments_in_query == ArgumentsInQuery::Read {
             pairs.extend(pairs_in(query(request)));
         }
+        if settings.argument_names == ArgumentNames::AnyCase {
+            for (name, _) in &mut pairs {
+                if let Some(known) = KNOWN.into_iter().find(|known| known.eq_ignore_ascii_case(name)) {
+                    known.clone_into(name);
+                }
+            }
+        }
         Form { pairs }
     }
 
     /// Whatever might be an argument, by whichever settings: in whose world a request is has to be known before its settings are.
     pub(super) fn outline(request: &Request) -> Form {
-        let is_known = |(name, _): &(String, String)| KNOWN.contains(&name.as_str());
+        let is_known = |(name, _): &(String, String)| KNOWN.iter().any(|known| known.eq_ignore_ascii_case(name));
         let is_form = is_form(request);
         let in_body = pairs_in(&request.body).filter(|pair| is_form || is_known(pair));
         Form { pairs: in_body.chain(pairs_in(query(request)).filter(is_known)).collect() }
@@ -88,19 +95,25 @@ impl Form {
         (!value.is_empty()).then(|| value.clone())
     }
 
+    /// The same, in whatever letters the name is spelled: as documented, where it is spelled so as
+    /// well.
+    pub(super) fn first_in_any_case(&self, name: &str) -> Option<String> {
+        self.first(name).or_else(|| {
+            let (_, value) =
+                self.pairs.iter().find(|(found, value)| found.eq_ignore_ascii_case(name) && !value.is_empty())?;
+            Some(value.clone())
+        })
+    }
+
     /// Everything for the journal: whatever calls itself a password, in any spelling, is masked.
-    pub(super) fn masked(&self) -> Value {
-        let mut parameters = Map::new();
+    pub(super) fn masked(&self) -> Parameters {
+        let mut parameters = Parameters::of_a_call();
         for (name, value) in &self.pairs {
             let secret = name.to_ascii_lowercase().contains("password");
             let value = Value::String(if secret { "***".to_owned() } else { value.clone() });
-            match parameters.get_mut(name) {
-                Some(Value::Array(values)) => values.push(value),
-                Some(first) => *first = Value::Array(vec![first.take(), value]),
-                None => drop(parameters.insert(name.clone(), value)),
-            }
+            parameters.push(name.clone(), value);
         }
-        Value::Object(parameters)
+        parameters
     }
 
     /// Checks the whole form against what a call takes.

@@ -27,8 +27,8 @@ use self::orders::Shown;
 pub use self::{
     orders::{Account, NotPut, Order, Processing, State},
     settings::{
-        AlreadyRefunded, ArgumentsInQuery, AutoReject, CertificateId, CheckOrder, EmptyArgument, FirstCheck,
-        InvalidUtf8, NoData, OtherContentTypes, OtherMethods, RepeatedArgument, ResponseFormat, Settings,
+        AlreadyRefunded, ArgumentNames, ArgumentsInQuery, AutoReject, CertificateId, CheckOrder, EmptyArgument,
+        FirstCheck, InvalidUtf8, NoData, OtherContentTypes, OtherMethods, RepeatedArgument, ResponseFormat, Settings,
         StatusAfterRefund, Texts, UnknownOrder,
     },
 };
@@ -40,8 +40,8 @@ pub fn identify(request: &Request) -> Identified {
     let operation = Call::of(&request.path).map_or("", Call::operation);
     Identified {
         operation: operation.to_owned(),
-        target: form.first("orderNumber"),
-        username: form.first("loginName"),
+        target: form.first_in_any_case("orderNumber"),
+        username: form.first_in_any_case("loginName"),
         identifier: None,
         parameters: form.masked(),
         moves_money: operation == Call::AutoRefund.operation() && request.method == Method::POST,

@@ -421,6 +421,12 @@ impl Order {
         if let (true, Some(before)) = (lags, &self.status_before_refund) {
             data.order_status = Some(before.clone());
         }
+        // Whatever was put: documented beside this one status.
+        if let Some(section) = &mut data.caa_check_status
+            && section.status.as_deref() != Some("ActionRequired")
+        {
+            section.latest_caa_check_errors = None;
+        }
         Shown { order_number: &self.order_number, data }
     }
 

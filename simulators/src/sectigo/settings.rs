@@ -57,6 +57,9 @@ pub struct Settings {
     pub status_content_type: String,
     /// Arguments in the query string. Default `ignored`. *Inferred*: a form is documented, and no query.
     pub arguments_in_query: ArgumentsInQuery,
+    /// How the names of arguments are read. Default `exact`. *Inferred*; a public client spells
+    /// `LOGINPASSWORD` (*observed*).
+    pub argument_names: ArgumentNames,
     /// A body that does not call itself a form. Default `no_arguments`. *Inferred*.
     pub other_content_types: OtherContentTypes,
     /// A value that is not UTF-8. Default -4. *Inferred*: no other code is about a value.
@@ -104,6 +107,18 @@ pub enum FirstCheck {
     Https,
     /// -17 (and HTTP 404 and 405): what is no POST is refused as that without TLS, too.
     Method,
+}
+
+/// How the names of arguments are read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ArgumentNames {
+    /// As they are documented; in other letters they are unrecognized, and only say in whose world
+    /// the request is.
+    #[default]
+    Exact,
+    /// In capitals, too, and in any mixture.
+    AnyCase,
 }
 
 /// Arguments in the query string.
@@ -310,6 +325,7 @@ impl Default for Settings {
             plain_content_type: "text/plain".to_owned(),
             status_content_type: "application/json; charset=UTF-8".to_owned(),
             arguments_in_query: ArgumentsInQuery::default(),
+            argument_names: ArgumentNames::default(),
             other_content_types: OtherContentTypes::default(),
             invalid_utf8: InvalidUtf8::default(),
             wrong_login_code: -16,

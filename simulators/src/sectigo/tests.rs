@@ -421,6 +421,22 @@ fn order_3000002_leaves_out_nothing_that_is_documented() {
 }
 
 #[rstest]
+#[case::action_required("ActionRequired", true)]
+#[case::completed("Completed", false)]
+#[case::in_progress("InProgress", false)]
+#[case::undocumented("Whatever", false)]
+fn errors_of_the_caa_check_are_shown_beside_one_status_alone(#[case] status: &str, #[case] shown: bool) {
+    let mut state = State::demo(NOW);
+    let mut order = state.order("3000002").unwrap();
+    order.validation.caa_check_status.as_mut().unwrap().status = Some(status.to_owned());
+    state.put_order(order, NOW).unwrap();
+    let performed = perform(&mut state, &Settings::default(), NOW, &status_of("3000002"));
+    let body = json_body(&performed);
+    assert_eq!(body["data"]["caaCheckStatus"]["status"], status);
+    assert_eq!(body["data"]["caaCheckStatus"].get("latestCAACheckErrors").is_some(), shown);
+}
+
+#[rstest]
 #[case("3000001")]
 #[case("3000002")]
 fn the_special_orders_can_be_refunded(#[case] order: &str) {

@@ -264,6 +264,7 @@ impl Worlds {
         if demo.origin.is_none() {
             demo.count_from(seed);
         }
+        demo.number = seed;
         demo.has_ports = true;
         let names = names(&demo);
         let demo = SharedWorld::new(DEMO.to_owned(), Some("Demo data".to_owned()), demo, Some(ports));
@@ -326,6 +327,16 @@ impl Worlds {
         std::iter::once(self.demo.clone()).chain(others).collect()
     }
 
+    /// What a client of the TLS ports has to trust, PEM.
+    pub(crate) fn ca_pem(&self) -> String {
+        self.harbour.ca_pem.as_ref().to_owned()
+    }
+
+    /// The settings of the start.
+    pub(crate) fn start_settings(&self) -> Settings {
+        self.demo.lock().made_with().clone()
+    }
+
     /// Makes a world with credentials of its own.
     pub(crate) fn create(&self, new: NewWorld) -> Result<SharedWorld, WorldError> {
         let world = match (new.snapshot, new.seed) {
@@ -335,7 +346,7 @@ impl Worlds {
                 World { settings: new.settings.unwrap_or_else(|| world.settings.clone()), ..world }
             }
             (None, seed) => {
-                let settings = new.settings.unwrap_or_else(|| self.demo.lock().first_settings().clone());
+                let settings = new.settings.unwrap_or_else(|| self.start_settings());
                 let mut world = World::new(seed.unwrap_or_default(), settings);
                 world.count_from(self.write().dice.next());
                 world

@@ -135,6 +135,11 @@ impl Snapshot {
         })
     }
 
+    /// The settings in it.
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
     /// Reads one, its version first: of another version nothing else can be told.
     ///
     /// # Errors

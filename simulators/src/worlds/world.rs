@@ -51,6 +51,9 @@ pub struct World {
     /// What it was made with, which a reset brings back.
     pub(super) seed: Seed,
     pub(super) first_settings: Settings,
+    /// The settings that it was made with, whatever snapshot was put into it since: a reset to the
+    /// demo data brings them back.
+    pub(super) made_with: Settings,
     /// What everything that looks random in it is computed from.
     pub(super) number: u64,
     /// What it was taken up from; none where that was a seed.
@@ -127,24 +130,35 @@ impl World {
             life: 0,
             seed,
             number: 0,
-            first_settings: settings,
+            first_settings: settings.clone(),
+            made_with: settings,
             origin: None,
             has_ports: true,
             credentials: None,
         }
     }
 
-    /// Back to how it started: data, settings, clock; books, journal and faults empty. Back to the snapshot, where it came from one. Its
-    /// credentials stay.
+    /// To the demo data as of now, always: whatever the world was made from, and whatever snapshot
+    /// was put into it, one without any accounts too. Settings as it was made with; books, journal
+    /// and faults empty. Its credentials stay.
     pub fn reset(&mut self) {
-        let life = self.life + 1;
-        let credentials = self.credentials.take();
+        self.begin_again(Self::new(Seed::Demo, self.made_with.clone()), None);
+    }
+
+    /// Back to what it last came from: its seed, or the snapshot that it was made of, or that was
+    /// put into it. Its credentials stay.
+    pub fn reset_to_start(&mut self) {
         let origin = self.origin.take();
         // A snapshot that made a world once makes it again.
         let restored = origin.as_ref().and_then(|origin| Snapshot::clone(origin).into_world().ok());
         let fresh = restored.unwrap_or_else(|| Self::new(self.seed, self.first_settings.clone()));
-        let number = self.number;
-        *self = Self { life, origin, has_ports: self.has_ports, ..fresh };
+        self.begin_again(fresh, origin);
+    }
+
+    fn begin_again(&mut self, fresh: Self, origin: Option<Arc<Snapshot>>) {
+        let (life, number, made_with) = (self.life + 1, self.number, self.made_with.clone());
+        let credentials = self.credentials.take();
+        *self = Self { life, number, made_with, origin, has_ports: self.has_ports, ..fresh };
         if self.origin.is_none() {
             self.count_from(number);
         }
@@ -295,14 +309,17 @@ impl World {
         self.life
     }
 
-    pub(crate) fn first_settings(&self) -> &Settings {
-        &self.first_settings
+    /// The settings that it was made with.
+    pub(crate) fn made_with(&self) -> &Settings {
+        &self.made_with
     }
 
     /// Becomes another world, under its own credentials; whatever was under way in it ends without an effect.
     pub(super) fn become_another(&mut self, mut other: World) {
         other.life = self.life + 1;
         other.has_ports = self.has_ports;
+        other.number = self.number;
+        other.made_with = self.made_with.clone();
         let credentials = self.credentials.take();
         *self = other;
         if let Some((credentials, id)) = credentials {

@@ -18,6 +18,7 @@ struct Running {
     process: Child,
     control: String,
     namecom: String,
+    namecom_plaintext: String,
 }
 
 impl Running {
@@ -27,7 +28,8 @@ impl Running {
         let lines = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
         let lines: Vec<String> = lines.take_while(|line| line != "ready").collect();
         let listens = |name: &str| lines.iter().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
-        Running { process, control: listens("control"), namecom: listens("name.com") }
+        let (control, namecom) = (listens("control"), listens("name.com"));
+        Running { process, control, namecom, namecom_plaintext: listens("name.com plaintext") }
     }
 
     async fn call(&self, method: Method, path: &str, body: &str) -> Value {
@@ -47,7 +49,15 @@ impl Drop for Running {
 }
 
 fn command(folder: &Path, arguments: &[&str]) -> Command {
-    let free = ["--control", "--sectigo", "--sectigo-plaintext", "--namecom", "--debitsuccess"];
+    let free = [
+        "--control",
+        "--sectigo",
+        "--sectigo-plaintext",
+        "--namecom",
+        "--namecom-plaintext",
+        "--debitsuccess",
+        "--debitsuccess-plaintext",
+    ];
     let mut command = Command::new(env!("CARGO_BIN_EXE_simulators"));
     let given = |port: &&&str| !arguments.contains(*port);
     command.current_dir(folder).args(arguments);
@@ -67,10 +77,14 @@ fn refused(folder: &Path, arguments: &[&str]) -> (i32, String) {
 #[case::a_key_that_is_none(&["--config", "key.toml"], "the configuration key.toml, line 2: unknown field `colour`")]
 #[case::a_missing_world(&["--world-file", "none.json"], "cannot start with the world in none.json: No such file")]
 #[case::a_world_that_is_none(&["--world-file", "bad.json"], "cannot start with the world in bad.json: it is no snapshot: ")]
-#[case::a_folder_that_is_a_file(&["--ca-file", "bad.json/ca.pem"], "cannot write the certificate of the Sectigo TLS port's authority")]
-#[case::a_folder_that_is_not_there(&["--ca-file", "no/such/folder/ca.pem"], "cannot write the certificate of the Sectigo TLS port's authority to no/such/folder/ca.pem: No such file")]
-#[case::a_name_that_is_none(&["--tls-name", "ä"], "cannot make the certificate of the Sectigo TLS port: `ä` is neither a host name nor an address (--tls-name)")]
-#[case::a_name_of_two_words(&["--tls-name", "bad name!"], "cannot make the certificate of the Sectigo TLS port: `bad name!` is neither")]
+#[case::a_folder_that_is_a_file(&["--ca-file", "bad.json/ca.pem"], "cannot write the authority of the TLS ports")]
+#[case::a_folder_that_is_not_there(&["--ca-file", "no/such/folder/ca.pem"], "cannot write the authority of the TLS ports to no/such/folder/ca.pem.key: No such file")]
+#[case::a_certificate_without_its_key(&["--tls-certificate", "bad.json"], "cannot make the certificate of the TLS ports: --tls-certificate and --tls-key belong together")]
+#[case::a_certificate_that_is_not_there(&["--tls-certificate", "none.pem", "--tls-key", "none.key"], "cannot make the certificate of the TLS ports: cannot read none.pem: No such file")]
+#[case::a_certificate_that_is_none(&["--tls-certificate", "bad.json", "--tls-key", "bad.json"], "cannot make the certificate of the TLS ports: bad.json holds no certificate in PEM")]
+#[case::an_authority_of_others(&["--ca-file", "bad.json"], "cannot make the certificate of the TLS ports: bad.json holds a certificate that the simulators did not make")]
+#[case::a_name_that_is_none(&["--tls-name", "ä"], "cannot make the certificate of the TLS ports: `ä` is neither a host name nor an address (--tls-name)")]
+#[case::a_name_of_two_words(&["--tls-name", "bad name!"], "cannot make the certificate of the TLS ports: `bad name!` is neither")]
 #[case::a_world_of_another_version(&["--world-file", "version.json"], "cannot start with the world in version.json: the snapshot is of version 2, and this is version 1")]
 fn what_cannot_start_says_why_in_one_line(#[case] arguments: &[&str], #[case] sentence: &str) {
     let folder = folder();
@@ -105,7 +119,7 @@ fn health_is_asked_of_simulators_that_run() {
     assert_eq!(asked(&control), (0, yes.clone()));
     // What listens everywhere is asked for on this machine.
     assert_eq!(asked(&control.replace("127.0.0.1", "0.0.0.0")), (0, yes));
-    let another = running.namecom.trim_start_matches("http://");
+    let another = running.namecom_plaintext.trim_start_matches("http://");
     assert_eq!(
         asked(another),
         (1, format!("simulators: what answers at http://{another} are no healthy simulators\n"))
@@ -152,7 +166,7 @@ async fn a_flag_wins_over_the_file_and_the_file_over_the_defaults() {
     fs::write(folder.path().join("some.toml"), "namecom = '192.0.2.1:1'\n[settings.sectigo]\nrefund_period_days = 3")
         .unwrap();
     let running = Running::start(folder.path(), &["--config", "some.toml"]);
-    assert!(running.namecom.starts_with("http://127.0.0.1:"));
+    assert!(running.namecom.starts_with("https://127.0.0.1:"));
     let settings = running.call(Method::GET, "/v1/settings", "").await;
     assert_eq!(settings["sectigo"]["refund_period_days"], 3);
     assert!(folder.path().join("sectigo-ca.pem").exists());
@@ -193,8 +207,11 @@ async fn a_saved_world_is_there_again_with_its_credentials_beside_new_worlds() {
     assert_eq!(demo["credentials"], saved);
     for _ in 0..2 {
         assert_eq!(running.call(Method::GET, "/v1/sectigo/orders", "").await["total"], 1);
-        running.call(Method::POST, "/v1/reset", "").await;
+        running.call(Method::POST, "/v1/reset", r#"{"to":"start"}"#).await;
     }
+    // A plain reset leads to the demo data; the credentials are its own then, too.
+    running.call(Method::POST, "/v1/reset", "").await;
+    assert_eq!(running.call(Method::GET, "/v1/sectigo/orders", "").await["total"], 1026);
     let new = running.call(Method::POST, "/v1/worlds", "{}").await;
     assert_ne!(new["credentials"]["namecom"]["username"], saved["namecom"]["username"]);
 }
@@ -210,7 +227,7 @@ fn the_script_of_the_readme_runs() {
     let folder = folder();
     let running = Running::start(folder.path(), &[]);
     let script = script.replace("http://127.0.0.1:7100", &running.control);
-    let script = script.replace("http://127.0.0.1:7102", &running.namecom);
+    let script = script.replace("https://127.0.0.1:7102", &running.namecom);
     let Output { status, stdout, stderr } = Command::new("python3").arg("-c").arg(script).output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     assert!(status.success() && said.contains("audit: violations"), "{said}");
@@ -222,4 +239,45 @@ fn folder() -> TempDir {
     fs::write(folder.path().join("version.json"), r#"{"colour": "red", "version": 2}"#).unwrap();
     fs::write(folder.path().join("key.toml"), "seed = 1\ncolour = 'red'\n").unwrap();
     folder
+}
+
+/// By the files alone: what a client trusted yesterday it trusts today.
+#[test]
+fn the_authority_is_kept_from_start_to_start_and_its_key_is_private() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = folder();
+    let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    drop(Running::start(folder.path(), &[]));
+    let (ca, key) = (read("sectigo-ca.pem"), read("sectigo-ca.pem.key"));
+    let mode = fs::metadata(folder.path().join("sectigo-ca.pem.key")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    drop(Running::start(folder.path(), &[]));
+    assert_eq!((read("sectigo-ca.pem"), read("sectigo-ca.pem.key")), (ca, key));
+}
+
+/// An authority that has expired, as a start of long ago left it.
+#[test]
+fn an_expired_authority_is_made_anew_and_a_warning_says_so() {
+    use rcgen::{CertificateParams, DnType, KeyPair};
+    let folder = folder();
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, "recoup simulators CA");
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    let expired = params.self_signed(&key).unwrap().pem();
+    let file = folder.path().join("sectigo-ca.pem");
+    fs::write(&file, &expired).unwrap();
+    fs::write(folder.path().join("sectigo-ca.pem.key"), key.serialize_pem()).unwrap();
+
+    let mut process = command(folder.path(), &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.take_while(|line| line != "ready").count() > 0);
+    process.kill().unwrap();
+    let Output { stderr, .. } = process.wait_with_output().unwrap();
+    let said = String::from_utf8(stderr).unwrap();
+    assert!(said.contains("WARN") && said.contains("made anew") && said.contains("it has expired"), "{said}");
+    assert!(!said.contains("PRIVATE"), "{said}");
+    assert_ne!(fs::read_to_string(&file).unwrap(), expired);
 }

@@ -191,7 +191,7 @@ async fn a_refund_stops_half_way_where_a_rule_says_so_and_its_domain_is_gone() {
     let bench = Bench::start().await;
     let (namecom, account) = (Provider::Namecom, Account::demo());
     let domain = |order: u32| {
-        let url = format!("http://{}/core/v1/domains/demo-{order}.com", bench.simulators.namecom_addr());
+        let url = format!("http://{}/core/v1/domains/demo-{order}.com", bench.simulators.namecom_plaintext_addr());
         bench.client.get(url).basic_auth("demo-test", Some("demo-token"))
     };
     let half_way =
@@ -221,7 +221,7 @@ async fn a_refund_stops_half_way_where_a_rule_says_so_and_its_domain_is_gone() {
     let journal = bench.simulators.journal();
     let refunds: Vec<_> = journal.iter().filter(|entry| entry.operation == "ProcessRefund").collect();
     assert_eq!((refunds[1].effects.as_slice(), refunds[1].ending), (&[2][..], Ending::ResetWithoutAnswer));
-    // Nothing was refunded, so nothing was refunded without a word.
+    // Nothing was refunded, so no refund is untold.
     assert_eq!(bench.control(Method::GET, "/v1/audit", "").await.1["verdict"], "clean");
 
     let path = "/v1/namecom/orders/200001/items/3200001/settle";

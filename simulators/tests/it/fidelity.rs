@@ -36,6 +36,7 @@ const PROOFS: &[(&str, &str, &str, &str)] = &[
         "content-type: application/json; charset=UTF-8\n",
         "content-type: text/json\n",
     ),
+    ("sectigo.argument_names", r#""any_case""#, "\n\n-2\n", "\n\n0"),
     ("sectigo.arguments_in_query", r#""read""#, "\n\n-3\n", "\n\n0"),
     ("sectigo.other_content_types", r#""read""#, "\n\n-3\n", "\n\n0"),
     ("sectigo.invalid_utf8", r#""replaced""#, "\n\n-4\n", "\n\n-16\n"),
@@ -239,11 +240,20 @@ impl Visit<'_> {
                 let url = format!("https://{}/products/!AutoRefund", self.bench.simulators.sectigo_addr());
                 let form_type = "application/x-www-form-urlencoded";
                 let (url, content_type, body) = match setting {
-                    "sectigo.arguments_in_query" => (format!("{url}?{form}"), form_type, String::new()),
+                    "sectigo.arguments_in_query" => {
+                        // An empty POST, which calls itself nothing.
+                        return told(self.bench.client.post(format!("{url}?{form}"))).await;
+                    }
                     "sectigo.other_content_types" => (url, "text/plain", form),
                     _ => (url, form_type, form.replace(&login, &format!("{login}%FF"))),
                 };
                 told(self.bench.client.post(url).header("content-type", content_type).body(body)).await
+            }
+            "sectigo.argument_names" => {
+                let (name, password) = &self.account.sectigo;
+                let form = [("LOGINNAME", name.as_str()), ("LOGINPASSWORD", password), ORDER[0], REASON];
+                let url = format!("https://{}/products/!AutoRefund", self.bench.simulators.sectigo_addr());
+                told(self.bench.client.post(url).form(&form)).await
             }
             "sectigo.wrong_login_code" => {
                 self.account.sectigo.1.push('x');
@@ -464,7 +474,7 @@ impl Visit<'_> {
     }
 
     async fn namecom(&self, method: Method, call: &str, body: &str, headers: &[(&str, &str)]) -> String {
-        let url = format!("http://{}/core/v1/{call}", self.bench.simulators.namecom_addr());
+        let url = format!("http://{}/core/v1/{call}", self.bench.simulators.namecom_plaintext_addr());
         let (username, token) = &self.account.namecom;
         let request = self.bench.client.request(method, url).basic_auth(username, Some(token));
         let request = request.header("content-type", "application/json").body(body.to_owned());
@@ -494,7 +504,7 @@ impl Visit<'_> {
             settings: Some(self.world.with_world(|world| world.settings.clone())),
             ..NewWorld::default()
         });
-        format!("http://{}/DSWebService/DSServices.svc", own.unwrap().ports().debitsuccess)
+        format!("http://{}/DSWebService/DSServices.svc", own.unwrap().ports().debitsuccess_plaintext)
     }
 
     fn initiate(&self, identifier: &str, amount: &str, description: &str) -> String {
@@ -511,7 +521,7 @@ impl Visit<'_> {
     }
 
     async fn soap(&self, action: &str, body: &str) -> String {
-        let url = format!("http://{}/DSWebService/DSServices.svc", self.bench.simulators.debitsuccess_addr());
+        let url = format!("http://{}/DSWebService/DSServices.svc", self.bench.simulators.debitsuccess_plaintext_addr());
         told(soap_headers(self.bench.client.post(url), action).body(body.to_owned())).await
     }
 }

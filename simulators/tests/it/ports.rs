@@ -91,7 +91,7 @@ async fn the_trap_is_marked_in_the_journal() {
 #[tokio::test]
 async fn a_connection_that_is_asked_to_close_is_closed() {
     let bench = Bench::start().await;
-    let mut stream = TcpStream::connect(bench.simulators.namecom_addr()).await.unwrap();
+    let mut stream = TcpStream::connect(bench.simulators.namecom_plaintext_addr()).await.unwrap();
     let request = b"GET /core/v1/orders/1 HTTP/1.1\r\nhost: x\r\n\r\nGET /core/v1/orders/1 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     stream.write_all(request).await.unwrap();
     let mut answers = String::new();
@@ -109,7 +109,7 @@ async fn a_connection_that_is_asked_to_close_is_closed() {
 #[tokio::test]
 async fn what_is_no_request_is_refused_and_the_next_one_is_served(#[case] sent: Vec<u8>, #[case] answer: &str) {
     let bench = Bench::start().await;
-    let stream = TcpStream::connect(bench.simulators.namecom_addr()).await.unwrap();
+    let stream = TcpStream::connect(bench.simulators.namecom_plaintext_addr()).await.unwrap();
     let (mut reading, mut writing) = stream.into_split();
     // The server may close before it has taken all: that is its good right.
     let writing = tokio::spawn(async move { drop(writing.write_all(&sent).await) });
@@ -137,7 +137,12 @@ async fn the_authoritys_certificate_is_written_where_it_is_wanted() {
     let path = config.ca_file.clone().unwrap();
     let simulators = Simulators::start(config).await.unwrap();
     assert_eq!(std::fs::read_to_string(&path).unwrap(), simulators.ca_pem());
-    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    // Itself and its key, and nothing half written.
+    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 2);
+    drop(simulators);
+    let config = Config::free_ports().with_ca_in(directory.path());
+    let again = Simulators::start(config).await.unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), again.ca_pem());
 }
 
 #[tokio::test]
@@ -145,10 +150,63 @@ async fn stopped_simulators_free_their_ports_even_beside_an_idle_connection() {
     let bench = Bench::start().await;
     let idle = client(&bench.simulators, 1);
     bench.refund_by(&idle, Provider::Sectigo).await.unwrap();
-    let silent = TcpStream::connect(bench.simulators.namecom_addr()).await.unwrap();
+    let silent = TcpStream::connect(bench.simulators.namecom_plaintext_addr()).await.unwrap();
     let address = bench.simulators.sectigo_addr();
     bench.simulators.stop().await;
     let again = Simulators::start(Config { sectigo: address, ..Config::free_ports() }).await;
     assert!(again.is_ok(), "{again:?}");
     drop(silent);
+}
+
+#[tokio::test]
+async fn each_provider_is_there_over_tls_and_in_plaintext_with_one_authority() {
+    let bench = Bench::start().await;
+    let simulators = &bench.simulators;
+    let url = format!("http://{}/v1/ca.pem", simulators.control_addr());
+    let answer = bench.client.get(url).send().await.unwrap();
+    assert_eq!(answer.headers()["content-type"], "application/x-pem-file");
+    let ca = answer.text().await.unwrap();
+    assert_eq!(ca, simulators.ca_pem());
+    assert!(ca.starts_with("-----BEGIN CERTIFICATE-----") && !ca.contains("KEY"));
+    let hello = async |origin: String| {
+        let request = bench.client.get(format!("{origin}/core/v1/hello")).basic_auth("demo-test", Some("demo-token"));
+        request.send().await.unwrap().text().await.unwrap()
+    };
+    for (secure, plain) in [
+        (simulators.namecom_addr(), simulators.namecom_plaintext_addr()),
+        (simulators.debitsuccess_addr(), simulators.debitsuccess_plaintext_addr()),
+    ] {
+        assert_eq!(
+            hello(format!("https://{secure}")).await.is_empty(),
+            hello(format!("http://{plain}")).await.is_empty()
+        );
+        // Without TLS nothing is there.
+        let request = bench.client.get(format!("http://{secure}/core/v1/hello"));
+        assert!(request.send().await.is_err());
+    }
+    let tls: Vec<_> = simulators.journal().iter().map(|entry| (entry.provider, entry.tls)).collect();
+    let (namecom, debitsuccess) = (Provider::Namecom, Provider::Debitsuccess);
+    assert_eq!(tls, [(namecom, true), (namecom, false), (debitsuccess, true), (debitsuccess, false)]);
+    assert!(hello(format!("https://{}", simulators.namecom_addr())).await.contains("demo-test"));
+}
+
+#[tokio::test]
+async fn a_given_certificate_is_the_one_of_all_tls_ports() {
+    let folder = tempfile::tempdir().unwrap();
+    // One that an authority of ours has made serves as well as any.
+    let first = Simulators::start(Config::free_ports().with_ca_in(folder.path())).await.unwrap();
+    let (certificate, key) = (folder.path().join("sectigo-ca.pem"), folder.path().join("sectigo-ca.pem.key"));
+    let config = Config {
+        tls_certificate: Some(certificate.clone()),
+        tls_key: Some(key.clone()),
+        ca_file: Some(folder.path().join("never.pem")),
+        ..Config::free_ports()
+    };
+    let given = Simulators::start(config).await.unwrap();
+    let same = |pem: &str| pem.split_whitespace().collect::<String>();
+    assert_eq!(same(given.ca_pem()), same(first.ca_pem()));
+    assert!(!folder.path().join("never.pem").exists());
+    let half = Config { tls_key: Some(key), ..Config::free_ports() };
+    let refused = Simulators::start(half).await.unwrap_err().to_string();
+    assert!(refused.contains("belong together"), "{refused}");
 }

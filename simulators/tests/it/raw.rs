@@ -85,7 +85,7 @@ impl Raw {
         let ports = world.ports();
         let address = match provider {
             Provider::Sectigo => ports.sectigo,
-            Provider::Namecom => ports.namecom,
+            Provider::Namecom => ports.namecom_plaintext,
             Provider::Debitsuccess => ports.debitsuccess,
         };
         let stream = match TcpStream::connect(address).await {
@@ -93,7 +93,7 @@ impl Raw {
             stream => stream.unwrap(),
         };
         stream.set_nodelay(true).unwrap();
-        if provider != Provider::Sectigo {
+        if provider == Provider::Namecom {
             return Ok(Raw(Box::new(stream)));
         }
         let mut roots = rustls::RootCertStore::empty();

@@ -45,7 +45,11 @@ const AT_LAST: Duration = Duration::from_secs(20);
 
 impl Bench {
     pub(crate) async fn start() -> Bench {
-        let simulators = Simulators::start(Config::free_ports()).await.unwrap();
+        Bench::start_as(Config::free_ports()).await
+    }
+
+    pub(crate) async fn start_as(config: Config) -> Bench {
+        let simulators = Simulators::start(config).await.unwrap();
         let client = client(&simulators, 0);
         Bench { simulators, client }
     }
@@ -71,12 +75,12 @@ impl Bench {
                 client.post(format!("https://{}/products/!AutoRefund", self.simulators.sectigo_addr())).form(&form)
             }
             Provider::Namecom => client
-                .post(format!("http://{}/core/v1/refund", self.simulators.namecom_addr()))
+                .post(format!("http://{}/core/v1/refund", self.simulators.namecom_plaintext_addr()))
                 .basic_auth("demo-test", Some("demo-token"))
                 .header("content-type", "application/json")
                 .body(r#"{"orderId":200007,"orderItemIds":[3200007]}"#),
             Provider::Debitsuccess => client
-                .post(format!("http://{}/DSWebService/DSServices.svc", self.simulators.debitsuccess_addr()))
+                .post(format!("http://{}/DSWebService/DSServices.svc", self.simulators.debitsuccess_plaintext_addr()))
                 .header("content-type", "text/xml; charset=utf-8")
                 .header("soapaction", "\"http://tempuri.org/IDSServices/InitiateRefund\"")
                 .body(INITIATE_REFUND),
@@ -142,7 +146,7 @@ impl Bench {
             Provider::Namecom => {
                 let order: i32 = target.parse().unwrap();
                 self.client
-                    .post(format!("http://{}/core/v1/refund", self.simulators.namecom_addr()))
+                    .post(format!("http://{}/core/v1/refund", self.simulators.namecom_plaintext_addr()))
                     .basic_auth(username, Some(secret))
                     .header("content-type", "application/json")
                     .body(format!(r#"{{"orderId":{order},"orderItemIds":[{}]}}"#, order + 3_000_000))
@@ -154,7 +158,10 @@ impl Bench {
                     .replace("DS000007", target)
                     .replace("recoup-7", identifier);
                 self.client
-                    .post(format!("http://{}/DSWebService/DSServices.svc", self.simulators.debitsuccess_addr()))
+                    .post(format!(
+                        "http://{}/DSWebService/DSServices.svc",
+                        self.simulators.debitsuccess_plaintext_addr()
+                    ))
                     .header("content-type", "text/xml; charset=utf-8")
                     .header("soapaction", "\"http://tempuri.org/IDSServices/InitiateRefund\"")
                     .body(body)

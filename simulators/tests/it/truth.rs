@@ -320,3 +320,119 @@ async fn each_way_to_be_wrong_has_a_kind_of_its_own() {
     let (status, audit) = case.call(Method::POST, "audit?strict=true", json!({ "refunds": refunds })).await;
     assert_eq!((status, &audit["verdict"]), (200, &json!("clean")));
 }
+
+/// As Go's `net/http` does it: a POST that carries a key is sent again by itself when its
+/// connection dies before an answer.
+#[rstest]
+#[case::without_an_answer("reset", 0, true)]
+#[case::closed("close", 0, true)]
+#[case::later("reset", 2, false)]
+#[case::answered("answer", 0, false)]
+#[tokio::test]
+async fn a_request_that_comes_again_at_once_under_its_key_looks_like_a_hidden_resend(
+    #[case] effect: &str,
+    #[case] seconds_later: u64,
+    #[case] suspected: bool,
+) {
+    let bench = Bench::start().await;
+    bench.simulators.with_world(|world| world.clock.stop());
+    let account = Account::demo();
+    let effect = if effect == "answer" { json!({ "answer": { "status": 503 } }) } else { json!(effect) };
+    bench.arm(json!({ "provider": "namecom", "point": "after_effect", "effect": effect }));
+    let refund = |key: &'static str, order: &'static str| {
+        bench.request_for(&account, Provider::Namecom, order, "").header("x-idempotency-key", key).send()
+    };
+    assert!(refund("key-1", "200001").await.map_or(true, |response| response.status() == 503));
+    bench.simulators.advance(std::time::Duration::from_secs(seconds_later));
+    refund("key-1", "200001").await.unwrap();
+    // Another key, and another body, are other requests.
+    refund("key-2", "200001").await.unwrap();
+    refund("key-2", "200002").await.unwrap();
+    let resends: Vec<_> = bench.simulators.journal().iter().map(|entry| entry.suspected_resend_of).collect();
+    assert_eq!(resends, [None, suspected.then_some(1), None, None]);
+}
+
+#[tokio::test]
+async fn a_debitsuccess_refund_under_its_identifier_is_no_other() {
+    let bench = Bench::start().await;
+    bench.arm(json!({ "provider": "debitsuccess", "point": "before_effect", "effect": "reset" }));
+    assert!(bench.refund(Provider::Debitsuccess).await.is_err());
+    bench.refund(Provider::Debitsuccess).await.unwrap();
+    assert_eq!(bench.simulators.journal()[1].suspected_resend_of, Some(1));
+    let (_, audit) = bench.control(Method::GET, "/v1/audit", "").await;
+    assert_eq!(audit["suspected_resends"], json!([2]));
+}
+
+#[tokio::test]
+async fn the_journal_keeps_what_was_sent_and_no_secret() {
+    let bench = Bench::start().await;
+    for provider in PROVIDERS {
+        bench.refund(provider).await.unwrap();
+    }
+    let body = r#"{"orderItemIds":[3200008],"orderId":200008}"#;
+    let url = format!("http://{}/core/v1/refund", bench.simulators.namecom_plaintext_addr());
+    let request = bench.client.post(url).basic_auth("demo-test", Some("demo-token")).header("x-idempotency-key", "k");
+    request.header("content-type", "application/json").body(body).send().await.unwrap();
+    let url =
+        format!("https://{}/products/!AutoRefund?z=1&LoginPassword=demo-password&a=2", bench.simulators.sectigo_addr());
+    bench.client.post(url).header("cookie", "demo-password").body("\u{0}binary").send().await.unwrap();
+    let url = format!("http://{}/core/v1/orders?tld=com&page=2&dir=asc", bench.simulators.namecom_plaintext_addr());
+    bench.client.get(url).basic_auth("demo-test", Some("demo-token")).send().await.unwrap();
+
+    let (_, journal) = bench.control(Method::GET, "/v1/journal", "").await;
+    assert_eq!(journal["total"], 6);
+    let text = journal.to_string();
+    for secret in ["demo-password", "demo-token", "ZGVtby10ZXN0OmRlbW8tdG9rZW4="] {
+        assert!(!text.contains(secret), "{secret}");
+    }
+    let entry = |index: usize| &journal["entries"][index];
+    assert_eq!(entry(0)["body"], "loginName=demo&loginPassword=***&orderNumber=1000007&refundReasonCode=11");
+    assert_eq!(entry(0)["body_bytes"], 82);
+    let body_of_debitsuccess = entry(2)["body"].as_str().unwrap();
+    assert!(body_of_debitsuccess.contains("<d:Password>***</d:Password><d:Username>demo</d:Username>"));
+    assert_eq!(entry(3)["body"], body);
+    let header = |index: usize, wanted: &str| {
+        let headers = entry(index)["headers"].as_array().unwrap();
+        headers.iter().find(|header| header[0] == wanted).map(|header| header[1].clone())
+    };
+    assert_eq!(header(3, "authorization"), Some(json!("Basic ***")));
+    assert_eq!(header(3, "x-idempotency-key"), Some(json!("k")));
+    assert_eq!(header(3, "content-type"), Some(json!("application/json")));
+    assert_eq!(header(4, "cookie"), Some(json!("***")));
+    assert_eq!(entry(4)["query"], "z=1&LoginPassword=***&a=2");
+
+    // Parameters stand in their order, which JSON as Rust's maps read it would lose.
+    let raw = bench.client.get(format!("http://{}/v1/journal", bench.simulators.control_addr()));
+    let raw = raw.send().await.unwrap().text().await.unwrap();
+    for parameters in [
+        r#""parameters":{"loginName":"demo","loginPassword":"***","orderNumber":"1000007","refundReasonCode":"11"}"#,
+        r#""parameters":{"User":{"Password":"***","Username":"demo"},"AccountReferenceNo":"DS000007","Amount":"12.34","#,
+        r#""parameters":{"orderItemIds":[3200008],"orderId":200008}"#,
+        r#""parameters":{"tld":"com","page":"2","dir":"asc"}"#,
+    ] {
+        assert!(raw.contains(parameters), "{parameters}\n{raw}");
+    }
+    // A copy of the world has it all, too.
+    let fork = bench.simulators.demo().fork(None).unwrap();
+    assert_eq!(serde_json::to_value(fork.journal()).unwrap(), journal["entries"]);
+}
+
+#[tokio::test]
+async fn the_journal_counts_all_and_keeps_so_much_of_a_body() {
+    let bench = Bench::start().await;
+    let url = format!("http://{}/core/v1/refund", bench.simulators.namecom_plaintext_addr());
+    for size in [20_000, 10] {
+        let request = bench.client.post(&url).basic_auth("demo-test", Some("demo-token"));
+        request.body("\u{e9}".repeat(size / 2)).send().await.unwrap();
+    }
+    let request = bench.client.post(&url).body(&b"\xFF\x00"[..]);
+    request.send().await.unwrap();
+    let journal = bench.simulators.journal();
+    assert_eq!((journal[0].body_bytes, journal[0].body.as_ref().unwrap().len()), (20_000, 8 * 1024));
+    assert_eq!((journal[1].body_bytes, journal[1].body.as_deref()), (10, Some("\u{e9}".repeat(5).as_str())));
+    assert_eq!((&journal[2].body, journal[2].body_base64.as_deref()), (&None, Some("/wA=")));
+    let (_, asked) = bench.control(Method::GET, "/v1/journal?limit=1&target=none", "").await;
+    assert_eq!((&asked["entries"], &asked["total"]), (&json!([]), &json!(3)));
+    bench.control(Method::POST, "/v1/reset", "").await;
+    assert_eq!(bench.control(Method::GET, "/v1/journal", "").await.1["total"], 0);
+}

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use rstest::rstest;
 use serde_json::{Value, json};
-use simulators::{NewWorld, Provider, Seed, WorldHandle};
+use simulators::{Config, NewWorld, Provider, Seed, WorldHandle};
 
 use crate::{
     raw::{self, Raw},
@@ -134,7 +134,7 @@ async fn a_fork_goes_its_own_way() {
     assert_eq!(bench.refund_as(&account, Provider::Sectigo, 9).await.1, "0");
     assert_eq!((effects(&fork).len(), bench.simulators.books().len()), (2, 1));
     // A reset of a copy leads back to what was copied.
-    fork.with_world(simulators::World::reset);
+    fork.with_world(simulators::World::reset_to_start);
     assert_eq!(effects(&fork).len(), 1);
     assert_eq!(bench.refund_as(&account, Provider::Sectigo, 9).await.1, "0");
     let again = bench.simulators.create_world(NewWorld { seed: Some(Seed::Empty), ..NewWorld::default() }).unwrap();
@@ -262,3 +262,75 @@ async fn what_a_snapshot_brings_in_is_checked(#[case] change: fn(&mut Value), #[
     }
     assert_eq!((world.card(), world.with_world(|world| world.faults.list().len())), (before, 0));
 }
+
+#[tokio::test]
+async fn settings_that_a_new_world_does_not_name_are_those_of_the_start() {
+    let mut config = Config::free_ports();
+    config.settings.sectigo.refund_period_days = 7;
+    config.settings.namecom.agp_days = 2;
+    let bench = Bench::start_as(config).await;
+    // What was changed since is not the start's.
+    bench.control(Method::PATCH, "/v1/settings", r#"{"namecom":{"agp_days":9}}"#).await;
+    let named = json!({ "settings": { "sectigo": { "crlf": true }, "namecom": { "key_life_seconds": 60 } } });
+    let id = made(&bench, named).await["id"].as_str().unwrap().to_owned();
+    let (_, settings) = bench.control(Method::GET, &format!("/v1/worlds/{id}/settings"), "").await;
+    assert_eq!((&settings["sectigo"]["crlf"], &settings["sectigo"]["refund_period_days"]), (&json!(true), &json!(7)));
+    assert_eq!((&settings["namecom"]["key_life_seconds"], &settings["namecom"]["agp_days"]), (&json!(60), &json!(2)));
+    // Of a snapshot, those of the snapshot.
+    let (_, snapshot) = bench.control(Method::GET, &format!("/v1/worlds/{id}/snapshot"), "").await;
+    let named = json!({ "snapshot": snapshot, "settings": { "sectigo": { "refund_period_days": 3 } } });
+    let id = made(&bench, named).await["id"].as_str().unwrap().to_owned();
+    let (_, settings) = bench.control(Method::GET, &format!("/v1/worlds/{id}/settings"), "").await;
+    assert_eq!((&settings["sectigo"]["crlf"], &settings["sectigo"]["refund_period_days"]), (&json!(true), &json!(3)));
+    assert_eq!(settings["namecom"]["key_life_seconds"], 60);
+}
+
+/// Empty by its seed, by a snapshot that was put into it, or by one that it was made of.
+#[rstest]
+#[case::by_its_seed(json!({ "seed": "empty" }), false)]
+#[case::by_a_snapshot_that_was_put(json!({}), true)]
+#[case::by_the_snapshot_that_made_it(json!({ "snapshot": EMPTY.parse::<Value>().unwrap() }), false)]
+#[tokio::test]
+async fn a_reset_always_restores_the_demo_data(#[case] from: Value, #[case] is_put: bool) {
+    let mut config = Config::free_ports();
+    config.settings.namecom.agp_days = 4;
+    let bench = Bench::start_as(config).await;
+    let world = made(&bench, from).await;
+    let here = format!("/v1/worlds/{}", world["id"].as_str().unwrap());
+    if is_put {
+        assert_eq!(bench.control(Method::PUT, &format!("{here}/snapshot"), EMPTY).await.0, 200);
+    }
+    let (_, orders) = bench.control(Method::GET, &format!("{here}/namecom/orders"), "").await;
+    assert_eq!(orders["total"], 0);
+    assert_eq!(bench.control(Method::POST, &format!("{here}/reset"), "").await.0, 200);
+    let (_, card) = bench.control(Method::GET, &here, "").await;
+    let account = Account::of(&serde_json::from_value(card["credentials"].clone()).unwrap());
+    for provider in PROVIDERS {
+        let (status, answer) = bench.refund_as(&account, provider, 1).await;
+        assert!(status == 200 && !answer.starts_with('-') && !answer.contains(">Failed<"), "{answer}");
+    }
+    if is_put {
+        let (_, settings) = bench.control(Method::GET, &format!("{here}/settings"), "").await;
+        assert_eq!(settings["namecom"]["agp_days"], 4);
+    }
+    // The way back is still there to be asked for, until a reset has forgotten it.
+    let to_start = |here: String| async move {
+        bench.control(Method::POST, &format!("{here}/reset"), r#"{"to":"start"}"#).await.0
+    };
+    assert_eq!(to_start(here).await, 200);
+}
+
+#[tokio::test]
+async fn the_demo_world_is_whole_again_after_an_empty_snapshot_and_a_reset() {
+    let bench = Bench::start().await;
+    assert_eq!(bench.control(Method::PUT, "/v1/snapshot", EMPTY).await.0, 200);
+    assert_ne!(bench.refund(Provider::Namecom).await.unwrap().0, 200);
+    assert_eq!(bench.control(Method::POST, "/v1/reset", "").await.0, 200);
+    for provider in PROVIDERS {
+        let (status, answer) = bench.refund(provider).await.unwrap();
+        assert!(status == 200 && !answer.starts_with('-') && !answer.contains(">Failed<"), "{answer}");
+    }
+}
+
+/// Nothing at all.
+const EMPTY: &str = r#"{"version":1,"seed":"empty","clock":{"now":"2026-03-02T10:00:00Z","running":true},"settings":{},"first_settings":{},"sectigo":{},"namecom":{},"debitsuccess":{},"books":{},"journal":{},"faults":{},"due":[]}"#;

@@ -177,7 +177,7 @@ pub(crate) async fn simulators_in(dir: &Path) -> Simulators {
 /// A configuration with the three accounts of the demo, and `settings` before them.
 pub(crate) fn configuration(simulators: &Simulators, dir: &Path, settings: &str) -> String {
     let (sectigo, namecom, debitsuccess) =
-        (simulators.sectigo_addr(), simulators.namecom_addr(), simulators.debitsuccess_addr());
+        (simulators.sectigo_addr(), simulators.namecom_plaintext_addr(), simulators.debitsuccess_plaintext_addr());
     configuration_at(sectigo, namecom, debitsuccess, dir, settings)
 }
 

@@ -35,7 +35,7 @@ async fn that_no_byte_left_is_told_with_its_reason() {
     let dir = tempfile::tempdir().unwrap();
     let simulators = simulators_in(dir.path()).await;
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let (sectigo_addr, debitsuccess_addr) = (simulators.sectigo_addr(), simulators.debitsuccess_addr());
+    let (sectigo_addr, debitsuccess_addr) = (simulators.sectigo_addr(), simulators.debitsuccess_plaintext_addr());
     let settings = "log.filter = \"warn,recoup::app=info\"";
     let configuration = configuration_at(sectigo_addr, nobody, debitsuccess_addr, dir.path(), settings);
     let (gateway, log) = launch(&configuration, dir.path(), &[]);

@@ -1,0 +1,182 @@
+//! Who may call: a request that asks for this machine by one of its names, and no web page but the
+//! one that is served here.
+//!
+//! A control port has no password. A page in a browser on this machine could call it all the same,
+//! by the loopback address (then `Origin` names the page's own server), or by a name of its own that
+//! it leads here (DNS rebinding; then `Host` is that name). Both are refused, by every method and on
+//! every path.
+
+use std::{net::IpAddr, sync::Arc};
+
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use http::{HeaderMap, HeaderName, header};
+
+use super::reading::Refused;
+
+/// The names of `Host` that the control port answers for besides those of loopback, in lower case.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Hosts(Arc<[String]>);
+
+impl Hosts {
+    pub(super) fn new(names: &[String]) -> Hosts {
+        Hosts(names.iter().map(|name| name.to_ascii_lowercase()).collect())
+    }
+
+    /// Whether it is a name of loopback, or one that was configured. The port does not matter: it
+    /// may be published under another one.
+    fn know(&self, authority: &str) -> bool {
+        let Some(host) = host_of(authority) else { return false };
+        let host = host.to_ascii_lowercase();
+        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        let is_loopback = match address {
+            Ok(IpAddr::V6(address)) => {
+                address.is_loopback() || address.to_ipv4_mapped().is_some_and(|address| address.is_loopback())
+            }
+            Ok(IpAddr::V4(address)) => address.is_loopback(),
+            Err(_) => host == "localhost",
+        };
+        is_loopback || self.0.contains(&host)
+    }
+}
+
+/// Lets a request by, or answers 403.
+pub(super) async fn guard(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
+    match refusal(&hosts, &request) {
+        Some(sentence) => Refused::forbidden(sentence).into_response(),
+        None => next.run(request).await,
+    }
+}
+
+fn refusal(hosts: &Hosts, request: &Request) -> Option<String> {
+    let headers = request.headers();
+    let Ok(host) = only(headers, &header::HOST) else {
+        return Some("the control port answers to one `Host` and not to several".to_owned());
+    };
+    let asked = request.uri().authority().map(|authority| authority.as_str());
+    let Some(host) = host.or(asked) else {
+        return Some("the control port answers to a `Host`, and there is none".to_owned());
+    };
+    if let Some(foreign) = [Some(host), asked].into_iter().flatten().find(|name| !hosts.know(name)) {
+        return Some(format!(
+            "the control port does not answer for the host `{}`: it is for loopback, and for what `control_hosts` (--control-host) names",
+            shown(foreign)
+        ));
+    }
+    match only(headers, &header::ORIGIN) {
+        Ok(None) => None,
+        Ok(Some(origin)) if is_own(origin, host) => None,
+        Ok(Some(origin)) => {
+            Some(format!("the control port takes no calls from pages of another origin, such as `{}`", shown(origin)))
+        }
+        Err(Several) => Some("the control port takes no calls of several origins".to_owned()),
+    }
+}
+
+/// Whether a page of this origin was served here.
+fn is_own(origin: &str, host: &str) -> bool {
+    let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
+}
+
+struct Several;
+
+/// The one value of a header. One that is no text is no name that is known.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Several> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => Ok(Some(value.to_str().unwrap_or("?"))),
+        (None, _) => Ok(None),
+        (Some(_), Some(_)) => Err(Several),
+    }
+}
+
+/// The host without its port; none where it is not written as one.
+fn host_of(authority: &str) -> Option<&str> {
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let end = rest.find(']')? + 2;
+            (authority.get(..end)?, authority.get(end..)?)
+        }
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+    };
+    let is_port = port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
+    (is_port && !host.is_empty()).then_some(host)
+}
+
+/// What is said back of a name that may be anything.
+fn shown(name: &str) -> String {
+    name.chars().filter(|letter| !letter.is_control() && *letter != '`').take(100).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use rstest::rstest;
+
+    use super::*;
+
+    fn answer_to(uri: &str, host: &[&str], origin: &[&str]) -> Option<String> {
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = uri.parse().unwrap();
+        for (name, values) in [(header::HOST, host), (header::ORIGIN, origin)] {
+            for value in values {
+                request.headers_mut().append(name.clone(), value.parse().unwrap());
+            }
+        }
+        refusal(&Hosts::new(&["Sim.Example".to_owned()]), &request)
+    }
+
+    #[rstest]
+    #[case::name("localhost:7100")]
+    #[case::without_a_port("LOCALHOST")]
+    #[case::address("127.0.0.1:7100")]
+    #[case::another_of_loopback("127.8.9.10")]
+    #[case::v6("[::1]:7100")]
+    #[case::mapped("[::ffff:127.0.0.1]:7100")]
+    #[case::configured("sim.example:8080")]
+    fn a_host_of_this_machine_is_answered(#[case] host: &str) {
+        assert_eq!(answer_to("/v1/books", &[host], &[]), None);
+        assert_eq!(answer_to("/v1/books", &[host], &[&format!("http://{host}")]), None);
+        assert_eq!(answer_to("/v1/books", &[host], &[&format!("https://{host}")]), None);
+    }
+
+    #[rstest]
+    #[case::another("evil.example")]
+    #[case::with_our_port("evil.example:7100")]
+    #[case::an_ending("localhost.evil.example")]
+    #[case::a_beginning("evillocalhost")]
+    #[case::another_machine("192.168.1.5:7100")]
+    #[case::everywhere("0.0.0.0:7100")]
+    #[case::somebody_before_it("evil@localhost")]
+    #[case::two_ports("localhost:1:2")]
+    #[case::no_port("localhost:evil.example")]
+    #[case::half_an_address("[::1")]
+    #[case::another_behind_it("[::1].evil.example")]
+    #[case::decimal("2130706433")]
+    #[case::nothing("")]
+    fn any_other_host_is_refused(#[case] host: &str) {
+        let sentence = answer_to("/v1/faults", &[host], &[]).unwrap();
+        assert!(sentence.contains("does not answer for the host"), "{sentence}");
+        assert!(answer_to(&format!("http://{}/v1/faults", "evil.example"), &["localhost"], &[]).is_some());
+        assert!(answer_to("/v1/faults", &["localhost", host], &[]).is_some());
+        assert!(answer_to("/v1/faults", &[], &[]).is_some());
+    }
+
+    #[rstest]
+    #[case::another("http://evil.example")]
+    #[case::of_no_server("null")]
+    #[case::another_port("http://localhost:3000")]
+    #[case::another_name_of_this_machine("http://127.0.0.1:7100")]
+    #[case::a_file("file://")]
+    #[case::an_ending("http://localhost:7100.evil.example")]
+    #[case::nothing("")]
+    fn a_page_of_another_origin_is_refused(#[case] origin: &str) {
+        let sentence = answer_to("/v1/faults", &["localhost:7100"], &[origin]).unwrap();
+        assert!(sentence.contains("another origin"), "{sentence}");
+        assert!(answer_to("/v1/faults", &["localhost:7100"], &["http://localhost:7100", origin]).is_some());
+    }
+}
