@@ -13,6 +13,7 @@ mod canary;
 mod commands;
 mod containers;
 mod crash;
+mod domains;
 mod doubt;
 mod history;
 mod limits;
