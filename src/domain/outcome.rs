@@ -60,8 +60,10 @@ pub enum Lookup {
 /// What an answer that tells nothing of a refund tells of the account that asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Heard {
-    /// Nothing: there was no answer, or none that can be believed, or the login was refused.
+    /// Nothing: there was no answer, or none that can be believed.
     Nothing,
+    /// The provider refused the login.
+    LoginRefused,
     /// The provider is there. It does not show the target to this login: the target is wrong, or the login.
     NotOurs,
     /// The provider took the login, and has no such target.

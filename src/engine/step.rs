@@ -168,7 +168,9 @@ pub(super) async fn probe(shared: &Shared, lane: &Lane, refund: &Refund) {
     let tried = async {
         link(shared, refund).await;
         lane.turn().await;
-        let sign = sign_of_look(refund, &lookup(lane, refund).await);
+        let lookup = lookup(lane, refund).await;
+        renew_refused_login(lane, &lookup);
+        let sign = sign_of_look(refund, &lookup);
         let answered = sign != Sign::Fails;
         lane.note_look(&sign, true);
         info!(answered, open = !lane.is_shut(), "tried an account that is shut");
@@ -190,6 +192,7 @@ async fn look_and_record(
         false => None,
     };
     let lookup = lookup(lane, &refund).await;
+    renew_refused_login(lane, &lookup);
     lane.note_look(&sign_of_look(&refund, &lookup), false);
     loop {
         let rules = shared.rules(lane, &refund);
@@ -345,7 +348,16 @@ fn sign_of_look(refund: &Refund, lookup: &Lookup) -> Sign {
         | Lookup::NotFound { .. }
         | Lookup::Unavailable { heard: Heard::NoTarget | Heard::NotDispatched, .. } => Sign::Works,
         Lookup::Unavailable { heard: Heard::NotOurs, .. } => Sign::NotOurs(refund.intent.target.references().concat()),
-        Lookup::Unavailable { heard: Heard::Nothing, .. } => Sign::Fails,
+        // Refunds wait only once an attempt is refused so: a lookup alone does not stop them.
+        Lookup::Unavailable { heard: Heard::Nothing | Heard::LoginRefused, .. } => Sign::Fails,
+    }
+}
+
+/// A secret that may have been replaced in its file is read again at once. Sectigo answers a wrong login as it answers an
+/// order of another account.
+fn renew_refused_login(lane: &Lane, lookup: &Lookup) {
+    if let Lookup::Unavailable { heard: Heard::LoginRefused | Heard::NotOurs, .. } = lookup {
+        lane.account.secret.refused();
     }
 }
 

@@ -9,12 +9,13 @@ use recoup::proto::v1::refund::State;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use rstest::rstest;
 use simulators::exchange::Provider;
-use simulators::faults::Point;
+use simulators::faults::{FaultEffect, Point, Rule};
 use simulators::gates::Gate;
+use simulators::namecom::Account;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
-use crate::support::{LIMIT, channel, configuration, namecom, sectigo, simulators_in};
+use crate::support::{LIMIT, channel, configuration, effects, namecom, sectigo, simulators_in};
 use crate::telemetry::{Log, launch};
 
 /// Drains: what is on the wire is finished, and its caller gets the answer.
@@ -97,6 +98,32 @@ async fn a_refused_secret_is_read_again_at_once_and_the_account_tried_with_it() 
         assert!(!log.text().contains(secret), "{}", log.text());
     }
     assert!(gateway.terminate().success());
+}
+
+/// No refund waits to be sent, so nothing but a lookup can meet the refusal.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_that_a_lookup_was_refused_with_is_read_again_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let simulators = simulators_in(dir.path()).await;
+    let settings = "engine.lookups_after_ms = \"500\"\nengine.lookups_every_ms = 3600000";
+    let configuration = with_files(&configuration(&simulators, dir.path(), settings), dir.path());
+    std::fs::write(dir.path().join("token"), "demo-token\n").unwrap();
+    let begin = Instant::now();
+    let (gateway, log) = launch(&configuration, dir.path(), &[]);
+    let lost = Rule {
+        operation: Some("ProcessRefund".to_owned()),
+        ..Rule::new(Provider::Namecom, Point::AfterEffect, FaultEffect::Close)
+    };
+    simulators.arm(lost).unwrap();
+    let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
+    refunds.create_refund(namecom("lost", 200_001, &[3_200_001])).await.unwrap();
+    assert_eq!(state_of(&refunds, "lost").await, State::InDoubt);
+    simulators.with_world(|world| world.namecom.put_account(Account::new("demo-test", "renewed-token")));
+    std::fs::write(dir.path().join("token"), "renewed-token\n").unwrap();
+    until(|| log.count("the account's secret has changed") == 1).await;
+    assert!(begin.elapsed() < Duration::from_secs(10), "before the file is read again in any case");
+    assert!(gateway.terminate().success());
+    assert_eq!(effects(&simulators, "3200001"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -139,7 +139,12 @@ pub(crate) fn read_status(
         (Status::Failed, [error]) if error.code == "08" => {
             return Lookup::not_found(error.said());
         }
-        (status, _) => return Lookup::unavailable(format!("the Status is {}{}", status.as_str(), reply.said())),
+        (status, _) => {
+            let evidence = format!("the Status is {}{}", status.as_str(), reply.said());
+            let is_login = reply.refuses_the_login() && reply.other_names.is_none();
+            let heard = if is_login { Heard::LoginRefused } else { Heard::Nothing };
+            return Lookup::Unavailable { evidence, heard };
+        }
     }
     if reply.identifier.as_deref() != Some(refund.id().as_str()) {
         let shown = shown(reply.identifier.as_deref(), mask);

@@ -18,7 +18,7 @@ use crate::providers::http::Answer;
 use crate::providers::mask::Mask;
 use crate::providers::namecom::fields::Fields;
 use crate::providers::namecom::rows::{dollars_of, is_requested, total_of};
-use crate::providers::namecom::wire::ErrorBody;
+use crate::providers::namecom::wire::{ErrorBody, refuses_the_login};
 use crate::providers::text;
 
 /// What an answer to Get Order says of a refund.
@@ -100,8 +100,12 @@ impl OrderView {
         if answer.status != 200 {
             // Only a login that was taken is told so in the provider's own words; a proxy has other
             // ones.
-            let has_words = text.is_ok_and(|body| ErrorBody::read(&body, mask).is_some());
-            let heard = if answer.status == 404 && has_words { Heard::NoTarget } else { Heard::Nothing };
+            let said = text.ok().and_then(|body| ErrorBody::read(&body, mask));
+            let heard = match answer.status {
+                404 if said.is_some() => Heard::NoTarget,
+                status if refuses_the_login(status, said.as_deref()) => Heard::LoginRefused,
+                _ => Heard::Nothing,
+            };
             return Err(NoOrder { evidence: format!("HTTP {} and not the order", answer.status), heard });
         }
         let Some(fields) = text.as_deref().ok().and_then(Fields::of) else {
@@ -363,7 +367,13 @@ mod tests {
     #[case::in_its_own_words(404, "{\"message\":\"Not Found\"}", Heard::NoTarget)]
     #[case::a_proxy(404, "<html></html>", Heard::Nothing)]
     #[case::empty(404, "{}", Heard::Nothing)]
-    #[case::login_refused(401, "{\"message\":\"Unauthorized\"}", Heard::Nothing)]
+    #[case::login_refused(401, "{\"message\":\"Unauthorized\"}", Heard::LoginRefused)]
+    #[case::account_refused(
+        403,
+        "{\"message\":\"Permission denied\",\"details\":\"Failed authentication\"}",
+        Heard::LoginRefused
+    )]
+    #[case::forbidden(403, "{\"message\":\"Permission Denied\"}", Heard::Nothing)]
     #[case::broken(500, "{\"message\":\"Internal Server Error\"}", Heard::Nothing)]
     fn an_order_that_is_not_there_shows_that_the_login_is_taken(
         #[case] status: u16,

@@ -79,6 +79,16 @@ impl ErrorBody {
     }
 }
 
+/// Whether an answer with this status and message is about the login or the account, or of something in front of the
+/// provider, and not about the request.
+pub(super) fn refuses_the_login(status: u16, said: Option<&str>) -> bool {
+    match status {
+        401 => true,
+        403 => said.is_none_or(is_failed_authentication),
+        _ => false,
+    }
+}
+
 /// What a status below 500 means where the answer lists no item; `said` is there where its body is
 /// the documented one.
 fn read_refusal(answer: &Answer, said: Option<String>, now: Timestamp) -> Outcome {
@@ -88,17 +98,12 @@ fn read_refusal(answer: &Answer, said: Option<String>, now: Timestamp) -> Outcom
         let message = said.clone().unwrap_or_else(|| format!("HTTP {status}, without the documented words"));
         Outcome::NotSent { error: error(category, message), retry_at }
     };
-    match (status, &said) {
-        // These are documented as "not processed" by the status alone, and are seen without their
-        // body.
-        (401, _) => return not_sent(ErrorCategory::CredentialsRefused, None),
-        (429, _) => return not_sent(ErrorCategory::LimitReached, retry_at(answer, now)),
-        // About the account, or of something in front of the provider: no refund is refused by it.
-        (403, None) => return not_sent(ErrorCategory::CredentialsRefused, None),
-        (403, Some(said)) if is_failed_authentication(said) => {
-            return not_sent(ErrorCategory::CredentialsRefused, None);
-        }
-        _ => {}
+    // These are documented as "not processed" by the status alone, and are seen without their body.
+    if refuses_the_login(status, said.as_deref()) {
+        return not_sent(ErrorCategory::CredentialsRefused, None);
+    }
+    if status == 429 {
+        return not_sent(ErrorCategory::LimitReached, retry_at(answer, now));
     }
     let Some(message) = said else {
         return Outcome::Unknown {

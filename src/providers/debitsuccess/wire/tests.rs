@@ -427,6 +427,20 @@ fn nothing_was_dispatched_where_the_service_says_so() {
 }
 
 #[test]
+fn a_lookup_says_that_the_login_was_refused() {
+    let refused = reply("Failed", &["Error 02 Invalid user credentials"], "6f1c");
+    let body = refused.replace("InitiateRefund", "GetRefundStatus");
+    let heard = |body: &str| match look(200, body.as_bytes()) {
+        Lookup::Unavailable { heard, .. } => heard,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(heard(&body), Heard::LoginRefused);
+    assert_eq!(heard(&body.replace("DATA-NS", "urn:data")), Heard::Nothing, "the service saw no login");
+    let broken = reply("Failed", &["Error 09 Other"], "6f1c").replace("InitiateRefund", "GetRefundStatus");
+    assert_eq!(heard(&broken), Heard::Nothing);
+}
+
+#[test]
 fn a_wrong_namespace_does_not_look_like_a_wrong_password() {
     let refused = reply("Failed", &["Error 02 Invalid user credentials"], "6f1c");
     for (ours, theirs, setting) in
