@@ -9,7 +9,6 @@ use rstest::rstest;
 use simulators::exchange::Provider;
 use simulators::faults::{FaultEffect, Point, Repeat};
 use simulators::namecom::{Item, Order};
-use time::OffsetDateTime;
 
 use crate::support::{Stack, namecom};
 
@@ -37,7 +36,7 @@ fn registration(id: i32, name: &str) -> Item {
 fn put(stack: &Stack, items: Vec<Item>) {
     let order = Order::new(ORDER, "demo-test", items);
     stack.simulators.with_world(|world| {
-        let now = OffsetDateTime::now_utc();
+        let now = world.now();
         world.namecom.put_order(order, now).unwrap();
     });
 }
@@ -54,14 +53,16 @@ fn deleted(stack: &Stack) {
 
 /// The domain was deleted and somebody registered it again, in the same account.
 fn registered_anew(stack: &Stack) {
-    change_first(stack, |item| item.domain_created = Some(OffsetDateTime::now_utc() + time::Duration::minutes(1)));
+    let later = stack.simulators.with_world(|world| world.now()) + time::Duration::minutes(1);
+    change_first(stack, |item| item.domain_created = Some(later));
 }
 
 fn change_first(stack: &Stack, change: impl FnOnce(&mut Item)) {
     stack.simulators.with_world(|world| {
         let mut order = world.namecom.order(ORDER).unwrap();
         change(&mut order.items[0]);
-        world.namecom.put_order(order, OffsetDateTime::now_utc()).unwrap();
+        let now = world.now();
+        world.namecom.put_order(order, now).unwrap();
     });
 }
 
