@@ -1,6 +1,7 @@
 //! The retry contract: what makes a second send safe at a provider, and how a lost answer is found again.
 //!
-//! It is a value, one for each account; the engine obeys it and nothing else.
+//! It is a value, one for each account; the engine obeys it and nothing else. It holds at one host
+//! and login: what was attempted at another place is never sent again by the gateway.
 
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ pub struct RetryContract {
     pub deduplication: Deduplication,
     /// How a lost answer is found again.
     pub lookup: LookupKind,
-    /// How long "not refunded" may lag behind the truth.
+    /// How long "not refunded" may lag behind the truth, counted from the last attempt, or from a
+    /// change of host or login after it.
     pub settle_time: Duration,
 }
 
@@ -23,7 +25,8 @@ pub struct RetryContract {
 pub enum Deduplication {
     /// Nothing (Sectigo): only a person may send again.
     None,
-    /// The same key and the same bytes get the first answer again (name.com), for this long.
+    /// The same key and the same bytes get the first answer again (name.com), for this long and for
+    /// one token.
     Replay {
         /// Counted from the recorded first dispatch.
         key_lifetime: Duration,
@@ -35,7 +38,8 @@ pub enum Deduplication {
 /// How a lost answer is found again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LookupKind {
-    /// The state of the order tells, where it says "refunded"; its silence proves nothing.
+    /// The state of the order shows it, where it says "refunded"; its silence proves nothing. What a
+    /// refund destroys first and is still there does ([`super::outcome::Absence::Untouched`]).
     TargetState,
     /// The refund itself can be asked for.
     Refund,

@@ -215,7 +215,8 @@ async fn look_and_record(
             Err(LedgerError::StaleRevision { present }) => return Ok((*present, false)),
             // A later refund of the target was recorded since: whose it was that the order shows, nothing can tell.
             Err(LedgerError::TargetHasRefund { .. }) => {
-                let follow_up = Some(asked.plus(shared.settings.schedule.then_every));
+                let next = asked.plus(shared.settings.schedule.then_every);
+                let follow_up = Some(next).filter(|next| refund.is_followed(*next));
                 return Ok((shared.reschedule(&refund, follow_up, false).await?, false));
             }
             Err(error) => return Err(error),

@@ -12,6 +12,7 @@ use tokio::sync::{oneshot, watch};
 use super::*;
 use crate::domain::clock::ManualClock;
 use crate::domain::contract::{Deduplication, LookupKind, RetryContract};
+use crate::domain::event::{Decided, Resolution};
 use crate::domain::ids::Provider;
 use crate::domain::money::Currency;
 use crate::domain::outcome::{Confirmation, DoubtReason, ErrorCategory, Lookup, Outcome, ProviderError};
@@ -488,4 +489,34 @@ impl Ledger for HeldLedger {
     fn health(&self) -> watch::Receiver<Health> {
         self.inner.health()
     }
+}
+
+#[tokio::test]
+async fn what_a_later_refund_explains_is_looked_up_no_longer_than_a_rejection_is_followed() {
+    let bench = Bench::new();
+    let days = |days: u64| Duration::from_secs(days * 86_400);
+    let [dispatched, doubted] = doubted();
+    let escalated = Event::Escalated { evidence: "no trace".to_owned(), foreign_record: false };
+    let not_refunded = Event::Resolved(Decided {
+        follow_until: Some(NOW.plus(days(7))),
+        ..Decided::new(Resolution::NotRefunded, "ticket")
+    });
+    let refund = bench.refund(sectigo("first"), &[dispatched, doubted, escalated, not_refunded]).await;
+    bench.refund(sectigo("later"), &[]).await;
+    bench.clock.advance(days(6) + Duration::from_secs(60));
+    bench.next_look().send(Lookup::Found(Outcome::Refunded(Confirmation::default()))).unwrap();
+    let engine = bench.engine().await;
+    reaches(&bench.provider.asked, 1).await;
+    let recorded = async {
+        loop {
+            let now = engine.get(refund.id()).await.unwrap();
+            if now.next_check != refund.next_check {
+                return now;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let after = tokio::time::timeout(LIMIT, recorded).await.unwrap();
+    assert_eq!((after.state, after.corrected_time), (State::Failed, None), "the later refund may be the one");
+    assert_eq!(after.next_check, None, "the next lookup would come when it is followed no more");
 }
