@@ -259,21 +259,22 @@ impl Settings {
                 seconds(server.drain)
             ),
             format!(
-                "engine: sends again after {} to {}; asks about doubt after {}, then every {}",
+                "engine: sends again after {} to {}; looks up doubt after {}, then every {}; looks up rejections for {}",
                 seconds(engine.retry_backoff_min),
                 seconds(engine.retry_backoff_max),
                 engine.lookups_after.iter().copied().map(seconds).collect::<Vec<_>>().join(", "),
-                seconds(engine.lookups_every)
+                seconds(engine.lookups_every),
+                seconds(engine.rejection_follow_up)
             ),
             format!(
-                "engine: an account is shut after {} failures or {} targets of others, and tried after {} to {}",
+                "engine: an account is suspended after {} failures or {} targets of others in a row, and tried after {} to {}",
                 engine.circuit_failures,
                 engine.circuit_strangers,
                 seconds(engine.circuit_pause_min),
                 seconds(engine.circuit_pause_max)
             ),
             format!(
-                "validation: {} orders cached, {} requests of an account at once, {} watches, a look every {} at most",
+                "validation: {} orders cached, {} requests of an account at once, {} watches, a request every {} at most",
                 self.validation.cache_entries,
                 self.validation.flights_per_account,
                 self.validation.max_watches,
@@ -462,7 +463,7 @@ fn account_line(account: &AccountSettings) -> String {
         Login::Debitsuccess { .. } => "Debitsuccess",
     };
     format!(
-        "account {}: {provider} at {}, {}, {} at once, {}, {} connections for refunds, settled after {}, waits up to {}",
+        "account {}: {provider} at {}, {}, {} at once, {}, {} connections for refunds, settled after {}, waits up to {}{}",
         account.name,
         account.endpoint,
         account.currency,
@@ -475,7 +476,12 @@ fn account_line(account: &AccountSettings) -> String {
         },
         if account.reuse_connections { "pooled" } else { "fresh" },
         seconds(account.settle_time),
-        seconds(account.pending_limit)
+        seconds(account.pending_limit),
+        match account.former.len() {
+            0 => String::new(),
+            1 => ", one former place".to_owned(),
+            several => format!(", {several} former places"),
+        }
     )
 }
 

@@ -124,7 +124,7 @@ fn report_ahead(before: Duration, ahead: Duration) {
         error!(
             ahead_s = ahead.as_secs(),
             "the machine's clock is behind the ledger's times: it was set back, or was ahead before. Times in the ledger \
-             stay ahead of it until it has caught up"
+             stay ahead of it while this process runs"
         );
     }
 }

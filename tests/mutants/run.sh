@@ -28,9 +28,9 @@ mkdir -p "$output"
 files=("$@")
 if [ ${#files[@]} = 0 ]; then
     files=(
-        src/engine/{decide,step,driver,lane,circuit}.rs
-        src/domain/{state,refund,target}.rs
-        src/providers/namecom/{order,wire}.rs
+        src/engine/{decide,step,driver,lane,circuit,places,resolve,rate_limit}.rs
+        src/domain/{state,refund,target,place}.rs
+        src/providers/namecom/{order,wire,rows,domains,listing}.rs
         src/providers/{sectigo,debitsuccess}/wire.rs
         src/ledger/sqlite/{steps,reads}.rs
     )
