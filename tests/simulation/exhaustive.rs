@@ -87,7 +87,7 @@ fn scenarios() -> Vec<(String, Plan)> {
                 targets: vec![target],
                 steps,
                 harms,
-                disk: Vec::new(),
+                ..Plan::USUAL
             };
             scenarios.push((format!("{who:?}, {outcome}"), plan));
         }
@@ -163,7 +163,7 @@ fn outcomes(who: Who) -> Vec<Outcome> {
             asked(&[
                 Op::Leap { minutes: 1_500 },
                 Op::Leap { minutes: 1_500 },
-                Op::Resolve { refund: 0, send_again: true },
+                Op::Resolve { refund: 0, send_again: true, take_over: false },
             ]),
         ),
     ];
