@@ -250,12 +250,12 @@ async fn rest(sim: &Arc<Sim>, engine: &Engine) {
             break;
         }
     }
-    tokio::time::sleep(Duration::from_secs(1)).await;
     // What is paid after a no is found by the daily lookup, or by whoever asks.
     for refund in all(engine).await {
         let reconciled = engine.reconcile(refund.id(), "operator").await;
         sim.trace(format_args!("asked at rest: {} {}", refund.id().as_str(), told(&reconciled)));
     }
+    tokio::time::sleep(Duration::from_secs(1)).await;
     oracle::judge_views(sim, engine).await;
     let refunds = all(engine).await;
     places::judge(sim, &refunds).await;

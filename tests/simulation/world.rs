@@ -35,6 +35,8 @@ pub(crate) struct World {
     credentials_refused: [bool; 3],
     /// Items of which somebody else has asked for a refund that is not decided.
     begun_by_others: BTreeSet<i32>,
+    /// The numbers of what somebody else has asked Debitsuccess for, in the first books.
+    debits_of_others: BTreeSet<i32>,
 }
 
 #[derive(Clone)]
@@ -149,6 +151,7 @@ impl World {
             calls: BTreeMap::new(),
             credentials_refused: [false; 3],
             begun_by_others: BTreeSet::new(),
+            debits_of_others: BTreeSet::new(),
         };
         world.accept_credentials(Who::Sectigo, true);
         world.accept_credentials(Who::Namecom, true);
@@ -357,7 +360,8 @@ impl World {
                     let debits = &mut self.states[usize::from(books)].debitsuccess;
                     let moved = debits.set_refund_status(&refund.to_string(), status, None);
                     let effects = moved.map(|(_, effects)| effects).unwrap_or_default();
-                    self.write(Who::Debitsuccess, books, now, effects, None, false);
+                    let foreign = books == 0 && self.debits_of_others.contains(&refund);
+                    self.write(Who::Debitsuccess, books, now, effects, None, foreign);
                 }
             }
         }
@@ -376,7 +380,8 @@ impl World {
                 );
                 let first = self.books.len();
                 let effects = paid.map(|(_, effects)| effects).unwrap_or_default();
-                self.write(Who::Debitsuccess, books, now, effects, None, false);
+                let foreign = books == 0 && self.debits_of_others.contains(&refund);
+                self.write(Who::Debitsuccess, books, now, effects, None, foreign);
                 self.books[first..].iter_mut().for_each(|entry| entry.corrects = true);
             }
         }
@@ -450,7 +455,10 @@ impl World {
             }
             TargetPlan::Amount { .. } => debitsuccess_request(key, &account_reference(target), "0.07"),
         };
+        let before = self.debits(0, target, false);
         let performed = self.perform(Spot::usual(planned.who()), now, &request);
+        let begun = self.debits(0, target, false);
+        self.debits_of_others.extend(begun.into_iter().filter(|number| !before.contains(number)));
         self.write(planned.who(), 0, now, performed.effects, None, true);
         let items = self.states[0].namecom.order(order_id(target)).map(|order| order.items).unwrap_or_default();
         let is_theirs = |item: &namecom::Item| {
