@@ -291,11 +291,17 @@ fn truth(sim: &Sim, refund: &Refund, send_again: bool) -> Option<Resolution> {
     let effects = oracle::net_effects(&world, refund.id().as_str(), &refund.intent);
     let money = |minor_units: i64| Money { currency: refund.place.currency, minor_units };
     let sum: i64 = effects.iter().filter_map(|entry| entry.effect.amount_minor).sum();
-    let items: Vec<ItemResolution> = refund.intent.target.item_ids().into_iter().map(|item_id| {
-        let entry = effects.iter().find(|entry| entry.effect.target == item_id);
-        let amount = entry.and_then(|entry| entry.effect.amount_minor).filter(|minor| *minor > 0).map(money);
-        ItemResolution { item_id, refunded: entry.is_some(), amount }
-    }).collect();
+    let items: Vec<ItemResolution> = refund
+        .intent
+        .target
+        .item_ids()
+        .into_iter()
+        .map(|item_id| {
+            let entry = effects.iter().find(|entry| entry.effect.target == item_id);
+            let amount = entry.and_then(|entry| entry.effect.amount_minor).filter(|minor| *minor > 0).map(money);
+            ItemResolution { item_id, refunded: entry.is_some(), amount }
+        })
+        .collect();
     let refunded = items.iter().filter(|item| item.refunded).count();
     Some(match (effects.is_empty() || (refunded == 0 && !items.is_empty()), send_again) {
         // All of them, in one word or item by item.

@@ -374,11 +374,7 @@ fn success(sim: &Sim, world: &World, refund: &Refund, net: &[&Entry], by_a_perso
         Target::Sectigo(target) => anybodys(target.order_number()),
         Target::Namecom(target) => {
             let mut items = target.order_item_ids().iter().map(|item| anybodys(&item.to_string()));
-            if refund.state == State::PartiallySucceeded {
-                items.any(|is| is)
-            } else {
-                items.all(|is| is)
-            }
+            if refund.state == State::PartiallySucceeded { items.any(|is| is) } else { items.all(|is| is) }
         }
         Target::Debitsuccess(_) => !net.is_empty(),
     };

@@ -346,9 +346,9 @@ impl Plan {
     /// As Rust, for `reproductions.rs`.
     pub(crate) fn as_source(&self) -> String {
         let source = format!("{self:#?}").replace(": [", ": vec![");
-        ["one_behind_hosts", "one_behind_logins"].into_iter().fold(source, |source, array| {
-            source.replace(&format!("{array}: vec!["), &format!("{array}: ["))
-        })
+        ["one_behind_hosts", "one_behind_logins"]
+            .into_iter()
+            .fold(source, |source, array| source.replace(&format!("{array}: vec!["), &format!("{array}: [")))
     }
 
     /// How far the gateway's clock is set forward in all.

@@ -10,7 +10,7 @@ use recoup::providers::{FormerPlace, Url, place_of};
 use simulators::exchange::{Answer, Request};
 
 use crate::dice::Dice;
-use crate::plan::{Op, Plan, Step, Who};
+use crate::plan::{Harm, Op, Plan, Step, Who, WireHarm};
 use crate::world::{self, PASSWORD};
 
 /// One login at one host of a provider, with one token, in one currency.
@@ -244,11 +244,8 @@ pub(crate) fn accounts(plan: &Plan, start: u64, came_back: bool) -> Vec<Configur
 /// Has the configuration change from start to start, with people who know of it and people who do not.
 pub(crate) fn change(dice: &mut Dice, plan: &mut Plan) {
     let three = |dice: &mut Dice| [dice.percent(50), dice.percent(50), dice.percent(50)];
-    plan.behind = Behind {
-        one_behind_hosts: three(dice),
-        one_behind_logins: three(dice),
-        keys_are_bound: dice.percent(50),
-    };
+    plan.behind =
+        Behind { one_behind_hosts: three(dice), one_behind_logins: three(dice), keys_are_bound: dice.percent(50) };
     plan.at_second_account = if dice.percent(40) { dice.next() as u8 } else { 0 };
     plan.comes_back = dice.percent(35);
     for from_start in 0..dice.between(2, 7) {
@@ -259,6 +256,18 @@ pub(crate) fn change(dice: &mut Dice, plan: &mut Plan) {
                 }
             }
         }
+    }
+    // What is open when the next start comes: else there is nothing that a change could do harm to.
+    for target in 0..plan.targets.len() as u8 {
+        let timeout = dice.percent(50);
+        let harm = dice.weighted(&[
+            (3, None),
+            (2, Some(Harm::NotSent)),
+            (2, Some(Harm::LostBefore { timeout })),
+            (3, Some(Harm::LostAfter { timeout })),
+            (1, Some(Harm::Late { after_s: 400 })),
+        ]);
+        plan.harms.extend(harm.map(|harm| WireHarm { target, moving: true, nth: 0, harm }));
     }
     let refunds = 1 + plan.steps.iter().filter_map(|step| step.op.refund()).max().unwrap_or(0);
     for _ in 0..dice.between(1, 4) {
@@ -283,7 +292,9 @@ pub(crate) fn change(dice: &mut Dice, plan: &mut Plan) {
 }
 
 fn insert(dice: &mut Dice, plan: &mut Plan, op: Op) {
-    let place = dice.between(0, plan.steps.len() as u64) as usize;
+    // Rather late than early.
+    let last = plan.steps.len() as u64;
+    let place = dice.between(0, last).max(dice.between(0, last)) as usize;
     let after_ms = dice.weighted(&[(50, 100), (30, 5_000), (20, 60_000)]);
     plan.steps.insert(place, Step { after_ms, op });
 }

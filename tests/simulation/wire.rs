@@ -105,7 +105,7 @@ impl SimWire {
     /// Asked as a read leaves: it is about a refund that belongs here.
     async fn judge_look(&self, identifier: Option<&str>, target: Option<u8>) {
         let Some(ledger) = self.sim.ledger() else { return };
-        let all = ListQuery { limit: 1_000, ..ListQuery::default() };
+        let all = ListQuery { states: State::ALL.to_vec(), limit: 1_000, ..ListQuery::default() };
         let Ok(all) = ledger.list(all).await else { return };
         let is_meant = |refund: &&Refund| match (self.spot.who, identifier) {
             (Who::Debitsuccess, Some(identifier)) => refund.id().as_str() == identifier,
@@ -152,8 +152,7 @@ impl SimWire {
         let name = sent.refund.clone().unwrap_or_default();
         self.sim.trace(format_args!(
             "wire> #{number} {} {operation} target {target:?} {name} attempt {}",
-            self.at.account,
-            sent.attempt
+            self.at.account, sent.attempt
         ));
         if moving {
             crate::places::judge_place(&self.sim, &world.wire, &sent, whose.as_ref(), &self.at);

@@ -271,7 +271,8 @@ impl World {
     /// What would be answered, nothing being done: as of then, and as if these had come before.
     pub(crate) fn pretend(&self, spot: Spot, as_of: i64, requests: &[&Request]) -> Option<Answer> {
         let books = usize::from(self.behind.books(spot));
-        let past = self.past.iter().flatten().find(|(at, of, _)| *of == books && *at > as_of).map(|(.., states)| states);
+        let past =
+            self.past.iter().flatten().find(|(at, of, _)| *of == books && *at > as_of).map(|(.., states)| states);
         let mut states = past.unwrap_or(&self.states[books]).clone();
         let mut settings = Settings {
             sectigo: self.settings.sectigo.clone(),
@@ -352,11 +353,8 @@ impl World {
             TargetPlan::Amount { kind, .. } => {
                 for refund in self.debits(books, number, false) {
                     let yes = yes && *kind != AccountKind::Rejects;
-                    let status = if yes {
-                        debitsuccess::RefundStatus::Completed
-                    } else {
-                        debitsuccess::RefundStatus::Rejected
-                    };
+                    let status =
+                        if yes { debitsuccess::RefundStatus::Completed } else { debitsuccess::RefundStatus::Rejected };
                     let debits = &mut self.states[usize::from(books)].debitsuccess;
                     let moved = debits.set_refund_status(&refund.to_string(), status, None);
                     let effects = moved.map(|(_, effects)| effects).unwrap_or_default();
