@@ -188,6 +188,13 @@ pub(crate) fn with_key_as_sent(mut answer: Answer) -> Answer {
     answer
 }
 
+impl From<Spot> for Setup {
+    /// From the second start on, with the earlier places named.
+    fn from(spot: Spot) -> Setup {
+        Setup { from_start: 1, spot, named: Named::Usual, former: true }
+    }
+}
+
 impl Setup {
     /// As it is where nothing is changed.
     fn usual(who: Who) -> Setup {
