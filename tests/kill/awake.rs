@@ -2,7 +2,8 @@
 
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund::State;
-use simulators::BookEntry;
+use simulators::exchange::Provider;
+use simulators::{BookEntry, JournalEntry};
 
 use crate::history::{Answer, Call};
 use crate::oracle::{self, Evidence};
@@ -11,7 +12,7 @@ use crate::oracle::{self, Evidence};
 type Lie = fn(&mut Evidence) -> bool;
 
 /// Each with the line of the promise that it breaks.
-const LIES: [(&str, &str, Lie); 14] = [
+const LIES: [(&str, &str, Lie); 16] = [
     ("a refund is done twice", "at most one effect per target", |evidence| {
         let again = evidence.truth.books.iter().find(|entry| is_refund(entry)).cloned();
         evidence.truth.books.extend(again.clone());
@@ -84,6 +85,20 @@ const LIES: [(&str, &str, Lie); 14] = [
     ("an attempt never ended", "at rest every attempt has ended", |evidence| {
         let attempt = evidence.ledger.attempts.values_mut().flatten().next();
         attempt.map(|attempt| attempt.ended = false).is_some()
+    }),
+    ("a request went to other books", "every request is where it belongs", |evidence| {
+        let of_usual = |entry: &JournalEntry| entry.moves_money && entry.provider != Provider::Sectigo;
+        let request = evidence.by_books[0].iter().find(|entry| of_usual(entry)).cloned();
+        evidence.by_books[1].extend(request.clone());
+        request.is_some()
+    }),
+    ("what moved was sent again", "what moved is not sent again", |evidence| {
+        let dispatched = evidence.ledger.events.iter().position(|event| event.kind == "dispatched");
+        let Some(place) = dispatched else { return false };
+        let mut event = evidence.ledger.events[place].clone();
+        (event.kind, event.to) = ("reassigned".to_owned(), "IN_DOUBT".to_owned());
+        evidence.ledger.events.insert(place, event);
+        true
     }),
     ("an event is missing from the chain", "the chain verifies", |evidence| evidence.ledger.events.pop().is_some()),
 ];

@@ -41,7 +41,7 @@ pub(crate) struct Board {
     pub(crate) followed: Mutex<Vec<proto::RefundEvent>>,
     pub(crate) ended: CancellationToken,
     /// Where a person looks before giving their word.
-    world: Mutex<WorldHandle>,
+    worlds: Mutex<[WorldHandle; 2]>,
 }
 
 #[derive(Clone)]
@@ -82,7 +82,7 @@ const TURNS: [(u64, Turn); 11] = [
 ];
 
 impl Board {
-    pub(crate) fn new(world: WorldHandle) -> Arc<Board> {
+    pub(crate) fn new(worlds: [WorldHandle; 2]) -> Arc<Board> {
         Arc::new(Board {
             address: watch::Sender::new(None),
             stock: Mutex::default(),
@@ -90,19 +90,19 @@ impl Board {
             asked: Mutex::default(),
             followed: Mutex::default(),
             ended: CancellationToken::new(),
-            world: Mutex::new(world),
+            worlds: Mutex::new(worlds),
         })
     }
 
-    /// The world is another one now.
-    pub(crate) fn show(&self, world: WorldHandle) {
-        *self.world.lock().unwrap() = world;
+    /// The worlds are other ones now.
+    pub(crate) fn show(&self, worlds: [WorldHandle; 2]) {
+        *self.worlds.lock().unwrap() = worlds;
     }
 
-    /// What really happened, for a person to see.
+    /// What really happened in all books, for a person to see.
     pub(crate) fn books(&self) -> Vec<BookEntry> {
-        let world = self.world.lock().unwrap().clone();
-        world.books()
+        let worlds = self.worlds.lock().unwrap().clone();
+        worlds.iter().flat_map(WorldHandle::books).collect()
     }
 
     /// All refunds that were asked for, rivals among them.

@@ -31,6 +31,7 @@ mod providers;
 mod rest;
 mod rows;
 mod run;
+mod setups;
 mod support;
 
 use std::path::Path;
@@ -124,14 +125,16 @@ fn told(figures: &Figures) -> ExitCode {
 
 fn line(figures: &Figures) -> String {
     format!(
-        "{} kills ({} at the start), {} SIGTERM, {} provider kills, {} full disks, {} clock jumps; {} calls ({} unknown), {} refunds, \
-         {} attempts, {} requests ({} refunds sent again), {} effects, {} doubts ({} resolved by a person, {} open at rest), {} violations",
+        "{} kills ({} at the start), {} SIGTERM, {} provider kills, {} full disks, {} clock jumps, {} changed configurations; {} calls ({} unknown), {} refunds, \
+         {} attempts, {} requests ({} refunds sent again), {} effects, {} doubts ({} resolved by a person, {} open at rest), {} went on elsewhere, \
+         {} violations",
         figures.kills,
         figures.kills_at_start,
         figures.terminations,
         figures.provider_kills,
         figures.full_disks,
         figures.clock_jumps,
+        figures.changes,
         figures.calls,
         figures.unknown_calls,
         figures.refunds,
@@ -142,6 +145,7 @@ fn line(figures: &Figures) -> String {
         figures.doubts,
         figures.resolved,
         figures.open,
+        figures.moves,
         figures.violations.len()
     )
 }

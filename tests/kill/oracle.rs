@@ -38,6 +38,12 @@ pub(crate) struct Evidence {
     pub(crate) verified: Result<u64, String>,
     /// The providers' clock showed the system's time throughout.
     pub(crate) clock_is_true: bool,
+    /// What came over the wire to each set of books.
+    pub(crate) by_books: [Vec<JournalEntry>; 2],
+    /// Where the second set of books is.
+    pub(crate) origins_of_other: Vec<String>,
+    /// Some start had an account less.
+    pub(crate) was_one_gone: bool,
 }
 
 /// The evidence, ordered for the questions; and what was found wrong.
@@ -69,6 +75,8 @@ pub(crate) fn violations(evidence: &Evidence) -> Vec<String> {
     court.the_followed_stream_has_no_gap();
     court.intent_before_send();
     court.what_is_sent_again_is_the_same();
+    court.every_request_is_where_it_belongs();
+    court.what_moved_is_not_sent_again();
     court.doubt_is_visible_and_counted_alike();
     court.nothing_is_under_way();
     court.the_chain_verifies();
@@ -143,6 +151,7 @@ fn count(evidence: &Evidence, figures: &mut Figures) {
         .iter()
         .filter(|entry| matches!((&entry.call, &entry.answer), (Call::Resolve { .. }, Answer::Ok(_))))
         .count();
+    figures.moves = ledger.events.iter().filter(|event| event.kind == "reassigned").count();
     figures.open = at_rest.listed_doubts.len();
     figures.sent_again = Court::over(evidence).requests.values().filter(|requests| requests.len() > 1).count();
     for (state, _) in ledger.refunds.values() {
@@ -324,7 +333,8 @@ impl<'a> Court<'a> {
                         self.wrong("a refusal is true", format!("there is no {conflicting:?}: {entry:?}"));
                     }
                     let odd = ["INVALID_REQUEST", "ACCOUNT_NOT_FOUND", "ACCOUNT_MISMATCH", "INTERNAL", "NOT_OFFERED"];
-                    if odd.contains(&reason.as_str()) {
+                    let is_gone = reason == "ACCOUNT_NOT_FOUND" && self.evidence.was_one_gone;
+                    if odd.contains(&reason.as_str()) && !is_gone {
                         self.wrong("a refusal is true", format!("nothing is wrong with the request: {entry:?}"));
                     }
                 }
@@ -437,7 +447,10 @@ impl<'a> Court<'a> {
         for (name, all) in &requests {
             let Some((first, again)) = all.split_first() else { continue };
             for request in again {
-                if request.parameters.get() != first.parameters.get() || request.path != first.path {
+                // The login is part of a request, and may have been renamed.
+                let is_same_login = request.username == first.username;
+                let is_same = request.parameters.get() == first.parameters.get() || !is_same_login;
+                if !is_same || request.path != first.path {
                     // Two refunds of one order, the first of which was refused, may give two reasons.
                     self.wrong("what is sent again is the same", format!("{first:?} and {request:?}"));
                 }
@@ -447,6 +460,56 @@ impl<'a> Court<'a> {
             }
         }
         self.requests = requests;
+    }
+
+    /// A request about a refund reaches the books that the refund belongs to, and no others.
+    fn every_request_is_where_it_belongs(&mut self) {
+        let Evidence { by_books, origins_of_other, ledger, .. } = self.evidence;
+        let mut of_order: HashMap<&str, Vec<&str>> = HashMap::new();
+        for (id, endpoint) in &ledger.endpoints {
+            let Some(plan) = self.plans.get(id.as_str()) else { continue };
+            let name = match &plan.target {
+                crate::plans::Target::Order(number) => number.as_str(),
+                _ => id,
+            };
+            of_order.entry(name).or_default().push(endpoint);
+        }
+        let mut strays = Vec::new();
+        for (books, journal) in by_books.iter().enumerate() {
+            for entry in journal {
+                let name = if entry.provider == Provider::Sectigo { &entry.target } else { &entry.identifier };
+                let Some(endpoints) = name.as_deref().and_then(|name| of_order.get(name)) else { continue };
+                let is_here = |endpoint: &&&str| origins_of_other.iter().any(|one| one == **endpoint) == (books == 1);
+                if !endpoints.iter().any(|endpoint| is_here(&endpoint)) {
+                    strays.push(format!("{entry:?} came to books {books}, and belongs to {endpoints:?}"));
+                }
+            }
+        }
+        for stray in strays {
+            self.wrong("every request is where it belongs", stray);
+        }
+    }
+
+    /// After its place has changed, what may have had an effect is sent again by nobody but a person.
+    fn what_moved_is_not_sent_again(&mut self) {
+        let mut moved: HashSet<&str> = HashSet::new();
+        let mut again = Vec::new();
+        for event in &self.evidence.ledger.events {
+            match event.kind.as_str() {
+                "reassigned" if event.to != "PENDING" => {
+                    moved.insert(&event.refund);
+                }
+                "dispatched" if moved.contains(event.refund.as_str()) => again.push(event.refund.clone()),
+                // From here on it is a person's attempt, and no longer only one made elsewhere.
+                "not_sent" => {
+                    moved.remove(event.refund.as_str());
+                }
+                _ => {}
+            }
+        }
+        for id in again {
+            self.wrong("what moved is not sent again", id);
+        }
     }
 
     fn sent_again_at_sectigo(&mut self, order: &str, requests: usize) {

@@ -41,6 +41,19 @@ pub(crate) struct Truth {
     pub(crate) dropped: u64,
 }
 
+impl Truth {
+    /// The story of two sets of books in one, in its order.
+    pub(crate) fn of_both([one, other]: [Truth; 2]) -> Truth {
+        let mut truth = Truth {
+            books: one.books.into_iter().chain(other.books).collect(),
+            journal: one.journal.into_iter().chain(other.journal).collect(),
+            dropped: one.dropped + other.dropped,
+        };
+        truth.journal.sort_by_key(|entry| entry.time);
+        truth
+    }
+}
+
 /// As the wire is best: no limits, no delays. Where the provider would hide a second send by its kindness, it may be told not to.
 pub(crate) fn settings(deduplication: Deduplication) -> Settings {
     let mut settings = Settings::default();

@@ -76,7 +76,9 @@ pub(crate) async fn list(
 async fn settled(client: &RefundServiceClient<Channel>) -> Result<(), String> {
     let until = Instant::now() + LIMIT;
     loop {
-        let open = list(client, &[State::Pending, State::Dispatching, State::InDoubt]).await?;
+        let mut open = list(client, &[State::Pending, State::Dispatching, State::InDoubt]).await?;
+        // What belongs elsewhere waits until its account is there.
+        open.retain(|refund| refund.waiting_for() != proto::refund::WaitingFor::Account);
         let Some(one) = open.first() else { return Ok(()) };
         let wait = proto::WaitRefundRequest {
             name: one.name.clone(),
@@ -128,19 +130,26 @@ pub(crate) async fn resolve(
     };
     let parts = plan.parts();
     let done = parts.iter().filter(|(part, _)| happened(part)).count();
+    // An account that is not there sends nothing.
+    let may_send = refund.waiting_for() != proto::refund::WaitingFor::Account;
     let (word, resolution) = match (done, parts.len()) {
-        (0, _) if dice.percent(50) => ("send again", Resolution::SendAgain),
+        (0, _) if dice.percent(50) && may_send => ("send again", Resolution::SendAgain),
         (0, _) => ("not refunded", Resolution::NotRefunded),
-        (done, all) if done == all => ("refunded", Resolution::Refunded),
-        // Neither is true; it stays open.
-        _ => return Ok(false),
+        _ => ("refunded", Resolution::Refunded),
     };
+    let of_item = |(part, _): &(String, Option<i64>)| proto::resolve_refund_request::ItemResolution {
+        item_id: part.clone(),
+        refunded: happened(part),
+        refunded_amount: None,
+    };
+    let items = if done > 0 && done < parts.len() { parts.iter().map(of_item).collect() } else { Vec::new() };
     let request = proto::ResolveRefundRequest {
         name: name(&refund.refund_id),
         etag: refund.etag,
         resolution: resolution.into(),
         evidence: "the books of the simulators".to_owned(),
         refunded_amount: None,
+        items,
         ..Default::default()
     };
     let answer = client.clone().resolve_refund(request).await.map(|answer| answer.into_inner().refund);

@@ -10,6 +10,8 @@ use rusqlite::{Connection, OpenFlags};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rows {
     pub(crate) refunds: BTreeMap<String, (String, i64)>,
+    /// The origin that each refund belongs to.
+    pub(crate) endpoints: BTreeMap<String, String>,
     pub(crate) attempts: BTreeMap<String, Vec<Attempt>>,
     pub(crate) events: Vec<Event>,
 }
@@ -29,6 +31,7 @@ pub(crate) struct Event {
     pub(crate) refund: String,
     pub(crate) revision: i64,
     pub(crate) time_micros: i64,
+    pub(crate) kind: String,
     pub(crate) to: String,
     pub(crate) chain_hash: Vec<u8>,
 }
@@ -45,10 +48,11 @@ pub(crate) async fn verify(ledger: &Path) -> Result<u64, String> {
 pub(crate) fn read(ledger: &Path) -> Rows {
     let connection = Connection::open_with_flags(ledger, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
     let mut rows = Rows::default();
-    let mut statement = connection.prepare("SELECT id, state, revision FROM refunds").unwrap();
+    let mut statement = connection.prepare("SELECT id, state, revision, endpoint FROM refunds").unwrap();
     let mut found = statement.query([]).unwrap();
     while let Some(row) = found.next().unwrap() {
         rows.refunds.insert(row.get(0).unwrap(), (row.get(1).unwrap(), row.get(2).unwrap()));
+        rows.endpoints.insert(row.get(0).unwrap(), row.get(3).unwrap());
     }
     let mut statement = connection
         .prepare(
@@ -69,7 +73,7 @@ pub(crate) fn read(ledger: &Path) -> Rows {
     }
     let mut statement = connection
         .prepare(
-            "SELECT e.sequence, r.id, e.revision, e.event_time, e.to_state, e.chain_hash \
+            "SELECT e.sequence, r.id, e.revision, e.event_time, e.to_state, e.chain_hash, e.kind \
              FROM events e JOIN refunds r ON r.ordinal = e.ordinal ORDER BY e.sequence",
         )
         .unwrap();
@@ -82,6 +86,7 @@ pub(crate) fn read(ledger: &Path) -> Rows {
             time_micros: row.get(3).unwrap(),
             to: row.get(4).unwrap(),
             chain_hash: row.get(5).unwrap(),
+            kind: row.get(6).unwrap(),
         });
     }
     rows

@@ -18,9 +18,10 @@ use crate::callers::{self, Board};
 use crate::dice::Dice;
 use crate::oracle::{self, Evidence};
 use crate::plans::Plans;
-use crate::providers::{self, Providers};
+use crate::providers::{self, Providers, Truth};
 use crate::rest;
 use crate::rows;
+use crate::setups::Places;
 use crate::support::SECRETS;
 use crate::support::process::Gateway;
 
@@ -43,6 +44,10 @@ pub(crate) struct Figures {
     pub(crate) provider_kills: u64,
     pub(crate) full_disks: u64,
     pub(crate) clock_jumps: u64,
+    /// Starts with another configuration than the one before.
+    pub(crate) changes: u64,
+    /// Refunds that went on at another place.
+    pub(crate) moves: usize,
     pub(crate) calls: usize,
     /// Calls of which the caller does not know what they came to.
     pub(crate) unknown_calls: usize,
@@ -93,29 +98,32 @@ pub(crate) fn run(base: &Path, seed: u64, number: u64, kills: u64) -> Figures {
     // Kind providers hide a second send, the others book it.
     let deduplication = dice.weighted(&[(1, Deduplication::On), (2, Deduplication::Off)]);
     let mut providers = Providers::start(&folder, providers::settings(deduplication));
-    let accounts = PROVIDERS.map(|provider| {
-        // Some doubts outlive the key.
-        let key = if provider == Provider::Namecom { "key_lifetime_s = 8\n" } else { "" };
-        account(&providers, provider, word(provider), &format!("{OF_EACH_ACCOUNT}{key}"))
-    });
-    let house = House::furnish(&folder, &format!("{SETTINGS}{}", accounts.concat()));
+    let mut places = Places::new(&folder, &providers, deduplication);
+    let house = House::furnish(&folder, &format!("{SETTINGS}{}", places.settings(&providers)));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let board = Board::new(providers.world());
+    let board = Board::new([providers.world(), places.other.world()]);
     let callers = {
         let _entered = runtime.enter();
         callers::set_to_work(&board, seed, number)
     };
     let mut plans = Plans::new(format!("k{number}"), Dice::new(seed, &[number, 2]));
     let mut figures = Figures { runs: 1, ..Figures::default() };
+    let mut of_places = Dice::new(seed, &[number, 3]);
     let mut clock_is_true = true;
     let mut jumped = Duration::ZERO;
 
     while figures.kills < kills {
-        top_up(&board, &mut plans, &providers);
+        top_up(&board, &mut plans, [&providers, &places.other]);
         match dice.between(0, 3) {
             0 => providers.disarm(),
             _ => providers.arm(&mut dice),
         }
+        match of_places.between(0, 3) {
+            0 => places.other.disarm(),
+            _ => places.other.arm(&mut of_places),
+        }
+        places.draw(&mut of_places, &providers);
+        house.configure(&format!("{SETTINGS}{}", places.settings(&providers)));
         let manner = dice.weighted(&[
             (60, Manner::Kill),
             (8, Manner::KillAtStart),
@@ -143,6 +151,7 @@ pub(crate) fn run(base: &Path, seed: u64, number: u64, kills: u64) -> Figures {
             let jump = Duration::from_secs(dice.between(1, 600));
             if jumped + jump <= JUMPS {
                 providers.advance(jump);
+                places.other.advance(jump);
                 jumped += jump;
                 clock_is_true = false;
                 figures.clock_jumps += 1;
@@ -172,7 +181,7 @@ pub(crate) fn run(base: &Path, seed: u64, number: u64, kills: u64) -> Figures {
                 clock_is_true = false;
                 std::thread::sleep(moment(&mut dice) / 2);
                 providers.restart();
-                board.show(providers.world());
+                board.show([providers.world(), places.other.world()]);
                 std::thread::sleep(moment(&mut dice) / 2);
             }
             Manner::FullDisk => {
@@ -181,6 +190,7 @@ pub(crate) fn run(base: &Path, seed: u64, number: u64, kills: u64) -> Figures {
             }
         }
         providers.gather();
+        places.other.gather();
         let was_killed = gateway.kill().signal() == Some(SIGKILL);
         figures.kills += u64::from(was_killed);
         board.address.send_replace(None);
@@ -192,49 +202,68 @@ pub(crate) fn run(base: &Path, seed: u64, number: u64, kills: u64) -> Figures {
         keep(&house, &board, &mut figures);
         return figures;
     }
-    judge(&house, &providers, &board, &runtime, &mut dice, clock_is_true, &mut figures);
+    figures.changes = places.changes;
+    judge(&house, &providers, &mut places, &board, &runtime, &mut dice, clock_is_true, &mut figures);
     figures
 }
 
 /// Brings everything to rest and asks the oracle.
+#[expect(clippy::too_many_arguments, reason = "all that a run has")]
 fn judge(
     house: &House,
     providers: &Providers,
+    places: &mut Places,
     board: &Arc<Board>,
     runtime: &Runtime,
     dice: &mut Dice,
     clock_is_true: bool,
     figures: &mut Figures,
 ) {
-    providers.disarm();
-    // Whatever the providers were to do later they do now: a person who looks at their books sees all.
-    providers.advance(Duration::from_secs(5));
-    let gateway = match house.start() {
-        Ok(gateway) => gateway,
-        Err(said) => {
-            figures.violations.push(format!("starts again: the gateway did not, at the end: {said:?}"));
-            keep(house, board, figures);
-            return;
+    for each in [providers, &places.other] {
+        each.disarm();
+        // Whatever the providers were to do later they do now: a person who looks at their books sees all.
+        each.advance(Duration::from_secs(5));
+    }
+    let mut at_rest = Err("comes to rest: it was not tried".to_owned());
+    // First what belongs to the other books, and then the rest, wherever it was before.
+    for other in [true, false] {
+        places.gather_at(other);
+        house.configure(&format!("{SETTINGS}{}", places.settings(providers)));
+        let gateway = match house.start() {
+            Ok(gateway) => gateway,
+            Err(said) => {
+                figures.violations.push(format!("starts again: the gateway did not, at the end: {said:?}"));
+                keep(house, board, figures);
+                return;
+            }
+        };
+        at_rest = runtime.block_on(async {
+            tokio::select! {
+                at_rest = rest::bring(gateway.addr, board, dice) => at_rest,
+                never = gather(providers) => match never {},
+                never = gather(&places.other) => match never {},
+            }
+        });
+        let status = gateway.terminate();
+        if !status.success() {
+            figures.violations.push(format!("SIGTERM ends it in order: it ended with {status} when at rest"));
         }
-    };
-    let at_rest = runtime.block_on(async {
-        tokio::select! {
-            at_rest = rest::bring(gateway.addr, board, dice) => at_rest,
-            never = gather(providers) => match never {},
+        if at_rest.is_err() {
+            break;
         }
-    });
-    let status = gateway.terminate();
-    if !status.success() {
-        figures.violations.push(format!("SIGTERM ends it in order: it ended with {status} when at rest"));
     }
     match at_rest {
         Ok(at_rest) => {
+            let truths = [providers.truth(), places.other.truth()];
             let evidence = Evidence {
+                by_books: [0, 1].map(|books: usize| truths[books].journal.clone()),
+                origins_of_other: places.origins_of_other(),
+                was_one_gone: places.was_one_gone,
                 plans: board.plans(),
                 history: board.history.entries(),
                 followed: board.followed.lock().unwrap().clone(),
                 at_rest,
-                truth: providers.truth(),
+                truth: Truth::of_both(truths),
                 ledger: rows::read(&house.ledger),
                 verified: runtime.block_on(rows::verify(&house.ledger)),
                 clock_is_true,
@@ -274,11 +303,13 @@ fn keep(house: &House, board: &Board, figures: &mut Figures) {
     figures.kept.push(house.folder.clone());
 }
 
-fn top_up(board: &Board, plans: &mut Plans, providers: &Providers) {
+fn top_up(board: &Board, plans: &mut Plans, worlds: [&Providers; 2]) {
     let mut stock = board.stock.lock().unwrap();
     let fresh: Vec<_> = (stock.len()..STOCK).map(|_| plans.next()).collect();
-    providers.put(&fresh);
-    providers.gather();
+    for world in worlds {
+        world.put(&fresh);
+        world.gather();
+    }
     stock.extend(fresh);
 }
 
@@ -294,7 +325,7 @@ const SETTINGS: &str = "\
     engine.circuit_pause_max_ms = 300\n";
 
 /// The same for every account.
-const OF_EACH_ACCOUNT: &str = "\
+pub(crate) const OF_EACH_ACCOUNT: &str = "\
     max_in_flight = 8\n\
     requests_per_second = 0\nrequests_per_hour = 0\n\
     connect_timeout_ms = 250\n\
@@ -359,9 +390,14 @@ impl House {
             log: folder.join("gateway.log"),
         };
         fs::create_dir_all(folder.join("ledger")).unwrap();
-        let common = format!("listen = \"127.0.0.1:0\"\nledger.path = \"{}\"\n", house.ledger.display());
-        fs::write(&house.config, format!("{common}{settings}")).unwrap();
+        house.configure(settings);
         house
+    }
+
+    /// What the next start reads.
+    fn configure(&self, settings: &str) {
+        let common = format!("listen = \"127.0.0.1:0\"\nledger.path = \"{}\"\n", self.ledger.display());
+        fs::write(&self.config, format!("{common}{settings}")).unwrap();
     }
 
     /// Starts the gateway; an error is what it said instead of starting.
@@ -422,6 +458,8 @@ impl Figures {
         self.provider_kills += other.provider_kills;
         self.full_disks += other.full_disks;
         self.clock_jumps += other.clock_jumps;
+        self.changes += other.changes;
+        self.moves += other.moves;
         self.calls += other.calls;
         self.unknown_calls += other.unknown_calls;
         self.refunds += other.refunds;

@@ -5,4 +5,7 @@
 pub(crate) mod process;
 
 /// The variables that the configuration names, with the demo world's secrets.
-pub(crate) const SECRETS: [(&str, &str); 2] = [("DEMO_PASSWORD", "demo-password"), ("DEMO_TOKEN", "demo-token")];
+///
+/// The last is the token that name.com takes after the second was renewed.
+pub(crate) const SECRETS: [(&str, &str); 3] =
+    [("DEMO_PASSWORD", "demo-password"), ("DEMO_TOKEN", "demo-token"), ("RENEWED_TOKEN", "renewed-token")];

@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use recoup::domain::event::Resolution;
+use recoup::domain::event::{ItemResolution, Resolution};
 use recoup::domain::ids::{AccountName, RefundId};
-use recoup::domain::money::{Currency, Money};
+use recoup::domain::money::Money;
 use recoup::domain::refund::{Intent, Refund};
 use recoup::domain::state::State;
 use recoup::domain::target::{DebitsuccessFields, DebitsuccessTarget, NamecomTarget, SectigoTarget, Target};
-use recoup::engine::{CreateCommand, Engine, EngineError, ResolveCommand};
+use recoup::engine::{CreateCommand, Engine, EngineError, ReassignCommand, ResolveCommand};
 use tokio::time::Instant;
 
 use crate::history::Told;
 use crate::oracle;
+use crate::places;
 use crate::plan::{ItemFate, Op, Plan, TargetPlan, Who};
 use crate::sim::{Sim, lock, micros};
 use crate::world;
@@ -51,7 +52,11 @@ pub(crate) fn intent(plan: &Plan, refund: u8, target: u8, variant: u8) -> Intent
         }
     };
     let labels = BTreeMap::from([("ticket".to_owned(), format!("T-{}", u8::from(variant == 1)))]);
-    Intent { id: id(refund), account: AccountName::parse(planned.who().account()).unwrap(), target: wanted, labels }
+    let account = match plan.at_second_account >> refund & 1 {
+        0 => planned.who().account_name(),
+        _ => planned.who().second_account(),
+    };
+    Intent { id: id(refund), account, target: wanted, labels }
 }
 
 pub(crate) fn id(refund: u8) -> RefundId {
@@ -67,9 +72,11 @@ impl Op {
             Op::Cancel { .. } => "cancel",
             Op::Reconcile { .. } => "reconcile",
             Op::Resolve { .. } => "resolve",
+            Op::Reassign { .. } => "reassign",
             Op::Get { .. } => "get",
             Op::List => "list",
             Op::Settle { .. } => "provider goes on",
+            Op::Correct { .. } => "paid after a no",
             Op::Foreign { .. } => "refunded by others",
             Op::ForeignKey { .. } => "key used by others",
             Op::Outage { .. } => "outage",
@@ -136,7 +143,16 @@ pub(crate) async fn call(sim: Arc<Sim>, engine: Engine, op: Op) {
             let look = async { Ok((engine.reconcile(&id(refund), "operator").await?, false)) };
             tell(&sim, "reconcile", refund, None, leaves_ms, look).await;
         }
-        Op::Resolve { refund, send_again } => resolve(&sim, &engine, &id(refund), send_again).await,
+        Op::Resolve { refund, send_again, take_over } => {
+            resolve(&sim, &engine, &id(refund), send_again, take_over).await;
+        }
+        Op::Reassign { refund, second, stale_etag } => {
+            let Ok(refund) = engine.get(&id(refund)).await else { return };
+            let of = Who::ALL.into_iter().find(|who| who.provider() == refund.provider());
+            let Some(of) = of else { return };
+            let account = if second { of.second_account() } else { of.account_name() };
+            reassign(&sim, &engine, &refund, account, stale_etag).await;
+        }
         Op::Get { refund } => {
             let get = async { Ok((engine.get(&id(refund)).await?, false)) };
             tell(&sim, "get", refund, None, None, get).await;
@@ -183,24 +199,72 @@ async fn tell(
     lock(&sim.history).end(number, told);
 }
 
+/// A person lets a refund go on at an account of which it is known that it has the same books. False: it does not go on there.
+async fn reassign(sim: &Arc<Sim>, engine: &Engine, refund: &Refund, account: AccountName, stale: bool) -> bool {
+    if !places::same_books(sim, refund).iter().any(|at| at.account == account) {
+        return false;
+    }
+    let etag = if stale { "0-0".to_owned() } else { refund.etag() };
+    let (id, actor) = (refund.id().clone(), "operator".to_owned());
+    let number = lock(&sim.history).begin("reassign", id.as_str(), None);
+    sim.trace(format_args!("call {number} reassign {} to {account}", id.as_str()));
+    let evidence = "both hosts show the same orders".to_owned();
+    let told = match engine.reassign(ReassignCommand { id, etag, account, evidence, actor }).await {
+        Ok(refund) => Told::Refund(Box::new(refund)),
+        Err(error) => Told::Error(error),
+    };
+    if let Told::Error(error) = &told {
+        sim.trace(format_args!("call {number} reassign: {error}"));
+    }
+    let is_done = matches!(told, Told::Refund(_));
+    if is_done && stale {
+        sim.wrong("a stale etag is refused", format_args!("{} was reassigned", refund.id().as_str()));
+    }
+    lock(&sim.history).end(number, told);
+    is_done
+}
+
+/// A person sees to a refund whose account is not there: it goes on at another one, or is ended by what the books say.
+pub(crate) async fn unblock(sim: &Arc<Sim>, engine: &Engine, refund: &Refund) {
+    let mut dice = sim.dice(&[5, refund.revision, u64::from(refund.attempt_count)]);
+    let accounts = places::same_books(sim, refund);
+    if !accounts.is_empty() && dice.percent(70) {
+        let account = accounts[dice.place(accounts.len())].account.clone();
+        if reassign(sim, engine, refund, account, false).await {
+            return;
+        }
+    }
+    if refund.state == State::Pending {
+        let number = lock(&sim.history).begin("cancel", refund.id().as_str(), None);
+        let told = match engine.cancel(refund.id(), None, "operator").await {
+            Ok(refund) => Told::Refund(Box::new(refund)),
+            Err(error) => Told::Error(error),
+        };
+        lock(&sim.history).end(number, told);
+    } else {
+        resolve(sim, engine, refund.id(), false, true).await;
+    }
+}
+
 /// A person looks into the provider's books, and says what stands in them. One who cannot know yet says nothing.
-pub(crate) async fn resolve(sim: &Arc<Sim>, engine: &Engine, id: &RefundId, send_again: bool) {
+pub(crate) async fn resolve(sim: &Arc<Sim>, engine: &Engine, id: &RefundId, send_again: bool, take_over: bool) {
     let Ok(refund) = engine.get(id).await else { return };
-    if refund.state != State::NeedsReview {
+    let is_early = take_over && matches!(refund.state, State::InDoubt | State::Submitted);
+    if refund.state != State::NeedsReview && !is_early {
         return;
     }
-    let Some(resolution) = truth(sim, &refund, send_again) else { return };
+    let Some(resolution) = truth(sim, &refund, send_again && !is_early) else { return };
     let number = lock(&sim.history).begin("resolve", id.as_str(), None);
-    sim.trace(format_args!("call {number} resolve {}: {resolution:?}", id.as_str()));
+    sim.trace(format_args!("call {number} resolve {}: {resolution:?}, take over {is_early}", id.as_str()));
     if resolution == Resolution::SendAgain {
-        lock(&sim.history).recorded.push((id.as_str().to_owned(), 0, State::Dispatching));
+        lock(&sim.history).sent_by_a_person.push(id.as_str().to_owned());
     }
     let command = ResolveCommand {
         id: id.clone(),
         etag: refund.etag(),
         resolution,
         evidence: "the provider's books".to_owned(),
-        take_over: false,
+        take_over: is_early,
         actor: "operator".to_owned(),
     };
     let told = match engine.resolve(command).await {
@@ -209,6 +273,9 @@ pub(crate) async fn resolve(sim: &Arc<Sim>, engine: &Engine, id: &RefundId, send
     };
     if let Told::Error(error) = &told {
         sim.trace(format_args!("call {number} resolve: {error}"));
+        if let EngineError::Invalid(faults) = error {
+            sim.wrong("a true word is taken", format_args!("{}: {faults:?}", id.as_str()));
+        }
     }
     lock(&sim.history).end(number, told);
 }
@@ -222,11 +289,29 @@ fn truth(sim: &Sim, refund: &Refund, send_again: bool) -> Option<Resolution> {
         return None;
     }
     let effects = oracle::net_effects(&world, refund.id().as_str(), &refund.intent);
+    let money = |minor_units: i64| Money { currency: refund.place.currency, minor_units };
     let sum: i64 = effects.iter().filter_map(|entry| entry.effect.amount_minor).sum();
-    let currency = if refund.intent.account.as_str() == Who::Debitsuccess.account() { "AUD" } else { "USD" };
-    let amount = Money { currency: Currency::parse(currency).unwrap(), minor_units: sum };
-    Some(match (effects.is_empty(), send_again) {
-        (false, _) => Resolution::Refunded { amount: (sum > 0).then_some(amount), items: Vec::new() },
+    let items: Vec<ItemResolution> = refund
+        .intent
+        .target
+        .item_ids()
+        .into_iter()
+        .map(|item_id| {
+            let entry = effects.iter().find(|entry| entry.effect.target == item_id);
+            let amount = entry.and_then(|entry| entry.effect.amount_minor).filter(|minor| *minor > 0).map(money);
+            ItemResolution { item_id, refunded: entry.is_some(), amount }
+        })
+        .collect();
+    let refunded = items.iter().filter(|item| item.refunded).count();
+    Some(match (effects.is_empty() || (refunded == 0 && !items.is_empty()), send_again) {
+        // All of them, in one word or item by item.
+        (false, _) if refunded == items.len() && sum % 2 == 0 => {
+            Resolution::Refunded { amount: (sum > 0).then(|| money(sum)), items: Vec::new() }
+        }
+        (false, _) => {
+            let amount = if items.is_empty() { (sum > 0).then(|| money(sum)) } else { None };
+            Resolution::Refunded { amount, items }
+        }
         (true, true) => Resolution::SendAgain,
         (true, false) => Resolution::NotRefunded,
     })
@@ -239,6 +324,10 @@ pub(crate) async fn happen(sim: &Sim, op: Op) {
         Op::Settle { target, yes } => {
             lock(&sim.world).settle(&sim.plan, Some(target), yes, now);
             sim.trace(format_args!("the provider goes on with target {target}: {yes}"));
+        }
+        Op::Correct { target } => {
+            lock(&sim.world).correct(target, now);
+            sim.trace(format_args!("the provider pays what it had rejected of target {target}"));
         }
         Op::Foreign { target } => {
             lock(&sim.world).refund_by_others(target, &sim.plan.targets[usize::from(target)], now);

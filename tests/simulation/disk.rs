@@ -122,7 +122,14 @@ impl WriteHarm {
 impl Ledger for SimLedger {
     async fn create(&self, create: Create) -> Result<Created, LedgerError> {
         let what = format!("create {} dispatch {}", create.intent.id.as_str(), create.dispatch.is_some());
-        self.write(what, self.inner.create(create)).await
+        let work = async {
+            let created = self.inner.create(create).await;
+            if let Ok(Created::New(refund)) = &created {
+                crate::places::note_wait(&self.sim, refund);
+            }
+            created
+        };
+        self.write(what, work).await
     }
 
     async fn check(&self, create: Create) -> Result<Created, LedgerError> {
@@ -136,7 +143,17 @@ impl Ledger for SimLedger {
         let is_absence =
             |event: &Event| matches!(event, Event::Checked(Observation { record: RecordSeen::Absent, .. }));
         let shows_absence = record.events.iter().any(is_absence);
-        let recorded = self.write(what, self.inner.record(record)).await;
+        let work = async {
+            // At the very moment that it is on the disk: the process may end before anybody is told.
+            let (id, facts) = (record.id.clone(), record.events.clone());
+            let before = self.inner.get(&id).await.ok().flatten();
+            let recorded = self.inner.record(record).await;
+            if let (Ok(after), Some(before)) = (&recorded, before) {
+                crate::places::judge_events(&self.sim, &before, after, &facts);
+            }
+            recorded
+        };
+        let recorded = self.write(what, work).await;
         if let Ok(refund) = &recorded {
             lock(&self.sim.history).saw(refund);
             if shows_absence {
@@ -172,7 +189,15 @@ impl Ledger for SimLedger {
 
     async fn reassign(&self, reassign: Reassign) -> Result<Refund, LedgerError> {
         let what = format!("reassign {} to {}", reassign.id.as_str(), reassign.to.account);
-        let reassigned = self.write(what, self.inner.reassign(reassign)).await;
+        let work = async {
+            let reassigned = self.inner.reassign(reassign).await;
+            if let Ok(refund) = &reassigned {
+                crate::places::note_wait(&self.sim, refund);
+                lock(&self.sim.history).absent_since.remove(refund.id().as_str());
+            }
+            reassigned
+        };
+        let reassigned = self.write(what, work).await;
         if let Ok(refund) = &reassigned {
             lock(&self.sim.history).saw(refund);
         }

@@ -5,6 +5,7 @@ use crate::plan::{
     AccountKind, CrashAt, DiskHarm, Habits, Harm, ItemFate, ItemPlan, Lie, Op, OrderKind, Outage, Plan, Step,
     TargetPlan, Who, WireHarm, WriteHarm,
 };
+use crate::setups;
 
 /// The plan of a seed.
 pub(crate) fn draw(seed: u64) -> Plan {
@@ -18,7 +19,7 @@ pub(crate) fn draw(seed: u64) -> Plan {
     habits.namecom_deduplicates |=
         targets.iter().any(|target| matches!(target, TargetPlan::Items { items } if items.iter().any(breaks_off)));
     let refunds = dice.between(1, 6) as u8;
-    let mut plan = Plan { seed, habits, targets, steps: Vec::new(), harms: Vec::new(), disk: Vec::new() };
+    let mut plan = Plan { seed, habits, targets, ..Plan::USUAL };
     let assigned: Vec<u8> = (0..refunds).map(|_| dice.place(plan.targets.len()) as u8).collect();
     plan.steps = steps(&mut dice, &assigned, &plan.targets);
     // After a clock was set back while nobody looked, nobody can tell how old a key is; then it is the items that name.com looks at.
@@ -48,6 +49,23 @@ pub(crate) fn draw(seed: u64) -> Plan {
     let mut dice = Dice::new(seed, &[9]);
     if dice.percent(6) {
         looks_are_overtaken(&mut dice, &mut plan);
+    }
+    // Each of these has a row of its own, too.
+    let mut dice = Dice::new(seed, &[10]);
+    if dice.percent(50) {
+        setups::change(&mut dice, &mut plan);
+    }
+    let mut dice = Dice::new(seed, &[11]);
+    if dice.percent(8) {
+        absence_is_interrupted(&mut dice, &mut plan);
+    }
+    let mut dice = Dice::new(seed, &[12]);
+    if dice.percent(15) {
+        rejections_are_corrected(&mut dice, &mut plan);
+    }
+    let mut dice = Dice::new(seed, &[13]);
+    if dice.percent(12) {
+        rows_stand_beside_a_message(&mut dice, &mut plan);
     }
     plan
 }
@@ -167,7 +185,7 @@ fn steps(dice: &mut Dice, assigned: &[u8], targets: &[TargetPlan]) -> Vec<Step> 
             19..=25 => Op::Wait { refund: one, wait_ms: dice.between(0, 30_000), leaves_ms: leaves(dice) },
             26..=33 => Op::Cancel { refund: one, old_etag: dice.percent(50), leaves_ms: leaves(dice) },
             34..=47 => Op::Reconcile { refund: one, leaves_ms: leaves(dice) },
-            48..=54 => Op::Resolve { refund: one, send_again: dice.percent(50) },
+            48..=54 => Op::Resolve { refund: one, send_again: dice.percent(50), take_over: false },
             55..=59 => Op::Get { refund: one },
             60..=64 => Op::List,
             65..=68 => Op::Settle { target: its_target, yes: dice.percent(70) },
@@ -234,6 +252,48 @@ fn looks_are_overtaken(dice: &mut Dice, plan: &mut Plan) {
         let look = Op::Reconcile { refund, leaves_ms: None };
         plan.steps.push(Step { after_ms: dice.between(0, 90_000), op: look });
     }
+}
+
+/// A refund of Debitsuccess that arrives late, and reads that show the past: what is not there, is there, and is not there again.
+fn absence_is_interrupted(dice: &mut Dice, plan: &mut Plan) {
+    let Some(target) = plan.targets.iter().position(|target| target.who() == Who::Debitsuccess) else { return };
+    let target = target as u8;
+    let asks = plan.steps.iter().position(|step| matches!(step.op, Op::Create { target: of, .. } if of == target));
+    let Some(place) = asks else { return };
+    let Op::Create { refund, .. } = plan.steps[place].op else { return };
+    plan.harms.retain(|harm| harm.target != target);
+    let late = Harm::Late { after_s: dice.between(400, 520) };
+    plan.harms.push(WireHarm { target, moving: true, nth: 0, harm: late });
+    for nth in 3..24 {
+        if dice.percent(50) {
+            let harm = Harm::Stale { by_s: dice.between(300, 599) };
+            plan.harms.push(WireHarm { target, moving: false, nth, harm });
+        }
+    }
+    let looks: Vec<Step> = (0..dice.between(8, 20))
+        .map(|_| Step { after_ms: dice.between(10_000, 150_000), op: Op::Reconcile { refund, leaves_ms: None } })
+        .collect();
+    plan.steps.splice(place + 1..place + 1, looks);
+}
+
+/// Debitsuccess rejects, and pays all the same.
+fn rejections_are_corrected(dice: &mut Dice, plan: &mut Plan) {
+    let ours = |target: &TargetPlan| target.who() == Who::Debitsuccess;
+    let Some(target) = plan.targets.iter().position(ours) else { return };
+    let target = target as u8;
+    for op in [Op::Settle { target, yes: false }, Op::Leap { minutes: 70 }, Op::Correct { target }] {
+        plan.steps.push(Step { after_ms: dice.between(1_000, 200_000), op });
+    }
+    if dice.percent(50) {
+        plan.steps.push(Step { after_ms: dice.between(1_000, 200_000), op: Op::Leap { minutes: 1_500 } });
+    }
+}
+
+/// name.com answers with rows, under a status and with a message that say something else.
+fn rows_stand_beside_a_message(dice: &mut Dice, plan: &mut Plan) {
+    let Some(target) = plan.targets.iter().position(|target| target.who() == Who::Namecom) else { return };
+    let harm = Harm::Relabelled { code: dice.weighted(&[(4, 409), (1, 400), (1, 423), (1, 500)]) };
+    plan.harms.insert(0, WireHarm { target: target as u8, moving: true, nth: 0, harm });
 }
 
 fn first_refund(plan: &Plan) -> Option<(u8, u8)> {

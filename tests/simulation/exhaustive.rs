@@ -1,4 +1,4 @@
-//! Where the space is small, all of it: each provider, each class of outcome, and a process that ends at every single write, at every two of
+//! Where the space is small, all of it: each provider, each class of outcome, each change of an account's place, and a process that ends at every single write, at every two of
 //! them, and at each of the three places where it can have something on the wire.
 
 use std::sync::Mutex;
@@ -9,6 +9,7 @@ use crate::plan::{
     Who, WireHarm, WriteHarm,
 };
 use crate::run::run;
+use crate::setups::{Behind, Named, Setup, Spot};
 use crate::sim::lock;
 
 /// What a process can do at a write.
@@ -58,8 +59,10 @@ fn variants(plan: &Plan) -> Vec<Plan> {
     let with = |disk: Vec<DiskHarm>| Plan { disk, ..plan.clone() };
     let mut variants = vec![plan.clone()];
     for nth in 0..writes {
-        variants.extend(ENDS.map(|harm| with(vec![DiskHarm { nth, harm }])));
-        let pairs = (nth + 1..writes).map(|second| {
+        // A change of places has its own second start, and many writes.
+        let ends = if plan.setups.is_empty() { &ENDS[..] } else { &ENDS[..2] };
+        variants.extend(ends.iter().map(|harm| with(vec![DiskHarm { nth, harm: *harm }])));
+        let pairs = (nth + 1..writes).filter(|_| plan.setups.is_empty()).map(|second| {
             let after = |nth| DiskHarm { nth, harm: WriteHarm::CrashAfter };
             with(vec![after(nth), after(second)])
         });
@@ -87,23 +90,65 @@ fn scenarios() -> Vec<(String, Plan)> {
                 targets: vec![target],
                 steps,
                 harms,
-                disk: Vec::new(),
+                ..Plan::USUAL
             };
             scenarios.push((format!("{who:?}, {outcome}"), plan));
         }
+        for (change, plan) in changes(who) {
+            let plan = Plan { seed: scenarios.len() as u64, ..plan };
+            scenarios.push((format!("{who:?}, {change}"), plan));
+        }
     }
     scenarios
+}
+
+/// The account is elsewhere from the second start on.
+fn changes(who: Who) -> Vec<(String, Plan)> {
+    let usual = Spot::usual(who);
+    let moved = Spot { host: 1, ..usual };
+    let elsewhere = [
+        ("the host is another one", Setup::from(moved), true),
+        ("the login is another one", Setup::from(Spot { login: 1, ..usual }), true),
+        ("nobody says that the host is another one", Setup { former: false, ..Setup::from(moved) }, true),
+        ("it is a sandbox", Setup { former: false, ..Setup::from(moved) }, false),
+        ("its name is another one", Setup { named: Named::Second, ..Setup::from(usual) }, true),
+    ];
+    let harms = [
+        ("after a lost answer", Harm::LostAfter { timeout: false }),
+        ("after a lost request", Harm::LostBefore { timeout: false }),
+        ("and it was never sent", Harm::NotSent),
+    ];
+    let mut changes = Vec::new();
+    for (change, setup, is_one) in elsewhere {
+        for (name, harm) in harms {
+            let plan = Plan {
+                habits: Habits { sectigo_deduplicates: false, namecom_deduplicates: false, ..Habits::USUAL },
+                targets: vec![usual_target(who)],
+                steps: asked(&[Op::Restart { drain_s: 1, down_s: 1 }]),
+                harms: vec![WireHarm { target: 0, moving: true, nth: 0, harm }],
+                setups: vec![setup],
+                behind: Behind { one_behind_hosts: [is_one; 3], one_behind_logins: [is_one; 3], keys_are_bound: true },
+                ..Plan::USUAL
+            };
+            changes.push((format!("{change}, {name}"), plan));
+        }
+    }
+    changes
+}
+
+fn usual_target(who: Who) -> TargetPlan {
+    match who {
+        Who::Sectigo => TargetPlan::Order { kind: OrderKind::Plain },
+        Who::Namecom => items(&[ItemFate::Refunded, ItemFate::Privacy]),
+        Who::Debitsuccess => TargetPlan::Amount { minor: 1_999, kind: AccountKind::Plain },
+    }
 }
 
 type Outcome = (&'static str, TargetPlan, Vec<WireHarm>, Vec<Step>);
 
 /// Every class of the fault table, and every kind of answer.
 fn outcomes(who: Who) -> Vec<Outcome> {
-    let usual = || match who {
-        Who::Sectigo => TargetPlan::Order { kind: OrderKind::Plain },
-        Who::Namecom => items(&[ItemFate::Refunded, ItemFate::Privacy]),
-        Who::Debitsuccess => TargetPlan::Amount { minor: 1_999, kind: AccountKind::Plain },
-    };
+    let usual = || usual_target(who);
     let first = |harm| vec![WireHarm { target: 0, moving: true, nth: 0, harm }];
     let mut outcomes = vec![
         ("yes", usual(), vec![], asked(&[])),
@@ -163,7 +208,7 @@ fn outcomes(who: Who) -> Vec<Outcome> {
             asked(&[
                 Op::Leap { minutes: 1_500 },
                 Op::Leap { minutes: 1_500 },
-                Op::Resolve { refund: 0, send_again: true },
+                Op::Resolve { refund: 0, send_again: true, take_over: false },
             ]),
         ),
     ];

@@ -1,5 +1,7 @@
 //! What the callers know: every call, and what they were told, if they were told.
 
+use std::collections::BTreeMap;
+
 use recoup::domain::event::EventRecord;
 use recoup::domain::refund::{Intent, Refund};
 use recoup::domain::state::State;
@@ -13,6 +15,12 @@ pub(crate) struct History {
     pub(crate) feed: Vec<EventRecord>,
     /// What the engine was told is on disk: refund, revision, state.
     pub(crate) recorded: Vec<(String, u64, State)>,
+    /// Refunds that a person had sent again, once for each time.
+    pub(crate) sent_by_a_person: Vec<String>,
+    /// Since when, by the world's time and at the latest, all lookups of a refund that were answered have shown no record.
+    pub(crate) absent_since: BTreeMap<String, i64>,
+    /// Since when a refund has waited to be sent, by the world's time.
+    pub(crate) pending_since: BTreeMap<String, i64>,
 }
 
 /// One call.

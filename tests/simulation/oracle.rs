@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use recoup::domain::event::EventRecord;
+use recoup::domain::event::{EventKind, EventRecord};
 use recoup::domain::outcome::ItemState;
 use recoup::domain::refund::{Intent, Refund};
 use recoup::domain::state::State;
@@ -20,7 +20,7 @@ use crate::sim::{Sim, lock, micros};
 use crate::world::{self, Entry, PASSWORD, Sent, World};
 
 /// What the gateway's own bookkeeping may take between a decision and the wire, in microseconds.
-const SLACK: i64 = 150_000_000;
+pub(crate) const SLACK: i64 = 150_000_000;
 /// How long name.com really remembers a key.
 const PROVIDERS_KEY_LIFE: i64 = 3_600_000_000;
 
@@ -35,7 +35,7 @@ pub(crate) fn target_of(intent: &Intent) -> Option<u8> {
 }
 
 /// Whose doing a line of the books is; none where it was somebody else.
-fn owner<'a>(world: &'a World, entry: &'a Entry) -> Option<&'a str> {
+pub(crate) fn owner<'a>(world: &'a World, entry: &'a Entry) -> Option<&'a str> {
     if entry.foreign {
         return None;
     }
@@ -85,12 +85,14 @@ pub(crate) fn judge_send(sim: &Sim, wire: &[Sent], sent: &Sent, refund: Option<&
     if before.iter().any(|one| one.attempt == sent.attempt) {
         sim.wrong("one attempt is one wire request", format_args!("attempt {} of {id} left twice", sent.attempt));
     }
-    if before.iter().any(|one| one.bytes != sent.bytes) {
+    // The login is part of the request.
+    let here = before.iter().filter(|one| one.spot.login == sent.spot.login);
+    if here.into_iter().any(|one| one.bytes != sent.bytes) {
         sim.wrong("the same key and the same bytes", format_args!("attempt {} of {id} differs", sent.attempt));
     }
     let unanswered: Vec<&&Sent> = before.iter().filter(|one| !one.not_processed).collect();
     let history = lock(&sim.history);
-    let by_a_person = history.recorded.iter().filter(|(of, revision, _)| of == id && *revision == 0).count();
+    let by_a_person = history.sent_by_a_person.iter().filter(|of| *of == id).count();
     match sent.who {
         Who::Sectigo => {
             if unanswered.len() > by_a_person {
@@ -99,8 +101,12 @@ pub(crate) fn judge_send(sim: &Sim, wire: &[Sent], sent: &Sent, refund: Option<&
         }
         Who::Namecom => {
             // How old a key is cannot be told after the clock was set back and the process, which would know, has ended.
-            let is_known = !(sim.plan.sets_clock_back() && sim.starts() > 0);
-            let Some(first) = unanswered.first().filter(|_| by_a_person == 0 && is_known) else { return };
+            let is_known = !(sim.plan.sets_clock_back() && sim.ended() > 0);
+            let is_asked = by_a_person == 0 && is_known;
+            let Some(first) = unanswered.first().filter(|_| is_asked) else { return };
+            if unanswered.last().is_some_and(|last| was_proven_absent(wire, last, sent)) {
+                return;
+            }
             let theirs = sent.at - first.at;
             let ours = theirs + (sent.ahead[0] - first.ahead[1]).max(0);
             let outlives = theirs >= PROVIDERS_KEY_LIFE && !sim.plan.sets_clock_back();
@@ -110,7 +116,8 @@ pub(crate) fn judge_send(sim: &Sim, wire: &[Sent], sent: &Sent, refund: Option<&
         }
         Who::Debitsuccess => {
             let Some(last) = unanswered.last().filter(|_| by_a_person == 0) else { return };
-            let looks = wire.iter().filter(|one| !one.moving && one.target == sent.target && one.at >= last.at);
+            let is_here = |one: &&Sent| one.target == sent.target && one.spot == sent.spot;
+            let looks = wire.iter().filter(is_here).filter(|one| !one.moving && one.at >= last.at);
             let looks: Vec<[i64; 2]> = looks.map(|one| one.forward.map(|forward| one.at + forward)).collect();
             let [first, last] =
                 [looks.iter().map(|[least, _]| *least).min(), looks.iter().map(|[_, most]| *most).max()];
@@ -124,6 +131,17 @@ pub(crate) fn judge_send(sim: &Sim, wire: &[Sent], sent: &Sent, refund: Option<&
             }
         }
     }
+}
+
+/// Whether a lookup at least a settle time after `last` has also read a domain: only then may a key be used that has died.
+pub(crate) fn was_proven_absent(wire: &[Sent], last: &Sent, sent: &Sent) -> bool {
+    let settled = last.at + last.forward[0] + micros(settle_time(Who::Namecom)) - SLACK;
+    wire.iter().any(|one| {
+        one.operation == "GetDomain"
+            && (one.who, one.target, one.spot.host, one.spot.login)
+                == (sent.who, sent.target, sent.spot.host, sent.spot.login)
+            && one.at + one.forward[1] >= settled
+    })
 }
 
 /// Asked when it has been recorded that a look showed no trace of a refund: that says nothing about an attempt that left after the look did.
@@ -197,11 +215,10 @@ pub(crate) async fn judge(sim: &Sim, refunds: Vec<Refund>) {
     let history = lock(&sim.history);
     let refunds: BTreeMap<&str, &Refund> = refunds.iter().map(|refund| (refund.id().as_str(), refund)).collect();
     histories(sim, &refunds, &events);
-    reservations(sim, &refunds, &events);
     at_most_once(sim, &world, &refunds);
     let resolved: BTreeSet<&str> = events
         .iter()
-        .filter(|event| event.note.starts_with("A person found that the money"))
+        .filter(|event| event.kind == EventKind::Resolved && event.to.is_terminal())
         .map(|event| event.refund.as_str())
         .collect();
     for refund in refunds.values() {
@@ -228,7 +245,10 @@ fn histories(sim: &Sim, refunds: &BTreeMap<&str, &Refund>, events: &[EventRecord
         match before {
             None if event.from.is_none() && event.revision == 1 => {}
             Some((revision, state)) if Some(state) == event.from && revision + 1 == event.revision => {
-                if state.is_terminal() {
+                // Only a refund that failed and is followed is heard of again, and stays as it is.
+                let is_heard = state == State::Failed && event.to == state;
+                let is_followed = is_heard && matches!(event.kind, EventKind::Checked | EventKind::Corrected);
+                if state.is_terminal() && !is_followed {
                     sim.wrong("terminal states never change", format_args!("{id} went from {state} to {}", event.to));
                 }
             }
@@ -242,40 +262,27 @@ fn histories(sim: &Sim, refunds: &BTreeMap<&str, &Refund>, events: &[EventRecord
     }
 }
 
-/// While one refund of an order or item is open, in doubt or done, there is no other.
-fn reservations(sim: &Sim, refunds: &BTreeMap<&str, &Refund>, events: &[EventRecord]) {
-    let mut states: BTreeMap<&str, State> = BTreeMap::new();
-    for event in events {
-        let id = event.refund.as_str();
-        if event.from.is_none()
-            && let Some(new) = refunds.get(id)
-        {
-            let keys: BTreeSet<String> = new.intent.target.reservation_keys().into_iter().collect();
-            let holds = |state: State| state.holds_target() && state != State::PartiallySucceeded;
-            for (other, _) in states.iter().filter(|(_, state)| holds(**state)) {
-                let held = refunds.get(other).map(|other| other.intent.target.reservation_keys()).unwrap_or_default();
-                if held.iter().any(|key| keys.contains(key)) {
-                    sim.wrong("reserved", format_args!("{id} was recorded while {other} held the same target"));
-                }
-            }
-        }
-        states.insert(id, event.to);
-    }
-}
-
-/// At most one effect of ours for one target, or for one identifier.
+/// At most one effect of ours for one target of the same books, or for one identifier, and for one refund over all books.
 fn at_most_once(sim: &Sim, world: &World, refunds: &BTreeMap<&str, &Refund>) {
-    let mut effects: BTreeMap<(Who, &str, Option<&str>), u32> = BTreeMap::new();
+    let mut effects: BTreeMap<(Who, Option<u8>, &str, Option<&str>), i32> = BTreeMap::new();
     for entry in &world.books {
-        if entry.effect.kind != "refund" {
-            if entry.effect.kind != "refund_rejected" {
-                sim.wrong("nothing but refunds", format_args!("{} of {}", entry.effect.kind, entry.effect.target));
-            }
-            continue;
-        }
         let Some(id) = owner(world, entry) else { continue };
         let identifier = entry.effect.identifier.as_deref().filter(|_| entry.who == Who::Debitsuccess);
-        *effects.entry((entry.who, entry.effect.target.as_str(), identifier)).or_default() += 1;
+        let target = entry.effect.target.as_str();
+        let net = match entry.effect.kind.as_str() {
+            "refund" => 1,
+            // Not paid after all; it may be paid later.
+            "refund_rejected" => -1,
+            other => {
+                sim.wrong("nothing but refunds", format_args!("{other} of {target}"));
+                continue;
+            }
+        };
+        *effects.entry((entry.who, Some(entry.books), target, identifier)).or_default() += net;
+        *effects.entry((entry.who, None, target, Some(id))).or_default() += net;
+        if net < 0 {
+            continue;
+        }
         let Some(refund) = refunds.get(id) else {
             sim.wrong("every effect known", format_args!("the books know {id}, and the ledger does not"));
             continue;
@@ -294,7 +301,7 @@ fn at_most_once(sim: &Sim, world: &World, refunds: &BTreeMap<&str, &Refund>) {
             );
         }
     }
-    for ((_, target, identifier), count) in effects.into_iter().filter(|(_, count)| *count > 1) {
+    for ((_, _, target, identifier), count) in effects.into_iter().filter(|(_, count)| *count > 1) {
         sim.wrong(
             "at most one effect",
             format_args!("{target} {} was refunded {count} times", identifier.unwrap_or("")),
@@ -322,6 +329,8 @@ fn outcome(sim: &Sim, world: &World, refund: &Refund, by_a_person: bool) {
         return;
     }
     match refund.state {
+        // Whoever asks is told; whoever cannot be asked any more is not.
+        State::Failed if refund.corrected_time.is_some() || (is_corrected(&net) && !is_followed(sim, refund)) => {}
         State::Failed | State::Cancelled if !net.is_empty() => {
             sim.wrong(
                 "no false failure",
@@ -331,6 +340,17 @@ fn outcome(sim: &Sim, world: &World, refund: &Refund, by_a_person: bool) {
         State::Succeeded | State::PartiallySucceeded => success(sim, world, refund, &net, by_a_person),
         _ => {}
     }
+}
+
+fn is_corrected(net: &[&Entry]) -> bool {
+    !net.is_empty() && net.iter().all(|entry| entry.corrects)
+}
+
+/// Whether a lookup now would be made, and recorded.
+fn is_followed(sim: &Sim, refund: &Refund) -> bool {
+    let now = sim.gateway_now();
+    let is_configured = crate::places::is_configured(sim, refund);
+    refund.is_followed(now) && is_configured
 }
 
 /// name.com never tells that what it had begun came to nothing.
@@ -343,18 +363,18 @@ fn stays_submitted(planned: &TargetPlan) -> bool {
 
 fn success(sim: &Sim, world: &World, refund: &Refund, net: &[&Entry], by_a_person: bool) {
     let id = refund.id().as_str();
+    let books = crate::places::books_of(sim, refund);
+    let refunds_of = |target: &str| {
+        let is_of = |entry: &&Entry| Some(entry.books) == books && entry.effect.target == target;
+        world.books.iter().filter(is_of).filter(|entry| entry.effect.kind == "refund").next_back()
+    };
     // Refunded by whom soever: that is what the provider shows, and what it is asked for.
-    let anybodys =
-        |target: &str| world.books.iter().any(|entry| entry.effect.kind == "refund" && entry.effect.target == target);
+    let anybodys = |target: &str| refunds_of(target).is_some();
     let is_there = match &refund.intent.target {
         Target::Sectigo(target) => anybodys(target.order_number()),
         Target::Namecom(target) => {
             let mut items = target.order_item_ids().iter().map(|item| anybodys(&item.to_string()));
-            if refund.state == State::PartiallySucceeded || by_a_person {
-                items.any(|is| is)
-            } else {
-                items.all(|is| is)
-            }
+            if refund.state == State::PartiallySucceeded { items.any(|is| is) } else { items.all(|is| is) }
         }
         Target::Debitsuccess(_) => !net.is_empty(),
     };
@@ -364,16 +384,12 @@ fn success(sim: &Sim, world: &World, refund: &Refund, net: &[&Entry], by_a_perso
             format_args!("{id} is {}, and the books have {} effects", refund.state, net.len()),
         );
     }
-    let amount_of = |target: &str| {
-        let entry =
-            world.books.iter().rev().find(|entry| entry.effect.kind == "refund" && entry.effect.target == target);
-        entry.and_then(|entry| entry.effect.amount_minor)
-    };
+    let amount_of = |target: &str| refunds_of(target).and_then(|entry| entry.effect.amount_minor);
     let ours = |target: &str| net.iter().any(|entry| entry.effect.target == target);
     for item in &refund.items {
         let moved = amount_of(&item.item_id);
         let is_true = if item.state == ItemState::Succeeded { moved.is_some() } else { !ours(&item.item_id) };
-        if !is_true && !by_a_person {
+        if !is_true {
             sim.wrong("no false success", format_args!("{id} says of item {}: {}", item.item_id, item.state.as_str()));
         }
         if let Some(told) = item.refunded_amount
@@ -383,16 +399,17 @@ fn success(sim: &Sim, world: &World, refund: &Refund, net: &[&Entry], by_a_perso
         }
     }
     let Some(told) = refund.refunded_amount.map(|amount| amount.minor_units) else { return };
-    let moved: i64 = match &refund.intent.target {
-        Target::Namecom(_) if !by_a_person => refund
-            .items
-            .iter()
-            .filter(|item| item.state == ItemState::Succeeded)
-            .filter_map(|item| amount_of(&item.item_id))
-            .sum(),
-        _ => net.iter().filter_map(|entry| entry.effect.amount_minor).sum(),
-    };
-    if told != moved {
+    let of_items: i64 = refund
+        .items
+        .iter()
+        .filter(|item| item.state == ItemState::Succeeded)
+        .filter_map(|item| amount_of(&item.item_id))
+        .sum();
+    let ours: i64 = net.iter().filter_map(|entry| entry.effect.amount_minor).sum();
+    let is_namecom = matches!(refund.intent.target, Target::Namecom(_));
+    let moved = if is_namecom { of_items } else { ours };
+    // A person says what the books say, of the items or of all that went with them.
+    if told != moved && !(by_a_person && told == ours) {
         sim.wrong("money equal", format_args!("{id} says {told}, and the books {moved}"));
     }
 }
@@ -406,7 +423,7 @@ fn attempts(sim: &Sim, world: &World, refund: &Refund, events: &[EventRecord]) {
         sim.wrong("attempts are events", format_args!("{id} has {} attempts, and {begun} began", refund.attempt_count));
     }
     let sent = world.wire.iter().filter(|sent| sent.moving && sent.refund.as_deref() == Some(id)).count();
-    let interrupted = of_refund().filter(|event| event.note.starts_with("The gateway stopped")).count();
+    let interrupted = of_refund().filter(|event| event.kind == EventKind::Interrupted).count();
     let given_up = of_refund().filter(|event| event.note.contains("this one was not sent")).count();
     if sent > begun || begun - sent > interrupted + given_up {
         let told =
@@ -421,7 +438,7 @@ fn told(sim: &Sim, history: &crate::history::History, refunds: &BTreeMap<&str, &
     let stood = |id: &str, revision: u64| {
         events.iter().find(|event| event.refund.as_str() == id && event.revision == revision).map(|event| event.to)
     };
-    for (id, revision, state) in history.recorded.iter().filter(|(_, revision, _)| *revision > 0) {
+    for (id, revision, state) in &history.recorded {
         if stood(id, *revision) != Some(*state) {
             sim.wrong("acknowledged = durable", format_args!("{id} was recorded as {state} at {revision}"));
         }

@@ -3,6 +3,8 @@
 //! Whatever is not in it (how long a leg on the wire or a commit takes) is drawn from its seed and from a name that does not depend on what
 //! else happens, so that a plan made shorter still does the same with what is left.
 
+use crate::setups::{Behind, Setup};
+
 /// Everything that happens in one run.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Plan {
@@ -18,6 +20,14 @@ pub(crate) struct Plan {
     pub(crate) harms: Vec<WireHarm>,
     /// What goes wrong with the ledger.
     pub(crate) disk: Vec<DiskHarm>,
+    /// How the accounts are configured from a start on, by rising starts; before that as usual.
+    pub(crate) setups: Vec<Setup>,
+    /// Which places have the same books behind them.
+    pub(crate) behind: Behind,
+    /// One bit a refund: its callers name the provider's second account.
+    pub(crate) at_second_account: u8,
+    /// Before all comes to rest the accounts are configured as usual again.
+    pub(crate) comes_back: bool,
 }
 
 /// How the providers and the machine are, within what the providers' documents allow.
@@ -153,6 +163,15 @@ pub(crate) enum Op {
     Resolve {
         refund: u8,
         send_again: bool,
+        /// Though the gateway has not finished finding out.
+        take_over: bool,
+    },
+    /// A person lets a refund go on at another account, where it is known to be the same books.
+    Reassign {
+        refund: u8,
+        /// At the provider's second account.
+        second: bool,
+        stale_etag: bool,
     },
     Get {
         refund: u8,
@@ -162,6 +181,10 @@ pub(crate) enum Op {
     Settle {
         target: u8,
         yes: bool,
+    },
+    /// The provider pays what it had rejected.
+    Correct {
+        target: u8,
     },
     /// Somebody else refunds the same target.
     Foreign {
@@ -248,6 +271,8 @@ pub(crate) enum Harm {
     Redirect { done: bool },
     /// Identifiers that are not this refund's.
     OtherIds,
+    /// The provider's own answer under another status, with a message beside its rows.
+    Relabelled { code: u16 },
     /// A read answered as of so long ago.
     Stale { by_s: u64 },
     /// The process ends here.
@@ -304,9 +329,26 @@ pub(crate) enum WriteHarm {
 }
 
 impl Plan {
+    /// Nothing happens, nothing goes wrong, and nothing changes.
+    pub(crate) const USUAL: Plan = Plan {
+        seed: 0,
+        habits: Habits::USUAL,
+        targets: Vec::new(),
+        steps: Vec::new(),
+        harms: Vec::new(),
+        disk: Vec::new(),
+        setups: Vec::new(),
+        behind: Behind::EACH_ITS_OWN,
+        at_second_account: 0,
+        comes_back: false,
+    };
+
     /// As Rust, for `reproductions.rs`.
     pub(crate) fn as_source(&self) -> String {
-        format!("{self:#?}").replace(": [", ": vec![")
+        let source = format!("{self:#?}").replace(": [", ": vec![");
+        ["one_behind_hosts", "one_behind_logins"]
+            .into_iter()
+            .fold(source, |source, array| source.replace(&format!("{array}: vec!["), &format!("{array}: [")))
     }
 
     /// How far the gateway's clock is set forward in all.
@@ -363,13 +405,22 @@ impl Who {
             Who::Debitsuccess => "debitsuccess",
         }
     }
+}
 
-    /// Where the provider is.
-    pub(crate) fn host(self) -> &'static str {
+impl Op {
+    /// The refund that it is about.
+    pub(crate) fn refund(self) -> Option<u8> {
         match self {
-            Who::Sectigo => "secure.sectigo.example",
-            Who::Namecom => "api.name.example",
-            Who::Debitsuccess => "ws.debitsuccess.example",
+            Op::Create { refund, .. }
+            | Op::Check { refund, .. }
+            | Op::Wait { refund, .. }
+            | Op::Cancel { refund, .. }
+            | Op::Reconcile { refund, .. }
+            | Op::Resolve { refund, .. }
+            | Op::Reassign { refund, .. }
+            | Op::Get { refund }
+            | Op::ForeignKey { refund, .. } => Some(refund),
+            _ => None,
         }
     }
 }
@@ -389,6 +440,7 @@ impl Harm {
             Harm::Flood { .. } => "oversized",
             Harm::Redirect { .. } => "redirect",
             Harm::OtherIds => "wrong identifiers",
+            Harm::Relabelled { .. } => "rows beside a message",
             Harm::Stale { .. } => "stale lookup",
             Harm::Crash { .. } => "crash on the wire",
             Harm::Lie { .. } => "lie",

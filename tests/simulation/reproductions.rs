@@ -47,7 +47,7 @@ fn half_open() -> Plan {
     let steps = vec![
         step(10, create()),
         step(1_000, Op::Outage { who: Who::Debitsuccess, kind: Outage::Credentials, for_s: 5 }),
-        step(100, Op::Resolve { refund: 0, send_again: true }),
+        step(100, Op::Resolve { refund: 0, send_again: true, take_over: false }),
     ];
     let harms = vec![moving(0, Harm::Lie { lie: Lie::Already })];
     let target = TargetPlan::Amount { minor: 1_999, kind: crate::plan::AccountKind::Plain };
@@ -80,7 +80,7 @@ fn dies_while_recorded() -> Plan {
 }
 
 fn plan(target: TargetPlan, harms: Vec<WireHarm>, steps: Vec<Step>) -> Plan {
-    Plan { seed: 1, habits: Habits::USUAL, targets: vec![target], steps, harms, disk: Vec::new() }
+    Plan { seed: 1, targets: vec![target], steps, harms, ..Plan::USUAL }
 }
 
 fn create() -> Op {

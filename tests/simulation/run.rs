@@ -6,13 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use recoup::domain::ids::AccountName;
-use recoup::domain::money::Currency;
 use recoup::domain::refund::Refund;
 use recoup::domain::state::State;
 use recoup::engine::circuit::CircuitSettings;
 use recoup::engine::decide::{Backoff, Schedule};
-use recoup::engine::{Engine, EngineSettings};
+use recoup::engine::{Engine, EngineError, EngineSettings, WaitingFor};
 use recoup::ledger::sqlite::{Disk, SqliteLedger};
 use recoup::ledger::{Health, Ledger, ListQuery};
 use recoup::providers::{Account, AccountSettings, Accounts, Login};
@@ -22,7 +20,9 @@ use crate::callers;
 use crate::disk::SimLedger;
 use crate::logs::Logs;
 use crate::oracle;
+use crate::places;
 use crate::plan::{Op, Plan, Who};
+use crate::setups::{self, Configured};
 use crate::sim::{Figures, Life, Sim, SimClock, lock};
 use crate::wire::{SimWire, TOTAL_TIMEOUT};
 use crate::world;
@@ -95,7 +95,7 @@ fn live(sim: &Arc<Sim>, disk: &Disk, next_step: &mut usize) {
         let end = runtime.block_on(async {
             sim.begin_life();
             sim.trace(format_args!("START {start}"));
-            let end = process(sim, disk, &life, next_step).await;
+            let end = process(sim, disk, &life, next_step, start).await;
             sim.end_life();
             end
         });
@@ -117,20 +117,25 @@ fn live(sim: &Arc<Sim>, disk: &Disk, next_step: &mut usize) {
     }
 }
 
-async fn process(sim: &Arc<Sim>, disk: &Disk, life: &Arc<Life>, next_step: &mut usize) -> End {
+async fn process(sim: &Arc<Sim>, disk: &Disk, life: &Arc<Life>, next_step: &mut usize, start: u64) -> End {
     let inner = Arc::new(SqliteLedger::open_inline(disk).unwrap());
     if *inner.health().borrow() != Health::Writing {
         sim.wrong("the chain verifies", format_args!("at a start: {:?}", *inner.health().borrow()));
         return End::AtRest;
     }
     sim.set_ledger(Some(inner.clone()));
+    let configured = setups::accounts(&sim.plan, start, sim.came_back());
+    places::note_start(sim, &inner, &configured).await;
     let ledger = Arc::new(SimLedger::new(inner, sim.clone(), life.clone()));
-    let accounts = Who::ALL.map(|who| account(sim, life, who));
+    let accounts: Vec<Account> = configured.iter().map(|one| account(sim, life, one)).collect();
     let clock = Arc::new(SimClock(sim.clone()));
     let work = async {
         let started = Engine::start(ledger.clone(), Arc::new(Accounts::new(accounts)), clock, engine_settings()).await;
         match started {
-            Ok(engine) => work(sim, &engine, next_step).await,
+            Ok(engine) => {
+                places::note_started(sim);
+                work(sim, &engine, next_step).await
+            }
             Err(problem) => {
                 sim.trace(format_args!("does not start: {problem}"));
                 End::Stopped { down_s: 5 }
@@ -180,6 +185,7 @@ async fn work(sim: &Arc<Sim>, engine: &Engine, next_step: &mut usize) -> End {
             | Op::Cancel { .. }
             | Op::Reconcile { .. }
             | Op::Resolve { .. }
+            | Op::Reassign { .. }
             | Op::Get { .. }
             | Op::List => {
                 tokio::spawn(callers::call(sim.clone(), engine.clone(), step.op));
@@ -189,6 +195,11 @@ async fn work(sim: &Arc<Sim>, engine: &Engine, next_step: &mut usize) -> End {
     }
     // What is under way may still meet what is planned for it.
     tokio::time::sleep(Duration::from_secs(130)).await;
+    if sim.plan.comes_back && !sim.came_back() {
+        sim.come_back();
+        engine.drain(Duration::from_secs(5)).await;
+        return End::Stopped { down_s: 5 };
+    }
     rest(sim, engine).await;
     End::AtRest
 }
@@ -229,17 +240,25 @@ async fn rest(sim: &Arc<Sim>, engine: &Engine) {
         lock(&sim.world).settle(&sim.plan, None, true, sim.now());
         tokio::time::sleep(Duration::from_secs(65)).await;
         for refund in all(engine).await {
-            if refund.state == State::NeedsReview {
-                callers::resolve(sim, engine, refund.id(), false).await;
+            if engine.waiting_for(&refund) == Some(WaitingFor::Account) {
+                callers::unblock(sim, engine, &refund).await;
+            } else if refund.state == State::NeedsReview {
+                callers::resolve(sim, engine, refund.id(), false, false).await;
             }
         }
         if all(engine).await.iter().all(|refund| refund.state.is_terminal()) {
             break;
         }
     }
+    // What is paid after a no is found by the daily lookup, or by whoever asks.
+    for refund in all(engine).await {
+        let reconciled = engine.reconcile(refund.id(), "operator").await;
+        sim.trace(format_args!("asked at rest: {} {}", refund.id().as_str(), told(&reconciled)));
+    }
     tokio::time::sleep(Duration::from_secs(1)).await;
     oracle::judge_views(sim, engine).await;
     let refunds = all(engine).await;
+    places::judge(sim, &refunds).await;
     oracle::judge(sim, refunds).await;
     engine.drain(Duration::from_secs(5)).await;
 }
@@ -270,46 +289,48 @@ fn engine_settings() -> EngineSettings {
 /// How long a key of name.com is trusted.
 pub(crate) const KEY_LIFETIME: Duration = Duration::from_secs(3_000);
 
-fn account(sim: &Arc<Sim>, life: &Arc<Life>, who: Who) -> Account {
+fn told(reconciled: &Result<Refund, EngineError>) -> String {
+    reconciled.as_ref().map_or_else(EngineError::to_string, |refund| refund.state.to_string())
+}
+
+fn account(sim: &Arc<Sim>, life: &Arc<Life>, configured: &Configured) -> Account {
     let habits = &sim.plan.habits;
-    let login = match who {
-        Who::Sectigo => {
-            Login::Sectigo { login_name: world::SECTIGO_LOGIN.to_owned(), login_password: world::PASSWORD.into() }
-        }
-        Who::Namecom => Login::Namecom {
-            username: world::NAMECOM_LOGIN.to_owned(),
-            token: world::PASSWORD.into(),
-            key_lifetime: KEY_LIFETIME,
-        },
+    let Configured { spot, at, former } = configured;
+    let (name, password) = (spot.login_name().to_owned(), spot.password().into());
+    let login = match spot.who {
+        Who::Sectigo => Login::Sectigo { login_name: name, login_password: password },
+        Who::Namecom => Login::Namecom { username: name, token: password, key_lifetime: KEY_LIFETIME },
         Who::Debitsuccess => Login::Debitsuccess {
-            username: world::DEBITSUCCESS_LOGIN.to_owned(),
-            password: world::PASSWORD.into(),
+            username: name,
+            password,
             path: world::DEBITSUCCESS_PATH.to_owned(),
             service_namespace: "http://tempuri.org/".to_owned(),
             data_namespace: "http://schemas.datacontract.org/2004/07/DSWebService".to_owned(),
             action_prefix: "http://tempuri.org/IDSServices/".to_owned(),
         },
     };
-    let currency = if who == Who::Debitsuccess { Currency::parse("AUD").unwrap() } else { Currency::USD };
     let settings = AccountSettings {
-        name: AccountName::parse(who.account()).unwrap(),
-        endpoint: format!("https://{}/", who.host()).parse().unwrap(),
-        currency,
+        name: at.account.clone(),
+        endpoint: spot.endpoint(),
+        currency: spot.currency(),
         ca_file: None,
         connect_timeout: Duration::from_secs(5),
         total_timeout: TOTAL_TIMEOUT,
         reuse_connections: false,
         max_in_flight: habits.in_flight,
-        requests_per_second: if habits.paced && who == Who::Namecom { 20 } else { 0 },
-        requests_per_hour: if habits.paced && who == Who::Namecom { 3_000 } else { 0 },
-        pending_limit: Duration::from_secs(24 * 3_600),
-        settle_time: settle_time(who),
+        requests_per_second: if habits.paced && spot.who == Who::Namecom { 20 } else { 0 },
+        requests_per_hour: if habits.paced && spot.who == Who::Namecom { 3_000 } else { 0 },
+        pending_limit: PENDING_LIMIT,
+        settle_time: settle_time(spot.who),
         login,
-        former: Vec::new(),
+        former: former.iter().map(|(place, _)| place.clone()).collect(),
     };
-    let wire = Arc::new(SimWire { who, sim: sim.clone(), life: life.clone() });
+    let wire = Arc::new(SimWire { spot: *spot, at: at.clone(), sim: sim.clone(), life: life.clone() });
     Account::connect_over(wire, settings, Arc::new(SimClock(sim.clone()))).map_err(|error| error.to_string()).unwrap()
 }
+
+/// As configured by default: how long a refund may wait to be sent.
+pub(crate) const PENDING_LIMIT: Duration = Duration::from_secs(24 * 3_600);
 
 /// As configured by default: how long "not refunded" may lag behind the truth.
 pub(crate) fn settle_time(who: Who) -> Duration {

@@ -29,6 +29,7 @@ pub(crate) fn shrink(plan: &Plan, line: &str) -> Plan {
         without_parts(&mut best, |plan| &mut plan.steps, &mut keep);
         without_parts(&mut best, |plan| &mut plan.harms, &mut keep);
         without_parts(&mut best, |plan| &mut plan.disk, &mut keep);
+        without_parts(&mut best, |plan| &mut plan.setups, &mut keep);
         for place in 0..best.steps.len() {
             for after_ms in [0, best.steps[place].after_ms / 10] {
                 let mut candidate = best.clone();

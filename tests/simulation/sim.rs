@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::dice::Dice;
 use crate::history::History;
+use crate::places::Start;
 use crate::plan::Plan;
 use crate::world::World;
 
@@ -33,6 +34,9 @@ pub(crate) struct Sim {
     busy: AtomicU32,
     /// No more harm is done.
     healed: AtomicBool,
+    /// The accounts are configured as usual again.
+    came_back: AtomicBool,
+    pub(crate) starts: Mutex<Vec<Start>>,
 }
 
 /// One process: from its start to its crash.
@@ -56,6 +60,12 @@ pub(crate) struct Figures {
     pub(crate) effects: u64,
     pub(crate) doubts: u64,
     pub(crate) reviews: u64,
+    /// Starts with another configuration than the one before.
+    pub(crate) changes: u64,
+    /// Refunds that waited for their account, refunds that went on elsewhere, and what was paid after a no.
+    pub(crate) waits: u64,
+    pub(crate) moves: u64,
+    pub(crate) corrections: u64,
     pub(crate) commits: u64,
     /// How long each doubt lasted, in seconds of the gateway's clock.
     pub(crate) doubt_s: Vec<u64>,
@@ -99,6 +109,8 @@ impl Sim {
             writes: AtomicU32::new(0),
             busy: AtomicU32::new(0),
             healed: AtomicBool::new(false),
+            came_back: AtomicBool::new(false),
+            starts: Mutex::default(),
         }
     }
 
@@ -107,6 +119,12 @@ impl Sim {
     /// The world's time, in microseconds.
     pub(crate) fn now(&self) -> i64 {
         lock(&self.time).now()
+    }
+
+    /// What the gateway's clock shows.
+    pub(crate) fn gateway_now(&self) -> Timestamp {
+        let time = lock(&self.time);
+        Timestamp::from_micros(time.now() + time.skew)
     }
 
     /// A process starts, with a runtime of its own.
@@ -185,7 +203,7 @@ impl Sim {
     }
 
     /// How many processes have ended.
-    pub(crate) fn starts(&self) -> u64 {
+    pub(crate) fn ended(&self) -> u64 {
         lock(&self.figures).starts
     }
 
@@ -226,6 +244,14 @@ impl Sim {
 
     pub(crate) fn is_healed(&self) -> bool {
         self.healed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn come_back(&self) {
+        self.came_back.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn came_back(&self) -> bool {
+        self.came_back.load(Ordering::Relaxed)
     }
 
     pub(crate) fn crash(&self, life: &Life, why: &str, down_s: u64) {
@@ -275,8 +301,7 @@ impl Time {
 
 impl Clock for SimClock {
     fn now(&self) -> Timestamp {
-        let time = lock(&self.0.time);
-        Timestamp::from_micros(time.now() + time.skew)
+        self.0.gateway_now()
     }
 }
 
@@ -304,6 +329,10 @@ impl Figures {
         self.effects += other.effects;
         self.doubts += other.doubts;
         self.reviews += other.reviews;
+        self.changes += other.changes;
+        self.waits += other.waits;
+        self.moves += other.moves;
+        self.corrections += other.corrections;
         self.commits += other.commits;
         self.doubt_s.extend(other.doubt_s);
     }

@@ -17,6 +17,13 @@ pub(crate) fn of(figures: &Figures, seeds: u64, broken: &[(u64, Vec<String>)], t
     line("faults by class", format!("{}: {}", figures.harms.values().sum::<u64>(), each(&figures.harms)));
     line("crashes, starts, commits", format!("{}, {}, {}", figures.crashes, figures.starts, figures.commits));
     line("refunds, attempts, effects", format!("{}, {}, {}", figures.refunds, figures.attempts, figures.effects));
+    line(
+        "configurations",
+        format!(
+            "{} changed; {} refunds waited for their account, {} went on elsewhere; {} paid after a no",
+            figures.changes, figures.waits, figures.moves, figures.corrections
+        ),
+    );
     line("ends", each(&figures.ends));
     let share = 100.0 * figures.doubts as f64 / figures.refunds.max(1) as f64;
     line(

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use recoup::domain::ids::RefundId;
 use recoup::domain::outcome::DoubtReason;
+use recoup::domain::place::Destination;
 use recoup::domain::refund::Refund;
 use recoup::domain::state::State;
 use recoup::ledger::{Ledger, ListQuery};
@@ -17,12 +18,15 @@ use simulators::exchange::{Answer as Said, Request};
 
 use crate::dice::Dice;
 use crate::plan::{CrashAt, Harm, Lie, Outage, Who};
+use crate::setups::Spot;
 use crate::sim::{Life, Sim, lock, micros};
 use crate::world::{self, Sent};
 
 /// The wire of one account, for one process.
 pub(crate) struct SimWire {
-    pub(crate) who: Who,
+    pub(crate) spot: Spot,
+    /// The account and its place, as the process has them.
+    pub(crate) at: Destination,
     pub(crate) sim: Arc<Sim>,
     pub(crate) life: Arc<Life>,
 }
@@ -47,13 +51,17 @@ impl Wire for SimWire {
         let _busy = self.sim.busy();
         let moving = purpose == Purpose::Moving;
         let request = Request::new(call.method, call.path, call.headers, call.body, url.scheme() == "https");
-        if url.host_str() != Some(self.who.host()) {
+        let who = self.spot.who;
+        if url.host_str() != self.spot.endpoint().host_str() {
             self.sim.wrong("redirect never followed", format_args!("a call with credentials went to {url}"));
             return answered(StatusCode::OK, Bytes::from_static(b"0"), longest);
         }
-        let identified = world::identify(self.who, &request);
-        let target = identified.target.as_deref().and_then(|named| world::target_of(self.who, named));
+        let identified = world::identify(who, &request);
+        let target = identified.target.as_deref().and_then(|named| world::target_of(who, named));
         let whose = if moving { self.whose(identified.identifier.as_deref(), target).await } else { None };
+        if !moving {
+            self.judge_look(identified.identifier.as_deref(), target).await;
+        }
         let (sent, nth) = self.note(&request, &identified.operation, moving, target, whose);
         let harm = self.harm(target, moving, nth, sent);
         let mut dice = self.sim.dice(&[1, u64::from(target.unwrap_or(255)), u64::from(moving), u64::from(nth)]);
@@ -61,7 +69,13 @@ impl Wire for SimWire {
         self.life.breathe().await;
         let told = told(&exchange);
         self.sim.trace(format_args!("wire< #{sent} {told}"));
-        if matches!(exchange, Exchange::NotSent { .. }) || is_not_processed(self.who, &exchange) {
+        if let Exchange::Answered(answer) = &exchange {
+            let mut world = lock(&self.sim.world);
+            let last = world.wire.iter().map(|one| one.answered).max().unwrap_or(0);
+            world.wire[sent].answered = last + 1;
+            world.wire[sent].shows_nothing = String::from_utf8_lossy(&answer.body).contains("Code>08<");
+        }
+        if matches!(exchange, Exchange::NotSent { .. }) || is_not_processed(who, &exchange) {
             lock(&self.sim.world).wire[sent].not_processed = true;
         }
         exchange
@@ -72,7 +86,7 @@ impl SimWire {
     /// Whose attempt a call is: the ledger must know it, or it is nobody's.
     async fn whose(&self, identifier: Option<&str>, target: Option<u8>) -> Option<Refund> {
         let ledger = self.sim.ledger()?;
-        if self.who != Who::Sectigo {
+        if self.spot.who != Who::Sectigo {
             return ledger.get(&RefundId::parse(identifier?).ok()?).await.ok()?;
         }
         let query = ListQuery {
@@ -81,7 +95,29 @@ impl SimWire {
             limit: 10,
             ..ListQuery::default()
         };
-        ledger.list(query).await.ok()?.pop().map(|listed| listed.refund)
+        let mut dispatching: Vec<Refund> =
+            ledger.list(query).await.ok()?.into_iter().map(|listed| listed.refund).collect();
+        // The same order number at two places is two orders.
+        let here = dispatching.iter().position(|refund| refund.destination() == self.at);
+        here.map(|place| dispatching.remove(place)).or_else(|| dispatching.pop())
+    }
+
+    /// Asked as a read leaves: it is about a refund that belongs here.
+    async fn judge_look(&self, identifier: Option<&str>, target: Option<u8>) {
+        let Some(ledger) = self.sim.ledger() else { return };
+        let all = ListQuery { states: State::ALL.to_vec(), limit: 1_000, ..ListQuery::default() };
+        let Ok(all) = ledger.list(all).await else { return };
+        let is_meant = |refund: &&Refund| match (self.spot.who, identifier) {
+            (Who::Debitsuccess, Some(identifier)) => refund.id().as_str() == identifier,
+            _ => refund.provider() == self.spot.who.provider() && crate::oracle::target_of(&refund.intent) == target,
+        };
+        let meant: Vec<&Refund> = all.iter().map(|listed| &listed.refund).filter(is_meant).collect();
+        if !meant.iter().any(|refund| refund.destination() == self.at) {
+            self.sim.wrong(
+                "asked where it belongs",
+                format_args!("{} asks for target {target:?}, and no refund of it belongs there", self.at.account),
+            );
+        }
     }
 
     fn note(
@@ -100,22 +136,26 @@ impl SimWire {
             at: self.sim.now(),
             forward: self.sim.forward(),
             ahead: self.sim.ahead(),
-            who: self.who,
+            who: self.spot.who,
+            spot: self.spot,
+            operation: operation.to_owned(),
             moving,
             target,
             attempt: whose.as_ref().map_or(0, |refund| refund.attempt_count),
             refund: whose.as_ref().map(|refund| refund.id().as_str().to_owned()),
             not_processed: false,
+            answered: 0,
+            shows_nothing: false,
             bytes,
         };
         let number = world.wire.len();
         let name = sent.refund.clone().unwrap_or_default();
         self.sim.trace(format_args!(
             "wire> #{number} {} {operation} target {target:?} {name} attempt {}",
-            self.who.account(),
-            sent.attempt
+            self.at.account, sent.attempt
         ));
         if moving {
+            crate::places::judge_place(&self.sim, &world.wire, &sent, whose.as_ref(), &self.at);
             crate::oracle::judge_send(&self.sim, &world.wire, &sent, whose.as_ref());
         }
         world.wire.push(sent);
@@ -133,7 +173,7 @@ impl SimWire {
             .harms
             .iter()
             .find(|harm| Some(harm.target) == target && harm.moving == moving && harm.nth == nth);
-        let by_outage = || match lock(&self.sim.world).outage(self.who, self.sim.now())? {
+        let by_outage = || match lock(&self.sim.world).outage(self.spot.who, self.sim.now())? {
             Outage::Refuses => Some(Harm::NotSent),
             Outage::Silent => Some(Harm::LostBefore { timeout: true }),
             Outage::Maintenance => Some(Harm::Status { code: 503, done: false }),
@@ -170,7 +210,6 @@ impl SimWire {
             legs[1] += Duration::from_millis(ms);
         }
         let course = Course { sim: &self.sim, life: &self.life, sent, begun: tokio::time::Instant::now(), legs };
-        let who = self.who;
         match harm {
             None | Some(Harm::Slow { .. }) => course.there_and_back(request, longest, |said| said).await,
             Some(Harm::NotSent) => {
@@ -217,10 +256,13 @@ impl SimWire {
                 course.there_and_back(request, longest, cut).await
             }
             Some(Harm::OtherIds) => course.there_and_back(request, longest, with_other_ids).await,
+            Some(Harm::Relabelled { code }) => {
+                course.there_and_back(request, longest, |said| beside_a_message(said, code)).await
+            }
             Some(Harm::Stale { by_s }) => {
                 course.passes(legs[0]).await;
                 let as_of = self.sim.now() - micros(Duration::from_secs(by_s));
-                let said = lock(&self.sim.world).pretend(who, as_of, &[request]);
+                let said = lock(&self.sim.world).pretend(self.spot, as_of, &[request]);
                 course.passes(legs[0] + legs[1]).await;
                 heard(said, longest)
             }
@@ -252,10 +294,10 @@ impl SimWire {
         let mut keyless = request.clone();
         keyless.headers.remove("x-idempotency-key");
         match lie {
-            Lie::Yes | Lie::Taken => world.pretend(self.who, now, &[request]),
-            Lie::Replay => world.pretend(self.who, now, &[request, request]),
-            Lie::Already if self.who == Who::Debitsuccess => world.pretend(self.who, now, &[request, request]),
-            Lie::Already => world.pretend(self.who, now, &[&keyless, &keyless]),
+            Lie::Yes | Lie::Taken => world.pretend(self.spot, now, &[request]),
+            Lie::Replay => world.pretend(self.spot, now, &[request, request]),
+            Lie::Already if self.spot.who == Who::Debitsuccess => world.pretend(self.spot, now, &[request, request]),
+            Lie::Already => world.pretend(self.spot, now, &[&keyless, &keyless]),
         }
     }
 }
@@ -324,6 +366,20 @@ fn answered(status: StatusCode, body: Bytes, longest: usize) -> Exchange {
         return Exchange::Lost { reason: DoubtReason::UnreadableReply, evidence };
     }
     Exchange::Answered(Answer { status: status.as_u16(), headers: HeaderMap::new(), body })
+}
+
+/// The rows of an answer under another status, and with words that say something else.
+fn beside_a_message(mut said: Said, code: u16) -> Said {
+    let rows = serde_json::from_slice::<serde_json::Value>(&said.body);
+    if let Ok(serde_json::Value::Object(mut members)) = rows
+        && members.contains_key("results")
+    {
+        members.insert("message".to_owned(), "Conflict".into());
+        members.insert("details".to_owned(), "The request could not be completed.".into());
+        said.status = StatusCode::from_u16(code).unwrap();
+        said.body = Bytes::from(serde_json::to_vec(&members).unwrap());
+    }
+    said
 }
 
 /// An answer to somebody else.
