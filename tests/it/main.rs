@@ -17,6 +17,7 @@ mod doubt;
 mod history;
 mod limits;
 mod operator;
+mod places;
 mod port;
 mod probing;
 mod refunds;

@@ -1,0 +1,442 @@
+//! A refund belongs to one provider, host, login and currency. Where the account of its name is at
+//! another place after a restart, it waits; `former` and ReassignRefund let it go on.
+//!
+//! Each test ends by asking the simulators' books.
+
+use std::path::Path;
+use std::time::Duration;
+
+use recoup::config::Settings;
+use recoup::proto::v1 as proto;
+use recoup::proto::v1::account::Health;
+use recoup::proto::v1::create_refund_request::Target;
+use recoup::proto::v1::refund::{State, WaitingFor};
+use recoup::proto::v1::refund_event::Kind;
+use recoup::proto::v1::resolve_refund_request::Resolution;
+use rstest::rstest;
+use simulators::Simulators;
+use simulators::debitsuccess::{Login, RefundStatus};
+use simulators::exchange::Provider;
+use simulators::faults::{FaultEffect, Point, Repeat};
+use simulators::namecom::Account as NamecomAccount;
+use simulators::sectigo::Account as SectigoAccount;
+use tempfile::TempDir;
+use tonic::{Code, Status};
+
+use crate::support::{
+    LIMIT, SECRETS, Stack, configuration, debitsuccess, metadata, namecom, reason, sectigo, simulators_in, wrong_fields,
+};
+use crate::telemetry::launch;
+
+/// Doubt stays as it is while a test prepares it, and an account that is suspended stays so.
+const PATIENT: &str = "engine.lookups_after_ms = \"3600000\"\n\
+                       engine.circuit_pause_min_ms = 3600000\nengine.circuit_pause_max_ms = 3600000\n";
+/// What is due is asked for at once and again.
+const BRISK: &str = "engine.lookups_after_ms = \"40 80\"\nengine.lookups_every_ms = 100\n\
+                     engine.circuit_pause_min_ms = 40\nengine.circuit_pause_max_ms = 100\n";
+
+/// How the account of a name is another one after a restart.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Change {
+    Endpoint,
+    Login,
+    Currency,
+    Provider,
+    Gone,
+}
+
+/// One refund as it is asked for, and how the simulators name its target in the books and in the journal.
+struct Asked {
+    request: proto::CreateRefundRequest,
+    target: String,
+    in_journal: String,
+}
+
+/// A refund of the demo data's target `number`.
+fn asked(provider: Provider, id: &str, number: i32) -> Asked {
+    let (request, target, in_journal) = match provider {
+        Provider::Sectigo => {
+            let order = (1_000_000 + number).to_string();
+            (sectigo(id, &order), order.clone(), order)
+        }
+        Provider::Namecom => {
+            let (order, item) = (200_000 + number, 3_200_000 + number);
+            (namecom(id, order, &[item]), item.to_string(), order.to_string())
+        }
+        Provider::Debitsuccess => {
+            let account = format!("DS{number:06}");
+            (debitsuccess(id, &account, 1250), account.clone(), account)
+        }
+    };
+    Asked { request, target, in_journal }
+}
+
+/// The provider's account in the configuration of the tests.
+fn name_of(provider: Provider) -> &'static str {
+    match provider {
+        Provider::Sectigo => "sectigo",
+        Provider::Namecom => "namecom",
+        Provider::Debitsuccess => "debitsuccess",
+    }
+}
+
+fn login_of(provider: Provider) -> &'static str {
+    match provider {
+        Provider::Namecom => "demo-test",
+        Provider::Sectigo | Provider::Debitsuccess => "demo",
+    }
+}
+
+fn addr_of(provider: Provider, simulators: &Simulators) -> String {
+    let addr = match provider {
+        Provider::Sectigo => simulators.sectigo_addr(),
+        Provider::Namecom => simulators.namecom_addr(),
+        Provider::Debitsuccess => simulators.debitsuccess_addr(),
+    };
+    addr.to_string()
+}
+
+/// The state in which a refund ends that the provider takes.
+fn taken(provider: Provider) -> State {
+    match provider {
+        Provider::Sectigo | Provider::Namecom => State::Succeeded,
+        Provider::Debitsuccess => State::Submitted,
+    }
+}
+
+/// Settings before the accounts.
+fn with(configuration: &str, settings: &str) -> String {
+    configuration.replacen("[accounts", &format!("{settings}\n[accounts"), 1)
+}
+
+fn patient(configuration: &str, circuit_failures: u32) -> String {
+    with(configuration, &format!("{PATIENT}engine.circuit_failures = {circuit_failures}"))
+}
+
+/// Absence means something after `settle_s` seconds, at every account.
+fn brisk(configuration: &str, settle_s: u32, circuit_failures: u32) -> String {
+    let settled = configuration
+        .replace("login_name =", &format!("settle_time_s = {settle_s}\nlogin_name ="))
+        .replace("username =", &format!("settle_time_s = {settle_s}\nusername ="));
+    with(&settled, &format!("{BRISK}engine.circuit_failures = {circuit_failures}"))
+}
+
+/// The configuration with the section of one account changed; an empty one takes it away.
+fn section(configuration: &str, account: &str, change: impl FnOnce(&str) -> String) -> String {
+    let begin = configuration.find(&format!("[accounts.{account}]\n")).unwrap();
+    let (before, rest) = configuration.split_at(begin);
+    let end = rest.match_indices("[accounts.").nth(1).map_or(rest.len(), |(at, _)| at);
+    let (section, after) = rest.split_at(end);
+    format!("{before}{}{after}", change(section))
+}
+
+/// Adds the account once more under another name, changed.
+fn copied(configuration: &str, account: &str, name: &str, change: impl FnOnce(&str) -> String) -> String {
+    section(configuration, account, |section| format!("{section}{}", renamed(&change(section), account, name)))
+}
+
+fn renamed(section: &str, from: &str, to: &str) -> String {
+    section.replace(&format!("[accounts.{from}]"), &format!("[accounts.{to}]"))
+}
+
+/// The same simulators under another origin: the host has another name.
+fn other_host(section: &str) -> String {
+    section.replace("127.0.0.1", "localhost")
+}
+
+fn other_login(section: &str) -> String {
+    section.replace("\"demo\"", "\"demo-2\"").replace("\"demo-test\"", "\"demo-2-test\"")
+}
+
+fn former(section: &str, places: &str) -> String {
+    format!("{section}former = [{places}]\n")
+}
+
+/// The orders of the first targets are seen under the other login, and Debitsuccess's accounts under both.
+fn move_login(simulators: &Simulators) {
+    simulators.with_world(|world| {
+        let now = world.now();
+        let account =
+            SectigoAccount { login_name: "demo-2".to_owned(), password: "demo-password".to_owned(), locked: false };
+        world.sectigo.put_account(account).unwrap();
+        let account = NamecomAccount { username: "demo-2-test".to_owned(), ..world.namecom.accounts()[0].clone() };
+        world.namecom.put_account(account);
+        let login = Login { username: "demo-2".to_owned(), password: "demo-password".to_owned() };
+        world.debitsuccess.put_login(login);
+        for number in 1..=9 {
+            let mut order = world.sectigo.order(&(1_000_000 + number).to_string()).unwrap();
+            order.account = Some("demo-2".to_owned());
+            world.sectigo.put_order(order, now).unwrap();
+            let mut order = world.namecom.order(200_000 + number).unwrap();
+            order.account = Some("demo-2-test".to_owned());
+            world.namecom.put_order(order, now).unwrap();
+        }
+    });
+}
+
+fn at_once(request: proto::CreateRefundRequest) -> proto::CreateRefundRequest {
+    proto::CreateRefundRequest { wait: Some(prost_types::Duration::default()), ..request }
+}
+
+fn is_settled(refund: &proto::Refund) -> bool {
+    !matches!(refund.state(), State::Pending | State::Dispatching | State::InDoubt)
+}
+
+fn micros(time: prost_types::Timestamp) -> i64 {
+    time.seconds * 1_000_000 + i64::from(time.nanos) / 1_000
+}
+
+async fn events_of(stack: &Stack, id: &str) -> Vec<proto::RefundEvent> {
+    let request = proto::ListRefundEventsRequest { name: format!("refunds/{id}"), ..Default::default() };
+    stack.refunds.clone().list_refund_events(request).await.unwrap().into_inner().events
+}
+
+async fn moves_of(stack: &Stack, id: &str) -> Vec<proto::RefundEvent> {
+    events_of(stack, id).await.into_iter().filter(|event| event.kind() == Kind::Reassigned).collect()
+}
+
+async fn health_of(stack: &Stack, account: &str) -> Health {
+    let accounts = stack.accounts().await.list_accounts(proto::ListAccountsRequest {}).await.unwrap().into_inner();
+    accounts.accounts.iter().find(|one| one.account == account).unwrap().health()
+}
+
+async fn resolve(stack: &Stack, id: &str, resolution: Resolution, take_over: bool) -> Result<proto::Refund, Status> {
+    let request = proto::ResolveRefundRequest {
+        name: format!("refunds/{id}"),
+        etag: stack.get(id).await.etag,
+        resolution: resolution.into(),
+        evidence: "ticket 7".to_owned(),
+        take_over,
+        ..Default::default()
+    };
+    Ok(stack.refunds.clone().resolve_refund(request).await?.into_inner().refund.unwrap())
+}
+
+fn reassigning(refund: &proto::Refund, account: &str) -> proto::ReassignRefundRequest {
+    proto::ReassignRefundRequest {
+        name: refund.name.clone(),
+        etag: refund.etag.clone(),
+        account: account.to_owned(),
+        evidence: "ticket 8".to_owned(),
+    }
+}
+
+async fn reassign(stack: &Stack, request: proto::ReassignRefundRequest) -> Result<proto::Refund, Status> {
+    Ok(stack.refunds.clone().reassign_refund(request).await?.into_inner().refund.unwrap())
+}
+
+async fn reassign_to(stack: &Stack, id: &str, account: &str) -> Result<proto::Refund, Status> {
+    let refund = stack.get(id).await;
+    reassign(stack, reassigning(&refund, account)).await
+}
+
+fn is_reason(refusal: &Status, expected: &str) {
+    assert_eq!(reason(refusal), expected, "{refusal:?}");
+}
+
+/// Loses a request, or the answer to it: the refund stays in doubt.
+async fn lose(stack: &Stack, provider: Provider, asked: &Asked, point: Point) {
+    stack.arm(provider, point, FaultEffect::Close, Repeat::Once);
+    assert_eq!(stack.refund(asked.request.clone()).await.state(), State::InDoubt);
+}
+
+/// So much time passes between two starts that everything in doubt is to be looked up.
+fn let_time_pass(dir: &Path) {
+    let ledger = rusqlite::Connection::open(dir.join("recoup.db")).unwrap();
+    ledger.execute("UPDATE refunds SET next_check = create_time WHERE next_check IS NOT NULL", []).unwrap();
+}
+
+/// A gateway with a refund that only a person can settle: none of its requests arrived.
+async fn with_review(provider: Provider, review: &Asked) -> Stack {
+    let stack = Stack::start_as(|configuration| brisk(&configuration, 0, 1_000)).await;
+    let rule = stack.arm(provider, Point::BeforeEffect, FaultEffect::Close, Repeat::Standing);
+    stack.create(review.request.clone()).await.unwrap();
+    let id = &review.request.refund_id;
+    stack.until(id, |refund| refund.state() == State::NeedsReview).await;
+    stack.simulators.with_world(|world| world.faults.disarm(rule));
+    let stack = stack.restart_as(|configuration| patient(&configuration, 1_000)).await;
+    // The lookup that is due at the start is over: the next one is a day later.
+    let is_later = |refund: &proto::Refund| {
+        let (doubt, now) = (refund.doubt.as_ref().unwrap(), std::time::SystemTime::now());
+        let now = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        u64::try_from(doubt.next_check_time.unwrap().seconds).unwrap() > now + 3_600
+    };
+    let wait = async {
+        while !is_later(&stack.get(id).await) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, wait).await.unwrap();
+    stack
+}
+
+/// The configuration after `change` to the provider's account; `other` is another instance of the simulators.
+fn changed(configuration: &str, provider: Provider, change: Change, other: &(Simulators, TempDir)) -> String {
+    let name = name_of(provider);
+    match change {
+        Change::Endpoint => section(configuration, name, |section| {
+            let (simulators, dir) = other;
+            let lines = section.lines().map(|line| match line.split_once(" = ") {
+                Some(("endpoint", url)) => {
+                    let (scheme, _) = url.trim_matches('"').split_once("://").unwrap();
+                    format!("endpoint = \"{scheme}://{}\"\n", addr_of(provider, simulators))
+                }
+                Some(("ca_file", _)) => format!("ca_file = \"{}/ca.pem\"\n", dir.path().display()),
+                _ => format!("{line}\n"),
+            });
+            lines.collect()
+        }),
+        Change::Login => section(configuration, name, other_login),
+        Change::Currency => section(configuration, name, |section| match provider {
+            Provider::Debitsuccess => section.replace("\"AUD\"", "\"NZD\""),
+            Provider::Sectigo | Provider::Namecom => format!("{section}currency = \"EUR\"\n"),
+        }),
+        Change::Provider => {
+            let other = name_of(becomes(provider));
+            let gone = section(configuration, name, |_| String::new());
+            copied(&gone, other, name, str::to_owned)
+        }
+        Change::Gone => section(configuration, name, |_| String::new()),
+    }
+}
+
+/// Of which provider the account is after [`Change::Provider`].
+fn becomes(provider: Provider) -> Provider {
+    match provider {
+        Provider::Namecom => Provider::Debitsuccess,
+        Provider::Sectigo | Provider::Debitsuccess => Provider::Namecom,
+    }
+}
+
+/// A provider whose account stays as it is, and neither that provider nor [`becomes`].
+fn witness_of(provider: Provider) -> Provider {
+    match provider {
+        Provider::Sectigo => Provider::Debitsuccess,
+        Provider::Namecom | Provider::Debitsuccess => Provider::Sectigo,
+    }
+}
+
+/// The same refund, waiting for its account, with nothing recorded since.
+fn waiting(before: &proto::Refund) -> proto::Refund {
+    let mut refund = before.clone();
+    refund.set_waiting_for(WaitingFor::Account);
+    if let Some(doubt) = refund.doubt.as_mut() {
+        doubt.next_check_time = None;
+        doubt.resend_safe = false;
+    }
+    refund
+}
+
+#[rstest]
+#[case(Provider::Sectigo, Change::Endpoint, "endpoint")]
+#[case(Provider::Sectigo, Change::Login, "login")]
+#[case(Provider::Sectigo, Change::Currency, "currency")]
+#[case(Provider::Sectigo, Change::Provider, "provider,endpoint,login")]
+#[case(Provider::Sectigo, Change::Gone, "account")]
+#[case(Provider::Namecom, Change::Endpoint, "endpoint")]
+#[case(Provider::Namecom, Change::Login, "login")]
+#[case(Provider::Namecom, Change::Provider, "provider,endpoint,login,currency")]
+#[case(Provider::Namecom, Change::Gone, "account")]
+#[case(Provider::Debitsuccess, Change::Endpoint, "endpoint")]
+#[case(Provider::Debitsuccess, Change::Login, "login")]
+#[case(Provider::Debitsuccess, Change::Currency, "currency")]
+#[case(Provider::Debitsuccess, Change::Provider, "provider,endpoint,login,currency")]
+#[case(Provider::Debitsuccess, Change::Gone, "account")]
+#[tokio::test]
+async fn what_was_recorded_for_another_account_waits(
+    #[case] provider: Provider,
+    #[case] change: Change,
+    #[case] differing: &str,
+) {
+    let (name, witness_provider) = (name_of(provider), witness_of(provider));
+    let [review, lost, pending] =
+        [("review", 1), ("lost", 2), ("pending", 3)].map(|(id, number)| asked(provider, id, number));
+    let stack = with_review(provider, &review).await.restart_as(|text| patient(&text, 1)).await;
+    let witness = asked(witness_provider, "witness", 1);
+    lose(&stack, witness_provider, &witness, Point::BeforeEffect).await;
+    // One failure suspends the account, so the next refund is recorded and not sent.
+    lose(&stack, provider, &lost, Point::AfterEffect).await;
+    assert_eq!(stack.refund(at_once(pending.request.clone())).await.state(), State::Pending);
+    let mut before = Vec::new();
+    for id in ["review", "lost", "pending"] {
+        before.push((stack.get(id).await, events_of(&stack, id).await));
+    }
+    let requests =
+        |stack: &Stack| stack.simulators.journal().iter().filter(|entry| entry.provider != witness_provider).count();
+    let sent = requests(&stack);
+
+    let other_dir = tempfile::tempdir().unwrap();
+    let other = (simulators_in(other_dir.path()).await, other_dir);
+    if change == Change::Login {
+        move_login(&stack.simulators);
+    }
+    let dir = stack.dir.path().to_owned();
+    let stack = stack
+        .restart_as(|text| {
+            let_time_pass(&dir);
+            let text = changed(&text, provider, change, &other);
+            let text = brisk(&text, 0, 1);
+            section(&text, name_of(witness_provider), |section| {
+                section.replace("settle_time_s = 0", "settle_time_s = 600")
+            })
+        })
+        .await;
+    // Meanwhile the others would have been looked up as often, and sent.
+    stack.until("witness", |refund| refund.doubt.as_ref().is_some_and(|doubt| doubt.check_count >= 4)).await;
+
+    for (refund, events) in &before {
+        let id = refund.refund_id.as_str();
+        assert_eq!(stack.get(id).await, waiting(refund));
+        assert_eq!(events_of(&stack, id).await, *events);
+        let refusal = stack.reconcile(id).await.unwrap_err();
+        if id == "pending" {
+            is_reason(&refusal, "NOT_IN_DOUBT");
+        } else {
+            is_reason(&refusal, "ACCOUNT_CHANGED");
+            assert_eq!(
+                (refusal.code(), metadata(&refusal, "differing_fields").as_str()),
+                (Code::FailedPrecondition, differing)
+            );
+        }
+    }
+    for Asked { request, .. } in [&review, &lost, &pending] {
+        let wait = Some(prost_types::Duration { seconds: 60, nanos: 0 });
+        let request = proto::CreateRefundRequest { wait, ..request.clone() };
+        let answer = tokio::time::timeout(LIMIT / 3, stack.create(request)).await.unwrap().unwrap();
+        assert!(answer.replayed);
+        assert_eq!(answer.refund.unwrap().waiting_for(), WaitingFor::Account);
+    }
+    let refusal = resolve(&stack, "review", Resolution::SendAgain, false).await.unwrap_err();
+    is_reason(&refusal, "ACCOUNT_CHANGED");
+    assert_eq!(metadata(&refusal, "differing_fields"), differing);
+    for (refund, _) in &before {
+        assert_eq!(stack.get(&refund.refund_id).await, waiting(refund), "a refused call changes nothing");
+    }
+    if change == Change::Provider {
+        // They are no failures of the account that has the name now.
+        assert_eq!(health_of(&stack, name).await, Health::Serving);
+        assert_eq!(requests(&stack), sent);
+        let new = asked(becomes(provider), "new", 7);
+        let request = proto::CreateRefundRequest { account: name.to_owned(), ..new.request };
+        assert_eq!(stack.refund(request).await.state(), taken(becomes(provider)));
+        assert_eq!((stack.effects(&new.target), stack.attempts(&new.in_journal)), (1, 1));
+    }
+
+    // A person's word needs no account.
+    let (of_review, of_lost) = match change {
+        Change::Gone | Change::Login => (Resolution::Refunded, Resolution::NotRefunded),
+        _ => (Resolution::NotRefunded, Resolution::Refunded),
+    };
+    let ends = |word| if word == Resolution::Refunded { State::Succeeded } else { State::Failed };
+    assert_eq!(resolve(&stack, "review", of_review, false).await.unwrap().state(), ends(of_review));
+    assert_eq!(resolve(&stack, "lost", of_lost, true).await.unwrap().state(), ends(of_lost));
+    let request = proto::CancelRefundRequest { name: "refunds/pending".to_owned(), ..Default::default() };
+    let cancelled = stack.refunds.clone().cancel_refund(request).await.unwrap().into_inner().refund.unwrap();
+    assert_eq!((cancelled.state(), cancelled.waiting_for()), (State::Cancelled, WaitingFor::Unspecified));
+
+    let asked_for = requests(&stack) - sent;
+    assert_eq!(asked_for, usize::from(change == Change::Provider), "nothing was sent or looked up");
+    assert!(other.0.journal().is_empty() && other.0.books().is_empty());
+    assert_eq!([&review, &lost, &pending].map(|one| stack.effects(&one.target)), [0, 1, 0]);
+    assert_eq!((stack.attempts(&lost.in_journal), stack.attempts(&pending.in_journal)), (1, 0));
+}
