@@ -440,3 +440,119 @@ async fn what_was_recorded_for_another_account_waits(
     assert_eq!([&review, &lost, &pending].map(|one| stack.effects(&one.target)), [0, 1, 0]);
     assert_eq!((stack.attempts(&lost.in_journal), stack.attempts(&pending.in_journal)), (1, 0));
 }
+
+/// How an account moves, and what its `former` says of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Moved {
+    Host,
+    Login,
+    Both,
+}
+
+/// The account at its new place; with `former`, the configuration says where it was.
+fn moved(section: &str, provider: Provider, moved: Moved, simulators: &Simulators, is_said: bool) -> String {
+    let scheme = if provider == Provider::Sectigo { "https" } else { "http" };
+    let endpoint = format!("endpoint = \"{scheme}://{}\"", addr_of(provider, simulators));
+    let login = format!("login = \"{}\"", login_of(provider));
+    let (section, places) = match moved {
+        Moved::Host => (other_host(section), format!("{{ {endpoint} }}")),
+        Moved::Login => (other_login(section), format!("{{ {login} }}")),
+        Moved::Both => (other_host(&other_login(section)), format!("{{ {endpoint}, {login} }}")),
+    };
+    if is_said { former(&section, &places) } else { section }
+}
+
+/// Two refunds in doubt and one that was never sent, at an account that is suspended.
+async fn with_three_open(provider: Provider, [lost, gone, pending]: [&Asked; 3]) -> Stack {
+    let stack = Stack::start_as(|text| patient(&text, 2)).await;
+    lose(&stack, provider, lost, Point::AfterEffect).await;
+    lose(&stack, provider, gone, Point::BeforeEffect).await;
+    assert_eq!(stack.refund(at_once(pending.request.clone())).await.state(), State::Pending);
+    stack
+}
+
+#[rstest]
+#[tokio::test]
+async fn what_the_configuration_says_has_moved_goes_on(
+    #[values(Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess)] provider: Provider,
+    #[values(Moved::Host, Moved::Login, Moved::Both)] how: Moved,
+) {
+    let all = [("lost", 1), ("gone", 2), ("pending", 3)].map(|(id, number)| asked(provider, id, number));
+    let [lost, gone, pending] = &all;
+    let stack = with_three_open(provider, [lost, gone, pending]).await;
+    if how != Moved::Host {
+        move_login(&stack.simulators);
+    }
+    let simulators = &stack.simulators;
+    let base = configuration(simulators, stack.dir.path(), "");
+    let text = section(&base, name_of(provider), |section| moved(section, provider, how, simulators, true));
+    let text = brisk(&text, 1, 1_000);
+    let stack = stack.restart_as(|_| text.clone()).await;
+
+    for id in ["lost", "gone", "pending"] {
+        let moves = moves_of(&stack, id).await;
+        let [event] = moves.as_slice() else { panic!("{moves:?}") };
+        assert_eq!((event.actor.as_str(), event.from_state, event.attempt), ("gateway", event.to_state, 0));
+    }
+    // An attempt from before is only looked up: what is found is settled, and what is absent goes to a person.
+    assert_eq!(stack.until("lost", is_settled).await.state(), taken(provider));
+    let sent = stack.until("pending", is_settled).await;
+    assert_eq!((sent.state(), sent.attempt_count), (taken(provider), 1));
+    let review = stack.until("gone", is_settled).await;
+    assert_eq!((review.state(), review.attempt_count), (State::NeedsReview, 1));
+    assert!(!review.doubt.as_ref().unwrap().resend_safe);
+    let begin = micros(moves_of(&stack, "gone").await[0].event_time.unwrap());
+    assert!(micros(review.update_time.unwrap()) >= begin + 1_000_000, "the settle time begins anew");
+
+    let stack = stack.restart_as(|_| text).await;
+    for id in ["lost", "gone", "pending"] {
+        assert_eq!(moves_of(&stack, id).await.len(), 1, "it moves once");
+    }
+    assert_eq!([lost, gone, pending].map(|one| stack.effects(&one.target)), [1, 0, 1]);
+    assert_eq!([lost, gone, pending].map(|one| stack.attempts(&one.in_journal)), [1, 1, 1]);
+}
+
+/// A part that is left out is the present one: half of a place is another place.
+#[rstest]
+#[case::host_alone(Moved::Host)]
+#[case::login_alone(Moved::Login)]
+#[tokio::test]
+async fn a_former_place_that_fits_in_part_moves_nothing(#[case] said: Moved) {
+    let stack = Stack::start_as(|text| patient(&text, 1_000)).await;
+    let lost = asked(Provider::Sectigo, "lost", 1);
+    lose(&stack, Provider::Sectigo, &lost, Point::AfterEffect).await;
+    let before = stack.get("lost").await;
+    let addr = addr_of(Provider::Sectigo, &stack.simulators);
+    let place = match said {
+        Moved::Login => "{ login = \"demo\" }".to_owned(),
+        _ => format!("{{ endpoint = \"https://{addr}\" }}"),
+    };
+    let stack = stack
+        .restart_as(|text| section(&text, "sectigo", |section| former(&other_host(&other_login(section)), &place)))
+        .await;
+    assert_eq!(stack.get("lost").await, waiting(&before));
+    assert_eq!((stack.effects(&lost.target), stack.simulators.journal().len()), (1, 1));
+}
+
+#[rstest]
+#[case::whole("{ endpoint = \"https://ADDR\", login = \"demo-2\" }", Some("accounts.sectigo.former"))]
+#[case::its_login_alone("{ login = \"demo-2\" }", Some("accounts.sectigo.former"))]
+#[case::another_login("{ login = \"demo-3\" }", None)]
+#[case::another_host("{ endpoint = \"https://localhost:1\", login = \"demo-2\" }", None)]
+#[case::its_own("{ login = \"demo\" }", None)]
+#[tokio::test]
+async fn a_former_place_is_no_present_one_of_another_account(#[case] places: &str, #[case] fault: Option<&str>) {
+    let dir = tempfile::tempdir().unwrap();
+    let simulators = simulators_in(dir.path()).await;
+    let places = places.replace("ADDR", &addr_of(Provider::Sectigo, &simulators));
+    let text = copied(&configuration(&simulators, dir.path(), ""), "sectigo", "other", other_login);
+    let text = section(&text, "sectigo", |section| former(section, &places));
+    let path = dir.path().join("recoup.toml");
+    std::fs::write(&path, text).unwrap();
+    let loaded = Settings::load(Some(&path), SECRETS.map(|(name, value)| (name.into(), value.into())));
+    let said = loaded.err().map(|faults| faults.to_string()).unwrap_or_default();
+    assert_eq!(!said.is_empty(), fault.is_some(), "{said}");
+    assert!(said.contains(fault.unwrap_or_default()), "{said}");
+    assert!(fault.is_none() || said.contains("\"other\""), "{said}");
+    assert!(simulators.journal().is_empty());
+}
