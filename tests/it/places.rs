@@ -9,9 +9,9 @@ use std::time::Duration;
 use recoup::config::Settings;
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::account::Health;
-use recoup::proto::v1::create_refund_request::Target;
 use recoup::proto::v1::refund::{State, WaitingFor};
 use recoup::proto::v1::refund_event::Kind;
+use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use recoup::proto::v1::resolve_refund_request::Resolution;
 use rstest::rstest;
 use simulators::Simulators;
@@ -24,7 +24,8 @@ use tempfile::TempDir;
 use tonic::{Code, Status};
 
 use crate::support::{
-    LIMIT, SECRETS, Stack, configuration, debitsuccess, metadata, namecom, reason, sectigo, simulators_in, wrong_fields,
+    LIMIT, SECRETS, Stack, channel, configuration, debitsuccess, effects, metadata, namecom, reason, sectigo,
+    simulators_in, wrong_fields,
 };
 use crate::telemetry::launch;
 
@@ -361,8 +362,12 @@ async fn what_was_recorded_for_another_account_waits(
     for id in ["review", "lost", "pending"] {
         before.push((stack.get(id).await, events_of(&stack, id).await));
     }
-    let requests =
-        |stack: &Stack| stack.simulators.journal().iter().filter(|entry| entry.provider != witness_provider).count();
+    // Of all providers but the witness's, and of the refunds' own.
+    let requests = |stack: &Stack| {
+        let journal = stack.simulators.journal();
+        let of_others = journal.iter().filter(|entry| entry.provider != witness_provider).count();
+        (of_others, journal.iter().filter(|entry| entry.provider == provider).count())
+    };
     let sent = requests(&stack);
 
     let other_dir = tempfile::tempdir().unwrap();
@@ -412,10 +417,10 @@ async fn what_was_recorded_for_another_account_waits(
     for (refund, _) in &before {
         assert_eq!(stack.get(&refund.refund_id).await, waiting(refund), "a refused call changes nothing");
     }
+    assert_eq!(requests(&stack), sent, "nothing was sent or looked up");
     if change == Change::Provider {
         // They are no failures of the account that has the name now.
         assert_eq!(health_of(&stack, name).await, Health::Serving);
-        assert_eq!(requests(&stack), sent);
         let new = asked(becomes(provider), "new", 7);
         let request = proto::CreateRefundRequest { account: name.to_owned(), ..new.request };
         assert_eq!(stack.refund(request).await.state(), taken(becomes(provider)));
@@ -434,8 +439,7 @@ async fn what_was_recorded_for_another_account_waits(
     let cancelled = stack.refunds.clone().cancel_refund(request).await.unwrap().into_inner().refund.unwrap();
     assert_eq!((cancelled.state(), cancelled.waiting_for()), (State::Cancelled, WaitingFor::Unspecified));
 
-    let asked_for = requests(&stack) - sent;
-    assert_eq!(asked_for, usize::from(change == Change::Provider), "nothing was sent or looked up");
+    assert_eq!(requests(&stack).1, sent.1, "a person's word asks for nothing");
     assert!(other.0.journal().is_empty() && other.0.books().is_empty());
     assert_eq!([&review, &lost, &pending].map(|one| stack.effects(&one.target)), [0, 1, 0]);
     assert_eq!((stack.attempts(&lost.in_journal), stack.attempts(&pending.in_journal)), (1, 0));
@@ -555,4 +559,303 @@ async fn a_former_place_is_no_present_one_of_another_account(#[case] places: &st
     assert!(said.contains(fault.unwrap_or_default()), "{said}");
     assert!(fault.is_none() || said.contains("\"other\""), "{said}");
     assert!(simulators.journal().is_empty());
+}
+
+/// A second currency at the same place as the account, and no account in it at name.com.
+fn foreign(text: &str, provider: Provider) -> String {
+    match provider {
+        Provider::Namecom => text.to_owned(),
+        Provider::Sectigo => copied(text, "sectigo", "foreign", |section| format!("{section}currency = \"EUR\"\n")),
+        Provider::Debitsuccess => {
+            copied(text, "debitsuccess", "foreign", |section| section.replace("\"AUD\"", "\"NZD\""))
+        }
+    }
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_person_lets_refunds_go_on_at_another_account(
+    #[values(Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess)] provider: Provider,
+) {
+    let name = name_of(provider);
+    let [review, lost, pending, done] =
+        [("review", 1), ("lost", 2), ("pending", 3), ("done", 4)].map(|(id, number)| asked(provider, id, number));
+    let stack = with_review(provider, &review).await.restart_as(|text| patient(&text, 1)).await;
+    assert_eq!(stack.refund(done.request.clone()).await.state(), taken(provider));
+    lose(&stack, provider, &lost, Point::AfterEffect).await;
+    stack.refund(at_once(pending.request.clone())).await;
+    let witness = asked(witness_of(provider), "witness", 1);
+    lose(&stack, witness_of(provider), &witness, Point::AfterEffect).await;
+    let attempts = stack.attempts(&review.in_journal);
+
+    let stack = stack
+        .restart_as(|text| {
+            let text = foreign(&text, provider);
+            let text = section(&text, name, |section| other_host(&renamed(section, name, "other")));
+            section(&brisk(&text, 1, 1_000), name_of(witness_of(provider)), |section| {
+                section.replace("settle_time_s = 1\n", "settle_time_s = 600\n")
+            })
+        })
+        .await;
+    let mut open = vec!["review", "lost", "pending"];
+    if provider == Provider::Debitsuccess {
+        open.push("done");
+    } else {
+        let done = stack.get("done").await;
+        let refusal = reassign(&stack, reassigning(&done, "other")).await.unwrap_err();
+        assert_eq!(
+            (reason(&refusal).as_str(), metadata(&refusal, "state").as_str()),
+            ("NOT_REASSIGNABLE", "SUCCEEDED")
+        );
+    }
+    // Its account is where it was.
+    let refusal = reassign_to(&stack, "witness", name_of(witness_of(provider))).await.unwrap_err();
+    is_reason(&refusal, "NOT_REASSIGNABLE");
+    for id in &open {
+        let before = stack.get(id).await;
+        assert_eq!(before.waiting_for(), WaitingFor::Account);
+        let right = reassigning(&before, "other");
+        let refused = |request: proto::ReassignRefundRequest| {
+            let stack = &stack;
+            async move { reassign(stack, request).await.unwrap_err() }
+        };
+        let nothing = refused(proto::ReassignRefundRequest { name: before.name.clone(), ..Default::default() }).await;
+        assert_eq!(wrong_fields(&nothing), ["account", "etag", "evidence"]);
+        let blank = refused(proto::ReassignRefundRequest { evidence: " \u{200b}".to_owned(), ..right.clone() }).await;
+        assert_eq!(wrong_fields(&blank), ["evidence"]);
+        let stale = refused(proto::ReassignRefundRequest { etag: "1-1".to_owned(), ..right.clone() }).await;
+        assert_eq!((stale.code(), reason(&stale).as_str()), (Code::Aborted, "ETAG_MISMATCH"));
+        assert_eq!(metadata(&stale, "etag"), before.etag);
+        is_reason(&refused(reassigning(&before, "nobody")).await, "ACCOUNT_NOT_FOUND");
+        // The account that it was recorded for is gone too.
+        is_reason(&refused(reassigning(&before, name)).await, "ACCOUNT_NOT_FOUND");
+        is_reason(&refused(reassigning(&before, name_of(witness_of(provider)))).await, "ACCOUNT_MISMATCH");
+        if provider != Provider::Namecom {
+            assert_eq!(wrong_fields(&refused(reassigning(&before, "foreign")).await), ["account"]);
+        }
+        assert_eq!(stack.get(id).await, before, "a refused call changes nothing");
+
+        let gone_on = reassign(&stack, right.clone()).await.unwrap();
+        assert_eq!((gone_on.account.as_str(), gone_on.revision), ("other", before.revision + 1));
+        assert_ne!(gone_on.waiting_for(), WaitingFor::Account);
+        let moves = moves_of(&stack, id).await;
+        assert_eq!((moves.len(), moves[0].actor.as_str(), moves[0].from_state), (1, "caller", moves[0].to_state));
+        assert!(moves[0].note.contains("ticket 8"), "{}", moves[0].note);
+        is_reason(&reassign(&stack, right).await.unwrap_err(), "ETAG_MISMATCH");
+        is_reason(&reassign_to(&stack, id, "other").await.unwrap_err(), "NOT_REASSIGNABLE");
+    }
+    assert_eq!(stack.until("lost", is_settled).await.state(), taken(provider));
+    let sent = stack.until("pending", is_settled).await;
+    assert_eq!((sent.state(), sent.attempt_count), (taken(provider), 1));
+    if provider == Provider::Debitsuccess {
+        let number = stack.get("done").await.provider_reference;
+        stack.simulators.with_world(|world| {
+            world.debitsuccess.set_refund_status(&number, RefundStatus::Completed, None).unwrap();
+        });
+        assert_eq!(stack.until("done", |refund| refund.complete_time.is_some()).await.state(), State::Succeeded);
+    }
+
+    // It is compared with the account that was first given, though that is gone.
+    for one in [&review, &lost, &pending, &done] {
+        let again = stack.create(one.request.clone()).await.unwrap();
+        assert!(again.replayed);
+        let is_moved = open.contains(&one.request.refund_id.as_str());
+        assert_eq!(again.refund.unwrap().account, if is_moved { "other" } else { name });
+        let elsewhere = proto::CreateRefundRequest { account: "other".to_owned(), ..one.request.clone() };
+        let refusal = stack.create(elsewhere).await.unwrap_err();
+        assert_eq!(
+            (reason(&refusal).as_str(), metadata(&refusal, "differing_fields").as_str()),
+            ("REFUND_ID_REUSED", "account")
+        );
+    }
+    assert_eq!(stack.get("review").await.state(), State::NeedsReview);
+    assert_eq!([&review, &lost, &pending, &done].map(|one| stack.effects(&one.target)), [0, 1, 1, 1]);
+    assert_eq!([&lost, &pending, &done].map(|one| stack.attempts(&one.in_journal)), [1, 1, 1]);
+    assert_eq!(stack.attempts(&review.in_journal), attempts, "what was attempted elsewhere is only looked up");
+
+    // Where a person says so, it is sent once, from the account where it goes on.
+    stack.until("review", |refund| refund.waiting_for() == WaitingFor::Unspecified).await;
+    resolve(&stack, "review", Resolution::SendAgain, false).await.unwrap();
+    let sent = stack.until("review", |refund| is_settled(refund) && refund.state() != State::NeedsReview).await;
+    assert_eq!((sent.state(), stack.effects(&review.target)), (taken(provider), 1));
+}
+
+/// Two accounts that nothing says are the same books may each refund one target, until a refund is to move.
+#[rstest]
+#[case(Provider::Sectigo, "TARGET_HAS_REFUND")]
+#[case(Provider::Namecom, "TARGET_HAS_REFUND")]
+#[case(Provider::Debitsuccess, "SIMILAR_REFUND")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_refund_moves_to_where_another_one_stands_in_its_way(#[case] provider: Provider, #[case] why: &str) {
+    let name = name_of(provider);
+    let [lost, gone, pending] =
+        [("lost", 1), ("gone", 2), ("pending", 3)].map(|(id, number)| asked(provider, id, number));
+    let stack = with_three_open(provider, [&lost, &gone, &pending]).await;
+    move_login(&stack.simulators);
+    let elsewhere = |text: &str| section(text, name, |section| other_login(&renamed(section, name, "other")));
+    let stack = stack.restart_as(|text| brisk(&elsewhere(&text), 1, 1_000)).await;
+    let rival = |one: &Asked, id: &str| proto::CreateRefundRequest {
+        refund_id: id.to_owned(),
+        account: "other".to_owned(),
+        ..one.request.clone()
+    };
+    assert_eq!(stack.refund(rival(&pending, "rival")).await.state(), taken(provider));
+    let before = stack.get("pending").await;
+    let refusal = reassign(&stack, reassigning(&before, "other")).await.unwrap_err();
+    assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::FailedPrecondition, why));
+    assert_eq!(metadata(&refusal, "conflicting_refund"), "refunds/rival");
+    assert_eq!(stack.get("pending").await, before);
+
+    // Once one of them has moved, both logins are the same books: what ended under the first one counts too.
+    let ended = asked(provider, "ended", 2);
+    let free = proto::CreateRefundRequest { validate_only: true, ..rival(&ended, "late") };
+    stack.create(free.clone()).await.unwrap();
+    assert_eq!(resolve(&stack, "gone", Resolution::Refunded, true).await.unwrap().state(), State::Succeeded);
+    stack.create(free).await.unwrap();
+    assert_eq!(reassign_to(&stack, "lost", "other").await.unwrap().account, "other");
+    let refusal = stack.create(rival(&ended, "late")).await.unwrap_err();
+    is_reason(&refusal, why);
+    assert_eq!(metadata(&refusal, "conflicting_refund"), "refunds/gone");
+    assert_eq!(stack.until("lost", is_settled).await.state(), taken(provider));
+
+    // The configuration says the same of the first account: what is in the way of the one that is to be sent stays there.
+    let Stack { simulators, app, dir, refunds } = stack;
+    drop(refunds);
+    app.stop().await;
+    let base = configuration(&simulators, dir.path(), "");
+    let login = login_of(provider);
+    let text = copied(&base, name, "other", other_login);
+    let text = section(&text, name, |section| former(&other_login(section), &format!("{{ login = \"{login}\" }}")));
+    let (gateway, log) = launch(&brisk(&text, 1, 1_000), dir.path(), &[]);
+    let mut client = RefundServiceClient::new(channel(gateway.addr).await);
+    let request = proto::GetRefundRequest { name: "refunds/pending".to_owned() };
+    let left = client.get_refund(request).await.unwrap().into_inner().refund.unwrap();
+    assert_eq!(left, before, "it goes on waiting");
+    let named = |line: &serde_json::Value| {
+        line["level"] == "WARN" && line["refund"] == "pending" && line.to_string().contains("goes on waiting")
+    };
+    assert_eq!(log.lines().iter().filter(|line| named(line)).count(), 1, "{}", log.text());
+    assert_eq!(log.count("refunds wait for the account that they were recorded for"), 1, "{}", log.text());
+    assert!(gateway.terminate().success());
+    assert_eq!(effects(&simulators, &pending.target), 1, "the other one's");
+    assert_eq!(effects(&simulators, &lost.target), 1);
+    assert_eq!(effects(&simulators, &gone.target), 0);
+}
+
+/// The host is no part of who holds a target: a moved one frees nothing, open or ended.
+#[rstest]
+#[tokio::test]
+async fn what_was_refunded_before_a_move_is_refunded_after_it(
+    #[values(Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess)] provider: Provider,
+    #[values(Moved::Host, Moved::Login, Moved::Both)] how: Moved,
+    #[values(false, true)] is_renamed: bool,
+) {
+    let (name, why) = match provider {
+        Provider::Sectigo | Provider::Namecom => (name_of(provider), "TARGET_HAS_REFUND"),
+        Provider::Debitsuccess => (name_of(provider), "SIMILAR_REFUND"),
+    };
+    let [done, open, free] = [("done", 1), ("open", 2), ("free", 3)].map(|(id, number)| asked(provider, id, number));
+    let stack = Stack::start_as(|text| patient(&text, 1_000)).await;
+    let refund = stack.refund(done.request.clone()).await;
+    if provider == Provider::Debitsuccess {
+        let number = refund.provider_reference;
+        stack.simulators.with_world(|world| {
+            world.debitsuccess.set_refund_status(&number, RefundStatus::Completed, None).unwrap();
+        });
+        assert_eq!(stack.reconcile("done").await.unwrap().state(), State::Succeeded);
+    }
+    lose(&stack, provider, &open, Point::BeforeEffect).await;
+    if how != Moved::Host {
+        move_login(&stack.simulators);
+    }
+    // By its login alone the account knows its own, where it has another name; else `former` says whose books they are.
+    let is_said = is_renamed && how != Moved::Host;
+    let new_name = if is_renamed { "other" } else { name };
+    let base = configuration(&stack.simulators, stack.dir.path(), "");
+    let text = section(&base, name, |section| {
+        renamed(&moved(section, provider, how, &stack.simulators, is_said), name, new_name)
+    });
+    let stack = stack.restart_as(|_| text).await;
+    let again = |one: &Asked, id: &str| proto::CreateRefundRequest {
+        refund_id: id.to_owned(),
+        account: new_name.to_owned(),
+        ..one.request.clone()
+    };
+    for (one, of) in [(&done, "refunds/done"), (&open, "refunds/open")] {
+        for validate_only in [true, false] {
+            let request = proto::CreateRefundRequest { validate_only, ..again(one, "again") };
+            let refusal = stack.create(request).await.unwrap_err();
+            is_reason(&refusal, why);
+            assert_eq!(metadata(&refusal, "conflicting_refund"), of);
+        }
+    }
+    assert_eq!(stack.refund(again(&free, "free")).await.state(), taken(provider));
+    assert_eq!([&done, &open, &free].map(|one| stack.effects(&one.target)), [1, 0, 1]);
+    assert_eq!([&done, &open, &free].map(|one| stack.attempts(&one.in_journal)), [1, 1, 1]);
+}
+
+/// A refund whose account is away does not grow old; one whose provider is, does.
+#[tokio::test]
+async fn expiry_stands_still_while_a_refund_waits_for_its_account() {
+    const LIMIT_S: &str = "pending_limit_s = 3\n";
+    let hasty = |section: &str| format!("{section}{LIMIT_S}");
+    let stack = Stack::start_as(|text| patient(&text, 1)).await;
+    let (provider, other) = (Provider::Namecom, Provider::Debitsuccess);
+    let [lost, waits] = [("lost", 1), ("waits", 2)].map(|(id, number)| asked(provider, id, number));
+    lose(&stack, provider, &lost, Point::BeforeEffect).await;
+    stack.refund(at_once(waits.request.clone())).await;
+    let away = |text: &str| {
+        let text = section(text, "namecom", |section| hasty(&other_login(section)));
+        patient(&section(&text, "debitsuccess", hasty), 1)
+    };
+    let stack = stack.restart_as(|text| away(&text)).await;
+    let [unheard, expires] = [("unheard", 1), ("expires", 2)].map(|(id, number)| asked(other, id, number));
+    lose(&stack, other, &unheard, Point::BeforeEffect).await;
+    stack.refund(at_once(expires.request.clone())).await;
+    let failed = stack.until("expires", |refund| refund.state() == State::Failed).await;
+    assert!(failed.dispatch_time.is_none(), "never sent");
+    let before = stack.get("waits").await;
+    assert_eq!((before.state(), before.waiting_for()), (State::Pending, WaitingFor::Account));
+    // By the wall clock it is too old by now.
+    assert!(micros(failed.update_time.unwrap()) - micros(before.create_time.unwrap()) > 3_000_000);
+    let stack = stack.restart_as(|text| brisk(&section(&text, "namecom", hasty), 600, 1_000)).await;
+    assert_eq!(stack.until("waits", is_settled).await.state(), State::Succeeded);
+    assert_eq!((stack.effects(&waits.target), stack.effects(&expires.target)), (1, 0));
+    assert_eq!((stack.attempts(&waits.in_journal), stack.attempts(&expires.in_journal)), (1, 0));
+}
+
+/// The provider keeps a key for each token: under a new one, the request with an old key would be a first one.
+#[rstest]
+#[case::the_same(false, State::Succeeded, 2, 1)]
+#[case::another(true, State::NeedsReview, 1, 0)]
+#[tokio::test]
+async fn a_key_dies_with_the_token_that_it_was_sent_with(
+    #[case] is_new: bool,
+    #[case] end: State,
+    #[case] attempts: usize,
+    #[case] effects: usize,
+) {
+    let stack = Stack::start_as(|text| patient(&text, 1_000)).await;
+    // An item that is no registration: its lookup proves no absence.
+    let lost = proto::CreateRefundRequest { refund_id: "lost".to_owned(), ..namecom("lost", 123_456, &[987_655]) };
+    let lost = Asked { request: lost, target: "987655".to_owned(), in_journal: "123456".to_owned() };
+    lose(&stack, Provider::Namecom, &lost, Point::BeforeEffect).await;
+    let file = stack.dir.path().join("token");
+    let token = if is_new { "token-2" } else { "demo-token" };
+    std::fs::write(&file, token).unwrap();
+    stack.simulators.with_world(|world| {
+        let account = world.namecom.accounts()[0].clone();
+        world.namecom.put_account(NamecomAccount { token: token.to_owned(), ..account });
+    });
+    let dir = stack.dir.path().to_owned();
+    let stack = stack
+        .restart_as(|text| {
+            let_time_pass(&dir);
+            let text = text.replace("token_env = \"DEMO_TOKEN\"", &format!("token_file = \"{}\"", file.display()));
+            brisk(&text, 1, 1_000)
+        })
+        .await;
+    assert_eq!(stack.until("lost", is_settled).await.state(), end);
+    assert_eq!((stack.attempts(&lost.in_journal), stack.effects(&lost.target)), (attempts, effects));
+    assert!(stack.get("lost").await.doubt.is_none_or(|doubt| !doubt.resend_safe));
 }
