@@ -747,7 +747,7 @@ async fn no_refund_moves_to_where_another_one_stands_in_its_way(#[case] provider
 #[tokio::test]
 async fn what_was_refunded_before_a_move_is_refunded_after_it(
     #[values(Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess)] provider: Provider,
-    #[values(Moved::Host, Moved::Login, Moved::Both)] how: Moved,
+    #[values(Moved::Host, Moved::Login)] how: Moved,
     #[values(false, true)] is_renamed: bool,
 ) {
     let (name, why) = match provider {
