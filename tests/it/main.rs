@@ -19,6 +19,7 @@ mod history;
 mod limits;
 mod moved;
 mod operator;
+mod places;
 mod port;
 mod probing;
 mod refunds;

@@ -18,7 +18,7 @@ use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use recoup::proto::v1::resolve_refund_request::Resolution;
 use recoup::proto::v1::validation_status_service_client::ValidationStatusServiceClient;
 use simulators::exchange::Provider;
-use simulators::faults::{FaultEffect, Point, Repeat, Rule};
+use simulators::faults::{FaultEffect, Point, Repeat, Rule, RuleId};
 use simulators::{Config as SimulatorsConfig, Simulators};
 use tempfile::TempDir;
 use tonic::Status;
@@ -141,14 +141,14 @@ impl Stack {
     }
 
     /// Arms a fault at any request that moves money at `provider`.
-    pub(crate) fn arm(&self, provider: Provider, point: Point, effect: FaultEffect, repeat: Repeat) {
+    pub(crate) fn arm(&self, provider: Provider, point: Point, effect: FaultEffect, repeat: Repeat) -> RuleId {
         let operation = match provider {
             Provider::Sectigo => "!AutoRefund",
             Provider::Namecom => "ProcessRefund",
             Provider::Debitsuccess => "InitiateRefund",
         };
         let rule = Rule { operation: Some(operation.to_owned()), repeat, ..Rule::new(provider, point, effect) };
-        self.simulators.arm(rule).unwrap();
+        self.simulators.arm(rule).unwrap()
     }
 
     /// How often money really moved for `target`, as the simulators' books have it.
