@@ -164,8 +164,8 @@ pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: Rules<'_>, now: T
 /// What follows where an attempt of a refund in doubt is on disk, and it has taken so long that sending it is not safe any more: another one is
 /// unanswered, and this one never left.
 pub fn after_delay(refund: &Refund, reason: DoubtReason, rules: Rules<'_>, now: Timestamp) -> Decision {
-    let evidence = "an earlier attempt is unanswered, and this one was not sent: it took so long to record it that the \
-                    provider may have forgotten the key";
+    let evidence = "an earlier attempt is unanswered, and this one was not sent: until it was recorded the provider may have \
+                    forgotten the key, or the credentials that it is bound to have changed";
     let doubted = Event::Doubted { reason, evidence: evidence.to_owned(), error: None, not_processed: true };
     rules.decision(refund, vec![doubted], now)
 }

@@ -202,6 +202,14 @@ pub(super) fn judge(connection: &Connection, judgement: &Judgement<'_>) -> Resul
     Ok(())
 }
 
+/// Who holds `key` under `login`.
+pub(super) fn holder(connection: &Connection, key: &str, login: &str) -> Result<RefundId, Fault> {
+    let sql =
+        "SELECT r.id FROM reservations h JOIN refunds r ON r.ordinal = h.ordinal WHERE h.key = ?1 AND h.login = ?2";
+    let id: String = connection.prepare_cached(sql)?.query_row(params![key, login], |row| row.get(0))?;
+    id_in("reservations", key, &id)
+}
+
 /// The login itself, the earlier ones that the configuration names, and all that were ever said to be the same books.
 fn linked_logins(connection: &Connection, login: &str, kin: &Kin) -> Result<BTreeSet<String>, Fault> {
     let mut logins: BTreeSet<String> = kin.former_logins.iter().cloned().chain([login.to_owned()]).collect();
@@ -250,6 +258,10 @@ pub(super) fn later_refund_of_target(
     target: &Target,
 ) -> Result<Option<RefundId>, Fault> {
     let keys = target.reservation_keys();
+    if keys.is_empty() {
+        // It is the provider's record, and not the target, that says whose refund it is.
+        return Ok(None);
+    }
     let sql = format!(
         "{} WHERE provider = ?1 AND ordinal > ?2 \
          AND ordinal IN (SELECT ordinal FROM refund_references WHERE reference = ?3) ORDER BY ordinal",

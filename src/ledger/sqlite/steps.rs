@@ -116,10 +116,8 @@ pub(super) fn create(desk: &mut Desk<'_>, create: &Create) -> Result<Created, Fa
     for text in target.index_references() {
         reference.execute(params![text, ordinal])?;
     }
-    let mut reserve = connection.prepare_cached(RESERVE)?;
-    let now = create.now.as_micros();
-    for Reservation { key, until } in refund.reservations() {
-        reserve.execute(params![key, create.place.login, ordinal, until.map(Timestamp::as_micros), now])?;
+    for reservation in refund.reservations() {
+        reserve(connection, ordinal, &reservation, &create.place.login, create.now)?;
     }
     remember_payee(connection, ordinal, &refund)?;
     if let Some(trace_parent) = &create.trace_parent {
@@ -129,6 +127,25 @@ pub(super) fn create(desk: &mut Desk<'_>, create: &Create) -> Result<Created, Fa
     desk.moves.push(Move { from: None, to: (refund.account.clone(), refund.state) });
     desk.recent.keep(Stored { ordinal, refund: refund.clone() });
     Ok(Created::New(refund))
+}
+
+/// Takes what a refund holds of its target.
+///
+/// # Errors
+/// [`LedgerError::TargetHasRefund`] where another refund holds it: what two of them believe to hold, the end of one would
+/// free.
+fn reserve(
+    connection: &Connection,
+    ordinal: i64,
+    Reservation { key, until }: &Reservation,
+    login: &str,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    let values = params![key, login, ordinal, until.map(Timestamp::as_micros), now.as_micros()];
+    match connection.prepare_cached(RESERVE)?.execute(values)? {
+        0 => Err(LedgerError::TargetHasRefund { conflicting: reads::holder(connection, key, login)? }.into()),
+        _ => Ok(()),
+    }
 }
 
 /// What later refunds of the same payee are compared with.
@@ -353,10 +370,8 @@ fn keep_holdings(
         let sql = "DELETE FROM reservations WHERE key = ?1 AND login = ?2 AND ordinal = ?3";
         connection.prepare_cached(sql)?.execute(params![key, before.place.login, ordinal])?;
     }
-    for Reservation { key, until } in holds.iter().filter(|one| has_moved || !held.contains(one)) {
-        let until = until.map(Timestamp::as_micros);
-        let values = params![key, after.place.login, ordinal, until, now.as_micros()];
-        connection.prepare_cached(RESERVE)?.execute(values)?;
+    for reservation in holds.iter().filter(|one| has_moved || !held.contains(one)) {
+        reserve(connection, ordinal, reservation, &after.place.login, now)?;
     }
     let target = &after.intent.target;
     let SimilarityWindow { until, firm_until } = after.similarity_window();
