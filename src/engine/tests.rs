@@ -1,6 +1,8 @@
 //! Races that only a held ledger or a held provider shows: each stands still at the moment that matters.
 
 mod going_on;
+mod moved;
+mod resolved;
 mod turns;
 
 use std::collections::{BTreeMap, VecDeque};
