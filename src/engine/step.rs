@@ -196,7 +196,8 @@ async fn look_and_record(
         let Decision { events, next_check, resend } =
             decide::after_lookup(&refund, lookup.clone(), taken, rules, asked, shared.clock.now());
         let recorded = if events.is_empty() {
-            let unheard = matches!(lookup, Lookup::Unavailable { .. });
+            // What is looked up no more has nothing to catch up with.
+            let unheard = next_check.is_some() && matches!(lookup, Lookup::Unavailable { .. });
             shared.reschedule(&refund, next_check, unheard).await
         } else {
             shared.record(&refund, events, next_check, actor).await
