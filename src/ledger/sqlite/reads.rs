@@ -138,6 +138,15 @@ pub(super) const OLDEST_WAITING: &str = "SELECT min(oldest) FROM (\
          WHERE account = ?1 AND state = 'PENDING' AND not_before IS NOT NULL\
      ) AS each";
 
+/// At [`AT`], after ordinal ?5, at most ?6. What is sorted are numbers, and not whole rows.
+pub(super) static OPEN_AT: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "{} WHERE ordinal IN (SELECT ordinal FROM refunds INDEXED BY refunds_open \
+         WHERE {AT} AND {OPEN} AND ordinal > ?5 ORDER BY ordinal LIMIT ?6) ORDER BY ordinal",
+        *SELECT_REFUND
+    )
+});
+
 /// References that name one payee, and logins of one set of books, are followed from one to the next so far.
 const MAX_LINKED: u32 = 64;
 
@@ -326,9 +335,8 @@ pub(super) fn open_at(
     after_ordinal: u64,
     limit: u32,
 ) -> Result<Vec<Listed>, Fault> {
-    let sql = format!("{} WHERE {AT} AND {OPEN} AND ordinal > ?5 ORDER BY ordinal LIMIT ?6", *SELECT_REFUND);
     let more = [Value::Integer(integer(after_ordinal)), Value::Integer(i64::from(limit))];
-    Ok(listed(refunds(connection, &sql, params_from_iter(at_place(at).into_iter().chain(more)))?))
+    Ok(listed(refunds(connection, &OPEN_AT, params_from_iter(at_place(at).into_iter().chain(more)))?))
 }
 
 /// The values of [`AT`].

@@ -66,6 +66,12 @@ const RESERVE: &str = "INSERT INTO reservations (key, login, ordinal, until_time
      ON CONFLICT (key, login) DO UPDATE SET ordinal = excluded.ordinal, until_time = excluded.until_time \
      WHERE ordinal = excluded.ordinal OR until_time <= ?5";
 
+/// At the account and place of ?1 to ?4, to time ?5, at most ?6.
+pub(super) const HASTEN: &str = "UPDATE refunds SET next_check = ?5, unheard = NULL WHERE ordinal IN (\
+     SELECT ordinal FROM refunds INDEXED BY refunds_unheard \
+     WHERE account = ?1 AND endpoint = ?2 AND login = ?3 AND currency = ?4 AND unheard = 1 \
+     ORDER BY next_check LIMIT ?6)";
+
 /// So many refunds are made due in one transaction.
 const HASTENED_AT_ONCE: u32 = 1_000;
 
@@ -250,13 +256,10 @@ pub(super) fn reschedule(desk: &mut Desk<'_>, reschedule: &Reschedule) -> Result
 
 /// What was not heard of at `at` becomes due `now`; how many, of which one transaction takes [`HASTENED_AT_ONCE`].
 pub(super) fn hasten(desk: &mut Desk<'_>, at: &Destination, now: Timestamp) -> Result<usize, Fault> {
-    let sql = "UPDATE refunds SET next_check = ?5, unheard = NULL WHERE ordinal IN (\
-               SELECT ordinal FROM refunds WHERE account = ?1 AND endpoint = ?2 AND login = ?3 AND currency = ?4 \
-               AND unheard = 1 ORDER BY next_check LIMIT ?6)";
     let more = [now.as_micros(), i64::from(HASTENED_AT_ONCE)].map(SqlValue::Integer);
     let values = reads::at_place(at).into_iter().chain(more);
     desk.recent.forget();
-    Ok(desk.connection.prepare_cached(sql)?.execute(params_from_iter(values))?)
+    Ok(desk.connection.prepare_cached(HASTEN)?.execute(params_from_iter(values))?)
 }
 
 /// Begins and ends the waiting of refunds whose account is at another place now, and tells where open refunds are.
