@@ -285,8 +285,7 @@ impl Refund {
                 next.adopt_provider_state(&Reported { items, ..Reported::default() });
                 // The word of a state that is over says nothing of this one; a review's "no" is itself the provider's word for it.
                 next.provider_status = (error.category == ErrorCategory::RejectedOnReview).then(|| error.code.clone());
-                next.provider_status_note =
-                    next.provider_status.as_ref().map(|_| error.message.clone()).filter(|note| !note.is_empty());
+                next.provider_status_note = next.provider_status.as_ref().and_then(|_| said(Some(&error.message)));
                 next.caution_until = *follow_until;
             }
             Event::Doubted { reason, evidence, error, not_processed } => {
@@ -311,7 +310,7 @@ impl Refund {
                 }
                 if seen.status.is_some() {
                     next.provider_status.clone_from(&seen.status);
-                    next.provider_status_note.clone_from(&seen.status_note);
+                    next.provider_status_note = said(seen.status_note.as_ref());
                 }
                 if let Some(doubt) = next.doubt.as_mut() {
                     doubt.check_count = doubt.check_count.saturating_add(1);
@@ -390,7 +389,7 @@ impl Refund {
         self.provider_reference = reported.reference.clone().or_else(|| self.provider_reference.take());
         if reported.status.is_some() {
             self.provider_status.clone_from(reported.status);
-            self.provider_status_note.clone_from(reported.status_note);
+            self.provider_status_note = said(reported.status_note.as_ref());
         }
         self.refunded_amount = reported.amount.or(self.refunded_amount);
         if !reported.items.is_empty() {
@@ -465,6 +464,11 @@ impl<'a> From<&'a Confirmation> for Reported<'a> {
         let Confirmation { reference, status, status_note, amount, items, .. } = confirmation;
         Self { reference, status, status_note, amount: *amount, items }
     }
+}
+
+/// A remark, where there are words in it.
+fn said(remark: Option<&String>) -> Option<String> {
+    remark.filter(|remark| !remark.is_empty()).cloned()
 }
 
 /// The sum of the items that were given back; none where one of them has no amount.

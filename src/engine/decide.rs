@@ -73,6 +73,8 @@ const MOST_UNANSWERED: u32 = 5;
 
 const TOO_MANY_UNANSWERED: &str = "too many attempts were left without an answer";
 
+const NEVER_TAKEN: &str = "for days no attempt was taken";
+
 const ELSEWHERE: &str = "it was attempted at another host or under another login, and is not sent again from here";
 
 /// So long a doubt is left to looks that are not answered: longer than any outage that is still being worked on.
@@ -164,8 +166,8 @@ pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: Rules<'_>, now: T
 /// What follows where an attempt of a refund in doubt is on disk, and it has taken so long that sending it is not safe any more: another one is
 /// unanswered, and this one never left.
 pub fn after_delay(refund: &Refund, reason: DoubtReason, rules: Rules<'_>, now: Timestamp) -> Decision {
-    let evidence = "an earlier attempt is unanswered, and this one was not sent: it took so long to record it that the \
-                    provider may have forgotten the key";
+    let evidence = "an earlier attempt is unanswered, and this one was not sent: until it was recorded the provider may have \
+                    forgotten the key, or the credentials that it is bound to have changed";
     let doubted = Event::Doubted { reason, evidence: evidence.to_owned(), error: None, not_processed: true };
     rules.decision(refund, vec![doubted], now)
 }
@@ -352,6 +354,12 @@ fn after_absence(refund: &Refund, absence: Absence, rules: Rules<'_>, asked: Tim
                 }
                 _ if refund.attempted_elsewhere => AfterAbsence::PastAllMeans(ELSEWHERE),
                 _ if refund.unanswered_attempts >= MOST_UNANSWERED => AfterAbsence::PastAllMeans(TOO_MANY_UNANSWERED),
+                // As below: time must end what uses up no attempt.
+                Absence::Untouched
+                    if is_over && was_not_processed(refund) && is_past_patience(refund, contract, asked) =>
+                {
+                    AfterAbsence::PastAllMeans(NEVER_TAKEN)
+                }
                 Absence::Untouched if contract.deduplication != Deduplication::None && is_over && !is_stuck => {
                     AfterAbsence::SendAgain
                 }
@@ -375,11 +383,7 @@ fn after_absence(refund: &Refund, absence: Absence, rules: Rules<'_>, asked: Tim
         }
         // Attempts that are not processed use up none, so time must end it: a person cannot have it sent again while the
         // gateway does.
-        (LookupKind::Refund, _)
-            if refund.dispatch_time.is_some_and(|first| asked.since(first) >= patience_of(contract)) =>
-        {
-            AfterAbsence::PastAllMeans("for days no attempt was taken")
-        }
+        (LookupKind::Refund, _) if is_past_patience(refund, contract, asked) => AfterAbsence::PastAllMeans(NEVER_TAKEN),
         (LookupKind::Refund, _) => AfterAbsence::SendAgain,
     }
 }
@@ -389,15 +393,20 @@ fn nobody_answers(refund: &Refund, contract: &RetryContract, now: Timestamp) -> 
     refund.doubt.as_ref().is_some_and(|doubt| now.since(doubt.since) >= LONGEST_SILENCE.max(contract.settle_time))
 }
 
-/// Room for some attempts, each of them after two looks that are a settle time apart.
-fn patience_of(contract: &RetryContract) -> Duration {
-    LONGEST_SILENCE.saturating_add(contract.settle_time.saturating_mul(2))
+/// There was room for some attempts, each of them after two looks that are a settle time apart.
+fn is_past_patience(refund: &Refund, contract: &RetryContract, asked: Timestamp) -> bool {
+    let patience = LONGEST_SILENCE.saturating_add(contract.settle_time.saturating_mul(2));
+    refund.dispatch_time.is_some_and(|first| asked.since(first) >= patience)
+}
+
+/// The last attempt provably was not.
+fn was_not_processed(refund: &Refund) -> bool {
+    refund.doubt.as_ref().is_some_and(|doubt| doubt.not_processed)
 }
 
 /// The last attempt was answered with a no, which cannot be believed while another attempt is unanswered; asking again would change nothing.
 fn was_told_no(refund: &Refund, contract: &RetryContract) -> bool {
-    let is_no_answer = refund.doubt.as_ref().is_some_and(|doubt| doubt.not_processed);
-    !is_no_answer && refund.provider_error.as_ref().is_some_and(|error| is_final(error, contract))
+    !was_not_processed(refund) && refund.provider_error.as_ref().is_some_and(|error| is_final(error, contract))
 }
 
 /// The last answer cannot be the one to this refund: the same key would get it again, and then pass for our own. Only the target tells.

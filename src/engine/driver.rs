@@ -10,6 +10,7 @@ use tracing::{Instrument, warn};
 
 use crate::domain::clock::{Clock as _, Timestamp};
 use crate::domain::event::Event;
+use crate::domain::place::Destination;
 use crate::domain::refund::Refund;
 use crate::domain::state::State;
 use crate::engine::circuit::Stance;
@@ -135,7 +136,8 @@ async fn send_each(
             let span = step::span_of_dispatch(&owner, &refund).await;
             let dispatch = async {
                 // Intent before act: the attempt is on disk when its task begins.
-                if let Some(dispatched) = step::begin_attempt(&owner, &owned_lane, &refund, era).await? {
+                let credential = owned_lane.account.adapter.credential(refund.id());
+                if let Some(dispatched) = step::begin_attempt(&owner, &owned_lane, &refund, era, credential).await? {
                     step::spawn_attempt(&owner, &owned_lane, dispatched, slot, era);
                 }
                 Ok(())
@@ -160,12 +162,12 @@ async fn give_up_the_oldest(shared: &Shared, lane: &Lane, now: Timestamp) -> Res
     let (at, limit) = (lane.account.destination(), lane.account.pending_limit);
     // How far this clock is behind the engine's: what is due by it is due so much later by that.
     let behind = now.since(unhurried);
+    let expiry_of = |since: Timestamp| since.plus(limit).plus(places::stood_still(&lane.standstills, since));
     let (mut next, mut skipped) = (now.plus(limit), 0_u32);
     loop {
         let oldest = shared.ledger.waiting_since(&at, Timestamp::MAX, skipped, HANDFUL).await?;
         for refund in &oldest {
-            let since = refund.pending_since();
-            let expiry = since.plus(limit).plus(places::stood_still(&lane.standstills, since));
+            let expiry = expiry_of(refund.pending_since());
             if expiry > unhurried {
                 skipped = skipped.saturating_add(1);
                 next = next.min(expiry.plus(behind));
@@ -181,8 +183,8 @@ async fn give_up_the_oldest(shared: &Shared, lane: &Lane, now: Timestamp) -> Res
                 Err(error) => return Err(error),
             }
         }
-        // All others are younger.
-        match oldest.last().map(|refund| refund.create_time.plus(limit)) {
+        // All others are younger, and no younger one expires before an older one.
+        match oldest.last().map(|refund| expiry_of(refund.create_time)) {
             Some(soonest) if soonest > unhurried => return Ok(next.min(soonest.plus(behind))),
             Some(_) => {}
             None => return Ok(next),
@@ -221,7 +223,10 @@ async fn settle_due(shared: &Arc<Shared>, lane: &Arc<Lane>) -> Result<Duration, 
     while !is_over(shared) {
         let (now, at) = (shared.clock.now(), lane.account.destination());
         if lane.has_recovered.swap(false, Ordering::AcqRel) {
-            while shared.ledger.hasten(&at, now).await? > 0 {}
+            if let Err(error) = hasten(shared, &at, now).await {
+                lane.has_recovered.store(true, Ordering::Release);
+                return Err(error);
+            }
         }
         let due = shared.ledger.unsettled(&at, now, limit).await?;
         let mut begun = false;
@@ -253,6 +258,12 @@ async fn settle_due(shared: &Arc<Shared>, lane: &Arc<Lane>) -> Result<Duration, 
         return Ok(until(shared.ledger.next_unsettled(&at).await?, now));
     }
     Ok(LONGEST_SLEEP)
+}
+
+/// Makes due what had no usable lookup.
+async fn hasten(shared: &Shared, at: &Destination, now: Timestamp) -> Result<(), LedgerError> {
+    while shared.ledger.hasten(at, now).await? > 0 {}
+    Ok(())
 }
 
 fn until(next: Option<Timestamp>, now: Timestamp) -> Duration {

@@ -68,7 +68,8 @@ impl Lane {
             settle_bell: Notify::new(),
             backlog: AtomicBool::new(true),
             probes: AtomicUsize::new(0),
-            has_recovered: AtomicBool::new(false),
+            // Whether it was suspended when the last process ended is not known any more.
+            has_recovered: AtomicBool::new(true),
             requested_probes: Probes::default(),
             limiter,
             circuit: Mutex::new(Circuit::new(circuit)),

@@ -199,7 +199,8 @@ async fn look_and_record(
         let Decision { events, next_check, resend } =
             decide::after_lookup(&refund, lookup.clone(), taken, rules, asked, shared.clock.now());
         let recorded = if events.is_empty() {
-            let unheard = matches!(lookup, Lookup::Unavailable { .. });
+            // What is looked up no more has nothing to catch up with.
+            let unheard = next_check.is_some() && matches!(lookup, Lookup::Unavailable { .. });
             shared.reschedule(&refund, next_check, unheard).await
         } else {
             shared.record(&refund, events, next_check, actor).await
@@ -245,9 +246,13 @@ async fn resend(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund, is_prove
         return Ok(());
     }
     let Some(era) = lane.take_turn() else { return Ok(()) };
-    let Some(dispatched) = begin_attempt(shared, lane, &refund, era).await? else { return Ok(()) };
+    // What was compared is what is recorded and sent with: a secret that is renewed in between is one more key.
+    let credential = if is_proven { lane.account.adapter.credential(refund.id()) } else { refund.credential.clone() };
+    let begun = begin_attempt(shared, lane, &refund, era, credential).await?;
+    let Some(dispatched) = begun else { return Ok(()) };
     let span = span_of_attempt(lane, &dispatched);
-    // A disk or a machine that stood still for long: what was safe when the attempt was begun may not be so now.
+    // A disk or a machine that stood still for long, or a renewed secret: what was safe when the attempt was begun may not
+    // be so now.
     if !is_proven && !shared.may_resend(lane, &dispatched) {
         lane.give_turn_back(era);
         return Ok(give_up_attempt(shared, lane, dispatched, refund).instrument(span).await?);
@@ -257,20 +262,21 @@ async fn resend(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund, is_prove
     Ok(())
 }
 
-/// Puts one more attempt of a refund that has taken its turn in `era` on disk. None where somebody else has moved the refund meanwhile.
+/// Puts one more attempt of a refund that has taken its turn in `era` on disk, whose key is bound to `credential`. None
+/// where somebody else has moved the refund meanwhile.
 pub(super) async fn begin_attempt(
     shared: &Shared,
     lane: &Lane,
     refund: &Refund,
     era: Era,
+    credential: Option<String>,
 ) -> Result<Option<Refund>, LedgerError> {
     // An attempt belongs to one place: it is never made from an account that is somewhere else by now.
     if lane.account.destination() != refund.destination() {
         lane.give_turn_back(era);
         return Ok(None);
     }
-    let dispatched = Event::Dispatched { credential: lane.account.adapter.credential(refund.id()) };
-    match shared.record(refund, vec![dispatched], None, GATEWAY).await {
+    match shared.record(refund, vec![Event::Dispatched { credential }], None, GATEWAY).await {
         Ok(dispatched) => Ok(Some(dispatched)),
         Err(error) => {
             lane.give_turn_back(era);

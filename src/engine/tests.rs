@@ -1,5 +1,8 @@
 //! Races that only a held ledger or a held provider shows: each stands still at the moment that matters.
 
+mod going_on;
+mod moved;
+mod resolved;
 mod turns;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -34,6 +37,8 @@ struct HeldLedger {
     holding: watch::Sender<bool>,
     /// How many have been held.
     held: watch::Sender<usize>,
+    /// How many times its queue is still full for what makes lookups due.
+    full: Mutex<usize>,
 }
 
 /// A provider that says yes to every refund, and whose looks are answered one by one, as they are told to be.
@@ -43,6 +48,8 @@ struct Told {
     asked: watch::Sender<usize>,
     /// When it was asked for a refund or for a look.
     calls: Mutex<Vec<Instant>>,
+    /// The digests of what it logs in with, one for each time that it is asked for it. The last one stays.
+    credentials: Mutex<VecDeque<String>>,
 }
 
 struct Bench {
@@ -56,7 +63,8 @@ impl Bench {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let inner = SqliteLedger::open(&directory.path().join("ledger.db"), SqliteSettings::default()).unwrap();
-        let ledger = HeldLedger { inner, holding: watch::Sender::new(false), held: watch::Sender::new(0) };
+        let ledger =
+            HeldLedger { inner, holding: watch::Sender::new(false), held: watch::Sender::new(0), full: Mutex::new(0) };
         let clock = Arc::new(ManualClock::new(NOW));
         Self { _directory: directory, ledger: Arc::new(ledger), provider: Arc::default(), clock }
     }
@@ -371,6 +379,11 @@ impl crate::providers::Provider for Told {
         answer.await.unwrap()
     }
 
+    fn credential(&self, _refund: &RefundId) -> Option<String> {
+        let mut credentials = self.credentials.lock().unwrap();
+        if credentials.len() > 1 { credentials.pop_front() } else { credentials.front().cloned() }
+    }
+
     async fn probe(&self, turns: &dyn crate::providers::Turns) -> ProbeReport {
         turns.turn().await;
         ProbeReport::unreached("no probe is answered here")
@@ -425,6 +438,13 @@ impl Ledger for HeldLedger {
     }
 
     async fn hasten(&self, at: &Destination, now: Timestamp) -> Result<usize, LedgerError> {
+        {
+            let mut full = self.full.lock().unwrap();
+            if *full > 0 {
+                *full -= 1;
+                return Err(LedgerError::Overloaded);
+            }
+        }
         self.inner.hasten(at, now).await
     }
 

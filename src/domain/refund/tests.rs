@@ -1,5 +1,8 @@
 //! The state machine as a whole: every pair of state and event, and what no sequence of events can break.
 
+mod ended;
+mod table;
+
 use proptest::prelude::*;
 use proptest::sample::Index;
 use rstest::rstest;

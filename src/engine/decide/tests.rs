@@ -1,5 +1,8 @@
 //! What follows from which answer, row by row.
 
+mod absent;
+mod followed;
+
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 

@@ -96,7 +96,7 @@ async fn an_attempt_that_could_not_begin_gives_its_turn_back() {
     ] {
         let era = lane.take_turn().unwrap();
         assert_eq!(lane.stance(), Stance::TrialUnderWay);
-        assert_eq!(step::begin_attempt(&engine.0, &lane, &refund, era).await, expected);
+        assert_eq!(step::begin_attempt(&engine.0, &lane, &refund, era, None).await, expected);
         assert_eq!(lane.stance(), Stance::Trial, "the next one may have it");
     }
     assert_eq!(bench.provider.calls.lock().unwrap().len(), 0);

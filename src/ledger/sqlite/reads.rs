@@ -138,6 +138,15 @@ pub(super) const OLDEST_WAITING: &str = "SELECT min(oldest) FROM (\
          WHERE account = ?1 AND state = 'PENDING' AND not_before IS NOT NULL\
      ) AS each";
 
+/// At [`AT`], after ordinal ?5, at most ?6. What is sorted are numbers, and not whole rows.
+pub(super) static OPEN_AT: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "{} WHERE ordinal IN (SELECT ordinal FROM refunds INDEXED BY refunds_open \
+         WHERE {AT} AND {OPEN} AND ordinal > ?5 ORDER BY ordinal LIMIT ?6) ORDER BY ordinal",
+        *SELECT_REFUND
+    )
+});
+
 /// References that name one payee, and logins of one set of books, are followed from one to the next so far.
 const MAX_LINKED: u32 = 64;
 
@@ -202,6 +211,14 @@ pub(super) fn judge(connection: &Connection, judgement: &Judgement<'_>) -> Resul
     Ok(())
 }
 
+/// Who holds `key` under `login`.
+pub(super) fn holder(connection: &Connection, key: &str, login: &str) -> Result<RefundId, Fault> {
+    let sql =
+        "SELECT r.id FROM reservations h JOIN refunds r ON r.ordinal = h.ordinal WHERE h.key = ?1 AND h.login = ?2";
+    let id: String = connection.prepare_cached(sql)?.query_row(params![key, login], |row| row.get(0))?;
+    id_in("reservations", key, &id)
+}
+
 /// The login itself, the earlier ones that the configuration names, and all that were ever said to be the same books.
 fn linked_logins(connection: &Connection, login: &str, kin: &Kin) -> Result<BTreeSet<String>, Fault> {
     let mut logins: BTreeSet<String> = kin.former_logins.iter().cloned().chain([login.to_owned()]).collect();
@@ -250,6 +267,10 @@ pub(super) fn later_refund_of_target(
     target: &Target,
 ) -> Result<Option<RefundId>, Fault> {
     let keys = target.reservation_keys();
+    if keys.is_empty() {
+        // It is the provider's record, and not the target, that says whose refund it is.
+        return Ok(None);
+    }
     let sql = format!(
         "{} WHERE provider = ?1 AND ordinal > ?2 \
          AND ordinal IN (SELECT ordinal FROM refund_references WHERE reference = ?3) ORDER BY ordinal",
@@ -323,9 +344,8 @@ pub(super) fn open_at(
     after_ordinal: u64,
     limit: u32,
 ) -> Result<Vec<Listed>, Fault> {
-    let sql = format!("{} WHERE {AT} AND {OPEN} AND ordinal > ?5 ORDER BY ordinal LIMIT ?6", *SELECT_REFUND);
     let more = [Value::Integer(integer(after_ordinal)), Value::Integer(i64::from(limit))];
-    Ok(listed(refunds(connection, &sql, params_from_iter(at_place(at).into_iter().chain(more)))?))
+    Ok(listed(refunds(connection, &OPEN_AT, params_from_iter(at_place(at).into_iter().chain(more)))?))
 }
 
 /// The values of [`AT`].

@@ -66,6 +66,12 @@ const RESERVE: &str = "INSERT INTO reservations (key, login, ordinal, until_time
      ON CONFLICT (key, login) DO UPDATE SET ordinal = excluded.ordinal, until_time = excluded.until_time \
      WHERE ordinal = excluded.ordinal OR until_time <= ?5";
 
+/// At the account and place of ?1 to ?4, to time ?5, at most ?6.
+pub(super) const HASTEN: &str = "UPDATE refunds SET next_check = ?5, unheard = NULL WHERE ordinal IN (\
+     SELECT ordinal FROM refunds INDEXED BY refunds_unheard \
+     WHERE account = ?1 AND endpoint = ?2 AND login = ?3 AND currency = ?4 AND unheard = 1 \
+     ORDER BY next_check LIMIT ?6)";
+
 /// So many refunds are made due in one transaction.
 const HASTENED_AT_ONCE: u32 = 1_000;
 
@@ -116,10 +122,8 @@ pub(super) fn create(desk: &mut Desk<'_>, create: &Create) -> Result<Created, Fa
     for text in target.index_references() {
         reference.execute(params![text, ordinal])?;
     }
-    let mut reserve = connection.prepare_cached(RESERVE)?;
-    let now = create.now.as_micros();
-    for Reservation { key, until } in refund.reservations() {
-        reserve.execute(params![key, create.place.login, ordinal, until.map(Timestamp::as_micros), now])?;
+    for reservation in refund.reservations() {
+        reserve(connection, ordinal, &reservation, &create.place.login, create.now)?;
     }
     remember_payee(connection, ordinal, &refund)?;
     if let Some(trace_parent) = &create.trace_parent {
@@ -129,6 +133,25 @@ pub(super) fn create(desk: &mut Desk<'_>, create: &Create) -> Result<Created, Fa
     desk.moves.push(Move { from: None, to: (refund.account.clone(), refund.state) });
     desk.recent.keep(Stored { ordinal, refund: refund.clone() });
     Ok(Created::New(refund))
+}
+
+/// Takes what a refund holds of its target.
+///
+/// # Errors
+/// [`LedgerError::TargetHasRefund`] where another refund holds it: what two of them believe to hold, the end of one would
+/// free.
+fn reserve(
+    connection: &Connection,
+    ordinal: i64,
+    Reservation { key, until }: &Reservation,
+    login: &str,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    let values = params![key, login, ordinal, until.map(Timestamp::as_micros), now.as_micros()];
+    match connection.prepare_cached(RESERVE)?.execute(values)? {
+        0 => Err(LedgerError::TargetHasRefund { conflicting: reads::holder(connection, key, login)? }.into()),
+        _ => Ok(()),
+    }
 }
 
 /// What later refunds of the same payee are compared with.
@@ -233,13 +256,10 @@ pub(super) fn reschedule(desk: &mut Desk<'_>, reschedule: &Reschedule) -> Result
 
 /// What was not heard of at `at` becomes due `now`; how many, of which one transaction takes [`HASTENED_AT_ONCE`].
 pub(super) fn hasten(desk: &mut Desk<'_>, at: &Destination, now: Timestamp) -> Result<usize, Fault> {
-    let sql = "UPDATE refunds SET next_check = ?5, unheard = NULL WHERE ordinal IN (\
-               SELECT ordinal FROM refunds WHERE account = ?1 AND endpoint = ?2 AND login = ?3 AND currency = ?4 \
-               AND unheard = 1 ORDER BY next_check LIMIT ?6)";
     let more = [now.as_micros(), i64::from(HASTENED_AT_ONCE)].map(SqlValue::Integer);
     let values = reads::at_place(at).into_iter().chain(more);
     desk.recent.forget();
-    Ok(desk.connection.prepare_cached(sql)?.execute(params_from_iter(values))?)
+    Ok(desk.connection.prepare_cached(HASTEN)?.execute(params_from_iter(values))?)
 }
 
 /// Begins and ends the waiting of refunds whose account is at another place now, and tells where open refunds are.
@@ -353,10 +373,8 @@ fn keep_holdings(
         let sql = "DELETE FROM reservations WHERE key = ?1 AND login = ?2 AND ordinal = ?3";
         connection.prepare_cached(sql)?.execute(params![key, before.place.login, ordinal])?;
     }
-    for Reservation { key, until } in holds.iter().filter(|one| has_moved || !held.contains(one)) {
-        let until = until.map(Timestamp::as_micros);
-        let values = params![key, after.place.login, ordinal, until, now.as_micros()];
-        connection.prepare_cached(RESERVE)?.execute(values)?;
+    for reservation in holds.iter().filter(|one| has_moved || !held.contains(one)) {
+        reserve(connection, ordinal, reservation, &after.place.login, now)?;
     }
     let target = &after.intent.target;
     let SimilarityWindow { until, firm_until } = after.similarity_window();

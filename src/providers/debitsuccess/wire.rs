@@ -320,7 +320,8 @@ impl Reply {
                 irregular.push(name);
                 None
             });
-            text.map(|text| mask.text(text))
+            // Blanks that XML does not know as such are none to a reader either.
+            text.map(|text| mask.text(text)).filter(|text| !text.is_empty())
         };
         let (note, message_id) = (remark("Note"), remark("Id"));
         let fields = || -> Result<Reply, BadXml> {

@@ -269,6 +269,8 @@ async fn no_question_reads_a_whole_table() {
         (&reads::NEXT_UNSETTLED, ["refunds_to_check_now", "refunds_to_check_later"]),
         (&reads::WAITING_SINCE, ["refunds_due_now", "refunds_put_off"]),
         (&reads::OLDEST_WAITING.to_owned(), ["refunds_due_now", "refunds_put_off"]),
+        (&reads::OPEN_AT, ["USING INDEX refunds_open (account=?", "USING INTEGER PRIMARY KEY"]),
+        (&steps::HASTEN.to_owned(), ["refunds_unheard (account=?", "USING INTEGER PRIMARY KEY"]),
         (&reads::HOLDERS.to_owned(), ["USING PRIMARY KEY (key=?)", "USING INTEGER PRIMARY KEY"]),
         (&reads::SIMILAR.to_owned(), ["USING PRIMARY KEY (key=?)", "USING INTEGER PRIMARY KEY"]),
     ] {

@@ -380,6 +380,13 @@ fn what_stands_beside_a_success_is_kept() {
         panic!("not found")
     };
     assert_eq!(yes.status_note.as_deref(), Some("Closed account"));
+
+    // Blanks of every kind: there is no remark.
+    for blank in ["&#160;", " &#8195;\n", ""] {
+        let body = found("Approved", "12.50", "r-1").replace("Closed account", blank);
+        let Lookup::Found(Outcome::Accepted(taken)) = look(200, body.as_bytes()) else { panic!("not found") };
+        assert_eq!(taken.status_note, None, "{blank:?}");
+    }
 }
 
 #[test]

@@ -1,0 +1,289 @@
+//! What a person's decision, a move to another place and a late correction change, field by field.
+
+use super::*;
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_seconds(1_000 + seconds)
+}
+
+fn usd(minor_units: i64) -> Money {
+    Money { currency: Currency::USD, minor_units }
+}
+
+fn given(id: &str, cents: Option<i64>) -> ItemResolution {
+    ItemResolution { item_id: id.into(), refunded: true, amount: cents.map(usd) }
+}
+
+fn kept(id: &str) -> ItemResolution {
+    ItemResolution { item_id: id.into(), refunded: false, amount: None }
+}
+
+fn apply_all(refund: Refund, events: &[Event]) -> Refund {
+    (1..).zip(events).fold(refund, |refund, (second, event)| refund.apply(event, at(second)).unwrap())
+}
+
+/// Two items of one order, of which a lookup has seen the first given back.
+fn half_seen() -> Refund {
+    let seen =
+        ItemResult { refunded_amount: Some(usd(700)), message: "done".into(), ..item("1", ItemState::Succeeded, true) };
+    let attached = item("3", ItemState::Succeeded, false);
+    let observation = Observation { items: vec![seen, attached], ..Observation::new("one of two", RecordSeen::Absent) };
+    let refund = of(Target::Namecom(NamecomTarget::new(9, &[1, 2]).unwrap()));
+    apply_all(refund, &[Event::Dispatched { credential: None }, Event::Interrupted, Event::Checked(observation)])
+}
+
+fn in_doubt() -> Refund {
+    apply_all(refund(), &[Event::Dispatched { credential: None }, Event::Interrupted])
+}
+
+fn in_review() -> Refund {
+    in_doubt().apply(&Event::Escalated { evidence: "nobody knows".into(), foreign_record: false }, at(3)).unwrap()
+}
+
+fn decided(resolution: Resolution) -> Event {
+    Event::Resolved(Decided { take_over: true, ..Decided::new(resolution, "ticket 7") })
+}
+
+fn shown(refund: &Refund) -> Vec<(&str, ItemState, Option<i64>)> {
+    let amount = |item: &ItemResult| item.refunded_amount.map(|amount| amount.minor_units);
+    refund.items.iter().map(|item| (item.item_id.as_str(), item.state, amount(item))).collect()
+}
+
+const GIVEN: ItemState = ItemState::Succeeded;
+const KEPT: ItemState = ItemState::Failed;
+/// An item that came with the others is the provider's to tell of.
+const ATTACHED: (&str, ItemState, Option<i64>) = ("3", GIVEN, None);
+
+#[rstest]
+#[case::one_of_two(
+    None, vec![given("1", None), kept("2")], State::PartiallySucceeded,
+    vec![("1", GIVEN, Some(700)), ATTACHED, ("2", KEPT, None)], None, &["item:1"]
+)]
+#[case::the_other_one(
+    None, vec![kept("1"), given("2", Some(300))], State::PartiallySucceeded,
+    vec![("1", KEPT, None), ATTACHED, ("2", GIVEN, Some(300))], Some(300), &["item:2"]
+)]
+#[case::both_with_amounts(
+    None, vec![given("1", Some(650)), given("2", Some(300))], State::Succeeded,
+    vec![("1", GIVEN, Some(650)), ATTACHED, ("2", GIVEN, Some(300))], Some(950), &["item:1", "item:2"]
+)]
+#[case::the_whole_says_more_than_its_parts(
+    Some(999), vec![given("1", None), kept("2")], State::PartiallySucceeded,
+    vec![("1", GIVEN, Some(700)), ATTACHED, ("2", KEPT, None)], Some(999), &["item:1"]
+)]
+#[case::beyond_all_bounds(
+    None, vec![given("1", Some(i64::MAX)), given("2", Some(1))], State::Succeeded,
+    vec![("1", GIVEN, Some(i64::MAX)), ATTACHED, ("2", GIVEN, Some(1))], None, &["item:1", "item:2"]
+)]
+#[case::no_word_of_items_is_all_of_them(
+    Some(1_000), vec![], State::Succeeded,
+    vec![("1", GIVEN, Some(700)), ATTACHED, ("2", GIVEN, None)], Some(1_000), &["item:1", "item:2"]
+)]
+fn a_person_says_what_became_of_each_item(
+    #[case] amount: Option<i64>,
+    #[case] items: Vec<ItemResolution>,
+    #[case] state: State,
+    #[case] expected: Vec<(&str, ItemState, Option<i64>)>,
+    #[case] total: Option<i64>,
+    #[case] holds: &[&str],
+) {
+    let event = decided(Resolution::Refunded { amount: amount.map(usd), items });
+    let after = half_seen().apply(&event, at(9)).unwrap();
+    assert_eq!((after.state, after.complete_time, &after.doubt), (state, Some(at(9)), &None));
+    assert_eq!(shown(&after), expected);
+    assert_eq!(after.refunded_amount.map(|amount| amount.minor_units), total);
+    assert_eq!(held(&after), holds);
+    let note = event.note(&after);
+    assert_eq!(note.contains("of the items only"), state == State::PartiallySucceeded, "{note}");
+}
+
+#[test]
+fn what_a_person_found_not_refunded_has_no_item_given_back() {
+    let event = Event::Resolved(Decided {
+        take_over: true,
+        reserve_until: Some(at(600)),
+        follow_until: Some(at(900)),
+        ..Decided::new(Resolution::NotRefunded, "ticket 7")
+    });
+    let after = half_seen().apply(&event, at(9)).unwrap();
+    assert_eq!((after.state, shown(&after)), (State::Failed, vec![("1", KEPT, None), ATTACHED, ("2", KEPT, None)]));
+    assert_eq!((after.reserved_until, after.caution_until), (Some(at(600)), Some(at(900))));
+    let window = after.similarity_window();
+    assert_eq!((window.until, window.firm_until), (at(900), Some(at(600))));
+    for (seconds, is_followed) in [(899, true), (900, false)] {
+        assert_eq!(after.is_followed(at(seconds)), is_followed);
+    }
+}
+
+/// A person with proof decides before the gateway has finished, but sends nothing meanwhile.
+#[rstest]
+#[case(Resolution::Refunded { amount: None, items: Vec::new() }, Some(State::Succeeded))]
+#[case(Resolution::NotRefunded, Some(State::Failed))]
+#[case(Resolution::SendAgain, None)]
+fn a_decision_before_its_time_is_a_take_over(#[case] resolution: Resolution, #[case] taken_over: Option<State>) {
+    let in_time = Event::Resolved(Decided::new(resolution.clone(), "ticket 7"));
+    let submitted =
+        apply_all(refund(), &[Event::Dispatched { credential: None }, Event::Accepted(Acceptance::default())]);
+    for refund in [in_doubt(), submitted] {
+        assert!(refund.apply(&in_time, at(9)).is_err(), "not without the word");
+        let after = refund.apply(&decided(resolution.clone()), at(9)).map(|after| after.state);
+        assert_eq!(after.ok(), taken_over);
+    }
+    assert!(in_review().apply(&in_time, at(9)).is_ok());
+    for open in [refund(), refund().apply(&Event::Dispatched { credential: None }, at(1)).unwrap()] {
+        assert!(open.apply(&decided(resolution.clone()), at(9)).is_err(), "{}", open.state);
+    }
+}
+
+/// The first attempt may have paid after all: whatever was known of it is in doubt again.
+#[test]
+fn what_is_sent_again_by_a_person_begins_anew() {
+    let forgotten = apply_all(
+        refund(),
+        &[
+            Event::Dispatched { credential: Some("old".into()) },
+            Event::Accepted(Acceptance::default()),
+            Event::Checked(Observation::new("no record", RecordSeen::Absent)),
+            Event::Escalated { evidence: "gone".into(), foreign_record: false },
+        ],
+    );
+    assert_eq!((forgotten.unanswered_attempts, forgotten.absent_since), (0, None));
+    let again = Decided { credential: Some("new".into()), ..Decided::new(Resolution::SendAgain, "ticket 7") };
+    let after = forgotten.apply(&Event::Resolved(again), at(9)).unwrap();
+    assert_eq!((after.state, after.attempt_count, after.unanswered_attempts), (State::Dispatching, 2, 1));
+    assert_eq!((after.dispatch_time, after.last_dispatch_time), (Some(at(1)), Some(at(9))));
+    assert_eq!(after.credential.as_deref(), Some("new"));
+}
+
+#[rstest]
+#[case::another_host("https://other.example", "login", true)]
+#[case::another_login("https://provider.example", "another", true)]
+#[case::another_name("https://provider.example", "login", false)]
+fn a_move_is_remembered_with_what_was_attempted_before_it(
+    #[case] endpoint: &str,
+    #[case] login: &str,
+    #[case] is_elsewhere: bool,
+) {
+    let to = Place { endpoint: endpoint.into(), login: login.into(), ..place() };
+    let account = AccountName::parse("other").unwrap();
+    let moved = Event::Reassigned { account: account.clone(), place: to.clone(), evidence: "same books".into() };
+    let absent = Event::Checked(Observation::new("no record", RecordSeen::Absent));
+    let not_sent = Event::NotSent { error: error(429), retry_at: at(500) };
+    let submitted = [Event::Dispatched { credential: None }, Event::Accepted(Acceptance::default())];
+    let submitted = apply_all(refund(), &submitted);
+    for (before, was_attempted) in [
+        (refund(), false),
+        // Proof that nothing was processed: it is sent as a first attempt.
+        (apply_all(refund(), &[Event::Dispatched { credential: None }, not_sent]), false),
+        (in_doubt().apply(&absent, at(5)).unwrap(), true),
+        (submitted.apply(&absent, at(5)).unwrap(), true),
+        (in_review(), true),
+    ] {
+        let after = before.apply(&moved, at(100)).unwrap();
+        assert_eq!((after.state, &after.doubt), (before.state, &before.doubt));
+        assert_eq!((&after.account, &after.place, &after.intent), (&account, &to, &before.intent));
+        assert_eq!((after.placed_time, after.pending_since()), (Some(at(100)), at(100)));
+        assert_eq!((after.absent_since, after.next_check, after.not_before), (None, None, None));
+        assert_eq!(after.attempted_elsewhere, is_elsewhere && was_attempted, "from {}", before.state);
+        let since = if after.attempted_elsewhere { Some(at(100)) } else { before.last_dispatch_time };
+        assert_eq!(after.settling_since(), since);
+        // Back where it was: that a key counts again is documented nowhere either.
+        let back = Event::Reassigned { account: account.clone(), place: place(), evidence: "back".into() };
+        let back = after.apply(&back, at(200)).unwrap();
+        assert_eq!(back.attempted_elsewhere, after.attempted_elsewhere);
+        assert_eq!(back.is_like(&after), back.place == after.place);
+    }
+}
+
+#[test]
+fn a_correction_changes_what_was_paid_and_not_the_state() {
+    let no = Event::Resolved(Decided {
+        take_over: true,
+        reserve_until: Some(at(600)),
+        follow_until: Some(at(900)),
+        ..Decided::new(Resolution::NotRefunded, "ticket 7")
+    });
+    let failed = half_seen().apply(&no, at(9)).unwrap();
+    let confirmation = Confirmation {
+        reference: Some("77".into()),
+        status: Some("refunded".into()),
+        amount: Some(usd(700)),
+        items: vec![item("1", GIVEN, true), item("2", KEPT, true)],
+        ..Confirmation::default()
+    };
+    let event = Event::Corrected { confirmation, caution_until: at(2_000) };
+    let after = failed.apply(&event, at(1_000)).unwrap();
+    assert_eq!((after.state, after.complete_time), (State::Failed, failed.complete_time));
+    assert_eq!((after.corrected_time, after.caution_until), (Some(at(1_000)), Some(at(2_000))));
+    assert_eq!((after.provider_status.as_deref(), after.refunded_amount), (Some("refunded"), Some(usd(700))));
+    assert_eq!(shown(&after), [("1", GIVEN, None), ("2", KEPT, None)]);
+    // It holds its whole target again, for good: in part or not, it is FAILED to those who ask.
+    assert!(after.reservations().iter().any(|one| one.key == "item:1" && one.until.is_none()));
+    assert_eq!(after.similarity_window().until, at(2_000));
+    assert!(!after.is_followed(at(1_001)), "there is nothing more to wait for");
+    assert!(after.apply(&event, at(1_100)).is_err(), "once");
+    assert!(event.note(&after).contains("after all"));
+}
+
+/// What was never followed is over: no late answer changes it.
+#[test]
+fn what_failed_for_good_takes_no_further_word() {
+    let refused = Event::Refused { error: error(200), items: Vec::new(), follow_until: None };
+    let failed = [
+        apply_all(refund(), &[Event::Expired]),
+        apply_all(refund(), &[Event::Dispatched { credential: None }, refused]),
+        in_review().apply(&decided(Resolution::NotRefunded), at(9)).unwrap(),
+    ];
+    let yes = Event::Corrected { confirmation: Confirmation::default(), caution_until: at(2_000) };
+    for refund in failed {
+        assert_eq!(refund.state, State::Failed);
+        assert!(!refund.is_followed(at(10)));
+        assert!(refund.apply(&yes, at(10)).is_err());
+        assert!(refund.apply(&Event::Checked(Observation::new("odd", RecordSeen::Present)), at(10)).is_err());
+    }
+}
+
+/// For a day, and where it failed only for as long as it may have an effect after all.
+#[rstest]
+#[case(&[], 86_400)]
+#[case(&[Event::Dispatched { credential: None }, Event::Interrupted], 86_400)]
+#[case(&[Event::Cancelled], 0)]
+#[case(&[Event::Expired], 0)]
+#[case(&[Event::Dispatched { credential: None }, Event::Refunded(Confirmation::default())], 86_400)]
+#[case(
+    &[
+        Event::Dispatched { credential: None },
+        Event::Refused { error: error(200), items: Vec::new(), follow_until: Some(at(5_000)) },
+    ],
+    5_000
+)]
+fn a_refund_looks_like_another_for_a_time(#[case] events: &[Event], #[case] seconds: i64) {
+    let window = apply_all(refund(), events).similarity_window();
+    assert_eq!((window.until, window.firm_until), (at(seconds), None));
+}
+
+#[test]
+fn a_remark_without_words_is_none() {
+    let submitted = |note: &str| {
+        let taken =
+            Acceptance { status: Some("Submitted".into()), status_note: Some(note.into()), ..Acceptance::default() };
+        apply_all(refund(), &[Event::Dispatched { credential: None }, Event::Accepted(taken)])
+    };
+    assert_eq!(submitted("soon").provider_status_note.as_deref(), Some("soon"));
+    assert_eq!(submitted("").provider_status_note, None);
+    let seen = Observation {
+        status: Some("Odd".into()),
+        status_note: Some(String::new()),
+        ..Observation::new("odd", RecordSeen::Present)
+    };
+    assert_eq!(submitted("soon").apply(&Event::Checked(seen), at(9)).unwrap().provider_status_note, None);
+}
+
+/// A schedule is no part of the state: what is lost with it is found again.
+#[test]
+fn an_unanswered_lookup_is_remembered_until_the_next_event() {
+    let checked = |record| Event::Checked(Observation::new("looked", record));
+    let unheard = in_doubt().apply(&checked(RecordSeen::Unanswered), at(5)).unwrap();
+    assert!(unheard.unheard);
+    assert!(!unheard.apply(&checked(RecordSeen::Absent), at(6)).unwrap().unheard);
+}

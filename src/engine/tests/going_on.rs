@@ -1,0 +1,160 @@
+//! How refunds that are not settled go on: what a renewed secret, a recovery or a later refund of the target changes.
+
+use rstest::rstest;
+
+use super::*;
+use crate::domain::event::{Decided, Observation, RecordSeen, Resolution};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn compared_with(credential: &str) -> [Event; 2] {
+    let [_, doubted] = doubted();
+    [Event::Dispatched { credential: Some(credential.to_owned()) }, doubted]
+}
+
+/// The last lookup of it had no usable answer, and the next one is far away.
+async fn unheard(bench: &Bench) -> Refund {
+    let refund = bench.refund(sectigo("r"), &doubted()).await;
+    let next_check = Some(NOW.plus(DAY));
+    let reschedule = Reschedule { id: refund.id().clone(), revision: refund.revision, next_check, unheard: true };
+    bench.ledger.inner.reschedule(reschedule).await.unwrap()
+}
+
+/// The key of the attempt in doubt belongs to the old secret: under a new one the provider knows nothing of it.
+#[tokio::test]
+async fn an_attempt_is_made_under_the_secret_that_was_compared() {
+    let bench = Bench::new();
+    let refund = bench.refund(sectigo("r"), &compared_with("old")).await;
+    // Asked for by the step to take, and then before the attempt is begun: it is renewed at once after that.
+    *bench.provider.credentials.lock().unwrap() = ["old", "old", "new"].map(str::to_owned).into();
+    let key_lifetime = Duration::from_secs(3_000);
+    let replays = |account: &mut Account| account.contract.deduplication = Deduplication::Replay { key_lifetime };
+    let engine = bench.engine_with(Provider::Sectigo, Currency::USD, replays).await;
+    bench.clock.advance(Duration::from_secs(10));
+    lane_of(&engine).settle_bell.notify_one();
+    let after = engine.wait(refund.id(), refund.revision + 1, Instant::now() + LIMIT).await.unwrap();
+    assert_eq!((after.state, after.attempt_count, after.unanswered_attempts), (State::InDoubt, 2, 1));
+    assert_eq!(after.credential.as_deref(), Some("old"), "the attempt in doubt was made under it");
+    assert!(!engine.resend_safe(&after));
+    assert_eq!(bench.provider.calls.lock().unwrap().len(), 0, "nothing was sent");
+}
+
+/// Whether the account had recovered when the last process ended is not known any more.
+#[tokio::test]
+async fn what_had_no_usable_lookup_is_looked_up_at_the_next_start() {
+    let bench = Bench::new();
+    let refund = unheard(&bench).await;
+    let answer = bench.next_look();
+    let engine = bench.engine().await;
+    reaches(&bench.provider.asked, 1).await;
+    answer.send(Lookup::Found(Outcome::Refunded(Confirmation::default()))).unwrap();
+    let after = engine.wait(refund.id(), refund.revision, Instant::now() + LIMIT).await.unwrap();
+    assert_eq!(after.state, State::Succeeded);
+}
+
+/// The ledger's queue is full at that moment, and a moment later it is not.
+#[tokio::test]
+async fn a_recovery_is_not_lost_to_a_full_queue() {
+    let bench = Bench::new();
+    unheard(&bench).await;
+    *bench.ledger.full.lock().unwrap() = 1;
+    let answer = bench.next_look();
+    let _engine = bench.engine().await;
+    reaches(&bench.provider.asked, 1).await;
+    drop(answer);
+}
+
+/// A later refund of the order rules a correction out for ever, and the time in which one may come passes all the same.
+#[rstest]
+#[case::a_yes(Lookup::Found(Outcome::Refunded(Confirmation::default())), false)]
+#[case::no_answer(Lookup::unavailable("no connection"), true)]
+#[tokio::test]
+async fn what_failed_is_followed_for_its_time_and_no_longer(#[case] seen: Lookup, #[case] is_unheard: bool) {
+    for (asked, next) in [(5, Some(6)), (6, None)] {
+        let bench = Bench::new();
+        let [dispatched, doubted] = doubted();
+        let found = Decided {
+            take_over: true,
+            follow_until: Some(NOW.plus(7 * DAY)),
+            ..Decided::new(Resolution::NotRefunded, "ticket")
+        };
+        let failed = bench.refund(sectigo("r"), &[dispatched, doubted, Event::Resolved(found)]).await;
+        bench.refund(sectigo("later"), &put_off()).await;
+        let answer = bench.next_look();
+        bench.clock.advance(asked * DAY);
+        let engine = bench.engine().await;
+        answer.send(seen.clone()).unwrap();
+        reaches(&bench.provider.asked, 1).await;
+        let due = Some(NOW.plus(Duration::from_secs(10)));
+        let looked_up = async {
+            loop {
+                let refund = engine.get(failed.id()).await.unwrap();
+                if refund.next_check != due {
+                    break refund;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let after = tokio::time::timeout(LIMIT, looked_up).await.unwrap();
+        assert_eq!((after.state, after.corrected_time, after.revision), (State::Failed, None, failed.revision));
+        assert_eq!(after.next_check, next.map(|day| NOW.plus(day * DAY)), "asked after {asked} days");
+        assert_eq!(after.unheard, is_unheard && next.is_some(), "asked after {asked} days");
+    }
+}
+
+/// What shows that one more attempt is safe, and that attempt, are of the past once a person has decided.
+#[tokio::test]
+async fn a_decision_before_the_resend_is_the_last_word() {
+    let bench = Bench::new();
+    let [dispatched, doubted] = doubted();
+    let absent = Event::Checked(Observation::new("no record", RecordSeen::Absent));
+    let refund = bench.refund(sectigo("r"), &[dispatched, doubted, absent]).await;
+    let by_record = |account: &mut Account| {
+        account.contract.deduplication = Deduplication::Reject;
+        account.contract.lookup = LookupKind::Refund;
+        account.max_in_flight = 1;
+    };
+    let engine = bench.engine_with(Provider::Sectigo, Currency::USD, by_record).await;
+    let lane = lane_of(&engine);
+    let slot = lane.slots.clone().acquire_owned().await.unwrap();
+    bench.clock.advance(Duration::from_secs(60));
+    bench.next_look().send(Lookup::not_found("no record")).unwrap();
+    let looked = engine.reconcile(refund.id(), "caller").await.unwrap();
+    assert_eq!((looked.state, looked.revision), (State::InDoubt, refund.revision + 1));
+    let failed = engine.resolve(take_over(&looked)).await.unwrap();
+    assert_eq!(failed.state, State::Failed);
+    drop(slot);
+    // The attempt waits for it since before.
+    drop(lane.slots.clone().acquire_owned().await.unwrap());
+    assert_eq!(engine.get(refund.id()).await.unwrap(), failed);
+    assert_eq!(bench.provider.calls.lock().unwrap().len(), 1, "the lookup alone");
+}
+
+#[tokio::test]
+async fn a_decision_during_a_lookup_is_the_last_word() {
+    let bench = Bench::new();
+    let refund = bench.refund(sectigo("r"), &doubted()).await;
+    let engine = bench.engine().await;
+    let answer = bench.next_look();
+    let (asking, id) = (engine.clone(), refund.id().clone());
+    let lookup = tokio::spawn(async move { asking.reconcile(&id, "caller").await.unwrap() });
+    reaches(&bench.provider.asked, 1).await;
+    let failed = engine.resolve(take_over(&refund)).await.unwrap();
+    answer.send(Lookup::Found(Outcome::Refunded(Confirmation::default()))).unwrap();
+    assert_eq!(lookup.await.unwrap(), failed, "the caller is shown what is on disk");
+}
+
+fn take_over(refund: &Refund) -> ResolveCommand {
+    ResolveCommand {
+        id: refund.id().clone(),
+        etag: refund.etag(),
+        resolution: Resolution::NotRefunded,
+        evidence: "ticket 7".to_owned(),
+        take_over: true,
+        actor: "operator".to_owned(),
+    }
+}
+
+fn lane_of(engine: &Engine) -> Arc<Lane> {
+    engine.0.lanes.values().next().unwrap().clone()
+}

@@ -1,0 +1,262 @@
+//! What a refund holds of its target and its payee, for how long, and what gives it back.
+
+use rstest::rstest;
+
+use super::*;
+use crate::domain::event::ItemResolution;
+use crate::ledger::sqlite::rows::{INTENT_COLUMNS, STATE_COLUMNS};
+
+fn second(second: u64) -> Timestamp {
+    NOW.plus(Duration::from_secs(second))
+}
+
+fn not_refunded(reserve_until: Option<u64>, follow_until: Option<u64>) -> Event {
+    Event::Resolved(Decided {
+        reserve_until: reserve_until.map(second),
+        follow_until: follow_until.map(second),
+        ..Decided::new(Resolution::NotRefunded, "ticket")
+    })
+}
+
+fn corrected() -> Event {
+    let confirmation = Confirmation { status: Some("refunded".to_owned()), ..Confirmation::default() };
+    Event::Corrected { confirmation, caution_until: second(9_000) }
+}
+
+fn to(login: &str, refund: &Refund) -> Reassign {
+    Reassign {
+        id: refund.id().clone(),
+        revision: refund.revision,
+        to: Destination { account: AccountName::parse("certs").unwrap(), place: place(login) },
+        kin: Kin::default(),
+        judge_similar: true,
+        evidence: "one set of books".to_owned(),
+        actor: "operator".to_owned(),
+        now: NOW,
+    }
+}
+
+/// A refund that a person found not refunded, as [`not_refunded`].
+async fn resolved(bench: &Bench, intent: Intent, reserve_until: Option<u64>, follow_until: Option<u64>) -> Refund {
+    let refund = bench.new_refund(intent).await;
+    let mut way = way_to(State::NeedsReview);
+    way.push(not_refunded(reserve_until, follow_until));
+    bench.record(&refund, &way).await.unwrap()
+}
+
+fn debits(id: &str, own: &str, external: &str) -> Intent {
+    let fields = DebitsuccessFields {
+        account_reference_no: own,
+        external_account_reference_no: external,
+        amount: Some(("AUD", 1250)),
+        description: "Charged twice",
+        request_initiator: "",
+    };
+    intent(id, "debits", Target::Debitsuccess(DebitsuccessTarget::new(fields).unwrap()))
+}
+
+#[tokio::test]
+async fn a_target_is_held_until_an_effect_can_be_ruled_out() {
+    let bench = Bench::new();
+    let first = resolved(&bench, sectigo("first", "777"), Some(600), None).await;
+    let asked = |id: &str, now| Create { now, ..create(sectigo(id, "0777")) };
+    let taken = Err(LedgerError::TargetHasRefund { conflicting: first.id().clone() });
+    let just_before = Timestamp::from_micros(second(600).as_micros() - 1);
+    assert_eq!(bench.ledger.create(asked("second", just_before)).await, taken);
+    let second_refund = match bench.ledger.create(asked("second", second(600))).await {
+        Ok(Created::New(refund)) => refund,
+        other => panic!("{other:?}"),
+    };
+    // From then on it is the second one's.
+    let taken = Err(LedgerError::TargetHasRefund { conflicting: second_refund.id().clone() });
+    assert_eq!(bench.ledger.create(asked("third", second(601))).await, taken);
+    assert_eq!(bench.count("SELECT count(*) FROM reservations WHERE until_time IS NULL"), 1);
+    assert_eq!(bench.count("SELECT count(*) FROM reservations"), 1);
+    bench.ledger.verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_item_that_was_not_given_back_is_held_for_as_long() {
+    let bench = Bench::new();
+    let refund = bench.new_refund(namecom("first", &[1, 2])).await;
+    let items = [("1", true), ("2", false)]
+        .map(|(item_id, refunded)| ItemResolution { item_id: item_id.to_owned(), refunded, amount: None })
+        .to_vec();
+    let decided = Decided {
+        reserve_until: Some(second(600)),
+        ..Decided::new(Resolution::Refunded { amount: None, items }, "ticket")
+    };
+    let mut way = way_to(State::NeedsReview);
+    way.push(Event::Resolved(decided));
+    let after = bench.record(&refund, &way).await.unwrap();
+    assert_eq!(after.state, State::PartiallySucceeded);
+    for (item, at, is_free) in [(1, 599, false), (2, 599, false), (1, 600, false), (2, 600, true)] {
+        let asked = Create { now: second(at), ..create(namecom("second", &[item])) };
+        assert_eq!(bench.ledger.check(asked).await.is_ok(), is_free, "item {item} after {at} s");
+    }
+}
+
+/// While the first may still be queued at the provider, then while it is followed, and then no more.
+#[rstest]
+#[case(599, false, Some(Some(600)))]
+#[case(599, true, Some(Some(600)))]
+#[case(600, false, Some(None))]
+#[case(600, true, None)]
+#[case(899, false, Some(None))]
+#[case(900, false, None)]
+#[tokio::test]
+async fn a_similar_refund_is_refused_in_two_steps(
+    #[case] at: u64,
+    #[case] allow_similar: bool,
+    #[case] refused: Option<Option<u64>>,
+) {
+    let bench = Bench::new();
+    let first = resolved(&bench, debits("first", "DS1", ""), Some(600), Some(900)).await;
+    let asked = Create { now: second(at), allow_similar, ..create(debits("second", "DS1", "")) };
+    let answer = bench.ledger.create(asked).await;
+    match refused {
+        Some(firm_until) => {
+            let (conflicting, firm_until) = (first.id().clone(), firm_until.map(second));
+            assert_eq!(answer, Err(LedgerError::SimilarRefund { conflicting, firm_until }));
+        }
+        None => assert!(matches!(answer, Ok(Created::New(_))), "{answer:?}"),
+    }
+}
+
+/// The first refund gave both references of its payee, the second its own and another one.
+#[rstest]
+#[case::both("DS1", "M-1", true)]
+#[case::one("DS1", "", true)]
+#[case::the_other("", "m-1", true)]
+#[case::with_one_more("DS1", "M-9", true)]
+#[case::from_one_to_the_next("", "M-2", true)]
+#[case::a_stranger("DS7", "M-7", false)]
+#[case::an_own_reference_is_no_external_one("M-1", "", false)]
+#[tokio::test]
+async fn two_references_name_one_payee(#[case] own: &str, #[case] external: &str, #[case] is_similar: bool) {
+    let bench = Bench::new();
+    let first = bench.new_refund(debits("first", "ds1", "M-1")).await;
+    bench.record(&first, &way_to(State::Succeeded)).await.unwrap();
+    let links = Create { allow_similar: true, ..create(debits("links", "DS1", "M-2")) };
+    let Ok(Created::New(links)) = bench.ledger.create(links).await else { panic!("it was there already") };
+    bench.record(&links, &[Event::Cancelled]).await.unwrap();
+
+    let asked = create(debits("second", own, external));
+    let similar = Err(LedgerError::SimilarRefund { conflicting: first.id().clone(), firm_until: None });
+    let answer = bench.ledger.check(asked.clone()).await;
+    assert_eq!(answer == similar, is_similar, "{answer:?}");
+    assert_eq!(answer.is_ok(), !is_similar);
+    // In books of another login it is another payee; not so where that login is a former one.
+    let elsewhere = Create { place: place("other"), ..asked };
+    assert!(bench.ledger.check(elsewhere.clone()).await.is_ok());
+    let kin = Kin { former_logins: ["books".to_owned()].into(), ..Kin::default() };
+    assert_eq!(bench.ledger.check(Create { kin, ..elsewhere }).await.is_ok(), !is_similar);
+}
+
+#[tokio::test]
+async fn an_id_that_differs_in_case_alone_is_taken() {
+    let bench = Bench::new();
+    let first = bench.new_refund(sectigo("Order-7", "777")).await;
+    for intent in [sectigo("order-7", "777"), sectigo("ORDER-7", "999")] {
+        let reused = Err(LedgerError::RefundIdReused { id: first.id().clone(), fields: Vec::new() });
+        assert_eq!(bench.ledger.get(&intent.id).await, Ok(None), "it is not that refund");
+        assert_eq!(bench.ledger.check(create(intent.clone())).await, reused);
+        assert_eq!(bench.ledger.create(create(intent)).await, reused);
+    }
+    assert_eq!(bench.count("SELECT count(*) FROM refunds"), 1);
+}
+
+#[tokio::test]
+async fn a_corrected_refund_holds_its_target_again() {
+    let bench = Bench::new();
+    let failed = resolved(&bench, sectigo("first", "777"), None, Some(900)).await;
+    let after = bench.record(&failed, &[corrected()]).await.unwrap();
+    assert_eq!((after.state, after.corrected_time), (State::Failed, Some(second(1))));
+    let taken = Err(LedgerError::TargetHasRefund { conflicting: failed.id().clone() });
+    assert_eq!(bench.ledger.create(create(sectigo("second", "777"))).await, taken);
+    bench.ledger.verify().await.unwrap();
+}
+
+/// The order cannot say whose refund it was.
+#[rstest]
+#[case(State::Pending)]
+#[case(State::Succeeded)]
+#[case(State::Failed)]
+#[tokio::test]
+async fn a_later_refund_of_the_target_rules_a_correction_out(#[case] later: State) {
+    let bench = Bench::new();
+    let failed = resolved(&bench, sectigo("first", "777"), None, Some(900)).await;
+    let second = bench.new_refund(sectigo("second", "00777")).await;
+    bench.record(&second, &way_to(later)).await.unwrap();
+    let lines = bench.count("SELECT count(*) FROM events");
+    let refused = Err(LedgerError::TargetHasRefund { conflicting: second.id().clone() });
+    assert_eq!(bench.record(&failed, &[corrected()]).await, refused);
+    assert_eq!(bench.count("SELECT count(*) FROM events"), lines);
+    assert_eq!(bench.ledger.get(failed.id()).await.unwrap(), Some(failed));
+}
+
+/// Debitsuccess keeps a record under each refund's own identifier.
+#[tokio::test]
+async fn a_later_refund_of_the_payee_rules_no_correction_out() {
+    let bench = Bench::new();
+    let failed = resolved(&bench, debits("first", "DS1", ""), None, Some(900)).await;
+    let allowed = Create { allow_similar: true, ..create(debits("second", "DS1", "")) };
+    bench.ledger.create(allowed).await.unwrap();
+    assert!(bench.record(&failed, &[corrected()]).await.unwrap().corrected_time.is_some());
+}
+
+/// An earlier refund that came from other books holds the target: nobody holds it twice.
+#[tokio::test]
+async fn what_another_refund_holds_is_not_held_again() {
+    let bench = Bench::new();
+    let asked = Create { place: place("old"), ..create(sectigo("first", "777")) };
+    let Ok(Created::New(first)) = bench.ledger.create(asked).await else { panic!("it was there already") };
+    let failed = resolved(&bench, sectigo("second", "777"), None, Some(900)).await;
+    bench.ledger.reassign(to("books", &first)).await.unwrap();
+    let refused = Err(LedgerError::TargetHasRefund { conflicting: first.id().clone() });
+    assert_eq!(bench.record(&failed, &[corrected()]).await, refused);
+    assert_eq!(bench.ledger.get(failed.id()).await.unwrap(), Some(failed));
+    bench.ledger.verify().await.unwrap();
+}
+
+/// A remark without words is none.
+#[tokio::test]
+async fn an_empty_remark_is_recorded_as_none() {
+    let bench = Bench::new();
+    let refund = bench.new_refund(debits("a", "DS1", "")).await;
+    let empty = || Some(String::new());
+    let taken = Event::Accepted(Acceptance {
+        status: Some("Submitted".to_owned()),
+        status_note: empty(),
+        ..Acceptance::default()
+    });
+    let seen = Observation {
+        status: Some("Odd".to_owned()),
+        status_note: empty(),
+        ..Observation::new("odd", RecordSeen::Present)
+    };
+    let after = bench.record(&refund, &[Event::Dispatched { credential: None }, taken, Event::Checked(seen)]).await;
+    assert_eq!(after.unwrap().provider_status_note, None);
+}
+
+/// Every column that an event can change, and every one of the intent.
+#[tokio::test]
+async fn no_cell_of_a_row_changes_unseen() {
+    for column in INTENT_COLUMNS.into_iter().chain(STATE_COLUMNS) {
+        let bench = Bench::new();
+        bench.refund_in(State::InDoubt, "a").await;
+        bench.ledger.verify().await.unwrap();
+        let kind: String = bench
+            .raw()
+            .query_row("SELECT type FROM pragma_table_info('refunds') WHERE name = ?1", [column], |row| row.get(0))
+            .unwrap();
+        let other = if kind == "TEXT" {
+            format!("coalesce({column}, '') || 'x'")
+        } else {
+            format!("coalesce({column}, 0) + 1")
+        };
+        bench.tamper(&format!("UPDATE refunds SET {column} = {other}"));
+        let found = bench.ledger.verify().await;
+        assert!(matches!(found, Err(LedgerError::Corrupt { .. })), "{column}: {found:?}");
+    }
+}

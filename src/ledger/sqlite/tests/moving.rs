@@ -1,0 +1,328 @@
+//! A refund goes on at another place with all that it holds, or not at all.
+
+use rstest::rstest;
+
+use super::*;
+use crate::ledger::OpenRefunds;
+
+fn to(account: &str, login: &str) -> Destination {
+    Destination { account: AccountName::parse(account).unwrap(), place: place(login) }
+}
+
+fn move_to(refund: &Refund, to: Destination) -> Reassign {
+    Reassign {
+        id: refund.id().clone(),
+        revision: refund.revision,
+        to,
+        kin: Kin::default(),
+        judge_similar: true,
+        evidence: "one set of books".to_owned(),
+        actor: "operator".to_owned(),
+        now: NOW.plus(Duration::from_secs(5)),
+    }
+}
+
+fn at_login(login: &str, intent: Intent) -> Create {
+    Create { place: place(login), ..create(intent) }
+}
+
+async fn created(bench: &Bench, create: Create) -> Refund {
+    match bench.ledger.create(create).await.unwrap() {
+        Created::New(refund) => refund,
+        Created::Known(refund) => panic!("{} was there already", refund.id()),
+    }
+}
+
+async fn is_taken(bench: &Bench, create: Create) -> bool {
+    match bench.ledger.check(create).await {
+        Ok(_) => false,
+        Err(LedgerError::TargetHasRefund { .. } | LedgerError::SimilarRefund { .. }) => true,
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[rstest]
+#[case(State::Pending, false, None)]
+#[case(State::Submitted, true, Some(5))]
+#[case(State::InDoubt, true, Some(5))]
+#[case(State::NeedsReview, true, Some(5))]
+#[tokio::test]
+async fn a_refund_moves_with_what_it_holds(
+    #[case] state: State,
+    #[case] attempted_elsewhere: bool,
+    #[case] next_check: Option<u64>,
+) {
+    let bench = Bench::new();
+    let refund = bench.refund_in(state, "777").await;
+    let moved = bench.ledger.reassign(move_to(&refund, to("other", "new"))).await.unwrap();
+    let now = NOW.plus(Duration::from_secs(5));
+    assert_eq!((moved.state, moved.revision), (state, refund.revision + 1));
+    assert_eq!((moved.destination(), &moved.intent), (to("other", "new"), &refund.intent));
+    assert_eq!((moved.placed_time, moved.attempted_elsewhere), (Some(now), attempted_elsewhere));
+    assert_eq!(moved.next_check, next_check.map(|seconds| NOW.plus(Duration::from_secs(seconds))));
+    assert_eq!(bench.count("SELECT count(*) FROM reservations WHERE login = 'new'"), 1);
+    assert_eq!(bench.count("SELECT count(*) FROM reservations"), 1);
+    let line = bench.ledger.events_of(refund.id(), refund.revision, 9).await.unwrap().pop().unwrap();
+    assert_eq!((line.kind.as_str(), line.actor.as_str(), line.attempt), ("reassigned", "operator", 0));
+    for login in ["books", "new"] {
+        assert!(is_taken(&bench, at_login(login, sectigo("second", "777"))).await, "under {login}");
+    }
+    assert!(!is_taken(&bench, at_login("strange", sectigo("second", "777"))).await);
+
+    let bench = bench.reopened();
+    assert_eq!(bench.ledger.get(refund.id()).await.unwrap(), Some(moved.clone()));
+    bench.ledger.verify().await.unwrap();
+    let due = async |at: &Destination| bench.ledger.due(at, now, 9).await.unwrap().len();
+    let unsettled = async |at: &Destination| bench.ledger.unsettled(at, now, 9).await.unwrap().len();
+    let here = (due(&moved.destination()).await, unsettled(&moved.destination()).await);
+    assert_eq!(here, if state == State::Pending { (1, 0) } else { (0, 1) });
+    assert_eq!((due(&at("certs")).await, unsettled(&at("certs")).await), (0, 0));
+}
+
+/// Only the host is another: what was attempted there may still have had its effect.
+#[tokio::test]
+async fn a_refund_is_no_conflict_to_itself() {
+    let bench = Bench::new();
+    let refund = bench.refund_in(State::InDoubt, "777").await;
+    let mut there = at("certs");
+    there.place.endpoint = "https://other.example".to_owned();
+    let moved = bench.ledger.reassign(move_to(&refund, there.clone())).await.unwrap();
+    assert_eq!((moved.attempted_elsewhere, moved.destination()), (true, there));
+    assert_eq!(bench.count("SELECT count(*) FROM reservations WHERE login = 'books'"), 1);
+    assert_eq!(bench.count("SELECT count(*) FROM login_links"), 0);
+}
+
+/// The first refund is at "books", and another one of its target stands in its way.
+#[rstest]
+#[case::under_the_same_login("new", Kin::default(), true)]
+#[case::under_a_former_login("older", Kin { former_logins: ["older".to_owned()].into(), ..Kin::default() }, true)]
+#[case::of_an_account_with_that_login(
+    "older",
+    Kin { accounts: [AccountName::parse("certs").unwrap()].into(), ..Kin::default() },
+    true
+)]
+#[case::in_books_of_its_own("older", Kin::default(), false)]
+#[tokio::test]
+async fn a_taken_target_keeps_a_refund_where_it_is(
+    #[case] login: &str,
+    #[case] kin: Kin,
+    #[case] is_conflict: bool,
+    #[values(State::Pending, State::InDoubt)] state: State,
+    #[values(State::InDoubt, State::Succeeded)] other_state: State,
+) {
+    let bench = Bench::new();
+    let refund = bench.refund_in(state, "777").await;
+    let other = created(&bench, at_login(login, sectigo("other", "777"))).await;
+    bench.record(&other, &way_to(other_state)).await.unwrap();
+    let lines = bench.count("SELECT count(*) FROM events");
+    let reassign = Reassign { kin, ..move_to(&refund, to("more-certs", "new")) };
+    let answer = bench.ledger.reassign(reassign).await;
+    if !is_conflict {
+        assert!(answer.is_ok(), "{answer:?}");
+        return;
+    }
+    assert_eq!(answer, Err(LedgerError::TargetHasRefund { conflicting: other.id().clone() }));
+    assert_eq!(bench.ledger.get(refund.id()).await.unwrap(), Some(refund));
+    assert_eq!(bench.count("SELECT count(*) FROM events"), lines);
+    assert_eq!(bench.count("SELECT count(*) FROM login_links"), 0);
+}
+
+/// Both are judged and moved by one writer: the second sees the first.
+#[tokio::test]
+async fn of_two_refunds_of_one_target_one_moves() {
+    let bench = Bench::new();
+    let refunds = [
+        created(&bench, at_login("one", sectigo("first", "777"))).await,
+        created(&bench, at_login("two", sectigo("second", "0777"))).await,
+    ];
+    let moves = refunds.iter().map(|refund| bench.ledger.reassign(move_to(refund, to("certs", "new"))));
+    let answers = futures_util::future::join_all(moves).await;
+    let conflicting = refunds[0].id().clone();
+    assert!(answers[0].is_ok(), "{answers:?}");
+    assert_eq!(answers[1], Err(LedgerError::TargetHasRefund { conflicting }));
+    bench.ledger.verify().await.unwrap();
+}
+
+#[rstest]
+#[case::judged(true, None, Some(None))]
+#[case::not_judged(false, None, None)]
+#[case::not_judged_and_its_effect_not_ruled_out(false, Some(60), Some(Some(60)))]
+#[case::and_ruled_out(false, Some(5), None)]
+#[tokio::test]
+async fn what_looks_like_one_sent_twice_moves_as_it_is_judged(
+    #[case] judge_similar: bool,
+    #[case] reserved: Option<u64>,
+    #[case] refused: Option<Option<u64>>,
+) {
+    let bench = Bench::new();
+    let after = |seconds| NOW.plus(Duration::from_secs(seconds));
+    let refund = bench.new_refund(debitsuccess("a", "DS1", 1250)).await;
+    let other = created(&bench, at_login("new", debitsuccess("b", "ds1", 1250))).await;
+    let mut way = way_to(State::NeedsReview);
+    if let Some(seconds) = reserved {
+        let reserve_until = Some(after(seconds));
+        let decided = Decided { reserve_until, ..Decided::new(Resolution::NotRefunded, "ticket") };
+        way.push(Event::Resolved(decided));
+    }
+    bench.record(&other, &way).await.unwrap();
+    let reassign = Reassign { judge_similar, ..move_to(&refund, to("debits", "new")) };
+    let answer = bench.ledger.reassign(reassign).await;
+    match refused {
+        Some(firm_until) => {
+            let (conflicting, firm_until) = (other.id().clone(), firm_until.map(after));
+            assert_eq!(answer, Err(LedgerError::SimilarRefund { conflicting, firm_until }));
+        }
+        None => {
+            // Later ones are compared with it under its new login.
+            answer.unwrap();
+            assert_eq!(bench.count("SELECT count(*) FROM similarity WHERE ordinal = 1 AND login = 'new'"), 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_has_changed_or_ended_does_not_move() {
+    let bench = Bench::new();
+    let refund = bench.new_refund(sectigo("a", "1")).await;
+    let present = bench.record(&refund, &[Event::Dispatched { credential: None }]).await.unwrap();
+    let stale = LedgerError::StaleRevision { present: Box::new(present.clone()) };
+    assert_eq!(bench.ledger.reassign(move_to(&refund, to("other", "new"))).await, Err(stale));
+    for state in [State::Dispatching, State::Succeeded, State::PartiallySucceeded, State::Failed, State::Cancelled] {
+        let refund = bench.refund_in(state, state.as_str().replace('_', "-").as_str()).await;
+        let answer = bench.ledger.reassign(move_to(&refund, to("other", "new"))).await;
+        assert!(matches!(answer, Err(LedgerError::MoveRefused(_))), "{state}: {answer:?}");
+    }
+    assert_eq!(bench.count("SELECT count(*) FROM login_links"), 0);
+}
+
+/// What was ever said to be the same books is followed from login to login, both ways.
+#[rstest]
+#[case::the_last("d", true)]
+#[case::the_first("a", true)]
+#[case::in_between("b", true)]
+#[case::another("z", false)]
+#[tokio::test]
+async fn linked_logins_are_one_set_of_books(
+    #[case] login: &str,
+    #[case] taken: bool,
+    #[values("a", "c", "d")] holder: &str,
+) {
+    let bench = Bench::new();
+    for (number, (before, after)) in [("a", "b"), ("c", "d"), ("b", "c")].into_iter().enumerate() {
+        let id = format!("r{number}");
+        let refund = created(&bench, at_login(before, sectigo(&id, &id))).await;
+        bench.ledger.reassign(move_to(&refund, to("certs", after))).await.unwrap();
+    }
+    let done = created(&bench, at_login(holder, sectigo("done", "777"))).await;
+    bench.record(&done, &way_to(State::Succeeded)).await.unwrap();
+    assert_eq!(is_taken(&bench, at_login(login, sectigo("new", "777"))).await, taken);
+    // A former login of the configuration is followed too.
+    let kin = Kin { former_logins: ["b".to_owned()].into(), ..Kin::default() };
+    assert!(is_taken(&bench, Create { kin, ..at_login("y", sectigo("new", "777")) }).await);
+}
+
+/// No event: neither the revision nor the history's digest changes.
+#[rstest]
+#[case(State::Submitted, None)]
+#[case(State::InDoubt, Some(1))]
+#[case(State::NeedsReview, Some(1))]
+#[tokio::test]
+async fn a_schedule_is_no_history(
+    #[case] state: State,
+    #[case] check_count: Option<u32>,
+    #[values(true, false)] unheard: bool,
+) {
+    let bench = Bench::new();
+    let refund = bench.refund_in(state, "a").await;
+    let lines = bench.count("SELECT count(*) FROM events");
+    let next_check = Some(NOW.plus(Duration::from_secs(77)));
+    let reschedule = Reschedule { id: refund.id().clone(), revision: refund.revision, next_check, unheard };
+    let after = bench.ledger.reschedule(reschedule.clone()).await.unwrap();
+    assert_eq!((after.next_check, after.unheard, after.etag()), (next_check, unheard, refund.etag()));
+    assert_eq!(after.doubt.as_ref().map(|doubt| doubt.check_count), check_count);
+    assert_eq!(bench.count("SELECT count(*) FROM events"), lines);
+    let bench = bench.reopened();
+    assert_eq!(bench.ledger.get(refund.id()).await.unwrap(), Some(after.clone()));
+    bench.ledger.verify().await.unwrap();
+
+    let present = Box::new(after);
+    let stale = Reschedule { revision: refund.revision + 1, ..reschedule };
+    assert_eq!(bench.ledger.reschedule(stale).await, Err(LedgerError::StaleRevision { present }));
+}
+
+#[tokio::test]
+async fn what_was_not_heard_of_becomes_due_at_its_place_alone() {
+    let bench = Bench::new();
+    let late = NOW.plus(Duration::from_secs(86_400));
+    let unheard = async |refund: Refund, unheard| {
+        let reschedule =
+            Reschedule { id: refund.id().clone(), revision: refund.revision, next_check: Some(late), unheard };
+        bench.ledger.reschedule(reschedule).await.unwrap();
+    };
+    for state in [State::InDoubt, State::Submitted, State::NeedsReview] {
+        unheard(bench.refund_in(state, state.as_str().replace('_', "-").as_str()).await, true).await;
+    }
+    unheard(bench.refund_in(State::InDoubt, "heard").await, false).await;
+    let elsewhere = created(&bench, at_login("elsewhere", sectigo("elsewhere", "9"))).await;
+    unheard(bench.record(&elsewhere, &way_to(State::InDoubt)).await.unwrap(), true).await;
+
+    let now = NOW.plus(Duration::from_secs(9));
+    assert_eq!(bench.ledger.unsettled(&at("certs"), now, 9).await, Ok(Vec::new()));
+    assert_eq!(bench.ledger.hasten(&at("certs"), now).await, Ok(3));
+    let due = bench.ledger.unsettled(&at("certs"), now, 9).await.unwrap();
+    assert_eq!(due.len(), 3);
+    assert!(due.iter().all(|refund| refund.next_check == Some(now) && !refund.unheard), "{due:#?}");
+    assert_eq!(bench.ledger.hasten(&at("certs"), now).await, Ok(0), "once");
+    assert_eq!(bench.count("SELECT count(*) FROM refunds WHERE unheard = 1"), 1);
+    bench.ledger.verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn open_refunds_are_counted_and_read_by_their_place() {
+    let bench = Bench::new();
+    for state in State::ALL {
+        bench.refund_in(state, state.as_str().replace('_', "-").as_str()).await;
+    }
+    bench.new_refund(namecom("n", &[1])).await;
+    created(&bench, at_login("elsewhere", sectigo("elsewhere", "9"))).await;
+    let counted = |provider, at: Destination, count| OpenRefunds { provider, at, count };
+    let expected = [
+        counted(Provider::Sectigo, at("certs"), 4),
+        counted(Provider::Sectigo, to("certs", "elsewhere"), 1),
+        counted(Provider::Namecom, at("domains"), 1),
+    ];
+    assert_eq!(bench.ledger.open_refunds().await.unwrap(), expected);
+    let page = bench.ledger.open_at(&at("certs"), 0, 3).await.unwrap();
+    let rest = bench.ledger.open_at(&at("certs"), page.last().unwrap().ordinal, 3).await.unwrap();
+    let states: Vec<State> = page.iter().chain(&rest).map(|listed| listed.refund.state).collect();
+    assert_eq!((page.len(), states), (3, vec![State::Pending, State::Submitted, State::InDoubt, State::NeedsReview]));
+}
+
+/// Expiry stands still from the first start that has another account until one that has this one again.
+#[tokio::test]
+async fn a_standstill_begins_and_ends_with_the_configuration() {
+    let bench = Bench::new();
+    bench.new_refund(sectigo("waits", "1")).await;
+    bench.refund_in(State::Succeeded, "done").await;
+    let second = |second| NOW.plus(Duration::from_secs(second));
+    let here = (Provider::Sectigo, at("certs"));
+    let elsewhere = (Provider::Sectigo, to("certs", "new"));
+    let mut expected = Vec::new();
+    for (configured, at_second, ended) in [
+        (vec![here.clone()], 10, None),
+        (vec![elsewhere.clone()], 20, None),
+        (vec![], 30, None),
+        (vec![elsewhere.clone(), here.clone()], 40, Some((20, 40))),
+        (vec![here.clone()], 50, None),
+        (vec![elsewhere.clone()], 60, None),
+        // A clock that was set back makes no time negative.
+        (vec![here.clone()], 55, Some((60, 60))),
+    ] {
+        let open = bench.ledger.note_places(configured, second(at_second)).await.unwrap();
+        assert_eq!(open.iter().map(|open| open.count).sum::<u64>(), 1);
+        expected.extend(ended.map(|(begin, end)| (second(begin), second(end))));
+        let found = bench.ledger.standstills(&at("certs")).await.unwrap();
+        assert_eq!(found, expected, "after {at_second} s");
+        assert_eq!(bench.ledger.standstills(&to("certs", "new")).await, Ok(Vec::new()));
+    }
+}
