@@ -859,3 +859,24 @@ async fn a_key_dies_with_the_token_that_it_was_sent_with(
     assert_eq!((stack.attempts(&lost.in_journal), stack.effects(&lost.target)), (attempts, effects));
     assert!(stack.get("lost").await.doubt.is_none_or(|doubt| !doubt.resend_safe));
 }
+
+/// What is only looked up pays nothing twice: no similar refund stands in its way.
+#[tokio::test]
+async fn a_doubt_moves_past_a_similar_refund_that_may_still_have_an_effect() {
+    let provider = Provider::Debitsuccess;
+    let stack = Stack::start_as(|text| patient(&text, 1_000)).await;
+    let [first, second] = ["first", "second"].map(|id| asked(provider, id, 1));
+    lose(&stack, provider, &first, Point::BeforeEffect).await;
+    let request = proto::CreateRefundRequest { allow_similar: true, ..second.request.clone() };
+    lose(&stack, provider, &Asked { request, ..second }, Point::AfterEffect).await;
+    assert_eq!(resolve(&stack, "first", Resolution::NotRefunded, true).await.unwrap().state(), State::Failed);
+    let base = configuration(&stack.simulators, stack.dir.path(), "");
+    let text = section(&base, "debitsuccess", |text| moved(text, provider, Moved::Host, &stack.simulators, true));
+    let stack = stack.restart_as(|_| brisk(&text, 600, 1_000)).await;
+    assert_eq!(stack.until("second", is_settled).await.state(), State::Submitted);
+    // To be sent is another matter.
+    let third = asked(provider, "third", 1).request;
+    let refusal = stack.create(proto::CreateRefundRequest { allow_similar: true, ..third }).await.unwrap_err();
+    is_reason(&refusal, "SIMILAR_REFUND");
+    assert_eq!((stack.effects("DS000001"), stack.attempts("DS000001")), (1, 2));
+}
