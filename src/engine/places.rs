@@ -68,44 +68,50 @@ async fn move_here(
     now: Timestamp,
 ) -> Result<(), LedgerError> {
     let (kin, to) = (kin_of(account, accounts), account.destination());
-    let (mut moved, mut left, mut after) = (0_u64, 0_usize, 0);
-    loop {
-        let page = ledger.open_at(&open.at, after, PAGE).await?;
-        let Some(last) = page.last() else { break };
-        after = last.ordinal;
-        let reassign = &|refund: &Refund| Reassign {
-            id: refund.id().clone(),
-            revision: refund.revision,
-            to: to.clone(),
-            kin: kin.clone(),
-            // Only what is yet to be sent can pay twice by being sent.
-            judge_similar: refund.state == State::Pending,
-            evidence: "the configuration names its former place".to_owned(),
-            actor: GATEWAY.to_owned(),
-            now,
-        };
-        let moves = page.into_iter().map(|Listed { refund, .. }| async move {
-            match ledger.reassign(reassign(&refund)).await {
-                Ok(_) => Ok(None),
-                Err(problem @ (LedgerError::TargetHasRefund { .. } | LedgerError::SimilarRefund { .. })) => {
-                    Ok(Some((refund, problem)))
-                }
-                Err(error) => Err(error),
-            }
-        });
-        let mut moves = stream::iter(moves).buffered(MOVED_AT_ONCE);
-        while let Some(done) = moves.next().await {
-            let Some((refund, problem)) = done? else {
-                moved += 1;
-                continue;
+    let (mut moved, mut left) = (0_u64, 0_usize);
+    // What is to be sent goes first: it is judged while what it was recorded beside is still where it was.
+    for to_be_sent in [true, false] {
+        let mut after = 0;
+        loop {
+            let page = ledger.open_at(&open.at, after, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = last.ordinal;
+            let reassign = &|refund: &Refund| Reassign {
+                id: refund.id().clone(),
+                revision: refund.revision,
+                to: to.clone(),
+                kin: kin.clone(),
+                // What is only looked up cannot pay twice.
+                judge_similar: to_be_sent,
+                evidence: "the configuration names its former place".to_owned(),
+                actor: GATEWAY.to_owned(),
+                now,
             };
-            left += 1;
-            if left <= NAMED {
-                let (account, state) = (&refund.account, refund.state.as_str());
-                warn!(
-                    refund = %refund.id(), %account, state, %problem,
-                    "the refund stays at its former place and goes on waiting: another one stands in its way"
-                );
+            let page = page.into_iter().map(|Listed { refund, .. }| refund);
+            let page = page.filter(|refund| (refund.state == State::Pending) == to_be_sent);
+            let moves = page.map(|refund| async move {
+                match ledger.reassign(reassign(&refund)).await {
+                    Ok(_) => Ok(None),
+                    Err(problem @ (LedgerError::TargetHasRefund { .. } | LedgerError::SimilarRefund { .. })) => {
+                        Ok(Some((refund, problem)))
+                    }
+                    Err(error) => Err(error),
+                }
+            });
+            let mut moves = stream::iter(moves).buffered(MOVED_AT_ONCE);
+            while let Some(done) = moves.next().await {
+                let Some((refund, problem)) = done? else {
+                    moved += 1;
+                    continue;
+                };
+                left += 1;
+                if left <= NAMED {
+                    let (account, state) = (&refund.account, refund.state.as_str());
+                    warn!(
+                        refund = %refund.id(), %account, state, %problem,
+                        "the refund stays at its former place and goes on waiting: another one stands in its way"
+                    );
+                }
             }
         }
     }

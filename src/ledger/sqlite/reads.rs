@@ -159,8 +159,9 @@ pub(super) struct Judgement<'a> {
     pub(super) kin: &'a Kin,
     pub(super) similar: Similar,
     pub(super) now: Timestamp,
-    /// The refund itself, where it is recorded already.
-    pub(super) itself: Option<i64>,
+    /// The refund itself, where it is recorded already, and its login until now. Similar ones that were recorded under
+    /// that login before it were judged when it was recorded, and its caller may have allowed them.
+    pub(super) itself: Option<(i64, &'a str)>,
 }
 
 /// What `create` comes to, without recording anything: the refund as it would be, or the one that is there.
@@ -189,7 +190,7 @@ pub(super) fn judge(connection: &Connection, judgement: &Judgement<'_>) -> Resul
             let (id, account, login): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
             let (until, ordinal): (Option<i64>, i64) = (row.get(3)?, row.get(4)?);
             let is_held = until.is_none_or(|until| until > now.as_micros());
-            if is_held && Some(ordinal) != *itself && is_ours(&login, &account) {
+            if is_held && itself.is_none_or(|(itself, _)| itself != ordinal) && is_ours(&login, &account) {
                 let conflicting = id_in("reservations", &key, &id)?;
                 return Err(LedgerError::TargetHasRefund { conflicting }.into());
             }
@@ -206,8 +207,9 @@ pub(super) fn judge(connection: &Connection, judgement: &Judgement<'_>) -> Resul
             let (id, account, login): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
             let (firm_until, ordinal): (Option<i64>, i64) = (row.get(3)?, row.get(4)?);
             let is_firm = firm_until.is_some_and(|until| until > now.as_micros());
-            let is_refused = *refusing == Similar::Any || is_firm;
-            if is_refused && Some(ordinal) != *itself && is_ours(&login, &account) {
+            let is_known = itself.is_some_and(|(itself, before)| ordinal < itself && login == before);
+            let is_refused = is_firm || (*refusing == Similar::Any && !is_known);
+            if is_refused && itself.is_none_or(|(itself, _)| itself != ordinal) && is_ours(&login, &account) {
                 let conflicting = id_in("similarity", &key, &id)?;
                 let firm_until = firm_until.filter(|until| *until > now.as_micros()).map(Timestamp::from_micros);
                 return Err(LedgerError::SimilarRefund { conflicting, firm_until }.into());

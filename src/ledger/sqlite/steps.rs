@@ -196,7 +196,7 @@ pub(super) fn reassign(desk: &mut Desk<'_>, reassign: &Reassign) -> Result<Refun
         kin,
         similar: if *judge_similar { Similar::Any } else { Similar::None },
         now: *now,
-        itself: Some(stored.ordinal),
+        itself: Some((stored.ordinal, &before)),
     };
     reads::judge(desk.connection, &judgement)?;
     let Destination { account, place } = to.clone();
