@@ -60,33 +60,38 @@ async fn move_here(
     open: &OpenRefunds,
     now: Timestamp,
 ) -> Result<(), LedgerError> {
-    let kin = kin_of(account, accounts);
-    let (mut moved, mut left, mut after) = (0_u64, 0_usize, 0);
-    loop {
-        let page = ledger.open_at(&open.at, after, PAGE).await?;
-        let Some(last) = page.last() else { break };
-        after = last.ordinal;
-        let kin = &kin;
-        let moves = page.into_iter().map(|Listed { refund, .. }| async move {
-            match ledger.reassign(by_former(account, kin, &refund, now)).await {
-                Ok(_) => Ok(None),
-                Err(problem) if problem.is_conflict() => Ok(Some((refund, problem))),
-                Err(error) => Err(error),
-            }
-        });
-        let mut moves = stream::iter(moves).buffered(MOVED_AT_ONCE);
-        while let Some(done) = moves.next().await {
-            let Some((refund, problem)) = done? else {
-                moved += 1;
-                continue;
-            };
-            left += 1;
-            if left <= NAMED {
-                let (account, state) = (&refund.account, refund.state.as_str());
-                warn!(
-                    refund = %refund.id(), %account, state, %problem,
-                    "the refund stays at its former place and goes on waiting: another one stands in its way"
-                );
+    let kin = &kin_of(account, accounts);
+    let (mut moved, mut left) = (0_u64, 0_usize);
+    // What is to be sent goes first: it is judged while what it was recorded beside is still where it was.
+    for to_be_sent in [true, false] {
+        let mut after = 0;
+        loop {
+            let page = ledger.open_at(&open.at, after, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = last.ordinal;
+            let page = page.into_iter().map(|Listed { refund, .. }| refund);
+            let page = page.filter(|refund| (refund.state == State::Pending) == to_be_sent);
+            let moves = page.map(|refund| async move {
+                match ledger.reassign(by_former(account, kin, &refund, now)).await {
+                    Ok(_) => Ok(None),
+                    Err(problem) if problem.is_conflict() => Ok(Some((refund, problem))),
+                    Err(error) => Err(error),
+                }
+            });
+            let mut moves = stream::iter(moves).buffered(MOVED_AT_ONCE);
+            while let Some(done) = moves.next().await {
+                let Some((refund, problem)) = done? else {
+                    moved += 1;
+                    continue;
+                };
+                left += 1;
+                if left <= NAMED {
+                    let (account, state) = (&refund.account, refund.state.as_str());
+                    warn!(
+                        refund = %refund.id(), %account, state, %problem,
+                        "the refund stays at its former place and goes on waiting: another one stands in its way"
+                    );
+                }
             }
         }
     }

@@ -250,7 +250,7 @@ pub struct Reassign {
     pub to: Destination,
     /// As of [`Create::kin`], of that account.
     pub kin: Kin,
-    /// Refuse it too where a similar refund was recorded within a day.
+    /// Refuse it too where a similar refund was recorded within a day, or may still have an effect.
     pub judge_similar: bool,
     /// How it is known that both are the same books.
     pub evidence: String,

@@ -859,3 +859,54 @@ async fn a_key_dies_with_the_token_that_it_was_sent_with(
     assert_eq!((stack.attempts(&lost.in_journal), stack.effects(&lost.target)), (attempts, effects));
     assert!(stack.get("lost").await.doubt.is_none_or(|doubt| !doubt.resend_safe));
 }
+
+/// What is only looked up pays nothing twice: no similar refund stands in its way.
+#[tokio::test]
+async fn a_doubt_moves_past_a_similar_refund_that_may_still_have_an_effect() {
+    let provider = Provider::Debitsuccess;
+    let stack = Stack::start_as(|text| patient(&text, 1_000)).await;
+    let [first, second] = ["first", "second"].map(|id| asked(provider, id, 1));
+    lose(&stack, provider, &first, Point::BeforeEffect).await;
+    let request = proto::CreateRefundRequest { allow_similar: true, ..second.request.clone() };
+    lose(&stack, provider, &Asked { request, ..second }, Point::AfterEffect).await;
+    assert_eq!(resolve(&stack, "first", Resolution::NotRefunded, true).await.unwrap().state(), State::Failed);
+    let base = configuration(&stack.simulators, stack.dir.path(), "");
+    let text = section(&base, "debitsuccess", |text| moved(text, provider, Moved::Host, &stack.simulators, true));
+    let stack = stack.restart_as(|_| brisk(&text, 600, 1_000)).await;
+    assert_eq!(stack.until("second", is_settled).await.state(), State::Submitted);
+    // To be sent is another matter.
+    let third = asked(provider, "third", 1).request;
+    let refusal = stack.create(proto::CreateRefundRequest { allow_similar: true, ..third }).await.unwrap_err();
+    is_reason(&refusal, "SIMILAR_REFUND");
+    assert_eq!((stack.effects("DS000001"), stack.attempts("DS000001")), (1, 2));
+}
+
+/// What a caller has allowed once is not asked for again at a new place.
+#[rstest]
+#[tokio::test]
+async fn a_refund_moves_past_a_similar_one_that_its_caller_knew_of(
+    #[values(false, true)] by_a_person: bool,
+    #[values(Moved::Host, Moved::Login)] how: Moved,
+) {
+    let provider = Provider::Debitsuccess;
+    let stack = Stack::start_as(|text| patient(&text, 1)).await;
+    let [first, lost, second] = [("first", 1), ("lost", 2), ("second", 1)].map(|(id, n)| asked(provider, id, n));
+    assert_eq!(stack.refund(first.request.clone()).await.state(), State::Submitted);
+    lose(&stack, provider, &lost, Point::BeforeEffect).await;
+    let request = at_once(second.request.clone());
+    is_reason(&stack.create(request.clone()).await.unwrap_err(), "SIMILAR_REFUND");
+    let request = proto::CreateRefundRequest { allow_similar: true, ..request };
+    assert_eq!(stack.refund(request).await.state(), State::Pending);
+    let base = configuration(&stack.simulators, stack.dir.path(), "");
+    let text = section(&base, "debitsuccess", |text| match by_a_person {
+        true => renamed(&moved(text, provider, how, &stack.simulators, false), "debitsuccess", "other"),
+        false => moved(text, provider, how, &stack.simulators, true),
+    });
+    move_login(&stack.simulators);
+    let stack = stack.restart_as(|_| brisk(&text, 600, 1_000)).await;
+    if by_a_person {
+        reassign_to(&stack, "second", "other").await.unwrap();
+    }
+    assert_eq!(stack.until("second", is_settled).await.state(), State::Submitted);
+    assert_eq!((stack.effects("DS000001"), stack.attempts("DS000001")), (2, 2));
+}

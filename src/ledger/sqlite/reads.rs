@@ -150,16 +150,27 @@ pub(super) static OPEN_AT: LazyLock<String> = LazyLock::new(|| {
 /// References that name one payee, and logins of one set of books, are followed from one to the next so far.
 const MAX_LINKED: u32 = 64;
 
+/// Which similar refunds refuse one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Similar {
+    /// Each that was recorded within a day, or may still have an effect.
+    Any,
+    /// One that a person called not refunded and that may still have an effect.
+    Firm,
+    /// None: the refund is looked up and not sent.
+    None,
+}
+
 /// What a refund must not collide with where it is recorded, or goes on.
 pub(super) struct Judgement<'a> {
     pub(super) target: &'a Target,
     pub(super) login: &'a str,
     pub(super) kin: &'a Kin,
-    /// Refuse a similar one even before it is certain that the other one cannot have an effect any more.
-    pub(super) refuse_similar: bool,
+    pub(super) similar: Similar,
     pub(super) now: Timestamp,
-    /// The refund itself, where it is recorded already.
-    pub(super) itself: Option<i64>,
+    /// The refund itself, where it is recorded already, and its login until now. Similar ones that were recorded under
+    /// that login before it were judged when it was recorded, and its caller may have allowed them.
+    pub(super) itself: Option<(i64, &'a str)>,
 }
 
 /// What `create` comes to, without recording anything: the refund as it would be, or the one that is there.
@@ -169,13 +180,14 @@ pub(super) fn verdict(connection: &Connection, create: &Create) -> Result<Create
         return Ok(Created::Known(ledger::repeated(refund, intent)?));
     }
     let (target, login) = (&intent.target, place.login.as_str());
-    judge(connection, &Judgement { target, login, kin, refuse_similar: !allow_similar, now: *now, itself: None })?;
+    let similar = if *allow_similar { Similar::Firm } else { Similar::Any };
+    judge(connection, &Judgement { target, login, kin, similar, now: *now, itself: None })?;
     Ok(Created::New(Refund::new(intent.clone(), place.clone(), *now)))
 }
 
 /// Refuses a refund whose target another one holds, or that looks like another one sent twice.
 pub(super) fn judge(connection: &Connection, judgement: &Judgement<'_>) -> Result<(), Fault> {
-    let Judgement { target, login, kin, refuse_similar, now, itself } = judgement;
+    let Judgement { target, login, kin, similar: refusing, now, itself } = judgement;
     let logins = linked_logins(connection, login, kin)?;
     let is_ours = |login: &String, account: &String| {
         logins.contains(login) || kin.accounts.iter().any(|one| one.as_str() == account)
@@ -187,11 +199,14 @@ pub(super) fn judge(connection: &Connection, judgement: &Judgement<'_>) -> Resul
             let (id, account, login): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
             let (until, ordinal): (Option<i64>, i64) = (row.get(3)?, row.get(4)?);
             let is_held = until.is_none_or(|until| until > now.as_micros());
-            if is_held && Some(ordinal) != *itself && is_ours(&login, &account) {
+            if is_held && itself.is_none_or(|(itself, _)| itself != ordinal) && is_ours(&login, &account) {
                 let conflicting = id_in("reservations", &key, &id)?;
                 return Err(LedgerError::TargetHasRefund { conflicting }.into());
             }
         }
+    }
+    if *refusing == Similar::None {
+        return Ok(());
     }
     let mut similar = connection.prepare_cached(SIMILAR)?;
     for reference in payee_references(connection, target)? {
@@ -200,8 +215,10 @@ pub(super) fn judge(connection: &Connection, judgement: &Judgement<'_>) -> Resul
         while let Some(row) = rows.next()? {
             let (id, account, login): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
             let (firm_until, ordinal): (Option<i64>, i64) = (row.get(3)?, row.get(4)?);
-            let is_refused = *refuse_similar || firm_until.is_some_and(|until| until > now.as_micros());
-            if is_refused && Some(ordinal) != *itself && is_ours(&login, &account) {
+            let is_firm = firm_until.is_some_and(|until| until > now.as_micros());
+            let is_known = itself.is_some_and(|(itself, before)| ordinal < itself && login == before);
+            let is_refused = is_firm || (*refusing == Similar::Any && !is_known);
+            if is_refused && itself.is_none_or(|(itself, _)| itself != ordinal) && is_ours(&login, &account) {
                 let conflicting = id_in("similarity", &key, &id)?;
                 let firm_until = firm_until.filter(|until| *until > now.as_micros()).map(Timestamp::from_micros);
                 return Err(LedgerError::SimilarRefund { conflicting, firm_until }.into());

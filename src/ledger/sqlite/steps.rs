@@ -10,7 +10,7 @@ use rusqlite::{Connection, params, params_from_iter};
 
 use super::chain::{self, Line, Tail, integer};
 use super::halt::Fault;
-use super::reads::{self, Judgement};
+use super::reads::{self, Judgement, Similar};
 use super::recent::Recent;
 use super::rows::{self, RowRef, SCHEDULE_COLUMNS, STATE_COLUMNS, Stored, Value};
 use super::tally::Move;
@@ -217,9 +217,9 @@ pub(super) fn reassign(desk: &mut Desk<'_>, reassign: &Reassign) -> Result<Refun
         target: &stored.refund.intent.target,
         login: &to.place.login,
         kin,
-        refuse_similar: *judge_similar,
+        similar: if *judge_similar { Similar::Any } else { Similar::None },
         now: *now,
-        itself: Some(stored.ordinal),
+        itself: Some((stored.ordinal, &before)),
     };
     reads::judge(desk.connection, &judgement)?;
     let Destination { account, place } = to.clone();

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use super::halt::{Fault, Shared};
 use super::opening::{self, OpenError, VERSION};
-use super::reads::{self, Judgement};
+use super::reads::{self, Judgement, Similar};
 use crate::domain::place::Destination;
 use crate::ledger::{LedgerError, Listed, OpenRefunds, Reassign};
 
@@ -69,9 +69,9 @@ impl Survey {
             target: &listed.refund.intent.target,
             login: &reassign.to.place.login,
             kin: &reassign.kin,
-            refuse_similar: reassign.judge_similar,
+            similar: if reassign.judge_similar { Similar::Any } else { Similar::None },
             now: reassign.now,
-            itself: i64::try_from(listed.ordinal).ok(),
+            itself: i64::try_from(listed.ordinal).ok().map(|ordinal| (ordinal, listed.refund.place.login.as_str())),
         };
         self.read(|connection| reads::judge(connection, &judgement))
     }
