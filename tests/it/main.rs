@@ -14,6 +14,7 @@ mod commands;
 mod containers;
 mod corrections;
 mod crash;
+mod decisions;
 mod doubt;
 mod history;
 mod limits;

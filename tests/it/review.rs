@@ -105,7 +105,10 @@ async fn a_final_record_under_our_identifier_ends_a_review(
         assert!(evidence.contains(word), "{evidence}");
         let history = stack.events("r-1").await;
         assert_eq!(history.len(), events + 1);
-        assert_eq!(history.last().map(|event| (event.kind(), event.to_state())), Some((Kind::Checked, State::NeedsReview)));
+        assert_eq!(
+            history.last().map(|event| (event.kind(), event.to_state())),
+            Some((Kind::Checked, State::NeedsReview))
+        );
         shows_nothing_new(&stack, "r-1").await;
     }
     set_status(&stack, "r-1", status);
