@@ -10,10 +10,9 @@ use recoup::proto::v1::refund::{MoneyVerdict, State};
 use recoup::proto::v1::refund_event::Kind;
 use recoup::proto::v1::resolve_refund_request::Resolution;
 use rstest::rstest;
-use simulators::RuleId;
 use simulators::debitsuccess::RefundStatus;
 use simulators::exchange::Provider;
-use simulators::faults::{FaultEffect, Point, Repeat, Rule};
+use simulators::faults::{FaultEffect, Point, Repeat};
 use tonic::Code;
 
 use crate::support::{Stack, micros, namecom, one_of, patient, reason, sectigo};
@@ -26,18 +25,6 @@ async fn on_demand() -> Stack {
     Stack::start_as(|configuration| patient(&configuration, 0)).await
 }
 
-/// Lookups at Debitsuccess that show what was there before the refund: all of them, or the one of this number.
-fn unseen(stack: &Stack, attempt: Option<u64>) -> RuleId {
-    let rule = Rule {
-        operation: Some("GetRefundStatus".to_owned()),
-        target: Some("DS000001".to_owned()),
-        attempt,
-        repeat: Repeat::Standing,
-        ..Rule::new(Provider::Debitsuccess, Point::BeforeEffect, FaultEffect::Stale { seconds: 3_600 })
-    };
-    stack.simulators.arm(rule).unwrap()
-}
-
 /// What Debitsuccess says of the refund from now on.
 fn set_status(stack: &Stack, id: &str, status: RefundStatus) {
     stack.simulators.with_world(|world| world.debitsuccess.set_refund_status(id, status, None).unwrap());
@@ -45,8 +32,8 @@ fn set_status(stack: &Stack, id: &str, status: RefundStatus) {
 
 /// A refund that Debitsuccess took and that two lookups did not find.
 async fn lost_from_sight(stack: &Stack, id: &str) -> proto::Refund {
-    unseen(stack, Some(1));
-    unseen(stack, Some(2));
+    stack.blind(Some(1));
+    stack.blind(Some(2));
     let (request, ..) = one_of(Provider::Debitsuccess, id);
     assert_eq!(stack.refund(request).await.state(), State::Submitted);
     assert_eq!(stack.reconcile(id).await.unwrap().state(), State::Submitted);
@@ -127,7 +114,7 @@ async fn a_review_is_looked_up_by_itself_and_sends_nothing() {
         patient.replace("\"3600000\"", "\"40 80\"\nengine.lookups_every_ms = 100")
     };
     let stack = Stack::start_as(brisk).await;
-    let unseen = unseen(&stack, None);
+    let unseen = stack.blind(None);
     let (request, target, in_journal) = one_of(Provider::Debitsuccess, "r-1");
     assert_eq!(stack.refund(request).await.state(), State::Submitted);
     let review = stack.until("r-1", |refund| refund.state() == State::NeedsReview).await;

@@ -227,6 +227,41 @@ async fn a_good_order_behind_a_crowd_of_wrong_ones_finds_the_way_back() {
     assert_eq!(stack.effects("1000001"), 1);
 }
 
+/// A doubt whose lookup had no usable answer would be looked up a day later; it becomes due when its provider answers again.
+#[tokio::test]
+async fn an_account_that_recovers_looks_up_what_it_could_not() {
+    let settings =
+        "engine.lookups_after_ms = \"40\"\nengine.circuit_pause_min_ms = 40\nengine.circuit_pause_max_ms = 100";
+    let stack = Stack::start_with(settings).await;
+    let broken = FaultEffect::Answer { status: 500, body: String::new(), headers: Default::default() };
+    let rule = Rule {
+        operation: Some("!getPostPaymentStatus".to_owned()),
+        repeat: Repeat::Standing,
+        ..Rule::new(Provider::Sectigo, Point::BeforeEffect, broken)
+    };
+    let rule = stack.simulators.arm(rule).unwrap();
+    stack.arm(Provider::Sectigo, Point::AfterEffect, FaultEffect::Close, Repeat::Times(3));
+    let lost = [("r-1", "1000001"), ("r-2", "1000002"), ("r-3", "1000003")];
+    for (id, order) in lost {
+        assert_eq!(stack.refund(sectigo(id, order)).await.state(), State::InDoubt);
+    }
+    for (id, _) in lost {
+        let looked_up = |refund: &proto::Refund| refund.doubt.as_ref().is_some_and(|doubt| doubt.check_count == 1);
+        stack.polled_until(id, looked_up).await;
+    }
+    assert_eq!(health_of(&stack, "sectigo").await, Health::Suspended);
+    // Its lookup is what shows that the provider answers again.
+    let at_once = Some(prost_types::Duration::default());
+    let behind = proto::CreateRefundRequest { wait: at_once, ..sectigo("behind", "1000004") };
+    assert_eq!(stack.refund(behind).await.state(), State::Pending);
+    stack.simulators.with_world(|world| world.faults.disarm(rule));
+    for (id, order) in lost.into_iter().chain([("behind", "1000004")]) {
+        assert_eq!(stack.until(id, is_settled).await.state(), State::Succeeded, "{id}");
+        assert_eq!((stack.effects(order), stack.attempts(order)), (1, 1));
+    }
+    assert_eq!(health_of(&stack, "sectigo").await, Health::Serving);
+}
+
 /// Who waits behind attempts that stall is told as soon as these have shut the account.
 #[tokio::test]
 async fn who_waits_is_told_that_the_account_is_shut() {

@@ -19,7 +19,7 @@ use recoup::proto::v1::resolve_refund_request::Resolution;
 use recoup::proto::v1::validation_status_service_client::ValidationStatusServiceClient;
 use simulators::exchange::Provider;
 use simulators::faults::{FaultEffect, Point, Repeat, Rule};
-use simulators::{Config as SimulatorsConfig, Simulators};
+use simulators::{Config as SimulatorsConfig, RuleId, Simulators};
 use tempfile::TempDir;
 use tonic::Status;
 use tonic::transport::Channel;
@@ -177,6 +177,18 @@ impl Stack {
         };
         let rule = Rule { operation: Some(operation.to_owned()), repeat, ..Rule::new(provider, point, effect) };
         self.simulators.arm(rule).unwrap();
+    }
+
+    /// Has lookups of DS000001 show what is there now, before any refund of it: all of them, or the one of this number.
+    pub(crate) fn blind(&self, attempt: Option<u64>) -> RuleId {
+        let rule = Rule {
+            operation: Some("GetRefundStatus".to_owned()),
+            target: Some("DS000001".to_owned()),
+            attempt,
+            repeat: Repeat::Standing,
+            ..Rule::new(Provider::Debitsuccess, Point::BeforeEffect, FaultEffect::Stale { seconds: 3_600 })
+        };
+        self.simulators.arm(rule).unwrap()
     }
 
     /// How often money really moved for `target`, as the simulators' books have it.
