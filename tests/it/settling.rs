@@ -6,6 +6,7 @@ use recoup::proto::v1 as proto;
 use recoup::proto::v1::account::Health;
 use recoup::proto::v1::doubt::Reason;
 use recoup::proto::v1::refund::State;
+use recoup::proto::v1::refund_event::Kind;
 use recoup::proto::v1::resolve_refund_request::Resolution;
 use rstest::rstest;
 use simulators::debitsuccess::RefundStatus;
@@ -240,8 +241,8 @@ async fn an_account_that_recovers_looks_up_what_it_could_not() {
         ..Rule::new(Provider::Sectigo, Point::BeforeEffect, broken)
     };
     let rule = stack.simulators.arm(rule).unwrap();
-    stack.arm(Provider::Sectigo, Point::AfterEffect, FaultEffect::Close, Repeat::Times(3));
-    let lost = [("r-1", "1000001"), ("r-2", "1000002"), ("r-3", "1000003")];
+    stack.arm(Provider::Sectigo, Point::AfterEffect, FaultEffect::Close, Repeat::Times(5));
+    let lost = [("r-1", "1000001"), ("r-2", "1000002"), ("r-3", "1000003"), ("r-4", "1000004"), ("r-5", "1000005")];
     for (id, order) in lost {
         assert_eq!(stack.refund(sectigo(id, order)).await.state(), State::InDoubt);
     }
@@ -252,10 +253,10 @@ async fn an_account_that_recovers_looks_up_what_it_could_not() {
     assert_eq!(health_of(&stack, "sectigo").await, Health::Suspended);
     // Its lookup is what shows that the provider answers again.
     let at_once = Some(prost_types::Duration::default());
-    let behind = proto::CreateRefundRequest { wait: at_once, ..sectigo("behind", "1000004") };
+    let behind = proto::CreateRefundRequest { wait: at_once, ..sectigo("behind", "1000006") };
     assert_eq!(stack.refund(behind).await.state(), State::Pending);
     stack.simulators.with_world(|world| world.faults.disarm(rule));
-    for (id, order) in lost.into_iter().chain([("behind", "1000004")]) {
+    for (id, order) in lost.into_iter().chain([("behind", "1000006")]) {
         assert_eq!(stack.until(id, is_settled).await.state(), State::Succeeded, "{id}");
         assert_eq!((stack.effects(order), stack.attempts(order)), (1, 1));
     }
@@ -342,6 +343,8 @@ async fn what_waits_too_long_is_given_up_and_was_never_sent() {
     stack.create(request).await.unwrap();
     let refund = stack.until("old", |refund| refund.state() == State::Failed).await;
     assert!(refund.dispatch_time.is_none(), "never sent");
+    let last = stack.events("old").await.pop().unwrap();
+    assert_eq!((last.kind(), last.attempt), (Kind::Expired, 0));
     // Where the provider can be reached it stays so, and its order is free.
     let stack = stack.restart().await;
     let (again, ..) = one_of(Provider::Sectigo, "new");
