@@ -15,10 +15,12 @@ use simulators::faults::{FaultEffect, Point, Repeat, Rule};
 use simulators::gates::Gate;
 use tonic::Code;
 
-use crate::support::{Stack, metadata, namecom, one_of, reason, sectigo, wrong_fields};
+use crate::support::{Stack, metadata, micros, namecom, one_of, reason, sectigo, wrong_fields};
 
 const BRISK: &str = "engine.lookups_after_ms = \"40 80\"\nengine.lookups_every_ms = 100\n\
                      engine.circuit_pause_min_ms = 40\nengine.circuit_pause_max_ms = 100\n";
+
+const HOUR_MICROS: i64 = 3_600_000_000;
 
 /// Looks follow each other quickly, and "not refunded" means something after `settle_s` seconds.
 fn brisk(configuration: String, settle_s: u32) -> String {
@@ -34,10 +36,6 @@ async fn brisk_stack(settle_s: u32) -> Stack {
 
 fn is_settled(refund: &proto::Refund) -> bool {
     !matches!(refund.state(), State::Pending | State::Dispatching | State::InDoubt)
-}
-
-fn micros(time: prost_types::Timestamp) -> i64 {
-    time.seconds * 1_000_000 + i64::from(time.nanos) / 1_000
 }
 
 async fn health_of(stack: &Stack, account: &str) -> Health {
@@ -58,12 +56,12 @@ async fn a_lost_yes_is_found_again(#[case] provider: Provider, #[case] end: Stat
     let doubted = stack.refund(request).await;
     assert_eq!(doubted.state(), State::InDoubt);
     let doubt = doubted.doubt.unwrap();
-    let (since, next_check) = (micros(doubt.since_time.unwrap()), micros(doubt.next_check_time.unwrap()));
+    let (since, next_check) = (micros(&doubt.since_time.unwrap()), micros(&doubt.next_check_time.unwrap()));
     // The second is counted from when the outcome was judged, which is just before it is recorded.
     assert!(next_check > since && next_check <= since + 1_000_000, "it tells when the provider is asked: {doubt:?}");
     let settled = stack.until("lost", is_settled).await;
     assert_eq!(settled.state(), end);
-    assert!(micros(settled.update_time.unwrap()) >= next_check, "not before its time");
+    assert!(micros(&settled.update_time.unwrap()) >= next_check, "not before its time");
     assert_eq!((stack.effects(target), stack.attempts(in_journal)), (1, sent));
 }
 
@@ -247,8 +245,11 @@ async fn an_account_that_recovers_looks_up_what_it_could_not() {
         assert_eq!(stack.refund(sectigo(id, order)).await.state(), State::InDoubt);
     }
     for (id, _) in lost {
-        let looked_up = |refund: &proto::Refund| refund.doubt.as_ref().is_some_and(|doubt| doubt.check_count == 1);
-        stack.polled_until(id, looked_up).await;
+        let is_left_alone = |refund: &proto::Refund| {
+            let doubt = refund.doubt.as_ref().unwrap();
+            micros(&doubt.next_check_time.unwrap()) > micros(&doubt.since_time.unwrap()) + HOUR_MICROS
+        };
+        assert!(stack.polled_until(id, is_left_alone).await.doubt.unwrap().check_count > 0);
     }
     assert_eq!(health_of(&stack, "sectigo").await, Health::Suspended);
     // Its lookup is what shows that the provider answers again.
