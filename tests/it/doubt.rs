@@ -14,8 +14,8 @@ use simulators::gates::Gate;
 use tonic::Code;
 
 use crate::support::{
-    self, Stack, channel, configuration, configuration_at, debitsuccess, namecom, one_of, reason, sectigo, settings_of,
-    simulators_in,
+    self, Stack, channel, configuration, configuration_at, debitsuccess, namecom, one_of, patient, reason, sectigo,
+    settings_of, simulators_in,
 };
 
 fn answer(status: u16, body: &str) -> FaultEffect {
@@ -363,6 +363,59 @@ async fn a_lookup_that_learns_nothing_changes_nothing_but_the_evidence() {
     assert_eq!(otherwise, before);
     assert_eq!(stack.reconcile("blind").await.unwrap().state(), State::Succeeded);
     assert_eq!((stack.effects("1000001"), stack.attempts("1000001")), (1, 1));
+}
+
+/// A record that a lookup between two others shows was there all the time: only two in a row without one count.
+#[tokio::test]
+async fn absent_twice_is_twice_in_a_row() {
+    let stack = Stack::start_as(|configuration| patient(&configuration, 0)).await;
+    for lookup in [1, 3, 4] {
+        stack.blind(Some(lookup));
+    }
+    let (request, target, in_journal) = one_of(Provider::Debitsuccess, "seen");
+    assert_eq!(stack.refund(request).await.state(), State::Submitted);
+    for lookup in 1..=3 {
+        assert_eq!(stack.reconcile("seen").await.unwrap().state(), State::Submitted, "lookup {lookup}");
+    }
+    assert_eq!(stack.reconcile("seen").await.unwrap().state(), State::NeedsReview);
+    assert_eq!((stack.effects(target), stack.attempts(in_journal)), (1, 1));
+}
+
+/// Who asks for a lookup does not have to wait for the next scheduled one.
+#[tokio::test]
+async fn a_proof_that_was_asked_for_has_the_refund_sent_at_once() {
+    let stack = Stack::start_as(|configuration| patient(&configuration, 0)).await;
+    stack.arm(Provider::Debitsuccess, Point::BeforeEffect, FaultEffect::Close, Repeat::Once);
+    let (request, target, in_journal) = one_of(Provider::Debitsuccess, "gone");
+    assert_eq!(stack.refund(request).await.state(), State::InDoubt);
+    // The first of two.
+    assert_eq!(stack.reconcile("gone").await.unwrap().state(), State::InDoubt);
+    assert_eq!(stack.attempts(in_journal), 1);
+    stack.reconcile("gone").await.unwrap();
+    let refund = stack.until("gone", |refund| refund.state() == State::Submitted).await;
+    assert_eq!(refund.attempt_count, 2);
+    assert_eq!((stack.effects(target), stack.attempts(in_journal)), (1, 2));
+}
+
+/// The key is dead, and the domain that name.com deletes first is still there.
+#[tokio::test]
+async fn a_domain_that_is_still_there_has_the_refund_sent_at_once() {
+    let stack = Stack::start_as(|configuration| {
+        patient(&configuration, 0).replace("token_env", "key_lifetime_s = 1\ntoken_env")
+    })
+    .await;
+    // The second attempt is made by itself, just before the key dies.
+    stack.arm(Provider::Namecom, Point::BeforeEffect, FaultEffect::Close, Repeat::Times(2));
+    let (request, target, in_journal) = one_of(Provider::Namecom, "gone");
+    assert_eq!(stack.refund(request).await.state(), State::InDoubt);
+    let is_dead = |refund: &proto::Refund| {
+        refund.attempt_count == 2 && refund.doubt.as_ref().is_some_and(|doubt| !doubt.resend_safe)
+    };
+    assert_eq!(stack.polled_until("gone", is_dead).await.state(), State::InDoubt);
+    stack.reconcile("gone").await.unwrap();
+    let refund = stack.until("gone", |refund| refund.state() == State::Succeeded).await;
+    assert_eq!(refund.attempt_count, 3);
+    assert_eq!((stack.effects(target), stack.attempts(in_journal)), (1, 3));
 }
 
 #[tokio::test]

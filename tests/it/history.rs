@@ -4,10 +4,15 @@ use std::collections::HashSet;
 
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund::State;
+use recoup::proto::v1::refund_event::Kind;
+use recoup::proto::v1::resolve_refund_request::Resolution;
 use rstest::rstest;
+use simulators::debitsuccess::{FinalStatuses, RefundStatus};
+use simulators::exchange::Provider;
+use simulators::faults::{FaultEffect, Point, Repeat};
 use tonic::Code;
 
-use crate::support::{LIMIT, Stack, debitsuccess, namecom, reason, sectigo, wrong_fields};
+use crate::support::{LIMIT, Stack, debitsuccess, namecom, patient, reason, sectigo, wrong_fields};
 
 async fn page(stack: &Stack, request: proto::ListRefundsRequest) -> proto::ListRefundsResponse {
     stack.refunds.clone().list_refunds(request).await.unwrap().into_inner()
@@ -178,4 +183,117 @@ async fn a_stream_ends_at_its_deadline() {
     let mut events = stack.refunds.clone().stream_refund_events(request).await.unwrap().into_inner();
     let end = tokio::time::timeout(LIMIT, events.message()).await.unwrap().unwrap_err();
     assert_eq!((end.code(), reason(&end).as_str()), (Code::DeadlineExceeded, "DEADLINE"));
+}
+
+type Line = (Kind, i32, State);
+
+/// What happened, the attempt that it is about, and the state after it; the same to who reads and to who follows.
+async fn lines(stack: &Stack, id: &str) -> Vec<Line> {
+    let listed = stack.events(id).await;
+    let request = proto::StreamRefundEventsRequest { after_sequence: 0 };
+    let mut stream = stack.refunds.clone().stream_refund_events(request).await.unwrap().into_inner();
+    let mut streamed = Vec::new();
+    while streamed.len() < listed.len() {
+        let event = tokio::time::timeout(LIMIT, stream.message()).await.unwrap().unwrap().unwrap().event.unwrap();
+        streamed.extend(Some(event).filter(|event| event.refund == format!("refunds/{id}")));
+    }
+    assert_eq!(streamed, listed);
+    listed.iter().map(|event| (event.kind(), event.attempt, event.to_state())).collect()
+}
+
+async fn on_demand() -> Stack {
+    Stack::start_as(|configuration| patient(&configuration, 0)).await
+}
+
+#[tokio::test]
+async fn a_history_says_what_happened_and_in_which_attempt() {
+    let stack = on_demand().await;
+    stack.arm(Provider::Debitsuccess, Point::BeforeEffect, FaultEffect::Close, Repeat::Once);
+    stack.refund(debitsuccess("r", "DS000001", 1250)).await;
+    stack.reconcile("r").await.unwrap();
+    stack.reconcile("r").await.unwrap();
+    stack.until("r", |refund| refund.state() == State::Submitted).await;
+    for status in [RefundStatus::AwaitingReview, RefundStatus::Rejected, RefundStatus::Completed] {
+        stack.simulators.with_world(|world| {
+            world.debitsuccess.move_refund("r", status, None, FinalStatuses::CanBeLeft).unwrap();
+        });
+        stack.reconcile("r").await.unwrap();
+    }
+    let expected = [
+        (Kind::Created, 0, State::Pending),
+        (Kind::Dispatched, 1, State::Dispatching),
+        (Kind::Doubted, 1, State::InDoubt),
+        (Kind::Checked, 0, State::InDoubt),
+        (Kind::Checked, 0, State::InDoubt),
+        (Kind::Dispatched, 2, State::Dispatching),
+        (Kind::Accepted, 2, State::Submitted),
+        (Kind::Accepted, 0, State::Submitted),
+        (Kind::Refused, 0, State::Failed),
+        (Kind::Corrected, 0, State::Failed),
+    ];
+    assert_eq!(lines(&stack, "r").await, expected);
+    assert_eq!((stack.effects("DS000001"), stack.attempts("DS000001")), (1, 2));
+}
+
+#[tokio::test]
+async fn a_history_says_what_a_person_found() {
+    let stack = on_demand().await;
+    assert_eq!(stack.refund(debitsuccess("r", "DSCODE14143", 1250)).await.state(), State::NeedsReview);
+    stack.resolve("r", Resolution::SendAgain).await.unwrap();
+    stack.until("r", |refund| refund.state() == State::InDoubt).await;
+    let not_refunded = |word: &mut proto::ResolveRefundRequest| {
+        word.resolution = Resolution::NotRefunded.into();
+        word.take_over = true;
+    };
+    stack.until("r", |refund| refund.doubt.as_ref().is_some_and(|doubt| doubt.check_count > 0)).await;
+    stack.resolve_as("r", not_refunded).await.unwrap();
+    let expected = [
+        (Kind::Created, 0, State::Pending),
+        (Kind::Dispatched, 1, State::Dispatching),
+        (Kind::Doubted, 1, State::InDoubt),
+        (Kind::Escalated, 0, State::NeedsReview),
+        (Kind::Resolved, 2, State::Dispatching),
+        (Kind::Doubted, 2, State::InDoubt),
+        (Kind::Checked, 0, State::InDoubt),
+        (Kind::Resolved, 0, State::Failed),
+    ];
+    assert_eq!(lines(&stack, "r").await, expected);
+    assert_eq!((stack.effects("DSCODE14143"), stack.attempts("DSCODE14143")), (0, 2));
+}
+
+#[rstest]
+#[case::refunded(
+    sectigo("r", "1000001"),
+    &[(Kind::Dispatched, 1, State::Dispatching), (Kind::Refunded, 1, State::Succeeded)],
+    1
+)]
+#[case::refused(
+    sectigo("r", "2000001"),
+    &[(Kind::Dispatched, 1, State::Dispatching), (Kind::Refused, 1, State::Failed)],
+    0
+)]
+#[case::not_sent(
+    namecom("r", 400_401, &[3_400_401]),
+    &[
+        (Kind::Dispatched, 1, State::Dispatching),
+        (Kind::NotSent, 1, State::Pending),
+        (Kind::Cancelled, 0, State::Cancelled),
+    ],
+    0
+)]
+#[tokio::test]
+async fn a_history_says_how_an_attempt_ended(
+    #[case] request: proto::CreateRefundRequest,
+    #[case] after_creation: &[Line],
+    #[case] effects: usize,
+) {
+    let stack = on_demand().await;
+    let refund = stack.refund(request).await;
+    if refund.state() == State::Pending {
+        let request = proto::CancelRefundRequest { name: refund.name, etag: String::new() };
+        stack.refunds.clone().cancel_refund(request).await.unwrap();
+    }
+    let created = (Kind::Created, 0, State::Pending);
+    assert_eq!(lines(&stack, "r").await, [&[created], after_creation].concat());
+    assert_eq!(stack.simulators.books().iter().filter(|entry| entry.effect.kind == "refund").count(), effects);
 }

@@ -8,7 +8,9 @@ use recoup::proto::v1::provider_error::Category;
 use recoup::proto::v1::refund::{MoneyVerdict, SideEffect, State};
 use rstest::rstest;
 use simulators::exchange::Provider;
+use simulators::faults::{FaultEffect, Point, Repeat};
 use tonic::Code;
+use tonic_types::StatusExt as _;
 
 use crate::support::{Stack, debitsuccess, metadata, namecom, one_of, reason, sectigo, wrong_fields};
 
@@ -210,6 +212,132 @@ async fn a_similar_refund_needs_a_word() {
     let allowed = proto::CreateRefundRequest { allow_similar: true, ..debitsuccess("b", "DS000003", 700) };
     assert_eq!(stack.refund(allowed).await.state(), State::Submitted);
     assert_eq!(stack.effects("DS000003"), 3);
+}
+
+/// By its references at Debitsuccess, of which one or both are given.
+fn payee(id: &str, account: &str, external: &str, minor_units: i64) -> proto::CreateRefundRequest {
+    let mut request = debitsuccess(id, account, minor_units);
+    if let Some(Target::Debitsuccess(target)) = request.target.as_mut() {
+        target.external_account_reference_no = external.to_owned();
+    }
+    request
+}
+
+/// A refund that gives both references says that they name one payee.
+#[rstest]
+#[case::by_its_own(payee("later", "DS000003", "", 700), "first")]
+#[case::by_ours(payee("later", "", "EXT-000003", 700), "first")]
+#[case::by_both(payee("later", "DS000003", "EXT-000003", 700), "first")]
+#[case::one_that_gave_the_other_alone(payee("later", "", "EXT-000003", 900), "before")]
+#[tokio::test]
+async fn a_payee_is_known_by_both_its_references(#[case] later: proto::CreateRefundRequest, #[case] like: &str) {
+    let stack = Stack::start().await;
+    stack.refund(payee("before", "DS000003", "", 900)).await;
+    stack.refund(payee("first", "DS000003", "EXT-000003", 700)).await;
+    let refusal = stack.create(later).await.unwrap_err();
+    assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::FailedPrecondition, "SIMILAR_REFUND"));
+    assert_eq!(metadata(&refusal, "conflicting_refund"), format!("refunds/{like}"));
+    assert_eq!(stack.refund(payee("other", "", "EXT-000003", 701)).await.state(), State::Submitted);
+    assert_eq!(stack.effects("DS000003"), 3);
+}
+
+/// The payee stays the same, whoever asks.
+#[rstest]
+#[case::the_same_account("debitsuccess", "")]
+#[case::another_account("moved", "former = [{ login = \"demo\" }]\n")]
+#[tokio::test]
+async fn a_similar_refund_is_seen_under_another_login(#[case] account: &str, #[case] former: &str) {
+    let stack = Stack::start().await;
+    stack.refund(debitsuccess("first", "DS000003", 700)).await;
+    let stack = stack
+        .restart_as(|configuration| {
+            let named = configuration.replace("[accounts.debitsuccess]", &format!("[accounts.{account}]"));
+            named.replace("username = \"demo\"", &format!("username = \"demo-2\"\n{former}"))
+        })
+        .await;
+    let like = proto::CreateRefundRequest { account: account.to_owned(), ..debitsuccess("later", "DS000003", 700) };
+    let refusal = stack.create(like).await.unwrap_err();
+    assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::FailedPrecondition, "SIMILAR_REFUND"));
+    assert_eq!(metadata(&refusal, "conflicting_refund"), "refunds/first");
+    assert_eq!((stack.effects("DS000003"), stack.attempts("DS000003")), (1, 1));
+}
+
+/// Providers may compare keys without regard to case, and so do people.
+#[rstest]
+#[case::the_same_refund(sectigo("case-a", "1000001"))]
+#[case::another_refund(sectigo("CASE-A", "1000002"))]
+#[case::at_another_provider(namecom("case-A", 200_001, &[3_200_001]))]
+#[tokio::test]
+async fn an_id_that_differs_in_case_alone_is_taken(#[case] request: proto::CreateRefundRequest) {
+    let stack = Stack::start().await;
+    stack.refund(sectigo("Case-A", "1000001")).await;
+    let id = request.refund_id.clone();
+    for validate_only in [true, false] {
+        let refusal = stack.create(proto::CreateRefundRequest { validate_only, ..request.clone() }).await.unwrap_err();
+        assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::AlreadyExists, "REFUND_ID_REUSED"));
+        let details = refusal.get_error_details();
+        assert!(!details.error_info().unwrap().metadata.contains_key("differing_fields"), "{details:?}");
+        assert_eq!(details.resource_info().unwrap().resource_name, "refunds/Case-A");
+    }
+    assert_eq!(stack.find(&id).await, None, "one id is one refund, as it was written");
+    assert_eq!((stack.simulators.books().len(), stack.simulators.journal().len()), (1, 1));
+}
+
+/// What happened or may have happened besides, and not what the provider is able to do.
+#[rstest]
+#[case::sectigo_refunded(sectigo("r", "1000001"), None, State::Succeeded, &[SideEffect::OrderCancelled])]
+#[case::sectigo_refused(sectigo("r", "2000001"), None, State::Failed, &[])]
+#[case::sectigo_in_doubt(
+    sectigo("r", "1000001"),
+    Some(Provider::Sectigo),
+    State::InDoubt,
+    &[SideEffect::OrderCancelled]
+)]
+#[case::domain_alone(namecom("r", 200_001, &[3_200_001]), None, State::Succeeded, &[SideEffect::DomainDeleted])]
+#[case::domain_with_its_privacy(
+    namecom("r", 123_456, &[987_654]),
+    None,
+    State::Succeeded,
+    &[SideEffect::DomainDeleted, SideEffect::AttachedItemsRefunded]
+)]
+#[case::domain_refused(namecom("r", 300_001, &[3_300_001]), None, State::Failed, &[])]
+#[case::domain_in_doubt(
+    namecom("r", 200_001, &[3_200_001]),
+    Some(Provider::Namecom),
+    State::InDoubt,
+    &[SideEffect::DomainDeleted, SideEffect::AttachedItemsRefunded]
+)]
+#[case::not_processed(namecom("r", 400_401, &[3_400_401]), None, State::Pending, &[])]
+#[case::debit_taken(debitsuccess("r", "DS000001", 700), None, State::Submitted, &[SideEffect::ServiceFeeCharged])]
+#[case::debit_refused(debitsuccess("r", "DSCODE13040", 700), None, State::Failed, &[])]
+#[case::debit_in_doubt(
+    debitsuccess("r", "DS000001", 700),
+    Some(Provider::Debitsuccess),
+    State::InDoubt,
+    &[SideEffect::ServiceFeeCharged]
+)]
+#[tokio::test]
+async fn side_effects_are_what_happened_or_may_have(
+    #[case] request: proto::CreateRefundRequest,
+    #[case] lost: Option<Provider>,
+    #[case] state: State,
+    #[case] expected: &[SideEffect],
+) {
+    let stack = Stack::start_with("engine.lookups_after_ms = \"3600000\"").await;
+    let would_be = stack.refund(proto::CreateRefundRequest { validate_only: true, ..request.clone() }).await;
+    let possible: &[SideEffect] = match request.target.as_ref().unwrap() {
+        Target::Sectigo(_) => &[SideEffect::OrderCancelled],
+        Target::Namecom(_) => &[SideEffect::DomainDeleted, SideEffect::AttachedItemsRefunded],
+        Target::Debitsuccess(_) => &[SideEffect::ServiceFeeCharged],
+    };
+    assert_eq!(would_be.side_effects().collect::<Vec<_>>(), possible, "before it is asked for, all that can happen");
+    if let Some(provider) = lost {
+        stack.arm(provider, Point::BeforeEffect, FaultEffect::Close, Repeat::Once);
+    }
+    let refund = stack.refund(request).await;
+    assert_eq!((refund.state(), refund.side_effects().collect::<Vec<_>>().as_slice()), (state, expected));
+    let moved = matches!(state, State::Succeeded | State::Submitted);
+    assert_eq!(stack.simulators.books().iter().any(|entry| entry.effect.kind == "refund"), moved);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use recoup::proto::v1 as proto;
 use recoup::proto::v1::account::Health;
 use recoup::proto::v1::doubt::Reason;
 use recoup::proto::v1::refund::State;
+use recoup::proto::v1::refund_event::Kind;
 use recoup::proto::v1::resolve_refund_request::Resolution;
 use rstest::rstest;
 use simulators::debitsuccess::RefundStatus;
@@ -14,10 +15,12 @@ use simulators::faults::{FaultEffect, Point, Repeat, Rule};
 use simulators::gates::Gate;
 use tonic::Code;
 
-use crate::support::{Stack, metadata, namecom, one_of, reason, sectigo, wrong_fields};
+use crate::support::{Stack, metadata, micros, namecom, one_of, reason, sectigo, wrong_fields};
 
 const BRISK: &str = "engine.lookups_after_ms = \"40 80\"\nengine.lookups_every_ms = 100\n\
                      engine.circuit_pause_min_ms = 40\nengine.circuit_pause_max_ms = 100\n";
+
+const HOUR_MICROS: i64 = 3_600_000_000;
 
 /// Looks follow each other quickly, and "not refunded" means something after `settle_s` seconds.
 fn brisk(configuration: String, settle_s: u32) -> String {
@@ -33,10 +36,6 @@ async fn brisk_stack(settle_s: u32) -> Stack {
 
 fn is_settled(refund: &proto::Refund) -> bool {
     !matches!(refund.state(), State::Pending | State::Dispatching | State::InDoubt)
-}
-
-fn micros(time: prost_types::Timestamp) -> i64 {
-    time.seconds * 1_000_000 + i64::from(time.nanos) / 1_000
 }
 
 async fn health_of(stack: &Stack, account: &str) -> Health {
@@ -57,12 +56,12 @@ async fn a_lost_yes_is_found_again(#[case] provider: Provider, #[case] end: Stat
     let doubted = stack.refund(request).await;
     assert_eq!(doubted.state(), State::InDoubt);
     let doubt = doubted.doubt.unwrap();
-    let (since, next_check) = (micros(doubt.since_time.unwrap()), micros(doubt.next_check_time.unwrap()));
+    let (since, next_check) = (micros(&doubt.since_time.unwrap()), micros(&doubt.next_check_time.unwrap()));
     // The second is counted from when the outcome was judged, which is just before it is recorded.
     assert!(next_check > since && next_check <= since + 1_000_000, "it tells when the provider is asked: {doubt:?}");
     let settled = stack.until("lost", is_settled).await;
     assert_eq!(settled.state(), end);
-    assert!(micros(settled.update_time.unwrap()) >= next_check, "not before its time");
+    assert!(micros(&settled.update_time.unwrap()) >= next_check, "not before its time");
     assert_eq!((stack.effects(target), stack.attempts(in_journal)), (1, sent));
 }
 
@@ -227,6 +226,44 @@ async fn a_good_order_behind_a_crowd_of_wrong_ones_finds_the_way_back() {
     assert_eq!(stack.effects("1000001"), 1);
 }
 
+/// A doubt whose lookup had no usable answer would be looked up a day later; it becomes due when its provider answers again.
+#[tokio::test]
+async fn an_account_that_recovers_looks_up_what_it_could_not() {
+    let settings =
+        "engine.lookups_after_ms = \"40\"\nengine.circuit_pause_min_ms = 40\nengine.circuit_pause_max_ms = 100";
+    let stack = Stack::start_with(settings).await;
+    let broken = FaultEffect::Answer { status: 500, body: String::new(), headers: Default::default() };
+    let rule = Rule {
+        operation: Some("!getPostPaymentStatus".to_owned()),
+        repeat: Repeat::Standing,
+        ..Rule::new(Provider::Sectigo, Point::BeforeEffect, broken)
+    };
+    let rule = stack.simulators.arm(rule).unwrap();
+    stack.arm(Provider::Sectigo, Point::AfterEffect, FaultEffect::Close, Repeat::Times(5));
+    let lost = [("r-1", "1000001"), ("r-2", "1000002"), ("r-3", "1000003"), ("r-4", "1000004"), ("r-5", "1000005")];
+    for (id, order) in lost {
+        assert_eq!(stack.refund(sectigo(id, order)).await.state(), State::InDoubt);
+    }
+    for (id, _) in lost {
+        let is_left_alone = |refund: &proto::Refund| {
+            let doubt = refund.doubt.as_ref().unwrap();
+            micros(&doubt.next_check_time.unwrap()) > micros(&doubt.since_time.unwrap()) + HOUR_MICROS
+        };
+        assert!(stack.polled_until(id, is_left_alone).await.doubt.unwrap().check_count > 0);
+    }
+    assert_eq!(health_of(&stack, "sectigo").await, Health::Suspended);
+    // Its lookup is what shows that the provider answers again.
+    let at_once = Some(prost_types::Duration::default());
+    let behind = proto::CreateRefundRequest { wait: at_once, ..sectigo("behind", "1000006") };
+    assert_eq!(stack.refund(behind).await.state(), State::Pending);
+    stack.simulators.with_world(|world| world.faults.disarm(rule));
+    for (id, order) in lost.into_iter().chain([("behind", "1000006")]) {
+        assert_eq!(stack.until(id, is_settled).await.state(), State::Succeeded, "{id}");
+        assert_eq!((stack.effects(order), stack.attempts(order)), (1, 1));
+    }
+    assert_eq!(health_of(&stack, "sectigo").await, Health::Serving);
+}
+
 /// Who waits behind attempts that stall is told as soon as these have shut the account.
 #[tokio::test]
 async fn who_waits_is_told_that_the_account_is_shut() {
@@ -307,6 +344,8 @@ async fn what_waits_too_long_is_given_up_and_was_never_sent() {
     stack.create(request).await.unwrap();
     let refund = stack.until("old", |refund| refund.state() == State::Failed).await;
     assert!(refund.dispatch_time.is_none(), "never sent");
+    let last = stack.events("old").await.pop().unwrap();
+    assert_eq!((last.kind(), last.attempt), (Kind::Expired, 0));
     // Where the provider can be reached it stays so, and its order is free.
     let stack = stack.restart().await;
     let (again, ..) = one_of(Provider::Sectigo, "new");

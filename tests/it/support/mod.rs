@@ -112,15 +112,43 @@ impl Stack {
 
     /// A person's word on a refund as it stands.
     pub(crate) async fn resolve(&self, id: &str, resolution: Resolution) -> Result<proto::Refund, Status> {
-        let request = proto::ResolveRefundRequest {
+        self.resolve_as(id, |word| word.resolution = resolution.into()).await
+    }
+
+    /// As [`Stack::resolve`], with the word changed at will.
+    pub(crate) async fn resolve_as(
+        &self,
+        id: &str,
+        change: impl FnOnce(&mut proto::ResolveRefundRequest),
+    ) -> Result<proto::Refund, Status> {
+        let mut request = proto::ResolveRefundRequest {
             name: format!("refunds/{id}"),
             etag: self.get(id).await.etag,
-            resolution: resolution.into(),
             evidence: "ticket 7".to_owned(),
-            refunded_amount: None,
             ..Default::default()
         };
+        change(&mut request);
         Ok(self.refunds.clone().resolve_refund(request).await?.into_inner().refund.unwrap())
+    }
+
+    /// The history of a refund, oldest first.
+    pub(crate) async fn events(&self, id: &str) -> Vec<proto::RefundEvent> {
+        let request = proto::ListRefundEventsRequest { name: format!("refunds/{id}"), ..Default::default() };
+        self.refunds.clone().list_refund_events(request).await.unwrap().into_inner().events
+    }
+
+    /// Asks for a refund again and again until `done` holds of it, also of what is no event.
+    pub(crate) async fn polled_until(&self, id: &str, done: impl Fn(&proto::Refund) -> bool) -> proto::Refund {
+        let poll = async {
+            loop {
+                let refund = self.get(id).await;
+                if done(&refund) {
+                    return refund;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, poll).await.unwrap()
     }
 
     /// Follows a refund with WaitRefund until `done` holds of it.
@@ -148,6 +176,18 @@ impl Stack {
             Provider::Debitsuccess => "InitiateRefund",
         };
         let rule = Rule { operation: Some(operation.to_owned()), repeat, ..Rule::new(provider, point, effect) };
+        self.simulators.arm(rule).unwrap()
+    }
+
+    /// Has lookups of DS000001 show what is there now, before any refund of it: all of them, or the one of this number.
+    pub(crate) fn blind(&self, attempt: Option<u64>) -> RuleId {
+        let rule = Rule {
+            operation: Some("GetRefundStatus".to_owned()),
+            target: Some("DS000001".to_owned()),
+            attempt,
+            repeat: Repeat::Standing,
+            ..Rule::new(Provider::Debitsuccess, Point::BeforeEffect, FaultEffect::Stale { seconds: 3_600 })
+        };
         self.simulators.arm(rule).unwrap()
     }
 
@@ -215,6 +255,15 @@ pub(crate) fn configuration_at(
     )
 }
 
+/// The same configuration, where the gateway does not look for an hour, and "not refunded" means something after
+/// `settle_s` seconds.
+pub(crate) fn patient(configuration: &str, settle_s: u32) -> String {
+    configuration
+        .replace("login_name =", &format!("settle_time_s = {settle_s}\nlogin_name ="))
+        .replace("username =", &format!("settle_time_s = {settle_s}\nusername ="))
+        .replacen("[accounts", "engine.lookups_after_ms = \"3600000\"\n[accounts", 1)
+}
+
 /// The variables that [`configuration`] names.
 pub(crate) const SECRETS: [(&str, &str); 2] = [("DEMO_PASSWORD", "demo-password"), ("DEMO_TOKEN", "demo-token")];
 
@@ -268,6 +317,11 @@ fn request(id: &str, account: &str, target: Target) -> proto::CreateRefundReques
         target: Some(target),
         ..Default::default()
     }
+}
+
+/// Microseconds since 1970.
+pub(crate) fn micros(time: &prost_types::Timestamp) -> i64 {
+    time.seconds * 1_000_000 + i64::from(time.nanos) / 1_000
 }
 
 /// The reason in a status's ErrorInfo, which must be of our domain.
