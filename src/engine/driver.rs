@@ -222,11 +222,12 @@ async fn settle_due(shared: &Arc<Shared>, lane: &Arc<Lane>) -> Result<Duration, 
     let limit = u32::try_from(lane.account.max_in_flight).unwrap_or(u32::MAX).saturating_mul(2);
     while !is_over(shared) {
         let (now, at) = (shared.clock.now(), lane.account.destination());
-        if lane.has_recovered.swap(false, Ordering::AcqRel) {
-            if let Err(error) = hasten(shared, &at, now).await {
-                lane.has_recovered.store(true, Ordering::Release);
-                return Err(error);
-            }
+        if lane.has_recovered.swap(false, Ordering::AcqRel)
+            && let Err(error) = hasten(shared, &at, now).await
+        {
+            // What is still to be made due must not be forgotten.
+            lane.has_recovered.store(true, Ordering::Release);
+            return Err(error);
         }
         let due = shared.ledger.unsettled(&at, now, limit).await?;
         let mut begun = false;
