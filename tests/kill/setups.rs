@@ -178,7 +178,7 @@ fn relay(runtime: &Runtime, to: SocketAddr) -> SocketAddr {
         let listener = Listener::from_std(listener).unwrap();
         while let Ok((mut from, _)) = listener.accept().await {
             tokio::spawn(async move {
-                // Where nobody listens behind it, the connection closes: it is not known what became of the request.
+                // Where nothing listens behind it, the connection closes: that is doubt.
                 if let Ok(mut onward) = TcpStream::connect(to).await {
                     let _ = copy_bidirectional(&mut from, &mut onward).await;
                 }

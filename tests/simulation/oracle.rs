@@ -262,9 +262,14 @@ fn histories(sim: &Sim, refunds: &BTreeMap<&str, &Refund>, events: &[EventRecord
     }
 }
 
+/// A target of a provider, in the books behind one login or in all of them, for an identifier or a refund.
+type Counted<'a> = (Who, Option<(u8, &'a str)>, &'a str, Option<&'a str>);
+
 /// At most one effect of ours for one target of the same books, or for one identifier, and for one refund over all books.
+///
+/// That two logins have the same books, the gateway knows only where somebody said so; then the target is reserved.
 fn at_most_once(sim: &Sim, world: &World, refunds: &BTreeMap<&str, &Refund>) {
-    let mut effects: BTreeMap<(Who, Option<u8>, &str, Option<&str>), i32> = BTreeMap::new();
+    let mut effects: BTreeMap<Counted<'_>, i32> = BTreeMap::new();
     for entry in &world.books {
         let Some(id) = owner(world, entry) else { continue };
         let identifier = entry.effect.identifier.as_deref().filter(|_| entry.who == Who::Debitsuccess);
@@ -278,7 +283,8 @@ fn at_most_once(sim: &Sim, world: &World, refunds: &BTreeMap<&str, &Refund>) {
                 continue;
             }
         };
-        *effects.entry((entry.who, Some(entry.books), target, identifier)).or_default() += net;
+        let login = refunds.get(id).map_or("", |refund| refund.place.login.as_str());
+        *effects.entry((entry.who, Some((entry.books, login)), target, identifier)).or_default() += net;
         *effects.entry((entry.who, None, target, Some(id))).or_default() += net;
         if net < 0 {
             continue;
@@ -366,7 +372,7 @@ fn success(sim: &Sim, world: &World, refund: &Refund, net: &[&Entry], by_a_perso
     let books = crate::places::books_of(sim, refund);
     let refunds_of = |target: &str| {
         let is_of = |entry: &&Entry| Some(entry.books) == books && entry.effect.target == target;
-        world.books.iter().filter(is_of).filter(|entry| entry.effect.kind == "refund").next_back()
+        world.books.iter().filter(is_of).rfind(|entry| entry.effect.kind == "refund")
     };
     // Refunded by whom soever: that is what the provider shows, and what it is asked for.
     let anybodys = |target: &str| refunds_of(target).is_some();
