@@ -86,7 +86,7 @@ impl Places {
             *setup = Setup {
                 host,
                 renamed: dice.percent(40) && is_renamable,
-                // What a new login is not told of the old one, it cannot know.
+                // Without it, nothing is known of the same payees under the other login.
                 former: dice.percent(75) || provider == Provider::Debitsuccess,
                 gone: dice.percent(8),
             };

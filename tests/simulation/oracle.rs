@@ -133,7 +133,8 @@ pub(crate) fn judge_send(sim: &Sim, wire: &[Sent], sent: &Sent, refund: Option<&
     }
 }
 
-/// Whether a lookup at least a settle time after `last` has also read a domain: only then may a key be used that has died.
+/// Whether a lookup at least a settle time after `last` has also read a domain: only then may a key
+/// be used that has died.
 pub(crate) fn was_proven_absent(wire: &[Sent], last: &Sent, sent: &Sent) -> bool {
     let settled = last.at + last.forward[0] + micros(settle_time(Who::Namecom)) - SLACK;
     wire.iter().any(|one| {
@@ -265,9 +266,11 @@ fn histories(sim: &Sim, refunds: &BTreeMap<&str, &Refund>, events: &[EventRecord
 /// A target of a provider, in the books behind one login or in all of them, for an identifier or a refund.
 type Counted<'a> = (Who, Option<(u8, &'a str)>, &'a str, Option<&'a str>);
 
-/// At most one effect of ours for one target of the same books, or for one identifier, and for one refund over all books.
+/// At most one effect of ours for one target of the same books, or for one identifier, and for one
+/// refund over all books.
 ///
-/// That two logins have the same books, the gateway knows only where somebody said so; then the target is reserved.
+/// The gateway knows that two logins have the same books only where a person said so; then the
+/// target is reserved.
 fn at_most_once(sim: &Sim, world: &World, refunds: &BTreeMap<&str, &Refund>) {
     let mut effects: BTreeMap<Counted<'_>, i32> = BTreeMap::new();
     for entry in &world.books {
@@ -335,7 +338,7 @@ fn outcome(sim: &Sim, world: &World, refund: &Refund, by_a_person: bool) {
         return;
     }
     match refund.state {
-        // Whoever asks is told; whoever cannot be asked any more is not.
+        // A lookup finds it as long as one is made.
         State::Failed if refund.corrected_time.is_some() || (is_corrected(&net) && !is_followed(sim, refund)) => {}
         State::Failed | State::Cancelled if !net.is_empty() => {
             sim.wrong(
