@@ -7,6 +7,8 @@
 //!    +-----------------+----------------- the oracle --------------------------+
 //! ```
 //!
+//! Between kills the configuration changes: see [`setups`].
+//!
 //! `cargo test --test kill` kills a hundred times. `cargo test --release --test kill -- --kills 2000` kills two thousand times and prints
 //! what it came to. The same seed decides the same kills, faults and calls; what the processes make of them in between is theirs. On a
 //! violation the folder with ledger, log, books, journal and history is kept and named.

@@ -490,7 +490,7 @@ impl<'a> Court<'a> {
         }
     }
 
-    /// After its place has changed, what may have had an effect is sent again by nobody but a person.
+    /// After its place has changed, only a person sends again what may have had an effect.
     fn what_moved_is_not_sent_again(&mut self) {
         let mut moved: HashSet<&str> = HashSet::new();
         let mut again = Vec::new();

@@ -221,7 +221,7 @@ fn judge(
 ) {
     for each in [providers, &places.other] {
         each.disarm();
-        // Whatever the providers were to do later they do now: a person who looks at their books sees all.
+        // What the providers were to do later they do now: their books show all to a person.
         each.advance(Duration::from_secs(5));
     }
     let mut at_rest = Err("comes to rest: it was not tried".to_owned());

@@ -86,7 +86,7 @@ impl Places {
             *setup = Setup {
                 host,
                 renamed: dice.percent(40) && is_renamable,
-                // What a new login is not told of the old one, it cannot know.
+                // Without it, nothing is known of the same payees under the other login.
                 former: dice.percent(75) || provider == Provider::Debitsuccess,
                 gone: dice.percent(8),
             };
@@ -178,7 +178,7 @@ fn relay(runtime: &Runtime, to: SocketAddr) -> SocketAddr {
         let listener = Listener::from_std(listener).unwrap();
         while let Ok((mut from, _)) = listener.accept().await {
             tokio::spawn(async move {
-                // Where nobody listens behind it, the connection closes: it is not known what became of the request.
+                // Where nothing listens behind it, the connection closes: that is doubt.
                 if let Ok(mut onward) = TcpStream::connect(to).await {
                     let _ = copy_bidirectional(&mut from, &mut onward).await;
                 }

@@ -199,7 +199,8 @@ async fn tell(
     lock(&sim.history).end(number, told);
 }
 
-/// A person lets a refund go on at an account of which it is known that it has the same books. False: it does not go on there.
+/// A person lets a refund go on at an account that is known to have the same books. False: it does
+/// not go on there.
 async fn reassign(sim: &Arc<Sim>, engine: &Engine, refund: &Refund, account: AccountName, stale: bool) -> bool {
     if !places::same_books(sim, refund).iter().any(|at| at.account == account) {
         return false;
@@ -224,7 +225,8 @@ async fn reassign(sim: &Arc<Sim>, engine: &Engine, refund: &Refund, account: Acc
     is_done
 }
 
-/// A person sees to a refund whose account is not there: it goes on at another one, or is ended by what the books say.
+/// A person sees to a refund whose account is not there: it goes on at another one, or ends as the
+/// books say.
 pub(crate) async fn unblock(sim: &Arc<Sim>, engine: &Engine, refund: &Refund) {
     let mut dice = sim.dice(&[5, refund.revision, u64::from(refund.attempt_count)]);
     let accounts = places::same_books(sim, refund);

@@ -144,7 +144,7 @@ impl Ledger for SimLedger {
             |event: &Event| matches!(event, Event::Checked(Observation { record: RecordSeen::Absent, .. }));
         let shows_absence = record.events.iter().any(is_absence);
         let work = async {
-            // At the very moment that it is on the disk: the process may end before anybody is told.
+            // At the moment that it is on the disk: the process may end before it answers.
             let (id, facts) = (record.id.clone(), record.events.clone());
             let before = self.inner.get(&id).await.ok().flatten();
             let recorded = self.inner.record(record).await;

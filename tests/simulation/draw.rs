@@ -254,7 +254,8 @@ fn looks_are_overtaken(dice: &mut Dice, plan: &mut Plan) {
     }
 }
 
-/// A refund of Debitsuccess that arrives late, and reads that show the past: what is not there, is there, and is not there again.
+/// A refund of Debitsuccess that arrives late, and reads that show the past: it is not there, is
+/// there, and is not there again.
 fn absence_is_interrupted(dice: &mut Dice, plan: &mut Plan) {
     let Some(target) = plan.targets.iter().position(|target| target.who() == Who::Debitsuccess) else { return };
     let target = target as u8;

@@ -1,4 +1,5 @@
-//! Where the space is small, all of it: each provider, each class of outcome, each change of an account's place, and a process that ends at every single write, at every two of
+//! Where the space is small, all of it: each provider, each class of outcome, each change of an
+//! account's place, and a process that ends at every single write, at every two of
 //! them, and at each of the three places where it can have something on the wire.
 
 use std::sync::Mutex;
@@ -109,7 +110,7 @@ fn changes(who: Who) -> Vec<(String, Plan)> {
     let elsewhere = [
         ("the host is another one", Setup::from(moved), true),
         ("the login is another one", Setup::from(Spot { login: 1, ..usual }), true),
-        ("nobody says that the host is another one", Setup { former: false, ..Setup::from(moved) }, true),
+        ("the host is another one, and no word of it", Setup { former: false, ..Setup::from(moved) }, true),
         ("it is a sandbox", Setup { former: false, ..Setup::from(moved) }, false),
         ("its name is another one", Setup { named: Named::Second, ..Setup::from(usual) }, true),
     ];

@@ -17,7 +17,8 @@ pub(crate) struct History {
     pub(crate) recorded: Vec<(String, u64, State)>,
     /// Refunds that a person had sent again, once for each time.
     pub(crate) sent_by_a_person: Vec<String>,
-    /// Since when, by the world's time and at the latest, all lookups of a refund that were answered have shown no record.
+    /// Since when, by the world's time, all lookups of a refund that were answered have shown no
+    /// record.
     pub(crate) absent_since: BTreeMap<String, i64>,
     /// Since when a refund has waited to be sent, by the world's time.
     pub(crate) pending_since: BTreeMap<String, i64>,

@@ -17,6 +17,10 @@
 //! "taken" or an "already" where nothing was done. No gateway can tell such an answer from a true one, so there the books are not compared
 //! with what a refund says of itself; all else is asked all the same.
 //!
+//! In every second run the configuration changes from start to start: hosts, logins, tokens,
+//! currencies and account names. A plan says which places have the same books behind them
+//! ([`setups::Behind`]); people claim that only where it is true.
+//!
 //! `cargo test --test simulation` runs a thousand seeds, every found bug again, and a crash at every single write.
 //! `cargo test --release --test simulation -- --seeds 1000000` runs a million and prints what it came to. `-- --seed 7` prints the course of one.
 //! `tests/planted/run.sh` plants bugs into a copy of the tree and asks whether the oracle hears each.

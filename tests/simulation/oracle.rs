@@ -133,7 +133,8 @@ pub(crate) fn judge_send(sim: &Sim, wire: &[Sent], sent: &Sent, refund: Option<&
     }
 }
 
-/// Whether a lookup at least a settle time after `last` has also read a domain: only then may a key be used that has died.
+/// Whether a lookup at least a settle time after `last` has also read a domain: only then may a key
+/// be used that has died.
 pub(crate) fn was_proven_absent(wire: &[Sent], last: &Sent, sent: &Sent) -> bool {
     let settled = last.at + last.forward[0] + micros(settle_time(Who::Namecom)) - SLACK;
     wire.iter().any(|one| {
@@ -262,9 +263,16 @@ fn histories(sim: &Sim, refunds: &BTreeMap<&str, &Refund>, events: &[EventRecord
     }
 }
 
-/// At most one effect of ours for one target of the same books, or for one identifier, and for one refund over all books.
+/// A target of a provider, in the books behind one login or in all of them, for an identifier or a refund.
+type Counted<'a> = (Who, Option<(u8, &'a str)>, &'a str, Option<&'a str>);
+
+/// At most one effect of ours for one target of the same books, or for one identifier, and for one
+/// refund over all books.
+///
+/// The gateway knows that two logins have the same books only where a person said so; then the
+/// target is reserved.
 fn at_most_once(sim: &Sim, world: &World, refunds: &BTreeMap<&str, &Refund>) {
-    let mut effects: BTreeMap<(Who, Option<u8>, &str, Option<&str>), i32> = BTreeMap::new();
+    let mut effects: BTreeMap<Counted<'_>, i32> = BTreeMap::new();
     for entry in &world.books {
         let Some(id) = owner(world, entry) else { continue };
         let identifier = entry.effect.identifier.as_deref().filter(|_| entry.who == Who::Debitsuccess);
@@ -278,7 +286,8 @@ fn at_most_once(sim: &Sim, world: &World, refunds: &BTreeMap<&str, &Refund>) {
                 continue;
             }
         };
-        *effects.entry((entry.who, Some(entry.books), target, identifier)).or_default() += net;
+        let login = refunds.get(id).map_or("", |refund| refund.place.login.as_str());
+        *effects.entry((entry.who, Some((entry.books, login)), target, identifier)).or_default() += net;
         *effects.entry((entry.who, None, target, Some(id))).or_default() += net;
         if net < 0 {
             continue;
@@ -329,7 +338,7 @@ fn outcome(sim: &Sim, world: &World, refund: &Refund, by_a_person: bool) {
         return;
     }
     match refund.state {
-        // Whoever asks is told; whoever cannot be asked any more is not.
+        // A lookup finds it as long as one is made.
         State::Failed if refund.corrected_time.is_some() || (is_corrected(&net) && !is_followed(sim, refund)) => {}
         State::Failed | State::Cancelled if !net.is_empty() => {
             sim.wrong(
@@ -366,7 +375,7 @@ fn success(sim: &Sim, world: &World, refund: &Refund, net: &[&Entry], by_a_perso
     let books = crate::places::books_of(sim, refund);
     let refunds_of = |target: &str| {
         let is_of = |entry: &&Entry| Some(entry.books) == books && entry.effect.target == target;
-        world.books.iter().filter(is_of).filter(|entry| entry.effect.kind == "refund").next_back()
+        world.books.iter().filter(is_of).rfind(|entry| entry.effect.kind == "refund")
     };
     // Refunded by whom soever: that is what the provider shows, and what it is asked for.
     let anybodys = |target: &str| refunds_of(target).is_some();

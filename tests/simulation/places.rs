@@ -1,4 +1,5 @@
-//! The oracle about places: what the configuration of each start means for refunds that were recorded under another one.
+//! The oracle about places: what the configuration of each start means for refunds that were
+//! recorded under another one.
 //!
 //! Asked at each send and each lookup, whenever events are on the disk, and at rest.
 
@@ -287,7 +288,8 @@ fn courses_of<'a>(
     courses
 }
 
-/// A refund goes on elsewhere only by its own event, once for each move, and only where both places have the same books.
+/// A refund goes on elsewhere only by its own event, once for each move, and only where both places
+/// have the same books.
 fn moves(sim: &Sim, starts: &[Start], events: &[EventRecord], finals: &BTreeMap<&str, Destination>) {
     for (number, start) in starts.iter().enumerate() {
         let next = starts.get(number + 1);
@@ -334,8 +336,8 @@ fn moves(sim: &Sim, starts: &[Start], events: &[EventRecord], finals: &BTreeMap<
     }
 }
 
-/// While one refund of an order or item may have an effect, there is no other, under whichever login that is known to have the
-/// same books.
+/// While one refund of an order or item may have an effect, there is no other, under whichever login
+/// that is known to have the same books.
 fn reservations(
     sim: &Sim,
     starts: &[Start],
@@ -394,8 +396,8 @@ fn reservations(
     }
 }
 
-/// What a refund keeps from all others, as it stood when `event` was recorded. What became of single items, the refund itself
-/// tells: a terminal state has not changed since.
+/// What a refund keeps from all others, as it stood when `event` was recorded. The refund itself
+/// tells what became of single items: a terminal state has not changed since.
 fn held_keys(holder: &Refund, state: State, is_corrected: bool, event: &EventRecord) -> Vec<String> {
     match state {
         State::PartiallySucceeded | State::Failed => {

@@ -250,7 +250,7 @@ async fn rest(sim: &Arc<Sim>, engine: &Engine) {
             break;
         }
     }
-    // What is paid after a no is found by the daily lookup, or by whoever asks.
+    // What is paid after a no, the daily lookup finds, or ReconcileRefund.
     for refund in all(engine).await {
         let reconciled = engine.reconcile(refund.id(), "operator").await;
         sim.trace(format_args!("asked at rest: {} {}", refund.id().as_str(), told(&reconciled)));

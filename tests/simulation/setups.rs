@@ -1,5 +1,6 @@
-//! How the accounts are configured from one start to the next: at which host, under which login, with which token, in which
-//! currency and under which name; and which of these places have the same books behind them.
+//! How the accounts are configured from one start to the next: at which host, under which login,
+//! with which token, in which currency and under which name; and which of these places have the same
+//! books behind them.
 
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
@@ -205,8 +206,8 @@ impl Setup {
 /// All accounts of one start.
 pub(crate) fn accounts(plan: &Plan, start: u64, came_back: bool) -> Vec<Configured> {
     let of = |who: Who| {
-        let changes = plan.setups.iter().filter(|setup| setup.spot.who == who && setup.from_start <= start);
-        changes.last().filter(|_| !came_back).copied().unwrap_or_else(|| Setup::usual(who))
+        let mut changes = plan.setups.iter().filter(|setup| setup.spot.who == who && setup.from_start <= start);
+        changes.next_back().filter(|_| !came_back).copied().unwrap_or_else(|| Setup::usual(who))
     };
     let mut accounts: Vec<(AccountName, Spot, bool)> = Vec::new();
     for who in Who::ALL {
@@ -234,7 +235,7 @@ pub(crate) fn accounts(plan: &Plan, start: u64, came_back: bool) -> Vec<Configur
     let places: Vec<Spot> = accounts.iter().map(|(_, spot, _)| *spot).collect();
     let configured = accounts.into_iter().map(|(account, spot, former)| {
         let earlier = [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(host, login)| Spot { host, login, ..spot });
-        // The same books, and no place of a present account: all else the configuration would refuse, or be a lie.
+        // The same books, and no place of a present account: all else would be refused, or a lie.
         let earlier = earlier.into_iter().filter(|one| {
             let is_taken = places.iter().any(|place| place.is_same_place(*one));
             former && !is_taken && plan.behind.books(*one) == plan.behind.books(spot)
@@ -248,7 +249,7 @@ pub(crate) fn accounts(plan: &Plan, start: u64, came_back: bool) -> Vec<Configur
     configured.collect()
 }
 
-/// Has the configuration change from start to start, with people who know of it and people who do not.
+/// Has the configuration change from start to start; some people know of it, and some do not.
 pub(crate) fn change(dice: &mut Dice, plan: &mut Plan) {
     let three = |dice: &mut Dice| [dice.percent(50), dice.percent(50), dice.percent(50)];
     plan.behind =

@@ -62,7 +62,8 @@ pub(crate) struct Figures {
     pub(crate) reviews: u64,
     /// Starts with another configuration than the one before.
     pub(crate) changes: u64,
-    /// Refunds that waited for their account, refunds that went on elsewhere, and what was paid after a no.
+    /// Refunds that waited for their account, refunds that went on elsewhere, and what was paid
+    /// after a no.
     pub(crate) waits: u64,
     pub(crate) moves: u64,
     pub(crate) corrections: u64,
