@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund::State;
+use recoup::proto::v1::refund_event::Kind;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use simulators::Simulators;
 use simulators::exchange::{Deduplication, Provider};
@@ -129,7 +130,7 @@ fn sent(simulators: &Simulators, target: &str) -> usize {
 async fn was_cut_off(refunds: &mut RefundServiceClient<Channel>, name: String) -> bool {
     let request = proto::ListRefundEventsRequest { name, ..Default::default() };
     let events = refunds.list_refund_events(request).await.unwrap().into_inner().events;
-    events.iter().any(|event| event.note.starts_with("The gateway stopped"))
+    events.iter().any(|event| event.kind() == Kind::Interrupted && event.attempt > 0)
 }
 
 /// Creates all refunds from several clients; returns the ids that were acknowledged once `enough` have been.

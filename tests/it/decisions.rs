@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::item_result::State as ItemState;
-use recoup::proto::v1::refund::{MoneyVerdict, State};
+use recoup::proto::v1::refund::{MoneyVerdict, SideEffect, State};
 use recoup::proto::v1::refund_event::Kind;
 use recoup::proto::v1::resolve_refund_request::{ItemResolution, Resolution};
 use rstest::rstest;
@@ -115,6 +115,7 @@ async fn a_person_says_which_item_was_refunded() {
     let refund = stack.resolve_as("r-1", one_of_two).await.unwrap();
     assert_eq!((refund.state(), refund.money_verdict()), (State::PartiallySucceeded, MoneyVerdict::Moved));
     assert_eq!(states(&refund), [(PAID, ItemState::Succeeded), (UNPAID, ItemState::Failed)]);
+    assert_eq!(refund.side_effects().collect::<Vec<_>>(), [SideEffect::DomainDeleted]);
     assert_eq!((refund.refunded_amount, refund.doubt), (usd(1299), None));
     let last = stack.events("r-1").await.pop().unwrap();
     assert_eq!((last.kind(), last.from_state(), last.actor.as_str()), (Kind::Resolved, State::InDoubt, "caller"));
@@ -238,6 +239,7 @@ async fn a_doubt_is_taken_over(#[case] provider: Provider, #[case] resolution: R
     assert_eq!(stack.get("r-1").await, doubted);
     let refund = stack.resolve_as("r-1", |word| take_over(word, resolution)).await.unwrap();
     assert_eq!((refund.state(), refund.attempt_count), (end, 1));
+    assert_eq!(refund.side_effects.is_empty(), end == State::Failed);
     let last = stack.events("r-1").await.pop().unwrap();
     assert_eq!((last.kind(), last.from_state(), last.to_state()), (Kind::Resolved, State::InDoubt, end));
     assert_eq!((stack.effects(target), stack.attempts(in_journal)), (usize::from(end == State::Succeeded), 1));
