@@ -258,9 +258,8 @@ async fn with_review(provider: Provider, review: &Asked) -> Stack {
     let stack = stack.restart_as(|configuration| patient(&configuration, 1_000)).await;
     // The lookup that is due at the start is over: the next one is a day later.
     let is_later = |refund: &proto::Refund| {
-        let (doubt, now) = (refund.doubt.as_ref().unwrap(), std::time::SystemTime::now());
-        let now = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-        u64::try_from(doubt.next_check_time.unwrap().seconds).unwrap() > now + 3_600
+        let next_check = refund.doubt.as_ref().unwrap().next_check_time.unwrap();
+        next_check.seconds > refund.update_time.unwrap().seconds + 3_600
     };
     let wait = async {
         while !is_later(&stack.get(id).await) {
