@@ -46,7 +46,8 @@ enum Change {
     Gone,
 }
 
-/// One refund as it is asked for, and how the simulators name its target in the books and in the journal.
+/// One refund as it is asked for, and how the simulators name its target in the books and in the
+/// journal.
 struct Asked {
     request: proto::CreateRefundRequest,
     target: String,
@@ -153,7 +154,8 @@ fn former(section: &str, places: &str) -> String {
     format!("{section}former = [{places}]\n")
 }
 
-/// The orders of the first targets are seen under the other login, and Debitsuccess's accounts under both.
+/// The orders of the first targets are seen under the other login, and Debitsuccess's accounts
+/// under both.
 fn move_login(simulators: &Simulators) {
     simulators.with_world(|world| {
         let now = world.now();
@@ -202,15 +204,22 @@ async fn health_of(stack: &Stack, account: &str) -> Health {
 }
 
 async fn resolve(stack: &Stack, id: &str, resolution: Resolution, take_over: bool) -> Result<proto::Refund, Status> {
-    let request = proto::ResolveRefundRequest {
-        name: format!("refunds/{id}"),
-        etag: stack.get(id).await.etag,
-        resolution: resolution.into(),
-        evidence: "ticket 7".to_owned(),
-        take_over,
-        ..Default::default()
-    };
-    Ok(stack.refunds.clone().resolve_refund(request).await?.into_inner().refund.unwrap())
+    loop {
+        let request = proto::ResolveRefundRequest {
+            name: format!("refunds/{id}"),
+            etag: stack.get(id).await.etag,
+            resolution: resolution.into(),
+            evidence: "ticket 7".to_owned(),
+            take_over,
+            ..Default::default()
+        };
+        match stack.refunds.clone().resolve_refund(request).await {
+            Ok(answer) => return Ok(answer.into_inner().refund.unwrap()),
+            // A lookup was recorded in between.
+            Err(refusal) if reason(&refusal) == "ETAG_MISMATCH" => {}
+            Err(refusal) => return Err(refusal),
+        }
+    }
 }
 
 fn reassigning(refund: &proto::Refund, account: &str) -> proto::ReassignRefundRequest {
@@ -227,8 +236,13 @@ async fn reassign(stack: &Stack, request: proto::ReassignRefundRequest) -> Resul
 }
 
 async fn reassign_to(stack: &Stack, id: &str, account: &str) -> Result<proto::Refund, Status> {
-    let refund = stack.get(id).await;
-    reassign(stack, reassigning(&refund, account)).await
+    loop {
+        let refund = stack.get(id).await;
+        match reassign(stack, reassigning(&refund, account)).await {
+            Err(refusal) if reason(&refusal) == "ETAG_MISMATCH" => {}
+            answer => return answer,
+        }
+    }
 }
 
 fn is_reason(refusal: &Status, expected: &str) {
@@ -258,9 +272,8 @@ async fn with_review(provider: Provider, review: &Asked) -> Stack {
     let stack = stack.restart_as(|configuration| patient(&configuration, 1_000)).await;
     // The lookup that is due at the start is over: the next one is a day later.
     let is_later = |refund: &proto::Refund| {
-        let (doubt, now) = (refund.doubt.as_ref().unwrap(), std::time::SystemTime::now());
-        let now = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-        u64::try_from(doubt.next_check_time.unwrap().seconds).unwrap() > now + 3_600
+        let next_check = refund.doubt.as_ref().unwrap().next_check_time.unwrap();
+        next_check.seconds > refund.update_time.unwrap().seconds + 3_600
     };
     let wait = async {
         while !is_later(&stack.get(id).await) {
@@ -271,7 +284,8 @@ async fn with_review(provider: Provider, review: &Asked) -> Stack {
     stack
 }
 
-/// The configuration after `change` to the provider's account; `other` is another instance of the simulators.
+/// The configuration after `change` to the provider's account; `other` is another instance of the
+/// simulators.
 fn changed(configuration: &str, provider: Provider, change: Change, other: &(Simulators, TempDir)) -> String {
     let name = name_of(provider);
     match change {
@@ -498,7 +512,8 @@ async fn what_the_configuration_says_has_moved_goes_on(
         let [event] = moves.as_slice() else { panic!("{moves:?}") };
         assert_eq!((event.actor.as_str(), event.from_state, event.attempt), ("gateway", event.to_state, 0));
     }
-    // An attempt from before is only looked up: what is found is settled, and what is absent goes to a person.
+    // An attempt from before is only looked up: what is found is settled, and what is absent goes
+    // to a person.
     assert_eq!(stack.until("lost", is_settled).await.state(), taken(provider));
     let sent = stack.until("pending", is_settled).await;
     assert_eq!((sent.state(), sent.attempt_count), (taken(provider), 1));
@@ -680,7 +695,8 @@ async fn a_person_lets_refunds_go_on_at_another_account(
     assert_eq!((sent.state(), stack.effects(&review.target)), (taken(provider), 1));
 }
 
-/// Two accounts that nothing says are the same books may each refund one target, until a refund is to move.
+/// Two accounts that nothing says are the same books may each refund one target, until a refund is
+/// to move.
 #[rstest]
 #[case(Provider::Sectigo, "TARGET_HAS_REFUND")]
 #[case(Provider::Namecom, "TARGET_HAS_REFUND")]
@@ -706,7 +722,8 @@ async fn no_refund_moves_to_where_another_one_stands_in_its_way(#[case] provider
     assert_eq!(metadata(&refusal, "conflicting_refund"), "refunds/rival");
     assert_eq!(stack.get("pending").await, before);
 
-    // Once one of them has moved, both logins are the same books: what ended under the first one counts too.
+    // Once one of them has moved, both logins are the same books: what ended under the first one
+    // counts too.
     let ended = asked(provider, "ended", 2);
     let free = proto::CreateRefundRequest { validate_only: true, ..rival(&ended, "late") };
     stack.create(free.clone()).await.unwrap();
@@ -718,7 +735,8 @@ async fn no_refund_moves_to_where_another_one_stands_in_its_way(#[case] provider
     assert_eq!(metadata(&refusal, "conflicting_refund"), "refunds/gone");
     assert_eq!(stack.until("lost", is_settled).await.state(), taken(provider));
 
-    // The configuration says the same of the first account: what is in the way of the one that is to be sent stays there.
+    // The configuration says the same of the first account: what is in the way of the one that is
+    // to be sent stays there.
     let Stack { simulators, app, dir, refunds } = stack;
     drop(refunds);
     app.stop().await;
@@ -768,7 +786,8 @@ async fn what_was_refunded_before_a_move_is_refunded_after_it(
     if how != Moved::Host {
         move_login(&stack.simulators);
     }
-    // By its login alone the account knows its own, where it has another name; else `former` says whose books they are.
+    // By its login alone the account knows its own, where it has another name; else `former` says
+    // whose books they are.
     let is_said = is_renamed && how != Moved::Host;
     let new_name = if is_renamed { "other" } else { name };
     let base = configuration(&stack.simulators, stack.dir.path(), "");
@@ -824,7 +843,8 @@ async fn expiry_stands_still_while_a_refund_waits_for_its_account() {
     assert_eq!((stack.attempts(&waits.in_journal), stack.attempts(&expires.in_journal)), (1, 0));
 }
 
-/// The provider keeps a key for each token: under a new one, the request with an old key would be a first one.
+/// The provider keeps a key for each token: under a new one, the request with an old key would be a
+/// first one.
 #[rstest]
 #[case::the_same(false, State::Succeeded, 2, 1)]
 #[case::another(true, State::NeedsReview, 1, 0)]
