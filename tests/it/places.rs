@@ -92,8 +92,8 @@ fn login_of(provider: Provider) -> &'static str {
 fn addr_of(provider: Provider, simulators: &Simulators) -> String {
     let addr = match provider {
         Provider::Sectigo => simulators.sectigo_addr(),
-        Provider::Namecom => simulators.namecom_addr(),
-        Provider::Debitsuccess => simulators.debitsuccess_addr(),
+        Provider::Namecom => simulators.namecom_plaintext_addr(),
+        Provider::Debitsuccess => simulators.debitsuccess_plaintext_addr(),
     };
     addr.to_string()
 }

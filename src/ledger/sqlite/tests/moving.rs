@@ -146,8 +146,8 @@ async fn of_two_refunds_of_one_target_one_moves() {
 #[rstest]
 #[case::judged(true, None, Some(None))]
 #[case::not_judged(false, None, None)]
-#[case::not_judged_and_its_effect_not_ruled_out(false, Some(60), Some(Some(60)))]
-#[case::and_ruled_out(false, Some(5), None)]
+#[case::judged_and_its_effect_not_ruled_out(true, Some(60), Some(Some(60)))]
+#[case::not_judged_and_its_effect_not_ruled_out(false, Some(60), None)]
 #[tokio::test]
 async fn what_looks_like_one_sent_twice_moves_as_it_is_judged(
     #[case] judge_similar: bool,
