@@ -16,6 +16,7 @@ use simulators::faults::{FaultEffect, Point, Repeat};
 use tonic::Code;
 
 use crate::support::{Stack, debitsuccess, metadata, micros, namecom, one_of, patient, reason, sectigo};
+use crate::telemetry::{scrape, value};
 
 /// Nothing is looked up but by ReconcileRefund, and "not refunded" means something at once.
 async fn on_demand(settings: &str) -> Stack {
@@ -65,14 +66,20 @@ async fn stays_as_it_is(stack: &Stack, id: &str) {
     assert_eq!(stack.events(id).await.len(), events);
 }
 
+async fn corrections(stack: &Stack) -> Option<f64> {
+    let text = scrape(stack.app.metrics_addr().unwrap()).await;
+    value(&text, "recoup_corrections_total", &[("account", "debitsuccess")])
+}
+
 fn corrected(refund: &proto::Refund) -> bool {
     (refund.state(), refund.money_verdict()) == (State::Failed, MoneyVerdict::Moved)
 }
 
 #[tokio::test]
 async fn a_rejection_that_the_provider_takes_back_is_told() {
-    let stack = on_demand("").await;
+    let stack = on_demand("metrics.listen = \"127.0.0.1:0\"").await;
     let failed = rejected(&stack, "r-1").await;
+    assert_eq!(corrections(&stack).await, Some(0.0), "a rate sees the first one");
     assert_eq!((failed.refunded_amount.clone(), failed.side_effects.len()), (None, 0));
     stays_as_it_is(&stack, "r-1").await;
     assert_eq!(similar(&stack, false).await, Err("refunds/r-1".to_owned()), "it may still be corrected");
@@ -89,6 +96,7 @@ async fn a_rejection_that_the_provider_takes_back_is_told() {
     assert_eq!((last.from_state(), last.to_state(), last.revision), (State::Failed, State::Failed, refund.revision));
 
     is_followed_no_more(&stack, "r-1").await;
+    assert_eq!(corrections(&stack).await, Some(1.0));
     assert_eq!(similar(&stack, false).await, Err("refunds/r-1".to_owned()), "money has moved");
     assert_eq!(stack.get("r-1").await, refund);
     assert_eq!((stack.effects("DS000001"), stack.attempts("DS000001")), (1, 1));
