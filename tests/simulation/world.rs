@@ -307,7 +307,12 @@ impl World {
     }
 
     fn write(&mut self, who: Who, books: u8, at: i64, effects: Vec<Effect>, sent: Option<usize>, foreign: bool) {
+        // Whoever's request it was that showed it: a debit that others began stays theirs.
+        let debits = &self.debits_of_others;
+        let began = |effect: &Effect| effect.reference.as_deref().and_then(|number| number.parse().ok());
         let entries = effects.into_iter().map(|effect| {
+            let is_theirs = who == Who::Debitsuccess && books == 0;
+            let foreign = foreign || is_theirs && began(&effect).is_some_and(|number: i32| debits.contains(&number));
             let identifier = effect.identifier.as_deref().map(|key| setups::unbound(key).to_owned());
             let effect = Effect { identifier, ..effect };
             Entry { at, who, books, effect, sent, foreign, corrects: false }
@@ -358,8 +363,7 @@ impl World {
                     let debits = &mut self.states[usize::from(books)].debitsuccess;
                     let moved = debits.set_refund_status(&refund.to_string(), status, None);
                     let effects = moved.map(|(_, effects)| effects).unwrap_or_default();
-                    let foreign = books == 0 && self.debits_of_others.contains(&refund);
-                    self.write(Who::Debitsuccess, books, now, effects, None, foreign);
+                    self.write(Who::Debitsuccess, books, now, effects, None, false);
                 }
             }
         }
@@ -378,8 +382,7 @@ impl World {
                 );
                 let first = self.books.len();
                 let effects = paid.map(|(_, effects)| effects).unwrap_or_default();
-                let foreign = books == 0 && self.debits_of_others.contains(&refund);
-                self.write(Who::Debitsuccess, books, now, effects, None, foreign);
+                self.write(Who::Debitsuccess, books, now, effects, None, false);
                 self.books[first..].iter_mut().for_each(|entry| entry.corrects = true);
             }
         }
