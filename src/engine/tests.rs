@@ -57,6 +57,8 @@ struct Bench {
     ledger: Arc<HeldLedger>,
     provider: Arc<Told>,
     clock: Arc<ManualClock>,
+    /// How long a rejection is followed.
+    follow_up: Duration,
 }
 
 impl Bench {
@@ -66,7 +68,8 @@ impl Bench {
         let ledger =
             HeldLedger { inner, holding: watch::Sender::new(false), held: watch::Sender::new(0), full: Mutex::new(0) };
         let clock = Arc::new(ManualClock::new(NOW));
-        Self { _directory: directory, ledger: Arc::new(ledger), provider: Arc::default(), clock }
+        let (ledger, follow_up) = (Arc::new(ledger), Duration::from_secs(7 * 86_400));
+        Self { _directory: directory, ledger, provider: Arc::default(), clock, follow_up }
     }
 
     async fn engine(&self) -> Engine {
@@ -108,7 +111,7 @@ impl Bench {
                 shortest_pause: Duration::from_secs(5),
                 longest_pause: Duration::from_secs(300),
             },
-            rejection_follow_up: Duration::from_secs(7 * 86_400),
+            rejection_follow_up: self.follow_up,
             max_feeds: 4,
         };
         let accounts = Arc::new(Accounts::new([account]));

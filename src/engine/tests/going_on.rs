@@ -122,9 +122,10 @@ async fn a_decision_before_the_resend_is_the_last_word() {
     let engine = bench.engine_with(Provider::Sectigo, Currency::USD, by_record).await;
     let lane = lane_of(&engine);
     let slot = lane.slots.clone().acquire_owned().await.unwrap();
-    bench.clock.advance(Duration::from_secs(60));
     bench.next_look().send(Lookup::not_found("no record")).unwrap();
-    let looked = engine.reconcile(refund.id(), "caller").await.unwrap();
+    bench.clock.advance(Duration::from_secs(60));
+    lane.settle_bell.notify_one();
+    let looked = engine.wait(refund.id(), refund.revision, Instant::now() + LIMIT).await.unwrap();
     assert_eq!((looked.state, looked.revision), (State::InDoubt, refund.revision + 1));
     let failed = engine.resolve(take_over(&looked)).await.unwrap();
     assert_eq!(failed.state, State::Failed);

@@ -178,6 +178,24 @@ async fn what_may_be_another_callers_record_is_not_followed() {
     assert_eq!((failed.caution_until, failed.next_check), (None, None));
 }
 
+/// Lookups are a day apart: where the time ends with the first of them, there is none.
+#[rstest]
+#[case::no_time(0, None)]
+#[case::a_day(86_400, None)]
+#[case::a_little_longer(86_401, Some(86_400))]
+#[tokio::test]
+async fn what_a_person_found_not_refunded_is_looked_up_within_its_time(
+    #[case] seconds: u64,
+    #[case] next: Option<u64>,
+) {
+    let bench = Bench { follow_up: Duration::from_secs(seconds), ..Bench::new() };
+    let refund = bench.refund(sectigo("r"), &escalated()).await;
+    let engine = bench.engine().await;
+    let failed = engine.resolve(command(&refund, Resolution::NotRefunded)).await.unwrap();
+    assert_eq!(failed.next_check, next.map(|seconds| NOW.plus(Duration::from_secs(seconds))));
+    assert_eq!(failed.caution_until.is_some(), seconds > 0);
+}
+
 /// Nothing is sent before a review, by whatever word.
 #[tokio::test]
 async fn a_doubt_is_not_sent_again_by_a_take_over() {

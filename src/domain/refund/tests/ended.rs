@@ -279,6 +279,16 @@ fn a_remark_without_words_is_none() {
     assert_eq!(submitted("soon").apply(&Event::Checked(seen), at(9)).unwrap().provider_status_note, None);
 }
 
+/// A person decides on what they have seen, and on nothing else.
+#[test]
+fn every_event_gives_another_etag() {
+    let absent = Event::Checked(Observation::new("no record", RecordSeen::Absent));
+    let mut etags: Vec<String> = [refund(), in_doubt(), in_review()].iter().map(Refund::etag).collect();
+    etags.push(in_review().apply(&absent, at(5)).unwrap().etag());
+    etags.push(Refund::new(refund().intent, place(), at(1)).etag());
+    assert_eq!(etags, ["3b9aca00-1", "3b9aca00-3", "3b9aca00-4", "3b9aca00-5", "3baa0c40-1"]);
+}
+
 /// A schedule is no part of the state: what is lost with it is found again.
 #[test]
 fn an_unanswered_lookup_is_remembered_until_the_next_event() {
