@@ -109,11 +109,6 @@ async fn a_decision_before_the_resend_is_the_last_word() {
     let [dispatched, doubted] = doubted();
     let absent = Event::Checked(Observation::new("no record", RecordSeen::Absent));
     let refund = bench.refund(sectigo("r"), &[dispatched, doubted, absent]).await;
-    // No lookup of the engine's own comes in between.
-    let tomorrow = Some(NOW.plus(DAY));
-    let put_off =
-        Reschedule { id: refund.id().clone(), revision: refund.revision, next_check: tomorrow, unheard: false };
-    bench.ledger.inner.reschedule(put_off).await.unwrap();
     let by_record = |account: &mut Account| {
         account.contract.deduplication = Deduplication::Reject;
         account.contract.lookup = LookupKind::Refund;
