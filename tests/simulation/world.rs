@@ -460,7 +460,9 @@ impl World {
         let performed = self.perform(Spot::usual(planned.who()), now, &request);
         let begun = self.debits(0, target, false);
         self.debits_of_others.extend(begun.into_iter().filter(|number| !before.contains(number)));
-        self.write(planned.who(), 0, now, performed.effects, None, true);
+        // What has ended meanwhile of our own debits comes to light with their request, and is not theirs.
+        let is_theirs = !matches!(planned, TargetPlan::Amount { .. });
+        self.write(planned.who(), 0, now, performed.effects, None, is_theirs);
         let items = self.states[0].namecom.order(order_id(target)).map(|order| order.items).unwrap_or_default();
         let is_theirs = |item: &namecom::Item| {
             item.pending.as_ref().is_some_and(|pending| pending.identifier.as_deref() == Some(key))
