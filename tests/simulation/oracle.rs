@@ -40,7 +40,12 @@ pub(crate) fn owner<'a>(world: &'a World, entry: &'a Entry) -> Option<&'a str> {
         return None;
     }
     let sender = entry.sent.and_then(|sent| world.wire[sent].refund.as_deref());
-    sender.or(entry.effect.identifier.as_deref())
+    let named = entry.effect.identifier.as_deref();
+    match entry.who {
+        // A request may bring to light what has become of another debit meanwhile.
+        Who::Debitsuccess => named.or(sender),
+        Who::Sectigo | Who::Namecom => sender.or(named),
+    }
 }
 
 /// What stands in the books of a refund and was not taken back.
