@@ -29,7 +29,14 @@ pub(crate) struct AtRest {
 }
 
 /// Waits until nothing is open that the gateway settles by itself, has a person resolve the rest, and tells how everything stands.
-pub(crate) async fn bring(gateway: SocketAddr, board: &Arc<Board>, dice: &mut Dice) -> Result<AtRest, String> {
+///
+/// `go_on` has the providers do now what they were to do later.
+pub(crate) async fn bring(
+    gateway: SocketAddr,
+    board: &Arc<Board>,
+    dice: &mut Dice,
+    go_on: impl Fn(),
+) -> Result<AtRest, String> {
     let client = callers::client(gateway);
     settled(&client).await?;
     look_up(&client, board, State::Submitted).await?;
@@ -45,6 +52,9 @@ pub(crate) async fn bring(gateway: SocketAddr, board: &Arc<Board>, dice: &mut Di
         }
         settled(&client).await?;
     }
+    // What was sent again is reviewed too: nothing may end between what is listed here and the end of the gateway.
+    go_on();
+    look_up(&client, board, State::Submitted).await?;
     Ok(AtRest {
         refunds: list(&client, &[]).await?,
         listed_doubts: list(&client, &[State::InDoubt, State::NeedsReview]).await?,

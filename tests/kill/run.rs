@@ -221,9 +221,14 @@ fn judge(
 ) {
     for each in [providers, &places.other] {
         each.disarm();
-        // What the providers were to do later they do now: their books show all to a person.
-        each.advance(Duration::from_secs(5));
     }
+    // What the providers were to do later they do now: their books show all to a person.
+    let go_on = |other: &Providers| {
+        for each in [providers, other] {
+            each.advance(Duration::from_secs(5));
+        }
+    };
+    go_on(&places.other);
     let mut at_rest = Err("comes to rest: it was not tried".to_owned());
     // First what belongs to the other books, and then the rest, wherever it was before.
     for other in [true, false] {
@@ -239,7 +244,7 @@ fn judge(
         };
         at_rest = runtime.block_on(async {
             tokio::select! {
-                at_rest = rest::bring(gateway.addr, board, dice) => at_rest,
+                at_rest = rest::bring(gateway.addr, board, dice, || go_on(&places.other)) => at_rest,
                 never = gather(providers) => match never {},
                 never = gather(&places.other) => match never {},
             }
