@@ -388,9 +388,11 @@ fn after_absence(refund: &Refund, absence: Absence, rules: Rules<'_>, asked: Tim
     }
 }
 
-/// A look that is not answered proves nothing, but once time itself would have told, one more of them helps nobody: then a person is asked.
+/// A lookup that is not answered proves nothing. After days without an answer one more helps no further, and a person is
+/// asked. A refund that has moved was looked up at its new place only since then.
 fn nobody_answers(refund: &Refund, contract: &RetryContract, now: Timestamp) -> bool {
-    refund.doubt.as_ref().is_some_and(|doubt| now.since(doubt.since) >= LONGEST_SILENCE.max(contract.settle_time))
+    let since = refund.doubt.as_ref().map(|doubt| refund.placed_time.map_or(doubt.since, |at| at.max(doubt.since)));
+    since.is_some_and(|since| now.since(since) >= LONGEST_SILENCE.max(contract.settle_time))
 }
 
 /// There was room for some attempts, each of them after two looks that are a settle time apart.

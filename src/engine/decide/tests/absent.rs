@@ -57,6 +57,19 @@ fn the_domains_of_an_order_tell(
 }
 
 #[test]
+fn a_place_that_does_not_answer_is_asked_for_days_also_after_a_move() {
+    let (contract, refund) = (sectigo(), doubted_by(None));
+    let silence = LONGEST_SILENCE.as_secs();
+    let moved = moved(&refund, "another", later(silence));
+    let after = |refund: &Refund, seconds| {
+        let decision = after_lookup(refund, Lookup::unavailable("no answer"), rules(&contract), later(seconds));
+        end(refund, &decision.events)
+    };
+    assert_eq!((after(&refund, silence - 1), after(&refund, silence)), (State::InDoubt, State::NeedsReview));
+    assert_eq!((after(&moved, 2 * silence - 1), after(&moved, 2 * silence)), (State::InDoubt, State::NeedsReview));
+}
+
+#[test]
 fn what_was_refused_or_contradicted_is_not_sent_again_though_nothing_was_touched() {
     let contract = namecom();
     let told_no = doubted_by(Some(error(ErrorCategory::AlreadyRefunded)));
