@@ -1,7 +1,7 @@
 //! The composition root: settings in, a running gateway out, and the order in which it stops. The only file that knows every layer.
 
-mod foresight;
-mod renewal;
+mod reload;
+mod start_preview;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -16,9 +16,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-pub use self::foresight::{Foreseen, ForesightError, foresee};
-pub use self::renewal::Reloader;
-use self::renewal::SecretFiles;
+pub use self::reload::Reloader;
+use self::reload::SecretFiles;
+pub use self::start_preview::{DisplacedRefunds, PreviewError, preview_start};
 use crate::api::health::Serving;
 use crate::api::{self, ApiSettings, ServeError};
 use crate::config::changes::Reloadable;
@@ -349,7 +349,7 @@ fn follow_secrets(
             let (engine, changed) = (engine.clone(), name.clone());
             let changed = move || engine.credentials_changed(&changed);
             let secret = account.secret.clone();
-            tokio::spawn(renewal::follow(name.clone(), secret, receiver, closing.clone(), changed));
+            tokio::spawn(reload::follow(name.clone(), secret, receiver, closing.clone(), changed));
             files.insert(name.clone(), sender);
         }
     }

@@ -173,12 +173,12 @@ async fn check_online(settings: &Settings) -> anyhow::Result<ExitCode> {
 
 /// Says which refunds would wait after a start with these settings.
 fn check_ledger(settings: &Settings) -> ExitCode {
-    match app::foresee(settings) {
-        Ok(foreseen) => {
-            for line in cli::lines_of_ledger(&foreseen) {
+    match app::preview_start(settings) {
+        Ok(displaced) => {
+            for line in cli::lines_of_ledger(&displaced) {
                 say(&mut std::io::stdout(), &line);
             }
-            let waits = foreseen.iter().any(|one| one.waiting() > 0);
+            let waits = displaced.iter().any(|one| one.waiting() > 0);
             if waits { ExitCode::FAILURE } else { ExitCode::SUCCESS }
         }
         Err(error) => {

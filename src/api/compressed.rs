@@ -24,7 +24,7 @@ const GZIP: &str = "gzip";
 
 /// To compress takes some 0.3 ms however small the message is: a line of 100 Mbit/s carries a
 /// smaller one sooner as it is.
-const WORTH_BYTES: usize = 8192;
+const MIN_COMPRESSED_BYTES: usize = 8192;
 /// The flag and the length before each message.
 const PREFIX_BYTES: usize = 5;
 
@@ -60,7 +60,7 @@ impl http_body::Body for Compressed {
         let frame = ready!(Pin::new(&mut self.of).poll_frame(context));
         Poll::Ready(frame.map(|frame| {
             frame.map(|frame| match frame.into_data() {
-                Ok(data) if self.is_whole => Frame::data(self.squeezed(data)),
+                Ok(data) if self.is_whole => Frame::data(self.compress_messages(data)),
                 Ok(data) => Frame::data(data),
                 Err(frame) => frame,
             })
@@ -78,24 +78,24 @@ impl http_body::Body for Compressed {
 
 impl Compressed {
     /// The same messages, the large ones compressed.
-    fn squeezed(&mut self, mut data: Bytes) -> Bytes {
-        if data.len() < PREFIX_BYTES + WORTH_BYTES {
+    fn compress_messages(&mut self, mut data: Bytes) -> Bytes {
+        if data.len() < PREFIX_BYTES + MIN_COMPRESSED_BYTES {
             self.is_whole = is_whole(&data);
             return data;
         }
-        let mut squeezed = BytesMut::with_capacity(data.len());
+        let mut compress_messages = BytesMut::with_capacity(data.len());
         while !data.is_empty() {
             let Some(message) = first_message(&mut data) else {
                 self.is_whole = false;
-                squeezed.extend_from_slice(&data);
+                compress_messages.extend_from_slice(&data);
                 break;
             };
             match gzip(&message) {
-                Some(smaller) => squeezed.extend_from_slice(&smaller),
-                None => squeezed.extend_from_slice(&message),
+                Some(smaller) => compress_messages.extend_from_slice(&smaller),
+                None => compress_messages.extend_from_slice(&message),
             }
         }
-        squeezed.freeze()
+        compress_messages.freeze()
     }
 }
 
@@ -120,7 +120,7 @@ fn first_message(data: &mut Bytes) -> Option<Bytes> {
 /// gains nothing.
 fn gzip(message: &Bytes) -> Option<Bytes> {
     let (prefix, content) = message.split_at_checked(PREFIX_BYTES)?;
-    if content.len() < WORTH_BYTES || prefix.first() != Some(&0) {
+    if content.len() < MIN_COMPRESSED_BYTES || prefix.first() != Some(&0) {
         return None;
     }
     let mut smaller = BytesMut::with_capacity(message.len() / 2);
@@ -176,7 +176,7 @@ mod tests {
 
     #[tokio::test]
     async fn large_messages_alone_are_compressed() {
-        let (small, large) = (vec![7; WORTH_BYTES - 1], b"recoup ".repeat(4_000));
+        let (small, large) = (vec![7; MIN_COMPRESSED_BYTES - 1], b"recoup ".repeat(4_000));
         let frames = vec![[message(&small), message(&large), message(b"")].concat(), message(&small), message(&large)];
         let plain = frames.concat().len();
         let (headers, bytes) = sent(frames).await;
@@ -224,8 +224,8 @@ mod tests {
         #[test]
         fn nothing_is_lost(contents in proptest::collection::vec(proptest::collection::vec(0_u8..3, 0..20_000), 0..5)) {
             let frame: Vec<u8> = contents.iter().flat_map(|content| message(content)).collect();
-            let squeezed = Compressed { of: Body::empty(), is_whole: true }.squeezed(frame.into());
-            prop_assert_eq!(read(&squeezed).0, contents);
+            let compress_messages = Compressed { of: Body::empty(), is_whole: true }.compress_messages(frame.into());
+            prop_assert_eq!(read(&compress_messages).0, contents);
         }
     }
 }

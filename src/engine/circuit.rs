@@ -78,8 +78,8 @@ pub(super) struct Era(u64);
 #[derive(Debug)]
 enum Position {
     Closed { failures: u32, strangers: Vec<String> },
-    HalfOpen { pause: Duration, under_way: bool, may_only_look: bool },
-    Open { why: AccountHealth, pause: Duration, until: Instant, may_only_look: bool },
+    HalfOpen { pause: Duration, under_way: bool, is_read_only: bool },
+    Open { why: AccountHealth, pause: Duration, until: Instant, is_read_only: bool },
 }
 
 impl Circuit {
@@ -89,17 +89,17 @@ impl Circuit {
 
     pub(super) fn health(&self) -> AccountHealth {
         match self.position {
-            Position::HalfOpen { may_only_look: true, .. } => AccountHealth::CredentialsRefused,
+            Position::HalfOpen { is_read_only: true, .. } => AccountHealth::CredentialsRefused,
             Position::Closed { .. } | Position::HalfOpen { .. } => AccountHealth::Serving,
             Position::Open { why, .. } => why,
         }
     }
 
     /// The login is taken for lookups and refused for refunds, as far as the last answers show.
-    pub(super) fn may_only_look(&self) -> bool {
+    pub(super) fn is_read_only(&self) -> bool {
         matches!(
             self.position,
-            Position::HalfOpen { may_only_look: true, .. } | Position::Open { may_only_look: true, .. }
+            Position::HalfOpen { is_read_only: true, .. } | Position::Open { is_read_only: true, .. }
         )
     }
 
@@ -108,7 +108,7 @@ impl Circuit {
         match self.stance(now) {
             Stance::Free => "closed",
             // Its trials are expected to fail: it does not flap.
-            Stance::Trial | Stance::TrialUnderWay if !self.may_only_look() => "half_open",
+            Stance::Trial | Stance::TrialUnderWay if !self.is_read_only() => "half_open",
             _ => "open",
         }
     }
@@ -163,8 +163,8 @@ impl Circuit {
                     // Only a lookup that was answered leads here.
                     Sign::CredentialsRefused => {
                         self.open(AccountHealth::CredentialsRefused, longer, now);
-                        if let Position::Open { may_only_look, .. } = &mut self.position {
-                            *may_only_look = true;
+                        if let Position::Open { is_read_only, .. } = &mut self.position {
+                            *is_read_only = true;
                         }
                     }
                     Sign::Fails => self.open(AccountHealth::Suspended, longer, now),
@@ -196,8 +196,8 @@ impl Circuit {
     /// What a look at the provider told. Where it answers, one refund may try whether more is possible; the look that was due, and was in
     /// vain, is made again later.
     pub(super) fn note_look(&mut self, sign: &Sign, is_due: bool, now: Instant) {
-        let Position::Open { why, pause, may_only_look, .. } = self.position else { return };
-        if may_only_look && !is_due {
+        let Position::Open { why, pause, is_read_only, .. } = self.position else { return };
+        if is_read_only && !is_due {
             return;
         }
         let answers = match sign {
@@ -207,11 +207,11 @@ impl Circuit {
             Sign::CredentialsRefused | Sign::Fails => false,
         };
         if answers {
-            self.position = Position::HalfOpen { pause, under_way: false, may_only_look };
+            self.position = Position::HalfOpen { pause, under_way: false, is_read_only };
         } else if is_due {
             self.wait(why, self.longer(pause), now);
-            if let Position::Open { may_only_look: kept, .. } = &mut self.position {
-                *kept = may_only_look;
+            if let Position::Open { is_read_only: kept, .. } = &mut self.position {
+                *kept = is_read_only;
             }
         }
     }
@@ -219,10 +219,10 @@ impl Circuit {
     /// What was refused is not used any more: a lookup is due now, which shows whether the new
     /// secret is taken, and the pauses begin anew.
     pub(super) fn credentials_changed(&mut self, now: Instant) {
-        if let Position::Open { why: AccountHealth::CredentialsRefused, pause, until, may_only_look } =
+        if let Position::Open { why: AccountHealth::CredentialsRefused, pause, until, is_read_only } =
             &mut self.position
         {
-            (*pause, *until, *may_only_look) = (self.settings.shortest_pause, now, false);
+            (*pause, *until, *is_read_only) = (self.settings.shortest_pause, now, false);
         }
     }
 
@@ -240,7 +240,7 @@ impl Circuit {
     }
 
     fn wait(&mut self, why: AccountHealth, pause: Duration, now: Instant) {
-        self.position = Position::Open { why, pause, until: now + pause, may_only_look: false };
+        self.position = Position::Open { why, pause, until: now + pause, is_read_only: false };
     }
 }
 
@@ -359,7 +359,7 @@ mod tests {
 
     /// Observed at name.com: a token that may read orders and not refund them.
     #[test]
-    fn an_account_that_may_only_look_does_not_flap() {
+    fn a_read_only_account_does_not_flap() {
         let (mut circuit, begin) = (Circuit::new(SETTINGS), Instant::now());
         circuit.note(circuit.era(), Sign::CredentialsRefused, begin);
         circuit.note_look(&Sign::Works, false, begin);

@@ -21,7 +21,7 @@ use crate::ledger::{GATEWAY, Health, LedgerError, ListQuery};
 /// Looked for again at least so often, however quiet it is: a clock set forward rings no bell.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// Until a clock that has just jumped is asked again whether anything is to be given up.
-const UNCONFIRMED: Duration = Duration::from_secs(61);
+const CLOCK_RECHECK: Duration = Duration::from_secs(61);
 /// Refunds that are given up, or from which the next probe is taken, at once.
 const HANDFUL: u32 = 64;
 
@@ -158,17 +158,17 @@ async fn send_each(
 ///
 /// It is for ever, so it is judged by a clock that believes no jump before a minute has confirmed it.
 async fn give_up_the_oldest(shared: &Shared, lane: &Lane, now: Timestamp) -> Result<Timestamp, LedgerError> {
-    let Some(unhurried) = shared.clock.unhurried() else { return Ok(now.plus(UNCONFIRMED)) };
+    let Some(confirmed) = shared.clock.confirmed_now() else { return Ok(now.plus(CLOCK_RECHECK)) };
     let (at, limit) = (lane.account.destination(), lane.account.pending_limit);
     // How far this clock is behind the engine's: what is due by it is due so much later by that.
-    let behind = now.since(unhurried);
+    let behind = now.since(confirmed);
     let expiry_of = |since: Timestamp| since.plus(limit).plus(places::stood_still(&lane.standstills, since));
     let (mut next, mut skipped) = (now.plus(limit), 0_u32);
     loop {
         let oldest = shared.ledger.waiting_since(&at, Timestamp::MAX, skipped, HANDFUL).await?;
         for refund in &oldest {
             let expiry = expiry_of(refund.pending_since());
-            if expiry > unhurried {
+            if expiry > confirmed {
                 skipped = skipped.saturating_add(1);
                 next = next.min(expiry.plus(behind));
                 continue;
@@ -185,7 +185,7 @@ async fn give_up_the_oldest(shared: &Shared, lane: &Lane, now: Timestamp) -> Res
         }
         // All others are younger, and no younger one expires before an older one.
         match oldest.last().map(|refund| expiry_of(refund.create_time)) {
-            Some(soonest) if soonest > unhurried => return Ok(next.min(soonest.plus(behind))),
+            Some(soonest) if soonest > confirmed => return Ok(next.min(soonest.plus(behind))),
             Some(_) => {}
             None => return Ok(next),
         }

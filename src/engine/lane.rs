@@ -14,14 +14,14 @@ use crate::engine::AccountHealth;
 use crate::engine::circuit::{Circuit, CircuitSettings, Era, Sign, Stance};
 use crate::engine::probe::Probes;
 use crate::engine::rate_limit::RateLimiter;
-use crate::ledger::Kin;
+use crate::ledger::RelatedLogins;
 use crate::providers::Account;
 
 /// One account's lane.
 pub(super) struct Lane {
     pub(super) account: Arc<Account>,
     /// Under which names and logins what others hold is judged.
-    pub(super) kin: Kin,
+    pub(super) related: RelatedLogins,
     /// When its refunds waited because the configuration had another account: their expiry stood still.
     pub(super) standstills: Vec<(Timestamp, Timestamp)>,
     /// One permit for each attempt that may be on the wire.
@@ -55,7 +55,7 @@ pub(super) struct InHand {
 impl Lane {
     pub(super) fn new(
         account: Arc<Account>,
-        kin: Kin,
+        related: RelatedLogins,
         standstills: Vec<(Timestamp, Timestamp)>,
         circuit: CircuitSettings,
     ) -> Self {
@@ -74,7 +74,7 @@ impl Lane {
             limiter,
             circuit: Mutex::new(Circuit::new(circuit)),
             in_hand: Mutex::default(),
-            kin,
+            related,
             standstills,
             account,
         }
@@ -171,9 +171,9 @@ impl Lane {
     fn moved<T>(&self, move_it: impl FnOnce(&mut Circuit) -> T) -> T {
         let (before, told, after) = {
             let mut circuit = self.circuit();
-            let before = (circuit.health(), circuit.stance(Instant::now()), circuit.may_only_look());
+            let before = (circuit.health(), circuit.stance(Instant::now()), circuit.is_read_only());
             let told = move_it(&mut circuit);
-            (before, told, (circuit.health(), circuit.stance(Instant::now()), circuit.may_only_look()))
+            (before, told, (circuit.health(), circuit.stance(Instant::now()), circuit.is_read_only()))
         };
         if before.1 != after.1 {
             self.bell.notify_one();

@@ -136,8 +136,8 @@ impl Engine {
         let mut lanes = BTreeMap::new();
         for account in accounts.iter() {
             let standstills = ledger.standstills(&account.destination()).await?;
-            let kin = places::kin_of(account, &accounts);
-            let lane = Lane::new(account.clone(), kin, standstills, settings.circuit);
+            let related = places::related_logins_of(account, &accounts);
+            let lane = Lane::new(account.clone(), related, standstills, settings.circuit);
             lanes.insert(account.name.clone(), Arc::new(lane));
         }
         let shared = Arc::new(Shared {
@@ -502,7 +502,7 @@ impl Shared {
                 .then(|| FirstAttempt { credential: lane.account.adapter.credential(&command.intent.id) }),
             intent: command.intent,
             place: lane.account.place.clone(),
-            kin: lane.kin.clone(),
+            related: lane.related.clone(),
             allow_similar: command.allow_similar,
             actor: command.actor,
             now: self.clock.now(),

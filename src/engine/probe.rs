@@ -19,18 +19,18 @@ use crate::domain::probe::{Credentials, ProbeReport};
 use crate::engine::circuit::{CircuitSettings, Sign};
 use crate::engine::lane::Lane;
 use crate::engine::{Engine, EngineError, Shared};
-use crate::ledger::Kin;
+use crate::ledger::RelatedLogins;
 use crate::providers::{Account, Turns};
 
 /// Between the beginnings of two probes of one account.
-const APART: Duration = Duration::from_secs(5);
+const MIN_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The probes of one account.
 #[derive(Default)]
-pub(super) struct Probes(Mutex<Standing>);
+pub(super) struct Probes(Mutex<ProbeQueue>);
 
 #[derive(Default)]
-struct Standing {
+struct ProbeQueue {
     /// When the last one began.
     begun: Option<Instant>,
     /// The one that has not begun; every caller until then shares it.
@@ -48,7 +48,7 @@ impl Engine {
             return Err(EngineError::Draining);
         }
         let lane = self.0.lanes.get(account).ok_or_else(|| EngineError::AccountNotFound(account.clone()))?;
-        let report = lane.requested_probes.next_or(|answer| {
+        let report = lane.requested_probes.join_or_start(|answer| {
             let (shared, lane) = (self.0.clone(), lane.clone());
             // A task of its own: callers that leave do not end what others share.
             drop(self.spawn(async move { when_due(&shared, &lane, answer).await }));
@@ -66,7 +66,7 @@ impl Engine {
 
 /// Probes an account that no engine serves, in its own pace.
 pub async fn probe_alone(account: Arc<Account>, circuit: CircuitSettings) -> ProbeReport {
-    ask(&Arc::new(Lane::new(account, Kin::default(), Vec::new(), circuit))).await
+    ask(&Arc::new(Lane::new(account, RelatedLogins::default(), Vec::new(), circuit))).await
 }
 
 async fn when_due(shared: &Shared, lane: &Arc<Lane>, answer: oneshot::Sender<ProbeReport>) {
@@ -115,29 +115,32 @@ fn sign_of(report: &ProbeReport) -> Sign {
 
 impl Probes {
     /// The probe that begins next; where none waits to begin, `start` is given its answer's sender.
-    fn next_or(&self, start: impl FnOnce(oneshot::Sender<ProbeReport>)) -> Joined<oneshot::Receiver<ProbeReport>> {
-        let mut standing = self.standing();
-        if let Some(next) = &standing.next {
+    fn join_or_start(
+        &self,
+        start: impl FnOnce(oneshot::Sender<ProbeReport>),
+    ) -> Joined<oneshot::Receiver<ProbeReport>> {
+        let mut queue = self.queue();
+        if let Some(next) = &queue.next {
             return next.clone();
         }
         let (sender, receiver) = oneshot::channel();
         let next = receiver.shared();
-        standing.next = Some(next.clone());
+        queue.next = Some(next.clone());
         start(sender);
         next
     }
 
     fn earliest(&self) -> Option<Instant> {
-        self.standing().begun.map(|begun| begun + APART)
+        self.queue().begun.map(|begun| begun + MIN_INTERVAL)
     }
 
     /// Who comes from now on gets a later one: what this one finds may be older than the change
     /// that they ask about.
     fn begin(&self) {
-        *self.standing() = Standing { begun: Some(Instant::now()), next: None };
+        *self.queue() = ProbeQueue { begun: Some(Instant::now()), next: None };
     }
 
-    fn standing(&self) -> MutexGuard<'_, Standing> {
+    fn queue(&self) -> MutexGuard<'_, ProbeQueue> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,7 +6,7 @@
 //! stopped process cannot see is bridged by the ledger's last event.
 //!
 //! The price: a wall clock that jumps ahead and back leaves the engine's time ahead. What is given up for ever because it
-//! waited too long is therefore judged by [`SteadyClock::unhurried`], which takes such a jump back again.
+//! waited too long is therefore judged by [`SteadyClock::confirmed_now`], which takes such a jump back again.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -77,7 +77,7 @@ impl SteadyClock {
 
     /// The present moment without what a jump of the wall clock added that was taken back. None while a large jump is
     /// younger than a minute.
-    pub(super) fn unhurried(&self) -> Option<Timestamp> {
+    pub(super) fn confirmed_now(&self) -> Option<Timestamp> {
         let mut last = self.read();
         if let Some(jump) = last.jump {
             if last.instant.duration_since(jump.at) < CONFIRMATION {
@@ -174,21 +174,21 @@ mod tests {
         let steady = SteadyClock::new(wall, last_event);
         assert_eq!(steady.now(), last_event);
         assert_eq!(steady.ahead(), Duration::from_secs(500));
-        assert_eq!(steady.unhurried(), Some(START), "nothing is given up because an earlier clock was ahead");
+        assert_eq!(steady.confirmed_now(), Some(START), "nothing is given up because an earlier clock was ahead");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_jump_that_is_taken_back_gives_nothing_up() {
         let (wall, steady) = set();
         wall.to(START.plus(Duration::from_secs(48 * 3_600)));
-        assert_eq!(steady.unhurried(), None, "not by a clock that has just jumped");
+        assert_eq!(steady.confirmed_now(), None, "not by a clock that has just jumped");
         tokio::time::advance(Duration::from_secs(30)).await;
         wall.to(START.plus(Duration::from_secs(30)));
-        assert_eq!(steady.unhurried(), None);
+        assert_eq!(steady.confirmed_now(), None);
         assert!(steady.now() >= START.plus(Duration::from_secs(48 * 3_600)), "the engine's time stays ahead");
         tokio::time::advance(Duration::from_secs(60)).await;
         wall.to(START.plus(Duration::from_secs(90)));
-        assert_eq!(steady.unhurried(), Some(START.plus(Duration::from_secs(90))));
+        assert_eq!(steady.confirmed_now(), Some(START.plus(Duration::from_secs(90))));
         assert_eq!(steady.ahead(), Duration::from_secs(48 * 3_600));
     }
 
@@ -196,10 +196,10 @@ mod tests {
     async fn a_machine_that_slept_is_believed_after_a_minute() {
         let (wall, steady) = set();
         wall.to(START.plus(Duration::from_secs(7_200)));
-        assert_eq!(steady.unhurried(), None);
+        assert_eq!(steady.confirmed_now(), None);
         tokio::time::advance(Duration::from_secs(61)).await;
         wall.to(START.plus(Duration::from_secs(7_261)));
-        assert_eq!(steady.unhurried(), Some(START.plus(Duration::from_secs(7_261))));
+        assert_eq!(steady.confirmed_now(), Some(START.plus(Duration::from_secs(7_261))));
         assert_eq!(steady.ahead(), Duration::ZERO);
     }
 }

@@ -206,7 +206,7 @@ pub struct Create {
     /// Where the account is. Its login is what the target's keys are counted under.
     pub place: Place,
     /// In which other names and logins what others hold is judged.
-    pub kin: Kin,
+    pub related: RelatedLogins,
     /// Record the first attempt in the same transaction, because a slot is free to send it at once.
     pub dispatch: Option<FirstAttempt>,
     /// Record it although a similar one was recorded within a day.
@@ -231,7 +231,7 @@ pub struct FirstAttempt {
 
 /// Under which names and logins an account's refunds may already hold a target, besides its present login.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Kin {
+pub struct RelatedLogins {
     /// The accounts that have the same login, this one among them: what one of them holds under an earlier login, none of
     /// the others gets.
     pub accounts: Arc<[AccountName]>,
@@ -248,8 +248,8 @@ pub struct Reassign {
     pub revision: u64,
     /// Where it goes on.
     pub to: Destination,
-    /// As of [`Create::kin`], of that account.
-    pub kin: Kin,
+    /// As of [`Create::related`], of that account.
+    pub related: RelatedLogins,
     /// Refuse it too where a similar refund was recorded within a day, or may still have an effect.
     pub judge_similar: bool,
     /// How it is known that both are the same books.

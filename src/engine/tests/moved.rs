@@ -145,7 +145,7 @@ async fn what_is_at_a_former_place_is_moved_at_the_start() {
     let taken = Create {
         intent: order("taken", 2),
         place: elsewhere("new"),
-        kin: Kin::default(),
+        related: RelatedLogins::default(),
         dispatch: None,
         allow_similar: false,
         actor: "caller".to_owned(),

@@ -18,7 +18,7 @@ use crate::domain::place::{Destination, Place};
 use crate::domain::refund::Refund;
 use crate::domain::state::State;
 use crate::domain::target::Target;
-use crate::ledger::{self, Create, Created, Kin, LedgerError, ListQuery, Listed, OpenRefunds};
+use crate::ledger::{self, Create, Created, LedgerError, ListQuery, Listed, OpenRefunds, RelatedLogins};
 
 /// Rows that [`verify`] holds in memory at once.
 const VERIFY_PAGE: u32 = 1_000;
@@ -165,7 +165,7 @@ pub(super) enum Similar {
 pub(super) struct Judgement<'a> {
     pub(super) target: &'a Target,
     pub(super) login: &'a str,
-    pub(super) kin: &'a Kin,
+    pub(super) related: &'a RelatedLogins,
     pub(super) similar: Similar,
     pub(super) now: Timestamp,
     /// The refund itself, where it is recorded already, and its login until now. Similar ones that were recorded under
@@ -175,22 +175,22 @@ pub(super) struct Judgement<'a> {
 
 /// What `create` comes to, without recording anything: the refund as it would be, or the one that is there.
 pub(super) fn verdict(connection: &Connection, create: &Create) -> Result<Created, Fault> {
-    let Create { intent, place, kin, allow_similar, now, .. } = create;
+    let Create { intent, place, related, allow_similar, now, .. } = create;
     if let Some(Stored { refund, .. }) = find_in_any_case(connection, &intent.id)? {
         return Ok(Created::Known(ledger::repeated(refund, intent)?));
     }
     let (target, login) = (&intent.target, place.login.as_str());
     let similar = if *allow_similar { Similar::Firm } else { Similar::Any };
-    judge(connection, &Judgement { target, login, kin, similar, now: *now, itself: None })?;
+    judge(connection, &Judgement { target, login, related, similar, now: *now, itself: None })?;
     Ok(Created::New(Refund::new(intent.clone(), place.clone(), *now)))
 }
 
 /// Refuses a refund whose target another one holds, or that looks like another one sent twice.
 pub(super) fn judge(connection: &Connection, judgement: &Judgement<'_>) -> Result<(), Fault> {
-    let Judgement { target, login, kin, similar: refusing, now, itself } = judgement;
-    let logins = linked_logins(connection, login, kin)?;
+    let Judgement { target, login, related, similar: refusing, now, itself } = judgement;
+    let logins = linked_logins(connection, login, related)?;
     let is_ours = |login: &String, account: &String| {
-        logins.contains(login) || kin.accounts.iter().any(|one| one.as_str() == account)
+        logins.contains(login) || related.accounts.iter().any(|one| one.as_str() == account)
     };
     let mut holders = connection.prepare_cached(HOLDERS)?;
     for key in target.reservation_keys() {
@@ -237,8 +237,8 @@ pub(super) fn holder(connection: &Connection, key: &str, login: &str) -> Result<
 }
 
 /// The login itself, the earlier ones that the configuration names, and all that were ever said to be the same books.
-fn linked_logins(connection: &Connection, login: &str, kin: &Kin) -> Result<BTreeSet<String>, Fault> {
-    let mut logins: BTreeSet<String> = kin.former_logins.iter().cloned().chain([login.to_owned()]).collect();
+fn linked_logins(connection: &Connection, login: &str, related: &RelatedLogins) -> Result<BTreeSet<String>, Fault> {
+    let mut logins: BTreeSet<String> = related.former_logins.iter().cloned().chain([login.to_owned()]).collect();
     let mut linked = connection.prepare_cached("SELECT other FROM login_links WHERE login = ?1 LIMIT ?2")?;
     follow_links(&mut linked, &mut logins)?;
     Ok(logins)

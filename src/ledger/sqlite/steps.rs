@@ -210,13 +210,13 @@ fn proven(desk: &mut Desk<'_>, id: &RefundId, revision: u64) -> Result<Stored, F
 }
 
 pub(super) fn reassign(desk: &mut Desk<'_>, reassign: &Reassign) -> Result<Refund, Fault> {
-    let Reassign { id, revision, to, kin, judge_similar, evidence, actor, now } = reassign;
+    let Reassign { id, revision, to, related, judge_similar, evidence, actor, now } = reassign;
     let stored = proven(desk, id, *revision)?;
     let before = stored.refund.place.login.clone();
     let judgement = Judgement {
         target: &stored.refund.intent.target,
         login: &to.place.login,
-        kin,
+        related,
         similar: if *judge_similar { Similar::Any } else { Similar::None },
         now: *now,
         itself: Some((stored.ordinal, &before)),

@@ -68,7 +68,7 @@ impl Survey {
         let judgement = Judgement {
             target: &listed.refund.intent.target,
             login: &reassign.to.place.login,
-            kin: &reassign.kin,
+            related: &reassign.related,
             similar: if reassign.judge_similar { Similar::Any } else { Similar::None },
             now: reassign.now,
             itself: i64::try_from(listed.ordinal).ok().map(|ordinal| (ordinal, listed.refund.place.login.as_str())),

@@ -21,9 +21,9 @@ use crate::providers::secret::Secret;
 use crate::telemetry::LogFilter;
 
 /// A file is read so often where nothing else asks for it.
-const EVERY: Duration = Duration::from_secs(10);
+const READ_INTERVAL: Duration = Duration::from_secs(10);
 /// After a refusal has had a file read, the next one does not within this time.
-const REST: Duration = Duration::from_secs(1);
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Which file each account has its secret in, where it has it in one.
 pub(super) type SecretFiles = BTreeMap<AccountName, watch::Sender<SecretFile>>;
@@ -123,8 +123,8 @@ pub(super) async fn follow(
             biased;
             () = closing.cancelled() => return,
             asked = file.changed() => if asked.is_ok() { Duration::ZERO } else { return },
-            () = refused => REST,
-            () = tokio::time::sleep(EVERY) => Duration::ZERO,
+            () = refused => MIN_INTERVAL,
+            () = tokio::time::sleep(READ_INTERVAL) => Duration::ZERO,
         };
         let source = file.borrow_and_update().clone();
         let path = source.path().display().to_string();
@@ -205,7 +205,7 @@ mod tests {
         let it = followed();
         let path = it.dir.path().join("token");
         std::fs::write(&path, "two").unwrap();
-        assert_eq!(it.after(EVERY - SOON).await, ("one".to_owned(), 0));
+        assert_eq!(it.after(READ_INTERVAL - SOON).await, ("one".to_owned(), 0));
         assert_eq!(it.after(SOON * 2).await, ("two".to_owned(), 1));
         // As a supervisor of containers does it: a link to a folder that is swapped.
         for (folder, token) in [("1", "three"), ("2", "four")] {
@@ -216,14 +216,14 @@ mod tests {
         std::os::unix::fs::symlink("1", &link).unwrap();
         std::fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink("data/token", &path).unwrap();
-        assert_eq!(it.after(EVERY).await, ("three".to_owned(), 2));
+        assert_eq!(it.after(READ_INTERVAL).await, ("three".to_owned(), 2));
         std::fs::remove_file(&link).unwrap();
         std::os::unix::fs::symlink("2", &link).unwrap();
-        assert_eq!(it.after(EVERY).await, ("four".to_owned(), 3));
-        assert_eq!(it.after(EVERY * 5).await, ("four".to_owned(), 3));
+        assert_eq!(it.after(READ_INTERVAL).await, ("four".to_owned(), 3));
+        assert_eq!(it.after(READ_INTERVAL * 5).await, ("four".to_owned(), 3));
         it.closing.cancel();
         std::fs::write(it.dir.path().join("2").join("token"), "five").unwrap();
-        assert_eq!(it.after(EVERY * 5).await, ("four".to_owned(), 3));
+        assert_eq!(it.after(READ_INTERVAL * 5).await, ("four".to_owned(), 3));
     }
 
     #[tokio::test(start_paused = true)]
@@ -234,8 +234,8 @@ mod tests {
         assert_eq!(it.after(SOON).await, ("two".to_owned(), 1));
         std::fs::write(it.dir.path().join("token"), "three").unwrap();
         it.secret.refused();
-        assert_eq!(it.after(REST / 2).await, ("two".to_owned(), 1));
-        assert_eq!(it.after(REST).await, ("three".to_owned(), 2));
+        assert_eq!(it.after(MIN_INTERVAL / 2).await, ("two".to_owned(), 1));
+        assert_eq!(it.after(MIN_INTERVAL).await, ("three".to_owned(), 2));
     }
 
     #[tokio::test(start_paused = true)]
@@ -248,9 +248,9 @@ mod tests {
         for content in wrong {
             std::fs::write(it.dir.path().join("other"), content).unwrap();
             it.secret.refused();
-            assert_eq!(it.after(EVERY).await, ("two".to_owned(), 1), "{content:?}");
+            assert_eq!(it.after(READ_INTERVAL).await, ("two".to_owned(), 1), "{content:?}");
         }
         std::fs::remove_file(it.dir.path().join("other")).unwrap();
-        assert_eq!(it.after(EVERY).await, ("two".to_owned(), 1));
+        assert_eq!(it.after(READ_INTERVAL).await, ("two".to_owned(), 1));
     }
 }
