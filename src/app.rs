@@ -195,8 +195,8 @@ impl App {
         self.metrics_addr
     }
 
-    /// What has the configuration read again by `load` while the gateway runs; it takes up secrets
-    /// from files, and the filter.
+    /// A handle that rereads the configuration with `load` while the gateway runs, and applies the
+    /// log filter and the secrets from files.
     ///
     /// # Errors
     /// The operating system gives no thread.
@@ -294,8 +294,7 @@ impl Standings for Whole {
     }
 }
 
-/// Probes every configured account, without a ledger and without a port. In the order of their
-/// names.
+/// Probes every configured account, ordered by name, without a ledger and without a port.
 ///
 /// # Errors
 /// [`StartError::Account`] where an account cannot be used as configured.
@@ -335,7 +334,7 @@ fn connect(settings: &Settings, clock: &Arc<dyn Clock>, metrics: &Metrics) -> Re
     Ok(Accounts::new(accounts))
 }
 
-/// Keeps each secret that comes from a file as that file has it.
+/// Keeps each secret from a file equal to the file's content.
 fn follow_secrets(
     settings: &Settings,
     accounts: &Accounts,

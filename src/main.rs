@@ -206,7 +206,8 @@ async fn serve(settings: Settings, config: Option<PathBuf>, filter: LogFilter) -
     Ok(())
 }
 
-/// SIGHUP, from when it is listened for: from then on it ends nothing, during the drain neither.
+/// SIGHUP, from when it is listened for: from then on it never ends the process, not even during
+/// the drain.
 fn hangup() -> anyhow::Result<Signal> {
     signal(SignalKind::hangup()).context("SIGHUP cannot be listened for")
 }
@@ -221,7 +222,7 @@ fn small_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// Ctrl-C, SIGTERM or SIGQUIT, from when it is listened for: before the start, so that one that
-/// comes during it or right after it is no sudden death.
+/// comes during it or right after it still drains.
 struct ShutdownSignal {
     interrupt: Signal,
     terminate: Signal,

@@ -1,7 +1,7 @@
-//! Answers compressed with gzip, message by message, where the caller takes it and the message is
-//! large enough for it to pay.
+//! Compresses answers with gzip, message by message, where the caller accepts gzip and the message
+//! is large enough to gain from it.
 //!
-//! The library compresses all of an answer's messages or none: most answers are too small to gain
+//! tonic compresses all messages of an answer or none, and most answers are too small to gain
 //! anything.
 
 use std::io::Write as _;
@@ -22,8 +22,8 @@ const ENCODING: &str = "grpc-encoding";
 const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 const GZIP: &str = "gzip";
 
-/// To compress takes some 0.3 ms however small the message is: a line of 100 Mbit/s carries a
-/// smaller one sooner as it is.
+/// Compression takes about 0.3 ms even for a small message; at 100 Mbit/s a smaller message arrives
+/// sooner uncompressed.
 const MIN_COMPRESSED_BYTES: usize = 8192;
 /// The flag and the length before each message.
 const PREFIX_BYTES: usize = 5;
@@ -31,7 +31,7 @@ const PREFIX_BYTES: usize = 5;
 /// An answer whose messages are compressed on their way out.
 struct Compressed {
     of: Body,
-    /// The library hands out whole messages; should it ever not, the rest goes out as it is.
+    /// tonic yields whole messages. If it ever does not, the rest is sent unchanged.
     is_whole: bool,
 }
 
@@ -47,7 +47,7 @@ pub(super) fn compress(mut answer: Response<Body>) -> Response<Body> {
     if code_in(answer.headers()).is_some() || answer.headers().contains_key(ENCODING) {
         return answer;
     }
-    // It may stand where no message is compressed: each has a flag of its own.
+    // The header may be set although no message is compressed: each message has its own flag.
     answer.headers_mut().insert(ENCODING, HeaderValue::from_static(GZIP));
     answer.map(|of| Body::new(Compressed { of, is_whole: true }))
 }
@@ -109,15 +109,15 @@ fn is_whole(data: &Bytes) -> bool {
     true
 }
 
-/// Takes the first message off, with what stands before it. None where it is cut off.
+/// Splits off the first message with its prefix. None if it is incomplete.
 fn first_message(data: &mut Bytes) -> Option<Bytes> {
     let mut head = data.get(1..PREFIX_BYTES)?;
     let length = usize::try_from(head.get_u32()).ok()?.checked_add(PREFIX_BYTES)?;
     (data.len() >= length).then(|| data.split_to(length))
 }
 
-/// The message compressed. None where that is not worth it: it is small, compressed already, or
-/// gains nothing.
+/// Compresses the message. None if that is not worth it: it is small, compressed already, or gains
+/// nothing.
 fn gzip(message: &Bytes) -> Option<Bytes> {
     let (prefix, content) = message.split_at_checked(PREFIX_BYTES)?;
     if content.len() < MIN_COMPRESSED_BYTES || prefix.first() != Some(&0) {

@@ -1,9 +1,10 @@
-//! What a running gateway takes up without a restart: the secrets that come from files, and the
-//! log's filter.
+//! What a running gateway applies without a restart: secrets from files, and the log filter.
 //!
 //! ```text
-//! every 10 s, SIGHUP, a refusal -> the secret's file is read -> Secret::replace -> Engine::credentials_changed
-//! SIGHUP -> the configuration is read, whole -> the filter, the files' names; a WARN for every other key that has changed
+//! every 10 s, SIGHUP, a refusal -> the secret's file is read
+//!                               -> Secret::replace -> Engine::credentials_changed
+//! SIGHUP -> the whole configuration is read -> the filter, the files' names
+//!                                           -> a WARN for every other key that has changed
 //! ```
 
 use std::collections::BTreeMap;
@@ -20,20 +21,20 @@ use crate::domain::ids::AccountName;
 use crate::providers::secret::Secret;
 use crate::telemetry::LogFilter;
 
-/// A file is read so often where nothing else asks for it.
+/// How often a secret's file is read if nothing else triggers it.
 const READ_INTERVAL: Duration = Duration::from_secs(10);
-/// After a refusal has had a file read, the next one does not within this time.
+/// Refused logins trigger a read at most this often.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Which file each account has its secret in, where it has it in one.
+/// The secret's file of each account that has one.
 pub(super) type SecretFiles = BTreeMap<AccountName, watch::Sender<SecretFile>>;
 
-/// Has the configuration read again. Dropped, it ends the thread that does.
+/// Requests that the configuration is read again. Dropping it ends the reading thread.
 pub struct Reloader(SyncSender<()>);
 
 impl Reloader {
-    /// Takes up what `load` reads each time that it is asked to. On a thread of its own: a file may
-    /// be a pipe that says nothing.
+    /// Applies what `load` reads, at each request. Runs on its own thread: a file may be a pipe
+    /// that never delivers.
     ///
     /// # Errors
     /// The operating system gives no thread.
@@ -43,16 +44,15 @@ impl Reloader {
         filter: LogFilter,
         load: impl FnMut() -> Result<Settings, ConfigFaults> + Send + 'static,
     ) -> std::io::Result<Self> {
-        // One place: a request that comes while the files are being read has them read once more,
-        // and so do ten.
+        // Capacity one: any number of requests during a read cause one more read.
         let (sender, asked) = sync_channel(1);
         let thread = std::thread::Builder::new().name("reload".to_owned());
         thread.spawn(move || reload_when(&asked, running, &files, &filter, load)).map(|_| Self(sender))
     }
 
-    /// Has it read again, soon.
+    /// Requests a read.
     pub fn reload(&self) {
-        // Full: it is about to be.
+        // Full: a read is already requested.
         let _ = self.0.try_send(());
     }
 }
@@ -96,7 +96,7 @@ fn take_up(running: &mut Reloadable, newer: &Reloadable, files: &SecretFiles, fi
     }
     for (account, file) in &changes.secret_files {
         if let Some(known) = files.get(account) {
-            // Also where it is the same: its content may be another.
+            // Sent even if the path is the same: the content may have changed.
             known.send_replace(file.clone());
         }
     }
@@ -104,7 +104,7 @@ fn take_up(running: &mut Reloadable, newer: &Reloadable, files: &SecretFiles, fi
     info!("the configuration was read again");
 }
 
-/// Keeps a secret as its file has it, until `closing`. `changed` is called when it is another one.
+/// Keeps a secret equal to its file's content until `closing`. Calls `changed` after each change.
 pub(super) async fn follow(
     account: AccountName,
     secret: Secret,

@@ -1,4 +1,4 @@
-//! What a start with a configuration would do with the refunds in its ledger, without starting anything.
+//! Previews what a start would do with the refunds in the ledger, without starting anything.
 
 use std::sync::Arc;
 
@@ -19,11 +19,11 @@ pub struct DisplacedRefunds {
     pub open: OpenRefunds,
     /// What would become of them.
     pub start_effect: StartEffect,
-    /// Refunds that would stay where they are all the same, each with what is in its way.
+    /// Refunds that could not be moved, each with the conflict that keeps it at its former place.
     pub left: Vec<(RefundId, LedgerError)>,
 }
 
-/// Why nothing can be displaced. One sentence each.
+/// Why there is no preview. One sentence each.
 #[derive(Debug, thiserror::Error)]
 pub enum PreviewError {
     /// An account cannot be used as configured.
@@ -37,7 +37,7 @@ pub enum PreviewError {
     Read(#[from] LedgerError),
 }
 
-/// Refunds that are read at once.
+/// Refunds in one read of the ledger.
 const PAGE: u32 = 1_000;
 
 impl DisplacedRefunds {
@@ -50,8 +50,8 @@ impl DisplacedRefunds {
     }
 }
 
-/// Compares the refunds in the configured ledger with the configured accounts; what is where its account is, is left out.
-/// A gateway may be running on the ledger: nothing is changed.
+/// Lists the refunds in the configured ledger whose account is gone or has changed. Changes
+/// nothing: a gateway may be running on the ledger.
 ///
 /// # Errors
 /// [`PreviewError`]

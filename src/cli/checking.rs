@@ -1,5 +1,5 @@
 //! `recoup check`: the configuration by itself, with `--online` its accounts at their providers,
-//! and with `--ledger` the refunds that belong to other places than the configured ones.
+//! and with `--ledger` the refunds whose account is gone or has changed.
 
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,7 @@ pub(crate) struct CheckArguments {
     ledger: bool,
 }
 
-/// Refunds of one place that are named, a line each.
+/// At most this many refunds of one place are named, one line each.
 const MAX_NAMED: usize = 100;
 
 impl CheckArguments {

@@ -63,14 +63,14 @@ struct Word {
     items: Vec<ItemArgument>,
 }
 
-/// A person's word on one item.
+/// A person's decision on one item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct ItemArgument {
     id: String,
     refunded: bool,
 }
 
-/// Said before a decision that does not wait for the gateway.
+/// Printed before a decision that does not wait for the gateway's lookups.
 const MAY_STILL_ARRIVE: &str = "recoup: the gateway has not finished finding out: an attempt that is still on its way at \
                                 the provider may take effect after this decision";
 
@@ -123,7 +123,7 @@ fn confirm(refund: &proto::Refund, word: &Word, yes: bool) -> Result<(), Failure
         );
         return Err(Failure::usage(sentence));
     }
-    match asked(&format!("Your word on this refund: {}. Type yes to give it: ", word.in_words())) {
+    match asked(&format!("Your decision on this refund: {}. Type yes to confirm it: ", word.in_words())) {
         true => Ok(()),
         false => Err(Failure::new("nothing was changed")),
     }

@@ -11,10 +11,11 @@
 //!
 //! What was sent before the account was last shut decides nothing, however late it is answered.
 //!
-//! Only a lookup tries an account that is open: it moves no money, and leaves no doubt.
+//! Only a lookup tests an account in OPEN: it moves no money, and leaves no doubt.
 //!
-//! An account whose lookups are answered and whose refunds are refused stays CREDENTIALS_REFUSED throughout: only a refund
-//! that is not refused shows otherwise, and lookups in between lead to no trial before the pause is over.
+//! An account whose lookups are answered and whose refunds are refused stays CREDENTIALS_REFUSED
+//! until a refund is not refused. Lookups in between do not shorten the pause before the next
+//! trial.
 
 use std::time::Duration;
 
@@ -95,7 +96,7 @@ impl Circuit {
         }
     }
 
-    /// The login is taken for lookups and refused for refunds, as far as the last answers show.
+    /// By its last answers, the provider accepts the login for lookups and refuses it for refunds.
     pub(super) fn is_read_only(&self) -> bool {
         matches!(
             self.position,
@@ -103,11 +104,12 @@ impl Circuit {
         )
     }
 
-    /// The word used in the metrics.
+    /// The label used in the metrics.
     pub(super) fn position(&self, now: Instant) -> &'static str {
         match self.stance(now) {
             Stance::Free => "closed",
-            // Its trials are expected to fail: it does not flap.
+            // The trials of a read-only account are expected to fail, so it is shown as open
+            // throughout.
             Stance::Trial | Stance::TrialUnderWay if !self.is_read_only() => "half_open",
             _ => "open",
         }
@@ -160,7 +162,7 @@ impl Circuit {
                 let longer = self.longer(pause);
                 match sign {
                     Sign::Works | Sign::NotOurs(_) => self.close(),
-                    // Only a lookup that was answered leads here.
+                    // HALF OPEN follows an answered lookup, so only refunds are refused.
                     Sign::CredentialsRefused => {
                         self.open(AccountHealth::CredentialsRefused, longer, now);
                         if let Position::Open { is_read_only, .. } = &mut self.position {
@@ -216,8 +218,8 @@ impl Circuit {
         }
     }
 
-    /// What was refused is not used any more: a lookup is due now, which shows whether the new
-    /// secret is taken, and the pauses begin anew.
+    /// The refused secret is no longer used: a lookup is due now to test the new one, and the
+    /// pauses start over.
     pub(super) fn credentials_changed(&mut self, now: Instant) {
         if let Position::Open { why: AccountHealth::CredentialsRefused, pause, until, is_read_only } =
             &mut self.position

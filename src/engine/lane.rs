@@ -20,9 +20,10 @@ use crate::providers::Account;
 /// One account's lane.
 pub(super) struct Lane {
     pub(super) account: Arc<Account>,
-    /// Under which names and logins what others hold is judged.
+    /// Further accounts and logins whose reservations count for this one.
     pub(super) related: RelatedLogins,
-    /// When its refunds waited because the configuration had another account: their expiry stood still.
+    /// Times during which its refunds waited for a changed account. They do not count towards
+    /// expiry.
     pub(super) standstills: Vec<(Timestamp, Timestamp)>,
     /// One permit for each attempt that may be on the wire.
     pub(super) slots: Arc<Semaphore>,
@@ -36,7 +37,8 @@ pub(super) struct Lane {
     pub(super) backlog: AtomicBool,
     /// Which of the waiting refunds is looked up when the account is tried next.
     pub(super) probes: AtomicUsize,
-    /// The account has recovered: what had no usable lookup meanwhile is to be due at once.
+    /// The account has recovered: refunds whose last lookup had no usable answer are to be due at
+    /// once.
     pub(super) has_recovered: AtomicBool,
     /// Probes that callers ask for.
     pub(super) requested_probes: Probes,
@@ -102,7 +104,7 @@ impl Lane {
         self.circuit().stance(Instant::now())
     }
 
-    /// The word used in the metrics.
+    /// The label used in the metrics.
     pub(super) fn position(&self) -> &'static str {
         self.circuit().position(Instant::now())
     }
@@ -151,7 +153,7 @@ impl Lane {
         self.moved(|circuit| circuit.note_look(sign, is_due, Instant::now()));
     }
 
-    /// The account has another secret: where the one before it was refused, it is tried again at
+    /// The account has a new secret. If the previous one was refused, the account is tried again at
     /// once.
     pub(super) fn credentials_changed(&self) {
         self.moved(|circuit| circuit.credentials_changed(Instant::now()));

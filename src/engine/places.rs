@@ -1,14 +1,16 @@
-//! Where refunds belong, held against the configuration: what waits for its account, and how it goes on.
+//! Compares where refunds belong with the configuration: which wait for their account, and how they
+//! go on.
 //!
 //! ```text
 //! recorded at a place --> the account is still there            sent, looked up
 //!                     --> gone, or provider, host, login,
-//!                         currency differ                       waits: nothing is sent, looked up or given up
+//!                         currency differ                       waits: not sent, looked up, given up
 //!                           --> `former` names the old place    moved here once, at the start
 //!                           --> ReassignRefund                  moved by a person
 //! ```
 //!
-//! What was attempted before it moved to another host or login is only looked up from then on, never sent again.
+//! A refund that was attempted before it moved to another host or login is only looked up from then
+//! on, never sent again.
 
 use std::sync::Arc;
 
@@ -24,14 +26,15 @@ use crate::engine::{AccountHealth, EngineError, ReassignCommand, Shared, Waiting
 use crate::ledger::{GATEWAY, Ledger, LedgerError, Listed, OpenRefunds, Reassign, RelatedLogins};
 use crate::providers::{Account, Accounts};
 
-/// Refunds that are moved at once at a start: they share commits.
+/// Refunds that a start moves concurrently, so that they share commits.
 const MOVE_BATCH: usize = 64;
-/// Refunds that are read at once at a start.
+/// Refunds in one read of the ledger.
 const PAGE: u32 = 1_000;
-/// Refunds that could not be moved and are named in the log, one line each.
+/// At most this many refunds that could not be moved are logged, one line each.
 const MAX_NAMED: usize = 100;
 
-/// Start-up: moves what the configuration says is at an earlier place, and says what waits for its account.
+/// Start-up: moves refunds from the former places that the configuration names, and logs how many
+/// wait for their account.
 pub(super) async fn take_up(ledger: &dyn Ledger, accounts: &Accounts, now: Timestamp) -> Result<(), LedgerError> {
     for open in ledger.open_refunds().await? {
         if let (Some(StartEffect::Moves), Some(account)) =
@@ -64,7 +67,8 @@ async fn move_here(
 ) -> Result<(), LedgerError> {
     let related = &related_logins_of(account, accounts);
     let (mut moved, mut left) = (0_u64, 0_usize);
-    // What is to be sent goes first: it is judged while what it was recorded beside is still where it was.
+    // Refunds that are yet to be sent go first: they are checked while those that they were
+    // recorded beside are still at the former place.
     for to_be_sent in [true, false] {
         let mut after = 0;
         loop {
@@ -113,7 +117,8 @@ pub enum StartEffect {
     Waits(Vec<&'static str>),
 }
 
-/// What a start with these accounts does with refunds at one account and place. None: they are where their account is.
+/// What a start with these accounts does with refunds at one account and place. None: they are
+/// where their account is.
 pub fn start_effect(accounts: &Accounts, open: &OpenRefunds) -> Option<StartEffect> {
     let differing = differing(accounts, open);
     let account = accounts.get(&open.at.account);
@@ -126,7 +131,8 @@ pub fn start_effect(accounts: &Accounts, open: &OpenRefunds) -> Option<StartEffe
     }
 }
 
-/// How a refund goes on at an account whose configuration names its present place as a former one.
+/// The move of a refund to the account whose configuration names the refund's place as a former
+/// one.
 pub fn reassign_to_present_place(
     account: &Account,
     related: &RelatedLogins,
@@ -138,7 +144,7 @@ pub fn reassign_to_present_place(
         revision: refund.revision,
         to: account.destination(),
         related: related.clone(),
-        // Only what is yet to be sent can pay twice by being sent.
+        // Only a refund that is yet to be sent can pay twice.
         judge_similar: refund.state == State::Pending,
         evidence: "the configuration names its former place".to_owned(),
         actor: GATEWAY.to_owned(),
@@ -151,7 +157,8 @@ pub(super) fn is_configured(accounts: &Accounts, open: &OpenRefunds) -> bool {
     differing(accounts, open).is_empty()
 }
 
-/// In what the configured account differs from where refunds belong, by the names of `differing_fields`.
+/// The settings in which the configured account differs from the refunds' place, named as in
+/// `differing_fields`.
 fn differing(accounts: &Accounts, open: &OpenRefunds) -> Vec<&'static str> {
     match accounts.get(&open.at.account) {
         Some(account) if account.provider != open.provider => vec!["provider"],
@@ -160,7 +167,7 @@ fn differing(accounts: &Accounts, open: &OpenRefunds) -> Vec<&'static str> {
     }
 }
 
-/// Under which names and logins what others hold is judged for an account.
+/// Further accounts and logins whose reservations count for an account.
 pub fn related_logins_of(account: &Account, accounts: &Accounts) -> RelatedLogins {
     let same_login: Vec<&Arc<Account>> =
         accounts.iter().filter(|other| other.place.login == account.place.login).collect();
@@ -228,13 +235,14 @@ pub(super) fn waiting_for(shared: &Shared, refund: &Refund) -> Option<WaitingFor
         State::Pending if suspended.is_some() => suspended,
         State::Pending if refund.not_before.is_some_and(|at| at > shared.clock.now()) => Some(WaitingFor::Backoff),
         State::Pending => Some(WaitingFor::Turn),
-        // Lookups go on while an account is suspended; they are kept from an answer only where the last one had none.
+        // Lookups continue while an account is suspended, so the refund waits only if its last one
+        // had no answer.
         State::InDoubt | State::Submitted if refund.unheard => suspended,
         _ => None,
     }
 }
 
-/// How long the expiry of a refund that has waited since `since` stood still meanwhile.
+/// How much of the wait since `since` does not count towards expiry.
 pub(super) fn stood_still(standstills: &[(Timestamp, Timestamp)], since: Timestamp) -> std::time::Duration {
     standstills.iter().map(|(begin, end)| end.since((*begin).max(since))).sum()
 }

@@ -1,5 +1,5 @@
 //! Probes of an account, asked for by a person or a deployment: at most one begins in five seconds,
-//! and each of its requests waits for its turn in the account's pace.
+//! and each of its requests waits for the account's rate limiter.
 //!
 //! A probe counts for the account's health as a lookup does: one that finds nothing wrong lets a
 //! suspended account try one refund.
@@ -22,7 +22,7 @@ use crate::engine::{Engine, EngineError, Shared};
 use crate::ledger::RelatedLogins;
 use crate::providers::{Account, Turns};
 
-/// Between the beginnings of two probes of one account.
+/// The least time between the starts of two probes of one account.
 const MIN_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The probes of one account.
@@ -33,7 +33,7 @@ pub(super) struct Probes(Mutex<ProbeQueue>);
 struct ProbeQueue {
     /// When the last one began.
     begun: Option<Instant>,
-    /// The one that has not begun; every caller until then shares it.
+    /// The probe that has not started; every caller until then shares it.
     next: Option<Joined<oneshot::Receiver<ProbeReport>>>,
 }
 
@@ -64,7 +64,7 @@ impl Engine {
     }
 }
 
-/// Probes an account that no engine serves, in its own pace.
+/// Probes an account without an engine, within the account's rate limits.
 pub async fn probe_alone(account: Arc<Account>, circuit: CircuitSettings) -> ProbeReport {
     ask(&Arc::new(Lane::new(account, RelatedLogins::default(), Vec::new(), circuit))).await
 }
@@ -74,7 +74,7 @@ async fn when_due(shared: &Shared, lane: &Arc<Lane>, answer: oneshot::Sender<Pro
         if let Some(earliest) = lane.requested_probes.earliest() {
             tokio::time::sleep_until(earliest).await;
         }
-        // Never closed, so it can only be waited for.
+        // The semaphore is never closed, so this cannot fail.
         let _place = lane.lookups.acquire().await;
         lane.requested_probes.begin();
         let report = ask(lane).await;
@@ -103,7 +103,7 @@ async fn ask(lane: &Arc<Lane>) -> ProbeReport {
     }
 }
 
-/// What a probe says about the account that it was made for. Less than fine is no reason to send a
+/// What a probe means for the circuit breaker. Anything less than fine is no reason to send a
 /// refund.
 fn sign_of(report: &ProbeReport) -> Sign {
     match report.credentials {
@@ -114,7 +114,8 @@ fn sign_of(report: &ProbeReport) -> Sign {
 }
 
 impl Probes {
-    /// The probe that begins next; where none waits to begin, `start` is given its answer's sender.
+    /// Joins the probe that starts next. If there is none, calls `start` with the sender of its
+    /// report.
     fn join_or_start(
         &self,
         start: impl FnOnce(oneshot::Sender<ProbeReport>),
@@ -134,8 +135,7 @@ impl Probes {
         self.queue().begun.map(|begun| begun + MIN_INTERVAL)
     }
 
-    /// Who comes from now on gets a later one: what this one finds may be older than the change
-    /// that they ask about.
+    /// Later callers get a later probe: this one may predate the change that they ask about.
     fn begin(&self) {
         *self.queue() = ProbeQueue { begun: Some(Instant::now()), next: None };
     }

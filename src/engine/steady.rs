@@ -1,12 +1,13 @@
 //! Time that never runs backwards and never slower than it really passes.
 //!
-//! A wall clock that is set back would make an idempotency key look younger than it is, and put off what is due. So where
-//! it falls behind the monotonic clock, the engine's time does not follow; where it is set forward it does, and a machine
-//! that slept (which the monotonic clock does not count) is seen by the wall clock even after that was set back. What a
-//! stopped process cannot see is bridged by the ledger's last event.
+//! A wall clock that is set back would make an idempotency key look younger than it is, and put off
+//! what is due. So where it falls behind the monotonic clock, the engine's time does not follow;
+//! where it is set forward it does, and a machine that slept (which the monotonic clock does not
+//! count) is seen by the wall clock even after that was set back. What a stopped process cannot see
+//! is bridged by the ledger's last event.
 //!
-//! The price: a wall clock that jumps ahead and back leaves the engine's time ahead. What is given up for ever because it
-//! waited too long is therefore judged by [`SteadyClock::confirmed_now`], which takes such a jump back again.
+//! The cost: a wall clock that jumps ahead and back leaves the engine's time ahead. Expiry is
+//! final, so it uses [`SteadyClock::confirmed_now`], which undoes such a jump.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,13 +30,13 @@ struct Reading {
     steady: Timestamp,
     /// How far the wall clock has been set back in all.
     ahead: Duration,
-    /// How much of `ahead` took back what the wall clock had jumped ahead before.
+    /// The part of `ahead` that undid an earlier jump ahead of the wall clock.
     phantom: Duration,
     /// A jump ahead that may still be taken back.
     jump: Option<Jump>,
 }
 
-/// The wall clock went so far ahead of the monotonic one at once.
+/// How far the wall clock jumped ahead of the monotonic one, and when.
 #[derive(Clone, Copy)]
 struct Jump {
     by: Duration,
@@ -44,11 +45,11 @@ struct Jump {
 
 /// Two clocks that are read one after the other differ by a little, and a daemon corrects the wall clock by a little.
 const TOLERANCE: Duration = Duration::from_millis(100);
-/// A jump this large is a machine that slept, or a clock that is wrong: time tells which.
+/// After a jump this large the machine has slept or the clock is wrong; only time shows which.
 const LARGE_JUMP: Duration = Duration::from_secs(3_600);
-/// So long a clock that jumped is watched before anything is given up by it.
+/// How long a jump must last before anything expires by it.
 const CONFIRMATION: Duration = Duration::from_secs(60);
-/// So far ahead of the wall clock the ledger's times are worth an operator's attention.
+/// An error is logged once the ledger's times are this far ahead of the wall clock.
 const WORTH_AN_ERROR: Duration = Duration::from_secs(60);
 
 impl SteadyClock {
@@ -62,7 +63,7 @@ impl SteadyClock {
             wall: now,
             steady: now.max(least),
             ahead,
-            // Which of the two was wrong cannot be known: what waits is not given up for it.
+            // Either clock may have been wrong, so nothing expires because of the difference.
             phantom: ahead,
             jump: None,
         };
@@ -75,8 +76,8 @@ impl SteadyClock {
         steady.since(self.wall.now())
     }
 
-    /// The present moment without what a jump of the wall clock added that was taken back. None while a large jump is
-    /// younger than a minute.
+    /// The present time without jumps of the wall clock that were undone. None while a large jump
+    /// is younger than a minute.
     pub(super) fn confirmed_now(&self) -> Option<Timestamp> {
         let mut last = self.read();
         if let Some(jump) = last.jump {
@@ -118,7 +119,7 @@ impl Clock for SteadyClock {
     }
 }
 
-/// Said once for each time that the wall clock is set back so far.
+/// Logged once for each time that the wall clock is set back so far.
 fn report_ahead(before: Duration, ahead: Duration) {
     if ahead.saturating_sub(before) > WORTH_AN_ERROR {
         error!(

@@ -48,7 +48,8 @@ struct Told {
     asked: watch::Sender<usize>,
     /// When it was asked for a refund or for a look.
     calls: Mutex<Vec<Instant>>,
-    /// The digests of what it logs in with, one for each time that it is asked for it. The last one stays.
+    /// The digests of what it logs in with, one for each time that it is asked for it. The last one
+    /// stays.
     credentials: Mutex<VecDeque<String>>,
 }
 

@@ -1,4 +1,5 @@
-//! Refunds whose account is gone or is somewhere else: they wait, and go on where the configuration or a person says.
+//! Refunds whose account is gone or is somewhere else: they wait, and go on where the configuration
+//! or a person says.
 
 use rstest::rstest;
 

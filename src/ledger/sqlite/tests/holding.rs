@@ -96,7 +96,8 @@ async fn an_item_that_was_not_given_back_is_held_for_as_long() {
     }
 }
 
-/// While the first may still be queued at the provider, then while it is followed, and then no more.
+/// While the first may still be queued at the provider, then while it is followed, and then no
+/// more.
 #[rstest]
 #[case(599, false, Some(Some(600)))]
 #[case(599, true, Some(Some(600)))]

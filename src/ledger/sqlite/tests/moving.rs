@@ -298,7 +298,8 @@ async fn open_refunds_are_counted_and_read_by_their_place() {
     assert_eq!((page.len(), states), (3, vec![State::Pending, State::Submitted, State::InDoubt, State::NeedsReview]));
 }
 
-/// Expiry stands still from the first start that has another account until one that has this one again.
+/// Expiry stands still from the first start that has another account until one that has this one
+/// again.
 #[tokio::test]
 async fn a_standstill_begins_and_ends_with_the_configuration() {
     let bench = Bench::new();
