@@ -1,7 +1,7 @@
 //! The composition root: settings in, a running gateway out, and the order in which it stops. The only file that knows every layer.
 
-mod foresight;
-mod renewal;
+mod reload;
+mod start_preview;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -16,9 +16,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-pub use self::foresight::{Foreseen, ForesightError, foresee};
-pub use self::renewal::Reloader;
-use self::renewal::SecretFiles;
+pub use self::reload::Reloader;
+use self::reload::SecretFiles;
+pub use self::start_preview::{DisplacedRefunds, PreviewError, preview_start};
 use crate::api::health::Serving;
 use crate::api::{self, ApiSettings, ServeError};
 use crate::config::changes::Reloadable;
@@ -195,8 +195,8 @@ impl App {
         self.metrics_addr
     }
 
-    /// What has the configuration read again by `load` while the gateway runs; it takes up secrets
-    /// from files, and the filter.
+    /// A handle that rereads the configuration with `load` while the gateway runs, and applies the
+    /// log filter and the secrets from files.
     ///
     /// # Errors
     /// The operating system gives no thread.
@@ -294,8 +294,7 @@ impl Standings for Whole {
     }
 }
 
-/// Probes every configured account, without a ledger and without a port. In the order of their
-/// names.
+/// Probes every configured account, ordered by name, without a ledger and without a port.
 ///
 /// # Errors
 /// [`StartError::Account`] where an account cannot be used as configured.
@@ -335,7 +334,7 @@ fn connect(settings: &Settings, clock: &Arc<dyn Clock>, metrics: &Metrics) -> Re
     Ok(Accounts::new(accounts))
 }
 
-/// Keeps each secret that comes from a file as that file has it.
+/// Keeps each secret from a file equal to the file's content.
 fn follow_secrets(
     settings: &Settings,
     accounts: &Accounts,
@@ -349,7 +348,7 @@ fn follow_secrets(
             let (engine, changed) = (engine.clone(), name.clone());
             let changed = move || engine.credentials_changed(&changed);
             let secret = account.secret.clone();
-            tokio::spawn(renewal::follow(name.clone(), secret, receiver, closing.clone(), changed));
+            tokio::spawn(reload::follow(name.clone(), secret, receiver, closing.clone(), changed));
             files.insert(name.clone(), sender);
         }
     }

@@ -173,12 +173,12 @@ async fn check_online(settings: &Settings) -> anyhow::Result<ExitCode> {
 
 /// Says which refunds would wait after a start with these settings.
 fn check_ledger(settings: &Settings) -> ExitCode {
-    match app::foresee(settings) {
-        Ok(foreseen) => {
-            for line in cli::lines_of_ledger(&foreseen) {
+    match app::preview_start(settings) {
+        Ok(displaced) => {
+            for line in cli::lines_of_ledger(&displaced) {
                 say(&mut std::io::stdout(), &line);
             }
-            let waits = foreseen.iter().any(|one| one.waiting() > 0);
+            let waits = displaced.iter().any(|one| one.waiting() > 0);
             if waits { ExitCode::FAILURE } else { ExitCode::SUCCESS }
         }
         Err(error) => {
@@ -206,7 +206,8 @@ async fn serve(settings: Settings, config: Option<PathBuf>, filter: LogFilter) -
     Ok(())
 }
 
-/// SIGHUP, from when it is listened for: from then on it ends nothing, during the drain neither.
+/// SIGHUP, from when it is listened for: from then on it never ends the process, not even during
+/// the drain.
 fn hangup() -> anyhow::Result<Signal> {
     signal(SignalKind::hangup()).context("SIGHUP cannot be listened for")
 }
@@ -221,7 +222,7 @@ fn small_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// Ctrl-C, SIGTERM or SIGQUIT, from when it is listened for: before the start, so that one that
-/// comes during it or right after it is no sudden death.
+/// comes during it or right after it still drains.
 struct ShutdownSignal {
     interrupt: Signal,
     terminate: Signal,

@@ -15,7 +15,7 @@ use recoup::domain::place::Place;
 use recoup::domain::refund::{Intent, Refund};
 use recoup::domain::target::{NamecomTarget, SectigoTarget, Target};
 use recoup::ledger::sqlite::{SqliteLedger, SqliteSettings};
-use recoup::ledger::{Claim, Create, Created, FirstAttempt, Kin, Ledger as _, Record};
+use recoup::ledger::{Claim, Create, Created, FirstAttempt, Ledger as _, Record, RelatedLogins};
 use recoup::providers::place_of;
 use tokio::time::Instant;
 
@@ -110,7 +110,7 @@ async fn create(
 ) -> Vec<Refund> {
     let creates = intents.enumerate().map(|(nth, intent)| Create {
         place: place_at(endpoint, intent.target.provider()),
-        kin: Kin::default(),
+        related: RelatedLogins::default(),
         intent,
         dispatch: dispatch.then_some(FirstAttempt { credential: None }),
         allow_similar: true,

@@ -11,7 +11,7 @@ use recoup::domain::ids::Provider;
 use recoup::domain::outcome::Confirmation;
 use recoup::domain::refund::Refund;
 use recoup::ledger::sqlite::{SqliteLedger, SqliteSettings};
-use recoup::ledger::{Claim, Create, Created, FirstAttempt, Kin, Ledger as _, Record};
+use recoup::ledger::{Claim, Create, Created, FirstAttempt, Ledger as _, Record, RelatedLogins};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::samples::{self, NOW};
@@ -60,7 +60,7 @@ fn create(number: i32) -> Create {
     Create {
         intent: samples::intent(Provider::Namecom, number),
         place: samples::place(),
-        kin: Kin::default(),
+        related: RelatedLogins::default(),
         dispatch: Some(FirstAttempt { credential: None }),
         allow_similar: false,
         actor: "caller".to_owned(),

@@ -150,7 +150,7 @@ pub(super) fn reassign_command(request: proto::ReassignRefundRequest, actor: &st
 
 fn require_etag(etag: &str, faults: &mut Faults) {
     if etag.is_empty() {
-        faults.add("etag", "is required: that of the state which the person looked at");
+        faults.add("etag", "is required: that of the state on which the decision is based");
     }
 }
 
@@ -214,14 +214,14 @@ pub(super) fn filter(filter: Option<proto::RefundFilter>, faults: &mut Faults) -
     query
 }
 
-/// What only the engine knows of a refund that is shown.
+/// What only the engine knows about a refund.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Outlook {
     /// A second send is safe now.
     pub(super) resend_safe: bool,
     /// What keeps it from going on.
     pub(super) waiting_for: Option<WaitingFor>,
-    /// It is not recorded: what it would do is shown.
+    /// A dry run: the answer shows what the refund would do.
     pub(super) is_hypothetical: bool,
 }
 
@@ -362,8 +362,8 @@ fn label_field(key: &str) -> String {
     format!("labels[\"{shown}\"]")
 }
 
-/// The first moment of the ledger's clock that is not before `given`: a bound that is finer than its microseconds. A filter's
-/// start is inclusive and its end exclusive, so both exclude what lies before it and nothing else.
+/// Rounds `given` up to the microseconds of the ledger. A filter's start is inclusive and its end
+/// exclusive, so rounding up moves no refund across either bound.
 fn instant(field: &str, given: Option<prost_types::Timestamp>, faults: &mut Faults) -> Option<Timestamp> {
     let given = given?;
     let nanos = u32::try_from(given.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
@@ -455,7 +455,7 @@ fn event_kind(kind: EventKind) -> proto::refund_event::Kind {
     }
 }
 
-/// What else happened at the provider, or may have; of a refund that is not recorded, what would.
+/// What else happened, or may have happened, at the provider. For a dry run: what would happen.
 fn side_effects(refund: &Refund, is_hypothetical: bool) -> Vec<proto::refund::SideEffect> {
     use proto::refund::SideEffect;
     let verdict = money_verdict(refund);
@@ -465,7 +465,7 @@ fn side_effects(refund: &Refund, is_hypothetical: bool) -> Vec<proto::refund::Si
     match refund.provider() {
         Provider::Sectigo => vec![SideEffect::OrderCancelled],
         Provider::Debitsuccess => vec![SideEffect::ServiceFeeCharged],
-        // What is settled lists every item that was refunded along.
+        // A refund whose money moved lists every item that was refunded with the requested ones.
         Provider::Namecom if verdict == proto::refund::MoneyVerdict::Moved && !refund.items.is_empty() => {
             let is_attached = |item: &ItemResult| !item.requested && item.state == ItemState::Succeeded;
             let attached = refund.items.iter().any(is_attached).then_some(SideEffect::AttachedItemsRefunded);
@@ -486,7 +486,7 @@ fn doubt(refund: &Refund, doubt: &Doubt, outlook: Outlook) -> proto::Doubt {
         DoubtReason::GatewayRestarted => Reason::GatewayRestarted,
         DoubtReason::Contradiction => Reason::Contradiction,
     };
-    // None on the ledger while it is in doubt: it is due at once, which is the moment at which that was recorded.
+    // An IN_DOUBT refund without a time in the ledger is due at once, so since its last change.
     let at_once = (refund.state == State::InDoubt).then_some(refund.update_time);
     let next_check = refund.next_check.or(at_once);
     proto::Doubt {

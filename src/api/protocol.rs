@@ -1,10 +1,10 @@
-//! Whether a request is gRPC at all: what is not is refused before any handler runs.
+//! Refuses requests that are not gRPC before any handler runs.
 //!
-//! A form of gRPC that the library does not speak (gRPC-Web, JSON) is handled by it all the same:
-//! the handler runs, and its caller cannot read the answer. So the gRPC specification wants 415,
-//! which no other HTTP client takes for a success.
+//! tonic passes variants that it does not support (gRPC-Web, JSON) to the handler, which then runs
+//! although its caller cannot read the answer. The gRPC specification asks for 415, which no HTTP
+//! client takes for a success.
 //!
-//! `te: trailers` is not asked for: proxies drop it.
+//! `te: trailers` is not required: proxies drop it.
 
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
@@ -12,8 +12,8 @@ use tonic::body::Body;
 
 use crate::api::status;
 
-/// The two names of messages as protocol buffers. Upper case counts as lower, and what follows a
-/// semicolon is a parameter.
+/// The two media types of protocol buffers messages. Case does not matter, and parameters follow a
+/// semicolon.
 const CONTENT_TYPES: [&str; 2] = ["application/grpc", "application/grpc+proto"];
 
 /// The answer to a request that is not gRPC; none to one that is.

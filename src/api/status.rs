@@ -63,13 +63,13 @@ pub(super) fn of_transport(refusal: &Status, call: &str) -> Option<Status> {
         Code::Unimplemented if refusal.message().is_empty() => Some(not_offered(&format!("there is no call {call}"))),
         Code::Unimplemented => {
             let mut refused = not_offered(refusal.message());
-            // Compressed in a way that is not taken: which ones are.
+            // The compression is not supported: the answer names the supported ones.
             if let Some(accepted) = refusal.metadata().get(ACCEPT_ENCODING) {
                 refused.metadata_mut().insert(ACCEPT_ENCODING, accepted.clone());
             }
             Some(refused)
         }
-        // Too large, as it is or once it is inflated, and not the message that it should be.
+        // The message is too large, before or after it is inflated, or malformed.
         Code::OutOfRange | Code::ResourceExhausted | Code::Internal => {
             let message = format!("the request cannot be read: {}", refusal.message());
             Some(status(Code::InvalidArgument, ErrorReason::InvalidRequest, &message, [], |details| {

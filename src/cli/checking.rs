@@ -1,12 +1,12 @@
 //! `recoup check`: the configuration by itself, with `--online` its accounts at their providers,
-//! and with `--ledger` the refunds that belong to other places than the configured ones.
+//! and with `--ledger` the refunds whose account is gone or has changed.
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use recoup::app::Foreseen;
+use recoup::app::DisplacedRefunds;
 use recoup::domain::probe::ProbeReport;
-use recoup::engine::places::Fate;
+use recoup::engine::places::StartEffect;
 
 /// The arguments of `recoup check`.
 #[derive(Args)]
@@ -28,8 +28,8 @@ pub(crate) struct CheckArguments {
     ledger: bool,
 }
 
-/// Refunds of one place that are named, a line each.
-const MOST_NAMED: usize = 100;
+/// At most this many refunds of one place are named, one line each.
+const MAX_NAMED: usize = 100;
 
 impl CheckArguments {
     /// Where the configuration is.
@@ -59,29 +59,29 @@ pub(crate) fn lines_of(account: &str, report: &ProbeReport) -> Vec<String> {
 }
 
 /// What a start would do with refunds whose account changed, one line for each sentence.
-pub(crate) fn lines_of_ledger(foreseen: &[Foreseen]) -> Vec<String> {
-    let waiting = foreseen.iter().map(Foreseen::waiting).fold(0, u64::saturating_add);
+pub(crate) fn lines_of_ledger(displaced: &[DisplacedRefunds]) -> Vec<String> {
+    let waiting = displaced.iter().map(DisplacedRefunds::waiting).fold(0, u64::saturating_add);
     let total = match waiting {
         0 => "ledger: no refund would wait for its account".to_owned(),
         _ => format!("ledger: {} would wait for the account", refunds(waiting)),
     };
-    foreseen.iter().flat_map(lines_of_place).chain([total]).collect()
+    displaced.iter().flat_map(lines_of_place).chain([total]).collect()
 }
 
-fn lines_of_place(Foreseen { open, fate, left }: &Foreseen) -> Vec<String> {
+fn lines_of_place(DisplacedRefunds { open, start_effect, left }: &DisplacedRefunds) -> Vec<String> {
     let (account, provider, endpoint) = (&open.at.account, open.provider, &open.at.place.endpoint);
     let recorded = format!("account {account}: {} recorded for {provider} at {endpoint}", refunds(open.count));
-    let head = match fate {
-        Fate::Moves => format!("{recorded} would go on at the present place of the account"),
-        Fate::Waits(differing) if *differing == ["account"] => {
+    let head = match start_effect {
+        StartEffect::Moves => format!("{recorded} would go on at the present place of the account"),
+        StartEffect::Waits(differing) if *differing == ["account"] => {
             format!("{recorded} would wait: the account is not configured")
         }
-        Fate::Waits(differing) => {
+        StartEffect::Waits(differing) => {
             format!("{recorded} would wait: the configured account differs in {}", differing.join(", "))
         }
     };
-    let named = left.iter().take(MOST_NAMED).map(|(id, problem)| format!("refund {id} would wait: {problem}"));
-    let more = left.len().saturating_sub(MOST_NAMED);
+    let named = left.iter().take(MAX_NAMED).map(|(id, problem)| format!("refund {id} would wait: {problem}"));
+    let more = left.len().saturating_sub(MAX_NAMED);
     let more = (more > 0).then(|| format!("{} more would wait for the same kind of reason", refunds(more as u64)));
     std::iter::once(head).chain(named).chain(more).collect()
 }

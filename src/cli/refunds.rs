@@ -1,4 +1,5 @@
-//! `recoup refunds`: list, show, reconcile, resolve, reassign, cancel, through the gRPC API of a running gateway.
+//! `recoup refunds`: list, show, reconcile, resolve, reassign, cancel, through the gRPC API of a
+//! running gateway.
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -37,7 +38,8 @@ enum Action {
     Reconcile(Which),
     /// Give a person's word on a refund that needs one.
     Resolve(ResolveArguments),
-    /// Let a refund whose account is gone or has changed go on at an account as it is configured now.
+    /// Let a refund whose account is gone or has changed go on at an account as it is configured
+    /// now.
     Reassign(ReassignArguments),
     /// Withdraw a refund that is PENDING: its provider has processed nothing of it.
     Cancel(CancelArguments),

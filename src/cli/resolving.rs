@@ -60,17 +60,17 @@ struct Word {
     /// What became of each requested item of a name.com order, some given back and some not:
     /// 71=refunded,72=not.
     #[arg(long, value_name = "ID=refunded|not", value_delimiter = ',', value_parser = item)]
-    items: Vec<ItemWord>,
+    items: Vec<ItemArgument>,
 }
 
-/// A person's word on one item.
+/// A person's decision on one item.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct ItemWord {
+struct ItemArgument {
     id: String,
     refunded: bool,
 }
 
-/// Said before a decision that does not wait for the gateway.
+/// Printed before a decision that does not wait for the gateway's lookups.
 const MAY_STILL_ARRIVE: &str = "recoup: the gateway has not finished finding out: an attempt that is still on its way at \
                                 the provider may take effect after this decision";
 
@@ -104,7 +104,7 @@ pub(super) async fn resolve(
         resolution: resolution.into(),
         evidence: arguments.evidence,
         refunded_amount,
-        items: arguments.word.items.into_iter().map(ItemWord::told).collect(),
+        items: arguments.word.items.into_iter().map(ItemArgument::into_proto).collect(),
         take_over: arguments.take_over,
     };
     let answer = client.resolve_refund(within(ASKING, request)).await.map_err(|status| refusal(&status))?.into_inner();
@@ -123,7 +123,7 @@ fn confirm(refund: &proto::Refund, word: &Word, yes: bool) -> Result<(), Failure
         );
         return Err(Failure::usage(sentence));
     }
-    match asked(&format!("Your word on this refund: {}. Type yes to give it: ", word.in_words())) {
+    match asked(&format!("Your decision on this refund: {}. Type yes to confirm it: ", word.in_words())) {
         true => Ok(()),
         false => Err(Failure::new("nothing was changed")),
     }
@@ -164,13 +164,13 @@ impl Word {
     }
 }
 
-impl ItemWord {
-    fn told(self) -> ItemResolution {
+impl ItemArgument {
+    fn into_proto(self) -> ItemResolution {
         ItemResolution { item_id: self.id, refunded: self.refunded, refunded_amount: None }
     }
 }
 
-fn item(text: &str) -> Result<ItemWord, String> {
+fn item(text: &str) -> Result<ItemArgument, String> {
     let form = || "must be an item with what became of it, such as 71=refunded or 72=not".to_owned();
     let (id, word) = text.trim().split_once('=').ok_or_else(form)?;
     let refunded = match word {
@@ -178,7 +178,7 @@ fn item(text: &str) -> Result<ItemWord, String> {
         "not" => false,
         _ => return Err(form()),
     };
-    if id.is_empty() { Err(form()) } else { Ok(ItemWord { id: id.to_owned(), refunded }) }
+    if id.is_empty() { Err(form()) } else { Ok(ItemArgument { id: id.to_owned(), refunded }) }
 }
 
 /// A decimal above zero with at most two places: a third one would be rounded, and a person's word is not.
@@ -201,8 +201,8 @@ mod tests {
 
     #[test]
     fn an_item_comes_with_what_became_of_it() {
-        assert_eq!(item("71=refunded"), Ok(ItemWord { id: "71".to_owned(), refunded: true }));
-        assert_eq!(item("72=not"), Ok(ItemWord { id: "72".to_owned(), refunded: false }));
+        assert_eq!(item("71=refunded"), Ok(ItemArgument { id: "71".to_owned(), refunded: true }));
+        assert_eq!(item("72=not"), Ok(ItemArgument { id: "72".to_owned(), refunded: false }));
         for wrong in ["", "71", "71=", "=not", "71=yes", "71=refunded=not"] {
             assert!(item(wrong).is_err(), "{wrong}");
         }

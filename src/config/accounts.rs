@@ -51,7 +51,7 @@ const PENDING_LIMIT: Duration = Duration::from_secs(24 * 3600);
 /// 50 minutes: documented as 12 hours and, newer, as 1 hour; the shorter, less a margin for clocks that differ.
 const KEY_LIFETIME: Duration = Duration::from_secs(3000);
 
-/// Besides control characters, all that XML has no form for.
+/// What XML cannot represent, besides control characters.
 const NO_XML: [char; 2] = ['\u{fffe}', '\u{ffff}'];
 
 const MONTH_S: u64 = 30 * 24 * 3600;
@@ -64,7 +64,7 @@ pub struct SecretFile {
 }
 
 impl SecretFile {
-    /// As it is configured; links are followed anew at each reading.
+    /// As configured. Symbolic links are resolved at each read.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -72,7 +72,7 @@ impl SecretFile {
     /// Reads the secret. None where the file is no plain one: a pipe gives its content once.
     ///
     /// # Errors
-    /// What is wrong, in words that go on from "the file" or "the secret" and repeat nothing of it.
+    /// What is wrong with the file or the secret, without any part of its content.
     pub fn read(&self) -> Result<Option<SecretString>, String> {
         match std::fs::metadata(&self.path) {
             Ok(metadata) if !metadata.is_file() => Ok(None),
@@ -81,8 +81,8 @@ impl SecretFile {
     }
 }
 
-/// Reads all accounts, and where the secrets of those come from that have them in a file. A faulty
-/// account is left out, its faults noted.
+/// Reads all accounts, and the secret files of those that have one. A faulty account is left out
+/// and its faults are noted.
 pub(super) fn read(read: &mut Reader<'_>) -> (Vec<AccountSettings>, BTreeMap<AccountName, SecretFile>) {
     read.section("accounts");
     let tables = read.names_in("accounts");
@@ -103,7 +103,7 @@ pub(super) fn read(read: &mut Reader<'_>) -> (Vec<AccountSettings>, BTreeMap<Acc
     (accounts, secret_files)
 }
 
-/// A former place that another account has now would make one refund two accounts' business.
+/// A former place that another account has now would give its refunds two accounts.
 fn refuse_present_places(read: &mut Reader<'_>, accounts: &[AccountSettings]) {
     for account in accounts {
         let taken = account.former_places().into_iter().find_map(|former| {
@@ -207,7 +207,8 @@ impl AccountReader<'_, '_> {
         Some(currency)
     }
 
-    /// `former = [{ endpoint = "https://old.example", login = "old" }]`: a part left out is the present one.
+    /// `former = [{ endpoint = "https://old.example", login = "old" }]`: a part left out is the
+    /// present one.
     fn former(&mut self) -> Vec<FormerPlace> {
         let key = self.key("former");
         let mut places = Vec::new();
@@ -459,7 +460,7 @@ fn namespace(text: &str) -> Result<String, &'static str> {
 
 fn secret_in(path: &Path, longest: usize) -> Result<SecretString, String> {
     let text = read_bounded(path).map_err(|why| format!("the file {why}"))?;
-    // One line end, as every editor and `echo` leave it; more of them may be meant.
+    // Strips the one line end that editors and `echo` add; further ones may be part of the secret.
     let line = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
     checked_secret(line, longest).map_err(|why| format!("the secret in the file {why}"))
 }

@@ -1,8 +1,7 @@
-//! What has changed between the configuration that a gateway runs with and the same one as it is
-//! read later.
+//! Compares the configuration that a gateway runs with to a later reading of it.
 //!
-//! A running gateway takes up the log's filter and the secrets that come from files. All else takes
-//! a restart.
+//! A running gateway applies the log filter and the secrets from files. Everything else takes a
+//! restart.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,12 +10,12 @@ use crate::domain::ids::AccountName;
 
 use super::Settings;
 
-/// What is set, by its key and as text, defaults left out. No secret is among it: those stand in
-/// files and variables of their own.
+/// The settings as texts by key, without defaults. No secret is among them: secrets have files and
+/// variables of their own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Entries(pub(super) BTreeMap<String, String>);
 
-/// The part of the settings that a running gateway compares and takes up.
+/// The part of the settings that a running gateway compares and applies.
 #[derive(Debug, Clone)]
 pub struct Reloadable {
     /// Everything that is set.
@@ -27,14 +26,14 @@ pub struct Reloadable {
     pub secret_files: BTreeMap<AccountName, SecretFile>,
 }
 
-/// What follows from another reading of the configuration.
+/// What a later reading of the configuration changes.
 #[derive(Debug, Clone)]
 pub struct Changes {
     /// Which events are logged from now on, where that has changed.
     pub filter: Option<String>,
     /// The files to read secrets from now on, all of them.
     pub secret_files: BTreeMap<AccountName, SecretFile>,
-    /// Keys that have changed and that a running gateway does not take up.
+    /// Keys that have changed and take a restart.
     pub need_a_restart: Vec<String>,
 }
 
@@ -52,8 +51,8 @@ impl Reloadable {
 
     /// What follows from `newer`.
     ///
-    /// An account that has changed in any other way keeps the file that it has: the new secret may
-    /// be for the new login or the new host.
+    /// An account whose other settings changed keeps its present file: the new secret may belong to
+    /// the new login or host.
     pub fn changes_to(&self, newer: &Reloadable) -> Changes {
         let need_a_restart = self.entries.changed(&newer.entries);
         let is_untouched = |account: &AccountName| {
@@ -73,8 +72,8 @@ impl Reloadable {
 }
 
 impl Entries {
-    /// The keys that a running gateway does not take up and that are set in another way in `newer`,
-    /// or in one of the two alone.
+    /// The keys that take a restart and whose value differs in `newer`, or that only one of the two
+    /// sets.
     fn changed(&self, newer: &Entries) -> Vec<String> {
         let keys: BTreeSet<&String> = self.0.keys().chain(newer.0.keys()).collect();
         let is_changed = |key: &&&String| match (self.0.get(**key), newer.0.get(**key)) {

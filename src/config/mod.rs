@@ -64,7 +64,7 @@ pub struct Settings {
     pub accounts: Vec<AccountSettings>,
     /// The accounts whose secret comes from a file, which may be read again.
     pub secret_files: BTreeMap<AccountName, SecretFile>,
-    /// Everything that is set, to be compared with what is set later.
+    /// All settings, for comparison with a later reading.
     pub entries: Entries,
     /// What is allowed and still unwise: one sentence each, with its key. To be logged at start-up.
     pub warnings: Vec<String>,
@@ -116,8 +116,8 @@ pub struct EngineSettings {
     pub lookups_after: Vec<Duration>,
     /// After the last of them, so far apart.
     pub lookups_every: Duration,
-    /// How long a refund that its provider rejected, or that a person found not refunded, is looked up once a day: it may
-    /// be corrected.
+    /// How long a refund that its provider rejected, or that a person found not refunded, is still
+    /// looked up once a day: the provider may correct it.
     pub rejection_follow_up: Duration,
     /// Attempts on end of which nothing usable was heard, before an account is sent nothing any more.
     pub circuit_failures: u32,

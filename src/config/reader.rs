@@ -41,10 +41,10 @@ enum Value {
     Variable(String),
     Integer(i64),
     Boolean(bool),
-    /// Tables in an array, whose values are all text, and the whole as it is compared.
+    /// An array of tables whose values are all text, and the text by which it is compared.
     Tables(Vec<BTreeMap<String, String>>, String),
     Table,
-    /// Nothing that any setting could be; how it stands there.
+    /// A value that no setting can have; its text.
     Other(String),
 }
 
@@ -159,7 +159,7 @@ impl<'a> Reader<'a> {
         parsed.map_err(|sentence| self.fault(key, sentence)).ok()
     }
 
-    /// An array of tables whose values are text, in the file alone; none where nothing stands there.
+    /// An array of tables with text values, from the file only. None if it is absent.
     pub(super) fn tables(&mut self, key: &str) -> Option<Vec<BTreeMap<String, String>>> {
         match self.value(key)? {
             Value::Tables(tables, _) => Some(tables),
@@ -253,8 +253,8 @@ impl<'a> Reader<'a> {
         self.warnings.push(format!("{key}: {sentence}"));
     }
 
-    /// What is set, as text, by its path. Without the variables that hold a secret, so it is
-    /// complete once all secrets have been read.
+    /// The settings as texts by path, without the variables that hold a secret. Call it once all
+    /// secrets have been read: only then are those variables known.
     pub(super) fn texts(&self) -> BTreeMap<String, String> {
         let is_secret = |entry: &Entry| matches!(&entry.source, FaultSource::Variable(name) if self.secret_variables.contains(name));
         let set = self.entries.iter().filter(|(_, entry)| !is_secret(entry));
@@ -415,8 +415,8 @@ impl Value {
         }
     }
 
-    /// The same text for the same value, whether a file or a variable has it; none for a table,
-    /// whose entries have their own.
+    /// The value as text, the same for a file and a variable. None for a table: its entries have
+    /// texts of their own.
     fn text(&self) -> Option<String> {
         match self {
             Value::Text(text) | Value::Variable(text) | Value::Tables(_, text) | Value::Other(text) => {
@@ -451,7 +451,7 @@ fn written(value: &DeValue<'_>) -> String {
     }
 }
 
-/// None: something else stands among them.
+/// None if any element is something else.
 fn tables_in(items: &DeArray<'_>) -> Option<Vec<BTreeMap<String, String>>> {
     let text_of = |value: &DeValue<'_>| match value {
         DeValue::String(text) => Some(text.to_string()),

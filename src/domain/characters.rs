@@ -1,8 +1,8 @@
-//! Characters that a person does not see, and that can change what a person believes to see.
+//! Invisible characters that can change what a person reads.
 
-/// Whether a character is a control character (Unicode's category Cc) or a format character (Cf): zero-width joiners, marks
-/// that turn the direction of a text, the byte order mark, invisible tags. They have no place in a reference or a label, for
-/// two that look alike would be two.
+/// Whether a character is a control character (Unicode's category Cc) or a format character (Cf):
+/// zero-width joiners, marks that turn the direction of a text, the byte order mark, invisible
+/// tags. References and labels must not hold them: two that look alike would differ.
 pub fn is_control_or_format(character: char) -> bool {
     character.is_control() || is_format(character)
 }

@@ -38,15 +38,16 @@ pub enum Deduplication {
 /// How a lost answer is found again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LookupKind {
-    /// The state of the order shows it, where it says "refunded"; its silence proves nothing. What a
-    /// refund destroys first and is still there does ([`super::outcome::Absence::Untouched`]).
+    /// The order's state proves a refund where it says "refunded"; its silence proves nothing. An
+    /// absence is proven by what a refund destroys first and is still there
+    /// ([`super::outcome::Absence::Untouched`]).
     TargetState,
     /// The refund itself can be asked for.
     Refund,
 }
 
-/// How long "not refunded" may lag behind the truth where nothing is configured: Sectigo's order status lags by an unknown
-/// time.
+/// How long "not refunded" may lag behind the truth where nothing is configured: Sectigo's order
+/// status lags by an unknown time.
 pub const fn default_settle_time(provider: Provider) -> Duration {
     match provider {
         Provider::Sectigo => Duration::from_secs(24 * 3_600),

@@ -1,7 +1,8 @@
 //! What can happen to a refund, and how its history says so.
 //!
-//! An event is a fact; [`crate::domain::state`] says where it leads, and [`crate::domain::refund::Refund::apply`] what
-//! it changes. The ledger keeps each as one line with its kind, so that programs need not read the sentence for people.
+//! An event is a fact; [`crate::domain::state`] says where it leads, and
+//! [`crate::domain::refund::Refund::apply`] what it changes. The ledger keeps each as one line with
+//! its kind, so that programs need not read the sentence for people.
 
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{AccountName, RefundId};
@@ -16,7 +17,8 @@ use crate::domain::state::State;
 pub enum Event {
     /// An attempt is recorded; from now on its first byte may leave.
     Dispatched {
-        /// A digest of the credential that the attempt's deduplication key is bound to, where there is one.
+        /// A digest of the credential that the attempt's deduplication key is bound to, where there
+        /// is one.
         credential: Option<String>,
     },
     /// Proof that nothing was processed; sent again, not before `retry_at`.
@@ -45,21 +47,21 @@ pub enum Event {
         reason: DoubtReason,
         /// What was seen.
         evidence: String,
-        /// The provider's words where it is they that cannot be believed.
+        /// The provider's words, where the doubt is about them.
         error: Option<ProviderError>,
         /// The attempt itself was not processed: the doubt is an earlier one's.
         not_processed: bool,
     },
     /// The gateway stopped while an attempt was on its way.
     Interrupted,
-    /// A lookup that settled nothing.
+    /// An inconclusive lookup.
     Checked(Observation),
     /// The gateway cannot find out: a person must.
     Escalated {
         /// Why not.
         evidence: String,
-        /// The provider had a record under our identifier before anything was sent: it may be another caller's, so no
-        /// record ever settles this refund.
+        /// The provider had a record under our identifier before anything was sent: it may be
+        /// another caller's, so no record ever settles this refund.
         foreign_record: bool,
     },
     /// The caller withdrew it before the provider had processed anything.
@@ -74,19 +76,19 @@ pub enum Event {
         account: AccountName,
         /// Where that account is.
         place: Place,
-        /// How it is known that both are the same books at the provider.
+        /// The evidence that both are the same books at the provider.
         evidence: String,
     },
     /// The provider reports a refund after it, or a person, had said no. The state stays.
     Corrected {
         /// The provider's yes.
         confirmation: Confirmation,
-        /// Until when a similar refund needs the caller's word that it is meant.
+        /// Until when a similar refund needs `allow_similar`.
         caution_until: Timestamp,
     },
 }
 
-/// What a lookup showed that settled nothing.
+/// What an inconclusive lookup showed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
     /// What was seen, in words.
@@ -102,14 +104,14 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// One that says nothing besides.
+    /// An observation with nothing besides these two.
     pub fn new(evidence: impl Into<String>, record: RecordSeen) -> Self {
         Self { evidence: evidence.into(), record, items: Vec::new(), status: None, status_note: None }
     }
 }
 
 impl Decided {
-    /// A decision in its time, of which nothing follows but what it says.
+    /// A decision that takes nothing over, reserves nothing and is not followed.
     pub fn new(resolution: Resolution, evidence: impl Into<String>) -> Self {
         Self {
             resolution,
@@ -142,7 +144,8 @@ pub struct Decided {
     pub evidence: String,
     /// The person decides before the gateway has finished finding out.
     pub take_over: bool,
-    /// What was not refunded stays reserved until then: an earlier attempt may still have an effect. None: it is free.
+    /// What was not refunded stays reserved until then: an earlier attempt may still have an
+    /// effect. None: it is free.
     pub reserve_until: Option<Timestamp>,
     /// Until when the provider is asked whether the person was wrong; none: never.
     pub follow_until: Option<Timestamp>,
@@ -259,7 +262,7 @@ impl EventKind {
         EventKind::Corrected,
     ];
 
-    /// The word used in the ledger and the logs.
+    /// The name used in the ledger and the logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             EventKind::Created => "created",
@@ -280,7 +283,7 @@ impl EventKind {
         }
     }
 
-    /// Reads that word.
+    /// Parses that name.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|one| one.as_str() == text)
     }
@@ -307,7 +310,8 @@ impl Event {
         }
     }
 
-    /// The attempt that it is about: the one that it begins, or that was on its way. 0 where there was none.
+    /// The attempt that it is about: the one that it begins, or that was on its way. 0 where there
+    /// was none.
     pub fn attempt(&self, before: &Refund, after: &Refund) -> u32 {
         let concerns_one = before.state == State::Dispatching || after.state == State::Dispatching;
         if concerns_one { after.attempt_count } else { 0 }

@@ -75,23 +75,23 @@ impl Currency {
     }
 }
 
-/// How a provider's word for an amount compares with ours.
+/// How the amount in a provider's answer compares with ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Comparison {
     /// Ours, to the cent.
     Same,
-    /// Ours in fewer digits: it contradicts nothing, and proves no cent.
+    /// Ours in fewer digits: no contradiction, but no proof of the cents either.
     LessPrecise,
-    /// None that ours could have been written as.
+    /// Different: ours cannot be written so.
     Different,
 }
 
 impl Money {
-    /// Compares a provider's word with this amount, which is above zero.
+    /// Compares the amount in a provider's answer with this one, which is above zero.
     ///
-    /// A word has digits and at most one point: no sign, no exponent, no comma. One with fewer
-    /// decimals than two fits where it is ours cut off or rounded to the decimals that it has: some
-    /// services keep whole numbers, and none says how it rounds.
+    /// A valid text has digits and at most one point: no sign, no exponent, no comma. With fewer
+    /// than two decimals it fits if it is ours, truncated or rounded to as many decimals: some
+    /// services keep whole numbers, and none documents how it rounds.
     pub fn compare(&self, told: &str) -> Comparison {
         let (whole, fraction) = match told.split_once('.') {
             Some((_, "")) => return Comparison::Different,

@@ -39,7 +39,8 @@ pub enum Outcome {
 pub enum Lookup {
     /// The provider knows the refund, and this is what became of it.
     Found(Outcome),
-    /// The provider does not show the refund. That is no proof that it never happened: time may still show it.
+    /// The provider does not show the refund. That is no proof that it never happened: it may still
+    /// show later.
     NotFound {
         /// What was seen.
         evidence: String,
@@ -68,8 +69,8 @@ pub enum Heard {
     NotOurs,
     /// The provider took the login, and has no such target.
     NoTarget,
-    /// The provider is there and says that it did not look at the request: that is for the
-    /// settings, not for the circuit.
+    /// The provider answers, but did not process the request: a matter of the settings, not of the
+    /// circuit breaker.
     NotDispatched,
 }
 
@@ -78,10 +79,12 @@ pub enum Heard {
 pub enum Absence {
     /// Nothing: the provider's view may lag behind.
     Unproven,
-    /// What the refund would have destroyed first is still there (name.com: the domain of every requested item). Seen a
-    /// settle time after the last attempt, that proves that no attempt had an effect.
+    /// What the refund would have destroyed first is still there (name.com: the domain of every
+    /// requested item). Seen a settle time after the last attempt, that proves that no attempt had
+    /// an effect.
     Untouched,
-    /// The provider has destroyed what it destroys first, and shows no refund: it may still come, or never.
+    /// The provider has destroyed what it destroys first, and shows no refund: the refund may still
+    /// come, or never.
     HalfDone,
 }
 
@@ -114,8 +117,8 @@ pub struct Confirmation {
     pub replayed: bool,
     /// The provider's own remark beside the state, through [`provider_text`].
     pub status_note: Option<String>,
-    /// What else the answer said, for the history: warnings beside a success, the number of the provider's message. Each
-    /// through [`provider_text`].
+    /// What else the answer said, for the history: warnings beside a success, the number of the
+    /// provider's message. Each through [`provider_text`].
     pub remarks: Vec<String>,
 }
 
@@ -134,8 +137,8 @@ pub struct Acceptance {
     pub replayed: bool,
     /// The provider's own remark beside the state, through [`provider_text`].
     pub status_note: Option<String>,
-    /// What else the answer said, for the history: warnings beside a success, the number of the provider's message. Each
-    /// through [`provider_text`].
+    /// What else the answer said, for the history: warnings beside a success, the number of the
+    /// provider's message. Each through [`provider_text`].
     pub remarks: Vec<String>,
 }
 
@@ -233,14 +236,14 @@ pub enum DoubtReason {
 /// The longest text of a provider that is kept, in bytes.
 pub const PROVIDER_TEXT_BYTES: usize = 512;
 
-/// A provider's text made safe to keep and to show: control and format characters escaped, blanks at its ends left out, at
-/// most [`PROVIDER_TEXT_BYTES`] bytes.
+/// A provider's text made safe to keep and to show: control and format characters escaped, blanks
+/// at its ends left out, at most [`PROVIDER_TEXT_BYTES`] bytes.
 pub fn provider_text(text: &str) -> String {
     exact_text(text.trim()).0
 }
 
-/// As [`provider_text`], with the blanks at its ends: what differs from a documented word by no more than a blank must show
-/// it. Says too whether the text was cut.
+/// As [`provider_text`], but keeps the blanks at both ends: a blank may be all that distinguishes a
+/// value from a documented one. Also returns whether the text was cut.
 pub fn exact_text(text: &str) -> (String, bool) {
     let mut kept = String::with_capacity(text.len().min(PROVIDER_TEXT_BYTES));
     for character in text.chars() {

@@ -1,7 +1,7 @@
 //! Where a refund belongs: one login at one host of a provider, in one currency.
 //!
-//! A refund is recorded with its place. Nothing is sent, looked up or concluded at any other: what one host or login
-//! knows of a refund says nothing about another.
+//! A refund is recorded with its place. Nothing is sent, looked up or concluded at any other: what
+//! one host or login knows of a refund says nothing about another.
 
 use crate::domain::ids::AccountName;
 use crate::domain::money::Currency;
@@ -17,7 +17,8 @@ pub struct Place {
     pub currency: Currency,
 }
 
-/// A configured account by its name and its place: what its refunds must match before anything is sent or looked up.
+/// A configured account by its name and its place: what its refunds must match before anything is
+/// sent or looked up.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Destination {
     /// The account's name.
@@ -37,7 +38,8 @@ impl Place {
         parts.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }
 
-    /// Whether a request that was made at one of the two reached the same host under the same login as at the other.
+    /// Whether a request that was made at one of the two reached the same host under the same login
+    /// as at the other.
     pub fn is_same_host_and_login(&self, other: &Place) -> bool {
         self.endpoint == other.endpoint && self.login == other.login
     }

@@ -48,7 +48,7 @@ impl ProbeReport {
 }
 
 impl Credentials {
-    /// The word that people read.
+    /// The name shown to people.
     pub const fn as_str(self) -> &'static str {
         match self {
             Credentials::Accepted => "accepted",

@@ -34,12 +34,14 @@ pub struct Refund {
     pub intent: Intent,
     /// The account that it goes on at: the one first given, unless it was reassigned.
     pub account: AccountName,
-    /// Where that account was when the refund was recorded there. Nothing is sent or looked up anywhere else.
+    /// Where that account was when the refund was recorded there. Nothing is sent or looked up
+    /// anywhere else.
     pub place: Place,
     /// When it was reassigned last.
     pub placed_time: Option<Timestamp>,
-    /// An attempt that may have had an effect was made at another host or under another login. Whether a key or an
-    /// identifier of there counts here is documented nowhere, so the gateway never sends it again.
+    /// An attempt that may have had an effect was made at another host or under another login.
+    /// Whether its key or identifier counts here is documented nowhere, so the gateway never sends
+    /// it again.
     pub attempted_elsewhere: bool,
     /// Where it stands.
     pub state: State,
@@ -71,27 +73,29 @@ pub struct Refund {
     pub dispatch_time: Option<Timestamp>,
     /// When the last attempt was recorded.
     pub last_dispatch_time: Option<Timestamp>,
-    /// A digest of the credential that the last attempt's deduplication key is bound to. None where keys are bound to
-    /// none, and before the first attempt.
+    /// A digest of the credential that the last attempt's deduplication key is bound to. None where
+    /// keys are bound to none, and before the first attempt.
     pub credential: Option<String>,
     /// When a terminal state was reached.
     pub complete_time: Option<Timestamp>,
     /// [`State::Pending`]: not sent before this moment.
     pub not_before: Option<Timestamp>,
-    /// When the gateway next looks it up, or sends it again where that is safe. None: at once in [`State::InDoubt`] and
-    /// [`State::Submitted`], and never in any other state. A schedule and no part of the history.
+    /// When the gateway next looks it up, or sends it again where that is safe. None: at once in
+    /// [`State::InDoubt`] and [`State::Submitted`], and never in any other state. Part of the
+    /// schedule, not of the history.
     pub next_check: Option<Timestamp>,
-    /// The last lookup had no usable answer. A schedule's remark, as [`Refund::next_check`].
+    /// The last lookup had no usable answer. Part of the schedule, like [`Refund::next_check`].
     pub unheard: bool,
-    /// Since when consecutive lookups have shown no record of a refund that the provider keeps records of. None once one
-    /// showed it.
+    /// Since when consecutive lookups have shown no record of a refund that the provider keeps
+    /// records of. None once one showed it.
     pub absent_since: Option<Timestamp>,
-    /// The provider had a record under our identifier before anything was sent: a record found is no proof that it is ours.
+    /// The provider had a record under our identifier before anything was sent: a record found is
+    /// no proof that it is ours.
     pub foreign_record: bool,
     /// What a person found not refunded stays reserved until then.
     pub reserved_until: Option<Timestamp>,
-    /// [`State::Failed`]: until then the provider may still correct itself, or has just done so. A similar refund needs the
-    /// caller's word that it is meant.
+    /// [`State::Failed`]: until then the provider may still correct itself, or has just done so. A
+    /// similar refund needs `allow_similar`.
     pub caution_until: Option<Timestamp>,
     /// [`State::Failed`]: when the provider reported a refund all the same.
     pub corrected_time: Option<Timestamp>,
@@ -102,16 +106,16 @@ pub struct Refund {
 pub struct Reservation {
     /// One of [`Target::reservation_keys`].
     pub key: String,
-    /// Until when; none: for as long as the refund stands so.
+    /// Until when. None: as long as the refund stays in this state.
     pub until: Option<Timestamp>,
 }
 
-/// For how long a refund makes another one of the same account and amount look like itself sent twice.
+/// How long another refund of the same account and amount counts as a likely duplicate of this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SimilarityWindow {
-    /// Until then the other one needs the caller's word that it is meant.
+    /// Until then the other one needs `allow_similar`.
     pub until: Timestamp,
-    /// Until then it is refused whatever the caller says.
+    /// Until then it is refused, even with `allow_similar`.
     pub firm_until: Option<Timestamp>,
 }
 
@@ -126,7 +130,8 @@ pub struct Doubt {
     pub check_count: u32,
     /// What the last one showed, without secrets.
     pub last_evidence: String,
-    /// The last attempt was provably not processed: what was said of it is no answer to an earlier one.
+    /// The last attempt was provably not processed: what was said of it is no answer to an earlier
+    /// one.
     pub not_processed: bool,
 }
 
@@ -208,7 +213,8 @@ impl Refund {
             && self.corrected_time == earlier.corrected_time
     }
 
-    /// When the present wait for a truth began: what is not seen a settle time after it did not happen.
+    /// When the present settle time began: what a lookup does not show once it is over did not
+    /// happen.
     pub fn settling_since(&self) -> Option<Timestamp> {
         self.last_dispatch_time.max(self.placed_time.filter(|_| self.attempted_elsewhere))
     }
@@ -249,7 +255,7 @@ impl Refund {
         next.next_check = None;
         next.unheard = false;
         if !matches!(event, Event::Checked(_)) {
-            // Whatever else happened, what was seen before it says nothing about what is there now.
+            // After any other event, an earlier observation says nothing about the present.
             next.absent_since = None;
         }
         match event {
@@ -348,9 +354,9 @@ impl Refund {
         Ok(next)
     }
 
-    /// What no other refund may take now: everything while the refund is open, in doubt or done. What failed, was withdrawn
-    /// or was refused inside a partial success is free, except where a person said so before an earlier attempt's effect
-    /// could be ruled out.
+    /// The targets that no other refund may take now: all of them while the refund is open, in
+    /// doubt or done. A target that failed, was withdrawn or was refused within a partial success
+    /// is free, unless a person decided so before an earlier attempt's effect could be ruled out.
     pub fn reservations(&self) -> Vec<Reservation> {
         let refused = |key: &String| {
             let is_refused = |item: &ItemResult| {
@@ -414,15 +420,15 @@ impl Refund {
                 self.resolve_items(|_| (false, None));
             }
             Resolution::SendAgain => {
-                // What a person has looked into the provider has not answered, though it may once have taken it: no "no" is
-                // definite.
+                // A refund that a person had to decide has an attempt without a definite answer, so
+                // a later "no" is not definite either.
                 self.unanswered_attempts = self.unanswered_attempts.max(1);
                 self.begin_attempt(&decided.credential);
             }
         }
     }
 
-    /// Says of each requested item whether it was given back, and how much where that is known.
+    /// Sets for each requested item whether it was given back, and how much if that is known.
     fn resolve_items(&mut self, found: impl Fn(&str) -> (bool, Option<Money>)) {
         for item_id in self.intent.target.item_ids() {
             let (refunded, amount) = found(&item_id);
@@ -466,7 +472,7 @@ impl<'a> From<&'a Confirmation> for Reported<'a> {
     }
 }
 
-/// A remark, where there are words in it.
+/// A remark, unless it is empty.
 fn said(remark: Option<&String>) -> Option<String> {
     remark.filter(|remark| !remark.is_empty()).cloned()
 }

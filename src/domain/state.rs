@@ -50,7 +50,8 @@ pub fn next(from: State, event: &Event) -> Result<State, MoveRefused> {
         (Pending, Event::Cancelled) => Ok(Cancelled),
         (Pending, Event::Expired) => Ok(Failed),
 
-        // Out of a review only a record under our own identifier leads here; that is the decision's to say.
+        // Out of a review only a record under our own identifier leads here; the caller checks
+        // that.
         (Dispatching | Submitted | InDoubt | NeedsReview, Event::Refunded(confirmation)) => {
             Ok(if confirmation.is_partial() { PartiallySucceeded } else { Succeeded })
         }
@@ -63,7 +64,8 @@ pub fn next(from: State, event: &Event) -> Result<State, MoveRefused> {
         (InDoubt | Submitted, Event::Escalated { .. }) => Ok(NeedsReview),
         (Pending | Submitted | InDoubt | NeedsReview, Event::Reassigned { .. }) => Ok(from),
         (NeedsReview, Event::Resolved(decided)) => Ok(resolved(decided)),
-        // A person with proof need not wait until the gateway has finished finding out; but sends nothing meanwhile.
+        // A person with proof need not wait for the gateway's lookups, but cannot have the refund
+        // sent again meanwhile.
         (InDoubt | Submitted, Event::Resolved(decided))
             if decided.take_over && decided.resolution != Resolution::SendAgain =>
         {

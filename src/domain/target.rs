@@ -50,7 +50,7 @@ pub struct FieldFault {
     pub description: String,
 }
 
-/// Two equal Debitsuccess refunds of one account within this time look like one sent twice.
+/// Two equal Debitsuccess refunds of one account within this time are likely duplicates.
 pub const SIMILAR_WITHIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Longest order number that every Sectigo page accepts.
@@ -92,8 +92,8 @@ impl Target {
         }
     }
 
-    /// What the ledger finds it by: [`Target::references`], and an order number in its canonical form too, so that every
-    /// way to write one order is found by that.
+    /// The references that the ledger indexes: [`Target::references`], and the canonical form of an
+    /// order number, so that every spelling of it finds the refund.
     pub fn index_references(&self) -> Vec<String> {
         let mut references = self.references();
         if let Target::Sectigo(target) = self {
@@ -121,7 +121,8 @@ impl Target {
         }
     }
 
-    /// What the refund is at most: the amount asked for, where the caller names one (Debitsuccess).
+    /// The most that the refund can be: the amount asked for, where the caller names one
+    /// (Debitsuccess).
     pub fn requested_amount(&self) -> Option<Money> {
         match self {
             Target::Debitsuccess(target) => Some(target.amount),
@@ -129,9 +130,9 @@ impl Target {
         }
     }
 
-    /// Who is paid, where one target can be refunded again and again (Debitsuccess): each reference of the account, in a
-    /// form that compares without case, as the provider's database is likely to. Two of them name one account. Empty for
-    /// the others.
+    /// Who is paid, where one target can be refunded repeatedly (Debitsuccess): each reference of
+    /// the account, without case because the provider's database is likely to ignore it. Two
+    /// references name the same account. Empty for the other providers.
     pub fn payee_references(&self) -> Vec<String> {
         match self {
             Target::Sectigo(_) | Target::Namecom(_) => Vec::new(),
@@ -144,7 +145,8 @@ impl Target {
         }
     }
 
-    /// What two refunds share that look like one sent twice: a reference of the account, and the amount (Debitsuccess).
+    /// The key that likely duplicates share: a reference of the account, and the amount
+    /// (Debitsuccess).
     pub fn similarity_key(&self, payee_reference: &str) -> String {
         let amount = self.requested_amount().map_or(0, |amount| amount.minor_units);
         format!("{payee_reference}:{amount}")
@@ -380,7 +382,7 @@ fn present(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-/// What two texts may differ in that a person does not see, and what Debitsuccess cannot be told at all.
+/// Characters that a person does not see, and those that no message to Debitsuccess can hold.
 fn is_not_for_text(character: char) -> bool {
     is_control_or_format(character) || !is_xml_text(character)
 }

@@ -11,10 +11,11 @@
 //!
 //! What was sent before the account was last shut decides nothing, however late it is answered.
 //!
-//! Only a lookup tries an account that is open: it moves no money, and leaves no doubt.
+//! Only a lookup tests an account in OPEN: it moves no money, and leaves no doubt.
 //!
-//! An account whose lookups are answered and whose refunds are refused stays CREDENTIALS_REFUSED throughout: only a refund
-//! that is not refused shows otherwise, and lookups in between lead to no trial before the pause is over.
+//! An account whose lookups are answered and whose refunds are refused stays CREDENTIALS_REFUSED
+//! until a refund is not refused. Lookups in between do not shorten the pause before the next
+//! trial.
 
 use std::time::Duration;
 
@@ -78,8 +79,8 @@ pub(super) struct Era(u64);
 #[derive(Debug)]
 enum Position {
     Closed { failures: u32, strangers: Vec<String> },
-    HalfOpen { pause: Duration, under_way: bool, may_only_look: bool },
-    Open { why: AccountHealth, pause: Duration, until: Instant, may_only_look: bool },
+    HalfOpen { pause: Duration, under_way: bool, is_read_only: bool },
+    Open { why: AccountHealth, pause: Duration, until: Instant, is_read_only: bool },
 }
 
 impl Circuit {
@@ -89,26 +90,27 @@ impl Circuit {
 
     pub(super) fn health(&self) -> AccountHealth {
         match self.position {
-            Position::HalfOpen { may_only_look: true, .. } => AccountHealth::CredentialsRefused,
+            Position::HalfOpen { is_read_only: true, .. } => AccountHealth::CredentialsRefused,
             Position::Closed { .. } | Position::HalfOpen { .. } => AccountHealth::Serving,
             Position::Open { why, .. } => why,
         }
     }
 
-    /// The login is taken for lookups and refused for refunds, as far as the last answers show.
-    pub(super) fn may_only_look(&self) -> bool {
+    /// By its last answers, the provider accepts the login for lookups and refuses it for refunds.
+    pub(super) fn is_read_only(&self) -> bool {
         matches!(
             self.position,
-            Position::HalfOpen { may_only_look: true, .. } | Position::Open { may_only_look: true, .. }
+            Position::HalfOpen { is_read_only: true, .. } | Position::Open { is_read_only: true, .. }
         )
     }
 
-    /// The word used in the metrics.
+    /// The label used in the metrics.
     pub(super) fn position(&self, now: Instant) -> &'static str {
         match self.stance(now) {
             Stance::Free => "closed",
-            // Its trials are expected to fail: it does not flap.
-            Stance::Trial | Stance::TrialUnderWay if !self.may_only_look() => "half_open",
+            // The trials of a read-only account are expected to fail, so it is shown as open
+            // throughout.
+            Stance::Trial | Stance::TrialUnderWay if !self.is_read_only() => "half_open",
             _ => "open",
         }
     }
@@ -160,11 +162,11 @@ impl Circuit {
                 let longer = self.longer(pause);
                 match sign {
                     Sign::Works | Sign::NotOurs(_) => self.close(),
-                    // Only a lookup that was answered leads here.
+                    // HALF OPEN follows an answered lookup, so only refunds are refused.
                     Sign::CredentialsRefused => {
                         self.open(AccountHealth::CredentialsRefused, longer, now);
-                        if let Position::Open { may_only_look, .. } = &mut self.position {
-                            *may_only_look = true;
+                        if let Position::Open { is_read_only, .. } = &mut self.position {
+                            *is_read_only = true;
                         }
                     }
                     Sign::Fails => self.open(AccountHealth::Suspended, longer, now),
@@ -196,8 +198,8 @@ impl Circuit {
     /// What a look at the provider told. Where it answers, one refund may try whether more is possible; the look that was due, and was in
     /// vain, is made again later.
     pub(super) fn note_look(&mut self, sign: &Sign, is_due: bool, now: Instant) {
-        let Position::Open { why, pause, may_only_look, .. } = self.position else { return };
-        if may_only_look && !is_due {
+        let Position::Open { why, pause, is_read_only, .. } = self.position else { return };
+        if is_read_only && !is_due {
             return;
         }
         let answers = match sign {
@@ -207,22 +209,22 @@ impl Circuit {
             Sign::CredentialsRefused | Sign::Fails => false,
         };
         if answers {
-            self.position = Position::HalfOpen { pause, under_way: false, may_only_look };
+            self.position = Position::HalfOpen { pause, under_way: false, is_read_only };
         } else if is_due {
             self.wait(why, self.longer(pause), now);
-            if let Position::Open { may_only_look: kept, .. } = &mut self.position {
-                *kept = may_only_look;
+            if let Position::Open { is_read_only: kept, .. } = &mut self.position {
+                *kept = is_read_only;
             }
         }
     }
 
-    /// What was refused is not used any more: a lookup is due now, which shows whether the new
-    /// secret is taken, and the pauses begin anew.
+    /// The refused secret is no longer used: a lookup is due now to test the new one, and the
+    /// pauses start over.
     pub(super) fn credentials_changed(&mut self, now: Instant) {
-        if let Position::Open { why: AccountHealth::CredentialsRefused, pause, until, may_only_look } =
+        if let Position::Open { why: AccountHealth::CredentialsRefused, pause, until, is_read_only } =
             &mut self.position
         {
-            (*pause, *until, *may_only_look) = (self.settings.shortest_pause, now, false);
+            (*pause, *until, *is_read_only) = (self.settings.shortest_pause, now, false);
         }
     }
 
@@ -240,7 +242,7 @@ impl Circuit {
     }
 
     fn wait(&mut self, why: AccountHealth, pause: Duration, now: Instant) {
-        self.position = Position::Open { why, pause, until: now + pause, may_only_look: false };
+        self.position = Position::Open { why, pause, until: now + pause, is_read_only: false };
     }
 }
 
@@ -359,7 +361,7 @@ mod tests {
 
     /// Observed at name.com: a token that may read orders and not refund them.
     #[test]
-    fn an_account_that_may_only_look_does_not_flap() {
+    fn a_read_only_account_does_not_flap() {
         let (mut circuit, begin) = (Circuit::new(SETTINGS), Instant::now());
         circuit.note(circuit.era(), Sign::CredentialsRefused, begin);
         circuit.note_look(&Sign::Works, false, begin);

@@ -51,13 +51,14 @@ pub enum AccountHealth {
 pub struct ResolveCommand {
     /// Which refund.
     pub id: RefundId,
-    /// Of the state that the person looked at.
+    /// The etag of the state that the decision is based on.
     pub etag: String,
     /// What they found out.
     pub resolution: Resolution,
     /// Where the evidence is.
     pub evidence: String,
-    /// Decide a refund that is still IN_DOUBT or SUBMITTED, before the gateway has finished finding out.
+    /// Decide a refund that is still IN_DOUBT or SUBMITTED, before the gateway has finished finding
+    /// out.
     pub take_over: bool,
     /// Who says so.
     pub actor: String,
@@ -68,11 +69,11 @@ pub struct ResolveCommand {
 pub struct ReassignCommand {
     /// Which refund.
     pub id: RefundId,
-    /// Of the state that the person looked at.
+    /// The etag of the state that the decision is based on.
     pub etag: String,
     /// The configured account where it goes on.
     pub account: AccountName,
-    /// How it is known that both are the same books at the provider.
+    /// The evidence that both are the same books at the provider.
     pub evidence: String,
     /// Who says so.
     pub actor: String,
@@ -121,10 +122,11 @@ pub enum EngineError {
     /// A person cannot decide it.
     #[error("a refund that is {0} is not for a person to resolve")]
     NotInReview(State),
-    /// The account is not the one that the refund was recorded for, so nothing can be sent or looked up there.
+    /// The account is not the one that the refund was recorded for, so nothing can be sent or
+    /// looked up there.
     #[error("the refund was recorded for another account than is configured now: {} differ(s)", .differing.join(", "))]
     AccountChanged {
-        /// In what: `account` where it is gone.
+        /// The settings that differ; `account` if it is gone.
         differing: Vec<&'static str>,
     },
     /// It waits for no account.

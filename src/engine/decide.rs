@@ -41,8 +41,8 @@ pub struct Rules<'a> {
     pub schedule: &'a Schedule,
     /// When to send what was not processed.
     pub backoff: Backoff,
-    /// Whether the key of the refund's earlier attempts may still count: its age is known, and the credential that it is
-    /// bound to has not changed.
+    /// Whether the key of the refund's earlier attempts may still count: its age is known, and the
+    /// credential that it is bound to has not changed.
     pub key_is_bound: bool,
     /// How long a rejection is followed, since the provider may correct it.
     pub follow_up: Duration,
@@ -51,7 +51,8 @@ pub struct Rules<'a> {
 /// What follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// What happened, to be recorded. Empty: a lookup showed nothing new, and only the next one is to be set.
+    /// What happened, to be recorded. Empty: a lookup showed nothing new, and only the next one is
+    /// to be set.
     pub events: Vec<Event>,
     /// When the refund is to be looked up next, where lookups go on then.
     pub next_check: Option<Timestamp>,
@@ -86,7 +87,8 @@ const LONGEST_SUBMITTED: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// How to go on with a refund that is due.
 pub fn next_step(refund: &Refund, rules: Rules<'_>, now: Timestamp) -> Step {
     let Deduplication::Replay { .. } = rules.contract.deduplication else {
-        // Sectigo is never sent again, and Debitsuccess only when a lookup has just shown that it has no record.
+        // Sectigo is never sent again, and Debitsuccess only when a lookup has just shown that it
+        // has no record.
         return Step::LookUp;
     };
     let more = refund.unanswered_attempts > 0 && refund.unanswered_attempts < MOST_UNANSWERED;
@@ -155,7 +157,8 @@ pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: Rules<'_>, now: T
         }
         Outcome::Unknown { reason, evidence } => {
             let decision = rules.decision(refund, doubted(reason, evidence, None), now);
-            // The provider has answered, so its work is done, and nothing but a look can tell what its answer means.
+            // The provider has answered, so its work is done; only a lookup shows what its answer
+            // means.
             let is_answered =
                 reason == DoubtReason::UnreadableReply && rules.contract.deduplication == Deduplication::None;
             if is_answered { Decision { next_check: None, ..decision } } else { decision }
@@ -172,10 +175,11 @@ pub fn after_delay(refund: &Refund, reason: DoubtReason, rules: Rules<'_>, now: 
     rules.decision(refund, vec![doubted], now)
 }
 
-/// What follows from a lookup, for a refund that is IN_DOUBT, SUBMITTED or NEEDS_REVIEW, or FAILED and followed.
+/// What follows from a lookup, for a refund that is IN_DOUBT, SUBMITTED or NEEDS_REVIEW, or FAILED
+/// and followed.
 ///
-/// It was asked for at `asked` and has been answered `now`: what it does not show was not there at the earlier of the
-/// two. `taken` is since when the provider has had it, for a refund that [`may_take_too_long`].
+/// The lookup was sent at `asked` and answered at `now`: what it does not show was not there at the
+/// earlier of the two. `taken` is when the provider took a refund that [`may_take_too_long`].
 pub fn after_lookup(
     refund: &Refund,
     lookup: Lookup,
@@ -191,9 +195,9 @@ pub fn after_lookup(
     }
 }
 
-/// A review is a person's to end. Only the provider's record under our own identifier does so by itself: an order or an
-/// item that is refunded cannot say whose refund it was. What shows nothing new is no event, so that the etag in a
-/// person's hand stays valid.
+/// A person ends a review. Only the provider's record under our own identifier ends it without one:
+/// a refunded order or item does not show whose refund it was. A lookup that shows nothing new is
+/// no event, so that the etag that a person holds stays valid.
 fn after_lookup_in_review(refund: &Refund, lookup: Lookup, rules: Rules<'_>, now: Timestamp) -> Vec<Event> {
     let is_ours = rules.contract.lookup == LookupKind::Refund && !refund.foreign_record;
     match lookup {
@@ -217,7 +221,8 @@ fn after_lookup_in_review(refund: &Refund, lookup: Lookup, rules: Rules<'_>, now
     }
 }
 
-/// What failed by the provider's rejection, or by a person's word, may have been paid all the same.
+/// A refund that failed by the provider's rejection or a person's decision may have been paid all
+/// the same.
 fn after_lookup_of_failed(refund: &Refund, lookup: Lookup, rules: Rules<'_>, now: Timestamp) -> Vec<Event> {
     let corrected = |confirmation| vec![Event::Corrected { confirmation, caution_until: now.plus(rules.follow_up) }];
     match lookup {
@@ -281,14 +286,14 @@ fn after_lookup_in_question(
             }
         }
         Lookup::Found(Outcome::Refused { error, items }) => vec![rules.rejection(error, items, now)],
-        // What the provider has on record is not what was asked for: no further lookup can mend that.
+        // The provider's record contradicts the request: no further lookup can change that.
         Lookup::Found(Outcome::Unknown { reason: DoubtReason::Contradiction, evidence }) => escalated(evidence),
         Lookup::NotFound { ref evidence, absence, .. } => match after_absence(refund, absence, rules, asked) {
             AfterAbsence::NotYet => checked(&lookup),
             AfterAbsence::SendAgain => {
                 return Decision { resend: true, ..rules.decision(refund, checked(&lookup), now) };
             }
-            // What was seen of the items is worth more than the sentence.
+            // What was seen of the items matters more than the sentence.
             AfterAbsence::PastAllMeans(why) => {
                 let mut events = match &lookup {
                     Lookup::NotFound { items, .. } if !items.is_empty() && *items != refund.items => checked(&lookup),
@@ -304,7 +309,7 @@ fn after_lookup_in_question(
         other => checked(&other),
     };
     let events = match events.as_slice() {
-        // Lookup after lookup shows no end: what became of it, a person must find out.
+        // Lookups show no end within the allowed time: a person must find out what became of it.
         [Event::Checked(seen)] if taken.is_some_and(|since| now.since(since) >= LONGEST_SUBMITTED) => {
             escalated(format!("{}; it was taken long ago, and is not finished", seen.evidence))
         }
@@ -354,7 +359,7 @@ fn after_absence(refund: &Refund, absence: Absence, rules: Rules<'_>, asked: Tim
                 }
                 _ if refund.attempted_elsewhere => AfterAbsence::PastAllMeans(ELSEWHERE),
                 _ if refund.unanswered_attempts >= MOST_UNANSWERED => AfterAbsence::PastAllMeans(TOO_MANY_UNANSWERED),
-                // As below: time must end what uses up no attempt.
+                // As below: unprocessed attempts do not count, so time must end it.
                 Absence::Untouched
                     if is_over && was_not_processed(refund) && is_past_patience(refund, contract, asked) =>
                 {
@@ -381,8 +386,8 @@ fn after_absence(refund: &Refund, absence: Absence, rules: Rules<'_>, asked: Tim
         (LookupKind::Refund, _) if refund.unanswered_attempts >= MOST_UNANSWERED => {
             AfterAbsence::PastAllMeans(TOO_MANY_UNANSWERED)
         }
-        // Attempts that are not processed use up none, so time must end it: a person cannot have it sent again while the
-        // gateway does.
+        // Unprocessed attempts do not count against the limit, so time must end it: a person cannot
+        // have the refund sent again while the gateway does so.
         (LookupKind::Refund, _) if is_past_patience(refund, contract, asked) => AfterAbsence::PastAllMeans(NEVER_TAKEN),
         (LookupKind::Refund, _) => AfterAbsence::SendAgain,
     }
@@ -395,13 +400,13 @@ fn nobody_answers(refund: &Refund, contract: &RetryContract, now: Timestamp) -> 
     since.is_some_and(|since| now.since(since) >= LONGEST_SILENCE.max(contract.settle_time))
 }
 
-/// There was room for some attempts, each of them after two looks that are a settle time apart.
+/// The refund had time for several attempts, each after two lookups a settle time apart.
 fn is_past_patience(refund: &Refund, contract: &RetryContract, asked: Timestamp) -> bool {
     let patience = LONGEST_SILENCE.saturating_add(contract.settle_time.saturating_mul(2));
     refund.dispatch_time.is_some_and(|first| asked.since(first) >= patience)
 }
 
-/// The last attempt provably was not.
+/// Whether the last attempt was provably not processed.
 fn was_not_processed(refund: &Refund) -> bool {
     refund.doubt.as_ref().is_some_and(|doubt| doubt.not_processed)
 }
@@ -461,7 +466,8 @@ impl Rules<'_> {
             && refund.dispatch_time.is_some_and(|first| self.contract.resend_safe(first, now))
     }
 
-    /// The provider's no to a refund that it had taken: followed for a while, since it may be corrected.
+    /// The provider's rejection of a refund that it had taken: followed for a while, since it may
+    /// be corrected.
     fn rejection(&self, error: ProviderError, items: Vec<ItemResult>, now: Timestamp) -> Event {
         let follow = error.category == ErrorCategory::RejectedOnReview && !self.follow_up.is_zero();
         Event::Refused { error, items, follow_until: follow.then(|| now.plus(self.follow_up)) }

@@ -20,8 +20,8 @@ use crate::ledger::{GATEWAY, Health, LedgerError, ListQuery};
 
 /// Looked for again at least so often, however quiet it is: a clock set forward rings no bell.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
-/// Until a clock that has just jumped is asked again whether anything is to be given up.
-const UNCONFIRMED: Duration = Duration::from_secs(61);
+/// How long after a jump of the clock expiry is checked again.
+const CLOCK_RECHECK: Duration = Duration::from_secs(61);
 /// Refunds that are given up, or from which the next probe is taken, at once.
 const HANDFUL: u32 = 64;
 
@@ -153,22 +153,23 @@ async fn send_each(
     result
 }
 
-/// Ends what has waited longer than the account allows: never sent, and now never to be. The next moment at which
-/// anything can have.
+/// Expires refunds that have waited to be sent longer than the account allows. Returns when the
+/// next one can expire.
 ///
-/// It is for ever, so it is judged by a clock that believes no jump before a minute has confirmed it.
+/// Expiry is final, so it uses a clock that accepts a jump only once a minute has confirmed it.
 async fn give_up_the_oldest(shared: &Shared, lane: &Lane, now: Timestamp) -> Result<Timestamp, LedgerError> {
-    let Some(unhurried) = shared.clock.unhurried() else { return Ok(now.plus(UNCONFIRMED)) };
+    let Some(confirmed) = shared.clock.confirmed_now() else { return Ok(now.plus(CLOCK_RECHECK)) };
     let (at, limit) = (lane.account.destination(), lane.account.pending_limit);
-    // How far this clock is behind the engine's: what is due by it is due so much later by that.
-    let behind = now.since(unhurried);
+    // How far that clock is behind the engine's: its deadlines come that much later on the
+    // engine's.
+    let behind = now.since(confirmed);
     let expiry_of = |since: Timestamp| since.plus(limit).plus(places::stood_still(&lane.standstills, since));
     let (mut next, mut skipped) = (now.plus(limit), 0_u32);
     loop {
         let oldest = shared.ledger.waiting_since(&at, Timestamp::MAX, skipped, HANDFUL).await?;
         for refund in &oldest {
             let expiry = expiry_of(refund.pending_since());
-            if expiry > unhurried {
+            if expiry > confirmed {
                 skipped = skipped.saturating_add(1);
                 next = next.min(expiry.plus(behind));
                 continue;
@@ -185,7 +186,7 @@ async fn give_up_the_oldest(shared: &Shared, lane: &Lane, now: Timestamp) -> Res
         }
         // All others are younger, and no younger one expires before an older one.
         match oldest.last().map(|refund| expiry_of(refund.create_time)) {
-            Some(soonest) if soonest > unhurried => return Ok(next.min(soonest.plus(behind))),
+            Some(soonest) if soonest > confirmed => return Ok(next.min(soonest.plus(behind))),
             Some(_) => {}
             None => return Ok(next),
         }
@@ -225,7 +226,7 @@ async fn settle_due(shared: &Arc<Shared>, lane: &Arc<Lane>) -> Result<Duration, 
         if lane.has_recovered.swap(false, Ordering::AcqRel)
             && let Err(error) = hasten(shared, &at, now).await
         {
-            // What is still to be made due must not be forgotten.
+            // Not all are due yet: the mark stays for the next round.
             lane.has_recovered.store(true, Ordering::Release);
             return Err(error);
         }
@@ -261,7 +262,7 @@ async fn settle_due(shared: &Arc<Shared>, lane: &Arc<Lane>) -> Result<Duration, 
     Ok(LONGEST_SLEEP)
 }
 
-/// Makes due what had no usable lookup.
+/// Makes every refund due whose last lookup had no usable answer.
 async fn hasten(shared: &Shared, at: &Destination, now: Timestamp) -> Result<(), LedgerError> {
     while shared.ledger.hasten(at, now).await? > 0 {}
     Ok(())

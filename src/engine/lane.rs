@@ -14,15 +14,16 @@ use crate::engine::AccountHealth;
 use crate::engine::circuit::{Circuit, CircuitSettings, Era, Sign, Stance};
 use crate::engine::probe::Probes;
 use crate::engine::rate_limit::RateLimiter;
-use crate::ledger::Kin;
+use crate::ledger::RelatedLogins;
 use crate::providers::Account;
 
 /// One account's lane.
 pub(super) struct Lane {
     pub(super) account: Arc<Account>,
-    /// Under which names and logins what others hold is judged.
-    pub(super) kin: Kin,
-    /// When its refunds waited because the configuration had another account: their expiry stood still.
+    /// Further accounts and logins whose reservations count for this one.
+    pub(super) related: RelatedLogins,
+    /// Times during which its refunds waited for a changed account. They do not count towards
+    /// expiry.
     pub(super) standstills: Vec<(Timestamp, Timestamp)>,
     /// One permit for each attempt that may be on the wire.
     pub(super) slots: Arc<Semaphore>,
@@ -36,7 +37,8 @@ pub(super) struct Lane {
     pub(super) backlog: AtomicBool,
     /// Which of the waiting refunds is looked up when the account is tried next.
     pub(super) probes: AtomicUsize,
-    /// The account has recovered: what had no usable lookup meanwhile is to be due at once.
+    /// The account has recovered: refunds whose last lookup had no usable answer are to be due at
+    /// once.
     pub(super) has_recovered: AtomicBool,
     /// Probes that callers ask for.
     pub(super) requested_probes: Probes,
@@ -55,7 +57,7 @@ pub(super) struct InHand {
 impl Lane {
     pub(super) fn new(
         account: Arc<Account>,
-        kin: Kin,
+        related: RelatedLogins,
         standstills: Vec<(Timestamp, Timestamp)>,
         circuit: CircuitSettings,
     ) -> Self {
@@ -74,7 +76,7 @@ impl Lane {
             limiter,
             circuit: Mutex::new(Circuit::new(circuit)),
             in_hand: Mutex::default(),
-            kin,
+            related,
             standstills,
             account,
         }
@@ -102,7 +104,7 @@ impl Lane {
         self.circuit().stance(Instant::now())
     }
 
-    /// The word used in the metrics.
+    /// The label used in the metrics.
     pub(super) fn position(&self) -> &'static str {
         self.circuit().position(Instant::now())
     }
@@ -151,7 +153,7 @@ impl Lane {
         self.moved(|circuit| circuit.note_look(sign, is_due, Instant::now()));
     }
 
-    /// The account has another secret: where the one before it was refused, it is tried again at
+    /// The account has a new secret. If the previous one was refused, the account is tried again at
     /// once.
     pub(super) fn credentials_changed(&self) {
         self.moved(|circuit| circuit.credentials_changed(Instant::now()));
@@ -171,9 +173,9 @@ impl Lane {
     fn moved<T>(&self, move_it: impl FnOnce(&mut Circuit) -> T) -> T {
         let (before, told, after) = {
             let mut circuit = self.circuit();
-            let before = (circuit.health(), circuit.stance(Instant::now()), circuit.may_only_look());
+            let before = (circuit.health(), circuit.stance(Instant::now()), circuit.is_read_only());
             let told = move_it(&mut circuit);
-            (before, told, (circuit.health(), circuit.stance(Instant::now()), circuit.may_only_look()))
+            (before, told, (circuit.health(), circuit.stance(Instant::now()), circuit.is_read_only()))
         };
         if before.1 != after.1 {
             self.bell.notify_one();

@@ -13,7 +13,7 @@
 //!              -> DISPATCHING   sent again, while the retry contract makes that safe
 //!              -> NEEDS_REVIEW  no look can show it, or none is answered for days
 //! NEEDS_REVIEW -> SUCCEEDED | PARTIALLY_SUCCEEDED | FAILED | DISPATCHING a person said so
-//!              -> SUCCEEDED | FAILED   the provider's record under our own identifier showed it (Debitsuccess)
+//!              -> SUCCEEDED | FAILED   the provider's record under our own identifier (Debitsuccess)
 //! IN_DOUBT, SUBMITTED -> SUCCEEDED | PARTIALLY_SUCCEEDED | FAILED        a person took over
 //! start-up     : DISPATCHING -> IN_DOUBT
 //! ```
@@ -81,7 +81,8 @@ pub struct EngineSettings {
     pub backoff: Backoff,
     /// When providers are asked what became of a refund.
     pub schedule: Schedule,
-    /// How long a rejection is looked up once a day, since the provider may correct it. Zero: not at all.
+    /// How long a rejection is looked up once a day, since the provider may correct it. Zero: not
+    /// at all.
     pub rejection_follow_up: Duration,
     /// When an account is sent nothing any more, and when it is tried again.
     pub circuit: CircuitSettings,
@@ -136,8 +137,8 @@ impl Engine {
         let mut lanes = BTreeMap::new();
         for account in accounts.iter() {
             let standstills = ledger.standstills(&account.destination()).await?;
-            let kin = places::kin_of(account, &accounts);
-            let lane = Lane::new(account.clone(), kin, standstills, settings.circuit);
+            let related = places::related_logins_of(account, &accounts);
+            let lane = Lane::new(account.clone(), related, standstills, settings.circuit);
             lanes.insert(account.name.clone(), Arc::new(lane));
         }
         let shared = Arc::new(Shared {
@@ -259,8 +260,8 @@ impl Engine {
     /// Asks the provider now what became of a refund, and records what it shows.
     ///
     /// # Errors
-    /// [`EngineError::NotInDoubt`] where nothing is open at the provider, [`EngineError::AccountChanged`], those of the
-    /// ledger.
+    /// [`EngineError::NotInDoubt`] where nothing is open at the provider,
+    /// [`EngineError::AccountChanged`], those of the ledger.
     pub async fn reconcile(&self, id: &RefundId, actor: &str) -> Result<Refund, EngineError> {
         if self.0.draining.is_cancelled() {
             return Err(EngineError::Draining);
@@ -279,7 +280,8 @@ impl Engine {
 
     /// A person's decision on a refund that the gateway cannot find out about.
     ///
-    /// With [`crate::domain::event::Resolution::SendAgain`] it returns once the attempt is on disk and on its way.
+    /// With [`crate::domain::event::Resolution::SendAgain`] it returns once the attempt is on disk
+    /// and on its way.
     ///
     /// # Errors
     /// [`EngineError::NotInReview`], [`EngineError::EtagMismatch`], [`EngineError::Invalid`],
@@ -294,9 +296,10 @@ impl Engine {
     /// Lets a refund whose account is gone or has changed go on at a configured one.
     ///
     /// # Errors
-    /// [`EngineError::NotReassignable`], [`EngineError::EtagMismatch`], [`EngineError::AccountNotFound`],
-    /// [`EngineError::AccountMismatch`], [`EngineError::Invalid`], and those of the ledger: another refund may hold the
-    /// target there, or look like this one sent twice.
+    /// [`EngineError::NotReassignable`], [`EngineError::EtagMismatch`],
+    /// [`EngineError::AccountNotFound`], [`EngineError::AccountMismatch`],
+    /// [`EngineError::Invalid`], and those of the ledger: another refund may hold the target there,
+    /// or look like this one sent twice.
     pub async fn reassign(&self, command: ReassignCommand) -> Result<Refund, EngineError> {
         if self.0.draining.is_cancelled() {
             return Err(EngineError::Draining);
@@ -309,7 +312,8 @@ impl Engine {
         places::waiting_for(&self.0, refund)
     }
 
-    /// How many refunds wait for their account, by its name: it is not configured, or not as it was.
+    /// How many refunds wait for their account, by its name: it is not configured, or not as it
+    /// was.
     ///
     /// # Errors
     /// Those of the ledger.
@@ -367,7 +371,7 @@ impl Engine {
         self.0.lanes.values().map(position).collect()
     }
 
-    /// An account logs in with another secret from now on: where the one before it was refused, the
+    /// An account logs in with a new secret from now on. If the previous one was refused, the
     /// account is tried again at once.
     pub fn credentials_changed(&self, account: &AccountName) {
         if let Some(lane) = self.0.lanes.get(account) {
@@ -472,7 +476,7 @@ impl Shared {
         self.rules(lane, refund).may_resend(refund, self.clock.now())
     }
 
-    /// What the decisions on a refund of an account are made by.
+    /// The rules for decisions on a refund of this account.
     fn rules<'a>(&'a self, lane: &'a Lane, refund: &Refund) -> Rules<'a> {
         let EngineSettings { schedule, backoff, rejection_follow_up: follow_up, .. } = &self.settings;
         let age_is_known = refund.dispatch_time.is_some_and(|first| first >= self.keys_trusted_from);
@@ -488,7 +492,8 @@ impl Shared {
     /// The account that a refund is sent from and looked up at.
     ///
     /// # Errors
-    /// [`EngineError::AccountChanged`] where that is gone or has another place: there nothing is known of the refund.
+    /// [`EngineError::AccountChanged`] if that account is gone or at another place, where nothing
+    /// is known of the refund.
     fn lane_of(&self, refund: &Refund) -> Result<&Arc<Lane>, EngineError> {
         let gone = || EngineError::AccountChanged { differing: vec!["account"] };
         let lane = self.lanes.get(&refund.account).ok_or_else(gone)?;
@@ -502,7 +507,7 @@ impl Shared {
                 .then(|| FirstAttempt { credential: lane.account.adapter.credential(&command.intent.id) }),
             intent: command.intent,
             place: lane.account.place.clone(),
-            kin: lane.kin.clone(),
+            related: lane.related.clone(),
             allow_similar: command.allow_similar,
             actor: command.actor,
             now: self.clock.now(),
@@ -552,7 +557,7 @@ impl Shared {
             State::Dispatching => false,
             State::Pending => {
                 let waits_longer = |at: Timestamp| Instant::now() + at.since(self.clock.now()) > until;
-                // An account that is gone or has changed keeps it waiting for as long as one that is shut.
+                // A missing or changed account holds it up like a suspended one.
                 let is_shut = self.lane_of(refund).map_or(true, |lane| lane.is_shut());
                 is_shut || self.draining.is_cancelled() || refund.not_before.is_some_and(waits_longer)
             }
@@ -632,8 +637,8 @@ impl Shared {
         }
     }
 
-    /// How long it was not known what became of a refund: since its doubt began, or since it was first sent where it was sent again.
-    /// And whether it was corrected.
+    /// How long it was not known what became of a refund: since its doubt began, or since it was
+    /// first sent where it was sent again. Counts a correction too.
     fn measure(&self, before: &Refund, after: &Refund) {
         let Some(lane) = self.lanes.get(&before.account) else { return };
         if after.corrected_time != before.corrected_time {

@@ -1,14 +1,16 @@
-//! Where refunds belong, held against the configuration: what waits for its account, and how it goes on.
+//! Compares where refunds belong with the configuration: which wait for their account, and how they
+//! go on.
 //!
 //! ```text
 //! recorded at a place --> the account is still there            sent, looked up
 //!                     --> gone, or provider, host, login,
-//!                         currency differ                       waits: nothing is sent, looked up or given up
+//!                         currency differ                       waits: not sent, looked up, given up
 //!                           --> `former` names the old place    moved here once, at the start
 //!                           --> ReassignRefund                  moved by a person
 //! ```
 //!
-//! What was attempted before it moved to another host or login is only looked up from then on, never sent again.
+//! A refund that was attempted before it moved to another host or login is only looked up from then
+//! on, never sent again.
 
 use std::sync::Arc;
 
@@ -21,20 +23,23 @@ use crate::domain::refund::Refund;
 use crate::domain::state::State;
 use crate::domain::target::FieldFault;
 use crate::engine::{AccountHealth, EngineError, ReassignCommand, Shared, WaitingFor};
-use crate::ledger::{GATEWAY, Kin, Ledger, LedgerError, Listed, OpenRefunds, Reassign};
+use crate::ledger::{GATEWAY, Ledger, LedgerError, Listed, OpenRefunds, Reassign, RelatedLogins};
 use crate::providers::{Account, Accounts};
 
-/// Refunds that are moved at once at a start: they share commits.
-const MOVED_AT_ONCE: usize = 64;
-/// Refunds that are read at once at a start.
+/// Refunds that a start moves concurrently, so that they share commits.
+const MOVE_BATCH: usize = 64;
+/// Refunds in one read of the ledger.
 const PAGE: u32 = 1_000;
-/// Refunds that could not be moved and are named in the log, one line each.
-const NAMED: usize = 100;
+/// At most this many refunds that could not be moved are logged, one line each.
+const MAX_NAMED: usize = 100;
 
-/// Start-up: moves what the configuration says is at an earlier place, and says what waits for its account.
+/// Start-up: moves refunds from the former places that the configuration names, and logs how many
+/// wait for their account.
 pub(super) async fn take_up(ledger: &dyn Ledger, accounts: &Accounts, now: Timestamp) -> Result<(), LedgerError> {
     for open in ledger.open_refunds().await? {
-        if let (Some(Fate::Moves), Some(account)) = (fate(accounts, &open), accounts.get(&open.at.account)) {
+        if let (Some(StartEffect::Moves), Some(account)) =
+            (start_effect(accounts, &open), accounts.get(&open.at.account))
+        {
             move_here(ledger, accounts, account, &open, now).await?;
         }
     }
@@ -60,9 +65,10 @@ async fn move_here(
     open: &OpenRefunds,
     now: Timestamp,
 ) -> Result<(), LedgerError> {
-    let kin = &kin_of(account, accounts);
+    let related = &related_logins_of(account, accounts);
     let (mut moved, mut left) = (0_u64, 0_usize);
-    // What is to be sent goes first: it is judged while what it was recorded beside is still where it was.
+    // Refunds that are yet to be sent go first: they are checked while those that they were
+    // recorded beside are still at the former place.
     for to_be_sent in [true, false] {
         let mut after = 0;
         loop {
@@ -72,20 +78,20 @@ async fn move_here(
             let page = page.into_iter().map(|Listed { refund, .. }| refund);
             let page = page.filter(|refund| (refund.state == State::Pending) == to_be_sent);
             let moves = page.map(|refund| async move {
-                match ledger.reassign(by_former(account, kin, &refund, now)).await {
+                match ledger.reassign(reassign_to_present_place(account, related, &refund, now)).await {
                     Ok(_) => Ok(None),
                     Err(problem) if problem.is_conflict() => Ok(Some((refund, problem))),
                     Err(error) => Err(error),
                 }
             });
-            let mut moves = stream::iter(moves).buffered(MOVED_AT_ONCE);
+            let mut moves = stream::iter(moves).buffered(MOVE_BATCH);
             while let Some(done) = moves.next().await {
                 let Some((refund, problem)) = done? else {
                     moved += 1;
                     continue;
                 };
                 left += 1;
-                if left <= NAMED {
+                if left <= MAX_NAMED {
                     let (account, state) = (&refund.account, refund.state.as_str());
                     warn!(
                         refund = %refund.id(), %account, state, %problem,
@@ -104,32 +110,41 @@ async fn move_here(
 
 /// What a start does with refunds whose account has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
+pub enum StartEffect {
     /// The configuration names their place as a former one: they go on at the present one.
     Moves,
     /// They wait: the account is gone, or differs in these of `differing_fields`.
     Waits(Vec<&'static str>),
 }
 
-/// What a start with these accounts does with refunds at one account and place. None: they are where their account is.
-pub fn fate(accounts: &Accounts, open: &OpenRefunds) -> Option<Fate> {
+/// What a start with these accounts does with refunds at one account and place. None: they are
+/// where their account is.
+pub fn start_effect(accounts: &Accounts, open: &OpenRefunds) -> Option<StartEffect> {
     let differing = differing(accounts, open);
     let account = accounts.get(&open.at.account);
     match differing.is_empty() {
         true => None,
-        false if account.is_some_and(|account| account.was_at(open.provider, &open.at.place)) => Some(Fate::Moves),
-        false => Some(Fate::Waits(differing)),
+        false if account.is_some_and(|account| account.was_at(open.provider, &open.at.place)) => {
+            Some(StartEffect::Moves)
+        }
+        false => Some(StartEffect::Waits(differing)),
     }
 }
 
-/// How a refund goes on at an account whose configuration names its present place as a former one.
-pub fn by_former(account: &Account, kin: &Kin, refund: &Refund, now: Timestamp) -> Reassign {
+/// The move of a refund to the account whose configuration names the refund's place as a former
+/// one.
+pub fn reassign_to_present_place(
+    account: &Account,
+    related: &RelatedLogins,
+    refund: &Refund,
+    now: Timestamp,
+) -> Reassign {
     Reassign {
         id: refund.id().clone(),
         revision: refund.revision,
         to: account.destination(),
-        kin: kin.clone(),
-        // Only what is yet to be sent can pay twice by being sent.
+        related: related.clone(),
+        // Only a refund that is yet to be sent can pay twice.
         judge_similar: refund.state == State::Pending,
         evidence: "the configuration names its former place".to_owned(),
         actor: GATEWAY.to_owned(),
@@ -142,7 +157,8 @@ pub(super) fn is_configured(accounts: &Accounts, open: &OpenRefunds) -> bool {
     differing(accounts, open).is_empty()
 }
 
-/// In what the configured account differs from where refunds belong, by the names of `differing_fields`.
+/// The settings in which the configured account differs from the refunds' place, named as in
+/// `differing_fields`.
 fn differing(accounts: &Accounts, open: &OpenRefunds) -> Vec<&'static str> {
     match accounts.get(&open.at.account) {
         Some(account) if account.provider != open.provider => vec!["provider"],
@@ -151,12 +167,12 @@ fn differing(accounts: &Accounts, open: &OpenRefunds) -> Vec<&'static str> {
     }
 }
 
-/// Under which names and logins what others hold is judged for an account.
-pub fn kin_of(account: &Account, accounts: &Accounts) -> Kin {
+/// Further accounts and logins whose reservations count for an account.
+pub fn related_logins_of(account: &Account, accounts: &Accounts) -> RelatedLogins {
     let same_login: Vec<&Arc<Account>> =
         accounts.iter().filter(|other| other.place.login == account.place.login).collect();
     let former = same_login.iter().flat_map(|other| &other.former).map(|place| place.login.clone());
-    Kin {
+    RelatedLogins {
         accounts: same_login.iter().map(|other| other.name.clone()).collect::<Vec<AccountName>>().into(),
         former_logins: former.filter(|login| *login != account.place.login).collect::<Vec<String>>().into(),
     }
@@ -186,7 +202,7 @@ pub(super) async fn reassign(shared: Arc<Shared>, command: ReassignCommand) -> R
         id: command.id,
         revision: refund.revision,
         to: lane.account.destination(),
-        kin: lane.kin.clone(),
+        related: lane.related.clone(),
         judge_similar: true,
         evidence: command.evidence,
         actor: command.actor,
@@ -219,13 +235,14 @@ pub(super) fn waiting_for(shared: &Shared, refund: &Refund) -> Option<WaitingFor
         State::Pending if suspended.is_some() => suspended,
         State::Pending if refund.not_before.is_some_and(|at| at > shared.clock.now()) => Some(WaitingFor::Backoff),
         State::Pending => Some(WaitingFor::Turn),
-        // Lookups go on while an account is suspended; they are kept from an answer only where the last one had none.
+        // Lookups continue while an account is suspended, so the refund waits only if its last one
+        // had no answer.
         State::InDoubt | State::Submitted if refund.unheard => suspended,
         _ => None,
     }
 }
 
-/// How long the expiry of a refund that has waited since `since` stood still meanwhile.
+/// How much of the wait since `since` does not count towards expiry.
 pub(super) fn stood_still(standstills: &[(Timestamp, Timestamp)], since: Timestamp) -> std::time::Duration {
     standstills.iter().map(|(begin, end)| end.since((*begin).max(since))).sum()
 }

@@ -1,5 +1,5 @@
 //! Probes of an account, asked for by a person or a deployment: at most one begins in five seconds,
-//! and each of its requests waits for its turn in the account's pace.
+//! and each of its requests waits for the account's rate limiter.
 //!
 //! A probe counts for the account's health as a lookup does: one that finds nothing wrong lets a
 //! suspended account try one refund.
@@ -19,21 +19,21 @@ use crate::domain::probe::{Credentials, ProbeReport};
 use crate::engine::circuit::{CircuitSettings, Sign};
 use crate::engine::lane::Lane;
 use crate::engine::{Engine, EngineError, Shared};
-use crate::ledger::Kin;
+use crate::ledger::RelatedLogins;
 use crate::providers::{Account, Turns};
 
-/// Between the beginnings of two probes of one account.
-const APART: Duration = Duration::from_secs(5);
+/// The least time between the starts of two probes of one account.
+const MIN_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The probes of one account.
 #[derive(Default)]
-pub(super) struct Probes(Mutex<Standing>);
+pub(super) struct Probes(Mutex<ProbeQueue>);
 
 #[derive(Default)]
-struct Standing {
+struct ProbeQueue {
     /// When the last one began.
     begun: Option<Instant>,
-    /// The one that has not begun; every caller until then shares it.
+    /// The probe that has not started; every caller until then shares it.
     next: Option<Joined<oneshot::Receiver<ProbeReport>>>,
 }
 
@@ -48,7 +48,7 @@ impl Engine {
             return Err(EngineError::Draining);
         }
         let lane = self.0.lanes.get(account).ok_or_else(|| EngineError::AccountNotFound(account.clone()))?;
-        let report = lane.requested_probes.next_or(|answer| {
+        let report = lane.requested_probes.join_or_start(|answer| {
             let (shared, lane) = (self.0.clone(), lane.clone());
             // A task of its own: callers that leave do not end what others share.
             drop(self.spawn(async move { when_due(&shared, &lane, answer).await }));
@@ -64,9 +64,9 @@ impl Engine {
     }
 }
 
-/// Probes an account that no engine serves, in its own pace.
+/// Probes an account without an engine, within the account's rate limits.
 pub async fn probe_alone(account: Arc<Account>, circuit: CircuitSettings) -> ProbeReport {
-    ask(&Arc::new(Lane::new(account, Kin::default(), Vec::new(), circuit))).await
+    ask(&Arc::new(Lane::new(account, RelatedLogins::default(), Vec::new(), circuit))).await
 }
 
 async fn when_due(shared: &Shared, lane: &Arc<Lane>, answer: oneshot::Sender<ProbeReport>) {
@@ -74,7 +74,7 @@ async fn when_due(shared: &Shared, lane: &Arc<Lane>, answer: oneshot::Sender<Pro
         if let Some(earliest) = lane.requested_probes.earliest() {
             tokio::time::sleep_until(earliest).await;
         }
-        // Never closed, so it can only be waited for.
+        // The semaphore is never closed, so this cannot fail.
         let _place = lane.lookups.acquire().await;
         lane.requested_probes.begin();
         let report = ask(lane).await;
@@ -103,7 +103,7 @@ async fn ask(lane: &Arc<Lane>) -> ProbeReport {
     }
 }
 
-/// What a probe says about the account that it was made for. Less than fine is no reason to send a
+/// What a probe means for the circuit breaker. Anything less than fine is no reason to send a
 /// refund.
 fn sign_of(report: &ProbeReport) -> Sign {
     match report.credentials {
@@ -114,30 +114,33 @@ fn sign_of(report: &ProbeReport) -> Sign {
 }
 
 impl Probes {
-    /// The probe that begins next; where none waits to begin, `start` is given its answer's sender.
-    fn next_or(&self, start: impl FnOnce(oneshot::Sender<ProbeReport>)) -> Joined<oneshot::Receiver<ProbeReport>> {
-        let mut standing = self.standing();
-        if let Some(next) = &standing.next {
+    /// Joins the probe that starts next. If there is none, calls `start` with the sender of its
+    /// report.
+    fn join_or_start(
+        &self,
+        start: impl FnOnce(oneshot::Sender<ProbeReport>),
+    ) -> Joined<oneshot::Receiver<ProbeReport>> {
+        let mut queue = self.queue();
+        if let Some(next) = &queue.next {
             return next.clone();
         }
         let (sender, receiver) = oneshot::channel();
         let next = receiver.shared();
-        standing.next = Some(next.clone());
+        queue.next = Some(next.clone());
         start(sender);
         next
     }
 
     fn earliest(&self) -> Option<Instant> {
-        self.standing().begun.map(|begun| begun + APART)
+        self.queue().begun.map(|begun| begun + MIN_INTERVAL)
     }
 
-    /// Who comes from now on gets a later one: what this one finds may be older than the change
-    /// that they ask about.
+    /// Later callers get a later probe: this one may predate the change that they ask about.
     fn begin(&self) {
-        *self.standing() = Standing { begun: Some(Instant::now()), next: None };
+        *self.queue() = ProbeQueue { begun: Some(Instant::now()), next: None };
     }
 
-    fn standing(&self) -> MutexGuard<'_, Standing> {
+    fn queue(&self) -> MutexGuard<'_, ProbeQueue> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

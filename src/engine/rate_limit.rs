@@ -1,9 +1,8 @@
 //! The rate limiter of one account: when its next request may be sent.
 //!
-//! Two bounds hold at once. Requests of one second stand evenly apart, so that no second holds more
-//! than the provider takes; and no hour, whenever it begins, holds more than a number of them.
-//! Waiting requests are served in the order in which they came. One that is given up while it waits
-//! takes nothing with it.
+//! Two limits apply at once: requests are evenly spaced within a second, and any 60 minutes hold at
+//! most a given number of them. Waiting requests are served in the order of their arrival. A
+//! request that is dropped while it waits uses up no turn.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,13 +16,13 @@ use crate::telemetry::metrics::AccountMeter;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// What an account's requests wait for.
+/// The limits of one account and the turns taken so far.
 pub(super) struct RateLimiter {
-    /// Between two requests. Zero: as they come.
+    /// Between two requests. Zero: no limit.
     apart: Duration,
-    /// In any hour. Zero: as they come.
+    /// In any hour. Zero: no limit.
     per_hour: usize,
-    /// Held by the one that waits for the next turn; the others stand in line for it.
+    /// Held by the request that waits for the next turn; the others queue for the lock in order.
     line: tokio::sync::Mutex<()>,
     taken: Mutex<Taken>,
     meter: AccountMeter,
@@ -31,9 +30,9 @@ pub(super) struct RateLimiter {
 
 /// The turns that were taken.
 struct Taken {
-    /// The earliest moment of the next one, by the second.
+    /// The earliest time of the next turn, by the limit per second.
     next: Instant,
-    /// The last `per_hour` ones, the oldest first.
+    /// The times of the last `per_hour` turns, oldest first.
     hour: VecDeque<Instant>,
 }
 

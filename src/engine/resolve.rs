@@ -37,7 +37,7 @@ pub(super) async fn resolve(shared: Arc<Shared>, command: ResolveCommand) -> Res
 
 async fn send_again(shared: &Arc<Shared>, refund: Refund, command: ResolveCommand) -> Result<Refund, EngineError> {
     let lane = shared.lane_of(&refund)?.clone();
-    // Intent before act, here too: a slot first, so that what is on disk as sent is sent at once.
+    // Takes a slot before the attempt is recorded, so that a recorded attempt is sent at once.
     let slot = tokio::select! {
         biased;
         () = shared.draining.cancelled() => return Err(EngineError::Draining),
@@ -68,8 +68,9 @@ async fn record(shared: &Shared, refund: &Refund, event: Event, actor: &str) -> 
     }
 }
 
-/// What was not given back stays reserved until an effect of the last attempt can be ruled out: the person may be right
-/// today, and the request still be queued at the provider. The account may be gone; then its provider's usual time counts.
+/// What was not given back stays reserved until an effect of the last attempt can be ruled out: the
+/// person may be right today while the request is still queued at the provider. If the account is
+/// gone, the provider's default settle time applies.
 fn reserved_until(shared: &Shared, refund: &Refund, resolution: &Resolution) -> Option<Timestamp> {
     let leaves_some = match resolution {
         Resolution::NotRefunded => true,
@@ -83,14 +84,14 @@ fn reserved_until(shared: &Shared, refund: &Refund, resolution: &Resolution) -> 
     Some(until).filter(|until| leaves_some && *until > shared.clock.now())
 }
 
-/// A record that may be another caller's corrects nobody.
+/// A record that may be another caller's corrects no decision.
 fn followed_until(shared: &Shared, refund: &Refund, resolution: &Resolution) -> Option<Timestamp> {
     let follow_up = shared.settings.rejection_follow_up;
     let is_followed = *resolution == Resolution::NotRefunded && !refund.foreign_record && !follow_up.is_zero();
     is_followed.then(|| shared.clock.now().plus(follow_up))
 }
 
-/// What is wrong with a decision, all of it.
+/// Reports everything that is wrong with a decision.
 fn check(refund: &Refund, command: &ResolveCommand) -> Result<(), EngineError> {
     let mut faults = Vec::new();
     if let Resolution::Refunded { amount, items } = &command.resolution {
@@ -157,7 +158,7 @@ fn check_items(refund: &Refund, items: &[ItemResolution], faults: &mut Vec<Field
     }
 }
 
-/// Two figures for one refund must be one.
+/// The amount and the sum of the items must agree.
 fn check_sum(amount: Option<Money>, items: &[ItemResolution], faults: &mut Vec<FieldFault>) {
     let refunded: Option<Vec<i64>> =
         items.iter().filter(|item| item.refunded).map(|item| item.amount.map(|amount| amount.minor_units)).collect();

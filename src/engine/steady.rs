@@ -1,12 +1,13 @@
 //! Time that never runs backwards and never slower than it really passes.
 //!
-//! A wall clock that is set back would make an idempotency key look younger than it is, and put off what is due. So where
-//! it falls behind the monotonic clock, the engine's time does not follow; where it is set forward it does, and a machine
-//! that slept (which the monotonic clock does not count) is seen by the wall clock even after that was set back. What a
-//! stopped process cannot see is bridged by the ledger's last event.
+//! A wall clock that is set back would make an idempotency key look younger than it is, and put off
+//! what is due. So where it falls behind the monotonic clock, the engine's time does not follow;
+//! where it is set forward it does, and a machine that slept (which the monotonic clock does not
+//! count) is seen by the wall clock even after that was set back. What a stopped process cannot see
+//! is bridged by the ledger's last event.
 //!
-//! The price: a wall clock that jumps ahead and back leaves the engine's time ahead. What is given up for ever because it
-//! waited too long is therefore judged by [`SteadyClock::unhurried`], which takes such a jump back again.
+//! The cost: a wall clock that jumps ahead and back leaves the engine's time ahead. Expiry is
+//! final, so it uses [`SteadyClock::confirmed_now`], which undoes such a jump.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,13 +30,13 @@ struct Reading {
     steady: Timestamp,
     /// How far the wall clock has been set back in all.
     ahead: Duration,
-    /// How much of `ahead` took back what the wall clock had jumped ahead before.
+    /// The part of `ahead` that undid an earlier jump ahead of the wall clock.
     phantom: Duration,
     /// A jump ahead that may still be taken back.
     jump: Option<Jump>,
 }
 
-/// The wall clock went so far ahead of the monotonic one at once.
+/// How far the wall clock jumped ahead of the monotonic one, and when.
 #[derive(Clone, Copy)]
 struct Jump {
     by: Duration,
@@ -44,11 +45,11 @@ struct Jump {
 
 /// Two clocks that are read one after the other differ by a little, and a daemon corrects the wall clock by a little.
 const TOLERANCE: Duration = Duration::from_millis(100);
-/// A jump this large is a machine that slept, or a clock that is wrong: time tells which.
+/// After a jump this large the machine has slept or the clock is wrong; only time shows which.
 const LARGE_JUMP: Duration = Duration::from_secs(3_600);
-/// So long a clock that jumped is watched before anything is given up by it.
+/// How long a jump must last before anything expires by it.
 const CONFIRMATION: Duration = Duration::from_secs(60);
-/// So far ahead of the wall clock the ledger's times are worth an operator's attention.
+/// An error is logged once the ledger's times are this far ahead of the wall clock.
 const WORTH_AN_ERROR: Duration = Duration::from_secs(60);
 
 impl SteadyClock {
@@ -62,7 +63,7 @@ impl SteadyClock {
             wall: now,
             steady: now.max(least),
             ahead,
-            // Which of the two was wrong cannot be known: what waits is not given up for it.
+            // Either clock may have been wrong, so nothing expires because of the difference.
             phantom: ahead,
             jump: None,
         };
@@ -75,9 +76,9 @@ impl SteadyClock {
         steady.since(self.wall.now())
     }
 
-    /// The present moment without what a jump of the wall clock added that was taken back. None while a large jump is
-    /// younger than a minute.
-    pub(super) fn unhurried(&self) -> Option<Timestamp> {
+    /// The present time without jumps of the wall clock that were undone. None while a large jump
+    /// is younger than a minute.
+    pub(super) fn confirmed_now(&self) -> Option<Timestamp> {
         let mut last = self.read();
         if let Some(jump) = last.jump {
             if last.instant.duration_since(jump.at) < CONFIRMATION {
@@ -118,7 +119,7 @@ impl Clock for SteadyClock {
     }
 }
 
-/// Said once for each time that the wall clock is set back so far.
+/// Logged once for each time that the wall clock is set back so far.
 fn report_ahead(before: Duration, ahead: Duration) {
     if ahead.saturating_sub(before) > WORTH_AN_ERROR {
         error!(
@@ -174,21 +175,21 @@ mod tests {
         let steady = SteadyClock::new(wall, last_event);
         assert_eq!(steady.now(), last_event);
         assert_eq!(steady.ahead(), Duration::from_secs(500));
-        assert_eq!(steady.unhurried(), Some(START), "nothing is given up because an earlier clock was ahead");
+        assert_eq!(steady.confirmed_now(), Some(START), "nothing is given up because an earlier clock was ahead");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_jump_that_is_taken_back_gives_nothing_up() {
         let (wall, steady) = set();
         wall.to(START.plus(Duration::from_secs(48 * 3_600)));
-        assert_eq!(steady.unhurried(), None, "not by a clock that has just jumped");
+        assert_eq!(steady.confirmed_now(), None, "not by a clock that has just jumped");
         tokio::time::advance(Duration::from_secs(30)).await;
         wall.to(START.plus(Duration::from_secs(30)));
-        assert_eq!(steady.unhurried(), None);
+        assert_eq!(steady.confirmed_now(), None);
         assert!(steady.now() >= START.plus(Duration::from_secs(48 * 3_600)), "the engine's time stays ahead");
         tokio::time::advance(Duration::from_secs(60)).await;
         wall.to(START.plus(Duration::from_secs(90)));
-        assert_eq!(steady.unhurried(), Some(START.plus(Duration::from_secs(90))));
+        assert_eq!(steady.confirmed_now(), Some(START.plus(Duration::from_secs(90))));
         assert_eq!(steady.ahead(), Duration::from_secs(48 * 3_600));
     }
 
@@ -196,10 +197,10 @@ mod tests {
     async fn a_machine_that_slept_is_believed_after_a_minute() {
         let (wall, steady) = set();
         wall.to(START.plus(Duration::from_secs(7_200)));
-        assert_eq!(steady.unhurried(), None);
+        assert_eq!(steady.confirmed_now(), None);
         tokio::time::advance(Duration::from_secs(61)).await;
         wall.to(START.plus(Duration::from_secs(7_261)));
-        assert_eq!(steady.unhurried(), Some(START.plus(Duration::from_secs(7_261))));
+        assert_eq!(steady.confirmed_now(), Some(START.plus(Duration::from_secs(7_261))));
         assert_eq!(steady.ahead(), Duration::ZERO);
     }
 }

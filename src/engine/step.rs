@@ -93,7 +93,8 @@ async fn creation_of(shared: &Shared, refund: &Refund) -> Option<String> {
 /// Goes on with a refund that is IN_DOUBT or SUBMITTED, and due.
 pub(super) async fn settle(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund, place: OwnedSemaphorePermit) {
     link(shared, &refund).await;
-    // While the account is shut, only lookups are made: they move no money, and show when it is open again.
+    // While the account is suspended, only lookups are made: they move no money, and show when it
+    // recovers.
     let step = match lane.may_send() {
         true => decide::next_step(&refund, shared.rules(lane, &refund), shared.clock.now()),
         false => Step::LookUp,
@@ -126,7 +127,8 @@ pub(super) async fn settle(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refun
 
 /// Asks the provider what became of a refund and records what it shows, because somebody asked for it.
 ///
-/// Where that proves that one more attempt is safe, it is made at once, as after a scheduled lookup.
+/// Where that proves that one more attempt is safe, it is made at once, as after a scheduled
+/// lookup.
 pub(super) async fn look(
     shared: &Arc<Shared>,
     lane: &Arc<Lane>,
@@ -149,7 +151,8 @@ pub(super) async fn look(
         && let Some(in_hand) = lane.take_in_hand(refund.id())
     {
         let (owner, owned_lane, proven) = (shared.clone(), lane.clone(), refund.clone());
-        // The caller asked for a lookup, and has its answer; the attempt is shown by the refund itself.
+        // The caller asked for a lookup, and has its answer; the attempt is shown by the refund
+        // itself.
         let span = span_of_settling(lane, &refund);
         let work = async move {
             let _in_hand = in_hand;
@@ -199,7 +202,7 @@ async fn look_and_record(
         let Decision { events, next_check, resend } =
             decide::after_lookup(&refund, lookup.clone(), taken, rules, asked, shared.clock.now());
         let recorded = if events.is_empty() {
-            // What is looked up no more has nothing to catch up with.
+            // A refund without a next lookup has no missed one to repeat.
             let unheard = next_check.is_some() && matches!(lookup, Lookup::Unavailable { .. });
             shared.reschedule(&refund, next_check, unheard).await
         } else {
@@ -214,7 +217,8 @@ async fn look_and_record(
             Err(LedgerError::StaleRevision { present }) if present.is_like(&refund) => refund = *present,
             // It has moved on in the meantime: what this look found is of the past.
             Err(LedgerError::StaleRevision { present }) => return Ok((*present, false)),
-            // A later refund of the target was recorded since: whose it was that the order shows, nothing can tell.
+            // A later refund of the same target exists, so the order cannot show whose refund it
+            // was.
             Err(LedgerError::TargetHasRefund { .. }) => {
                 let next = asked.plus(shared.settings.schedule.then_every);
                 let follow_up = Some(next).filter(|next| refund.is_followed(*next));
@@ -233,8 +237,8 @@ async fn lookup(lane: &Lane, refund: &Refund) -> Lookup {
     }
 }
 
-/// Sends the same request once more, where that is still safe when its turn has come: by the retry contract, or because a
-/// lookup has just proven that no attempt had an effect.
+/// Sends the same request once more, where that is still safe when its turn has come: by the retry
+/// contract, or because a lookup has just proven that no attempt had an effect.
 async fn resend(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund, is_proven: bool) -> Result<(), EngineError> {
     let slot = tokio::select! {
         biased;
@@ -246,13 +250,14 @@ async fn resend(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund, is_prove
         return Ok(());
     }
     let Some(era) = lane.take_turn() else { return Ok(()) };
-    // What was compared is what is recorded and sent with: a secret that is renewed in between is one more key.
+    // Records and sends the credential that was compared: with a secret that is renewed in between
+    // the key would be another one.
     let credential = if is_proven { lane.account.adapter.credential(refund.id()) } else { refund.credential.clone() };
     let begun = begin_attempt(shared, lane, &refund, era, credential).await?;
     let Some(dispatched) = begun else { return Ok(()) };
     let span = span_of_attempt(lane, &dispatched);
-    // A disk or a machine that stood still for long, or a renewed secret: what was safe when the attempt was begun may not
-    // be so now.
+    // After a long stall of the disk or the machine, or with a renewed secret, what was safe when
+    // the attempt began may no longer be so.
     if !is_proven && !shared.may_resend(lane, &dispatched) {
         lane.give_turn_back(era);
         return Ok(give_up_attempt(shared, lane, dispatched, refund).instrument(span).await?);
@@ -262,8 +267,8 @@ async fn resend(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund, is_prove
     Ok(())
 }
 
-/// Puts one more attempt of a refund that has taken its turn in `era` on disk, whose key is bound to `credential`. None
-/// where somebody else has moved the refund meanwhile.
+/// Records one more attempt, whose key is bound to `credential`, of a refund that took its turn in
+/// `era`. None if the refund has moved on meanwhile.
 pub(super) async fn begin_attempt(
     shared: &Shared,
     lane: &Lane,
@@ -271,7 +276,8 @@ pub(super) async fn begin_attempt(
     era: Era,
     credential: Option<String>,
 ) -> Result<Option<Refund>, LedgerError> {
-    // An attempt belongs to one place: it is never made from an account that is somewhere else by now.
+    // An attempt belongs to one place: it is never made from an account that is somewhere else by
+    // now.
     if lane.account.destination() != refund.destination() {
         lane.give_turn_back(era);
         return Ok(None);
@@ -355,13 +361,14 @@ fn sign_of_look(refund: &Refund, lookup: &Lookup) -> Sign {
         | Lookup::NotFound { .. }
         | Lookup::Unavailable { heard: Heard::NoTarget | Heard::NotDispatched, .. } => Sign::Works,
         Lookup::Unavailable { heard: Heard::NotOurs, .. } => Sign::NotOurs(refund.intent.target.references().concat()),
-        // Refunds wait only once an attempt is refused so: a lookup alone does not stop them.
+        // Only a refused attempt makes refunds wait as CREDENTIALS_REFUSED; a refused lookup does
+        // not.
         Lookup::Unavailable { heard: Heard::Nothing | Heard::LoginRefused, .. } => Sign::Fails,
     }
 }
 
-/// A secret that may have been replaced in its file is read again at once. Sectigo answers a wrong login as it answers an
-/// order of another account.
+/// Has a refused secret read from its file again at once: it may have been replaced there. Sectigo
+/// answers a wrong login like an order of another account.
 fn renew_refused_login(lane: &Lane, lookup: &Lookup) {
     if let Lookup::Unavailable { heard: Heard::LoginRefused | Heard::NotOurs, .. } = lookup {
         lane.account.secret.refused();

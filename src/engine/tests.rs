@@ -23,7 +23,7 @@ use crate::domain::place::{Destination, Place};
 use crate::domain::probe::ProbeReport;
 use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, SectigoTarget};
 use crate::ledger::sqlite::{SqliteLedger, SqliteSettings};
-use crate::ledger::{GATEWAY, Health, Kin, OpenRefunds, Reassign};
+use crate::ledger::{GATEWAY, Health, OpenRefunds, Reassign, RelatedLogins};
 use crate::telemetry::metrics::AccountMeter;
 
 const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
@@ -48,7 +48,8 @@ struct Told {
     asked: watch::Sender<usize>,
     /// When it was asked for a refund or for a look.
     calls: Mutex<Vec<Instant>>,
-    /// The digests of what it logs in with, one for each time that it is asked for it. The last one stays.
+    /// The digests of what it logs in with, one for each time that it is asked for it. The last one
+    /// stays.
     credentials: Mutex<VecDeque<String>>,
 }
 
@@ -123,7 +124,7 @@ impl Bench {
         let create = Create {
             intent,
             place: place(),
-            kin: Kin::default(),
+            related: RelatedLogins::default(),
             dispatch: None,
             allow_similar: false,
             actor: "caller".to_owned(),
@@ -327,7 +328,7 @@ async fn readers_of_the_history_share_what_is_new_and_miss_nothing() {
             bench.ledger.inner.create(Create {
                 intent: intent(&format!("r{number}"), target),
                 place: place(),
-                kin: Kin::default(),
+                related: RelatedLogins::default(),
                 dispatch: Some(FirstAttempt { credential: None }),
                 allow_similar: false,
                 actor: "caller".to_owned(),

@@ -83,28 +83,31 @@ pub trait Ledger: Send + Sync + 'static {
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
     async fn events_after(&self, sequence: u64, limit: u32) -> Result<Vec<EventRecord>, LedgerError>;
 
-    /// Lets a refund at exactly `revision` go on at another account or place: an event, after the same judgement of
-    /// reservation and similarity that a new refund meets there.
+    /// Lets a refund at exactly `revision` go on at another account or place. It is an event, after
+    /// the same checks of reservation and similarity as for a new refund there.
     ///
     /// # Errors
     /// As [`Ledger::record`], and [`LedgerError::TargetHasRefund`], [`LedgerError::SimilarRefund`].
     async fn reassign(&self, reassign: Reassign) -> Result<Refund, LedgerError>;
 
-    /// Sets when a refund at exactly `revision` is looked up next, after a lookup that showed nothing new. No event: the
-    /// revision stays.
+    /// Sets when a refund at exactly `revision` is looked up next, after a lookup that showed
+    /// nothing new. No event: the revision stays.
     ///
     /// # Errors
     /// [`LedgerError::NotFound`], [`LedgerError::StaleRevision`], and those of every write.
     async fn reschedule(&self, reschedule: Reschedule) -> Result<Refund, LedgerError>;
 
-    /// Makes everything due at `now` at one account and place whose last lookup had no usable answer. How many there were.
+    /// Makes refunds of one account and place due at `now` if their last lookup had no usable
+    /// answer. Returns how many; there may be more until it returns 0.
     ///
     /// # Errors
-    /// [`LedgerError::Overloaded`], [`LedgerError::Unavailable`], [`LedgerError::CommitFailed`], [`LedgerError::Corrupt`]
+    /// [`LedgerError::Overloaded`], [`LedgerError::Unavailable`], [`LedgerError::CommitFailed`],
+    /// [`LedgerError::Corrupt`]
     async fn hasten(&self, at: &Destination, now: Timestamp) -> Result<usize, LedgerError>;
 
-    /// Start-up: where refunds are that still need their account, whether configured or not. What is at no place of
-    /// `configured` waits from `now` on, and what is at one of them waits no longer: see [`Ledger::standstills`].
+    /// Start-up: returns where refunds are that still need their account, whether configured or
+    /// not. Refunds at no place of `configured` wait from `now` on, and those at one of them stop
+    /// waiting: see [`Ledger::standstills`].
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::CommitFailed`], [`LedgerError::Corrupt`]
@@ -120,14 +123,15 @@ pub trait Ledger: Send + Sync + 'static {
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
     async fn open_refunds(&self) -> Result<Vec<OpenRefunds>, LedgerError>;
 
-    /// The times during which refunds of an account at a place waited because the configuration had another, oldest
-    /// first: their expiry stood still.
+    /// The times during which refunds of an account and place waited because the configuration
+    /// differed, oldest first. They do not count towards expiry.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
     async fn standstills(&self, at: &Destination) -> Result<Vec<(Timestamp, Timestamp)>, LedgerError>;
 
-    /// Refunds at one account and place that still need them, in the order of recording, after `after_ordinal`.
+    /// Refunds at one account and place that still need them, in the order of recording, after
+    /// `after_ordinal`.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
@@ -139,14 +143,15 @@ pub trait Ledger: Send + Sync + 'static {
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
     async fn due(&self, at: &Destination, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError>;
 
-    /// When the next [`State::Pending`] refund of one account and place may be sent; none where there is no such refund.
+    /// When the next [`State::Pending`] refund of one account and place may be sent; none where
+    /// there is no such refund.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
     async fn next_due(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError>;
 
-    /// Refunds of one account and place that are to be looked up at `now`: what was never looked up first, then by the
-    /// moment that was set.
+    /// Refunds of one account and place that are to be looked up at `now`: what was never looked up
+    /// first, then by the moment that was set.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
@@ -158,8 +163,8 @@ pub trait Ledger: Send + Sync + 'static {
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
     async fn next_unsettled(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError>;
 
-    /// [`State::Pending`] refunds of one account and place that were created at `created_until` or before, oldest first,
-    /// after the first `skip`.
+    /// [`State::Pending`] refunds of one account and place that were created at `created_until` or
+    /// before, oldest first, after the first `skip`.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
@@ -171,7 +176,8 @@ pub trait Ledger: Send + Sync + 'static {
         limit: u32,
     ) -> Result<Vec<Refund>, LedgerError>;
 
-    /// When the [`State::Pending`] refund of one account that has waited longest was created, wherever it belongs.
+    /// When the [`State::Pending`] refund of one account that has waited longest was created,
+    /// wherever it belongs.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
@@ -203,10 +209,10 @@ pub trait Ledger: Send + Sync + 'static {
 pub struct Create {
     /// What is asked for.
     pub intent: Intent,
-    /// Where the account is. Its login is what the target's keys are counted under.
+    /// Where the account is. The target's keys are reserved under its login.
     pub place: Place,
-    /// In which other names and logins what others hold is judged.
-    pub kin: Kin,
+    /// Further accounts and logins whose reservations count here.
+    pub related: RelatedLogins,
     /// Record the first attempt in the same transaction, because a slot is free to send it at once.
     pub dispatch: Option<FirstAttempt>,
     /// Record it although a similar one was recorded within a day.
@@ -229,13 +235,15 @@ pub struct FirstAttempt {
     pub credential: Option<String>,
 }
 
-/// Under which names and logins an account's refunds may already hold a target, besides its present login.
+/// Accounts and logins under which a target may already be reserved, besides an account's present
+/// login.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Kin {
-    /// The accounts that have the same login, this one among them: what one of them holds under an earlier login, none of
-    /// the others gets.
+pub struct RelatedLogins {
+    /// The accounts with the same login, this one among them: a target that one of them holds under
+    /// an earlier login is taken for all.
     pub accounts: Arc<[AccountName]>,
-    /// The earlier logins that the configuration names. Those that a refund was reassigned from are known to the ledger.
+    /// The earlier logins that the configuration names. Those that a refund was reassigned from are
+    /// known to the ledger.
     pub former_logins: Arc<[String]>,
 }
 
@@ -248,11 +256,11 @@ pub struct Reassign {
     pub revision: u64,
     /// Where it goes on.
     pub to: Destination,
-    /// As of [`Create::kin`], of that account.
-    pub kin: Kin,
+    /// As of [`Create::related`], of that account.
+    pub related: RelatedLogins,
     /// Refuse it too where a similar refund was recorded within a day, or may still have an effect.
     pub judge_similar: bool,
-    /// How it is known that both are the same books.
+    /// The evidence that both are the same books.
     pub evidence: String,
     /// Who says so.
     pub actor: String,
@@ -273,7 +281,8 @@ pub struct Reschedule {
     pub unheard: bool,
 }
 
-/// Refunds of one account and place that still need them: PENDING, SUBMITTED, IN_DOUBT or NEEDS_REVIEW.
+/// Refunds of one account and place that still need them: PENDING, SUBMITTED, IN_DOUBT or
+/// NEEDS_REVIEW.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenRefunds {
     /// Whose refunds.
@@ -318,8 +327,8 @@ pub struct Record {
     pub revision: u64,
     /// What happened, in order.
     pub events: Vec<Event>,
-    /// When the refund is to be looked up next, where lookups go on after the events. None: at once where it is
-    /// [`State::InDoubt`] or [`State::Submitted`], never elsewhere.
+    /// When the refund is to be looked up next, where lookups go on after the events. None: at once
+    /// where it is [`State::InDoubt`] or [`State::Submitted`], never elsewhere.
     pub next_check: Option<Timestamp>,
     /// Who did it: a line of the history.
     pub actor: String,
@@ -411,7 +420,8 @@ pub enum LedgerError {
     SimilarRefund {
         /// Which refund.
         conflicting: RefundId,
-        /// Until then it is refused whatever the caller says: that refund may still have an effect.
+        /// Until then it is refused even with `allow_similar`: that refund may still have an
+        /// effect.
         firm_until: Option<Timestamp>,
     },
     /// No such refund.
@@ -453,7 +463,7 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
-    /// Another refund is in the way of this one.
+    /// Whether another refund is in the way of this one.
     pub fn is_conflict(&self) -> bool {
         matches!(self, LedgerError::TargetHasRefund { .. } | LedgerError::SimilarRefund { .. })
     }

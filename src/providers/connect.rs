@@ -167,7 +167,8 @@ pub fn place_of(provider: ProviderKind, endpoint: &Url, login_name: &str, curren
     Place { endpoint, login: login_digest(provider, login_name), currency }
 }
 
-/// A digest of provider and login name, so that no login name stands in the ledger. The NUL keeps the two apart.
+/// A digest of provider and login name, so that no login name stands in the ledger. The NUL keeps
+/// the two apart.
 fn login_digest(provider: ProviderKind, login_name: &str) -> String {
     let digest = Sha256::digest(format!("{provider}\0{login_name}"));
     digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()

@@ -24,7 +24,7 @@ pub(crate) struct Mask {
     forms: Mutex<Forms>,
 }
 
-/// What is masked, as long as the secret has this version.
+/// The masked forms of this version of the secret.
 struct Forms {
     version: u64,
     longest_first: Arc<[SecretString]>,
@@ -45,11 +45,12 @@ impl Mask {
 
     /// A provider's text, fit to be kept and shown: no secret, no control character, bounded.
     pub(crate) fn text(&self, raw: &str) -> String {
-        // Before the text is cut to its bound: half a secret is one still.
+        // Before the text is cut to its bound: half a secret is still a secret.
         provider_text(&self.without_secrets(raw))
     }
 
-    /// As [`Mask::text`], with the blanks at its ends: for evidence that lies in how something is written.
+    /// As [`Mask::text`], but keeps the blanks at both ends: for evidence that depends on the exact
+    /// spelling.
     pub(crate) fn exact_text(&self, raw: &str) -> String {
         exact_text(&self.without_secrets(raw)).0
     }

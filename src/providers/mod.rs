@@ -46,16 +46,17 @@ pub(crate) mod text;
 /// One account at one provider.
 #[async_trait]
 pub trait Provider: Send + Sync + 'static {
-    /// Sends one refund request: one call is one wire request, never more. `engine/step.rs` is the only caller, after the
-    /// attempt is on disk. `credential` is what was recorded with the attempt: under another one nothing is sent.
+    /// Sends one refund request: one call is one wire request, never more. `engine/step.rs` is the
+    /// only caller, after the attempt is on disk. `credential` is what was recorded with the
+    /// attempt: under another one nothing is sent.
     async fn refund(&self, intent: &Intent, credential: Option<&str>) -> Outcome;
 
     /// Asks what became of a refund. Moves nothing. The caller has taken the turn of the first
     /// request; each further one waits for one of `turns`.
     async fn lookup(&self, refund: &Refund, turns: &dyn Turns) -> Lookup;
 
-    /// A keyed digest of the secret that the deduplication keys of a refund are bound to: under another one, an earlier
-    /// key counts as dead. None where keys are bound to none.
+    /// A keyed digest of the secret that the deduplication keys of a refund are bound to: under
+    /// another one, an earlier key counts as expired. None where keys are not bound to a secret.
     fn credential(&self, _refund: &RefundId) -> Option<String> {
         None
     }
@@ -66,7 +67,7 @@ pub trait Provider: Send + Sync + 'static {
     async fn probe(&self, turns: &dyn Turns) -> ProbeReport;
 }
 
-/// The pace of an account, as an adapter sees it.
+/// The rate limiter of an account, as an adapter sees it.
 #[async_trait]
 pub trait Turns: Send + Sync {
     /// Returns when the next request may be sent.
@@ -94,7 +95,7 @@ pub enum StatusError {
         /// How long to wait before asking again, where that is known.
         retry_after: Option<Duration>,
     },
-    /// The provider answers in its own words that it cannot answer now: asking again later is what to do.
+    /// The provider's own answer is that it cannot answer now: ask again later.
     #[error("the provider cannot be asked now ({code}: {message})")]
     NotNow {
         /// The provider's own code, verbatim.
@@ -171,7 +172,7 @@ pub struct Account {
     pub max_in_flight: usize,
     /// Attempts and looks in one second, evenly apart; 0: as they come. Validation statuses are not among them.
     pub requests_per_second: u32,
-    /// The same in any hour; 0: as they come.
+    /// The same in any hour; 0: no limit.
     pub requests_per_hour: u32,
     /// How long a refund may wait to be sent before it is given up.
     pub pending_limit: Duration,
@@ -210,7 +211,7 @@ pub struct AccountSettings {
     pub max_in_flight: usize,
     /// Attempts and looks in one second, evenly apart; 0: as they come. Validation statuses are not among them.
     pub requests_per_second: u32,
-    /// The same in any hour; 0: as they come.
+    /// The same in any hour; 0: no limit.
     pub requests_per_hour: u32,
     /// How long a refund may wait to be sent before it is given up.
     pub pending_limit: Duration,
@@ -273,7 +274,8 @@ impl Account {
         Destination { account: self.name.clone(), place: self.place.clone() }
     }
 
-    /// In what the account differs from the one that a refund belongs to; empty where it is that one.
+    /// In what the account differs from the one that a refund belongs to; empty where it is that
+    /// one.
     pub fn differing_fields(&self, refund: &Refund) -> Vec<&'static str> {
         let mut fields = self.place.differing_fields(&refund.place);
         if self.provider != refund.provider() {

@@ -37,7 +37,7 @@ impl Probing {
         self.findings.push(Finding::remark(sentence));
     }
 
-    /// Asking on shows nothing more.
+    /// Further requests would show nothing new.
     pub(super) fn is_over(&self) -> bool {
         self.is_over
     }
@@ -84,8 +84,8 @@ impl Probing {
     }
 }
 
-/// Why there is no connection, in plain words before those of the HTTP client. The client's words
-/// are not documented: where they are others one day, they stand alone.
+/// Why there is no connection: plain words, then those of the HTTP client. The client's words are
+/// not documented; if they change one day, only they are shown.
 fn cause_of(why: &str) -> String {
     let lower = why.to_ascii_lowercase();
     let causes = [

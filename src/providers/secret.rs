@@ -24,8 +24,8 @@ struct Held {
     version: u64,
 }
 
-/// Former secrets that are kept in order to be masked. Answers that repeat an older one than these
-/// come days after its last use.
+/// How many former secrets are kept to be masked. An answer that repeats an older one would come
+/// days after its last use.
 const FORMER: usize = 8;
 
 impl Secret {
@@ -70,7 +70,7 @@ impl Secret {
         self.read().version
     }
 
-    /// All that must not be shown, the present one among them, and the version that they are of.
+    /// All secrets that must not be shown, the present one among them, and their version.
     pub(crate) fn known(&self) -> (u64, Vec<Arc<SecretString>>) {
         let held = self.read();
         (held.version, std::iter::once(&held.current).chain(&held.former).cloned().collect())

@@ -1,15 +1,15 @@
 //! The text of an answer that is only read, whatever it was encoded in.
 //!
 //! ```text
-//! a byte order mark      UTF-8 or UTF-16, whatever the header says; the mark is not part of the text
-//! a charset in the       decoded as it says; ISO-8859-1 and US-ASCII are read as windows-1252, which
-//! Content-Type             is what the Encoding Standard prescribes
+//! a byte order mark      UTF-8 or UTF-16, against the header too; the mark is no part of the text
+//! a charset in the       decoded as it says; ISO-8859-1 and US-ASCII are read as windows-1252,
+//! Content-Type             as the Encoding Standard prescribes
 //! neither, or a charset  UTF-8
 //!   that is not known
 //! ```
 //!
-//! A body that does not fit its charset is no text: what stands in the place of a lost character could be read as something
-//! that the provider never said. [`decode_damaged`] is for those who can tell.
+//! A body that does not fit its charset is an error: a replacement character could be read as
+//! something that the provider never said. [`decode_damaged`] is for readers that can tell.
 
 use std::borrow::Cow;
 
@@ -31,15 +31,15 @@ pub(crate) fn read(answer: &Answer) -> Result<Cow<'_, str>, NotText> {
     decode(&answer.body, content_type(answer))
 }
 
-/// As [`decode`], with U+FFFD in the place of what does not fit the charset: for people, and for a reader of single fields, to
-/// which a damaged one costs that one alone.
+/// As [`decode`], with U+FFFD in the place of what does not fit the charset: for people, and for a
+/// reader of single fields that drops only the damaged ones.
 pub(crate) fn decode_damaged<'a>(body: &'a [u8], content_type: Option<&str>) -> Cow<'a, str> {
     let (encoding, text) = encoding_of(body, content_type);
     encoding.decode_without_bom_handling(text).0
 }
 
-/// The text of `body`, which was sent as `content_type`: the body of an answer, or one part of it. At most three times as
-/// long as `body`.
+/// The text of `body`, which was sent as `content_type`: the body of an answer, or one part of it.
+/// At most three times as long as `body`.
 pub(crate) fn decode<'a>(body: &'a [u8], content_type: Option<&str>) -> Result<Cow<'a, str>, NotText> {
     let (encoding, text) = encoding_of(body, content_type);
     // Charsets whose bytes can hide ASCII from a reader are no charsets to the Encoding Standard.

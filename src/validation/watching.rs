@@ -7,9 +7,11 @@
 //!                +------ the last look ---+   the newest alone: a slow reader misses what is past, and nothing piles up
 //! ```
 //!
-//! The poll runs at the shortest interval that a present watcher asked for, and ends with the last one. A provider that cannot be asked for
-//! the moment ends nothing: the poll takes longer steps until it can. Only what does not mend itself is told, to everybody, and ends the
-//! watch, a page that could not be read five times in a row among it. No state of an order does: a rejected one may be taken up again, and a refund of a processed one is news.
+//! The poll runs at the shortest interval that a present watcher asked for, and ends with the last
+//! one. A provider that cannot be asked for the moment ends nothing: the poll takes longer steps
+//! until it can. Only what does not mend itself is told, to everybody, and ends the watch, a page
+//! that could not be read five times in a row among it. No state of an order does: a rejected one
+//! may be taken up again, and a refund of a processed one is news.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -90,9 +92,9 @@ struct Poll {
     /// When the last look ended; for one that the cache answered, as long ago as the answer is old.
     looked: Option<Instant>,
     failures: u32,
-    /// Looks in a row whose answer was no page that can be read.
+    /// Consecutive polls whose answer was no readable page.
     unreadable: u32,
-    /// How long the provider wants to be left alone after the last look.
+    /// How long the provider asked to wait after the last poll.
     pause: Duration,
     turn: u64,
     end: ValidationError,
@@ -102,8 +104,8 @@ struct Poll {
 const LONGEST_INTERVAL: Duration = super::cache::OLDEST;
 /// A provider that is down for hours is asked so often at least, or at the interval where that is longer.
 pub(super) const LONGEST_BACKOFF: Duration = Duration::from_secs(600);
-/// A page that cannot be read may be a notice that passes; so many in a row are the provider's new page, and waiting for the old
-/// one would be waiting in silence.
+/// An unreadable page may be a passing notice. This many in a row are the provider's new page, and
+/// the watch ends instead of waiting in silence.
 pub(super) const MOST_UNREADABLE: u32 = 5;
 /// A rest is longer than the interval by up to a tenth, and never shorter: orders whose watchers all came at once drift apart.
 const JITTER_DIVISOR: u32 = 10;

@@ -93,7 +93,8 @@ impl Encoder {
             to.step(step);
             to.list(latest_errors, Self::caa_error);
         });
-        // All before it ends where it ends: a page that is as documented needs no mark that nothing follows.
+        // Everything before it marks its own end, so a page that is as documented needs no mark
+        // here.
         if !irregular_fields.is_empty() || beyond.is_some() {
             self.list(irregular_fields, |to, path: &String| to.text(path));
             self.option(beyond.as_ref(), |to, digest: &[u8; 32]| to.raw(digest));

@@ -67,7 +67,8 @@ pub struct Page {
     pub max_wildcard_domains: i32,
     /// `maStatus`.
     pub master_account_state: Option<MasterAccountState>,
-    /// Where documents are uploaded: https, without user information. Empty where the provider sent another address.
+    /// Where documents are uploaded: https, without user information. Empty where the provider sent
+    /// another address.
     pub upload_document_url: String,
     /// `csrStatus`.
     pub csr: Option<CsrStatus>,
@@ -87,7 +88,7 @@ pub struct Page {
     pub caa_check: Option<CaaCheckStatus>,
     /// Fields that are not as documented, by their path: left out, cut, or read in another form.
     pub irregular_fields: Vec<String>,
-    /// The digest of what no other field holds as the provider sent it: without it, a change there would be none.
+    /// A digest of everything that no other field holds verbatim, so that a change there is seen.
     pub beyond: Option<[u8; 32]>,
 }
 
@@ -364,7 +365,8 @@ pub enum Section {
 const CERTIFICATE_DIGITS: usize = 16;
 const LARGEST_CERTIFICATE_ID: u64 = 9_999_999_999_999_999;
 
-/// The certificate that these digits name: none where there are no digits. No answer where they are not a number above 0.
+/// The certificate number in these digits: `Some(None)` without digits, `None` if they are no
+/// number above 0.
 fn certificate_in(digits: &str) -> Option<Option<u64>> {
     if digits.is_empty() {
         return Some(None);
@@ -374,11 +376,11 @@ fn certificate_in(digits: &str) -> Option<Option<u64>> {
 }
 
 impl OrderKey {
-    /// Checks an order number, and a certificate of the order, which may be named by a number (0: none), by the digits of one
-    /// (empty: none), or by both; none of them means the order itself.
+    /// Checks an order number and a certificate of the order, given as a number (0: none), as
+    /// digits (empty: none), or as both. Without a certificate the order itself is meant.
     ///
     /// # Errors
-    /// Every field that is wrong; both where they name two certificates.
+    /// Every field that is wrong; both certificate fields if they disagree.
     pub fn new(order_number: &str, certificate_id: i64, certificate_number: &str) -> Result<Self, Vec<FieldFault>> {
         let mut faults = Vec::from_iter(order_number_fault("order_number", order_number));
         let id = u64::try_from(certificate_id).ok().filter(|id| *id <= LARGEST_CERTIFICATE_ID);
@@ -451,7 +453,7 @@ impl ValidationStatus {
 }
 
 impl Page {
-    /// Whether it is the page of that order. Blanks around a number are none of it.
+    /// Whether it is the page of that order. Blanks around the number do not count.
     pub fn is_of(&self, order_number: &str) -> bool {
         is_same_order(self.order_number.trim(), order_number)
     }
@@ -476,8 +478,9 @@ impl Page {
 }
 
 impl<M: Vocabulary> Word<M> {
-    /// The word as the provider wrote it; none where it wrote none. What it means is read from the word itself, and `shown`
-    /// makes of it what is kept: a control character in a word must not make it another.
+    /// Reads a provider's value. None if it is empty. The meaning is taken from the raw text, and
+    /// `shown` makes the text that is kept: escaping a control character must not turn one value
+    /// into another.
     pub fn read(text: &str, shown: impl FnOnce(&str) -> String) -> Option<Self> {
         let known = M::WORDS.iter().find(|(word, _)| *word == text);
         let meaning = known.map_or(M::UNRECOGNIZED, |(_, meaning)| *meaning);

@@ -1,4 +1,5 @@
-//! How refunds that are not settled go on: what a renewed secret, a recovery or a later refund of the target changes.
+//! How refunds that are not settled go on: what a renewed secret, a recovery or a later refund of
+//! the target changes.
 
 use rstest::rstest;
 
@@ -20,12 +21,14 @@ async fn unheard(bench: &Bench) -> Refund {
     bench.ledger.inner.reschedule(reschedule).await.unwrap()
 }
 
-/// The key of the attempt in doubt belongs to the old secret: under a new one the provider knows nothing of it.
+/// The key of the attempt in doubt belongs to the old secret: under a new one the provider knows
+/// nothing of it.
 #[tokio::test]
 async fn an_attempt_is_made_under_the_secret_that_was_compared() {
     let bench = Bench::new();
     let refund = bench.refund(sectigo("r"), &compared_with("old")).await;
-    // Asked for by the step to take, and then before the attempt is begun: it is renewed at once after that.
+    // Asked for by the step to take, and then before the attempt is begun: it is renewed at once
+    // after that.
     *bench.provider.credentials.lock().unwrap() = ["old", "old", "new"].map(str::to_owned).into();
     let key_lifetime = Duration::from_secs(3_000);
     let replays = |account: &mut Account| account.contract.deduplication = Deduplication::Replay { key_lifetime };
@@ -64,7 +67,8 @@ async fn a_recovery_is_not_lost_to_a_full_queue() {
     drop(answer);
 }
 
-/// A later refund of the order rules a correction out for ever, and the time in which one may come passes all the same.
+/// A later refund of the order rules a correction out for ever, and the time in which one may come
+/// passes all the same.
 #[rstest]
 #[case::a_yes(Lookup::Found(Outcome::Refunded(Confirmation::default())), false)]
 #[case::no_answer(Lookup::unavailable("no connection"), true)]
@@ -102,7 +106,8 @@ async fn what_failed_is_followed_for_its_time_and_no_longer(#[case] seen: Lookup
     }
 }
 
-/// What shows that one more attempt is safe, and that attempt, are of the past once a person has decided.
+/// What shows that one more attempt is safe, and that attempt, are of the past once a person has
+/// decided.
 #[tokio::test]
 async fn a_decision_before_the_resend_is_the_last_word() {
     let bench = Bench::new();

@@ -1,4 +1,5 @@
-//! Refunds whose account is gone or is somewhere else: they wait, and go on where the configuration or a person says.
+//! Refunds whose account is gone or is somewhere else: they wait, and go on where the configuration
+//! or a person says.
 
 use rstest::rstest;
 
@@ -145,7 +146,7 @@ async fn what_is_at_a_former_place_is_moved_at_the_start() {
     let taken = Create {
         intent: order("taken", 2),
         place: elsewhere("new"),
-        kin: Kin::default(),
+        related: RelatedLogins::default(),
         dispatch: None,
         allow_similar: false,
         actor: "caller".to_owned(),

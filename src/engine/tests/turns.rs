@@ -1,4 +1,5 @@
-//! Turns at the provider: each request waits for its own, and one that comes to nothing gives it back.
+//! Turns at the provider: each request waits for its own, and one that comes to nothing gives it
+//! back.
 
 use super::*;
 use crate::engine::circuit::{Sign, Stance};

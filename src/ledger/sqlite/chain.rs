@@ -8,12 +8,13 @@
 //! blob      03, then the length as for a text, then the bytes
 //! ```
 //!
-//! Both cover what is present: each item that is not null as its name, a text, and its value. So a column that a later
-//! version adds leaves the hashes of what was written before it as they are.
+//! Both cover what is present: each item that is not null as its name, a text, and its value. So a
+//! column that a later version adds leaves the hashes of what was written before it as they are.
 //!
-//! `events.refund_digest` is taken over the text `recoup refund 2`, then `ordinal` and every column of the refund's row
-//! as it stands after the event, in the order in which the table declares them. The columns that schedule lookups
-//! (`next_check`, `unheard`, `doubt_check_count`) are no part of it.
+//! `events.refund_digest` is taken over the text `recoup refund 2`, then `ordinal` and every column
+//! of the refund's row as it stands after the event, in the order in which the table declares them.
+//! The columns that schedule lookups (`next_check`, `unheard`, `doubt_check_count`) are no part of
+//! it.
 //!
 //! `events.chain_hash` is taken over the text `recoup event 2`, then these:
 //!
@@ -99,7 +100,8 @@ impl Tail {
     }
 }
 
-/// The digest of a refund's row: `intent` are the values of [`INTENT_COLUMNS`], `state` those of [`STATE_COLUMNS`].
+/// The digest of a refund's row: `intent` are the values of [`INTENT_COLUMNS`], `state` those of
+/// [`STATE_COLUMNS`].
 pub(super) fn refund_digest(ordinal: i64, intent: &[Value<'_>], state: &[Value<'_>]) -> Hash {
     let mut items = Items::of("recoup refund 2");
     items.named("ordinal", |items| items.integer(ordinal));

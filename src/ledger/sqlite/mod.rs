@@ -270,7 +270,7 @@ impl SqliteLedger {
         }
     }
 
-    /// As [`SqliteLedger::write`], at a start: there waits for room instead of refusing.
+    /// As [`SqliteLedger::write`] for start-up: waits for room in the queue instead of refusing.
     async fn write_at_start<T: Send + 'static>(
         &self,
         step: impl FnMut(&mut Desk<'_>) -> Result<T, Fault> + Send + 'static,

@@ -126,7 +126,8 @@ const MARK: &[u8] =
 /// The version that the first of [`MIGRATIONS`] makes of an empty file. Earlier ones are not read.
 const FIRST_VERSION: usize = 7;
 
-/// The first makes the tables; each of the others takes a ledger one version further. Never edited once released.
+/// The first makes the tables; each of the others takes a ledger one version further. Never edited
+/// once released.
 pub(super) const MIGRATIONS: [&str; 1] = [include_str!("migrations/0007_ledger.sql")];
 
 /// The version of a ledger that this program has opened.
@@ -327,7 +328,7 @@ pub(super) fn version(path: &Path, connection: &Connection) -> rusqlite::Result<
     })
 }
 
-/// All missing ones of `migrations` as one transaction: the ledger is in the old form or in the new one.
+/// Applies all missing `migrations` in one transaction: the ledger has the old form or the new one.
 pub(super) fn migrate(connection: &mut Connection, version: usize, migrations: &[&str]) -> rusqlite::Result<()> {
     let applied = if version == 0 { 0 } else { version + 1 - FIRST_VERSION };
     let missing = migrations.get(applied..).unwrap_or_default();

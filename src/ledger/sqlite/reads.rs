@@ -18,27 +18,28 @@ use crate::domain::place::{Destination, Place};
 use crate::domain::refund::Refund;
 use crate::domain::state::State;
 use crate::domain::target::Target;
-use crate::ledger::{self, Create, Created, Kin, LedgerError, ListQuery, Listed, OpenRefunds};
+use crate::ledger::{self, Create, Created, LedgerError, ListQuery, Listed, OpenRefunds, RelatedLogins};
 
 /// Rows that [`verify`] holds in memory at once.
 const VERIFY_PAGE: u32 = 1_000;
 
 static SELECT_REFUND: LazyLock<String> = LazyLock::new(|| format!("SELECT {} FROM refunds", rows::refund_columns()));
 
-/// Of id ?1, in that case or another.
+/// The refund with id ?1, in any case of its letters.
 static FIND: LazyLock<String> = LazyLock::new(|| format!("{} WHERE id = ?1", *SELECT_REFUND));
 
 /// One account at one place, as [`at_place`] binds them: ?1 to ?4.
 const AT: &str = "account = ?1 AND endpoint = ?2 AND login = ?3 AND currency = ?4";
 
-/// What still needs its account, in the words of the partial index.
+/// Refunds that still need their account, worded like the partial index so that it applies.
 const OPEN: &str = "(state = 'PENDING' OR state = 'SUBMITTED' OR state = 'IN_DOUBT' OR state = 'NEEDS_REVIEW')";
 
-/// What is looked up at once where no time is set, in the words of the partial index.
+/// Refunds that are looked up at once because no time is set, worded like the partial index.
 const UNTIMED: &str = "(state = 'IN_DOUBT' OR state = 'SUBMITTED') AND next_check IS NULL";
 
-/// At [`AT`], at time ?5, at most ?6. The states and NULLs are literals, so that the partial indexes fit, and each index is
-/// named: without statistics the planner would take one that holds every refund of the account.
+/// At [`AT`], at time ?5, at most ?6. The states and NULLs are literals, so that the partial
+/// indexes fit, and each index is named: without statistics the planner would take one that holds
+/// every refund of the account.
 pub(super) static DUE: LazyLock<String> = LazyLock::new(|| {
     format!(
         "{} WHERE ordinal IN (SELECT ordinal FROM (\
@@ -76,7 +77,7 @@ pub(super) const OLDEST_DOUBT: &str =
 pub(super) const HOLDERS: &str = "SELECT r.id, r.account, h.login, h.until_time, h.ordinal FROM reservations h \
      JOIN refunds r ON r.ordinal = h.ordinal WHERE h.key = ?1";
 
-/// Refunds that share key ?1 and may still look at ?2 like one sent twice, newest first.
+/// Refunds that share key ?1 and still count as likely duplicates at ?2, newest first.
 pub(super) const SIMILAR: &str = "SELECT r.id, r.account, s.login, s.firm_until_time, s.ordinal FROM similarity s \
      JOIN refunds r ON r.ordinal = s.ordinal WHERE s.key = ?1 AND s.until_time > ?2 ORDER BY s.ordinal DESC";
 
@@ -147,17 +148,17 @@ pub(super) static OPEN_AT: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// References that name one payee, and logins of one set of books, are followed from one to the next so far.
+/// At most this many linked references of one payee, or linked logins, are followed.
 const MAX_LINKED: u32 = 64;
 
-/// Which similar refunds refuse one.
+/// Which similar refunds block another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Similar {
     /// Each that was recorded within a day, or may still have an effect.
     Any,
     /// One that a person called not refunded and that may still have an effect.
     Firm,
-    /// None: the refund is looked up and not sent.
+    /// None: the refund is only looked up, and not sent.
     None,
 }
 
@@ -165,32 +166,33 @@ pub(super) enum Similar {
 pub(super) struct Judgement<'a> {
     pub(super) target: &'a Target,
     pub(super) login: &'a str,
-    pub(super) kin: &'a Kin,
+    pub(super) related: &'a RelatedLogins,
     pub(super) similar: Similar,
     pub(super) now: Timestamp,
-    /// The refund itself, where it is recorded already, and its login until now. Similar ones that were recorded under
-    /// that login before it were judged when it was recorded, and its caller may have allowed them.
+    /// The refund itself, where it is recorded already, and its login until now. Similar ones that
+    /// were recorded under that login before it were judged when it was recorded, and its caller
+    /// may have allowed them.
     pub(super) itself: Option<(i64, &'a str)>,
 }
 
 /// What `create` comes to, without recording anything: the refund as it would be, or the one that is there.
 pub(super) fn verdict(connection: &Connection, create: &Create) -> Result<Created, Fault> {
-    let Create { intent, place, kin, allow_similar, now, .. } = create;
+    let Create { intent, place, related, allow_similar, now, .. } = create;
     if let Some(Stored { refund, .. }) = find_in_any_case(connection, &intent.id)? {
         return Ok(Created::Known(ledger::repeated(refund, intent)?));
     }
     let (target, login) = (&intent.target, place.login.as_str());
     let similar = if *allow_similar { Similar::Firm } else { Similar::Any };
-    judge(connection, &Judgement { target, login, kin, similar, now: *now, itself: None })?;
+    judge(connection, &Judgement { target, login, related, similar, now: *now, itself: None })?;
     Ok(Created::New(Refund::new(intent.clone(), place.clone(), *now)))
 }
 
-/// Refuses a refund whose target another one holds, or that looks like another one sent twice.
+/// Refuses a refund whose target another one holds, or that is a likely duplicate of another one.
 pub(super) fn judge(connection: &Connection, judgement: &Judgement<'_>) -> Result<(), Fault> {
-    let Judgement { target, login, kin, similar: refusing, now, itself } = judgement;
-    let logins = linked_logins(connection, login, kin)?;
+    let Judgement { target, login, related, similar: refusing, now, itself } = judgement;
+    let logins = linked_logins(connection, login, related)?;
     let is_ours = |login: &String, account: &String| {
-        logins.contains(login) || kin.accounts.iter().any(|one| one.as_str() == account)
+        logins.contains(login) || related.accounts.iter().any(|one| one.as_str() == account)
     };
     let mut holders = connection.prepare_cached(HOLDERS)?;
     for key in target.reservation_keys() {
@@ -236,15 +238,17 @@ pub(super) fn holder(connection: &Connection, key: &str, login: &str) -> Result<
     id_in("reservations", key, &id)
 }
 
-/// The login itself, the earlier ones that the configuration names, and all that were ever said to be the same books.
-fn linked_logins(connection: &Connection, login: &str, kin: &Kin) -> Result<BTreeSet<String>, Fault> {
-    let mut logins: BTreeSet<String> = kin.former_logins.iter().cloned().chain([login.to_owned()]).collect();
+/// The login itself, the earlier ones that the configuration names, and all that reassignments have
+/// linked to them.
+fn linked_logins(connection: &Connection, login: &str, related: &RelatedLogins) -> Result<BTreeSet<String>, Fault> {
+    let mut logins: BTreeSet<String> = related.former_logins.iter().cloned().chain([login.to_owned()]).collect();
     let mut linked = connection.prepare_cached("SELECT other FROM login_links WHERE login = ?1 LIMIT ?2")?;
     follow_links(&mut linked, &mut logins)?;
     Ok(logins)
 }
 
-/// Every reference that names the payee of `target`: those that it gives, and those that refunds gave together with them.
+/// Every reference that names the payee of `target`: those that it gives, and those that refunds
+/// gave together with them.
 fn payee_references(connection: &Connection, target: &Target) -> Result<BTreeSet<String>, Fault> {
     let mut references: BTreeSet<String> = target.payee_references().into_iter().collect();
     if !references.is_empty() {
@@ -277,7 +281,7 @@ fn find_in_any_case(connection: &Connection, id: &RefundId) -> Result<Option<Sto
     Ok(refunds(connection, &FIND, params![id.as_str()])?.pop())
 }
 
-/// A refund of the same target that was recorded after this one, whatever became of it.
+/// A refund of the same target that was recorded after this one, in any state.
 pub(super) fn later_refund_of_target(
     connection: &Connection,
     ordinal: i64,
@@ -323,21 +327,24 @@ fn counted_by_place(connection: &Connection, which: &str) -> Result<Vec<OpenRefu
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         let (provider, count): (String, i64) = (row.get(4)?, row.get(5)?);
-        let strange = |column| RowRef::refund(0).corrupt(column, "is no value of its kind");
-        let provider = Provider::parse(&provider).ok_or_else(|| strange("provider"))?;
+        let provider = Provider::parse(&provider).ok_or_else(|| invalid_column("provider"))?;
         let at = destination_in(row)?;
         found.push(OpenRefunds { provider, at, count: u64::try_from(count).unwrap_or_default() });
     }
     Ok(found)
 }
 
+/// For a row of a query over many refunds: none of them is named.
+fn invalid_column(column: &'static str) -> LedgerError {
+    RowRef::refund(0).corrupt(column, "is no value of its kind")
+}
+
 /// The account and place in the first four columns of a row.
 pub(super) fn destination_in(row: &Row<'_>) -> Result<Destination, Fault> {
     let (account, endpoint): (String, String) = (row.get(0)?, row.get(1)?);
     let (login, currency): (String, String) = (row.get(2)?, row.get(3)?);
-    let strange = |column| RowRef::refund(0).corrupt(column, "is no value of its kind");
-    let account = AccountName::parse(&account).map_err(|_| strange("account"))?;
-    let currency = Currency::parse(&currency).map_err(|_| strange("currency"))?;
+    let account = AccountName::parse(&account).map_err(|_| invalid_column("account"))?;
+    let currency = Currency::parse(&currency).map_err(|_| invalid_column("currency"))?;
     Ok(Destination { account, place: Place { endpoint, login, currency } })
 }
 
@@ -388,7 +395,8 @@ fn listed(stored: Vec<Stored>) -> Vec<Listed> {
     stored.into_iter().map(listed).collect()
 }
 
-/// What `sql` ([`DUE`], [`UNSETTLED`], [`WAITING_SINCE`]) finds of an account and place, by its numbers from ?5 on.
+/// What `sql` ([`DUE`], [`UNSETTLED`], [`WAITING_SINCE`]) returns for an account and place, with
+/// `numbers` from ?5 on.
 pub(super) fn refunds_at(
     connection: &Connection,
     sql: &str,
@@ -400,12 +408,12 @@ pub(super) fn refunds_at(
     Ok(stored.into_iter().map(|stored| stored.refund).collect())
 }
 
-/// The moment that `sql` ([`NEXT_DUE`], [`NEXT_UNSETTLED`]) finds of an account and place.
+/// The time that `sql` ([`NEXT_DUE`], [`NEXT_UNSETTLED`]) returns for an account and place.
 pub(super) fn moment_at(connection: &Connection, sql: &str, at: &Destination) -> Result<Option<Timestamp>, Fault> {
     moment(connection, sql, params_from_iter(at_place(at)))
 }
 
-/// The moment that `sql` ([`OLDEST_DOUBT`], [`OLDEST_WAITING`]) finds of an account.
+/// The time that `sql` ([`OLDEST_DOUBT`], [`OLDEST_WAITING`]) returns for an account.
 pub(super) fn moment_of(connection: &Connection, sql: &str, account: &AccountName) -> Result<Option<Timestamp>, Fault> {
     moment(connection, sql, params![account.as_str()])
 }
@@ -684,9 +692,8 @@ pub(super) fn counts(connection: &Connection) -> Result<(Counts, u64), Fault> {
     let mut counts = Counts::new();
     while let Some(row) = rows.next()? {
         let (account, state, count): (String, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let strange = |column| RowRef::refund(0).corrupt(column, "is no value of its kind");
-        let account = AccountName::parse(&account).map_err(|_| strange("account"))?;
-        let state = State::parse(&state).ok_or_else(|| strange("state"))?;
+        let account = AccountName::parse(&account).map_err(|_| invalid_column("account"))?;
+        let state = State::parse(&state).ok_or_else(|| invalid_column("state"))?;
         counts.insert((account, state), u64::try_from(count).unwrap_or_default());
     }
     Ok((counts, u64::try_from(sequence).unwrap_or_default()))

@@ -153,7 +153,7 @@ pub(super) fn columns() -> impl Iterator<Item = &'static str> {
 
 /// The values of [`INTENT_COLUMNS`].
 pub(super) fn intent_values(intent: &Intent, create_time: Timestamp) -> Vec<Value<'_>> {
-    // The account first given stands with the state: there it is only named where the refund goes on at another.
+    // The account is stored with the state, because a refund can go on at another one.
     let Intent { id, account: _, target, labels } = intent;
     let mut values = vec![text(id.as_str()), text(target.provider().as_str())];
     values.extend(match target {

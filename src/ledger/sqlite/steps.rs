@@ -61,18 +61,19 @@ static UPDATE_REFUND: LazyLock<String> = LazyLock::new(|| {
     format!("UPDATE refunds SET {} WHERE ordinal = ?1 AND revision = ?2", assignments.join(", "))
 });
 
-/// Takes key ?1 under login ?2 for refund ?3 until ?4. What another refund held until now or before, at ?5, gives way.
+/// Takes key ?1 under login ?2 for refund ?3 until ?4. A reservation of another refund that ended
+/// by ?5 is replaced.
 const RESERVE: &str = "INSERT INTO reservations (key, login, ordinal, until_time) VALUES (?1, ?2, ?3, ?4) \
      ON CONFLICT (key, login) DO UPDATE SET ordinal = excluded.ordinal, until_time = excluded.until_time \
      WHERE ordinal = excluded.ordinal OR until_time <= ?5";
 
-/// At the account and place of ?1 to ?4, to time ?5, at most ?6.
+/// Makes refunds at the account and place of ?1 to ?4 due at ?5, at most ?6 of them.
 pub(super) const HASTEN: &str = "UPDATE refunds SET next_check = ?5, unheard = NULL WHERE ordinal IN (\
      SELECT ordinal FROM refunds INDEXED BY refunds_unheard \
      WHERE account = ?1 AND endpoint = ?2 AND login = ?3 AND currency = ?4 AND unheard = 1 \
      ORDER BY next_check LIMIT ?6)";
 
-/// So many refunds are made due in one transaction.
+/// At most this many refunds become due in one transaction.
 const HASTENED_AT_ONCE: u32 = 1_000;
 
 /// Before a refund that was created at ?1 is inserted.
@@ -138,8 +139,8 @@ pub(super) fn create(desk: &mut Desk<'_>, create: &Create) -> Result<Created, Fa
 /// Takes what a refund holds of its target.
 ///
 /// # Errors
-/// [`LedgerError::TargetHasRefund`] where another refund holds it: what two of them believe to hold, the end of one would
-/// free.
+/// [`LedgerError::TargetHasRefund`] where another refund holds it: if two held it, the end of one
+/// would free it.
 fn reserve(
     connection: &Connection,
     ordinal: i64,
@@ -210,20 +211,20 @@ fn proven(desk: &mut Desk<'_>, id: &RefundId, revision: u64) -> Result<Stored, F
 }
 
 pub(super) fn reassign(desk: &mut Desk<'_>, reassign: &Reassign) -> Result<Refund, Fault> {
-    let Reassign { id, revision, to, kin, judge_similar, evidence, actor, now } = reassign;
+    let Reassign { id, revision, to, related, judge_similar, evidence, actor, now } = reassign;
     let stored = proven(desk, id, *revision)?;
     let before = stored.refund.place.login.clone();
     let judgement = Judgement {
         target: &stored.refund.intent.target,
         login: &to.place.login,
-        kin,
+        related,
         similar: if *judge_similar { Similar::Any } else { Similar::None },
         now: *now,
         itself: Some((stored.ordinal, &before)),
     };
     reads::judge(desk.connection, &judgement)?;
     let Destination { account, place } = to.clone();
-    // What is open is looked up at once at its new place.
+    // An open refund is looked up at once at its new place.
     let next_check = Some(*now);
     let event = Event::Reassigned { account, place, evidence: evidence.clone() };
     let connection = desk.connection;
@@ -254,7 +255,8 @@ pub(super) fn reschedule(desk: &mut Desk<'_>, reschedule: &Reschedule) -> Result
     Ok(refund)
 }
 
-/// What was not heard of at `at` becomes due `now`; how many, of which one transaction takes [`HASTENED_AT_ONCE`].
+/// Makes refunds at `at` due `now` if their last lookup had no usable answer, at most
+/// [`HASTENED_AT_ONCE`]. Returns how many.
 pub(super) fn hasten(desk: &mut Desk<'_>, at: &Destination, now: Timestamp) -> Result<usize, Fault> {
     let more = [now.as_micros(), i64::from(HASTENED_AT_ONCE)].map(SqlValue::Integer);
     let values = reads::at_place(at).into_iter().chain(more);
@@ -262,7 +264,8 @@ pub(super) fn hasten(desk: &mut Desk<'_>, at: &Destination, now: Timestamp) -> R
     Ok(desk.connection.prepare_cached(HASTEN)?.execute(params_from_iter(values))?)
 }
 
-/// Begins and ends the waiting of refunds whose account is at another place now, and tells where open refunds are.
+/// Starts and ends the waiting of refunds whose account is at another place now, and returns where
+/// open refunds are.
 pub(super) fn note_places(
     desk: &mut Desk<'_>,
     configured: &[(Provider, Destination)],

@@ -1,4 +1,4 @@
-//! A ledger as it stands, read beside a gateway that may have it open: nothing of it is changed.
+//! Reads a ledger that a gateway may have open, without changing it.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use super::reads::{self, Judgement, Similar};
 use crate::domain::place::Destination;
 use crate::ledger::{LedgerError, Listed, OpenRefunds, Reassign};
 
-/// Another program that has the whole file to itself lets go of it soon.
+/// How long to wait for another program that has the file locked.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A read-only look at a ledger of this program's version.
+/// A read-only connection to a ledger of this program's version.
 #[derive(Debug)]
 pub struct Survey {
     connection: Connection,
@@ -27,14 +27,14 @@ impl Survey {
     /// Opens the ledger at `path` to read it.
     ///
     /// # Errors
-    /// [`OpenError`], where there is none among others.
+    /// [`OpenError`], for example where there is no ledger.
     pub fn open(path: &Path) -> Result<Survey, OpenError> {
         let (_, connection) = connect(path)?;
         Ok(Survey { connection, errors: Shared::new(0) })
     }
 
-    /// How many refunds need their account, by account and place. Those that are on their way are among them: a gateway
-    /// that starts now finds them in doubt.
+    /// How many refunds need their account, by account and place. Those that are on their way are
+    /// among them: a gateway that starts now finds them in doubt.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
@@ -68,7 +68,7 @@ impl Survey {
         let judgement = Judgement {
             target: &listed.refund.intent.target,
             login: &reassign.to.place.login,
-            kin: &reassign.kin,
+            related: &reassign.related,
             similar: if reassign.judge_similar { Similar::Any } else { Similar::None },
             now: reassign.now,
             itself: i64::try_from(listed.ordinal).ok().map(|ordinal| (ordinal, listed.refund.place.login.as_str())),

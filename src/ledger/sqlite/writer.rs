@@ -281,7 +281,7 @@ impl Drop for Alarm {
 }
 
 impl Job {
-    /// `step` may run more than once: what it did before was taken back then.
+    /// `step` may run more than once: its earlier effects were rolled back.
     pub(super) fn new<A: Send + 'static>(
         step: impl FnMut(&mut Desk<'_>) -> Result<A, Fault> + Send + 'static,
         reply: Reply<A>,

@@ -16,7 +16,7 @@ use super::xml::BadXml;
 
 /// A schema inside a description is nested deeper than an answer.
 const DEEPEST: usize = 64;
-/// A sentence shows so many of the service's names.
+/// A sentence shows at most this many of the service's names.
 const SHOWN: usize = 3;
 const OPERATIONS: [&str; 2] = [INITIATE_REFUND, GET_REFUND_STATUS];
 

@@ -5,7 +5,7 @@ use crate::providers::debitsuccess::xml::{BadXml, Element, charset_of};
 use crate::providers::http::Answer;
 use crate::providers::text;
 
-/// The longest line that parts the parts, as RFC 2046 has it.
+/// The longest multipart boundary, by RFC 2046.
 const LONGEST_BOUNDARY: usize = 70;
 
 /// The root element of an answer that is one document. A mark, a charset in the header and one in
@@ -15,7 +15,7 @@ pub(super) fn read(answer: &Answer) -> Result<Element, BadXml> {
     parse(&answer.body, content_type)
 }
 
-/// The same, also where the document is the one part of XML in several.
+/// As [`read`], and accepts a multipart answer with one XML part.
 pub(super) fn read_with_parts(answer: &Answer) -> Result<Element, BadXml> {
     let content_type = content_type_of(answer).unwrap_or_default();
     if !essence(content_type).eq_ignore_ascii_case("multipart/related") {
@@ -44,7 +44,7 @@ fn parse(body: &[u8], content_type: Option<&str>) -> Result<Element, BadXml> {
 /// One part of an answer in several.
 struct Part<'a> {
     content_type: String,
-    /// It came as it is: in no encoding of its own.
+    /// The part has no transfer encoding.
     is_plain: bool,
     body: &'a [u8],
 }

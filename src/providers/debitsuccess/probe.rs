@@ -81,8 +81,8 @@ impl Debitsuccess {
         }
     }
 
-    /// What the description contradicts. That there is none is a remark: a service may keep it to
-    /// itself and refund all the same.
+    /// What the description contradicts. A missing description is only a remark: a service can
+    /// refund without publishing one.
     fn differences(&self, probing: &mut Probing, answer: &Answer) -> Vec<Difference> {
         let place = format!("{}?wsdl", self.service.path);
         if answer.status != 200 {
@@ -300,7 +300,7 @@ mod tests {
         assert!(!format!("{report:?}").contains("c4nary"), "{report:?}");
     }
 
-    /// What the description has said already is not said again in other words.
+    /// Leaves out what the description has already shown.
     #[rstest]
     #[case::a_setting_that_no_member_is_read_by(Setting::DataNamespace, 200, reply("http://other/", "Failed", &note("02")))]
     #[case::an_action(Setting::ActionPrefix, 500, fault("ActionNotSupported"))]

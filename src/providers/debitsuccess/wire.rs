@@ -25,9 +25,9 @@ pub(crate) const INITIATE_REFUND: &str = "InitiateRefund";
 /// What tells where one stands.
 pub(crate) const GET_REFUND_STATUS: &str = "GetRefundStatus";
 
-/// So many remarks of one answer are kept.
+/// At most this many remarks of one answer are kept.
 const MOST_REMARKS: usize = 16;
-/// So much of a namespace that is not ours is shown.
+/// At most this much of a foreign namespace is shown.
 const NAMESPACE_CHARS: usize = 120;
 
 /// What stands in every envelope besides the refund itself.
@@ -162,8 +162,8 @@ pub(crate) fn read_status(
         let evidence = format!("the identifier is that of refund \"{told}\", and ours is \"{known}\"");
         return Lookup::Found(contradiction(&evidence));
     }
-    // Found under our identifier with an amount that ours cannot be, it is not the refund that we
-    // sent. One that is less precise contradicts nothing: the documents call it an Integer.
+    // A record under our identifier whose amount cannot be ours is not our refund. A less precise
+    // amount is no contradiction: the documents call it an Integer.
     let told = reply.refund_amount.as_deref().map(|told| target.amount().compare(told));
     if told == Some(Comparison::Different) {
         let shown = shown(reply.refund_amount.as_deref(), mask);
@@ -293,8 +293,8 @@ impl Reply {
         let unreadable = |fault: BadXml| {
             Doubt::new(DoubtReason::UnreadableReply, format!("HTTP {} with a body that {fault}", answer.status))
         };
-        // What is only read may come in parts, and names twice what it says once; what a refund was
-        // answered may not.
+        // An answer that is only read may be multipart and may repeat a member; the answer to a
+        // refund may not.
         let is_read = operation == GET_REFUND_STATUS;
         let root = if is_read { document::read_with_parts(answer) } else { document::read(answer) };
         let fault = root.as_ref().ok().and_then(Fault::of);
@@ -320,7 +320,7 @@ impl Reply {
                 irregular.push(name);
                 None
             });
-            // Blanks that XML does not know as such are none to a reader either.
+            // A text of blanks that XML does not count as blanks is empty, too.
             text.map(|text| mask.text(text)).filter(|text| !text.is_empty())
         };
         let (note, message_id) = (remark("Note"), remark("Id"));
@@ -392,8 +392,7 @@ impl Reply {
         }
     }
 
-    /// Every code with its text. Texts give way so that no code is lost to the bound of what is
-    /// kept.
+    /// Every code with its text. Texts are shortened so that no code is cut off by the bound.
     fn all_errors(&self) -> String {
         let room = PROVIDER_TEXT_BYTES / self.errors().count().max(1);
         let said = self.errors().map(|note| {
@@ -430,8 +429,8 @@ impl Reply {
         };
         match (decisive.meaning(), &self.other_names) {
             (Meaning::Refused(category), _) => Outcome::Refused { error: error(category, &message), items: Vec::new() },
-            // A service that reads no member in its namespace sees no login: that is no wrong
-            // password.
+            // A service that finds no member in its namespace sees no login, so the password need
+            // not be wrong.
             (Meaning::CredentialsRefused, Some(names)) => {
                 let error = error(ErrorCategory::InvalidRequest, &format!("{names}: {message}"));
                 Outcome::NotSent { error, retry_at: None }
@@ -602,13 +601,14 @@ fn shown(value: Option<&str>, mask: &Mask) -> String {
     value.map_or_else(|| "absent".to_owned(), |value| mask.text(&format!("\"{value}\"")))
 }
 
-/// A word as it is; in quotation marks where it would not be kept as it is.
+/// A text as it is; in quotation marks where it would not be kept as it is.
 fn exactly(word: &str, mask: &Mask) -> String {
     let kept = mask.text(word);
     if kept == word { kept } else { shown(Some(word), mask) }
 }
 
-/// A number without what makes none of it: zeros in front, decimals that are zero. Empty for zero.
+/// A number without what does not change its value: zeros in front, decimals that are zero. Empty
+/// for zero.
 fn number_of(text: &str) -> &str {
     let whole =
         text.split_once('.').filter(|(_, rest)| rest.bytes().all(|byte| byte == b'0')).map_or(text, |(whole, _)| whole);

@@ -3,8 +3,8 @@
 //! The provider deletes the domain before it refunds the registration. So a domain that is still
 //! the one of the order proves, a settle time after the last attempt, that nothing was refunded;
 //! one that is gone beside an item that is not refunded says that the provider has stopped
-//! half-way, or is on its way. Everything less proves nothing, and every doubt here is decided for
-//! "nothing": what is called untouched may be sent once more.
+//! half-way, or is on its way. Anything less proves nothing, and every doubtful case counts as no
+//! proof: what is called untouched may be sent once more.
 
 use crate::domain::clock::Timestamp;
 use crate::domain::outcome::{Absence, Lookup};
@@ -80,9 +80,9 @@ pub(super) fn conclude(open: Open, asked: &[(String, Domain)], mask: &Mask) -> L
             // known.
             Some(Domain::There { .. }) if twice => format!("domain {name} is there, and several items are of it"),
             Some(Domain::There { created: Some(created), written }) => {
-                // An order's time may be hours behind UTC, and then a domain of the order seems to
-                // be later than it. With a margin for that, a domain that was registered anew would
-                // seem to be the order's: there is none.
+                // An order's time may be hours behind UTC, and then its own domain seems to be
+                // newer than the order. There is still no margin: with one, a domain that was
+                // registered again would pass for the order's.
                 let is_of_order = open.created.is_some_and(|order| *created <= order);
                 untouched += usize::from(is_of_order);
                 let since = if is_of_order { "" } else { ", which is not before the order" };
@@ -111,7 +111,7 @@ pub(super) fn conclude(open: Open, asked: &[(String, Domain)], mask: &Mask) -> L
         false => Absence::Unproven,
     };
     if is_half_done {
-        // What a person needs first must not be lost to the bound.
+        // What a person needs most comes first: the text is cut at its bound.
         seen.sort_by_key(|part| !part.contains(" is deleted and "));
     }
     Lookup::NotFound { evidence: mask.text(&seen.join("; ")), items: open.items, absence }

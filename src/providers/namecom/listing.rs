@@ -1,8 +1,8 @@
 //! What the body of an answer says of single items, in whatever form it says so.
 //!
-//! This is for what must not be overlooked, and for evidence. It decides for no refund:
-//! [`super::rows`] reads strictly, and where it finds nothing, or a refusal, a word found here
-//! makes a doubt of it.
+//! It finds what must not be overlooked, and evidence. It decides no refund by itself:
+//! [`super::rows`] reads strictly, and where it finds nothing, or a refusal, a status found here
+//! turns that into a doubt.
 
 use std::fmt;
 
@@ -49,7 +49,7 @@ impl Listing {
             Ok(node) => listing.collect(&node, false),
             Err(_) => listing.torn = body.to_ascii_lowercase().contains("orderitemstatus"),
         }
-        // What has moved comes first: evidence is bounded.
+        // Items that were given back come first: evidence is bounded.
         listing.rows.sort_by_key(|row| !row.has_moved());
         listing
     }

@@ -45,7 +45,8 @@ const REFUND_PATH: &str = "/core/v1/refund";
 const ORDERS_PATH: &str = "/core/v1/orders";
 const DOMAINS_PATH: &str = "/core/v1/domains";
 
-/// So long one lookup may ask for domains, their turns included: an order may have 200 of them.
+/// How long one lookup may ask for domains, waiting for turns included: an order may have 200 of
+/// them.
 const DOMAINS_TOGETHER: Duration = Duration::from_secs(120);
 
 /// One name.com account.
@@ -88,7 +89,7 @@ impl Namecom {
             // A refund id is letters, digits and "-"; without its key the request must not leave.
             return Exchange::NotSent { why: "the refund's id does not fit into a header".to_owned() };
         };
-        // Compared and sent is one token: it may be renewed at any moment.
+        // Compares and sends the same token: it may be renewed at any moment.
         let token = self.token.current();
         if credential.is_some_and(|recorded| recorded != digest_of(&token, id)) {
             return Exchange::NotSent { why: "the token changed after the attempt was recorded".to_owned() };
@@ -111,8 +112,7 @@ impl Namecom {
         self.get(format!("{ORDERS_PATH}/{order_id}"), STATUS_REPLY_BYTES).await
     }
 
-    /// What is known of the domains of an order. The first one that is not answered is the last one
-    /// that is asked for.
+    /// Asks for the domains of an order, and stops at the first one without an answer.
     async fn domains_of(&self, open: &Open, turns: &dyn Turns) -> Vec<(String, Domain)> {
         let deadline = Instant::now() + DOMAINS_TOGETHER;
         let mut known: Vec<(String, Domain)> = Vec::new();

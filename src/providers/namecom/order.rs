@@ -98,8 +98,8 @@ impl OrderView {
     fn of(answer: &Answer, target: &NamecomTarget, mask: &Mask) -> Result<OrderView, NoOrder> {
         let text = text::read(answer);
         if answer.status != 200 {
-            // Only a login that was taken is told so in the provider's own words; a proxy has other
-            // ones.
+            // Only an accepted login gets this answer in the provider's own words; a proxy uses
+            // other words.
             let said = text.ok().and_then(|body| ErrorBody::read(&body, mask));
             let heard = match answer.status {
                 404 if said.is_some() => Heard::NoTarget,

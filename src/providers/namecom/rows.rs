@@ -30,7 +30,7 @@ pub(super) struct Listed<'a> {
     pub(super) listing: &'a Listing,
 }
 
-/// Reads an amount from its decimal text, a JSON number or a JSON string of one. None for whatever
+/// Reads an amount from its decimal text, a JSON number or a JSON string of one. None for anything
 /// else.
 pub(super) fn dollars_of(raw: &RawValue) -> Option<Money> {
     let text = raw.get();
@@ -39,7 +39,7 @@ pub(super) fn dollars_of(raw: &RawValue) -> Option<Money> {
     Some(Money { currency: Currency::USD, minor_units })
 }
 
-/// The sum; none where there is nothing to add or it is beyond all sums.
+/// The sum. None without amounts, or if it overflows.
 pub(super) fn total_of(amounts: impl Iterator<Item = Money>) -> Option<Money> {
     amounts.map(Some).reduce(|sum, next| {
         let (sum, next) = (sum?, next?);
@@ -72,8 +72,8 @@ struct RefundItemResult<'a> {
 /// What the rows mean for the refund of `target`.
 pub(super) fn read_rows(answer: &Listed<'_>, target: &NamecomTarget, mask: &Mask) -> Outcome {
     match judge(answer, target, mask) {
-        // A row that was not read as one, or is of no item that was asked for: it is no refusal all
-        // the same.
+        // The strict reader missed a row of money that moved, or the row is of another item: this
+        // is no refusal.
         Ok(Outcome::Refused { .. }) if answer.listing.has_moved() => {
             contradiction("every requested item was refused, and a row says that an item is given back or will be")
         }

@@ -79,8 +79,8 @@ impl ErrorBody {
     }
 }
 
-/// Whether an answer with this status and message is about the login or the account, or of something in front of the
-/// provider, and not about the request.
+/// Whether an answer with this status and message is about the login or the account, or of
+/// something in front of the provider, and not about the request.
 pub(super) fn refuses_the_login(status: u16, said: Option<&str>) -> bool {
     match status {
         401 => true,

@@ -1,20 +1,22 @@
-//! JSON of a page that is only read: what loses nothing is accepted in whatever form it comes, and an odd field costs itself
-//! and no other.
+//! JSON of a page that is only read: every form that loses nothing is accepted, and an odd field
+//! loses only itself.
 //!
 //! ```text
-//! documented      accepted besides                                 left out
-//! a text          a number or a boolean, as it is written          a list, an object, half a surrogate pair
-//! an integer      a text of one, 801.0                             what is no integer of 32 bits
-//! a list          one value                                        items that do not fit; those beyond the bound
-//! an object       a list of one                                    a text, a number, a list of more
-//! absent          "", [] or {} in the place of another kind         (null is as good as absent)
+//! documented      accepted besides                        left out
+//! a text          a number or a boolean, as written       a list, an object, half a surrogate pair
+//! an integer      a text of one, 801.0                    what is no integer of 32 bits
+//! a list          one value                               items that do not fit or exceed the bound
+//! an object       a list of one                           a text, a number, a list of more
+//! absent          "", [] or {} in place of another kind   (null counts as absent)
 //! ```
 //!
 //! A member that is there twice counts once where both are alike, and not at all where they differ.
 //!
-//! [`Notes`] has the path of each field that is not as documented. No value is ever shown there: it may be a credential.
+//! [`Notes`] has the path of each field that is not as documented. No value is ever shown there: it
+//! may be a credential.
 //!
-//! A value is read when its field is asked for: what is not documented costs nothing, however deep or long it is.
+//! A value is parsed when its field is read, so undocumented members cost nothing, however deep or
+//! long they are.
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -30,12 +32,13 @@ use crate::providers::http::Answer;
 use crate::providers::mask::Mask;
 use crate::providers::text::{self, NotText};
 
-/// A credential or an address is of no use in part: beyond this it is left out, in bytes.
+/// The most bytes of a credential or an address. A longer one is left out: a part of it is of no
+/// use.
 const WHOLE_TEXT_BYTES: usize = 4 * 1024;
 /// Lists are read up to here.
 const LIST_ITEMS: usize = 1_000;
-/// Items of all lists together: those of 1,000 domains with all their methods are about 50,000. A mebibyte of `{},` would
-/// take a hundred times its size in memory.
+/// Items of all lists together: those of 1,000 domains with all their methods are about 50,000. A
+/// mebibyte of `{},` would take a hundred times its size in memory.
 const ITEMS: usize = 100_000;
 /// Paths that are named; the rest is only counted in the digest.
 const MOST_PATHS: usize = 100;
@@ -136,8 +139,8 @@ impl<'a> Notes<'a> {
         Self { mask, paths: RefCell::default(), beyond: RefCell::default(), items_left: Cell::new(ITEMS) }
     }
 
-    /// The paths of the fields that are not as documented, in the order in which they were read, and the digest of what no
-    /// field holds as it was sent.
+    /// The paths of the fields that are not as documented, in the order in which they were read,
+    /// and the digest of what no field holds as it was sent.
     pub(super) fn finish(self) -> (Vec<String>, Option<[u8; 32]>) {
         (self.paths.into_inner(), self.beyond.into_inner().map(|digest| digest.finalize().into()))
     }
@@ -191,14 +194,15 @@ impl<'a> Fields<'a> {
         self.read(name, |raw| self.text_in(raw)).map_or(String::new(), |text| self.notes.fit(&path, &text))
     }
 
-    /// A word, by what it is exactly; its text is fit to be shown.
+    /// A documented value, matched exactly; the text that is kept is fit to be shown.
     pub(super) fn word<M: Vocabulary>(&self, name: &str) -> Option<Word<M>> {
         let path = self.path_of(name);
         let text = self.read(name, |raw| self.text_in(raw))?;
         Word::read(&text, |text| self.notes.fit(&path, text))
     }
 
-    /// A text that is of use only as a whole, as it is. None where there is none, or one that `fits` refuses.
+    /// A text that is of use only as a whole, as it is. None where there is none, or one that
+    /// `fits` refuses.
     pub(super) fn whole_text(&self, name: &str, fits: impl Fn(&str) -> bool) -> Option<String> {
         self.read(name, |raw| match self.text_in(raw) {
             Reading::Plain(text) if !text.is_empty() && (text.len() > WHOLE_TEXT_BYTES || !fits(&text)) => {
@@ -367,7 +371,8 @@ impl<'a> Fields<'a> {
         self.members.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.get())
     }
 
-    /// A text, or what stands for one. Half a surrogate pair, and what did not fit the charset, is no text.
+    /// A text, or what stands for one. Half a surrogate pair, and what did not fit the charset, is
+    /// no text.
     fn text_in(&self, raw: &str) -> Reading<String> {
         match Kind::of(raw) {
             Kind::Text => match serde_json::from_str::<String>(raw) {

@@ -24,8 +24,8 @@ use crate::domain::validation::{OrderKey, StatusAnswer};
 use crate::providers::http::{Answer, Exchange};
 use crate::providers::{StatusError, StatusSource};
 
-/// No page says how long the limit of calls holds. A minute is the shortest window that such limits have, so that to ask
-/// sooner would only be counted against the next one.
+/// No page documents how long the limit of calls lasts. A minute is the shortest usual window:
+/// asking sooner would only count against the limit.
 const AFTER_THE_LIMIT: Duration = Duration::from_secs(60);
 
 #[async_trait]

@@ -1,11 +1,12 @@
-//! The answer to `!getPostPaymentStatus`, as documented (Sectigo, "Endpoint: !getPostPaymentStatus"), and every other form of
-//! it that loses nothing.
+//! The answer to `!getPostPaymentStatus`, as documented (Sectigo, "Endpoint:
+//! !getPostPaymentStatus"), and every other form of it that loses nothing.
 //!
 //! ```text
 //! { errorCode, errorMessage, data: { orderNumber, orderStatus, .., csrStatus: {..}, .., caaCheckStatus: {..} } }
 //! ```
 //!
-//! Everything besides the error code and the data may be left out or odd; what is not documented is passed over.
+//! Everything besides the error code and the data may be left out or odd; what is not documented is
+//! passed over.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -61,8 +62,8 @@ impl PageReader {
         Ok(reply)
     }
 
-    /// By kind: which of a page's domains has an odd field says nothing new. There are as many kinds as the documents have
-    /// fields, so the set is bounded.
+    /// By kind: which of a page's domains has an odd field says nothing new. There are as many
+    /// kinds as the documents have fields, so the set is bounded.
     fn log(&self, paths: &[String]) {
         for path in paths {
             let kind = kind_of(path);
@@ -116,8 +117,9 @@ fn answer(data: &Fields<'_>) -> StatusAnswer {
     StatusAnswer { page, upload_document_token: data.credential("uploadDocumentToken").map(SecretString::from) }
 }
 
-/// Whether an address may be shown to who will follow it: https, and no user information, which can make one host look like
-/// another. What readers of addresses do not agree on is refused: blanks, backslashes, letters beyond ASCII.
+/// Whether an address is safe to show to a person who opens it: https, and no user information,
+/// which can make one host look like another. What parsers of addresses do not agree on is refused:
+/// blanks, backslashes, letters beyond ASCII.
 fn is_safe_to_follow(address: &str) -> bool {
     let is_plain = address.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
     let written = address.get(..8).filter(|scheme| scheme.eq_ignore_ascii_case("https://")).and(address.get(8..));

@@ -1,4 +1,5 @@
-//! Sectigo's answers: the newline text of `!AutoRefund`, and what `!getPostPaymentStatus` says of a refund.
+//! Sectigo's answers: the newline text of `!AutoRefund`, and what `!getPostPaymentStatus` says of a
+//! refund.
 //!
 //! Refusals are told apart by their number alone. Texts differ between pages ("unrecognized", "unrecognised") and are kept for people.
 
@@ -14,7 +15,8 @@ const LONGEST_QUOTE: usize = 200;
 
 /// What an answer to `!AutoRefund` means.
 ///
-/// Documented: HTTP 200, and `0`, or a negative code and on the next line a message. Blanks after the code do not count.
+/// Documented: HTTP 200, and `0`, or a negative code and on the next line a message. Blanks after
+/// the code do not count.
 pub(crate) fn read_refund(answer: &Answer, mask: &Mask) -> Outcome {
     if answer.status != 200 {
         let reason = if answer.status >= 500 { DoubtReason::ProviderServerError } else { DoubtReason::UnreadableReply };
@@ -33,7 +35,7 @@ pub(crate) fn read_refund(answer: &Answer, mask: &Mask) -> Outcome {
         if rest.trim_ascii().is_empty() {
             return Outcome::Refunded(Confirmation::default());
         }
-        // A documented yes stands alone. What says more may say that it is none.
+        // A documented success stands alone: further text may contradict it.
         return unreadable("the answer is 0, and more", &format!("0 {message}"), mask);
     }
     // A code alone may be the beginning of one that was cut off: "-1" of "-14", a definite no of an unknown.
@@ -88,8 +90,8 @@ pub(crate) fn read_order_status(answer: &Answer, order_number: &str, pages: &Pag
     }
 }
 
-/// Exactly as it was sent, blanks and case too: they may be all that makes it another word than the documented one. A blank
-/// that is not a space looks like one, and is escaped.
+/// Quotes a text exactly as it was sent: blanks and case may be all that distinguishes it from the
+/// documented one. A blank that is not a space looks like one, and is escaped.
 fn quoted(word: &str) -> String {
     let mut quoted = String::with_capacity(word.len() + 2);
     for character in word.chars().take(LONGEST_QUOTE) {
@@ -134,7 +136,7 @@ fn unreadable(what: &str, seen: &str, mask: &Mask) -> Outcome {
 
 /// As it was sent, up to a length that shows what it is.
 fn seen_in(seen: &str, mask: &Mask) -> String {
-    // Masked before it is cut: half a secret is one still.
+    // Masked before it is cut: half a secret is still a secret.
     let shown: String = mask.exact_text(seen).chars().take(80).collect();
     quoted(&shown)
 }
@@ -383,7 +385,8 @@ mod tests {
             let body = change.made_to(whole.as_bytes());
             if let Lookup::Found(outcome) = read_status(status, &body) {
                 prop_assert_eq!((status, outcome_word(&outcome)), (200, "refunded".to_owned()));
-                // Whatever the change was: a reader that is not ours finds in it what a proof is made of.
+                // Whatever the change was: a reader that is not ours finds in it what a proof is
+                // made of.
                 let read: serde_json::Value = serde_json::from_slice(&body).unwrap();
                 prop_assert_eq!(&read["data"]["orderStatus"], "Refunded");
                 let number = read["data"]["orderNumber"].to_string();

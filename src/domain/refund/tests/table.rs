@@ -8,7 +8,8 @@ fn all() -> Vec<(State, Event)> {
     State::ALL.into_iter().flat_map(|from| events().into_iter().map(move |event| (from, event))).collect()
 }
 
-/// From where the money may have moved there is no way to a state that says that it did not, but a definite word.
+/// From where the money may have moved there is no way to a state that says that it did not, but a
+/// definite word.
 #[test]
 fn doubt_ends_by_a_word_alone() {
     for (from, event) in all() {
@@ -40,7 +41,8 @@ fn a_terminal_state_is_never_left() {
     }
 }
 
-/// No refund is stuck: from each state that is not terminal a lookup, an answer or a person leads on.
+/// No refund is stuck: from each state that is not terminal a lookup, an answer or a person leads
+/// on.
 #[test]
 fn every_open_state_has_a_way_out() {
     for from in State::ALL.into_iter().filter(|state| !state.is_terminal()) {

@@ -1,4 +1,5 @@
-//! What it means that a provider shows no trace: only in a row, only where it was asked, and only a settle time later.
+//! What it means that a provider shows no trace: only in a row, only where it was asked, and only a
+//! settle time later.
 
 use super::*;
 use crate::domain::outcome::ItemState;
@@ -138,7 +139,8 @@ fn two_absences_count_in_a_row_alone(#[case] between: Option<Lookup>, #[case] la
     assert_eq!((after.state, is_sent), (State::InDoubt, resend));
 }
 
-/// A settle time and two absences at the new place, and then it is a person's: never sent again, at any provider.
+/// A settle time and two absences at the new place, and then it is a person's: never sent again, at
+/// any provider.
 #[rstest]
 fn what_was_attempted_elsewhere_is_only_looked_up(
     #[values(State::InDoubt, State::Submitted)] state: State,

@@ -1,4 +1,5 @@
-//! What is looked up though the gateway does nothing more about it: reviews, and rejections that may be corrected.
+//! What is looked up though the gateway does nothing more about it: reviews, and rejections that
+//! may be corrected.
 
 use proptest::sample::select;
 
@@ -158,7 +159,8 @@ fn a_rejection_is_followed(#[case] category: ErrorCategory, #[case] follow_up: D
     assert!(matches!(decision.events.as_slice(), [Event::Refused { follow_until: None, .. }]));
 }
 
-/// 14143 on a first send: whatever is on record may be another caller's, also after a person had it sent again.
+/// 14143 on a first send: whatever is on record may be another caller's, also after a person had it
+/// sent again.
 #[test]
 fn a_record_that_was_there_first_settles_nothing_ever() {
     let contract = debitsuccess();
@@ -175,7 +177,8 @@ fn a_record_that_was_there_first_settles_nothing_ever() {
     }
 }
 
-/// A partial success that a lookup shows in a review of name.com is a suggestion, and stands with the refund.
+/// A partial success that a lookup shows in a review of name.com is a suggestion, and stands with
+/// the refund.
 #[test]
 fn what_a_review_saw_of_items_is_kept() {
     let mut refund = in_review("nobody knows", false);

@@ -9,8 +9,9 @@
 //! The whole look is one snapshot, and nothing of the file is changed. Where the ledger's log is there too (`<path>-wal`, after a crash), it is
 //! read along with the file; SQLite then keeps its index of it in `<path>-shm`.
 //!
-//! What the tables say once cannot be compared with anything: the `http_status` of an attempt, the `doubt_reason` of one
-//! whose doubt is over, which logins are linked, and when refunds waited for their account. Everything else stands in two places at least, or under a hash.
+//! Values that are stored once cannot be compared with anything: the `http_status` of an attempt,
+//! the `doubt_reason` of one whose doubt is over, which logins are linked, and when refunds waited
+//! for their account. Everything else is stored twice at least, or covered by a hash.
 
 mod file;
 mod history;

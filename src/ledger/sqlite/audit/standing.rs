@@ -48,7 +48,7 @@ struct Holding {
 /// What one refund holds: a row of a [`Holding`].
 struct Row {
     values: Vec<Value>,
-    /// It holds for a time alone: a later refund may have taken its place since.
+    /// It holds until a set time: a later refund may have taken its place since.
     gives_way: bool,
 }
 

@@ -109,8 +109,8 @@ async fn a_target_stays_taken_when_the_login_of_its_account_changes(
     let named = |name: &str| AccountName::parse(name).unwrap();
     let second = Intent { account: named(account), ..sectigo("second", order) };
     let sharers = sharers.iter().map(|name| named(name)).collect();
-    let kin = Kin { accounts: sharers, ..Kin::default() };
-    let answer = bench.ledger.create(Create { place: place(scope), kin, ..create(second) }).await;
+    let related = RelatedLogins { accounts: sharers, ..RelatedLogins::default() };
+    let answer = bench.ledger.create(Create { place: place(scope), related, ..create(second) }).await;
     match is_free {
         true => assert!(matches!(answer, Ok(Created::New(_))), "{answer:?}"),
         false => assert_eq!(answer, Err(LedgerError::TargetHasRefund { conflicting: first.id().clone() })),
@@ -122,8 +122,8 @@ async fn what_an_account_let_go_of_under_a_former_login_is_free() {
     let bench = Bench::new();
     bench.refund_in(State::Failed, "777").await;
     let sharers = [AccountName::parse("certs").unwrap()].into();
-    let kin = Kin { accounts: sharers, ..Kin::default() };
-    let again = Create { place: place("other books"), kin, ..create(sectigo("second", "777")) };
+    let related = RelatedLogins { accounts: sharers, ..RelatedLogins::default() };
+    let again = Create { place: place("other books"), related, ..create(sectigo("second", "777")) };
     assert!(matches!(bench.ledger.create(again).await, Ok(Created::New(_))));
 }
 

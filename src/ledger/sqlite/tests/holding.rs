@@ -28,7 +28,7 @@ fn to(login: &str, refund: &Refund) -> Reassign {
         id: refund.id().clone(),
         revision: refund.revision,
         to: Destination { account: AccountName::parse("certs").unwrap(), place: place(login) },
-        kin: Kin::default(),
+        related: RelatedLogins::default(),
         judge_similar: true,
         evidence: "one set of books".to_owned(),
         actor: "operator".to_owned(),
@@ -96,7 +96,8 @@ async fn an_item_that_was_not_given_back_is_held_for_as_long() {
     }
 }
 
-/// While the first may still be queued at the provider, then while it is followed, and then no more.
+/// While the first may still be queued at the provider, then while it is followed, and then no
+/// more.
 #[rstest]
 #[case(599, false, Some(Some(600)))]
 #[case(599, true, Some(Some(600)))]
@@ -149,8 +150,8 @@ async fn two_references_name_one_payee(#[case] own: &str, #[case] external: &str
     // In books of another login it is another payee; not so where that login is a former one.
     let elsewhere = Create { place: place("other"), ..asked };
     assert!(bench.ledger.check(elsewhere.clone()).await.is_ok());
-    let kin = Kin { former_logins: ["books".to_owned()].into(), ..Kin::default() };
-    assert_eq!(bench.ledger.check(Create { kin, ..elsewhere }).await.is_ok(), !is_similar);
+    let related = RelatedLogins { former_logins: ["books".to_owned()].into(), ..RelatedLogins::default() };
+    assert_eq!(bench.ledger.check(Create { related, ..elsewhere }).await.is_ok(), !is_similar);
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ use crate::domain::place::Place;
 use crate::domain::refund::Intent;
 use crate::domain::state::State;
 use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, NamecomTarget, SectigoTarget, Target};
-use crate::ledger::{Claim, FirstAttempt, Kin};
+use crate::ledger::{Claim, FirstAttempt, RelatedLogins};
 
 const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 
@@ -122,7 +122,7 @@ fn create(intent: Intent) -> Create {
     Create {
         intent,
         place: place("books"),
-        kin: Kin::default(),
+        related: RelatedLogins::default(),
         dispatch: None,
         allow_similar: false,
         actor: "caller".to_owned(),

@@ -14,7 +14,7 @@ fn move_to(refund: &Refund, to: Destination) -> Reassign {
         id: refund.id().clone(),
         revision: refund.revision,
         to,
-        kin: Kin::default(),
+        related: RelatedLogins::default(),
         judge_similar: true,
         evidence: "one set of books".to_owned(),
         actor: "operator".to_owned(),
@@ -94,18 +94,18 @@ async fn a_refund_is_no_conflict_to_itself() {
 
 /// The first refund is at "books", and another one of its target stands in its way.
 #[rstest]
-#[case::under_the_same_login("new", Kin::default(), true)]
-#[case::under_a_former_login("older", Kin { former_logins: ["older".to_owned()].into(), ..Kin::default() }, true)]
+#[case::under_the_same_login("new", RelatedLogins::default(), true)]
+#[case::under_a_former_login("older", RelatedLogins { former_logins: ["older".to_owned()].into(), ..RelatedLogins::default() }, true)]
 #[case::of_an_account_with_that_login(
     "older",
-    Kin { accounts: [AccountName::parse("certs").unwrap()].into(), ..Kin::default() },
+    RelatedLogins { accounts: [AccountName::parse("certs").unwrap()].into(), ..RelatedLogins::default() },
     true
 )]
-#[case::in_books_of_its_own("older", Kin::default(), false)]
+#[case::in_books_of_its_own("older", RelatedLogins::default(), false)]
 #[tokio::test]
 async fn a_taken_target_keeps_a_refund_where_it_is(
     #[case] login: &str,
-    #[case] kin: Kin,
+    #[case] related: RelatedLogins,
     #[case] is_conflict: bool,
     #[values(State::Pending, State::InDoubt)] state: State,
     #[values(State::InDoubt, State::Succeeded)] other_state: State,
@@ -115,7 +115,7 @@ async fn a_taken_target_keeps_a_refund_where_it_is(
     let other = created(&bench, at_login(login, sectigo("other", "777"))).await;
     bench.record(&other, &way_to(other_state)).await.unwrap();
     let lines = bench.count("SELECT count(*) FROM events");
-    let reassign = Reassign { kin, ..move_to(&refund, to("more-certs", "new")) };
+    let reassign = Reassign { related, ..move_to(&refund, to("more-certs", "new")) };
     let answer = bench.ledger.reassign(reassign).await;
     if !is_conflict {
         assert!(answer.is_ok(), "{answer:?}");
@@ -217,8 +217,8 @@ async fn linked_logins_are_one_set_of_books(
     bench.record(&done, &way_to(State::Succeeded)).await.unwrap();
     assert_eq!(is_taken(&bench, at_login(login, sectigo("new", "777"))).await, taken);
     // A former login of the configuration is followed too.
-    let kin = Kin { former_logins: ["b".to_owned()].into(), ..Kin::default() };
-    assert!(is_taken(&bench, Create { kin, ..at_login("y", sectigo("new", "777")) }).await);
+    let related = RelatedLogins { former_logins: ["b".to_owned()].into(), ..RelatedLogins::default() };
+    assert!(is_taken(&bench, Create { related, ..at_login("y", sectigo("new", "777")) }).await);
 }
 
 /// No event: neither the revision nor the history's digest changes.
@@ -298,7 +298,8 @@ async fn open_refunds_are_counted_and_read_by_their_place() {
     assert_eq!((page.len(), states), (3, vec![State::Pending, State::Submitted, State::InDoubt, State::NeedsReview]));
 }
 
-/// Expiry stands still from the first start that has another account until one that has this one again.
+/// Expiry stands still from the first start that has another account until one that has this one
+/// again.
 #[tokio::test]
 async fn a_standstill_begins_and_ends_with_the_configuration() {
     let bench = Bench::new();

@@ -1,9 +1,10 @@
-//! What a running gateway takes up without a restart: the secrets that come from files, and the
-//! log's filter.
+//! What a running gateway applies without a restart: secrets from files, and the log filter.
 //!
 //! ```text
-//! every 10 s, SIGHUP, a refusal -> the secret's file is read -> Secret::replace -> Engine::credentials_changed
-//! SIGHUP -> the configuration is read, whole -> the filter, the files' names; a WARN for every other key that has changed
+//! every 10 s, SIGHUP, a refusal -> the secret's file is read
+//!                               -> Secret::replace -> Engine::credentials_changed
+//! SIGHUP -> the whole configuration is read -> the filter, the files' names
+//!                                           -> a WARN for every other key that has changed
 //! ```
 
 use std::collections::BTreeMap;
@@ -20,20 +21,20 @@ use crate::domain::ids::AccountName;
 use crate::providers::secret::Secret;
 use crate::telemetry::LogFilter;
 
-/// A file is read so often where nothing else asks for it.
-const EVERY: Duration = Duration::from_secs(10);
-/// After a refusal has had a file read, the next one does not within this time.
-const REST: Duration = Duration::from_secs(1);
+/// How often a secret's file is read if nothing else triggers it.
+const READ_INTERVAL: Duration = Duration::from_secs(10);
+/// Refused logins trigger a read at most this often.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Which file each account has its secret in, where it has it in one.
+/// The secret's file of each account that has one.
 pub(super) type SecretFiles = BTreeMap<AccountName, watch::Sender<SecretFile>>;
 
-/// Has the configuration read again. Dropped, it ends the thread that does.
+/// Requests that the configuration is read again. Dropping it ends the reading thread.
 pub struct Reloader(SyncSender<()>);
 
 impl Reloader {
-    /// Takes up what `load` reads each time that it is asked to. On a thread of its own: a file may
-    /// be a pipe that says nothing.
+    /// Applies what `load` reads, at each request. Runs on its own thread: a file may be a pipe
+    /// that never delivers.
     ///
     /// # Errors
     /// The operating system gives no thread.
@@ -43,16 +44,15 @@ impl Reloader {
         filter: LogFilter,
         load: impl FnMut() -> Result<Settings, ConfigFaults> + Send + 'static,
     ) -> std::io::Result<Self> {
-        // One place: a request that comes while the files are being read has them read once more,
-        // and so do ten.
+        // Capacity one: any number of requests during a read cause one more read.
         let (sender, asked) = sync_channel(1);
         let thread = std::thread::Builder::new().name("reload".to_owned());
         thread.spawn(move || reload_when(&asked, running, &files, &filter, load)).map(|_| Self(sender))
     }
 
-    /// Has it read again, soon.
+    /// Requests a read.
     pub fn reload(&self) {
-        // Full: it is about to be.
+        // Full: a read is already requested.
         let _ = self.0.try_send(());
     }
 }
@@ -96,7 +96,7 @@ fn take_up(running: &mut Reloadable, newer: &Reloadable, files: &SecretFiles, fi
     }
     for (account, file) in &changes.secret_files {
         if let Some(known) = files.get(account) {
-            // Also where it is the same: its content may be another.
+            // Sent even if the path is the same: the content may have changed.
             known.send_replace(file.clone());
         }
     }
@@ -104,7 +104,7 @@ fn take_up(running: &mut Reloadable, newer: &Reloadable, files: &SecretFiles, fi
     info!("the configuration was read again");
 }
 
-/// Keeps a secret as its file has it, until `closing`. `changed` is called when it is another one.
+/// Keeps a secret equal to its file's content until `closing`. Calls `changed` after each change.
 pub(super) async fn follow(
     account: AccountName,
     secret: Secret,
@@ -123,8 +123,8 @@ pub(super) async fn follow(
             biased;
             () = closing.cancelled() => return,
             asked = file.changed() => if asked.is_ok() { Duration::ZERO } else { return },
-            () = refused => REST,
-            () = tokio::time::sleep(EVERY) => Duration::ZERO,
+            () = refused => MIN_INTERVAL,
+            () = tokio::time::sleep(READ_INTERVAL) => Duration::ZERO,
         };
         let source = file.borrow_and_update().clone();
         let path = source.path().display().to_string();
@@ -205,7 +205,7 @@ mod tests {
         let it = followed();
         let path = it.dir.path().join("token");
         std::fs::write(&path, "two").unwrap();
-        assert_eq!(it.after(EVERY - SOON).await, ("one".to_owned(), 0));
+        assert_eq!(it.after(READ_INTERVAL - SOON).await, ("one".to_owned(), 0));
         assert_eq!(it.after(SOON * 2).await, ("two".to_owned(), 1));
         // As a supervisor of containers does it: a link to a folder that is swapped.
         for (folder, token) in [("1", "three"), ("2", "four")] {
@@ -216,14 +216,14 @@ mod tests {
         std::os::unix::fs::symlink("1", &link).unwrap();
         std::fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink("data/token", &path).unwrap();
-        assert_eq!(it.after(EVERY).await, ("three".to_owned(), 2));
+        assert_eq!(it.after(READ_INTERVAL).await, ("three".to_owned(), 2));
         std::fs::remove_file(&link).unwrap();
         std::os::unix::fs::symlink("2", &link).unwrap();
-        assert_eq!(it.after(EVERY).await, ("four".to_owned(), 3));
-        assert_eq!(it.after(EVERY * 5).await, ("four".to_owned(), 3));
+        assert_eq!(it.after(READ_INTERVAL).await, ("four".to_owned(), 3));
+        assert_eq!(it.after(READ_INTERVAL * 5).await, ("four".to_owned(), 3));
         it.closing.cancel();
         std::fs::write(it.dir.path().join("2").join("token"), "five").unwrap();
-        assert_eq!(it.after(EVERY * 5).await, ("four".to_owned(), 3));
+        assert_eq!(it.after(READ_INTERVAL * 5).await, ("four".to_owned(), 3));
     }
 
     #[tokio::test(start_paused = true)]
@@ -234,8 +234,8 @@ mod tests {
         assert_eq!(it.after(SOON).await, ("two".to_owned(), 1));
         std::fs::write(it.dir.path().join("token"), "three").unwrap();
         it.secret.refused();
-        assert_eq!(it.after(REST / 2).await, ("two".to_owned(), 1));
-        assert_eq!(it.after(REST).await, ("three".to_owned(), 2));
+        assert_eq!(it.after(MIN_INTERVAL / 2).await, ("two".to_owned(), 1));
+        assert_eq!(it.after(MIN_INTERVAL).await, ("three".to_owned(), 2));
     }
 
     #[tokio::test(start_paused = true)]
@@ -248,9 +248,9 @@ mod tests {
         for content in wrong {
             std::fs::write(it.dir.path().join("other"), content).unwrap();
             it.secret.refused();
-            assert_eq!(it.after(EVERY).await, ("two".to_owned(), 1), "{content:?}");
+            assert_eq!(it.after(READ_INTERVAL).await, ("two".to_owned(), 1), "{content:?}");
         }
         std::fs::remove_file(it.dir.path().join("other")).unwrap();
-        assert_eq!(it.after(EVERY).await, ("two".to_owned(), 1));
+        assert_eq!(it.after(READ_INTERVAL).await, ("two".to_owned(), 1));
     }
 }

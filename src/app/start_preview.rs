@@ -1,11 +1,11 @@
-//! What a start with a configuration would do with the refunds in its ledger, without starting anything.
+//! Previews what a start would do with the refunds in the ledger, without starting anything.
 
 use std::sync::Arc;
 
 use crate::config::Settings;
 use crate::domain::clock::{Clock, SystemClock};
 use crate::domain::ids::RefundId;
-use crate::engine::places::{self, Fate};
+use crate::engine::places::{self, StartEffect};
 use crate::ledger::sqlite::{OpenError, Survey};
 use crate::ledger::{LedgerError, OpenRefunds};
 use crate::telemetry::metrics::Metrics;
@@ -14,18 +14,18 @@ use super::StartError;
 
 /// Refunds of one account and place whose account has changed.
 #[derive(Debug)]
-pub struct Foreseen {
+pub struct DisplacedRefunds {
     /// Where they belong, and how many there are.
     pub open: OpenRefunds,
     /// What would become of them.
-    pub fate: Fate,
-    /// Refunds that would stay where they are all the same, each with what is in its way.
+    pub start_effect: StartEffect,
+    /// Refunds that could not be moved, each with the conflict that keeps it at its former place.
     pub left: Vec<(RefundId, LedgerError)>,
 }
 
-/// Why nothing can be foreseen. One sentence each.
+/// Why there is no preview. One sentence each.
 #[derive(Debug, thiserror::Error)]
-pub enum ForesightError {
+pub enum PreviewError {
     /// An account cannot be used as configured.
     #[error(transparent)]
     Configuration(#[from] StartError),
@@ -37,41 +37,41 @@ pub enum ForesightError {
     Read(#[from] LedgerError),
 }
 
-/// Refunds that are read at once.
+/// Refunds in one read of the ledger.
 const PAGE: u32 = 1_000;
 
-impl Foreseen {
+impl DisplacedRefunds {
     /// How many would wait for their account.
     pub fn waiting(&self) -> u64 {
-        match self.fate {
-            Fate::Moves => u64::try_from(self.left.len()).unwrap_or(u64::MAX),
-            Fate::Waits(_) => self.open.count,
+        match self.start_effect {
+            StartEffect::Moves => u64::try_from(self.left.len()).unwrap_or(u64::MAX),
+            StartEffect::Waits(_) => self.open.count,
         }
     }
 }
 
-/// Compares the refunds in the configured ledger with the configured accounts; what is where its account is, is left out.
-/// A gateway may be running on the ledger: nothing is changed.
+/// Lists the refunds in the configured ledger whose account is gone or has changed. Changes
+/// nothing: a gateway may be running on the ledger.
 ///
 /// # Errors
-/// [`ForesightError`]
-pub fn foresee(settings: &Settings) -> Result<Vec<Foreseen>, ForesightError> {
+/// [`PreviewError`]
+pub fn preview_start(settings: &Settings) -> Result<Vec<DisplacedRefunds>, PreviewError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let accounts = super::connect(settings, &clock, &Metrics::off())?;
     let survey = Survey::open(&settings.ledger.path)?;
     let mut all = Vec::new();
     for open in survey.open_refunds()? {
-        let Some(fate) = places::fate(&accounts, &open) else { continue };
+        let Some(start_effect) = places::start_effect(&accounts, &open) else { continue };
         let mut left = Vec::new();
-        if let (Fate::Moves, Some(account)) = (&fate, accounts.get(&open.at.account)) {
-            let kin = places::kin_of(account, &accounts);
+        if let (StartEffect::Moves, Some(account)) = (&start_effect, accounts.get(&open.at.account)) {
+            let related = places::related_logins_of(account, &accounts);
             let mut after = 0;
             loop {
                 let page = survey.open_at(&open.at, after, PAGE)?;
                 let Some(last) = page.last() else { break };
                 after = last.ordinal;
                 for listed in page {
-                    let reassign = places::by_former(account, &kin, &listed.refund, clock.now());
+                    let reassign = places::reassign_to_present_place(account, &related, &listed.refund, clock.now());
                     match survey.may_be_reassigned(&listed, &reassign) {
                         Ok(()) => {}
                         Err(problem) if problem.is_conflict() => left.push((reassign.id, problem)),
@@ -80,7 +80,7 @@ pub fn foresee(settings: &Settings) -> Result<Vec<Foreseen>, ForesightError> {
                 }
             }
         }
-        all.push(Foreseen { open, fate, left });
+        all.push(DisplacedRefunds { open, start_effect, left });
     }
     Ok(all)
 }
