@@ -84,11 +84,11 @@ struct ReassignArguments {
     /// The configured account of the same provider and currency where the refund goes on.
     #[arg(long, value_name = "ACCOUNT")]
     account: String,
-    /// How it is known that both are the same books at the provider.
+    /// The evidence that both are the same books at the provider.
     #[arg(long, value_name = "TEXT")]
     evidence: String,
-    /// The etag of the state that was looked at. Left out: the present state, which a person at a
-    /// terminal is shown and asked about.
+    /// The etag of the state that the decision is based on. Left out: the present state, which a
+    /// person at a terminal is shown and asked about.
     #[arg(long, value_name = "ETAG")]
     etag: Option<String>,
     /// Do not ask.

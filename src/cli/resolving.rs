@@ -36,7 +36,8 @@ pub(super) struct ResolveArguments {
     /// Where the evidence is: a ticket, the provider's own reference.
     #[arg(long, value_name = "TEXT")]
     evidence: String,
-    /// The etag of the state that was looked at. Left out: the present state is shown and must be confirmed.
+    /// The etag of the state that the decision is based on. Left out: the present state is shown
+    /// and must be confirmed.
     #[arg(long, value_name = "ETAG")]
     etag: Option<String>,
     /// Confirm the state that is shown without being asked.

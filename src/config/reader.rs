@@ -429,7 +429,7 @@ impl Value {
     }
 }
 
-/// A value as text, wherever in the file it stands.
+/// A value of the file as text.
 fn written(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) => format!("{text:?}"),

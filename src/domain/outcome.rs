@@ -117,7 +117,7 @@ pub struct Confirmation {
     pub replayed: bool,
     /// The provider's own remark beside the state, through [`provider_text`].
     pub status_note: Option<String>,
-    /// What else the answer said, for the history: warnings beside a success, the number of the
+    /// What else the answer said, for the history: warnings with a success, the number of the
     /// provider's message. Each through [`provider_text`].
     pub remarks: Vec<String>,
 }
@@ -137,7 +137,7 @@ pub struct Acceptance {
     pub replayed: bool,
     /// The provider's own remark beside the state, through [`provider_text`].
     pub status_note: Option<String>,
-    /// What else the answer said, for the history: warnings beside a success, the number of the
+    /// What else the answer said, for the history: warnings with a success, the number of the
     /// provider's message. Each through [`provider_text`].
     pub remarks: Vec<String>,
 }

@@ -59,7 +59,7 @@ pub fn next(from: State, event: &Event) -> Result<State, MoveRefused> {
         (Dispatching | InDoubt | Submitted, Event::Accepted(_)) => Ok(Submitted),
 
         (Dispatching, Event::Doubted { .. } | Event::Interrupted) => Ok(InDoubt),
-        // A refund that failed and is followed stays as it is, whatever is seen.
+        // A lookup never changes a refund that failed and is followed.
         (Submitted | InDoubt | NeedsReview | Failed, Event::Checked(_)) | (Failed, Event::Corrected { .. }) => Ok(from),
         (InDoubt | Submitted, Event::Escalated { .. }) => Ok(NeedsReview),
         (Pending | Submitted | InDoubt | NeedsReview, Event::Reassigned { .. }) => Ok(from),

@@ -13,7 +13,7 @@
 //!              -> DISPATCHING   sent again, while the retry contract makes that safe
 //!              -> NEEDS_REVIEW  no look can show it, or none is answered for days
 //! NEEDS_REVIEW -> SUCCEEDED | PARTIALLY_SUCCEEDED | FAILED | DISPATCHING a person said so
-//!              -> SUCCEEDED | FAILED   the provider's record under our own identifier (Debitsuccess)
+//!              -> SUCCEEDED | FAILED   the record under our own identifier (Debitsuccess)
 //! IN_DOUBT, SUBMITTED -> SUCCEEDED | PARTIALLY_SUCCEEDED | FAILED        a person took over
 //! start-up     : DISPATCHING -> IN_DOUBT
 //! ```

@@ -15,8 +15,8 @@ pub(crate) enum Script {
     Say(&'static str),
     /// Says this and holds the connection open.
     SayAndHold(&'static str),
-    /// Says what stands beside the first of these that the request begins with; else it closes the
-    /// connection.
+    /// Sends the answer of the first of these prefixes that the request begins with, or else closes
+    /// the connection.
     ByPath(&'static [(&'static str, &'static str)]),
     /// Closes the connection.
     Close,

@@ -161,7 +161,7 @@ mod tests {
         let (is_over, report) = seen(&http).await;
         let [finding] = report.findings.as_slice() else { panic!("{report:?}") };
         assert!(finding.sentence.starts_with(&format!("{} {words}", http.origin())), "{report:?}");
-        // Beside a request that answers, one that does not is a remark.
+        // If one request is answered, one that is not is only a remark.
         assert_eq!((is_over, finding.breaks_refunds, report.reached), (over, over, false), "{report:?}");
     }
 

@@ -1,4 +1,4 @@
-//! The text of an answer that is only read, whatever it was encoded in.
+//! The text of an answer that is only read, in any encoding.
 //!
 //! ```text
 //! a byte order mark      UTF-8 or UTF-16, against the header too; the mark is no part of the text

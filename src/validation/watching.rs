@@ -9,9 +9,9 @@
 //!
 //! The poll runs at the shortest interval that a present watcher asked for, and ends with the last
 //! one. A provider that cannot be asked for the moment ends nothing: the poll takes longer steps
-//! until it can. Only what does not mend itself is told, to everybody, and ends the watch, a page
-//! that could not be read five times in a row among it. No state of an order does: a rejected one
-//! may be taken up again, and a refund of a processed one is news.
+//! until it can. Only a lasting failure is reported, to all watchers, and ends the watch; a page
+//! that could not be read five times in a row is one. No state of an order ends it: a rejected
+//! order may be taken up again, and a refund of a processed one is news.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};

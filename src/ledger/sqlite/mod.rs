@@ -19,7 +19,7 @@
 //! tally        refunds counted by state, commits timed
 //! audit/       a look at a ledger that nobody has open
 //! backup       a copy of a ledger, also while it is written to
-//! survey       a read-only look at a ledger beside its gateway
+//! survey       read-only queries on a ledger that a gateway may have open
 //! inline       the same without threads, on a disk in memory: for simulations
 //! migrations/  the tables and their constraints
 //! ```

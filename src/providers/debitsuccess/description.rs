@@ -1,7 +1,7 @@
 //! What the service says about itself: in its WSDL, and by the namespaces of its answers.
 //!
-//! Only names are read, and only to compare them with the settings; nothing is ever sent by what
-//! stands here.
+//! Only names are read, and only to compare them with the settings; nothing that is read here
+//! changes a request.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -368,7 +368,7 @@ impl Reply {
         self.notes.iter().filter(|note| note.kind == NoteKind::Warning)
     }
 
-    /// What stood beside a success, for the refund's history.
+    /// Remarks of a success, for the refund's history.
     fn remarks(&self) -> Vec<String> {
         let warnings = self.warnings().map(|note| provider_text(&format!("warning {}", note.said())));
         let id = self.message_id.iter().map(|id| provider_text(&format!("message Id {id}")));
@@ -490,7 +490,8 @@ impl Note {
                 Some("Error") => NoteKind::Error,
                 Some("Warning") => NoteKind::Warning,
                 Some("Info") => NoteKind::Info,
-                // An error is the kind that hides nothing: beside a success it leaves all open.
+                // A note of an unknown type counts as an error: with a success it leaves the
+                // outcome open.
                 _ if is_read => NoteKind::Error,
                 _ => return Err(unreadable("is neither Error, Warning nor Info")),
             };

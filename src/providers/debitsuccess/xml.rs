@@ -167,7 +167,7 @@ struct Scope(Vec<Declaration>);
 struct Declaration {
     depth: usize,
     prefix: String,
-    /// Shared by the elements that are in it: a long one stands in memory once.
+    /// Shared by the elements in it, so that a long one is in memory once.
     namespace: Arc<str>,
 }
 

@@ -1,4 +1,4 @@
-//! What the body of an answer says of single items, in whatever form it says so.
+//! What the body of an answer says of single items, in any form.
 //!
 //! It finds what must not be overlooked, and evidence. It decides no refund by itself:
 //! [`super::rows`] reads strictly, and where it finds nothing, or a refusal, a status found here

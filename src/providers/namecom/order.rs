@@ -149,7 +149,7 @@ impl OrderView {
                 }
             };
             let word = item.map_or("not listed", |item| item.status.as_deref().unwrap_or("without a status"));
-            // The order never tells of a refusal: an item that was refused stays as it was bought.
+            // An order never shows a refusal: a refused item stays as it was bought.
             let refused =
                 |row: &&ItemResult| row.requested && row.state == ItemState::Failed && row.item_id == id.to_string();
             if let Some(refused) = told.iter().find(refused).filter(|_| word != "refunded") {
@@ -469,7 +469,7 @@ mod tests {
         }
     }
 
-    /// Get Order shows no amount of an item: what the answer to the refund said of it stands.
+    /// Get Order shows no amount of an item, so the amount in the answer to the refund is kept.
     #[test]
     fn a_refunded_item_keeps_the_amount_that_the_answer_named() {
         let target = NamecomTarget::new(7, &[1, 2]).unwrap();

@@ -22,7 +22,7 @@ const ONE_ORDER: &str = "perPage=1";
 const HELLO: &str = "Hello";
 const LIST_ORDERS: &str = "List Orders";
 
-/// `HelloResponse`, of which the rest says nothing about the account.
+/// `HelloResponse`. Its other members say nothing about the account.
 #[derive(Deserialize)]
 struct HelloResponse {
     username: Option<String>,

@@ -1,5 +1,5 @@
-//! The rows of a refund's answer: what it says of each item. They decide, whatever the status is
-//! and whatever stands beside them: a 200 with refused rows is no yes, and a 409 with refunded rows
+//! The rows of a refund's answer: what it says of each item. They decide, and neither the status
+//! nor the rest of the body does: a 200 with refused rows is no yes, and a 409 with refunded rows
 //! is no refusal.
 //!
 //! They are read strictly. What does not fit makes a doubt whose evidence names the rows;
@@ -203,8 +203,8 @@ pub(super) fn is_requested(item: i64, target: &NamecomTarget) -> bool {
     i32::try_from(item).is_ok_and(|id| target.order_item_ids().contains(&id))
 }
 
-/// What was said of the requested items that were refused; the code is the first one's own word.
-/// Where the rows have no words, those `beside` them tell.
+/// What was said of the requested items that were refused; the code is the first one's own word. If
+/// the rows have no words, those `beside` them are used.
 fn refusal_of(word: &str, rows: &[ItemResult], beside: &str, http_status: u16) -> ProviderError {
     let refused: Vec<&ItemResult> = rows.iter().filter(|row| row.requested && row.state == ItemState::Failed).collect();
     let message = match refused.as_slice() {

@@ -1,7 +1,7 @@
 //! Process Refund, as the specification has it: the body that is sent, and what each answer means.
 //!
-//! Where an answer lists items, its rows decide ([`super::rows`]), whatever its status is. Where it
-//! lists none, an error is a definite no only with a documented status *and* the documented body
+//! Where an answer lists items, its rows decide ([`super::rows`]), with any status. Where it lists
+//! none, an error is a definite no only with a documented status *and* the documented body
 //! `{"message", "details"}`; a proxy's HTML page with the same status says nothing of the refund.
 //! 401 and 429 alone say enough: nothing was processed.
 
@@ -36,8 +36,8 @@ pub(crate) fn refund_body(target: &NamecomTarget) -> String {
 
 /// What an answer to Process Refund means, read at `now`.
 pub(crate) fn read_refund(answer: &Answer, key: &str, target: &NamecomTarget, now: Timestamp, mask: &Mask) -> Outcome {
-    // Only a text of which nothing is lost is believed. Rows are looked for in the bytes too,
-    // whatever charset they claim.
+    // Only a text that decodes without loss is believed. Rows are searched for in the raw bytes
+    // too, since the claimed charset may be wrong.
     let text = text::read(answer);
     let body = text.as_deref().unwrap_or_default();
     let listing = match Listing::of(body) {

@@ -5,7 +5,7 @@
 //! documented      accepted besides                        left out
 //! a text          a number or a boolean, as written       a list, an object, half a surrogate pair
 //! an integer      a text of one, 801.0                    what is no integer of 32 bits
-//! a list          one value                               items that do not fit or exceed the bound
+//! a list          one value                               items that do not fit, items too many
 //! an object       a list of one                           a text, a number, a list of more
 //! absent          "", [] or {} in place of another kind   (null counts as absent)
 //! ```
@@ -47,7 +47,7 @@ const MOST_PATHS: usize = 100;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem(String);
 
-/// A whole answer, of which [`Fields`] are views.
+/// A whole answer. [`Fields`] are views of it.
 pub(super) struct Document<'a> {
     text: Cow<'a, str>,
     /// Something did not fit the charset, and U+FFFD stands in its place.
@@ -74,7 +74,7 @@ pub(super) struct Fields<'a> {
 /// A member is there twice, with two values: one of them is wrong, and neither says which.
 struct TwoValues;
 
-/// Of which kind a value is.
+/// The kind of a value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Null,

@@ -48,7 +48,7 @@ fn note_refund_endpoint(probing: &mut Probing, answer: &Answer, mask: &Mask) {
     match (answer.status, first.parse::<i32>()) {
         (_, Ok(NOT_POST)) => {}
         (200, Ok(NOT_HTTPS)) => probing.failure(format!("the provider takes no request without TLS: \"{said}\"")),
-        // Another documented refusal: the method is not what it looks at first.
+        // Another documented refusal: the provider does not check the method first.
         (200, Ok(..0)) => {
             probing.remark(format!("the refund endpoint answers a GET with \"{said}\" and not with -17"));
         }

@@ -23,7 +23,7 @@ pub(crate) fn read_refund(answer: &Answer, mask: &Mask) -> Outcome {
         return Outcome::Unknown { reason, evidence: format!("HTTP {}", answer.status) };
     }
     let (line, rest) = first_line(&answer.body);
-    // The code is ASCII, in whatever charset the message is.
+    // The code is ASCII in every charset of the message.
     let first = String::from_utf8_lossy(line);
     let Some(code) = code_of(first.trim_ascii_end()) else {
         return unreadable("the first line of the answer is not a code", &first, mask);
