@@ -124,7 +124,7 @@ fn confirm(refund: &proto::Refund, word: &Word, yes: bool) -> Result<(), Failure
         );
         return Err(Failure::usage(sentence));
     }
-    match asked(&format!("Your decision on this refund: {}. Type yes to confirm it: ", word.in_words())) {
+    match asked(&format!("Your decision on this refund: {}. Type yes to give it: ", word.in_words())) {
         true => Ok(()),
         false => Err(Failure::new("nothing was changed")),
     }

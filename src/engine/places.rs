@@ -4,7 +4,7 @@
 //! ```text
 //! recorded at a place --> the account is still there            sent, looked up
 //!                     --> gone, or provider, host, login,
-//!                         currency differ                       waits: not sent, looked up, expired
+//!                         currency differ                       waits: neither sent nor looked up
 //!                           --> `former` names the old place    moved here once, at the start
 //!                           --> ReassignRefund                  moved by a person
 //! ```

@@ -7,7 +7,7 @@
 //! -14 -160, HTTP 5xx                            not now
 //! -42, HTTP 429                                 not now, nor within a minute
 //! any other code                                refused, with the code as it is
-//! anything else                                 an answer that is not documented: nothing of it is believed
+//! anything else                                 not documented: nothing of it is believed
 //! ```
 //!
 //! -14 ("unknown error") and -160 ("general error") are the provider's own failures and say nothing against the request. A read moves nothing,
