@@ -224,8 +224,7 @@ impl App {
         self.ledger_watch.abort();
         tokio::time::sleep(LAST_MOMENT).await;
         self.closing.cancel();
-        self.validation.drain();
-        self.engine.drain(self.drain).await;
+        tokio::join!(self.validation.drain(self.drain), self.engine.drain(self.drain));
         self.serving.send_replace(Serving::Ended);
         let mut server = self.server;
         if tokio::time::timeout(HARD_STOP, &mut server).await.is_err() {

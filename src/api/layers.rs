@@ -87,7 +87,11 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let mut timed = Timed::begin(&self.guard.metrics, &self.guard.methods, request.uri().path());
         if let Some(refusal) = protocol::refusal(&request) {
-            return Box::pin(std::future::ready(Ok(timed.answered(refusal))));
+            let answer = timed.answered(refusal);
+            return Box::pin(async move {
+                protocol::read_off(request.into_body()).await;
+                Ok(answer)
+            });
         }
         let takes_gzip = compressed::is_accepted(request.headers());
         // The permit is taken here and not in `poll_ready`, where an idle connection would hold one for ever.
@@ -280,5 +284,18 @@ mod tests {
     async fn a_gateway_that_is_full_can_be_asked_for_its_health() {
         let answer = answer_to(CHECK, &mut guard(0).layer(service_fn(panics))).await.unwrap();
         assert_eq!(answer.code(), Code::Internal, "its handler was asked");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_grpc_is_read_before_it_is_answered() {
+        let mut service = guard(1).layer(service_fn(listens));
+        let (sender, frames) = tokio::sync::mpsc::channel::<Result<http_body::Frame<bytes::Bytes>, Status>>(1);
+        let frames = futures_util::stream::unfold(frames, |mut frames| async { Some((frames.recv().await?, frames)) });
+        let body = Body::new(StreamBody::new(frames));
+        let request = Request::post(GET).header("content-type", "text/plain").body(body).unwrap();
+        let mut answer = service.call(request);
+        assert!(futures_util::poll!(&mut answer).is_pending(), "the request has not ended");
+        drop(sender);
+        assert_eq!(answer.await.unwrap().status(), http::StatusCode::UNSUPPORTED_MEDIA_TYPE);
     }
 }

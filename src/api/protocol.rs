@@ -6,8 +6,13 @@
 //!
 //! `te: trailers` is not required: proxies drop it.
 
+use std::future::poll_fn;
+use std::time::Duration;
+
+use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use tonic::body::Body;
 
 use crate::api::status;
@@ -15,6 +20,10 @@ use crate::api::status;
 /// The two media types of protocol buffers messages. Case does not matter, and parameters follow a
 /// semicolon.
 const CONTENT_TYPES: [&str; 2] = ["application/grpc", "application/grpc+proto"];
+
+/// So much of a request that is refused is read, for so long.
+const READ_OFF_BYTES: usize = 64 * 1024;
+const READ_OFF_TIME: Duration = Duration::from_millis(500);
 
 /// The answer to a request that is not gRPC; none to one that is.
 pub(super) fn refusal<B>(request: &Request<B>) -> Option<Response<Body>> {
@@ -43,8 +52,31 @@ fn refused(code: StatusCode, message: &str) -> Response<Body> {
     answer
 }
 
+/// Reads what such a request still sends, within bounds. An answer that overtakes its request makes
+/// HTTP/2 reset the stream, and some clients take that for a broken connection and show no answer.
+pub(super) async fn read_off(body: Body) {
+    let mut body = std::pin::pin!(body);
+    let reading = async {
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = poll_fn(|context| body.as_mut().poll_frame(context)).await {
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+            if bytes > READ_OFF_BYTES {
+                return;
+            }
+        }
+    };
+    // Beyond it the stream is reset; the answer is the same.
+    let _is_whole = tokio::time::timeout(READ_OFF_TIME, reading).await;
+}
+
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll};
+
+    use http_body::Frame;
     use rstest::rstest;
     use tonic::{Code, Status};
     use tonic_types::StatusExt as _;
@@ -88,5 +120,46 @@ mod tests {
             assert_eq!(reason.as_deref(), Some("INVALID_REQUEST"), "nothing was recorded");
             assert_eq!(answer.headers().contains_key(ALLOW), answer.status() == StatusCode::METHOD_NOT_ALLOWED);
         }
+    }
+
+    /// Frames of 1 KiB, and behind them the end or nothing.
+    struct Sending {
+        left: usize,
+        ends: bool,
+        read: Arc<AtomicUsize>,
+    }
+
+    impl http_body::Body for Sending {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            if self.left == 0 {
+                return if self.ends { Poll::Ready(None) } else { Poll::Pending };
+            }
+            self.left -= 1;
+            self.read.fetch_add(1, Ordering::SeqCst);
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[0; 1024])))))
+        }
+    }
+
+    #[rstest]
+    #[case::whole(3, true, 3, Duration::ZERO)]
+    #[case::too_large(1_000, true, 65, Duration::ZERO)]
+    #[case::without_end(3, false, 3, READ_OFF_TIME)]
+    #[tokio::test(start_paused = true)]
+    async fn what_a_refused_request_sends_is_read_within_bounds(
+        #[case] left: usize,
+        #[case] ends: bool,
+        #[case] frames: usize,
+        #[case] time: Duration,
+    ) {
+        let read = Arc::new(AtomicUsize::new(0));
+        let began = tokio::time::Instant::now();
+        read_off(Body::new(Sending { left, ends, read: read.clone() })).await;
+        // The timer counts in milliseconds.
+        let took = Duration::from_millis(u64::try_from(began.elapsed().as_millis()).unwrap());
+        assert_eq!(read.load(Ordering::SeqCst), frames);
+        assert!(took >= time && took <= time + Duration::from_millis(1), "{took:?}");
     }
 }

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, error, warn};
 
 use crate::domain::clock::Clock;
@@ -107,6 +108,8 @@ struct Shared {
     max_watches: usize,
     watch_interval_min: Duration,
     draining: CancellationToken,
+    /// Calls that wait for an answer.
+    calls: TaskTracker,
 }
 
 /// The bounds of one account.
@@ -165,6 +168,7 @@ impl Validation {
             max_watches: settings.max_watches.min(Semaphore::MAX_PERMITS),
             watch_interval_min: settings.watch_interval_min,
             draining: CancellationToken::new(),
+            calls: TaskTracker::new(),
         }))
     }
 
@@ -175,6 +179,7 @@ impl Validation {
     /// # Errors
     /// Every [`ValidationError`]; all callers of one flight get the same.
     pub async fn get(&self, request: StatusRequest) -> Answer {
+        let _call = self.0.calls.token();
         let mut landing = match self.take_off(request)? {
             Way::Cached(status) => return Ok(status),
             Way::Flight(landing) => landing,
@@ -190,9 +195,14 @@ impl Validation {
         self.0.max_watches.saturating_sub(self.0.watch_places.available_permits())
     }
 
-    /// Ends every watch and takes no new one; what is asked for once is answered as before.
-    pub fn drain(&self) {
+    /// Ends every watch and takes no new one; what is asked for once is answered as before. Returns when no caller waits
+    /// for an answer any more, or at the limit.
+    pub async fn drain(&self, limit: Duration) {
         self.0.draining.cancel();
+        self.0.calls.close();
+        if tokio::time::timeout(limit, self.0.calls.wait()).await.is_err() {
+            warn!(calls = self.0.calls.len(), "validation statuses are still being read at the end of the drain");
+        }
     }
 
     /// Finds an answer, or joins the flight that will bring one, or starts it.
@@ -257,7 +267,9 @@ impl Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         let (account, order) = &self.key;
-        if matches!(self.answer, Err(ValidationError::Panicked)) {
+        // The end of the process drops what is still in the air: a read for the watchers alone, or one beyond the drain.
+        let is_cut = self.shared.draining.is_cancelled();
+        if matches!(self.answer, Err(ValidationError::Panicked)) && !is_cut {
             error!(%account, order_number = order.order_number(), "the task that read a validation status died");
         }
         let mut air = self.shared.air();

@@ -357,3 +357,17 @@ async fn only_sectigos_accounts_have_one() {
         })
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_waits_for_who_asked_once_and_no_longer_than_its_limit() {
+    let world = world(Scripted::new(false));
+    let caller = world.spawn(ask("1", 0));
+    world.until_asked(1).await;
+    let began = tokio::time::Instant::now();
+    world.validation.drain(Duration::from_secs(20)).await;
+    assert_eq!(began.elapsed(), Duration::from_secs(20), "the caller still waits");
+    world.source.let_answer(1);
+    world.validation.drain(Duration::from_secs(20)).await;
+    assert_eq!(began.elapsed(), Duration::from_secs(20), "nobody waits any more");
+    assert!(caller.await.unwrap().is_ok(), "its answer was waited for");
+}

@@ -85,8 +85,13 @@ pub(super) fn conclude(open: Open, asked: &[(String, Domain)], mask: &Mask) -> L
                 // registered again would pass for the order's.
                 let is_of_order = open.created.is_some_and(|order| *created <= order);
                 untouched += usize::from(is_of_order);
-                let since = if is_of_order { "" } else { ", which is not before the order" };
-                format!("domain {name} is there, created {written}{since}")
+                let since = match open.created {
+                    _ if is_of_order => "",
+                    Some(_) => ", which is not before the order",
+                    None => ", and the order does not say when it was made",
+                };
+                let kept = if registration.is_refundable { "" } else { ", and its item is not called refundable" };
+                format!("domain {name} is there, created {written}{since}{kept}")
             }
             Some(Domain::There { created: None, written }) if written.is_empty() => {
                 format!("domain {name} is there, since when is not said")

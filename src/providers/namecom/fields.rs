@@ -99,7 +99,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 
 /// `2026-03-04T05:06:40Z`, with or without a fraction, with `Z` or an offset. Digits beyond the
 /// ledger's are cut off.
-fn moment_of(text: &str) -> Option<Timestamp> {
+pub(super) fn moment_of(text: &str) -> Option<Timestamp> {
     let (date, rest) = text.trim().split_once(['T', 't', ' '])?;
     let [year, month, day] = numbers(date, '-', &[4, 2, 2])?;
     let zone = rest.find(['Z', 'z', '+', '-'])?;

@@ -330,7 +330,7 @@ mod tests {
             evidence: String::new(),
             items: Vec::new(),
             created: None,
-            registrations: vec![order::Registration { item: 1, domain: "example.com".to_owned() }],
+            registrations: vec![order::Registration { item: 1, domain: "example.com".to_owned(), is_refundable: true }],
             may_be_untouched: true,
         };
         let url = "http://127.0.0.1:9/".parse().unwrap();

@@ -49,6 +49,7 @@ pub(super) struct Registration {
     pub(super) item: i32,
     /// The name of its item, which is the domain.
     pub(super) domain: String,
+    pub(super) is_refundable: bool,
 }
 
 /// What an answer to Get Order says of the refund of `target`, whose items were `told` of before.
@@ -160,7 +161,11 @@ impl OrderView {
             seen.push(format!("item {id} {}", shown(word)));
             if let Some(item) = item.filter(|item| item.is_registration() && word == "success") {
                 intact += usize::from(item.is_refundable);
-                registrations.push(Registration { item: *id, domain: item.name.clone().unwrap_or_default() });
+                registrations.push(Registration {
+                    item: *id,
+                    domain: item.name.clone().unwrap_or_default(),
+                    is_refundable: item.is_refundable,
+                });
             }
             // `failed` is said of the purchase: it did not come about, so nothing was paid for the
             // item and nothing can be given back. Alone that is no proof that a refund was refused;

@@ -211,8 +211,11 @@ fn refusal_of(word: &str, rows: &[ItemResult], beside: &str, http_status: u16) -
         all if all.iter().all(|row| row.message.is_empty()) => beside.to_owned(),
         [one] => one.message.clone(),
         several => {
-            let said: Vec<String> =
-                several.iter().map(|row| format!("item {}: {}", row.item_id, row.message)).collect();
+            let said: Vec<String> = several
+                .iter()
+                .filter(|row| !row.message.is_empty())
+                .map(|row| format!("item {}: {}", row.item_id, row.message))
+                .collect();
             provider_text(&said.join("; "))
         }
     };

@@ -13,6 +13,7 @@ use crate::domain::outcome::{DoubtReason, ErrorCategory, Outcome, ProviderError}
 use crate::domain::target::NamecomTarget;
 use crate::providers::http::Answer;
 use crate::providers::mask::Mask;
+use crate::providers::namecom::fields::moment_of;
 use crate::providers::namecom::listing::Listing;
 use crate::providers::namecom::rows::{Listed, of_another_key, read_rows};
 use crate::providers::object::Object;
@@ -160,13 +161,25 @@ fn conflict_of(message: &str) -> ErrorCategory {
 
 /// When the provider says that it will listen again; none where it names no moment, or none within the hour.
 fn retry_at(answer: &Answer, now: Timestamp) -> Option<Timestamp> {
-    let seconds = |name: HeaderName| answer.headers.get(name)?.to_str().ok()?.trim().parse::<i64>().ok();
+    let text = |name: HeaderName| Some(answer.headers.get(name)?.to_str().ok()?.trim());
+    let seconds = |name: HeaderName| text(name)?.parse::<i64>().ok();
     let reset = seconds(RATELIMIT_RESET).map(Timestamp::from_seconds);
+    // A moment in place of a number of seconds: HTTP has both.
+    let date = text(http::header::RETRY_AFTER).and_then(http_date);
     let after = seconds(http::header::RETRY_AFTER)
         .filter(|pause| (0..=LONGEST_PAUSE_SECONDS).contains(pause))
         .map(|pause| Timestamp::from_micros(now.as_micros().saturating_add(pause.saturating_mul(1_000_000))));
     let latest = Timestamp::from_micros(now.as_micros().saturating_add(LONGEST_PAUSE_SECONDS * 1_000_000));
-    [reset, after].into_iter().flatten().filter(|moment| *moment > now && *moment <= latest).max()
+    [reset, after, date].into_iter().flatten().filter(|moment| *moment > now && *moment <= latest).max()
+}
+
+/// "Wed, 04 Mar 2026 05:07:00 GMT", the one form of a moment that HTTP lets a server write.
+fn http_date(text: &str) -> Option<Timestamp> {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let parts: Vec<&str> = text.split(' ').collect();
+    let [_, day, month, year, time, "GMT"] = parts.as_slice() else { return None };
+    let month = MONTHS.iter().position(|name| name == month)? + 1;
+    moment_of(&format!("{year}-{month:02}-{day}T{time}Z"))
 }
 
 #[cfg(test)]

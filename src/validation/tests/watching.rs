@@ -444,7 +444,7 @@ async fn a_shutdown_ends_every_watch_and_the_polls() {
     assert_eq!(told(&mut idle).await, "A");
     let (end, ()) = tokio::join!(end_of(&mut idle), async {
         tokio::time::sleep(Duration::from_secs(10)).await;
-        place.validation.drain();
+        place.validation.drain(MINUTE).await;
     });
     assert_eq!(end, ValidationError::Draining);
     let asked = place.asked();

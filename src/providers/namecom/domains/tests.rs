@@ -109,6 +109,18 @@ fn an_order_that_shows_less_proves_nothing(#[case] members: &str, #[case] items:
 }
 
 #[rstest]
+#[case::not_refundable(CREATED, "false", "created 2026-03-04T05:06:40Z, and its item is not called refundable")]
+#[case::order_without_a_date("", "true", "created 2026-03-04T05:06:40Z, and the order does not say when it was made")]
+fn the_evidence_says_what_is_amiss_in_the_order(#[case] members: &str, #[case] refundable: &str, #[case] said: &str) {
+    let item = format!("71 success registration a.com {refundable}");
+    let order = order(members, &[&item, BOTH[1]]);
+    let (a, b) = (there("a.com", AT_ORDER), there("b.com", AT_ORDER));
+    let (absence, _, evidence) = look(&order, &[("a.com", 200, &a), ("b.com", 200, &b)], &[]);
+    assert_eq!(absence, Absence::Unproven);
+    assert!(evidence.contains(&format!("domain a.com is there, {said}")), "{evidence}");
+}
+
+#[rstest]
 #[case::later(200, &there("b.com", "2026-03-04T05:06:41Z"), "created 2026-03-04T05:06:41Z, which is not before the order")]
 #[case::anew(200, &there("b.com", "2026-03-09T00:00:00Z"), "which is not before the order")]
 #[case::without_a_date(200, "{\"domainName\":\"b.com\"}", "domain b.com is there, since when is not said")]

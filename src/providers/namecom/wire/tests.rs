@@ -175,6 +175,13 @@ fn rows_without_words_are_refused_in_the_answers() {
 }
 
 #[test]
+fn a_row_without_words_is_left_out_of_a_refusal() {
+    let body = results(&["1 failed", "2 failed"], "0").replace("\"m2\"", "\"\"");
+    let Outcome::Refused { error, .. } = read(409, &[], body.as_bytes()) else { panic!("no refusal") };
+    assert_eq!(error.message, "item 1: m1");
+}
+
+#[test]
 fn empty_default_values_beside_an_error_list_nothing() {
     let body = "{\"message\":\"Bad Request\",\"details\":\"x\",\"results\":[],\"totalRefundAmount\":0.0}";
     assert_eq!(outcome_word(&read(400, &[], body.as_bytes())), "refused 400 invalid_request");
@@ -320,6 +327,9 @@ fn details_are_optional(#[case] body: &str) {
 #[case::milliseconds(&[("x-ratelimit-reset", "1772600802000")], None)]
 #[case::negative(&[("retry-after", "-3")], None)]
 #[case::a_day(&[("retry-after", "86400")], None)]
+#[case::a_date_within_the_hour(&[("retry-after", "Wed, 04 Mar 2026 05:07:00 GMT")], Some(20))]
+#[case::a_date_that_is_past(&[("retry-after", "Wed, 04 Mar 2026 05:06:00 GMT")], None)]
+#[case::no_date(&[("retry-after", "Wed, 04 Foo 2026 05:07:00 GMT")], None)]
 #[case::a_date(&[("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")], None)]
 fn a_rate_limit_names_its_end(#[case] headers: &[(&'static str, &'static str)], #[case] seconds: Option<u64>) {
     let bodies: [&[u8]; 4] =
