@@ -6,6 +6,8 @@ use std::fmt;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::domain::clock::Timestamp;
 
@@ -100,45 +102,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 /// `2026-03-04T05:06:40Z`, with or without a fraction, with `Z` or an offset. Digits beyond the
 /// ledger's are cut off.
 pub(super) fn moment_of(text: &str) -> Option<Timestamp> {
-    let (date, rest) = text.trim().split_once(['T', 't', ' '])?;
-    let [year, month, day] = numbers(date, '-', &[4, 2, 2])?;
-    let zone = rest.find(['Z', 'z', '+', '-'])?;
-    let (time, zone) = rest.split_at_checked(zone)?;
-    let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
-    let [hour, minute, second] = numbers(time, ':', &[2, 2, 2])?;
-    let is_one = (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second <= 60;
-    if !is_one || fraction.is_empty() || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let micros: i64 = format!("{fraction:0<6}").get(..6)?.parse().ok()?;
-    let offset = match zone.split_at_checked(1)? {
-        ("Z" | "z", "") => 0,
-        (sign, zone) => {
-            let [hours, minutes] = numbers(zone, ':', &[2, 2])?;
-            (hours * 60 + minutes) * if sign == "-" { -60 } else { 60 }
-        }
-    };
-    let seconds = ((days_since_1970(year, month, day) * 24 + hour) * 60 + minute) * 60 + second - offset;
-    seconds.checked_mul(1_000_000)?.checked_add(micros).map(Timestamp::from_micros)
+    // RFC 3339 lets a blank stand for the T.
+    OffsetDateTime::parse(&text.trim().replacen(' ', "T", 1), &Rfc3339).ok().and_then(moment)
 }
 
-/// So many numbers between separators, each of so many digits.
-fn numbers<const N: usize>(text: &str, separator: char, digits: &[usize; N]) -> Option<[i64; N]> {
-    let mut numbers = [0; N];
-    let mut parts = text.split(separator);
-    for (number, digits) in numbers.iter_mut().zip(digits) {
-        let part =
-            parts.next().filter(|part| part.len() == *digits && part.bytes().all(|byte| byte.is_ascii_digit()))?;
-        *number = part.parse().ok()?;
-    }
-    parts.next().is_none().then_some(numbers)
-}
-
-/// In the Gregorian calendar, counted from March, so that a leap day is a year's last.
-fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (month * 153 + 2) / 5 + day
-        - 719_469
+/// The same moment, to the microsecond before it.
+pub(super) fn moment(at: OffsetDateTime) -> Option<Timestamp> {
+    i64::try_from(at.unix_timestamp_nanos().div_euclid(1_000)).ok().map(Timestamp::from_micros)
 }
 
 #[cfg(test)]

@@ -7,13 +7,15 @@
 
 use http::HeaderName;
 use serde::Deserialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
 
 use crate::domain::clock::Timestamp;
 use crate::domain::outcome::{DoubtReason, ErrorCategory, Outcome, ProviderError};
 use crate::domain::target::NamecomTarget;
 use crate::providers::http::Answer;
 use crate::providers::mask::Mask;
-use crate::providers::namecom::fields::moment_of;
+use crate::providers::namecom::fields::moment;
 use crate::providers::namecom::listing::Listing;
 use crate::providers::namecom::rows::{Listed, of_another_key, read_rows};
 use crate::providers::object::Object;
@@ -175,11 +177,7 @@ fn retry_at(answer: &Answer, now: Timestamp) -> Option<Timestamp> {
 
 /// "Wed, 04 Mar 2026 05:07:00 GMT", the one form of a moment that HTTP lets a server write.
 fn http_date(text: &str) -> Option<Timestamp> {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let parts: Vec<&str> = text.split(' ').collect();
-    let [_, day, month, year, time, "GMT"] = parts.as_slice() else { return None };
-    let month = MONTHS.iter().position(|name| name == month)? + 1;
-    moment_of(&format!("{year}-{month:02}-{day}T{time}Z"))
+    OffsetDateTime::parse(text, &Rfc2822).ok().and_then(moment)
 }
 
 #[cfg(test)]
