@@ -322,7 +322,7 @@ async fn attempt(shared: &Arc<Shared>, lane: &Lane, refund: Refund, era: Era) {
             // The drivers' next look must not come later than this refund is due.
             match recorded.state {
                 State::Pending => lane.bell.notify_one(),
-                State::InDoubt | State::Submitted => lane.settle_bell.notify_one(),
+                State::InDoubt | State::Submitted | State::NeedsReview => lane.settle_bell.notify_one(),
                 _ => {}
             }
             log_outcome(&recorded);

@@ -15,7 +15,7 @@ use simulators::exchange::Provider;
 use simulators::faults::{FaultEffect, Point, Repeat};
 use tonic::Code;
 
-use crate::support::{Stack, micros, namecom, one_of, patient, reason, sectigo};
+use crate::support::{Stack, debitsuccess, micros, namecom, one_of, patient, reason, sectigo};
 
 const DAY_MICROS: i64 = 24 * 3_600 * 1_000_000;
 const MINUTE_MICROS: i64 = 60 * 1_000_000;
@@ -23,6 +23,11 @@ const MINUTE_MICROS: i64 = 60 * 1_000_000;
 /// Nothing is looked up but by ReconcileRefund, and "not refunded" means something at once.
 async fn on_demand() -> Stack {
     Stack::start_as(|configuration| patient(&configuration, 0)).await
+}
+
+/// Looked up every tenth of a second.
+fn brisk(configuration: String) -> String {
+    patient(&configuration, 0).replace("\"3600000\"", "\"40 80\"\nengine.lookups_every_ms = 100")
 }
 
 /// What Debitsuccess says of the refund from now on.
@@ -109,10 +114,6 @@ async fn a_final_record_under_our_identifier_ends_a_review(
 /// However often it does not see the refund: that proved something before the review, and leads to no attempt from it.
 #[tokio::test]
 async fn a_review_is_looked_up_by_itself_and_sends_nothing() {
-    let brisk = |configuration: String| {
-        let patient = patient(&configuration, 0);
-        patient.replace("\"3600000\"", "\"40 80\"\nengine.lookups_every_ms = 100")
-    };
     let stack = Stack::start_as(brisk).await;
     let unseen = stack.blind(None);
     let (request, target, in_journal) = one_of(Provider::Debitsuccess, "r-1");
@@ -126,6 +127,20 @@ async fn a_review_is_looked_up_by_itself_and_sends_nothing() {
     set_status(&stack, "r-1", RefundStatus::Completed);
     assert_eq!(stack.until("r-1", |refund| refund.state() != State::NeedsReview).await.state(), State::Succeeded);
     assert_eq!((stack.effects(target), stack.attempts(in_journal)), (1, 1));
+}
+
+/// One that an attempt began, and no lookup: its first lookup is at the time that it shows.
+#[tokio::test]
+async fn a_review_that_an_attempt_began_is_looked_up_in_time() {
+    let stack = Stack::start_as(brisk).await;
+    let review = stack.refund(debitsuccess("r-1", "DSCODE14143", 1250)).await;
+    assert_eq!(review.state(), State::NeedsReview);
+    let looks = |refund: &proto::Refund| refund.doubt.as_ref().unwrap().check_count;
+    let looked_up = stack.polled_until("r-1", |refund| looks(refund) > 0);
+    // Well below the 30 s after which what is due is searched for in any case.
+    let later = tokio::time::timeout(Duration::from_secs(20), looked_up).await.unwrap();
+    assert_eq!(later.state(), State::NeedsReview);
+    assert_eq!((stack.effects("DSCODE14143"), stack.attempts("DSCODE14143")), (0, 1));
 }
 
 /// 14143 on a first send: the record may be another caller's, whatever it says.

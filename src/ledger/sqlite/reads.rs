@@ -169,9 +169,9 @@ pub(super) struct Judgement<'a> {
     pub(super) related: &'a RelatedLogins,
     pub(super) similar: Similar,
     pub(super) now: Timestamp,
-    /// The refund itself, where it is recorded already, and its login until now. Similar ones that
-    /// were recorded under that login before it were judged when it was recorded, and its caller
-    /// may have allowed them.
+    /// The refund itself, where it is recorded already, and its login until now. It and a similar
+    /// one under that login were judged when the later of the two was recorded, and its caller may
+    /// have allowed them.
     pub(super) itself: Option<(i64, &'a str)>,
 }
 
@@ -218,7 +218,7 @@ pub(super) fn judge(connection: &Connection, judgement: &Judgement<'_>) -> Resul
             let (id, account, login): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
             let (firm_until, ordinal): (Option<i64>, i64) = (row.get(3)?, row.get(4)?);
             let is_firm = firm_until.is_some_and(|until| until > now.as_micros());
-            let is_known = itself.is_some_and(|(itself, before)| ordinal < itself && login == before);
+            let is_known = itself.is_some_and(|(_, before)| login == before);
             let is_refused = is_firm || (*refusing == Similar::Any && !is_known);
             if is_refused && itself.is_none_or(|(itself, _)| itself != ordinal) && is_ours(&login, &account) {
                 let conflicting = id_in("similarity", &key, &id)?;

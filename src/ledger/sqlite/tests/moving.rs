@@ -180,6 +180,21 @@ async fn what_looks_like_one_sent_twice_moves_as_it_is_judged(
     }
 }
 
+/// A new host is no new neighbour: what was allowed side by side under one login goes on so, the first as the last.
+#[tokio::test]
+async fn what_was_allowed_side_by_side_moves_to_another_host() {
+    let bench = Bench::new();
+    let mut refunds = vec![bench.new_refund(debitsuccess("a", "DS1", 1250)).await];
+    for id in ["b", "c"] {
+        refunds.push(created(&bench, Create { allow_similar: true, ..create(debitsuccess(id, "DS1", 1250)) }).await);
+    }
+    for refund in refunds {
+        let login = refund.place.login.clone();
+        let moved = bench.ledger.reassign(move_to(&refund, to("debits", &login))).await.unwrap();
+        assert_eq!(moved.account.as_str(), "debits");
+    }
+}
+
 #[tokio::test]
 async fn what_has_changed_or_ended_does_not_move() {
     let bench = Bench::new();
