@@ -195,8 +195,9 @@ impl Validation {
         self.0.max_watches.saturating_sub(self.0.watch_places.available_permits())
     }
 
-    /// Ends every watch and takes no new one; what is asked for once is answered as before. Returns when no caller waits
-    /// for an answer any more, or at the limit.
+    /// Ends every watch and takes no new one; what is asked for once is answered as before.
+    ///
+    /// Returns when no caller waits for an answer any more, or at the limit.
     pub async fn drain(&self, limit: Duration) {
         self.0.draining.cancel();
         self.0.calls.close();
@@ -267,7 +268,8 @@ impl Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         let (account, order) = &self.key;
-        // The end of the process drops what is still in the air: a read for the watchers alone, or one beyond the drain.
+        // The end of the process drops what is still in the air: a read that only watchers wanted,
+        // or one that takes longer than the drain.
         let is_cut = self.shared.draining.is_cancelled();
         if matches!(self.answer, Err(ValidationError::Panicked)) && !is_cut {
             error!(%account, order_number = order.order_number(), "the task that read a validation status died");

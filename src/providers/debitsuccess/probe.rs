@@ -92,7 +92,7 @@ impl Debitsuccess {
             ));
             return Vec::new();
         }
-        match Description::read(&answer.body) {
+        match Description::read(decode_damaged(&answer.body, content_type(answer)).as_bytes()) {
             Ok(Some(description)) => {
                 if !description.has_operations() {
                     probing.remark(format!("the description at {place} names no operation"));
@@ -130,7 +130,9 @@ impl Debitsuccess {
             }
         };
         // The description is more exact than an answer.
-        for difference in Spoken::read(&answer.body, GET_REFUND_STATUS).unwrap_or_default().differences(&self.service) {
+        let text = decode_damaged(&answer.body, content_type(answer));
+        let spoken = Spoken::read(text.as_bytes(), GET_REFUND_STATUS).unwrap_or_default();
+        for difference in spoken.differences(&self.service) {
             if known.iter().all(|one| one.setting != difference.setting) {
                 probing.failure(self.mask.text(&difference.sentence));
                 known.push(difference);
@@ -331,5 +333,24 @@ mod tests {
         // is.
         let breaks: Vec<bool> = report.findings.iter().map(|finding| finding.breaks_refunds).collect();
         assert_eq!(breaks, [false, true], "{report:?}");
+    }
+
+    /// In UTF-16 as in UTF-8.
+    #[tokio::test]
+    async fn names_are_compared_in_every_charset() {
+        let utf_16 = |text: &str| {
+            let bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+            samples::answer(200, &[("content-type", "text/xml; charset=utf-16le")], &bytes)
+        };
+        let peer = Peer::start(Script::Close).await;
+        let account = Debitsuccess::new(samples::http_of(&peer), service()).map_err(|_| "refused").unwrap();
+        let mut probing = Probing::of(&account.http);
+        let description =
+            "<w:definitions xmlns:w=\"http://schemas.xmlsoap.org/wsdl/\" targetNamespace=\"http://other/\"/>";
+        let known = account.differences(&mut probing, &utf_16(description));
+        assert!(known.iter().any(|one| one.setting == Some(Setting::ServiceNamespace)), "{known:?}");
+        account.note_answer(&mut probing, &utf_16(&reply("http://other/", "Failed", &note("02"))), Vec::new());
+        let report = probing.end();
+        assert!(report.findings.iter().any(|found| found.sentence.contains("data_namespace")), "{report:?}");
     }
 }

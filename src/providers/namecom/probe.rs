@@ -114,7 +114,8 @@ fn note(probing: &mut Probing, hello: Option<&Answer>, orders: Option<&Answer>, 
 
 /// The login that the provider names is the one that was sent.
 fn note_hello(probing: &mut Probing, answer: &Answer, username: &str, mask: &Mask) {
-    let Ok(Object(hello)) = serde_json::from_slice::<Object<HelloResponse>>(&answer.body) else {
+    let body = decode_damaged(&answer.body, content_type(answer));
+    let Ok(Object(hello)) = serde_json::from_str::<Object<HelloResponse>>(&body) else {
         return probing.remark(format!("{HELLO} is answered with HTTP 200 and not with the documented JSON"));
     };
     // In the sandbox the login ends in "-test", and which of the two names is shown is not
@@ -127,7 +128,8 @@ fn note_hello(probing: &mut Probing, answer: &Answer, username: &str, mask: &Mas
 }
 
 fn is_list(answer: &Answer) -> bool {
-    serde_json::from_slice::<Object<ListOrdersResponse<'_>>>(&answer.body).is_ok()
+    let body = decode_damaged(&answer.body, content_type(answer));
+    serde_json::from_str::<Object<ListOrdersResponse<'_>>>(&body).is_ok()
 }
 
 impl Said {
@@ -216,5 +218,20 @@ mod tests {
         assert_eq!(report.credentials, Credentials::Refused);
         let sentences: Vec<&str> = report.findings.iter().map(|finding| finding.sentence.as_str()).collect();
         assert_eq!(sentences, ["the provider refuses username or token (HTTP 401: *** is no token)"]);
+    }
+
+    #[rstest]
+    #[case::byte_order_mark("application/json", |text: &str| format!("\u{FEFF}{text}").into_bytes())]
+    #[case::utf_16("application/json; charset=utf-16le", |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect())]
+    #[tokio::test]
+    async fn answers_are_read_in_every_charset(#[case] content: &'static str, #[case] bytes: fn(&str) -> Vec<u8>) {
+        let peer = Peer::start(Script::Close).await;
+        let mut probing = Probing::of(&samples::http_of(&peer));
+        let [hello, orders] =
+            [GREETING, LIST].map(|text| samples::answer(200, &[("content-type", content)], &bytes(text)));
+        let mask = Mask::new("demo", &SecretString::from("x-token"));
+        note(&mut probing, Some(&hello), Some(&orders), "demo", &mask);
+        let report = probing.end();
+        assert_eq!((report.credentials, report.findings.len()), (Credentials::Accepted, 0), "{report:?}");
     }
 }

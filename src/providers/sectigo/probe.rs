@@ -11,6 +11,7 @@ use crate::providers::Turns;
 use crate::providers::http::{Answer, Call, REFUND_REPLY_BYTES};
 use crate::providers::mask::Mask;
 use crate::providers::probing::Probing;
+use crate::providers::text::{content_type, decode_damaged};
 
 /// Well-formed, so that the login is looked at, and far above every number that was given out.
 const NO_ORDER: &str = "999999999999";
@@ -41,8 +42,8 @@ impl Sectigo {
 
 /// Whether what answers a GET is !AutoRefund.
 fn note_refund_endpoint(probing: &mut Probing, answer: &Answer, mask: &Mask) {
-    let text = String::from_utf8_lossy(&answer.body);
-    let text = text.trim_start_matches('\u{FEFF}').trim();
+    let text = decode_damaged(&answer.body, content_type(answer));
+    let text = text.trim();
     let first = text.lines().next().unwrap_or_default().trim();
     let said = mask.text(&text.chars().take(160).collect::<String>());
     match (answer.status, first.parse::<i32>()) {
@@ -173,5 +174,16 @@ mod tests {
             "{report:?}"
         );
         assert!(!report.reached);
+    }
+
+    #[rstest]
+    #[case::byte_order_mark("text/plain", |text: &str| format!("\u{FEFF}{text}").into_bytes())]
+    #[case::utf_16("text/plain; charset=utf-16le", |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect())]
+    #[tokio::test]
+    async fn the_refusal_is_read_in_every_charset(#[case] content: &'static str, #[case] bytes: fn(&str) -> Vec<u8>) {
+        let mut probing = blank().await;
+        let body = bytes("-17\nRequest used GET rather than POST!");
+        note_refund_endpoint(&mut probing, &samples::answer(200, &[("content-type", content)], &body), &mask());
+        assert_eq!(probing.end().findings, []);
     }
 }
