@@ -161,8 +161,10 @@ pub(super) fn is_configured(accounts: &Accounts, open: &OpenRefunds) -> bool {
 /// `differing_fields`.
 fn differing(accounts: &Accounts, open: &OpenRefunds) -> Vec<&'static str> {
     match accounts.get(&open.at.account) {
-        Some(account) if account.provider != open.provider => vec!["provider"],
-        Some(account) => account.place.differing_fields(&open.at.place),
+        Some(account) => {
+            let provider = (account.provider != open.provider).then_some("provider");
+            provider.into_iter().chain(account.place.differing_fields(&open.at.place)).collect()
+        }
         None => vec!["account"],
     }
 }

@@ -171,7 +171,8 @@ pub(crate) fn read_status(
         return Lookup::Found(contradiction(&evidence));
     }
     let remarks = reply.remarks();
-    let (reference, status_note) = (reply.number, reply.note);
+    // The number that the refund was taken under stays, however it is written here.
+    let (reference, status_note) = (refund.provider_reference.clone().or(reply.number), reply.note);
     let status = Some(exactly(&word, mask));
     Lookup::Found(match word.as_str() {
         "Completed" => Outcome::Refunded(Confirmation {
