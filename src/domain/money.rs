@@ -117,6 +117,15 @@ impl Money {
         }
     }
 
+    /// The sum of amounts in one currency. None where there is none, where one of them is not known,
+    /// or where the sum is out of range.
+    pub fn total(amounts: impl IntoIterator<Item = Option<Money>>) -> Option<Money> {
+        amounts.into_iter().reduce(|sum, next| {
+            let (sum, next) = (sum?, next?);
+            Some(Money { minor_units: sum.minor_units.checked_add(next.minor_units)?, ..sum })
+        })?
+    }
+
     /// The amount as providers write it: `12.99`, `0.05`, `-3.00`.
     pub fn decimal(&self) -> String {
         let magnitude = self.minor_units.unsigned_abs();

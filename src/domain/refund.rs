@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::domain::clock::Timestamp;
-use crate::domain::event::{Decided, Event, ItemResolution, RecordSeen, Resolution};
+use crate::domain::event::{Decided, Event, RecordSeen, Resolution};
 use crate::domain::ids::{AccountName, Provider, RefundId};
 use crate::domain::money::Money;
 use crate::domain::outcome::{Confirmation, DoubtReason, ErrorCategory, ItemResult, ItemState, ProviderError};
@@ -409,7 +409,8 @@ impl Refund {
         match &decided.resolution {
             Resolution::Refunded { amount, items } => {
                 self.provider_error = None;
-                self.refunded_amount = amount.or_else(|| total_of(items)).or(self.refunded_amount);
+                let given_back = items.iter().filter(|item| item.refunded).map(|item| item.amount);
+                self.refunded_amount = amount.or_else(|| Money::total(given_back)).or(self.refunded_amount);
                 self.resolve_items(|id| {
                     let found = items.iter().find(|item| item.item_id == id);
                     (found.is_none_or(|item| item.refunded), found.and_then(|item| item.amount))
@@ -475,15 +476,6 @@ impl<'a> From<&'a Confirmation> for Reported<'a> {
 /// A remark, unless it is empty.
 fn said(remark: Option<&String>) -> Option<String> {
     remark.filter(|remark| !remark.is_empty()).cloned()
-}
-
-/// The sum of the items that were given back; none where one of them has no amount.
-fn total_of(items: &[ItemResolution]) -> Option<Money> {
-    let amounts = items.iter().filter(|item| item.refunded).map(|item| item.amount);
-    amounts.reduce(|sum, next| {
-        let (sum, next) = (sum?, next?);
-        Some(Money { minor_units: sum.minor_units.checked_add(next.minor_units)?, ..sum })
-    })?
 }
 
 impl Doubt {

@@ -230,7 +230,9 @@ fn after_lookup_of_failed(refund: &Refund, lookup: Lookup, rules: Rules<'_>, now
         // Some of the items.
         Lookup::NotFound { items, .. } if items.iter().any(|item| item.state == ItemState::Succeeded) => {
             let status = Some("refunded".to_owned());
-            corrected(Confirmation { status, amount: total_of(&items), items, ..Confirmation::default() })
+            let given_back = items.iter().filter(|item| item.state == ItemState::Succeeded);
+            let amount = Money::total(given_back.map(|item| item.refunded_amount));
+            corrected(Confirmation { status, amount, items, ..Confirmation::default() })
         }
         seen @ Lookup::Found(_) => {
             let observation = observation_of(&seen);
@@ -243,15 +245,6 @@ fn after_lookup_of_failed(refund: &Refund, lookup: Lookup, rules: Rules<'_>, now
 
 fn is_another_status(refund: &Refund, seen: &Observation) -> bool {
     seen.status.is_some() && (seen.status != refund.provider_status || seen.status_note != refund.provider_status_note)
-}
-
-/// The sum of what was given back; none where an item has no amount.
-fn total_of(items: &[ItemResult]) -> Option<Money> {
-    let given = items.iter().filter(|item| item.state == ItemState::Succeeded).map(|item| item.refunded_amount);
-    given.reduce(|sum, next| {
-        let (sum, next) = (sum?, next?);
-        Some(Money { minor_units: sum.minor_units.checked_add(next.minor_units)?, ..sum })
-    })?
 }
 
 fn after_lookup_in_question(

@@ -8,6 +8,7 @@ use proptest::sample::Index;
 use rstest::rstest;
 
 use super::*;
+use crate::domain::event::ItemResolution;
 use crate::domain::event::Observation;
 use crate::domain::money::Currency;
 use crate::domain::outcome::Acceptance;

@@ -17,7 +17,7 @@ use crate::domain::target::NamecomTarget;
 use crate::providers::http::Answer;
 use crate::providers::mask::Mask;
 use crate::providers::namecom::fields::Fields;
-use crate::providers::namecom::rows::{dollars_of, is_requested, total_of};
+use crate::providers::namecom::rows::{dollars_of, is_requested};
 use crate::providers::namecom::wire::{ErrorBody, refuses_the_login};
 use crate::providers::text;
 
@@ -212,10 +212,9 @@ impl OrderView {
             })
         }));
         let amount = self.refunded_for(target).or_else(|| {
-            let refunded = || items.iter().filter(|item| item.state == ItemState::Succeeded);
             // A sum that leaves an item out would be untrue.
-            let all_told = refunded().all(|item| item.refunded_amount.is_some());
-            all_told.then(|| total_of(refunded().filter_map(|item| item.refunded_amount))).flatten()
+            let refunded = items.iter().filter(|item| item.state == ItemState::Succeeded);
+            Money::total(refunded.map(|item| item.refunded_amount))
         });
         Seen::Settled(Lookup::Found(Outcome::Refunded(Confirmation {
             reference: None,

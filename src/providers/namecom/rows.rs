@@ -39,14 +39,6 @@ pub(super) fn dollars_of(raw: &RawValue) -> Option<Money> {
     Some(Money { currency: Currency::USD, minor_units })
 }
 
-/// The sum. None without amounts, or if it overflows.
-pub(super) fn total_of(amounts: impl Iterator<Item = Money>) -> Option<Money> {
-    amounts.map(Some).reduce(|sum, next| {
-        let (sum, next) = (sum?, next?);
-        Some(Money { minor_units: sum.minor_units.checked_add(next.minor_units)?, ..sum })
-    })?
-}
-
 /// `RefundResponse`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -144,7 +136,7 @@ fn judge(answer: &Listed<'_>, target: &NamecomTarget, mask: &Mask) -> Result<Out
     if rows.iter().any(was_before) {
         return Err(contradiction("an item is refunded, and the answer says that it had been before"));
     }
-    let amount = total_of(rows.iter().filter_map(|row| row.refunded_amount));
+    let amount = Money::total(rows.iter().map(|row| row.refunded_amount).filter(Option::is_some));
     warn_of_another_total(response.total_refund_amount, amount);
     let replayed = is_replay(answer.headers);
     let any = |state: ItemState| rows.iter().any(|row| row.requested && row.state == state);
