@@ -22,12 +22,12 @@ pub use self::start_preview::{DisplacedRefunds, PreviewError, preview_start};
 use crate::api::health::Serving;
 use crate::api::{self, ApiSettings, ServeError};
 use crate::config::changes::Reloadable;
-use crate::config::{ConfigFaults, Settings};
+use crate::config::{ConfigErrors, Settings};
 use crate::domain::clock::{Clock, SystemClock, Timestamp};
 use crate::domain::ids::AccountName;
 use crate::domain::probe::ProbeReport;
 use crate::domain::state::State;
-use crate::engine::circuit::CircuitSettings;
+use crate::engine::circuit_breaker::CircuitBreakerSettings;
 use crate::engine::decide::{Backoff, Schedule};
 use crate::engine::{Engine, EngineSettings, probe};
 use crate::ledger::sqlite::{OpenError, SqliteLedger, SqliteSettings};
@@ -137,7 +137,7 @@ impl App {
         let engine = Engine::start(ledger.clone(), accounts.clone(), clock.clone(), engine_settings).await?;
         let validation_settings = ValidationSettings {
             cache_entries: settings.validation.cache_entries,
-            flights_per_account: settings.validation.flights_per_account,
+            max_concurrent_fetches: settings.validation.max_concurrent_fetches,
             max_watches: settings.validation.max_watches,
             watch_interval_min: settings.validation.watch_interval_min,
         };
@@ -203,7 +203,7 @@ impl App {
     pub fn reloader(
         &self,
         filter: LogFilter,
-        load: impl FnMut() -> Result<Settings, ConfigFaults> + Send + 'static,
+        load: impl FnMut() -> Result<Settings, ConfigErrors> + Send + 'static,
     ) -> std::io::Result<Reloader> {
         Reloader::start(self.running.clone(), self.secret_files.clone(), filter, load)
     }
@@ -257,7 +257,7 @@ impl Standings for Whole {
         let (mut refunds, mut oldest_doubts, mut oldest_pending) = (Vec::new(), Vec::new(), Vec::new());
         // Times in the ledger come from the engine's clock, which may be ahead of the machine's.
         let now = self.engine.now();
-        let age = |since: Option<Timestamp>| since.map(|since| now.since(since));
+        let age = |since: Option<Timestamp>| since.map(|since| now.saturating_duration_since(since));
         let waiting = self.engine.waiting_for_account().await.ok();
         let mut waiting_for_account = Vec::new();
         for name in names {
@@ -270,7 +270,7 @@ impl Standings for Whole {
             if let Ok(since) = self.ledger.oldest_doubt(&name).await {
                 oldest_doubts.push((name.clone(), age(since)));
             }
-            if let Ok(since) = self.ledger.oldest_waiting(&name).await {
+            if let Ok(since) = self.ledger.oldest_pending(&name).await {
                 oldest_pending.push((name.clone(), age(since)));
             }
             if let Some(waiting) = &waiting {
@@ -307,10 +307,10 @@ pub async fn probe_accounts(settings: &Settings) -> Result<Vec<(Arc<Account>, Pr
     Ok(stream::iter(probes).buffered(PROBES).collect().await)
 }
 
-fn circuit_of(settings: &Settings) -> CircuitSettings {
-    CircuitSettings {
+fn circuit_of(settings: &Settings) -> CircuitBreakerSettings {
+    CircuitBreakerSettings {
         failures: settings.engine.circuit_failures,
-        strangers: settings.engine.circuit_strangers,
+        strangers: settings.engine.circuit_foreign_targets,
         shortest_pause: settings.engine.circuit_pause_min,
         longest_pause: settings.engine.circuit_pause_max,
     }

@@ -36,6 +36,7 @@ pub mod proto {
 
 pub mod domain;
 
+pub mod http;
 pub mod ledger;
 pub mod providers;
 

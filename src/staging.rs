@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use simulators::{Config as SimulatorsConfig, Simulators};
 
 use crate::app::{App, StartError};
-use crate::config::{ConfigFaults, Settings};
+use crate::config::{ConfigErrors, Settings};
 use crate::telemetry::traces::Exporting;
 use crate::telemetry::{self, TelemetryError};
 
@@ -50,7 +50,7 @@ pub enum StagingError {
     Simulators(#[from] simulators::StartError),
     /// The configuration written here, with the environment over it, is wrong.
     #[error(transparent)]
-    Config(#[from] ConfigFaults),
+    Config(#[from] ConfigErrors),
     /// No logs.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),

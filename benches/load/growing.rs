@@ -42,7 +42,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub(crate) async fn started(stage: &mut Stage, cached: &Path) -> (Large, Vec<Row>) {
     let path = stage.folder.join("large.db");
     ledgers::copy(cached, &path);
-    let (mut ready, mut taken_up) = (Vec::new(), Vec::new());
+    let (mut ready, mut recover) = (Vec::new(), Vec::new());
     let mut running: Option<Large> = None;
     for _ in 0..stage.extent.starts {
         if let Some(before) = running.take() {
@@ -59,13 +59,13 @@ pub(crate) async fn started(stage: &mut Stage, cached: &Path) -> (Large, Vec<Row
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         ready.push(took.as_secs_f64() * 1e3);
-        taken_up.push(began.elapsed().as_secs_f64());
+        recover.push(began.elapsed().as_secs_f64());
         running = Some(Large { gateway, gate });
     }
     let what = format!("start on {} refunds, {UNFINISHED} unfinished: ready", stage.extent.large);
     let row = Row::below(what, median(&ready), "ms", 1_000.0);
     let note =
-        format!("all {UNFINISHED} were settled {:.1} s after the start, each sent or asked for", median(&taken_up));
+        format!("all {UNFINISHED} were settled {:.1} s after the start, each sent or asked for", median(&recover));
     (running.unwrap(), vec![row.noting(note)])
 }
 

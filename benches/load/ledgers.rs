@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use recoup::domain::clock::{Clock as _, SystemClock, Timestamp};
 use recoup::domain::event::Event;
-use recoup::domain::ids::Provider;
+use recoup::domain::ids::ProviderKind;
 use recoup::domain::ids::{AccountName, RefundId};
 use recoup::domain::money::{Currency, Money};
 use recoup::domain::outcome::{Confirmation, ItemResult, ItemState};
@@ -15,7 +15,7 @@ use recoup::domain::place::Place;
 use recoup::domain::refund::{Intent, Refund};
 use recoup::domain::target::{NamecomTarget, SectigoTarget, Target};
 use recoup::ledger::sqlite::{SqliteLedger, SqliteSettings};
-use recoup::ledger::{Claim, Create, Created, FirstAttempt, Ledger as _, Record, RelatedLogins};
+use recoup::ledger::{CreateOutcome, FirstAttempt, Ledger as _, NewRefund, RecordEvents, RelatedLogins, Ticket};
 use recoup::providers::place_of;
 use tokio::time::Instant;
 
@@ -36,12 +36,13 @@ pub(crate) async fn large(folder: &Path, refunds: usize) -> PathBuf {
     let draft = tempfile::tempdir_in(folder).unwrap();
     let written = draft.path().join("draft.db");
     let ledger = open(&written);
-    let first = SystemClock.now().minus(APART * u32::try_from(refunds + 1).unwrap());
+    let first = SystemClock.now().saturating_sub(APART * u32::try_from(refunds + 1).unwrap());
     for start in (0..refunds).step_by(BATCH) {
         let intents = (start..refunds.min(start + BATCH)).map(done);
-        let created =
-            create(&ledger, "https://done.example", intents, true, |place| first.plus(APART * (start + place) as u32))
-                .await;
+        let created = create(&ledger, "https://done.example", intents, true, |place| {
+            first.saturating_add(APART * (start + place) as u32)
+        })
+        .await;
         join_all(created.into_iter().map(|refund| finish(&ledger, refund))).await;
     }
     let events = ledger.verify().await.unwrap();
@@ -108,7 +109,7 @@ async fn create(
     dispatch: bool,
     time: impl Fn(usize) -> Timestamp,
 ) -> Vec<Refund> {
-    let creates = intents.enumerate().map(|(nth, intent)| Create {
+    let creates = intents.enumerate().map(|(nth, intent)| NewRefund {
         place: place_at(endpoint, intent.target.provider()),
         related: RelatedLogins::default(),
         intent,
@@ -116,19 +117,19 @@ async fn create(
         allow_similar: true,
         actor: "caller".to_owned(),
         now: time(nth),
-        claim: Claim::default(),
+        claim: Ticket::default(),
         trace_parent: None,
     });
     let created = join_all(creates.map(|create| ledger.create(create))).await;
     created
         .into_iter()
-        .map(|created| if let Created::New(refund) = created.unwrap() { refund } else { panic!() })
+        .map(|created| if let CreateOutcome::New(refund) = created.unwrap() { refund } else { panic!() })
         .collect()
 }
 
 /// Where the login of the benchmark's accounts is at `endpoint`.
-fn place_at(endpoint: &str, provider: Provider) -> Place {
-    let login = if provider == Provider::Namecom { "demo-test" } else { "demo" };
+fn place_at(endpoint: &str, provider: ProviderKind) -> Place {
+    let login = if provider == ProviderKind::Namecom { "demo-test" } else { "demo" };
     place_of(provider, &endpoint.parse().unwrap(), login, Currency::USD)
 }
 
@@ -139,13 +140,13 @@ async fn finish(ledger: &SqliteLedger, refund: Refund) {
         Target::Sectigo(_) | Target::Debitsuccess(_) => (None, Vec::new()),
     };
     let confirmation = Confirmation { amount, items, ..Confirmation::default() };
-    let record = Record {
+    let record = RecordEvents {
         id: refund.id().clone(),
         revision: refund.revision,
         events: vec![Event::Refunded(confirmation)],
         next_check: None,
         actor: "gateway".to_owned(),
-        now: refund.update_time.plus(Duration::from_millis(300)),
+        now: refund.update_time.saturating_add(Duration::from_millis(300)),
     };
     ledger.record(record).await.unwrap();
 }

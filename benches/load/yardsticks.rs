@@ -132,7 +132,7 @@ pub(crate) async fn serve(folder: &Path, addresses: &str) -> Value {
     said
 }
 
-/// The gateway's own, see `src/providers/http.rs`.
+/// The gateway's own, see `src/http/client.rs`.
 fn policy() -> ClientBuilder {
     Client::builder()
         .user_agent("recoup/bench")

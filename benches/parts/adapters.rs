@@ -7,10 +7,10 @@ use bytes::Bytes;
 use criterion::Criterion;
 use futures_util::FutureExt as _;
 use http::HeaderMap;
-use recoup::domain::ids::Provider;
+use recoup::domain::ids::ProviderKind;
 use recoup::domain::outcome::Outcome;
+use recoup::http::client::{HttpOutcome, HttpRequest, HttpResponse, RequestKind, Transport};
 use recoup::providers::Url;
-use recoup::providers::http::{Answer, Call, Exchange, Purpose, Wire};
 
 use crate::samples;
 
@@ -18,9 +18,9 @@ use crate::samples;
 struct Canned(Bytes);
 
 #[async_trait]
-impl Wire for Canned {
-    async fn exchange(&self, _: Url, _: Call, _: Purpose, _: usize) -> Exchange {
-        Exchange::Answered(Answer { status: 200, headers: HeaderMap::new(), body: self.0.clone() })
+impl Transport for Canned {
+    async fn exchange(&self, _: Url, _: HttpRequest, _: RequestKind, _: usize) -> HttpOutcome {
+        HttpOutcome::Answered(HttpResponse { status: 200, headers: HeaderMap::new(), body: self.0.clone() })
     }
 }
 
@@ -40,9 +40,9 @@ pub(crate) fn all(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("adapters");
     for provider in samples::PROVIDERS {
         let yes = match provider {
-            Provider::Sectigo => "0",
-            Provider::Namecom => NAMECOM_YES,
-            Provider::Debitsuccess => DEBITSUCCESS_YES,
+            ProviderKind::Sectigo => "0",
+            ProviderKind::Namecom => NAMECOM_YES,
+            ProviderKind::Debitsuccess => DEBITSUCCESS_YES,
         };
         let account = samples::account(provider, Arc::new(Canned(Bytes::from_static(yes.as_bytes()))));
         let intent = samples::intent(provider, 7);

@@ -8,9 +8,9 @@ use criterion::Criterion;
 use recoup::domain::event::Event;
 use recoup::domain::outcome::{Acceptance, DoubtReason, Lookup, Outcome};
 use recoup::domain::refund::Refund;
-use recoup::engine::decide::{self, Backoff, Rules, Schedule};
+use recoup::engine::decide::{self, Backoff, RetryRules, Schedule};
+use recoup::http::client::{HttpOutcome, HttpRequest, RequestKind, Transport};
 use recoup::providers::Url;
-use recoup::providers::http::{Call, Exchange, Purpose, Wire};
 
 use crate::samples::{self, NOW, PROVIDERS};
 
@@ -18,9 +18,9 @@ use crate::samples::{self, NOW, PROVIDERS};
 struct Nowhere;
 
 #[async_trait]
-impl Wire for Nowhere {
-    async fn exchange(&self, _: Url, _: Call, _: Purpose, _: usize) -> Exchange {
-        Exchange::NotSent { why: "there is no wire".to_owned() }
+impl Transport for Nowhere {
+    async fn exchange(&self, _: Url, _: HttpRequest, _: RequestKind, _: usize) -> HttpOutcome {
+        HttpOutcome::NotSent { why: "there is no wire".to_owned() }
     }
 }
 
@@ -33,8 +33,13 @@ pub(crate) fn all(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decide");
     for provider in PROVIDERS {
         let contract = samples::account(provider, Arc::new(Nowhere)).contract;
-        let rules =
-            Rules { contract: &contract, schedule: &schedule, backoff, key_is_bound: true, follow_up: Duration::ZERO };
+        let rules = RetryRules {
+            contract: &contract,
+            schedule: &schedule,
+            backoff,
+            key_is_bound: true,
+            follow_up: Duration::ZERO,
+        };
         let sent = Refund::new(samples::intent(provider, 7), samples::place(), NOW)
             .apply(&Event::Dispatched { credential: None }, NOW)
             .unwrap();

@@ -7,11 +7,11 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, Throughput};
 use futures_util::future::join_all;
 use recoup::domain::event::Event;
-use recoup::domain::ids::Provider;
+use recoup::domain::ids::ProviderKind;
 use recoup::domain::outcome::Confirmation;
 use recoup::domain::refund::Refund;
 use recoup::ledger::sqlite::{SqliteLedger, SqliteSettings};
-use recoup::ledger::{Claim, Create, Created, FirstAttempt, Ledger as _, Record, RelatedLogins};
+use recoup::ledger::{CreateOutcome, FirstAttempt, Ledger as _, NewRefund, RecordEvents, RelatedLogins, Ticket};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::samples::{self, NOW};
@@ -56,30 +56,30 @@ fn open(path: &Path) -> SqliteLedger {
     SqliteLedger::open(path, SqliteSettings { batch_size: 64, ..SqliteSettings::default() }).unwrap()
 }
 
-fn create(number: i32) -> Create {
-    Create {
-        intent: samples::intent(Provider::Namecom, number),
+fn create(number: i32) -> NewRefund {
+    NewRefund {
+        intent: samples::intent(ProviderKind::Namecom, number),
         place: samples::place(),
         related: RelatedLogins::default(),
         dispatch: Some(FirstAttempt { credential: None }),
         allow_similar: false,
         actor: "caller".to_owned(),
         now: NOW,
-        claim: Claim::default(),
+        claim: Ticket::default(),
         trace_parent: None,
     }
 }
 
-fn create_all(runtime: &Runtime, ledger: &SqliteLedger, creates: Vec<Create>) -> Vec<Refund> {
+fn create_all(runtime: &Runtime, ledger: &SqliteLedger, creates: Vec<NewRefund>) -> Vec<Refund> {
     let created = runtime.block_on(join_all(creates.into_iter().map(|create| ledger.create(create))));
     let refund = |created| match created {
-        Created::New(refund) | Created::Known(refund) => refund,
+        CreateOutcome::New(refund) | CreateOutcome::Known(refund) => refund,
     };
     created.into_iter().map(|created| refund(created.unwrap())).collect()
 }
 
 fn finish_all(runtime: &Runtime, ledger: &SqliteLedger, refunds: Vec<Refund>) {
-    let records = refunds.into_iter().map(|refund| Record {
+    let records = refunds.into_iter().map(|refund| RecordEvents {
         id: refund.id().clone(),
         revision: refund.revision,
         events: vec![Event::Refunded(Confirmation::default())],

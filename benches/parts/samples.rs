@@ -5,26 +5,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use recoup::domain::clock::{ManualClock, Timestamp};
-use recoup::domain::ids::{AccountName, Provider, RefundId};
+use recoup::domain::ids::{AccountName, ProviderKind, RefundId};
 use recoup::domain::money::Currency;
 use recoup::domain::place::Place;
 use recoup::domain::refund::Intent;
 use recoup::domain::target::{DebitsuccessFields, DebitsuccessTarget, NamecomTarget, SectigoTarget, Target};
-use recoup::providers::http::Wire;
-use recoup::providers::{Account, AccountSettings, Login};
+use recoup::http::client::Transport;
+use recoup::providers::{Account, AccountSettings, ProviderSettings};
 
 pub(crate) const NOW: Timestamp = Timestamp::from_seconds(1_772_600_800);
-pub(crate) const PROVIDERS: [Provider; 3] = [Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess];
+pub(crate) const PROVIDERS: [ProviderKind; 3] =
+    [ProviderKind::Sectigo, ProviderKind::Namecom, ProviderKind::Debitsuccess];
 
 pub(crate) fn place() -> Place {
     Place { endpoint: "https://provider.example".to_owned(), login: "bench".to_owned(), currency: Currency::USD }
 }
 
-pub(crate) fn intent(provider: Provider, number: i32) -> Intent {
+pub(crate) fn intent(provider: ProviderKind, number: i32) -> Intent {
     let target = match provider {
-        Provider::Sectigo => Target::Sectigo(SectigoTarget::new(&number.to_string(), 11).unwrap()),
-        Provider::Namecom => Target::Namecom(NamecomTarget::new(number, &[number]).unwrap()),
-        Provider::Debitsuccess => Target::Debitsuccess(
+        ProviderKind::Sectigo => Target::Sectigo(SectigoTarget::new(&number.to_string(), 11).unwrap()),
+        ProviderKind::Namecom => Target::Namecom(NamecomTarget::new(number, &[number]).unwrap()),
+        ProviderKind::Debitsuccess => Target::Debitsuccess(
             DebitsuccessTarget::new(DebitsuccessFields {
                 account_reference_no: "DS000001",
                 external_account_reference_no: "",
@@ -44,14 +45,14 @@ pub(crate) fn intent(provider: Provider, number: i32) -> Intent {
 }
 
 /// An account whose calls go over `wire`.
-pub(crate) fn account(provider: Provider, wire: Arc<dyn Wire>) -> Account {
+pub(crate) fn account(provider: ProviderKind, wire: Arc<dyn Transport>) -> Account {
     let (secret, name) = (|| "demo-password".to_owned().into(), || "demo".to_owned());
     let login = match provider {
-        Provider::Sectigo => Login::Sectigo { login_name: name(), login_password: secret() },
-        Provider::Namecom => {
-            Login::Namecom { username: name(), token: secret(), key_lifetime: Duration::from_secs(3_000) }
+        ProviderKind::Sectigo => ProviderSettings::Sectigo { login_name: name(), login_password: secret() },
+        ProviderKind::Namecom => {
+            ProviderSettings::Namecom { username: name(), token: secret(), key_lifetime: Duration::from_secs(3_000) }
         }
-        Provider::Debitsuccess => Login::Debitsuccess {
+        ProviderKind::Debitsuccess => ProviderSettings::Debitsuccess {
             username: name(),
             password: secret(),
             path: "/DSWebService/DSServices.svc".to_owned(),
@@ -63,7 +64,7 @@ pub(crate) fn account(provider: Provider, wire: Arc<dyn Wire>) -> Account {
     let settings = AccountSettings {
         name: AccountName::parse(provider.as_str()).unwrap(),
         endpoint: "https://provider.example/".parse().unwrap(),
-        currency: Currency::parse(if provider == Provider::Debitsuccess { "AUD" } else { "USD" }).unwrap(),
+        currency: Currency::parse(if provider == ProviderKind::Debitsuccess { "AUD" } else { "USD" }).unwrap(),
         ca_file: None,
         connect_timeout: Duration::from_secs(5),
         total_timeout: Duration::from_secs(60),

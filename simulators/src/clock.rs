@@ -11,7 +11,7 @@ use thiserror::Error;
 use time::OffsetDateTime;
 
 /// The furthest that a clock can be ahead of the system's: a hundred years keep every date printable.
-pub const FURTHEST: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
+pub const MAX_AHEAD: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
 /// A clock that runs with the system's or stands still, and can be moved forward. In JSON it is what it shows: taken up again it goes on from
 /// there.
@@ -39,8 +39,8 @@ pub enum NotMoved {
     /// Time does not run backwards: what has happened has happened.
     #[error("the clock only moves forward")]
     Backward,
-    /// Beyond [`FURTHEST`].
-    #[error("the clock moves at most {} s ahead of the system's", FURTHEST.as_secs())]
+    /// Beyond [`MAX_AHEAD`].
+    #[error("the clock moves at most {} s ahead of the system's", MAX_AHEAD.as_secs())]
     TooFar,
 }
 
@@ -88,7 +88,7 @@ impl Clock {
     /// Moves it forward, and tells the new reading.
     ///
     /// # Errors
-    /// It would lead beyond [`FURTHEST`]; then nothing moved.
+    /// It would lead beyond [`MAX_AHEAD`]; then nothing moved.
     pub fn advance(&mut self, by: Duration) -> Result<Reading, NotMoved> {
         let by = time::Duration::try_from(by).map_err(|_| NotMoved::TooFar)?;
         let moved = match self.state {
@@ -101,7 +101,7 @@ impl Clock {
     /// Moves it forward to a time, and tells the new reading; a clock that stands stands there.
     ///
     /// # Errors
-    /// The time is past, or beyond [`FURTHEST`]; then nothing moved.
+    /// The time is past, or beyond [`MAX_AHEAD`]; then nothing moved.
     pub fn set(&mut self, to: OffsetDateTime) -> Result<Reading, NotMoved> {
         if to < self.now() {
             return Err(NotMoved::Backward);
@@ -117,7 +117,7 @@ impl Clock {
             State::Runs { ahead } => ahead,
             State::Stands { at } => at - system_now(),
         };
-        if ahead > FURTHEST {
+        if ahead > MAX_AHEAD {
             return Err(NotMoved::TooFar);
         }
         self.state = state;
@@ -148,7 +148,7 @@ impl TryFrom<Shown> for Clock {
 
     fn try_from(Shown { now, running }: Shown) -> Result<Clock, NotMoved> {
         let ahead = now - system_now();
-        if ahead > FURTHEST {
+        if ahead > MAX_AHEAD {
             return Err(NotMoved::TooFar);
         }
         Ok(Clock { state: if running { State::Runs { ahead } } else { State::Stands { at: now } } })
@@ -174,7 +174,7 @@ mod tests {
         let reading = clock.advance(DAY).unwrap();
         assert!(reading.offset_seconds == 86_400 && reading.running);
         assert!(clock.now() - before >= DAY);
-        assert_eq!(clock.advance(FURTHEST), Err(NotMoved::TooFar));
+        assert_eq!(clock.advance(MAX_AHEAD), Err(NotMoved::TooFar));
         assert_eq!(clock.advance(Duration::MAX), Err(NotMoved::TooFar));
         assert_eq!(clock.set(before), Err(NotMoved::Backward));
     }

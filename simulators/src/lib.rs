@@ -16,38 +16,16 @@
 //!
 //! A request comes in at `server`, goes its `course` past the fault points, and is answered by one of three providers.
 
-pub mod exchange;
-
-pub mod debitsuccess;
-pub mod namecom;
-pub mod sectigo;
-
-pub mod audit;
-pub mod books;
 pub mod clock;
-pub mod faults;
-pub mod gates;
-pub mod journal;
-pub mod magic;
-pub mod worlds;
-
-mod checked;
-mod control;
-mod course;
-mod crowd;
-mod masking;
-mod outgoing;
-mod packed;
-mod parameters;
-mod past;
-mod ports;
-mod pretence;
-mod server;
-mod shelf;
-mod tls;
-mod wire;
-
 pub mod config;
+mod control;
+pub mod faults;
+mod http;
+mod pipeline;
+pub mod providers;
+pub mod record;
+pub mod request;
+pub mod worlds;
 
 use std::{
     fs, io,
@@ -60,20 +38,20 @@ use std::{
 use tokio::{net::TcpListener, runtime::Handle, sync::watch, task::JoinHandle};
 
 pub use self::{
-    books::BookEntry,
     config::Config,
-    exchange::Provider,
+    faults::gates::{Gate, GateError, GateHandle},
     faults::{ArmedRule, FaultEffect, Point, Repeat, Rule, RuleError, RuleId},
-    gates::{Gate, GateError, GateHandle},
-    journal::{Ending, JournalEntry},
-    parameters::Parameters,
-    ports::{MOST_WITH_OWN_PORTS, PortAddresses},
-    tls::CertificateError,
+    http::certificates::CertificateError,
+    http::listener::{MAX_WITH_OWN_PORTS, PortAddresses},
+    record::books::BookEntry,
+    record::journal::{Ending, JournalEntry},
+    record::parameters::Parameters,
+    request::Provider,
     worlds::{Credentials, NewWorld, Seed, Settings, Snapshot, World, WorldError, WorldHandle},
 };
 use self::{
-    ports::{Doorway, Harbour, Ports},
-    tls::Certificates,
+    http::certificates::Certificates,
+    http::listener::{Doorway, Harbour, Ports},
     worlds::Worlds,
 };
 
@@ -248,7 +226,7 @@ impl Simulators {
         GateHandle::put_up(self.worlds.demo().clone(), gate)
     }
 
-    /// Moves the clock forward; false, and nothing moved, where that would lead beyond [`clock::FURTHEST`].
+    /// Moves the clock forward; false, and nothing moved, where that would lead beyond [`clock::MAX_AHEAD`].
     pub fn advance(&self, by: Duration) -> bool {
         self.with_world(|world| world.advance(by).is_ok())
     }

@@ -43,11 +43,11 @@ impl AccountService for AccountsApi {
 
 /// A report as the contract shows it.
 fn shown(report: ProbeReport) -> proto::ProbeAccountResponse {
-    use proto::probe_account_response::Credentials as Word;
+    use proto::probe_account_response::Credentials as OpenEnum;
     let credentials = match report.credentials {
-        Credentials::Accepted => Word::Accepted,
-        Credentials::Refused => Word::Refused,
-        Credentials::Unknown => Word::Unknown,
+        Credentials::Accepted => OpenEnum::Accepted,
+        Credentials::Refused => OpenEnum::Refused,
+        Credentials::Unknown => OpenEnum::Unknown,
     };
     proto::ProbeAccountResponse {
         reached: report.reached,

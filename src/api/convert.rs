@@ -12,23 +12,25 @@ use crate::domain::characters::is_control_or_format;
 use crate::domain::clock::Timestamp;
 use crate::domain::contract::{Deduplication, LookupKind, RetryContract};
 use crate::domain::event::{EventKind, EventRecord, ItemResolution, Resolution};
-use crate::domain::ids::{AccountName, BadName, Provider, RefundId};
+use crate::domain::ids::{AccountName, InvalidName, ProviderKind, RefundId};
 use crate::domain::money::{Currency, Money};
 use crate::domain::outcome::{DoubtReason, ErrorCategory, ItemResult, ItemState, ProviderError};
 use crate::domain::refund::{Doubt, Intent, Refund};
 use crate::domain::state::State;
-use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, FieldFault, NamecomTarget, SectigoTarget, Target};
+use crate::domain::target::{
+    DebitsuccessFields, DebitsuccessTarget, FieldViolation, NamecomTarget, SectigoTarget, Target,
+};
 use crate::engine::{AccountHealth, ReassignCommand, ResolveCommand, SharedEvent, WaitingFor};
 use crate::ledger::ListQuery;
 use crate::proto::v1 as proto;
 use crate::proto::v1::create_refund_request::Target as RequestTarget;
 use crate::providers::Account;
 
-const MOST_LABELS: usize = 16;
+const MAX_LABELS: usize = 16;
 const LABEL_KEY_BYTES: usize = 64;
 const LABEL_VALUE_BYTES: usize = 256;
 /// The longest that a google.protobuf.Duration may be: ten thousand years.
-const LONGEST_DURATION_SECONDS: u64 = 315_576_000_000;
+const MAX_DURATION_SECONDS: u64 = 315_576_000_000;
 /// Room for a ticket's address and a sentence.
 const EVIDENCE_CHARACTERS: usize = 1_000;
 /// Longer than any filter value can be of use.
@@ -36,15 +38,15 @@ const REFERENCE_BYTES: usize = 256;
 
 /// Collects what is wrong with a request, field by field.
 #[derive(Default)]
-pub(super) struct Faults(Vec<FieldFault>);
+pub(super) struct Faults(Vec<FieldViolation>);
 
 impl Faults {
     pub(super) fn add(&mut self, field: &str, description: impl Into<String>) {
-        self.0.push(FieldFault::new(field, description));
+        self.0.push(FieldViolation::new(field, description));
     }
 
     /// Takes the value, or the fault and nothing.
-    pub(super) fn take<T>(&mut self, field: &str, result: Result<T, BadName>) -> Option<T> {
+    pub(super) fn take<T>(&mut self, field: &str, result: Result<T, InvalidName>) -> Option<T> {
         result.map_err(|error| self.add(field, error.to_string())).ok()
     }
 
@@ -61,8 +63,9 @@ impl Faults {
         }
     }
 
-    fn nest<T>(&mut self, prefix: &str, result: Result<T, Vec<FieldFault>>) -> Option<T> {
-        let nested = |fault: FieldFault| FieldFault::new(format!("{prefix}.{}", fault.field), fault.description);
+    fn nest<T>(&mut self, prefix: &str, result: Result<T, Vec<FieldViolation>>) -> Option<T> {
+        let nested =
+            |fault: FieldViolation| FieldViolation::new(format!("{prefix}.{}", fault.field), fault.description);
         result.map_err(|faults| self.0.extend(faults.into_iter().map(nested))).ok()
     }
 }
@@ -86,7 +89,7 @@ pub(super) fn refund_name(name: &str) -> Result<RefundId, Status> {
 /// A duration that is not negative. Read by hand: the library's own conversion overflows on the smallest number of seconds.
 pub(super) fn duration(field: &str, given: Option<prost_types::Duration>, faults: &mut Faults) -> Option<Duration> {
     let given = given?;
-    let seconds = u64::try_from(given.seconds).ok().filter(|seconds| *seconds <= LONGEST_DURATION_SECONDS);
+    let seconds = u64::try_from(given.seconds).ok().filter(|seconds| *seconds <= MAX_DURATION_SECONDS);
     let nanos = u32::try_from(given.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
     if seconds.is_none() || nanos.is_none() {
         faults.add(field, "must not be negative, with nanos of at most 999999999");
@@ -282,9 +285,9 @@ pub(super) fn streamed(event: &SharedEvent) -> proto::StreamRefundEventsResponse
 /// An account as the contract shows it.
 pub(super) fn account(account: &Account, health: AccountHealth) -> proto::Account {
     let provider = match account.provider {
-        Provider::Sectigo => proto::account::Provider::Sectigo,
-        Provider::Namecom => proto::account::Provider::Namecom,
-        Provider::Debitsuccess => proto::account::Provider::Debitsuccess,
+        ProviderKind::Sectigo => proto::account::Provider::Sectigo,
+        ProviderKind::Namecom => proto::account::Provider::Namecom,
+        ProviderKind::Debitsuccess => proto::account::Provider::Debitsuccess,
     };
     let health = match health {
         AccountHealth::Serving => proto::account::Health::Serving,
@@ -334,11 +337,11 @@ fn target(given: Option<RequestTarget>, faults: &mut Faults) -> Option<Target> {
 }
 
 fn labels(given: HashMap<String, String>, faults: &mut Faults) -> BTreeMap<String, String> {
-    if given.len() > MOST_LABELS {
-        faults.add("labels", format!("must be at most {MOST_LABELS}"));
+    if given.len() > MAX_LABELS {
+        faults.add("labels", format!("must be at most {MAX_LABELS}"));
     }
     let labels: BTreeMap<String, String> = given.into_iter().collect();
-    for (key, value) in labels.iter().take(MOST_LABELS) {
+    for (key, value) in labels.iter().take(MAX_LABELS) {
         let field = label_field(key);
         if !(1..=LABEL_KEY_BYTES).contains(&key.len()) {
             faults.add(&field, format!("must have a key of 1 to {LABEL_KEY_BYTES} bytes"));
@@ -463,15 +466,15 @@ fn side_effects(refund: &Refund, is_hypothetical: bool) -> Vec<proto::refund::Si
         return Vec::new();
     }
     match refund.provider() {
-        Provider::Sectigo => vec![SideEffect::OrderCancelled],
-        Provider::Debitsuccess => vec![SideEffect::ServiceFeeCharged],
+        ProviderKind::Sectigo => vec![SideEffect::OrderCancelled],
+        ProviderKind::Debitsuccess => vec![SideEffect::ServiceFeeCharged],
         // A refund whose money moved lists every item that was refunded with the requested ones.
-        Provider::Namecom if verdict == proto::refund::MoneyVerdict::Moved && !refund.items.is_empty() => {
+        ProviderKind::Namecom if verdict == proto::refund::MoneyVerdict::Moved && !refund.items.is_empty() => {
             let is_attached = |item: &ItemResult| !item.requested && item.state == ItemState::Succeeded;
             let attached = refund.items.iter().any(is_attached).then_some(SideEffect::AttachedItemsRefunded);
             [SideEffect::DomainDeleted].into_iter().chain(attached).collect()
         }
-        Provider::Namecom => vec![SideEffect::DomainDeleted, SideEffect::AttachedItemsRefunded],
+        ProviderKind::Namecom => vec![SideEffect::DomainDeleted, SideEffect::AttachedItemsRefunded],
     }
 }
 

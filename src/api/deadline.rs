@@ -20,7 +20,7 @@ const WITHOUT_DEADLINE: Duration = Duration::from_secs(60);
 /// A timeout of thousands of hours is no timeout.
 const FAR: Duration = Duration::from_secs(366 * 24 * 3600);
 /// The answer's way out of the process.
-const LEAST_MARGIN: Duration = Duration::from_millis(10);
+const MIN_MARGIN: Duration = Duration::from_millis(10);
 
 impl Deadline {
     /// Reads `grpc-timeout`; without a readable one, a minute.
@@ -56,7 +56,7 @@ impl Deadline {
 /// What the caller allows, less the margin.
 fn given_in(metadata: &MetadataMap) -> Option<Duration> {
     let timeout = metadata.get("grpc-timeout")?.to_str().ok().and_then(timeout_of)?;
-    Some(timeout.saturating_sub(LEAST_MARGIN.max(timeout / 20)))
+    Some(timeout.saturating_sub(MIN_MARGIN.max(timeout / 20)))
 }
 
 /// The wire form: at most eight digits and a unit.

@@ -10,15 +10,12 @@
 //! ```
 
 mod accounts;
-mod compressed;
-mod connections;
+mod connection;
 mod convert;
 mod deadline;
 pub mod health;
 mod layers;
-mod measured;
-mod pages;
-mod protocol;
+mod page_token;
 mod refunds;
 mod status;
 mod validation;
@@ -34,8 +31,8 @@ use tonic_health::pb::health_server::HealthServer;
 
 use crate::api::accounts::AccountsApi;
 use crate::api::health::{HealthApi, Serving};
-use crate::api::layers::Guard;
-use crate::api::measured::Methods;
+use crate::api::layers::call_limit::Guard;
+use crate::api::layers::call_metrics::Methods;
 use crate::api::refunds::RefundsApi;
 use crate::api::validation::ValidationApi;
 use crate::engine::Engine;
@@ -71,10 +68,10 @@ pub enum ServeError {
 const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("recoup_descriptors");
 
 /// No message of the contract is near it: the longest is a Debitsuccess refund with all its labels, some 25 kB.
-const LARGEST_REQUEST_BYTES: usize = 64 * 1024;
+const MAX_REQUEST_BYTES: usize = 64 * 1024;
 /// Connections at once; further ones wait to be accepted.
 const CONNECTIONS: usize = 1024;
-const LARGEST_HEADERS_BYTES: u32 = 16 * 1024;
+const MAX_HEADERS_BYTES: u32 = 16 * 1024;
 /// A client that opens and resets streams faster than they can be served is attacking.
 const PENDING_RESETS: usize = 20;
 const LOCAL_RESETS: usize = 1024;
@@ -83,11 +80,11 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A service that takes messages compressed too, and none that is larger than
-/// [`LARGEST_REQUEST_BYTES`], as it comes or inflated. (What is generated for each service has no
+/// [`MAX_REQUEST_BYTES`], as it comes or inflated. (What is generated for each service has no
 /// trait in common.)
 macro_rules! bounded {
     ($service:expr) => {
-        $service.max_decoding_message_size(LARGEST_REQUEST_BYTES).accept_compressed(CompressionEncoding::Gzip)
+        $service.max_decoding_message_size(MAX_REQUEST_BYTES).accept_compressed(CompressionEncoding::Gzip)
     };
 }
 
@@ -122,10 +119,10 @@ pub async fn serve(
         tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
     ]);
-    let incoming = connections::accept(listener, CONNECTIONS, closing.clone());
+    let incoming = connection::accept(listener, CONNECTIONS, closing.clone());
     Server::builder()
         .max_concurrent_streams(settings.max_streams_per_connection)
-        .http2_max_header_list_size(LARGEST_HEADERS_BYTES)
+        .http2_max_header_list_size(MAX_HEADERS_BYTES)
         .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
         .http2_max_local_error_reset_streams(Some(LOCAL_RESETS))
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))

@@ -10,7 +10,7 @@ use tracing::Span;
 
 use crate::api::convert::{Faults, Outlook};
 use crate::api::deadline::Deadline;
-use crate::api::{convert, pages, status};
+use crate::api::{convert, page_token, status};
 use crate::domain::ids::RefundId;
 use crate::domain::refund::Refund;
 use crate::engine::{CreateCommand, Engine};
@@ -254,7 +254,7 @@ fn name_trace(told: Option<&str>, id: &RefundId) {
 
 /// Where the page before ended; none for the first page, and for a token that is a fault.
 fn position_in(question: &[u8], token: &str, faults: &mut Faults) -> Option<u64> {
-    let position = pages::position(question, token);
+    let position = page_token::position(question, token);
     if position.is_none() && !token.is_empty() {
         faults.add(status::PAGE_TOKEN, "must be the next_page_token of the same call with the same filter, or empty");
     }
@@ -269,7 +269,7 @@ fn page<T: prost::Message>(question: &[u8], limit: u32, entries: impl Iterator<I
         bytes = bytes.saturating_add(entry.encoded_len());
         // One entry always fits, so that every page moves on.
         if taken.len() >= limit || (bytes > PAGE_BYTES && !taken.is_empty()) {
-            return (taken, pages::token(question, last));
+            return (taken, page_token::token(question, last));
         }
         taken.push(entry);
         last = position;

@@ -8,10 +8,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::domain::ids::RefundId;
-use crate::domain::target::FieldFault;
+use crate::domain::target::FieldViolation;
 use crate::engine::EngineError;
 use crate::ledger::LedgerError;
 use crate::proto::v1::ErrorReason;
@@ -20,7 +20,7 @@ use crate::validation::ValidationError;
 
 const DOMAIN: &str = "recoup.v1";
 /// Details above some 12 kB reach clients as a broken stream; this leaves room for the rest of the trailers.
-const LARGEST_DETAILS_BYTES: usize = 4 * 1024;
+const MAX_DETAILS_BYTES: usize = 4 * 1024;
 /// A busy moment passes about so fast.
 const SOON: Duration = Duration::from_millis(250);
 /// A restart takes about so long.
@@ -35,7 +35,7 @@ tokio::task_local! {
 pub(super) const PAGE_TOKEN: &str = "page_token";
 
 /// Every field that is wrong, at once.
-pub(super) fn invalid(faults: Vec<FieldFault>) -> Status {
+pub(super) fn invalid(faults: Vec<FieldViolation>) -> Status {
     match faults.as_slice() {
         [only] if only.field == PAGE_TOKEN => {
             with_violations(ErrorReason::InvalidPageToken, "the page token is wrong", faults)
@@ -174,10 +174,11 @@ pub(super) fn of_engine(error: EngineError) -> Status {
         }
         EngineError::Deadline => deadline(),
         EngineError::Draining => draining(),
-        EngineError::TooManyErrands | EngineError::TooManyFeeds => overloaded(&message),
-        EngineError::BeyondLastEvent { last } => {
-            invalid(vec![FieldFault::new("after_sequence", format!("must be at most {last}, the ledger's last event"))])
-        }
+        EngineError::TooManyOperations | EngineError::TooManyFeeds => overloaded(&message),
+        EngineError::BeyondLastEvent { last } => invalid(vec![FieldViolation::new(
+            "after_sequence",
+            format!("must be at most {last}, the ledger's last event"),
+        )]),
         EngineError::Ledger(error) => of_ledger(error),
         EngineError::Panicked => panicked(),
     }
@@ -263,7 +264,7 @@ fn of_ledger(error: LedgerError) -> Status {
         LedgerError::StaleRevision { present } => {
             status(Code::Aborted, ErrorReason::EtagMismatch, &message, [("etag", present.etag())], |_| {})
         }
-        LedgerError::MoveRefused(_) => precondition(ErrorReason::NotCancellable, &message, []),
+        LedgerError::IllegalTransition(_) => precondition(ErrorReason::NotCancellable, &message, []),
         LedgerError::Abandoned => deadline(),
         LedgerError::Overloaded => overloaded(&message),
         LedgerError::CommitFailed(_) => not_known(Code::Unavailable, &message),
@@ -272,8 +273,8 @@ fn of_ledger(error: LedgerError) -> Status {
     }
 }
 
-fn with_violations(reason: ErrorReason, what: &str, faults: Vec<FieldFault>) -> Status {
-    let mut room = LARGEST_DETAILS_BYTES / 2;
+fn with_violations(reason: ErrorReason, what: &str, faults: Vec<FieldViolation>) -> Status {
+    let mut room = MAX_DETAILS_BYTES / 2;
     let mut told = Vec::new();
     let total = faults.len();
     for fault in faults {
@@ -282,7 +283,7 @@ fn with_violations(reason: ErrorReason, what: &str, faults: Vec<FieldFault>) -> 
             break;
         }
         room -= size;
-        told.push(FieldViolation::new(fault.field, fault.description));
+        told.push(tonic_types::FieldViolation::new(fault.field, fault.description));
     }
     let sentences: Vec<String> =
         told.iter().take(4).map(|violation| format!("{} {}", violation.field, violation.description)).collect();
@@ -346,9 +347,10 @@ mod tests {
 
     #[test]
     fn a_thousand_wrong_fields_fit_into_the_trailers() {
-        let faults = (0..1000).map(|index| FieldFault::new(format!("labels[{index}]"), "must be shorter")).collect();
+        let faults =
+            (0..1000).map(|index| FieldViolation::new(format!("labels[{index}]"), "must be shorter")).collect();
         let answer = invalid(faults);
-        assert!(answer.details().len() <= LARGEST_DETAILS_BYTES, "{} bytes", answer.details().len());
+        assert!(answer.details().len() <= MAX_DETAILS_BYTES, "{} bytes", answer.details().len());
         let told = tonic_types::pb::Status::decode(answer.details()).unwrap();
         assert!(told.details.len() == 2);
     }

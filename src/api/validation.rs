@@ -10,8 +10,8 @@ use crate::api::status;
 use crate::domain::ids::AccountName;
 use crate::domain::validation::{
     AgreementStatus, CaaCheckError, CaaCheckResult, CaaCheckStatus, CallbackStatus, ClickThroughState, CsrStatus,
-    DcvMethod, DcvMethodKind, DcvStatus, DomainValidation, MasterAccountState, OrderKey, OrderState,
-    OrganizationStatus, Section, Step, StepState, ValidationStatus, Vocabulary, Word,
+    DcvMethod, DcvMethodKind, DcvStatus, DomainValidation, KnownValues, MasterAccountState, OpenEnum, OrderKey,
+    OrderState, OrganizationStatus, Section, SectionStep, StepState, ValidationStatus,
 };
 use crate::proto::v1 as proto;
 use crate::proto::v1::validation_status_service_server::ValidationStatusService;
@@ -209,7 +209,7 @@ fn caa_error(error: &CaaCheckError) -> proto::CaaCheckError {
     }
 }
 
-fn step(step: &Step) -> proto::Step {
+fn step(step: &SectionStep) -> proto::Step {
     proto::Step {
         title: step.title.clone(),
         state: meaning(step.state.as_ref(), step_state).into(),
@@ -220,11 +220,11 @@ fn step(step: &Step) -> proto::Step {
 }
 
 /// Unspecified where the provider said nothing.
-fn meaning<M: Vocabulary, P: Default>(word: Option<&Word<M>>, shown: impl FnOnce(M) -> P) -> P {
+fn meaning<M: KnownValues, P: Default>(word: Option<&OpenEnum<M>>, shown: impl FnOnce(M) -> P) -> P {
     word.map(|word| shown(word.meaning())).unwrap_or_default()
 }
 
-fn text<M: Vocabulary>(word: Option<&Word<M>>) -> String {
+fn text<M: KnownValues>(word: Option<&OpenEnum<M>>) -> String {
     word.map(|word| word.text().to_owned()).unwrap_or_default()
 }
 
@@ -322,7 +322,7 @@ mod tests {
 
     use super::*;
     use crate::domain::clock::Timestamp;
-    use crate::domain::validation::{Page, StatusAnswer};
+    use crate::domain::validation::{StatusAnswer, ValidationPage};
 
     fn seconds(seconds: i64, nanos: i32) -> Option<prost_types::Duration> {
         Some(prost_types::Duration { seconds, nanos })
@@ -429,7 +429,7 @@ mod tests {
     #[test]
     fn the_token_is_shown_to_who_asks_for_it() {
         let token = Some(SecretString::from("eyJ.token"));
-        let answer = StatusAnswer { page: Page::default(), upload_document_token: token };
+        let answer = StatusAnswer { page: ValidationPage::default(), upload_document_token: token };
         let status = ValidationStatus::new(answer, Timestamp::from_micros(1_750_000_000_500_000));
         assert_eq!(shown(&status, true).upload_document_token, "eyJ.token");
         let without = shown(&status, false);
@@ -439,7 +439,7 @@ mod tests {
     }
 
     /// The words of the domain against the names of the contract: `AwaitingPayment` and `ORDER_STATE_AWAITING_PAYMENT`.
-    fn names_agree<M: Vocabulary>(prefix: &str, shown: impl Fn(M) -> &'static str) {
+    fn names_agree<M: KnownValues>(prefix: &str, shown: impl Fn(M) -> &'static str) {
         let meanings = M::WORDS.iter().map(|(_, meaning)| *meaning).chain([M::UNRECOGNIZED]);
         for meaning in meanings {
             let name = shown(meaning).strip_prefix(prefix).unwrap().replace('_', "").to_lowercase();
@@ -470,14 +470,14 @@ mod tests {
 
     #[test]
     fn a_word_that_is_not_known_keeps_its_text_wherever_it_stands() {
-        fn word<M: Vocabulary>() -> Option<Word<M>> {
-            Word::read("Somewhat New", str::to_owned)
+        fn word<M: KnownValues>() -> Option<OpenEnum<M>> {
+            OpenEnum::read("Somewhat New", str::to_owned)
         }
-        let step = Step { state: word(), ..Step::default() };
+        let step = SectionStep { state: word(), ..SectionStep::default() };
         let method = DcvMethod { kind: word(), ..DcvMethod::default() };
         let domain = DomainValidation { state: word(), methods: vec![method], ..DomainValidation::default() };
         let error = CaaCheckError { result: word(), ..CaaCheckError::default() };
-        let page = Page {
+        let page = ValidationPage {
             order_state: word(),
             master_account_state: Some(MasterAccountState::read(77)),
             csr: Some(CsrStatus { step: step.clone() }),
@@ -485,7 +485,7 @@ mod tests {
             agreement: Some(AgreementStatus { click_through_state: word(), ..AgreementStatus::default() }),
             organization: Some(OrganizationStatus { legal_existence: Some(step), ..OrganizationStatus::default() }),
             caa_check: Some(CaaCheckStatus { latest_errors: vec![error], ..CaaCheckStatus::default() }),
-            ..Page::default()
+            ..ValidationPage::default()
         };
         let answer = StatusAnswer { page, upload_document_token: None };
         let shown = shown(&ValidationStatus::new(answer, Timestamp::from_seconds(0)), false);
@@ -509,7 +509,7 @@ mod tests {
 
     #[test]
     fn what_the_provider_left_out_is_unset() {
-        let page = Page { dcv: Some(DcvStatus::default()), ..Page::default() };
+        let page = ValidationPage { dcv: Some(DcvStatus::default()), ..ValidationPage::default() };
         let status =
             ValidationStatus::new(StatusAnswer { page, upload_document_token: None }, Timestamp::from_seconds(0));
         let expected = proto::ValidationStatus {

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::config::changes::Reloadable;
-use crate::config::{ConfigFaults, SecretFile, Settings};
+use crate::config::{ConfigErrors, SecretFile, Settings};
 use crate::domain::ids::AccountName;
 use crate::providers::secret::Secret;
 use crate::telemetry::LogFilter;
@@ -42,7 +42,7 @@ impl Reloader {
         running: Reloadable,
         files: SecretFiles,
         filter: LogFilter,
-        load: impl FnMut() -> Result<Settings, ConfigFaults> + Send + 'static,
+        load: impl FnMut() -> Result<Settings, ConfigErrors> + Send + 'static,
     ) -> std::io::Result<Self> {
         // Capacity one: any number of requests during a read cause one more read.
         let (sender, asked) = sync_channel(1);
@@ -62,7 +62,7 @@ fn reload_when(
     mut running: Reloadable,
     files: &SecretFiles,
     filter: &LogFilter,
-    mut load: impl FnMut() -> Result<Settings, ConfigFaults>,
+    mut load: impl FnMut() -> Result<Settings, ConfigErrors>,
 ) {
     while asked.recv().is_ok() {
         match load() {

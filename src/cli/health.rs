@@ -14,7 +14,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt as _;
 
-use super::connection::{channel, refusal, words_of};
+use super::client::{channel, refusal, words_of};
 use super::{Failure, say};
 
 /// The arguments of `recoup health`.

@@ -11,22 +11,21 @@
 //! copying     recoup backup: a copy of a ledger, also of one that is in use
 //! ```
 
-mod checking;
-mod connection;
-mod copying;
+mod backup;
+mod check;
+mod client;
 mod health;
+mod output;
 mod refunds;
-mod resolving;
-mod shown;
-mod verifying;
+mod verify;
 
 use std::process::ExitCode;
 
-pub(crate) use self::checking::{CheckArguments, lines_of, lines_of_ledger};
-pub(crate) use self::copying::{BackupArguments, run as backup};
+pub(crate) use self::backup::{BackupArguments, run as backup};
+pub(crate) use self::check::{CheckArguments, lines_of, lines_of_ledger};
 pub(crate) use self::health::{HealthArguments, health};
 pub(crate) use self::refunds::{RefundsArguments, refunds};
-pub(crate) use self::verifying::{VerifyArguments, verify};
+pub(crate) use self::verify::{VerifyArguments, verify};
 
 /// Exit status: the request, the settings or the file could not be made sense of, and nothing was done.
 pub(crate) const USAGE: u8 = 2;

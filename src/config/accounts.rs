@@ -8,17 +8,17 @@ use secrecy::SecretString;
 
 use super::reader::{Reader, read_bounded};
 use crate::domain::contract::default_settle_time;
-use crate::domain::ids::{AccountName, Provider};
+use crate::domain::ids::{AccountName, ProviderKind};
 use crate::domain::money::Currency;
-use crate::providers::http::authorities_in;
-use crate::providers::{AccountSettings, FormerPlace, Login, Url};
+use crate::http::client::authorities_in;
+use crate::providers::{AccountSettings, FormerPlace, ProviderSettings, Url};
 
 /// The keys that only one provider's accounts have; all the others every account has.
-pub(super) const OWN_KEYS: [(Provider, &[&str]); 3] = [
-    (Provider::Sectigo, &["login_name", "login_password_file", "login_password_env"]),
-    (Provider::Namecom, &["username", "token_file", "token_env", "key_lifetime_s"]),
+pub(super) const OWN_KEYS: [(ProviderKind, &[&str]); 3] = [
+    (ProviderKind::Sectigo, &["login_name", "login_password_file", "login_password_env"]),
+    (ProviderKind::Namecom, &["username", "token_file", "token_env", "key_lifetime_s"]),
     (
-        Provider::Debitsuccess,
+        ProviderKind::Debitsuccess,
         &["username", "password_file", "password_env", "path", "service_namespace", "data_namespace", "action_prefix"],
     ),
 ];
@@ -132,7 +132,7 @@ impl AccountReader<'_, '_> {
         self.read.section(&self.path);
         let which = "\"sectigo\", \"namecom\" or \"debitsuccess\"";
         let provider = self.read.required(&self.key("provider"), &format!("one of {which}"), |word| {
-            Provider::parse(word).ok_or_else(|| format!("must be {which}"))
+            ProviderKind::parse(word).ok_or_else(|| format!("must be {which}"))
         });
         self.refuse_inline_secrets();
         self.refuse_foreign_keys(provider);
@@ -144,10 +144,10 @@ impl AccountReader<'_, '_> {
         let reuse_connections = self.reuse_connections(provider);
         let mut max_in_flight = MAX_IN_FLIGHT;
         self.read.number(&self.key("max_in_flight"), 1..=256, &mut max_in_flight);
-        let mut settle_time = default_settle_time(provider.unwrap_or(Provider::Debitsuccess));
+        let mut settle_time = default_settle_time(provider.unwrap_or(ProviderKind::Debitsuccess));
         self.read.seconds(&self.key("settle_time_s"), 0..=MONTH_S, &mut settle_time);
         let (mut requests_per_second, mut requests_per_hour) = match provider {
-            Some(Provider::Namecom) => (NAMECOM_REQUESTS_PER_SECOND, NAMECOM_REQUESTS_PER_HOUR),
+            Some(ProviderKind::Namecom) => (NAMECOM_REQUESTS_PER_SECOND, NAMECOM_REQUESTS_PER_HOUR),
             _ => (0, 0),
         };
         self.read.number(&self.key("requests_per_second"), 0..=10_000, &mut requests_per_second);
@@ -156,9 +156,9 @@ impl AccountReader<'_, '_> {
         self.read.seconds(&self.key("pending_limit_s"), 1..=MONTH_S, &mut pending_limit);
         let former = self.former();
         let login = match provider? {
-            Provider::Sectigo => self.sectigo(),
-            Provider::Namecom => self.namecom(),
-            Provider::Debitsuccess => self.debitsuccess(),
+            ProviderKind::Sectigo => self.sectigo(),
+            ProviderKind::Namecom => self.namecom(),
+            ProviderKind::Debitsuccess => self.debitsuccess(),
         };
         Some(AccountSettings {
             name: self.name,
@@ -178,12 +178,12 @@ impl AccountReader<'_, '_> {
         })
     }
 
-    fn endpoint(&mut self, provider: Option<Provider>) -> Option<Url> {
+    fn endpoint(&mut self, provider: Option<ProviderKind>) -> Option<Url> {
         let key = self.key("endpoint");
         let default = match provider {
-            Some(Provider::Sectigo) => SECTIGO_ENDPOINT,
-            Some(Provider::Namecom) => NAMECOM_ENDPOINT,
-            Some(Provider::Debitsuccess) => {
+            Some(ProviderKind::Sectigo) => SECTIGO_ENDPOINT,
+            Some(ProviderKind::Namecom) => NAMECOM_ENDPOINT,
+            Some(ProviderKind::Debitsuccess) => {
                 return self.read.required(&key, "no production host is public, ask Debitsuccess for yours", endpoint);
             }
             None => return self.read.optional(&key, endpoint),
@@ -191,15 +191,15 @@ impl AccountReader<'_, '_> {
         self.read.optional(&key, endpoint).or_else(|| endpoint(default).ok())
     }
 
-    fn currency(&mut self, provider: Option<Provider>) -> Option<Currency> {
+    fn currency(&mut self, provider: Option<ProviderKind>) -> Option<Currency> {
         let key = self.key("currency");
         let parse = |code: &str| match Currency::parse(code) {
-            Ok(currency) if provider == Some(Provider::Namecom) && currency != Currency::USD => {
+            Ok(currency) if provider == Some(ProviderKind::Namecom) && currency != Currency::USD => {
                 Err("must be \"USD\": name.com bills in nothing else".to_owned())
             }
             result => result.map_err(|error| error.to_string()),
         };
-        if provider == Some(Provider::Debitsuccess) {
+        if provider == Some(ProviderKind::Debitsuccess) {
             return self.read.required(&key, "what the business bills in, such as \"AUD\"", parse);
         }
         let mut currency = Currency::USD;
@@ -249,11 +249,11 @@ impl AccountReader<'_, '_> {
         (connect, total)
     }
 
-    fn reuse_connections(&mut self, provider: Option<Provider>) -> bool {
+    fn reuse_connections(&mut self, provider: Option<ProviderKind>) -> bool {
         let key = self.key("reuse_connections");
         let mut reuse = false;
         self.read.flag(&key, &mut reuse);
-        if reuse && provider == Some(Provider::Sectigo) {
+        if reuse && provider == Some(ProviderKind::Sectigo) {
             self.read.fault(
                 &key,
                 "must be false at Sectigo: a pooled connection may lose a request, and nothing there stops a second refund",
@@ -262,22 +262,22 @@ impl AccountReader<'_, '_> {
         reuse
     }
 
-    fn sectigo(&mut self) -> Option<Login> {
+    fn sectigo(&mut self) -> Option<ProviderSettings> {
         let login_name = self.user("login_name", SECTIGO_NAME_CHARS, &[]);
         let login_password = self.secret("login_password", SECTIGO_PASSWORD_CHARS);
-        Some(Login::Sectigo { login_name: login_name?, login_password: login_password? })
+        Some(ProviderSettings::Sectigo { login_name: login_name?, login_password: login_password? })
     }
 
-    fn namecom(&mut self) -> Option<Login> {
+    fn namecom(&mut self) -> Option<ProviderSettings> {
         // A colon would end the name in HTTP Basic.
         let username = self.user("username", OTHER_CHARS, &[':']);
         let token = self.secret("token", OTHER_CHARS);
         let mut key_lifetime = KEY_LIFETIME;
         self.read.seconds(&self.key("key_lifetime_s"), 1..=12 * 3600, &mut key_lifetime);
-        Some(Login::Namecom { username: username?, token: token?, key_lifetime })
+        Some(ProviderSettings::Namecom { username: username?, token: token?, key_lifetime })
     }
 
-    fn debitsuccess(&mut self) -> Option<Login> {
+    fn debitsuccess(&mut self) -> Option<ProviderSettings> {
         let username = self.user("username", OTHER_CHARS, &[]);
         let password = self.secret("password", OTHER_CHARS);
         let mut path = DEBITSUCCESS_PATH.to_owned();
@@ -288,7 +288,7 @@ impl AccountReader<'_, '_> {
         self.read.parsed(&self.key("service_namespace"), namespace, &mut service_namespace);
         self.read.parsed(&self.key("data_namespace"), namespace, &mut data_namespace);
         self.read.parsed(&self.key("action_prefix"), namespace, &mut action_prefix);
-        Some(Login::Debitsuccess {
+        Some(ProviderSettings::Debitsuccess {
             username: username?,
             password: password?,
             path,
@@ -380,7 +380,7 @@ impl AccountReader<'_, '_> {
     }
 
     /// A key that only other providers' accounts have is most likely in the wrong account. (Where the provider is not known, any may be right.)
-    fn refuse_foreign_keys(&mut self, provider: Option<Provider>) {
+    fn refuse_foreign_keys(&mut self, provider: Option<ProviderKind>) {
         let keys: BTreeSet<&str> = OWN_KEYS.into_iter().flat_map(|(_, keys)| keys.iter().copied()).collect();
         for last in keys {
             let key = self.key(last);

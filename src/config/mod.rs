@@ -26,19 +26,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::domain::ids::AccountName;
-use crate::providers::{AccountSettings, Login, Url};
+use crate::providers::{AccountSettings, ProviderSettings, Url};
 use crate::telemetry::LogFormat;
 
 mod accounts;
 pub mod changes;
-mod faults;
+mod errors;
 mod reader;
 #[cfg(test)]
 mod tests;
 
 pub use accounts::SecretFile;
 use changes::Entries;
-pub use faults::{ConfigFault, ConfigFaults, FaultSource};
+pub use errors::{ConfigError, ConfigErrors, ErrorSource};
 use reader::Reader;
 
 /// Everything that can be set, checked. The defaults are those of [`Settings::default`], which has no account.
@@ -122,7 +122,7 @@ pub struct EngineSettings {
     /// Attempts on end of which nothing usable was heard, before an account is sent nothing any more.
     pub circuit_failures: u32,
     /// Different targets on end that the provider says are not the account's, before its credentials are doubted.
-    pub circuit_strangers: usize,
+    pub circuit_foreign_targets: usize,
     /// Until an account that is shut is tried for the first time; doubled each time.
     pub circuit_pause_min: Duration,
     /// Where the doubling ends.
@@ -135,7 +135,7 @@ pub struct ValidationSettings {
     /// Orders whose last status is kept.
     pub cache_entries: usize,
     /// Status requests of one account that may be on the wire at once.
-    pub flights_per_account: usize,
+    pub max_concurrent_fetches: usize,
     /// WatchValidationStatus calls that may be open at once.
     pub max_watches: usize,
     /// A watched order is not asked for more often, whatever its watchers want.
@@ -168,14 +168,14 @@ impl Default for Settings {
                 lookups_every: Duration::from_secs(24 * 3_600),
                 rejection_follow_up: Duration::from_secs(7 * 24 * 3_600),
                 circuit_failures: 5,
-                circuit_strangers: 5,
+                circuit_foreign_targets: 5,
                 circuit_pause_min: Duration::from_secs(5),
                 circuit_pause_max: Duration::from_secs(300),
             },
             // An entry is a few KiB: a full cache stays under 10 MiB.
             validation: ValidationSettings {
                 cache_entries: 1000,
-                flights_per_account: 8,
+                max_concurrent_fetches: 8,
                 max_watches: 1000,
                 watch_interval_min: Duration::from_secs(30),
             },
@@ -192,7 +192,7 @@ impl Settings {
     ///
     /// # Errors
     /// Every fault there is.
-    pub fn from_process(path: Option<&Path>) -> Result<Self, ConfigFaults> {
+    pub fn from_process(path: Option<&Path>) -> Result<Self, ConfigErrors> {
         Self::load(path, std::env::vars_os())
     }
 
@@ -203,7 +203,7 @@ impl Settings {
     pub fn load(
         path: Option<&Path>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<Self, ConfigFaults> {
+    ) -> Result<Self, ConfigErrors> {
         let variables: BTreeMap<OsString, OsString> = environment.into_iter().collect();
         let (path, text) = file_of(path, &variables)?;
         Self::read(path, &text, &variables)
@@ -213,7 +213,7 @@ impl Settings {
     ///
     /// # Errors
     /// What is wrong with that one setting, or with the whole file.
-    pub fn listen_from_process(path: Option<&Path>) -> Result<SocketAddr, ConfigFaults> {
+    pub fn listen_from_process(path: Option<&Path>) -> Result<SocketAddr, ConfigErrors> {
         Self::listen_of(path, std::env::vars_os())
     }
 
@@ -224,7 +224,7 @@ impl Settings {
     pub fn listen_of(
         path: Option<&Path>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<SocketAddr, ConfigFaults> {
+    ) -> Result<SocketAddr, ConfigErrors> {
         let variables: BTreeMap<OsString, OsString> = environment.into_iter().collect();
         let (path, text) = file_of(path, &variables)?;
         let mut read = Reader::new(path, &text, &variables)?;
@@ -269,14 +269,14 @@ impl Settings {
             format!(
                 "engine: an account is suspended after {} failures or {} targets of others in a row, and tried after {} to {}",
                 engine.circuit_failures,
-                engine.circuit_strangers,
+                engine.circuit_foreign_targets,
                 seconds(engine.circuit_pause_min),
                 seconds(engine.circuit_pause_max)
             ),
             format!(
                 "validation: {} orders cached, {} requests of an account at once, {} watches, a request every {} at most",
                 self.validation.cache_entries,
-                self.validation.flights_per_account,
+                self.validation.max_concurrent_fetches,
                 self.validation.max_watches,
                 seconds(self.validation.watch_interval_min)
             ),
@@ -286,7 +286,7 @@ impl Settings {
     }
 
     /// Reads a text that stands for the file at `path`.
-    fn read(path: &Path, text: &str, variables: &BTreeMap<OsString, OsString>) -> Result<Self, ConfigFaults> {
+    fn read(path: &Path, text: &str, variables: &BTreeMap<OsString, OsString>) -> Result<Self, ConfigErrors> {
         let mut read = Reader::new(path, text, variables)?;
         let settings = Self::from_reader(&mut read);
         read.finish()?;
@@ -339,7 +339,7 @@ impl Settings {
         read.millis("engine.lookups_every_ms", 100..=30 * 86_400_000, &mut engine.lookups_every);
         read.seconds("engine.rejection_follow_up_s", 0..=90 * 86_400, &mut engine.rejection_follow_up);
         read.number("engine.circuit_failures", 1..=1_000_000, &mut engine.circuit_failures);
-        read.number("engine.circuit_strangers", 1..=10_000, &mut engine.circuit_strangers);
+        read.number("engine.circuit_foreign_targets", 1..=10_000, &mut engine.circuit_foreign_targets);
         read.millis("engine.circuit_pause_min_ms", 1..=3_600_000, &mut engine.circuit_pause_min);
         read.millis("engine.circuit_pause_max_ms", 1..=86_400_000, &mut engine.circuit_pause_max);
         if engine.circuit_pause_max < engine.circuit_pause_min {
@@ -348,7 +348,7 @@ impl Settings {
 
         read.section("validation");
         read.number("validation.cache_entries", 0..=1_000_000, &mut validation.cache_entries);
-        read.number("validation.flights_per_account", 1..=256, &mut validation.flights_per_account);
+        read.number("validation.max_concurrent_fetches", 1..=256, &mut validation.max_concurrent_fetches);
         read.number("validation.max_watches", 1..=100_000, &mut validation.max_watches);
         read.millis("validation.watch_interval_min_ms", 1..=86_400_000, &mut validation.watch_interval_min);
 
@@ -363,7 +363,7 @@ impl Settings {
 fn file_of<'a>(
     path: Option<&'a Path>,
     variables: &'a BTreeMap<OsString, OsString>,
-) -> Result<(&'a Path, String), ConfigFaults> {
+) -> Result<(&'a Path, String), ConfigErrors> {
     let named = || variables.get(OsStr::new(FILE_VARIABLE)).map(Path::new);
     match path.or_else(named) {
         Some(path) => Ok((path, reader::read_file(path)?)),
@@ -458,9 +458,9 @@ fn log_filter(text: &str) -> Result<String, &'static str> {
 
 fn account_line(account: &AccountSettings) -> String {
     let provider = match account.login {
-        Login::Sectigo { .. } => "Sectigo",
-        Login::Namecom { .. } => "name.com",
-        Login::Debitsuccess { .. } => "Debitsuccess",
+        ProviderSettings::Sectigo { .. } => "Sectigo",
+        ProviderSettings::Namecom { .. } => "name.com",
+        ProviderSettings::Debitsuccess { .. } => "Debitsuccess",
     };
     format!(
         "account {}: {provider} at {}, {}, {} at once, {}, {} connections for refunds, settled after {}, waits up to {}{}",

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use toml::de::{DeArray, DeTable, DeValue};
 
-use super::faults::{ConfigFault, ConfigFaults, FaultSource};
+use super::errors::{ConfigError, ConfigErrors, ErrorSource};
 
 /// Reads entries, each by its dotted path.
 pub(super) struct Reader<'a> {
@@ -21,7 +21,7 @@ pub(super) struct Reader<'a> {
     /// Variables that hold a secret: theirs is any name.
     secret_variables: BTreeSet<String>,
     known: BTreeSet<String>,
-    faults: Vec<ConfigFault>,
+    faults: Vec<ConfigError>,
     warnings: Vec<String>,
 }
 
@@ -31,7 +31,7 @@ struct Entry {
     /// The last segment.
     name: String,
     value: Value,
-    source: FaultSource,
+    source: ErrorSource,
 }
 
 #[derive(Clone)]
@@ -54,20 +54,20 @@ const PREFIX: &str = "RECOUP_";
 const CLIENT_VARIABLE: &str = "RECOUP_SERVER";
 
 /// Far above any configuration, so that a wrong path (a log, a device) is told and not read whole.
-const LARGEST_FILE_BYTES: u64 = 1 << 20;
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// No key is half as long; comparing longer names is work for nothing.
-const LONGEST_HINTED: usize = 64;
+const MAX_HINTED: usize = 64;
 
 /// `accounts.<name>.<key>`: below that, nothing is a setting.
-const DEEPEST: usize = 3;
+const MAX_DEPTH: usize = 3;
 
 /// Reads the configuration file.
-pub(super) fn read_file(path: &Path) -> Result<String, ConfigFault> {
-    read_bounded(path).map_err(|why| ConfigFault {
+pub(super) fn read_file(path: &Path) -> Result<String, ConfigError> {
+    read_bounded(path).map_err(|why| ConfigError {
         key: String::new(),
         sentence: why,
-        source: FaultSource::File { path: path.to_owned(), line: None },
+        source: ErrorSource::File { path: path.to_owned(), line: None },
     })
 }
 
@@ -76,8 +76,8 @@ pub(super) fn read_bounded(path: &Path) -> Result<String, String> {
     let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
-    file.take(LARGEST_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > LARGEST_FILE_BYTES {
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err("is larger than 1 MiB".to_owned());
     }
     String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned())
@@ -92,17 +92,17 @@ impl<'a> Reader<'a> {
         path: &Path,
         text: &str,
         variables: &'a BTreeMap<OsString, OsString>,
-    ) -> Result<Self, ConfigFaults> {
+    ) -> Result<Self, ConfigErrors> {
         let lines = Lines::of(path, text);
         let (table, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
             // Only the message: the error's own display shows the line, which may hold what was meant as a secret.
-            let fault = |error: &toml::de::Error| ConfigFault {
+            let fault = |error: &toml::de::Error| ConfigError {
                 key: String::new(),
                 sentence: format!("is not TOML: {}", error.message()),
                 source: lines.source(error.span().map_or(0, |span| span.start)),
             };
-            return Err(ConfigFaults::new(errors.iter().map(fault).collect()));
+            return Err(ConfigErrors::new(errors.iter().map(fault).collect()));
         }
         let mut read = Self {
             entries: BTreeMap::new(),
@@ -232,7 +232,7 @@ impl<'a> Reader<'a> {
 
     /// Whether what stands there came from a variable.
     pub(super) fn is_from_variable(&self, key: &str) -> bool {
-        self.entries.get(key).is_some_and(|entry| matches!(entry.source, FaultSource::Variable(_)))
+        self.entries.get(key).is_some_and(|entry| matches!(entry.source, ErrorSource::Variable(_)))
     }
 
     /// The variable that a secret's key names. None where it is not set or is no text.
@@ -244,8 +244,8 @@ impl<'a> Reader<'a> {
     /// Notes a fault; the sentence is read after the key and repeats no value.
     pub(super) fn fault(&mut self, key: &str, sentence: impl Into<String>) {
         self.known.insert(key.to_owned());
-        let source = self.entries.get(key).map_or(FaultSource::Absent, |entry| entry.source.clone());
-        self.faults.push(ConfigFault { key: key.to_owned(), sentence: sentence.into(), source });
+        let source = self.entries.get(key).map_or(ErrorSource::Absent, |entry| entry.source.clone());
+        self.faults.push(ConfigError { key: key.to_owned(), sentence: sentence.into(), source });
     }
 
     /// Notes what is allowed and still unwise.
@@ -256,7 +256,7 @@ impl<'a> Reader<'a> {
     /// The settings as texts by path, without the variables that hold a secret. Call it once all
     /// secrets have been read: only then are those variables known.
     pub(super) fn texts(&self) -> BTreeMap<String, String> {
-        let is_secret = |entry: &Entry| matches!(&entry.source, FaultSource::Variable(name) if self.secret_variables.contains(name));
+        let is_secret = |entry: &Entry| matches!(&entry.source, ErrorSource::Variable(name) if self.secret_variables.contains(name));
         let set = self.entries.iter().filter(|(_, entry)| !is_secret(entry));
         set.filter_map(|(path, entry)| Some((path.clone(), entry.value.text()?))).collect()
     }
@@ -279,7 +279,7 @@ impl<'a> Reader<'a> {
 
     /// # Errors
     /// Everything that was noted, and every key that nobody asked for.
-    pub(super) fn finish(mut self) -> Result<(), ConfigFaults> {
+    pub(super) fn finish(mut self) -> Result<(), ConfigErrors> {
         self.add_unknown_keys();
         self.finish_early()
     }
@@ -288,8 +288,8 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// Everything that was noted.
-    pub(super) fn finish_early(self) -> Result<(), ConfigFaults> {
-        if self.faults.is_empty() { Ok(()) } else { Err(ConfigFaults::new(self.faults)) }
+    pub(super) fn finish_early(self) -> Result<(), ConfigErrors> {
+        if self.faults.is_empty() { Ok(()) } else { Err(ConfigErrors::new(self.faults)) }
     }
 
     /// What stands there; from now on the key is known.
@@ -321,7 +321,7 @@ impl<'a> Reader<'a> {
                 source: lines.source(key.span().start),
             };
             if let DeValue::Table(inner) = value.get_ref()
-                && depth < DEEPEST
+                && depth < MAX_DEPTH
             {
                 self.add_table(&path, inner, lines, depth + 1);
             }
@@ -335,7 +335,7 @@ impl<'a> Reader<'a> {
         if name == super::FILE_VARIABLE || name == CLIENT_VARIABLE {
             return;
         }
-        let source = FaultSource::Variable(shown(&name));
+        let source = ErrorSource::Variable(shown(&name));
         let value =
             value.to_str().map_or_else(|| Value::Other(format!("{value:?}")), |text| Value::Variable(text.to_owned()));
         if !rest.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_') {
@@ -367,7 +367,7 @@ impl<'a> Reader<'a> {
         let mut unknown = Vec::new();
         for (path, entry) in &self.entries {
             let is_secret =
-                matches!(&entry.source, FaultSource::Variable(name) if self.secret_variables.contains(name));
+                matches!(&entry.source, ErrorSource::Variable(name) if self.secret_variables.contains(name));
             if told.contains(&entry.parent) {
                 // What stands in a table that is told of already is not told of again.
                 told.insert(path.clone());
@@ -385,12 +385,12 @@ impl<'a> Reader<'a> {
     fn hint(&self, unknown: &Entry) -> String {
         let beside = self.known.iter().filter_map(|path| {
             let (parent, name) = path.rsplit_once('.').unwrap_or(("", path));
-            (parent == unknown.parent && unknown.name.len() <= LONGEST_HINTED).then_some((path, name))
+            (parent == unknown.parent && unknown.name.len() <= MAX_HINTED).then_some((path, name))
         });
         let nearest = beside.map(|(path, name)| (distance(name, &unknown.name), name, path)).min();
         match (nearest, &unknown.source) {
             (Some((distance, ..)), _) if distance > 2.max(unknown.name.len() / 3) => String::new(),
-            (Some((_, _, path)), FaultSource::Variable(_)) => format!("; is `{}` meant?", variable_of(path)),
+            (Some((_, _, path)), ErrorSource::Variable(_)) => format!("; is `{}` meant?", variable_of(path)),
             (Some((_, name, _)), _) => format!("; is `{name}` meant?"),
             (None, _) => String::new(),
         }
@@ -479,9 +479,9 @@ impl<'a> Lines<'a> {
         Self { path, starts: std::iter::once(0).chain(after).collect() }
     }
 
-    fn source(&self, offset: usize) -> FaultSource {
+    fn source(&self, offset: usize) -> ErrorSource {
         let line = self.starts.partition_point(|start| *start <= offset);
-        FaultSource::File { path: self.path.to_owned(), line: Some(line) }
+        ErrorSource::File { path: self.path.to_owned(), line: Some(line) }
     }
 }
 

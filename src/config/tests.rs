@@ -44,12 +44,12 @@ const LONG: &str = match std::str::from_utf8(&[b'x'; 256]) {
     Err(_) => "",
 };
 
-fn read(text: &str, pairs: &[(&str, &str)]) -> Result<Settings, ConfigFaults> {
+fn read(text: &str, pairs: &[(&str, &str)]) -> Result<Settings, ConfigErrors> {
     Settings::read(Path::new("recoup.toml"), text, &variables(pairs))
 }
 
-fn keys(result: Result<Settings, ConfigFaults>) -> Vec<String> {
-    result.err().iter().flat_map(ConfigFaults::iter).map(|fault| fault.key.clone()).collect()
+fn keys(result: Result<Settings, ConfigErrors>) -> Vec<String> {
+    result.err().iter().flat_map(ConfigErrors::iter).map(|fault| fault.key.clone()).collect()
 }
 
 /// The one fault of a text, as it is printed.
@@ -79,9 +79,9 @@ fn little_has_to_be_set() {
         .accounts
         .iter()
         .map(|account| match &account.login {
-            Login::Sectigo { login_password: secret, .. }
-            | Login::Namecom { token: secret, .. }
-            | Login::Debitsuccess { password: secret, .. } => secret.expose_secret(),
+            ProviderSettings::Sectigo { login_password: secret, .. }
+            | ProviderSettings::Namecom { token: secret, .. }
+            | ProviderSettings::Debitsuccess { password: secret, .. } => secret.expose_secret(),
         })
         .collect();
     assert_eq!(passwords, [SECRET; 3]);
@@ -132,7 +132,7 @@ fn little_has_to_be_set() {
 #[case("server.max_event_streams = 2024-01-01", "server.max_event_streams")]
 #[case("engine.retry_backoff_min_ms = 300001", "engine.retry_backoff_max_ms")]
 #[case("validation.cache_entries.x = 1", "validation.cache_entries")]
-#[case("validation.flights_per_account = 257", "validation.flights_per_account")]
+#[case("validation.max_concurrent_fetches = 257", "validation.max_concurrent_fetches")]
 #[case("validation.max_watches = 0", "validation.max_watches")]
 #[case("validation.watch_interval_min_ms = 86400001", "validation.watch_interval_min_ms")]
 #[case("account.s.provider = 'sectigo'", "account")]
@@ -216,7 +216,7 @@ fn what_is_missing_is_named(#[case] account: &str, #[case] left_out: &[&str], #[
     let found: Vec<&str> = faults.iter().map(|fault| fault.key.as_str()).collect();
     assert_eq!(found, expected.iter().map(|key| format!("accounts.{name}.{key}")).collect::<Vec<_>>());
     assert!(
-        faults.iter().all(|fault| fault.source == FaultSource::Absent && fault.sentence.starts_with("is required: "))
+        faults.iter().all(|fault| fault.source == ErrorSource::Absent && fault.sentence.starts_with("is required: "))
     );
 }
 
@@ -359,7 +359,7 @@ fn a_file_holds_one_secret_in_one_line() {
     {
         std::fs::write(&path, content).unwrap();
         let found = read(&text, &[]).ok().map(|settings| match &settings.accounts[0].login {
-            Login::Sectigo { login_password, .. } => login_password.expose_secret().to_owned(),
+            ProviderSettings::Sectigo { login_password, .. } => login_password.expose_secret().to_owned(),
             _ => String::new(),
         });
         assert_eq!(found.as_deref(), expected, "{content:?}");

@@ -30,18 +30,18 @@ impl Timestamp {
 
     /// This much later; saturates.
     #[must_use]
-    pub fn plus(self, duration: Duration) -> Self {
+    pub fn saturating_add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(micros_of(duration)))
     }
 
     /// This much earlier; saturates.
     #[must_use]
-    pub fn minus(self, duration: Duration) -> Self {
+    pub fn saturating_sub(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(micros_of(duration)))
     }
 
     /// How long after `earlier` this is; zero where it is not after it (a clock may have been set back).
-    pub fn since(self, earlier: Timestamp) -> Duration {
+    pub fn saturating_duration_since(self, earlier: Timestamp) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 }
@@ -79,7 +79,7 @@ impl ManualClock {
     /// Jumps forward.
     pub fn advance(&self, by: Duration) {
         let mut now = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *now = now.plus(by);
+        *now = now.saturating_add(by);
     }
 }
 

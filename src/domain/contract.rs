@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::domain::clock::Timestamp;
-use crate::domain::ids::Provider;
+use crate::domain::ids::ProviderKind;
 
 /// What a provider promises about a request that comes twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,10 +48,10 @@ pub enum LookupKind {
 
 /// How long "not refunded" may lag behind the truth where nothing is configured: Sectigo's order
 /// status lags by an unknown time.
-pub const fn default_settle_time(provider: Provider) -> Duration {
+pub const fn default_settle_time(provider: ProviderKind) -> Duration {
     match provider {
-        Provider::Sectigo => Duration::from_secs(24 * 3_600),
-        Provider::Namecom | Provider::Debitsuccess => Duration::from_secs(600),
+        ProviderKind::Sectigo => Duration::from_secs(24 * 3_600),
+        ProviderKind::Namecom | ProviderKind::Debitsuccess => Duration::from_secs(600),
     }
 }
 
@@ -61,7 +61,9 @@ impl RetryContract {
         match self.deduplication {
             Deduplication::None => false,
             // A clock set back would make a key look younger than it is.
-            Deduplication::Replay { key_lifetime } => now >= first_dispatch && now.since(first_dispatch) < key_lifetime,
+            Deduplication::Replay { key_lifetime } => {
+                now >= first_dispatch && now.saturating_duration_since(first_dispatch) < key_lifetime
+            }
             Deduplication::Reject => true,
         }
     }

@@ -14,7 +14,7 @@ pub struct AccountName(String);
 
 /// The three providers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Provider {
+pub enum ProviderKind {
     /// Certificates.
     Sectigo,
     /// Domains.
@@ -25,7 +25,7 @@ pub enum Provider {
 
 /// Why a name is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BadName {
+pub enum InvalidName {
     /// Not a refund id.
     #[error("must be 1 to 50 of A-Z a-z 0-9 and \"-\"")]
     RefundId,
@@ -43,19 +43,19 @@ impl RefundId {
     /// Checks the form.
     ///
     /// # Errors
-    /// [`BadName::RefundId`]
-    pub fn parse(text: &str) -> Result<Self, BadName> {
+    /// [`InvalidName::RefundId`]
+    pub fn parse(text: &str) -> Result<Self, InvalidName> {
         let fits =
             (1..=50).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        fits.then(|| Self(text.to_owned())).ok_or(BadName::RefundId)
+        fits.then(|| Self(text.to_owned())).ok_or(InvalidName::RefundId)
     }
 
     /// Reads the resource name `refunds/{refund_id}`.
     ///
     /// # Errors
-    /// [`BadName::Resource`]
-    pub fn parse_resource(name: &str) -> Result<Self, BadName> {
-        name.strip_prefix(RESOURCE_PREFIX).and_then(|id| Self::parse(id).ok()).ok_or(BadName::Resource)
+    /// [`InvalidName::Resource`]
+    pub fn parse_resource(name: &str) -> Result<Self, InvalidName> {
+        name.strip_prefix(RESOURCE_PREFIX).and_then(|id| Self::parse(id).ok()).ok_or(InvalidName::Resource)
     }
 
     /// The resource name `refunds/{refund_id}`.
@@ -73,11 +73,11 @@ impl AccountName {
     /// Checks the form.
     ///
     /// # Errors
-    /// [`BadName::Account`]
-    pub fn parse(text: &str) -> Result<Self, BadName> {
+    /// [`InvalidName::Account`]
+    pub fn parse(text: &str) -> Result<Self, InvalidName> {
         let fits = (1..=63).contains(&text.len())
             && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-        fits.then(|| Self(text.to_owned())).ok_or(BadName::Account)
+        fits.then(|| Self(text.to_owned())).ok_or(InvalidName::Account)
     }
 
     /// As configured.
@@ -86,19 +86,21 @@ impl AccountName {
     }
 }
 
-impl Provider {
+impl ProviderKind {
     /// The word used in the configuration, the ledger and the logs.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Provider::Sectigo => "sectigo",
-            Provider::Namecom => "namecom",
-            Provider::Debitsuccess => "debitsuccess",
+            ProviderKind::Sectigo => "sectigo",
+            ProviderKind::Namecom => "namecom",
+            ProviderKind::Debitsuccess => "debitsuccess",
         }
     }
 
     /// Reads that word.
     pub fn parse(text: &str) -> Option<Self> {
-        [Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess].into_iter().find(|one| one.as_str() == text)
+        [ProviderKind::Sectigo, ProviderKind::Namecom, ProviderKind::Debitsuccess]
+            .into_iter()
+            .find(|one| one.as_str() == text)
     }
 }
 
@@ -114,7 +116,7 @@ impl fmt::Display for AccountName {
     }
 }
 
-impl fmt::Display for Provider {
+impl fmt::Display for ProviderKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -141,6 +143,6 @@ mod tests {
     #[test]
     fn fifty_characters_fit_and_one_more_does_not() {
         assert!(RefundId::parse(&"x".repeat(50)).is_ok());
-        assert_eq!(RefundId::parse(&"x".repeat(51)), Err(BadName::RefundId));
+        assert_eq!(RefundId::parse(&"x".repeat(51)), Err(InvalidName::RefundId));
     }
 }

@@ -17,7 +17,7 @@ pub struct Money {
 
 /// Why a text is no amount or no currency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BadMoney {
+pub enum InvalidAmount {
     /// Not three upper-case letters.
     #[error("must be a currency code of three upper-case letters")]
     Currency,
@@ -35,7 +35,7 @@ pub enum BadMoney {
 /// The ISO 4217 codes of money in use that is counted in hundredths. A list of what is allowed and
 /// not of what is refused: a code that is missing is refused before anything is sent, and one too
 /// many could send a hundred times the amount.
-const HUNDREDTHS: [&str; 130] = [
+const TWO_DECIMAL_CURRENCIES: [&str; 130] = [
     "AED", "AFN", "ALL", "AMD", "AOA", "ARS", "AUD", "AWG", "AZN", "BAM", "BBD", "BDT", "BGN", "BMD", "BND", "BOB",
     "BRL", "BSD", "BTN", "BWP", "BYN", "BZD", "CAD", "CDF", "CHF", "CNY", "COP", "CRC", "CUP", "CVE", "CZK", "DKK",
     "DOP", "DZD", "EGP", "ERN", "ETB", "EUR", "FJD", "FKP", "GBP", "GEL", "GHS", "GIP", "GMD", "GTQ", "GYD", "HKD",
@@ -48,7 +48,7 @@ const HUNDREDTHS: [&str; 130] = [
 ];
 
 /// Far above any refund, far below where sums of amounts could overflow.
-const LARGEST_MINOR_UNITS: i128 = 1_000_000_000_000_000;
+const MAX_MINOR_UNITS: i128 = 1_000_000_000_000_000;
 
 impl Currency {
     /// US dollar: name.com's and Sectigo's currency.
@@ -57,14 +57,14 @@ impl Currency {
     /// Checks the form and the decimals.
     ///
     /// # Errors
-    /// [`BadMoney::Currency`], [`BadMoney::Decimals`]
-    pub fn parse(code: &str) -> Result<Self, BadMoney> {
-        let bytes: [u8; 3] = code.as_bytes().try_into().map_err(|_| BadMoney::Currency)?;
+    /// [`InvalidAmount::Currency`], [`InvalidAmount::Decimals`]
+    pub fn parse(code: &str) -> Result<Self, InvalidAmount> {
+        let bytes: [u8; 3] = code.as_bytes().try_into().map_err(|_| InvalidAmount::Currency)?;
         if !bytes.iter().all(u8::is_ascii_uppercase) {
-            return Err(BadMoney::Currency);
+            return Err(InvalidAmount::Currency);
         }
-        if HUNDREDTHS.binary_search(&code).is_err() {
-            return Err(BadMoney::Decimals);
+        if TWO_DECIMAL_CURRENCIES.binary_search(&code).is_err() {
+            return Err(InvalidAmount::Decimals);
         }
         Ok(Self(bytes))
     }
@@ -101,7 +101,7 @@ impl Money {
         if whole.is_empty() || !all_digits(whole) || !all_digits(fraction) {
             return Comparison::Different;
         }
-        let Ok(hundredths) = hundredths_of(told) else { return Comparison::Different };
+        let Ok(hundredths) = parse_minor_units(told) else { return Comparison::Different };
         let unit = match fraction.len() {
             0 => 100,
             1 => 10,
@@ -152,8 +152,8 @@ impl fmt::Display for Money {
 /// and a number with a foreign tail are refused.
 ///
 /// # Errors
-/// [`BadMoney::NotDecimal`], [`BadMoney::TooLarge`]
-pub fn hundredths_of(text: &str) -> Result<i64, BadMoney> {
+/// [`InvalidAmount::NotDecimal`], [`InvalidAmount::TooLarge`]
+pub fn parse_minor_units(text: &str) -> Result<i64, InvalidAmount> {
     let (negative, rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text),
@@ -166,7 +166,7 @@ pub fn hundredths_of(text: &str) -> Result<i64, BadMoney> {
     let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
     let has_dot = mantissa.contains('.');
     if whole.is_empty() || (has_dot && fraction.is_empty()) || !all_digits(whole) || !all_digits(fraction) {
-        return Err(BadMoney::NotDecimal);
+        return Err(InvalidAmount::NotDecimal);
     }
     let digits: Vec<u8> = whole.bytes().chain(fraction.bytes()).map(|byte| byte - b'0').collect();
     // Digits before `keep` count hundredths; the one at `keep` decides the rounding.
@@ -181,16 +181,16 @@ pub fn hundredths_of(text: &str) -> Result<i64, BadMoney> {
         significant |= *digit != 0;
         hundredths = hundredths * 10 + i128::from(*digit);
         position += 1;
-        if hundredths > LARGEST_MINOR_UNITS {
-            return Err(BadMoney::TooLarge);
+        if hundredths > MAX_MINOR_UNITS {
+            return Err(InvalidAmount::TooLarge);
         }
     }
     if significant {
         while position < keep {
             hundredths *= 10;
             position += 1;
-            if hundredths > LARGEST_MINOR_UNITS {
-                return Err(BadMoney::TooLarge);
+            if hundredths > MAX_MINOR_UNITS {
+                return Err(InvalidAmount::TooLarge);
             }
         }
     }
@@ -199,15 +199,15 @@ pub fn hundredths_of(text: &str) -> Result<i64, BadMoney> {
         hundredths += 1;
     }
     let signed = if negative { -hundredths } else { hundredths };
-    i64::try_from(signed).map_err(|_| BadMoney::TooLarge)
+    i64::try_from(signed).map_err(|_| InvalidAmount::TooLarge)
 }
 
-fn exponent_of(text: &str) -> Result<i64, BadMoney> {
+fn exponent_of(text: &str) -> Result<i64, InvalidAmount> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     if digits.is_empty() || digits.len() > 4 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(BadMoney::NotDecimal);
+        return Err(InvalidAmount::NotDecimal);
     }
-    text.strip_prefix('+').unwrap_or(text).parse().map_err(|_| BadMoney::NotDecimal)
+    text.strip_prefix('+').unwrap_or(text).parse().map_err(|_| InvalidAmount::NotDecimal)
 }
 
 #[cfg(test)]
@@ -230,20 +230,20 @@ mod tests {
     #[case("5e-3", Ok(1))]
     #[case("1e-9", Ok(0))]
     #[case("0e9999", Ok(0))]
-    #[case("1e400", Err(BadMoney::TooLarge))]
-    #[case("99999999999999999999", Err(BadMoney::TooLarge))]
-    #[case("NaN", Err(BadMoney::NotDecimal))]
-    #[case("Infinity", Err(BadMoney::NotDecimal))]
-    #[case("", Err(BadMoney::NotDecimal))]
-    #[case("-", Err(BadMoney::NotDecimal))]
-    #[case("1.", Err(BadMoney::NotDecimal))]
-    #[case(".5", Err(BadMoney::NotDecimal))]
-    #[case("1,50", Err(BadMoney::NotDecimal))]
-    #[case("1e", Err(BadMoney::NotDecimal))]
-    #[case("1.2.3", Err(BadMoney::NotDecimal))]
-    #[case(" 1", Err(BadMoney::NotDecimal))]
-    fn decimal_text_becomes_hundredths(#[case] text: &str, #[case] expected: Result<i64, BadMoney>) {
-        assert_eq!(hundredths_of(text), expected);
+    #[case("1e400", Err(InvalidAmount::TooLarge))]
+    #[case("99999999999999999999", Err(InvalidAmount::TooLarge))]
+    #[case("NaN", Err(InvalidAmount::NotDecimal))]
+    #[case("Infinity", Err(InvalidAmount::NotDecimal))]
+    #[case("", Err(InvalidAmount::NotDecimal))]
+    #[case("-", Err(InvalidAmount::NotDecimal))]
+    #[case("1.", Err(InvalidAmount::NotDecimal))]
+    #[case(".5", Err(InvalidAmount::NotDecimal))]
+    #[case("1,50", Err(InvalidAmount::NotDecimal))]
+    #[case("1e", Err(InvalidAmount::NotDecimal))]
+    #[case("1.2.3", Err(InvalidAmount::NotDecimal))]
+    #[case(" 1", Err(InvalidAmount::NotDecimal))]
+    fn decimal_text_becomes_hundredths(#[case] text: &str, #[case] expected: Result<i64, InvalidAmount>) {
+        assert_eq!(parse_minor_units(text), expected);
     }
 
     #[rstest]
@@ -295,26 +295,26 @@ mod tests {
     #[case("AUD", Ok(()))]
     #[case("NZD", Ok(()))]
     #[case("XCD", Ok(()))]
-    #[case("JPY", Err(BadMoney::Decimals))]
-    #[case("KWD", Err(BadMoney::Decimals))]
-    #[case("XAF", Err(BadMoney::Decimals))]
-    #[case("XOF", Err(BadMoney::Decimals))]
-    #[case("XPF", Err(BadMoney::Decimals))]
-    #[case("XAU", Err(BadMoney::Decimals))]
-    #[case("XXX", Err(BadMoney::Decimals))]
-    #[case("XTS", Err(BadMoney::Decimals))]
-    #[case("ABC", Err(BadMoney::Decimals))]
-    #[case("usd", Err(BadMoney::Currency))]
-    #[case("US", Err(BadMoney::Currency))]
-    #[case("USDX", Err(BadMoney::Currency))]
-    fn only_hundredths_are_taken(#[case] code: &str, #[case] expected: Result<(), BadMoney>) {
+    #[case("JPY", Err(InvalidAmount::Decimals))]
+    #[case("KWD", Err(InvalidAmount::Decimals))]
+    #[case("XAF", Err(InvalidAmount::Decimals))]
+    #[case("XOF", Err(InvalidAmount::Decimals))]
+    #[case("XPF", Err(InvalidAmount::Decimals))]
+    #[case("XAU", Err(InvalidAmount::Decimals))]
+    #[case("XXX", Err(InvalidAmount::Decimals))]
+    #[case("XTS", Err(InvalidAmount::Decimals))]
+    #[case("ABC", Err(InvalidAmount::Decimals))]
+    #[case("usd", Err(InvalidAmount::Currency))]
+    #[case("US", Err(InvalidAmount::Currency))]
+    #[case("USDX", Err(InvalidAmount::Currency))]
+    fn only_hundredths_are_taken(#[case] code: &str, #[case] expected: Result<(), InvalidAmount>) {
         assert_eq!(Currency::parse(code).map(drop), expected);
     }
 
     #[test]
     fn the_codes_are_in_order_so_that_they_are_found() {
-        assert!(HUNDREDTHS.is_sorted_by(|one, next| one < next));
-        assert!(HUNDREDTHS.iter().all(|code| Currency::parse(code).is_ok()));
+        assert!(TWO_DECIMAL_CURRENCIES.is_sorted_by(|one, next| one < next));
+        assert!(TWO_DECIMAL_CURRENCIES.iter().all(|code| Currency::parse(code).is_ok()));
     }
 
     proptest! {
@@ -323,7 +323,7 @@ mod tests {
         fn what_fits_is_near(ours in 1..100_000_i64, whole in 0..1_000_u32, fraction in "(\\.[0-9]{1,4})?") {
             let told = format!("{whole}{fraction}");
             let unit = match fraction.len() { 0 => 100, 2 => 10, _ => 1 };
-            let apart = (hundredths_of(&told).unwrap() - ours).abs();
+            let apart = (parse_minor_units(&told).unwrap() - ours).abs();
             match (Money { currency: Currency::USD, minor_units: ours }).compare(&told) {
                 Comparison::Same => prop_assert_eq!(apart, 0),
                 Comparison::LessPrecise => prop_assert!(0 < apart && apart < unit),
@@ -334,12 +334,12 @@ mod tests {
         #[test]
         fn what_is_printed_is_read_back(minor_units in -1_000_000_000_000_000_i64..1_000_000_000_000_000) {
             let money = Money { currency: Currency::USD, minor_units };
-            prop_assert_eq!(hundredths_of(&money.decimal()), Ok(minor_units));
+            prop_assert_eq!(parse_minor_units(&money.decimal()), Ok(minor_units));
         }
 
         #[test]
         fn no_text_panics(text in "\\PC{0,40}") {
-            let _ = hundredths_of(&text);
+            let _ = parse_minor_units(&text);
         }
     }
 }

@@ -54,13 +54,13 @@ pub enum Lookup {
         /// Why.
         evidence: String,
         /// What the answer tells of the account all the same.
-        heard: Heard,
+        heard: AccountSignal,
     },
 }
 
 /// What an answer that tells nothing of a refund tells of the account that asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heard {
+pub enum AccountSignal {
     /// Nothing: there was no answer, or none that can be believed.
     Nothing,
     /// The provider refused the login.
@@ -96,7 +96,7 @@ impl Lookup {
 
     /// Nothing was learnt, of the refund or of the account.
     pub fn unavailable(evidence: impl Into<String>) -> Self {
-        Lookup::Unavailable { evidence: evidence.into(), heard: Heard::Nothing }
+        Lookup::Unavailable { evidence: evidence.into(), heard: AccountSignal::Nothing }
     }
 }
 

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 
 use crate::domain::clock::Timestamp;
 use crate::domain::event::{Decided, Event, RecordSeen, Resolution};
-use crate::domain::ids::{AccountName, Provider, RefundId};
+use crate::domain::ids::{AccountName, ProviderKind, RefundId};
 use crate::domain::money::Money;
 use crate::domain::outcome::{Confirmation, DoubtReason, ErrorCategory, ItemResult, ItemState, ProviderError};
 use crate::domain::place::{Destination, Place};
-use crate::domain::state::{self, MoveRefused, State};
+use crate::domain::state::{self, IllegalTransition, State};
 use crate::domain::target::{SIMILAR_WITHIN, Target};
 
 /// What a caller asks for, checked. Two intents with one id are the same refund exactly when they are equal.
@@ -178,7 +178,7 @@ impl Refund {
     }
 
     /// Whose refund it is.
-    pub fn provider(&self) -> Provider {
+    pub fn provider(&self) -> ProviderKind {
         self.intent.target.provider()
     }
 
@@ -205,7 +205,7 @@ impl Refund {
     }
 
     /// Nothing has happened between the two that could change what a lookup means.
-    pub fn is_like(&self, earlier: &Refund) -> bool {
+    pub fn has_same_attempt(&self, earlier: &Refund) -> bool {
         self.state == earlier.state
             && self.attempt_count == earlier.attempt_count
             && self.account == earlier.account
@@ -234,10 +234,10 @@ impl Refund {
     /// The refund after `event`.
     ///
     /// # Errors
-    /// [`MoveRefused`] where the state does not allow the event.
-    pub fn apply(&self, event: &Event, now: Timestamp) -> Result<Refund, MoveRefused> {
+    /// [`IllegalTransition`] where the state does not allow the event.
+    pub fn apply(&self, event: &Event, now: Timestamp) -> Result<Refund, IllegalTransition> {
         let state = state::next(self.state, event)?;
-        let refused = || MoveRefused { from: self.state, event: event.kind().as_str() };
+        let refused = || IllegalTransition { from: self.state, event: event.kind().as_str() };
         let attempt_says_no = matches!(event, Event::NotSent { .. } | Event::Refused { .. });
         if self.state == State::Dispatching && self.unanswered_attempts > 0 && attempt_says_no {
             // This attempt's "no" says nothing of the earlier one: PENDING could be withdrawn, and FAILED would be a promise.
@@ -375,7 +375,7 @@ impl Refund {
         let until = match self.state {
             State::Cancelled => self.create_time,
             State::Failed => self.caution_until.max(self.reserved_until).unwrap_or(self.create_time),
-            _ => self.create_time.plus(SIMILAR_WITHIN),
+            _ => self.create_time.saturating_add(SIMILAR_WITHIN),
         };
         SimilarityWindow { until, firm_until: self.reserved_until }
     }

@@ -28,7 +28,7 @@ pub enum State {
 /// A move that the table does not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a refund that is {from} cannot take the event \"{event}\"")]
-pub struct MoveRefused {
+pub struct IllegalTransition {
     /// Where the refund stands.
     pub from: State,
     /// What was to happen to it.
@@ -38,8 +38,8 @@ pub struct MoveRefused {
 /// Where `event` leads from `from`. Every pair that is not listed is refused: a terminal state is never left, doubt never forgotten.
 ///
 /// # Errors
-/// [`MoveRefused`] for every pair that is not listed.
-pub fn next(from: State, event: &Event) -> Result<State, MoveRefused> {
+/// [`IllegalTransition`] for every pair that is not listed.
+pub fn next(from: State, event: &Event) -> Result<State, IllegalTransition> {
     use State::{
         Cancelled, Dispatching, Failed, InDoubt, NeedsReview, PartiallySucceeded, Pending, Submitted, Succeeded,
     };
@@ -72,7 +72,7 @@ pub fn next(from: State, event: &Event) -> Result<State, MoveRefused> {
             Ok(resolved(decided))
         }
 
-        (from, event) => Err(MoveRefused { from, event: event.kind().as_str() }),
+        (from, event) => Err(IllegalTransition { from, event: event.kind().as_str() }),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::domain::characters::is_control_or_format;
-use crate::domain::ids::Provider;
+use crate::domain::ids::ProviderKind;
 use crate::domain::money::{Currency, Money};
 
 /// What is refunded, checked.
@@ -43,7 +43,7 @@ pub struct DebitsuccessTarget {
 
 /// A field that is wrong, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FieldFault {
+pub struct FieldViolation {
     /// Path from the request's root or, from a constructor here, from the target: `amount.minor_units`.
     pub field: String,
     /// What would be right, to be read after the field's name.
@@ -62,9 +62,9 @@ const EXTERNAL_REFERENCE_CHARS: usize = 50;
 const DESCRIPTION_CHARS: usize = 4_000;
 const REQUEST_INITIATOR_CHARS: usize = 100;
 /// Decimal (10, 2): eight digits before the point.
-const LARGEST_DEBITSUCCESS_MINOR_UNITS: i64 = 9_999_999_999;
+const MAX_DEBITSUCCESS_MINOR_UNITS: i64 = 9_999_999_999;
 
-impl FieldFault {
+impl FieldViolation {
     /// A fault of `field`.
     pub fn new(field: impl Into<String>, description: impl Into<String>) -> Self {
         Self { field: field.into(), description: description.into() }
@@ -73,11 +73,11 @@ impl FieldFault {
 
 impl Target {
     /// Whose target it is.
-    pub fn provider(&self) -> Provider {
+    pub fn provider(&self) -> ProviderKind {
         match self {
-            Target::Sectigo(_) => Provider::Sectigo,
-            Target::Namecom(_) => Provider::Namecom,
-            Target::Debitsuccess(_) => Provider::Debitsuccess,
+            Target::Sectigo(_) => ProviderKind::Sectigo,
+            Target::Namecom(_) => ProviderKind::Namecom,
+            Target::Debitsuccess(_) => ProviderKind::Debitsuccess,
         }
     }
 
@@ -183,14 +183,14 @@ impl SectigoTarget {
     ///
     /// # Errors
     /// Every field that is wrong.
-    pub fn new(order_number: &str, reason_code: i32) -> Result<Self, Vec<FieldFault>> {
+    pub fn new(order_number: &str, reason_code: i32) -> Result<Self, Vec<FieldViolation>> {
         let mut faults = Vec::new();
         if let Some(fault) = order_number_fault("order_number", order_number) {
             faults.push(fault);
         }
         let reason = u8::try_from(reason_code).ok().filter(|code| (1..=11).contains(code));
         if reason.is_none() {
-            faults.push(FieldFault::new("reason", "must be one of the eleven reasons of the provider"));
+            faults.push(FieldViolation::new("reason", "must be one of the eleven reasons of the provider"));
         }
         match reason {
             Some(reason_code) if faults.is_empty() => Ok(Self { order_number: order_number.to_owned(), reason_code }),
@@ -215,10 +215,10 @@ pub fn is_same_order(one: &str, other: &str) -> bool {
 }
 
 /// What is wrong with a Sectigo order number, if anything.
-pub fn order_number_fault(field: &str, order_number: &str) -> Option<FieldFault> {
+pub fn order_number_fault(field: &str, order_number: &str) -> Option<FieldViolation> {
     let fits = (1..=SECTIGO_ORDER_NUMBER_CHARS).contains(&order_number.len())
         && order_number.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
-    (!fits).then(|| FieldFault::new(field, "must be 1 to 64 of A-Z a-z 0-9 \"-\" \"_\" \".\""))
+    (!fits).then(|| FieldViolation::new(field, "must be 1 to 64 of A-Z a-z 0-9 \"-\" \"_\" \".\""))
 }
 
 impl NamecomTarget {
@@ -226,23 +226,23 @@ impl NamecomTarget {
     ///
     /// # Errors
     /// Every field that is wrong.
-    pub fn new(order_id: i32, order_item_ids: &[i32]) -> Result<Self, Vec<FieldFault>> {
+    pub fn new(order_id: i32, order_item_ids: &[i32]) -> Result<Self, Vec<FieldViolation>> {
         let mut faults = Vec::new();
         if order_id < 1 {
-            faults.push(FieldFault::new("order_id", "must be above 0"));
+            faults.push(FieldViolation::new("order_id", "must be above 0"));
         }
         if !(1..=NAMECOM_ITEMS).contains(&order_item_ids.len()) {
-            faults.push(FieldFault::new("order_item_ids", format!("must hold 1 to {NAMECOM_ITEMS} items")));
+            faults.push(FieldViolation::new("order_item_ids", format!("must hold 1 to {NAMECOM_ITEMS} items")));
         }
         let mut sorted = order_item_ids.to_vec();
         sorted.sort_unstable();
         if sorted.first().is_some_and(|smallest| *smallest < 1) {
-            faults.push(FieldFault::new("order_item_ids", "must be above 0, each of them"));
+            faults.push(FieldViolation::new("order_item_ids", "must be above 0, each of them"));
         }
         let before = sorted.len();
         sorted.dedup();
         if sorted.len() != before {
-            faults.push(FieldFault::new("order_item_ids", "must name each item once"));
+            faults.push(FieldViolation::new("order_item_ids", "must name each item once"));
         }
         if faults.is_empty() { Ok(Self { order_id, order_item_ids: sorted }) } else { Err(faults) }
     }
@@ -278,7 +278,7 @@ impl DebitsuccessTarget {
     ///
     /// # Errors
     /// Every field that is wrong.
-    pub fn new(fields: DebitsuccessFields<'_>) -> Result<Self, Vec<FieldFault>> {
+    pub fn new(fields: DebitsuccessFields<'_>) -> Result<Self, Vec<FieldViolation>> {
         let mut faults = Vec::new();
         let references = [
             ("account_reference_no", fields.account_reference_no, ACCOUNT_REFERENCE_CHARS),
@@ -286,14 +286,14 @@ impl DebitsuccessTarget {
         ];
         for (field, text, longest) in references {
             if text.chars().count() > longest {
-                faults.push(FieldFault::new(field, format!("must be at most {longest} characters")));
+                faults.push(FieldViolation::new(field, format!("must be at most {longest} characters")));
             } else if text.trim() != text || text.chars().any(is_not_for_text) {
                 let right = "must hold no control or format character and no blank at either end";
-                faults.push(FieldFault::new(field, right));
+                faults.push(FieldViolation::new(field, right));
             }
         }
         if references.iter().all(|(_, text, _)| text.is_empty()) {
-            faults.push(FieldFault::new(
+            faults.push(FieldViolation::new(
                 "account_reference_no",
                 "is required, or external_account_reference_no in its place",
             ));
@@ -304,18 +304,18 @@ impl DebitsuccessTarget {
             ("request_initiator", fields.request_initiator, REQUEST_INITIATOR_CHARS),
         ] {
             if text.chars().count() > longest {
-                faults.push(FieldFault::new(field, format!("must be at most {longest} characters")));
+                faults.push(FieldViolation::new(field, format!("must be at most {longest} characters")));
             }
         }
         if fields.description.chars().any(|one| is_not_for_text(one) && !matches!(one, '\n' | '\r')) {
             let right = "must hold no control or format character besides line ends";
-            faults.push(FieldFault::new("description", right));
+            faults.push(FieldViolation::new("description", right));
         }
         if fields.request_initiator.chars().any(is_not_for_text) {
-            faults.push(FieldFault::new("request_initiator", "must hold no control or format character"));
+            faults.push(FieldViolation::new("request_initiator", "must hold no control or format character"));
         }
         if fields.description.trim().is_empty() {
-            faults.push(FieldFault::new("description", "is required"));
+            faults.push(FieldViolation::new("description", "is required"));
         }
         match amount {
             Some(amount) if faults.is_empty() => Ok(Self {
@@ -361,18 +361,18 @@ fn canonical_order_number(order_number: &str) -> String {
     if all_digits { order.trim_start_matches('0').to_owned() } else { order }
 }
 
-fn amount_of(amount: Option<(&str, i64)>, faults: &mut Vec<FieldFault>) -> Option<Money> {
+fn amount_of(amount: Option<(&str, i64)>, faults: &mut Vec<FieldViolation>) -> Option<Money> {
     let Some((code, minor_units)) = amount else {
-        faults.push(FieldFault::new("amount", "is required"));
+        faults.push(FieldViolation::new("amount", "is required"));
         return None;
     };
-    if !(1..=LARGEST_DEBITSUCCESS_MINOR_UNITS).contains(&minor_units) {
-        faults.push(FieldFault::new("amount.minor_units", "must be above 0 and at most 9999999999"));
+    if !(1..=MAX_DEBITSUCCESS_MINOR_UNITS).contains(&minor_units) {
+        faults.push(FieldViolation::new("amount.minor_units", "must be above 0 and at most 9999999999"));
     }
     match Currency::parse(code) {
         Ok(currency) => Some(Money { currency, minor_units }),
         Err(error) => {
-            faults.push(FieldFault::new("amount.currency_code", error.to_string()));
+            faults.push(FieldViolation::new("amount.currency_code", error.to_string()));
             None
         }
     }
@@ -409,7 +409,7 @@ mod tests {
         request_initiator: "",
     };
 
-    fn fields_of<T>(result: Result<T, Vec<FieldFault>>) -> Vec<String> {
+    fn fields_of<T>(result: Result<T, Vec<FieldViolation>>) -> Vec<String> {
         result.err().into_iter().flatten().map(|fault| fault.field).collect()
     }
 

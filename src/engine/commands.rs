@@ -3,10 +3,10 @@
 use tokio::time::Instant;
 
 use crate::domain::event::Resolution;
-use crate::domain::ids::{AccountName, Provider, RefundId};
+use crate::domain::ids::{AccountName, ProviderKind, RefundId};
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::state::State;
-use crate::domain::target::FieldFault;
+use crate::domain::target::FieldViolation;
 use crate::ledger::LedgerError;
 
 /// A refund to be created.
@@ -14,7 +14,7 @@ use crate::ledger::LedgerError;
 pub struct CreateCommand {
     /// What is asked for.
     pub intent: Intent,
-    /// Record it although a similar one was recorded within a day.
+    /// RecordEvents it although a similar one was recorded within a day.
     pub allow_similar: bool,
     /// Who asks.
     pub actor: String,
@@ -106,13 +106,13 @@ pub enum EngineError {
         /// The account.
         account: AccountName,
         /// Its provider.
-        of: Provider,
+        of: ProviderKind,
         /// The target's provider.
-        target: Provider,
+        target: ProviderKind,
     },
     /// Fields that only the configuration can judge.
     #[error("{} field(s) of the request are wrong", .0.len())]
-    Invalid(Vec<FieldFault>),
+    Invalid(Vec<FieldViolation>),
     /// Something of it was sent, or it has ended.
     #[error("a refund that is {0} cannot be cancelled")]
     NotCancellable(State),
@@ -146,7 +146,7 @@ pub enum EngineError {
     Draining,
     /// Too much is under way for callers that may have left. Nothing was recorded.
     #[error("too many refunds are being withdrawn or looked up")]
-    TooManyErrands,
+    TooManyOperations,
     /// Too many readers of the event feed.
     #[error("too many event streams are open")]
     TooManyFeeds,

@@ -34,7 +34,7 @@ pub struct Schedule {
 
 /// What every decision is made by.
 #[derive(Debug, Clone, Copy)]
-pub struct Rules<'a> {
+pub struct RetryRules<'a> {
     /// What the account's provider promises.
     pub contract: &'a RetryContract,
     /// When to ask.
@@ -70,7 +70,7 @@ pub enum Step {
 }
 
 /// So many attempts without an answer, and a person must look: whatever the contract says, something is wrong.
-const MOST_UNANSWERED: u32 = 5;
+const MAX_UNANSWERED_ATTEMPTS: u32 = 5;
 
 const TOO_MANY_UNANSWERED: &str = "too many attempts were left without an answer";
 
@@ -79,21 +79,25 @@ const NEVER_TAKEN: &str = "for days no attempt was taken";
 const ELSEWHERE: &str = "it was attempted at another host or under another login, and is not sent again from here";
 
 /// So long a doubt is left to looks that are not answered: longer than any outage that is still being worked on.
-const LONGEST_SILENCE: Duration = Duration::from_secs(3 * 24 * 3_600);
+const MAX_DOUBT_WITHOUT_LOOKUP: Duration = Duration::from_secs(3 * 24 * 3_600);
 
 /// So long a refund that the provider has taken is followed: longer than any bank's transfer.
-const LONGEST_SUBMITTED: Duration = Duration::from_secs(30 * 24 * 3_600);
+const MAX_SUBMITTED: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 /// How to go on with a refund that is due.
-pub fn next_step(refund: &Refund, rules: Rules<'_>, now: Timestamp) -> Step {
+pub fn next_step(refund: &Refund, rules: RetryRules<'_>, now: Timestamp) -> Step {
     let Deduplication::Replay { .. } = rules.contract.deduplication else {
         // Sectigo is never sent again, and Debitsuccess only when a lookup has just shown that it
         // has no record.
         return Step::LookUp;
     };
-    let more = refund.unanswered_attempts > 0 && refund.unanswered_attempts < MOST_UNANSWERED;
+    let more = refund.unanswered_attempts > 0 && refund.unanswered_attempts < MAX_UNANSWERED_ATTEMPTS;
     let is_open = refund.state == State::InDoubt && more;
-    if is_open && rules.may_resend(refund, now) && !was_told_no(refund, rules.contract) && !is_contradicted(refund) {
+    if is_open
+        && rules.may_resend(refund, now)
+        && !last_attempt_refused(refund, rules.contract)
+        && !is_contradicted(refund)
+    {
         Step::Resend
     } else {
         Step::LookUp
@@ -101,7 +105,7 @@ pub fn next_step(refund: &Refund, rules: Rules<'_>, now: Timestamp) -> Step {
 }
 
 /// What follows from the answer to an attempt of a refund that is DISPATCHING.
-pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: Rules<'_>, now: Timestamp) -> Decision {
+pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: RetryRules<'_>, now: Timestamp) -> Decision {
     // Earlier attempts of this refund of which nobody knows the outcome. While there are any, no "no" is definite.
     let unanswered = refund.unanswered_attempts > 0;
     let doubted =
@@ -145,13 +149,13 @@ pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: Rules<'_>, now: T
                 format!("an earlier attempt is unanswered, and this one was not processed: {}", error.said());
             // By the age of what is in doubt: it was there before this attempt.
             let since = refund.dispatch_time.unwrap_or(now);
-            let next_check = Some(rules.soonest(refund, since, 0, now)).max(retry_at);
+            let next_check = Some(rules.next_check_time_of(refund, since, 0, now)).max(retry_at);
             let reason = DoubtReason::Contradiction;
             let event = Event::Doubted { reason, evidence, error: Some(error), not_processed: true };
             Decision { events: vec![event], next_check, resend: false }
         }
         Outcome::NotSent { error, retry_at } => {
-            let earliest = now.plus(rules.backoff.after(refund.attempt_count, refund.id()));
+            let earliest = now.saturating_add(rules.backoff.after(refund.attempt_count, refund.id()));
             let retry_at = retry_at.map_or(earliest, |at| at.max(earliest));
             rules.decision(refund, vec![Event::NotSent { error, retry_at }], now)
         }
@@ -168,7 +172,7 @@ pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: Rules<'_>, now: T
 
 /// What follows where an attempt of a refund in doubt is on disk, and it has taken so long that sending it is not safe any more: another one is
 /// unanswered, and this one never left.
-pub fn after_delay(refund: &Refund, reason: DoubtReason, rules: Rules<'_>, now: Timestamp) -> Decision {
+pub fn after_delay(refund: &Refund, reason: DoubtReason, rules: RetryRules<'_>, now: Timestamp) -> Decision {
     let evidence = "an earlier attempt is unanswered, and this one was not sent: until it was recorded the provider may have \
                     forgotten the key, or the credentials that it is bound to have changed";
     let doubted = Event::Doubted { reason, evidence: evidence.to_owned(), error: None, not_processed: true };
@@ -184,7 +188,7 @@ pub fn after_lookup(
     refund: &Refund,
     lookup: Lookup,
     taken: Option<Timestamp>,
-    rules: Rules<'_>,
+    rules: RetryRules<'_>,
     asked: Timestamp,
     now: Timestamp,
 ) -> Decision {
@@ -198,7 +202,7 @@ pub fn after_lookup(
 /// A person ends a review. Only the provider's record under our own identifier ends it without one:
 /// a refunded order or item does not show whose refund it was. A lookup that shows nothing new is
 /// no event, so that the etag that a person holds stays valid.
-fn after_lookup_in_review(refund: &Refund, lookup: Lookup, rules: Rules<'_>, now: Timestamp) -> Vec<Event> {
+fn after_lookup_in_review(refund: &Refund, lookup: Lookup, rules: RetryRules<'_>, now: Timestamp) -> Vec<Event> {
     let is_ours = rules.contract.lookup == LookupKind::Refund && !refund.foreign_record;
     match lookup {
         Lookup::Found(Outcome::Refunded(confirmation)) if is_ours => vec![Event::Refunded(confirmation)],
@@ -223,8 +227,9 @@ fn after_lookup_in_review(refund: &Refund, lookup: Lookup, rules: Rules<'_>, now
 
 /// A refund that failed by the provider's rejection or a person's decision may have been paid all
 /// the same.
-fn after_lookup_of_failed(refund: &Refund, lookup: Lookup, rules: Rules<'_>, now: Timestamp) -> Vec<Event> {
-    let corrected = |confirmation| vec![Event::Corrected { confirmation, caution_until: now.plus(rules.follow_up) }];
+fn after_lookup_of_failed(refund: &Refund, lookup: Lookup, rules: RetryRules<'_>, now: Timestamp) -> Vec<Event> {
+    let corrected =
+        |confirmation| vec![Event::Corrected { confirmation, caution_until: now.saturating_add(rules.follow_up) }];
     match lookup {
         Lookup::Found(Outcome::Refunded(confirmation)) => corrected(confirmation),
         // Some of the items.
@@ -251,7 +256,7 @@ fn after_lookup_in_question(
     refund: &Refund,
     lookup: Lookup,
     taken: Option<Timestamp>,
-    rules: Rules<'_>,
+    rules: RetryRules<'_>,
     asked: Timestamp,
     now: Timestamp,
 ) -> Decision {
@@ -296,14 +301,14 @@ fn after_lookup_in_question(
                 events
             }
         },
-        Lookup::Unavailable { ref evidence, .. } if nobody_answers(refund, rules.contract, now) => {
+        Lookup::Unavailable { ref evidence, .. } if lookups_timed_out(refund, rules.contract, now) => {
             escalated(format!("{evidence}; and the doubt is days old"))
         }
         other => checked(&other),
     };
     let events = match events.as_slice() {
         // Lookups show no end within the allowed time: a person must find out what became of it.
-        [Event::Checked(seen)] if taken.is_some_and(|since| now.since(since) >= LONGEST_SUBMITTED) => {
+        [Event::Checked(seen)] if taken.is_some_and(|since| now.saturating_duration_since(since) >= MAX_SUBMITTED) => {
             escalated(format!("{}; it was taken long ago, and is not finished", seen.evidence))
         }
         _ => events,
@@ -313,7 +318,7 @@ fn after_lookup_in_question(
 
 /// Whether it matters, and its history is to be asked, since when the provider has had it.
 pub fn may_take_too_long(refund: &Refund, now: Timestamp) -> bool {
-    let is_old = refund.dispatch_time.is_none_or(|first| now.since(first) >= LONGEST_SUBMITTED);
+    let is_old = refund.dispatch_time.is_none_or(|first| now.saturating_duration_since(first) >= MAX_SUBMITTED);
     refund.state == State::Submitted && is_old
 }
 
@@ -327,9 +332,9 @@ enum AfterAbsence {
     PastAllMeans(&'static str),
 }
 
-fn after_absence(refund: &Refund, absence: Absence, rules: Rules<'_>, asked: Timestamp) -> AfterAbsence {
+fn after_absence(refund: &Refund, absence: Absence, rules: RetryRules<'_>, asked: Timestamp) -> AfterAbsence {
     let contract = rules.contract;
-    let settled = |since: Timestamp| asked.since(since) >= contract.settle_time;
+    let settled = |since: Timestamp| asked.saturating_duration_since(since) >= contract.settle_time;
     // Neither the last attempt nor a change of its place is younger than the settle time.
     let has_settled = refund.settling_since().is_some_and(settled);
     match (contract.lookup, refund.state) {
@@ -343,25 +348,27 @@ fn after_absence(refund: &Refund, absence: Absence, rules: Rules<'_>, asked: Tim
             if !doubt_settled {
                 return AfterAbsence::NotYet;
             }
-            let is_stuck = was_told_no(refund, contract) || is_contradicted(refund);
+            let is_stuck = last_attempt_refused(refund, contract) || is_contradicted(refund);
             // Where nothing is sent again, nothing but time could still show it.
-            let is_over = !rules.may_resend(refund, asked) || is_stuck;
+            let should_stop = !rules.may_resend(refund, asked) || is_stuck;
             match absence {
                 Absence::HalfDone => {
                     AfterAbsence::PastAllMeans("the settle time is over, and the refund may still come")
                 }
                 _ if refund.attempted_elsewhere => AfterAbsence::PastAllMeans(ELSEWHERE),
-                _ if refund.unanswered_attempts >= MOST_UNANSWERED => AfterAbsence::PastAllMeans(TOO_MANY_UNANSWERED),
+                _ if refund.unanswered_attempts >= MAX_UNANSWERED_ATTEMPTS => {
+                    AfterAbsence::PastAllMeans(TOO_MANY_UNANSWERED)
+                }
                 // As below: unprocessed attempts do not count, so time must end it.
                 Absence::Untouched
-                    if is_over && was_not_processed(refund) && is_past_patience(refund, contract, asked) =>
+                    if should_stop && was_not_processed(refund) && is_past_resend_deadline(refund, contract, asked) =>
                 {
                     AfterAbsence::PastAllMeans(NEVER_TAKEN)
                 }
-                Absence::Untouched if contract.deduplication != Deduplication::None && is_over && !is_stuck => {
+                Absence::Untouched if contract.deduplication != Deduplication::None && should_stop && !is_stuck => {
                     AfterAbsence::SendAgain
                 }
-                _ if is_over => {
+                _ if should_stop => {
                     AfterAbsence::PastAllMeans("the settle time is over, and the state of the order proves no absence")
                 }
                 _ => AfterAbsence::NotYet,
@@ -373,30 +380,33 @@ fn after_absence(refund: &Refund, absence: Absence, rules: Rules<'_>, asked: Tim
             AfterAbsence::PastAllMeans("the provider took the refund, and has no record of it any more")
         }
         (LookupKind::Refund, _) if refund.attempted_elsewhere => AfterAbsence::PastAllMeans(ELSEWHERE),
-        (LookupKind::Refund, _) if was_told_no(refund, contract) => {
+        (LookupKind::Refund, _) if last_attempt_refused(refund, contract) => {
             AfterAbsence::PastAllMeans("the provider refused to take it again, and has no record of it")
         }
-        (LookupKind::Refund, _) if refund.unanswered_attempts >= MOST_UNANSWERED => {
+        (LookupKind::Refund, _) if refund.unanswered_attempts >= MAX_UNANSWERED_ATTEMPTS => {
             AfterAbsence::PastAllMeans(TOO_MANY_UNANSWERED)
         }
         // Unprocessed attempts do not count against the limit, so time must end it: a person cannot
         // have the refund sent again while the gateway does so.
-        (LookupKind::Refund, _) if is_past_patience(refund, contract, asked) => AfterAbsence::PastAllMeans(NEVER_TAKEN),
+        (LookupKind::Refund, _) if is_past_resend_deadline(refund, contract, asked) => {
+            AfterAbsence::PastAllMeans(NEVER_TAKEN)
+        }
         (LookupKind::Refund, _) => AfterAbsence::SendAgain,
     }
 }
 
 /// A lookup that is not answered proves nothing. After days without an answer one more helps no further, and a person is
 /// asked. A refund that has moved was looked up at its new place only since then.
-fn nobody_answers(refund: &Refund, contract: &RetryContract, now: Timestamp) -> bool {
+fn lookups_timed_out(refund: &Refund, contract: &RetryContract, now: Timestamp) -> bool {
     let since = refund.doubt.as_ref().map(|doubt| refund.placed_time.map_or(doubt.since, |at| at.max(doubt.since)));
-    since.is_some_and(|since| now.since(since) >= LONGEST_SILENCE.max(contract.settle_time))
+    since
+        .is_some_and(|since| now.saturating_duration_since(since) >= MAX_DOUBT_WITHOUT_LOOKUP.max(contract.settle_time))
 }
 
 /// The refund had time for several attempts, each after two lookups a settle time apart.
-fn is_past_patience(refund: &Refund, contract: &RetryContract, asked: Timestamp) -> bool {
-    let patience = LONGEST_SILENCE.saturating_add(contract.settle_time.saturating_mul(2));
-    refund.dispatch_time.is_some_and(|first| asked.since(first) >= patience)
+fn is_past_resend_deadline(refund: &Refund, contract: &RetryContract, asked: Timestamp) -> bool {
+    let patience = MAX_DOUBT_WITHOUT_LOOKUP.saturating_add(contract.settle_time.saturating_mul(2));
+    refund.dispatch_time.is_some_and(|first| asked.saturating_duration_since(first) >= patience)
 }
 
 /// Whether the last attempt was provably not processed.
@@ -405,7 +415,7 @@ fn was_not_processed(refund: &Refund) -> bool {
 }
 
 /// The last attempt was answered with a no, which cannot be believed while another attempt is unanswered; asking again would change nothing.
-fn was_told_no(refund: &Refund, contract: &RetryContract) -> bool {
+fn last_attempt_refused(refund: &Refund, contract: &RetryContract) -> bool {
     !was_not_processed(refund) && refund.provider_error.as_ref().is_some_and(|error| is_final(error, contract))
 }
 
@@ -427,7 +437,7 @@ fn is_final(error: &ProviderError, contract: &RetryContract) -> bool {
     }
 }
 
-impl Rules<'_> {
+impl RetryRules<'_> {
     /// `events`, and when to ask next once they are recorded.
     fn decision(&self, refund: &Refund, events: Vec<Event>, now: Timestamp) -> Decision {
         let after = events.iter().try_fold(refund.clone(), |refund, event| refund.apply(event, now));
@@ -441,14 +451,14 @@ impl Rules<'_> {
         let (since, skipped) = match (refund.state, &refund.doubt) {
             (State::InDoubt, Some(doubt)) => (doubt.since, refund.unanswered_attempts.saturating_sub(1)),
             (State::Submitted, _) => (refund.dispatch_time.unwrap_or(refund.update_time), 0),
-            (State::NeedsReview, _) => return Some(now.plus(self.schedule.then_every)),
+            (State::NeedsReview, _) => return Some(now.saturating_add(self.schedule.then_every)),
             (State::Failed, _) => {
-                let next = now.plus(self.schedule.then_every);
+                let next = now.saturating_add(self.schedule.then_every);
                 return Some(next).filter(|next| refund.is_followed(*next));
             }
             _ => return None,
         };
-        Some(self.soonest(refund, since, skipped, now))
+        Some(self.next_check_time_of(refund, since, skipped, now))
     }
 
     /// Whether the provider itself would keep a second send from a second effect now.
@@ -463,15 +473,15 @@ impl Rules<'_> {
     /// be corrected.
     fn rejection(&self, error: ProviderError, items: Vec<ItemResult>, now: Timestamp) -> Event {
         let follow = error.category == ErrorCategory::RejectedOnReview && !self.follow_up.is_zero();
-        Event::Refused { error, items, follow_until: follow.then(|| now.plus(self.follow_up)) }
+        Event::Refused { error, items, follow_until: follow.then(|| now.saturating_add(self.follow_up)) }
     }
 
     /// By the schedule, and not later than the moment at which what is seen will mean more, or the last one at which a resend is safe.
-    fn soonest(&self, refund: &Refund, since: Timestamp, skipped: u32, now: Timestamp) -> Timestamp {
+    fn next_check_time_of(&self, refund: &Refund, since: Timestamp, skipped: u32, now: Timestamp) -> Timestamp {
         let scheduled = self.schedule.next(since, skipped, now);
         let moved = refund.placed_time.filter(|_| refund.attempted_elsewhere);
         let settled = [Some(since), refund.absent_since, moved].into_iter().flatten();
-        let settled = settled.map(|at| at.plus(self.contract.settle_time));
+        let settled = settled.map(|at| at.saturating_add(self.contract.settle_time));
         let ahead = settled.chain(self.last_resend(refund)).filter(|at| *at > now);
         ahead.fold(scheduled, Timestamp::min)
     }
@@ -480,7 +490,7 @@ impl Rules<'_> {
     fn last_resend(&self, refund: &Refund) -> Option<Timestamp> {
         let Deduplication::Replay { key_lifetime } = self.contract.deduplication else { return None };
         let first = refund.dispatch_time.filter(|_| refund.state != State::Submitted)?;
-        Some(first.plus(key_lifetime / 10 * 9))
+        Some(first.saturating_add(key_lifetime / 10 * 9))
     }
 }
 
@@ -488,15 +498,15 @@ impl Schedule {
     /// The first moment after `now`; of the first ones so many are `skipped`, since every attempt without an answer makes the next rarer.
     fn next(&self, since: Timestamp, skipped: u32, now: Timestamp) -> Timestamp {
         let skipped = usize::try_from(skipped).unwrap_or(usize::MAX).min(self.first.len().saturating_sub(1));
-        let elapsed = now.since(since);
+        let elapsed = now.saturating_duration_since(since);
         let first = self.first.iter().skip(skipped).find(|after| **after > elapsed);
         if let Some(after) = first {
-            return since.plus(*after);
+            return since.saturating_add(*after);
         }
         let begin = self.first.last().copied().unwrap_or_default();
         let every = self.then_every.max(Duration::from_millis(1));
         let rounds = elapsed.saturating_sub(begin).as_micros() / every.as_micros() + 1;
-        since.plus(begin).plus(every.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX)))
+        since.saturating_add(begin).saturating_add(every.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX)))
     }
 }
 

@@ -22,19 +22,19 @@
 //! [`lane`] is what one account has of it all, and [`circuit`] whether it is sent anything at all.
 //! No work lives in a caller's future: whoever stops listening stops nothing.
 
-pub mod circuit;
+mod account;
+pub mod circuit_breaker;
 mod commands;
 pub mod decide;
-mod driver;
-mod feed;
-mod lane;
+mod event_stream;
+mod monotonic_clock;
 pub mod places;
 pub mod probe;
 mod rate_limit;
 mod resolve;
-mod steady;
 mod step;
 mod waiters;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -52,15 +52,16 @@ use crate::domain::event::{Event, EventRecord};
 use crate::domain::ids::{AccountName, RefundId};
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::state::State;
-use crate::domain::target::{FieldFault, Target};
-use crate::engine::circuit::CircuitSettings;
-use crate::engine::decide::{Backoff, Rules, Schedule};
-use crate::engine::feed::Recent;
-use crate::engine::lane::Lane;
-use crate::engine::steady::SteadyClock;
+use crate::domain::target::{FieldViolation, Target};
+use crate::engine::account::AccountRuntime;
+use crate::engine::circuit_breaker::CircuitBreakerSettings;
+use crate::engine::decide::{Backoff, RetryRules, Schedule};
+use crate::engine::event_stream::EventBuffer;
+use crate::engine::monotonic_clock::MonotonicClock;
 use crate::engine::waiters::{Waiter, Waiters};
 use crate::ledger::{
-    self, Claim, Create, Created, FirstAttempt, Health, Ledger, LedgerError, ListQuery, Listed, Record, Reschedule,
+    self, CreateOutcome, FirstAttempt, Health, Ledger, LedgerError, ListQuery, Listed, NewRefund, RecordEvents,
+    Reschedule, Ticket,
 };
 use crate::providers::{Account, Accounts};
 use crate::telemetry::traces;
@@ -68,11 +69,11 @@ use crate::telemetry::traces;
 pub use crate::engine::commands::{
     AccountHealth, CreateCommand, CreateResult, EngineError, ReassignCommand, ResolveCommand, WaitingFor,
 };
-pub use crate::engine::feed::{EventFeed, SharedEvent};
+pub use crate::engine::event_stream::{EventStream, SharedEvent};
 
 /// The engine. Cheap to clone; all clones are one.
 #[derive(Clone)]
-pub struct Engine(Arc<Shared>);
+pub struct Engine(Arc<EngineCore>);
 
 /// What the operator sets.
 #[derive(Debug, Clone)]
@@ -85,23 +86,23 @@ pub struct EngineSettings {
     /// at all.
     pub rejection_follow_up: Duration,
     /// When an account is sent nothing any more, and when it is tried again.
-    pub circuit: CircuitSettings,
+    pub circuit: CircuitBreakerSettings,
     /// Readers of the event feed at once.
     pub max_feeds: usize,
 }
 
-pub(crate) struct Shared {
+pub(crate) struct EngineCore {
     ledger: Arc<dyn Ledger>,
     accounts: Arc<Accounts>,
-    clock: Arc<SteadyClock>,
+    clock: Arc<MonotonicClock>,
     /// How old a key from before this moment is cannot be known.
     keys_trusted_from: Timestamp,
     settings: EngineSettings,
-    lanes: BTreeMap<AccountName, Arc<Lane>>,
+    lanes: BTreeMap<AccountName, Arc<AccountRuntime>>,
     waiters: Waiters,
     feeds: Arc<Semaphore>,
-    recent: Arc<Recent>,
-    errands: Arc<Semaphore>,
+    recent: Arc<EventBuffer>,
+    detached_operations: Arc<Semaphore>,
     tasks: TaskTracker,
     draining: CancellationToken,
     /// The ledger writes no more.
@@ -109,9 +110,9 @@ pub(crate) struct Shared {
 }
 
 /// After an error of the ledger.
-const AFTER_TROUBLE: Duration = Duration::from_secs(1);
+const LEDGER_ERROR_BACKOFF: Duration = Duration::from_secs(1);
 /// Withdrawals and looks under way at once: their callers may have left, so the port's bound on calls does not hold them.
-const ERRANDS: usize = 1_024;
+const MAX_DETACHED_OPERATIONS: usize = 1_024;
 
 impl Engine {
     /// Takes up where the last process ended: what was on its way is in doubt, what waited is sent.
@@ -127,28 +128,28 @@ impl Engine {
         let committed = *ledger.committed().borrow();
         let last_event = ledger.events_after(committed.saturating_sub(1), 1).await?.pop().map(|event| event.time);
         let behind = last_event.is_some_and(|last| clock.now() < last);
-        let clock = Arc::new(SteadyClock::new(clock, last_event.unwrap_or(Timestamp::MIN)));
+        let clock = Arc::new(MonotonicClock::new(clock, last_event.unwrap_or(Timestamp::MIN)));
         let keys_trusted_from = if behind { clock.now() } else { Timestamp::MIN };
         if behind {
             warn!("the machine's clock is behind the ledger's last event: no key from before this start is used again");
         }
-        let interrupted = ledger.interrupt_running(clock.now()).await?;
+        let interrupted = ledger.mark_interrupted(clock.now()).await?;
         places::take_up(&*ledger, &accounts, clock.now()).await?;
         let mut lanes = BTreeMap::new();
         for account in accounts.iter() {
             let standstills = ledger.standstills(&account.destination()).await?;
             let related = places::related_logins_of(account, &accounts);
-            let lane = Lane::new(account.clone(), related, standstills, settings.circuit);
+            let lane = AccountRuntime::new(account.clone(), related, standstills, settings.circuit);
             lanes.insert(account.name.clone(), Arc::new(lane));
         }
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(EngineCore {
             ledger,
             accounts,
             clock,
             keys_trusted_from,
             feeds: Arc::new(Semaphore::new(settings.max_feeds)),
             recent: Arc::default(),
-            errands: Arc::new(Semaphore::new(ERRANDS)),
+            detached_operations: Arc::new(Semaphore::new(MAX_DETACHED_OPERATIONS)),
             settings,
             lanes,
             waiters: Waiters::default(),
@@ -161,16 +162,16 @@ impl Engine {
                 refunds = interrupted,
                 "attempts were on their way when the gateway last stopped: they are IN_DOUBT now"
             );
-            name_interrupted(&shared, committed).await?;
+            log_interrupted(&shared, committed).await?;
         }
         // One listens for all who wait: those who hear it from the word itself are woken in any order, and no two runs would be alike. Not a task
         // of the drain, which lets callers wait for as long as the ledger writes.
-        tokio::spawn(tell_when_stopped(shared.ledger.health(), shared.stopped.clone()));
+        tokio::spawn(cancel_on_ledger_failure(shared.ledger.health(), shared.stopped.clone()));
         for lane in shared.lanes.values() {
-            shared.tasks.spawn(driver::send(shared.clone(), lane.clone()));
-            shared.tasks.spawn(driver::settle(shared.clone(), lane.clone()));
+            shared.tasks.spawn(workers::send(shared.clone(), lane.clone()));
+            shared.tasks.spawn(workers::settle(shared.clone(), lane.clone()));
         }
-        shared.tasks.spawn(feed::follow(shared.clone()));
+        shared.tasks.spawn(event_stream::follow(shared.clone()));
         Ok(Engine(shared))
     }
 
@@ -180,11 +181,11 @@ impl Engine {
     /// Nothing was recorded and nothing sent.
     pub async fn create(&self, command: CreateCommand) -> Result<CreateResult, EngineError> {
         let (answer_by, wait_until) = (command.answer_by, command.wait_until);
-        let claim = Claim::default();
+        let claim = Ticket::default();
         // Before anything is recorded: so the refund need not be read again in order to wait for it.
         let waiter = self.0.waiters.register(&command.intent.id);
         // A task of its own: between the commit and the send nobody may be able to drop the work.
-        let mut recording = self.spawn(self.0.clone().record_new(command, claim.clone()));
+        let mut recording = self.spawn(self.0.clone().create_refund_detached(command, claim.clone()));
         let recorded = match timeout_at(answer_by, &mut recording).await {
             Ok(joined) => joined,
             Err(_) if claim.withdraw() => return Err(EngineError::Deadline),
@@ -196,7 +197,7 @@ impl Engine {
             // It may have died after the commit. The same call again finds out.
             Err(_) => return Err(EngineError::Panicked),
         };
-        let refund = self.0.outcome_of(recorded.refund, waiter, wait_until).await;
+        let refund = self.0.wait_for_outcome(recorded.refund, waiter, wait_until).await;
         Ok(CreateResult { refund, replayed: recorded.replayed })
     }
 
@@ -208,10 +209,10 @@ impl Engine {
         if let Some(known) = self.0.known(&command.intent).await? {
             return Ok(CreateResult { refund: known, replayed: true });
         }
-        let lane = self.0.lane_for(&command.intent)?;
-        match self.0.ledger.check(self.0.create_of(lane, command, false, Claim::default())).await? {
-            Created::New(refund) => Ok(CreateResult { refund, replayed: false }),
-            Created::Known(refund) => Ok(CreateResult { refund, replayed: true }),
+        let lane = self.0.account_for(&command.intent)?;
+        match self.0.ledger.check(self.0.create_of(lane, command, false, Ticket::default())).await? {
+            CreateOutcome::New(refund) => Ok(CreateResult { refund, replayed: false }),
+            CreateOutcome::Known(refund) => Ok(CreateResult { refund, replayed: true }),
         }
     }
 
@@ -254,7 +255,7 @@ impl Engine {
     pub async fn cancel(&self, id: &RefundId, etag: Option<&str>, actor: &str) -> Result<Refund, EngineError> {
         let (shared, id, etag, actor) = (self.0.clone(), id.clone(), etag.map(str::to_owned), actor.to_owned());
         // A task of its own: those who wait for the refund are told, though the caller may have gone.
-        self.run_errand(async move { shared.withdraw(&id, etag.as_deref(), &actor).await }).await
+        self.run_detached(async move { shared.cancel_detached(&id, etag.as_deref(), &actor).await }).await
     }
 
     /// Asks the provider now what became of a refund, and records what it shows.
@@ -272,10 +273,10 @@ impl Engine {
             if !refund.state.is_in_question() && !refund.is_followed(shared.clock.now()) {
                 return Err(EngineError::NotInDoubt(refund.state));
             }
-            let lane = shared.lane_of(&refund)?.clone();
+            let lane = shared.configured_account(&refund)?.clone();
             step::look(&shared, &lane, refund, &actor).await
         };
-        self.run_errand(look).await
+        self.run_detached(look).await
     }
 
     /// A person's decision on a refund that the gateway cannot find out about.
@@ -290,7 +291,7 @@ impl Engine {
         if self.0.draining.is_cancelled() {
             return Err(EngineError::Draining);
         }
-        self.run_errand(resolve::resolve(self.0.clone(), command)).await
+        self.run_detached(resolve::resolve(self.0.clone(), command)).await
     }
 
     /// Lets a refund whose account is gone or has changed go on at a configured one.
@@ -304,7 +305,7 @@ impl Engine {
         if self.0.draining.is_cancelled() {
             return Err(EngineError::Draining);
         }
-        self.run_errand(places::reassign(self.0.clone(), command)).await
+        self.run_detached(places::reassign(self.0.clone(), command)).await
     }
 
     /// What keeps a refund from going on; none where nothing does.
@@ -356,8 +357,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::TooManyFeeds`], [`EngineError::BeyondLastEvent`]
-    pub fn feed(&self, after_sequence: u64) -> Result<EventFeed, EngineError> {
-        EventFeed::open(&self.0, after_sequence)
+    pub fn feed(&self, after_sequence: u64) -> Result<EventStream, EngineError> {
+        EventStream::open(&self.0, after_sequence)
     }
 
     /// All accounts with their health.
@@ -367,7 +368,7 @@ impl Engine {
 
     /// In which of [`crate::telemetry::metrics::POSITIONS`] each account's circuit is.
     pub fn circuits(&self) -> Vec<(AccountName, &'static str)> {
-        let position = |lane: &Arc<Lane>| (lane.account.name.clone(), lane.position());
+        let position = |lane: &Arc<AccountRuntime>| (lane.account.name.clone(), lane.position());
         self.0.lanes.values().map(position).collect()
     }
 
@@ -386,7 +387,7 @@ impl Engine {
 
     /// The account's retry contract says whether a second send is safe for a refund now; false for accounts no longer configured.
     pub fn resend_safe(&self, refund: &Refund) -> bool {
-        self.0.lane_of(refund).is_ok_and(|lane| self.0.may_resend(lane, refund))
+        self.0.configured_account(refund).is_ok_and(|lane| self.0.may_resend(lane, refund))
     }
 
     /// Takes nothing new, ends the feeds, and waits for what is on the wire, at most `limit` long.
@@ -404,11 +405,12 @@ impl Engine {
     }
 
     /// Runs what a caller asked for to its end, though the caller may leave.
-    async fn run_errand(
+    async fn run_detached(
         &self,
         errand: impl Future<Output = Result<Refund, EngineError>> + Send + 'static,
     ) -> Result<Refund, EngineError> {
-        let place = self.0.errands.clone().try_acquire_owned().map_err(|_| EngineError::TooManyErrands)?;
+        let place =
+            self.0.detached_operations.clone().try_acquire_owned().map_err(|_| EngineError::TooManyOperations)?;
         let work = async move {
             let _place = place;
             errand.await
@@ -422,9 +424,13 @@ impl Engine {
     }
 }
 
-impl Shared {
+impl EngineCore {
     /// One commit: the refund, its reservation, and its first attempt where a slot is free.
-    async fn record_new(self: Arc<Self>, command: CreateCommand, claim: Claim) -> Result<CreateResult, EngineError> {
+    async fn create_refund_detached(
+        self: Arc<Self>,
+        command: CreateCommand,
+        claim: Ticket,
+    ) -> Result<CreateResult, EngineError> {
         // Before everything that may refuse the call: what is on disk is told, whatever else is the matter.
         if let Some(known) = self.known(&command.intent).await? {
             return Ok(CreateResult { refund: known, replayed: true });
@@ -432,13 +438,13 @@ impl Shared {
         if self.draining.is_cancelled() {
             return Err(EngineError::Draining);
         }
-        let lane = self.lane_for(&command.intent)?.clone();
+        let lane = self.account_for(&command.intent)?.clone();
         let era = lane.era();
-        let slot = lane.slot_for_newcomer();
+        let slot = lane.try_acquire_for_new();
         let create = self.create_of(&lane, command, slot.is_some(), claim);
         match self.ledger.create(create).instrument(debug_span!("commit", step = "create")).await? {
-            Created::Known(refund) => Ok(CreateResult { refund, replayed: true }),
-            Created::New(refund) => {
+            CreateOutcome::Known(refund) => Ok(CreateResult { refund, replayed: true }),
+            CreateOutcome::New(refund) => {
                 info!(refund = %refund.id(), account = %lane.account.name, "refund recorded");
                 match slot {
                     Some(slot) => step::spawn_attempt(&self, &lane, refund.clone(), slot, era),
@@ -452,7 +458,7 @@ impl Shared {
         }
     }
 
-    async fn withdraw(&self, id: &RefundId, etag: Option<&str>, actor: &str) -> Result<Refund, EngineError> {
+    async fn cancel_detached(&self, id: &RefundId, etag: Option<&str>, actor: &str) -> Result<Refund, EngineError> {
         loop {
             let refund = self.get(id).await?;
             if refund.state == State::Cancelled {
@@ -465,22 +471,22 @@ impl Shared {
                 Ok(cancelled) => return Ok(cancelled),
                 // It changed under our hands; look again whether it may still be withdrawn.
                 Err(LedgerError::StaleRevision { .. }) => {}
-                Err(LedgerError::MoveRefused(refused)) => return Err(EngineError::NotCancellable(refused.from)),
+                Err(LedgerError::IllegalTransition(refused)) => return Err(EngineError::NotCancellable(refused.from)),
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
     /// Whether the provider itself would keep a second send from a second effect now.
-    fn may_resend(&self, lane: &Lane, refund: &Refund) -> bool {
+    fn may_resend(&self, lane: &AccountRuntime, refund: &Refund) -> bool {
         self.rules(lane, refund).may_resend(refund, self.clock.now())
     }
 
     /// The rules for decisions on a refund of this account.
-    fn rules<'a>(&'a self, lane: &'a Lane, refund: &Refund) -> Rules<'a> {
+    fn rules<'a>(&'a self, lane: &'a AccountRuntime, refund: &Refund) -> RetryRules<'a> {
         let EngineSettings { schedule, backoff, rejection_follow_up: follow_up, .. } = &self.settings;
         let age_is_known = refund.dispatch_time.is_some_and(|first| first >= self.keys_trusted_from);
-        Rules {
+        RetryRules {
             contract: &lane.account.contract,
             schedule,
             backoff: *backoff,
@@ -494,15 +500,15 @@ impl Shared {
     /// # Errors
     /// [`EngineError::AccountChanged`] if that account is gone or at another place, where nothing
     /// is known of the refund.
-    fn lane_of(&self, refund: &Refund) -> Result<&Arc<Lane>, EngineError> {
+    fn configured_account(&self, refund: &Refund) -> Result<&Arc<AccountRuntime>, EngineError> {
         let gone = || EngineError::AccountChanged { differing: vec!["account"] };
         let lane = self.lanes.get(&refund.account).ok_or_else(gone)?;
         let differing = lane.account.differing_fields(refund);
         if differing.is_empty() { Ok(lane) } else { Err(EngineError::AccountChanged { differing }) }
     }
 
-    fn create_of(&self, lane: &Lane, command: CreateCommand, dispatch: bool, claim: Claim) -> Create {
-        Create {
+    fn create_of(&self, lane: &AccountRuntime, command: CreateCommand, dispatch: bool, claim: Ticket) -> NewRefund {
+        NewRefund {
             dispatch: dispatch
                 .then(|| FirstAttempt { credential: lane.account.adapter.credential(&command.intent.id) }),
             intent: command.intent,
@@ -517,7 +523,7 @@ impl Shared {
     }
 
     /// Which lane an intent belongs to, if the configuration allows the intent at all.
-    fn lane_for(&self, intent: &Intent) -> Result<&Arc<Lane>, EngineError> {
+    fn account_for(&self, intent: &Intent) -> Result<&Arc<AccountRuntime>, EngineError> {
         let lane =
             self.lanes.get(&intent.account).ok_or_else(|| EngineError::AccountNotFound(intent.account.clone()))?;
         let (of, target) = (lane.account.provider, intent.target.provider());
@@ -527,7 +533,7 @@ impl Shared {
         match &intent.target {
             Target::Debitsuccess(target) if target.amount().currency != lane.account.place.currency => {
                 let right = format!("must be the account's currency, {}", lane.account.place.currency);
-                Err(EngineError::Invalid(vec![FieldFault::new("debitsuccess.amount.currency_code", right)]))
+                Err(EngineError::Invalid(vec![FieldViolation::new("debitsuccess.amount.currency_code", right)]))
             }
             _ => Ok(lane),
         }
@@ -537,11 +543,11 @@ impl Shared {
     /// it by now: its account has left, or its currency changed. A ledger that has stopped is asked too, for an error would say that nothing
     /// was recorded; but not one that does not verify: whoever writes says why.
     async fn known(&self, intent: &Intent) -> Result<Option<Refund>, EngineError> {
-        if matches!(*self.ledger.health().borrow(), Health::Corrupt(_)) && self.lane_for(intent).is_ok() {
+        if matches!(*self.ledger.health().borrow(), Health::Corrupt(_)) && self.account_for(intent).is_ok() {
             return Ok(None);
         }
         let Some(refund) = self.ledger.get(&intent.id).await? else { return Ok(None) };
-        Ok(Some(ledger::repeated(refund, intent)?))
+        Ok(Some(ledger::match_existing(refund, intent)?))
     }
 
     async fn get(&self, id: &RefundId) -> Result<Refund, EngineError> {
@@ -552,14 +558,15 @@ impl Shared {
     /// knows for how long, and callers who wait for one provider must not keep others out.
     ///
     /// Where the ledger cannot be read, what the caller has is what it gets: the refund is on disk.
-    async fn outcome_of(&self, refund: Refund, mut waiter: Waiter, until: Instant) -> Refund {
+    async fn wait_for_outcome(&self, refund: Refund, mut waiter: Waiter, until: Instant) -> Refund {
         let done = |refund: &Refund| match refund.state {
             State::Dispatching => false,
             State::Pending => {
-                let waits_longer = |at: Timestamp| Instant::now() + at.since(self.clock.now()) > until;
+                let waits_longer =
+                    |at: Timestamp| Instant::now() + at.saturating_duration_since(self.clock.now()) > until;
                 // A missing or changed account holds it up like a suspended one.
-                let is_shut = self.lane_of(refund).map_or(true, |lane| lane.is_shut());
-                is_shut || self.draining.is_cancelled() || refund.not_before.is_some_and(waits_longer)
+                let is_open = self.configured_account(refund).map_or(true, |lane| lane.is_open());
+                is_open || self.draining.is_cancelled() || refund.not_before.is_some_and(waits_longer)
             }
             _ => true,
         };
@@ -596,7 +603,7 @@ impl Shared {
     ) -> Result<Refund, LedgerError> {
         let mut pause = Duration::from_millis(1);
         loop {
-            let record = Record {
+            let record = RecordEvents {
                 id: refund.id().clone(),
                 revision: refund.revision,
                 events: events.clone(),
@@ -620,7 +627,7 @@ impl Shared {
     }
 }
 
-impl Shared {
+impl EngineCore {
     /// Sets when a refund is looked up next, after a lookup that showed nothing new.
     async fn reschedule(
         &self,
@@ -650,12 +657,12 @@ impl Shared {
             && !is_open
             && let Some(begin) = begin
         {
-            lane.account.meter.cleared(after.state, after.update_time.since(begin));
+            lane.account.meter.cleared(after.state, after.update_time.saturating_duration_since(begin));
         }
     }
 }
 
-async fn tell_when_stopped(mut health: watch::Receiver<Health>, stopped: CancellationToken) {
+async fn cancel_on_ledger_failure(mut health: watch::Receiver<Health>, stopped: CancellationToken) {
     // An error means that the ledger itself is gone, which comes to the same.
     drop(health.wait_for(|health| *health != Health::Writing).await);
     stopped.cancel();
@@ -663,7 +670,7 @@ async fn tell_when_stopped(mut health: watch::Receiver<Health>, stopped: Cancell
 
 /// So that the log of a refund shows its doubt. `before` is the last event before they were taken up; of very many the first are named, and
 /// the others found by ListRefunds.
-async fn name_interrupted(shared: &Shared, before: u64) -> Result<(), LedgerError> {
+async fn log_interrupted(shared: &EngineCore, before: u64) -> Result<(), LedgerError> {
     for event in shared.ledger.events_after(before, INTERRUPTED_NAMED).await? {
         let Some(refund) = shared.ledger.get(&event.refund).await? else { continue };
         let state = refund.state.as_str();

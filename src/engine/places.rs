@@ -21,8 +21,8 @@ use crate::domain::clock::{Clock as _, Timestamp};
 use crate::domain::ids::AccountName;
 use crate::domain::refund::Refund;
 use crate::domain::state::State;
-use crate::domain::target::FieldFault;
-use crate::engine::{AccountHealth, EngineError, ReassignCommand, Shared, WaitingFor};
+use crate::domain::target::FieldViolation;
+use crate::engine::{AccountHealth, EngineCore, EngineError, ReassignCommand, WaitingFor};
 use crate::ledger::{GATEWAY, Ledger, LedgerError, Listed, OpenRefunds, Reassign, RelatedLogins};
 use crate::providers::{Account, Accounts};
 
@@ -181,13 +181,13 @@ pub fn related_logins_of(account: &Account, accounts: &Accounts) -> RelatedLogin
 }
 
 /// See [`crate::engine::Engine::reassign`].
-pub(super) async fn reassign(shared: Arc<Shared>, command: ReassignCommand) -> Result<Refund, EngineError> {
+pub(super) async fn reassign(shared: Arc<EngineCore>, command: ReassignCommand) -> Result<Refund, EngineError> {
     let refund = shared.get(&command.id).await?;
     if command.etag != refund.etag() {
         return Err(EngineError::EtagMismatch { present: refund.etag() });
     }
     let is_open = refund.state == State::Pending || refund.state.is_in_question();
-    if !is_open || shared.lane_of(&refund).is_ok() {
+    if !is_open || shared.configured_account(&refund).is_ok() {
         return Err(EngineError::NotReassignable(refund.state));
     }
     let lane = shared.lanes.get(&command.account).cloned();
@@ -198,7 +198,7 @@ pub(super) async fn reassign(shared: Arc<Shared>, command: ReassignCommand) -> R
     }
     if lane.account.place.currency != refund.place.currency {
         let right = format!("must be an account in {}, as the refund is", refund.place.currency);
-        return Err(EngineError::Invalid(vec![FieldFault::new("account", right)]));
+        return Err(EngineError::Invalid(vec![FieldViolation::new("account", right)]));
     }
     let reassign = Reassign {
         id: command.id,
@@ -214,7 +214,7 @@ pub(super) async fn reassign(shared: Arc<Shared>, command: ReassignCommand) -> R
         Ok(reassigned) => {
             shared.waiters.tell(&reassigned);
             lane.bell.notify_one();
-            lane.settle_bell.notify_one();
+            lane.reconcile_notify.notify_one();
             Ok(reassigned)
         }
         Err(LedgerError::StaleRevision { present }) => Err(EngineError::EtagMismatch { present: present.etag() }),
@@ -223,11 +223,11 @@ pub(super) async fn reassign(shared: Arc<Shared>, command: ReassignCommand) -> R
 }
 
 /// See [`crate::engine::Engine::waiting_for`].
-pub(super) fn waiting_for(shared: &Shared, refund: &Refund) -> Option<WaitingFor> {
+pub(super) fn waiting_for(shared: &EngineCore, refund: &Refund) -> Option<WaitingFor> {
     if refund.state != State::Pending && !refund.state.is_in_question() {
         return None;
     }
-    let Ok(lane) = shared.lane_of(refund) else { return Some(WaitingFor::Account) };
+    let Ok(lane) = shared.configured_account(refund) else { return Some(WaitingFor::Account) };
     let suspended = match lane.health() {
         AccountHealth::Serving => None,
         AccountHealth::Suspended => Some(WaitingFor::Provider),
@@ -246,7 +246,7 @@ pub(super) fn waiting_for(shared: &Shared, refund: &Refund) -> Option<WaitingFor
 
 /// How much of the wait since `since` does not count towards expiry.
 pub(super) fn stood_still(standstills: &[(Timestamp, Timestamp)], since: Timestamp) -> std::time::Duration {
-    standstills.iter().map(|(begin, end)| end.since((*begin).max(since))).sum()
+    standstills.iter().map(|(begin, end)| end.saturating_duration_since((*begin).max(since))).sum()
 }
 
 #[cfg(test)]

@@ -16,9 +16,9 @@ use tracing::{Instrument as _, info, info_span};
 
 use crate::domain::ids::AccountName;
 use crate::domain::probe::{Credentials, ProbeReport};
-use crate::engine::circuit::{CircuitSettings, Sign};
-use crate::engine::lane::Lane;
-use crate::engine::{Engine, EngineError, Shared};
+use crate::engine::account::AccountRuntime;
+use crate::engine::circuit_breaker::{CircuitBreakerSettings, Signal};
+use crate::engine::{Engine, EngineCore, EngineError};
 use crate::ledger::RelatedLogins;
 use crate::providers::{Account, Turns};
 
@@ -65,11 +65,11 @@ impl Engine {
 }
 
 /// Probes an account without an engine, within the account's rate limits.
-pub async fn probe_alone(account: Arc<Account>, circuit: CircuitSettings) -> ProbeReport {
-    ask(&Arc::new(Lane::new(account, RelatedLogins::default(), Vec::new(), circuit))).await
+pub async fn probe_alone(account: Arc<Account>, circuit: CircuitBreakerSettings) -> ProbeReport {
+    ask(&Arc::new(AccountRuntime::new(account, RelatedLogins::default(), Vec::new(), circuit))).await
 }
 
-async fn when_due(shared: &Shared, lane: &Arc<Lane>, answer: oneshot::Sender<ProbeReport>) {
+async fn when_due(shared: &EngineCore, lane: &Arc<AccountRuntime>, answer: oneshot::Sender<ProbeReport>) {
     let probe = async {
         if let Some(earliest) = lane.requested_probes.earliest() {
             tokio::time::sleep_until(earliest).await;
@@ -78,7 +78,7 @@ async fn when_due(shared: &Shared, lane: &Arc<Lane>, answer: oneshot::Sender<Pro
         let _place = lane.lookups.acquire().await;
         lane.requested_probes.begin();
         let report = ask(lane).await;
-        lane.note_look(&sign_of(&report), false);
+        lane.record_probe(&signal_of(&report), false);
         let findings = i64::try_from(report.findings.len()).unwrap_or(i64::MAX);
         let credentials = report.credentials.as_str();
         info!(reached = report.reached, credentials, findings, fine = report.is_fine(), "probed the account");
@@ -94,7 +94,7 @@ async fn when_due(shared: &Shared, lane: &Arc<Lane>, answer: oneshot::Sender<Pro
     let _ = answer.send(probed);
 }
 
-async fn ask(lane: &Arc<Lane>) -> ProbeReport {
+async fn ask(lane: &Arc<AccountRuntime>) -> ProbeReport {
     let lane = lane.clone();
     let asking = async move { lane.account.adapter.probe(&*lane).await };
     match tokio::spawn(asking.in_current_span()).await {
@@ -105,11 +105,11 @@ async fn ask(lane: &Arc<Lane>) -> ProbeReport {
 
 /// What a probe means for the circuit breaker. Anything less than fine is no reason to send a
 /// refund.
-fn sign_of(report: &ProbeReport) -> Sign {
+fn signal_of(report: &ProbeReport) -> Signal {
     match report.credentials {
-        Credentials::Refused => Sign::CredentialsRefused,
-        _ if report.is_fine() => Sign::Works,
-        _ => Sign::Fails,
+        Credentials::Refused => Signal::CredentialsRefused,
+        _ if report.is_fine() => Signal::Healthy,
+        _ => Signal::Failure,
     }
 }
 
@@ -146,7 +146,7 @@ impl Probes {
 }
 
 #[async_trait]
-impl Turns for Lane {
+impl Turns for AccountRuntime {
     async fn turn(&self) {
         self.turn().await;
     }

@@ -47,7 +47,7 @@ impl RateLimiter {
 
     /// Takes a turn if one is free now and no request waits for it.
     pub(super) fn try_acquire(&self) -> bool {
-        if !self.holds_back() {
+        if !self.is_enabled() {
             return true;
         }
         let is_free = self.line.try_lock().is_ok_and(|_first| self.take().is_ok());
@@ -59,7 +59,7 @@ impl RateLimiter {
 
     /// Waits for a turn and takes it.
     pub(super) async fn acquire(&self) {
-        if !self.holds_back() {
+        if !self.is_enabled() {
             return;
         }
         let start = Instant::now();
@@ -70,7 +70,7 @@ impl RateLimiter {
         self.meter.paced(start.elapsed());
     }
 
-    fn holds_back(&self) -> bool {
+    fn is_enabled(&self) -> bool {
         !self.apart.is_zero() || self.per_hour > 0
     }
 

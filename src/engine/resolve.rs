@@ -8,12 +8,12 @@ use crate::domain::event::{Decided, Event, ItemResolution, Resolution};
 use crate::domain::money::Money;
 use crate::domain::refund::Refund;
 use crate::domain::state::State;
-use crate::domain::target::FieldFault;
-use crate::engine::{EngineError, ResolveCommand, Shared, step};
+use crate::domain::target::FieldViolation;
+use crate::engine::{EngineCore, EngineError, ResolveCommand, step};
 use crate::ledger::LedgerError;
 
 /// See [`crate::engine::Engine::resolve`].
-pub(super) async fn resolve(shared: Arc<Shared>, command: ResolveCommand) -> Result<Refund, EngineError> {
+pub(super) async fn resolve(shared: Arc<EngineCore>, command: ResolveCommand) -> Result<Refund, EngineError> {
     let refund = shared.get(&command.id).await?;
     if command.etag != refund.etag() {
         return Err(EngineError::EtagMismatch { present: refund.etag() });
@@ -35,8 +35,8 @@ pub(super) async fn resolve(shared: Arc<Shared>, command: ResolveCommand) -> Res
     record(&shared, &refund, event, &command.actor).await
 }
 
-async fn send_again(shared: &Arc<Shared>, refund: Refund, command: ResolveCommand) -> Result<Refund, EngineError> {
-    let lane = shared.lane_of(&refund)?.clone();
+async fn send_again(shared: &Arc<EngineCore>, refund: Refund, command: ResolveCommand) -> Result<Refund, EngineError> {
+    let lane = shared.configured_account(&refund)?.clone();
     // Takes a slot before the attempt is recorded, so that a recorded attempt is sent at once.
     let slot = tokio::select! {
         biased;
@@ -55,10 +55,10 @@ async fn send_again(shared: &Arc<Shared>, refund: Refund, command: ResolveComman
     Ok(refund)
 }
 
-async fn record(shared: &Shared, refund: &Refund, event: Event, actor: &str) -> Result<Refund, EngineError> {
+async fn record(shared: &EngineCore, refund: &Refund, event: Event, actor: &str) -> Result<Refund, EngineError> {
     let next_check = match &event {
         Event::Resolved(Decided { follow_until: Some(until), .. }) => {
-            Some(shared.clock.now().plus(shared.settings.schedule.then_every)).filter(|next| next < until)
+            Some(shared.clock.now().saturating_add(shared.settings.schedule.then_every)).filter(|next| next < until)
         }
         _ => None,
     };
@@ -71,24 +71,24 @@ async fn record(shared: &Shared, refund: &Refund, event: Event, actor: &str) -> 
 /// What was not given back stays reserved until an effect of the last attempt can be ruled out: the
 /// person may be right today while the request is still queued at the provider. If the account is
 /// gone, the provider's default settle time applies.
-fn reserved_until(shared: &Shared, refund: &Refund, resolution: &Resolution) -> Option<Timestamp> {
+fn reserved_until(shared: &EngineCore, refund: &Refund, resolution: &Resolution) -> Option<Timestamp> {
     let leaves_some = match resolution {
         Resolution::NotRefunded => true,
         Resolution::Refunded { items, .. } => items.iter().any(|item| !item.refunded),
         Resolution::SendAgain => false,
     };
     let settle_time = shared
-        .lane_of(refund)
+        .configured_account(refund)
         .map_or_else(|_| default_settle_time(refund.provider()), |lane| lane.account.contract.settle_time);
-    let until = refund.settling_since()?.plus(settle_time);
+    let until = refund.settling_since()?.saturating_add(settle_time);
     Some(until).filter(|until| leaves_some && *until > shared.clock.now())
 }
 
 /// A record that may be another caller's corrects no decision.
-fn followed_until(shared: &Shared, refund: &Refund, resolution: &Resolution) -> Option<Timestamp> {
+fn followed_until(shared: &EngineCore, refund: &Refund, resolution: &Resolution) -> Option<Timestamp> {
     let follow_up = shared.settings.rejection_follow_up;
     let is_followed = *resolution == Resolution::NotRefunded && !refund.foreign_record && !follow_up.is_zero();
-    is_followed.then(|| shared.clock.now().plus(follow_up))
+    is_followed.then(|| shared.clock.now().saturating_add(follow_up))
 }
 
 /// Reports everything that is wrong with a decision.
@@ -106,38 +106,38 @@ fn check(refund: &Refund, command: &ResolveCommand) -> Result<(), EngineError> {
     if faults.is_empty() { Ok(()) } else { Err(EngineError::Invalid(faults)) }
 }
 
-fn check_amount(field: &str, refund: &Refund, amount: Money, faults: &mut Vec<FieldFault>) {
+fn check_amount(field: &str, refund: &Refund, amount: Money, faults: &mut Vec<FieldViolation>) {
     if amount.minor_units <= 0 {
-        faults.push(FieldFault::new(format!("{field}.minor_units"), "must be above zero"));
+        faults.push(FieldViolation::new(format!("{field}.minor_units"), "must be above zero"));
     }
     let currency = refund.place.currency;
     if amount.currency != currency {
         let right = format!("must be the account's currency, {currency}");
-        faults.push(FieldFault::new(format!("{field}.currency_code"), right));
+        faults.push(FieldViolation::new(format!("{field}.currency_code"), right));
     } else if let Some(requested) = refund.intent.target.requested_amount()
         && amount.minor_units > requested.minor_units
     {
         let right = format!("must be at most what was asked for, {requested}");
-        faults.push(FieldFault::new(format!("{field}.minor_units"), right));
+        faults.push(FieldViolation::new(format!("{field}.minor_units"), right));
     }
 }
 
-fn check_items(refund: &Refund, items: &[ItemResolution], faults: &mut Vec<FieldFault>) {
+fn check_items(refund: &Refund, items: &[ItemResolution], faults: &mut Vec<FieldViolation>) {
     let requested = refund.intent.target.item_ids();
     if requested.is_empty() {
-        faults.push(FieldFault::new("items", "must be empty: only a refund of name.com has items"));
+        faults.push(FieldViolation::new("items", "must be empty: only a refund of name.com has items"));
         return;
     }
     for (index, item) in items.iter().enumerate() {
         let field = format!("items[{index}]");
         if !requested.contains(&item.item_id) {
-            faults.push(FieldFault::new(format!("{field}.item_id"), "must be one of the items asked for"));
+            faults.push(FieldViolation::new(format!("{field}.item_id"), "must be one of the items asked for"));
         } else if items.iter().take(index).any(|before| before.item_id == item.item_id) {
-            faults.push(FieldFault::new(format!("{field}.item_id"), "must name each item once"));
+            faults.push(FieldViolation::new(format!("{field}.item_id"), "must name each item once"));
         }
         match item.amount {
             Some(amount) if item.refunded => check_amount(&format!("{field}.refunded_amount"), refund, amount, faults),
-            Some(_) => faults.push(FieldFault::new(
+            Some(_) => faults.push(FieldViolation::new(
                 format!("{field}.refunded_amount"),
                 "must be left out for an item that was not refunded",
             )),
@@ -147,11 +147,13 @@ fn check_items(refund: &Refund, items: &[ItemResolution], faults: &mut Vec<Field
     let missing: Vec<&str> =
         requested.iter().filter(|id| !items.iter().any(|item| item.item_id == **id)).map(String::as_str).collect();
     if !missing.is_empty() {
-        faults
-            .push(FieldFault::new("items", format!("must name every item asked for: {} missing", missing.join(", "))));
+        faults.push(FieldViolation::new(
+            "items",
+            format!("must name every item asked for: {} missing", missing.join(", ")),
+        ));
     }
     if items.iter().all(|item| !item.refunded) {
-        faults.push(FieldFault::new(
+        faults.push(FieldViolation::new(
             "items",
             "must hold a refunded item: RESOLUTION_NOT_REFUNDED says that there is none",
         ));
@@ -159,12 +161,12 @@ fn check_items(refund: &Refund, items: &[ItemResolution], faults: &mut Vec<Field
 }
 
 /// The amount and the sum of the items must agree.
-fn check_sum(amount: Option<Money>, items: &[ItemResolution], faults: &mut Vec<FieldFault>) {
+fn check_sum(amount: Option<Money>, items: &[ItemResolution], faults: &mut Vec<FieldViolation>) {
     let refunded: Option<Vec<i64>> =
         items.iter().filter(|item| item.refunded).map(|item| item.amount.map(|amount| amount.minor_units)).collect();
     let (Some(amount), Some(refunded)) = (amount, refunded) else { return };
     let sum = refunded.into_iter().fold(0_i64, i64::saturating_add);
     if sum != amount.minor_units {
-        faults.push(FieldFault::new("refunded_amount", "must be the sum of the refunded items"));
+        faults.push(FieldViolation::new("refunded_amount", "must be the sum of the refunded items"));
     }
 }

@@ -1,6 +1,6 @@
 //! Performs one step: call, then record what it meant. Decides nothing.
 //!
-//! The only caller of `Provider::refund`. It is given a refund whose attempt is on disk already; whatever happens from here on, the attempt
+//! The only caller of `ProviderKind::refund`. It is given a refund whose attempt is on disk already; whatever happens from here on, the attempt
 //! ends in an event, or the process ends and the next start finds it DISPATCHING.
 
 use std::panic::AssertUnwindSafe;
@@ -13,13 +13,13 @@ use tracing::{Instrument, Span, error, info, info_span, warn};
 
 use crate::domain::clock::Clock as _;
 use crate::domain::event::Event;
-use crate::domain::outcome::{DoubtReason, ErrorCategory, Heard, Lookup, Outcome};
+use crate::domain::outcome::{AccountSignal, DoubtReason, ErrorCategory, Lookup, Outcome};
 use crate::domain::refund::Refund;
 use crate::domain::state::State;
-use crate::engine::circuit::{Era, Sign};
+use crate::engine::account::AccountRuntime;
+use crate::engine::circuit_breaker::{Generation, Signal};
 use crate::engine::decide::{self, Decision, Step};
-use crate::engine::lane::Lane;
-use crate::engine::{AFTER_TROUBLE, EngineError, Shared};
+use crate::engine::{EngineCore, EngineError, LEDGER_ERROR_BACKOFF};
 use crate::ledger::{GATEWAY, LedgerError};
 use crate::telemetry::traces;
 
@@ -28,11 +28,11 @@ const NOT_THIS_ACCOUNTS: &str = "-16";
 
 /// Sends the attempt of a refund that is DISPATCHING on disk, in a task of its own. The slot is free again when its outcome is on disk.
 pub(super) fn spawn_attempt(
-    shared: &Arc<Shared>,
-    lane: &Arc<Lane>,
+    shared: &Arc<EngineCore>,
+    lane: &Arc<AccountRuntime>,
     refund: Refund,
     slot: OwnedSemaphorePermit,
-    era: Era,
+    era: Generation,
 ) {
     let span = span_of_attempt(lane, &refund);
     let (owner, lane) = (shared.clone(), lane.clone());
@@ -43,7 +43,7 @@ pub(super) fn spawn_attempt(
     shared.tasks.spawn(work.instrument(span));
 }
 
-fn span_of_attempt(lane: &Lane, refund: &Refund) -> Span {
+fn span_of_attempt(lane: &AccountRuntime, refund: &Refund) -> Span {
     info_span!("attempt", refund = %refund.id(), account = %lane.account.name, attempt = attempts_of(refund))
 }
 
@@ -53,13 +53,13 @@ fn attempts_of(refund: &Refund) -> i64 {
 }
 
 /// The span in which a refund that has waited is sent: its caller may be gone, and still it is part of the caller's trace.
-pub(super) async fn span_of_dispatch(shared: &Shared, refund: &Refund) -> Span {
+pub(super) async fn span_of_dispatch(shared: &EngineCore, refund: &Refund) -> Span {
     let span = info_span!("dispatch", refund = %refund.id(), account = %refund.account, trace_id = Empty);
     in_trace_of(shared, refund, span).await
 }
 
 /// The span in which something is told of a refund that nothing is sent of: it is part of the caller's trace too.
-pub(super) async fn span_about(shared: &Shared, refund: &Refund) -> Span {
+pub(super) async fn span_about(shared: &EngineCore, refund: &Refund) -> Span {
     let span = info_span!(
         "refund", refund = %refund.id(), account = %refund.account, attempt = attempts_of(refund), trace_id = Empty
     );
@@ -67,31 +67,36 @@ pub(super) async fn span_about(shared: &Shared, refund: &Refund) -> Span {
 }
 
 /// The span in which a refund that is not settled is gone on with. Entered, it is [linked](link) to the refund's trace.
-pub(super) fn span_of_settling(lane: &Lane, refund: &Refund) -> Span {
+pub(super) fn span_of_reconcile(lane: &AccountRuntime, refund: &Refund) -> Span {
     info_span!(
         "settle", refund = %refund.id(), account = %lane.account.name, attempt = attempts_of(refund), trace_id = Empty
     )
 }
 
-async fn in_trace_of(shared: &Shared, refund: &Refund, span: Span) -> Span {
-    traces::continue_from(&span, creation_of(shared, refund).await.as_deref(), refund.id());
+async fn in_trace_of(shared: &EngineCore, refund: &Refund, span: Span) -> Span {
+    traces::continue_from(&span, parent_trace(shared, refund).await.as_deref(), refund.id());
     span
 }
 
 /// Links the span that is entered now, a trace of its own, to the trace that a refund was recorded in.
-async fn link(shared: &Shared, refund: &Refund) {
-    let origin = creation_of(shared, refund).await;
+async fn link(shared: &EngineCore, refund: &Refund) {
+    let origin = parent_trace(shared, refund).await;
     traces::link(origin.as_deref());
     traces::note_trace_of(&Span::current(), origin.as_deref(), refund.id());
 }
 
-async fn creation_of(shared: &Shared, refund: &Refund) -> Option<String> {
+async fn parent_trace(shared: &EngineCore, refund: &Refund) -> Option<String> {
     // A torn trace is all that is lost where the ledger cannot be asked; the work that follows says so itself.
-    shared.ledger.trace_of(refund.id()).await.unwrap_or_default()
+    shared.ledger.trace_parent_of(refund.id()).await.unwrap_or_default()
 }
 
 /// Goes on with a refund that is IN_DOUBT or SUBMITTED, and due.
-pub(super) async fn settle(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund, place: OwnedSemaphorePermit) {
+pub(super) async fn settle(
+    shared: &Arc<EngineCore>,
+    lane: &Arc<AccountRuntime>,
+    refund: Refund,
+    place: OwnedSemaphorePermit,
+) {
     link(shared, &refund).await;
     // While the account is suspended, only lookups are made: they move no money, and show when it
     // recovers.
@@ -109,7 +114,7 @@ pub(super) async fn settle(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refun
                 biased;
                 // A look can be asked for again; the drain need not wait for it.
                 () = shared.draining.cancelled() => return,
-                looked = look_and_record(shared, lane, refund, GATEWAY) => looked,
+                looked = lookup_and_record(shared, lane, refund, GATEWAY) => looked,
             };
             drop(place);
             match looked {
@@ -121,7 +126,7 @@ pub(super) async fn settle(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refun
     if let Err(problem) = settled {
         warn!(%problem, "a refund that is not settled could not be gone on with");
         // It is still due: not at once again.
-        tokio::time::sleep(AFTER_TROUBLE).await;
+        tokio::time::sleep(LEDGER_ERROR_BACKOFF).await;
     }
 }
 
@@ -130,32 +135,32 @@ pub(super) async fn settle(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refun
 /// Where that proves that one more attempt is safe, it is made at once, as after a scheduled
 /// lookup.
 pub(super) async fn look(
-    shared: &Arc<Shared>,
-    lane: &Arc<Lane>,
+    shared: &Arc<EngineCore>,
+    lane: &Arc<AccountRuntime>,
     refund: Refund,
     actor: &str,
 ) -> Result<Refund, EngineError> {
     // Its log lines are of the call's own trace.
     if traces::is_on() {
-        traces::link(creation_of(shared, &refund).await.as_deref());
+        traces::link(parent_trace(shared, &refund).await.as_deref());
     }
     // Never closed, so it can only be waited for.
     let place = lane.lookups.acquire().await.map_err(|_| EngineError::Draining)?;
     let span = info_span!("look", refund = %refund.id(), account = %lane.account.name, attempt = attempts_of(&refund));
-    let (refund, is_safe) = look_and_record(shared, lane, refund, actor).instrument(span).await?;
+    let (refund, is_safe) = lookup_and_record(shared, lane, refund, actor).instrument(span).await?;
     drop(place);
     // It may be due at another moment than before.
-    lane.settle_bell.notify_one();
+    lane.reconcile_notify.notify_one();
     if is_safe
         && lane.may_send()
-        && let Some(in_hand) = lane.take_in_hand(refund.id())
+        && let Some(reconciling) = lane.try_begin_reconcile(refund.id())
     {
         let (owner, owned_lane, proven) = (shared.clone(), lane.clone(), refund.clone());
         // The caller asked for a lookup, and has its answer; the attempt is shown by the refund
         // itself.
-        let span = span_of_settling(lane, &refund);
+        let span = span_of_reconcile(lane, &refund);
         let work = async move {
-            let _in_hand = in_hand;
+            let _in_hand = reconciling;
             if let Err(problem) = resend(&owner, &owned_lane, proven, true).await {
                 warn!(%problem, "could not send the refund again");
             }
@@ -166,37 +171,37 @@ pub(super) async fn look(
 }
 
 /// Tries an account that is shut, by a look at a refund that waits.
-pub(super) async fn probe(shared: &Shared, lane: &Lane, refund: &Refund) {
+pub(super) async fn probe(shared: &EngineCore, lane: &AccountRuntime, refund: &Refund) {
     let span = info_span!("way_back", refund = %refund.id(), account = %lane.account.name, trace_id = Empty);
     let tried = async {
         link(shared, refund).await;
         lane.turn().await;
         let lookup = lookup(lane, refund).await;
         renew_refused_login(lane, &lookup);
-        let sign = sign_of_look(refund, &lookup);
-        let answered = sign != Sign::Fails;
-        lane.note_look(&sign, true);
-        info!(answered, open = !lane.is_shut(), "tried an account that is shut");
+        let sign = signal_of_lookup(refund, &lookup);
+        let answered = sign != Signal::Failure;
+        lane.record_probe(&sign, true);
+        info!(answered, open = !lane.is_open(), "tried an account that is shut");
     };
     tried.instrument(span).await;
 }
 
 /// What the look led to, and whether it has shown that one more attempt is safe.
-async fn look_and_record(
-    shared: &Shared,
-    lane: &Lane,
+async fn lookup_and_record(
+    shared: &EngineCore,
+    lane: &AccountRuntime,
     mut refund: Refund,
     actor: &str,
 ) -> Result<(Refund, bool), LedgerError> {
     lane.turn().await;
     let asked = shared.clock.now();
     let taken = match decide::may_take_too_long(&refund, asked) {
-        true => shared.ledger.last_entry(refund.id(), State::Submitted).await?,
+        true => shared.ledger.entered_state_at(refund.id(), State::Submitted).await?,
         false => None,
     };
     let lookup = lookup(lane, &refund).await;
     renew_refused_login(lane, &lookup);
-    lane.note_look(&sign_of_look(&refund, &lookup), false);
+    lane.record_probe(&signal_of_lookup(&refund, &lookup), false);
     loop {
         let rules = shared.rules(lane, &refund);
         let Decision { events, next_check, resend } =
@@ -210,17 +215,17 @@ async fn look_and_record(
         };
         match recorded {
             Ok(recorded) => {
-                log_look(&refund, &recorded, &lookup);
+                log_lookup(&refund, &recorded, &lookup);
                 return Ok((recorded, resend));
             }
             // Another look was recorded first and settled nothing: what this one found must not be lost.
-            Err(LedgerError::StaleRevision { present }) if present.is_like(&refund) => refund = *present,
+            Err(LedgerError::StaleRevision { present }) if present.has_same_attempt(&refund) => refund = *present,
             // It has moved on in the meantime: what this look found is of the past.
             Err(LedgerError::StaleRevision { present }) => return Ok((*present, false)),
             // A later refund of the same target exists, so the order cannot show whose refund it
             // was.
             Err(LedgerError::TargetHasRefund { .. }) => {
-                let next = asked.plus(shared.settings.schedule.then_every);
+                let next = asked.saturating_add(shared.settings.schedule.then_every);
                 let follow_up = Some(next).filter(|next| refund.is_followed(*next));
                 return Ok((shared.reschedule(&refund, follow_up, false).await?, false));
             }
@@ -229,7 +234,7 @@ async fn look_and_record(
     }
 }
 
-async fn lookup(lane: &Lane, refund: &Refund) -> Lookup {
+async fn lookup(lane: &AccountRuntime, refund: &Refund) -> Lookup {
     let (adapter, asked, turns) = (lane.account.adapter.clone(), refund.clone(), lane.limiter.clone());
     match tokio::spawn(async move { adapter.lookup(&asked, &*turns).await }.in_current_span()).await {
         Ok(lookup) => lookup,
@@ -239,7 +244,12 @@ async fn lookup(lane: &Lane, refund: &Refund) -> Lookup {
 
 /// Sends the same request once more, where that is still safe when its turn has come: by the retry
 /// contract, or because a lookup has just proven that no attempt had an effect.
-async fn resend(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund, is_proven: bool) -> Result<(), EngineError> {
+async fn resend(
+    shared: &Arc<EngineCore>,
+    lane: &Arc<AccountRuntime>,
+    refund: Refund,
+    is_proven: bool,
+) -> Result<(), EngineError> {
     let slot = tokio::select! {
         biased;
         () = shared.draining.cancelled() => return Ok(()),
@@ -249,7 +259,7 @@ async fn resend(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund, is_prove
     if !(is_proven || shared.may_resend(lane, &refund)) || shared.draining.is_cancelled() {
         return Ok(());
     }
-    let Some(era) = lane.take_turn() else { return Ok(()) };
+    let Some(era) = lane.try_acquire_probe() else { return Ok(()) };
     // Records and sends the credential that was compared: with a secret that is renewed in between
     // the key would be another one.
     let credential = if is_proven { lane.account.adapter.credential(refund.id()) } else { refund.credential.clone() };
@@ -259,8 +269,8 @@ async fn resend(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund, is_prove
     // After a long stall of the disk or the machine, or with a renewed secret, what was safe when
     // the attempt began may no longer be so.
     if !is_proven && !shared.may_resend(lane, &dispatched) {
-        lane.give_turn_back(era);
-        return Ok(give_up_attempt(shared, lane, dispatched, refund).instrument(span).await?);
+        lane.release(era);
+        return Ok(abandon_attempt(shared, lane, dispatched, refund).instrument(span).await?);
     }
     attempt(shared, lane, dispatched, era).instrument(span).await;
     drop(slot);
@@ -270,24 +280,24 @@ async fn resend(shared: &Arc<Shared>, lane: &Arc<Lane>, refund: Refund, is_prove
 /// Records one more attempt, whose key is bound to `credential`, of a refund that took its turn in
 /// `era`. None if the refund has moved on meanwhile.
 pub(super) async fn begin_attempt(
-    shared: &Shared,
-    lane: &Lane,
+    shared: &EngineCore,
+    lane: &AccountRuntime,
     refund: &Refund,
-    era: Era,
+    era: Generation,
     credential: Option<String>,
 ) -> Result<Option<Refund>, LedgerError> {
     // An attempt belongs to one place: it is never made from an account that is somewhere else by
     // now.
     if lane.account.destination() != refund.destination() {
-        lane.give_turn_back(era);
+        lane.release(era);
         return Ok(None);
     }
     match shared.record(refund, vec![Event::Dispatched { credential }], None, GATEWAY).await {
         Ok(dispatched) => Ok(Some(dispatched)),
         Err(error) => {
-            lane.give_turn_back(era);
+            lane.release(era);
             match error {
-                LedgerError::StaleRevision { .. } | LedgerError::MoveRefused(_) => Ok(None),
+                LedgerError::StaleRevision { .. } | LedgerError::IllegalTransition(_) => Ok(None),
                 error => Err(error),
             }
         }
@@ -295,7 +305,12 @@ pub(super) async fn begin_attempt(
 }
 
 /// Puts a refund back in doubt whose attempt is on disk and must not be sent any more.
-async fn give_up_attempt(shared: &Shared, lane: &Lane, dispatched: Refund, before: Refund) -> Result<(), LedgerError> {
+async fn abandon_attempt(
+    shared: &EngineCore,
+    lane: &AccountRuntime,
+    dispatched: Refund,
+    before: Refund,
+) -> Result<(), LedgerError> {
     let reason = before.doubt.map_or(DoubtReason::Contradiction, |doubt| doubt.reason);
     let Decision { events, next_check, .. } =
         decide::after_delay(&dispatched, reason, shared.rules(lane, &dispatched), shared.clock.now());
@@ -304,7 +319,7 @@ async fn give_up_attempt(shared: &Shared, lane: &Lane, dispatched: Refund, befor
     Ok(())
 }
 
-async fn attempt(shared: &Arc<Shared>, lane: &Lane, refund: Refund, era: Era) {
+async fn attempt(shared: &Arc<EngineCore>, lane: &AccountRuntime, refund: Refund, era: Generation) {
     // A panic in an adapter is an unknown outcome and not a lost attempt.
     let sent = lane.account.adapter.refund(&refund.intent, refund.credential.as_deref());
     let outcome = match AssertUnwindSafe(sent).catch_unwind().await {
@@ -314,7 +329,7 @@ async fn attempt(shared: &Arc<Shared>, lane: &Lane, refund: Refund, era: Era) {
             evidence: "the adapter panicked; what the provider did is not known".to_owned(),
         },
     };
-    let is_shut = lane.note(era, sign_of(&refund, &outcome));
+    let is_open = lane.note(era, signal_of(&refund, &outcome));
     let Decision { events, next_check, .. } =
         decide::after_attempt(&refund, outcome, shared.rules(lane, &refund), shared.clock.now());
     match shared.record(&refund, events, next_check, GATEWAY).await {
@@ -322,11 +337,11 @@ async fn attempt(shared: &Arc<Shared>, lane: &Lane, refund: Refund, era: Era) {
             // The drivers' next look must not come later than this refund is due.
             match recorded.state {
                 State::Pending => lane.bell.notify_one(),
-                State::InDoubt | State::Submitted | State::NeedsReview => lane.settle_bell.notify_one(),
+                State::InDoubt | State::Submitted | State::NeedsReview => lane.reconcile_notify.notify_one(),
                 _ => {}
             }
             log_outcome(&recorded);
-            if is_shut {
+            if is_open {
                 // Nobody waits for an account that is shut.
                 shared.waiters.wake();
             }
@@ -338,45 +353,49 @@ async fn attempt(shared: &Arc<Shared>, lane: &Lane, refund: Refund, era: Era) {
 }
 
 /// What an outcome tells of the account that it was for.
-fn sign_of(refund: &Refund, outcome: &Outcome) -> Sign {
+fn signal_of(refund: &Refund, outcome: &Outcome) -> Signal {
     match outcome {
         Outcome::NotSent { error, .. } if error.category == ErrorCategory::CredentialsRefused => {
-            Sign::CredentialsRefused
+            Signal::CredentialsRefused
         }
         // No byte left: the provider was not reached.
-        Outcome::NotSent { error, .. } if error.http_status == 0 => Sign::Fails,
+        Outcome::NotSent { error, .. } if error.http_status == 0 => Signal::Failure,
         Outcome::Refused { error, .. } if error.code == NOT_THIS_ACCOUNTS => {
-            Sign::NotOurs(refund.intent.target.references().concat())
+            Signal::ForeignTarget(refund.intent.target.references().concat())
         }
         // The provider looked at the request itself, so it has taken the credentials.
-        Outcome::Refunded(_) | Outcome::Accepted(_) | Outcome::Refused { .. } | Outcome::NotSent { .. } => Sign::Works,
-        Outcome::Unknown { .. } => Sign::Fails,
+        Outcome::Refunded(_) | Outcome::Accepted(_) | Outcome::Refused { .. } | Outcome::NotSent { .. } => {
+            Signal::Healthy
+        }
+        Outcome::Unknown { .. } => Signal::Failure,
     }
 }
 
 /// What a look tells of the account that it was made for.
-fn sign_of_look(refund: &Refund, lookup: &Lookup) -> Sign {
+fn signal_of_lookup(refund: &Refund, lookup: &Lookup) -> Signal {
     match lookup {
         Lookup::Found(_)
         | Lookup::NotFound { .. }
-        | Lookup::Unavailable { heard: Heard::NoTarget | Heard::NotDispatched, .. } => Sign::Works,
-        Lookup::Unavailable { heard: Heard::NotOurs, .. } => Sign::NotOurs(refund.intent.target.references().concat()),
+        | Lookup::Unavailable { heard: AccountSignal::NoTarget | AccountSignal::NotDispatched, .. } => Signal::Healthy,
+        Lookup::Unavailable { heard: AccountSignal::NotOurs, .. } => {
+            Signal::ForeignTarget(refund.intent.target.references().concat())
+        }
         // Only a refused attempt makes refunds wait as CREDENTIALS_REFUSED; a refused lookup does
         // not.
-        Lookup::Unavailable { heard: Heard::Nothing | Heard::LoginRefused, .. } => Sign::Fails,
+        Lookup::Unavailable { heard: AccountSignal::Nothing | AccountSignal::LoginRefused, .. } => Signal::Failure,
     }
 }
 
 /// Has a refused secret read from its file again at once: it may have been replaced there. Sectigo
 /// answers a wrong login like an order of another account.
-fn renew_refused_login(lane: &Lane, lookup: &Lookup) {
-    if let Lookup::Unavailable { heard: Heard::LoginRefused | Heard::NotOurs, .. } = lookup {
+fn renew_refused_login(lane: &AccountRuntime, lookup: &Lookup) {
+    if let Lookup::Unavailable { heard: AccountSignal::LoginRefused | AccountSignal::NotOurs, .. } = lookup {
         lane.account.secret.refused();
     }
 }
 
 /// As [`log_outcome`].
-fn log_look(before: &Refund, refund: &Refund, lookup: &Lookup) {
+fn log_lookup(before: &Refund, refund: &Refund, lookup: &Lookup) {
     let state = refund.state.as_str();
     // Those before this one, of the present doubt.
     let looks = before.doubt.as_ref().map(|doubt| i64::from(doubt.check_count));

@@ -16,7 +16,7 @@ use super::*;
 use crate::domain::clock::ManualClock;
 use crate::domain::contract::{Deduplication, LookupKind, RetryContract};
 use crate::domain::event::{Decided, Resolution};
-use crate::domain::ids::Provider;
+use crate::domain::ids::ProviderKind;
 use crate::domain::money::Currency;
 use crate::domain::outcome::{Confirmation, DoubtReason, ErrorCategory, Lookup, Outcome, ProviderError};
 use crate::domain::place::{Destination, Place};
@@ -74,15 +74,20 @@ impl Bench {
     }
 
     async fn engine(&self) -> Engine {
-        self.engine_for(Provider::Sectigo, Currency::USD).await
+        self.engine_for(ProviderKind::Sectigo, Currency::USD).await
     }
 
-    async fn engine_for(&self, provider: Provider, currency: Currency) -> Engine {
+    async fn engine_for(&self, provider: ProviderKind, currency: Currency) -> Engine {
         self.engine_with(provider, currency, |_| {}).await
     }
 
     /// As [`Bench::engine_for`], with the account changed at will.
-    async fn engine_with(&self, provider: Provider, currency: Currency, change: impl FnOnce(&mut Account)) -> Engine {
+    async fn engine_with(
+        &self,
+        provider: ProviderKind,
+        currency: Currency,
+        change: impl FnOnce(&mut Account),
+    ) -> Engine {
         let mut account = Account {
             name: AccountName::parse("main").unwrap(),
             provider,
@@ -106,7 +111,7 @@ impl Bench {
         let settings = EngineSettings {
             backoff: Backoff { shortest: Duration::from_secs(1), longest: Duration::from_secs(60) },
             schedule: Schedule { first: vec![Duration::from_secs(10)], then_every: Duration::from_secs(86_400) },
-            circuit: CircuitSettings {
+            circuit: CircuitBreakerSettings {
                 failures: 5,
                 strangers: 5,
                 shortest_pause: Duration::from_secs(5),
@@ -121,7 +126,7 @@ impl Bench {
 
     /// A refund on disk to which these events have happened.
     async fn refund(&self, intent: Intent, events: &[Event]) -> Refund {
-        let create = Create {
+        let create = NewRefund {
             intent,
             place: place(),
             related: RelatedLogins::default(),
@@ -129,15 +134,15 @@ impl Bench {
             allow_similar: false,
             actor: "caller".to_owned(),
             now: NOW,
-            claim: Claim::default(),
+            claim: Ticket::default(),
             trace_parent: None,
         };
-        let Created::New(refund) = self.ledger.inner.create(create).await.unwrap() else { panic!("known") };
-        let record = Record {
+        let CreateOutcome::New(refund) = self.ledger.inner.create(create).await.unwrap() else { panic!("known") };
+        let record = RecordEvents {
             id: refund.id().clone(),
             revision: refund.revision,
             events: events.to_vec(),
-            next_check: Some(NOW.plus(Duration::from_secs(10))),
+            next_check: Some(NOW.saturating_add(Duration::from_secs(10))),
             actor: GATEWAY.to_owned(),
             now: NOW,
         };
@@ -176,7 +181,10 @@ fn put_off() -> [Event; 2] {
         http_status: 200,
         category: ErrorCategory::LimitReached,
     };
-    [Event::Dispatched { credential: None }, Event::NotSent { error, retry_at: NOW.plus(Duration::from_secs(3600)) }]
+    [
+        Event::Dispatched { credential: None },
+        Event::NotSent { error, retry_at: NOW.saturating_add(Duration::from_secs(3600)) },
+    ]
 }
 
 fn doubted() -> [Event; 2] {
@@ -258,13 +266,13 @@ async fn callers_that_leave_pile_nothing_up() {
     let bench = Bench::new();
     let refund = bench.refund(sectigo("r"), &doubted()).await;
     let engine = bench.engine().await;
-    let answers: Vec<_> = (0..ERRANDS).map(|_| bench.next_look()).collect();
-    for _ in 0..ERRANDS {
+    let answers: Vec<_> = (0..MAX_DETACHED_OPERATIONS).map(|_| bench.next_look()).collect();
+    for _ in 0..MAX_DETACHED_OPERATIONS {
         let mut look = Box::pin(engine.reconcile(refund.id(), "caller"));
         assert!(futures_util::poll!(&mut look).is_pending());
     }
-    assert_eq!(engine.reconcile(refund.id(), "caller").await, Err(EngineError::TooManyErrands));
-    assert_eq!(engine.cancel(refund.id(), None, "caller").await, Err(EngineError::TooManyErrands));
+    assert_eq!(engine.reconcile(refund.id(), "caller").await, Err(EngineError::TooManyOperations));
+    assert_eq!(engine.cancel(refund.id(), None, "caller").await, Err(EngineError::TooManyOperations));
     drop(answers);
 }
 
@@ -282,8 +290,8 @@ async fn a_refund_that_the_configuration_allows_no_more_is_still_known() {
     let refund = bench.refund(asked.clone(), &doubted()).await;
     let other = Intent { id: RefundId::parse("new").unwrap(), ..asked.clone() };
     let right = "must be the account's currency, NZD".to_owned();
-    let currency = EngineError::Invalid(vec![FieldFault::new("debitsuccess.amount.currency_code", right)]);
-    let (of, target) = (Provider::Sectigo, Provider::Debitsuccess);
+    let currency = EngineError::Invalid(vec![FieldViolation::new("debitsuccess.amount.currency_code", right)]);
+    let (of, target) = (ProviderKind::Sectigo, ProviderKind::Debitsuccess);
     let mismatch = EngineError::AccountMismatch { account: asked.account.clone(), of, target };
     for (provider, currency, refusal) in [(target, "NZD", currency), (of, "AUD", mismatch)] {
         let engine = bench.engine_for(provider, Currency::parse(currency).unwrap()).await;
@@ -306,7 +314,7 @@ async fn a_refund_that_the_configuration_allows_no_more_is_still_known() {
 }
 
 /// Events that a feed gives until the one with this number, which must come without a gap.
-async fn read_until(feed: &mut EventFeed, last: u64) -> Vec<Arc<SharedEvent>> {
+async fn read_until(feed: &mut EventStream, last: u64) -> Vec<Arc<SharedEvent>> {
     let mut seen: Vec<Arc<SharedEvent>> = Vec::new();
     while seen.last().is_none_or(|event| event.record.sequence < last) {
         let more = tokio::time::timeout(LIMIT, feed.next()).await.unwrap().unwrap();
@@ -325,7 +333,7 @@ async fn readers_of_the_history_share_what_is_new_and_miss_nothing() {
     let refunds = async |numbers: std::ops::Range<u32>| {
         let creates = numbers.map(|number| {
             let target = Target::Sectigo(SectigoTarget::new(&(number + 1).to_string(), 11).unwrap());
-            bench.ledger.inner.create(Create {
+            bench.ledger.inner.create(NewRefund {
                 intent: intent(&format!("r{number}"), target),
                 place: place(),
                 related: RelatedLogins::default(),
@@ -333,7 +341,7 @@ async fn readers_of_the_history_share_what_is_new_and_miss_nothing() {
                 allow_similar: false,
                 actor: "caller".to_owned(),
                 now: NOW,
-                claim: Claim::default(),
+                claim: Ticket::default(),
                 trace_parent: None,
             })
         });
@@ -370,7 +378,7 @@ async fn a_probe_that_waits_ends_with_the_drain() {
 }
 
 #[async_trait]
-impl crate::providers::Provider for Told {
+impl crate::providers::RefundProvider for Told {
     async fn refund(&self, _intent: &Intent, _credential: Option<&str>) -> Outcome {
         self.calls.lock().unwrap().push(Instant::now());
         Outcome::Refunded(Confirmation::default())
@@ -396,15 +404,15 @@ impl crate::providers::Provider for Told {
 
 #[async_trait]
 impl Ledger for HeldLedger {
-    async fn create(&self, create: Create) -> Result<Created, LedgerError> {
+    async fn create(&self, create: NewRefund) -> Result<CreateOutcome, LedgerError> {
         self.inner.create(create).await
     }
 
-    async fn check(&self, create: Create) -> Result<Created, LedgerError> {
+    async fn check(&self, create: NewRefund) -> Result<CreateOutcome, LedgerError> {
         self.inner.check(create).await
     }
 
-    async fn record(&self, record: Record) -> Result<Refund, LedgerError> {
+    async fn record(&self, record: RecordEvents) -> Result<Refund, LedgerError> {
         let recorded = self.inner.record(record).await;
         if *self.holding.borrow() {
             self.held.send_modify(|held| *held += 1);
@@ -413,8 +421,8 @@ impl Ledger for HeldLedger {
         recorded
     }
 
-    async fn interrupt_running(&self, now: Timestamp) -> Result<usize, LedgerError> {
-        self.inner.interrupt_running(now).await
+    async fn mark_interrupted(&self, now: Timestamp) -> Result<usize, LedgerError> {
+        self.inner.mark_interrupted(now).await
     }
 
     async fn get(&self, id: &RefundId) -> Result<Option<Refund>, LedgerError> {
@@ -454,7 +462,7 @@ impl Ledger for HeldLedger {
 
     async fn note_places(
         &self,
-        configured: Vec<(Provider, Destination)>,
+        configured: Vec<(ProviderKind, Destination)>,
         now: Timestamp,
     ) -> Result<Vec<OpenRefunds>, LedgerError> {
         self.inner.note_places(configured, now).await
@@ -476,30 +484,30 @@ impl Ledger for HeldLedger {
         self.inner.due(at, now, limit).await
     }
 
-    async fn unsettled(&self, at: &Destination, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
-        self.inner.unsettled(at, now, limit).await
+    async fn due_for_lookup(&self, at: &Destination, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
+        self.inner.due_for_lookup(at, now, limit).await
     }
 
-    async fn next_unsettled(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
-        self.inner.next_unsettled(at).await
+    async fn next_lookup_time(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
+        self.inner.next_lookup_time(at).await
     }
 
-    async fn waiting_since(
+    async fn pending_before(
         &self,
         at: &Destination,
         created_until: Timestamp,
         skip: u32,
         limit: u32,
     ) -> Result<Vec<Refund>, LedgerError> {
-        self.inner.waiting_since(at, created_until, skip, limit).await
+        self.inner.pending_before(at, created_until, skip, limit).await
     }
 
-    async fn last_entry(&self, id: &RefundId, state: State) -> Result<Option<Timestamp>, LedgerError> {
-        self.inner.last_entry(id, state).await
+    async fn entered_state_at(&self, id: &RefundId, state: State) -> Result<Option<Timestamp>, LedgerError> {
+        self.inner.entered_state_at(id, state).await
     }
 
-    async fn oldest_waiting(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
-        self.inner.oldest_waiting(account).await
+    async fn oldest_pending(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
+        self.inner.oldest_pending(account).await
     }
 
     async fn next_due(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
@@ -522,7 +530,7 @@ async fn what_a_later_refund_explains_is_looked_up_no_longer_than_a_rejection_is
     let [dispatched, doubted] = doubted();
     let escalated = Event::Escalated { evidence: "no trace".to_owned(), foreign_record: false };
     let not_refunded = Event::Resolved(Decided {
-        follow_until: Some(NOW.plus(days(7))),
+        follow_until: Some(NOW.saturating_add(days(7))),
         ..Decided::new(Resolution::NotRefunded, "ticket")
     });
     let refund = bench.refund(sectigo("first"), &[dispatched, doubted, escalated, not_refunded]).await;

@@ -19,10 +19,10 @@ use tokio::sync::watch;
 
 use crate::domain::clock::Timestamp;
 use crate::domain::event::{Event, EventRecord};
-use crate::domain::ids::{AccountName, Provider, RefundId};
+use crate::domain::ids::{AccountName, ProviderKind, RefundId};
 use crate::domain::place::{Destination, Place};
 use crate::domain::refund::{Intent, Refund};
-use crate::domain::state::{MoveRefused, State};
+use crate::domain::state::{IllegalTransition, State};
 
 /// The actor of what nobody asked for.
 pub const GATEWAY: &str = "gateway";
@@ -38,26 +38,26 @@ pub trait Ledger: Send + Sync + 'static {
     /// [`LedgerError::RefundIdReused`], [`LedgerError::TargetHasRefund`], [`LedgerError::SimilarRefund`],
     /// [`LedgerError::Abandoned`], [`LedgerError::Overloaded`], [`LedgerError::Unavailable`], [`LedgerError::CommitFailed`],
     /// [`LedgerError::Corrupt`]
-    async fn create(&self, create: Create) -> Result<Created, LedgerError>;
+    async fn create(&self, create: NewRefund) -> Result<CreateOutcome, LedgerError>;
 
     /// What [`Ledger::create`] would answer now. Records nothing.
     ///
     /// # Errors
     /// As [`Ledger::create`].
-    async fn check(&self, create: Create) -> Result<Created, LedgerError>;
+    async fn check(&self, create: NewRefund) -> Result<CreateOutcome, LedgerError>;
 
     /// Applies events, in order, to the refund at exactly `revision`, and records each.
     ///
     /// # Errors
-    /// [`LedgerError::NotFound`], [`LedgerError::StaleRevision`], [`LedgerError::MoveRefused`], [`LedgerError::Overloaded`],
+    /// [`LedgerError::NotFound`], [`LedgerError::StaleRevision`], [`LedgerError::IllegalTransition`], [`LedgerError::Overloaded`],
     /// [`LedgerError::Unavailable`], [`LedgerError::CommitFailed`], [`LedgerError::Corrupt`]
-    async fn record(&self, record: Record) -> Result<Refund, LedgerError>;
+    async fn record(&self, record: RecordEvents) -> Result<Refund, LedgerError>;
 
     /// Start-up: every refund that was [`State::Dispatching`] when the last process ended becomes [`State::InDoubt`]. How many there were.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::CommitFailed`], [`LedgerError::Corrupt`]
-    async fn interrupt_running(&self, now: Timestamp) -> Result<usize, LedgerError>;
+    async fn mark_interrupted(&self, now: Timestamp) -> Result<usize, LedgerError>;
 
     /// One refund.
     ///
@@ -113,7 +113,7 @@ pub trait Ledger: Send + Sync + 'static {
     /// [`LedgerError::Unavailable`], [`LedgerError::CommitFailed`], [`LedgerError::Corrupt`]
     async fn note_places(
         &self,
-        configured: Vec<(Provider, Destination)>,
+        configured: Vec<(ProviderKind, Destination)>,
         now: Timestamp,
     ) -> Result<Vec<OpenRefunds>, LedgerError>;
 
@@ -155,20 +155,20 @@ pub trait Ledger: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
-    async fn unsettled(&self, at: &Destination, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError>;
+    async fn due_for_lookup(&self, at: &Destination, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError>;
 
     /// When the next of them is due; none where there is no such refund.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
-    async fn next_unsettled(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError>;
+    async fn next_lookup_time(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError>;
 
     /// [`State::Pending`] refunds of one account and place that were created at `created_until` or
     /// before, oldest first, after the first `skip`.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
-    async fn waiting_since(
+    async fn pending_before(
         &self,
         at: &Destination,
         created_until: Timestamp,
@@ -181,19 +181,19 @@ pub trait Ledger: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
-    async fn oldest_waiting(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError>;
+    async fn oldest_pending(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError>;
 
     /// When the refund last came to be in `state`, from another one; none where it never did.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
-    async fn last_entry(&self, id: &RefundId, state: State) -> Result<Option<Timestamp>, LedgerError>;
+    async fn entered_state_at(&self, id: &RefundId, state: State) -> Result<Option<Timestamp>, LedgerError>;
 
-    /// The [`Create::trace_parent`] of one refund, where it had one.
+    /// The [`NewRefund::trace_parent`] of one refund, where it had one.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`]
-    async fn trace_of(&self, _id: &RefundId) -> Result<Option<String>, LedgerError> {
+    async fn trace_parent_of(&self, _id: &RefundId) -> Result<Option<String>, LedgerError> {
         Ok(None)
     }
 
@@ -206,23 +206,23 @@ pub trait Ledger: Send + Sync + 'static {
 
 /// A refund to be recorded.
 #[derive(Debug, Clone)]
-pub struct Create {
+pub struct NewRefund {
     /// What is asked for.
     pub intent: Intent,
     /// Where the account is. The target's keys are reserved under its login.
     pub place: Place,
     /// Further accounts and logins whose reservations count here.
     pub related: RelatedLogins,
-    /// Record the first attempt in the same transaction, because a slot is free to send it at once.
+    /// RecordEvents the first attempt in the same transaction, because a slot is free to send it at once.
     pub dispatch: Option<FirstAttempt>,
-    /// Record it although a similar one was recorded within a day.
+    /// RecordEvents it although a similar one was recorded within a day.
     pub allow_similar: bool,
     /// Who asks: a line of the history.
     pub actor: String,
     /// When.
     pub now: Timestamp,
     /// Lets the caller withdraw the request as long as nobody has begun it.
-    pub claim: Claim,
+    pub claim: Ticket,
     /// The span that it is recorded in, where that is sent to a collector, and else the caller's own where it named one: what happens to the
     /// refund later is linked to it. No part of what the history and its hashes cover.
     pub trace_parent: Option<String>,
@@ -256,7 +256,7 @@ pub struct Reassign {
     pub revision: u64,
     /// Where it goes on.
     pub to: Destination,
-    /// As of [`Create::related`], of that account.
+    /// As of [`NewRefund::related`], of that account.
     pub related: RelatedLogins,
     /// Refuse it too where a similar refund was recorded within a day, or may still have an effect.
     pub judge_similar: bool,
@@ -286,7 +286,7 @@ pub struct Reschedule {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenRefunds {
     /// Whose refunds.
-    pub provider: Provider,
+    pub provider: ProviderKind,
     /// Where they belong.
     pub at: Destination,
     /// How many.
@@ -295,7 +295,7 @@ pub struct OpenRefunds {
 
 /// What [`Ledger::create`] found or made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Created {
+pub enum CreateOutcome {
     /// It is on disk now.
     New(Refund),
     /// It was there before, with the same content.
@@ -306,7 +306,7 @@ pub enum Created {
 ///
 /// # Errors
 /// [`LedgerError::RefundIdReused`]
-pub(crate) fn repeated(refund: Refund, asked: &Intent) -> Result<Refund, LedgerError> {
+pub(crate) fn match_existing(refund: Refund, asked: &Intent) -> Result<Refund, LedgerError> {
     let fields = refund.differing_fields(asked);
     let is_same = *refund.id() == asked.id;
     match fields.is_empty() && is_same {
@@ -320,7 +320,7 @@ pub(crate) fn repeated(refund: Refund, asked: &Intent) -> Result<Refund, LedgerE
 
 /// Events to be recorded.
 #[derive(Debug, Clone)]
-pub struct Record {
+pub struct RecordEvents {
     /// Whose.
     pub id: RefundId,
     /// The revision that the decision was made on.
@@ -345,9 +345,9 @@ pub struct ListQuery {
     pub account: Option<AccountName>,
     /// With this among [`crate::domain::target::Target::references`].
     pub target_reference: Option<String>,
-    /// Created at or after.
+    /// CreateOutcome at or after.
     pub created_from: Option<Timestamp>,
-    /// Created before.
+    /// CreateOutcome before.
     pub created_before: Option<Timestamp>,
     /// Only refunds recorded before the one with this ordinal: where the page before ended.
     pub before_ordinal: Option<u64>,
@@ -377,15 +377,15 @@ pub enum Health {
 
 /// A request that can be withdrawn as long as nobody has begun it, and not after.
 ///
-/// A caller whose deadline passes may say "nothing was recorded" only where [`Claim::withdraw`] says so.
+/// A caller whose deadline passes may say "nothing was recorded" only where [`Ticket::withdraw`] says so.
 #[derive(Debug, Clone, Default)]
-pub struct Claim(Arc<AtomicU8>);
+pub struct Ticket(Arc<AtomicU8>);
 
 const WAITING: u8 = 0;
 const BEGUN: u8 = 1;
 const WITHDRAWN: u8 = 2;
 
-impl Claim {
+impl Ticket {
     /// The ledger begins. False: it was withdrawn, leave it.
     pub fn begin(&self) -> bool {
         self.0.compare_exchange(WAITING, BEGUN, Ordering::AcqRel, Ordering::Acquire).is_ok()
@@ -435,7 +435,7 @@ pub enum LedgerError {
     },
     /// The state does not allow the event.
     #[error(transparent)]
-    MoveRefused(#[from] MoveRefused),
+    IllegalTransition(#[from] IllegalTransition),
     /// The caller withdrew before it was begun. Nothing was recorded.
     #[error("the request was withdrawn before it was recorded")]
     Abandoned,

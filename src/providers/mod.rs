@@ -14,7 +14,7 @@ pub use reqwest::Url;
 use secrecy::SecretString;
 
 use crate::domain::contract::RetryContract;
-use crate::domain::ids::{AccountName, Provider as ProviderKind, RefundId};
+use crate::domain::ids::{AccountName, ProviderKind, RefundId};
 use crate::domain::money::Currency;
 use crate::domain::outcome::{Lookup, Outcome};
 use crate::domain::place::{Destination, Place};
@@ -24,28 +24,25 @@ use crate::domain::validation::{OrderKey, StatusAnswer};
 use crate::providers::secret::Secret;
 use crate::telemetry::metrics::AccountMeter;
 
-pub use connect::place_of;
-pub use http::ConnectError;
+pub use crate::http::client::ConnectError;
+pub use account::place_of;
 
-mod connect;
+mod account;
 pub mod debitsuccess;
-pub mod http;
-mod mask;
+pub mod instrumented;
+mod json_object;
 pub mod namecom;
-mod object;
-pub mod observed;
-#[cfg(test)]
-mod peer;
 mod probing;
-#[cfg(test)]
-mod samples;
+mod redact;
 pub mod secret;
 pub mod sectigo;
+#[cfg(test)]
+pub(crate) mod testing;
 pub(crate) mod text;
 
 /// One account at one provider.
 #[async_trait]
-pub trait Provider: Send + Sync + 'static {
+pub trait RefundProvider: Send + Sync + 'static {
     /// Sends one refund request: one call is one wire request, never more. `engine/step.rs` is the
     /// only caller, after the attempt is on disk. `credential` is what was recorded with the
     /// attempt: under another one nothing is sent.
@@ -76,7 +73,7 @@ pub trait Turns: Send + Sync {
 
 /// An account that can tell where the validation of a certificate order stands.
 #[async_trait]
-pub trait StatusSource: Send + Sync + 'static {
+pub trait ValidationProvider: Send + Sync + 'static {
     /// Asks the provider once. Moves nothing, so asking again is always safe.
     ///
     /// # Errors
@@ -179,9 +176,9 @@ pub struct Account {
     /// What it logs in with; a new one is used from the next request on.
     pub secret: Secret,
     /// The wire.
-    pub adapter: Arc<dyn Provider>,
+    pub adapter: Arc<dyn RefundProvider>,
     /// Where the validation of its orders stands: Sectigo's accounts alone.
-    pub status: Option<Arc<dyn StatusSource>>,
+    pub status: Option<Arc<dyn ValidationProvider>>,
     /// What measures it.
     pub meter: AccountMeter,
 }
@@ -218,7 +215,7 @@ pub struct AccountSettings {
     /// How long "not refunded" may lag behind the truth.
     pub settle_time: Duration,
     /// What is special to the provider.
-    pub login: Login,
+    pub login: ProviderSettings,
     /// Earlier places of the same books at the provider.
     pub former: Vec<FormerPlace>,
 }
@@ -234,7 +231,7 @@ pub struct FormerPlace {
 
 /// Credentials, and what else only one provider knows.
 #[derive(Debug, Clone)]
-pub enum Login {
+pub enum ProviderSettings {
     /// Form fields of every call.
     Sectigo {
         /// `loginName`.

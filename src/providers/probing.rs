@@ -3,7 +3,7 @@
 
 use crate::domain::outcome::DoubtReason;
 use crate::domain::probe::{Credentials, Finding, ProbeReport};
-use crate::providers::http::{Answer, Exchange, HttpClient};
+use crate::http::client::{HttpClient, HttpOutcome, HttpResponse};
 
 /// What the requests of one probe have shown.
 pub(super) struct Probing {
@@ -43,12 +43,12 @@ impl Probing {
     }
 
     /// The answer to a request that refunds depend on. Where there is none, that is noted.
-    pub(super) fn answer_to(&mut self, request: &str, exchange: Exchange) -> Option<Answer> {
+    pub(super) fn answer_to(&mut self, request: &str, exchange: HttpOutcome) -> Option<HttpResponse> {
         self.answer(request, exchange, Finding::failure)
     }
 
     /// The answer to a request that refunds do not depend on. Where there is none, that is noted.
-    pub(super) fn answer_beside(&mut self, request: &str, exchange: Exchange) -> Option<Answer> {
+    pub(super) fn answer_beside(&mut self, request: &str, exchange: HttpOutcome) -> Option<HttpResponse> {
         self.answer(request, exchange, Finding::remark)
     }
 
@@ -56,26 +56,26 @@ impl Probing {
         ProbeReport { reached: self.reached, credentials: self.credentials, findings: self.findings }
     }
 
-    fn answer(&mut self, request: &str, exchange: Exchange, finding: fn(String) -> Finding) -> Option<Answer> {
+    fn answer(&mut self, request: &str, exchange: HttpOutcome, finding: fn(String) -> Finding) -> Option<HttpResponse> {
         let origin = &self.origin;
         let found = match exchange {
-            Exchange::Answered(answer) => {
+            HttpOutcome::Answered(answer) => {
                 self.reached = true;
                 return Some(answer);
             }
-            Exchange::NotSent { why } => {
+            HttpOutcome::NotSent { why } => {
                 self.is_over = true;
                 Finding::failure(format!("{origin} cannot be reached: {}", cause_of(&why)))
             }
-            Exchange::Lost { reason: DoubtReason::Timeout, evidence } => {
+            HttpOutcome::Lost { reason: DoubtReason::Timeout, evidence } => {
                 self.is_over = true;
                 Finding::failure(format!("{origin} does not answer {request} within total_timeout ({evidence})"))
             }
-            Exchange::Lost { reason: DoubtReason::UnreadableReply, evidence } => {
+            HttpOutcome::Lost { reason: DoubtReason::UnreadableReply, evidence } => {
                 self.reached = true;
                 finding(format!("the answer of {origin} to {request} cannot be read ({evidence})"))
             }
-            Exchange::Lost { evidence, .. } => {
+            HttpOutcome::Lost { evidence, .. } => {
                 finding(format!("{origin} ends the connection without an answer to {request} ({evidence})"))
             }
         };
@@ -112,12 +112,12 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::providers::http::{Call, HttpSettings, REFUND_REPLY_BYTES};
-    use crate::providers::peer::{Peer, Script};
-    use crate::providers::samples;
+    use crate::http::client::{HttpRequest, HttpSettings, REFUND_REPLY_BYTES};
+    use crate::providers::testing::fixtures;
+    use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
-    fn get() -> Call {
-        Call { method: Method::GET, path: "/".to_owned(), headers: HeaderMap::new(), body: Bytes::new() }
+    fn get() -> HttpRequest {
+        HttpRequest { method: Method::GET, path: "/".to_owned(), headers: HeaderMap::new(), body: Bytes::new() }
     }
 
     fn client(endpoint: &str, total_ms: u64) -> HttpClient {
@@ -156,7 +156,7 @@ mod tests {
         #[case] over: bool,
         #[case] words: &str,
     ) {
-        let peer = Peer::start_raw(script).await;
+        let peer = ScriptedServer::start_raw(script).await;
         let http = client(&peer.endpoint().replace("http", scheme), 500);
         let (is_over, report) = seen(&http).await;
         let [finding] = report.findings.as_slice() else { panic!("{report:?}") };
@@ -167,8 +167,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_is_too_long_came_from_a_provider_that_is_there() {
-        let peer = Peer::start(Script::Flood { claim_length: false }).await;
-        let (is_over, report) = seen(&samples::http_of(&peer)).await;
+        let peer = ScriptedServer::start(Script::Flood { claim_length: false }).await;
+        let (is_over, report) = seen(&fixtures::http_of(&peer)).await;
         assert!(!is_over && report.reached, "{report:?}");
         assert!(report.findings[0].sentence.contains("cannot be read (HTTP 200 with a body longer"), "{report:?}");
     }

@@ -104,26 +104,26 @@ mod tests {
     use super::*;
     use crate::domain::outcome::Outcome;
     use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, NamecomTarget, SectigoTarget, Target};
-    use crate::providers::Login;
-    use crate::providers::peer::{Peer, Script};
-    use crate::providers::samples;
+    use crate::providers::ProviderSettings;
+    use crate::providers::testing::fixtures;
+    use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
     const OLD: &str = "old-secret";
     const NEW: &str = "new-secret";
 
-    fn sectigo() -> (Login, Target) {
-        let login = Login::Sectigo { login_name: "demo".to_owned(), login_password: OLD.into() };
+    fn sectigo() -> (ProviderSettings, Target) {
+        let login = ProviderSettings::Sectigo { login_name: "demo".to_owned(), login_password: OLD.into() };
         (login, Target::Sectigo(SectigoTarget::new("1000001", 11).unwrap()))
     }
 
-    fn namecom() -> (Login, Target) {
+    fn namecom() -> (ProviderSettings, Target) {
         let key_lifetime = std::time::Duration::from_secs(3_000);
-        let login = Login::Namecom { username: "demo".to_owned(), token: OLD.into(), key_lifetime };
+        let login = ProviderSettings::Namecom { username: "demo".to_owned(), token: OLD.into(), key_lifetime };
         (login, Target::Namecom(NamecomTarget::new(1, &[2]).unwrap()))
     }
 
-    fn debitsuccess() -> (Login, Target) {
-        let login = Login::Debitsuccess {
+    fn debitsuccess() -> (ProviderSettings, Target) {
+        let login = ProviderSettings::Debitsuccess {
             username: "demo".to_owned(),
             password: OLD.into(),
             path: "/s.svc".to_owned(),
@@ -153,13 +153,15 @@ mod tests {
     #[case::namecom(namecom())]
     #[case::debitsuccess(debitsuccess())]
     #[tokio::test]
-    async fn the_next_request_and_every_lookup_log_in_with_the_new_one(#[case] (login, target): (Login, Target)) {
-        let peer = Peer::start(Script::Say("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
-        let account = samples::account(&peer, login);
+    async fn the_next_request_and_every_lookup_log_in_with_the_new_one(
+        #[case] (login, target): (ProviderSettings, Target),
+    ) {
+        let peer = ScriptedServer::start(Script::Say("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
+        let account = fixtures::account(&peer, login);
         for (current, former) in [(OLD, NEW), (NEW, OLD)] {
             account.secret.replace(current.into());
-            account.adapter.refund(&samples::intent("r-1", target.clone()), None).await;
-            account.adapter.lookup(&samples::refund("r-1", target.clone()), &samples::Unpaced).await;
+            account.adapter.refund(&fixtures::intent("r-1", target.clone()), None).await;
+            account.adapter.lookup(&fixtures::refund("r-1", target.clone()), &fixtures::Unpaced).await;
             let requests = peer.requests();
             for request in requests.iter().rev().take(2) {
                 assert!(shows(request, current) && !shows(request, former), "{request}");
@@ -171,11 +173,11 @@ mod tests {
     #[tokio::test]
     async fn a_provider_that_repeats_either_of_them_is_not_repeated() {
         let said = "HTTP/1.1 200 OK\r\nContent-Length: 46\r\n\r\n-18\nNot old-secret and not new-secret, please.";
-        let peer = Peer::start(Script::Say(said)).await;
+        let peer = ScriptedServer::start(Script::Say(said)).await;
         let (login, target) = sectigo();
-        let account = samples::account(&peer, login);
+        let account = fixtures::account(&peer, login);
         account.secret.replace(NEW.into());
-        let outcome = account.adapter.refund(&samples::intent("r-1", target), None).await;
+        let outcome = account.adapter.refund(&fixtures::intent("r-1", target), None).await;
         let Outcome::Refused { error, .. } = &outcome else { panic!("{outcome:?}") };
         assert_eq!(error.message.trim_end(), "Not *** and not ***, please.");
     }

@@ -16,18 +16,18 @@ use std::borrow::Cow;
 use encoding_rs::{Encoding, REPLACEMENT, UTF_8};
 use http::header::CONTENT_TYPE;
 
-use crate::providers::http::Answer;
+use crate::http::client::HttpResponse;
 
 /// A body that does not fit the charset which it names, or UTF-8 where it names none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the body is not {charset}")]
-pub(crate) struct NotText {
+pub(crate) struct TextError {
     /// The name of the charset: `UTF-8`, `UTF-16LE`, `windows-1252`.
     charset: &'static str,
 }
 
 /// The text of an answer's body.
-pub(crate) fn read(answer: &Answer) -> Result<Cow<'_, str>, NotText> {
+pub(crate) fn read(answer: &HttpResponse) -> Result<Cow<'_, str>, TextError> {
     decode(&answer.body, content_type(answer))
 }
 
@@ -40,11 +40,11 @@ pub(crate) fn decode_damaged<'a>(body: &'a [u8], content_type: Option<&str>) -> 
 
 /// The text of `body`, which was sent as `content_type`: the body of an answer, or one part of it.
 /// At most three times as long as `body`.
-pub(crate) fn decode<'a>(body: &'a [u8], content_type: Option<&str>) -> Result<Cow<'a, str>, NotText> {
+pub(crate) fn decode<'a>(body: &'a [u8], content_type: Option<&str>) -> Result<Cow<'a, str>, TextError> {
     let (encoding, text) = encoding_of(body, content_type);
     // Charsets whose bytes can hide ASCII from a reader are no charsets to the Encoding Standard.
     let charset = if encoding == REPLACEMENT { "in a charset that is safe to read" } else { encoding.name() };
-    encoding.decode_without_bom_handling_and_without_replacement(text).ok_or(NotText { charset })
+    encoding.decode_without_bom_handling_and_without_replacement(text).ok_or(TextError { charset })
 }
 
 /// The charset of `body`, and what of it is text.
@@ -55,7 +55,7 @@ fn encoding_of<'a>(body: &'a [u8], content_type: Option<&str>) -> (&'static Enco
 }
 
 /// The header, where it can be read.
-pub(crate) fn content_type(answer: &Answer) -> Option<&str> {
+pub(crate) fn content_type(answer: &HttpResponse) -> Option<&str> {
     answer.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok())
 }
 
@@ -72,7 +72,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::providers::samples;
+    use crate::providers::testing::fixtures;
 
     #[rstest]
     #[case::plain(b"caf\xC3\xA9", None, Ok("café"))]
@@ -105,7 +105,7 @@ mod tests {
         #[case] expected: Result<&str, &str>,
     ) {
         let headers = content_type.map(|value| ("content-type", value));
-        let answer = samples::answer(200, headers.as_slice(), body);
+        let answer = fixtures::answer(200, headers.as_slice(), body);
         let read = read(&answer).map_err(|error| error.to_string());
         assert_eq!(read.as_deref().map_err(String::as_str), expected);
     }

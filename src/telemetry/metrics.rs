@@ -18,7 +18,7 @@ use opentelemetry::metrics::{Counter, Histogram, Meter, MeterProvider};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Registry, TextEncoder};
 
-use crate::domain::ids::{AccountName, Provider};
+use crate::domain::ids::{AccountName, ProviderKind};
 use crate::domain::state::State;
 use crate::telemetry::process;
 
@@ -407,7 +407,7 @@ impl Metrics {
     }
 
     /// What measures one account, whose provider is at this host and port.
-    pub fn of_account(&self, account: &AccountName, provider: Provider, host: &str, port: u16) -> AccountMeter {
+    pub fn of_account(&self, account: &AccountName, provider: ProviderKind, host: &str, port: u16) -> AccountMeter {
         AccountMeter(self.0.as_ref().map(|instruments| {
             let account = KeyValue::new("account", account.to_string());
             // The series exists from the start, so that a rate sees the first correction.

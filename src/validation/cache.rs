@@ -9,9 +9,9 @@ use crate::domain::clock::Timestamp;
 use crate::domain::validation::ValidationStatus;
 
 /// However old an answer a caller would take: what was true a day ago is no status.
-pub(super) const OLDEST: Duration = Duration::from_secs(24 * 3600);
+pub(super) const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 /// An ordinary answer takes a few KiB, the largest that is accepted some MiB: without this bound a few hundred of those would fill the memory.
-const MOST_BYTES: usize = 64 * 1024 * 1024;
+const MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// Answers by order, and by the turn in which they came.
 pub(super) struct Cache {
@@ -26,7 +26,7 @@ pub(super) struct Cache {
 impl Cache {
     /// Of at most so many orders.
     pub(super) fn new(most_entries: usize) -> Self {
-        Self::bounded(most_entries, MOST_BYTES)
+        Self::bounded(most_entries, MAX_BYTES)
     }
 
     fn bounded(most_entries: usize, most_bytes: usize) -> Self {
@@ -37,7 +37,7 @@ impl Cache {
     pub(super) fn get(&self, key: &Key, max_age: Duration, now: Timestamp) -> Option<Arc<ValidationStatus>> {
         let (_, status) = self.entries.get(key)?;
         let age = age_of(status, now)?;
-        (!max_age.is_zero() && age <= max_age.min(OLDEST)).then(|| status.clone())
+        (!max_age.is_zero() && age <= max_age.min(MAX_AGE)).then(|| status.clone())
     }
 
     /// Takes an answer, and drops what is too old or too much.
@@ -57,7 +57,7 @@ impl Cache {
 
     fn is_too_full(&self, now: Timestamp) -> bool {
         let oldest = self.turns.first_key_value().and_then(|(_, key)| self.entries.get(key));
-        let too_old = |status| age_of(status, now).is_none_or(|age| age > OLDEST);
+        let too_old = |status| age_of(status, now).is_none_or(|age| age > MAX_AGE);
         self.entries.len() > self.most_entries
             || self.bytes > self.most_bytes
             || oldest.is_some_and(|(_, status)| too_old(status))
@@ -73,7 +73,7 @@ impl Cache {
 
 /// None where the clock was set back: nobody knows then how old the answer is.
 fn age_of(status: &ValidationStatus, now: Timestamp) -> Option<Duration> {
-    (now >= status.fetch_time()).then(|| now.since(status.fetch_time()))
+    (now >= status.fetch_time()).then(|| now.saturating_duration_since(status.fetch_time()))
 }
 
 #[cfg(test)]
@@ -82,7 +82,7 @@ mod tests {
 
     use super::*;
     use crate::domain::ids::AccountName;
-    use crate::domain::validation::{OrderKey, Page, StatusAnswer};
+    use crate::domain::validation::{OrderKey, StatusAnswer, ValidationPage};
 
     const FETCHED: i64 = 1_000_000;
 
@@ -95,7 +95,7 @@ mod tests {
     }
 
     fn status(fetched: i64, bytes: usize) -> Arc<ValidationStatus> {
-        let page = Page { product_name: "x".repeat(bytes), ..Page::default() };
+        let page = ValidationPage { product_name: "x".repeat(bytes), ..ValidationPage::default() };
         Arc::new(ValidationStatus::new(StatusAnswer { page, upload_document_token: None }, at(fetched)))
     }
 
@@ -115,7 +115,7 @@ mod tests {
     }
 
     fn kept(cache: &Cache, now: i64) -> Vec<&'static str> {
-        ["1", "2", "3", "4"].into_iter().filter(|order| cache.get(&key(order), OLDEST, at(now)).is_some()).collect()
+        ["1", "2", "3", "4"].into_iter().filter(|order| cache.get(&key(order), MAX_AGE, at(now)).is_some()).collect()
     }
 
     #[test]

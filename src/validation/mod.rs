@@ -12,29 +12,29 @@
 //! Who wants to hear of changes does not ask again and again: `watching.rs` does it for all of them.
 
 mod cache;
-mod watching;
+mod watch;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch as watch_channel};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, error, warn};
 
 use crate::domain::clock::Clock;
-use crate::domain::ids::{AccountName, Provider};
+use crate::domain::ids::{AccountName, ProviderKind};
 use crate::domain::validation::{OrderKey, ValidationStatus};
-use crate::providers::{Accounts, StatusError, StatusSource};
+use crate::providers::{Accounts, StatusError, ValidationProvider};
 use crate::validation::cache::Cache;
-use crate::validation::watching::Watches;
+use crate::validation::watch::Polls;
 
-pub use crate::validation::watching::{Watch, WatchRequest};
+pub use crate::validation::watch::{Watch, WatchRequest};
 
 /// The validation status of every account's orders. Clones share everything.
 #[derive(Clone)]
-pub struct Validation(Arc<Shared>);
+pub struct Validation(Arc<ValidationCore>);
 
 /// What the operator sets.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +42,7 @@ pub struct ValidationSettings {
     /// Orders whose last answer is kept; the oldest goes first. 0 keeps none.
     pub cache_entries: usize,
     /// Requests of one account that may be on the wire at once.
-    pub flights_per_account: usize,
+    pub max_concurrent_fetches: usize,
     /// Watchers at once, over all orders.
     pub max_watches: usize,
     /// The shortest rest between two looks at a watched order.
@@ -72,7 +72,7 @@ pub enum ValidationError {
         /// The account.
         account: AccountName,
         /// Whose account it is.
-        provider: Provider,
+        provider: ProviderKind,
     },
     /// More orders are being asked for than may wait.
     #[error("too many orders of this account are being asked for")]
@@ -96,14 +96,14 @@ const WAITING_FLIGHTS_PER_ACCOUNT: usize = 1_000;
 
 type Key = (AccountName, OrderKey);
 type Answer = Result<Arc<ValidationStatus>, ValidationError>;
-type Landing = watch::Receiver<Option<Answer>>;
+type FetchReceiver = watch_channel::Receiver<Option<Answer>>;
 
-struct Shared {
+struct ValidationCore {
     accounts: Arc<Accounts>,
     clock: Arc<dyn Clock>,
-    lanes: BTreeMap<AccountName, Lane>,
-    air: Mutex<Air>,
-    watches: Mutex<Watches>,
+    lanes: BTreeMap<AccountName, FetchSlots>,
+    air: Mutex<FetchState>,
+    watches: Mutex<Polls>,
     watch_places: Arc<Semaphore>,
     max_watches: usize,
     watch_interval_min: Duration,
@@ -113,25 +113,25 @@ struct Shared {
 }
 
 /// The bounds of one account.
-struct Lane {
+struct FetchSlots {
     /// Flights at all, waiting ones among them.
     places: Arc<Semaphore>,
     /// Flights on the wire.
     slots: Arc<Semaphore>,
 }
 
-struct Air {
+struct FetchState {
     cache: Cache,
-    flights: HashMap<Key, Landing>,
+    in_flight: HashMap<Key, FetchReceiver>,
 }
 
 /// One request on its way. Lands when it is dropped, with what it has by then.
-struct Flight {
-    shared: Arc<Shared>,
+struct Fetch {
+    shared: Arc<ValidationCore>,
     key: Key,
-    source: Arc<dyn StatusSource>,
+    source: Arc<dyn ValidationProvider>,
     slots: Arc<Semaphore>,
-    callers: watch::Sender<Option<Answer>>,
+    callers: watch_channel::Sender<Option<Answer>>,
     answer: Answer,
     _place: OwnedSemaphorePermit,
 }
@@ -140,7 +140,7 @@ impl Default for ValidationSettings {
     fn default() -> Self {
         Self {
             cache_entries: 10_000,
-            flights_per_account: 8,
+            max_concurrent_fetches: 8,
             max_watches: 1_000,
             watch_interval_min: Duration::from_secs(30),
         }
@@ -151,14 +151,14 @@ impl Validation {
     /// Of these accounts.
     pub fn new(accounts: Arc<Accounts>, clock: Arc<dyn Clock>, settings: ValidationSettings) -> Self {
         // No slot at all would make every caller wait for ever.
-        let slots = settings.flights_per_account.clamp(1, Semaphore::MAX_PERMITS / 2);
-        let lane = || Lane {
+        let slots = settings.max_concurrent_fetches.clamp(1, Semaphore::MAX_PERMITS / 2);
+        let lane = || FetchSlots {
             places: Arc::new(Semaphore::new(slots + WAITING_FLIGHTS_PER_ACCOUNT)),
             slots: Arc::new(Semaphore::new(slots)),
         };
         let lanes = accounts.iter().map(|account| (account.name.clone(), lane())).collect();
-        let air = Mutex::new(Air { cache: Cache::new(settings.cache_entries), flights: HashMap::new() });
-        Self(Arc::new(Shared {
+        let air = Mutex::new(FetchState { cache: Cache::new(settings.cache_entries), in_flight: HashMap::new() });
+        Self(Arc::new(ValidationCore {
             accounts,
             clock,
             lanes,
@@ -180,9 +180,9 @@ impl Validation {
     /// Every [`ValidationError`]; all callers of one flight get the same.
     pub async fn get(&self, request: StatusRequest) -> Answer {
         let _call = self.0.calls.token();
-        let mut landing = match self.take_off(request)? {
+        let mut landing = match self.join_or_start(request)? {
             Way::Cached(status) => return Ok(status),
-            Way::Flight(landing) => landing,
+            Way::Fetch(landing) => landing,
         };
         match landing.wait_for(Option::is_some).await {
             Ok(landed) => landed.clone().unwrap_or(Err(ValidationError::Panicked)),
@@ -190,7 +190,7 @@ impl Validation {
         }
     }
 
-    /// Watches that are open now.
+    /// Polls that are open now.
     pub fn watch_count(&self) -> usize {
         self.0.max_watches.saturating_sub(self.0.watch_places.available_permits())
     }
@@ -207,7 +207,7 @@ impl Validation {
     }
 
     /// Finds an answer, or joins the flight that will bring one, or starts it.
-    fn take_off(&self, request: StatusRequest) -> Result<Way, ValidationError> {
+    fn join_or_start(&self, request: StatusRequest) -> Result<Way, ValidationError> {
         let StatusRequest { account, order, max_age } = request;
         let shared = &self.0;
         let (source, lane) = shared.source(&account)?;
@@ -216,15 +216,15 @@ impl Validation {
         if let Some(status) = air.cache.get(&key, max_age, shared.clock.now()) {
             return Ok(Way::Cached(status));
         }
-        if let Some(landing) = air.flights.get(&key) {
-            return Ok(Way::Flight(landing.clone()));
+        if let Some(landing) = air.in_flight.get(&key) {
+            return Ok(Way::Fetch(landing.clone()));
         }
         let place = lane.places.clone().try_acquire_owned().map_err(|_| ValidationError::Overloaded)?;
-        let (callers, landing) = watch::channel(None);
-        air.flights.insert(key.clone(), landing.clone());
+        let (callers, landing) = watch_channel::channel(None);
+        air.in_flight.insert(key.clone(), landing.clone());
         // A flight locks the air when it lands, which it does at once where the runtime takes no task any more.
         drop(air);
-        let flight = Flight {
+        let flight = Fetch {
             shared: shared.clone(),
             key,
             source,
@@ -235,17 +235,17 @@ impl Validation {
         };
         // In the trace of whoever asked first.
         tokio::spawn(flight.run().in_current_span());
-        Ok(Way::Flight(landing))
+        Ok(Way::Fetch(landing))
     }
 }
 
 /// How a caller gets its answer.
 enum Way {
     Cached(Arc<ValidationStatus>),
-    Flight(Landing),
+    Fetch(FetchReceiver),
 }
 
-impl Flight {
+impl Fetch {
     async fn run(mut self) {
         // The semaphore is never closed, so the slot can only be waited for.
         let Ok(_slot) = self.slots.clone().acquire_owned().await else { return };
@@ -265,7 +265,7 @@ impl Flight {
     }
 }
 
-impl Drop for Flight {
+impl Drop for Fetch {
     fn drop(&mut self) {
         let (account, order) = &self.key;
         // The end of the process drops what is still in the air: a read that only watchers wanted,
@@ -275,7 +275,7 @@ impl Drop for Flight {
             error!(%account, order_number = order.order_number(), "the task that read a validation status died");
         }
         let mut air = self.shared.air();
-        air.flights.remove(&self.key);
+        air.in_flight.remove(&self.key);
         if let Ok(status) = &self.answer {
             air.cache.insert(self.key.clone(), status.clone(), self.shared.clock.now());
         }
@@ -284,9 +284,9 @@ impl Drop for Flight {
     }
 }
 
-impl Shared {
+impl ValidationCore {
     /// Whom to ask about an account's orders, and within which bounds.
-    fn source(&self, account: &AccountName) -> Result<(Arc<dyn StatusSource>, &Lane), ValidationError> {
+    fn source(&self, account: &AccountName) -> Result<(Arc<dyn ValidationProvider>, &FetchSlots), ValidationError> {
         let (Some(found), Some(lane)) = (self.accounts.get(account), self.lanes.get(account)) else {
             return Err(ValidationError::AccountNotFound(account.clone()));
         };
@@ -297,7 +297,7 @@ impl Shared {
     }
 
     /// Nothing panics while it is held; were it so, what is in it would still be whole.
-    fn air(&self) -> MutexGuard<'_, Air> {
+    fn air(&self) -> MutexGuard<'_, FetchState> {
         self.air.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-mod watching;
+mod watch;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,8 +13,8 @@ use crate::domain::money::Currency;
 use crate::domain::outcome::{Lookup, Outcome};
 use crate::domain::place::Place;
 use crate::domain::refund::{Intent, Refund};
-use crate::domain::validation::{Page, StatusAnswer};
-use crate::providers::{Account, Provider as Adapter};
+use crate::domain::validation::{StatusAnswer, ValidationPage};
+use crate::providers::{Account, RefundProvider as Adapter};
 use crate::telemetry::metrics::AccountMeter;
 
 /// A provider that counts what it is asked, answers only when it is let to, and does what its script says.
@@ -56,7 +56,7 @@ impl Scripted {
 }
 
 #[async_trait]
-impl StatusSource for Scripted {
+impl ValidationProvider for Scripted {
     async fn validation_status(&self, order: &OrderKey) -> Result<StatusAnswer, StatusError> {
         let number = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
         let on_the_wire = self.on_the_wire.fetch_add(1, Ordering::SeqCst) + 1;
@@ -68,10 +68,10 @@ impl StatusSource for Scripted {
             Some(Act::Fail(error)) => Err(error),
             Some(Act::Panic) => panic!("the provider's adapter has a bug"),
             None => {
-                let page = Page {
+                let page = ValidationPage {
                     order_number: order.order_number().to_owned(),
                     product_type: i32::try_from(number).unwrap(),
-                    ..Page::default()
+                    ..ValidationPage::default()
                 };
                 Ok(StatusAnswer { page, upload_document_token: None })
             }
@@ -96,7 +96,7 @@ impl Adapter for NoRefunds {
     }
 }
 
-fn account(name: &str, provider: Provider, status: Option<Arc<dyn StatusSource>>) -> Account {
+fn account(name: &str, provider: ProviderKind, status: Option<Arc<dyn ValidationProvider>>) -> Account {
     Account {
         name: AccountName::parse(name).unwrap(),
         provider,
@@ -130,8 +130,8 @@ struct World {
 
 fn world_with(source: Arc<Scripted>, settings: ValidationSettings) -> World {
     let accounts = Accounts::new([
-        account("sectigo", Provider::Sectigo, Some(source.clone())),
-        account("namecom", Provider::Namecom, None),
+        account("sectigo", ProviderKind::Sectigo, Some(source.clone())),
+        account("namecom", ProviderKind::Namecom, None),
     ]);
     let clock = Arc::new(ManualClock::new(Timestamp::from_seconds(1_750_000_000)));
     let validation = Validation::new(Arc::new(accounts), clock.clone(), settings);
@@ -168,7 +168,7 @@ impl World {
     }
 
     fn at_rest(&self) -> bool {
-        self.validation.0.air().flights.is_empty()
+        self.validation.0.air().in_flight.is_empty()
     }
 }
 
@@ -180,7 +180,7 @@ async fn a_thousand_callers_are_one_request() {
         .map(|_| {
             let (validation, joined) = (world.validation.clone(), joined.clone());
             tokio::spawn(async move {
-                let Ok(Way::Flight(mut landing)) = validation.take_off(ask("1", 0)) else { panic!("no flight") };
+                let Ok(Way::Fetch(mut landing)) = validation.join_or_start(ask("1", 0)) else { panic!("no flight") };
                 joined.fetch_add(1, Ordering::SeqCst);
                 landing.wait_for(Option::is_some).await.unwrap().clone().unwrap()
             })
@@ -299,7 +299,7 @@ fn a_flight_that_the_runtime_takes_down_lands_too() {
     let world = world(Scripted::new(false));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let landing = runtime.block_on(async {
-        let Ok(Way::Flight(landing)) = world.validation.take_off(ask("1", 0)) else { panic!("no flight") };
+        let Ok(Way::Fetch(landing)) = world.validation.join_or_start(ask("1", 0)) else { panic!("no flight") };
         world.until_asked(1).await;
         landing
     });
@@ -310,12 +310,12 @@ fn a_flight_that_the_runtime_takes_down_lands_too() {
 
 #[tokio::test]
 async fn the_wire_takes_only_so_many_at_once_and_the_queue_so_many_more() {
-    let settings = ValidationSettings { flights_per_account: 3, ..ValidationSettings::default() };
+    let settings = ValidationSettings { max_concurrent_fetches: 3, ..ValidationSettings::default() };
     let world = world_with(Scripted::new(false), settings);
     let most = 3 + WAITING_FLIGHTS_PER_ACCOUNT;
     let callers: Vec<_> = (0..most).map(|order| world.spawn(ask(&order.to_string(), 0))).collect();
     world.until_asked(3).await;
-    while world.validation.0.air().flights.len() < most {
+    while world.validation.0.air().in_flight.len() < most {
         tokio::task::yield_now().await;
     }
     assert_eq!(world.validation.get(ask("one-more", 0)).await.err(), Some(ValidationError::Overloaded));
@@ -353,7 +353,7 @@ async fn only_sectigos_accounts_have_one() {
         world.validation.get(of("namecom")).await.err(),
         Some(ValidationError::NotSectigo {
             account: AccountName::parse("namecom").unwrap(),
-            provider: Provider::Namecom
+            provider: ProviderKind::Namecom
         })
     );
 }

@@ -8,10 +8,10 @@ use recoup::proto::v1::account::Health;
 use recoup::proto::v1::provider_error::Category;
 use recoup::proto::v1::refund::State;
 use rstest::rstest;
-use simulators::exchange::Provider;
 use simulators::faults::{FaultEffect, Point, Repeat, Rule};
+use simulators::request::Provider;
 
-use crate::support::{Stack, namecom, one_of};
+use crate::support::{Stack, namecom, sample_request};
 
 const BRISK: &str = "engine.circuit_pause_min_ms = 40\nengine.circuit_pause_max_ms = 100";
 
@@ -54,7 +54,7 @@ async fn a_409_with_refused_rows_is_a_refusal_and_no_failure_of_the_account() {
         assert_eq!((error.message.as_str(), error.http_status), ("Domain is locked.", 409));
     }
     assert_eq!(health_of(&stack, "namecom").await, Health::Serving);
-    let (good, target, _) = one_of(Provider::Namecom, "good");
+    let (good, target, _) = sample_request(Provider::Namecom, "good");
     assert_eq!(stack.refund(good).await.state(), State::Succeeded);
     assert_eq!(stack.effects(target), 1);
 }
@@ -66,7 +66,7 @@ async fn refunded_rows_are_not_lost_beside_a_message() {
     let body = "{\"message\":\"Conflict\",\"details\":\"AGP delete threshold has been exceeded.\",\"results\":[{\"orderId\":\
                 200001,\"orderItemId\":3200001,\"orderItemStatus\":\"refunded\",\"refundAmount\":10.99}]}";
     stack.arm(Provider::Namecom, Point::AfterEffect, answer(409, &[], body), Repeat::Times(1));
-    let (request, target, _) = one_of(Provider::Namecom, "r-1");
+    let (request, target, _) = sample_request(Provider::Namecom, "r-1");
     assert_eq!(stack.refund(request).await.state(), State::Succeeded);
     assert_eq!((stack.effects(target), stack.attempts("200001")), (1, 1));
 }
@@ -90,7 +90,7 @@ async fn what_was_not_processed_waits_and_is_sent(
 ) {
     let stack = Stack::start_with(BRISK).await;
     let rule = always(&stack, Provider::Namecom, effect);
-    let (request, target, _) = one_of(Provider::Namecom, "r-1");
+    let (request, target, _) = sample_request(Provider::Namecom, "r-1");
     let request = proto::CreateRefundRequest { wait: Some(prost_types::Duration::default()), ..request };
     stack.create(request).await.unwrap();
     let waits = |refund: &proto::Refund| refund.state() == State::Pending && refund.provider_error.is_some();
@@ -115,7 +115,7 @@ async fn a_wrong_name_at_debitsuccess_is_named(#[case] setting: &str, #[case] na
     })
     .await;
     stack.simulators.with_world(|world| world.settings.debitsuccess.strict_names = true);
-    let (request, target, _) = one_of(Provider::Debitsuccess, "r-1");
+    let (request, target, _) = sample_request(Provider::Debitsuccess, "r-1");
     let request = proto::CreateRefundRequest { wait: Some(prost_types::Duration::default()), ..request };
     stack.create(request).await.unwrap();
     // More often than failures that would suspend it.
@@ -136,7 +136,7 @@ async fn a_wrong_name_at_debitsuccess_is_named(#[case] setting: &str, #[case] na
 #[tokio::test]
 async fn a_whole_number_does_not_contradict_cents() {
     let stack = Stack::start_with("engine.lookups_after_ms = \"100\"\nengine.lookups_every_ms = 100").await;
-    let (request, target, _) = one_of(Provider::Debitsuccess, "r-1");
+    let (request, target, _) = sample_request(Provider::Debitsuccess, "r-1");
     assert_eq!(stack.refund(request).await.state(), State::Submitted);
     let members = "<Status>Succeed</Status><ExternalRefundIdentifier>r-1</ExternalRefundIdentifier><Note>Paid out</Note>\
                    <RefundAmount>12</RefundAmount><RefundRequestNumber>0</RefundRequestNumber><RefundStatus>Completed</RefundStatus>";

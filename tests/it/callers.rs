@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund::State;
-use simulators::exchange::Provider;
+use simulators::faults::gates::Gate;
 use simulators::faults::{FaultEffect, Point, Repeat};
-use simulators::gates::Gate;
+use simulators::request::Provider;
 use tokio::time::Instant;
 use tonic::{Code, Request};
 

@@ -26,7 +26,7 @@ use recoup::proto::v1::resolve_refund_request::Resolution;
 use recoup::proto::v1::validation_status::OrderState;
 use recoup::proto::v1::validation_status_service_client::ValidationStatusServiceClient;
 use recoup::telemetry::{self, LogFormat};
-use simulators::exchange::Provider;
+use simulators::request::Provider;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
@@ -159,7 +159,7 @@ fn hostile_configuration(hostile: SocketAddr, collector: SocketAddr, dir: &Path)
     let settings = format!(
         "traces.endpoint = \"http://{collector}\"\nmetrics.listen = \"127.0.0.1:0\"\nlog.filter = \"trace\"\n\
          engine.lookups_after_ms = \"40 80\"\nengine.lookups_every_ms = 5000\nengine.circuit_failures = 1000000\n\
-         engine.circuit_strangers = 10000\nengine.circuit_pause_min_ms = 20\nengine.circuit_pause_max_ms = 40\n\
+         engine.circuit_foreign_targets = 10000\nengine.circuit_pause_min_ms = 20\nengine.circuit_pause_max_ms = 40\n\
          validation.watch_interval_min_ms = 50"
     );
     let text = configuration_at(hostile, hostile, hostile, dir, &settings).replace("https://", "http://");

@@ -10,12 +10,12 @@ use recoup::proto::v1::refund::{MoneyVerdict, SideEffect, State};
 use recoup::proto::v1::refund_event::Kind;
 use recoup::proto::v1::resolve_refund_request::Resolution;
 use rstest::rstest;
-use simulators::debitsuccess::{FinalStatuses, RefundStatus};
-use simulators::exchange::Provider;
 use simulators::faults::{FaultEffect, Point, Repeat};
+use simulators::providers::debitsuccess::{FinalStatuses, RefundStatus};
+use simulators::request::Provider;
 use tonic::Code;
 
-use crate::support::{Stack, debitsuccess, metadata, micros, namecom, one_of, patient, reason, sectigo};
+use crate::support::{Stack, debitsuccess, metadata, micros, namecom, patient, reason, sample_request, sectigo};
 use crate::telemetry::{scrape, value};
 
 /// Nothing is looked up but by ReconcileRefund, and "not refunded" means something at once.
@@ -199,8 +199,8 @@ struct Denied {
 impl Denied {
     async fn at(provider: Provider) -> Denied {
         let stack = on_demand("").await;
-        let (request, target, in_journal) = one_of(provider, "first");
-        let (second, ..) = one_of(provider, "second");
+        let (request, target, in_journal) = sample_request(provider, "first");
+        let (second, ..) = sample_request(provider, "second");
         // name.com's half-way refund may still be paid out.
         let fault = if provider == Provider::Namecom { FaultEffect::HalfWay } else { FaultEffect::Close };
         stack.simulators.with_world(|world| {

@@ -9,8 +9,8 @@ use recoup::proto::v1::refund::State;
 use recoup::proto::v1::refund_event::Kind;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use simulators::Simulators;
-use simulators::exchange::{Deduplication, Provider};
 use simulators::faults::{FaultEffect, Point, Repeat, Rule};
+use simulators::request::{Deduplication, Provider};
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
 

@@ -11,13 +11,13 @@ use recoup::proto::v1::refund::{MoneyVerdict, SideEffect, State};
 use recoup::proto::v1::refund_event::Kind;
 use recoup::proto::v1::resolve_refund_request::{ItemResolution, Resolution};
 use rstest::rstest;
-use simulators::exchange::Provider;
 use simulators::faults::{FaultEffect, Point, Repeat};
-use simulators::namecom::{Item, Order, Registry};
+use simulators::providers::namecom::{Item, Order, Registry};
+use simulators::request::Provider;
 use tonic::{Code, Status};
 
 use crate::support::{
-    LIMIT, Stack, debitsuccess, metadata, micros, namecom, one_of, patient, reason, sectigo, wrong_fields,
+    LIMIT, Stack, debitsuccess, metadata, micros, namecom, patient, reason, sample_request, sectigo, wrong_fields,
 };
 
 const ORDER: i32 = 700_001;
@@ -200,7 +200,7 @@ async fn each_item_asked_for_is_named_once(#[case] items: Vec<ItemResolution>, #
 /// Items are of an order that has them, and of a refund that took place.
 #[rstest]
 #[case::no_items(sectigo("r-1", "1000001"), Resolution::Refunded)]
-#[case::not_refunded(one_of(Provider::Namecom, "r-1").0, Resolution::NotRefunded)]
+#[case::not_refunded(sample_request(Provider::Namecom, "r-1").0, Resolution::NotRefunded)]
 #[tokio::test]
 async fn items_do_not_go_with_everything(#[case] request: proto::CreateRefundRequest, #[case] resolution: Resolution) {
     let stack = on_demand(600).await;
@@ -230,7 +230,7 @@ async fn a_doubt_is_taken_over(#[case] provider: Provider, #[case] resolution: R
     let stack = on_demand(600).await;
     let point = if end == State::Succeeded { Point::AfterEffect } else { Point::BeforeEffect };
     stack.arm(provider, point, FaultEffect::Close, Repeat::Once);
-    let (request, target, in_journal) = one_of(provider, "r-1");
+    let (request, target, in_journal) = sample_request(provider, "r-1");
     let doubted = stack.refund(request).await;
     assert_eq!(doubted.state(), State::InDoubt);
     let refusal = stack.resolve("r-1", resolution).await.unwrap_err();
@@ -248,7 +248,7 @@ async fn a_doubt_is_taken_over(#[case] provider: Provider, #[case] resolution: R
 #[tokio::test]
 async fn what_the_provider_has_taken_is_taken_over() {
     let stack = on_demand(600).await;
-    let (request, target, in_journal) = one_of(Provider::Debitsuccess, "r-1");
+    let (request, target, in_journal) = sample_request(Provider::Debitsuccess, "r-1");
     assert_eq!(stack.refund(request).await.state(), State::Submitted);
     let refusal = stack.resolve("r-1", Resolution::Refunded).await.unwrap_err();
     assert_eq!((reason(&refusal).as_str(), metadata(&refusal, "state").as_str()), ("NOT_IN_REVIEW", "SUBMITTED"));
@@ -272,7 +272,7 @@ async fn what_is_taken_over_is_not_sent_again(#[case] is_lost: bool) {
     if is_lost {
         stack.arm(Provider::Debitsuccess, Point::BeforeEffect, FaultEffect::Close, Repeat::Once);
     }
-    let (request, target, in_journal) = one_of(Provider::Debitsuccess, "r-1");
+    let (request, target, in_journal) = sample_request(Provider::Debitsuccess, "r-1");
     let before = stack.refund(request).await;
     let refusal = stack.resolve_as("r-1", |word| take_over(word, Resolution::SendAgain)).await.unwrap_err();
     assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::InvalidArgument, "INVALID_REQUEST"));
@@ -292,13 +292,13 @@ async fn a_target_found_not_refunded_is_free_after_the_settle_time(
 ) {
     let stack = on_demand(settle_s).await;
     stack.arm(provider, Point::BeforeEffect, FaultEffect::Close, Repeat::Once);
-    let (request, target, in_journal) = one_of(provider, "r-1");
+    let (request, target, in_journal) = sample_request(provider, "r-1");
     let doubted = stack.refund(request).await;
     assert_eq!(
         stack.resolve_as("r-1", |word| take_over(word, Resolution::NotRefunded)).await.unwrap().state(),
         State::Failed
     );
-    let (again, ..) = one_of(provider, "r-2");
+    let (again, ..) = sample_request(provider, "r-2");
     if settle_s == 600 {
         assert_eq!(holder(&stack.create(again).await.unwrap_err()), "refunds/r-1");
         assert_eq!((stack.effects(target), stack.attempts(in_journal)), (0, 1));
@@ -358,7 +358,7 @@ async fn a_similar_refund_is_allowed_after_the_settle_time() {
 #[tokio::test]
 async fn no_more_was_given_back_than_was_asked_for(#[case] amount: Option<(&str, i64)>, #[case] fields: &[&str]) {
     let stack = on_demand(600).await;
-    let (request, target, in_journal) = one_of(Provider::Debitsuccess, "r-1");
+    let (request, target, in_journal) = sample_request(Provider::Debitsuccess, "r-1");
     let before = stack.refund(request).await;
     let amount = amount.map(|(code, minor_units)| proto::Money { currency_code: code.to_owned(), minor_units });
     let word = |word: &mut proto::ResolveRefundRequest| {

@@ -6,9 +6,9 @@
 use recoup::proto::v1::item_result::State as ItemState;
 use recoup::proto::v1::refund::State;
 use rstest::rstest;
-use simulators::exchange::Provider;
 use simulators::faults::{FaultEffect, Point, Repeat};
-use simulators::namecom::{Item, Order};
+use simulators::providers::namecom::{Item, Order};
+use simulators::request::Provider;
 
 use crate::support::{Stack, namecom};
 

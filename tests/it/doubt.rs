@@ -7,15 +7,15 @@ use recoup::proto::v1::provider_error::Category;
 use recoup::proto::v1::refund::{MoneyVerdict, State};
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use rstest::rstest;
-use simulators::debitsuccess::RefundStatus;
-use simulators::exchange::Provider;
+use simulators::faults::gates::Gate;
 use simulators::faults::{FaultEffect, Point, Repeat, Rule};
-use simulators::gates::Gate;
+use simulators::providers::debitsuccess::RefundStatus;
+use simulators::request::Provider;
 use tonic::Code;
 
 use crate::support::{
-    self, Stack, channel, configuration, configuration_at, debitsuccess, namecom, one_of, patient, reason, sectigo,
-    settings_of, simulators_in,
+    self, Stack, channel, configuration, configuration_at, debitsuccess, namecom, patient, reason, sample_request,
+    sectigo, settings_of, simulators_in,
 };
 
 fn answer(status: u16, body: &str) -> FaultEffect {
@@ -31,7 +31,7 @@ fn answer(status: u16, body: &str) -> FaultEffect {
 async fn a_lost_yes_is_doubt_until_the_provider_is_asked(#[case] provider: Provider, #[case] end: State) {
     let stack = Stack::start().await;
     stack.arm(provider, Point::AfterEffect, FaultEffect::Close, Repeat::Once);
-    let (request, target, in_journal) = one_of(provider, "lost");
+    let (request, target, in_journal) = sample_request(provider, "lost");
     let refund = stack.refund(request.clone()).await;
     assert_eq!((refund.state(), refund.money_verdict()), (State::InDoubt, MoneyVerdict::MayHaveMoved));
     assert_eq!(refund.doubt.as_ref().unwrap().reason(), Reason::ConnectionLost);
@@ -56,7 +56,7 @@ async fn a_lost_yes_is_doubt_until_the_provider_is_asked(#[case] provider: Provi
 async fn silence_is_no_proof(#[case] provider: Provider) {
     let stack = Stack::start().await;
     stack.arm(provider, Point::BeforeEffect, FaultEffect::Close, Repeat::Once);
-    let (request, target, in_journal) = one_of(provider, "gone");
+    let (request, target, in_journal) = sample_request(provider, "gone");
     assert_eq!(stack.refund(request).await.state(), State::InDoubt);
     for looks in 1..=2 {
         let refund = stack.reconcile("gone").await.unwrap();
@@ -90,7 +90,7 @@ async fn an_answer_that_says_nothing_certain_is_doubt(
 ) {
     let stack = Stack::start().await;
     stack.arm(provider, point, effect, Repeat::Once);
-    let (request, target, _) = one_of(provider, "odd");
+    let (request, target, _) = sample_request(provider, "odd");
     let refund = stack.refund(request).await;
     assert_eq!((refund.state(), refund.doubt.unwrap().reason()), (State::InDoubt, why));
     assert_eq!(stack.effects(target), usize::from(point == Point::AfterEffect));
@@ -152,7 +152,7 @@ async fn what_was_not_processed_is_sent_again(
 ) {
     let stack = Stack::start().await;
     stack.arm(provider, Point::BeforeEffect, effect, Repeat::Times(2));
-    let (request, target, in_journal) = one_of(provider, "again");
+    let (request, target, in_journal) = sample_request(provider, "again");
     stack.create(request).await.unwrap();
     let refund = stack.until("again", |refund| refund.complete_time.is_some()).await;
     assert_eq!((refund.state(), refund.attempt_count), (State::Succeeded, 3));
@@ -372,7 +372,7 @@ async fn absent_twice_is_twice_in_a_row() {
     for lookup in [1, 3, 4] {
         stack.blind(Some(lookup));
     }
-    let (request, target, in_journal) = one_of(Provider::Debitsuccess, "seen");
+    let (request, target, in_journal) = sample_request(Provider::Debitsuccess, "seen");
     assert_eq!(stack.refund(request).await.state(), State::Submitted);
     for lookup in 1..=3 {
         assert_eq!(stack.reconcile("seen").await.unwrap().state(), State::Submitted, "lookup {lookup}");
@@ -386,7 +386,7 @@ async fn absent_twice_is_twice_in_a_row() {
 async fn a_proof_that_was_asked_for_has_the_refund_sent_at_once() {
     let stack = Stack::start_as(|configuration| patient(&configuration, 0)).await;
     stack.arm(Provider::Debitsuccess, Point::BeforeEffect, FaultEffect::Close, Repeat::Once);
-    let (request, target, in_journal) = one_of(Provider::Debitsuccess, "gone");
+    let (request, target, in_journal) = sample_request(Provider::Debitsuccess, "gone");
     assert_eq!(stack.refund(request).await.state(), State::InDoubt);
     // The first of two.
     assert_eq!(stack.reconcile("gone").await.unwrap().state(), State::InDoubt);
@@ -406,7 +406,7 @@ async fn a_domain_that_is_still_there_has_the_refund_sent_at_once() {
     .await;
     // The second attempt is made by itself, just before the key dies.
     stack.arm(Provider::Namecom, Point::BeforeEffect, FaultEffect::Close, Repeat::Times(2));
-    let (request, target, in_journal) = one_of(Provider::Namecom, "gone");
+    let (request, target, in_journal) = sample_request(Provider::Namecom, "gone");
     assert_eq!(stack.refund(request).await.state(), State::InDoubt);
     let is_dead = |refund: &proto::Refund| {
         refund.attempt_count == 2 && refund.doubt.as_ref().is_some_and(|doubt| !doubt.resend_safe)

@@ -7,9 +7,9 @@ use recoup::proto::v1::refund::State;
 use recoup::proto::v1::refund_event::Kind;
 use recoup::proto::v1::resolve_refund_request::Resolution;
 use rstest::rstest;
-use simulators::debitsuccess::{FinalStatuses, RefundStatus};
-use simulators::exchange::Provider;
 use simulators::faults::{FaultEffect, Point, Repeat};
+use simulators::providers::debitsuccess::{FinalStatuses, RefundStatus};
+use simulators::request::Provider;
 use tonic::Code;
 
 use crate::support::{LIMIT, Stack, debitsuccess, namecom, patient, reason, sectigo, wrong_fields};

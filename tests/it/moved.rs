@@ -6,11 +6,11 @@ use std::process::Output;
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund::{State, WaitingFor};
 use rstest::rstest;
-use simulators::exchange::Provider;
 use simulators::faults::{FaultEffect, Point, Repeat};
+use simulators::request::Provider;
 
 use crate::support::process::run;
-use crate::support::{Stack, configuration, one_of};
+use crate::support::{Stack, configuration, sample_request};
 use crate::telemetry::{scrape, value};
 
 const SETTINGS: &str = "metrics.listen = \"127.0.0.1:0\"\nengine.lookups_after_ms = \"3600000\"";
@@ -31,7 +31,7 @@ async fn checked(stack: &Stack, change: impl FnOnce(String) -> String) -> (Strin
 
 async fn lost(stack: &Stack, provider: Provider, id: &str) -> proto::Refund {
     stack.arm(provider, Point::AfterEffect, FaultEffect::Close, Repeat::Once);
-    stack.refund(one_of(provider, id).0).await
+    stack.refund(sample_request(provider, id).0).await
 }
 
 fn renamed(configuration: String) -> String {
@@ -73,7 +73,7 @@ async fn a_check_says_before_a_start_what_would_wait(
     assert!(said.contains(words), "{said}");
     assert_eq!(status, Some(code), "{said}");
     assert_eq!(stack.get("lost").await, before, "it changes nothing");
-    let (_, target, _) = one_of(Provider::Debitsuccess, "lost");
+    let (_, target, _) = sample_request(Provider::Debitsuccess, "lost");
     assert_eq!((stack.attempts(target), stack.effects(target)), (1, 1));
 }
 
@@ -127,6 +127,6 @@ async fn what_waits_is_counted_shown_and_goes_on_where_a_person_says() {
     assert_eq!(code, Some(1));
     let text = scrape(stack.app.metrics_addr().unwrap()).await;
     assert_eq!(waiting(&text, "debitsuccess"), Some(0.0), "{text}");
-    let (_, target, _) = one_of(Provider::Debitsuccess, "lost");
+    let (_, target, _) = sample_request(Provider::Debitsuccess, "lost");
     assert_eq!((stack.attempts(target), stack.effects(target)), (1, 1));
 }

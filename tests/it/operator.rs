@@ -5,11 +5,11 @@ use std::process::Output;
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund::State;
 use serde_json::Value;
-use simulators::exchange::Provider;
 use simulators::faults::{FaultEffect, Point, Repeat};
+use simulators::request::Provider;
 
 use crate::support::process::run;
-use crate::support::{Stack, debitsuccess, namecom, one_of, sectigo};
+use crate::support::{Stack, debitsuccess, namecom, sample_request, sectigo};
 
 /// Doubt stays as long as a test looks at it.
 const PATIENT: &str = "engine.lookups_after_ms = \"3600000\"";
@@ -44,7 +44,7 @@ fn failure(output: &Output) -> (String, Option<i32>) {
 
 async fn lost(stack: &Stack, provider: Provider, id: &str) {
     stack.arm(provider, Point::AfterEffect, FaultEffect::Close, Repeat::Once);
-    assert_eq!(stack.refund(one_of(provider, id).0).await.state(), State::InDoubt);
+    assert_eq!(stack.refund(sample_request(provider, id).0).await.state(), State::InDoubt);
 }
 
 /// An identifier that the provider says it knows, on a first send: only a person can tell.

@@ -15,11 +15,11 @@ use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use recoup::proto::v1::resolve_refund_request::Resolution;
 use rstest::rstest;
 use simulators::Simulators;
-use simulators::debitsuccess::{Login, RefundStatus};
-use simulators::exchange::Provider;
 use simulators::faults::{FaultEffect, Point, Repeat};
-use simulators::namecom::Account as NamecomAccount;
-use simulators::sectigo::Account as SectigoAccount;
+use simulators::providers::debitsuccess::{Login, RefundStatus};
+use simulators::providers::namecom::Account as NamecomAccount;
+use simulators::providers::sectigo::Account as SectigoAccount;
+use simulators::request::Provider;
 use tempfile::TempDir;
 use tonic::{Code, Status};
 
@@ -116,7 +116,7 @@ fn patient(configuration: &str, circuit_failures: u32) -> String {
 }
 
 /// Absence means something after `settle_s` seconds, at every account.
-fn brisk(configuration: &str, settle_s: u32, circuit_failures: u32) -> String {
+fn fast_lookups(configuration: &str, settle_s: u32, circuit_failures: u32) -> String {
     let settled = configuration
         .replace("login_name =", &format!("settle_time_s = {settle_s}\nlogin_name ="))
         .replace("username =", &format!("settle_time_s = {settle_s}\nusername ="));
@@ -263,7 +263,7 @@ fn let_time_pass(dir: &Path) {
 
 /// A gateway with a refund that only a person can settle: none of its requests arrived.
 async fn with_review(provider: Provider, review: &Asked) -> Stack {
-    let stack = Stack::start_as(|configuration| brisk(&configuration, 0, 1_000)).await;
+    let stack = Stack::start_as(|configuration| fast_lookups(&configuration, 0, 1_000)).await;
     let rule = stack.arm(provider, Point::BeforeEffect, FaultEffect::Close, Repeat::Standing);
     stack.create(review.request.clone()).await.unwrap();
     let id = &review.request.refund_id;
@@ -394,7 +394,7 @@ async fn what_was_recorded_for_another_account_waits(
         .restart_as(|text| {
             let_time_pass(&dir);
             let text = changed(&text, provider, change, &other);
-            let text = brisk(&text, 0, 1);
+            let text = fast_lookups(&text, 0, 1);
             section(&text, name_of(witness_provider), |section| {
                 section.replace("settle_time_s = 0", "settle_time_s = 600")
             })
@@ -504,7 +504,7 @@ async fn what_the_configuration_says_has_moved_goes_on(
     let simulators = &stack.simulators;
     let base = configuration(simulators, stack.dir.path(), "");
     let text = section(&base, name_of(provider), |section| moved(section, provider, how, simulators, true));
-    let text = brisk(&text, 1, 1_000);
+    let text = fast_lookups(&text, 1, 1_000);
     let stack = stack.restart_as(|_| text.clone()).await;
 
     for id in ["lost", "gone", "pending"] {
@@ -607,7 +607,7 @@ async fn a_person_lets_refunds_go_on_at_another_account(
         .restart_as(|text| {
             let text = foreign(&text, provider);
             let text = section(&text, name, |section| other_host(&renamed(section, name, "other")));
-            section(&brisk(&text, 1, 1_000), name_of(witness_of(provider)), |section| {
+            section(&fast_lookups(&text, 1, 1_000), name_of(witness_of(provider)), |section| {
                 section.replace("settle_time_s = 1\n", "settle_time_s = 600\n")
             })
         })
@@ -709,7 +709,7 @@ async fn no_refund_moves_to_where_another_one_stands_in_its_way(#[case] provider
     let stack = with_three_open(provider, [&lost, &gone, &pending]).await;
     move_login(&stack.simulators);
     let elsewhere = |text: &str| section(text, name, |section| other_login(&renamed(section, name, "other")));
-    let stack = stack.restart_as(|text| brisk(&elsewhere(&text), 1, 1_000)).await;
+    let stack = stack.restart_as(|text| fast_lookups(&elsewhere(&text), 1, 1_000)).await;
     let rival = |one: &Asked, id: &str| proto::CreateRefundRequest {
         refund_id: id.to_owned(),
         account: "other".to_owned(),
@@ -744,7 +744,7 @@ async fn no_refund_moves_to_where_another_one_stands_in_its_way(#[case] provider
     let login = login_of(provider);
     let text = copied(&base, name, "other", other_login);
     let text = section(&text, name, |section| former(&other_login(section), &format!("{{ login = \"{login}\" }}")));
-    let (gateway, log) = launch(&brisk(&text, 1, 1_000), dir.path(), &[]);
+    let (gateway, log) = launch(&fast_lookups(&text, 1, 1_000), dir.path(), &[]);
     let mut client = RefundServiceClient::new(channel(gateway.addr).await);
     let request = proto::GetRefundRequest { name: "refunds/pending".to_owned() };
     let left = client.get_refund(request).await.unwrap().into_inner().refund.unwrap();
@@ -837,7 +837,7 @@ async fn expiry_stands_still_while_a_refund_waits_for_its_account() {
     assert_eq!((before.state(), before.waiting_for()), (State::Pending, WaitingFor::Account));
     // By the wall clock it is too old by now.
     assert!(micros(failed.update_time.unwrap()) - micros(before.create_time.unwrap()) > 3_000_000);
-    let stack = stack.restart_as(|text| brisk(&section(&text, "namecom", hasty), 600, 1_000)).await;
+    let stack = stack.restart_as(|text| fast_lookups(&section(&text, "namecom", hasty), 600, 1_000)).await;
     assert_eq!(stack.until("waits", is_settled).await.state(), State::Succeeded);
     assert_eq!((stack.effects(&waits.target), stack.effects(&expires.target)), (1, 0));
     assert_eq!((stack.attempts(&waits.in_journal), stack.attempts(&expires.in_journal)), (1, 0));
@@ -872,7 +872,7 @@ async fn a_key_dies_with_the_token_that_it_was_sent_with(
         .restart_as(|text| {
             let_time_pass(&dir);
             let text = text.replace("token_env = \"DEMO_TOKEN\"", &format!("token_file = \"{}\"", file.display()));
-            brisk(&text, 1, 1_000)
+            fast_lookups(&text, 1, 1_000)
         })
         .await;
     assert_eq!(stack.until("lost", is_settled).await.state(), end);
@@ -892,7 +892,7 @@ async fn a_doubt_moves_past_a_similar_refund_that_may_still_have_an_effect() {
     assert_eq!(resolve(&stack, "first", Resolution::NotRefunded, true).await.unwrap().state(), State::Failed);
     let base = configuration(&stack.simulators, stack.dir.path(), "");
     let text = section(&base, "debitsuccess", |text| moved(text, provider, Moved::Host, &stack.simulators, true));
-    let stack = stack.restart_as(|_| brisk(&text, 600, 1_000)).await;
+    let stack = stack.restart_as(|_| fast_lookups(&text, 600, 1_000)).await;
     assert_eq!(stack.until("second", is_settled).await.state(), State::Submitted);
     // To be sent is another matter.
     let third = asked(provider, "third", 1).request;
@@ -923,7 +923,7 @@ async fn a_refund_moves_past_a_similar_one_that_its_caller_knew_of(
         false => moved(text, provider, how, &stack.simulators, true),
     });
     move_login(&stack.simulators);
-    let stack = stack.restart_as(|_| brisk(&text, 600, 1_000)).await;
+    let stack = stack.restart_as(|_| fast_lookups(&text, 600, 1_000)).await;
     if by_a_person {
         reassign_to(&stack, "second", "other").await.unwrap();
     }

@@ -320,8 +320,8 @@ async fn each_request_of_a_probe_waits_for_its_turn() {
 /// An account without a waiting refund has nothing else that would try it.
 #[tokio::test]
 async fn a_probe_opens_an_account_that_was_suspended() {
-    use simulators::exchange::Provider;
     use simulators::faults::{FaultEffect, Point, Repeat};
+    use simulators::request::Provider;
 
     let stack = Stack::start_with(
         "engine.circuit_failures = 1\nengine.circuit_pause_min_ms = 600000\nengine.circuit_pause_max_ms = 600000",

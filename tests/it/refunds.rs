@@ -7,12 +7,12 @@ use recoup::proto::v1::create_refund_request::Target;
 use recoup::proto::v1::provider_error::Category;
 use recoup::proto::v1::refund::{MoneyVerdict, SideEffect, State};
 use rstest::rstest;
-use simulators::exchange::Provider;
 use simulators::faults::{FaultEffect, Point, Repeat};
+use simulators::request::Provider;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use crate::support::{Stack, debitsuccess, metadata, namecom, one_of, reason, sectigo, wrong_fields};
+use crate::support::{Stack, debitsuccess, metadata, namecom, reason, sample_request, sectigo, wrong_fields};
 
 #[rstest]
 #[case(Provider::Sectigo, State::Succeeded)]
@@ -21,7 +21,7 @@ use crate::support::{Stack, debitsuccess, metadata, namecom, one_of, reason, sec
 #[tokio::test]
 async fn a_first_refund_reaches_its_provider_once(#[case] provider: Provider, #[case] end: State) {
     let stack = Stack::start().await;
-    let (request, target, in_journal) = one_of(provider, "first");
+    let (request, target, in_journal) = sample_request(provider, "first");
     let answer = stack.create(request.clone()).await.unwrap();
     assert!(!answer.replayed);
     let refund = answer.refund.unwrap();

@@ -10,12 +10,12 @@ use recoup::proto::v1::refund::{MoneyVerdict, State};
 use recoup::proto::v1::refund_event::Kind;
 use recoup::proto::v1::resolve_refund_request::Resolution;
 use rstest::rstest;
-use simulators::debitsuccess::RefundStatus;
-use simulators::exchange::Provider;
 use simulators::faults::{FaultEffect, Point, Repeat};
+use simulators::providers::debitsuccess::RefundStatus;
+use simulators::request::Provider;
 use tonic::Code;
 
-use crate::support::{Stack, debitsuccess, micros, namecom, one_of, patient, reason, sectigo};
+use crate::support::{Stack, debitsuccess, micros, namecom, patient, reason, sample_request, sectigo};
 
 const DAY_MICROS: i64 = 24 * 3_600 * 1_000_000;
 const MINUTE_MICROS: i64 = 60 * 1_000_000;
@@ -26,7 +26,7 @@ async fn on_demand() -> Stack {
 }
 
 /// Looked up every tenth of a second.
-fn brisk(configuration: String) -> String {
+fn fast_lookups(configuration: String) -> String {
     patient(&configuration, 0).replace("\"3600000\"", "\"40 80\"\nengine.lookups_every_ms = 100")
 }
 
@@ -39,7 +39,7 @@ fn set_status(stack: &Stack, id: &str, status: RefundStatus) {
 async fn lost_from_sight(stack: &Stack, id: &str) -> proto::Refund {
     stack.blind(Some(1));
     stack.blind(Some(2));
-    let (request, ..) = one_of(Provider::Debitsuccess, id);
+    let (request, ..) = sample_request(Provider::Debitsuccess, id);
     assert_eq!(stack.refund(request).await.state(), State::Submitted);
     assert_eq!(stack.reconcile(id).await.unwrap().state(), State::Submitted);
     let refund = stack.reconcile(id).await.unwrap();
@@ -114,9 +114,9 @@ async fn a_final_record_under_our_identifier_ends_a_review(
 /// However often it does not see the refund: that proved something before the review, and leads to no attempt from it.
 #[tokio::test]
 async fn a_review_is_looked_up_by_itself_and_sends_nothing() {
-    let stack = Stack::start_as(brisk).await;
+    let stack = Stack::start_as(fast_lookups).await;
     let unseen = stack.blind(None);
-    let (request, target, in_journal) = one_of(Provider::Debitsuccess, "r-1");
+    let (request, target, in_journal) = sample_request(Provider::Debitsuccess, "r-1");
     assert_eq!(stack.refund(request).await.state(), State::Submitted);
     let review = stack.until("r-1", |refund| refund.state() == State::NeedsReview).await;
     let looks = |refund: &proto::Refund| refund.doubt.as_ref().unwrap().check_count;
@@ -132,7 +132,7 @@ async fn a_review_is_looked_up_by_itself_and_sends_nothing() {
 /// One that an attempt began, and no lookup: its first lookup is at the time that it shows.
 #[tokio::test]
 async fn a_review_that_an_attempt_began_is_looked_up_in_time() {
-    let stack = Stack::start_as(brisk).await;
+    let stack = Stack::start_as(fast_lookups).await;
     let review = stack.refund(debitsuccess("r-1", "DSCODE14143", 1250)).await;
     assert_eq!(review.state(), State::NeedsReview);
     let looks = |refund: &proto::Refund| refund.doubt.as_ref().unwrap().check_count;
@@ -150,7 +150,7 @@ async fn a_review_that_an_attempt_began_is_looked_up_in_time() {
 #[tokio::test]
 async fn a_strangers_record_settles_nothing(#[case] status: RefundStatus) {
     let stack = on_demand().await;
-    let (request, target, in_journal) = one_of(Provider::Debitsuccess, "r-1");
+    let (request, target, in_journal) = sample_request(Provider::Debitsuccess, "r-1");
     stack.refund(request.clone()).await;
     // With another ledger the gateway does not know that it has used the identifier.
     let other = |configuration: String| patient(&configuration, 0).replace("recoup.db", "other.db");

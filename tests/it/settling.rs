@@ -9,13 +9,13 @@ use recoup::proto::v1::refund::State;
 use recoup::proto::v1::refund_event::Kind;
 use recoup::proto::v1::resolve_refund_request::Resolution;
 use rstest::rstest;
-use simulators::debitsuccess::RefundStatus;
-use simulators::exchange::Provider;
+use simulators::faults::gates::Gate;
 use simulators::faults::{FaultEffect, Point, Repeat, Rule};
-use simulators::gates::Gate;
+use simulators::providers::debitsuccess::RefundStatus;
+use simulators::request::Provider;
 use tonic::Code;
 
-use crate::support::{Stack, metadata, micros, namecom, one_of, reason, sectigo, wrong_fields};
+use crate::support::{Stack, metadata, micros, namecom, reason, sample_request, sectigo, wrong_fields};
 
 const BRISK: &str = "engine.lookups_after_ms = \"40 80\"\nengine.lookups_every_ms = 100\n\
                      engine.circuit_pause_min_ms = 40\nengine.circuit_pause_max_ms = 100\n";
@@ -23,7 +23,7 @@ const BRISK: &str = "engine.lookups_after_ms = \"40 80\"\nengine.lookups_every_m
 const HOUR_MICROS: i64 = 3_600_000_000;
 
 /// Looks follow each other quickly, and "not refunded" means something after `settle_s` seconds.
-fn brisk(configuration: String, settle_s: u32) -> String {
+fn fast_lookups(configuration: String, settle_s: u32) -> String {
     let settled = configuration
         .replace("login_name =", &format!("settle_time_s = {settle_s}\nlogin_name ="))
         .replace("username =", &format!("settle_time_s = {settle_s}\nusername ="));
@@ -31,7 +31,7 @@ fn brisk(configuration: String, settle_s: u32) -> String {
 }
 
 async fn brisk_stack(settle_s: u32) -> Stack {
-    Stack::start_as(|configuration| brisk(configuration, settle_s)).await
+    Stack::start_as(|configuration| fast_lookups(configuration, settle_s)).await
 }
 
 fn is_settled(refund: &proto::Refund) -> bool {
@@ -50,9 +50,10 @@ async fn health_of(stack: &Stack, account: &str) -> Health {
 #[case(Provider::Debitsuccess, State::Submitted, 1)]
 #[tokio::test]
 async fn a_lost_yes_is_found_again(#[case] provider: Provider, #[case] end: State, #[case] sent: usize) {
-    let stack = Stack::start_as(|configuration| brisk(configuration, 600).replace("\"40 80\"", "\"1000\"")).await;
+    let stack =
+        Stack::start_as(|configuration| fast_lookups(configuration, 600).replace("\"40 80\"", "\"1000\"")).await;
     stack.arm(provider, Point::AfterEffect, FaultEffect::Close, Repeat::Once);
-    let (request, target, in_journal) = one_of(provider, "lost");
+    let (request, target, in_journal) = sample_request(provider, "lost");
     let doubted = stack.refund(request).await;
     assert_eq!(doubted.state(), State::InDoubt);
     let doubt = doubted.doubt.unwrap();
@@ -79,7 +80,7 @@ async fn a_lost_request_is_sent_again_where_that_is_safe(
 ) {
     let stack = brisk_stack(1).await;
     stack.arm(provider, Point::BeforeEffect, FaultEffect::Close, Repeat::Once);
-    let (request, target, in_journal) = one_of(provider, "gone");
+    let (request, target, in_journal) = sample_request(provider, "gone");
     assert_eq!(stack.refund(request).await.state(), State::InDoubt);
     assert_eq!(stack.until("gone", is_settled).await.state(), end);
     assert_eq!((stack.effects(target), stack.attempts(in_journal)), (effects, sent));
@@ -90,7 +91,7 @@ async fn a_lost_request_is_sent_again_where_that_is_safe(
 async fn a_resend_is_the_same_request() {
     let stack = brisk_stack(600).await;
     stack.arm(Provider::Namecom, Point::AfterEffect, FaultEffect::Close, Repeat::Times(3));
-    let (request, target, in_journal) = one_of(Provider::Namecom, "again");
+    let (request, target, in_journal) = sample_request(Provider::Namecom, "again");
     stack.create(request).await.unwrap();
     assert_eq!(stack.until("again", is_settled).await.state(), State::Succeeded);
     let sent: Vec<_> = stack
@@ -111,7 +112,7 @@ async fn already_refunded_by_our_own_lost_attempt_is_a_yes() {
     let stack = brisk_stack(600).await;
     stack.simulators.with_world(|world| world.settings.namecom.idempotency_keys = false);
     stack.arm(Provider::Namecom, Point::AfterEffect, FaultEffect::Close, Repeat::Once);
-    let (request, target, _) = one_of(Provider::Namecom, "mine");
+    let (request, target, _) = sample_request(Provider::Namecom, "mine");
     stack.create(request).await.unwrap();
     let refund = stack.until("mine", is_settled).await;
     assert_eq!((refund.state(), refund.attempt_count), (State::Succeeded, 2));
@@ -124,7 +125,7 @@ async fn already_refunded_by_our_own_lost_attempt_is_a_yes() {
 #[tokio::test]
 async fn what_was_taken_is_followed_to_its_end(#[case] status: RefundStatus, #[case] end: State) {
     let stack = brisk_stack(600).await;
-    let (request, target, in_journal) = one_of(Provider::Debitsuccess, "taken");
+    let (request, target, in_journal) = sample_request(Provider::Debitsuccess, "taken");
     let refund = stack.refund(request).await;
     assert_eq!(refund.state(), State::Submitted);
     let number = refund.provider_reference;
@@ -148,7 +149,7 @@ async fn an_account_that_is_shut_finds_its_way_back(
         FaultEffect::Answer { status: status.parse().unwrap(), body: body.to_owned(), headers: Default::default() };
     let rule = Rule { repeat: Repeat::Standing, ..Rule::new(provider, Point::BeforeEffect, effect) };
     let rule = stack.simulators.arm(rule).unwrap();
-    let (request, target, in_journal) = one_of(provider, "waits");
+    let (request, target, in_journal) = sample_request(provider, "waits");
     let request = proto::CreateRefundRequest { wait: Some(prost_types::Duration::default()), ..request };
     stack.create(request).await.unwrap();
     let refund = stack.until("waits", |refund| refund.provider_error.is_some()).await;
@@ -180,7 +181,7 @@ async fn an_account_that_is_shut_finds_its_way_back(
 #[tokio::test]
 async fn a_crowd_of_wrong_orders_keeps_nobody_waiting() {
     let unpaced = |configuration: String| {
-        brisk(configuration, 600).replace(
+        fast_lookups(configuration, 600).replace(
             "username = \"demo-test\"",
             "requests_per_second = 0\nrequests_per_hour = 0\nusername = \"demo-test\"",
         )
@@ -195,7 +196,7 @@ async fn a_crowd_of_wrong_orders_keeps_nobody_waiting() {
     for order in 0..130 {
         stack.create(wrong(order)).await.unwrap();
     }
-    let (good, target, _) = one_of(Provider::Namecom, "good");
+    let (good, target, _) = sample_request(Provider::Namecom, "good");
     stack.create(at_once(good)).await.unwrap();
     // Neither among the oldest nor among the newest.
     for order in 130..260 {
@@ -336,10 +337,10 @@ async fn only_a_streak_of_different_orders_shuts_the_account() {
 async fn what_waits_too_long_is_given_up_and_was_never_sent() {
     let stack = Stack::start_as(|configuration| {
         let configuration = configuration.replace("https://127.0.0.1", "https://127.0.0.2");
-        brisk(configuration, 600).replace("login_name =", "pending_limit_s = 1\nlogin_name =")
+        fast_lookups(configuration, 600).replace("login_name =", "pending_limit_s = 1\nlogin_name =")
     })
     .await;
-    let (request, target, in_journal) = one_of(Provider::Sectigo, "old");
+    let (request, target, in_journal) = sample_request(Provider::Sectigo, "old");
     let request = proto::CreateRefundRequest { wait: Some(prost_types::Duration::default()), ..request };
     stack.create(request).await.unwrap();
     let refund = stack.until("old", |refund| refund.state() == State::Failed).await;
@@ -348,7 +349,7 @@ async fn what_waits_too_long_is_given_up_and_was_never_sent() {
     assert_eq!((last.kind(), last.attempt), (Kind::Expired, 0));
     // Where the provider can be reached it stays so, and its order is free.
     let stack = stack.restart().await;
-    let (again, ..) = one_of(Provider::Sectigo, "new");
+    let (again, ..) = sample_request(Provider::Sectigo, "new");
     assert_eq!(stack.refund(again).await.state(), State::Succeeded);
     assert_eq!(stack.get("old").await, refund);
     assert_eq!((stack.effects(target), stack.attempts(in_journal)), (1, 1));
@@ -427,9 +428,9 @@ async fn a_restart_takes_up_what_is_in_doubt() {
         ..Rule::new(Provider::Sectigo, Point::BeforeEffect, FaultEffect::Close)
     };
     let unanswered = stack.simulators.arm(unanswered).unwrap();
-    let (request, target, in_journal) = one_of(Provider::Sectigo, "lost");
+    let (request, target, in_journal) = sample_request(Provider::Sectigo, "lost");
     assert_eq!(stack.refund(request).await.doubt.unwrap().reason(), Reason::ConnectionLost);
-    let stack = stack.restart_as(|configuration| brisk(configuration, 600)).await;
+    let stack = stack.restart_as(|configuration| fast_lookups(configuration, 600)).await;
     assert_eq!(stack.get("lost").await.state(), State::InDoubt);
     stack.simulators.with_world(|world| world.faults.disarm(unanswered));
     // Nobody asks for it.

@@ -8,10 +8,10 @@ use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund::State;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use rstest::rstest;
-use simulators::exchange::Provider;
+use simulators::faults::gates::Gate;
 use simulators::faults::{FaultEffect, Point, Rule};
-use simulators::gates::Gate;
-use simulators::namecom::Account;
+use simulators::providers::namecom::Account;
+use simulators::request::Provider;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 

@@ -23,9 +23,9 @@ use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use recoup::telemetry::metrics::{DECLARED, Kind};
 use rstest::rstest;
 use simulators::Simulators;
-use simulators::exchange::Provider;
+use simulators::faults::gates::Gate;
 use simulators::faults::{FaultEffect, Point, Repeat, Rule};
-use simulators::gates::Gate;
+use simulators::request::Provider;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -38,7 +38,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use crate::support::process::Gateway;
 use crate::support::{
-    LIMIT, SECRETS, Stack, channel, configuration_at, namecom, one_of, sectigo, settings_of, simulators_in,
+    LIMIT, SECRETS, Stack, channel, configuration_at, namecom, sample_request, sectigo, settings_of, simulators_in,
 };
 
 const BRISK: &str =
@@ -106,7 +106,7 @@ async fn every_metric_is_there_and_they_agree_with_what_is_listed() {
     let with = |configuration: String| configuration.replacen("[accounts", &format!("{BRISK}[accounts"), 1);
     let stack = Stack::start_as(with).await;
     for provider in [Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess] {
-        stack.refund(one_of(provider, &format!("plain-{provider:?}")).0).await;
+        stack.refund(sample_request(provider, &format!("plain-{provider:?}")).0).await;
     }
     // A yes that was lost is found again; a request that was lost stays in doubt, for Sectigo settles after a day.
     stack.arm(Provider::Sectigo, Point::AfterEffect, FaultEffect::Close, Repeat::Once);
@@ -529,7 +529,7 @@ async fn no_provider_is_told_of_a_trace(#[case] provider: Provider) {
         .join("\n");
     let (gateway, _) = launch(&configuration, dir.path(), &[]);
     let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
-    let mut request = traced(one_of(provider, "quiet").0);
+    let mut request = traced(sample_request(provider, "quiet").0);
     request.metadata_mut().insert("tracestate", "caller=1".parse().unwrap());
     request.metadata_mut().insert("baggage", "caller=1".parse().unwrap());
     let (head, answer) = tokio::join!(first_request(listener), refunds.create_refund(request));

@@ -74,8 +74,8 @@ const DOMAIN_CRATES: [&str; 3] = ["secrecy", "sha2", "thiserror"];
 /// Dependencies that no source names: what the build makes from `proto/` does.
 const NAMED_BY_WHAT_IS_MADE: [&str; 1] = ["tonic_prost"];
 
-/// Where `Provider::refund` is called. Inside `providers` a decorator passes it on.
-const REFUND_PLACES: [&str; 2] = ["src/engine/step.rs", "src/providers/observed.rs"];
+/// Where `RefundProvider::refund` is called. Inside `providers` a decorator passes it on.
+const REFUND_PLACES: [&str; 2] = ["src/engine/step.rs", "src/providers/instrumented.rs"];
 
 /// Names that say nothing, so that everything would fit into them.
 const EMPTY_NAMES: [&str; 7] = ["common", "helper", "helpers", "misc", "shared", "util", "utils"];
@@ -189,7 +189,7 @@ fn faults_of(place: &str, source: &str) -> BTreeSet<String> {
     let by_path = names.paths.iter().filter(|(path, _)| path.ends_with(&["Provider".to_owned(), "refund".to_owned()]));
     let mut sends = names.refund_calls.iter().chain(by_path.map(|(_, in_test)| in_test));
     if is_ours && sends.any(|in_test| !in_test && !is_test(place)) && !REFUND_PLACES.contains(&place) {
-        fault("Provider::refund", "which is for src/engine/step.rs alone: it records the attempt first");
+        fault("RefundProvider::refund", "which is for src/engine/step.rs alone: it records the attempt first");
     }
     if place == "src/engine/decide.rs" && names.awaits {
         fault("await", "and what decides does not act");
@@ -323,21 +323,25 @@ fn root() -> &'static Path {
     "#[cfg(test)] mod tests { use simulators::Simulators; }",
     "simulators::Simulators"
 )]
-#[case::ours("simulators/src/books.rs", "use recoup::domain::money::Money;", "recoup::domain::money::Money")]
+#[case::ours("simulators/src/record/books.rs", "use recoup::domain::money::Money;", "recoup::domain::money::Money")]
 #[case::the_environment("src/engine/mod.rs", "use std::env; fn f() { env::vars_os() }", "std::env::vars_os")]
-#[case::a_refund("src/engine/driver.rs", "async fn f() { adapter.refund(&intent).await }", "Provider::refund")]
+#[case::a_refund("src/engine/workers.rs", "async fn f() { adapter.refund(&intent).await }", "RefundProvider::refund")]
 #[case::a_refund_by_path(
-    "src/engine/driver.rs",
-    "async fn f() { Provider::refund(&*adapter, &intent).await }",
-    "Provider::refund"
+    "src/engine/workers.rs",
+    "async fn f() { RefundProvider::refund(&*adapter, &intent).await }",
+    "RefundProvider::refund"
 )]
-#[case::a_refund_by_type("src/app.rs", "fn f() { <dyn Provider>::refund(adapter, &intent) }", "Provider::refund")]
+#[case::a_refund_by_type(
+    "src/app.rs",
+    "fn f() { <dyn RefundProvider>::refund(adapter, &intent) }",
+    "RefundProvider::refund"
+)]
 #[case::a_refund_by_alias(
     "src/app.rs",
-    "use crate::providers::Provider as P; fn f() { P::refund(adapter, &intent) }",
-    "Provider::refund"
+    "use crate::providers::RefundProvider as P; fn f() { P::refund(adapter, &intent) }",
+    "RefundProvider::refund"
 )]
-#[case::a_refund_as_a_value("src/app.rs", "fn f() { each(Provider::refund) }", "Provider::refund")]
+#[case::a_refund_as_a_value("src/app.rs", "fn f() { each(RefundProvider::refund) }", "RefundProvider::refund")]
 #[case::an_act_in_a_decision("src/engine/decide.rs", "async fn f() { g().await }", "await")]
 #[case::no_rust("src/engine/mod.rs", "fn f( {", "cannot be read")]
 fn what_is_out_of_place_is_seen(#[case] place: &str, #[case] source: &str, #[case] expected: &str) {
@@ -347,7 +351,7 @@ fn what_is_out_of_place_is_seen(#[case] place: &str, #[case] source: &str, #[cas
 
 #[rstest]
 #[case::downwards("src/api/mod.rs", "use crate::{engine::Engine, domain::money::Money}; use tonic::Status;")]
-#[case::oneself("src/engine/step.rs", "use crate::engine::decide; use super::driver; use self::x::y;")]
+#[case::oneself("src/engine/step.rs", "use crate::engine::decide; use super::workers; use self::x::y;")]
 #[case::in_words(
     "src/engine/step.rs",
     "//! crate::api, tonic::Status\n/// [`crate::api::X`]\nfn f() { g(\"tonic::Status\") }"
@@ -375,7 +379,7 @@ fn what_is_out_of_place_is_seen(#[case] place: &str, #[case] source: &str, #[cas
     "fn f() { rows::refund(row); Place::refund(row); each(convert::refund) }"
 )]
 #[case::captures("src/engine/mod.rs", "fn f<'a>() -> impl Sized + use<'a> { crate::domain::go() }")]
-#[case::the_simulators("simulators/src/books.rs", "use crate::clock::Clock; use tonic::Status;")]
+#[case::the_simulators("simulators/src/record/books.rs", "use crate::clock::Clock; use tonic::Status;")]
 fn what_is_in_place_passes(#[case] place: &str, #[case] source: &str) {
     assert_eq!(faults_of(place, source), BTreeSet::new());
 }

@@ -12,8 +12,8 @@ use recoup::proto::v1::validation_status::{MasterAccountState, OrderState, Secti
 use recoup::proto::v1::validation_status_service_client::ValidationStatusServiceClient;
 use recoup::proto::v1::{Step, StepState, ValidationStatus};
 use rstest::rstest;
-use simulators::exchange::Provider;
 use simulators::faults::{FaultEffect, Point, Repeat, Rule};
+use simulators::request::Provider;
 use tokio::net::TcpListener;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;

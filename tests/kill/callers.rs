@@ -16,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::dice::Dice;
 use crate::history::{Answer, Call, History};
 use crate::plans::Plan;
-use crate::{providers, rest};
+use crate::rng::Dice;
+use crate::{providers, quiescence};
 
 /// How many there are.
 pub(crate) const CALLERS: usize = 6;
@@ -284,7 +284,7 @@ async fn resolve_one(
     dice: &mut Dice,
     caller: usize,
 ) -> bool {
-    let Ok(mut left) = rest::list(client, &[State::NeedsReview]).await else { return false };
+    let Ok(mut left) = quiescence::list(client, &[State::NeedsReview]).await else { return false };
     let now = providers::now().unix_timestamp();
     left.retain(|refund| {
         let since = refund.update_time.map_or(now, |since| since.seconds);
@@ -292,7 +292,7 @@ async fn resolve_one(
     });
     let Some(refund) = left.pop() else { return false };
     // A refusal is an answer too; that nobody asked for the refund the oracle finds out by itself.
-    rest::resolve(client, board, dice, caller, refund).await.unwrap_or(false)
+    quiescence::resolve(client, board, dice, caller, refund).await.unwrap_or(false)
 }
 
 async fn create(

@@ -11,15 +11,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use simulators::exchange::{Deduplication, Provider};
 use simulators::faults::FaultEffect;
+use simulators::request::{Deduplication, Provider};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::callers;
-use crate::dice::Dice;
 use crate::plans::{Plan, Plans};
 use crate::providers::{self, Providers};
+use crate::rng::Dice;
 use crate::rows;
 use crate::run::{House, PROVIDERS, account, word};
 

@@ -11,16 +11,16 @@ use futures_util::{StreamExt, stream};
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund::State;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
-use simulators::exchange::{Deduplication, Provider};
 use simulators::faults::{FaultEffect, Point};
+use simulators::request::{Deduplication, Provider};
 use tonic::transport::Channel;
 
 use crate::callers;
-use crate::dice::Dice;
 use crate::oracle;
 use crate::plans::{Plan, Plans};
 use crate::providers::{self, Providers};
-use crate::rest;
+use crate::quiescence;
+use crate::rng::Dice;
 use crate::rows;
 use crate::run::{House, PROVIDERS, account, word};
 
@@ -110,7 +110,7 @@ fn measure(base: &Path, seed: u64, refunds: usize, accounts: usize) -> Measured 
         while providers.requests() < slots.min(refunds) && tokio::time::Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let count = async |state| rest::list(&client, &[state]).await.unwrap().len();
+        let count = async |state| quiescence::list(&client, &[state]).await.unwrap().len();
         (count(State::Dispatching).await, count(State::Pending).await)
     });
     gateway.kill();
@@ -124,7 +124,7 @@ fn measure(base: &Path, seed: u64, refunds: usize, accounts: usize) -> Measured 
         while is_any_under_way(&client).await && began.elapsed() < LIMIT {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        (began.elapsed(), rest::list(&client, &[]).await.unwrap())
+        (began.elapsed(), quiescence::list(&client, &[]).await.unwrap())
     });
     assert!(gateway.terminate().success());
 

@@ -21,16 +21,16 @@
     reason = "a test that cannot go on should say where, and what it prints is its result"
 )]
 
-mod awake;
 mod callers;
-mod dice;
 mod history;
 mod idle_closing;
 mod in_flight;
 mod oracle;
+mod oracle_self_test;
 mod plans;
 mod providers;
-mod rest;
+mod quiescence;
+mod rng;
 mod rows;
 mod run;
 mod setups;

@@ -14,13 +14,13 @@ use std::path::{Path, PathBuf};
 
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund::{MoneyVerdict, State};
-use simulators::exchange::Provider;
+use simulators::request::Provider;
 use simulators::{BookEntry, JournalEntry};
 
 use crate::history::{Answer, Call, Entry};
 use crate::plans::Plan;
 use crate::providers::Truth;
-use crate::rest::AtRest;
+use crate::quiescence::AtRest;
 use crate::rows::{Attempt, Event, Rows};
 use crate::run::Figures;
 use crate::support::SECRETS;
@@ -186,7 +186,7 @@ impl<'a> Court<'a> {
 
     /// How often something happened to a part of a target, under a refund's own identifier where the provider knows it.
     fn effects(&self, kind: &str, provider: Provider, part: &str, id: Option<&str>) -> usize {
-        let fits = |effect: &simulators::exchange::Effect| {
+        let fits = |effect: &simulators::request::Effect| {
             effect.kind == kind && effect.target == part && id.is_none_or(|id| effect.identifier.as_deref() == Some(id))
         };
         let books = self.evidence.truth.books.iter();

@@ -2,13 +2,13 @@
 
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::create_refund_request::Target as Wanted;
-use simulators::debitsuccess::{Account, Decision};
-use simulators::exchange::Provider;
-use simulators::namecom::{Item, Order as DomainOrder, Outcome};
-use simulators::sectigo::{Order as CertificateOrder, Processing};
+use simulators::providers::debitsuccess::{Account, Decision};
+use simulators::providers::namecom::{Item, Order as DomainOrder, Outcome};
+use simulators::providers::sectigo::{Order as CertificateOrder, Processing};
+use simulators::request::Provider;
 use simulators::worlds::World;
 
-use crate::dice::Dice;
+use crate::rng::Dice;
 use crate::run::word;
 
 /// A refund that a caller may ask for.

@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use simulators::exchange::{Deduplication, Provider};
 use simulators::faults::{Draw, FaultEffect, Point, Random, Repeat, Rule};
+use simulators::request::{Deduplication, Provider};
 use simulators::{BookEntry, Config, JournalEntry, Settings, Simulators, WorldHandle};
 use time::OffsetDateTime;
 use tokio::runtime::Runtime;
 
-use crate::dice::Dice;
 use crate::plans::Plan;
+use crate::rng::Dice;
 
 /// The emulated providers.
 pub(crate) struct Providers {

@@ -10,16 +10,16 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use simulators::exchange::{Deduplication, Provider};
+use simulators::request::{Deduplication, Provider};
 use tokio::runtime::Runtime;
 
-use crate::awake;
 use crate::callers::{self, Board};
-use crate::dice::Dice;
 use crate::oracle::{self, Evidence};
+use crate::oracle_self_test;
 use crate::plans::Plans;
 use crate::providers::{self, Providers, Truth};
-use crate::rest;
+use crate::quiescence;
+use crate::rng::Dice;
 use crate::rows;
 use crate::setups::Places;
 use crate::support::SECRETS;
@@ -244,7 +244,7 @@ fn judge(
         };
         at_rest = runtime.block_on(async {
             tokio::select! {
-                at_rest = rest::bring(gateway.addr, board, dice, || go_on(&places.other)) => at_rest,
+                at_rest = quiescence::bring(gateway.addr, board, dice, || go_on(&places.other)) => at_rest,
                 never = gather(providers) => match never {},
                 never = gather(&places.other) => match never {},
             }
@@ -274,7 +274,7 @@ fn judge(
                 clock_is_true,
             };
             oracle::judge(&evidence, figures);
-            figures.violations.extend(awake::asleep(&evidence));
+            figures.violations.extend(oracle_self_test::asleep(&evidence));
             figures.violations.extend(oracle::secrets_in(&house.folder, &house.texts()));
             if !figures.violations.is_empty() {
                 oracle::keep(&evidence, &house.folder);

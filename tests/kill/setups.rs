@@ -10,15 +10,15 @@ use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 
-use simulators::debitsuccess::Login;
-use simulators::exchange::{Deduplication, Provider};
-use simulators::namecom;
+use simulators::providers::debitsuccess::Login;
+use simulators::providers::namecom;
+use simulators::request::{Deduplication, Provider};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener as Listener, TcpStream};
 use tokio::runtime::Runtime;
 
-use crate::dice::Dice;
 use crate::providers::{self, Providers};
+use crate::rng::Dice;
 use crate::run::{OF_EACH_ACCOUNT, PROVIDERS, word};
 use crate::support::SECRETS;
 

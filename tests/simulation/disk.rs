@@ -7,13 +7,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use recoup::domain::clock::Timestamp;
 use recoup::domain::event::{Event, EventRecord, Observation, RecordSeen};
-use recoup::domain::ids::{AccountName, Provider, RefundId};
+use recoup::domain::ids::{AccountName, ProviderKind, RefundId};
 use recoup::domain::place::Destination;
 use recoup::domain::refund::Refund;
 use recoup::domain::state::State;
 use recoup::ledger::sqlite::SqliteLedger;
 use recoup::ledger::{
-    Create, Created, Health, Ledger, LedgerError, ListQuery, Listed, OpenRefunds, Reassign, Record, Reschedule,
+    CreateOutcome, Health, Ledger, LedgerError, ListQuery, Listed, NewRefund, OpenRefunds, Reassign, RecordEvents,
+    Reschedule,
 };
 use tokio::sync::watch;
 
@@ -93,13 +94,13 @@ impl SimLedger {
         done
     }
 
-    async fn crashes_at(&self, harm: Option<WriteHarm>, _nth: u32, dice: &mut crate::dice::Dice) {
+    async fn crashes_at(&self, harm: Option<WriteHarm>, _nth: u32, dice: &mut crate::rng::Dice) {
         if harm == Some(WriteHarm::CrashAfter) {
             self.crash("after a commit", dice).await;
         }
     }
 
-    async fn crash(&self, why: &str, dice: &mut crate::dice::Dice) {
+    async fn crash(&self, why: &str, dice: &mut crate::rng::Dice) {
         self.sim.crash(&self.life, why, dice.between(0, 900));
         std::future::pending::<()>().await;
     }
@@ -120,11 +121,11 @@ impl WriteHarm {
 
 #[async_trait]
 impl Ledger for SimLedger {
-    async fn create(&self, create: Create) -> Result<Created, LedgerError> {
+    async fn create(&self, create: NewRefund) -> Result<CreateOutcome, LedgerError> {
         let what = format!("create {} dispatch {}", create.intent.id.as_str(), create.dispatch.is_some());
         let work = async {
             let created = self.inner.create(create).await;
-            if let Ok(Created::New(refund)) = &created {
+            if let Ok(CreateOutcome::New(refund)) = &created {
                 crate::places::note_wait(&self.sim, refund);
             }
             created
@@ -132,12 +133,12 @@ impl Ledger for SimLedger {
         self.write(what, work).await
     }
 
-    async fn check(&self, create: Create) -> Result<Created, LedgerError> {
+    async fn check(&self, create: NewRefund) -> Result<CreateOutcome, LedgerError> {
         self.life.breathe().await;
         self.inner.check(create).await
     }
 
-    async fn record(&self, record: Record) -> Result<Refund, LedgerError> {
+    async fn record(&self, record: RecordEvents) -> Result<Refund, LedgerError> {
         let events: Vec<&str> = record.events.iter().map(|event| event.kind().as_str()).collect();
         let what = format!("record {} at {} {}", record.id.as_str(), record.revision, events.join("+"));
         let is_absence =
@@ -163,8 +164,8 @@ impl Ledger for SimLedger {
         recorded
     }
 
-    async fn interrupt_running(&self, now: Timestamp) -> Result<usize, LedgerError> {
-        self.write("interrupt".to_owned(), self.inner.interrupt_running(now)).await
+    async fn mark_interrupted(&self, now: Timestamp) -> Result<usize, LedgerError> {
+        self.write("interrupt".to_owned(), self.inner.mark_interrupted(now)).await
     }
 
     async fn get(&self, id: &RefundId) -> Result<Option<Refund>, LedgerError> {
@@ -215,7 +216,7 @@ impl Ledger for SimLedger {
 
     async fn note_places(
         &self,
-        configured: Vec<(Provider, Destination)>,
+        configured: Vec<(ProviderKind, Destination)>,
         now: Timestamp,
     ) -> Result<Vec<OpenRefunds>, LedgerError> {
         self.write("note places".to_owned(), self.inner.note_places(configured, now)).await
@@ -246,17 +247,17 @@ impl Ledger for SimLedger {
         self.inner.next_due(at).await
     }
 
-    async fn unsettled(&self, at: &Destination, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
+    async fn due_for_lookup(&self, at: &Destination, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
         self.life.breathe().await;
-        self.inner.unsettled(at, now, limit).await
+        self.inner.due_for_lookup(at, now, limit).await
     }
 
-    async fn next_unsettled(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
+    async fn next_lookup_time(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
         self.life.breathe().await;
-        self.inner.next_unsettled(at).await
+        self.inner.next_lookup_time(at).await
     }
 
-    async fn waiting_since(
+    async fn pending_before(
         &self,
         at: &Destination,
         created_until: Timestamp,
@@ -264,17 +265,17 @@ impl Ledger for SimLedger {
         limit: u32,
     ) -> Result<Vec<Refund>, LedgerError> {
         self.life.breathe().await;
-        self.inner.waiting_since(at, created_until, skip, limit).await
+        self.inner.pending_before(at, created_until, skip, limit).await
     }
 
-    async fn last_entry(&self, id: &RefundId, state: State) -> Result<Option<Timestamp>, LedgerError> {
+    async fn entered_state_at(&self, id: &RefundId, state: State) -> Result<Option<Timestamp>, LedgerError> {
         self.life.breathe().await;
-        self.inner.last_entry(id, state).await
+        self.inner.entered_state_at(id, state).await
     }
 
-    async fn oldest_waiting(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
+    async fn oldest_pending(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
         self.life.breathe().await;
-        self.inner.oldest_waiting(account).await
+        self.inner.oldest_pending(account).await
     }
 
     fn committed(&self) -> watch::Receiver<u64> {

@@ -1,10 +1,10 @@
 //! Draws a plan from a seed. Each seed has a temper of its own: how much goes wrong, how often the process ends, how close calls lie together.
 
-use crate::dice::Dice;
 use crate::plan::{
     AccountKind, CrashAt, DiskHarm, Habits, Harm, ItemFate, ItemPlan, Lie, Op, OrderKind, Outage, Plan, Step,
     TargetPlan, Who, WireHarm, WriteHarm,
 };
+use crate::rng::Dice;
 use crate::setups;
 
 /// The plan of a seed.

@@ -5,7 +5,7 @@
 //!   |
 //! callers -> Engine -> adapters -> SimWire -> World: the simulators' pure functions, books, outages, what is on its way
 //!               |                                |
-//!           SimLedger -> SqliteLedger inline -> Disk (outlives every process)
+//!           SimLedger -> SqliteLedger inline -> SimulatedDisk (outlives every process)
 //!               +--------------- oracle ---------+
 //! ```
 //!
@@ -34,8 +34,6 @@
 )]
 
 mod callers;
-#[path = "../kill/dice.rs"]
-mod dice;
 mod disk;
 mod draw;
 mod exhaustive;
@@ -46,6 +44,8 @@ mod panics;
 mod places;
 mod plan;
 mod reproductions;
+#[path = "../kill/rng.rs"]
+mod rng;
 mod run;
 mod setups;
 mod shrink;

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use recoup::domain::refund::Refund;
 use recoup::domain::state::State;
-use recoup::engine::circuit::CircuitSettings;
+use recoup::engine::circuit_breaker::CircuitBreakerSettings;
 use recoup::engine::decide::{Backoff, Schedule};
 use recoup::engine::{Engine, EngineError, EngineSettings, WaitingFor};
-use recoup::ledger::sqlite::{Disk, SqliteLedger};
+use recoup::ledger::sqlite::{SimulatedDisk, SqliteLedger};
 use recoup::ledger::{Health, Ledger, ListQuery};
-use recoup::providers::{Account, AccountSettings, Accounts, Login};
+use recoup::providers::{Account, AccountSettings, Accounts, ProviderSettings};
 use tokio::runtime::Builder;
 
 use crate::callers;
@@ -44,7 +44,7 @@ enum End {
 }
 
 /// More starts than this, and the run does not come to rest.
-const MOST_STARTS: u64 = 60;
+const MAX_STARTS: u64 = 60;
 
 /// Runs a plan.
 pub(crate) fn run(plan: &Plan) -> Report {
@@ -73,21 +73,21 @@ pub(crate) fn run(plan: &Plan) -> Report {
 
 thread_local! {
     /// The disk of this thread's last run.
-    static USED: Cell<Option<Disk>> = const { Cell::new(None) };
+    static USED: Cell<Option<SimulatedDisk>> = const { Cell::new(None) };
 }
 
 /// Making one is a quarter of the work of a run, so each thread has one and wipes it.
-fn empty_disk(comes_through: impl Fn() -> bool + Clone + Send + 'static) -> Disk {
+fn empty_disk(comes_through: impl Fn() -> bool + Clone + Send + 'static) -> SimulatedDisk {
     // One whose ledger was lost in a panic is in use for ever.
     let wiped = USED.take().and_then(|used| used.wiped(comes_through.clone()).ok());
-    wiped.unwrap_or_else(|| Disk::new(comes_through).unwrap())
+    wiped.unwrap_or_else(|| SimulatedDisk::new(comes_through).unwrap())
 }
 
 /// One process after another.
-fn live(sim: &Arc<Sim>, disk: &Disk, next_step: &mut usize) {
+fn live(sim: &Arc<Sim>, disk: &SimulatedDisk, next_step: &mut usize) {
     for start in 0.. {
-        if start > MOST_STARTS {
-            sim.wrong("comes to rest", format_args!("{MOST_STARTS} starts were not enough"));
+        if start > MAX_STARTS {
+            sim.wrong("comes to rest", format_args!("{MAX_STARTS} starts were not enough"));
             return;
         }
         let life = Arc::new(Life::default());
@@ -117,7 +117,7 @@ fn live(sim: &Arc<Sim>, disk: &Disk, next_step: &mut usize) {
     }
 }
 
-async fn process(sim: &Arc<Sim>, disk: &Disk, life: &Arc<Life>, next_step: &mut usize, start: u64) -> End {
+async fn process(sim: &Arc<Sim>, disk: &SimulatedDisk, life: &Arc<Life>, next_step: &mut usize, start: u64) -> End {
     let inner = Arc::new(SqliteLedger::open_inline(disk).unwrap());
     if *inner.health().borrow() != Health::Writing {
         sim.wrong("the chain verifies", format_args!("at a start: {:?}", *inner.health().borrow()));
@@ -275,7 +275,7 @@ fn engine_settings() -> EngineSettings {
             first: [10, 30, 120, 600, 3_600].map(Duration::from_secs).to_vec(),
             then_every: Duration::from_secs(24 * 3_600),
         },
-        circuit: CircuitSettings {
+        circuit: CircuitBreakerSettings {
             failures: 5,
             strangers: 5,
             shortest_pause: Duration::from_secs(5),
@@ -298,9 +298,9 @@ fn account(sim: &Arc<Sim>, life: &Arc<Life>, configured: &Configured) -> Account
     let Configured { spot, at, former } = configured;
     let (name, password) = (spot.login_name().to_owned(), spot.password().into());
     let login = match spot.who {
-        Who::Sectigo => Login::Sectigo { login_name: name, login_password: password },
-        Who::Namecom => Login::Namecom { username: name, token: password, key_lifetime: KEY_LIFETIME },
-        Who::Debitsuccess => Login::Debitsuccess {
+        Who::Sectigo => ProviderSettings::Sectigo { login_name: name, login_password: password },
+        Who::Namecom => ProviderSettings::Namecom { username: name, token: password, key_lifetime: KEY_LIFETIME },
+        Who::Debitsuccess => ProviderSettings::Debitsuccess {
             username: name,
             password,
             path: world::DEBITSUCCESS_PATH.to_owned(),

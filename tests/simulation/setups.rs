@@ -4,14 +4,14 @@
 
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
-use recoup::domain::ids::{AccountName, Provider};
+use recoup::domain::ids::{AccountName, ProviderKind};
 use recoup::domain::money::Currency;
 use recoup::domain::place::{Destination, Place};
 use recoup::providers::{FormerPlace, Url, place_of};
-use simulators::exchange::{Answer, Request};
+use simulators::request::{Answer, Request};
 
-use crate::dice::Dice;
 use crate::plan::{Harm, Op, Plan, Step, Who, WireHarm};
+use crate::rng::Dice;
 use crate::world::{self, PASSWORD};
 
 /// One login at one host of a provider, with one token, in one currency.
@@ -346,11 +346,11 @@ impl Who {
         }
     }
 
-    pub(crate) fn provider(self) -> Provider {
+    pub(crate) fn provider(self) -> ProviderKind {
         match self {
-            Who::Sectigo => Provider::Sectigo,
-            Who::Namecom => Provider::Namecom,
-            Who::Debitsuccess => Provider::Debitsuccess,
+            Who::Sectigo => ProviderKind::Sectigo,
+            Who::Namecom => ProviderKind::Namecom,
+            Who::Debitsuccess => ProviderKind::Debitsuccess,
         }
     }
 

@@ -4,7 +4,7 @@ use crate::plan::Plan;
 use crate::run::run;
 
 /// Runs that shrinking may take.
-const MOST_RUNS: usize = 3_000;
+const MAX_RUNS: usize = 3_000;
 
 /// The line of the oracle that a plan breaks first; none where it breaks none.
 pub(crate) fn broken_line(plan: &Plan) -> Option<String> {
@@ -20,7 +20,7 @@ pub(crate) fn shrink(plan: &Plan, line: &str) -> Plan {
         let before = best.clone();
         let mut keep = |candidate: Plan, best: &mut Plan| {
             runs += 1;
-            if runs < MOST_RUNS && broken_line(&candidate).as_deref() == Some(line) {
+            if runs < MAX_RUNS && broken_line(&candidate).as_deref() == Some(line) {
                 *best = candidate;
                 return true;
             }
@@ -39,7 +39,7 @@ pub(crate) fn shrink(plan: &Plan, line: &str) -> Plan {
                 }
             }
         }
-        if best == before || runs >= MOST_RUNS {
+        if best == before || runs >= MAX_RUNS {
             return best;
         }
     }

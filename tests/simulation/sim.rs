@@ -11,10 +11,10 @@ use recoup::ledger::sqlite::SqliteLedger;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::dice::Dice;
 use crate::history::History;
 use crate::places::Start;
 use crate::plan::Plan;
+use crate::rng::Dice;
 use crate::world::World;
 
 /// One run.

@@ -11,13 +11,13 @@ use recoup::domain::outcome::DoubtReason;
 use recoup::domain::place::Destination;
 use recoup::domain::refund::Refund;
 use recoup::domain::state::State;
+use recoup::http::client::{HttpOutcome, HttpRequest, HttpResponse, RequestKind, Transport};
 use recoup::ledger::{Ledger, ListQuery};
 use recoup::providers::Url;
-use recoup::providers::http::{Answer, Call, Exchange, Purpose, Wire};
-use simulators::exchange::{Answer as Said, Request};
+use simulators::request::{Answer as Said, Request};
 
-use crate::dice::Dice;
 use crate::plan::{CrashAt, Harm, Lie, Outage, Who};
+use crate::rng::Dice;
 use crate::setups::Spot;
 use crate::sim::{Life, Sim, lock, micros};
 use crate::world::{self, Sent};
@@ -45,11 +45,11 @@ struct Course<'a> {
 }
 
 #[async_trait]
-impl Wire for SimWire {
-    async fn exchange(&self, url: Url, call: Call, purpose: Purpose, longest: usize) -> Exchange {
+impl Transport for SimWire {
+    async fn exchange(&self, url: Url, call: HttpRequest, purpose: RequestKind, longest: usize) -> HttpOutcome {
         self.life.breathe().await;
         let _busy = self.sim.busy();
-        let moving = purpose == Purpose::Moving;
+        let moving = purpose == RequestKind::Refund;
         let request = Request::new(call.method, call.path, call.headers, call.body, url.scheme() == "https");
         let who = self.spot.who;
         if url.host_str() != self.spot.endpoint().host_str() {
@@ -69,13 +69,13 @@ impl Wire for SimWire {
         self.life.breathe().await;
         let told = told(&exchange);
         self.sim.trace(format_args!("wire< #{sent} {told}"));
-        if let Exchange::Answered(answer) = &exchange {
+        if let HttpOutcome::Answered(answer) = &exchange {
             let mut world = lock(&self.sim.world);
             let last = world.wire.iter().map(|one| one.answered).max().unwrap_or(0);
             world.wire[sent].answered = last + 1;
             world.wire[sent].shows_nothing = String::from_utf8_lossy(&answer.body).contains("Code>08<");
         }
-        if matches!(exchange, Exchange::NotSent { .. }) || is_not_processed(who, &exchange) {
+        if matches!(exchange, HttpOutcome::NotSent { .. }) || is_not_processed(who, &exchange) {
             lock(&self.sim.world).wire[sent].not_processed = true;
         }
         exchange
@@ -203,7 +203,7 @@ impl SimWire {
         harm: Option<Harm>,
         dice: &mut Dice,
         longest: usize,
-    ) -> Exchange {
+    ) -> HttpOutcome {
         let leg = self.sim.plan.habits.leg_ms;
         let mut legs = [dice.between(1, leg), dice.between(1, leg)].map(Duration::from_millis);
         if let Some(Harm::Slow { ms }) = harm {
@@ -214,7 +214,7 @@ impl SimWire {
             None | Some(Harm::Slow { .. }) => course.there_and_back(request, longest, |said| said).await,
             Some(Harm::NotSent) => {
                 course.passes(legs[0]).await;
-                Exchange::NotSent { why: "no connection: refused".to_owned() }
+                HttpOutcome::NotSent { why: "no connection: refused".to_owned() }
             }
             Some(Harm::LostBefore { timeout }) => course.lost(timeout, legs[0]).await,
             Some(Harm::LostAfter { timeout }) => {
@@ -245,8 +245,8 @@ impl SimWire {
             Some(Harm::Redirect { done }) => {
                 let location = HeaderValue::from_static("https://elsewhere.example/steal");
                 let headers = HeaderMap::from_iter([(header::LOCATION, location)]);
-                let answer = Answer { status: 307, headers, body: Bytes::new() };
-                course.instead(request, done, Exchange::Answered(answer)).await
+                let answer = HttpResponse { status: 307, headers, body: Bytes::new() };
+                course.instead(request, done, HttpOutcome::Answered(answer)).await
             }
             Some(Harm::Cut { percent }) => {
                 let cut = |mut said: Said| {
@@ -313,17 +313,22 @@ impl Course<'_> {
         lock(&self.sim.world).post(self.sent, self.sim.now() + micros(after), request.clone());
     }
 
-    async fn lost(&self, timeout: bool, after: Duration) -> Exchange {
+    async fn lost(&self, timeout: bool, after: Duration) -> HttpOutcome {
         self.passes(if timeout { TOTAL_TIMEOUT } else { after }).await;
         lock(&self.sim.world).deliver(self.sim, self.sim.now());
         let (reason, evidence) = match timeout {
             true => (DoubtReason::Timeout, "no answer: operation timed out"),
             false => (DoubtReason::ConnectionLost, "no answer: connection closed before message completed"),
         };
-        Exchange::Lost { reason, evidence: evidence.to_owned() }
+        HttpOutcome::Lost { reason, evidence: evidence.to_owned() }
     }
 
-    async fn there_and_back(&self, request: &Request, longest: usize, change: impl FnOnce(Said) -> Said) -> Exchange {
+    async fn there_and_back(
+        &self,
+        request: &Request,
+        longest: usize,
+        change: impl FnOnce(Said) -> Said,
+    ) -> HttpOutcome {
         let [there, back] = self.legs;
         self.post(request, there);
         if there + back > TOTAL_TIMEOUT {
@@ -337,7 +342,7 @@ impl Course<'_> {
     }
 
     /// Another answer takes the place of the provider's.
-    async fn instead(&self, request: &Request, done: bool, exchange: Exchange) -> Exchange {
+    async fn instead(&self, request: &Request, done: bool, exchange: HttpOutcome) -> HttpOutcome {
         let [there, back] = self.legs;
         if done {
             self.post(request, there);
@@ -350,22 +355,22 @@ impl Course<'_> {
 }
 
 /// The provider's answer as the client's library hands it on.
-fn heard(said: Option<Said>, longest: usize) -> Exchange {
+fn heard(said: Option<Said>, longest: usize) -> HttpOutcome {
     let Some(Said { status, headers, body }) = said else {
-        return Exchange::Lost { reason: DoubtReason::ConnectionLost, evidence: "no answer".to_owned() };
+        return HttpOutcome::Lost { reason: DoubtReason::ConnectionLost, evidence: "no answer".to_owned() };
     };
     match answered(status, body, longest) {
-        Exchange::Answered(answer) => Exchange::Answered(Answer { headers, ..answer }),
+        HttpOutcome::Answered(answer) => HttpOutcome::Answered(HttpResponse { headers, ..answer }),
         other => other,
     }
 }
 
-fn answered(status: StatusCode, body: Bytes, longest: usize) -> Exchange {
+fn answered(status: StatusCode, body: Bytes, longest: usize) -> HttpOutcome {
     if body.len() > longest {
         let evidence = format!("HTTP {} with a body longer than {longest} bytes", status.as_u16());
-        return Exchange::Lost { reason: DoubtReason::UnreadableReply, evidence };
+        return HttpOutcome::Lost { reason: DoubtReason::UnreadableReply, evidence };
     }
-    Exchange::Answered(Answer { status: status.as_u16(), headers: HeaderMap::new(), body })
+    HttpOutcome::Answered(HttpResponse { status: status.as_u16(), headers: HeaderMap::new(), body })
 }
 
 /// The rows of an answer under another status, and with words that say something else.
@@ -396,8 +401,8 @@ fn with_other_ids(mut said: Said) -> Said {
 }
 
 /// The documented ways of a provider to say that it has processed nothing.
-fn is_not_processed(who: Who, exchange: &Exchange) -> bool {
-    let Exchange::Answered(answer) = exchange else { return false };
+fn is_not_processed(who: Who, exchange: &HttpOutcome) -> bool {
+    let HttpOutcome::Answered(answer) = exchange else { return false };
     match who {
         Who::Sectigo => answer.body.starts_with(b"-42"),
         Who::Namecom => matches!(answer.status, 401 | 429),
@@ -405,14 +410,14 @@ fn is_not_processed(who: Who, exchange: &Exchange) -> bool {
     }
 }
 
-fn told(exchange: &Exchange) -> String {
+fn told(exchange: &HttpOutcome) -> String {
     match exchange {
-        Exchange::Answered(answer) => {
+        HttpOutcome::Answered(answer) => {
             let text = String::from_utf8_lossy(&answer.body);
             let shown: String = text.chars().take(120).collect::<String>().escape_debug().collect();
             format!("{} {} bytes {shown}", answer.status, answer.body.len())
         }
-        Exchange::NotSent { why } => format!("not sent: {why}"),
-        Exchange::Lost { reason, evidence } => format!("lost: {} ({evidence})", reason.as_str()),
+        HttpOutcome::NotSent { why } => format!("not sent: {why}"),
+        HttpOutcome::Lost { reason, evidence } => format!("lost: {} ({evidence})", reason.as_str()),
     }
 }

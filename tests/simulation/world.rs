@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
-use simulators::exchange::{Answer, Effect, Identified, Performed, Request};
-use simulators::{debitsuccess, namecom, sectigo};
+use simulators::request::{Answer, Effect, Identified, Performed, Request};
+use simulators::{providers::debitsuccess, providers::namecom, providers::sectigo};
 use time::OffsetDateTime;
 
 use crate::plan::{AccountKind, Harm, ItemFate, OrderKind, Outage, Plan, TargetPlan, Who};
@@ -105,8 +105,8 @@ impl World {
     pub(crate) fn new(plan: &Plan, now: i64) -> World {
         let habits = &plan.habits;
         let dedup = |on: bool| match on {
-            true => simulators::exchange::Deduplication::On,
-            false => simulators::exchange::Deduplication::Off,
+            true => simulators::request::Deduplication::On,
+            false => simulators::request::Deduplication::Off,
         };
         let settings = Settings {
             sectigo: sectigo::Settings {
@@ -280,8 +280,8 @@ impl World {
             debitsuccess: self.settings.debitsuccess.clone(),
         };
         if requests.len() > 1 {
-            settings.sectigo.deduplication = simulators::exchange::Deduplication::On;
-            settings.namecom.deduplication = simulators::exchange::Deduplication::On;
+            settings.sectigo.deduplication = simulators::request::Deduplication::On;
+            settings.namecom.deduplication = simulators::request::Deduplication::On;
         }
         let answer =
             |request| states.perform(&settings, spot.who, as_of, &spot.as_booked(&self.behind, request)).answer;

@@ -10,7 +10,7 @@ use thiserror::Error;
 use super::Config;
 
 /// What no configuration of a few lines ever is: a wrong file is refused before it is read into memory.
-const LARGEST: u64 = 1024 * 1024;
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// Why a file is no configuration.
 #[derive(Debug, Error)]
@@ -44,7 +44,7 @@ impl Config {
         let wrong = |line, reason| ConfigError::Wrong { path: path.to_owned(), line, reason };
         let unread = |source| ConfigError::Read { path: path.to_owned(), source };
         let size = fs::metadata(path).map_err(unread)?.len();
-        if size > LARGEST {
+        if size > MAX_FILE_BYTES {
             return Err(wrong(None, format!("{size} bytes are too many for a configuration")));
         }
         let text = fs::read_to_string(path).map_err(unread)?;

@@ -5,10 +5,10 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::reading::{Asked, Body, Named, NoBody, Of, Refused};
+use super::extract::{Asked, Body, Named, NoBody, Of, Refused};
 use crate::{
+    faults::gates::{Gate, GateError, GateId, StandingGate},
     faults::{ArmedRule, Random, Rule, RuleError, RuleId},
-    gates::{Gate, GateError, GateId, StandingGate},
 };
 
 #[derive(Serialize)]

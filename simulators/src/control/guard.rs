@@ -15,7 +15,7 @@ use axum::{
 };
 use http::{HeaderMap, HeaderName, header};
 
-use super::reading::Refused;
+use super::extract::Refused;
 
 /// The names of `Host` that the control port answers for besides those of loopback, in lower case.
 #[derive(Debug, Clone, Default)]

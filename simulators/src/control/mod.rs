@@ -4,17 +4,17 @@
 //! [`routes`] is the contents page; `openapi.json` beside this file describes each of them, and a test keeps the two alike. Whatever is
 //! refused is refused as `{"error": "one sentence"}`; unknown fields are refused everywhere.
 
-mod connections;
-mod document;
+mod extract;
 mod faults;
 mod guard;
+mod listener;
+mod openapi;
 mod page;
-mod reading;
-mod steering;
-mod stock;
+mod process;
+mod provider_state;
+mod records;
 #[cfg(test)]
 mod tests;
-mod truth;
 mod worlds;
 
 use axum::{
@@ -27,13 +27,13 @@ use http::{Method, Uri};
 use tokio::{net::TcpListener, sync::watch};
 
 use self::{
+    extract::{Refused, WorldInPath},
     guard::{Hosts, guard},
-    reading::{Refused, WorldInPath},
 };
 use crate::worlds::Worlds;
 
 /// The largest body of a control call: a snapshot with full books and a full journal goes in.
-const LARGEST_BODY: usize = 128 * 1024 * 1024;
+const MAX_BODY_BYTES: usize = 128 * 1024 * 1024;
 
 /// One control call.
 struct Route {
@@ -58,9 +58,9 @@ fn routes() -> Vec<Route> {
     let route = |method, path, handler| Route { method, path, handler, about: About::World };
     let process = |method, path, handler| Route { method, path, handler, about: About::Process };
     vec![
-        process("get", "/openapi.json", get(steering::openapi)),
-        process("get", "/v1/health", get(steering::health)),
-        process("get", "/v1/ca.pem", get(steering::ca_pem)),
+        process("get", "/openapi.json", get(process::openapi)),
+        process("get", "/v1/health", get(process::health)),
+        process("get", "/v1/ca.pem", get(process::ca_pem)),
         process("get", "/v1/magic", get(worlds::magic)),
         process("get", "/v1/worlds", get(worlds::list)),
         process("post", "/v1/worlds", post(worlds::create)),
@@ -69,12 +69,12 @@ fn routes() -> Vec<Route> {
         route("get", "/v1/snapshot", get(worlds::snapshot)),
         route("put", "/v1/snapshot", put(worlds::restore)),
         route("post", "/v1/fork", post(worlds::fork)),
-        route("post", "/v1/reset", post(steering::reset)),
-        route("get", "/v1/clock", get(steering::clock)),
-        route("put", "/v1/clock", put(steering::set_clock)),
-        route("post", "/v1/clock/advance", post(steering::advance)),
-        route("get", "/v1/settings", get(steering::settings)),
-        route("patch", "/v1/settings", axum::routing::patch(steering::change_settings)),
+        route("post", "/v1/reset", post(process::reset)),
+        route("get", "/v1/clock", get(process::clock)),
+        route("put", "/v1/clock", put(process::set_clock)),
+        route("post", "/v1/clock/advance", post(process::advance)),
+        route("get", "/v1/settings", get(process::settings)),
+        route("patch", "/v1/settings", axum::routing::patch(process::change_settings)),
         route("get", "/v1/faults", get(faults::list)),
         route("post", "/v1/faults", post(faults::arm)),
         route("get", "/v1/faults/unfired", get(faults::unfired)),
@@ -88,40 +88,44 @@ fn routes() -> Vec<Route> {
         route("get", "/v1/gates/{id}", get(faults::gate)),
         route("delete", "/v1/gates/{id}", delete(faults::take_away)),
         route("post", "/v1/gates/{id}/release", post(faults::release)),
-        route("get", "/v1/audit", get(truth::audit)),
-        route("post", "/v1/audit", post(truth::audit_claims)),
-        route("get", "/v1/books", get(truth::books)),
-        route("get", "/v1/journal", get(truth::journal)),
-        route("get", "/v1/journal/{id}", get(truth::journal_entry)),
-        route("get", "/v1/sectigo/accounts", get(stock::sectigo_accounts)),
-        route("get", "/v1/sectigo/accounts/{login_name}", get(stock::sectigo_account)),
-        route("put", "/v1/sectigo/accounts/{login_name}", put(stock::put_sectigo_account)),
-        route("get", "/v1/sectigo/orders", get(stock::sectigo_orders)),
-        route("get", "/v1/sectigo/orders/{order_number}", get(stock::sectigo_order)),
-        route("put", "/v1/sectigo/orders/{order_number}", put(stock::put_sectigo_order)),
-        route("get", "/v1/namecom/accounts", get(stock::namecom_accounts)),
-        route("get", "/v1/namecom/accounts/{username}", get(stock::namecom_account)),
-        route("put", "/v1/namecom/accounts/{username}", put(stock::put_namecom_account)),
-        route("get", "/v1/namecom/orders", get(stock::namecom_orders)),
-        route("get", "/v1/namecom/orders/{order_id}", get(stock::namecom_order)),
-        route("put", "/v1/namecom/orders/{order_id}", put(stock::put_namecom_order)),
-        route("get", "/v1/namecom/orders/{order_id}/items/{item_id}", get(stock::namecom_item)),
-        route("put", "/v1/namecom/orders/{order_id}/items/{item_id}", put(stock::put_namecom_item)),
-        route("post", "/v1/namecom/orders/{order_id}/items/{item_id}/settle", post(stock::settle_namecom_item)),
-        route("get", "/v1/debitsuccess/logins", get(stock::debitsuccess_logins)),
-        route("put", "/v1/debitsuccess/logins/{username}", put(stock::put_debitsuccess_login)),
-        route("get", "/v1/debitsuccess/accounts", get(stock::debitsuccess_accounts)),
-        route("get", "/v1/debitsuccess/accounts/{reference}", get(stock::debitsuccess_account)),
-        route("put", "/v1/debitsuccess/accounts/{reference}", put(stock::put_debitsuccess_account)),
-        route("get", "/v1/debitsuccess/refunds", get(stock::debitsuccess_refunds)),
-        route("get", "/v1/debitsuccess/refunds/{identifier}", get(stock::debitsuccess_refund)),
-        route("post", "/v1/debitsuccess/refunds/{identifier}/status", post(stock::move_debitsuccess_refund)),
+        route("get", "/v1/audit", get(records::audit)),
+        route("post", "/v1/audit", post(records::audit_claims)),
+        route("get", "/v1/books", get(records::books)),
+        route("get", "/v1/journal", get(records::journal)),
+        route("get", "/v1/journal/{id}", get(records::journal_entry)),
+        route("get", "/v1/sectigo/accounts", get(provider_state::sectigo_accounts)),
+        route("get", "/v1/sectigo/accounts/{login_name}", get(provider_state::sectigo_account)),
+        route("put", "/v1/sectigo/accounts/{login_name}", put(provider_state::put_sectigo_account)),
+        route("get", "/v1/sectigo/orders", get(provider_state::sectigo_orders)),
+        route("get", "/v1/sectigo/orders/{order_number}", get(provider_state::sectigo_order)),
+        route("put", "/v1/sectigo/orders/{order_number}", put(provider_state::put_sectigo_order)),
+        route("get", "/v1/namecom/accounts", get(provider_state::namecom_accounts)),
+        route("get", "/v1/namecom/accounts/{username}", get(provider_state::namecom_account)),
+        route("put", "/v1/namecom/accounts/{username}", put(provider_state::put_namecom_account)),
+        route("get", "/v1/namecom/orders", get(provider_state::namecom_orders)),
+        route("get", "/v1/namecom/orders/{order_id}", get(provider_state::namecom_order)),
+        route("put", "/v1/namecom/orders/{order_id}", put(provider_state::put_namecom_order)),
+        route("get", "/v1/namecom/orders/{order_id}/items/{item_id}", get(provider_state::namecom_item)),
+        route("put", "/v1/namecom/orders/{order_id}/items/{item_id}", put(provider_state::put_namecom_item)),
+        route(
+            "post",
+            "/v1/namecom/orders/{order_id}/items/{item_id}/settle",
+            post(provider_state::settle_namecom_item),
+        ),
+        route("get", "/v1/debitsuccess/logins", get(provider_state::debitsuccess_logins)),
+        route("put", "/v1/debitsuccess/logins/{username}", put(provider_state::put_debitsuccess_login)),
+        route("get", "/v1/debitsuccess/accounts", get(provider_state::debitsuccess_accounts)),
+        route("get", "/v1/debitsuccess/accounts/{reference}", get(provider_state::debitsuccess_account)),
+        route("put", "/v1/debitsuccess/accounts/{reference}", put(provider_state::put_debitsuccess_account)),
+        route("get", "/v1/debitsuccess/refunds", get(provider_state::debitsuccess_refunds)),
+        route("get", "/v1/debitsuccess/refunds/{identifier}", get(provider_state::debitsuccess_refund)),
+        route("post", "/v1/debitsuccess/refunds/{identifier}/status", post(provider_state::move_debitsuccess_refund)),
     ]
 }
 
 /// Serves the control port until told to stop.
 pub(crate) async fn serve(listener: TcpListener, worlds: Worlds, hosts: &[String], stopping: watch::Receiver<bool>) {
-    connections::serve(listener, app(worlds, Hosts::new(hosts)), stopping).await;
+    listener::serve(listener, app(worlds, Hosts::new(hosts)), stopping).await;
 }
 
 /// In front of the router, because it changes what the router reads; and in front of all, the guard,
@@ -146,7 +150,7 @@ fn router(worlds: Worlds) -> Router {
             Refused::method_not_allowed(format!("there is no {method} on {}", path(&uri)))
         })
         .merge(page::router())
-        .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(worlds)
 }
 

@@ -5,9 +5,9 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::reading::{Body, Named, Of, Refused};
-use super::steering::changed;
-use crate::magic::{self, Magic};
+use super::extract::{Body, Named, Of, Refused};
+use super::process::changed;
+use crate::faults::magic_targets::{self, Magic};
 use crate::worlds::{NewWorld, Seed, Snapshot, WorldCard, Worlds};
 
 #[derive(Serialize)]
@@ -89,5 +89,5 @@ pub(super) struct MagicValues {
 }
 
 pub(super) async fn magic() -> Json<MagicValues> {
-    Json(MagicValues { entries: magic::all() })
+    Json(MagicValues { entries: magic_targets::all() })
 }

@@ -6,10 +6,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use thiserror::Error;
 
 use super::{
-    FURTHEST_SECONDS, FaultEffect, LONGEST_BODY, LONGEST_DELAY, LONGEST_DRIP, MOST_RULES, Moment, Point, Pretence,
-    Repeat, Rule,
+    FaultEffect, MAX_AHEAD_SECONDS, MAX_BODY, MAX_DELAY, MAX_DRIP, MAX_RULES, Moment, Point, Pretence, Repeat, Rule,
 };
-use crate::exchange::Provider;
+use crate::request::Provider;
 
 /// Why a rule cannot be armed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -21,16 +20,16 @@ pub enum RuleError {
     #[error("`repeat.{0}` is at least 1")]
     Repeat(&'static str),
     /// Too long a wait.
-    #[error("`effect.delay.milliseconds` is at most {}", LONGEST_DELAY.as_millis())]
+    #[error("`effect.delay.milliseconds` is at most {}", MAX_DELAY.as_millis())]
     Delay,
     /// Too slow a drip, or one of nothing.
-    #[error("`effect.drip`: `bytes` is at least 1, and `every_milliseconds` 1 to {}", LONGEST_DRIP.as_millis())]
+    #[error("`effect.drip`: `bytes` is at least 1, and `every_milliseconds` 1 to {}", MAX_DRIP.as_millis())]
     Drip,
     /// A corruption of nothing.
     #[error("`effect.corrupt.bytes` is at least 1")]
     Corrupt,
     /// Not a time that can be reached.
-    #[error("`effect.{0}.seconds` is 1 to {FURTHEST_SECONDS}")]
+    #[error("`effect.{0}.seconds` is 1 to {MAX_AHEAD_SECONDS}")]
     Seconds(&'static str),
     /// Not a final HTTP status.
     #[error("`effect.answer.status` is 200 to 599")]
@@ -42,7 +41,7 @@ pub enum RuleError {
     #[error("`effect.answer.headers`: `{0}` is written by the server itself")]
     OwnHeader(String),
     /// Too much to answer.
-    #[error("`effect.answer.body` is at most {LONGEST_BODY} bytes")]
+    #[error("`effect.answer.body` is at most {MAX_BODY} bytes")]
     Body,
     /// The provider has no such call.
     #[error("`operation`: {provider} has no `{operation}`, only {}", known.join(", "))]
@@ -121,7 +120,7 @@ pub enum RuleError {
     #[error("`id` is not behind that of the rule before it, or above `last`")]
     Number,
     /// Too many rules.
-    #[error("{MOST_RULES} rules are armed already: delete some")]
+    #[error("{MAX_RULES} rules are armed already: delete some")]
     TooMany,
 }
 
@@ -212,15 +211,13 @@ pub(super) fn of_provider(provider: Provider, effect: &FaultEffect) -> Result<()
 
 /// The numbers in an effect.
 pub(super) fn amounts(effect: &FaultEffect) -> Result<(), RuleError> {
-    let is_reachable = |seconds: &u64| (1..=FURTHEST_SECONDS).contains(seconds);
+    let is_reachable = |seconds: &u64| (1..=MAX_AHEAD_SECONDS).contains(seconds);
     match effect {
-        FaultEffect::Delay { milliseconds } if u128::from(*milliseconds) > LONGEST_DELAY.as_millis() => {
+        FaultEffect::Delay { milliseconds } if u128::from(*milliseconds) > MAX_DELAY.as_millis() => {
             Err(RuleError::Delay)
         }
         FaultEffect::Drip { bytes, every_milliseconds }
-            if *bytes == 0
-                || *every_milliseconds == 0
-                || u128::from(*every_milliseconds) > LONGEST_DRIP.as_millis() =>
+            if *bytes == 0 || *every_milliseconds == 0 || u128::from(*every_milliseconds) > MAX_DRIP.as_millis() =>
         {
             Err(RuleError::Drip)
         }
@@ -229,7 +226,7 @@ pub(super) fn amounts(effect: &FaultEffect) -> Result<(), RuleError> {
             Err(RuleError::Seconds(effect.word()))
         }
         FaultEffect::Answer { status, .. } if !(200..=599).contains(status) => Err(RuleError::Status),
-        FaultEffect::Answer { body, .. } if body.len() > LONGEST_BODY => Err(RuleError::Body),
+        FaultEffect::Answer { body, .. } if body.len() > MAX_BODY => Err(RuleError::Body),
         FaultEffect::Answer { headers, .. } => header_map(headers).map(drop),
         _ => Ok(()),
     }

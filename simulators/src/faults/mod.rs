@@ -13,7 +13,11 @@
 //! ends it. A rule that never fired says so when asked.
 
 mod checks;
+pub(crate) mod forged_answers;
+pub mod gates;
+pub mod magic_targets;
 mod random;
+pub(crate) mod stale_state;
 #[cfg(test)]
 mod tests;
 
@@ -28,24 +32,24 @@ pub use self::{
     random::{Draw, Random},
 };
 use crate::{
-    exchange::{Answer, Identified, Provider},
-    wire::Cut,
+    http::connection::Cut,
+    request::{Answer, Identified, Provider},
 };
 
 /// How many rules may be armed at once.
-pub const MOST_RULES: usize = 1_000;
+pub const MAX_RULES: usize = 1_000;
 /// The longest delay.
-pub const LONGEST_DELAY: Duration = Duration::from_secs(600);
+pub const MAX_DELAY: Duration = Duration::from_secs(600);
 /// The longest body of an answer that a rule gives.
-pub const LONGEST_BODY: usize = 16 * 1024 * 1024;
+pub const MAX_BODY: usize = 16 * 1024 * 1024;
 /// The longest wait between two pieces of an answer that drips.
-pub const LONGEST_DRIP: Duration = Duration::from_secs(60);
+pub const MAX_DRIP: Duration = Duration::from_secs(60);
 /// The furthest that an effect can be put off, or a lookup look back: a hundred years, as far as a clock can be moved.
-pub const FURTHEST_SECONDS: u64 = crate::clock::FURTHEST.as_secs();
+pub const MAX_AHEAD_SECONDS: u64 = crate::clock::MAX_AHEAD.as_secs();
 /// What the journal calls a rule that the random mode drew.
 pub const DRAWN: RuleId = RuleId(0);
 /// For how many different (provider, operation, target) attempts are counted; what comes beyond counts as a first attempt.
-const MOST_COUNTED: usize = 100_000;
+const MAX_COUNTED: usize = 100_000;
 
 /// Where something goes wrong, and what.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -351,7 +355,7 @@ impl Faults {
     /// What is wrong with it; then nothing is armed.
     pub fn arm(&mut self, rule: Rule) -> Result<RuleId, RuleError> {
         rule.check()?;
-        if self.armed.len() >= MOST_RULES {
+        if self.armed.len() >= MAX_RULES {
             return Err(RuleError::TooMany);
         }
         self.last += 1;
@@ -396,7 +400,7 @@ impl Faults {
 
     /// Says what is wrong with rules that were not armed here, if anything is.
     pub(crate) fn check(&self) -> Result<(), (RuleId, RuleError)> {
-        if self.armed.len() > MOST_RULES {
+        if self.armed.len() > MAX_RULES {
             return Err((RuleId(self.last), RuleError::TooMany));
         }
         let mut before = RuleId(0);
@@ -440,7 +444,7 @@ impl Faults {
         let (operation, target) = (identified.operation.clone(), identified.target.clone());
         let key = (provider, operation.clone(), target.clone());
         let mut not_counted = 0;
-        let count = if self.attempts.len() < MOST_COUNTED {
+        let count = if self.attempts.len() < MAX_COUNTED {
             self.attempts.entry(key).or_default()
         } else {
             self.attempts.get_mut(&key).unwrap_or(&mut not_counted)
@@ -621,7 +625,7 @@ mod counted {
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    use crate::exchange::Provider;
+    use crate::request::Provider;
 
     type Key = (Provider, String, Option<String>);
 

@@ -5,10 +5,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Coordinates, FaultEffect, Point, RuleError, checks};
-use crate::exchange::Provider;
+use crate::request::Provider;
 
 /// The most that can be drawn from.
-const MOST_EFFECTS: usize = 100;
+const MAX_EFFECTS: usize = 100;
 
 /// The random mode's settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,7 +44,7 @@ impl Random {
         if !(0.0..=1.0).contains(&self.share) {
             return Err(RuleError::Share);
         }
-        if !(1..=MOST_EFFECTS).contains(&self.effects.len()) {
+        if !(1..=MAX_EFFECTS).contains(&self.effects.len()) {
             return Err(RuleError::Effects);
         }
         for Draw { point, effect } in &self.effects {

@@ -108,7 +108,7 @@ fn unknown_words_are_named(#[case] armed: Value, #[case] word: &str) {
 fn rules_have_a_bound() {
     let mut faults = Faults::default();
     let armed = rule(json!({"provider": "sectigo", "point": "after_effect", "effect": "close"}));
-    for _ in 0..MOST_RULES {
+    for _ in 0..MAX_RULES {
         faults.arm(armed.clone()).unwrap();
     }
     assert_eq!(faults.arm(armed), Err(RuleError::TooMany));

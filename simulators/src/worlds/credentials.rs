@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::World;
 use crate::{
-    exchange::{Provider, Request},
-    past::Memory,
+    faults::stale_state::Memory,
+    request::{Provider, Request},
 };
 
 /// What a client of one world logs in with, at each provider.

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::{Credentials, NewWorld, NotRestored, SharedWorld, Snapshot, World, WorldCard, WorldError, Worlds};
 use crate::{
-    audit::{Audit, Claim},
-    books::BookEntry,
     faults::{Rule, RuleError, RuleId},
-    journal::JournalEntry,
-    ports::PortAddresses,
+    http::listener::PortAddresses,
+    record::audit::{Audit, Claim},
+    record::books::BookEntry,
+    record::journal::JournalEntry,
 };
 
 /// One world, from Rust. It is there until it is deleted, whoever holds this.
@@ -62,7 +62,7 @@ impl WorldHandle {
         self.with_world(|world| world.arm(rule))
     }
 
-    /// Moves the clock forward; false, and nothing moved, where that would lead beyond [`crate::clock::FURTHEST`].
+    /// Moves the clock forward; false, and nothing moved, where that would lead beyond [`crate::clock::MAX_AHEAD`].
     pub fn advance(&self, by: Duration) -> bool {
         self.with_world(|world| world.advance(by).is_ok())
     }

@@ -9,8 +9,8 @@
 //! at ports of a world's own belongs to that world, whatever username it has.
 
 mod credentials;
-mod flights;
 mod handle;
+mod key_locks;
 mod snapshot;
 mod world;
 
@@ -29,7 +29,7 @@ use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 
 use self::credentials::{Dice, names};
-pub(crate) use self::flights::{Flights, InFlight};
+pub(crate) use self::key_locks::{Flights, InFlight};
 pub use self::{
     credentials::{Credentials, DebitsuccessLogin, NamecomLogin, SectigoLogin},
     handle::WorldHandle,
@@ -38,16 +38,16 @@ pub use self::{
 };
 use crate::{
     clock::system_now,
-    debitsuccess,
-    exchange::{Identified, Provider, Request},
     faults::Moment,
-    namecom,
-    ports::{Harbour, MOST_WITH_OWN_PORTS, PortAddresses, Ports},
-    sectigo,
+    http::listener::{Harbour, MAX_WITH_OWN_PORTS, PortAddresses, Ports},
+    providers::debitsuccess,
+    providers::namecom,
+    providers::sectigo,
+    request::{Identified, Provider, Request},
 };
 
 /// How many worlds there may be at once.
-pub const MOST_WORLDS: usize = 1_000;
+pub const MAX_WORLDS: usize = 1_000;
 /// The id of the world that is always there.
 pub const DEMO: &str = "demo";
 /// How often a locked world is asked for before sleeping on it. A request holds it for microseconds, and less than it costs to be woken.
@@ -55,7 +55,7 @@ const SPINS: usize = 400;
 /// How often a request lets others go first before it asks like that.
 const TURNS: usize = 16;
 /// The longest name of a world, in characters.
-const LONGEST_NAME: usize = 100;
+const MAX_NAME_CHARS: usize = 100;
 
 /// What a new world is made from; everything may be left out.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -103,10 +103,10 @@ pub enum WorldError {
     #[error("the demo world is always there: reset it instead")]
     DemoStays,
     /// Too many.
-    #[error("{MOST_WORLDS} worlds are there already: delete some")]
+    #[error("{MAX_WORLDS} worlds are there already: delete some")]
     TooMany,
     /// Too many that have ports of their own.
-    #[error("{MOST_WITH_OWN_PORTS} worlds with ports of their own are there already: delete some")]
+    #[error("{MAX_WITH_OWN_PORTS} worlds with ports of their own are there already: delete some")]
     TooManyPorts,
     /// The system has no ports for it.
     #[error("cannot open ports for the world: {0}")]
@@ -118,7 +118,7 @@ pub enum WorldError {
     #[error(transparent)]
     Snapshot(#[from] NotRestored),
     /// The name is too long.
-    #[error("`name` is at most {LONGEST_NAME} characters")]
+    #[error("`name` is at most {MAX_NAME_CHARS} characters")]
     Name,
     /// Another world has this username.
     #[error("`{name}` belongs to world {world}: by its username a request finds its world, so no two worlds share one")]
@@ -387,16 +387,16 @@ impl Worlds {
 
     /// Takes a world in, under an id and credentials of its own.
     fn add(&self, name: Option<String>, mut world: World, own_ports: bool) -> Result<SharedWorld, WorldError> {
-        if name.as_ref().is_some_and(|name| name.chars().count() > LONGEST_NAME) {
+        if name.as_ref().is_some_and(|name| name.chars().count() > MAX_NAME_CHARS) {
             return Err(WorldError::Name);
         }
         world.check_connection_rules(own_ports)?;
         world.has_ports = own_ports;
         let mut registry = self.write();
-        if registry.worlds.len() + 1 >= MOST_WORLDS {
+        if registry.worlds.len() + 1 >= MAX_WORLDS {
             return Err(WorldError::TooMany);
         }
-        if own_ports && registry.worlds.values().filter(|world| world.has_own_ports()).count() >= MOST_WITH_OWN_PORTS {
+        if own_ports && registry.worlds.values().filter(|world| world.has_own_ports()).count() >= MAX_WITH_OWN_PORTS {
             return Err(WorldError::TooManyPorts);
         }
         let ports = own_ports.then(|| self.harbour.open()).transpose();

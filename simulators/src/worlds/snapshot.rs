@@ -15,15 +15,15 @@ use super::{
     world::{Due, Seed, Settings},
 };
 use crate::{
-    books::Books,
     clock::Clock,
-    debitsuccess,
+    faults::gates::{GateError, Gates},
+    faults::stale_state::Past,
     faults::{Faults, RuleError},
-    gates::{GateError, Gates},
-    journal::{Ending, Journal},
-    namecom,
-    past::Past,
-    sectigo,
+    providers::debitsuccess,
+    providers::namecom,
+    providers::sectigo,
+    record::books::Books,
+    record::journal::{Ending, Journal},
 };
 
 /// The form of this version.

@@ -9,16 +9,16 @@ use time::OffsetDateTime;
 
 use super::{Credentials, NotRestored, Snapshot};
 use crate::{
-    books::Books,
     clock::{Clock, NotMoved, Reading},
-    debitsuccess,
-    exchange::{Effect, Performed, Provider, Request},
+    faults::gates::Gates,
+    faults::stale_state::{Memory, Past},
     faults::{FaultEffect, Faults, Rule, RuleError, RuleId},
-    gates::Gates,
-    journal::Journal,
-    namecom,
-    past::{Memory, Past},
-    sectigo,
+    providers::debitsuccess,
+    providers::namecom,
+    providers::sectigo,
+    record::books::Books,
+    record::journal::Journal,
+    request::{Effect, Performed, Provider, Request},
 };
 
 /// What the three providers know and remember, what happened there, and what is to go wrong.
@@ -99,7 +99,7 @@ pub(super) struct Due {
 }
 
 /// How many requests may wait for their time; further ones are done at once.
-const MOST_DUE: usize = 10_000;
+const MAX_DUE: usize = 10_000;
 
 impl World {
     /// The demo data as of now, nothing done, nothing armed.
@@ -230,7 +230,7 @@ impl World {
         let now = self.now();
         let at = time::Duration::try_from(after).ok().and_then(|after| now.checked_add(after));
         match at {
-            Some(at) if self.due.len() < MOST_DUE => {
+            Some(at) if self.due.len() < MAX_DUE => {
                 let place = self.due.partition_point(|due| due.at <= at);
                 self.due.insert(place, Due { at, provider, journal_id, request });
             }

@@ -438,7 +438,7 @@ async fn ports_of_its_own_belong_to_a_world_and_go_with_it() {
 async fn worlds_with_ports_of_their_own_have_a_bound() {
     let bench = Bench::start().await;
     let made = || bench.simulators.create_world(NewWorld { own_ports: true, ..NewWorld::default() });
-    let worlds: Vec<WorldHandle> = (0..simulators::MOST_WITH_OWN_PORTS).map(|_| made().unwrap()).collect();
+    let worlds: Vec<WorldHandle> = (0..simulators::MAX_WITH_OWN_PORTS).map(|_| made().unwrap()).collect();
     let (status, refused) = bench.control(Method::POST, "/v1/worlds", r#"{"own_ports":true}"#).await;
     assert_eq!((status.as_u16(), refused["error"].as_str().unwrap().contains("ports of their own")), (409, true));
     worlds.into_iter().next().unwrap().delete().unwrap();

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     AgreementStatus, CaaCheckError, CaaCheckStatus, CallbackStatus, CsrStatus, DcvMethod, DcvStatus, DomainValidation,
-    MasterAccountState, OrganizationStatus, Page, Step, ValidationStatus, Vocabulary, Word,
+    KnownValues, MasterAccountState, OpenEnum, OrganizationStatus, SectionStep, ValidationPage, ValidationStatus,
 };
 
 /// Changes with the encoding, so that two encodings cannot be mistaken for one another.
@@ -24,7 +24,7 @@ const ENCODING: &str = "recoup validation page 1";
 const MEMORY_PER_ENCODED_BYTE: usize = 4;
 
 /// The fingerprint in hexadecimal, and a generous estimate of the bytes that a status with this page takes in memory.
-pub(super) fn of(page: &Page) -> (String, usize) {
+pub(super) fn of(page: &ValidationPage) -> (String, usize) {
     let mut encoder = Encoder { hasher: Sha256::new(), bytes: 0 };
     encoder.text(ENCODING);
     encoder.page(page);
@@ -42,8 +42,8 @@ struct Encoder {
 }
 
 impl Encoder {
-    fn page(&mut self, page: &Page) {
-        let Page {
+    fn page(&mut self, page: &ValidationPage) {
+        let ValidationPage {
             order_number,
             order_state,
             product_type,
@@ -101,8 +101,8 @@ impl Encoder {
         }
     }
 
-    fn step(&mut self, step: &Step) {
-        let Step { title, state, description, available_actions } = step;
+    fn step(&mut self, step: &SectionStep) {
+        let SectionStep { title, state, description, available_actions } = step;
         self.text(title);
         self.word(state.as_ref());
         self.text(description);
@@ -181,8 +181,8 @@ impl Encoder {
         self.word(result.as_ref());
     }
 
-    fn word<M: Vocabulary>(&mut self, word: Option<&Word<M>>) {
-        self.text(word.map_or("", Word::text));
+    fn word<M: KnownValues>(&mut self, word: Option<&OpenEnum<M>>) {
+        self.text(word.map_or("", OpenEnum::text));
     }
 
     fn option<T>(&mut self, value: Option<&T>, encode: impl FnOnce(&mut Self, &T)) {

@@ -4,7 +4,7 @@
 //! StatusAnswer (page, token) --ValidationStatus::new--> page + token + fetch time + fingerprint of the page
 //! ```
 //!
-//! A word that the provider adds later is never an error: a [`Word`] keeps the text beside what it means.
+//! A word that the provider adds later is never an error: a [`OpenEnum`] keeps the text beside what it means.
 //! An empty text, a zero number and an empty list stand for what the provider left out: it never gives them another meaning.
 
 mod fingerprint;
@@ -14,7 +14,7 @@ use std::fmt;
 use secrecy::SecretString;
 
 use crate::domain::clock::Timestamp;
-use crate::domain::target::{FieldFault, is_same_order, order_number_fault};
+use crate::domain::target::{FieldViolation, is_same_order, order_number_fault};
 
 /// One order, or one certificate of it, checked.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,7 +27,7 @@ pub struct OrderKey {
 #[derive(Debug, Clone)]
 pub struct StatusAnswer {
     /// Everything that is no secret.
-    pub page: Page,
+    pub page: ValidationPage,
     /// A JSON Web Token for the upload of documents: a credential.
     pub upload_document_token: Option<SecretString>,
 }
@@ -35,7 +35,7 @@ pub struct StatusAnswer {
 /// Where the validation of one order stands, and since when that is known.
 #[derive(Debug, Clone)]
 pub struct ValidationStatus {
-    page: Page,
+    page: ValidationPage,
     upload_document_token: Option<SecretString>,
     fetch_time: Timestamp,
     fingerprint: String,
@@ -44,11 +44,11 @@ pub struct ValidationStatus {
 
 /// Everything that the provider says of an order, in its own order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Page {
+pub struct ValidationPage {
     /// As the provider numbers it.
     pub order_number: String,
     /// `orderStatus`.
-    pub order_state: Option<Word<OrderState>>,
+    pub order_state: Option<OpenEnum<OrderState>>,
     /// The provider's number of the product.
     pub product_type: i32,
     /// The product's name.
@@ -81,9 +81,9 @@ pub struct Page {
     /// `organizationStatus`.
     pub organization: Option<OrganizationStatus>,
     /// `secondApprovalStatus`.
-    pub second_approval: Option<Step>,
+    pub second_approval: Option<SectionStep>,
     /// `fsupStatus`.
-    pub fast_service: Option<Step>,
+    pub fast_service: Option<SectionStep>,
     /// `caaCheckStatus`.
     pub caa_check: Option<CaaCheckStatus>,
     /// Fields that are not as documented, by their path: left out, cut, or read in another form.
@@ -94,11 +94,11 @@ pub struct Page {
 
 /// What every section and every requirement says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Step {
+pub struct SectionStep {
     /// Its heading.
     pub title: String,
     /// Where it stands.
-    pub state: Option<Word<StepState>>,
+    pub state: Option<OpenEnum<StepState>>,
     /// A sentence for the customer.
     pub description: String,
     /// The provider's own words: `needProvideCSR`, `callMeNow`.
@@ -109,14 +109,14 @@ pub struct Step {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CsrStatus {
     /// The section itself.
-    pub step: Step,
+    pub step: SectionStep,
 }
 
 /// Domain control validation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DcvStatus {
     /// The section itself.
-    pub step: Step,
+    pub step: SectionStep,
     /// One entry a domain.
     pub domains: Vec<DomainValidation>,
     /// Of the CSR, as the provider prints it.
@@ -133,7 +133,7 @@ pub struct DomainValidation {
     /// Which.
     pub domain_name: String,
     /// Where it stands.
-    pub state: Option<Word<StepState>>,
+    pub state: Option<OpenEnum<StepState>>,
     /// The method chosen.
     pub selected_method: String,
     /// The methods that may be chosen.
@@ -144,7 +144,7 @@ pub struct DomainValidation {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DcvMethod {
     /// Of which kind.
-    pub kind: Option<Word<DcvMethodKind>>,
+    pub kind: Option<OpenEnum<DcvMethodKind>>,
     /// Its name.
     pub title: String,
     /// Level of the list of e-mail addresses.
@@ -159,9 +159,9 @@ pub struct DcvMethod {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AgreementStatus {
     /// The section itself.
-    pub step: Step,
+    pub step: SectionStep,
     /// Whether it was agreed to with a click.
-    pub click_through_state: Option<Word<ClickThroughState>>,
+    pub click_through_state: Option<OpenEnum<ClickThroughState>>,
     /// Who is asked to agree.
     pub click_through_email_address: String,
     /// YYYY-MM-DD, as the provider prints it.
@@ -174,7 +174,7 @@ pub struct AgreementStatus {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CallbackStatus {
     /// The section itself.
-    pub step: Step,
+    pub step: SectionStep,
     /// Who is called.
     pub phone_number: String,
 }
@@ -183,26 +183,26 @@ pub struct CallbackStatus {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OrganizationStatus {
     /// The section itself.
-    pub step: Step,
+    pub step: SectionStep,
     /// Its name.
-    pub organization_name: Option<Step>,
+    pub organization_name: Option<SectionStep>,
     /// That it exists in law.
-    pub legal_existence: Option<Step>,
+    pub legal_existence: Option<SectionStep>,
     /// A name that it trades under.
-    pub assumed_name: Option<Step>,
+    pub assumed_name: Option<SectionStep>,
     /// That it has an address.
-    pub physical_existence: Option<Step>,
+    pub physical_existence: Option<SectionStep>,
     /// That it operates.
-    pub operational_existence: Option<Step>,
+    pub operational_existence: Option<SectionStep>,
     /// Its brand.
-    pub trademark_check: Option<Step>,
+    pub trademark_check: Option<SectionStep>,
 }
 
 /// The check of Certification Authority Authorization records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CaaCheckStatus {
     /// The section itself.
-    pub step: Step,
+    pub step: SectionStep,
     /// What failed in the latest session; the provider sends it while action is required.
     pub latest_errors: Vec<CaaCheckError>,
 }
@@ -217,18 +217,18 @@ pub struct CaaCheckError {
     /// For which domain.
     pub domain_name: String,
     /// What was found.
-    pub result: Option<Word<CaaCheckResult>>,
+    pub result: Option<OpenEnum<CaaCheckResult>>,
 }
 
 /// A word of the provider: what it means, and the word itself.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Word<M> {
+pub struct OpenEnum<M> {
     meaning: M,
     text: String,
 }
 
 /// The words that a provider documents for one field.
-pub trait Vocabulary: Copy + fmt::Debug + PartialEq + 'static {
+pub trait KnownValues: Copy + fmt::Debug + PartialEq + 'static {
     /// Each word exactly as documented; case matters.
     const WORDS: &'static [(&'static str, Self)];
     /// What any other word means.
@@ -344,26 +344,26 @@ pub enum MasterAccountState {
 /// The sections of the page, in its order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Section {
-    /// [`Page::csr`]
+    /// [`ValidationPage::csr`]
     Csr,
-    /// [`Page::dcv`]
+    /// [`ValidationPage::dcv`]
     Dcv,
-    /// [`Page::agreement`]
+    /// [`ValidationPage::agreement`]
     Agreement,
-    /// [`Page::callback`]
+    /// [`ValidationPage::callback`]
     Callback,
-    /// [`Page::organization`]
+    /// [`ValidationPage::organization`]
     Organization,
-    /// [`Page::second_approval`]
+    /// [`ValidationPage::second_approval`]
     SecondApproval,
-    /// [`Page::fast_service`]
+    /// [`ValidationPage::fast_service`]
     FastService,
-    /// [`Page::caa_check`]
+    /// [`ValidationPage::caa_check`]
     CaaCheck,
 }
 
 const CERTIFICATE_DIGITS: usize = 16;
-const LARGEST_CERTIFICATE_ID: u64 = 9_999_999_999_999_999;
+const MAX_CERTIFICATE_ID: u64 = 9_999_999_999_999_999;
 
 /// The certificate number in these digits: `Some(None)` without digits, `None` if they are no
 /// number above 0.
@@ -381,21 +381,21 @@ impl OrderKey {
     ///
     /// # Errors
     /// Every field that is wrong; both certificate fields if they disagree.
-    pub fn new(order_number: &str, certificate_id: i64, certificate_number: &str) -> Result<Self, Vec<FieldFault>> {
+    pub fn new(order_number: &str, certificate_id: i64, certificate_number: &str) -> Result<Self, Vec<FieldViolation>> {
         let mut faults = Vec::from_iter(order_number_fault("order_number", order_number));
-        let id = u64::try_from(certificate_id).ok().filter(|id| *id <= LARGEST_CERTIFICATE_ID);
+        let id = u64::try_from(certificate_id).ok().filter(|id| *id <= MAX_CERTIFICATE_ID);
         if id.is_none() {
-            faults.push(FieldFault::new("certificate_id", format!("must be 0 to {LARGEST_CERTIFICATE_ID}")));
+            faults.push(FieldViolation::new("certificate_id", format!("must be 0 to {MAX_CERTIFICATE_ID}")));
         }
         let number = certificate_in(certificate_number);
         if number.is_none() {
             let right = format!("must be 1 to {CERTIFICATE_DIGITS} digits, and above 0");
-            faults.push(FieldFault::new("certificate_number", right));
+            faults.push(FieldViolation::new("certificate_number", right));
         }
         let (by_id, by_number) = (id.filter(|id| *id != 0), number.flatten());
         if by_id.zip(by_number).is_some_and(|(id, number)| id != number) {
             for (field, other) in [("certificate_id", "certificate_number"), ("certificate_number", "certificate_id")] {
-                faults.push(FieldFault::new(field, format!("must be the same number as {other}, or unset")));
+                faults.push(FieldViolation::new(field, format!("must be the same number as {other}, or unset")));
             }
         }
         let order_number = order_number.to_owned();
@@ -422,7 +422,7 @@ impl ValidationStatus {
     }
 
     /// What the provider said.
-    pub fn page(&self) -> &Page {
+    pub fn page(&self) -> &ValidationPage {
         &self.page
     }
 
@@ -452,7 +452,7 @@ impl ValidationStatus {
     }
 }
 
-impl Page {
+impl ValidationPage {
     /// Whether it is the page of that order. Blanks around the number do not count.
     pub fn is_of(&self, order_number: &str) -> bool {
         is_same_order(self.order_number.trim(), order_number)
@@ -470,14 +470,14 @@ impl Page {
             (Section::FastService, self.fast_service.as_ref()),
             (Section::CaaCheck, self.caa_check.as_ref().map(|section| &section.step)),
         ];
-        let waits = |step: Option<&Step>| {
+        let waits = |step: Option<&SectionStep>| {
             step.and_then(|step| step.state.as_ref()).is_some_and(|state| state.meaning() == StepState::ActionRequired)
         };
         steps.into_iter().filter(|(_, step)| waits(*step)).map(|(section, _)| section).collect()
     }
 }
 
-impl<M: Vocabulary> Word<M> {
+impl<M: KnownValues> OpenEnum<M> {
     /// Reads a provider's value. None if it is empty. The meaning is taken from the raw text, and
     /// `shown` makes the text that is kept: escaping a control character must not turn one value
     /// into another.
@@ -498,7 +498,7 @@ impl<M: Vocabulary> Word<M> {
     }
 }
 
-impl<M: fmt::Debug> fmt::Debug for Word<M> {
+impl<M: fmt::Debug> fmt::Debug for OpenEnum<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}({:?})", self.meaning, self.text)
     }
@@ -530,7 +530,7 @@ impl MasterAccountState {
     }
 }
 
-impl Vocabulary for OrderState {
+impl KnownValues for OrderState {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("Current", OrderState::Current),
         ("Awaiting Payment", OrderState::AwaitingPayment),
@@ -545,7 +545,7 @@ impl Vocabulary for OrderState {
     const UNRECOGNIZED: Self = OrderState::Unrecognized;
 }
 
-impl Vocabulary for StepState {
+impl KnownValues for StepState {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("NotApplicable", StepState::NotApplicable),
         ("ActionRequired", StepState::ActionRequired),
@@ -556,7 +556,7 @@ impl Vocabulary for StepState {
     const UNRECOGNIZED: Self = StepState::Unrecognized;
 }
 
-impl Vocabulary for DcvMethodKind {
+impl KnownValues for DcvMethodKind {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("whoisEmail", DcvMethodKind::WhoisEmail),
         ("email", DcvMethodKind::Email),
@@ -566,13 +566,13 @@ impl Vocabulary for DcvMethodKind {
     const UNRECOGNIZED: Self = DcvMethodKind::Unrecognized;
 }
 
-impl Vocabulary for ClickThroughState {
+impl KnownValues for ClickThroughState {
     const WORDS: &'static [(&'static str, Self)] =
         &[("notExecuted", ClickThroughState::NotExecuted), ("Executed", ClickThroughState::Executed)];
     const UNRECOGNIZED: Self = ClickThroughState::Unrecognized;
 }
 
-impl Vocabulary for CaaCheckResult {
+impl KnownValues for CaaCheckResult {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("Empty", CaaCheckResult::Empty),
         ("Authorized", CaaCheckResult::Authorized),

@@ -6,16 +6,16 @@ use super::*;
 
 const TOKEN: &str = "canary-token-eyJhbGciOi";
 
-fn status(page: Page) -> ValidationStatus {
+fn status(page: ValidationPage) -> ValidationStatus {
     ValidationStatus::new(StatusAnswer { page, upload_document_token: None }, Timestamp::from_seconds(0))
 }
 
-fn word<M: Vocabulary>(text: &str) -> Option<Word<M>> {
-    Word::read(text, str::to_owned)
+fn word<M: KnownValues>(text: &str) -> Option<OpenEnum<M>> {
+    OpenEnum::read(text, str::to_owned)
 }
 
-fn step(state: &str) -> Step {
-    Step { state: word(state), ..Step::default() }
+fn step(state: &str) -> SectionStep {
+    SectionStep { state: word(state), ..SectionStep::default() }
 }
 
 #[rstest]
@@ -36,14 +36,14 @@ fn certificate_zero_is_the_order_itself() {
     assert_eq!(OrderKey::new("1", 7, "").unwrap().certificate_id(), Some(7));
 }
 
-fn documented_words_mean_what_they_say<M: Vocabulary>(documented: &[(&str, M)]) {
+fn documented_words_mean_what_they_say<M: KnownValues>(documented: &[(&str, M)]) {
     assert_eq!(M::WORDS.len(), documented.len());
     for (text, meaning) in documented {
-        let word: Word<M> = word(text).unwrap();
+        let word: OpenEnum<M> = word(text).unwrap();
         assert_eq!((word.meaning(), word.text()), (*meaning, *text));
         for other in [text.to_lowercase(), text.to_uppercase(), format!("{text} "), format!(" {text}")] {
             if other != *text {
-                let word: Word<M> = Word::read(&other, str::to_owned).unwrap();
+                let word: OpenEnum<M> = OpenEnum::read(&other, str::to_owned).unwrap();
                 assert_eq!((word.meaning(), word.text()), (M::UNRECOGNIZED, other.as_str()));
             }
         }
@@ -124,7 +124,7 @@ fn master_account_states(#[case] number: i32, #[case] state: MasterAccountState)
 
 #[test]
 fn what_waits_for_the_customer_is_listed_in_the_pages_order() {
-    let mut page = Page {
+    let mut page = ValidationPage {
         csr: Some(CsrStatus { step: step("ActionRequired") }),
         dcv: Some(DcvStatus { step: step("ActionRequired"), ..DcvStatus::default() }),
         agreement: Some(AgreementStatus { step: step("ActionRequired"), ..AgreementStatus::default() }),
@@ -133,7 +133,7 @@ fn what_waits_for_the_customer_is_listed_in_the_pages_order() {
         second_approval: Some(step("ActionRequired")),
         fast_service: Some(step("ActionRequired")),
         caa_check: Some(CaaCheckStatus { step: step("ActionRequired"), ..CaaCheckStatus::default() }),
-        ..Page::default()
+        ..ValidationPage::default()
     };
     assert_eq!(
         page.action_required(),
@@ -160,7 +160,7 @@ fn what_waits_for_the_customer_is_listed_in_the_pages_order() {
 
 #[test]
 fn time_and_token_leave_the_fingerprint_alone_and_the_token_is_never_shown() {
-    let page = Page { order_number: "1".to_owned(), ..Page::default() };
+    let page = ValidationPage { order_number: "1".to_owned(), ..ValidationPage::default() };
     let token = Some(SecretString::from(TOKEN));
     let with = StatusAnswer { page: page.clone(), upload_document_token: token };
     let later = ValidationStatus::new(with.clone(), Timestamp::from_seconds(99));
@@ -173,23 +173,23 @@ fn time_and_token_leave_the_fingerprint_alone_and_the_token_is_never_shown() {
 fn the_encoding_is_kept() {
     // Clients keep fingerprints: a new encoding shows every order as changed, once. It must be meant.
     assert_eq!(
-        status(Page::default()).fingerprint(),
+        status(ValidationPage::default()).fingerprint(),
         "29b6554340f468b89039c2d7b1765a8841614b45f6f2180321451efd94046ff9"
     );
 }
 
 #[test]
 fn a_word_means_what_it_is_and_not_what_is_shown_of_it() {
-    let word: Word<OrderState> = Word::read("Refunded ", |text| text.trim().to_owned()).unwrap();
+    let word: OpenEnum<OrderState> = OpenEnum::read("Refunded ", |text| text.trim().to_owned()).unwrap();
     assert_eq!((word.meaning(), word.text()), (OrderState::Unrecognized, "Refunded"));
 }
 
 #[test]
 fn what_no_field_holds_counts_all_the_same() {
-    let page = Page { order_number: "1".to_owned(), ..Page::default() };
+    let page = ValidationPage { order_number: "1".to_owned(), ..ValidationPage::default() };
     let with = |paths: &[&str], beyond| {
         let irregular_fields = paths.iter().map(|path| (*path).to_owned()).collect();
-        status(Page { irregular_fields, beyond, ..page.clone() }).fingerprint().to_owned()
+        status(ValidationPage { irregular_fields, beyond, ..page.clone() }).fingerprint().to_owned()
     };
     let all = [with(&[], None), with(&["data.a"], None), with(&["data.a"], Some([1; 32])), with(&[], Some([2; 32]))];
     let different: std::collections::BTreeSet<_> = all.iter().collect();
@@ -200,9 +200,9 @@ fn words() -> impl Strategy<Value = String> {
     prop::sample::select(vec!["", "a", "b", "ab", "Pending", "Completed", "\0"]).prop_map(str::to_owned)
 }
 
-fn steps() -> impl Strategy<Value = Step> {
+fn steps() -> impl Strategy<Value = SectionStep> {
     (words(), words(), words(), prop::collection::vec(words(), 0..3)).prop_map(
-        |(title, state, description, available_actions)| Step {
+        |(title, state, description, available_actions)| SectionStep {
             title,
             state: word(&state),
             description,
@@ -235,7 +235,7 @@ fn domains() -> impl Strategy<Value = DomainValidation> {
 }
 
 /// Small pages over few words, so that two of them often differ in one place alone, or in which field holds a word.
-fn pages() -> impl Strategy<Value = Page> {
+fn pages() -> impl Strategy<Value = ValidationPage> {
     let dcv = (steps(), prop::collection::vec(domains(), 0..3), words(), words()).prop_map(
         |(step, domains, csr_md5, csr_sha256)| DcvStatus {
             step,
@@ -266,7 +266,7 @@ fn pages() -> impl Strategy<Value = Page> {
         prop::option::of(steps()),
     )
         .prop_map(|((order, state, first, second, master), dcv, organization, second_approval, fast_service)| {
-            Page {
+            ValidationPage {
                 order_number: order,
                 order_state: word(&state),
                 max_domains: first,
@@ -276,7 +276,7 @@ fn pages() -> impl Strategy<Value = Page> {
                 organization,
                 second_approval,
                 fast_service,
-                ..Page::default()
+                ..ValidationPage::default()
             }
         })
 }
@@ -291,8 +291,8 @@ proptest! {
 
     #[test]
     fn a_word_that_moves_to_the_next_field_changes_the_fingerprint(word in "[a-z]{1,4}") {
-        let here = Page { domain_name: word.clone(), ..Page::default() };
-        let there = Page { primary_domain_name: word, ..Page::default() };
+        let here = ValidationPage { domain_name: word.clone(), ..ValidationPage::default() };
+        let there = ValidationPage { primary_domain_name: word, ..ValidationPage::default() };
         prop_assert_ne!(status(here).fingerprint().to_owned(), status(there).fingerprint().to_owned());
     }
 }

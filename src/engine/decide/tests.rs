@@ -26,8 +26,8 @@ static SCHEDULE: LazyLock<Schedule> = LazyLock::new(|| Schedule {
     then_every: Duration::from_secs(86_400),
 });
 
-fn rules(contract: &RetryContract) -> Rules<'_> {
-    Rules { contract, schedule: &SCHEDULE, backoff: BACKOFF, key_is_bound: true, follow_up: FOLLOW_UP }
+fn rules(contract: &RetryContract) -> RetryRules<'_> {
+    RetryRules { contract, schedule: &SCHEDULE, backoff: BACKOFF, key_is_bound: true, follow_up: FOLLOW_UP }
 }
 
 fn now() -> Timestamp {
@@ -35,7 +35,7 @@ fn now() -> Timestamp {
 }
 
 /// A look that was answered as soon as it was asked for.
-fn after_lookup(refund: &Refund, lookup: Lookup, rules: Rules<'_>, at: Timestamp) -> Decision {
+fn after_lookup(refund: &Refund, lookup: Lookup, rules: RetryRules<'_>, at: Timestamp) -> Decision {
     after_look_of(refund, lookup, may_take_too_long(refund, at).then_some(now()), rules, at, at)
 }
 
@@ -203,7 +203,7 @@ fn a_look_settles_what_it_shows_and_nothing_else(
 #[test]
 fn a_provider_that_names_a_time_is_heard() {
     let refund = dispatching();
-    let retry_at = now().plus(Duration::from_secs(30));
+    let retry_at = now().saturating_add(Duration::from_secs(30));
     let outcome = Outcome::NotSent { error: error(ErrorCategory::LimitReached), retry_at: Some(retry_at) };
     let events = after_attempt(&refund, outcome, rules(&contract(Deduplication::None)), now()).events;
     assert!(matches!(events.as_slice(), [Event::NotSent { retry_at: at, .. }] if *at == retry_at));
@@ -237,7 +237,7 @@ fn debitsuccess() -> RetryContract {
 }
 
 fn later(seconds: u64) -> Timestamp {
-    now().plus(Duration::from_secs(seconds))
+    now().saturating_add(Duration::from_secs(seconds))
 }
 
 fn doubted_by(error: Option<ProviderError>) -> Refund {
@@ -397,7 +397,7 @@ fn what_never_left_uses_no_attempt_up() {
         refund = decision.events.iter().fold(refund, |refund, event| refund.apply(event, at).unwrap());
         assert_eq!((refund.state, refund.unanswered_attempts), (State::InDoubt, 1));
         at = decision.next_check.unwrap();
-        tried.push(at.since(now()).as_secs());
+        tried.push(at.saturating_duration_since(now()).as_secs());
         if next_step(&refund, rules(&contract), at) == Step::LookUp {
             break;
         }
@@ -437,7 +437,7 @@ fn what_was_sent_again_late_is_followed_anew() {
     assert!(may_take_too_long(&refund, at), "its history is asked");
     let events = after_look_of(&refund, look(), Some(at), rules(&debitsuccess()), at, at).events;
     assert_eq!(end(&refund, &events), State::Submitted);
-    let after = at.plus(Duration::from_secs(30 * 86_400));
+    let after = at.saturating_add(Duration::from_secs(30 * 86_400));
     let events = after_look_of(&refund, look(), Some(at), rules(&debitsuccess()), after, after).events;
     assert_eq!(end(&refund, &events), State::NeedsReview);
 }
@@ -449,8 +449,8 @@ fn attempts_that_are_never_processed_come_to_an_end() {
     let (mut refund, mut at) = (doubted_by(None), now());
     let mut attempts = 0;
     while refund.state == State::InDoubt {
-        at = at.plus(SETTLE);
-        assert!(at.since(now()) < Duration::from_secs(4 * 86_400), "it never ends");
+        at = at.saturating_add(SETTLE);
+        assert!(at.saturating_duration_since(now()) < Duration::from_secs(4 * 86_400), "it never ends");
         let looked = after_lookup(&refund, nothing_there(), rules(&contract), at);
         refund = looked.events.iter().fold(refund, |refund, event| refund.apply(event, at).unwrap());
         if looked.resend {
@@ -521,6 +521,6 @@ proptest! {
     fn the_next_look_always_lies_ahead(skipped in 0_u32..30, elapsed in 0_u64..400 * 86_400) {
         let next = SCHEDULE.next(now(), skipped, later(elapsed));
         prop_assert!(next > later(elapsed));
-        prop_assert!(next <= later(elapsed).plus(SCHEDULE.then_every.max(Duration::from_secs(3_600))));
+        prop_assert!(next <= later(elapsed).saturating_add(SCHEDULE.then_every.max(Duration::from_secs(3_600))));
     }
 }

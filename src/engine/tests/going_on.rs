@@ -16,7 +16,7 @@ fn compared_with(credential: &str) -> [Event; 2] {
 /// The last lookup of it had no usable answer, and the next one is far away.
 async fn unheard(bench: &Bench) -> Refund {
     let refund = bench.refund(sectigo("r"), &doubted()).await;
-    let next_check = Some(NOW.plus(DAY));
+    let next_check = Some(NOW.saturating_add(DAY));
     let reschedule = Reschedule { id: refund.id().clone(), revision: refund.revision, next_check, unheard: true };
     bench.ledger.inner.reschedule(reschedule).await.unwrap()
 }
@@ -32,9 +32,9 @@ async fn an_attempt_is_made_under_the_secret_that_was_compared() {
     *bench.provider.credentials.lock().unwrap() = ["old", "old", "new"].map(str::to_owned).into();
     let key_lifetime = Duration::from_secs(3_000);
     let replays = |account: &mut Account| account.contract.deduplication = Deduplication::Replay { key_lifetime };
-    let engine = bench.engine_with(Provider::Sectigo, Currency::USD, replays).await;
+    let engine = bench.engine_with(ProviderKind::Sectigo, Currency::USD, replays).await;
     bench.clock.advance(Duration::from_secs(10));
-    lane_of(&engine).settle_bell.notify_one();
+    configured_account(&engine).reconcile_notify.notify_one();
     let after = engine.wait(refund.id(), refund.revision + 1, Instant::now() + LIMIT).await.unwrap();
     assert_eq!((after.state, after.attempt_count, after.unanswered_attempts), (State::InDoubt, 2, 1));
     assert_eq!(after.credential.as_deref(), Some("old"), "the attempt in doubt was made under it");
@@ -79,7 +79,7 @@ async fn what_failed_is_followed_for_its_time_and_no_longer(#[case] seen: Lookup
         let [dispatched, doubted] = doubted();
         let found = Decided {
             take_over: true,
-            follow_until: Some(NOW.plus(7 * DAY)),
+            follow_until: Some(NOW.saturating_add(7 * DAY)),
             ..Decided::new(Resolution::NotRefunded, "ticket")
         };
         let failed = bench.refund(sectigo("r"), &[dispatched, doubted, Event::Resolved(found)]).await;
@@ -89,7 +89,7 @@ async fn what_failed_is_followed_for_its_time_and_no_longer(#[case] seen: Lookup
         let engine = bench.engine().await;
         answer.send(seen.clone()).unwrap();
         reaches(&bench.provider.asked, 1).await;
-        let due = Some(NOW.plus(Duration::from_secs(10)));
+        let due = Some(NOW.saturating_add(Duration::from_secs(10)));
         let looked_up = async {
             loop {
                 let refund = engine.get(failed.id()).await.unwrap();
@@ -101,7 +101,7 @@ async fn what_failed_is_followed_for_its_time_and_no_longer(#[case] seen: Lookup
         };
         let after = tokio::time::timeout(LIMIT, looked_up).await.unwrap();
         assert_eq!((after.state, after.corrected_time, after.revision), (State::Failed, None, failed.revision));
-        assert_eq!(after.next_check, next.map(|day| NOW.plus(day * DAY)), "asked after {asked} days");
+        assert_eq!(after.next_check, next.map(|day| NOW.saturating_add(day * DAY)), "asked after {asked} days");
         assert_eq!(after.unheard, is_unheard && next.is_some(), "asked after {asked} days");
     }
 }
@@ -119,12 +119,12 @@ async fn a_decision_before_the_resend_is_the_last_word() {
         account.contract.lookup = LookupKind::Refund;
         account.max_in_flight = 1;
     };
-    let engine = bench.engine_with(Provider::Sectigo, Currency::USD, by_record).await;
-    let lane = lane_of(&engine);
+    let engine = bench.engine_with(ProviderKind::Sectigo, Currency::USD, by_record).await;
+    let lane = configured_account(&engine);
     let slot = lane.slots.clone().acquire_owned().await.unwrap();
     bench.next_look().send(Lookup::not_found("no record")).unwrap();
     bench.clock.advance(Duration::from_secs(60));
-    lane.settle_bell.notify_one();
+    lane.reconcile_notify.notify_one();
     let looked = engine.wait(refund.id(), refund.revision, Instant::now() + LIMIT).await.unwrap();
     assert_eq!((looked.state, looked.revision), (State::InDoubt, refund.revision + 1));
     let failed = engine.resolve(take_over(&looked)).await.unwrap();
@@ -161,6 +161,6 @@ fn take_over(refund: &Refund) -> ResolveCommand {
     }
 }
 
-fn lane_of(engine: &Engine) -> Arc<Lane> {
+fn configured_account(engine: &Engine) -> Arc<AccountRuntime> {
     engine.0.lanes.values().next().unwrap().clone()
 }

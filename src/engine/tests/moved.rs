@@ -20,7 +20,7 @@ fn escalated() -> Vec<Event> {
 /// The account of [`place`] is under another login by now.
 async fn changed(bench: &Bench, former: Vec<Place>) -> Engine {
     bench
-        .engine_with(Provider::Sectigo, Currency::USD, |account| {
+        .engine_with(ProviderKind::Sectigo, Currency::USD, |account| {
             account.place = elsewhere("new");
             account.former = former;
         })
@@ -52,8 +52,8 @@ async fn what_belongs_to_another_place_waits(#[case] events: Vec<Event>) {
     let refund = bench.refund(sectigo("r"), &events).await;
     let engine = changed(&bench, Vec::new()).await;
     bench.clock.advance(30 * 24 * HOUR);
-    lane_of(&engine).bell.notify_one();
-    lane_of(&engine).settle_bell.notify_one();
+    configured_account(&engine).bell.notify_one();
+    configured_account(&engine).reconcile_notify.notify_one();
     assert_eq!(engine.waiting_for(&refund), Some(WaitingFor::Account));
     assert_eq!(engine.waiting_for_account().await.unwrap().into_values().collect::<Vec<_>>(), [1]);
     assert!(!engine.resend_safe(&refund));
@@ -116,11 +116,11 @@ async fn a_person_lets_it_go_on_where_its_account_is_now() {
 }
 
 #[rstest]
-#[case::another_provider(Provider::Namecom, Currency::USD)]
-#[case::another_currency(Provider::Sectigo, Currency::parse("AUD").unwrap())]
+#[case::another_provider(ProviderKind::Namecom, Currency::USD)]
+#[case::another_currency(ProviderKind::Sectigo, Currency::parse("AUD").unwrap())]
 #[tokio::test]
 async fn it_goes_on_in_its_own_currency_and_at_its_own_provider(
-    #[case] provider: Provider,
+    #[case] provider: ProviderKind,
     #[case] currency: Currency,
 ) {
     let bench = Bench::new();
@@ -129,7 +129,7 @@ async fn it_goes_on_in_its_own_currency_and_at_its_own_provider(
         bench.engine_with(provider, currency, |account| account.place = Place { currency, ..elsewhere("new") }).await;
     let answer = engine.reassign(reassign(&refund)).await;
     match provider {
-        Provider::Namecom => assert!(matches!(answer, Err(EngineError::AccountMismatch { .. })), "{answer:?}"),
+        ProviderKind::Namecom => assert!(matches!(answer, Err(EngineError::AccountMismatch { .. })), "{answer:?}"),
         _ => assert!(matches!(answer, Err(EngineError::Invalid(_))), "{answer:?}"),
     }
     assert_eq!(engine.get(refund.id()).await.unwrap(), refund);
@@ -143,7 +143,7 @@ async fn what_is_at_a_former_place_is_moved_at_the_start() {
     let blocked = bench.refund(order("blocked", 2), &put_off()).await;
     let failed = bench.refund(order("failed", 3), &[Event::Expired]).await;
     // The order of the second is another refund's, under the new login.
-    let taken = Create {
+    let taken = NewRefund {
         intent: order("taken", 2),
         place: elsewhere("new"),
         related: RelatedLogins::default(),
@@ -151,7 +151,7 @@ async fn what_is_at_a_former_place_is_moved_at_the_start() {
         allow_similar: false,
         actor: "caller".to_owned(),
         now: NOW,
-        claim: Claim::default(),
+        claim: Ticket::default(),
         trace_parent: None,
     };
     bench.ledger.inner.create(taken).await.unwrap();
@@ -192,15 +192,15 @@ async fn expiry_stands_still_while_the_account_is_another(#[case] hours: u32, #[
     changed(&bench, Vec::new()).await.drain(LIMIT).await;
     bench.clock.advance(20 * HOUR);
     let shut = |account: &mut Account| account.max_in_flight = 1;
-    let engine = bench.engine_with(Provider::Sectigo, Currency::USD, shut).await;
+    let engine = bench.engine_with(ProviderKind::Sectigo, Currency::USD, shut).await;
     // Nothing is sent meanwhile: the only slot is taken.
-    let slot = lane_of(&engine).slots.clone().acquire_owned().await.unwrap();
+    let slot = configured_account(&engine).slots.clone().acquire_owned().await.unwrap();
     engine.drain(LIMIT).await;
     drop(slot);
     bench.clock.advance((hours - 30) * HOUR);
     let standstills = bench.ledger.inner.standstills(&refund.destination()).await.unwrap();
-    assert_eq!(standstills, [(NOW.plus(10 * HOUR), NOW.plus(30 * HOUR))]);
-    let engine = bench.engine_with(Provider::Sectigo, Currency::USD, shut).await;
+    assert_eq!(standstills, [(NOW.saturating_add(10 * HOUR), NOW.saturating_add(30 * HOUR))]);
+    let engine = bench.engine_with(ProviderKind::Sectigo, Currency::USD, shut).await;
     let after = engine.wait(refund.id(), refund.revision, Instant::now() + LIMIT).await.unwrap();
     // What is not given up is sent.
     let sent = if expected == State::Pending { State::Succeeded } else { State::Failed };
@@ -215,14 +215,14 @@ async fn a_refund_that_moved_is_no_more_like_it_was() {
     let bench = Bench::new();
     let refund = bench.refund(sectigo("r"), &doubted()).await;
     let checked = Event::Checked(Observation::new("no record", RecordSeen::Absent));
-    assert!(refund.apply(&checked, NOW).unwrap().is_like(&refund));
+    assert!(refund.apply(&checked, NOW).unwrap().has_same_attempt(&refund));
     for (account, place) in [("main", elsewhere("new")), ("other", place())] {
         let account = AccountName::parse(account).unwrap();
         let moved = Event::Reassigned { account, place, evidence: "same".to_owned() };
-        assert!(!refund.apply(&moved, NOW).unwrap().is_like(&refund));
+        assert!(!refund.apply(&moved, NOW).unwrap().has_same_attempt(&refund));
     }
 }
 
-fn lane_of(engine: &Engine) -> Arc<Lane> {
+fn configured_account(engine: &Engine) -> Arc<AccountRuntime> {
     engine.0.lanes.values().next().unwrap().clone()
 }

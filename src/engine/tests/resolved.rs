@@ -146,7 +146,7 @@ async fn what_was_not_given_back_is_held_until_an_effect_is_ruled_out(
     let events = if take_over { doubted().to_vec() } else { escalated().to_vec() };
     let refund = bench.refund(namecom(), &events).await;
     // Looked up by nobody: its account has the only place in use.
-    let engine = bench.engine_with(Provider::Namecom, Currency::USD, |account| account.max_in_flight = 1).await;
+    let engine = bench.engine_with(ProviderKind::Namecom, Currency::USD, |account| account.max_in_flight = 1).await;
     let lane = engine.0.lanes.values().next().unwrap().clone();
     let place = lane.lookups.clone().acquire_owned().await.unwrap();
     bench.clock.advance(Duration::from_secs(seconds));
@@ -158,11 +158,11 @@ async fn what_was_not_given_back_is_held_until_an_effect_is_ruled_out(
         early
     };
     let decided = decided.unwrap();
-    assert_eq!(decided.reserved_until, held.map(|seconds| NOW.plus(Duration::from_secs(seconds))));
-    let now = NOW.plus(Duration::from_secs(seconds));
+    assert_eq!(decided.reserved_until, held.map(|seconds| NOW.saturating_add(Duration::from_secs(seconds))));
+    let now = NOW.saturating_add(Duration::from_secs(seconds));
     let is_followed = resolution == Resolution::NotRefunded;
-    assert_eq!(decided.caution_until, is_followed.then(|| now.plus(Duration::from_secs(7 * 86_400))));
-    assert_eq!(decided.next_check, is_followed.then(|| now.plus(Duration::from_secs(86_400))));
+    assert_eq!(decided.caution_until, is_followed.then(|| now.saturating_add(Duration::from_secs(7 * 86_400))));
+    assert_eq!(decided.next_check, is_followed.then(|| now.saturating_add(Duration::from_secs(86_400))));
     drop(place);
 }
 
@@ -173,7 +173,7 @@ async fn what_may_be_another_callers_record_is_not_followed() {
     let [dispatched, doubted] = doubted();
     let foreign = Event::Escalated { evidence: "14143".to_owned(), foreign_record: true };
     let refund = bench.refund(debitsuccess(), &[dispatched, doubted, foreign]).await;
-    let engine = bench.engine_for(Provider::Debitsuccess, Currency::USD).await;
+    let engine = bench.engine_for(ProviderKind::Debitsuccess, Currency::USD).await;
     let failed = engine.resolve(command(&refund, Resolution::NotRefunded)).await.unwrap();
     assert_eq!((failed.caution_until, failed.next_check), (None, None));
 }
@@ -192,7 +192,7 @@ async fn what_a_person_found_not_refunded_is_looked_up_within_its_time(
     let refund = bench.refund(sectigo("r"), &escalated()).await;
     let engine = bench.engine().await;
     let failed = engine.resolve(command(&refund, Resolution::NotRefunded)).await.unwrap();
-    assert_eq!(failed.next_check, next.map(|seconds| NOW.plus(Duration::from_secs(seconds))));
+    assert_eq!(failed.next_check, next.map(|seconds| NOW.saturating_add(Duration::from_secs(seconds))));
     assert_eq!(failed.caution_until.is_some(), seconds > 0);
 }
 

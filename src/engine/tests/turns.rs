@@ -2,24 +2,24 @@
 //! back.
 
 use super::*;
-use crate::engine::circuit::{Sign, Stance};
+use crate::engine::circuit_breaker::{Permission, Signal};
 
 fn order(number: u32) -> Intent {
     let target = SectigoTarget::new(&format!("{}", 1_000_001 + number), 11).unwrap();
     intent(&format!("r{number}"), Target::Sectigo(target))
 }
 
-fn lane_of(engine: &Engine) -> Arc<Lane> {
+fn configured_account(engine: &Engine) -> Arc<AccountRuntime> {
     engine.0.lanes.values().next().unwrap().clone()
 }
 
 /// The lane of the engine's account, half open: one refund may be sent.
-fn half_open(engine: &Engine) -> Arc<Lane> {
-    let lane = lane_of(engine);
-    lane.note(lane.era(), Sign::CredentialsRefused);
-    assert!(lane.is_shut());
-    lane.note_look(&Sign::Works, true);
-    assert_eq!(lane.stance(), Stance::Trial);
+fn half_open(engine: &Engine) -> Arc<AccountRuntime> {
+    let lane = configured_account(engine);
+    lane.note(lane.era(), Signal::CredentialsRefused);
+    assert!(lane.is_open());
+    lane.record_probe(&Signal::Healthy, true);
+    assert_eq!(lane.stance(), Permission::One);
     lane
 }
 
@@ -28,7 +28,8 @@ async fn no_request_leaves_before_its_turn() {
     let bench = Bench::new();
     let doubtful = bench.refund(sectigo("doubtful"), &doubted()).await;
     let begin = Instant::now();
-    let engine = bench.engine_with(Provider::Sectigo, Currency::USD, |account| account.requests_per_second = 20).await;
+    let engine =
+        bench.engine_with(ProviderKind::Sectigo, Currency::USD, |account| account.requests_per_second = 20).await;
     let creates = (1..=6).map(|number| {
         engine.create(CreateCommand {
             intent: order(number),
@@ -60,25 +61,25 @@ async fn no_request_leaves_before_its_turn() {
 async fn a_newcomer_overtakes_no_other() {
     let bench = Bench::new();
     let one_slot = |account: &mut Account| account.max_in_flight = 1;
-    let engine = bench.engine_with(Provider::Sectigo, Currency::USD, one_slot).await;
-    let lane = lane_of(&engine);
+    let engine = bench.engine_with(ProviderKind::Sectigo, Currency::USD, one_slot).await;
+    let lane = configured_account(&engine);
     // Nothing is awaited from here on, so the drivers do not move.
     lane.backlog.store(false, Ordering::Release);
-    let slot = lane.slot_for_newcomer();
+    let slot = lane.try_acquire_for_new();
     assert!(slot.is_some());
-    assert!(lane.slot_for_newcomer().is_none(), "the only slot is taken");
+    assert!(lane.try_acquire_for_new().is_none(), "the only slot is taken");
     drop(slot);
     lane.backlog.store(true, Ordering::Release);
-    assert!(lane.slot_for_newcomer().is_none(), "older ones wait");
+    assert!(lane.try_acquire_for_new().is_none(), "older ones wait");
     lane.backlog.store(false, Ordering::Release);
-    assert!(lane.slot_for_newcomer().is_some());
+    assert!(lane.try_acquire_for_new().is_some());
     half_open(&engine);
-    assert!(lane.slot_for_newcomer().is_none(), "one refund may be sent, and the oldest is");
+    assert!(lane.try_acquire_for_new().is_none(), "one refund may be sent, and the oldest is");
 
     let slowly = |account: &mut Account| account.requests_per_second = 1;
-    let lane = lane_of(&Bench::new().engine_with(Provider::Sectigo, Currency::USD, slowly).await);
+    let lane = configured_account(&Bench::new().engine_with(ProviderKind::Sectigo, Currency::USD, slowly).await);
     lane.backlog.store(false, Ordering::Release);
-    let slots = [lane.slot_for_newcomer(), lane.slot_for_newcomer()];
+    let slots = [lane.try_acquire_for_new(), lane.try_acquire_for_new()];
     assert_eq!(slots.map(|slot| slot.is_some()), [true, false], "one a second");
 }
 
@@ -95,10 +96,10 @@ async fn an_attempt_that_could_not_begin_gives_its_turn_back() {
         (refund, Ok(None)),
         (Refund::new(order(2), place(), NOW), Err(LedgerError::NotFound(order(2).id))),
     ] {
-        let era = lane.take_turn().unwrap();
-        assert_eq!(lane.stance(), Stance::TrialUnderWay);
+        let era = lane.try_acquire_probe().unwrap();
+        assert_eq!(lane.stance(), Permission::None);
         assert_eq!(step::begin_attempt(&engine.0, &lane, &refund, era, None).await, expected);
-        assert_eq!(lane.stance(), Stance::Trial, "the next one may have it");
+        assert_eq!(lane.stance(), Permission::One, "the next one may have it");
     }
     assert_eq!(bench.provider.calls.lock().unwrap().len(), 0);
 }
@@ -110,19 +111,19 @@ async fn an_attempt_that_must_not_be_sent_any_more_gives_its_turn_back() {
     let bench = Bench::new();
     let refund = bench.refund(sectigo("r"), &doubted()).await;
     let replays = |account: &mut Account| account.contract.deduplication = Deduplication::Replay { key_lifetime };
-    let engine = bench.engine_with(Provider::Sectigo, Currency::USD, replays).await;
+    let engine = bench.engine_with(ProviderKind::Sectigo, Currency::USD, replays).await;
     let lane = half_open(&engine);
     bench.ledger.holding.send_replace(true);
     bench.clock.advance(Duration::from_secs(10));
-    lane.settle_bell.notify_one();
+    lane.reconcile_notify.notify_one();
     reaches(&bench.ledger.held, 1).await;
-    assert_eq!(lane.stance(), Stance::TrialUnderWay);
+    assert_eq!(lane.stance(), Permission::None);
     assert_eq!(engine.get(refund.id()).await.unwrap().state, State::Dispatching, "on disk before it is sent");
 
     bench.clock.advance(key_lifetime);
     bench.ledger.holding.send_replace(false);
     let after = engine.wait(refund.id(), refund.revision + 1, Instant::now() + LIMIT).await.unwrap();
     assert_eq!((after.state, after.attempt_count, after.unanswered_attempts), (State::InDoubt, 2, 1));
-    assert_eq!(lane.stance(), Stance::Trial, "the next one may have it");
+    assert_eq!(lane.stance(), Permission::One, "the next one may have it");
     assert_eq!(bench.provider.calls.lock().unwrap().len(), 0, "nothing was sent");
 }

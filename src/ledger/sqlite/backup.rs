@@ -9,13 +9,13 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::audit::{Audit, AuditError, audit};
-use super::opening::{OpenError, beside, private_file};
+use super::open::{OpenError, private_file, sibling};
 use super::survey;
 
 /// Why there is no copy. One sentence each.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// A copy never takes the place of anything, and least of all beside the log of another one.
+    /// A copy never takes the place of anything, and least of all sibling the log of another one.
     #[error("{} is there already: a copy is given a new name", path.display())]
     Occupied {
         /// What is in the way.
@@ -51,13 +51,13 @@ pub enum BackupError {
 /// [`BackupError`] where there is no copy: what is in it and does not fit is a finding.
 pub fn backup(ledger: &Path, to: &Path) -> Result<Audit, BackupError> {
     let io = |source| BackupError::Io { path: to.to_owned(), source };
-    for name in ["", "-wal", "-journal"].map(|suffix| beside(to, suffix)) {
+    for name in ["", "-wal", "-journal"].map(|suffix| sibling(to, suffix)) {
         if name.symlink_metadata().is_ok() {
             return Err(BackupError::Occupied { path: name });
         }
     }
     let (_, connection) = survey::connect(ledger)?;
-    let unfinished = beside(to, ".unfinished");
+    let unfinished = sibling(to, ".unfinished");
     let name = unfinished.to_str().ok_or_else(|| io(ErrorKind::InvalidFilename.into()))?;
     let file = private_file().create_new(true).open(&unfinished).map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => BackupError::Occupied { path: unfinished.clone() },

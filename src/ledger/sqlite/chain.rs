@@ -47,7 +47,7 @@ pub(super) type Hash = [u8; 32];
 
 /// Where the history ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Tail {
+pub(super) struct ChainHead {
     /// 0 for an empty history.
     pub(super) sequence: u64,
     /// Zeros for an empty history.
@@ -56,7 +56,7 @@ pub(super) struct Tail {
 
 /// What the hash of one event covers besides the hash before it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Line<'a> {
+pub(super) struct EventHashInput<'a> {
     pub(super) refund: &'a RefundId,
     pub(super) revision: u64,
     pub(super) time_micros: i64,
@@ -70,18 +70,18 @@ pub(super) struct Line<'a> {
 }
 
 /// What is to be hashed. Gathered first: a hash that is fed byte by byte takes longer over the feeding than over the hashing.
-struct Items(Vec<u8>);
+struct HashEncoder(Vec<u8>);
 
 /// Most rows and lines fit.
 const USUAL_BYTES: usize = 2048;
 
-impl Tail {
-    pub(super) const EMPTY: Tail = Tail { sequence: 0, hash: [0; 32] };
+impl ChainHead {
+    pub(super) const EMPTY: ChainHead = ChainHead { sequence: 0, hash: [0; 32] };
 
     /// The history's end after one more line.
-    pub(super) fn after(&self, line: &Line<'_>) -> Tail {
+    pub(super) fn after(&self, line: &EventHashInput<'_>) -> ChainHead {
         let sequence = self.sequence.saturating_add(1);
-        let mut items = Items::of("recoup event 2");
+        let mut items = HashEncoder::of("recoup event 2");
         items.named("previous", |items| items.blob(&self.hash));
         items.named("sequence", |items| items.integer(integer(sequence)));
         items.named("refund", |items| items.text(line.refund.as_str()));
@@ -96,14 +96,14 @@ impl Tail {
         items.named("actor", |items| items.text(line.actor));
         items.named("note", |items| items.text(line.note));
         items.named("refund_digest", |items| items.blob(line.refund_digest));
-        Tail { sequence, hash: items.finish() }
+        ChainHead { sequence, hash: items.finish() }
     }
 }
 
 /// The digest of a refund's row: `intent` are the values of [`INTENT_COLUMNS`], `state` those of
 /// [`STATE_COLUMNS`].
 pub(super) fn refund_digest(ordinal: i64, intent: &[Value<'_>], state: &[Value<'_>]) -> Hash {
-    let mut items = Items::of("recoup refund 2");
+    let mut items = HashEncoder::of("recoup refund 2");
     items.named("ordinal", |items| items.integer(ordinal));
     let columns = INTENT_COLUMNS.into_iter().chain(STATE_COLUMNS);
     for (column, value) in columns.zip(intent.iter().chain(state)) {
@@ -121,7 +121,7 @@ pub(super) fn integer(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-impl Items {
+impl HashEncoder {
     fn of(purpose: &str) -> Self {
         let mut items = Self(Vec::with_capacity(USUAL_BYTES));
         items.text(purpose);

@@ -30,18 +30,18 @@
 mod audit;
 mod backup;
 mod chain;
-mod halt;
-mod inline;
-mod opening;
-mod presence;
-mod reads;
-mod recent;
+mod failure;
+mod file_watch;
+mod in_memory;
+mod open;
+mod queries;
+mod row_cache;
 mod rows;
-mod steps;
+mod state_counts;
 mod survey;
-mod tally;
 #[cfg(test)]
 mod tests;
+mod transaction;
 mod writer;
 
 use std::fs::File;
@@ -55,26 +55,27 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tracing::warn;
 
-pub use self::audit::{Audit, AuditError, Finding, MOST_FINDINGS, audit};
+pub use self::audit::{Audit, AuditError, Finding, MAX_FINDINGS, audit};
 pub use self::backup::{BackupError, backup};
-use self::halt::{Fault, Shared};
-pub use self::inline::Disk;
-use self::inline::Inline;
-pub use self::opening::OpenError;
-use self::opening::Opened;
-use self::presence::{Presence, Watch};
-use self::steps::Desk;
+use self::failure::{LedgerState, StepError};
+use self::file_watch::{FileSet, FileWatcher};
+use self::in_memory::InlineWriter;
+pub use self::in_memory::SimulatedDisk;
+pub use self::open::OpenError;
+use self::open::Opened;
+use self::state_counts::StateCounts;
 pub use self::survey::Survey;
-use self::tally::Tally;
+use self::transaction::WriteTxn;
 use self::writer::{Job, Reply};
 use crate::domain::clock::Timestamp;
 use crate::domain::event::EventRecord;
-use crate::domain::ids::{AccountName, Provider, RefundId};
+use crate::domain::ids::{AccountName, ProviderKind, RefundId};
 use crate::domain::place::Destination;
 use crate::domain::refund::Refund;
 use crate::domain::state::State;
 use crate::ledger::{
-    Create, Created, Health, Ledger, LedgerError, ListQuery, Listed, OpenRefunds, Reassign, Record, Reschedule,
+    CreateOutcome, Health, Ledger, LedgerError, ListQuery, Listed, NewRefund, OpenRefunds, Reassign, RecordEvents,
+    Reschedule,
 };
 use crate::telemetry::metrics::Metrics;
 
@@ -96,21 +97,21 @@ pub struct SqliteSettings {
 /// The ledger in one SQLite file. Dropped without [`SqliteLedger::close`], it blocks until what is queued is written.
 #[derive(Debug)]
 pub struct SqliteLedger {
-    shared: Arc<Shared>,
+    shared: Arc<LedgerState>,
     readers: Arc<Readers>,
     /// For rows by their key: these never wait for another program.
     hasty: Arc<Readers>,
-    writing: Mutex<Option<Writing>>,
+    writing: Mutex<Option<WriterHandle>>,
     /// In place of all these where there are no threads.
-    inline: Option<Inline>,
+    inline: Option<InlineWriter>,
 }
 
 /// What [`SqliteLedger::close`] ends.
 #[derive(Debug)]
-struct Writing {
+struct WriterHandle {
     jobs: mpsc::Sender<Job>,
     thread: JoinHandle<()>,
-    watch: Watch,
+    watch: FileWatcher,
     lock: File,
 }
 
@@ -122,7 +123,7 @@ struct Readers {
 }
 
 /// A lent connection; comes back by itself.
-struct Lease {
+struct PooledConnection {
     connection: Option<Connection>,
     readers: Arc<Readers>,
     _permit: OwnedSemaphorePermit,
@@ -147,22 +148,21 @@ impl SqliteLedger {
     /// # Errors
     /// [`OpenError`]
     pub fn open(path: &Path, settings: SqliteSettings) -> Result<SqliteLedger, OpenError> {
-        let Opened { lock, writer, path } = opening::open(path, &settings)?;
+        let Opened { lock, writer, path } = open::open(path, &settings)?;
         let readers = |busy_timeout| {
-            let connections = (0..settings.readers.max(1)).map(|_| opening::reader(&path, busy_timeout));
+            let connections = (0..settings.readers.max(1)).map(|_| open::reader(&path, busy_timeout));
             Ok::<_, OpenError>(Arc::new(Readers::new(connections.collect::<Result<_, _>>()?)))
         };
         let (hasty, readers) = (readers(Duration::ZERO)?, readers(settings.busy_timeout)?);
-        let (shared, tail) =
-            taken_up(&writer).map_err(|problem| OpenError::Database { path: path.clone(), problem })?;
+        let (shared, tail) = recover(&writer).map_err(|problem| OpenError::Database { path: path.clone(), problem })?;
         // Everything is open by now, the log too.
-        shared.watch_over(Presence::of(&path));
+        shared.set_file_watch(FileSet::of(&path));
         let starting = |source| OpenError::Io { path: path.clone(), doing: "start the writer of", source };
         let (jobs, queue) = mpsc::channel(settings.queue_length.max(1));
         let thread =
             writer::start(writer, shared.clone(), tail, queue, settings.batch_size.max(1)).map_err(starting)?;
-        let watch = Watch::start(shared.clone()).map_err(starting)?;
-        let writing = Mutex::new(Some(Writing { jobs, thread, watch, lock }));
+        let watch = FileWatcher::start(shared.clone()).map_err(starting)?;
+        let writing = Mutex::new(Some(WriterHandle { jobs, thread, watch, lock }));
         Ok(Self { shared, readers, hasty, writing, inline: None })
     }
 
@@ -184,7 +184,7 @@ impl SqliteLedger {
     /// # Errors
     /// [`LedgerError::Corrupt`] at the first place that does not fit, [`LedgerError::Unavailable`]
     pub async fn verify(&self) -> Result<u64, LedgerError> {
-        self.read(reads::verify).await
+        self.read(queries::verify).await
     }
 
     /// From now on commits are timed by `metrics`, and refunds counted. To be asked for before anything is written.
@@ -192,11 +192,11 @@ impl SqliteLedger {
     /// In a large ledger the counting goes on after this has returned: nobody waits for a walk through a million refunds.
     ///
     pub async fn measure(&self, metrics: Metrics) {
-        self.shared.count_with(Tally::new(metrics));
+        self.shared.set_counts(StateCounts::new(metrics));
         let shared = self.shared.clone();
         let counting = self.read(move |connection| {
             let Some(tally) = shared.tally() else { return Ok(()) };
-            match reads::counts(connection) {
+            match queries::counts(connection) {
                 Ok((counts, sequence)) => tally.begin(counts, sequence),
                 // Said here, for nobody may wait for it any more; and a metric need not stop a refund.
                 Err(fault) => {
@@ -213,7 +213,7 @@ impl SqliteLedger {
 
     /// How many refunds of each account are in each state, as of the last commit. None where nobody measures, or it has not been counted yet.
     pub fn counts(&self) -> Option<Vec<(AccountName, State, u64)>> {
-        let counts = self.shared.tally().and_then(Tally::counts)?;
+        let counts = self.shared.tally().and_then(StateCounts::counts)?;
         Some(counts.into_iter().map(|((account, state), count)| (account, state, count)).collect())
     }
 
@@ -228,10 +228,10 @@ impl SqliteLedger {
     /// [`LedgerError::Unavailable`]
     pub async fn oldest_doubt(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
         let account = account.clone();
-        self.read(move |connection| reads::moment_of(connection, reads::OLDEST_DOUBT, &account)).await
+        self.read(move |connection| queries::moment_of(connection, queries::OLDEST_DOUBT, &account)).await
     }
 
-    fn take_writing(&self) -> Option<Writing> {
+    fn take_writing(&self) -> Option<WriterHandle> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -257,7 +257,7 @@ impl SqliteLedger {
     /// connection is lent, as everything else is read.
     async fn read_row<T: Send + 'static>(
         &self,
-        work: impl Fn(&Connection) -> Result<T, Fault> + Send + 'static,
+        work: impl Fn(&Connection) -> Result<T, StepError> + Send + 'static,
     ) -> Result<T, LedgerError> {
         let read = {
             let lease = self.hasty.lease_now();
@@ -273,7 +273,7 @@ impl SqliteLedger {
     /// As [`SqliteLedger::write`] for start-up: waits for room in the queue instead of refusing.
     async fn write_at_start<T: Send + 'static>(
         &self,
-        step: impl FnMut(&mut Desk<'_>) -> Result<T, Fault> + Send + 'static,
+        step: impl FnMut(&mut WriteTxn<'_>) -> Result<T, StepError> + Send + 'static,
     ) -> Result<T, LedgerError> {
         let (reply, answer) = oneshot::channel();
         let job = Job::new(step, reply);
@@ -294,17 +294,17 @@ impl SqliteLedger {
         numbers: Vec<i64>,
     ) -> Result<Vec<Refund>, LedgerError> {
         let at = at.clone();
-        self.read(move |connection| reads::refunds_at(connection, sql, &at, &numbers)).await
+        self.read(move |connection| queries::refunds_at(connection, sql, &at, &numbers)).await
     }
 
     async fn moment_at(&self, sql: &'static str, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
         let at = at.clone();
-        self.read(move |connection| reads::moment_at(connection, sql, &at)).await
+        self.read(move |connection| queries::moment_at(connection, sql, &at)).await
     }
 
     async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+        work: impl FnOnce(&Connection) -> Result<T, StepError> + Send + 'static,
     ) -> Result<T, LedgerError> {
         if let Some(inline) = &self.inline {
             return inline.read(work).map_err(|fault| self.shared.step_failed(fault));
@@ -322,28 +322,28 @@ impl SqliteLedger {
 
 #[async_trait]
 impl Ledger for SqliteLedger {
-    async fn create(&self, create: Create) -> Result<Created, LedgerError> {
+    async fn create(&self, create: NewRefund) -> Result<CreateOutcome, LedgerError> {
         let claim = create.claim.clone();
-        self.write(move |reply| Job::new(move |desk| steps::create(desk, &create), reply).claimed(claim)).await
+        self.write(move |reply| Job::new(move |desk| transaction::create(desk, &create), reply).claimed(claim)).await
     }
 
-    async fn check(&self, create: Create) -> Result<Created, LedgerError> {
+    async fn check(&self, create: NewRefund) -> Result<CreateOutcome, LedgerError> {
         self.read(move |connection| {
-            // One snapshot: the id, the reservations and the similar ones belong together.
+            // One snapshot: the id, the reservations and the similar ones belong run_batch.
             let snapshot = connection.unchecked_transaction()?;
-            reads::verdict(&snapshot, &create)
+            queries::evaluate_create(&snapshot, &create)
         })
         .await
     }
 
-    async fn record(&self, record: Record) -> Result<Refund, LedgerError> {
-        self.write(move |reply| Job::new(move |desk| steps::record(desk, &record), reply)).await
+    async fn record(&self, record: RecordEvents) -> Result<Refund, LedgerError> {
+        self.write(move |reply| Job::new(move |desk| transaction::record(desk, &record), reply)).await
     }
 
-    async fn interrupt_running(&self, now: Timestamp) -> Result<usize, LedgerError> {
+    async fn mark_interrupted(&self, now: Timestamp) -> Result<usize, LedgerError> {
         let mut total = 0_usize;
         loop {
-            match self.write_at_start(move |desk| steps::interrupt(desk, now, INTERRUPTED_AT_ONCE)).await? {
+            match self.write_at_start(move |desk| transaction::interrupt(desk, now, INTERRUPTED_AT_ONCE)).await? {
                 0 => return Ok(total),
                 interrupted => total = total.saturating_add(interrupted),
             }
@@ -351,75 +351,75 @@ impl Ledger for SqliteLedger {
     }
 
     async fn reassign(&self, reassign: Reassign) -> Result<Refund, LedgerError> {
-        self.write(move |reply| Job::new(move |desk| steps::reassign(desk, &reassign), reply)).await
+        self.write(move |reply| Job::new(move |desk| transaction::reassign(desk, &reassign), reply)).await
     }
 
     async fn reschedule(&self, reschedule: Reschedule) -> Result<Refund, LedgerError> {
-        self.write(move |reply| Job::new(move |desk| steps::reschedule(desk, &reschedule), reply)).await
+        self.write(move |reply| Job::new(move |desk| transaction::reschedule(desk, &reschedule), reply)).await
     }
 
     async fn hasten(&self, at: &Destination, now: Timestamp) -> Result<usize, LedgerError> {
         let at = at.clone();
-        self.write(move |reply| Job::new(move |desk| steps::hasten(desk, &at, now), reply)).await
+        self.write(move |reply| Job::new(move |desk| transaction::hasten(desk, &at, now), reply)).await
     }
 
     async fn note_places(
         &self,
-        configured: Vec<(Provider, Destination)>,
+        configured: Vec<(ProviderKind, Destination)>,
         now: Timestamp,
     ) -> Result<Vec<OpenRefunds>, LedgerError> {
-        self.write_at_start(move |desk| steps::note_places(desk, &configured, now)).await
+        self.write_at_start(move |desk| transaction::note_places(desk, &configured, now)).await
     }
 
     async fn open_refunds(&self) -> Result<Vec<OpenRefunds>, LedgerError> {
-        self.read(reads::open_refunds).await
+        self.read(queries::open_refunds).await
     }
 
     async fn standstills(&self, at: &Destination) -> Result<Vec<(Timestamp, Timestamp)>, LedgerError> {
         let at = at.clone();
-        self.read(move |connection| reads::standstills(connection, &at)).await
+        self.read(move |connection| queries::standstills(connection, &at)).await
     }
 
     async fn open_at(&self, at: &Destination, after_ordinal: u64, limit: u32) -> Result<Vec<Listed>, LedgerError> {
         let at = at.clone();
-        self.read(move |connection| reads::open_at(connection, &at, after_ordinal, limit)).await
+        self.read(move |connection| queries::open_at(connection, &at, after_ordinal, limit)).await
     }
 
     async fn get(&self, id: &RefundId) -> Result<Option<Refund>, LedgerError> {
         let id = id.clone();
-        self.read_row(move |connection| Ok(reads::find(connection, &id)?.map(|stored| stored.refund))).await
+        self.read_row(move |connection| Ok(queries::find(connection, &id)?.map(|stored| stored.refund))).await
     }
 
     async fn list(&self, query: ListQuery) -> Result<Vec<Listed>, LedgerError> {
-        self.read(move |connection| reads::list(connection, &query)).await
+        self.read(move |connection| queries::list(connection, &query)).await
     }
 
     async fn events_of(&self, id: &RefundId, after_revision: u64, limit: u32) -> Result<Vec<EventRecord>, LedgerError> {
         let id = id.clone();
-        self.read(move |connection| reads::events_of(connection, &id, after_revision, limit)).await
+        self.read(move |connection| queries::events_of(connection, &id, after_revision, limit)).await
     }
 
     async fn events_after(&self, sequence: u64, limit: u32) -> Result<Vec<EventRecord>, LedgerError> {
-        self.read(move |connection| reads::events_after(connection, sequence, limit)).await
+        self.read(move |connection| queries::events_after(connection, sequence, limit)).await
     }
 
     async fn due(&self, at: &Destination, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
-        self.refunds_at(&reads::DUE, at, vec![now.as_micros(), i64::from(limit)]).await
+        self.refunds_at(&queries::DUE, at, vec![now.as_micros(), i64::from(limit)]).await
     }
 
     async fn next_due(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
-        self.moment_at(&reads::NEXT_DUE, at).await
+        self.moment_at(&queries::NEXT_DUE, at).await
     }
 
-    async fn unsettled(&self, at: &Destination, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
-        self.refunds_at(&reads::UNSETTLED, at, vec![now.as_micros(), i64::from(limit)]).await
+    async fn due_for_lookup(&self, at: &Destination, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
+        self.refunds_at(&queries::DUE_FOR_LOOKUP, at, vec![now.as_micros(), i64::from(limit)]).await
     }
 
-    async fn next_unsettled(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
-        self.moment_at(&reads::NEXT_UNSETTLED, at).await
+    async fn next_lookup_time(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
+        self.moment_at(&queries::NEXT_LOOKUP_TIME, at).await
     }
 
-    async fn waiting_since(
+    async fn pending_before(
         &self,
         at: &Destination,
         created_until: Timestamp,
@@ -427,22 +427,22 @@ impl Ledger for SqliteLedger {
         limit: u32,
     ) -> Result<Vec<Refund>, LedgerError> {
         let numbers = vec![created_until.as_micros(), i64::from(limit), i64::from(skip)];
-        self.refunds_at(&reads::WAITING_SINCE, at, numbers).await
+        self.refunds_at(&queries::PENDING_BEFORE, at, numbers).await
     }
 
-    async fn oldest_waiting(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
+    async fn oldest_pending(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
         let account = account.clone();
-        self.read(move |connection| reads::moment_of(connection, reads::OLDEST_WAITING, &account)).await
+        self.read(move |connection| queries::moment_of(connection, queries::OLDEST_PENDING_ROW, &account)).await
     }
 
-    async fn last_entry(&self, id: &RefundId, state: State) -> Result<Option<Timestamp>, LedgerError> {
+    async fn entered_state_at(&self, id: &RefundId, state: State) -> Result<Option<Timestamp>, LedgerError> {
         let id = id.clone();
-        self.read(move |connection| reads::last_entry(connection, &id, state)).await
+        self.read(move |connection| queries::entered_state_at(connection, &id, state)).await
     }
 
-    async fn trace_of(&self, id: &RefundId) -> Result<Option<String>, LedgerError> {
+    async fn trace_parent_of(&self, id: &RefundId) -> Result<Option<String>, LedgerError> {
         let id = id.clone();
-        self.read(move |connection| reads::trace_of(connection, &id)).await
+        self.read(move |connection| queries::trace_parent_of(connection, &id)).await
     }
 
     fn committed(&self) -> watch::Receiver<u64> {
@@ -462,7 +462,7 @@ impl Drop for SqliteLedger {
     }
 }
 
-impl Writing {
+impl WriterHandle {
     /// The queue is served to its end, then the lock is let go: in this order.
     fn end(self) {
         drop(self.watch);
@@ -478,18 +478,18 @@ impl Readers {
         Self { permits: Arc::new(Semaphore::new(connections.len())), idle: Mutex::new(connections) }
     }
 
-    async fn lease(self: &Arc<Self>) -> Result<Lease, LedgerError> {
+    async fn lease(self: &Arc<Self>) -> Result<PooledConnection, LedgerError> {
         let permit = self.permits.clone().acquire_owned().await.map_err(|_| closed())?;
         Ok(self.lent(permit))
     }
 
-    fn lease_now(self: &Arc<Self>) -> Option<Lease> {
+    fn lease_now(self: &Arc<Self>) -> Option<PooledConnection> {
         self.permits.clone().try_acquire_owned().ok().map(|permit| self.lent(permit))
     }
 
-    fn lent(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Lease {
+    fn lent(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> PooledConnection {
         let connection = self.idle().pop();
-        Lease { connection, readers: self.clone(), _permit: permit }
+        PooledConnection { connection, readers: self.clone(), _permit: permit }
     }
 
     fn close(&self) {
@@ -502,7 +502,7 @@ impl Readers {
     }
 }
 
-impl Drop for Lease {
+impl Drop for PooledConnection {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take()
             && !self.readers.permits.is_closed()
@@ -513,12 +513,12 @@ impl Drop for Lease {
 }
 
 /// Where the history ends, and what the writer and its readers share from there on. Halted where the last line does not follow.
-fn taken_up(writer: &Connection) -> Result<(Arc<Shared>, chain::Tail), String> {
-    match reads::verify_tail(writer) {
-        Ok(tail) => Ok((Arc::new(Shared::new(tail.sequence)), tail)),
+fn recover(writer: &Connection) -> Result<(Arc<LedgerState>, chain::ChainHead), String> {
+    match queries::verify_tail(writer) {
+        Ok(tail) => Ok((Arc::new(LedgerState::new(tail.sequence)), tail)),
         Err(fault) => {
-            let tail = reads::tail(writer).unwrap_or(chain::Tail::EMPTY);
-            let shared = Shared::new(tail.sequence);
+            let tail = queries::tail(writer).unwrap_or(chain::ChainHead::EMPTY);
+            let shared = LedgerState::new(tail.sequence);
             let error = shared.step_failed(fault);
             if shared.halted().is_none() { Err(error.to_string()) } else { Ok((Arc::new(shared), tail)) }
         }

@@ -13,16 +13,18 @@ use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use serde::{Deserialize, Serialize};
 
 use super::chain::{self, Hash, integer};
-use super::halt::Fault;
+use super::failure::StepError;
 use crate::domain::clock::Timestamp;
 use crate::domain::event::{EventKind, EventRecord};
-use crate::domain::ids::{AccountName, Provider, RefundId};
+use crate::domain::ids::{AccountName, ProviderKind, RefundId};
 use crate::domain::money::{Currency, Money};
 use crate::domain::outcome::{DoubtReason, ErrorCategory, ItemResult, ItemState, ProviderError};
 use crate::domain::place::Place;
 use crate::domain::refund::{Doubt, Intent, Refund};
 use crate::domain::state::State;
-use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, FieldFault, NamecomTarget, SectigoTarget, Target};
+use crate::domain::target::{
+    DebitsuccessFields, DebitsuccessTarget, FieldViolation, NamecomTarget, SectigoTarget, Target,
+};
 use crate::ledger::LedgerError;
 
 /// The columns of `refunds` that never change, in the table's order, after `ordinal`.
@@ -100,7 +102,7 @@ pub(super) enum Value<'a> {
 
 /// A row of `refunds`.
 #[derive(Debug)]
-pub(super) struct Stored {
+pub(super) struct StoredRefund {
     pub(super) ordinal: i64,
     pub(super) refund: Refund,
 }
@@ -120,7 +122,7 @@ pub(super) struct RowRef {
 }
 
 /// The cells of one row, taken in the order in which they were asked for.
-struct Cells<'row, Columns> {
+struct ColumnReader<'row, Columns> {
     row: &'row Row<'row>,
     columns: Columns,
     next: usize,
@@ -251,10 +253,10 @@ pub(super) fn schedule_values(refund: &Refund) -> [Value<'static>; 3] {
 }
 
 /// Reads a row of [`refund_columns`].
-pub(super) fn stored(row: &Row<'_>) -> Result<Stored, Fault> {
+pub(super) fn stored(row: &Row<'_>) -> Result<StoredRefund, StepError> {
     let ordinal: i64 = row.get(0)?;
     let place = RowRef::refund(ordinal);
-    let mut cells = Cells { row, columns: columns(), next: 1, place };
+    let mut cells = ColumnReader { row, columns: columns(), next: 1, place };
 
     let id = cells.parsed(RefundId::parse)?;
     let target = target(&mut cells)?;
@@ -351,13 +353,13 @@ pub(super) fn stored(row: &Row<'_>) -> Result<Stored, Fault> {
         caution_until,
         corrected_time,
     };
-    let stored = Stored { ordinal, refund };
-    stored.agrees_with(row, &cells.place)?;
+    let stored = StoredRefund { ordinal, refund };
+    stored.verify_roundtrip(row, &cells.place)?;
     Ok(stored)
 }
 
 /// Reads a row of [`EVENT_COLUMNS`].
-pub(super) fn event(row: &Row<'_>) -> Result<StoredEvent, Fault> {
+pub(super) fn event(row: &Row<'_>) -> Result<StoredEvent, StepError> {
     let columns = [
         "sequence",
         "ordinal",
@@ -373,7 +375,7 @@ pub(super) fn event(row: &Row<'_>) -> Result<StoredEvent, Fault> {
         "chain_hash",
     ];
     let sequence: i64 = row.get(0)?;
-    let mut cells = Cells { row, columns: columns.into_iter(), next: 0, place: RowRef::event(sequence) };
+    let mut cells = ColumnReader { row, columns: columns.into_iter(), next: 0, place: RowRef::event(sequence) };
     let state = |word: &str| State::parse(word).ok_or("names no state");
     let sequence = cells.number()?;
     let refund = cells.parsed(RefundId::parse)?;
@@ -391,14 +393,14 @@ pub(super) fn event(row: &Row<'_>) -> Result<StoredEvent, Fault> {
     Ok(StoredEvent { record, refund_digest })
 }
 
-impl Stored {
+impl StoredRefund {
     /// What the last event's `refund_digest` must be.
     pub(super) fn digest(&self) -> Hash {
         let intent = intent_values(&self.refund.intent, self.refund.create_time);
         chain::refund_digest(self.ordinal, &intent, &state_values(&self.refund))
     }
 
-    fn agrees_with(&self, row: &Row<'_>, place: &RowRef) -> Result<(), Fault> {
+    fn verify_roundtrip(&self, row: &Row<'_>, place: &RowRef) -> Result<(), StepError> {
         let intent = intent_values(&self.refund.intent, self.refund.create_time);
         let written = intent.into_iter().chain(state_values(&self.refund)).chain(schedule_values(&self.refund));
         for (index, (column, value)) in columns().zip(written).enumerate() {
@@ -462,14 +464,14 @@ impl RowRef {
     }
 }
 
-impl<'row, Columns: Iterator<Item = &'static str>> Cells<'row, Columns> {
-    fn take(&mut self) -> Result<(&'static str, ValueRef<'row>), Fault> {
+impl<'row, Columns: Iterator<Item = &'static str>> ColumnReader<'row, Columns> {
+    fn take(&mut self) -> Result<(&'static str, ValueRef<'row>), StepError> {
         let cell = self.row.get_ref(self.next)?;
         self.next += 1;
         Ok((self.columns.next().unwrap_or("(unnamed)"), cell))
     }
 
-    /// Cells that must be NULL, which [`Stored::agrees_with`] sees to.
+    /// ColumnReader that must be NULL, which [`StoredRefund::verify_roundtrip`] sees to.
     fn skip<T>(&mut self, count: usize) -> Option<T> {
         for _ in 0..count {
             self.columns.next();
@@ -478,7 +480,7 @@ impl<'row, Columns: Iterator<Item = &'static str>> Cells<'row, Columns> {
         None
     }
 
-    fn optional_str(&mut self) -> Result<(&'static str, Option<&'row str>), Fault> {
+    fn optional_str(&mut self) -> Result<(&'static str, Option<&'row str>), StepError> {
         let (column, cell) = self.take()?;
         match cell {
             ValueRef::Null => Ok((column, None)),
@@ -490,27 +492,30 @@ impl<'row, Columns: Iterator<Item = &'static str>> Cells<'row, Columns> {
         }
     }
 
-    fn optional_parsed<T, E: Display>(&mut self, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<Option<T>, Fault> {
+    fn optional_parsed<T, E: Display>(
+        &mut self,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Result<Option<T>, StepError> {
         let (column, text) = self.optional_str()?;
         let parsed = text.map(parse).transpose();
         parsed.map_err(|problem| self.place.corrupt(column, problem.to_string()).into())
     }
 
-    fn parsed<T, E: Display>(&mut self, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T, Fault> {
+    fn parsed<T, E: Display>(&mut self, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T, StepError> {
         let (column, text) = self.optional_str()?;
         let text = text.ok_or_else(|| self.place.corrupt(column, IS_NULL))?;
         parse(text).map_err(|problem| self.place.corrupt(column, problem.to_string()).into())
     }
 
-    fn optional_text(&mut self) -> Result<Option<String>, Fault> {
+    fn optional_text(&mut self) -> Result<Option<String>, StepError> {
         Ok(self.optional_str()?.1.map(str::to_owned))
     }
 
-    fn text(&mut self) -> Result<String, Fault> {
+    fn text(&mut self) -> Result<String, StepError> {
         self.parsed(|text| Ok::<_, &str>(text.to_owned()))
     }
 
-    fn numeric<T: TryFrom<i64>>(&mut self) -> Result<(&'static str, Option<T>), Fault> {
+    fn numeric<T: TryFrom<i64>>(&mut self) -> Result<(&'static str, Option<T>), StepError> {
         let (column, cell) = self.take()?;
         match cell {
             ValueRef::Null => Ok((column, None)),
@@ -522,29 +527,29 @@ impl<'row, Columns: Iterator<Item = &'static str>> Cells<'row, Columns> {
         }
     }
 
-    fn optional_number<T: TryFrom<i64>>(&mut self) -> Result<Option<T>, Fault> {
+    fn optional_number<T: TryFrom<i64>>(&mut self) -> Result<Option<T>, StepError> {
         Ok(self.numeric()?.1)
     }
 
-    fn number<T: TryFrom<i64>>(&mut self) -> Result<T, Fault> {
+    fn number<T: TryFrom<i64>>(&mut self) -> Result<T, StepError> {
         let (column, number) = self.numeric()?;
         number.ok_or_else(|| self.place.corrupt(column, IS_NULL).into())
     }
 
-    fn optional_time(&mut self) -> Result<Option<Timestamp>, Fault> {
+    fn optional_time(&mut self) -> Result<Option<Timestamp>, StepError> {
         Ok(self.optional_number::<i64>()?.map(Timestamp::from_micros))
     }
 
-    fn time(&mut self) -> Result<Timestamp, Fault> {
+    fn time(&mut self) -> Result<Timestamp, StepError> {
         Ok(Timestamp::from_micros(self.number()?))
     }
 
-    /// 1 or NULL; [`Stored::agrees_with`] sees to it that it is nothing else.
-    fn flag(&mut self) -> Result<bool, Fault> {
+    /// 1 or NULL; [`StoredRefund::verify_roundtrip`] sees to it that it is nothing else.
+    fn flag(&mut self) -> Result<bool, StepError> {
         Ok(self.optional_number::<i64>()?.is_some())
     }
 
-    fn hash(&mut self) -> Result<Hash, Fault> {
+    fn hash(&mut self) -> Result<Hash, StepError> {
         let (column, cell) = self.take()?;
         match cell {
             ValueRef::Blob(bytes) => {
@@ -586,9 +591,9 @@ fn items(text: &str) -> Result<Vec<ItemResult>, String> {
     items.into_iter().map(ItemText::read).collect()
 }
 
-/// The ten target columns. Those of the two other providers must be NULL, which [`Stored::agrees_with`] sees to.
-fn target<Columns: Iterator<Item = &'static str>>(cells: &mut Cells<'_, Columns>) -> Result<Target, Fault> {
-    let provider = cells.parsed(|word| Provider::parse(word).ok_or("names no provider"))?;
+/// The ten target columns. Those of the two other providers must be NULL, which [`StoredRefund::verify_roundtrip`] sees to.
+fn target<Columns: Iterator<Item = &'static str>>(cells: &mut ColumnReader<'_, Columns>) -> Result<Target, StepError> {
+    let provider = cells.parsed(|word| ProviderKind::parse(word).ok_or("names no provider"))?;
     let order_number = cells.optional_text()?;
     let reason_code: Option<i32> = cells.optional_number()?;
     let order_id: Option<i32> = cells.optional_number()?;
@@ -601,13 +606,13 @@ fn target<Columns: Iterator<Item = &'static str>>(cells: &mut Cells<'_, Columns>
     let request_initiator = cells.optional_text()?.unwrap_or_default();
     // What is absent becomes a value that the constructor refuses by name.
     let target = match provider {
-        Provider::Sectigo => {
+        ProviderKind::Sectigo => {
             SectigoTarget::new(&order_number.unwrap_or_default(), reason_code.unwrap_or(0)).map(Target::Sectigo)
         }
-        Provider::Namecom => {
+        ProviderKind::Namecom => {
             NamecomTarget::new(order_id.unwrap_or(0), &order_item_ids.unwrap_or_default()).map(Target::Namecom)
         }
-        Provider::Debitsuccess => DebitsuccessTarget::new(DebitsuccessFields {
+        ProviderKind::Debitsuccess => DebitsuccessTarget::new(DebitsuccessFields {
             account_reference_no: &account_reference_no,
             external_account_reference_no: &external_account_reference_no,
             amount: currency_code.as_deref().zip(minor_units),
@@ -618,13 +623,13 @@ fn target<Columns: Iterator<Item = &'static str>>(cells: &mut Cells<'_, Columns>
     };
     target.map_err(|faults| {
         let column = faults.first().map_or("provider", |fault| column_of(provider, &fault.field));
-        let problem: Vec<String> = faults.into_iter().map(|FieldFault { description, .. }| description).collect();
+        let problem: Vec<String> = faults.into_iter().map(|FieldViolation { description, .. }| description).collect();
         cells.place.corrupt(column, problem.join("; ")).into()
     })
 }
 
 /// Which column holds a field of a target.
-fn column_of(provider: Provider, field: &str) -> &'static str {
+fn column_of(provider: ProviderKind, field: &str) -> &'static str {
     let field = match field {
         "reason" => "reason_code",
         "amount" | "amount.currency_code" => "currency_code",

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::halt::{Fault, Shared};
-use super::opening::{self, OpenError, VERSION};
-use super::reads::{self, Judgement, Similar};
+use super::failure::{LedgerState, StepError};
+use super::open::{self, OpenError, VERSION};
+use super::queries::{self, Judgement, Similar};
 use crate::domain::place::Destination;
 use crate::ledger::{LedgerError, Listed, OpenRefunds, Reassign};
 
@@ -20,7 +20,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Survey {
     connection: Connection,
     /// What a database error means.
-    errors: Shared,
+    errors: LedgerState,
 }
 
 impl Survey {
@@ -30,7 +30,7 @@ impl Survey {
     /// [`OpenError`], for example where there is no ledger.
     pub fn open(path: &Path) -> Result<Survey, OpenError> {
         let (_, connection) = connect(path)?;
-        Ok(Survey { connection, errors: Shared::new(0) })
+        Ok(Survey { connection, errors: LedgerState::new(0) })
     }
 
     /// How many refunds need their account, by account and place. Those that are on their way are
@@ -40,8 +40,8 @@ impl Survey {
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
     pub fn open_refunds(&self) -> Result<Vec<OpenRefunds>, LedgerError> {
         self.read(|connection| {
-            let mut open = reads::open_refunds(connection)?;
-            for dispatching in reads::dispatching_refunds(connection)? {
+            let mut open = queries::open_refunds(connection)?;
+            for dispatching in queries::dispatching_refunds(connection)? {
                 match open.iter_mut().find(|one| (one.provider, &one.at) == (dispatching.provider, &dispatching.at)) {
                     Some(same) => same.count = same.count.saturating_add(dispatching.count),
                     None => open.push(dispatching),
@@ -56,7 +56,7 @@ impl Survey {
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
     pub fn open_at(&self, at: &Destination, after_ordinal: u64, limit: u32) -> Result<Vec<Listed>, LedgerError> {
-        self.read(|connection| reads::open_at(connection, at, after_ordinal, limit))
+        self.read(|connection| queries::open_at(connection, at, after_ordinal, limit))
     }
 
     /// Whether a refund could be reassigned so, without doing it.
@@ -73,10 +73,10 @@ impl Survey {
             now: reassign.now,
             itself: i64::try_from(listed.ordinal).ok().map(|ordinal| (ordinal, listed.refund.place.login.as_str())),
         };
-        self.read(|connection| reads::judge(connection, &judgement))
+        self.read(|connection| queries::judge(connection, &judgement))
     }
 
-    fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, LedgerError> {
+    fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StepError>) -> Result<T, LedgerError> {
         read(&self.connection).map_err(|fault| self.errors.step_failed(fault))
     }
 }
@@ -87,8 +87,8 @@ pub(super) fn connect(path: &Path) -> Result<(PathBuf, Connection), OpenError> {
         ErrorKind::NotFound => OpenError::Missing { path: path.to_owned() },
         _ => OpenError::Io { path: path.to_owned(), doing: "find", source: error },
     })?;
-    let connection = opening::reader(&source, BUSY_TIMEOUT)?;
-    let version = opening::version(&source, &connection).map_err(|error| opening::refusal(&source, &error))??;
+    let connection = open::reader(&source, BUSY_TIMEOUT)?;
+    let version = open::version(&source, &connection).map_err(|error| open::refusal(&source, &error))??;
     match version {
         0 => Err(OpenError::NotALedger { path: source, what: "it is empty" }),
         VERSION => Ok((source, connection)),

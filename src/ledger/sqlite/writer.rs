@@ -11,31 +11,31 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::chain::Tail;
-use super::halt::{Fault, Shared};
-use super::recent::Recent;
-use super::steps::Desk;
-use super::tally::Move;
-use super::{reads, writer_died};
-use crate::ledger::{Claim, LedgerError};
+use super::chain::ChainHead;
+use super::failure::{LedgerState, StepError};
+use super::row_cache::RowCache;
+use super::state_counts::Transition;
+use super::transaction::WriteTxn;
+use super::{queries, writer_died};
+use crate::ledger::{LedgerError, Ticket};
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, LedgerError>>;
 
 /// One request to the writer: a step, and who waits for its answer.
 pub(super) struct Job {
     /// Lets the caller withdraw it as long as it has not begun.
-    claim: Option<Claim>,
+    claim: Option<Ticket>,
     request: Box<dyn Request>,
 }
 
 /// A step whose answer is given when the commit has returned.
 trait Request: Send {
-    fn run(&mut self, desk: &mut Desk<'_>) -> Result<(), Fault>;
+    fn run(&mut self, desk: &mut WriteTxn<'_>) -> Result<(), StepError>;
     fn refuse(&mut self, error: LedgerError);
     fn answer(self: Box<Self>);
 }
 
-struct Asked<Step, A> {
+struct WriteRequest<Step, A> {
     step: Step,
     reply: Reply<A>,
     answer: Option<Result<A, LedgerError>>,
@@ -44,34 +44,34 @@ struct Asked<Step, A> {
 /// The thread's own things.
 pub(super) struct Writer {
     connection: Connection,
-    shared: std::sync::Arc<Shared>,
+    shared: std::sync::Arc<LedgerState>,
     batch_size: usize,
-    tail: Tail,
-    /// The file's [`reads::version`] in the last transaction; none before the first.
+    tail: ChainHead,
+    /// The file's [`queries::version`] in the last transaction; none before the first.
     version: Option<i64>,
-    recent: Recent,
+    recent: RowCache,
     events_since_checkpoint: u64,
 }
 
 /// What a transaction has done so far.
-struct Work {
-    tail: Tail,
-    moves: Vec<Move>,
+struct BatchResult {
+    tail: ChainHead,
+    moves: Vec<Transition>,
 }
 
 /// Tells everybody where the thread dies.
-struct Alarm(std::sync::Arc<Shared>);
+struct HaltOnPanic(std::sync::Arc<LedgerState>);
 
 /// One event dirties about ten pages when it has a commit of its own: this keeps the log near 20 MB, and checkpoints rare.
 const EVENTS_PER_CHECKPOINT: u64 = 500;
 /// Pages of log (256 MB) above which the writer waits for the readers, so that the log can start over.
-const LONG_LOG_PAGES: i64 = 65_536;
+const WAL_RESTART_PAGES: i64 = 65_536;
 
 /// Starts the thread. It ends, with a checkpoint, when the last sender is gone and the queue is empty.
 pub(super) fn start(
     connection: Connection,
-    shared: std::sync::Arc<Shared>,
-    tail: Tail,
+    shared: std::sync::Arc<LedgerState>,
+    tail: ChainHead,
     jobs: mpsc::Receiver<Job>,
     batch_size: usize,
 ) -> std::io::Result<JoinHandle<()>> {
@@ -81,8 +81,13 @@ pub(super) fn start(
 
 impl Writer {
     /// Goes on from `tail`, where the history ends.
-    pub(super) fn new(connection: Connection, shared: std::sync::Arc<Shared>, tail: Tail, batch_size: usize) -> Self {
-        let recent = Recent::default();
+    pub(super) fn new(
+        connection: Connection,
+        shared: std::sync::Arc<LedgerState>,
+        tail: ChainHead,
+        batch_size: usize,
+    ) -> Self {
+        let recent = RowCache::default();
         Self { connection, shared, batch_size, tail, version: None, recent, events_since_checkpoint: 0 }
     }
 
@@ -97,7 +102,7 @@ impl Writer {
     }
 
     fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
-        let _alarm = Alarm(self.shared.clone());
+        let _alarm = HaltOnPanic(self.shared.clone());
         let mut batch = Vec::new();
         while jobs.blocking_recv_many(&mut batch, self.batch_size) > 0 {
             self.serve(std::mem::take(&mut batch));
@@ -114,7 +119,7 @@ impl Writer {
             None => self.transact(&mut batch),
         };
         match outcome {
-            Ok(Work { tail, moves }) => {
+            Ok(BatchResult { tail, moves }) => {
                 let events = tail.sequence.saturating_sub(self.tail.sequence);
                 self.tail = tail;
                 if let Some(tally) = self.shared.tally() {
@@ -132,17 +137,17 @@ impl Writer {
     }
 
     /// All jobs as one transaction, committed when this returns `Ok`. Only those that nobody has withdrawn are left in `batch`.
-    fn transact(&mut self, batch: &mut Vec<Job>) -> Result<Work, LedgerError> {
+    fn transact(&mut self, batch: &mut Vec<Job>) -> Result<BatchResult, LedgerError> {
         self.begin()?;
         let (begun, withdrawn): (Vec<Job>, Vec<Job>) = std::mem::take(batch).into_iter().partition(Job::begin);
         withdrawn.into_iter().for_each(|job| job.fail(&LedgerError::Abandoned));
         *batch = begun;
-        let work = match self.together(batch)? {
+        let work = match self.run_batch(batch)? {
             Some(work) => work,
             None => {
                 self.roll_back();
                 self.begin()?;
-                self.one_by_one(batch)?
+                self.run_with_savepoints(batch)?
             }
         };
         let start = Instant::now();
@@ -151,7 +156,7 @@ impl Writer {
             tally.metrics.committed(batch.len(), start.elapsed());
         }
         // What went into a file that has lost its name is gone with this process.
-        match synced.and_then(|()| self.shared.files_are_there()) {
+        match synced.and_then(|()| self.shared.verify_files()) {
             Ok(()) => Ok(work),
             Err(LedgerError::Overloaded) => Err(LedgerError::Overloaded),
             // The log may hold it whole, and the next start would find it there.
@@ -161,15 +166,15 @@ impl Writer {
 
     /// The transaction begins where this process left the file, or not at all.
     fn begin(&mut self) -> Result<(), LedgerError> {
-        self.shared.files_are_there()?;
+        self.shared.verify_files()?;
         self.execute("BEGIN IMMEDIATE")?;
-        let version = reads::version(&self.connection).map_err(|fault| self.transaction_failed(fault))?;
+        let version = queries::version(&self.connection).map_err(|fault| self.transaction_failed(fault))?;
         if self.version == Some(version) {
             return Ok(());
         }
         // Somebody else has written. What is remembered of the rows may be wrong, and what the history says is looked at again.
         self.recent.forget();
-        let tail = reads::tail(&self.connection).map_err(|fault| self.transaction_failed(fault))?;
+        let tail = queries::tail(&self.connection).map_err(|fault| self.transaction_failed(fault))?;
         if tail != self.tail {
             return Err(self.shared.halt(LedgerError::Corrupt {
                 table: "events",
@@ -183,13 +188,13 @@ impl Writer {
     }
 
     /// None: a step has failed half-way.
-    fn together(&mut self, batch: &mut [Job]) -> Result<Option<Work>, LedgerError> {
-        let mut work = Work { tail: self.tail, moves: Vec::with_capacity(batch.len()) };
+    fn run_batch(&mut self, batch: &mut [Job]) -> Result<Option<BatchResult>, LedgerError> {
+        let mut work = BatchResult { tail: self.tail, moves: Vec::with_capacity(batch.len()) };
         for job in batch {
             let written = self.connection.total_changes();
             match self.step(&mut work, job) {
                 Ok(()) => {}
-                Err(fault) if !fault.spares_the_transaction() => return Err(self.transaction_failed(fault)),
+                Err(fault) if !fault.is_statement_local() => return Err(self.transaction_failed(fault)),
                 Err(_) if self.connection.total_changes() != written => return Ok(None),
                 Err(fault) => job.refuse(self.shared.step_failed(fault)),
             }
@@ -197,14 +202,14 @@ impl Writer {
         Ok(Some(work))
     }
 
-    fn one_by_one(&mut self, batch: &mut [Job]) -> Result<Work, LedgerError> {
-        let mut work = Work { tail: self.tail, moves: Vec::with_capacity(batch.len()) };
+    fn run_with_savepoints(&mut self, batch: &mut [Job]) -> Result<BatchResult, LedgerError> {
+        let mut work = BatchResult { tail: self.tail, moves: Vec::with_capacity(batch.len()) };
         for job in batch {
             self.execute("SAVEPOINT step")?;
             let (tail, moved) = (work.tail, work.moves.len());
             match self.step(&mut work, job) {
                 Ok(()) => {}
-                Err(fault) if !fault.spares_the_transaction() => return Err(self.transaction_failed(fault)),
+                Err(fault) if !fault.is_statement_local() => return Err(self.transaction_failed(fault)),
                 Err(fault) => {
                     work.tail = tail;
                     work.moves.truncate(moved);
@@ -218,9 +223,9 @@ impl Writer {
         Ok(work)
     }
 
-    fn step(&mut self, work: &mut Work, job: &mut Job) -> Result<(), Fault> {
-        let Work { tail, moves } = work;
-        let mut desk = Desk { connection: &self.connection, tail, moves, recent: &mut self.recent };
+    fn step(&mut self, work: &mut BatchResult, job: &mut Job) -> Result<(), StepError> {
+        let BatchResult { tail, moves } = work;
+        let mut desk = WriteTxn { connection: &self.connection, tail, moves, recent: &mut self.recent };
         job.request.run(&mut desk)
     }
 
@@ -229,10 +234,10 @@ impl Writer {
         done.map(drop).map_err(|error| self.shared.transaction_failed(&error))
     }
 
-    fn transaction_failed(&self, fault: Fault) -> LedgerError {
+    fn transaction_failed(&self, fault: StepError) -> LedgerError {
         match fault {
-            Fault::Sqlite(error) => self.shared.transaction_failed(&error),
-            Fault::Ledger(error) => self.shared.halt(error),
+            StepError::Sqlite(error) => self.shared.transaction_failed(&error),
+            StepError::Ledger(error) => self.shared.halt(error),
         }
     }
 
@@ -254,7 +259,7 @@ impl Writer {
         }
         self.events_since_checkpoint = 0;
         let pages = self.checkpoint("PRAGMA wal_checkpoint(PASSIVE)");
-        if pages.is_some_and(|pages| pages > LONG_LOG_PAGES) {
+        if pages.is_some_and(|pages| pages > WAL_RESTART_PAGES) {
             self.checkpoint("PRAGMA wal_checkpoint(RESTART)");
         }
     }
@@ -272,7 +277,7 @@ impl Writer {
     }
 }
 
-impl Drop for Alarm {
+impl Drop for HaltOnPanic {
     fn drop(&mut self) {
         if thread::panicking() {
             self.0.halt(LedgerError::Unavailable("the ledger's writer has died".to_owned()));
@@ -283,20 +288,20 @@ impl Drop for Alarm {
 impl Job {
     /// `step` may run more than once: its earlier effects were rolled back.
     pub(super) fn new<A: Send + 'static>(
-        step: impl FnMut(&mut Desk<'_>) -> Result<A, Fault> + Send + 'static,
+        step: impl FnMut(&mut WriteTxn<'_>) -> Result<A, StepError> + Send + 'static,
         reply: Reply<A>,
     ) -> Self {
-        Self { claim: None, request: Box::new(Asked { step, reply, answer: None }) }
+        Self { claim: None, request: Box::new(WriteRequest { step, reply, answer: None }) }
     }
 
     /// A job that its caller may withdraw.
-    pub(super) fn claimed(self, claim: Claim) -> Self {
+    pub(super) fn claimed(self, claim: Ticket) -> Self {
         Self { claim: Some(claim), ..self }
     }
 
     /// False: it was withdrawn, leave it.
     fn begin(&self) -> bool {
-        self.claim.as_ref().is_none_or(Claim::begin)
+        self.claim.as_ref().is_none_or(Ticket::begin)
     }
 
     fn refuse(&mut self, error: LedgerError) {
@@ -314,12 +319,12 @@ impl Job {
     }
 }
 
-impl<A, Step> Request for Asked<Step, A>
+impl<A, Step> Request for WriteRequest<Step, A>
 where
     A: Send,
-    Step: FnMut(&mut Desk<'_>) -> Result<A, Fault> + Send,
+    Step: FnMut(&mut WriteTxn<'_>) -> Result<A, StepError> + Send,
 {
-    fn run(&mut self, desk: &mut Desk<'_>) -> Result<(), Fault> {
+    fn run(&mut self, desk: &mut WriteTxn<'_>) -> Result<(), StepError> {
         self.answer = Some(Ok((self.step)(desk)?));
         Ok(())
     }

@@ -12,10 +12,10 @@ use quick_xml::reader::NsReader;
 
 use super::Service;
 use super::wire::{GET_REFUND_STATUS, INITIATE_REFUND};
-use super::xml::BadXml;
+use super::xml::XmlError;
 
 /// A schema inside a description is nested deeper than an answer.
-const DEEPEST: usize = 64;
+const MAX_DEPTH: usize = 64;
 /// A sentence shows at most this many of the service's names.
 const SHOWN: usize = 3;
 const OPERATIONS: [&str; 2] = [INITIATE_REFUND, GET_REFUND_STATUS];
@@ -78,7 +78,7 @@ struct Open {
 
 impl Description {
     /// Reads a WSDL 1.1 document; none where the document is something else.
-    pub(super) fn read(bytes: &[u8]) -> Result<Option<Self>, BadXml> {
+    pub(super) fn read(bytes: &[u8]) -> Result<Option<Self>, XmlError> {
         let mut description = Self::default();
         let mut is_one = false;
         each_tag(bytes, |open, tag, resolver| {
@@ -97,7 +97,7 @@ impl Description {
         local: &str,
         tag: &BytesStart<'_>,
         resolver: &NamespaceResolver,
-    ) -> Result<(), BadXml> {
+    ) -> Result<(), XmlError> {
         let named = match local {
             "definitions" | "schema" => attribute(tag, "targetNamespace")?,
             "import" => attribute(tag, "namespace")?,
@@ -169,7 +169,7 @@ impl Description {
 
 impl Spoken {
     /// Reads the namespaces of an answer to `operation`.
-    pub(super) fn read(bytes: &[u8], operation: &str) -> Result<Self, BadXml> {
+    pub(super) fn read(bytes: &[u8], operation: &str) -> Result<Self, XmlError> {
         let (response, result) = (format!("{operation}Response"), format!("{operation}Result"));
         let mut spoken = Self::default();
         each_tag(bytes, |open, tag, resolver| {
@@ -219,39 +219,39 @@ fn quoted(names: &BTreeSet<String>) -> String {
 /// Calls `see` with each opening tag, the elements around it, and the namespaces in force.
 fn each_tag(
     bytes: &[u8],
-    mut see: impl FnMut(&[Open], &BytesStart<'_>, &NamespaceResolver) -> Result<(), BadXml>,
-) -> Result<(), BadXml> {
-    let text = std::str::from_utf8(bytes).map_err(|_| BadXml::Charset)?;
+    mut see: impl FnMut(&[Open], &BytesStart<'_>, &NamespaceResolver) -> Result<(), XmlError>,
+) -> Result<(), XmlError> {
+    let text = std::str::from_utf8(bytes).map_err(|_| XmlError::Charset)?;
     let mut reader = NsReader::from_str(text.strip_prefix('\u{FEFF}').unwrap_or(text));
     let mut open: Vec<Open> = Vec::new();
     loop {
-        match reader.read_event().map_err(|_| BadXml::Malformed)? {
+        match reader.read_event().map_err(|_| XmlError::Malformed)? {
             Event::Start(tag) => {
                 see(&open, &tag, reader.resolver())?;
-                if open.len() >= DEEPEST {
-                    return Err(BadXml::TooDeep);
+                if open.len() >= MAX_DEPTH {
+                    return Err(XmlError::TooDeep);
                 }
                 let label = attribute(&tag, "name")?.unwrap_or_default();
                 open.push(Open { local: tag.local_name().into_inner().to_owned(), label });
             }
             Event::Empty(tag) => see(&open, &tag, reader.resolver())?,
             Event::End(_) => {
-                open.pop().ok_or(BadXml::Malformed)?;
+                open.pop().ok_or(XmlError::Malformed)?;
             }
-            Event::DocType(_) => return Err(BadXml::DocumentType),
+            Event::DocType(_) => return Err(XmlError::DocumentType),
             Event::Eof if open.is_empty() => return Ok(()),
-            Event::Eof => return Err(BadXml::CutOff),
+            Event::Eof => return Err(XmlError::CutOff),
             _ => {}
         }
     }
 }
 
 /// The value of an attribute without a prefix.
-fn attribute(tag: &BytesStart<'_>, name: &str) -> Result<Option<String>, BadXml> {
+fn attribute(tag: &BytesStart<'_>, name: &str) -> Result<Option<String>, XmlError> {
     for attribute in tag.attributes() {
-        let attribute = attribute.map_err(|_| BadXml::Malformed)?;
+        let attribute = attribute.map_err(|_| XmlError::Malformed)?;
         if attribute.key == QName(name) {
-            let value = attribute.normalized_value(XmlVersion::Implicit1_0).map_err(|_| BadXml::Malformed)?;
+            let value = attribute.normalized_value(XmlVersion::Implicit1_0).map_err(|_| XmlError::Malformed)?;
             return Ok(Some(value.trim().to_owned()));
         }
     }
@@ -353,15 +353,15 @@ mod tests {
     #[rstest]
     #[case::a_page("<html><body>DSServices Service</body></html>", Ok(false))]
     #[case::text("no XML", Ok(false))]
-    #[case::cut_off("<definitions>", Err(BadXml::CutOff))]
-    #[case::with_a_document_type("<!DOCTYPE html><html></html>", Err(BadXml::DocumentType))]
-    fn what_is_no_description_is_none(#[case] document: &str, #[case] expected: Result<bool, BadXml>) {
+    #[case::cut_off("<definitions>", Err(XmlError::CutOff))]
+    #[case::with_a_document_type("<!DOCTYPE html><html></html>", Err(XmlError::DocumentType))]
+    fn what_is_no_description_is_none(#[case] document: &str, #[case] expected: Result<bool, XmlError>) {
         assert_eq!(Description::read(document.as_bytes()).map(|read| read.is_some()), expected);
     }
 
     #[test]
     fn depth_is_bounded() {
-        assert_eq!(Description::read("<a>".repeat(20_000).as_bytes()).err(), Some(BadXml::TooDeep));
+        assert_eq!(Description::read("<a>".repeat(20_000).as_bytes()).err(), Some(XmlError::TooDeep));
     }
 
     #[test]

@@ -1,43 +1,43 @@
 //! The XML document that an answer is, or that is its one part: WCF sends one with attachments as
 //! `multipart/related`, and without them too.
 
-use crate::providers::debitsuccess::xml::{BadXml, Element, charset_of};
-use crate::providers::http::Answer;
+use crate::http::client::HttpResponse;
+use crate::providers::debitsuccess::xml::{Element, XmlError, charset_of};
 use crate::providers::text;
 
 /// The longest multipart boundary, by RFC 2046.
-const LONGEST_BOUNDARY: usize = 70;
+const MAX_BOUNDARY: usize = 70;
 
 /// The root element of an answer that is one document. A mark, a charset in the header and one in
 /// the document's first line are followed, in this order.
-pub(super) fn read(answer: &Answer) -> Result<Element, BadXml> {
+pub(super) fn read(answer: &HttpResponse) -> Result<Element, XmlError> {
     let content_type = content_type_of(answer);
     parse(&answer.body, content_type)
 }
 
 /// As [`read`], and accepts a multipart answer with one XML part.
-pub(super) fn read_with_parts(answer: &Answer) -> Result<Element, BadXml> {
+pub(super) fn read_with_parts(answer: &HttpResponse) -> Result<Element, XmlError> {
     let content_type = content_type_of(answer).unwrap_or_default();
     if !essence(content_type).eq_ignore_ascii_case("multipart/related") {
         return read(answer);
     }
-    let boundary = parameter(content_type, "boundary").ok_or(BadXml::Malformed)?;
-    let parts = parts(&answer.body, boundary).ok_or(BadXml::Malformed)?;
+    let boundary = parameter(content_type, "boundary").ok_or(XmlError::Malformed)?;
+    let parts = parts(&answer.body, boundary).ok_or(XmlError::Malformed)?;
     let mut documents = parts.iter().filter(|part| part.is_xml());
     match (documents.next(), documents.next()) {
         (Some(part), None) => parse(part.body, Some(&part.content_type)),
-        _ => Err(BadXml::Malformed),
+        _ => Err(XmlError::Malformed),
     }
 }
 
-fn content_type_of(answer: &Answer) -> Option<&str> {
+fn content_type_of(answer: &HttpResponse) -> Option<&str> {
     answer.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok())
 }
 
-fn parse(body: &[u8], content_type: Option<&str>) -> Result<Element, BadXml> {
+fn parse(body: &[u8], content_type: Option<&str>) -> Result<Element, XmlError> {
     let is_named = content_type.is_some_and(|value| parameter(value, "charset").is_some());
     let of_the_document = charset_of(body).filter(|_| !is_named).map(|charset| format!("text/xml; charset={charset}"));
-    let text = text::decode(body, of_the_document.as_deref().or(content_type)).map_err(|_| BadXml::Charset)?;
+    let text = text::decode(body, of_the_document.as_deref().or(content_type)).map_err(|_| XmlError::Charset)?;
     Element::parse(&text)
 }
 
@@ -58,7 +58,7 @@ impl Part<'_> {
 
 /// The parts between lines of `--boundary`, up to `--boundary--`; none where that never comes.
 fn parts<'a>(body: &'a [u8], boundary: &str) -> Option<Vec<Part<'a>>> {
-    if boundary.is_empty() || boundary.len() > LONGEST_BOUNDARY {
+    if boundary.is_empty() || boundary.len() > MAX_BOUNDARY {
         return None;
     }
     let line = format!("--{boundary}");
@@ -125,10 +125,10 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::providers::samples::{self, mutated, mutations};
+    use crate::providers::testing::fixtures::{self, mutated, mutations};
 
-    fn text_of(content_type: &'static str, body: &[u8]) -> Result<String, BadXml> {
-        let answer = samples::answer(200, &[("content-type", content_type)], body);
+    fn text_of(content_type: &'static str, body: &[u8]) -> Result<String, XmlError> {
+        let answer = fixtures::answer(200, &[("content-type", content_type)], body);
         read_with_parts(&answer).map(|root| root.value("a").ok().flatten().unwrap_or_default().to_owned())
     }
 
@@ -151,7 +151,7 @@ mod tests {
         Ok("\u{e9}")
     )]
     #[case::sixteen_bits("text/xml", b"\xFF\xFE<\0r\0>\0<\0a\0>\0\xE9\0<\0/\0a\0>\0<\0/\0r\0>\0", Ok("\u{e9}"))]
-    #[case::not_as_named("text/xml; charset=utf-8", b"<r><a>\xE9</a></r>", Err(BadXml::Charset))]
+    #[case::not_as_named("text/xml; charset=utf-8", b"<r><a>\xE9</a></r>", Err(XmlError::Charset))]
     #[case::one_part("multipart/related; type=\"text/xml\"; boundary=\"b\"", b"--b\r\nContent-Type: text/xml; charset=iso-8859-1\r\nContent-Transfer-Encoding: 8bit\r\n\r\n<r><a>\xE9</a></r>\r\n--b--\r\n", Ok("\u{e9}"))]
     #[case::as_wcf_writes_it("multipart/related; type=\"application/xop+xml\";start=\"<http://tempuri.org/0>\";boundary=\"uuid:1+id=1\";start-info=\"text/xml\"", b"\r\n--uuid:1+id=1\r\nContent-ID: <http://tempuri.org/0>\r\nContent-Transfer-Encoding: 8bit\r\nContent-Type: application/xop+xml;charset=utf-8;type=\"text/xml\"\r\n\r\n<r><a>x</a></r>\r\n--uuid:1+id=1--", Ok("x"))]
     #[case::beside_an_image(
@@ -162,25 +162,25 @@ mod tests {
     #[case::two_documents(
         "multipart/related; boundary=b",
         b"--b\nContent-Type: text/xml\n\n<r/>\n--b\nContent-Type: text/xml\n\n<r/>\n--b--",
-        Err(BadXml::Malformed)
+        Err(XmlError::Malformed)
     )]
-    #[case::no_document("multipart/related; boundary=b", b"--b\n\n<r/>\n--b--", Err(BadXml::Malformed))]
+    #[case::no_document("multipart/related; boundary=b", b"--b\n\n<r/>\n--b--", Err(XmlError::Malformed))]
     #[case::encoded(
         "multipart/related; boundary=b",
         b"--b\nContent-Type: text/xml\nContent-Transfer-Encoding: base64\n\nPHIvPg==\n--b--",
-        Err(BadXml::Malformed)
+        Err(XmlError::Malformed)
     )]
     #[case::cut_off(
         "multipart/related; boundary=b",
         b"--b\nContent-Type: text/xml\n\n<r><a>x</a></r>\n",
-        Err(BadXml::Malformed)
+        Err(XmlError::Malformed)
     )]
-    #[case::no_boundary("multipart/related", b"<r/>", Err(BadXml::Malformed))]
-    #[case::empty_boundary("multipart/related; boundary=\"\"", b"--\n\n<r/>\n----", Err(BadXml::Malformed))]
+    #[case::no_boundary("multipart/related", b"<r/>", Err(XmlError::Malformed))]
+    #[case::empty_boundary("multipart/related; boundary=\"\"", b"--\n\n<r/>\n----", Err(XmlError::Malformed))]
     fn the_document_of_an_answer_is_read(
         #[case] content_type: &'static str,
         #[case] body: &[u8],
-        #[case] expected: Result<&str, BadXml>,
+        #[case] expected: Result<&str, XmlError>,
     ) {
         assert_eq!(text_of(content_type, body), expected.map(str::to_owned));
     }
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn parts_are_for_those_who_ask_for_them() {
         let body = b"--b\nContent-Type: text/xml\n\n<r><a>x</a></r>\n--b--";
-        let answer = samples::answer(200, &[("content-type", "multipart/related; boundary=b")], body);
+        let answer = fixtures::answer(200, &[("content-type", "multipart/related; boundary=b")], body);
         assert!(read(&answer).is_err());
     }
 

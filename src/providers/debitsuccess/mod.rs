@@ -15,10 +15,10 @@ use crate::domain::outcome::{Lookup, Outcome};
 use crate::domain::probe::ProbeReport;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::target::Target;
-use crate::providers::http::{Call, ConnectError, HttpClient, REFUND_REPLY_BYTES, never_left};
-use crate::providers::mask::Mask;
+use crate::http::client::{ConnectError, HttpClient, HttpRequest, REFUND_REPLY_BYTES, not_sent};
+use crate::providers::redact::Redactor;
 use crate::providers::secret::Secret;
-use crate::providers::{Provider, Turns};
+use crate::providers::{RefundProvider, Turns};
 
 mod description;
 mod document;
@@ -32,7 +32,7 @@ const SOAP_ACTION: HeaderName = HeaderName::from_static("soapaction");
 pub struct Debitsuccess {
     http: HttpClient,
     service: Service,
-    mask: Mask,
+    mask: Redactor,
 }
 
 /// What the provider's side of the wire is called, and who we are to it.
@@ -77,16 +77,16 @@ impl Debitsuccess {
                 return refuse(setting, "must be a URI: ASCII, no blank, no quotation mark");
             }
         }
-        let mask = Mask::of(&service.username, service.password.clone());
+        let mask = Redactor::of(&service.username, service.password.clone());
         Ok(Self { http, service, mask })
     }
 
-    fn call(&self, operation: &str, envelope: String) -> Result<Call, &'static str> {
+    fn call(&self, operation: &str, envelope: String) -> Result<HttpRequest, &'static str> {
         let action = HeaderValue::from_str(&format!("\"{}{operation}\"", self.service.action_prefix))
             .map_err(|_| "the SOAPAction does not fit into a header")?;
         let content_type = HeaderValue::from_static("text/xml; charset=utf-8");
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, content_type), (SOAP_ACTION, action)]);
-        Ok(Call { method: Method::POST, path: self.service.path.clone(), headers, body: Bytes::from(envelope) })
+        Ok(HttpRequest { method: Method::POST, path: self.service.path.clone(), headers, body: Bytes::from(envelope) })
     }
 }
 
@@ -106,16 +106,16 @@ impl Service {
 }
 
 #[async_trait]
-impl Provider for Debitsuccess {
+impl RefundProvider for Debitsuccess {
     async fn refund(&self, intent: &Intent, _: Option<&str>) -> Outcome {
         let Target::Debitsuccess(target) = &intent.target else {
-            return never_left("the account is one at Debitsuccess, and the target is not");
+            return not_sent("the account is one at Debitsuccess, and the target is not");
         };
         let password = self.service.password.current();
         let envelope = wire::refund_envelope(&self.service.frame(&password), &intent.id, target);
         let call = match self.call(wire::INITIATE_REFUND, envelope) {
             Ok(call) => call,
-            Err(why) => return never_left(why),
+            Err(why) => return not_sent(why),
         };
         let exchange = self.http.send_once(call).await;
         exchange.into_outcome(|answer| wire::read_refund(answer, &intent.id, self.service.names(), &self.mask))
@@ -144,9 +144,9 @@ impl Provider for Debitsuccess {
 mod tests {
     use super::*;
     use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget};
-    use crate::providers::Login;
-    use crate::providers::peer::{Peer, Script};
-    use crate::providers::samples::{self, Unpaced, outcome_word};
+    use crate::providers::ProviderSettings;
+    use crate::providers::testing::fixtures::{self, Unpaced, outcome_word};
+    use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
     fn target() -> Target {
         let target = DebitsuccessTarget::new(DebitsuccessFields {
@@ -159,8 +159,8 @@ mod tests {
         Target::Debitsuccess(target.unwrap())
     }
 
-    fn login() -> Login {
-        Login::Debitsuccess {
+    fn login() -> ProviderSettings {
+        ProviderSettings::Debitsuccess {
             username: "demo".to_owned(),
             password: SecretString::from("p<ss&word"),
             path: "/DSWebService/DSServices.svc".to_owned(),
@@ -172,8 +172,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_refund_request_is_these_bytes() {
-        let peer = Peer::start(Script::Say("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
-        let outcome = samples::account(&peer, login()).adapter.refund(&samples::intent("r-1", target()), None).await;
+        let peer = ScriptedServer::start(Script::Say("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
+        let outcome = fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await;
         assert_eq!(outcome_word(&outcome), "unknown provider_server_error");
         let body = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\
             <s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\"><s:Body>\
@@ -199,8 +199,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_lookup_request_is_these_bytes() {
-        let peer = Peer::start(Script::Close).await;
-        let lookup = samples::account(&peer, login()).adapter.lookup(&samples::refund("r-1", target()), &Unpaced).await;
+        let peer = ScriptedServer::start(Script::Close).await;
+        let lookup = fixtures::account(&peer, login()).adapter.lookup(&fixtures::refund("r-1", target()), &Unpaced).await;
         assert!(matches!(lookup, Lookup::Unavailable { .. }), "{lookup:?}");
         let request = peer.requests().remove(0);
         assert!(request.contains("soapaction: \"http://tempuri.org/IDSServices/GetRefundStatus\"\r\n"), "{request}");
@@ -214,8 +214,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_cut_off_is_doubt() {
-        let peer = Peer::start(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n<s:Envelope")).await;
-        let outcome = samples::account(&peer, login()).adapter.refund(&samples::intent("r-1", target()), None).await;
+        let peer = ScriptedServer::start(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n<s:Envelope")).await;
+        let outcome = fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await;
         assert_eq!(outcome_word(&outcome), "unknown connection_lost");
         assert_eq!(peer.requests().len(), 1);
     }

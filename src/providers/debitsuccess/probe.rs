@@ -10,15 +10,15 @@ use http::{HeaderMap, Method};
 use super::Debitsuccess;
 use super::description::{Description, Difference, Setting, Spoken};
 use super::wire::{self, GET_REFUND_STATUS};
-use super::xml::{BadXml, Element};
+use super::xml::{Element, XmlError};
 use crate::domain::ids::RefundId;
 use crate::domain::outcome::provider_text;
 use crate::domain::probe::{Credentials, ProbeReport};
 use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget};
+use crate::http::client::{HttpOutcome, HttpRequest, HttpResponse, REFUND_REPLY_BYTES, STATUS_REPLY_BYTES};
 use crate::providers::Turns;
-use crate::providers::http::{Answer, Call, Exchange, REFUND_REPLY_BYTES, STATUS_REPLY_BYTES};
-use crate::providers::mask::Mask;
 use crate::providers::probing::Probing;
+use crate::providers::redact::Redactor;
 use crate::providers::text::{content_type, decode_damaged};
 
 /// No account of the provider is called so.
@@ -39,7 +39,7 @@ impl Debitsuccess {
     pub(super) async fn ask_harmlessly(&self, turns: &dyn Turns) -> ProbeReport {
         let mut probing = Probing::of(&self.http);
         turns.turn().await;
-        let get = Call {
+        let get = HttpRequest {
             method: Method::GET,
             path: self.service.path.clone(),
             headers: HeaderMap::new(),
@@ -62,7 +62,7 @@ impl Debitsuccess {
         probing.end()
     }
 
-    async fn ask_for_no_refund(&self) -> Exchange {
+    async fn ask_for_no_refund(&self) -> HttpOutcome {
         let target = DebitsuccessTarget::new(DebitsuccessFields {
             account_reference_no: NO_ACCOUNT,
             external_account_reference_no: "",
@@ -71,19 +71,19 @@ impl Debitsuccess {
             request_initiator: "",
         });
         let (Ok(target), Ok(id)) = (target, RefundId::parse(NO_REFUND)) else {
-            return Exchange::NotSent { why: "the probe's own names do not fit".to_owned() };
+            return HttpOutcome::NotSent { why: "the probe's own names do not fit".to_owned() };
         };
         let password = self.service.password.current();
         let envelope = wire::status_envelope(&self.service.frame(&password), &id, &target);
         match self.call(GET_REFUND_STATUS, envelope) {
             Ok(call) => self.http.read(call, REFUND_REPLY_BYTES).await,
-            Err(why) => Exchange::NotSent { why: why.to_owned() },
+            Err(why) => HttpOutcome::NotSent { why: why.to_owned() },
         }
     }
 
     /// What the description contradicts. A missing description is only a remark: a service can
     /// refund without publishing one.
-    fn differences(&self, probing: &mut Probing, answer: &Answer) -> Vec<Difference> {
+    fn differences(&self, probing: &mut Probing, answer: &HttpResponse) -> Vec<Difference> {
         let place = format!("{}?wsdl", self.service.path);
         if answer.status != 200 {
             probing.remark(format!(
@@ -112,7 +112,7 @@ impl Debitsuccess {
         }
     }
 
-    fn note_answer(&self, probing: &mut Probing, answer: &Answer, mut known: Vec<Difference>) {
+    fn note_answer(&self, probing: &mut Probing, answer: &HttpResponse, mut known: Vec<Difference>) {
         let reply = match Reply::read(answer, &self.mask) {
             Ok(Some(reply)) => reply,
             Ok(None) => {
@@ -187,7 +187,7 @@ impl Debitsuccess {
 
 impl Reply {
     /// None where the document is no answer to GetRefundStatus.
-    fn read(answer: &Answer, mask: &Mask) -> Result<Option<Reply>, BadXml> {
+    fn read(answer: &HttpResponse, mask: &Redactor) -> Result<Option<Reply>, XmlError> {
         let root = Element::parse(&decode_damaged(&answer.body, content_type(answer)))?;
         let Some(body) = root.child("Body")?.filter(|_| root.name() == "Envelope") else { return Ok(None) };
         if let Some(fault) = body.child("Fault")? {
@@ -227,9 +227,9 @@ mod tests {
 
     use super::*;
     use crate::providers::debitsuccess::Service;
-    use crate::providers::peer::{Peer, Script};
-    use crate::providers::samples::{self, Unpaced};
     use crate::providers::secret::Secret;
+    use crate::providers::testing::fixtures::{self, Unpaced};
+    use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
     fn service() -> Service {
         Service {
@@ -289,10 +289,10 @@ mod tests {
         #[case] credentials: Credentials,
         #[case] words: &[&str],
     ) {
-        let peer = Peer::start(Script::Close).await;
-        let account = Debitsuccess::new(samples::http_of(&peer), service()).map_err(|_| "refused").unwrap();
+        let peer = ScriptedServer::start(Script::Close).await;
+        let account = Debitsuccess::new(fixtures::http_of(&peer), service()).map_err(|_| "refused").unwrap();
         let mut probing = Probing::of(&account.http);
-        account.note_answer(&mut probing, &samples::answer(status, &[], body.as_bytes()), Vec::new());
+        account.note_answer(&mut probing, &fixtures::answer(status, &[], body.as_bytes()), Vec::new());
         let report = probing.end();
         assert_eq!(report.credentials, credentials, "{report:?}");
         assert_eq!(report.findings.len(), usize::from(!words.is_empty()), "{report:?}");
@@ -309,19 +309,19 @@ mod tests {
     #[case::an_element(Setting::ServiceNamespace, 500, fault("DeserializationFailed"))]
     #[tokio::test]
     async fn what_is_known_is_one_sentence(#[case] setting: Setting, #[case] status: u16, #[case] body: String) {
-        let peer = Peer::start(Script::Close).await;
-        let account = Debitsuccess::new(samples::http_of(&peer), service()).map_err(|_| "refused").unwrap();
+        let peer = ScriptedServer::start(Script::Close).await;
+        let account = Debitsuccess::new(fixtures::http_of(&peer), service()).map_err(|_| "refused").unwrap();
         let mut probing = Probing::of(&account.http);
         let known = vec![Difference { setting: Some(setting), sentence: "said".to_owned() }];
-        account.note_answer(&mut probing, &samples::answer(status, &[], body.as_bytes()), known);
+        account.note_answer(&mut probing, &fixtures::answer(status, &[], body.as_bytes()), known);
         let report = probing.end();
         assert_eq!((report.credentials, report.findings.len()), (Credentials::Unknown, 0), "{report:?}");
     }
 
     #[tokio::test]
     async fn the_description_is_asked_for_without_a_login() {
-        let peer = Peer::start(Script::Say("HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n")).await;
-        let account = Debitsuccess::new(samples::http_of(&peer), service()).map_err(|_| "refused").unwrap();
+        let peer = ScriptedServer::start(Script::Say("HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n")).await;
+        let account = Debitsuccess::new(fixtures::http_of(&peer), service()).map_err(|_| "refused").unwrap();
         let report = account.ask_harmlessly(&Unpaced).await;
         let requests = peer.requests();
         assert_eq!(requests.len(), 2);
@@ -340,10 +340,10 @@ mod tests {
     async fn names_are_compared_in_every_charset() {
         let utf_16 = |text: &str| {
             let bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
-            samples::answer(200, &[("content-type", "text/xml; charset=utf-16le")], &bytes)
+            fixtures::answer(200, &[("content-type", "text/xml; charset=utf-16le")], &bytes)
         };
-        let peer = Peer::start(Script::Close).await;
-        let account = Debitsuccess::new(samples::http_of(&peer), service()).map_err(|_| "refused").unwrap();
+        let peer = ScriptedServer::start(Script::Close).await;
+        let account = Debitsuccess::new(fixtures::http_of(&peer), service()).map_err(|_| "refused").unwrap();
         let mut probing = Probing::of(&account.http);
         let description =
             "<w:definitions xmlns:w=\"http://schemas.xmlsoap.org/wsdl/\" targetNamespace=\"http://other/\"/>";

@@ -10,15 +10,15 @@ use quick_xml::escape::escape;
 use crate::domain::ids::RefundId;
 use crate::domain::money::Comparison;
 use crate::domain::outcome::{
-    Acceptance, Confirmation, DoubtReason, ErrorCategory, Heard, Lookup, Outcome, PROVIDER_TEXT_BYTES, ProviderError,
-    provider_text,
+    Acceptance, AccountSignal, Confirmation, DoubtReason, ErrorCategory, Lookup, Outcome, PROVIDER_TEXT_BYTES,
+    ProviderError, provider_text,
 };
 use crate::domain::refund::Refund;
 use crate::domain::target::DebitsuccessTarget;
+use crate::http::client::HttpResponse;
 use crate::providers::debitsuccess::document;
-use crate::providers::debitsuccess::xml::{BadXml, Element};
-use crate::providers::http::Answer;
-use crate::providers::mask::Mask;
+use crate::providers::debitsuccess::xml::{Element, XmlError};
+use crate::providers::redact::Redactor;
 
 /// What asks for a refund.
 pub(crate) const INITIATE_REFUND: &str = "InitiateRefund";
@@ -26,7 +26,7 @@ pub(crate) const INITIATE_REFUND: &str = "InitiateRefund";
 pub(crate) const GET_REFUND_STATUS: &str = "GetRefundStatus";
 
 /// At most this many remarks of one answer are kept.
-const MOST_REMARKS: usize = 16;
+const MAX_REMARKS: usize = 16;
 /// At most this much of a foreign namespace is shown.
 const NAMESPACE_CHARS: usize = 120;
 
@@ -81,7 +81,7 @@ pub(crate) struct Names<'a> {
 }
 
 /// What an answer to InitiateRefund means for the refund `id`.
-pub(crate) fn read_refund(answer: &Answer, id: &RefundId, names: Names<'_>, mask: &Mask) -> Outcome {
+pub(crate) fn read_refund(answer: &HttpResponse, id: &RefundId, names: Names<'_>, mask: &Redactor) -> Outcome {
     let reply = match Reply::read(answer, INITIATE_REFUND, names, mask) {
         Ok(reply) => reply,
         Err(NoReply::NotDispatched(error)) => return Outcome::NotSent { error, retry_at: None },
@@ -120,16 +120,16 @@ pub(crate) fn read_refund(answer: &Answer, id: &RefundId, names: Names<'_>, mask
 
 /// What an answer to GetRefundStatus says of the refund.
 pub(crate) fn read_status(
-    answer: &Answer,
+    answer: &HttpResponse,
     refund: &Refund,
     target: &DebitsuccessTarget,
     names: Names<'_>,
-    mask: &Mask,
+    mask: &Redactor,
 ) -> Lookup {
     let reply = match Reply::read(answer, GET_REFUND_STATUS, names, mask) {
         Ok(reply) => reply,
         Err(NoReply::NotDispatched(error)) => {
-            return Lookup::Unavailable { evidence: error.message, heard: Heard::NotDispatched };
+            return Lookup::Unavailable { evidence: error.message, heard: AccountSignal::NotDispatched };
         }
         Err(NoReply::Doubt(doubt)) => return Lookup::unavailable(doubt.evidence),
     };
@@ -142,7 +142,7 @@ pub(crate) fn read_status(
         (status, _) => {
             let evidence = format!("the Status is {}{}", status.as_str(), reply.said());
             let is_login = reply.refuses_the_login() && reply.other_names.is_none();
-            let heard = if is_login { Heard::LoginRefused } else { Heard::Nothing };
+            let heard = if is_login { AccountSignal::LoginRefused } else { AccountSignal::Nothing };
             return Lookup::Unavailable { evidence, heard };
         }
     }
@@ -290,8 +290,8 @@ impl Frame<'_> {
 }
 
 impl Reply {
-    fn read(answer: &Answer, operation: &str, names: Names<'_>, mask: &Mask) -> Result<Reply, NoReply> {
-        let unreadable = |fault: BadXml| {
+    fn read(answer: &HttpResponse, operation: &str, names: Names<'_>, mask: &Redactor) -> Result<Reply, NoReply> {
+        let unreadable = |fault: XmlError| {
             Doubt::new(DoubtReason::UnreadableReply, format!("HTTP {} with a body that {fault}", answer.status))
         };
         // An answer that is only read may be multipart and may repeat a member; the answer to a
@@ -325,7 +325,7 @@ impl Reply {
             text.map(|text| mask.text(text)).filter(|text| !text.is_empty())
         };
         let (note, message_id) = (remark("Note"), remark("Id"));
-        let fields = || -> Result<Reply, BadXml> {
+        let fields = || -> Result<Reply, XmlError> {
             Ok(Reply {
                 status: Status::Unknown,
                 notes: Vec::new(),
@@ -375,7 +375,7 @@ impl Reply {
         let id = self.message_id.iter().map(|id| provider_text(&format!("message Id {id}")));
         let left_out =
             self.irregular.iter().map(|field| format!("{field} was left out: it is not written as documented"));
-        warnings.chain(id).chain(left_out).take(MOST_REMARKS).collect()
+        warnings.chain(id).chain(left_out).take(MAX_REMARKS).collect()
     }
 
     fn errors(&self) -> impl Iterator<Item = &Note> {
@@ -480,10 +480,10 @@ impl Status {
 
 impl Note {
     /// `is_read`: the answer is one that is only read.
-    fn read_all(result: &Element, is_read: bool, mask: &Mask) -> Result<Vec<Note>, Doubt> {
+    fn read_all(result: &Element, is_read: bool, mask: &Redactor) -> Result<Vec<Note>, Doubt> {
         let unreadable =
             |fault: &str| Doubt::new(DoubtReason::UnreadableReply, format!("a note of the answer {fault}"));
-        let malformed = |fault: BadXml| unreadable(&fault.to_string());
+        let malformed = |fault: XmlError| unreadable(&fault.to_string());
         let Some(list) = result.child("ResponseNotes").map_err(malformed)? else { return Ok(Vec::new()) };
         let mut notes = Vec::new();
         for note in list.children() {
@@ -561,7 +561,7 @@ impl<'a> Fault<'a> {
     }
 
     /// `a:ActionNotSupported`: WCF says so before it gives the message to any operation.
-    fn not_dispatched(&self, http_status: u16, mask: &Mask) -> Option<ProviderError> {
+    fn not_dispatched(&self, http_status: u16, mask: &Redactor) -> Option<ProviderError> {
         let is_one = self.local_code() == "ActionNotSupported" && self.is_alone && matches!(http_status, 200 | 500);
         is_one.then(|| ProviderError {
             code: mask.text(self.code),
@@ -575,7 +575,7 @@ impl<'a> Fault<'a> {
     }
 
     /// ` and a fault: s:Client ...`
-    fn said(&self, names: Names<'_>, mask: &Mask) -> String {
+    fn said(&self, names: Names<'_>, mask: &Redactor) -> String {
         let is_about_names = self.local_code() == "DeserializationFailed" && self.text.contains("namespace");
         let hint = if is_about_names {
             format!(
@@ -599,12 +599,12 @@ fn contradiction(evidence: &str) -> Outcome {
 }
 
 /// A value in quotation marks, so that blanks and capitals show; or that there is none.
-fn shown(value: Option<&str>, mask: &Mask) -> String {
+fn shown(value: Option<&str>, mask: &Redactor) -> String {
     value.map_or_else(|| "absent".to_owned(), |value| mask.text(&format!("\"{value}\"")))
 }
 
 /// A text as it is; in quotation marks where it would not be kept as it is.
-fn exactly(word: &str, mask: &Mask) -> String {
+fn exactly(word: &str, mask: &Redactor) -> String {
     let kept = mask.text(word);
     if kept == word { kept } else { shown(Some(word), mask) }
 }
@@ -622,13 +622,13 @@ fn member(name: &str, value: &str) -> String {
 }
 
 /// `Envelope/Body/{operation}Response` and the `{operation}Result` in it.
-fn result_of<'a>(root: &'a Element, operation: &str) -> Result<Option<(&'a Element, &'a Element)>, BadXml> {
+fn result_of<'a>(root: &'a Element, operation: &str) -> Result<Option<(&'a Element, &'a Element)>, XmlError> {
     let Some(body) = body_of(root)? else { return Ok(None) };
     let Some(response) = body.child(&format!("{operation}Response"))? else { return Ok(None) };
     Ok(response.child(&format!("{operation}Result"))?.map(|result| (response, result)))
 }
 
-fn body_of(root: &Element) -> Result<Option<&Element>, BadXml> {
+fn body_of(root: &Element) -> Result<Option<&Element>, XmlError> {
     if root.name() == "Envelope" { root.child("Body") } else { Ok(None) }
 }
 

@@ -11,7 +11,7 @@ use quick_xml::events::{BytesStart, Event};
 use quick_xml::reader::Reader;
 
 /// Far deeper than any answer of the provider.
-const DEEPEST: usize = 32;
+const MAX_DEPTH: usize = 32;
 
 /// An element, its text and its children, by local names.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ pub(super) struct Element {
 
 /// A document that is none of ours, with the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum BadXml {
+pub(super) enum XmlError {
     #[error("is not text in the charset that it names")]
     Charset,
     #[error("is not well-formed XML")]
@@ -43,19 +43,19 @@ pub(super) enum BadXml {
 impl Element {
     /// The root element of a document, whose text is read already: which charset it names is of no
     /// interest any more.
-    pub(super) fn parse(text: &str) -> Result<Element, BadXml> {
+    pub(super) fn parse(text: &str) -> Result<Element, XmlError> {
         let mut reader = Reader::from_str(text);
         let mut open: Vec<Element> = Vec::new();
         let mut scope = Scope::default();
         let mut root: Option<Element> = None;
         loop {
-            match reader.read_event().map_err(|_| BadXml::Malformed)? {
+            match reader.read_event().map_err(|_| XmlError::Malformed)? {
                 Event::Start(tag) => {
                     if root.is_some() {
-                        return Err(BadXml::Malformed);
+                        return Err(XmlError::Malformed);
                     }
-                    if open.len() >= DEEPEST {
-                        return Err(BadXml::TooDeep);
+                    if open.len() >= MAX_DEPTH {
+                        return Err(XmlError::TooDeep);
                     }
                     open.push(Element::opened(&tag, open.len(), &mut scope)?);
                 }
@@ -66,27 +66,27 @@ impl Element {
                 }
                 Event::End(_) => {
                     scope.leave(open.len().saturating_sub(1));
-                    let element = open.pop().ok_or(BadXml::Malformed)?;
+                    let element = open.pop().ok_or(XmlError::Malformed)?;
                     close(element, &mut open, &mut root)?;
                 }
                 Event::Text(text) => append(&text.xml10_content(), &mut open)?,
                 Event::CData(text) => append(&text.xml10_content(), &mut open)?,
                 Event::GeneralRef(reference) => {
-                    let character = reference.resolve_char_ref().map_err(|_| BadXml::Malformed)?;
+                    let character = reference.resolve_char_ref().map_err(|_| XmlError::Malformed)?;
                     match character {
                         Some(character) => append(character.encode_utf8(&mut [0; 4]), &mut open)?,
                         None => append(predefined(&reference)?, &mut open)?,
                     }
                 }
-                Event::DocType(_) => return Err(BadXml::DocumentType),
+                Event::DocType(_) => return Err(XmlError::DocumentType),
                 Event::Decl(_) | Event::Comment(_) | Event::PI(_) => {}
                 Event::Eof => break,
             }
         }
         if !open.is_empty() {
-            return Err(BadXml::CutOff);
+            return Err(XmlError::CutOff);
         }
-        root.ok_or(BadXml::Malformed)
+        root.ok_or(XmlError::Malformed)
     }
 
     /// Its name without a prefix.
@@ -108,11 +108,11 @@ impl Element {
     ///
     /// # Errors
     /// Where there are several: which of them is meant cannot be known.
-    pub(super) fn child(&self, name: &str) -> Result<Option<&Element>, BadXml> {
+    pub(super) fn child(&self, name: &str) -> Result<Option<&Element>, XmlError> {
         let mut named = self.children.iter().filter(|child| child.name == name);
         match (named.next(), named.next()) {
             (found, None) => Ok(found),
-            (_, Some(_)) => Err(BadXml::Malformed),
+            (_, Some(_)) => Err(XmlError::Malformed),
         }
     }
 
@@ -121,7 +121,7 @@ impl Element {
     ///
     /// # Errors
     /// Where there are several, or it holds elements.
-    pub(super) fn value(&self, name: &str) -> Result<Option<&str>, BadXml> {
+    pub(super) fn value(&self, name: &str) -> Result<Option<&str>, XmlError> {
         self.child(name)?.map_or(Ok(None), Element::own_value)
     }
 
@@ -129,24 +129,24 @@ impl Element {
     ///
     /// # Errors
     /// Where their texts differ, or one holds elements.
-    pub(super) fn same_value(&self, name: &str) -> Result<Option<&str>, BadXml> {
+    pub(super) fn same_value(&self, name: &str) -> Result<Option<&str>, XmlError> {
         let mut values = self.children.iter().filter(|child| child.name == name).map(Element::own_value);
         let first = values.next().unwrap_or(Ok(None))?;
-        values.try_fold(first, |first, next| if next? == first { Ok(first) } else { Err(BadXml::Malformed) })
+        values.try_fold(first, |first, next| if next? == first { Ok(first) } else { Err(XmlError::Malformed) })
     }
 
-    fn own_value(&self) -> Result<Option<&str>, BadXml> {
+    fn own_value(&self) -> Result<Option<&str>, XmlError> {
         if !self.children.is_empty() {
-            return Err(BadXml::Malformed);
+            return Err(XmlError::Malformed);
         }
         let text = self.text.trim_matches([' ', '\t', '\r', '\n']);
         Ok((!self.nil && !text.is_empty()).then_some(text))
     }
 
-    fn opened(tag: &BytesStart<'_>, depth: usize, scope: &mut Scope) -> Result<Element, BadXml> {
+    fn opened(tag: &BytesStart<'_>, depth: usize, scope: &mut Scope) -> Result<Element, XmlError> {
         let mut element = Element { name: tag.local_name().as_ref().to_owned(), ..Element::default() };
         for attribute in tag.attributes() {
-            let attribute = attribute.map_err(|_| BadXml::Malformed)?;
+            let attribute = attribute.map_err(|_| XmlError::Malformed)?;
             let (prefix, name) = (attribute.key.prefix(), attribute.key.local_name());
             match prefix.as_ref().map(|prefix| prefix.as_ref()) {
                 None if name.as_ref() == "xmlns" => scope.declare(depth, "", &attribute.value),
@@ -205,32 +205,32 @@ pub(super) fn is_carried(text: &str) -> bool {
     text.chars().all(is_xml_text)
 }
 
-fn close(element: Element, open: &mut [Element], root: &mut Option<Element>) -> Result<(), BadXml> {
+fn close(element: Element, open: &mut [Element], root: &mut Option<Element>) -> Result<(), XmlError> {
     match open.last_mut() {
         Some(parent) => parent.children.push(element),
         None if root.is_none() => *root = Some(element),
-        None => return Err(BadXml::Malformed),
+        None => return Err(XmlError::Malformed),
     }
     Ok(())
 }
 
-fn append(text: &str, open: &mut [Element]) -> Result<(), BadXml> {
+fn append(text: &str, open: &mut [Element]) -> Result<(), XmlError> {
     match open.last_mut() {
         Some(element) => element.text.push_str(text),
         None if text.trim().is_empty() => {}
-        None => return Err(BadXml::Malformed),
+        None => return Err(XmlError::Malformed),
     }
     Ok(())
 }
 
-fn predefined(name: &str) -> Result<&'static str, BadXml> {
+fn predefined(name: &str) -> Result<&'static str, XmlError> {
     match name {
         "amp" => Ok("&"),
         "lt" => Ok("<"),
         "gt" => Ok(">"),
         "quot" => Ok("\""),
         "apos" => Ok("'"),
-        _ => Err(BadXml::DocumentType),
+        _ => Err(XmlError::DocumentType),
     }
 }
 
@@ -243,7 +243,7 @@ mod tests {
 
     use super::*;
 
-    fn value_of_a(document: &str) -> Result<Option<String>, BadXml> {
+    fn value_of_a(document: &str) -> Result<Option<String>, XmlError> {
         Element::parse(document)?.value("a").map(|value| value.map(str::to_owned))
     }
 
@@ -258,21 +258,21 @@ mod tests {
     #[case("<r><a i:nil=\"false\" xmlns:i=\"u\">x</a></r>", Ok(Some("x")))]
     #[case("<r><a/></r>", Ok(None))]
     #[case("<r/>", Ok(None))]
-    #[case("<r><a>x</a><a>y</a></r>", Err(BadXml::Malformed))]
-    #[case("<r><a><b/></a></r>", Err(BadXml::Malformed))]
-    #[case("<r><a>x</a>", Err(BadXml::CutOff))]
-    #[case("<r><a>x</a", Err(BadXml::Malformed))]
-    #[case("<r><a>x</b></r>", Err(BadXml::Malformed))]
-    #[case("<r/><r/>", Err(BadXml::Malformed))]
-    #[case("<r/>x", Err(BadXml::Malformed))]
-    #[case("x<r/>", Err(BadXml::Malformed))]
-    #[case("", Err(BadXml::Malformed))]
-    #[case("  ", Err(BadXml::Malformed))]
-    #[case("<r><a>&other;</a></r>", Err(BadXml::DocumentType))]
-    #[case("<r><a>&#0;</a></r>", Err(BadXml::Malformed))]
-    #[case("<!DOCTYPE r [<!ENTITY l \"lol\">]><r><a>&l;</a></r>", Err(BadXml::DocumentType))]
-    #[case("<!DOCTYPE r SYSTEM \"file:///etc/passwd\"><r/>", Err(BadXml::DocumentType))]
-    fn a_document_is_read_or_refused(#[case] document: &str, #[case] expected: Result<Option<&str>, BadXml>) {
+    #[case("<r><a>x</a><a>y</a></r>", Err(XmlError::Malformed))]
+    #[case("<r><a><b/></a></r>", Err(XmlError::Malformed))]
+    #[case("<r><a>x</a>", Err(XmlError::CutOff))]
+    #[case("<r><a>x</a", Err(XmlError::Malformed))]
+    #[case("<r><a>x</b></r>", Err(XmlError::Malformed))]
+    #[case("<r/><r/>", Err(XmlError::Malformed))]
+    #[case("<r/>x", Err(XmlError::Malformed))]
+    #[case("x<r/>", Err(XmlError::Malformed))]
+    #[case("", Err(XmlError::Malformed))]
+    #[case("  ", Err(XmlError::Malformed))]
+    #[case("<r><a>&other;</a></r>", Err(XmlError::DocumentType))]
+    #[case("<r><a>&#0;</a></r>", Err(XmlError::Malformed))]
+    #[case("<!DOCTYPE r [<!ENTITY l \"lol\">]><r><a>&l;</a></r>", Err(XmlError::DocumentType))]
+    #[case("<!DOCTYPE r SYSTEM \"file:///etc/passwd\"><r/>", Err(XmlError::DocumentType))]
+    fn a_document_is_read_or_refused(#[case] document: &str, #[case] expected: Result<Option<&str>, XmlError>) {
         assert_eq!(value_of_a(document), expected.map(|value| value.map(str::to_owned)));
     }
 
@@ -306,9 +306,9 @@ mod tests {
     #[test]
     fn depth_is_bounded() {
         let nested = |depth: usize| format!("{}{}", "<a>".repeat(depth), "</a>".repeat(depth));
-        assert!(Element::parse(&nested(DEEPEST)).is_ok());
-        assert_eq!(Element::parse(&nested(DEEPEST + 1)).err(), Some(BadXml::TooDeep));
-        assert_eq!(Element::parse(&"<a>".repeat(20_000)).err(), Some(BadXml::TooDeep));
+        assert!(Element::parse(&nested(MAX_DEPTH)).is_ok());
+        assert_eq!(Element::parse(&nested(MAX_DEPTH + 1)).err(), Some(XmlError::TooDeep));
+        assert_eq!(Element::parse(&"<a>".repeat(20_000)).err(), Some(XmlError::TooDeep));
     }
 
     proptest! {

@@ -8,11 +8,11 @@
 
 use crate::domain::clock::Timestamp;
 use crate::domain::outcome::{Absence, Lookup};
-use crate::providers::http::Answer;
-use crate::providers::mask::Mask;
+use crate::http::client::HttpResponse;
 use crate::providers::namecom::fields::Fields;
 use crate::providers::namecom::order::{Open, Registration};
 use crate::providers::namecom::wire::ErrorBody;
+use crate::providers::redact::Redactor;
 use crate::providers::text;
 
 /// The longest domain name.
@@ -45,7 +45,7 @@ pub(super) fn is_name(text: &str) -> bool {
 }
 
 /// What an answer to Get Domain says of `name`.
-pub(super) fn read_domain(answer: &Answer, name: &str, mask: &Mask) -> Domain {
+pub(super) fn read_domain(answer: &HttpResponse, name: &str, mask: &Redactor) -> Domain {
     let body = text::read(answer).unwrap_or_default();
     match answer.status {
         200 => {}
@@ -65,7 +65,7 @@ pub(super) fn read_domain(answer: &Answer, name: &str, mask: &Mask) -> Domain {
 
 /// What the order and its domains say together. `asked` names the domains of the order's
 /// registrations that were asked for.
-pub(super) fn conclude(open: Open, asked: &[(String, Domain)], mask: &Mask) -> Lookup {
+pub(super) fn conclude(open: Open, asked: &[(String, Domain)], mask: &Redactor) -> Lookup {
     let domain_of = |registration: &Registration| {
         asked.iter().find(|(name, _)| name.eq_ignore_ascii_case(&registration.domain)).map(|(_, domain)| domain)
     };

@@ -9,7 +9,7 @@ use std::fmt;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::domain::money::hundredths_of;
+use crate::domain::money::parse_minor_units;
 
 /// Everything that a body says of items and of their money.
 #[derive(Debug, Default)]
@@ -143,7 +143,7 @@ impl Node {
 
     /// None where it is nothing or zero.
     fn amount(&self) -> Option<String> {
-        self.scalar().filter(|text| hundredths_of(text) != Ok(0))
+        self.scalar().filter(|text| parse_minor_units(text) != Ok(0))
     }
 }
 

@@ -24,14 +24,14 @@ use crate::domain::outcome::{Lookup, Outcome};
 use crate::domain::probe::ProbeReport;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::target::{NamecomTarget, Target};
-use crate::providers::http::{
-    Call, ConnectError, Exchange, HttpClient, REFUND_REPLY_BYTES, STATUS_REPLY_BYTES, never_left,
+use crate::http::client::{
+    ConnectError, HttpClient, HttpOutcome, HttpRequest, REFUND_REPLY_BYTES, STATUS_REPLY_BYTES, not_sent,
 };
-use crate::providers::mask::Mask;
 use crate::providers::namecom::domains::Domain;
 use crate::providers::namecom::order::{Open, Seen};
+use crate::providers::redact::Redactor;
 use crate::providers::secret::Secret;
-use crate::providers::{Provider, Turns};
+use crate::providers::{RefundProvider, Turns};
 
 mod domains;
 mod fields;
@@ -54,7 +54,7 @@ pub struct Namecom {
     http: HttpClient,
     username: String,
     token: Secret,
-    mask: Mask,
+    mask: Redactor,
     clock: Arc<dyn Clock>,
 }
 
@@ -67,7 +67,7 @@ impl Namecom {
         if username.contains(':') {
             return Err(ConnectError::Setting { setting: "username", fault: "must hold no \":\" (HTTP Basic)" });
         }
-        let mask = Mask::of(&username, token.clone());
+        let mask = Redactor::of(&username, token.clone());
         Ok(Self { http, username, token, mask, clock })
     }
 
@@ -84,19 +84,19 @@ impl Namecom {
         Ok(authorization)
     }
 
-    async fn send_refund(&self, id: &RefundId, target: &NamecomTarget, credential: Option<&str>) -> Exchange {
+    async fn send_refund(&self, id: &RefundId, target: &NamecomTarget, credential: Option<&str>) -> HttpOutcome {
         let Ok(key) = HeaderValue::from_str(id.as_str()) else {
             // A refund id is letters, digits and "-"; without its key the request must not leave.
-            return Exchange::NotSent { why: "the refund's id does not fit into a header".to_owned() };
+            return HttpOutcome::NotSent { why: "the refund's id does not fit into a header".to_owned() };
         };
         // Compares and sends the same token: it may be renewed at any moment.
         let token = self.token.current();
         if credential.is_some_and(|recorded| recorded != digest_of(&token, id)) {
-            return Exchange::NotSent { why: "the token changed after the attempt was recorded".to_owned() };
+            return HttpOutcome::NotSent { why: "the token changed after the attempt was recorded".to_owned() };
         }
         let authorization = match self.authorization_with(&token) {
             Ok(authorization) => authorization,
-            Err(why) => return Exchange::NotSent { why: why.to_owned() },
+            Err(why) => return HttpOutcome::NotSent { why: why.to_owned() },
         };
         let headers = HeaderMap::from_iter([
             (AUTHORIZATION, authorization),
@@ -104,10 +104,10 @@ impl Namecom {
             (wire::IDEMPOTENCY_KEY, key),
         ]);
         let body = Bytes::from(wire::refund_body(target));
-        self.http.send_once(Call { method: Method::POST, path: REFUND_PATH.to_owned(), headers, body }).await
+        self.http.send_once(HttpRequest { method: Method::POST, path: REFUND_PATH.to_owned(), headers, body }).await
     }
 
-    async fn get_order(&self, order_id: i32) -> Exchange {
+    async fn get_order(&self, order_id: i32) -> HttpOutcome {
         // An order may have hundreds of items.
         self.get(format!("{ORDERS_PATH}/{order_id}"), STATUS_REPLY_BYTES).await
     }
@@ -126,8 +126,8 @@ impl Namecom {
                 self.get(format!("{DOMAINS_PATH}/{name}"), REFUND_REPLY_BYTES).await
             };
             let domain = match timeout_at(deadline, asked).await {
-                Ok(Exchange::Answered(answer)) => domains::read_domain(&answer, name, &self.mask),
-                Ok(Exchange::NotSent { why: evidence } | Exchange::Lost { evidence, .. }) => {
+                Ok(HttpOutcome::Answered(answer)) => domains::read_domain(&answer, name, &self.mask),
+                Ok(HttpOutcome::NotSent { why: evidence } | HttpOutcome::Lost { evidence, .. }) => {
                     Domain::Unanswered(evidence)
                 }
                 Err(_) => Domain::Unanswered("its turn has not come in time".to_owned()),
@@ -141,20 +141,20 @@ impl Namecom {
         known
     }
 
-    async fn get(&self, path: String, longest: usize) -> Exchange {
+    async fn get(&self, path: String, longest: usize) -> HttpOutcome {
         let headers = match self.authorization() {
             Ok(authorization) => HeaderMap::from_iter([(AUTHORIZATION, authorization)]),
-            Err(why) => return Exchange::NotSent { why: why.to_owned() },
+            Err(why) => return HttpOutcome::NotSent { why: why.to_owned() },
         };
-        self.http.read(Call { method: Method::GET, path, headers, body: Bytes::new() }, longest).await
+        self.http.read(HttpRequest { method: Method::GET, path, headers, body: Bytes::new() }, longest).await
     }
 }
 
 #[async_trait]
-impl Provider for Namecom {
+impl RefundProvider for Namecom {
     async fn refund(&self, intent: &Intent, credential: Option<&str>) -> Outcome {
         let Target::Namecom(target) = &intent.target else {
-            return never_left("the account is one at name.com, and the target is not");
+            return not_sent("the account is one at name.com, and the target is not");
         };
         let exchange = self.send_refund(&intent.id, target, credential).await;
         let now = self.clock.now();
@@ -170,8 +170,8 @@ impl Provider for Namecom {
             return Lookup::unavailable("the account is one at name.com, and the target is not");
         };
         let answer = match self.get_order(target.order_id()).await {
-            Exchange::Answered(answer) => answer,
-            Exchange::NotSent { why: evidence } | Exchange::Lost { evidence, .. } => {
+            HttpOutcome::Answered(answer) => answer,
+            HttpOutcome::NotSent { why: evidence } | HttpOutcome::Lost { evidence, .. } => {
                 return Lookup::unavailable(evidence);
             }
         };
@@ -201,16 +201,16 @@ mod tests {
 
     use super::*;
     use crate::domain::outcome::DoubtReason;
-    use crate::providers::Login;
-    use crate::providers::peer::{Peer, Script};
-    use crate::providers::samples::{self, Unpaced, outcome_word};
+    use crate::providers::ProviderSettings;
+    use crate::providers::testing::fixtures::{self, Unpaced, outcome_word};
+    use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
     fn target() -> Target {
         Target::Namecom(NamecomTarget::new(123_456, &[987_655, 987_654]).unwrap())
     }
 
-    fn login() -> Login {
-        Login::Namecom {
+    fn login() -> ProviderSettings {
+        ProviderSettings::Namecom {
             username: "demo-test".to_owned(),
             token: SecretString::from("demo-token"),
             key_lifetime: std::time::Duration::from_secs(3_000),
@@ -219,10 +219,10 @@ mod tests {
 
     #[tokio::test]
     async fn the_refund_request_is_these_bytes_every_time() {
-        let peer = Peer::start(Script::Say("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
-        let account = samples::account(&peer, login());
+        let peer = ScriptedServer::start(Script::Say("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
+        let account = fixtures::account(&peer, login());
         for _ in 0..2 {
-            let outcome = account.adapter.refund(&samples::intent("r-1", target()), None).await;
+            let outcome = account.adapter.refund(&fixtures::intent("r-1", target()), None).await;
             assert_eq!(outcome_word(&outcome), "unknown provider_server_error");
         }
         let request = format!(
@@ -239,9 +239,9 @@ mod tests {
     /// A key belongs to the token that it was first sent with.
     #[tokio::test]
     async fn a_token_that_was_renewed_sends_nothing_of_an_attempt_recorded_before() {
-        let peer = Peer::start(Script::Say("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
-        let account = samples::account(&peer, login());
-        let intent = samples::intent("r-1", target());
+        let peer = ScriptedServer::start(Script::Say("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
+        let account = fixtures::account(&peer, login());
+        let intent = fixtures::intent("r-1", target());
         let recorded = account.adapter.credential(&intent.id).unwrap();
         let refund = || account.adapter.refund(&intent, Some(&recorded));
         assert_eq!(outcome_word(&refund().await), "unknown provider_server_error");
@@ -253,8 +253,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_lookup_request_is_these_bytes() {
-        let peer = Peer::start(Script::Say("HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}")).await;
-        let lookup = samples::account(&peer, login()).adapter.lookup(&samples::refund("r-1", target()), &Unpaced).await;
+        let peer = ScriptedServer::start(Script::Say("HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}")).await;
+        let lookup = fixtures::account(&peer, login()).adapter.lookup(&fixtures::refund("r-1", target()), &Unpaced).await;
         assert_eq!(lookup, Lookup::unavailable("HTTP 404 and not the order"));
         let request = peer.requests().remove(0);
         let head = "GET /core/v1/orders/123456 HTTP/1.1\r\nauthorization: Basic ZGVtby10ZXN0OmRlbW8tdG9rZW4=\r\n";
@@ -300,10 +300,10 @@ mod tests {
                 ("GET /core/v1/domains/Example.com ", com),
                 ("GET /core/v1/domains/example.net ", net),
             ];
-            let peer = Peer::start(Script::ByPath(answers.leak())).await;
+            let peer = ScriptedServer::start(Script::ByPath(answers.leak())).await;
             let turns = Counted::default();
             let lookup =
-                samples::account(&peer, login()).adapter.lookup(&samples::refund("r-1", target()), &turns).await;
+                fixtures::account(&peer, login()).adapter.lookup(&fixtures::refund("r-1", target()), &turns).await;
             let Lookup::NotFound { absence, items, .. } = lookup else { panic!("{lookup:?}") };
             assert_eq!((absence, items.len()), (expected, 2));
             assert_eq!(turns.0.into_inner(), asked, "the turn of the order was taken by the caller");
@@ -335,7 +335,7 @@ mod tests {
         };
         let url = "http://127.0.0.1:9/".parse().unwrap();
         let http = HttpClient::over(std::sync::Arc::new(NoWire), &url).unwrap();
-        let clock = Arc::new(crate::domain::clock::ManualClock::new(samples::NOW));
+        let clock = Arc::new(crate::domain::clock::ManualClock::new(fixtures::NOW));
         let namecom = Namecom::new(http, "demo".to_owned(), Secret::new(SecretString::from("x")), clock).unwrap();
         let start = Instant::now();
         let known = namecom.domains_of(&open, &Never).await;
@@ -346,33 +346,34 @@ mod tests {
     struct NoWire;
 
     #[async_trait]
-    impl crate::providers::http::Wire for NoWire {
+    impl crate::http::client::Transport for NoWire {
         async fn exchange(
             &self,
             _: crate::providers::Url,
-            _: Call,
-            _: crate::providers::http::Purpose,
+            _: HttpRequest,
+            _: crate::http::client::RequestKind,
             _: usize,
-        ) -> Exchange {
+        ) -> HttpOutcome {
             unreachable!("no turn has come")
         }
     }
 
     #[tokio::test]
     async fn a_redirect_takes_no_credentials_elsewhere() {
-        let peer = Peer::start(Script::Say(
+        let peer = ScriptedServer::start(Script::Say(
             "HTTP/1.1 307 Temporary Redirect\r\nLocation: /core/v1/refund\r\nContent-Length: 0\r\n\r\n",
         ))
         .await;
-        let outcome = samples::account(&peer, login()).adapter.refund(&samples::intent("r-1", target()), None).await;
+        let outcome = fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await;
         assert_eq!(outcome_word(&outcome), "unknown unreadable_reply");
         assert_eq!(peer.requests().len(), 1);
     }
 
     #[tokio::test]
     async fn a_body_cut_off_is_doubt() {
-        let peer = Peer::start(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{\"results\":[")).await;
-        let outcome = samples::account(&peer, login()).adapter.refund(&samples::intent("r-1", target()), None).await;
+        let peer =
+            ScriptedServer::start(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{\"results\":[")).await;
+        let outcome = fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await;
         assert!(matches!(&outcome, Outcome::Unknown { reason: DoubtReason::ConnectionLost, .. }), "{outcome:?}");
     }
 }

@@ -11,14 +11,14 @@ use std::sync::Once;
 use crate::domain::clock::Timestamp;
 use crate::domain::money::Money;
 use crate::domain::outcome::{
-    Confirmation, ErrorCategory, Heard, ItemResult, ItemState, Lookup, Outcome, ProviderError, provider_text,
+    AccountSignal, Confirmation, ErrorCategory, ItemResult, ItemState, Lookup, Outcome, ProviderError, provider_text,
 };
 use crate::domain::target::NamecomTarget;
-use crate::providers::http::Answer;
-use crate::providers::mask::Mask;
+use crate::http::client::HttpResponse;
 use crate::providers::namecom::fields::Fields;
 use crate::providers::namecom::rows::{dollars_of, is_requested};
 use crate::providers::namecom::wire::{ErrorBody, refuses_the_login};
+use crate::providers::redact::Redactor;
 use crate::providers::text;
 
 /// What an answer to Get Order says of a refund.
@@ -53,7 +53,7 @@ pub(super) struct Registration {
 }
 
 /// What an answer to Get Order says of the refund of `target`, whose items were `told` of before.
-pub(super) fn read_order(answer: &Answer, target: &NamecomTarget, told: &[ItemResult], mask: &Mask) -> Seen {
+pub(super) fn read_order(answer: &HttpResponse, target: &NamecomTarget, told: &[ItemResult], mask: &Redactor) -> Seen {
     match OrderView::of(answer, target, mask) {
         Ok(order) => order.judge(answer.status, target, told, mask),
         Err(NoOrder { evidence, heard }) => Seen::Settled(Lookup::Unavailable { evidence, heard }),
@@ -66,12 +66,12 @@ const WHOSE_IS_NOT_TOLD: &str = "refunded, by this refund or by another: the ord
 /// Why an answer is not the order.
 struct NoOrder {
     evidence: String,
-    heard: Heard,
+    heard: AccountSignal,
 }
 
 impl From<&str> for NoOrder {
     fn from(evidence: &str) -> Self {
-        NoOrder { evidence: evidence.to_owned(), heard: Heard::Nothing }
+        NoOrder { evidence: evidence.to_owned(), heard: AccountSignal::Nothing }
     }
 }
 
@@ -96,16 +96,16 @@ struct OrderItem {
 }
 
 impl OrderView {
-    fn of(answer: &Answer, target: &NamecomTarget, mask: &Mask) -> Result<OrderView, NoOrder> {
+    fn of(answer: &HttpResponse, target: &NamecomTarget, mask: &Redactor) -> Result<OrderView, NoOrder> {
         let text = text::read(answer);
         if answer.status != 200 {
             // Only an accepted login gets this answer in the provider's own words; a proxy uses
             // other words.
             let said = text.ok().and_then(|body| ErrorBody::read(&body, mask));
             let heard = match answer.status {
-                404 if said.is_some() => Heard::NoTarget,
-                status if refuses_the_login(status, said.as_deref()) => Heard::LoginRefused,
-                _ => Heard::Nothing,
+                404 if said.is_some() => AccountSignal::NoTarget,
+                status if refuses_the_login(status, said.as_deref()) => AccountSignal::LoginRefused,
+                _ => AccountSignal::Nothing,
             };
             return Err(NoOrder { evidence: format!("HTTP {} and not the order", answer.status), heard });
         }
@@ -136,7 +136,7 @@ impl OrderView {
         Ok(view)
     }
 
-    fn judge(&self, http_status: u16, target: &NamecomTarget, told: &[ItemResult], mask: &Mask) -> Seen {
+    fn judge(&self, http_status: u16, target: &NamecomTarget, told: &[ItemResult], mask: &Redactor) -> Seen {
         let mut items = Vec::new();
         let mut seen = Vec::new();
         let mut registrations = Vec::new();
@@ -288,11 +288,11 @@ mod tests {
 
     use super::*;
     use crate::domain::money::Currency;
-    use crate::providers::samples::{answer, mutated, mutations, outcome_word};
+    use crate::providers::testing::fixtures::{answer, mutated, mutations, outcome_word};
 
     fn look(status: u16, body: &[u8]) -> String {
         let target = NamecomTarget::new(7, &[1, 2]).unwrap();
-        let mask = Mask::new("demo", &SecretString::from("c4nary-secret"));
+        let mask = Redactor::new("demo", &SecretString::from("c4nary-secret"));
         match lookup_of(read_order(&answer(status, &[], body), &target, &[], &mask)) {
             Lookup::Found(outcome) => outcome_word(&outcome),
             Lookup::NotFound { evidence, .. } => format!("not_found {evidence}"),
@@ -368,23 +368,23 @@ mod tests {
     }
 
     #[rstest]
-    #[case::in_its_own_words(404, "{\"message\":\"Not Found\"}", Heard::NoTarget)]
-    #[case::a_proxy(404, "<html></html>", Heard::Nothing)]
-    #[case::empty(404, "{}", Heard::Nothing)]
-    #[case::login_refused(401, "{\"message\":\"Unauthorized\"}", Heard::LoginRefused)]
+    #[case::in_its_own_words(404, "{\"message\":\"Not Found\"}", AccountSignal::NoTarget)]
+    #[case::a_proxy(404, "<html></html>", AccountSignal::Nothing)]
+    #[case::empty(404, "{}", AccountSignal::Nothing)]
+    #[case::login_refused(401, "{\"message\":\"Unauthorized\"}", AccountSignal::LoginRefused)]
     #[case::account_refused(
         403,
         "{\"message\":\"Permission denied\",\"details\":\"Failed authentication\"}",
-        Heard::LoginRefused
+        AccountSignal::LoginRefused
     )]
-    #[case::forbidden(403, "{\"message\":\"Permission Denied\"}", Heard::Nothing)]
-    #[case::broken(500, "{\"message\":\"Internal Server Error\"}", Heard::Nothing)]
+    #[case::forbidden(403, "{\"message\":\"Permission Denied\"}", AccountSignal::Nothing)]
+    #[case::broken(500, "{\"message\":\"Internal Server Error\"}", AccountSignal::Nothing)]
     fn an_order_that_is_not_there_shows_that_the_login_is_taken(
         #[case] status: u16,
         #[case] body: &str,
-        #[case] expected: Heard,
+        #[case] expected: AccountSignal,
     ) {
-        let mask = Mask::new("demo", &SecretString::from("x"));
+        let mask = Redactor::new("demo", &SecretString::from("x"));
         let target = NamecomTarget::new(7, &[1]).unwrap();
         let lookup = lookup_of(read_order(&answer(status, &[], body.as_bytes()), &target, &[], &mask));
         assert!(matches!(lookup, Lookup::Unavailable { heard, .. } if heard == expected), "{lookup:?}");
@@ -394,7 +394,7 @@ mod tests {
     #[test]
     fn an_item_that_the_answer_refused_is_not_waited_for() {
         let target = NamecomTarget::new(7, &[1, 2]).unwrap();
-        let mask = Mask::new("demo", &SecretString::from("x"));
+        let mask = Redactor::new("demo", &SecretString::from("x"));
         let told = [
             row(1, ItemState::Submitted, true),
             ItemResult { message: "Not eligible.".to_owned(), ..row(2, ItemState::Failed, true) },
@@ -419,7 +419,7 @@ mod tests {
     fn items_refunded_along_are_listed_as_not_asked_for() {
         let body = order(PAID, &["3 refunded whois_privacy", "1 refunded registration"]);
         let target = NamecomTarget::new(7, &[1]).unwrap();
-        let mask = Mask::new("demo", &SecretString::from("x"));
+        let mask = Redactor::new("demo", &SecretString::from("x"));
         let lookup = lookup_of(read_order(&answer(200, &[], body.as_bytes()), &target, &[], &mask));
         let Lookup::Found(Outcome::Refunded(yes)) = lookup else { panic!("{lookup:?}") };
         let items: Vec<(&str, bool)> = yes.items.iter().map(|item| (item.item_id.as_str(), item.requested)).collect();
@@ -436,7 +436,7 @@ mod tests {
     #[test]
     fn an_order_is_read_in_every_form_that_loses_nothing() {
         let target = NamecomTarget::new(7, &[1, 2]).unwrap();
-        let mask = Mask::new("demo", &SecretString::from("x"));
+        let mask = Redactor::new("demo", &SecretString::from("x"));
         let body = order(PAID, &["1 refunded registration", "2 refunded b\u{fc}cher"]);
         let sixteen: Vec<u8> = format!("\u{FEFF}{body}").encode_utf16().flat_map(u16::to_be_bytes).collect();
         let latin: Vec<u8> = body.chars().map(|character| character as u8).collect();
@@ -477,7 +477,7 @@ mod tests {
     #[test]
     fn a_refunded_item_keeps_the_amount_that_the_answer_named() {
         let target = NamecomTarget::new(7, &[1, 2]).unwrap();
-        let mask = Mask::new("demo", &SecretString::from("x"));
+        let mask = Redactor::new("demo", &SecretString::from("x"));
         let body = order("\"id\":7", &["1 refunded registration", "2 refunded registration"]);
         let dollars = |minor_units| Some(Money { currency: Currency::USD, minor_units });
         let paid = |id, minor_units| ItemResult {

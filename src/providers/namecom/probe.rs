@@ -10,11 +10,11 @@ use serde_json::value::RawValue;
 use super::wire::ErrorBody;
 use super::{Namecom, ORDERS_PATH};
 use crate::domain::probe::{Credentials, ProbeReport};
+use crate::http::client::{HttpOutcome, HttpRequest, HttpResponse, REFUND_REPLY_BYTES, STATUS_REPLY_BYTES};
 use crate::providers::Turns;
-use crate::providers::http::{Answer, Call, Exchange, REFUND_REPLY_BYTES, STATUS_REPLY_BYTES};
-use crate::providers::mask::Mask;
-use crate::providers::object::Object;
+use crate::providers::json_object::Object;
 use crate::providers::probing::Probing;
+use crate::providers::redact::Redactor;
 use crate::providers::text::{content_type, decode_damaged};
 
 const HELLO_PATH: &str = "/core/v1/hello";
@@ -53,7 +53,7 @@ impl Namecom {
         turns.turn().await;
         let exchange = match self.read_of(HELLO_PATH) {
             Ok(call) => self.http.read(call, REFUND_REPLY_BYTES).await,
-            Err(why) => Exchange::NotSent { why: why.to_owned() },
+            Err(why) => HttpOutcome::NotSent { why: why.to_owned() },
         };
         let hello = probing.answer_beside(HELLO, exchange);
         if probing.is_over() {
@@ -62,21 +62,27 @@ impl Namecom {
         turns.turn().await;
         let exchange = match self.read_of(ORDERS_PATH) {
             Ok(call) => self.http.read_with_query(call, ONE_ORDER, STATUS_REPLY_BYTES).await,
-            Err(why) => Exchange::NotSent { why: why.to_owned() },
+            Err(why) => HttpOutcome::NotSent { why: why.to_owned() },
         };
         let orders = probing.answer_to(LIST_ORDERS, exchange);
         note(&mut probing, hello.as_ref(), orders.as_ref(), &self.username, &self.mask);
         probing.end()
     }
 
-    fn read_of(&self, path: &str) -> Result<Call, &'static str> {
+    fn read_of(&self, path: &str) -> Result<HttpRequest, &'static str> {
         let headers = HeaderMap::from_iter([(AUTHORIZATION, self.authorization()?)]);
-        Ok(Call { method: Method::GET, path: path.to_owned(), headers, body: Bytes::new() })
+        Ok(HttpRequest { method: Method::GET, path: path.to_owned(), headers, body: Bytes::new() })
     }
 }
 
 /// Notes what both answers show. The list decides: lookups need what it needs.
-fn note(probing: &mut Probing, hello: Option<&Answer>, orders: Option<&Answer>, username: &str, mask: &Mask) {
+fn note(
+    probing: &mut Probing,
+    hello: Option<&HttpResponse>,
+    orders: Option<&HttpResponse>,
+    username: &str,
+    mask: &Redactor,
+) {
     let hello = hello.map(|answer| (Said::read(answer, mask), answer));
     let orders = orders.map(|answer| (Said::read(answer, mask), answer));
     match &orders {
@@ -113,7 +119,7 @@ fn note(probing: &mut Probing, hello: Option<&Answer>, orders: Option<&Answer>, 
 }
 
 /// The login that the provider names is the one that was sent.
-fn note_hello(probing: &mut Probing, answer: &Answer, username: &str, mask: &Mask) {
+fn note_hello(probing: &mut Probing, answer: &HttpResponse, username: &str, mask: &Redactor) {
     let body = decode_damaged(&answer.body, content_type(answer));
     let Ok(Object(hello)) = serde_json::from_str::<Object<HelloResponse>>(&body) else {
         return probing.remark(format!("{HELLO} is answered with HTTP 200 and not with the documented JSON"));
@@ -127,13 +133,13 @@ fn note_hello(probing: &mut Probing, answer: &Answer, username: &str, mask: &Mas
     }
 }
 
-fn is_list(answer: &Answer) -> bool {
+fn is_list(answer: &HttpResponse) -> bool {
     let body = decode_damaged(&answer.body, content_type(answer));
     serde_json::from_str::<Object<ListOrdersResponse<'_>>>(&body).is_ok()
 }
 
 impl Said {
-    fn read(answer: &Answer, mask: &Mask) -> Said {
+    fn read(answer: &HttpResponse, mask: &Redactor) -> Said {
         let text = decode_damaged(&answer.body, content_type(answer));
         let body = ErrorBody::read(&text, mask);
         let said = match &body {
@@ -157,9 +163,9 @@ mod tests {
     use secrecy::SecretString;
 
     use super::*;
-    use crate::providers::Login;
-    use crate::providers::peer::{Peer, Script};
-    use crate::providers::samples::{self, Unpaced};
+    use crate::providers::ProviderSettings;
+    use crate::providers::testing::fixtures::{self, Unpaced};
+    use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
     const LIST: &str = "{\"orders\":[],\"totalCount\":0,\"from\":0,\"to\":0}";
     const GREETING: &str = "{\"serverName\":\"s\",\"motd\":\"m\",\"username\":\"demo\",\"serverTime\":\"now\"}";
@@ -187,15 +193,15 @@ mod tests {
         #[case] credentials: Credentials,
         #[case] found: &str,
     ) {
-        let peer = Peer::start(Script::Close).await;
-        let mut probing = Probing::of(&samples::http_of(&peer));
-        let [hello, orders] = [hello, orders].map(|(status, body)| samples::answer(status, &[], body.as_bytes()));
+        let peer = ScriptedServer::start(Script::Close).await;
+        let mut probing = Probing::of(&fixtures::http_of(&peer));
+        let [hello, orders] = [hello, orders].map(|(status, body)| fixtures::answer(status, &[], body.as_bytes()));
         note(
             &mut probing,
             Some(&hello),
             Some(&orders),
             "demo-test",
-            &Mask::new("demo", &SecretString::from("x-token")),
+            &Redactor::new("demo", &SecretString::from("x-token")),
         );
         let report = probing.end();
         let marks = report.findings.iter().map(|finding| if finding.breaks_refunds { '!' } else { '.' });
@@ -205,13 +211,13 @@ mod tests {
     #[tokio::test]
     async fn two_reads_and_no_more() {
         let answer = "HTTP/1.1 401 No\r\nContent-Length: 36\r\n\r\n{\"message\":\"demo-token is no token\"}";
-        let peer = Peer::start(Script::Say(answer)).await;
-        let login = Login::Namecom {
+        let peer = ScriptedServer::start(Script::Say(answer)).await;
+        let login = ProviderSettings::Namecom {
             username: "demo-test".to_owned(),
             token: SecretString::from("demo-token"),
             key_lifetime: std::time::Duration::from_secs(3_000),
         };
-        let report = samples::account(&peer, login).adapter.probe(&Unpaced).await;
+        let report = fixtures::account(&peer, login).adapter.probe(&Unpaced).await;
         let lines: Vec<String> =
             peer.requests().iter().map(|request| request.lines().next().unwrap().to_owned()).collect();
         assert_eq!(lines, ["GET /core/v1/hello HTTP/1.1", "GET /core/v1/orders?perPage=1 HTTP/1.1"]);
@@ -225,11 +231,11 @@ mod tests {
     #[case::utf_16("application/json; charset=utf-16le", |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect())]
     #[tokio::test]
     async fn answers_are_read_in_every_charset(#[case] content: &'static str, #[case] bytes: fn(&str) -> Vec<u8>) {
-        let peer = Peer::start(Script::Close).await;
-        let mut probing = Probing::of(&samples::http_of(&peer));
+        let peer = ScriptedServer::start(Script::Close).await;
+        let mut probing = Probing::of(&fixtures::http_of(&peer));
         let [hello, orders] =
-            [GREETING, LIST].map(|text| samples::answer(200, &[("content-type", content)], &bytes(text)));
-        let mask = Mask::new("demo", &SecretString::from("x-token"));
+            [GREETING, LIST].map(|text| fixtures::answer(200, &[("content-type", content)], &bytes(text)));
+        let mask = Redactor::new("demo", &SecretString::from("x-token"));
         note(&mut probing, Some(&hello), Some(&orders), "demo", &mask);
         let report = probing.end();
         assert_eq!((report.credentials, report.findings.len()), (Credentials::Accepted, 0), "{report:?}");

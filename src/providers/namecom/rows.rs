@@ -11,15 +11,15 @@ use http::{HeaderMap, HeaderValue};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::domain::money::{Currency, Money, hundredths_of};
+use crate::domain::money::{Currency, Money, parse_minor_units};
 use crate::domain::outcome::{
     Acceptance, Confirmation, DoubtReason, ErrorCategory, ItemResult, ItemState, Outcome, ProviderError, provider_text,
 };
 use crate::domain::target::NamecomTarget;
-use crate::providers::mask::Mask;
+use crate::providers::json_object::Object;
 use crate::providers::namecom::listing::Listing;
 use crate::providers::namecom::wire::{ErrorBody, IDEMPOTENT_REPLAY, category_of};
-use crate::providers::object::Object;
+use crate::providers::redact::Redactor;
 
 /// An answer that says something of items.
 pub(super) struct Listed<'a> {
@@ -35,7 +35,7 @@ pub(super) struct Listed<'a> {
 pub(super) fn dollars_of(raw: &RawValue) -> Option<Money> {
     let text = raw.get();
     let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
-    let minor_units = hundredths_of(text).ok().filter(|minor_units| *minor_units >= 0)?;
+    let minor_units = parse_minor_units(text).ok().filter(|minor_units| *minor_units >= 0)?;
     Some(Money { currency: Currency::USD, minor_units })
 }
 
@@ -62,7 +62,7 @@ struct RefundItemResult<'a> {
 }
 
 /// What the rows mean for the refund of `target`.
-pub(super) fn read_rows(answer: &Listed<'_>, target: &NamecomTarget, mask: &Mask) -> Outcome {
+pub(super) fn read_rows(answer: &Listed<'_>, target: &NamecomTarget, mask: &Redactor) -> Outcome {
     match judge(answer, target, mask) {
         // The strict reader missed a row of money that moved, or the row is of another item: this
         // is no refusal.
@@ -83,7 +83,7 @@ struct Doubt {
 
 impl Doubt {
     /// With the rows themselves, for the person who settles it.
-    fn about(self, answer: &Listed<'_>, mask: &Mask) -> Outcome {
+    fn about(self, answer: &Listed<'_>, mask: &Redactor) -> Outcome {
         let rows = if answer.listing.is_empty() { String::new() } else { format!(", {}", answer.listing) };
         let evidence = mask.text(&format!("{}: HTTP {}{rows}", self.why, answer.status));
         Outcome::Unknown { reason: self.reason, evidence }
@@ -99,11 +99,11 @@ fn unreadable(why: impl Into<String>) -> Doubt {
 }
 
 /// The doubt of an answer that belongs to another request.
-pub(super) fn of_another_key(answer: &Listed<'_>, mask: &Mask) -> Outcome {
+pub(super) fn of_another_key(answer: &Listed<'_>, mask: &Redactor) -> Outcome {
     contradiction("the answer is for another idempotency key").about(answer, mask)
 }
 
-fn judge(answer: &Listed<'_>, target: &NamecomTarget, mask: &Mask) -> Result<Outcome, Doubt> {
+fn judge(answer: &Listed<'_>, target: &NamecomTarget, mask: &Redactor) -> Result<Outcome, Doubt> {
     let Ok(Object(response)) = serde_json::from_str::<Object<RefundResponse<'_>>>(answer.body) else {
         let is_listed = !answer.listing.is_empty();
         let why =
@@ -154,7 +154,11 @@ fn judge(answer: &Listed<'_>, target: &NamecomTarget, mask: &Mask) -> Result<Out
     })
 }
 
-fn strict_rows(response: &RefundResponse<'_>, target: &NamecomTarget, mask: &Mask) -> Result<Vec<ItemResult>, Doubt> {
+fn strict_rows(
+    response: &RefundResponse<'_>,
+    target: &NamecomTarget,
+    mask: &Redactor,
+) -> Result<Vec<ItemResult>, Doubt> {
     let mut rows: Vec<ItemResult> = Vec::with_capacity(response.results.len());
     for Object(result) in &response.results {
         if result.order_id != i64::from(target.order_id()) {
@@ -219,7 +223,7 @@ fn refusal_of(word: &str, rows: &[ItemResult], beside: &str, http_status: u16) -
 fn is_replay(headers: &HeaderMap) -> bool {
     let says_no = |value: &HeaderValue| {
         let text = value.to_str().unwrap_or("?").trim();
-        text.is_empty() || text.eq_ignore_ascii_case("false") || hundredths_of(text) == Ok(0)
+        text.is_empty() || text.eq_ignore_ascii_case("false") || parse_minor_units(text) == Ok(0)
     };
     headers.get_all(IDEMPOTENT_REPLAY).iter().any(|value| !says_no(value))
 }

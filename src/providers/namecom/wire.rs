@@ -13,12 +13,12 @@ use time::format_description::well_known::Rfc2822;
 use crate::domain::clock::Timestamp;
 use crate::domain::outcome::{DoubtReason, ErrorCategory, Outcome, ProviderError};
 use crate::domain::target::NamecomTarget;
-use crate::providers::http::Answer;
-use crate::providers::mask::Mask;
+use crate::http::client::HttpResponse;
+use crate::providers::json_object::Object;
 use crate::providers::namecom::fields::moment;
 use crate::providers::namecom::listing::Listing;
 use crate::providers::namecom::rows::{Listed, of_another_key, read_rows};
-use crate::providers::object::Object;
+use crate::providers::redact::Redactor;
 use crate::providers::text;
 
 /// What makes a second send the same request.
@@ -29,7 +29,7 @@ pub(super) const IDEMPOTENT_REPLAY: HeaderName = HeaderName::from_static("x-idem
 const RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
 /// The limit is 20 a second; a reset further ahead than this, in seconds, is a mistake and not a date.
-const LONGEST_PAUSE_SECONDS: i64 = 3_600;
+const MAX_PAUSE_SECONDS: i64 = 3_600;
 
 /// The request's body: the same bytes for the same target, whatever the order in which its items were named.
 pub(crate) fn refund_body(target: &NamecomTarget) -> String {
@@ -38,7 +38,13 @@ pub(crate) fn refund_body(target: &NamecomTarget) -> String {
 }
 
 /// What an answer to Process Refund means, read at `now`.
-pub(crate) fn read_refund(answer: &Answer, key: &str, target: &NamecomTarget, now: Timestamp, mask: &Mask) -> Outcome {
+pub(crate) fn read_refund(
+    answer: &HttpResponse,
+    key: &str,
+    target: &NamecomTarget,
+    now: Timestamp,
+    mask: &Redactor,
+) -> Outcome {
     // Only a text that decodes without loss is believed. Rows are searched for in the raw bytes
     // too, since the claimed charset may be wrong.
     let text = text::read(answer);
@@ -74,7 +80,7 @@ pub(super) struct ErrorBody {
 
 impl ErrorBody {
     /// `message: details`, where the body is the documented one and says something.
-    pub(super) fn read(body: &str, mask: &Mask) -> Option<String> {
+    pub(super) fn read(body: &str, mask: &Redactor) -> Option<String> {
         let Object(body) = serde_json::from_str::<Object<ErrorBody>>(body).ok()?;
         let details = body.details.unwrap_or_default();
         let said: Vec<&str> = [body.message.as_str(), &details].into_iter().filter(|part| !part.is_empty()).collect();
@@ -94,7 +100,7 @@ pub(super) fn refuses_the_login(status: u16, said: Option<&str>) -> bool {
 
 /// What a status below 500 means where the answer lists no item; `said` is there where its body is
 /// the documented one.
-fn read_refusal(answer: &Answer, said: Option<String>, now: Timestamp) -> Outcome {
+fn read_refusal(answer: &HttpResponse, said: Option<String>, now: Timestamp) -> Outcome {
     let status = answer.status;
     let error = |category, message| ProviderError { code: status.to_string(), message, http_status: status, category };
     let not_sent = |category, retry_at| {
@@ -162,16 +168,16 @@ fn conflict_of(message: &str) -> ErrorCategory {
 }
 
 /// When the provider says that it will listen again; none where it names no moment, or none within the hour.
-fn retry_at(answer: &Answer, now: Timestamp) -> Option<Timestamp> {
+fn retry_at(answer: &HttpResponse, now: Timestamp) -> Option<Timestamp> {
     let text = |name: HeaderName| Some(answer.headers.get(name)?.to_str().ok()?.trim());
     let seconds = |name: HeaderName| text(name)?.parse::<i64>().ok();
     let reset = seconds(RATELIMIT_RESET).map(Timestamp::from_seconds);
     // A moment in place of a number of seconds: HTTP has both.
     let date = text(http::header::RETRY_AFTER).and_then(http_date);
     let after = seconds(http::header::RETRY_AFTER)
-        .filter(|pause| (0..=LONGEST_PAUSE_SECONDS).contains(pause))
+        .filter(|pause| (0..=MAX_PAUSE_SECONDS).contains(pause))
         .map(|pause| Timestamp::from_micros(now.as_micros().saturating_add(pause.saturating_mul(1_000_000))));
-    let latest = Timestamp::from_micros(now.as_micros().saturating_add(LONGEST_PAUSE_SECONDS * 1_000_000));
+    let latest = Timestamp::from_micros(now.as_micros().saturating_add(MAX_PAUSE_SECONDS * 1_000_000));
     [reset, after, date].into_iter().flatten().filter(|moment| *moment > now && *moment <= latest).max()
 }
 

@@ -27,10 +27,10 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::outcome::exact_text;
-use crate::domain::validation::{Vocabulary, Word};
-use crate::providers::http::Answer;
-use crate::providers::mask::Mask;
-use crate::providers::text::{self, NotText};
+use crate::domain::validation::{KnownValues, OpenEnum};
+use crate::http::client::HttpResponse;
+use crate::providers::redact::Redactor;
+use crate::providers::text::{self, TextError};
 
 /// The most bytes of a credential or an address. A longer one is left out: a part of it is of no
 /// use.
@@ -41,7 +41,7 @@ const LIST_ITEMS: usize = 1_000;
 /// mebibyte of `{},` would take a hundred times its size in memory.
 const ITEMS: usize = 100_000;
 /// Paths that are named; the rest is only counted in the digest.
-const MOST_PATHS: usize = 100;
+const MAX_PATHS: usize = 100;
 
 /// Why an answer cannot be read at all, and where: never the content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,12 +51,12 @@ pub(super) struct Problem(String);
 pub(super) struct Document<'a> {
     text: Cow<'a, str>,
     /// Something did not fit the charset, and U+FFFD stands in its place.
-    damaged: Option<NotText>,
+    damaged: Option<TextError>,
 }
 
 /// What was seen that is not as documented.
 pub(super) struct Notes<'a> {
-    mask: &'a Mask,
+    mask: &'a Redactor,
     paths: RefCell<Vec<String>>,
     /// Of what the fields do not hold as it was sent: left out, cut, escaped or in another form.
     beyond: RefCell<Option<Sha256>>,
@@ -98,7 +98,7 @@ enum Reading<T> {
 
 impl<'a> Document<'a> {
     /// The text of an answer, which is JSON or not.
-    pub(super) fn of(answer: &'a Answer) -> Self {
+    pub(super) fn of(answer: &'a HttpResponse) -> Self {
         match text::read(answer) {
             Ok(text) => Self { text, damaged: None },
             Err(fault) => {
@@ -135,7 +135,7 @@ impl<'a> Document<'a> {
 
 impl<'a> Notes<'a> {
     /// None yet. Texts are kept without the secrets of `mask`.
-    pub(super) fn new(mask: &'a Mask) -> Self {
+    pub(super) fn new(mask: &'a Redactor) -> Self {
         Self { mask, paths: RefCell::default(), beyond: RefCell::default(), items_left: Cell::new(ITEMS) }
     }
 
@@ -166,7 +166,7 @@ impl<'a> Notes<'a> {
 
     fn name(&self, path: &str) {
         let mut paths = self.paths.borrow_mut();
-        if paths.len() < MOST_PATHS && paths.last().is_none_or(|last| last != path) {
+        if paths.len() < MAX_PATHS && paths.last().is_none_or(|last| last != path) {
             paths.push(path.to_owned());
         }
     }
@@ -195,10 +195,10 @@ impl<'a> Fields<'a> {
     }
 
     /// A documented value, matched exactly; the text that is kept is fit to be shown.
-    pub(super) fn word<M: Vocabulary>(&self, name: &str) -> Option<Word<M>> {
+    pub(super) fn word<M: KnownValues>(&self, name: &str) -> Option<OpenEnum<M>> {
         let path = self.path_of(name);
         let text = self.read(name, |raw| self.text_in(raw))?;
-        Word::read(&text, |text| self.notes.fit(&path, text))
+        OpenEnum::read(&text, |text| self.notes.fit(&path, text))
     }
 
     /// A text that is of use only as a whole, as it is. None where there is none, or one that

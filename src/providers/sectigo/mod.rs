@@ -15,11 +15,11 @@ use crate::domain::outcome::{Lookup, Outcome};
 use crate::domain::probe::ProbeReport;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::target::{SectigoTarget, Target};
-use crate::providers::http::{Call, Exchange, HttpClient, STATUS_REPLY_BYTES, never_left};
-use crate::providers::mask::Mask;
+use crate::http::client::{HttpClient, HttpOutcome, HttpRequest, STATUS_REPLY_BYTES, not_sent};
+use crate::providers::redact::Redactor;
 use crate::providers::secret::Secret;
 use crate::providers::sectigo::status_wire::PageReader;
-use crate::providers::{Provider, Turns};
+use crate::providers::{RefundProvider, Turns};
 
 mod json;
 mod probe;
@@ -36,33 +36,33 @@ pub struct Sectigo {
     http: HttpClient,
     login_name: String,
     login_password: Secret,
-    mask: Mask,
+    mask: Redactor,
     pages: PageReader,
 }
 
 impl Sectigo {
     /// An account that logs in as `login_name`.
     pub fn new(http: HttpClient, login_name: String, login_password: Secret) -> Self {
-        let mask = || Mask::of(&login_name, login_password.clone());
+        let mask = || Redactor::of(&login_name, login_password.clone());
         let (mask, pages) = (mask(), PageReader::new(mask()));
         Self { http, login_name, login_password, mask, pages }
     }
 
     /// Asks `!getPostPaymentStatus` of one order. Moves nothing.
-    async fn ask_status(&self, order_number: &str, certificate_id: Option<&str>) -> Exchange {
+    async fn ask_status(&self, order_number: &str, certificate_id: Option<&str>) -> HttpOutcome {
         let mut fields = vec![("orderNumber", order_number)];
         fields.extend(certificate_id.map(|id| ("CertificateID", id)));
         self.http.read(self.form(STATUS_PATH, &fields), STATUS_REPLY_BYTES).await
     }
 
-    async fn send_refund(&self, target: &SectigoTarget) -> Exchange {
+    async fn send_refund(&self, target: &SectigoTarget) -> HttpOutcome {
         let reason = target.reason_code().to_string();
         // An argument that is not documented is answered -2: these two and the login, no more.
         let fields = [("orderNumber", target.order_number()), ("refundReasonCode", reason.as_str())];
         self.http.send_once(self.form(REFUND_PATH, &fields)).await
     }
 
-    fn form(&self, path: &str, fields: &[(&str, &str)]) -> Call {
+    fn form(&self, path: &str, fields: &[(&str, &str)]) -> HttpRequest {
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("loginName", &self.login_name);
         form.append_pair("loginPassword", self.login_password.current().expose_secret());
@@ -71,15 +71,15 @@ impl Sectigo {
         }
         let headers =
             HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))]);
-        Call { method: Method::POST, path: path.to_owned(), headers, body: Bytes::from(form.finish()) }
+        HttpRequest { method: Method::POST, path: path.to_owned(), headers, body: Bytes::from(form.finish()) }
     }
 }
 
 #[async_trait]
-impl Provider for Sectigo {
+impl RefundProvider for Sectigo {
     async fn refund(&self, intent: &Intent, _: Option<&str>) -> Outcome {
         let Target::Sectigo(target) = &intent.target else {
-            return never_left("the account is one at Sectigo, and the target is not");
+            return not_sent("the account is one at Sectigo, and the target is not");
         };
         self.send_refund(target).await.into_outcome(|answer| wire::read_refund(answer, &self.mask))
     }
@@ -103,17 +103,17 @@ mod tests {
     use secrecy::SecretString;
 
     use super::*;
-    use crate::domain::ids::Provider as Kind;
+    use crate::domain::ids::ProviderKind as Kind;
     use crate::domain::outcome::{Confirmation, DoubtReason};
-    use crate::providers::peer::{Peer, Script};
-    use crate::providers::samples::{self, Unpaced};
+    use crate::providers::testing::fixtures::{self, Unpaced};
+    use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
     fn target() -> Target {
         Target::Sectigo(SectigoTarget::new("1000001", 11).unwrap())
     }
 
-    fn login() -> crate::providers::Login {
-        crate::providers::Login::Sectigo {
+    fn login() -> crate::providers::ProviderSettings {
+        crate::providers::ProviderSettings::Sectigo {
             login_name: "demo".to_owned(),
             login_password: SecretString::from("p&ss word!"),
         }
@@ -121,8 +121,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_refund_request_is_these_bytes() {
-        let peer = Peer::start(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n0")).await;
-        let outcome = samples::account(&peer, login()).adapter.refund(&samples::intent("r-1", target()), None).await;
+        let peer = ScriptedServer::start(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n0")).await;
+        let outcome = fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await;
         assert!(matches!(outcome, Outcome::Refunded(_)), "{outcome:?}");
         assert_eq!(
             peer.requests(),
@@ -138,8 +138,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_lookup_request_is_these_bytes() {
-        let peer = Peer::start(Script::Say("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")).await;
-        let lookup = samples::account(&peer, login()).adapter.lookup(&samples::refund("r-1", target()), &Unpaced).await;
+        let peer = ScriptedServer::start(Script::Say("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")).await;
+        let lookup = fixtures::account(&peer, login()).adapter.lookup(&fixtures::refund("r-1", target()), &Unpaced).await;
         assert_eq!(lookup, Lookup::unavailable("HTTP 503 and not an order's status"));
         let request = peer.requests().remove(0);
         assert!(request.starts_with("POST /products/!getPostPaymentStatus HTTP/1.1\r\n"), "{request}");
@@ -153,18 +153,18 @@ mod tests {
     async fn a_refund_and_a_lookup_by_their_answers() {
         let answer = "HTTP/1.1 200 OK\r\nContent-Length: 79\r\n\r\n\
                       {\"errorCode\":0,\"data\":{\"orderNumber\":\"1000001\",\"orderStatus\":\"Refunded\"}}      ";
-        let peer = Peer::start(Script::Say(answer)).await;
-        let account = samples::account(&peer, login());
+        let peer = ScriptedServer::start(Script::Say(answer)).await;
+        let account = fixtures::account(&peer, login());
         assert_eq!(account.provider, Kind::Sectigo);
-        let found = account.adapter.lookup(&samples::refund("r-1", target()), &Unpaced).await;
+        let found = account.adapter.lookup(&fixtures::refund("r-1", target()), &Unpaced).await;
         let yes = Confirmation { status: Some("Refunded".to_owned()), ..Confirmation::default() };
         assert_eq!(found, Lookup::Found(Outcome::Refunded(yes)));
     }
 
     #[tokio::test]
     async fn a_connection_that_ends_is_doubt() {
-        let peer = Peer::start(Script::Close).await;
-        let outcome = samples::account(&peer, login()).adapter.refund(&samples::intent("r-1", target()), None).await;
+        let peer = ScriptedServer::start(Script::Close).await;
+        let outcome = fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await;
         assert!(
             matches!(&outcome, Outcome::Unknown { reason: DoubtReason::ConnectionLost, evidence } if !evidence.contains("word")),
             "{outcome:?}"
@@ -174,9 +174,9 @@ mod tests {
 
     #[tokio::test]
     async fn another_providers_target_is_never_sent() {
-        let peer = Peer::start(Script::Close).await;
+        let peer = ScriptedServer::start(Script::Close).await;
         let target = Target::Namecom(crate::domain::target::NamecomTarget::new(1, &[2]).unwrap());
-        let outcome = samples::account(&peer, login()).adapter.refund(&samples::intent("r-1", target), None).await;
+        let outcome = fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target), None).await;
         assert!(matches!(outcome, Outcome::NotSent { .. }), "{outcome:?}");
         assert_eq!(peer.connections(), 0);
     }

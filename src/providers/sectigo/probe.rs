@@ -7,10 +7,10 @@ use http::{HeaderMap, Method};
 use super::status_wire::{PageReader, Reply};
 use super::{REFUND_PATH, Sectigo};
 use crate::domain::probe::{Credentials, ProbeReport};
+use crate::http::client::{HttpRequest, HttpResponse, REFUND_REPLY_BYTES};
 use crate::providers::Turns;
-use crate::providers::http::{Answer, Call, REFUND_REPLY_BYTES};
-use crate::providers::mask::Mask;
 use crate::providers::probing::Probing;
+use crate::providers::redact::Redactor;
 use crate::providers::text::{content_type, decode_damaged};
 
 /// Well-formed, so that the login is looked at, and far above every number that was given out.
@@ -22,8 +22,12 @@ impl Sectigo {
     pub(super) async fn ask_harmlessly(&self, turns: &dyn Turns) -> ProbeReport {
         let mut probing = Probing::of(&self.http);
         turns.turn().await;
-        let get =
-            Call { method: Method::GET, path: REFUND_PATH.to_owned(), headers: HeaderMap::new(), body: Bytes::new() };
+        let get = HttpRequest {
+            method: Method::GET,
+            path: REFUND_PATH.to_owned(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        };
         let exchange = self.http.read(get, REFUND_REPLY_BYTES).await;
         if let Some(answer) = probing.answer_to("a GET of !AutoRefund", exchange) {
             note_refund_endpoint(&mut probing, &answer, &self.mask);
@@ -41,7 +45,7 @@ impl Sectigo {
 }
 
 /// Whether what answers a GET is !AutoRefund.
-fn note_refund_endpoint(probing: &mut Probing, answer: &Answer, mask: &Mask) {
+fn note_refund_endpoint(probing: &mut Probing, answer: &HttpResponse, mask: &Redactor) {
     let text = decode_damaged(&answer.body, content_type(answer));
     let text = text.trim();
     let first = text.lines().next().unwrap_or_default().trim();
@@ -59,7 +63,7 @@ fn note_refund_endpoint(probing: &mut Probing, answer: &Answer, mask: &Mask) {
     }
 }
 
-fn note_login(probing: &mut Probing, answer: &Answer, pages: &PageReader, mask: &Mask) {
+fn note_login(probing: &mut Probing, answer: &HttpResponse, pages: &PageReader, mask: &Redactor) {
     if answer.status != 200 {
         let status = answer.status;
         return probing.failure(format!("!getPostPaymentStatus is answered with HTTP {status}: is endpoint right?"));
@@ -93,21 +97,21 @@ mod tests {
 
     use super::*;
     use crate::domain::probe::Finding;
-    use crate::providers::Login;
-    use crate::providers::peer::{Peer, Script};
-    use crate::providers::samples::{self, Unpaced};
+    use crate::providers::ProviderSettings;
+    use crate::providers::testing::fixtures::{self, Unpaced};
+    use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
-    fn mask() -> Mask {
-        Mask::new("demo", &SecretString::from("c4nary-secret"))
+    fn mask() -> Redactor {
+        Redactor::new("demo", &SecretString::from("c4nary-secret"))
     }
 
-    fn login() -> Login {
-        Login::Sectigo { login_name: "demo".to_owned(), login_password: SecretString::from("c4nary-secret") }
+    fn login() -> ProviderSettings {
+        ProviderSettings::Sectigo { login_name: "demo".to_owned(), login_password: SecretString::from("c4nary-secret") }
     }
 
     async fn blank() -> Probing {
-        let peer = Peer::start(Script::Close).await;
-        Probing::of(&samples::http_of(&peer))
+        let peer = ScriptedServer::start(Script::Close).await;
+        Probing::of(&fixtures::http_of(&peer))
     }
 
     /// 0: nothing is found; 1: a remark; 2: a failure.
@@ -123,7 +127,7 @@ mod tests {
     #[tokio::test]
     async fn the_refund_endpoint_is_known_by_its_refusal(#[case] status: u16, #[case] body: &str, #[case] found: u8) {
         let mut probing = blank().await;
-        note_refund_endpoint(&mut probing, &samples::answer(status, &[], body.as_bytes()), &mask());
+        note_refund_endpoint(&mut probing, &fixtures::answer(status, &[], body.as_bytes()), &mask());
         let findings = probing.end().findings;
         let seen = findings.first().map_or(0, |finding| if finding.breaks_refunds { 2 } else { 1 });
         assert_eq!((seen, findings.len() <= 1), (found, true), "{findings:?}");
@@ -142,7 +146,7 @@ mod tests {
         #[case] found: usize,
     ) {
         let mut probing = blank().await;
-        note_login(&mut probing, &samples::answer(200, &[], body.as_bytes()), &PageReader::new(mask()), &mask());
+        note_login(&mut probing, &fixtures::answer(200, &[], body.as_bytes()), &PageReader::new(mask()), &mask());
         let report = probing.end();
         assert_eq!((report.credentials, report.findings.len()), (credentials, found), "{report:?}");
         assert!(!format!("{report:?}").contains("c4nary"), "{report:?}");
@@ -151,8 +155,8 @@ mod tests {
     #[tokio::test]
     async fn the_refund_endpoint_is_given_neither_a_login_nor_an_order() {
         let answer = "HTTP/1.1 200 OK\r\nContent-Length: 38\r\n\r\n-17\nRequest used GET rather than POST!";
-        let peer = Peer::start(Script::Say(answer)).await;
-        samples::account(&peer, login()).adapter.probe(&Unpaced).await;
+        let peer = ScriptedServer::start(Script::Say(answer)).await;
+        fixtures::account(&peer, login()).adapter.probe(&Unpaced).await;
         let requests = peer.requests();
         let (get, status) = (requests.first().unwrap(), requests.get(1).unwrap());
         assert!(get.starts_with("GET /products/!AutoRefund HTTP/1.1\r\n") && get.ends_with("\r\n\r\n"), "{get}");
@@ -164,8 +168,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_that_refuses_is_asked_once() {
-        let peer = Peer::start(Script::Close).await;
-        let account = samples::account(&peer, login());
+        let peer = ScriptedServer::start(Script::Close).await;
+        let account = fixtures::account(&peer, login());
         let origin = peer.stopped().await;
         let report = account.adapter.probe(&Unpaced).await;
         let [Finding { sentence, breaks_refunds: true }] = report.findings.as_slice() else { panic!("{report:?}") };
@@ -183,7 +187,7 @@ mod tests {
     async fn the_refusal_is_read_in_every_charset(#[case] content: &'static str, #[case] bytes: fn(&str) -> Vec<u8>) {
         let mut probing = blank().await;
         let body = bytes("-17\nRequest used GET rather than POST!");
-        note_refund_endpoint(&mut probing, &samples::answer(200, &[("content-type", content)], &body), &mask());
+        note_refund_endpoint(&mut probing, &fixtures::answer(200, &[("content-type", content)], &body), &mask());
         assert_eq!(probing.end().findings, []);
     }
 }

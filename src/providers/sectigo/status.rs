@@ -21,37 +21,41 @@ use super::Sectigo;
 use super::status_wire::{PageReader, Reply};
 use crate::domain::outcome::DoubtReason;
 use crate::domain::validation::{OrderKey, StatusAnswer};
-use crate::providers::http::{Answer, Exchange};
-use crate::providers::{StatusError, StatusSource};
+use crate::http::client::{HttpOutcome, HttpResponse};
+use crate::providers::{StatusError, ValidationProvider};
 
 /// No page documents how long the limit of calls lasts. A minute is the shortest usual window:
 /// asking sooner would only count against the limit.
 const AFTER_THE_LIMIT: Duration = Duration::from_secs(60);
 
 #[async_trait]
-impl StatusSource for Sectigo {
+impl ValidationProvider for Sectigo {
     async fn validation_status(&self, order: &OrderKey) -> Result<StatusAnswer, StatusError> {
         let certificate_id = order.certificate_id().map(|id| id.to_string());
         match self.ask_status(order.order_number(), certificate_id.as_deref()).await {
-            Exchange::Answered(answer) => {
+            HttpOutcome::Answered(answer) => {
                 let status = read_validation_status(&answer, order, &self.pages);
                 if matches!(status, Err(StatusError::CredentialsRefused { .. })) {
                     self.login_password.refused();
                 }
                 status
             }
-            Exchange::NotSent { why } => Err(StatusError::Unreachable { why, retry_after: None }),
-            Exchange::Lost { reason: DoubtReason::Timeout, .. } => Err(StatusError::Timeout),
+            HttpOutcome::NotSent { why } => Err(StatusError::Unreachable { why, retry_after: None }),
+            HttpOutcome::Lost { reason: DoubtReason::Timeout, .. } => Err(StatusError::Timeout),
             // Longer than any page can be.
-            Exchange::Lost { reason: DoubtReason::UnreadableReply, evidence } => {
+            HttpOutcome::Lost { reason: DoubtReason::UnreadableReply, evidence } => {
                 Err(StatusError::Protocol { problem: evidence })
             }
-            Exchange::Lost { evidence, .. } => Err(StatusError::Unreachable { why: evidence, retry_after: None }),
+            HttpOutcome::Lost { evidence, .. } => Err(StatusError::Unreachable { why: evidence, retry_after: None }),
         }
     }
 }
 
-fn read_validation_status(answer: &Answer, order: &OrderKey, pages: &PageReader) -> Result<StatusAnswer, StatusError> {
+fn read_validation_status(
+    answer: &HttpResponse,
+    order: &OrderKey,
+    pages: &PageReader,
+) -> Result<StatusAnswer, StatusError> {
     match answer.status {
         200 => {}
         // What stands in front of the provider says "later" as well, in its own way.

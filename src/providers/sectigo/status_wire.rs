@@ -17,10 +17,10 @@ use secrecy::SecretString;
 use super::json::{Document, Fields, Notes, Problem};
 use crate::domain::validation::{
     AgreementStatus, CaaCheckError, CaaCheckStatus, CallbackStatus, CsrStatus, DcvMethod, DcvStatus, DomainValidation,
-    MasterAccountState, OrganizationStatus, Page, StatusAnswer, Step,
+    MasterAccountState, OrganizationStatus, SectionStep, StatusAnswer, ValidationPage,
 };
-use crate::providers::http::Answer;
-use crate::providers::mask::Mask;
+use crate::http::client::HttpResponse;
+use crate::providers::redact::Redactor;
 
 /// What an answer says, before anybody asks what it means.
 #[derive(Debug)]
@@ -38,18 +38,18 @@ pub(crate) enum Reply {
 
 /// Reads the pages of one account, and logs each kind of field that is not as documented once.
 pub(crate) struct PageReader {
-    mask: Mask,
+    mask: Redactor,
     logged: Mutex<BTreeSet<String>>,
 }
 
 impl PageReader {
     /// No text of a page shows the secrets of `mask`.
-    pub(crate) fn new(mask: Mask) -> Self {
+    pub(crate) fn new(mask: Redactor) -> Self {
         Self { mask, logged: Mutex::default() }
     }
 
     /// Reads an answer.
-    pub(super) fn read(&self, answer: &Answer) -> Result<Reply, Problem> {
+    pub(super) fn read(&self, answer: &HttpResponse) -> Result<Reply, Problem> {
         let document = Document::of(answer);
         let notes = Notes::new(&self.mask);
         let mut reply = reply(&document.root(&notes)?)?;
@@ -91,7 +91,7 @@ fn reply(root: &Fields<'_>) -> Result<Reply, Problem> {
 }
 
 fn answer(data: &Fields<'_>) -> StatusAnswer {
-    let page = Page {
+    let page = ValidationPage {
         order_number: data.text("orderNumber"),
         order_state: data.word("orderStatus"),
         product_type: data.integer("productType").unwrap_or_default(),
@@ -112,7 +112,7 @@ fn answer(data: &Fields<'_>) -> StatusAnswer {
         second_approval: data.object("secondApprovalStatus").as_ref().map(step),
         fast_service: data.object("fsupStatus").as_ref().map(step),
         caa_check: data.object("caaCheckStatus").as_ref().map(caa_check),
-        ..Page::default()
+        ..ValidationPage::default()
     };
     StatusAnswer { page, upload_document_token: data.credential("uploadDocumentToken").map(SecretString::from) }
 }
@@ -127,8 +127,8 @@ fn is_safe_to_follow(address: &str) -> bool {
     is_plain && !authority.is_empty() && !authority.contains('@') && Url::parse(address).is_ok()
 }
 
-fn step(fields: &Fields<'_>) -> Step {
-    Step {
+fn step(fields: &Fields<'_>) -> SectionStep {
+    SectionStep {
         title: fields.text("title"),
         state: fields.word("status"),
         description: fields.text("description"),

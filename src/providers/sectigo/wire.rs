@@ -3,21 +3,21 @@
 //!
 //! Refusals are told apart by their number alone. Texts differ between pages ("unrecognized", "unrecognised") and are kept for people.
 
-use crate::domain::outcome::{Confirmation, DoubtReason, ErrorCategory, Heard, Lookup, Outcome, ProviderError};
+use crate::domain::outcome::{AccountSignal, Confirmation, DoubtReason, ErrorCategory, Lookup, Outcome, ProviderError};
 use crate::domain::validation::OrderState;
-use crate::providers::http::Answer;
-use crate::providers::mask::Mask;
+use crate::http::client::HttpResponse;
+use crate::providers::redact::Redactor;
 use crate::providers::sectigo::status_wire::{PageReader, Reply};
 use crate::providers::text;
 
 /// Characters of a quotation: more than any documented word or message has.
-const LONGEST_QUOTE: usize = 200;
+const MAX_QUOTE: usize = 200;
 
 /// What an answer to `!AutoRefund` means.
 ///
 /// Documented: HTTP 200, and `0`, or a negative code and on the next line a message. Blanks after
 /// the code do not count.
-pub(crate) fn read_refund(answer: &Answer, mask: &Mask) -> Outcome {
+pub(crate) fn read_refund(answer: &HttpResponse, mask: &Redactor) -> Outcome {
     if answer.status != 200 {
         let reason = if answer.status >= 500 { DoubtReason::ProviderServerError } else { DoubtReason::UnreadableReply };
         return Outcome::Unknown { reason, evidence: format!("HTTP {}", answer.status) };
@@ -64,7 +64,7 @@ pub(crate) fn read_refund(answer: &Answer, mask: &Mask) -> Outcome {
 }
 
 /// What `!getPostPaymentStatus` says of the refund of `order_number`: `Refunded` proves it, and nothing disproves it.
-pub(crate) fn read_order_status(answer: &Answer, order_number: &str, pages: &PageReader) -> Lookup {
+pub(crate) fn read_order_status(answer: &HttpResponse, order_number: &str, pages: &PageReader) -> Lookup {
     if answer.status != 200 {
         return Lookup::unavailable(format!("HTTP {} and not an order's status", answer.status));
     }
@@ -72,7 +72,7 @@ pub(crate) fn read_order_status(answer: &Answer, order_number: &str, pages: &Pag
         Ok(Reply::Page(answer)) => answer.page,
         Ok(Reply::Error { code, message }) => {
             // A wrong order number and a wrong login are answered alike.
-            let heard = if matches!(code, -4 | -16) { Heard::NotOurs } else { Heard::Nothing };
+            let heard = if matches!(code, -4 | -16) { AccountSignal::NotOurs } else { AccountSignal::Nothing };
             return Lookup::Unavailable { evidence: format!("errorCode {code}: {message}"), heard };
         }
         Err(problem) => return Lookup::unavailable(format!("the answer is not an order's status: {problem}")),
@@ -94,7 +94,7 @@ pub(crate) fn read_order_status(answer: &Answer, order_number: &str, pages: &Pag
 /// documented one. A blank that is not a space looks like one, and is escaped.
 fn quoted(word: &str) -> String {
     let mut quoted = String::with_capacity(word.len() + 2);
-    for character in word.chars().take(LONGEST_QUOTE) {
+    for character in word.chars().take(MAX_QUOTE) {
         if character.is_whitespace() && character != ' ' {
             quoted.extend(character.escape_unicode());
         } else {
@@ -130,12 +130,12 @@ fn category_of(message: &str) -> ErrorCategory {
     }
 }
 
-fn unreadable(what: &str, seen: &str, mask: &Mask) -> Outcome {
+fn unreadable(what: &str, seen: &str, mask: &Redactor) -> Outcome {
     Outcome::Unknown { reason: DoubtReason::UnreadableReply, evidence: format!("{what}: {}", seen_in(seen, mask)) }
 }
 
 /// As it was sent, up to a length that shows what it is.
-fn seen_in(seen: &str, mask: &Mask) -> String {
+fn seen_in(seen: &str, mask: &Redactor) -> String {
     // Masked before it is cut: half a secret is still a secret.
     let shown: String = mask.exact_text(seen).chars().take(80).collect();
     quoted(&shown)
@@ -148,10 +148,10 @@ mod tests {
     use secrecy::SecretString;
 
     use super::*;
-    use crate::providers::samples::{answer, outcome_word};
+    use crate::providers::testing::fixtures::{answer, outcome_word};
 
-    fn mask() -> Mask {
-        Mask::new("demo", &SecretString::from("c4nary-secret"))
+    fn mask() -> Redactor {
+        Redactor::new("demo", &SecretString::from("c4nary-secret"))
     }
 
     fn read_status(status: u16, body: &[u8]) -> Lookup {

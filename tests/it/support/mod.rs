@@ -17,8 +17,8 @@ use recoup::proto::v1::create_refund_request::Target;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use recoup::proto::v1::resolve_refund_request::Resolution;
 use recoup::proto::v1::validation_status_service_client::ValidationStatusServiceClient;
-use simulators::exchange::Provider;
 use simulators::faults::{FaultEffect, Point, Repeat, Rule, RuleId};
+use simulators::request::Provider;
 use simulators::{Config as SimulatorsConfig, Simulators};
 use tempfile::TempDir;
 use tonic::Status;
@@ -302,7 +302,7 @@ pub(crate) fn debitsuccess(id: &str, account: &str, minor_units: i64) -> proto::
 }
 
 /// One refund of each provider that the demo data allows: the request, the simulators' target, and the target in the journal.
-pub(crate) fn one_of(provider: Provider, id: &str) -> (proto::CreateRefundRequest, &'static str, &'static str) {
+pub(crate) fn sample_request(provider: Provider, id: &str) -> (proto::CreateRefundRequest, &'static str, &'static str) {
     match provider {
         Provider::Sectigo => (sectigo(id, "1000001"), "1000001", "1000001"),
         Provider::Namecom => (namecom(id, 200_001, &[3_200_001]), "3200001", "200001"),

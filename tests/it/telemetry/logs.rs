@@ -156,7 +156,7 @@ async fn without_a_collector_the_lines_of_a_refund_that_had_to_wait_name_its_tra
     }
     assert!(gateway.terminate().success());
     let lines = log.lines();
-    let trace_of = |refund: &str| {
+    let trace_parent_of = |refund: &str| {
         let is_it = |line: &&serde_json::Value| {
             line["refund"] == refund && line["message"] == "it is not known what became of the refund"
         };
@@ -164,8 +164,8 @@ async fn without_a_collector_the_lines_of_a_refund_that_had_to_wait_name_its_tra
         assert_eq!(line["spans"], serde_json::json!(["dispatch", "attempt"]), "it had to wait");
         line["trace_id"].clone()
     };
-    assert_eq!(trace_of("traced"), CALLERS_TRACE);
-    assert_eq!(trace_of("quiet"), TRACE_OF_QUIET);
+    assert_eq!(trace_parent_of("traced"), CALLERS_TRACE);
+    assert_eq!(trace_parent_of("quiet"), TRACE_OF_QUIET);
     // As it was told when the call was made.
     let recorded = lines.iter().find(|line| line["message"] == "refund recorded" && line["refund"] == "quiet").unwrap();
     assert_eq!(recorded["trace_id"], TRACE_OF_QUIET);

@@ -191,7 +191,7 @@ fn a_move_is_remembered_with_what_was_attempted_before_it(
         let back = Event::Reassigned { account: account.clone(), place: place(), evidence: "back".into() };
         let back = after.apply(&back, at(200)).unwrap();
         assert_eq!(back.attempted_elsewhere, after.attempted_elsewhere);
-        assert_eq!(back.is_like(&after), back.place == after.place);
+        assert_eq!(back.has_same_attempt(&after), back.place == after.place);
     }
 }
 

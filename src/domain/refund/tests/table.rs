@@ -75,7 +75,7 @@ proptest! {
     #[test]
     fn what_is_refused_is_named(from in select(State::ALL.to_vec()), event in select(events())) {
         if let Err(refusal) = state::next(from, &event) {
-            prop_assert_eq!(refusal, MoveRefused { from, event: event.kind().as_str() });
+            prop_assert_eq!(refusal, IllegalTransition { from, event: event.kind().as_str() });
         }
     }
 }

@@ -45,22 +45,22 @@ fn the_domains_of_an_order_tell(
 ) {
     let (contract, refund) = (namecom(), doubted_by(None));
     let decide = |refund: &Refund, contract| {
-        let rules = Rules { key_is_bound, ..rules(contract) };
+        let rules = RetryRules { key_is_bound, ..rules(contract) };
         let decision = after_lookup(refund, absent(absence), rules, later(seconds));
         (end(refund, &decision.events), decision.resend)
     };
     assert_eq!(decide(&refund, &contract), (expected, resend));
     // Never after a change of place, and never where nothing keeps a resend from a second effect.
     let elsewhere = moved(&refund, "another", now());
-    let is_over = if seconds < 600 { State::InDoubt } else { State::NeedsReview };
-    assert_eq!(decide(&elsewhere, &contract), (is_over, false));
-    assert_eq!(decide(&refund, &sectigo()), (is_over, false));
+    let should_stop = if seconds < 600 { State::InDoubt } else { State::NeedsReview };
+    assert_eq!(decide(&elsewhere, &contract), (should_stop, false));
+    assert_eq!(decide(&refund, &sectigo()), (should_stop, false));
 }
 
 #[test]
 fn a_place_that_does_not_answer_is_asked_for_days_also_after_a_move() {
     let (contract, refund) = (sectigo(), doubted_by(None));
-    let silence = LONGEST_SILENCE.as_secs();
+    let silence = MAX_DOUBT_WITHOUT_LOOKUP.as_secs();
     let moved = moved(&refund, "another", later(silence));
     let after = |refund: &Refund, seconds| {
         let decision = after_lookup(refund, Lookup::unavailable("no answer"), rules(&contract), later(seconds));
@@ -106,11 +106,11 @@ fn a_review_keeps_what_its_last_lookup_saw_of_items() {
 /// Nothing is taken for days: what is not processed uses up no attempt, so time must end it.
 #[test]
 fn an_order_that_stays_untouched_is_not_sent_without_end() {
-    let (contract, patience) = (namecom(), LONGEST_SILENCE + 2 * SETTLE);
-    let at = |before: Duration| now().plus(patience - before);
+    let (contract, patience) = (namecom(), MAX_DOUBT_WITHOUT_LOOKUP + 2 * SETTLE);
+    let at = |before: Duration| now().saturating_add(patience - before);
     let first = doubted_by(None);
     // A gateway that was stopped for a week makes its one attempt all the same.
-    let (_, resend) = looked(&first, absent(Absence::Untouched), &contract, now().plus(patience * 2));
+    let (_, resend) = looked(&first, absent(Absence::Untouched), &contract, now().saturating_add(patience * 2));
     assert!(resend);
     for (before, expected, resend) in
         [(Duration::from_secs(1), State::InDoubt, true), (Duration::ZERO, State::NeedsReview, false)]
@@ -156,7 +156,7 @@ fn what_was_attempted_elsewhere_is_only_looked_up(
     while refund.state == state {
         let decision = after_lookup(&refund, absent(Absence::Untouched), rules(&contract), next);
         assert!(!decision.resend);
-        lookups.push(next.since(now()).as_secs());
+        lookups.push(next.saturating_duration_since(now()).as_secs());
         assert!(lookups.len() < 20, "it never ends: {lookups:?}");
         refund = decision.events.iter().fold(refund, |refund, event| refund.apply(event, next).unwrap());
         if refund.state == state {
@@ -188,7 +188,7 @@ fn a_key_counts_at_its_own_host_and_login(#[case] endpoint: &str, #[case] login:
         (debitsuccess(), false, !is_elsewhere),
         (sectigo(), true, false),
     ] {
-        let rules = Rules { key_is_bound, ..rules(&contract) };
+        let rules = RetryRules { key_is_bound, ..rules(&contract) };
         assert_eq!(rules.may_resend(&refund, later(10)), may_resend, "{contract:?}, bound: {key_is_bound}");
         let is_replay = matches!(contract.deduplication, Deduplication::Replay { .. });
         let step = if may_resend && is_replay { Step::Resend } else { Step::LookUp };

@@ -15,7 +15,7 @@ fn in_review(evidence: &str, foreign_record: bool) -> Refund {
 /// Failed by the provider's word, or by a person's, and followed.
 fn failed(by_a_person: bool) -> Refund {
     let refund = in_state(State::Submitted);
-    let follow_until = Some(now().plus(FOLLOW_UP));
+    let follow_until = Some(now().saturating_add(FOLLOW_UP));
     let no = if by_a_person {
         let decided = Decided { take_over: true, follow_until, ..Decided::new(Resolution::NotRefunded, "ticket") };
         Event::Resolved(decided)
@@ -93,7 +93,7 @@ fn a_failed_refund_is_corrected_by_a_yes(#[values(true, false)] by_a_person: boo
     let refund = failed(by_a_person);
     let yes = Lookup::Found(Outcome::Refunded(completed()));
     let decision = after_lookup(&refund, yes.clone(), rules(&debitsuccess()), later(86_400));
-    let caution_until = later(86_400).plus(FOLLOW_UP);
+    let caution_until = later(86_400).saturating_add(FOLLOW_UP);
     assert_eq!(decision.events, [Event::Corrected { confirmation: completed(), caution_until }]);
     assert_eq!((decision.next_check, decision.resend), (None, false));
     let corrected = apply_all(refund, &decision.events, later(86_400));
@@ -146,12 +146,12 @@ fn a_failed_refund_is_followed_for_a_time(#[case] lookup: Lookup, #[case] events
 #[case::not_another_no(ErrorCategory::NotEligible, FOLLOW_UP, false)]
 fn a_rejection_is_followed(#[case] category: ErrorCategory, #[case] follow_up: Duration, #[case] is_followed: bool) {
     let contract = debitsuccess();
-    let rules = Rules { follow_up, ..rules(&contract) };
+    let rules = RetryRules { follow_up, ..rules(&contract) };
     for refund in [in_state(State::InDoubt), in_state(State::Submitted), in_review("nobody knows", false)] {
         let decision = after_lookup(&refund, Lookup::Found(refused(category)), rules, later(10));
         let after = apply_all(refund, &decision.events, later(10));
         assert_eq!((after.state, after.is_followed(later(11))), (State::Failed, is_followed));
-        assert_eq!(after.caution_until, is_followed.then(|| later(10).plus(follow_up)));
+        assert_eq!(after.caution_until, is_followed.then(|| later(10).saturating_add(follow_up)));
         assert_eq!(decision.next_check, is_followed.then(|| later(10 + 86_400)));
     }
     // The answer to an attempt is no review that could be corrected.
@@ -210,7 +210,7 @@ proptest! {
         key_is_bound in any::<bool>(),
     ) {
         for refund in [in_review("nobody knows", false), failed(true), failed(false)] {
-            let rules = Rules { key_is_bound, ..rules(&contract) };
+            let rules = RetryRules { key_is_bound, ..rules(&contract) };
             let decision = after_lookup(&refund, lookup.clone(), rules, later(seconds));
             prop_assert!(!decision.resend);
             prop_assert_eq!(apply_all(refund.clone(), &decision.events, later(seconds)).state, refund.state);

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{AuditError, Findings, MOST_FINDINGS};
-use crate::ledger::sqlite::opening::{self, APPLICATION_ID, MIGRATIONS, OpenError, VERSION, beside, signed};
+use super::{AuditError, Findings, MAX_FINDINGS};
+use crate::ledger::sqlite::open::{self, APPLICATION_ID, MIGRATIONS, OpenError, VERSION, sibling, signed};
 
 /// A ledger that can be looked at.
 pub(super) struct Opened {
@@ -46,7 +46,7 @@ pub(super) fn open(path: &Path, findings: &mut Findings) -> Result<Opened, Audit
         if broken && header.as_ref().is_some_and(|header| header.application_id == APPLICATION_ID) {
             return Ok(None);
         }
-        Err(opening::refusal(&path, &error).into())
+        Err(open::refusal(&path, &error).into())
     };
     let opened = match connect(&path) {
         Ok(connection) => Ok((Some(connection.0), connection.1)),
@@ -60,12 +60,12 @@ pub(super) fn open(path: &Path, findings: &mut Findings) -> Result<Opened, Audit
     let (connection, version) = opened?;
     if let Some(connection) = &connection {
         let known = signed(VERSION);
-        match opening::version(&path, connection) {
+        match open::version(&path, connection) {
             Ok(Ok(0)) => return Err(OpenError::NotALedger { path, what: "it is empty" }.into()),
             Ok(Ok(_)) if version < known => return Err(AuditError::Older { path, found: version, known }),
             Ok(Ok(_)) => {}
             Ok(Err(refusal)) => return Err(refusal.into()),
-            Err(error) => return Err(opening::refusal(&path, &error).into()),
+            Err(error) => return Err(open::refusal(&path, &error).into()),
         }
     }
     Ok(Opened { connection, version, lock })
@@ -81,7 +81,7 @@ pub(super) fn check(connection: &Connection, findings: &mut Findings) {
 
 /// Takes the lock of the gateway, where there ever was one. None is made: that would litter the folder of a backup.
 fn lock(path: &Path) -> Result<Option<File>, AuditError> {
-    let name = beside(path, ".lock");
+    let name = sibling(path, ".lock");
     let opened = OpenOptions::new().read(true).write(true).open(&name).or_else(|error| match error.kind() {
         // Read-only is enough to ask.
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => File::open(&name),
@@ -123,7 +123,7 @@ fn header(path: &Path) -> Result<Option<Header>, AuditError> {
 fn connect(path: &Path) -> rusqlite::Result<(Connection, i64)> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = match path.to_str() {
-        // Nothing waits in a log, so nobody changes the file: it can be read without so much as a lock file beside it.
+        // Nothing waits in a log, so nobody changes the file: it can be read without so much as a lock file sibling it.
         Some(text) if !has_log(path) => {
             let escaped = text.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
             let address = format!("file:{escaped}?immutable=1");
@@ -131,7 +131,7 @@ fn connect(path: &Path) -> rusqlite::Result<(Connection, i64)> {
         }
         _ => Connection::open_with_flags(path, flags)?,
     };
-    opening::prepare(&connection, BUSY_TIMEOUT)?;
+    open::prepare(&connection, BUSY_TIMEOUT)?;
     connection.execute_batch("PRAGMA query_only = ON; PRAGMA cell_size_check = ON; BEGIN")?;
     let version = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
@@ -167,7 +167,7 @@ fn pages(connection: &Connection, findings: &mut Findings) -> rusqlite::Result<(
             owners.insert(name, table);
         }
     }
-    let mut check = connection.prepare(&format!("PRAGMA integrity_check({MOST_FINDINGS})"))?;
+    let mut check = connection.prepare(&format!("PRAGMA integrity_check({MAX_FINDINGS})"))?;
     let mut rows = check.query([])?;
     while let Some(row) = rows.next()? {
         let said: String = row.get(0)?;
@@ -246,5 +246,5 @@ fn foreign_keys(connection: &Connection, findings: &mut Findings) -> rusqlite::R
 }
 
 fn has_log(path: &Path) -> bool {
-    beside(path, "-wal").metadata().is_ok_and(|log| log.len() > 0)
+    sibling(path, "-wal").metadata().is_ok_and(|log| log.len() > 0)
 }

@@ -4,11 +4,11 @@
 use rusqlite::{Connection, Row};
 
 use super::{Findings, HistorySeen};
-use crate::ledger::sqlite::chain::{Hash, Line, Tail};
+use crate::ledger::sqlite::chain::{ChainHead, EventHashInput, Hash};
 use crate::ledger::sqlite::rows::{self, EVENT_COLUMNS, StoredEvent};
 
 pub(super) fn check(connection: &Connection, findings: &mut Findings) -> HistorySeen {
-    let mut seen = HistorySeen { events: 0, last_sequence: 0, last_hash: Tail::EMPTY.hash };
+    let mut seen = HistorySeen { events: 0, last_sequence: 0, last_hash: ChainHead::EMPTY.hash };
     findings.pass("events", |findings| follow(connection, findings, &mut seen));
     seen
 }
@@ -21,14 +21,19 @@ fn follow(connection: &Connection, findings: &mut Findings, seen: &mut HistorySe
     let mut lines = connection.prepare(&sql)?;
     let mut rows = lines.query([])?;
     // None: what stands before this line is not what the chain was made of.
-    let mut before = Some(Tail::EMPTY);
+    let mut before = Some(ChainHead::EMPTY);
     while let Some(row) = rows.next()? {
         let sequence: i64 = row.get(0)?;
         let place = format!("sequence {sequence}");
         let number = u64::try_from(sequence).unwrap_or(0);
         let expected = seen.last_sequence.saturating_add(1);
         if number != expected {
-            findings.add("events", &place, "sequence", format!("follows on {}: lines are missing", seen.last_sequence));
+            findings.add(
+                "events",
+                &place,
+                "sequence",
+                format!("verify_link on {}: lines are missing", seen.last_sequence),
+            );
             before = None;
         }
         seen.events = seen.events.saturating_add(1);
@@ -50,15 +55,15 @@ fn follow(connection: &Connection, findings: &mut Findings, seen: &mut HistorySe
             Err(_) if orphaned => {}
             Err(fault) => findings.add_fault("events", &place, fault),
         }
-        before = hash.map(|hash| Tail { sequence: number, hash });
-        seen.last_hash = hash.unwrap_or(Tail::EMPTY.hash);
+        before = hash.map(|hash| ChainHead { sequence: number, hash });
+        seen.last_hash = hash.unwrap_or(ChainHead::EMPTY.hash);
     }
     Ok(())
 }
 
-fn hash_of(event: &StoredEvent, before: Tail) -> Hash {
+fn hash_of(event: &StoredEvent, before: ChainHead) -> Hash {
     let record = &event.record;
-    let line = Line {
+    let line = EventHashInput {
         refund: &record.refund,
         revision: record.revision,
         time_micros: record.time.as_micros(),

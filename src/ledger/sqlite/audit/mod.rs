@@ -13,17 +13,17 @@
 //! the `doubt_reason` of one whose doubt is over, which logins are linked, and when refunds waited
 //! for their account. Everything else is stored twice at least, or covered by a hash.
 
+mod consistency;
 mod file;
 mod history;
-mod standing;
 
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
 use super::chain::Hash;
-use super::halt::Fault;
-use super::opening::OpenError;
+use super::failure::StepError;
+use super::open::OpenError;
 use crate::ledger::LedgerError;
 
 /// What a look at a ledger showed.
@@ -41,7 +41,7 @@ pub struct Audit {
     pub last_sequence: u64,
     /// The last line's hash; zeros for an empty history. Kept elsewhere, it makes even a ledger visible that was rewritten as a whole.
     pub last_chain_hash: [u8; 32],
-    /// What does not fit, in the order in which it was met, [`MOST_FINDINGS`] at most.
+    /// What does not fit, in the order in which it was met, [`MAX_FINDINGS`] at most.
     pub findings: Vec<Finding>,
     /// How many there are, those that are not listed included.
     pub finding_count: u64,
@@ -94,7 +94,7 @@ pub enum AuditError {
 }
 
 /// Findings that are listed; the others are counted.
-pub const MOST_FINDINGS: usize = 1_000;
+pub const MAX_FINDINGS: usize = 1_000;
 
 /// What has been found so far.
 #[derive(Debug, Default)]
@@ -126,7 +126,7 @@ pub fn audit(path: &Path) -> Result<Audit, AuditError> {
         file::check(&connection, &mut findings);
         let seen = history::check(&connection, &mut findings);
         (audit.events, audit.last_sequence, audit.last_chain_hash) = (seen.events, seen.last_sequence, seen.last_hash);
-        let seen = standing::check(&connection, &mut findings);
+        let seen = consistency::check(&connection, &mut findings);
         (audit.refunds, audit.attempts) = (seen.refunds, seen.attempts);
     }
     (audit.findings, audit.finding_count) = (findings.listed, findings.count);
@@ -155,20 +155,20 @@ impl Findings {
         problem: impl Into<String>,
     ) {
         self.count = self.count.saturating_add(1);
-        if self.listed.len() < MOST_FINDINGS {
+        if self.listed.len() < MAX_FINDINGS {
             let (table, row, column, problem) = (table.into(), row.into(), column.into(), problem.into());
             self.listed.push(Finding { table, row, column, problem });
         }
     }
 
     /// What a strict reading of a row objected to.
-    fn add_fault(&mut self, table: &str, row: &str, fault: Fault) {
+    fn add_fault(&mut self, table: &str, row: &str, fault: StepError) {
         match fault {
-            Fault::Ledger(LedgerError::Corrupt { table, column, row, problem }) => {
+            StepError::Ledger(LedgerError::Corrupt { table, column, row, problem }) => {
                 self.add(table, row, column, problem);
             }
-            Fault::Ledger(other) => self.add(table, row, "(row)", other.to_string()),
-            Fault::Sqlite(error) => self.add(table, row, "(page)", format!("cannot be read: {error}")),
+            StepError::Ledger(other) => self.add(table, row, "(row)", other.to_string()),
+            StepError::Sqlite(error) => self.add(table, row, "(page)", format!("cannot be read: {error}")),
         }
     }
 

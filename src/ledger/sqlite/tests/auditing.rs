@@ -1,7 +1,7 @@
 //! A look at a ledger that somebody's hand, or a disk, has changed: what was done is named, by table, row and column.
 
 use super::*;
-use crate::ledger::sqlite::opening::VERSION;
+use crate::ledger::sqlite::open::VERSION;
 use rstest::rstest;
 
 /// A ledger with a refund of every state and history, closed in order.
@@ -63,7 +63,7 @@ async fn a_sound_ledger_has_no_findings_and_is_left_as_it_was() {
     let copy = elsewhere.path().join("copy of #1?100%.db");
     std::fs::copy(&path, &copy).unwrap();
     assert_eq!(audit(&copy).unwrap(), seen);
-    assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 1, "nothing was put beside it");
+    assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 1, "nothing was put sibling it");
 }
 
 #[tokio::test]
@@ -118,15 +118,15 @@ async fn what_cannot_be_looked_at_is_one_sentence() {
 )]
 #[case::a_refund(
     "DELETE FROM refunds WHERE id = 'items'",
-    &["refunds, row ordinal 11, column ordinal: follows on 9", "column ordinal: names a row of refunds that is not there"]
+    &["refunds, row ordinal 11, column ordinal: verify_link on 9", "column ordinal: names a row of refunds that is not there"]
 )]
 #[case::the_last_refund_and_all_of_it(
     "DELETE FROM refunds WHERE id = 'amount'; DELETE FROM events WHERE ordinal = 11;
      DELETE FROM similarity WHERE ordinal = 11; DELETE FROM refund_references WHERE ordinal = 11",
     &["sqlite_sequence, row name refunds, column seq: is 11, and the last refund is 10"]
 )]
-#[case::a_line("DELETE FROM events WHERE sequence = 9", &["events, row sequence 10, column sequence: follows on 8"])]
-#[case::the_first_line("DELETE FROM events WHERE sequence = 1", &["events, row sequence 2, column sequence: follows on 0"])]
+#[case::a_line("DELETE FROM events WHERE sequence = 9", &["events, row sequence 10, column sequence: verify_link on 8"])]
+#[case::the_first_line("DELETE FROM events WHERE sequence = 1", &["events, row sequence 2, column sequence: verify_link on 0"])]
 #[case::the_last_line(
     "DELETE FROM events WHERE sequence = (SELECT max(sequence) FROM events)",
     &["refunds, row ordinal 11, column ordinal: has no history"]
@@ -205,7 +205,7 @@ async fn findings_without_end_are_counted_and_bounded() {
     ledger.close().await;
     edit(&path, "UPDATE refunds SET debitsuccess_minor_units = 1");
     let seen = audit(&path).unwrap();
-    assert_eq!(seen.findings.len(), MOST_FINDINGS);
+    assert_eq!(seen.findings.len(), MAX_FINDINGS);
     assert!(seen.finding_count >= 1_200, "{}", seen.finding_count);
     drop(directory);
 }

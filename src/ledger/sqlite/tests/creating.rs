@@ -11,10 +11,10 @@ async fn the_same_request_twice_is_one_refund() {
     let dispatched = bench.record(&first, &[Event::Dispatched { credential: None }]).await.unwrap();
     let again = bench
         .ledger
-        .create(Create { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo("a", "100")) })
+        .create(NewRefund { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo("a", "100")) })
         .await
         .unwrap();
-    assert_eq!(again, Created::Known(dispatched), "as it stands now, not as it was made");
+    assert_eq!(again, CreateOutcome::Known(dispatched), "as it stands now, not as it was made");
     assert_eq!(bench.count("SELECT count(*) FROM refunds"), 1);
     assert_eq!(bench.count("SELECT count(*) FROM attempts"), 1);
 }
@@ -37,10 +37,10 @@ async fn a_dispatched_creation_is_one_commit_with_its_attempt() {
     let bench = Bench::new();
     let created = bench
         .ledger
-        .create(Create { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo("a", "100")) })
+        .create(NewRefund { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo("a", "100")) })
         .await
         .unwrap();
-    let Created::New(refund) = created else { panic!("it was there already") };
+    let CreateOutcome::New(refund) = created else { panic!("it was there already") };
     assert_eq!((refund.state, refund.revision, refund.attempt_count), (State::Dispatching, 2, 1));
     assert_eq!(bench.ledger.get(refund.id()).await.unwrap(), Some(refund.clone()));
     let events = bench.ledger.events_of(refund.id(), 0, 10).await.unwrap();
@@ -54,14 +54,14 @@ async fn of_many_refunds_of_one_target_at_once_exactly_one_is_recorded() {
     let bench = Bench::new();
     let order = |number: usize| if number.is_multiple_of(2) { "000777" } else { "777" };
     let creations = (0..20).map(|number| {
-        bench.ledger.create(Create {
+        bench.ledger.create(NewRefund {
             dispatch: Some(FirstAttempt { credential: None }),
             ..create(sectigo(&format!("r{number}"), order(number)))
         })
     });
     let answers = futures_util::future::join_all(creations).await;
     let made: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().ok()).collect();
-    let [Created::New(winner)] = made.as_slice() else { panic!("{made:?}") };
+    let [CreateOutcome::New(winner)] = made.as_slice() else { panic!("{made:?}") };
     for answer in answers.iter().filter(|answer| answer.is_err()) {
         assert_eq!(*answer, Err(LedgerError::TargetHasRefund { conflicting: winner.id().clone() }));
     }
@@ -79,8 +79,8 @@ async fn failed_and_cancelled_let_the_target_go_and_nothing_else_does() {
         let checked = bench.ledger.check(second.clone()).await;
         let answer = bench.ledger.create(second.clone()).await;
         if matches!(state, State::Failed | State::Cancelled) {
-            assert_eq!(checked, Ok(Created::New(Refund::new(second.intent.clone(), place("books"), NOW))));
-            assert!(matches!(answer, Ok(Created::New(_))), "{state}");
+            assert_eq!(checked, Ok(CreateOutcome::New(Refund::new(second.intent.clone(), place("books"), NOW))));
+            assert!(matches!(answer, Ok(CreateOutcome::New(_))), "{state}");
         } else {
             let expected = LedgerError::TargetHasRefund { conflicting: first.id().clone() };
             assert_eq!((checked, answer), (Err(expected.clone()), Err(expected)), "{state}");
@@ -110,9 +110,9 @@ async fn a_target_stays_taken_when_the_login_of_its_account_changes(
     let second = Intent { account: named(account), ..sectigo("second", order) };
     let sharers = sharers.iter().map(|name| named(name)).collect();
     let related = RelatedLogins { accounts: sharers, ..RelatedLogins::default() };
-    let answer = bench.ledger.create(Create { place: place(scope), related, ..create(second) }).await;
+    let answer = bench.ledger.create(NewRefund { place: place(scope), related, ..create(second) }).await;
     match is_free {
-        true => assert!(matches!(answer, Ok(Created::New(_))), "{answer:?}"),
+        true => assert!(matches!(answer, Ok(CreateOutcome::New(_))), "{answer:?}"),
         false => assert_eq!(answer, Err(LedgerError::TargetHasRefund { conflicting: first.id().clone() })),
     }
 }
@@ -123,8 +123,8 @@ async fn what_an_account_let_go_of_under_a_former_login_is_free() {
     bench.refund_in(State::Failed, "777").await;
     let sharers = [AccountName::parse("certs").unwrap()].into();
     let related = RelatedLogins { accounts: sharers, ..RelatedLogins::default() };
-    let again = Create { place: place("other books"), related, ..create(sectigo("second", "777")) };
-    assert!(matches!(bench.ledger.create(again).await, Ok(Created::New(_))));
+    let again = NewRefund { place: place("other books"), related, ..create(sectigo("second", "777")) };
+    assert!(matches!(bench.ledger.create(again).await, Ok(CreateOutcome::New(_))));
 }
 
 #[tokio::test]
@@ -146,14 +146,14 @@ async fn what_looks_like_one_sent_twice_is_refused_within_a_day() {
     let first = bench.new_refund(debitsuccess("first", "ds1", 1250)).await;
     let similar = Err(LedgerError::SimilarRefund { conflicting: first.id().clone(), firm_until: None });
     let day = Duration::from_secs(24 * 60 * 60);
-    let later = |id: &str, reference: &str, amount, wait: Duration| Create {
-        now: NOW.plus(wait),
+    let later = |id: &str, reference: &str, amount, wait: Duration| NewRefund {
+        now: NOW.saturating_add(wait),
         ..create(debitsuccess(id, reference, amount))
     };
     let just_within = day - Duration::from_micros(1);
     assert_eq!(bench.ledger.create(later("second", "DS1", 1250, just_within)).await, similar);
     assert_eq!(bench.ledger.check(later("second", "DS1", 1250, just_within)).await, similar);
-    let allowed = Create { allow_similar: true, ..later("allowed", "DS1", 1250, Duration::ZERO) };
+    let allowed = NewRefund { allow_similar: true, ..later("allowed", "DS1", 1250, Duration::ZERO) };
     assert!(bench.ledger.check(allowed).await.is_ok());
     assert!(bench.ledger.create(later("other-amount", "DS1", 1251, Duration::ZERO)).await.is_ok());
     assert!(bench.ledger.create(later("other-account", "DS2", 1250, Duration::ZERO)).await.is_ok());
@@ -170,7 +170,7 @@ async fn a_similar_refund_that_failed_stands_in_nobodys_way() {
         let second = create(debitsuccess(&format!("second-{number}"), "DS1", amount));
         let answer = bench.ledger.create(second.clone()).await;
         if matches!(state, State::Failed | State::Cancelled) {
-            assert_eq!(answer, Ok(Created::New(Refund::new(second.intent, place("books"), NOW))));
+            assert_eq!(answer, Ok(CreateOutcome::New(Refund::new(second.intent, place("books"), NOW))));
         } else {
             assert_eq!(
                 answer,
@@ -184,9 +184,9 @@ async fn a_similar_refund_that_failed_stands_in_nobodys_way() {
 #[tokio::test]
 async fn a_check_records_nothing() {
     let bench = Bench::new();
-    let asked = Create { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo("a", "100")) };
+    let asked = NewRefund { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo("a", "100")) };
     let checked = bench.ledger.check(asked.clone()).await;
-    assert_eq!(checked, Ok(Created::New(Refund::new(asked.intent, place("books"), NOW))));
+    assert_eq!(checked, Ok(CreateOutcome::New(Refund::new(asked.intent, place("books"), NOW))));
     assert_eq!(bench.count("SELECT count(*) FROM refunds"), 0);
     assert_eq!(*bench.ledger.committed().borrow(), 0);
 }

@@ -39,7 +39,7 @@ async fn a_foreign_hand_on_the_file_is_waited_for_and_harms_nothing() {
     raw.execute_batch("BEGIN IMMEDIATE").unwrap();
     let asked = create(sectigo("a", "100"));
     assert_eq!(bench.ledger.create(asked.clone()).await, Err(LedgerError::Overloaded));
-    assert!(matches!(bench.ledger.interrupt_running(NOW).await, Err(LedgerError::Unavailable(_))));
+    assert!(matches!(bench.ledger.mark_interrupted(NOW).await, Err(LedgerError::Unavailable(_))));
     raw.execute_batch("ROLLBACK").unwrap();
     assert_eq!(*bench.ledger.health().borrow(), Health::Writing);
     assert!(asked.claim.withdraw(), "nothing of it was begun");
@@ -68,7 +68,7 @@ async fn a_full_disk_ends_all_writing_and_loses_nothing_acknowledged() {
         let creations = ids.iter().map(|id| bench.ledger.create(create(sectigo(id, id))));
         for (id, answer) in ids.iter().zip(futures_util::future::join_all(creations).await) {
             match answer {
-                Ok(Created::New(refund)) => acknowledged.push(refund),
+                Ok(CreateOutcome::New(refund)) => acknowledged.push(refund),
                 Err(LedgerError::Unavailable(_)) => refused.push(id.clone()),
                 other => panic!("{other:?}"),
             }
@@ -88,7 +88,7 @@ async fn a_full_disk_ends_all_writing_and_loses_nothing_acknowledged() {
         bench.record(&first, &[Event::Dispatched { credential: None }]).await,
         Err(LedgerError::Unavailable(_))
     ));
-    assert!(matches!(bench.ledger.interrupt_running(NOW).await, Err(LedgerError::Unavailable(_))));
+    assert!(matches!(bench.ledger.mark_interrupted(NOW).await, Err(LedgerError::Unavailable(_))));
     assert_eq!(bench.ledger.get(first.id()).await, Ok(Some(first.clone())), "reading goes on");
     let committed = *bench.ledger.committed().borrow();
     assert_eq!(committed, acknowledged.len() as u64);
@@ -229,7 +229,7 @@ async fn one_strange_row_does_not_undo_its_neighbours_in_the_batch() {
     bench.tamper("UPDATE refunds SET state = 'DONE' WHERE id = 'a'");
     let raw = bench.raw();
     raw.execute_batch("BEGIN IMMEDIATE").unwrap();
-    // The first occupies the writer, so that the other two wait and are taken together.
+    // The first occupies the writer, so that the other two wait and are taken run_batch.
     let first = bench.ledger.create(create(sectigo("c", "c")));
     let strange = bench.record(&refund, &[Event::Dispatched { credential: None }]);
     let well = bench.record(&neighbour, &[Event::Dispatched { credential: None }]);
@@ -286,8 +286,8 @@ async fn a_file_that_was_removed_is_noticed_without_a_write() {
 #[tokio::test]
 async fn a_row_that_was_touched_since_its_attempt_began_is_not_built_upon() {
     let bench = Bench::new();
-    let dispatched = |id| Create { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo(id, id)) };
-    let Created::New(touched) = bench.ledger.create(dispatched("a")).await.unwrap() else { panic!() };
+    let dispatched = |id| NewRefund { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo(id, id)) };
+    let CreateOutcome::New(touched) = bench.ledger.create(dispatched("a")).await.unwrap() else { panic!() };
     bench.raw().execute("UPDATE refunds SET provider_reference = 'somebody''s'", []).unwrap();
     let answer = bench.record(&touched, &[Event::Refunded(Confirmation::default())]).await;
     assert!(matches!(answer, Err(LedgerError::Corrupt { table: "refunds", .. })), "{answer:?}");
@@ -306,7 +306,7 @@ async fn a_step_that_fails_half_way_does_not_undo_its_neighbours() {
     .unwrap();
     let orders = ["100", "101", "102", "103", "104"];
     let creations = orders
-        .map(|order| Create { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo(order, order)) });
+        .map(|order| NewRefund { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo(order, order)) });
     let mut creations: Vec<_> = creations.map(|creation| Box::pin(bench.ledger.create(creation))).into();
     for creation in &mut creations {
         assert!(futures_util::poll!(creation).is_pending());
@@ -315,7 +315,7 @@ async fn a_step_that_fails_half_way_does_not_undo_its_neighbours() {
     raw.execute_batch("ROLLBACK").unwrap();
     for (order, created) in orders.into_iter().zip(futures_util::future::join_all(creations).await) {
         match created {
-            Ok(Created::New(refund)) => {
+            Ok(CreateOutcome::New(refund)) => {
                 let done = bench.record(&refund, &[Event::Refunded(Confirmation::default())]).await.unwrap();
                 assert_eq!(done.state, State::Succeeded);
             }

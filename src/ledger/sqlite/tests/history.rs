@@ -12,9 +12,9 @@ async fn the_sequence_has_no_gaps_whatever_is_refused_in_between() {
         let order = if number % 3 == 0 { "contested".to_owned() } else { format!("order-{number}") };
         let id = if number % 7 == 0 { "reused".to_owned() } else { format!("r{number}") };
         let answer =
-            ledger.create(Create { dispatch: first_attempt(number % 2 == 0), ..create(sectigo(&id, &order)) }).await;
-        if let Ok(Created::New(refund)) = &answer {
-            // Told only of what the followers of the history can see.
+            ledger.create(NewRefund { dispatch: first_attempt(number % 2 == 0), ..create(sectigo(&id, &order)) }).await;
+        if let Ok(CreateOutcome::New(refund)) = &answer {
+            // AttemptFromEvents only of what the followers of the history can see.
             let events = ledger.events_of(refund.id(), 0, 10).await.unwrap();
             assert!(events.iter().all(|event| event.sequence <= *ledger.committed().borrow()));
         }

@@ -7,7 +7,7 @@ use crate::domain::event::ItemResolution;
 use crate::ledger::sqlite::rows::{INTENT_COLUMNS, STATE_COLUMNS};
 
 fn second(second: u64) -> Timestamp {
-    NOW.plus(Duration::from_secs(second))
+    NOW.saturating_add(Duration::from_secs(second))
 }
 
 fn not_refunded(reserve_until: Option<u64>, follow_until: Option<u64>) -> Event {
@@ -59,12 +59,12 @@ fn debits(id: &str, own: &str, external: &str) -> Intent {
 async fn a_target_is_held_until_an_effect_can_be_ruled_out() {
     let bench = Bench::new();
     let first = resolved(&bench, sectigo("first", "777"), Some(600), None).await;
-    let asked = |id: &str, now| Create { now, ..create(sectigo(id, "0777")) };
+    let asked = |id: &str, now| NewRefund { now, ..create(sectigo(id, "0777")) };
     let taken = Err(LedgerError::TargetHasRefund { conflicting: first.id().clone() });
     let just_before = Timestamp::from_micros(second(600).as_micros() - 1);
     assert_eq!(bench.ledger.create(asked("second", just_before)).await, taken);
     let second_refund = match bench.ledger.create(asked("second", second(600))).await {
-        Ok(Created::New(refund)) => refund,
+        Ok(CreateOutcome::New(refund)) => refund,
         other => panic!("{other:?}"),
     };
     // From then on it is the second one's.
@@ -91,7 +91,7 @@ async fn an_item_that_was_not_given_back_is_held_for_as_long() {
     let after = bench.record(&refund, &way).await.unwrap();
     assert_eq!(after.state, State::PartiallySucceeded);
     for (item, at, is_free) in [(1, 599, false), (2, 599, false), (1, 600, false), (2, 600, true)] {
-        let asked = Create { now: second(at), ..create(namecom("second", &[item])) };
+        let asked = NewRefund { now: second(at), ..create(namecom("second", &[item])) };
         assert_eq!(bench.ledger.check(asked).await.is_ok(), is_free, "item {item} after {at} s");
     }
 }
@@ -113,14 +113,14 @@ async fn a_similar_refund_is_refused_in_two_steps(
 ) {
     let bench = Bench::new();
     let first = resolved(&bench, debits("first", "DS1", ""), Some(600), Some(900)).await;
-    let asked = Create { now: second(at), allow_similar, ..create(debits("second", "DS1", "")) };
+    let asked = NewRefund { now: second(at), allow_similar, ..create(debits("second", "DS1", "")) };
     let answer = bench.ledger.create(asked).await;
     match refused {
         Some(firm_until) => {
             let (conflicting, firm_until) = (first.id().clone(), firm_until.map(second));
             assert_eq!(answer, Err(LedgerError::SimilarRefund { conflicting, firm_until }));
         }
-        None => assert!(matches!(answer, Ok(Created::New(_))), "{answer:?}"),
+        None => assert!(matches!(answer, Ok(CreateOutcome::New(_))), "{answer:?}"),
     }
 }
 
@@ -138,8 +138,8 @@ async fn two_references_name_one_payee(#[case] own: &str, #[case] external: &str
     let bench = Bench::new();
     let first = bench.new_refund(debits("first", "ds1", "M-1")).await;
     bench.record(&first, &way_to(State::Succeeded)).await.unwrap();
-    let links = Create { allow_similar: true, ..create(debits("links", "DS1", "M-2")) };
-    let Ok(Created::New(links)) = bench.ledger.create(links).await else { panic!("it was there already") };
+    let links = NewRefund { allow_similar: true, ..create(debits("links", "DS1", "M-2")) };
+    let Ok(CreateOutcome::New(links)) = bench.ledger.create(links).await else { panic!("it was there already") };
     bench.record(&links, &[Event::Cancelled]).await.unwrap();
 
     let asked = create(debits("second", own, external));
@@ -148,10 +148,10 @@ async fn two_references_name_one_payee(#[case] own: &str, #[case] external: &str
     assert_eq!(answer == similar, is_similar, "{answer:?}");
     assert_eq!(answer.is_ok(), !is_similar);
     // In books of another login it is another payee; not so where that login is a former one.
-    let elsewhere = Create { place: place("other"), ..asked };
+    let elsewhere = NewRefund { place: place("other"), ..asked };
     assert!(bench.ledger.check(elsewhere.clone()).await.is_ok());
     let related = RelatedLogins { former_logins: ["books".to_owned()].into(), ..RelatedLogins::default() };
-    assert_eq!(bench.ledger.check(Create { related, ..elsewhere }).await.is_ok(), !is_similar);
+    assert_eq!(bench.ledger.check(NewRefund { related, ..elsewhere }).await.is_ok(), !is_similar);
 }
 
 #[tokio::test]
@@ -201,7 +201,7 @@ async fn a_later_refund_of_the_target_rules_a_correction_out(#[case] later: Stat
 async fn a_later_refund_of_the_payee_rules_no_correction_out() {
     let bench = Bench::new();
     let failed = resolved(&bench, debits("first", "DS1", ""), None, Some(900)).await;
-    let allowed = Create { allow_similar: true, ..create(debits("second", "DS1", "")) };
+    let allowed = NewRefund { allow_similar: true, ..create(debits("second", "DS1", "")) };
     bench.ledger.create(allowed).await.unwrap();
     assert!(bench.record(&failed, &[corrected()]).await.unwrap().corrected_time.is_some());
 }
@@ -210,8 +210,8 @@ async fn a_later_refund_of_the_payee_rules_no_correction_out() {
 #[tokio::test]
 async fn what_another_refund_holds_is_not_held_again() {
     let bench = Bench::new();
-    let asked = Create { place: place("old"), ..create(sectigo("first", "777")) };
-    let Ok(Created::New(first)) = bench.ledger.create(asked).await else { panic!("it was there already") };
+    let asked = NewRefund { place: place("old"), ..create(sectigo("first", "777")) };
+    let Ok(CreateOutcome::New(first)) = bench.ledger.create(asked).await else { panic!("it was there already") };
     let failed = resolved(&bench, sectigo("second", "777"), None, Some(900)).await;
     bench.ledger.reassign(to("books", &first)).await.unwrap();
     let refused = Err(LedgerError::TargetHasRefund { conflicting: first.id().clone() });

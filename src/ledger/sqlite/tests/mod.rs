@@ -5,7 +5,7 @@ mod creating;
 mod failing;
 mod history;
 mod holding;
-mod inline;
+mod in_memory;
 mod moving;
 mod opening;
 mod reading;
@@ -29,7 +29,7 @@ use crate::domain::place::Place;
 use crate::domain::refund::Intent;
 use crate::domain::state::State;
 use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, NamecomTarget, SectigoTarget, Target};
-use crate::ledger::{Claim, FirstAttempt, RelatedLogins};
+use crate::ledger::{FirstAttempt, RelatedLogins, Ticket};
 
 const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 
@@ -89,8 +89,8 @@ impl Bench {
 
     async fn new_refund(&self, intent: Intent) -> Refund {
         match self.ledger.create(create(intent)).await.unwrap() {
-            Created::New(refund) => refund,
-            Created::Known(refund) => panic!("{} was there already", refund.id()),
+            CreateOutcome::New(refund) => refund,
+            CreateOutcome::Known(refund) => panic!("{} was there already", refund.id()),
         }
     }
 
@@ -118,8 +118,8 @@ fn at(account: &str) -> Destination {
     Destination { account: AccountName::parse(account).unwrap(), place: place("books") }
 }
 
-fn create(intent: Intent) -> Create {
-    Create {
+fn create(intent: Intent) -> NewRefund {
+    NewRefund {
         intent,
         place: place("books"),
         related: RelatedLogins::default(),
@@ -127,19 +127,19 @@ fn create(intent: Intent) -> Create {
         allow_similar: false,
         actor: "caller".to_owned(),
         now: NOW,
-        claim: Claim::default(),
+        claim: Ticket::default(),
         trace_parent: None,
     }
 }
 
-fn record(refund: &Refund, events: &[Event]) -> Record {
-    Record {
+fn record(refund: &Refund, events: &[Event]) -> RecordEvents {
+    RecordEvents {
         id: refund.id().clone(),
         revision: refund.revision,
         events: events.to_vec(),
         next_check: None,
         actor: "gateway".to_owned(),
-        now: NOW.plus(Duration::from_secs(1)),
+        now: NOW.saturating_add(Duration::from_secs(1)),
     }
 }
 
@@ -194,7 +194,7 @@ fn way_to(state: State) -> Vec<Event> {
 fn one_of_each_event() -> Vec<Event> {
     vec![
         Event::Dispatched { credential: None },
-        Event::NotSent { error: error(0), retry_at: NOW.plus(Duration::from_secs(60)) },
+        Event::NotSent { error: error(0), retry_at: NOW.saturating_add(Duration::from_secs(60)) },
         Event::Refunded(Confirmation::default()),
         Event::Refunded(partial()),
         Event::Accepted(Acceptance::default()),

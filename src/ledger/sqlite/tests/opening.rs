@@ -3,7 +3,7 @@
 use rstest::rstest;
 
 use super::*;
-use crate::ledger::sqlite::opening::{self as door, APPLICATION_ID, VERSION};
+use crate::ledger::sqlite::open::{self as door, APPLICATION_ID, VERSION};
 
 const KNOWN: i64 = VERSION as i64;
 
@@ -199,7 +199,7 @@ async fn a_last_line_that_does_not_follow_is_seen_at_start() {
         bench.tamper(sql);
         let bench = bench.reopened();
         assert!(matches!(&*bench.ledger.health().borrow(), Health::Corrupt(_)), "{sql}");
-        assert!(matches!(bench.ledger.interrupt_running(NOW).await, Err(LedgerError::Corrupt { .. })), "{sql}");
+        assert!(matches!(bench.ledger.mark_interrupted(NOW).await, Err(LedgerError::Corrupt { .. })), "{sql}");
         let answer = bench.ledger.create(create(sectigo("b", "200"))).await;
         assert!(matches!(answer, Err(LedgerError::Corrupt { .. })), "{sql}");
         assert!(bench.ledger.get(refund.id()).await.unwrap().is_some(), "a person can still look");

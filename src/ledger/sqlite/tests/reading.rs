@@ -59,7 +59,7 @@ fn filter() -> impl Strategy<Value = Filter> {
 fn every_filter_agrees_with_a_plain_search() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
     let bench = Bench::new();
-    let at = |second: u64| NOW.plus(Duration::from_secs(second));
+    let at = |second: u64| NOW.saturating_add(Duration::from_secs(second));
     let all = runtime.block_on(async {
         for number in 0..36_u64 {
             let state = State::ALL[usize::try_from(number).unwrap() % State::ALL.len()];
@@ -79,8 +79,8 @@ fn every_filter_agrees_with_a_plain_search() {
                 _ => sectigo(&format!("r{number}"), &format!("o{number}")),
             };
             // A clock that is set back now and then.
-            let created = bench.ledger.create(Create { now: at(number * 7 % 36), ..create(intent) }).await.unwrap();
-            let Created::New(refund) = created else { panic!("it was there already") };
+            let created = bench.ledger.create(NewRefund { now: at(number * 7 % 36), ..create(intent) }).await.unwrap();
+            let CreateOutcome::New(refund) = created else { panic!("it was there already") };
             bench.record(&refund, &way_to(state)).await.unwrap();
         }
         bench.ledger.list(ListQuery { limit: 1_000, ..ListQuery::default() }).await.unwrap()
@@ -120,7 +120,7 @@ fn every_filter_agrees_with_a_plain_search() {
 async fn due_is_what_may_be_sent_now_oldest_first() {
     let bench = Bench::new();
     let account = at("certs");
-    let at = |second| NOW.plus(Duration::from_secs(second));
+    let at = |second| NOW.saturating_add(Duration::from_secs(second));
     assert_eq!(bench.ledger.next_due(&account).await, Ok(None));
     let put_off = |second| Event::NotSent { error: error(429), retry_at: at(second) };
 
@@ -129,7 +129,7 @@ async fn due_is_what_may_be_sent_now_oldest_first() {
     let second = bench.new_refund(sectigo("second", "2")).await;
     bench.record(&second, &[Event::Dispatched { credential: None }, put_off(20)]).await.unwrap();
     assert_eq!(bench.ledger.next_due(&account).await, Ok(Some(at(20))));
-    bench.ledger.create(Create { now: at(5), ..create(sectigo("third", "3")) }).await.unwrap();
+    bench.ledger.create(NewRefund { now: at(5), ..create(sectigo("third", "3")) }).await.unwrap();
     bench.refund_in(State::Succeeded, "4").await;
     bench.new_refund(namecom("elsewhere", &[1])).await;
 
@@ -149,52 +149,52 @@ async fn due_is_what_may_be_sent_now_oldest_first() {
 async fn unsettled_is_what_is_asked_about_now_and_what_never_was_comes_first() {
     let bench = Bench::new();
     let account = at("certs");
-    let at = |second| NOW.plus(Duration::from_secs(second));
-    assert_eq!(bench.ledger.next_unsettled(&account).await, Ok(None));
+    let at = |second| NOW.saturating_add(Duration::from_secs(second));
+    assert_eq!(bench.ledger.next_lookup_time(&account).await, Ok(None));
     let open = async |intent: Intent, state, next_check| {
         let refund = bench.new_refund(intent).await;
-        let record = Record { next_check, ..record(&refund, &way_to(state)) };
+        let record = RecordEvents { next_check, ..record(&refund, &way_to(state)) };
         bench.ledger.record(record).await.unwrap();
     };
     open(sectigo("late", "1"), State::InDoubt, Some(at(50))).await;
     open(sectigo("soon", "2"), State::Submitted, Some(at(20))).await;
-    assert_eq!(bench.ledger.next_unsettled(&account).await, Ok(Some(at(20))));
+    assert_eq!(bench.ledger.next_lookup_time(&account).await, Ok(Some(at(20))));
     open(sectigo("at-once", "3"), State::InDoubt, None).await;
     open(namecom("elsewhere", &[1]), State::InDoubt, Some(at(2))).await;
     for state in [State::Pending, State::Dispatching, State::Succeeded, State::Cancelled] {
         bench.refund_in(state, state.as_str()).await;
     }
 
-    assert_eq!(bench.ledger.next_unsettled(&account).await, Ok(Some(at(1))), "at once, since its last change");
-    let unsettled = async |second, limit| {
-        let unsettled = bench.ledger.unsettled(&account, at(second), limit).await.unwrap();
-        unsettled.into_iter().map(|refund| refund.id().as_str().to_owned()).collect::<Vec<_>>()
+    assert_eq!(bench.ledger.next_lookup_time(&account).await, Ok(Some(at(1))), "at once, since its last change");
+    let due_for_lookup = async |second, limit| {
+        let due_for_lookup = bench.ledger.due_for_lookup(&account, at(second), limit).await.unwrap();
+        due_for_lookup.into_iter().map(|refund| refund.id().as_str().to_owned()).collect::<Vec<_>>()
     };
-    assert_eq!(unsettled(0, 10).await, ["at-once"]);
-    assert_eq!(unsettled(19, 10).await, ["at-once"]);
-    assert_eq!(unsettled(20, 10).await, ["at-once", "soon"]);
-    assert_eq!(unsettled(50, 10).await, ["at-once", "soon", "late"]);
-    assert_eq!(unsettled(50, 2).await, ["at-once", "soon"]);
+    assert_eq!(due_for_lookup(0, 10).await, ["at-once"]);
+    assert_eq!(due_for_lookup(19, 10).await, ["at-once"]);
+    assert_eq!(due_for_lookup(20, 10).await, ["at-once", "soon"]);
+    assert_eq!(due_for_lookup(50, 10).await, ["at-once", "soon", "late"]);
+    assert_eq!(due_for_lookup(50, 2).await, ["at-once", "soon"]);
 }
 
 #[tokio::test]
 async fn what_waits_is_found_by_its_age_though_it_is_put_off() {
     let bench = Bench::new();
     let (account, certs) = (at("certs").account, at("certs"));
-    let at = |second| NOW.plus(Duration::from_secs(second));
-    assert_eq!(bench.ledger.oldest_waiting(&account).await, Ok(None));
+    let at = |second| NOW.saturating_add(Duration::from_secs(second));
+    assert_eq!(bench.ledger.oldest_pending(&account).await, Ok(None));
     bench.refund_in(State::Succeeded, "done").await;
     for (id, second) in [("young", 9), ("old", 3), ("put-off", 5)] {
-        bench.ledger.create(Create { now: at(second), ..create(sectigo(id, id)) }).await.unwrap();
+        bench.ledger.create(NewRefund { now: at(second), ..create(sectigo(id, id)) }).await.unwrap();
     }
     let put_off = bench.ledger.get(&RefundId::parse("put-off").unwrap()).await.unwrap().unwrap();
     let later = Event::NotSent { error: error(429), retry_at: at(500) };
     bench.record(&put_off, &[Event::Dispatched { credential: None }, later]).await.unwrap();
     bench.new_refund(namecom("elsewhere", &[1])).await;
 
-    assert_eq!(bench.ledger.oldest_waiting(&account).await, Ok(Some(at(3))));
+    assert_eq!(bench.ledger.oldest_pending(&account).await, Ok(Some(at(3))));
     let waiting = async |until, limit| {
-        let waiting = bench.ledger.waiting_since(&certs, at(until), 0, limit).await.unwrap();
+        let waiting = bench.ledger.pending_before(&certs, at(until), 0, limit).await.unwrap();
         waiting.into_iter().map(|refund| refund.id().as_str().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(waiting(2, 10).await, Vec::<String>::new());
@@ -206,7 +206,7 @@ async fn what_waits_is_found_by_its_age_though_it_is_put_off() {
 #[tokio::test]
 async fn the_last_entry_into_a_state_is_when_it_was_entered_from_another() {
     let bench = Bench::new();
-    let at = |second| NOW.plus(Duration::from_secs(second));
+    let at = |second| NOW.saturating_add(Duration::from_secs(second));
     let mut refund = bench.new_refund(sectigo("a", "1")).await;
     let checked = || Event::Checked(Observation::new("not finished", RecordSeen::Present));
     let again = Event::Resolved(Decided::new(Resolution::SendAgain, "looked"));
@@ -221,8 +221,8 @@ async fn the_last_entry_into_a_state_is_when_it_was_entered_from_another() {
         (7, checked(), Some(6)),
     ];
     for (second, event, expected) in events {
-        refund = bench.ledger.record(Record { now: at(second), ..record(&refund, &[event]) }).await.unwrap();
-        let entered = bench.ledger.last_entry(refund.id(), State::Submitted).await;
+        refund = bench.ledger.record(RecordEvents { now: at(second), ..record(&refund, &[event]) }).await.unwrap();
+        let entered = bench.ledger.entered_state_at(refund.id(), State::Submitted).await;
         assert_eq!(entered, Ok(expected.map(at)), "after {second} s");
     }
 }
@@ -255,24 +255,24 @@ async fn no_question_reads_a_whole_table() {
         (ListQuery { created_from: Some(NOW), limit: 9, ..ListQuery::default() }, "refunds_by_time"),
         (ListQuery { account, created_before: Some(NOW), limit: 9, ..ListQuery::default() }, "refunds_by_time"),
     ] {
-        let details = plan(&reads::page_sql(&query));
+        let details = plan(&queries::page_sql(&query));
         assert!(details.iter().any(|detail| detail.contains(index)), "{details:#?}");
         assert!(!details.iter().any(|detail| detail.starts_with("SCAN r")), "{details:#?}");
     }
-    let details = plan(&reads::DUE);
+    let details = plan(&queries::DUE);
     assert!(details.iter().any(|detail| detail.contains("refunds_due_now")), "{details:#?}");
     assert!(details.iter().any(|detail| detail.contains("refunds_due_later")), "{details:#?}");
     assert!(!details.iter().any(|detail| detail.contains("SCAN refunds")), "{details:#?}");
     for (sql, indexes) in [
-        (&*reads::NEXT_DUE, ["refunds_due_now", "refunds_due_later"]),
-        (&reads::UNSETTLED, ["refunds_to_check_now", "refunds_to_check_later"]),
-        (&reads::NEXT_UNSETTLED, ["refunds_to_check_now", "refunds_to_check_later"]),
-        (&reads::WAITING_SINCE, ["refunds_due_now", "refunds_put_off"]),
-        (&reads::OLDEST_WAITING.to_owned(), ["refunds_due_now", "refunds_put_off"]),
-        (&reads::OPEN_AT, ["USING INDEX refunds_open (account=?", "USING INTEGER PRIMARY KEY"]),
-        (&steps::HASTEN.to_owned(), ["refunds_unheard (account=?", "USING INTEGER PRIMARY KEY"]),
-        (&reads::HOLDERS.to_owned(), ["USING PRIMARY KEY (key=?)", "USING INTEGER PRIMARY KEY"]),
-        (&reads::SIMILAR.to_owned(), ["USING PRIMARY KEY (key=?)", "USING INTEGER PRIMARY KEY"]),
+        (&*queries::NEXT_DUE, ["refunds_due_now", "refunds_due_later"]),
+        (&queries::DUE_FOR_LOOKUP, ["refunds_to_check_now", "refunds_to_check_later"]),
+        (&queries::NEXT_LOOKUP_TIME, ["refunds_to_check_now", "refunds_to_check_later"]),
+        (&queries::PENDING_BEFORE, ["refunds_due_now", "refunds_put_off"]),
+        (&queries::OLDEST_PENDING_ROW.to_owned(), ["refunds_due_now", "refunds_put_off"]),
+        (&queries::OPEN_AT, ["USING INDEX refunds_open (account=?", "USING INTEGER PRIMARY KEY"]),
+        (&transaction::HASTEN.to_owned(), ["refunds_unheard (account=?", "USING INTEGER PRIMARY KEY"]),
+        (&queries::HOLDERS.to_owned(), ["USING PRIMARY KEY (key=?)", "USING INTEGER PRIMARY KEY"]),
+        (&queries::SIMILAR.to_owned(), ["USING PRIMARY KEY (key=?)", "USING INTEGER PRIMARY KEY"]),
     ] {
         let details = plan(sql);
         for index in indexes {
@@ -291,7 +291,7 @@ async fn how_far_create_times_are_out_of_order_is_kept() {
         [(10, 0), (20, 0), (15, 5), (30, 5), (27, 5), (22, 8), (31, 8)].iter().enumerate()
     {
         let id = format!("r{number}");
-        let created = Create { now: NOW.plus(Duration::from_secs(*second)), ..create(sectigo(&id, &id)) };
+        let created = NewRefund { now: NOW.saturating_add(Duration::from_secs(*second)), ..create(sectigo(&id, &id)) };
         bench.ledger.create(created).await.unwrap();
         assert_eq!(disorder(&bench.raw()), most_seconds * 1_000_000, "after {second}");
     }
@@ -314,7 +314,7 @@ async fn a_row_is_read_though_another_program_holds_the_file() {
 async fn a_row_is_read_though_every_connection_on_the_spot_is_lent() {
     let bench = Bench::new();
     let refund = bench.new_refund(sectigo("a", "100")).await;
-    let lent: Vec<Lease> = std::iter::from_fn(|| bench.ledger.hasty.lease_now()).collect();
+    let lent: Vec<PooledConnection> = std::iter::from_fn(|| bench.ledger.hasty.lease_now()).collect();
     assert_eq!(lent.len(), bench.settings.readers);
     assert_eq!(bench.ledger.get(refund.id()).await.unwrap(), Some(refund));
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::domain::state;
-use crate::domain::state::MoveRefused;
+use crate::domain::state::IllegalTransition;
 
 #[tokio::test]
 async fn every_state_takes_the_events_of_the_table_and_no_other() {
@@ -15,12 +15,12 @@ async fn every_state_takes_the_events_of_the_table_and_no_other() {
             let answer = bench.record(&refund, std::slice::from_ref(&event)).await;
             match refund.apply(&event, NOW).and_then(|_| state::next(from, &event)) {
                 Ok(to) => {
-                    let after = refund.apply(&event, NOW.plus(Duration::from_secs(1))).unwrap();
+                    let after = refund.apply(&event, NOW.saturating_add(Duration::from_secs(1))).unwrap();
                     assert_eq!(after.state, to);
                     assert_eq!(answer, Ok(after), "{from} {event:?}");
                 }
                 Err(refusal) => {
-                    assert_eq!(answer, Err(LedgerError::MoveRefused(refusal)));
+                    assert_eq!(answer, Err(LedgerError::IllegalTransition(refusal)));
                     assert_eq!(bench.count("SELECT count(*) FROM events"), lines, "{from} {event:?}");
                     assert_eq!(bench.ledger.get(refund.id()).await.unwrap(), Some(refund));
                 }
@@ -35,8 +35,8 @@ async fn a_refusal_in_the_middle_undoes_the_events_before_it() {
     let bench = Bench::new();
     let refund = bench.new_refund(sectigo("a", "100")).await;
     let answer = bench.record(&refund, &[Event::Dispatched { credential: None }, doubted(), Event::Cancelled]).await;
-    let refusal = MoveRefused { from: State::InDoubt, event: "cancelled" };
-    assert_eq!(answer, Err(LedgerError::MoveRefused(refusal)));
+    let refusal = IllegalTransition { from: State::InDoubt, event: "cancelled" };
+    assert_eq!(answer, Err(LedgerError::IllegalTransition(refusal)));
     assert_eq!(bench.ledger.get(refund.id()).await.unwrap(), Some(refund));
     assert_eq!(bench.count("SELECT count(*) FROM attempts"), 0);
 }
@@ -51,8 +51,8 @@ async fn what_may_have_happened_is_never_called_withdrawn() {
         .await
         .unwrap();
     for no in [not_sent, refused()] {
-        let refusal = MoveRefused { from: State::Dispatching, event: no.kind().as_str() };
-        assert_eq!(bench.record(&again, &[no]).await, Err(LedgerError::MoveRefused(refusal)));
+        let refusal = IllegalTransition { from: State::Dispatching, event: no.kind().as_str() };
+        assert_eq!(bench.record(&again, &[no]).await, Err(LedgerError::IllegalTransition(refusal)));
     }
 }
 
@@ -124,14 +124,16 @@ async fn what_was_on_its_way_when_the_process_ended_is_in_doubt() {
     let count = INTERRUPTED_AT_ONCE as usize + 5;
     let creates = (0..count).map(|number| {
         let id = format!("r{number}");
-        bench.ledger.create(Create { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo(&id, &id)) })
+        bench
+            .ledger
+            .create(NewRefund { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo(&id, &id)) })
     });
     futures_util::future::try_join_all(creates).await.unwrap();
     let waiting = bench.new_refund(sectigo("waiting", "waiting")).await;
     let bench = bench.reopened();
-    let later = NOW.plus(Duration::from_secs(60));
-    assert_eq!(bench.ledger.interrupt_running(later).await, Ok(count));
-    assert_eq!(bench.ledger.interrupt_running(later).await, Ok(0));
+    let later = NOW.saturating_add(Duration::from_secs(60));
+    assert_eq!(bench.ledger.mark_interrupted(later).await, Ok(count));
+    assert_eq!(bench.ledger.mark_interrupted(later).await, Ok(0));
     let refund = bench.ledger.get(&RefundId::parse("r7").unwrap()).await.unwrap().unwrap();
     assert_eq!((refund.state, refund.unanswered_attempts), (State::InDoubt, 1));
     assert_eq!(refund.doubt.unwrap().reason, DoubtReason::GatewayRestarted);

@@ -152,25 +152,25 @@ proptest! {
                 // A login for each, because this is not about reservations.
                 let at = place(&format!("books {number}"));
                 let first = first_attempt(dispatch);
-                let asked = Create { dispatch: first, place: at.clone(), ..create(intent.clone()) };
+                let asked = NewRefund { dispatch: first, place: at.clone(), ..create(intent.clone()) };
                 let mut model = Refund::new(intent, at, NOW);
                 if dispatch {
                     model = model.apply(&Event::Dispatched { credential: None }, NOW).unwrap();
                 }
-                assert_eq!(bench.ledger.create(asked).await, Ok(Created::New(model.clone())));
+                assert_eq!(bench.ledger.create(asked).await, Ok(CreateOutcome::New(model.clone())));
                 let mut now = NOW;
                 for (event, seconds) in events {
                     now = Timestamp::from_micros(now.as_micros() + seconds * 1_000_000);
-                    let answer = bench.ledger.record(Record { now, ..record(&model, std::slice::from_ref(&event)) }).await;
+                    let answer = bench.ledger.record(RecordEvents { now, ..record(&model, std::slice::from_ref(&event)) }).await;
                     match model.apply(&event, now) {
                         Ok(after) if after.state == State::Cancelled && after.unanswered_attempts > 0 => {
-                            assert!(matches!(answer, Err(LedgerError::MoveRefused(_))));
+                            assert!(matches!(answer, Err(LedgerError::IllegalTransition(_))));
                         }
                         Ok(after) => {
                             assert_eq!(answer, Ok(after.clone()));
                             model = after;
                         }
-                        Err(refusal) => assert_eq!(answer, Err(LedgerError::MoveRefused(refusal))),
+                        Err(refusal) => assert_eq!(answer, Err(LedgerError::IllegalTransition(refusal))),
                     }
                 }
                 lines += model.revision;

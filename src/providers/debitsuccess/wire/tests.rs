@@ -4,7 +4,7 @@ use secrecy::SecretString;
 
 use super::*;
 use crate::domain::target::{DebitsuccessFields, Target};
-use crate::providers::samples::{self, answer, mutated, mutations, outcome_word};
+use crate::providers::testing::fixtures::{self, answer, mutated, mutations, outcome_word};
 
 fn target() -> DebitsuccessTarget {
     DebitsuccessTarget::new(DebitsuccessFields {
@@ -17,8 +17,8 @@ fn target() -> DebitsuccessTarget {
     .unwrap()
 }
 
-fn mask() -> Mask {
-    Mask::new("demo", &SecretString::from("c4nary-secret"))
+fn mask() -> Redactor {
+    Redactor::new("demo", &SecretString::from("c4nary-secret"))
 }
 
 const NAMES: Names<'static> = Names { service_namespace: "http://tempuri.org/", data_namespace: "DATA-NS" };
@@ -28,7 +28,7 @@ fn read(status: u16, body: &[u8]) -> Outcome {
 }
 
 fn look(status: u16, body: &[u8]) -> Lookup {
-    let refund = samples::refund("r-1", Target::Debitsuccess(target()));
+    let refund = fixtures::refund("r-1", Target::Debitsuccess(target()));
     read_status(&answer(status, &[], body), &refund, &target(), NAMES, &mask())
 }
 
@@ -320,7 +320,7 @@ fn the_note_of_a_rejection_is_its_message() {
 #[case::no_number("abc", "found unknown contradiction")]
 #[case::negative("-1000", "found unknown contradiction")]
 fn another_refund_number_is_another_refund(#[case] told: &str, #[case] expected: &str) {
-    let mut refund = samples::refund("r-1", Target::Debitsuccess(target()));
+    let mut refund = fixtures::refund("r-1", Target::Debitsuccess(target()));
     let look = |refund: &Refund| {
         let body = found("Completed", "12.50", "r-1").replace(">1001<", &format!(">{told}<"));
         read_status(&answer(200, &[], body.as_bytes()), refund, &target(), NAMES, &mask())
@@ -422,7 +422,7 @@ fn nothing_was_dispatched_where_the_service_says_so() {
         assert!(error.message.contains("action_prefix") && error.message.contains("'urn:x'"), "{}", error.message);
         let Lookup::Unavailable { evidence, heard } = look(status, body.as_bytes()) else { panic!("{status}") };
         assert!(evidence.contains("action_prefix"), "{evidence}");
-        assert_eq!(heard, Heard::NotDispatched);
+        assert_eq!(heard, AccountSignal::NotDispatched);
     }
     let with_a_result = body.replace("</s:Fault>", "</s:Fault><InitiateRefundResponse/>");
     let said_elsewhere = fault("s:Server", "a:ActionNotSupported");
@@ -445,10 +445,10 @@ fn a_lookup_says_that_the_login_was_refused() {
         Lookup::Unavailable { heard, .. } => heard,
         other => panic!("{other:?}"),
     };
-    assert_eq!(heard(&body), Heard::LoginRefused);
-    assert_eq!(heard(&body.replace("DATA-NS", "urn:data")), Heard::Nothing, "the service saw no login");
+    assert_eq!(heard(&body), AccountSignal::LoginRefused);
+    assert_eq!(heard(&body.replace("DATA-NS", "urn:data")), AccountSignal::Nothing, "the service saw no login");
     let broken = reply("Failed", &["Error 09 Other"], "6f1c").replace("InitiateRefund", "GetRefundStatus");
-    assert_eq!(heard(&broken), Heard::Nothing);
+    assert_eq!(heard(&broken), AccountSignal::Nothing);
 }
 
 #[test]
@@ -490,7 +490,7 @@ fn a_wrong_namespace_does_not_look_like_a_wrong_password() {
 fn a_lookup_is_read_in_every_form_that_loses_nothing() {
     let body = found("Completed", "12.50", "r-1");
     let look_at = |content_type: &'static str, body: &[u8]| {
-        let refund = samples::refund("r-1", Target::Debitsuccess(target()));
+        let refund = fixtures::refund("r-1", Target::Debitsuccess(target()));
         look_word(&read_status(
             &answer(200, &[("content-type", content_type)], body),
             &refund,
@@ -594,7 +594,7 @@ proptest! {
 #[test]
 fn a_password_that_the_identifier_holds_makes_no_other_identifier_of_it() {
     let body = reply("Succeed", &["Info 00 Success"], "r-1");
-    let mask = Mask::new("demo", &SecretString::from("r-1"));
+    let mask = Redactor::new("demo", &SecretString::from("r-1"));
     let outcome = read_refund(&answer(200, &[], body.as_bytes()), &RefundId::parse("r-1").unwrap(), NAMES, &mask);
     assert_eq!(outcome_word(&outcome), "accepted Submitted #1001");
 }

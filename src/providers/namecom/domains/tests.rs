@@ -6,10 +6,10 @@ use super::*;
 use crate::domain::outcome::{ItemResult, ItemState};
 use crate::domain::target::NamecomTarget;
 use crate::providers::namecom::order::{Seen, read_order};
-use crate::providers::samples::{answer, mutated, mutations};
+use crate::providers::testing::fixtures::{answer, mutated, mutations};
 
-fn mask() -> Mask {
-    Mask::new("demo", &SecretString::from("c4nary-secret"))
+fn mask() -> Redactor {
+    Redactor::new("demo", &SecretString::from("c4nary-secret"))
 }
 
 /// `71 success registration a.com true`, one after the other.

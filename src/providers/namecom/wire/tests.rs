@@ -6,14 +6,14 @@ use secrecy::SecretString;
 
 use super::*;
 use crate::domain::outcome::ItemState;
-use crate::providers::samples::{NOW, answer, mutated, mutations, outcome_word};
+use crate::providers::testing::fixtures::{NOW, answer, mutated, mutations, outcome_word};
 
 fn target() -> NamecomTarget {
     NamecomTarget::new(7, &[1, 2]).unwrap()
 }
 
-fn mask() -> Mask {
-    Mask::new("demo", &SecretString::from("c4nary-secret"))
+fn mask() -> Redactor {
+    Redactor::new("demo", &SecretString::from("c4nary-secret"))
 }
 
 fn read(status: u16, headers: &[(&'static str, &'static str)], body: &[u8]) -> Outcome {
@@ -70,7 +70,7 @@ fn a_200_is_judged_item_by_item(#[case] rows: &[&str], #[case] total: &str, #[ca
     assert_eq!(outcome_word(&read(200, &[], results(rows, total).as_bytes())), expected);
 }
 
-/// Observed: where all items are refused, the answer is a 409 with rows and without a message.
+/// Instrumented: where all items are refused, the answer is a 409 with rows and without a message.
 #[rstest]
 #[case::none(&["1 failed", "2 failed"], "refused failed other")]
 #[case::cancelled(&["1 canceled", "2 failed"], "refused canceled other")]
@@ -337,7 +337,7 @@ fn a_rate_limit_names_its_end(#[case] headers: &[(&'static str, &'static str)], 
     for body in bodies {
         let outcome = read(429, headers, body);
         let Outcome::NotSent { retry_at, .. } = outcome else { panic!("{outcome:?}") };
-        assert_eq!(retry_at, seconds.map(|seconds| NOW.plus(Duration::from_secs(seconds))));
+        assert_eq!(retry_at, seconds.map(|seconds| NOW.saturating_add(Duration::from_secs(seconds))));
     }
 }
 

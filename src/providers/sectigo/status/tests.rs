@@ -9,10 +9,10 @@ use secrecy::{ExposeSecret, SecretString};
 use super::*;
 use crate::domain::clock::Timestamp;
 use crate::domain::validation::*;
-use crate::providers::http::{HttpClient, HttpSettings};
-use crate::providers::mask::Mask;
-use crate::providers::peer::{Peer, Script};
-use crate::providers::samples::answer;
+use crate::http::client::{HttpClient, HttpSettings};
+use crate::providers::redact::Redactor;
+use crate::providers::testing::fixtures::answer;
+use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
 /// Sectigo's own sample.
 const MARK_CERTIFICATE: &str = include_str!("../testdata/mark_certificate.json");
@@ -25,8 +25,8 @@ fn read_as(status: u16, body: &[u8], order_number: &str) -> Result<StatusAnswer,
     read_answer(&answer(status, &[], body), order_number)
 }
 
-fn read_answer(answer: &Answer, order_number: &str) -> Result<StatusAnswer, StatusError> {
-    let pages = PageReader::new(Mask::new("demo", &SecretString::from(PASSWORD)));
+fn read_answer(answer: &HttpResponse, order_number: &str) -> Result<StatusAnswer, StatusError> {
+    let pages = PageReader::new(Redactor::new("demo", &SecretString::from(PASSWORD)));
     read_validation_status(answer, &OrderKey::new(order_number, 0, "").unwrap(), &pages)
 }
 
@@ -35,7 +35,7 @@ fn read(body: impl AsRef<[u8]>) -> Result<StatusAnswer, StatusError> {
 }
 
 /// An answer for the order with these members besides its number.
-fn page_with(members: &str) -> Result<Page, String> {
+fn page_with(members: &str) -> Result<ValidationPage, String> {
     let body = format!("{{\"errorCode\":0,\"data\":{{\"orderNumber\":\"{EVERY_SECTION_ORDER}\",{members}}}}}");
     match read(body) {
         Ok(answer) => Ok(answer.page),
@@ -44,12 +44,12 @@ fn page_with(members: &str) -> Result<Page, String> {
     }
 }
 
-fn word<M: Vocabulary>(text: &str) -> Option<Word<M>> {
-    Word::read(text, str::to_owned)
+fn word<M: KnownValues>(text: &str) -> Option<OpenEnum<M>> {
+    OpenEnum::read(text, str::to_owned)
 }
 
-fn step(title: &str, state: &str, description: &str, actions: &[&str]) -> Step {
-    Step {
+fn step(title: &str, state: &str, description: &str, actions: &[&str]) -> SectionStep {
+    SectionStep {
         title: title.to_owned(),
         state: word(state),
         description: description.to_owned(),
@@ -71,7 +71,7 @@ fn method(kind: &str, title: &str, level: &str, selected: &str, options: &[&str]
 fn the_documents_own_sample_comes_back_with_every_field_in_its_place() {
     let answer = read_as(200, MARK_CERTIFICATE.as_bytes(), "yourOrderNumber").unwrap();
     assert!(answer.upload_document_token.is_none());
-    let expected = Page {
+    let expected = ValidationPage {
         order_number: "yourOrderNumber".to_owned(),
         product_type: 801,
         product_name: "Verified Mark Certificate (VMC)".to_owned(),
@@ -104,7 +104,7 @@ fn the_documents_own_sample_comes_back_with_every_field_in_its_place() {
             step: step("CAA Check", "NotApplicable", "", &[]),
             latest_errors: Vec::new(),
         }),
-        ..Page::default()
+        ..ValidationPage::default()
     };
     assert_eq!(answer.page, expected);
     assert_eq!(answer.page.action_required(), [Section::Agreement]);
@@ -124,7 +124,7 @@ fn an_order_with_everything_comes_back_with_every_field_in_its_place() {
             method("manual", "Manual", "", "", &["Manual"]),
         ]
     };
-    let expected = Page {
+    let expected = ValidationPage {
         order_number: "3000002".to_owned(),
         order_state: word("Awaiting Authorization"),
         product_type: 287,
@@ -235,7 +235,7 @@ fn an_order_with_everything_comes_back_with_every_field_in_its_place() {
                 },
             ],
         }),
-        ..Page::default()
+        ..ValidationPage::default()
     };
     assert_eq!(answer.page, expected);
     assert_eq!(answer.page.action_required(), [Section::Csr, Section::Callback, Section::CaaCheck]);
@@ -248,7 +248,7 @@ fn an_order_with_everything_comes_back_with_every_field_in_its_place() {
 #[case::not_documented("\"nextYear\":{\"a\":[1,2.5,true,{}]},\"nextYear\":[]", "")]
 #[case::empty_texts("\"orderStatus\":\"\",\"domainName\":\"\"", "")]
 fn what_is_not_there_is_no_fault(#[case] members: &str, #[case] section: &str) {
-    let mut expected = Page { order_number: EVERY_SECTION_ORDER.to_owned(), ..Page::default() };
+    let mut expected = ValidationPage { order_number: EVERY_SECTION_ORDER.to_owned(), ..ValidationPage::default() };
     if !section.is_empty() {
         expected.csr = Some(CsrStatus::default());
     }
@@ -281,7 +281,7 @@ fn odd(members: &str) -> (String, Vec<String>) {
     let mut page = page_with(members).unwrap();
     page.beyond = None;
     let paths = std::mem::take(&mut page.irregular_fields);
-    let empty = Page { order_number: EVERY_SECTION_ORDER.to_owned(), ..Page::default() };
+    let empty = ValidationPage { order_number: EVERY_SECTION_ORDER.to_owned(), ..ValidationPage::default() };
     (if page == empty { "nothing".to_owned() } else { format!("{page:?}") }, paths)
 }
 
@@ -457,7 +457,7 @@ fn each_kind_of_odd_field_is_logged_once() {
     let lines = Lines::default();
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
-    let pages = PageReader::new(Mask::new("demo", &SecretString::from(PASSWORD)));
+    let pages = PageReader::new(Redactor::new("demo", &SecretString::from(PASSWORD)));
     let body =
         r#"{"errorCode":0,"data":{"orderNumber":1,"dcvStatus":{"domains":[{"domainName":1},{"domainName":2}]}}}"#;
     tracing::subscriber::with_default(subscriber, || {
@@ -738,7 +738,7 @@ fn member_name() -> impl Strategy<Value = &'static str> {
     ])
 }
 
-fn source(peer: &Peer) -> Sectigo {
+fn source(peer: &ScriptedServer) -> Sectigo {
     let http = HttpClient::new(&HttpSettings {
         endpoint: &peer.endpoint().parse().unwrap(),
         ca_file: None,
@@ -758,7 +758,7 @@ fn source(peer: &Peer) -> Sectigo {
 #[case(42, "loginName=demo&loginPassword=p%26ss+word%21&orderNumber=1000001&CertificateID=42")]
 #[tokio::test]
 async fn the_request_is_these_bytes(#[case] certificate_id: i64, #[case] form: &str) {
-    let peer = Peer::start(Script::Say("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")).await;
+    let peer = ScriptedServer::start(Script::Say("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")).await;
     let order = OrderKey::new("1000001", certificate_id, "").unwrap();
     let error = source(&peer).validation_status(&order).await.unwrap_err();
     assert_eq!(kind(&error), "unreachable, HTTP 503");
@@ -780,7 +780,7 @@ async fn the_request_is_these_bytes(#[case] certificate_id: i64, #[case] form: &
 )]
 #[tokio::test]
 async fn every_way_in_which_the_call_can_fail(#[case] script: Script, #[case] expected: &str) {
-    let peer = Peer::start(script).await;
+    let peer = ScriptedServer::start(script).await;
     let order = OrderKey::new("1000001", 0, "").unwrap();
     let error = source(&peer).validation_status(&order).await.unwrap_err();
     assert!(kind(&error).starts_with(expected), "{error:?}");
@@ -788,7 +788,7 @@ async fn every_way_in_which_the_call_can_fail(#[case] script: Script, #[case] ex
 
 #[tokio::test]
 async fn a_provider_that_is_not_there_is_unreachable() {
-    let peer = Peer::start(Script::Close).await;
+    let peer = ScriptedServer::start(Script::Close).await;
     let source = source(&peer);
     peer.stopped().await;
     let order = OrderKey::new("1000001", 0, "").unwrap();

@@ -1,0 +1,65 @@
+//! The control port's connections, each part of them with a bound: whoever only opens connections, or never ends a head, keeps nobody else out
+//! for long and takes up no memory without end.
+
+use axum::{Router, body::Body};
+use http::Request;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    time::sleep,
+};
+use tower::ServiceExt;
+
+use crate::{
+    http::connection_limit::{Crowd, Stays},
+    http::server::{ACCEPT_AGAIN, HEAD, LAST_ANSWER, MAX_CONNECTIONS, told},
+};
+
+/// Serves until told to stop; then gives every connection a moment.
+pub(super) async fn serve(listener: TcpListener, app: Router, mut stopping: watch::Receiver<bool>) {
+    let mut crowd = Crowd::new(MAX_CONNECTIONS);
+    loop {
+        let has_room = crowd.has_room();
+        tokio::select! {
+            accepted = listener.accept(), if has_room => match accepted {
+                Ok((stream, _)) => crowd.welcome(|stays| connection(stream, stays, app.clone(), stopping.clone())),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection to the control port");
+                    crowd.send_one_away();
+                    sleep(ACCEPT_AGAIN).await;
+                }
+            },
+            true = crowd.one_ended() => {}
+            () = told(&mut stopping) => break,
+        }
+    }
+    drop(listener);
+    while crowd.one_ended().await {}
+}
+
+async fn connection(stream: TcpStream, stays: Stays, app: Router, mut stopping: watch::Receiver<bool>) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "cannot switch off Nagle's algorithm");
+    }
+    let service = service_fn(|request: Request<Incoming>| {
+        stays.set();
+        app.clone().oneshot(request.map(Body::new))
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = told(&mut stopping) => {
+            connection.as_mut().graceful_shutdown();
+            tokio::time::timeout(LAST_ANSWER, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection to the control port ended early");
+    }
+}

@@ -1,0 +1,436 @@
+//! Accounts, orders and their items, and why an item cannot be refunded.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use time::{Duration, OffsetDateTime};
+
+use super::Settings;
+use crate::request::{Deduplication, PaidTo};
+
+/// An account: credentials, standing, and how often it has deleted within the grace period.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Account {
+    /// The username of HTTP Basic.
+    pub username: String,
+    /// The API token, the password of HTTP Basic. A secret: not part of `Debug`.
+    pub token: String,
+    /// Whether the refund endpoint is open to the account; if not it answers 403. Default true.
+    #[serde(default = "yes")]
+    pub approved_reseller: bool,
+    /// Whether every call of the account is answered 503 for maintenance. Default false.
+    #[serde(default)]
+    pub maintenance: bool,
+    /// Registrations deleted within the grace period so far.
+    #[serde(default)]
+    pub agp_deletes: u32,
+    /// At how many such deletions further ones are refused with 409; none is no limit.
+    #[serde(default)]
+    pub agp_delete_threshold: Option<u32>,
+    /// The same, for single TLDs (without a dot, lower case), as ICANN's AGP limits are per TLD.
+    #[serde(default)]
+    pub tlds: BTreeMap<String, TldDeletes>,
+    /// What refunds have credited to the account's balance so far, in US cents.
+    #[serde(default)]
+    pub balance_minor: i64,
+}
+
+/// Deletions within the grace period, in one TLD.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TldDeletes {
+    /// Registrations deleted so far.
+    pub deletes: u32,
+    /// At how many further ones are refused with 409; none is no limit.
+    pub threshold: Option<u32>,
+}
+
+/// An order, in US dollars.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Order {
+    /// The order's number, above 0.
+    pub id: i32,
+    /// Whose order it is; if none is put, the world's first account's.
+    #[serde(default)]
+    pub account: Option<String>,
+    /// When it was placed, which is when its domains were registered if their items say nothing
+    /// else (RFC 3339); if none is put, now. Demo orders were placed when the world began.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub created: Option<OffsetDateTime>,
+    /// What List Orders filters by. Default `success`; no item of another order can be refunded.
+    #[serde(default)]
+    pub status: OrderStatus,
+    /// The registrar. Default `name.com`.
+    #[serde(default = "registrar")]
+    pub registrar: String,
+    /// At least one.
+    pub items: Vec<Item>,
+}
+
+/// One line of an order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Item {
+    /// The item's number, above 0; no two items share one.
+    pub id: i32,
+    /// `registration` (the default), `whois_privacy`, `renewal`, `transfer`, ... Only the first two can be refunded.
+    #[serde(default = "registration", rename = "type")]
+    pub kind: String,
+    /// The domain name.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The TLD without its dot; if none is put, what follows the first dot of `name`.
+    #[serde(default)]
+    pub tld: Option<String>,
+    /// What was paid, in US cents.
+    pub price_minor: i64,
+    /// The price before discounts, in US cents; if none is put, `price_minor`.
+    #[serde(default)]
+    pub original_price_minor: Option<i64>,
+    /// The tax that came on top, in US cents.
+    #[serde(default)]
+    pub tax_minor: Option<i64>,
+    /// How many intervals. Default 1.
+    #[serde(default = "one")]
+    pub duration: i32,
+    /// `year` (the default) or `month`.
+    #[serde(default = "year")]
+    pub interval: Option<String>,
+    /// Default 1.
+    #[serde(default = "one")]
+    pub quantity: i32,
+    /// Default `success`.
+    #[serde(default)]
+    pub status: ItemStatus,
+    /// When its grace period ends (RFC 3339); if none is put, so many days after the order as the settings say.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub agp_expires: Option<OffsetDateTime>,
+    /// How an attempt to refund it will turn out. Default `refunded`.
+    #[serde(default)]
+    pub refund_outcome: Outcome,
+    /// The message of that result, over the usual one.
+    #[serde(default)]
+    pub refund_message: Option<String>,
+    /// The HTTP status that its refund is answered with, nothing being done: 400, 401, 403, 404, 409, 415, 423, 429, 500, 502, 503 or 504.
+    /// Default none.
+    #[serde(default)]
+    pub refund_answer: Option<u16>,
+    /// After how many seconds a refund that was answered `initialized` is paid out by itself. Default none: by hand only.
+    #[serde(default)]
+    pub settles_after_seconds: Option<u64>,
+    /// Whether its registry answers when the domain is to be deleted. Default `reachable`.
+    #[serde(default)]
+    pub registry: Registry,
+    /// A refund that was answered `initialized`, or that stopped half-way, and is not decided.
+    #[serde(default)]
+    pub pending: Option<Pending>,
+    /// When its domain was registered, as the domain call shows it (RFC 3339); if none is put, when
+    /// the order was placed.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub domain_created: Option<OffsetDateTime>,
+    /// Whether its domain is deleted although the item is not refunded: a refund stopped half-way.
+    /// Default false.
+    #[serde(default)]
+    pub domain_deleted: bool,
+    /// Where a refund of it goes; if none is put, as the settings say.
+    #[serde(default)]
+    pub refund_to: Option<PaidTo>,
+}
+
+/// The status of an order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the documented words, which nothing documents further")]
+pub enum OrderStatus {
+    #[default]
+    Success,
+    Failed,
+    Initialized,
+    Review,
+    Started,
+}
+
+/// The status of an item.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ItemStatus {
+    /// Bought.
+    #[default]
+    Success,
+    /// Never bought: it counts in no total.
+    Failed,
+    /// Given back.
+    Refunded,
+}
+
+/// How an attempt to refund an item turns out, given that nothing stands against it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// Deleted and refunded.
+    #[default]
+    Refunded,
+    /// The deletion fails; nothing changes.
+    Failed,
+    /// Taken on; decided later by putting the order or settling the item.
+    Initialized,
+    /// Called off; nothing changes.
+    Canceled,
+    /// Half-way: the domain is deleted, and nothing is refunded. Decided later like `initialized`;
+    /// answered as the settings say.
+    Deleted,
+}
+
+/// What a registry does when a domain is to be deleted. All but the first end the whole call, after the items before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Registry {
+    /// It answers.
+    #[default]
+    Reachable,
+    /// 500 `Internal Server Error`.
+    Broken,
+    /// 502 `Registry Connection Unavailable`.
+    Unreachable,
+    /// 504 `The upstream server is taking too long to respond.`
+    Slow,
+}
+
+/// A refund that was answered `initialized`, or that stopped half-way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pending {
+    /// When it was asked for.
+    #[serde(with = "time::serde::rfc3339")]
+    pub since: OffsetDateTime,
+    /// The idempotency key it was asked under.
+    #[serde(default)]
+    pub identifier: Option<String>,
+    /// What is paid out, in US cents; if none is put, price and tax.
+    #[serde(default)]
+    pub amount_minor: Option<i64>,
+}
+
+/// Why an order was not put.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each says what it is")]
+pub enum NotPut {
+    #[error("order {order}: order and item ids must be above 0")]
+    IdNotPositive { order: i32 },
+    #[error("order {order} has no items")]
+    NoItems { order: i32 },
+    #[error("item {item} is given twice, or is an item of another order")]
+    ItemTaken { item: i32 },
+    #[error("item {item}: amounts must be from 0 to 99999999999 cents")]
+    AmountOutOfRange { item: i32 },
+    #[error("item {item}: `refund_answer` is none of the documented statuses")]
+    Answer { item: i32 },
+    #[error("order {order}: there is no account `{account}`")]
+    NoSuchAccount { order: i32, account: String },
+}
+
+/// Why an item was not settled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each says what it is")]
+pub enum NotSettled {
+    #[error("there is no item {item} in an order {order}")]
+    NoSuchItem { order: i32, item: i32 },
+    #[error("item {item} of order {order} has no refund that waits to be decided")]
+    NotPending { order: i32, item: i32 },
+}
+
+/// Why an item cannot be refunded now, the first to be told first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Obstacle {
+    AlreadyRefunded,
+    WrongType,
+    NotBought,
+    InProgress,
+    DomainDeleted,
+    WindowOver { domain: String, days: u32 },
+    OverThreshold,
+}
+
+impl Account {
+    /// An approved reseller without limits.
+    pub fn new(username: &str, token: &str) -> Self {
+        Self {
+            username: username.to_owned(),
+            token: token.to_owned(),
+            approved_reseller: true,
+            maintenance: false,
+            agp_deletes: 0,
+            agp_delete_threshold: None,
+            tlds: BTreeMap::new(),
+            balance_minor: 0,
+        }
+    }
+
+    /// Whether one more registration of this TLD may not be deleted.
+    pub(super) fn is_over_threshold(&self, tld: &str) -> bool {
+        let reached = |deletes: u32, threshold: Option<u32>| threshold.is_some_and(|threshold| deletes >= threshold);
+        reached(self.agp_deletes, self.agp_delete_threshold)
+            || self.tlds.get(tld).is_some_and(|counted| reached(counted.deletes, counted.threshold))
+    }
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account")
+            .field("username", &self.username)
+            .field("token", &"***")
+            .field("approved_reseller", &self.approved_reseller)
+            .field("maintenance", &self.maintenance)
+            .field("agp_deletes", &self.agp_deletes)
+            .field("agp_delete_threshold", &self.agp_delete_threshold)
+            .field("tlds", &self.tlds)
+            .field("balance_minor", &self.balance_minor)
+            .finish()
+    }
+}
+
+impl Order {
+    /// A successful order, placed when it is put.
+    pub fn new(id: i32, account: &str, items: Vec<Item>) -> Self {
+        Self {
+            id,
+            account: Some(account.to_owned()),
+            created: None,
+            status: OrderStatus::Success,
+            registrar: registrar(),
+            items,
+        }
+    }
+
+    /// When it was placed.
+    pub(super) fn created(&self, since: OffsetDateTime) -> OffsetDateTime {
+        self.created.unwrap_or(since)
+    }
+
+    /// What was captured for it, and what of that was given back, in cents.
+    pub(super) fn totals_minor(&self, tax_refunded: bool) -> (i64, i64) {
+        let bought = self.items.iter().filter(|item| item.status != ItemStatus::Failed);
+        let captured = bought.map(Item::paid_minor).fold(0, i64::saturating_add);
+        let refunded = self.items.iter().filter(|item| item.status == ItemStatus::Refunded);
+        let refunded = refunded.map(|item| item.refunded_minor(tax_refunded)).fold(0, i64::saturating_add);
+        (captured, refunded)
+    }
+
+    /// The privacy items that go with this registration: same domain, still there.
+    pub(super) fn privacy_of(&self, registration: &Item) -> Vec<i32> {
+        let same_domain = |item: &&Item| match (&item.name, &registration.name) {
+            (Some(one), Some(other)) => one.eq_ignore_ascii_case(other),
+            _ => false,
+        };
+        let attached = self.items.iter().filter(|item| item.kind == "whois_privacy").filter(same_domain);
+        attached
+            .filter(|item| item.status == ItemStatus::Success && item.pending.is_none())
+            .map(|item| item.id)
+            .collect()
+    }
+
+    /// Why one of its items cannot be refunded now; none where it can. The one rule behind `isRefundable` and the refusals.
+    pub(super) fn obstacle(
+        &self,
+        item: &Item,
+        account: &Account,
+        settings: &Settings,
+        since: OffsetDateTime,
+        now: OffsetDateTime,
+    ) -> Option<Obstacle> {
+        let tld = item.tld().unwrap_or_default();
+        let days = settings.agp_days_by_tld.get(&tld).copied().unwrap_or(settings.agp_days);
+        let expires = item.agp_expires.or_else(|| self.created(since).checked_add(Duration::days(i64::from(days))));
+        let refuses_again = settings.deduplication == Deduplication::On;
+        if item.status == ItemStatus::Refunded && refuses_again {
+            Some(Obstacle::AlreadyRefunded)
+        } else if !matches!(item.kind.as_str(), "registration" | "whois_privacy") {
+            Some(Obstacle::WrongType)
+        } else if item.status == ItemStatus::Failed || self.status != OrderStatus::Success {
+            Some(Obstacle::NotBought)
+        } else if item.pending.is_some() && refuses_again {
+            Some(Obstacle::InProgress)
+        } else if item.domain_deleted && refuses_again {
+            Some(Obstacle::DomainDeleted)
+        } else if expires.is_some_and(|expires| now >= expires) {
+            Some(Obstacle::WindowOver { domain: item.name.clone().unwrap_or_default(), days })
+        } else if item.kind == "registration" && account.is_over_threshold(&tld) {
+            Some(Obstacle::OverThreshold)
+        } else {
+            None
+        }
+    }
+}
+
+impl Item {
+    /// One bought item at this price in cents, for one year.
+    pub fn new(id: i32, kind: &str, name: String, price_minor: i64) -> Self {
+        Self {
+            id,
+            kind: kind.to_owned(),
+            name: Some(name),
+            tld: None,
+            price_minor,
+            original_price_minor: None,
+            tax_minor: None,
+            duration: 1,
+            interval: year(),
+            quantity: 1,
+            status: ItemStatus::Success,
+            agp_expires: None,
+            refund_outcome: Outcome::Refunded,
+            refund_message: None,
+            refund_answer: None,
+            settles_after_seconds: None,
+            registry: Registry::Reachable,
+            pending: None,
+            domain_created: None,
+            domain_deleted: false,
+            refund_to: None,
+        }
+    }
+
+    /// Price and tax, in cents.
+    pub(super) fn paid_minor(&self) -> i64 {
+        self.price_minor.saturating_add(self.tax_minor.unwrap_or(0))
+    }
+
+    /// What a refund of it gives back, in cents.
+    pub(super) fn refunded_minor(&self, with_tax: bool) -> i64 {
+        if with_tax { self.paid_minor() } else { self.price_minor }
+    }
+
+    /// The TLD, lower case.
+    pub(super) fn tld(&self) -> Option<String> {
+        let tld = match (&self.tld, &self.name) {
+            (Some(tld), _) => tld.as_str(),
+            (None, Some(name)) => name.split_once('.')?.1,
+            (None, None) => return None,
+        };
+        Some(tld.to_ascii_lowercase())
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn one() -> i32 {
+    1
+}
+
+fn registration() -> String {
+    "registration".to_owned()
+}
+
+fn registrar() -> String {
+    "name.com".to_owned()
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "a serde default has the field's type")]
+fn year() -> Option<String> {
+    Some("year".to_owned())
+}

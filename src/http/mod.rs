@@ -1,0 +1,3 @@
+//! Outgoing HTTP.
+
+pub mod client;

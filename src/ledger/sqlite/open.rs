@@ -1,0 +1,366 @@
+//! From a path to a ledger that can be written: the lock, the file, the checks, the migrations.
+//!
+//! Nothing of a file is changed before it is known to be a ledger or empty.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use tracing::info;
+
+use super::SqliteSettings;
+
+/// Why a ledger cannot be opened. One sentence each.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file's directory is missing: it is the operator's to make, with the right owner, on the right disk.
+    #[error("the directory of the ledger {} does not exist", path.display())]
+    NoDirectory {
+        /// The ledger.
+        path: PathBuf,
+    },
+    /// There is no such file.
+    #[error("there is no ledger {}", path.display())]
+    Missing {
+        /// What was asked for.
+        path: PathBuf,
+    },
+    /// Another process holds it.
+    #[error("the ledger {} is in use by another process", path.display())]
+    InUse {
+        /// The ledger.
+        path: PathBuf,
+    },
+    /// Some other file.
+    #[error("{} is not a ledger of recoup: {what}", path.display())]
+    NotALedger {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        what: &'static str,
+    },
+    /// A later program has been here.
+    #[error("the ledger {} has version {found}, and this program knows versions up to {known}", path.display())]
+    Newer {
+        /// The ledger.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// The newest that this program knows.
+        known: i64,
+    },
+    /// An earlier program has made it, in a form that this one does not read.
+    #[error(
+        "the ledger {} has version {found}, which this program does not read: it reads version {known}",
+        path.display()
+    )]
+    Older {
+        /// The ledger.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// The one that this program reads.
+        known: i64,
+    },
+    /// A ledger was here before, and is not any more: to begin anew would be to forget every refund in it, and each could be sent again.
+    #[error(
+        "the ledger {} is gone, and {} says that it was here: put it back, or a copy as docs/operations.md says (Restoring a copy); \
+         to remove that file too begins anew and forgets every refund, so that each could be sent again",
+        path.display(), witness.display()
+    )]
+    Gone {
+        /// The ledger.
+        path: PathBuf,
+        /// Which file says so.
+        witness: PathBuf,
+    },
+    /// The operating system refused.
+    #[error("cannot {doing} the ledger {}: {source}", path.display())]
+    Io {
+        /// The ledger.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The database refused.
+    #[error("cannot open the ledger {}: {problem}", path.display())]
+    Database {
+        /// The ledger.
+        path: PathBuf,
+        /// The database's words.
+        problem: String,
+    },
+}
+
+impl OpenError {
+    /// The ledger at `path` has an earlier version than this program reads.
+    pub(super) fn older(path: &Path, found: usize) -> Self {
+        OpenError::Older { path: path.to_owned(), found: signed(found), known: signed(VERSION) }
+    }
+}
+
+/// A ledger's file, locked for this process, in the newest form.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// Held for as long as anything may be written.
+    pub(super) lock: File,
+    /// The only connection that writes.
+    pub(super) writer: Connection,
+    /// The canonical path.
+    pub(super) path: PathBuf,
+}
+
+/// "rcup": says whose file it is, to this program and to `file(1)`.
+pub(super) const APPLICATION_ID: i64 = 0x7263_7570;
+
+/// What stands in the lock's file once a ledger has been made sibling it.
+const LOCK_MARKER: &[u8] =
+    b"A ledger of recoup is kept sibling this file, which locks it. Where the ledger is gone, it was removed.\n";
+
+/// The version that the first of [`MIGRATIONS`] makes of an empty file. Earlier ones are not read.
+const FIRST_VERSION: usize = 7;
+
+/// The first makes the tables; each of the others takes a ledger one version further. Never edited
+/// once released.
+pub(super) const MIGRATIONS: [&str; 1] = [include_str!("migrations/0007_ledger.sql")];
+
+/// The version of a ledger that this program has opened.
+pub(super) const VERSION: usize = FIRST_VERSION + MIGRATIONS.len() - 1;
+
+/// Statements that stay prepared in one connection: all there are, pages of every usual kind included.
+const PREPARED_STATEMENTS: usize = 64;
+
+/// See the module.
+pub(super) fn open(path: &Path, settings: &SqliteSettings) -> Result<Opened, OpenError> {
+    let io = |doing| move |source| OpenError::Io { path: path.to_owned(), doing, source };
+    let (path, directory) = canonical(path)?;
+    let mut lock = lock(&path)?;
+    is_expected(&path, &lock)?;
+    match private_file().create_new(true).open(&path) {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(io("create")(error)),
+    }
+    let writer = connect(&path, settings).map_err(|error| refusal(&path, &error))??;
+    // A ledger that was made just now must be found again after a loss of power.
+    File::open(&directory).and_then(|directory| directory.sync_all()).map_err(io("sync the directory of"))?;
+    if !has_marker(&lock) {
+        // Without it only the next start's check whether the ledger is still there is missing.
+        drop(lock.write_all(LOCK_MARKER).and_then(|()| lock.sync_all()));
+    }
+    Ok(Opened { lock, writer, path })
+}
+
+/// A connection that cannot write.
+pub(super) fn reader(path: &Path, busy_timeout: Duration) -> Result<Connection, OpenError> {
+    let open = || {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        prepare(&connection, busy_timeout)?;
+        Ok(connection)
+    };
+    open().map_err(|error| refusal(path, &error))
+}
+
+/// An empty ledger in the newest form, in memory.
+pub(super) fn in_memory() -> rusqlite::Result<Connection> {
+    let mut connection = Connection::open_in_memory()?;
+    prepare(&connection, Duration::ZERO)?;
+    connection.execute_batch("PRAGMA foreign_keys = ON;")?;
+    migrate(&mut connection, 0, &MIGRATIONS)?;
+    Ok(connection)
+}
+
+/// Takes everything out of a ledger in memory. Its triggers, which keep that from ever happening, and its hook are asleep meanwhile.
+pub(super) fn wipe(connection: &mut Connection) -> rusqlite::Result<()> {
+    connection.commit_hook(None::<fn() -> bool>)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+    connection.execute_batch("PRAGMA foreign_keys = OFF;")?;
+    let tables: Vec<String> = {
+        let sql = "SELECT name FROM sqlite_schema WHERE type = 'table'";
+        let mut statement = connection.prepare(sql)?;
+        statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?
+    };
+    let transaction = connection.unchecked_transaction()?;
+    for table in tables {
+        // Of our own schema, so there is nothing in it that would have to be quoted.
+        transaction.execute_batch(&format!("DELETE FROM {table};"))?;
+    }
+    // The one row that a new ledger has.
+    transaction.execute_batch("INSERT INTO disorder (only_row, most_micros) VALUES (1, 0);")?;
+    transaction.commit()?;
+    connection.execute_batch("PRAGMA foreign_keys = ON;")?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, true)?;
+    Ok(())
+}
+
+/// One name for one file, whatever links lead to it, and the directory that it is in.
+fn canonical(path: &Path) -> Result<(PathBuf, PathBuf), OpenError> {
+    let io = |source| OpenError::Io { path: path.to_owned(), doing: "find", source };
+    let existing = match path.canonicalize() {
+        Ok(existing) => existing,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let directory = match path.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => parent,
+                _ => Path::new("."),
+            };
+            let directory = directory.canonicalize().map_err(|error| match error.kind() {
+                ErrorKind::NotFound | ErrorKind::NotADirectory => OpenError::NoDirectory { path: path.to_owned() },
+                _ => io(error),
+            })?;
+            let name = path.file_name().ok_or_else(|| io(ErrorKind::InvalidFilename.into()))?;
+            directory.join(name)
+        }
+        Err(error) => return Err(io(error)),
+    };
+    if existing.is_dir() {
+        return Err(OpenError::NotALedger { path: path.to_owned(), what: "it is a directory" });
+    }
+    let directory = existing.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned);
+    Ok((existing, directory))
+}
+
+/// Refuses to make a new ledger where there was one.
+fn is_expected(path: &Path, lock: &File) -> Result<(), OpenError> {
+    let gone = |suffix| Err(OpenError::Gone { path: path.to_owned(), witness: sibling(path, suffix) });
+    let length = |path: &Path| path.metadata().map(|metadata| metadata.len()).ok();
+    match length(path) {
+        // The database itself would throw a log away that it finds without its file.
+        None if length(&sibling(path, "-wal")).is_some_and(|length| length > 0) => gone("-wal"),
+        None | Some(0) if has_marker(lock) => gone(".lock"),
+        _ => Ok(()),
+    }
+}
+
+fn has_marker(lock: &File) -> bool {
+    lock.metadata().is_ok_and(|metadata| metadata.len() > 0)
+}
+
+/// One of the files that belong to a ledger.
+pub(super) fn sibling(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let io = |source| OpenError::Io { path: path.to_owned(), doing: "lock", source };
+    let file = private_file().create(true).truncate(false).open(sibling(path, ".lock")).map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(io(source)),
+    }
+}
+
+/// For the owner alone; the database gives its log the same mode.
+pub(super) fn private_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// The outer error is the database's, the inner one ours.
+fn connect(path: &Path, settings: &SqliteSettings) -> rusqlite::Result<Result<Connection, OpenError>> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    prepare(&connection, settings.busy_timeout)?;
+    let version = match version(path, &connection)? {
+        Ok(version) => version,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        let problem = format!("its file system does not allow a write-ahead log (journal mode {mode})");
+        return Ok(Err(OpenError::Database { path: path.to_owned(), problem }));
+    }
+    // FULL: every commit is synced. The checkpoints are the writer's, who sees them fail. On macOS a plain sync leaves it in the drive's
+    // cache, which both `fullfsync` settings empty; elsewhere they change nothing.
+    connection.execute_batch(
+        "PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON; \
+         PRAGMA foreign_keys = ON; PRAGMA wal_autocheckpoint = 0; PRAGMA cell_size_check = ON;",
+    )?;
+    migrate(&mut connection, version, &MIGRATIONS)?;
+    info!(ledger = %path.display(), schema = VERSION, "the ledger is open");
+    if let Some(pages) = settings.max_pages {
+        connection.pragma_update_and_check(None, "max_page_count", pages, |row| row.get::<_, i64>(0))?;
+    }
+    Ok(Ok(connection))
+}
+
+/// What every connection needs.
+pub(super) fn prepare(connection: &Connection, busy_timeout: Duration) -> rusqlite::Result<()> {
+    connection.busy_timeout(busy_timeout.min(Duration::from_secs(60)))?;
+    connection.set_prepared_statement_cache_capacity(PREPARED_STATEMENTS);
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    // After a failed write nothing more is written, not even at the very end.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    // Without it every new value of a parameter has its statement parsed and planned again, which takes longer than running it.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    // A container may have nowhere to put temporary files.
+    connection.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;")
+}
+
+/// The version of a ledger; 0 for an empty file. Reads only.
+pub(super) fn version(path: &Path, connection: &Connection) -> rusqlite::Result<Result<usize, OpenError>> {
+    let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    let (application, version) = (number("application_id")?, number("user_version")?);
+    let objects: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if (application, version, objects) == (0, 0, 0) {
+        return Ok(Ok(0));
+    }
+    if application != APPLICATION_ID {
+        let what = "it is a database of another program";
+        return Ok(Err(OpenError::NotALedger { path: path.to_owned(), what }));
+    }
+    Ok(match usize::try_from(version) {
+        Ok(known) if (FIRST_VERSION..=VERSION).contains(&known) => Ok(known),
+        Ok(older) if older < FIRST_VERSION => Err(OpenError::older(path, older)),
+        _ => Err(OpenError::Newer { path: path.to_owned(), found: version, known: signed(VERSION) }),
+    })
+}
+
+/// Applies all missing `migrations` in one transaction: the ledger has the old form or the new one.
+pub(super) fn migrate(connection: &mut Connection, version: usize, migrations: &[&str]) -> rusqlite::Result<()> {
+    let applied = if version == 0 { 0 } else { version + 1 - FIRST_VERSION };
+    let missing = migrations.get(applied..).unwrap_or_default();
+    let newest = FIRST_VERSION + migrations.len() - 1;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    // A migration may rewrite a constraint; nothing else may.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for migration in missing {
+        transaction.execute_batch(migration)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", signed(newest))?;
+    transaction.commit()?;
+    if version > 0 {
+        info!(from = version, to = newest, "the ledger was brought to a newer schema");
+    }
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map(drop)
+}
+
+/// As SQLite counts versions.
+pub(super) fn signed(version: usize) -> i64 {
+    i64::try_from(version).unwrap_or(i64::MAX)
+}
+
+pub(super) fn refusal(path: &Path, error: &rusqlite::Error) -> OpenError {
+    let path = path.to_owned();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => OpenError::NotALedger { path, what: "it is not a database" },
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OpenError::InUse { path },
+        _ => OpenError::Database { path, problem: error.to_string() },
+    }
+}

@@ -1,0 +1,168 @@
+//! For tests: a peer on loopback that says exactly the bytes that it is told to, and remembers what it was asked.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+/// What the peer does once it has read a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Script {
+    /// Says this, and goes on listening on the connection if it says a length, else closes it.
+    Say(&'static str),
+    /// Says this and holds the connection open.
+    SayAndHold(&'static str),
+    /// Sends the answer of the first of these prefixes that the request begins with, or else closes
+    /// the connection.
+    ByPath(&'static [(&'static str, &'static str)]),
+    /// Closes the connection.
+    Close,
+    /// Holds the connection open.
+    Silence,
+    /// Sends ten mebibytes.
+    Flood {
+        /// Whether a Content-Length announces it.
+        claim_length: bool,
+    },
+}
+
+/// The peer; its task ends with it.
+pub(crate) struct ScriptedServer {
+    address: SocketAddr,
+    seen: Arc<Mutex<Seen>>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Seen {
+    connections: usize,
+    requests: Vec<String>,
+}
+
+impl ScriptedServer {
+    /// Reads each request whole, then follows the script.
+    pub(crate) async fn start(script: Script) -> Self {
+        Self::listen(script, true).await
+    }
+
+    /// Follows the script after the first bytes, whatever they are.
+    pub(crate) async fn start_raw(script: Script) -> Self {
+        Self::listen(script, false).await
+    }
+
+    async fn listen(script: Script, whole: bool) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let record = seen.clone();
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                record.lock().unwrap().connections += 1;
+                tokio::spawn(converse(stream, script, whole, record.clone()));
+            }
+        });
+        Self { address, seen, task }
+    }
+
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.seen.lock().unwrap().connections
+    }
+
+    /// Heads and bodies as they came.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.seen.lock().unwrap().requests.clone()
+    }
+
+    /// Stops listening; the address is then one that refuses.
+    pub(crate) async fn stopped(mut self) -> String {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+        self.endpoint()
+    }
+}
+
+impl Drop for ScriptedServer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn converse(mut stream: TcpStream, script: Script, whole: bool, seen: Arc<Mutex<Seen>>) {
+    loop {
+        let Some(request) = request_of(&mut stream, whole).await else { return };
+        let script = match script {
+            Script::ByPath(answers) => {
+                let answer = answers.iter().find(|(head, _)| request.starts_with(head));
+                answer.map_or(Script::Close, |(_, text)| Script::Say(text))
+            }
+            other => other,
+        };
+        seen.lock().unwrap().requests.push(request);
+        match script {
+            Script::Say(text) => {
+                let _ = stream.write_all(text.as_bytes()).await;
+                if !is_complete(text) {
+                    let _ = stream.shutdown().await;
+                    return;
+                }
+            }
+            Script::SayAndHold(text) => {
+                let _ = stream.write_all(text.as_bytes()).await;
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                return;
+            }
+            Script::Close | Script::ByPath(_) => return,
+            Script::Silence => {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                return;
+            }
+            Script::Flood { claim_length } => {
+                let length = if claim_length { "Content-Length: 10485760\r\n" } else { "" };
+                let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\n{length}\r\n").as_bytes()).await;
+                for _ in 0..640 {
+                    if stream.write_all(&[b'0'; 16 * 1024]).await.is_err() {
+                        return;
+                    }
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// Whether the text is an answer with its whole body, so that the connection can be used again.
+fn is_complete(text: &str) -> bool {
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+    length.and_then(|length| length.parse::<usize>().ok()) == Some(body.len())
+}
+
+async fn request_of(stream: &mut TcpStream, whole: bool) -> Option<String> {
+    let mut received = Vec::new();
+    let mut buffer = [0_u8; 4096];
+    loop {
+        let read = stream.read(&mut buffer).await.ok()?;
+        if read == 0 {
+            return None;
+        }
+        received.extend_from_slice(&buffer[..read]);
+        let text = String::from_utf8_lossy(&received).into_owned();
+        if !whole {
+            return Some(text);
+        }
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length =
+                head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+            if body.len() >= length.unwrap_or(0_usize) {
+                return Some(text);
+            }
+        }
+    }
+}
