@@ -55,7 +55,7 @@ impl RefundService for RefundsApi {
             trace_parent,
         };
         let result = if validate_only {
-            deadline.bound(async { self.engine.check(command).await.map_err(status::of_engine) }).await?
+            deadline.bound(async { self.engine.dry_run(command).await.map_err(status::of_engine) }).await?
         } else {
             self.engine.create(command).await.map_err(status::of_engine)?
         };

@@ -14,7 +14,7 @@ use crate::ledger::LedgerError;
 pub struct CreateCommand {
     /// What is asked for.
     pub intent: Intent,
-    /// RecordEvents it although a similar one was recorded within a day.
+    /// Record it although a similar one was recorded within a day.
     pub allow_similar: bool,
     /// Who asks.
     pub actor: String,

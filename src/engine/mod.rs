@@ -168,8 +168,8 @@ impl Engine {
         // of the drain, which lets callers wait for as long as the ledger writes.
         tokio::spawn(cancel_on_ledger_failure(shared.ledger.health(), shared.stopped.clone()));
         for lane in shared.lanes.values() {
-            shared.tasks.spawn(workers::send(shared.clone(), lane.clone()));
-            shared.tasks.spawn(workers::settle(shared.clone(), lane.clone()));
+            shared.tasks.spawn(workers::run_dispatcher(shared.clone(), lane.clone()));
+            shared.tasks.spawn(workers::run_reconciler(shared.clone(), lane.clone()));
         }
         shared.tasks.spawn(event_stream::follow(shared.clone()));
         Ok(Engine(shared))
@@ -205,12 +205,12 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::create`].
-    pub async fn check(&self, command: CreateCommand) -> Result<CreateResult, EngineError> {
+    pub async fn dry_run(&self, command: CreateCommand) -> Result<CreateResult, EngineError> {
         if let Some(known) = self.0.known(&command.intent).await? {
             return Ok(CreateResult { refund: known, replayed: true });
         }
         let lane = self.0.account_for(&command.intent)?;
-        match self.0.ledger.check(self.0.create_of(lane, command, false, Ticket::default())).await? {
+        match self.0.ledger.dry_run(self.0.create_of(lane, command, false, Ticket::default())).await? {
             CreateOutcome::New(refund) => Ok(CreateResult { refund, replayed: false }),
             CreateOutcome::Known(refund) => Ok(CreateResult { refund, replayed: true }),
         }
@@ -274,7 +274,7 @@ impl Engine {
                 return Err(EngineError::NotInDoubt(refund.state));
             }
             let lane = shared.configured_account(&refund)?.clone();
-            step::look(&shared, &lane, refund, &actor).await
+            step::reconcile_now(&shared, &lane, refund, &actor).await
         };
         self.run_detached(look).await
     }
@@ -366,7 +366,7 @@ impl Engine {
         self.0.lanes.values().map(|lane| (lane.account.clone(), lane.health())).collect()
     }
 
-    /// In which of [`crate::telemetry::metrics::POSITIONS`] each account's circuit is.
+    /// In which of [`crate::telemetry::metrics::BREAKER_STATES`] each account's circuit is.
     pub fn circuits(&self) -> Vec<(AccountName, &'static str)> {
         let position = |lane: &Arc<AccountRuntime>| (lane.account.name.clone(), lane.position());
         self.0.lanes.values().map(position).collect()

@@ -1,6 +1,6 @@
 //! Performs one step: call, then record what it meant. Decides nothing.
 //!
-//! The only caller of `ProviderKind::refund`. It is given a refund whose attempt is on disk already; whatever happens from here on, the attempt
+//! The only caller of `RefundProvider::refund`. It is given a refund whose attempt is on disk already; whatever happens from here on, the attempt
 //! ends in an event, or the process ends and the next start finds it DISPATCHING.
 
 use std::panic::AssertUnwindSafe;
@@ -69,7 +69,7 @@ pub(super) async fn span_about(shared: &EngineCore, refund: &Refund) -> Span {
 /// The span in which a refund that is not settled is gone on with. Entered, it is [linked](link) to the refund's trace.
 pub(super) fn span_of_reconcile(lane: &AccountRuntime, refund: &Refund) -> Span {
     info_span!(
-        "settle", refund = %refund.id(), account = %lane.account.name, attempt = attempts_of(refund), trace_id = Empty
+        "reconcile", refund = %refund.id(), account = %lane.account.name, attempt = attempts_of(refund), trace_id = Empty
     )
 }
 
@@ -91,7 +91,7 @@ async fn parent_trace(shared: &EngineCore, refund: &Refund) -> Option<String> {
 }
 
 /// Goes on with a refund that is IN_DOUBT or SUBMITTED, and due.
-pub(super) async fn settle(
+pub(super) async fn reconcile(
     shared: &Arc<EngineCore>,
     lane: &Arc<AccountRuntime>,
     refund: Refund,
@@ -134,7 +134,7 @@ pub(super) async fn settle(
 ///
 /// Where that proves that one more attempt is safe, it is made at once, as after a scheduled
 /// lookup.
-pub(super) async fn look(
+pub(super) async fn reconcile_now(
     shared: &Arc<EngineCore>,
     lane: &Arc<AccountRuntime>,
     refund: Refund,
@@ -146,7 +146,8 @@ pub(super) async fn look(
     }
     // Never closed, so it can only be waited for.
     let place = lane.lookups.acquire().await.map_err(|_| EngineError::Draining)?;
-    let span = info_span!("look", refund = %refund.id(), account = %lane.account.name, attempt = attempts_of(&refund));
+    let span =
+        info_span!("lookup", refund = %refund.id(), account = %lane.account.name, attempt = attempts_of(&refund));
     let (refund, is_safe) = lookup_and_record(shared, lane, refund, actor).instrument(span).await?;
     drop(place);
     // It may be due at another moment than before.
@@ -172,7 +173,7 @@ pub(super) async fn look(
 
 /// Tries an account that is shut, by a look at a refund that waits.
 pub(super) async fn probe(shared: &EngineCore, lane: &AccountRuntime, refund: &Refund) {
-    let span = info_span!("way_back", refund = %refund.id(), account = %lane.account.name, trace_id = Empty);
+    let span = info_span!("circuit_probe", refund = %refund.id(), account = %lane.account.name, trace_id = Empty);
     let tried = async {
         link(shared, refund).await;
         lane.turn().await;
@@ -398,15 +399,15 @@ fn renew_refused_login(lane: &AccountRuntime, lookup: &Lookup) {
 fn log_lookup(before: &Refund, refund: &Refund, lookup: &Lookup) {
     let state = refund.state.as_str();
     // Those before this one, of the present doubt.
-    let looks = before.doubt.as_ref().map(|doubt| i64::from(doubt.check_count));
+    let lookups = before.doubt.as_ref().map(|doubt| i64::from(doubt.check_count));
     match lookup {
         _ if refund.state == State::NeedsReview && before.state != State::NeedsReview => log_review(refund),
         _ if refund.corrected_time != before.corrected_time => {
             let status = refund.provider_status.as_deref();
             error!(state, status, "the provider reports a refund that it, or a person, had said no to: money moved");
         }
-        Lookup::Unavailable { .. } => warn!(state, looks, "the provider did not tell what became of the refund"),
-        _ => info!(state, looks, "looked the refund up at its provider"),
+        Lookup::Unavailable { .. } => warn!(state, lookups, "the provider did not tell what became of the refund"),
+        _ => info!(state, lookups, "looked the refund up at its provider"),
     }
 }
 

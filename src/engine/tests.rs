@@ -303,11 +303,11 @@ async fn a_refund_that_the_configuration_allows_no_more_is_still_known() {
             wait_until: Instant::now(),
             trace_parent: None,
         };
-        for answer in [engine.create(command(asked.clone())).await, engine.check(command(asked.clone())).await] {
+        for answer in [engine.create(command(asked.clone())).await, engine.dry_run(command(asked.clone())).await] {
             let known = answer.unwrap();
             assert_eq!((known.refund, known.replayed), (refund.clone(), true));
         }
-        for answer in [engine.create(command(other.clone())).await, engine.check(command(other.clone())).await] {
+        for answer in [engine.create(command(other.clone())).await, engine.dry_run(command(other.clone())).await] {
             assert_eq!(answer.unwrap_err(), refusal);
         }
     }
@@ -408,8 +408,8 @@ impl Ledger for HeldLedger {
         self.inner.create(create).await
     }
 
-    async fn check(&self, create: NewRefund) -> Result<CreateOutcome, LedgerError> {
-        self.inner.check(create).await
+    async fn dry_run(&self, create: NewRefund) -> Result<CreateOutcome, LedgerError> {
+        self.inner.dry_run(create).await
     }
 
     async fn record(&self, record: RecordEvents) -> Result<Refund, LedgerError> {

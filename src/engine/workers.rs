@@ -28,7 +28,7 @@ const EXPIRY_BATCH: u32 = 64;
 /// Sends what is PENDING. Runs until the drain begins or the ledger has failed.
 ///
 /// The drain ends what only waits, never a dispatch: an attempt that is on disk and that nobody sends would be doubt for nothing.
-pub(super) async fn send(shared: Arc<EngineCore>, lane: Arc<AccountRuntime>) {
+pub(super) async fn run_dispatcher(shared: Arc<EngineCore>, lane: Arc<AccountRuntime>) {
     let mut expiry = Timestamp::MIN;
     while !should_stop(&shared) {
         let found = dispatch_due(&shared, &lane, &mut expiry).await;
@@ -39,7 +39,7 @@ pub(super) async fn send(shared: Arc<EngineCore>, lane: Arc<AccountRuntime>) {
 
 /// Settles what is IN_DOUBT or SUBMITTED. Runs until the drain begins or the ledger has failed: a look that cannot be recorded would be asked
 /// for again and again.
-pub(super) async fn settle(shared: Arc<EngineCore>, lane: Arc<AccountRuntime>) {
+pub(super) async fn run_reconciler(shared: Arc<EngineCore>, lane: Arc<AccountRuntime>) {
     while !should_stop(&shared) {
         let found = reconcile_due(&shared, &lane).await;
         let pause = pause_after(&shared, &lane, found);
@@ -253,7 +253,7 @@ async fn reconcile_due(shared: &Arc<EngineCore>, lane: &Arc<AccountRuntime>) -> 
             let (owner, owned_lane) = (shared.clone(), lane.clone());
             let work = async move {
                 let _in_hand = reconciling;
-                step::settle(&owner, &owned_lane, refund, place).await;
+                step::reconcile(&owner, &owned_lane, refund, place).await;
             };
             shared.tasks.spawn(work.instrument(span));
         }

@@ -112,7 +112,7 @@ pub enum RequestKind {
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
     /// Sends `call` to `url` once and reads the answer whole. One that is longer than `longest` bytes is unreadable.
-    async fn exchange(&self, url: Url, call: HttpRequest, purpose: RequestKind, longest: usize) -> HttpOutcome;
+    async fn exchange(&self, url: Url, call: HttpRequest, kind: RequestKind, longest: usize) -> HttpOutcome;
 }
 
 /// The real wire: two clients, one for requests that move money, one for reads.
@@ -221,7 +221,7 @@ impl HttpClient {
     }
 
     /// The span and the measurement of one call. Neither adds anything to what is sent, and neither holds a path: it may name an order.
-    async fn exchange(&self, url: Url, call: HttpRequest, purpose: RequestKind, longest: usize) -> HttpOutcome {
+    async fn exchange(&self, url: Url, call: HttpRequest, kind: RequestKind, longest: usize) -> HttpOutcome {
         let method = call.method.clone();
         let span = debug_span!(
             "http",
@@ -235,7 +235,7 @@ impl HttpClient {
             otel.status_code = Empty
         );
         let start = Instant::now();
-        let exchange = self.wire.exchange(url, call, purpose, longest).instrument(span.clone()).await;
+        let exchange = self.wire.exchange(url, call, kind, longest).instrument(span.clone()).await;
         let end = exchange.end();
         if let RequestEnd::Answered(status) = end {
             span.record("http.response.status_code", i64::from(status));
@@ -243,7 +243,7 @@ impl HttpClient {
         if let Some(kind) = end.error_type() {
             span.record("error.type", kind.as_ref()).record("otel.status_code", "ERROR");
         }
-        self.meter.requested(method.as_str(), purpose.as_str(), end, start.elapsed());
+        self.meter.requested(method.as_str(), kind.as_str(), end, start.elapsed());
         exchange
     }
 
@@ -258,16 +258,16 @@ impl RequestKind {
     /// The word used in the metrics.
     const fn as_str(self) -> &'static str {
         match self {
-            RequestKind::Refund => "moving",
-            RequestKind::Read => "reading",
+            RequestKind::Refund => "refund",
+            RequestKind::Read => "read",
         }
     }
 }
 
 #[async_trait]
 impl Transport for ReqwestTransport {
-    async fn exchange(&self, url: Url, call: HttpRequest, purpose: RequestKind, longest: usize) -> HttpOutcome {
-        let client = match purpose {
+    async fn exchange(&self, url: Url, call: HttpRequest, kind: RequestKind, longest: usize) -> HttpOutcome {
+        let client = match kind {
             RequestKind::Refund => &self.moving,
             RequestKind::Read => &self.reading,
         };

@@ -44,7 +44,7 @@ pub trait Ledger: Send + Sync + 'static {
     ///
     /// # Errors
     /// As [`Ledger::create`].
-    async fn check(&self, create: NewRefund) -> Result<CreateOutcome, LedgerError>;
+    async fn dry_run(&self, create: NewRefund) -> Result<CreateOutcome, LedgerError>;
 
     /// Applies events, in order, to the refund at exactly `revision`, and records each.
     ///
@@ -213,9 +213,9 @@ pub struct NewRefund {
     pub place: Place,
     /// Further accounts and logins whose reservations count here.
     pub related: RelatedLogins,
-    /// RecordEvents the first attempt in the same transaction, because a slot is free to send it at once.
+    /// Record the first attempt in the same transaction, because a slot is free to send it at once.
     pub dispatch: Option<FirstAttempt>,
-    /// RecordEvents it although a similar one was recorded within a day.
+    /// Record it although a similar one was recorded within a day.
     pub allow_similar: bool,
     /// Who asks: a line of the history.
     pub actor: String,
@@ -345,9 +345,9 @@ pub struct ListQuery {
     pub account: Option<AccountName>,
     /// With this among [`crate::domain::target::Target::references`].
     pub target_reference: Option<String>,
-    /// CreateOutcome at or after.
+    /// Created at or after.
     pub created_from: Option<Timestamp>,
-    /// CreateOutcome before.
+    /// Created before.
     pub created_before: Option<Timestamp>,
     /// Only refunds recorded before the one with this ordinal: where the page before ended.
     pub before_ordinal: Option<u64>,

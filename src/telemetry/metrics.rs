@@ -87,11 +87,11 @@ const HTTP_REQUESTS: Declared = Declared {
         "error.type",
         "http.request.method",
         "http.response.status_code",
-        "purpose",
+        "kind",
         "server.address",
         "server.port",
     ],
-    help: "Requests to providers: purpose moving may move money, reading does not; error.type not_sent is proof that no byte left.",
+    help: "Requests to providers: kind refund may move money, read does not; error.type not_sent is proof that no byte left.",
 };
 const ATTEMPTS: Declared = Declared {
     name: "recoup.attempt.duration",
@@ -160,8 +160,8 @@ const CIRCUIT: Declared = Declared {
     name: "recoup.account.circuit",
     kind: Kind::Gauge,
     unit: "{account}",
-    attributes: &["account", "position"],
-    help: "1 for the position that the account's circuit is in, 0 for the others: closed, half_open, open.",
+    attributes: &["account", "state"],
+    help: "1 for the state that the account's circuit breaker is in, 0 for the others: closed, half_open, open.",
 };
 const WRITE_QUEUE: Declared = Declared {
     name: "recoup.ledger.queue.length",
@@ -287,7 +287,7 @@ pub struct Standing {
     pub oldest_pending: Vec<(AccountName, Option<Duration>)>,
     /// How many refunds of an account wait for its configuration.
     pub waiting_for_account: Vec<(AccountName, u64)>,
-    /// In which of [`POSITIONS`] each account's circuit is.
+    /// In which of [`BREAKER_STATES`] each account's circuit is.
     pub circuits: Vec<(AccountName, &'static str)>,
     /// Writes that wait for the writer.
     pub write_queue: usize,
@@ -302,7 +302,7 @@ pub struct Standing {
 }
 
 /// Where a circuit can be.
-pub const POSITIONS: [&str; 3] = ["closed", "half_open", "open"];
+pub const BREAKER_STATES: [&str; 3] = ["closed", "half_open", "open"];
 
 /// What measures. Cheap to clone; all clones are one. Switched off, it costs a comparison.
 #[derive(Clone, Default)]
@@ -493,7 +493,7 @@ impl AccountMeter {
     }
 
     /// A request to the provider has ended. `method` is HTTP's.
-    pub fn requested(&self, method: &str, purpose: &'static str, end: RequestEnd, after: Duration) {
+    pub fn requested(&self, method: &str, kind: &'static str, end: RequestEnd, after: Duration) {
         self.with(|of| {
             let [address, port] = of.server.clone();
             let mut attributes = vec![
@@ -501,7 +501,7 @@ impl AccountMeter {
                 address,
                 port,
                 KeyValue::new("http.request.method", method.to_owned()),
-                KeyValue::new("purpose", purpose),
+                KeyValue::new("kind", kind),
             ];
             if let RequestEnd::Answered(status) = end {
                 attributes.push(KeyValue::new("http.response.status_code", i64::from(status)));
@@ -601,8 +601,8 @@ fn observe(meter: &Meter, standing: &Arc<Mutex<Standing>>) {
     CLOCK_AHEAD.of_standing(meter, standing, |standing, see| see(standing.clock_ahead.as_secs_f64(), &[]));
     CIRCUIT.of_standing(meter, standing, move |standing, see| {
         for (name, present) in &standing.circuits {
-            for position in POSITIONS {
-                see(f64::from(u8::from(position == *present)), &[account(name), KeyValue::new("position", position)]);
+            for position in BREAKER_STATES {
+                see(f64::from(u8::from(position == *present)), &[account(name), KeyValue::new("state", position)]);
             }
         }
     });
@@ -685,8 +685,8 @@ mod tests {
             let text = metrics.scraped(Standing { refunds, circuits, ..Standing::default() }).unwrap();
             for line in [
                 format!("recoup_refunds{{account=\"main\",state=\"IN_DOUBT\"}} {count}"),
-                "recoup_account_circuit{account=\"main\",position=\"open\"} 1".to_owned(),
-                "recoup_account_circuit{account=\"main\",position=\"closed\"} 0".to_owned(),
+                "recoup_account_circuit{account=\"main\",state=\"open\"} 1".to_owned(),
+                "recoup_account_circuit{account=\"main\",state=\"closed\"} 0".to_owned(),
                 "recoup_ledger_writing 0".to_owned(),
             ] {
                 assert!(text.lines().any(|one| one == line), "{line} in\n{text}");

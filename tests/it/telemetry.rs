@@ -150,7 +150,7 @@ async fn every_metric_is_there_and_they_agree_with_what_is_listed() {
     assert_eq!(is("recoup_doubt_duration_seconds_count", &[lost, ("state", "SUCCEEDED")]), Some(1.0));
     assert!(is("recoup_doubt_oldest_age_seconds", &[lost]).unwrap() > 0.0);
     assert_eq!(is("recoup_doubt_oldest_age_seconds", &[("account", "namecom")]), Some(0.0));
-    assert_eq!(is("recoup_account_circuit", &[lost, ("position", "closed")]), Some(1.0));
+    assert_eq!(is("recoup_account_circuit", &[lost, ("state", "closed")]), Some(1.0));
     assert_eq!(is("recoup_streams", &[("method", "StreamRefundEvents")]), Some(1.0));
     assert_eq!(is("recoup_ledger_writing", &[]), Some(1.0));
     assert_eq!(is("recoup_build_info", &[("version", env!("CARGO_PKG_VERSION"))]), Some(1.0));
@@ -159,7 +159,7 @@ async fn every_metric_is_there_and_they_agree_with_what_is_listed() {
     let create = ("rpc_method", "recoup.v1.RefundService/CreateRefund");
     let ended = |code| is("rpc_server_call_duration_seconds_count", &[create, ("rpc_response_status_code", code)]);
     assert_eq!((ended("OK"), ended("FAILED_PRECONDITION")), (Some(7.0), Some(1.0)));
-    let moving = [lost, ("purpose", "moving"), ("error_type", "connection_lost")];
+    let moving = [lost, ("kind", "refund"), ("error_type", "connection_lost")];
     assert_eq!(is("http_client_request_duration_seconds_count", &moving), Some(2.0));
     let unavailable = [("account", "namecom"), ("http_response_status_code", "503"), ("error_type", "503")];
     assert_eq!(is("http_client_request_duration_seconds_count", &unavailable), Some(1.0));
@@ -197,7 +197,7 @@ async fn an_account_that_is_shut_is_seen() {
         .await
         .unwrap();
     let text = scrape(stack.app.metrics_addr().unwrap()).await;
-    assert_eq!(value(&text, "recoup_account_circuit", &[("account", "namecom"), ("position", "open")]), Some(1.0));
+    assert_eq!(value(&text, "recoup_account_circuit", &[("account", "namecom"), ("state", "open")]), Some(1.0));
     assert_eq!(value(&text, "recoup_refunds", &[("account", "namecom"), ("state", "PENDING")]), Some(1.0));
     let waits = |account| value(&text, "recoup_pending_oldest_age_seconds", &[("account", account)]).unwrap();
     assert!(waits("namecom") > 0.0 && waits("sectigo") == 0.0, "{text}");
@@ -386,13 +386,13 @@ async fn one_trace_shows_a_refund_and_later_looks_are_linked_to_it() {
         own.iter().filter(|span| span.name == "commit").map(|span| &span.parent_span_id).collect();
     assert!(commits.is_superset(&BTreeSet::from([&call.span_id, &attempt.span_id])), "intent and outcome");
     let settle = &linked(&spans)[0];
-    assert_eq!((settle.name.as_str(), &settle.links[0].span_id), ("settle", &call.span_id));
+    assert_eq!((settle.name.as_str(), &settle.links[0].span_id), ("reconcile", &call.span_id));
     assert_ne!(hex(&settle.trace_id), CALLERS_TRACE, "a look is a trace of its own");
     let asked = |spans: &[Span]| {
         spans.iter().any(|span| span.name == "POST" && number(span, "http.response.status_code") == Some(200))
     };
     let has_looks = |spans: &[Span]| {
-        spans.iter().any(|span| span.events.iter().any(|event| event.attributes.iter().any(|one| one.key == "looks")))
+        spans.iter().any(|span| span.events.iter().any(|event| event.attributes.iter().any(|one| one.key == "lookups")))
     };
     let spans = collector.spans(|spans| asked(spans) && has_looks(spans)).await;
     assert_eq!(numbers_as_text(&spans), Vec::<String>::new());
@@ -401,7 +401,7 @@ async fn one_trace_shows_a_refund_and_later_looks_are_linked_to_it() {
     // Days later, another process: what it is linked to stands in the ledger.
     collector.0.send_modify(Vec::clear);
     let (gateway, _) = launch(&configuration, dir.path(), &[]);
-    let spans = collector.spans(|spans| linked(spans).iter().any(|span| span.name == "settle")).await;
+    let spans = collector.spans(|spans| linked(spans).iter().any(|span| span.name == "reconcile")).await;
     assert!(linked(&spans).iter().all(|span| span.links[0].span_id == call.span_id));
     let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
     let request = proto::ReconcileRefundRequest { name: "refunds/traced".to_owned() };
@@ -459,7 +459,8 @@ async fn an_answer_that_is_an_error_and_the_way_back_are_seen() {
     let at_once = Some(prost_types::Duration::default());
     let waits = proto::CreateRefundRequest { wait: at_once, ..namecom("waits", 200_002, &[3_200_002]) };
     refunds.create_refund(traced(waits)).await.unwrap();
-    let is_way_back = |span: &&Span| span.name == "way_back" && attribute(span, "refund").as_deref() == Some("waits");
+    let is_way_back =
+        |span: &&Span| span.name == "circuit_probe" && attribute(span, "refund").as_deref() == Some("waits");
     let spans = collector.spans(|spans| spans.iter().any(|span| is_way_back(&span))).await;
     let failed = spans.iter().find(|span| span.name == "POST").unwrap();
     assert_eq!(number(failed, "http.response.status_code"), Some(503));

@@ -118,7 +118,7 @@ pub(crate) async fn call(sim: Arc<Sim>, engine: Engine, op: Op) {
                 wait_until: now,
                 trace_parent: None,
             };
-            let seen = engine.check(command).await.map_err(|error| error.to_string());
+            let seen = engine.dry_run(command).await.map_err(|error| error.to_string());
             sim.trace(format_args!("check r{refund}: {}", seen.map_or_else(|error| error, |_| "ok".to_owned())));
         }
         Op::Wait { refund, wait_ms, leaves_ms } => {

@@ -133,9 +133,9 @@ impl Ledger for SimLedger {
         self.write(what, work).await
     }
 
-    async fn check(&self, create: NewRefund) -> Result<CreateOutcome, LedgerError> {
+    async fn dry_run(&self, create: NewRefund) -> Result<CreateOutcome, LedgerError> {
         self.life.breathe().await;
-        self.inner.check(create).await
+        self.inner.dry_run(create).await
     }
 
     async fn record(&self, record: RecordEvents) -> Result<Refund, LedgerError> {

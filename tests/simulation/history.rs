@@ -28,7 +28,7 @@ pub(crate) struct History {
 pub(crate) struct Called {
     pub(crate) what: &'static str,
     pub(crate) id: String,
-    /// What a NewRefund asked for.
+    /// What a create request asked for.
     pub(crate) asked: Option<Intent>,
     pub(crate) told: Told,
 }

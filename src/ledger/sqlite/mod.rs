@@ -327,7 +327,7 @@ impl Ledger for SqliteLedger {
         self.write(move |reply| Job::new(move |desk| transaction::create(desk, &create), reply).claimed(claim)).await
     }
 
-    async fn check(&self, create: NewRefund) -> Result<CreateOutcome, LedgerError> {
+    async fn dry_run(&self, create: NewRefund) -> Result<CreateOutcome, LedgerError> {
         self.read(move |connection| {
             // One snapshot: the id, the reservations and the similar ones belong run_batch.
             let snapshot = connection.unchecked_transaction()?;

@@ -200,7 +200,8 @@ mod tests {
     #[tokio::test]
     async fn the_lookup_request_is_these_bytes() {
         let peer = ScriptedServer::start(Script::Close).await;
-        let lookup = fixtures::account(&peer, login()).adapter.lookup(&fixtures::refund("r-1", target()), &Unpaced).await;
+        let lookup =
+            fixtures::account(&peer, login()).adapter.lookup(&fixtures::refund("r-1", target()), &Unpaced).await;
         assert!(matches!(lookup, Lookup::Unavailable { .. }), "{lookup:?}");
         let request = peer.requests().remove(0);
         assert!(request.contains("soapaction: \"http://tempuri.org/IDSServices/GetRefundStatus\"\r\n"), "{request}");

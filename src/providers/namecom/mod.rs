@@ -254,7 +254,8 @@ mod tests {
     #[tokio::test]
     async fn the_lookup_request_is_these_bytes() {
         let peer = ScriptedServer::start(Script::Say("HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}")).await;
-        let lookup = fixtures::account(&peer, login()).adapter.lookup(&fixtures::refund("r-1", target()), &Unpaced).await;
+        let lookup =
+            fixtures::account(&peer, login()).adapter.lookup(&fixtures::refund("r-1", target()), &Unpaced).await;
         assert_eq!(lookup, Lookup::unavailable("HTTP 404 and not the order"));
         let request = peer.requests().remove(0);
         let head = "GET /core/v1/orders/123456 HTTP/1.1\r\nauthorization: Basic ZGVtby10ZXN0OmRlbW8tdG9rZW4=\r\n";

@@ -139,7 +139,8 @@ mod tests {
     #[tokio::test]
     async fn the_lookup_request_is_these_bytes() {
         let peer = ScriptedServer::start(Script::Say("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")).await;
-        let lookup = fixtures::account(&peer, login()).adapter.lookup(&fixtures::refund("r-1", target()), &Unpaced).await;
+        let lookup =
+            fixtures::account(&peer, login()).adapter.lookup(&fixtures::refund("r-1", target()), &Unpaced).await;
         assert_eq!(lookup, Lookup::unavailable("HTTP 503 and not an order's status"));
         let request = peer.requests().remove(0);
         assert!(request.starts_with("POST /products/!getPostPaymentStatus HTTP/1.1\r\n"), "{request}");

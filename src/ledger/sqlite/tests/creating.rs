@@ -28,7 +28,7 @@ async fn the_same_id_with_other_content_names_the_fields() {
     other.account = AccountName::parse("other").unwrap();
     let expected =
         LedgerError::RefundIdReused { id: other.id.clone(), fields: vec!["account", "sectigo.order_number", "labels"] };
-    assert_eq!(bench.ledger.check(create(other.clone())).await, Err(expected.clone()));
+    assert_eq!(bench.ledger.dry_run(create(other.clone())).await, Err(expected.clone()));
     assert_eq!(bench.ledger.create(create(other)).await, Err(expected));
 }
 
@@ -76,7 +76,7 @@ async fn failed_and_cancelled_let_the_target_go_and_nothing_else_does() {
         let first = bench.refund_in(state, &order).await;
         assert_eq!(first.state, state);
         let second = create(sectigo(&format!("second-{number}"), &order));
-        let checked = bench.ledger.check(second.clone()).await;
+        let checked = bench.ledger.dry_run(second.clone()).await;
         let answer = bench.ledger.create(second.clone()).await;
         if matches!(state, State::Failed | State::Cancelled) {
             assert_eq!(checked, Ok(CreateOutcome::New(Refund::new(second.intent.clone(), place("books"), NOW))));
@@ -152,9 +152,9 @@ async fn what_looks_like_one_sent_twice_is_refused_within_a_day() {
     };
     let just_within = day - Duration::from_micros(1);
     assert_eq!(bench.ledger.create(later("second", "DS1", 1250, just_within)).await, similar);
-    assert_eq!(bench.ledger.check(later("second", "DS1", 1250, just_within)).await, similar);
+    assert_eq!(bench.ledger.dry_run(later("second", "DS1", 1250, just_within)).await, similar);
     let allowed = NewRefund { allow_similar: true, ..later("allowed", "DS1", 1250, Duration::ZERO) };
-    assert!(bench.ledger.check(allowed).await.is_ok());
+    assert!(bench.ledger.dry_run(allowed).await.is_ok());
     assert!(bench.ledger.create(later("other-amount", "DS1", 1251, Duration::ZERO)).await.is_ok());
     assert!(bench.ledger.create(later("other-account", "DS2", 1250, Duration::ZERO)).await.is_ok());
     assert!(bench.ledger.create(later("a-day-later", "DS1", 1250, day)).await.is_ok());
@@ -185,7 +185,7 @@ async fn a_similar_refund_that_failed_stands_in_nobodys_way() {
 async fn a_check_records_nothing() {
     let bench = Bench::new();
     let asked = NewRefund { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo("a", "100")) };
-    let checked = bench.ledger.check(asked.clone()).await;
+    let checked = bench.ledger.dry_run(asked.clone()).await;
     assert_eq!(checked, Ok(CreateOutcome::New(Refund::new(asked.intent, place("books"), NOW))));
     assert_eq!(bench.count("SELECT count(*) FROM refunds"), 0);
     assert_eq!(*bench.ledger.committed().borrow(), 0);

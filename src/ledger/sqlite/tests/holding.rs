@@ -92,7 +92,7 @@ async fn an_item_that_was_not_given_back_is_held_for_as_long() {
     assert_eq!(after.state, State::PartiallySucceeded);
     for (item, at, is_free) in [(1, 599, false), (2, 599, false), (1, 600, false), (2, 600, true)] {
         let asked = NewRefund { now: second(at), ..create(namecom("second", &[item])) };
-        assert_eq!(bench.ledger.check(asked).await.is_ok(), is_free, "item {item} after {at} s");
+        assert_eq!(bench.ledger.dry_run(asked).await.is_ok(), is_free, "item {item} after {at} s");
     }
 }
 
@@ -144,14 +144,14 @@ async fn two_references_name_one_payee(#[case] own: &str, #[case] external: &str
 
     let asked = create(debits("second", own, external));
     let similar = Err(LedgerError::SimilarRefund { conflicting: first.id().clone(), firm_until: None });
-    let answer = bench.ledger.check(asked.clone()).await;
+    let answer = bench.ledger.dry_run(asked.clone()).await;
     assert_eq!(answer == similar, is_similar, "{answer:?}");
     assert_eq!(answer.is_ok(), !is_similar);
     // In books of another login it is another payee; not so where that login is a former one.
     let elsewhere = NewRefund { place: place("other"), ..asked };
-    assert!(bench.ledger.check(elsewhere.clone()).await.is_ok());
+    assert!(bench.ledger.dry_run(elsewhere.clone()).await.is_ok());
     let related = RelatedLogins { former_logins: ["books".to_owned()].into(), ..RelatedLogins::default() };
-    assert_eq!(bench.ledger.check(NewRefund { related, ..elsewhere }).await.is_ok(), !is_similar);
+    assert_eq!(bench.ledger.dry_run(NewRefund { related, ..elsewhere }).await.is_ok(), !is_similar);
 }
 
 #[tokio::test]
@@ -161,7 +161,7 @@ async fn an_id_that_differs_in_case_alone_is_taken() {
     for intent in [sectigo("order-7", "777"), sectigo("ORDER-7", "999")] {
         let reused = Err(LedgerError::RefundIdReused { id: first.id().clone(), fields: Vec::new() });
         assert_eq!(bench.ledger.get(&intent.id).await, Ok(None), "it is not that refund");
-        assert_eq!(bench.ledger.check(create(intent.clone())).await, reused);
+        assert_eq!(bench.ledger.dry_run(create(intent.clone())).await, reused);
         assert_eq!(bench.ledger.create(create(intent)).await, reused);
     }
     assert_eq!(bench.count("SELECT count(*) FROM refunds"), 1);

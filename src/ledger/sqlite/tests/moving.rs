@@ -34,7 +34,7 @@ async fn created(bench: &Bench, create: NewRefund) -> Refund {
 }
 
 async fn is_taken(bench: &Bench, create: NewRefund) -> bool {
-    match bench.ledger.check(create).await {
+    match bench.ledger.dry_run(create).await {
         Ok(_) => false,
         Err(LedgerError::TargetHasRefund { .. } | LedgerError::SimilarRefund { .. }) => true,
         Err(other) => panic!("{other}"),

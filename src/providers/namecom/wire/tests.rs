@@ -70,7 +70,7 @@ fn a_200_is_judged_item_by_item(#[case] rows: &[&str], #[case] total: &str, #[ca
     assert_eq!(outcome_word(&read(200, &[], results(rows, total).as_bytes())), expected);
 }
 
-/// Instrumented: where all items are refused, the answer is a 409 with rows and without a message.
+/// Observed: where all items are refused, the answer is a 409 with rows and without a message.
 #[rstest]
 #[case::none(&["1 failed", "2 failed"], "refused failed other")]
 #[case::cancelled(&["1 canceled", "2 failed"], "refused canceled other")]
