@@ -1,4 +1,5 @@
-//! Compiles the public contract under `proto/` without a `protoc` on the machine, and keeps its descriptor set for server reflection.
+//! Compiles the public contract under `proto/` without a `protoc` on the machine, and keeps its
+//! descriptor set for server reflection.
 
 use std::path::PathBuf;
 
@@ -14,7 +15,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let mut compiler = protox::Compiler::new(["proto"])?;
     compiler.include_source_info(true).include_imports(true).open_files(PROTOS)?;
-    // The comments of the contract become those of the generated code, and reflection serves them to whoever asks.
+    // The comments of the contract become those of the generated code, and reflection serves them
+    // to whoever asks.
     let descriptors = PathBuf::from(std::env::var("OUT_DIR")?).join("recoup_descriptors.bin");
     std::fs::write(descriptors, compiler.encode_file_descriptor_set())?;
     tonic_prost_build::configure()

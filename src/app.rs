@@ -1,4 +1,5 @@
-//! The composition root: settings in, a running gateway out, and the order in which it stops. The only file that knows every layer.
+//! The composition root: settings in, a running gateway out, and the order in which it stops. The
+//! only file that knows every layer.
 
 mod reload;
 mod start_preview;
@@ -84,7 +85,8 @@ pub enum StartError {
     TakeUp(#[from] LedgerError),
 }
 
-/// Balancers that watch the health word have this long to turn elsewhere while the port still takes calls.
+/// Balancers that watch the health word have this long to turn elsewhere while the port still takes
+/// calls.
 const LAST_MOMENT: Duration = Duration::from_millis(200);
 /// Accounts that `recoup check --online` probes at once.
 const PROBES: usize = 8;
@@ -208,7 +210,8 @@ impl App {
         Reloader::start(self.running.clone(), self.secret_files.clone(), filter, load)
     }
 
-    /// Returns when the port is served no more, which without [`App::stop`] is a failure: why, in a sentence.
+    /// Returns when the port is served no more, which without [`App::stop`] is a failure: why, in a
+    /// sentence.
     pub async fn ended(&mut self) -> String {
         match (&mut self.server).await {
             Ok(Ok(())) => "the gRPC port closed by itself".to_owned(),
@@ -217,7 +220,8 @@ impl App {
         }
     }
 
-    /// Health NOT_SERVING, a last moment, no new work, what is on the wire finished within the drain's time, then the hard stop.
+    /// Health NOT_SERVING, a last moment, no new work, what is on the wire finished within the
+    /// drain's time, then the hard stop.
     pub async fn stop(self) {
         info!("shutting down");
         self.serving.send_replace(Serving::No);

@@ -1,4 +1,5 @@
-//! The command line: `recoup serve`, `check`, `health`, `refunds`, `backup`, `verify`, and in staging builds `recoup staging`.
+//! The command line: `recoup serve`, `check`, `health`, `refunds`, `backup`, `verify`, and in
+//! staging builds `recoup staging`.
 
 mod cli;
 
@@ -15,11 +16,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::cli::{BackupArguments, CheckArguments, HealthArguments, RefundsArguments, VerifyArguments, say};
 
-/// A refund is many small allocations on several threads; the system's allocator would spend a good part of its time on them.
+/// A refund is many small allocations on several threads; the system's allocator would spend a good
+/// part of its time on them.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// Gives money back through Sectigo, name.com and Debitsuccess: sent at most once, or its doubt is shown.
+/// Gives money back through Sectigo, name.com and Debitsuccess: sent at most once, or its doubt is
+/// shown.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]
 struct Arguments {
@@ -37,7 +40,8 @@ enum Command {
     Check(CheckArguments),
     /// Ask a running gateway whether it takes refunds; exit status 0 if it does, 1 if it does not.
     Health(HealthArguments),
-    /// An operator's view of the refunds of a running gateway: list, show, reconcile, resolve, cancel.
+    /// An operator's view of the refunds of a running gateway: list, show, reconcile, resolve,
+    /// cancel.
     Refunds(RefundsArguments),
     /// Copy a ledger, which a gateway may be writing to meanwhile, and verify the copy.
     Backup(BackupArguments),
@@ -50,7 +54,8 @@ enum Command {
 
 #[derive(clap::Args)]
 struct ConfigFile {
-    /// The TOML file with the settings; RECOUP_* variables stand over it. Left out: the file that RECOUP_CONFIG names, or variables alone.
+    /// The TOML file with the settings; RECOUP_* variables stand over it. Left out: the file that
+    /// RECOUP_CONFIG names, or variables alone.
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
 }

@@ -1,7 +1,9 @@
-//! The gateway and the simulators of all three providers in one process: a place to try everything without an account anywhere.
+//! The gateway and the simulators of all three providers in one process: a place to try everything
+//! without an account anywhere.
 //!
-//! Only in builds with the feature `staging`. It takes the road that a real deployment takes: a configuration file, secrets in files, a
-//! ledger on disk, TLS to each provider with the simulators' own certificate authority.
+//! Only in builds with the feature `staging`. It takes the road that a real deployment takes: a
+//! configuration file, secrets in files, a ledger on disk, TLS to each provider with the
+//! simulators' own certificate authority.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! A gateway on a ledger of a million refunds: that it starts, takes up what is unfinished, and is no slower than on an empty one.
+//! A gateway on a ledger of a million refunds: that it starts, takes up what is unfinished, and is
+//! no slower than on an empty one.
 
 use std::path::Path;
 use std::time::Duration;

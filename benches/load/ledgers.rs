@@ -1,4 +1,5 @@
-//! Ledgers that are written beforehand, by the ledger's own code: its tables, its history, its chain.
+//! Ledgers that are written beforehand, by the ledger's own code: its tables, its history, its
+//! chain.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,7 +27,8 @@ const BATCH: usize = 10_000;
 /// Between two refunds of the history: a million take ten months.
 const APART: Duration = Duration::from_secs(26);
 
-/// The ledger with so many refunds, all done, from the cache; written and verified first where it is not there.
+/// The ledger with so many refunds, all done, from the cache; written and verified first where it
+/// is not there.
 pub(crate) async fn large(folder: &Path, refunds: usize) -> PathBuf {
     let path = folder.join(format!("ledger-{refunds}-v7.db"));
     if path.exists() {
@@ -55,13 +57,15 @@ pub(crate) async fn large(folder: &Path, refunds: usize) -> PathBuf {
     path
 }
 
-/// A copy that may be written to, whole on disk: what is still to be written would disturb what is measured.
+/// A copy that may be written to, whole on disk: what is still to be written would disturb what is
+/// measured.
 pub(crate) fn copy(from: &Path, to: &Path) {
     std::fs::copy(from, to).unwrap();
     std::fs::File::open(to).unwrap().sync_all().unwrap();
 }
 
-/// Adds refunds of these orders as a gateway leaves them that is killed: one half was on its way, the other waits.
+/// Adds refunds of these orders as a gateway leaves them that is killed: one half was on its way,
+/// the other waits.
 pub(crate) async fn add_unfinished(path: &Path, endpoint: &str, orders: std::ops::Range<i32>) {
     let ledger = open(path);
     let middle = orders.start + (orders.end - orders.start) / 2;

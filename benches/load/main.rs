@@ -8,9 +8,11 @@
 //!                       --gRPC--> yardsticks: echo, bare proxy --HTTP--> the same simulators
 //! ```
 //!
-//! Each server is a process of its own, so that `/proc` tells what it uses. What is compared is measured in short turns, one right after the
-//! other and each time in the other order, and the ratio is the median of the turns' ratios: what else the machine does disturbs both sides
-//! of a turn. It prints a table and writes it with a plot to `target/load/`; exit status 1: a figure is not what is to be reached.
+//! Each server is a process of its own, so that `/proc` tells what it uses. What is compared is
+//! measured in short turns, one right after the other and each time in the other order, and the
+//! ratio is the median of the turns' ratios: what else the machine does disturbs both sides of a
+//! turn. It prints a table and writes it with a plot to `target/load/`; exit status 1: a figure is
+//! not what is to be reached.
 
 #![expect(clippy::print_stdout, reason = "a benchmark is there to print")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark says what is wrong by failing there")]
@@ -112,7 +114,8 @@ async fn run(extent: Extent) -> ExitCode {
 }
 
 impl Stage {
-    /// Simulators, a gateway on an empty ledger, and the yardsticks, which answer what that gateway answered.
+    /// Simulators, a gateway on an empty ledger, and the yardsticks, which answer what that gateway
+    /// answered.
     async fn set(extent: Extent, folder: &Path) -> Stage {
         let providers = Providers::start(folder);
         let mut targets = Targets::default();
@@ -125,7 +128,8 @@ impl Stage {
         Stage { extent, folder: folder.to_owned(), providers, targets, small, gate, yardsticks, bare, journaling }
     }
 
-    /// Ends all, and makes sure that what was measured was the real thing: the small ledger's chain verifies.
+    /// Ends all, and makes sure that what was measured was the real thing: the small ledger's chain
+    /// verifies.
     fn strike(self) {
         let ledger = self.small.ledger.clone();
         self.small.stop();

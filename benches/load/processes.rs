@@ -1,4 +1,5 @@
-//! The processes: the gateway as it is shipped, and this program again in another role. `/proc` tells what each uses.
+//! The processes: the gateway as it is shipped, and this program again in another role. `/proc`
+//! tells what each uses.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -65,7 +66,8 @@ impl Role {
         Role::ALL.into_iter().find(|(role, _)| *role == self).unwrap().1
     }
 
-    /// Plays it until the parent is gone. The folder and whatever the role needs stand behind its flag.
+    /// Plays it until the parent is gone. The folder and whatever the role needs stand behind its
+    /// flag.
     pub(crate) async fn play(self) {
         let arguments: Vec<String> = std::env::args().skip(2).collect();
         let folder = PathBuf::from(&arguments[0]);

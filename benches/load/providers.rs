@@ -1,4 +1,5 @@
-//! The other side: simulators in a process of their own, at zero delay and without limits, and the targets that are put there.
+//! The other side: simulators in a process of their own, at zero delay and without limits, and the
+//! targets that are put there.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -58,7 +59,8 @@ impl Providers {
         self.server.address("namecom")
     }
 
-    /// A gateway's: every default, but for the pace and the slots, which are not to be what is measured.
+    /// A gateway's: every default, but for the pace and the slots, which are not to be what is
+    /// measured.
     pub(crate) fn configuration(&self, listen: SocketAddr, ledger: &Path) -> String {
         let (sectigo, namecom) = (self.server.address("sectigo"), self.namecom());
         let ca = ca_file(&self.folder);

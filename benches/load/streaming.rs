@@ -24,8 +24,8 @@ use crate::report::{Reach, Row};
 const READERS: usize = 100;
 const CONNECTIONS: usize = 4;
 
-/// What the readers do with a message: they take it and do not look into it. They share the machine with the gateway, whose part is to be
-/// measured and not theirs.
+/// What the readers do with a message: they take it and do not look into it. They share the machine
+/// with the gateway, whose part is to be measured and not theirs.
 #[derive(Clone, Copy, Default)]
 struct Unread;
 

@@ -1,10 +1,13 @@
-//! What the figures stand beside: the least that anybody could do on this machine, with the same libraries.
+//! What the figures stand beside: the least that anybody could do on this machine, with the same
+//! libraries.
 //!
-//! - **echo**: a tonic handler that answers at once, with the very message that the gateway answers.
-//! - **bare proxy**: a tonic handler that posts to the same simulators by the same client policy and reads the answer; it records nothing,
-//!   checks nothing, and reads no meaning.
-//! - **journaling proxy**: the bare proxy that puts two lines on the disk for each refund, before it posts and after it was answered, by a
-//!   thread that takes whatever waits as one write and one fdatasync. The least that a proxy must do which forgets nothing.
+//! - **echo**: a tonic handler that answers at once, with the very message that the gateway
+//!   answers.
+//! - **bare proxy**: a tonic handler that posts to the same simulators by the same client policy
+//!   and reads the answer; it records nothing, checks nothing, and reads no meaning.
+//! - **journaling proxy**: the bare proxy that puts two lines on the disk for each refund, before
+//!   it posts and after it was answered, by a thread that takes whatever waits as one write and one
+//!   fdatasync. The least that a proxy must do which forgets nothing.
 //! - **bare SQLite loop**: one row and one commit after the other, synced as the ledger is.
 //! - **bare axum**: a handler that reads a request and answers fixed bytes.
 
@@ -317,7 +320,8 @@ impl SyncedFile {
     }
 }
 
-/// Nothing is to be reached here: what the machine, SQLite and the simulators can do by themselves, to read the other rows by.
+/// Nothing is to be reached here: what the machine, SQLite and the simulators can do by themselves,
+/// to read the other rows by.
 pub(crate) async fn on_this_machine(stage: &mut Stage) -> Vec<Row> {
     let plain = |what: &str, value: f64, name: &'static str, yardstick: f64| Row {
         what: what.to_owned(),

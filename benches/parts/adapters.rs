@@ -1,4 +1,5 @@
-//! Each adapter's bytes, both ways: a refund is written as the provider documents it, and the provider's yes is read.
+//! Each adapter's bytes, both ways: a refund is written as the provider documents it, and the
+//! provider's yes is read.
 
 use std::sync::Arc;
 

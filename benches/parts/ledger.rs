@@ -1,4 +1,5 @@
-//! The ledger on this machine's disk: a refund from its creation to its end, alone and 64 at a time, and the chain computed again.
+//! The ledger on this machine's disk: a refund from its creation to its end, alone and 64 at a
+//! time, and the chain computed again.
 
 use std::cell::Cell;
 use std::path::Path;

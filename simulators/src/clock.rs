@@ -1,8 +1,9 @@
-//! The clock of a world: it runs with the system's, stands still, or jumps forward. The only file of this crate that asks the system for the
-//! time.
+//! The clock of a world: it runs with the system's, stands still, or jumps forward. The only file
+//! of this crate that asks the system for the time.
 //!
-//! Everything that depends on time (refund periods, AGP windows, key lifetimes, settlement, late commits, stale lookups, rate limits, journal
-//! times) takes `now` as an argument, and that `now` comes from here. Only a fault's delay is a real wait.
+//! Everything that depends on time (refund periods, AGP windows, key lifetimes, settlement, late
+//! commits, stale lookups, rate limits, journal times) takes `now` as an argument, and that `now`
+//! comes from here. Only a fault's delay is a real wait.
 
 use std::time::Duration;
 
@@ -10,11 +11,12 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use time::OffsetDateTime;
 
-/// The furthest that a clock can be ahead of the system's: a hundred years keep every date printable.
+/// The furthest that a clock can be ahead of the system's: a hundred years keep every date
+/// printable.
 pub const MAX_AHEAD: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
-/// A clock that runs with the system's or stands still, and can be moved forward. In JSON it is what it shows: taken up again it goes on from
-/// there.
+/// A clock that runs with the system's or stands still, and can be moved forward. In JSON it is
+/// what it shows: taken up again it goes on from there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Shown", try_from = "Shown")]
 pub struct Clock {
@@ -29,7 +31,8 @@ pub struct Reading {
     pub now: OffsetDateTime,
     /// Whether it runs; if not, it stands still until it is moved or runs again.
     pub running: bool,
-    /// How far it is ahead of the system's clock, in whole seconds; below zero where it stands and time goes by.
+    /// How far it is ahead of the system's clock, in whole seconds; below zero where it stands and
+    /// time goes by.
     pub offset_seconds: i64,
 }
 

@@ -1,4 +1,5 @@
-//! Sectigo, name.com and Debitsuccess, wire for wire and with memory: for tests and staging without an account anywhere.
+//! Sectigo, name.com and Debitsuccess, wire for wire and with memory: for tests and staging without
+//! an account anywhere.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), simulators::StartError> {
@@ -14,7 +15,8 @@
 //!
 //! # Layout
 //!
-//! A request comes in at `server`, goes its `course` past the fault points, and is answered by one of three providers.
+//! A request comes in at `server`, goes its `course` past the fault points, and is answered by one
+//! of three providers.
 
 pub mod clock;
 pub mod config;
@@ -55,7 +57,8 @@ use self::{
     worlds::Worlds,
 };
 
-/// The running simulators. Dropped, they stop at once; [`Simulators::stop`] lets answers under way go out.
+/// The running simulators. Dropped, they stop at once; [`Simulators::stop`] lets answers under way
+/// go out.
 #[derive(Debug)]
 pub struct Simulators {
     worlds: Worlds,
@@ -114,10 +117,12 @@ pub enum StartError {
 const STOP_WITHIN: Duration = Duration::from_secs(2);
 
 impl Simulators {
-    /// Starts all ports. When it returns, each of them accepts connections and the authority's certificate is on disk.
+    /// Starts all ports. When it returns, each of them accepts connections and the authority's
+    /// certificate is on disk.
     ///
     /// # Errors
-    /// A port that is taken, a name that no certificate can hold, a file that cannot be written. Then nothing listens.
+    /// A port that is taken, a name that no certificate can hold, a file that cannot be written.
+    /// Then nothing listens.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let demo = match config.world_file {
             Some(path) => read_world(&path).map_err(|reason| StartError::WorldFile { path, reason })?,
@@ -226,7 +231,8 @@ impl Simulators {
         GateHandle::put_up(self.worlds.demo().clone(), gate)
     }
 
-    /// Moves the clock forward; false, and nothing moved, where that would lead beyond [`clock::MAX_AHEAD`].
+    /// Moves the clock forward; false, and nothing moved, where that would lead beyond
+    /// [`clock::MAX_AHEAD`].
     pub fn advance(&self, by: Duration) -> bool {
         self.with_world(|world| world.advance(by).is_ok())
     }
@@ -259,7 +265,8 @@ impl Simulators {
         self.worlds.list().into_iter().map(|world| self.worlds.handle(world)).collect()
     }
 
-    /// Stops listening, lets answers under way go out, and returns when all is closed or two seconds are over.
+    /// Stops listening, lets answers under way go out, and returns when all is closed or two
+    /// seconds are over.
     pub async fn stop(mut self) {
         self.stopping.send_replace(true);
         let mut tasks = self.worlds.close_ports();

@@ -1,4 +1,5 @@
-//! The simulators as a process of their own: flags over a file over defaults, then until a signal. `--health` asks such a process instead.
+//! The simulators as a process of their own: flags over a file over defaults, then until a signal.
+//! `--health` asks such a process instead.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -15,12 +16,14 @@ use simulators::{Config, Simulators, config::CA_FILE_NAME};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// A request is many small allocations on two threads; the system's allocator would spend a good part of its time on them.
+/// A request is many small allocations on two threads; the system's allocator would spend a good
+/// part of its time on them.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// Threads that answer requests. Each has memory of its own, so that a machine with many cores would need more for nothing: a test
-/// double is rarely the bottleneck, and two keep one slow request from holding up the next.
+/// Threads that answer requests. Each has memory of its own, so that a machine with many cores
+/// would need more for nothing: a test double is rarely the bottleneck, and two keep one slow
+/// request from holding up the next.
 const WORKERS: usize = 2;
 
 const LONG_ABOUT: &str = "\
@@ -65,7 +68,8 @@ Exit status: 0 ended by a signal; 1 could not start (the last line on stderr say
 With --health: 0 the simulators at that control port answer; 1 they do not.
 RUST_LOG=simulators=debug shows every request on stderr. Every control call: http://localhost:7100/openapi.json, simulators/README.md.";
 
-/// Sectigo, name.com and Debitsuccess on this machine, wire for wire and with memory: for tests and staging without an account
+/// Sectigo, name.com and Debitsuccess on this machine, wire for wire and with memory: for tests and
+/// staging without an account
 #[derive(Debug, Parser)]
 #[command(version, long_about = LONG_ABOUT, after_long_help = AFTER_HELP, max_term_width = 120)]
 struct Arguments {
@@ -75,13 +79,15 @@ struct Arguments {
     /// Start nothing: ask the simulators that run at the control port whether they answer, and end
     #[arg(long)]
     health: bool,
-    /// What generated credentials, GUIDs and random faults are computed from: the same seed and calls give the same [default: 0]
+    /// What generated credentials, GUIDs and random faults are computed from: the same seed and
+    /// calls give the same [default: 0]
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
     /// A world's snapshot, JSON, to start with instead of the demo data
     #[arg(long, value_name = "FILE")]
     world_file: Option<PathBuf>,
-    /// The control port: JSON and a page for people, no password. Keep it on loopback [default: 127.0.0.1:7100]
+    /// The control port: JSON and a page for people, no password. Keep it on loopback
+    /// [default: 127.0.0.1:7100]
     #[arg(long, value_name = "ADDRESS", help_heading = "Ports (0 takes any free one)")]
     control: Option<SocketAddr>,
     /// A further name that requests to the control port may have in `Host`, besides those of

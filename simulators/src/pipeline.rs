@@ -1,4 +1,5 @@
-//! The course of one request: past the gates and rules of each point, through the provider, into the journal.
+//! The course of one request: past the gates and rules of each point, through the provider, into
+//! the journal.
 //!
 //! ```text
 //! identify -> journal opens -> before the effect -> perform, books -> after the effect -> during the answer -> journal closes -> answer
@@ -6,8 +7,9 @@
 //!             `---------------------------- one lock where nothing can stand in its way ---------------------------´
 //! ```
 //!
-//! Its connection's task takes it along, and a task of its own the rest of the way where that one ends: a client that goes away in the
-//! middle has asked all the same, and a provider does what it was asked.
+//! Its connection's task takes it along, and a task of its own the rest of the way where that one
+//! ends: a client that goes away in the middle has asked all the same, and a provider does what it
+//! was asked.
 
 use std::{
     sync::{
@@ -124,8 +126,8 @@ pub(crate) struct Addressed {
 }
 
 impl Addressed {
-    /// Reads what a request is, and finds its world: the one that the port belongs to, or else the one that its username does. `met` are the
-    /// rules that its connection has met.
+    /// Reads what a request is, and finds its world: the one that the port belongs to, or else the
+    /// one that its username does. `met` are the rules that its connection has met.
     pub(crate) fn new(
         (worlds, owner): (&Worlds, Option<&SharedWorld>),
         provider: Provider,
@@ -134,7 +136,8 @@ impl Addressed {
     ) -> Addressed {
         let identified = identify(provider, &request);
         let world = owner.cloned().unwrap_or_else(|| worlds.of(provider, &identified));
-        // Behind everybody's ports a connection meets the demo world's rules, whose numbers mean nothing in another world's journal.
+        // Behind everybody's ports a connection meets the demo world's rules, whose numbers mean
+        // nothing in another world's journal.
         if owner.is_none() && !world.is(worlds.demo()) {
             met.clear();
         }
@@ -159,7 +162,8 @@ enum Entered {
 }
 
 impl Course {
-    /// Opens a request's journal entry. Where nothing can stand in its way, it goes the whole way at once.
+    /// Opens a request's journal entry. Where nothing can stand in its way, it goes the whole way
+    /// at once.
     fn enter(addressed: Addressed, client: Client, stopping: watch::Receiver<bool>) -> Entered {
         let Addressed { world, provider, arrival, met, request, identified } = addressed;
         let mut locked = world.lock();
@@ -233,7 +237,8 @@ impl Course {
         self.suffer(fired, before, Some(performed.answer)).await
     }
 
-    /// A second request under a key that is in flight waits for the first one's answer, or is refused, as the settings say.
+    /// A second request under a key that is in flight waits for the first one's answer, or is
+    /// refused, as the settings say.
     async fn wait_for_key(&mut self) -> Turn {
         let (Provider::Namecom, true, Some(username), Some(key)) =
             (self.provider, self.identified.moves_money, &self.identified.username, &self.identified.identifier)
@@ -267,8 +272,8 @@ impl Course {
         Some((before, fired))
     }
 
-    /// Does what was asked, and reads the rules of the point behind it in the same moment, unless a gate stands there. None where the world
-    /// was reset meanwhile.
+    /// Does what was asked, and reads the rules of the point behind it in the same moment, unless a
+    /// gate stands there. None where the world was reset meanwhile.
     fn perform(&self) -> Option<(Performed, Option<Memory>, Option<Fired>)> {
         let mut world = self.world_of_this_life()?;
         let before = world.faults.wants_what_was(&self.coordinates).then(|| Memory::of(&world, self.provider));
@@ -321,7 +326,8 @@ impl Course {
                     }
                 }
                 Step::Answer(other) => return Turn::Answer(other),
-                // What is done to an answer before the effect is done to the one that the provider would give.
+                // What is done to an answer before the effect is done to the one that the provider
+                // would give.
                 Step::Corrupt(bytes) => {
                     self.acts.push((at, Act::Corrupt(bytes)));
                     answer = answer.or_else(|| self.rehearsed(before.as_ref()));
@@ -385,7 +391,8 @@ impl Course {
         Some(answer)
     }
 
-    /// Has later lookups see what was before a refund; a lookup itself is answered from the moment in which the rule was armed.
+    /// Has later lookups see what was before a refund; a lookup itself is answered from the moment
+    /// in which the rule was armed.
     fn stale(&self, before: Option<&Memory>, rule: RuleId, seconds: u64) -> Option<Answer> {
         let mut world = self.world_of_this_life()?;
         let now = world.now();
@@ -397,7 +404,8 @@ impl Course {
         Some(forged_answers::rehearsed(memory, &world.settings, now, &self.request))
     }
 
-    /// Has the rules of the last point say how the answer goes out, and closes the journal where that is clear.
+    /// Has the rules of the last point say how the answer goes out, and closes the journal where
+    /// that is clear.
     fn send(mut self, answer: Answer) -> Verdict {
         let Some(mut world) = self.world_of_this_life() else { return Verdict::Cut(Cut::Close) };
         let fired = self.fire(&mut world, Moment::DuringAnswer);

@@ -5,8 +5,9 @@
 //!                   -> perform  (may change state, lists its effects) -> fault point: after the effect -> Answer -> socket
 //! ```
 //!
-//! A provider is two plain functions over these types and its own state. It does no I/O, reads no clock and knows no fault:
-//! that is what lets a fault fall exactly between an effect and its answer.
+//! A provider is two plain functions over these types and its own state. It does no I/O, reads no
+//! clock and knows no fault: that is what lets a fault fall exactly between an effect and its
+//! answer.
 
 use std::fmt;
 
@@ -32,7 +33,8 @@ impl Provider {
     pub(crate) const ALL: [Provider; 3] = [Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess];
 }
 
-/// One HTTP request, read whole. It holds credentials: its `Debug` shows neither headers, query nor body.
+/// One HTTP request, read whole. It holds credentials: its `Debug` shows neither headers, query nor
+/// body.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
@@ -51,7 +53,8 @@ pub struct Request {
     pub body: Bytes,
     /// Whether it came over TLS.
     pub tls: bool,
-    /// What Debitsuccess makes of the body, read when it is first asked for: once to see whose it is and to answer it.
+    /// What Debitsuccess makes of the body, read when it is first asked for: once to see whose it
+    /// is and to answer it.
     #[serde(skip)]
     pub(crate) envelope: Envelope,
     /// What name.com makes of it, likewise.
@@ -59,12 +62,15 @@ pub struct Request {
     pub(crate) json: Json,
 }
 
-/// What can be told of a request before anything is done: for faults, the journal and the choice of the world.
+/// What can be told of a request before anything is done: for faults, the journal and the choice of
+/// the world.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Identified {
-    /// The provider's own name for the call: `!AutoRefund`, `ProcessRefund`, `InitiateRefund`. Empty where there is none.
+    /// The provider's own name for the call: `!AutoRefund`, `ProcessRefund`, `InitiateRefund`.
+    /// Empty where there is none.
     pub operation: String,
-    /// What the call is about: a Sectigo order number, a name.com order id, a Debitsuccess account reference as sent.
+    /// What the call is about: a Sectigo order number, a name.com order id, a Debitsuccess account
+    /// reference as sent.
     pub target: Option<String>,
     /// The account name in the request, in whatever place the provider takes it from.
     pub username: Option<String>,
@@ -98,8 +104,9 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-/// Whether a provider refuses to do once more what it has done already. Off, its kindness hides no mistake of a client: a second refund is
-/// carried out, stands in the books, and is found by the audit.
+/// Whether a provider refuses to do once more what it has done already. Off, its kindness hides no
+/// mistake of a client: a second refund is carried out, stands in the books, and is found by the
+/// audit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Deduplication {
@@ -115,7 +122,8 @@ pub enum Deduplication {
 pub struct Effect {
     /// What happened: `refund`, `order_rejected`, `refund_rejected`, `domain_deleted`.
     pub kind: String,
-    /// What it happened to, as finely as money is counted: a Sectigo order number, a name.com order item id, the Debitsuccess account reference.
+    /// What it happened to, as finely as money is counted: a Sectigo order number, a name.com order
+    /// item id, the Debitsuccess account reference.
     pub target: String,
     /// How much money moved, in hundredths of the currency; none where the provider does not say.
     pub amount_minor: Option<i64>,
@@ -128,7 +136,8 @@ pub struct Effect {
     /// Whose it was: a Sectigo login, a name.com username, a Debitsuccess account reference.
     #[serde(default)]
     pub account: Option<String>,
-    /// What the provider charged for doing it, in hundredths of the currency; none where it charges nothing.
+    /// What the provider charged for doing it, in hundredths of the currency; none where it charges
+    /// nothing.
     #[serde(default)]
     pub fee_minor: Option<i64>,
     /// Where the money went, at name.com; none at the others, which say nothing of it.

@@ -1,5 +1,6 @@
-//! Ten thousand clients that open a connection and never finish a head, at every port: nobody else is kept out for good, and memory has an end.
-//! In a process of its own, so that tests that measure silence need not be tested beside it.
+//! Ten thousand clients that open a connection and never finish a head, at every port: nobody else
+//! is kept out for good, and memory has an end. In a process of its own, so that tests that measure
+//! silence need not be tested beside it.
 
 #![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing there")]
 
@@ -27,7 +28,8 @@ const MAX_MEMORY_KIB: u64 = 400 * 1024;
 /// Long enough for a loaded machine, and no wait where all is well.
 const AT_LAST: Duration = Duration::from_secs(60);
 
-/// The simulators in a process of their own, so that its memory can be told, and its descriptors are its own.
+/// The simulators in a process of their own, so that its memory can be told, and its descriptors
+/// are its own.
 struct Running {
     process: Child,
     ports: Vec<(String, SocketAddr)>,
@@ -100,7 +102,8 @@ async fn ten_thousand_slow_heads_at_every_port() {
         let mut crowd = Vec::with_capacity(wanted);
         while crowd.len() < wanted {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            // The head of a request, or, over TLS, what could become a handshake; and no more of it.
+            // The head of a request, or, over TLS, what could become a handshake; and no more of
+            // it.
             let begun: &[u8] = if name == "Sectigo" { b"\x16\x03\x01" } else { b"GET / HTTP/1.1\r\nhost:" };
             stream.write_all(begun).await.unwrap();
             crowd.push(stream);
@@ -124,7 +127,8 @@ async fn ten_thousand_slow_heads_at_every_port() {
             assert!(answers(address).await, "{name}, afterwards");
         }
     }
-    // Ten thousand more of each kind would not take up more: what they took has been given back, or is used again.
+    // Ten thousand more of each kind would not take up more: what they took has been given back, or
+    // is used again.
     let memory = running.memory();
     assert!(memory < MAX_MEMORY_KIB, "{memory} KiB at the end");
 }

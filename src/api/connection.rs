@@ -1,6 +1,7 @@
 //! Connections: how many, and how long one may say nothing before it is shown the door.
 //!
-//! The server's own shutdown waits for every open connection, and a peer that never says anything would be waited for for ever.
+//! The server's own shutdown waits for every open connection, and a peer that never says anything
+//! would be waited for for ever.
 
 use std::io;
 use std::pin::Pin;

@@ -1,4 +1,5 @@
-//! Between the public contract and the domain. A request's faults are collected, all of them; an answer cannot fail.
+//! Between the public contract and the domain. A request's faults are collected, all of them; an
+//! answer cannot fail.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -86,7 +87,8 @@ pub(super) fn refund_name(name: &str) -> Result<RefundId, Status> {
     faults.finish(id)
 }
 
-/// A duration that is not negative. Read by hand: the library's own conversion overflows on the smallest number of seconds.
+/// A duration that is not negative. Read by hand: the library's own conversion overflows on the
+/// smallest number of seconds.
 pub(super) fn duration(field: &str, given: Option<prost_types::Duration>, faults: &mut Faults) -> Option<Duration> {
     let given = given?;
     let seconds = u64::try_from(given.seconds).ok().filter(|seconds| *seconds <= MAX_DURATION_SECONDS);

@@ -1,7 +1,7 @@
 //! The caller's deadline, answered just before it passes.
 //!
-//! Left to itself, the transport answers a passed deadline with CANCELLED and drops the handler; a caller could not tell it from a lost
-//! connection. So every handler answers a little earlier.
+//! Left to itself, the transport answers a passed deadline with CANCELLED and drops the handler; a
+//! caller could not tell it from a lost connection. So every handler answers a little earlier.
 
 use std::time::Duration;
 
@@ -42,7 +42,8 @@ impl Deadline {
         self.0
     }
 
-    /// The end of a wait that the caller asked for, within the deadline and the server's own limit. None: as long as these allow.
+    /// The end of a wait that the caller asked for, within the deadline and the server's own limit.
+    /// None: as long as these allow.
     pub(super) fn wait(self, asked: Option<Duration>, limit: Duration) -> Instant {
         (Instant::now() + asked.unwrap_or(limit).min(limit)).min(self.0)
     }

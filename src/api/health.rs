@@ -1,7 +1,7 @@
 //! `grpc.health.v1`: one word for the whole process, since every service needs the same ledger.
 //!
-//! Our own and not the ready-made one: that one begins as SERVING before anything works, and refuses to watch services it does not know,
-//! where the protocol says SERVICE_UNKNOWN.
+//! Our own and not the ready-made one: that one begins as SERVING before anything works, and
+//! refuses to watch services it does not know, where the protocol says SERVICE_UNKNOWN.
 
 use std::pin::Pin;
 

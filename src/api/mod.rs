@@ -67,7 +67,8 @@ pub enum ServeError {
 /// The descriptor set of the public contract, for reflection.
 const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("recoup_descriptors");
 
-/// No message of the contract is near it: the longest is a Debitsuccess refund with all its labels, some 25 kB.
+/// No message of the contract is near it: the longest is a Debitsuccess refund with all its labels,
+/// some 25 kB.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
 /// Connections at once; further ones wait to be accepted.
 const CONNECTIONS: usize = 1024;

@@ -26,7 +26,8 @@ pub(super) struct RefundsApi {
     pub(super) max_wait: Duration,
 }
 
-/// Who is named in the history. There is no authentication yet, and the gateway listens on loopback alone.
+/// Who is named in the history. There is no authentication yet, and the gateway listens on loopback
+/// alone.
 const CALLER: &str = "caller";
 /// A page ends before clients' default limit of 4 MiB for one message.
 const PAGE_BYTES: usize = 3 * 1024 * 1024;
@@ -140,7 +141,8 @@ impl RefundService for RefundsApi {
         name_trace(traceparent_in(request.metadata()).as_deref(), &id);
         let refund = match tokio::time::timeout_at(deadline.instant(), self.engine.reconcile(&id, CALLER)).await {
             Ok(reconciled) => reconciled.map_err(status::of_engine)?,
-            // The look goes on without its caller. The refund as it was would be taken for what the look showed.
+            // The look goes on without its caller. The refund as it was would be taken for what the
+            // look showed.
             Err(_) => return Err(status::not_known(Code::DeadlineExceeded, "the deadline passed")),
         };
         Ok(Response::new(proto::ReconcileRefundResponse { refund: Some(self.shown(&refund)) }))
@@ -261,7 +263,8 @@ fn position_in(question: &[u8], token: &str, faults: &mut Faults) -> Option<u64>
     position
 }
 
-/// At most `limit` entries and [`PAGE_BYTES`], and the token of the next page where entries are left.
+/// At most `limit` entries and [`PAGE_BYTES`], and the token of the next page where entries are
+/// left.
 fn page<T: prost::Message>(question: &[u8], limit: u32, entries: impl Iterator<Item = (u64, T)>) -> (Vec<T>, String) {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let (mut taken, mut bytes, mut last) = (Vec::new(), 0_usize, 0);

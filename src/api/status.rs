@@ -1,8 +1,9 @@
 //! The only place where an error becomes a `tonic::Status`.
 //!
-//! A status carries an `ErrorInfo` in the domain `recoup.v1`, whose reason is an [`ErrorReason`] without its prefix. On `RefundService` that
-//! means: this call recorded nothing and sent nothing. The few that cannot say so carry none ([`not_known`]). A provider's status never gets
-//! here unmapped: refusals are a refund's state, not a call's failure.
+//! A status carries an `ErrorInfo` in the domain `recoup.v1`, whose reason is an [`ErrorReason`]
+//! without its prefix. On `RefundService` that means: this call recorded nothing and sent nothing.
+//! The few that cannot say so carry none ([`not_known`]). A provider's status never gets here
+//! unmapped: refusals are a refund's state, not a call's failure.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -19,7 +20,8 @@ use crate::providers::StatusError;
 use crate::validation::ValidationError;
 
 const DOMAIN: &str = "recoup.v1";
-/// Details above some 12 kB reach clients as a broken stream; this leaves room for the rest of the trailers.
+/// Details above some 12 kB reach clients as a broken stream; this leaves room for the rest of the
+/// trailers.
 const MAX_DETAILS_BYTES: usize = 4 * 1024;
 /// A busy moment passes about so fast.
 const SOON: Duration = Duration::from_millis(250);
@@ -31,7 +33,8 @@ tokio::task_local! {
     static REQUEST_ID: String;
 }
 
-/// The field of every call that shows pages; alone at fault, it has a reason of its own, so that a caller can begin anew.
+/// The field of every call that shows pages; alone at fault, it has a reason of its own, so that a
+/// caller can begin anew.
 pub(super) const PAGE_TOKEN: &str = "page_token";
 
 /// Every field that is wrong, at once.
@@ -52,7 +55,8 @@ pub(super) fn not_grpc(what: &str) -> Status {
 
 const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 
-/// What the transport refused before any handler saw it, said in our words; none where it is not known that no handler did.
+/// What the transport refused before any handler saw it, said in our words; none where it is not
+/// known that no handler did.
 ///
 /// Every status of a handler has details, so one without them is the transport's own.
 pub(super) fn of_transport(refusal: &Status, call: &str) -> Option<Status> {
@@ -108,8 +112,8 @@ pub(super) fn draining() -> Status {
     retryable(Code::Unavailable, ErrorReason::Draining, "the gateway is shutting down", LATER)
 }
 
-/// The call broke off, and what it came to is not known: like a lost connection, so without an `ErrorInfo`, which would say that
-/// nothing was recorded. The same call again finds out.
+/// The call broke off, and what it came to is not known: like a lost connection, so without an
+/// `ErrorInfo`, which would say that nothing was recorded. The same call again finds out.
 pub(super) fn not_known(code: Code, what: &str) -> Status {
     let message = format!("{what}; whether anything was recorded is not known: the same call again finds out");
     Status::with_error_details(code, shortened(&message), ErrorDetails::with_retry_info(Some(LATER)))
@@ -130,8 +134,8 @@ pub(super) fn internal() -> Status {
     status(Code::Internal, ErrorReason::Internal, "a bug in the gateway; its log has more", [], |_| {})
 }
 
-/// A call that broke off, perhaps after it had recorded something: without an `ErrorInfo`, as [`not_known`]. The caller gets a number to quote;
-/// what happened is in the log under it.
+/// A call that broke off, perhaps after it had recorded something: without an `ErrorInfo`, as
+/// [`not_known`]. The caller gets a number to quote; what happened is in the log under it.
 pub(super) fn panicked() -> Status {
     let mut details = ErrorDetails::with_retry_info(Some(LATER));
     let place = match REQUEST_ID.try_with(String::clone) {
@@ -260,7 +264,8 @@ fn of_ledger(error: LedgerError) -> Status {
             precondition(ErrorReason::SimilarRefund, &message, [("conflicting_refund", conflicting.resource())])
         }
         LedgerError::NotFound(id) => not_found(ErrorReason::RefundNotFound, "refund", &id.resource(), &message),
-        // The engine answers both with a fresh look; what reaches a caller is a race lost many times over.
+        // The engine answers both with a fresh look; what reaches a caller is a race lost many
+        // times over.
         LedgerError::StaleRevision { present } => {
             status(Code::Aborted, ErrorReason::EtagMismatch, &message, [("etag", present.etag())], |_| {})
         }
@@ -333,7 +338,8 @@ fn status<const N: usize>(
     Status::with_error_details(code, shortened(message), details)
 }
 
-/// Texts of callers and providers are bounded where they come in; this keeps the sum of several of them within the trailers.
+/// Texts of callers and providers are bounded where they come in; this keeps the sum of several of
+/// them within the trailers.
 fn shortened(text: &str) -> &str {
     let end =
         text.char_indices().map(|(at, _)| at).chain([text.len()]).take_while(|at| *at <= 1024).last().unwrap_or(0);

@@ -438,7 +438,8 @@ mod tests {
         assert_eq!(without.fingerprint, status.fingerprint());
     }
 
-    /// The words of the domain against the names of the contract: `AwaitingPayment` and `ORDER_STATE_AWAITING_PAYMENT`.
+    /// The words of the domain against the names of the contract: `AwaitingPayment` and
+    /// `ORDER_STATE_AWAITING_PAYMENT`.
     fn names_agree<M: KnownValues>(prefix: &str, shown: impl Fn(M) -> &'static str) {
         let meanings = M::WORDS.iter().map(|(_, meaning)| *meaning).chain([M::UNRECOGNIZED]);
         for meaning in meanings {

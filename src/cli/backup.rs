@@ -1,4 +1,5 @@
-//! `recoup backup`: a copy of a ledger as it stands at one moment, which no gateway has to be stopped for, and a look at the copy.
+//! `recoup backup`: a copy of a ledger as it stands at one moment, which no gateway has to be
+//! stopped for, and a look at the copy.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -36,7 +36,8 @@ pub(super) async fn channel(server: &str) -> Result<Channel, Failure> {
     })
 }
 
-/// A request that the gateway answers within `limit`, with what it knows by then or with DEADLINE_EXCEEDED.
+/// A request that the gateway answers within `limit`, with what it knows by then or with
+/// DEADLINE_EXCEEDED.
 pub(super) fn within<T>(limit: Duration, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(limit);

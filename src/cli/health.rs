@@ -1,4 +1,5 @@
-//! `recoup health`: whether a running gateway takes refunds, as one sentence and an exit status, for whatever supervises it.
+//! `recoup health`: whether a running gateway takes refunds, as one sentence and an exit status,
+//! for whatever supervises it.
 //!
 //! It asks over the gRPC port itself, so that a yes means that a caller would be heard.
 
@@ -26,7 +27,8 @@ pub(crate) struct HealthArguments {
     /// Where the gateway is. Left out: where its configuration says that it listens.
     #[arg(long, env = "RECOUP_SERVER", value_name = "URL")]
     server: Option<String>,
-    /// The gateway's configuration, of which `listen` alone is read. Left out: the file that RECOUP_CONFIG names, or RECOUP_LISTEN, or the default.
+    /// The gateway's configuration, of which `listen` alone is read. Left out: the file that
+    /// RECOUP_CONFIG names, or RECOUP_LISTEN, or the default.
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
     /// One service, such as recoup.v1.RefundService; left out, the whole gateway.
@@ -73,7 +75,8 @@ async fn ask(server: &str, service: &str) -> Result<String, Failure> {
     let answer = client.check(request).await.map_err(|status| match status.code() {
         Code::NotFound => Failure::new(format!("the gateway at {server} has no service {service}")),
         _ if status.get_error_details().error_info().is_some() => refusal(&status),
-        // Nothing was to be done, so nothing is in doubt: whatever listens there is not heard as a gateway is.
+        // Nothing was to be done, so nothing is in doubt: whatever listens there is not heard as a
+        // gateway is.
         code => Failure::new(format!(
             "what listens at {server} gives no answer to a health check ({}): {}; is it the gateway's port?",
             code_name(code),

@@ -1,4 +1,5 @@
-//! What the command line does besides running the gateway: an operator's view of refunds, a gateway's health, and copies of a ledger and looks at it.
+//! What the command line does besides running the gateway: an operator's view of refunds, a
+//! gateway's health, and copies of a ledger and looks at it.
 //!
 //! ```text
 //! refunds     recoup refunds ...: through the gRPC API of a running gateway
@@ -27,7 +28,8 @@ pub(crate) use self::health::{HealthArguments, health};
 pub(crate) use self::refunds::{RefundsArguments, refunds};
 pub(crate) use self::verify::{VerifyArguments, verify};
 
-/// Exit status: the request, the settings or the file could not be made sense of, and nothing was done.
+/// Exit status: the request, the settings or the file could not be made sense of, and nothing was
+/// done.
 pub(crate) const USAGE: u8 = 2;
 
 /// Why a command ended without its result: one sentence, and what a script can tell apart.
@@ -47,7 +49,8 @@ impl Failure {
         Self { code: USAGE, ..Self::new(sentence) }
     }
 
-    /// Says it where errors are said, as JSON where the result would have been JSON, and gives the exit status.
+    /// Says it where errors are said, as JSON where the result would have been JSON, and gives the
+    /// exit status.
     fn say(self, as_json: bool) -> ExitCode {
         let Failure { sentence, json, code } = self;
         let text = if as_json {

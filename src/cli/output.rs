@@ -13,8 +13,8 @@ use super::Failure;
 
 /// A message of the contract, written as its JSON form says.
 ///
-/// Fields that hold their default are written too, so that a script finds the same keys each time. What can be absent (a message, the target)
-/// is left out where it is.
+/// Fields that hold their default are written too, so that a script finds the same keys each time.
+/// What can be absent (a message, the target) is left out where it is.
 pub(super) struct Json(DynamicMessage);
 
 /// What each command about one refund prints.

@@ -1,4 +1,5 @@
-//! `recoup verify`: everything in a ledger's file that does not fit, told without a gateway and without changing anything.
+//! `recoup verify`: everything in a ledger's file that does not fit, told without a gateway and
+//! without changing anything.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,7 +13,8 @@ use super::{Failure, USAGE, say};
 #[derive(Args)]
 #[command(after_help = "Exit status: 0 everything fits, 1 something does not, 2 no look could be taken.")]
 pub(crate) struct VerifyArguments {
-    /// The ledger's file, or a copy of it (with its -wal file, where there is one). No gateway may be running on it.
+    /// The ledger's file, or a copy of it (with its -wal file, where there is one). No gateway may
+    /// be running on it.
     #[arg(value_name = "LEDGER")]
     ledger: PathBuf,
     /// Print JSON (an error too, on standard error).

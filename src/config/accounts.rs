@@ -48,7 +48,8 @@ const MAX_IN_FLIGHT: usize = 16;
 const NAMECOM_REQUESTS_PER_SECOND: u32 = 20;
 const NAMECOM_REQUESTS_PER_HOUR: u32 = 3_000;
 const PENDING_LIMIT: Duration = Duration::from_secs(24 * 3600);
-/// 50 minutes: documented as 12 hours and, newer, as 1 hour; the shorter, less a margin for clocks that differ.
+/// 50 minutes: documented as 12 hours and, newer, as 1 hour; the shorter, less a margin for clocks
+/// that differ.
 const KEY_LIFETIME: Duration = Duration::from_secs(3000);
 
 /// What XML cannot represent, besides control characters.
@@ -309,7 +310,8 @@ impl AccountReader<'_, '_> {
         })
     }
 
-    /// The secret that `<stem>_file` or `<stem>_env` leads to. A variable takes the place of what the file says, here too.
+    /// The secret that `<stem>_file` or `<stem>_env` leads to. A variable takes the place of what
+    /// the file says, here too.
     fn secret(&mut self, stem: &str, longest: usize) -> Option<SecretString> {
         let (file, env) = (self.key(&format!("{stem}_file")), self.key(&format!("{stem}_env")));
         self.read.know(&file);
@@ -363,7 +365,8 @@ impl AccountReader<'_, '_> {
         None
     }
 
-    /// A secret in the configuration's text would be in every copy of it. The sentence never repeats it.
+    /// A secret in the configuration's text would be in every copy of it. The sentence never
+    /// repeats it.
     fn refuse_inline_secrets(&mut self) {
         for stem in SECRETS {
             let key = self.key(stem);
@@ -379,7 +382,8 @@ impl AccountReader<'_, '_> {
         }
     }
 
-    /// A key that only other providers' accounts have is most likely in the wrong account. (Where the provider is not known, any may be right.)
+    /// A key that only other providers' accounts have is most likely in the wrong account. (Where
+    /// the provider is not known, any may be right.)
     fn refuse_foreign_keys(&mut self, provider: Option<ProviderKind>) {
         let keys: BTreeSet<&str> = OWN_KEYS.into_iter().flat_map(|(_, keys)| keys.iter().copied()).collect();
         for last in keys {

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigErrors(Vec<ConfigError>);
 
-/// One thing that is wrong. It repeats no value, so that it can be printed whatever was pasted where.
+/// One thing that is wrong. It repeats no value, so that it can be printed whatever was pasted
+/// where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     /// The key's path, such as `accounts.namecom.endpoint`; empty where the file itself is meant.

@@ -1,4 +1,5 @@
-//! The configuration: one TOML file, environment variables over it, checked whole before anything starts.
+//! The configuration: one TOML file, environment variables over it, checked whole before anything
+//! starts.
 //!
 //! ```text
 //! recoup.toml --+
@@ -6,18 +7,20 @@
 //! RECOUP_... ---+                (reader.rs: types and unknown keys; accounts.rs: accounts and their secrets)
 //! ```
 //!
-//! Promises: what is wrong is never put right silently, no fault hides another, no fault repeats a value, and a secret comes from
-//! a file or an environment variable of its own, never from the configuration's text. `docker/recoup.toml` shows every setting; a
-//! test keeps it complete.
+//! Promises: what is wrong is never put right silently, no fault hides another, no fault repeats a
+//! value, and a secret comes from a file or an environment variable of its own, never from the
+//! configuration's text. `docker/recoup.toml` shows every setting; a test keeps it complete.
 //!
 //! # Environment variables
 //!
-//! `RECOUP_` and the key in capitals, each dot as two underscores: `RECOUP_LISTEN`, `RECOUP_LEDGER__PATH`,
-//! `RECOUP_ACCOUNTS__NAMECOM__ENDPOINT`. Account names hold no underscore, so one inside an account's name stands for `-`:
-//! `RECOUP_ACCOUNTS__NAMECOM_EU__CURRENCY` is `accounts.namecom-eu.currency`. (A name that begins or ends with `-`, or holds two in a
-//! row, can be set in the file alone.) An empty variable is a value like any other. A `RECOUP_` variable that is no setting is a
-//! fault, unless it is `RECOUP_CONFIG`, which names the file where the command line does not, or `RECOUP_SERVER`, which `recoup refunds`
-//! and `recoup health` read, or a secret's key names it.
+//! `RECOUP_` and the key in capitals, each dot as two underscores: `RECOUP_LISTEN`,
+//! `RECOUP_LEDGER__PATH`, `RECOUP_ACCOUNTS__NAMECOM__ENDPOINT`. Account names hold no underscore,
+//! so one inside an account's name stands for `-`: `RECOUP_ACCOUNTS__NAMECOM_EU__CURRENCY` is
+//! `accounts.namecom-eu.currency`. (A name that begins or ends with `-`, or holds two in a row, can
+//! be set in the file alone.) An empty variable is a value like any other. A `RECOUP_` variable
+//! that is no setting is a fault, unless it is `RECOUP_CONFIG`, which names the file where the
+//! command line does not, or `RECOUP_SERVER`, which `recoup refunds` and `recoup health` read, or a
+//! secret's key names it.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -41,7 +44,8 @@ use changes::Entries;
 pub use errors::{ConfigError, ConfigErrors, ErrorSource};
 use reader::Reader;
 
-/// Everything that can be set, checked. The defaults are those of [`Settings::default`], which has no account.
+/// Everything that can be set, checked. The defaults are those of [`Settings::default`], which has
+/// no account.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Where the gRPC server listens; loopback only. Port 0 takes any free one.
@@ -112,16 +116,19 @@ pub struct EngineSettings {
     pub retry_backoff_min: Duration,
     /// Where the doubling ends.
     pub retry_backoff_max: Duration,
-    /// How long after a doubt began the provider is asked about it: the first times, in rising order.
+    /// How long after a doubt began the provider is asked about it: the first times, in rising
+    /// order.
     pub lookups_after: Vec<Duration>,
     /// After the last of them, so far apart.
     pub lookups_every: Duration,
     /// How long a refund that its provider rejected, or that a person found not refunded, is still
     /// looked up once a day: the provider may correct it.
     pub rejection_follow_up: Duration,
-    /// Attempts on end of which nothing usable was heard, before an account is sent nothing any more.
+    /// Attempts on end of which nothing usable was heard, before an account is sent nothing any
+    /// more.
     pub circuit_failures: u32,
-    /// Different targets on end that the provider says are not the account's, before its credentials are doubted.
+    /// Different targets on end that the provider says are not the account's, before its
+    /// credentials are doubted.
     pub circuit_foreign_targets: usize,
     /// Until an account that is shut is tried for the first time; doubled each time.
     pub circuit_pause_min: Duration,
@@ -196,7 +203,8 @@ impl Settings {
         Self::load(path, std::env::vars_os())
     }
 
-    /// Reads the file at `path`, or the one that `RECOUP_CONFIG` names, or none, and lays the variables of `environment` over it.
+    /// Reads the file at `path`, or the one that `RECOUP_CONFIG` names, or none, and lays the
+    /// variables of `environment` over it.
     ///
     /// # Errors
     /// Every fault there is. Where the file cannot be read or is no TOML, only that.
@@ -217,7 +225,8 @@ impl Settings {
         Self::listen_of(path, std::env::vars_os())
     }
 
-    /// Where a gateway with the configuration of [`Settings::load`] listens. Nothing else of it is read: no account, and no secret.
+    /// Where a gateway with the configuration of [`Settings::load`] listens. Nothing else of it is
+    /// read: no account, and no secret.
     ///
     /// # Errors
     /// What is wrong with that one setting, or with the whole file.
@@ -293,7 +302,8 @@ impl Settings {
         Ok(settings)
     }
 
-    /// The settings as far as they can be read; what is wrong is noted in the reader, and a default stands in its place.
+    /// The settings as far as they can be read; what is wrong is noted in the reader, and a default
+    /// stands in its place.
     fn from_reader(read: &mut Reader<'_>) -> Self {
         let mut settings = Self::default();
         let Self { listen, ledger, log, metrics_listen, traces_endpoint, server, engine, validation, .. } =
@@ -441,8 +451,8 @@ fn log_format(word: &str) -> Result<LogFormat, &'static str> {
 /// The levels that a filter may name.
 const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// Each directive ends in a level, to the letter. The library would take a level that is none, or that has a blank beside it, for the name of a
-/// part, and silence all others.
+/// Each directive ends in a level, to the letter. The library would take a level that is none, or
+/// that has a blank beside it, for the name of a part, and silence all others.
 fn log_filter(text: &str) -> Result<String, &'static str> {
     let ends_in_level = |directive: &str| {
         let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);

@@ -1,6 +1,8 @@
-//! Entries by their path, from the file and the variables over it; a reader that notes what is wrong and goes on.
+//! Entries by their path, from the file and the variables over it; a reader that notes what is
+//! wrong and goes on.
 //!
-//! What has been asked for is known; what is left over at the end is an unknown key. So there is no second list of keys to forget.
+//! What has been asked for is known; what is left over at the end is an unknown key. So there is no
+//! second list of keys to forget.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -96,7 +98,8 @@ impl<'a> Reader<'a> {
         let lines = Lines::of(path, text);
         let (table, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
-            // Only the message: the error's own display shows the line, which may hold what was meant as a secret.
+            // Only the message: the error's own display shows the line, which may hold what was
+            // meant as a secret.
             let fault = |error: &toml::de::Error| ConfigError {
                 key: String::new(),
                 sentence: format!("is not TOML: {}", error.message()),
@@ -174,7 +177,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Text that must be there and must parse. `hint` is what a person needs to know who has not set it.
+    /// Text that must be there and must parse. `hint` is what a person needs to know who has not
+    /// set it.
     pub(super) fn required<T, E: Into<String>>(
         &mut self,
         key: &str,
@@ -339,7 +343,8 @@ impl<'a> Reader<'a> {
         let value =
             value.to_str().map_or_else(|| Value::Other(format!("{value:?}")), |text| Value::Variable(text.to_owned()));
         if !rest.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_') {
-            // Nothing can be set so: under a path that no setting has, it is found at the end as every unknown key is.
+            // Nothing can be set so: under a path that no setting has, it is found at the end as
+            // every unknown key is.
             let entry = Entry { parent: String::new(), name: rest.to_ascii_lowercase(), value, source };
             self.entries.insert(joined("", &name), entry);
             return;

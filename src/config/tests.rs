@@ -1,4 +1,5 @@
-//! Every fault with its key and its place; all of them at once; no value in any; the reference file complete.
+//! Every fault with its key and its place; all of them at once; no value in any; the reference file
+//! complete.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;

@@ -40,7 +40,8 @@ impl Timestamp {
         Self(self.0.saturating_sub(micros_of(duration)))
     }
 
-    /// How long after `earlier` this is; zero where it is not after it (a clock may have been set back).
+    /// How long after `earlier` this is; zero where it is not after it (a clock may have been set
+    /// back).
     pub fn saturating_duration_since(self, earlier: Timestamp) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }

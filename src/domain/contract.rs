@@ -1,4 +1,5 @@
-//! The retry contract: what makes a second send safe at a provider, and how a lost answer is found again.
+//! The retry contract: what makes a second send safe at a provider, and how a lost answer is found
+//! again.
 //!
 //! It is a value, one for each account; the engine obeys it and nothing else. It holds at one host
 //! and login: what was attempted at another place is never sent again by the gateway.
@@ -56,7 +57,8 @@ pub const fn default_settle_time(provider: ProviderKind) -> Duration {
 }
 
 impl RetryContract {
-    /// Whether the provider itself would keep a second send from a second effect now, the first having been recorded at `first_dispatch`.
+    /// Whether the provider itself would keep a second send from a second effect now, the first
+    /// having been recorded at `first_dispatch`.
     pub fn resend_safe(&self, first_dispatch: Timestamp, now: Timestamp) -> bool {
         match self.deduplication {
             Deduplication::None => false,

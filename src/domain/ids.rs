@@ -4,7 +4,8 @@ use std::fmt;
 
 /// The caller's key of a refund: 1 to 50 of `A-Z a-z 0-9 -`. It never expires.
 ///
-/// The bounds are those of the narrowest provider field that it travels in (Debitsuccess `ExternalRefundIdentifier`).
+/// The bounds are those of the narrowest provider field that it travels in (Debitsuccess
+/// `ExternalRefundIdentifier`).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RefundId(String);
 

@@ -117,8 +117,8 @@ impl Money {
         }
     }
 
-    /// The sum of amounts in one currency. None where there is none, where one of them is not known,
-    /// or where the sum is out of range.
+    /// The sum of amounts in one currency. None where there is none, where one of them is not
+    /// known, or where the sum is out of range.
     pub fn total(amounts: impl IntoIterator<Item = Option<Money>>) -> Option<Money> {
         amounts.into_iter().reduce(|sum, next| {
             let (sum, next) = (sum?, next?);
@@ -148,8 +148,8 @@ impl fmt::Display for Money {
 
 /// Reads a decimal number, as JSON or XML print it, into hundredths, rounded half away from zero.
 ///
-/// Providers print binary floats (`9.9900000000000002`), so further digits are rounded and not refused. `NaN`, `Infinity`, an empty text
-/// and a number with a foreign tail are refused.
+/// Providers print binary floats (`9.9900000000000002`), so further digits are rounded and not
+/// refused. `NaN`, `Infinity`, an empty text and a number with a foreign tail are refused.
 ///
 /// # Errors
 /// [`InvalidAmount::NotDecimal`], [`InvalidAmount::TooLarge`]

@@ -1,4 +1,5 @@
-//! What a provider's answer *means*. Never a `Result`: `?` must not be able to throw a money answer away.
+//! What a provider's answer *means*. Never a `Result`: `?` must not be able to throw a money answer
+//! away.
 
 use crate::domain::characters::is_control_or_format;
 use crate::domain::clock::Timestamp;
@@ -65,7 +66,8 @@ pub enum AccountSignal {
     Nothing,
     /// The provider refused the login.
     LoginRefused,
-    /// The provider is there. It does not show the target to this login: the target is wrong, or the login.
+    /// The provider is there. It does not show the target to this login: the target is wrong, or
+    /// the login.
     NotOurs,
     /// The provider took the login, and has no such target.
     NoTarget,

@@ -1,7 +1,8 @@
 //! The refund: one intent to give money back, and how an event changes it.
 //!
-//! [`Refund::apply`] is the only way in which a refund changes. It is pure, so the live path, the recovery at start-up and the tests
-//! run the same code, and the ledger can apply it inside its transaction.
+//! [`Refund::apply`] is the only way in which a refund changes. It is pure, so the live path, the
+//! recovery at start-up and the tests run the same code, and the ledger can apply it inside its
+//! transaction.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,8 @@ use crate::domain::place::{Destination, Place};
 use crate::domain::state::{self, IllegalTransition, State};
 use crate::domain::target::{SIMILAR_WITHIN, Target};
 
-/// What a caller asks for, checked. Two intents with one id are the same refund exactly when they are equal.
+/// What a caller asks for, checked. Two intents with one id are the same refund exactly when they
+/// are equal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intent {
     /// The caller's key.
@@ -61,7 +63,8 @@ pub struct Refund {
     pub provider_status_note: Option<String>,
     /// Wire attempts so far.
     pub attempt_count: u32,
-    /// Attempts of which nobody knows the outcome, and those that were refused while there was one: while it is above 0, no "no" is believed.
+    /// Attempts of which nobody knows the outcome, and those that were refused while there was one:
+    /// while it is above 0, no "no" is believed.
     pub unanswered_attempts: u32,
     /// Rises by one with every event. 1 for a refund just created.
     pub revision: u64,
@@ -192,7 +195,8 @@ impl Refund {
         format!("{:x}-{:x}", self.create_time.as_micros(), self.revision)
     }
 
-    /// What [`Intent`] fields of a second request differ from the recorded ones; empty when it is the same refund.
+    /// What [`Intent`] fields of a second request differ from the recorded ones; empty when it is
+    /// the same refund.
     pub fn differing_fields(&self, intent: &Intent) -> Vec<&'static str> {
         let mut fields = self.intent.target.differing_fields(&intent.target);
         if self.intent.account != intent.account {
@@ -240,7 +244,8 @@ impl Refund {
         let refused = || IllegalTransition { from: self.state, event: event.kind().as_str() };
         let attempt_says_no = matches!(event, Event::NotSent { .. } | Event::Refused { .. });
         if self.state == State::Dispatching && self.unanswered_attempts > 0 && attempt_says_no {
-            // This attempt's "no" says nothing of the earlier one: PENDING could be withdrawn, and FAILED would be a promise.
+            // This attempt's "no" says nothing of the earlier one: PENDING could be withdrawn, and
+            // FAILED would be a promise.
             return Err(refused());
         }
         if self.state == State::Failed && (self.caution_until.is_none() || self.corrected_time.is_some()) {
@@ -263,7 +268,8 @@ impl Refund {
             Event::NotSent { error, retry_at } => {
                 next.provider_error = Some(error.clone());
                 next.not_before = Some(*retry_at);
-                // No answer was read and the proof stands: no byte of this attempt left, so it did not begin the clock.
+                // No answer was read and the proof stands: no byte of this attempt left, so it did
+                // not begin the clock.
                 if error.http_status == 0 && self.dispatch_time == Some(self.update_time) {
                     next.dispatch_time = None;
                 }
@@ -289,7 +295,8 @@ impl Refund {
             Event::Refused { error, items, follow_until } => {
                 next.provider_error = Some(error.clone());
                 next.adopt_provider_state(&Reported { items, ..Reported::default() });
-                // The word of a state that is over says nothing of this one; a review's "no" is itself the provider's word for it.
+                // The word of a state that is over says nothing of this one; a review's "no" is
+                // itself the provider's word for it.
                 next.provider_status = (error.category == ErrorCategory::RejectedOnReview).then(|| error.code.clone());
                 next.provider_status_note = next.provider_status.as_ref().and_then(|_| said(Some(&error.message)));
                 next.caution_until = *follow_until;
@@ -389,7 +396,8 @@ impl Refund {
         self.provider_error = None;
     }
 
-    /// Takes over what the provider says of a refund that it knows. What it leaves out keeps its last word.
+    /// Takes over what the provider says of a refund that it knows. What it leaves out keeps its
+    /// last word.
     fn adopt_provider_state(&mut self, reported: &Reported<'_>) {
         self.unanswered_attempts = 0;
         self.provider_reference = reported.reference.clone().or_else(|| self.provider_reference.take());

@@ -1,4 +1,5 @@
-//! The states of a refund and the only moves between them. One table, used live, in recovery and by the ledger.
+//! The states of a refund and the only moves between them. One table, used live, in recovery and by
+//! the ledger.
 
 use crate::domain::event::{Decided, Event, Resolution};
 
@@ -19,7 +20,8 @@ pub enum State {
     Succeeded,
     /// Terminal: some items were given back, others not.
     PartiallySucceeded,
-    /// Terminal: nothing was given back. The provider refused, a person found it so, or it was never processed.
+    /// Terminal: nothing was given back. The provider refused, a person found it so, or it was
+    /// never processed.
     Failed,
     /// Terminal: withdrawn before the provider had processed anything.
     Cancelled,
@@ -35,7 +37,8 @@ pub struct IllegalTransition {
     pub event: &'static str,
 }
 
-/// Where `event` leads from `from`. Every pair that is not listed is refused: a terminal state is never left, doubt never forgotten.
+/// Where `event` leads from `from`. Every pair that is not listed is refused: a terminal state is
+/// never left, doubt never forgotten.
 ///
 /// # Errors
 /// [`IllegalTransition`] for every pair that is not listed.
@@ -44,7 +47,8 @@ pub fn next(from: State, event: &Event) -> Result<State, IllegalTransition> {
         Cancelled, Dispatching, Failed, InDoubt, NeedsReview, PartiallySucceeded, Pending, Submitted, Succeeded,
     };
     match (from, event) {
-        // Whether a second send out of doubt is safe is the retry contract's to say, not this table's.
+        // Whether a second send out of doubt is safe is the retry contract's to say, not this
+        // table's.
         (Pending | InDoubt, Event::Dispatched { .. }) => Ok(Dispatching),
         (Dispatching, Event::NotSent { .. }) => Ok(Pending),
         (Pending, Event::Cancelled) => Ok(Cancelled),

@@ -1,4 +1,5 @@
-//! What is refunded: a Sectigo order, items of a name.com order, an amount of a Debitsuccess account.
+//! What is refunded: a Sectigo order, items of a name.com order, an amount of a Debitsuccess
+//! account.
 
 use std::time::Duration;
 
@@ -44,7 +45,8 @@ pub struct DebitsuccessTarget {
 /// A field that is wrong, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldViolation {
-    /// Path from the request's root or, from a constructor here, from the target: `amount.minor_units`.
+    /// Path from the request's root or, from a constructor here, from the target:
+    /// `amount.minor_units`.
     pub field: String,
     /// What would be right, to be read after the field's name.
     pub description: String,
@@ -55,7 +57,8 @@ pub const SIMILAR_WITHIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Longest order number that every Sectigo page accepts.
 const SECTIGO_ORDER_NUMBER_CHARS: usize = 64;
-/// Not documented; keeps an answer with a row and a sentence for each item, attached ones too, below the bound of 64 KiB.
+/// Not documented; keeps an answer with a row and a sentence for each item, attached ones too,
+/// below the bound of 64 KiB.
 const NAMECOM_ITEMS: usize = 200;
 const ACCOUNT_REFERENCE_CHARS: usize = 15;
 const EXTERNAL_REFERENCE_CHARS: usize = 50;
@@ -104,7 +107,8 @@ impl Target {
         references
     }
 
-    /// What may be refunded only once: while one refund holds a key, no other gets it. Empty where amounts can be refunded again and again.
+    /// What may be refunded only once: while one refund holds a key, no other gets it. Empty where
+    /// amounts can be refunded again and again.
     pub fn reservation_keys(&self) -> Vec<String> {
         match self {
             Target::Sectigo(target) => vec![format!("order:{}", canonical_order_number(&target.order_number))],
@@ -152,7 +156,8 @@ impl Target {
         format!("{payee_reference}:{amount}")
     }
 
-    /// The names of the fields in which the two differ, as a caller knows them; empty when they are one.
+    /// The names of the fields in which the two differ, as a caller knows them; empty when they are
+    /// one.
     pub fn differing_fields(&self, other: &Target) -> Vec<&'static str> {
         match (self, other) {
             (Target::Sectigo(a), Target::Sectigo(b)) => differing([
@@ -209,7 +214,8 @@ impl SectigoTarget {
     }
 }
 
-/// Whether two Sectigo order numbers name one order: "0100" and "100" do, to a provider that reads numbers.
+/// Whether two Sectigo order numbers name one order: "0100" and "100" do, to a provider that reads
+/// numbers.
 pub fn is_same_order(one: &str, other: &str) -> bool {
     canonical_order_number(one) == canonical_order_number(other)
 }

@@ -1,4 +1,5 @@
-//! What one account has of the engine: its slots on the wire, its pace, its circuit, and its place in the queue.
+//! What one account has of the engine: its slots on the wire, its pace, its circuit, and its place
+//! in the queue.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -139,7 +140,8 @@ impl AccountRuntime {
         self.moved(|circuit| circuit.release(era));
     }
 
-    /// Remembers what the answer to an attempt that was sent in `era` told of the account. Whether that has shut it.
+    /// Remembers what the answer to an attempt that was sent in `era` told of the account. Whether
+    /// that has shut it.
     pub(super) fn note(&self, era: Generation, sign: Signal) -> bool {
         self.moved(|circuit| {
             let was_present = circuit.era() == era;

@@ -28,7 +28,8 @@ use crate::engine::AccountHealth;
 pub struct CircuitBreakerSettings {
     /// So many attempts on end of which nothing was heard, and the account is shut. At least 1.
     pub failures: u32,
-    /// So many different targets on end that the provider says are not this account's, and its credentials are doubted. At least 1.
+    /// So many different targets on end that the provider says are not this account's, and its
+    /// credentials are doubted. At least 1.
     pub strangers: usize,
     /// Until it is tried for the first time.
     pub shortest_pause: Duration,
@@ -72,7 +73,8 @@ pub(super) struct CircuitBreaker {
     era: Generation,
 }
 
-/// Between one shutting of the account and the next. What was on its way when it was shut says nothing new, however late it is answered.
+/// Between one shutting of the account and the next. What was on its way when it was shut says
+/// nothing new, however late it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Generation(u64);
 
@@ -130,7 +132,8 @@ impl CircuitBreaker {
         self.era
     }
 
-    /// A refund is about to be recorded as sent. Where only one may be, this one is it; none where none may be.
+    /// A refund is about to be recorded as sent. Where only one may be, this one is it; none where
+    /// none may be.
     pub(super) fn try_acquire_probe(&mut self) -> Option<Generation> {
         let has_turn = match &mut self.position {
             BreakerState::Closed { .. } => true,
@@ -181,7 +184,8 @@ impl CircuitBreaker {
                     if !strangers.contains(&target) {
                         strangers.push(target);
                     }
-                    // One caller's wrong order number, however often it is sent, must not shut everybody out.
+                    // One caller's wrong order number, however often it is sent, must not shut
+                    // everybody out.
                     if strangers.len() >= most_strangers {
                         self.open(AccountHealth::CredentialsRefused, shortest_pause, now);
                     }
@@ -196,8 +200,8 @@ impl CircuitBreaker {
         }
     }
 
-    /// What a look at the provider told. Where it answers, one refund may try whether more is possible; the look that was due, and was in
-    /// vain, is made again later.
+    /// What a look at the provider told. Where it answers, one refund may try whether more is
+    /// possible; the look that was due, and was in vain, is made again later.
     pub(super) fn record_probe(&mut self, sign: &Signal, is_due: bool, now: Instant) {
         let BreakerState::Open { why, pause, is_read_only, .. } = self.position else { return };
         if is_read_only && !is_due {
@@ -301,7 +305,8 @@ mod tests {
         assert_eq!(circuit.stance(begin), Permission::All);
     }
 
-    /// Many attempts stall together, and are given up one after the other, long after the first of them have shut the account.
+    /// Many attempts stall together, and are given up one after the other, long after the first of
+    /// them have shut the account.
     #[rstest]
     fn what_was_sent_before_it_was_shut_decides_nothing(#[values(Signal::Failure, Signal::Healthy)] late: Signal) {
         let (mut circuit, begin) = (CircuitBreaker::new(SETTINGS), Instant::now());

@@ -14,7 +14,8 @@ use crate::domain::outcome::{
 use crate::domain::refund::{Doubt, Refund};
 use crate::domain::state::State;
 
-/// How refunds that were provably not processed are spread over time: twice as long after each attempt, within bounds.
+/// How refunds that were provably not processed are spread over time: twice as long after each
+/// attempt, within bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
     /// After the first attempt.
@@ -65,11 +66,13 @@ pub struct Decision {
 pub enum Step {
     /// Ask what became of it.
     LookUp,
-    /// Send the same request once more: its provider keeps it from a second effect, and its answer is the first one's.
+    /// Send the same request once more: its provider keeps it from a second effect, and its answer
+    /// is the first one's.
     Resend,
 }
 
-/// So many attempts without an answer, and a person must look: whatever the contract says, something is wrong.
+/// So many attempts without an answer, and a person must look: whatever the contract says,
+/// something is wrong.
 const MAX_UNANSWERED_ATTEMPTS: u32 = 5;
 
 const TOO_MANY_UNANSWERED: &str = "too many attempts were left without an answer";
@@ -78,7 +81,8 @@ const NEVER_TAKEN: &str = "for days no attempt was taken";
 
 const ELSEWHERE: &str = "it was attempted at another host or under another login, and is not sent again from here";
 
-/// So long a doubt is left to looks that are not answered: longer than any outage that is still being worked on.
+/// So long a doubt is left to looks that are not answered: longer than any outage that is still
+/// being worked on.
 const MAX_DOUBT_WITHOUT_LOOKUP: Duration = Duration::from_secs(3 * 24 * 3_600);
 
 /// So long a refund that the provider has taken is followed: longer than any bank's transfer.
@@ -106,7 +110,8 @@ pub fn next_step(refund: &Refund, rules: RetryRules<'_>, now: Timestamp) -> Step
 
 /// What follows from the answer to an attempt of a refund that is DISPATCHING.
 pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: RetryRules<'_>, now: Timestamp) -> Decision {
-    // Earlier attempts of this refund of which nobody knows the outcome. While there are any, no "no" is definite.
+    // Earlier attempts of this refund of which nobody knows the outcome. While there are any, no
+    // "no" is definite.
     let unanswered = refund.unanswered_attempts > 0;
     let doubted =
         |reason, evidence: String, error| vec![Event::Doubted { reason, evidence, error, not_processed: false }];
@@ -127,8 +132,8 @@ pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: RetryRules<'_>, n
             let is_final = is_final(&error, rules.contract);
             let events = doubted(DoubtReason::Contradiction, evidence, Some(error));
             let decision = rules.decision(refund, events, now);
-            // "Already refunded" and 14143 may well be the trace of our own earlier attempt: a look tells, and at once. What is asked for
-            // again has its schedule.
+            // "Already refunded" and 14143 may well be the trace of our own earlier attempt: a look
+            // tells, and at once. What is asked for again has its schedule.
             if is_final { Decision { next_check: None, ..decision } } else { decision }
         }
         Outcome::Refused { error, .. } if is_foreign_identifier(rules.contract, &error) => {
@@ -170,8 +175,8 @@ pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: RetryRules<'_>, n
     }
 }
 
-/// What follows where an attempt of a refund in doubt is on disk, and it has taken so long that sending it is not safe any more: another one is
-/// unanswered, and this one never left.
+/// What follows where an attempt of a refund in doubt is on disk, and it has taken so long that
+/// sending it is not safe any more: another one is unanswered, and this one never left.
 pub fn after_delay(refund: &Refund, reason: DoubtReason, rules: RetryRules<'_>, now: Timestamp) -> Decision {
     let evidence = "an earlier attempt is unanswered, and this one was not sent: until it was recorded the provider may have \
                     forgotten the key, or the credentials that it is bound to have changed";
@@ -341,7 +346,8 @@ fn after_absence(refund: &Refund, absence: Absence, rules: RetryRules<'_>, asked
         (LookupKind::TargetState, State::Submitted) if refund.attempted_elsewhere && has_settled => {
             AfterAbsence::PastAllMeans(ELSEWHERE)
         }
-        // The order's state lags behind by an unknown time, and the provider has said that it took the refund.
+        // The order's state lags behind by an unknown time, and the provider has said that it took
+        // the refund.
         (LookupKind::TargetState, State::Submitted) => AfterAbsence::NotYet,
         (LookupKind::TargetState, _) => {
             let doubt_settled = has_settled && refund.doubt.as_ref().is_some_and(|doubt| settled(doubt.since));
@@ -395,8 +401,9 @@ fn after_absence(refund: &Refund, absence: Absence, rules: RetryRules<'_>, asked
     }
 }
 
-/// A lookup that is not answered proves nothing. After days without an answer one more helps no further, and a person is
-/// asked. A refund that has moved was looked up at its new place only since then.
+/// A lookup that is not answered proves nothing. After days without an answer one more helps no
+/// further, and a person is asked. A refund that has moved was looked up at its new place only
+/// since then.
 fn lookups_timed_out(refund: &Refund, contract: &RetryContract, now: Timestamp) -> bool {
     let since = refund.doubt.as_ref().map(|doubt| refund.placed_time.map_or(doubt.since, |at| at.max(doubt.since)));
     since
@@ -414,12 +421,14 @@ fn was_not_processed(refund: &Refund) -> bool {
     refund.doubt.as_ref().is_some_and(|doubt| doubt.not_processed)
 }
 
-/// The last attempt was answered with a no, which cannot be believed while another attempt is unanswered; asking again would change nothing.
+/// The last attempt was answered with a no, which cannot be believed while another attempt is
+/// unanswered; asking again would change nothing.
 fn last_attempt_refused(refund: &Refund, contract: &RetryContract) -> bool {
     !was_not_processed(refund) && refund.provider_error.as_ref().is_some_and(|error| is_final(error, contract))
 }
 
-/// The last answer cannot be the one to this refund: the same key would get it again, and then pass for our own. Only the target tells.
+/// The last answer cannot be the one to this refund: the same key would get it again, and then pass
+/// for our own. Only the target tells.
 fn is_contradicted(refund: &Refund) -> bool {
     let by_an_answer = |doubt: &Doubt| doubt.reason == DoubtReason::Contradiction && refund.provider_error.is_none();
     refund.doubt.as_ref().is_some_and(by_an_answer)
@@ -427,7 +436,8 @@ fn is_contradicted(refund: &Refund) -> bool {
 
 /// A no that the same request would get again.
 fn is_final(error: &ProviderError, contract: &RetryContract) -> bool {
-    // Our key with our bytes is refused only while the first request that had them is still being worked on.
+    // Our key with our bytes is refused only while the first request that had them is still being
+    // worked on.
     let replays = matches!(contract.deduplication, Deduplication::Replay { .. });
     match error.category {
         ErrorCategory::LimitReached | ErrorCategory::CredentialsRefused => false,
@@ -476,7 +486,8 @@ impl RetryRules<'_> {
         Event::Refused { error, items, follow_until: follow.then(|| now.saturating_add(self.follow_up)) }
     }
 
-    /// By the schedule, and not later than the moment at which what is seen will mean more, or the last one at which a resend is safe.
+    /// By the schedule, and not later than the moment at which what is seen will mean more, or the
+    /// last one at which a resend is safe.
     fn next_check_time_of(&self, refund: &Refund, since: Timestamp, skipped: u32, now: Timestamp) -> Timestamp {
         let scheduled = self.schedule.next(since, skipped, now);
         let moved = refund.placed_time.filter(|_| refund.attempted_elsewhere);
@@ -495,7 +506,8 @@ impl RetryRules<'_> {
 }
 
 impl Schedule {
-    /// The first moment after `now`; of the first ones so many are `skipped`, since every attempt without an answer makes the next rarer.
+    /// The first moment after `now`; of the first ones so many are `skipped`, since every attempt
+    /// without an answer makes the next rarer.
     fn next(&self, since: Timestamp, skipped: u32, now: Timestamp) -> Timestamp {
         let skipped = usize::try_from(skipped).unwrap_or(usize::MAX).min(self.first.len().saturating_sub(1));
         let elapsed = now.saturating_duration_since(since);
@@ -511,7 +523,8 @@ impl Schedule {
 }
 
 impl Backoff {
-    /// How long after attempt number `attempt`. Up to a quarter less, by refund, so that a crowd does not come back as one.
+    /// How long after attempt number `attempt`. Up to a quarter less, by refund, so that a crowd
+    /// does not come back as one.
     fn after(&self, attempt: u32, refund: &RefundId) -> Duration {
         let doublings = attempt.saturating_sub(1).min(20);
         let full = self.shortest.saturating_mul(1 << doublings).min(self.longest);
@@ -525,7 +538,8 @@ impl Backoff {
     }
 }
 
-/// 14143 on a first send: somebody else's refund has our identifier. Not ours to take for a yes, nor for a no.
+/// 14143 on a first send: somebody else's refund has our identifier. Not ours to take for a yes,
+/// nor for a no.
 fn is_foreign_identifier(contract: &RetryContract, error: &ProviderError) -> bool {
     contract.deduplication == Deduplication::Reject && error.category == ErrorCategory::IdentifierInUse
 }

@@ -5,7 +5,8 @@
 //!                                                                 ledger --> a feed that has fallen behind, page by page
 //! ```
 //!
-//! A feed takes its next events only as its reader asks, so a slow reader costs nothing but its own time.
+//! A feed takes its next events only as its reader asks, so a slow reader costs nothing but its own
+//! time.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -68,7 +69,8 @@ enum Found {
 const PAGE: u32 = 256;
 /// Events held: a second of a busy ledger, some megabytes.
 const HELD: u32 = 4_096;
-/// Between two reads for all. A commit after a rest is shown at once; of a stream of commits each wakes nobody by itself.
+/// Between two reads for all. A commit after a rest is shown at once; of a stream of commits each
+/// wakes nobody by itself.
 const MIN_READ_INTERVAL: Duration = Duration::from_millis(100);
 
 impl EventStream {

@@ -18,9 +18,10 @@
 //! start-up     : DISPATCHING -> IN_DOUBT
 //! ```
 //!
-//! [`decide`] says what follows from an answer and waits for nothing; [`step`] does it and decides nothing; [`driver`] finds what is due;
-//! [`lane`] is what one account has of it all, and [`circuit`] whether it is sent anything at all.
-//! No work lives in a caller's future: whoever stops listening stops nothing.
+//! [`decide`] says what follows from an answer and waits for nothing; [`step`] does it and decides
+//! nothing; [`driver`] finds what is due; [`lane`] is what one account has of it all, and
+//! [`circuit`] whether it is sent anything at all. No work lives in a caller's future: whoever
+//! stops listening stops nothing.
 
 mod account;
 pub mod circuit_breaker;
@@ -111,7 +112,8 @@ pub(crate) struct EngineCore {
 
 /// After an error of the ledger.
 const LEDGER_ERROR_BACKOFF: Duration = Duration::from_secs(1);
-/// Withdrawals and looks under way at once: their callers may have left, so the port's bound on calls does not hold them.
+/// Withdrawals and looks under way at once: their callers may have left, so the port's bound on
+/// calls does not hold them.
 const MAX_DETACHED_OPERATIONS: usize = 1_024;
 
 impl Engine {
@@ -164,8 +166,9 @@ impl Engine {
             );
             log_interrupted(&shared, committed).await?;
         }
-        // One listens for all who wait: those who hear it from the word itself are woken in any order, and no two runs would be alike. Not a task
-        // of the drain, which lets callers wait for as long as the ledger writes.
+        // One listens for all who wait: those who hear it from the word itself are woken in any
+        // order, and no two runs would be alike. Not a task of the drain, which lets callers wait
+        // for as long as the ledger writes.
         tokio::spawn(cancel_on_ledger_failure(shared.ledger.health(), shared.stopped.clone()));
         for lane in shared.lanes.values() {
             shared.tasks.spawn(workers::run_dispatcher(shared.clone(), lane.clone()));
@@ -182,7 +185,8 @@ impl Engine {
     pub async fn create(&self, command: CreateCommand) -> Result<CreateResult, EngineError> {
         let (answer_by, wait_until) = (command.answer_by, command.wait_until);
         let claim = Ticket::default();
-        // Before anything is recorded: so the refund need not be read again in order to wait for it.
+        // Before anything is recorded: so the refund need not be read again in order to wait for
+        // it.
         let waiter = self.0.waiters.register(&command.intent.id);
         // A task of its own: between the commit and the send nobody may be able to drop the work.
         let mut recording = self.spawn(self.0.clone().create_refund_detached(command, claim.clone()));
@@ -254,7 +258,8 @@ impl Engine {
     /// [`EngineError::NotCancellable`], [`EngineError::EtagMismatch`], those of the ledger.
     pub async fn cancel(&self, id: &RefundId, etag: Option<&str>, actor: &str) -> Result<Refund, EngineError> {
         let (shared, id, etag, actor) = (self.0.clone(), id.clone(), etag.map(str::to_owned), actor.to_owned());
-        // A task of its own: those who wait for the refund are told, though the caller may have gone.
+        // A task of its own: those who wait for the refund are told, though the caller may have
+        // gone.
         self.run_detached(async move { shared.cancel_detached(&id, etag.as_deref(), &actor).await }).await
     }
 
@@ -353,7 +358,8 @@ impl Engine {
         Ok(self.0.ledger.events_of(id, after_revision, limit).await?)
     }
 
-    /// Follows the ledger after `sequence`: history and then what comes, without a gap. Ends with [`EngineError::Draining`].
+    /// Follows the ledger after `sequence`: history and then what comes, without a gap. Ends with
+    /// [`EngineError::Draining`].
     ///
     /// # Errors
     /// [`EngineError::TooManyFeeds`], [`EngineError::BeyondLastEvent`]
@@ -385,7 +391,8 @@ impl Engine {
         self.0.settings.max_feeds.saturating_sub(self.0.feeds.available_permits())
     }
 
-    /// The account's retry contract says whether a second send is safe for a refund now; false for accounts no longer configured.
+    /// The account's retry contract says whether a second send is safe for a refund now; false for
+    /// accounts no longer configured.
     pub fn resend_safe(&self, refund: &Refund) -> bool {
         self.0.configured_account(refund).is_ok_and(|lane| self.0.may_resend(lane, refund))
     }
@@ -431,7 +438,8 @@ impl EngineCore {
         command: CreateCommand,
         claim: Ticket,
     ) -> Result<CreateResult, EngineError> {
-        // Before everything that may refuse the call: what is on disk is told, whatever else is the matter.
+        // Before everything that may refuse the call: what is on disk is told, whatever else is the
+        // matter.
         if let Some(known) = self.known(&command.intent).await? {
             return Ok(CreateResult { refund: known, replayed: true });
         }
@@ -539,9 +547,10 @@ impl EngineCore {
         }
     }
 
-    /// The refund that a request is a repetition of. It is answered without a turn of the writer, and even when the configuration would refuse
-    /// it by now: its account has left, or its currency changed. A ledger that has stopped is asked too, for an error would say that nothing
-    /// was recorded; but not one that does not verify: whoever writes says why.
+    /// The refund that a request is a repetition of. It is answered without a turn of the writer,
+    /// and even when the configuration would refuse it by now: its account has left, or its
+    /// currency changed. A ledger that has stopped is asked too, for an error would say that
+    /// nothing was recorded; but not one that does not verify: whoever writes says why.
     async fn known(&self, intent: &Intent) -> Result<Option<Refund>, EngineError> {
         if matches!(*self.ledger.health().borrow(), Health::Corrupt(_)) && self.account_for(intent).is_ok() {
             return Ok(None);
@@ -554,8 +563,9 @@ impl EngineCore {
         Ok(self.ledger.get(id).await?.ok_or_else(|| LedgerError::NotFound(id.clone()))?)
     }
 
-    /// Waits for an outcome: until the refund has left PENDING and DISPATCHING, or cannot do so before `until`, or its account is shut: nobody
-    /// knows for how long, and callers who wait for one provider must not keep others out.
+    /// Waits for an outcome: until the refund has left PENDING and DISPATCHING, or cannot do so
+    /// before `until`, or its account is shut: nobody knows for how long, and callers who wait for
+    /// one provider must not keep others out.
     ///
     /// Where the ledger cannot be read, what the caller has is what it gets: the refund is on disk.
     async fn wait_for_outcome(&self, refund: Refund, mut waiter: Waiter, until: Instant) -> Refund {
@@ -583,7 +593,8 @@ impl EngineCore {
         tokio::select! {
             biased;
             seen = wait() => seen,
-            // What is PENDING now stays so until the next start; what is on the wire has the drain's time.
+            // What is PENDING now stays so until the next start; what is on the wire has the
+            // drain's time.
             () = self.draining.cancelled() => wait().await,
         }
     }
@@ -593,7 +604,8 @@ impl EngineCore {
         self.stopped.cancelled().await;
     }
 
-    /// Records events and tells whoever waits. A full queue is waited for: what has happened must not be lost for want of room.
+    /// Records events and tells whoever waits. A full queue is waited for: what has happened must
+    /// not be lost for want of room.
     async fn record(
         &self,
         refund: &Refund,
@@ -668,8 +680,8 @@ async fn cancel_on_ledger_failure(mut health: watch::Receiver<Health>, stopped: 
     stopped.cancel();
 }
 
-/// So that the log of a refund shows its doubt. `before` is the last event before they were taken up; of very many the first are named, and
-/// the others found by ListRefunds.
+/// So that the log of a refund shows its doubt. `before` is the last event before they were taken
+/// up; of very many the first are named, and the others found by ListRefunds.
 async fn log_interrupted(shared: &EngineCore, before: u64) -> Result<(), LedgerError> {
     for event in shared.ledger.events_after(before, INTERRUPTED_NAMED).await? {
         let Some(refund) = shared.ledger.get(&event.refund).await? else { continue };

@@ -1,7 +1,8 @@
 //! Performs one step: call, then record what it meant. Decides nothing.
 //!
-//! The only caller of `RefundProvider::refund`. It is given a refund whose attempt is on disk already; whatever happens from here on, the attempt
-//! ends in an event, or the process ends and the next start finds it DISPATCHING.
+//! The only caller of `RefundProvider::refund`. It is given a refund whose attempt is on disk
+//! already; whatever happens from here on, the attempt ends in an event, or the process ends and
+//! the next start finds it DISPATCHING.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -23,10 +24,12 @@ use crate::engine::{EngineCore, EngineError, LEDGER_ERROR_BACKOFF};
 use crate::ledger::{GATEWAY, LedgerError};
 use crate::telemetry::traces;
 
-/// Sectigo's -16: the order is another account's, or the login is wrong. No other provider has this code.
+/// Sectigo's -16: the order is another account's, or the login is wrong. No other provider has this
+/// code.
 const NOT_THIS_ACCOUNTS: &str = "-16";
 
-/// Sends the attempt of a refund that is DISPATCHING on disk, in a task of its own. The slot is free again when its outcome is on disk.
+/// Sends the attempt of a refund that is DISPATCHING on disk, in a task of its own. The slot is
+/// free again when its outcome is on disk.
 pub(super) fn spawn_attempt(
     shared: &Arc<EngineCore>,
     lane: &Arc<AccountRuntime>,
@@ -52,13 +55,15 @@ fn attempts_of(refund: &Refund) -> i64 {
     refund.attempt_count.into()
 }
 
-/// The span in which a refund that has waited is sent: its caller may be gone, and still it is part of the caller's trace.
+/// The span in which a refund that has waited is sent: its caller may be gone, and still it is part
+/// of the caller's trace.
 pub(super) async fn span_of_dispatch(shared: &EngineCore, refund: &Refund) -> Span {
     let span = info_span!("dispatch", refund = %refund.id(), account = %refund.account, trace_id = Empty);
     in_trace_of(shared, refund, span).await
 }
 
-/// The span in which something is told of a refund that nothing is sent of: it is part of the caller's trace too.
+/// The span in which something is told of a refund that nothing is sent of: it is part of the
+/// caller's trace too.
 pub(super) async fn span_about(shared: &EngineCore, refund: &Refund) -> Span {
     let span = info_span!(
         "refund", refund = %refund.id(), account = %refund.account, attempt = attempts_of(refund), trace_id = Empty
@@ -66,7 +71,8 @@ pub(super) async fn span_about(shared: &EngineCore, refund: &Refund) -> Span {
     in_trace_of(shared, refund, span).await
 }
 
-/// The span in which a refund that is not settled is gone on with. Entered, it is [linked](link) to the refund's trace.
+/// The span in which a refund that is not settled is gone on with. Entered, it is [linked](link) to
+/// the refund's trace.
 pub(super) fn span_of_reconcile(lane: &AccountRuntime, refund: &Refund) -> Span {
     info_span!(
         "reconcile", refund = %refund.id(), account = %lane.account.name, attempt = attempts_of(refund), trace_id = Empty
@@ -78,7 +84,8 @@ async fn in_trace_of(shared: &EngineCore, refund: &Refund, span: Span) -> Span {
     span
 }
 
-/// Links the span that is entered now, a trace of its own, to the trace that a refund was recorded in.
+/// Links the span that is entered now, a trace of its own, to the trace that a refund was recorded
+/// in.
 async fn link(shared: &EngineCore, refund: &Refund) {
     let origin = parent_trace(shared, refund).await;
     traces::link(origin.as_deref());
@@ -86,7 +93,8 @@ async fn link(shared: &EngineCore, refund: &Refund) {
 }
 
 async fn parent_trace(shared: &EngineCore, refund: &Refund) -> Option<String> {
-    // A torn trace is all that is lost where the ledger cannot be asked; the work that follows says so itself.
+    // A torn trace is all that is lost where the ledger cannot be asked; the work that follows says
+    // so itself.
     shared.ledger.trace_parent_of(refund.id()).await.unwrap_or_default()
 }
 
@@ -130,7 +138,8 @@ pub(super) async fn reconcile(
     }
 }
 
-/// Asks the provider what became of a refund and records what it shows, because somebody asked for it.
+/// Asks the provider what became of a refund and records what it shows, because somebody asked for
+/// it.
 ///
 /// Where that proves that one more attempt is safe, it is made at once, as after a scheduled
 /// lookup.
@@ -219,7 +228,8 @@ async fn lookup_and_record(
                 log_lookup(&refund, &recorded, &lookup);
                 return Ok((recorded, resend));
             }
-            // Another look was recorded first and settled nothing: what this one found must not be lost.
+            // Another look was recorded first and settled nothing: what this one found must not be
+            // lost.
             Err(LedgerError::StaleRevision { present }) if present.has_same_attempt(&refund) => refund = *present,
             // It has moved on in the meantime: what this look found is of the past.
             Err(LedgerError::StaleRevision { present }) => return Ok((*present, false)),
@@ -417,8 +427,8 @@ fn log_review(refund: &Refund) {
     error!(state, reason, code, "the gateway cannot find out what became of the refund: a person must");
 }
 
-/// No word of the provider: it may name people. Its code and kind say enough, and the refund itself has the rest. Where no byte left there is
-/// neither, and the words are the gateway's own.
+/// No word of the provider: it may name people. Its code and kind say enough, and the refund itself
+/// has the rest. Where no byte left there is neither, and the words are the gateway's own.
 fn log_outcome(refund: &Refund) {
     let (code, state) = (code_of(refund), refund.state.as_str());
     let (category, error) = match &refund.provider_error {

@@ -1,4 +1,5 @@
-//! Races that only a held ledger or a held provider shows: each stands still at the moment that matters.
+//! Races that only a held ledger or a held provider shows: each stands still at the moment that
+//! matters.
 
 mod going_on;
 mod moved;
@@ -41,7 +42,8 @@ struct HeldLedger {
     full: Mutex<usize>,
 }
 
-/// A provider that says yes to every refund, and whose looks are answered one by one, as they are told to be.
+/// A provider that says yes to every refund, and whose looks are answered one by one, as they are
+/// told to be.
 #[derive(Default)]
 struct Told {
     lookups: Mutex<VecDeque<oneshot::Receiver<Lookup>>>,

@@ -1,7 +1,8 @@
 //! Callers that wait for a refund to change.
 //!
-//! A waiter registers first and reads or writes the ledger then, so that no change falls between the two. Each has a channel of its own and they are told
-//! in the order in which they came: the receivers of one channel are woken in any order, and no two runs would be alike.
+//! A waiter registers first and reads or writes the ledger then, so that no change falls between
+//! the two. Each has a channel of its own and they are told in the order in which they came: the
+//! receivers of one channel are woken in any order, and no two runs would be alike.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -55,7 +56,8 @@ impl Waiters {
         }
     }
 
-    /// Something else than a refund has changed, on which it may depend what is waited for: everybody looks again, in the order of their coming.
+    /// Something else than a refund has changed, on which it may depend what is waited for:
+    /// everybody looks again, in the order of their coming.
     pub(super) fn wake(&self) {
         let waiting = self.0.lock();
         let mut senders: Vec<(&u64, &Changes)> = waiting.of.values().flatten().collect();
@@ -93,7 +95,8 @@ impl Waiters {
 }
 
 impl Waiter {
-    /// Waits until `done` holds of the refund or `until` has come; the refund as last seen. `refund` was seen after the registration.
+    /// Waits until `done` holds of the refund or `until` has come; the refund as last seen.
+    /// `refund` was seen after the registration.
     pub(super) async fn until(&mut self, mut refund: Refund, until: Instant, done: impl Fn(&Refund) -> bool) -> Refund {
         loop {
             if let Some(newer) =

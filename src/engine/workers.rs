@@ -1,4 +1,5 @@
-//! Finds what is due of one account: refunds to be sent, refunds to be given up, refunds to be asked for. Two tasks for each account.
+//! Finds what is due of one account: refunds to be sent, refunds to be given up, refunds to be
+//! asked for. Two tasks for each account.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,7 +28,8 @@ const EXPIRY_BATCH: u32 = 64;
 
 /// Sends what is PENDING. Runs until the drain begins or the ledger has failed.
 ///
-/// The drain ends what only waits, never a dispatch: an attempt that is on disk and that nobody sends would be doubt for nothing.
+/// The drain ends what only waits, never a dispatch: an attempt that is on disk and that nobody
+/// sends would be doubt for nothing.
 pub(super) async fn run_dispatcher(shared: Arc<EngineCore>, lane: Arc<AccountRuntime>) {
     let mut expiry = Timestamp::MIN;
     while !should_stop(&shared) {
@@ -37,8 +39,8 @@ pub(super) async fn run_dispatcher(shared: Arc<EngineCore>, lane: Arc<AccountRun
     }
 }
 
-/// Settles what is IN_DOUBT or SUBMITTED. Runs until the drain begins or the ledger has failed: a look that cannot be recorded would be asked
-/// for again and again.
+/// Settles what is IN_DOUBT or SUBMITTED. Runs until the drain begins or the ledger has failed: a
+/// look that cannot be recorded would be asked for again and again.
 pub(super) async fn run_reconciler(shared: Arc<EngineCore>, lane: Arc<AccountRuntime>) {
     while !should_stop(&shared) {
         let found = reconcile_due(&shared, &lane).await;
@@ -71,7 +73,8 @@ async fn wait(shared: &EngineCore, bell: &Notify, pause: Duration) {
     }
 }
 
-/// Sends what is due, as slots become free, until the drain begins. How long nothing will be due for.
+/// Sends what is due, as slots become free, until the drain begins. How long nothing will be due
+/// for.
 async fn dispatch_due(
     shared: &Arc<EngineCore>,
     lane: &Arc<AccountRuntime>,
@@ -96,7 +99,8 @@ async fn dispatch_due(
             }
         }
         let due = shared.ledger.due(&lane.account.destination(), now, handful).await?;
-        // While older ones wait, newcomers line up behind them. One that was recorded since the query has rung the bell.
+        // While older ones wait, newcomers line up behind them. One that was recorded since the
+        // query has rung the bell.
         lane.backlog.store(!due.is_empty(), Ordering::Release);
         if due.is_empty() {
             let next = until(shared.ledger.next_due(&lane.account.destination()).await?, now);
@@ -107,8 +111,9 @@ async fn dispatch_due(
     Ok(MAX_IDLE)
 }
 
-/// Begins an attempt of each, one as soon as there is a slot for it, without waiting for the commits of those before: else a long queue would
-/// go out no faster than one commit follows another. Returns when all that were begun are on disk; before that, they still look due.
+/// Begins an attempt of each, one as soon as there is a slot for it, without waiting for the
+/// commits of those before: else a long queue would go out no faster than one commit follows
+/// another. Returns when all that were begun are on disk; before that, they still look due.
 async fn dispatch_batch(
     shared: &Arc<EngineCore>,
     lane: &Arc<AccountRuntime>,
@@ -129,7 +134,8 @@ async fn dispatch_batch(
             () = shared.draining.cancelled() => break,
             () = lane.turn() => {}
         }
-        // It may have waited long for both: others are to be given up by now, or the account has been shut.
+        // It may have waited long for both: others are to be given up by now, or the account has
+        // been shut.
         if expiry <= shared.clock.now() {
             break;
         }
@@ -202,8 +208,8 @@ async fn expire_overdue(shared: &EngineCore, lane: &AccountRuntime, now: Timesta
 
 /// Tries an account that is shut by asking for a refund that waits. False: none waits.
 ///
-/// The refunds take turns, the oldest and the newest: a wrong order number may be answered like a wrong password, and a crowd of them must not
-/// keep all others waiting.
+/// The refunds take turns, the oldest and the newest: a wrong order number may be answered like a
+/// wrong password, and a crowd of them must not keep all others waiting.
 async fn probe(shared: &Arc<EngineCore>, lane: &Arc<AccountRuntime>) -> Result<bool, LedgerError> {
     let at = lane.account.destination();
     let count = lane.probes.fetch_add(1, Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! The only HTTP client: what every outgoing call has in common, and what a broken one proves.
 //!
-//! A call ends in one of three ways, and the line between the last two is where money is won or lost:
+//! A call ends in one of three ways, and the line between the last two is where money is won or
+//! lost:
 //!
 //! ```text
 //! Answered   a whole answer was read; the adapter says what it means
@@ -8,10 +9,12 @@
 //! Lost       anything else: the provider may have acted
 //! ```
 //!
-//! The proof rests on hyper-util: it marks an error as "connect" only while its connector runs (resolve, TCP, TLS), and hands the request to
-//! the connection after that. A request that found a pooled connection closed is sent on another one only while hyper still holds it whole.
+//! The proof rests on hyper-util: it marks an error as "connect" only while its connector runs
+//! (resolve, TCP, TLS), and hands the request to the connection after that. A request that found a
+//! pooled connection closed is sent on another one only while hyper still holds it whole.
 //!
-//! No redirects (a 307 would carry the password to another host), no proxy from the environment, no retry, no decompression.
+//! No redirects (a 307 would carry the password to another host), no proxy from the environment, no
+//! retry, no decompression.
 
 use std::error::Error as _;
 use std::fs;
@@ -108,17 +111,19 @@ pub enum RequestKind {
     Read,
 }
 
-/// What carries one call to its provider and brings the answer back: sockets, or a simulation of them.
+/// What carries one call to its provider and brings the answer back: sockets, or a simulation of
+/// them.
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
-    /// Sends `call` to `url` once and reads the answer whole. One that is longer than `longest` bytes is unreadable.
+    /// Sends `call` to `url` once and reads the answer whole. One that is longer than `longest`
+    /// bytes is unreadable.
     async fn exchange(&self, url: Url, call: HttpRequest, kind: RequestKind, longest: usize) -> HttpOutcome;
 }
 
 /// The real wire: two clients, one for requests that move money, one for reads.
 ///
-/// They share no pool. A pooled connection may have been closed by the peer a moment ago, which a POST finds out only by failing:
-/// doubt for nothing.
+/// They share no pool. A pooled connection may have been closed by the peer a moment ago, which a
+/// POST finds out only by failing: doubt for nothing.
 struct ReqwestTransport {
     moving: Client,
     reading: Client,
@@ -202,7 +207,8 @@ impl HttpClient {
         self.exchange(self.url_of(&call), call, RequestKind::Refund, REFUND_REPLY_BYTES).await
     }
 
-    /// Sends a request that moves nothing, on a pooled connection; an answer longer than `longest` bytes is unreadable.
+    /// Sends a request that moves nothing, on a pooled connection; an answer longer than `longest`
+    /// bytes is unreadable.
     pub async fn read(&self, call: HttpRequest, longest: usize) -> HttpOutcome {
         self.exchange(self.url_of(&call), call, RequestKind::Read, longest).await
     }
@@ -220,7 +226,8 @@ impl HttpClient {
         self.endpoint.origin().ascii_serialization()
     }
 
-    /// The span and the measurement of one call. Neither adds anything to what is sent, and neither holds a path: it may name an order.
+    /// The span and the measurement of one call. Neither adds anything to what is sent, and neither
+    /// holds a path: it may name an order.
     async fn exchange(&self, url: Url, call: HttpRequest, kind: RequestKind, longest: usize) -> HttpOutcome {
         let method = call.method.clone();
         let span = debug_span!(
@@ -283,7 +290,8 @@ impl Transport for ReqwestTransport {
 }
 
 impl HttpOutcome {
-    /// What the call means for a refund: what the adapter reads in the answer, or what the answer's absence means.
+    /// What the call means for a refund: what the adapter reads in the answer, or what the answer's
+    /// absence means.
     pub fn into_outcome(self, read: impl FnOnce(&HttpResponse) -> Outcome) -> Outcome {
         match self {
             HttpOutcome::Answered(answer) => read(&answer),
@@ -349,7 +357,8 @@ fn lost(seen: &str, error: reqwest::Error) -> HttpOutcome {
     HttpOutcome::Lost { reason, evidence: provider_text(&format!("{seen}: {}", chain_of(error))) }
 }
 
-/// The error and its causes in one line, each said once. Without the URL, which says nothing that the account does not.
+/// The error and its causes in one line, each said once. Without the URL, which says nothing that
+/// the account does not.
 fn chain_of(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut said = vec![error.to_string()];
@@ -380,10 +389,12 @@ fn base_client(settings: &HttpSettings<'_>) -> ClientBuilder {
         .http1_only()
         .connect_timeout(settings.connect_timeout)
         .timeout(settings.total_timeout)
-        // Most servers close an idle connection after 15 s or more; one that is closed at that moment fails a read for nothing.
+        // Most servers close an idle connection after 15 s or more; one that is closed at that
+        // moment fails a read for nothing.
         .pool_idle_timeout(Duration::from_secs(10));
     if settings.endpoint.scheme() == "http" {
-        // What the word resolves to is not ours to know; the password goes nowhere but to this machine.
+        // What the word resolves to is not ours to know; the password goes nowhere but to this
+        // machine.
         let loopback = [([127, 0, 0, 1], 0).into(), ([0, 0, 0, 0, 0, 0, 0, 1], 0).into()];
         return builder.resolve_to_addrs("localhost", &loopback);
     }

@@ -1,13 +1,17 @@
 //! The durable record: refunds, attempts, events.
 //!
-//! One method is one business step and one transaction, and its doc says what is true once it returns. The transition table of
-//! [`crate::domain::state`] is applied inside the transaction, against the row as it is there: a stale writer is refused, never obeyed.
+//! One method is one business step and one transaction, and its doc says what is true once it
+//! returns. The transition table of [`crate::domain::state`] is applied inside the transaction,
+//! against the row as it is there: a stale writer is refused, never obeyed.
 //!
 //! What must hold whatever the process does:
-//! - [`Ledger::create`] and [`Ledger::record`] have synced the disk when they return `Ok`; before that, nobody is told anything.
-//! - An error of theirs other than [`LedgerError::CommitFailed`] means that nothing of the call is on disk.
-//! - After the first failed write or sync nothing is written any more until the process has been started again ([`Ledger::health`]):
-//!   what a failed `fsync` left behind is not knowable from inside.
+//! - [`Ledger::create`] and [`Ledger::record`] have synced the disk when they return `Ok`; before
+//!   that, nobody is told anything.
+//! - An error of theirs other than [`LedgerError::CommitFailed`] means that nothing of the call is
+//!   on disk.
+//! - After the first failed write or sync nothing is written any more until the process has been
+//!   started again ([`Ledger::health`]): what a failed `fsync` left behind is not knowable from
+//!   inside.
 
 pub mod sqlite;
 
@@ -30,14 +34,16 @@ pub const GATEWAY: &str = "gateway";
 /// The durable record. See the module's doc for what every method promises.
 #[async_trait]
 pub trait Ledger: Send + Sync + 'static {
-    /// Records a new refund, with its first attempt where `dispatch` says so, or finds the one that has this id.
+    /// Records a new refund, with its first attempt where `dispatch` says so, or finds the one that
+    /// has this id.
     ///
-    /// The reservation against a second refund of the same target and the search for a similar one happen in the same transaction.
+    /// The reservation against a second refund of the same target and the search for a similar one
+    /// happen in the same transaction.
     ///
     /// # Errors
-    /// [`LedgerError::RefundIdReused`], [`LedgerError::TargetHasRefund`], [`LedgerError::SimilarRefund`],
-    /// [`LedgerError::Abandoned`], [`LedgerError::Overloaded`], [`LedgerError::Unavailable`], [`LedgerError::CommitFailed`],
-    /// [`LedgerError::Corrupt`]
+    /// [`LedgerError::RefundIdReused`], [`LedgerError::TargetHasRefund`],
+    /// [`LedgerError::SimilarRefund`], [`LedgerError::Abandoned`], [`LedgerError::Overloaded`],
+    /// [`LedgerError::Unavailable`], [`LedgerError::CommitFailed`], [`LedgerError::Corrupt`]
     async fn create(&self, create: NewRefund) -> Result<CreateOutcome, LedgerError>;
 
     /// What [`Ledger::create`] would answer now. Records nothing.
@@ -49,11 +55,13 @@ pub trait Ledger: Send + Sync + 'static {
     /// Applies events, in order, to the refund at exactly `revision`, and records each.
     ///
     /// # Errors
-    /// [`LedgerError::NotFound`], [`LedgerError::StaleRevision`], [`LedgerError::IllegalTransition`], [`LedgerError::Overloaded`],
+    /// [`LedgerError::NotFound`], [`LedgerError::StaleRevision`],
+    /// [`LedgerError::IllegalTransition`], [`LedgerError::Overloaded`],
     /// [`LedgerError::Unavailable`], [`LedgerError::CommitFailed`], [`LedgerError::Corrupt`]
     async fn record(&self, record: RecordEvents) -> Result<Refund, LedgerError>;
 
-    /// Start-up: every refund that was [`State::Dispatching`] when the last process ended becomes [`State::InDoubt`]. How many there were.
+    /// Start-up: every refund that was [`State::Dispatching`] when the last process ended becomes
+    /// [`State::InDoubt`]. How many there were.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::CommitFailed`], [`LedgerError::Corrupt`]
@@ -223,8 +231,9 @@ pub struct NewRefund {
     pub now: Timestamp,
     /// Lets the caller withdraw the request as long as nobody has begun it.
     pub claim: Ticket,
-    /// The span that it is recorded in, where that is sent to a collector, and else the caller's own where it named one: what happens to the
-    /// refund later is linked to it. No part of what the history and its hashes cover.
+    /// The span that it is recorded in, where that is sent to a collector, and else the caller's
+    /// own where it named one: what happens to the refund later is linked to it. No part of what
+    /// the history and its hashes cover.
     pub trace_parent: Option<String>,
 }
 
@@ -377,7 +386,8 @@ pub enum Health {
 
 /// A request that can be withdrawn as long as nobody has begun it, and not after.
 ///
-/// A caller whose deadline passes may say "nothing was recorded" only where [`Ticket::withdraw`] says so.
+/// A caller whose deadline passes may say "nothing was recorded" only where [`Ticket::withdraw`]
+/// says so.
 #[derive(Debug, Clone, Default)]
 pub struct Ticket(Arc<AtomicU8>);
 
@@ -439,7 +449,8 @@ pub enum LedgerError {
     /// The caller withdrew before it was begun. Nothing was recorded.
     #[error("the request was withdrawn before it was recorded")]
     Abandoned,
-    /// The writer's queue is full, or another program holds the file for now. Nothing was recorded; the same call may succeed soon.
+    /// The writer's queue is full, or another program holds the file for now. Nothing was recorded;
+    /// the same call may succeed soon.
     #[error("the ledger's queue is full")]
     Overloaded,
     /// Reading failed, or writing before its commit. Nothing was recorded.

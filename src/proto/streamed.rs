@@ -1,5 +1,5 @@
-//! `recoup.v1.StreamRefundEventsResponse`, by hand: the same bytes on the wire as the generated message, and an event of a hundred readers
-//! is encoded once and not a hundred times.
+//! `recoup.v1.StreamRefundEventsResponse`, by hand: the same bytes on the wire as the generated
+//! message, and an event of a hundred readers is encoded once and not a hundred times.
 
 use ::bytes::{Buf, BufMut, Bytes};
 use prost::encoding::{DecodeContext, WireType, bytes, message, skip_field};

@@ -23,7 +23,8 @@ use crate::providers::{
 use crate::telemetry::metrics::Metrics;
 
 impl Account {
-    /// Makes the account: its contract, its scope and its wire, all measured by `metrics`. Connects to nothing yet.
+    /// Makes the account: its contract, its scope and its wire, all measured by `metrics`. Connects
+    /// to nothing yet.
     ///
     /// # Errors
     /// [`ConnectError`], in a sentence that names the setting or the file but not the account.
@@ -38,13 +39,15 @@ impl Account {
             ca_file: settings.ca_file.as_ref(),
             connect_timeout: settings.connect_timeout,
             total_timeout: settings.total_timeout,
-            // Where nothing deduplicates, a connection that the peer has just closed is doubt that only a person can settle.
+            // Where nothing deduplicates, a connection that the peer has just closed is doubt that
+            // only a person can settle.
             reuse_connections: settings.reuse_connections && contract.deduplication != Deduplication::None,
         })?;
         Self::with_client(settings, clock, http, contract, metrics)
     }
 
-    /// Makes the account over a wire that the caller brings: the adapters are the real ones, down to the bytes.
+    /// Makes the account over a wire that the caller brings: the adapters are the real ones, down
+    /// to the bytes.
     ///
     /// # Errors
     /// As [`Account::connect`].

@@ -1,4 +1,5 @@
-//! Watches any provider from outside: a span, a measurement and one line for each call, and not a word in the adapters.
+//! Watches any provider from outside: a span, a measurement and one line for each call, and not a
+//! word in the adapters.
 //!
 //! No text of the provider is logged here, only kinds and codes: its words may name people.
 

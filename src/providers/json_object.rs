@@ -1,7 +1,7 @@
 //! JSON objects, and nothing in their place.
 //!
-//! The derived readers also take an array for a struct, member by member. A provider that documents an object and sends an array has said
-//! something else, and it must not be read as a yes.
+//! The derived readers also take an array for a struct, member by member. A provider that documents
+//! an object and sends an array has said something else, and it must not be read as a yes.
 
 use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;

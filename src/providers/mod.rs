@@ -1,7 +1,9 @@
-//! The providers: three very different wires behind one trait, and the registry of configured accounts.
+//! The providers: three very different wires behind one trait, and the registry of configured
+//! accounts.
 //!
-//! An adapter turns a provider's answer into an [`Outcome`], which is what the answer *means*. It decides nothing: what follows from an
-//! outcome is the engine's business, by the account's [`RetryContract`].
+//! An adapter turns a provider's answer into an [`Outcome`], which is what the answer *means*. It
+//! decides nothing: what follows from an outcome is the engine's business, by the account's
+//! [`RetryContract`].
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -81,10 +83,12 @@ pub trait ValidationProvider: Send + Sync + 'static {
     async fn validation_status(&self, order: &OrderKey) -> Result<StatusAnswer, StatusError>;
 }
 
-/// Why there is no validation status. No text in it holds a secret; those of the provider are bounded.
+/// Why there is no validation status. No text in it holds a secret; those of the provider are
+/// bounded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StatusError {
-    /// The provider was not reached, or is not able to answer now: asking again later is what to do.
+    /// The provider was not reached, or is not able to answer now: asking again later is what to
+    /// do.
     #[error("the provider cannot be asked now: {why}")]
     Unreachable {
         /// What was seen.
@@ -167,7 +171,8 @@ pub struct Account {
     pub contract: RetryContract,
     /// Attempts that may be under way at once, and as many looks besides.
     pub max_in_flight: usize,
-    /// Attempts and looks in one second, evenly apart; 0: as they come. Validation statuses are not among them.
+    /// Attempts and looks in one second, evenly apart; 0: as they come. Validation statuses are not
+    /// among them.
     pub requests_per_second: u32,
     /// The same in any hour; 0: no limit.
     pub requests_per_hour: u32,
@@ -187,7 +192,8 @@ pub struct Account {
 #[derive(Default)]
 pub struct Accounts(BTreeMap<AccountName, Arc<Account>>);
 
-/// What an account is made from. Checked by the configuration; holds secrets, so it cannot be shown.
+/// What an account is made from. Checked by the configuration; holds secrets, so it cannot be
+/// shown.
 #[derive(Debug, Clone)]
 pub struct AccountSettings {
     /// As callers name it.
@@ -202,11 +208,13 @@ pub struct AccountSettings {
     pub connect_timeout: Duration,
     /// Until the answer is read whole.
     pub total_timeout: Duration,
-    /// Allow pooled connections for requests that move money; only where the retry contract deduplicates.
+    /// Allow pooled connections for requests that move money; only where the retry contract
+    /// deduplicates.
     pub reuse_connections: bool,
     /// Attempts that may be under way at once, and as many looks besides.
     pub max_in_flight: usize,
-    /// Attempts and looks in one second, evenly apart; 0: as they come. Validation statuses are not among them.
+    /// Attempts and looks in one second, evenly apart; 0: as they come. Validation statuses are not
+    /// among them.
     pub requests_per_second: u32,
     /// The same in any hour; 0: no limit.
     pub requests_per_hour: u32,

@@ -1,6 +1,7 @@
 //! Keeps an account's secrets out of every text that is kept or shown.
 //!
-//! A provider may repeat what it was sent ("the value 'hunter2' is invalid"), as it is or as it was encoded on the wire.
+//! A provider may repeat what it was sent ("the value 'hunter2' is invalid"), as it is or as it was
+//! encoded on the wire.
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -49,8 +50,8 @@ impl Redactor {
         provider_text(&self.without_secrets(raw))
     }
 
-    /// As [`Redactor::text`], but keeps the blanks at both ends: for evidence that depends on the exact
-    /// spelling.
+    /// As [`Redactor::text`], but keeps the blanks at both ends: for evidence that depends on the
+    /// exact spelling.
     pub(crate) fn exact_text(&self, raw: &str) -> String {
         exact_text(&self.without_secrets(raw)).0
     }

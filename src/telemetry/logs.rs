@@ -6,8 +6,9 @@
 //!  became of the refund","state":"IN_DOUBT","refund":"r-1","attempt":1,"spans":["call","attempt"]}
 //! ```
 //!
-//! A line has each field once: what the event says comes first, then what the spans around it say, the innermost before the others. A name with a
-//! dot in it is one of the conventions' for traces, or of the `log` crate's, and stands in no line.
+//! A line has each field once: what the event says comes first, then what the spans around it say,
+//! the innermost before the others. A name with a dot in it is one of the conventions' for traces,
+//! or of the `log` crate's, and stands in no line.
 
 use std::fmt::{self, Debug, Write as _};
 use std::io::Write as _;
@@ -91,7 +92,8 @@ where
 }
 
 impl<W> Lines<W> {
-    /// What comes before the fields. The names of spans and of parts are of source code, and hold nothing to be escaped.
+    /// What comes before the fields. The names of spans and of parts are of source code, and hold
+    /// nothing to be escaped.
     fn beginning(&self, metadata: &Metadata<'_>, spans: &[&str]) -> String {
         let mut line = String::with_capacity(LINE_BYTES);
         let is_text = self.format == LogFormat::Text;
@@ -100,7 +102,8 @@ impl<W> Lines<W> {
             false => ("", "", ""),
         };
         line.push_str(if is_text { dim } else { "{\"timestamp\":\"" });
-        // Of the clock of the machine, whatever the refunds' clock says. It cannot fail: a string takes everything, here and below.
+        // Of the clock of the machine, whatever the refunds' clock says. It cannot fail: a string
+        // takes everything, here and below.
         let _ = SystemTime.format_time(&mut Writer::new(&mut line));
         let (level, target) = (metadata.level(), metadata.target());
         let _ = match self.format {

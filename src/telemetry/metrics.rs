@@ -1,12 +1,14 @@
-//! Every metric, declared once: its name, what it counts, in what unit, told apart by what. `docs/metrics.md` holds the same list; a test compares.
+//! Every metric, declared once: its name, what it counts, in what unit, told apart by what.
+//! `docs/metrics.md` holds the same list; a test compares.
 //!
 //! ```text
 //! what happens      recorded where it happens, through Metrics and AccountMeter
 //! how things stand  asked for at each scrape, and handed over as a Standing
 //! ```
 //!
-//! Names follow the semantic conventions of OpenTelemetry where there is one. No attribute holds what a caller or a provider wrote: the
-//! number of series is bounded by accounts, methods, codes and states.
+//! Names follow the semantic conventions of OpenTelemetry where there is one. No attribute holds
+//! what a caller or a provider wrote: the number of series is bounded by accounts, methods, codes
+//! and states.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -525,7 +527,8 @@ impl OfAccount {
 }
 
 impl Declared {
-    /// The name under which Prometheus sees it; a histogram's series have `_bucket`, `_sum` and `_count` after it.
+    /// The name under which Prometheus sees it; a histogram's series have `_bucket`, `_sum` and
+    /// `_count` after it.
     pub fn scraped_name(&self) -> String {
         let unit = match self.unit {
             "s" => "_seconds",

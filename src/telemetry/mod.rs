@@ -81,7 +81,8 @@ impl LogFilter {
     }
 }
 
-/// Begins to write logs, panics included, for the whole process, and to send traces where `collector` names somebody who takes them.
+/// Begins to write logs, panics included, for the whole process, and to send traces where
+/// `collector` names somebody who takes them.
 ///
 /// In a runtime.
 ///
@@ -99,7 +100,8 @@ pub fn init(format: LogFormat, filter: &str, collector: Option<&str>) -> Result<
         layer.with_location(false).with_threads(false).with_tracked_inactivity(false).with_filter(ours)
     });
     Registry::default().with(lines).with(spans).try_init()?;
-    // The message of a panic can hold whatever was being handled, secrets included: only its place is told.
+    // The message of a panic can hold whatever was being handled, secrets included: only its place
+    // is told.
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or_else(String::new, ToString::to_string);
         tracing::error!(place, "a task panicked: this is a bug");

@@ -33,7 +33,8 @@ pub(super) fn start_and_uptime() -> Option<(f64, f64)> {
     Some((boot + begun, (up - begun).max(0.0)))
 }
 
-/// A field of `/proc/self/stat` by its number in proc(5). The second, the command's name, may hold blanks and brackets.
+/// A field of `/proc/self/stat` by its number in proc(5). The second, the command's name, may hold
+/// blanks and brackets.
 fn field(stat: &str, number: usize) -> Option<f64> {
     let (_, rest) = stat.rsplit_once(") ")?;
     rest.split(' ').nth(number.checked_sub(3)?)?.parse().ok()

@@ -1,6 +1,7 @@
 //! The port that Prometheus reads: `GET /metrics`, on loopback, and nothing else.
 //!
-//! It stands apart from the gRPC port, so that neither can keep the other busy, and everything about it is bounded.
+//! It stands apart from the gRPC port, so that neither can keep the other busy, and everything
+//! about it is bounded.
 
 use std::convert::Infallible;
 use std::sync::Arc;

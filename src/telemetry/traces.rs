@@ -10,8 +10,9 @@
 //!     commit
 //! ```
 //!
-//! Spans wait in a bounded queue and are sent by a thread of their own; where the queue is full they are dropped. So a collector that is slow
-//! or gone costs no refund anything. That it is gone is said once, and once that it is back.
+//! Spans wait in a bounded queue and are sent by a thread of their own; where the queue is full
+//! they are dropped. So a collector that is slow or gone costs no refund anything. That it is gone
+//! is said once, and once that it is back.
 
 use std::fmt;
 use std::str::FromStr as _;
@@ -91,7 +92,8 @@ pub fn is_on() -> bool {
     ON.load(Ordering::Relaxed)
 }
 
-/// Makes `span`, which has not been entered, part of the trace that the caller names in `traceparent`, and notes the trace's id in it.
+/// Makes `span`, which has not been entered, part of the trace that the caller names in
+/// `traceparent`, and notes the trace's id in it.
 ///
 /// The span has the fields `trace_id` and `otel.kind`.
 pub fn accept(span: &Span, headers: &HeaderMap) {
@@ -108,7 +110,8 @@ pub fn accept(span: &Span, headers: &HeaderMap) {
     }
 }
 
-/// The span that is entered now, as a `traceparent`. None where spans are not sent, or this one is not recorded.
+/// The span that is entered now, as a `traceparent`. None where spans are not sent, or this one is
+/// not recorded.
 pub fn current() -> Option<String> {
     if !is_on() {
         return None;
@@ -119,7 +122,8 @@ pub fn current() -> Option<String> {
     (present.is_valid() && present.is_sampled()).then(|| traceparent_of(present))
 }
 
-/// Makes `span`, which has not been entered, a part of the trace that a refund was recorded in, and notes the trace's id in it.
+/// Makes `span`, which has not been entered, a part of the trace that a refund was recorded in, and
+/// notes the trace's id in it.
 ///
 /// The span has the field `trace_id`.
 pub fn continue_from(span: &Span, traceparent: Option<&str>, refund: &RefundId) {
@@ -132,7 +136,8 @@ pub fn continue_from(span: &Span, traceparent: Option<&str>, refund: &RefundId) 
     note_trace(span);
 }
 
-/// What a caller named, if it is as W3C Trace Context writes it: in the form of version 00, whatever a later one adds.
+/// What a caller named, if it is as W3C Trace Context writes it: in the form of version 00,
+/// whatever a later one adds.
 pub fn traceparent_in(text: &str) -> Option<String> {
     context_of(&Text(text)).as_ref().map(traceparent_of)
 }
@@ -141,8 +146,9 @@ fn traceparent_of(context: &SpanContext) -> String {
     format!("00-{}-{}-{:02x}", context.trace_id(), context.span_id(), context.trace_flags())
 }
 
-/// Where spans are not sent: notes in `span` which trace the log lines about a refund belong to. That is the one which its caller named, and
-/// else one of its own, made from its id: the same in every line and after every start, and nothing has to be kept for it.
+/// Where spans are not sent: notes in `span` which trace the log lines about a refund belong to.
+/// That is the one which its caller named, and else one of its own, made from its id: the same in
+/// every line and after every start, and nothing has to be kept for it.
 ///
 /// The span has the field `trace_id`.
 pub fn note_trace_of(span: &Span, traceparent: Option<&str>, refund: &RefundId) {
@@ -158,7 +164,8 @@ fn own_trace_of(refund: &RefundId) -> trace::TraceId {
     trace::TraceId::from_bytes(first)
 }
 
-/// Links the span that is entered now to the one that `traceparent` names, and notes its own trace's id in it.
+/// Links the span that is entered now to the one that `traceparent` names, and notes its own
+/// trace's id in it.
 pub fn link(traceparent: Option<&str>) {
     if !is_on() {
         return;

@@ -10,7 +10,8 @@ use crate::domain::validation::ValidationStatus;
 
 /// However old an answer a caller would take: what was true a day ago is no status.
 pub(super) const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
-/// An ordinary answer takes a few KiB, the largest that is accepted some MiB: without this bound a few hundred of those would fill the memory.
+/// An ordinary answer takes a few KiB, the largest that is accepted some MiB: without this bound a
+/// few hundred of those would fill the memory.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// Answers by order, and by the turn in which they came.

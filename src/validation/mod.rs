@@ -6,10 +6,12 @@
 //! caller --/                 else: one flight per order --- a slot of the account --- the provider
 //! ```
 //!
-//! A flight is a task of its own: it outlives callers that leave, and whatever ends it, a panic too, it lands: everybody who waits is told the
-//! same, and nothing of it stays behind. Errors are told and forgotten, answers are kept for callers who say how old one may be.
+//! A flight is a task of its own: it outlives callers that leave, and whatever ends it, a panic
+//! too, it lands: everybody who waits is told the same, and nothing of it stays behind. Errors are
+//! told and forgotten, answers are kept for callers who say how old one may be.
 //!
-//! Who wants to hear of changes does not ask again and again: `watching.rs` does it for all of them.
+//! Who wants to hear of changes does not ask again and again: `watching.rs` does it for all of
+//! them.
 
 mod cache;
 mod watch;
@@ -56,7 +58,8 @@ pub struct StatusRequest {
     pub account: AccountName,
     /// Which.
     pub order: OrderKey,
-    /// An answer no older than this will do, up to a day. Zero: ask the provider, or wait with those who ask it already.
+    /// An answer no older than this will do, up to a day. Zero: ask the provider, or wait with
+    /// those who ask it already.
     pub max_age: Duration,
 }
 
@@ -91,7 +94,8 @@ pub enum ValidationError {
     Provider(#[from] StatusError),
 }
 
-/// Flights of one account that may wait for a slot: beyond it they would wait longer than any caller.
+/// Flights of one account that may wait for a slot: beyond it they would wait longer than any
+/// caller.
 const WAITING_FLIGHTS_PER_ACCOUNT: usize = 1_000;
 
 type Key = (AccountName, OrderKey);
@@ -174,7 +178,8 @@ impl Validation {
 
     /// The status of one order: from the cache where the caller allows it, else from the provider.
     ///
-    /// May be dropped at any time: the request to the provider goes on for the others, and for the cache.
+    /// May be dropped at any time: the request to the provider goes on for the others, and for the
+    /// cache.
     ///
     /// # Errors
     /// Every [`ValidationError`]; all callers of one flight get the same.
@@ -222,7 +227,8 @@ impl Validation {
         let place = lane.places.clone().try_acquire_owned().map_err(|_| ValidationError::Overloaded)?;
         let (callers, landing) = watch_channel::channel(None);
         air.in_flight.insert(key.clone(), landing.clone());
-        // A flight locks the air when it lands, which it does at once where the runtime takes no task any more.
+        // A flight locks the air when it lands, which it does at once where the runtime takes no
+        // task any more.
         drop(air);
         let flight = Fetch {
             shared: shared.clone(),
@@ -249,7 +255,8 @@ impl Fetch {
     async fn run(mut self) {
         // The semaphore is never closed, so the slot can only be waited for.
         let Ok(_slot) = self.slots.clone().acquire_owned().await else { return };
-        // Before the provider is asked: its answer can only be younger, so no caller gets an older one than it allows.
+        // Before the provider is asked: its answer can only be younger, so no caller gets an older
+        // one than it allows.
         let fetch_time = self.shared.clock.now();
         let (account, order) = &self.key;
         self.answer = match self.source.validation_status(order).await {
@@ -302,7 +309,8 @@ impl ValidationCore {
     }
 }
 
-/// An order that is not there is between the caller and the provider; the rest is about the account or the wire.
+/// An order that is not there is between the caller and the provider; the rest is about the account
+/// or the wire.
 fn is_for_the_operator(problem: &StatusError) -> bool {
     match problem {
         StatusError::Unreachable { .. }

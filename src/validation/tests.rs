@@ -17,7 +17,8 @@ use crate::domain::validation::{StatusAnswer, ValidationPage};
 use crate::providers::{Account, RefundProvider as Adapter};
 use crate::telemetry::metrics::AccountMeter;
 
-/// A provider that counts what it is asked, answers only when it is let to, and does what its script says.
+/// A provider that counts what it is asked, answers only when it is let to, and does what its
+/// script says.
 struct Scripted {
     asked: AtomicUsize,
     on_the_wire: AtomicUsize,

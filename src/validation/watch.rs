@@ -34,9 +34,11 @@ pub struct WatchRequest {
     pub account: AccountName,
     /// Which.
     pub order: OrderKey,
-    /// Nothing is told until the status differs from the one with this fingerprint. None: the present status is told first.
+    /// Nothing is told until the status differs from the one with this fingerprint. None: the
+    /// present status is told first.
     pub after_fingerprint: Option<String>,
-    /// How often the provider is to be asked; brought within the operator's floor and a day. None: as often as the floor allows.
+    /// How often the provider is to be asked; brought within the operator's floor and a day. None:
+    /// as often as the floor allows.
     pub interval: Option<Duration>,
 }
 
@@ -102,20 +104,23 @@ struct Poll {
 
 /// What is true for a day is no news: as with the age of a cached answer.
 const MAX_INTERVAL: Duration = super::cache::MAX_AGE;
-/// A provider that is down for hours is asked so often at least, or at the interval where that is longer.
+/// A provider that is down for hours is asked so often at least, or at the interval where that is
+/// longer.
 pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(600);
 /// An unreadable page may be a passing notice. This many in a row are the provider's new page, and
 /// the watch ends instead of waiting in silence.
 pub(super) const MAX_UNREADABLE: u32 = 5;
-/// A rest is longer than the interval by up to a tenth, and never shorter: orders whose watchers all came at once drift apart.
+/// A rest is longer than the interval by up to a tenth, and never shorter: orders whose watchers
+/// all came at once drift apart.
 const JITTER_DIVISOR: u32 = 10;
 
 impl Validation {
     /// Joins the watchers of an order; the first one starts its poll.
     ///
     /// # Errors
-    /// [`ValidationError::AccountNotFound`], [`ValidationError::NotSectigo`], [`ValidationError::TooManyWatches`],
-    /// [`ValidationError::Draining`]: what can be said without the provider.
+    /// [`ValidationError::AccountNotFound`], [`ValidationError::NotSectigo`],
+    /// [`ValidationError::TooManyWatches`], [`ValidationError::Draining`]: what can be said without
+    /// the provider.
     pub fn watch(&self, request: WatchRequest) -> Result<Watch, ValidationError> {
         let WatchRequest { account, order, after_fingerprint, interval } = request;
         let shared = &self.0;
@@ -135,7 +140,8 @@ impl Validation {
                 (poll.number, poll.looks.subscribe(), Some(poll))
             }
         };
-        // A poll locks the watches when it ends, which it does at once where the runtime takes no task any more.
+        // A poll locks the watches when it ends, which it does at once where the runtime takes no
+        // task any more.
         drop(watches);
         let watch = Watch {
             shared: shared.clone(),
@@ -158,7 +164,8 @@ impl Watch {
     /// The next status that differs from the one told before, as soon as it is seen.
     ///
     /// # Errors
-    /// [`ValidationError::Draining`] at shutdown; what the provider says where waiting does not mend it. The watch has ended then.
+    /// [`ValidationError::Draining`] at shutdown; what the provider says where waiting does not
+    /// mend it. The watch has ended then.
     pub async fn next(&mut self) -> Answer {
         loop {
             if self.shared.draining.is_cancelled() {
@@ -182,8 +189,8 @@ impl Watch {
         }
     }
 
-    /// None for what was told before, and for what was seen longer before this watcher came than it would let pass between two looks:
-    /// then its own interval has brought the next look forward.
+    /// None for what was told before, and for what was seen longer before this watcher came than it
+    /// would let pass between two looks: then its own interval has brought the next look forward.
     fn news(&self, seen: Seen) -> Option<Arc<ValidationStatus>> {
         let is_present = self.joined.saturating_duration_since(seen.at) <= self.interval;
         let is_new = self.told.as_deref() != Some(seen.status.fingerprint());
@@ -280,7 +287,8 @@ impl Poll {
         }
     }
 
-    /// Asks and rests by turns, until there is nothing to ask any more or, for none, nobody to ask for.
+    /// Asks and rests by turns, until there is nothing to ask any more or, for none, nobody to ask
+    /// for.
     async fn ask(&mut self) -> Option<ValidationError> {
         loop {
             self.rest().await?;
@@ -327,8 +335,8 @@ impl Poll {
         Some(())
     }
 
-    /// The first look takes an answer from the cache that the floor would not let be newer, so that who comes and goes all the time does not
-    /// get below it.
+    /// The first look takes an answer from the cache that the floor would not let be newer, so that
+    /// who comes and goes all the time does not get below it.
     fn request(&self) -> StatusRequest {
         let (account, order) = self.key.clone();
         let max_age = if self.turn == 0 { self.validation.0.watch_interval_min } else { Duration::ZERO };
@@ -357,7 +365,8 @@ async fn gone(shortest: &mut watch::Receiver<Duration>) {
     while shortest.changed().await.is_ok() {}
 }
 
-/// Whether asking again later may go better. A page that cannot be read may be a notice that says so.
+/// Whether asking again later may go better. A page that cannot be read may be a notice that says
+/// so.
 fn is_transient(problem: &ValidationError) -> bool {
     match problem {
         ValidationError::Provider(problem) => match problem {
@@ -387,7 +396,8 @@ fn pause_after(answer: &Answer) -> Option<Duration> {
     }
 }
 
-/// How long to rest after a look: the interval, doubled with each failure after the first, and up to a tenth more as the dice fall.
+/// How long to rest after a look: the interval, doubled with each failure after the first, and up
+/// to a tenth more as the dice fall.
 pub(super) fn poll_delay(interval: Duration, failures: u32, dice: u16) -> Duration {
     let doublings = failures.saturating_sub(1).min(20);
     let rest = interval.saturating_mul(1 << doublings).min(MAX_BACKOFF.max(interval));

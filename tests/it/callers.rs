@@ -1,4 +1,5 @@
-//! Callers that leave, wait, withdraw, run out of time or ask too much: none of them can lose a refund or send it twice.
+//! Callers that leave, wait, withdraw, run out of time or ask too much: none of them can lose a
+//! refund or send it twice.
 
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ fn delay(milliseconds: u64) -> FaultEffect {
     FaultEffect::Delay { milliseconds }
 }
 
-/// A refund that waits as PENDING: its provider's credentials are refused, and it is tried again an hour from now.
+/// A refund that waits as PENDING: its provider's credentials are refused, and it is tried again an
+/// hour from now.
 async fn pending(id: &str) -> Stack {
     let stack = Stack::start_with("engine.retry_backoff_max_ms = 7200000").await;
     let body = "{\"message\":\"Rate Limit Exceeded\",\"details\":\"\"}".to_owned();

@@ -1,8 +1,9 @@
-//! Marks on every road through the gateway, looked for afterwards in everything that it wrote: log, spans, metrics,
-//! errors, answers, ledger, command line.
+//! Marks on every road through the gateway, looked for afterwards in everything that it wrote: log,
+//! spans, metrics, errors, answers, ledger, command line.
 //!
-//! Each secret holds the word `canary`, and is found nowhere. What callers write holds `nightingale`: the ledger keeps it
-//! and answers show it, as the callers asked, and it stands nowhere else. Nothing but the marks holds either word.
+//! Each secret holds the word `canary`, and is found nowhere. What callers write holds
+//! `nightingale`: the ledger keeps it and answers show it, as the callers asked, and it stands
+//! nowhere else. Nothing but the marks holds either word.
 //!
 //! The providers here are one [`hostile`] server.
 
@@ -40,7 +41,8 @@ use crate::telemetry::{Collector, Log, launch, scrape};
 const MARK: &str = "canary";
 /// In everything that a caller writes.
 const WORD: &str = "nightingale";
-/// Of whom the providers speak: callers are told so, and the ledger keeps it, but no log, span or metric does.
+/// Of whom the providers speak: callers are told so, and the ledger keeps it, but no log, span or
+/// metric does.
 const PERSON: &str = "Lovelace";
 /// With what every encoding on the way changes: of forms, of XML, of JSON, of Base64.
 const PASSWORD: &str = "canary pass&w<rd>\"+%41";
@@ -53,8 +55,8 @@ const LABEL: &str = "nightingale of the label";
 const EVIDENCE: &str = "nightingale of the evidence";
 /// No name of anything, no etag and no token.
 const WRONG: &str = "nightingale, and no name";
-/// What comes along with a call. The gateway reads the trace alone, and takes no more of it than its ids and flags.
-/// (No `tracestate`: it is made to be passed on, and the collector is given it.)
+/// What comes along with a call. The gateway reads the trace alone, and takes no more of it than
+/// its ids and flags. (No `tracestate`: it is made to be passed on, and the collector is given it.)
 const METADATA: [(&str, &str); 5] = [
     ("authorization", "Bearer canary-authorization"),
     ("baggage", "person=canary-baggage"),
@@ -79,8 +81,8 @@ const CALLS: [&str; 13] = [
     "ValidationStatusService/GetValidationStatus",
     "ValidationStatusService/WatchValidationStatus",
 ];
-/// A busy machine may lose an answer, which is a doubt like any other: so many refunds are asked for at most, until one
-/// is as it is to be.
+/// A busy machine may lose an answer, which is a doubt like any other: so many refunds are asked
+/// for at most, until one is as it is to be.
 const TRIES: u32 = 10;
 
 /// What the gateway wrote, each with where.
@@ -111,7 +113,8 @@ impl Written {
         self.add(format!("the error of {call}"), format!("{refusal:?} {details}"));
     }
 
-    /// Nothing holds the mark, nor a login with it in Base64; and what callers wrote is only where it is kept.
+    /// Nothing holds the mark, nor a login with it in Base64; and what callers wrote is only where
+    /// it is kept.
     fn is_clean(&self) {
         // Whole groups of three bytes, so that what stands behind them changes nothing.
         let encoded: Vec<String> = [
@@ -196,7 +199,8 @@ fn labels(value: &str) -> HashMap<String, String> {
     HashMap::from([(LABEL_KEY.to_owned(), value.to_owned())])
 }
 
-/// Wrong in every field, and a mark in each that can hold one. (A label's key is part of the field's name.)
+/// Wrong in every field, and a mark in each that can hold one. (A label's key is part of the
+/// field's name.)
 fn wrong_request() -> proto::CreateRefundRequest {
     let target = proto::DebitsuccessTarget {
         account_reference_no: WORD.repeat(2),
@@ -434,7 +438,8 @@ impl Caller {
         self.written.keep("StreamRefundEvents", told);
     }
 
-    /// One watch is told of a change, one hears nothing since the provider cannot be asked, one ends with its refusal.
+    /// One watch is told of a change, one hears nothing since the provider cannot be asked, one
+    /// ends with its refusal.
     async fn watches_orders(&mut self, log: &Log) {
         let mut watch = self.watch(PERSONS_ORDER).await;
         let first = next_status(&mut watch).await.unwrap();
@@ -489,8 +494,8 @@ impl Caller {
         }
     }
 
-    /// At each provider in this mood a refund, a look at it, and its id for another one; and a validation status that
-    /// is refused, garbled or late.
+    /// At each provider in this mood a refund, a look at it, and its id for another one; and a
+    /// validation status that is refused, garbled or late.
     async fn goes_through(&mut self, mood: Mood, number: u32) {
         self.hostile.becomes(mood);
         for provider in [Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess] {
@@ -645,7 +650,8 @@ fn add_ledger(written: &mut Written, dir: &Path) {
     }
 }
 
-/// Every way to put a secret where it does not belong in a configuration, and what the command line says of it.
+/// Every way to put a secret where it does not belong in a configuration, and what the command line
+/// says of it.
 #[test]
 fn no_fault_of_a_configuration_repeats_a_secret() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! The command line as a careless user meets it: each mistake ends in one clear sentence and a status that a script can act on.
+//! The command line as a careless user meets it: each mistake ends in one clear sentence and a
+//! status that a script can act on.
 
 use std::path::Path;
 
@@ -103,7 +104,8 @@ async fn a_file_that_is_no_ledger_is_left_alone() {
     assert_eq!(std::fs::read_to_string(&not_a_ledger).unwrap(), content);
 }
 
-/// A supervisor that changes its mind: the moment between "takes calls" and listening for signals must not exist.
+/// A supervisor that changes its mind: the moment between "takes calls" and listening for signals
+/// must not exist.
 #[tokio::test]
 async fn a_signal_right_after_the_start_ends_it_in_order() {
     let dir = tempfile::tempdir().unwrap();
@@ -113,7 +115,8 @@ async fn a_signal_right_after_the_start_ends_it_in_order() {
     }
 }
 
-/// `recoup verify` on the ledger in `dir`, its JSON from whichever channel it is on, and how it ended.
+/// `recoup verify` on the ledger in `dir`, its JSON from whichever channel it is on, and how it
+/// ended.
 fn verified(dir: &Path) -> (serde_json::Value, Option<i32>) {
     let output = run(&["verify", "--json", dir.join("recoup.db").to_str().unwrap()]);
     let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };

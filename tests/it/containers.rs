@@ -1,6 +1,8 @@
-//! What stands under `docker/` and is not compiled: its paths, versions, addresses, metrics and alerts, compared with what they are about.
+//! What stands under `docker/` and is not compiled: its paths, versions, addresses, metrics and
+//! alerts, compared with what they are about.
 //!
-//! An image is not built here. Prometheus' own tool is asked where it is on the machine, and `PROMTOOL=required` makes its absence a failure.
+//! An image is not built here. Prometheus' own tool is asked where it is on the machine, and
+//! `PROMTOOL=required` makes its absence a failure.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -278,7 +280,8 @@ fn prometheus_takes_the_rules_and_they_fire_when_they_should() {
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         assert!(output.status.success(), "promtool {arguments:?}: {said}");
     }
-    // The panels' expressions, as rules, since that is what the tool reads; with values in place of Grafana's variables.
+    // The panels' expressions, as rules, since that is what the tool reads; with values in place of
+    // Grafana's variables.
     let dashboard: serde_json::Value = serde_json::from_str(&read("docker/grafana/dashboards/recoup.json")).unwrap();
     let panels = expressions(&dashboard).into_iter().filter(|text| !text.starts_with("label_values("));
     let rules: Vec<serde_json::Value> = panels

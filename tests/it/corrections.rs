@@ -1,5 +1,5 @@
-//! A "no" that was not the last word: what the provider rejected, or a person found not refunded, is followed for a while,
-//! and a refund that shows all the same is told.
+//! A "no" that was not the last word: what the provider rejected, or a person found not refunded,
+//! is followed for a while, and a refund that shows all the same is told.
 //!
 //! Each test ends by asking the simulators' books.
 
@@ -152,7 +152,8 @@ async fn a_rejection_is_not_followed_where_the_setting_says_so() {
     assert_eq!((stack.effects("DS000001"), stack.attempts("DS000001")), (2, 2));
 }
 
-/// A refusal that is an answer to the request itself is definite: nothing was taken that could be corrected.
+/// A refusal that is an answer to the request itself is definite: nothing was taken that could be
+/// corrected.
 #[tokio::test]
 async fn a_refusal_of_the_request_is_not_followed() {
     let stack = on_demand("").await;
@@ -188,7 +189,8 @@ async fn a_persons_no_is_corrected_by_the_record() {
     assert_eq!((stack.effects("DS000001"), stack.attempts("DS000001")), (1, 1));
 }
 
-/// A refund of an order or an item, which a person found not refunded, and the same target once more.
+/// A refund of an order or an item, which a person found not refunded, and the same target once
+/// more.
 struct Denied {
     stack: Stack,
     second: proto::CreateRefundRequest,

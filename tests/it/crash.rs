@@ -1,4 +1,5 @@
-//! `kill -9` in the middle: what any caller heard of is there, what was on its way is in doubt or settled, and no money moved twice.
+//! `kill -9` in the middle: what any caller heard of is there, what was on its way is in doubt or
+//! settled, and no money moved twice.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -45,7 +46,8 @@ async fn killed_in_the_middle_of_two_hundred_refunds() {
     let simulators = simulators_in(dir.path()).await;
     let config = dir.path().join("recoup.toml");
     std::fs::write(&config, configuration(&simulators, dir.path(), "")).unwrap();
-    // The providers do again whatever they are asked again: what keeps money from moving twice is the gateway, and at name.com its key.
+    // The providers do again whatever they are asked again: what keeps money from moving twice is
+    // the gateway, and at name.com its key.
     simulators.with_world(|world| {
         world.settings.sectigo.deduplication = Deduplication::Off;
         world.settings.namecom.deduplication = Deduplication::Off;
@@ -133,7 +135,8 @@ async fn was_cut_off(refunds: &mut RefundServiceClient<Channel>, name: String) -
     events.iter().any(|event| event.kind() == Kind::Interrupted && event.attempt > 0)
 }
 
-/// Creates all refunds from several clients; returns the ids that were acknowledged once `enough` have been.
+/// Creates all refunds from several clients; returns the ids that were acknowledged once `enough`
+/// have been.
 async fn run_until(gateway: &Gateway, enough: usize) -> Vec<String> {
     let answered = Arc::new(AtomicUsize::new(0));
     let mut calls = JoinSet::new();

@@ -1,5 +1,5 @@
-//! A person says exactly what happened: of each item, and before the gateway has finished finding out. What may still
-//! arrive is kept from being paid twice.
+//! A person says exactly what happened: of each item, and before the gateway has finished finding
+//! out. What may still arrive is kept from being paid twice.
 //!
 //! Each test ends by asking the simulators' books.
 
@@ -37,8 +37,8 @@ fn item(id: i32, refunded: bool) -> ItemResolution {
     ItemResolution { item_id: id.to_string(), refunded, refunded_amount: None }
 }
 
-/// An order of two domains: the first item is refunded, then the registry of the second one does not answer, and the call
-/// ends with the documented 502.
+/// An order of two domains: the first item is refunded, then the registry of the second one does
+/// not answer, and the call ends with the documented 502.
 async fn half_refunded(settle_s: u32) -> Stack {
     let stack = on_demand(settle_s).await;
     stack.simulators.with_world(|world| {
@@ -86,7 +86,8 @@ fn holder(refusal: &Status) -> String {
     metadata(refusal, "conflicting_refund")
 }
 
-/// Asks for a refund again and again while it is refused because of the first one, for the reason given.
+/// Asks for a refund again and again while it is refused because of the first one, for the reason
+/// given.
 async fn created_at_last(stack: &Stack, request: proto::CreateRefundRequest, why: &str) -> proto::Refund {
     let free = async {
         loop {
@@ -311,7 +312,8 @@ async fn a_target_found_not_refunded_is_free_after_the_settle_time(
     assert_eq!((stack.effects(target), stack.attempts(in_journal)), (1, 2));
 }
 
-/// At Debitsuccess nothing is reserved; until then a similar refund is refused, whatever its caller says of it.
+/// At Debitsuccess nothing is reserved; until then a similar refund is refused, whatever its caller
+/// says of it.
 #[tokio::test]
 async fn no_word_allows_a_similar_refund_before_the_settle_time() {
     let stack = on_demand(600).await;

@@ -1,5 +1,5 @@
-//! What the domains of an order add to a doubt at name.com, whose key is dead: they may prove that nothing was refunded,
-//! and anything less than that proof sends nothing again.
+//! What the domains of an order add to a doubt at name.com, whose key is dead: they may prove that
+//! nothing was refunded, and anything less than that proof sends nothing again.
 //!
 //! Each test ends by asking the simulators' books.
 
@@ -16,7 +16,8 @@ const ORDER: i32 = 410_001;
 const FIRST: i32 = 71;
 const SECOND: i32 = 72;
 
-/// Lookups follow each other quickly; a key lives for a second, and absence means something after one.
+/// Lookups follow each other quickly; a key lives for a second, and absence means something after
+/// one.
 async fn stack() -> Stack {
     Stack::start_as(|configuration| {
         let short = "key_lifetime_s = 1\nsettle_time_s = 1\nusername = \"demo-test\"";
@@ -124,7 +125,8 @@ async fn only_domains_that_are_all_untouched_have_it_sent_again(
     assert_eq!(refunded, vec![usize::from(sent_again); ids.len()]);
 }
 
-/// The documented 502 after the domain was deleted: nothing is sent again, and a person is told why.
+/// The documented 502 after the domain was deleted: nothing is sent again, and a person is told
+/// why.
 #[tokio::test]
 async fn a_domain_that_is_gone_before_its_refund_goes_to_a_person() {
     let stack = stack().await;

@@ -1,4 +1,5 @@
-//! What is not known is shown as not known, and a look at the provider settles it. Each test ends by asking the simulators' books.
+//! What is not known is shown as not known, and a look at the provider settles it. Each test ends
+//! by asking the simulators' books.
 
 use recoup::app::App;
 use recoup::proto::v1 as proto;
@@ -47,7 +48,8 @@ async fn a_lost_yes_is_doubt_until_the_provider_is_asked(#[case] provider: Provi
     assert_eq!((stack.effects(target), stack.attempts(in_journal)), (1, 1));
 }
 
-/// The request is lost before anything was done: the same doubt, which no lookup may turn into a "no".
+/// The request is lost before anything was done: the same doubt, which no lookup may turn into a
+/// "no".
 #[rstest]
 #[case(Provider::Sectigo)]
 #[case(Provider::Namecom)]
@@ -139,7 +141,8 @@ async fn what_is_on_the_wire_is_shown_as_that_and_not_looked_up() {
     assert_eq!(stack.until("slow", |refund| refund.state() != State::Dispatching).await.state(), State::Succeeded);
 }
 
-/// Proof that nothing was processed sends the refund back to wait, with the reason, and out again: one effect in the end.
+/// Proof that nothing was processed sends the refund back to wait, with the reason, and out again:
+/// one effect in the end.
 #[rstest]
 #[case(Provider::Sectigo, answer(200, "-42\nCall limit reached, please try again later"), "-42")]
 #[case(Provider::Namecom, answer(429, "{\"message\":\"Rate Limit Exceeded\",\"details\":\"\"}"), "429")]
@@ -190,7 +193,8 @@ async fn refused_credentials_wait_as_pending_and_show_on_the_account() {
     let account = accounts.iter().find(|one| one.account == "debitsuccess").unwrap();
     assert_eq!(account.health(), proto::account::Health::CredentialsRefused);
 
-    // The right login after a restart, and the word that the mistyped one was meant to be it: it is sent, once.
+    // The right login after a restart, and the word that the mistyped one was meant to be it: it is
+    // sent, once.
     app.stop().await;
     let right = configuration(&simulators, dir.path(), "")
         .replace("username = \"demo\"", "username = \"demo\"\nformer = [{ login = \"mistyped\" }]");
@@ -202,7 +206,8 @@ async fn refused_credentials_wait_as_pending_and_show_on_the_account() {
     assert_eq!(support::effects(&simulators, "DS000001"), 1);
 }
 
-/// A provider that cannot be reached has not seen the refund: it waits, with the reason, and goes out when the provider is there.
+/// A provider that cannot be reached has not seen the refund: it waits, with the reason, and goes
+/// out when the provider is there.
 #[tokio::test]
 async fn a_provider_that_is_down_has_not_seen_the_refund() {
     let dir = tempfile::tempdir().unwrap();
@@ -252,7 +257,8 @@ async fn a_provider_that_is_down_has_not_seen_the_refund() {
 async fn an_identifier_that_somebody_else_used_needs_a_person() {
     let stack = Stack::start().await;
     stack.refund(debitsuccess("mine", "DS000010", 100)).await;
-    // The same provider with an empty ledger: this gateway does not know that the identifier is its own.
+    // The same provider with an empty ledger: this gateway does not know that the identifier is its
+    // own.
     let dir = tempfile::tempdir().unwrap();
     std::fs::copy(stack.dir.path().join("ca.pem"), dir.path().join("ca.pem")).unwrap();
     let forgetful =
@@ -365,7 +371,8 @@ async fn a_lookup_that_learns_nothing_changes_nothing_but_the_evidence() {
     assert_eq!((stack.effects("1000001"), stack.attempts("1000001")), (1, 1));
 }
 
-/// A record that a lookup between two others shows was there all the time: only two in a row without one count.
+/// A record that a lookup between two others shows was there all the time: only two in a row
+/// without one count.
 #[tokio::test]
 async fn absent_twice_is_twice_in_a_row() {
     let stack = Stack::start_as(|configuration| patient(&configuration, 0)).await;

@@ -187,7 +187,8 @@ async fn a_stream_ends_at_its_deadline() {
 
 type Line = (Kind, i32, State);
 
-/// What happened, the attempt that it is about, and the state after it; the same to who reads and to who follows.
+/// What happened, the attempt that it is about, and the state after it; the same to who reads and
+/// to who follows.
 async fn lines(stack: &Stack, id: &str) -> Vec<Line> {
     let listed = stack.events(id).await;
     let request = proto::StreamRefundEventsRequest { after_sequence: 0 };

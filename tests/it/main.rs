@@ -1,4 +1,5 @@
-//! The promises of recoup, each proved through the real gRPC port, real files and the real simulators.
+//! The promises of recoup, each proved through the real gRPC port, real files and the real
+//! simulators.
 
 #![allow(
     missing_docs,

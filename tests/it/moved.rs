@@ -1,5 +1,5 @@
-//! The operator's way after an account has changed: `recoup check --ledger` says it before a start, the metrics and the
-//! command line after it, and `recoup refunds reassign` ends the waiting.
+//! The operator's way after an account has changed: `recoup check --ledger` says it before a start,
+//! the metrics and the command line after it, and `recoup refunds reassign` ends the waiting.
 
 use std::process::Output;
 

@@ -1,4 +1,5 @@
-//! The operator's command line on a running gateway: what is printed, what it says when something is wrong, and what a script can rely on.
+//! The operator's command line on a running gateway: what is printed, what it says when something
+//! is wrong, and what a script can rely on.
 
 use std::process::Output;
 
@@ -230,7 +231,8 @@ fn at_a_terminal(command: &str, typed: &str) -> Option<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_is_withdrawn() {
     let stack = stack().await;
-    // The simulators refuse the credentials for this order; while they are refused, nothing of an account leaves.
+    // The simulators refuse the credentials for this order; while they are refused, nothing of an
+    // account leaves.
     let request = namecom("waits", 400_401, &[3_400_401]);
     let at_once = Some(prost_types::Duration::default());
     stack.create(proto::CreateRefundRequest { wait: at_once, ..request }).await.unwrap();

@@ -178,7 +178,8 @@ async fn a_shutdown_finishes_what_is_on_the_wire_and_takes_nothing_new() {
     let address = stack.app.addr();
     let answer_late = async {
         while watch.message().await.unwrap().unwrap().status() == ServingStatus::Serving {}
-        // Until it takes nothing new: from then on the drain is what the call on the wire is left to.
+        // Until it takes nothing new: from then on the drain is what the call on the wire is left
+        // to.
         while TcpStream::connect(address).await.is_ok() {
             tokio::task::yield_now().await;
         }
@@ -195,7 +196,8 @@ async fn a_shutdown_finishes_what_is_on_the_wire_and_takes_nothing_new() {
     assert_eq!(stack.effects("1000001"), 1);
 }
 
-/// What was on the wire is finished, what waited is sent by the next process, and nothing is doubted for the sake of a restart.
+/// What was on the wire is finished, what waited is sent by the next process, and nothing is
+/// doubted for the sake of a restart.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shutdown_amid_many_refunds_leaves_no_doubt() {
     let mut stack = Stack::start().await;

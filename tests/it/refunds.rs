@@ -74,7 +74,8 @@ async fn other_content_under_a_known_id_is_refused_by_name() {
     assert_eq!(stack.effects("1000002"), 0);
 }
 
-/// Every refusal that the demo data can bring about: code verbatim, category, and nothing in the books.
+/// Every refusal that the demo data can bring about: code verbatim, category, and nothing in the
+/// books.
 #[rstest]
 #[case::multi_domain(sectigo("r", "2000001"), "-18", Category::NotEligible)]
 #[case::period_over(sectigo("r", "2000002"), "-18", Category::RefundPeriodOver)]

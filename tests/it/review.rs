@@ -1,5 +1,5 @@
-//! A review is a person's to end. What lookups show meanwhile is told, and only the provider's own record of this refund
-//! settles one.
+//! A review is a person's to end. What lookups show meanwhile is told, and only the provider's own
+//! record of this refund settles one.
 //!
 //! Each test ends by asking the simulators' books.
 
@@ -47,7 +47,8 @@ async fn lost_from_sight(stack: &Stack, id: &str) -> proto::Refund {
     refund
 }
 
-/// A lookup that shows nothing new leaves no event, so that the etag in a person's hand stays valid.
+/// A lookup that shows nothing new leaves no event, so that the etag in a person's hand stays
+/// valid.
 async fn shows_nothing_new(stack: &Stack, id: &str) {
     let (before, events) = (stack.get(id).await, stack.events(id).await.len());
     let after = stack.reconcile(id).await.unwrap();
@@ -111,7 +112,8 @@ async fn a_final_record_under_our_identifier_ends_a_review(
     assert_eq!((stack.effects("DS000001"), stack.attempts("DS000001")), (1, 1));
 }
 
-/// However often it does not see the refund: that proved something before the review, and leads to no attempt from it.
+/// However often it does not see the refund: that proved something before the review, and leads to
+/// no attempt from it.
 #[tokio::test]
 async fn a_review_is_looked_up_by_itself_and_sends_nothing() {
     let stack = Stack::start_as(fast_lookups).await;
@@ -192,8 +194,8 @@ async fn a_refunded_order_is_a_suggestion_at_sectigo() {
     assert_eq!((stack.effects("1000001"), stack.attempts("1000001")), (0, 1));
 }
 
-/// The domain was deleted, and the answer lost: a person looks into it. The refund that follows is shown, and theirs to
-/// judge.
+/// The domain was deleted, and the answer lost: a person looks into it. The refund that follows is
+/// shown, and theirs to judge.
 #[tokio::test]
 async fn a_refunded_item_is_a_suggestion_at_namecom() {
     let stack = on_demand().await;

@@ -1,4 +1,5 @@
-//! Doubt that settles itself, accounts that are shut and open again, and a person's word where nothing else helps.
+//! Doubt that settles itself, accounts that are shut and open again, and a person's word where
+//! nothing else helps.
 //!
 //! Each test ends by asking the simulators' books.
 
@@ -43,7 +44,8 @@ async fn health_of(stack: &Stack, account: &str) -> Health {
     accounts.accounts.iter().find(|one| one.account == account).unwrap().health()
 }
 
-/// The money moved and the answer was lost: a look finds it, or name.com repeats its answer for the same key. Nobody has to ask.
+/// The money moved and the answer was lost: a look finds it, or name.com repeats its answer for the
+/// same key. Nobody has to ask.
 #[rstest]
 #[case(Provider::Sectigo, State::Succeeded, 1)]
 #[case(Provider::Namecom, State::Succeeded, 2)]
@@ -66,7 +68,8 @@ async fn a_lost_yes_is_found_again(#[case] provider: Provider, #[case] end: Stat
     assert_eq!((stack.effects(target), stack.attempts(in_journal)), (1, sent));
 }
 
-/// The request was lost before anything was done: sent again where the provider would keep it from a second effect, and nowhere else.
+/// The request was lost before anything was done: sent again where the provider would keep it from
+/// a second effect, and nowhere else.
 #[rstest]
 #[case(Provider::Sectigo, State::NeedsReview, 0, 1)]
 #[case(Provider::Namecom, State::Succeeded, 1, 2)]
@@ -86,7 +89,8 @@ async fn a_lost_request_is_sent_again_where_that_is_safe(
     assert_eq!((stack.effects(target), stack.attempts(in_journal)), (effects, sent));
 }
 
-/// Every send of one refund at name.com is the same request, key and bytes, as long as nobody answers.
+/// Every send of one refund at name.com is the same request, key and bytes, as long as nobody
+/// answers.
 #[tokio::test]
 async fn a_resend_is_the_same_request() {
     let stack = brisk_stack(600).await;
@@ -106,7 +110,8 @@ async fn a_resend_is_the_same_request() {
     assert_eq!(stack.effects(target), 1);
 }
 
-/// name.com without deduplication: the second send is refused, since the item is refunded. Our own attempt did that.
+/// name.com without deduplication: the second send is refused, since the item is refunded. Our own
+/// attempt did that.
 #[tokio::test]
 async fn already_refunded_by_our_own_lost_attempt_is_a_yes() {
     let stack = brisk_stack(600).await;
@@ -134,7 +139,8 @@ async fn what_was_taken_is_followed_to_its_end(#[case] status: RefundStatus, #[c
     assert_eq!((stack.effects(target), stack.attempts(in_journal)), (1, 1));
 }
 
-/// A password that is refused: refunds wait, the account says so, looks try it, and what waited goes out once it is right again.
+/// A password that is refused: refunds wait, the account says so, looks try it, and what waited
+/// goes out once it is right again.
 #[rstest]
 #[case(Provider::Namecom, "namecom", "401", "{\"message\":\"Unauthorized\",\"details\":\"\"}")]
 #[tokio::test]
@@ -177,7 +183,8 @@ async fn an_account_that_is_shut_finds_its_way_back(
     assert_eq!((stack.effects(target), stack.effects("3200002")), (1, 1));
 }
 
-/// Orders that the provider does not have are asked for while it is shut; the answers to that show that it takes the login again.
+/// Orders that the provider does not have are asked for while it is shut; the answers to that show
+/// that it takes the login again.
 #[tokio::test]
 async fn a_crowd_of_wrong_orders_keeps_nobody_waiting() {
     let unpaced = |configuration: String| {
@@ -209,7 +216,8 @@ async fn a_crowd_of_wrong_orders_keeps_nobody_waiting() {
     assert_eq!(stack.effects(target), 1);
 }
 
-/// At Sectigo such an answer may also be that of a wrong login, and opens nothing. The newest are looked at as well as the oldest.
+/// At Sectigo such an answer may also be that of a wrong login, and opens nothing. The newest are
+/// looked at as well as the oldest.
 #[tokio::test]
 async fn a_good_order_behind_a_crowd_of_wrong_ones_finds_the_way_back() {
     let stack = brisk_stack(600).await;
@@ -227,7 +235,8 @@ async fn a_good_order_behind_a_crowd_of_wrong_ones_finds_the_way_back() {
     assert_eq!(stack.effects("1000001"), 1);
 }
 
-/// A doubt whose lookup had no usable answer would be looked up a day later; it becomes due when its provider answers again.
+/// A doubt whose lookup had no usable answer would be looked up a day later; it becomes due when
+/// its provider answers again.
 #[tokio::test]
 async fn an_account_that_recovers_looks_up_what_it_could_not() {
     let settings =

@@ -1,4 +1,5 @@
-//! What an operator sees: metrics that agree with the ledger, traces that a real collector takes, log lines that read alone.
+//! What an operator sees: metrics that agree with the ledger, traces that a real collector takes,
+//! log lines that read alone.
 
 mod logs;
 
@@ -108,7 +109,8 @@ async fn every_metric_is_there_and_they_agree_with_what_is_listed() {
     for provider in [Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess] {
         stack.refund(sample_request(provider, &format!("plain-{provider:?}")).0).await;
     }
-    // A yes that was lost is found again; a request that was lost stays in doubt, for Sectigo settles after a day.
+    // A yes that was lost is found again; a request that was lost stays in doubt, for Sectigo
+    // settles after a day.
     stack.arm(Provider::Sectigo, Point::AfterEffect, FaultEffect::Close, Repeat::Once);
     assert_eq!(stack.refund(sectigo("found", "1000002")).await.state(), State::InDoubt);
     stack.until("found", |refund| refund.state() == State::Succeeded).await;
@@ -174,7 +176,8 @@ async fn every_metric_is_there_and_they_agree_with_what_is_listed() {
     let app = loop {
         match App::start(settings_of(&configuration, dir.path())).await {
             Ok(app) => break app,
-            // A process that another test is just starting holds all files of this one for a moment.
+            // A process that another test is just starting holds all files of this one for a
+            // moment.
             Err(StartError::Ledger(OpenError::InUse { .. })) => tokio::task::yield_now().await,
             Err(error) => panic!("{error}"),
         }
@@ -374,7 +377,8 @@ async fn one_trace_shows_a_refund_and_later_looks_are_linked_to_it() {
     assert_eq!(attribute(call, "rpc.system.name").as_deref(), Some("grpc"));
     assert_eq!(attribute(call, "rpc.method").as_deref(), Some(CREATE));
     assert_eq!(attribute(call, "rpc.response.status_code").as_deref(), Some("OK"));
-    // Where it had to wait, as at the very start, it was sent from the queue: in the same trace, one span between.
+    // Where it had to wait, as at the very start, it was sent from the queue: in the same trace,
+    // one span between.
     let queued = own.iter().find(|span| span.name == "dispatch" && span.span_id == attempt.parent_span_id);
     assert_eq!(queued.map_or(&attempt.parent_span_id, |span| &span.parent_span_id), &call.span_id);
     assert_eq!(provider.parent_span_id, attempt.span_id);

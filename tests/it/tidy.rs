@@ -1,7 +1,8 @@
-//! The shape of the house, kept by a test: who may name whom, where a refund may be sent from, how files are called, what is locked.
+//! The shape of the house, kept by a test: who may name whom, where a refund may be sent from, how
+//! files are called, what is locked.
 //!
-//! Source is read as tokens, not as lines: a `use` over several lines, a path in the middle of code or of a macro, an alias and a
-//! `super::super` are all seen; comments and strings are not.
+//! Source is read as tokens, not as lines: a `use` over several lines, a path in the middle of code
+//! or of a macro, an alias and a `super::super` are all seen; comments and strings are not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,7 +13,8 @@ use self::names::Names;
 
 mod names;
 
-/// Which modules of the gateway a module may name besides itself. `""` is the crate's root, with what is generated from `proto/` in it.
+/// Which modules of the gateway a module may name besides itself. `""` is the crate's root, with
+/// what is generated from `proto/` in it.
 const LAYERS: [(&str, &[&str]); 14] = [
     (
         "",
@@ -45,7 +47,8 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("proto", &[]),
 ];
 
-/// What is named in some places alone: a path, where, and whether tests are free to name it elsewhere.
+/// What is named in some places alone: a path, where, and whether tests are free to name it
+/// elsewhere.
 const PLACES: [(&[&str], &[&str], bool); 19] = [
     (&["tonic"], &["src/api/", "src/app.rs", "src/cli/", "src/lib.rs", "src/proto/"], false),
     (&["tonic_health"], &["src/api/", "src/cli/"], false),

@@ -1,9 +1,12 @@
-//! A ledger in trouble under the real gateway: a full disk, writes and syncs that fail, pages that rot, files that vanish.
+//! A ledger in trouble under the real gateway: a full disk, writes and syncs that fail, pages that
+//! rot, files that vanish.
 //!
-//! Each scene runs the same way. One refund is done; one is on the wire, its money moved and its answer held back at a gate. Then the trouble
-//! comes. From then on nothing more may leave for a provider, health says so, and callers are told why. The held answer comes into a gateway
-//! that can no longer record it. The trouble is mended, the gateway started again, and what was on the wire is in doubt until it has been
-//! looked up. At the end the simulators' books hold nothing that the ledger does not know, and the ledger verifies.
+//! Each scene runs the same way. One refund is done; one is on the wire, its money moved and its
+//! answer held back at a gate. Then the trouble comes. From then on nothing more may leave for a
+//! provider, health says so, and callers are told why. The held answer comes into a gateway that
+//! can no longer record it. The trouble is mended, the gateway started again, and what was on the
+//! wire is in doubt until it has been looked up. At the end the simulators' books hold nothing that
+//! the ledger does not know, and the ledger verifies.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -101,7 +104,8 @@ impl Scene {
         self.simulators.journal().iter().filter(|entry| entry.moves_money).count()
     }
 
-    /// Health says so, callers are told the reason, and nothing leaves any more, not even when the held answer has come.
+    /// Health says so, callers are told the reason, and nothing leaves any more, not even when the
+    /// held answer has come.
     async fn stopped(&self, gateway: Gateway, flying: Flying, code: Code, why: &str) {
         not_serving(&gateway).await;
         let before = self.wire_requests();
@@ -110,7 +114,8 @@ impl Scene {
             let status = flying.refunds.clone().create_refund(request).await.unwrap_err();
             assert_eq!((status.code(), reason(&status).as_str()), (code, why), "{status:?}");
         }
-        // What is on disk is told to whoever asks for it again, unless the disk is not to be believed.
+        // What is on disk is told to whoever asks for it again, unless the disk is not to be
+        // believed.
         let again = flying.refunds.clone().create_refund(sectigo("done", DONE)).await;
         match code {
             Code::DataLoss => assert_eq!(again.unwrap_err().code(), code),
@@ -122,7 +127,8 @@ impl Scene {
         assert_eq!(self.wire_requests(), before, "something left after the ledger had failed");
     }
 
-    /// The trouble is over: what was on the wire is in doubt, and at rest the books hold nothing that the ledger does not know.
+    /// The trouble is over: what was on the wire is in doubt, and at rest the books hold nothing
+    /// that the ledger does not know.
     async fn mended(&self, acknowledged: &[String]) {
         let gateway = self.start();
         let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
@@ -193,7 +199,8 @@ async fn not_serving(gateway: &Gateway) {
     tokio::time::timeout(LIMIT, follow).await.expect("health never said NOT_SERVING");
 }
 
-/// Creates refunds until one is not recorded: those that were acknowledged, and what the first other caller was told.
+/// Creates refunds until one is not recorded: those that were acknowledged, and what the first
+/// other caller was told.
 async fn until_it_fails(refunds: &mut RefundServiceClient<Channel>) -> (Vec<String>, Status) {
     let mut acknowledged = Vec::new();
     for number in 0..800 {
@@ -206,7 +213,8 @@ async fn until_it_fails(refunds: &mut RefundServiceClient<Channel>) -> (Vec<Stri
     panic!("800 refunds, and no trouble");
 }
 
-/// A write that failed before its commit says that nothing was recorded; one that failed in the commit says that it does not know.
+/// A write that failed before its commit says that nothing was recorded; one that failed in the
+/// commit says that it does not know.
 fn tells_what_it_knows(status: &Status) {
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     if status.get_error_details().error_info().is_some() {
@@ -254,12 +262,14 @@ async fn a_full_disk() {
     scene.mended(&acknowledged).await;
 }
 
-/// A limit on the size of files makes the next write fail with EFBIG, which is to a database what a failing disk is.
+/// A limit on the size of files makes the next write fail with EFBIG, which is to a database what a
+/// failing disk is.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_that_fails() {
     let scene = Scene::new().await;
-    // The signal that comes with the error would end the process before it can be tested how it takes it.
+    // The signal that comes with the error would end the process before it can be tested how it
+    // takes it.
     let gateway = scene.start_after("trap '' XFSZ").unwrap();
     let mut flying = scene.begin(&gateway).await;
     let log = scene.ledger().with_file_name("recoup.db-wal").metadata().unwrap().len();
@@ -381,7 +391,8 @@ async fn a_file_that_vanishes(#[case] loss: Loss) {
             std::fs::copy(&kept, &ledger).unwrap();
         }
     }
-    // Nobody has to write for it to be noticed: who follows the history is told, and who waits for an outcome gets what there is.
+    // Nobody has to write for it to be noticed: who follows the history is told, and who waits for
+    // an outcome gets what there is.
     let last = tokio::time::timeout(LIMIT, async {
         loop {
             match history.message().await {

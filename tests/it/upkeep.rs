@@ -1,4 +1,5 @@
-//! What keeps a gateway going besides refunds: the word of its health, copies of its ledger, and what a copy is good for.
+//! What keeps a gateway going besides refunds: the word of its health, copies of its ledger, and
+//! what a copy is good for.
 
 use std::io::{Read as _, Write as _};
 use std::path::Path;

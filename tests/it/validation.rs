@@ -1,4 +1,5 @@
-//! Sectigo's Validation Manager page as typed data, through the real port, from the simulator's real JSON.
+//! Sectigo's Validation Manager page as typed data, through the real port, from the simulator's
+//! real JSON.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;

@@ -1,4 +1,5 @@
-//! A watched order through the real port: one poll for all who watch it, changes alone, and nothing left behind by who goes.
+//! A watched order through the real port: one poll for all who watch it, changes alone, and nothing
+//! left behind by who goes.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -322,7 +323,8 @@ async fn one_watcher_too_many_is_told_to_come_back_and_who_goes_leaves_nothing()
     drop(disconnected);
     drop(second);
     let _fourth = until_open(|| open(&first, request("1000011"))).await;
-    // What was on the wire when they left may still come in; after that, nobody asks for their orders.
+    // What was on the wire when they left may still come in; after that, nobody asks for their
+    // orders.
     let gone = ["1000008", "1000009"];
     until_looks(&stack.simulators, "1000010", 2).await;
     let before = gone.map(|order| looks(&stack.simulators, order).len());
@@ -352,7 +354,8 @@ async fn a_shutdown_ends_the_watches_with_a_word() {
     assert_eq!(end, (Code::Unavailable, "DRAINING".to_owned()));
 }
 
-/// An address that stays while what is behind it comes and goes, and how many connections found nothing there.
+/// An address that stays while what is behind it comes and goes, and how many connections found
+/// nothing there.
 async fn front_of(behind: watch::Receiver<Option<SocketAddr>>) -> (SocketAddr, Arc<AtomicUsize>) {
     let turned_away = Arc::new(AtomicUsize::new(0));
     let count = turned_away.clone();

@@ -1,5 +1,6 @@
-//! Callers: several at once, each with its own connection, who create, repeat, change, wait, withdraw and look up while the gateway dies and
-//! comes back. They believe nothing but what they are told, and write all of it down.
+//! Callers: several at once, each with its own connection, who create, repeat, change, wait,
+//! withdraw and look up while the gateway dies and comes back. They believe nothing but what they
+//! are told, and write all of it down.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -23,7 +24,8 @@ use crate::{providers, quiescence};
 
 /// How many there are.
 pub(crate) const CALLERS: usize = 6;
-/// Behind the last attempt, or a look, for so long nothing is still to come: effects come at most a second late.
+/// Behind the last attempt, or a look, for so long nothing is still to come: effects come at most a
+/// second late.
 const OLD_DOUBT_SECONDS: i64 = 5;
 /// A call that takes longer hangs: no wait that is asked for comes near it.
 const CALL_LIMIT: Duration = Duration::from_secs(15);
@@ -276,8 +278,8 @@ impl Caller {
     }
 }
 
-/// A person resolves a refund that was left to people, the oldest doubts first. Not before all is done that the providers do late: what is
-/// not in the books then has not happened and will not.
+/// A person resolves a refund that was left to people, the oldest doubts first. Not before all is
+/// done that the providers do late: what is not in the books then has not happened and will not.
 async fn resolve_one(
     client: &RefundServiceClient<Channel>,
     board: &Arc<Board>,

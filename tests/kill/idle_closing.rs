@@ -1,8 +1,10 @@
-//! False doubt: a provider that closes idle connections, and refunds of which it never saw the request.
+//! False doubt: a provider that closes idle connections, and refunds of which it never saw the
+//! request.
 //!
-//! A client that sends a refund on a connection which the provider is just closing loses it for nothing: no provider ever saw it, and yet
-//! nobody can know that. With a fresh connection for each refund there is none of this. The same refunds on pooled connections, where the
-//! setting allows them, show that the provider closes at the worst moment indeed.
+//! A client that sends a refund on a connection which the provider is just closing loses it for
+//! nothing: no provider ever saw it, and yet nobody can know that. With a fresh connection for each
+//! refund there is none of this. The same refunds on pooled connections, where the setting allows
+//! them, show that the provider closes at the worst moment indeed.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -62,7 +64,8 @@ fn measure(base: &Path, seed: u64, name: &str, refunds: usize, pooled: bool) -> 
     std::fs::create_dir_all(&folder).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let providers = Providers::start(&folder, providers::settings(Deduplication::On));
-    // On TLS nobody in between can tell an answer's end: there a connection is closed just as a second request comes in on it.
+    // On TLS nobody in between can tell an answer's end: there a connection is closed just as a
+    // second request comes in on it.
     providers.arm_second_requests(Provider::Sectigo, FaultEffect::Close);
     // Sectigo's are never pooled: nothing would stop a second refund there.
     let used: &[Provider] = if pooled { &[Provider::Namecom, Provider::Debitsuccess] } else { &PROVIDERS };
@@ -127,7 +130,8 @@ fn measure(base: &Path, seed: u64, name: &str, refunds: usize, pooled: bool) -> 
     doubts
 }
 
-/// A way to a provider on which a connection that is idle behind an answer is closed. What comes in too late no provider sees.
+/// A way to a provider on which a connection that is idle behind an answer is closed. What comes in
+/// too late no provider sees.
 async fn closing_when_idle(provider: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

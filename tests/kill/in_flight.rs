@@ -1,7 +1,9 @@
-//! Ten thousand refunds in flight at a kill: each is settled or visibly in doubt within ten seconds of the restart.
+//! Ten thousand refunds in flight at a kill: each is settled or visibly in doubt within ten seconds
+//! of the restart.
 //!
-//! Measured twice: with every one of them on the wire, each on a connection of its own and without an answer; and with a few on the wire and all
-//! the others waiting on disk, which must then be sent.
+//! Measured twice: with every one of them on the wire, each on a connection of its own and without
+//! an answer; and with a few on the wire and all the others waiting on disk, which must then be
+//! sent.
 
 use std::path::Path;
 use std::process::{Command, ExitCode};

@@ -1,4 +1,5 @@
-//! The real thing, killed: the real binary, the real simulators, real files, callers who keep a history, and SIGKILL at random moments.
+//! The real thing, killed: the real binary, the real simulators, real files, callers who keep a
+//! history, and SIGKILL at random moments.
 //!
 //! ```text
 //! callers --gRPC--> recoup (a process: SIGKILL, SIGTERM, full disk) --HTTP--> simulators (killed too, their clock moved, faults armed)
@@ -9,9 +10,11 @@
 //!
 //! Between kills the configuration changes: see [`setups`].
 //!
-//! `cargo test --test kill` kills a hundred times. `cargo test --release --test kill -- --kills 2000` kills two thousand times and prints
-//! what it came to. The same seed decides the same kills, faults and calls; what the processes make of them in between is theirs. On a
-//! violation the folder with ledger, log, books, journal and history is kept and named.
+//! `cargo test --test kill` kills a hundred times.
+//! `cargo test --release --test kill -- --kills 2000` kills two thousand times and prints what it
+//! came to. The same seed decides the same kills, faults and calls; what the processes make of them
+//! in between is theirs. On a violation the folder with ledger, log, books, journal and history is
+//! kept and named.
 
 #![allow(
     missing_docs,

@@ -1,4 +1,5 @@
-//! The oracle: the providers' books and journal, the ledger, and what the callers were told, side by side. Each check is a line of the promise.
+//! The oracle: the providers' books and journal, the ledger, and what the callers were told, side
+//! by side. Each check is a line of the promise.
 //!
 //! ```text
 //! books    what really happened         \
@@ -51,7 +52,8 @@ struct Court<'a> {
     evidence: &'a Evidence,
     plans: HashMap<&'a str, &'a Plan>,
     refunds: HashMap<&'a str, &'a proto::Refund>,
-    /// Requests that could move money, by refund; at Sectigo, where nothing in them names it, by order.
+    /// Requests that could move money, by refund; at Sectigo, where nothing in them names it, by
+    /// order.
     requests: HashMap<&'a str, Vec<&'a JournalEntry>>,
     violations: Vec<String>,
 }
@@ -184,7 +186,8 @@ impl<'a> Court<'a> {
         plan
     }
 
-    /// How often something happened to a part of a target, under a refund's own identifier where the provider knows it.
+    /// How often something happened to a part of a target, under a refund's own identifier where
+    /// the provider knows it.
     fn effects(&self, kind: &str, provider: Provider, part: &str, id: Option<&str>) -> usize {
         let fits = |effect: &simulators::request::Effect| {
             effect.kind == kind && effect.target == part && id.is_none_or(|id| effect.identifier.as_deref() == Some(id))
@@ -441,7 +444,8 @@ impl<'a> Court<'a> {
         self.requests = requests;
     }
 
-    /// One key and the same bytes; and at Sectigo nothing a second time but what was not processed or a person ordered.
+    /// One key and the same bytes; and at Sectigo nothing a second time but what was not processed
+    /// or a person ordered.
     fn what_is_sent_again_is_the_same(&mut self) {
         let requests = std::mem::take(&mut self.requests);
         for (name, all) in &requests {
@@ -451,7 +455,8 @@ impl<'a> Court<'a> {
                 let is_same_login = request.username == first.username;
                 let is_same = request.parameters.get() == first.parameters.get() || !is_same_login;
                 if !is_same || request.path != first.path {
-                    // Two refunds of one order, the first of which was refused, may give two reasons.
+                    // Two refunds of one order, the first of which was refused, may give two
+                    // reasons.
                     self.wrong("what is sent again is the same", format!("{first:?} and {request:?}"));
                 }
             }

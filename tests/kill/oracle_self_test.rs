@@ -8,7 +8,8 @@ use simulators::{BookEntry, JournalEntry};
 use crate::history::{Answer, Call};
 use crate::oracle::{self, Evidence};
 
-/// Changes the evidence so that a promise is broken; false where the run had nothing that the lie could be about.
+/// Changes the evidence so that a promise is broken; false where the run had nothing that the lie
+/// could be about.
 type Lie = fn(&mut Evidence) -> bool;
 
 /// Each with the line of the promise that it breaks.

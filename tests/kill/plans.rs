@@ -1,4 +1,5 @@
-//! What is to be refunded: every refund has a target of its own that nobody refunded before, some of them with a will of their own.
+//! What is to be refunded: every refund has a target of its own that nobody refunded before, some
+//! of them with a will of their own.
 
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::create_refund_request::Target as Wanted;
@@ -38,7 +39,8 @@ pub(crate) enum Nature {
     Plain,
     /// It is refused, always.
     Refuses,
-    /// Sectigo: it works and is answered with -14. name.com: one item fails. Debitsuccess: it is rejected on review.
+    /// Sectigo: it works and is answered with -14. name.com: one item fails. Debitsuccess: it is
+    /// rejected on review.
     Twisted,
 }
 

@@ -1,4 +1,5 @@
-//! The other side: the real simulators on a runtime of their own, so that they can be killed like a process and their memory survives.
+//! The other side: the real simulators on a runtime of their own, so that they can be killed like a
+//! process and their memory survives.
 //!
 //! ```text
 //! kill:    the runtime ends; every socket closes in that moment, every request stops at the await where it is
@@ -54,7 +55,8 @@ impl Truth {
     }
 }
 
-/// As the wire is best: no limits, no delays. Where the provider would hide a second send by its kindness, it may be told not to.
+/// As the wire is best: no limits, no delays. Where the provider would hide a second send by its
+/// kindness, it may be told not to.
 pub(crate) fn settings(deduplication: Deduplication) -> Settings {
     let mut settings = Settings::default();
     settings.namecom.requests_per_second = 0;
@@ -232,7 +234,8 @@ impl Drop for Providers {
     }
 }
 
-/// What may go wrong with any request, lookups too. No provider lies here: what is told as not done is not done.
+/// What may go wrong with any request, lookups too. No provider lies here: what is told as not done
+/// is not done.
 fn menu() -> Vec<Draw> {
     let draw = |point, effect| Draw { point, effect };
     let answer = |status| FaultEffect::Answer { status, body: String::new(), headers: Default::default() };
@@ -280,8 +283,8 @@ fn config(
     Config { control, sectigo, sectigo_plaintext, namecom_plaintext, debitsuccess_plaintext, ca_file, ..ports }
 }
 
-/// Below the ports that a system gives to outgoing connections: a client that knocks at a port where nobody listens could otherwise be given
-/// that very port, and talk to itself.
+/// Below the ports that a system gives to outgoing connections: a client that knocks at a port
+/// where nobody listens could otherwise be given that very port, and talk to itself.
 fn free_addresses() -> [SocketAddr; 5] {
     let first = 12_000 + u16::try_from(std::process::id() % 2_000).unwrap() * 9;
     let mut free = (first..32_000)

@@ -1,4 +1,5 @@
-//! Rest: no fault any more, the gateway settles what it can by itself, and a person settles the rest by the evidence.
+//! Rest: no fault any more, the gateway settles what it can by itself, and a person settles the
+//! rest by the evidence.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,7 +29,8 @@ pub(crate) struct AtRest {
     pub(crate) listed_doubts: Vec<proto::Refund>,
 }
 
-/// Waits until nothing is open that the gateway settles by itself, has a person resolve the rest, and tells how everything stands.
+/// Waits until nothing is open that the gateway settles by itself, has a person resolve the rest,
+/// and tells how everything stands.
 ///
 /// `go_on` has the providers do now what they were to do later.
 pub(crate) async fn bring(
@@ -52,7 +54,8 @@ pub(crate) async fn bring(
         }
         settled(&client).await?;
     }
-    // What was sent again is reviewed too: nothing may end between what is listed here and the end of the gateway.
+    // What was sent again is reviewed too: nothing may end between what is listed here and the end
+    // of the gateway.
     go_on();
     look_up(&client, board, State::Submitted).await?;
     Ok(AtRest {
@@ -82,7 +85,8 @@ pub(crate) async fn list(
     }
 }
 
-/// Waits until no refund waits, is on its way or in doubt: the gateway itself sees to all of them, or leaves them to a person.
+/// Waits until no refund waits, is on its way or in doubt: the gateway itself sees to all of them,
+/// or leaves them to a person.
 async fn settled(client: &RefundServiceClient<Channel>) -> Result<(), String> {
     let until = Instant::now() + LIMIT;
     loop {

@@ -1,4 +1,5 @@
-//! The ledger's file, read beside the gateway: its tables by the database's own means, and its chain as the ledger itself checks it.
+//! The ledger's file, read beside the gateway: its tables by the database's own means, and its
+//! chain as the ledger itself checks it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -93,7 +94,8 @@ pub(crate) fn read(ledger: &Path) -> Rows {
 }
 
 impl Rows {
-    /// When each refund was, for the first time behind that moment, something other than waiting or on its way; none where one never was.
+    /// When each refund was, for the first time behind that moment, something other than waiting or
+    /// on its way; none where one never was.
     pub(crate) fn known_after(&self, micros: i64) -> Option<BTreeMap<&str, i64>> {
         let mut known = BTreeMap::new();
         for event in self.events.iter().filter(|event| !["PENDING", "DISPATCHING"].contains(&event.to.as_str())) {

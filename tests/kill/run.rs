@@ -1,4 +1,5 @@
-//! One run: a ledger, the providers, the callers, and a gateway that is killed again and again; then rest, and the oracle.
+//! One run: a ledger, the providers, the callers, and a gateway that is killed again and again;
+//! then rest, and the oracle.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -28,8 +29,8 @@ use crate::support::process::Gateway;
 /// Refunds that callers find ready when a round begins: more than they get through.
 const STOCK: usize = 400;
 const SIGKILL: i32 = 9;
-/// How far all jumps of the providers' clock may lead in a run: less than what name.com's key lives longer there (an hour) than here, so that
-/// a key that the gateway takes for alive is.
+/// How far all jumps of the providers' clock may lead in a run: less than what name.com's key lives
+/// longer there (an hour) than here, so that a key that the gateway takes for alive is.
 const JUMPS: Duration = Duration::from_secs(3_000);
 
 /// What a run came to.
@@ -289,7 +290,8 @@ fn judge(
     }
 }
 
-/// Takes over what the journal has, oftener than it can fill: at rest every open refund is looked up at once.
+/// Takes over what the journal has, oftener than it can fill: at rest every open refund is looked
+/// up at once.
 async fn gather(providers: &Providers) -> Infallible {
     let mut ticks = tokio::time::interval(Duration::from_millis(20));
     loop {
@@ -385,7 +387,8 @@ pub(crate) fn tidy_up() {
 }
 
 impl House {
-    /// A configuration: these settings, accounts among them, and where it listens and keeps its ledger.
+    /// A configuration: these settings, accounts among them, and where it listens and keeps its
+    /// ledger.
     pub(crate) fn furnish(folder: &Path, settings: &str) -> House {
         let house = House {
             folder: folder.to_owned(),
@@ -419,8 +422,9 @@ impl House {
         child.wait().unwrap();
     }
 
-    /// From some byte on nothing more can be written to any file: as on a full disk, each write that grows a file fails. False where the
-    /// system has no prlimit (util-linux) to set that from outside.
+    /// From some byte on nothing more can be written to any file: as on a full disk, each write
+    /// that grows a file fails. False where the system has no prlimit (util-linux) to set that from
+    /// outside.
     fn fill_disk(&self, gateway: &Gateway, dice: &mut Dice) -> bool {
         let mut log = self.ledger.clone().into_os_string();
         log.push("-wal");
@@ -439,7 +443,8 @@ impl House {
         }
     }
 
-    /// By way of a shell that has the signal of an over-long file ignored: the write fails with an error instead, as on a full disk.
+    /// By way of a shell that has the signal of an over-long file ignored: the write fails with an
+    /// error instead, as on a full disk.
     fn command(&self) -> Command {
         let mut command = Command::new("sh");
         command.args(["-c", "trap '' XFSZ; exec \"$0\" serve --config \"$1\""]).arg(&self.binary).arg(&self.config);

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Do the tests notice a change of the code? Makes the small changes of cargo-mutants one by one in a
-# copy of the tree, runs the unit tests on each, and the simulation on those that the unit tests miss.
+# copy of the tree, runs the unit tests on each, and the simulation on those that the unit tests
+# miss.
 #
 #   tests/mutants/run.sh [FILE...]     source files; default: those that decide about money
 #

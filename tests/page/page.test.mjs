@@ -3,8 +3,9 @@
 //   npm install --prefix DIR playwright-core
 //   NODE_PATH=DIR/node_modules node tests/page/page.test.mjs
 //
-// It asks for Node 20, playwright-core and a Chromium: CHROMIUM, or one of the places below. Where one of them is missing it says so and is
-// skipped, unless BROWSER=required. SIMULATORS names the binary, which is built if it is not given. SCREENSHOTS names a folder to put some in.
+// It asks for Node 20, playwright-core and a Chromium: CHROMIUM, or one of the places below. Where
+// one of them is missing it says so and is skipped, unless BROWSER=required. SIMULATORS names the
+// binary, which is built if it is not given. SCREENSHOTS names a folder to put some in.
 
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";

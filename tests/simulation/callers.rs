@@ -248,7 +248,8 @@ pub(crate) async fn unblock(sim: &Arc<Sim>, engine: &Engine, refund: &Refund) {
     }
 }
 
-/// A person looks into the provider's books, and says what stands in them. One who cannot know yet says nothing.
+/// A person looks into the provider's books, and says what stands in them. One who cannot know yet
+/// says nothing.
 pub(crate) async fn resolve(sim: &Arc<Sim>, engine: &Engine, id: &RefundId, send_again: bool, take_over: bool) {
     let Ok(refund) = engine.get(id).await else { return };
     let is_early = take_over && matches!(refund.state, State::InDoubt | State::Submitted);
@@ -374,7 +375,8 @@ pub(crate) async fn leap(sim: &Sim, by: Duration) {
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
-    // Timers that are due by now ring once, however long it was: as for a process that was stopped and goes on.
+    // Timers that are due by now ring once, however long it was: as for a process that was stopped
+    // and goes on.
     tokio::time::advance(by).await;
     lock(&sim.world).deliver(sim, sim.now());
     sim.trace(format_args!("leap by {} s", by.as_secs()));

@@ -1,4 +1,5 @@
-//! The ledger of a run: the real one without threads, with the time that commits take, crashes at each of their moments, and bad disks.
+//! The ledger of a run: the real one without threads, with the time that commits take, crashes at
+//! each of their moments, and bad disks.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

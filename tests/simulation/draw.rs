@@ -1,4 +1,5 @@
-//! Draws a plan from a seed. Each seed has a temper of its own: how much goes wrong, how often the process ends, how close calls lie together.
+//! Draws a plan from a seed. Each seed has a temper of its own: how much goes wrong, how often the
+//! process ends, how close calls lie together.
 
 use crate::plan::{
     AccountKind, CrashAt, DiskHarm, Habits, Harm, ItemFate, ItemPlan, Lie, Op, OrderKind, Outage, Plan, Step,
@@ -13,8 +14,8 @@ pub(crate) fn draw(seed: u64) -> Plan {
     let liar = dice.percent(6);
     let mut habits = habits(&mut dice, liar);
     let targets: Vec<TargetPlan> = (0..dice.between(1, 4)).map(|_| target(&mut dice)).collect();
-    // Documented: an item that was refunded is refused. A provider that breaks off in the middle of a call, remembers nothing of it under
-    // the key and refunds its items again obeys no document.
+    // Documented: an item that was refunded is refused. A provider that breaks off in the middle of
+    // a call, remembers nothing of it under the key and refunds its items again obeys no document.
     let breaks_off = |item: &ItemPlan| item.fate == ItemFate::RegistryDown;
     habits.namecom_deduplicates |=
         targets.iter().any(|target| matches!(target, TargetPlan::Items { items } if items.iter().any(breaks_off)));
@@ -22,7 +23,8 @@ pub(crate) fn draw(seed: u64) -> Plan {
     let mut plan = Plan { seed, habits, targets, ..Plan::USUAL };
     let assigned: Vec<u8> = (0..refunds).map(|_| dice.place(plan.targets.len()) as u8).collect();
     plan.steps = steps(&mut dice, &assigned, &plan.targets);
-    // After a clock was set back while nobody looked, nobody can tell how old a key is; then it is the items that name.com looks at.
+    // After a clock was set back while nobody looked, nobody can tell how old a key is; then it is
+    // the items that name.com looks at.
     plan.habits.namecom_deduplicates |= plan.sets_clock_back();
     if dice.percent(8) {
         doubt_from_all_sides(&mut dice, &mut plan);
@@ -213,7 +215,8 @@ fn steps(dice: &mut Dice, assigned: &[u8], targets: &[TargetPlan]) -> Vec<Step> 
     steps
 }
 
-/// One refund whose answers are lost, and people who look at it again and again while the gateway does.
+/// One refund whose answers are lost, and people who look at it again and again while the gateway
+/// does.
 fn doubt_from_all_sides(dice: &mut Dice, plan: &mut Plan) {
     let Some((refund, target)) = first_refund(plan) else { return };
     for nth in 0..dice.between(1, 3) as u32 {
@@ -236,8 +239,8 @@ fn doubt_from_all_sides(dice: &mut Dice, plan: &mut Plan) {
     }
 }
 
-/// One refund that never arrives, and somebody who asks for it all the time: some looks take so long that the next attempt leaves, and is
-/// answered, before what they saw is known.
+/// One refund that never arrives, and somebody who asks for it all the time: some looks take so
+/// long that the next attempt leaves, and is answered, before what they saw is known.
 fn looks_are_overtaken(dice: &mut Dice, plan: &mut Plan) {
     let Some((refund, target)) = first_refund(plan) else { return };
     plan.habits.in_flight = 8;

@@ -1,4 +1,5 @@
-//! Engine, ledger and clock under a seeded scheduler, against providers that hold the truth: one seed is one course of events.
+//! Engine, ledger and clock under a seeded scheduler, against providers that hold the truth: one
+//! seed is one course of events.
 //!
 //! ```text
 //! plan (drawn from a seed, printable, shrinkable)
@@ -9,21 +10,25 @@
 //!               +--------------- oracle ---------+
 //! ```
 //!
-//! One process is one tokio runtime on one thread with paused time; a crash drops it whole. Adapters, engine, SQL and chain are the real ones.
+//! One process is one tokio runtime on one thread with paused time; a crash drops it whole.
+//! Adapters, engine, SQL and chain are the real ones.
 //!
-//! In most runs the providers obey their documents, whatever the wire does to their answers: losses at each point, late and stale answers within
-//! the settle time, outages, refusals, 5xx, garbage, redirects, wrong identifiers, and what other clients of the same account do. Where they
-//! choose among what is documented, a plan's [`plan::Habits`] say how. About one run in sixteen has a **liar** ([`plan::Lie`]): a yes, a replay, a
-//! "taken" or an "already" where nothing was done. No gateway can tell such an answer from a true one, so there the books are not compared
-//! with what a refund says of itself; all else is asked all the same.
+//! In most runs the providers obey their documents, whatever the wire does to their answers: losses
+//! at each point, late and stale answers within the settle time, outages, refusals, 5xx, garbage,
+//! redirects, wrong identifiers, and what other clients of the same account do. Where they choose
+//! among what is documented, a plan's [`plan::Habits`] say how. About one run in sixteen has a
+//! **liar** ([`plan::Lie`]): a yes, a replay, a "taken" or an "already" where nothing was done. No
+//! gateway can tell such an answer from a true one, so there the books are not compared with what a
+//! refund says of itself; all else is asked all the same.
 //!
 //! In every second run the configuration changes from start to start: hosts, logins, tokens,
 //! currencies and account names. A plan says which places have the same books behind them
 //! ([`setups::Behind`]); people claim that only where it is true.
 //!
-//! `cargo test --test simulation` runs a thousand seeds, every found bug again, and a crash at every single write.
-//! `cargo test --release --test simulation -- --seeds 1000000` runs a million and prints what it came to. `-- --seed 7` prints the course of one.
-//! `tests/planted/run.sh` plants bugs into a copy of the tree and asks whether the oracle hears each.
+//! `cargo test --test simulation` runs a thousand seeds, every found bug again, and a crash at
+//! every single write. `cargo test --release --test simulation -- --seeds 1000000` runs a million
+//! and prints what it came to. `-- --seed 7` prints the course of one. `tests/planted/run.sh`
+//! plants bugs into a copy of the tree and asks whether the oracle hears each.
 
 #![allow(
     missing_docs,

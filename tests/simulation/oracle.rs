@@ -1,7 +1,8 @@
-//! The oracle: the books, the wire, the ledger and the callers' history must tell one story. Each line of it has its name.
+//! The oracle: the books, the wire, the ledger and the callers' history must tell one story. Each
+//! line of it has its name.
 //!
-//! Asked at each send ([`judge_send`]), when an absence is recorded ([`judge_absence`]), whenever somebody lists ([`judge_views`]), and at rest
-//! ([`judge`]).
+//! Asked at each send ([`judge_send`]), when an absence is recorded ([`judge_absence`]), whenever
+//! somebody lists ([`judge_views`]), and at rest ([`judge`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,7 +52,8 @@ pub(crate) fn owner<'a>(world: &'a World, entry: &'a Entry) -> Option<&'a str> {
 /// What stands in the books of a refund and was not taken back.
 pub(crate) fn net_effects<'a>(world: &'a World, id: &str, intent: &Intent) -> Vec<&'a Entry> {
     let is_ours = |entry: &&Entry| {
-        // Whoever sent it: with the same identifier, account and amount it is the same refund to everybody.
+        // Whoever sent it: with the same identifier, account and amount it is the same refund to
+        // everybody.
         let same = match &intent.target {
             Target::Debitsuccess(target) => {
                 entry.who == Who::Debitsuccess
@@ -105,7 +107,8 @@ pub(crate) fn judge_send(sim: &Sim, wire: &[Sent], sent: &Sent, refund: Option<&
             }
         }
         Who::Namecom => {
-            // How old a key is cannot be told after the clock was set back and the process, which would know, has ended.
+            // How old a key is cannot be told after the clock was set back and the process, which
+            // would know, has ended.
             let is_known = !(sim.plan.sets_clock_back() && sim.ended() > 0);
             let is_asked = by_a_person == 0 && is_known;
             let Some(first) = unanswered.first().filter(|_| is_asked) else { return };
@@ -150,7 +153,8 @@ pub(crate) fn was_proven_absent(wire: &[Sent], last: &Sent, sent: &Sent) -> bool
     })
 }
 
-/// Asked when it has been recorded that a look showed no trace of a refund: that says nothing about an attempt that left after the look did.
+/// Asked when it has been recorded that a look showed no trace of a refund: that says nothing about
+/// an attempt that left after the look did.
 pub(crate) fn judge_absence(sim: &Sim, wire: &[Sent], refund: &Refund) {
     let id = refund.id().as_str();
     let target = target_of(&refund.intent);
@@ -268,7 +272,8 @@ fn histories(sim: &Sim, refunds: &BTreeMap<&str, &Refund>, events: &[EventRecord
     }
 }
 
-/// A target of a provider, in the books behind one login or in all of them, for an identifier or a refund.
+/// A target of a provider, in the books behind one login or in all of them, for an identifier or a
+/// refund.
 type Counted<'a> = (Who, Option<(u8, &'a str)>, &'a str, Option<&'a str>);
 
 /// At most one effect of ours for one target of the same books, or for one identifier, and for one

@@ -336,8 +336,8 @@ fn moves(sim: &Sim, starts: &[Start], events: &[EventRecord], finals: &BTreeMap<
     }
 }
 
-/// While one refund of an order or item may have an effect, there is no other, under whichever login
-/// that is known to have the same books.
+/// While one refund of an order or item may have an effect, there is no other, under whichever
+/// login that is known to have the same books.
 fn reservations(
     sim: &Sim,
     starts: &[Start],

@@ -1,7 +1,9 @@
-//! The plan of a run: an explicit value, drawn from a seed, that can be printed, pasted, and made shorter.
+//! The plan of a run: an explicit value, drawn from a seed, that can be printed, pasted, and made
+//! shorter.
 //!
-//! Whatever is not in it (how long a leg on the wire or a commit takes) is drawn from its seed and from a name that does not depend on what
-//! else happens, so that a plan made shorter still does the same with what is left.
+//! Whatever is not in it (how long a leg on the wire or a commit takes) is drawn from its seed and
+//! from a name that does not depend on what else happens, so that a plan made shorter still does
+//! the same with what is left.
 
 use crate::setups::{Behind, Setup};
 

@@ -1,4 +1,5 @@
-//! Bugs that the simulation has found, as short plans that show them. Each is run again with every change.
+//! Bugs that the simulation has found, as short plans that show them. Each is run again with every
+//! change.
 
 use crate::plan::{
     CrashAt, DiskHarm, Habits, Harm, ItemFate, ItemPlan, Lie, Op, OrderKind, Outage, Plan, Step, TargetPlan, Who,
@@ -36,13 +37,15 @@ pub(crate) fn run_all() -> bool {
     fine
 }
 
-/// The order is another account's, and the process ends before its no is heard: every look is refused.
+/// The order is another account's, and the process ends before its no is heard: every look is
+/// refused.
 fn never_answered() -> Plan {
     let harms = vec![moving(0, Harm::Crash { at: CrashAt::OnItsWay })];
     plan(TargetPlan::Order { kind: OrderKind::SomebodyElses }, harms, vec![step(10, create())])
 }
 
-/// A person has it sent again while the credentials are not accepted; nothing else waits for the account.
+/// A person has it sent again while the credentials are not accepted; nothing else waits for the
+/// account.
 fn half_open() -> Plan {
     let steps = vec![
         step(10, create()),
@@ -69,7 +72,8 @@ fn clock_set_back() -> Plan {
     plan(TargetPlan::Items { items }, vec![moving(0, Harm::LostBefore { timeout: false })], steps)
 }
 
-/// It is decided to use the key again, and the disk takes so long over it that the key is dead when it may leave.
+/// It is decided to use the key again, and the disk takes so long over it that the key is dead when
+/// it may leave.
 fn dies_while_recorded() -> Plan {
     let steps = vec![step(10, create()), step(11_000, Op::Skew { seconds: 4_000 })];
     let items = vec![ItemPlan { price_minor: 29, fate: ItemFate::Refunded }];

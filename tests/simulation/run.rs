@@ -1,4 +1,5 @@
-//! One run: processes that start, work, crash and start again on one disk, until everything has healed and come to rest.
+//! One run: processes that start, work, crash and start again on one disk, until everything has
+//! healed and come to rest.
 
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;

@@ -1,6 +1,6 @@
 //! How the accounts are configured from one start to the next: at which host, under which login,
-//! with which token, in which currency and under which name; and which of these places have the same
-//! books behind them.
+//! with which token, in which currency and under which name; and which of these places have the
+//! same books behind them.
 
 use http::HeaderValue;
 use http::header::AUTHORIZATION;

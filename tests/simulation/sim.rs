@@ -1,4 +1,5 @@
-//! What one run shares: time, the world, the trace, what has been seen to be wrong, and how a process ends.
+//! What one run shares: time, the world, the trace, what has been seen to be wrong, and how a
+//! process ends.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -165,7 +166,8 @@ impl Sim {
 
     /// How far the gateway's clock has been set forward in all, at least and at most.
     ///
-    /// The gateway follows it forward and never back, so this and the world's time are the most that it can have seen pass.
+    /// The gateway follows it forward and never back, so this and the world's time are the most
+    /// that it can have seen pass.
     pub(crate) fn forward(&self) -> [i64; 2] {
         let time = lock(&self.time);
         [time.forward - time.set_just_now().max(0), time.forward]
@@ -293,7 +295,8 @@ impl Time {
         self.base + self.began.map_or(0, |began| micros(Instant::now() - began))
     }
 
-    /// How far the gateway's clock has been set at this very moment, which may have been seen or not.
+    /// How far the gateway's clock has been set at this very moment, which may have been seen or
+    /// not.
     fn set_just_now(&self) -> i64 {
         let (at, by) = self.last_set;
         if at == self.now() { by } else { 0 }

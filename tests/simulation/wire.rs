@@ -1,4 +1,5 @@
-//! The wire of a run: carries the adapters' real bytes to the providers and back, as well as the plan lets it.
+//! The wire of a run: carries the adapters' real bytes to the providers and back, as well as the
+//! plan lets it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! The providers' side: their states, their books, what is on its way to them, and their bad days.
 //!
-//! The providers themselves are the simulators' pure functions, bytes in and bytes out. What they really did stands in the books.
+//! The providers themselves are the simulators' pure functions, bytes in and bytes out. What they
+//! really did stands in the books.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -322,7 +323,8 @@ impl World {
 
     // What happens at the provider without the gateway.
 
-    /// The provider goes on with what it has taken of a target; everything that waits, where none is named.
+    /// The provider goes on with what it has taken of a target; everything that waits, where none
+    /// is named.
     pub(crate) fn settle(&mut self, plan: &Plan, target: Option<u8>, yes: bool, now: i64) {
         for books in 0..self.states.len() as u8 {
             // What had ended by itself by now has ended: a look may have shown it already.
@@ -460,7 +462,8 @@ impl World {
         let performed = self.perform(Spot::usual(planned.who()), now, &request);
         let begun = self.debits(0, target, false);
         self.debits_of_others.extend(begun.into_iter().filter(|number| !before.contains(number)));
-        // What has ended meanwhile of our own debits comes to light with their request, and is not theirs.
+        // What has ended meanwhile of our own debits comes to light with their request, and is not
+        // theirs.
         let is_theirs = !matches!(planned, TargetPlan::Amount { .. });
         self.write(planned.who(), 0, now, performed.effects, None, is_theirs);
         let items = self.states[0].namecom.order(order_id(target)).map(|order| order.items).unwrap_or_default();
@@ -526,7 +529,8 @@ impl States {
                     put.push(item);
                 }
                 let mut order = namecom::Order::new(order_id(target), NAMECOM_LOGIN, put);
-                // The window outlasts every run: what it does is shown by the items whose window is over.
+                // The window outlasts every run: what it does is shown by the items whose window is
+                // over.
                 for item in &mut order.items {
                     item.agp_expires.get_or_insert(moment + time::Duration::days(365));
                 }

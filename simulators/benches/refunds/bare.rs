@@ -11,7 +11,8 @@ use simulators::Provider;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-/// Serves until the process ends, and tells where, and the certificate to trust where it is over TLS.
+/// Serves until the process ends, and tells where, and the certificate to trust where it is over
+/// TLS.
 pub(crate) async fn serve(provider: Provider, answer: Vec<u8>) -> (SocketAddr, Option<String>) {
     let (path, content_type) = match provider {
         Provider::Sectigo => ("/products/!AutoRefund", "text/plain"),
@@ -66,7 +67,8 @@ impl Listener for Plain {
     }
 }
 
-/// A handshake holds up the next connection: the load client makes them one after the other, before it measures.
+/// A handshake holds up the next connection: the load client makes them one after the other, before
+/// it measures.
 struct Tls {
     listener: TcpListener,
     acceptor: TlsAcceptor,

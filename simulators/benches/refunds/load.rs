@@ -1,4 +1,5 @@
-//! The load client: raw requests, made beforehand, on connections that stay open. As little work as possible, as it shares the machine.
+//! The load client: raw requests, made beforehand, on connections that stay open. As little work as
+//! possible, as it shares the machine.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -76,7 +77,8 @@ impl Endpoint {
         Endpoint { address, tls }
     }
 
-    /// Sends all requests over so many connections, each the next one when it has its answer. Every answer has to be a 2xx.
+    /// Sends all requests over so many connections, each the next one when it has its answer. Every
+    /// answer has to be a 2xx.
     pub(crate) async fn send(&self, requests: &Arc<Vec<Vec<u8>>>, connections: usize) -> Answered {
         let mut opened = Vec::new();
         for _ in 0..connections {

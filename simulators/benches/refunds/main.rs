@@ -1,4 +1,5 @@
-//! How many refunds a second the simulators serve, beside a bare axum handler that reads the same bytes and answers the same bytes.
+//! How many refunds a second the simulators serve, beside a bare axum handler that reads the same
+//! bytes and answers the same bytes.
 //!
 //! ```text
 //! cargo bench -p simulators --bench refunds                    all three; behind `--` one: -- debitsuccess
@@ -8,8 +9,9 @@
 //!   load client --keep-alive--> bare handler    the same requests; body read whole, a fixed answer of the same length
 //! ```
 //!
-//! Sectigo's pair runs over TLS on both sides, with the same library. The ratio is the median of the pairs' ratios: what disturbs the
-//! machine disturbs both halves of a pair. It ends with failure where a provider's ratio is below a half.
+//! Sectigo's pair runs over TLS on both sides, with the same library. The ratio is the median of
+//! the pairs' ratios: what disturbs the machine disturbs both halves of a pair. It ends with
+//! failure where a provider's ratio is below a half.
 
 #![expect(clippy::print_stdout, reason = "a benchmark is there to print")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark says what is wrong by failing there")]
@@ -29,7 +31,8 @@ use crate::load::{Endpoint, Load};
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// Pairs that are measured; odd, so that the median is one of them. Many and short, so that whatever else the machine does disturbs few of them.
+/// Pairs that are measured; odd, so that the median is one of them. Many and short, so that
+/// whatever else the machine does disturbs few of them.
 const PAIRS: usize = 61;
 /// Requests of one half of a pair.
 const REQUESTS: usize = 1_000;

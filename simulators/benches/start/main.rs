@@ -1,19 +1,22 @@
-//! How long the binary takes to its `ready`, and how much memory it needs: at the start, when the journal has long been full of requests, and
-//! when there is much to remember.
+//! How long the binary takes to its `ready`, and how much memory it needs: at the start, when the
+//! journal has long been full of requests, and when there is much to remember.
 //!
 //! ```text
 //! cargo bench -p simulators --bench start
 //! ```
 //!
-//! A start is the time from the process' creation to the line `ready`, all ports open and all demo data there. It ends with failure
-//! where the median is above 20 ms or the memory above 64 MiB, then or later.
+//! A start is the time from the process' creation to the line `ready`, all ports open and all demo
+//! data there. It ends with failure where the median is above 20 ms or the memory above 64 MiB,
+//! then or later.
 //!
-//! The requests are refunds of the demo data, each under a key or identifier of its own, half of them at name.com and half at Debitsuccess: those that
-//! are done, and, since a thing is refunded once, many more that are refused.
+//! The requests are refunds of the demo data, each under a key or identifier of its own, half of
+//! them at name.com and half at Debitsuccess: those that are done, and, since a thing is refunded
+//! once, many more that are refused.
 //!
-//! What a refund changes is kept for as long as its world. So a second process carries out refunds of the demo data that are really done, a third
-//! at each provider, Sectigo over TLS and deduplication off; the books are asked. A third one is given an order or an account for each refund
-//! besides: what is put is the caller's to choose, and has no bound here.
+//! What a refund changes is kept for as long as its world. So a second process carries out refunds
+//! of the demo data that are really done, a third at each provider, Sectigo over TLS and
+//! deduplication off; the books are asked. A third one is given an order or an account for each
+//! refund besides: what is put is the caller's to choose, and has no bound here.
 
 #![expect(clippy::print_stdout, reason = "a benchmark is there to print")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark says what is wrong by failing there")]
@@ -230,7 +233,8 @@ fn tls(address: &str, ca_file: &Path) -> impl Read + Write {
     StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), connect(address))
 }
 
-/// Sends requests on one connection, each when the one before it is answered to the end; every answer has to have this text in it.
+/// Sends requests on one connection, each when the one before it is answered to the end; every
+/// answer has to have this text in it.
 fn ask(mut stream: impl Read + Write, requests: impl IntoIterator<Item = String>, wanted: &str) {
     for request in requests {
         stream.write_all(request.as_bytes()).unwrap();

@@ -1,4 +1,5 @@
-//! A configuration as a TOML file: read whole, and refused with one sentence that says where and why.
+//! A configuration as a TOML file: read whole, and refused with one sentence that says where and
+//! why.
 
 use std::{
     fs, io,
@@ -9,7 +10,8 @@ use thiserror::Error;
 
 use super::Config;
 
-/// What no configuration of a few lines ever is: a wrong file is refused before it is read into memory.
+/// What no configuration of a few lines ever is: a wrong file is refused before it is read into
+/// memory.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// Why a file is no configuration.
@@ -36,10 +38,12 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads a TOML file. Paths in it are relative to the working directory, as on the command line.
+    /// Reads a TOML file. Paths in it are relative to the working directory, as on the command
+    /// line.
     ///
     /// # Errors
-    /// A file that cannot be read, that is no TOML, or that has a key or a value which is none of a configuration's.
+    /// A file that cannot be read, that is no TOML, or that has a key or a value which is none of a
+    /// configuration's.
     pub fn read(path: &Path) -> Result<Config, ConfigError> {
         let wrong = |line, reason| ConfigError::Wrong { path: path.to_owned(), line, reason };
         let unread = |source| ConfigError::Read { path: path.to_owned(), source };

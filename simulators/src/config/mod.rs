@@ -1,4 +1,5 @@
-//! Where the simulators listen, and how they start: a value in a Rust test, a TOML file for the binary, the same names in both.
+//! Where the simulators listen, and how they start: a value in a Rust test, a TOML file for the
+//! binary, the same names in both.
 
 mod file;
 
@@ -15,7 +16,8 @@ use crate::worlds::Settings;
 /// The name of the authority's certificate where only a directory is given.
 pub const CA_FILE_NAME: &str = "sectigo-ca.pem";
 
-/// Where the simulators listen, and how they start. As TOML: every field is a key, and what is left out has its default.
+/// Where the simulators listen, and how they start. As TOML: every field is a key, and what is left
+/// out has its default.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {

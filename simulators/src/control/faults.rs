@@ -63,7 +63,8 @@ pub(super) async fn random(Of(world): Of) -> Result<Json<Random>, Refused> {
     world.lock().faults.random().cloned().map(Json).ok_or_else(off)
 }
 
-/// Without a seed of its own it draws from the world's number, which comes from the seed of the start.
+/// Without a seed of its own it draws from the world's number, which comes from the seed of the
+/// start.
 pub(super) async fn set_random(Of(world): Of, Body(mut asked): Body<Value>) -> Result<Json<Random>, Refused> {
     let mut world = world.lock();
     let number = world.number();

@@ -2,9 +2,9 @@
 //! one that is served here.
 //!
 //! A control port has no password. A page in a browser on this machine could call it all the same,
-//! by the loopback address (then `Origin` names the page's own server), or by a name of its own that
-//! it leads here (DNS rebinding; then `Host` is that name). Both are refused, by every method and on
-//! every path.
+//! by the loopback address (then `Origin` names the page's own server), or by a name of its own
+//! that it leads here (DNS rebinding; then `Host` is that name). Both are refused, by every method
+//! and on every path.
 
 use std::{net::IpAddr, sync::Arc};
 

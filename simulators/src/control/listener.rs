@@ -1,5 +1,5 @@
-//! The control port's connections, each part of them with a bound: whoever only opens connections, or never ends a head, keeps nobody else out
-//! for long and takes up no memory without end.
+//! The control port's connections, each part of them with a bound: whoever only opens connections,
+//! or never ends a head, keeps nobody else out for long and takes up no memory without end.
 
 use axum::{Router, body::Body};
 use http::Request;

@@ -1,8 +1,9 @@
 //! The control port: put and read what the providers know, see what really happened, arm faults,
 //! move the clock. JSON, no password, and no web page but its own.
 //!
-//! [`routes`] is the contents page; `openapi.json` beside this file describes each of them, and a test keeps the two alike. Whatever is
-//! refused is refused as `{"error": "one sentence"}`; unknown fields are refused everywhere.
+//! [`routes`] is the contents page; `openapi.json` beside this file describes each of them, and a
+//! test keeps the two alike. Whatever is refused is refused as `{"error": "one sentence"}`; unknown
+//! fields are refused everywhere.
 
 mod extract;
 mod faults;
@@ -49,7 +50,8 @@ struct Route {
 enum About {
     /// The process, or all worlds.
     Process,
-    /// One world: the demo world by this path, any other one by `/v1/worlds/{world}` in place of `/v1`.
+    /// One world: the demo world by this path, any other one by `/v1/worlds/{world}` in place of
+    /// `/v1`.
     World,
 }
 
@@ -128,8 +130,8 @@ pub(crate) async fn serve(listener: TcpListener, worlds: Worlds, hosts: &[String
     listener::serve(listener, app(worlds, Hosts::new(hosts)), stopping).await;
 }
 
-/// In front of the router, because it changes what the router reads; and in front of all, the guard,
-/// which refuses what may not call.
+/// In front of the router, because it changes what the router reads; and in front of all, the
+/// guard, which refuses what may not call.
 fn app(worlds: Worlds, hosts: Hosts) -> Router {
     let inner = Router::new().fallback_service(router(worlds)).layer(middleware::map_request(out_of_the_path));
     inner.layer(middleware::from_fn_with_state(hosts, guard))
@@ -154,7 +156,8 @@ fn router(worlds: Worlds) -> Router {
         .with_state(worlds)
 }
 
-/// Where the router has the calls about a world whose id has been taken out of the path: handlers need not know which way they were asked.
+/// Where the router has the calls about a world whose id has been taken out of the path: handlers
+/// need not know which way they were asked.
 const IN_A_WORLD: &str = "/in-a-world";
 
 /// `/v1/worlds/{world}/books` is `books` with the world beside it.

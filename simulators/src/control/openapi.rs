@@ -1,4 +1,5 @@
-//! The OpenAPI document as it is served: `openapi.json`, and each call about a world a second time, under the world's own path.
+//! The OpenAPI document as it is served: `openapi.json`, and each call about a world a second time,
+//! under the world's own path.
 
 use std::sync::OnceLock;
 

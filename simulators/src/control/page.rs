@@ -1,4 +1,5 @@
-//! The page for people: files that are in the binary, and the headers that keep whatever a journal holds from becoming more than text.
+//! The page for people: files that are in the binary, and the headers that keep whatever a journal
+//! holds from becoming more than text.
 
 use axum::{
     Router,
@@ -7,7 +8,8 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue, header};
 
-/// Nothing from elsewhere, nothing inline, no frame around it: what a hostile client sends is shown here.
+/// Nothing from elsewhere, nothing inline, no frame around it: what a hostile client sends is shown
+/// here.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 

@@ -1,4 +1,5 @@
-//! What the providers know: accounts, orders, items, refunds. Passwords and tokens go in and never come out.
+//! What the providers know: accounts, orders, items, refunds. Passwords and tokens go in and never
+//! come out.
 
 use axum::{Json, extract::State, response::Response};
 use serde::{Deserialize, Serialize};
@@ -278,7 +279,8 @@ fn without(entry: &impl Serialize, secret: &str) -> Value {
     shown
 }
 
-/// A secret that is known already need not be given again: what was read can be changed and put back.
+/// A secret that is known already need not be given again: what was read can be changed and put
+/// back.
 fn with(mut body: Value, secret: &str, known: Option<String>) -> Value {
     if let (Some(fields), Some(known)) = (body.as_object_mut(), known) {
         fields.entry(secret).or_insert(known.into());

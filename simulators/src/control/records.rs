@@ -16,7 +16,8 @@ use crate::{
     request::Provider,
 };
 
-/// Which entries. Without `after` the newest ones, with it the first ones behind it; oldest first either way.
+/// Which entries. Without `after` the newest ones, with it the first ones behind it; oldest first
+/// either way.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {

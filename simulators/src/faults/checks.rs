@@ -1,4 +1,5 @@
-//! What makes sense as a rule: each that does not is refused with a sentence, and never armed for nothing.
+//! What makes sense as a rule: each that does not is refused with a sentence, and never armed for
+//! nothing.
 
 use std::collections::BTreeMap;
 
@@ -246,7 +247,8 @@ pub(super) fn header_map(headers: &BTreeMap<String, String>) -> Result<HeaderMap
     Ok(map)
 }
 
-/// A provider's name and its calls by name, the one that moves money first, so that a rule for a call that does not exist is refused.
+/// A provider's name and its calls by name, the one that moves money first, so that a rule for a
+/// call that does not exist is refused.
 pub(crate) fn operations(provider: Provider) -> (&'static str, &'static [&'static str]) {
     match provider {
         Provider::Sectigo => ("sectigo", &["!AutoRefund", "!getPostPaymentStatus", "!AutoReject"]),
@@ -308,7 +310,8 @@ impl FaultEffect {
         }
     }
 
-    /// Where it can happen: before a request is read there is no answer to do anything to, and in the middle of one no other can begin.
+    /// Where it can happen: before a request is read there is no answer to do anything to, and in
+    /// the middle of one no other can begin.
     fn moments(&self) -> &'static [Moment] {
         use Moment::{AfterEffect, BeforeEffect, BeforeRead, Connect, DuringAnswer};
         match self {

@@ -1,4 +1,5 @@
-//! Answers that are not so, in the provider's own words: the provider gives them itself, to a copy of what it knew before the request.
+//! Answers that are not so, in the provider's own words: the provider gives them itself, to a copy
+//! of what it knew before the request.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};

@@ -1,7 +1,8 @@
-//! Gates: requests are parked at a point, seen waiting, and let go one by one, in the order of your choice.
+//! Gates: requests are parked at a point, seen waiting, and let go one by one, in the order of your
+//! choice.
 //!
-//! A gate stands until it is taken away; whoever waits there then goes on, as does whoever has waited for the gate's longest wait. Rules of the
-//! same point have their say behind the gate.
+//! A gate stands until it is taken away; whoever waits there then goes on, as does whoever has
+//! waited for the gate's longest wait. Rules of the same point have their say behind the gate.
 
 use std::{
     future::Future,
@@ -184,7 +185,8 @@ impl Gates {
         Some(shown)
     }
 
-    /// Lets one request go that waits at a gate, by its journal id; false where it does not wait there.
+    /// Lets one request go that waits at a gate, by its journal id; false where it does not wait
+    /// there.
     pub fn release(&mut self, id: GateId, request: u64) -> bool {
         let Some(kept) = self.standing.iter_mut().find(|kept| kept.id == id) else { return false };
         let Some(index) = kept.waiting.iter().position(|(waiting, _)| waiting.request == request) else { return false };
@@ -396,7 +398,8 @@ impl GateHandle {
         self.world.lock().gates.get(self.id).map(|gate| gate.waiting).unwrap_or_default()
     }
 
-    /// Waits until at least so many wait at the gate, and tells who; at most for as long as the gate lets a request wait.
+    /// Waits until at least so many wait at the gate, and tells who; at most for as long as the
+    /// gate lets a request wait.
     ///
     /// # Errors
     /// Who had come by then.

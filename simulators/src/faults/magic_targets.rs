@@ -1,8 +1,9 @@
-//! Magic values, as payment sandboxes have them: order numbers and account references of the demo data that go wrong by themselves, for people
-//! who only have the wire.
+//! Magic values, as payment sandboxes have them: order numbers and account references of the demo
+//! data that go wrong by themselves, for people who only have the wire.
 //!
-//! What a provider can do by itself (a code, a refund that settles late) is data of the order or account; what happens on the wire is a rule
-//! without a number, that fires on each refund of that target unless an armed rule does.
+//! What a provider can do by itself (a code, a refund that settles late) is data of the order or
+//! account; what happens on the wire is a rule without a number, that fires on each refund of that
+//! target unless an armed rule does.
 
 use std::{collections::HashMap, sync::LazyLock};
 

@@ -44,11 +44,13 @@ pub const MAX_DELAY: Duration = Duration::from_secs(600);
 pub const MAX_BODY: usize = 16 * 1024 * 1024;
 /// The longest wait between two pieces of an answer that drips.
 pub const MAX_DRIP: Duration = Duration::from_secs(60);
-/// The furthest that an effect can be put off, or a lookup look back: a hundred years, as far as a clock can be moved.
+/// The furthest that an effect can be put off, or a lookup look back: a hundred years, as far as a
+/// clock can be moved.
 pub const MAX_AHEAD_SECONDS: u64 = crate::clock::MAX_AHEAD.as_secs();
 /// What the journal calls a rule that the random mode drew.
 pub const DRAWN: RuleId = RuleId(0);
-/// For how many different (provider, operation, target) attempts are counted; what comes beyond counts as a first attempt.
+/// For how many different (provider, operation, target) attempts are counted; what comes beyond
+/// counts as a first attempt.
 const MAX_COUNTED: usize = 100_000;
 
 /// Where something goes wrong, and what.
@@ -57,20 +59,23 @@ const MAX_COUNTED: usize = 100_000;
 pub struct Rule {
     /// At which provider.
     pub provider: Provider,
-    /// At which of its calls, by the provider's own name (`!AutoRefund`, `ProcessRefund`, `InitiateRefund`); left out: at any.
+    /// At which of its calls, by the provider's own name (`!AutoRefund`, `ProcessRefund`,
+    /// `InitiateRefund`); left out: at any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<String>,
     /// For which order or account reference, as it stands in the request; left out: for any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// Only on the nth request for one operation and target, counted from 1 since the start or the last reset; left out: on each.
+    /// Only on the nth request for one operation and target, counted from 1 since the start or the
+    /// last reset; left out: on each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u64>,
-    /// At the points [`Point::Connect`] and [`Point::BeforeRead`] only: on the nth connection to this provider, counted from 1 since the start
-    /// or the last reset; left out: on each.
+    /// At the points [`Point::Connect`] and [`Point::BeforeRead`] only: on the nth connection to
+    /// this provider, counted from 1 since the start or the last reset; left out: on each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection: Option<u64>,
-    /// Only on the nth request of its connection, so that 2 is the first one on a reused connection; left out: on each.
+    /// Only on the nth request of its connection, so that 2 is the first one on a reused
+    /// connection; left out: on each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ordinal: Option<u64>,
     /// When.
@@ -91,14 +96,15 @@ pub struct Rule {
 pub enum Point {
     /// The connection has just been accepted: nothing is read, and TLS has not begun.
     Connect,
-    /// The connection stands, TLS too, and nothing of the request has been read. On a connection that is reused, the request's first bytes
-    /// are there and nobody takes them.
+    /// The connection stands, TLS too, and nothing of the request has been read. On a connection
+    /// that is reused, the request's first bytes are there and nobody takes them.
     BeforeRead,
     /// The request has been read; nothing has been done.
     BeforeEffect,
     /// What there was to do has been done and stands in the books; nothing has been answered.
     AfterEffect,
-    /// All is done; the head of the answer and so many bytes of its body have gone out. Where the body is shorter: all of it has.
+    /// All is done; the head of the answer and so many bytes of its body have gone out. Where the
+    /// body is shorter: all of it has.
     DuringAnswer {
         /// After how many bytes of the body.
         #[serde(default)]
@@ -110,9 +116,10 @@ pub enum Point {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum FaultEffect {
-    /// Shuts the provider's ports for as long as the rule is armed, so that the system turns clients away (`ECONNREFUSED`). Nobody sees them:
-    /// nothing is counted, and nothing stands in the journal. What can be counted is [`FaultEffect::Reset`] at [`Point::Connect`]: accepted, and
-    /// reset before anything is read.
+    /// Shuts the provider's ports for as long as the rule is armed, so that the system turns
+    /// clients away (`ECONNREFUSED`). Nobody sees them: nothing is counted, and nothing stands in
+    /// the journal. What can be counted is [`FaultEffect::Reset`] at [`Point::Connect`]: accepted,
+    /// and reset before anything is read.
     Refuse,
     /// Turns the TLS handshake away with the alert `handshake_failure`.
     RefuseTls,
@@ -123,11 +130,13 @@ pub enum FaultEffect {
     },
     /// Says nothing (more), and keeps the connection open for as long as the client stays.
     NeverAnswer,
-    /// Closes the connection in an orderly way (FIN, on TLS behind a `close_notify`). Before the effect: nothing is ever done.
+    /// Closes the connection in an orderly way (FIN, on TLS behind a `close_notify`). Before the
+    /// effect: nothing is ever done.
     Close,
     /// Resets the connection (RST, below TLS). Before the effect: nothing is ever done.
     Reset,
-    /// Lets so many bytes of the body go out, counted from the point, and breaks off there (FIN, and no `close_notify`).
+    /// Lets so many bytes of the body go out, counted from the point, and breaks off there (FIN,
+    /// and no `close_notify`).
     Truncate {
         /// How many bytes of the body still go out.
         #[serde(default)]
@@ -158,7 +167,8 @@ pub enum FaultEffect {
         #[serde(default)]
         headers: BTreeMap<String, String>,
     },
-    /// Answers a time-out in the provider's words, and does what was asked so much later, in the world's time.
+    /// Answers a time-out in the provider's words, and does what was asked so much later, in the
+    /// world's time.
     CommitLate {
         /// How much later.
         seconds: u64,
@@ -167,8 +177,9 @@ pub enum FaultEffect {
     /// nothing is refunded, and the answer is the one of the setting `half_way_answer`, unless a
     /// later rule of the point has another or none. Each refund then waits to be decided.
     HalfWay,
-    /// Has lookups answered from the past, for so long in the world's time. On a request that moves money: lookups of its target (and lists) show
-    /// what was true before it. On a lookup: it shows what was true when the rule was armed.
+    /// Has lookups answered from the past, for so long in the world's time. On a request that moves
+    /// money: lookups of its target (and lists) show what was true before it. On a lookup: it shows
+    /// what was true when the rule was armed.
     Stale {
         /// For how long.
         seconds: u64,
@@ -183,7 +194,8 @@ pub enum Pretence {
     /// At any provider: the answer of a refund that was done.
     #[serde(rename = "success")]
     Success,
-    /// Sectigo: `-18`, the order has already been refunded. name.com: the 400 that says so of the first item.
+    /// Sectigo: `-18`, the order has already been refunded. name.com: the 400 that says so of the
+    /// first item.
     #[serde(rename = "already_refunded")]
     AlreadyRefunded,
     /// name.com: the answer of an earlier request under this key, marked as a replay.
@@ -208,7 +220,8 @@ pub enum Repeat {
     Times(u64),
     /// As long as it is armed.
     Standing,
-    /// As long as it is armed, so many times in a row, then not for so many, and again from the start.
+    /// As long as it is armed, so many times in a row, then not for so many, and again from the
+    /// start.
     Flap {
         /// How many requests it fires on.
         #[serde(default = "one_time")]
@@ -231,15 +244,18 @@ pub struct ArmedRule {
     pub id: RuleId,
     /// What was armed.
     pub rule: Rule,
-    /// How often it has fired. 1 for [`FaultEffect::Refuse`], which has shut the port: whom that turned away nobody knows.
+    /// How often it has fired. 1 for [`FaultEffect::Refuse`], which has shut the port: whom that
+    /// turned away nobody knows.
     pub fired: u64,
     /// How often it will still fire; none for a standing rule.
     pub remaining: Option<u64>,
-    /// How many requests it fitted while it had something left to do, whether it fired on them or, flapping, let them by.
+    /// How many requests it fitted while it had something left to do, whether it fired on them or,
+    /// flapping, let them by.
     pub met: u64,
 }
 
-/// What to do at a point, in order, each with the number of bytes of the body after which it begins.
+/// What to do at a point, in order, each with the number of bytes of the body after which it
+/// begins.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Fired {
     pub(crate) rules: Vec<RuleId>,
@@ -342,7 +358,8 @@ impl Rule {
         checks::rule(self)
     }
 
-    /// Whether it belongs to a provider's ports and no world: it acts before anything is read that could name one.
+    /// Whether it belongs to a provider's ports and no world: it acts before anything is read that
+    /// could name one.
     pub fn is_for_ports(&self) -> bool {
         matches!(self.point, Point::Connect | Point::BeforeRead)
     }

@@ -1,6 +1,8 @@
-//! The random mode: for each request it draws whether something goes wrong, and what, from a seed and the request's own coordinates.
+//! The random mode: for each request it draws whether something goes wrong, and what, from a seed
+//! and the request's own coordinates.
 //!
-//! Never from the order in which requests arrive: a run in which a hundred clients interleave otherwise meets the same faults again.
+//! Never from the order in which requests arrive: a run in which a hundred clients interleave
+//! otherwise meets the same faults again.
 
 use serde::{Deserialize, Serialize};
 
@@ -79,7 +81,8 @@ impl Random {
         if share(drawn) >= self.share {
             return None;
         }
-        // Another number than the one that chose the request, or only some of the effects would ever be drawn.
+        // Another number than the one that chose the request, or only some of the effects would
+        // ever be drawn.
         let index = mix(drawn).checked_rem(self.effects.len() as u64)?;
         let draw = self.effects.get(usize::try_from(index).ok()?)?;
         let is_possible =
@@ -100,7 +103,8 @@ fn usual() -> Vec<Draw> {
     ]
 }
 
-/// A number that depends on the seed and the coordinates and on nothing else, the same on every machine: FNV-1a over them, well mixed.
+/// A number that depends on the seed and the coordinates and on nothing else, the same on every
+/// machine: FNV-1a over them, well mixed.
 fn number(seed: u64, at: &Coordinates) -> u64 {
     let (provider, _) = checks::operations(at.provider);
     let target = at.target.as_deref().unwrap_or_default();

@@ -1,4 +1,5 @@
-//! What a provider knew at an earlier moment: for lookups that a rule has answered from the past, and for answers that are not so.
+//! What a provider knew at an earlier moment: for lookups that a rule has answered from the past,
+//! and for answers that are not so.
 
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
@@ -100,7 +101,8 @@ impl Past {
         }
     }
 
-    /// What a lookup is to be answered from, where that is not the present. A lookup without a target is a list.
+    /// What a lookup is to be answered from, where that is not the present. A lookup without a
+    /// target is a list.
     pub(crate) fn for_lookup(
         &self,
         provider: Provider,

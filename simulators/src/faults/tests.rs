@@ -114,7 +114,8 @@ fn rules_have_a_bound() {
     assert_eq!(faults.arm(armed), Err(RuleError::TooMany));
 }
 
-/// Every effect, at every point: either it can be armed, or it is refused with a sentence that says where it can be.
+/// Every effect, at every point: either it can be armed, or it is refused with a sentence that says
+/// where it can be.
 #[test]
 fn every_effect_has_its_points() {
     let points = [
@@ -205,7 +206,8 @@ fn draws_depend_on_seed_target_and_attempt_and_nothing_else() {
     for effect in random(7).effects {
         assert!(first.iter().flatten().any(|draw| *draw == effect), "{effect:?}");
     }
-    // The same on every machine and in every version: a seed in a bug report still means something in a year.
+    // The same on every machine and in every version: a seed in a bug report still means something
+    // in a year.
     let fixed: Vec<u64> = (0..40).filter(|n| drawn(&random(1), &format!("{n}"), 1).is_some()).collect();
     assert_eq!(fixed, FIXED);
 }

@@ -313,7 +313,8 @@ fn authority_params(now: OffsetDateTime) -> CertificateParams {
     params
 }
 
-/// With all that strict clients ask for (Python from 3.13 on, for one): the authority's key identifier and both key usages.
+/// With all that strict clients ask for (Python from 3.13 on, for one): the authority's key
+/// identifier and both key usages.
 fn leaf_params(
     names: Vec<String>,
     now: OffsetDateTime,

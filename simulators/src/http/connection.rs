@@ -4,8 +4,8 @@
 //! TcpStream <- Line (holds bytes back while nothing may be read) <- [TLS] <- Wire (knows when all is flushed) <- HTTP
 //! ```
 //!
-//! A FIN is a FIN only where nothing unread is left behind: the system sends a reset instead. So whoever closes in an orderly way takes in,
-//! and throws away, what the client still sends.
+//! A FIN is a FIN only where nothing unread is left behind: the system sends a reset instead. So
+//! whoever closes in an orderly way takes in, and throws away, what the client still sends.
 
 use std::{
     collections::VecDeque,
@@ -33,10 +33,12 @@ use crate::faults::Step;
 const DRAIN: Duration = Duration::from_secs(5);
 /// How much of it.
 const DRAIN_BYTES: usize = 4 * 1024 * 1024;
-/// A TLS record of application data; from TLS 1.3 on alerts look like it from outside, but are no longer than this.
+/// A TLS record of application data; from TLS 1.3 on alerts look like it from outside, but are no
+/// longer than this.
 const APPLICATION_DATA: u8 = 0x17;
 const MAX_ALERT: usize = 24;
-/// The alert `handshake_failure`, fatal, in a record of TLS 1.2, as a server sends it to a `ClientHello` that it does not like.
+/// The alert `handshake_failure`, fatal, in a record of TLS 1.2, as a server sends it to a
+/// `ClientHello` that it does not like.
 const HANDSHAKE_FAILURE: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x28];
 
 /// How a connection ends on purpose.
@@ -104,7 +106,8 @@ impl Fate {
 
 /// Who is asked before a request is read.
 pub(crate) struct Guard {
-    /// Whether any rule could have something to say: it is cheaper to know than whether there is a request.
+    /// Whether any rule could have something to say: it is cheaper to know than whether there is a
+    /// request.
     pub(crate) is_needed: Box<dyn Fn() -> bool + Send>,
     /// What the rules say to the next request.
     pub(crate) ask: Box<dyn Fn() -> Vec<Step> + Send>,
@@ -136,7 +139,8 @@ impl Line {
         }
     }
 
-    /// From now on the guard is asked before each request; tells whom to tell that the next bytes are a request's first.
+    /// From now on the guard is asked before each request; tells whom to tell that the next bytes
+    /// are a request's first.
     pub(crate) fn guard(&mut self, guard: Guard) -> Arc<AtomicBool> {
         self.guard = Some(guard);
         self.next_is_due.clone()

@@ -1,5 +1,6 @@
-//! The connections of one port: so many and no more. Where there is no room for another one, the oldest that has asked for nothing yet goes, so
-//! that whoever only opens connections, or never ends a head, keeps nobody else out.
+//! The connections of one port: so many and no more. Where there is no room for another one, the
+//! oldest that has asked for nothing yet goes, so that whoever only opens connections, or never
+//! ends a head, keeps nobody else out.
 
 use std::{
     collections::VecDeque,
@@ -46,7 +47,8 @@ impl Crowd {
     /// Serves one more; it says by itself when it has asked for something.
     pub(crate) fn welcome<F: Future<Output = ()> + Send + 'static>(&mut self, serve: impl FnOnce(Stays) -> F) {
         let stays = Stays::default();
-        // In a box, so that what is left of one that has ended, for as long as its handle is here, is next to nothing.
+        // In a box, so that what is left of one that has ended, for as long as its handle is here,
+        // is next to nothing.
         let handle = self.all.spawn(Box::pin(serve(stays.clone())));
         self.idle.push_back((handle, stays));
     }

@@ -1,12 +1,14 @@
-//! The ports of a world: listening sockets that can be shut and opened again where they were, so that a client is truly refused.
+//! The ports of a world: listening sockets that can be shut and opened again where they were, so
+//! that a client is truly refused.
 //!
 //! ```text
 //! a world's rules --(each time its lock is let go)--> Ports::follow --> Doorway listening | shut
 //!                                                                          `--> Port::serve (`server`)
 //! ```
 //!
-//! The demo world has the ports of the start. Another world has ports of its own where it was made with them; else its requests come in at
-//! those of the demo world, and are told apart by their usernames.
+//! The demo world has the ports of the start. Another world has ports of its own where it was made
+//! with them; else its requests come in at those of the demo world, and are told apart by their
+//! usernames.
 
 use std::{
     fmt,
@@ -59,7 +61,8 @@ pub struct PortAddresses {
     pub debitsuccess_plaintext: SocketAddr,
 }
 
-/// One listening socket, which can be shut and opened again at the same address, at once and from anywhere.
+/// One listening socket, which can be shut and opened again at the same address, at once and from
+/// anywhere.
 pub(crate) struct Doorway {
     provider: Provider,
     tls: bool,
@@ -81,7 +84,8 @@ enum Socket {
 pub(crate) struct Ports {
     doorways: Vec<Arc<Doorway>>,
     addresses: PortAddresses,
-    /// Which of them rules have shut, as bits by provider: so that nothing has to be done where nothing has changed.
+    /// Which of them rules have shut, as bits by provider: so that nothing has to be done where
+    /// nothing has changed.
     shut: AtomicUsize,
     closing: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -116,7 +120,8 @@ impl Doorway {
             let mut changed = pin!(self.changed.notified());
             // Asked for before the look, so that no change between the two is missed.
             changed.as_mut().enable();
-            // The lock is held for a look, never for the wait: whoever shuts the doorway need not wait either.
+            // The lock is held for a look, never for the wait: whoever shuts the doorway need not
+            // wait either.
             let accepted = poll_fn(|cx| match &*self.socket() {
                 Socket::Listening(listener) => listener.poll_accept(cx),
                 Socket::Shut(_) | Socket::Gone => Poll::Pending,
@@ -180,7 +185,8 @@ impl Ports {
         self.addresses
     }
 
-    /// Begins to serve there; `owner` is the world to which all that comes in belongs, none where each request says that by itself.
+    /// Begins to serve there; `owner` is the world to which all that comes in belongs, none where
+    /// each request says that by itself.
     pub(crate) fn serve(&self, harbour: &Harbour, worlds: &Worlds, owner: Option<&SharedWorld>) {
         let served = self.doorways.iter().map(|doorway| {
             let port = Port {
@@ -215,7 +221,8 @@ impl Ports {
         self.shut.store(shut, Ordering::Release);
     }
 
-    /// Closes the ports for good, has what is under way end, and gives what serves them to be waited for.
+    /// Closes the ports for good, has what is under way end, and gives what serves them to be
+    /// waited for.
     pub(crate) fn close(&self) -> Vec<JoinHandle<()>> {
         for doorway in &self.doorways {
             *doorway.socket() = Socket::Gone;
@@ -247,7 +254,8 @@ impl Harbour {
     }
 }
 
-/// A socket that is bound there and does not listen. Others may be bound there too, as long as none of them listens.
+/// A socket that is bound there and does not listen. Others may be bound there too, as long as none
+/// of them listens.
 fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;

@@ -1,6 +1,7 @@
 //! An answer on its way out: whole, or in the way that the rules say.
 //!
-//! The head always goes out whole and tells the length of the whole body, so that a client can see what is missing.
+//! The head always goes out whole and tells the length of the whole body, so that a client can see
+//! what is missing.
 
 use std::{
     collections::VecDeque,
@@ -64,7 +65,8 @@ impl Plan {
         Plan::new(body, Vec::new())
     }
 
-    /// Acts at the same byte happen in their order; what begins behind the end of the body begins at its end.
+    /// Acts at the same byte happen in their order; what begins behind the end of the body begins
+    /// at its end.
     pub(crate) fn new(body: Bytes, mut acts: Vec<(usize, Act)>) -> Plan {
         let whole = body.len() as u64;
         let is_plain = acts.is_empty();
@@ -267,7 +269,8 @@ impl Drop for Outgoing {
     fn drop(&mut self) {
         let Some(line) = self.line.take() else { return };
         line.next_is_due.store(true, Ordering::Relaxed);
-        // A body that HTTP has no more use for (all bytes are given, or none is wanted) is dropped unasked, and its cut is still due.
+        // A body that HTTP has no more use for (all bytes are given, or none is wanted) is dropped
+        // unasked, and its cut is still due.
         if let Some(cut) = self.cut.take().filter(|_| cut_is_next(&self.beats)) {
             line.fate.decide_when_flushed(cut);
         }

@@ -1,8 +1,9 @@
 //! The providers' ports: connections, requests on them, and nothing about what they mean.
 //!
-//! HTTP/1.1 on a loop of its own for each port, so that connections and the requests on them have numbers that the journal can tell, and so
-//! that a rule can end a connection in its own way (`wire`). Every part has a bound: connections, the handshake, the head, the body and the
-//! time it may take.
+//! HTTP/1.1 on a loop of its own for each port, so that connections and the requests on them have
+//! numbers that the journal can tell, and so that a rule can end a connection in its own way
+//! (`wire`). Every part has a bound: connections, the handshake, the head, the body and the time it
+//! may take.
 
 use std::{
     convert::Infallible,
@@ -41,7 +42,8 @@ use crate::{
     worlds::{SharedWorld, Worlds},
 };
 
-/// How many connections one port holds; for a further one the oldest goes that has asked for nothing, or it waits.
+/// How many connections one port holds; for a further one the oldest goes that has asked for
+/// nothing, or it waits.
 pub(crate) const MAX_CONNECTIONS: usize = 10_000;
 /// The largest body of a request.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
@@ -99,7 +101,8 @@ impl Port {
 
     async fn connection(self, stream: TcpStream, stays: Stays) {
         let id = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
-        // Without this a small answer could wait for the client's acknowledgement of the one before.
+        // Without this a small answer could wait for the client's acknowledgement of the one
+        // before.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(connection = id, %error, "cannot switch off Nagle's algorithm");
         }
@@ -204,7 +207,8 @@ impl Port {
         }
     }
 
-    /// What the rules say before anything is read. Where that ends the connection, the journal tells it; else the next request's entry does.
+    /// What the rules say before anything is read. Where that ends the connection, the journal
+    /// tells it; else the next request's entry does.
     fn ask(&self, id: u64, door: Door, moment: Moment, met: &Met) -> Vec<Step> {
         let mut house = self.house().lock();
         let fired = house.faults.fire_at_door(&door, moment);
@@ -300,8 +304,8 @@ fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(work)).ok()
 }
 
-/// A request on its way to its end, which it reaches whatever becomes of its connection: where that goes away in the middle, a task of its
-/// own takes it the rest of the way.
+/// A request on its way to its end, which it reaches whatever becomes of its connection: where that
+/// goes away in the middle, a task of its own takes it the rest of the way.
 struct Taken {
     course: Option<Pin<Box<dyn Future<Output = Verdict> + Send>>>,
     client: Client,

@@ -1,4 +1,5 @@
-// Elements from values. Text is only ever set as text: nothing that came over a wire is read as HTML.
+// Elements from values. Text is only ever set as text: nothing that came over a wire is read as
+// HTML.
 
 /** Makes an element; `properties` are its attributes, functions are listeners, what is undefined, null or false is left out. */
 export function element(name, properties, ...children) {

@@ -1,4 +1,5 @@
-// The journal, live: what came over the wire, newest first. It reads on from the last entry that it has, and reads again what was under way.
+// The journal, live: what came over the wire, newest first. It reads on from the last entry that it
+// has, and reads again what was under way.
 
 import { act, inWorld, values } from "./control.js";
 import { PROVIDERS } from "./coordinates.js";

@@ -1,5 +1,5 @@
-// The page: which world is shown, and a look at it every second. Each part is a file of its own; all of them use the control calls
-// that everybody has.
+// The page: which world is shown, and a look at it every second. Each part is a file of its own;
+// all of them use the control calls that everybody has.
 
 import * as books from "./books.js";
 import * as clock from "./clock.js";

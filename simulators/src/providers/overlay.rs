@@ -1,5 +1,6 @@
-//! A shelf: what a world has of one kind, by key. Demo data stands in the process once, however many worlds show it; a world keeps only what
-//! was put or changed in it, so that a hundred worlds, their copies and their snapshots stay small.
+//! A shelf: what a world has of one kind, by key. Demo data stands in the process once, however
+//! many worlds show it; a world keeps only what was put or changed in it, so that a hundred worlds,
+//! their copies and their snapshots stay small.
 
 use std::{collections::BTreeMap, iter::Peekable};
 
@@ -10,7 +11,8 @@ pub(crate) trait Shelved: Clone + 'static {
     /// What it is found by.
     type Key: Ord + Clone + 'static;
 
-    /// The demo data of this kind, the same in every world that has it: nothing in it may depend on time or credentials.
+    /// The demo data of this kind, the same in every world that has it: nothing in it may depend on
+    /// time or credentials.
     fn demo() -> &'static BTreeMap<Self::Key, Self>;
 }
 

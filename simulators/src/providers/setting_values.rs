@@ -1,4 +1,5 @@
-//! Values that a setting can have, checked as they are read: one that no answer could carry is refused where it is set, in a sentence.
+//! Values that a setting can have, checked as they are read: one that no answer could carry is
+//! refused where it is set, in a sentence.
 
 use http::HeaderValue;
 use serde::{Deserialize as _, Deserializer, de::Error};

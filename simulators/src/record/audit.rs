@@ -1,4 +1,5 @@
-//! The audit: what is wrong, by the books and the journal alone, and by what a caller says of its refunds.
+//! The audit: what is wrong, by the books and the journal alone, and by what a caller says of its
+//! refunds.
 //!
 //! ```text
 //! books   -> two effects where there may be one, more given back than was paid, effects of calls that no refund client makes
@@ -6,7 +7,8 @@
 //! claims  -> beside the books: success where nothing happened, failure where it did, another amount, effects the caller does not know
 //! ```
 //!
-//! Nothing in it changes anything, and what it finds is sorted, so that two audits of one state are alike.
+//! Nothing in it changes anything, and what it finds is sorted, so that two audits of one state are
+//! alike.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,7 +31,8 @@ pub const MAX_CLAIMS: usize = 100_000;
 pub struct Claim {
     /// At which provider.
     pub provider: Provider,
-    /// A Sectigo order number, a name.com *item* id, a Debitsuccess account reference (its own or the external one).
+    /// A Sectigo order number, a name.com *item* id, a Debitsuccess account reference (its own or
+    /// the external one).
     #[serde(deserialize_with = "text_or_number")]
     pub target: String,
     /// The key or identifier it was sent under, if any.
@@ -73,7 +76,8 @@ pub struct Audit {
     pub violations: Vec<Violation>,
     /// What was given back, per account and currency.
     pub totals: Vec<Total>,
-    /// Requests that look like a client's hidden re-send of an earlier one: journal ids. No violation in themselves.
+    /// Requests that look like a client's hidden re-send of an earlier one: journal ids. No
+    /// violation in themselves.
     pub suspected_resends: Vec<u64>,
     /// Claims that the caller itself is in doubt about, and what the books say. No violation.
     pub in_doubt: Vec<InDoubt>,
@@ -242,7 +246,8 @@ fn duplicates(refunds: &[Refund<'_>]) -> Vec<Violation> {
             by_target.entry((entry.provider, &entry.effect.target)).or_default().push(entry);
         }
         if let Some(identifier) = &entry.effect.identifier {
-            // An identifier is unique per account at Debitsuccess; a key stands for one request at name.com, which may refund several items.
+            // An identifier is unique per account at Debitsuccess; a key stands for one request at
+            // name.com, which may refund several items.
             let within = if entry.provider == Provider::Debitsuccess { entry.effect.target.as_str() } else { "" };
             by_identifier.entry((entry.provider, within, identifier)).or_default().push(entry);
         }
@@ -301,7 +306,8 @@ fn untold(world: &World, refunds: &[Refund<'_>]) -> Vec<Violation> {
         }
     }
     let untold = refunds.iter().filter_map(|Refund { entry, .. }| {
-        // What the control port or a setting did needs no answer, and of a request that the journal no longer has nothing is known.
+        // What the control port or a setting did needs no answer, and of a request that the journal
+        // no longer has nothing is known.
         let cause = world.journal.get(entry.journal_id?)?;
         if cause.ending == Ending::Open || (got_its_answer(&cause) && tells_of_success(&cause, entry)) {
             return None;
@@ -324,7 +330,8 @@ fn got_its_answer(entry: &JournalEntry) -> bool {
     matches!(entry.ending, Ending::KeptAlive | Ending::ClosedAfterAnswer)
 }
 
-/// Whether the answer to a refund says that it was done. Each provider says it in its own words; what a rule put in their place does not.
+/// Whether the answer to a refund says that it was done. Each provider says it in its own words;
+/// what a rule put in their place does not.
 fn tells_of_success(answer: &JournalEntry, entry: &BookEntry) -> bool {
     let text = answer.answer.as_deref().unwrap_or_default();
     match answer.operation.as_str() {
@@ -339,7 +346,8 @@ fn tells_of_success(answer: &JournalEntry, entry: &BookEntry) -> bool {
     }
 }
 
-/// Code and sentence of an answer to `!AutoRefund`, in lines or, where the settings let a client ask for them, in pairs.
+/// Code and sentence of an answer to `!AutoRefund`, in lines or, where the settings let a client
+/// ask for them, in pairs.
 fn refund_answer(text: &str) -> (String, String) {
     let pairs = text.strip_prefix("errorCode=").map(|_| form_urlencoded::parse(text.as_bytes()));
     match pairs {
@@ -395,8 +403,8 @@ fn compared(world: &World, refunds: &[Refund<'_>], claims: &[Claim]) -> Compared
     let mut violations = Vec::new();
     let mut in_doubt = Vec::new();
     let mut known = BTreeSet::new();
-    // Those that name their refund exactly choose first; then those that say it happened, so that a failed first try beside a second one that
-    // worked does not take the effect away.
+    // Those that name their refund exactly choose first; then those that say it happened, so that a
+    // failed first try beside a second one that worked does not take the effect away.
     let mut order: Vec<(usize, &Claim)> = claims.iter().enumerate().collect();
     order.sort_by_key(|(_, claim)| {
         (claim.identifier.is_none(), claim.state == Claimed::Failed, claim.amount_minor.is_none())

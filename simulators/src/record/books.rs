@@ -1,6 +1,7 @@
 //! The books: what really happened at the emulated providers, whatever any client was told.
 //!
-//! An entry is written in the same moment as the effect itself, under the same lock; a fault that swallows the answer cannot touch it.
+//! An entry is written in the same moment as the effect itself, under the same lock; a fault that
+//! swallows the answer cannot touch it.
 
 use std::collections::VecDeque;
 

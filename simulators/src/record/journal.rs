@@ -26,13 +26,15 @@ use crate::{
 
 /// How many entries are kept; the oldest go first, and [`Journal::dropped`] says how many went.
 pub const KEPT: usize = 5_000;
-/// About how many bytes all kept entries may hold together, so that long answers cannot grow the process.
+/// About how many bytes all kept entries may hold together, so that long answers cannot grow the
+/// process.
 pub const KEPT_BYTES: usize = 8 * 1024 * 1024;
 /// How much of one answer is kept.
 pub const ANSWER_KEPT: usize = 8 * 1024;
 /// How much of the body of one request is kept.
 pub const BODY_KEPT: usize = 8 * 1024;
-/// Within this time a refund that comes again under its key was sent by a library, not by a decision.
+/// Within this time a refund that comes again under its key was sent by a library, not by a
+/// decision.
 pub const RESENT_WITHIN: Duration = Duration::SECOND;
 /// How much of one text of the request is kept: a parameter, the path, a name.
 pub const TEXT_KEPT: usize = 1024;
@@ -84,7 +86,8 @@ pub struct JournalEntry {
     pub username: Option<String>,
     /// The idempotency key or refund identifier in the request.
     pub identifier: Option<String>,
-    /// Which request for this operation and target it was since the start or the last reset: the `attempt` of a fault rule.
+    /// Which request for this operation and target it was since the start or the last reset: the
+    /// `attempt` of a fault rule.
     pub attempt: u64,
     /// The parsed parameters in JSON, in their order, every secret masked, long texts cut.
     pub parameters: Box<RawValue>,
@@ -105,7 +108,8 @@ pub struct JournalEntry {
     pub effects: Vec<u64>,
     /// The HTTP status of the answer that went out; none where none did.
     pub status: Option<u16>,
-    /// The answer's body as text, at most [`ANSWER_KEPT`] bytes of it, secrets in it masked; none where it is no UTF-8.
+    /// The answer's body as text, at most [`ANSWER_KEPT`] bytes of it, secrets in it masked; none
+    /// where it is no UTF-8.
     pub answer: Option<String>,
     /// The answer's body in Base64, at most [`ANSWER_KEPT`] bytes of it, where it is no UTF-8.
     #[serde(default)]
@@ -120,11 +124,13 @@ pub struct JournalEntry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
-    /// It has not: the request is still being worked on, waits in a delay or at a gate, or its answer is on its way.
+    /// It has not: the request is still being worked on, waits in a delay or at a gate, or its
+    /// answer is on its way.
     Open,
     /// Answered; the connection stayed open for a next request.
     KeptAlive,
-    /// Answered; the connection was closed behind the answer, as the client had asked, or as a rule said.
+    /// Answered; the connection was closed behind the answer, as the client had asked, or as a rule
+    /// said.
     ClosedAfterAnswer,
     /// Answered; a rule reset the connection behind the answer (RST).
     ResetAfterAnswer,
@@ -134,11 +140,14 @@ pub enum Ending {
     ResetWithoutAnswer,
     /// A rule kept the answer back; the connection stayed open.
     NeverAnswered,
-    /// A rule closed the connection in the middle of the answer (FIN): `answer_bytes` of its body went out.
+    /// A rule closed the connection in the middle of the answer (FIN): `answer_bytes` of its body
+    /// went out.
     Truncated,
-    /// A rule reset the connection in the middle of the answer (RST): `answer_bytes` of its body went out.
+    /// A rule reset the connection in the middle of the answer (RST): `answer_bytes` of its body
+    /// went out.
     ResetInAnswer,
-    /// A rule kept the rest of the answer back: `answer_bytes` of its body went out, and the connection stayed open.
+    /// A rule kept the rest of the answer back: `answer_bytes` of its body went out, and the
+    /// connection stayed open.
     StalledInAnswer,
     /// A rule turned the connection away as soon as it was accepted (RST); there was no request.
     Refused,
@@ -274,7 +283,8 @@ impl Journal {
         id
     }
 
-    /// Opens an entry for a connection of which nothing was read: it has neither method nor path, and no call.
+    /// Opens an entry for a connection of which nothing was read: it has neither method nor path,
+    /// and no call.
     pub fn open_unread(&mut self, time: OffsetDateTime, provider: Provider, arrival: Arrival, tls: bool) -> u64 {
         self.push(Line::new(&Opened::unread(time, provider, arrival, tls)))
     }
@@ -550,7 +560,8 @@ impl Line {
         }
     }
 
-    /// About how many bytes it takes: itself, its texts, its place, and what an allocator needs beside.
+    /// About how many bytes it takes: itself, its texts, its place, and what an allocator needs
+    /// beside.
     fn weight(&self) -> usize {
         let answer = match &self.answer {
             Told::Nothing => 0,
@@ -671,7 +682,8 @@ fn fingerprint(provider: Provider, request: &Request, identified: &Identified) -
 fn masked(answer: &str) -> std::borrow::Cow<'_, str> {
     const BEFORE: &str = "\"uploadDocumentToken\":\"";
     let Some((before, token)) = answer.split_once(BEFORE) else { return answer.into() };
-    // A token in Base64 has no quotes; were there an escaped one, too much would go rather than too little.
+    // A token in Base64 has no quotes; were there an escaped one, too much would go rather than too
+    // little.
     let after = token.split_once("\",").or_else(|| token.split_once("\"}")).map_or("", |(_, after)| after);
     format!("{before}{BEFORE}***\",{after}").into()
 }

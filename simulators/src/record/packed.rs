@@ -1,6 +1,7 @@
 //! Numbers and texts in one small piece of memory: what there are tens of thousands of is kept so.
 //!
-//! Whoever reads takes the values in the order in which they were written, each by the name of its kind.
+//! Whoever reads takes the values in the order in which they were written, each by the name of its
+//! kind.
 
 use time::OffsetDateTime;
 
@@ -17,7 +18,8 @@ impl Default for Packer {
     }
 }
 
-/// What many texts are made of. Each takes one byte in them, one that is in no UTF-8; the first that fits counts.
+/// What many texts are made of. Each takes one byte in them, one that is in no UTF-8; the first
+/// that fits counts.
 #[derive(Debug)]
 pub(crate) struct Phrases {
     all: &'static [&'static str],
@@ -28,7 +30,8 @@ pub(crate) struct Phrases {
 /// From here to 255 no byte is in any UTF-8: room for eleven phrases.
 const FIRST_CODE: u8 = 0xF5;
 
-/// Reads. What was never written is zero, or missing: then whoever reads has another order than who wrote.
+/// Reads. What was never written is zero, or missing: then whoever reads has another order than who
+/// wrote.
 #[derive(Debug)]
 pub(crate) struct Unpacker<'a>(&'a [u8]);
 
@@ -84,7 +87,8 @@ impl Packer {
         }
     }
 
-    /// A copy of the right size: an allocator shrinks in place, and would keep the room that nobody needs any more.
+    /// A copy of the right size: an allocator shrinks in place, and would keep the room that nobody
+    /// needs any more.
     pub(crate) fn done(self) -> Box<[u8]> {
         Box::from(self.0.as_slice())
     }

@@ -54,7 +54,8 @@ pub struct DebitsuccessLogin {
     pub password: String,
 }
 
-/// Where random-looking things come from: a seed and a count, so that one seed gives the same ones in the same order.
+/// Where random-looking things come from: a seed and a count, so that one seed gives the same ones
+/// in the same order.
 #[derive(Debug)]
 pub(super) struct Dice {
     seed: u64,
@@ -82,7 +83,8 @@ impl Credentials {
         Self { sectigo: SectigoLogin { login_name, login_password }, namecom, debitsuccess }
     }
 
-    /// Makes a world answer to these. Its other accounts get names of their own as well, by their world's id: no two worlds share one.
+    /// Makes a world answer to these. Its other accounts get names of their own as well, by their
+    /// world's id: no two worlds share one.
     pub(super) fn give_to(&self, world: &mut World, id: &str) {
         let other = |name: &str| {
             // A copy of a copy does not collect endings.
@@ -112,7 +114,8 @@ impl Credentials {
 }
 
 impl Credentials {
-    /// A request that will be done later is done by whoever asked for it, under the name that it has then.
+    /// A request that will be done later is done by whoever asked for it, under the name that it
+    /// has then.
     fn readdress(&self, provider: Provider, request: &mut Request, old: &Credentials) {
         match provider {
             Provider::Sectigo => {

@@ -49,7 +49,8 @@ impl WorldHandle {
         self.with_world(|world| world.journal.entries().collect())
     }
 
-    /// What is wrong, if anything, by the books alone, or also by what a caller says of its refunds.
+    /// What is wrong, if anything, by the books alone, or also by what a caller says of its
+    /// refunds.
     pub fn audit(&self, claims: Option<&[Claim]>) -> Audit {
         self.with_world(|world| Audit::of(world, claims))
     }
@@ -62,7 +63,8 @@ impl WorldHandle {
         self.with_world(|world| world.arm(rule))
     }
 
-    /// Moves the clock forward; false, and nothing moved, where that would lead beyond [`crate::clock::MAX_AHEAD`].
+    /// Moves the clock forward; false, and nothing moved, where that would lead beyond
+    /// [`crate::clock::MAX_AHEAD`].
     pub fn advance(&self, by: Duration) -> bool {
         self.with_world(|world| world.advance(by).is_ok())
     }
@@ -77,18 +79,22 @@ impl WorldHandle {
         Snapshot::of(&mut self.world.lock())
     }
 
-    /// Puts a snapshot in the place of what is in the world. The world keeps its credentials; the demo world takes the snapshot's.
+    /// Puts a snapshot in the place of what is in the world. The world keeps its credentials; the
+    /// demo world takes the snapshot's.
     ///
     /// # Errors
-    /// The snapshot is of another version, or would give the demo world a username of another world.
+    /// The snapshot is of another version, or would give the demo world a username of another
+    /// world.
     pub fn restore(&self, snapshot: Snapshot) -> Result<(), WorldError> {
         self.worlds.restore(&self.world, snapshot)
     }
 
-    /// Makes a world that is as this one is now, under credentials of its own, and with ports of its own where this one has them.
+    /// Makes a world that is as this one is now, under credentials of its own, and with ports of
+    /// its own where this one has them.
     ///
     /// # Errors
-    /// There are too many worlds, the name is too long, or a rule is about connections and the copy would have no ports.
+    /// There are too many worlds, the name is too long, or a rule is about connections and the copy
+    /// would have no ports.
     pub fn fork(&self, name: Option<String>) -> Result<WorldHandle, WorldError> {
         let world = self.worlds.fork(&self.world, name, None)?;
         Ok(Self { worlds: self.worlds.clone(), world })

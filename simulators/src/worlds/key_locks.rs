@@ -1,4 +1,5 @@
-//! Idempotency keys in flight: while the first request under a key is not answered, the next one waits, or is told so.
+//! Idempotency keys in flight: while the first request under a key is not answered, the next one
+//! waits, or is told so.
 
 use std::{
     collections::HashMap,

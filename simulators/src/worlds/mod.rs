@@ -1,12 +1,14 @@
-//! Worlds: a set of credentials is a world, with its own orders, books, journal, faults, clock and settings.
+//! Worlds: a set of credentials is a world, with its own orders, books, journal, faults, clock and
+//! settings.
 //!
 //! ```text
 //! request -> identify -> username -> Worlds::of -> SharedWorld (one lock each: a hundred run side by side)
 //!                        unknown  -> the demo world, whose provider answers as to a wrong login
 //! ```
 //!
-//! A registry knows which name belongs to which world; no name belongs to two. Nobody asks the registry while holding a world. What comes in
-//! at ports of a world's own belongs to that world, whatever username it has.
+//! A registry knows which name belongs to which world; no name belongs to two. Nobody asks the
+//! registry while holding a world. What comes in at ports of a world's own belongs to that world,
+//! whatever username it has.
 
 mod credentials;
 mod handle;
@@ -50,7 +52,8 @@ use crate::{
 pub const MAX_WORLDS: usize = 1_000;
 /// The id of the world that is always there.
 pub const DEMO: &str = "demo";
-/// How often a locked world is asked for before sleeping on it. A request holds it for microseconds, and less than it costs to be woken.
+/// How often a locked world is asked for before sleeping on it. A request holds it for
+/// microseconds, and less than it costs to be woken.
 const SPINS: usize = 400;
 /// How often a request lets others go first before it asks like that.
 const TURNS: usize = 16;
@@ -71,7 +74,8 @@ pub struct NewWorld {
     pub snapshot: Option<Snapshot>,
     /// The choices that the documents leave open. Default as in the demo world's start.
     pub settings: Option<Settings>,
-    /// Whether it gets ports of its own: whatever connects there belongs to it, so that its rules can be about connections, too. Default false.
+    /// Whether it gets ports of its own: whatever connects there belongs to it, so that its rules
+    /// can be about connections, too. Default false.
     pub own_ports: bool,
 }
 
@@ -143,7 +147,8 @@ struct Place {
     flights: Flights,
     /// Its own; the demo world's are those of the start.
     ports: Option<Ports>,
-    /// Whether a rule waits for requests that nobody has read: asked before each read, when nobody wants to wait for the world.
+    /// Whether a rule waits for requests that nobody has read: asked before each read, when nobody
+    /// wants to wait for the world.
     awaits_unread: AtomicBool,
 }
 
@@ -188,7 +193,8 @@ impl SharedWorld {
         shared
     }
 
-    /// The world, for a moment. Whoever panicked while holding it has left it whole enough to be looked at and reset.
+    /// The world, for a moment. Whoever panicked while holding it has left it whole enough to be
+    /// looked at and reset.
     pub(crate) fn lock(&self) -> Held<'_> {
         for _ in 0..SPINS {
             match self.0.world.try_lock() {
@@ -200,8 +206,9 @@ impl SharedWorld {
         Held { world: self.0.world.lock().unwrap_or_else(PoisonError::into_inner), place: &self.0 }
     }
 
-    /// Lets the thread do something else while somebody has the world in hand, for a while at most: there is nearly always another
-    /// connection to be read from, and that costs less than to sleep and be woken.
+    /// Lets the thread do something else while somebody has the world in hand, for a while at most:
+    /// there is nearly always another connection to be read from, and that costs less than to sleep
+    /// and be woken.
     pub(crate) async fn when_free(&self) {
         for _ in 0..TURNS {
             if !matches!(self.0.world.try_lock(), Err(TryLockError::WouldBlock)) {
@@ -259,7 +266,8 @@ impl Drop for Held<'_> {
 }
 
 impl Worlds {
-    /// The demo world alone. The seed decides over everything that looks random in it, and in all worlds that are made later.
+    /// The demo world alone. The seed decides over everything that looks random in it, and in all
+    /// worlds that are made later.
     pub(crate) fn new(mut demo: World, seed: u64, ports: Ports, harbour: Harbour) -> Self {
         if demo.origin.is_none() {
             demo.count_from(seed);
@@ -307,8 +315,8 @@ impl Worlds {
         &self.demo
     }
 
-    /// The world that the username in a request belongs to. What belongs to none comes to the demo world, which refuses it as a wrong
-    /// login, and whose journal shows it.
+    /// The world that the username in a request belongs to. What belongs to none comes to the demo
+    /// world, which refuses it as a wrong login, and whose journal shows it.
     pub(crate) fn of(&self, provider: Provider, identified: &Identified) -> SharedWorld {
         let owner = |name: &String| self.read().owners.get(&provider)?.get(name).cloned();
         identified.username.as_ref().and_then(owner).unwrap_or_else(|| self.demo.clone())
@@ -355,8 +363,8 @@ impl Worlds {
         self.add(new.name, world, new.own_ports)
     }
 
-    /// Makes a world that is as this one is now, under credentials of its own; with ports of its own where this one has them, if nothing else
-    /// is said.
+    /// Makes a world that is as this one is now, under credentials of its own; with ports of its
+    /// own where this one has them, if nothing else is said.
     pub(crate) fn fork(
         &self,
         world: &SharedWorld,
@@ -367,7 +375,8 @@ impl Worlds {
         self.add(name, copy.into_world()?, own_ports.unwrap_or_else(|| world.has_own_ports()))
     }
 
-    /// Puts a snapshot in the place of what is in a world. The world keeps its credentials; the demo world takes the snapshot's.
+    /// Puts a snapshot in the place of what is in a world. The world keeps its credentials; the
+    /// demo world takes the snapshot's.
     pub(crate) fn restore(&self, world: &SharedWorld, snapshot: Snapshot) -> Result<(), WorldError> {
         let other = snapshot.into_world()?;
         if world.id() == DEMO {
@@ -412,7 +421,8 @@ impl Worlds {
         Ok(shared)
     }
 
-    /// Takes a world away, and closes ports of its own. A request that is under way in it ends without an effect.
+    /// Takes a world away, and closes ports of its own. A request that is under way in it ends
+    /// without an effect.
     pub(crate) fn delete(&self, id: &str) -> Result<(), WorldError> {
         if id == DEMO {
             return Err(WorldError::DemoStays);
@@ -447,7 +457,8 @@ impl Worlds {
         }
     }
 
-    /// Looks into a world or changes it; usernames that came in are its from then on, but for those that are another's already.
+    /// Looks into a world or changes it; usernames that came in are its from then on, but for those
+    /// that are another's already.
     pub(crate) fn with<T>(&self, world: &SharedWorld, look: impl FnOnce(&mut World) -> T) -> T {
         let mut locked = world.lock();
         locked.now();
@@ -473,7 +484,8 @@ impl Worlds {
 }
 
 impl Registry {
-    /// The next number and its id. A world file may have brought names that belonged to such an id in another run: then it is passed over.
+    /// The next number and its id. A world file may have brought names that belonged to such an id
+    /// in another run: then it is passed over.
     fn next_id(&mut self) -> (u64, String) {
         loop {
             self.made += 1;

@@ -1,7 +1,8 @@
 //! Snapshots: a world as JSON, to be taken up again here or elsewhere, now or later.
 //!
-//! What is in it: data, credentials, settings, books, journal, faults, gates, what lookups are shown of the past, requests that will be done
-//! later, and what the clock shows. What is not: requests that are under way or parked at a gate, for they belong to connections; `left_out`
+//! What is in it: data, credentials, settings, books, journal, faults, gates, what lookups are
+//! shown of the past, requests that will be done later, and what the clock shows. What is not:
+//! requests that are under way or parked at a gate, for they belong to connections; `left_out`
 //! counts them. What comes in is checked as strictly as what is armed and put up.
 
 use std::{fmt, sync::Arc};
@@ -29,7 +30,8 @@ use crate::{
 /// The form of this version.
 const VERSION: u32 = 1;
 
-/// A whole world in JSON. It holds credentials and requests, passwords and tokens in them too: its `Debug` shows none of that.
+/// A whole world in JSON. It holds credentials and requests, passwords and tokens in them too: its
+/// `Debug` shows none of that.
 #[derive(Clone, Serialize)]
 #[serde(transparent)]
 pub struct Snapshot(Written);
@@ -68,7 +70,8 @@ struct Written {
 struct LeftOut {
     /// Requests that waited at a gate. In the copy nobody waits there.
     parked_requests: usize,
-    /// Requests that were not answered yet, parked ones too. In the copy they stay `open` in the journal.
+    /// Requests that were not answered yet, parked ones too. In the copy they stay `open` in the
+    /// journal.
     open_requests: usize,
 }
 
@@ -153,7 +156,8 @@ impl Snapshot {
         serde_json::from_slice(json).map(Snapshot).map_err(unreadable)
     }
 
-    /// The world of it, under the credentials that it was taken with. A reset of it leads back to here.
+    /// The world of it, under the credentials that it was taken with. A reset of it leads back to
+    /// here.
     ///
     /// # Errors
     /// It has a rule or a gate that could not be armed or put up.

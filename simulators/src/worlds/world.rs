@@ -1,6 +1,7 @@
 //! One world: everything the emulated providers know and remember, behind one lock.
 //!
-//! What a request does to a world it does under that lock, in no time and without waiting: a fault's delay is waited for outside.
+//! What a request does to a world it does under that lock, in no time and without waiting: a
+//! fault's delay is waited for outside.
 
 use std::{sync::Arc, time::Duration};
 
@@ -46,7 +47,8 @@ pub struct World {
     pub(crate) past: Past,
     /// What will have happened by then, in the order of its time.
     pub(super) due: Vec<Due>,
-    /// Which life of the world this is: a request that waited through a reset must do nothing in the next one.
+    /// Which life of the world this is: a request that waited through a reset must do nothing in
+    /// the next one.
     pub(super) life: u64,
     /// What it was made with, which a reset brings back.
     pub(super) seed: Seed,
@@ -173,7 +175,8 @@ impl World {
         self.debitsuccess.begin_guids(number);
     }
 
-    /// What everything that looks random in it is computed from: the seed of the start, or, in a world made later, a number drawn from it.
+    /// What everything that looks random in it is computed from: the seed of the start, or, in a
+    /// world made later, a number drawn from it.
     pub fn number(&self) -> u64 {
         self.number
     }
@@ -224,8 +227,8 @@ impl World {
         self.perform_at(now, provider, journal_id, request)
     }
 
-    /// Has a provider do what was asked so much later: when the world's clock shows it, whether it runs there or jumps. What the provider
-    /// answers then, nobody hears.
+    /// Has a provider do what was asked so much later: when the world's clock shows it, whether it
+    /// runs there or jumps. What the provider answers then, nobody hears.
     pub(crate) fn perform_later(&mut self, after: Duration, provider: Provider, journal_id: u64, request: Request) {
         let now = self.now();
         let at = time::Duration::try_from(after).ok().and_then(|after| now.checked_add(after));
@@ -314,7 +317,8 @@ impl World {
         &self.made_with
     }
 
-    /// Becomes another world, under its own credentials; whatever was under way in it ends without an effect.
+    /// Becomes another world, under its own credentials; whatever was under way in it ends without
+    /// an effect.
     pub(super) fn become_another(&mut self, mut other: World) {
         other.life = self.life + 1;
         other.has_ports = self.has_ports;
@@ -327,7 +331,8 @@ impl World {
         }
     }
 
-    /// Empties it for good: whoever still holds it finds nothing, and nothing of it takes up memory.
+    /// Empties it for good: whoever still holds it finds nothing, and nothing of it takes up
+    /// memory.
     pub(super) fn end(&mut self) {
         let life = self.life + 1;
         *self = Self { life, ..Self::new(Seed::Empty, Settings::default()) };

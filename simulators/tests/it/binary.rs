@@ -1,4 +1,5 @@
-//! The binary as a careless user meets it: every mistake is one sentence and an exit status, and what is right starts.
+//! The binary as a careless user meets it: every mistake is one sentence and an exit status, and
+//! what is right starts.
 
 use std::{
     fs,
@@ -22,7 +23,8 @@ struct Running {
 }
 
 impl Running {
-    /// Starts it on free ports in a folder, where its certificate comes to lie, and waits for its `ready`.
+    /// Starts it on free ports in a folder, where its certificate comes to lie, and waits for its
+    /// `ready`.
     fn start(folder: &Path, arguments: &[&str]) -> Running {
         let mut process = command(folder, arguments).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);

@@ -12,8 +12,8 @@ use crate::{
     support::{Bench, PROVIDERS},
 };
 
-/// Every control call once, in an order in which each finds what it needs: method, path as the document has it, what stands in its braces,
-/// body, status.
+/// Every control call once, in an order in which each finds what it needs: method, path as the
+/// document has it, what stands in its braces, body, status.
 const CALLS: &[(&str, &str, &[&str], &str, u16)] = &[
     ("get", "/openapi.json", &[], "", 200),
     ("get", "/v1/health", &[], "", 200),

@@ -1,5 +1,5 @@
-//! Each setting changes what a client meets on the wire, in its own world and in no other: every one of them is proved, or the test says which is
-//! not.
+//! Each setting changes what a client meets on the wire, in its own world and in no other: every
+//! one of them is proved, or the test says which is not.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -9,7 +9,8 @@ use simulators::{Gate, NewWorld, Point, Provider, Settings, WorldHandle};
 
 use crate::support::{Account, Bench};
 
-/// Setting, another value than the default, and what only the usual answer has and only the changed one.
+/// Setting, another value than the default, and what only the usual answer has and only the changed
+/// one.
 const PROOFS: &[(&str, &str, &str, &str)] = &[
     ("sectigo.refund_period_days", "0", "\n\n0", "\n\n-18\nThe refund period"),
     ("sectigo.status_lag_seconds", "60", "\"orderStatus\":\"Refunded\"", "\"orderStatus\":\"Processed\""),
@@ -497,7 +498,8 @@ impl Visit<'_> {
         second
     }
 
-    /// A service that need not be told whose a request is: its ports are a world's own, with the same settings.
+    /// A service that need not be told whose a request is: its ports are a world's own, with the
+    /// same settings.
     fn own_service(&self) -> String {
         let own = self.bench.simulators.create_world(NewWorld {
             own_ports: true,

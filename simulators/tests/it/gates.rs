@@ -1,4 +1,5 @@
-//! Gates, the random mode, and rules that never fired: what lets a test decide the order of things, and repeat it.
+//! Gates, the random mode, and rules that never fired: what lets a test decide the order of things,
+//! and repeat it.
 
 use std::collections::BTreeMap;
 

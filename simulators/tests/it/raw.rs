@@ -16,7 +16,8 @@ use crate::support::Account;
 
 /// Long enough for a loaded machine, and no wait where all is well.
 const AT_LAST: Duration = Duration::from_secs(20);
-/// How long a connection has to say nothing to count as silent. Only what must not come is waited for this long.
+/// How long a connection has to say nothing to count as silent. Only what must not come is waited
+/// for this long.
 const SILENCE: Duration = Duration::from_millis(60);
 
 /// A connection.

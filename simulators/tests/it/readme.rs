@@ -1,4 +1,5 @@
-//! Every curl line of the README does what it says, in the README's order, and every control call has one.
+//! Every curl line of the README does what it says, in the README's order, and every control call
+//! has one.
 
 use std::{collections::BTreeSet, net::SocketAddr};
 

@@ -1,4 +1,5 @@
-//! The audit, the settings, the clock and the magic values, as a client and the control port see them.
+//! The audit, the settings, the clock and the magic values, as a client and the control port see
+//! them.
 
 use std::time::Duration;
 
@@ -150,7 +151,8 @@ async fn debitsuccess_claims_go_by_identifier_and_a_rejected_refund_is_no_succes
     assert_eq!((&total["refunds"], &total["rejected"], &total["fees_minor"]), (&json!(1), &json!(1), &json!(500)));
     assert_eq!(case.world.books().first().unwrap().attempt.unwrap().number, 1);
 
-    // Where the settings let it, a rejected refund is paid after all: that is one refund, and no second one.
+    // Where the settings let it, a rejected refund is paid after all: that is one refund, and no
+    // second one.
     case.settings(json!({ "debitsuccess": { "final_statuses": "can_be_left" } })).await;
     case.call(Method::POST, "debitsuccess/refunds/two/status", json!({ "status": "Completed" })).await;
     let kinds = case.kinds(Some(json!([claim("one", "submitted"), claim("two", "succeeded")]))).await;
@@ -271,13 +273,15 @@ async fn every_magic_value_does_what_its_list_says() {
     assert!(statuses.contains(&("DSREJECTS".to_owned(), "Rejected")));
 }
 
-/// Everything that can be wrong with a caller's view, at once: each is told by a kind of its own, and a script sees the verdict by the status.
+/// Everything that can be wrong with a caller's view, at once: each is told by a kind of its own,
+/// and a script sees the verdict by the status.
 #[tokio::test]
 async fn each_way_to_be_wrong_has_a_kind_of_its_own() {
     let case = Case::start().await;
     case.settings(json!({ "sectigo": { "deduplication": "off" }, "debitsuccess": { "refund_limit": "collected" } }))
         .await;
-    // 1 and 2 happen; 3 happens twice; of 4 nobody knows; 5 never happens; an account gives back more than was collected.
+    // 1 and 2 happen; 3 happens twice; of 4 nobody knows; 5 never happens; an account gives back
+    // more than was collected.
     for number in [1, 2, 3, 3, 4] {
         case.bench.refund_as(&case.account, Provider::Sectigo, number).await;
     }

@@ -1,9 +1,11 @@
-//! As much of JSON Schema as the OpenAPI document uses, read strictly: a word that is not known here fails the test.
+//! As much of JSON Schema as the OpenAPI document uses, read strictly: a word that is not known
+//! here fails the test.
 
 use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-/// What is wrong with a value by its schema, with the place; fields that the schema does not name are wrong, unless it says what they are.
+/// What is wrong with a value by its schema, with the place; fields that the schema does not name
+/// are wrong, unless it says what they are.
 pub(crate) fn check(document: &Value, schema: &Value, value: &Value) -> Result<(), String> {
     let Some(words) = schema.as_object() else { return Err(format!("{schema} is no schema")) };
     for (word, wanted) in words {

@@ -54,7 +54,8 @@ impl Bench {
         Bench { simulators, client }
     }
 
-    /// Asks for a refund, always of the same thing, and tells status and body; the error where there was no answer.
+    /// Asks for a refund, always of the same thing, and tells status and body; the error where
+    /// there was no answer.
     pub(crate) async fn refund(&self, provider: Provider) -> Result<(StatusCode, String), reqwest::Error> {
         self.refund_by(&self.client, provider).await
     }
@@ -89,7 +90,8 @@ impl Bench {
         Ok((response.status(), response.text().await?))
     }
 
-    /// Asks for the refund of the nth demo order or account, as the client of a world; the Debitsuccess identifier is `id-n`.
+    /// Asks for the refund of the nth demo order or account, as the client of a world; the
+    /// Debitsuccess identifier is `id-n`.
     pub(crate) async fn refund_as(&self, account: &Account, provider: Provider, n: u32) -> (StatusCode, String) {
         let target = match provider {
             Provider::Sectigo => (1_000_000 + n).to_string(),
@@ -99,7 +101,8 @@ impl Bench {
         self.refund_of(account, provider, &target, &format!("id-{n}")).await.unwrap()
     }
 
-    /// Asks for the refund of a target as the client of a world: at name.com without a key, at Debitsuccess under an identifier.
+    /// Asks for the refund of a target as the client of a world: at name.com without a key, at
+    /// Debitsuccess under an identifier.
     pub(crate) async fn refund_of(
         &self,
         account: &Account,

@@ -1,5 +1,6 @@
-//! Every effect at every point of every provider, as a bare socket sees it, on new connections and on reused ones, over TLS where the provider
-//! has it, at the demo world's ports and at ports of a world's own; and what the books and the journal say of each.
+//! Every effect at every point of every provider, as a bare socket sees it, on new connections and
+//! on reused ones, over TLS where the provider has it, at the demo world's ports and at ports of a
+//! world's own; and what the books and the journal say of each.
 
 use std::{sync::Arc, time::Duration};
 
@@ -178,7 +179,8 @@ async fn walk(bench: &Bench, world: &WorldHandle, provider: Provider, reused: bo
     // What the books say.
     let refunded = || world.books().iter().filter(|entry| entry.provider == provider).count();
     assert_eq!(refunded(), expected.effects, "{place}");
-    // What the journal says: connections of which nothing was read have an entry of their own, without a path.
+    // What the journal says: connections of which nothing was read have an entry of their own,
+    // without a path.
     bench.settled(world, |journal| journal.iter().all(|entry| entry.ending != Ending::Open)).await;
     let journal = world.journal();
     if effect == "refuse" {
@@ -404,7 +406,8 @@ async fn ports_of_its_own_belong_to_a_world_and_go_with_it() {
     assert_eq!(demo["ports"]["namecom"], bench.simulators.namecom_addr().to_string());
     assert_eq!(demo["ports"]["namecom_plaintext"], bench.simulators.namecom_plaintext_addr().to_string());
 
-    // Whoever comes there is the world's, by whatever name: a stranger is refused there, and its journal shows it.
+    // Whoever comes there is the world's, by whatever name: a stranger is refused there, and its
+    // journal shows it.
     let mut raw = Raw::connect_in(&bench.simulators, &world, Provider::Namecom).await.unwrap();
     assert_eq!(raw.ask(&raw::refund(Provider::Namecom, 7)).await.status(), Some(401));
     assert_eq!((world.journal().len(), bench.simulators.journal().len()), (1, 0));

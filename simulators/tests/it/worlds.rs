@@ -1,4 +1,5 @@
-//! Worlds side by side: each with its own credentials, orders, books, clock and settings; copied, taken up again, thrown away.
+//! Worlds side by side: each with its own credentials, orders, books, clock and settings; copied,
+//! taken up again, thrown away.
 
 use reqwest::Method;
 use rstest::rstest;
@@ -64,7 +65,8 @@ async fn a_world_is_made_used_and_thrown_away_over_the_control_port() {
     assert_eq!(bench.control(Method::DELETE, &format!("/v1/worlds/{id}"), "").await.0, 200);
     assert_eq!(bench.control(Method::GET, &format!("/v1/worlds/{id}/books"), "").await.0, 404);
     assert_eq!(bench.control(Method::DELETE, "/v1/worlds/demo", "").await.0, 409);
-    // Its credentials are nobody's: the provider refuses them, and the demo world's journal shows it.
+    // Its credentials are nobody's: the provider refuses them, and the demo world's journal shows
+    // it.
     assert_eq!(bench.refund_as(&account, Provider::Sectigo, 7).await.1, "-16\nPermission denied!");
     assert_eq!(bench.refund_as(&account, Provider::Namecom, 7).await.0, 401);
     assert!(bench.refund_as(&account, Provider::Debitsuccess, 7).await.1.contains("Invalid user credentials"));
@@ -208,7 +210,8 @@ async fn gates_and_what_lookups_are_shown_are_in_a_snapshot_and_parked_requests_
         for provider in PROVIDERS {
             for number in [7, 8] {
                 let mut raw = Raw::connect(&bench.simulators, provider).await.unwrap();
-                // The raw client asks by identifiers of its own; whoever made these refunds called them otherwise.
+                // The raw client asks by identifiers of its own; whoever made these refunds called
+                // them otherwise.
                 let lookup = raw::lookup_by(&account, provider, number);
                 let lookup = lookup.replace(&format!("raw-{number}<"), &format!("id-{number}<"));
                 let length = lookup.split_once("\r\n\r\n").unwrap().1.len();

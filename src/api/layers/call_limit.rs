@@ -1,4 +1,5 @@
-//! Around every call: a bound on calls at once, a span, and an answer in our words where the transport or a panic gave one.
+//! Around every call: a bound on calls at once, a span, and an answer in our words where the
+//! transport or a panic gave one.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -43,7 +44,8 @@ pub(in crate::api) struct Guarded<S> {
     guard: Guard,
 }
 
-/// A request of one message, which is not waited for longer than [`MESSAGE_WITHIN`]: until it is there, no handler is, nor its deadline.
+/// A request of one message, which is not waited for longer than [`MESSAGE_WITHIN`]: until it is
+/// there, no handler is, nor its deadline.
 struct Prompt {
     of: Body,
     late_at: Instant,
@@ -53,11 +55,13 @@ struct Prompt {
 
 /// Calls of the public contract: each asks with one message.
 const OURS: &str = "/recoup.v1.";
-/// A caller who says which call it is and then nothing, or very little at a time, holds a place all the same.
+/// A caller who says which call it is and then nothing, or very little at a time, holds a place all
+/// the same.
 const MESSAGE_WITHIN: Duration = Duration::from_secs(10);
 
 impl Guard {
-    /// At most `calls` at once, but for those that ask for its health; streams count only while they are being opened.
+    /// At most `calls` at once, but for those that ask for its health; streams count only while
+    /// they are being opened.
     pub(in crate::api) fn new(calls: usize, metrics: Metrics, methods: Methods) -> Self {
         Self { calls: Arc::new(Semaphore::new(calls)), numbers: Arc::new(AtomicU64::new(1)), metrics, methods }
     }
@@ -94,8 +98,9 @@ where
             });
         }
         let takes_gzip = compression::is_accepted(request.headers());
-        // The permit is taken here and not in `poll_ready`, where an idle connection would hold one for ever.
-        // A gateway full of callers who wait is well, and must not be taken for dead; nor may those who ask for its health fill it.
+        // The permit is taken here and not in `poll_ready`, where an idle connection would hold one
+        // for ever. A gateway full of callers who wait is well, and must not be taken for dead; nor
+        // may those who ask for its health fill it.
         let is_health = timed.is_health();
         let permit = if is_health {
             None

@@ -19,7 +19,8 @@ use crate::proto::code_name;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces;
 
-/// The methods that there are, as `package.Service/Method`. A metric that held what callers make up would have no end.
+/// The methods that there are, as `package.Service/Method`. A metric that held what callers make up
+/// would have no end.
 #[derive(Clone, Default)]
 pub(in crate::api) struct Methods(Arc<BTreeSet<String>>);
 
@@ -79,7 +80,8 @@ impl Timed {
         self.method.starts_with("grpc.health.v1.")
     }
 
-    /// Where spans are sent, the call's has its method's name, is told how the call ends, and ends no earlier.
+    /// Where spans are sent, the call's has its method's name, is told how the call ends, and ends
+    /// no earlier.
     ///
     /// The span has the fields that the conventions name, and has not been entered.
     pub(in crate::api) fn tell(&mut self, span: &Span) {

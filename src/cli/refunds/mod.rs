@@ -55,7 +55,8 @@ struct ListArguments {
     /// Only refunds of this account.
     #[arg(long, value_name = "ACCOUNT")]
     account: Option<String>,
-    /// Only refunds of this Sectigo order number, name.com order id or Debitsuccess account reference.
+    /// Only refunds of this Sectigo order number, name.com order id or Debitsuccess account
+    /// reference.
     #[arg(long, value_name = "REFERENCE")]
     target: Option<String>,
     /// At most so many.

@@ -1,7 +1,8 @@
 //! `recoup refunds resolve`: a person's word on a refund that needs one.
 //!
-//! The word is given on a state that the person has looked at: its etag goes along, and the gateway refuses the word where the refund has
-//! changed since. Who has no etag at hand is shown the refund first, and must confirm that this is what the word is about.
+//! The word is given on a state that the person has looked at: its etag goes along, and the gateway
+//! refuses the word where the refund has changed since. Who has no etag at hand is shown the refund
+//! first, and must confirm that this is what the word is about.
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
@@ -182,7 +183,8 @@ fn item(text: &str) -> Result<ItemArgument, String> {
     if id.is_empty() { Err(form()) } else { Ok(ItemArgument { id: id.to_owned(), refunded }) }
 }
 
-/// A decimal above zero with at most two places: a third one would be rounded, and a person's word is not.
+/// A decimal above zero with at most two places: a third one would be rounded, and a person's word
+/// is not.
 fn amount(text: &str) -> Result<i64, String> {
     let places = text.split_once('.').map_or(0, |(_, places)| places.len());
     let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');

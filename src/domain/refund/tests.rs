@@ -1,4 +1,5 @@
-//! The state machine as a whole: every pair of state and event, and what no sequence of events can break.
+//! The state machine as a whole: every pair of state and event, and what no sequence of events can
+//! break.
 
 mod ended;
 mod table;
@@ -268,7 +269,8 @@ fn what_a_person_found_not_refunded_stays_reserved_for_a_time() {
     assert_eq!(reservations(partly), [("item:1".to_owned(), None), timed("2")]);
 }
 
-/// `provider_status` is the provider's word for the present state: one for a state that is over would be untrue.
+/// `provider_status` is the provider's word for the present state: one for a state that is over
+/// would be untrue.
 #[rstest]
 #[case(ErrorCategory::RejectedOnReview, "Rejected", Some("Rejected"))]
 #[case(ErrorCategory::Other, "-18", None)]

@@ -1,7 +1,8 @@
 //! The fingerprint of a page: SHA-256 over an encoding in which no two pages look alike.
 //!
-//! Clients keep fingerprints and compare them after an update of the gateway, so the encoding is written out here and is not left to a
-//! derive. Each `let Type { .. } = ..` names every field: a new one does not compile until it is counted.
+//! Clients keep fingerprints and compare them after an update of the gateway, so the encoding is
+//! written out here and is not left to a derive. Each `let Type { .. } = ..` names every field: a
+//! new one does not compile until it is counted.
 //!
 //! ```text
 //! text      length (8 bytes, big-endian), bytes        number    4 bytes, big-endian
@@ -20,10 +21,12 @@ use super::{
 
 /// Changes with the encoding, so that two encodings cannot be mistaken for one another.
 const ENCODING: &str = "recoup validation page 1";
-/// An encoded text takes 8 bytes and its content, one in memory 24, or 32 as a word, and its content.
+/// An encoded text takes 8 bytes and its content, one in memory 24, or 32 as a word, and its
+/// content.
 const MEMORY_PER_ENCODED_BYTE: usize = 4;
 
-/// The fingerprint in hexadecimal, and a generous estimate of the bytes that a status with this page takes in memory.
+/// The fingerprint in hexadecimal, and a generous estimate of the bytes that a status with this
+/// page takes in memory.
 pub(super) fn of(page: &ValidationPage) -> (String, usize) {
     let mut encoder = Encoder { hasher: Sha256::new(), bytes: 0 };
     encoder.text(ENCODING);

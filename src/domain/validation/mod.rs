@@ -1,11 +1,13 @@
-//! Where a certificate order's validation stands: the provider's Validation Manager page as plain data.
+//! Where a certificate order's validation stands: the provider's Validation Manager page as plain
+//! data.
 //!
 //! ```text
 //! StatusAnswer (page, token) --ValidationStatus::new--> page + token + fetch time + fingerprint of the page
 //! ```
 //!
-//! A word that the provider adds later is never an error: a [`OpenEnum`] keeps the text beside what it means.
-//! An empty text, a zero number and an empty list stand for what the provider left out: it never gives them another meaning.
+//! A word that the provider adds later is never an error: a [`OpenEnum`] keeps the text beside what
+//! it means. An empty text, a zero number and an empty list stand for what the provider left out:
+//! it never gives them another meaning.
 
 mod fingerprint;
 

@@ -171,7 +171,8 @@ fn time_and_token_leave_the_fingerprint_alone_and_the_token_is_never_shown() {
 
 #[test]
 fn the_encoding_is_kept() {
-    // Clients keep fingerprints: a new encoding shows every order as changed, once. It must be meant.
+    // Clients keep fingerprints: a new encoding shows every order as changed, once. It must be
+    // meant.
     assert_eq!(
         status(ValidationPage::default()).fingerprint(),
         "29b6554340f468b89039c2d7b1765a8841614b45f6f2180321451efd94046ff9"
@@ -234,7 +235,8 @@ fn domains() -> impl Strategy<Value = DomainValidation> {
     )
 }
 
-/// Small pages over few words, so that two of them often differ in one place alone, or in which field holds a word.
+/// Small pages over few words, so that two of them often differ in one place alone, or in which
+/// field holds a word.
 fn pages() -> impl Strategy<Value = ValidationPage> {
     let dcv = (steps(), prop::collection::vec(domains(), 0..3), words(), words()).prop_map(
         |(step, domains, csr_md5, csr_sha256)| DcvStatus {

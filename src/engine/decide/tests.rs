@@ -375,7 +375,8 @@ fn a_contradiction_is_asked_about_at_once() {
     assert!(matches!(decision.events.as_slice(), [Event::Doubted { reason: DoubtReason::Contradiction, .. }]));
 }
 
-/// "In use" under our own key, and "too many", are asked again in their time, and not until all attempts are used up.
+/// "In use" under our own key, and "too many", are asked again in their time, and not until all
+/// attempts are used up.
 #[rstest]
 #[case(ErrorCategory::IdentifierInUse)]
 #[case(ErrorCategory::LimitReached)]
@@ -384,7 +385,8 @@ fn what_may_be_asked_again_has_its_schedule(#[case] category: ErrorCategory) {
     assert_eq!(decision.next_check, Some(later(30)));
 }
 
-/// An outage of most of an hour: attempts that provably never left are not the ones that nobody answered, and the last is made in time.
+/// An outage of most of an hour: attempts that provably never left are not the ones that nobody
+/// answered, and the last is made in time.
 #[test]
 fn what_never_left_uses_no_attempt_up() {
     let (contract, refused) = (namecom(), Outcome::NotSent { error: no_connection(), retry_at: None });
@@ -414,7 +416,8 @@ fn sent_again_by_a_person() -> Refund {
     forgotten.apply(&again, later(40 * 86_400)).unwrap()
 }
 
-/// The first attempt may have paid after all: no "no" to the second is definite. Nor is it withdrawn as if nothing had been sent.
+/// The first attempt may have paid after all: no "no" to the second is definite. Nor is it
+/// withdrawn as if nothing had been sent.
 #[rstest]
 #[case::already_refunded(refused(ErrorCategory::AlreadyRefunded))]
 #[case::in_use(refused(ErrorCategory::IdentifierInUse))]
@@ -442,7 +445,8 @@ fn what_was_sent_again_late_is_followed_anew() {
     assert_eq!(end(&refund, &events), State::NeedsReview);
 }
 
-/// Two looks without a record, an attempt that is not processed, and again: for some days, and then it is for a person.
+/// Two looks without a record, an attempt that is not processed, and again: for some days, and then
+/// it is for a person.
 #[test]
 fn attempts_that_are_never_processed_come_to_an_end() {
     let contract = debitsuccess();

@@ -134,7 +134,8 @@ async fn the_bound_of_a_read_is_the_readers_to_name() {
     assert_eq!(ending(&client.read(post(), 3).await), "unreadable_reply");
 }
 
-/// Runs itself again in a process whose environment names a proxy: the variables are read once a process.
+/// Runs itself again in a process whose environment names a proxy: the variables are read once a
+/// process.
 #[test]
 fn a_proxy_in_the_environment_is_ignored() {
     const INSIDE: &str = "RECOUP_TEST_BEHIND_A_PROXY";

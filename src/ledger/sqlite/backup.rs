@@ -1,8 +1,9 @@
 //! A copy of a ledger as it stood at one moment, taken while a gateway may be writing to it.
 //!
-//! The copy is one read transaction of the database (`VACUUM INTO`): neither do writes wait for it, nor does it begin anew whenever there is
-//! one, as a copy page by page would. It needs no lock of the gateway's. The database does not sync what it writes so; that is done here, and
-//! only then does the copy get its name.
+//! The copy is one read transaction of the database (`VACUUM INTO`): neither do writes wait for it,
+//! nor does it begin anew whenever there is one, as a copy page by page would. It needs no lock of
+//! the gateway's. The database does not sync what it writes so; that is done here, and only then
+//! does the copy get its name.
 
 use std::fs::File;
 use std::io::ErrorKind;

@@ -1,6 +1,8 @@
-//! The hash chain over the whole history, in a form that an auditor can compute again from the tables alone.
+//! The hash chain over the whole history, in a form that an auditor can compute again from the
+//! tables alone.
 //!
-//! Both hashes are SHA-256 over a sequence of items, each encoded so that no two sequences of items share their bytes:
+//! Both hashes are SHA-256 over a sequence of items, each encoded so that no two sequences of items
+//! share their bytes:
 //!
 //! ```text
 //! integer   01, then 8 bytes, two's complement, most significant first
@@ -33,8 +35,9 @@
 //! refund_digest  blob
 //! ```
 //!
-//! So a line of the history cannot be changed, dropped, added or moved without every later hash changing, and a refund's row cannot be
-//! edited without ceasing to match its last line. The last hash, kept elsewhere, makes even a rewritten whole visible.
+//! So a line of the history cannot be changed, dropped, added or moved without every later hash
+//! changing, and a refund's row cannot be edited without ceasing to match its last line. The last
+//! hash, kept elsewhere, makes even a rewritten whole visible.
 
 use sha2::{Digest, Sha256};
 
@@ -69,7 +72,8 @@ pub(super) struct EventHashInput<'a> {
     pub(super) refund_digest: &'a Hash,
 }
 
-/// What is to be hashed. Gathered first: a hash that is fed byte by byte takes longer over the feeding than over the hashing.
+/// What is to be hashed. Gathered first: a hash that is fed byte by byte takes longer over the
+/// feeding than over the hashing.
 struct HashEncoder(Vec<u8>);
 
 /// Most rows and lines fit.

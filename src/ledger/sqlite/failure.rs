@@ -1,7 +1,7 @@
 //! When the ledger stops writing: which failures end it, and how everybody learns of it.
 //!
-//! The first failure wins and is final. What a failed write or sync left behind is not knowable from inside the process, so the next
-//! start, which reads the disk afresh, is the only way on.
+//! The first failure wins and is final. What a failed write or sync left behind is not knowable
+//! from inside the process, so the next start, which reads the disk afresh, is the only way on.
 
 use std::sync::OnceLock;
 
@@ -66,7 +66,8 @@ impl LedgerState {
         self.health.subscribe()
     }
 
-    /// Tells the followers of the history. Called after the commit and before any caller is answered.
+    /// Tells the followers of the history. Called after the commit and before any caller is
+    /// answered.
     pub(super) fn publish(&self, sequence: u64) {
         self.committed.send_if_modified(|present| {
             let rises = sequence > *present;

@@ -1,8 +1,10 @@
 //! Whether the names of the ledger's files still lead to the files that are open.
 //!
-//! A file that was removed or replaced can be written to and synced as before, and all of it is lost with the process. So the writer looks
-//! before each transaction, and again after the commit and before anybody hears of it: what is acknowledged was in a file that has its name.
-//! A thread looks in between, so that a gateway with nothing to write says so too, within [`CHECK_INTERVAL`].
+//! A file that was removed or replaced can be written to and synced as before, and all of it is
+//! lost with the process. So the writer looks before each transaction, and again after the commit
+//! and before anybody hears of it: what is acknowledged was in a file that has its name. A thread
+//! looks in between, so that a gateway with nothing to write says so too, within
+//! [`CHECK_INTERVAL`].
 
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
@@ -29,7 +31,8 @@ pub(super) struct FileWatcher {
 /// What stays the same however a file is written to.
 type Identity = (u64, u64);
 
-/// Four looks at names that the system has in memory: nothing sibling a sync, and a second is soon enough for a health word.
+/// Four looks at names that the system has in memory: nothing sibling a sync, and a second is soon
+/// enough for a health word.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl FileSet {

@@ -1,7 +1,9 @@
-//! The ledger without threads, on a disk in memory: for simulations, where one seed must give one course of events.
+//! The ledger without threads, on a disk in memory: for simulations, where one seed must give one
+//! course of events.
 //!
-//! The same SQL, steps, chain and reads run on the caller's own thread, one transaction a call. A [`SimulatedDisk`] outlives the ledger on it, as a real
-//! one outlives a process: dropping the ledger is the crash, opening it again is the restart.
+//! The same SQL, steps, chain and reads run on the caller's own thread, one transaction a call. A
+//! [`SimulatedDisk`] outlives the ledger on it, as a real one outlives a process: dropping the
+//! ledger is the crash, opening it again is the restart.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -24,7 +26,8 @@ pub(super) struct InlineWriter {
 }
 
 impl SimulatedDisk {
-    /// An empty one. `comes_through` is asked at each commit: on false its sync fails, and nothing of the transaction is on the disk.
+    /// An empty one. `comes_through` is asked at each commit: on false its sync fails, and nothing
+    /// of the transaction is on the disk.
     ///
     /// # Errors
     /// [`OpenError::Database`]
@@ -32,7 +35,8 @@ impl SimulatedDisk {
         SimulatedDisk::of(open::in_memory(), comes_through)
     }
 
-    /// An empty one again, whatever was on it: a fraction of the work of a new one, for who needs very many.
+    /// An empty one again, whatever was on it: a fraction of the work of a new one, for who needs
+    /// very many.
     ///
     /// # Errors
     /// [`OpenError::InUse`] while a ledger on it lives, [`OpenError::Database`]

@@ -24,8 +24,9 @@
 //! migrations/  the tables and their constraints
 //! ```
 //!
-//! The file belongs to one process: an operating-system lock on `<path>.lock` is held for life. `<path>-wal` and `<path>-shm` are part of the
-//! ledger while it is open, and `<path>-wal` also after a crash: copy all of them or none.
+//! The file belongs to one process: an operating-system lock on `<path>.lock` is held for life.
+//! `<path>-wal` and `<path>-shm` are part of the ledger while it is open, and `<path>-wal` also
+//! after a crash: copy all of them or none.
 
 mod audit;
 mod backup;
@@ -88,13 +89,16 @@ pub struct SqliteSettings {
     pub batch_size: usize,
     /// Reads at one time, and as many rows by their key besides. At least 1.
     pub readers: usize,
-    /// How long to wait for another program that holds the file, such as a backup. At most a minute.
+    /// How long to wait for another program that holds the file, such as a backup. At most a
+    /// minute.
     pub busy_timeout: Duration,
-    /// The file never grows beyond so many pages of 4 KiB: the disk is full before it is. None: as large as the disk allows.
+    /// The file never grows beyond so many pages of 4 KiB: the disk is full before it is. None: as
+    /// large as the disk allows.
     pub max_pages: Option<u32>,
 }
 
-/// The ledger in one SQLite file. Dropped without [`SqliteLedger::close`], it blocks until what is queued is written.
+/// The ledger in one SQLite file. Dropped without [`SqliteLedger::close`], it blocks until what is
+/// queued is written.
 #[derive(Debug)]
 pub struct SqliteLedger {
     shared: Arc<LedgerState>,
@@ -129,7 +133,8 @@ struct PooledConnection {
     _permit: OwnedSemaphorePermit,
 }
 
-/// Refunds that one transaction takes up at start-up: some thousand fit into a few megabytes of memory and of log, and into one sync.
+/// Refunds that one transaction takes up at start-up: some thousand fit into a few megabytes of
+/// memory and of log, and into one sync.
 const INTERRUPTED_AT_ONCE: u32 = 2_500;
 /// Enough for a ledger of some hundred thousand refunds.
 const COUNTING_WAITED_FOR: Duration = Duration::from_millis(50);
@@ -141,9 +146,11 @@ impl Default for SqliteSettings {
 }
 
 impl SqliteLedger {
-    /// Opens the ledger at `path`, or makes one there, readable by its owner alone, in a directory that exists.
+    /// Opens the ledger at `path`, or makes one there, readable by its owner alone, in a directory
+    /// that exists.
     ///
-    /// A ledger whose last line does not follow from the one before it opens with [`Health::Corrupt`]: it can be read and not written.
+    /// A ledger whose last line does not follow from the one before it opens with
+    /// [`Health::Corrupt`]: it can be read and not written.
     ///
     /// # Errors
     /// [`OpenError`]
@@ -166,7 +173,8 @@ impl SqliteLedger {
         Ok(Self { shared, readers, hasty, writing, inline: None })
     }
 
-    /// Finishes what is queued, clears the log into the file, and lets go of it. Everything asked later is [`LedgerError::Unavailable`].
+    /// Finishes what is queued, clears the log into the file, and lets go of it. Everything asked
+    /// later is [`LedgerError::Unavailable`].
     pub async fn close(&self) {
         self.readers.close();
         self.hasty.close();
@@ -179,7 +187,8 @@ impl SqliteLedger {
         }
     }
 
-    /// Computes the whole hash chain again, and compares every refund with its last line. How many lines there are.
+    /// Computes the whole hash chain again, and compares every refund with its last line. How many
+    /// lines there are.
     ///
     /// # Errors
     /// [`LedgerError::Corrupt`] at the first place that does not fit, [`LedgerError::Unavailable`]
@@ -187,9 +196,11 @@ impl SqliteLedger {
         self.read(queries::verify).await
     }
 
-    /// From now on commits are timed by `metrics`, and refunds counted. To be asked for before anything is written.
+    /// From now on commits are timed by `metrics`, and refunds counted. To be asked for before
+    /// anything is written.
     ///
-    /// In a large ledger the counting goes on after this has returned: nobody waits for a walk through a million refunds.
+    /// In a large ledger the counting goes on after this has returned: nobody waits for a walk
+    /// through a million refunds.
     ///
     pub async fn measure(&self, metrics: Metrics) {
         self.shared.set_counts(StateCounts::new(metrics));
@@ -198,7 +209,8 @@ impl SqliteLedger {
             let Some(tally) = shared.tally() else { return Ok(()) };
             match queries::counts(connection) {
                 Ok((counts, sequence)) => tally.begin(counts, sequence),
-                // Said here, for nobody may wait for it any more; and a metric need not stop a refund.
+                // Said here, for nobody may wait for it any more; and a metric need not stop a
+                // refund.
                 Err(fault) => {
                     tally.give_up();
                     let problem = shared.step_failed(fault);
@@ -211,7 +223,8 @@ impl SqliteLedger {
         drop(tokio::time::timeout(COUNTING_WAITED_FOR, counting).await);
     }
 
-    /// How many refunds of each account are in each state, as of the last commit. None where nobody measures, or it has not been counted yet.
+    /// How many refunds of each account are in each state, as of the last commit. None where nobody
+    /// measures, or it has not been counted yet.
     pub fn counts(&self) -> Option<Vec<(AccountName, State, u64)>> {
         let counts = self.shared.tally().and_then(StateCounts::counts)?;
         Some(counts.into_iter().map(|((account, state), count)| (account, state, count)).collect())
@@ -253,8 +266,8 @@ impl SqliteLedger {
         answer.await.unwrap_or_else(|_| Err(writer_died()))
     }
 
-    /// Reads a row by its key on the spot, which takes less time than to wake another thread. Where another program holds the file, or every
-    /// connection is lent, as everything else is read.
+    /// Reads a row by its key on the spot, which takes less time than to wake another thread. Where
+    /// another program holds the file, or every connection is lent, as everything else is read.
     async fn read_row<T: Send + 'static>(
         &self,
         work: impl Fn(&Connection) -> Result<T, StepError> + Send + 'static,
@@ -512,7 +525,8 @@ impl Drop for PooledConnection {
     }
 }
 
-/// Where the history ends, and what the writer and its readers share from there on. Halted where the last line does not follow.
+/// Where the history ends, and what the writer and its readers share from there on. Halted where
+/// the last line does not follow.
 fn recover(writer: &Connection) -> Result<(Arc<LedgerState>, chain::ChainHead), String> {
     match queries::verify_tail(writer) {
         Ok(tail) => Ok((Arc::new(LedgerState::new(tail.sequence)), tail)),

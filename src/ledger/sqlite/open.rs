@@ -17,7 +17,8 @@ use super::SqliteSettings;
 /// Why a ledger cannot be opened. One sentence each.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The file's directory is missing: it is the operator's to make, with the right owner, on the right disk.
+    /// The file's directory is missing: it is the operator's to make, with the right owner, on the
+    /// right disk.
     #[error("the directory of the ledger {} does not exist", path.display())]
     NoDirectory {
         /// The ledger.
@@ -66,7 +67,8 @@ pub enum OpenError {
         /// The one that this program reads.
         known: i64,
     },
-    /// A ledger was here before, and is not any more: to begin anew would be to forget every refund in it, and each could be sent again.
+    /// A ledger was here before, and is not any more: to begin anew would be to forget every refund
+    /// in it, and each could be sent again.
     #[error(
         "the ledger {} is gone, and {} says that it was here: put it back, or a copy as docs/operations.md says (Restoring a copy); \
          to remove that file too begins anew and forgets every refund, so that each could be sent again",
@@ -133,7 +135,8 @@ pub(super) const MIGRATIONS: [&str; 1] = [include_str!("migrations/0007_ledger.s
 /// The version of a ledger that this program has opened.
 pub(super) const VERSION: usize = FIRST_VERSION + MIGRATIONS.len() - 1;
 
-/// Statements that stay prepared in one connection: all there are, pages of every usual kind included.
+/// Statements that stay prepared in one connection: all there are, pages of every usual kind
+/// included.
 const PREPARED_STATEMENTS: usize = 64;
 
 /// See the module.
@@ -177,7 +180,8 @@ pub(super) fn in_memory() -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Takes everything out of a ledger in memory. Its triggers, which keep that from ever happening, and its hook are asleep meanwhile.
+/// Takes everything out of a ledger in memory. Its triggers, which keep that from ever happening,
+/// and its hook are asleep meanwhile.
 pub(super) fn wipe(connection: &mut Connection) -> rusqlite::Result<()> {
     connection.commit_hook(None::<fn() -> bool>)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
@@ -282,8 +286,9 @@ fn connect(path: &Path, settings: &SqliteSettings) -> rusqlite::Result<Result<Co
         let problem = format!("its file system does not allow a write-ahead log (journal mode {mode})");
         return Ok(Err(OpenError::Database { path: path.to_owned(), problem }));
     }
-    // FULL: every commit is synced. The checkpoints are the writer's, who sees them fail. On macOS a plain sync leaves it in the drive's
-    // cache, which both `fullfsync` settings empty; elsewhere they change nothing.
+    // FULL: every commit is synced. The checkpoints are the writer's, who sees them fail. On macOS
+    // a plain sync leaves it in the drive's cache, which both `fullfsync` settings empty; elsewhere
+    // they change nothing.
     connection.execute_batch(
         "PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON; \
          PRAGMA foreign_keys = ON; PRAGMA wal_autocheckpoint = 0; PRAGMA cell_size_check = ON;",
@@ -303,7 +308,8 @@ pub(super) fn prepare(connection: &Connection, busy_timeout: Duration) -> rusqli
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     // After a failed write nothing more is written, not even at the very end.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    // Without it every new value of a parameter has its statement parsed and planned again, which takes longer than running it.
+    // Without it every new value of a parameter has its statement parsed and planned again, which
+    // takes longer than running it.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // A container may have nowhere to put temporary files.
     connection.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;")

@@ -1,4 +1,5 @@
-//! Every question to the tables. Each works on any connection, so that [`evaluate_create`] answers alike inside the writer's transaction and outside.
+//! Every question to the tables. Each works on any connection, so that [`evaluate_create`] answers
+//! alike inside the writer's transaction and outside.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -175,7 +176,8 @@ pub(super) struct Judgement<'a> {
     pub(super) itself: Option<(i64, &'a str)>,
 }
 
-/// What `create` comes to, without recording anything: the refund as it would be, or the one that is there.
+/// What `create` comes to, without recording anything: the refund as it would be, or the one that
+/// is there.
 pub(super) fn evaluate_create(connection: &Connection, create: &NewRefund) -> Result<CreateOutcome, StepError> {
     let NewRefund { intent, place, related, allow_similar, now, .. } = create;
     if let Some(StoredRefund { refund, .. }) = find_in_any_case(connection, &intent.id)? {
@@ -395,8 +397,8 @@ fn listed(stored: Vec<StoredRefund>) -> Vec<Listed> {
     stored.into_iter().map(listed).collect()
 }
 
-/// What `sql` ([`DUE`], [`DUE_FOR_LOOKUP`], [`PENDING_BEFORE`]) returns for an account and place, with
-/// `numbers` from ?5 on.
+/// What `sql` ([`DUE`], [`DUE_FOR_LOOKUP`], [`PENDING_BEFORE`]) returns for an account and place,
+/// with `numbers` from ?5 on.
 pub(super) fn refunds_at(
     connection: &Connection,
     sql: &str,
@@ -447,7 +449,8 @@ pub(super) fn events_after(connection: &Connection, sequence: u64, limit: u32) -
     Ok(events.into_iter().map(|event| event.record).collect())
 }
 
-/// Rises when somebody else has committed to the file: exactly then, and as this transaction sees it.
+/// Rises when somebody else has committed to the file: exactly then, and as this transaction sees
+/// it.
 pub(super) fn version(connection: &Connection) -> Result<i64, StepError> {
     let mut statement = connection.prepare_cached("PRAGMA data_version")?;
     Ok(statement.query_row([], |row| row.get(0))?)
@@ -462,7 +465,8 @@ pub(super) fn tail(connection: &Connection) -> Result<ChainHead, StepError> {
     Ok(last.map_or(ChainHead::EMPTY, |last| ChainHead { sequence: last.record.sequence, hash: last.record.chain_hash }))
 }
 
-/// Whether the last line of the history verify_link from the one before it, and its refund's row from it.
+/// Whether the last line of the history verify_link from the one before it, and its refund's row
+/// from it.
 pub(super) fn verify_tail(connection: &Connection) -> Result<ChainHead, StepError> {
     let end = tail(connection)?;
     let Some(before_last) = end.sequence.checked_sub(1) else { return Ok(end) };
@@ -480,7 +484,8 @@ pub(super) fn verify_tail(connection: &Connection) -> Result<ChainHead, StepErro
     Ok(end)
 }
 
-/// Computes the whole chain again, and compares every refund's row with its last line. How many lines there are.
+/// Computes the whole chain again, and compares every refund's row with its last line. How many
+/// lines there are.
 pub(super) fn verify(connection: &Connection) -> Result<u64, StepError> {
     let mut tail = ChainHead::EMPTY;
     loop {
@@ -495,7 +500,8 @@ pub(super) fn verify(connection: &Connection) -> Result<u64, StepError> {
     let sql = format!("{} WHERE ordinal > ?1 ORDER BY ordinal LIMIT ?2", *SELECT_REFUND);
     let mut after = 0;
     loop {
-        // One snapshot for a row and its last line, and not for longer: a reader that stays keeps the log from being cleared.
+        // One snapshot for a row and its last line, and not for longer: a reader that stays keeps
+        // the log from being cleared.
         let snapshot = connection.unchecked_transaction()?;
         let page = refunds(&snapshot, &sql, params![after, VERIFY_PAGE])?;
         for stored in &page {
@@ -562,8 +568,9 @@ pub(super) fn page_sql(query: &ListQuery) -> String {
 
 /// The ordinals of a page, newest first, as SQL and its values.
 ///
-/// Every way walks an index in the order of recording and stops at the limit: the rows with a reference, the rows of each asked-for state
-/// (merged), or the table itself. Moments are turned into ordinals first, so that a walk begins and ends where they are.
+/// Every way walks an index in the order of recording and stops at the limit: the rows with a
+/// reference, the rows of each asked-for state (merged), or the table itself. Moments are turned
+/// into ordinals first, so that a walk begins and ends where they are.
 fn page(query: &ListQuery) -> (String, Vec<Value>) {
     let ListQuery { states, account, target_reference, created_from, created_before, before_ordinal, limit } = query;
     let mut values = Vec::new();
@@ -624,8 +631,8 @@ fn page(query: &ListQuery) -> (String, Vec<Value>) {
     (merged, values)
 }
 
-/// An ordinal below those of all refunds that were created at `moment` or later: refunds are recorded nearly as they are created, and how
-/// nearly is kept.
+/// An ordinal below those of all refunds that were created at `moment` or later: refunds are
+/// recorded nearly as they are created, and how nearly is kept.
 fn last_before(moment: &str) -> String {
     format!(
         "SELECT ordinal FROM refunds WHERE create_time < {moment} - (SELECT most_micros FROM disorder) \
@@ -687,7 +694,8 @@ fn id_in(table: &'static str, key: &str, id: &str) -> Result<RefundId, StepError
     })
 }
 
-/// How many refunds of each account are in each state, and where the history ends that made them so: one walk through an index.
+/// How many refunds of each account are in each state, and where the history ends that made them
+/// so: one walk through an index.
 pub(super) fn counts(connection: &Connection) -> Result<(Counts, u64), StepError> {
     let snapshot = connection.unchecked_transaction()?;
     let sequence: i64 = snapshot.query_row("SELECT coalesce(max(sequence), 0) FROM events", [], |row| row.get(0))?;

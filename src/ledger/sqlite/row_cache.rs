@@ -1,7 +1,9 @@
-//! The rows that this writer wrote last of refunds on the wire, so that an outcome is recorded without reading and proving them again.
+//! The rows that this writer wrote last of refunds on the wire, so that an outcome is recorded
+//! without reading and proving them again.
 //!
-//! Nobody else may have touched the file since: the writer asks in each transaction and forgets everything where somebody has. What a
-//! transaction that did not come about has left here is forgotten too.
+//! Nobody else may have touched the file since: the writer asks in each transaction and forgets
+//! everything where somebody has. What a transaction that did not come about has left here is
+//! forgotten too.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +15,8 @@ use crate::domain::state::State;
 #[derive(Debug, Default)]
 pub(super) struct RowCache(BTreeMap<RefundId, StoredRefund>);
 
-/// Refunds on the wire at once are bounded by the accounts' slots, some hundreds. Beyond this, rows are read again.
+/// Refunds on the wire at once are bounded by the accounts' slots, some hundreds. Beyond this, rows
+/// are read again.
 const MAX_ROWS: usize = 4_096;
 
 impl RowCache {

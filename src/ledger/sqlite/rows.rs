@@ -1,8 +1,9 @@
 //! Columns to domain and back.
 //!
-//! A row is read strictly: whatever this program would not have written is [`LedgerError::Corrupt`], with the table, the column and the row.
-//! The last check of [`stored`] makes that complete: the refund that was read is written again in memory, and every column must come out
-//! as it was found.
+//! A row is read strictly: whatever this program would not have written is
+//! [`LedgerError::Corrupt`], with the table, the column and the row. The last check of [`stored`]
+//! makes that complete: the refund that was read is written again in memory, and every column must
+//! come out as it was found.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -92,7 +93,8 @@ pub(super) const SCHEDULE_COLUMNS: [&str; 3] = ["next_check", "unheard", "doubt_
 pub(super) const EVENT_COLUMNS: &str = "e.sequence, r.id, e.revision, e.event_time, e.from_state, e.to_state, e.kind, \
      e.attempt, e.actor, e.note, e.refund_digest, e.chain_hash";
 
-/// What a column is given. A text is borrowed from the refund wherever it stands there as it is written.
+/// What a column is given. A text is borrowed from the refund wherever it stands there as it is
+/// written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Value<'a> {
     Null,
@@ -591,7 +593,8 @@ fn items(text: &str) -> Result<Vec<ItemResult>, String> {
     items.into_iter().map(ItemText::read).collect()
 }
 
-/// The ten target columns. Those of the two other providers must be NULL, which [`StoredRefund::verify_roundtrip`] sees to.
+/// The ten target columns. Those of the two other providers must be NULL, which
+/// [`StoredRefund::verify_roundtrip`] sees to.
 fn target<Columns: Iterator<Item = &'static str>>(cells: &mut ColumnReader<'_, Columns>) -> Result<Target, StepError> {
     let provider = cells.parsed(|word| ProviderKind::parse(word).ok_or("names no provider"))?;
     let order_number = cells.optional_text()?;
@@ -640,7 +643,8 @@ fn column_of(provider: ProviderKind, field: &str) -> &'static str {
     INTENT_COLUMNS.into_iter().find(named).unwrap_or("provider")
 }
 
-/// Most refunds have none, and a text for each of them to be made anew would be a good part of the row's cost.
+/// Most refunds have none, and a text for each of them to be made anew would be a good part of the
+/// row's cost.
 const NO_LABELS: Value<'static> = Value::Text(Cow::Borrowed("{}"));
 /// As [`NO_LABELS`].
 const NO_ITEMS: Value<'static> = Value::Text(Cow::Borrowed("[]"));

@@ -1,7 +1,9 @@
-//! Refunds counted by account and state, and commits timed: for an operator, and only where somebody measures.
+//! Refunds counted by account and state, and commits timed: for an operator, and only where
+//! somebody measures.
 //!
-//! CountState once at the start, sibling the work, and then from what each transaction has moved, so that a look at a million refunds costs nothing.
-//! From then on it is right the moment a commit has returned, and before any caller hears of it.
+//! CountState once at the start, sibling the work, and then from what each transaction has moved,
+//! so that a look at a million refunds costs nothing. From then on it is right the moment a commit
+//! has returned, and before any caller hears of it.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

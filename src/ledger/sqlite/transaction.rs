@@ -1,7 +1,8 @@
-//! What the writer does inside a transaction: record a new refund, apply events to one, take up what a stopped process left.
+//! What the writer does inside a transaction: record a new refund, apply events to one, take up
+//! what a stopped process left.
 //!
-//! Each works on the row as it is there, and refuses to build on a row that the history did not record so. All that may be refused is looked
-//! at before anything is written.
+//! Each works on the row as it is there, and refuses to build on a row that the history did not
+//! record so. All that may be refused is looked at before anything is written.
 
 use std::sync::LazyLock;
 
@@ -488,7 +489,8 @@ impl<'a> NewEvent<'a> {
 }
 
 impl AttemptChange {
-    /// Only what is heard while an attempt is on its way is its answer; what a later look shows is told by the history alone.
+    /// Only what is heard while an attempt is on its way is its answer; what a later look shows is
+    /// told by the history alone.
     fn of(before: &Refund, event: &Event, after: &Refund) -> Self {
         let status = |error: &ProviderError| (error.http_status != 0).then_some(error.http_status);
         let ends = |outcome, http_status| AttemptChange::Ends { outcome, doubt: None, http_status };

@@ -1,9 +1,11 @@
 //! The one thread that writes.
 //!
-//! It takes whatever waits as one transaction, so that one sync serves them all. What is refused is refused before anything of it is written,
-//! so that it does not undo its neighbours. Should a step fail half-way all the same, everything is taken back and done again with a savepoint
-//! for each: not at once so, because a savepoint copies every page that is changed under it. Nobody is answered before the commit has
-//! returned. The first failure that is not one caller's own ends all writing.
+//! It takes whatever waits as one transaction, so that one sync serves them all. What is refused is
+//! refused before anything of it is written, so that it does not undo its neighbours. Should a step
+//! fail half-way all the same, everything is taken back and done again with a savepoint for each:
+//! not at once so, because a savepoint copies every page that is changed under it. Nobody is
+//! answered before the commit has returned. The first failure that is not one caller's own ends all
+//! writing.
 
 use std::thread::{self, JoinHandle};
 
@@ -62,12 +64,15 @@ struct BatchResult {
 /// Tells everybody where the thread dies.
 struct HaltOnPanic(std::sync::Arc<LedgerState>);
 
-/// One event dirties about ten pages when it has a commit of its own: this keeps the log near 20 MB, and checkpoints rare.
+/// One event dirties about ten pages when it has a commit of its own: this keeps the log near 20
+/// MB, and checkpoints rare.
 const EVENTS_PER_CHECKPOINT: u64 = 500;
-/// Pages of log (256 MB) above which the writer waits for the readers, so that the log can start over.
+/// Pages of log (256 MB) above which the writer waits for the readers, so that the log can start
+/// over.
 const WAL_RESTART_PAGES: i64 = 65_536;
 
-/// Starts the thread. It ends, with a checkpoint, when the last sender is gone and the queue is empty.
+/// Starts the thread. It ends, with a checkpoint, when the last sender is gone and the queue is
+/// empty.
 pub(super) fn start(
     connection: Connection,
     shared: std::sync::Arc<LedgerState>,
@@ -136,7 +141,8 @@ impl Writer {
         }
     }
 
-    /// All jobs as one transaction, committed when this returns `Ok`. Only those that nobody has withdrawn are left in `batch`.
+    /// All jobs as one transaction, committed when this returns `Ok`. Only those that nobody has
+    /// withdrawn are left in `batch`.
     fn transact(&mut self, batch: &mut Vec<Job>) -> Result<BatchResult, LedgerError> {
         self.begin()?;
         let (begun, withdrawn): (Vec<Job>, Vec<Job>) = std::mem::take(batch).into_iter().partition(Job::begin);
@@ -172,7 +178,8 @@ impl Writer {
         if self.version == Some(version) {
             return Ok(());
         }
-        // Somebody else has written. What is remembered of the rows may be wrong, and what the history says is looked at again.
+        // Somebody else has written. What is remembered of the rows may be wrong, and what the
+        // history says is looked at again.
         self.recent.forget();
         let tail = queries::tail(&self.connection).map_err(|fault| self.transaction_failed(fault))?;
         if tail != self.tail {
@@ -264,8 +271,8 @@ impl Writer {
         }
     }
 
-    /// Pages in the log. SQLite's own automatic checkpoint is off because it keeps its failures to itself, and a sync that failed must end
-    /// all writing here too.
+    /// Pages in the log. SQLite's own automatic checkpoint is off because it keeps its failures to
+    /// itself, and a sync that failed must end all writing here too.
     fn checkpoint(&self, sql: &str) -> Option<i64> {
         match self.connection.query_row(sql, [], |row| row.get(1)) {
             Ok(pages) => Some(pages),

@@ -1,9 +1,13 @@
-//! Debitsuccess: an amount of one direct-debit account, asked for by InitiateRefund and followed by GetRefundStatus. SOAP 1.1.
+//! Debitsuccess: an amount of one direct-debit account, asked for by InitiateRefund and followed by
+//! GetRefundStatus. SOAP 1.1.
 //!
-//! A success is only "taken": people review it, and the refund stays submitted until GetRefundStatus says `Completed` or `Rejected`.
-//! The refund's own id travels as `ExternalRefundIdentifier`, which the provider takes once for an account and refuses for ever after.
+//! A success is only "taken": people review it, and the refund stays submitted until
+//! GetRefundStatus says `Completed` or `Rejected`. The refund's own id travels as
+//! `ExternalRefundIdentifier`, which the provider takes once for an account and refuses for ever
+//! after.
 //!
-//! Credentials are body fields. Namespaces, action and path are settings, for the provider publishes none of them.
+//! Credentials are body fields. Namespaces, action and path are settings, for the provider
+//! publishes none of them.
 
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -1,7 +1,9 @@
-//! InitiateRefund and GetRefundStatus, as the documents and WCF have them: the envelopes that are sent, and what each answer means.
+//! InitiateRefund and GetRefundStatus, as the documents and WCF have them: the envelopes that are
+//! sent, and what each answer means.
 //!
-//! A business error comes as HTTP 200 with `Status` and `ResponseNotes`; a SOAP fault is a protocol error and says nothing of the refund.
-//! The service drops members that come out of its order without a word: those of the base class first, each class by its alphabet.
+//! A business error comes as HTTP 200 with `Status` and `ResponseNotes`; a SOAP fault is a protocol
+//! error and says nothing of the refund. The service drops members that come out of its order
+//! without a word: those of the base class first, each class by its alphabet.
 
 use std::sync::Once;
 
@@ -42,7 +44,8 @@ pub(crate) struct Frame<'a> {
     pub password: &'a str,
 }
 
-/// The envelope of InitiateRefund. The identifier is always sent: without it a lost answer could never be found again.
+/// The envelope of InitiateRefund. The identifier is always sent: without it a lost answer could
+/// never be found again.
 pub(crate) fn refund_envelope(frame: &Frame<'_>, id: &RefundId, target: &DebitsuccessTarget) -> String {
     let amount = target.amount().decimal();
     frame.envelope(
@@ -58,7 +61,8 @@ pub(crate) fn refund_envelope(frame: &Frame<'_>, id: &RefundId, target: &Debitsu
     )
 }
 
-/// The envelope of GetRefundStatus, by our own identifier: the provider's number may never have reached us.
+/// The envelope of GetRefundStatus, by our own identifier: the provider's number may never have
+/// reached us.
 pub(crate) fn status_envelope(frame: &Frame<'_>, id: &RefundId, target: &DebitsuccessTarget) -> String {
     frame.envelope(
         GET_REFUND_STATUS,
@@ -110,7 +114,8 @@ pub(crate) fn read_refund(answer: &HttpResponse, id: &RefundId, names: Names<'_>
                 ..Acceptance::default()
             })
         }
-        // Refused before it looked at the request (02), the service echoes an identifier of its own making: it says nothing here.
+        // Refused before it looked at the request (02), the service echoes an identifier of its own
+        // making: it says nothing here.
         Status::Failed => reply.refusal(answer.status),
         Status::Unknown => {
             Doubt::new(DoubtReason::ProviderSaysUnknown, format!("the Status is Unknown{}", reply.said())).into()
@@ -197,7 +202,8 @@ pub(crate) fn read_status(
     })
 }
 
-/// `InitiateRefundResult` and `GetRefundStatusResult`, which share their base. Texts are masked and bounded.
+/// `InitiateRefundResult` and `GetRefundStatusResult`, which share their base. Texts are masked and
+/// bounded.
 #[derive(Debug)]
 struct Reply {
     status: Status,
@@ -409,7 +415,8 @@ impl Reply {
         self.errors().any(|note| matches!(note.meaning(), Meaning::CredentialsRefused))
     }
 
-    /// What `Failed` means, by its errors: one that says nothing takes the meaning from all of them.
+    /// What `Failed` means, by its errors: one that says nothing takes the meaning from all of
+    /// them.
     fn refusal(&self, http_status: u16) -> Outcome {
         let Some(first) = self.errors().next() else {
             return Doubt::new(DoubtReason::ProviderSaysUnknown, "it failed, without an error".to_owned()).into();
@@ -418,7 +425,8 @@ impl Reply {
             return Doubt::new(DoubtReason::ProviderSaysUnknown, format!("it failed{}", self.said())).into();
         }
         let login = self.errors().find(|note| matches!(note.meaning(), Meaning::CredentialsRefused));
-        // That there is a refund under our identifier weighs more than what else is wrong with this request.
+        // That there is a refund under our identifier weighs more than what else is wrong with this
+        // request.
         let in_use = |note: &&Note| matches!(note.meaning(), Meaning::Refused(ErrorCategory::IdentifierInUse));
         let decisive = login.or(self.errors().find(in_use)).unwrap_or(first);
         let message = if self.errors().count() == 1 { first.text.clone() } else { self.all_errors() };
@@ -520,7 +528,8 @@ impl Note {
             "13040" => Category::AmountTooLarge,
             "14143" => Category::IdentifierInUse,
             "10" => Category::NotEligible,
-            // 01, 05, 06, 09 and 11 are given when processing broke off, and a code that is not documented could be.
+            // 01, 05, 06, 09 and 11 are given when processing broke off, and a code that is not
+            // documented could be.
             _ => return Meaning::Ambiguous,
         })
     }

@@ -1,4 +1,5 @@
-//! The little XML that SOAP needs: a reader that bounds what it is given, and text that cannot break out of its element.
+//! The little XML that SOAP needs: a reader that bounds what it is given, and text that cannot
+//! break out of its element.
 //!
 //! No document type, so no entity but the five of XML itself. Elements are found by their names
 //! without prefixes, for the provider's namespaces are not public; which namespace one is in is

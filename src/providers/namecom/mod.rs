@@ -1,7 +1,9 @@
-//! name.com: items of one order are refunded by Process Refund, which deletes the domain first; Get Order shows what became of them.
+//! name.com: items of one order are refunded by Process Refund, which deletes the domain first; Get
+//! Order shows what became of them.
 //!
-//! The idempotency key is the refund's own id and the body depends on the target alone, so every send of one refund is the same request:
-//! within the key's life the provider repeats its first answer and does nothing more.
+//! The idempotency key is the refund's own id and the body depends on the target alone, so every
+//! send of one refund is the same request: within the key's life the provider repeats its first
+//! answer and does nothing more.
 //!
 //! Specification v1.27.1 and v1.33.2; HTTP Basic with the account's name and token.
 

@@ -1,4 +1,5 @@
-//! Get Order: what became of the items, for a refund whose answer was lost or that was not finished.
+//! Get Order: what became of the items, for a refund whose answer was lost or that was not
+//! finished.
 //!
 //! "Once an order item has been officially refunded", it has the status `refunded`. Nothing else is
 //! a proof: `success` means that it was bought, not that no refund of it is on its way. What its
@@ -60,7 +61,8 @@ pub(super) fn read_order(answer: &HttpResponse, target: &NamecomTarget, told: &[
     }
 }
 
-/// Of a privacy item that the order shows as refunded, and that the answer to this refund never named.
+/// Of a privacy item that the order shows as refunded, and that the answer to this refund never
+/// named.
 const WHOSE_IS_NOT_TOLD: &str = "refunded, by this refund or by another: the order does not tell";
 
 /// Why an answer is not the order.
@@ -228,8 +230,9 @@ impl OrderView {
 
     /// What was given back for the target: the order's total, where it can be for nothing else.
     ///
-    /// An attached privacy item may have been refunded with its registration, or for itself on another day: the total does not tell, and
-    /// an amount that is not told is better than one that counts another refund's money.
+    /// An attached privacy item may have been refunded with its registration, or for itself on
+    /// another day: the total does not tell, and an amount that is not told is better than one that
+    /// counts another refund's money.
     fn refunded_for(&self, target: &NamecomTarget) -> Option<Money> {
         let ours_alone = self.odd == 0 && self.refunded_items().all(|item| is_requested(item.id, target));
         self.refunded.filter(|_| self.in_dollars && ours_alone)

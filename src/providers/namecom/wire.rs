@@ -28,10 +28,12 @@ pub(super) const IDEMPOTENT_REPLAY: HeaderName = HeaderName::from_static("x-idem
 /// When the rate limit ends: UTC epoch seconds.
 const RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
-/// The limit is 20 a second; a reset further ahead than this, in seconds, is a mistake and not a date.
+/// The limit is 20 a second; a reset further ahead than this, in seconds, is a mistake and not a
+/// date.
 const MAX_PAUSE_SECONDS: i64 = 3_600;
 
-/// The request's body: the same bytes for the same target, whatever the order in which its items were named.
+/// The request's body: the same bytes for the same target, whatever the order in which its items
+/// were named.
 pub(crate) fn refund_body(target: &NamecomTarget) -> String {
     let items: Vec<String> = target.order_item_ids().iter().map(i32::to_string).collect();
     format!("{{\"orderId\":{},\"orderItemIds\":[{}]}}", target.order_id(), items.join(","))
@@ -167,7 +169,8 @@ fn conflict_of(message: &str) -> ErrorCategory {
     }
 }
 
-/// When the provider says that it will listen again; none where it names no moment, or none within the hour.
+/// When the provider says that it will listen again; none where it names no moment, or none within
+/// the hour.
 fn retry_at(answer: &HttpResponse, now: Timestamp) -> Option<Timestamp> {
     let text = |name: HeaderName| Some(answer.headers.get(name)?.to_str().ok()?.trim());
     let seconds = |name: HeaderName| text(name)?.parse::<i64>().ok();

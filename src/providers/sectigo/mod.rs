@@ -1,7 +1,9 @@
-//! Sectigo: a whole certificate order is refunded by `!AutoRefund`, and its state read by `!getPostPaymentStatus`.
+//! Sectigo: a whole certificate order is refunded by `!AutoRefund`, and its state read by
+//! `!getPostPaymentStatus`.
 //!
-//! There is no key and no identifier: nothing here stops a second effect but the gateway itself. A lost answer is found again only where the
-//! order has become `Refunded`; every other state proves nothing.
+//! There is no key and no identifier: nothing here stops a second effect but the gateway itself. A
+//! lost answer is found again only where the order has become `Refunded`; every other state proves
+//! nothing.
 //!
 //! Credentials are form fields of every call; they are never part of a URL.
 
@@ -27,7 +29,8 @@ mod status;
 mod status_wire;
 pub mod wire;
 
-/// A fixed path, for a sibling of this endpoint destroys orders: the document that names this call once printed that one's address.
+/// A fixed path, for a sibling of this endpoint destroys orders: the document that names this call
+/// once printed that one's address.
 const REFUND_PATH: &str = "/products/!AutoRefund";
 const STATUS_PATH: &str = "/products/!getPostPaymentStatus";
 

@@ -10,8 +10,9 @@
 //! anything else                                 not documented: nothing of it is believed
 //! ```
 //!
-//! -14 ("unknown error") and -160 ("general error") are the provider's own failures and say nothing against the request. A read moves nothing,
-//! so asking again is harmless and the only remedy; as a refusal they would tell a caller to stop.
+//! -14 ("unknown error") and -160 ("general error") are the provider's own failures and say nothing
+//! against the request. A read moves nothing, so asking again is harmless and the only remedy; as a
+//! refusal they would tell a caller to stop.
 
 use std::time::Duration;
 
@@ -85,7 +86,8 @@ fn refusal(number: i32, message: String, order: &OrderKey) -> StatusError {
     }
 }
 
-/// `The value of the 'CertificateID' argument is invalid!` is not about the order. Without a name it can only be the order.
+/// `The value of the 'CertificateID' argument is invalid!` is not about the order. Without a name
+/// it can only be the order.
 fn names_another_argument(message: &str) -> bool {
     let named = message.split('\'').nth(1);
     named.is_some_and(|name| !name.eq_ignore_ascii_case("orderNumber"))

@@ -1,7 +1,8 @@
 //! Sectigo's answers: the newline text of `!AutoRefund`, and what `!getPostPaymentStatus` says of a
 //! refund.
 //!
-//! Refusals are told apart by their number alone. Texts differ between pages ("unrecognized", "unrecognised") and are kept for people.
+//! Refusals are told apart by their number alone. Texts differ between pages ("unrecognized",
+//! "unrecognised") and are kept for people.
 
 use crate::domain::outcome::{AccountSignal, Confirmation, DoubtReason, ErrorCategory, Lookup, Outcome, ProviderError};
 use crate::domain::validation::OrderState;
@@ -38,7 +39,8 @@ pub(crate) fn read_refund(answer: &HttpResponse, mask: &Redactor) -> Outcome {
         // A documented success stands alone: further text may contradict it.
         return unreadable("the answer is 0, and more", &format!("0 {message}"), mask);
     }
-    // A code alone may be the beginning of one that was cut off: "-1" of "-14", a definite no of an unknown.
+    // A code alone may be the beginning of one that was cut off: "-1" of "-14", a definite no of an
+    // unknown.
     if message.is_empty() {
         return unreadable("a code without its message", &first, mask);
     }
@@ -63,7 +65,8 @@ pub(crate) fn read_refund(answer: &HttpResponse, mask: &Redactor) -> Outcome {
     }
 }
 
-/// What `!getPostPaymentStatus` says of the refund of `order_number`: `Refunded` proves it, and nothing disproves it.
+/// What `!getPostPaymentStatus` says of the refund of `order_number`: `Refunded` proves it, and
+/// nothing disproves it.
 pub(crate) fn read_order_status(answer: &HttpResponse, order_number: &str, pages: &PageReader) -> Lookup {
     if answer.status != 200 {
         return Lookup::unavailable(format!("HTTP {} and not an order's status", answer.status));

@@ -1,4 +1,5 @@
-//! For tests: a peer on loopback that says exactly the bytes that it is told to, and remembers what it was asked.
+//! For tests: a peer on loopback that says exactly the bytes that it is told to, and remembers what
+//! it was asked.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};

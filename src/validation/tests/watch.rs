@@ -1,4 +1,5 @@
-//! Watchers in time that passes by itself: the runtime's clock stands still while anything can be done, and jumps to the next timer.
+//! Watchers in time that passes by itself: the runtime's clock stands still while anything can be
+//! done, and jumps to the next timer.
 
 use proptest::prelude::*;
 use rstest::rstest;

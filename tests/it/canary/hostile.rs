@@ -1,4 +1,5 @@
-//! One hostile server in place of all three providers: it repeats whatever it is sent, in every form in which a provider could, or breaks off.
+//! One hostile server in place of all three providers: it repeats whatever it is sent, in every
+//! form in which a provider could, or breaks off.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -21,7 +22,8 @@ pub(super) enum Mood {
     Json(u16),
     /// Repeats it as a SOAP fault, with this status.
     Fault(u16),
-    /// Repeats it as Debitsuccess refuses an identifier that somebody has used: then only a person can tell.
+    /// Repeats it as Debitsuccess refuses an identifier that somebody has used: then only a person
+    /// can tell.
     InUse,
     /// Repeats it as it came, with this status and in a header too.
     Bare(u16),
@@ -120,7 +122,8 @@ impl Hostile {
             }
             Mood::Fault(status) => http(status, "text/xml", &fault(&said)),
             Mood::InUse => {
-                // From the members on: of a longer text only the beginning is kept, and the head would fill it.
+                // From the members on: of a longer text only the beginning is kept, and the head
+                // would fill it.
                 let members = request.split_once("<d:").map_or(request.as_str(), |(_, members)| members);
                 http(200, "text/xml", &in_use(&format!("{PERSON} has had it already: <d:{members}")))
             }

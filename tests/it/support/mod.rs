@@ -1,6 +1,8 @@
-//! A whole gateway on free ports: real simulators, a real ledger in a folder of its own, the real gRPC port.
+//! A whole gateway on free ports: real simulators, a real ledger in a folder of its own, the real
+//! gRPC port.
 //!
-//! Nothing here sleeps and hopes: what takes time is waited for by its condition, with a limit that only a bug reaches.
+//! Nothing here sleeps and hopes: what takes time is waited for by its condition, with a limit that
+//! only a bug reaches.
 
 pub(crate) mod process;
 
@@ -179,7 +181,8 @@ impl Stack {
         self.simulators.arm(rule).unwrap()
     }
 
-    /// Has lookups of DS000001 show what is there now, before any refund of it: all of them, or the one of this number.
+    /// Has lookups of DS000001 show what is there now, before any refund of it: all of them, or the
+    /// one of this number.
     pub(crate) fn blind(&self, attempt: Option<u64>) -> RuleId {
         let rule = Rule {
             operation: Some("GetRefundStatus".to_owned()),
@@ -255,8 +258,8 @@ pub(crate) fn configuration_at(
     )
 }
 
-/// The same configuration, where the gateway does not look for an hour, and "not refunded" means something after
-/// `settle_s` seconds.
+/// The same configuration, where the gateway does not look for an hour, and "not refunded" means
+/// something after `settle_s` seconds.
 pub(crate) fn patient(configuration: &str, settle_s: u32) -> String {
     configuration
         .replace("login_name =", &format!("settle_time_s = {settle_s}\nlogin_name ="))
@@ -301,7 +304,8 @@ pub(crate) fn debitsuccess(id: &str, account: &str, minor_units: i64) -> proto::
     request(id, "debitsuccess", target)
 }
 
-/// One refund of each provider that the demo data allows: the request, the simulators' target, and the target in the journal.
+/// One refund of each provider that the demo data allows: the request, the simulators' target, and
+/// the target in the journal.
 pub(crate) fn sample_request(provider: Provider, id: &str) -> (proto::CreateRefundRequest, &'static str, &'static str) {
     match provider {
         Provider::Sectigo => (sectigo(id, "1000001"), "1000001", "1000001"),

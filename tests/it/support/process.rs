@@ -21,7 +21,8 @@ impl Gateway {
         Gateway::launch(serve, |_| {}).unwrap_or_else(|said| panic!("the gateway ended: {said:?}"))
     }
 
-    /// Runs a command that becomes a gateway and waits until it says where it listens. Each line of its log goes to `heard`.
+    /// Runs a command that becomes a gateway and waits until it says where it listens. Each line of
+    /// its log goes to `heard`.
     ///
     /// # Errors
     /// It ended before; what it said.
@@ -62,7 +63,8 @@ impl Gateway {
         assert!(status.success());
     }
 
-    /// `kill -9`: nothing is flushed, nothing said. How it ended: by that, unless it had ended before.
+    /// `kill -9`: nothing is flushed, nothing said. How it ended: by that, unless it had ended
+    /// before.
     pub(crate) fn kill(mut self) -> ExitStatus {
         self.child.kill().unwrap();
         self.child.wait().unwrap()

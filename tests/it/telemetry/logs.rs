@@ -29,7 +29,8 @@ async fn a_failure_is_one_line_that_reads_alone() {
     }
 }
 
-/// A provider that is not to be reached. Why stands in the line, and which refund it is about, however little else is logged.
+/// A provider that is not to be reached. Why stands in the line, and which refund it is about,
+/// however little else is logged.
 #[tokio::test(flavor = "multi_thread")]
 async fn that_no_byte_left_is_told_with_its_reason() {
     let dir = tempfile::tempdir().unwrap();
@@ -61,8 +62,8 @@ async fn that_no_byte_left_is_told_with_its_reason() {
     assert!(gateway.terminate().success());
 }
 
-/// What follows days later, or in another process, is told of the refund and the attempt that it is about, and what only a person can do
-/// stands out.
+/// What follows days later, or in another process, is told of the refund and the attempt that it is
+/// about, and what only a person can do stands out.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_follows_a_doubt_is_told_in_lines_of_its_own() {
     let dir = tempfile::tempdir().unwrap();

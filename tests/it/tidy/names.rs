@@ -1,6 +1,8 @@
-//! What a source file names: every path in it, in `use` trees and in code, resolved to the crate's root or to another crate.
+//! What a source file names: every path in it, in `use` trees and in code, resolved to the crate's
+//! root or to another crate.
 //!
-//! Scopes are not told apart: an alias counts in its whole file. That can only see too much, never too little.
+//! Scopes are not told apart: an alias counts in its whole file. That can only see too much, never
+//! too little.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +10,8 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// What a source file names.
 pub(crate) struct Names {
-    /// Each path, beginning with `crate` or the name of another crate (or with a local name), and whether it stands in test code.
+    /// Each path, beginning with `crate` or the name of another crate (or with a local name), and
+    /// whether it stands in test code.
     pub(crate) paths: Vec<(Vec<String>, bool)>,
     /// Each `x.refund(something)` and `<X>::refund`, and whether it stands in test code.
     pub(crate) refund_calls: Vec<bool>,

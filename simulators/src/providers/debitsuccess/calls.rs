@@ -1,7 +1,8 @@
 //! InitiateRefund and GetRefundStatus: what is checked, in which order, and what is then recorded.
 //!
-//! The order is not documented; this is the one taken where the settings do not say otherwise (inferred): credentials alone; then everything that the request shows by
-//! itself, all notes at once; then the account; then a known identifier; then the amount against what was collected.
+//! The order is not documented; this is the one taken where the settings do not say otherwise
+//! (inferred): credentials alone; then everything that the request shows by itself, all notes at
+//! once; then the account; then a known identifier; then the amount against what was collected.
 
 use time::OffsetDateTime;
 

@@ -1,4 +1,5 @@
-//! Debitsuccess DSServices: InitiateRefund and GetRefundStatus over SOAP 1.1, as a WCF service gives them.
+//! Debitsuccess DSServices: InitiateRefund and GetRefundStatus over SOAP 1.1, as a WCF service
+//! gives them.
 //!
 //! ```text
 //! GET  .svc?wsdl -> the service's description      (wsdl.rs)
@@ -8,8 +9,8 @@
 //!                                                       HTTP 200 with Status and ResponseNotes
 //! ```
 //!
-//! Facts: the pages InitiateRefund, GetRefundStatus and "SOAP API Error Codes". Namespaces, SOAPAction and the WSDL are not
-//! public: they follow the defaults of WCF and are settings.
+//! Facts: the pages InitiateRefund, GetRefundStatus and "SOAP API Error Codes". Namespaces,
+//! SOAPAction and the WSDL are not public: they follow the defaults of WCF and are settings.
 
 mod calls;
 mod notes;
@@ -60,7 +61,8 @@ pub fn identify(request: &Request) -> Identified {
             };
         }
     };
-    // Names are read leniently here: this only tells what a caller meant, not what the service makes of it.
+    // Names are read leniently here: this only tells what a caller meant, not what the service
+    // makes of it.
     let members = wrapper.child("request");
     let text = |name: &str| members.and_then(|members| members.child(name)?.value());
     let operation = Operation::of_name(&wrapper.name).or_else(|| Operation::of_action(soap::action(&request.headers)));

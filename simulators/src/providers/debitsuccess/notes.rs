@@ -1,4 +1,5 @@
-//! The notes that an answer can hold, with the exact texts of the pages InitiateRefund and "SOAP API Error Codes".
+//! The notes that an answer can hold, with the exact texts of the pages InitiateRefund and "SOAP
+//! API Error Codes".
 
 /// One entry of ResponseNotes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,7 +82,8 @@ pub(super) fn by_code(code: &str) -> Option<Code> {
 }
 
 impl Note {
-    /// Whether it says that something went wrong in processing: what became of the request is anybody's guess.
+    /// Whether it says that something went wrong in processing: what became of the request is
+    /// anybody's guess.
     pub(super) fn is_about_processing(&self) -> bool {
         [NOT_AVAILABLE, TIMED_OUT, UNKNOWN_EXCEPTION, NOT_COMPLETED, DEADLOCK].iter().any(|code| code.0 == self.code)
     }

@@ -1,6 +1,7 @@
 //! How refunds move on by themselves: which status they reach at which age, and whose turn is next.
 //!
-//! A queue, and not a look at all of them: there may be tens of thousands, and every request asks whether one of them has moved.
+//! A queue, and not a look at all of them: there may be tens of thousands, and every request asks
+//! whether one of them has moved.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +19,8 @@ pub(super) struct Steps {
     completed: Option<u64>,
 }
 
-/// The queue, once somebody has asked for it. It follows from the rest of the state, so that two states are alike whatever is in it.
+/// The queue, once somebody has asked for it. It follows from the rest of the state, so that two
+/// states are alike whatever is in it.
 #[derive(Clone, Default)]
 pub(super) struct Queue(pub(super) Option<Upcoming>);
 

@@ -6,8 +6,8 @@ use crate::{providers::setting_values, request::Deduplication};
 
 /// Where the documentation leaves a choice.
 ///
-/// Each setting is marked: *documented* (and where), *inferred* (reasoned from documents and public clients), *unknown* (a
-/// guess that a client must not rest on).
+/// Each setting is marked: *documented* (and where), *inferred* (reasoned from documents and public
+/// clients), *unknown* (a guess that a client must not rest on).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
@@ -15,69 +15,83 @@ pub struct Settings {
     pub service_namespace: String,
     /// The name of the service contract, part of each SOAPAction. Default `IDSServices`. *Unknown*.
     pub contract: String,
-    /// The namespace of the members. Default `http://schemas.datacontract.org/2004/07/DSWebService`. *Unknown*.
+    /// The namespace of the members. Default
+    /// `http://schemas.datacontract.org/2004/07/DSWebService`. *Unknown*.
     pub data_namespace: String,
-    /// Whether both namespaces and the SOAPAction must be exactly right; if not, any namespace is taken, and any SOAPAction that
-    /// ends in the operation's name. Default false. *Inferred*: WCF is strict, but the right names are not public.
+    /// Whether both namespaces and the SOAPAction must be exactly right; if not, any namespace is
+    /// taken, and any SOAPAction that ends in the operation's name. Default false. *Inferred*: WCF
+    /// is strict, but the right names are not public.
     pub strict_names: bool,
-    /// Whether members that stand out of the contract's order (base class first, then by name) are dropped without a word.
-    /// Default false. *Inferred*: what WCF's DataContractSerializer does.
+    /// Whether members that stand out of the contract's order (base class first, then by name) are
+    /// dropped without a word. Default false. *Inferred*: what WCF's DataContractSerializer does.
     pub strict_order: bool,
-    /// What 13040 measures an amount against. Default `remaining`. *Documented*: "up to the total amount collected"; that
-    /// earlier refunds count is *inferred*.
+    /// What 13040 measures an amount against. Default `remaining`. *Documented*: "up to the total
+    /// amount collected"; that earlier refunds count is *inferred*.
     pub refund_limit: RefundLimit,
-    /// What happens to a Description above 4000 or a RequestInitiator above 100 characters. Default `refuse`. The lengths are
-    /// *documented*, the consequence is *unknown*.
+    /// What happens to a Description above 4000 or a RequestInitiator above 100 characters. Default
+    /// `refuse`. The lengths are *documented*, the consequence is *unknown*.
     pub over_length: OverLength,
     /// What RefundRequestNumber is in a failed answer. Default `zero`. *Inferred*.
     pub failed_number: FailedNumber,
-    /// How XML that cannot be read is answered. Default `fault`. *Inferred* both ways: some WCF bindings answer a plain 400.
+    /// How XML that cannot be read is answered. Default `fault`. *Inferred* both ways: some WCF
+    /// bindings answer a plain 400.
     pub unreadable_xml: UnreadableXml,
-    /// The offset of every date in an answer, in minutes east of UTC, from -840 to 840. Default 720 (New Zealand without summer time).
-    /// *Inferred*.
+    /// The offset of every date in an answer, in minutes east of UTC, from -840 to 840. Default 720
+    /// (New Zealand without summer time). *Inferred*.
     #[serde(deserialize_with = "setting_values::offset_minutes")]
     pub utc_offset_minutes: i16,
-    /// How many seconds after its creation a refund becomes `Awaiting Review`; none is by hand only. Default none. *Unknown*.
+    /// How many seconds after its creation a refund becomes `Awaiting Review`; none is by hand
+    /// only. Default none. *Unknown*.
     pub awaiting_review_after_seconds: Option<u64>,
-    /// How many seconds after its creation a refund is decided: `Approved`, or `Rejected` where its account says so; none is by
-    /// hand only. Default none. *Unknown*.
+    /// How many seconds after its creation a refund is decided: `Approved`, or `Rejected` where its
+    /// account says so; none is by hand only. Default none. *Unknown*.
     pub approved_after_seconds: Option<u64>,
-    /// How many seconds after its creation a refund becomes `Completed`; none is by hand only. Default none. *Unknown*.
+    /// How many seconds after its creation a refund becomes `Completed`; none is by hand only.
+    /// Default none. *Unknown*.
     pub completed_after_seconds: Option<u64>,
-    /// Whether an identifier that an account has already is refused with 14143. Default on. *Documented*; off is for finding mistakes.
+    /// Whether an identifier that an account has already is refused with 14143. Default on.
+    /// *Documented*; off is for finding mistakes.
     pub deduplication: Deduplication,
-    /// What is charged for a refund, in hundredths of the account's currency; it stands in the books alone. Default 0. *Documented*
-    /// without a size, and on no wire.
+    /// What is charged for a refund, in hundredths of the account's currency; it stands in the
+    /// books alone. Default 0. *Documented* without a size, and on no wire.
     pub service_fee_minor: i64,
-    /// Whether a known identifier is refused before an amount is held against what was collected, or after, and whether an account is
-    /// looked up behind all that a request shows by itself. Default `identifier_first`.
-    /// *Inferred*: a re-send has to hear 14143 although its first try has used up the money.
+    /// Whether a known identifier is refused before an amount is held against what was collected,
+    /// or after, and whether an account is looked up behind all that a request shows by itself.
+    /// Default `identifier_first`. *Inferred*: a re-send has to hear 14143 although its first try
+    /// has used up the money.
     pub check_order: CheckOrder,
     /// What both references given are that name different accounts. Default `08`. *Inferred*.
     pub differing_references: DifferingReferences,
-    /// How an Amount of zero, below zero or of more than 8 whole digits is answered. Default `13012`. *Inferred*.
+    /// How an Amount of zero, below zero or of more than 8 whole digits is answered. Default
+    /// `13012`. *Inferred*.
     pub amount_out_of_range: AmountOutOfRange,
-    /// Whether all errors that the request shows by itself are noted, or the first alone. Default `all`. *Unknown*.
+    /// Whether all errors that the request shows by itself are noted, or the first alone. Default
+    /// `all`. *Unknown*.
     pub notes: Notes,
     /// In whose wording 00 and 02 are. Default `method_page`. Both *documented*.
     pub texts: Texts,
-    /// The word of Status for success. Default `Succeed`. *Documented*; a sibling page has `Success`.
+    /// The word of Status for success. Default `Succeed`. *Documented*; a sibling page has
+    /// `Success`.
     pub success_word: SuccessWord,
-    /// How RefundAmount is written. Default `decimal`. *Documented* as an integer, which could not tell cents: *inferred*.
+    /// How RefundAmount is written. Default `decimal`. *Documented* as an integer, which could not
+    /// tell cents: *inferred*.
     pub refund_amount: RefundAmount,
-    /// The HTTP status beside a Status that is no success, from 200 to 599. Default 200. *Inferred*: it is no SOAP fault.
+    /// The HTTP status beside a Status that is no success, from 200 to 599. Default 200.
+    /// *Inferred*: it is no SOAP fault.
     #[serde(deserialize_with = "setting_values::http_status")]
     pub business_error_http_status: u16,
-    /// Whether 02 stands alone, or with what else the request shows by itself. Default `alone`. *Inferred*.
+    /// Whether 02 stands alone, or with what else the request shows by itself. Default `alone`.
+    /// *Inferred*.
     pub wrong_credentials: WrongCredentials,
     /// What GetRefundStatus answers about a refund that is not there. Default `08`. *Inferred*.
     pub missing_refund: MissingRefund,
     /// What GetRefundStatus answers without a number and an identifier. Default `08`. *Inferred*.
     pub status_without_identifier: StatusWithoutIdentifier,
-    /// The Status beside 01, 05, 06, 09 and 11, which say that something went wrong in processing. Default `Failed`. *Unknown*: `Unknown` is
-    /// documented as a word, and nothing about it.
+    /// The Status beside 01, 05, 06, 09 and 11, which say that something went wrong in processing.
+    /// Default `Failed`. *Unknown*: `Unknown` is documented as a word, and nothing about it.
     pub unfinished_status: UnfinishedStatus,
-    /// Whether a refund can be moved on from Completed and Rejected, over the control port. Default `final`. *Inferred*.
+    /// Whether a refund can be moved on from Completed and Rejected, over the control port. Default
+    /// `final`. *Inferred*.
     pub final_statuses: FinalStatuses,
 }
 

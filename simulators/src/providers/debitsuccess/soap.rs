@@ -71,8 +71,8 @@ pub(super) enum Outcome {
     Unfinished,
 }
 
-/// Members of a request in the order in which a DataContractSerializer reads them: the base class, then the derived one, each
-/// by name.
+/// Members of a request in the order in which a DataContractSerializer reads them: the base class,
+/// then the derived one, each by name.
 const USER_MEMBERS: &[&str] = &["Password", "Username"];
 const INITIATE_MEMBERS: &[&str] = &[
     "RequestInitiator",
@@ -127,7 +127,8 @@ impl Operation {
 }
 
 impl Envelope {
-    /// The first element in the body of the envelope that these bytes are: the operation with its parameters.
+    /// The first element in the body of the envelope that these bytes are: the operation with its
+    /// parameters.
     pub(super) fn open(&self, body: &[u8]) -> Result<&Element, &Fault> {
         self.0.get_or_init(|| open(body)).as_ref()
     }
@@ -216,7 +217,8 @@ pub(super) fn is_text_xml(headers: &HeaderMap) -> bool {
     is_xml && charset.is_none_or(|(_, charset)| charset.trim().trim_matches('"').eq_ignore_ascii_case("utf-8"))
 }
 
-/// The members of a request for the journal: known names with their texts, the password masked, unknown names without.
+/// The members of a request for the journal: known names with their texts, the password masked,
+/// unknown names without.
 pub(super) fn masked(request: &Element) -> Parameters {
     let mut members = Parameters::of_a_call();
     for member in &request.children {
@@ -358,8 +360,9 @@ fn understand(header: &Element) -> Result<(), Fault> {
     }
 }
 
-/// Takes the members of a contract out of an element: by name, the first of each; in strict order as WCF's serializer reads,
-/// which passes over whatever does not come after the last member it took.
+/// Takes the members of a contract out of an element: by name, the first of each; in strict order
+/// as WCF's serializer reads, which passes over whatever does not come after the last member it
+/// took.
 fn bind<'a>(parent: &'a Element, contract: &'static [&'static str], settings: &Settings) -> Bound<'a> {
     let namespace = Some(settings.data_namespace.as_str()).filter(|_| settings.strict_names);
     let mut bound = Bound::with_capacity(contract.len());

@@ -1,4 +1,5 @@
-//! What Debitsuccess knows: logins, accounts with what was collected, refunds and where their review stands.
+//! What Debitsuccess knows: logins, accounts with what was collected, refunds and where their
+//! review stands.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -29,7 +30,8 @@ pub struct State {
     refunds: Slips,
     /// Accounts with refunds that are settled by themselves whatever the settings say.
     settling: BTreeSet<String>,
-    /// Reckoned from all the rest: whoever changes that notes down what it changes here, or throws it away.
+    /// Reckoned from all the rest: whoever changes that notes down what it changes here, or throws
+    /// it away.
     #[serde(skip)]
     upcoming: Queue,
     next_number: i32,
@@ -65,11 +67,12 @@ pub struct Account {
     /// Whether InitiateRefund fails for this account with a system-wide code. Default `ready`.
     #[serde(default)]
     pub condition: Condition,
-    /// The error code that InitiateRefund is answered with for this account, nothing being recorded: `13040`, `14143`, ... Default none.
+    /// The error code that InitiateRefund is answered with for this account, nothing being
+    /// recorded: `13040`, `14143`, ... Default none.
     #[serde(default)]
     pub refund_answer: Option<String>,
-    /// After how many seconds its refunds are `Completed`, or `Rejected` where that is decided, over the setting
-    /// `completed_after_seconds`. Default none.
+    /// After how many seconds its refunds are `Completed`, or `Rejected` where that is decided,
+    /// over the setting `completed_after_seconds`. Default none.
     #[serde(default)]
     pub settles_after_seconds: Option<u64>,
     /// How the review of its refunds ends where settings move refunds on. Default `approved`.
@@ -242,9 +245,9 @@ impl Shelved for Box<Account> {
 }
 
 impl State {
-    /// The demo data: login `demo` / `demo-password`; accounts DS000001 to DS000999 (external EXT-000001 to EXT-000999) with
-    /// 500.00 AUD collected each; DSTWICE01 and DSTWICE02, both with the external reference EXT-TWICE. Nothing in it depends on
-    /// the time.
+    /// The demo data: login `demo` / `demo-password`; accounts DS000001 to DS000999 (external
+    /// EXT-000001 to EXT-000999) with 500.00 AUD collected each; DSTWICE01 and DSTWICE02, both with
+    /// the external reference EXT-TWICE. Nothing in it depends on the time.
     pub fn demo(_now: OffsetDateTime) -> Self {
         Self { accounts: Shelf::demo([]), ..Self::empty() }
     }
@@ -322,9 +325,11 @@ impl State {
         refunds
     }
 
-    /// Moves a refund to a status, named by its number or else by its identifier; a given note replaces the one it has.
+    /// Moves a refund to a status, named by its number or else by its identifier; a given note
+    /// replaces the one it has.
     ///
-    /// Completed and Rejected are final. Becoming Rejected is an effect (`refund_rejected`): the money does not move after all.
+    /// Completed and Rejected are final. Becoming Rejected is an effect (`refund_rejected`): the
+    /// money does not move after all.
     pub fn set_refund_status(
         &mut self,
         number_or_identifier: &str,
@@ -334,7 +339,8 @@ impl State {
         self.move_refund(number_or_identifier, status, note, FinalStatuses::Final)
     }
 
-    /// The same, and whether a final status may be left. One that is left from Rejected is paid after all: an effect (`refund`).
+    /// The same, and whether a final status may be left. One that is left from Rejected is paid
+    /// after all: an effect (`refund`).
     pub fn move_refund(
         &mut self,
         number_or_identifier: &str,
@@ -368,8 +374,8 @@ impl State {
         Ok((moved, effects))
     }
 
-    /// Moves refunds on as far as the settings say for their age, and tells what that did and when. Nothing moves back, and nothing moves
-    /// without a setting.
+    /// Moves refunds on as far as the settings say for their age, and tells what that did and when.
+    /// Nothing moves back, and nothing moves without a setting.
     #[must_use = "a rejection is an effect, and belongs in the books"]
     pub fn advance(&mut self, settings: &Settings, now: OffsetDateTime) -> Vec<(OffsetDateTime, Effect)> {
         let by = Steps::of(settings);

@@ -67,7 +67,8 @@ impl Slip {
         if self.status == RefundStatus::Rejected { 0 } else { self.amount_minor }
     }
 
-    /// Becoming Rejected is an effect: the money does not move after all. Being Rejected no longer is one, too.
+    /// Becoming Rejected is an effect: the money does not move after all. Being Rejected no longer
+    /// is one, too.
     pub(super) fn move_to(&mut self, account: &str, status: RefundStatus) -> Option<Effect> {
         let before = std::mem::replace(&mut self.status, status);
         let kind = match (before == RefundStatus::Rejected, status == RefundStatus::Rejected) {
@@ -79,7 +80,8 @@ impl Slip {
     }
 }
 
-/// By account, in no order: that would cost a dozen comparisons of cold texts for each refund. In JSON the refunds are whole.
+/// By account, in no order: that would cost a dozen comparisons of cold texts for each refund. In
+/// JSON the refunds are whole.
 pub(super) type Slips = HashMap<String, Vec<Slip>>;
 
 pub(super) fn serialize<S: Serializer>(slips: &Slips, serializer: S) -> Result<S::Ok, S::Error> {

@@ -7,7 +7,8 @@ use super::soap::Operation;
 use super::{SERVICE_PATH, Settings, typed, xml_answer};
 use crate::request::{Answer, Request};
 
-/// Answers a GET: `?wsdl` and `?singleWsdl` in any case give the description, everything else the page.
+/// Answers a GET: `?wsdl` and `?singleWsdl` in any case give the description, everything else the
+/// page.
 pub(super) fn page(settings: &Settings, request: &Request) -> Answer {
     let query = request.query.as_deref().unwrap_or_default();
     let names = query.split('&').map(|pair| pair.split('=').next().unwrap_or_default());
@@ -64,7 +65,8 @@ fn description(settings: &Settings, address: &str) -> String {
   <wsdl:message name="{contract}_{name}_OutputMessage"><wsdl:part name="parameters" element="tns:{name}Response"/></wsdl:message>"#
         )
     });
-    // The actions stand here as WCF writes them, too: its own tool for clients takes them from here.
+    // The actions stand here as WCF writes them, too: its own tool for clients takes them from
+    // here.
     let operations = each(&|operation| {
         let name = operation.name();
         format!(
@@ -116,8 +118,8 @@ fn description(settings: &Settings, address: &str) -> String {
     )
 }
 
-/// The data contracts. Sequences are in the order in which a DataContractSerializer reads and writes: base class, then derived
-/// class, each by name.
+/// The data contracts. Sequences are in the order in which a DataContractSerializer reads and
+/// writes: base class, then derived class, each by name.
 const DATA_TYPES: &str = r#"
       <xs:complexType name="User"><xs:sequence>
         <xs:element minOccurs="0" name="Password" nillable="true" type="xs:string"/>

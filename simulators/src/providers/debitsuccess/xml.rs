@@ -1,4 +1,5 @@
-//! A small XML tree, read in one pass and bounded: no DTD, no entities but the five, limited depth and number of elements.
+//! A small XML tree, read in one pass and bounded: no DTD, no entities but the five, limited depth
+//! and number of elements.
 
 use std::sync::Arc;
 
@@ -33,7 +34,8 @@ const XML_NAMESPACE: &str = "http://www.w3.org/XML/1998/namespace";
 const MAX_DEPTH: usize = 32;
 /// A refund has about a dozen; more than this is no refund.
 const MAX_ELEMENTS: usize = 2000;
-/// In one start tag. Every element looks through the namespaces that are declared around it, so their number is bounded.
+/// In one start tag. Every element looks through the namespaces that are declared around it, so
+/// their number is bounded.
 const MAX_ATTRIBUTES: usize = 50;
 
 /// Reads a whole document of UTF-8.

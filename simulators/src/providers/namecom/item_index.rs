@@ -1,4 +1,5 @@
-//! Which order an item is in, found without looking through all of them: putting the ten thousandth order takes as long as putting the first.
+//! Which order an item is in, found without looking through all of them: putting the ten thousandth
+//! order takes as long as putting the first.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,8 +10,8 @@ use super::orders::Order;
 use super::stored_order::KeptOrder;
 use crate::providers::overlay::{Shelf, Shelved};
 
-/// Where the items of a world's own orders were put. A hint and no more: whoever asks looks there. Filled when it is first asked, and no part of
-/// what a world is: a copy fills its own.
+/// Where the items of a world's own orders were put. A hint and no more: whoever asks looks there.
+/// Filled when it is first asked, and no part of what a world is: a copy fills its own.
 #[derive(Debug, Default)]
 pub(super) struct Places(Option<HashMap<i32, i32>>);
 
@@ -24,7 +25,8 @@ impl Places {
         own.filter(has_it).or_else(|| demo().get(&item).copied().filter(has_it))
     }
 
-    /// Remembers where the items of an order are that is put now, and no longer where those were of the one that it replaces.
+    /// Remembers where the items of an order are that is put now, and no longer where those were of
+    /// the one that it replaces.
     pub(super) fn put(&mut self, order: &Order, orders: &Shelf<KeptOrder>) {
         let own = self.filled(orders);
         for gone in orders.get(&order.id).into_iter().flat_map(|before| before.open().items) {

@@ -1,7 +1,8 @@
 //! Idempotency keys: a first answer is kept, and given again.
 //!
-//! A key belongs to an account and lives for a set time from its first use. Requests are answered one after another, so a key
-//! that is "in flight" cannot be met: the second request waits and gets the first one's answer.
+//! A key belongs to an account and lives for a set time from its first use. Requests are answered
+//! one after another, so a key that is "in flight" cannot be met: the second request waits and gets
+//! the first one's answer.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -24,8 +25,8 @@ use crate::{
 const KEY_HEADER: &str = "x-idempotency-key";
 const REPLAY_HEADER: &str = "x-idempotent-replay";
 
-/// So that endless fresh keys cannot fill the memory; the oldest is forgotten first. Far above what a key's life at the rate
-/// limit allows (20 per second for one hour is 72 000).
+/// So that endless fresh keys cannot fill the memory; the oldest is forgotten first. Far above what
+/// a key's life at the rate limit allows (20 per second for one hour is 72 000).
 const KEYS_PER_ACCOUNT: usize = 100_000;
 
 /// The remembered answers of one account.
@@ -75,7 +76,8 @@ pub(super) fn echo(answer: &mut Answer, headers: &HeaderMap) {
 }
 
 impl Keys {
-    /// The first answer under this key, marked as a replay; none where the key is new or its life is over.
+    /// The first answer under this key, marked as a replay; none where the key is new or its life
+    /// is over.
     pub(super) fn replay(
         &mut self,
         key: &str,

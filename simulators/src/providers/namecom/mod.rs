@@ -8,9 +8,9 @@
 //!                                                                 orders, items, accounts        (orders.rs)
 //! ```
 //!
-//! Every refusal comes from what was asked and from the state; `refusals.rs` holds the table of them. Facts: OpenAPI v1.27.1 and
-//! v1.33.2 of the Core API, the page "Process Refund" and the guide "Refunds flow". Money is kept in cents and written as JSON
-//! numbers with two decimals.
+//! Every refusal comes from what was asked and from the state; `refusals.rs` holds the table of
+//! them. Facts: OpenAPI v1.27.1 and v1.33.2 of the Core API, the page "Process Refund" and the
+//! guide "Refunds flow". Money is kept in cents and written as JSON numbers with two decimals.
 
 mod domains;
 mod item_index;
@@ -47,7 +47,8 @@ use crate::{
     request::{Answer, Identified, Performed, Request},
 };
 
-/// Reads what can be told of a request without doing anything. Never fails; the token is not part of the outcome.
+/// Reads what can be told of a request without doing anything. Never fails; the token is not part
+/// of the outcome.
 pub fn identify(request: &Request) -> Identified {
     let username = basic_credentials(&request.headers).map(|(username, _)| username);
     let named = |operation: &str, target, parameters| Identified {
@@ -83,7 +84,8 @@ pub fn identify(request: &Request) -> Identified {
     }
 }
 
-/// The answer to a request under a key whose first request is not answered yet, where the settings refuse it.
+/// The answer to a request under a key whose first request is not answered yet, where the settings
+/// refuse it.
 pub(crate) fn key_in_flight(settings: &Settings) -> Answer {
     Refusal::KeyInFlight.answer(settings)
 }
@@ -161,7 +163,8 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Username and token out of `Authorization: Basic ...`; none where it is missing or cannot be read.
+/// Username and token out of `Authorization: Basic ...`; none where it is missing or cannot be
+/// read.
 fn basic_credentials(headers: &HeaderMap) -> Option<(String, String)> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, encoded) = value.split_once(' ')?;

@@ -76,7 +76,8 @@ pub struct Order {
 pub struct Item {
     /// The item's number, above 0; no two items share one.
     pub id: i32,
-    /// `registration` (the default), `whois_privacy`, `renewal`, `transfer`, ... Only the first two can be refunded.
+    /// `registration` (the default), `whois_privacy`, `renewal`, `transfer`, ... Only the first two
+    /// can be refunded.
     #[serde(default = "registration", rename = "type")]
     pub kind: String,
     /// The domain name.
@@ -105,7 +106,8 @@ pub struct Item {
     /// Default `success`.
     #[serde(default)]
     pub status: ItemStatus,
-    /// When its grace period ends (RFC 3339); if none is put, so many days after the order as the settings say.
+    /// When its grace period ends (RFC 3339); if none is put, so many days after the order as the
+    /// settings say.
     #[serde(default, with = "time::serde::rfc3339::option")]
     pub agp_expires: Option<OffsetDateTime>,
     /// How an attempt to refund it will turn out. Default `refunded`.
@@ -114,11 +116,12 @@ pub struct Item {
     /// The message of that result, over the usual one.
     #[serde(default)]
     pub refund_message: Option<String>,
-    /// The HTTP status that its refund is answered with, nothing being done: 400, 401, 403, 404, 409, 415, 423, 429, 500, 502, 503 or 504.
-    /// Default none.
+    /// The HTTP status that its refund is answered with, nothing being done: 400, 401, 403, 404,
+    /// 409, 415, 423, 429, 500, 502, 503 or 504. Default none.
     #[serde(default)]
     pub refund_answer: Option<u16>,
-    /// After how many seconds a refund that was answered `initialized` is paid out by itself. Default none: by hand only.
+    /// After how many seconds a refund that was answered `initialized` is paid out by itself.
+    /// Default none: by hand only.
     #[serde(default)]
     pub settles_after_seconds: Option<u64>,
     /// Whether its registry answers when the domain is to be deleted. Default `reachable`.
@@ -184,7 +187,8 @@ pub enum Outcome {
     Deleted,
 }
 
-/// What a registry does when a domain is to be deleted. All but the first end the whole call, after the items before it.
+/// What a registry does when a domain is to be deleted. All but the first end the whole call, after
+/// the items before it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Registry {
@@ -332,7 +336,8 @@ impl Order {
             .collect()
     }
 
-    /// Why one of its items cannot be refunded now; none where it can. The one rule behind `isRefundable` and the refusals.
+    /// Why one of its items cannot be refunded now; none where it can. The one rule behind
+    /// `isRefundable` and the refusals.
     pub(super) fn obstacle(
         &self,
         item: &Item,

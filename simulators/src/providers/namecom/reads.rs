@@ -1,4 +1,5 @@
-//! Get Order and List Orders: the orders as the API shows them, every field present, money as exact decimals.
+//! Get Order and List Orders: the orders as the API shows them, every field present, money as exact
+//! decimals.
 
 use http::{HeaderValue, StatusCode, header};
 use serde::{Serialize, Serializer};

@@ -1,4 +1,5 @@
-//! Process Refund: everything is checked first and refused as a whole; then items are deleted and refunded one by one.
+//! Process Refund: everything is checked first and refused as a whole; then items are deleted and
+//! refunded one by one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -211,8 +212,9 @@ fn int32(value: &Value, name: &str) -> Result<i32, Refusal> {
     number.ok_or_else(|| Refusal::Malformed(format!("{name} must be a 32-bit integer.")))
 }
 
-/// Refuses the whole request for the gravest obstacle among its items: unknown ones before refused ones before locked ones. Where the settings
-/// have single items fail instead, tells which, and with what message. And the order, which was found for that.
+/// Refuses the whole request for the gravest obstacle among its items: unknown ones before refused
+/// ones before locked ones. Where the settings have single items fail instead, tells which, and
+/// with what message. And the order, which was found for that.
 fn check(
     state: &State,
     settings: &Settings,
@@ -258,7 +260,8 @@ fn refused(obstacle: Obstacle, item: i32) -> Refusal {
     }
 }
 
-/// One call at work: what it has done so far stays done, even if a later item ends the call with an error.
+/// One call at work: what it has done so far stays done, even if a later item ends the call with an
+/// error.
 struct Work {
     now: OffsetDateTime,
     key: Option<String>,

@@ -12,7 +12,8 @@ use crate::request::Answer;
 /// Why a call was not answered with 200.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// 400, with a sentence. The documented sentences are built where the state says so (`orders.rs`, `refund.rs`).
+    /// 400, with a sentence. The documented sentences are built where the state says so
+    /// (`orders.rs`, `refund.rs`).
     BadRequest(String),
     /// 400 for what is not as the schema says; but for one the sentences are inferred.
     Malformed(String),
@@ -52,12 +53,14 @@ pub(super) enum Refusal {
     UpstreamTimeout,
 }
 
-/// The details of the documented 409, also the message of an item that meets the threshold in the middle of a call.
+/// The details of the documented 409, also the message of an item that meets the threshold in the
+/// middle of a call.
 pub(super) const THRESHOLD_DETAILS: &str =
     "AGP delete threshold has been exceeded for this account. Please contact support.";
 
 impl Refusal {
-    /// The refusal that an item answers its refund with, by its status; none where the table has none.
+    /// The refusal that an item answers its refund with, by its status; none where the table has
+    /// none.
     pub(super) fn of_status(status: u16, order: i32, item: &Item, now: OffsetDateTime) -> Option<Refusal> {
         Some(match status {
             400 => Self::BadRequest(format!("Order item {} is not eligible for refund.", item.id)),
@@ -179,7 +182,8 @@ impl Refusal {
 
 /// A JSON answer, as Core v1 gives to everything.
 pub(super) fn json_answer(status: StatusCode, body: &impl Serialize) -> Answer {
-    // Writing plain structs of strings and numbers into memory has no way to fail; an empty body would be seen at once.
+    // Writing plain structs of strings and numbers into memory has no way to fail; an empty body
+    // would be seen at once.
     let body = serde_json::to_vec(body).unwrap_or_default();
     json_bytes(status, body.into())
 }

@@ -17,65 +17,78 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// How long an idempotency key is remembered, in seconds. Default 3600. *Documented*: 1 hour in v1.33.2; 12 hours (43200)
-    /// in v1.27.1 and the older page.
+    /// How long an idempotency key is remembered, in seconds. Default 3600. *Documented*: 1 hour in
+    /// v1.33.2; 12 hours (43200) in v1.27.1 and the older page.
     pub key_life_seconds: u64,
     /// What makes two requests under one key "different". Default `parsed_json`. *Unknown*.
     pub key_comparison: KeyComparison,
-    /// Which answers are remembered under a key. Default `success`. *Unknown*: the replay header is documented on 200 only.
+    /// Which answers are remembered under a key. Default `success`. *Unknown*: the replay header is
+    /// documented on 200 only.
     pub cached_answers: CachedAnswers,
     /// Length of the Add Grace Period in days. Default 5. *Documented*: "typically 5 days".
     pub agp_days: u32,
-    /// Length of the Add Grace Period for single TLDs (without a dot, lower case), over `agp_days`. Default none.
-    /// *Documented* that it varies by TLD; the numbers are *unknown*.
+    /// Length of the Add Grace Period for single TLDs (without a dot, lower case), over `agp_days`.
+    /// Default none. *Documented* that it varies by TLD; the numbers are *unknown*.
     pub agp_days_by_tld: BTreeMap<String, u32>,
-    /// Authenticated requests per account within one second of the clock; 0 is no limit. Default 20. *Documented*; that the
-    /// window is the second of the clock is *inferred* from `x-ratelimit-reset` being in whole seconds.
+    /// Authenticated requests per account within one second of the clock; 0 is no limit. Default
+    /// 20. *Documented*; that the window is the second of the clock is *inferred* from
+    /// `x-ratelimit-reset` being in whole seconds.
     pub requests_per_second: u32,
-    /// Whether a privacy item that is refunded along with its registration has a row of its own in `results`. Default true.
-    /// *Inferred*: that it is refunded is documented, the row is not.
+    /// Whether a privacy item that is refunded along with its registration has a row of its own in
+    /// `results`. Default true. *Inferred*: that it is refunded is documented, the row is not.
     pub cascade_rows: bool,
-    /// Whether an order's `finalAmount` is a JSON string (`"12.99"`). Default false. *Documented*: a number in Core v1, a
-    /// string in the legacy v4 pages.
+    /// Whether an order's `finalAmount` is a JSON string (`"12.99"`). Default false. *Documented*:
+    /// a number in Core v1, a string in the legacy v4 pages.
     pub final_amount_as_text: bool,
-    /// How the `Link` header of List Orders is written. Default `as_documented`. *Documented* by one example, which is not
-    /// the form of RFC 8288.
+    /// How the `Link` header of List Orders is written. Default `as_documented`. *Documented* by
+    /// one example, which is not the form of RFC 8288.
     pub link_header: LinkHeader,
-    /// Whether an item that was refunded, or whose refund is under way, is refused a second refund. Default on. *Documented*; off is for
-    /// finding mistakes. A key that is remembered is replayed either way.
+    /// Whether an item that was refunded, or whose refund is under way, is refused a second refund.
+    /// Default on. *Documented*; off is for finding mistakes. A key that is remembered is replayed
+    /// either way.
     pub deduplication: Deduplication,
-    /// Whether `X-Idempotency-Key` is honoured at all. Default true. *Documented*; without it every request is a new one.
+    /// Whether `X-Idempotency-Key` is honoured at all. Default true. *Documented*; without it every
+    /// request is a new one.
     pub idempotency_keys: bool,
-    /// What a second request under a key meets while the first one is not answered. Default `hold`. *Unknown*.
+    /// What a second request under a key meets while the first one is not answered. Default `hold`.
+    /// *Unknown*.
     pub key_in_flight: KeyInFlight,
     /// Authenticated requests per account within one hour of the clock; 0 is no limit. Default
     /// 3000. *Documented* in the changelog of 2026; that the window is the hour of the clock is
     /// *inferred*.
     pub requests_per_hour: u32,
-    /// How the body of a refusal without details is written. Default `left_out`. *Unknown*: documented as string or null.
+    /// How the body of a refusal without details is written. Default `left_out`. *Unknown*:
+    /// documented as string or null.
     pub no_details: NoDetails,
-    /// Members of a request's body that its schema does not name. Default `ignored`. *Inferred*: the schema does not forbid them.
+    /// Members of a request's body that its schema does not name. Default `ignored`. *Inferred*:
+    /// the schema does not forbid them.
     pub unknown_members: UnknownMembers,
-    /// Whether path and method are looked at before the credentials, or behind them. Default `path`. *Inferred*.
+    /// Whether path and method are looked at before the credentials, or behind them. Default
+    /// `path`. *Inferred*.
     pub first_check: FirstCheck,
-    /// What becomes of a request one of whose items cannot be refunded. Default `refuse_request`. *Inferred* from the error table.
+    /// What becomes of a request one of whose items cannot be refunded. Default `refuse_request`.
+    /// *Inferred* from the error table.
     pub obstacles: Obstacles,
     /// Whether the tax is refunded with the price. Default true. *Inferred*.
     pub tax_refunded: bool,
-    /// The `details` of 429; none is a sentence with the limit. Default none. *Inferred*: documented to be there, without a text.
+    /// The `details` of 429; none is a sentence with the limit. Default none. *Inferred*:
+    /// documented to be there, without a text.
     #[serde(deserialize_with = "setting_values::maybe_sentence")]
     pub rate_limit_details: Option<String>,
-    /// The `details` of 400 for a body or a query that is not as the schema says; none is a sentence for each. Default none. *Inferred*,
-    /// but for the documented one about an empty `orderItemIds`.
+    /// The `details` of 400 for a body or a query that is not as the schema says; none is a
+    /// sentence for each. Default none. *Inferred*, but for the documented one about an empty
+    /// `orderItemIds`.
     #[serde(deserialize_with = "setting_values::maybe_sentence")]
     pub malformed_details: Option<String>,
-    /// Whether 429 has a `Retry-After`, too. Default false. *Unknown*: `x-ratelimit-reset` is documented.
+    /// Whether 429 has a `Retry-After`, too. Default false. *Unknown*: `x-ratelimit-reset` is
+    /// documented.
     pub retry_after: bool,
     /// An `X-Idempotency-Key` without a value. Default `no_key`. *Unknown*.
     pub empty_key: EmptyKey,
     /// An item that is asked for twice in one request. Default `second_fails`. *Observed*.
     pub repeated_item: RepeatedItem,
-    /// A `perPage` of List Orders above 1000. Default `cut`. *Inferred*: 1000 is the documented default.
+    /// A `perPage` of List Orders above 1000. Default `cut`. *Inferred*: 1000 is the documented
+    /// default.
     pub too_large_page: TooLargePage,
     /// A parameter of List Orders that cannot be read. Default `refused`. *Inferred*.
     pub unreadable_query: UnreadableQuery,
@@ -344,7 +357,8 @@ pub enum CachedAnswers {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LinkHeader {
-    /// `<https://host/path?page=3; rel="next">,<...>`: the relation inside the brackets, as in the documented example.
+    /// `<https://host/path?page=3; rel="next">,<...>`: the relation inside the brackets, as in the
+    /// documented example.
     #[default]
     AsDocumented,
     /// `<https://host/path?page=3>; rel="next", <...>; ...`, which stock parsers read.

@@ -33,7 +33,8 @@ pub struct State {
     keys: BTreeMap<String, Keys>,
     /// By account.
     rates: BTreeMap<String, RateWindow>,
-    /// Refunds that are paid out by themselves: when, and the item in its order; the first one first.
+    /// Refunds that are paid out by themselves: when, and the item in its order; the first one
+    /// first.
     settling: Vec<Settling>,
 }
 
@@ -60,7 +61,8 @@ const MAX_AMOUNT_MINOR: i64 = 99_999_999_999;
 
 /// The account of the demo data.
 const DEMO_ACCOUNT: &str = "demo-test";
-/// A TLD in which the demo account has used up its deletions, so that only order 300003 meets the threshold.
+/// A TLD in which the demo account has used up its deletions, so that only order 300003 meets the
+/// threshold.
 const DEMO_TLD_AT_THRESHOLD: &str = "limited";
 
 impl Default for State {
@@ -122,10 +124,11 @@ impl Shelved for KeptOrder {
 impl State {
     /// The demo data: account `demo-test` / `demo-token` and its orders, all placed `now`.
     ///
-    /// 123456 with items 987654 (registration of example.com, 10.99) and 987655 (its privacy, 4.99); 200001 to 200999, one
-    /// registration at 12.99 each; 300001 a renewal; 300002 placed ten days ago, so that its grace period is over; 300003 under
-    /// a TLD (`limited`) in which the account is at its threshold of deletions. The one item of each of these has the number
-    /// order + 3000000.
+    /// 123456 with items 987654 (registration of example.com, 10.99) and 987655 (its privacy,
+    /// 4.99); 200001 to 200999, one registration at 12.99 each; 300001 a renewal; 300002 placed ten
+    /// days ago, so that its grace period is over; 300003 under a TLD (`limited`) in which the
+    /// account is at its threshold of deletions. The one item of each of these has the number order
+    /// + 3000000.
     pub fn demo(now: OffsetDateTime) -> Self {
         let threshold = TldDeletes { deletes: 50, threshold: Some(50) };
         let account = Account {
@@ -187,7 +190,8 @@ impl State {
 
     /// Adds an order, or replaces the one of this number.
     ///
-    /// An item whose refund was `initialized` and that is put as `refunded` was paid out by that: such effects are returned.
+    /// An item whose refund was `initialized` and that is put as `refunded` was paid out by that:
+    /// such effects are returned.
     pub fn put_order(&mut self, mut order: Order, now: OffsetDateTime) -> Result<Vec<Effect>, NotPut> {
         let account = order.account.take().unwrap_or_else(|| self.main.clone());
         self.check(&order, &account)?;
@@ -232,7 +236,8 @@ impl State {
         }
     }
 
-    /// Has a refund that was answered `initialized` paid out by itself; not, where there is no time for it.
+    /// Has a refund that was answered `initialized` paid out by itself; not, where there is no time
+    /// for it.
     pub(super) fn settle_at(&mut self, due: Option<OffsetDateTime>, order: i32, item: i32) {
         if let Some(at) = due {
             let place = self.settling.partition_point(|settling| settling.at <= at);

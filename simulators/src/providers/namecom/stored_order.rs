@@ -1,4 +1,5 @@
-//! An order as it is kept: small, for there may be tens of thousands, and of most of what an order could say it says nothing.
+//! An order as it is kept: small, for there may be tens of thousands, and of most of what an order
+//! could say it says nothing.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,8 +1,8 @@
 //! The form that a call comes with, and what its arguments must be.
 //!
-//! No page says whether arguments in the query string are read, and what a body is that does not call itself
-//! `application/x-www-form-urlencoded`, bytes that are not UTF-8, a second argument of one name and an empty one: the settings do. -2 comes before
-//! -3 before -4.
+//! No page says whether arguments in the query string are read, and what a body is that does not
+//! call itself `application/x-www-form-urlencoded`, bytes that are not UTF-8, a second argument of
+//! one name and an empty one: the settings do. -2 comes before -3 before -4.
 
 use http::header;
 use serde_json::Value;
@@ -27,7 +27,8 @@ pub(super) struct Argument {
     meaning: fn(&str) -> bool,
 }
 
-/// All that any call takes: where nothing says that something is a form, only these are looked for in it.
+/// All that any call takes: where nothing says that something is a form, only these are looked for
+/// in it.
 const KNOWN: [&str; 7] =
     ["loginName", "loginPassword", "orderNumber", "refundReasonCode", "test", "CertificateID", "responseFormat"];
 
@@ -81,7 +82,8 @@ impl Form {
         Form { pairs }
     }
 
-    /// Whatever might be an argument, by whichever settings: in whose world a request is has to be known before its settings are.
+    /// Whatever might be an argument, by whichever settings: in whose world a request is has to be
+    /// known before its settings are.
     pub(super) fn outline(request: &Request) -> Form {
         let is_known = |(name, _): &(String, String)| KNOWN.iter().any(|known| known.eq_ignore_ascii_case(name));
         let is_form = is_form(request);

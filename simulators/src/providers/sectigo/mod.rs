@@ -5,9 +5,10 @@
 //!  -1     404     -17    -2, -3, -4     -16        -42         -16 (status: -4), -14, -18
 //! ```
 //!
-//! Everything but 404 is HTTP 200. Two dialects: the refund calls answer `code` newline `message` as `text/plain`, the status
-//! call answers JSON and has its own wording. Facts: the pages AutoRefund, AutoReject and getPostPaymentStatus of the SPS guide,
-//! "Unsuccessful responses" of the mark-certificates guide, the SiteLock page for -42 and the "already refunded" sentence.
+//! Everything but 404 is HTTP 200. Two dialects: the refund calls answer `code` newline `message`
+//! as `text/plain`, the status call answers JSON and has its own wording. Facts: the pages
+//! AutoRefund, AutoReject and getPostPaymentStatus of the SPS guide, "Unsuccessful responses" of
+//! the mark-certificates guide, the SiteLock page for -42 and the "already refunded" sentence.
 
 mod arguments;
 mod orders;
@@ -191,7 +192,8 @@ fn auto_refund(
     Ok(Performed { answer, effects })
 }
 
-/// The other, destructive call. It answers as the real one would, so that a client that calls it by mistake learns what it costs.
+/// The other, destructive call. It answers as the real one would, so that a client that calls it by
+/// mistake learns what it costs.
 fn auto_reject(
     state: &mut State,
     settings: &Settings,
@@ -242,7 +244,8 @@ fn post_payment_status(
     })
 }
 
-/// What all calls have in common: arguments, the last ones the call's own, and the login. Tells the form and whose it is.
+/// What all calls have in common: arguments, the last ones the call's own, and the login. Tells the
+/// form and whose it is.
 fn admit(
     state: &mut State,
     settings: &Settings,

@@ -30,7 +30,8 @@ pub struct State {
     since: OffsetDateTime,
     accounts: BTreeMap<String, Account>,
     orders: Shelf<KeptOrder>,
-    /// When the account's calls of the last minute came, by account; counted only where there is a limit.
+    /// When the account's calls of the last minute came, by account; counted only where there is a
+    /// limit.
     calls: BTreeMap<String, VecDeque<i64>>,
 }
 
@@ -42,7 +43,8 @@ pub struct Account {
     pub login_name: String,
     /// `loginPassword`, at most 128 characters. A secret: not part of `Debug`.
     pub password: String,
-    /// Whether the account is locked: then every call is answered as a wrong password is. Default false.
+    /// Whether the account is locked: then every call is answered as a wrong password is. Default
+    /// false.
     #[serde(default)]
     pub locked: bool,
 }
@@ -56,10 +58,12 @@ pub struct Order {
     /// Whose order it is, by login name; if none is put, the world's first account's.
     #[serde(default)]
     pub account: Option<String>,
-    /// When it was bought (RFC 3339); if none is put, now. Demo orders were bought when the world began.
+    /// When it was bought (RFC 3339); if none is put, now. Demo orders were bought when the world
+    /// began.
     #[serde(default, with = "time::serde::rfc3339::option")]
     pub purchased_at: Option<OffsetDateTime>,
-    /// Whether it is a multi-domain certificate to `!AutoRefund`, which refunds none of those. Default false.
+    /// Whether it is a multi-domain certificate to `!AutoRefund`, which refunds none of those.
+    /// Default false.
     #[serde(default)]
     pub multi_domain: bool,
     /// What was paid, in hundredths: no answer tells it, the books count it. Default 9900.
@@ -71,10 +75,12 @@ pub struct Order {
     /// How the processing of a refund goes. Default `works`.
     #[serde(default)]
     pub processing: Processing,
-    /// The code that a refund is answered with, nothing being done, where nothing else stands against it: -1 to -99. Default none.
+    /// The code that a refund is answered with, nothing being done, where nothing else stands
+    /// against it: -1 to -99. Default none.
     #[serde(default)]
     pub refund_answer: Option<i32>,
-    /// How long after a refund `orderStatus` still shows what it was before, in seconds, over the setting `status_lag_seconds`. Default none.
+    /// How long after a refund `orderStatus` still shows what it was before, in seconds, over the
+    /// setting `status_lag_seconds`. Default none.
     #[serde(default)]
     pub status_lag_seconds: Option<u32>,
     /// Whether `!getPostPaymentStatus` is answered -14. Default false.
@@ -83,7 +89,8 @@ pub struct Order {
     /// When it was refunded and so cancelled.
     #[serde(default, with = "time::serde::rfc3339::option")]
     pub refunded_at: Option<OffsetDateTime>,
-    /// What `orderStatus` was before the refund: shown until the setting `status_lag_seconds` is over.
+    /// What `orderStatus` was before the refund: shown until the setting `status_lag_seconds` is
+    /// over.
     #[serde(default)]
     pub status_before_refund: Option<String>,
     /// The `data` of `!getPostPaymentStatus` without its `orderNumber`, named as on the wire.
@@ -186,9 +193,10 @@ impl Shelved for KeptOrder {
 impl State {
     /// The demo data: login `demo` / `demo-password`, and another one with an order of its own.
     ///
-    /// 1000001 to 1000999 single-domain SSL, Processed, bought `now`; 2000001 multi-domain; 2000002 bought too long ago; 2000003 refunded
-    /// already; 2000004 and 2000005 fail with -14, before and after the refund; 3000001 the documented VMC sample, field for field; 3000002
-    /// every documented field; 9000001 somebody else's.
+    /// 1000001 to 1000999 single-domain SSL, Processed, bought `now`; 2000001 multi-domain; 2000002
+    /// bought too long ago; 2000003 refunded already; 2000004 and 2000005 fail with -14, before and
+    /// after the refund; 3000001 the documented VMC sample, field for field; 3000002 every
+    /// documented field; 9000001 somebody else's.
     pub fn demo(now: OffsetDateTime) -> Self {
         let account = |name: &str, password: &str| Account {
             login_name: name.to_owned(),

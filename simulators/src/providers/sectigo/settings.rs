@@ -9,37 +9,42 @@ use crate::{providers::setting_values, request::Deduplication};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// For how many days after its purchase an order can be refunded; then -18. Default 30. *Inferred* from the general return
-    /// policy; 14 is documented for SiteLock.
+    /// For how many days after its purchase an order can be refunded; then -18. Default 30.
+    /// *Inferred* from the general return policy; 14 is documented for SiteLock.
     pub refund_period_days: u32,
-    /// How long after a refund `orderStatus` still shows what it was before, in seconds. Default 0. *Unknown*.
+    /// How long after a refund `orderStatus` still shows what it was before, in seconds. Default 0.
+    /// *Unknown*.
     pub status_lag_seconds: u32,
-    /// Authenticated calls per account and minute, all calls together; beyond it -42. Default none. *Documented* for SiteLock
-    /// without a number.
+    /// Authenticated calls per account and minute, all calls together; beyond it -42. Default none.
+    /// *Documented* for SiteLock without a number.
     pub calls_per_minute: Option<u32>,
-    /// Whether an order number that is not all digits is -4; if not, it is an unknown order. Default true. *Inferred*: a string on
-    /// the AutoRefund page, an integer on the SiteLock page.
+    /// Whether an order number that is not all digits is -4; if not, it is an unknown order.
+    /// Default true. *Inferred*: a string on the AutoRefund page, an integer on the SiteLock page.
     pub order_numbers_are_digits: bool,
     /// Whether the lines of a plain answer end in CR LF. Default false. *Unknown*.
     pub crlf: bool,
     /// Whether a plain answer ends with a line ending. Default false. *Unknown*.
     pub trailing_newline: bool,
-    /// Whether an order that was refunded is refused a second refund. Default on. *Documented* for SiteLock; off is for finding mistakes.
+    /// Whether an order that was refunded is refused a second refund. Default on. *Documented* for
+    /// SiteLock; off is for finding mistakes.
     pub deduplication: Deduplication,
     /// With which code. Default -18. Both *documented* for SiteLock.
     pub already_refunded: AlreadyRefunded,
-    /// In whose wording the texts are that differ between the pages. Default each call in its own page's. *Inferred*.
+    /// In whose wording the texts are that differ between the pages. Default each call in its own
+    /// page's. *Inferred*.
     pub texts: Texts,
     /// The HTTP status beside a code below 0, from 200 to 599. Default 200. *Inferred*.
     #[serde(deserialize_with = "setting_values::http_status")]
     pub refusal_http_status: u16,
-    /// The longest order number, in characters. Default 128. *Documented* twice: 64 in the older copy.
+    /// The longest order number, in characters. Default 128. *Documented* twice: 64 in the older
+    /// copy.
     pub longest_order_number: u16,
     /// The code of the status call for an order that is not the account's. Default -4. *Inferred*.
     pub unknown_order_to_status_call: UnknownOrder,
     /// Whether the arguments are checked before the login, or behind it. Default before. *Unknown*.
     pub check_order: CheckOrder,
-    /// How methods are answered that are neither POST nor GET. Default -17. *Inferred*: documented for GET.
+    /// How methods are answered that are neither POST nor GET. Default -17. *Inferred*: documented
+    /// for GET.
     pub other_methods: OtherMethods,
     /// What a second argument of one name is. Default -2. *Inferred*: one argument too many.
     pub repeated_argument: RepeatedArgument,
@@ -49,13 +54,16 @@ pub struct Settings {
     pub no_data: NoData,
     /// Whether -1 comes before all else, or -17 before it. Default `https`. *Unknown*.
     pub first_check: FirstCheck,
-    /// The `Content-Type` of a plain answer. Default `text/plain`. *Inferred*: documented for a sibling.
+    /// The `Content-Type` of a plain answer. Default `text/plain`. *Inferred*: documented for a
+    /// sibling.
     #[serde(deserialize_with = "setting_values::media_type")]
     pub plain_content_type: String,
-    /// The `Content-Type` of the status call's answer. Default `application/json; charset=UTF-8`. *Inferred*.
+    /// The `Content-Type` of the status call's answer. Default `application/json; charset=UTF-8`.
+    /// *Inferred*.
     #[serde(deserialize_with = "setting_values::media_type")]
     pub status_content_type: String,
-    /// Arguments in the query string. Default `ignored`. *Inferred*: a form is documented, and no query.
+    /// Arguments in the query string. Default `ignored`. *Inferred*: a form is documented, and no
+    /// query.
     pub arguments_in_query: ArgumentsInQuery,
     /// How the names of arguments are read. Default `exact`. *Inferred*; a public client spells
     /// `LOGINPASSWORD` (*observed*).
@@ -64,22 +72,28 @@ pub struct Settings {
     pub other_content_types: OtherContentTypes,
     /// A value that is not UTF-8. Default -4. *Inferred*: no other code is about a value.
     pub invalid_utf8: InvalidUtf8,
-    /// The code for a wrong login and for a locked account, from -999 to -1. Default -16. *Inferred*.
+    /// The code for a wrong login and for a locked account, from -999 to -1. Default -16.
+    /// *Inferred*.
     #[serde(deserialize_with = "setting_values::refusal_code")]
     pub wrong_login_code: i32,
-    /// The code of the refund calls for an order that is not the account's. Default -16. *Inferred*.
+    /// The code of the refund calls for an order that is not the account's. Default -16.
+    /// *Inferred*.
     pub unknown_order: UnknownOrder,
-    /// The argument `responseFormat`, which one public client sends with a refund. Default -2. *Inferred*: no page of the call has it.
+    /// The argument `responseFormat`, which one public client sends with a refund. Default -2.
+    /// *Inferred*: no page of the call has it.
     pub response_format: ResponseFormat,
     /// What `!AutoReject` does. Default `rejects`. *Inferred* from its name and its page.
     pub auto_reject: AutoReject,
     /// The code of a refund for an order that was rejected. Default -18. *Inferred*.
     pub rejected_order: AlreadyRefunded,
-    /// What a refund makes of `orderStatus`. Default `Refunded`. *Inferred* for SSL, documented for SiteLock.
+    /// What a refund makes of `orderStatus`. Default `Refunded`. *Inferred* for SSL, documented for
+    /// SiteLock.
     pub status_after_refund: StatusAfterRefund,
-    /// `CertificateID` of the status call. Default `accepted`. *Unknown*: the newer page alone has it, without an effect.
+    /// `CertificateID` of the status call. Default `accepted`. *Unknown*: the newer page alone has
+    /// it, without an effect.
     pub certificate_id: CertificateId,
-    /// How the processing of a refund goes for each order that says nothing else: what a -14 leaves behind. Default `works`. *Unknown*.
+    /// How the processing of a refund goes for each order that says nothing else: what a -14 leaves
+    /// behind. Default `works`. *Unknown*.
     pub processing: Processing,
     /// The sentence of -18 for an order that was refunded. *Documented* as a description.
     #[serde(deserialize_with = "setting_values::sentence")]
@@ -93,7 +107,8 @@ pub struct Settings {
     /// The sentence of -18 for an order that was rejected. *Inferred*.
     #[serde(deserialize_with = "setting_values::sentence")]
     pub rejected_text: String,
-    /// The sentence of -18 by which `!AutoReject` refuses an order that was refunded or rejected. *Inferred*.
+    /// The sentence of -18 by which `!AutoReject` refuses an order that was refunded or rejected.
+    /// *Inferred*.
     #[serde(deserialize_with = "setting_values::sentence")]
     pub not_rejectable_text: String,
 }

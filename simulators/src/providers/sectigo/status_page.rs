@@ -1,4 +1,5 @@
-//! What an order's page shows, kept small: nearly all orders show the same, but for a domain and a status.
+//! What an order's page shows, kept small: nearly all orders show the same, but for a domain and a
+//! status.
 
 use std::{
     borrow::Cow,
@@ -10,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::validation::PostPaymentData;
 
-/// The `data` of `!getPostPaymentStatus` of one order, without its `orderNumber`; in JSON it is that whole.
+/// The `data` of `!getPostPaymentStatus` of one order, without its `orderNumber`; in JSON it is
+/// that whole.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(into = "PostPaymentData", from = "PostPaymentData")]
 pub struct ShownData(Kept);

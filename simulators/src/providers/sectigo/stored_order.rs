@@ -1,4 +1,5 @@
-//! An order as it is kept: small, for there may be tens of thousands, and nearly all of them say little more than a number and a domain.
+//! An order as it is kept: small, for there may be tens of thousands, and nearly all of them say
+//! little more than a number and a domain.
 
 use std::sync::Arc;
 
@@ -11,7 +12,8 @@ use super::{
 };
 use crate::record::packed::{Packer, Phrases, Unpacker};
 
-/// An order in one piece, but for what it shows where that is anything unusual; in JSON it is the order.
+/// An order in one piece, but for what it shows where that is anything unusual; in JSON it is the
+/// order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(into = "Order", from = "Order")]
 pub(super) struct KeptOrder {

@@ -1,7 +1,8 @@
 //! The Validation Manager page of an order, as `!getPostPaymentStatus` tells it.
 //!
-//! Names and order of the fields are those of the page's parameter tables and sample; what is absent is left out of the answer. Status
-//! words are plain texts, so that a word that Sectigo has not documented can be put as well: the documented ones stand beside each field.
+//! Names and order of the fields are those of the page's parameter tables and sample; what is
+//! absent is left out of the answer. Status words are plain texts, so that a word that Sectigo has
+//! not documented can be put as well: the documented ones stand beside each field.
 
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +28,8 @@ pub struct PostPaymentData {
     /// A JSON Web Token for the upload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upload_document_token: Option<String>,
-    /// `Current`, `Awaiting Payment`, `Payment Promised`, `Pending`, `Awaiting Authorization`, `Processed`, `Rejected`, `Refunded`, `ERROR!!!`.
+    /// `Current`, `Awaiting Payment`, `Payment Promised`, `Pending`, `Awaiting Authorization`,
+    /// `Processed`, `Rejected`, `Refunded`, `ERROR!!!`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order_status: Option<String>,
     /// The common name, or `Multiple domains`.
@@ -219,7 +221,8 @@ pub struct CallbackStatus {
     /// The number that is called.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phone_number: Option<String>,
-    /// `callMeNow`, `callMeLater`, `provideCorrectPhoneNumber`, `enterCallbackCode`, `requestManualCallback`.
+    /// `callMeNow`, `callMeLater`, `provideCorrectPhoneNumber`, `enterCallbackCode`,
+    /// `requestManualCallback`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub available_actions: Option<Vec<String>>,
 }
@@ -316,7 +319,8 @@ pub struct CaaCheckError {
     /// The domain name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub domain_name: Option<String>,
-    /// `Empty`, `Authorized`, `Not Authorized`, `ERROR!`, `Timeout!`, `Unrecognized Critical Tag`, `Malformed Response`.
+    /// `Empty`, `Authorized`, `Not Authorized`, `ERROR!`, `Timeout!`, `Unrecognized Critical Tag`,
+    /// `Malformed Response`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<String>,
 }

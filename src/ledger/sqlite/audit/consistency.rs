@@ -9,7 +9,8 @@ use crate::domain::refund::{Reservation, SimilarityWindow};
 use crate::domain::state::State;
 use crate::ledger::sqlite::rows::{self, StoredRefund};
 
-/// One line of a refund's history, read leniently: what is strange about it has been told with the chain.
+/// One line of a refund's history, read leniently: what is strange about it has been told with the
+/// chain.
 struct EventLine {
     sequence: i64,
     revision: i64,

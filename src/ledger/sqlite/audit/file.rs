@@ -13,10 +13,12 @@ use crate::ledger::sqlite::open::{self, APPLICATION_ID, MIGRATIONS, OpenError, V
 
 /// A ledger that can be looked at.
 pub(super) struct Opened {
-    /// One snapshot. None: it is a ledger, and not even its tables' definitions can be read, which has been noted.
+    /// One snapshot. None: it is a ledger, and not even its tables' definitions can be read, which
+    /// has been noted.
     pub(super) connection: Option<Connection>,
     pub(super) version: i64,
-    /// Keeps a gateway from starting meanwhile. None: no gateway was ever started on this file, a copy.
+    /// Keeps a gateway from starting meanwhile. None: no gateway was ever started on this file, a
+    /// copy.
     pub(super) lock: Option<File>,
 }
 
@@ -39,7 +41,8 @@ pub(super) fn open(path: &Path, findings: &mut Findings) -> Result<Opened, Audit
         Err(error) => return Err(io("find")(error).into()),
     };
     let lock = lock(&path)?;
-    // Before the database has it open: closing a second handle would let go of the database's own locks.
+    // Before the database has it open: closing a second handle would let go of the database's own
+    // locks.
     let header = header(&path)?;
     let refused = |error: rusqlite::Error| -> Result<Option<Connection>, AuditError> {
         let broken = matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt));
@@ -79,7 +82,8 @@ pub(super) fn check(connection: &Connection, findings: &mut Findings) {
     findings.pass("(file)", |findings| foreign_keys(connection, findings));
 }
 
-/// Takes the lock of the gateway, where there ever was one. None is made: that would litter the folder of a backup.
+/// Takes the lock of the gateway, where there ever was one. None is made: that would litter the
+/// folder of a backup.
 fn lock(path: &Path) -> Result<Option<File>, AuditError> {
     let name = sibling(path, ".lock");
     let opened = OpenOptions::new().read(true).write(true).open(&name).or_else(|error| match error.kind() {
@@ -123,7 +127,8 @@ fn header(path: &Path) -> Result<Option<Header>, AuditError> {
 fn connect(path: &Path) -> rusqlite::Result<(Connection, i64)> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = match path.to_str() {
-        // Nothing waits in a log, so nobody changes the file: it can be read without so much as a lock file sibling it.
+        // Nothing waits in a log, so nobody changes the file: it can be read without so much as a
+        // lock file sibling it.
         Some(text) if !has_log(path) => {
             let escaped = text.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
             let address = format!("file:{escaped}?immutable=1");
@@ -202,7 +207,8 @@ fn pages(connection: &Connection, findings: &mut Findings) -> rusqlite::Result<(
     Ok(())
 }
 
-/// Compares the definitions with those that this program makes: a trigger that was dropped guards nothing any more.
+/// Compares the definitions with those that this program makes: a trigger that was dropped guards
+/// nothing any more.
 fn definitions(connection: &Connection, findings: &mut Findings) -> rusqlite::Result<()> {
     let made = Connection::open_in_memory()?;
     for migration in MIGRATIONS {

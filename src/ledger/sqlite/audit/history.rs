@@ -1,5 +1,5 @@
-//! The chain of events, line by line. Each line is held against the one before it as that stands in the file, so one edited line is one
-//! finding and not one for every line after it.
+//! The chain of events, line by line. Each line is held against the one before it as that stands in
+//! the file, so one edited line is one finding and not one for every line after it.
 
 use rusqlite::{Connection, Row};
 

@@ -1,4 +1,5 @@
-//! A look at a ledger that nobody has open: everything that does not fit, named by table, row and column.
+//! A look at a ledger that nobody has open: everything that does not fit, named by table, row and
+//! column.
 //!
 //! ```text
 //! file      the file itself: the lock, the pages, the tables' definitions, foreign keys
@@ -6,8 +7,9 @@
 //! standing  every refund's row, attempts and holdings against its history
 //! ```
 //!
-//! The whole look is one snapshot, and nothing of the file is changed. Where the ledger's log is there too (`<path>-wal`, after a crash), it is
-//! read along with the file; SQLite then keeps its index of it in `<path>-shm`.
+//! The whole look is one snapshot, and nothing of the file is changed. Where the ledger's log is
+//! there too (`<path>-wal`, after a crash), it is read along with the file; SQLite then keeps its
+//! index of it in `<path>-shm`.
 //!
 //! Values that are stored once cannot be compared with anything: the `http_status` of an attempt,
 //! the `doubt_reason` of one whose doubt is over, which logins are linked, and when refunds waited
@@ -39,7 +41,8 @@ pub struct Audit {
     pub attempts: u64,
     /// Where the history ends; 0 for an empty one.
     pub last_sequence: u64,
-    /// The last line's hash; zeros for an empty history. Kept elsewhere, it makes even a ledger visible that was rewritten as a whole.
+    /// The last line's hash; zeros for an empty history. Kept elsewhere, it makes even a ledger
+    /// visible that was rewritten as a whole.
     pub last_chain_hash: [u8; 32],
     /// What does not fit, in the order in which it was met, [`MAX_FINDINGS`] at most.
     pub findings: Vec<Finding>,
@@ -54,7 +57,8 @@ pub struct Finding {
     pub table: String,
     /// The row's key, or the page.
     pub row: String,
-    /// Which column; `(row)` for one of them that only their digest knows, `(page)` for the form of the file.
+    /// Which column; `(row)` for one of them that only their digest knows, `(page)` for the form of
+    /// the file.
     pub column: String,
     /// What is strange about it.
     pub problem: String,
@@ -106,7 +110,8 @@ struct Findings {
 /// Looks at the ledger at `path`, which nobody else may have open meanwhile.
 ///
 /// # Errors
-/// [`AuditError`] where no look can be taken at all: what is there to be read and does not fit is a [`Finding`].
+/// [`AuditError`] where no look can be taken at all: what is there to be read and does not fit is a
+/// [`Finding`].
 pub fn audit(path: &Path) -> Result<Audit, AuditError> {
     let mut findings = Findings::default();
     let mut audit = Audit {

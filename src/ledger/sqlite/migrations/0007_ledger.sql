@@ -1,13 +1,15 @@
 -- The ledger: refunds, attempts, events, and what keeps a target from a second refund.
 --
--- Times are microseconds since 1970-01-01T00:00:00Z, amounts are hundredths of their currency. What is always read and
--- written whole with its refund (labels, items) is JSON text; what is asked for has a column. Words are compared one
--- after the other: for each IN of more than two words SQLite builds a table every time that a row is checked.
+-- Times are microseconds since 1970-01-01T00:00:00Z, amounts are hundredths of their currency. What
+-- is always read and written whole with its refund (labels, items) is JSON text; what is asked for
+-- has a column. Words are compared one after the other: for each IN of more than two words SQLite
+-- builds a table every time that a row is checked.
 
 CREATE TABLE refunds (
     ordinal     INTEGER PRIMARY KEY AUTOINCREMENT,
 
-    -- The intent. Never changes (trigger below). Two ids that differ in case alone are one to people, so only one is taken.
+    -- The intent. Never changes (trigger below). Two ids that differ in case alone are one to
+    -- people, so only one is taken.
     id          TEXT    NOT NULL COLLATE NOCASE UNIQUE CHECK (length(id) BETWEEN 1 AND 50),
     provider    TEXT    NOT NULL
         CHECK (provider = 'sectigo' OR provider = 'namecom' OR provider = 'debitsuccess'),
@@ -24,7 +26,8 @@ CREATE TABLE refunds (
     labels      TEXT    NOT NULL,
     create_time INTEGER NOT NULL,
 
-    -- Where it goes on: the account, and the host, login (a digest) and currency that it had when the refund came there.
+    -- Where it goes on: the account, and the host, login (a digest) and currency that it had when
+    -- the refund came there.
     account     TEXT    NOT NULL CHECK (length(account) BETWEEN 1 AND 63),
     endpoint    TEXT    NOT NULL CHECK (endpoint <> ''),
     login       TEXT    NOT NULL CHECK (login <> ''),
@@ -74,7 +77,8 @@ CREATE TABLE refunds (
     corrected_time      INTEGER CHECK (corrected_time IS NULL OR state = 'FAILED'),
     doubt_not_processed INTEGER CHECK (doubt_not_processed = 1),
 
-    -- The schedule of lookups. No part of the history: no digest covers it, and no event need tell of it.
+    -- The schedule of lookups. No part of the history: no digest covers it, and no event need tell
+    -- of it.
     next_check          INTEGER CHECK (next_check IS NULL OR state = 'IN_DOUBT' OR state = 'SUBMITTED'
         OR state = 'NEEDS_REVIEW' OR state = 'FAILED'),
     unheard             INTEGER CHECK (unheard = 1),
@@ -111,7 +115,8 @@ CREATE TABLE refunds (
     CHECK ((refunded_currency_code IS NULL) = (refunded_minor_units IS NULL))
 ) STRICT;
 
--- A page of one state, or of one account: each state is a short ordered walk, and several are merged.
+-- A page of one state, or of one account: each state is a short ordered walk, and several are
+-- merged.
 CREATE INDEX refunds_of_state ON refunds (state, ordinal, create_time);
 CREATE INDEX refunds_of_account ON refunds (account, state, ordinal, create_time);
 CREATE INDEX refunds_by_time ON refunds (create_time);
@@ -156,8 +161,8 @@ CREATE TABLE refund_references (
     PRIMARY KEY (reference, ordinal)
 ) STRICT, WITHOUT ROWID;
 
--- The refund that may hold a key of a target now: Refund::reservations. It is counted under the login that it was taken
--- with, without the host, so that a moved host frees nothing.
+-- The refund that may hold a key of a target now: Refund::reservations. It is counted under the
+-- login that it was taken with, without the host, so that a moved host frees nothing.
 CREATE TABLE reservations (
     key        TEXT    NOT NULL,
     login      TEXT    NOT NULL,
@@ -192,8 +197,8 @@ CREATE TABLE login_links (
     PRIMARY KEY (login, other)
 ) STRICT, WITHOUT ROWID;
 
--- When refunds of an account at a place began and ceased to wait because the configuration had another: their expiry
--- stands still meanwhile.
+-- When refunds of an account at a place began and ceased to wait because the configuration had
+-- another: their expiry stands still meanwhile.
 CREATE TABLE standstills (
     account    TEXT    NOT NULL,
     endpoint   TEXT    NOT NULL,
@@ -277,17 +282,19 @@ BEGIN
     SELECT RAISE(ABORT, 'an event is never deleted');
 END;
 
--- The span that a refund was recorded in, as W3C Trace Context writes it: lookups that come days later are linked to it.
--- Nothing here is money: no hash covers it, and without it nothing would be decided otherwise.
+-- The span that a refund was recorded in, as W3C Trace Context writes it: lookups that come days
+-- later are linked to it. Nothing here is money: no hash covers it, and without it nothing would be
+-- decided otherwise.
 CREATE TABLE refund_traces (
     ordinal      INTEGER PRIMARY KEY REFERENCES refunds (ordinal),
     trace_parent TEXT    NOT NULL CHECK (length(trace_parent) BETWEEN 1 AND 64)
 ) STRICT;
 
--- How far a refund's create_time has ever been behind that of one recorded before it, in microseconds: requests that
--- passed each other on their way to the ledger, or a clock that was set back. What was created before a moment was
--- recorded before everything that was created so much after it. It finds the place of a moment in the order of
--- recording, so that a page that begins or ends at a moment walks nothing else.
+-- How far a refund's create_time has ever been behind that of one recorded before it, in
+-- microseconds: requests that passed each other on their way to the ledger, or a clock that was set
+-- back. What was created before a moment was recorded before everything that was created so much
+-- after it. It finds the place of a moment in the order of recording, so that a page that begins or
+-- ends at a moment walks nothing else.
 CREATE TABLE disorder (
     only_row    INTEGER PRIMARY KEY CHECK (only_row = 1),
     most_micros INTEGER NOT NULL CHECK (most_micros >= 0)

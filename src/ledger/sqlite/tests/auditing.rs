@@ -1,4 +1,5 @@
-//! A look at a ledger that somebody's hand, or a disk, has changed: what was done is named, by table, row and column.
+//! A look at a ledger that somebody's hand, or a disk, has changed: what was done is named, by
+//! table, row and column.
 
 use super::*;
 use crate::ledger::sqlite::open::VERSION;
@@ -18,7 +19,8 @@ async fn closed() -> (TempDir, PathBuf) {
     (directory, path)
 }
 
-/// Edits a closed ledger without its triggers and checks, and puts the triggers back: so only what `sql` did is to be found.
+/// Edits a closed ledger without its triggers and checks, and puts the triggers back: so only what
+/// `sql` did is to be found.
 fn edit(path: &Path, sql: &str) {
     let raw = Connection::open(path).unwrap();
     raw.execute_batch("PRAGMA ignore_check_constraints = ON; PRAGMA foreign_keys = OFF;").unwrap();
@@ -245,7 +247,8 @@ async fn one_flipped_byte_anywhere_is_found_or_harmless() {
     let before = content(&path).unwrap();
     let flipped = directory.path().join("flipped.db");
     let (mut found, mut harmless) = (0, 0);
-    // A prime stride walks through all kinds of bytes of all pages; the first page's header is walked whole.
+    // A prime stride walks through all kinds of bytes of all pages; the first page's header is
+    // walked whole.
     for at in (0..100).chain((100..sound.len()).step_by(211)) {
         let mut bytes = sound.clone();
         bytes[at] ^= 1 << (at % 8);

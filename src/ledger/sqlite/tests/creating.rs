@@ -1,4 +1,5 @@
-//! A refund_id never expires, a target has one refund, and what looks like one sent twice is asked about.
+//! A refund_id never expires, a target has one refund, and what looks like one sent twice is asked
+//! about.
 
 use rstest::rstest;
 

@@ -298,7 +298,8 @@ async fn a_row_that_was_touched_since_its_attempt_began_is_not_built_upon() {
 async fn a_step_that_fails_half_way_does_not_undo_its_neighbours() {
     let bench = Bench::new();
     let raw = bench.raw();
-    // Nobody can ask for this: the refund's row and the first line of its history are written by then.
+    // Nobody can ask for this: the refund's row and the first line of its history are written by
+    // then.
     raw.execute_batch(
         "CREATE TRIGGER planted BEFORE INSERT ON refund_references WHEN NEW.reference = '102' \
          BEGIN SELECT RAISE(ABORT, 'planted'); END; BEGIN IMMEDIATE",

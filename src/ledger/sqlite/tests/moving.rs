@@ -180,7 +180,8 @@ async fn what_looks_like_one_sent_twice_moves_as_it_is_judged(
     }
 }
 
-/// A new host is no new neighbour: what was allowed side by side under one login goes on so, the first as the last.
+/// A new host is no new neighbour: what was allowed side by side under one login goes on so, the
+/// first as the last.
 #[tokio::test]
 async fn what_was_allowed_side_by_side_moves_to_another_host() {
     let bench = Bench::new();

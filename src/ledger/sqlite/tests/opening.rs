@@ -42,7 +42,8 @@ fn every_commit_is_synced() {
     assert_eq!(pragma("foreign_keys"), 1);
     assert_eq!(pragma("application_id"), APPLICATION_ID);
     assert_eq!(pragma("user_version"), KNOWN);
-    // No list in a check is long enough for a table in memory, which would be made for each row that is checked.
+    // No list in a check is long enough for a table in memory, which would be made for each row
+    // that is checked.
     let mut tables = opened.writer.prepare("SELECT sql FROM sqlite_schema WHERE type = 'table'").unwrap();
     for sql in tables.query_map([], |row| row.get::<_, String>(0)).unwrap() {
         let sql = sql.unwrap();

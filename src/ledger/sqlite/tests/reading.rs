@@ -1,4 +1,5 @@
-//! Pages that do not shift, filters that agree with a plain search, work that is found when it is due, and no question without an index.
+//! Pages that do not shift, filters that agree with a plain search, work that is found when it is
+//! due, and no question without an index.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -227,7 +228,8 @@ async fn the_last_entry_into_a_state_is_when_it_was_entered_from_another() {
     }
 }
 
-/// Every statement that the reads have prepared, as the planner sees it: nothing reads a whole table but the pages of the table itself.
+/// Every statement that the reads have prepared, as the planner sees it: nothing reads a whole
+/// table but the pages of the table itself.
 #[tokio::test]
 async fn no_question_reads_a_whole_table() {
     let bench = Bench::new();

@@ -623,7 +623,8 @@ fn fingerprint(body: &str) -> String {
     ValidationStatus::new(read(body).unwrap(), Timestamp::from_seconds(0)).fingerprint().to_owned()
 }
 
-/// Every leaf of the fixture, changed alone: a member that the reader forgets would leave the fingerprint as it was.
+/// Every leaf of the fixture, changed alone: a member that the reader forgets would leave the
+/// fingerprint as it was.
 #[test]
 fn the_fingerprint_changes_with_every_single_member() {
     let whole: serde_json::Value = serde_json::from_str(EVERY_SECTION).unwrap();
