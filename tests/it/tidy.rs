@@ -11,11 +11,13 @@ use rstest::rstest;
 
 use self::names::Names;
 
+mod cycles;
 mod names;
+mod vocabulary;
 
 /// Which modules of the gateway a module may name besides itself. `""` is the crate's root, with
 /// what is generated from `proto/` in it.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     (
         "",
         &[
@@ -24,6 +26,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
             "config",
             "domain",
             "engine",
+            "http",
             "ledger",
             "proto",
             "providers",
@@ -40,7 +43,8 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("api", &["domain", "engine", "ledger", "proto", "providers", "telemetry", "validation"]),
     ("engine", &["domain", "ledger", "providers", "telemetry"]),
     ("validation", &["domain", "providers", "telemetry"]),
-    ("providers", &["domain", "telemetry"]),
+    ("providers", &["domain", "http", "telemetry"]),
+    ("http", &["domain", "telemetry"]),
     ("ledger", &["domain", "telemetry"]),
     ("telemetry", &["domain"]),
     ("domain", &[]),
@@ -55,7 +59,7 @@ const PLACES: [(&[&str], &[&str], bool); 19] = [
     (&["tonic_prost"], &["src/api/"], false),
     (&["tonic_reflection"], &["src/api/"], false),
     (&["tonic_types"], &["src/api/", "src/cli/"], false),
-    (&["reqwest"], &["src/providers/"], false),
+    (&["reqwest"], &["src/http/", "src/providers/"], false),
     (&["rusqlite"], &["src/ledger/"], false),
     (&["opentelemetry"], &["src/telemetry/"], false),
     (&["opentelemetry_otlp"], &["src/telemetry/"], false),
