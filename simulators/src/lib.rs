@@ -18,6 +18,8 @@
 //! A request comes in at `server`, goes its `course` past the fault points, and is answered by one
 //! of three providers.
 
+#![warn(missing_docs)]
+
 pub mod clock;
 pub mod config;
 mod control;
