@@ -422,7 +422,7 @@ fn nothing_was_dispatched_where_the_service_says_so() {
         assert!(error.message.contains("action_prefix") && error.message.contains("'urn:x'"), "{}", error.message);
         let Lookup::Unavailable { evidence, heard } = look(status, body.as_bytes()) else { panic!("{status}") };
         assert!(evidence.contains("action_prefix"), "{evidence}");
-        assert_eq!(heard, AccountSignal::NotDispatched);
+        assert_eq!(heard, AccountSignal::Healthy);
     }
     let with_a_result = body.replace("</s:Fault>", "</s:Fault><InitiateRefundResponse/>");
     let said_elsewhere = fault("s:Server", "a:ActionNotSupported");
@@ -445,10 +445,10 @@ fn a_lookup_says_that_the_login_was_refused() {
         Lookup::Unavailable { heard, .. } => heard,
         other => panic!("{other:?}"),
     };
-    assert_eq!(heard(&body), AccountSignal::LoginRefused);
-    assert_eq!(heard(&body.replace("DATA-NS", "urn:data")), AccountSignal::Nothing, "the service saw no login");
+    assert_eq!(heard(&body), AccountSignal::CredentialsRefused);
+    assert_eq!(heard(&body.replace("DATA-NS", "urn:data")), AccountSignal::Failure, "the service saw no login");
     let broken = reply("Failed", &["Error 09 Other"], "6f1c").replace("InitiateRefund", "GetRefundStatus");
-    assert_eq!(heard(&broken), AccountSignal::Nothing);
+    assert_eq!(heard(&broken), AccountSignal::Failure);
 }
 
 #[test]
