@@ -120,10 +120,7 @@ impl App {
             ledger.measure(metrics.clone()).await;
         }
         let engine_settings = EngineSettings {
-            backoff: Backoff {
-                min: settings.engine.retry_backoff_min,
-                max: settings.engine.retry_backoff_max,
-            },
+            backoff: Backoff { min: settings.engine.retry_backoff_min, max: settings.engine.retry_backoff_max },
             schedule: Schedule {
                 first: settings.engine.lookups_after.clone(),
                 then_every: settings.engine.lookups_every,

@@ -413,8 +413,29 @@ impl ItemState {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::*;
+
+    fn not_sent(category: ErrorCategory, http_status: u16) -> Outcome {
+        let error = ProviderError { code: String::new(), message: String::new(), http_status, category };
+        Outcome::NotSent { error, retry_at: None }
+    }
+
+    #[rstest]
+    #[case::refunded(Outcome::Refunded(Confirmation::default()), AccountSignal::Healthy)]
+    #[case::accepted(Outcome::Accepted(Acceptance::default()), AccountSignal::Healthy)]
+    #[case::login_refused(not_sent(ErrorCategory::CredentialsRefused, 401), AccountSignal::CredentialsRefused)]
+    #[case::not_processed(not_sent(ErrorCategory::LimitReached, 429), AccountSignal::Healthy)]
+    #[case::not_connected(not_sent(ErrorCategory::Other, 0), AccountSignal::Failure)]
+    #[case::unknown(
+        Outcome::Unknown { reason: DoubtReason::Timeout, evidence: String::new() },
+        AccountSignal::Failure
+    )]
+    fn an_attempt_says_something_about_the_account(#[case] outcome: Outcome, #[case] expected: AccountSignal) {
+        assert_eq!(AttemptReport::from(outcome).signal, expected);
+    }
 
     #[test]
     fn control_characters_are_shown_and_not_obeyed() {

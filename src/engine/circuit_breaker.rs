@@ -330,7 +330,11 @@ mod tests {
         assert_eq!(breaker.try_acquire(), None, "only one");
         assert_eq!(breaker.permission(begin), Permission::None);
         breaker.record_result(trial, AccountSignal::Failure, ANY, begin);
-        assert_eq!(breaker.permission(begin), Permission::Until(begin + Duration::from_secs(10)), "the pause is doubled");
+        assert_eq!(
+            breaker.permission(begin),
+            Permission::Until(begin + Duration::from_secs(10)),
+            "the pause is doubled"
+        );
         breaker.record_lookup(AccountSignal::Healthy, false, begin);
         let trial = breaker.try_acquire().unwrap();
         breaker.release(trial);
@@ -342,7 +346,9 @@ mod tests {
     /// Many attempts stall together, and time out one after the other, long after the first of them
     /// have opened the breaker.
     #[rstest]
-    fn results_of_an_earlier_generation_are_ignored(#[values(AccountSignal::Failure, AccountSignal::Healthy)] late: AccountSignal) {
+    fn results_of_an_earlier_generation_are_ignored(
+        #[values(AccountSignal::Failure, AccountSignal::Healthy)] late: AccountSignal,
+    ) {
         let (mut breaker, begin) = (CircuitBreaker::new(SETTINGS), Instant::now());
         let before = breaker.try_acquire().unwrap();
         for _ in 0..SETTINGS.failure_threshold {

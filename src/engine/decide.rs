@@ -358,16 +358,16 @@ fn after_absence(refund: &Refund, absence: Absence, rules: RetryRules<'_>, asked
             // If the refund cannot be sent again, only a later lookup could still show it.
             let cannot_resend = !rules.may_resend(refund, asked) || is_stuck;
             match absence {
-                Absence::HalfDone => {
-                    AfterAbsence::Exhausted("the settle time is over, and the refund may still come")
-                }
+                Absence::HalfDone => AfterAbsence::Exhausted("the settle time is over, and the refund may still come"),
                 _ if refund.attempted_elsewhere => AfterAbsence::Exhausted(ELSEWHERE),
                 _ if refund.unanswered_attempts >= MAX_UNANSWERED_ATTEMPTS => {
                     AfterAbsence::Exhausted(TOO_MANY_UNANSWERED)
                 }
                 // As below: unprocessed attempts do not count, so a deadline must end it.
                 Absence::Untouched
-                    if cannot_resend && was_not_processed(refund) && is_past_resend_deadline(refund, contract, asked) =>
+                    if cannot_resend
+                        && was_not_processed(refund)
+                        && is_past_resend_deadline(refund, contract, asked) =>
                 {
                     AfterAbsence::Exhausted(NEVER_ACCEPTED)
                 }

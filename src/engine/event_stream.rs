@@ -44,8 +44,7 @@ impl EventStream {
         if after > last {
             return Err(EngineError::BeyondLastEvent { last });
         }
-        let slot =
-            core.event_stream_slots.clone().try_acquire_owned().map_err(|_| EngineError::TooManyEventStreams)?;
+        let slot = core.event_stream_slots.clone().try_acquire_owned().map_err(|_| EngineError::TooManyEventStreams)?;
         core.event_buffer.add_reader(last);
         Ok(EventStream {
             ledger: core.ledger.clone(),

@@ -36,7 +36,11 @@ const MAX_LOGGED: usize = 100;
 ///
 /// # Errors
 /// Those of the ledger.
-pub(super) async fn move_to_present(ledger: &dyn Ledger, accounts: &Accounts, now: Timestamp) -> Result<(), LedgerError> {
+pub(super) async fn move_to_present(
+    ledger: &dyn Ledger,
+    accounts: &Accounts,
+    now: Timestamp,
+) -> Result<(), LedgerError> {
     for open in ledger.open_refunds().await? {
         if let (Some(StartEffect::Moves), Some(account)) =
             (start_effect(accounts, &open), accounts.get(&open.at.account))

@@ -154,7 +154,11 @@ mod tests {
     #[case(1, 0, Duration::from_secs(1))]
     #[case(0, 1, HOUR)]
     #[tokio::test(start_paused = true)]
-    async fn try_acquire_permits_a_request_only_within_the_limits(#[case] second: u32, #[case] hour: u32, #[case] interval: Duration) {
+    async fn try_acquire_permits_a_request_only_within_the_limits(
+        #[case] second: u32,
+        #[case] hour: u32,
+        #[case] interval: Duration,
+    ) {
         let limiter = limiter(second, hour);
         assert!(limiter.try_acquire());
         assert!(!limiter.try_acquire());

@@ -71,8 +71,7 @@ pub(super) async fn reconcile(core: Arc<EngineCore>, id: RefundId, actor: String
     // The semaphore is never closed, so this only waits.
     let slot = account.lookup_slots.acquire().await.map_err(|_| EngineError::Draining)?;
     let span = spans::lookup_span(&account, &refund);
-    let (refund, is_safe) =
-        lookup::look_up_and_record(&core, &account, refund, &actor).instrument(span).await?;
+    let (refund, is_safe) = lookup::look_up_and_record(&core, &account, refund, &actor).instrument(span).await?;
     drop(slot);
     // The refund may be due at another time than before.
     account.reconcile_notify.notify_one();

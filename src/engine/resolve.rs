@@ -141,7 +141,9 @@ fn check_items(refund: &Refund, items: &[ItemResolution], violations: &mut Vec<F
             violations.push(FieldViolation::new(format!("{field}.item_id"), "must name each item once"));
         }
         match item.amount {
-            Some(amount) if item.refunded => check_amount(&format!("{field}.refunded_amount"), refund, amount, violations),
+            Some(amount) if item.refunded => {
+                check_amount(&format!("{field}.refunded_amount"), refund, amount, violations)
+            }
             Some(_) => violations.push(FieldViolation::new(
                 format!("{field}.refunded_amount"),
                 "must be left out for an item that was not refunded",

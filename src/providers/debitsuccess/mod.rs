@@ -189,7 +189,8 @@ mod tests {
     #[tokio::test]
     async fn the_refund_request_is_these_bytes() {
         let peer = ScriptedServer::start(Script::Say("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
-        let outcome = fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await.outcome;
+        let outcome =
+            fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await.outcome;
         assert_eq!(outcome_word(&outcome), "unknown provider_server_error");
         let body = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\
             <s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\"><s:Body>\
@@ -232,8 +233,24 @@ mod tests {
     #[tokio::test]
     async fn an_answer_cut_off_is_doubt() {
         let peer = ScriptedServer::start(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n<s:Envelope")).await;
-        let outcome = fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await.outcome;
+        let outcome =
+            fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await.outcome;
         assert_eq!(outcome_word(&outcome), "unknown connection_lost");
         assert_eq!(peer.requests().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_target_must_be_in_the_accounts_currency() {
+        let peer = ScriptedServer::start(Script::Close).await;
+        let mut account = fixtures::account(&peer, login());
+        account.place.currency = Currency::parse("AUD").unwrap();
+        assert_eq!(account.check_target(&target()), Ok(()));
+        account.place.currency = Currency::parse("NZD").unwrap();
+        let violation = account.check_target(&target()).unwrap_err();
+        assert_eq!(
+            (violation.field.as_str(), violation.description.as_str()),
+            ("debitsuccess.amount.currency_code", "must be the account's currency, NZD")
+        );
+        assert_eq!(peer.connections(), 0);
     }
 }

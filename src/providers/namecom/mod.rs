@@ -367,7 +367,8 @@ mod tests {
             "HTTP/1.1 307 Temporary Redirect\r\nLocation: /core/v1/refund\r\nContent-Length: 0\r\n\r\n",
         ))
         .await;
-        let outcome = fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await.outcome;
+        let outcome =
+            fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await.outcome;
         assert_eq!(outcome_word(&outcome), "unknown unreadable_reply");
         assert_eq!(peer.requests().len(), 1);
     }
@@ -376,7 +377,8 @@ mod tests {
     async fn a_body_cut_off_is_doubt() {
         let peer =
             ScriptedServer::start(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{\"results\":[")).await;
-        let outcome = fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await.outcome;
+        let outcome =
+            fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await.outcome;
         assert!(matches!(&outcome, Outcome::Unknown { reason: DoubtReason::ConnectionLost, .. }), "{outcome:?}");
     }
 }

@@ -126,7 +126,8 @@ mod tests {
     #[tokio::test]
     async fn the_refund_request_is_these_bytes() {
         let peer = ScriptedServer::start(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n0")).await;
-        let outcome = fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await.outcome;
+        let outcome =
+            fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await.outcome;
         assert!(matches!(outcome, Outcome::Refunded(_)), "{outcome:?}");
         assert_eq!(
             peer.requests(),
@@ -169,7 +170,8 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_ends_is_doubt() {
         let peer = ScriptedServer::start(Script::Close).await;
-        let outcome = fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await.outcome;
+        let outcome =
+            fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await.outcome;
         assert!(
             matches!(&outcome, Outcome::Unknown { reason: DoubtReason::ConnectionLost, evidence } if !evidence.contains("word")),
             "{outcome:?}"
@@ -181,7 +183,8 @@ mod tests {
     async fn another_providers_target_is_never_sent() {
         let peer = ScriptedServer::start(Script::Close).await;
         let target = Target::Namecom(crate::domain::target::NamecomTarget::new(1, &[2]).unwrap());
-        let outcome = fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target), None).await.outcome;
+        let outcome =
+            fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target), None).await.outcome;
         assert!(matches!(outcome, Outcome::NotSent { .. }), "{outcome:?}");
         assert_eq!(peer.connections(), 0);
     }

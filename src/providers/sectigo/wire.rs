@@ -174,6 +174,15 @@ mod tests {
     }
 
     #[rstest]
+    #[case::foreign_order_or_wrong_login(b"-16\nPermission denied!", AccountSignal::ForeignTarget)]
+    #[case::another_refusal(b"-18\nNot eligible", AccountSignal::Healthy)]
+    #[case::refunded(b"0", AccountSignal::Healthy)]
+    #[case::unreadable(b"<html>", AccountSignal::Failure)]
+    fn an_attempt_says_something_about_the_account(#[case] body: &[u8], #[case] expected: AccountSignal) {
+        assert_eq!(account_signal(&read_refund(&answer(200, &[], body), &mask())), expected);
+    }
+
+    #[rstest]
     #[case::yes(b"0", "refunded")]
     #[case::yes_with_line_end(b"0\n", "refunded")]
     #[case::yes_with_windows_line_end(b"0\r\n", "refunded")]
