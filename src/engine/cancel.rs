@@ -1,4 +1,4 @@
-//! CancelRefund: cancels a refund of which nothing was processed.
+//! CancelRefund: cancels a refund that was not processed.
 
 use std::sync::Arc;
 

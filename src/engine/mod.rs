@@ -152,7 +152,7 @@ impl Engine {
         }
     }
 
-    /// Cancels a refund of which nothing was processed. Repeating it changes nothing.
+    /// Cancels a refund that was not processed. Repeating it changes nothing.
     ///
     /// # Errors
     /// [`EngineError::NotCancellable`], [`EngineError::EtagMismatch`], those of the ledger.
