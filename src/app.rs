@@ -120,17 +120,14 @@ impl App {
             ledger.measure(metrics.clone()).await;
         }
         let engine_settings = EngineSettings {
-            backoff: Backoff {
-                shortest: settings.engine.retry_backoff_min,
-                longest: settings.engine.retry_backoff_max,
-            },
+            backoff: Backoff { min: settings.engine.retry_backoff_min, max: settings.engine.retry_backoff_max },
             schedule: Schedule {
                 first: settings.engine.lookups_after.clone(),
                 then_every: settings.engine.lookups_every,
             },
             circuit: circuit_of(&settings),
             rejection_follow_up: settings.engine.rejection_follow_up,
-            max_feeds: settings.server.max_event_streams,
+            max_event_streams: settings.server.max_event_streams,
         };
         for account in accounts.iter() {
             let (name, provider, endpoint) = (&account.name, account.provider, &account.place.endpoint);
@@ -288,10 +285,10 @@ impl Standings for Whole {
             oldest_pending,
             waiting_for_account,
             clock_ahead: self.engine.clock_ahead(),
-            circuits: self.engine.circuits(),
+            circuits: self.engine.breaker_states(),
             write_queue: self.ledger.queue_length(),
             writing: *self.ledger.health().borrow() == Health::Writing,
-            event_readers: self.engine.feed_count(),
+            event_readers: self.engine.event_stream_count(),
             watchers: self.validation.watch_count(),
         }
     }
@@ -313,10 +310,10 @@ pub async fn probe_accounts(settings: &Settings) -> Result<Vec<(Arc<Account>, Pr
 
 fn circuit_of(settings: &Settings) -> CircuitBreakerSettings {
     CircuitBreakerSettings {
-        failures: settings.engine.circuit_failures,
-        strangers: settings.engine.circuit_foreign_targets,
-        shortest_pause: settings.engine.circuit_pause_min,
-        longest_pause: settings.engine.circuit_pause_max,
+        failure_threshold: settings.engine.circuit_failures,
+        foreign_target_threshold: settings.engine.circuit_foreign_targets,
+        open_min: settings.engine.circuit_pause_min,
+        open_max: settings.engine.circuit_pause_max,
     }
 }
 

@@ -49,7 +49,7 @@ pub(crate) fn all(criterion: &mut Criterion) {
         let intent = samples::intent(provider, 7);
         // Nothing in it waits.
         let refund = || account.adapter.refund(&intent, None).now_or_never().unwrap();
-        let outcome = refund();
+        let outcome = refund().outcome;
         assert!(matches!(outcome, Outcome::Refunded(_) | Outcome::Accepted(_)), "{outcome:?}");
         group.bench_function(format!("{provider}: write a refund, read the yes"), |bencher| bencher.iter(refund));
     }

@@ -1,4 +1,4 @@
-//! What follows from an answer: pure, so it costs what its allocations cost.
+//! The cost of `engine::decide`: pure functions, so mostly allocations.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use recoup::providers::Url;
 
 use crate::samples::{self, NOW, PROVIDERS};
 
-/// Nothing is sent here.
-struct Nowhere;
+/// A transport that sends nothing.
+struct NoTransport;
 
 #[async_trait]
-impl Transport for Nowhere {
+impl Transport for NoTransport {
     async fn exchange(&self, _: Url, _: HttpRequest, _: RequestKind, _: usize) -> HttpOutcome {
-        HttpOutcome::NotSent { why: "there is no wire".to_owned() }
+        HttpOutcome::NotSent { why: "there is no transport".to_owned() }
     }
 }
 
@@ -29,10 +29,10 @@ pub(crate) fn all(criterion: &mut Criterion) {
         first: vec![Duration::from_secs(10), Duration::from_secs(30)],
         then_every: Duration::from_secs(86_400),
     };
-    let backoff = Backoff { shortest: Duration::from_secs(1), longest: Duration::from_secs(300) };
+    let backoff = Backoff { min: Duration::from_secs(1), max: Duration::from_secs(300) };
     let mut group = criterion.benchmark_group("decide");
     for provider in PROVIDERS {
-        let contract = samples::account(provider, Arc::new(Nowhere)).contract;
+        let contract = samples::account(provider, Arc::new(NoTransport)).contract;
         let rules = RetryRules {
             contract: &contract,
             schedule: &schedule,
@@ -40,21 +40,21 @@ pub(crate) fn all(criterion: &mut Criterion) {
             key_is_bound: true,
             follow_up: Duration::ZERO,
         };
-        let sent = Refund::new(samples::intent(provider, 7), samples::place(), NOW)
+        let dispatched = Refund::new(samples::intent(provider, 7), samples::place(), NOW)
             .apply(&Event::Dispatched { credential: None }, NOW)
             .unwrap();
-        let doubted = sent.apply(&Event::Interrupted, NOW).unwrap();
-        let taken = Outcome::Accepted(Acceptance::default());
-        group.bench_function(format!("{provider}: after the answer"), |bencher| {
-            bencher.iter(|| decide::after_attempt(&sent, taken.clone(), rules, NOW));
+        let in_doubt = dispatched.apply(&Event::Interrupted, NOW).unwrap();
+        let accepted = Outcome::Accepted(Acceptance::default());
+        group.bench_function(format!("{provider}: attempt answered"), |bencher| {
+            bencher.iter(|| decide::after_attempt(&dispatched, accepted.clone(), rules, NOW));
         });
-        let lost = Outcome::Unknown { reason: DoubtReason::Timeout, evidence: "no answer in time".to_owned() };
-        group.bench_function(format!("{provider}: after no answer"), |bencher| {
-            bencher.iter(|| decide::after_attempt(&sent, lost.clone(), rules, NOW));
+        let unanswered = Outcome::Unknown { reason: DoubtReason::Timeout, evidence: "no answer in time".to_owned() };
+        group.bench_function(format!("{provider}: attempt timed out"), |bencher| {
+            bencher.iter(|| decide::after_attempt(&dispatched, unanswered.clone(), rules, NOW));
         });
-        let nothing = Lookup::not_found("no record");
-        group.bench_function(format!("{provider}: after a look that shows nothing"), |bencher| {
-            bencher.iter(|| decide::after_lookup(&doubted, nothing.clone(), None, rules, NOW, NOW));
+        let absent = Lookup::not_found("no record");
+        group.bench_function(format!("{provider}: lookup without a trace"), |bencher| {
+            bencher.iter(|| decide::after_lookup(&in_doubt, absent.clone(), None, rules, NOW, NOW));
         });
     }
 }

@@ -212,7 +212,7 @@ impl RefundService for RefundsApi {
         if after.is_none() {
             faults.add("after_sequence", "must not be below 0");
         }
-        let feed = self.engine.feed(faults.finish(after)?).map_err(status::of_engine)?;
+        let feed = self.engine.stream_events(faults.finish(after)?).map_err(status::of_engine)?;
         let pages = stream::unfold(Some(feed), move |feed| async move {
             let mut feed = feed?;
             match deadline.bound(async { feed.next().await.map_err(status::of_engine) }).await {

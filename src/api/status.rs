@@ -178,7 +178,7 @@ pub(super) fn of_engine(error: EngineError) -> Status {
         }
         EngineError::Deadline => deadline(),
         EngineError::Draining => draining(),
-        EngineError::TooManyOperations | EngineError::TooManyFeeds => overloaded(&message),
+        EngineError::TooManyOperations | EngineError::TooManyEventStreams => overloaded(&message),
         EngineError::BeyondLastEvent { last } => invalid(vec![FieldViolation::new(
             "after_sequence",
             format!("must be at most {last}, the ledger's last event"),

@@ -50,30 +50,37 @@ pub enum Lookup {
         /// What the provider shows besides.
         absence: Absence,
     },
-    /// No usable answer: nothing was learnt of the refund.
+    /// No usable answer: nothing was learnt about the refund.
     Unavailable {
         /// Why.
         evidence: String,
-        /// What the answer tells of the account all the same.
-        heard: AccountSignal,
+        /// What the answer still says about the account.
+        signal: AccountSignal,
     },
 }
 
-/// What an answer that tells nothing of a refund tells of the account that asked.
+/// What one attempt led to: the outcome for the refund, and what the answer says about the account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptReport {
+    /// What became of the refund.
+    pub outcome: Outcome,
+    /// What the answer says about the account that the attempt was made from.
+    pub signal: AccountSignal,
+}
+
+/// What an answer to an attempt, a lookup or a probe says about the account that asked. The circuit
+/// breaker decides by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccountSignal {
-    /// Nothing: there was no answer, or none that can be believed.
-    Nothing,
+    /// The provider accepted the login and answered about the request itself.
+    Healthy,
     /// The provider refused the login.
-    LoginRefused,
-    /// The provider is there. It does not show the target to this login: the target is wrong, or
-    /// the login.
-    NotOurs,
-    /// The provider took the login, and has no such target.
-    NoTarget,
-    /// The provider answers, but did not process the request: a matter of the settings, not of the
-    /// circuit breaker.
-    NotDispatched,
+    CredentialsRefused,
+    /// The provider answers, but says that the target does not belong to this login: either the
+    /// target is wrong or the login.
+    ForeignTarget,
+    /// No answer, or none that can be believed.
+    Failure,
 }
 
 /// What a lookup that does not show the refund says about its absence.
@@ -96,9 +103,43 @@ impl Lookup {
         Lookup::NotFound { evidence: evidence.into(), items: Vec::new(), absence: Absence::Unproven }
     }
 
-    /// Nothing was learnt, of the refund or of the account.
+    /// Nothing was learnt, neither about the refund nor about the account.
     pub fn unavailable(evidence: impl Into<String>) -> Self {
-        Lookup::Unavailable { evidence: evidence.into(), heard: AccountSignal::Nothing }
+        Lookup::Unavailable { evidence: evidence.into(), signal: AccountSignal::Failure }
+    }
+
+    /// What the lookup says about the account that asked.
+    pub fn account_signal(&self) -> AccountSignal {
+        match self {
+            Lookup::Found(_) | Lookup::NotFound { .. } => AccountSignal::Healthy,
+            Lookup::Unavailable { signal, .. } => *signal,
+        }
+    }
+}
+
+impl AccountSignal {
+    /// What the outcome of an attempt says about the account where the provider's answer holds
+    /// nothing further about it.
+    pub fn of_attempt(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::NotSent { error, .. } if error.category == ErrorCategory::CredentialsRefused => {
+                AccountSignal::CredentialsRefused
+            }
+            // No byte left: the provider was not reached.
+            Outcome::NotSent { error, .. } if error.http_status == 0 => AccountSignal::Failure,
+            // The provider answered about the request itself, so it has accepted the login.
+            Outcome::Refunded(_) | Outcome::Accepted(_) | Outcome::Refused { .. } | Outcome::NotSent { .. } => {
+                AccountSignal::Healthy
+            }
+            Outcome::Unknown { .. } => AccountSignal::Failure,
+        }
+    }
+}
+
+impl From<Outcome> for AttemptReport {
+    /// A report whose signal is [`AccountSignal::of_attempt`].
+    fn from(outcome: Outcome) -> Self {
+        Self { signal: AccountSignal::of_attempt(&outcome), outcome }
     }
 }
 
@@ -372,8 +413,29 @@ impl ItemState {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::*;
+
+    fn not_sent(category: ErrorCategory, http_status: u16) -> Outcome {
+        let error = ProviderError { code: String::new(), message: String::new(), http_status, category };
+        Outcome::NotSent { error, retry_at: None }
+    }
+
+    #[rstest]
+    #[case::refunded(Outcome::Refunded(Confirmation::default()), AccountSignal::Healthy)]
+    #[case::accepted(Outcome::Accepted(Acceptance::default()), AccountSignal::Healthy)]
+    #[case::login_refused(not_sent(ErrorCategory::CredentialsRefused, 401), AccountSignal::CredentialsRefused)]
+    #[case::not_processed(not_sent(ErrorCategory::LimitReached, 429), AccountSignal::Healthy)]
+    #[case::not_connected(not_sent(ErrorCategory::Other, 0), AccountSignal::Failure)]
+    #[case::unknown(
+        Outcome::Unknown { reason: DoubtReason::Timeout, evidence: String::new() },
+        AccountSignal::Failure
+    )]
+    fn an_attempt_says_something_about_the_account(#[case] outcome: Outcome, #[case] expected: AccountSignal) {
+        assert_eq!(AttemptReport::from(outcome).signal, expected);
+    }
 
     #[test]
     fn control_characters_are_shown_and_not_obeyed() {

@@ -1,200 +1,217 @@
-//! What one account has of the engine: its slots on the wire, its pace, its circuit, and its place
-//! in the queue.
+//! What the engine keeps for one account at run time: its slots, rate limiter, circuit breaker and
+//! queue state.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tracing::{error, info};
 
 use crate::domain::clock::Timestamp;
-use crate::domain::ids::RefundId;
-use crate::engine::AccountHealth;
-use crate::engine::circuit_breaker::{CircuitBreaker, CircuitBreakerSettings, Generation, Permission, Signal};
-use crate::engine::probe::Probes;
+use crate::domain::ids::{AccountName, RefundId};
+use crate::domain::outcome::AccountSignal;
+use crate::domain::place::Destination;
+use crate::domain::refund::Refund;
+use crate::engine::circuit_breaker::{AccountHealth, CircuitBreaker, CircuitBreakerSettings, Generation, Permission};
+use crate::engine::probe_queue::ProbeQueue;
 use crate::engine::rate_limit::RateLimiter;
 use crate::ledger::RelatedLogins;
 use crate::providers::Account;
 
-/// One account's lane.
+/// The run-time state of one account.
 pub(super) struct AccountRuntime {
-    pub(super) account: Arc<Account>,
+    pub(super) configured: Arc<Account>,
     /// Further accounts and logins whose reservations count for this one.
     pub(super) related: RelatedLogins,
     /// Times during which its refunds waited for a changed account. They do not count towards
     /// expiry.
-    pub(super) standstills: Vec<(Timestamp, Timestamp)>,
+    standstills: Vec<(Timestamp, Timestamp)>,
     /// One permit for each attempt that may be on the wire.
-    pub(super) slots: Arc<Semaphore>,
-    /// One permit for each look that may be on the wire.
-    pub(super) lookups: Arc<Semaphore>,
-    /// Rung when a refund has become due, a slot free, or the circuit has moved.
-    pub(super) bell: Notify,
-    /// Rung when a refund is to be asked for.
+    pub(super) attempt_slots: Arc<Semaphore>,
+    /// One permit for each lookup that may be on the wire.
+    pub(super) lookup_slots: Arc<Semaphore>,
+    /// Wakes the dispatcher: a refund has become due, or the circuit breaker has changed.
+    pub(super) dispatch_notify: Notify,
+    /// Wakes the reconciler: a refund has become due for a lookup.
     pub(super) reconcile_notify: Notify,
-    /// Older refunds wait: a new one may not overtake them.
-    pub(super) backlog: AtomicBool,
-    /// Which of the waiting refunds is looked up when the account is tried next.
-    pub(super) probes: AtomicUsize,
-    /// The account has recovered: refunds whose last lookup had no usable answer are to be due at
-    /// once.
+    /// Older refunds wait to be sent: a new one may not overtake them.
+    pub(super) has_backlog: AtomicBool,
+    /// How many probes the circuit breaker has asked for; selects the refund that the next one looks
+    /// up.
+    pub(super) probe_count: AtomicUsize,
+    /// The account has recovered: refunds whose last lookup had no usable answer become due now.
     pub(super) has_recovered: AtomicBool,
     /// Probes that callers ask for.
-    pub(super) requested_probes: Probes,
-    /// When its next request may be sent.
-    pub(super) limiter: Arc<RateLimiter>,
-    circuit: Mutex<CircuitBreaker>,
+    pub(super) requested_probes: ProbeQueue,
+    /// When the next request may be sent.
+    pub(super) rate_limiter: Arc<RateLimiter>,
+    breaker: Mutex<CircuitBreaker>,
+    /// The refunds that are being reconciled.
     reconciling: Mutex<BTreeSet<RefundId>>,
 }
 
-/// A refund that somebody is settling; let go of when dropped.
+/// Marks a refund as being reconciled until it is dropped.
 pub(super) struct ReconcileGuard {
-    lane: Arc<AccountRuntime>,
+    account: Arc<AccountRuntime>,
     refund: RefundId,
 }
 
 impl AccountRuntime {
     pub(super) fn new(
-        account: Arc<Account>,
+        configured: Arc<Account>,
         related: RelatedLogins,
         standstills: Vec<(Timestamp, Timestamp)>,
-        circuit: CircuitBreakerSettings,
+        breaker: CircuitBreakerSettings,
     ) -> Self {
-        let (second, hour) = (account.requests_per_second, account.requests_per_hour);
-        let limiter = Arc::new(RateLimiter::new(second, hour, account.meter.clone()));
+        let (second, hour) = (configured.requests_per_second, configured.requests_per_hour);
+        let rate_limiter = Arc::new(RateLimiter::new(second, hour, configured.meter.clone()));
         Self {
-            slots: Arc::new(Semaphore::new(account.max_in_flight)),
-            lookups: Arc::new(Semaphore::new(account.max_in_flight)),
-            bell: Notify::new(),
+            attempt_slots: Arc::new(Semaphore::new(configured.max_in_flight)),
+            lookup_slots: Arc::new(Semaphore::new(configured.max_in_flight)),
+            dispatch_notify: Notify::new(),
             reconcile_notify: Notify::new(),
-            backlog: AtomicBool::new(true),
-            probes: AtomicUsize::new(0),
-            // Whether it was suspended when the last process ended is not known any more.
+            has_backlog: AtomicBool::new(true),
+            probe_count: AtomicUsize::new(0),
+            // Whether the account was suspended when the last process ended is not known any more.
             has_recovered: AtomicBool::new(true),
-            requested_probes: Probes::default(),
-            limiter,
-            circuit: Mutex::new(CircuitBreaker::new(circuit)),
+            requested_probes: ProbeQueue::default(),
+            rate_limiter,
+            breaker: Mutex::new(CircuitBreaker::new(breaker)),
             reconciling: Mutex::default(),
             related,
             standstills,
-            account,
+            configured,
         }
     }
 
-    /// A slot for a refund that is only now being recorded: none while older ones wait for theirs.
+    pub(super) fn name(&self) -> &AccountName {
+        &self.configured.name
+    }
+
+    pub(super) fn destination(&self) -> Destination {
+        self.configured.destination()
+    }
+
+    /// A slot for a refund that is only now being recorded. None while older refunds wait for
+    /// theirs.
     pub(super) fn try_acquire_for_new(&self) -> Option<OwnedSemaphorePermit> {
-        if self.backlog.load(Ordering::Acquire) || !self.is_free() {
+        if self.has_backlog.load(Ordering::Acquire) || !self.allows_all() {
             return None;
         }
-        let slot = self.slots.clone().try_acquire_owned().ok()?;
-        self.limiter.try_acquire().then_some(slot)
+        let slot = self.attempt_slots.clone().try_acquire_owned().ok()?;
+        self.rate_limiter.try_acquire().then_some(slot)
     }
 
-    /// Waits for this request's turn on the wire.
-    pub(super) async fn turn(&self) {
-        self.limiter.acquire().await;
+    /// How much of the wait since `since` does not count towards expiry.
+    pub(super) fn standstill_since(&self, since: Timestamp) -> Duration {
+        overlap_since(&self.standstills, since)
     }
 
     pub(super) fn health(&self) -> AccountHealth {
-        self.circuit().health()
+        self.breaker().health()
     }
 
-    pub(super) fn stance(&self) -> Permission {
-        self.circuit().stance(Instant::now())
+    pub(super) fn permission(&self) -> Permission {
+        self.breaker().permission(Instant::now())
     }
 
-    /// The label used in the metrics.
-    pub(super) fn position(&self) -> &'static str {
-        self.circuit().position(Instant::now())
+    /// The breaker state's label in the metrics.
+    pub(super) fn breaker_state(&self) -> &'static str {
+        self.breaker().state_label(Instant::now())
     }
 
     /// Any number of refunds may be sent.
-    pub(super) fn is_free(&self) -> bool {
-        self.stance() == Permission::All
+    pub(super) fn allows_all(&self) -> bool {
+        self.permission() == Permission::All
     }
 
-    /// No refund may be sent.
+    /// At least one refund may be sent.
+    pub(super) fn allows_one(&self) -> bool {
+        matches!(self.permission(), Permission::All | Permission::One)
+    }
+
+    /// The circuit breaker is open: no refund may be sent.
     pub(super) fn is_open(&self) -> bool {
-        matches!(self.stance(), Permission::ProbeDue | Permission::Until(_))
+        matches!(self.permission(), Permission::ProbeDue | Permission::Until(_))
     }
 
-    /// A refund may be sent, or one at least.
-    pub(super) fn may_send(&self) -> bool {
-        matches!(self.stance(), Permission::All | Permission::One)
+    /// The circuit breaker's present generation, to be kept with what is sent now.
+    pub(super) fn generation(&self) -> Generation {
+        self.breaker().generation()
     }
 
-    /// To be noted with what is sent now.
-    pub(super) fn era(&self) -> Generation {
-        self.circuit().era()
+    /// Permits one attempt, which is about to be recorded. None if no attempt is allowed.
+    pub(super) fn try_acquire_permission(&self) -> Option<Generation> {
+        self.breaker().try_acquire()
     }
 
-    /// A refund is about to be recorded as sent; none where it may not be.
-    pub(super) fn try_acquire_probe(&self) -> Option<Generation> {
-        self.circuit().try_acquire_probe()
+    /// The permitted attempt was not sent after all: another one may be.
+    pub(super) fn release_permission(&self, generation: Generation) {
+        self.update_breaker(|breaker| breaker.release(generation));
     }
 
-    /// The refund that took its turn was not sent after all: another one may have it.
-    pub(super) fn release(&self, era: Generation) {
-        self.moved(|circuit| circuit.release(era));
-    }
-
-    /// Remembers what the answer to an attempt that was sent in `era` told of the account. Whether
-    /// that has shut it.
-    pub(super) fn note(&self, era: Generation, sign: Signal) -> bool {
-        self.moved(|circuit| {
-            let was_present = circuit.era() == era;
-            circuit.note(era, sign, Instant::now());
-            was_present && circuit.era() != era
+    /// Records what the answer to an attempt, sent in `generation`, says about the account. Returns
+    /// whether that has opened the circuit breaker.
+    pub(super) fn record_result(&self, generation: Generation, signal: AccountSignal, refund: &Refund) -> bool {
+        let target = refund.intent.target.references().concat();
+        self.update_breaker(|breaker| {
+            let was_present = breaker.generation() == generation;
+            breaker.record_result(generation, signal, &target, Instant::now());
+            was_present && breaker.generation() != generation
         })
     }
 
-    /// Remembers what a look told of the account. `is_due`: it was made to try the account.
-    pub(super) fn record_probe(&self, sign: &Signal, is_due: bool) {
-        self.moved(|circuit| circuit.record_probe(sign, is_due, Instant::now()));
+    /// Records what the answer to a lookup says about the account. `is_probe`: the lookup was made
+    /// because the circuit breaker is open.
+    pub(super) fn record_lookup(&self, signal: AccountSignal, is_probe: bool) {
+        self.update_breaker(|breaker| breaker.record_lookup(signal, is_probe, Instant::now()));
     }
 
-    /// The account has a new secret. If the previous one was refused, the account is tried again at
-    /// once.
+    /// The account has a new secret. If the previous one was refused, the account is probed
+    /// immediately.
     pub(super) fn credentials_changed(&self) {
-        self.moved(|circuit| circuit.credentials_changed(Instant::now()));
+        self.update_breaker(|breaker| breaker.credentials_changed(Instant::now()));
     }
 
-    /// Takes a refund in hand; none where somebody has it already.
+    /// Marks the refund as being reconciled. None if it is already.
     pub(super) fn try_begin_reconcile(self: &Arc<Self>, refund: &RefundId) -> Option<ReconcileGuard> {
-        let taken = self.reconciling().insert(refund.clone());
-        taken.then(|| ReconcileGuard { lane: self.clone(), refund: refund.clone() })
+        let is_new = self.reconciling().insert(refund.clone());
+        is_new.then(|| ReconcileGuard { account: self.clone(), refund: refund.clone() })
     }
 
     pub(super) fn is_reconciling(&self) -> bool {
         !self.reconciling().is_empty()
     }
 
-    /// Moves the circuit, logs a change of health once, and wakes who waits for it.
-    fn moved<T>(&self, move_it: impl FnOnce(&mut CircuitBreaker) -> T) -> T {
-        let (before, told, after) = {
-            let mut circuit = self.circuit();
-            let before = (circuit.health(), circuit.stance(Instant::now()), circuit.is_read_only());
-            let told = move_it(&mut circuit);
-            (before, told, (circuit.health(), circuit.stance(Instant::now()), circuit.is_read_only()))
+    /// Changes the circuit breaker, logs a change of the account's health, and wakes the workers
+    /// that wait for it.
+    fn update_breaker<T>(&self, update: impl FnOnce(&mut CircuitBreaker) -> T) -> T {
+        let (before, result, after) = {
+            let mut breaker = self.breaker();
+            let before = (breaker.health(), breaker.permission(Instant::now()));
+            let result = update(&mut breaker);
+            (before, result, (breaker.health(), breaker.permission(Instant::now()), breaker.is_read_only()))
         };
-        if before.1 != after.1 {
-            self.bell.notify_one();
+        let ((health_before, permission_before), (health, permission, is_read_only)) = (before, after);
+        if permission_before != permission {
+            self.dispatch_notify.notify_one();
         }
-        if after.0 == AccountHealth::CredentialsRefused {
-            self.account.secret.refused();
+        if health == AccountHealth::CredentialsRefused {
+            self.configured.secret.refused();
         }
-        let account = &self.account.name;
-        match (before.0, after.0) {
-            (AccountHealth::Serving, AccountHealth::CredentialsRefused) if after.2 => {
-                error!(%account, "the provider answers the account's lookups and refuses its refunds: they wait as PENDING");
+        let account = self.name();
+        match (health_before, health) {
+            (AccountHealth::Serving, AccountHealth::CredentialsRefused) if is_read_only => {
+                error!(%account, "the provider answers the account's lookups and refuses its refunds: they stay PENDING");
             }
             (AccountHealth::Serving, AccountHealth::CredentialsRefused) => {
-                error!(%account, "the provider refuses the account's credentials: its refunds wait as PENDING");
+                error!(%account, "the provider refuses the account's credentials: its refunds stay PENDING");
             }
             (AccountHealth::Serving, AccountHealth::Suspended) => {
-                error!(%account, "nothing usable is heard of the provider: the account's refunds wait as PENDING");
+                error!(%account, "provider not responding: account suspended, its refunds stay PENDING");
             }
             (AccountHealth::CredentialsRefused | AccountHealth::Suspended, AccountHealth::Serving) => {
                 info!(%account, "the provider answers the account again");
@@ -203,11 +220,11 @@ impl AccountRuntime {
             }
             _ => {}
         }
-        told
+        result
     }
 
-    fn circuit(&self) -> MutexGuard<'_, CircuitBreaker> {
-        self.circuit.lock().unwrap_or_else(PoisonError::into_inner)
+    fn breaker(&self) -> MutexGuard<'_, CircuitBreaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn reconciling(&self) -> MutexGuard<'_, BTreeSet<RefundId>> {
@@ -215,9 +232,30 @@ impl AccountRuntime {
     }
 }
 
+/// How much of the time since `since` lies in one of these intervals.
+fn overlap_since(intervals: &[(Timestamp, Timestamp)], since: Timestamp) -> Duration {
+    intervals.iter().map(|(begin, end)| end.saturating_duration_since((*begin).max(since))).sum()
+}
+
 impl Drop for ReconcileGuard {
     fn drop(&mut self) {
-        self.lane.reconciling().remove(&self.refund);
-        self.lane.reconcile_notify.notify_one();
+        self.account.reconciling().remove(&self.refund);
+        self.account.reconcile_notify.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::recorded_after_it(500, 0)]
+    #[case::recorded_before_it(100, 100)]
+    #[case::recorded_in_its_middle(250, 50)]
+    fn a_standstill_does_not_count_towards_expiry(#[case] since: i64, #[case] seconds: u64) {
+        let at = Timestamp::from_seconds;
+        assert_eq!(overlap_since(&[(at(200), at(300))], at(since)), Duration::from_secs(seconds));
     }
 }

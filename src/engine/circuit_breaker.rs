@@ -1,17 +1,18 @@
-//! Whether an account is sent refunds at all. It does no I/O and reads no clock.
+//! The circuit breaker of one account: whether refunds may be sent. No I/O, and no clock is read.
 //!
 //! ```text
-//!            credentials refused, or a streak of failures
-//!   CLOSED ---------------------------------------------------> OPEN    nothing is sent; after a pause, a look
-//!     ^                                                          |  ^
-//!     | it was answered                  a look was answered     |  | it failed; the pause is doubled
-//!     |                                                          v  |
-//!     +------------------------------------------------------- HALF OPEN   one refund is sent
+//!            credentials refused, or failures in a row
+//!   CLOSED ---------------------------------------------> OPEN   nothing is sent; after a pause, a probe is due
+//!     ^                                                    |  ^
+//!     | the refund was answered    a lookup was answered   |  | the refund failed; the pause is doubled
+//!     |                                                    v  |
+//!     +------------------------------------------------- HALF OPEN   one refund is sent, as a trial
 //! ```
 //!
-//! What was sent before the account was last shut decides nothing, however late it is answered.
+//! Results of attempts that were sent before the breaker last opened change nothing, however late
+//! they arrive.
 //!
-//! Only a lookup tests an account in OPEN: it moves no money, and leaves no doubt.
+//! Only a lookup tests an account while the breaker is open: it moves no money and causes no doubt.
 //!
 //! An account whose lookups are answered and whose refunds are refused stays CREDENTIALS_REFUSED
 //! until a refund is not refused. Lookups in between do not shorten the pause before the next
@@ -21,77 +22,92 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::engine::AccountHealth;
+use crate::domain::outcome::AccountSignal;
 
-/// When an account is shut, and when it is tried again.
+/// When the breaker opens, and how long it stays open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CircuitBreakerSettings {
-    /// So many attempts on end of which nothing was heard, and the account is shut. At least 1.
-    pub failures: u32,
-    /// So many different targets on end that the provider says are not this account's, and its
-    /// credentials are doubted. At least 1.
-    pub strangers: usize,
-    /// Until it is tried for the first time.
-    pub shortest_pause: Duration,
-    /// However often it was tried in vain.
-    pub longest_pause: Duration,
+    /// Consecutive attempts without a usable answer before the breaker opens. At least 1.
+    pub failure_threshold: u32,
+    /// Consecutive distinct targets reported as not this account's before its credentials are
+    /// doubted. At least 1.
+    pub foreign_target_threshold: usize,
+    /// The pause before the first probe.
+    pub open_min: Duration,
+    /// The longest pause between two probes.
+    pub open_max: Duration,
 }
 
-/// What an answer tells of the account.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Signal {
-    /// The provider has looked at the request itself.
-    Healthy,
-    /// It does not know the login, or not from here.
+/// Whether an account takes refunds, by its last answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccountHealth {
+    /// It does.
+    Serving,
+    /// The provider gives no usable answer: refunds stay PENDING.
+    Suspended,
+    /// The provider refuses the credentials: refunds stay PENDING.
     CredentialsRefused,
-    /// It says that the target is not this account's: a wrong target, or a wrong login.
-    ForeignTarget(String),
-    /// Nothing was heard, or nothing that can be believed.
-    Failure,
 }
 
-/// What may be done now.
+/// What the breaker allows now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Permission {
-    /// Everything.
+    /// Any number of refunds may be sent.
     All,
-    /// One refund may be sent.
+    /// One refund may be sent, as a trial.
     One,
-    /// One refund is on its way, and its answer decides.
+    /// The trial refund is on its way, and nothing else may be sent.
     None,
-    /// Nothing may be sent; a look is due.
+    /// Nothing may be sent; a probe is due.
     ProbeDue,
-    /// Nothing at all until then.
+    /// Nothing may be sent; a probe is due then.
     Until(Instant),
 }
 
-/// One account's circuit.
+/// The circuit breaker of one account.
 #[derive(Debug)]
 pub(super) struct CircuitBreaker {
     settings: CircuitBreakerSettings,
-    position: BreakerState,
-    era: Generation,
+    state: BreakerState,
+    generation: Generation,
 }
 
-/// Between one shutting of the account and the next. What was on its way when it was shut says
-/// nothing new, however late it is answered.
+/// Increments each time the breaker opens. Results of attempts sent in an earlier generation are
+/// ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Generation(u64);
 
 #[derive(Debug)]
 enum BreakerState {
-    Closed { failures: u32, strangers: Vec<String> },
-    HalfOpen { pause: Duration, under_way: bool, is_read_only: bool },
-    Open { why: AccountHealth, pause: Duration, until: Instant, is_read_only: bool },
+    Closed {
+        /// Consecutive failures.
+        failures: u32,
+        /// The distinct targets of consecutive foreign-target answers.
+        foreign_targets: Vec<String>,
+    },
+    HalfOpen {
+        /// The last pause.
+        pause: Duration,
+        trial_under_way: bool,
+        is_read_only: bool,
+    },
+    Open {
+        why: AccountHealth,
+        pause: Duration,
+        /// When a probe is due.
+        until: Instant,
+        is_read_only: bool,
+    },
 }
 
 impl CircuitBreaker {
     pub(super) fn new(settings: CircuitBreakerSettings) -> Self {
-        Self { settings, position: BreakerState::Closed { failures: 0, strangers: Vec::new() }, era: Generation(0) }
+        let state = BreakerState::Closed { failures: 0, foreign_targets: Vec::new() };
+        Self { settings, state, generation: Generation(0) }
     }
 
     pub(super) fn health(&self) -> AccountHealth {
-        match self.position {
+        match self.state {
             BreakerState::HalfOpen { is_read_only: true, .. } => AccountHealth::CredentialsRefused,
             BreakerState::Closed { .. } | BreakerState::HalfOpen { .. } => AccountHealth::Serving,
             BreakerState::Open { why, .. } => why,
@@ -101,14 +117,14 @@ impl CircuitBreaker {
     /// By its last answers, the provider accepts the login for lookups and refuses it for refunds.
     pub(super) fn is_read_only(&self) -> bool {
         matches!(
-            self.position,
+            self.state,
             BreakerState::HalfOpen { is_read_only: true, .. } | BreakerState::Open { is_read_only: true, .. }
         )
     }
 
-    /// The label used in the metrics.
-    pub(super) fn position(&self, now: Instant) -> &'static str {
-        match self.stance(now) {
+    /// The state's label in the metrics.
+    pub(super) fn state_label(&self, now: Instant) -> &'static str {
+        match self.permission(now) {
             Permission::All => "closed",
             // The trials of a read-only account are expected to fail, so it is shown as open
             // throughout.
@@ -117,137 +133,138 @@ impl CircuitBreaker {
         }
     }
 
-    pub(super) fn stance(&self, now: Instant) -> Permission {
-        match self.position {
+    pub(super) fn permission(&self, now: Instant) -> Permission {
+        match self.state {
             BreakerState::Closed { .. } => Permission::All,
-            BreakerState::HalfOpen { under_way: false, .. } => Permission::One,
-            BreakerState::HalfOpen { under_way: true, .. } => Permission::None,
+            BreakerState::HalfOpen { trial_under_way: false, .. } => Permission::One,
+            BreakerState::HalfOpen { trial_under_way: true, .. } => Permission::None,
             BreakerState::Open { until, .. } if until <= now => Permission::ProbeDue,
             BreakerState::Open { until, .. } => Permission::Until(until),
         }
     }
 
-    /// The present one, to be noted with what is sent in it.
-    pub(super) fn era(&self) -> Generation {
-        self.era
+    /// The present generation, to be kept with each attempt that is sent in it.
+    pub(super) fn generation(&self) -> Generation {
+        self.generation
     }
 
-    /// A refund is about to be recorded as sent. Where only one may be, this one is it; none where
-    /// none may be.
-    pub(super) fn try_acquire_probe(&mut self) -> Option<Generation> {
-        let has_turn = match &mut self.position {
+    /// Permits one attempt, which is about to be recorded. In HALF OPEN it becomes the trial. None
+    /// if no attempt is allowed.
+    pub(super) fn try_acquire(&mut self) -> Option<Generation> {
+        let is_allowed = match &mut self.state {
             BreakerState::Closed { .. } => true,
-            BreakerState::HalfOpen { under_way, .. } => !std::mem::replace(under_way, true),
+            BreakerState::HalfOpen { trial_under_way, .. } => !std::mem::replace(trial_under_way, true),
             BreakerState::Open { .. } => false,
         };
-        has_turn.then_some(self.era)
+        is_allowed.then_some(self.generation)
     }
 
-    /// The refund that took its turn in `era` was not sent after all.
-    pub(super) fn release(&mut self, era: Generation) {
-        if let BreakerState::HalfOpen { under_way, .. } = &mut self.position
-            && era == self.era
+    /// The attempt that was permitted in `generation` was not sent after all.
+    pub(super) fn release(&mut self, generation: Generation) {
+        if let BreakerState::HalfOpen { trial_under_way, .. } = &mut self.state
+            && generation == self.generation
         {
-            *under_way = false;
+            *trial_under_way = false;
         }
     }
 
-    /// What the answer to an attempt that was sent in `era` told.
-    pub(super) fn note(&mut self, era: Generation, sign: Signal, now: Instant) {
-        if era != self.era {
+    /// Records what the answer to an attempt says: one for `target`, sent in `generation`.
+    pub(super) fn record_result(&mut self, generation: Generation, signal: AccountSignal, target: &str, now: Instant) {
+        if generation != self.generation {
             return;
         }
-        let CircuitBreakerSettings { failures: most_failures, strangers: most_strangers, shortest_pause, .. } =
-            self.settings;
-        match &mut self.position {
+        let CircuitBreakerSettings { failure_threshold, foreign_target_threshold, open_min, .. } = self.settings;
+        match &mut self.state {
             BreakerState::Open { .. } => {}
             BreakerState::HalfOpen { pause, .. } => {
                 let pause = *pause;
-                let longer = self.longer(pause);
-                match sign {
-                    Signal::Healthy | Signal::ForeignTarget(_) => self.close(),
+                let next_pause = self.next_pause(pause);
+                match signal {
+                    AccountSignal::Healthy | AccountSignal::ForeignTarget => self.close(),
                     // HALF OPEN follows an answered lookup, so only refunds are refused.
-                    Signal::CredentialsRefused => {
-                        self.open(AccountHealth::CredentialsRefused, longer, now);
-                        if let BreakerState::Open { is_read_only, .. } = &mut self.position {
+                    AccountSignal::CredentialsRefused => {
+                        self.open(AccountHealth::CredentialsRefused, next_pause, now);
+                        if let BreakerState::Open { is_read_only, .. } = &mut self.state {
                             *is_read_only = true;
                         }
                     }
-                    Signal::Failure => self.open(AccountHealth::Suspended, longer, now),
+                    AccountSignal::Failure => self.open(AccountHealth::Suspended, next_pause, now),
                 }
             }
-            BreakerState::Closed { failures, strangers } => match sign {
-                Signal::Healthy => self.close(),
-                Signal::CredentialsRefused => self.open(AccountHealth::CredentialsRefused, shortest_pause, now),
-                Signal::ForeignTarget(target) => {
+            BreakerState::Closed { failures, foreign_targets } => match signal {
+                AccountSignal::Healthy => self.close(),
+                AccountSignal::CredentialsRefused => self.open(AccountHealth::CredentialsRefused, open_min, now),
+                AccountSignal::ForeignTarget => {
                     *failures = 0;
-                    if !strangers.contains(&target) {
-                        strangers.push(target);
+                    if !foreign_targets.iter().any(|known| known == target) {
+                        foreign_targets.push(target.to_owned());
                     }
-                    // One caller's wrong order number, however often it is sent, must not shut
-                    // everybody out.
-                    if strangers.len() >= most_strangers {
-                        self.open(AccountHealth::CredentialsRefused, shortest_pause, now);
+                    // One caller's wrong order number, however often it is sent, must not stop the
+                    // refunds of all other callers.
+                    if foreign_targets.len() >= foreign_target_threshold {
+                        self.open(AccountHealth::CredentialsRefused, open_min, now);
                     }
                 }
-                Signal::Failure => {
+                AccountSignal::Failure => {
                     *failures = failures.saturating_add(1);
-                    if *failures >= most_failures {
-                        self.open(AccountHealth::Suspended, shortest_pause, now);
+                    if *failures >= failure_threshold {
+                        self.open(AccountHealth::Suspended, open_min, now);
                     }
                 }
             },
         }
     }
 
-    /// What a look at the provider told. Where it answers, one refund may try whether more is
-    /// possible; the look that was due, and was in vain, is made again later.
-    pub(super) fn record_probe(&mut self, sign: &Signal, is_due: bool, now: Instant) {
-        let BreakerState::Open { why, pause, is_read_only, .. } = self.position else { return };
-        if is_read_only && !is_due {
+    /// Records what the answer to a lookup says. `is_probe`: the lookup was made because the
+    /// breaker is open.
+    ///
+    /// An answer allows one trial refund. A probe without one is repeated after a longer pause.
+    pub(super) fn record_lookup(&mut self, signal: AccountSignal, is_probe: bool, now: Instant) {
+        let BreakerState::Open { why, pause, is_read_only, .. } = self.state else { return };
+        if is_read_only && !is_probe {
             return;
         }
-        let answers = match sign {
-            Signal::Healthy => true,
-            // It is there again. Whether it takes the login is what this answer does not tell.
-            Signal::ForeignTarget(_) => why == AccountHealth::Suspended,
-            Signal::CredentialsRefused | Signal::Failure => false,
+        let is_answered = match signal {
+            AccountSignal::Healthy => true,
+            // The provider answers again. Whether it accepts the login, this answer does not show.
+            AccountSignal::ForeignTarget => why == AccountHealth::Suspended,
+            AccountSignal::CredentialsRefused | AccountSignal::Failure => false,
         };
-        if answers {
-            self.position = BreakerState::HalfOpen { pause, under_way: false, is_read_only };
-        } else if is_due {
-            self.wait(why, self.longer(pause), now);
-            if let BreakerState::Open { is_read_only: kept, .. } = &mut self.position {
+        if is_answered {
+            self.state = BreakerState::HalfOpen { pause, trial_under_way: false, is_read_only };
+        } else if is_probe {
+            self.wait(why, self.next_pause(pause), now);
+            if let BreakerState::Open { is_read_only: kept, .. } = &mut self.state {
                 *kept = is_read_only;
             }
         }
     }
 
-    /// The refused secret is no longer used: a lookup is due now to test the new one, and the
-    /// pauses start over.
+    /// The refused secret is no longer used: a probe is due now to test the new one, and the pauses
+    /// start over.
     pub(super) fn credentials_changed(&mut self, now: Instant) {
         if let BreakerState::Open { why: AccountHealth::CredentialsRefused, pause, until, is_read_only } =
-            &mut self.position
+            &mut self.state
         {
-            (*pause, *until, *is_read_only) = (self.settings.shortest_pause, now, false);
+            (*pause, *until, *is_read_only) = (self.settings.open_min, now, false);
         }
     }
 
-    fn longer(&self, pause: Duration) -> Duration {
-        pause.saturating_mul(2).min(self.settings.longest_pause)
+    fn next_pause(&self, pause: Duration) -> Duration {
+        pause.saturating_mul(2).min(self.settings.open_max)
     }
 
     fn close(&mut self) {
-        self.position = BreakerState::Closed { failures: 0, strangers: Vec::new() };
+        self.state = BreakerState::Closed { failures: 0, foreign_targets: Vec::new() };
     }
 
     fn open(&mut self, why: AccountHealth, pause: Duration, now: Instant) {
-        self.era.0 += 1;
+        self.generation.0 += 1;
         self.wait(why, pause, now);
     }
 
     fn wait(&mut self, why: AccountHealth, pause: Duration, now: Instant) {
-        self.position = BreakerState::Open { why, pause, until: now + pause, is_read_only: false };
+        self.state = BreakerState::Open { why, pause, until: now + pause, is_read_only: false };
     }
 }
 
@@ -258,158 +275,181 @@ mod tests {
     use super::*;
 
     const SETTINGS: CircuitBreakerSettings = CircuitBreakerSettings {
-        failures: 3,
-        strangers: 2,
-        shortest_pause: Duration::from_secs(5),
-        longest_pause: Duration::from_secs(20),
+        failure_threshold: 3,
+        foreign_target_threshold: 2,
+        open_min: Duration::from_secs(5),
+        open_max: Duration::from_secs(20),
     };
 
-    fn foreign_target(target: &str) -> Signal {
-        Signal::ForeignTarget(target.to_owned())
-    }
+    /// The target of an attempt where it does not matter.
+    const ANY: &str = "any";
 
     #[rstest]
-    #[case::a_refused_login_at_once(vec![Signal::CredentialsRefused], AccountHealth::CredentialsRefused)]
-    #[case::a_streak(vec![Signal::Failure, Signal::Failure, Signal::Failure], AccountHealth::Suspended)]
-    #[case::a_streak_broken(vec![Signal::Failure, Signal::Failure, Signal::Healthy, Signal::Failure], AccountHealth::Serving)]
-    #[case::one_wrong_order_for_ever(vec![foreign_target("1"); 50], AccountHealth::Serving)]
-    #[case::different_wrong_orders(vec![foreign_target("1"), foreign_target("1"), foreign_target("2")], AccountHealth::CredentialsRefused)]
-    #[case::a_success_between(vec![foreign_target("1"), Signal::Healthy, foreign_target("2")], AccountHealth::Serving)]
-    fn it_is_shut_by(#[case] signs: Vec<Signal>, #[case] health: AccountHealth) {
-        let mut circuit = CircuitBreaker::new(SETTINGS);
-        for sign in signs {
-            circuit.note(circuit.era(), sign, Instant::now());
+    #[case::one_refused_login(vec![(AccountSignal::CredentialsRefused, ANY)], AccountHealth::CredentialsRefused)]
+    #[case::consecutive_failures(vec![(AccountSignal::Failure, ANY); 3], AccountHealth::Suspended)]
+    #[case::interrupted_failures(
+        vec![
+            (AccountSignal::Failure, ANY),
+            (AccountSignal::Failure, ANY),
+            (AccountSignal::Healthy, ANY),
+            (AccountSignal::Failure, ANY),
+        ],
+        AccountHealth::Serving
+    )]
+    #[case::one_foreign_order_again_and_again(vec![(AccountSignal::ForeignTarget, "1"); 50], AccountHealth::Serving)]
+    #[case::distinct_foreign_orders(
+        vec![
+            (AccountSignal::ForeignTarget, "1"),
+            (AccountSignal::ForeignTarget, "1"),
+            (AccountSignal::ForeignTarget, "2"),
+        ],
+        AccountHealth::CredentialsRefused
+    )]
+    #[case::foreign_orders_with_a_success_between(
+        vec![(AccountSignal::ForeignTarget, "1"), (AccountSignal::Healthy, ANY), (AccountSignal::ForeignTarget, "2")],
+        AccountHealth::Serving
+    )]
+    fn the_breaker_opens_after(#[case] results: Vec<(AccountSignal, &str)>, #[case] health: AccountHealth) {
+        let mut breaker = CircuitBreaker::new(SETTINGS);
+        for (signal, target) in results {
+            breaker.record_result(breaker.generation(), signal, target, Instant::now());
         }
-        assert_eq!(circuit.health(), health);
-        assert_eq!(circuit.try_acquire_probe().is_some(), health == AccountHealth::Serving);
+        assert_eq!(breaker.health(), health);
+        assert_eq!(breaker.try_acquire().is_some(), health == AccountHealth::Serving);
     }
 
     #[test]
-    fn a_look_opens_it_for_one_refund_and_that_one_decides() {
-        let (mut circuit, begin) = (CircuitBreaker::new(SETTINGS), Instant::now());
-        circuit.note(circuit.era(), Signal::CredentialsRefused, begin);
-        assert_eq!(circuit.stance(begin), Permission::Until(begin + Duration::from_secs(5)));
-        assert_eq!(circuit.stance(begin + Duration::from_secs(5)), Permission::ProbeDue);
-        circuit.record_probe(&Signal::Healthy, false, begin);
-        assert_eq!(circuit.stance(begin), Permission::One);
-        let trial = circuit.try_acquire_probe().unwrap();
-        assert_eq!(circuit.try_acquire_probe(), None, "one, and no more");
-        assert_eq!(circuit.stance(begin), Permission::None);
-        circuit.note(trial, Signal::Failure, begin);
-        assert_eq!(circuit.stance(begin), Permission::Until(begin + Duration::from_secs(10)), "for longer");
-        circuit.record_probe(&Signal::Healthy, false, begin);
-        let trial = circuit.try_acquire_probe().unwrap();
-        circuit.release(trial);
-        let trial = circuit.try_acquire_probe().unwrap();
-        circuit.note(trial, Signal::Healthy, begin);
-        assert_eq!(circuit.stance(begin), Permission::All);
+    fn an_answered_lookup_allows_one_refund_whose_answer_decides() {
+        let (mut breaker, begin) = (CircuitBreaker::new(SETTINGS), Instant::now());
+        breaker.record_result(breaker.generation(), AccountSignal::CredentialsRefused, ANY, begin);
+        assert_eq!(breaker.permission(begin), Permission::Until(begin + Duration::from_secs(5)));
+        assert_eq!(breaker.permission(begin + Duration::from_secs(5)), Permission::ProbeDue);
+        breaker.record_lookup(AccountSignal::Healthy, false, begin);
+        assert_eq!(breaker.permission(begin), Permission::One);
+        let trial = breaker.try_acquire().unwrap();
+        assert_eq!(breaker.try_acquire(), None, "only one");
+        assert_eq!(breaker.permission(begin), Permission::None);
+        breaker.record_result(trial, AccountSignal::Failure, ANY, begin);
+        assert_eq!(
+            breaker.permission(begin),
+            Permission::Until(begin + Duration::from_secs(10)),
+            "the pause is doubled"
+        );
+        breaker.record_lookup(AccountSignal::Healthy, false, begin);
+        let trial = breaker.try_acquire().unwrap();
+        breaker.release(trial);
+        let trial = breaker.try_acquire().unwrap();
+        breaker.record_result(trial, AccountSignal::Healthy, ANY, begin);
+        assert_eq!(breaker.permission(begin), Permission::All);
     }
 
-    /// Many attempts stall together, and are given up one after the other, long after the first of
-    /// them have shut the account.
+    /// Many attempts stall together, and time out one after the other, long after the first of them
+    /// have opened the breaker.
     #[rstest]
-    fn what_was_sent_before_it_was_shut_decides_nothing(#[values(Signal::Failure, Signal::Healthy)] late: Signal) {
-        let (mut circuit, begin) = (CircuitBreaker::new(SETTINGS), Instant::now());
-        let before = circuit.try_acquire_probe().unwrap();
-        for _ in 0..SETTINGS.failures {
-            circuit.note(before, Signal::Failure, begin);
+    fn results_of_an_earlier_generation_are_ignored(
+        #[values(AccountSignal::Failure, AccountSignal::Healthy)] late: AccountSignal,
+    ) {
+        let (mut breaker, begin) = (CircuitBreaker::new(SETTINGS), Instant::now());
+        let before = breaker.try_acquire().unwrap();
+        for _ in 0..SETTINGS.failure_threshold {
+            breaker.record_result(before, AccountSignal::Failure, ANY, begin);
         }
-        circuit.record_probe(&Signal::Healthy, true, begin);
-        circuit.note(before, late.clone(), begin);
-        assert_eq!(circuit.stance(begin), Permission::One);
-        let trial = circuit.try_acquire_probe().unwrap();
-        circuit.note(before, late, begin);
-        circuit.release(before);
-        assert_eq!(circuit.stance(begin), Permission::None);
-        circuit.note(trial, Signal::Healthy, begin);
-        for _ in 0..SETTINGS.failures {
-            circuit.note(before, Signal::Failure, begin);
+        breaker.record_lookup(AccountSignal::Healthy, true, begin);
+        breaker.record_result(before, late, ANY, begin);
+        assert_eq!(breaker.permission(begin), Permission::One);
+        let trial = breaker.try_acquire().unwrap();
+        breaker.record_result(before, late, ANY, begin);
+        breaker.release(before);
+        assert_eq!(breaker.permission(begin), Permission::None);
+        breaker.record_result(trial, AccountSignal::Healthy, ANY, begin);
+        for _ in 0..SETTINGS.failure_threshold {
+            breaker.record_result(before, AccountSignal::Failure, ANY, begin);
         }
-        assert_eq!(circuit.stance(begin), Permission::All);
+        assert_eq!(breaker.permission(begin), Permission::All);
     }
 
-    /// With wrong order numbers first in the queue nothing else would ever be sent again.
+    /// Otherwise wrong order numbers at the head of the queue would block all other refunds.
     #[rstest]
-    #[case::after_an_outage(Signal::Failure, Permission::One)]
-    #[case::while_the_login_is_in_doubt(Signal::CredentialsRefused, Permission::Until(Instant::now()))]
-    fn an_answer_about_somebody_elses_order_shows_that_the_provider_is_there(
-        #[case] shut_by: Signal,
+    #[case::after_an_outage(AccountSignal::Failure, Permission::One)]
+    #[case::while_the_login_is_doubted(AccountSignal::CredentialsRefused, Permission::Until(Instant::now()))]
+    fn a_foreign_target_shows_that_the_provider_answers_again(
+        #[case] opened_by: AccountSignal,
         #[case] expected: Permission,
     ) {
-        let (mut circuit, begin) = (CircuitBreaker::new(SETTINGS), Instant::now());
-        for _ in 0..SETTINGS.failures {
-            circuit.note(Generation(0), shut_by.clone(), begin);
+        let (mut breaker, begin) = (CircuitBreaker::new(SETTINGS), Instant::now());
+        for _ in 0..SETTINGS.failure_threshold {
+            breaker.record_result(Generation(0), opened_by, ANY, begin);
         }
-        circuit.record_probe(&foreign_target("1"), true, begin);
-        assert_eq!(circuit.stance(begin) == Permission::One, expected == Permission::One);
+        breaker.record_lookup(AccountSignal::ForeignTarget, true, begin);
+        assert_eq!(breaker.permission(begin) == Permission::One, expected == Permission::One);
     }
 
     #[rstest]
-    #[case::refused(Signal::CredentialsRefused, Permission::ProbeDue, 10)]
-    #[case::suspended(Signal::Failure, Permission::Until(Instant::now()), 20)]
-    fn a_new_secret_is_tried_at_once_where_the_one_before_was_refused(
-        #[case] shut_by: Signal,
+    #[case::refused(AccountSignal::CredentialsRefused, Permission::ProbeDue, 10)]
+    #[case::suspended(AccountSignal::Failure, Permission::Until(Instant::now()), 20)]
+    fn a_new_secret_is_probed_immediately_if_the_previous_one_was_refused(
+        #[case] opened_by: AccountSignal,
         #[case] expected: Permission,
         #[case] then_seconds: u64,
     ) {
-        let (mut circuit, begin) = (CircuitBreaker::new(SETTINGS), Instant::now());
-        circuit.credentials_changed(begin);
-        assert_eq!(circuit.stance(begin), Permission::All);
-        for _ in 0..SETTINGS.failures {
-            circuit.note(circuit.era(), shut_by.clone(), begin);
+        let (mut breaker, begin) = (CircuitBreaker::new(SETTINGS), Instant::now());
+        breaker.credentials_changed(begin);
+        assert_eq!(breaker.permission(begin), Permission::All);
+        for _ in 0..SETTINGS.failure_threshold {
+            breaker.record_result(breaker.generation(), opened_by, ANY, begin);
         }
-        circuit.record_probe(&Signal::Failure, true, begin);
-        circuit.credentials_changed(begin);
-        assert_eq!(std::mem::discriminant(&circuit.stance(begin)), std::mem::discriminant(&expected));
-        circuit.record_probe(&Signal::Failure, true, begin);
-        assert_eq!(circuit.stance(begin), Permission::Until(begin + Duration::from_secs(then_seconds)));
+        breaker.record_lookup(AccountSignal::Failure, true, begin);
+        breaker.credentials_changed(begin);
+        assert_eq!(std::mem::discriminant(&breaker.permission(begin)), std::mem::discriminant(&expected));
+        breaker.record_lookup(AccountSignal::Failure, true, begin);
+        assert_eq!(breaker.permission(begin), Permission::Until(begin + Duration::from_secs(then_seconds)));
     }
 
     /// Observed at name.com: a token that may read orders and not refund them.
     #[test]
     fn a_read_only_account_does_not_flap() {
-        let (mut circuit, begin) = (CircuitBreaker::new(SETTINGS), Instant::now());
-        circuit.note(circuit.era(), Signal::CredentialsRefused, begin);
-        circuit.record_probe(&Signal::Healthy, false, begin);
-        let trial = circuit.try_acquire_probe().unwrap();
-        circuit.note(trial, Signal::CredentialsRefused, begin);
+        let (mut breaker, begin) = (CircuitBreaker::new(SETTINGS), Instant::now());
+        breaker.record_result(breaker.generation(), AccountSignal::CredentialsRefused, ANY, begin);
+        breaker.record_lookup(AccountSignal::Healthy, false, begin);
+        let trial = breaker.try_acquire().unwrap();
+        breaker.record_result(trial, AccountSignal::CredentialsRefused, ANY, begin);
         let mut now = begin;
         for pause in [10, 20, 20, 20] {
             for _ in 0..5 {
-                circuit.record_probe(&Signal::Healthy, false, now);
+                breaker.record_lookup(AccountSignal::Healthy, false, now);
                 assert_eq!(
-                    circuit.stance(now),
+                    breaker.permission(now),
                     Permission::Until(now + Duration::from_secs(pause)),
-                    "other lookups say nothing"
+                    "lookups that are not probes change nothing"
                 );
             }
             now += Duration::from_secs(pause);
-            circuit.record_probe(&Signal::Healthy, true, now);
-            assert_eq!(circuit.stance(now), Permission::One);
-            assert_eq!((circuit.health(), circuit.position(now)), (AccountHealth::CredentialsRefused, "open"));
-            let trial = circuit.try_acquire_probe().unwrap();
-            circuit.note(trial, Signal::CredentialsRefused, now);
+            breaker.record_lookup(AccountSignal::Healthy, true, now);
+            assert_eq!(breaker.permission(now), Permission::One);
+            assert_eq!((breaker.health(), breaker.state_label(now)), (AccountHealth::CredentialsRefused, "open"));
+            let trial = breaker.try_acquire().unwrap();
+            breaker.record_result(trial, AccountSignal::CredentialsRefused, ANY, now);
         }
-        circuit.record_probe(&Signal::Healthy, true, now + Duration::from_secs(20));
-        let trial = circuit.try_acquire_probe().unwrap();
-        circuit.note(trial, Signal::Healthy, now);
-        assert_eq!((circuit.health(), circuit.stance(now)), (AccountHealth::Serving, Permission::All));
+        breaker.record_lookup(AccountSignal::Healthy, true, now + Duration::from_secs(20));
+        let trial = breaker.try_acquire().unwrap();
+        breaker.record_result(trial, AccountSignal::Healthy, ANY, now);
+        assert_eq!((breaker.health(), breaker.permission(now)), (AccountHealth::Serving, Permission::All));
     }
 
     #[test]
-    fn looks_in_vain_become_rarer_and_never_end() {
-        let (mut circuit, begin) = (CircuitBreaker::new(SETTINGS), Instant::now());
-        circuit.note(circuit.era(), Signal::CredentialsRefused, begin);
+    fn failed_probes_become_rarer_and_never_end() {
+        let (mut breaker, begin) = (CircuitBreaker::new(SETTINGS), Instant::now());
+        breaker.record_result(breaker.generation(), AccountSignal::CredentialsRefused, ANY, begin);
         for seconds in [10, 20, 20] {
-            circuit.record_probe(&Signal::Failure, true, begin);
-            assert_eq!(circuit.stance(begin), Permission::Until(begin + Duration::from_secs(seconds)));
+            breaker.record_lookup(AccountSignal::Failure, true, begin);
+            assert_eq!(breaker.permission(begin), Permission::Until(begin + Duration::from_secs(seconds)));
         }
-        circuit.record_probe(&Signal::Failure, false, begin + Duration::from_secs(1));
+        breaker.record_lookup(AccountSignal::Failure, false, begin + Duration::from_secs(1));
         assert_eq!(
-            circuit.stance(begin),
+            breaker.permission(begin),
             Permission::Until(begin + Duration::from_secs(20)),
-            "not the look that was due"
+            "only a probe changes the pause"
         );
-        assert_eq!(circuit.health(), AccountHealth::CredentialsRefused);
+        assert_eq!(breaker.health(), AccountHealth::CredentialsRefused);
     }
 }

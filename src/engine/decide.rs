@@ -1,4 +1,5 @@
-//! What follows from an answer. Pure: nothing here waits, asks or writes.
+//! What follows from a provider's answer: the events to record, the next lookup, and whether one more
+//! attempt is safe. Pure: nothing here waits, does I/O or reads a clock.
 
 use std::time::Duration;
 
@@ -14,90 +15,90 @@ use crate::domain::outcome::{
 use crate::domain::refund::{Doubt, Refund};
 use crate::domain::state::State;
 
-/// How refunds that were provably not processed are spread over time: twice as long after each
-/// attempt, within bounds.
+/// How long a refund that was provably not processed waits before it is sent again: twice as long
+/// after each attempt, within bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
-    /// After the first attempt.
-    pub shortest: Duration,
-    /// However many there were.
-    pub longest: Duration,
+    /// The wait after the first attempt.
+    pub min: Duration,
+    /// The longest wait.
+    pub max: Duration,
 }
 
-/// When the gateway asks a provider by itself what became of a refund.
+/// When the gateway looks refunds up by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
-    /// So long after the doubt began, in rising order.
+    /// The times of the first lookups, counted from the beginning of the doubt, in rising order.
     pub first: Vec<Duration>,
-    /// After the last of them, so far apart. Above zero.
+    /// The time between later lookups. Above zero.
     pub then_every: Duration,
 }
 
-/// What every decision is made by.
+/// What the decisions on one refund depend on, besides the refund itself.
 #[derive(Debug, Clone, Copy)]
 pub struct RetryRules<'a> {
     /// What the account's provider promises.
     pub contract: &'a RetryContract,
-    /// When to ask.
+    /// When to look up.
     pub schedule: &'a Schedule,
-    /// When to send what was not processed.
+    /// When to send again what was not processed.
     pub backoff: Backoff,
-    /// Whether the key of the refund's earlier attempts may still count: its age is known, and the
-    /// credential that it is bound to has not changed.
+    /// Whether the deduplication key of the earlier attempts can still be relied on: its age is
+    /// known, and the credential that it is bound to has not changed.
     pub key_is_bound: bool,
-    /// How long a rejection is followed, since the provider may correct it.
+    /// How long a rejection is looked up, since the provider may correct it. Zero: not at all.
     pub follow_up: Duration,
 }
 
-/// What follows.
+/// What follows from an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// What happened, to be recorded. Empty: a lookup showed nothing new, and only the next one is
-    /// to be set.
+    /// What happened, to be recorded. Empty if a lookup showed nothing new: then only the next
+    /// lookup is set.
     pub events: Vec<Event>,
-    /// When the refund is to be looked up next, where lookups go on then.
+    /// When the refund is looked up next; none if lookups have ended.
     pub next_check: Option<Timestamp>,
-    /// What was seen proves that one more attempt is safe, now and only now.
+    /// The lookup proves that one more attempt is safe, now and only now.
     pub resend: bool,
 }
 
-/// How the gateway goes on with a refund that is IN_DOUBT or SUBMITTED, once it is due.
+/// The next step of reconciling a refund that is IN_DOUBT or SUBMITTED, and due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Ask what became of it.
+    /// Look it up at the provider.
     LookUp,
-    /// Send the same request once more: its provider keeps it from a second effect, and its answer
-    /// is the first one's.
+    /// Send the same request once more: the provider prevents a second effect, and repeats the first
+    /// answer.
     Resend,
 }
 
-/// So many attempts without an answer, and a person must look: whatever the contract says,
-/// something is wrong.
+/// After this many unanswered attempts the refund needs a review, regardless of the retry contract.
 const MAX_UNANSWERED_ATTEMPTS: u32 = 5;
 
-const TOO_MANY_UNANSWERED: &str = "too many attempts were left without an answer";
+const TOO_MANY_UNANSWERED: &str = "too many attempts were not answered";
 
-const NEVER_TAKEN: &str = "for days no attempt was taken";
+const NEVER_ACCEPTED: &str = "no attempt was accepted for days";
 
-const ELSEWHERE: &str = "it was attempted at another host or under another login, and is not sent again from here";
+const ELSEWHERE: &str = "it was attempted at another host or under another login, so it is not sent again from here";
 
-/// So long a doubt is left to looks that are not answered: longer than any outage that is still
-/// being worked on.
+/// After a doubt of this length without an answered lookup, the refund needs a review: longer than
+/// any outage that a provider is still working on.
 const MAX_DOUBT_WITHOUT_LOOKUP: Duration = Duration::from_secs(3 * 24 * 3_600);
 
-/// So long a refund that the provider has taken is followed: longer than any bank's transfer.
+/// A refund that its provider has accepted needs a review after this time: longer than any bank
+/// transfer.
 const MAX_SUBMITTED: Duration = Duration::from_secs(30 * 24 * 3_600);
 
-/// How to go on with a refund that is due.
+/// The next step for a refund that is due.
 pub fn next_step(refund: &Refund, rules: RetryRules<'_>, now: Timestamp) -> Step {
     let Deduplication::Replay { .. } = rules.contract.deduplication else {
-        // Sectigo is never sent again, and Debitsuccess only when a lookup has just shown that it
-        // has no record.
+        // Without deduplication nothing is sent again. A provider that rejects a used identifier is
+        // sent it again only after a lookup has just shown that it has no record.
         return Step::LookUp;
     };
-    let more = refund.unanswered_attempts > 0 && refund.unanswered_attempts < MAX_UNANSWERED_ATTEMPTS;
-    let is_open = refund.state == State::InDoubt && more;
-    if is_open
+    let is_unanswered = refund.unanswered_attempts > 0 && refund.unanswered_attempts < MAX_UNANSWERED_ATTEMPTS;
+    if refund.state == State::InDoubt
+        && is_unanswered
         && rules.may_resend(refund, now)
         && !last_attempt_refused(refund, rules.contract)
         && !is_contradicted(refund)
@@ -110,8 +111,7 @@ pub fn next_step(refund: &Refund, rules: RetryRules<'_>, now: Timestamp) -> Step
 
 /// What follows from the answer to an attempt of a refund that is DISPATCHING.
 pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: RetryRules<'_>, now: Timestamp) -> Decision {
-    // Earlier attempts of this refund of which nobody knows the outcome. While there are any, no
-    // "no" is definite.
+    // While the outcome of an earlier attempt is unknown, no refusal is definite.
     let unanswered = refund.unanswered_attempts > 0;
     let doubted =
         |reason, evidence: String, error| vec![Event::Doubted { reason, evidence, error, not_processed: false }];
@@ -121,7 +121,7 @@ pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: RetryRules<'_>, n
             if !unanswered =>
         {
             let evidence =
-                "the provider says that it repeats an earlier answer, but this gateway has sent nothing before";
+                "the provider says that it repeats an earlier answer, but this gateway has not sent the refund before";
             let events = doubted(DoubtReason::Contradiction, evidence.to_owned(), None);
             Decision { events, next_check: None, resend: false }
         }
@@ -132,8 +132,8 @@ pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: RetryRules<'_>, n
             let is_final = is_final(&error, rules.contract);
             let events = doubted(DoubtReason::Contradiction, evidence, Some(error));
             let decision = rules.decision(refund, events, now);
-            // "Already refunded" and 14143 may well be the trace of our own earlier attempt: a look
-            // tells, and at once. What is asked for again has its schedule.
+            // "Already refunded" and "identifier in use" may be the trace of our own earlier attempt:
+            // an immediate lookup decides. A refusal that is not final follows the schedule.
             if is_final { Decision { next_check: None, ..decision } } else { decision }
         }
         Outcome::Refused { error, .. } if is_foreign_identifier(rules.contract, &error) => {
@@ -149,12 +149,12 @@ pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: RetryRules<'_>, n
             rules.decision(refund, vec![Event::Refused { error, items, follow_until: None }], now)
         }
         Outcome::NotSent { error, retry_at } if unanswered => {
-            // PENDING could be cancelled, as if nothing had ever been sent.
+            // Not PENDING: that could be cancelled, as if nothing had ever been sent.
             let evidence =
                 format!("an earlier attempt is unanswered, and this one was not processed: {}", error.said());
-            // By the age of what is in doubt: it was there before this attempt.
+            // By the age of the unanswered attempt, which was there before this one.
             let since = refund.dispatch_time.unwrap_or(now);
-            let next_check = Some(rules.next_check_time_of(refund, since, 0, now)).max(retry_at);
+            let next_check = Some(rules.next_check_time(refund, since, 0, now)).max(retry_at);
             let reason = DoubtReason::Contradiction;
             let event = Event::Doubted { reason, evidence, error: Some(error), not_processed: true };
             Decision { events: vec![event], next_check, resend: false }
@@ -166,7 +166,7 @@ pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: RetryRules<'_>, n
         }
         Outcome::Unknown { reason, evidence } => {
             let decision = rules.decision(refund, doubted(reason, evidence, None), now);
-            // The provider has answered, so its work is done; only a lookup shows what its answer
+            // The provider has answered, so it is done; an immediate lookup shows what its answer
             // means.
             let is_answered =
                 reason == DoubtReason::UnreadableReply && rules.contract.deduplication == Deduplication::None;
@@ -175,11 +175,11 @@ pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: RetryRules<'_>, n
     }
 }
 
-/// What follows where an attempt of a refund in doubt is on disk, and it has taken so long that
-/// sending it is not safe any more: another one is unanswered, and this one never left.
+/// What follows if recording an attempt of a refund in doubt took so long that sending it is no
+/// longer safe: an earlier attempt is unanswered, and this one was not sent.
 pub fn after_delay(refund: &Refund, reason: DoubtReason, rules: RetryRules<'_>, now: Timestamp) -> Decision {
-    let evidence = "an earlier attempt is unanswered, and this one was not sent: until it was recorded the provider may have \
-                    forgotten the key, or the credentials that it is bound to have changed";
+    let evidence = "an earlier attempt is unanswered, and this one was not sent: when it was recorded, the provider may \
+                    have forgotten the key, or the credentials that it is bound to had changed";
     let doubted = Event::Doubted { reason, evidence: evidence.to_owned(), error: None, not_processed: true };
     rules.decision(refund, vec![doubted], now)
 }
@@ -187,8 +187,8 @@ pub fn after_delay(refund: &Refund, reason: DoubtReason, rules: RetryRules<'_>, 
 /// What follows from a lookup, for a refund that is IN_DOUBT, SUBMITTED or NEEDS_REVIEW, or FAILED
 /// and followed.
 ///
-/// The lookup was sent at `asked` and answered at `now`: what it does not show was not there at the
-/// earlier of the two. `taken` is when the provider took a refund that [`may_take_too_long`].
+/// The lookup was sent at `asked` and answered at `now`: what it does not show was not there at
+/// `asked`. `taken` is when the provider accepted the refund, if it [`may_take_too_long`].
 pub fn after_lookup(
     refund: &Refund,
     lookup: Lookup,
@@ -204,9 +204,9 @@ pub fn after_lookup(
     }
 }
 
-/// A person ends a review. Only the provider's record under our own identifier ends it without one:
-/// a refunded order or item does not show whose refund it was. A lookup that shows nothing new is
-/// no event, so that the etag that a person holds stays valid.
+/// A review ends by an operator's decision, or by the provider's record under our own identifier; a
+/// refunded order or item does not show whose refund it was. A lookup that shows nothing new is no
+/// event, so that an etag that an operator holds stays valid.
 fn after_lookup_in_review(refund: &Refund, lookup: Lookup, rules: RetryRules<'_>, now: Timestamp) -> Vec<Event> {
     let is_ours = rules.contract.lookup == LookupKind::Refund && !refund.foreign_record;
     match lookup {
@@ -218,7 +218,7 @@ fn after_lookup_in_review(refund: &Refund, lookup: Lookup, rules: RetryRules<'_>
         seen => {
             let observation = observation_of(&seen);
             let known = refund.doubt.as_ref().map_or("", |doubt| doubt.last_evidence.as_str());
-            // A review begins with what a lookup showed, and why that is not enough.
+            // A review begins with what a lookup showed, followed by why that decides nothing.
             let is_known = known == observation.evidence || known.starts_with(&format!("{}; ", observation.evidence));
             let has_items = !observation.items.is_empty() && observation.items != refund.items;
             if is_known && !has_items && !is_another_status(refund, &observation) {
@@ -230,18 +230,18 @@ fn after_lookup_in_review(refund: &Refund, lookup: Lookup, rules: RetryRules<'_>
     }
 }
 
-/// A refund that failed by the provider's rejection or a person's decision may have been paid all
-/// the same.
+/// A refund that failed by the provider's rejection or an operator's decision may have been paid
+/// nevertheless.
 fn after_lookup_of_failed(refund: &Refund, lookup: Lookup, rules: RetryRules<'_>, now: Timestamp) -> Vec<Event> {
     let corrected =
         |confirmation| vec![Event::Corrected { confirmation, caution_until: now.saturating_add(rules.follow_up) }];
     match lookup {
         Lookup::Found(Outcome::Refunded(confirmation)) => corrected(confirmation),
-        // Some of the items.
+        // Some of the items were refunded.
         Lookup::NotFound { items, .. } if items.iter().any(|item| item.state == ItemState::Succeeded) => {
             let status = Some("refunded".to_owned());
-            let given_back = items.iter().filter(|item| item.state == ItemState::Succeeded);
-            let amount = Money::total(given_back.map(|item| item.refunded_amount));
+            let refunded = items.iter().filter(|item| item.state == ItemState::Succeeded);
+            let amount = Money::total(refunded.map(|item| item.refunded_amount));
             corrected(Confirmation { status, amount, items, ..Confirmation::default() })
         }
         seen @ Lookup::Found(_) => {
@@ -281,7 +281,7 @@ fn after_lookup_in_question(
                 && (acceptance.reference.is_none() || acceptance.reference == refund.provider_reference)
                 && (acceptance.items.is_empty() || acceptance.items == refund.items);
             if unchanged {
-                let status = acceptance.status.as_deref().unwrap_or("taken");
+                let status = acceptance.status.as_deref().unwrap_or("accepted");
                 let evidence = format!("the provider has not finished: {status}");
                 vec![Event::Checked(Observation::new(evidence, RecordSeen::Present))]
             } else {
@@ -292,12 +292,12 @@ fn after_lookup_in_question(
         // The provider's record contradicts the request: no further lookup can change that.
         Lookup::Found(Outcome::Unknown { reason: DoubtReason::Contradiction, evidence }) => escalated(evidence),
         Lookup::NotFound { ref evidence, absence, .. } => match after_absence(refund, absence, rules, asked) {
-            AfterAbsence::NotYet => checked(&lookup),
-            AfterAbsence::SendAgain => {
+            AfterAbsence::Inconclusive => checked(&lookup),
+            AfterAbsence::SafeToResend => {
                 return Decision { resend: true, ..rules.decision(refund, checked(&lookup), now) };
             }
-            // What was seen of the items matters more than the sentence.
-            AfterAbsence::PastAllMeans(why) => {
+            // What was seen of the items is recorded besides the sentence.
+            AfterAbsence::Exhausted(why) => {
                 let mut events = match &lookup {
                     Lookup::NotFound { items, .. } if !items.is_empty() && *items != refund.items => checked(&lookup),
                     _ => Vec::new(),
@@ -312,108 +312,107 @@ fn after_lookup_in_question(
         other => checked(&other),
     };
     let events = match events.as_slice() {
-        // Lookups show no end within the allowed time: a person must find out what became of it.
+        // The provider does not finish within the allowed time: a person must find out the outcome.
         [Event::Checked(seen)] if taken.is_some_and(|since| now.saturating_duration_since(since) >= MAX_SUBMITTED) => {
-            escalated(format!("{}; it was taken long ago, and is not finished", seen.evidence))
+            escalated(format!("{}; it was accepted long ago, and is not finished", seen.evidence))
         }
         _ => events,
     };
     rules.decision(refund, events, now)
 }
 
-/// Whether it matters, and its history is to be asked, since when the provider has had it.
+/// Whether the refund is so old that [`after_lookup`] needs the time at which the provider accepted it.
 pub fn may_take_too_long(refund: &Refund, now: Timestamp) -> bool {
     let is_old = refund.dispatch_time.is_none_or(|first| now.saturating_duration_since(first) >= MAX_SUBMITTED);
     refund.state == State::Submitted && is_old
 }
 
-/// What it means that the provider was asked and shows no trace of the refund.
+/// What a lookup that shows no trace of the refund proves.
 enum AfterAbsence {
-    /// Nothing: time may still show it.
-    NotYet,
-    /// It never arrived, and will be kept from a second effect.
-    SendAgain,
-    /// Nothing that the gateway can find out any more.
-    PastAllMeans(&'static str),
+    /// Nothing: the refund may still show later.
+    Inconclusive,
+    /// No attempt has had an effect, and the provider prevents a second one.
+    SafeToResend,
+    /// Nothing, and no further lookup can: a person must find out, for this reason.
+    Exhausted(&'static str),
 }
 
 fn after_absence(refund: &Refund, absence: Absence, rules: RetryRules<'_>, asked: Timestamp) -> AfterAbsence {
     let contract = rules.contract;
     let settled = |since: Timestamp| asked.saturating_duration_since(since) >= contract.settle_time;
-    // Neither the last attempt nor a change of its place is younger than the settle time.
+    // Both the last attempt and the last change of place are older than the settle time.
     let has_settled = refund.settling_since().is_some_and(settled);
     match (contract.lookup, refund.state) {
         (LookupKind::TargetState, State::Submitted) if refund.attempted_elsewhere && has_settled => {
-            AfterAbsence::PastAllMeans(ELSEWHERE)
+            AfterAbsence::Exhausted(ELSEWHERE)
         }
-        // The order's state lags behind by an unknown time, and the provider has said that it took
-        // the refund.
-        (LookupKind::TargetState, State::Submitted) => AfterAbsence::NotYet,
+        // The order's state lags behind by an unknown time, and the provider has said that it
+        // accepted the refund.
+        (LookupKind::TargetState, State::Submitted) => AfterAbsence::Inconclusive,
         (LookupKind::TargetState, _) => {
             let doubt_settled = has_settled && refund.doubt.as_ref().is_some_and(|doubt| settled(doubt.since));
             if !doubt_settled {
-                return AfterAbsence::NotYet;
+                return AfterAbsence::Inconclusive;
             }
             let is_stuck = last_attempt_refused(refund, contract) || is_contradicted(refund);
-            // Where nothing is sent again, nothing but time could still show it.
-            let should_stop = !rules.may_resend(refund, asked) || is_stuck;
+            // If the refund cannot be sent again, only a later lookup could still show it.
+            let cannot_resend = !rules.may_resend(refund, asked) || is_stuck;
             match absence {
-                Absence::HalfDone => {
-                    AfterAbsence::PastAllMeans("the settle time is over, and the refund may still come")
-                }
-                _ if refund.attempted_elsewhere => AfterAbsence::PastAllMeans(ELSEWHERE),
+                Absence::HalfDone => AfterAbsence::Exhausted("the settle time is over, and the refund may still come"),
+                _ if refund.attempted_elsewhere => AfterAbsence::Exhausted(ELSEWHERE),
                 _ if refund.unanswered_attempts >= MAX_UNANSWERED_ATTEMPTS => {
-                    AfterAbsence::PastAllMeans(TOO_MANY_UNANSWERED)
+                    AfterAbsence::Exhausted(TOO_MANY_UNANSWERED)
                 }
-                // As below: unprocessed attempts do not count, so time must end it.
+                // As below: unprocessed attempts do not count, so a deadline must end it.
                 Absence::Untouched
-                    if should_stop && was_not_processed(refund) && is_past_resend_deadline(refund, contract, asked) =>
+                    if cannot_resend
+                        && was_not_processed(refund)
+                        && is_past_resend_deadline(refund, contract, asked) =>
                 {
-                    AfterAbsence::PastAllMeans(NEVER_TAKEN)
+                    AfterAbsence::Exhausted(NEVER_ACCEPTED)
                 }
-                Absence::Untouched if contract.deduplication != Deduplication::None && should_stop && !is_stuck => {
-                    AfterAbsence::SendAgain
+                Absence::Untouched if contract.deduplication != Deduplication::None && cannot_resend && !is_stuck => {
+                    AfterAbsence::SafeToResend
                 }
-                _ if should_stop => {
-                    AfterAbsence::PastAllMeans("the settle time is over, and the state of the order proves no absence")
+                _ if cannot_resend => {
+                    AfterAbsence::Exhausted("the settle time is over, and the state of the order proves no absence")
                 }
-                _ => AfterAbsence::NotYet,
+                _ => AfterAbsence::Inconclusive,
             }
         }
-        // The first of two: the second counts only a settle time later.
-        (LookupKind::Refund, _) if !refund.absent_since.is_some_and(settled) => AfterAbsence::NotYet,
+        // Absence must be seen twice, a settle time apart.
+        (LookupKind::Refund, _) if !refund.absent_since.is_some_and(settled) => AfterAbsence::Inconclusive,
         (LookupKind::Refund, State::Submitted) => {
-            AfterAbsence::PastAllMeans("the provider took the refund, and has no record of it any more")
+            AfterAbsence::Exhausted("the provider accepted the refund, and has no record of it any more")
         }
-        (LookupKind::Refund, _) if refund.attempted_elsewhere => AfterAbsence::PastAllMeans(ELSEWHERE),
+        (LookupKind::Refund, _) if refund.attempted_elsewhere => AfterAbsence::Exhausted(ELSEWHERE),
         (LookupKind::Refund, _) if last_attempt_refused(refund, contract) => {
-            AfterAbsence::PastAllMeans("the provider refused to take it again, and has no record of it")
+            AfterAbsence::Exhausted("the provider refused to take it again, and has no record of it")
         }
         (LookupKind::Refund, _) if refund.unanswered_attempts >= MAX_UNANSWERED_ATTEMPTS => {
-            AfterAbsence::PastAllMeans(TOO_MANY_UNANSWERED)
+            AfterAbsence::Exhausted(TOO_MANY_UNANSWERED)
         }
-        // Unprocessed attempts do not count against the limit, so time must end it: a person cannot
-        // have the refund sent again while the gateway does so.
+        // Unprocessed attempts do not count towards the limit, so a deadline must end it: an operator
+        // cannot have the refund sent again while the gateway does so.
         (LookupKind::Refund, _) if is_past_resend_deadline(refund, contract, asked) => {
-            AfterAbsence::PastAllMeans(NEVER_TAKEN)
+            AfterAbsence::Exhausted(NEVER_ACCEPTED)
         }
-        (LookupKind::Refund, _) => AfterAbsence::SendAgain,
+        (LookupKind::Refund, _) => AfterAbsence::SafeToResend,
     }
 }
 
-/// A lookup that is not answered proves nothing. After days without an answer one more helps no
-/// further, and a person is asked. A refund that has moved was looked up at its new place only
-/// since then.
+/// Whether the doubt has lasted for days: then an unanswered lookup, which proves nothing, ends in a
+/// review. For a refund that has moved, only the time at its new place counts.
 fn lookups_timed_out(refund: &Refund, contract: &RetryContract, now: Timestamp) -> bool {
     let since = refund.doubt.as_ref().map(|doubt| refund.placed_time.map_or(doubt.since, |at| at.max(doubt.since)));
     since
         .is_some_and(|since| now.saturating_duration_since(since) >= MAX_DOUBT_WITHOUT_LOOKUP.max(contract.settle_time))
 }
 
-/// The refund had time for several attempts, each after two lookups a settle time apart.
+/// Whether the refund had time for several attempts, each after two lookups a settle time apart.
 fn is_past_resend_deadline(refund: &Refund, contract: &RetryContract, asked: Timestamp) -> bool {
-    let patience = MAX_DOUBT_WITHOUT_LOOKUP.saturating_add(contract.settle_time.saturating_mul(2));
-    refund.dispatch_time.is_some_and(|first| asked.saturating_duration_since(first) >= patience)
+    let deadline = MAX_DOUBT_WITHOUT_LOOKUP.saturating_add(contract.settle_time.saturating_mul(2));
+    refund.dispatch_time.is_some_and(|first| asked.saturating_duration_since(first) >= deadline)
 }
 
 /// Whether the last attempt was provably not processed.
@@ -421,42 +420,42 @@ fn was_not_processed(refund: &Refund) -> bool {
     refund.doubt.as_ref().is_some_and(|doubt| doubt.not_processed)
 }
 
-/// The last attempt was answered with a no, which cannot be believed while another attempt is
-/// unanswered; asking again would change nothing.
+/// Whether the last attempt was refused. The refusal is not definite while another attempt is
+/// unanswered, but sending again would get the same one.
 fn last_attempt_refused(refund: &Refund, contract: &RetryContract) -> bool {
     !was_not_processed(refund) && refund.provider_error.as_ref().is_some_and(|error| is_final(error, contract))
 }
 
-/// The last answer cannot be the one to this refund: the same key would get it again, and then pass
-/// for our own. Only the target tells.
+/// Whether the last answer contradicts our record. Resending the same key would replay that answer
+/// and look like ours, so only a lookup of the target can decide.
 fn is_contradicted(refund: &Refund) -> bool {
-    let by_an_answer = |doubt: &Doubt| doubt.reason == DoubtReason::Contradiction && refund.provider_error.is_none();
-    refund.doubt.as_ref().is_some_and(by_an_answer)
+    let is_by_answer = |doubt: &Doubt| doubt.reason == DoubtReason::Contradiction && refund.provider_error.is_none();
+    refund.doubt.as_ref().is_some_and(is_by_answer)
 }
 
-/// A no that the same request would get again.
+/// Whether the same request would be refused again.
 fn is_final(error: &ProviderError, contract: &RetryContract) -> bool {
-    // Our key with our bytes is refused only while the first request that had them is still being
-    // worked on.
+    // A provider that replays answers refuses our key with our bytes only while it still processes
+    // the first such request.
     let replays = matches!(contract.deduplication, Deduplication::Replay { .. });
     match error.category {
         ErrorCategory::LimitReached | ErrorCategory::CredentialsRefused => false,
         ErrorCategory::IdentifierInUse => !replays,
-        // No answer was read.
+        // Status 0: no answer was read.
         _ => error.http_status != 0,
     }
 }
 
 impl RetryRules<'_> {
-    /// `events`, and when to ask next once they are recorded.
+    /// The decision to record `events`, with the next lookup after them.
     fn decision(&self, refund: &Refund, events: Vec<Event>, now: Timestamp) -> Decision {
         let after = events.iter().try_fold(refund.clone(), |refund, event| refund.apply(event, now));
-        // What the table refuses, the ledger will refuse too.
+        // If the transition is illegal, the ledger will refuse the events too.
         let next_check = after.ok().and_then(|after| self.next_check(&after, now));
         Decision { events, next_check, resend: false }
     }
 
-    /// None: nothing is to be looked up.
+    /// The next lookup of a refund; none if there is none.
     fn next_check(&self, refund: &Refund, now: Timestamp) -> Option<Timestamp> {
         let (since, skipped) = match (refund.state, &refund.doubt) {
             (State::InDoubt, Some(doubt)) => (doubt.since, refund.unanswered_attempts.saturating_sub(1)),
@@ -468,10 +467,10 @@ impl RetryRules<'_> {
             }
             _ => return None,
         };
-        Some(self.next_check_time_of(refund, since, skipped, now))
+        Some(self.next_check_time(refund, since, skipped, now))
     }
 
-    /// Whether the provider itself would keep a second send from a second effect now.
+    /// Whether a second attempt is safe now: the provider itself would prevent a second effect.
     pub fn may_resend(&self, refund: &Refund, now: Timestamp) -> bool {
         let expires = matches!(self.contract.deduplication, Deduplication::Replay { .. });
         !refund.attempted_elsewhere
@@ -479,16 +478,16 @@ impl RetryRules<'_> {
             && refund.dispatch_time.is_some_and(|first| self.contract.resend_safe(first, now))
     }
 
-    /// The provider's rejection of a refund that it had taken: followed for a while, since it may
-    /// be corrected.
+    /// The provider's rejection of a refund that it had accepted: looked up for a while, since it
+    /// may be corrected.
     fn rejection(&self, error: ProviderError, items: Vec<ItemResult>, now: Timestamp) -> Event {
-        let follow = error.category == ErrorCategory::RejectedOnReview && !self.follow_up.is_zero();
-        Event::Refused { error, items, follow_until: follow.then(|| now.saturating_add(self.follow_up)) }
+        let is_followed = error.category == ErrorCategory::RejectedOnReview && !self.follow_up.is_zero();
+        Event::Refused { error, items, follow_until: is_followed.then(|| now.saturating_add(self.follow_up)) }
     }
 
-    /// By the schedule, and not later than the moment at which what is seen will mean more, or the
-    /// last one at which a resend is safe.
-    fn next_check_time_of(&self, refund: &Refund, since: Timestamp, skipped: u32, now: Timestamp) -> Timestamp {
+    /// The next lookup by the schedule, but not later than the time at which a lookup proves more
+    /// because a settle time is over, or the last time at which a resend is safe.
+    fn next_check_time(&self, refund: &Refund, since: Timestamp, skipped: u32, now: Timestamp) -> Timestamp {
         let scheduled = self.schedule.next(since, skipped, now);
         let moved = refund.placed_time.filter(|_| refund.attempted_elsewhere);
         let settled = [Some(since), refund.absent_since, moved].into_iter().flatten();
@@ -497,7 +496,8 @@ impl RetryRules<'_> {
         ahead.fold(scheduled, Timestamp::min)
     }
 
-    /// A provider that was out of reach for most of a key's life is asked once more before it dies.
+    /// The time of the last resend, shortly before the key expires: the provider may have been out of
+    /// reach for most of the key's life.
     fn last_resend(&self, refund: &Refund) -> Option<Timestamp> {
         let Deduplication::Replay { key_lifetime } = self.contract.deduplication else { return None };
         let first = refund.dispatch_time.filter(|_| refund.state != State::Submitted)?;
@@ -506,8 +506,8 @@ impl RetryRules<'_> {
 }
 
 impl Schedule {
-    /// The first moment after `now`; of the first ones so many are `skipped`, since every attempt
-    /// without an answer makes the next rarer.
+    /// The first scheduled time after `now`. The first `skipped` entries are left out, since every
+    /// unanswered attempt makes the next one rarer.
     fn next(&self, since: Timestamp, skipped: u32, now: Timestamp) -> Timestamp {
         let skipped = usize::try_from(skipped).unwrap_or(usize::MAX).min(self.first.len().saturating_sub(1));
         let elapsed = now.saturating_duration_since(since);
@@ -523,12 +523,12 @@ impl Schedule {
 }
 
 impl Backoff {
-    /// How long after attempt number `attempt`. Up to a quarter less, by refund, so that a crowd
-    /// does not come back as one.
+    /// The wait after attempt number `attempt`: up to a quarter shorter, depending on the refund, so
+    /// that refunds that failed together are not sent again together.
     fn after(&self, attempt: u32, refund: &RefundId) -> Duration {
         let doublings = attempt.saturating_sub(1).min(20);
-        let full = self.shortest.saturating_mul(1 << doublings).min(self.longest);
-        // FNV-1a: any spread will do, the same for the same refund and attempt.
+        let full = self.min.saturating_mul(1 << doublings).min(self.max);
+        // FNV-1a: any hash that is the same for the same refund and attempt.
         let hash = refund
             .as_str()
             .bytes()
@@ -538,8 +538,8 @@ impl Backoff {
     }
 }
 
-/// 14143 on a first send: somebody else's refund has our identifier. Not ours to take for a yes,
-/// nor for a no.
+/// Whether the first attempt was refused because another refund has our identifier: that is neither
+/// a success nor a definite refusal of ours.
 fn is_foreign_identifier(contract: &RetryContract, error: &ProviderError) -> bool {
     contract.deduplication == Deduplication::Reject && error.category == ErrorCategory::IdentifierInUse
 }
@@ -560,11 +560,11 @@ fn observation_of(lookup: &Lookup) -> Observation {
 
 fn evidence_of(lookup: &Lookup) -> String {
     match lookup {
-        Lookup::Found(Outcome::Refunded(_)) => "the provider says that the money was given back".to_owned(),
+        Lookup::Found(Outcome::Refunded(_)) => "the provider says that the money was refunded".to_owned(),
         Lookup::Found(Outcome::Accepted(acceptance)) => {
-            format!("the provider has the refund: {}", acceptance.status.as_deref().unwrap_or("taken"))
+            format!("the provider has the refund: {}", acceptance.status.as_deref().unwrap_or("accepted"))
         }
-        Lookup::Found(Outcome::Refused { error, .. }) => format!("the provider says no: {}", error.said()),
+        Lookup::Found(Outcome::Refused { error, .. }) => format!("the provider refused it: {}", error.said()),
         Lookup::Found(Outcome::NotSent { error, .. }) => format!("the provider could not be asked: {}", error.said()),
         Lookup::Found(Outcome::Unknown { evidence, .. })
         | Lookup::NotFound { evidence, .. }

@@ -1,12 +1,12 @@
-//! Time that never runs backwards and never slower than it really passes.
+//! The engine's clock: it never runs backwards, and never slower than time really passes.
 //!
-//! A wall clock that is set back would make an idempotency key look younger than it is, and put off
-//! what is due. So where it falls behind the monotonic clock, the engine's time does not follow;
-//! where it is set forward it does, and a machine that slept (which the monotonic clock does not
-//! count) is seen by the wall clock even after that was set back. What a stopped process cannot see
-//! is bridged by the ledger's last event.
+//! A wall clock that is set back would make an idempotency key look younger than it is, and delay
+//! what is due. So the engine's time does not follow a wall clock that falls behind the operating
+//! system's monotonic clock. It does follow one that is set forward: the time that a machine slept,
+//! which the monotonic clock does not count, shows only in the wall clock, even one that was set
+//! back before. Across a restart, the ledger's last event is the lower bound.
 //!
-//! The cost: a wall clock that jumps ahead and back leaves the engine's time ahead. Expiry is
+//! The cost: a wall clock that jumps forward and back leaves the engine's time ahead. Expiry is
 //! final, so it uses [`MonotonicClock::confirmed_now`], which undoes such a jump.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,22 +17,22 @@ use tracing::error;
 
 use crate::domain::clock::{Clock, Timestamp};
 
-/// A clock over another one.
+/// The engine's clock, made from a wall clock.
 pub(super) struct MonotonicClock {
     wall: Arc<dyn Clock>,
     last: Mutex<Reading>,
 }
 
-/// What the clocks showed at one moment.
+/// What the clocks showed when they were last read.
 struct Reading {
     instant: Instant,
     wall: Timestamp,
-    steady: Timestamp,
-    /// How far the wall clock has been set back in all.
+    engine_time: Timestamp,
+    /// How far the wall clock has been set back in total.
     ahead: Duration,
-    /// The part of `ahead` that undid an earlier jump ahead of the wall clock.
+    /// The part of `ahead` that undid an earlier jump of the wall clock.
     phantom: Duration,
-    /// A jump ahead that may still be taken back.
+    /// A jump forward that may still be undone.
     jump: Option<Jump>,
 }
 
@@ -43,26 +43,27 @@ struct Jump {
     at: Instant,
 }
 
-/// Two clocks that are read one after the other differ by a little, and a daemon corrects the wall
-/// clock by a little.
+/// Smaller differences are ignored: two clocks that are read one after the other differ a little, and
+/// a daemon corrects the wall clock a little.
 const TOLERANCE: Duration = Duration::from_millis(100);
 /// After a jump this large the machine has slept or the clock is wrong; only time shows which.
 const LARGE_JUMP: Duration = Duration::from_secs(3_600);
-/// How long a jump must last before anything expires by it.
+/// How long a jump must last before a refund expires because of it.
 const CONFIRMATION: Duration = Duration::from_secs(60);
-/// An error is logged once the ledger's times are this far ahead of the wall clock.
-const WORTH_AN_ERROR: Duration = Duration::from_secs(60);
+/// An error is logged when the wall clock is set back by more than this.
+const MAX_UNREPORTED_SET_BACK: Duration = Duration::from_secs(60);
 
 impl MonotonicClock {
-    /// Begins at the wall clock's time, but not before `least`, the ledger's last event.
-    pub(super) fn new(wall: Arc<dyn Clock>, least: Timestamp) -> Self {
+    /// Begins at the wall clock's time, but not before `last_event`, the time of the ledger's last
+    /// event.
+    pub(super) fn new(wall: Arc<dyn Clock>, last_event: Timestamp) -> Self {
         let now = wall.now();
-        let ahead = least.saturating_duration_since(now);
+        let ahead = last_event.saturating_duration_since(now);
         report_ahead(Duration::ZERO, ahead);
         let begin = Reading {
             instant: Instant::now(),
             wall: now,
-            steady: now.max(least),
+            engine_time: now.max(last_event),
             ahead,
             // Either clock may have been wrong, so nothing expires because of the difference.
             phantom: ahead,
@@ -73,8 +74,8 @@ impl MonotonicClock {
 
     /// How far this clock is ahead of the wall clock.
     pub(super) fn ahead(&self) -> Duration {
-        let steady = self.now();
-        steady.saturating_duration_since(self.wall.now())
+        let engine_time = self.now();
+        engine_time.saturating_duration_since(self.wall.now())
     }
 
     /// The present time without jumps of the wall clock that were undone. None while a large jump
@@ -87,7 +88,7 @@ impl MonotonicClock {
             }
             last.jump = None;
         }
-        Some(last.steady.saturating_sub(last.phantom))
+        Some(last.engine_time.saturating_sub(last.phantom))
     }
 
     fn read(&self) -> std::sync::MutexGuard<'_, Reading> {
@@ -109,24 +110,24 @@ impl MonotonicClock {
         }
         last.instant = instant;
         last.wall = wall;
-        last.steady = last.steady.max(wall.saturating_add(last.ahead));
+        last.engine_time = last.engine_time.max(wall.saturating_add(last.ahead));
         last
     }
 }
 
 impl Clock for MonotonicClock {
     fn now(&self) -> Timestamp {
-        self.read().steady
+        self.read().engine_time
     }
 }
 
-/// Logged once for each time that the wall clock is set back so far.
+/// Logs each time that the wall clock is set back far.
 fn report_ahead(before: Duration, ahead: Duration) {
-    if ahead.saturating_sub(before) > WORTH_AN_ERROR {
+    if ahead.saturating_sub(before) > MAX_UNREPORTED_SET_BACK {
         error!(
             ahead_s = ahead.as_secs(),
-            "the machine's clock is behind the ledger's times: it was set back, or was ahead before. Times in the ledger \
-             stay ahead of it while this process runs"
+            "the machine's clock is behind the ledger's times: it was set back, or it was ahead before. Times in the \
+             ledger stay ahead of it while this process runs"
         );
     }
 }
@@ -138,70 +139,70 @@ mod tests {
 
     const START: Timestamp = Timestamp::from_seconds(1_800_000_000);
 
-    struct Set(Mutex<Timestamp>);
+    struct SettableClock(Mutex<Timestamp>);
 
-    impl Set {
-        fn to(&self, at: Timestamp) {
+    impl SettableClock {
+        fn set(&self, at: Timestamp) {
             *self.0.lock().unwrap() = at;
         }
     }
 
-    impl Clock for Set {
+    impl Clock for SettableClock {
         fn now(&self) -> Timestamp {
             *self.0.lock().unwrap()
         }
     }
 
-    fn set() -> (Arc<Set>, MonotonicClock) {
-        let wall = Arc::new(Set(Mutex::new(START)));
-        let steady = MonotonicClock::new(wall.clone(), START);
-        (wall, steady)
+    fn clocks() -> (Arc<SettableClock>, MonotonicClock) {
+        let wall = Arc::new(SettableClock(Mutex::new(START)));
+        let clock = MonotonicClock::new(wall.clone(), START);
+        (wall, clock)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_clock_that_is_set_back_holds_nothing_up_and_makes_nothing_young() {
-        let (wall, steady) = set();
-        wall.to(START.saturating_sub(Duration::from_secs(4_000)));
+    async fn a_wall_clock_that_is_set_back_does_not_slow_the_engine_down() {
+        let (wall, clock) = clocks();
+        wall.set(START.saturating_sub(Duration::from_secs(4_000)));
         tokio::time::advance(Duration::from_secs(60)).await;
-        assert_eq!(steady.now(), START.saturating_add(Duration::from_secs(60)));
-        // The machine slept for an hour: only the wall clock has seen it.
-        wall.to(START.saturating_sub(Duration::from_secs(400)));
-        assert_eq!(steady.now(), START.saturating_add(Duration::from_secs(3_660)), "forward it is followed");
+        assert_eq!(clock.now(), START.saturating_add(Duration::from_secs(60)));
+        // The machine slept for an hour, which only the wall clock shows.
+        wall.set(START.saturating_sub(Duration::from_secs(400)));
+        assert_eq!(clock.now(), START.saturating_add(Duration::from_secs(3_660)), "a jump forward is followed");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_new_process_does_not_fall_behind_the_ledger() {
+    async fn a_new_process_does_not_start_behind_the_ledger() {
         let wall = Arc::new(ManualClock::new(START));
         let last_event = START.saturating_add(Duration::from_secs(500));
-        let steady = MonotonicClock::new(wall, last_event);
-        assert_eq!(steady.now(), last_event);
-        assert_eq!(steady.ahead(), Duration::from_secs(500));
-        assert_eq!(steady.confirmed_now(), Some(START), "nothing is given up because an earlier clock was ahead");
+        let clock = MonotonicClock::new(wall, last_event);
+        assert_eq!(clock.now(), last_event);
+        assert_eq!(clock.ahead(), Duration::from_secs(500));
+        assert_eq!(clock.confirmed_now(), Some(START), "nothing expires because an earlier clock was ahead");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_jump_that_is_taken_back_gives_nothing_up() {
-        let (wall, steady) = set();
-        wall.to(START.saturating_add(Duration::from_secs(48 * 3_600)));
-        assert_eq!(steady.confirmed_now(), None, "not by a clock that has just jumped");
+    async fn a_jump_that_is_undone_expires_nothing() {
+        let (wall, clock) = clocks();
+        wall.set(START.saturating_add(Duration::from_secs(48 * 3_600)));
+        assert_eq!(clock.confirmed_now(), None, "the clock has just jumped");
         tokio::time::advance(Duration::from_secs(30)).await;
-        wall.to(START.saturating_add(Duration::from_secs(30)));
-        assert_eq!(steady.confirmed_now(), None);
-        assert!(steady.now() >= START.saturating_add(Duration::from_secs(48 * 3_600)), "the engine's time stays ahead");
+        wall.set(START.saturating_add(Duration::from_secs(30)));
+        assert_eq!(clock.confirmed_now(), None);
+        assert!(clock.now() >= START.saturating_add(Duration::from_secs(48 * 3_600)), "the engine's time stays ahead");
         tokio::time::advance(Duration::from_secs(60)).await;
-        wall.to(START.saturating_add(Duration::from_secs(90)));
-        assert_eq!(steady.confirmed_now(), Some(START.saturating_add(Duration::from_secs(90))));
-        assert_eq!(steady.ahead(), Duration::from_secs(48 * 3_600));
+        wall.set(START.saturating_add(Duration::from_secs(90)));
+        assert_eq!(clock.confirmed_now(), Some(START.saturating_add(Duration::from_secs(90))));
+        assert_eq!(clock.ahead(), Duration::from_secs(48 * 3_600));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_machine_that_slept_is_believed_after_a_minute() {
-        let (wall, steady) = set();
-        wall.to(START.saturating_add(Duration::from_secs(7_200)));
-        assert_eq!(steady.confirmed_now(), None);
+    async fn a_jump_is_confirmed_after_a_minute() {
+        let (wall, clock) = clocks();
+        wall.set(START.saturating_add(Duration::from_secs(7_200)));
+        assert_eq!(clock.confirmed_now(), None);
         tokio::time::advance(Duration::from_secs(61)).await;
-        wall.to(START.saturating_add(Duration::from_secs(7_261)));
-        assert_eq!(steady.confirmed_now(), Some(START.saturating_add(Duration::from_secs(7_261))));
-        assert_eq!(steady.ahead(), Duration::ZERO);
+        wall.set(START.saturating_add(Duration::from_secs(7_261)));
+        assert_eq!(clock.confirmed_now(), Some(START.saturating_add(Duration::from_secs(7_261))));
+        assert_eq!(clock.ahead(), Duration::ZERO);
     }
 }

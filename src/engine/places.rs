@@ -1,11 +1,11 @@
-//! Compares where refunds belong with the configuration: which wait for their account, and how they
-//! go on.
+//! Compares the places of refunds with the configured accounts: which refunds wait for their
+//! account, and which a start moves.
 //!
 //! ```text
 //! recorded at a place --> the account is still there            sent, looked up
 //!                     --> gone, or provider, host, login,
 //!                         currency differ                       waits: neither sent nor looked up
-//!                           --> `former` names the old place    moved here once, at the start
+//!                           --> `former` names the old place    moved once, at start-up
 //!                           --> ReassignRefund                  moved by a person
 //! ```
 //!
@@ -17,30 +17,35 @@ use std::sync::Arc;
 use futures_util::{StreamExt as _, stream};
 use tracing::{info, warn};
 
-use crate::domain::clock::{Clock as _, Timestamp};
+use crate::domain::clock::Timestamp;
 use crate::domain::ids::AccountName;
 use crate::domain::refund::Refund;
 use crate::domain::state::State;
-use crate::domain::target::FieldViolation;
-use crate::engine::{AccountHealth, EngineCore, EngineError, ReassignCommand, WaitingFor};
 use crate::ledger::{GATEWAY, Ledger, LedgerError, Listed, OpenRefunds, Reassign, RelatedLogins};
 use crate::providers::{Account, Accounts};
 
-/// Refunds that a start moves concurrently, so that they share commits.
+/// The number of refunds that are moved concurrently, so that they share commits.
 const MOVE_BATCH: usize = 64;
-/// Refunds in one read of the ledger.
+/// The number of refunds in one read of the ledger.
 const PAGE: u32 = 1_000;
-/// At most this many refunds that could not be moved are logged, one line each.
-const MAX_NAMED: usize = 100;
+/// The number of refunds that could not be moved and are logged, one line each.
+const MAX_LOGGED: usize = 100;
 
-/// Start-up: moves refunds from the former places that the configuration names, and logs how many
-/// wait for their account.
-pub(super) async fn take_up(ledger: &dyn Ledger, accounts: &Accounts, now: Timestamp) -> Result<(), LedgerError> {
+/// Moves refunds from the former places that the configuration names to their accounts' present
+/// places, and logs how many refunds wait for their account.
+///
+/// # Errors
+/// Those of the ledger.
+pub(super) async fn move_to_present(
+    ledger: &dyn Ledger,
+    accounts: &Accounts,
+    now: Timestamp,
+) -> Result<(), LedgerError> {
     for open in ledger.open_refunds().await? {
         if let (Some(StartEffect::Moves), Some(account)) =
             (start_effect(accounts, &open), accounts.get(&open.at.account))
         {
-            move_here(ledger, accounts, account, &open, now).await?;
+            move_refunds(ledger, accounts, account, &open, now).await?;
         }
     }
     let configured = accounts.iter().map(|account| (account.provider, account.destination())).collect();
@@ -50,7 +55,7 @@ pub(super) async fn take_up(ledger: &dyn Ledger, accounts: &Accounts, now: Times
         if !differing.is_empty() {
             warn!(
                 account = %at.account, refunds, differing, endpoint = at.place.endpoint,
-                "refunds wait for the account that they were recorded for: nothing of them is sent or looked up"
+                "refunds of an account that is gone or has changed are neither sent nor looked up"
             );
         }
     }
@@ -58,7 +63,7 @@ pub(super) async fn take_up(ledger: &dyn Ledger, accounts: &Accounts, now: Times
 }
 
 /// Moves the refunds of an account from an earlier place to its present one.
-async fn move_here(
+async fn move_refunds(
     ledger: &dyn Ledger,
     accounts: &Accounts,
     account: &Arc<Account>,
@@ -67,8 +72,8 @@ async fn move_here(
 ) -> Result<(), LedgerError> {
     let related = &related_logins_of(account, accounts);
     let (mut moved, mut left) = (0_u64, 0_usize);
-    // Refunds that are yet to be sent go first: they are checked while those that they were
-    // recorded beside are still at the former place.
+    // Refunds that are yet to be sent are moved first: each is checked for similar refunds while
+    // those that it was recorded beside are still at the former place.
     for to_be_sent in [true, false] {
         let mut after = 0;
         loop {
@@ -91,11 +96,11 @@ async fn move_here(
                     continue;
                 };
                 left += 1;
-                if left <= MAX_NAMED {
+                if left <= MAX_LOGGED {
                     let (account, state) = (&refund.account, refund.state.as_str());
                     warn!(
                         refund = %refund.id(), %account, state, %problem,
-                        "the refund stays at its former place and goes on waiting: another one stands in its way"
+                        "could not move the refund to its account's present place: another refund conflicts, and it waits"
                     );
                 }
             }
@@ -103,21 +108,21 @@ async fn move_here(
     }
     if moved > 0 || left > 0 {
         let (account, endpoint) = (&account.name, &open.at.place.endpoint);
-        info!(%account, endpoint, moved, left, "refunds of a former place go on at the account's present one");
+        info!(%account, endpoint, moved, left, "moved refunds from a former place to the account's present one");
     }
     Ok(())
 }
 
-/// What a start does with refunds whose account has changed.
+/// What a start does with refunds of a changed account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StartEffect {
-    /// The configuration names their place as a former one: they go on at the present one.
+    /// It moves them to the present place: the configuration names theirs as a former one.
     Moves,
-    /// They wait: the account is gone, or differs in these of `differing_fields`.
+    /// They wait: the account is gone (`account`), or differs in these settings.
     Waits(Vec<&'static str>),
 }
 
-/// What a start with these accounts does with refunds at one account and place. None: they are
+/// What a start with these accounts does with refunds at one account and place. None if they are
 /// where their account is.
 pub fn start_effect(accounts: &Accounts, open: &OpenRefunds) -> Option<StartEffect> {
     let differing = differing(accounts, open);
@@ -131,8 +136,8 @@ pub fn start_effect(accounts: &Accounts, open: &OpenRefunds) -> Option<StartEffe
     }
 }
 
-/// The move of a refund to the account whose configuration names the refund's place as a former
-/// one.
+/// The request to the ledger that moves a refund to the account whose configuration names the
+/// refund's place as a former one.
 pub fn reassign_to_present_place(
     account: &Account,
     related: &RelatedLogins,
@@ -144,7 +149,7 @@ pub fn reassign_to_present_place(
         revision: refund.revision,
         to: account.destination(),
         related: related.clone(),
-        // Only a refund that is yet to be sent can pay twice.
+        // Only a refund that is yet to be sent can cause a double payment.
         judge_similar: refund.state == State::Pending,
         evidence: "the configuration names its former place".to_owned(),
         actor: GATEWAY.to_owned(),
@@ -152,13 +157,13 @@ pub fn reassign_to_present_place(
     }
 }
 
-/// Whether refunds are where a configured account is.
+/// Whether refunds are at the present place of a configured account.
 pub(super) fn is_configured(accounts: &Accounts, open: &OpenRefunds) -> bool {
     differing(accounts, open).is_empty()
 }
 
-/// The settings in which the configured account differs from the refunds' place, named as in
-/// `differing_fields`.
+/// The settings in which the configured account differs from the refunds' place; `account` if it is
+/// gone.
 fn differing(accounts: &Accounts, open: &OpenRefunds) -> Vec<&'static str> {
     match accounts.get(&open.at.account) {
         Some(account) => {
@@ -177,92 +182,5 @@ pub fn related_logins_of(account: &Account, accounts: &Accounts) -> RelatedLogin
     RelatedLogins {
         accounts: same_login.iter().map(|other| other.name.clone()).collect::<Vec<AccountName>>().into(),
         former_logins: former.filter(|login| *login != account.place.login).collect::<Vec<String>>().into(),
-    }
-}
-
-/// See [`crate::engine::Engine::reassign`].
-pub(super) async fn reassign(shared: Arc<EngineCore>, command: ReassignCommand) -> Result<Refund, EngineError> {
-    let refund = shared.get(&command.id).await?;
-    if command.etag != refund.etag() {
-        return Err(EngineError::EtagMismatch { present: refund.etag() });
-    }
-    let is_open = refund.state == State::Pending || refund.state.is_in_question();
-    if !is_open || shared.configured_account(&refund).is_ok() {
-        return Err(EngineError::NotReassignable(refund.state));
-    }
-    let lane = shared.lanes.get(&command.account).cloned();
-    let lane = lane.ok_or_else(|| EngineError::AccountNotFound(command.account.clone()))?;
-    let (of, target) = (lane.account.provider, refund.provider());
-    if of != target {
-        return Err(EngineError::AccountMismatch { account: command.account, of, target });
-    }
-    if lane.account.place.currency != refund.place.currency {
-        let right = format!("must be an account in {}, as the refund is", refund.place.currency);
-        return Err(EngineError::Invalid(vec![FieldViolation::new("account", right)]));
-    }
-    let reassign = Reassign {
-        id: command.id,
-        revision: refund.revision,
-        to: lane.account.destination(),
-        related: lane.related.clone(),
-        judge_similar: true,
-        evidence: command.evidence,
-        actor: command.actor,
-        now: shared.clock.now(),
-    };
-    match shared.ledger.reassign(reassign).await {
-        Ok(reassigned) => {
-            shared.waiters.tell(&reassigned);
-            lane.bell.notify_one();
-            lane.reconcile_notify.notify_one();
-            Ok(reassigned)
-        }
-        Err(LedgerError::StaleRevision { present }) => Err(EngineError::EtagMismatch { present: present.etag() }),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// See [`crate::engine::Engine::waiting_for`].
-pub(super) fn waiting_for(shared: &EngineCore, refund: &Refund) -> Option<WaitingFor> {
-    if refund.state != State::Pending && !refund.state.is_in_question() {
-        return None;
-    }
-    let Ok(lane) = shared.configured_account(refund) else { return Some(WaitingFor::Account) };
-    let suspended = match lane.health() {
-        AccountHealth::Serving => None,
-        AccountHealth::Suspended => Some(WaitingFor::Provider),
-        AccountHealth::CredentialsRefused => Some(WaitingFor::Credentials),
-    };
-    match refund.state {
-        State::Pending if suspended.is_some() => suspended,
-        State::Pending if refund.not_before.is_some_and(|at| at > shared.clock.now()) => Some(WaitingFor::Backoff),
-        State::Pending => Some(WaitingFor::Turn),
-        // Lookups continue while an account is suspended, so the refund waits only if its last one
-        // had no answer.
-        State::InDoubt | State::Submitted if refund.unheard => suspended,
-        _ => None,
-    }
-}
-
-/// How much of the wait since `since` does not count towards expiry.
-pub(super) fn stood_still(standstills: &[(Timestamp, Timestamp)], since: Timestamp) -> std::time::Duration {
-    standstills.iter().map(|(begin, end)| end.saturating_duration_since((*begin).max(since))).sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use rstest::rstest;
-
-    use super::*;
-
-    #[rstest]
-    #[case::before_it_was_recorded(500, 0)]
-    #[case::all_of_it(100, 100)]
-    #[case::from_its_middle(250, 50)]
-    fn expiry_stands_still_while_the_account_is_another(#[case] since: i64, #[case] seconds: u64) {
-        let at = Timestamp::from_seconds;
-        assert_eq!(stood_still(&[(at(200), at(300))], at(since)), Duration::from_secs(seconds));
     }
 }

@@ -1,8 +1,8 @@
 //! The rate limiter of one account: when its next request may be sent.
 //!
-//! Two limits apply at once: requests are evenly spaced within a second, and any 60 minutes hold at
+//! Two limits apply together: requests are evenly spaced within a second, and any 60 minutes hold at
 //! most a given number of them. Waiting requests are served in the order of their arrival. A
-//! request that is dropped while it waits uses up no turn.
+//! request that is dropped while it waits does not count.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,85 +16,89 @@ use crate::telemetry::metrics::AccountMeter;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// The limits of one account and the turns taken so far.
+/// The limits of one account and the requests sent so far.
 pub(super) struct RateLimiter {
-    /// Between two requests. Zero: no limit.
-    apart: Duration,
-    /// In any hour. Zero: no limit.
+    /// The least time between two requests. Zero: no limit.
+    interval: Duration,
+    /// Requests in any hour. Zero: no limit.
     per_hour: usize,
-    /// Held by the request that waits for the next turn; the others queue for the lock in order.
-    line: tokio::sync::Mutex<()>,
-    taken: Mutex<Taken>,
+    /// Held by the first waiting request; the others wait for the lock in the order of their
+    /// arrival.
+    queue: tokio::sync::Mutex<()>,
+    usage: Mutex<Usage>,
     meter: AccountMeter,
 }
 
-/// The turns that were taken.
-struct Taken {
-    /// The earliest time of the next turn, by the limit per second.
+/// What the limits are applied to.
+struct Usage {
+    /// The earliest time of the next request, by the limit per second.
     next: Instant,
-    /// The times of the last `per_hour` turns, oldest first.
+    /// The times of the last `per_hour` requests, oldest first.
     hour: VecDeque<Instant>,
 }
 
 impl RateLimiter {
-    /// 0: no bound.
+    /// 0: no limit.
     pub(super) fn new(per_second: u32, per_hour: u32, meter: AccountMeter) -> Self {
-        let apart = if per_second == 0 { Duration::ZERO } else { Duration::from_secs(1) / per_second };
+        let interval = if per_second == 0 { Duration::ZERO } else { Duration::from_secs(1) / per_second };
         let per_hour = usize::try_from(per_hour).unwrap_or(usize::MAX);
-        let taken = Mutex::new(Taken { next: Instant::now(), hour: VecDeque::new() });
-        Self { apart, per_hour, line: tokio::sync::Mutex::default(), taken, meter }
+        let usage = Mutex::new(Usage { next: Instant::now(), hour: VecDeque::new() });
+        Self { interval, per_hour, queue: tokio::sync::Mutex::default(), usage, meter }
     }
 
-    /// Takes a turn if one is free now and no request waits for it.
+    /// Permits a request now, unless a limit forbids it or another request waits.
     pub(super) fn try_acquire(&self) -> bool {
         if !self.is_enabled() {
             return true;
         }
-        let is_free = self.line.try_lock().is_ok_and(|_first| self.take().is_ok());
+        let is_free = self.queue.try_lock().is_ok_and(|_first| self.try_take().is_ok());
         if is_free {
             self.meter.paced(Duration::ZERO);
         }
         is_free
     }
 
-    /// Waits for a turn and takes it.
+    /// Waits until the request may be sent.
     pub(super) async fn acquire(&self) {
         if !self.is_enabled() {
             return;
         }
         let start = Instant::now();
-        let _first = self.line.lock().await;
-        while let Err(free_at) = self.take() {
+        let _first = self.queue.lock().await;
+        while let Err(free_at) = self.try_take() {
             tokio::time::sleep_until(free_at).await;
         }
         self.meter.paced(start.elapsed());
     }
 
     fn is_enabled(&self) -> bool {
-        !self.apart.is_zero() || self.per_hour > 0
+        !self.interval.is_zero() || self.per_hour > 0
     }
 
-    /// Takes the turn that is free now, or says when the next one is.
-    fn take(&self) -> Result<(), Instant> {
-        let (mut taken, now) = (self.taken(), Instant::now());
-        let is_full = self.per_hour > 0 && taken.hour.len() >= self.per_hour;
-        let by_the_hour = taken.hour.front().filter(|_| is_full).map(|oldest| *oldest + HOUR);
-        let free_at = by_the_hour.map_or(taken.next, |at| at.max(taken.next));
+    /// Counts a request that is sent now.
+    ///
+    /// # Errors
+    /// The time at which the next request may be sent, if that is later.
+    fn try_take(&self) -> Result<(), Instant> {
+        let (mut usage, now) = (self.usage(), Instant::now());
+        let is_full = self.per_hour > 0 && usage.hour.len() >= self.per_hour;
+        let by_hour = usage.hour.front().filter(|_| is_full).map(|oldest| *oldest + HOUR);
+        let free_at = by_hour.map_or(usage.next, |at| at.max(usage.next));
         if free_at > now {
             return Err(free_at);
         }
-        taken.next = now + self.apart;
+        usage.next = now + self.interval;
         if self.per_hour > 0 {
             if is_full {
-                taken.hour.pop_front();
+                usage.hour.pop_front();
             }
-            taken.hour.push_back(now);
+            usage.hour.push_back(now);
         }
         Ok(())
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn usage(&self) -> MutexGuard<'_, Usage> {
+        self.usage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -117,83 +121,87 @@ mod tests {
         RateLimiter::new(per_second, per_hour, AccountMeter::off())
     }
 
-    /// When each of so many turns came, in milliseconds.
-    async fn turns(limiter: &RateLimiter, count: usize) -> Vec<u128> {
+    /// The times at which `count` requests were permitted, in milliseconds.
+    async fn permitted_at(limiter: &RateLimiter, count: usize) -> Vec<u128> {
         let start = Instant::now();
-        let mut moments = Vec::new();
+        let mut times = Vec::new();
         for _ in 0..count {
             limiter.acquire().await;
-            moments.push(start.elapsed().as_millis());
+            times.push(start.elapsed().as_millis());
         }
-        moments
+        times
     }
 
     #[rstest]
-    #[case::by_the_second(4, 0, &[0, 250, 500, 750, 1_000])]
-    #[case::by_the_hour(0, 2, &[0, 0, 3_600_000, 3_600_000, 7_200_000])]
-    #[case::by_both(1, 3, &[0, 1_000, 2_000, 3_600_000, 3_601_000])]
-    #[case::by_neither(0, 0, &[0, 0, 0, 0, 0])]
+    #[case::per_second(4, 0, &[0, 250, 500, 750, 1_000])]
+    #[case::per_hour(0, 2, &[0, 0, 3_600_000, 3_600_000, 7_200_000])]
+    #[case::both(1, 3, &[0, 1_000, 2_000, 3_600_000, 3_601_000])]
+    #[case::neither(0, 0, &[0, 0, 0, 0, 0])]
     #[tokio::test(start_paused = true)]
-    async fn turns_come_when_both_bounds_allow(#[case] second: u32, #[case] hour: u32, #[case] expected: &[u128]) {
-        assert_eq!(turns(&limiter(second, hour), expected.len()).await, expected);
+    async fn a_request_waits_for_both_limits(#[case] second: u32, #[case] hour: u32, #[case] expected: &[u128]) {
+        assert_eq!(permitted_at(&limiter(second, hour), expected.len()).await, expected);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pause_saves_nothing_up() {
+    async fn an_idle_time_permits_no_burst() {
         let limiter = limiter(10, 0);
-        turns(&limiter, 3).await;
+        permitted_at(&limiter, 3).await;
         tokio::time::sleep(Duration::from_secs(10)).await;
-        assert_eq!(turns(&limiter, 3).await, [0, 100, 200]);
+        assert_eq!(permitted_at(&limiter, 3).await, [0, 100, 200]);
     }
 
     #[rstest]
     #[case(1, 0, Duration::from_secs(1))]
     #[case(0, 1, HOUR)]
     #[tokio::test(start_paused = true)]
-    async fn a_turn_is_free_or_it_is_not(#[case] second: u32, #[case] hour: u32, #[case] apart: Duration) {
+    async fn try_acquire_permits_a_request_only_within_the_limits(
+        #[case] second: u32,
+        #[case] hour: u32,
+        #[case] interval: Duration,
+    ) {
         let limiter = limiter(second, hour);
         assert!(limiter.try_acquire());
         assert!(!limiter.try_acquire());
-        tokio::time::advance(apart - Duration::from_millis(1)).await;
+        tokio::time::advance(interval - Duration::from_millis(1)).await;
         assert!(!limiter.try_acquire());
         tokio::time::advance(Duration::from_millis(1)).await;
         assert!(limiter.try_acquire());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn none_passes_one_that_waits_and_one_that_gives_up_takes_no_turn() {
+    async fn no_request_overtakes_a_waiting_one_and_a_dropped_one_does_not_count() {
         let limiter = limiter(1, 0);
         limiter.acquire().await;
         let mut first = Box::pin(limiter.acquire());
         let mut second = Box::pin(limiter.acquire());
         assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert!(!limiter.try_acquire(), "two stand in line");
+        assert!(!limiter.try_acquire(), "two requests wait");
         drop(first);
         let start = Instant::now();
         second.await;
-        assert_eq!(start.elapsed(), Duration::ZERO, "the turn of the one that gave up is free");
+        assert_eq!(start.elapsed(), Duration::ZERO, "the dropped request did not count");
     }
 
     proptest! {
         #[test]
-        fn no_hour_and_no_second_holds_more(
+        fn neither_limit_is_ever_exceeded(
             second in 0..4_u32, hour in 0..6_u32, pauses in proptest::collection::vec(0..4_000_000_u64, 1..40),
         ) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
             runtime.block_on(async {
                 let limiter = limiter(second, hour);
-                let mut taken: Vec<Instant> = Vec::new();
+                let mut permitted: Vec<Instant> = Vec::new();
                 for pause in pauses {
                     limiter.acquire().await;
-                    taken.push(Instant::now());
-                    // Most pauses are short, so that the bounds are met.
+                    permitted.push(Instant::now());
+                    // Most pauses are short, so that the limits are reached.
                     tokio::time::advance(Duration::from_millis(if pause % 3 == 0 { pause } else { pause % 400 })).await;
                 }
                 for (length, bound) in [(Duration::from_secs(1), second), (HOUR, hour)] {
                     let bound = usize::try_from(bound).unwrap();
                     let holds_more = |window: &[Instant]| window[bound] - window[0] < length - Duration::from_millis(5);
-                    prop_assert!(bound == 0 || !taken.windows(bound + 1).any(holds_more), "{taken:?}");
+                    prop_assert!(bound == 0 || !permitted.windows(bound + 1).any(holds_more), "{permitted:?}");
                 }
                 Ok(())
             })?;

@@ -1,10 +1,9 @@
-//! Races that only a held ledger or a held provider shows: each stands still at the moment that
-//! matters.
+//! Races, made repeatable by a ledger and a provider that are held at the decisive moment.
 
-mod going_on;
 mod moved;
+mod permission;
+mod reconciling;
 mod resolved;
-mod turns;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -13,54 +12,60 @@ use async_trait::async_trait;
 use tempfile::TempDir;
 use tokio::sync::{oneshot, watch};
 
+use super::account::AccountRuntime;
+use super::circuit_breaker::CircuitBreakerSettings;
+use super::core::MAX_DETACHED_OPERATIONS;
+use super::decide::{Backoff, Schedule};
 use super::*;
 use crate::domain::clock::ManualClock;
 use crate::domain::contract::{Deduplication, LookupKind, RetryContract};
-use crate::domain::event::{Decided, Resolution};
+use crate::domain::event::{Decided, Event, Resolution};
 use crate::domain::ids::ProviderKind;
 use crate::domain::money::Currency;
-use crate::domain::outcome::{Confirmation, DoubtReason, ErrorCategory, Lookup, Outcome, ProviderError};
+use crate::domain::outcome::{AttemptReport, Confirmation, DoubtReason, ErrorCategory, Lookup, Outcome, ProviderError};
 use crate::domain::place::{Destination, Place};
-use crate::domain::probe::ProbeReport;
-use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, SectigoTarget};
+use crate::domain::refund::Intent;
+use crate::domain::state::State;
+use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, FieldViolation, SectigoTarget, Target};
 use crate::ledger::sqlite::{SqliteLedger, SqliteSettings};
-use crate::ledger::{GATEWAY, Health, OpenRefunds, Reassign, RelatedLogins};
+use crate::ledger::{
+    CreateOutcome, FirstAttempt, GATEWAY, Health, NewRefund, OpenRefunds, Reassign, RecordEvents, RelatedLogins,
+    Reschedule, Ticket,
+};
 use crate::telemetry::metrics::AccountMeter;
 
 const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
-/// Reached only where something hangs.
+/// Exceeded only if something hangs.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A ledger that can stand still between a commit and its answer.
+/// A ledger whose answers can be held back after the commit.
 struct HeldLedger {
     inner: SqliteLedger,
-    /// Answers to `record` wait while it says so.
+    /// Answers to `record` are held back while this is true.
     holding: watch::Sender<bool>,
-    /// How many have been held.
+    /// How many answers have been held back.
     held: watch::Sender<usize>,
-    /// How many times its queue is still full for what makes lookups due.
+    /// How many further calls of `hasten` find the queue full.
     full: Mutex<usize>,
 }
 
-/// A provider that says yes to every refund, and whose looks are answered one by one, as they are
-/// told to be.
+/// A provider that refunds everything, and answers lookups one by one with prepared answers.
 #[derive(Default)]
-struct Told {
+struct ScriptedProvider {
     lookups: Mutex<VecDeque<oneshot::Receiver<Lookup>>>,
     asked: watch::Sender<usize>,
-    /// When it was asked for a refund or for a look.
+    /// When it was called for a refund or a lookup.
     calls: Mutex<Vec<Instant>>,
-    /// The digests of what it logs in with, one for each time that it is asked for it. The last one
-    /// stays.
+    /// The answers to `credential`, one for each call; the last one is repeated.
     credentials: Mutex<VecDeque<String>>,
 }
 
 struct Bench {
     _directory: TempDir,
     ledger: Arc<HeldLedger>,
-    provider: Arc<Told>,
+    provider: Arc<ScriptedProvider>,
     clock: Arc<ManualClock>,
-    /// How long a rejection is followed.
+    /// How long a rejection is looked up.
     follow_up: Duration,
 }
 
@@ -83,7 +88,7 @@ impl Bench {
         self.engine_with(provider, currency, |_| {}).await
     }
 
-    /// As [`Bench::engine_for`], with the account changed at will.
+    /// As [`Bench::engine_for`], with a changed account.
     async fn engine_with(
         &self,
         provider: ProviderKind,
@@ -111,22 +116,22 @@ impl Bench {
         };
         change(&mut account);
         let settings = EngineSettings {
-            backoff: Backoff { shortest: Duration::from_secs(1), longest: Duration::from_secs(60) },
+            backoff: Backoff { min: Duration::from_secs(1), max: Duration::from_secs(60) },
             schedule: Schedule { first: vec![Duration::from_secs(10)], then_every: Duration::from_secs(86_400) },
             circuit: CircuitBreakerSettings {
-                failures: 5,
-                strangers: 5,
-                shortest_pause: Duration::from_secs(5),
-                longest_pause: Duration::from_secs(300),
+                failure_threshold: 5,
+                foreign_target_threshold: 5,
+                open_min: Duration::from_secs(5),
+                open_max: Duration::from_secs(300),
             },
             rejection_follow_up: self.follow_up,
-            max_feeds: 4,
+            max_event_streams: 4,
         };
         let accounts = Arc::new(Accounts::new([account]));
         Engine::start(self.ledger.clone(), accounts, self.clock.clone(), settings).await.unwrap()
     }
 
-    /// A refund on disk to which these events have happened.
+    /// A refund on disk after these events.
     async fn refund(&self, intent: Intent, events: &[Event]) -> Refund {
         let create = NewRefund {
             intent,
@@ -151,12 +156,17 @@ impl Bench {
         self.ledger.inner.record(record).await.unwrap()
     }
 
-    /// The answer to the next look that nobody has an answer for yet.
-    fn next_look(&self) -> oneshot::Sender<Lookup> {
+    /// The sender of the answer to the next lookup that has no prepared answer yet.
+    fn next_lookup(&self) -> oneshot::Sender<Lookup> {
         let (answer, receiver) = oneshot::channel();
         self.provider.lookups.lock().unwrap().push_back(receiver);
         answer
     }
+}
+
+/// The run-time state of the engine's account.
+fn only_account(engine: &Engine) -> Arc<AccountRuntime> {
+    engine.0.accounts.values().next().unwrap().clone()
 }
 
 fn place() -> Place {
@@ -176,7 +186,7 @@ fn intent(id: &str, target: Target) -> Intent {
     }
 }
 
-fn put_off() -> [Event; 2] {
+fn backed_off() -> [Event; 2] {
     let error = ProviderError {
         code: "-42".to_owned(),
         message: "later".to_owned(),
@@ -207,7 +217,7 @@ async fn reaches(count: &watch::Sender<usize>, wanted: usize) {
 }
 
 #[tokio::test]
-async fn an_attempt_on_disk_is_sent_though_the_drain_begins() {
+async fn an_attempt_on_disk_is_sent_even_if_the_drain_begins() {
     let bench = Bench::new();
     let refund = bench.refund(sectigo("r"), &[]).await;
     bench.ledger.holding.send_replace(true);
@@ -220,13 +230,17 @@ async fn an_attempt_on_disk_is_sent_though_the_drain_begins() {
     bench.ledger.holding.send_replace(false);
     drain.await.unwrap();
     let after = engine.get(refund.id()).await.unwrap();
-    assert_eq!(after.state, State::Succeeded, "not left DISPATCHING, to be doubted for nothing at the next start");
+    assert_eq!(
+        after.state,
+        State::Succeeded,
+        "not left DISPATCHING, to be in doubt for no reason after the next start"
+    );
 }
 
 #[tokio::test]
-async fn a_caller_that_leaves_while_it_withdraws_is_told_of_to_those_who_wait() {
+async fn waiters_are_notified_of_a_cancellation_whose_caller_has_left() {
     let bench = Bench::new();
-    let refund = bench.refund(sectigo("r"), &put_off()).await;
+    let refund = bench.refund(sectigo("r"), &backed_off()).await;
     let engine = bench.engine().await;
     let (waiting, id, revision) = (engine.clone(), refund.id().clone(), refund.revision);
     let waiter =
@@ -244,19 +258,19 @@ async fn a_caller_that_leaves_while_it_withdraws_is_told_of_to_those_who_wait() 
 }
 
 #[tokio::test]
-async fn a_look_that_found_the_refund_is_not_lost_to_one_that_found_nothing() {
+async fn a_lookup_that_found_the_refund_is_not_lost_to_one_that_found_nothing() {
     let bench = Bench::new();
     let refund = bench.refund(sectigo("r"), &doubted()).await;
     let engine = bench.engine().await;
-    let (nothing, found) = (bench.next_look(), bench.next_look());
-    let mut looks = Vec::new();
+    let (nothing, found) = (bench.next_lookup(), bench.next_lookup());
+    let mut lookups = Vec::new();
     for asked in 1..=2 {
         let (engine, id) = (engine.clone(), refund.id().clone());
-        looks.push(tokio::spawn(async move { engine.reconcile(&id, "caller").await.unwrap() }));
+        lookups.push(tokio::spawn(async move { engine.reconcile(&id, "caller").await.unwrap() }));
         reaches(&bench.provider.asked, asked).await;
     }
-    let second = looks.pop().unwrap();
-    let first = looks.pop().unwrap();
+    let second = lookups.pop().unwrap();
+    let first = lookups.pop().unwrap();
     nothing.send(Lookup::not_found("Processed")).unwrap();
     assert_eq!(first.await.unwrap().state, State::InDoubt);
     found.send(Lookup::Found(Outcome::Refunded(Confirmation::default()))).unwrap();
@@ -264,14 +278,14 @@ async fn a_look_that_found_the_refund_is_not_lost_to_one_that_found_nothing() {
 }
 
 #[tokio::test]
-async fn callers_that_leave_pile_nothing_up() {
+async fn operations_of_callers_that_left_are_bounded() {
     let bench = Bench::new();
     let refund = bench.refund(sectigo("r"), &doubted()).await;
     let engine = bench.engine().await;
-    let answers: Vec<_> = (0..MAX_DETACHED_OPERATIONS).map(|_| bench.next_look()).collect();
+    let answers: Vec<_> = (0..MAX_DETACHED_OPERATIONS).map(|_| bench.next_lookup()).collect();
     for _ in 0..MAX_DETACHED_OPERATIONS {
-        let mut look = Box::pin(engine.reconcile(refund.id(), "caller"));
-        assert!(futures_util::poll!(&mut look).is_pending());
+        let mut lookup = Box::pin(engine.reconcile(refund.id(), "caller"));
+        assert!(futures_util::poll!(&mut lookup).is_pending());
     }
     assert_eq!(engine.reconcile(refund.id(), "caller").await, Err(EngineError::TooManyOperations));
     assert_eq!(engine.cancel(refund.id(), None, "caller").await, Err(EngineError::TooManyOperations));
@@ -279,7 +293,7 @@ async fn callers_that_leave_pile_nothing_up() {
 }
 
 #[tokio::test]
-async fn a_refund_that_the_configuration_allows_no_more_is_still_known() {
+async fn a_refund_that_the_configuration_no_longer_allows_is_still_found() {
     let bench = Bench::new();
     let fields = DebitsuccessFields {
         account_reference_no: "DS000001",
@@ -288,13 +302,12 @@ async fn a_refund_that_the_configuration_allows_no_more_is_still_known() {
         description: "Charged twice",
         request_initiator: "",
     };
-    let asked = intent("r", Target::Debitsuccess(DebitsuccessTarget::new(fields).unwrap()));
-    let refund = bench.refund(asked.clone(), &doubted()).await;
-    let other = Intent { id: RefundId::parse("new").unwrap(), ..asked.clone() };
-    let right = "must be the account's currency, NZD".to_owned();
-    let currency = EngineError::Invalid(vec![FieldViolation::new("debitsuccess.amount.currency_code", right)]);
+    let requested = intent("r", Target::Debitsuccess(DebitsuccessTarget::new(fields).unwrap()));
+    let refund = bench.refund(requested.clone(), &doubted()).await;
+    let other = Intent { id: RefundId::parse("new").unwrap(), ..requested.clone() };
+    let currency = EngineError::Invalid(vec![FieldViolation::new("amount", "must be in NZD")]);
     let (of, target) = (ProviderKind::Sectigo, ProviderKind::Debitsuccess);
-    let mismatch = EngineError::AccountMismatch { account: asked.account.clone(), of, target };
+    let mismatch = EngineError::AccountMismatch { account: requested.account.clone(), of, target };
     for (provider, currency, refusal) in [(target, "NZD", currency), (of, "AUD", mismatch)] {
         let engine = bench.engine_for(provider, Currency::parse(currency).unwrap()).await;
         let command = |intent: Intent| CreateCommand {
@@ -305,7 +318,9 @@ async fn a_refund_that_the_configuration_allows_no_more_is_still_known() {
             wait_until: Instant::now(),
             trace_parent: None,
         };
-        for answer in [engine.create(command(asked.clone())).await, engine.dry_run(command(asked.clone())).await] {
+        for answer in
+            [engine.create(command(requested.clone())).await, engine.dry_run(command(requested.clone())).await]
+        {
             let known = answer.unwrap();
             assert_eq!((known.refund, known.replayed), (refund.clone(), true));
         }
@@ -315,23 +330,23 @@ async fn a_refund_that_the_configuration_allows_no_more_is_still_known() {
     }
 }
 
-/// Events that a feed gives until the one with this number, which must come without a gap.
-async fn read_until(feed: &mut EventStream, last: u64) -> Vec<Arc<SharedEvent>> {
+/// Reads a stream up to the event with this number, and checks that there is no gap.
+async fn read_until(stream: &mut EventStream, last: u64) -> Vec<Arc<SharedEvent>> {
     let mut seen: Vec<Arc<SharedEvent>> = Vec::new();
     while seen.last().is_none_or(|event| event.record.sequence < last) {
-        let more = tokio::time::timeout(LIMIT, feed.next()).await.unwrap().unwrap();
+        let more = tokio::time::timeout(LIMIT, stream.next()).await.unwrap().unwrap();
         assert!(!more.is_empty());
         seen.extend(more);
     }
-    assert!(seen.is_sorted_by(|one, next| one.record.sequence + 1 == next.record.sequence), "no gap, nothing twice");
+    assert!(seen.is_sorted_by(|one, next| one.record.sequence + 1 == next.record.sequence), "no gap, no duplicate");
     seen
 }
 
 #[tokio::test]
-async fn readers_of_the_history_share_what_is_new_and_miss_nothing() {
+async fn event_streams_share_new_events_and_miss_none() {
     let bench = Bench::new();
     let engine = bench.engine().await;
-    // Two events each. They are on their way, so the engine leaves them alone.
+    // Two events each. They are DISPATCHING, so the engine does not touch them.
     let refunds = async |numbers: std::ops::Range<u32>| {
         let creates = numbers.map(|number| {
             let target = Target::Sectigo(SectigoTarget::new(&(number + 1).to_string(), 11).unwrap());
@@ -349,27 +364,32 @@ async fn readers_of_the_history_share_what_is_new_and_miss_nothing() {
         });
         futures_util::future::try_join_all(creates).await.unwrap();
     };
-    let mut feeds = [engine.feed(0).unwrap(), engine.feed(0).unwrap(), engine.feed(0).unwrap()];
-    let [one, two, behind] = &mut feeds;
-    // More than is held for those who keep up.
+    let mut streams =
+        [engine.stream_events(0).unwrap(), engine.stream_events(0).unwrap(), engine.stream_events(0).unwrap()];
+    let [one, two, behind] = &mut streams;
+    // More than the buffer holds a page of.
     let ((), of_one, of_two) =
         futures_util::future::join3(refunds(0..600), read_until(one, 1_200), read_until(two, 1_200)).await;
     assert_eq!((of_one.len(), of_two.len()), (1_200, 1_200));
-    assert_eq!(read_until(behind, 1_200).await.len(), 1_200, "what has left the memory comes from the ledger");
+    assert_eq!(read_until(behind, 1_200).await.len(), 1_200, "what the buffer no longer holds comes from the ledger");
 
     let next = async { futures_util::future::join(read_until(one, 1_202), read_until(two, 1_202)).await };
     let ((), (of_one, of_two)) = futures_util::future::join(refunds(600..601), next).await;
     assert!(of_one.iter().zip(&of_two).all(|(one, two)| Arc::ptr_eq(one, two)), "read once for both");
-    assert_eq!(read_until(&mut engine.feed(1_201).unwrap(), 1_202).await.len(), 1, "from anywhere on");
+    assert_eq!(read_until(&mut engine.stream_events(1_201).unwrap(), 1_202).await.len(), 1, "from any event on");
 
-    drop(feeds);
+    drop(streams);
     refunds(601..602).await;
-    assert_eq!(read_until(&mut engine.feed(1_200).unwrap(), 1_204).await.len(), 4, "also what nobody was there for");
+    assert_eq!(
+        read_until(&mut engine.stream_events(1_200).unwrap(), 1_204).await.len(),
+        4,
+        "also what was committed while no stream was open"
+    );
 }
 
-/// The second one waits for five seconds after the first.
+/// The second probe waits for five seconds after the first.
 #[tokio::test]
-async fn a_probe_that_waits_ends_with_the_drain() {
+async fn a_waiting_probe_ends_with_the_drain() {
     let bench = Bench::new();
     let engine = bench.engine().await;
     let account = AccountName::parse("main").unwrap();
@@ -380,10 +400,10 @@ async fn a_probe_that_waits_ends_with_the_drain() {
 }
 
 #[async_trait]
-impl crate::providers::RefundProvider for Told {
-    async fn refund(&self, _intent: &Intent, _credential: Option<&str>) -> Outcome {
+impl crate::providers::RefundProvider for ScriptedProvider {
+    async fn refund(&self, _intent: &Intent, _credential: Option<&str>) -> AttemptReport {
         self.calls.lock().unwrap().push(Instant::now());
-        Outcome::Refunded(Confirmation::default())
+        Outcome::Refunded(Confirmation::default()).into()
     }
 
     async fn lookup(&self, _refund: &Refund, _turns: &dyn crate::providers::Turns) -> Lookup {
@@ -393,6 +413,12 @@ impl crate::providers::RefundProvider for Told {
         answer.await.unwrap()
     }
 
+    fn check_target(&self, target: &Target, currency: Currency) -> Result<(), FieldViolation> {
+        let is_another = target.requested_amount().is_some_and(|amount| amount.currency != currency);
+        let violation = || FieldViolation::new("amount", format!("must be in {currency}"));
+        if is_another { Err(violation()) } else { Ok(()) }
+    }
+
     fn credential(&self, _refund: &RefundId) -> Option<String> {
         let mut credentials = self.credentials.lock().unwrap();
         if credentials.len() > 1 { credentials.pop_front() } else { credentials.front().cloned() }
@@ -400,7 +426,7 @@ impl crate::providers::RefundProvider for Told {
 
     async fn probe(&self, turns: &dyn crate::providers::Turns) -> ProbeReport {
         turns.turn().await;
-        ProbeReport::unreached("no probe is answered here")
+        ProbeReport::unreached("this provider answers no probe")
     }
 }
 
@@ -526,7 +552,7 @@ impl Ledger for HeldLedger {
 }
 
 #[tokio::test]
-async fn what_a_later_refund_explains_is_looked_up_no_longer_than_a_rejection_is_followed() {
+async fn a_failed_refund_with_a_later_refund_of_its_target_is_looked_up_only_for_the_follow_up_time() {
     let bench = Bench::new();
     let days = |days: u64| Duration::from_secs(days * 86_400);
     let [dispatched, doubted] = doubted();
@@ -538,7 +564,7 @@ async fn what_a_later_refund_explains_is_looked_up_no_longer_than_a_rejection_is
     let refund = bench.refund(sectigo("first"), &[dispatched, doubted, escalated, not_refunded]).await;
     bench.refund(sectigo("later"), &[]).await;
     bench.clock.advance(days(6) + Duration::from_secs(60));
-    bench.next_look().send(Lookup::Found(Outcome::Refunded(Confirmation::default()))).unwrap();
+    bench.next_lookup().send(Lookup::Found(Outcome::Refunded(Confirmation::default()))).unwrap();
     let engine = bench.engine().await;
     reaches(&bench.provider.asked, 1).await;
     let recorded = async {
@@ -551,6 +577,6 @@ async fn what_a_later_refund_explains_is_looked_up_no_longer_than_a_rejection_is
         }
     };
     let after = tokio::time::timeout(LIMIT, recorded).await.unwrap();
-    assert_eq!((after.state, after.corrected_time), (State::Failed, None), "the later refund may be the one");
-    assert_eq!(after.next_check, None, "the next lookup would come when it is followed no more");
+    assert_eq!((after.state, after.corrected_time), (State::Failed, None), "the order may show the later refund");
+    assert_eq!(after.next_check, None, "the next lookup would be after the follow-up time");
 }

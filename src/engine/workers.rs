@@ -1,5 +1,5 @@
-//! Finds what is due of one account: refunds to be sent, refunds to be given up, refunds to be
-//! asked for. Two tasks for each account.
+//! The two workers of each account: the dispatcher sends and expires what is PENDING, the
+//! reconciler reconciles what is due for a lookup.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,139 +16,144 @@ use crate::domain::refund::Refund;
 use crate::domain::state::State;
 use crate::engine::account::AccountRuntime;
 use crate::engine::circuit_breaker::Permission;
-use crate::engine::{EngineCore, LEDGER_ERROR_BACKOFF, places, step};
+use crate::engine::core::{EngineCore, LEDGER_ERROR_BACKOFF};
+use crate::engine::{attempt, lookup, reconcile, spans};
 use crate::ledger::{GATEWAY, Health, LedgerError, ListQuery};
 
-/// Looked for again at least so often, however quiet it is: a clock set forward rings no bell.
+/// A worker looks for due refunds at least this often: a wall clock that is set forward wakes no
+/// worker.
 const MAX_IDLE: Duration = Duration::from_secs(30);
 /// How long after a jump of the clock expiry is checked again.
 const CLOCK_RECHECK: Duration = Duration::from_secs(61);
-/// Refunds that are given up, or from which the next probe is taken, at once.
+/// Refunds read in one piece to expire them, or to select the next probe's from.
 const EXPIRY_BATCH: u32 = 64;
 
 /// Sends what is PENDING. Runs until the drain begins or the ledger has failed.
 ///
-/// The drain ends what only waits, never a dispatch: an attempt that is on disk and that nobody
-/// sends would be doubt for nothing.
-pub(super) async fn run_dispatcher(shared: Arc<EngineCore>, lane: Arc<AccountRuntime>) {
-    let mut expiry = Timestamp::MIN;
-    while !should_stop(&shared) {
-        let found = dispatch_due(&shared, &lane, &mut expiry).await;
-        let pause = pause_after(&shared, &lane, found);
-        wait(&shared, &lane.bell, pause).await;
+/// The drain ends waiting, never a dispatch: an attempt that is recorded and not sent would cause
+/// doubt for no reason.
+pub(super) async fn run_dispatcher(core: Arc<EngineCore>, account: Arc<AccountRuntime>) {
+    let mut next_expiry = Timestamp::MIN;
+    while !should_stop(&core) {
+        let idle = dispatch_due(&core, &account, &mut next_expiry).await;
+        let pause = pause_after(&core, &account, idle);
+        sleep(&core, &account.dispatch_notify, pause).await;
     }
 }
 
-/// Settles what is IN_DOUBT or SUBMITTED. Runs until the drain begins or the ledger has failed: a
-/// look that cannot be recorded would be asked for again and again.
-pub(super) async fn run_reconciler(shared: Arc<EngineCore>, lane: Arc<AccountRuntime>) {
-    while !should_stop(&shared) {
-        let found = reconcile_due(&shared, &lane).await;
-        let pause = pause_after(&shared, &lane, found);
-        wait(&shared, &lane.reconcile_notify, pause).await;
+/// Reconciles what is due for a lookup. Runs until the drain begins or the ledger has failed: a
+/// lookup that cannot be recorded would be repeated again and again.
+pub(super) async fn run_reconciler(core: Arc<EngineCore>, account: Arc<AccountRuntime>) {
+    while !should_stop(&core) {
+        let idle = reconcile_due(&core, &account).await;
+        let pause = pause_after(&core, &account, idle);
+        sleep(&core, &account.reconcile_notify, pause).await;
     }
 }
 
-fn should_stop(shared: &EngineCore) -> bool {
-    shared.draining.is_cancelled() || shared.stopped.is_cancelled()
+fn should_stop(core: &EngineCore) -> bool {
+    core.draining.is_cancelled() || core.ledger_stopped.is_cancelled()
 }
 
-fn pause_after(shared: &EngineCore, lane: &AccountRuntime, found: Result<Duration, LedgerError>) -> Duration {
-    found.unwrap_or_else(|problem| {
-        // That the ledger has failed is said once, and not by each account.
-        if *shared.ledger.health().borrow() == Health::Writing {
-            warn!(account = %lane.account.name, %problem, "the ledger could not be asked for what is due");
+fn pause_after(core: &EngineCore, account: &AccountRuntime, idle: Result<Duration, LedgerError>) -> Duration {
+    idle.unwrap_or_else(|problem| {
+        // A ledger that has failed is logged once elsewhere, and not by each account.
+        if *core.ledger.health().borrow() == Health::Writing {
+            warn!(account = %account.name(), %problem, "could not read from the ledger what is due; retrying");
         }
         LEDGER_ERROR_BACKOFF
     })
 }
 
-async fn wait(shared: &EngineCore, bell: &Notify, pause: Duration) {
+async fn sleep(core: &EngineCore, notify: &Notify, pause: Duration) {
     tokio::select! {
         biased;
-        () = shared.draining.cancelled() => {}
-        () = shared.stopped.cancelled() => {}
-        () = bell.notified() => {}
+        () = core.draining.cancelled() => {}
+        () = core.ledger_stopped.cancelled() => {}
+        () = notify.notified() => {}
         () = tokio::time::sleep(pause) => {}
     }
 }
 
-/// Sends what is due, as slots become free, until the drain begins. How long nothing will be due
-/// for.
+/// Dispatches due refunds as slots become free, until the drain begins. Returns how long to sleep
+/// until the next one is due.
 async fn dispatch_due(
-    shared: &Arc<EngineCore>,
-    lane: &Arc<AccountRuntime>,
-    expiry: &mut Timestamp,
+    core: &Arc<EngineCore>,
+    account: &Arc<AccountRuntime>,
+    next_expiry: &mut Timestamp,
 ) -> Result<Duration, LedgerError> {
-    let handful = u32::try_from(lane.account.max_in_flight).unwrap_or(u32::MAX).saturating_mul(2);
-    while !should_stop(shared) {
-        let now = shared.clock.now();
-        if *expiry <= now {
-            *expiry = expire_overdue(shared, lane, now).await?;
+    let batch = u32::try_from(account.configured.max_in_flight).unwrap_or(u32::MAX).saturating_mul(2);
+    while !should_stop(core) {
+        let now = core.clock.now();
+        if *next_expiry <= now {
+            *next_expiry = expire_overdue(core, account, now).await?;
         }
-        let oldest_expires = until(Some(*expiry), now);
-        match lane.stance() {
+        let until_expiry = idle_until(Some(*next_expiry), now);
+        match account.permission() {
             Permission::All | Permission::One => {}
-            Permission::None => return Ok(oldest_expires),
-            Permission::Until(until) => return Ok(until.duration_since(Instant::now()).min(oldest_expires)),
+            Permission::None => return Ok(until_expiry),
+            Permission::Until(until) => return Ok(until.duration_since(Instant::now()).min(until_expiry)),
             Permission::ProbeDue => {
-                if probe(shared, lane).await? {
+                if probe_account(core, account).await? {
                     continue;
                 }
-                return Ok(oldest_expires);
+                return Ok(until_expiry);
             }
         }
-        let due = shared.ledger.due(&lane.account.destination(), now, handful).await?;
-        // While older ones wait, newcomers line up behind them. One that was recorded since the
-        // query has rung the bell.
-        lane.backlog.store(!due.is_empty(), Ordering::Release);
+        let due = core.ledger.due(&account.destination(), now, batch).await?;
+        // While older refunds wait, new ones queue behind them. A refund that was recorded since
+        // the query has notified this worker.
+        account.has_backlog.store(!due.is_empty(), Ordering::Release);
         if due.is_empty() {
-            let next = until(shared.ledger.next_due(&lane.account.destination()).await?, now);
-            return Ok(next.min(oldest_expires));
+            let next = idle_until(core.ledger.next_due(&account.destination()).await?, now);
+            return Ok(next.min(until_expiry));
         }
-        dispatch_batch(shared, lane, due, *expiry).await?;
+        dispatch_batch(core, account, due, *next_expiry).await?;
     }
     Ok(MAX_IDLE)
 }
 
-/// Begins an attempt of each, one as soon as there is a slot for it, without waiting for the
-/// commits of those before: else a long queue would go out no faster than one commit follows
-/// another. Returns when all that were begun are on disk; before that, they still look due.
+/// Begins an attempt of each refund as soon as there is a slot for it, without waiting for the
+/// commits of the attempts before: otherwise a long queue would be sent at the rate of one commit
+/// after another. Returns when all attempts that were begun are on disk, because until then their
+/// refunds still look due.
 async fn dispatch_batch(
-    shared: &Arc<EngineCore>,
-    lane: &Arc<AccountRuntime>,
+    core: &Arc<EngineCore>,
+    account: &Arc<AccountRuntime>,
     due: Vec<Refund>,
-    expiry: Timestamp,
+    next_expiry: Timestamp,
 ) -> Result<(), LedgerError> {
     let mut begun = Vec::with_capacity(due.len());
     for refund in due {
         let slot = tokio::select! {
             biased;
-            () = shared.draining.cancelled() => break,
-            slot = lane.slots.clone().acquire_owned() => slot,
+            () = core.draining.cancelled() => break,
+            slot = account.attempt_slots.clone().acquire_owned() => slot,
         };
-        // Never closed, so it can only be waited for.
+        // The semaphore is never closed, so this only waits.
         let Ok(slot) = slot else { break };
         tokio::select! {
             biased;
-            () = shared.draining.cancelled() => break,
-            () = lane.turn() => {}
+            () = core.draining.cancelled() => break,
+            () = account.rate_limiter.acquire() => {}
         }
-        // It may have waited long for both: others are to be given up by now, or the account has
-        // been shut.
-        if expiry <= shared.clock.now() {
+        // Both may have taken long: refunds may have to expire now, or the circuit breaker may have
+        // opened.
+        if next_expiry <= core.clock.now() {
             break;
         }
-        let Some(era) = lane.try_acquire_probe() else { break };
-        let (owner, owned_lane) = (shared.clone(), lane.clone());
-        // A task of its own: the drain ends what only waits, never a dispatch.
-        begun.push(shared.tasks.spawn(async move {
-            let span = step::span_of_dispatch(&owner, &refund).await;
+        let Some(generation) = account.try_acquire_permission() else { break };
+        let (task_core, task_account) = (core.clone(), account.clone());
+        // A task of its own: the drain ends waiting, never a dispatch.
+        begun.push(core.tasks.spawn(async move {
+            let span = spans::dispatch_span(&task_core, &refund).await;
             let dispatch = async {
                 // Intent before act: the attempt is on disk when its task begins.
-                let credential = owned_lane.account.adapter.credential(refund.id());
-                if let Some(dispatched) = step::begin_attempt(&owner, &owned_lane, &refund, era, credential).await? {
-                    step::spawn_attempt(&owner, &owned_lane, dispatched, slot, era);
+                let credential = task_account.configured.adapter.credential(refund.id());
+                if let Some(dispatched) =
+                    attempt::begin(&task_core, &task_account, &refund, generation, credential).await?
+                {
+                    attempt::spawn(&task_core, &task_account, dispatched, slot, generation);
                 }
                 Ok(())
             };
@@ -157,7 +162,7 @@ async fn dispatch_batch(
     }
     let mut result = Ok(());
     for dispatch in begun {
-        // One that panicked has recorded nothing, or what the next start takes up.
+        // A dispatch that panicked has recorded nothing, or its refund is found at the next start.
         result = result.and(dispatch.await.unwrap_or(Ok(())));
     }
     result
@@ -167,17 +172,16 @@ async fn dispatch_batch(
 /// next one can expire.
 ///
 /// Expiry is final, so it uses a clock that accepts a jump only once a minute has confirmed it.
-async fn expire_overdue(shared: &EngineCore, lane: &AccountRuntime, now: Timestamp) -> Result<Timestamp, LedgerError> {
-    let Some(confirmed) = shared.clock.confirmed_now() else { return Ok(now.saturating_add(CLOCK_RECHECK)) };
-    let (at, limit) = (lane.account.destination(), lane.account.pending_limit);
-    // How far that clock is behind the engine's: its deadlines come that much later on the
-    // engine's.
+async fn expire_overdue(core: &EngineCore, account: &AccountRuntime, now: Timestamp) -> Result<Timestamp, LedgerError> {
+    let Some(confirmed) = core.clock.confirmed_now() else { return Ok(now.saturating_add(CLOCK_RECHECK)) };
+    let (at, limit) = (account.destination(), account.configured.pending_limit);
+    // How far the confirmed clock is behind the engine's: by the engine's clock, its deadlines come
+    // that much later.
     let behind = now.saturating_duration_since(confirmed);
-    let expiry_of =
-        |since: Timestamp| since.saturating_add(limit).saturating_add(places::stood_still(&lane.standstills, since));
+    let expiry_of = |since: Timestamp| since.saturating_add(limit).saturating_add(account.standstill_since(since));
     let (mut next, mut skipped) = (now.saturating_add(limit), 0_u32);
     loop {
-        let oldest = shared.ledger.pending_before(&at, Timestamp::MAX, skipped, EXPIRY_BATCH).await?;
+        let oldest = core.ledger.pending_before(&at, Timestamp::MAX, skipped, EXPIRY_BATCH).await?;
         for refund in &oldest {
             let expiry = expiry_of(refund.pending_since());
             if expiry > confirmed {
@@ -185,9 +189,9 @@ async fn expire_overdue(shared: &EngineCore, lane: &AccountRuntime, now: Timesta
                 next = next.min(expiry.saturating_add(behind));
                 continue;
             }
-            match shared.record(refund, vec![Event::Expired], None, GATEWAY).await {
+            match core.record(refund, vec![Event::Expired], None, GATEWAY).await {
                 Ok(refund) => {
-                    let span = step::span_about(shared, &refund).await;
+                    let span = spans::refund_span(core, &refund).await;
                     span.in_scope(|| warn!("the refund has waited too long: it is FAILED, and was never processed"));
                 }
                 // Cancelled, or moved to another account, in the meantime.
@@ -197,8 +201,8 @@ async fn expire_overdue(shared: &EngineCore, lane: &AccountRuntime, now: Timesta
         }
         // All others are younger, and no younger one expires before an older one.
         match oldest.last().map(|refund| expiry_of(refund.create_time)) {
-            Some(next_check_time_of) if next_check_time_of > confirmed => {
-                return Ok(next.min(next_check_time_of.saturating_add(behind)));
+            Some(expiry) if expiry > confirmed => {
+                return Ok(next.min(expiry.saturating_add(behind)));
             }
             Some(_) => {}
             None => return Ok(next),
@@ -206,81 +210,83 @@ async fn expire_overdue(shared: &EngineCore, lane: &AccountRuntime, now: Timesta
     }
 }
 
-/// Tries an account that is shut by asking for a refund that waits. False: none waits.
+/// Tests an account whose circuit breaker is open, by looking up a refund that waits to be sent.
+/// Returns false if none waits.
 ///
-/// The refunds take turns, the oldest and the newest: a wrong order number may be answered like a
-/// wrong password, and a crowd of them must not keep all others waiting.
-async fn probe(shared: &Arc<EngineCore>, lane: &Arc<AccountRuntime>) -> Result<bool, LedgerError> {
-    let at = lane.account.destination();
-    let count = lane.probes.fetch_add(1, Ordering::Relaxed);
+/// The probes alternate between the oldest and the newest refunds: a wrong order number may be
+/// answered like a wrong password, and a number of such refunds must not block all others.
+async fn probe_account(core: &Arc<EngineCore>, account: &Arc<AccountRuntime>) -> Result<bool, LedgerError> {
+    let at = account.destination();
+    let count = account.probe_count.fetch_add(1, Ordering::Relaxed);
     let waiting: Vec<Refund> = if count.is_multiple_of(2) {
-        shared.ledger.pending_before(&at, Timestamp::MAX, 0, EXPIRY_BATCH).await?
+        core.ledger.pending_before(&at, Timestamp::MAX, 0, EXPIRY_BATCH).await?
     } else {
-        let (account, states) = (Some(at.account.clone()), vec![State::Pending]);
-        let newest = ListQuery { account, states, limit: EXPIRY_BATCH, ..ListQuery::default() };
-        let newest = shared.ledger.list(newest).await?.into_iter().map(|listed| listed.refund);
+        let (name, states) = (Some(at.account.clone()), vec![State::Pending]);
+        let newest = ListQuery { account: name, states, limit: EXPIRY_BATCH, ..ListQuery::default() };
+        let newest = core.ledger.list(newest).await?.into_iter().map(|listed| listed.refund);
         newest.filter(|refund| refund.destination() == at).collect()
     };
-    let turn = (count / 2).checked_rem(waiting.len()).unwrap_or(0);
-    let Some(refund) = waiting.get(turn) else { return Ok(false) };
+    let index = (count / 2).checked_rem(waiting.len()).unwrap_or(0);
+    let Some(refund) = waiting.get(index) else { return Ok(false) };
     tokio::select! {
         biased;
-        () = shared.draining.cancelled() => {}
-        () = step::probe(shared, lane, refund) => {}
+        () = core.draining.cancelled() => {}
+        () = lookup::probe_suspended(core, account, refund) => {}
     }
     Ok(true)
 }
 
-/// Begins to settle what is due, as places become free. How long nothing will be due for.
-async fn reconcile_due(shared: &Arc<EngineCore>, lane: &Arc<AccountRuntime>) -> Result<Duration, LedgerError> {
-    let limit = u32::try_from(lane.account.max_in_flight).unwrap_or(u32::MAX).saturating_mul(2);
-    while !should_stop(shared) {
-        let (now, at) = (shared.clock.now(), lane.account.destination());
-        if lane.has_recovered.swap(false, Ordering::AcqRel)
-            && let Err(error) = hasten(shared, &at, now).await
+/// Reconciles due refunds as lookup slots become free. Returns how long to sleep until the next one
+/// is due.
+async fn reconcile_due(core: &Arc<EngineCore>, account: &Arc<AccountRuntime>) -> Result<Duration, LedgerError> {
+    let batch = u32::try_from(account.configured.max_in_flight).unwrap_or(u32::MAX).saturating_mul(2);
+    while !should_stop(core) {
+        let (now, at) = (core.clock.now(), account.destination());
+        if account.has_recovered.swap(false, Ordering::AcqRel)
+            && let Err(error) = hasten_unheard(core, &at, now).await
         {
-            // Not all are due yet: the mark stays for the next round.
-            lane.has_recovered.store(true, Ordering::Release);
+            // Not all are due yet: try again in the next round.
+            account.has_recovered.store(true, Ordering::Release);
             return Err(error);
         }
-        let due = shared.ledger.due_for_lookup(&at, now, limit).await?;
-        let mut begun = false;
+        let due = core.ledger.due_for_lookup(&at, now, batch).await?;
+        let mut has_begun = false;
         for refund in due {
-            let Some(reconciling) = lane.try_begin_reconcile(refund.id()) else { continue };
-            let place = tokio::select! {
+            let Some(reconciling) = account.try_begin_reconcile(refund.id()) else { continue };
+            let slot = tokio::select! {
                 biased;
-                () = shared.draining.cancelled() => return Ok(MAX_IDLE),
-                () = shared.stopped.cancelled() => return Ok(MAX_IDLE),
-                place = lane.lookups.clone().acquire_owned() => place,
+                () = core.draining.cancelled() => return Ok(MAX_IDLE),
+                () = core.ledger_stopped.cancelled() => return Ok(MAX_IDLE),
+                slot = account.lookup_slots.clone().acquire_owned() => slot,
             };
-            let Ok(place) = place else { return Ok(MAX_IDLE) };
-            begun = true;
-            let span = step::span_of_reconcile(lane, &refund);
-            let (owner, owned_lane) = (shared.clone(), lane.clone());
+            let Ok(slot) = slot else { return Ok(MAX_IDLE) };
+            has_begun = true;
+            let span = spans::reconcile_span(account, &refund);
+            let (task_core, task_account) = (core.clone(), account.clone());
             let work = async move {
-                let _in_hand = reconciling;
-                step::reconcile(&owner, &owned_lane, refund, place).await;
+                let _reconciling = reconciling;
+                reconcile::reconcile_one(&task_core, &task_account, refund, slot).await;
             };
-            shared.tasks.spawn(work.instrument(span));
+            core.tasks.spawn(work.instrument(span));
         }
-        if begun {
+        if has_begun {
             continue;
         }
-        if lane.is_reconciling() {
-            // The bell rings as each of them ends.
+        if account.is_reconciling() {
+            // Each of them notifies this worker when it ends.
             return Ok(MAX_IDLE);
         }
-        return Ok(until(shared.ledger.next_lookup_time(&at).await?, now));
+        return Ok(idle_until(core.ledger.next_lookup_time(&at).await?, now));
     }
     Ok(MAX_IDLE)
 }
 
 /// Makes every refund due whose last lookup had no usable answer.
-async fn hasten(shared: &EngineCore, at: &Destination, now: Timestamp) -> Result<(), LedgerError> {
-    while shared.ledger.hasten(at, now).await? > 0 {}
+async fn hasten_unheard(core: &EngineCore, at: &Destination, now: Timestamp) -> Result<(), LedgerError> {
+    while core.ledger.hasten(at, now).await? > 0 {}
     Ok(())
 }
 
-fn until(next: Option<Timestamp>, now: Timestamp) -> Duration {
+fn idle_until(next: Option<Timestamp>, now: Timestamp) -> Duration {
     next.map_or(MAX_IDLE, |at| at.saturating_duration_since(now)).clamp(Duration::from_millis(1), MAX_IDLE)
 }

@@ -11,9 +11,11 @@ use tokio::time::Instant;
 use tracing::{Instrument, debug, debug_span, info_span};
 
 use crate::domain::ids::{AccountName, ProviderKind, RefundId};
-use crate::domain::outcome::{Lookup, Outcome};
+use crate::domain::money::Currency;
+use crate::domain::outcome::{AttemptReport, Lookup, Outcome};
 use crate::domain::probe::ProbeReport;
 use crate::domain::refund::{Intent, Refund};
+use crate::domain::target::{FieldViolation, Target};
 use crate::providers::{RefundProvider, Turns};
 use crate::telemetry::metrics::AccountMeter;
 
@@ -34,23 +36,23 @@ impl<P: RefundProvider> Instrumented<P> {
 
 #[async_trait]
 impl<P: RefundProvider> RefundProvider for Instrumented<P> {
-    async fn refund(&self, intent: &Intent, credential: Option<&str>) -> Outcome {
+    async fn refund(&self, intent: &Intent, credential: Option<&str>) -> AttemptReport {
         // Where nothing but the log listens, the attempt's own span says as much.
         let span = debug_span!(
             "provider", call = "refund", account = %self.account, provider = %self.provider, refund = %intent.id
         );
         async {
             let start = Instant::now();
-            let outcome = self.inner.refund(intent, credential).await;
+            let report = self.inner.refund(intent, credential).await;
             let duration = start.elapsed();
-            self.meter.attempted(kind_of(&outcome), duration);
+            self.meter.attempted(kind_of(&report.outcome), duration);
             debug!(
-                outcome = kind_of(&outcome),
-                detail = detail_of(&outcome),
+                outcome = kind_of(&report.outcome),
+                detail = detail_of(&report.outcome),
                 duration_ms = milliseconds(duration),
                 "provider answered a refund"
             );
-            outcome
+            report
         }
         .instrument(span)
         .await
@@ -58,6 +60,10 @@ impl<P: RefundProvider> RefundProvider for Instrumented<P> {
 
     fn credential(&self, refund: &RefundId) -> Option<String> {
         self.inner.credential(refund)
+    }
+
+    fn check_target(&self, target: &Target, currency: Currency) -> Result<(), FieldViolation> {
+        self.inner.check_target(target, currency)
     }
 
     async fn lookup(&self, refund: &Refund, turns: &dyn Turns) -> Lookup {

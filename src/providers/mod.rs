@@ -1,9 +1,9 @@
 //! The providers: three very different wires behind one trait, and the registry of configured
 //! accounts.
 //!
-//! An adapter turns a provider's answer into an [`Outcome`], which is what the answer *means*. It
-//! decides nothing: what follows from an outcome is the engine's business, by the account's
-//! [`RetryContract`].
+//! An adapter turns a provider's answer into an [`AttemptReport`]: what the answer *means* for the
+//! refund and for the account. It decides nothing: what follows is the engine's business, by the
+//! account's [`RetryContract`].
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,10 +18,11 @@ use secrecy::SecretString;
 use crate::domain::contract::RetryContract;
 use crate::domain::ids::{AccountName, ProviderKind, RefundId};
 use crate::domain::money::Currency;
-use crate::domain::outcome::{Lookup, Outcome};
+use crate::domain::outcome::{AttemptReport, Lookup};
 use crate::domain::place::{Destination, Place};
 use crate::domain::probe::ProbeReport;
 use crate::domain::refund::{Intent, Refund};
+use crate::domain::target::{FieldViolation, Target};
 use crate::domain::validation::{OrderKey, StatusAnswer};
 use crate::providers::secret::Secret;
 use crate::telemetry::metrics::AccountMeter;
@@ -45,10 +46,10 @@ pub(crate) mod text;
 /// One account at one provider.
 #[async_trait]
 pub trait RefundProvider: Send + Sync + 'static {
-    /// Sends one refund request: one call is one wire request, never more. `engine/step.rs` is the
-    /// only caller, after the attempt is on disk. `credential` is what was recorded with the
+    /// Sends one refund request: one call is one wire request, never more. `engine/attempt.rs` is
+    /// the only caller, after the attempt is on disk. `credential` is what was recorded with the
     /// attempt: under another one nothing is sent.
-    async fn refund(&self, intent: &Intent, credential: Option<&str>) -> Outcome;
+    async fn refund(&self, intent: &Intent, credential: Option<&str>) -> AttemptReport;
 
     /// Asks what became of a refund. Moves nothing. The caller has taken the turn of the first
     /// request; each further one waits for one of `turns`.
@@ -58,6 +59,14 @@ pub trait RefundProvider: Send + Sync + 'static {
     /// another one, an earlier key counts as expired. None where keys are not bound to a secret.
     fn credential(&self, _refund: &RefundId) -> Option<String> {
         None
+    }
+
+    /// Whether an account in `currency` can refund the target. Asked before anything is recorded.
+    ///
+    /// # Errors
+    /// The field of the request that does not fit the account.
+    fn check_target(&self, _target: &Target, _currency: Currency) -> Result<(), FieldViolation> {
+        Ok(())
     }
 
     /// Asks whether the provider is reached, accepts the login, and is the service that the
@@ -287,6 +296,14 @@ impl Account {
             fields.insert(0, "provider");
         }
         fields
+    }
+
+    /// Whether the account can refund the target.
+    ///
+    /// # Errors
+    /// The field of the request that does not fit the account.
+    pub fn check_target(&self, target: &Target) -> Result<(), FieldViolation> {
+        self.adapter.check_target(target, self.place.currency)
     }
 
     /// Whether the configuration says that a refund's place is an earlier one of this account.

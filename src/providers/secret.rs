@@ -177,7 +177,7 @@ mod tests {
         let (login, target) = sectigo();
         let account = fixtures::account(&peer, login);
         account.secret.replace(NEW.into());
-        let outcome = account.adapter.refund(&fixtures::intent("r-1", target), None).await;
+        let outcome = account.adapter.refund(&fixtures::intent("r-1", target), None).await.outcome;
         let Outcome::Refused { error, .. } = &outcome else { panic!("{outcome:?}") };
         assert_eq!(error.message.trim_end(), "Not *** and not ***, please.");
     }

@@ -1,9 +1,9 @@
 //! Log lines, one for each event: text for people, or one JSON object for machines.
 //!
 //! ```text
-//! 2026-11-28T01:55:29.000000Z  WARN call:attempt: it is not known what became of the refund state="IN_DOUBT" refund=r-1 attempt=1
-//! {"timestamp":"2026-11-28T01:55:29.000000Z","level":"WARN","target":"recoup::engine::step","message":"it is not known what
-//!  became of the refund","state":"IN_DOUBT","refund":"r-1","attempt":1,"spans":["call","attempt"]}
+//! 2026-11-28T01:55:29.000000Z  WARN call:attempt: the outcome of the refund is unknown state="IN_DOUBT" refund=r-1 attempt=1
+//! {"timestamp":"2026-11-28T01:55:29.000000Z","level":"WARN","target":"recoup::engine::outcome_log","message":"the
+//!  outcome of the refund is unknown","state":"IN_DOUBT","refund":"r-1","attempt":1,"spans":["call","attempt"]}
 //! ```
 //!
 //! A line has each field once: what the event says comes first, then what the spans around it say,

@@ -10,7 +10,7 @@ use super::*;
 use crate::domain::clock::{ManualClock, Timestamp};
 use crate::domain::contract::{Deduplication, LookupKind, RetryContract};
 use crate::domain::money::Currency;
-use crate::domain::outcome::{Lookup, Outcome};
+use crate::domain::outcome::{AttemptReport, Lookup};
 use crate::domain::place::Place;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::validation::{StatusAnswer, ValidationPage};
@@ -84,7 +84,7 @@ struct NoRefunds;
 
 #[async_trait]
 impl Adapter for NoRefunds {
-    async fn refund(&self, _: &Intent, _: Option<&str>) -> Outcome {
+    async fn refund(&self, _: &Intent, _: Option<&str>) -> AttemptReport {
         unreachable!("a validation status refunds nothing")
     }
 

@@ -188,7 +188,7 @@ async fn a_refunded_order_is_a_suggestion_at_sectigo() {
     });
     let refund = stack.reconcile("r-1").await.unwrap();
     assert_eq!((refund.state(), refund.money_verdict()), (State::NeedsReview, MoneyVerdict::MayHaveMoved));
-    assert_eq!(refund.doubt.unwrap().last_evidence, "the provider says that the money was given back");
+    assert_eq!(refund.doubt.unwrap().last_evidence, "the provider says that the money was refunded");
     shows_nothing_new(&stack, "r-1").await;
     assert_eq!(stack.resolve("r-1", Resolution::Refunded).await.unwrap().state(), State::Succeeded);
     assert_eq!((stack.effects("1000001"), stack.attempts("1000001")), (0, 1));

@@ -477,7 +477,7 @@ async fn an_answer_that_is_an_error_and_the_way_back_are_seen() {
     assert!(matches!(looks.as_slice(), [look] if look.name == "provider"), "{looks:?}");
     simulators.with_world(|world| world.faults.disarm(rule));
     assert!(gateway.terminate().success());
-    let tried = log.lines().into_iter().find(|line| line["message"] == "tried an account that is shut").unwrap();
+    let tried = log.lines().into_iter().find(|line| line["message"] == "probed suspended account").unwrap();
     assert_eq!((&tried["account"], &tried["refund"]), (&"namecom".into(), &"waits".into()), "{tried}");
 }
 

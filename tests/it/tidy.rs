@@ -82,7 +82,10 @@ const DOMAIN_CRATES: [&str; 3] = ["secrecy", "sha2", "thiserror"];
 const NAMED_BY_WHAT_IS_MADE: [&str; 1] = ["tonic_prost"];
 
 /// Where `RefundProvider::refund` is called. Inside `providers` a decorator passes it on.
-const REFUND_PLACES: [&str; 2] = ["src/engine/step.rs", "src/providers/instrumented.rs"];
+const REFUND_PLACES: [&str; 2] = ["src/engine/attempt.rs", "src/providers/instrumented.rs"];
+
+/// Folders whose files import each other without a cycle.
+const ACYCLIC: [&str; 1] = ["src/engine"];
 
 /// Names that say nothing, so that everything would fit into them.
 const EMPTY_NAMES: [&str; 7] = ["common", "helper", "helpers", "misc", "shared", "util", "utils"];
@@ -99,6 +102,19 @@ fn the_layers_name_each_other_downwards_only() {
     let faults: Vec<String> =
         sources(&["src", "simulators/src"]).iter().flat_map(|(place, source)| faults_of(place, source)).collect();
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+/// The files of each of these folders import each other without a cycle, so that they can be read
+/// from the bottom up. The tests of a file count for nothing.
+#[test]
+fn the_files_of_a_layer_import_each_other_without_a_cycle() {
+    for folder in ACYCLIC {
+        let imports: BTreeMap<String, BTreeSet<String>> =
+            sources(&[folder]).iter().filter(|(place, _)| !is_test(place)).map(imports_of).collect();
+        let files: BTreeSet<String> = imports.keys().cloned().collect();
+        assert!(files.len() > 10, "{folder}: the sources were not found");
+        assert_eq!(cycle_in(imports), None, "{folder}");
+    }
 }
 
 #[test]
@@ -196,12 +212,46 @@ fn faults_of(place: &str, source: &str) -> BTreeSet<String> {
     let by_path = names.paths.iter().filter(|(path, _)| path.ends_with(&["Provider".to_owned(), "refund".to_owned()]));
     let mut sends = names.refund_calls.iter().chain(by_path.map(|(_, in_test)| in_test));
     if is_ours && sends.any(|in_test| !in_test && !is_test(place)) && !REFUND_PLACES.contains(&place) {
-        fault("RefundProvider::refund", "which is for src/engine/step.rs alone: it records the attempt first");
+        fault("RefundProvider::refund", "which is for src/engine/attempt.rs alone: it records the attempt first");
     }
     if place == "src/engine/decide.rs" && names.awaits {
         fault("await", "and what decides does not act");
     }
     faults
+}
+
+/// A file's module path, and the module paths that it names outside its tests.
+fn imports_of((place, source): &(String, String)) -> (String, BTreeSet<String>) {
+    let module = module_of(place);
+    let names = Names::of(source, &module).unwrap();
+    let inside = names.paths.iter().filter(|(path, in_test)| !in_test && path.first().is_some_and(|it| it == "crate"));
+    (module.join("::"), inside.map(|(path, _)| path[1..].join("::")).collect())
+}
+
+/// Files, by their module paths, that import each other in a circle; none if there is no such
+/// circle. A path counts for the innermost file that it lies in, and a `mod.rs` may name the files
+/// below it by `mod`, which is no path.
+fn cycle_in(imports: BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
+    let file_of = |path: &str| {
+        let prefixes = path.match_indices("::").map(|(at, _)| &path[..at]).chain([path]);
+        prefixes.filter(|prefix| imports.contains_key(*prefix)).last().map(str::to_owned)
+    };
+    let mut open: BTreeMap<String, BTreeSet<String>> = imports
+        .iter()
+        .map(|(file, paths)| (file.clone(), paths.iter().filter_map(|path| file_of(path)).collect()))
+        .collect();
+    // Takes away files that import nothing that is left, until none can be taken.
+    loop {
+        let left: BTreeSet<String> = open.keys().cloned().collect();
+        let before = open.len();
+        open.retain(|file, named| named.iter().any(|other| other != file && left.contains(other)));
+        if open.is_empty() {
+            return None;
+        }
+        if open.len() == before {
+            return Some(open.into_keys().collect());
+        }
+    }
 }
 
 fn story_fault(place: &str, source: &str) -> Option<String> {
@@ -230,7 +280,7 @@ fn lock_faults(lock: &str) -> Vec<String> {
     banned.chain(several).collect()
 }
 
-/// `src/engine/step.rs` is `engine::step`; the binary's file is a module of its own here.
+/// `src/engine/attempt.rs` is `engine::attempt`; the binary's file is a module of its own here.
 fn module_of(place: &str) -> Vec<String> {
     let inside = place.strip_prefix("simulators/").unwrap_or(place);
     let path = inside.strip_prefix("src/").unwrap_or(inside).trim_end_matches(".rs");
@@ -278,13 +328,13 @@ fn root() -> &'static Path {
 // The checker itself: what it must see, and what it must let pass.
 
 #[rstest]
-#[case::a_crate("src/engine/step.rs", "use tonic::Status;", "tonic::Status")]
+#[case::a_crate("src/engine/attempt.rs", "use tonic::Status;", "tonic::Status")]
 #[case::a_group(
-    "src/engine/step.rs",
+    "src/engine/attempt.rs",
     "use {\n    std::fmt,\n    crate::{\n        domain,\n        api::convert::{self, X},\n    },\n};",
     "crate::api::convert"
 )]
-#[case::in_code("src/engine/step.rs", "fn f() { let x = crate::api::convert::go(1); }", "crate::api::convert::go")]
+#[case::in_code("src/engine/attempt.rs", "fn f() { let x = crate::api::convert::go(1); }", "crate::api::convert::go")]
 #[case::in_a_type("src/engine/mod.rs", "struct A { b: Vec<tonic::Status> }", "tonic::Status")]
 #[case::after_a_turbofish("src/engine/mod.rs", "fn f() { g::<::reqwest::Url>() }", "reqwest::Url")]
 #[case::in_an_attribute("src/engine/mod.rs", "#[tonic::async_trait] impl A for B {}", "tonic::async_trait")]
@@ -358,25 +408,25 @@ fn what_is_out_of_place_is_seen(#[case] place: &str, #[case] source: &str, #[cas
 
 #[rstest]
 #[case::downwards("src/api/mod.rs", "use crate::{engine::Engine, domain::money::Money}; use tonic::Status;")]
-#[case::oneself("src/engine/step.rs", "use crate::engine::decide; use super::workers; use self::x::y;")]
+#[case::oneself("src/engine/attempt.rs", "use crate::engine::decide; use super::workers; use self::x::y;")]
 #[case::in_words(
-    "src/engine/step.rs",
+    "src/engine/attempt.rs",
     "//! crate::api, tonic::Status\n/// [`crate::api::X`]\nfn f() { g(\"tonic::Status\") }"
 )]
-#[case::a_field("src/engine/step.rs", "fn f() { self.tonic.reqwest(x.api) }")]
-#[case::an_associated_name("src/engine/step.rs", "fn f() { Vec::<u8>::tonic(); <A as B>::reqwest(); }")]
+#[case::a_field("src/engine/attempt.rs", "fn f() { self.tonic.reqwest(x.api) }")]
+#[case::an_associated_name("src/engine/attempt.rs", "fn f() { Vec::<u8>::tonic(); <A as B>::reqwest(); }")]
 #[case::everything_of_the_parent("src/config/tests.rs", "use super::*;")]
-#[case::everything_of_the_file("src/engine/step.rs", "mod tests { use super::*; fn f() { super::go() } }")]
+#[case::everything_of_the_file("src/engine/attempt.rs", "mod tests { use super::*; fn f() { super::go() } }")]
 #[case::the_root("src/lib.rs", "pub mod api; tonic::include_proto!(\"recoup.v1\");")]
 #[case::the_contract("src/api/mod.rs", "use crate::proto::v1::Refund;")]
 #[case::the_environment_of_a_test("src/engine/mod.rs", "#[cfg(test)] mod tests { fn f() { std::env::var(\"X\") } }")]
 #[case::the_environment("src/config/mod.rs", "fn f() { std::env::vars_os() }")]
-#[case::a_refund("src/engine/step.rs", "async fn f() { adapter.refund(&intent).await }")]
+#[case::a_refund("src/engine/attempt.rs", "async fn f() { adapter.refund(&intent).await }")]
 #[case::a_refund_of_a_test(
     "src/providers/sectigo/mod.rs",
     "#[cfg(test)]\nmod tests { async fn f() { a.refund(&intent).await } }"
 )]
-#[case::a_refund_of_a_tests_file("src/engine/tests/driver.rs", "async fn f() { a.refund(&intent).await }")]
+#[case::a_refund_of_a_tests_file("src/engine/tests/moved.rs", "async fn f() { a.refund(&intent).await }")]
 #[case::the_word(
     "src/engine/mod.rs",
     "use crate::domain::refund; fn f() { x.refund; x.refund(); refund::new(refund) }"
@@ -392,11 +442,21 @@ fn what_is_in_place_passes(#[case] place: &str, #[case] source: &str) {
 }
 
 #[rstest]
+#[case::two_ways("use crate::engine::b;", "fn f() { super::a::go() }", true)]
+#[case::one_way("use crate::engine::b::{self, Go};", "use crate::domain::x;", false)]
+#[case::in_a_test("use crate::engine::b;", "#[cfg(test)] mod tests { use crate::engine::a::go; }", false)]
+fn a_cycle_of_imports_is_seen(#[case] a: &str, #[case] b: &str, #[case] is_cycle: bool) {
+    let files = [("src/engine/a.rs", a), ("src/engine/b.rs", b), ("src/engine/mod.rs", "use self::a::X;")];
+    let files = files.map(|(place, source)| (place.to_owned(), source.to_owned()));
+    assert_eq!(cycle_in(files.iter().map(imports_of).collect()).is_some(), is_cycle);
+}
+
+#[rstest]
 #[case("src/util.rs", "//! x", true)]
 #[case("src/engine/helpers/mod.rs", "//! x", true)]
 #[case("src/engine/common.rs", "//! x", true)]
-#[case("src/engine/step.rs", "use x;\n//! x", true)]
-#[case("src/engine/step.rs", "//! Performs one step.", false)]
+#[case("src/engine/attempt.rs", "use x;\n//! x", true)]
+#[case("src/engine/attempt.rs", "//! Sends an attempt.", false)]
 #[case("src/engine/tests.rs", "use super::*;", false)]
 fn a_file_without_a_story_is_seen(#[case] place: &str, #[case] source: &str, #[case] faulty: bool) {
     assert_eq!(story_fault(place, source).is_some(), faulty);

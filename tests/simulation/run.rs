@@ -208,7 +208,7 @@ async fn work(sim: &Arc<Sim>, engine: &Engine, next_step: &mut usize) -> End {
 /// Reads the event feed from where its reader last was.
 fn follow(sim: &Arc<Sim>, engine: &Engine) {
     let after = lock(&sim.history).feed.last().map_or(0, |event| event.sequence);
-    match engine.feed(after) {
+    match engine.stream_events(after) {
         Ok(mut feed) => {
             let sim = sim.clone();
             tokio::spawn(async move {
@@ -271,19 +271,19 @@ pub(crate) async fn all(engine: &Engine) -> Vec<Refund> {
 
 fn engine_settings() -> EngineSettings {
     EngineSettings {
-        backoff: Backoff { shortest: Duration::from_secs(1), longest: Duration::from_secs(300) },
+        backoff: Backoff { min: Duration::from_secs(1), max: Duration::from_secs(300) },
         schedule: Schedule {
             first: [10, 30, 120, 600, 3_600].map(Duration::from_secs).to_vec(),
             then_every: Duration::from_secs(24 * 3_600),
         },
         circuit: CircuitBreakerSettings {
-            failures: 5,
-            strangers: 5,
-            shortest_pause: Duration::from_secs(5),
-            longest_pause: Duration::from_secs(300),
+            failure_threshold: 5,
+            foreign_target_threshold: 5,
+            open_min: Duration::from_secs(5),
+            open_max: Duration::from_secs(300),
         },
         rejection_follow_up: Duration::from_secs(7 * 24 * 3_600),
-        max_feeds: 4,
+        max_event_streams: 4,
     }
 }
 

@@ -1,4 +1,4 @@
-//! What follows from which answer, row by row.
+//! What follows from each kind of answer.
 
 mod absent;
 mod followed;
@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 use rstest::rstest;
 
-use super::{after_lookup as after_look_of, *};
+use super::{after_lookup as after_lookup_between, *};
 use crate::domain::event::{Decided, Resolution};
 use crate::domain::ids::AccountName;
 use crate::domain::money::Currency;
@@ -17,7 +17,7 @@ use crate::domain::place::Place;
 use crate::domain::refund::Intent;
 use crate::domain::target::{SectigoTarget, Target};
 
-const BACKOFF: Backoff = Backoff { shortest: Duration::from_secs(1), longest: Duration::from_secs(300) };
+const BACKOFF: Backoff = Backoff { min: Duration::from_secs(1), max: Duration::from_secs(300) };
 
 const FOLLOW_UP: Duration = Duration::from_secs(7 * 86_400);
 
@@ -34,9 +34,9 @@ fn now() -> Timestamp {
     Timestamp::from_seconds(1_000_000)
 }
 
-/// A look that was answered as soon as it was asked for.
+/// A lookup that was answered immediately.
 fn after_lookup(refund: &Refund, lookup: Lookup, rules: RetryRules<'_>, at: Timestamp) -> Decision {
-    after_look_of(refund, lookup, may_take_too_long(refund, at).then_some(now()), rules, at, at)
+    after_lookup_between(refund, lookup, may_take_too_long(refund, at).then_some(now()), rules, at, at)
 }
 
 fn contract(deduplication: Deduplication) -> RetryContract {
@@ -55,7 +55,7 @@ fn dispatching() -> Refund {
     Refund::new(intent, place, now()).apply(&Event::Dispatched { credential: None }, now()).unwrap()
 }
 
-/// As after a resend out of doubt: an earlier attempt is unanswered.
+/// As after a resend: an earlier attempt is unanswered.
 fn dispatching_again() -> Refund {
     let doubted = dispatching().apply(&Event::Interrupted, now()).unwrap();
     doubted.apply(&Event::Dispatched { credential: None }, now()).unwrap()
@@ -71,9 +71,11 @@ fn in_state(state: State) -> Refund {
         State::InDoubt => refund.apply(&Event::Interrupted, now()).unwrap(),
         State::NeedsReview => {
             let doubted = refund.apply(&Event::Interrupted, now()).unwrap();
-            doubted.apply(&Event::Escalated { evidence: "nobody knows".into(), foreign_record: false }, now()).unwrap()
+            doubted
+                .apply(&Event::Escalated { evidence: "outcome unknown".into(), foreign_record: false }, now())
+                .unwrap()
         }
-        other => panic!("no way to {other}"),
+        other => panic!("this function does not lead to {other}"),
     };
     assert_eq!(refund.state, state);
     refund
@@ -103,27 +105,27 @@ fn unknown(reason: DoubtReason) -> Outcome {
     Outcome::Unknown { reason, evidence: "odd".into() }
 }
 
-/// Where a refund stands after these events.
-fn end(refund: &Refund, events: &[Event]) -> State {
+/// The state of a refund after these events.
+fn state_after(refund: &Refund, events: &[Event]) -> State {
     events.iter().fold(refund.clone(), |refund, event| refund.apply(event, now()).unwrap()).state
 }
 
 const REPLAYED: fn() -> Outcome = || Outcome::Refunded(Confirmation { replayed: true, ..Confirmation::default() });
 
 #[rstest]
-#[case::yes(Outcome::Refunded(Confirmation::default()), State::Succeeded, State::Succeeded)]
-#[case::taken(accepted("Submitted"), State::Submitted, State::Submitted)]
-#[case::no(refused(ErrorCategory::NotEligible), State::Failed, State::InDoubt)]
+#[case::refunded(Outcome::Refunded(Confirmation::default()), State::Succeeded, State::Succeeded)]
+#[case::accepted(accepted("Submitted"), State::Submitted, State::Submitted)]
+#[case::refused(refused(ErrorCategory::NotEligible), State::Failed, State::InDoubt)]
 #[case::already_refunded(refused(ErrorCategory::AlreadyRefunded), State::Failed, State::InDoubt)]
 #[case::not_processed(not_sent(), State::Pending, State::InDoubt)]
 #[case::unknown(unknown(DoubtReason::Timeout), State::InDoubt, State::InDoubt)]
 #[case::replay(REPLAYED(), State::InDoubt, State::Succeeded)]
-#[case::replay_of_a_taken_one(
+#[case::replay_of_an_accepted_one(
     Outcome::Accepted(Acceptance { replayed: true, ..Acceptance::default() }),
     State::InDoubt,
     State::Submitted
 )]
-fn an_answer_is_read_against_our_own_attempts(
+fn an_answer_means_less_while_an_attempt_is_unanswered(
     #[case] outcome: Outcome,
     #[case] on_first_send: State,
     #[case] with_an_unanswered_attempt: State,
@@ -133,13 +135,13 @@ fn an_answer_is_read_against_our_own_attempts(
     let contract = contract(deduplication);
     for (refund, expected) in [(dispatching(), on_first_send), (dispatching_again(), with_an_unanswered_attempt)] {
         let events = after_attempt(&refund, outcome.clone(), rules(&contract), now()).events;
-        assert_eq!(end(&refund, &events), expected);
+        assert_eq!(state_after(&refund, &events), expected);
     }
 }
 
-/// Sent again, its second replay would pass for the answer to our own first attempt.
+/// Sent again, the second replay would look like the answer to our own first attempt.
 #[test]
-fn after_a_replay_of_what_was_never_sent_only_the_order_is_asked() {
+fn after_a_replay_of_an_unsent_refund_only_lookups_follow() {
     let contract = contract(Deduplication::Replay { key_lifetime: Duration::from_secs(3000) });
     for (outcome, expected) in [(REPLAYED(), Step::LookUp), (unknown(DoubtReason::Timeout), Step::Resend)] {
         let events = after_attempt(&dispatching(), outcome, rules(&contract), now()).events;
@@ -151,11 +153,11 @@ fn after_a_replay_of_what_was_never_sent_only_the_order_is_asked() {
 #[rstest]
 #[case(Deduplication::Reject, State::NeedsReview)]
 #[case(Deduplication::Replay { key_lifetime: Duration::from_secs(3000) }, State::Failed)]
-fn an_identifier_that_somebody_else_used(#[case] deduplication: Deduplication, #[case] expected: State) {
+fn an_identifier_that_another_refund_used(#[case] deduplication: Deduplication, #[case] expected: State) {
     let refund = dispatching();
     let outcome = refused(ErrorCategory::IdentifierInUse);
     let events = after_attempt(&refund, outcome, rules(&contract(deduplication)), now()).events;
-    assert_eq!(end(&refund, &events), expected);
+    assert_eq!(state_after(&refund, &events), expected);
 }
 
 #[rstest]
@@ -165,14 +167,14 @@ fn an_identifier_that_somebody_else_used(#[case] deduplication: Deduplication, #
     State::Succeeded,
     State::Succeeded
 )]
-#[case::found_taken(Lookup::Found(accepted("Approved")), State::Submitted, State::Submitted, State::NeedsReview)]
+#[case::found_accepted(Lookup::Found(accepted("Approved")), State::Submitted, State::Submitted, State::NeedsReview)]
 #[case::found_refused(
     Lookup::Found(refused(ErrorCategory::RejectedOnReview)),
     State::Failed,
     State::Failed,
     State::Failed
 )]
-#[case::found_other(
+#[case::found_contradiction(
     Lookup::Found(unknown(DoubtReason::Contradiction)),
     State::NeedsReview,
     State::NeedsReview,
@@ -186,7 +188,7 @@ fn an_identifier_that_somebody_else_used(#[case] deduplication: Deduplication, #
 )]
 #[case::no_trace(Lookup::not_found("Processed"), State::InDoubt, State::Submitted, State::NeedsReview)]
 #[case::no_answer(Lookup::unavailable("refused"), State::InDoubt, State::Submitted, State::NeedsReview)]
-fn a_look_settles_what_it_shows_and_nothing_else(
+fn a_lookup_decides_only_what_it_shows(
     #[case] lookup: Lookup,
     #[case] in_doubt: State,
     #[case] submitted: State,
@@ -196,12 +198,12 @@ fn a_look_settles_what_it_shows_and_nothing_else(
     {
         let refund = in_state(from);
         let events = after_lookup(&refund, lookup.clone(), rules(&contract(Deduplication::Reject)), now()).events;
-        assert_eq!(end(&refund, &events), expected, "from {from}");
+        assert_eq!(state_after(&refund, &events), expected, "from {from}");
     }
 }
 
 #[test]
-fn a_provider_that_names_a_time_is_heard() {
+fn the_providers_retry_time_is_used() {
     let refund = dispatching();
     let retry_at = now().saturating_add(Duration::from_secs(30));
     let outcome = Outcome::NotSent { error: error(ErrorCategory::LimitReached), retry_at: Some(retry_at) };
@@ -214,160 +216,167 @@ proptest! {
     fn the_backoff_grows_within_its_bounds(attempt in 1_u32..10_000, name in "[a-z0-9-]{1,50}") {
         let id = RefundId::parse(&name).unwrap();
         let wait = BACKOFF.after(attempt, &id);
-        prop_assert!(wait <= BACKOFF.longest);
-        prop_assert!(wait >= BACKOFF.shortest * 3 / 4);
+        prop_assert!(wait <= BACKOFF.max);
+        prop_assert!(wait >= BACKOFF.min * 3 / 4);
         prop_assert_eq!(wait, BACKOFF.after(attempt, &id), "the same for the same refund and attempt");
     }
 }
 
-const KEY_LIFE: Duration = Duration::from_secs(3_000);
-const SETTLE: Duration = Duration::from_secs(600);
+const KEY_LIFETIME: Duration = Duration::from_secs(3_000);
+const SETTLE_TIME: Duration = Duration::from_secs(600);
 
 fn sectigo() -> RetryContract {
-    RetryContract { deduplication: Deduplication::None, lookup: LookupKind::TargetState, settle_time: SETTLE }
+    RetryContract { deduplication: Deduplication::None, lookup: LookupKind::TargetState, settle_time: SETTLE_TIME }
 }
 
 fn namecom() -> RetryContract {
-    let deduplication = Deduplication::Replay { key_lifetime: KEY_LIFE };
-    RetryContract { deduplication, lookup: LookupKind::TargetState, settle_time: SETTLE }
+    let deduplication = Deduplication::Replay { key_lifetime: KEY_LIFETIME };
+    RetryContract { deduplication, lookup: LookupKind::TargetState, settle_time: SETTLE_TIME }
 }
 
 fn debitsuccess() -> RetryContract {
-    RetryContract { deduplication: Deduplication::Reject, lookup: LookupKind::Refund, settle_time: SETTLE }
+    RetryContract { deduplication: Deduplication::Reject, lookup: LookupKind::Refund, settle_time: SETTLE_TIME }
 }
 
 fn later(seconds: u64) -> Timestamp {
     now().saturating_add(Duration::from_secs(seconds))
 }
 
-fn doubted_by(error: Option<ProviderError>) -> Refund {
+fn in_doubt(error: Option<ProviderError>) -> Refund {
     let doubted =
         Event::Doubted { reason: DoubtReason::Timeout, evidence: "no answer".into(), error, not_processed: false };
     dispatching().apply(&doubted, now()).unwrap()
 }
 
-fn nothing_there() -> Lookup {
+fn no_trace() -> Lookup {
     Lookup::not_found("no record")
 }
 
 #[rstest]
 #[case::sectigo_is_never_sent_again(sectigo(), 10, Step::LookUp)]
-#[case::the_key_lives(namecom(), 10, Step::Resend)]
-#[case::the_key_lives_for_a_moment(namecom(), 2_999, Step::Resend)]
-#[case::the_key_is_dead(namecom(), 3_000, Step::LookUp)]
-#[case::only_a_look_can_show_that_it_is_safe(debitsuccess(), 10, Step::LookUp)]
-fn doubt_goes_on_as_the_contract_says(#[case] contract: RetryContract, #[case] seconds: u64, #[case] step: Step) {
-    assert_eq!(next_step(&doubted_by(None), rules(&contract), later(seconds)), step);
+#[case::key_valid(namecom(), 10, Step::Resend)]
+#[case::key_about_to_expire(namecom(), 2_999, Step::Resend)]
+#[case::key_expired(namecom(), 3_000, Step::LookUp)]
+#[case::debitsuccess_only_after_a_lookup(debitsuccess(), 10, Step::LookUp)]
+fn the_contract_decides_between_lookup_and_resend(
+    #[case] contract: RetryContract,
+    #[case] seconds: u64,
+    #[case] step: Step,
+) {
+    assert_eq!(next_step(&in_doubt(None), rules(&contract), later(seconds)), step);
 }
 
 #[rstest]
-#[case::it_said_no(ErrorCategory::AlreadyRefunded, Step::LookUp)]
-#[case::not_now(ErrorCategory::LimitReached, Step::Resend)]
-#[case::not_with_this_password(ErrorCategory::CredentialsRefused, Step::Resend)]
-#[case::the_first_is_still_worked_on(ErrorCategory::IdentifierInUse, Step::Resend)]
-fn a_no_is_not_asked_for_twice(#[case] category: ErrorCategory, #[case] step: Step) {
-    assert_eq!(next_step(&doubted_by(Some(error(category))), rules(&namecom()), later(10)), step);
+#[case::final_refusal(ErrorCategory::AlreadyRefunded, Step::LookUp)]
+#[case::limit_reached(ErrorCategory::LimitReached, Step::Resend)]
+#[case::credentials_refused(ErrorCategory::CredentialsRefused, Step::Resend)]
+#[case::first_request_still_processed(ErrorCategory::IdentifierInUse, Step::Resend)]
+fn a_finally_refused_refund_is_not_sent_again(#[case] category: ErrorCategory, #[case] step: Step) {
+    assert_eq!(next_step(&in_doubt(Some(error(category))), rules(&namecom()), later(10)), step);
 }
 
 #[test]
-fn what_the_provider_has_taken_is_only_asked_for() {
+fn an_accepted_refund_is_only_looked_up() {
     assert_eq!(next_step(&in_state(State::Submitted), rules(&namecom()), later(10)), Step::LookUp);
 }
 
 #[rstest]
-#[case::sectigo_before_its_settle_time(sectigo(), 599, State::InDoubt)]
-#[case::sectigo_after_it(sectigo(), 600, State::NeedsReview)]
-#[case::namecom_while_the_key_lives(namecom(), 2_999, State::InDoubt)]
-#[case::namecom_after_it(namecom(), 3_000, State::NeedsReview)]
-fn an_orders_silence_ends_in_review(#[case] contract: RetryContract, #[case] seconds: u64, #[case] expected: State) {
-    let refund = doubted_by(None);
-    let Decision { events, resend, .. } = after_lookup(&refund, nothing_there(), rules(&contract), later(seconds));
-    assert_eq!((end(&refund, &events), resend), (expected, false));
+#[case::sectigo_before_the_settle_time(sectigo(), 599, State::InDoubt)]
+#[case::sectigo_after_the_settle_time(sectigo(), 600, State::NeedsReview)]
+#[case::namecom_with_a_valid_key(namecom(), 2_999, State::InDoubt)]
+#[case::namecom_with_an_expired_key(namecom(), 3_000, State::NeedsReview)]
+fn an_order_that_shows_no_refund_ends_in_review(
+    #[case] contract: RetryContract,
+    #[case] seconds: u64,
+    #[case] expected: State,
+) {
+    let refund = in_doubt(None);
+    let Decision { events, resend, .. } = after_lookup(&refund, no_trace(), rules(&contract), later(seconds));
+    assert_eq!((state_after(&refund, &events), resend), (expected, false));
 }
 
-/// The key may live on, but nothing will be sent under it any more.
+/// Although the key may still be valid.
 #[rstest]
-#[case::one_more_may_help(4, 600, State::InDoubt)]
-#[case::the_order_may_still_show_it(5, 599, State::InDoubt)]
-#[case::enough(5, 600, State::NeedsReview)]
-fn too_many_unanswered_attempts_are_for_a_person(#[case] attempts: u32, #[case] seconds: u64, #[case] expected: State) {
+#[case::one_more_allowed(4, 600, State::InDoubt)]
+#[case::too_many_before_the_settle_time(5, 599, State::InDoubt)]
+#[case::too_many(5, 600, State::NeedsReview)]
+fn too_many_unanswered_attempts_need_a_review(#[case] attempts: u32, #[case] seconds: u64, #[case] expected: State) {
     let contract = namecom();
     let again = |refund: Refund, _| {
         let sent = refund.apply(&Event::Dispatched { credential: None }, now()).unwrap();
         sent.apply(&Event::Interrupted, now()).unwrap()
     };
-    let refund = (1..attempts).fold(doubted_by(None), again);
-    let Decision { events, resend, .. } = after_lookup(&refund, nothing_there(), rules(&contract), later(seconds));
-    assert_eq!((end(&refund, &events), resend), (expected, false));
+    let refund = (1..attempts).fold(in_doubt(None), again);
+    let Decision { events, resend, .. } = after_lookup(&refund, no_trace(), rules(&contract), later(seconds));
+    assert_eq!((state_after(&refund, &events), resend), (expected, false));
 }
 
 #[test]
-fn no_answer_is_no_evidence() {
+fn an_unanswered_lookup_proves_nothing_and_ends_in_review_after_days() {
     let unavailable = Lookup::unavailable("no connection");
     for contract in [sectigo(), namecom(), debitsuccess()] {
-        let refund = doubted_by(None);
+        let refund = in_doubt(None);
         let Decision { events, resend, next_check } =
             after_lookup(&refund, unavailable.clone(), rules(&contract), later(2 * 86_400));
-        assert_eq!((end(&refund, &events), resend), (State::InDoubt, false));
-        assert!(next_check.is_some_and(|at| at > later(2 * 86_400)), "asked again");
+        assert_eq!((state_after(&refund, &events), resend), (State::InDoubt, false));
+        assert!(next_check.is_some_and(|at| at > later(2 * 86_400)), "looked up again");
         let events = after_lookup(&refund, unavailable.clone(), rules(&contract), later(3 * 86_400)).events;
-        assert_eq!(end(&refund, &events), State::NeedsReview, "three days of silence are for a person");
+        assert_eq!(state_after(&refund, &events), State::NeedsReview, "after three days without an answer");
     }
 }
 
-/// Two looks that show no record, a settle time apart, and only then.
+/// Only after two lookups without a record, a settle time apart.
 #[rstest]
 #[case(599, false)]
 #[case(600, true)]
-fn debitsuccess_is_sent_again_after_two_looks(#[case] apart: u64, #[case] resend: bool) {
+fn debitsuccess_is_sent_again_after_two_lookups(#[case] apart: u64, #[case] resend: bool) {
     let contract = debitsuccess();
-    let refund = doubted_by(None);
-    let first = after_lookup(&refund, nothing_there(), rules(&contract), later(10));
-    assert!(!first.resend, "one look proves nothing");
+    let refund = in_doubt(None);
+    let first = after_lookup(&refund, no_trace(), rules(&contract), later(10));
+    assert!(!first.resend, "one lookup proves nothing");
     let refund = first.events.iter().fold(refund, |refund, event| refund.apply(event, later(10)).unwrap());
-    let second = after_lookup(&refund, nothing_there(), rules(&contract), later(10 + apart));
+    let second = after_lookup(&refund, no_trace(), rules(&contract), later(10 + apart));
     assert_eq!(second.resend, resend);
-    assert_eq!(end(&refund, &second.events), State::InDoubt);
-    // A new attempt begins a new doubt: what was absent before it counts no more.
+    assert_eq!(state_after(&refund, &second.events), State::InDoubt);
+    // A new attempt begins a new doubt: an earlier absence no longer counts.
     assert_eq!(refund.apply(&Event::Dispatched { credential: None }, later(700)).unwrap().absent_since, None);
 }
 
-/// What a slow answer does not show was not there when it was asked for.
+/// What a slow answer does not show was not there when the lookup was sent.
 #[rstest]
 #[case(609, false)]
 #[case(610, true)]
-fn a_look_counts_from_when_it_was_asked_for(#[case] asked: u64, #[case] resend: bool) {
+fn a_lookup_counts_from_when_it_was_sent(#[case] asked: u64, #[case] resend: bool) {
     let contract = debitsuccess();
     let first = Event::Checked(Observation::new("no record", RecordSeen::Absent));
-    let refund = doubted_by(None).apply(&first, later(10)).unwrap();
-    let second = after_look_of(&refund, nothing_there(), None, rules(&contract), later(asked), later(700));
+    let refund = in_doubt(None).apply(&first, later(10)).unwrap();
+    let second = after_lookup_between(&refund, no_trace(), None, rules(&contract), later(asked), later(700));
     assert_eq!(second.resend, resend);
 }
 
 #[test]
-fn an_identifier_that_is_refused_and_not_on_record_is_for_a_person() {
+fn a_refused_identifier_without_a_record_needs_a_review() {
     let contract = debitsuccess();
-    let refund = doubted_by(Some(error(ErrorCategory::IdentifierInUse)));
+    let refund = in_doubt(Some(error(ErrorCategory::IdentifierInUse)));
     let refund = refund.apply(&Event::Checked(Observation::new("no record", RecordSeen::Absent)), later(10)).unwrap();
-    let Decision { events, resend, .. } = after_lookup(&refund, nothing_there(), rules(&contract), later(610));
-    assert_eq!((end(&refund, &events), resend), (State::NeedsReview, false));
+    let Decision { events, resend, .. } = after_lookup(&refund, no_trace(), rules(&contract), later(610));
+    assert_eq!((state_after(&refund, &events), resend), (State::NeedsReview, false));
 }
 
 #[test]
-fn a_submitted_refund_that_the_provider_forgot_is_for_a_person() {
+fn a_submitted_refund_without_a_record_needs_a_review() {
     let contract = debitsuccess();
     let refund = in_state(State::Submitted);
     let refund = refund.apply(&Event::Checked(Observation::new("no record", RecordSeen::Absent)), later(10)).unwrap();
-    let decision = after_lookup(&refund, nothing_there(), rules(&contract), later(610));
-    assert_eq!(end(&refund, &decision.events), State::NeedsReview);
-    // The state of an order lags behind: it says nothing of a refund that the provider has taken.
-    let decision = after_lookup(&in_state(State::Submitted), nothing_there(), rules(&namecom()), later(86_400));
+    let decision = after_lookup(&refund, no_trace(), rules(&contract), later(610));
+    assert_eq!(state_after(&refund, &decision.events), State::NeedsReview);
+    // The state of an order lags behind, so it proves nothing about an accepted refund.
+    let decision = after_lookup(&in_state(State::Submitted), no_trace(), rules(&namecom()), later(86_400));
     assert!(matches!(decision.events.as_slice(), [Event::Checked(_)]));
 }
 
-/// A "no" against an attempt of ours that nobody answered is looked into at once.
 #[test]
-fn a_contradiction_is_asked_about_at_once() {
+fn a_final_refusal_while_an_attempt_is_unanswered_is_looked_up_immediately() {
     let contract = debitsuccess();
     let outcome = refused(ErrorCategory::IdentifierInUse);
     let decision = after_attempt(&dispatching_again(), outcome, rules(&contract), now());
@@ -375,20 +384,20 @@ fn a_contradiction_is_asked_about_at_once() {
     assert!(matches!(decision.events.as_slice(), [Event::Doubted { reason: DoubtReason::Contradiction, .. }]));
 }
 
-/// "In use" under our own key, and "too many", are asked again in their time, and not until all
-/// attempts are used up.
+/// "In use" under our own key and "limit reached" are not final: trying again immediately would use
+/// up the attempts.
 #[rstest]
 #[case(ErrorCategory::IdentifierInUse)]
 #[case(ErrorCategory::LimitReached)]
-fn what_may_be_asked_again_has_its_schedule(#[case] category: ErrorCategory) {
+fn a_refusal_that_is_not_final_follows_the_schedule(#[case] category: ErrorCategory) {
     let decision = after_attempt(&dispatching_again(), refused(category), rules(&namecom()), now());
     assert_eq!(decision.next_check, Some(later(30)));
 }
 
-/// An outage of most of an hour: attempts that provably never left are not the ones that nobody
-/// answered, and the last is made in time.
+/// An outage of most of an hour: attempts that provably never left do not count as unanswered, and
+/// the last one is made while the key is valid.
 #[test]
-fn what_never_left_uses_no_attempt_up() {
+fn an_attempt_that_never_left_does_not_count_as_unanswered() {
     let (contract, refused) = (namecom(), Outcome::NotSent { error: no_connection(), retry_at: None });
     let mut refund = dispatching().apply(&Event::Interrupted, now()).unwrap();
     let mut tried = Vec::new();
@@ -404,11 +413,11 @@ fn what_never_left_uses_no_attempt_up() {
             break;
         }
     }
-    assert_eq!(tried, [10, 30, 120, 600, 2_700, 3_600], "and then the key is dead");
+    assert_eq!(tried, [10, 30, 120, 600, 2_700, 3_600], "until the key has expired");
 }
 
-/// As a person leaves it who had it sent again after the provider had taken it once.
-fn sent_again_by_a_person() -> Refund {
+/// A refund that the provider had accepted, and that an operator had sent again.
+fn sent_again_by_an_operator() -> Refund {
     let forgotten = in_state(State::Submitted)
         .apply(&Event::Escalated { evidence: "gone".into(), foreign_record: false }, now())
         .unwrap();
@@ -416,48 +425,48 @@ fn sent_again_by_a_person() -> Refund {
     forgotten.apply(&again, later(40 * 86_400)).unwrap()
 }
 
-/// The first attempt may have paid after all: no "no" to the second is definite. Nor is it
-/// withdrawn as if nothing had been sent.
+/// The first attempt may have paid nevertheless: no refusal of the second is definite, and the
+/// refund cannot be cancelled as if nothing had been sent.
 #[rstest]
 #[case::already_refunded(refused(ErrorCategory::AlreadyRefunded))]
 #[case::in_use(refused(ErrorCategory::IdentifierInUse))]
 #[case::not_processed(not_sent())]
-fn what_was_taken_once_is_never_called_failed(#[case] outcome: Outcome) {
+fn a_refund_that_was_accepted_once_does_not_become_failed(#[case] outcome: Outcome) {
     for contract in [namecom(), debitsuccess()] {
-        let refund = sent_again_by_a_person();
+        let refund = sent_again_by_an_operator();
         let events = after_attempt(&refund, outcome.clone(), rules(&contract), now()).events;
-        assert_eq!(end(&refund, &events), State::InDoubt);
+        assert_eq!(state_after(&refund, &events), State::InDoubt);
     }
 }
 
-/// The thirty days are those since the provider took it, not since the very first attempt.
+/// The thirty days count from the time at which the provider accepted it, not from the first attempt.
 #[test]
-fn what_was_sent_again_late_is_followed_anew() {
+fn a_refund_that_was_sent_again_has_thirty_days_again() {
     let at = later(40 * 86_400);
-    let taken = Acceptance { status: Some("Submitted".into()), ..Acceptance::default() };
-    let refund = sent_again_by_a_person().apply(&Event::Accepted(taken), at).unwrap();
-    let look = || Lookup::Found(accepted("Submitted"));
-    assert!(may_take_too_long(&refund, at), "its history is asked");
-    let events = after_look_of(&refund, look(), Some(at), rules(&debitsuccess()), at, at).events;
-    assert_eq!(end(&refund, &events), State::Submitted);
+    let acceptance = Acceptance { status: Some("Submitted".into()), ..Acceptance::default() };
+    let refund = sent_again_by_an_operator().apply(&Event::Accepted(acceptance), at).unwrap();
+    let lookup = || Lookup::Found(accepted("Submitted"));
+    assert!(may_take_too_long(&refund, at), "the time of the acceptance is needed");
+    let events = after_lookup_between(&refund, lookup(), Some(at), rules(&debitsuccess()), at, at).events;
+    assert_eq!(state_after(&refund, &events), State::Submitted);
     let after = at.saturating_add(Duration::from_secs(30 * 86_400));
-    let events = after_look_of(&refund, look(), Some(at), rules(&debitsuccess()), after, after).events;
-    assert_eq!(end(&refund, &events), State::NeedsReview);
+    let events = after_lookup_between(&refund, lookup(), Some(at), rules(&debitsuccess()), after, after).events;
+    assert_eq!(state_after(&refund, &events), State::NeedsReview);
 }
 
-/// Two looks without a record, an attempt that is not processed, and again: for some days, and then
-/// it is for a person.
+/// Two lookups without a record, an attempt that is not processed, and so on: after some days the
+/// refund needs a review.
 #[test]
-fn attempts_that_are_never_processed_come_to_an_end() {
+fn attempts_that_are_never_processed_end_in_review() {
     let contract = debitsuccess();
-    let (mut refund, mut at) = (doubted_by(None), now());
+    let (mut refund, mut at) = (in_doubt(None), now());
     let mut attempts = 0;
     while refund.state == State::InDoubt {
-        at = at.saturating_add(SETTLE);
+        at = at.saturating_add(SETTLE_TIME);
         assert!(at.saturating_duration_since(now()) < Duration::from_secs(4 * 86_400), "it never ends");
-        let looked = after_lookup(&refund, nothing_there(), rules(&contract), at);
-        refund = looked.events.iter().fold(refund, |refund, event| refund.apply(event, at).unwrap());
-        if looked.resend {
+        let decision = after_lookup(&refund, no_trace(), rules(&contract), at);
+        refund = decision.events.iter().fold(refund, |refund, event| refund.apply(event, at).unwrap());
+        if decision.resend {
             attempts += 1;
             refund = refund.apply(&Event::Dispatched { credential: None }, at).unwrap();
             let events = after_attempt(&refund, not_sent(), rules(&contract), at).events;
@@ -465,34 +474,33 @@ fn attempts_that_are_never_processed_come_to_an_end() {
         }
     }
     assert_eq!((refund.state, refund.unanswered_attempts), (State::NeedsReview, 1));
-    assert!(attempts > 5, "more than may be left without an answer");
+    assert!(attempts > 5, "more than the limit of unanswered ones");
 }
 
-/// Whatever the looks say, as long as it is no end.
 #[rstest]
-#[case::nothing(nothing_there())]
-#[case::still_taken(Lookup::Found(accepted("Submitted")))]
+#[case::no_trace(no_trace())]
+#[case::still_accepted(Lookup::Found(accepted("Submitted")))]
 #[case::no_answer(Lookup::unavailable("no connection"))]
-fn what_the_provider_took_and_never_finishes_is_for_a_person(#[case] lookup: Lookup) {
+fn an_accepted_refund_that_does_not_finish_needs_a_review(#[case] lookup: Lookup) {
     let refund = in_state(State::Submitted);
     for (days, expected) in [(29, State::Submitted), (30, State::NeedsReview)] {
         let events = after_lookup(&refund, lookup.clone(), rules(&namecom()), later(days * 86_400)).events;
-        assert_eq!(end(&refund, &events), expected, "after {days} days");
+        assert_eq!(state_after(&refund, &events), expected, "after {days} days");
     }
     let done = Lookup::Found(Outcome::Refunded(Confirmation::default()));
     let events = after_lookup(&refund, done, rules(&namecom()), later(31 * 86_400)).events;
-    assert_eq!(end(&refund, &events), State::Succeeded);
+    assert_eq!(state_after(&refund, &events), State::Succeeded);
 }
 
-/// Where the contract gives an order more time to show a refund, silence is borne for as long.
+/// A settle time that is longer than three days extends the time for unanswered lookups.
 #[test]
-fn silence_is_not_judged_before_the_settle_time_is_over() {
+fn unanswered_lookups_end_in_review_not_before_the_settle_time() {
     let contract = RetryContract { settle_time: Duration::from_secs(7 * 86_400), ..sectigo() };
-    let silence = || Lookup::unavailable("no connection");
+    let unanswered = || Lookup::unavailable("no connection");
     for (days, expected) in [(6, State::InDoubt), (7, State::NeedsReview)] {
-        let refund = doubted_by(None);
-        let events = after_lookup(&refund, silence(), rules(&contract), later(days * 86_400)).events;
-        assert_eq!(end(&refund, &events), expected, "after {days} days");
+        let refund = in_doubt(None);
+        let events = after_lookup(&refund, unanswered(), rules(&contract), later(days * 86_400)).events;
+        assert_eq!(state_after(&refund, &events), expected, "after {days} days");
     }
 }
 
@@ -501,28 +509,28 @@ fn silence_is_not_judged_before_the_settle_time_is_over() {
 #[case::second(0, 10, 30)]
 #[case::each_unanswered_attempt_makes_it_rarer(1, 0, 30)]
 #[case::however_many_there_were(99, 0, 3_600)]
-#[case::last_of_the_first(0, 3_599, 3_600)]
+#[case::last_of_the_first_times(0, 3_599, 3_600)]
 #[case::daily(0, 3_600, 3_600 + 86_400)]
 #[case::after_a_long_sleep(0, 10 * 86_400, 3_600 + 10 * 86_400)]
-fn looks_become_rarer(#[case] skipped: u32, #[case] elapsed: u64, #[case] expected: u64) {
+fn lookups_become_rarer(#[case] skipped: u32, #[case] elapsed: u64, #[case] expected: u64) {
     assert_eq!(SCHEDULE.next(now(), skipped, later(elapsed)), later(expected));
 }
 
 #[test]
-fn the_moment_at_which_silence_means_more_is_not_slept_through() {
+fn a_lookup_is_due_when_the_settle_time_is_over() {
     let contract = sectigo();
     let outcome = unknown(DoubtReason::Timeout);
     let refund = dispatching();
     let decision = after_attempt(&refund, outcome, rules(&contract), now());
     assert_eq!(decision.next_check, Some(later(10)));
-    let refund = doubted_by(None);
-    let decision = after_lookup(&refund, nothing_there(), rules(&contract), later(130));
+    let refund = in_doubt(None);
+    let decision = after_lookup(&refund, no_trace(), rules(&contract), later(130));
     assert_eq!(decision.next_check, Some(later(600)), "the settle time, and not 10 minutes later");
 }
 
 proptest! {
     #[test]
-    fn the_next_look_always_lies_ahead(skipped in 0_u32..30, elapsed in 0_u64..400 * 86_400) {
+    fn the_next_lookup_is_always_in_the_future(skipped in 0_u32..30, elapsed in 0_u64..400 * 86_400) {
         let next = SCHEDULE.next(now(), skipped, later(elapsed));
         prop_assert!(next > later(elapsed));
         prop_assert!(next <= later(elapsed).saturating_add(SCHEDULE.then_every.max(Duration::from_secs(3_600))));

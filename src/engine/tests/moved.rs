@@ -1,5 +1,5 @@
-//! Refunds whose account is gone or is somewhere else: they wait, and go on where the configuration
-//! or a person says.
+//! Refunds whose account is gone or has changed: they wait until the configuration or an operator
+//! moves them.
 
 use rstest::rstest;
 
@@ -14,11 +14,11 @@ fn elsewhere(login: &str) -> Place {
 
 fn escalated() -> Vec<Event> {
     let [dispatched, doubted] = doubted();
-    vec![dispatched, doubted, Event::Escalated { evidence: "nobody knows".to_owned(), foreign_record: false }]
+    vec![dispatched, doubted, Event::Escalated { evidence: "outcome unknown".to_owned(), foreign_record: false }]
 }
 
-/// The account of [`place`] is under another login by now.
-async fn changed(bench: &Bench, former: Vec<Place>) -> Engine {
+/// An engine whose account has another login than [`place`].
+async fn engine_with_another_login(bench: &Bench, former: Vec<Place>) -> Engine {
     bench
         .engine_with(ProviderKind::Sectigo, Currency::USD, |account| {
             account.place = elsewhere("new");
@@ -32,7 +32,7 @@ fn reassign(refund: &Refund) -> ReassignCommand {
         id: refund.id().clone(),
         etag: refund.etag(),
         account: AccountName::parse("main").unwrap(),
-        evidence: "one set of books".to_owned(),
+        evidence: "one set of records".to_owned(),
         actor: "operator".to_owned(),
     }
 }
@@ -41,19 +41,19 @@ fn order(id: &str, number: u32) -> Intent {
     intent(id, Target::Sectigo(SectigoTarget::new(&number.to_string(), 11).unwrap()))
 }
 
-/// Nothing is sent, looked up or given up; what a person may do without the account stays possible.
+/// It is not sent, looked up or expired; what a person may do without the account stays possible.
 #[rstest]
 #[case::pending(vec![])]
 #[case::in_doubt(doubted().to_vec())]
 #[case::in_review(escalated())]
 #[tokio::test]
-async fn what_belongs_to_another_place_waits(#[case] events: Vec<Event>) {
+async fn a_refund_of_another_place_waits(#[case] events: Vec<Event>) {
     let bench = Bench::new();
     let refund = bench.refund(sectigo("r"), &events).await;
-    let engine = changed(&bench, Vec::new()).await;
+    let engine = engine_with_another_login(&bench, Vec::new()).await;
     bench.clock.advance(30 * 24 * HOUR);
-    configured_account(&engine).bell.notify_one();
-    configured_account(&engine).reconcile_notify.notify_one();
+    only_account(&engine).dispatch_notify.notify_one();
+    only_account(&engine).reconcile_notify.notify_one();
     assert_eq!(engine.waiting_for(&refund), Some(WaitingFor::Account));
     assert_eq!(engine.waiting_for_account().await.unwrap().into_values().collect::<Vec<_>>(), [1]);
     assert!(!engine.resend_safe(&refund));
@@ -79,7 +79,7 @@ async fn what_belongs_to_another_place_waits(#[case] events: Vec<Event>) {
             let found = crate::domain::event::Resolution::NotRefunded;
             let failed = engine.resolve(command(found)).await.unwrap();
             assert_eq!(failed.state, State::Failed);
-            // Sectigo's usual time: the account that has one of its own is gone.
+            // The provider's default settle time: the account is gone.
             assert_eq!(failed.reserved_until, None, "thirty days are longer");
         }
     }
@@ -87,11 +87,11 @@ async fn what_belongs_to_another_place_waits(#[case] events: Vec<Event>) {
 }
 
 #[tokio::test]
-async fn a_person_lets_it_go_on_where_its_account_is_now() {
+async fn an_operator_reassigns_a_refund_to_the_present_place() {
     let bench = Bench::new();
     let pending = bench.refund(order("pending", 1), &[]).await;
     let review = bench.refund(order("review", 2), &escalated()).await;
-    let engine = changed(&bench, Vec::new()).await;
+    let engine = engine_with_another_login(&bench, Vec::new()).await;
     let wrong = ReassignCommand { etag: "0-0".to_owned(), ..reassign(&review) };
     assert_eq!(engine.reassign(wrong).await, Err(EngineError::EtagMismatch { present: review.etag() }));
     let nowhere = ReassignCommand { account: AccountName::parse("nowhere").unwrap(), ..reassign(&review) };
@@ -102,12 +102,12 @@ async fn a_person_lets_it_go_on_where_its_account_is_now() {
     assert_eq!((sent.state, sent.attempt_count, sent.attempted_elsewhere), (State::Succeeded, 1, false));
     assert_eq!(engine.reassign(reassign(&sent)).await, Err(EngineError::NotReassignable(State::Succeeded)));
 
-    let answer = bench.next_look();
+    let answer = bench.next_lookup();
     let moved = engine.reassign(reassign(&review)).await.unwrap();
     assert_eq!((moved.state, moved.attempted_elsewhere, moved.next_check), (State::NeedsReview, true, Some(NOW)));
     reaches(&bench.provider.asked, 1).await;
     answer.send(Lookup::not_found("Processed")).unwrap();
-    // It waits for no account any more.
+    // It no longer waits for an account.
     let again = ReassignCommand { etag: moved.etag(), ..reassign(&moved) };
     let answer = engine.reassign(again).await;
     assert!(matches!(answer, Err(EngineError::NotReassignable(_) | EngineError::EtagMismatch { .. })), "{answer:?}");
@@ -119,7 +119,7 @@ async fn a_person_lets_it_go_on_where_its_account_is_now() {
 #[case::another_provider(ProviderKind::Namecom, Currency::USD)]
 #[case::another_currency(ProviderKind::Sectigo, Currency::parse("AUD").unwrap())]
 #[tokio::test]
-async fn it_goes_on_in_its_own_currency_and_at_its_own_provider(
+async fn a_refund_is_reassigned_only_within_its_provider_and_currency(
     #[case] provider: ProviderKind,
     #[case] currency: Currency,
 ) {
@@ -135,14 +135,14 @@ async fn it_goes_on_in_its_own_currency_and_at_its_own_provider(
     assert_eq!(engine.get(refund.id()).await.unwrap(), refund);
 }
 
-/// Once, by the gateway; and not where another refund stands in the way.
+/// Only once, and not if another refund conflicts.
 #[tokio::test]
-async fn what_is_at_a_former_place_is_moved_at_the_start() {
+async fn refunds_of_a_former_place_are_moved_at_start_up() {
     let bench = Bench::new();
     let doubt = bench.refund(order("doubt", 1), &doubted()).await;
-    let blocked = bench.refund(order("blocked", 2), &put_off()).await;
+    let blocked = bench.refund(order("blocked", 2), &backed_off()).await;
     let failed = bench.refund(order("failed", 3), &[Event::Expired]).await;
-    // The order of the second is another refund's, under the new login.
+    // Under the new login, another refund holds the order of the second one.
     let taken = NewRefund {
         intent: order("taken", 2),
         place: elsewhere("new"),
@@ -158,8 +158,8 @@ async fn what_is_at_a_former_place_is_moved_at_the_start() {
     bench.clock.advance(HOUR);
     let mut events = 0;
     for start in 1..=2 {
-        let answer = bench.next_look();
-        let engine = changed(&bench, vec![place()]).await;
+        let answer = bench.next_lookup();
+        let engine = engine_with_another_login(&bench, vec![place()]).await;
         if start == 1 {
             reaches(&bench.provider.asked, 1).await;
             answer.send(Lookup::not_found("Processed")).unwrap();
@@ -187,14 +187,14 @@ async fn what_is_at_a_former_place_is_moved_at_the_start() {
 #[tokio::test]
 async fn expiry_stands_still_while_the_account_is_another(#[case] hours: u32, #[case] expected: State) {
     let bench = Bench::new();
-    let refund = bench.refund(sectigo("r"), &put_off()).await;
+    let refund = bench.refund(sectigo("r"), &backed_off()).await;
     bench.clock.advance(10 * HOUR);
-    changed(&bench, Vec::new()).await.drain(LIMIT).await;
+    engine_with_another_login(&bench, Vec::new()).await.drain(LIMIT).await;
     bench.clock.advance(20 * HOUR);
     let shut = |account: &mut Account| account.max_in_flight = 1;
     let engine = bench.engine_with(ProviderKind::Sectigo, Currency::USD, shut).await;
     // Nothing is sent meanwhile: the only slot is taken.
-    let slot = configured_account(&engine).slots.clone().acquire_owned().await.unwrap();
+    let slot = only_account(&engine).attempt_slots.clone().acquire_owned().await.unwrap();
     engine.drain(LIMIT).await;
     drop(slot);
     bench.clock.advance((hours - 30) * HOUR);
@@ -209,9 +209,9 @@ async fn expiry_stands_still_while_the_account_is_another(#[case] hours: u32, #[
     assert_eq!(bench.provider.calls.lock().unwrap().len(), usize::from(expected == State::Pending));
 }
 
-/// What a lookup found at the old place is of the past where the refund was moved meanwhile.
+/// What a lookup found at the old place does not count once the refund has moved.
 #[tokio::test]
-async fn a_refund_that_moved_is_no_more_like_it_was() {
+async fn a_move_makes_earlier_lookups_outdated() {
     let bench = Bench::new();
     let refund = bench.refund(sectigo("r"), &doubted()).await;
     let checked = Event::Checked(Observation::new("no record", RecordSeen::Absent));
@@ -221,8 +221,4 @@ async fn a_refund_that_moved_is_no_more_like_it_was() {
         let moved = Event::Reassigned { account, place, evidence: "same".to_owned() };
         assert!(!refund.apply(&moved, NOW).unwrap().has_same_attempt(&refund));
     }
-}
-
-fn configured_account(engine: &Engine) -> Arc<AccountRuntime> {
-    engine.0.lanes.values().next().unwrap().clone()
 }

@@ -1,4 +1,4 @@
-//! A person's decision: what of it is accepted, and until when it keeps what it decides on.
+//! An operator's decision: what is accepted, and how long it keeps the target reserved.
 
 use rstest::rstest;
 
@@ -15,11 +15,11 @@ fn aud(minor_units: i64) -> Money {
     Money { currency: Currency::parse("AUD").unwrap(), minor_units }
 }
 
-fn given(id: &str, amount: Option<Money>) -> ItemResolution {
+fn refunded(id: &str, amount: Option<Money>) -> ItemResolution {
     ItemResolution { item_id: id.to_owned(), refunded: true, amount }
 }
 
-fn kept(id: &str) -> ItemResolution {
+fn not_refunded(id: &str) -> ItemResolution {
     ItemResolution { item_id: id.to_owned(), refunded: false, amount: None }
 }
 
@@ -40,7 +40,7 @@ fn debitsuccess() -> Intent {
 
 fn escalated() -> [Event; 3] {
     let [dispatched, doubted] = doubted();
-    [dispatched, doubted, Event::Escalated { evidence: "nobody knows".to_owned(), foreign_record: false }]
+    [dispatched, doubted, Event::Escalated { evidence: "outcome unknown".to_owned(), foreign_record: false }]
 }
 
 fn command(refund: &Refund, resolution: Resolution) -> ResolveCommand {
@@ -54,89 +54,89 @@ fn command(refund: &Refund, resolution: Resolution) -> ResolveCommand {
     }
 }
 
-/// The wrong fields of a decision; none where it is taken.
-async fn faults_of(intent: Intent, amount: Option<Money>, items: Vec<ItemResolution>) -> Vec<String> {
+/// The invalid fields of a decision; none if it is accepted.
+async fn violations_of(intent: Intent, amount: Option<Money>, items: Vec<ItemResolution>) -> Vec<String> {
     let bench = Bench::new();
     let provider = intent.target.provider();
     let refund = bench.refund(intent, &escalated()).await;
     let engine = bench.engine_for(provider, Currency::USD).await;
     match engine.resolve(command(&refund, Resolution::Refunded { amount, items })).await {
         Ok(_) => Vec::new(),
-        Err(EngineError::Invalid(faults)) => {
+        Err(EngineError::Invalid(violations)) => {
             assert_eq!(engine.get(refund.id()).await.unwrap(), refund);
-            faults.into_iter().map(|fault| fault.field).collect()
+            violations.into_iter().map(|violation| violation.field).collect()
         }
         Err(other) => panic!("{other:?}"),
     }
 }
 
 #[rstest]
-#[case::nothing(None, &[])]
-#[case::all_of_it(Some(usd(1250)), &[])]
+#[case::no_amount(None, &[])]
+#[case::all(Some(usd(1250)), &[])]
 #[case::a_part(Some(usd(1)), &[])]
 #[case::too_much(Some(usd(1251)), &["refunded_amount.minor_units"])]
-#[case::none_of_it(Some(usd(0)), &["refunded_amount.minor_units"])]
+#[case::zero(Some(usd(0)), &["refunded_amount.minor_units"])]
 #[case::another_currency(Some(aud(1250)), &["refunded_amount.currency_code"])]
-#[case::nothing_in_another_currency(
+#[case::negative_in_another_currency(
     Some(aud(-1)),
     &["refunded_amount.minor_units", "refunded_amount.currency_code"]
 )]
 #[tokio::test]
-async fn an_amount_is_at_most_what_was_asked_for(#[case] amount: Option<Money>, #[case] wrong: &[&str]) {
-    assert_eq!(faults_of(debitsuccess(), amount, Vec::new()).await, wrong);
+async fn an_amount_is_at_most_the_requested_one(#[case] amount: Option<Money>, #[case] wrong: &[&str]) {
+    assert_eq!(violations_of(debitsuccess(), amount, Vec::new()).await, wrong);
 }
 
 #[rstest]
-#[case::one_of_two(None, vec![given("71", None), kept("72")], &[])]
-#[case::both(None, vec![given("72", Some(usd(5))), given("71", Some(usd(6)))], &[])]
-#[case::none_refunded(None, vec![kept("71"), kept("72")], &["items"])]
-#[case::one_missing(None, vec![given("71", None)], &["items"])]
-#[case::a_strange_one(None, vec![given("71", None), kept("73")], &["items[1].item_id", "items"])]
-#[case::twice(None, vec![given("71", None), kept("72"), kept("71")], &["items[2].item_id"])]
+#[case::one_of_two(None, vec![refunded("71", None), not_refunded("72")], &[])]
+#[case::both(None, vec![refunded("72", Some(usd(5))), refunded("71", Some(usd(6)))], &[])]
+#[case::none_refunded(None, vec![not_refunded("71"), not_refunded("72")], &["items"])]
+#[case::one_missing(None, vec![refunded("71", None)], &["items"])]
+#[case::an_unknown_one(None, vec![refunded("71", None), not_refunded("73")], &["items[1].item_id", "items"])]
+#[case::twice(None, vec![refunded("71", None), not_refunded("72"), not_refunded("71")], &["items[2].item_id"])]
 #[case::an_amount_not_refunded(
     None,
-    vec![given("71", None), ItemResolution { amount: Some(usd(5)), ..kept("72") }],
+    vec![refunded("71", None), ItemResolution { amount: Some(usd(5)), ..not_refunded("72") }],
     &["items[1].refunded_amount"]
 )]
 #[case::an_amount_in_another_currency(
     None,
-    vec![given("71", Some(aud(5))), kept("72")],
+    vec![refunded("71", Some(aud(5))), not_refunded("72")],
     &["items[0].refunded_amount.currency_code"]
 )]
-#[case::an_amount_below_zero(None, vec![given("71", Some(usd(-5))), kept("72")], &["items[0].refunded_amount.minor_units"])]
-#[case::the_sum(Some(usd(11)), vec![given("71", Some(usd(5))), given("72", Some(usd(6)))], &[])]
-#[case::another_sum(Some(usd(12)), vec![given("71", Some(usd(5))), given("72", Some(usd(6)))], &["refunded_amount"])]
-#[case::a_sum_of_which_a_part_is_not_known(Some(usd(12)), vec![given("71", Some(usd(5))), given("72", None)], &[])]
-#[case::a_sum_beyond_all_bounds(
+#[case::an_amount_below_zero(None, vec![refunded("71", Some(usd(-5))), not_refunded("72")], &["items[0].refunded_amount.minor_units"])]
+#[case::the_sum(Some(usd(11)), vec![refunded("71", Some(usd(5))), refunded("72", Some(usd(6)))], &[])]
+#[case::another_sum(Some(usd(12)), vec![refunded("71", Some(usd(5))), refunded("72", Some(usd(6)))], &["refunded_amount"])]
+#[case::a_partly_unknown_sum(Some(usd(12)), vec![refunded("71", Some(usd(5))), refunded("72", None)], &[])]
+#[case::an_overflowing_sum(
     Some(usd(12)),
-    vec![given("71", Some(usd(i64::MAX))), given("72", Some(usd(i64::MAX)))],
+    vec![refunded("71", Some(usd(i64::MAX))), refunded("72", Some(usd(i64::MAX)))],
     &["refunded_amount"]
 )]
 #[tokio::test]
-async fn every_item_is_named_once(
+async fn a_decision_names_every_item_once(
     #[case] amount: Option<Money>,
     #[case] items: Vec<ItemResolution>,
     #[case] wrong: &[&str],
 ) {
-    assert_eq!(faults_of(namecom(), amount, items).await, wrong);
+    assert_eq!(violations_of(namecom(), amount, items).await, wrong);
 }
 
 #[tokio::test]
-async fn only_a_refund_of_name_com_has_items() {
+async fn a_decision_on_a_refund_without_items_names_none() {
     for intent in [debitsuccess(), sectigo("r")] {
-        assert_eq!(faults_of(intent, None, vec![given("71", None)]).await, ["items"]);
+        assert_eq!(violations_of(intent, None, vec![refunded("71", None)]).await, ["items"]);
     }
 }
 
-/// Sixty seconds are the settle time of the account.
+/// The account's settle time is sixty seconds.
 #[rstest]
 #[case::too_early(59, Resolution::NotRefunded, Some(60))]
 #[case::in_time(60, Resolution::NotRefunded, None)]
-#[case::an_item(0, Resolution::Refunded { amount: None, items: vec![given("71", None), kept("72")] }, Some(60))]
+#[case::an_item(0, Resolution::Refunded { amount: None, items: vec![refunded("71", None), not_refunded("72")] }, Some(60))]
 #[case::all_of_it(0, Resolution::Refunded { amount: None, items: Vec::new() }, None)]
-#[case::every_item(0, Resolution::Refunded { amount: None, items: vec![given("71", None), given("72", None)] }, None)]
+#[case::every_item(0, Resolution::Refunded { amount: None, items: vec![refunded("71", None), refunded("72", None)] }, None)]
 #[tokio::test]
-async fn what_was_not_given_back_is_held_until_an_effect_is_ruled_out(
+async fn what_was_not_refunded_stays_reserved_until_an_effect_is_ruled_out(
     #[case] seconds: u64,
     #[case] resolution: Resolution,
     #[case] held: Option<u64>,
@@ -145,10 +145,10 @@ async fn what_was_not_given_back_is_held_until_an_effect_is_ruled_out(
     let bench = Bench::new();
     let events = if take_over { doubted().to_vec() } else { escalated().to_vec() };
     let refund = bench.refund(namecom(), &events).await;
-    // Looked up by nobody: its account has the only place in use.
+    // It is not looked up: the account's only lookup slot is taken.
     let engine = bench.engine_with(ProviderKind::Namecom, Currency::USD, |account| account.max_in_flight = 1).await;
-    let lane = engine.0.lanes.values().next().unwrap().clone();
-    let place = lane.lookups.clone().acquire_owned().await.unwrap();
+    let account = only_account(&engine);
+    let place = account.lookup_slots.clone().acquire_owned().await.unwrap();
     bench.clock.advance(Duration::from_secs(seconds));
     let early = engine.resolve(command(&refund, resolution.clone())).await;
     let decided = if take_over {
@@ -166,9 +166,9 @@ async fn what_was_not_given_back_is_held_until_an_effect_is_ruled_out(
     drop(place);
 }
 
-/// A record that may be another caller's would correct the wrong refund.
+/// Another caller's record would correct the wrong refund.
 #[tokio::test]
-async fn what_may_be_another_callers_record_is_not_followed() {
+async fn a_decision_about_a_foreign_record_is_not_followed() {
     let bench = Bench::new();
     let [dispatched, doubted] = doubted();
     let foreign = Event::Escalated { evidence: "14143".to_owned(), foreign_record: true };
@@ -178,13 +178,13 @@ async fn what_may_be_another_callers_record_is_not_followed() {
     assert_eq!((failed.caution_until, failed.next_check), (None, None));
 }
 
-/// Lookups are a day apart: where the time ends with the first of them, there is none.
+/// Lookups are a day apart: if the follow-up time ends with the first one, there is none.
 #[rstest]
 #[case::no_time(0, None)]
 #[case::a_day(86_400, None)]
 #[case::a_little_longer(86_401, Some(86_400))]
 #[tokio::test]
-async fn what_a_person_found_not_refunded_is_looked_up_within_its_time(
+async fn a_refund_decided_as_not_refunded_is_looked_up_within_the_follow_up_time(
     #[case] seconds: u64,
     #[case] next: Option<u64>,
 ) {
@@ -196,9 +196,8 @@ async fn what_a_person_found_not_refunded_is_looked_up_within_its_time(
     assert_eq!(failed.caution_until.is_some(), seconds > 0);
 }
 
-/// Nothing is sent before a review, by whatever word.
 #[tokio::test]
-async fn a_doubt_is_not_sent_again_by_a_take_over() {
+async fn a_take_over_cannot_send_a_refund_again() {
     let bench = Bench::new();
     let refund = bench.refund(sectigo("r"), &doubted()).await;
     let engine = bench.engine().await;

@@ -15,10 +15,11 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::domain::outcome::{Lookup, Outcome};
+use crate::domain::money::Currency;
+use crate::domain::outcome::{AttemptReport, Lookup};
 use crate::domain::probe::ProbeReport;
 use crate::domain::refund::{Intent, Refund};
-use crate::domain::target::Target;
+use crate::domain::target::{FieldViolation, Target};
 use crate::http::client::{ConnectError, HttpClient, HttpRequest, REFUND_REPLY_BYTES, not_sent};
 use crate::providers::redact::Redactor;
 use crate::providers::secret::Secret;
@@ -111,18 +112,29 @@ impl Service {
 
 #[async_trait]
 impl RefundProvider for Debitsuccess {
-    async fn refund(&self, intent: &Intent, _: Option<&str>) -> Outcome {
+    async fn refund(&self, intent: &Intent, _: Option<&str>) -> AttemptReport {
         let Target::Debitsuccess(target) = &intent.target else {
-            return not_sent("the account is one at Debitsuccess, and the target is not");
+            return not_sent("the account is one at Debitsuccess, and the target is not").into();
         };
         let password = self.service.password.current();
         let envelope = wire::refund_envelope(&self.service.frame(&password), &intent.id, target);
         let call = match self.call(wire::INITIATE_REFUND, envelope) {
             Ok(call) => call,
-            Err(why) => return not_sent(why),
+            Err(why) => return not_sent(why).into(),
         };
         let exchange = self.http.send_once(call).await;
-        exchange.into_outcome(|answer| wire::read_refund(answer, &intent.id, self.service.names(), &self.mask))
+        exchange.into_outcome(|answer| wire::read_refund(answer, &intent.id, self.service.names(), &self.mask)).into()
+    }
+
+    /// A request names an amount and no currency: the amount is in the account's.
+    fn check_target(&self, target: &Target, currency: Currency) -> Result<(), FieldViolation> {
+        match target {
+            Target::Debitsuccess(target) if target.amount().currency != currency => {
+                let right = format!("must be the account's currency, {currency}");
+                Err(FieldViolation::new("debitsuccess.amount.currency_code", right))
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn lookup(&self, refund: &Refund, _: &dyn Turns) -> Lookup {
@@ -177,7 +189,8 @@ mod tests {
     #[tokio::test]
     async fn the_refund_request_is_these_bytes() {
         let peer = ScriptedServer::start(Script::Say("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
-        let outcome = fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await;
+        let outcome =
+            fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await.outcome;
         assert_eq!(outcome_word(&outcome), "unknown provider_server_error");
         let body = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\
             <s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\"><s:Body>\
@@ -220,8 +233,24 @@ mod tests {
     #[tokio::test]
     async fn an_answer_cut_off_is_doubt() {
         let peer = ScriptedServer::start(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n<s:Envelope")).await;
-        let outcome = fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await;
+        let outcome =
+            fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await.outcome;
         assert_eq!(outcome_word(&outcome), "unknown connection_lost");
         assert_eq!(peer.requests().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_target_must_be_in_the_accounts_currency() {
+        let peer = ScriptedServer::start(Script::Close).await;
+        let mut account = fixtures::account(&peer, login());
+        account.place.currency = Currency::parse("AUD").unwrap();
+        assert_eq!(account.check_target(&target()), Ok(()));
+        account.place.currency = Currency::parse("NZD").unwrap();
+        let violation = account.check_target(&target()).unwrap_err();
+        assert_eq!(
+            (violation.field.as_str(), violation.description.as_str()),
+            ("debitsuccess.amount.currency_code", "must be the account's currency, NZD")
+        );
+        assert_eq!(peer.connections(), 0);
     }
 }

@@ -134,7 +134,9 @@ pub(crate) fn read_status(
     let reply = match Reply::read(answer, GET_REFUND_STATUS, names, mask) {
         Ok(reply) => reply,
         Err(NoReply::NotDispatched(error)) => {
-            return Lookup::Unavailable { evidence: error.message, heard: AccountSignal::NotDispatched };
+            // The service answers. That it did not process the request is a matter of the settings, not
+            // of the circuit breaker.
+            return Lookup::Unavailable { evidence: error.message, signal: AccountSignal::Healthy };
         }
         Err(NoReply::Doubt(doubt)) => return Lookup::unavailable(doubt.evidence),
     };
@@ -147,8 +149,8 @@ pub(crate) fn read_status(
         (status, _) => {
             let evidence = format!("the Status is {}{}", status.as_str(), reply.said());
             let is_login = reply.refuses_the_login() && reply.other_names.is_none();
-            let heard = if is_login { AccountSignal::LoginRefused } else { AccountSignal::Nothing };
-            return Lookup::Unavailable { evidence, heard };
+            let signal = if is_login { AccountSignal::CredentialsRefused } else { AccountSignal::Failure };
+            return Lookup::Unavailable { evidence, signal };
         }
     }
     if reply.identifier.as_deref() != Some(refund.id().as_str()) {

@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::domain::clock::Clock;
 use crate::domain::ids::RefundId;
-use crate::domain::outcome::{Lookup, Outcome};
+use crate::domain::outcome::{AttemptReport, Lookup};
 use crate::domain::probe::ProbeReport;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::target::{NamecomTarget, Target};
@@ -154,13 +154,13 @@ impl Namecom {
 
 #[async_trait]
 impl RefundProvider for Namecom {
-    async fn refund(&self, intent: &Intent, credential: Option<&str>) -> Outcome {
+    async fn refund(&self, intent: &Intent, credential: Option<&str>) -> AttemptReport {
         let Target::Namecom(target) = &intent.target else {
-            return not_sent("the account is one at name.com, and the target is not");
+            return not_sent("the account is one at name.com, and the target is not").into();
         };
         let exchange = self.send_refund(&intent.id, target, credential).await;
         let now = self.clock.now();
-        exchange.into_outcome(|answer| wire::read_refund(answer, intent.id.as_str(), target, now, &self.mask))
+        exchange.into_outcome(|answer| wire::read_refund(answer, intent.id.as_str(), target, now, &self.mask)).into()
     }
 
     fn credential(&self, refund: &RefundId) -> Option<String> {
@@ -202,7 +202,7 @@ fn digest_of(token: &SecretString, refund: &RefundId) -> String {
 mod tests {
 
     use super::*;
-    use crate::domain::outcome::DoubtReason;
+    use crate::domain::outcome::{DoubtReason, Outcome};
     use crate::providers::ProviderSettings;
     use crate::providers::testing::fixtures::{self, Unpaced, outcome_word};
     use crate::providers::testing::scripted_server::{Script, ScriptedServer};
@@ -224,7 +224,7 @@ mod tests {
         let peer = ScriptedServer::start(Script::Say("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
         let account = fixtures::account(&peer, login());
         for _ in 0..2 {
-            let outcome = account.adapter.refund(&fixtures::intent("r-1", target()), None).await;
+            let outcome = account.adapter.refund(&fixtures::intent("r-1", target()), None).await.outcome;
             assert_eq!(outcome_word(&outcome), "unknown provider_server_error");
         }
         let request = format!(
@@ -246,9 +246,9 @@ mod tests {
         let intent = fixtures::intent("r-1", target());
         let recorded = account.adapter.credential(&intent.id).unwrap();
         let refund = || account.adapter.refund(&intent, Some(&recorded));
-        assert_eq!(outcome_word(&refund().await), "unknown provider_server_error");
+        assert_eq!(outcome_word(&refund().await.outcome), "unknown provider_server_error");
         account.secret.replace("another-token".into());
-        assert_eq!(outcome_word(&refund().await), "not_sent  other");
+        assert_eq!(outcome_word(&refund().await.outcome), "not_sent  other");
         assert_eq!(peer.requests().len(), 1);
         assert_ne!(account.adapter.credential(&intent.id), Some(recorded));
     }
@@ -367,7 +367,8 @@ mod tests {
             "HTTP/1.1 307 Temporary Redirect\r\nLocation: /core/v1/refund\r\nContent-Length: 0\r\n\r\n",
         ))
         .await;
-        let outcome = fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await;
+        let outcome =
+            fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await.outcome;
         assert_eq!(outcome_word(&outcome), "unknown unreadable_reply");
         assert_eq!(peer.requests().len(), 1);
     }
@@ -376,7 +377,8 @@ mod tests {
     async fn a_body_cut_off_is_doubt() {
         let peer =
             ScriptedServer::start(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{\"results\":[")).await;
-        let outcome = fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await;
+        let outcome =
+            fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await.outcome;
         assert!(matches!(&outcome, Outcome::Unknown { reason: DoubtReason::ConnectionLost, .. }), "{outcome:?}");
     }
 }

@@ -57,7 +57,7 @@ pub(super) struct Registration {
 pub(super) fn read_order(answer: &HttpResponse, target: &NamecomTarget, told: &[ItemResult], mask: &Redactor) -> Seen {
     match OrderView::of(answer, target, mask) {
         Ok(order) => order.judge(answer.status, target, told, mask),
-        Err(NoOrder { evidence, heard }) => Seen::Settled(Lookup::Unavailable { evidence, heard }),
+        Err(NoOrder { evidence, signal }) => Seen::Settled(Lookup::Unavailable { evidence, signal }),
     }
 }
 
@@ -68,12 +68,12 @@ const WHOSE_IS_NOT_TOLD: &str = "refunded, by this refund or by another: the ord
 /// Why an answer is not the order.
 struct NoOrder {
     evidence: String,
-    heard: AccountSignal,
+    signal: AccountSignal,
 }
 
 impl From<&str> for NoOrder {
     fn from(evidence: &str) -> Self {
-        NoOrder { evidence: evidence.to_owned(), heard: AccountSignal::Nothing }
+        NoOrder { evidence: evidence.to_owned(), signal: AccountSignal::Failure }
     }
 }
 
@@ -104,12 +104,12 @@ impl OrderView {
             // Only an accepted login gets this answer in the provider's own words; a proxy uses
             // other words.
             let said = text.ok().and_then(|body| ErrorBody::read(&body, mask));
-            let heard = match answer.status {
-                404 if said.is_some() => AccountSignal::NoTarget,
-                status if refuses_the_login(status, said.as_deref()) => AccountSignal::LoginRefused,
-                _ => AccountSignal::Nothing,
+            let signal = match answer.status {
+                404 if said.is_some() => AccountSignal::Healthy,
+                status if refuses_the_login(status, said.as_deref()) => AccountSignal::CredentialsRefused,
+                _ => AccountSignal::Failure,
             };
-            return Err(NoOrder { evidence: format!("HTTP {} and not the order", answer.status), heard });
+            return Err(NoOrder { evidence: format!("HTTP {} and not the order", answer.status), signal });
         }
         let Some(fields) = text.as_deref().ok().and_then(Fields::of) else {
             return Err("the answer is not an order in JSON".into());
@@ -371,17 +371,17 @@ mod tests {
     }
 
     #[rstest]
-    #[case::in_its_own_words(404, "{\"message\":\"Not Found\"}", AccountSignal::NoTarget)]
-    #[case::a_proxy(404, "<html></html>", AccountSignal::Nothing)]
-    #[case::empty(404, "{}", AccountSignal::Nothing)]
-    #[case::login_refused(401, "{\"message\":\"Unauthorized\"}", AccountSignal::LoginRefused)]
+    #[case::in_its_own_words(404, "{\"message\":\"Not Found\"}", AccountSignal::Healthy)]
+    #[case::a_proxy(404, "<html></html>", AccountSignal::Failure)]
+    #[case::empty(404, "{}", AccountSignal::Failure)]
+    #[case::login_refused(401, "{\"message\":\"Unauthorized\"}", AccountSignal::CredentialsRefused)]
     #[case::account_refused(
         403,
         "{\"message\":\"Permission denied\",\"details\":\"Failed authentication\"}",
-        AccountSignal::LoginRefused
+        AccountSignal::CredentialsRefused
     )]
-    #[case::forbidden(403, "{\"message\":\"Permission Denied\"}", AccountSignal::Nothing)]
-    #[case::broken(500, "{\"message\":\"Internal Server Error\"}", AccountSignal::Nothing)]
+    #[case::forbidden(403, "{\"message\":\"Permission Denied\"}", AccountSignal::Failure)]
+    #[case::broken(500, "{\"message\":\"Internal Server Error\"}", AccountSignal::Failure)]
     fn an_order_that_is_not_there_shows_that_the_login_is_taken(
         #[case] status: u16,
         #[case] body: &str,
@@ -390,7 +390,7 @@ mod tests {
         let mask = Redactor::new("demo", &SecretString::from("x"));
         let target = NamecomTarget::new(7, &[1]).unwrap();
         let lookup = lookup_of(read_order(&answer(status, &[], body.as_bytes()), &target, &[], &mask));
-        assert!(matches!(lookup, Lookup::Unavailable { heard, .. } if heard == expected), "{lookup:?}");
+        assert!(matches!(lookup, Lookup::Unavailable { signal, .. } if signal == expected), "{lookup:?}");
     }
 
     /// SUBMITTED would last for ever: an item that was refused stays `success` in its order.

@@ -13,7 +13,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method};
 use secrecy::ExposeSecret;
 
-use crate::domain::outcome::{Lookup, Outcome};
+use crate::domain::outcome::{AttemptReport, Lookup};
 use crate::domain::probe::ProbeReport;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::target::{SectigoTarget, Target};
@@ -80,11 +80,12 @@ impl Sectigo {
 
 #[async_trait]
 impl RefundProvider for Sectigo {
-    async fn refund(&self, intent: &Intent, _: Option<&str>) -> Outcome {
+    async fn refund(&self, intent: &Intent, _: Option<&str>) -> AttemptReport {
         let Target::Sectigo(target) = &intent.target else {
-            return not_sent("the account is one at Sectigo, and the target is not");
+            return not_sent("the account is one at Sectigo, and the target is not").into();
         };
-        self.send_refund(target).await.into_outcome(|answer| wire::read_refund(answer, &self.mask))
+        let outcome = self.send_refund(target).await.into_outcome(|answer| wire::read_refund(answer, &self.mask));
+        AttemptReport { signal: wire::account_signal(&outcome), outcome }
     }
 
     async fn lookup(&self, refund: &Refund, _: &dyn Turns) -> Lookup {
@@ -107,7 +108,7 @@ mod tests {
 
     use super::*;
     use crate::domain::ids::ProviderKind as Kind;
-    use crate::domain::outcome::{Confirmation, DoubtReason};
+    use crate::domain::outcome::{Confirmation, DoubtReason, Outcome};
     use crate::providers::testing::fixtures::{self, Unpaced};
     use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
@@ -125,7 +126,8 @@ mod tests {
     #[tokio::test]
     async fn the_refund_request_is_these_bytes() {
         let peer = ScriptedServer::start(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n0")).await;
-        let outcome = fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await;
+        let outcome =
+            fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await.outcome;
         assert!(matches!(outcome, Outcome::Refunded(_)), "{outcome:?}");
         assert_eq!(
             peer.requests(),
@@ -168,7 +170,8 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_ends_is_doubt() {
         let peer = ScriptedServer::start(Script::Close).await;
-        let outcome = fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await;
+        let outcome =
+            fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await.outcome;
         assert!(
             matches!(&outcome, Outcome::Unknown { reason: DoubtReason::ConnectionLost, evidence } if !evidence.contains("word")),
             "{outcome:?}"
@@ -180,7 +183,8 @@ mod tests {
     async fn another_providers_target_is_never_sent() {
         let peer = ScriptedServer::start(Script::Close).await;
         let target = Target::Namecom(crate::domain::target::NamecomTarget::new(1, &[2]).unwrap());
-        let outcome = fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target), None).await;
+        let outcome =
+            fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target), None).await.outcome;
         assert!(matches!(outcome, Outcome::NotSent { .. }), "{outcome:?}");
         assert_eq!(peer.connections(), 0);
     }

@@ -14,6 +14,9 @@ use crate::providers::text;
 /// Characters of a quotation: more than any documented word or message has.
 const MAX_QUOTE: usize = 200;
 
+/// The code of a refusal that does not say whether the order or the login is wrong.
+const FOREIGN_ORDER_OR_LOGIN: &str = "-16";
+
 /// What an answer to `!AutoRefund` means.
 ///
 /// Documented: HTTP 200, and `0`, or a negative code and on the next line a message. Blanks after
@@ -65,6 +68,15 @@ pub(crate) fn read_refund(answer: &HttpResponse, mask: &Redactor) -> Outcome {
     }
 }
 
+/// What the outcome of an attempt says about the account: `-16` means that the order belongs to
+/// another account or that the login is wrong.
+pub(crate) fn account_signal(outcome: &Outcome) -> AccountSignal {
+    match outcome {
+        Outcome::Refused { error, .. } if error.code == FOREIGN_ORDER_OR_LOGIN => AccountSignal::ForeignTarget,
+        outcome => AccountSignal::of_attempt(outcome),
+    }
+}
+
 /// What `!getPostPaymentStatus` says of the refund of `order_number`: `Refunded` proves it, and
 /// nothing disproves it.
 pub(crate) fn read_order_status(answer: &HttpResponse, order_number: &str, pages: &PageReader) -> Lookup {
@@ -75,8 +87,8 @@ pub(crate) fn read_order_status(answer: &HttpResponse, order_number: &str, pages
         Ok(Reply::Page(answer)) => answer.page,
         Ok(Reply::Error { code, message }) => {
             // A wrong order number and a wrong login are answered alike.
-            let heard = if matches!(code, -4 | -16) { AccountSignal::NotOurs } else { AccountSignal::Nothing };
-            return Lookup::Unavailable { evidence: format!("errorCode {code}: {message}"), heard };
+            let signal = if matches!(code, -4 | -16) { AccountSignal::ForeignTarget } else { AccountSignal::Failure };
+            return Lookup::Unavailable { evidence: format!("errorCode {code}: {message}"), signal };
         }
         Err(problem) => return Lookup::unavailable(format!("the answer is not an order's status: {problem}")),
     };
@@ -159,6 +171,15 @@ mod tests {
 
     fn read_status(status: u16, body: &[u8]) -> Lookup {
         read_order_status(&answer(status, &[], body), "7", &PageReader::new(mask()))
+    }
+
+    #[rstest]
+    #[case::foreign_order_or_wrong_login(b"-16\nPermission denied!", AccountSignal::ForeignTarget)]
+    #[case::another_refusal(b"-18\nNot eligible", AccountSignal::Healthy)]
+    #[case::refunded(b"0", AccountSignal::Healthy)]
+    #[case::unreadable(b"<html>", AccountSignal::Failure)]
+    fn an_attempt_says_something_about_the_account(#[case] body: &[u8], #[case] expected: AccountSignal) {
+        assert_eq!(account_signal(&read_refund(&answer(200, &[], body), &mask())), expected);
     }
 
     #[rstest]

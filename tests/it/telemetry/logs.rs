@@ -13,7 +13,7 @@ async fn a_failure_is_one_line_that_reads_alone() {
     let failures: Vec<_> =
         lines.iter().filter(|line| matches!(line["level"].as_str(), Some("WARN" | "ERROR"))).collect();
     let [failure] = failures[..] else { panic!("{failures:#?}") };
-    assert_eq!(failure["message"], "it is not known what became of the refund");
+    assert_eq!(failure["message"], "the outcome of the refund is unknown");
     assert_eq!((&failure["state"], &failure["reason"]), (&"IN_DOUBT".into(), &"connection_lost".into()));
     assert_eq!((&failure["refund"], &failure["account"]), (&"logged".into(), &"sectigo".into()));
     assert_eq!((&failure["attempt"], &failure["trace_id"]), (&1.into(), &CALLERS_TRACE.into()));
@@ -89,9 +89,14 @@ async fn what_follows_a_doubt_is_told_in_lines_of_its_own() {
         })
     };
     let all_told = async {
-        while !(told("WARN", "it is not known what became of the refund", "twice", 2)
-            && told("WARN", "the provider did not tell what became of the refund", "lost", 1)
-            && told("ERROR", "the gateway cannot find out what became of the refund: a person must", "lost", 1))
+        while !(told("WARN", "the outcome of the refund is unknown", "twice", 2)
+            && told("WARN", "lookup inconclusive", "lost", 1)
+            && told(
+                "ERROR",
+                "the gateway cannot find out the outcome of the refund: a person must resolve it",
+                "lost",
+                1,
+            ))
         {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -159,7 +164,7 @@ async fn without_a_collector_the_lines_of_a_refund_that_had_to_wait_name_its_tra
     let lines = log.lines();
     let trace_parent_of = |refund: &str| {
         let is_it = |line: &&serde_json::Value| {
-            line["refund"] == refund && line["message"] == "it is not known what became of the refund"
+            line["refund"] == refund && line["message"] == "the outcome of the refund is unknown"
         };
         let line = lines.iter().find(is_it).unwrap_or_else(|| panic!("{}", log.text()));
         assert_eq!(line["spans"], serde_json::json!(["dispatch", "attempt"]), "it had to wait");

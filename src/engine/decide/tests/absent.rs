@@ -1,5 +1,5 @@
-//! What it means that a provider shows no trace: only in a row, only where it was asked, and only a
-//! settle time later.
+//! What follows if lookups show no trace of a refund: they count only in a row, only at the same
+//! place, and only a settle time apart.
 
 use super::*;
 use crate::domain::outcome::ItemState;
@@ -14,7 +14,7 @@ fn moved(refund: &Refund, login: &str, at: Timestamp) -> Refund {
     refund.apply(&reassigned, at).unwrap()
 }
 
-fn looked(refund: &Refund, lookup: Lookup, contract: &RetryContract, at: Timestamp) -> (Refund, bool) {
+fn look_up(refund: &Refund, lookup: Lookup, contract: &RetryContract, at: Timestamp) -> (Refund, bool) {
     let decision = after_lookup(refund, lookup, rules(contract), at);
     (decision.events.iter().fold(refund.clone(), |refund, event| refund.apply(event, at).unwrap()), decision.resend)
 }
@@ -27,62 +27,61 @@ fn not_processed(refund: &Refund, contract: &RetryContract, at: Timestamp) -> Re
 
 /// name.com's key lives 3,000 s and its settle time is 600 s.
 #[rstest]
-#[case::the_key_lives(Absence::Untouched, 2_999, true, State::InDoubt, false)]
-#[case::the_key_is_dead(Absence::Untouched, 3_000, true, State::InDoubt, true)]
+#[case::key_valid(Absence::Untouched, 2_999, true, State::InDoubt, false)]
+#[case::key_expired(Absence::Untouched, 3_000, true, State::InDoubt, true)]
 #[case::another_secret(Absence::Untouched, 600, false, State::InDoubt, true)]
 #[case::before_the_settle_time(Absence::Untouched, 599, false, State::InDoubt, false)]
-#[case::half_done_too_early(Absence::HalfDone, 599, true, State::InDoubt, false)]
+#[case::half_done_before_the_settle_time(Absence::HalfDone, 599, true, State::InDoubt, false)]
 #[case::half_done(Absence::HalfDone, 600, true, State::NeedsReview, false)]
-#[case::unproven_while_the_key_lives(Absence::Unproven, 2_999, true, State::InDoubt, false)]
+#[case::unproven_with_a_valid_key(Absence::Unproven, 2_999, true, State::InDoubt, false)]
 #[case::unproven(Absence::Unproven, 3_000, true, State::NeedsReview, false)]
 #[case::unproven_and_another_secret(Absence::Unproven, 600, false, State::NeedsReview, false)]
-fn the_domains_of_an_order_tell(
+fn what_an_order_still_shows_decides_about_a_resend(
     #[case] absence: Absence,
     #[case] seconds: u64,
     #[case] key_is_bound: bool,
     #[case] expected: State,
     #[case] resend: bool,
 ) {
-    let (contract, refund) = (namecom(), doubted_by(None));
+    let (contract, refund) = (namecom(), in_doubt(None));
     let decide = |refund: &Refund, contract| {
         let rules = RetryRules { key_is_bound, ..rules(contract) };
         let decision = after_lookup(refund, absent(absence), rules, later(seconds));
-        (end(refund, &decision.events), decision.resend)
+        (state_after(refund, &decision.events), decision.resend)
     };
     assert_eq!(decide(&refund, &contract), (expected, resend));
-    // Never after a change of place, and never where nothing keeps a resend from a second effect.
+    // Never after a change of place, and never if nothing prevents a second effect of a resend.
     let elsewhere = moved(&refund, "another", now());
-    let should_stop = if seconds < 600 { State::InDoubt } else { State::NeedsReview };
-    assert_eq!(decide(&elsewhere, &contract), (should_stop, false));
-    assert_eq!(decide(&refund, &sectigo()), (should_stop, false));
+    let without_resend = if seconds < 600 { State::InDoubt } else { State::NeedsReview };
+    assert_eq!(decide(&elsewhere, &contract), (without_resend, false));
+    assert_eq!(decide(&refund, &sectigo()), (without_resend, false));
 }
 
 #[test]
-fn a_place_that_does_not_answer_is_asked_for_days_also_after_a_move() {
-    let (contract, refund) = (sectigo(), doubted_by(None));
-    let silence = MAX_DOUBT_WITHOUT_LOOKUP.as_secs();
-    let moved = moved(&refund, "another", later(silence));
+fn a_move_restarts_the_days_of_unanswered_lookups() {
+    let (contract, refund) = (sectigo(), in_doubt(None));
+    let limit = MAX_DOUBT_WITHOUT_LOOKUP.as_secs();
+    let moved = moved(&refund, "another", later(limit));
     let after = |refund: &Refund, seconds| {
         let decision = after_lookup(refund, Lookup::unavailable("no answer"), rules(&contract), later(seconds));
-        end(refund, &decision.events)
+        state_after(refund, &decision.events)
     };
-    assert_eq!((after(&refund, silence - 1), after(&refund, silence)), (State::InDoubt, State::NeedsReview));
-    assert_eq!((after(&moved, 2 * silence - 1), after(&moved, 2 * silence)), (State::InDoubt, State::NeedsReview));
+    assert_eq!((after(&refund, limit - 1), after(&refund, limit)), (State::InDoubt, State::NeedsReview));
+    assert_eq!((after(&moved, 2 * limit - 1), after(&moved, 2 * limit)), (State::InDoubt, State::NeedsReview));
 }
 
 #[test]
-fn what_was_refused_or_contradicted_is_not_sent_again_though_nothing_was_touched() {
+fn a_refused_or_contradicted_refund_is_not_sent_again_even_if_nothing_was_touched() {
     let contract = namecom();
-    let told_no = doubted_by(Some(error(ErrorCategory::AlreadyRefunded)));
+    let refused_before = in_doubt(Some(error(ErrorCategory::AlreadyRefunded)));
     let events = after_attempt(&dispatching(), REPLAYED(), rules(&contract), now()).events;
     let contradicted = events.iter().fold(dispatching(), |refund, event| refund.apply(event, now()).unwrap());
-    for refund in [told_no, contradicted] {
-        let (after, resend) = looked(&refund, absent(Absence::Untouched), &contract, later(600));
+    for refund in [refused_before, contradicted] {
+        let (after, resend) = look_up(&refund, absent(Absence::Untouched), &contract, later(600));
         assert_eq!((after.state, resend), (State::NeedsReview, false));
     }
 }
 
-/// What was seen of the items is worth more than the sentence.
 #[test]
 fn a_review_keeps_what_its_last_lookup_saw_of_items() {
     let items = vec![ItemResult {
@@ -93,62 +92,62 @@ fn a_review_keeps_what_its_last_lookup_saw_of_items() {
         requested: true,
     }];
     let lookup = || Lookup::NotFound { evidence: "half".into(), items: items.clone(), absence: Absence::HalfDone };
-    let decision = after_lookup(&doubted_by(None), lookup(), rules(&namecom()), later(600));
+    let decision = after_lookup(&in_doubt(None), lookup(), rules(&namecom()), later(600));
     assert!(matches!(decision.events.as_slice(), [Event::Checked(_), Event::Escalated { .. }]), "{decision:?}");
-    let (after, _) = looked(&doubted_by(None), lookup(), &namecom(), later(600));
+    let (after, _) = look_up(&in_doubt(None), lookup(), &namecom(), later(600));
     assert_eq!((after.state, &after.items), (State::NeedsReview, &items));
-    // Known before: one line is enough.
-    let (known, _) = looked(&doubted_by(None), lookup(), &namecom(), later(10));
+    // Items that were known before need no further event.
+    let (known, _) = look_up(&in_doubt(None), lookup(), &namecom(), later(10));
     let decision = after_lookup(&known, lookup(), rules(&namecom()), later(600));
     assert!(matches!(decision.events.as_slice(), [Event::Escalated { .. }]), "{decision:?}");
 }
 
-/// Nothing is taken for days: what is not processed uses up no attempt, so time must end it.
+/// Unprocessed attempts do not count towards the limit, so a deadline must end the resends.
 #[test]
-fn an_order_that_stays_untouched_is_not_sent_without_end() {
-    let (contract, patience) = (namecom(), MAX_DOUBT_WITHOUT_LOOKUP + 2 * SETTLE);
-    let at = |before: Duration| now().saturating_add(patience - before);
-    let first = doubted_by(None);
-    // A gateway that was stopped for a week makes its one attempt all the same.
-    let (_, resend) = looked(&first, absent(Absence::Untouched), &contract, now().saturating_add(patience * 2));
+fn an_untouched_order_is_not_sent_again_for_ever() {
+    let (contract, deadline) = (namecom(), MAX_DOUBT_WITHOUT_LOOKUP + 2 * SETTLE_TIME);
+    let at = |before: Duration| now().saturating_add(deadline - before);
+    let first = in_doubt(None);
+    // A gateway that was stopped for longer still makes its one attempt.
+    let (_, resend) = look_up(&first, absent(Absence::Untouched), &contract, now().saturating_add(deadline * 2));
     assert!(resend);
     for (before, expected, resend) in
         [(Duration::from_secs(1), State::InDoubt, true), (Duration::ZERO, State::NeedsReview, false)]
     {
-        let refund = not_processed(&first, &contract, at(SETTLE * 2));
+        let refund = not_processed(&first, &contract, at(SETTLE_TIME * 2));
         assert_eq!((refund.state, refund.unanswered_attempts), (State::InDoubt, 1));
-        let (after, is_sent) = looked(&refund, absent(Absence::Untouched), &contract, at(before));
+        let (after, is_sent) = look_up(&refund, absent(Absence::Untouched), &contract, at(before));
         assert_eq!((after.state, is_sent), (expected, resend));
     }
 }
 
-/// A record that is shown in between was there: the first absence counts no more.
+/// If a record is shown in between, the first absence no longer counts.
 #[rstest]
 #[case::shown(Some(Lookup::Found(unknown(DoubtReason::UnreadableReply))), 640, false)]
 #[case::shown_and_a_settle_time_later(Some(Lookup::Found(unknown(DoubtReason::UnreadableReply))), 650, true)]
 #[case::no_answer(Some(Lookup::unavailable("no connection")), 610, true)]
 #[case::nothing_in_between(None, 610, true)]
-fn two_absences_count_in_a_row_alone(#[case] between: Option<Lookup>, #[case] last: u64, #[case] resend: bool) {
+fn two_absences_count_only_in_a_row(#[case] between: Option<Lookup>, #[case] last: u64, #[case] resend: bool) {
     let contract = debitsuccess();
-    let lookups = [(10, Some(nothing_there())), (30, between), (50, Some(nothing_there()))];
-    let refund = lookups.into_iter().fold(doubted_by(None), |refund, (seconds, lookup)| match lookup {
-        Some(lookup) => looked(&refund, lookup, &contract, later(seconds)).0,
+    let lookups = [(10, Some(no_trace())), (30, between), (50, Some(no_trace()))];
+    let refund = lookups.into_iter().fold(in_doubt(None), |refund, (seconds, lookup)| match lookup {
+        Some(lookup) => look_up(&refund, lookup, &contract, later(seconds)).0,
         None => refund,
     });
-    let (after, is_sent) = looked(&refund, nothing_there(), &contract, later(last));
+    let (after, is_sent) = look_up(&refund, no_trace(), &contract, later(last));
     assert_eq!((after.state, is_sent), (State::InDoubt, resend));
 }
 
-/// A settle time and two absences at the new place, and then it is a person's: never sent again, at
-/// any provider.
+/// After a settle time and two absences at the new place it needs a review. It is never sent again,
+/// at any provider.
 #[rstest]
-fn what_was_attempted_elsewhere_is_only_looked_up(
+fn a_refund_that_was_attempted_elsewhere_is_only_looked_up(
     #[values(State::InDoubt, State::Submitted)] state: State,
     #[values(sectigo(), namecom(), debitsuccess())] contract: RetryContract,
 ) {
-    let refund = looked(&in_state(state), nothing_there(), &contract, later(10)).0;
+    let refund = look_up(&in_state(state), no_trace(), &contract, later(10)).0;
     let refund = moved(&refund, "another", later(500));
-    assert_eq!(refund.absent_since, None, "what the old place did not show says nothing of the new one");
+    assert_eq!(refund.absent_since, None, "an absence at the old place proves nothing about the new one");
     assert!(!rules(&contract).may_resend(&refund, later(500)));
     assert_eq!(next_step(&refund, rules(&contract), later(500)), Step::LookUp);
     let (mut refund, mut next) = (refund, later(510));
@@ -165,20 +164,23 @@ fn what_was_attempted_elsewhere_is_only_looked_up(
     }
     assert_eq!(refund.state, State::NeedsReview);
     let settled = if contract.lookup == LookupKind::Refund { 1_110 } else { 1_100 };
-    assert_eq!(lookups.last(), Some(&settled), "as soon as it means something: {lookups:?}");
-    // A record found settles it all the same.
+    assert_eq!(lookups.last(), Some(&settled), "as soon as the settle time is over: {lookups:?}");
+    // A record that is found still decides.
     let found = Lookup::Found(Outcome::Refunded(Confirmation::default()));
-    let (after, _) = looked(&moved(&in_state(state), "another", now()), found, &contract, later(10));
+    let (after, _) = look_up(&moved(&in_state(state), "another", now()), found, &contract, later(10));
     assert_eq!(after.state, State::Succeeded);
 }
 
-/// The host alone is another; or neither, and the account has another name.
 #[rstest]
 #[case::another_host("https://other.example", "login", true)]
 #[case::another_login("https://provider.example", "another", true)]
 #[case::another_name("https://provider.example", "login", false)]
-fn a_key_counts_at_its_own_host_and_login(#[case] endpoint: &str, #[case] login: &str, #[case] is_elsewhere: bool) {
-    let refund = doubted_by(None);
+fn a_key_counts_only_at_its_own_host_and_login(
+    #[case] endpoint: &str,
+    #[case] login: &str,
+    #[case] is_elsewhere: bool,
+) {
+    let refund = in_doubt(None);
     let place = Place { endpoint: endpoint.to_owned(), login: login.to_owned(), ..refund.place.clone() };
     let account = AccountName::parse("renamed").unwrap();
     let refund = refund.apply(&Event::Reassigned { account, place, evidence: "same".into() }, later(5)).unwrap();

@@ -1,5 +1,5 @@
-//! What is looked up though the gateway does nothing more about it: reviews, and rejections that
-//! may be corrected.
+//! Refunds that are looked up although nothing more is sent for them: reviews, and rejections that may
+//! be corrected.
 
 use proptest::sample::select;
 
@@ -12,18 +12,18 @@ fn in_review(evidence: &str, foreign_record: bool) -> Refund {
     doubted.apply(&Event::Escalated { evidence: evidence.to_owned(), foreign_record }, now()).unwrap()
 }
 
-/// Failed by the provider's word, or by a person's, and followed.
-fn failed(by_a_person: bool) -> Refund {
+/// Failed by the provider's rejection or an operator's decision, and followed.
+fn failed(by_an_operator: bool) -> Refund {
     let refund = in_state(State::Submitted);
     let follow_until = Some(now().saturating_add(FOLLOW_UP));
-    let no = if by_a_person {
+    let rejection = if by_an_operator {
         let decided = Decided { take_over: true, follow_until, ..Decided::new(Resolution::NotRefunded, "ticket") };
         Event::Resolved(decided)
     } else {
         let error = ProviderError { code: "Rejected".into(), ..error(ErrorCategory::RejectedOnReview) };
         Event::Refused { error, items: Vec::new(), follow_until }
     };
-    refund.apply(&no, now()).unwrap()
+    refund.apply(&rejection, now()).unwrap()
 }
 
 fn item(id: &str, state: ItemState, cents: Option<i64>) -> ItemResult {
@@ -43,63 +43,63 @@ fn apply_all(refund: Refund, events: &[Event], at: Timestamp) -> Refund {
     events.iter().fold(refund, |refund, event| refund.apply(event, at).unwrap())
 }
 
-/// Only a record under our own identifier, and not one that may be another caller's.
+/// And not by a record that may be another caller's.
 #[rstest]
 #[case::completed(Lookup::Found(Outcome::Refunded(completed())), State::Succeeded)]
 #[case::rejected(Lookup::Found(refused(ErrorCategory::RejectedOnReview)), State::Failed)]
 #[case::another_status(Lookup::Found(accepted("Approved")), State::NeedsReview)]
 #[case::a_contradiction(Lookup::Found(unknown(DoubtReason::Contradiction)), State::NeedsReview)]
-#[case::nothing(nothing_there(), State::NeedsReview)]
+#[case::no_trace(no_trace(), State::NeedsReview)]
 #[case::no_answer(Lookup::unavailable("no connection"), State::NeedsReview)]
-fn a_review_is_ended_by_our_own_record_alone(#[case] lookup: Lookup, #[case] by_our_record: State) {
+fn only_a_record_under_our_own_identifier_ends_a_review(#[case] lookup: Lookup, #[case] by_our_record: State) {
     for (contract, foreign_record, expected) in [
         (debitsuccess(), false, by_our_record),
         (debitsuccess(), true, State::NeedsReview),
         (sectigo(), false, State::NeedsReview),
         (namecom(), false, State::NeedsReview),
     ] {
-        let refund = in_review("nobody knows", foreign_record);
+        let refund = in_review("outcome unknown", foreign_record);
         let decision = after_lookup(&refund, lookup.clone(), rules(&contract), later(86_400));
-        assert_eq!(end(&refund, &decision.events), expected, "{contract:?}, foreign: {foreign_record}");
-        assert!(!decision.resend, "never from here");
+        assert_eq!(state_after(&refund, &decision.events), expected, "{contract:?}, foreign: {foreign_record}");
+        assert!(!decision.resend, "never resent");
         if expected == State::NeedsReview {
             assert_eq!(decision.next_check, Some(later(2 * 86_400)), "once a day");
         }
     }
 }
 
-/// The etag in a person's hand stays valid while nothing new is seen.
+/// An etag that an operator holds stays valid while nothing new is seen.
 #[rstest]
-#[case::as_the_review_began("no record; and that proves nothing", nothing_there(), false)]
-#[case::the_same_words("no record", nothing_there(), false)]
-#[case::words_that_only_begin_alike("no record of it", nothing_there(), true)]
-#[case::other_words("timeout", nothing_there(), true)]
+#[case::as_the_review_began("no record; and that proves nothing", no_trace(), false)]
+#[case::the_same_evidence("no record", no_trace(), false)]
+#[case::evidence_that_only_begins_alike("no record of it", no_trace(), true)]
+#[case::other_evidence("timeout", no_trace(), true)]
 #[case::no_answer("timeout", Lookup::unavailable("no connection"), false)]
 #[case::another_status("the provider has the refund: Odd", Lookup::Found(accepted("Odd")), true)]
 #[case::items("the order shows its items", items_seen(vec![item("1", ItemState::Succeeded, None)]), true)]
-fn a_review_has_an_event_for_what_is_new(#[case] known: &str, #[case] lookup: Lookup, #[case] is_new: bool) {
+fn a_review_records_only_what_is_new(#[case] known: &str, #[case] lookup: Lookup, #[case] is_new: bool) {
     let refund = in_review(known, false);
     let contract = debitsuccess();
     let decision = after_lookup(&refund, lookup.clone(), rules(&contract), later(10));
     assert_eq!(!decision.events.is_empty(), is_new, "{:?}", decision.events);
     let refund = apply_all(refund, &decision.events, later(10));
     let again = after_lookup(&refund, lookup, rules(&contract), later(20));
-    assert_eq!(again.events, [], "the same again is nothing new");
+    assert_eq!(again.events, [], "the same again is not new");
     assert_eq!(again.next_check, Some(later(20 + 86_400)));
 }
 
 #[rstest]
-fn a_failed_refund_is_corrected_by_a_yes(#[values(true, false)] by_a_person: bool) {
-    let refund = failed(by_a_person);
-    let yes = Lookup::Found(Outcome::Refunded(completed()));
-    let decision = after_lookup(&refund, yes.clone(), rules(&debitsuccess()), later(86_400));
+fn a_failed_refund_is_corrected_by_a_lookup_that_shows_it(#[values(true, false)] by_an_operator: bool) {
+    let refund = failed(by_an_operator);
+    let found = Lookup::Found(Outcome::Refunded(completed()));
+    let decision = after_lookup(&refund, found.clone(), rules(&debitsuccess()), later(86_400));
     let caution_until = later(86_400).saturating_add(FOLLOW_UP);
     assert_eq!(decision.events, [Event::Corrected { confirmation: completed(), caution_until }]);
     assert_eq!((decision.next_check, decision.resend), (None, false));
     let corrected = apply_all(refund, &decision.events, later(86_400));
     assert_eq!(corrected.state, State::Failed);
-    // Once: what is corrected takes no further word.
-    let again = after_lookup(&corrected, yes, rules(&debitsuccess()), later(2 * 86_400));
+    // Only once: a corrected refund accepts no further event.
+    let again = after_lookup(&corrected, found, rules(&debitsuccess()), later(2 * 86_400));
     assert!(corrected.apply(&again.events[0], later(2 * 86_400)).is_err());
 }
 
@@ -107,10 +107,7 @@ fn a_failed_refund_is_corrected_by_a_yes(#[values(true, false)] by_a_person: boo
 #[case::with_amounts(&[Some(500), Some(250)], Some(750))]
 #[case::one_without(&[Some(500), None], None)]
 #[case::beyond_all_bounds(&[Some(i64::MAX), Some(1)], None)]
-fn items_that_were_given_back_after_all_correct_a_failed_refund(
-    #[case] cents: &[Option<i64>],
-    #[case] sum: Option<i64>,
-) {
+fn refunded_items_correct_a_failed_refund(#[case] cents: &[Option<i64>], #[case] sum: Option<i64>) {
     let mut items: Vec<ItemResult> =
         (1..).zip(cents).map(|(id, cents)| item(&format!("{id}"), ItemState::Succeeded, *cents)).collect();
     items.push(item("9", ItemState::Failed, None));
@@ -120,16 +117,16 @@ fn items_that_were_given_back_after_all_correct_a_failed_refund(
     assert_eq!((confirmation.status.as_deref(), &confirmation.items), (Some("refunded"), &items));
 }
 
-/// Once a day for its time, with an event for a new word alone.
+/// Once a day, with an event only for a new status.
 #[rstest]
-#[case::nothing(nothing_there(), 0)]
-#[case::items_that_were_not(items_seen(vec![item("1", ItemState::Failed, None)]), 0)]
+#[case::no_trace(no_trace(), 0)]
+#[case::failed_items(items_seen(vec![item("1", ItemState::Failed, None)]), 0)]
 #[case::no_answer(Lookup::unavailable("no connection"), 0)]
-#[case::the_no_again(Lookup::Found(refused(ErrorCategory::RejectedOnReview)), 0)]
-#[case::another_word(Lookup::Found(accepted("Approved")), 1)]
+#[case::the_same_refusal(Lookup::Found(refused(ErrorCategory::RejectedOnReview)), 0)]
+#[case::another_status(Lookup::Found(accepted("Approved")), 1)]
 fn a_failed_refund_is_followed_for_a_time(#[case] lookup: Lookup, #[case] events: usize) {
-    for by_a_person in [true, false] {
-        let mut refund = failed(by_a_person);
+    for by_an_operator in [true, false] {
+        let mut refund = failed(by_an_operator);
         for (day, next) in (1..=6).map(|day| (day, Some(day + 1).filter(|next| *next < 7))).chain([(9, None)]) {
             let decision = after_lookup(&refund, lookup.clone(), rules(&debitsuccess()), later(day * 86_400));
             assert_eq!(decision.events.len(), if day == 1 { events } else { 0 }, "on day {day}");
@@ -142,46 +139,49 @@ fn a_failed_refund_is_followed_for_a_time(#[case] lookup: Lookup, #[case] events
 
 #[rstest]
 #[case::a_rejection(ErrorCategory::RejectedOnReview, FOLLOW_UP, true)]
-#[case::not_where_it_is_switched_off(ErrorCategory::RejectedOnReview, Duration::ZERO, false)]
-#[case::not_another_no(ErrorCategory::NotEligible, FOLLOW_UP, false)]
-fn a_rejection_is_followed(#[case] category: ErrorCategory, #[case] follow_up: Duration, #[case] is_followed: bool) {
+#[case::switched_off(ErrorCategory::RejectedOnReview, Duration::ZERO, false)]
+#[case::another_refusal(ErrorCategory::NotEligible, FOLLOW_UP, false)]
+fn only_a_rejection_on_review_is_followed(
+    #[case] category: ErrorCategory,
+    #[case] follow_up: Duration,
+    #[case] is_followed: bool,
+) {
     let contract = debitsuccess();
     let rules = RetryRules { follow_up, ..rules(&contract) };
-    for refund in [in_state(State::InDoubt), in_state(State::Submitted), in_review("nobody knows", false)] {
+    for refund in [in_state(State::InDoubt), in_state(State::Submitted), in_review("outcome unknown", false)] {
         let decision = after_lookup(&refund, Lookup::Found(refused(category)), rules, later(10));
         let after = apply_all(refund, &decision.events, later(10));
         assert_eq!((after.state, after.is_followed(later(11))), (State::Failed, is_followed));
         assert_eq!(after.caution_until, is_followed.then(|| later(10).saturating_add(follow_up)));
         assert_eq!(decision.next_check, is_followed.then(|| later(10 + 86_400)));
     }
-    // The answer to an attempt is no review that could be corrected.
+    // The refusal of an attempt is not a review that could be corrected.
     let decision = after_attempt(&dispatching(), refused(category), rules, now());
     assert!(matches!(decision.events.as_slice(), [Event::Refused { follow_until: None, .. }]));
 }
 
-/// 14143 on a first send: whatever is on record may be another caller's, also after a person had it
-/// sent again.
+/// If the identifier was in use before the first attempt, the record may be another caller's, even
+/// after an operator had the refund sent again.
 #[test]
-fn a_record_that_was_there_first_settles_nothing_ever() {
+fn a_foreign_record_never_decides() {
     let contract = debitsuccess();
     let first = after_attempt(&dispatching(), refused(ErrorCategory::IdentifierInUse), rules(&contract), now());
     let refund = apply_all(dispatching(), &first.events, now());
     assert_eq!((refund.state, refund.foreign_record), (State::NeedsReview, true));
     let again = refund.apply(&Event::Resolved(Decided::new(Resolution::SendAgain, "looked")), later(10)).unwrap();
     let second = after_attempt(&again, refused(ErrorCategory::IdentifierInUse), rules(&contract), later(11));
-    assert_eq!(second.next_check, None, "looked up at once");
+    assert_eq!(second.next_check, None, "looked up immediately");
     let refund = apply_all(again, &second.events, later(11));
     for found in [Outcome::Refunded(completed()), accepted("Approved"), refused(ErrorCategory::RejectedOnReview)] {
         let decision = after_lookup(&refund, Lookup::Found(found), rules(&contract), later(12));
-        assert_eq!((end(&refund, &decision.events), decision.resend), (State::NeedsReview, false));
+        assert_eq!((state_after(&refund, &decision.events), decision.resend), (State::NeedsReview, false));
     }
 }
 
-/// A partial success that a lookup shows in a review of name.com is a suggestion, and stands with
-/// the refund.
+/// A partial success in a review does not end it, but the refund shows it.
 #[test]
-fn what_a_review_saw_of_items_is_kept() {
-    let mut refund = in_review("nobody knows", false);
+fn items_seen_during_a_review_are_kept() {
+    let mut refund = in_review("outcome unknown", false);
     refund.intent.target = Target::Namecom(NamecomTarget::new(7, &[1, 2]).unwrap());
     let items = vec![item("1", ItemState::Succeeded, Some(500)), item("2", ItemState::Failed, None)];
     let confirmation = Confirmation { items: items.clone(), ..completed() };
@@ -190,15 +190,14 @@ fn what_a_review_saw_of_items_is_kept() {
     let after = apply_all(refund, &decision.events, later(10));
     assert_eq!((after.state, after.items), (State::NeedsReview, items));
     let evidence = after.doubt.unwrap().last_evidence;
-    assert_eq!(evidence, "the provider says that the money was given back");
+    assert_eq!(evidence, "the provider says that the money was refunded");
 }
 
 proptest! {
-    /// Whatever a lookup shows, and whenever.
     #[test]
-    fn a_lookup_leads_from_a_review_or_a_failure_to_no_attempt(
+    fn a_lookup_in_review_or_after_a_failure_leads_to_no_attempt(
         lookup in select(vec![
-            nothing_there(),
+            no_trace(),
             Lookup::NotFound { evidence: "untouched".into(), items: Vec::new(), absence: Absence::Untouched },
             Lookup::unavailable("no connection"),
             Lookup::Found(accepted("Approved")),
@@ -209,7 +208,7 @@ proptest! {
         seconds in 0_u64..40 * 86_400,
         key_is_bound in any::<bool>(),
     ) {
-        for refund in [in_review("nobody knows", false), failed(true), failed(false)] {
+        for refund in [in_review("outcome unknown", false), failed(true), failed(false)] {
             let rules = RetryRules { key_is_bound, ..rules(&contract) };
             let decision = after_lookup(&refund, lookup.clone(), rules, later(seconds));
             prop_assert!(!decision.resend);

@@ -1,5 +1,5 @@
-//! How refunds that are not settled go on: what a renewed secret, a recovery or a later refund of
-//! the target changes.
+//! Reconciling: what a renewed secret, a recovery of the account, a later refund of the target or an
+//! operator's decision changes.
 
 use rstest::rstest;
 
@@ -8,12 +8,12 @@ use crate::domain::event::{Decided, Observation, RecordSeen, Resolution};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-fn compared_with(credential: &str) -> [Event; 2] {
+fn doubted_under(credential: &str) -> [Event; 2] {
     let [_, doubted] = doubted();
     [Event::Dispatched { credential: Some(credential.to_owned()) }, doubted]
 }
 
-/// The last lookup of it had no usable answer, and the next one is far away.
+/// A refund whose last lookup had no usable answer, and whose next one is a day away.
 async fn unheard(bench: &Bench) -> Refund {
     let refund = bench.refund(sectigo("r"), &doubted()).await;
     let next_check = Some(NOW.saturating_add(DAY));
@@ -21,33 +21,33 @@ async fn unheard(bench: &Bench) -> Refund {
     bench.ledger.inner.reschedule(reschedule).await.unwrap()
 }
 
-/// The key of the attempt in doubt belongs to the old secret: under a new one the provider knows
-/// nothing of it.
+/// The key of the attempt in doubt belongs to the old secret: under a new one the provider does not
+/// know the key.
 #[tokio::test]
 async fn an_attempt_is_made_under_the_secret_that_was_compared() {
     let bench = Bench::new();
-    let refund = bench.refund(sectigo("r"), &compared_with("old")).await;
-    // Asked for by the step to take, and then before the attempt is begun: it is renewed at once
-    // after that.
+    let refund = bench.refund(sectigo("r"), &doubted_under("old")).await;
+    // Asked for when the next step is decided and before the attempt begins; renewed directly after
+    // that.
     *bench.provider.credentials.lock().unwrap() = ["old", "old", "new"].map(str::to_owned).into();
     let key_lifetime = Duration::from_secs(3_000);
     let replays = |account: &mut Account| account.contract.deduplication = Deduplication::Replay { key_lifetime };
     let engine = bench.engine_with(ProviderKind::Sectigo, Currency::USD, replays).await;
     bench.clock.advance(Duration::from_secs(10));
-    configured_account(&engine).reconcile_notify.notify_one();
+    only_account(&engine).reconcile_notify.notify_one();
     let after = engine.wait(refund.id(), refund.revision + 1, Instant::now() + LIMIT).await.unwrap();
     assert_eq!((after.state, after.attempt_count, after.unanswered_attempts), (State::InDoubt, 2, 1));
-    assert_eq!(after.credential.as_deref(), Some("old"), "the attempt in doubt was made under it");
+    assert_eq!(after.credential.as_deref(), Some("old"), "the secret of the attempt in doubt");
     assert!(!engine.resend_safe(&after));
     assert_eq!(bench.provider.calls.lock().unwrap().len(), 0, "nothing was sent");
 }
 
-/// Whether the account had recovered when the last process ended is not known any more.
+/// Whether the account had recovered when the last process ended is not known.
 #[tokio::test]
-async fn what_had_no_usable_lookup_is_looked_up_at_the_next_start() {
+async fn a_refund_without_a_usable_lookup_is_looked_up_at_the_next_start() {
     let bench = Bench::new();
     let refund = unheard(&bench).await;
-    let answer = bench.next_look();
+    let answer = bench.next_lookup();
     let engine = bench.engine().await;
     reaches(&bench.provider.asked, 1).await;
     answer.send(Lookup::Found(Outcome::Refunded(Confirmation::default()))).unwrap();
@@ -55,25 +55,24 @@ async fn what_had_no_usable_lookup_is_looked_up_at_the_next_start() {
     assert_eq!(after.state, State::Succeeded);
 }
 
-/// The ledger's queue is full at that moment, and a moment later it is not.
+/// The queue is full for one call.
 #[tokio::test]
 async fn a_recovery_is_not_lost_to_a_full_queue() {
     let bench = Bench::new();
     unheard(&bench).await;
     *bench.ledger.full.lock().unwrap() = 1;
-    let answer = bench.next_look();
+    let answer = bench.next_lookup();
     let _engine = bench.engine().await;
     reaches(&bench.provider.asked, 1).await;
     drop(answer);
 }
 
-/// A later refund of the order rules a correction out for ever, and the time in which one may come
-/// passes all the same.
+/// A later refund of the order rules a correction out for ever, but the follow-up time still ends.
 #[rstest]
-#[case::a_yes(Lookup::Found(Outcome::Refunded(Confirmation::default())), false)]
+#[case::refunded(Lookup::Found(Outcome::Refunded(Confirmation::default())), false)]
 #[case::no_answer(Lookup::unavailable("no connection"), true)]
 #[tokio::test]
-async fn what_failed_is_followed_for_its_time_and_no_longer(#[case] seen: Lookup, #[case] is_unheard: bool) {
+async fn a_failed_refund_is_looked_up_only_for_its_follow_up_time(#[case] seen: Lookup, #[case] is_unheard: bool) {
     for (asked, next) in [(5, Some(6)), (6, None)] {
         let bench = Bench::new();
         let [dispatched, doubted] = doubted();
@@ -83,8 +82,8 @@ async fn what_failed_is_followed_for_its_time_and_no_longer(#[case] seen: Lookup
             ..Decided::new(Resolution::NotRefunded, "ticket")
         };
         let failed = bench.refund(sectigo("r"), &[dispatched, doubted, Event::Resolved(found)]).await;
-        bench.refund(sectigo("later"), &put_off()).await;
-        let answer = bench.next_look();
+        bench.refund(sectigo("later"), &backed_off()).await;
+        let answer = bench.next_lookup();
         bench.clock.advance(asked * DAY);
         let engine = bench.engine().await;
         answer.send(seen.clone()).unwrap();
@@ -106,10 +105,9 @@ async fn what_failed_is_followed_for_its_time_and_no_longer(#[case] seen: Lookup
     }
 }
 
-/// What shows that one more attempt is safe, and that attempt, are of the past once a person has
-/// decided.
+/// Once an operator has decided, the lookup that proved one more attempt safe no longer counts.
 #[tokio::test]
-async fn a_decision_before_the_resend_is_the_last_word() {
+async fn a_decision_before_the_resend_prevents_it() {
     let bench = Bench::new();
     let [dispatched, doubted] = doubted();
     let absent = Event::Checked(Observation::new("no record", RecordSeen::Absent));
@@ -120,34 +118,34 @@ async fn a_decision_before_the_resend_is_the_last_word() {
         account.max_in_flight = 1;
     };
     let engine = bench.engine_with(ProviderKind::Sectigo, Currency::USD, by_record).await;
-    let lane = configured_account(&engine);
-    let slot = lane.slots.clone().acquire_owned().await.unwrap();
-    bench.next_look().send(Lookup::not_found("no record")).unwrap();
+    let account = only_account(&engine);
+    let slot = account.attempt_slots.clone().acquire_owned().await.unwrap();
+    bench.next_lookup().send(Lookup::not_found("no record")).unwrap();
     bench.clock.advance(Duration::from_secs(60));
-    lane.reconcile_notify.notify_one();
-    let looked = engine.wait(refund.id(), refund.revision, Instant::now() + LIMIT).await.unwrap();
-    assert_eq!((looked.state, looked.revision), (State::InDoubt, refund.revision + 1));
-    let failed = engine.resolve(take_over(&looked)).await.unwrap();
+    account.reconcile_notify.notify_one();
+    let looked_up = engine.wait(refund.id(), refund.revision, Instant::now() + LIMIT).await.unwrap();
+    assert_eq!((looked_up.state, looked_up.revision), (State::InDoubt, refund.revision + 1));
+    let failed = engine.resolve(take_over(&looked_up)).await.unwrap();
     assert_eq!(failed.state, State::Failed);
     drop(slot);
-    // The attempt waits for it since before.
-    drop(lane.slots.clone().acquire_owned().await.unwrap());
+    // The attempt has waited for the slot for longer.
+    drop(account.attempt_slots.clone().acquire_owned().await.unwrap());
     assert_eq!(engine.get(refund.id()).await.unwrap(), failed);
-    assert_eq!(bench.provider.calls.lock().unwrap().len(), 1, "the lookup alone");
+    assert_eq!(bench.provider.calls.lock().unwrap().len(), 1, "only the lookup");
 }
 
 #[tokio::test]
-async fn a_decision_during_a_lookup_is_the_last_word() {
+async fn a_decision_during_a_lookup_stands() {
     let bench = Bench::new();
     let refund = bench.refund(sectigo("r"), &doubted()).await;
     let engine = bench.engine().await;
-    let answer = bench.next_look();
+    let answer = bench.next_lookup();
     let (asking, id) = (engine.clone(), refund.id().clone());
     let lookup = tokio::spawn(async move { asking.reconcile(&id, "caller").await.unwrap() });
     reaches(&bench.provider.asked, 1).await;
     let failed = engine.resolve(take_over(&refund)).await.unwrap();
     answer.send(Lookup::Found(Outcome::Refunded(Confirmation::default()))).unwrap();
-    assert_eq!(lookup.await.unwrap(), failed, "the caller is shown what is on disk");
+    assert_eq!(lookup.await.unwrap(), failed, "the caller gets what is on disk");
 }
 
 fn take_over(refund: &Refund) -> ResolveCommand {
@@ -159,8 +157,4 @@ fn take_over(refund: &Refund) -> ResolveCommand {
         take_over: true,
         actor: "operator".to_owned(),
     }
-}
-
-fn configured_account(engine: &Engine) -> Arc<AccountRuntime> {
-    engine.0.lanes.values().next().unwrap().clone()
 }

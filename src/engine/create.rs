@@ -1,0 +1,171 @@
+//! CreateRefund: records a refund and sends it, or finds the one that has its id, and waits for an
+//! outcome.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::time::{Instant, timeout_at};
+use tracing::{Instrument as _, debug_span, info};
+
+use crate::domain::clock::{Clock as _, Timestamp};
+use crate::domain::refund::{Intent, Refund};
+use crate::domain::state::State;
+use crate::engine::account::AccountRuntime;
+use crate::engine::attempt;
+use crate::engine::commands::{CreateCommand, CreateResult};
+use crate::engine::core::EngineCore;
+use crate::engine::error::EngineError;
+use crate::engine::waiters::Waiter;
+use crate::ledger::{self, CreateOutcome, FirstAttempt, Health, NewRefund, Ticket};
+use crate::telemetry::traces;
+
+/// See [`crate::engine::Engine::create`].
+pub(super) async fn create(core: &Arc<EngineCore>, command: CreateCommand) -> Result<CreateResult, EngineError> {
+    let (answer_by, wait_until) = (command.answer_by, command.wait_until);
+    let ticket = Ticket::default();
+    // Registered before anything is recorded, so that waiting needs no further read of the refund.
+    let waiter = core.waiters.register(&command.intent.id);
+    // A task of its own: a caller that leaves must not interrupt the work between commit and send.
+    let mut recording = core.spawn(create_detached(core.clone(), command, ticket.clone()));
+    let recorded = match timeout_at(answer_by, &mut recording).await {
+        Ok(joined) => joined,
+        Err(_) if ticket.withdraw() => return Err(EngineError::Deadline),
+        // The ledger has begun: what it did decides, not the clock.
+        Err(_) => recording.await,
+    };
+    let recorded = match recorded {
+        Ok(recorded) => recorded?,
+        // The task may have died after the commit. Repeating the call finds out.
+        Err(_) => return Err(EngineError::Panicked),
+    };
+    let refund = wait_for_outcome(core, recorded.refund, waiter, wait_until).await;
+    Ok(CreateResult { refund, replayed: recorded.replayed })
+}
+
+/// See [`crate::engine::Engine::dry_run`].
+pub(super) async fn dry_run(core: &EngineCore, command: CreateCommand) -> Result<CreateResult, EngineError> {
+    if let Some(existing) = find_existing(core, &command.intent).await? {
+        return Ok(CreateResult { refund: existing, replayed: true });
+    }
+    let account = account_for(core, &command.intent)?;
+    match core.ledger.dry_run(new_refund(core, account, command, false, Ticket::default())).await? {
+        CreateOutcome::New(refund) => Ok(CreateResult { refund, replayed: false }),
+        CreateOutcome::Known(refund) => Ok(CreateResult { refund, replayed: true }),
+    }
+}
+
+/// One commit: the refund, its reservation, and its first attempt if a slot is free.
+async fn create_detached(
+    core: Arc<EngineCore>,
+    command: CreateCommand,
+    ticket: Ticket,
+) -> Result<CreateResult, EngineError> {
+    // Before every reason to refuse the call: a refund that is on disk is returned in any case.
+    if let Some(existing) = find_existing(&core, &command.intent).await? {
+        return Ok(CreateResult { refund: existing, replayed: true });
+    }
+    if core.draining.is_cancelled() {
+        return Err(EngineError::Draining);
+    }
+    let account = account_for(&core, &command.intent)?.clone();
+    let generation = account.generation();
+    let slot = account.try_acquire_for_new();
+    let create = new_refund(&core, &account, command, slot.is_some(), ticket);
+    match core.ledger.create(create).instrument(debug_span!("commit", step = "create")).await? {
+        CreateOutcome::Known(refund) => Ok(CreateResult { refund, replayed: true }),
+        CreateOutcome::New(refund) => {
+            info!(refund = %refund.id(), account = %account.name(), "refund recorded");
+            match slot {
+                Some(slot) => attempt::spawn(&core, &account, refund.clone(), slot, generation),
+                None => {
+                    account.has_backlog.store(true, Ordering::Release);
+                    account.dispatch_notify.notify_one();
+                }
+            }
+            Ok(CreateResult { refund, replayed: false })
+        }
+    }
+}
+
+/// The refund that a request repeats.
+///
+/// It is found without the ledger's writer, and even if the configuration would refuse the request
+/// now: its account is gone, or the account's currency has changed. A ledger that has stopped
+/// writing is read too, because an error would say that nothing was recorded. A ledger that does
+/// not verify is not: its write error says why.
+async fn find_existing(core: &EngineCore, intent: &Intent) -> Result<Option<Refund>, EngineError> {
+    if matches!(*core.ledger.health().borrow(), Health::Corrupt(_)) && account_for(core, intent).is_ok() {
+        return Ok(None);
+    }
+    let Some(refund) = core.ledger.get(&intent.id).await? else { return Ok(None) };
+    Ok(Some(ledger::match_existing(refund, intent)?))
+}
+
+/// The account of an intent, if the configuration allows the intent at all.
+fn account_for<'a>(core: &'a EngineCore, intent: &Intent) -> Result<&'a Arc<AccountRuntime>, EngineError> {
+    let account =
+        core.accounts.get(&intent.account).ok_or_else(|| EngineError::AccountNotFound(intent.account.clone()))?;
+    let (of, target) = (account.configured.provider, intent.target.provider());
+    if of != target {
+        return Err(EngineError::AccountMismatch { account: intent.account.clone(), of, target });
+    }
+    account.configured.check_target(&intent.target).map_err(|violation| EngineError::Invalid(vec![violation]))?;
+    Ok(account)
+}
+
+fn new_refund(
+    core: &EngineCore,
+    account: &AccountRuntime,
+    command: CreateCommand,
+    dispatch: bool,
+    ticket: Ticket,
+) -> NewRefund {
+    NewRefund {
+        dispatch: dispatch
+            .then(|| FirstAttempt { credential: account.configured.adapter.credential(&command.intent.id) }),
+        intent: command.intent,
+        place: account.configured.place.clone(),
+        related: account.related.clone(),
+        allow_similar: command.allow_similar,
+        actor: command.actor,
+        now: core.clock.now(),
+        claim: ticket,
+        trace_parent: traces::current().or(command.trace_parent),
+    }
+}
+
+/// Waits for an outcome: until the refund has left PENDING and DISPATCHING, or cannot do so before
+/// `until`, or its account is suspended. How long a suspension lasts is unknown, and callers that
+/// wait for one provider must not use up the room of others.
+///
+/// If the ledger cannot be read, returns the refund as the caller has it: it is on disk.
+async fn wait_for_outcome(core: &EngineCore, refund: Refund, mut waiter: Waiter, until: Instant) -> Refund {
+    let done = |refund: &Refund| match refund.state {
+        State::Dispatching => false,
+        State::Pending => {
+            let is_after_until =
+                |at: Timestamp| Instant::now() + at.saturating_duration_since(core.clock.now()) > until;
+            // A missing or changed account delays the refund like a suspended one.
+            let is_suspended = core.account_of(refund).map_or(true, |account| account.is_open());
+            is_suspended || core.draining.is_cancelled() || refund.not_before.is_some_and(is_after_until)
+        }
+        _ => true,
+    };
+    if done(&refund) || Instant::now() >= until {
+        return refund;
+    }
+    let mut wait = async || {
+        tokio::select! {
+            biased;
+            seen = waiter.until(refund.clone(), until, done) => seen,
+            () = core.ledger_stopped.cancelled() => core.get(refund.id()).await.unwrap_or_else(|_| refund.clone()),
+        }
+    };
+    tokio::select! {
+        biased;
+        seen = wait() => seen,
+        // What is PENDING now stays so until the next start; what is on the wire has the drain's
+        // time.
+        () = core.draining.cancelled() => wait().await,
+    }
+}

@@ -1,0 +1,55 @@
+//! ReassignRefund: continues a refund, whose account is gone or has changed, at a configured
+//! account.
+
+use std::sync::Arc;
+
+use crate::domain::clock::Clock as _;
+use crate::domain::refund::Refund;
+use crate::domain::state::State;
+use crate::domain::target::FieldViolation;
+use crate::engine::commands::ReassignCommand;
+use crate::engine::core::EngineCore;
+use crate::engine::error::EngineError;
+use crate::ledger::{LedgerError, Reassign};
+
+/// See [`crate::engine::Engine::reassign`].
+pub(super) async fn reassign(core: Arc<EngineCore>, command: ReassignCommand) -> Result<Refund, EngineError> {
+    let refund = core.get(&command.id).await?;
+    if command.etag != refund.etag() {
+        return Err(EngineError::EtagMismatch { present: refund.etag() });
+    }
+    let is_open = refund.state == State::Pending || refund.state.is_in_question();
+    if !is_open || core.account_of(&refund).is_ok() {
+        return Err(EngineError::NotReassignable(refund.state));
+    }
+    let account = core.accounts.get(&command.account).cloned();
+    let account = account.ok_or_else(|| EngineError::AccountNotFound(command.account.clone()))?;
+    let (of, target) = (account.configured.provider, refund.provider());
+    if of != target {
+        return Err(EngineError::AccountMismatch { account: command.account, of, target });
+    }
+    if account.configured.place.currency != refund.place.currency {
+        let right = format!("must be an account in {}, as the refund is", refund.place.currency);
+        return Err(EngineError::Invalid(vec![FieldViolation::new("account", right)]));
+    }
+    let reassign = Reassign {
+        id: command.id,
+        revision: refund.revision,
+        to: account.destination(),
+        related: account.related.clone(),
+        judge_similar: true,
+        evidence: command.evidence,
+        actor: command.actor,
+        now: core.clock.now(),
+    };
+    match core.ledger.reassign(reassign).await {
+        Ok(reassigned) => {
+            core.waiters.notify(&reassigned);
+            account.dispatch_notify.notify_one();
+            account.reconcile_notify.notify_one();
+            Ok(reassigned)
+        }
+        Err(LedgerError::StaleRevision { present }) => Err(EngineError::EtagMismatch { present: present.etag() }),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,97 @@
+//! Start-up: continues where the last process ended, and starts the workers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+use crate::domain::clock::{Clock, Timestamp};
+use crate::engine::account::AccountRuntime;
+use crate::engine::core::{EngineCore, MAX_DETACHED_OPERATIONS};
+use crate::engine::monotonic_clock::MonotonicClock;
+use crate::engine::settings::EngineSettings;
+use crate::engine::waiters::Waiters;
+use crate::engine::{event_stream, places, spans, workers};
+use crate::ledger::{Health, Ledger, LedgerError};
+use crate::providers::Accounts;
+
+/// The number of interrupted attempts that are logged, one line each.
+const MAX_LOGGED: u32 = 100;
+
+/// See [`crate::engine::Engine::start`].
+pub(super) async fn start(
+    ledger: Arc<dyn Ledger>,
+    registry: Arc<Accounts>,
+    clock: Arc<dyn Clock>,
+    settings: EngineSettings,
+) -> Result<Arc<EngineCore>, LedgerError> {
+    let committed = *ledger.committed().borrow();
+    let last_event = ledger.events_after(committed.saturating_sub(1), 1).await?.pop().map(|event| event.time);
+    let is_behind = last_event.is_some_and(|last| clock.now() < last);
+    let clock = Arc::new(MonotonicClock::new(clock, last_event.unwrap_or(Timestamp::MIN)));
+    let keys_trusted_from = if is_behind { clock.now() } else { Timestamp::MIN };
+    if is_behind {
+        warn!(
+            "the machine's clock is behind the ledger's last event: no deduplication key from before this start is used again"
+        );
+    }
+    let interrupted = ledger.mark_interrupted(clock.now()).await?;
+    places::move_to_present(&*ledger, &registry, clock.now()).await?;
+    let mut accounts = BTreeMap::new();
+    for account in registry.iter() {
+        let standstills = ledger.standstills(&account.destination()).await?;
+        let related = places::related_logins_of(account, &registry);
+        let runtime = AccountRuntime::new(account.clone(), related, standstills, settings.circuit);
+        accounts.insert(account.name.clone(), Arc::new(runtime));
+    }
+    let core = Arc::new(EngineCore {
+        ledger,
+        registry,
+        accounts,
+        clock,
+        keys_trusted_from,
+        event_stream_slots: Arc::new(Semaphore::new(settings.max_event_streams)),
+        event_buffer: Arc::default(),
+        detached_operations: Arc::new(Semaphore::new(MAX_DETACHED_OPERATIONS)),
+        settings,
+        waiters: Waiters::default(),
+        tasks: TaskTracker::new(),
+        draining: CancellationToken::new(),
+        ledger_stopped: CancellationToken::new(),
+    });
+    if interrupted > 0 {
+        warn!(refunds = interrupted, "attempts were on their way when the gateway last stopped: they are IN_DOUBT now");
+        log_interrupted(&core, committed).await?;
+    }
+    // A single task forwards a ledger failure, so that waiters wake in a deterministic order (the
+    // simulation depends on it). The drain does not wait for it: callers may keep waiting while the
+    // ledger is writing.
+    tokio::spawn(cancel_on_ledger_failure(core.ledger.health(), core.ledger_stopped.clone()));
+    for account in core.accounts.values() {
+        core.tasks.spawn(workers::run_dispatcher(core.clone(), account.clone()));
+        core.tasks.spawn(workers::run_reconciler(core.clone(), account.clone()));
+    }
+    core.tasks.spawn(event_stream::follow_ledger(core.clone()));
+    Ok(core)
+}
+
+async fn cancel_on_ledger_failure(mut health: watch::Receiver<Health>, ledger_stopped: CancellationToken) {
+    // An error means that the ledger itself is gone, which has the same consequence.
+    drop(health.wait_for(|health| *health != Health::Writing).await);
+    ledger_stopped.cancel();
+}
+
+/// Logs each interrupted attempt, so that the log of its refund shows the doubt. `before` is the
+/// last event before they were marked. Those beyond [`MAX_LOGGED`] are found by ListRefunds.
+async fn log_interrupted(core: &EngineCore, before: u64) -> Result<(), LedgerError> {
+    for event in core.ledger.events_after(before, MAX_LOGGED).await? {
+        let Some(refund) = core.ledger.get(&event.refund).await? else { continue };
+        let state = refund.state.as_str();
+        let span = spans::refund_span(core, &refund).await;
+        span.in_scope(|| warn!(state, "the attempt was on its way when the gateway last stopped"));
+    }
+    Ok(())
+}
