@@ -48,7 +48,7 @@ pub(crate) fn all(criterion: &mut Criterion) {
         let account = samples::account(provider, Arc::new(Canned(Bytes::from_static(yes.as_bytes()))));
         let intent = samples::intent(provider, 7);
         // Nothing in it waits.
-        let refund = || account.adapter.refund(&intent, None).now_or_never().unwrap();
+        let refund = || account.refunds.refund(&intent, None).now_or_never().unwrap();
         let outcome = refund();
         assert!(matches!(outcome, Outcome::Refunded(_) | Outcome::Accepted(_)), "{outcome:?}");
         group.bench_function(format!("{provider}: write a refund, read the yes"), |bencher| bencher.iter(refund));

@@ -20,7 +20,7 @@ struct Nowhere;
 #[async_trait]
 impl Transport for Nowhere {
     async fn exchange(&self, _: Url, _: HttpRequest, _: RequestKind, _: usize) -> HttpOutcome {
-        HttpOutcome::NotSent { why: "there is no wire".to_owned() }
+        HttpOutcome::NotSent { evidence: "there is no wire".to_owned() }
     }
 }
 

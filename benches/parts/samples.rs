@@ -78,5 +78,5 @@ pub(crate) fn account(provider: ProviderKind, wire: Arc<dyn Transport>) -> Accou
         former: Vec::new(),
     };
     let clock = Arc::new(ManualClock::new(NOW));
-    Account::connect_over(wire, settings, clock).map_err(|error| error.to_string()).unwrap()
+    Account::connect_with_transport(wire, settings, clock).map_err(|error| error.to_string()).unwrap()
 }

@@ -5,12 +5,10 @@
 //! its kind, so that programs need not read the sentence for people.
 
 use crate::domain::clock::Timestamp;
-use crate::domain::ids::{AccountName, RefundId};
+use crate::domain::ids::AccountName;
 use crate::domain::money::Money;
 use crate::domain::outcome::{Acceptance, Confirmation, DoubtReason, ItemResult, ProviderError};
 use crate::domain::place::Place;
-use crate::domain::refund::Refund;
-use crate::domain::state::State;
 
 /// What can happen to a refund. Each is one line of its history.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,33 +178,6 @@ pub struct ItemResolution {
     pub amount: Option<Money>,
 }
 
-/// One line of the ledger's history.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EventRecord {
-    /// Rises over the whole ledger without gaps, from 1.
-    pub sequence: u64,
-    /// Whose history.
-    pub refund: RefundId,
-    /// The refund's revision after the event.
-    pub revision: u64,
-    /// When.
-    pub time: Timestamp,
-    /// None for the creation.
-    pub from: Option<State>,
-    /// The state after the event.
-    pub to: State,
-    /// What happened.
-    pub kind: EventKind,
-    /// The attempt that it is about, from 1; 0 where it is about none.
-    pub attempt: u32,
-    /// "gateway", or the caller.
-    pub actor: String,
-    /// One sentence for a person.
-    pub note: String,
-    /// SHA-256 over this line and the hash before it.
-    pub chain_hash: [u8; 32],
-}
-
 /// The kinds of event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EventKind {
@@ -309,93 +280,4 @@ impl Event {
             Event::Corrected { .. } => EventKind::Corrected,
         }
     }
-
-    /// The attempt that it is about: the one that it begins, or that was on its way. 0 where there
-    /// was none.
-    pub fn attempt(&self, before: &Refund, after: &Refund) -> u32 {
-        let concerns_one = before.state == State::Dispatching || after.state == State::Dispatching;
-        if concerns_one { after.attempt_count } else { 0 }
-    }
-
-    /// One sentence for a person, about the refund as it stands after the event.
-    pub fn note(&self, after: &Refund) -> String {
-        match self {
-            Event::Dispatched { .. } => {
-                format!("Attempt {} may leave for {} from now on.", after.attempt_count, after.provider())
-            }
-            Event::NotSent { error, .. } => {
-                format!("Attempt {} was not processed: {}. It is sent again.", after.attempt_count, error.said())
-            }
-            Event::Refunded(confirmation) => {
-                let remarks = remarks(&confirmation.remarks);
-                match confirmation.amount {
-                    Some(amount) => format!("{} gave back {amount}{remarks}.", after.provider()),
-                    None => format!("{} gave the money back{remarks}.", after.provider()),
-                }
-            }
-            Event::Accepted(acceptance) => {
-                let status = acceptance.status.as_deref().unwrap_or("taken");
-                let note = status_note(acceptance.status_note.as_deref());
-                let remarks = remarks(&acceptance.remarks);
-                format!("{} took the refund and has not finished: {status}{note}{remarks}.", after.provider())
-            }
-            Event::Refused { error, .. } => format!("{} refused: {}.", after.provider(), error.said()),
-            Event::Doubted { evidence, not_processed: true, .. } => {
-                format!("Attempt {} was not processed, and the doubt goes on: {evidence}.", after.attempt_count)
-            }
-            Event::Doubted { evidence, .. } => {
-                format!("It is not known what became of attempt {}: {evidence}.", after.attempt_count)
-            }
-            Event::Interrupted => {
-                format!(
-                    "The gateway stopped while attempt {} was on its way; its outcome is not known.",
-                    after.attempt_count
-                )
-            }
-            Event::Checked(Observation { evidence, status_note: note, .. }) => {
-                let note = status_note(note.as_deref());
-                format!("A lookup at {} settled nothing: {evidence}{note}.", after.provider())
-            }
-            Event::Escalated { evidence, .. } => format!("A person must find out: {evidence}."),
-            Event::Cancelled => "Withdrawn before the provider had processed anything.".to_owned(),
-            Event::Expired => {
-                "It waited longer than its account allows. It was never processed, and is not sent any more.".to_owned()
-            }
-            Event::Resolved(Decided { resolution, evidence, .. }) => match resolution {
-                Resolution::Refunded { items, .. } if items.iter().any(|item| !item.refunded) => {
-                    let given: Vec<&str> =
-                        items.iter().filter(|item| item.refunded).map(|item| item.item_id.as_str()).collect();
-                    let given = given.join(", ");
-                    format!("A person found that of the items only {given} were given back: {evidence}.")
-                }
-                Resolution::Refunded { .. } => format!("A person found that the money was given back: {evidence}."),
-                Resolution::NotRefunded => format!("A person found that no money was given back: {evidence}."),
-                Resolution::SendAgain => format!(
-                    "A person found that no money was given back, and had it sent again as attempt {}: {evidence}.",
-                    after.attempt_count
-                ),
-            },
-            Event::Reassigned { account, place, evidence } => {
-                format!("It goes on at account {account} ({}): {evidence}.", place.endpoint)
-            }
-            Event::Corrected { confirmation, .. } => {
-                let status = confirmation.status.as_deref().unwrap_or("refunded");
-                let amount = confirmation.amount.map(|amount| format!(" {amount}")).unwrap_or_default();
-                format!(
-                    "{} reports now that it gave back{amount} after all: {status}{}.",
-                    after.provider(),
-                    status_note(confirmation.status_note.as_deref())
-                )
-            }
-        }
-    }
-}
-
-fn status_note(note: Option<&str>) -> String {
-    note.map(|note| format!(" ({})", note.trim_end_matches('.'))).unwrap_or_default()
-}
-
-fn remarks(remarks: &[String]) -> String {
-    let remarks: Vec<&str> = remarks.iter().map(|remark| remark.trim_end_matches('.')).collect();
-    if remarks.is_empty() { String::new() } else { format!("; it remarked: {}", remarks.join("; ")) }
 }

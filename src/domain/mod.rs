@@ -22,6 +22,7 @@ pub mod characters;
 pub mod clock;
 pub mod contract;
 pub mod event;
+pub mod history;
 pub mod ids;
 pub mod money;
 pub mod outcome;

@@ -92,16 +92,16 @@ impl Money {
     /// A valid text has digits and at most one point: no sign, no exponent, no comma. With fewer
     /// than two decimals it fits if it is ours, truncated or rounded to as many decimals: some
     /// services keep whole numbers, and none documents how it rounds.
-    pub fn compare(&self, told: &str) -> Comparison {
-        let (whole, fraction) = match told.split_once('.') {
+    pub fn compare(&self, reported: &str) -> Comparison {
+        let (whole, fraction) = match reported.split_once('.') {
             Some((_, "")) => return Comparison::Different,
-            parts => parts.unwrap_or((told, "")),
+            parts => parts.unwrap_or((reported, "")),
         };
         let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
         if whole.is_empty() || !all_digits(whole) || !all_digits(fraction) {
             return Comparison::Different;
         }
-        let Ok(hundredths) = parse_minor_units(told) else { return Comparison::Different };
+        let Ok(hundredths) = parse_minor_units(reported) else { return Comparison::Different };
         let unit = match fraction.len() {
             0 => 100,
             1 => 10,
@@ -159,7 +159,7 @@ pub fn parse_minor_units(text: &str) -> Result<i64, InvalidAmount> {
         None => (false, text),
     };
     let (mantissa, exponent) = match rest.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, exponent_of(exponent)?),
+        Some((mantissa, exponent)) => (mantissa, parse_exponent(exponent)?),
         None => (rest, 0),
     };
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
@@ -202,7 +202,7 @@ pub fn parse_minor_units(text: &str) -> Result<i64, InvalidAmount> {
     i64::try_from(signed).map_err(|_| InvalidAmount::TooLarge)
 }
 
-fn exponent_of(text: &str) -> Result<i64, InvalidAmount> {
+fn parse_exponent(text: &str) -> Result<i64, InvalidAmount> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     if digits.is_empty() || digits.len() > 4 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(InvalidAmount::NotDecimal);
@@ -242,7 +242,7 @@ mod tests {
     #[case("1e", Err(InvalidAmount::NotDecimal))]
     #[case("1.2.3", Err(InvalidAmount::NotDecimal))]
     #[case(" 1", Err(InvalidAmount::NotDecimal))]
-    fn decimal_text_becomes_hundredths(#[case] text: &str, #[case] expected: Result<i64, InvalidAmount>) {
+    fn a_decimal_text_becomes_hundredths(#[case] text: &str, #[case] expected: Result<i64, InvalidAmount>) {
         assert_eq!(parse_minor_units(text), expected);
     }
 
@@ -286,8 +286,12 @@ mod tests {
     #[case(1250, "NaN", Comparison::Different)]
     #[case(1250, "\u{661}\u{662}", Comparison::Different)]
     #[case(1250, "99999999999999999999999", Comparison::Different)]
-    fn less_precise_is_no_contradiction(#[case] ours: i64, #[case] told: &str, #[case] expected: Comparison) {
-        assert_eq!(Money { currency: Currency::USD, minor_units: ours }.compare(told), expected);
+    fn amounts_are_compared_at_the_precision_given(
+        #[case] ours: i64,
+        #[case] reported: &str,
+        #[case] expected: Comparison,
+    ) {
+        assert_eq!(Money { currency: Currency::USD, minor_units: ours }.compare(reported), expected);
     }
 
     #[rstest]
@@ -307,12 +311,12 @@ mod tests {
     #[case("usd", Err(InvalidAmount::Currency))]
     #[case("US", Err(InvalidAmount::Currency))]
     #[case("USDX", Err(InvalidAmount::Currency))]
-    fn only_hundredths_are_taken(#[case] code: &str, #[case] expected: Result<(), InvalidAmount>) {
+    fn only_currencies_with_two_decimals_are_accepted(#[case] code: &str, #[case] expected: Result<(), InvalidAmount>) {
         assert_eq!(Currency::parse(code).map(drop), expected);
     }
 
     #[test]
-    fn the_codes_are_in_order_so_that_they_are_found() {
+    fn the_currency_codes_are_sorted_for_the_binary_search() {
         assert!(TWO_DECIMAL_CURRENCIES.is_sorted_by(|one, next| one < next));
         assert!(TWO_DECIMAL_CURRENCIES.iter().all(|code| Currency::parse(code).is_ok()));
     }
@@ -320,19 +324,19 @@ mod tests {
     proptest! {
         /// Whatever is taken for ours is less than one unit of its own last digit away.
         #[test]
-        fn what_fits_is_near(ours in 1..100_000_i64, whole in 0..1_000_u32, fraction in "(\\.[0-9]{1,4})?") {
-            let told = format!("{whole}{fraction}");
+        fn an_accepted_amount_is_less_than_one_unit_away(ours in 1..100_000_i64, whole in 0..1_000_u32, fraction in "(\\.[0-9]{1,4})?") {
+            let reported = format!("{whole}{fraction}");
             let unit = match fraction.len() { 0 => 100, 2 => 10, _ => 1 };
-            let apart = (parse_minor_units(&told).unwrap() - ours).abs();
-            match (Money { currency: Currency::USD, minor_units: ours }).compare(&told) {
-                Comparison::Same => prop_assert_eq!(apart, 0),
-                Comparison::LessPrecise => prop_assert!(0 < apart && apart < unit),
-                Comparison::Different => prop_assert!(2 * apart >= unit || fraction.len() > 3),
+            let distance = (parse_minor_units(&reported).unwrap() - ours).abs();
+            match (Money { currency: Currency::USD, minor_units: ours }).compare(&reported) {
+                Comparison::Same => prop_assert_eq!(distance, 0),
+                Comparison::LessPrecise => prop_assert!(0 < distance && distance < unit),
+                Comparison::Different => prop_assert!(2 * distance >= unit || fraction.len() > 3),
             }
         }
 
         #[test]
-        fn what_is_printed_is_read_back(minor_units in -1_000_000_000_000_000_i64..1_000_000_000_000_000) {
+        fn a_printed_amount_is_read_back(minor_units in -1_000_000_000_000_000_i64..1_000_000_000_000_000) {
             let money = Money { currency: Currency::USD, minor_units };
             prop_assert_eq!(parse_minor_units(&money.decimal()), Ok(minor_units));
         }

@@ -30,7 +30,7 @@ pub enum Outcome {
     Unknown {
         /// In which way it is not known.
         reason: DoubtReason,
-        /// What was seen, in words, without secrets: bounded by [`provider_text`].
+        /// What was seen, in words, without secrets: bounded by [`sanitize_provider_text`].
         evidence: String,
     },
 }
@@ -55,7 +55,7 @@ pub enum Lookup {
         /// Why.
         evidence: String,
         /// What the answer tells of the account all the same.
-        heard: AccountSignal,
+        signal: AccountSignal,
     },
 }
 
@@ -63,14 +63,14 @@ pub enum Lookup {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccountSignal {
     /// Nothing: there was no answer, or none that can be believed.
-    Nothing,
+    None,
     /// The provider refused the login.
     LoginRefused,
     /// The provider is there. It does not show the target to this login: the target is wrong, or
     /// the login.
-    NotOurs,
+    ForeignTarget,
     /// The provider took the login, and has no such target.
-    NoTarget,
+    UnknownTarget,
     /// The provider answers, but did not process the request: a matter of the settings, not of the
     /// circuit breaker.
     NotDispatched,
@@ -98,7 +98,7 @@ impl Lookup {
 
     /// Nothing was learnt, of the refund or of the account.
     pub fn unavailable(evidence: impl Into<String>) -> Self {
-        Lookup::Unavailable { evidence: evidence.into(), heard: AccountSignal::Nothing }
+        Lookup::Unavailable { evidence: evidence.into(), signal: AccountSignal::None }
     }
 }
 
@@ -117,10 +117,10 @@ pub struct Confirmation {
     pub error: Option<ProviderError>,
     /// The provider says that it repeats an earlier answer and has done nothing now.
     pub replayed: bool,
-    /// The provider's own remark beside the state, through [`provider_text`].
+    /// The provider's own remark beside the state, through [`sanitize_provider_text`].
     pub status_note: Option<String>,
     /// What else the answer said, for the history: warnings with a success, the number of the
-    /// provider's message. Each through [`provider_text`].
+    /// provider's message. Each through [`sanitize_provider_text`].
     pub remarks: Vec<String>,
 }
 
@@ -137,10 +137,10 @@ pub struct Acceptance {
     pub items: Vec<ItemResult>,
     /// The provider says that it repeats an earlier answer and has done nothing now.
     pub replayed: bool,
-    /// The provider's own remark beside the state, through [`provider_text`].
+    /// The provider's own remark beside the state, through [`sanitize_provider_text`].
     pub status_note: Option<String>,
     /// What else the answer said, for the history: warnings with a success, the number of the
-    /// provider's message. Each through [`provider_text`].
+    /// provider's message. Each through [`sanitize_provider_text`].
     pub remarks: Vec<String>,
 }
 
@@ -149,7 +149,7 @@ pub struct Acceptance {
 pub struct ProviderError {
     /// The provider's own code, verbatim; empty where no answer was read.
     pub code: String,
-    /// The provider's own text, through [`provider_text`].
+    /// The provider's own text, through [`sanitize_provider_text`].
     pub message: String,
     /// 0 where no HTTP answer was read.
     pub http_status: u16,
@@ -197,7 +197,7 @@ pub struct ItemResult {
     pub state: ItemState,
     /// What was given back for it.
     pub refunded_amount: Option<Money>,
-    /// The provider's words, through [`provider_text`].
+    /// The provider's words, through [`sanitize_provider_text`].
     pub message: String,
     /// False for an item that the provider refunded along with a requested one.
     pub requested: bool,
@@ -236,18 +236,18 @@ pub enum DoubtReason {
 }
 
 /// The longest text of a provider that is kept, in bytes.
-pub const PROVIDER_TEXT_BYTES: usize = 512;
+pub const MAX_PROVIDER_TEXT_BYTES: usize = 512;
 
 /// A provider's text made safe to keep and to show: control and format characters escaped, blanks
-/// at its ends left out, at most [`PROVIDER_TEXT_BYTES`] bytes.
-pub fn provider_text(text: &str) -> String {
+/// at its ends left out, at most [`MAX_PROVIDER_TEXT_BYTES`] bytes.
+pub fn sanitize_provider_text(text: &str) -> String {
     exact_text(text.trim()).0
 }
 
-/// As [`provider_text`], but keeps the blanks at both ends: a blank may be all that distinguishes a
+/// As [`sanitize_provider_text`], but keeps the blanks at both ends: a blank may be all that distinguishes a
 /// value from a documented one. Also returns whether the text was cut.
 pub fn exact_text(text: &str) -> (String, bool) {
-    let mut kept = String::with_capacity(text.len().min(PROVIDER_TEXT_BYTES));
+    let mut kept = String::with_capacity(text.len().min(MAX_PROVIDER_TEXT_BYTES));
     for character in text.chars() {
         let mark = kept.len();
         if is_unsafe_to_show(character) {
@@ -255,7 +255,7 @@ pub fn exact_text(text: &str) -> (String, bool) {
         } else {
             kept.push(character);
         }
-        if kept.len() > PROVIDER_TEXT_BYTES {
+        if kept.len() > MAX_PROVIDER_TEXT_BYTES {
             kept.truncate(mark);
             return (kept, true);
         }
@@ -268,9 +268,16 @@ fn is_unsafe_to_show(character: char) -> bool {
     is_control_or_format(character) || matches!(character, '\u{2028}' | '\u{2029}')
 }
 
+impl Confirmation {
+    /// Whether a requested item was refused while others were given back.
+    pub fn is_partial(&self) -> bool {
+        self.items.iter().any(|item| item.requested && item.state != ItemState::Succeeded)
+    }
+}
+
 impl ProviderError {
     /// Its code and its text, to be read inside a sentence.
-    pub fn said(&self) -> String {
+    pub fn to_text(&self) -> String {
         let message = self.message.trim_end_matches('.');
         if self.code.is_empty() { message.to_owned() } else { format!("{} {message}", self.code).trim_end().to_owned() }
     }
@@ -377,15 +384,15 @@ mod tests {
 
     #[test]
     fn control_characters_are_shown_and_not_obeyed() {
-        assert_eq!(provider_text("a\u{1b}[2J\r\nb\u{202e}c"), "a\\u{1b}[2J\\r\\nb\\u{202e}c");
-        assert_eq!(provider_text(" a\u{200b}\u{2028}b\u{e0041} "), "a\\u{200b}\\u{2028}b\\u{e0041}");
+        assert_eq!(sanitize_provider_text("a\u{1b}[2J\r\nb\u{202e}c"), "a\\u{1b}[2J\\r\\nb\\u{202e}c");
+        assert_eq!(sanitize_provider_text(" a\u{200b}\u{2028}b\u{e0041} "), "a\\u{200b}\\u{2028}b\\u{e0041}");
     }
 
     proptest! {
         #[test]
         fn provider_text_is_bounded_and_clean(text in any::<String>()) {
-            let kept = provider_text(&text);
-            prop_assert!(kept.len() <= PROVIDER_TEXT_BYTES);
+            let kept = sanitize_provider_text(&text);
+            prop_assert!(kept.len() <= MAX_PROVIDER_TEXT_BYTES);
             prop_assert!(!kept.chars().any(is_control_or_format));
         }
 

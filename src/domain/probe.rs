@@ -11,7 +11,7 @@ pub struct ProbeReport {
     /// What its answers say about the login.
     pub credentials: Credentials,
     /// What does not fit the configuration or the provider's documents.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<ProbeFinding>,
 }
 
 /// What a provider's answers say about a login.
@@ -27,7 +27,7 @@ pub enum Credentials {
 
 /// One thing that does not fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct ProbeFinding {
     /// One sentence, without a full stop.
     pub sentence: String,
     /// Refunds or their lookups fail because of it.
@@ -37,7 +37,7 @@ pub struct Finding {
 impl ProbeReport {
     /// A report without an answer.
     pub fn unreached(sentence: impl Into<String>) -> Self {
-        Self { reached: false, credentials: Credentials::Unknown, findings: vec![Finding::failure(sentence)] }
+        Self { reached: false, credentials: Credentials::Unknown, findings: vec![ProbeFinding::failure(sentence)] }
     }
 
     /// Refunds can be expected to work.
@@ -58,7 +58,7 @@ impl Credentials {
     }
 }
 
-impl Finding {
+impl ProbeFinding {
     /// Something that makes refunds or their lookups fail.
     pub fn failure(sentence: impl Into<String>) -> Self {
         Self { sentence: sentence.into(), breaks_refunds: true }
@@ -84,15 +84,15 @@ mod tests {
 
     #[rstest]
     #[case::all_well(true, Credentials::Accepted, vec![], true)]
-    #[case::with_a_remark(true, Credentials::Accepted, vec![Finding::remark("x")], true)]
-    #[case::with_a_failure(true, Credentials::Accepted, vec![Finding::remark("x"), Finding::failure("y")], false)]
+    #[case::with_a_remark(true, Credentials::Accepted, vec![ProbeFinding::remark("x")], true)]
+    #[case::with_a_failure(true, Credentials::Accepted, vec![ProbeFinding::remark("x"), ProbeFinding::failure("y")], false)]
     #[case::refused(true, Credentials::Refused, vec![], false)]
     #[case::unknown(true, Credentials::Unknown, vec![], false)]
     #[case::not_reached(false, Credentials::Accepted, vec![], false)]
     fn an_account_is_fine_by_all_three(
         #[case] reached: bool,
         #[case] credentials: Credentials,
-        #[case] findings: Vec<Finding>,
+        #[case] findings: Vec<ProbeFinding>,
         #[case] fine: bool,
     ) {
         assert_eq!(ProbeReport { reached, credentials, findings }.is_fine(), fine);

@@ -240,7 +240,7 @@ impl Refund {
     /// # Errors
     /// [`IllegalTransition`] where the state does not allow the event.
     pub fn apply(&self, event: &Event, now: Timestamp) -> Result<Refund, IllegalTransition> {
-        let state = state::next(self.state, event)?;
+        let state = state::transition(self.state, event)?;
         let refused = || IllegalTransition { from: self.state, event: event.kind().as_str() };
         let attempt_says_no = matches!(event, Event::NotSent { .. } | Event::Refused { .. });
         if self.state == State::Dispatching && self.unanswered_attempts > 0 && attempt_says_no {
@@ -298,7 +298,7 @@ impl Refund {
                 // The word of a state that is over says nothing of this one; a review's "no" is
                 // itself the provider's word for it.
                 next.provider_status = (error.category == ErrorCategory::RejectedOnReview).then(|| error.code.clone());
-                next.provider_status_note = next.provider_status.as_ref().and_then(|_| said(Some(&error.message)));
+                next.provider_status_note = next.provider_status.as_ref().and_then(|_| non_empty(Some(&error.message)));
                 next.caution_until = *follow_until;
             }
             Event::Doubted { reason, evidence, error, not_processed } => {
@@ -323,7 +323,7 @@ impl Refund {
                 }
                 if seen.status.is_some() {
                     next.provider_status.clone_from(&seen.status);
-                    next.provider_status_note = said(seen.status_note.as_ref());
+                    next.provider_status_note = non_empty(seen.status_note.as_ref());
                 }
                 if let Some(doubt) = next.doubt.as_mut() {
                     doubt.check_count = doubt.check_count.saturating_add(1);
@@ -403,7 +403,7 @@ impl Refund {
         self.provider_reference = reported.reference.clone().or_else(|| self.provider_reference.take());
         if reported.status.is_some() {
             self.provider_status.clone_from(reported.status);
-            self.provider_status_note = said(reported.status_note.as_ref());
+            self.provider_status_note = non_empty(reported.status_note.as_ref());
         }
         self.refunded_amount = reported.amount.or(self.refunded_amount);
         if !reported.items.is_empty() {
@@ -482,20 +482,13 @@ impl<'a> From<&'a Confirmation> for Reported<'a> {
 }
 
 /// A remark, unless it is empty.
-fn said(remark: Option<&String>) -> Option<String> {
+fn non_empty(remark: Option<&String>) -> Option<String> {
     remark.filter(|remark| !remark.is_empty()).cloned()
 }
 
 impl Doubt {
     fn new(reason: DoubtReason, since: Timestamp, last_evidence: String) -> Self {
         Self { reason, since, check_count: 0, last_evidence, not_processed: false }
-    }
-}
-
-impl Confirmation {
-    /// Whether a requested item was refused while others were given back.
-    pub fn is_partial(&self) -> bool {
-        self.items.iter().any(|item| item.requested && item.state != ItemState::Succeeded)
     }
 }
 

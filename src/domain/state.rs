@@ -42,7 +42,7 @@ pub struct IllegalTransition {
 ///
 /// # Errors
 /// [`IllegalTransition`] for every pair that is not listed.
-pub fn next(from: State, event: &Event) -> Result<State, IllegalTransition> {
+pub fn transition(from: State, event: &Event) -> Result<State, IllegalTransition> {
     use State::{
         Cancelled, Dispatching, Failed, InDoubt, NeedsReview, PartiallySucceeded, Pending, Submitted, Succeeded,
     };
@@ -67,13 +67,13 @@ pub fn next(from: State, event: &Event) -> Result<State, IllegalTransition> {
         (Submitted | InDoubt | NeedsReview | Failed, Event::Checked(_)) | (Failed, Event::Corrected { .. }) => Ok(from),
         (InDoubt | Submitted, Event::Escalated { .. }) => Ok(NeedsReview),
         (Pending | Submitted | InDoubt | NeedsReview, Event::Reassigned { .. }) => Ok(from),
-        (NeedsReview, Event::Resolved(decided)) => Ok(resolved(decided)),
+        (NeedsReview, Event::Resolved(decided)) => Ok(resolved_state(decided)),
         // A person with proof need not wait for the gateway's lookups, but cannot have the refund
         // sent again meanwhile.
         (InDoubt | Submitted, Event::Resolved(decided))
             if decided.take_over && decided.resolution != Resolution::SendAgain =>
         {
-            Ok(resolved(decided))
+            Ok(resolved_state(decided))
         }
 
         (from, event) => Err(IllegalTransition { from, event: event.kind().as_str() }),
@@ -81,7 +81,7 @@ pub fn next(from: State, event: &Event) -> Result<State, IllegalTransition> {
 }
 
 /// Where a person's decision leads.
-fn resolved(decided: &Decided) -> State {
+fn resolved_state(decided: &Decided) -> State {
     match &decided.resolution {
         Resolution::Refunded { items, .. } if items.iter().any(|item| !item.refunded) => State::PartiallySucceeded,
         Resolution::Refunded { .. } => State::Succeeded,

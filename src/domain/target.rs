@@ -56,19 +56,19 @@ pub struct FieldViolation {
 pub const SIMILAR_WITHIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Longest order number that every Sectigo page accepts.
-const SECTIGO_ORDER_NUMBER_CHARS: usize = 64;
+const MAX_SECTIGO_ORDER_NUMBER_CHARS: usize = 64;
 /// Not documented; keeps an answer with a row and a sentence for each item, attached ones too,
 /// below the bound of 64 KiB.
-const NAMECOM_ITEMS: usize = 200;
-const ACCOUNT_REFERENCE_CHARS: usize = 15;
-const EXTERNAL_REFERENCE_CHARS: usize = 50;
-const DESCRIPTION_CHARS: usize = 4_000;
-const REQUEST_INITIATOR_CHARS: usize = 100;
+const MAX_NAMECOM_ITEMS: usize = 200;
+const MAX_ACCOUNT_REFERENCE_CHARS: usize = 15;
+const MAX_EXTERNAL_REFERENCE_CHARS: usize = 50;
+const MAX_DESCRIPTION_CHARS: usize = 4_000;
+const MAX_REQUEST_INITIATOR_CHARS: usize = 100;
 /// Decimal (10, 2): eight digits before the point.
 const MAX_DEBITSUCCESS_MINOR_UNITS: i64 = 9_999_999_999;
 
 impl FieldViolation {
-    /// A fault of `field`.
+    /// A violation of `field`.
     pub fn new(field: impl Into<String>, description: impl Into<String>) -> Self {
         Self { field: field.into(), description: description.into() }
     }
@@ -189,17 +189,19 @@ impl SectigoTarget {
     /// # Errors
     /// Every field that is wrong.
     pub fn new(order_number: &str, reason_code: i32) -> Result<Self, Vec<FieldViolation>> {
-        let mut faults = Vec::new();
-        if let Some(fault) = order_number_fault("order_number", order_number) {
-            faults.push(fault);
+        let mut violations = Vec::new();
+        if let Some(violation) = order_number_violation("order_number", order_number) {
+            violations.push(violation);
         }
         let reason = u8::try_from(reason_code).ok().filter(|code| (1..=11).contains(code));
         if reason.is_none() {
-            faults.push(FieldViolation::new("reason", "must be one of the eleven reasons of the provider"));
+            violations.push(FieldViolation::new("reason", "must be one of the eleven reasons of the provider"));
         }
         match reason {
-            Some(reason_code) if faults.is_empty() => Ok(Self { order_number: order_number.to_owned(), reason_code }),
-            _ => Err(faults),
+            Some(reason_code) if violations.is_empty() => {
+                Ok(Self { order_number: order_number.to_owned(), reason_code })
+            }
+            _ => Err(violations),
         }
     }
 
@@ -221,8 +223,8 @@ pub fn is_same_order(one: &str, other: &str) -> bool {
 }
 
 /// What is wrong with a Sectigo order number, if anything.
-pub fn order_number_fault(field: &str, order_number: &str) -> Option<FieldViolation> {
-    let fits = (1..=SECTIGO_ORDER_NUMBER_CHARS).contains(&order_number.len())
+pub fn order_number_violation(field: &str, order_number: &str) -> Option<FieldViolation> {
+    let fits = (1..=MAX_SECTIGO_ORDER_NUMBER_CHARS).contains(&order_number.len())
         && order_number.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
     (!fits).then(|| FieldViolation::new(field, "must be 1 to 64 of A-Z a-z 0-9 \"-\" \"_\" \".\""))
 }
@@ -233,24 +235,24 @@ impl NamecomTarget {
     /// # Errors
     /// Every field that is wrong.
     pub fn new(order_id: i32, order_item_ids: &[i32]) -> Result<Self, Vec<FieldViolation>> {
-        let mut faults = Vec::new();
+        let mut violations = Vec::new();
         if order_id < 1 {
-            faults.push(FieldViolation::new("order_id", "must be above 0"));
+            violations.push(FieldViolation::new("order_id", "must be above 0"));
         }
-        if !(1..=NAMECOM_ITEMS).contains(&order_item_ids.len()) {
-            faults.push(FieldViolation::new("order_item_ids", format!("must hold 1 to {NAMECOM_ITEMS} items")));
+        if !(1..=MAX_NAMECOM_ITEMS).contains(&order_item_ids.len()) {
+            violations.push(FieldViolation::new("order_item_ids", format!("must hold 1 to {MAX_NAMECOM_ITEMS} items")));
         }
         let mut sorted = order_item_ids.to_vec();
         sorted.sort_unstable();
         if sorted.first().is_some_and(|smallest| *smallest < 1) {
-            faults.push(FieldViolation::new("order_item_ids", "must be above 0, each of them"));
+            violations.push(FieldViolation::new("order_item_ids", "must be above 0, each of them"));
         }
         let before = sorted.len();
         sorted.dedup();
         if sorted.len() != before {
-            faults.push(FieldViolation::new("order_item_ids", "must name each item once"));
+            violations.push(FieldViolation::new("order_item_ids", "must name each item once"));
         }
-        if faults.is_empty() { Ok(Self { order_id, order_item_ids: sorted }) } else { Err(faults) }
+        if violations.is_empty() { Ok(Self { order_id, order_item_ids: sorted }) } else { Err(violations) }
     }
 
     /// The order.
@@ -285,53 +287,53 @@ impl DebitsuccessTarget {
     /// # Errors
     /// Every field that is wrong.
     pub fn new(fields: DebitsuccessFields<'_>) -> Result<Self, Vec<FieldViolation>> {
-        let mut faults = Vec::new();
+        let mut violations = Vec::new();
         let references = [
-            ("account_reference_no", fields.account_reference_no, ACCOUNT_REFERENCE_CHARS),
-            ("external_account_reference_no", fields.external_account_reference_no, EXTERNAL_REFERENCE_CHARS),
+            ("account_reference_no", fields.account_reference_no, MAX_ACCOUNT_REFERENCE_CHARS),
+            ("external_account_reference_no", fields.external_account_reference_no, MAX_EXTERNAL_REFERENCE_CHARS),
         ];
-        for (field, text, longest) in references {
-            if text.chars().count() > longest {
-                faults.push(FieldViolation::new(field, format!("must be at most {longest} characters")));
-            } else if text.trim() != text || text.chars().any(is_not_for_text) {
+        for (field, text, max_chars) in references {
+            if text.chars().count() > max_chars {
+                violations.push(FieldViolation::new(field, format!("must be at most {max_chars} characters")));
+            } else if text.trim() != text || text.chars().any(is_forbidden_in_text) {
                 let right = "must hold no control or format character and no blank at either end";
-                faults.push(FieldViolation::new(field, right));
+                violations.push(FieldViolation::new(field, right));
             }
         }
         if references.iter().all(|(_, text, _)| text.is_empty()) {
-            faults.push(FieldViolation::new(
+            violations.push(FieldViolation::new(
                 "account_reference_no",
                 "is required, or external_account_reference_no in its place",
             ));
         }
-        let amount = amount_of(fields.amount, &mut faults);
-        for (field, text, longest) in [
-            ("description", fields.description, DESCRIPTION_CHARS),
-            ("request_initiator", fields.request_initiator, REQUEST_INITIATOR_CHARS),
+        let amount = parse_amount(fields.amount, &mut violations);
+        for (field, text, max_chars) in [
+            ("description", fields.description, MAX_DESCRIPTION_CHARS),
+            ("request_initiator", fields.request_initiator, MAX_REQUEST_INITIATOR_CHARS),
         ] {
-            if text.chars().count() > longest {
-                faults.push(FieldViolation::new(field, format!("must be at most {longest} characters")));
+            if text.chars().count() > max_chars {
+                violations.push(FieldViolation::new(field, format!("must be at most {max_chars} characters")));
             }
         }
-        if fields.description.chars().any(|one| is_not_for_text(one) && !matches!(one, '\n' | '\r')) {
+        if fields.description.chars().any(|one| is_forbidden_in_text(one) && !matches!(one, '\n' | '\r')) {
             let right = "must hold no control or format character besides line ends";
-            faults.push(FieldViolation::new("description", right));
+            violations.push(FieldViolation::new("description", right));
         }
-        if fields.request_initiator.chars().any(is_not_for_text) {
-            faults.push(FieldViolation::new("request_initiator", "must hold no control or format character"));
+        if fields.request_initiator.chars().any(is_forbidden_in_text) {
+            violations.push(FieldViolation::new("request_initiator", "must hold no control or format character"));
         }
         if fields.description.trim().is_empty() {
-            faults.push(FieldViolation::new("description", "is required"));
+            violations.push(FieldViolation::new("description", "is required"));
         }
         match amount {
-            Some(amount) if faults.is_empty() => Ok(Self {
-                account_reference_no: present(fields.account_reference_no),
-                external_account_reference_no: present(fields.external_account_reference_no),
+            Some(amount) if violations.is_empty() => Ok(Self {
+                account_reference_no: non_empty(fields.account_reference_no),
+                external_account_reference_no: non_empty(fields.external_account_reference_no),
                 amount,
                 description: fields.description.to_owned(),
-                request_initiator: present(fields.request_initiator),
+                request_initiator: non_empty(fields.request_initiator),
             }),
-            _ => Err(faults),
+            _ => Err(violations),
         }
     }
 
@@ -367,29 +369,29 @@ fn canonical_order_number(order_number: &str) -> String {
     if all_digits { order.trim_start_matches('0').to_owned() } else { order }
 }
 
-fn amount_of(amount: Option<(&str, i64)>, faults: &mut Vec<FieldViolation>) -> Option<Money> {
+fn parse_amount(amount: Option<(&str, i64)>, violations: &mut Vec<FieldViolation>) -> Option<Money> {
     let Some((code, minor_units)) = amount else {
-        faults.push(FieldViolation::new("amount", "is required"));
+        violations.push(FieldViolation::new("amount", "is required"));
         return None;
     };
     if !(1..=MAX_DEBITSUCCESS_MINOR_UNITS).contains(&minor_units) {
-        faults.push(FieldViolation::new("amount.minor_units", "must be above 0 and at most 9999999999"));
+        violations.push(FieldViolation::new("amount.minor_units", "must be above 0 and at most 9999999999"));
     }
     match Currency::parse(code) {
         Ok(currency) => Some(Money { currency, minor_units }),
         Err(error) => {
-            faults.push(FieldViolation::new("amount.currency_code", error.to_string()));
+            violations.push(FieldViolation::new("amount.currency_code", error.to_string()));
             None
         }
     }
 }
 
-fn present(text: &str) -> Option<String> {
+fn non_empty(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
 /// Characters that a person does not see, and those that no message to Debitsuccess can hold.
-fn is_not_for_text(character: char) -> bool {
+fn is_forbidden_in_text(character: char) -> bool {
     is_control_or_format(character) || !is_xml_text(character)
 }
 
@@ -416,7 +418,7 @@ mod tests {
     };
 
     fn fields_of<T>(result: Result<T, Vec<FieldViolation>>) -> Vec<String> {
-        result.err().into_iter().flatten().map(|fault| fault.field).collect()
+        result.err().into_iter().flatten().map(|violation| violation.field).collect()
     }
 
     #[rstest]

@@ -63,7 +63,7 @@ impl AccountRuntime {
         circuit: CircuitBreakerSettings,
     ) -> Self {
         let (second, hour) = (account.requests_per_second, account.requests_per_hour);
-        let limiter = Arc::new(RateLimiter::new(second, hour, account.meter.clone()));
+        let limiter = Arc::new(RateLimiter::new(second, hour, account.metrics.clone()));
         Self {
             slots: Arc::new(Semaphore::new(account.max_in_flight)),
             lookups: Arc::new(Semaphore::new(account.max_in_flight)),

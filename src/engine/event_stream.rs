@@ -16,7 +16,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::event::EventRecord;
+use crate::domain::history::EventRecord;
 use crate::engine::{EngineCore, EngineError};
 use crate::ledger::{Health, Ledger, LedgerError};
 

@@ -49,7 +49,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug_span, info, warn};
 
 use crate::domain::clock::{Clock, Timestamp};
-use crate::domain::event::{Event, EventRecord};
+use crate::domain::event::Event;
+use crate::domain::history::EventRecord;
 use crate::domain::ids::{AccountName, RefundId};
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::state::State;
@@ -498,7 +499,7 @@ impl EngineCore {
             contract: &lane.account.contract,
             schedule,
             backoff: *backoff,
-            key_is_bound: age_is_known && refund.credential == lane.account.adapter.credential(refund.id()),
+            key_is_bound: age_is_known && refund.credential == lane.account.refunds.credential(refund.id()),
             follow_up: *follow_up,
         }
     }
@@ -518,7 +519,7 @@ impl EngineCore {
     fn create_of(&self, lane: &AccountRuntime, command: CreateCommand, dispatch: bool, claim: Ticket) -> NewRefund {
         NewRefund {
             dispatch: dispatch
-                .then(|| FirstAttempt { credential: lane.account.adapter.credential(&command.intent.id) }),
+                .then(|| FirstAttempt { credential: lane.account.refunds.credential(&command.intent.id) }),
             intent: command.intent,
             place: lane.account.place.clone(),
             related: lane.related.clone(),
@@ -661,7 +662,7 @@ impl EngineCore {
     fn measure(&self, before: &Refund, after: &Refund) {
         let Some(lane) = self.lanes.get(&before.account) else { return };
         if after.corrected_time != before.corrected_time {
-            lane.account.meter.corrected();
+            lane.account.metrics.corrected();
         }
         let is_open = matches!(after.state, State::Pending | State::Dispatching | State::InDoubt | State::NeedsReview);
         let begin = before.doubt.as_ref().map(|doubt| doubt.since).or(before.dispatch_time);
@@ -669,7 +670,7 @@ impl EngineCore {
             && !is_open
             && let Some(begin) = begin
         {
-            lane.account.meter.cleared(after.state, after.update_time.saturating_duration_since(begin));
+            lane.account.metrics.cleared(after.state, after.update_time.saturating_duration_since(begin));
         }
     }
 }

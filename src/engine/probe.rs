@@ -20,7 +20,7 @@ use crate::engine::account::AccountRuntime;
 use crate::engine::circuit_breaker::{CircuitBreakerSettings, Signal};
 use crate::engine::{Engine, EngineCore, EngineError};
 use crate::ledger::RelatedLogins;
-use crate::providers::{Account, Turns};
+use crate::providers::{Account, RequestLimiter};
 
 /// The least time between the starts of two probes of one account.
 const MIN_INTERVAL: Duration = Duration::from_secs(5);
@@ -96,7 +96,7 @@ async fn when_due(shared: &EngineCore, lane: &Arc<AccountRuntime>, answer: onesh
 
 async fn ask(lane: &Arc<AccountRuntime>) -> ProbeReport {
     let lane = lane.clone();
-    let asking = async move { lane.account.adapter.probe(&*lane).await };
+    let asking = async move { lane.account.refunds.probe(&*lane).await };
     match tokio::spawn(asking.in_current_span()).await {
         Ok(report) => report,
         Err(_) => ProbeReport::unreached("the adapter panicked while reading the provider's answer"),
@@ -146,8 +146,8 @@ impl Probes {
 }
 
 #[async_trait]
-impl Turns for AccountRuntime {
-    async fn turn(&self) {
+impl RequestLimiter for AccountRuntime {
+    async fn acquire(&self) {
         self.turn().await;
     }
 }

@@ -48,7 +48,7 @@ async fn send_again(shared: &Arc<EngineCore>, refund: Refund, command: ResolveCo
         return Err(EngineError::Draining);
     }
     let era = lane.era();
-    let credential = lane.account.adapter.credential(refund.id());
+    let credential = lane.account.refunds.credential(refund.id());
     let event = Event::Resolved(Decided { credential, ..Decided::new(Resolution::SendAgain, command.evidence) });
     let refund = record(shared, &refund, event, &command.actor).await?;
     step::spawn_attempt(shared, &lane, refund.clone(), slot, era);

@@ -246,7 +246,7 @@ async fn lookup_and_record(
 }
 
 async fn lookup(lane: &AccountRuntime, refund: &Refund) -> Lookup {
-    let (adapter, asked, turns) = (lane.account.adapter.clone(), refund.clone(), lane.limiter.clone());
+    let (adapter, asked, turns) = (lane.account.refunds.clone(), refund.clone(), lane.limiter.clone());
     match tokio::spawn(async move { adapter.lookup(&asked, &*turns).await }.in_current_span()).await {
         Ok(lookup) => lookup,
         Err(_) => Lookup::unavailable("the adapter panicked while reading the provider's answer"),
@@ -273,7 +273,7 @@ async fn resend(
     let Some(era) = lane.try_acquire_probe() else { return Ok(()) };
     // Records and sends the credential that was compared: with a secret that is renewed in between
     // the key would be another one.
-    let credential = if is_proven { lane.account.adapter.credential(refund.id()) } else { refund.credential.clone() };
+    let credential = if is_proven { lane.account.refunds.credential(refund.id()) } else { refund.credential.clone() };
     let begun = begin_attempt(shared, lane, &refund, era, credential).await?;
     let Some(dispatched) = begun else { return Ok(()) };
     let span = span_of_attempt(lane, &dispatched);
@@ -332,7 +332,7 @@ async fn abandon_attempt(
 
 async fn attempt(shared: &Arc<EngineCore>, lane: &AccountRuntime, refund: Refund, era: Generation) {
     // A panic in an adapter is an unknown outcome and not a lost attempt.
-    let sent = lane.account.adapter.refund(&refund.intent, refund.credential.as_deref());
+    let sent = lane.account.refunds.refund(&refund.intent, refund.credential.as_deref());
     let outcome = match AssertUnwindSafe(sent).catch_unwind().await {
         Ok(outcome) => outcome,
         Err(_) => Outcome::Unknown {
@@ -387,20 +387,22 @@ fn signal_of_lookup(refund: &Refund, lookup: &Lookup) -> Signal {
     match lookup {
         Lookup::Found(_)
         | Lookup::NotFound { .. }
-        | Lookup::Unavailable { heard: AccountSignal::NoTarget | AccountSignal::NotDispatched, .. } => Signal::Healthy,
-        Lookup::Unavailable { heard: AccountSignal::NotOurs, .. } => {
+        | Lookup::Unavailable { signal: AccountSignal::UnknownTarget | AccountSignal::NotDispatched, .. } => {
+            Signal::Healthy
+        }
+        Lookup::Unavailable { signal: AccountSignal::ForeignTarget, .. } => {
             Signal::ForeignTarget(refund.intent.target.references().concat())
         }
         // Only a refused attempt makes refunds wait as CREDENTIALS_REFUSED; a refused lookup does
         // not.
-        Lookup::Unavailable { heard: AccountSignal::Nothing | AccountSignal::LoginRefused, .. } => Signal::Failure,
+        Lookup::Unavailable { signal: AccountSignal::None | AccountSignal::LoginRefused, .. } => Signal::Failure,
     }
 }
 
 /// Has a refused secret read from its file again at once: it may have been replaced there. Sectigo
 /// answers a wrong login like an order of another account.
 fn renew_refused_login(lane: &AccountRuntime, lookup: &Lookup) {
-    if let Lookup::Unavailable { heard: AccountSignal::LoginRefused | AccountSignal::NotOurs, .. } = lookup {
+    if let Lookup::Unavailable { signal: AccountSignal::LoginRefused | AccountSignal::ForeignTarget, .. } = lookup {
         lane.account.secret.refused();
     }
 }

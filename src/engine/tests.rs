@@ -105,9 +105,9 @@ impl Bench {
             requests_per_second: 0,
             requests_per_hour: 0,
             pending_limit: Duration::from_secs(86_400),
-            adapter: self.provider.clone(),
-            status: None,
-            meter: AccountMeter::off(),
+            refunds: self.provider.clone(),
+            validation: None,
+            metrics: AccountMeter::off(),
         };
         change(&mut account);
         let settings = EngineSettings {
@@ -386,7 +386,7 @@ impl crate::providers::RefundProvider for Told {
         Outcome::Refunded(Confirmation::default())
     }
 
-    async fn lookup(&self, _refund: &Refund, _turns: &dyn crate::providers::Turns) -> Lookup {
+    async fn lookup(&self, _refund: &Refund, _turns: &dyn crate::providers::RequestLimiter) -> Lookup {
         self.calls.lock().unwrap().push(Instant::now());
         let answer = self.lookups.lock().unwrap().pop_front().unwrap();
         self.asked.send_modify(|asked| *asked += 1);
@@ -398,7 +398,7 @@ impl crate::providers::RefundProvider for Told {
         if credentials.len() > 1 { credentials.pop_front() } else { credentials.front().cloned() }
     }
 
-    async fn probe(&self, turns: &dyn crate::providers::Turns) -> ProbeReport {
+    async fn probe(&self, turns: &dyn crate::providers::RequestLimiter) -> ProbeReport {
         turns.turn().await;
         ProbeReport::unreached("no probe is answered here")
     }

@@ -146,7 +146,7 @@ async fn dispatch_batch(
             let span = step::span_of_dispatch(&owner, &refund).await;
             let dispatch = async {
                 // Intent before act: the attempt is on disk when its task begins.
-                let credential = owned_lane.account.adapter.credential(refund.id());
+                let credential = owned_lane.account.refunds.credential(refund.id());
                 if let Some(dispatched) = step::begin_attempt(&owner, &owned_lane, &refund, era, credential).await? {
                     step::spawn_attempt(&owner, &owned_lane, dispatched, slot, era);
                 }

@@ -11,19 +11,19 @@ use crate::domain::contract::{Deduplication, LookupKind, RetryContract};
 use crate::domain::ids::ProviderKind;
 use crate::domain::money::Currency;
 use crate::domain::place::Place;
-use crate::http::client::{ConnectError, HttpClient, HttpSettings, Transport};
-use crate::providers::debitsuccess::{Debitsuccess, Service};
+use crate::http::client::{HttpClient, HttpSettings, Transport};
+use crate::providers::debitsuccess::{Debitsuccess, DebitsuccessService};
 use crate::providers::instrumented::Instrumented;
 use crate::providers::namecom::Namecom;
 use crate::providers::secret::Secret;
 use crate::providers::sectigo::Sectigo;
 use crate::providers::{
-    Account, AccountSettings, FormerPlace, ProviderSettings, RefundProvider, Url, ValidationProvider,
+    Account, AccountSettings, ConnectError, FormerPlace, ProviderSettings, RefundProvider, Url, ValidationProvider,
 };
 use crate::telemetry::metrics::Metrics;
 
 impl Account {
-    /// Makes the account: its contract, its scope and its wire, all measured by `metrics`. Connects
+    /// Makes the account: its contract, its scope and its transport, all measured by `metrics`. Connects
     /// to nothing yet.
     ///
     /// # Errors
@@ -51,13 +51,13 @@ impl Account {
     ///
     /// # Errors
     /// As [`Account::connect`].
-    pub fn connect_over(
-        wire: Arc<dyn Transport>,
+    pub fn connect_with_transport(
+        transport: Arc<dyn Transport>,
         settings: AccountSettings,
         clock: Arc<dyn Clock>,
     ) -> Result<Account, ConnectError> {
         let contract = settings.login.contract(settings.settle_time);
-        let http = HttpClient::over(wire, &settings.endpoint)?;
+        let http = HttpClient::with_transport(transport, &settings.endpoint)?;
         Self::with_client(settings, clock, http, contract, &Metrics::off())
     }
 
@@ -72,34 +72,36 @@ impl Account {
         let (place, former) = (settings.place(), settings.former_places());
         let name = settings.name.clone();
         let (host, port) = (settings.endpoint.host_str(), settings.endpoint.port_or_known_default());
-        let meter = metrics.of_account(&name, provider, host.unwrap_or_default(), port.unwrap_or_default());
-        let http = http.measured(meter.clone());
+        let account_metrics = metrics.of_account(&name, provider, host.unwrap_or_default(), port.unwrap_or_default());
+        let http = http.with_metrics(account_metrics.clone());
         let secret = Secret::new(settings.login.secret().clone());
-        let (adapter, status): (Arc<dyn RefundProvider>, Option<Arc<dyn ValidationProvider>>) =
-            match settings.login.clone() {
-                ProviderSettings::Sectigo { login_name, login_password: _ } => {
-                    let sectigo = Arc::new(Sectigo::new(http, login_name, secret.clone()));
-                    (Arc::new(Instrumented::new(sectigo.clone(), name, provider, meter.clone())), Some(sectigo))
-                }
-                ProviderSettings::Namecom { username, token: _, key_lifetime: _ } => {
-                    let namecom = Arc::new(Namecom::new(http, username, secret.clone(), clock)?);
-                    (Arc::new(Instrumented::new(namecom, name, provider, meter.clone())), None)
-                }
-                ProviderSettings::Debitsuccess {
-                    username,
-                    password: _,
-                    path,
-                    service_namespace,
-                    data_namespace,
-                    action_prefix,
-                } => {
-                    let password = secret.clone();
-                    let service =
-                        Service { username, password, path, service_namespace, data_namespace, action_prefix };
-                    let debitsuccess = Arc::new(Debitsuccess::new(http, service)?);
-                    (Arc::new(Instrumented::new(debitsuccess, name, provider, meter.clone())), None)
-                }
-            };
+        let (refunds, validation): (Arc<dyn RefundProvider>, Option<Arc<dyn ValidationProvider>>) = match settings
+            .login
+            .clone()
+        {
+            ProviderSettings::Sectigo { login_name, login_password: _ } => {
+                let sectigo = Arc::new(Sectigo::new(http, login_name, secret.clone()));
+                (Arc::new(Instrumented::new(sectigo.clone(), name, provider, account_metrics.clone())), Some(sectigo))
+            }
+            ProviderSettings::Namecom { username, token: _, key_lifetime: _ } => {
+                let namecom = Arc::new(Namecom::new(http, username, secret.clone(), clock)?);
+                (Arc::new(Instrumented::new(namecom, name, provider, account_metrics.clone())), None)
+            }
+            ProviderSettings::Debitsuccess {
+                username,
+                password: _,
+                path,
+                service_namespace,
+                data_namespace,
+                action_prefix,
+            } => {
+                let password = secret.clone();
+                let service =
+                    DebitsuccessService { username, password, path, service_namespace, data_namespace, action_prefix };
+                let debitsuccess = Arc::new(Debitsuccess::new(http, service)?);
+                (Arc::new(Instrumented::new(debitsuccess, name, provider, account_metrics.clone())), None)
+            }
+        };
         Ok(Account {
             name: settings.name,
             provider,
@@ -111,9 +113,9 @@ impl Account {
             requests_per_hour: settings.requests_per_hour,
             pending_limit: settings.pending_limit,
             secret,
-            adapter,
-            status,
-            meter,
+            refunds,
+            validation,
+            metrics: account_metrics,
         })
     }
 }
@@ -250,12 +252,12 @@ mod tests {
         #[case] login: ProviderSettings,
         #[case] deduplication: Deduplication,
         #[case] lookup: LookupKind,
-        #[case] tells_status: bool,
+        #[case] has_validation: bool,
     ) {
         let account = connect(login).unwrap();
         let settle_time = Duration::from_secs(600);
         assert_eq!(account.contract, RetryContract { deduplication, lookup, settle_time });
-        assert_eq!(account.status.is_some(), tells_status);
+        assert_eq!(account.validation.is_some(), has_validation);
         assert_eq!(account.place.endpoint, "http://127.0.0.1:7101");
         let [former] = account.former.as_slice() else { panic!("{:?}", account.former) };
         assert_eq!(account.place.differing_fields(former), ["login"], "what is left out is the present one");

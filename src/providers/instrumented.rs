@@ -14,7 +14,7 @@ use crate::domain::ids::{AccountName, ProviderKind, RefundId};
 use crate::domain::outcome::{Lookup, Outcome};
 use crate::domain::probe::ProbeReport;
 use crate::domain::refund::{Intent, Refund};
-use crate::providers::{RefundProvider, Turns};
+use crate::providers::{RefundProvider, RequestLimiter};
 use crate::telemetry::metrics::AccountMeter;
 
 /// A provider, watched.
@@ -22,13 +22,13 @@ pub struct Instrumented<P> {
     inner: Arc<P>,
     account: AccountName,
     provider: ProviderKind,
-    meter: AccountMeter,
+    metrics: AccountMeter,
 }
 
 impl<P: RefundProvider> Instrumented<P> {
     /// Watches `inner`, the wire of `account`.
-    pub fn new(inner: Arc<P>, account: AccountName, provider: ProviderKind, meter: AccountMeter) -> Self {
-        Self { inner, account, provider, meter }
+    pub fn new(inner: Arc<P>, account: AccountName, provider: ProviderKind, metrics: AccountMeter) -> Self {
+        Self { inner, account, provider, metrics }
     }
 }
 
@@ -43,7 +43,7 @@ impl<P: RefundProvider> RefundProvider for Instrumented<P> {
             let start = Instant::now();
             let outcome = self.inner.refund(intent, credential).await;
             let duration = start.elapsed();
-            self.meter.attempted(kind_of(&outcome), duration);
+            self.metrics.attempted(kind_of(&outcome), duration);
             debug!(
                 outcome = kind_of(&outcome),
                 detail = detail_of(&outcome),
@@ -60,31 +60,31 @@ impl<P: RefundProvider> RefundProvider for Instrumented<P> {
         self.inner.credential(refund)
     }
 
-    async fn lookup(&self, refund: &Refund, turns: &dyn Turns) -> Lookup {
+    async fn lookup(&self, refund: &Refund, limiter: &dyn RequestLimiter) -> Lookup {
         let span = info_span!(
             "provider", call = "lookup", account = %self.account, provider = %self.provider, refund = %refund.id()
         );
         async {
             let start = Instant::now();
-            let lookup = self.inner.lookup(refund, turns).await;
+            let lookup = self.inner.lookup(refund, limiter).await;
             let duration = start.elapsed();
             let (found, detail) = match &lookup {
                 Lookup::Found(outcome) => (kind_of(outcome), detail_of(outcome)),
                 Lookup::NotFound { .. } => ("not_found", ""),
                 Lookup::Unavailable { .. } => ("unavailable", ""),
             };
-            self.meter.looked(found, duration);
+            self.metrics.looked(found, duration);
             debug!(found, detail, duration_ms = milliseconds(duration), "provider answered a lookup");
             lookup
         }
         .instrument(span)
         .await
     }
-    async fn probe(&self, turns: &dyn Turns) -> ProbeReport {
+    async fn probe(&self, limiter: &dyn RequestLimiter) -> ProbeReport {
         let span = info_span!("provider", call = "probe", account = %self.account, provider = %self.provider);
         async {
             let start = Instant::now();
-            let report = self.inner.probe(turns).await;
+            let report = self.inner.probe(limiter).await;
             // Its findings quote the provider.
             debug!(
                 reached = report.reached,
@@ -162,7 +162,7 @@ mod tests {
     #[tokio::test]
     async fn a_call_is_one_line_of_kinds_and_codes() {
         let said = "HTTP/1.1 200 OK\r\nContent-Length: 41\r\n\r\n-18\nThe order of Ada Lovelace is too old.  ";
-        let peer = ScriptedServer::start(Script::Say(said)).await;
+        let server = ScriptedServer::start(Script::Send(said)).await;
         let login = ProviderSettings::Sectigo {
             login_name: "demo".to_owned(),
             login_password: SecretString::from("c4nary-secret"),
@@ -175,7 +175,7 @@ mod tests {
             .with_env_filter("recoup=debug")
             .finish();
         let guard = tracing::subscriber::set_default(subscriber);
-        fixtures::account(&peer, login).adapter.refund(&intent, None).await;
+        fixtures::account(&server, login).refunds.refund(&intent, None).await;
         drop(guard);
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         assert_eq!(text.lines().count(), 1, "{text}");

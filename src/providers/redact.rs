@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use quick_xml::escape::escape;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::domain::outcome::{exact_text, provider_text};
+use crate::domain::outcome::{exact_text, sanitize_provider_text};
 use crate::providers::secret::Secret;
 
 /// What stands where a secret stood.
@@ -47,7 +47,7 @@ impl Redactor {
     /// A provider's text, fit to be kept and shown: no secret, no control character, bounded.
     pub(crate) fn text(&self, raw: &str) -> String {
         // Before the text is cut to its bound: half a secret is still a secret.
-        provider_text(&self.without_secrets(raw))
+        sanitize_provider_text(&self.without_secrets(raw))
     }
 
     /// As [`Redactor::text`], but keeps the blanks at both ends: for evidence that depends on the
@@ -130,18 +130,18 @@ mod tests {
     #[test]
     fn a_secret_that_was_replaced_stays_masked_beside_the_new_one() {
         let secret = Secret::new("old-token".into());
-        let mask = Redactor::of("demo", secret.clone());
-        assert_eq!(mask.text("'old-token' or 'old-token-2'"), "'***' or '***-2'");
+        let redactor = Redactor::of("demo", secret.clone());
+        assert_eq!(redactor.text("'old-token' or 'old-token-2'"), "'***' or '***-2'");
         secret.replace("old-token-2".into());
         let basic = STANDARD.encode("demo:old-token");
-        assert_eq!(mask.text(&format!("'old-token' or 'old-token-2', {basic}")), "'***' or '***', ***");
+        assert_eq!(redactor.text(&format!("'old-token' or 'old-token-2', {basic}")), "'***' or '***', ***");
     }
 
     proptest! {
         #[test]
         fn no_text_shows_the_secret(before in "\\PC{0,600}", after in "\\PC{0,40}") {
-            let mask = Redactor::new("demo", &SecretString::from("c4nary-secret"));
-            let shown = mask.text(&format!("{before}c4nary-secret{after}"));
+            let redactor = Redactor::new("demo", &SecretString::from("c4nary-secret"));
+            let shown = redactor.text(&format!("{before}c4nary-secret{after}"));
             prop_assert!(!shown.contains("c4nary"));
         }
     }

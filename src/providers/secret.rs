@@ -156,28 +156,28 @@ mod tests {
     async fn the_next_request_and_every_lookup_log_in_with_the_new_one(
         #[case] (login, target): (ProviderSettings, Target),
     ) {
-        let peer = ScriptedServer::start(Script::Say("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
-        let account = fixtures::account(&peer, login);
+        let server = ScriptedServer::start(Script::Send("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
+        let account = fixtures::account(&server, login);
         for (current, former) in [(OLD, NEW), (NEW, OLD)] {
             account.secret.replace(current.into());
-            account.adapter.refund(&fixtures::intent("r-1", target.clone()), None).await;
-            account.adapter.lookup(&fixtures::refund("r-1", target.clone()), &fixtures::Unpaced).await;
-            let requests = peer.requests();
+            account.refunds.refund(&fixtures::intent("r-1", target.clone()), None).await;
+            account.refunds.lookup(&fixtures::refund("r-1", target.clone()), &fixtures::Unpaced).await;
+            let requests = server.requests();
             for request in requests.iter().rev().take(2) {
                 assert!(shows(request, current) && !shows(request, former), "{request}");
             }
         }
-        assert_eq!(peer.requests().len(), 4);
+        assert_eq!(server.requests().len(), 4);
     }
 
     #[tokio::test]
     async fn a_provider_that_repeats_either_of_them_is_not_repeated() {
         let said = "HTTP/1.1 200 OK\r\nContent-Length: 46\r\n\r\n-18\nNot old-secret and not new-secret, please.";
-        let peer = ScriptedServer::start(Script::Say(said)).await;
+        let server = ScriptedServer::start(Script::Send(said)).await;
         let (login, target) = sectigo();
-        let account = fixtures::account(&peer, login);
+        let account = fixtures::account(&server, login);
         account.secret.replace(NEW.into());
-        let outcome = account.adapter.refund(&fixtures::intent("r-1", target), None).await;
+        let outcome = account.refunds.refund(&fixtures::intent("r-1", target), None).await;
         let Outcome::Refused { error, .. } = &outcome else { panic!("{outcome:?}") };
         assert_eq!(error.message.trim_end(), "Not *** and not ***, please.");
     }

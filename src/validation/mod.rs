@@ -263,7 +263,7 @@ impl Fetch {
             Ok(answer) => Ok(Arc::new(ValidationStatus::new(answer, fetch_time))),
             Err(problem) => {
                 if is_for_the_operator(&problem) {
-                    let (order_number, problem) = (order.order_number(), problem.without_words());
+                    let (order_number, problem) = (order.order_number(), problem.redacted());
                     warn!(%account, order_number, problem, "a validation status could not be read");
                 }
                 Err(ValidationError::Provider(problem))
@@ -297,7 +297,7 @@ impl ValidationCore {
         let (Some(found), Some(lane)) = (self.accounts.get(account), self.lanes.get(account)) else {
             return Err(ValidationError::AccountNotFound(account.clone()));
         };
-        match found.status.clone() {
+        match found.validation.clone() {
             Some(source) => Ok((source, lane)),
             None => Err(ValidationError::NotSectigo { account: account.clone(), provider: found.provider }),
         }

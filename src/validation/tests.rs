@@ -88,11 +88,11 @@ impl Adapter for NoRefunds {
         unreachable!("a validation status refunds nothing")
     }
 
-    async fn lookup(&self, _: &Refund, _: &dyn crate::providers::Turns) -> Lookup {
+    async fn lookup(&self, _: &Refund, _: &dyn crate::providers::RequestLimiter) -> Lookup {
         unreachable!("a validation status looks no refund up")
     }
 
-    async fn probe(&self, _: &dyn crate::providers::Turns) -> crate::domain::probe::ProbeReport {
+    async fn probe(&self, _: &dyn crate::providers::RequestLimiter) -> crate::domain::probe::ProbeReport {
         unreachable!("validation never probes")
     }
 }
@@ -117,9 +117,9 @@ fn account(name: &str, provider: ProviderKind, status: Option<Arc<dyn Validation
         requests_per_second: 0,
         requests_per_hour: 0,
         pending_limit: Duration::from_secs(86_400),
-        adapter: Arc::new(NoRefunds),
-        status,
-        meter: AccountMeter::off(),
+        refunds: Arc::new(NoRefunds),
+        validation: status,
+        metrics: AccountMeter::off(),
     }
 }
 

@@ -116,8 +116,10 @@ fn events() -> Vec<Event> {
 #[case(State::Failed, &[("checked", State::Failed), ("corrected", State::Failed)])]
 #[case(State::Cancelled, &[])]
 fn the_table_holds_these_moves_and_no_other(#[case] from: State, #[case] moves: &[(&str, State)]) {
-    let found: Vec<(&str, State)> =
-        events().iter().filter_map(|event| Some((event.kind().as_str(), state::next(from, event).ok()?))).collect();
+    let found: Vec<(&str, State)> = events()
+        .iter()
+        .filter_map(|event| Some((event.kind().as_str(), state::transition(from, event).ok()?)))
+        .collect();
     assert_eq!(found, moves);
 }
 
@@ -181,13 +183,13 @@ proptest! {
         for (pick, whatever, seconds) in picks {
             now = Timestamp::from_micros(now.as_micros() + seconds * 1_000_000);
             let possible: Vec<&Event> =
-                events.iter().filter(|event| whatever || state::next(refund.state, event).is_ok()).collect();
+                events.iter().filter(|event| whatever || state::transition(refund.state, event).is_ok()).collect();
             let event = if possible.is_empty() { pick.get(&events) } else { *pick.get(&possible) };
             let Ok(next) = refund.apply(event, now) else {
                 let refused_no = refund.state == State::Dispatching && refund.unanswered_attempts > 0;
                 let not_followed = refund.caution_until.is_none() || refund.corrected_time.is_some();
                 let is_over = refund.state == State::Failed && not_followed;
-                prop_assert!(state::next(refund.state, event).is_err() || refused_no || is_over);
+                prop_assert!(state::transition(refund.state, event).is_err() || refused_no || is_over);
                 continue;
             };
             prop_assert_eq!(next.revision, refund.revision + 1);

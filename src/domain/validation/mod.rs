@@ -16,7 +16,7 @@ use std::fmt;
 use secrecy::SecretString;
 
 use crate::domain::clock::Timestamp;
-use crate::domain::target::{FieldViolation, is_same_order, order_number_fault};
+use crate::domain::target::{FieldViolation, is_same_order, order_number_violation};
 
 /// One order, or one certificate of it, checked.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -384,7 +384,7 @@ impl OrderKey {
     /// # Errors
     /// Every field that is wrong; both certificate fields if they disagree.
     pub fn new(order_number: &str, certificate_id: i64, certificate_number: &str) -> Result<Self, Vec<FieldViolation>> {
-        let mut faults = Vec::from_iter(order_number_fault("order_number", order_number));
+        let mut faults = Vec::from_iter(order_number_violation("order_number", order_number));
         let id = u64::try_from(certificate_id).ok().filter(|id| *id <= MAX_CERTIFICATE_ID);
         if id.is_none() {
             faults.push(FieldViolation::new("certificate_id", format!("must be 0 to {MAX_CERTIFICATE_ID}")));

@@ -42,14 +42,14 @@ fn parse(body: &[u8], content_type: Option<&str>) -> Result<Element, XmlError> {
 }
 
 /// One part of an answer in several.
-struct Part<'a> {
+struct MimePart<'a> {
     content_type: String,
     /// The part has no transfer encoding.
     is_plain: bool,
     body: &'a [u8],
 }
 
-impl Part<'_> {
+impl MimePart<'_> {
     fn is_xml(&self) -> bool {
         let kind = essence(&self.content_type).to_ascii_lowercase();
         self.is_plain && matches!(kind.as_str(), "text/xml" | "application/xml" | "application/xop+xml")
@@ -57,7 +57,7 @@ impl Part<'_> {
 }
 
 /// The parts between lines of `--boundary`, up to `--boundary--`; none where that never comes.
-fn parts<'a>(body: &'a [u8], boundary: &str) -> Option<Vec<Part<'a>>> {
+fn parts<'a>(body: &'a [u8], boundary: &str) -> Option<Vec<MimePart<'a>>> {
     if boundary.is_empty() || boundary.len() > MAX_BOUNDARY {
         return None;
     }
@@ -84,8 +84,8 @@ fn parts<'a>(body: &'a [u8], boundary: &str) -> Option<Vec<Part<'a>>> {
 }
 
 /// Its headers, an empty line, its body.
-fn part(bytes: &[u8]) -> Option<Part<'_>> {
-    let mut part = Part { content_type: String::new(), is_plain: true, body: b"" };
+fn part(bytes: &[u8]) -> Option<MimePart<'_>> {
+    let mut part = MimePart { content_type: String::new(), is_plain: true, body: b"" };
     let mut rest = bytes;
     loop {
         let end = rest.iter().position(|byte| *byte == b'\n')?;
@@ -125,7 +125,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::providers::testing::fixtures::{self, mutated, mutations};
+    use crate::providers::testing::fixtures::{self, apply_mutations, mutations};
 
     fn text_of(content_type: &'static str, body: &[u8]) -> Result<String, XmlError> {
         let answer = fixtures::answer(200, &[("content-type", content_type)], body);
@@ -196,7 +196,7 @@ mod tests {
         #[test]
         fn no_parts_panic(mutations in mutations()) {
             let body = b"--b\r\nContent-Type: text/xml\r\n\r\n<r><a>x</a></r>\r\n--b\r\nContent-Type: image/png\r\n\r\n\xFF\r\n--b--\r\n";
-            let _ = text_of("multipart/related; boundary=b", &mutated(body, &mutations));
+            let _ = text_of("multipart/related; boundary=b", &apply_mutations(body, &mutations));
         }
     }
 }

@@ -19,10 +19,11 @@ use crate::domain::outcome::{Lookup, Outcome};
 use crate::domain::probe::ProbeReport;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::target::Target;
-use crate::http::client::{ConnectError, HttpClient, HttpRequest, REFUND_REPLY_BYTES, not_sent};
+use crate::http::client::{HttpClient, HttpRequest, MAX_REFUND_REPLY_BYTES};
+use crate::providers::http_outcome::not_sent;
 use crate::providers::redact::Redactor;
 use crate::providers::secret::Secret;
-use crate::providers::{RefundProvider, Turns};
+use crate::providers::{ConnectError, RefundProvider, RequestLimiter};
 
 mod description;
 mod document;
@@ -35,12 +36,12 @@ const SOAP_ACTION: HeaderName = HeaderName::from_static("soapaction");
 /// One Debitsuccess account.
 pub struct Debitsuccess {
     http: HttpClient,
-    service: Service,
-    mask: Redactor,
+    service: DebitsuccessService,
+    redactor: Redactor,
 }
 
 /// What the provider's side of the wire is called, and who we are to it.
-pub struct Service {
+pub struct DebitsuccessService {
     /// `User.Username`.
     pub username: String,
     /// `User.Password`.
@@ -60,15 +61,15 @@ impl Debitsuccess {
     ///
     /// # Errors
     /// [`ConnectError::Setting`] where a setting does not fit into the envelope or its header.
-    pub fn new(http: HttpClient, service: Service) -> Result<Self, ConnectError> {
-        let refuse = |setting, fault| Err(ConnectError::Setting { setting, fault });
+    pub fn new(http: HttpClient, service: DebitsuccessService) -> Result<Self, ConnectError> {
+        let refuse = |setting, problem| Err(ConnectError::Setting { setting, problem });
         if !service.path.starts_with('/') {
             return refuse("path", "must begin with \"/\"");
         }
-        if !xml::is_carried(&service.username) {
+        if !xml::is_xml_representable(&service.username) {
             return refuse("username", "must hold no control character: XML cannot carry it");
         }
-        if !xml::is_carried(service.password.current().expose_secret()) {
+        if !xml::is_xml_representable(service.password.current().expose_secret()) {
             return refuse("password", "must hold no control character: XML cannot carry it");
         }
         for (setting, text) in [
@@ -81,8 +82,8 @@ impl Debitsuccess {
                 return refuse(setting, "must be a URI: ASCII, no blank, no quotation mark");
             }
         }
-        let mask = Redactor::of(&service.username, service.password.clone());
-        Ok(Self { http, service, mask })
+        let redactor = Redactor::of(&service.username, service.password.clone());
+        Ok(Self { http, service, redactor })
     }
 
     fn call(&self, operation: &str, envelope: String) -> Result<HttpRequest, &'static str> {
@@ -94,13 +95,13 @@ impl Debitsuccess {
     }
 }
 
-impl Service {
-    fn names(&self) -> wire::Names<'_> {
-        wire::Names { service_namespace: &self.service_namespace, data_namespace: &self.data_namespace }
+impl DebitsuccessService {
+    fn names(&self) -> wire::Namespaces<'_> {
+        wire::Namespaces { service_namespace: &self.service_namespace, data_namespace: &self.data_namespace }
     }
 
-    fn frame<'a>(&'a self, password: &'a SecretString) -> wire::Frame<'a> {
-        wire::Frame {
+    fn frame<'a>(&'a self, password: &'a SecretString) -> wire::EnvelopeContext<'a> {
+        wire::EnvelopeContext {
             service_namespace: &self.service_namespace,
             data_namespace: &self.data_namespace,
             username: &self.username,
@@ -122,10 +123,10 @@ impl RefundProvider for Debitsuccess {
             Err(why) => return not_sent(why),
         };
         let exchange = self.http.send_once(call).await;
-        exchange.into_outcome(|answer| wire::read_refund(answer, &intent.id, self.service.names(), &self.mask))
+        exchange.into_outcome(|answer| wire::read_refund(answer, &intent.id, self.service.names(), &self.redactor))
     }
 
-    async fn lookup(&self, refund: &Refund, _: &dyn Turns) -> Lookup {
+    async fn lookup(&self, refund: &Refund, _: &dyn RequestLimiter) -> Lookup {
         let Target::Debitsuccess(target) = &refund.intent.target else {
             return Lookup::unavailable("the account is one at Debitsuccess, and the target is not");
         };
@@ -135,12 +136,12 @@ impl RefundProvider for Debitsuccess {
             Ok(call) => call,
             Err(why) => return Lookup::unavailable(why),
         };
-        let exchange = self.http.read(call, REFUND_REPLY_BYTES).await;
-        exchange.into_lookup(|answer| wire::read_status(answer, refund, target, self.service.names(), &self.mask))
+        let exchange = self.http.read(call, MAX_REFUND_REPLY_BYTES).await;
+        exchange.into_lookup(|answer| wire::read_status(answer, refund, target, self.service.names(), &self.redactor))
     }
 
-    async fn probe(&self, turns: &dyn Turns) -> ProbeReport {
-        self.ask_harmlessly(turns).await
+    async fn probe(&self, limiter: &dyn RequestLimiter) -> ProbeReport {
+        self.run_probe(limiter).await
     }
 }
 
@@ -149,7 +150,7 @@ mod tests {
     use super::*;
     use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget};
     use crate::providers::ProviderSettings;
-    use crate::providers::testing::fixtures::{self, Unpaced, outcome_word};
+    use crate::providers::testing::fixtures::{self, Unpaced, outcome_summary};
     use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
     fn target() -> Target {
@@ -176,9 +177,10 @@ mod tests {
 
     #[tokio::test]
     async fn the_refund_request_is_these_bytes() {
-        let peer = ScriptedServer::start(Script::Say("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
-        let outcome = fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await;
-        assert_eq!(outcome_word(&outcome), "unknown provider_server_error");
+        let server = ScriptedServer::start(Script::Send("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
+        let outcome =
+            fixtures::account(&server, login()).refunds.refund(&fixtures::intent("r-1", target()), None).await;
+        assert_eq!(outcome_summary(&outcome), "unknown provider_server_error");
         let body = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\
             <s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\"><s:Body>\
             <InitiateRefund xmlns=\"http://tempuri.org/\">\
@@ -195,19 +197,19 @@ mod tests {
              soapaction: \"http://tempuri.org/IDSServices/InitiateRefund\"\r\naccept: */*\r\nuser-agent: recoup/{}\r\n\
              host: {}\r\ncontent-length: {}\r\n\r\n",
             env!("CARGO_PKG_VERSION"),
-            peer.endpoint().trim_start_matches("http://"),
+            server.endpoint().trim_start_matches("http://"),
             body.len(),
         );
-        assert_eq!(peer.requests(), [format!("{head}{body}")]);
+        assert_eq!(server.requests(), [format!("{head}{body}")]);
     }
 
     #[tokio::test]
     async fn the_lookup_request_is_these_bytes() {
-        let peer = ScriptedServer::start(Script::Close).await;
+        let server = ScriptedServer::start(Script::Close).await;
         let lookup =
-            fixtures::account(&peer, login()).adapter.lookup(&fixtures::refund("r-1", target()), &Unpaced).await;
+            fixtures::account(&server, login()).refunds.lookup(&fixtures::refund("r-1", target()), &Unpaced).await;
         assert!(matches!(lookup, Lookup::Unavailable { .. }), "{lookup:?}");
-        let request = peer.requests().remove(0);
+        let request = server.requests().remove(0);
         assert!(request.contains("soapaction: \"http://tempuri.org/IDSServices/GetRefundStatus\"\r\n"), "{request}");
         let members = "<d:RequestInitiator>ops</d:RequestInitiator>\
             <d:User><d:Password>p&lt;ss&amp;word</d:Password><d:Username>demo</d:Username></d:User>\
@@ -219,9 +221,11 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_cut_off_is_doubt() {
-        let peer = ScriptedServer::start(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n<s:Envelope")).await;
-        let outcome = fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await;
-        assert_eq!(outcome_word(&outcome), "unknown connection_lost");
-        assert_eq!(peer.requests().len(), 1);
+        let server =
+            ScriptedServer::start(Script::Send("HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n<s:Envelope")).await;
+        let outcome =
+            fixtures::account(&server, login()).refunds.refund(&fixtures::intent("r-1", target()), None).await;
+        assert_eq!(outcome_summary(&outcome), "unknown connection_lost");
+        assert_eq!(server.requests().len(), 1);
     }
 }

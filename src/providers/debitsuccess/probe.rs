@@ -8,16 +8,16 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 use super::Debitsuccess;
-use super::description::{Description, Difference, Setting, Spoken};
+use super::description::{AnswerNamespaces, ServiceDescription, ServiceSetting, SettingDifference};
 use super::wire::{self, GET_REFUND_STATUS};
 use super::xml::{Element, XmlError};
 use crate::domain::ids::RefundId;
-use crate::domain::outcome::provider_text;
+use crate::domain::outcome::sanitize_provider_text;
 use crate::domain::probe::{Credentials, ProbeReport};
 use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget};
-use crate::http::client::{HttpOutcome, HttpRequest, HttpResponse, REFUND_REPLY_BYTES, STATUS_REPLY_BYTES};
-use crate::providers::Turns;
-use crate::providers::probing::Probing;
+use crate::http::client::{HttpOutcome, HttpRequest, HttpResponse, MAX_REFUND_REPLY_BYTES, MAX_STATUS_REPLY_BYTES};
+use crate::providers::RequestLimiter;
+use crate::providers::probe_run::ProbeRun;
 use crate::providers::redact::Redactor;
 use crate::providers::text::{content_type, decode_damaged};
 
@@ -28,38 +28,38 @@ const NO_REFUND: &str = "recoup-probe-of-no-refund";
 
 /// What a GetRefundStatus is answered with, as far as a probe needs it.
 #[derive(Debug, PartialEq, Eq)]
-enum Reply {
+enum ProbeReply {
     /// The words of Status, and the codes and texts of the Error notes.
     Result { status: String, errors: Vec<(String, String)> },
     /// A SOAP fault: code and text.
-    Fault { code: String, text: String },
+    SoapFault { code: String, text: String },
 }
 
 impl Debitsuccess {
-    pub(super) async fn ask_harmlessly(&self, turns: &dyn Turns) -> ProbeReport {
-        let mut probing = Probing::of(&self.http);
-        turns.turn().await;
+    pub(super) async fn run_probe(&self, limiter: &dyn RequestLimiter) -> ProbeReport {
+        let mut probe = ProbeRun::of(&self.http);
+        limiter.acquire().await;
         let get = HttpRequest {
             method: Method::GET,
             path: self.service.path.clone(),
             headers: HeaderMap::new(),
             body: Bytes::new(),
         };
-        let exchange = self.http.read_with_query(get, "wsdl", STATUS_REPLY_BYTES).await;
-        let wsdl = probing.answer_beside("?wsdl", exchange);
-        if probing.is_over() {
-            return probing.end();
+        let exchange = self.http.read_with_query(get, "wsdl", MAX_STATUS_REPLY_BYTES).await;
+        let wsdl = probe.optional_answer("?wsdl", exchange);
+        if probe.should_stop() {
+            return probe.into_report();
         }
-        let differences = wsdl.map(|answer| self.differences(&mut probing, &answer)).unwrap_or_default();
+        let differences = wsdl.map(|answer| self.differences(&mut probe, &answer)).unwrap_or_default();
         for difference in &differences {
-            probing.failure(self.mask.text(&difference.sentence));
+            probe.failure(self.redactor.text(&difference.sentence));
         }
-        turns.turn().await;
+        limiter.acquire().await;
         let exchange = self.ask_for_no_refund().await;
-        if let Some(answer) = probing.answer_to(GET_REFUND_STATUS, exchange) {
-            self.note_answer(&mut probing, &answer, differences);
+        if let Some(answer) = probe.required_answer(GET_REFUND_STATUS, exchange) {
+            self.note_answer(&mut probe, &answer, differences);
         }
-        probing.end()
+        probe.into_report()
     }
 
     async fn ask_for_no_refund(&self) -> HttpOutcome {
@@ -71,59 +71,59 @@ impl Debitsuccess {
             request_initiator: "",
         });
         let (Ok(target), Ok(id)) = (target, RefundId::parse(NO_REFUND)) else {
-            return HttpOutcome::NotSent { why: "the probe's own names do not fit".to_owned() };
+            return HttpOutcome::NotSent { evidence: "the probe's own names do not fit".to_owned() };
         };
         let password = self.service.password.current();
         let envelope = wire::status_envelope(&self.service.frame(&password), &id, &target);
         match self.call(GET_REFUND_STATUS, envelope) {
-            Ok(call) => self.http.read(call, REFUND_REPLY_BYTES).await,
-            Err(why) => HttpOutcome::NotSent { why: why.to_owned() },
+            Ok(call) => self.http.read(call, MAX_REFUND_REPLY_BYTES).await,
+            Err(why) => HttpOutcome::NotSent { evidence: why.to_owned() },
         }
     }
 
     /// What the description contradicts. A missing description is only a remark: a service can
     /// refund without publishing one.
-    fn differences(&self, probing: &mut Probing, answer: &HttpResponse) -> Vec<Difference> {
+    fn differences(&self, probe: &mut ProbeRun, answer: &HttpResponse) -> Vec<SettingDifference> {
         let place = format!("{}?wsdl", self.service.path);
         if answer.status != 200 {
-            probing.remark(format!(
+            probe.remark(format!(
                 "the service has no description at {place} (HTTP {}), so its names are not compared with the settings",
                 answer.status
             ));
             return Vec::new();
         }
-        match Description::read(decode_damaged(&answer.body, content_type(answer)).as_bytes()) {
+        match ServiceDescription::read(decode_damaged(&answer.body, content_type(answer)).as_bytes()) {
             Ok(Some(description)) => {
                 if !description.has_operations() {
-                    probing.remark(format!("the description at {place} names no operation"));
+                    probe.remark(format!("the description at {place} names no operation"));
                 }
                 description.differences(&self.service)
             }
             Ok(None) => {
-                probing.remark(format!(
+                probe.remark(format!(
                     "what is at {place} is no WSDL, so the service's names are not compared with the settings"
                 ));
                 Vec::new()
             }
             Err(problem) => {
-                probing.remark(format!("the description at {place} {problem}"));
+                probe.remark(format!("the description at {place} {problem}"));
                 Vec::new()
             }
         }
     }
 
-    fn note_answer(&self, probing: &mut Probing, answer: &HttpResponse, mut known: Vec<Difference>) {
-        let reply = match Reply::read(answer, &self.mask) {
+    fn note_answer(&self, probe: &mut ProbeRun, answer: &HttpResponse, mut known: Vec<SettingDifference>) {
+        let reply = match ProbeReply::read(answer, &self.redactor) {
             Ok(Some(reply)) => reply,
             Ok(None) => {
                 let status = answer.status;
-                return probing.failure(format!(
+                return probe.failure(format!(
                     "{GET_REFUND_STATUS} is answered with HTTP {status} and no SOAP answer: are endpoint and path right?"
                 ));
             }
             Err(problem) => {
                 let status = answer.status;
-                return probing.failure(format!(
+                return probe.failure(format!(
                     "{GET_REFUND_STATUS} is answered with HTTP {status} and a body that {problem}: are endpoint and \
                      path right?"
                 ));
@@ -131,53 +131,53 @@ impl Debitsuccess {
         };
         // The description is more exact than an answer.
         let text = decode_damaged(&answer.body, content_type(answer));
-        let spoken = Spoken::read(text.as_bytes(), GET_REFUND_STATUS).unwrap_or_default();
-        for difference in spoken.differences(&self.service) {
+        let namespaces = AnswerNamespaces::read(text.as_bytes(), GET_REFUND_STATUS).unwrap_or_default();
+        for difference in namespaces.differences(&self.service) {
             if known.iter().all(|one| one.setting != difference.setting) {
-                probing.failure(self.mask.text(&difference.sentence));
+                probe.failure(self.redactor.text(&difference.sentence));
                 known.push(difference);
             }
         }
         let is_known = |setting| known.iter().any(|one| one.setting == Some(setting));
         match reply {
-            Reply::Fault { code, .. } if is_fault(&code, "ActionNotSupported") => {
-                if !is_known(Setting::ActionPrefix) {
-                    probing.failure(format!(
+            ProbeReply::SoapFault { code, .. } if is_fault(&code, "ActionNotSupported") => {
+                if !is_known(ServiceSetting::ActionPrefix) {
+                    probe.failure(format!(
                         "the service supports no SOAPAction \"{}{GET_REFUND_STATUS}\": action_prefix is wrong",
                         self.service.action_prefix
                     ));
                 }
             }
-            Reply::Fault { code, .. }
-                if is_fault(&code, "DeserializationFailed") && is_known(Setting::ServiceNamespace) => {}
-            Reply::Fault { code, .. } if is_fault(&code, "DeserializationFailed") => {
-                probing.failure(format!(
+            ProbeReply::SoapFault { code, .. }
+                if is_fault(&code, "DeserializationFailed") && is_known(ServiceSetting::ServiceNamespace) => {}
+            ProbeReply::SoapFault { code, .. } if is_fault(&code, "DeserializationFailed") => {
+                probe.failure(format!(
                     "the service cannot read {GET_REFUND_STATUS} ({code}): service_namespace or data_namespace is wrong"
                 ));
             }
-            Reply::Fault { code, text } => {
-                probing.failure(format!("{GET_REFUND_STATUS} is answered with the fault {code} ({text})"));
+            ProbeReply::SoapFault { code, text } => {
+                probe.failure(format!("{GET_REFUND_STATUS} is answered with the fault {code} ({text})"));
             }
-            Reply::Result { errors, .. } if errors.iter().any(|(code, _)| code == "02") => {
-                let names = is_known(Setting::ServiceNamespace) || is_known(Setting::DataNamespace);
+            ProbeReply::Result { errors, .. } if errors.iter().any(|(code, _)| code == "02") => {
+                let names = is_known(ServiceSetting::ServiceNamespace) || is_known(ServiceSetting::DataNamespace);
                 // The service has not read the login, so its no is not about it.
                 if !names {
-                    probing.credentials = Credentials::Refused;
-                    probing.failure(format!("the provider refuses username or password ({})", said(&errors)));
+                    probe.credentials = Credentials::Refused;
+                    probe.failure(format!("the provider refuses username or password ({})", said(&errors)));
                 }
             }
-            Reply::Result { errors, .. } if !errors.is_empty() && errors.iter().all(|(code, _)| code == "08") => {
-                probing.credentials = Credentials::Accepted;
+            ProbeReply::Result { errors, .. } if !errors.is_empty() && errors.iter().all(|(code, _)| code == "08") => {
+                probe.credentials = Credentials::Accepted;
             }
-            Reply::Result { status, errors }
+            ProbeReply::Result { status, errors }
                 if errors.is_empty() && matches!(status.as_str(), "Succeed" | "Success") =>
             {
-                probing.credentials = Credentials::Accepted;
-                probing.remark(format!(
+                probe.credentials = Credentials::Accepted;
+                probe.remark(format!(
                     "{GET_REFUND_STATUS} of a refund that cannot exist is answered with {status} and not with 08"
                 ));
             }
-            Reply::Result { status, errors } => probing.failure(format!(
+            ProbeReply::Result { status, errors } => probe.failure(format!(
                 "{GET_REFUND_STATUS} of a refund that cannot exist is answered with {status} ({}) and not with 08",
                 said(&errors)
             )),
@@ -185,14 +185,14 @@ impl Debitsuccess {
     }
 }
 
-impl Reply {
+impl ProbeReply {
     /// None where the document is no answer to GetRefundStatus.
-    fn read(answer: &HttpResponse, mask: &Redactor) -> Result<Option<Reply>, XmlError> {
+    fn read(answer: &HttpResponse, redactor: &Redactor) -> Result<Option<ProbeReply>, XmlError> {
         let root = Element::parse(&decode_damaged(&answer.body, content_type(answer)))?;
         let Some(body) = root.child("Body")?.filter(|_| root.name() == "Envelope") else { return Ok(None) };
         if let Some(fault) = body.child("Fault")? {
-            let part = |name| Ok(mask.text(fault.value(name)?.unwrap_or_default()));
-            return Ok(Some(Reply::Fault { code: part("faultcode")?, text: part("faultstring")? }));
+            let part = |name| Ok(redactor.text(fault.value(name)?.unwrap_or_default()));
+            return Ok(Some(ProbeReply::SoapFault { code: part("faultcode")?, text: part("faultstring")? }));
         }
         let Some(response) = body.child("GetRefundStatusResponse")? else { return Ok(None) };
         let Some(result) = response.child("GetRefundStatusResult")?.filter(|_| answer.status == 200) else {
@@ -201,11 +201,11 @@ impl Reply {
         let mut errors = Vec::new();
         for note in result.child("ResponseNotes")?.map(Element::children).unwrap_or_default() {
             if note.value("NoteType")? == Some("Error") {
-                let part = |name| Ok(mask.text(note.value(name)?.unwrap_or_default()));
+                let part = |name| Ok(redactor.text(note.value(name)?.unwrap_or_default()));
                 errors.push((part("Code")?, part("Note")?));
             }
         }
-        Ok(Some(Reply::Result { status: mask.text(result.value("Status")?.unwrap_or_default()), errors }))
+        Ok(Some(ProbeReply::Result { status: redactor.text(result.value("Status")?.unwrap_or_default()), errors }))
     }
 }
 
@@ -217,7 +217,7 @@ fn is_fault(code: &str, name: &str) -> bool {
 /// `02 Invalid user credentials; 08 ...`.
 fn said(errors: &[(String, String)]) -> String {
     let said: Vec<String> = errors.iter().map(|(code, text)| format!("{code} {text}")).collect();
-    if said.is_empty() { "no error".to_owned() } else { provider_text(&said.join("; ")) }
+    if said.is_empty() { "no error".to_owned() } else { sanitize_provider_text(&said.join("; ")) }
 }
 
 #[cfg(test)]
@@ -226,13 +226,13 @@ mod tests {
     use secrecy::SecretString;
 
     use super::*;
-    use crate::providers::debitsuccess::Service;
+    use crate::providers::debitsuccess::DebitsuccessService;
     use crate::providers::secret::Secret;
     use crate::providers::testing::fixtures::{self, Unpaced};
     use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
-    fn service() -> Service {
-        Service {
+    fn service() -> DebitsuccessService {
+        DebitsuccessService {
             username: "demo".to_owned(),
             password: Secret::new(SecretString::from("c4nary-secret")),
             path: "/DSWebService/DSServices.svc".to_owned(),
@@ -289,11 +289,11 @@ mod tests {
         #[case] credentials: Credentials,
         #[case] words: &[&str],
     ) {
-        let peer = ScriptedServer::start(Script::Close).await;
-        let account = Debitsuccess::new(fixtures::http_of(&peer), service()).map_err(|_| "refused").unwrap();
-        let mut probing = Probing::of(&account.http);
-        account.note_answer(&mut probing, &fixtures::answer(status, &[], body.as_bytes()), Vec::new());
-        let report = probing.end();
+        let server = ScriptedServer::start(Script::Close).await;
+        let account = Debitsuccess::new(fixtures::http_of(&server), service()).map_err(|_| "refused").unwrap();
+        let mut probe = ProbeRun::of(&account.http);
+        account.note_answer(&mut probe, &fixtures::answer(status, &[], body.as_bytes()), Vec::new());
+        let report = probe.into_report();
         assert_eq!(report.credentials, credentials, "{report:?}");
         assert_eq!(report.findings.len(), usize::from(!words.is_empty()), "{report:?}");
         for word in words {
@@ -304,26 +304,26 @@ mod tests {
 
     /// Leaves out what the description has already shown.
     #[rstest]
-    #[case::a_setting_that_no_member_is_read_by(Setting::DataNamespace, 200, reply("http://other/", "Failed", &note("02")))]
-    #[case::an_action(Setting::ActionPrefix, 500, fault("ActionNotSupported"))]
-    #[case::an_element(Setting::ServiceNamespace, 500, fault("DeserializationFailed"))]
+    #[case::a_setting_that_no_member_is_read_by(ServiceSetting::DataNamespace, 200, reply("http://other/", "Failed", &note("02")))]
+    #[case::an_action(ServiceSetting::ActionPrefix, 500, fault("ActionNotSupported"))]
+    #[case::an_element(ServiceSetting::ServiceNamespace, 500, fault("DeserializationFailed"))]
     #[tokio::test]
-    async fn what_is_known_is_one_sentence(#[case] setting: Setting, #[case] status: u16, #[case] body: String) {
-        let peer = ScriptedServer::start(Script::Close).await;
-        let account = Debitsuccess::new(fixtures::http_of(&peer), service()).map_err(|_| "refused").unwrap();
-        let mut probing = Probing::of(&account.http);
-        let known = vec![Difference { setting: Some(setting), sentence: "said".to_owned() }];
-        account.note_answer(&mut probing, &fixtures::answer(status, &[], body.as_bytes()), known);
-        let report = probing.end();
+    async fn what_is_known_is_one_sentence(#[case] setting: ServiceSetting, #[case] status: u16, #[case] body: String) {
+        let server = ScriptedServer::start(Script::Close).await;
+        let account = Debitsuccess::new(fixtures::http_of(&server), service()).map_err(|_| "refused").unwrap();
+        let mut probe = ProbeRun::of(&account.http);
+        let known = vec![SettingDifference { setting: Some(setting), sentence: "said".to_owned() }];
+        account.note_answer(&mut probe, &fixtures::answer(status, &[], body.as_bytes()), known);
+        let report = probe.into_report();
         assert_eq!((report.credentials, report.findings.len()), (Credentials::Unknown, 0), "{report:?}");
     }
 
     #[tokio::test]
     async fn the_description_is_asked_for_without_a_login() {
-        let peer = ScriptedServer::start(Script::Say("HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n")).await;
-        let account = Debitsuccess::new(fixtures::http_of(&peer), service()).map_err(|_| "refused").unwrap();
-        let report = account.ask_harmlessly(&Unpaced).await;
-        let requests = peer.requests();
+        let server = ScriptedServer::start(Script::Send("HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n")).await;
+        let account = Debitsuccess::new(fixtures::http_of(&server), service()).map_err(|_| "refused").unwrap();
+        let report = account.run_probe(&Unpaced).await;
+        let requests = server.requests();
         assert_eq!(requests.len(), 2);
         assert!(requests[0].starts_with("GET /DSWebService/DSServices.svc?wsdl HTTP/1.1\r\n"), "{}", requests[0]);
         assert!(!requests[0].contains("c4nary") && requests[0].ends_with("\r\n\r\n"), "{}", requests[0]);
@@ -342,15 +342,15 @@ mod tests {
             let bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
             fixtures::answer(200, &[("content-type", "text/xml; charset=utf-16le")], &bytes)
         };
-        let peer = ScriptedServer::start(Script::Close).await;
-        let account = Debitsuccess::new(fixtures::http_of(&peer), service()).map_err(|_| "refused").unwrap();
-        let mut probing = Probing::of(&account.http);
+        let server = ScriptedServer::start(Script::Close).await;
+        let account = Debitsuccess::new(fixtures::http_of(&server), service()).map_err(|_| "refused").unwrap();
+        let mut probe = ProbeRun::of(&account.http);
         let description =
             "<w:definitions xmlns:w=\"http://schemas.xmlsoap.org/wsdl/\" targetNamespace=\"http://other/\"/>";
-        let known = account.differences(&mut probing, &utf_16(description));
-        assert!(known.iter().any(|one| one.setting == Some(Setting::ServiceNamespace)), "{known:?}");
-        account.note_answer(&mut probing, &utf_16(&reply("http://other/", "Failed", &note("02"))), Vec::new());
-        let report = probing.end();
+        let known = account.differences(&mut probe, &utf_16(description));
+        assert!(known.iter().any(|one| one.setting == Some(ServiceSetting::ServiceNamespace)), "{known:?}");
+        account.note_answer(&mut probe, &utf_16(&reply("http://other/", "Failed", &note("02"))), Vec::new());
+        let report = probe.into_report();
         assert!(report.findings.iter().any(|found| found.sentence.contains("data_namespace")), "{report:?}");
     }
 }

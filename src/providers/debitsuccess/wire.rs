@@ -12,8 +12,8 @@ use quick_xml::escape::escape;
 use crate::domain::ids::RefundId;
 use crate::domain::money::Comparison;
 use crate::domain::outcome::{
-    Acceptance, AccountSignal, Confirmation, DoubtReason, ErrorCategory, Lookup, Outcome, PROVIDER_TEXT_BYTES,
-    ProviderError, provider_text,
+    Acceptance, AccountSignal, Confirmation, DoubtReason, ErrorCategory, Lookup, MAX_PROVIDER_TEXT_BYTES, Outcome,
+    ProviderError, sanitize_provider_text,
 };
 use crate::domain::refund::Refund;
 use crate::domain::target::DebitsuccessTarget;
@@ -33,7 +33,7 @@ const MAX_REMARKS: usize = 16;
 const NAMESPACE_CHARS: usize = 120;
 
 /// What stands in every envelope besides the refund itself.
-pub(crate) struct Frame<'a> {
+pub(crate) struct EnvelopeContext<'a> {
     /// XML namespace of the operations.
     pub service_namespace: &'a str,
     /// XML namespace of the data members.
@@ -46,7 +46,7 @@ pub(crate) struct Frame<'a> {
 
 /// The envelope of InitiateRefund. The identifier is always sent: without it a lost answer could
 /// never be found again.
-pub(crate) fn refund_envelope(frame: &Frame<'_>, id: &RefundId, target: &DebitsuccessTarget) -> String {
+pub(crate) fn refund_envelope(frame: &EnvelopeContext<'_>, id: &RefundId, target: &DebitsuccessTarget) -> String {
     let amount = target.amount().decimal();
     frame.envelope(
         INITIATE_REFUND,
@@ -63,7 +63,7 @@ pub(crate) fn refund_envelope(frame: &Frame<'_>, id: &RefundId, target: &Debitsu
 
 /// The envelope of GetRefundStatus, by our own identifier: the provider's number may never have
 /// reached us.
-pub(crate) fn status_envelope(frame: &Frame<'_>, id: &RefundId, target: &DebitsuccessTarget) -> String {
+pub(crate) fn status_envelope(frame: &EnvelopeContext<'_>, id: &RefundId, target: &DebitsuccessTarget) -> String {
     frame.envelope(
         GET_REFUND_STATUS,
         target,
@@ -77,7 +77,7 @@ pub(crate) fn status_envelope(frame: &Frame<'_>, id: &RefundId, target: &Debitsu
 
 /// What the account's settings call the namespaces that the provider does not publish.
 #[derive(Clone, Copy)]
-pub(crate) struct Names<'a> {
+pub(crate) struct Namespaces<'a> {
     /// XML namespace of the operations.
     pub service_namespace: &'a str,
     /// XML namespace of the data members.
@@ -85,19 +85,19 @@ pub(crate) struct Names<'a> {
 }
 
 /// What an answer to InitiateRefund means for the refund `id`.
-pub(crate) fn read_refund(answer: &HttpResponse, id: &RefundId, names: Names<'_>, mask: &Redactor) -> Outcome {
-    let reply = match Reply::read(answer, INITIATE_REFUND, names, mask) {
+pub(crate) fn read_refund(answer: &HttpResponse, id: &RefundId, names: Namespaces<'_>, redactor: &Redactor) -> Outcome {
+    let reply = match OperationReply::read(answer, INITIATE_REFUND, names, redactor) {
         Ok(reply) => reply,
-        Err(NoReply::NotDispatched(error)) => return Outcome::NotSent { error, retry_at: None },
-        Err(NoReply::Doubt(doubt)) => return doubt.into(),
+        Err(ReplyError::NotDispatched(error)) => return Outcome::NotSent { error, retry_at: None },
+        Err(ReplyError::UnknownReply(doubt)) => return doubt.into(),
     };
     match reply.status {
-        Status::Succeed => {
+        ServiceStatus::Succeed => {
             if let Some(error) = reply.errors().next() {
-                return contradiction(&format!("it succeeded, with the error {}", error.said()));
+                return contradiction(&format!("it succeeded, with the error {}", error.to_text()));
             }
             if reply.identifier.as_deref() != Some(id.as_str()) {
-                let shown = shown(reply.identifier.as_deref(), mask);
+                let shown = shown(reply.identifier.as_deref(), redactor);
                 return contradiction(&format!(
                     "it succeeded for another ExternalRefundIdentifier, {shown}, and ours is \"{id}\""
                 ));
@@ -116,10 +116,12 @@ pub(crate) fn read_refund(answer: &HttpResponse, id: &RefundId, names: Names<'_>
         }
         // Refused before it looked at the request (02), the service echoes an identifier of its own
         // making: it says nothing here.
-        Status::Failed => reply.refusal(answer.status),
-        Status::Unknown => {
-            Doubt::new(DoubtReason::ProviderSaysUnknown, format!("the Status is Unknown{}", reply.said())).into()
-        }
+        ServiceStatus::Failed => reply.refusal(answer.status),
+        ServiceStatus::Unknown => UnknownReply::new(
+            DoubtReason::ProviderSaysUnknown,
+            format!("the Status is Unknown{}", reply.errors_suffix()),
+        )
+        .into(),
     }
 }
 
@@ -128,31 +130,31 @@ pub(crate) fn read_status(
     answer: &HttpResponse,
     refund: &Refund,
     target: &DebitsuccessTarget,
-    names: Names<'_>,
-    mask: &Redactor,
+    names: Namespaces<'_>,
+    redactor: &Redactor,
 ) -> Lookup {
-    let reply = match Reply::read(answer, GET_REFUND_STATUS, names, mask) {
+    let reply = match OperationReply::read(answer, GET_REFUND_STATUS, names, redactor) {
         Ok(reply) => reply,
-        Err(NoReply::NotDispatched(error)) => {
-            return Lookup::Unavailable { evidence: error.message, heard: AccountSignal::NotDispatched };
+        Err(ReplyError::NotDispatched(error)) => {
+            return Lookup::Unavailable { evidence: error.message, signal: AccountSignal::NotDispatched };
         }
-        Err(NoReply::Doubt(doubt)) => return Lookup::unavailable(doubt.evidence),
+        Err(ReplyError::UnknownReply(doubt)) => return Lookup::unavailable(doubt.evidence),
     };
-    let errors: Vec<&Note> = reply.errors().collect();
+    let errors: Vec<&ResponseNote> = reply.errors().collect();
     match (reply.status, errors.as_slice()) {
-        (Status::Succeed, []) => {}
-        (Status::Failed, [error]) if error.code == "08" => {
-            return Lookup::not_found(error.said());
+        (ServiceStatus::Succeed, []) => {}
+        (ServiceStatus::Failed, [error]) if error.code == "08" => {
+            return Lookup::not_found(error.to_text());
         }
         (status, _) => {
-            let evidence = format!("the Status is {}{}", status.as_str(), reply.said());
+            let evidence = format!("the Status is {}{}", status.as_str(), reply.errors_suffix());
             let is_login = reply.refuses_the_login() && reply.other_names.is_none();
-            let heard = if is_login { AccountSignal::LoginRefused } else { AccountSignal::Nothing };
-            return Lookup::Unavailable { evidence, heard };
+            let signal = if is_login { AccountSignal::LoginRefused } else { AccountSignal::None };
+            return Lookup::Unavailable { evidence, signal };
         }
     }
     if reply.identifier.as_deref() != Some(refund.id().as_str()) {
-        let shown = shown(reply.identifier.as_deref(), mask);
+        let shown = shown(reply.identifier.as_deref(), redactor);
         let ours = refund.id();
         return Lookup::unavailable(format!(
             "the answer is for another ExternalRefundIdentifier, {shown}, and ours is \"{ours}\""
@@ -171,14 +173,14 @@ pub(crate) fn read_status(
     // amount is no contradiction: the documents call it an Integer.
     let told = reply.refund_amount.as_deref().map(|told| target.amount().compare(told));
     if told == Some(Comparison::Different) {
-        let shown = shown(reply.refund_amount.as_deref(), mask);
+        let shown = shown(reply.refund_amount.as_deref(), redactor);
         let evidence = format!("RefundAmount is {shown}, and ours is \"{}\"", target.amount().decimal());
         return Lookup::Found(contradiction(&evidence));
     }
     let remarks = reply.remarks();
     // The number that the refund was taken under stays, however it is written here.
     let (reference, status_note) = (refund.provider_reference.clone().or(reply.number), reply.note);
-    let status = Some(exactly(&word, mask));
+    let status = Some(exactly(&word, redactor));
     Lookup::Found(match word.as_str() {
         "Completed" => Outcome::Refunded(Confirmation {
             reference,
@@ -205,9 +207,9 @@ pub(crate) fn read_status(
 /// `InitiateRefundResult` and `GetRefundStatusResult`, which share their base. Texts are masked and
 /// bounded.
 #[derive(Debug)]
-struct Reply {
-    status: Status,
-    notes: Vec<Note>,
+struct OperationReply {
+    status: ServiceStatus,
+    notes: Vec<ResponseNote>,
     /// As it came, for it is compared: masked, an identifier that holds the password would be
     /// another one.
     identifier: Option<String>,
@@ -227,7 +229,7 @@ struct Reply {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Status {
+enum ServiceStatus {
     Succeed,
     Failed,
     Unknown,
@@ -235,7 +237,7 @@ enum Status {
 
 /// One of `ResponseNotes`.
 #[derive(Debug)]
-struct Note {
+struct ResponseNote {
     code: String,
     text: String,
     kind: NoteKind,
@@ -259,19 +261,19 @@ enum Meaning {
 }
 
 /// Why an answer is none.
-struct Doubt {
+struct UnknownReply {
     reason: DoubtReason,
     evidence: String,
 }
 
 /// What is no reply of the operation.
-enum NoReply {
+enum ReplyError {
     /// The service says that it has dispatched nothing.
     NotDispatched(ProviderError),
-    Doubt(Doubt),
+    UnknownReply(UnknownReply),
 }
 
-impl Frame<'_> {
+impl EnvelopeContext<'_> {
     fn envelope(&self, operation: &str, target: &DebitsuccessTarget, members: &[(&str, Option<&str>)]) -> String {
         let mut body = String::new();
         if let Some(initiator) = target.request_initiator() {
@@ -295,30 +297,35 @@ impl Frame<'_> {
     }
 }
 
-impl Reply {
-    fn read(answer: &HttpResponse, operation: &str, names: Names<'_>, mask: &Redactor) -> Result<Reply, NoReply> {
+impl OperationReply {
+    fn read(
+        answer: &HttpResponse,
+        operation: &str,
+        names: Namespaces<'_>,
+        redactor: &Redactor,
+    ) -> Result<OperationReply, ReplyError> {
         let unreadable = |fault: XmlError| {
-            Doubt::new(DoubtReason::UnreadableReply, format!("HTTP {} with a body that {fault}", answer.status))
+            UnknownReply::new(DoubtReason::UnreadableReply, format!("HTTP {} with a body that {fault}", answer.status))
         };
         // An answer that is only read may be multipart and may repeat a member; the answer to a
         // refund may not.
         let is_read = operation == GET_REFUND_STATUS;
         let root = if is_read { document::read_with_parts(answer) } else { document::read(answer) };
-        let fault = root.as_ref().ok().and_then(Fault::of);
+        let fault = root.as_ref().ok().and_then(SoapFault::of);
         if let Some(fault) = &fault
-            && let Some(error) = fault.not_dispatched(answer.status, mask)
+            && let Some(error) = fault.not_dispatched(answer.status, redactor)
         {
-            return Err(NoReply::NotDispatched(error));
+            return Err(ReplyError::NotDispatched(error));
         }
-        let said = fault.map(|fault| fault.said(names, mask)).unwrap_or_default();
+        let said = fault.map(|fault| fault.describe(names, redactor)).unwrap_or_default();
         if answer.status != 200 || !said.is_empty() {
             let is_server = answer.status >= 500;
             let reason = if is_server { DoubtReason::ProviderServerError } else { DoubtReason::UnreadableReply };
-            return Err(Doubt::new(reason, format!("HTTP {}{said}", answer.status)).into());
+            return Err(UnknownReply::new(reason, format!("HTTP {}{said}", answer.status)).into());
         }
         let root = root.map_err(unreadable)?;
         let (response, result) = result_of(&root, operation).map_err(unreadable)?.ok_or_else(|| {
-            Doubt::new(DoubtReason::UnreadableReply, format!("HTTP 200 and no {operation}Result in an envelope"))
+            UnknownReply::new(DoubtReason::UnreadableReply, format!("HTTP 200 and no {operation}Result in an envelope"))
         })?;
         let value = |name: &str| if is_read { result.same_value(name) } else { result.value(name) };
         let mut irregular = Vec::new();
@@ -328,39 +335,39 @@ impl Reply {
                 None
             });
             // A text of blanks that XML does not count as blanks is empty, too.
-            text.map(|text| mask.text(text)).filter(|text| !text.is_empty())
+            text.map(|text| redactor.text(text)).filter(|text| !text.is_empty())
         };
         let (note, message_id) = (remark("Note"), remark("Id"));
-        let fields = || -> Result<Reply, XmlError> {
-            Ok(Reply {
-                status: Status::Unknown,
+        let fields = || -> Result<OperationReply, XmlError> {
+            Ok(OperationReply {
+                status: ServiceStatus::Unknown,
                 notes: Vec::new(),
                 identifier: value("ExternalRefundIdentifier")?.map(str::to_owned),
                 number: value("RefundRequestNumber")?
                     .filter(|number| !number_of(number).is_empty())
-                    .map(|told| mask.text(told)),
+                    .map(|told| redactor.text(told)),
                 refund_status: value("RefundStatus")?.map(str::to_owned),
                 refund_amount: value("RefundAmount")?.map(str::to_owned),
                 note,
                 message_id,
                 irregular,
-                other_names: names.differ_from(response, result).map(|said| mask.text(&said)),
+                other_names: names.differ_from(response, result).map(|said| redactor.text(&said)),
             })
         };
         let mut reply = fields().map_err(unreadable)?;
-        reply.notes = Note::read_all(result, is_read, mask)?;
+        reply.notes = ResponseNote::read_all(result, is_read, redactor)?;
         reply.status = match value("Status").map_err(unreadable)? {
             // One of the provider's pages writes "Success".
-            Some("Succeed" | "Success") => Status::Succeed,
-            Some("Failed") => Status::Failed,
-            Some("Unknown") => Status::Unknown,
+            Some("Succeed" | "Success") => ServiceStatus::Succeed,
+            Some("Failed") => ServiceStatus::Failed,
+            Some("Unknown") => ServiceStatus::Unknown,
             Some(other) => {
-                let evidence = format!("the Status is {}", shown(Some(other), mask));
-                return Err(Doubt::new(DoubtReason::UnreadableReply, evidence).into());
+                let evidence = format!("the Status is {}", shown(Some(other), redactor));
+                return Err(UnknownReply::new(DoubtReason::UnreadableReply, evidence).into());
             }
             None => {
                 let evidence = "the answer has no Status".to_owned();
-                return Err(Doubt::new(DoubtReason::UnreadableReply, evidence).into());
+                return Err(UnknownReply::new(DoubtReason::UnreadableReply, evidence).into());
             }
         };
         if !reply.irregular.is_empty() {
@@ -371,39 +378,39 @@ impl Reply {
         Ok(reply)
     }
 
-    fn warnings(&self) -> impl Iterator<Item = &Note> {
+    fn warnings(&self) -> impl Iterator<Item = &ResponseNote> {
         self.notes.iter().filter(|note| note.kind == NoteKind::Warning)
     }
 
     /// Remarks of a success, for the refund's history.
     fn remarks(&self) -> Vec<String> {
-        let warnings = self.warnings().map(|note| provider_text(&format!("warning {}", note.said())));
-        let id = self.message_id.iter().map(|id| provider_text(&format!("message Id {id}")));
+        let warnings = self.warnings().map(|note| sanitize_provider_text(&format!("warning {}", note.to_text())));
+        let id = self.message_id.iter().map(|id| sanitize_provider_text(&format!("message Id {id}")));
         let left_out =
             self.irregular.iter().map(|field| format!("{field} was left out: it is not written as documented"));
         warnings.chain(id).chain(left_out).take(MAX_REMARKS).collect()
     }
 
-    fn errors(&self) -> impl Iterator<Item = &Note> {
+    fn errors(&self) -> impl Iterator<Item = &ResponseNote> {
         self.notes.iter().filter(|note| note.kind == NoteKind::Error)
     }
 
     /// `: 06 Unknown exception ...; 08 ...`, or nothing where there is no error.
-    fn said(&self) -> String {
+    fn errors_suffix(&self) -> String {
         let names = self.refuses_the_login().then_some(self.other_names.as_deref()).flatten();
         let names = names.map(|names| format!(" ({names})")).unwrap_or_default();
         if self.errors().next().is_none() {
             String::new()
         } else {
-            provider_text(&format!("{names}: {}", self.all_errors()))
+            sanitize_provider_text(&format!("{names}: {}", self.all_errors()))
         }
     }
 
     /// Every code with its text. Texts are shortened so that no code is cut off by the bound.
     fn all_errors(&self) -> String {
-        let room = PROVIDER_TEXT_BYTES / self.errors().count().max(1);
+        let room = MAX_PROVIDER_TEXT_BYTES / self.errors().count().max(1);
         let said = self.errors().map(|note| {
-            let said = note.said();
+            let said = note.to_text();
             let end =
                 (0..=said.len().min(room.saturating_sub("; ".len()))).rev().find(|end| said.is_char_boundary(*end));
             said.get(..end.unwrap_or_default()).unwrap_or_default().trim_end().to_owned()
@@ -419,20 +426,22 @@ impl Reply {
     /// them.
     fn refusal(&self, http_status: u16) -> Outcome {
         let Some(first) = self.errors().next() else {
-            return Doubt::new(DoubtReason::ProviderSaysUnknown, "it failed, without an error".to_owned()).into();
+            return UnknownReply::new(DoubtReason::ProviderSaysUnknown, "it failed, without an error".to_owned())
+                .into();
         };
         if self.errors().any(|note| matches!(note.meaning(), Meaning::Ambiguous)) {
-            return Doubt::new(DoubtReason::ProviderSaysUnknown, format!("it failed{}", self.said())).into();
+            return UnknownReply::new(DoubtReason::ProviderSaysUnknown, format!("it failed{}", self.errors_suffix()))
+                .into();
         }
         let login = self.errors().find(|note| matches!(note.meaning(), Meaning::CredentialsRefused));
         // That there is a refund under our identifier weighs more than what else is wrong with this
         // request.
-        let in_use = |note: &&Note| matches!(note.meaning(), Meaning::Refused(ErrorCategory::IdentifierInUse));
+        let in_use = |note: &&ResponseNote| matches!(note.meaning(), Meaning::Refused(ErrorCategory::IdentifierInUse));
         let decisive = login.or(self.errors().find(in_use)).unwrap_or(first);
         let message = if self.errors().count() == 1 { first.text.clone() } else { self.all_errors() };
         let error = |category, message: &str| ProviderError {
             code: decisive.code.clone(),
-            message: provider_text(message),
+            message: sanitize_provider_text(message),
             http_status,
             category,
         };
@@ -448,13 +457,13 @@ impl Reply {
                 Outcome::NotSent { error: error(ErrorCategory::CredentialsRefused, &message), retry_at: None }
             }
             (Meaning::Ambiguous, _) => {
-                Doubt::new(DoubtReason::ProviderSaysUnknown, format!("it failed{}", self.said())).into()
+                UnknownReply::new(DoubtReason::ProviderSaysUnknown, format!("it failed{}", self.errors_suffix())).into()
             }
         }
     }
 }
 
-impl Names<'_> {
+impl Namespaces<'_> {
     /// A sentence that names the settings which the answer does not confirm; none where it does, or
     /// names no namespace.
     fn differ_from(self, response: &Element, result: &Element) -> Option<String> {
@@ -476,21 +485,21 @@ impl Names<'_> {
     }
 }
 
-impl Status {
+impl ServiceStatus {
     const fn as_str(self) -> &'static str {
         match self {
-            Status::Succeed => "Succeed",
-            Status::Failed => "Failed",
-            Status::Unknown => "Unknown",
+            ServiceStatus::Succeed => "Succeed",
+            ServiceStatus::Failed => "Failed",
+            ServiceStatus::Unknown => "Unknown",
         }
     }
 }
 
-impl Note {
+impl ResponseNote {
     /// `is_read`: the answer is one that is only read.
-    fn read_all(result: &Element, is_read: bool, mask: &Redactor) -> Result<Vec<Note>, Doubt> {
+    fn read_all(result: &Element, is_read: bool, redactor: &Redactor) -> Result<Vec<ResponseNote>, UnknownReply> {
         let unreadable =
-            |fault: &str| Doubt::new(DoubtReason::UnreadableReply, format!("a note of the answer {fault}"));
+            |fault: &str| UnknownReply::new(DoubtReason::UnreadableReply, format!("a note of the answer {fault}"));
         let malformed = |fault: XmlError| unreadable(&fault.to_string());
         let Some(list) = result.child("ResponseNotes").map_err(malformed)? else { return Ok(Vec::new()) };
         let mut notes = Vec::new();
@@ -504,16 +513,16 @@ impl Note {
                 _ if is_read => NoteKind::Error,
                 _ => return Err(unreadable("is neither Error, Warning nor Info")),
             };
-            notes.push(Note {
-                code: mask.text(note.value("Code").map_err(malformed)?.unwrap_or_default()),
-                text: mask.text(note.value("Note").map_err(malformed)?.unwrap_or_default()),
+            notes.push(ResponseNote {
+                code: redactor.text(note.value("Code").map_err(malformed)?.unwrap_or_default()),
+                text: redactor.text(note.value("Note").map_err(malformed)?.unwrap_or_default()),
                 kind,
             });
         }
         Ok(notes)
     }
 
-    fn said(&self) -> String {
+    fn to_text(&self) -> String {
         format!("{} {}", self.code, self.text).trim().to_owned()
     }
 
@@ -535,46 +544,46 @@ impl Note {
     }
 }
 
-impl Doubt {
+impl UnknownReply {
     fn new(reason: DoubtReason, evidence: String) -> Self {
-        Self { reason, evidence: provider_text(&evidence) }
+        Self { reason, evidence: sanitize_provider_text(&evidence) }
     }
 }
 
-impl From<Doubt> for Outcome {
-    fn from(doubt: Doubt) -> Self {
+impl From<UnknownReply> for Outcome {
+    fn from(doubt: UnknownReply) -> Self {
         Outcome::Unknown { reason: doubt.reason, evidence: doubt.evidence }
     }
 }
 
-impl From<Doubt> for NoReply {
-    fn from(doubt: Doubt) -> Self {
-        NoReply::Doubt(doubt)
+impl From<UnknownReply> for ReplyError {
+    fn from(doubt: UnknownReply) -> Self {
+        ReplyError::UnknownReply(doubt)
     }
 }
 
 /// A SOAP fault.
-struct Fault<'a> {
+struct SoapFault<'a> {
     code: &'a str,
     text: &'a str,
     /// The envelope holds nothing besides.
     is_alone: bool,
 }
 
-impl<'a> Fault<'a> {
-    fn of(root: &'a Element) -> Option<Fault<'a>> {
+impl<'a> SoapFault<'a> {
+    fn of(root: &'a Element) -> Option<SoapFault<'a>> {
         let body = body_of(root).ok()??;
         let fault = body.children().iter().find(|child| child.name() == "Fault")?;
         let part = |name: &str| fault.value(name).ok().flatten().unwrap_or_default();
-        Some(Fault { code: part("faultcode"), text: part("faultstring"), is_alone: body.children().len() == 1 })
+        Some(SoapFault { code: part("faultcode"), text: part("faultstring"), is_alone: body.children().len() == 1 })
     }
 
     /// `a:ActionNotSupported`: WCF says so before it gives the message to any operation.
-    fn not_dispatched(&self, http_status: u16, mask: &Redactor) -> Option<ProviderError> {
+    fn not_dispatched(&self, http_status: u16, redactor: &Redactor) -> Option<ProviderError> {
         let is_one = self.local_code() == "ActionNotSupported" && self.is_alone && matches!(http_status, 200 | 500);
         is_one.then(|| ProviderError {
-            code: mask.text(self.code),
-            message: mask.text(&format!(
+            code: redactor.text(self.code),
+            message: redactor.text(&format!(
                 "the service knows no such SOAPAction and did nothing: the account's action_prefix is another one ({})",
                 self.text
             )),
@@ -584,7 +593,7 @@ impl<'a> Fault<'a> {
     }
 
     /// ` and a fault: s:Client ...`
-    fn said(&self, names: Names<'_>, mask: &Redactor) -> String {
+    fn describe(&self, names: Namespaces<'_>, redactor: &Redactor) -> String {
         let is_about_names = self.local_code() == "DeserializationFailed" && self.text.contains("namespace");
         let hint = if is_about_names {
             format!(
@@ -594,7 +603,7 @@ impl<'a> Fault<'a> {
         } else {
             String::new()
         };
-        let said = mask.text(&format!("and a fault{hint}: {} {}", self.code, self.text));
+        let said = redactor.text(&format!("and a fault{hint}: {} {}", self.code, self.text));
         format!(" {said}")
     }
 
@@ -604,18 +613,18 @@ impl<'a> Fault<'a> {
 }
 
 fn contradiction(evidence: &str) -> Outcome {
-    Doubt::new(DoubtReason::Contradiction, evidence.to_owned()).into()
+    UnknownReply::new(DoubtReason::Contradiction, evidence.to_owned()).into()
 }
 
 /// A value in quotation marks, so that blanks and capitals show; or that there is none.
-fn shown(value: Option<&str>, mask: &Redactor) -> String {
-    value.map_or_else(|| "absent".to_owned(), |value| mask.text(&format!("\"{value}\"")))
+fn shown(value: Option<&str>, redactor: &Redactor) -> String {
+    value.map_or_else(|| "absent".to_owned(), |value| redactor.text(&format!("\"{value}\"")))
 }
 
 /// A text as it is; in quotation marks where it would not be kept as it is.
-fn exactly(word: &str, mask: &Redactor) -> String {
-    let kept = mask.text(word);
-    if kept == word { kept } else { shown(Some(word), mask) }
+fn exactly(word: &str, redactor: &Redactor) -> String {
+    let kept = redactor.text(word);
+    if kept == word { kept } else { shown(Some(word), redactor) }
 }
 
 /// A number without what does not change its value: zeros in front, decimals that are zero. Empty

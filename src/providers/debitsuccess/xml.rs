@@ -47,7 +47,7 @@ impl Element {
     pub(super) fn parse(text: &str) -> Result<Element, XmlError> {
         let mut reader = Reader::from_str(text);
         let mut open: Vec<Element> = Vec::new();
-        let mut scope = Scope::default();
+        let mut scope = NamespaceScope::default();
         let mut root: Option<Element> = None;
         loop {
             match reader.read_event().map_err(|_| XmlError::Malformed)? {
@@ -144,7 +144,7 @@ impl Element {
         Ok((!self.nil && !text.is_empty()).then_some(text))
     }
 
-    fn opened(tag: &BytesStart<'_>, depth: usize, scope: &mut Scope) -> Result<Element, XmlError> {
+    fn opened(tag: &BytesStart<'_>, depth: usize, scope: &mut NamespaceScope) -> Result<Element, XmlError> {
         let mut element = Element { name: tag.local_name().as_ref().to_owned(), ..Element::default() };
         for attribute in tag.attributes() {
             let attribute = attribute.map_err(|_| XmlError::Malformed)?;
@@ -163,18 +163,18 @@ impl Element {
 
 /// The declarations of namespaces around an element, the innermost last.
 #[derive(Default)]
-struct Scope(Vec<Declaration>);
+struct NamespaceScope(Vec<NamespaceDeclaration>);
 
-struct Declaration {
+struct NamespaceDeclaration {
     depth: usize,
     prefix: String,
     /// Shared by the elements in it, so that a long one is in memory once.
     namespace: Arc<str>,
 }
 
-impl Scope {
+impl NamespaceScope {
     fn declare(&mut self, depth: usize, prefix: &str, namespace: &str) {
-        self.0.push(Declaration { depth, prefix: prefix.to_owned(), namespace: Arc::from(namespace) });
+        self.0.push(NamespaceDeclaration { depth, prefix: prefix.to_owned(), namespace: Arc::from(namespace) });
     }
 
     /// The element at `depth` has ended.
@@ -202,7 +202,7 @@ pub(super) fn charset_of(bytes: &[u8]) -> Option<String> {
 }
 
 /// Whether XML 1.0 can carry the text at all.
-pub(super) fn is_carried(text: &str) -> bool {
+pub(super) fn is_xml_representable(text: &str) -> bool {
     text.chars().all(is_xml_text)
 }
 
@@ -315,7 +315,7 @@ mod tests {
     proptest! {
         #[test]
         fn text_stays_inside_its_element(text in "[\\t\\n\\r -\u{D7FF}]{0,60}") {
-            prop_assert!(is_carried(&text));
+            prop_assert!(is_xml_representable(&text));
             let read = value_of_a(&format!("<r><a>{}</a></r>", escape(&text)));
             let trimmed = text.trim_matches([' ', '\t', '\r', '\n']);
             prop_assert_eq!(read, Ok((!trimmed.is_empty()).then(|| trimmed.to_owned())));

@@ -9,8 +9,8 @@
 use crate::domain::clock::Timestamp;
 use crate::domain::outcome::{Absence, Lookup};
 use crate::http::client::HttpResponse;
-use crate::providers::namecom::fields::Fields;
-use crate::providers::namecom::order::{Open, Registration};
+use crate::providers::namecom::fields::JsonFields;
+use crate::providers::namecom::order::{Registration, UnrefundedOrder};
 use crate::providers::namecom::wire::ErrorBody;
 use crate::providers::redact::Redactor;
 use crate::providers::text;
@@ -20,7 +20,7 @@ const NAME_BYTES: usize = 253;
 
 /// What is known of one domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Domain {
+pub(super) enum DomainState {
     /// The account has it, since then where the answer says so.
     There {
         created: Option<Timestamp>,
@@ -45,27 +45,27 @@ pub(super) fn is_name(text: &str) -> bool {
 }
 
 /// What an answer to Get Domain says of `name`.
-pub(super) fn read_domain(answer: &HttpResponse, name: &str, mask: &Redactor) -> Domain {
+pub(super) fn read_domain(answer: &HttpResponse, name: &str, redactor: &Redactor) -> DomainState {
     let body = text::read(answer).unwrap_or_default();
     match answer.status {
         200 => {}
-        404 if ErrorBody::read(&body, mask).is_some() => return Domain::Gone,
-        status => return Domain::Unanswered(format!("HTTP {status}")),
+        404 if ErrorBody::read(&body, redactor).is_some() => return DomainState::Gone,
+        status => return DomainState::Unanswered(format!("HTTP {status}")),
     }
-    let Some(domain) = Fields::of(&body).and_then(|fields| fields.unwrapped("domainName", "domain")) else {
-        return Domain::Unclear("the answer holds no domain".to_owned());
+    let Some(domain) = JsonFields::of(&body).and_then(|fields| fields.unwrapped("domainName", "domain")) else {
+        return DomainState::Unclear("the answer holds no domain".to_owned());
     };
-    let told = domain.text("domainName").unwrap_or_default();
-    if !told.eq_ignore_ascii_case(name) {
-        return Domain::Unclear(mask.text(&format!("the answer tells of another domain, \"{told}\"")));
+    let previous = domain.text("domainName").unwrap_or_default();
+    if !previous.eq_ignore_ascii_case(name) {
+        return DomainState::Unclear(redactor.text(&format!("the answer tells of another domain, \"{previous}\"")));
     }
-    let written = mask.text(&domain.text("createDate").unwrap_or_default());
-    Domain::There { created: domain.moment("createDate"), written }
+    let written = redactor.text(&domain.text("createDate").unwrap_or_default());
+    DomainState::There { created: domain.moment("createDate"), written }
 }
 
 /// What the order and its domains say together. `asked` names the domains of the order's
 /// registrations that were asked for.
-pub(super) fn conclude(open: Open, asked: &[(String, Domain)], mask: &Redactor) -> Lookup {
+pub(super) fn conclude(open: UnrefundedOrder, asked: &[(String, DomainState)], redactor: &Redactor) -> Lookup {
     let domain_of = |registration: &Registration| {
         asked.iter().find(|(name, _)| name.eq_ignore_ascii_case(&registration.domain)).map(|(_, domain)| domain)
     };
@@ -78,8 +78,8 @@ pub(super) fn conclude(open: Open, asked: &[(String, Domain)], mask: &Redactor) 
         seen.push(match domain_of(registration) {
             // One name cannot be registered twice: which of the items the domain is of is not
             // known.
-            Some(Domain::There { .. }) if twice => format!("domain {name} is there, and several items are of it"),
-            Some(Domain::There { created: Some(created), written }) => {
+            Some(DomainState::There { .. }) if twice => format!("domain {name} is there, and several items are of it"),
+            Some(DomainState::There { created: Some(created), written }) => {
                 // An order's time may be hours behind UTC, and then its own domain seems to be
                 // newer than the order. There is still no margin: with one, a domain that was
                 // registered again would pass for the order's.
@@ -93,20 +93,20 @@ pub(super) fn conclude(open: Open, asked: &[(String, Domain)], mask: &Redactor) 
                 let kept = if registration.is_refundable { "" } else { ", and its item is not called refundable" };
                 format!("domain {name} is there, created {written}{since}{kept}")
             }
-            Some(Domain::There { created: None, written }) if written.is_empty() => {
+            Some(DomainState::There { created: None, written }) if written.is_empty() => {
                 format!("domain {name} is there, since when is not said")
             }
-            Some(Domain::There { created: None, written }) => {
+            Some(DomainState::There { created: None, written }) => {
                 format!("domain {name} is there, created \"{written}\", which is no moment")
             }
-            Some(Domain::Gone) => {
+            Some(DomainState::Gone) => {
                 is_half_done = true;
                 format!(
                     "domain {name} is deleted and its item {item} is not refunded: the provider deletes first, so the \
                      refund may still come or may never come"
                 )
             }
-            Some(Domain::Unclear(why) | Domain::Unanswered(why)) => format!("domain {name}: {why}"),
+            Some(DomainState::Unclear(why) | DomainState::Unanswered(why)) => format!("domain {name}: {why}"),
             None => format!("domain \"{name}\" not asked"),
         });
     }
@@ -119,7 +119,7 @@ pub(super) fn conclude(open: Open, asked: &[(String, Domain)], mask: &Redactor) 
         // What a person needs most comes first: the text is cut at its bound.
         seen.sort_by_key(|part| !part.contains(" is deleted and "));
     }
-    Lookup::NotFound { evidence: mask.text(&seen.join("; ")), items: open.items, absence }
+    Lookup::NotFound { evidence: redactor.text(&seen.join("; ")), items: open.items, absence }
 }
 
 #[cfg(test)]

@@ -12,9 +12,9 @@ use time::format_description::well_known::Rfc3339;
 use crate::domain::clock::Timestamp;
 
 /// An object's members as they are written. None is owned: the text is the answer's own.
-pub(super) struct Fields<'a>(Vec<(String, &'a RawValue)>);
+pub(super) struct JsonFields<'a>(Vec<(String, &'a RawValue)>);
 
-impl<'a> Fields<'a> {
+impl<'a> JsonFields<'a> {
     /// The members of an object; none where the text is anything else.
     pub(super) fn of(text: &'a str) -> Option<Self> {
         serde_json::from_str(text).ok()
@@ -27,7 +27,7 @@ impl<'a> Fields<'a> {
             return Some(self);
         }
         match self.objects(name).as_mut_slice() {
-            [Some(one)] => Some(std::mem::replace(one, Fields(Vec::new()))),
+            [Some(one)] => Some(std::mem::replace(one, JsonFields(Vec::new()))),
             _ => None,
         }
     }
@@ -66,20 +66,20 @@ impl<'a> Fields<'a> {
 
     /// The objects of a list, or the one that stands for a list of one; none for each element that
     /// is no object.
-    pub(super) fn objects(&self, name: &str) -> Vec<Option<Fields<'a>>> {
+    pub(super) fn objects(&self, name: &str) -> Vec<Option<JsonFields<'a>>> {
         let Some(raw) = self.raw(name) else { return Vec::new() };
         match serde_json::from_str::<Vec<&'a RawValue>>(raw.get()) {
-            Ok(list) => list.into_iter().map(|element| Fields::of(element.get())).collect(),
-            Err(_) => vec![Fields::of(raw.get())],
+            Ok(list) => list.into_iter().map(|element| JsonFields::of(element.get())).collect(),
+            Err(_) => vec![JsonFields::of(raw.get())],
         }
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for JsonFields<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
+        struct FieldsVisitor;
 
-        impl<'de> Visitor<'de> for Members {
+        impl<'de> Visitor<'de> for FieldsVisitor {
             type Value = Vec<(String, &'de RawValue)>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -95,7 +95,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
             }
         }
 
-        deserializer.deserialize_map(Members).map(Fields)
+        deserializer.deserialize_map(FieldsVisitor).map(JsonFields)
     }
 }
 
@@ -138,7 +138,7 @@ mod tests {
         #[case] integer: Option<i64>,
         #[case] as_text: Option<&str>,
     ) {
-        let fields = Fields::of(text).unwrap();
+        let fields = JsonFields::of(text).unwrap();
         assert_eq!((fields.integer("a"), fields.text("a").as_deref()), (integer, as_text));
     }
 
@@ -151,7 +151,7 @@ mod tests {
     #[case(r#"{}"#, &[])]
     #[case(r#"{"a":5}"#, &[None])]
     fn one_may_stand_for_a_list(#[case] text: &str, #[case] expected: &[Option<i64>]) {
-        let objects = Fields::of(text).unwrap().objects("a");
+        let objects = JsonFields::of(text).unwrap().objects("a");
         let numbers: Vec<Option<i64>> =
             objects.iter().map(|one| one.as_ref().and_then(|one| one.integer("i"))).collect();
         assert_eq!(numbers, expected);
@@ -167,7 +167,7 @@ mod tests {
     #[case(r#"{"order":7}"#, None)]
     #[case("{}", None)]
     fn an_object_may_be_wrapped(#[case] text: &str, #[case] expected: Option<i64>) {
-        let fields = Fields::of(text).and_then(|fields| fields.unwrapped("id", "order"));
+        let fields = JsonFields::of(text).and_then(|fields| fields.unwrapped("id", "order"));
         assert_eq!(fields.and_then(|fields| fields.integer("id")), expected);
     }
 

@@ -14,7 +14,7 @@ use crate::domain::money::parse_minor_units;
 /// Everything that a body says of items and of their money.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
-    rows: Vec<Row>,
+    rows: Vec<ItemRow>,
     /// `totalRefundAmount`, where it is more than nothing.
     total: Option<String>,
     /// The body is no JSON, and still it names the member that every row has.
@@ -23,19 +23,19 @@ pub(super) struct Listing {
 
 /// What stands for one item.
 #[derive(Debug, Default)]
-struct Row {
+struct ItemRow {
     item: Option<String>,
     words: Vec<String>,
     amount: Option<String>,
 }
 
 /// A JSON value with all members of its objects, those of one name too.
-enum Node {
+enum JsonNode {
     /// `null`, `false`, an empty text, list or object.
     Empty,
     Scalar(String),
-    List(Vec<Node>),
-    Object(Vec<(String, Node)>),
+    List(Vec<JsonNode>),
+    Object(Vec<(String, JsonNode)>),
 }
 
 /// The words of a row that was given back, or that is on its way.
@@ -45,7 +45,7 @@ impl Listing {
     /// Of a body in JSON. A body that is none lists nothing, unless it names the status of an item.
     pub(super) fn of(body: &str) -> Listing {
         let mut listing = Listing::default();
-        match serde_json::from_str::<Node>(body) {
+        match serde_json::from_str::<JsonNode>(body) {
             Ok(node) => listing.collect(&node, false),
             Err(_) => listing.torn = body.to_ascii_lowercase().contains("orderitemstatus"),
         }
@@ -61,20 +61,20 @@ impl Listing {
 
     /// Some row says that its item is given back, or will be.
     pub(super) fn has_moved(&self) -> bool {
-        self.rows.iter().any(Row::has_moved)
+        self.rows.iter().any(ItemRow::has_moved)
     }
 
-    fn collect(&mut self, node: &Node, in_results: bool) {
+    fn collect(&mut self, node: &JsonNode, in_results: bool) {
         match node {
-            Node::Empty => {}
-            Node::Scalar(text) if in_results => {
-                self.rows.push(Row { words: vec![text.clone()], ..Row::default() });
+            JsonNode::Empty => {}
+            JsonNode::Scalar(text) if in_results => {
+                self.rows.push(ItemRow { words: vec![text.clone()], ..ItemRow::default() });
             }
-            Node::Scalar(_) => {}
-            Node::List(nodes) => nodes.iter().for_each(|node| self.collect(node, in_results)),
-            Node::Object(members) => {
+            JsonNode::Scalar(_) => {}
+            JsonNode::List(nodes) => nodes.iter().for_each(|node| self.collect(node, in_results)),
+            JsonNode::Object(members) => {
                 if in_results || members.iter().any(|(name, _)| plain(name) == "orderitemstatus") {
-                    self.rows.push(Row::of(members));
+                    self.rows.push(ItemRow::of(members));
                 }
                 for (name, value) in members {
                     let name = plain(name);
@@ -91,7 +91,7 @@ impl Listing {
 /// `item 71 "refunded" 10.99, item 72 "failed"; totalRefundAmount 10.99`
 impl fmt::Display for Listing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut said: Vec<String> = self.rows.iter().map(Row::to_string).collect();
+        let mut said: Vec<String> = self.rows.iter().map(ItemRow::to_string).collect();
         said.extend(self.total.as_ref().map(|total| format!("totalRefundAmount {total}")));
         if self.torn {
             said.push("a body that is no JSON and names orderItemStatus".to_owned());
@@ -100,9 +100,9 @@ impl fmt::Display for Listing {
     }
 }
 
-impl Row {
-    fn of(members: &[(String, Node)]) -> Row {
-        let mut row = Row::default();
+impl ItemRow {
+    fn of(members: &[(String, JsonNode)]) -> ItemRow {
+        let mut row = ItemRow::default();
         for (name, value) in members {
             match plain(name).as_str() {
                 "orderitemid" | "itemid" | "id" => row.item = value.scalar().or(row.item),
@@ -119,7 +119,7 @@ impl Row {
     }
 }
 
-impl fmt::Display for Row {
+impl fmt::Display for ItemRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "item {}", self.item.as_deref().unwrap_or("without a number"))?;
         for word in &self.words {
@@ -133,10 +133,10 @@ impl fmt::Display for Row {
     }
 }
 
-impl Node {
+impl JsonNode {
     fn scalar(&self) -> Option<String> {
         match self {
-            Node::Scalar(text) => Some(text.clone()),
+            JsonNode::Scalar(text) => Some(text.clone()),
             _ => None,
         }
     }
@@ -152,59 +152,59 @@ fn plain(name: &str) -> String {
     name.chars().filter(|character| !matches!(character, '_' | '-' | ' ')).collect::<String>().to_ascii_lowercase()
 }
 
-impl<'de> Deserialize<'de> for Node {
+impl<'de> Deserialize<'de> for JsonNode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Nodes;
+        struct NodeVisitor;
 
-        impl<'de> Visitor<'de> for Nodes {
-            type Value = Node;
+        impl<'de> Visitor<'de> for NodeVisitor {
+            type Value = JsonNode;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("any JSON")
             }
 
-            fn visit_unit<E>(self) -> Result<Node, E> {
-                Ok(Node::Empty)
+            fn visit_unit<E>(self) -> Result<JsonNode, E> {
+                Ok(JsonNode::Empty)
             }
 
-            fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
-                Ok(if value { Node::Scalar("true".to_owned()) } else { Node::Empty })
+            fn visit_bool<E>(self, value: bool) -> Result<JsonNode, E> {
+                Ok(if value { JsonNode::Scalar("true".to_owned()) } else { JsonNode::Empty })
             }
 
-            fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
-                Ok(Node::Scalar(value.to_string()))
+            fn visit_i64<E>(self, value: i64) -> Result<JsonNode, E> {
+                Ok(JsonNode::Scalar(value.to_string()))
             }
 
-            fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
-                Ok(Node::Scalar(value.to_string()))
+            fn visit_u64<E>(self, value: u64) -> Result<JsonNode, E> {
+                Ok(JsonNode::Scalar(value.to_string()))
             }
 
-            fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
-                Ok(Node::Scalar(value.to_string()))
+            fn visit_f64<E>(self, value: f64) -> Result<JsonNode, E> {
+                Ok(JsonNode::Scalar(value.to_string()))
             }
 
-            fn visit_str<E>(self, value: &str) -> Result<Node, E> {
-                Ok(if value.is_empty() { Node::Empty } else { Node::Scalar(value.to_owned()) })
+            fn visit_str<E>(self, value: &str) -> Result<JsonNode, E> {
+                Ok(if value.is_empty() { JsonNode::Empty } else { JsonNode::Scalar(value.to_owned()) })
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Node, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<JsonNode, A::Error> {
                 let mut nodes = Vec::new();
                 while let Some(node) = list.next_element()? {
                     nodes.push(node);
                 }
-                Ok(if nodes.is_empty() { Node::Empty } else { Node::List(nodes) })
+                Ok(if nodes.is_empty() { JsonNode::Empty } else { JsonNode::List(nodes) })
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<JsonNode, A::Error> {
                 let mut members = Vec::new();
                 while let Some(member) = map.next_entry()? {
                     members.push(member);
                 }
-                Ok(if members.is_empty() { Node::Empty } else { Node::Object(members) })
+                Ok(if members.is_empty() { JsonNode::Empty } else { JsonNode::Object(members) })
             }
         }
 
-        deserializer.deserialize_any(Nodes)
+        deserializer.deserialize_any(NodeVisitor)
     }
 }
 

@@ -26,14 +26,13 @@ use crate::domain::outcome::{Lookup, Outcome};
 use crate::domain::probe::ProbeReport;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::target::{NamecomTarget, Target};
-use crate::http::client::{
-    ConnectError, HttpClient, HttpOutcome, HttpRequest, REFUND_REPLY_BYTES, STATUS_REPLY_BYTES, not_sent,
-};
-use crate::providers::namecom::domains::Domain;
-use crate::providers::namecom::order::{Open, Seen};
+use crate::http::client::{HttpClient, HttpOutcome, HttpRequest, MAX_REFUND_REPLY_BYTES, MAX_STATUS_REPLY_BYTES};
+use crate::providers::http_outcome::not_sent;
+use crate::providers::namecom::domains::DomainState;
+use crate::providers::namecom::order::{OrderReading, UnrefundedOrder};
 use crate::providers::redact::Redactor;
 use crate::providers::secret::Secret;
-use crate::providers::{RefundProvider, Turns};
+use crate::providers::{ConnectError, RefundProvider, RequestLimiter};
 
 mod domains;
 mod fields;
@@ -49,14 +48,14 @@ const DOMAINS_PATH: &str = "/core/v1/domains";
 
 /// How long one lookup may ask for domains, waiting for turns included: an order may have 200 of
 /// them.
-const DOMAINS_TOGETHER: Duration = Duration::from_secs(120);
+const MAX_DOMAIN_READS_TIME: Duration = Duration::from_secs(120);
 
 /// One name.com account.
 pub struct Namecom {
     http: HttpClient,
     username: String,
     token: Secret,
-    mask: Redactor,
+    redactor: Redactor,
     clock: Arc<dyn Clock>,
 }
 
@@ -67,10 +66,10 @@ impl Namecom {
     /// [`ConnectError::Setting`] where the name could not be told from the token.
     pub fn new(http: HttpClient, username: String, token: Secret, clock: Arc<dyn Clock>) -> Result<Self, ConnectError> {
         if username.contains(':') {
-            return Err(ConnectError::Setting { setting: "username", fault: "must hold no \":\" (HTTP Basic)" });
+            return Err(ConnectError::Setting { setting: "username", problem: "must hold no \":\" (HTTP Basic)" });
         }
-        let mask = Redactor::of(&username, token.clone());
-        Ok(Self { http, username, token, mask, clock })
+        let redactor = Redactor::of(&username, token.clone());
+        Ok(Self { http, username, token, redactor, clock })
     }
 
     /// With the token as it is now.
@@ -89,16 +88,16 @@ impl Namecom {
     async fn send_refund(&self, id: &RefundId, target: &NamecomTarget, credential: Option<&str>) -> HttpOutcome {
         let Ok(key) = HeaderValue::from_str(id.as_str()) else {
             // A refund id is letters, digits and "-"; without its key the request must not leave.
-            return HttpOutcome::NotSent { why: "the refund's id does not fit into a header".to_owned() };
+            return HttpOutcome::NotSent { evidence: "the refund's id does not fit into a header".to_owned() };
         };
         // Compares and sends the same token: it may be renewed at any moment.
         let token = self.token.current();
         if credential.is_some_and(|recorded| recorded != digest_of(&token, id)) {
-            return HttpOutcome::NotSent { why: "the token changed after the attempt was recorded".to_owned() };
+            return HttpOutcome::NotSent { evidence: "the token changed after the attempt was recorded".to_owned() };
         }
         let authorization = match self.authorization_with(&token) {
             Ok(authorization) => authorization,
-            Err(why) => return HttpOutcome::NotSent { why: why.to_owned() },
+            Err(why) => return HttpOutcome::NotSent { evidence: why.to_owned() },
         };
         let headers = HeaderMap::from_iter([
             (AUTHORIZATION, authorization),
@@ -111,30 +110,30 @@ impl Namecom {
 
     async fn get_order(&self, order_id: i32) -> HttpOutcome {
         // An order may have hundreds of items.
-        self.get(format!("{ORDERS_PATH}/{order_id}"), STATUS_REPLY_BYTES).await
+        self.get(format!("{ORDERS_PATH}/{order_id}"), MAX_STATUS_REPLY_BYTES).await
     }
 
     /// Asks for the domains of an order, and stops at the first one without an answer.
-    async fn domains_of(&self, open: &Open, turns: &dyn Turns) -> Vec<(String, Domain)> {
-        let deadline = Instant::now() + DOMAINS_TOGETHER;
-        let mut known: Vec<(String, Domain)> = Vec::new();
-        let names = open.registrations.iter().map(|registration| &registration.domain);
+    async fn domains_of(&self, order: &UnrefundedOrder, limiter: &dyn RequestLimiter) -> Vec<(String, DomainState)> {
+        let deadline = Instant::now() + MAX_DOMAIN_READS_TIME;
+        let mut known: Vec<(String, DomainState)> = Vec::new();
+        let names = order.registrations.iter().map(|registration| &registration.domain);
         for name in names.filter(|name| domains::is_name(name)) {
             if known.iter().any(|(asked, _)| asked.eq_ignore_ascii_case(name)) {
                 continue;
             }
             let asked = async {
-                turns.turn().await;
-                self.get(format!("{DOMAINS_PATH}/{name}"), REFUND_REPLY_BYTES).await
+                limiter.acquire().await;
+                self.get(format!("{DOMAINS_PATH}/{name}"), MAX_REFUND_REPLY_BYTES).await
             };
             let domain = match timeout_at(deadline, asked).await {
-                Ok(HttpOutcome::Answered(answer)) => domains::read_domain(&answer, name, &self.mask),
-                Ok(HttpOutcome::NotSent { why: evidence } | HttpOutcome::Lost { evidence, .. }) => {
-                    Domain::Unanswered(evidence)
+                Ok(HttpOutcome::Answered(answer)) => domains::read_domain(&answer, name, &self.redactor),
+                Ok(HttpOutcome::NotSent { evidence } | HttpOutcome::Unknown { evidence, .. }) => {
+                    DomainState::Unanswered(evidence)
                 }
-                Err(_) => Domain::Unanswered("its turn has not come in time".to_owned()),
+                Err(_) => DomainState::Unanswered("its turn has not come in time".to_owned()),
             };
-            let is_last = matches!(domain, Domain::Unanswered(_));
+            let is_last = matches!(domain, DomainState::Unanswered(_));
             known.push((name.clone(), domain));
             if is_last {
                 break;
@@ -143,12 +142,12 @@ impl Namecom {
         known
     }
 
-    async fn get(&self, path: String, longest: usize) -> HttpOutcome {
+    async fn get(&self, path: String, max_bytes: usize) -> HttpOutcome {
         let headers = match self.authorization() {
             Ok(authorization) => HeaderMap::from_iter([(AUTHORIZATION, authorization)]),
-            Err(why) => return HttpOutcome::NotSent { why: why.to_owned() },
+            Err(why) => return HttpOutcome::NotSent { evidence: why.to_owned() },
         };
-        self.http.read(HttpRequest { method: Method::GET, path, headers, body: Bytes::new() }, longest).await
+        self.http.read(HttpRequest { method: Method::GET, path, headers, body: Bytes::new() }, max_bytes).await
     }
 }
 
@@ -160,34 +159,34 @@ impl RefundProvider for Namecom {
         };
         let exchange = self.send_refund(&intent.id, target, credential).await;
         let now = self.clock.now();
-        exchange.into_outcome(|answer| wire::read_refund(answer, intent.id.as_str(), target, now, &self.mask))
+        exchange.into_outcome(|answer| wire::read_refund(answer, intent.id.as_str(), target, now, &self.redactor))
     }
 
     fn credential(&self, refund: &RefundId) -> Option<String> {
         Some(digest_of(&self.token.current(), refund))
     }
 
-    async fn lookup(&self, refund: &Refund, turns: &dyn Turns) -> Lookup {
+    async fn lookup(&self, refund: &Refund, limiter: &dyn RequestLimiter) -> Lookup {
         let Target::Namecom(target) = &refund.intent.target else {
             return Lookup::unavailable("the account is one at name.com, and the target is not");
         };
         let answer = match self.get_order(target.order_id()).await {
             HttpOutcome::Answered(answer) => answer,
-            HttpOutcome::NotSent { why: evidence } | HttpOutcome::Lost { evidence, .. } => {
+            HttpOutcome::NotSent { evidence } | HttpOutcome::Unknown { evidence, .. } => {
                 return Lookup::unavailable(evidence);
             }
         };
-        match order::read_order(&answer, target, &refund.items, &self.mask) {
-            Seen::Settled(lookup) => lookup,
-            Seen::Open(open) => {
-                let known = self.domains_of(&open, turns).await;
-                domains::conclude(open, &known, &self.mask)
+        match order::read_order(&answer, target, &refund.items, &self.redactor) {
+            OrderReading::Conclusive(lookup) => lookup,
+            OrderReading::Unrefunded(order) => {
+                let known = self.domains_of(&order, limiter).await;
+                domains::conclude(order, &known, &self.redactor)
             }
         }
     }
 
-    async fn probe(&self, turns: &dyn Turns) -> ProbeReport {
-        self.ask_harmlessly(turns).await
+    async fn probe(&self, limiter: &dyn RequestLimiter) -> ProbeReport {
+        self.run_probe(limiter).await
     }
 }
 
@@ -204,7 +203,7 @@ mod tests {
     use super::*;
     use crate::domain::outcome::DoubtReason;
     use crate::providers::ProviderSettings;
-    use crate::providers::testing::fixtures::{self, Unpaced, outcome_word};
+    use crate::providers::testing::fixtures::{self, Unpaced, outcome_summary};
     use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
     fn target() -> Target {
@@ -221,45 +220,45 @@ mod tests {
 
     #[tokio::test]
     async fn the_refund_request_is_these_bytes_every_time() {
-        let peer = ScriptedServer::start(Script::Say("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
-        let account = fixtures::account(&peer, login());
+        let server = ScriptedServer::start(Script::Send("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
+        let account = fixtures::account(&server, login());
         for _ in 0..2 {
-            let outcome = account.adapter.refund(&fixtures::intent("r-1", target()), None).await;
-            assert_eq!(outcome_word(&outcome), "unknown provider_server_error");
+            let outcome = account.refunds.refund(&fixtures::intent("r-1", target()), None).await;
+            assert_eq!(outcome_summary(&outcome), "unknown provider_server_error");
         }
         let request = format!(
             "POST /core/v1/refund HTTP/1.1\r\nauthorization: Basic ZGVtby10ZXN0OmRlbW8tdG9rZW4=\r\n\
              content-type: application/json\r\nx-idempotency-key: r-1\r\naccept: */*\r\nuser-agent: recoup/{}\r\n\
              host: {}\r\ncontent-length: 49\r\n\r\n{{\"orderId\":123456,\"orderItemIds\":[987654,987655]}}",
             env!("CARGO_PKG_VERSION"),
-            peer.endpoint().trim_start_matches("http://"),
+            server.endpoint().trim_start_matches("http://"),
         );
-        assert_eq!(peer.requests(), [request.clone(), request]);
-        assert_eq!(peer.connections(), 2, "each on a connection of its own");
+        assert_eq!(server.requests(), [request.clone(), request]);
+        assert_eq!(server.connections(), 2, "each on a connection of its own");
     }
 
     /// A key belongs to the token that it was first sent with.
     #[tokio::test]
     async fn a_token_that_was_renewed_sends_nothing_of_an_attempt_recorded_before() {
-        let peer = ScriptedServer::start(Script::Say("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
-        let account = fixtures::account(&peer, login());
+        let server = ScriptedServer::start(Script::Send("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
+        let account = fixtures::account(&server, login());
         let intent = fixtures::intent("r-1", target());
-        let recorded = account.adapter.credential(&intent.id).unwrap();
-        let refund = || account.adapter.refund(&intent, Some(&recorded));
-        assert_eq!(outcome_word(&refund().await), "unknown provider_server_error");
+        let recorded = account.refunds.credential(&intent.id).unwrap();
+        let refund = || account.refunds.refund(&intent, Some(&recorded));
+        assert_eq!(outcome_summary(&refund().await), "unknown provider_server_error");
         account.secret.replace("another-token".into());
-        assert_eq!(outcome_word(&refund().await), "not_sent  other");
-        assert_eq!(peer.requests().len(), 1);
-        assert_ne!(account.adapter.credential(&intent.id), Some(recorded));
+        assert_eq!(outcome_summary(&refund().await), "not_sent  other");
+        assert_eq!(server.requests().len(), 1);
+        assert_ne!(account.refunds.credential(&intent.id), Some(recorded));
     }
 
     #[tokio::test]
     async fn the_lookup_request_is_these_bytes() {
-        let peer = ScriptedServer::start(Script::Say("HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}")).await;
+        let server = ScriptedServer::start(Script::Send("HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}")).await;
         let lookup =
-            fixtures::account(&peer, login()).adapter.lookup(&fixtures::refund("r-1", target()), &Unpaced).await;
+            fixtures::account(&server, login()).refunds.lookup(&fixtures::refund("r-1", target()), &Unpaced).await;
         assert_eq!(lookup, Lookup::unavailable("HTTP 404 and not the order"));
-        let request = peer.requests().remove(0);
+        let request = server.requests().remove(0);
         let head = "GET /core/v1/orders/123456 HTTP/1.1\r\nauthorization: Basic ZGVtby10ZXN0OmRlbW8tdG9rZW4=\r\n";
         assert!(request.starts_with(head), "{request}");
     }
@@ -269,8 +268,8 @@ mod tests {
     struct Counted(std::sync::atomic::AtomicUsize);
 
     #[async_trait]
-    impl Turns for Counted {
-        async fn turn(&self) {
+    impl RequestLimiter for Counted {
+        async fn acquire(&self) {
             self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
     }
@@ -303,17 +302,17 @@ mod tests {
                 ("GET /core/v1/domains/Example.com ", com),
                 ("GET /core/v1/domains/example.net ", net),
             ];
-            let peer = ScriptedServer::start(Script::ByPath(answers.leak())).await;
+            let server = ScriptedServer::start(Script::ByPath(answers.leak())).await;
             let turns = Counted::default();
             let lookup =
-                fixtures::account(&peer, login()).adapter.lookup(&fixtures::refund("r-1", target()), &turns).await;
+                fixtures::account(&server, login()).refunds.lookup(&fixtures::refund("r-1", target()), &turns).await;
             let Lookup::NotFound { absence, items, .. } = lookup else { panic!("{lookup:?}") };
             assert_eq!((absence, items.len()), (expected, 2));
             assert_eq!(turns.0.into_inner(), asked, "the turn of the order was taken by the caller");
-            assert_eq!(peer.requests().len(), 1 + asked);
+            assert_eq!(server.requests().len(), 1 + asked);
             let authorized =
                 |request: &String| request.contains("authorization: Basic ZGVtby10ZXN0OmRlbW8tdG9rZW4=\r\n");
-            assert!(peer.requests().iter().all(authorized));
+            assert!(server.requests().iter().all(authorized));
         }
     }
 
@@ -323,13 +322,13 @@ mod tests {
         struct Never;
 
         #[async_trait]
-        impl Turns for Never {
-            async fn turn(&self) {
+        impl RequestLimiter for Never {
+            async fn acquire(&self) {
                 std::future::pending().await
             }
         }
 
-        let open = Open {
+        let open = UnrefundedOrder {
             evidence: String::new(),
             items: Vec::new(),
             created: None,
@@ -337,13 +336,13 @@ mod tests {
             may_be_untouched: true,
         };
         let url = "http://127.0.0.1:9/".parse().unwrap();
-        let http = HttpClient::over(std::sync::Arc::new(NoWire), &url).unwrap();
+        let http = HttpClient::with_transport(std::sync::Arc::new(NoWire), &url).unwrap();
         let clock = Arc::new(crate::domain::clock::ManualClock::new(fixtures::NOW));
         let namecom = Namecom::new(http, "demo".to_owned(), Secret::new(SecretString::from("x")), clock).unwrap();
         let start = Instant::now();
         let known = namecom.domains_of(&open, &Never).await;
-        assert_eq!(start.elapsed(), DOMAINS_TOGETHER);
-        assert!(matches!(known.as_slice(), [(_, Domain::Unanswered(_))]), "{known:?}");
+        assert_eq!(start.elapsed(), MAX_DOMAIN_READS_TIME);
+        assert!(matches!(known.as_slice(), [(_, DomainState::Unanswered(_))]), "{known:?}");
     }
 
     struct NoWire;
@@ -363,20 +362,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_redirect_takes_no_credentials_elsewhere() {
-        let peer = ScriptedServer::start(Script::Say(
+        let server = ScriptedServer::start(Script::Send(
             "HTTP/1.1 307 Temporary Redirect\r\nLocation: /core/v1/refund\r\nContent-Length: 0\r\n\r\n",
         ))
         .await;
-        let outcome = fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await;
-        assert_eq!(outcome_word(&outcome), "unknown unreadable_reply");
-        assert_eq!(peer.requests().len(), 1);
+        let outcome =
+            fixtures::account(&server, login()).refunds.refund(&fixtures::intent("r-1", target()), None).await;
+        assert_eq!(outcome_summary(&outcome), "unknown unreadable_reply");
+        assert_eq!(server.requests().len(), 1);
     }
 
     #[tokio::test]
     async fn a_body_cut_off_is_doubt() {
-        let peer =
-            ScriptedServer::start(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{\"results\":[")).await;
-        let outcome = fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await;
+        let server =
+            ScriptedServer::start(Script::Send("HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{\"results\":[")).await;
+        let outcome =
+            fixtures::account(&server, login()).refunds.refund(&fixtures::intent("r-1", target()), None).await;
         assert!(matches!(&outcome, Outcome::Unknown { reason: DoubtReason::ConnectionLost, .. }), "{outcome:?}");
     }
 }

@@ -12,26 +12,27 @@ use std::sync::Once;
 use crate::domain::clock::Timestamp;
 use crate::domain::money::Money;
 use crate::domain::outcome::{
-    AccountSignal, Confirmation, ErrorCategory, ItemResult, ItemState, Lookup, Outcome, ProviderError, provider_text,
+    AccountSignal, Confirmation, ErrorCategory, ItemResult, ItemState, Lookup, Outcome, ProviderError,
+    sanitize_provider_text,
 };
 use crate::domain::target::NamecomTarget;
 use crate::http::client::HttpResponse;
-use crate::providers::namecom::fields::Fields;
+use crate::providers::namecom::fields::JsonFields;
 use crate::providers::namecom::rows::{dollars_of, is_requested};
 use crate::providers::namecom::wire::{ErrorBody, refuses_the_login};
 use crate::providers::redact::Redactor;
 use crate::providers::text;
 
 /// What an answer to Get Order says of a refund.
-pub(super) enum Seen {
+pub(super) enum OrderReading {
     /// All that is to be found out of it now.
-    Settled(Lookup),
+    Conclusive(Lookup),
     /// Not every requested item is given back: the domains may say more.
-    Open(Open),
+    Unrefunded(UnrefundedOrder),
 }
 
 /// An order in which requested items are not given back.
-pub(super) struct Open {
+pub(super) struct UnrefundedOrder {
     /// What was seen of each requested item, in words.
     pub(super) evidence: String,
     /// The same as values.
@@ -54,26 +55,33 @@ pub(super) struct Registration {
 }
 
 /// What an answer to Get Order says of the refund of `target`, whose items were `told` of before.
-pub(super) fn read_order(answer: &HttpResponse, target: &NamecomTarget, told: &[ItemResult], mask: &Redactor) -> Seen {
-    match OrderView::of(answer, target, mask) {
-        Ok(order) => order.judge(answer.status, target, told, mask),
-        Err(NoOrder { evidence, heard }) => Seen::Settled(Lookup::Unavailable { evidence, heard }),
+pub(super) fn read_order(
+    answer: &HttpResponse,
+    target: &NamecomTarget,
+    previous: &[ItemResult],
+    redactor: &Redactor,
+) -> OrderReading {
+    match OrderView::of(answer, target, redactor) {
+        Ok(order) => order.judge(answer.status, target, previous, redactor),
+        Err(OrderUnavailable { evidence, signal }) => {
+            OrderReading::Conclusive(Lookup::Unavailable { evidence, signal })
+        }
     }
 }
 
 /// Of a privacy item that the order shows as refunded, and that the answer to this refund never
 /// named.
-const WHOSE_IS_NOT_TOLD: &str = "refunded, by this refund or by another: the order does not tell";
+const UNKNOWN_REFUND_OF_ITEM: &str = "refunded, by this refund or by another: the order does not tell";
 
 /// Why an answer is not the order.
-struct NoOrder {
+struct OrderUnavailable {
     evidence: String,
-    heard: AccountSignal,
+    signal: AccountSignal,
 }
 
-impl From<&str> for NoOrder {
+impl From<&str> for OrderUnavailable {
     fn from(evidence: &str) -> Self {
-        NoOrder { evidence: evidence.to_owned(), heard: AccountSignal::Nothing }
+        OrderUnavailable { evidence: evidence.to_owned(), signal: AccountSignal::None }
     }
 }
 
@@ -98,20 +106,20 @@ struct OrderItem {
 }
 
 impl OrderView {
-    fn of(answer: &HttpResponse, target: &NamecomTarget, mask: &Redactor) -> Result<OrderView, NoOrder> {
+    fn of(answer: &HttpResponse, target: &NamecomTarget, redactor: &Redactor) -> Result<OrderView, OrderUnavailable> {
         let text = text::read(answer);
         if answer.status != 200 {
             // Only an accepted login gets this answer in the provider's own words; a proxy uses
             // other words.
-            let said = text.ok().and_then(|body| ErrorBody::read(&body, mask));
-            let heard = match answer.status {
-                404 if said.is_some() => AccountSignal::NoTarget,
+            let said = text.ok().and_then(|body| ErrorBody::read(&body, redactor));
+            let signal = match answer.status {
+                404 if said.is_some() => AccountSignal::UnknownTarget,
                 status if refuses_the_login(status, said.as_deref()) => AccountSignal::LoginRefused,
-                _ => AccountSignal::Nothing,
+                _ => AccountSignal::None,
             };
-            return Err(NoOrder { evidence: format!("HTTP {} and not the order", answer.status), heard });
+            return Err(OrderUnavailable { evidence: format!("HTTP {} and not the order", answer.status), signal });
         }
-        let Some(fields) = text.as_deref().ok().and_then(Fields::of) else {
+        let Some(fields) = text.as_deref().ok().and_then(JsonFields::of) else {
             return Err("the answer is not an order in JSON".into());
         };
         let Some(order) = fields.unwrapped("id", "order") else {
@@ -119,7 +127,7 @@ impl OrderView {
         };
         if order.integer("id") != Some(i64::from(target.order_id())) {
             let id = order.text("id").unwrap_or_else(|| "without a number".to_owned());
-            return Err(mask.text(&format!("the answer tells of another order, {id}")).as_str().into());
+            return Err(redactor.text(&format!("the answer tells of another order, {id}")).as_str().into());
         }
         let listed = order.objects("orderItems");
         let count = listed.len();
@@ -138,7 +146,13 @@ impl OrderView {
         Ok(view)
     }
 
-    fn judge(&self, http_status: u16, target: &NamecomTarget, told: &[ItemResult], mask: &Redactor) -> Seen {
+    fn judge(
+        &self,
+        http_status: u16,
+        target: &NamecomTarget,
+        previous: &[ItemResult],
+        redactor: &Redactor,
+    ) -> OrderReading {
         let mut items = Vec::new();
         let mut seen = Vec::new();
         let mut registrations = Vec::new();
@@ -148,14 +162,14 @@ impl OrderView {
             let item = match (listed.next(), listed.next()) {
                 (item, None) => item,
                 (_, Some(_)) => {
-                    return Seen::Settled(Lookup::unavailable(format!("the order lists item {id} twice")));
+                    return OrderReading::Conclusive(Lookup::unavailable(format!("the order lists item {id} twice")));
                 }
             };
             let word = item.map_or("not listed", |item| item.status.as_deref().unwrap_or("without a status"));
             // An order never shows a refusal: a refused item stays as it was bought.
             let refused =
                 |row: &&ItemResult| row.requested && row.state == ItemState::Failed && row.item_id == id.to_string();
-            if let Some(refused) = told.iter().find(refused).filter(|_| word != "refunded") {
+            if let Some(refused) = previous.iter().find(refused).filter(|_| word != "refunded") {
                 seen.push(format!("item {id} refused: {}", refused.message));
                 items.push(refused.clone());
                 continue;
@@ -174,8 +188,8 @@ impl OrderView {
             // beside refunded items it says which of them the refund did not reach.
             items.push(match word {
                 "refunded" => {
-                    let told = told_row(told, &id.to_string());
-                    let refunded_amount = told.and_then(|row| row.refunded_amount);
+                    let previous = previous_item(previous, &id.to_string());
+                    let refunded_amount = previous.and_then(|row| row.refunded_amount);
                     ItemResult { refunded_amount, ..row(*id, ItemState::Succeeded, true) }
                 }
                 "failed" => row(*id, ItemState::Failed, true),
@@ -188,28 +202,34 @@ impl OrderView {
                 seen.push(format!("{} without a number left out", self.odd));
             }
             // A reported refusal stays; what the order says of a purchase is none.
-            let is_told = |item: &ItemResult| told.iter().any(|row| row == item);
+            let is_told = |item: &ItemResult| previous.iter().any(|row| row == item);
             for item in items.iter_mut().filter(|item| item.state == ItemState::Failed && !is_told(item)) {
                 item.state = ItemState::InDoubt;
             }
             // Money that was given back for no item that shows it may be ours.
             let is_explained = self.refunded.is_none() || self.refunded_items().next().is_some();
-            let was_told = told.iter().any(|row| row.requested && row.state != ItemState::InDoubt);
+            let was_told = previous.iter().any(|row| row.requested && row.state != ItemState::InDoubt);
             let may_be_untouched = intact == target.order_item_ids().len() && is_explained && !was_told;
-            let evidence = mask.text(&seen.join(", "));
-            return Seen::Open(Open { evidence, items, created: self.created, registrations, may_be_untouched });
+            let evidence = redactor.text(&seen.join(", "));
+            return OrderReading::Unrefunded(UnrefundedOrder {
+                evidence,
+                items,
+                created: self.created,
+                registrations,
+                may_be_untouched,
+            });
         }
         let error = any(ItemState::Failed).then(|| ProviderError {
             code: "failed".to_owned(),
-            message: provider_text(&seen.join(", ")),
+            message: sanitize_provider_text(&seen.join(", ")),
             http_status,
             category: ErrorCategory::Other,
         });
         items.extend(self.refunded_along(target).map(|item| {
             let item_id = item.id.to_string();
-            told_row(told, &item_id).cloned().unwrap_or_else(|| ItemResult {
+            previous_item(previous, &item_id).cloned().unwrap_or_else(|| ItemResult {
                 item_id,
-                message: WHOSE_IS_NOT_TOLD.to_owned(),
+                message: UNKNOWN_REFUND_OF_ITEM.to_owned(),
                 ..row(0, ItemState::Succeeded, false)
             })
         }));
@@ -218,7 +238,7 @@ impl OrderView {
             let refunded = items.iter().filter(|item| item.state == ItemState::Succeeded);
             Money::total(refunded.map(|item| item.refunded_amount))
         });
-        Seen::Settled(Lookup::Found(Outcome::Refunded(Confirmation {
+        OrderReading::Conclusive(Lookup::Found(Outcome::Refunded(Confirmation {
             reference: None,
             status: Some("refunded".to_owned()),
             amount,
@@ -250,7 +270,7 @@ impl OrderView {
 }
 
 impl OrderItem {
-    fn of(fields: &Fields<'_>) -> Option<OrderItem> {
+    fn of(fields: &JsonFields<'_>) -> Option<OrderItem> {
         Some(OrderItem {
             id: fields.integer("id")?,
             name: fields.text("name"),
@@ -275,8 +295,8 @@ fn shown(word: &str) -> String {
 }
 
 /// What the provider said of an item that it had given back, when it last spoke of the refund.
-fn told_row<'a>(told: &'a [ItemResult], item_id: &str) -> Option<&'a ItemResult> {
-    told.iter().find(|row| row.state == ItemState::Succeeded && row.item_id == item_id)
+fn previous_item<'a>(previous: &'a [ItemResult], item_id: &str) -> Option<&'a ItemResult> {
+    previous.iter().find(|row| row.state == ItemState::Succeeded && row.item_id == item_id)
 }
 
 fn row(id: i32, state: ItemState, requested: bool) -> ItemResult {
@@ -291,23 +311,23 @@ mod tests {
 
     use super::*;
     use crate::domain::money::Currency;
-    use crate::providers::testing::fixtures::{answer, mutated, mutations, outcome_word};
+    use crate::providers::testing::fixtures::{answer, apply_mutations, mutations, outcome_summary};
 
     fn look(status: u16, body: &[u8]) -> String {
         let target = NamecomTarget::new(7, &[1, 2]).unwrap();
-        let mask = Redactor::new("demo", &SecretString::from("c4nary-secret"));
-        match lookup_of(read_order(&answer(status, &[], body), &target, &[], &mask)) {
-            Lookup::Found(outcome) => outcome_word(&outcome),
+        let redactor = Redactor::new("demo", &SecretString::from("c4nary-secret"));
+        match lookup_of(read_order(&answer(status, &[], body), &target, &[], &redactor)) {
+            Lookup::Found(outcome) => outcome_summary(&outcome),
             Lookup::NotFound { evidence, .. } => format!("not_found {evidence}"),
             Lookup::Unavailable { evidence, .. } => format!("unavailable {evidence}"),
         }
     }
 
     /// Without what the domains say.
-    fn lookup_of(seen: Seen) -> Lookup {
+    fn lookup_of(seen: OrderReading) -> Lookup {
         match seen {
-            Seen::Settled(lookup) => lookup,
-            Seen::Open(open) => Lookup::not_found(open.evidence),
+            OrderReading::Conclusive(lookup) => lookup,
+            OrderReading::Unrefunded(open) => Lookup::not_found(open.evidence),
         }
     }
 
@@ -371,50 +391,50 @@ mod tests {
     }
 
     #[rstest]
-    #[case::in_its_own_words(404, "{\"message\":\"Not Found\"}", AccountSignal::NoTarget)]
-    #[case::a_proxy(404, "<html></html>", AccountSignal::Nothing)]
-    #[case::empty(404, "{}", AccountSignal::Nothing)]
+    #[case::in_its_own_words(404, "{\"message\":\"Not Found\"}", AccountSignal::UnknownTarget)]
+    #[case::a_proxy(404, "<html></html>", AccountSignal::None)]
+    #[case::empty(404, "{}", AccountSignal::None)]
     #[case::login_refused(401, "{\"message\":\"Unauthorized\"}", AccountSignal::LoginRefused)]
     #[case::account_refused(
         403,
         "{\"message\":\"Permission denied\",\"details\":\"Failed authentication\"}",
         AccountSignal::LoginRefused
     )]
-    #[case::forbidden(403, "{\"message\":\"Permission Denied\"}", AccountSignal::Nothing)]
-    #[case::broken(500, "{\"message\":\"Internal Server Error\"}", AccountSignal::Nothing)]
+    #[case::forbidden(403, "{\"message\":\"Permission Denied\"}", AccountSignal::None)]
+    #[case::broken(500, "{\"message\":\"Internal Server Error\"}", AccountSignal::None)]
     fn an_order_that_is_not_there_shows_that_the_login_is_taken(
         #[case] status: u16,
         #[case] body: &str,
         #[case] expected: AccountSignal,
     ) {
-        let mask = Redactor::new("demo", &SecretString::from("x"));
+        let redactor = Redactor::new("demo", &SecretString::from("x"));
         let target = NamecomTarget::new(7, &[1]).unwrap();
-        let lookup = lookup_of(read_order(&answer(status, &[], body.as_bytes()), &target, &[], &mask));
-        assert!(matches!(lookup, Lookup::Unavailable { heard, .. } if heard == expected), "{lookup:?}");
+        let lookup = lookup_of(read_order(&answer(status, &[], body.as_bytes()), &target, &[], &redactor));
+        assert!(matches!(lookup, Lookup::Unavailable { signal, .. } if signal == expected), "{lookup:?}");
     }
 
     /// SUBMITTED would last for ever: an item that was refused stays `success` in its order.
     #[test]
     fn an_item_that_the_answer_refused_is_not_waited_for() {
         let target = NamecomTarget::new(7, &[1, 2]).unwrap();
-        let mask = Redactor::new("demo", &SecretString::from("x"));
-        let told = [
+        let redactor = Redactor::new("demo", &SecretString::from("x"));
+        let previous = [
             row(1, ItemState::Submitted, true),
             ItemResult { message: "Not eligible.".to_owned(), ..row(2, ItemState::Failed, true) },
         ];
-        let look = |items: &[&str], told: &[ItemResult]| {
-            lookup_of(read_order(&answer(200, &[], order(PAID, items).as_bytes()), &target, told, &mask))
+        let look = |items: &[&str], previous: &[ItemResult]| {
+            lookup_of(read_order(&answer(200, &[], order(PAID, items).as_bytes()), &target, previous, &redactor))
         };
-        let Lookup::Found(outcome) = look(&["1 refunded registration", "2 success registration"], &told) else {
+        let Lookup::Found(outcome) = look(&["1 refunded registration", "2 success registration"], &previous) else {
             panic!("not found")
         };
-        assert_eq!(outcome_word(&outcome), "refunded 15.98 USD (partly)");
+        assert_eq!(outcome_summary(&outcome), "refunded 15.98 USD (partly)");
         let Outcome::Refunded(yes) = outcome else { panic!("{outcome:?}") };
-        assert_eq!(yes.items.get(1), told.get(1), "with the words that refused it");
+        assert_eq!(yes.items.get(1), previous.get(1), "with the words that refused it");
 
-        let not_yet = look(&["1 success registration", "2 success registration"], &told);
+        let not_yet = look(&["1 success registration", "2 success registration"], &previous);
         assert!(matches!(not_yet, Lookup::NotFound { .. }), "{not_yet:?}");
-        let both = look(&["1 refunded registration", "2 refunded registration"], &told);
+        let both = look(&["1 refunded registration", "2 refunded registration"], &previous);
         assert!(matches!(&both, Lookup::Found(Outcome::Refunded(yes)) if !yes.is_partial()), "{both:?}");
     }
 
@@ -422,24 +442,24 @@ mod tests {
     fn items_refunded_along_are_listed_as_not_asked_for() {
         let body = order(PAID, &["3 refunded whois_privacy", "1 refunded registration"]);
         let target = NamecomTarget::new(7, &[1]).unwrap();
-        let mask = Redactor::new("demo", &SecretString::from("x"));
-        let lookup = lookup_of(read_order(&answer(200, &[], body.as_bytes()), &target, &[], &mask));
+        let redactor = Redactor::new("demo", &SecretString::from("x"));
+        let lookup = lookup_of(read_order(&answer(200, &[], body.as_bytes()), &target, &[], &redactor));
         let Lookup::Found(Outcome::Refunded(yes)) = lookup else { panic!("{lookup:?}") };
         let items: Vec<(&str, bool)> = yes.items.iter().map(|item| (item.item_id.as_str(), item.requested)).collect();
         assert_eq!(items, [("1", true), ("3", false)]);
         assert!(!yes.is_partial());
-        assert_eq!(yes.items.last().unwrap().message, WHOSE_IS_NOT_TOLD);
+        assert_eq!(yes.items.last().unwrap().message, UNKNOWN_REFUND_OF_ITEM);
 
-        let told = [row(1, ItemState::Submitted, true), row(3, ItemState::Succeeded, false)];
-        let lookup = lookup_of(read_order(&answer(200, &[], body.as_bytes()), &target, &told, &mask));
+        let previous = [row(1, ItemState::Submitted, true), row(3, ItemState::Succeeded, false)];
+        let lookup = lookup_of(read_order(&answer(200, &[], body.as_bytes()), &target, &previous, &redactor));
         let Lookup::Found(Outcome::Refunded(yes)) = lookup else { panic!("{lookup:?}") };
-        assert_eq!(yes.items.last(), told.last(), "the answer had named it");
+        assert_eq!(yes.items.last(), previous.last(), "the answer had named it");
     }
 
     #[test]
     fn an_order_is_read_in_every_form_that_loses_nothing() {
         let target = NamecomTarget::new(7, &[1, 2]).unwrap();
-        let mask = Redactor::new("demo", &SecretString::from("x"));
+        let redactor = Redactor::new("demo", &SecretString::from("x"));
         let body = order(PAID, &["1 refunded registration", "2 refunded b\u{fc}cher"]);
         let sixteen: Vec<u8> = format!("\u{FEFF}{body}").encode_utf16().flat_map(u16::to_be_bytes).collect();
         let latin: Vec<u8> = body.chars().map(|character| character as u8).collect();
@@ -452,9 +472,9 @@ mod tests {
             ("application/json", format!("\u{FEFF}{{\"order\":[{body}],\"more\":{{}}}}").into_bytes()),
         ] {
             let answer = answer(200, &[("content-type", content_type)], &body);
-            let seen = read_order(&answer, &target, &[], &mask);
+            let seen = read_order(&answer, &target, &[], &redactor);
             let Lookup::Found(outcome) = lookup_of(seen) else { panic!("{}", String::from_utf8_lossy(&body)) };
-            assert_eq!(outcome_word(&outcome), "refunded 15.98 USD");
+            assert_eq!(outcome_summary(&outcome), "refunded 15.98 USD");
         }
         assert_eq!(look(200, one_for_a_list.as_bytes()), "not_found item 1 refunded, item 2 not listed");
     }
@@ -467,7 +487,7 @@ mod tests {
             let items = ["1 refunded registration".to_owned(), format!("2 {word} registration")];
             let whole = order(PAID, &[&items[0], &items[1]]);
             let whole = if wrapped { format!("{{\"order\":{whole}}}") } else { whole };
-            let body = mutated(whole.as_bytes(), &mutations);
+            let body = apply_mutations(whole.as_bytes(), &mutations);
             let text = String::from_utf8_lossy(&body);
             // A change may well write the word, or leave the other item as one whose purchase
             // failed.
@@ -480,19 +500,19 @@ mod tests {
     #[test]
     fn a_refunded_item_keeps_the_amount_that_the_answer_named() {
         let target = NamecomTarget::new(7, &[1, 2]).unwrap();
-        let mask = Redactor::new("demo", &SecretString::from("x"));
+        let redactor = Redactor::new("demo", &SecretString::from("x"));
         let body = order("\"id\":7", &["1 refunded registration", "2 refunded registration"]);
         let dollars = |minor_units| Some(Money { currency: Currency::USD, minor_units });
         let paid = |id, minor_units| ItemResult {
             refunded_amount: dollars(minor_units),
             ..row(id, ItemState::Succeeded, true)
         };
-        for (told, items, amount) in [
+        for (previous, items, amount) in [
             (vec![paid(1, 999), paid(2, 599)], vec![paid(1, 999), paid(2, 599)], dollars(1598)),
             // A sum that leaves an item out would be untrue.
             (vec![paid(1, 999)], vec![paid(1, 999), row(2, ItemState::Succeeded, true)], None),
         ] {
-            let lookup = lookup_of(read_order(&answer(200, &[], body.as_bytes()), &target, &told, &mask));
+            let lookup = lookup_of(read_order(&answer(200, &[], body.as_bytes()), &target, &previous, &redactor));
             let Lookup::Found(Outcome::Refunded(yes)) = lookup else { panic!("{lookup:?}") };
             assert_eq!((yes.items, yes.amount), (items, amount));
         }

@@ -13,7 +13,8 @@ use serde_json::value::RawValue;
 
 use crate::domain::money::{Currency, Money, parse_minor_units};
 use crate::domain::outcome::{
-    Acceptance, Confirmation, DoubtReason, ErrorCategory, ItemResult, ItemState, Outcome, ProviderError, provider_text,
+    Acceptance, Confirmation, DoubtReason, ErrorCategory, ItemResult, ItemState, Outcome, ProviderError,
+    sanitize_provider_text,
 };
 use crate::domain::target::NamecomTarget;
 use crate::providers::json_object::Object;
@@ -22,7 +23,7 @@ use crate::providers::namecom::wire::{ErrorBody, IDEMPOTENT_REPLAY, category_of}
 use crate::providers::redact::Redactor;
 
 /// An answer that says something of items.
-pub(super) struct Listed<'a> {
+pub(super) struct ItemizedReply<'a> {
     pub(super) status: u16,
     pub(super) headers: &'a HeaderMap,
     pub(super) body: &'a str,
@@ -62,8 +63,8 @@ struct RefundItemResult<'a> {
 }
 
 /// What the rows mean for the refund of `target`.
-pub(super) fn read_rows(answer: &Listed<'_>, target: &NamecomTarget, mask: &Redactor) -> Outcome {
-    match judge(answer, target, mask) {
+pub(super) fn read_rows(answer: &ItemizedReply<'_>, target: &NamecomTarget, redactor: &Redactor) -> Outcome {
+    match judge(answer, target, redactor) {
         // The strict reader missed a row of money that moved, or the row is of another item: this
         // is no refusal.
         Ok(Outcome::Refused { .. }) if answer.listing.has_moved() => {
@@ -72,45 +73,45 @@ pub(super) fn read_rows(answer: &Listed<'_>, target: &NamecomTarget, mask: &Reda
         Ok(outcome) => return outcome,
         Err(doubt) => doubt,
     }
-    .about(answer, mask)
+    .about(answer, redactor)
 }
 
 /// Why the rows decide nothing.
-struct Doubt {
+struct RowsDoubt {
     reason: DoubtReason,
     why: String,
 }
 
-impl Doubt {
+impl RowsDoubt {
     /// With the rows themselves, for the person who settles it.
-    fn about(self, answer: &Listed<'_>, mask: &Redactor) -> Outcome {
+    fn about(self, answer: &ItemizedReply<'_>, redactor: &Redactor) -> Outcome {
         let rows = if answer.listing.is_empty() { String::new() } else { format!(", {}", answer.listing) };
-        let evidence = mask.text(&format!("{}: HTTP {}{rows}", self.why, answer.status));
+        let evidence = redactor.text(&format!("{}: HTTP {}{rows}", self.why, answer.status));
         Outcome::Unknown { reason: self.reason, evidence }
     }
 }
 
-fn contradiction(why: impl Into<String>) -> Doubt {
-    Doubt { reason: DoubtReason::Contradiction, why: why.into() }
+fn contradiction(why: impl Into<String>) -> RowsDoubt {
+    RowsDoubt { reason: DoubtReason::Contradiction, why: why.into() }
 }
 
-fn unreadable(why: impl Into<String>) -> Doubt {
-    Doubt { reason: DoubtReason::UnreadableReply, why: why.into() }
+fn unreadable(why: impl Into<String>) -> RowsDoubt {
+    RowsDoubt { reason: DoubtReason::UnreadableReply, why: why.into() }
 }
 
 /// The doubt of an answer that belongs to another request.
-pub(super) fn of_another_key(answer: &Listed<'_>, mask: &Redactor) -> Outcome {
-    contradiction("the answer is for another idempotency key").about(answer, mask)
+pub(super) fn another_key(answer: &ItemizedReply<'_>, redactor: &Redactor) -> Outcome {
+    contradiction("the answer is for another idempotency key").about(answer, redactor)
 }
 
-fn judge(answer: &Listed<'_>, target: &NamecomTarget, mask: &Redactor) -> Result<Outcome, Doubt> {
+fn judge(answer: &ItemizedReply<'_>, target: &NamecomTarget, redactor: &Redactor) -> Result<Outcome, RowsDoubt> {
     let Ok(Object(response)) = serde_json::from_str::<Object<RefundResponse<'_>>>(answer.body) else {
         let is_listed = !answer.listing.is_empty();
         let why =
             if is_listed { "the rows are not written as documented" } else { "the answer lists no items in JSON" };
         return Err(unreadable(why));
     };
-    let mut rows = strict_rows(&response, target, mask)?;
+    let mut rows = strict_rows(&response, target, redactor)?;
     if !rows.iter().any(|row| row.requested) {
         return Err(contradiction("the answer tells of none of the items"));
     }
@@ -128,7 +129,7 @@ fn judge(answer: &Listed<'_>, target: &NamecomTarget, mask: &Redactor) -> Result
         message: String::new(),
         requested: true,
     }));
-    let beside = ErrorBody::read(answer.body, mask).unwrap_or_default();
+    let beside = ErrorBody::read(answer.body, redactor).unwrap_or_default();
     let was_before = |row: &ItemResult| {
         let is_done = row.requested && row.state == ItemState::Succeeded;
         is_done && [&row.message, &beside].into_iter().any(|said| category_of(said) == ErrorCategory::AlreadyRefunded)
@@ -157,8 +158,8 @@ fn judge(answer: &Listed<'_>, target: &NamecomTarget, mask: &Redactor) -> Result
 fn strict_rows(
     response: &RefundResponse<'_>,
     target: &NamecomTarget,
-    mask: &Redactor,
-) -> Result<Vec<ItemResult>, Doubt> {
+    redactor: &Redactor,
+) -> Result<Vec<ItemResult>, RowsDoubt> {
     let mut rows: Vec<ItemResult> = Vec::with_capacity(response.results.len());
     for Object(result) in &response.results {
         if result.order_id != i64::from(target.order_id()) {
@@ -181,7 +182,7 @@ fn strict_rows(
             "failed" | "canceled" => ItemState::Failed,
             other => return Err(unreadable(format!("item {item_id} has the status \"{other}\""))),
         };
-        let message = mask.text(result.message.as_deref().unwrap_or_default());
+        let message = redactor.text(result.message.as_deref().unwrap_or_default());
         let requested = is_requested(result.order_item_id, target);
         rows.push(ItemResult { item_id, state, refunded_amount, message, requested });
     }
@@ -212,7 +213,7 @@ fn refusal_of(word: &str, rows: &[ItemResult], beside: &str, http_status: u16) -
                 .filter(|row| !row.message.is_empty())
                 .map(|row| format!("item {}: {}", row.item_id, row.message))
                 .collect();
-            provider_text(&said.join("; "))
+            sanitize_provider_text(&said.join("; "))
         }
     };
     ProviderError { code: word.to_owned(), category: category_of(&message), message, http_status }

@@ -17,7 +17,7 @@ use crate::http::client::HttpResponse;
 use crate::providers::json_object::Object;
 use crate::providers::namecom::fields::moment;
 use crate::providers::namecom::listing::Listing;
-use crate::providers::namecom::rows::{Listed, of_another_key, read_rows};
+use crate::providers::namecom::rows::{ItemizedReply, another_key, read_rows};
 use crate::providers::redact::Redactor;
 use crate::providers::text;
 
@@ -45,7 +45,7 @@ pub(crate) fn read_refund(
     key: &str,
     target: &NamecomTarget,
     now: Timestamp,
-    mask: &Redactor,
+    redactor: &Redactor,
 ) -> Outcome {
     // Only a text that decodes without loss is believed. Rows are searched for in the raw bytes
     // too, since the claimed charset may be wrong.
@@ -55,14 +55,14 @@ pub(crate) fn read_refund(
         nothing if nothing.is_empty() => Listing::of(&String::from_utf8_lossy(&answer.body)),
         listing => listing,
     };
-    let listed = Listed { status: answer.status, headers: &answer.headers, body, listing: &listing };
+    let listed = ItemizedReply { status: answer.status, headers: &answer.headers, body, listing: &listing };
     if answer.headers.get_all(IDEMPOTENCY_KEY).iter().any(|echo| echo.as_bytes() != key.as_bytes()) {
-        return of_another_key(&listed, mask);
+        return another_key(&listed, redactor);
     }
     if answer.status == 200 || !listing.is_empty() {
-        return read_rows(&listed, target, mask);
+        return read_rows(&listed, target, redactor);
     }
-    let said = ErrorBody::read(body, mask);
+    let said = ErrorBody::read(body, redactor);
     if answer.status >= 500 {
         let said = said.map(|said| format!(" {said}")).unwrap_or_default();
         return Outcome::Unknown {
@@ -82,11 +82,11 @@ pub(super) struct ErrorBody {
 
 impl ErrorBody {
     /// `message: details`, where the body is the documented one and says something.
-    pub(super) fn read(body: &str, mask: &Redactor) -> Option<String> {
+    pub(super) fn read(body: &str, redactor: &Redactor) -> Option<String> {
         let Object(body) = serde_json::from_str::<Object<ErrorBody>>(body).ok()?;
         let details = body.details.unwrap_or_default();
         let said: Vec<&str> = [body.message.as_str(), &details].into_iter().filter(|part| !part.is_empty()).collect();
-        Some(mask.text(&said.join(": "))).filter(|said| !said.is_empty())
+        Some(redactor.text(&said.join(": "))).filter(|said| !said.is_empty())
     }
 }
 

@@ -12,7 +12,7 @@
 //!
 //! A member that is there twice counts once where both are alike, and not at all where they differ.
 //!
-//! [`Notes`] has the path of each field that is not as documented. No value is ever shown there: it
+//! [`Irregularities`] has the path of each field that is not as documented. No value is ever shown there: it
 //! may be a credential.
 //!
 //! A value is parsed when its field is read, so undocumented members cost nothing, however deep or
@@ -45,18 +45,18 @@ const MAX_PATHS: usize = 100;
 
 /// Why an answer cannot be read at all, and where: never the content.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Problem(String);
+pub(super) struct PageError(String);
 
-/// A whole answer. [`Fields`] are views of it.
-pub(super) struct Document<'a> {
+/// A whole answer. [`PageFields`] are views of it.
+pub(super) struct JsonDocument<'a> {
     text: Cow<'a, str>,
     /// Something did not fit the charset, and U+FFFD stands in its place.
     damaged: Option<TextError>,
 }
 
 /// What was seen that is not as documented.
-pub(super) struct Notes<'a> {
-    mask: &'a Redactor,
+pub(super) struct Irregularities<'a> {
+    redactor: &'a Redactor,
     paths: RefCell<Vec<String>>,
     /// Of what the fields do not hold as it was sent: left out, cut, escaped or in another form.
     beyond: RefCell<Option<Sha256>>,
@@ -64,19 +64,19 @@ pub(super) struct Notes<'a> {
 }
 
 /// An object of the answer.
-pub(super) struct Fields<'a> {
+pub(super) struct PageFields<'a> {
     path: String,
     members: Vec<(Cow<'a, str>, &'a RawValue)>,
-    document: &'a Document<'a>,
-    notes: &'a Notes<'a>,
+    document: &'a JsonDocument<'a>,
+    notes: &'a Irregularities<'a>,
 }
 
 /// A member is there twice, with two values: one of them is wrong, and neither says which.
-struct TwoValues;
+struct ConflictingValues;
 
 /// The kind of a value.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum JsonKind {
     Null,
     Boolean,
     Integer,
@@ -87,7 +87,7 @@ enum Kind {
 }
 
 /// What a value is to a field of one kind.
-enum Reading<T> {
+enum FieldReading<T> {
     /// As documented.
     Plain(T),
     /// Another form of the same.
@@ -96,7 +96,7 @@ enum Reading<T> {
     Misfit,
 }
 
-impl<'a> Document<'a> {
+impl<'a> JsonDocument<'a> {
     /// The text of an answer, which is JSON or not.
     pub(super) fn of(answer: &'a HttpResponse) -> Self {
         match text::read(answer) {
@@ -109,21 +109,21 @@ impl<'a> Document<'a> {
     }
 
     /// The one object that the whole answer must be, with nothing after it.
-    pub(super) fn root(&'a self, notes: &'a Notes<'a>) -> Result<Fields<'a>, Problem> {
+    pub(super) fn root(&'a self, notes: &'a Irregularities<'a>) -> Result<PageFields<'a>, PageError> {
         let text = self.text.as_ref();
         if text.trim_matches(is_json_blank).is_empty() {
-            return Err(Problem("the body is empty".to_owned()));
+            return Err(PageError("the body is empty".to_owned()));
         }
         let whole = serde_json::from_str::<&RawValue>(text).map(RawValue::get).map_err(|error| self.no_json(&error))?;
         match members(whole) {
-            Some(members) => Ok(Fields { path: String::new(), members, document: self, notes }),
-            None => Err(Problem(format!("the body must be an object and is {}", Kind::of(whole).name()))),
+            Some(members) => Ok(PageFields { path: String::new(), members, document: self, notes }),
+            None => Err(PageError(format!("the body must be an object and is {}", JsonKind::of(whole).name()))),
         }
     }
 
-    fn no_json(&self, error: &serde_json::Error) -> Problem {
+    fn no_json(&self, error: &serde_json::Error) -> PageError {
         let (line, column) = (error.line(), error.column());
-        Problem(match (&self.damaged, error.classify()) {
+        PageError(match (&self.damaged, error.classify()) {
             (Some(fault), _) => fault.to_string(),
             (None, serde_json::error::Category::Eof) => {
                 format!("the body ends in the middle, at line {line} column {column}")
@@ -133,10 +133,10 @@ impl<'a> Document<'a> {
     }
 }
 
-impl<'a> Notes<'a> {
+impl<'a> Irregularities<'a> {
     /// None yet. Texts are kept without the secrets of `mask`.
-    pub(super) fn new(mask: &'a Redactor) -> Self {
-        Self { mask, paths: RefCell::default(), beyond: RefCell::default(), items_left: Cell::new(ITEMS) }
+    pub(super) fn new(redactor: &'a Redactor) -> Self {
+        Self { redactor, paths: RefCell::default(), beyond: RefCell::default(), items_left: Cell::new(ITEMS) }
     }
 
     /// The paths of the fields that are not as documented, in the order in which they were read,
@@ -147,7 +147,7 @@ impl<'a> Notes<'a> {
 
     /// A fit text for a field: without secrets, escaped and bounded.
     fn fit(&self, path: &str, text: &str) -> String {
-        let masked = self.mask.without_secrets(text);
+        let masked = self.redactor.without_secrets(text);
         let (kept, cut) = exact_text(&masked);
         if cut {
             self.name(path);
@@ -161,7 +161,7 @@ impl<'a> Notes<'a> {
     /// The field is not as documented.
     fn note(&self, path: &str, raw: &str) {
         self.name(path);
-        self.count(path, &self.mask.without_secrets(raw));
+        self.count(path, &self.redactor.without_secrets(raw));
     }
 
     fn name(&self, path: &str) {
@@ -187,7 +187,7 @@ impl<'a> Notes<'a> {
     }
 }
 
-impl<'a> Fields<'a> {
+impl<'a> PageFields<'a> {
     /// A text, fit to be shown; empty where there is none.
     pub(super) fn text(&self, name: &str) -> String {
         let path = self.path_of(name);
@@ -205,24 +205,24 @@ impl<'a> Fields<'a> {
     /// `fits` refuses.
     pub(super) fn whole_text(&self, name: &str, fits: impl Fn(&str) -> bool) -> Option<String> {
         self.read(name, |raw| match self.text_in(raw) {
-            Reading::Plain(text) if !text.is_empty() && (text.len() > WHOLE_TEXT_BYTES || !fits(&text)) => {
-                Reading::Misfit
+            FieldReading::Plain(text) if !text.is_empty() && (text.len() > WHOLE_TEXT_BYTES || !fits(&text)) => {
+                FieldReading::Misfit
             }
-            Reading::Plain(text) => Reading::Plain(text),
-            Reading::Other(text) if text.is_empty() => Reading::Other(text),
-            _ => Reading::Misfit,
+            FieldReading::Plain(text) => FieldReading::Plain(text),
+            FieldReading::Other(text) if text.is_empty() => FieldReading::Other(text),
+            _ => FieldReading::Misfit,
         })
         .filter(|text| !text.is_empty())
     }
 
-    /// As [`Fields::whole_text`], for a credential: no digest counts it.
+    /// As [`PageFields::whole_text`], for a credential: no digest counts it.
     pub(super) fn credential(&self, name: &str) -> Option<String> {
         let reading = match self.find(name) {
             Ok(raw) => self.text_in(raw?),
-            Err(TwoValues) => Reading::Misfit,
+            Err(ConflictingValues) => FieldReading::Misfit,
         };
         match reading {
-            Reading::Plain(text) if text.len() <= WHOLE_TEXT_BYTES => Some(text).filter(|text| !text.is_empty()),
+            FieldReading::Plain(text) if text.len() <= WHOLE_TEXT_BYTES => Some(text).filter(|text| !text.is_empty()),
             _ => {
                 self.notes.name(&self.path_of(name));
                 None
@@ -236,32 +236,33 @@ impl<'a> Fields<'a> {
     }
 
     /// A number without which the answer means nothing.
-    pub(super) fn required_integer(&self, name: &str) -> Result<i32, Problem> {
+    pub(super) fn required_integer(&self, name: &str) -> Result<i32, PageError> {
         let raw = self.required(name)?;
-        let misfit = || self.problem(name, &format!("must be an integer of 32 bits and is {}", Kind::of(raw).name()));
+        let misfit =
+            || self.problem(name, &format!("must be an integer of 32 bits and is {}", JsonKind::of(raw).name()));
         self.integer(name).ok_or_else(misfit)
     }
 
     /// An object without which the answer means nothing.
-    pub(super) fn required_object(&self, name: &str) -> Result<Fields<'a>, Problem> {
+    pub(super) fn required_object(&self, name: &str) -> Result<PageFields<'a>, PageError> {
         let raw = self.required(name)?;
         match self.object_in(&self.path_of(name), raw) {
-            Reading::Plain(Some(fields)) => Ok(fields),
-            _ => Err(self.problem(name, &format!("must be an object and is {}", Kind::of(raw).name()))),
+            FieldReading::Plain(Some(fields)) => Ok(fields),
+            _ => Err(self.problem(name, &format!("must be an object and is {}", JsonKind::of(raw).name()))),
         }
     }
 
     /// An object.
-    pub(super) fn object(&self, name: &str) -> Option<Fields<'a>> {
+    pub(super) fn object(&self, name: &str) -> Option<PageFields<'a>> {
         let path = self.path_of(name);
         let only = |raw| match items(raw)?.0.as_slice() {
             [only] => Some(self.object_in(&path, only.get())),
             _ => None,
         };
         self.read(name, |raw| match self.object_in(&path, raw) {
-            Reading::Misfit => match only(raw) {
-                Some(Reading::Plain(fields)) => Reading::Other(fields),
-                _ => Reading::Misfit,
+            FieldReading::Misfit => match only(raw) {
+                Some(FieldReading::Plain(fields)) => FieldReading::Other(fields),
+                _ => FieldReading::Misfit,
             },
             reading => reading,
         })
@@ -271,36 +272,36 @@ impl<'a> Fields<'a> {
     /// A list of texts, fit to be shown; empty where there is none.
     pub(super) fn texts(&self, name: &str) -> Vec<String> {
         let item = |path: &str, raw| match self.text_in(raw) {
-            Reading::Plain(text) => Reading::Plain(self.notes.fit(path, &text)),
-            Reading::Other(text) if !text.is_empty() => Reading::Other(self.notes.fit(path, &text)),
-            _ => Reading::Misfit,
+            FieldReading::Plain(text) => FieldReading::Plain(self.notes.fit(path, &text)),
+            FieldReading::Other(text) if !text.is_empty() => FieldReading::Other(self.notes.fit(path, &text)),
+            _ => FieldReading::Misfit,
         };
         self.list(name, false, item)
     }
 
     /// A list of objects, each read by `item`; empty where there is none.
-    pub(super) fn objects<T>(&self, name: &str, item: impl Fn(&Fields<'_>) -> T) -> Vec<T> {
+    pub(super) fn objects<T>(&self, name: &str, item: impl Fn(&PageFields<'_>) -> T) -> Vec<T> {
         self.list(name, false, |path, raw| self.item_in(path, raw, &item))
     }
 
     /// A list of objects, or one object in its place: both are documented.
-    pub(super) fn object_or_objects<T>(&self, name: &str, item: impl Fn(&Fields<'_>) -> T) -> Vec<T> {
+    pub(super) fn object_or_objects<T>(&self, name: &str, item: impl Fn(&PageFields<'_>) -> T) -> Vec<T> {
         self.list(name, true, |path, raw| self.item_in(path, raw, &item))
     }
 
-    fn item_in<T>(&self, path: &str, raw: &'a str, item: impl Fn(&Fields<'_>) -> T) -> Reading<T> {
+    fn item_in<T>(&self, path: &str, raw: &'a str, item: impl Fn(&PageFields<'_>) -> T) -> FieldReading<T> {
         match self.object_in(path, raw) {
-            Reading::Plain(Some(fields)) => Reading::Plain(item(&fields)),
-            _ => Reading::Misfit,
+            FieldReading::Plain(Some(fields)) => FieldReading::Plain(item(&fields)),
+            _ => FieldReading::Misfit,
         }
     }
 
     /// A list. Where there is a single value in its place, that is its only item.
-    fn list<T>(&self, name: &str, or_one: bool, item: impl Fn(&str, &'a str) -> Reading<T>) -> Vec<T> {
+    fn list<T>(&self, name: &str, or_one: bool, item: impl Fn(&str, &'a str) -> FieldReading<T>) -> Vec<T> {
         let path = self.path_of(name);
         let Some(raw) = self.found(name) else { return Vec::new() };
         let Some((values, cut)) = items(raw) else {
-            let is_documented = or_one && Kind::of(raw) == Kind::Object;
+            let is_documented = or_one && JsonKind::of(raw) == JsonKind::Object;
             if is_documented {
                 return Vec::from_iter(item(&path, raw).value());
             }
@@ -310,7 +311,7 @@ impl<'a> Fields<'a> {
         let mut list = Vec::new();
         let mut is_cut = cut;
         for (index, value) in values.into_iter().map(RawValue::get).enumerate() {
-            if Kind::of(value) == Kind::Null {
+            if JsonKind::of(value) == JsonKind::Null {
                 continue;
             }
             if !self.notes.take_item() {
@@ -319,7 +320,7 @@ impl<'a> Fields<'a> {
             }
             let path = format!("{path}[{index}]");
             let reading = item(&path, value);
-            if !matches!(reading, Reading::Plain(_)) {
+            if !matches!(reading, FieldReading::Plain(_)) {
                 self.notes.note(&path, value);
             }
             list.extend(reading.value());
@@ -331,10 +332,10 @@ impl<'a> Fields<'a> {
     }
 
     /// None where it is not there, or does not fit.
-    fn read<T>(&self, name: &str, read: impl FnOnce(&'a str) -> Reading<T>) -> Option<T> {
+    fn read<T>(&self, name: &str, read: impl FnOnce(&'a str) -> FieldReading<T>) -> Option<T> {
         let raw = self.found(name)?;
         let reading = read(raw);
-        if !matches!(reading, Reading::Plain(_)) {
+        if !matches!(reading, FieldReading::Plain(_)) {
             self.notes.note(&self.path_of(name), raw);
         }
         reading.value()
@@ -349,22 +350,22 @@ impl<'a> Fields<'a> {
         self.find(name).unwrap_or(None)
     }
 
-    fn required(&self, name: &str) -> Result<&'a str, Problem> {
+    fn required(&self, name: &str) -> Result<&'a str, PageError> {
         match self.find(name) {
             Ok(Some(raw)) => Ok(raw),
             Ok(None) => Err(self.problem(name, "is missing")),
-            Err(TwoValues) => Err(self.problem(name, "is there twice")),
+            Err(ConflictingValues) => Err(self.problem(name, "is there twice")),
         }
     }
 
     /// None for `null` too.
-    fn find(&self, name: &str) -> Result<Option<&'a str>, TwoValues> {
+    fn find(&self, name: &str) -> Result<Option<&'a str>, ConflictingValues> {
         let mut all = self.all(name);
         let first = all.next();
         if all.any(|other| Some(other) != first) {
-            return Err(TwoValues);
+            return Err(ConflictingValues);
         }
-        Ok(first.filter(|raw| Kind::of(raw) != Kind::Null))
+        Ok(first.filter(|raw| JsonKind::of(raw) != JsonKind::Null))
     }
 
     fn all(&self, name: &str) -> impl Iterator<Item = &'a str> {
@@ -373,43 +374,43 @@ impl<'a> Fields<'a> {
 
     /// A text, or what stands for one. Half a surrogate pair, and what did not fit the charset, is
     /// no text.
-    fn text_in(&self, raw: &str) -> Reading<String> {
-        match Kind::of(raw) {
-            Kind::Text => match serde_json::from_str::<String>(raw) {
-                Ok(text) if self.document.damaged.is_none() || !text.contains('\u{FFFD}') => Reading::Plain(text),
-                _ => Reading::Misfit,
+    fn text_in(&self, raw: &str) -> FieldReading<String> {
+        match JsonKind::of(raw) {
+            JsonKind::Text => match serde_json::from_str::<String>(raw) {
+                Ok(text) if self.document.damaged.is_none() || !text.contains('\u{FFFD}') => FieldReading::Plain(text),
+                _ => FieldReading::Misfit,
             },
-            Kind::Integer | Kind::Number | Kind::Boolean => Reading::Other(raw.to_owned()),
-            _ if is_empty(raw) => Reading::Other(String::new()),
-            Kind::Null | Kind::List | Kind::Object => Reading::Misfit,
+            JsonKind::Integer | JsonKind::Number | JsonKind::Boolean => FieldReading::Other(raw.to_owned()),
+            _ if is_empty(raw) => FieldReading::Other(String::new()),
+            JsonKind::Null | JsonKind::List | JsonKind::Object => FieldReading::Misfit,
         }
     }
 
-    fn integer_in(&self, raw: &str) -> Reading<Option<i32>> {
-        match (Kind::of(raw), self.text_in(raw)) {
-            (Kind::Integer, _) => raw.parse().map_or(Reading::Misfit, |it| Reading::Plain(Some(it))),
-            (Kind::Number, _) => integer_of(raw).map_or(Reading::Misfit, |it| Reading::Other(Some(it))),
-            (_, Reading::Plain(text) | Reading::Other(text)) if text.is_empty() => Reading::Other(None),
-            (Kind::Text, Reading::Plain(text)) => {
-                integer_of(text.trim()).map_or(Reading::Misfit, |it| Reading::Other(Some(it)))
+    fn integer_in(&self, raw: &str) -> FieldReading<Option<i32>> {
+        match (JsonKind::of(raw), self.text_in(raw)) {
+            (JsonKind::Integer, _) => raw.parse().map_or(FieldReading::Misfit, |it| FieldReading::Plain(Some(it))),
+            (JsonKind::Number, _) => integer_of(raw).map_or(FieldReading::Misfit, |it| FieldReading::Other(Some(it))),
+            (_, FieldReading::Plain(text) | FieldReading::Other(text)) if text.is_empty() => FieldReading::Other(None),
+            (JsonKind::Text, FieldReading::Plain(text)) => {
+                integer_of(text.trim()).map_or(FieldReading::Misfit, |it| FieldReading::Other(Some(it)))
             }
-            _ => Reading::Misfit,
+            _ => FieldReading::Misfit,
         }
     }
 
-    fn object_in(&self, path: &str, raw: &'a str) -> Reading<Option<Fields<'a>>> {
+    fn object_in(&self, path: &str, raw: &'a str) -> FieldReading<Option<PageFields<'a>>> {
         match members(raw) {
             Some(members) => {
                 let (document, notes) = (self.document, self.notes);
-                Reading::Plain(Some(Fields { path: path.to_owned(), members, document, notes }))
+                FieldReading::Plain(Some(PageFields { path: path.to_owned(), members, document, notes }))
             }
-            None if is_empty(raw) => Reading::Other(None),
-            None => Reading::Misfit,
+            None if is_empty(raw) => FieldReading::Other(None),
+            None => FieldReading::Misfit,
         }
     }
 
-    fn problem(&self, name: &str, fault: &str) -> Problem {
-        Problem(format!("{} {fault}", self.path_of(name)))
+    fn problem(&self, name: &str, fault: &str) -> PageError {
+        PageError(format!("{} {fault}", self.path_of(name)))
     }
 
     fn path_of(&self, name: &str) -> String {
@@ -417,43 +418,43 @@ impl<'a> Fields<'a> {
     }
 }
 
-impl<T> Reading<T> {
+impl<T> FieldReading<T> {
     fn value(self) -> Option<T> {
         match self {
-            Reading::Plain(value) | Reading::Other(value) => Some(value),
-            Reading::Misfit => None,
+            FieldReading::Plain(value) | FieldReading::Other(value) => Some(value),
+            FieldReading::Misfit => None,
         }
     }
 }
 
-impl Kind {
+impl JsonKind {
     /// Of JSON text without blanks around it.
     fn of(raw: &str) -> Self {
         match raw.as_bytes().first() {
-            Some(b'n') => Kind::Null,
-            Some(b't' | b'f') => Kind::Boolean,
-            Some(b'"') => Kind::Text,
-            Some(b'[') => Kind::List,
-            Some(b'{') => Kind::Object,
-            _ if raw.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit()) => Kind::Integer,
-            _ => Kind::Number,
+            Some(b'n') => JsonKind::Null,
+            Some(b't' | b'f') => JsonKind::Boolean,
+            Some(b'"') => JsonKind::Text,
+            Some(b'[') => JsonKind::List,
+            Some(b'{') => JsonKind::Object,
+            _ if raw.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit()) => JsonKind::Integer,
+            _ => JsonKind::Number,
         }
     }
 
     fn name(self) -> &'static str {
         match self {
-            Kind::Null => "null",
-            Kind::Boolean => "a boolean",
-            Kind::Integer => "an integer",
-            Kind::Number => "a number",
-            Kind::Text => "a string",
-            Kind::List => "an array",
-            Kind::Object => "an object",
+            JsonKind::Null => "null",
+            JsonKind::Boolean => "a boolean",
+            JsonKind::Integer => "an integer",
+            JsonKind::Number => "a number",
+            JsonKind::Text => "a string",
+            JsonKind::List => "an array",
+            JsonKind::Object => "an object",
         }
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for PageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -480,23 +481,23 @@ fn is_json_blank(character: char) -> bool {
 
 /// The members of an object, in their order.
 fn members(raw: &str) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
-    if Kind::of(raw) != Kind::Object {
+    if JsonKind::of(raw) != JsonKind::Object {
         return None;
     }
-    serde_json::Deserializer::from_str(raw).deserialize_map(Members).ok()
+    serde_json::Deserializer::from_str(raw).deserialize_map(MembersVisitor).ok()
 }
 
 /// The items of a list up to the bound, and whether there are more.
 fn items(raw: &str) -> Option<(Vec<&RawValue>, bool)> {
-    if Kind::of(raw) != Kind::List {
+    if JsonKind::of(raw) != JsonKind::List {
         return None;
     }
-    serde_json::Deserializer::from_str(raw).deserialize_seq(Items).ok()
+    serde_json::Deserializer::from_str(raw).deserialize_seq(ItemsVisitor).ok()
 }
 
-struct Members;
+struct MembersVisitor;
 
-impl<'de> Visitor<'de> for Members {
+impl<'de> Visitor<'de> for MembersVisitor {
     type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -505,16 +506,16 @@ impl<'de> Visitor<'de> for Members {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
         let mut members = Vec::new();
-        while let Some(Key(name)) = entries.next_key()? {
+        while let Some(MemberName(name)) = entries.next_key()? {
             members.push((name, entries.next_value()?));
         }
         Ok(members)
     }
 }
 
-struct Items;
+struct ItemsVisitor;
 
-impl<'de> Visitor<'de> for Items {
+impl<'de> Visitor<'de> for ItemsVisitor {
     type Value = (Vec<&'de RawValue>, bool);
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -538,28 +539,28 @@ impl<'de> Visitor<'de> for Items {
 }
 
 /// The name of a member, borrowed where it has no escapes: an answer may have a hundred thousand.
-struct Key<'de>(Cow<'de, str>);
+struct MemberName<'de>(Cow<'de, str>);
 
-impl<'de> Deserialize<'de> for Key<'de> {
+impl<'de> Deserialize<'de> for MemberName<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(KeyVisitor)
+        deserializer.deserialize_str(MemberNameVisitor)
     }
 }
 
-struct KeyVisitor;
+struct MemberNameVisitor;
 
-impl<'de> Visitor<'de> for KeyVisitor {
-    type Value = Key<'de>;
+impl<'de> Visitor<'de> for MemberNameVisitor {
+    type Value = MemberName<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the name of a member")
     }
 
-    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Key<'de>, E> {
-        Ok(Key(Cow::Borrowed(name)))
+    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<MemberName<'de>, E> {
+        Ok(MemberName(Cow::Borrowed(name)))
     }
 
-    fn visit_str<E>(self, name: &str) -> Result<Key<'de>, E> {
-        Ok(Key(Cow::Owned(name.to_owned())))
+    fn visit_str<E>(self, name: &str) -> Result<MemberName<'de>, E> {
+        Ok(MemberName(Cow::Owned(name.to_owned())))
     }
 }

@@ -17,11 +17,12 @@ use crate::domain::outcome::{Lookup, Outcome};
 use crate::domain::probe::ProbeReport;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::target::{SectigoTarget, Target};
-use crate::http::client::{HttpClient, HttpOutcome, HttpRequest, STATUS_REPLY_BYTES, not_sent};
+use crate::http::client::{HttpClient, HttpOutcome, HttpRequest, MAX_STATUS_REPLY_BYTES};
+use crate::providers::http_outcome::not_sent;
 use crate::providers::redact::Redactor;
 use crate::providers::secret::Secret;
 use crate::providers::sectigo::status_wire::PageReader;
-use crate::providers::{RefundProvider, Turns};
+use crate::providers::{RefundProvider, RequestLimiter};
 
 mod json;
 mod probe;
@@ -39,23 +40,23 @@ pub struct Sectigo {
     http: HttpClient,
     login_name: String,
     login_password: Secret,
-    mask: Redactor,
+    redactor: Redactor,
     pages: PageReader,
 }
 
 impl Sectigo {
     /// An account that logs in as `login_name`.
     pub fn new(http: HttpClient, login_name: String, login_password: Secret) -> Self {
-        let mask = || Redactor::of(&login_name, login_password.clone());
-        let (mask, pages) = (mask(), PageReader::new(mask()));
-        Self { http, login_name, login_password, mask, pages }
+        let redactor = || Redactor::of(&login_name, login_password.clone());
+        let (redactor, pages) = (redactor(), PageReader::new(redactor()));
+        Self { http, login_name, login_password, redactor, pages }
     }
 
     /// Asks `!getPostPaymentStatus` of one order. Moves nothing.
     async fn ask_status(&self, order_number: &str, certificate_id: Option<&str>) -> HttpOutcome {
         let mut fields = vec![("orderNumber", order_number)];
         fields.extend(certificate_id.map(|id| ("CertificateID", id)));
-        self.http.read(self.form(STATUS_PATH, &fields), STATUS_REPLY_BYTES).await
+        self.http.read(self.form(STATUS_PATH, &fields), MAX_STATUS_REPLY_BYTES).await
     }
 
     async fn send_refund(&self, target: &SectigoTarget) -> HttpOutcome {
@@ -84,10 +85,10 @@ impl RefundProvider for Sectigo {
         let Target::Sectigo(target) = &intent.target else {
             return not_sent("the account is one at Sectigo, and the target is not");
         };
-        self.send_refund(target).await.into_outcome(|answer| wire::read_refund(answer, &self.mask))
+        self.send_refund(target).await.into_outcome(|answer| wire::read_refund(answer, &self.redactor))
     }
 
-    async fn lookup(&self, refund: &Refund, _: &dyn Turns) -> Lookup {
+    async fn lookup(&self, refund: &Refund, _: &dyn RequestLimiter) -> Lookup {
         let Target::Sectigo(target) = &refund.intent.target else {
             return Lookup::unavailable("the account is one at Sectigo, and the target is not");
         };
@@ -96,8 +97,8 @@ impl RefundProvider for Sectigo {
         exchange.into_lookup(|answer| wire::read_order_status(answer, number, &self.pages))
     }
 
-    async fn probe(&self, turns: &dyn Turns) -> ProbeReport {
-        self.ask_harmlessly(turns).await
+    async fn probe(&self, limiter: &dyn RequestLimiter) -> ProbeReport {
+        self.run_probe(limiter).await
     }
 }
 
@@ -106,7 +107,7 @@ mod tests {
     use secrecy::SecretString;
 
     use super::*;
-    use crate::domain::ids::ProviderKind as Kind;
+    use crate::domain::ids::ProviderKind as JsonKind;
     use crate::domain::outcome::{Confirmation, DoubtReason};
     use crate::providers::testing::fixtures::{self, Unpaced};
     use crate::providers::testing::scripted_server::{Script, ScriptedServer};
@@ -124,28 +125,29 @@ mod tests {
 
     #[tokio::test]
     async fn the_refund_request_is_these_bytes() {
-        let peer = ScriptedServer::start(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n0")).await;
-        let outcome = fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await;
+        let server = ScriptedServer::start(Script::Send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n0")).await;
+        let outcome =
+            fixtures::account(&server, login()).refunds.refund(&fixtures::intent("r-1", target()), None).await;
         assert!(matches!(outcome, Outcome::Refunded(_)), "{outcome:?}");
         assert_eq!(
-            peer.requests(),
+            server.requests(),
             [format!(
                 "POST /products/!AutoRefund HTTP/1.1\r\ncontent-type: application/x-www-form-urlencoded\r\n\
                  accept: */*\r\nuser-agent: recoup/{}\r\nhost: {}\r\ncontent-length: 83\r\n\r\n\
                  loginName=demo&loginPassword=p%26ss+word%21&orderNumber=1000001&refundReasonCode=11",
                 env!("CARGO_PKG_VERSION"),
-                peer.endpoint().trim_start_matches("http://"),
+                server.endpoint().trim_start_matches("http://"),
             )]
         );
     }
 
     #[tokio::test]
     async fn the_lookup_request_is_these_bytes() {
-        let peer = ScriptedServer::start(Script::Say("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")).await;
+        let server = ScriptedServer::start(Script::Send("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")).await;
         let lookup =
-            fixtures::account(&peer, login()).adapter.lookup(&fixtures::refund("r-1", target()), &Unpaced).await;
+            fixtures::account(&server, login()).refunds.lookup(&fixtures::refund("r-1", target()), &Unpaced).await;
         assert_eq!(lookup, Lookup::unavailable("HTTP 503 and not an order's status"));
-        let request = peer.requests().remove(0);
+        let request = server.requests().remove(0);
         assert!(request.starts_with("POST /products/!getPostPaymentStatus HTTP/1.1\r\n"), "{request}");
         assert!(
             request.ends_with("\r\n\r\nloginName=demo&loginPassword=p%26ss+word%21&orderNumber=1000001"),
@@ -157,31 +159,32 @@ mod tests {
     async fn a_refund_and_a_lookup_by_their_answers() {
         let answer = "HTTP/1.1 200 OK\r\nContent-Length: 79\r\n\r\n\
                       {\"errorCode\":0,\"data\":{\"orderNumber\":\"1000001\",\"orderStatus\":\"Refunded\"}}      ";
-        let peer = ScriptedServer::start(Script::Say(answer)).await;
-        let account = fixtures::account(&peer, login());
-        assert_eq!(account.provider, Kind::Sectigo);
-        let found = account.adapter.lookup(&fixtures::refund("r-1", target()), &Unpaced).await;
+        let server = ScriptedServer::start(Script::Send(answer)).await;
+        let account = fixtures::account(&server, login());
+        assert_eq!(account.provider, JsonKind::Sectigo);
+        let found = account.refunds.lookup(&fixtures::refund("r-1", target()), &Unpaced).await;
         let yes = Confirmation { status: Some("Refunded".to_owned()), ..Confirmation::default() };
         assert_eq!(found, Lookup::Found(Outcome::Refunded(yes)));
     }
 
     #[tokio::test]
     async fn a_connection_that_ends_is_doubt() {
-        let peer = ScriptedServer::start(Script::Close).await;
-        let outcome = fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await;
+        let server = ScriptedServer::start(Script::Close).await;
+        let outcome =
+            fixtures::account(&server, login()).refunds.refund(&fixtures::intent("r-1", target()), None).await;
         assert!(
             matches!(&outcome, Outcome::Unknown { reason: DoubtReason::ConnectionLost, evidence } if !evidence.contains("word")),
             "{outcome:?}"
         );
-        assert_eq!(peer.requests().len(), 1);
+        assert_eq!(server.requests().len(), 1);
     }
 
     #[tokio::test]
     async fn another_providers_target_is_never_sent() {
-        let peer = ScriptedServer::start(Script::Close).await;
+        let server = ScriptedServer::start(Script::Close).await;
         let target = Target::Namecom(crate::domain::target::NamecomTarget::new(1, &[2]).unwrap());
-        let outcome = fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target), None).await;
+        let outcome = fixtures::account(&server, login()).refunds.refund(&fixtures::intent("r-1", target), None).await;
         assert!(matches!(outcome, Outcome::NotSent { .. }), "{outcome:?}");
-        assert_eq!(peer.connections(), 0);
+        assert_eq!(server.connections(), 0);
     }
 }

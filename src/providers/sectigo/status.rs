@@ -19,7 +19,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::Sectigo;
-use super::status_wire::{PageReader, Reply};
+use super::status_wire::{OrderStatusReply, PageReader};
 use crate::domain::outcome::DoubtReason;
 use crate::domain::validation::{OrderKey, StatusAnswer};
 use crate::http::client::{HttpOutcome, HttpResponse};
@@ -41,13 +41,13 @@ impl ValidationProvider for Sectigo {
                 }
                 status
             }
-            HttpOutcome::NotSent { why } => Err(StatusError::Unreachable { why, retry_after: None }),
-            HttpOutcome::Lost { reason: DoubtReason::Timeout, .. } => Err(StatusError::Timeout),
+            HttpOutcome::NotSent { evidence } => Err(StatusError::Unreachable { why: evidence, retry_after: None }),
+            HttpOutcome::Unknown { reason: DoubtReason::Timeout, .. } => Err(StatusError::Timeout),
             // Longer than any page can be.
-            HttpOutcome::Lost { reason: DoubtReason::UnreadableReply, evidence } => {
+            HttpOutcome::Unknown { reason: DoubtReason::UnreadableReply, evidence } => {
                 Err(StatusError::Protocol { problem: evidence })
             }
-            HttpOutcome::Lost { evidence, .. } => Err(StatusError::Unreachable { why: evidence, retry_after: None }),
+            HttpOutcome::Unknown { evidence, .. } => Err(StatusError::Unreachable { why: evidence, retry_after: None }),
         }
     }
 }
@@ -66,11 +66,11 @@ fn read_validation_status(
     }
     match pages.read(answer) {
         Err(problem) => Err(StatusError::Protocol { problem: problem.to_string() }),
-        Ok(Reply::Page(page)) if !page.page.is_of(order.order_number()) => {
+        Ok(OrderStatusReply::Page(page)) if !page.page.is_of(order.order_number()) => {
             Err(StatusError::Protocol { problem: "data.orderNumber: the answer is not for this order".to_owned() })
         }
-        Ok(Reply::Page(page)) => Ok(*page),
-        Ok(Reply::Error { code, message }) => Err(refusal(code, message, order)),
+        Ok(OrderStatusReply::Page(page)) => Ok(*page),
+        Ok(OrderStatusReply::Error { code, message }) => Err(refusal(code, message, order)),
     }
 }
 

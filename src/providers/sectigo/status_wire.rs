@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use reqwest::Url;
 use secrecy::SecretString;
 
-use super::json::{Document, Fields, Notes, Problem};
+use super::json::{Irregularities, JsonDocument, PageError, PageFields};
 use crate::domain::validation::{
     AgreementStatus, CaaCheckError, CaaCheckStatus, CallbackStatus, CsrStatus, DcvMethod, DcvStatus, DomainValidation,
     MasterAccountState, OrganizationStatus, SectionStep, StatusAnswer, ValidationPage,
@@ -24,7 +24,7 @@ use crate::providers::redact::Redactor;
 
 /// What an answer says, before anybody asks what it means.
 #[derive(Debug)]
-pub(crate) enum Reply {
+pub(crate) enum OrderStatusReply {
     /// `errorCode` 0: the page, of whatever order it is.
     Page(Box<StatusAnswer>),
     /// Any other `errorCode`, with its `errorMessage`.
@@ -38,24 +38,24 @@ pub(crate) enum Reply {
 
 /// Reads the pages of one account, and logs each kind of field that is not as documented once.
 pub(crate) struct PageReader {
-    mask: Redactor,
+    redactor: Redactor,
     logged: Mutex<BTreeSet<String>>,
 }
 
 impl PageReader {
     /// No text of a page shows the secrets of `mask`.
-    pub(crate) fn new(mask: Redactor) -> Self {
-        Self { mask, logged: Mutex::default() }
+    pub(crate) fn new(redactor: Redactor) -> Self {
+        Self { redactor, logged: Mutex::default() }
     }
 
     /// Reads an answer.
-    pub(super) fn read(&self, answer: &HttpResponse) -> Result<Reply, Problem> {
-        let document = Document::of(answer);
-        let notes = Notes::new(&self.mask);
+    pub(super) fn read(&self, answer: &HttpResponse) -> Result<OrderStatusReply, PageError> {
+        let document = JsonDocument::of(answer);
+        let notes = Irregularities::new(&self.redactor);
         let mut reply = reply(&document.root(&notes)?)?;
         let (irregular_fields, beyond) = notes.finish();
         self.log(&irregular_fields);
-        if let Reply::Page(answer) = &mut reply {
+        if let OrderStatusReply::Page(answer) = &mut reply {
             answer.page.irregular_fields = irregular_fields;
             answer.page.beyond = beyond;
         }
@@ -83,14 +83,14 @@ fn kind_of(path: &str) -> String {
     parts.filter_map(|part| part.split_once(']')).fold(first, |kind, (_, rest)| kind + "[]" + rest)
 }
 
-fn reply(root: &Fields<'_>) -> Result<Reply, Problem> {
+fn reply(root: &PageFields<'_>) -> Result<OrderStatusReply, PageError> {
     match root.required_integer("errorCode")? {
-        0 => Ok(Reply::Page(Box::new(answer(&root.required_object("data")?)))),
-        code => Ok(Reply::Error { code, message: root.text("errorMessage") }),
+        0 => Ok(OrderStatusReply::Page(Box::new(answer(&root.required_object("data")?)))),
+        code => Ok(OrderStatusReply::Error { code, message: root.text("errorMessage") }),
     }
 }
 
-fn answer(data: &Fields<'_>) -> StatusAnswer {
+fn answer(data: &PageFields<'_>) -> StatusAnswer {
     let page = ValidationPage {
         order_number: data.text("orderNumber"),
         order_state: data.word("orderStatus"),
@@ -127,7 +127,7 @@ fn is_safe_to_follow(address: &str) -> bool {
     is_plain && !authority.is_empty() && !authority.contains('@') && Url::parse(address).is_ok()
 }
 
-fn step(fields: &Fields<'_>) -> SectionStep {
+fn step(fields: &PageFields<'_>) -> SectionStep {
     SectionStep {
         title: fields.text("title"),
         state: fields.word("status"),
@@ -136,11 +136,11 @@ fn step(fields: &Fields<'_>) -> SectionStep {
     }
 }
 
-fn csr(fields: &Fields<'_>) -> CsrStatus {
+fn csr(fields: &PageFields<'_>) -> CsrStatus {
     CsrStatus { step: step(fields) }
 }
 
-fn dcv(fields: &Fields<'_>) -> DcvStatus {
+fn dcv(fields: &PageFields<'_>) -> DcvStatus {
     DcvStatus {
         step: step(fields),
         domains: fields.objects("domains", domain),
@@ -150,7 +150,7 @@ fn dcv(fields: &Fields<'_>) -> DcvStatus {
     }
 }
 
-fn domain(fields: &Fields<'_>) -> DomainValidation {
+fn domain(fields: &PageFields<'_>) -> DomainValidation {
     DomainValidation {
         domain_name: fields.text("domainName"),
         state: fields.word("dcvStatus"),
@@ -159,7 +159,7 @@ fn domain(fields: &Fields<'_>) -> DomainValidation {
     }
 }
 
-fn method(fields: &Fields<'_>) -> DcvMethod {
+fn method(fields: &PageFields<'_>) -> DcvMethod {
     DcvMethod {
         kind: fields.word("type"),
         title: fields.text("title"),
@@ -169,7 +169,7 @@ fn method(fields: &Fields<'_>) -> DcvMethod {
     }
 }
 
-fn agreement(fields: &Fields<'_>) -> AgreementStatus {
+fn agreement(fields: &PageFields<'_>) -> AgreementStatus {
     AgreementStatus {
         step: step(fields),
         click_through_state: fields.word("clickThroughStatus"),
@@ -179,11 +179,11 @@ fn agreement(fields: &Fields<'_>) -> AgreementStatus {
     }
 }
 
-fn callback(fields: &Fields<'_>) -> CallbackStatus {
+fn callback(fields: &PageFields<'_>) -> CallbackStatus {
     CallbackStatus { step: step(fields), phone_number: fields.text("phoneNumber") }
 }
 
-fn organization(fields: &Fields<'_>) -> OrganizationStatus {
+fn organization(fields: &PageFields<'_>) -> OrganizationStatus {
     let requirement = |name| fields.object(name).as_ref().map(step);
     OrganizationStatus {
         step: step(fields),
@@ -196,12 +196,12 @@ fn organization(fields: &Fields<'_>) -> OrganizationStatus {
     }
 }
 
-fn caa_check(fields: &Fields<'_>) -> CaaCheckStatus {
+fn caa_check(fields: &PageFields<'_>) -> CaaCheckStatus {
     // Documented as an object and described as a list: it may be either.
     CaaCheckStatus { step: step(fields), latest_errors: fields.object_or_objects("latestCAACheckErrors", caa_error) }
 }
 
-fn caa_error(fields: &Fields<'_>) -> CaaCheckError {
+fn caa_error(fields: &PageFields<'_>) -> CaaCheckError {
     CaaCheckError {
         lookup_datetime: fields.text("lookupDatetime"),
         queried_fqdn: fields.text("queriedFQDN"),

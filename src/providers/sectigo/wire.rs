@@ -8,7 +8,7 @@ use crate::domain::outcome::{AccountSignal, Confirmation, DoubtReason, ErrorCate
 use crate::domain::validation::OrderState;
 use crate::http::client::HttpResponse;
 use crate::providers::redact::Redactor;
-use crate::providers::sectigo::status_wire::{PageReader, Reply};
+use crate::providers::sectigo::status_wire::{OrderStatusReply, PageReader};
 use crate::providers::text;
 
 /// Characters of a quotation: more than any documented word or message has.
@@ -18,7 +18,7 @@ const MAX_QUOTE: usize = 200;
 ///
 /// Documented: HTTP 200, and `0`, or a negative code and on the next line a message. Blanks after
 /// the code do not count.
-pub(crate) fn read_refund(answer: &HttpResponse, mask: &Redactor) -> Outcome {
+pub(crate) fn read_refund(answer: &HttpResponse, redactor: &Redactor) -> Outcome {
     if answer.status != 200 {
         let reason = if answer.status >= 500 { DoubtReason::ProviderServerError } else { DoubtReason::UnreadableReply };
         return Outcome::Unknown { reason, evidence: format!("HTTP {}", answer.status) };
@@ -27,7 +27,7 @@ pub(crate) fn read_refund(answer: &HttpResponse, mask: &Redactor) -> Outcome {
     // The code is ASCII in every charset of the message.
     let first = String::from_utf8_lossy(line);
     let Some(code) = code_of(first.trim_ascii_end()) else {
-        return unreadable("the first line of the answer is not a code", &first, mask);
+        return unreadable("the first line of the answer is not a code", &first, redactor);
     };
     let message = text::decode_damaged(rest, text::content_type(answer));
     let message = message.trim();
@@ -37,16 +37,16 @@ pub(crate) fn read_refund(answer: &HttpResponse, mask: &Redactor) -> Outcome {
             return Outcome::Refunded(Confirmation::default());
         }
         // A documented success stands alone: further text may contradict it.
-        return unreadable("the answer is 0, and more", &format!("0 {message}"), mask);
+        return unreadable("the answer is 0, and more", &format!("0 {message}"), redactor);
     }
     // A code alone may be the beginning of one that was cut off: "-1" of "-14", a definite no of an
     // unknown.
     if message.is_empty() {
-        return unreadable("a code without its message", &first, mask);
+        return unreadable("a code without its message", &first, redactor);
     }
     let error = |category| ProviderError {
         code: code.to_string(),
-        message: mask.text(message),
+        message: redactor.text(message),
         http_status: answer.status,
         category,
     };
@@ -59,9 +59,9 @@ pub(crate) fn read_refund(answer: &HttpResponse, mask: &Redactor) -> Outcome {
         -42 => Outcome::NotSent { error: error(ErrorCategory::LimitReached), retry_at: None },
         -14 => Outcome::Unknown {
             reason: DoubtReason::ProviderSaysUnknown,
-            evidence: format!("{code} {}", mask.text(message)),
+            evidence: format!("{code} {}", redactor.text(message)),
         },
-        _ => unreadable("a code that is not documented", &format!("{code} {message}"), mask),
+        _ => unreadable("a code that is not documented", &format!("{code} {message}"), redactor),
     }
 }
 
@@ -72,11 +72,11 @@ pub(crate) fn read_order_status(answer: &HttpResponse, order_number: &str, pages
         return Lookup::unavailable(format!("HTTP {} and not an order's status", answer.status));
     }
     let page = match pages.read(answer) {
-        Ok(Reply::Page(answer)) => answer.page,
-        Ok(Reply::Error { code, message }) => {
+        Ok(OrderStatusReply::Page(answer)) => answer.page,
+        Ok(OrderStatusReply::Error { code, message }) => {
             // A wrong order number and a wrong login are answered alike.
-            let heard = if matches!(code, -4 | -16) { AccountSignal::NotOurs } else { AccountSignal::Nothing };
-            return Lookup::Unavailable { evidence: format!("errorCode {code}: {message}"), heard };
+            let signal = if matches!(code, -4 | -16) { AccountSignal::ForeignTarget } else { AccountSignal::None };
+            return Lookup::Unavailable { evidence: format!("errorCode {code}: {message}"), signal };
         }
         Err(problem) => return Lookup::unavailable(format!("the answer is not an order's status: {problem}")),
     };
@@ -133,14 +133,14 @@ fn category_of(message: &str) -> ErrorCategory {
     }
 }
 
-fn unreadable(what: &str, seen: &str, mask: &Redactor) -> Outcome {
-    Outcome::Unknown { reason: DoubtReason::UnreadableReply, evidence: format!("{what}: {}", seen_in(seen, mask)) }
+fn unreadable(what: &str, seen: &str, redactor: &Redactor) -> Outcome {
+    Outcome::Unknown { reason: DoubtReason::UnreadableReply, evidence: format!("{what}: {}", seen_in(seen, redactor)) }
 }
 
 /// As it was sent, up to a length that shows what it is.
-fn seen_in(seen: &str, mask: &Redactor) -> String {
+fn seen_in(seen: &str, redactor: &Redactor) -> String {
     // Masked before it is cut: half a secret is still a secret.
-    let shown: String = mask.exact_text(seen).chars().take(80).collect();
+    let shown: String = redactor.exact_text(seen).chars().take(80).collect();
     quoted(&shown)
 }
 
@@ -151,14 +151,14 @@ mod tests {
     use secrecy::SecretString;
 
     use super::*;
-    use crate::providers::testing::fixtures::{answer, outcome_word};
+    use crate::providers::testing::fixtures::{answer, outcome_summary};
 
-    fn mask() -> Redactor {
+    fn redactor() -> Redactor {
         Redactor::new("demo", &SecretString::from("c4nary-secret"))
     }
 
     fn read_status(status: u16, body: &[u8]) -> Lookup {
-        read_order_status(&answer(status, &[], body), "7", &PageReader::new(mask()))
+        read_order_status(&answer(status, &[], body), "7", &PageReader::new(redactor()))
     }
 
     #[rstest]
@@ -213,7 +213,7 @@ mod tests {
     #[case::latin_1_message(b"-18\nCommande d\xE9j\xE0 pay\xE9e", "refused -18 other")]
     #[case::zero_byte(b"0\0", "unknown unreadable_reply")]
     fn every_answer_means_one_thing(#[case] body: &[u8], #[case] expected: &str) {
-        assert_eq!(outcome_word(&read_refund(&answer(200, &[], body), &mask())), expected);
+        assert_eq!(outcome_summary(&read_refund(&answer(200, &[], body), &redactor())), expected);
     }
 
     #[rstest]
@@ -227,21 +227,21 @@ mod tests {
     #[case(429, "unknown unreadable_reply")]
     fn another_http_status_proves_nothing(#[case] status: u16, #[case] expected: &str) {
         for body in [b"0".as_slice(), b"-18\nno", b""] {
-            assert_eq!(outcome_word(&read_refund(&answer(status, &[], body), &mask())), expected);
+            assert_eq!(outcome_summary(&read_refund(&answer(status, &[], body), &redactor())), expected);
         }
     }
 
     #[test]
     fn the_providers_words_are_kept_without_the_password() {
         let body = b"-4\r\nThe value 'c4nary-secret' of the 'loginPassword' argument is invalid!\r\n";
-        let Outcome::Refused { error, items } = read_refund(&answer(200, &[], body), &mask()) else {
+        let Outcome::Refused { error, items } = read_refund(&answer(200, &[], body), &redactor()) else {
             panic!("no refusal")
         };
         assert_eq!(error.code, "-4");
         assert_eq!(error.message, "The value '***' of the 'loginPassword' argument is invalid!");
         assert_eq!(error.http_status, 200);
         assert_eq!(items, []);
-        let echo = read_refund(&answer(200, &[], b"loginPassword=c4nary-secret"), &mask());
+        let echo = read_refund(&answer(200, &[], b"loginPassword=c4nary-secret"), &redactor());
         assert!(!format!("{echo:?}").contains("c4nary"), "{echo:?}");
     }
 
@@ -344,7 +344,7 @@ mod tests {
     fn only_the_word_refunded_proves_it(#[case] body: &str, #[case] expected: &str) {
         let word = match read_status(200, body.as_bytes()) {
             Lookup::Found(outcome) => {
-                assert_eq!(outcome_word(&outcome), "refunded");
+                assert_eq!(outcome_summary(&outcome), "refunded");
                 "found".to_owned()
             }
             Lookup::NotFound { evidence, .. } => format!("not_found {evidence}"),
@@ -359,7 +359,7 @@ mod tests {
             let body = change.made_to(whole);
             // The change may make it the documented yes, and nothing else may pass for one.
             let is_documented_yes = status == 200 && body.trim_ascii_end() == b"0";
-            let outcome = read_refund(&answer(status, &[], &body), &mask());
+            let outcome = read_refund(&answer(status, &[], &body), &redactor());
             let is_yes = matches!(outcome, Outcome::Refunded(_) | Outcome::Accepted(_));
             prop_assert_eq!(is_yes, is_documented_yes, "{:?}", outcome);
         }
@@ -367,7 +367,7 @@ mod tests {
         #[test]
         fn a_yes_stands_alone(more in "[ -~\n\r\t\u{a0}\u{feff}]{1,12}", status in statuses()) {
             for body in [format!("0{more}"), format!("0\n{more}"), format!("{more}0")] {
-                let outcome = read_refund(&answer(status, &[], body.as_bytes()), &mask());
+                let outcome = read_refund(&answer(status, &[], body.as_bytes()), &redactor());
                 let is_alone = status == 200 && body.trim_ascii_end() == "0";
                 prop_assert_eq!(matches!(outcome, Outcome::Refunded(_)), is_alone, "{:?}", outcome);
             }
@@ -387,7 +387,7 @@ mod tests {
             );
             let body = change.made_to(whole.as_bytes());
             if let Lookup::Found(outcome) = read_status(status, &body) {
-                prop_assert_eq!((status, outcome_word(&outcome)), (200, "refunded".to_owned()));
+                prop_assert_eq!((status, outcome_summary(&outcome)), (200, "refunded".to_owned()));
                 // Whatever the change was: a reader that is not ours finds in it what a proof is
                 // made of.
                 // A byte that is no text costs a page nothing where it decides nothing, nor does a
@@ -405,7 +405,7 @@ mod tests {
         fn an_answer_cut_off_anywhere_is_never_another_answer(cut in 0..28_usize) {
             let whole = b"-14\nAn unknown error occurred!";
             let body = whole.get(..cut).unwrap_or(whole);
-            prop_assert!(outcome_word(&read_refund(&answer(200, &[], body), &mask())).starts_with("unknown"));
+            prop_assert!(outcome_summary(&read_refund(&answer(200, &[], body), &redactor())).starts_with("unknown"));
         }
     }
 

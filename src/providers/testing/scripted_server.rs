@@ -101,26 +101,26 @@ async fn converse(mut stream: TcpStream, script: Script, whole: bool, seen: Arc<
         let script = match script {
             Script::ByPath(answers) => {
                 let answer = answers.iter().find(|(head, _)| request.starts_with(head));
-                answer.map_or(Script::Close, |(_, text)| Script::Say(text))
+                answer.map_or(Script::Close, |(_, text)| Script::Send(text))
             }
             other => other,
         };
         seen.lock().unwrap().requests.push(request);
         match script {
-            Script::Say(text) => {
+            Script::Send(text) => {
                 let _ = stream.write_all(text.as_bytes()).await;
                 if !is_complete(text) {
                     let _ = stream.shutdown().await;
                     return;
                 }
             }
-            Script::SayAndHold(text) => {
+            Script::SendAndHold(text) => {
                 let _ = stream.write_all(text.as_bytes()).await;
                 tokio::time::sleep(Duration::from_secs(60)).await;
                 return;
             }
             Script::Close | Script::ByPath(_) => return,
-            Script::Silence => {
+            Script::Hang => {
                 tokio::time::sleep(Duration::from_secs(60)).await;
                 return;
             }

@@ -13,7 +13,7 @@ fn all() -> Vec<(State, Event)> {
 #[test]
 fn doubt_ends_by_a_word_alone() {
     for (from, event) in all() {
-        let Ok(to) = state::next(from, &event) else { continue };
+        let Ok(to) = state::transition(from, &event) else { continue };
         if from.is_in_question() && matches!(to, State::Failed | State::Pending | State::Cancelled) {
             let is_word = matches!(event, Event::Refused { .. } | Event::Resolved(_));
             assert!(to == State::Failed && is_word, "{from} -> {to} by {event:?}");
@@ -26,7 +26,7 @@ fn doubt_ends_by_a_word_alone() {
 fn an_attempt_begins_in_three_ways() {
     let ways: Vec<(State, &str)> = all()
         .into_iter()
-        .filter(|(from, event)| state::next(*from, event) == Ok(State::Dispatching))
+        .filter(|(from, event)| state::transition(*from, event) == Ok(State::Dispatching))
         .map(|(from, event)| (from, event.kind().as_str()))
         .collect();
     let expected = [(State::Pending, "dispatched"), (State::InDoubt, "dispatched"), (State::NeedsReview, "resolved")];
@@ -36,7 +36,7 @@ fn an_attempt_begins_in_three_ways() {
 #[test]
 fn a_terminal_state_is_never_left() {
     for (from, event) in all() {
-        let after = state::next(from, &event);
+        let after = state::transition(from, &event);
         assert!(!from.is_terminal() || after.is_err() || after == Ok(from), "{from} by {event:?}");
     }
 }
@@ -49,7 +49,7 @@ fn every_open_state_has_a_way_out() {
         let mut reached = vec![from];
         let mut open = vec![from];
         while let Some(state) = open.pop() {
-            for to in events().iter().filter_map(|event| state::next(state, event).ok()) {
+            for to in events().iter().filter_map(|event| state::transition(state, event).ok()) {
                 if !reached.contains(&to) {
                     reached.push(to);
                     open.push(to);
@@ -74,7 +74,7 @@ fn a_state_is_read_as_it_is_written() {
 proptest! {
     #[test]
     fn what_is_refused_is_named(from in select(State::ALL.to_vec()), event in select(events())) {
-        if let Err(refusal) = state::next(from, &event) {
+        if let Err(refusal) = state::transition(from, &event) {
             prop_assert_eq!(refusal, IllegalTransition { from, event: event.kind().as_str() });
         }
     }

@@ -4,7 +4,7 @@ use secrecy::SecretString;
 
 use super::*;
 use crate::domain::target::{DebitsuccessFields, Target};
-use crate::providers::testing::fixtures::{self, answer, mutated, mutations, outcome_word};
+use crate::providers::testing::fixtures::{self, answer, apply_mutations, mutations, outcome_summary};
 
 fn target() -> DebitsuccessTarget {
     DebitsuccessTarget::new(DebitsuccessFields {
@@ -17,24 +17,24 @@ fn target() -> DebitsuccessTarget {
     .unwrap()
 }
 
-fn mask() -> Redactor {
+fn redactor() -> Redactor {
     Redactor::new("demo", &SecretString::from("c4nary-secret"))
 }
 
-const NAMES: Names<'static> = Names { service_namespace: "http://tempuri.org/", data_namespace: "DATA-NS" };
+const NAMES: Namespaces<'static> = Namespaces { service_namespace: "http://tempuri.org/", data_namespace: "DATA-NS" };
 
 fn read(status: u16, body: &[u8]) -> Outcome {
-    read_refund(&answer(status, &[], body), &RefundId::parse("r-1").unwrap(), NAMES, &mask())
+    read_refund(&answer(status, &[], body), &RefundId::parse("r-1").unwrap(), NAMES, &redactor())
 }
 
 fn look(status: u16, body: &[u8]) -> Lookup {
     let refund = fixtures::refund("r-1", Target::Debitsuccess(target()));
-    read_status(&answer(status, &[], body), &refund, &target(), NAMES, &mask())
+    read_status(&answer(status, &[], body), &refund, &target(), NAMES, &redactor())
 }
 
 fn look_word(lookup: &Lookup) -> String {
     match lookup {
-        Lookup::Found(outcome) => format!("found {}", outcome_word(outcome)),
+        Lookup::Found(outcome) => format!("found {}", outcome_summary(outcome)),
         Lookup::NotFound { evidence, .. } => format!("not_found {evidence}"),
         Lookup::Unavailable { evidence, .. } => format!("unavailable {evidence}"),
     }
@@ -120,7 +120,7 @@ fn every_answer_means_one_thing(
     #[case] identifier: &str,
     #[case] expected: &str,
 ) {
-    assert_eq!(outcome_word(&read(200, reply(status, said, identifier).as_bytes())), expected);
+    assert_eq!(outcome_summary(&read(200, reply(status, said, identifier).as_bytes())), expected);
 }
 
 #[rstest]
@@ -155,7 +155,7 @@ fn every_answer_means_one_thing(
 )]
 fn what_is_no_result_proves_nothing(#[case] status: u16, #[case] body: &str, #[case] expected: &str) {
     let outcome = read(status, body.as_bytes());
-    assert_eq!(outcome_word(&outcome), expected);
+    assert_eq!(outcome_summary(&outcome), expected);
     assert!(!format!("{outcome:?}").contains("c4nary"), "{outcome:?}");
 }
 
@@ -172,7 +172,7 @@ fn another_status_proves_nothing_whatever_it_carries() {
     ];
     for status in [201, 202, 204, 302, 400, 401, 403, 404, 408, 413, 423, 429, 500, 502, 503, 504] {
         for body in &bodies {
-            assert!(outcome_word(&read(status, body.as_bytes())).starts_with("unknown"), "{status} {body}");
+            assert!(outcome_summary(&read(status, body.as_bytes())).starts_with("unknown"), "{status} {body}");
             let body = body.replace("InitiateRefund", "GetRefundStatus");
             assert!(look_word(&look(status, body.as_bytes())).starts_with("unavailable"), "{status} {body}");
         }
@@ -182,17 +182,17 @@ fn another_status_proves_nothing_whatever_it_carries() {
 #[test]
 fn another_operations_answer_is_none() {
     let body = reply("Succeed", &[], "r-1").replace("InitiateRefund", "GetRefundStatus");
-    assert_eq!(outcome_word(&read(200, body.as_bytes())), "unknown unreadable_reply");
+    assert_eq!(outcome_summary(&read(200, body.as_bytes())), "unknown unreadable_reply");
 }
 
 #[test]
 fn members_may_be_nil_and_in_any_order() {
     let inner = "<RefundRequestNumber i:nil=\"true\"/><ExternalRefundIdentifier>r-1</ExternalRefundIdentifier>\
                  <Status>Succeed</Status><ResponseNotes i:nil=\"true\"/><Strange><Deep/></Strange>";
-    assert_eq!(outcome_word(&read(200, envelope("InitiateRefund", inner).as_bytes())), "accepted Submitted");
+    assert_eq!(outcome_summary(&read(200, envelope("InitiateRefund", inner).as_bytes())), "accepted Submitted");
     let twice =
         "<Status>Succeed</Status><Status>Failed</Status><ExternalRefundIdentifier>r-1</ExternalRefundIdentifier>";
-    assert_eq!(outcome_word(&read(200, envelope("InitiateRefund", twice).as_bytes())), "unknown unreadable_reply");
+    assert_eq!(outcome_summary(&read(200, envelope("InitiateRefund", twice).as_bytes())), "unknown unreadable_reply");
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn hostile_documents_prove_nothing() {
     let deep = format!("<Envelope><Body>{}{}</Body></Envelope>", "<a>".repeat(9_000), "</a>".repeat(9_000));
     // UTF-16 without a mark, and no header that says so, is none of the charsets that lose nothing.
     for body in [latin_1, sixteen_bit, deep.into_bytes(), vec![0; 64 * 1024], b"<a>".repeat(20_000)] {
-        assert_eq!(outcome_word(&read(200, &body)), "unknown unreadable_reply");
+        assert_eq!(outcome_summary(&read(200, &body)), "unknown unreadable_reply");
     }
 }
 
@@ -323,7 +323,7 @@ fn another_refund_number_is_another_refund(#[case] told: &str, #[case] expected:
     let mut refund = fixtures::refund("r-1", Target::Debitsuccess(target()));
     let look = |refund: &Refund| {
         let body = found("Completed", "12.50", "r-1").replace(">1001<", &format!(">{told}<"));
-        read_status(&answer(200, &[], body.as_bytes()), refund, &target(), NAMES, &mask())
+        read_status(&answer(200, &[], body.as_bytes()), refund, &target(), NAMES, &redactor())
     };
     refund.provider_reference = Some("1000".to_owned());
     assert_eq!(look_word(&look(&refund)), expected);
@@ -340,7 +340,7 @@ fn another_refund_number_is_another_refund(#[case] told: &str, #[case] expected:
 #[test]
 fn a_number_of_zero_is_no_reference() {
     let body = reply("Succeed", &[], "r-1").replace(">1001<", ">0<");
-    assert_eq!(outcome_word(&read(200, body.as_bytes())), "accepted Submitted");
+    assert_eq!(outcome_summary(&read(200, body.as_bytes())), "accepted Submitted");
     let members = ["ExternalRefundIdentifier>r-1</a:ExternalRefundIdentifier", "Status>Succeed</a:Status"];
     let body = format!(
         "<a:{}><a:{}><a:RefundRequestNumber i:nil=\"true\"/><a:RefundAmount i:nil=\"true\"/><a:RefundStatus>Completed</a:RefundStatus>",
@@ -433,7 +433,7 @@ fn nothing_was_dispatched_where_the_service_says_so() {
         (500, &said_elsewhere),
         (500, &fault("ActionNotSupportedX", "")),
     ] {
-        assert!(outcome_word(&read(status, body.as_bytes())).starts_with("unknown"), "{status} {body}");
+        assert!(outcome_summary(&read(status, body.as_bytes())).starts_with("unknown"), "{status} {body}");
     }
 }
 
@@ -446,9 +446,9 @@ fn a_lookup_says_that_the_login_was_refused() {
         other => panic!("{other:?}"),
     };
     assert_eq!(heard(&body), AccountSignal::LoginRefused);
-    assert_eq!(heard(&body.replace("DATA-NS", "urn:data")), AccountSignal::Nothing, "the service saw no login");
+    assert_eq!(heard(&body.replace("DATA-NS", "urn:data")), AccountSignal::None, "the service saw no login");
     let broken = reply("Failed", &["Error 09 Other"], "6f1c").replace("InitiateRefund", "GetRefundStatus");
-    assert_eq!(heard(&broken), AccountSignal::Nothing);
+    assert_eq!(heard(&broken), AccountSignal::None);
 }
 
 #[test]
@@ -471,10 +471,10 @@ fn a_wrong_namespace_does_not_look_like_a_wrong_password() {
         refused.replace(" xmlns:a=\"DATA-NS\"", ""),
         refused.replace("<a:Id>", "<b:Id xmlns:b=\"urn:b\">").replace("</a:Id>", "</b:Id>"),
     ] {
-        assert_eq!(outcome_word(&read(200, body.as_bytes())), "not_sent 02 credentials_refused");
+        assert_eq!(outcome_summary(&read(200, body.as_bytes())), "not_sent 02 credentials_refused");
     }
     let too_much = reply("Failed", &["Error 13040 too much"], "r-1").replace("DATA-NS", "urn:data");
-    assert_eq!(outcome_word(&read(200, too_much.as_bytes())), "refused 13040 amount_too_large");
+    assert_eq!(outcome_summary(&read(200, too_much.as_bytes())), "refused 13040 amount_too_large");
     let element = fault(
         "a:DeserializationFailed",
         "Expected to find node type 'Element' with name 'InitiateRefund' and namespace 'urn:x'.",
@@ -496,7 +496,7 @@ fn a_lookup_is_read_in_every_form_that_loses_nothing() {
             &refund,
             &target(),
             NAMES,
-            &mask(),
+            &redactor(),
         ))
     };
     let parts = format!("--b\r\nContent-Type: text/xml; charset=utf-8\r\n\r\n{body}\r\n--b--");
@@ -532,11 +532,11 @@ fn a_lookup_is_read_in_every_form_that_loses_nothing() {
     // that is named.
     let taken = reply("Succeed", &["Info 00 Success"], "r-1");
     let marked = format!("\u{FEFF}{taken}");
-    assert_eq!(outcome_word(&read(200, marked.as_bytes())), "accepted Submitted #1001");
+    assert_eq!(outcome_summary(&read(200, marked.as_bytes())), "accepted Submitted #1001");
     let parts = format!("--b\r\nContent-Type: text/xml\r\n\r\n{taken}\r\n--b--");
     let answer = answer(200, &[("content-type", "multipart/related; boundary=b")], parts.as_bytes());
-    let outcome = read_refund(&answer, &RefundId::parse("r-1").unwrap(), NAMES, &mask());
-    assert_eq!(outcome_word(&outcome), "unknown unreadable_reply");
+    let outcome = read_refund(&answer, &RefundId::parse("r-1").unwrap(), NAMES, &redactor());
+    assert_eq!(outcome_summary(&outcome), "unknown unreadable_reply");
 }
 
 proptest! {
@@ -549,7 +549,7 @@ proptest! {
             reply("Succeed", &["Info 00 Success"], "q-27"),
             fault("a:InternalServiceFault", "The server was unable to process the request"),
         ];
-        let body = mutated(no[which].as_bytes(), &mutations);
+        let body = apply_mutations(no[which].as_bytes(), &mutations);
         // A change may make ours of another's identifier.
         let is_ours = which == 2 && String::from_utf8_lossy(&body).contains(">r-1<");
         let outcome = read(status, &body);
@@ -561,7 +561,7 @@ proptest! {
 
     #[test]
     fn no_mutation_makes_a_no_of_a_yes(mutations in mutations(), status in prop_oneof![Just(200), 100..600_u16]) {
-        let body = mutated(reply("Succeed", &["Info 00 Success"], "r-1").as_bytes(), &mutations);
+        let body = apply_mutations(reply("Succeed", &["Info 00 Success"], "r-1").as_bytes(), &mutations);
         let outcome = read(status, &body);
         prop_assert!(!matches!(outcome, Outcome::Refused { .. } | Outcome::NotSent { .. }), "{outcome:?}");
     }
@@ -571,7 +571,7 @@ proptest! {
         mutations in mutations(), which in 0..3_usize, status in prop_oneof![Just(200), 100..600_u16],
     ) {
         let word = ["Submitted", "Completed", "Rejected"][which];
-        let body = mutated(found(word, "12.50", "r-1").as_bytes(), &mutations);
+        let body = apply_mutations(found(word, "12.50", "r-1").as_bytes(), &mutations);
         let lookup = look(status, &body);
         let fits = match &lookup {
             Lookup::Found(Outcome::Refunded(yes)) => word == "Completed" && yes.amount.is_none_or(|told| told == target().amount()),
@@ -586,7 +586,7 @@ proptest! {
     fn a_yes_cut_off_anywhere_is_doubt(cut in 0..1_000_usize) {
         let whole = reply("Succeed", &["Info 00 Success"], "r-1");
         let cut = cut.min(whole.len() - 1);
-        let word = outcome_word(&read(200, &whole.as_bytes()[..cut]));
+        let word = outcome_summary(&read(200, &whole.as_bytes()[..cut]));
         prop_assert!(word.starts_with("unknown"), "{word}");
     }
 }
@@ -594,7 +594,7 @@ proptest! {
 #[test]
 fn a_password_that_the_identifier_holds_makes_no_other_identifier_of_it() {
     let body = reply("Succeed", &["Info 00 Success"], "r-1");
-    let mask = Redactor::new("demo", &SecretString::from("r-1"));
-    let outcome = read_refund(&answer(200, &[], body.as_bytes()), &RefundId::parse("r-1").unwrap(), NAMES, &mask);
-    assert_eq!(outcome_word(&outcome), "accepted Submitted #1001");
+    let redactor = Redactor::new("demo", &SecretString::from("r-1"));
+    let outcome = read_refund(&answer(200, &[], body.as_bytes()), &RefundId::parse("r-1").unwrap(), NAMES, &redactor);
+    assert_eq!(outcome_summary(&outcome), "accepted Submitted #1001");
 }

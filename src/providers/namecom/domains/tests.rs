@@ -5,10 +5,10 @@ use secrecy::SecretString;
 use super::*;
 use crate::domain::outcome::{ItemResult, ItemState};
 use crate::domain::target::NamecomTarget;
-use crate::providers::namecom::order::{Seen, read_order};
-use crate::providers::testing::fixtures::{answer, mutated, mutations};
+use crate::providers::namecom::order::{OrderReading, read_order};
+use crate::providers::testing::fixtures::{answer, apply_mutations, mutations};
 
-fn mask() -> Redactor {
+fn redactor() -> Redactor {
     Redactor::new("demo", &SecretString::from("c4nary-secret"))
 }
 
@@ -37,20 +37,20 @@ const AT_ORDER: &str = "2026-03-04T05:06:40Z";
 const GONE: &str = "{\"message\":\"Not Found\",\"details\":\"Domain a.com does not exist.\"}";
 
 /// What a lookup of the items 71 and 72 says, given the order and the answers of the domains.
-fn look(order: &str, domains: &[(&str, u16, &str)], told: &[ItemResult]) -> (Absence, Vec<ItemState>, String) {
+fn look(order: &str, domains: &[(&str, u16, &str)], previous: &[ItemResult]) -> (Absence, Vec<ItemState>, String) {
     let target = NamecomTarget::new(7, &[71, 72]).unwrap();
-    let open = match read_order(&answer(200, &[], order.as_bytes()), &target, told, &mask()) {
-        Seen::Open(open) => open,
-        Seen::Settled(lookup) => panic!("{lookup:?}"),
+    let open = match read_order(&answer(200, &[], order.as_bytes()), &target, previous, &redactor()) {
+        OrderReading::Unrefunded(open) => open,
+        OrderReading::Conclusive(lookup) => panic!("{lookup:?}"),
     };
-    let asked: Vec<(String, Domain)> = domains
+    let asked: Vec<(String, DomainState)> = domains
         .iter()
         .map(|(name, status, body)| {
             let answer = answer(*status, &[], body.as_bytes());
-            ((*name).to_owned(), read_domain(&answer, name, &mask()))
+            ((*name).to_owned(), read_domain(&answer, name, &redactor()))
         })
         .collect();
-    match conclude(open, &asked, &mask()) {
+    match conclude(open, &asked, &redactor()) {
         Lookup::NotFound { evidence, items, absence } => {
             assert!(evidence.len() <= 512, "{evidence}");
             (absence, items.iter().map(|item| item.state).collect(), evidence)
@@ -166,11 +166,11 @@ fn a_deleted_domain_without_a_refund_is_said_plainly() {
 #[case::given_back(ItemState::Succeeded, Absence::Unproven)]
 #[case::seen_in_doubt(ItemState::InDoubt, Absence::Untouched)]
 fn what_an_answer_has_said_of_an_item_is_no_absence(#[case] state: ItemState, #[case] expected: Absence) {
-    let told =
+    let previous =
         ItemResult { item_id: "71".to_owned(), state, refunded_amount: None, message: "m".to_owned(), requested: true };
     let (a, b) = (there("a.com", AT_ORDER), there("b.com", AT_ORDER));
     let domains = [("a.com", 200, a.as_str()), ("b.com", 200, &b)];
-    let (absence, states, _) = look(&order(CREATED, &BOTH), &domains, std::slice::from_ref(&told));
+    let (absence, states, _) = look(&order(CREATED, &BOTH), &domains, std::slice::from_ref(&previous));
     assert_eq!(absence, expected);
     // A reported refusal stays with its item, or nothing would ever end the wait for it.
     let shown = if state == ItemState::Failed { ItemState::Failed } else { ItemState::InDoubt };
@@ -208,16 +208,16 @@ proptest! {
             _ => ("\"createDate\":\"1926-03-04T05:06:40Z\",", BOTH, "2126-03-04T05:06:40Z"),
         };
         let target = NamecomTarget::new(7, &[71, 72]).unwrap();
-        let order = mutated(order(members, &items).as_bytes(), &of_order);
-        let Seen::Open(open) = read_order(&answer(200, &[], &order), &target, &[], &mask()) else { return Ok(()) };
-        let asked: Vec<(String, Domain)> = ["a.com", "b.com"]
+        let order = apply_mutations(order(members, &items).as_bytes(), &of_order);
+        let OrderReading::Unrefunded(open) = read_order(&answer(200, &[], &order), &target, &[], &redactor()) else { return Ok(()) };
+        let asked: Vec<(String, DomainState)> = ["a.com", "b.com"]
             .into_iter()
             .map(|name| {
-                let body = mutated(there(name, date).as_bytes(), &of_domain);
-                (name.to_owned(), read_domain(&answer(200, &[], &body), name, &mask()))
+                let body = apply_mutations(there(name, date).as_bytes(), &of_domain);
+                (name.to_owned(), read_domain(&answer(200, &[], &body), name, &redactor()))
             })
             .collect();
-        let Lookup::NotFound { absence, .. } = conclude(open, &asked, &mask()) else { return Ok(()) };
+        let Lookup::NotFound { absence, .. } = conclude(open, &asked, &redactor()) else { return Ok(()) };
         // A digit of a year may well be changed into one that proves it.
         prop_assert!(which == 3 || absence != Absence::Untouched);
     }

@@ -6,18 +6,18 @@ use secrecy::SecretString;
 
 use super::*;
 use crate::domain::outcome::ItemState;
-use crate::providers::testing::fixtures::{NOW, answer, mutated, mutations, outcome_word};
+use crate::providers::testing::fixtures::{NOW, answer, apply_mutations, mutations, outcome_summary};
 
 fn target() -> NamecomTarget {
     NamecomTarget::new(7, &[1, 2]).unwrap()
 }
 
-fn mask() -> Redactor {
+fn redactor() -> Redactor {
     Redactor::new("demo", &SecretString::from("c4nary-secret"))
 }
 
 fn read(status: u16, headers: &[(&'static str, &'static str)], body: &[u8]) -> Outcome {
-    read_refund(&answer(status, headers, body), "r-1", &target(), NOW, &mask())
+    read_refund(&answer(status, headers, body), "r-1", &target(), NOW, &redactor())
 }
 
 /// One row of `results`: `1 refunded 10.99`.
@@ -67,7 +67,7 @@ fn results(rows: &[&str], total: &str) -> String {
 #[case::negative(&["1 refunded -10.99", "2 refunded 4.99"], "15.98", "unknown unreadable_reply")]
 #[case::enormous(&["1 refunded 1e400", "2 refunded 4.99"], "15.98", "unknown unreadable_reply")]
 fn a_200_is_judged_item_by_item(#[case] rows: &[&str], #[case] total: &str, #[case] expected: &str) {
-    assert_eq!(outcome_word(&read(200, &[], results(rows, total).as_bytes())), expected);
+    assert_eq!(outcome_summary(&read(200, &[], results(rows, total).as_bytes())), expected);
 }
 
 /// Observed: where all items are refused, the answer is a 409 with rows and without a message.
@@ -101,7 +101,7 @@ fn rows_decide_whatever_the_status_and_the_message_say(#[case] rows: &[&str], #[
         for said in said {
             let body = results(rows, "0").replacen('{', &format!("{{{said}"), 1);
             let outcome = read(status, &[], body.as_bytes());
-            assert_eq!(outcome_word(&outcome), expected, "{status} {body}");
+            assert_eq!(outcome_summary(&outcome), expected, "{status} {body}");
             match &outcome {
                 Outcome::Refused { error, items } => {
                     assert_eq!((error.http_status, error.message.as_str()), (status, "item 1: m1; item 2: m2"));
@@ -163,7 +163,7 @@ fn no_row_is_lost(#[case] body: &str) {
     "{\"message\":\"Bad Request\",\"details\":\"Order item 1 has already been refunded.\",\"results\":[{\"orderId\":7,\"orderItemId\":1,\"orderItemStatus\":\"refunded\",\"refundAmount\":1},{\"orderId\":7,\"orderItemId\":2,\"orderItemStatus\":\"failed\"}]}"
 )]
 fn what_had_been_refunded_before_is_not_this_refund(#[case] body: &str) {
-    assert_eq!(outcome_word(&read(400, &[], body.as_bytes())), "unknown contradiction");
+    assert_eq!(outcome_summary(&read(400, &[], body.as_bytes())), "unknown contradiction");
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn a_row_without_words_is_left_out_of_a_refusal() {
 #[test]
 fn empty_default_values_beside_an_error_list_nothing() {
     let body = "{\"message\":\"Bad Request\",\"details\":\"x\",\"results\":[],\"totalRefundAmount\":0.0}";
-    assert_eq!(outcome_word(&read(400, &[], body.as_bytes())), "refused 400 invalid_request");
+    assert_eq!(outcome_summary(&read(400, &[], body.as_bytes())), "refused 400 invalid_request");
 }
 
 #[rstest]
@@ -214,14 +214,14 @@ fn empty_default_values_beside_an_error_list_nothing() {
 )]
 #[case::two_documents("{\"results\":[]}{\"results\":[]}", "unknown unreadable_reply")]
 fn a_200_of_another_shape_proves_nothing(#[case] body: &str, #[case] expected: &str) {
-    assert_eq!(outcome_word(&read(200, &[], body.as_bytes())), expected);
+    assert_eq!(outcome_summary(&read(200, &[], body.as_bytes())), expected);
 }
 
 #[test]
 fn deep_nesting_and_foreign_charsets_prove_nothing() {
     for body in [b"[".repeat(60_000), b"{\"results\":".repeat(5_000), b"\xFF\xFE{\0}\0".to_vec(), b"\"\xE9\"".to_vec()]
     {
-        assert_eq!(outcome_word(&read(200, &[], &body)), "unknown unreadable_reply");
+        assert_eq!(outcome_summary(&read(200, &[], &body)), "unknown unreadable_reply");
     }
 }
 
@@ -282,7 +282,7 @@ fn every_status_of_the_error_table(
 ) {
     let detailed = format!("{{\"message\":\"{message}\",\"details\":\"{details}\"}}");
     let outcome = read(status, &[], detailed.as_bytes());
-    assert_eq!(outcome_word(&outcome), expected);
+    assert_eq!(outcome_summary(&outcome), expected);
     if let Outcome::Refused { error, .. } | Outcome::NotSent { error, .. } = &outcome {
         assert_eq!(error.http_status, status);
         let said = if details.is_empty() { message.to_owned() } else { format!("{message}: {details}") };
@@ -304,7 +304,7 @@ fn every_status_of_the_error_table(
         "{\"message\":\"cut o",
         "[]",
     ] {
-        let word = outcome_word(&read(status, &[], body.as_bytes()));
+        let word = outcome_summary(&read(status, &[], body.as_bytes()));
         assert!(word.starts_with(by_itself), "{status} {body}: {word}");
     }
 }
@@ -313,7 +313,7 @@ fn every_status_of_the_error_table(
 #[case::null("{\"message\":\"Bad Request\",\"details\":null}")]
 #[case::absent("{\"message\":\"Bad Request\"}")]
 fn details_are_optional(#[case] body: &str) {
-    assert_eq!(outcome_word(&read(400, &[], body.as_bytes())), "refused 400 invalid_request");
+    assert_eq!(outcome_summary(&read(400, &[], body.as_bytes())), "refused 400 invalid_request");
 }
 
 #[rstest]
@@ -345,10 +345,10 @@ fn a_rate_limit_names_its_end(#[case] headers: &[(&'static str, &'static str)], 
 fn a_replay_says_so_and_is_for_our_key() {
     let body = results(&["1 refunded 10.99", "2 refunded 4.99"], "15.98");
     let replayed = read(200, &[("x-idempotent-replay", "1"), ("x-idempotency-key", "r-1")], body.as_bytes());
-    assert_eq!(outcome_word(&replayed), "refunded 15.98 USD (replayed)");
+    assert_eq!(outcome_summary(&replayed), "refunded 15.98 USD (replayed)");
     for (status, body) in [(200, body.as_str()), (409, &body), (400, "{\"message\":\"Bad Request\"}"), (429, "")] {
         let foreign = read(status, &[("x-idempotency-key", "r-2")], body.as_bytes());
-        assert_eq!(outcome_word(&foreign), "unknown contradiction");
+        assert_eq!(outcome_summary(&foreign), "unknown contradiction");
     }
 }
 
@@ -422,7 +422,7 @@ proptest! {
             "{\"message\":\"Bad Request\",\"details\":\"Order item 1 has already been refunded.\"}".to_owned(),
             "{\"message\":\"Rate Limit Exceeded\",\"details\":\"x\",\"results\":[],\"totalRefundAmount\":0}".to_owned(),
         ];
-        let body = mutated(no[which].as_bytes(), &mutations);
+        let body = apply_mutations(no[which].as_bytes(), &mutations);
         match read(status, &[], &body) {
             Outcome::Refunded(_) => prop_assert!(false, "{}", String::from_utf8_lossy(&body)),
             // A 200 may leave out what it has begun with.
@@ -438,7 +438,7 @@ proptest! {
             results(&["1 failed", "2 initialized", "3 refunded 1"], "1"),
             results(&["1 failed", "2 refunded 4.99"], "4.99").replacen('{', "{\"message\":\"Conflict\",\"details\":null,", 1),
         ];
-        let body = mutated(yes[which].as_bytes(), &mutations);
+        let body = apply_mutations(yes[which].as_bytes(), &mutations);
         let text = String::from_utf8_lossy(&body);
         let says_so = ["refunded", "initialized"]
             .into_iter()
@@ -451,7 +451,7 @@ proptest! {
     #[test]
     fn a_yes_cut_off_anywhere_is_doubt(cut in 0..150_usize) {
         let whole = results(&["1 refunded 10.99", "2 refunded 4.99"], "15.98");
-        let word = outcome_word(&read(200, &[], &whole.as_bytes()[..cut]));
+        let word = outcome_summary(&read(200, &[], &whole.as_bytes()[..cut]));
         prop_assert!(word.starts_with("unknown"), "{word}");
     }
 

@@ -739,9 +739,9 @@ fn member_name() -> impl Strategy<Value = &'static str> {
     ])
 }
 
-fn source(peer: &ScriptedServer) -> Sectigo {
+fn source(server: &ScriptedServer) -> Sectigo {
     let http = HttpClient::new(&HttpSettings {
-        endpoint: &peer.endpoint().parse().unwrap(),
+        endpoint: &server.endpoint().parse().unwrap(),
         ca_file: None,
         connect_timeout: Duration::from_millis(200),
         total_timeout: Duration::from_millis(400),
@@ -759,39 +759,39 @@ fn source(peer: &ScriptedServer) -> Sectigo {
 #[case(42, "loginName=demo&loginPassword=p%26ss+word%21&orderNumber=1000001&CertificateID=42")]
 #[tokio::test]
 async fn the_request_is_these_bytes(#[case] certificate_id: i64, #[case] form: &str) {
-    let peer = ScriptedServer::start(Script::Say("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")).await;
+    let server = ScriptedServer::start(Script::Send("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")).await;
     let order = OrderKey::new("1000001", certificate_id, "").unwrap();
-    let error = source(&peer).validation_status(&order).await.unwrap_err();
+    let error = source(&server).validation_status(&order).await.unwrap_err();
     assert_eq!(kind(&error), "unreachable, HTTP 503");
-    let request = peer.requests().remove(0);
+    let request = server.requests().remove(0);
     assert!(request.starts_with("POST /products/!getPostPaymentStatus HTTP/1.1\r\n"), "{request}");
     assert!(request.contains("content-type: application/x-www-form-urlencoded\r\n"), "{request}");
     assert!(request.ends_with(&format!("\r\n\r\n{form}")), "{request}");
 }
 
 #[rstest]
-#[case::silent(Script::Silence, "timeout")]
-#[case::silent_inside_the_body(Script::SayAndHold("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"), "timeout")]
+#[case::silent(Script::Hang, "timeout")]
+#[case::silent_inside_the_body(Script::SendAndHold("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"), "timeout")]
 #[case::closed(Script::Close, "unreachable")]
-#[case::cut_off(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"), "unreachable")]
+#[case::cut_off(Script::Send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"), "unreachable")]
 #[case::endless(Script::Flood { claim_length: false }, "protocol, HTTP 200 with a body longer than 1048576 bytes")]
 #[case::not_a_page(
-    Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n0"),
+    Script::Send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n0"),
     "protocol, the body must be an object"
 )]
 #[tokio::test]
 async fn every_way_in_which_the_call_can_fail(#[case] script: Script, #[case] expected: &str) {
-    let peer = ScriptedServer::start(script).await;
+    let server = ScriptedServer::start(script).await;
     let order = OrderKey::new("1000001", 0, "").unwrap();
-    let error = source(&peer).validation_status(&order).await.unwrap_err();
+    let error = source(&server).validation_status(&order).await.unwrap_err();
     assert!(kind(&error).starts_with(expected), "{error:?}");
 }
 
 #[tokio::test]
 async fn a_provider_that_is_not_there_is_unreachable() {
-    let peer = ScriptedServer::start(Script::Close).await;
-    let source = source(&peer);
-    peer.stopped().await;
+    let server = ScriptedServer::start(Script::Close).await;
+    let source = source(&server);
+    server.stopped().await;
     let order = OrderKey::new("1000001", 0, "").unwrap();
     let error = source.validation_status(&order).await.unwrap_err();
     assert!(kind(&error).starts_with("unreachable, no connection"), "{error:?}");

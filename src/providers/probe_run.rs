@@ -2,26 +2,26 @@
 //! not reached.
 
 use crate::domain::outcome::DoubtReason;
-use crate::domain::probe::{Credentials, Finding, ProbeReport};
+use crate::domain::probe::{Credentials, ProbeFinding, ProbeReport};
 use crate::http::client::{HttpClient, HttpOutcome, HttpResponse};
 
 /// What the requests of one probe have shown.
-pub(super) struct Probing {
+pub(super) struct ProbeRun {
     origin: String,
     reached: bool,
     /// The next request would end as the last one did.
-    is_over: bool,
+    should_stop: bool,
     pub(super) credentials: Credentials,
-    findings: Vec<Finding>,
+    findings: Vec<ProbeFinding>,
 }
 
-impl Probing {
+impl ProbeRun {
     /// A probe of the provider behind `http`.
     pub(super) fn of(http: &HttpClient) -> Self {
         Self {
             origin: http.origin(),
             reached: false,
-            is_over: false,
+            should_stop: false,
             credentials: Credentials::Unknown,
             findings: Vec::new(),
         }
@@ -29,53 +29,58 @@ impl Probing {
 
     /// Notes something that makes refunds or lookups fail.
     pub(super) fn failure(&mut self, sentence: impl Into<String>) {
-        self.findings.push(Finding::failure(sentence));
+        self.findings.push(ProbeFinding::failure(sentence));
     }
 
     /// Notes something that refunds can work without.
     pub(super) fn remark(&mut self, sentence: impl Into<String>) {
-        self.findings.push(Finding::remark(sentence));
+        self.findings.push(ProbeFinding::remark(sentence));
     }
 
     /// Further requests would show nothing new.
-    pub(super) fn is_over(&self) -> bool {
-        self.is_over
+    pub(super) fn should_stop(&self) -> bool {
+        self.should_stop
     }
 
     /// The answer to a request that refunds depend on. Where there is none, that is noted.
-    pub(super) fn answer_to(&mut self, request: &str, exchange: HttpOutcome) -> Option<HttpResponse> {
-        self.answer(request, exchange, Finding::failure)
+    pub(super) fn required_answer(&mut self, request: &str, exchange: HttpOutcome) -> Option<HttpResponse> {
+        self.answer(request, exchange, ProbeFinding::failure)
     }
 
     /// The answer to a request that refunds do not depend on. Where there is none, that is noted.
-    pub(super) fn answer_beside(&mut self, request: &str, exchange: HttpOutcome) -> Option<HttpResponse> {
-        self.answer(request, exchange, Finding::remark)
+    pub(super) fn optional_answer(&mut self, request: &str, exchange: HttpOutcome) -> Option<HttpResponse> {
+        self.answer(request, exchange, ProbeFinding::remark)
     }
 
-    pub(super) fn end(self) -> ProbeReport {
+    pub(super) fn into_report(self) -> ProbeReport {
         ProbeReport { reached: self.reached, credentials: self.credentials, findings: self.findings }
     }
 
-    fn answer(&mut self, request: &str, exchange: HttpOutcome, finding: fn(String) -> Finding) -> Option<HttpResponse> {
+    fn answer(
+        &mut self,
+        request: &str,
+        exchange: HttpOutcome,
+        finding: fn(String) -> ProbeFinding,
+    ) -> Option<HttpResponse> {
         let origin = &self.origin;
         let found = match exchange {
             HttpOutcome::Answered(answer) => {
                 self.reached = true;
                 return Some(answer);
             }
-            HttpOutcome::NotSent { why } => {
-                self.is_over = true;
-                Finding::failure(format!("{origin} cannot be reached: {}", cause_of(&why)))
+            HttpOutcome::NotSent { evidence } => {
+                self.should_stop = true;
+                ProbeFinding::failure(format!("{origin} cannot be reached: {}", cause_of(&evidence)))
             }
-            HttpOutcome::Lost { reason: DoubtReason::Timeout, evidence } => {
-                self.is_over = true;
-                Finding::failure(format!("{origin} does not answer {request} within total_timeout ({evidence})"))
+            HttpOutcome::Unknown { reason: DoubtReason::Timeout, evidence } => {
+                self.should_stop = true;
+                ProbeFinding::failure(format!("{origin} does not answer {request} within total_timeout ({evidence})"))
             }
-            HttpOutcome::Lost { reason: DoubtReason::UnreadableReply, evidence } => {
+            HttpOutcome::Unknown { reason: DoubtReason::UnreadableReply, evidence } => {
                 self.reached = true;
                 finding(format!("the answer of {origin} to {request} cannot be read ({evidence})"))
             }
-            HttpOutcome::Lost { evidence, .. } => {
+            HttpOutcome::Unknown { evidence, .. } => {
                 finding(format!("{origin} ends the connection without an answer to {request} ({evidence})"))
             }
         };
@@ -112,7 +117,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::http::client::{HttpRequest, HttpSettings, REFUND_REPLY_BYTES};
+    use crate::http::client::{HttpRequest, HttpSettings, MAX_REFUND_REPLY_BYTES};
     use crate::providers::testing::fixtures;
     use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
@@ -132,22 +137,17 @@ mod tests {
     }
 
     async fn seen(http: &HttpClient) -> (bool, ProbeReport) {
-        let mut probing = Probing::of(http);
-        let exchange = http.read(get(), REFUND_REPLY_BYTES).await;
-        assert!(probing.answer_beside("Hello", exchange).is_none());
-        (probing.is_over(), probing.end())
+        let mut probe = ProbeRun::of(http);
+        let exchange = http.read(get(), MAX_REFUND_REPLY_BYTES).await;
+        assert!(probe.optional_answer("Hello", exchange).is_none());
+        (probe.should_stop(), probe.into_report())
     }
 
     /// The client's own words, as it says them today.
     #[rstest]
-    #[case::nothing_is_said(
-        Script::Silence,
-        "https",
-        true,
-        "cannot be reached: no connection within connect_timeout ("
-    )]
-    #[case::no_tls(Script::Say("HTTP/1.1 400 No\r\n\r\n"), "https", true, "cannot be reached: TLS fails (")]
-    #[case::no_answer(Script::Silence, "http", true, "does not answer Hello within total_timeout (")]
+    #[case::nothing_is_said(Script::Hang, "https", true, "cannot be reached: no connection within connect_timeout (")]
+    #[case::no_tls(Script::Send("HTTP/1.1 400 No\r\n\r\n"), "https", true, "cannot be reached: TLS fails (")]
+    #[case::no_answer(Script::Hang, "http", true, "does not answer Hello within total_timeout (")]
     #[case::closed(Script::Close, "http", false, "ends the connection without an answer to Hello (")]
     #[tokio::test]
     async fn a_provider_that_is_not_heard_is_named_with_the_cause(
@@ -156,20 +156,20 @@ mod tests {
         #[case] over: bool,
         #[case] words: &str,
     ) {
-        let peer = ScriptedServer::start_raw(script).await;
-        let http = client(&peer.endpoint().replace("http", scheme), 500);
-        let (is_over, report) = seen(&http).await;
+        let server = ScriptedServer::start_raw(script).await;
+        let http = client(&server.endpoint().replace("http", scheme), 500);
+        let (should_stop, report) = seen(&http).await;
         let [finding] = report.findings.as_slice() else { panic!("{report:?}") };
         assert!(finding.sentence.starts_with(&format!("{} {words}", http.origin())), "{report:?}");
         // If one request is answered, one that is not is only a remark.
-        assert_eq!((is_over, finding.breaks_refunds, report.reached), (over, over, false), "{report:?}");
+        assert_eq!((should_stop, finding.breaks_refunds, report.reached), (over, over, false), "{report:?}");
     }
 
     #[tokio::test]
     async fn an_answer_that_is_too_long_came_from_a_provider_that_is_there() {
-        let peer = ScriptedServer::start(Script::Flood { claim_length: false }).await;
-        let (is_over, report) = seen(&fixtures::http_of(&peer)).await;
-        assert!(!is_over && report.reached, "{report:?}");
+        let server = ScriptedServer::start(Script::Flood { claim_length: false }).await;
+        let (should_stop, report) = seen(&fixtures::http_of(&server)).await;
+        assert!(!should_stop && report.reached, "{report:?}");
         assert!(report.findings[0].sentence.contains("cannot be read (HTTP 200 with a body longer"), "{report:?}");
     }
 
