@@ -386,7 +386,7 @@ impl crate::providers::RefundProvider for Told {
         Outcome::Refunded(Confirmation::default())
     }
 
-    async fn lookup(&self, _refund: &Refund, _turns: &dyn crate::providers::RequestLimiter) -> Lookup {
+    async fn lookup(&self, _refund: &Refund, _limiter: &dyn crate::providers::RequestLimiter) -> Lookup {
         self.calls.lock().unwrap().push(Instant::now());
         let answer = self.lookups.lock().unwrap().pop_front().unwrap();
         self.asked.send_modify(|asked| *asked += 1);
@@ -398,8 +398,8 @@ impl crate::providers::RefundProvider for Told {
         if credentials.len() > 1 { credentials.pop_front() } else { credentials.front().cloned() }
     }
 
-    async fn probe(&self, turns: &dyn crate::providers::RequestLimiter) -> ProbeReport {
-        turns.turn().await;
+    async fn probe(&self, limiter: &dyn crate::providers::RequestLimiter) -> ProbeReport {
+        limiter.acquire().await;
         ProbeReport::unreached("no probe is answered here")
     }
 }

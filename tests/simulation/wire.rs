@@ -418,7 +418,7 @@ fn told(exchange: &HttpOutcome) -> String {
             let shown: String = text.chars().take(120).collect::<String>().escape_debug().collect();
             format!("{} {} bytes {shown}", answer.status, answer.body.len())
         }
-        HttpOutcome::NotSent { why } => format!("not sent: {why}"),
+        HttpOutcome::NotSent { evidence } => format!("not sent: {evidence}"),
         HttpOutcome::Unknown { reason, evidence } => format!("lost: {} ({evidence})", reason.as_str()),
     }
 }

@@ -13,16 +13,16 @@ use tokio::task::JoinHandle;
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Script {
     /// Says this, and goes on listening on the connection if it says a length, else closes it.
-    Say(&'static str),
+    Send(&'static str),
     /// Says this and holds the connection open.
-    SayAndHold(&'static str),
+    SendAndHold(&'static str),
     /// Sends the answer of the first of these prefixes that the request begins with, or else closes
     /// the connection.
     ByPath(&'static [(&'static str, &'static str)]),
     /// Closes the connection.
     Close,
     /// Holds the connection open.
-    Silence,
+    Hang,
     /// Sends ten mebibytes.
     Flood {
         /// Whether a Content-Length announces it.
@@ -33,12 +33,12 @@ pub(crate) enum Script {
 /// The peer; its task ends with it.
 pub(crate) struct ScriptedServer {
     address: SocketAddr,
-    seen: Arc<Mutex<Seen>>,
+    log: Arc<Mutex<ServerLog>>,
     task: JoinHandle<()>,
 }
 
 #[derive(Default)]
-struct Seen {
+struct ServerLog {
     connections: usize,
     requests: Vec<String>,
 }
@@ -57,15 +57,15 @@ impl ScriptedServer {
     async fn listen(script: Script, whole: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let seen = Arc::new(Mutex::new(Seen::default()));
-        let record = seen.clone();
+        let log = Arc::new(Mutex::new(ServerLog::default()));
+        let task_log = log.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                record.lock().unwrap().connections += 1;
-                tokio::spawn(converse(stream, script, whole, record.clone()));
+                task_log.lock().unwrap().connections += 1;
+                tokio::spawn(converse(stream, script, whole, task_log.clone()));
             }
         });
-        Self { address, seen, task }
+        Self { address, log, task }
     }
 
     pub(crate) fn endpoint(&self) -> String {
@@ -73,12 +73,12 @@ impl ScriptedServer {
     }
 
     pub(crate) fn connections(&self) -> usize {
-        self.seen.lock().unwrap().connections
+        self.log.lock().unwrap().connections
     }
 
     /// Heads and bodies as they came.
     pub(crate) fn requests(&self) -> Vec<String> {
-        self.seen.lock().unwrap().requests.clone()
+        self.log.lock().unwrap().requests.clone()
     }
 
     /// Stops listening; the address is then one that refuses.
@@ -95,7 +95,7 @@ impl Drop for ScriptedServer {
     }
 }
 
-async fn converse(mut stream: TcpStream, script: Script, whole: bool, seen: Arc<Mutex<Seen>>) {
+async fn converse(mut stream: TcpStream, script: Script, whole: bool, log: Arc<Mutex<ServerLog>>) {
     loop {
         let Some(request) = request_of(&mut stream, whole).await else { return };
         let script = match script {
@@ -105,7 +105,7 @@ async fn converse(mut stream: TcpStream, script: Script, whole: bool, seen: Arc<
             }
             other => other,
         };
-        seen.lock().unwrap().requests.push(request);
+        log.lock().unwrap().requests.push(request);
         match script {
             Script::Send(text) => {
                 let _ = stream.write_all(text.as_bytes()).await;

@@ -420,9 +420,9 @@ fn nothing_was_dispatched_where_the_service_says_so() {
         assert_eq!((error.code.as_str(), error.http_status), ("a:ActionNotSupported", status));
         assert_ne!(error.category, ErrorCategory::CredentialsRefused);
         assert!(error.message.contains("action_prefix") && error.message.contains("'urn:x'"), "{}", error.message);
-        let Lookup::Unavailable { evidence, heard } = look(status, body.as_bytes()) else { panic!("{status}") };
+        let Lookup::Unavailable { evidence, signal } = look(status, body.as_bytes()) else { panic!("{status}") };
         assert!(evidence.contains("action_prefix"), "{evidence}");
-        assert_eq!(heard, AccountSignal::NotDispatched);
+        assert_eq!(signal, AccountSignal::NotDispatched);
     }
     let with_a_result = body.replace("</s:Fault>", "</s:Fault><InitiateRefundResponse/>");
     let said_elsewhere = fault("s:Server", "a:ActionNotSupported");
@@ -441,14 +441,14 @@ fn nothing_was_dispatched_where_the_service_says_so() {
 fn a_lookup_says_that_the_login_was_refused() {
     let refused = reply("Failed", &["Error 02 Invalid user credentials"], "6f1c");
     let body = refused.replace("InitiateRefund", "GetRefundStatus");
-    let heard = |body: &str| match look(200, body.as_bytes()) {
-        Lookup::Unavailable { heard, .. } => heard,
+    let signal = |body: &str| match look(200, body.as_bytes()) {
+        Lookup::Unavailable { signal, .. } => signal,
         other => panic!("{other:?}"),
     };
-    assert_eq!(heard(&body), AccountSignal::LoginRefused);
-    assert_eq!(heard(&body.replace("DATA-NS", "urn:data")), AccountSignal::None, "the service saw no login");
+    assert_eq!(signal(&body), AccountSignal::LoginRefused);
+    assert_eq!(signal(&body.replace("DATA-NS", "urn:data")), AccountSignal::None, "the service saw no login");
     let broken = reply("Failed", &["Error 09 Other"], "6f1c").replace("InitiateRefund", "GetRefundStatus");
-    assert_eq!(heard(&broken), AccountSignal::None);
+    assert_eq!(signal(&broken), AccountSignal::None);
 }
 
 #[test]
