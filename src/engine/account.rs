@@ -183,7 +183,7 @@ impl AccountRuntime {
             self.bell.notify_one();
         }
         if after.0 == AccountHealth::CredentialsRefused {
-            self.account.secret.refused();
+            self.account.secret.report_refusal();
         }
         let account = &self.account.name;
         match (before.0, after.0) {

@@ -403,7 +403,7 @@ fn signal_of_lookup(refund: &Refund, lookup: &Lookup) -> Signal {
 /// answers a wrong login like an order of another account.
 fn renew_refused_login(lane: &AccountRuntime, lookup: &Lookup) {
     if let Lookup::Unavailable { signal: AccountSignal::LoginRefused | AccountSignal::ForeignTarget, .. } = lookup {
-        lane.account.secret.refused();
+        lane.account.secret.report_refusal();
     }
 }
 

@@ -1,4 +1,4 @@
-//! From settings to an account that is ready to be used. Nothing is sent.
+//! Builds an account from its settings. Sends nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +23,8 @@ use crate::providers::{
 use crate::telemetry::metrics::Metrics;
 
 impl Account {
-    /// Makes the account: its contract, its scope and its transport, all measured by `metrics`. Connects
-    /// to nothing yet.
+    /// Builds the account: retry contract, place, HTTP client and adapter, all measured by
+    /// `metrics`. Opens no connection.
     ///
     /// # Errors
     /// [`ConnectError`], in a sentence that names the setting or the file but not the account.
@@ -39,15 +39,14 @@ impl Account {
             ca_file: settings.ca_file.as_ref(),
             connect_timeout: settings.connect_timeout,
             total_timeout: settings.total_timeout,
-            // Where nothing deduplicates, a connection that the peer has just closed is doubt that
-            // only a person can settle.
+            // At a provider that does not deduplicate, a pooled connection that the server has just
+            // closed would cause a doubt that only a person can resolve.
             reuse_connections: settings.reuse_connections && contract.deduplication != Deduplication::None,
         })?;
         Self::with_client(settings, clock, http, contract, metrics)
     }
 
-    /// Makes the account over a wire that the caller brings: the adapters are the real ones, down
-    /// to the bytes.
+    /// Builds the account over the caller's transport, with the real adapters.
     ///
     /// # Errors
     /// As [`Account::connect`].
@@ -121,12 +120,10 @@ impl Account {
 }
 
 impl AccountSettings {
-    /// Where the account is.
     pub fn place(&self) -> Place {
         self.place_of(&self.endpoint, self.login.name())
     }
 
-    /// Where it was before.
     pub fn former_places(&self) -> Vec<Place> {
         let place = |former: &FormerPlace| {
             let endpoint = former.endpoint.as_ref().unwrap_or(&self.endpoint);
@@ -164,7 +161,7 @@ impl ProviderSettings {
         }
     }
 
-    /// What the provider is documented to do about a second send.
+    /// What the provider documents about a repeated request.
     fn contract(&self, settle_time: Duration) -> RetryContract {
         let (deduplication, lookup) = match self {
             ProviderSettings::Sectigo { .. } => (Deduplication::None, LookupKind::TargetState),
@@ -177,14 +174,14 @@ impl ProviderSettings {
     }
 }
 
-/// Where the login `login_name` is at `endpoint`.
+/// The place of the login `login_name` at `endpoint`.
 pub fn place_of(provider: ProviderKind, endpoint: &Url, login_name: &str, currency: Currency) -> Place {
     let endpoint = endpoint.origin().ascii_serialization();
     Place { endpoint, login: login_digest(provider, login_name), currency }
 }
 
-/// A digest of provider and login name, so that no login name stands in the ledger. The NUL keeps
-/// the two apart.
+/// A digest of provider and login name, so that the ledger contains no login names. The NUL
+/// separates the two.
 fn login_digest(provider: ProviderKind, login_name: &str) -> String {
     let digest = Sha256::digest(format!("{provider}\0{login_name}"));
     digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
@@ -248,7 +245,7 @@ mod tests {
         false
     )]
     #[case(debitsuccess("/s.svc", "p", "http://a/"), Deduplication::Reject, LookupKind::Refund, false)]
-    fn each_provider_has_its_contract(
+    fn each_provider_has_its_retry_contract(
         #[case] login: ProviderSettings,
         #[case] deduplication: Deduplication,
         #[case] lookup: LookupKind,
@@ -264,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_is_told_from_others_without_its_name() {
+    fn a_login_digest_distinguishes_logins_without_their_name() {
         let digest = |login| connect(login).unwrap().place.login;
         assert_eq!(digest(sectigo()), digest(sectigo()));
         assert_ne!(digest(sectigo()), digest(namecom("demo")));
@@ -273,14 +270,14 @@ mod tests {
     }
 
     #[rstest]
-    #[case(namecom("de:mo"), "username must hold no \":\" (HTTP Basic)")]
+    #[case(namecom("de:mo"), "username must contain no \":\" (HTTP Basic)")]
     #[case(debitsuccess("s.svc", "p", "http://a/"), "path must begin with \"/\"")]
     #[case(
         debitsuccess("/s.svc", "p\u{1}", "http://a/"),
-        "password must hold no control character: XML cannot carry it"
+        "password must contain no control character: XML cannot represent it"
     )]
     #[case(debitsuccess("/s.svc", "p", "a b"), "action_prefix must be a URI: ASCII, no blank, no quotation mark")]
-    fn a_setting_that_does_not_fit_is_named(#[case] login: ProviderSettings, #[case] sentence: &str) {
+    fn an_unusable_setting_is_named(#[case] login: ProviderSettings, #[case] sentence: &str) {
         assert_eq!(connect(login).err().as_deref(), Some(sentence));
     }
 }

@@ -1,22 +1,21 @@
-//! A probe under way: what its requests have shown so far, and the sentences for a provider that is
-//! not reached.
+//! The state of one probe: what its requests have shown so far, and the findings for an unreachable
+//! provider.
 
 use crate::domain::outcome::DoubtReason;
 use crate::domain::probe::{Credentials, ProbeFinding, ProbeReport};
 use crate::http::client::{HttpClient, HttpOutcome, HttpResponse};
 
-/// What the requests of one probe have shown.
 pub(super) struct ProbeRun {
     origin: String,
     reached: bool,
-    /// The next request would end as the last one did.
+    /// Further requests would end like the last one.
     should_stop: bool,
     pub(super) credentials: Credentials,
     findings: Vec<ProbeFinding>,
 }
 
 impl ProbeRun {
-    /// A probe of the provider behind `http`.
+    /// Begins a probe of the provider behind `http`.
     pub(super) fn of(http: &HttpClient) -> Self {
         Self {
             origin: http.origin(),
@@ -27,12 +26,12 @@ impl ProbeRun {
         }
     }
 
-    /// Notes something that makes refunds or lookups fail.
+    /// Adds a problem that makes refunds or lookups fail.
     pub(super) fn failure(&mut self, sentence: impl Into<String>) {
         self.findings.push(ProbeFinding::failure(sentence));
     }
 
-    /// Notes something that refunds can work without.
+    /// Adds a problem that refunds can work with.
     pub(super) fn remark(&mut self, sentence: impl Into<String>) {
         self.findings.push(ProbeFinding::remark(sentence));
     }
@@ -42,14 +41,14 @@ impl ProbeRun {
         self.should_stop
     }
 
-    /// The answer to a request that refunds depend on. Where there is none, that is noted.
-    pub(super) fn required_answer(&mut self, request: &str, exchange: HttpOutcome) -> Option<HttpResponse> {
-        self.answer(request, exchange, ProbeFinding::failure)
+    /// The answer to a request that refunds depend on. Adds a failure if there is none.
+    pub(super) fn required_answer(&mut self, request: &str, outcome: HttpOutcome) -> Option<HttpResponse> {
+        self.answer(request, outcome, ProbeFinding::failure)
     }
 
-    /// The answer to a request that refunds do not depend on. Where there is none, that is noted.
-    pub(super) fn optional_answer(&mut self, request: &str, exchange: HttpOutcome) -> Option<HttpResponse> {
-        self.answer(request, exchange, ProbeFinding::remark)
+    /// The answer to a request that refunds do not depend on. Adds a remark if there is none.
+    pub(super) fn optional_answer(&mut self, request: &str, outcome: HttpOutcome) -> Option<HttpResponse> {
+        self.answer(request, outcome, ProbeFinding::remark)
     }
 
     pub(super) fn into_report(self) -> ProbeReport {
@@ -59,11 +58,11 @@ impl ProbeRun {
     fn answer(
         &mut self,
         request: &str,
-        exchange: HttpOutcome,
+        outcome: HttpOutcome,
         finding: fn(String) -> ProbeFinding,
     ) -> Option<HttpResponse> {
         let origin = &self.origin;
-        let found = match exchange {
+        let found = match outcome {
             HttpOutcome::Answered(answer) => {
                 self.reached = true;
                 return Some(answer);
@@ -81,7 +80,7 @@ impl ProbeRun {
                 finding(format!("the answer of {origin} to {request} cannot be read ({evidence})"))
             }
             HttpOutcome::Unknown { evidence, .. } => {
-                finding(format!("{origin} ends the connection without an answer to {request} ({evidence})"))
+                finding(format!("{origin} closes the connection without an answer to {request} ({evidence})"))
             }
         };
         self.findings.push(found);
@@ -89,10 +88,10 @@ impl ProbeRun {
     }
 }
 
-/// Why there is no connection: plain words, then those of the HTTP client. The client's words are
-/// not documented; if they change one day, only they are shown.
-fn cause_of(why: &str) -> String {
-    let lower = why.to_ascii_lowercase();
+/// Why there is no connection: our description, then the HTTP client's message. The client's
+/// messages are not documented; if they change, only the message is shown.
+fn cause_of(message: &str) -> String {
+    let lower = message.to_ascii_lowercase();
     let causes = [
         ("dns error", "its name cannot be resolved"),
         ("connection refused", "it refuses the connection"),
@@ -105,8 +104,8 @@ fn cause_of(why: &str) -> String {
         ("handshake", "TLS fails"),
     ];
     match causes.iter().find(|(mark, _)| lower.contains(mark)) {
-        Some((_, cause)) => format!("{cause} ({why})"),
-        None => why.to_owned(),
+        Some((_, cause)) => format!("{cause} ({message})"),
+        None => message.to_owned(),
     }
 }
 
@@ -136,45 +135,45 @@ mod tests {
         HttpClient::new(&settings).map_err(|error| error.to_string()).unwrap()
     }
 
-    async fn seen(http: &HttpClient) -> (bool, ProbeReport) {
+    async fn probe(http: &HttpClient) -> (bool, ProbeReport) {
         let mut probe = ProbeRun::of(http);
-        let exchange = http.read(get(), MAX_REFUND_REPLY_BYTES).await;
-        assert!(probe.optional_answer("Hello", exchange).is_none());
+        let outcome = http.read(get(), MAX_REFUND_REPLY_BYTES).await;
+        assert!(probe.optional_answer("Hello", outcome).is_none());
         (probe.should_stop(), probe.into_report())
     }
 
-    /// The client's own words, as it says them today.
+    /// The HTTP client's messages as they are today.
     #[rstest]
-    #[case::nothing_is_said(Script::Hang, "https", true, "cannot be reached: no connection within connect_timeout (")]
+    #[case::no_tls_answer(Script::Hang, "https", true, "cannot be reached: no connection within connect_timeout (")]
     #[case::no_tls(Script::Send("HTTP/1.1 400 No\r\n\r\n"), "https", true, "cannot be reached: TLS fails (")]
     #[case::no_answer(Script::Hang, "http", true, "does not answer Hello within total_timeout (")]
-    #[case::closed(Script::Close, "http", false, "ends the connection without an answer to Hello (")]
+    #[case::closed(Script::Close, "http", false, "closes the connection without an answer to Hello (")]
     #[tokio::test]
-    async fn a_provider_that_is_not_heard_is_named_with_the_cause(
+    async fn a_request_without_an_answer_yields_a_finding_with_its_cause(
         #[case] script: Script,
         #[case] scheme: &str,
-        #[case] over: bool,
-        #[case] words: &str,
+        #[case] stops: bool,
+        #[case] finding_text: &str,
     ) {
         let server = ScriptedServer::start_raw(script).await;
         let http = client(&server.endpoint().replace("http", scheme), 500);
-        let (should_stop, report) = seen(&http).await;
+        let (should_stop, report) = probe(&http).await;
         let [finding] = report.findings.as_slice() else { panic!("{report:?}") };
-        assert!(finding.sentence.starts_with(&format!("{} {words}", http.origin())), "{report:?}");
-        // If one request is answered, one that is not is only a remark.
-        assert_eq!((should_stop, finding.breaks_refunds, report.reached), (over, over, false), "{report:?}");
+        assert!(finding.sentence.starts_with(&format!("{} {finding_text}", http.origin())), "{report:?}");
+        // A missing answer is a failure only if no request can be answered.
+        assert_eq!((should_stop, finding.breaks_refunds, report.reached), (stops, stops, false), "{report:?}");
     }
 
     #[tokio::test]
-    async fn an_answer_that_is_too_long_came_from_a_provider_that_is_there() {
+    async fn an_answer_that_is_too_long_counts_as_reached() {
         let server = ScriptedServer::start(Script::Flood { claim_length: false }).await;
-        let (should_stop, report) = seen(&fixtures::http_of(&server)).await;
+        let (should_stop, report) = probe(&fixtures::http_of(&server)).await;
         assert!(!should_stop && report.reached, "{report:?}");
         assert!(report.findings[0].sentence.contains("cannot be read (HTTP 200 with a body longer"), "{report:?}");
     }
 
     #[test]
-    fn words_that_are_not_known_stand_alone() {
+    fn an_unknown_client_message_is_shown_alone() {
         assert_eq!(cause_of("no connection: something new"), "no connection: something new");
     }
 }

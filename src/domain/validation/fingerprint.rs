@@ -68,7 +68,7 @@ impl Encoder {
             fast_service,
             caa_check,
             irregular_fields,
-            beyond,
+            lossy_digest,
         } = page;
         self.text(order_number);
         self.word(order_state.as_ref());
@@ -98,9 +98,9 @@ impl Encoder {
         });
         // Everything before it marks its own end, so a page that is as documented needs no mark
         // here.
-        if !irregular_fields.is_empty() || beyond.is_some() {
+        if !irregular_fields.is_empty() || lossy_digest.is_some() {
             self.list(irregular_fields, |to, path: &String| to.text(path));
-            self.option(beyond.as_ref(), |to, digest: &[u8; 32]| to.raw(digest));
+            self.option(lossy_digest.as_ref(), |to, digest: &[u8; 32]| to.raw(digest));
         }
     }
 

@@ -91,7 +91,7 @@ pub struct ValidationPage {
     /// Fields that are not as documented, by their path: left out, cut, or read in another form.
     pub irregular_fields: Vec<String>,
     /// A digest of everything that no other field holds verbatim, so that a change there is seen.
-    pub beyond: Option<[u8; 32]>,
+    pub lossy_digest: Option<[u8; 32]>,
 }
 
 /// What every section and every requirement says of itself.

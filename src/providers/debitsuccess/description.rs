@@ -1,7 +1,6 @@
 //! What the service says about itself: in its WSDL, and by the namespaces of its answers.
 //!
-//! Only names are read, and only to compare them with the settings; nothing that is read here
-//! changes a request.
+//! Only names are read, and only to compare them with the settings. Nothing here changes a request.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,20 +13,20 @@ use super::DebitsuccessService;
 use super::wire::{GET_REFUND_STATUS, INITIATE_REFUND};
 use super::xml::XmlError;
 
-/// A schema inside a description is nested deeper than an answer.
+/// A schema inside a WSDL is nested more deeply than an answer.
 const MAX_DEPTH: usize = 64;
-/// A sentence shows at most this many of the service's names.
+/// Maximum number of the service's names in one sentence.
 const SHOWN: usize = 3;
 const OPERATIONS: [&str; 2] = [INITIATE_REFUND, GET_REFUND_STATUS];
 
 /// The names in a WSDL.
 #[derive(Debug, Default)]
 pub(super) struct ServiceDescription {
-    /// Of the elements that the operations' messages are made of.
+    /// Namespaces of the elements that the operations' messages consist of.
     service: BTreeSet<String>,
-    /// Of the types of their `request` elements.
+    /// Namespaces of the types of their `request` elements.
     data: BTreeSet<String>,
-    /// Every namespace that the document defines or imports: what counts where it leaves the rest
+    /// Every namespace that the document defines or imports. Used if the document leaves the rest
     /// to other documents.
     named: BTreeSet<String>,
     operations: BTreeSet<String>,
@@ -42,12 +41,12 @@ pub(super) struct AnswerNamespaces {
     data: BTreeSet<String>,
 }
 
-/// A setting that differs from what the service says of itself.
+/// A difference between a setting and what the service says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SettingDifference {
-    /// Its name in the configuration; none where no setting can mend it.
+    /// The setting that would have to change; None if no setting can.
     pub(super) setting: Option<ServiceSetting>,
-    /// In one sentence.
+    /// One sentence, without a full stop.
     pub(super) sentence: String,
 }
 
@@ -69,15 +68,15 @@ impl ServiceSetting {
     }
 }
 
-/// An element whose end has not come.
+/// An element that has not ended yet.
 struct OpenElement {
     local: String,
-    /// Its `name` attribute.
+    /// The value of its `name` attribute.
     label: String,
 }
 
 impl ServiceDescription {
-    /// Reads a WSDL 1.1 document; none where the document is something else.
+    /// Reads a WSDL 1.1 document; None if the document is something else.
     pub(super) fn read(bytes: &[u8]) -> Result<Option<Self>, XmlError> {
         let mut description = Self::default();
         let mut is_one = false;
@@ -135,12 +134,12 @@ impl ServiceDescription {
         Ok(())
     }
 
-    /// Whether it names operations at all; a document that imports all of them does not.
+    /// Whether the document names operations. One that imports all of them does not.
     pub(super) fn has_operations(&self) -> bool {
         !self.operations.is_empty()
     }
 
-    /// Every setting that the service's description contradicts, once.
+    /// Every setting that the WSDL contradicts, once.
     pub(super) fn differences(&self, service: &DebitsuccessService) -> Vec<SettingDifference> {
         let mut differences = Vec::new();
         for operation in OPERATIONS.into_iter().filter(|_| self.has_operations()) {
@@ -199,7 +198,7 @@ impl AnswerNamespaces {
     }
 }
 
-/// The difference of a namespace from those that the service has, where it has any.
+/// The difference between a configured namespace and those of the service, if it has any.
 fn by_namespace(setting: ServiceSetting, configured: &str, present: &BTreeSet<String>) -> Option<SettingDifference> {
     if present.is_empty() || present.contains(configured) {
         return None;
@@ -217,7 +216,7 @@ fn quoted(names: &BTreeSet<String>) -> String {
     }
 }
 
-/// Calls `see` with each opening tag, the elements around it, and the namespaces in force.
+/// Calls `see` with each opening tag, the elements around it, and the namespaces in scope.
 fn each_tag(
     bytes: &[u8],
     mut see: impl FnMut(&[OpenElement], &BytesStart<'_>, &NamespaceResolver) -> Result<(), XmlError>,
@@ -259,7 +258,7 @@ fn attribute(tag: &BytesStart<'_>, name: &str) -> Result<Option<String>, XmlErro
     Ok(None)
 }
 
-/// Namespace and local name of a qualified name that is an attribute's value.
+/// Namespace and local name of a qualified name in an attribute's value.
 fn resolved(name: &str, resolver: &NamespaceResolver) -> Option<(String, String)> {
     match resolver.resolve(QName(name), true) {
         (ResolveResult::Bound(namespace), local) => {
@@ -317,7 +316,7 @@ mod tests {
         &["data_namespace is \"http://x/\", and the service has \"http://data/\", \"http://tempuri.org/\", \"http://tempuri.org/Imports\""])]
     #[case::another_action("http://tempuri.org/", "http://data/", "urn:",
         &["action_prefix makes the SOAPAction \"urn:InitiateRefund\", and the service's description has \"http://tempuri.org/I/InitiateRefund\""])]
-    fn each_setting_that_differs_is_named_once(
+    fn each_differing_setting_is_named_once(
         #[case] service_namespace: &str,
         #[case] data_namespace: &str,
         #[case] action_prefix: &str,
@@ -329,10 +328,9 @@ mod tests {
         assert_eq!(sentences(differences), expected);
     }
 
-    /// With its schemas in place a description says exactly which namespace the request's members
-    /// are in.
+    /// A WSDL that contains its schemas says exactly which namespace the request's members have.
     #[test]
-    fn the_type_of_the_request_says_which_namespace_is_the_datas() {
+    fn the_type_of_the_request_shows_the_data_namespace() {
         let document = r#"<definitions targetNamespace="http://s/" xmlns:d="http://data/">
             <types><schema targetNamespace="http://s/"><element name="InitiateRefund"><complexType><sequence>
             <element name="request" type="d:InitiateRefundRequest"/></sequence></complexType></element></schema></types>
@@ -343,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn an_operation_that_is_missing_is_named() {
+    fn a_missing_operation_is_named() {
         let document = IMPORTING.replace("name=\"InitiateRefund\"", "name=\"Refund\"");
         let description = ServiceDescription::read(document.as_bytes()).unwrap().unwrap();
         let differences =
@@ -356,17 +354,17 @@ mod tests {
     #[case::text("no XML", Ok(false))]
     #[case::cut_off("<definitions>", Err(XmlError::CutOff))]
     #[case::with_a_document_type("<!DOCTYPE html><html></html>", Err(XmlError::DocumentType))]
-    fn what_is_no_description_is_none(#[case] document: &str, #[case] expected: Result<bool, XmlError>) {
+    fn a_document_without_a_description_is_none(#[case] document: &str, #[case] expected: Result<bool, XmlError>) {
         assert_eq!(ServiceDescription::read(document.as_bytes()).map(|read| read.is_some()), expected);
     }
 
     #[test]
-    fn depth_is_bounded() {
+    fn the_nesting_depth_is_bounded() {
         assert_eq!(ServiceDescription::read("<a>".repeat(20_000).as_bytes()).err(), Some(XmlError::TooDeep));
     }
 
     #[test]
-    fn an_answer_speaks_in_its_namespaces() {
+    fn the_namespaces_of_an_answer_are_compared() {
         let answer = r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body>
             <GetRefundStatusResponse xmlns="http://s/"><GetRefundStatusResult xmlns:a="http://data/">
             <a:Status>Failed</a:Status><b:Note xmlns:b="http://base/"/></GetRefundStatusResult></GetRefundStatusResponse>

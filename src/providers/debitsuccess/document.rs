@@ -1,15 +1,15 @@
-//! The XML document that an answer is, or that is its one part: WCF sends one with attachments as
-//! `multipart/related`, and without them too.
+//! The XML document of an answer. WCF sends one with attachments, and sometimes one without, as
+//! `multipart/related`.
 
 use crate::http::client::HttpResponse;
 use crate::providers::debitsuccess::xml::{Element, XmlError, charset_of};
 use crate::providers::text;
 
-/// The longest multipart boundary, by RFC 2046.
+/// Maximum length of a multipart boundary, by RFC 2046.
 const MAX_BOUNDARY: usize = 70;
 
-/// The root element of an answer that is one document. A mark, a charset in the header and one in
-/// the document's first line are followed, in this order.
+/// The root element of an answer that is one document. The charset is taken from the byte order
+/// mark, the header or the XML declaration, in this order.
 pub(super) fn read(answer: &HttpResponse) -> Result<Element, XmlError> {
     let content_type = content_type_of(answer);
     parse(&answer.body, content_type)
@@ -41,7 +41,7 @@ fn parse(body: &[u8], content_type: Option<&str>) -> Result<Element, XmlError> {
     Element::parse(&text)
 }
 
-/// One part of an answer in several.
+/// One part of a multipart answer.
 struct MimePart<'a> {
     content_type: String,
     /// The part has no transfer encoding.
@@ -56,7 +56,7 @@ impl MimePart<'_> {
     }
 }
 
-/// The parts between lines of `--boundary`, up to `--boundary--`; none where that never comes.
+/// The parts between the lines `--boundary`, up to `--boundary--`; None if that is missing.
 fn parts<'a>(body: &'a [u8], boundary: &str) -> Option<Vec<MimePart<'a>>> {
     if boundary.is_empty() || boundary.len() > MAX_BOUNDARY {
         return None;
@@ -83,7 +83,7 @@ fn parts<'a>(body: &'a [u8], boundary: &str) -> Option<Vec<MimePart<'a>>> {
     None
 }
 
-/// Its headers, an empty line, its body.
+/// Headers, an empty line, and the body.
 fn part(bytes: &[u8]) -> Option<MimePart<'_>> {
     let mut part = MimePart { content_type: String::new(), is_plain: true, body: b"" };
     let mut rest = bytes;
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_for_those_who_ask_for_them() {
+    fn a_multipart_answer_is_read_only_on_request() {
         let body = b"--b\nContent-Type: text/xml\n\n<r><a>x</a></r>\n--b--";
         let answer = fixtures::answer(200, &[("content-type", "multipart/related; boundary=b")], body);
         assert!(read(&answer).is_err());

@@ -1,13 +1,13 @@
-//! Debitsuccess: an amount of one direct-debit account, asked for by InitiateRefund and followed by
-//! GetRefundStatus. SOAP 1.1.
+//! Debitsuccess: InitiateRefund requests a refund of an amount to one direct-debit account, and
+//! GetRefundStatus follows it. SOAP 1.1.
 //!
-//! A success is only "taken": people review it, and the refund stays submitted until
-//! GetRefundStatus says `Completed` or `Rejected`. The refund's own id travels as
-//! `ExternalRefundIdentifier`, which the provider takes once for an account and refuses for ever
+//! A success only means "accepted": people review the refund, and it stays SUBMITTED until
+//! GetRefundStatus reports `Completed` or `Rejected`. The refund's id is sent as
+//! `ExternalRefundIdentifier`, which the provider accepts once per account and refuses for ever
 //! after.
 //!
-//! Credentials are body fields. Namespaces, action and path are settings, for the provider
-//! publishes none of them.
+//! Credentials are body fields. Namespaces, action and path are settings, because the provider does
+//! not publish them.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -33,14 +33,13 @@ mod xml;
 
 const SOAP_ACTION: HeaderName = HeaderName::from_static("soapaction");
 
-/// One Debitsuccess account.
 pub struct Debitsuccess {
     http: HttpClient,
     service: DebitsuccessService,
     redactor: Redactor,
 }
 
-/// What the provider's side of the wire is called, and who we are to it.
+/// The service's path and names, and our login.
 pub struct DebitsuccessService {
     /// `User.Username`.
     pub username: String,
@@ -52,25 +51,23 @@ pub struct DebitsuccessService {
     pub service_namespace: String,
     /// XML namespace of the data members.
     pub data_namespace: String,
-    /// What stands before the operation's name in `SOAPAction`, with its last slash.
+    /// Prefix of the operation's name in `SOAPAction`, with the final slash.
     pub action_prefix: String,
 }
 
 impl Debitsuccess {
-    /// An account at `service`.
-    ///
     /// # Errors
-    /// [`ConnectError::Setting`] where a setting does not fit into the envelope or its header.
+    /// [`ConnectError::Setting`] if a setting cannot be put into the envelope or its header.
     pub fn new(http: HttpClient, service: DebitsuccessService) -> Result<Self, ConnectError> {
         let refuse = |setting, problem| Err(ConnectError::Setting { setting, problem });
         if !service.path.starts_with('/') {
             return refuse("path", "must begin with \"/\"");
         }
         if !xml::is_xml_representable(&service.username) {
-            return refuse("username", "must hold no control character: XML cannot carry it");
+            return refuse("username", "must contain no control character: XML cannot represent it");
         }
         if !xml::is_xml_representable(service.password.current().expose_secret()) {
-            return refuse("password", "must hold no control character: XML cannot carry it");
+            return refuse("password", "must contain no control character: XML cannot represent it");
         }
         for (setting, text) in [
             ("service_namespace", &service.service_namespace),
@@ -86,7 +83,7 @@ impl Debitsuccess {
         Ok(Self { http, service, redactor })
     }
 
-    fn call(&self, operation: &str, envelope: String) -> Result<HttpRequest, &'static str> {
+    fn soap_request(&self, operation: &str, envelope: String) -> Result<HttpRequest, &'static str> {
         let action = HeaderValue::from_str(&format!("\"{}{operation}\"", self.service.action_prefix))
             .map_err(|_| "the SOAPAction does not fit into a header")?;
         let content_type = HeaderValue::from_static("text/xml; charset=utf-8");
@@ -96,11 +93,11 @@ impl Debitsuccess {
 }
 
 impl DebitsuccessService {
-    fn names(&self) -> wire::Namespaces<'_> {
+    fn namespaces(&self) -> wire::Namespaces<'_> {
         wire::Namespaces { service_namespace: &self.service_namespace, data_namespace: &self.data_namespace }
     }
 
-    fn frame<'a>(&'a self, password: &'a SecretString) -> wire::EnvelopeContext<'a> {
+    fn envelope_context<'a>(&'a self, password: &'a SecretString) -> wire::EnvelopeContext<'a> {
         wire::EnvelopeContext {
             service_namespace: &self.service_namespace,
             data_namespace: &self.data_namespace,
@@ -114,30 +111,31 @@ impl DebitsuccessService {
 impl RefundProvider for Debitsuccess {
     async fn refund(&self, intent: &Intent, _: Option<&str>) -> Outcome {
         let Target::Debitsuccess(target) = &intent.target else {
-            return not_sent("the account is one at Debitsuccess, and the target is not");
+            return not_sent("this is a Debitsuccess account, and the target is not one of Debitsuccess");
         };
         let password = self.service.password.current();
-        let envelope = wire::refund_envelope(&self.service.frame(&password), &intent.id, target);
-        let call = match self.call(wire::INITIATE_REFUND, envelope) {
-            Ok(call) => call,
+        let envelope = wire::refund_envelope(&self.service.envelope_context(&password), &intent.id, target);
+        let request = match self.soap_request(wire::INITIATE_REFUND, envelope) {
+            Ok(request) => request,
             Err(why) => return not_sent(why),
         };
-        let exchange = self.http.send_once(call).await;
-        exchange.into_outcome(|answer| wire::read_refund(answer, &intent.id, self.service.names(), &self.redactor))
+        let outcome = self.http.send_once(request).await;
+        outcome.into_outcome(|answer| wire::read_refund(answer, &intent.id, self.service.namespaces(), &self.redactor))
     }
 
     async fn lookup(&self, refund: &Refund, _: &dyn RequestLimiter) -> Lookup {
         let Target::Debitsuccess(target) = &refund.intent.target else {
-            return Lookup::unavailable("the account is one at Debitsuccess, and the target is not");
+            return Lookup::unavailable("this is a Debitsuccess account, and the target is not one of Debitsuccess");
         };
         let password = self.service.password.current();
-        let envelope = wire::status_envelope(&self.service.frame(&password), refund.id(), target);
-        let call = match self.call(wire::GET_REFUND_STATUS, envelope) {
-            Ok(call) => call,
+        let envelope = wire::status_envelope(&self.service.envelope_context(&password), refund.id(), target);
+        let request = match self.soap_request(wire::GET_REFUND_STATUS, envelope) {
+            Ok(request) => request,
             Err(why) => return Lookup::unavailable(why),
         };
-        let exchange = self.http.read(call, MAX_REFUND_REPLY_BYTES).await;
-        exchange.into_lookup(|answer| wire::read_status(answer, refund, target, self.service.names(), &self.redactor))
+        let outcome = self.http.read(request, MAX_REFUND_REPLY_BYTES).await;
+        outcome
+            .into_lookup(|answer| wire::read_status(answer, refund, target, self.service.namespaces(), &self.redactor))
     }
 
     async fn probe(&self, limiter: &dyn RequestLimiter) -> ProbeReport {
@@ -176,7 +174,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_refund_request_is_these_bytes() {
+    async fn the_refund_request_has_exactly_these_bytes() {
         let server = ScriptedServer::start(Script::Send("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
         let outcome =
             fixtures::account(&server, login()).refunds.refund(&fixtures::intent("r-1", target()), None).await;
@@ -204,7 +202,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_lookup_request_is_these_bytes() {
+    async fn the_lookup_request_has_exactly_these_bytes() {
         let server = ScriptedServer::start(Script::Close).await;
         let lookup =
             fixtures::account(&server, login()).refunds.lookup(&fixtures::refund("r-1", target()), &Unpaced).await;
@@ -220,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_cut_off_is_doubt() {
+    async fn a_truncated_answer_is_doubt() {
         let server =
             ScriptedServer::start(Script::Send("HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n<s:Envelope")).await;
         let outcome =

@@ -1,8 +1,8 @@
-//! What the body of an answer says of single items, in any form.
+//! Everything that the body of an answer says about single items, in any form.
 //!
-//! It finds what must not be overlooked, and evidence. It decides no refund by itself:
-//! [`super::rows`] reads strictly, and where it finds nothing, or a refusal, a status found here
-//! turns that into a doubt.
+//! This finds what must not be overlooked, and evidence; it decides no refund. [`super::rows`]
+//! reads strictly. If that finds nothing or a refusal, a status found here turns the result into a
+//! doubt.
 
 use std::fmt;
 
@@ -11,55 +11,56 @@ use serde::{Deserialize, Deserializer};
 
 use crate::domain::money::parse_minor_units;
 
-/// Everything that a body says of items and of their money.
+/// All rows and totals in a body.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     rows: Vec<ItemRow>,
-    /// `totalRefundAmount`, where it is more than nothing.
+    /// `totalRefundAmount`, if it is not zero.
     total: Option<String>,
-    /// The body is no JSON, and still it names the member that every row has.
-    torn: bool,
+    /// The body is not JSON, but contains the name of the member that every row has.
+    has_damaged_rows: bool,
 }
 
-/// What stands for one item.
+/// Anything that reports on one item.
 #[derive(Debug, Default)]
 struct ItemRow {
     item: Option<String>,
-    words: Vec<String>,
+    statuses: Vec<String>,
     amount: Option<String>,
 }
 
-/// A JSON value with all members of its objects, those of one name too.
+/// A JSON value with all members of its objects, repeated names included.
 enum JsonNode {
-    /// `null`, `false`, an empty text, list or object.
+    /// `null`, `false`, or an empty text, list or object.
     Empty,
     Scalar(String),
     List(Vec<JsonNode>),
     Object(Vec<(String, JsonNode)>),
 }
 
-/// The words of a row that was given back, or that is on its way.
-const MOVED: [&str; 2] = ["refunded", "initialized"];
+/// The statuses of an item that was refunded, or whose refund is on its way.
+const MOVED_STATUSES: [&str; 2] = ["refunded", "initialized"];
 
 impl Listing {
-    /// Of a body in JSON. A body that is none lists nothing, unless it names the status of an item.
+    /// Reads a body. A body that is not JSON lists nothing, unless it contains the name of an
+    /// item's status.
     pub(super) fn of(body: &str) -> Listing {
         let mut listing = Listing::default();
         match serde_json::from_str::<JsonNode>(body) {
             Ok(node) => listing.collect(&node, false),
-            Err(_) => listing.torn = body.to_ascii_lowercase().contains("orderitemstatus"),
+            Err(_) => listing.has_damaged_rows = body.to_ascii_lowercase().contains("orderitemstatus"),
         }
-        // Items that were given back come first: evidence is bounded.
+        // Refunded items first, because evidence is cut at its bound.
         listing.rows.sort_by_key(|row| !row.has_moved());
         listing
     }
 
-    /// It says nothing of any item, and of no money.
+    /// The body says nothing about an item or an amount.
     pub(super) fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.total.is_none() && !self.torn
+        self.rows.is_empty() && self.total.is_none() && !self.has_damaged_rows
     }
 
-    /// Some row says that its item is given back, or will be.
+    /// Some row says that its item is refunded or will be.
     pub(super) fn has_moved(&self) -> bool {
         self.rows.iter().any(ItemRow::has_moved)
     }
@@ -68,16 +69,16 @@ impl Listing {
         match node {
             JsonNode::Empty => {}
             JsonNode::Scalar(text) if in_results => {
-                self.rows.push(ItemRow { words: vec![text.clone()], ..ItemRow::default() });
+                self.rows.push(ItemRow { statuses: vec![text.clone()], ..ItemRow::default() });
             }
             JsonNode::Scalar(_) => {}
             JsonNode::List(nodes) => nodes.iter().for_each(|node| self.collect(node, in_results)),
             JsonNode::Object(members) => {
-                if in_results || members.iter().any(|(name, _)| plain(name) == "orderitemstatus") {
+                if in_results || members.iter().any(|(name, _)| normalized(name) == "orderitemstatus") {
                     self.rows.push(ItemRow::of(members));
                 }
                 for (name, value) in members {
-                    let name = plain(name);
+                    let name = normalized(name);
                     if name == "totalrefundamount" {
                         self.total = self.total.take().or_else(|| value.amount());
                     }
@@ -91,12 +92,12 @@ impl Listing {
 /// `item 71 "refunded" 10.99, item 72 "failed"; totalRefundAmount 10.99`
 impl fmt::Display for Listing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut said: Vec<String> = self.rows.iter().map(ItemRow::to_string).collect();
-        said.extend(self.total.as_ref().map(|total| format!("totalRefundAmount {total}")));
-        if self.torn {
-            said.push("a body that is no JSON and names orderItemStatus".to_owned());
+        let mut parts: Vec<String> = self.rows.iter().map(ItemRow::to_string).collect();
+        parts.extend(self.total.as_ref().map(|total| format!("totalRefundAmount {total}")));
+        if self.has_damaged_rows {
+            parts.push("a body that is not JSON and contains orderItemStatus".to_owned());
         }
-        f.write_str(&said.join(", "))
+        f.write_str(&parts.join(", "))
     }
 }
 
@@ -104,10 +105,10 @@ impl ItemRow {
     fn of(members: &[(String, JsonNode)]) -> ItemRow {
         let mut row = ItemRow::default();
         for (name, value) in members {
-            match plain(name).as_str() {
+            match normalized(name).as_str() {
                 "orderitemid" | "itemid" | "id" => row.item = value.scalar().or(row.item),
                 "refundamount" => row.amount = value.scalar().or(row.amount),
-                "orderitemstatus" | "itemstatus" | "status" => row.words.extend(value.scalar()),
+                "orderitemstatus" | "itemstatus" | "status" => row.statuses.extend(value.scalar()),
                 _ => {}
             }
         }
@@ -115,18 +116,18 @@ impl ItemRow {
     }
 
     fn has_moved(&self) -> bool {
-        self.words.iter().any(|word| MOVED.iter().any(|moved| word.trim().eq_ignore_ascii_case(moved)))
+        self.statuses.iter().any(|status| MOVED_STATUSES.iter().any(|moved| status.trim().eq_ignore_ascii_case(moved)))
     }
 }
 
 impl fmt::Display for ItemRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "item {}", self.item.as_deref().unwrap_or("without a number"))?;
-        for word in &self.words {
-            // Quoted: a blank or a capital may be all that is odd about it.
-            write!(f, " \"{word}\"")?;
+        for status in &self.statuses {
+            // Quoted, because a blank or the case may be the only irregularity.
+            write!(f, " \"{status}\"")?;
         }
-        if self.words.is_empty() {
+        if self.statuses.is_empty() {
             f.write_str(" without a status")?;
         }
         self.amount.iter().try_for_each(|amount| write!(f, " {amount}"))
@@ -141,14 +142,14 @@ impl JsonNode {
         }
     }
 
-    /// None where it is nothing or zero.
+    /// None if it is empty or zero.
     fn amount(&self) -> Option<String> {
         self.scalar().filter(|text| parse_minor_units(text) != Ok(0))
     }
 }
 
-/// A member's name without what different writers write differently.
-fn plain(name: &str) -> String {
+/// A member's name without differences of style.
+fn normalized(name: &str) -> String {
     name.chars().filter(|character| !matches!(character, '_' | '-' | ' ')).collect::<String>().to_ascii_lowercase()
 }
 
@@ -260,7 +261,7 @@ mod tests {
     )]
     #[case::cut_off(
         r#"{"results":[{"orderItemId":1,"orderItemStatus":"ref"#,
-        "a body that is no JSON and names orderItemStatus",
+        "a body that is not JSON and contains orderItemStatus",
         false
     )]
     #[case::default_values(
@@ -272,15 +273,15 @@ mod tests {
     #[case::an_error(r#"{"message":"Not Found","details":"Order item 1 is refunded.","status":"refunded"}"#, "", false)]
     #[case::html("<html>refunded</html>", "", false)]
     #[case::nothing("", "", false)]
-    fn rows_are_seen_in_every_form(#[case] body: &str, #[case] expected: &str, #[case] moved: bool) {
+    fn rows_are_found_in_every_form(#[case] body: &str, #[case] expected: &str, #[case] moved: bool) {
         let listing = Listing::of(body);
         assert_eq!((listing.to_string().as_str(), listing.has_moved()), (expected, moved));
         assert_eq!(listing.is_empty(), expected.is_empty());
     }
 
     #[test]
-    fn depth_is_bounded() {
+    fn the_nesting_depth_is_bounded() {
         let deep = format!("{}{{\"orderItemStatus\":1}}{}", "[".repeat(30_000), "]".repeat(30_000));
-        assert!(Listing::of(&deep).torn);
+        assert!(Listing::of(&deep).has_damaged_rows);
     }
 }

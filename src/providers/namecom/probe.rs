@@ -1,5 +1,5 @@
-//! The probe of a name.com account: Hello, and a list of at most one order, which is what lookups
-//! read.
+//! The probe of a name.com account: Hello, and a list of at most one order, because lookups read
+//! orders.
 
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
@@ -28,44 +28,44 @@ struct HelloResponse {
     username: Option<String>,
 }
 
-/// `ListOrdersResponse`: its orders are not read.
+/// `ListOrdersResponse`. The orders themselves are not read.
 #[derive(Deserialize)]
 struct ListOrdersResponse<'a> {
     #[serde(borrow, rename = "orders")]
     _orders: Vec<&'a RawValue>,
 }
 
-/// What an answer's status and body say about the login.
+/// What the status and body of an answer say about the login.
 enum LoginAnswer {
-    /// 200, which says that it was accepted if the body is the documented one.
-    Yes,
-    /// It was refused; in the provider's words.
+    /// HTTP 200: accepted, if the body is the documented one.
+    Accepted,
+    /// The login was refused; with the provider's text.
     Refused(String),
-    /// It was accepted, and is not allowed this call; in the provider's words.
-    NotAllowed(String),
-    /// Nothing; what the answer is.
-    Nothing(String),
+    /// The login was accepted but may not make this call; with the provider's text.
+    Forbidden(String),
+    /// Nothing; with a description of the answer.
+    Inconclusive(String),
 }
 
 impl Namecom {
     pub(super) async fn run_probe(&self, limiter: &dyn RequestLimiter) -> ProbeReport {
         let mut probe = ProbeRun::of(&self.http);
         limiter.acquire().await;
-        let exchange = match self.read_of(HELLO_PATH) {
+        let outcome = match self.read_of(HELLO_PATH) {
             Ok(call) => self.http.read(call, MAX_REFUND_REPLY_BYTES).await,
             Err(why) => HttpOutcome::NotSent { evidence: why.to_owned() },
         };
-        let hello = probe.optional_answer(HELLO, exchange);
+        let hello = probe.optional_answer(HELLO, outcome);
         if probe.should_stop() {
             return probe.into_report();
         }
         limiter.acquire().await;
-        let exchange = match self.read_of(ORDERS_PATH) {
+        let outcome = match self.read_of(ORDERS_PATH) {
             Ok(call) => self.http.read_with_query(call, ONE_ORDER, MAX_STATUS_REPLY_BYTES).await,
             Err(why) => HttpOutcome::NotSent { evidence: why.to_owned() },
         };
-        let orders = probe.required_answer(LIST_ORDERS, exchange);
-        note(&mut probe, hello.as_ref(), orders.as_ref(), &self.username, &self.redactor);
+        let orders = probe.required_answer(LIST_ORDERS, outcome);
+        check_answers(&mut probe, hello.as_ref(), orders.as_ref(), &self.username, &self.redactor);
         probe.into_report()
     }
 
@@ -75,8 +75,8 @@ impl Namecom {
     }
 }
 
-/// Notes what both answers show. The list decides: lookups need what it needs.
-fn note(
+/// Adds what both answers show. The list decides, because lookups need the same permission.
+fn check_answers(
     probe: &mut ProbeRun,
     hello: Option<&HttpResponse>,
     orders: Option<&HttpResponse>,
@@ -86,46 +86,51 @@ fn note(
     let hello = hello.map(|answer| (LoginAnswer::read(answer, redactor), answer));
     let orders = orders.map(|answer| (LoginAnswer::read(answer, redactor), answer));
     match &orders {
-        Some((LoginAnswer::Yes, answer)) if is_list(answer) => probe.credentials = Credentials::Accepted,
-        Some((LoginAnswer::Yes, _)) => {
+        Some((LoginAnswer::Accepted, answer)) if is_list(answer) => probe.credentials = Credentials::Accepted,
+        Some((LoginAnswer::Accepted, _)) => {
             probe.failure(format!("{LIST_ORDERS} is answered with HTTP 200 and no list of orders"))
         }
-        Some((LoginAnswer::Refused(said), _)) => {
+        Some((LoginAnswer::Refused(detail), _)) => {
             probe.credentials = Credentials::Refused;
-            probe.failure(format!("the provider refuses username or token ({said})"));
+            probe.failure(format!("the provider refuses username or token ({detail})"));
         }
-        Some((LoginAnswer::NotAllowed(said), _)) => {
+        Some((LoginAnswer::Forbidden(detail), _)) => {
             probe.credentials = Credentials::Accepted;
-            probe.failure(format!("the account may not read orders ({said}), so no lookup shows a refund"));
+            probe.failure(format!("the account may not read orders ({detail}), so lookups cannot find refunds"));
         }
-        Some((LoginAnswer::Nothing(said), _)) => {
-            probe.failure(format!("{LIST_ORDERS} is answered with {said}: is endpoint right, or is it only now?"));
+        Some((LoginAnswer::Inconclusive(detail), _)) => {
+            probe.failure(format!(
+                "{LIST_ORDERS} is answered with {detail}: is endpoint right? Otherwise try again later"
+            ));
         }
         None => {}
     }
     match hello {
-        Some((LoginAnswer::Yes, answer)) => note_hello(probe, answer, username, redactor),
+        Some((LoginAnswer::Accepted, answer)) => check_hello(probe, answer, username, redactor),
         // The same refusal is one finding.
         Some((LoginAnswer::Refused(_), _)) if probe.credentials == Credentials::Refused => {}
-        Some((LoginAnswer::Refused(said), _)) if probe.credentials == Credentials::Unknown => {
+        Some((LoginAnswer::Refused(detail), _)) if probe.credentials == Credentials::Unknown => {
             probe.credentials = Credentials::Refused;
-            probe.failure(format!("the provider refuses username or token ({said})"));
+            probe.failure(format!("the provider refuses username or token ({detail})"));
         }
-        Some((LoginAnswer::Refused(said) | LoginAnswer::NotAllowed(said) | LoginAnswer::Nothing(said), _)) => {
-            probe.remark(format!("{HELLO} is answered with {said}"));
+        Some((
+            LoginAnswer::Refused(detail) | LoginAnswer::Forbidden(detail) | LoginAnswer::Inconclusive(detail),
+            _,
+        )) => {
+            probe.remark(format!("{HELLO} is answered with {detail}"));
         }
         None => {}
     }
 }
 
-/// The login that the provider names is the one that was sent.
-fn note_hello(probe: &mut ProbeRun, answer: &HttpResponse, username: &str, redactor: &Redactor) {
+/// Checks that the provider names the login that was sent.
+fn check_hello(probe: &mut ProbeRun, answer: &HttpResponse, username: &str, redactor: &Redactor) {
     let body = decode_damaged(&answer.body, content_type(answer));
     let Ok(Object(hello)) = serde_json::from_str::<Object<HelloResponse>>(&body) else {
-        return probe.remark(format!("{HELLO} is answered with HTTP 200 and not with the documented JSON"));
+        return probe.remark(format!("{HELLO} is answered with HTTP 200 without the documented JSON"));
     };
-    // In the sandbox the login ends in "-test", and which of the two names is shown is not
-    // documented.
+    // In the sandbox the login ends in "-test". The provider does not document which of the two
+    // names Hello shows.
     let plain = |name: &str| name.strip_suffix("-test").unwrap_or(name).to_ascii_lowercase();
     if let Some(named) = hello.username.filter(|named| !named.is_empty() && plain(named) != plain(username)) {
         let (named, username) = (redactor.text(&named), redactor.text(username));
@@ -142,17 +147,17 @@ impl LoginAnswer {
     fn read(answer: &HttpResponse, redactor: &Redactor) -> LoginAnswer {
         let text = decode_damaged(&answer.body, content_type(answer));
         let body = ErrorBody::read(&text, redactor);
-        let said = match &body {
-            Some(words) => format!("HTTP {}: {words}", answer.status),
+        let detail = match &body {
+            Some(text) => format!("HTTP {}: {text}", answer.status),
             None => format!("HTTP {}", answer.status),
         };
-        let is_about_login = || body.as_ref().is_none_or(|words| words.contains("Failed authentication"));
+        let is_about_login = || body.as_ref().is_none_or(|text| text.contains("Failed authentication"));
         match answer.status {
-            200 => LoginAnswer::Yes,
-            401 => LoginAnswer::Refused(said),
-            403 if is_about_login() => LoginAnswer::Refused(said),
-            403 => LoginAnswer::NotAllowed(said),
-            _ => LoginAnswer::Nothing(said),
+            200 => LoginAnswer::Accepted,
+            401 => LoginAnswer::Refused(detail),
+            403 if is_about_login() => LoginAnswer::Refused(detail),
+            403 => LoginAnswer::Forbidden(detail),
+            _ => LoginAnswer::Inconclusive(detail),
         }
     }
 }
@@ -172,7 +177,7 @@ mod tests {
     const FORBIDDEN: &str = "{\"message\":\"Permission Denied\",\"details\":\"Failed authentication\"}";
     const DENIED: &str = "{\"message\":\"Permission Denied\",\"details\":null}";
 
-    /// Findings are `!` for a failure and `.` for a remark.
+    /// Expected findings: `!` for a failure, `.` for a remark.
     #[rstest]
     #[case::all_well((200, GREETING), (200, LIST), Credentials::Accepted, "")]
     #[case::no_hello((404, "{\"message\":\"Not Found\"}"), (200, LIST), Credentials::Accepted, ".")]
@@ -187,7 +192,7 @@ mod tests {
     #[case::too_many((429, ""), (429, ""), Credentials::Unknown, "!.")]
     #[case::another_service((404, ""), (404, ""), Credentials::Unknown, "!.")]
     #[tokio::test]
-    async fn both_answers_together_mean_one_thing(
+    async fn both_answers_together_have_one_meaning(
         #[case] hello: (u16, &str),
         #[case] orders: (u16, &str),
         #[case] credentials: Credentials,
@@ -196,7 +201,7 @@ mod tests {
         let server = ScriptedServer::start(Script::Close).await;
         let mut probe = ProbeRun::of(&fixtures::http_of(&server));
         let [hello, orders] = [hello, orders].map(|(status, body)| fixtures::answer(status, &[], body.as_bytes()));
-        note(
+        check_answers(
             &mut probe,
             Some(&hello),
             Some(&orders),
@@ -209,7 +214,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn two_reads_and_no_more() {
+    async fn a_probe_sends_exactly_two_reads() {
         let answer = "HTTP/1.1 401 No\r\nContent-Length: 36\r\n\r\n{\"message\":\"demo-token is no token\"}";
         let server = ScriptedServer::start(Script::Send(answer)).await;
         let login = ProviderSettings::Namecom {
@@ -230,13 +235,16 @@ mod tests {
     #[case::byte_order_mark("application/json", |text: &str| format!("\u{FEFF}{text}").into_bytes())]
     #[case::utf_16("application/json; charset=utf-16le", |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect())]
     #[tokio::test]
-    async fn answers_are_read_in_every_charset(#[case] content: &'static str, #[case] bytes: fn(&str) -> Vec<u8>) {
+    async fn probe_answers_are_decoded_in_every_charset(
+        #[case] content: &'static str,
+        #[case] bytes: fn(&str) -> Vec<u8>,
+    ) {
         let server = ScriptedServer::start(Script::Close).await;
         let mut probe = ProbeRun::of(&fixtures::http_of(&server));
         let [hello, orders] =
             [GREETING, LIST].map(|text| fixtures::answer(200, &[("content-type", content)], &bytes(text)));
         let redactor = Redactor::new("demo", &SecretString::from("x-token"));
-        note(&mut probe, Some(&hello), Some(&orders), "demo", &redactor);
+        check_answers(&mut probe, Some(&hello), Some(&orders), "demo", &redactor);
         let report = probe.into_report();
         assert_eq!((report.credentials, report.findings.len()), (Credentials::Accepted, 0), "{report:?}");
     }

@@ -1,11 +1,11 @@
-//! Sectigo: a whole certificate order is refunded by `!AutoRefund`, and its state read by
-//! `!getPostPaymentStatus`.
+//! Sectigo: `!AutoRefund` refunds a whole certificate order, and `!getPostPaymentStatus` shows the
+//! order's state.
 //!
-//! There is no key and no identifier: nothing here stops a second effect but the gateway itself. A
-//! lost answer is found again only where the order has become `Refunded`; every other state proves
-//! nothing.
+//! Sectigo has neither an idempotency key nor a refund identifier: only the gateway prevents a
+//! second refund. A lost answer is recovered only if the order has become `Refunded`; every other
+//! state proves nothing.
 //!
-//! Credentials are form fields of every call; they are never part of a URL.
+//! Credentials are form fields of every request and never part of a URL.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -30,12 +30,11 @@ mod status;
 mod status_wire;
 pub mod wire;
 
-/// A fixed path, for a sibling of this endpoint destroys orders: the document that names this call
-/// once printed that one's address.
+/// Fixed, because a sibling of this endpoint destroys orders: the document that names this call
+/// once printed that endpoint's address.
 const REFUND_PATH: &str = "/products/!AutoRefund";
 const STATUS_PATH: &str = "/products/!getPostPaymentStatus";
 
-/// One Sectigo account.
 pub struct Sectigo {
     http: HttpClient,
     login_name: String,
@@ -45,15 +44,14 @@ pub struct Sectigo {
 }
 
 impl Sectigo {
-    /// An account that logs in as `login_name`.
     pub fn new(http: HttpClient, login_name: String, login_password: Secret) -> Self {
-        let redactor = || Redactor::of(&login_name, login_password.clone());
-        let (redactor, pages) = (redactor(), PageReader::new(redactor()));
+        let new_redactor = || Redactor::of(&login_name, login_password.clone());
+        let (redactor, pages) = (new_redactor(), PageReader::new(new_redactor()));
         Self { http, login_name, login_password, redactor, pages }
     }
 
-    /// Asks `!getPostPaymentStatus` of one order. Moves nothing.
-    async fn ask_status(&self, order_number: &str, certificate_id: Option<&str>) -> HttpOutcome {
+    /// Requests `!getPostPaymentStatus` for one order. Moves nothing.
+    async fn request_status(&self, order_number: &str, certificate_id: Option<&str>) -> HttpOutcome {
         let mut fields = vec![("orderNumber", order_number)];
         fields.extend(certificate_id.map(|id| ("CertificateID", id)));
         self.http.read(self.form(STATUS_PATH, &fields), MAX_STATUS_REPLY_BYTES).await
@@ -61,7 +59,7 @@ impl Sectigo {
 
     async fn send_refund(&self, target: &SectigoTarget) -> HttpOutcome {
         let reason = target.reason_code().to_string();
-        // An argument that is not documented is answered -2: these two and the login, no more.
+        // Sectigo answers undocumented arguments with -2, so send only these two and the login.
         let fields = [("orderNumber", target.order_number()), ("refundReasonCode", reason.as_str())];
         self.http.send_once(self.form(REFUND_PATH, &fields)).await
     }
@@ -83,18 +81,18 @@ impl Sectigo {
 impl RefundProvider for Sectigo {
     async fn refund(&self, intent: &Intent, _: Option<&str>) -> Outcome {
         let Target::Sectigo(target) = &intent.target else {
-            return not_sent("the account is one at Sectigo, and the target is not");
+            return not_sent("this is a Sectigo account, and the target is not one of Sectigo");
         };
         self.send_refund(target).await.into_outcome(|answer| wire::read_refund(answer, &self.redactor))
     }
 
     async fn lookup(&self, refund: &Refund, _: &dyn RequestLimiter) -> Lookup {
         let Target::Sectigo(target) = &refund.intent.target else {
-            return Lookup::unavailable("the account is one at Sectigo, and the target is not");
+            return Lookup::unavailable("this is a Sectigo account, and the target is not one of Sectigo");
         };
         let number = target.order_number();
-        let exchange = self.ask_status(number, None).await;
-        exchange.into_lookup(|answer| wire::read_order_status(answer, number, &self.pages))
+        let outcome = self.request_status(number, None).await;
+        outcome.into_lookup(|answer| wire::read_order_status(answer, number, &self.pages))
     }
 
     async fn probe(&self, limiter: &dyn RequestLimiter) -> ProbeReport {
@@ -107,7 +105,7 @@ mod tests {
     use secrecy::SecretString;
 
     use super::*;
-    use crate::domain::ids::ProviderKind as JsonKind;
+    use crate::domain::ids::ProviderKind;
     use crate::domain::outcome::{Confirmation, DoubtReason};
     use crate::providers::testing::fixtures::{self, Unpaced};
     use crate::providers::testing::scripted_server::{Script, ScriptedServer};
@@ -124,7 +122,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_refund_request_is_these_bytes() {
+    async fn the_refund_request_has_exactly_these_bytes() {
         let server = ScriptedServer::start(Script::Send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n0")).await;
         let outcome =
             fixtures::account(&server, login()).refunds.refund(&fixtures::intent("r-1", target()), None).await;
@@ -142,11 +140,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_lookup_request_is_these_bytes() {
+    async fn the_lookup_request_has_exactly_these_bytes() {
         let server = ScriptedServer::start(Script::Send("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")).await;
         let lookup =
             fixtures::account(&server, login()).refunds.lookup(&fixtures::refund("r-1", target()), &Unpaced).await;
-        assert_eq!(lookup, Lookup::unavailable("HTTP 503 and not an order's status"));
+        assert_eq!(lookup, Lookup::unavailable("HTTP 503 without an order's status"));
         let request = server.requests().remove(0);
         assert!(request.starts_with("POST /products/!getPostPaymentStatus HTTP/1.1\r\n"), "{request}");
         assert!(
@@ -156,19 +154,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refund_and_a_lookup_by_their_answers() {
+    async fn a_lookup_finds_a_refunded_order() {
         let answer = "HTTP/1.1 200 OK\r\nContent-Length: 79\r\n\r\n\
                       {\"errorCode\":0,\"data\":{\"orderNumber\":\"1000001\",\"orderStatus\":\"Refunded\"}}      ";
         let server = ScriptedServer::start(Script::Send(answer)).await;
         let account = fixtures::account(&server, login());
-        assert_eq!(account.provider, JsonKind::Sectigo);
+        assert_eq!(account.provider, ProviderKind::Sectigo);
         let found = account.refunds.lookup(&fixtures::refund("r-1", target()), &Unpaced).await;
         let yes = Confirmation { status: Some("Refunded".to_owned()), ..Confirmation::default() };
         assert_eq!(found, Lookup::Found(Outcome::Refunded(yes)));
     }
 
     #[tokio::test]
-    async fn a_connection_that_ends_is_doubt() {
+    async fn a_closed_connection_is_doubt() {
         let server = ScriptedServer::start(Script::Close).await;
         let outcome =
             fixtures::account(&server, login()).refunds.refund(&fixtures::intent("r-1", target()), None).await;
@@ -180,7 +178,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_providers_target_is_never_sent() {
+    async fn the_target_of_another_provider_is_never_sent() {
         let server = ScriptedServer::start(Script::Close).await;
         let target = Target::Namecom(crate::domain::target::NamecomTarget::new(1, &[2]).unwrap());
         let outcome = fixtures::account(&server, login()).refunds.refund(&fixtures::intent("r-1", target), None).await;

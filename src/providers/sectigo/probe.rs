@@ -1,5 +1,5 @@
 //! The probe of a Sectigo account: a GET of the refund endpoint, which is documented to be answered
-//! -17 and names no login and no order, and the status of an order that cannot exist.
+//! with -17 and names no login and no order, and the status of an order that cannot exist.
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
@@ -13,8 +13,8 @@ use crate::providers::probe_run::ProbeRun;
 use crate::providers::redact::Redactor;
 use crate::providers::text::{content_type, decode_damaged};
 
-/// Well-formed, so that the login is looked at, and far above every number that was given out.
-const NO_ORDER: &str = "999999999999";
+/// Well-formed, so that Sectigo checks the login, and far above every number that it has assigned.
+const NONEXISTENT_ORDER: &str = "999999999999";
 const NOT_HTTPS: i32 = -1;
 const NOT_POST: i32 = -17;
 
@@ -28,49 +28,49 @@ impl Sectigo {
             headers: HeaderMap::new(),
             body: Bytes::new(),
         };
-        let exchange = self.http.read(get, MAX_REFUND_REPLY_BYTES).await;
-        if let Some(answer) = probe.required_answer("a GET of !AutoRefund", exchange) {
-            note_refund_endpoint(&mut probe, &answer, &self.redactor);
+        let outcome = self.http.read(get, MAX_REFUND_REPLY_BYTES).await;
+        if let Some(answer) = probe.required_answer("a GET of !AutoRefund", outcome) {
+            check_refund_endpoint(&mut probe, &answer, &self.redactor);
         }
         if probe.should_stop() {
             return probe.into_report();
         }
         limiter.acquire().await;
-        let exchange = self.ask_status(NO_ORDER, None).await;
-        if let Some(answer) = probe.required_answer("!getPostPaymentStatus", exchange) {
-            note_login(&mut probe, &answer, &self.pages, &self.redactor);
+        let outcome = self.request_status(NONEXISTENT_ORDER, None).await;
+        if let Some(answer) = probe.required_answer("!getPostPaymentStatus", outcome) {
+            check_login(&mut probe, &answer, &self.pages, &self.redactor);
         }
         probe.into_report()
     }
 }
 
-/// Whether what answers a GET is !AutoRefund.
-fn note_refund_endpoint(probe: &mut ProbeRun, answer: &HttpResponse, redactor: &Redactor) {
+/// Checks that !AutoRefund answers the GET.
+fn check_refund_endpoint(probe: &mut ProbeRun, answer: &HttpResponse, redactor: &Redactor) {
     let text = decode_damaged(&answer.body, content_type(answer));
     let text = text.trim();
     let first = text.lines().next().unwrap_or_default().trim();
-    let said = redactor.text(&text.chars().take(160).collect::<String>());
+    let quote = redactor.text(&text.chars().take(160).collect::<String>());
     match (answer.status, first.parse::<i32>()) {
         (_, Ok(NOT_POST)) => {}
-        (200, Ok(NOT_HTTPS)) => probe.failure(format!("the provider takes no request without TLS: \"{said}\"")),
+        (200, Ok(NOT_HTTPS)) => probe.failure(format!("the provider accepts no request without TLS: \"{quote}\"")),
         // Another documented refusal: the provider does not check the method first.
         (200, Ok(..0)) => {
-            probe.remark(format!("the refund endpoint answers a GET with \"{said}\" and not with -17"));
+            probe.remark(format!("the refund endpoint answers a GET with \"{quote}\" instead of -17"));
         }
         (status, _) => probe.failure(format!(
-            "the refund endpoint answers a GET with HTTP {status} \"{said}\" and not with -17: is endpoint right?"
+            "the refund endpoint answers a GET with HTTP {status} \"{quote}\" instead of -17: is endpoint right?"
         )),
     }
 }
 
-fn note_login(probe: &mut ProbeRun, answer: &HttpResponse, pages: &PageReader, redactor: &Redactor) {
+fn check_login(probe: &mut ProbeRun, answer: &HttpResponse, pages: &PageReader, redactor: &Redactor) {
     if answer.status != 200 {
         let status = answer.status;
         return probe.failure(format!("!getPostPaymentStatus is answered with HTTP {status}: is endpoint right?"));
     }
     match pages.read(answer) {
         Err(problem) => probe.failure(format!("the answer to !getPostPaymentStatus cannot be read: {problem}")),
-        // Only who has logged in learns that there is no such order.
+        // Only an accepted login learns that the order does not exist.
         Ok(OrderStatusReply::Error { code: -4, .. }) => probe.credentials = Credentials::Accepted,
         Ok(OrderStatusReply::Error { code: -16, message }) => {
             probe.credentials = Credentials::Refused;
@@ -85,7 +85,7 @@ fn note_login(probe: &mut ProbeRun, answer: &HttpResponse, pages: &PageReader, r
         }
         Ok(OrderStatusReply::Page(_)) => {
             probe.credentials = Credentials::Accepted;
-            probe.failure(format!("!getPostPaymentStatus shows an order {NO_ORDER}, which cannot exist"));
+            probe.failure(format!("!getPostPaymentStatus shows an order {NONEXISTENT_ORDER}, which cannot exist"));
         }
     }
 }
@@ -109,12 +109,12 @@ mod tests {
         ProviderSettings::Sectigo { login_name: "demo".to_owned(), login_password: SecretString::from("c4nary-secret") }
     }
 
-    async fn blank() -> ProbeRun {
+    async fn new_probe() -> ProbeRun {
         let server = ScriptedServer::start(Script::Close).await;
         ProbeRun::of(&fixtures::http_of(&server))
     }
 
-    /// 0: nothing is found; 1: a remark; 2: a failure.
+    /// Expected finding: 0 none, 1 a remark, 2 a failure.
     #[rstest]
     #[case::documented(200, "-17\nRequest used GET rather than POST!", 0)]
     #[case::documented_with_another_status(405, "-17\r\nRequest used GET rather than POST!\r\n", 0)]
@@ -125,9 +125,13 @@ mod tests {
     #[case::a_page(200, "<html>", 2)]
     #[case::a_proxy(403, "", 2)]
     #[tokio::test]
-    async fn the_refund_endpoint_is_known_by_its_refusal(#[case] status: u16, #[case] body: &str, #[case] found: u8) {
-        let mut probe = blank().await;
-        note_refund_endpoint(&mut probe, &fixtures::answer(status, &[], body.as_bytes()), &redactor());
+    async fn the_refund_endpoint_is_recognised_by_its_refusal(
+        #[case] status: u16,
+        #[case] body: &str,
+        #[case] found: u8,
+    ) {
+        let mut probe = new_probe().await;
+        check_refund_endpoint(&mut probe, &fixtures::answer(status, &[], body.as_bytes()), &redactor());
         let findings = probe.into_report().findings;
         let seen = findings.first().map_or(0, |finding| if finding.breaks_refunds { 2 } else { 1 });
         assert_eq!((seen, findings.len() <= 1), (found, true), "{findings:?}");
@@ -140,20 +144,25 @@ mod tests {
     #[case::an_order("{\"errorCode\":0,\"data\":{\"orderNumber\":\"999999999999\"}}", Credentials::Accepted, 1)]
     #[case::a_page("<html>", Credentials::Unknown, 1)]
     #[tokio::test]
-    async fn the_login_is_known_by_the_status_call(
+    async fn the_status_call_shows_whether_the_login_is_accepted(
         #[case] body: &str,
         #[case] credentials: Credentials,
         #[case] found: usize,
     ) {
-        let mut probe = blank().await;
-        note_login(&mut probe, &fixtures::answer(200, &[], body.as_bytes()), &PageReader::new(redactor()), &redactor());
+        let mut probe = new_probe().await;
+        check_login(
+            &mut probe,
+            &fixtures::answer(200, &[], body.as_bytes()),
+            &PageReader::new(redactor()),
+            &redactor(),
+        );
         let report = probe.into_report();
         assert_eq!((report.credentials, report.findings.len()), (credentials, found), "{report:?}");
         assert!(!format!("{report:?}").contains("c4nary"), "{report:?}");
     }
 
     #[tokio::test]
-    async fn the_refund_endpoint_is_given_neither_a_login_nor_an_order() {
+    async fn the_refund_endpoint_receives_neither_login_nor_order() {
         let answer = "HTTP/1.1 200 OK\r\nContent-Length: 38\r\n\r\n-17\nRequest used GET rather than POST!";
         let server = ScriptedServer::start(Script::Send(answer)).await;
         fixtures::account(&server, login()).refunds.probe(&Unpaced).await;
@@ -167,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_that_refuses_is_asked_once() {
+    async fn an_address_that_refuses_connections_is_tried_once() {
         let server = ScriptedServer::start(Script::Close).await;
         let account = fixtures::account(&server, login());
         let origin = server.stopped().await;
@@ -186,10 +195,13 @@ mod tests {
     #[case::byte_order_mark("text/plain", |text: &str| format!("\u{FEFF}{text}").into_bytes())]
     #[case::utf_16("text/plain; charset=utf-16le", |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect())]
     #[tokio::test]
-    async fn the_refusal_is_read_in_every_charset(#[case] content: &'static str, #[case] bytes: fn(&str) -> Vec<u8>) {
-        let mut probe = blank().await;
+    async fn the_refusal_is_recognised_in_every_charset(
+        #[case] content: &'static str,
+        #[case] bytes: fn(&str) -> Vec<u8>,
+    ) {
+        let mut probe = new_probe().await;
         let body = bytes("-17\nRequest used GET rather than POST!");
-        note_refund_endpoint(&mut probe, &fixtures::answer(200, &[("content-type", content)], &body), &redactor());
+        check_refund_endpoint(&mut probe, &fixtures::answer(200, &[("content-type", content)], &body), &redactor());
         assert_eq!(probe.into_report().findings, []);
     }
 }

@@ -1,4 +1,4 @@
-//! For tests: what an adapter is given, and its answers in one line, so that a table can name them.
+//! Sample accounts, intents and answers for the adapters' tests, and mutations of answers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use crate::providers::testing::scripted_server::ScriptedServer;
 use crate::providers::{Account, AccountSettings, ProviderSettings, RequestLimiter};
 use crate::telemetry::metrics::Metrics;
 
-/// The moment at which all of it happens: 2026-03-04T05:06:40Z.
+/// The clock of all these tests: 2026-03-04T05:06:40Z.
 pub(crate) const NOW: Timestamp = Timestamp::from_seconds(1_772_600_800);
 
-/// An account at `peer`, with short timeouts.
+/// An account at `server`, with short timeouts.
 pub(crate) fn account(server: &ScriptedServer, login: ProviderSettings) -> Account {
     let settings = AccountSettings {
         name: AccountName::parse("main").unwrap(),
@@ -47,7 +47,7 @@ pub(crate) fn account(server: &ScriptedServer, login: ProviderSettings) -> Accou
         .unwrap()
 }
 
-/// A client of `peer`, as [`account`] has one.
+/// An HTTP client for `server`, with the timeouts of [`account`].
 pub(crate) fn http_of(server: &ScriptedServer) -> HttpClient {
     let settings = HttpSettings {
         endpoint: &server.endpoint().parse().unwrap(),
@@ -59,7 +59,7 @@ pub(crate) fn http_of(server: &ScriptedServer) -> HttpClient {
     HttpClient::new(&settings).map_err(|error| error.to_string()).unwrap()
 }
 
-/// A pace that holds nothing back.
+/// A limiter that never waits.
 pub(crate) struct Unpaced;
 
 #[async_trait]
@@ -88,7 +88,8 @@ pub(crate) fn answer(status: u16, headers: &[(&'static str, &'static str)], body
     HttpResponse { status, headers, body: Bytes::copy_from_slice(body) }
 }
 
-/// `refused -18 other`, `unknown timeout`, `refunded 12.99 USD (partly) (replayed)`.
+/// One line for a table of expectations: `refused -18 other`, `unknown timeout`, `refunded 12.99
+/// USD (partly) (replayed)`.
 pub(crate) fn outcome_summary(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Refunded(yes) => {
@@ -108,8 +109,8 @@ pub(crate) fn outcome_summary(outcome: &Outcome) -> String {
     }
 }
 
-/// What goes wrong on the way, or at a hostile peer: one change of a real answer. Places are
-/// counted modulo its length.
+/// One change of a real answer, as a broken network or a hostile server makes it. Positions are
+/// taken modulo the answer's length.
 #[derive(Debug, Clone)]
 pub(crate) enum Mutation {
     Delete { at: usize, length: usize },
@@ -120,7 +121,7 @@ pub(crate) enum Mutation {
     CutOff { at: usize },
 }
 
-/// A few changes of a real answer.
+/// Up to four mutations.
 pub(crate) fn mutations() -> impl Strategy<Value = Vec<Mutation>> {
     let place = || 0..2_000_usize;
     let text = proptest::sample::select(vec![
@@ -138,7 +139,7 @@ pub(crate) fn mutations() -> impl Strategy<Value = Vec<Mutation>> {
     proptest::collection::vec(one, 0..5)
 }
 
-/// The answer after all of them.
+/// The answer after all mutations.
 pub(crate) fn apply_mutations(answer: &[u8], mutations: &[Mutation]) -> Vec<u8> {
     let mut bytes = answer.to_vec();
     for mutation in mutations.iter().cloned() {

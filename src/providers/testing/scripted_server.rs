@@ -1,5 +1,4 @@
-//! For tests: a peer on loopback that says exactly the bytes that it is told to, and remembers what
-//! it was asked.
+//! A server on loopback that sends exactly the scripted bytes and records the requests.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -9,28 +8,29 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// What the peer does once it has read a request.
+/// What the server does after it has read a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Script {
-    /// Says this, and goes on listening on the connection if it says a length, else closes it.
+    /// Sends these bytes. Keeps the connection open if they are a complete answer with a length,
+    /// else closes it.
     Send(&'static str),
-    /// Says this and holds the connection open.
+    /// Sends these bytes and keeps the connection open.
     SendAndHold(&'static str),
-    /// Sends the answer of the first of these prefixes that the request begins with, or else closes
-    /// the connection.
+    /// Sends the answer of the first prefix that the request begins with, or else closes the
+    /// connection.
     ByPath(&'static [(&'static str, &'static str)]),
     /// Closes the connection.
     Close,
-    /// Holds the connection open.
+    /// Sends nothing and keeps the connection open.
     Hang,
     /// Sends ten mebibytes.
     Flood {
-        /// Whether a Content-Length announces it.
+        /// Whether a Content-Length announces them.
         claim_length: bool,
     },
 }
 
-/// The peer; its task ends with it.
+/// The server. Its task ends when this is dropped.
 pub(crate) struct ScriptedServer {
     address: SocketAddr,
     log: Arc<Mutex<ServerLog>>,
@@ -44,7 +44,7 @@ struct ServerLog {
 }
 
 impl ScriptedServer {
-    /// Reads each request whole, then follows the script.
+    /// Reads each request completely, then follows the script.
     pub(crate) async fn start(script: Script) -> Self {
         Self::listen(script, true).await
     }
@@ -76,12 +76,12 @@ impl ScriptedServer {
         self.log.lock().unwrap().connections
     }
 
-    /// Heads and bodies as they came.
+    /// Heads and bodies as received.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.log.lock().unwrap().requests.clone()
     }
 
-    /// Stops listening; the address is then one that refuses.
+    /// Stops listening. Returns the endpoint, which now refuses connections.
     pub(crate) async fn stopped(mut self) -> String {
         self.task.abort();
         let _ = (&mut self.task).await;
@@ -138,7 +138,7 @@ async fn converse(mut stream: TcpStream, script: Script, whole: bool, log: Arc<M
     }
 }
 
-/// Whether the text is an answer with its whole body, so that the connection can be used again.
+/// Whether the text is an answer with its complete body, so that the connection can be reused.
 fn is_complete(text: &str) -> bool {
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
     let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
