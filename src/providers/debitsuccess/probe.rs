@@ -274,7 +274,7 @@ mod tests {
     #[case::not_read(200, reply("http://other/", "Failed", &note("02")), Credentials::Unknown, &["data_namespace"])]
     #[case::not_now(200, reply("http://data/", "Failed", &note("06")), Credentials::Unknown, &["Failed (06 "])]
     #[case::members_not_read(200, reply("http://data/", "Failed", &note("12016")), Credentials::Unknown, &["12016"])]
-    #[case::nothing_found(200, reply("http://data/", "Succeed", ""), Credentials::Accepted, &["and not with 08"])]
+    #[case::nothing_found(200, reply("http://data/", "Succeed", ""), Credentials::Accepted, &["instead of 08"])]
     #[case::neither(200, reply("http://data/", "Unknown", ""), Credentials::Unknown, &["Unknown (no error)"])]
     #[case::another_action(500, fault("ActionNotSupported"), Credentials::Unknown, &["action_prefix is wrong"])]
     #[case::another_element(500, fault("DeserializationFailed"), Credentials::Unknown,
