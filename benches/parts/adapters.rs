@@ -1,5 +1,5 @@
-//! Each adapter's bytes, both ways: a refund is written as the provider documents it, and the
-//! provider's yes is read.
+//! The codec of each adapter: encodes a refund as the provider documents it, and decodes the
+//! provider's confirmation.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use recoup::providers::Url;
 
 use crate::samples;
 
-/// Answers at once, and always the same.
+/// Returns the same answer immediately.
 struct Canned(Bytes);
 
 #[async_trait]
@@ -47,8 +47,8 @@ pub(crate) fn all(criterion: &mut Criterion) {
         };
         let account = samples::account(provider, Arc::new(Canned(Bytes::from_static(yes.as_bytes()))));
         let intent = samples::intent(provider, 7);
-        // Nothing in it waits.
-        let refund = || account.adapter.refund(&intent, None).now_or_never().unwrap();
+        // The future never waits, so it is ready at the first poll.
+        let refund = || account.refunds.refund(&intent, None).now_or_never().unwrap();
         let outcome = refund().outcome;
         assert!(matches!(outcome, Outcome::Refunded(_) | Outcome::Accepted(_)), "{outcome:?}");
         group.bench_function(format!("{provider}: write a refund, read the yes"), |bencher| bencher.iter(refund));

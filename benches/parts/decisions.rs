@@ -20,7 +20,7 @@ struct NoTransport;
 #[async_trait]
 impl Transport for NoTransport {
     async fn exchange(&self, _: Url, _: HttpRequest, _: RequestKind, _: usize) -> HttpOutcome {
-        HttpOutcome::NotSent { why: "there is no transport".to_owned() }
+        HttpOutcome::NotSent { evidence: "there is no transport".to_owned() }
     }
 }
 

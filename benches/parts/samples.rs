@@ -1,4 +1,4 @@
-//! One refund of each provider, and its account.
+//! One sample refund and one sample account of each provider.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,8 +44,8 @@ pub(crate) fn intent(provider: ProviderKind, number: i32) -> Intent {
     }
 }
 
-/// An account whose calls go over `wire`.
-pub(crate) fn account(provider: ProviderKind, wire: Arc<dyn Transport>) -> Account {
+/// An account that sends over `transport`.
+pub(crate) fn account(provider: ProviderKind, transport: Arc<dyn Transport>) -> Account {
     let (secret, name) = (|| "demo-password".to_owned().into(), || "demo".to_owned());
     let login = match provider {
         ProviderKind::Sectigo => ProviderSettings::Sectigo { login_name: name(), login_password: secret() },
@@ -78,5 +78,5 @@ pub(crate) fn account(provider: ProviderKind, wire: Arc<dyn Transport>) -> Accou
         former: Vec::new(),
     };
     let clock = Arc::new(ManualClock::new(NOW));
-    Account::connect_over(wire, settings, clock).map_err(|error| error.to_string()).unwrap()
+    Account::connect_with_transport(transport, settings, clock).map_err(|error| error.to_string()).unwrap()
 }

@@ -117,7 +117,7 @@ pub(super) async fn follow(
     loop {
         let refused = async {
             tokio::time::sleep(rest).await;
-            secret.was_refused().await;
+            secret.wait_for_refusal().await;
         };
         rest = tokio::select! {
             biased;
@@ -230,10 +230,10 @@ mod tests {
     async fn a_refusal_has_it_read_at_once_and_many_do_not_have_it_read_often() {
         let it = followed();
         std::fs::write(it.dir.path().join("token"), "two").unwrap();
-        it.secret.refused();
+        it.secret.report_refusal();
         assert_eq!(it.after(SOON).await, ("two".to_owned(), 1));
         std::fs::write(it.dir.path().join("token"), "three").unwrap();
-        it.secret.refused();
+        it.secret.report_refusal();
         assert_eq!(it.after(MIN_INTERVAL / 2).await, ("two".to_owned(), 1));
         assert_eq!(it.after(MIN_INTERVAL).await, ("three".to_owned(), 2));
     }
@@ -247,7 +247,7 @@ mod tests {
         let wrong = ["", "a\nb", "a\u{0}", "a\u{ffff}", &"x".repeat(256)];
         for content in wrong {
             std::fs::write(it.dir.path().join("other"), content).unwrap();
-            it.secret.refused();
+            it.secret.report_refusal();
             assert_eq!(it.after(READ_INTERVAL).await, ("two".to_owned(), 1), "{content:?}");
         }
         std::fs::remove_file(it.dir.path().join("other")).unwrap();

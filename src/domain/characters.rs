@@ -1,8 +1,8 @@
 //! Invisible characters that can change what a person reads.
 
-/// Whether a character is a control character (Unicode's category Cc) or a format character (Cf):
-/// zero-width joiners, marks that turn the direction of a text, the byte order mark, invisible
-/// tags. References and labels must not hold them: two that look alike would differ.
+/// Whether a character is a control character (Unicode category Cc) or a format character (Cf):
+/// zero-width joiners, direction marks, the byte order mark, invisible tags. References and labels
+/// must not contain them, or two different ones could look alike.
 pub fn is_control_or_format(character: char) -> bool {
     character.is_control() || is_format(character)
 }
@@ -41,7 +41,7 @@ mod tests {
 
     use super::*;
 
-    // The strategies know Unicode's tables.
+    // The strategies use Unicode's own tables.
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4_000))]
 
@@ -61,8 +61,8 @@ mod tests {
     }
 
     #[test]
-    fn the_ranges_end_where_unicodes_do() {
-        // The neighbours of every range, none of which is of the category.
+    fn the_ranges_have_unicodes_bounds() {
+        // The characters next to each range. None of them is in the category.
         let others = "\u{AC}\u{AE}\u{5FF}\u{606}\u{61B}\u{61D}\u{6DC}\u{6DE}\u{70E}\u{710}\u{88F}\u{892}\u{8E1}\u{8E3}\
                       \u{180D}\u{180F}\u{200A}\u{2010}\u{2029}\u{202F}\u{205F}\u{2065}\u{2070}\u{FEFE}\u{FF00}\u{FFF8}\
                       \u{FFFC}\u{110BC}\u{110BE}\u{110CC}\u{110CE}\u{1342F}\u{13440}\u{1BC9F}\u{1BCA4}\u{1D172}\

@@ -1,4 +1,4 @@
-//! Time as an argument, so that a test can pass a day in no time.
+//! Time as an argument, so that a test can skip a day.
 
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,9 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// Before everything.
     pub const MIN: Timestamp = Timestamp(i64::MIN);
-    /// After everything.
     pub const MAX: Timestamp = Timestamp(i64::MAX);
 
     /// From microseconds since the epoch.
@@ -18,7 +16,7 @@ impl Timestamp {
         Self(micros)
     }
 
-    /// From whole seconds since the epoch; saturates far outside every calendar.
+    /// From whole seconds since the epoch; saturates.
     pub const fn from_seconds(seconds: i64) -> Self {
         Self(seconds.saturating_mul(1_000_000))
     }
@@ -28,36 +26,34 @@ impl Timestamp {
         self.0
     }
 
-    /// This much later; saturates.
+    /// Saturates at [`Timestamp::MAX`].
     #[must_use]
     pub fn saturating_add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(micros_of(duration)))
     }
 
-    /// This much earlier; saturates.
+    /// Saturates at [`Timestamp::MIN`].
     #[must_use]
     pub fn saturating_sub(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(micros_of(duration)))
     }
 
-    /// How long after `earlier` this is; zero where it is not after it (a clock may have been set
-    /// back).
+    /// The time from `earlier` to this; zero if `earlier` is later, as after a clock was set back.
     pub fn saturating_duration_since(self, earlier: Timestamp) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 }
 
-/// What asks for the time. Nothing else in the gateway does.
+/// The source of the current time. Nothing else in the gateway reads a clock.
 pub trait Clock: Send + Sync + 'static {
-    /// The present moment.
     fn now(&self) -> Timestamp;
 }
 
-/// The machine's own clock.
+/// The system clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
-/// A clock that moves only when it is told to.
+/// A clock for tests: it moves only by [`ManualClock::advance`].
 #[derive(Debug)]
 pub struct ManualClock(Mutex<Timestamp>);
 
@@ -72,12 +68,10 @@ impl Clock for SystemClock {
 }
 
 impl ManualClock {
-    /// Stands at `start`.
     pub fn new(start: Timestamp) -> Self {
         Self(Mutex::new(start))
     }
 
-    /// Jumps forward.
     pub fn advance(&self, by: Duration) {
         let mut now = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         *now = now.saturating_add(by);

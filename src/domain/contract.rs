@@ -1,54 +1,52 @@
-//! The retry contract: what makes a second send safe at a provider, and how a lost answer is found
-//! again.
+//! The retry contract: what makes a second send safe at a provider, and how a lost answer is
+//! recovered.
 //!
-//! It is a value, one for each account; the engine obeys it and nothing else. It holds at one host
-//! and login: what was attempted at another place is never sent again by the gateway.
+//! Each account has one, and the engine follows it. It holds at one host and login: the gateway
+//! never resends what was attempted at another place.
 
 use std::time::Duration;
 
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::ProviderKind;
 
-/// What a provider promises about a request that comes twice.
+/// What a provider promises about a repeated request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryContract {
-    /// What stops a second effect.
     pub deduplication: Deduplication,
-    /// How a lost answer is found again.
     pub lookup: LookupKind,
-    /// How long "not refunded" may lag behind the truth, counted from the last attempt, or from a
-    /// change of host or login after it.
+    /// How long the provider may show "not refunded" after it has refunded, counted from the last
+    /// attempt, or from a later change of host or login.
     pub settle_time: Duration,
 }
 
-/// What stops a second effect.
+/// What prevents a second effect of a repeated request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deduplication {
-    /// Nothing (Sectigo): only a person may send again.
+    /// Nothing (Sectigo): only a person may decide to send again.
     None,
-    /// The same key and the same bytes get the first answer again (name.com), for this long and for
-    /// one token.
+    /// The same key and the same bytes get the first answer again (name.com), for a limited time
+    /// and with one token only.
     Replay {
         /// Counted from the recorded first dispatch.
         key_lifetime: Duration,
     },
-    /// The same identifier is refused for ever (Debitsuccess 14143).
+    /// The provider refuses a repeated identifier for ever (Debitsuccess 14143).
     Reject,
 }
 
-/// How a lost answer is found again.
+/// How a lost answer is recovered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LookupKind {
-    /// The order's state proves a refund where it says "refunded"; its silence proves nothing. An
-    /// absence is proven by what a refund destroys first and is still there
+    /// From the order's state: "refunded" proves a refund, anything else proves nothing. An absence
+    /// is proven by what a refund destroys first and is still there
     /// ([`super::outcome::Absence::Untouched`]).
     TargetState,
-    /// The refund itself can be asked for.
+    /// From the refund's own record at the provider.
     Refund,
 }
 
-/// How long "not refunded" may lag behind the truth where nothing is configured: Sectigo's order
-/// status lags by an unknown time.
+/// The settle time where none is configured. Sectigo does not document how long its order status
+/// lags.
 pub const fn default_settle_time(provider: ProviderKind) -> Duration {
     match provider {
         ProviderKind::Sectigo => Duration::from_secs(24 * 3_600),
@@ -57,8 +55,8 @@ pub const fn default_settle_time(provider: ProviderKind) -> Duration {
 }
 
 impl RetryContract {
-    /// Whether the provider itself would keep a second send from a second effect now, the first
-    /// having been recorded at `first_dispatch`.
+    /// Whether a second send now has no second effect at the provider. The first attempt was
+    /// recorded at `first_dispatch`.
     pub fn resend_safe(&self, first_dispatch: Timestamp, now: Timestamp) -> bool {
         match self.deduplication {
             Deduplication::None => false,

@@ -1,117 +1,105 @@
-//! What can happen to a refund, and how its history says so.
+//! The events of a refund.
 //!
-//! An event is a fact; [`crate::domain::state`] says where it leads, and
-//! [`crate::domain::refund::Refund::apply`] what it changes. The ledger keeps each as one line with
-//! its kind, so that programs need not read the sentence for people.
+//! An event is a fact. [`crate::domain::state`] defines which state follows, and
+//! [`crate::domain::refund::Refund::apply`] what else changes. The ledger stores each event as one
+//! record with its kind, so programs need not parse the sentence for people.
 
 use crate::domain::clock::Timestamp;
-use crate::domain::ids::{AccountName, RefundId};
+use crate::domain::ids::AccountName;
 use crate::domain::money::Money;
 use crate::domain::outcome::{Acceptance, Confirmation, DoubtReason, ItemResult, ProviderError};
 use crate::domain::place::Place;
-use crate::domain::refund::Refund;
-use crate::domain::state::State;
 
-/// What can happen to a refund. Each is one line of its history.
+/// Something that happened to a refund. Each is one record of its history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// An attempt is recorded; from now on its first byte may leave.
     Dispatched {
-        /// A digest of the credential that the attempt's deduplication key is bound to, where there
-        /// is one.
+        /// The digest of the credential that the attempt's deduplication key is bound to, if any.
         credential: Option<String>,
     },
-    /// Proof that nothing was processed; sent again, not before `retry_at`.
-    NotSent {
-        /// Why.
-        error: ProviderError,
-        /// Not before this moment.
-        retry_at: Timestamp,
-    },
-    /// The provider's yes.
+    /// Proof that nothing was processed. The refund is sent again, not before `retry_at`.
+    NotSent { error: ProviderError, retry_at: Timestamp },
+    /// The provider confirmed the refund.
     Refunded(Confirmation),
-    /// The provider took it and has not finished.
+    /// The provider accepted the refund and has not finished it.
     Accepted(Acceptance),
-    /// The provider's definite no.
+    /// The provider definitely refused.
     Refused {
-        /// Its words.
         error: ProviderError,
-        /// What it said of single items.
+        /// name.com: the result of each item.
         items: Vec<ItemResult>,
-        /// Until when the provider is asked whether it has corrected itself; none: never.
+        /// Until when lookups check whether the provider corrects itself. None: no lookups.
         follow_until: Option<Timestamp>,
     },
-    /// The outcome of an attempt is not known.
+    /// The outcome of an attempt is unknown.
     Doubted {
-        /// In which way.
         reason: DoubtReason,
-        /// What was seen.
+        /// What was seen, in a sentence without secrets.
         evidence: String,
-        /// The provider's words, where the doubt is about them.
+        /// The provider's error, if the doubt is about one.
         error: Option<ProviderError>,
-        /// The attempt itself was not processed: the doubt is an earlier one's.
+        /// This attempt itself was not processed: the doubt is about an earlier one.
         not_processed: bool,
     },
     /// The gateway stopped while an attempt was on its way.
     Interrupted,
     /// An inconclusive lookup.
     Checked(Observation),
-    /// The gateway cannot find out: a person must.
+    /// The gateway cannot find out what happened: a person must.
     Escalated {
-        /// Why not.
+        /// Why the gateway cannot.
         evidence: String,
-        /// The provider had a record under our identifier before anything was sent: it may be
-        /// another caller's, so no record ever settles this refund.
+        /// The provider had a record under our identifier before anything was sent. It may be
+        /// another caller's, so no record can ever resolve this refund.
         foreign_record: bool,
     },
-    /// The caller withdrew it before the provider had processed anything.
+    /// The caller cancelled the refund before the provider had processed anything.
     Cancelled,
-    /// It waited longer than its account allows. Nothing of it was processed.
+    /// The refund stayed PENDING longer than its account allows. Nothing of it was processed.
     Expired,
-    /// A person found out.
+    /// An operator resolved the refund.
     Resolved(Decided),
-    /// It goes on at another account or place.
+    /// The refund moved to another account or place.
     Reassigned {
-        /// At which account.
         account: AccountName,
-        /// Where that account is.
+        /// The present place of that account.
         place: Place,
-        /// The evidence that both are the same books at the provider.
+        /// The operator's evidence that both are the same account at the provider.
         evidence: String,
     },
-    /// The provider reports a refund after it, or a person, had said no. The state stays.
+    /// The provider reports a refund after it, or an operator, had said that there was none. The
+    /// state stays FAILED.
     Corrected {
-        /// The provider's yes.
         confirmation: Confirmation,
         /// Until when a similar refund needs `allow_similar`.
         caution_until: Timestamp,
     },
 }
 
-/// What an inconclusive lookup showed.
+/// The result of an inconclusive lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
-    /// What was seen, in words.
+    /// What was seen, in a sentence without secrets.
     pub evidence: String,
-    /// What it says about the provider's record of the refund.
     pub record: RecordSeen,
     /// name.com: what was seen of each item. Empty: nothing new.
     pub items: Vec<ItemResult>,
-    /// The provider's own word for the state, where it showed one.
+    /// The provider's name of the state, if it showed one.
     pub status: Option<String>,
-    /// The provider's own remark beside it.
+    /// The provider's remark on it.
     pub status_note: Option<String>,
 }
 
 impl Observation {
-    /// An observation with nothing besides these two.
+    /// An observation without items and without a status.
     pub fn new(evidence: impl Into<String>, record: RecordSeen) -> Self {
         Self { evidence: evidence.into(), record, items: Vec::new(), status: None, status_note: None }
     }
 }
 
 impl Decided {
-    /// A decision that takes nothing over, reserves nothing and is not followed.
+    /// A decision that takes nothing over, reserves nothing and is not followed by lookups.
     pub fn new(resolution: Resolution, evidence: impl Into<String>) -> Self {
         Self {
             resolution,
@@ -129,85 +117,56 @@ impl Decided {
 pub enum RecordSeen {
     /// Nothing: there was no usable answer.
     Unanswered,
-    /// The provider answered, and shows no record.
+    /// The provider answered and shows no record.
     Absent,
     /// The provider shows a record.
     Present,
 }
 
-/// What a person found out about a refund.
+/// An operator's decision about a refund.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decided {
-    /// What it is.
     pub resolution: Resolution,
-    /// Where the evidence is.
+    /// Where the operator found the facts.
     pub evidence: String,
-    /// The person decides before the gateway has finished finding out.
+    /// The operator decides before the gateway has finished its lookups.
     pub take_over: bool,
-    /// What was not refunded stays reserved until then: an earlier attempt may still have an
-    /// effect. None: it is free.
+    /// Until when targets that were not refunded stay reserved, because an earlier attempt may
+    /// still have an effect. None: they are free.
     pub reserve_until: Option<Timestamp>,
-    /// Until when the provider is asked whether the person was wrong; none: never.
+    /// Until when lookups check whether the operator was wrong. None: no lookups.
     pub follow_until: Option<Timestamp>,
-    /// As of [`Event::Dispatched`], where the resolution begins an attempt.
+    /// As in [`Event::Dispatched`], if the resolution begins an attempt.
     pub credential: Option<String>,
 }
 
-/// What a person can find out.
+/// An operator resolution: what became of the money.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resolution {
-    /// The money was given back.
+    /// The money was refunded.
     Refunded {
-        /// How much, where known.
+        /// How much, if known.
         amount: Option<Money>,
-        /// name.com: what became of each requested item. Empty: all of them were given back.
+        /// name.com: what became of each requested item. Empty: all of them were refunded.
         items: Vec<ItemResolution>,
     },
-    /// It was not, and is not to be.
+    /// The money was not refunded, and is not to be.
     NotRefunded,
-    /// It was not: one more attempt is authorised.
+    /// The money was not refunded, and one more attempt is authorised.
     SendAgain,
 }
 
-/// What a person found out about one item.
+/// An operator resolution of one item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ItemResolution {
     /// The provider's number of the item.
     pub item_id: String,
-    /// Whether it was given back.
     pub refunded: bool,
-    /// How much, where known.
+    /// How much, if known.
     pub amount: Option<Money>,
 }
 
-/// One line of the ledger's history.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EventRecord {
-    /// Rises over the whole ledger without gaps, from 1.
-    pub sequence: u64,
-    /// Whose history.
-    pub refund: RefundId,
-    /// The refund's revision after the event.
-    pub revision: u64,
-    /// When.
-    pub time: Timestamp,
-    /// None for the creation.
-    pub from: Option<State>,
-    /// The state after the event.
-    pub to: State,
-    /// What happened.
-    pub kind: EventKind,
-    /// The attempt that it is about, from 1; 0 where it is about none.
-    pub attempt: u32,
-    /// "gateway", or the caller.
-    pub actor: String,
-    /// One sentence for a person.
-    pub note: String,
-    /// SHA-256 over this line and the hash before it.
-    pub chain_hash: [u8; 32],
-}
-
-/// The kinds of event.
+/// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EventKind {
     /// The refund was recorded.
@@ -243,7 +202,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// All of them, in the order of their numbers in the public contract.
+    /// All kinds, in the order of their numbers in the public contract.
     pub const ALL: [EventKind; 15] = [
         EventKind::Created,
         EventKind::Dispatched,
@@ -283,14 +242,13 @@ impl EventKind {
         }
     }
 
-    /// Parses that name.
+    /// The inverse of [`EventKind::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|one| one.as_str() == text)
     }
 }
 
 impl Event {
-    /// The kind of its line.
     pub const fn kind(&self) -> EventKind {
         match self {
             Event::Dispatched { .. } => EventKind::Dispatched,
@@ -309,93 +267,4 @@ impl Event {
             Event::Corrected { .. } => EventKind::Corrected,
         }
     }
-
-    /// The attempt that it is about: the one that it begins, or that was on its way. 0 where there
-    /// was none.
-    pub fn attempt(&self, before: &Refund, after: &Refund) -> u32 {
-        let concerns_one = before.state == State::Dispatching || after.state == State::Dispatching;
-        if concerns_one { after.attempt_count } else { 0 }
-    }
-
-    /// One sentence for a person, about the refund as it stands after the event.
-    pub fn note(&self, after: &Refund) -> String {
-        match self {
-            Event::Dispatched { .. } => {
-                format!("Attempt {} may leave for {} from now on.", after.attempt_count, after.provider())
-            }
-            Event::NotSent { error, .. } => {
-                format!("Attempt {} was not processed: {}. It is sent again.", after.attempt_count, error.said())
-            }
-            Event::Refunded(confirmation) => {
-                let remarks = remarks(&confirmation.remarks);
-                match confirmation.amount {
-                    Some(amount) => format!("{} gave back {amount}{remarks}.", after.provider()),
-                    None => format!("{} gave the money back{remarks}.", after.provider()),
-                }
-            }
-            Event::Accepted(acceptance) => {
-                let status = acceptance.status.as_deref().unwrap_or("taken");
-                let note = status_note(acceptance.status_note.as_deref());
-                let remarks = remarks(&acceptance.remarks);
-                format!("{} took the refund and has not finished: {status}{note}{remarks}.", after.provider())
-            }
-            Event::Refused { error, .. } => format!("{} refused: {}.", after.provider(), error.said()),
-            Event::Doubted { evidence, not_processed: true, .. } => {
-                format!("Attempt {} was not processed, and the doubt goes on: {evidence}.", after.attempt_count)
-            }
-            Event::Doubted { evidence, .. } => {
-                format!("It is not known what became of attempt {}: {evidence}.", after.attempt_count)
-            }
-            Event::Interrupted => {
-                format!(
-                    "The gateway stopped while attempt {} was on its way; its outcome is not known.",
-                    after.attempt_count
-                )
-            }
-            Event::Checked(Observation { evidence, status_note: note, .. }) => {
-                let note = status_note(note.as_deref());
-                format!("A lookup at {} settled nothing: {evidence}{note}.", after.provider())
-            }
-            Event::Escalated { evidence, .. } => format!("A person must find out: {evidence}."),
-            Event::Cancelled => "Withdrawn before the provider had processed anything.".to_owned(),
-            Event::Expired => {
-                "It waited longer than its account allows. It was never processed, and is not sent any more.".to_owned()
-            }
-            Event::Resolved(Decided { resolution, evidence, .. }) => match resolution {
-                Resolution::Refunded { items, .. } if items.iter().any(|item| !item.refunded) => {
-                    let given: Vec<&str> =
-                        items.iter().filter(|item| item.refunded).map(|item| item.item_id.as_str()).collect();
-                    let given = given.join(", ");
-                    format!("A person found that of the items only {given} were given back: {evidence}.")
-                }
-                Resolution::Refunded { .. } => format!("A person found that the money was given back: {evidence}."),
-                Resolution::NotRefunded => format!("A person found that no money was given back: {evidence}."),
-                Resolution::SendAgain => format!(
-                    "A person found that no money was given back, and had it sent again as attempt {}: {evidence}.",
-                    after.attempt_count
-                ),
-            },
-            Event::Reassigned { account, place, evidence } => {
-                format!("It goes on at account {account} ({}): {evidence}.", place.endpoint)
-            }
-            Event::Corrected { confirmation, .. } => {
-                let status = confirmation.status.as_deref().unwrap_or("refunded");
-                let amount = confirmation.amount.map(|amount| format!(" {amount}")).unwrap_or_default();
-                format!(
-                    "{} reports now that it gave back{amount} after all: {status}{}.",
-                    after.provider(),
-                    status_note(confirmation.status_note.as_deref())
-                )
-            }
-        }
-    }
-}
-
-fn status_note(note: Option<&str>) -> String {
-    note.map(|note| format!(" ({})", note.trim_end_matches('.'))).unwrap_or_default()
-}
-
-fn remarks(remarks: &[String]) -> String {
-    let remarks: Vec<&str> = remarks.iter().map(|remark| remark.trim_end_matches('.')).collect();
-    if remarks.is_empty() { String::new() } else { format!("; it remarked: {}", remarks.join("; ")) }
 }

@@ -1,10 +1,10 @@
-//! Names: of refunds, of accounts, of providers.
+//! Refund ids, account names and providers.
 
 use std::fmt;
 
-/// The caller's key of a refund: 1 to 50 of `A-Z a-z 0-9 -`. It never expires.
+/// The caller's idempotency key of a refund: 1 to 50 of `A-Z a-z 0-9 -`. It never expires.
 ///
-/// The bounds are those of the narrowest provider field that it travels in (Debitsuccess
+/// The bounds are those of the narrowest provider field that carries it (Debitsuccess
 /// `ExternalRefundIdentifier`).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RefundId(String);
@@ -13,7 +13,6 @@ pub struct RefundId(String);
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccountName(String);
 
-/// The three providers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProviderKind {
     /// Certificates.
@@ -24,16 +23,13 @@ pub enum ProviderKind {
     Debitsuccess,
 }
 
-/// Why a name is none.
+/// A name that does not have the required form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
-    /// Not a refund id.
     #[error("must be 1 to 50 of A-Z a-z 0-9 and \"-\"")]
     RefundId,
-    /// Not an account name.
     #[error("must be 1 to 63 of a-z 0-9 and \"-\"")]
     Account,
-    /// Not `refunds/{refund_id}`.
     #[error("must be \"refunds/{{refund_id}}\", the refund_id 1 to 50 of A-Z a-z 0-9 and \"-\"")]
     Resource,
 }
@@ -41,17 +37,13 @@ pub enum InvalidName {
 const RESOURCE_PREFIX: &str = "refunds/";
 
 impl RefundId {
-    /// Checks the form.
-    ///
-    /// # Errors
-    /// [`InvalidName::RefundId`]
     pub fn parse(text: &str) -> Result<Self, InvalidName> {
         let fits =
             (1..=50).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         fits.then(|| Self(text.to_owned())).ok_or(InvalidName::RefundId)
     }
 
-    /// Reads the resource name `refunds/{refund_id}`.
+    /// Parses the resource name `refunds/{refund_id}`.
     ///
     /// # Errors
     /// [`InvalidName::Resource`]
@@ -59,20 +51,16 @@ impl RefundId {
         name.strip_prefix(RESOURCE_PREFIX).and_then(|id| Self::parse(id).ok()).ok_or(InvalidName::Resource)
     }
 
-    /// The resource name `refunds/{refund_id}`.
     pub fn resource(&self) -> String {
         format!("{RESOURCE_PREFIX}{}", self.0)
     }
 
-    /// As the caller gave it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 impl AccountName {
-    /// Checks the form.
-    ///
     /// # Errors
     /// [`InvalidName::Account`]
     pub fn parse(text: &str) -> Result<Self, InvalidName> {
@@ -81,14 +69,13 @@ impl AccountName {
         fits.then(|| Self(text.to_owned())).ok_or(InvalidName::Account)
     }
 
-    /// As configured.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 impl ProviderKind {
-    /// The word used in the configuration, the ledger and the logs.
+    /// The name used in the configuration, the ledger and the logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             ProviderKind::Sectigo => "sectigo",
@@ -97,7 +84,7 @@ impl ProviderKind {
         }
     }
 
-    /// Reads that word.
+    /// The inverse of [`ProviderKind::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         [ProviderKind::Sectigo, ProviderKind::Namecom, ProviderKind::Debitsuccess]
             .into_iter()
@@ -136,13 +123,13 @@ mod tests {
     #[case("under_score", false)]
     #[case("ümlaut", false)]
     #[case("a/b", false)]
-    fn refund_ids_have_one_form(#[case] text: &str, #[case] fits: bool) {
+    fn refund_ids_have_one_valid_form(#[case] text: &str, #[case] fits: bool) {
         assert_eq!(RefundId::parse(text).is_ok(), fits);
         assert_eq!(RefundId::parse_resource(&format!("refunds/{text}")).is_ok(), fits);
     }
 
     #[test]
-    fn fifty_characters_fit_and_one_more_does_not() {
+    fn a_refund_id_has_at_most_fifty_characters() {
         assert!(RefundId::parse(&"x".repeat(50)).is_ok());
         assert_eq!(RefundId::parse(&"x".repeat(51)), Err(InvalidName::RefundId));
     }

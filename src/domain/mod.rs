@@ -1,20 +1,21 @@
-//! The words of recoup and what they allow: plain values, no I/O, no async, no framework.
+//! The domain: plain values and the rules between them. No I/O, no async, no framework.
 //!
-//! Wrong values cannot be built: a constructor checks, and after it nobody checks again.
+//! Invalid values cannot be built: constructors check, so no other code has to.
 //!
 //! ```text
-//! characters what has no place in a reference
-//! ids        refund_id, account name, resource names
-//! money      an amount in minor units, read from decimal text
+//! characters invisible characters that references must not contain
+//! ids        refund id, account name, resource name, provider
+//! money      an amount in minor units, parsed from decimal text
 //! target     what is refunded
 //! outcome    what a provider's answer means
 //! contract   what makes a second send safe at a provider
 //! place      where a refund belongs: host, login, currency
-//! state      the states and the only moves between them
 //! event      what can happen to a refund
-//! refund     the refund itself, and how an event changes it
-//! validation where a certificate order's validation stands
-//! probe      what a probe of an account shows
+//! state      the states and the only transitions between them
+//! refund     the refund, and how an event changes it
+//! history    the records of events, and their sentences for people
+//! validation the validation status of a certificate order
+//! probe      the result of probing an account
 //! clock      time as an argument
 //! ```
 
@@ -22,6 +23,7 @@ pub mod characters;
 pub mod clock;
 pub mod contract;
 pub mod event;
+pub mod history;
 pub mod ids;
 pub mod money;
 pub mod outcome;

@@ -1,40 +1,37 @@
-//! Amounts in minor units. No float anywhere: providers' numbers are read from their decimal text.
+//! Amounts in minor units, without floats: a provider's number is parsed from its decimal text.
 
 use std::fmt;
 
-/// An ISO 4217 currency with two decimals, which is all that the three providers bill in.
+/// An ISO 4217 currency with two decimals. The three providers bill in no other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Currency([u8; 3]);
 
 /// An amount in hundredths of its currency: 1299 USD is 12.99 USD.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Money {
-    /// What it is counted in.
     pub currency: Currency,
-    /// Hundredths.
+    /// Hundredths of the currency.
     pub minor_units: i64,
 }
 
-/// Why a text is no amount or no currency.
+/// Why a text is not a valid amount or currency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidAmount {
-    /// Not three upper-case letters.
     #[error("must be a currency code of three upper-case letters")]
     Currency,
-    /// None that is known to be counted in hundredths.
+    /// Not known to have two decimals.
     #[error("must be a currency with two decimals")]
     Decimals,
-    /// Not a decimal number.
     #[error("is not a decimal number")]
     NotDecimal,
-    /// Beyond ten trillion.
+    /// More than ten trillion.
     #[error("is too large")]
     TooLarge,
 }
 
-/// The ISO 4217 codes of money in use that is counted in hundredths. A list of what is allowed and
-/// not of what is refused: a code that is missing is refused before anything is sent, and one too
-/// many could send a hundred times the amount.
+/// The ISO 4217 codes of circulating currencies with two decimals. The list allows instead of
+/// forbidding: a missing code is refused before anything is sent, whereas a wrongly accepted one
+/// could send a hundred times the amount.
 const TWO_DECIMAL_CURRENCIES: [&str; 130] = [
     "AED", "AFN", "ALL", "AMD", "AOA", "ARS", "AUD", "AWG", "AZN", "BAM", "BBD", "BDT", "BGN", "BMD", "BND", "BOB",
     "BRL", "BSD", "BTN", "BWP", "BYN", "BZD", "CAD", "CDF", "CHF", "CNY", "COP", "CRC", "CUP", "CVE", "CZK", "DKK",
@@ -47,14 +44,14 @@ const TWO_DECIMAL_CURRENCIES: [&str; 130] = [
     "ZMW", "ZWG",
 ];
 
-/// Far above any refund, far below where sums of amounts could overflow.
+/// Far above any refund, and far below the point where sums of amounts could overflow.
 const MAX_MINOR_UNITS: i128 = 1_000_000_000_000_000;
 
 impl Currency {
-    /// US dollar: name.com's and Sectigo's currency.
+    /// US dollar: the currency of name.com and Sectigo.
     pub const USD: Currency = Currency(*b"USD");
 
-    /// Checks the form and the decimals.
+    /// Checks the form and that the currency has two decimals.
     ///
     /// # Errors
     /// [`InvalidAmount::Currency`], [`InvalidAmount::Decimals`]
@@ -69,39 +66,39 @@ impl Currency {
         Ok(Self(bytes))
     }
 
-    /// The three letters.
     pub fn code(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or("???")
     }
 }
 
-/// How the amount in a provider's answer compares with ours.
+/// How an amount in a provider's answer compares with ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Comparison {
-    /// Ours, to the cent.
+    /// Equal to the cent.
     Same,
-    /// Ours in fewer digits: no contradiction, but no proof of the cents either.
+    /// Ours, truncated or rounded to fewer digits: no contradiction, but no proof of the cents
+    /// either.
     LessPrecise,
-    /// Different: ours cannot be written so.
+    /// Not ours at any precision.
     Different,
 }
 
 impl Money {
-    /// Compares the amount in a provider's answer with this one, which is above zero.
+    /// Compares the amount `reported` by a provider with this one, which is above zero.
     ///
     /// A valid text has digits and at most one point: no sign, no exponent, no comma. With fewer
-    /// than two decimals it fits if it is ours, truncated or rounded to as many decimals: some
+    /// than two decimals it fits if it equals ours truncated or rounded to as many decimals: some
     /// services keep whole numbers, and none documents how it rounds.
-    pub fn compare(&self, told: &str) -> Comparison {
-        let (whole, fraction) = match told.split_once('.') {
+    pub fn compare(&self, reported: &str) -> Comparison {
+        let (whole, fraction) = match reported.split_once('.') {
             Some((_, "")) => return Comparison::Different,
-            parts => parts.unwrap_or((told, "")),
+            parts => parts.unwrap_or((reported, "")),
         };
         let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
         if whole.is_empty() || !all_digits(whole) || !all_digits(fraction) {
             return Comparison::Different;
         }
-        let Ok(hundredths) = parse_minor_units(told) else { return Comparison::Different };
+        let Ok(hundredths) = parse_minor_units(reported) else { return Comparison::Different };
         let unit = match fraction.len() {
             0 => 100,
             1 => 10,
@@ -117,8 +114,8 @@ impl Money {
         }
     }
 
-    /// The sum of amounts in one currency. None where there is none, where one of them is not
-    /// known, or where the sum is out of range.
+    /// The sum of amounts in one currency. None if there are no amounts, one of them is unknown, or
+    /// the sum is out of range.
     pub fn total(amounts: impl IntoIterator<Item = Option<Money>>) -> Option<Money> {
         amounts.into_iter().reduce(|sum, next| {
             let (sum, next) = (sum?, next?);
@@ -146,10 +143,10 @@ impl fmt::Display for Money {
     }
 }
 
-/// Reads a decimal number, as JSON or XML print it, into hundredths, rounded half away from zero.
+/// Parses a decimal number, as JSON or XML print it, into hundredths, rounded half away from zero.
 ///
-/// Providers print binary floats (`9.9900000000000002`), so further digits are rounded and not
-/// refused. `NaN`, `Infinity`, an empty text and a number with a foreign tail are refused.
+/// Providers print binary floats (`9.9900000000000002`), so further digits are rounded instead of
+/// refused. `NaN`, `Infinity`, an empty text and trailing characters are refused.
 ///
 /// # Errors
 /// [`InvalidAmount::NotDecimal`], [`InvalidAmount::TooLarge`]
@@ -159,7 +156,7 @@ pub fn parse_minor_units(text: &str) -> Result<i64, InvalidAmount> {
         None => (false, text),
     };
     let (mantissa, exponent) = match rest.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, exponent_of(exponent)?),
+        Some((mantissa, exponent)) => (mantissa, parse_exponent(exponent)?),
         None => (rest, 0),
     };
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
@@ -169,7 +166,7 @@ pub fn parse_minor_units(text: &str) -> Result<i64, InvalidAmount> {
         return Err(InvalidAmount::NotDecimal);
     }
     let digits: Vec<u8> = whole.bytes().chain(fraction.bytes()).map(|byte| byte - b'0').collect();
-    // Digits before `keep` count hundredths; the one at `keep` decides the rounding.
+    // Digits before index `keep` count hundredths; the one at `keep` decides the rounding.
     let keep = i64::try_from(whole.len()).unwrap_or(i64::MAX).saturating_add(exponent).saturating_add(2);
     let mut hundredths: i128 = 0;
     let mut position = 0_i64;
@@ -202,7 +199,7 @@ pub fn parse_minor_units(text: &str) -> Result<i64, InvalidAmount> {
     i64::try_from(signed).map_err(|_| InvalidAmount::TooLarge)
 }
 
-fn exponent_of(text: &str) -> Result<i64, InvalidAmount> {
+fn parse_exponent(text: &str) -> Result<i64, InvalidAmount> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     if digits.is_empty() || digits.len() > 4 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(InvalidAmount::NotDecimal);
@@ -242,7 +239,7 @@ mod tests {
     #[case("1e", Err(InvalidAmount::NotDecimal))]
     #[case("1.2.3", Err(InvalidAmount::NotDecimal))]
     #[case(" 1", Err(InvalidAmount::NotDecimal))]
-    fn decimal_text_becomes_hundredths(#[case] text: &str, #[case] expected: Result<i64, InvalidAmount>) {
+    fn a_decimal_text_becomes_hundredths(#[case] text: &str, #[case] expected: Result<i64, InvalidAmount>) {
         assert_eq!(parse_minor_units(text), expected);
     }
 
@@ -286,8 +283,12 @@ mod tests {
     #[case(1250, "NaN", Comparison::Different)]
     #[case(1250, "\u{661}\u{662}", Comparison::Different)]
     #[case(1250, "99999999999999999999999", Comparison::Different)]
-    fn less_precise_is_no_contradiction(#[case] ours: i64, #[case] told: &str, #[case] expected: Comparison) {
-        assert_eq!(Money { currency: Currency::USD, minor_units: ours }.compare(told), expected);
+    fn amounts_are_compared_at_the_precision_given(
+        #[case] ours: i64,
+        #[case] reported: &str,
+        #[case] expected: Comparison,
+    ) {
+        assert_eq!(Money { currency: Currency::USD, minor_units: ours }.compare(reported), expected);
     }
 
     #[rstest]
@@ -307,32 +308,32 @@ mod tests {
     #[case("usd", Err(InvalidAmount::Currency))]
     #[case("US", Err(InvalidAmount::Currency))]
     #[case("USDX", Err(InvalidAmount::Currency))]
-    fn only_hundredths_are_taken(#[case] code: &str, #[case] expected: Result<(), InvalidAmount>) {
+    fn only_currencies_with_two_decimals_are_accepted(#[case] code: &str, #[case] expected: Result<(), InvalidAmount>) {
         assert_eq!(Currency::parse(code).map(drop), expected);
     }
 
     #[test]
-    fn the_codes_are_in_order_so_that_they_are_found() {
+    fn the_currency_codes_are_sorted_for_the_binary_search() {
         assert!(TWO_DECIMAL_CURRENCIES.is_sorted_by(|one, next| one < next));
         assert!(TWO_DECIMAL_CURRENCIES.iter().all(|code| Currency::parse(code).is_ok()));
     }
 
     proptest! {
-        /// Whatever is taken for ours is less than one unit of its own last digit away.
+        /// An accepted amount differs from ours by less than one unit of its own last digit.
         #[test]
-        fn what_fits_is_near(ours in 1..100_000_i64, whole in 0..1_000_u32, fraction in "(\\.[0-9]{1,4})?") {
-            let told = format!("{whole}{fraction}");
+        fn an_accepted_amount_is_less_than_one_unit_away(ours in 1..100_000_i64, whole in 0..1_000_u32, fraction in "(\\.[0-9]{1,4})?") {
+            let reported = format!("{whole}{fraction}");
             let unit = match fraction.len() { 0 => 100, 2 => 10, _ => 1 };
-            let apart = (parse_minor_units(&told).unwrap() - ours).abs();
-            match (Money { currency: Currency::USD, minor_units: ours }).compare(&told) {
-                Comparison::Same => prop_assert_eq!(apart, 0),
-                Comparison::LessPrecise => prop_assert!(0 < apart && apart < unit),
-                Comparison::Different => prop_assert!(2 * apart >= unit || fraction.len() > 3),
+            let distance = (parse_minor_units(&reported).unwrap() - ours).abs();
+            match (Money { currency: Currency::USD, minor_units: ours }).compare(&reported) {
+                Comparison::Same => prop_assert_eq!(distance, 0),
+                Comparison::LessPrecise => prop_assert!(0 < distance && distance < unit),
+                Comparison::Different => prop_assert!(2 * distance >= unit || fraction.len() > 3),
             }
         }
 
         #[test]
-        fn what_is_printed_is_read_back(minor_units in -1_000_000_000_000_000_i64..1_000_000_000_000_000) {
+        fn a_printed_amount_is_read_back(minor_units in -1_000_000_000_000_000_i64..1_000_000_000_000_000) {
             let money = Money { currency: Currency::USD, minor_units };
             prop_assert_eq!(parse_minor_units(&money.decimal()), Ok(minor_units));
         }

@@ -1,60 +1,56 @@
-//! What a provider's answer *means*. Never a `Result`: `?` must not be able to throw a money answer
-//! away.
+//! What a provider's answer *means*. Deliberately not a `Result`: `?` must not be able to discard
+//! an answer about money.
 
 use crate::domain::characters::is_control_or_format;
 use crate::domain::clock::Timestamp;
 use crate::domain::money::Money;
 
-/// What became of one attempt.
+/// The outcome of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The provider says yes, for this very refund.
+    /// The provider confirms this very refund.
     Refunded(Confirmation),
-    /// The provider took it and has not finished.
+    /// The provider accepted the refund and has not finished it.
     Accepted(Acceptance),
-    /// The provider's definite no.
+    /// The provider definitely refused.
     Refused {
-        /// Its words.
         error: ProviderError,
-        /// What it said of single items (name.com).
+        /// name.com: the result of each item.
         items: Vec<ItemResult>,
     },
-    /// Proof that nothing was processed: no byte left, or an answer documented to mean so.
+    /// Proof that nothing was processed: no byte left, or the answer is documented to mean that.
     NotSent {
-        /// Why; an empty code where no answer was read.
+        /// Why. The code is empty if no answer was read.
         error: ProviderError,
-        /// When the provider says that it will listen again.
+        /// When the provider says that it accepts requests again.
         retry_at: Option<Timestamp>,
     },
-    /// Anything else, always.
+    /// Everything else.
     Unknown {
-        /// In which way it is not known.
         reason: DoubtReason,
-        /// What was seen, in words, without secrets: bounded by [`provider_text`].
+        /// What was seen, in a sentence without secrets, through [`sanitize_provider_text`].
         evidence: String,
     },
 }
 
-/// What a look at the provider showed.
+/// The result of one lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lookup {
-    /// The provider knows the refund, and this is what became of it.
+    /// The provider has the refund; this is what became of it.
     Found(Outcome),
-    /// The provider does not show the refund. That is no proof that it never happened: it may still
-    /// show later.
+    /// The provider does not show the refund. That does not prove that it never happened: it may
+    /// show up later.
     NotFound {
-        /// What was seen.
         evidence: String,
-        /// name.com: what was seen of each requested item. Empty at the others.
+        /// name.com: what was seen of each requested item. Empty for the other providers.
         items: Vec<ItemResult>,
-        /// What the provider shows besides.
+        /// What the absence proves.
         absence: Absence,
     },
     /// No usable answer: nothing was learnt about the refund.
     Unavailable {
-        /// Why.
         evidence: String,
-        /// What the answer still says about the account.
+        /// What the answer still reveals about the account's health.
         signal: AccountSignal,
     },
 }
@@ -83,22 +79,22 @@ pub enum AccountSignal {
     Failure,
 }
 
-/// What a lookup that does not show the refund says about its absence.
+/// What a lookup that does not show the refund proves about its absence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Absence {
     /// Nothing: the provider's view may lag behind.
     Unproven,
-    /// What the refund would have destroyed first is still there (name.com: the domain of every
-    /// requested item). Seen a settle time after the last attempt, that proves that no attempt had
-    /// an effect.
+    /// What a refund would have destroyed first is still there (name.com: the domain of every
+    /// requested item). Observed a settle time after the last attempt, it proves that no attempt
+    /// had an effect.
     Untouched,
     /// The provider has destroyed what it destroys first, and shows no refund: the refund may still
-    /// come, or never.
+    /// come, or may never come.
     HalfDone,
 }
 
 impl Lookup {
-    /// The provider does not show the refund, and nothing besides.
+    /// An absence that proves nothing, without items.
     pub fn not_found(evidence: impl Into<String>) -> Self {
         Lookup::NotFound { evidence: evidence.into(), items: Vec::new(), absence: Absence::Unproven }
     }
@@ -143,130 +139,128 @@ impl From<Outcome> for AttemptReport {
     }
 }
 
-/// The provider's yes.
+/// A provider's confirmation of a refund.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Confirmation {
-    /// The provider's own number for the refund.
+    /// The provider's number of the refund.
     pub reference: Option<String>,
-    /// The provider's own word for the state, verbatim.
+    /// The provider's name of the state, verbatim.
     pub status: Option<String>,
-    /// What it says it gave back.
+    /// The amount that the provider reports as refunded.
     pub amount: Option<Money>,
-    /// name.com: one entry an item.
+    /// name.com: one entry per item.
     pub items: Vec<ItemResult>,
-    /// A yes in part: what was said of the items that were refused.
+    /// A partial refund: the refusal of the other items.
     pub error: Option<ProviderError>,
-    /// The provider says that it repeats an earlier answer and has done nothing now.
+    /// The provider says that it replays an earlier answer and did nothing now.
     pub replayed: bool,
-    /// The provider's own remark beside the state, through [`provider_text`].
+    /// The provider's remark on the state, through [`sanitize_provider_text`].
     pub status_note: Option<String>,
-    /// What else the answer said, for the history: warnings with a success, the number of the
-    /// provider's message. Each through [`provider_text`].
+    /// Other facts from the answer, for the history: warnings beside a success, the id of the
+    /// provider's message. Each through [`sanitize_provider_text`].
     pub remarks: Vec<String>,
 }
 
-/// The provider's "taken".
+/// A provider's receipt of a refund that it has not finished.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Acceptance {
-    /// The provider's own number for the refund.
+    /// The provider's number of the refund.
     pub reference: Option<String>,
-    /// The provider's own word for the state, verbatim.
+    /// The provider's name of the state, verbatim.
     pub status: Option<String>,
-    /// What it says it has given back so far (items of which some are done).
+    /// The amount refunded so far, where some items are done.
     pub amount: Option<Money>,
-    /// name.com: one entry an item.
+    /// name.com: one entry per item.
     pub items: Vec<ItemResult>,
-    /// The provider says that it repeats an earlier answer and has done nothing now.
+    /// The provider says that it replays an earlier answer and did nothing now.
     pub replayed: bool,
-    /// The provider's own remark beside the state, through [`provider_text`].
+    /// The provider's remark on the state, through [`sanitize_provider_text`].
     pub status_note: Option<String>,
-    /// What else the answer said, for the history: warnings with a success, the number of the
-    /// provider's message. Each through [`provider_text`].
+    /// Other facts from the answer, for the history: warnings beside a success, the id of the
+    /// provider's message. Each through [`sanitize_provider_text`].
     pub remarks: Vec<String>,
 }
 
-/// What a provider said when it refused.
+/// A provider's refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderError {
-    /// The provider's own code, verbatim; empty where no answer was read.
+    /// The provider's code, verbatim; empty if no answer was read.
     pub code: String,
-    /// The provider's own text, through [`provider_text`].
+    /// The provider's text, through [`sanitize_provider_text`].
     pub message: String,
-    /// 0 where no HTTP answer was read.
+    /// 0 if no HTTP answer was read.
     pub http_status: u16,
-    /// The same for every provider.
     pub category: ErrorCategory,
 }
 
-/// The kinds of refusal, the same for every provider.
+/// The kind of a refusal, the same for every provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorCategory {
     /// The request itself is wrong.
     InvalidRequest,
-    /// The account's credentials were not accepted.
+    /// The provider did not accept the account's credentials.
     CredentialsRefused,
-    /// The account may not do this.
+    /// The account is not allowed to do this.
     PermissionDenied,
     /// No such order, item or account.
     TargetNotFound,
-    /// Several accounts fit.
+    /// Several accounts match the references.
     TargetAmbiguous,
-    /// It was refunded before.
+    /// The target was refunded before.
     AlreadyRefunded,
-    /// This kind of thing is not refunded.
+    /// Targets of this kind are not refundable.
     NotEligible,
-    /// Too late.
+    /// The refund period is over.
     RefundPeriodOver,
-    /// More than was paid.
+    /// The amount exceeds what was paid.
     AmountTooLarge,
-    /// The key or identifier is in use.
+    /// The idempotency key or the identifier is in use.
     IdentifierInUse,
-    /// A rate, a quota or a threshold.
+    /// A rate limit, a quota or a threshold.
     LimitReached,
-    /// A person at the provider said no.
+    /// A reviewer at the provider rejected it.
     RejectedOnReview,
     /// None of these.
     Other,
 }
 
-/// One item of an order, and what became of it.
+/// The result of one item of an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ItemResult {
     /// The provider's number of the item.
     pub item_id: String,
-    /// Where it stands.
     pub state: ItemState,
-    /// What was given back for it.
+    /// The amount refunded for it.
     pub refunded_amount: Option<Money>,
-    /// The provider's words, through [`provider_text`].
+    /// The provider's text, through [`sanitize_provider_text`].
     pub message: String,
     /// False for an item that the provider refunded along with a requested one.
     pub requested: bool,
 }
 
-/// Where an item stands.
+/// The state of one item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ItemState {
-    /// Taken, not finished.
+    /// Accepted, not finished.
     Submitted,
-    /// Given back.
+    /// Refunded.
     Succeeded,
     /// Refused.
     Failed,
-    /// Not known.
+    /// Unknown.
     InDoubt,
 }
 
-/// In which way an outcome is not known.
+/// Why an outcome is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DoubtReason {
-    /// No answer in time.
+    /// No answer within `total_timeout`.
     Timeout,
     /// The connection ended before the answer did.
     ConnectionLost,
-    /// A 5xx.
+    /// HTTP 5xx.
     ProviderServerError,
-    /// An answer that cannot be read as the documents describe it.
+    /// The answer is not one that the provider documents.
     UnreadableReply,
     /// The provider itself says that it does not know.
     ProviderSaysUnknown,
@@ -276,19 +270,19 @@ pub enum DoubtReason {
     Contradiction,
 }
 
-/// The longest text of a provider that is kept, in bytes.
-pub const PROVIDER_TEXT_BYTES: usize = 512;
+/// Maximum length of a provider's text that is kept, in bytes.
+pub const MAX_PROVIDER_TEXT_BYTES: usize = 512;
 
-/// A provider's text made safe to keep and to show: control and format characters escaped, blanks
-/// at its ends left out, at most [`PROVIDER_TEXT_BYTES`] bytes.
-pub fn provider_text(text: &str) -> String {
+/// Makes a provider's text safe to keep and to show: escapes control and format characters, trims
+/// blanks, and cuts it at [`MAX_PROVIDER_TEXT_BYTES`].
+pub fn sanitize_provider_text(text: &str) -> String {
     exact_text(text.trim()).0
 }
 
-/// As [`provider_text`], but keeps the blanks at both ends: a blank may be all that distinguishes a
-/// value from a documented one. Also returns whether the text was cut.
+/// As [`sanitize_provider_text`], but keeps the blanks at both ends: a blank may be the only
+/// difference between a value and the documented one. Also returns whether the text was cut.
 pub fn exact_text(text: &str) -> (String, bool) {
-    let mut kept = String::with_capacity(text.len().min(PROVIDER_TEXT_BYTES));
+    let mut kept = String::with_capacity(text.len().min(MAX_PROVIDER_TEXT_BYTES));
     for character in text.chars() {
         let mark = kept.len();
         if is_unsafe_to_show(character) {
@@ -296,7 +290,7 @@ pub fn exact_text(text: &str) -> (String, bool) {
         } else {
             kept.push(character);
         }
-        if kept.len() > PROVIDER_TEXT_BYTES {
+        if kept.len() > MAX_PROVIDER_TEXT_BYTES {
             kept.truncate(mark);
             return (kept, true);
         }
@@ -304,21 +298,27 @@ pub fn exact_text(text: &str) -> (String, bool) {
     (kept, false)
 }
 
-/// Control and format characters, and the separators that begin a new line.
+/// Control and format characters, and the Unicode separators that begin a new line.
 fn is_unsafe_to_show(character: char) -> bool {
     is_control_or_format(character) || matches!(character, '\u{2028}' | '\u{2029}')
 }
 
+impl Confirmation {
+    /// Whether a requested item was not refunded although others were.
+    pub fn is_partial(&self) -> bool {
+        self.items.iter().any(|item| item.requested && item.state != ItemState::Succeeded)
+    }
+}
+
 impl ProviderError {
-    /// Its code and its text, to be read inside a sentence.
-    pub fn said(&self) -> String {
+    /// Code and text, for use inside a sentence.
+    pub fn to_text(&self) -> String {
         let message = self.message.trim_end_matches('.');
         if self.code.is_empty() { message.to_owned() } else { format!("{} {message}", self.code).trim_end().to_owned() }
     }
 }
 
 impl DoubtReason {
-    /// All of them.
     pub const ALL: [DoubtReason; 7] = [
         DoubtReason::Timeout,
         DoubtReason::ConnectionLost,
@@ -329,7 +329,7 @@ impl DoubtReason {
         DoubtReason::Contradiction,
     ];
 
-    /// The word used in the ledger and the logs.
+    /// The name used in the ledger, the logs and the metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             DoubtReason::Timeout => "timeout",
@@ -342,14 +342,13 @@ impl DoubtReason {
         }
     }
 
-    /// Reads that word.
+    /// The inverse of [`DoubtReason::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|one| one.as_str() == text)
     }
 }
 
 impl ErrorCategory {
-    /// All of them.
     pub const ALL: [ErrorCategory; 13] = [
         ErrorCategory::InvalidRequest,
         ErrorCategory::CredentialsRefused,
@@ -366,7 +365,7 @@ impl ErrorCategory {
         ErrorCategory::Other,
     ];
 
-    /// The word used in the ledger and the logs.
+    /// The name used in the ledger and the logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             ErrorCategory::InvalidRequest => "invalid_request",
@@ -385,17 +384,16 @@ impl ErrorCategory {
         }
     }
 
-    /// Reads that word.
+    /// The inverse of [`ErrorCategory::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|one| one.as_str() == text)
     }
 }
 
 impl ItemState {
-    /// All of them.
     pub const ALL: [ItemState; 4] = [ItemState::Submitted, ItemState::Succeeded, ItemState::Failed, ItemState::InDoubt];
 
-    /// The word used in the ledger and the logs.
+    /// The name used in the ledger and the logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             ItemState::Submitted => "submitted",
@@ -405,7 +403,7 @@ impl ItemState {
         }
     }
 
-    /// Reads that word.
+    /// The inverse of [`ItemState::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|one| one.as_str() == text)
     }
@@ -438,21 +436,21 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_are_shown_and_not_obeyed() {
-        assert_eq!(provider_text("a\u{1b}[2J\r\nb\u{202e}c"), "a\\u{1b}[2J\\r\\nb\\u{202e}c");
-        assert_eq!(provider_text(" a\u{200b}\u{2028}b\u{e0041} "), "a\\u{200b}\\u{2028}b\\u{e0041}");
+    fn control_characters_are_escaped() {
+        assert_eq!(sanitize_provider_text("a\u{1b}[2J\r\nb\u{202e}c"), "a\\u{1b}[2J\\r\\nb\\u{202e}c");
+        assert_eq!(sanitize_provider_text(" a\u{200b}\u{2028}b\u{e0041} "), "a\\u{200b}\\u{2028}b\\u{e0041}");
     }
 
     proptest! {
         #[test]
         fn provider_text_is_bounded_and_clean(text in any::<String>()) {
-            let kept = provider_text(&text);
-            prop_assert!(kept.len() <= PROVIDER_TEXT_BYTES);
+            let kept = sanitize_provider_text(&text);
+            prop_assert!(kept.len() <= MAX_PROVIDER_TEXT_BYTES);
             prop_assert!(!kept.chars().any(is_control_or_format));
         }
 
         #[test]
-        fn an_exact_text_is_whole_or_says_that_it_is_cut(text in "[\\PC&&[^\u{2028}\u{2029}]]{0,600}") {
+        fn an_exact_text_is_whole_or_reported_as_cut(text in "[\\PC&&[^\u{2028}\u{2029}]]{0,600}") {
             let (kept, cut) = exact_text(&text);
             prop_assert!(text.starts_with(&kept));
             prop_assert_eq!(cut, kept != text);

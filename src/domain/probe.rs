@@ -1,33 +1,30 @@
-//! What a probe of an account shows: whether its provider is reached, takes the login, and is the
-//! service that the configuration describes.
+//! The result of probing an account: whether its provider is reachable, accepts the login and is
+//! the service that the configuration describes.
 
 use std::fmt;
 
-/// What a probe shows. No text in it holds a secret; those of the provider are bounded.
+/// The result of one probe. No text in it contains a secret; the provider's texts are bounded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeReport {
     /// The provider's host answered at least one request.
     pub reached: bool,
-    /// What its answers say about the login.
     pub credentials: Credentials,
-    /// What does not fit the configuration or the provider's documents.
-    pub findings: Vec<Finding>,
+    /// What contradicts the configuration or the provider's documentation.
+    pub findings: Vec<ProbeFinding>,
 }
 
-/// What a provider's answers say about a login.
+/// What a provider's answers say about the credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Credentials {
-    /// The provider accepts it.
     Accepted,
-    /// The provider refuses it.
     Refused,
-    /// No answer says which.
+    /// No answer shows whether they are accepted.
     Unknown,
 }
 
-/// One thing that does not fit.
+/// One contradiction of the configuration or the provider's documentation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct ProbeFinding {
     /// One sentence, without a full stop.
     pub sentence: String,
     /// Refunds or their lookups fail because of it.
@@ -35,9 +32,9 @@ pub struct Finding {
 }
 
 impl ProbeReport {
-    /// A report without an answer.
+    /// The report where no request was answered.
     pub fn unreached(sentence: impl Into<String>) -> Self {
-        Self { reached: false, credentials: Credentials::Unknown, findings: vec![Finding::failure(sentence)] }
+        Self { reached: false, credentials: Credentials::Unknown, findings: vec![ProbeFinding::failure(sentence)] }
     }
 
     /// Refunds can be expected to work.
@@ -58,13 +55,13 @@ impl Credentials {
     }
 }
 
-impl Finding {
-    /// Something that makes refunds or their lookups fail.
+impl ProbeFinding {
+    /// A problem that makes refunds or their lookups fail.
     pub fn failure(sentence: impl Into<String>) -> Self {
         Self { sentence: sentence.into(), breaks_refunds: true }
     }
 
-    /// Something that refunds can work without.
+    /// A problem that refunds can work with.
     pub fn remark(sentence: impl Into<String>) -> Self {
         Self { sentence: sentence.into(), breaks_refunds: false }
     }
@@ -84,15 +81,15 @@ mod tests {
 
     #[rstest]
     #[case::all_well(true, Credentials::Accepted, vec![], true)]
-    #[case::with_a_remark(true, Credentials::Accepted, vec![Finding::remark("x")], true)]
-    #[case::with_a_failure(true, Credentials::Accepted, vec![Finding::remark("x"), Finding::failure("y")], false)]
+    #[case::with_a_remark(true, Credentials::Accepted, vec![ProbeFinding::remark("x")], true)]
+    #[case::with_a_failure(true, Credentials::Accepted, vec![ProbeFinding::remark("x"), ProbeFinding::failure("y")], false)]
     #[case::refused(true, Credentials::Refused, vec![], false)]
     #[case::unknown(true, Credentials::Unknown, vec![], false)]
     #[case::not_reached(false, Credentials::Accepted, vec![], false)]
-    fn an_account_is_fine_by_all_three(
+    fn an_account_is_fine_if_reached_accepted_and_without_failures(
         #[case] reached: bool,
         #[case] credentials: Credentials,
-        #[case] findings: Vec<Finding>,
+        #[case] findings: Vec<ProbeFinding>,
         #[case] fine: bool,
     ) {
         assert_eq!(ProbeReport { reached, credentials, findings }.is_fine(), fine);

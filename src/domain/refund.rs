@@ -1,8 +1,7 @@
-//! The refund: one intent to give money back, and how an event changes it.
+//! The refund: one intent to give money back, and how events change it.
 //!
-//! [`Refund::apply`] is the only way in which a refund changes. It is pure, so the live path, the
-//! recovery at start-up and the tests run the same code, and the ledger can apply it inside its
-//! transaction.
+//! [`Refund::apply`] is the only way to change a refund. It is pure, so live operation, recovery at
+//! start-up and the tests run the same code, and the ledger can apply it inside its transaction.
 
 use std::collections::BTreeMap;
 
@@ -15,131 +14,127 @@ use crate::domain::place::{Destination, Place};
 use crate::domain::state::{self, IllegalTransition, State};
 use crate::domain::target::{SIMILAR_WITHIN, Target};
 
-/// What a caller asks for, checked. Two intents with one id are the same refund exactly when they
+/// A validated request of a caller. Two intents with one id are the same refund if and only if they
 /// are equal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intent {
-    /// The caller's key.
+    /// The caller's idempotency key.
     pub id: RefundId,
-    /// The account that the caller named. [`Refund::account`] is where it goes on.
+    /// The account that the caller named. [`Refund::account`] is the present one.
     pub account: AccountName,
-    /// What is refunded.
     pub target: Target,
-    /// The caller's own labels.
+    /// The caller's labels.
     pub labels: BTreeMap<String, String>,
 }
 
-/// One refund as it stands.
+/// One refund in its present state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refund {
-    /// What was asked for. Never changes.
+    /// The caller's request. Never changes.
     pub intent: Intent,
-    /// The account that it goes on at: the one first given, unless it was reassigned.
+    /// The present account: the one in the intent, unless the refund was reassigned.
     pub account: AccountName,
-    /// Where that account was when the refund was recorded there. Nothing is sent or looked up
+    /// The account's place when the refund was recorded there. Nothing is sent or looked up
     /// anywhere else.
     pub place: Place,
-    /// When it was reassigned last.
+    /// When it was last reassigned.
     pub placed_time: Option<Timestamp>,
-    /// An attempt that may have had an effect was made at another host or under another login.
-    /// Whether its key or identifier counts here is documented nowhere, so the gateway never sends
-    /// it again.
+    /// An attempt that may have had an effect was made at another host or under another login. No
+    /// provider documents whether its key or identifier still counts here, so the gateway never
+    /// resends.
     pub attempted_elsewhere: bool,
-    /// Where it stands.
     pub state: State,
-    /// Set exactly while the state is [`State::InDoubt`] or [`State::NeedsReview`].
+    /// Set if and only if the state is [`State::InDoubt`] or [`State::NeedsReview`].
     pub doubt: Option<Doubt>,
-    /// What the provider answered when it refused, in whole, in part, or for now.
+    /// The provider's last error: a refusal, the refused part of a partial refund, or a temporary
+    /// refusal.
     pub provider_error: Option<ProviderError>,
-    /// What the provider says it gave back.
+    /// The amount that the provider reports as refunded.
     pub refunded_amount: Option<Money>,
-    /// name.com: one entry an item.
+    /// name.com: one entry per item.
     pub items: Vec<ItemResult>,
-    /// The provider's own number for this refund.
+    /// The provider's number of this refund.
     pub provider_reference: Option<String>,
-    /// The provider's own word for the present state.
+    /// The provider's name of the present state.
     pub provider_status: Option<String>,
-    /// The provider's own remark beside it.
+    /// The provider's remark on it.
     pub provider_status_note: Option<String>,
     /// Wire attempts so far.
     pub attempt_count: u32,
-    /// Attempts of which nobody knows the outcome, and those that were refused while there was one:
-    /// while it is above 0, no "no" is believed.
+    /// Attempts without a known outcome, and attempts that were refused while there was such an
+    /// attempt. While it is above 0, no refusal is definite.
     pub unanswered_attempts: u32,
-    /// Rises by one with every event. 1 for a refund just created.
+    /// Increments with every event; 1 for a new refund.
     pub revision: u64,
-    /// When it was recorded.
     pub create_time: Timestamp,
-    /// When it last changed.
+    /// When the last event happened.
     pub update_time: Timestamp,
-    /// When the first attempt was recorded of which a byte may have left, whatever was answered.
+    /// When the first attempt was recorded of which a byte may have left, whatever the answer was.
     pub dispatch_time: Option<Timestamp>,
     /// When the last attempt was recorded.
     pub last_dispatch_time: Option<Timestamp>,
-    /// A digest of the credential that the last attempt's deduplication key is bound to. None where
-    /// keys are bound to none, and before the first attempt.
+    /// The digest of the credential that the last attempt's deduplication key is bound to. None
+    /// before the first attempt, and where keys are not bound to a credential.
     pub credential: Option<String>,
     /// When a terminal state was reached.
     pub complete_time: Option<Timestamp>,
-    /// [`State::Pending`]: not sent before this moment.
+    /// [`State::Pending`]: not sent before this time.
     pub not_before: Option<Timestamp>,
-    /// When the gateway next looks it up, or sends it again where that is safe. None: at once in
-    /// [`State::InDoubt`] and [`State::Submitted`], and never in any other state. Part of the
-    /// schedule, not of the history.
+    /// When the gateway next looks it up, or resends it where that is safe. None: immediately in
+    /// [`State::InDoubt`] and [`State::Submitted`], never in any other state. Part of the schedule,
+    /// not of the history.
     pub next_check: Option<Timestamp>,
     /// The last lookup had no usable answer. Part of the schedule, like [`Refund::next_check`].
     pub unheard: bool,
-    /// Since when consecutive lookups have shown no record of a refund that the provider keeps
-    /// records of. None once one showed it.
+    /// When consecutive lookups began to show no record, at a provider that keeps one for each
+    /// refund. None after a lookup that showed one.
     pub absent_since: Option<Timestamp>,
-    /// The provider had a record under our identifier before anything was sent: a record found is
-    /// no proof that it is ours.
+    /// The provider had a record under our identifier before anything was sent, so a record does
+    /// not prove a refund of ours.
     pub foreign_record: bool,
-    /// What a person found not refunded stays reserved until then.
+    /// Until when targets stay reserved that an operator found not refunded.
     pub reserved_until: Option<Timestamp>,
-    /// [`State::Failed`]: until then the provider may still correct itself, or has just done so. A
+    /// [`State::Failed`]: until when the provider may still correct itself, or has just done so. A
     /// similar refund needs `allow_similar`.
     pub caution_until: Option<Timestamp>,
-    /// [`State::Failed`]: when the provider reported a refund all the same.
+    /// [`State::Failed`]: when the provider reported a refund after all.
     pub corrected_time: Option<Timestamp>,
 }
 
-/// A key of a target that no other refund may take.
+/// A reserved key of a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reservation {
     /// One of [`Target::reservation_keys`].
     pub key: String,
-    /// Until when. None: as long as the refund stays in this state.
+    /// None: as long as the refund stays in this state.
     pub until: Option<Timestamp>,
 }
 
 /// How long another refund of the same account and amount counts as a likely duplicate of this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SimilarityWindow {
-    /// Until then the other one needs `allow_similar`.
+    /// Until then, a similar refund needs `allow_similar`.
     pub until: Timestamp,
-    /// Until then it is refused, even with `allow_similar`.
+    /// Until then, a similar refund is refused even with `allow_similar`.
     pub firm_until: Option<Timestamp>,
 }
 
-/// Why an outcome is not known, and what has been seen since.
+/// Why an outcome is unknown, and what lookups have shown since.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Doubt {
-    /// In which way.
     pub reason: DoubtReason,
-    /// Since when.
     pub since: Timestamp,
-    /// Looks at the provider so far.
+    /// Lookups so far.
     pub check_count: u32,
-    /// What the last one showed, without secrets.
+    /// What the last lookup showed, in a sentence without secrets.
     pub last_evidence: String,
-    /// The last attempt was provably not processed: what was said of it is no answer to an earlier
-    /// one.
+    /// The last attempt was provably not processed. Its answer says nothing about an earlier
+    /// attempt.
     pub not_processed: bool,
 }
 
 impl Refund {
-    /// A refund just recorded, of an account that is at `place`.
+    /// A new refund of an account at `place`.
     pub fn new(intent: Intent, place: Place, now: Timestamp) -> Self {
         Self {
             account: intent.account.clone(),
@@ -175,28 +170,26 @@ impl Refund {
         }
     }
 
-    /// The caller's key.
     pub fn id(&self) -> &RefundId {
         &self.intent.id
     }
 
-    /// Whose refund it is.
     pub fn provider(&self) -> ProviderKind {
         self.intent.target.provider()
     }
 
-    /// The account and place that it may be sent from and looked up at.
+    /// The account and place where it may be sent and looked up.
     pub fn destination(&self) -> Destination {
         Destination { account: self.account.clone(), place: self.place.clone() }
     }
 
-    /// Stands for the refund as it is now; every change gives another.
+    /// Identifies this version of the refund; every event changes it.
     pub fn etag(&self) -> String {
         format!("{:x}-{:x}", self.create_time.as_micros(), self.revision)
     }
 
-    /// What [`Intent`] fields of a second request differ from the recorded ones; empty when it is
-    /// the same refund.
+    /// The names of the fields in which a second request differs from the recorded intent; empty if
+    /// it is the same refund.
     pub fn differing_fields(&self, intent: &Intent) -> Vec<&'static str> {
         let mut fields = self.intent.target.differing_fields(&intent.target);
         if self.intent.account != intent.account {
@@ -208,7 +201,7 @@ impl Refund {
         fields
     }
 
-    /// Nothing has happened between the two that could change what a lookup means.
+    /// Whether no event between the two changed what a lookup means.
     pub fn has_same_attempt(&self, earlier: &Refund) -> bool {
         self.state == earlier.state
             && self.attempt_count == earlier.attempt_count
@@ -217,18 +210,18 @@ impl Refund {
             && self.corrected_time == earlier.corrected_time
     }
 
-    /// When the present settle time began: what a lookup does not show once it is over did not
+    /// When the present settle time began. A refund that lookups do not show after it did not
     /// happen.
     pub fn settling_since(&self) -> Option<Timestamp> {
         self.last_dispatch_time.max(self.placed_time.filter(|_| self.attempted_elsewhere))
     }
 
-    /// Since when it waits to be sent.
+    /// Since when it has been waiting to be sent.
     pub fn pending_since(&self) -> Timestamp {
         self.placed_time.unwrap_or(self.create_time)
     }
 
-    /// It failed, and the provider may still correct that: it is looked up until then.
+    /// Whether it failed and lookups still check whether the provider corrects that.
     pub fn is_followed(&self, now: Timestamp) -> bool {
         self.state == State::Failed
             && self.corrected_time.is_none()
@@ -240,12 +233,12 @@ impl Refund {
     /// # Errors
     /// [`IllegalTransition`] where the state does not allow the event.
     pub fn apply(&self, event: &Event, now: Timestamp) -> Result<Refund, IllegalTransition> {
-        let state = state::next(self.state, event)?;
+        let state = state::transition(self.state, event)?;
         let refused = || IllegalTransition { from: self.state, event: event.kind().as_str() };
         let attempt_says_no = matches!(event, Event::NotSent { .. } | Event::Refused { .. });
         if self.state == State::Dispatching && self.unanswered_attempts > 0 && attempt_says_no {
-            // This attempt's "no" says nothing of the earlier one: PENDING could be withdrawn, and
-            // FAILED would be a promise.
+            // This attempt's refusal says nothing about the earlier attempt: a PENDING refund could
+            // be cancelled, and FAILED would be a promise.
             return Err(refused());
         }
         if self.state == State::Failed && (self.caution_until.is_none() || self.corrected_time.is_some()) {
@@ -254,13 +247,13 @@ impl Refund {
         let mut next = self.clone();
         next.state = state;
         next.revision = self.revision.saturating_add(1);
-        // A clock set back must not make a history run backwards.
+        // A clock set back must not reverse the order of the history.
         next.update_time = now.max(self.update_time);
         next.not_before = None;
         next.next_check = None;
         next.unheard = false;
         if !matches!(event, Event::Checked(_)) {
-            // After any other event, an earlier observation says nothing about the present.
+            // After any other event, an earlier absence says nothing about the present.
             next.absent_since = None;
         }
         match event {
@@ -268,8 +261,8 @@ impl Refund {
             Event::NotSent { error, retry_at } => {
                 next.provider_error = Some(error.clone());
                 next.not_before = Some(*retry_at);
-                // No answer was read and the proof stands: no byte of this attempt left, so it did
-                // not begin the clock.
+                // No answer was read, so the proof stands that no byte of this attempt left: the
+                // first dispatch has not happened.
                 if error.http_status == 0 && self.dispatch_time == Some(self.update_time) {
                     next.dispatch_time = None;
                 }
@@ -277,7 +270,7 @@ impl Refund {
             Event::Refunded(confirmation) => {
                 next.provider_error = confirmation.error.clone();
                 if !confirmation.items.is_empty() {
-                    // What had been given back until now is not what was given back in the end.
+                    // Amounts reported so far are not the final amount.
                     next.refunded_amount = None;
                 }
                 next.adopt_provider_state(&Reported::from(confirmation));
@@ -295,10 +288,10 @@ impl Refund {
             Event::Refused { error, items, follow_until } => {
                 next.provider_error = Some(error.clone());
                 next.adopt_provider_state(&Reported { items, ..Reported::default() });
-                // The word of a state that is over says nothing of this one; a review's "no" is
-                // itself the provider's word for it.
+                // The provider's name of an earlier state says nothing about this one. The code of
+                // a review's rejection is itself the name of the state.
                 next.provider_status = (error.category == ErrorCategory::RejectedOnReview).then(|| error.code.clone());
-                next.provider_status_note = next.provider_status.as_ref().and_then(|_| said(Some(&error.message)));
+                next.provider_status_note = next.provider_status.as_ref().and_then(|_| non_empty(Some(&error.message)));
                 next.caution_until = *follow_until;
             }
             Event::Doubted { reason, evidence, error, not_processed } => {
@@ -323,7 +316,7 @@ impl Refund {
                 }
                 if seen.status.is_some() {
                     next.provider_status.clone_from(&seen.status);
-                    next.provider_status_note = said(seen.status_note.as_ref());
+                    next.provider_status_note = non_empty(seen.status_note.as_ref());
                 }
                 if let Some(doubt) = next.doubt.as_mut() {
                     doubt.check_count = doubt.check_count.saturating_add(1);
@@ -361,9 +354,9 @@ impl Refund {
         Ok(next)
     }
 
-    /// The targets that no other refund may take now: all of them while the refund is open, in
-    /// doubt or done. A target that failed, was withdrawn or was refused within a partial success
-    /// is free, unless a person decided so before an earlier attempt's effect could be ruled out.
+    /// The reserved targets. While the refund is open, in doubt or done, all of them are. A target
+    /// that failed, was cancelled or was refused within a partial success is free, unless an
+    /// operator decided so before an effect of an earlier attempt could be ruled out.
     pub fn reservations(&self) -> Vec<Reservation> {
         let refused = |key: &String| {
             let is_refused = |item: &ItemResult| {
@@ -377,7 +370,7 @@ impl Refund {
         keys.filter_map(|key| until(&key).map(|until| Reservation { key, until })).collect()
     }
 
-    /// For how long a similar refund is refused because of this one.
+    /// How long similar refunds are refused because of this one.
     pub fn similarity_window(&self) -> SimilarityWindow {
         let until = match self.state {
             State::Cancelled => self.create_time,
@@ -387,7 +380,7 @@ impl Refund {
         SimilarityWindow { until, firm_until: self.reserved_until }
     }
 
-    /// From now on the first byte of one more attempt may leave.
+    /// Records that from now on the first byte of one more attempt may leave.
     fn begin_attempt(&mut self, credential: &Option<String>) {
         self.attempt_count = self.attempt_count.saturating_add(1);
         self.dispatch_time = self.dispatch_time.or(Some(self.update_time));
@@ -396,14 +389,13 @@ impl Refund {
         self.provider_error = None;
     }
 
-    /// Takes over what the provider says of a refund that it knows. What it leaves out keeps its
-    /// last word.
+    /// Adopts what the provider reports about the refund. What it leaves out keeps its last value.
     fn adopt_provider_state(&mut self, reported: &Reported<'_>) {
         self.unanswered_attempts = 0;
         self.provider_reference = reported.reference.clone().or_else(|| self.provider_reference.take());
         if reported.status.is_some() {
             self.provider_status.clone_from(reported.status);
-            self.provider_status_note = said(reported.status_note.as_ref());
+            self.provider_status_note = non_empty(reported.status_note.as_ref());
         }
         self.refunded_amount = reported.amount.or(self.refunded_amount);
         if !reported.items.is_empty() {
@@ -411,7 +403,7 @@ impl Refund {
         }
     }
 
-    /// Takes over what a person found out.
+    /// Adopts an operator resolution.
     fn adopt_resolution(&mut self, decided: &Decided) {
         self.reserved_until = decided.reserve_until;
         match &decided.resolution {
@@ -429,15 +421,15 @@ impl Refund {
                 self.resolve_items(|_| (false, None));
             }
             Resolution::SendAgain => {
-                // A refund that a person had to decide has an attempt without a definite answer, so
-                // a later "no" is not definite either.
+                // A refund that an operator had to resolve has an attempt without a definite
+                // answer, so a later refusal is not definite either.
                 self.unanswered_attempts = self.unanswered_attempts.max(1);
                 self.begin_attempt(&decided.credential);
             }
         }
     }
 
-    /// Sets for each requested item whether it was given back, and how much if that is known.
+    /// Sets for each requested item whether it was refunded, and the amount if known.
     fn resolve_items(&mut self, found: impl Fn(&str) -> (bool, Option<Money>)) {
         for item_id in self.intent.target.item_ids() {
             let (refunded, amount) = found(&item_id);
@@ -459,7 +451,7 @@ impl Refund {
     }
 }
 
-/// What a provider says of a refund that it knows; what it leaves out is none or empty.
+/// What a provider reports about a refund; None or empty where it says nothing.
 struct Reported<'a> {
     reference: &'a Option<String>,
     status: &'a Option<String>,
@@ -481,21 +473,13 @@ impl<'a> From<&'a Confirmation> for Reported<'a> {
     }
 }
 
-/// A remark, unless it is empty.
-fn said(remark: Option<&String>) -> Option<String> {
+fn non_empty(remark: Option<&String>) -> Option<String> {
     remark.filter(|remark| !remark.is_empty()).cloned()
 }
 
 impl Doubt {
     fn new(reason: DoubtReason, since: Timestamp, last_evidence: String) -> Self {
         Self { reason, since, check_count: 0, last_evidence, not_processed: false }
-    }
-}
-
-impl Confirmation {
-    /// Whether a requested item was refused while others were given back.
-    pub fn is_partial(&self) -> bool {
-        self.items.iter().any(|item| item.requested && item.state != ItemState::Succeeded)
     }
 }
 

@@ -1,54 +1,52 @@
-//! The states of a refund and the only moves between them. One table, used live, in recovery and by
-//! the ledger.
+//! The states of a refund and the only transitions between them: one table for live operation,
+//! recovery and the ledger.
 
 use crate::domain::event::{Decided, Event, Resolution};
 
-/// Where a refund stands.
+/// The state of a refund.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum State {
-    /// Recorded on disk; nothing has been processed by the provider.
+    /// Recorded on disk; the provider has processed nothing.
     Pending,
     /// An attempt is recorded and may be on the wire.
     Dispatching,
-    /// The provider took it and has not finished.
+    /// The provider accepted it and has not finished.
     Submitted,
     /// It is not known whether the provider acted.
     InDoubt,
     /// It is not known, and only a person can find out.
     NeedsReview,
-    /// Terminal: the money was given back.
+    /// Terminal: the money was refunded.
     Succeeded,
-    /// Terminal: some items were given back, others not.
+    /// Terminal: some items were refunded, others not.
     PartiallySucceeded,
-    /// Terminal: nothing was given back. The provider refused, a person found it so, or it was
-    /// never processed.
+    /// Terminal: nothing was refunded. The provider refused, a person found so, or it was never
+    /// processed.
     Failed,
-    /// Terminal: withdrawn before the provider had processed anything.
+    /// Terminal: cancelled before the provider had processed anything.
     Cancelled,
 }
 
-/// A move that the table does not hold.
+/// A transition that the table does not contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a refund that is {from} cannot take the event \"{event}\"")]
 pub struct IllegalTransition {
-    /// Where the refund stands.
     pub from: State,
-    /// What was to happen to it.
+    /// The kind of the event that was rejected.
     pub event: &'static str,
 }
 
-/// Where `event` leads from `from`. Every pair that is not listed is refused: a terminal state is
-/// never left, doubt never forgotten.
+/// The state after `event`. Every pair that is not listed is an error: a terminal state is never
+/// left, and doubt is never forgotten.
 ///
 /// # Errors
-/// [`IllegalTransition`] for every pair that is not listed.
-pub fn next(from: State, event: &Event) -> Result<State, IllegalTransition> {
+/// [`IllegalTransition`]
+pub fn transition(from: State, event: &Event) -> Result<State, IllegalTransition> {
     use State::{
         Cancelled, Dispatching, Failed, InDoubt, NeedsReview, PartiallySucceeded, Pending, Submitted, Succeeded,
     };
     match (from, event) {
-        // Whether a second send out of doubt is safe is the retry contract's to say, not this
-        // table's.
+        // The retry contract, not this table, decides whether a second send out of doubt is safe.
         (Pending | InDoubt, Event::Dispatched { .. }) => Ok(Dispatching),
         (Dispatching, Event::NotSent { .. }) => Ok(Pending),
         (Pending, Event::Cancelled) => Ok(Cancelled),
@@ -63,25 +61,25 @@ pub fn next(from: State, event: &Event) -> Result<State, IllegalTransition> {
         (Dispatching | InDoubt | Submitted, Event::Accepted(_)) => Ok(Submitted),
 
         (Dispatching, Event::Doubted { .. } | Event::Interrupted) => Ok(InDoubt),
-        // A lookup never changes a refund that failed and is followed.
+        // A failed refund is still followed for a while; a lookup does not change its state.
         (Submitted | InDoubt | NeedsReview | Failed, Event::Checked(_)) | (Failed, Event::Corrected { .. }) => Ok(from),
         (InDoubt | Submitted, Event::Escalated { .. }) => Ok(NeedsReview),
         (Pending | Submitted | InDoubt | NeedsReview, Event::Reassigned { .. }) => Ok(from),
-        (NeedsReview, Event::Resolved(decided)) => Ok(resolved(decided)),
-        // A person with proof need not wait for the gateway's lookups, but cannot have the refund
-        // sent again meanwhile.
+        (NeedsReview, Event::Resolved(decided)) => Ok(resolved_state(decided)),
+        // A person with proof need not wait for the gateway's lookups, but must not have the refund
+        // sent again while they are running.
         (InDoubt | Submitted, Event::Resolved(decided))
             if decided.take_over && decided.resolution != Resolution::SendAgain =>
         {
-            Ok(resolved(decided))
+            Ok(resolved_state(decided))
         }
 
         (from, event) => Err(IllegalTransition { from, event: event.kind().as_str() }),
     }
 }
 
-/// Where a person's decision leads.
-fn resolved(decided: &Decided) -> State {
+/// The state after an operator's resolution.
+fn resolved_state(decided: &Decided) -> State {
     match &decided.resolution {
         Resolution::Refunded { items, .. } if items.iter().any(|item| !item.refunded) => State::PartiallySucceeded,
         Resolution::Refunded { .. } => State::Succeeded,
@@ -91,7 +89,7 @@ fn resolved(decided: &Decided) -> State {
 }
 
 impl State {
-    /// All of them, in the order of their numbers in the public contract.
+    /// All states, in the order of their numbers in the public contract.
     pub const ALL: [State; 9] = [
         State::Pending,
         State::Dispatching,
@@ -104,22 +102,22 @@ impl State {
         State::Cancelled,
     ];
 
-    /// The state never changes any more.
+    /// Whether the state is final.
     pub const fn is_terminal(self) -> bool {
         matches!(self, State::Succeeded | State::PartiallySucceeded | State::Failed | State::Cancelled)
     }
 
-    /// Whether the provider is asked what became of the refund: it was taken, or may have been.
+    /// Whether the provider may have the refund, so that lookups make sense.
     pub const fn is_in_question(self) -> bool {
         matches!(self, State::Submitted | State::InDoubt | State::NeedsReview)
     }
 
-    /// Whether a refund in this state keeps its target from any other: open, in doubt or done.
+    /// Whether a refund in this state reserves its target: it is open, in doubt or done.
     pub const fn holds_target(self) -> bool {
         !matches!(self, State::Failed | State::Cancelled)
     }
 
-    /// The word used in the ledger, the logs and the metrics.
+    /// The name used in the ledger, the logs and the metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             State::Pending => "PENDING",
@@ -134,7 +132,7 @@ impl State {
         }
     }
 
-    /// Reads that word.
+    /// The inverse of [`State::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|one| one.as_str() == text)
     }

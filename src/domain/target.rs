@@ -1,5 +1,5 @@
-//! What is refunded: a Sectigo order, items of a name.com order, an amount of a Debitsuccess
-//! account.
+//! What a refund refunds: a Sectigo order, items of a name.com order, or an amount of a
+//! Debitsuccess account.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::domain::characters::is_control_or_format;
 use crate::domain::ids::ProviderKind;
 use crate::domain::money::{Currency, Money};
 
-/// What is refunded, checked.
+/// The validated target of a refund.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// A whole certificate order.
@@ -42,40 +42,38 @@ pub struct DebitsuccessTarget {
     request_initiator: Option<String>,
 }
 
-/// A field that is wrong, and what would be right.
+/// A field with an invalid value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldViolation {
-    /// Path from the request's root or, from a constructor here, from the target:
+    /// Path from the request's root; from a constructor in this file, path from the target:
     /// `amount.minor_units`.
     pub field: String,
-    /// What would be right, to be read after the field's name.
+    /// What would be valid. Completes a sentence that begins with the field's name.
     pub description: String,
 }
 
-/// Two equal Debitsuccess refunds of one account within this time are likely duplicates.
+/// Two Debitsuccess refunds of the same account and amount within this time are likely duplicates.
 pub const SIMILAR_WITHIN: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Longest order number that every Sectigo page accepts.
-const SECTIGO_ORDER_NUMBER_CHARS: usize = 64;
-/// Not documented; keeps an answer with a row and a sentence for each item, attached ones too,
-/// below the bound of 64 KiB.
-const NAMECOM_ITEMS: usize = 200;
-const ACCOUNT_REFERENCE_CHARS: usize = 15;
-const EXTERNAL_REFERENCE_CHARS: usize = 50;
-const DESCRIPTION_CHARS: usize = 4_000;
-const REQUEST_INITIATOR_CHARS: usize = 100;
+/// The longest order number that all of Sectigo's pages accept.
+const MAX_SECTIGO_ORDER_NUMBER_CHARS: usize = 64;
+/// A limit of ours, not documented. It keeps an answer with a row and a sentence for each item,
+/// attached ones included, below 64 KiB.
+const MAX_NAMECOM_ITEMS: usize = 200;
+const MAX_ACCOUNT_REFERENCE_CHARS: usize = 15;
+const MAX_EXTERNAL_REFERENCE_CHARS: usize = 50;
+const MAX_DESCRIPTION_CHARS: usize = 4_000;
+const MAX_REQUEST_INITIATOR_CHARS: usize = 100;
 /// Decimal (10, 2): eight digits before the point.
 const MAX_DEBITSUCCESS_MINOR_UNITS: i64 = 9_999_999_999;
 
 impl FieldViolation {
-    /// A fault of `field`.
     pub fn new(field: impl Into<String>, description: impl Into<String>) -> Self {
         Self { field: field.into(), description: description.into() }
     }
 }
 
 impl Target {
-    /// Whose target it is.
     pub fn provider(&self) -> ProviderKind {
         match self {
             Target::Sectigo(_) => ProviderKind::Sectigo,
@@ -84,7 +82,8 @@ impl Target {
         }
     }
 
-    /// What a caller finds it by: the order number, the order id or the account reference as given.
+    /// The references that a caller can search for, as given: order number, order id or account
+    /// reference.
     pub fn references(&self) -> Vec<String> {
         match self {
             Target::Sectigo(target) => vec![target.order_number.clone()],
@@ -107,8 +106,8 @@ impl Target {
         references
     }
 
-    /// What may be refunded only once: while one refund holds a key, no other gets it. Empty where
-    /// amounts can be refunded again and again.
+    /// The keys that only one refund may hold at a time. Empty where an amount may be refunded
+    /// repeatedly.
     pub fn reservation_keys(&self) -> Vec<String> {
         match self {
             Target::Sectigo(target) => vec![format!("order:{}", canonical_order_number(&target.order_number))],
@@ -117,7 +116,7 @@ impl Target {
         }
     }
 
-    /// The provider's numbers of the items that are refunded (name.com). Empty for the others.
+    /// name.com: the provider's numbers of the items to refund. Empty for the other providers.
     pub fn item_ids(&self) -> Vec<String> {
         match self {
             Target::Namecom(target) => target.order_item_ids.iter().map(i32::to_string).collect(),
@@ -125,8 +124,7 @@ impl Target {
         }
     }
 
-    /// The most that the refund can be: the amount asked for, where the caller names one
-    /// (Debitsuccess).
+    /// Debitsuccess: the requested amount, which is also the most that can be refunded.
     pub fn requested_amount(&self) -> Option<Money> {
         match self {
             Target::Debitsuccess(target) => Some(target.amount),
@@ -134,9 +132,9 @@ impl Target {
         }
     }
 
-    /// Who is paid, where one target can be refunded repeatedly (Debitsuccess): each reference of
-    /// the account, without case because the provider's database is likely to ignore it. Two
-    /// references name the same account. Empty for the other providers.
+    /// Debitsuccess: each reference of the account that is paid, in upper case, because the
+    /// provider's database probably ignores case. Two references may name one account. Empty for
+    /// the other providers.
     pub fn payee_references(&self) -> Vec<String> {
         match self {
             Target::Sectigo(_) | Target::Namecom(_) => Vec::new(),
@@ -149,15 +147,14 @@ impl Target {
         }
     }
 
-    /// The key that likely duplicates share: a reference of the account, and the amount
-    /// (Debitsuccess).
+    /// Debitsuccess: the key that likely duplicates share, made of an account reference and the
+    /// amount.
     pub fn similarity_key(&self, payee_reference: &str) -> String {
         let amount = self.requested_amount().map_or(0, |amount| amount.minor_units);
         format!("{payee_reference}:{amount}")
     }
 
-    /// The names of the fields in which the two differ, as a caller knows them; empty when they are
-    /// one.
+    /// The contract's names of the fields in which the two differ; empty if they are equal.
     pub fn differing_fields(&self, other: &Target) -> Vec<&'static str> {
         match (self, other) {
             (Target::Sectigo(a), Target::Sectigo(b)) => differing([
@@ -189,21 +186,23 @@ impl SectigoTarget {
     /// # Errors
     /// Every field that is wrong.
     pub fn new(order_number: &str, reason_code: i32) -> Result<Self, Vec<FieldViolation>> {
-        let mut faults = Vec::new();
-        if let Some(fault) = order_number_fault("order_number", order_number) {
-            faults.push(fault);
+        let mut violations = Vec::new();
+        if let Some(violation) = order_number_violation("order_number", order_number) {
+            violations.push(violation);
         }
         let reason = u8::try_from(reason_code).ok().filter(|code| (1..=11).contains(code));
         if reason.is_none() {
-            faults.push(FieldViolation::new("reason", "must be one of the eleven reasons of the provider"));
+            violations.push(FieldViolation::new("reason", "must be one of the eleven reasons of the provider"));
         }
         match reason {
-            Some(reason_code) if faults.is_empty() => Ok(Self { order_number: order_number.to_owned(), reason_code }),
-            _ => Err(faults),
+            Some(reason_code) if violations.is_empty() => {
+                Ok(Self { order_number: order_number.to_owned(), reason_code })
+            }
+            _ => Err(violations),
         }
     }
 
-    /// As the provider numbers it.
+    /// As the caller gave it.
     pub fn order_number(&self) -> &str {
         &self.order_number
     }
@@ -214,64 +213,64 @@ impl SectigoTarget {
     }
 }
 
-/// Whether two Sectigo order numbers name one order: "0100" and "100" do, to a provider that reads
+/// Whether two Sectigo order numbers mean one order: "0100" and "100" do, for a provider that reads
 /// numbers.
 pub fn is_same_order(one: &str, other: &str) -> bool {
     canonical_order_number(one) == canonical_order_number(other)
 }
 
-/// What is wrong with a Sectigo order number, if anything.
-pub fn order_number_fault(field: &str, order_number: &str) -> Option<FieldViolation> {
-    let fits = (1..=SECTIGO_ORDER_NUMBER_CHARS).contains(&order_number.len())
+/// The violation of a Sectigo order number, if it is invalid.
+pub fn order_number_violation(field: &str, order_number: &str) -> Option<FieldViolation> {
+    let fits = (1..=MAX_SECTIGO_ORDER_NUMBER_CHARS).contains(&order_number.len())
         && order_number.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
     (!fits).then(|| FieldViolation::new(field, "must be 1 to 64 of A-Z a-z 0-9 \"-\" \"_\" \".\""))
 }
 
 impl NamecomTarget {
-    /// Checks an order id and its item ids, which are kept sorted: their order means nothing.
+    /// Checks an order id and its item ids, and sorts the ids: their order has no meaning.
     ///
     /// # Errors
     /// Every field that is wrong.
     pub fn new(order_id: i32, order_item_ids: &[i32]) -> Result<Self, Vec<FieldViolation>> {
-        let mut faults = Vec::new();
+        let mut violations = Vec::new();
         if order_id < 1 {
-            faults.push(FieldViolation::new("order_id", "must be above 0"));
+            violations.push(FieldViolation::new("order_id", "must be above 0"));
         }
-        if !(1..=NAMECOM_ITEMS).contains(&order_item_ids.len()) {
-            faults.push(FieldViolation::new("order_item_ids", format!("must hold 1 to {NAMECOM_ITEMS} items")));
+        if !(1..=MAX_NAMECOM_ITEMS).contains(&order_item_ids.len()) {
+            violations
+                .push(FieldViolation::new("order_item_ids", format!("must contain 1 to {MAX_NAMECOM_ITEMS} items")));
         }
         let mut sorted = order_item_ids.to_vec();
         sorted.sort_unstable();
         if sorted.first().is_some_and(|smallest| *smallest < 1) {
-            faults.push(FieldViolation::new("order_item_ids", "must be above 0, each of them"));
+            violations.push(FieldViolation::new("order_item_ids", "must all be above 0"));
         }
         let before = sorted.len();
         sorted.dedup();
         if sorted.len() != before {
-            faults.push(FieldViolation::new("order_item_ids", "must name each item once"));
+            violations.push(FieldViolation::new("order_item_ids", "must name each item once"));
         }
-        if faults.is_empty() { Ok(Self { order_id, order_item_ids: sorted }) } else { Err(faults) }
+        if violations.is_empty() { Ok(Self { order_id, order_item_ids: sorted }) } else { Err(violations) }
     }
 
-    /// The order.
     pub fn order_id(&self) -> i32 {
         self.order_id
     }
 
-    /// Its items, in rising order.
+    /// Ascending.
     pub fn order_item_ids(&self) -> &[i32] {
         &self.order_item_ids
     }
 }
 
-/// The fields of a Debitsuccess refund as a caller gives them; an empty text is an absent one.
+/// The fields of a Debitsuccess refund as the caller gave them; an empty text counts as absent.
 #[derive(Debug, Clone, Copy)]
 pub struct DebitsuccessFields<'a> {
     /// At most 15 characters.
     pub account_reference_no: &'a str,
     /// At most 50 characters.
     pub external_account_reference_no: &'a str,
-    /// Currency code and hundredths; none where the caller left it out.
+    /// Currency code and hundredths; None if the caller left it out.
     pub amount: Option<(&'a str, i64)>,
     /// 1 to 4,000 characters.
     pub description: &'a str,
@@ -280,72 +279,69 @@ pub struct DebitsuccessFields<'a> {
 }
 
 impl DebitsuccessTarget {
-    /// Checks all fields.
-    ///
     /// # Errors
     /// Every field that is wrong.
     pub fn new(fields: DebitsuccessFields<'_>) -> Result<Self, Vec<FieldViolation>> {
-        let mut faults = Vec::new();
+        let mut violations = Vec::new();
         let references = [
-            ("account_reference_no", fields.account_reference_no, ACCOUNT_REFERENCE_CHARS),
-            ("external_account_reference_no", fields.external_account_reference_no, EXTERNAL_REFERENCE_CHARS),
+            ("account_reference_no", fields.account_reference_no, MAX_ACCOUNT_REFERENCE_CHARS),
+            ("external_account_reference_no", fields.external_account_reference_no, MAX_EXTERNAL_REFERENCE_CHARS),
         ];
-        for (field, text, longest) in references {
-            if text.chars().count() > longest {
-                faults.push(FieldViolation::new(field, format!("must be at most {longest} characters")));
-            } else if text.trim() != text || text.chars().any(is_not_for_text) {
-                let right = "must hold no control or format character and no blank at either end";
-                faults.push(FieldViolation::new(field, right));
+        for (field, text, max_chars) in references {
+            if text.chars().count() > max_chars {
+                violations.push(FieldViolation::new(field, format!("must be at most {max_chars} characters")));
+            } else if text.trim() != text || text.chars().any(is_forbidden_in_text) {
+                let right = "must contain no control or format character and no blank at either end";
+                violations.push(FieldViolation::new(field, right));
             }
         }
         if references.iter().all(|(_, text, _)| text.is_empty()) {
-            faults.push(FieldViolation::new(
+            violations.push(FieldViolation::new(
                 "account_reference_no",
-                "is required, or external_account_reference_no in its place",
+                "is required unless external_account_reference_no is set",
             ));
         }
-        let amount = amount_of(fields.amount, &mut faults);
-        for (field, text, longest) in [
-            ("description", fields.description, DESCRIPTION_CHARS),
-            ("request_initiator", fields.request_initiator, REQUEST_INITIATOR_CHARS),
+        let amount = parse_amount(fields.amount, &mut violations);
+        for (field, text, max_chars) in [
+            ("description", fields.description, MAX_DESCRIPTION_CHARS),
+            ("request_initiator", fields.request_initiator, MAX_REQUEST_INITIATOR_CHARS),
         ] {
-            if text.chars().count() > longest {
-                faults.push(FieldViolation::new(field, format!("must be at most {longest} characters")));
+            if text.chars().count() > max_chars {
+                violations.push(FieldViolation::new(field, format!("must be at most {max_chars} characters")));
             }
         }
-        if fields.description.chars().any(|one| is_not_for_text(one) && !matches!(one, '\n' | '\r')) {
-            let right = "must hold no control or format character besides line ends";
-            faults.push(FieldViolation::new("description", right));
+        if fields.description.chars().any(|one| is_forbidden_in_text(one) && !matches!(one, '\n' | '\r')) {
+            let right = "must contain no control or format character except line breaks";
+            violations.push(FieldViolation::new("description", right));
         }
-        if fields.request_initiator.chars().any(is_not_for_text) {
-            faults.push(FieldViolation::new("request_initiator", "must hold no control or format character"));
+        if fields.request_initiator.chars().any(is_forbidden_in_text) {
+            violations.push(FieldViolation::new("request_initiator", "must contain no control or format character"));
         }
         if fields.description.trim().is_empty() {
-            faults.push(FieldViolation::new("description", "is required"));
+            violations.push(FieldViolation::new("description", "is required"));
         }
         match amount {
-            Some(amount) if faults.is_empty() => Ok(Self {
-                account_reference_no: present(fields.account_reference_no),
-                external_account_reference_no: present(fields.external_account_reference_no),
+            Some(amount) if violations.is_empty() => Ok(Self {
+                account_reference_no: non_empty(fields.account_reference_no),
+                external_account_reference_no: non_empty(fields.external_account_reference_no),
                 amount,
                 description: fields.description.to_owned(),
-                request_initiator: present(fields.request_initiator),
+                request_initiator: non_empty(fields.request_initiator),
             }),
-            _ => Err(faults),
+            _ => Err(violations),
         }
     }
 
-    /// Debitsuccess's own reference of the account.
+    /// Debitsuccess's reference of the account.
     pub fn account_reference_no(&self) -> Option<&str> {
         self.account_reference_no.as_deref()
     }
 
-    /// The business's reference of the account.
+    /// The business's own reference of the account.
     pub fn external_account_reference_no(&self) -> Option<&str> {
         self.external_account_reference_no.as_deref()
     }
 
-    /// How much.
     pub fn amount(&self) -> Money {
         self.amount
     }
@@ -355,7 +351,7 @@ impl DebitsuccessTarget {
         &self.description
     }
 
-    /// Who asked; the provider logs it.
+    /// Who requested the refund; the provider logs it.
     pub fn request_initiator(&self) -> Option<&str> {
         self.request_initiator.as_deref()
     }
@@ -367,33 +363,33 @@ fn canonical_order_number(order_number: &str) -> String {
     if all_digits { order.trim_start_matches('0').to_owned() } else { order }
 }
 
-fn amount_of(amount: Option<(&str, i64)>, faults: &mut Vec<FieldViolation>) -> Option<Money> {
+fn parse_amount(amount: Option<(&str, i64)>, violations: &mut Vec<FieldViolation>) -> Option<Money> {
     let Some((code, minor_units)) = amount else {
-        faults.push(FieldViolation::new("amount", "is required"));
+        violations.push(FieldViolation::new("amount", "is required"));
         return None;
     };
     if !(1..=MAX_DEBITSUCCESS_MINOR_UNITS).contains(&minor_units) {
-        faults.push(FieldViolation::new("amount.minor_units", "must be above 0 and at most 9999999999"));
+        violations.push(FieldViolation::new("amount.minor_units", "must be above 0 and at most 9999999999"));
     }
     match Currency::parse(code) {
         Ok(currency) => Some(Money { currency, minor_units }),
         Err(error) => {
-            faults.push(FieldViolation::new("amount.currency_code", error.to_string()));
+            violations.push(FieldViolation::new("amount.currency_code", error.to_string()));
             None
         }
     }
 }
 
-fn present(text: &str) -> Option<String> {
+fn non_empty(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-/// Characters that a person does not see, and those that no message to Debitsuccess can hold.
-fn is_not_for_text(character: char) -> bool {
+/// Invisible characters, and those that XML 1.0, and so Debitsuccess, cannot carry.
+fn is_forbidden_in_text(character: char) -> bool {
     is_control_or_format(character) || !is_xml_text(character)
 }
 
-/// The characters that XML 1.0 can carry at all, and so all that Debitsuccess can be told.
+/// Whether XML 1.0 can represent the character.
 pub fn is_xml_text(character: char) -> bool {
     matches!(character, '\t' | '\n' | '\r' | ' '..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..)
 }
@@ -416,7 +412,7 @@ mod tests {
     };
 
     fn fields_of<T>(result: Result<T, Vec<FieldViolation>>) -> Vec<String> {
-        result.err().into_iter().flatten().map(|fault| fault.field).collect()
+        result.err().into_iter().flatten().map(|violation| violation.field).collect()
     }
 
     #[rstest]
@@ -470,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_items_means_nothing() {
+    fn the_order_of_items_has_no_meaning() {
         let a = Target::Namecom(NamecomTarget::new(1, &[3, 2]).unwrap());
         let b = Target::Namecom(NamecomTarget::new(1, &[2, 3]).unwrap());
         assert_eq!(a.differing_fields(&b), Vec::<&str>::new());

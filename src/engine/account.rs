@@ -67,7 +67,7 @@ impl AccountRuntime {
         breaker: CircuitBreakerSettings,
     ) -> Self {
         let (second, hour) = (configured.requests_per_second, configured.requests_per_hour);
-        let rate_limiter = Arc::new(RateLimiter::new(second, hour, configured.meter.clone()));
+        let rate_limiter = Arc::new(RateLimiter::new(second, hour, configured.metrics.clone()));
         Self {
             attempt_slots: Arc::new(Semaphore::new(configured.max_in_flight)),
             lookup_slots: Arc::new(Semaphore::new(configured.max_in_flight)),
@@ -200,7 +200,7 @@ impl AccountRuntime {
             self.dispatch_notify.notify_one();
         }
         if health == AccountHealth::CredentialsRefused {
-            self.configured.secret.refused();
+            self.configured.secret.report_refusal();
         }
         let account = self.name();
         match (health_before, health) {

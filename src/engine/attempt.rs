@@ -97,7 +97,7 @@ pub(super) async fn resend(
     // Records and sends the credential that was compared: with a secret that is renewed in between
     // the key would be another one.
     let credential =
-        if is_proven { account.configured.adapter.credential(refund.id()) } else { refund.credential.clone() };
+        if is_proven { account.configured.refunds.credential(refund.id()) } else { refund.credential.clone() };
     let begun = begin(core, account, &refund, generation, credential).await?;
     let Some(dispatched) = begun else { return Ok(()) };
     let span = spans::attempt_span(account, &dispatched);
@@ -130,7 +130,7 @@ async fn abandon(
 /// Sends the attempt that is on disk and records its outcome.
 async fn send(core: &Arc<EngineCore>, account: &AccountRuntime, refund: Refund, generation: Generation) {
     // A panic in an adapter is an unknown outcome and not a lost attempt.
-    let sending = account.configured.adapter.refund(&refund.intent, refund.credential.as_deref());
+    let sending = account.configured.refunds.refund(&refund.intent, refund.credential.as_deref());
     let report = match AssertUnwindSafe(sending).catch_unwind().await {
         Ok(report) => report,
         Err(_) => AttemptReport::from(Outcome::Unknown {

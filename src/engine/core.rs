@@ -143,7 +143,7 @@ impl EngineCore {
     fn observe_doubt_duration(&self, before: &Refund, after: &Refund) {
         let Some(account) = self.accounts.get(&before.account) else { return };
         if after.corrected_time != before.corrected_time {
-            account.configured.meter.corrected();
+            account.configured.metrics.corrected();
         }
         let is_open = matches!(after.state, State::Pending | State::Dispatching | State::InDoubt | State::NeedsReview);
         let begin = before.doubt.as_ref().map(|doubt| doubt.since).or(before.dispatch_time);
@@ -151,7 +151,7 @@ impl EngineCore {
             && !is_open
             && let Some(begin) = begin
         {
-            account.configured.meter.cleared(after.state, after.update_time.saturating_duration_since(begin));
+            account.configured.metrics.cleared(after.state, after.update_time.saturating_duration_since(begin));
         }
     }
 
@@ -180,7 +180,7 @@ impl EngineCore {
             contract: &account.configured.contract,
             schedule,
             backoff: *backoff,
-            key_is_bound: age_is_known && refund.credential == account.configured.adapter.credential(refund.id()),
+            key_is_bound: age_is_known && refund.credential == account.configured.refunds.credential(refund.id()),
             follow_up: *follow_up,
         }
     }

@@ -122,7 +122,7 @@ fn new_refund(
 ) -> NewRefund {
     NewRefund {
         dispatch: dispatch
-            .then(|| FirstAttempt { credential: account.configured.adapter.credential(&command.intent.id) }),
+            .then(|| FirstAttempt { credential: account.configured.refunds.credential(&command.intent.id) }),
         intent: command.intent,
         place: account.configured.place.clone(),
         related: account.related.clone(),

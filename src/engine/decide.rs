@@ -128,7 +128,7 @@ pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: RetryRules<'_>, n
         Outcome::Refunded(confirmation) => rules.decision(refund, vec![Event::Refunded(confirmation)], now),
         Outcome::Accepted(acceptance) => rules.decision(refund, vec![Event::Accepted(acceptance)], now),
         Outcome::Refused { error, .. } if unanswered => {
-            let evidence = format!("an earlier attempt is unanswered, and this one was refused: {}", error.said());
+            let evidence = format!("an earlier attempt is unanswered, and this one was refused: {}", error.to_text());
             let is_final = is_final(&error, rules.contract);
             let events = doubted(DoubtReason::Contradiction, evidence, Some(error));
             let decision = rules.decision(refund, events, now);
@@ -139,7 +139,7 @@ pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: RetryRules<'_>, n
         Outcome::Refused { error, .. } if is_foreign_identifier(rules.contract, &error) => {
             let evidence = format!(
                 "the provider knows this identifier, but this gateway has not used it before: {}",
-                error.said()
+                error.to_text()
             );
             let mut events = doubted(DoubtReason::Contradiction, evidence.clone(), Some(error));
             events.push(Event::Escalated { evidence, foreign_record: true });
@@ -151,7 +151,7 @@ pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: RetryRules<'_>, n
         Outcome::NotSent { error, retry_at } if unanswered => {
             // Not PENDING: that could be cancelled, as if nothing had ever been sent.
             let evidence =
-                format!("an earlier attempt is unanswered, and this one was not processed: {}", error.said());
+                format!("an earlier attempt is unanswered, and this one was not processed: {}", error.to_text());
             // By the age of the unanswered attempt, which was there before this one.
             let since = refund.dispatch_time.unwrap_or(now);
             let next_check = Some(rules.next_check_time(refund, since, 0, now)).max(retry_at);
@@ -564,8 +564,8 @@ fn evidence_of(lookup: &Lookup) -> String {
         Lookup::Found(Outcome::Accepted(acceptance)) => {
             format!("the provider has the refund: {}", acceptance.status.as_deref().unwrap_or("accepted"))
         }
-        Lookup::Found(Outcome::Refused { error, .. }) => format!("the provider refused it: {}", error.said()),
-        Lookup::Found(Outcome::NotSent { error, .. }) => format!("the provider could not be asked: {}", error.said()),
+        Lookup::Found(Outcome::Refused { error, .. }) => format!("the provider refused it: {}", error.to_text()),
+        Lookup::Found(Outcome::NotSent { error, .. }) => format!("the provider could not be asked: {}", error.to_text()),
         Lookup::Found(Outcome::Unknown { evidence, .. })
         | Lookup::NotFound { evidence, .. }
         | Lookup::Unavailable { evidence, .. } => evidence.clone(),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-use crate::domain::event::EventRecord;
+use crate::domain::history::EventRecord;
 use crate::ledger::{Ledger, LedgerError};
 
 /// An event of the history, shared by all its readers.

@@ -83,7 +83,7 @@ pub(super) async fn probe_suspended(core: &EngineCore, account: &AccountRuntime,
 }
 
 async fn ask_provider(account: &AccountRuntime, refund: &Refund) -> Lookup {
-    let (adapter, asked, turns) = (account.configured.adapter.clone(), refund.clone(), account.rate_limiter.clone());
+    let (adapter, asked, turns) = (account.configured.refunds.clone(), refund.clone(), account.rate_limiter.clone());
     match tokio::spawn(async move { adapter.lookup(&asked, &*turns).await }.in_current_span()).await {
         Ok(lookup) => lookup,
         Err(_) => Lookup::unavailable("the adapter panicked while reading the provider's answer"),
@@ -94,6 +94,6 @@ async fn ask_provider(account: &AccountRuntime, refund: &Refund) -> Lookup {
 /// replaced there.
 fn reread_refused_secret(account: &AccountRuntime, lookup: &Lookup) {
     if matches!(lookup.account_signal(), AccountSignal::CredentialsRefused | AccountSignal::ForeignTarget) {
-        account.configured.secret.refused();
+        account.configured.secret.report_refusal();
     }
 }

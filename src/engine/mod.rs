@@ -68,7 +68,7 @@ use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use crate::domain::clock::{Clock, Timestamp};
-use crate::domain::event::EventRecord;
+use crate::domain::history::EventRecord;
 use crate::domain::ids::{AccountName, RefundId};
 use crate::domain::probe::ProbeReport;
 use crate::domain::refund::Refund;

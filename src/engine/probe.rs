@@ -72,7 +72,7 @@ async fn probe_when_due(core: &EngineCore, account: &Arc<AccountRuntime>, answer
 
 async fn ask_provider(account: &Arc<AccountRuntime>) -> ProbeReport {
     let account = account.clone();
-    let asking = async move { account.configured.adapter.probe(&*account.rate_limiter).await };
+    let asking = async move { account.configured.refunds.probe(&*account.rate_limiter).await };
     match tokio::spawn(asking.in_current_span()).await {
         Ok(report) => report,
         Err(_) => ProbeReport::unreached("the adapter panicked while reading the provider's answer"),

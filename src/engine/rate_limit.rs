@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use crate::providers::Turns;
+use crate::providers::RequestLimiter;
 use crate::telemetry::metrics::AccountMeter;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -103,8 +103,8 @@ impl RateLimiter {
 }
 
 #[async_trait]
-impl Turns for RateLimiter {
-    async fn turn(&self) {
+impl RequestLimiter for RateLimiter {
+    async fn acquire(&self) {
         self.acquire().await;
     }
 }

@@ -52,7 +52,7 @@ async fn send_again(core: &Arc<EngineCore>, refund: Refund, command: ResolveComm
         return Err(EngineError::Draining);
     }
     let generation = account.generation();
-    let credential = account.configured.adapter.credential(refund.id());
+    let credential = account.configured.refunds.credential(refund.id());
     let event = Event::Resolved(Decided { credential, ..Decided::new(Resolution::SendAgain, command.evidence) });
     let refund = record(core, &refund, event, &command.actor).await?;
     attempt::spawn(core, &account, refund.clone(), slot, generation);

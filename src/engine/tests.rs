@@ -406,7 +406,7 @@ impl crate::providers::RefundProvider for ScriptedProvider {
         Outcome::Refunded(Confirmation::default()).into()
     }
 
-    async fn lookup(&self, _refund: &Refund, _turns: &dyn crate::providers::Turns) -> Lookup {
+    async fn lookup(&self, _refund: &Refund, _turns: &dyn crate::providers::RequestLimiter) -> Lookup {
         self.calls.lock().unwrap().push(Instant::now());
         let answer = self.lookups.lock().unwrap().pop_front().unwrap();
         self.asked.send_modify(|asked| *asked += 1);
@@ -424,7 +424,7 @@ impl crate::providers::RefundProvider for ScriptedProvider {
         if credentials.len() > 1 { credentials.pop_front() } else { credentials.front().cloned() }
     }
 
-    async fn probe(&self, turns: &dyn crate::providers::Turns) -> ProbeReport {
+    async fn probe(&self, turns: &dyn crate::providers::RequestLimiter) -> ProbeReport {
         turns.turn().await;
         ProbeReport::unreached("this provider answers no probe")
     }

@@ -149,7 +149,7 @@ async fn dispatch_batch(
             let span = spans::dispatch_span(&task_core, &refund).await;
             let dispatch = async {
                 // Intent before act: the attempt is on disk when its task begins.
-                let credential = task_account.configured.adapter.credential(refund.id());
+                let credential = task_account.configured.refunds.credential(refund.id());
                 if let Some(dispatched) =
                     attempt::begin(&task_core, &task_account, &refund, generation, credential).await?
                 {

@@ -1,17 +1,17 @@
-//! The only HTTP client: what every outgoing call has in common, and what a broken one proves.
+//! The only client for outgoing HTTP requests. It classifies how a request ended.
 //!
-//! A call ends in one of three ways, and the line between the last two is where money is won or
-//! lost:
+//! A request ends in one of three ways. The line between the last two decides whether money can be
+//! lost or sent twice:
 //!
 //! ```text
-//! Answered   a whole answer was read; the adapter says what it means
-//! NotSent    proof that no byte of the request left: DNS, connect, TLS handshake
-//! Lost       anything else: the provider may have acted
+//! Answered   a complete response was read; the adapter interprets it
+//! NotSent    proof that no byte of the request left: DNS, connect or TLS handshake failed
+//! Unknown    anything else: the provider may have acted
 //! ```
 //!
 //! The proof rests on hyper-util: it marks an error as "connect" only while its connector runs
-//! (resolve, TCP, TLS), and hands the request to the connection after that. A request that found a
-//! pooled connection closed is sent on another one only while hyper still holds it whole.
+//! (resolve, TCP, TLS), and hands the request to the connection after that. A request that meets a
+//! closed pooled connection is sent on another one only while hyper still holds all of it.
 //!
 //! No redirects (a 307 would carry the password to another host), no proxy from the environment, no
 //! retry, no decompression.
@@ -30,152 +30,145 @@ use tokio::time::Instant;
 use tracing::field::Empty;
 use tracing::{Instrument as _, debug_span};
 
-use crate::domain::outcome::{DoubtReason, ErrorCategory, Lookup, Outcome, ProviderError, provider_text};
+use crate::domain::outcome::{DoubtReason, sanitize_provider_text};
 use crate::telemetry::metrics::{AccountMeter, RequestEnd};
 
-/// The longest answer to a refund or to a small read, in bytes.
-pub const REFUND_REPLY_BYTES: usize = 64 * 1024;
-/// The longest answer to a validation status read, in bytes.
-pub const STATUS_REPLY_BYTES: usize = 1024 * 1024;
+/// Upper bound of the body of a refund response or of a small read, in bytes.
+pub const MAX_REFUND_REPLY_BYTES: usize = 64 * 1024;
+/// Upper bound of the body of a large read, such as a validation status or an order, in bytes.
+pub const MAX_STATUS_REPLY_BYTES: usize = 1024 * 1024;
 
-/// How one call ended.
+/// How one request ended.
 #[derive(Debug)]
 pub enum HttpOutcome {
-    /// A whole answer was read.
+    /// A complete response was read.
     Answered(HttpResponse),
     /// Proof that no byte of the request left.
     NotSent {
         /// Why, in a short sentence without secrets.
-        why: String,
+        evidence: String,
     },
-    /// The request may have arrived, and no usable answer came.
-    Lost {
-        /// In which way.
+    /// The request may have arrived, and no usable response came back.
+    Unknown {
+        /// What kind of doubt this is.
         reason: DoubtReason,
-        /// What was seen, in a short sentence without secrets.
+        /// What happened, in a short sentence without secrets.
         evidence: String,
     },
 }
 
-/// A whole answer.
+/// A complete response, as received.
 #[derive(Debug, Clone)]
 pub struct HttpResponse {
     /// HTTP status.
     pub status: u16,
-    /// As received.
+    /// All headers.
     pub headers: HeaderMap,
-    /// As received, within the bound.
+    /// The whole body, at most as long as the caller allowed.
     pub body: Bytes,
 }
 
-/// One call to be made. Holds credentials: not to be shown.
+/// One request to send. Contains credentials, so it has no `Debug`.
 #[derive(Clone)]
 pub struct HttpRequest {
     /// GET or POST.
     pub method: Method,
-    /// From the host's root: `/core/v1/refund`.
+    /// Absolute path, without a query: `/core/v1/refund`.
     pub path: String,
-    /// All of them besides `Host`, `Accept`, `User-Agent` and `Content-Length`.
+    /// All headers except `Host`, `Accept`, `User-Agent` and `Content-Length`.
     pub headers: HeaderMap,
-    /// The exact bytes.
+    /// The exact bytes of the body.
     pub body: Bytes,
 }
 
-/// What a client is made from.
+/// Settings of one client.
 pub struct HttpSettings<'a> {
     /// Scheme, host and port.
     pub endpoint: &'a Url,
-    /// The only certificate authorities to be trusted, in place of the system's.
+    /// PEM file with the only certificate authorities to trust, instead of the system's.
     pub ca_file: Option<&'a PathBuf>,
-    /// Until the connection stands, TLS included.
+    /// Limit for DNS, TCP and TLS together. Must be shorter than `total_timeout`.
     pub connect_timeout: Duration,
-    /// Until the answer is read whole.
+    /// Limit until the whole response is read.
     pub total_timeout: Duration,
     /// Allow pooled connections for requests that move money.
     pub reuse_connections: bool,
 }
 
-/// What one account sends, and to which endpoint.
+/// Sends the requests of one account to its endpoint, and measures them.
 pub struct HttpClient {
     endpoint: Url,
-    wire: Arc<dyn Transport>,
-    meter: AccountMeter,
+    transport: Arc<dyn Transport>,
+    metrics: AccountMeter,
 }
 
-/// What a call is for.
+/// Whether a request may move money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestKind {
-    /// It may move money: sent once, and by default on a connection of its own.
+    /// May move money: sent once, and by default on a fresh connection.
     Refund,
-    /// It moves nothing, so a pooled connection may carry it.
+    /// Moves nothing, so it may use a pooled connection.
     Read,
 }
 
-/// What carries one call to its provider and brings the answer back: sockets, or a simulation of
-/// them.
+/// Carries one request to the server and brings the response back. The simulation plugs in here.
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
-    /// Sends `call` to `url` once and reads the answer whole. One that is longer than `longest`
-    /// bytes is unreadable.
-    async fn exchange(&self, url: Url, call: HttpRequest, kind: RequestKind, longest: usize) -> HttpOutcome;
+    /// Sends `request` to `url` once and reads the whole response. A body longer than `max_bytes`
+    /// makes the outcome unknown.
+    async fn exchange(&self, url: Url, request: HttpRequest, kind: RequestKind, max_bytes: usize) -> HttpOutcome;
 }
 
-/// The real wire: two clients, one for requests that move money, one for reads.
+/// Sends over real sockets, with one client for requests that move money and one for reads.
 ///
-/// They share no pool. A pooled connection may have been closed by the peer a moment ago, which a
-/// POST finds out only by failing: doubt for nothing.
+/// They share no pool. A server may have closed a pooled connection a moment ago, which a POST
+/// notices only by failing: that would be doubt for nothing.
 struct ReqwestTransport {
-    moving: Client,
-    reading: Client,
+    refund_client: Client,
+    read_client: Client,
 }
 
-/// Why an account cannot be used as it is configured.
+/// Why a client cannot be made from its settings.
 #[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The endpoint is not one that credentials may be sent to.
-    #[error("endpoint {endpoint} {fault}")]
+pub enum HttpClientError {
+    /// Credentials must not be sent to this endpoint.
+    #[error("endpoint {endpoint} {problem}")]
     Endpoint {
         /// Scheme and host only.
         endpoint: String,
-        /// To be read after it.
-        fault: &'static str,
+        /// Completes a sentence that begins with the endpoint.
+        problem: &'static str,
     },
-    /// The total timeout would run out first, and nothing could prove that no byte had left.
+    /// With a longer connect timeout the total timeout would end a connection attempt, and nothing
+    /// would prove that no byte had left.
     #[error("connect_timeout must be above zero and shorter than total_timeout")]
     Timeouts,
     /// The file with certificate authorities cannot be read.
-    #[error("cannot read the certificate authorities in {}: {fault}", path.display())]
+    #[error("cannot read the certificate authorities in {}: {problem}", path.display())]
     CaFile {
         /// As configured.
         path: PathBuf,
-        /// What is wrong.
-        fault: String,
+        /// What is wrong with it.
+        problem: String,
     },
-    /// A setting that does not fit where it travels.
-    #[error("{setting} {fault}")]
-    Setting {
-        /// Its name in [`super::AccountSettings`].
-        setting: &'static str,
-        /// To be read after it.
-        fault: &'static str,
-    },
-    /// The client library refuses.
-    #[error("the HTTP client cannot be made: {0}")]
+    /// The HTTP library cannot build a client.
+    #[error("cannot create the HTTP client: {0}")]
     Client(String),
 }
 
 impl HttpClient {
-    /// Checks the endpoint, reads the certificate authorities. Connects to nothing yet.
+    /// Checks the endpoint and reads the certificate authorities. Opens no connection.
     ///
     /// # Errors
-    /// [`ConnectError`]
-    pub fn new(settings: &HttpSettings<'_>) -> Result<Self, ConnectError> {
+    /// [`HttpClientError`]
+    pub fn new(settings: &HttpSettings<'_>) -> Result<Self, HttpClientError> {
         let endpoint = parse_endpoint(settings.endpoint)?;
         if settings.connect_timeout.is_zero() || settings.connect_timeout >= settings.total_timeout {
-            return Err(ConnectError::Timeouts);
+            return Err(HttpClientError::Timeouts);
         }
         let trusted = trusted_authorities(&endpoint, settings.ca_file)?;
-        let build = |builder: ClientBuilder| builder.build().map_err(|error| ConnectError::Client(chain_of(error)));
+        let build =
+            |builder: ClientBuilder| builder.build().map_err(|error| HttpClientError::Client(describe_error(error)));
         let base = || {
             let base = base_client(settings);
             match &trusted {
@@ -183,53 +176,54 @@ impl HttpClient {
                 None => base,
             }
         };
-        let moving = if settings.reuse_connections { base() } else { base().pool_max_idle_per_host(0) };
-        let wire = Arc::new(ReqwestTransport { moving: build(moving)?, reading: build(base())? });
-        Ok(Self { endpoint, wire, meter: AccountMeter::off() })
+        let refund_client = if settings.reuse_connections { base() } else { base().pool_max_idle_per_host(0) };
+        let transport =
+            Arc::new(ReqwestTransport { refund_client: build(refund_client)?, read_client: build(base())? });
+        Ok(Self { endpoint, transport, metrics: AccountMeter::off() })
     }
 
-    /// A client whose calls another wire carries.
+    /// A client that sends over another transport.
     ///
     /// # Errors
-    /// [`ConnectError::Endpoint`]
-    pub fn over(wire: Arc<dyn Transport>, endpoint: &Url) -> Result<Self, ConnectError> {
-        Ok(Self { endpoint: parse_endpoint(endpoint)?, wire, meter: AccountMeter::off() })
+    /// [`HttpClientError::Endpoint`]
+    pub fn with_transport(transport: Arc<dyn Transport>, endpoint: &Url) -> Result<Self, HttpClientError> {
+        Ok(Self { endpoint: parse_endpoint(endpoint)?, transport, metrics: AccountMeter::off() })
     }
 
-    /// The same, and every call is measured.
+    /// The same client, with every request measured by `metrics`.
     #[must_use]
-    pub fn measured(self, meter: AccountMeter) -> Self {
-        Self { meter, ..self }
+    pub fn with_metrics(self, metrics: AccountMeter) -> Self {
+        Self { metrics, ..self }
     }
 
-    /// Sends a request that moves money: once, and by default on a connection of its own.
-    pub async fn send_once(&self, call: HttpRequest) -> HttpOutcome {
-        self.exchange(self.url_of(&call), call, RequestKind::Refund, REFUND_REPLY_BYTES).await
+    /// Sends a request that may move money: once, and by default on a fresh connection.
+    pub async fn send_once(&self, request: HttpRequest) -> HttpOutcome {
+        self.exchange(self.url_of(&request), request, RequestKind::Refund, MAX_REFUND_REPLY_BYTES).await
     }
 
-    /// Sends a request that moves nothing, on a pooled connection; an answer longer than `longest`
-    /// bytes is unreadable.
-    pub async fn read(&self, call: HttpRequest, longest: usize) -> HttpOutcome {
-        self.exchange(self.url_of(&call), call, RequestKind::Read, longest).await
+    /// Sends a request that moves nothing. A body longer than `max_bytes` makes the outcome
+    /// unknown.
+    pub async fn read(&self, request: HttpRequest, max_bytes: usize) -> HttpOutcome {
+        self.exchange(self.url_of(&request), request, RequestKind::Read, max_bytes).await
     }
 
-    /// As [`HttpClient::read`], with a query. A query may be logged on its way: it never holds a
+    /// As [`HttpClient::read`], with a query. Proxies may log a query, so it never holds a
     /// credential.
-    pub async fn read_with_query(&self, call: HttpRequest, query: &'static str, longest: usize) -> HttpOutcome {
-        let mut url = self.url_of(&call);
+    pub async fn read_with_query(&self, request: HttpRequest, query: &'static str, max_bytes: usize) -> HttpOutcome {
+        let mut url = self.url_of(&request);
         url.set_query(Some(query));
-        self.exchange(url, call, RequestKind::Read, longest).await
+        self.exchange(url, request, RequestKind::Read, max_bytes).await
     }
 
-    /// Scheme, host and port of the provider.
+    /// Scheme, host and port of the endpoint.
     pub fn origin(&self) -> String {
         self.endpoint.origin().ascii_serialization()
     }
 
-    /// The span and the measurement of one call. Neither adds anything to what is sent, and neither
-    /// holds a path: it may name an order.
-    async fn exchange(&self, url: Url, call: HttpRequest, kind: RequestKind, longest: usize) -> HttpOutcome {
-        let method = call.method.clone();
+    /// Wraps one request in a span and measures it. Neither adds anything to what is sent, and
+    /// neither contains the path, which may name an order.
+    async fn exchange(&self, url: Url, request: HttpRequest, kind: RequestKind, max_bytes: usize) -> HttpOutcome {
+        let method = request.method.clone();
         let span = debug_span!(
             "http",
             otel.kind = "client",
@@ -242,27 +236,27 @@ impl HttpClient {
             otel.status_code = Empty
         );
         let start = Instant::now();
-        let exchange = self.wire.exchange(url, call, kind, longest).instrument(span.clone()).await;
-        let end = exchange.end();
+        let outcome = self.transport.exchange(url, request, kind, max_bytes).instrument(span.clone()).await;
+        let end = outcome.request_end();
         if let RequestEnd::Answered(status) = end {
             span.record("http.response.status_code", i64::from(status));
         }
         if let Some(kind) = end.error_type() {
             span.record("error.type", kind.as_ref()).record("otel.status_code", "ERROR");
         }
-        self.meter.requested(method.as_str(), kind.as_str(), end, start.elapsed());
-        exchange
+        self.metrics.requested(method.as_str(), kind.as_str(), end, start.elapsed());
+        outcome
     }
 
-    fn url_of(&self, call: &HttpRequest) -> Url {
+    fn url_of(&self, request: &HttpRequest) -> Url {
         let mut url = self.endpoint.clone();
-        url.set_path(&call.path);
+        url.set_path(&request.path);
         url
     }
 }
 
 impl RequestKind {
-    /// The word used in the metrics.
+    /// The value of the metrics' label `kind`.
     const fn as_str(self) -> &'static str {
         match self {
             RequestKind::Refund => "refund",
@@ -273,110 +267,77 @@ impl RequestKind {
 
 #[async_trait]
 impl Transport for ReqwestTransport {
-    async fn exchange(&self, url: Url, call: HttpRequest, kind: RequestKind, longest: usize) -> HttpOutcome {
+    async fn exchange(&self, url: Url, request: HttpRequest, kind: RequestKind, max_bytes: usize) -> HttpOutcome {
         let client = match kind {
-            RequestKind::Refund => &self.moving,
-            RequestKind::Read => &self.reading,
+            RequestKind::Refund => &self.refund_client,
+            RequestKind::Read => &self.read_client,
         };
-        let sent = client.request(call.method, url).headers(call.headers).body(call.body).send().await;
+        let sent = client.request(request.method, url).headers(request.headers).body(request.body).send().await;
         match sent {
-            Ok(response) => whole_answer(response, longest).await,
+            Ok(response) => read_response(response, max_bytes).await,
             Err(error) if error.is_connect() => {
-                HttpOutcome::NotSent { why: format!("no connection: {}", chain_of(error)) }
+                HttpOutcome::NotSent { evidence: format!("no connection: {}", describe_error(error)) }
             }
-            Err(error) => lost("no answer", error),
+            Err(error) => unknown("no answer", error),
         }
     }
 }
 
 impl HttpOutcome {
-    /// What the call means for a refund: what the adapter reads in the answer, or what the answer's
-    /// absence means.
-    pub fn into_outcome(self, read: impl FnOnce(&HttpResponse) -> Outcome) -> Outcome {
-        match self {
-            HttpOutcome::Answered(answer) => read(&answer),
-            HttpOutcome::NotSent { why } => not_sent(&why),
-            HttpOutcome::Lost { reason, evidence } => Outcome::Unknown { reason, evidence },
-        }
-    }
-
-    fn end(&self) -> RequestEnd {
+    fn request_end(&self) -> RequestEnd {
         match self {
             HttpOutcome::Answered(answer) => RequestEnd::Answered(answer.status),
             HttpOutcome::NotSent { .. } => RequestEnd::Failed("not_sent"),
-            HttpOutcome::Lost { reason, .. } => RequestEnd::Failed(reason.as_str()),
-        }
-    }
-
-    /// What a look showed: what the adapter reads in the answer, or why nothing was learnt.
-    pub fn into_lookup(self, read: impl FnOnce(&HttpResponse) -> Lookup) -> Lookup {
-        match self {
-            HttpOutcome::Answered(answer) => read(&answer),
-            HttpOutcome::NotSent { why: evidence } | HttpOutcome::Lost { evidence, .. } => {
-                Lookup::unavailable(evidence)
-            }
+            HttpOutcome::Unknown { reason, .. } => RequestEnd::Failed(reason.as_str()),
         }
     }
 }
 
-/// The outcome of a request of which no byte left.
-pub(crate) fn not_sent(why: &str) -> Outcome {
-    Outcome::NotSent {
-        error: ProviderError {
-            code: String::new(),
-            message: provider_text(why),
-            http_status: 0,
-            category: ErrorCategory::Other,
-        },
-        retry_at: None,
-    }
-}
-
-async fn whole_answer(mut response: Response, longest: usize) -> HttpOutcome {
+async fn read_response(mut response: Response, max_bytes: usize) -> HttpOutcome {
     let status = response.status().as_u16();
     let headers = std::mem::take(response.headers_mut());
-    // Counted as it comes: a Content-Length is only what the peer says.
+    // Counts the bytes received: Content-Length is only the server's claim.
     let mut body = BytesMut::new();
     loop {
         match response.chunk().await {
             Ok(None) => return HttpOutcome::Answered(HttpResponse { status, headers, body: body.freeze() }),
-            Ok(Some(chunk)) if body.len().saturating_add(chunk.len()) > longest => {
-                return HttpOutcome::Lost {
+            Ok(Some(chunk)) if body.len().saturating_add(chunk.len()) > max_bytes => {
+                return HttpOutcome::Unknown {
                     reason: DoubtReason::UnreadableReply,
-                    evidence: format!("HTTP {status} with a body longer than {longest} bytes"),
+                    evidence: format!("HTTP {status} with a body longer than {max_bytes} bytes"),
                 };
             }
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Err(error) => return lost(&format!("HTTP {status}, and the body never came whole"), error),
+            Err(error) => return unknown(&format!("HTTP {status} with an incomplete body"), error),
         }
     }
 }
 
-fn lost(seen: &str, error: reqwest::Error) -> HttpOutcome {
+fn unknown(what: &str, error: reqwest::Error) -> HttpOutcome {
     let reason = if error.is_timeout() { DoubtReason::Timeout } else { DoubtReason::ConnectionLost };
-    HttpOutcome::Lost { reason, evidence: provider_text(&format!("{seen}: {}", chain_of(error))) }
+    HttpOutcome::Unknown { reason, evidence: sanitize_provider_text(&format!("{what}: {}", describe_error(error))) }
 }
 
-/// The error and its causes in one line, each said once. Without the URL, which says nothing that
-/// the account does not.
-fn chain_of(error: reqwest::Error) -> String {
+/// The error and its causes in one line, without repetitions and without the URL, which adds
+/// nothing to the account's name.
+fn describe_error(error: reqwest::Error) -> String {
     let error = error.without_url();
-    let mut said = vec![error.to_string()];
+    let mut messages = vec![error.to_string()];
     let mut cause = error.source();
     while let Some(inner) = cause {
-        // Some causes end in the address of a manual, which helps nobody who reads of a refund.
-        let words = inner.to_string();
-        let words = words.split(": https://").next().unwrap_or_default().to_owned();
-        if !said.iter().any(|before| before.contains(&words)) {
-            said.push(words);
+        // Some causes end in the address of a manual for developers.
+        let message = inner.to_string();
+        let message = message.split(": https://").next().unwrap_or_default().to_owned();
+        if !messages.iter().any(|before| before.contains(&message)) {
+            messages.push(message);
         }
         cause = inner.source();
     }
-    provider_text(&said.join(": "))
+    sanitize_provider_text(&messages.join(": "))
 }
 
 fn base_client(settings: &HttpSettings<'_>) -> ClientBuilder {
-    // `main` installs the provider first thing; a test that builds a client alone has no `main`.
+    // rustls needs a process-wide crypto provider. Nothing else installs one.
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
@@ -389,31 +350,31 @@ fn base_client(settings: &HttpSettings<'_>) -> ClientBuilder {
         .http1_only()
         .connect_timeout(settings.connect_timeout)
         .timeout(settings.total_timeout)
-        // Most servers close an idle connection after 15 s or more; one that is closed at that
-        // moment fails a read for nothing.
+        // Most servers close an idle connection after 15 s or more. Reusing a connection just as
+        // the server closes it would fail a read for nothing.
         .pool_idle_timeout(Duration::from_secs(10));
     if settings.endpoint.scheme() == "http" {
-        // What the word resolves to is not ours to know; the password goes nowhere but to this
-        // machine.
+        // The resolver could map "localhost" to another machine. Pinning it to the loopback
+        // addresses keeps the password on this one.
         let loopback = [([127, 0, 0, 1], 0).into(), ([0, 0, 0, 0, 0, 0, 0, 1], 0).into()];
         return builder.resolve_to_addrs("localhost", &loopback);
     }
     builder.https_only(true)
 }
 
-fn parse_endpoint(endpoint: &Url) -> Result<Url, ConnectError> {
-    let fault = |fault| ConnectError::Endpoint { endpoint: endpoint.origin().ascii_serialization(), fault };
+fn parse_endpoint(endpoint: &Url) -> Result<Url, HttpClientError> {
+    let invalid = |problem| HttpClientError::Endpoint { endpoint: endpoint.origin().ascii_serialization(), problem };
     match endpoint.scheme() {
         "https" => {}
         "http" if is_loopback(endpoint) => {}
-        "http" => return Err(fault("must be https: plain http is for loopback alone")),
-        _ => return Err(fault("must be an https URL")),
+        "http" => return Err(invalid("must be https: plain http is allowed to loopback only")),
+        _ => return Err(invalid("must be an https URL")),
     }
     if !endpoint.username().is_empty() || endpoint.password().is_some() {
-        return Err(fault("must hold no user and no password"));
+        return Err(invalid("must contain no user and no password"));
     }
     if !matches!(endpoint.path(), "" | "/") || endpoint.query().is_some() || endpoint.fragment().is_some() {
-        return Err(fault("must hold no path, no query and no fragment"));
+        return Err(invalid("must contain no path, no query and no fragment"));
     }
     Ok(endpoint.clone())
 }
@@ -424,24 +385,24 @@ fn is_loopback(endpoint: &Url) -> bool {
     host == "localhost" || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// None where the system's own are to be trusted.
-fn trusted_authorities(endpoint: &Url, file: Option<&PathBuf>) -> Result<Option<Vec<Certificate>>, ConnectError> {
+/// Reads the configured CA file. None: trust the system's authorities.
+fn trusted_authorities(endpoint: &Url, file: Option<&PathBuf>) -> Result<Option<Vec<Certificate>>, HttpClientError> {
     let Some(path) = file else {
-        // Plain http needs none, and a machine without any must still be able to use it.
+        // Plain http needs no authorities, and must work on a machine that has none.
         return Ok((endpoint.scheme() == "http").then(Vec::new));
     };
-    let fault = |fault: String| ConnectError::CaFile { path: path.clone(), fault };
-    let pem = fs::read(path).map_err(|error| fault(error.to_string()))?;
-    authorities_in(&pem).map(Some).map_err(fault)
+    let invalid = |problem: String| HttpClientError::CaFile { path: path.clone(), problem };
+    let pem = fs::read(path).map_err(|error| invalid(error.to_string()))?;
+    authorities_in(&pem).map(Some).map_err(invalid)
 }
 
-/// The certificates in a PEM text: at least one.
+/// Parses the certificates of a PEM bundle; at least one is required.
 ///
 /// # Errors
-/// In which way it is none, in words.
+/// What is wrong with the bundle, as half a sentence for a person.
 pub(crate) fn authorities_in(pem: &[u8]) -> Result<Vec<Certificate>, String> {
-    let authorities = Certificate::from_pem_bundle(pem).map_err(chain_of)?;
-    if authorities.is_empty() { Err("it holds no PEM certificate".to_owned()) } else { Ok(authorities) }
+    let authorities = Certificate::from_pem_bundle(pem).map_err(describe_error)?;
+    if authorities.is_empty() { Err("it contains no PEM certificate".to_owned()) } else { Ok(authorities) }
 }
 
 #[cfg(test)]

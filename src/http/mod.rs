@@ -1,3 +1,3 @@
-//! Outgoing HTTP.
+//! The client for outgoing HTTP requests. It knows no provider.
 
 pub mod client;

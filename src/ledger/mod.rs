@@ -22,7 +22,8 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::domain::clock::Timestamp;
-use crate::domain::event::{Event, EventRecord};
+use crate::domain::event::Event;
+use crate::domain::history::EventRecord;
 use crate::domain::ids::{AccountName, ProviderKind, RefundId};
 use crate::domain::place::{Destination, Place};
 use crate::domain::refund::{Intent, Refund};

@@ -1,4 +1,4 @@
-//! From settings to an account that is ready to be used. Nothing is sent.
+//! Builds an account from its settings. Sends nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,20 +11,20 @@ use crate::domain::contract::{Deduplication, LookupKind, RetryContract};
 use crate::domain::ids::ProviderKind;
 use crate::domain::money::Currency;
 use crate::domain::place::Place;
-use crate::http::client::{ConnectError, HttpClient, HttpSettings, Transport};
-use crate::providers::debitsuccess::{Debitsuccess, Service};
+use crate::http::client::{HttpClient, HttpSettings, Transport};
+use crate::providers::debitsuccess::{Debitsuccess, DebitsuccessService};
 use crate::providers::instrumented::Instrumented;
 use crate::providers::namecom::Namecom;
 use crate::providers::secret::Secret;
 use crate::providers::sectigo::Sectigo;
 use crate::providers::{
-    Account, AccountSettings, FormerPlace, ProviderSettings, RefundProvider, Url, ValidationProvider,
+    Account, AccountSettings, ConnectError, FormerPlace, ProviderSettings, RefundProvider, Url, ValidationProvider,
 };
 use crate::telemetry::metrics::Metrics;
 
 impl Account {
-    /// Makes the account: its contract, its scope and its wire, all measured by `metrics`. Connects
-    /// to nothing yet.
+    /// Builds the account: retry contract, place, HTTP client and adapter, all measured by
+    /// `metrics`. Opens no connection.
     ///
     /// # Errors
     /// [`ConnectError`], in a sentence that names the setting or the file but not the account.
@@ -39,25 +39,24 @@ impl Account {
             ca_file: settings.ca_file.as_ref(),
             connect_timeout: settings.connect_timeout,
             total_timeout: settings.total_timeout,
-            // Where nothing deduplicates, a connection that the peer has just closed is doubt that
-            // only a person can settle.
+            // At a provider that does not deduplicate, a pooled connection that the server has just
+            // closed would cause a doubt that only a person can resolve.
             reuse_connections: settings.reuse_connections && contract.deduplication != Deduplication::None,
         })?;
         Self::with_client(settings, clock, http, contract, metrics)
     }
 
-    /// Makes the account over a wire that the caller brings: the adapters are the real ones, down
-    /// to the bytes.
+    /// Builds the account over the caller's transport, with the real adapters.
     ///
     /// # Errors
     /// As [`Account::connect`].
-    pub fn connect_over(
-        wire: Arc<dyn Transport>,
+    pub fn connect_with_transport(
+        transport: Arc<dyn Transport>,
         settings: AccountSettings,
         clock: Arc<dyn Clock>,
     ) -> Result<Account, ConnectError> {
         let contract = settings.login.contract(settings.settle_time);
-        let http = HttpClient::over(wire, &settings.endpoint)?;
+        let http = HttpClient::with_transport(transport, &settings.endpoint)?;
         Self::with_client(settings, clock, http, contract, &Metrics::off())
     }
 
@@ -72,34 +71,36 @@ impl Account {
         let (place, former) = (settings.place(), settings.former_places());
         let name = settings.name.clone();
         let (host, port) = (settings.endpoint.host_str(), settings.endpoint.port_or_known_default());
-        let meter = metrics.of_account(&name, provider, host.unwrap_or_default(), port.unwrap_or_default());
-        let http = http.measured(meter.clone());
+        let account_metrics = metrics.of_account(&name, provider, host.unwrap_or_default(), port.unwrap_or_default());
+        let http = http.with_metrics(account_metrics.clone());
         let secret = Secret::new(settings.login.secret().clone());
-        let (adapter, status): (Arc<dyn RefundProvider>, Option<Arc<dyn ValidationProvider>>) =
-            match settings.login.clone() {
-                ProviderSettings::Sectigo { login_name, login_password: _ } => {
-                    let sectigo = Arc::new(Sectigo::new(http, login_name, secret.clone()));
-                    (Arc::new(Instrumented::new(sectigo.clone(), name, provider, meter.clone())), Some(sectigo))
-                }
-                ProviderSettings::Namecom { username, token: _, key_lifetime: _ } => {
-                    let namecom = Arc::new(Namecom::new(http, username, secret.clone(), clock)?);
-                    (Arc::new(Instrumented::new(namecom, name, provider, meter.clone())), None)
-                }
-                ProviderSettings::Debitsuccess {
-                    username,
-                    password: _,
-                    path,
-                    service_namespace,
-                    data_namespace,
-                    action_prefix,
-                } => {
-                    let password = secret.clone();
-                    let service =
-                        Service { username, password, path, service_namespace, data_namespace, action_prefix };
-                    let debitsuccess = Arc::new(Debitsuccess::new(http, service)?);
-                    (Arc::new(Instrumented::new(debitsuccess, name, provider, meter.clone())), None)
-                }
-            };
+        let (refunds, validation): (Arc<dyn RefundProvider>, Option<Arc<dyn ValidationProvider>>) = match settings
+            .login
+            .clone()
+        {
+            ProviderSettings::Sectigo { login_name, login_password: _ } => {
+                let sectigo = Arc::new(Sectigo::new(http, login_name, secret.clone()));
+                (Arc::new(Instrumented::new(sectigo.clone(), name, provider, account_metrics.clone())), Some(sectigo))
+            }
+            ProviderSettings::Namecom { username, token: _, key_lifetime: _ } => {
+                let namecom = Arc::new(Namecom::new(http, username, secret.clone(), clock)?);
+                (Arc::new(Instrumented::new(namecom, name, provider, account_metrics.clone())), None)
+            }
+            ProviderSettings::Debitsuccess {
+                username,
+                password: _,
+                path,
+                service_namespace,
+                data_namespace,
+                action_prefix,
+            } => {
+                let password = secret.clone();
+                let service =
+                    DebitsuccessService { username, password, path, service_namespace, data_namespace, action_prefix };
+                let debitsuccess = Arc::new(Debitsuccess::new(http, service)?);
+                (Arc::new(Instrumented::new(debitsuccess, name, provider, account_metrics.clone())), None)
+            }
+        };
         Ok(Account {
             name: settings.name,
             provider,
@@ -111,20 +112,18 @@ impl Account {
             requests_per_hour: settings.requests_per_hour,
             pending_limit: settings.pending_limit,
             secret,
-            adapter,
-            status,
-            meter,
+            refunds,
+            validation,
+            metrics: account_metrics,
         })
     }
 }
 
 impl AccountSettings {
-    /// Where the account is.
     pub fn place(&self) -> Place {
         self.place_of(&self.endpoint, self.login.name())
     }
 
-    /// Where it was before.
     pub fn former_places(&self) -> Vec<Place> {
         let place = |former: &FormerPlace| {
             let endpoint = former.endpoint.as_ref().unwrap_or(&self.endpoint);
@@ -162,7 +161,7 @@ impl ProviderSettings {
         }
     }
 
-    /// What the provider is documented to do about a second send.
+    /// What the provider documents about a repeated request.
     fn contract(&self, settle_time: Duration) -> RetryContract {
         let (deduplication, lookup) = match self {
             ProviderSettings::Sectigo { .. } => (Deduplication::None, LookupKind::TargetState),
@@ -175,14 +174,14 @@ impl ProviderSettings {
     }
 }
 
-/// Where the login `login_name` is at `endpoint`.
+/// The place of the login `login_name` at `endpoint`.
 pub fn place_of(provider: ProviderKind, endpoint: &Url, login_name: &str, currency: Currency) -> Place {
     let endpoint = endpoint.origin().ascii_serialization();
     Place { endpoint, login: login_digest(provider, login_name), currency }
 }
 
-/// A digest of provider and login name, so that no login name stands in the ledger. The NUL keeps
-/// the two apart.
+/// A digest of provider and login name, so that the ledger contains no login names. The NUL
+/// separates the two.
 fn login_digest(provider: ProviderKind, login_name: &str) -> String {
     let digest = Sha256::digest(format!("{provider}\0{login_name}"));
     digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
@@ -246,23 +245,23 @@ mod tests {
         false
     )]
     #[case(debitsuccess("/s.svc", "p", "http://a/"), Deduplication::Reject, LookupKind::Refund, false)]
-    fn each_provider_has_its_contract(
+    fn each_provider_has_its_retry_contract(
         #[case] login: ProviderSettings,
         #[case] deduplication: Deduplication,
         #[case] lookup: LookupKind,
-        #[case] tells_status: bool,
+        #[case] has_validation: bool,
     ) {
         let account = connect(login).unwrap();
         let settle_time = Duration::from_secs(600);
         assert_eq!(account.contract, RetryContract { deduplication, lookup, settle_time });
-        assert_eq!(account.status.is_some(), tells_status);
+        assert_eq!(account.validation.is_some(), has_validation);
         assert_eq!(account.place.endpoint, "http://127.0.0.1:7101");
         let [former] = account.former.as_slice() else { panic!("{:?}", account.former) };
         assert_eq!(account.place.differing_fields(former), ["login"], "what is left out is the present one");
     }
 
     #[test]
-    fn a_login_is_told_from_others_without_its_name() {
+    fn a_login_digest_distinguishes_logins_without_their_name() {
         let digest = |login| connect(login).unwrap().place.login;
         assert_eq!(digest(sectigo()), digest(sectigo()));
         assert_ne!(digest(sectigo()), digest(namecom("demo")));
@@ -271,14 +270,14 @@ mod tests {
     }
 
     #[rstest]
-    #[case(namecom("de:mo"), "username must hold no \":\" (HTTP Basic)")]
+    #[case(namecom("de:mo"), "username must contain no \":\" (HTTP Basic)")]
     #[case(debitsuccess("s.svc", "p", "http://a/"), "path must begin with \"/\"")]
     #[case(
         debitsuccess("/s.svc", "p\u{1}", "http://a/"),
-        "password must hold no control character: XML cannot carry it"
+        "password must contain no control character: XML cannot represent it"
     )]
     #[case(debitsuccess("/s.svc", "p", "a b"), "action_prefix must be a URI: ASCII, no blank, no quotation mark")]
-    fn a_setting_that_does_not_fit_is_named(#[case] login: ProviderSettings, #[case] sentence: &str) {
+    fn an_unusable_setting_is_named(#[case] login: ProviderSettings, #[case] sentence: &str) {
         assert_eq!(connect(login).err().as_deref(), Some(sentence));
     }
 }

@@ -1,7 +1,7 @@
-//! Watches any provider from outside: a span, a measurement and one line for each call, and not a
-//! word in the adapters.
+//! A decorator for any provider: a span, a measurement and one log line for each call, so that the
+//! adapters contain none.
 //!
-//! No text of the provider is logged here, only kinds and codes: its words may name people.
+//! Logs only kinds and codes, never the provider's texts: those may name people.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,28 +16,28 @@ use crate::domain::outcome::{AttemptReport, Lookup, Outcome};
 use crate::domain::probe::ProbeReport;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::target::{FieldViolation, Target};
-use crate::providers::{RefundProvider, Turns};
+use crate::providers::{RefundProvider, RequestLimiter};
 use crate::telemetry::metrics::AccountMeter;
 
-/// A provider, watched.
+/// A provider with instrumentation.
 pub struct Instrumented<P> {
     inner: Arc<P>,
     account: AccountName,
     provider: ProviderKind,
-    meter: AccountMeter,
+    metrics: AccountMeter,
 }
 
 impl<P: RefundProvider> Instrumented<P> {
-    /// Watches `inner`, the wire of `account`.
-    pub fn new(inner: Arc<P>, account: AccountName, provider: ProviderKind, meter: AccountMeter) -> Self {
-        Self { inner, account, provider, meter }
+    /// Instruments `inner`, the adapter of `account`.
+    pub fn new(inner: Arc<P>, account: AccountName, provider: ProviderKind, metrics: AccountMeter) -> Self {
+        Self { inner, account, provider, metrics }
     }
 }
 
 #[async_trait]
 impl<P: RefundProvider> RefundProvider for Instrumented<P> {
     async fn refund(&self, intent: &Intent, credential: Option<&str>) -> AttemptReport {
-        // Where nothing but the log listens, the attempt's own span says as much.
+        // DEBUG, because the span of the attempt already holds these fields.
         let span = debug_span!(
             "provider", call = "refund", account = %self.account, provider = %self.provider, refund = %intent.id
         );
@@ -45,12 +45,12 @@ impl<P: RefundProvider> RefundProvider for Instrumented<P> {
             let start = Instant::now();
             let report = self.inner.refund(intent, credential).await;
             let duration = start.elapsed();
-            self.meter.attempted(kind_of(&report.outcome), duration);
+            self.metrics.attempted(kind_of(&report.outcome), duration);
             debug!(
                 outcome = kind_of(&report.outcome),
                 detail = detail_of(&report.outcome),
                 duration_ms = milliseconds(duration),
-                "provider answered a refund"
+                "refund request ended"
             );
             report
         }
@@ -66,38 +66,39 @@ impl<P: RefundProvider> RefundProvider for Instrumented<P> {
         self.inner.check_target(target, currency)
     }
 
-    async fn lookup(&self, refund: &Refund, turns: &dyn Turns) -> Lookup {
+    async fn lookup(&self, refund: &Refund, limiter: &dyn RequestLimiter) -> Lookup {
         let span = info_span!(
             "provider", call = "lookup", account = %self.account, provider = %self.provider, refund = %refund.id()
         );
         async {
             let start = Instant::now();
-            let lookup = self.inner.lookup(refund, turns).await;
+            let lookup = self.inner.lookup(refund, limiter).await;
             let duration = start.elapsed();
             let (found, detail) = match &lookup {
                 Lookup::Found(outcome) => (kind_of(outcome), detail_of(outcome)),
                 Lookup::NotFound { .. } => ("not_found", ""),
                 Lookup::Unavailable { .. } => ("unavailable", ""),
             };
-            self.meter.looked(found, duration);
-            debug!(found, detail, duration_ms = milliseconds(duration), "provider answered a lookup");
+            self.metrics.looked(found, duration);
+            debug!(found, detail, duration_ms = milliseconds(duration), "lookup ended");
             lookup
         }
         .instrument(span)
         .await
     }
-    async fn probe(&self, turns: &dyn Turns) -> ProbeReport {
+
+    async fn probe(&self, limiter: &dyn RequestLimiter) -> ProbeReport {
         let span = info_span!("provider", call = "probe", account = %self.account, provider = %self.provider);
         async {
             let start = Instant::now();
-            let report = self.inner.probe(turns).await;
-            // Its findings quote the provider.
+            let report = self.inner.probe(limiter).await;
+            // The findings quote the provider, so only their number is logged.
             debug!(
                 reached = report.reached,
                 credentials = report.credentials.as_str(),
                 findings = i64::try_from(report.findings.len()).unwrap_or(i64::MAX),
                 duration_ms = milliseconds(start.elapsed()),
-                "the provider was probed"
+                "probe ended"
             );
             report
         }
@@ -106,7 +107,7 @@ impl<P: RefundProvider> RefundProvider for Instrumented<P> {
     }
 }
 
-/// As a number: a trace would hold one without a sign as text.
+/// An i64, because a trace would show a u128 as text.
 fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
@@ -121,7 +122,7 @@ fn kind_of(outcome: &Outcome) -> &'static str {
     }
 }
 
-/// The provider's code or the kind of doubt.
+/// The provider's code, or the reason of the doubt.
 fn detail_of(outcome: &Outcome) -> &str {
     match outcome {
         Outcome::Refunded(_) | Outcome::Accepted(_) => "",
@@ -132,58 +133,34 @@ fn detail_of(outcome: &Outcome) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-    use std::sync::Mutex;
-
     use secrecy::SecretString;
-    use tracing_subscriber::fmt::MakeWriter;
 
     use crate::domain::target::{SectigoTarget, Target};
     use crate::providers::ProviderSettings;
     use crate::providers::testing::fixtures;
+    use crate::providers::testing::log_capture::LogCapture;
     use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
-    #[derive(Default)]
-    struct Lines(Mutex<Vec<u8>>);
-
-    impl Write for &Lines {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl<'a> MakeWriter<'a> for Lines {
-        type Writer = &'a Lines;
-
-        fn make_writer(&'a self) -> Self::Writer {
-            self
-        }
-    }
-
     #[tokio::test]
-    async fn a_call_is_one_line_of_kinds_and_codes() {
-        let said = "HTTP/1.1 200 OK\r\nContent-Length: 41\r\n\r\n-18\nThe order of Ada Lovelace is too old.  ";
-        let peer = ScriptedServer::start(Script::Say(said)).await;
+    async fn a_call_logs_one_line_of_kinds_and_codes() {
+        let answer = "HTTP/1.1 200 OK\r\nContent-Length: 41\r\n\r\n-18\nThe order of Ada Lovelace is too old.  ";
+        let server = ScriptedServer::start(Script::Send(answer)).await;
         let login = ProviderSettings::Sectigo {
             login_name: "demo".to_owned(),
             login_password: SecretString::from("c4nary-secret"),
         };
         let intent = fixtures::intent("r-1", Target::Sectigo(SectigoTarget::new("1000001", 11).unwrap()));
-        let lines = std::sync::Arc::new(Lines::default());
+        let log = LogCapture::default();
+        let writer = log.clone();
         let subscriber = tracing_subscriber::fmt()
-            .with_writer(lines.clone())
+            .with_writer(move || writer.clone())
             .with_ansi(false)
             .with_env_filter("recoup=debug")
             .finish();
         let guard = tracing::subscriber::set_default(subscriber);
-        fixtures::account(&peer, login).adapter.refund(&intent, None).await;
+        fixtures::account(&server, login).refunds.refund(&intent, None).await.outcome;
         drop(guard);
-        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let text = log.text();
         assert_eq!(text.lines().count(), 1, "{text}");
         for part in [
             "call=\"refund\"",

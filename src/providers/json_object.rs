@@ -1,7 +1,8 @@
-//! JSON objects, and nothing in their place.
+//! Deserialization of JSON objects only.
 //!
-//! The derived readers also take an array for a struct, member by member. A provider that documents
-//! an object and sends an array has said something else, and it must not be read as a yes.
+//! serde's derived readers also accept an array for a struct, member by member. If a provider
+//! documents an object and sends an array, the answer means something else and must not be read as
+//! a success.
 
 use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;

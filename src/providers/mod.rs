@@ -1,9 +1,8 @@
-//! The providers: three very different wires behind one trait, and the registry of configured
-//! accounts.
+//! The providers: one trait over three very different protocols, and the configured accounts.
 //!
-//! An adapter turns a provider's answer into an [`AttemptReport`]: what the answer *means* for the
-//! refund and for the account. It decides nothing: what follows is the engine's business, by the
-//! account's [`RetryContract`].
+//! An adapter translates a provider's answer into an [`AttemptReport`], which says what the answer
+//! *means* for the refund and for the account. It decides nothing: the engine decides what follows,
+//! by the account's [`RetryContract`].
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-/// Where a provider is; by this name, so that nobody else needs to name the HTTP crate.
+/// The type of an endpoint, re-exported so that other layers need not name the HTTP crate.
 pub use reqwest::Url;
 use secrecy::SecretString;
 
@@ -24,18 +23,19 @@ use crate::domain::probe::ProbeReport;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::target::{FieldViolation, Target};
 use crate::domain::validation::{OrderKey, StatusAnswer};
+use crate::http::client::HttpClientError;
 use crate::providers::secret::Secret;
 use crate::telemetry::metrics::AccountMeter;
 
-pub use crate::http::client::ConnectError;
 pub use account::place_of;
 
 mod account;
 pub mod debitsuccess;
+mod http_outcome;
 pub mod instrumented;
 mod json_object;
 pub mod namecom;
-mod probing;
+mod probe_run;
 mod redact;
 pub mod secret;
 pub mod sectigo;
@@ -43,20 +43,20 @@ pub mod sectigo;
 pub(crate) mod testing;
 pub(crate) mod text;
 
-/// One account at one provider.
+/// Refunds and lookups of one account at its provider.
 #[async_trait]
 pub trait RefundProvider: Send + Sync + 'static {
-    /// Sends one refund request: one call is one wire request, never more. `engine/attempt.rs` is
-    /// the only caller, after the attempt is on disk. `credential` is what was recorded with the
-    /// attempt: under another one nothing is sent.
+    /// Sends one refund request: one call is one wire request, never more. Only the engine's
+    /// attempt calls this, after the attempt is on disk. `credential` is the digest recorded with
+    /// the attempt; with another secret in use nothing is sent.
     async fn refund(&self, intent: &Intent, credential: Option<&str>) -> AttemptReport;
 
-    /// Asks what became of a refund. Moves nothing. The caller has taken the turn of the first
-    /// request; each further one waits for one of `turns`.
-    async fn lookup(&self, refund: &Refund, turns: &dyn Turns) -> Lookup;
+    /// Looks up what became of a refund. Moves nothing. The caller has acquired a permit for the
+    /// first request; each further request acquires one from `limiter`.
+    async fn lookup(&self, refund: &Refund, limiter: &dyn RequestLimiter) -> Lookup;
 
-    /// A keyed digest of the secret that the deduplication keys of a refund are bound to: under
-    /// another one, an earlier key counts as expired. None where keys are not bound to a secret.
+    /// A digest, keyed by the secret that binds the refund's deduplication keys: with another
+    /// secret, earlier keys count as expired. None where keys are not bound to a secret.
     fn credential(&self, _refund: &RefundId) -> Option<String> {
         None
     }
@@ -69,92 +69,106 @@ pub trait RefundProvider: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Asks whether the provider is reached, accepts the login, and is the service that the
-    /// configuration describes. Moves nothing. Each of its few requests waits for a turn of its
-    /// own.
-    async fn probe(&self, turns: &dyn Turns) -> ProbeReport;
+    /// Checks that the provider is reachable, accepts the login and is the service that the
+    /// configuration describes. Moves nothing. Each of its few requests acquires a permit.
+    async fn probe(&self, limiter: &dyn RequestLimiter) -> ProbeReport;
 }
 
-/// The rate limiter of an account, as an adapter sees it.
+/// The account's rate limiter, as an adapter sees it.
 #[async_trait]
-pub trait Turns: Send + Sync {
-    /// Returns when the next request may be sent.
-    async fn turn(&self);
+pub trait RequestLimiter: Send + Sync {
+    /// Waits until one more request may be sent.
+    async fn acquire(&self);
 }
 
-/// An account that can tell where the validation of a certificate order stands.
+/// Reads the validation status of certificate orders.
 #[async_trait]
 pub trait ValidationProvider: Send + Sync + 'static {
-    /// Asks the provider once. Moves nothing, so asking again is always safe.
+    /// Asks the provider once. Moves nothing, so repeating it is always safe.
     ///
     /// # Errors
     /// Every [`StatusError`].
     async fn validation_status(&self, order: &OrderKey) -> Result<StatusAnswer, StatusError>;
 }
 
-/// Why there is no validation status. No text in it holds a secret; those of the provider are
+/// Why an account cannot be used as it is configured.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Endpoint, certificate authorities or timeouts.
+    #[error(transparent)]
+    Http(#[from] HttpClientError),
+    /// A setting that cannot be put into a request.
+    #[error("{setting} {problem}")]
+    Setting {
+        /// Its name in [`ProviderSettings`].
+        setting: &'static str,
+        /// Completes a sentence that begins with the setting's name.
+        problem: &'static str,
+    },
+}
+
+/// Why there is no validation status. No text in it contains a secret; the provider's texts are
 /// bounded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StatusError {
-    /// The provider was not reached, or is not able to answer now: asking again later is what to
-    /// do.
+    /// The provider was not reached, or something in front of it answered: ask again later.
     #[error("the provider cannot be asked now: {why}")]
     Unreachable {
-        /// What was seen.
+        /// What happened.
         why: String,
-        /// How long to wait before asking again, where that is known.
+        /// How long to wait before asking again, if known.
         retry_after: Option<Duration>,
     },
-    /// The provider's own answer is that it cannot answer now: ask again later.
+    /// The provider itself answered that it cannot answer now: ask again later.
     #[error("the provider cannot be asked now ({code}: {message})")]
     NotNow {
-        /// The provider's own code, verbatim.
+        /// The provider's code, verbatim.
         code: String,
-        /// The provider's own text.
+        /// The provider's text.
         message: String,
-        /// How long to wait before asking again, where that is known.
+        /// How long to wait before asking again, if known.
         retry_after: Option<Duration>,
     },
-    /// The provider did not answer in time.
+    /// The provider did not answer within `total_timeout`.
     #[error("the provider did not answer in time")]
     Timeout,
-    /// The answer is none that the provider documents: nothing of it is believed.
+    /// The answer is not one that the provider documents, so nothing in it is believed.
     #[error("the provider's answer cannot be read: {problem}")]
     Protocol {
-        /// Where and in which way, naming the JSON path but never the content.
+        /// What is wrong at which JSON path; never the content.
         problem: String,
     },
-    /// The account's credentials, or the address that it calls from, were not accepted.
+    /// The provider refused the account's credentials, or the address that the request came from.
     #[error("the provider refused the account's credentials ({code}: {message})")]
     CredentialsRefused {
-        /// The provider's own code, verbatim.
+        /// The provider's code, verbatim.
         code: String,
-        /// The provider's own text.
+        /// The provider's text.
         message: String,
     },
-    /// The provider knows no such order, or it belongs to someone else.
+    /// The provider has no such order, or it belongs to another account.
     #[error("the provider shows this account no order {order_number} ({code}: {message})")]
     OrderNotFound {
-        /// As it was asked for.
+        /// As requested.
         order_number: String,
-        /// The provider's own code, verbatim.
+        /// The provider's code, verbatim.
         code: String,
-        /// The provider's own text.
+        /// The provider's text.
         message: String,
     },
     /// Any other refusal.
     #[error("the provider refused ({code}: {message})")]
     Refused {
-        /// The provider's own code, verbatim.
+        /// The provider's code, verbatim.
         code: String,
-        /// The provider's own text.
+        /// The provider's text.
         message: String,
     },
 }
 
 impl StatusError {
-    /// For a log: without the provider's words, which may name people.
-    pub fn without_words(&self) -> String {
+    /// The error for a log: without the provider's texts, which may name people.
+    pub fn redacted(&self) -> String {
         match self {
             Self::Unreachable { why, .. } => format!("the provider cannot be asked now: {why}"),
             Self::NotNow { code, .. } => format!("the provider cannot be asked now ({code})"),
@@ -166,106 +180,106 @@ impl StatusError {
     }
 }
 
-/// A configured account, ready to be used.
+/// A configured account, ready for use.
 pub struct Account {
-    /// As configured; callers name it.
+    /// The name from the configuration, by which callers address it.
     pub name: AccountName,
-    /// Whose account it is.
+    /// The provider that it belongs to.
     pub provider: ProviderKind,
-    /// Where it is. Two accounts of one login share their reservations.
+    /// Endpoint, login and currency. Accounts with one login share their reservations.
     pub place: Place,
-    /// Where it was before: the same books at the provider.
+    /// Earlier places of the same account at the provider.
     pub former: Vec<Place>,
-    /// What the provider promises about a second send.
+    /// What the provider promises about a repeated request.
     pub contract: RetryContract,
-    /// Attempts that may be under way at once, and as many looks besides.
+    /// Maximum number of concurrent attempts; as many concurrent lookups are allowed besides.
     pub max_in_flight: usize,
-    /// Attempts and looks in one second, evenly apart; 0: as they come. Validation statuses are not
-    /// among them.
+    /// Attempts and lookups per second, evenly spaced; 0: no limit. Reads of a validation status do
+    /// not count.
     pub requests_per_second: u32,
-    /// The same in any hour; 0: no limit.
+    /// The same in any one hour; 0: no limit.
     pub requests_per_hour: u32,
-    /// How long a refund may wait to be sent before it is given up.
+    /// How long a refund may stay PENDING before it expires.
     pub pending_limit: Duration,
-    /// What it logs in with; a new one is used from the next request on.
+    /// The secret that it logs in with. A replaced secret is used from the next request on.
     pub secret: Secret,
-    /// The wire.
-    pub adapter: Arc<dyn RefundProvider>,
-    /// Where the validation of its orders stands: Sectigo's accounts alone.
-    pub status: Option<Arc<dyn ValidationProvider>>,
-    /// What measures it.
-    pub meter: AccountMeter,
+    /// Sends refunds and looks them up.
+    pub refunds: Arc<dyn RefundProvider>,
+    /// Reads the validation status of its orders. Only Sectigo accounts have it.
+    pub validation: Option<Arc<dyn ValidationProvider>>,
+    /// Metrics with the account's labels.
+    pub metrics: AccountMeter,
 }
 
 /// All configured accounts, by name.
 #[derive(Default)]
 pub struct Accounts(BTreeMap<AccountName, Arc<Account>>);
 
-/// What an account is made from. Checked by the configuration; holds secrets, so it cannot be
-/// shown.
+/// The settings of one account, as the configuration checked them. They contain secrets, which
+/// their `Debug` hides.
 #[derive(Debug, Clone)]
 pub struct AccountSettings {
-    /// As callers name it.
+    /// The name by which callers address the account.
     pub name: AccountName,
-    /// Base URL: `https`, or `http` to loopback alone. No path besides `/`, no user, no query.
+    /// Base URL: `https`, or `http` to loopback only. No path besides `/`, no user, no query.
     pub endpoint: Url,
-    /// What its amounts are in.
+    /// Currency of all its amounts.
     pub currency: Currency,
-    /// PEM file with the only certificate authorities to be trusted, in place of the system's.
+    /// PEM file with the only certificate authorities to trust, instead of the system's.
     pub ca_file: Option<PathBuf>,
-    /// Until the connection stands, TLS included.
+    /// Limit for DNS, TCP and TLS together.
     pub connect_timeout: Duration,
-    /// Until the answer is read whole.
+    /// Limit until the whole answer is read.
     pub total_timeout: Duration,
-    /// Allow pooled connections for requests that move money; only where the retry contract
-    /// deduplicates.
+    /// Allow pooled connections for requests that move money. Has no effect where the retry
+    /// contract does not deduplicate.
     pub reuse_connections: bool,
-    /// Attempts that may be under way at once, and as many looks besides.
+    /// Maximum number of concurrent attempts; as many concurrent lookups are allowed besides.
     pub max_in_flight: usize,
-    /// Attempts and looks in one second, evenly apart; 0: as they come. Validation statuses are not
-    /// among them.
+    /// Attempts and lookups per second, evenly spaced; 0: no limit. Reads of a validation status do
+    /// not count.
     pub requests_per_second: u32,
-    /// The same in any hour; 0: no limit.
+    /// The same in any one hour; 0: no limit.
     pub requests_per_hour: u32,
-    /// How long a refund may wait to be sent before it is given up.
+    /// How long a refund may stay PENDING before it expires.
     pub pending_limit: Duration,
-    /// How long "not refunded" may lag behind the truth.
+    /// How long the provider may show "not refunded" after it has refunded.
     pub settle_time: Duration,
-    /// What is special to the provider.
+    /// What only this provider needs.
     pub login: ProviderSettings,
-    /// Earlier places of the same books at the provider.
+    /// Earlier places of the same account at the provider.
     pub former: Vec<FormerPlace>,
 }
 
-/// An earlier place of an account; a part left out is the present one.
+/// An earlier place of an account. A part that is None is the present one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FormerPlace {
-    /// The endpoint.
+    /// Base URL.
     pub endpoint: Option<Url>,
-    /// The login name.
+    /// Login name.
     pub login: Option<String>,
 }
 
-/// Credentials, and what else only one provider knows.
+/// Credentials and other settings that only one provider needs.
 #[derive(Debug, Clone)]
 pub enum ProviderSettings {
-    /// Form fields of every call.
+    /// Form fields of every request.
     Sectigo {
         /// `loginName`.
         login_name: String,
         /// `loginPassword`.
         login_password: SecretString,
     },
-    /// HTTP Basic.
+    /// HTTP Basic authentication.
     Namecom {
-        /// Account name; with `-test` in the sandbox.
+        /// Account name; ends in `-test` in the sandbox.
         username: String,
         /// API token.
         token: SecretString,
         /// How long the provider honours an idempotency key.
         key_lifetime: Duration,
     },
-    /// Body fields of every call.
+    /// Body fields of every request.
     Debitsuccess {
         /// `User.Username`.
         username: String,
@@ -273,23 +287,31 @@ pub enum ProviderSettings {
         password: SecretString,
         /// Path of the service, which is not part of the endpoint: `/DSWebService/DSServices.svc`.
         path: String,
-        /// XML namespace of the operations; the provider's is not public.
+        /// XML namespace of the operations. The provider does not publish it.
         service_namespace: String,
-        /// XML namespace of the data members; the provider's is not public.
+        /// XML namespace of the data members. The provider does not publish it.
         data_namespace: String,
-        /// What stands before the operation's name in `SOAPAction`, with its last slash.
+        /// Prefix of the operation's name in `SOAPAction`, with the final slash.
         action_prefix: String,
     },
 }
 
 impl Account {
-    /// The account by its name and place.
+    /// Whether the account can refund the target.
+    ///
+    /// # Errors
+    /// The field of the request that does not fit the account.
+    pub fn check_target(&self, target: &Target) -> Result<(), FieldViolation> {
+        self.refunds.check_target(target, self.place.currency)
+    }
+
+    /// The account's name and place.
     pub fn destination(&self) -> Destination {
         Destination { account: self.name.clone(), place: self.place.clone() }
     }
 
-    /// In what the account differs from the one that a refund belongs to; empty where it is that
-    /// one.
+    /// The names of the settings in which the account differs from the refund's place; empty where
+    /// none does.
     pub fn differing_fields(&self, refund: &Refund) -> Vec<&'static str> {
         let mut fields = self.place.differing_fields(&refund.place);
         if self.provider != refund.provider() {
@@ -298,32 +320,23 @@ impl Account {
         fields
     }
 
-    /// Whether the account can refund the target.
-    ///
-    /// # Errors
-    /// The field of the request that does not fit the account.
-    pub fn check_target(&self, target: &Target) -> Result<(), FieldViolation> {
-        self.adapter.check_target(target, self.place.currency)
-    }
-
-    /// Whether the configuration says that a refund's place is an earlier one of this account.
+    /// Whether the configuration names `place` as an earlier place of this account.
     pub fn was_at(&self, provider: ProviderKind, place: &Place) -> bool {
         self.provider == provider && self.former.contains(place)
     }
 }
 
 impl Accounts {
-    /// The registry of these accounts; a later one of the same name takes the place of an earlier.
+    /// All of these accounts. Of two with one name, the later one stays.
     pub fn new(accounts: impl IntoIterator<Item = Account>) -> Self {
         Self(accounts.into_iter().map(|account| (account.name.clone(), Arc::new(account))).collect())
     }
 
-    /// One account.
     pub fn get(&self, name: &AccountName) -> Option<&Arc<Account>> {
         self.0.get(name)
     }
 
-    /// All of them, by name.
+    /// All accounts, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Account>> {
         self.0.values()
     }

@@ -1,7 +1,7 @@
-//! Keeps an account's secrets out of every text that is kept or shown.
+//! Removes an account's secrets from every text that is kept or shown.
 //!
-//! A provider may repeat what it was sent ("the value 'hunter2' is invalid"), as it is or as it was
-//! encoded on the wire.
+//! A provider may repeat what it was sent ("the value 'hunter2' is invalid"), either verbatim or as
+//! it was encoded on the wire.
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,43 +11,43 @@ use base64::engine::general_purpose::STANDARD;
 use quick_xml::escape::escape;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::domain::outcome::{exact_text, provider_text};
+use crate::domain::outcome::{exact_text, sanitize_provider_text};
 use crate::providers::secret::Secret;
 
-/// What stands where a secret stood.
+/// Replaces a secret in a text.
 const REDACTED: &str = "***";
 
-/// The secrets of one account, in every form in which they travel: the present one, and those that
-/// it replaced.
+/// The current and former secrets of one account, in every form in which they appear on the wire.
 pub(crate) struct Redactor {
     login_name: String,
     secret: Secret,
-    forms: Mutex<Forms>,
+    forms: Mutex<RedactedForms>,
 }
 
-/// The masked forms of this version of the secret.
-struct Forms {
+/// The encoded forms of one version of the secret.
+struct RedactedForms {
     version: u64,
     longest_first: Arc<[SecretString]>,
 }
 
 impl Redactor {
-    /// Of a secret, and of the login name that Basic authentication joins it to.
+    /// `login_name` is the name that Basic authentication joins to the secret.
     pub(crate) fn of(login_name: &str, secret: Secret) -> Self {
-        let forms = Mutex::new(Forms::of(login_name, &secret));
+        let forms = Mutex::new(RedactedForms::of(login_name, &secret));
         Self { login_name: login_name.to_owned(), secret, forms }
     }
 
-    /// Of one that never changes.
+    /// A redactor for a secret that never changes.
     #[cfg(test)]
     pub(crate) fn new(login_name: &str, secret: &SecretString) -> Self {
         Self::of(login_name, Secret::new(secret.clone()))
     }
 
-    /// A provider's text, fit to be kept and shown: no secret, no control character, bounded.
+    /// Makes a provider's text safe to keep and to show: without secrets and control characters,
+    /// and bounded.
     pub(crate) fn text(&self, raw: &str) -> String {
-        // Before the text is cut to its bound: half a secret is still a secret.
-        provider_text(&self.without_secrets(raw))
+        // Redacts before cutting: half a secret is still a secret.
+        sanitize_provider_text(&self.without_secrets(raw))
     }
 
     /// As [`Redactor::text`], but keeps the blanks at both ends: for evidence that depends on the
@@ -56,7 +56,7 @@ impl Redactor {
         exact_text(&self.without_secrets(raw)).0
     }
 
-    /// The text as it is, but for secrets.
+    /// Redacts secrets and leaves the rest of the text unchanged.
     pub(crate) fn without_secrets<'a>(&self, raw: &'a str) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(raw);
         for form in self.longest_first().iter() {
@@ -70,30 +70,30 @@ impl Redactor {
     fn longest_first(&self) -> Arc<[SecretString]> {
         let mut forms = self.forms.lock().unwrap_or_else(PoisonError::into_inner);
         if forms.version != self.secret.version() {
-            *forms = Forms::of(&self.login_name, &self.secret);
+            *forms = RedactedForms::of(&self.login_name, &self.secret);
         }
         forms.longest_first.clone()
     }
 }
 
-impl Forms {
+impl RedactedForms {
     fn of(login_name: &str, secret: &Secret) -> Self {
-        let (version, secrets) = secret.known();
+        let (version, secrets) = secret.all();
         let mut forms: Vec<String> =
-            secrets.iter().flat_map(|secret| Self::of_one(login_name, secret.expose_secret())).collect();
-        // The longest first: a form may hold a shorter one, whose masking would leave the rest of
-        // it standing.
+            secrets.iter().flat_map(|secret| Self::encodings(login_name, secret.expose_secret())).collect();
+        // The longest first: a form may contain a shorter one, whose redaction would leave the rest
+        // of it visible.
         forms.sort_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
         forms.dedup();
         Self { version, longest_first: forms.into_iter().map(SecretString::from).collect() }
     }
 
-    fn of_one(login_name: &str, plain: &str) -> Vec<String> {
+    fn encodings(login_name: &str, plain: &str) -> Vec<String> {
         if plain.is_empty() {
             return Vec::new();
         }
         let json = serde_json::to_string(plain).unwrap_or_default();
-        // Quotation marks need no escape in XML's text, and many escape them all the same: we do.
+        // XML text need not escape quotation marks, but many writers do, and so do we.
         let xml = plain.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         let forms = [
             STANDARD.encode(format!("{login_name}:{plain}")),
@@ -123,25 +123,25 @@ mod tests {
     #[case("tok\"en", "{\"token\":\"tok\\\"en\"}", "{\"token\":\"***\"}")]
     #[case("token", "Authorization: Basic ZGVtbzp0b2tlbg==", "Authorization: Basic ***")]
     #[case("", "nothing to hide", "nothing to hide")]
-    fn a_secret_is_masked_in_every_form(#[case] secret: &str, #[case] text: &str, #[case] shown: &str) {
+    fn a_secret_is_redacted_in_every_encoded_form(#[case] secret: &str, #[case] text: &str, #[case] shown: &str) {
         assert_eq!(Redactor::new("demo", &SecretString::from(secret)).text(text), shown);
     }
 
     #[test]
-    fn a_secret_that_was_replaced_stays_masked_beside_the_new_one() {
+    fn a_former_secret_is_redacted_beside_the_current_one() {
         let secret = Secret::new("old-token".into());
-        let mask = Redactor::of("demo", secret.clone());
-        assert_eq!(mask.text("'old-token' or 'old-token-2'"), "'***' or '***-2'");
+        let redactor = Redactor::of("demo", secret.clone());
+        assert_eq!(redactor.text("'old-token' or 'old-token-2'"), "'***' or '***-2'");
         secret.replace("old-token-2".into());
         let basic = STANDARD.encode("demo:old-token");
-        assert_eq!(mask.text(&format!("'old-token' or 'old-token-2', {basic}")), "'***' or '***', ***");
+        assert_eq!(redactor.text(&format!("'old-token' or 'old-token-2', {basic}")), "'***' or '***', ***");
     }
 
     proptest! {
         #[test]
-        fn no_text_shows_the_secret(before in "\\PC{0,600}", after in "\\PC{0,40}") {
-            let mask = Redactor::new("demo", &SecretString::from("c4nary-secret"));
-            let shown = mask.text(&format!("{before}c4nary-secret{after}"));
+        fn no_text_contains_the_secret(before in "\\PC{0,600}", after in "\\PC{0,40}") {
+            let redactor = Redactor::new("demo", &SecretString::from("c4nary-secret"));
+            let shown = redactor.text(&format!("{before}c4nary-secret{after}"));
             prop_assert!(!shown.contains("c4nary"));
         }
     }

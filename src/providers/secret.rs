@@ -1,5 +1,5 @@
-//! A secret that may change while the gateway runs, together with the ones that it replaced: a
-//! provider may still repeat one of those.
+//! A secret that may be replaced while the gateway runs. It remembers its former values, because a
+//! provider may still repeat one of them in a text.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -8,80 +8,80 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Notify;
 
-/// One account's secret. Cheap to clone; all clones are one.
+/// The secret of one account. Cheap to clone; all clones share one value.
 #[derive(Clone)]
-pub struct Secret(Arc<Cell>);
+pub struct Secret(Arc<SharedSecret>);
 
-struct Cell {
-    held: RwLock<Held>,
+struct SharedSecret {
+    state: RwLock<SecretState>,
     refusals: Notify,
 }
 
-struct Held {
+struct SecretState {
     current: Arc<SecretString>,
     /// The newest first.
     former: VecDeque<Arc<SecretString>>,
     version: u64,
 }
 
-/// How many former secrets are kept to be masked. An answer that repeats an older one would come
-/// days after its last use.
-const FORMER: usize = 8;
+/// The number of former secrets that are kept for redaction. An answer that repeats an older one
+/// would arrive days after its last use.
+const MAX_FORMER_SECRETS: usize = 8;
 
 impl Secret {
-    /// A secret that has not changed yet.
     pub fn new(secret: SecretString) -> Self {
-        let held = Held { current: Arc::new(secret), former: VecDeque::new(), version: 0 };
-        Self(Arc::new(Cell { held: RwLock::new(held), refusals: Notify::new() }))
+        let state = SecretState { current: Arc::new(secret), former: VecDeque::new(), version: 0 };
+        Self(Arc::new(SharedSecret { state: RwLock::new(state), refusals: Notify::new() }))
     }
 
-    /// The one to log in with now.
+    /// The secret to log in with now.
     pub fn current(&self) -> Arc<SecretString> {
         self.read().current.clone()
     }
 
-    /// Takes another one from now on; the present one stays known. False where it is the present
-    /// one already.
+    /// Replaces the secret and remembers the former one. False if `secret` is already the current
+    /// one.
     pub fn replace(&self, secret: SecretString) -> bool {
-        let mut held = self.write();
-        if held.current.expose_secret() == secret.expose_secret() {
+        let mut state = self.write();
+        if state.current.expose_secret() == secret.expose_secret() {
             return false;
         }
-        held.former.retain(|former| former.expose_secret() != secret.expose_secret());
-        let replaced = std::mem::replace(&mut held.current, Arc::new(secret));
-        held.former.push_front(replaced);
-        held.former.truncate(FORMER);
-        held.version += 1;
+        state.former.retain(|former| former.expose_secret() != secret.expose_secret());
+        let replaced = std::mem::replace(&mut state.current, Arc::new(secret));
+        state.former.push_front(replaced);
+        state.former.truncate(MAX_FORMER_SECRETS);
+        state.version += 1;
         true
     }
 
-    /// The provider has refused the present one: [`Secret::was_refused`] returns.
-    pub fn refused(&self) {
+    /// Reports that the provider refused the current secret. Wakes [`Secret::wait_for_refusal`].
+    pub fn report_refusal(&self) {
         self.0.refusals.notify_one();
     }
 
-    /// Waits until the provider refuses the secret, or has done so since the last call.
-    pub async fn was_refused(&self) {
+    /// Waits until a refusal is reported. Returns immediately if one was reported since the last
+    /// call.
+    pub async fn wait_for_refusal(&self) {
         self.0.refusals.notified().await;
     }
 
-    /// A number that changes with the secret.
+    /// Increments with every replacement.
     pub(crate) fn version(&self) -> u64 {
         self.read().version
     }
 
-    /// All secrets that must not be shown, the present one among them, and their version.
-    pub(crate) fn known(&self) -> (u64, Vec<Arc<SecretString>>) {
-        let held = self.read();
-        (held.version, std::iter::once(&held.current).chain(&held.former).cloned().collect())
+    /// The current and the former secrets, all of which must be redacted, and the version.
+    pub(crate) fn all(&self) -> (u64, Vec<Arc<SecretString>>) {
+        let state = self.read();
+        (state.version, std::iter::once(&state.current).chain(&state.former).cloned().collect())
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Held> {
-        self.0.held.read().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, SecretState> {
+        self.0.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Held> {
-        self.0.held.write().unwrap_or_else(PoisonError::into_inner)
+    fn write(&self) -> RwLockWriteGuard<'_, SecretState> {
+        self.0.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -141,7 +141,7 @@ mod tests {
         (login, Target::Debitsuccess(target.unwrap()))
     }
 
-    /// Basic authentication hides the secret from a search by eye alone.
+    /// Also finds the secret inside Basic authentication.
     fn shows(request: &str, secret: &str) -> bool {
         use base64::Engine as _;
         let basic = base64::engine::general_purpose::STANDARD.encode(format!("demo:{secret}"));
@@ -153,61 +153,61 @@ mod tests {
     #[case::namecom(namecom())]
     #[case::debitsuccess(debitsuccess())]
     #[tokio::test]
-    async fn the_next_request_and_every_lookup_log_in_with_the_new_one(
+    async fn refunds_and_lookups_use_a_replaced_secret_from_the_next_request_on(
         #[case] (login, target): (ProviderSettings, Target),
     ) {
-        let peer = ScriptedServer::start(Script::Say("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
-        let account = fixtures::account(&peer, login);
+        let server = ScriptedServer::start(Script::Send("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
+        let account = fixtures::account(&server, login);
         for (current, former) in [(OLD, NEW), (NEW, OLD)] {
             account.secret.replace(current.into());
-            account.adapter.refund(&fixtures::intent("r-1", target.clone()), None).await;
-            account.adapter.lookup(&fixtures::refund("r-1", target.clone()), &fixtures::Unpaced).await;
-            let requests = peer.requests();
+            account.refunds.refund(&fixtures::intent("r-1", target.clone()), None).await.outcome;
+            account.refunds.lookup(&fixtures::refund("r-1", target.clone()), &fixtures::Unpaced).await;
+            let requests = server.requests();
             for request in requests.iter().rev().take(2) {
                 assert!(shows(request, current) && !shows(request, former), "{request}");
             }
         }
-        assert_eq!(peer.requests().len(), 4);
+        assert_eq!(server.requests().len(), 4);
     }
 
     #[tokio::test]
-    async fn a_provider_that_repeats_either_of_them_is_not_repeated() {
+    async fn a_current_and_a_former_secret_are_redacted() {
         let said = "HTTP/1.1 200 OK\r\nContent-Length: 46\r\n\r\n-18\nNot old-secret and not new-secret, please.";
-        let peer = ScriptedServer::start(Script::Say(said)).await;
+        let server = ScriptedServer::start(Script::Send(said)).await;
         let (login, target) = sectigo();
-        let account = fixtures::account(&peer, login);
+        let account = fixtures::account(&server, login);
         account.secret.replace(NEW.into());
-        let outcome = account.adapter.refund(&fixtures::intent("r-1", target), None).await.outcome;
+        let outcome = account.refunds.refund(&fixtures::intent("r-1", target), None).await.outcome;
         let Outcome::Refused { error, .. } = &outcome else { panic!("{outcome:?}") };
         assert_eq!(error.message.trim_end(), "Not *** and not ***, please.");
     }
 
     fn known(secret: &Secret) -> Vec<String> {
-        secret.known().1.iter().map(|known| known.expose_secret().to_owned()).collect()
+        secret.all().1.iter().map(|known| known.expose_secret().to_owned()).collect()
     }
 
     #[test]
-    fn what_was_replaced_stays_known_and_only_so_much_of_it() {
+    fn a_limited_number_of_former_secrets_is_kept() {
         let secret = Secret::new("s-0".into());
-        assert!(!secret.replace("s-0".into()), "the same again changes nothing");
+        assert!(!secret.replace("s-0".into()), "the same secret changes nothing");
         assert_eq!((secret.version(), known(&secret)), (0, vec!["s-0".to_owned()]));
         for number in 1..20 {
             assert!(secret.replace(format!("s-{number}").into()));
             assert_eq!(secret.current().expose_secret(), format!("s-{number}"));
         }
         assert_eq!(known(&secret), (11..20).rev().map(|number| format!("s-{number}")).collect::<Vec<_>>());
-        assert!(secret.replace("s-18".into()), "an earlier one may come back");
+        assert!(secret.replace("s-18".into()), "a former secret may become current again");
         assert_eq!(known(&secret).iter().filter(|known| *known == "s-18").count(), 1);
         assert!(!format!("{secret:?}").contains("s-"), "{secret:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refusal_wakes_one_wait_now_or_later() {
+    async fn reported_refusals_wake_one_waiter_once() {
         let secret = Secret::new("s".into());
-        secret.clone().refused();
-        secret.refused();
-        secret.was_refused().await;
-        let again = tokio::time::timeout(std::time::Duration::from_secs(1), secret.was_refused()).await;
-        assert!(again.is_err(), "both refusals were of one secret, and one reading of its file is enough");
+        secret.clone().report_refusal();
+        secret.report_refusal();
+        secret.wait_for_refusal().await;
+        let again = tokio::time::timeout(std::time::Duration::from_secs(1), secret.wait_for_refusal()).await;
+        assert!(again.is_err(), "two refusals of one secret need only one reload of its file");
     }
 }

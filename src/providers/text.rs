@@ -1,15 +1,16 @@
-//! The text of an answer that is only read, in any encoding.
+//! Decodes the body of an answer, in any charset.
 //!
 //! ```text
-//! a byte order mark      UTF-8 or UTF-16, against the header too; the mark is no part of the text
-//! a charset in the       decoded as it says; ISO-8859-1 and US-ASCII are read as windows-1252,
-//! Content-Type             as the Encoding Standard prescribes
-//! neither, or a charset  UTF-8
+//! a byte order mark       UTF-8 or UTF-16, even against the header; the mark is not part of the text
+//! a charset in the        as named; ISO-8859-1 and US-ASCII are decoded as windows-1252,
+//! Content-Type              as the Encoding Standard prescribes
+//! neither, or a charset   UTF-8
 //!   that is not known
 //! ```
 //!
-//! A body that does not fit its charset is an error: a replacement character could be read as
-//! something that the provider never said. [`decode_damaged`] is for readers that can tell.
+//! A body that does not fit its charset is an error: a replacement character could be mistaken for
+//! something that the provider sent. [`decode_damaged`] is for readers that can tell the
+//! difference.
 
 use std::borrow::Cow;
 
@@ -18,7 +19,7 @@ use http::header::CONTENT_TYPE;
 
 use crate::http::client::HttpResponse;
 
-/// A body that does not fit the charset which it names, or UTF-8 where it names none.
+/// A body that does not fit the charset that it names, or UTF-8 if it names none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the body is not {charset}")]
 pub(crate) struct TextError {
@@ -26,35 +27,36 @@ pub(crate) struct TextError {
     charset: &'static str,
 }
 
-/// The text of an answer's body.
+/// Decodes the body of an answer.
 pub(crate) fn read(answer: &HttpResponse) -> Result<Cow<'_, str>, TextError> {
     decode(&answer.body, content_type(answer))
 }
 
-/// As [`decode`], with U+FFFD in the place of what does not fit the charset: for people, and for a
+/// As [`decode`], with U+FFFD instead of what does not fit the charset: for people, and for a
 /// reader of single fields that drops only the damaged ones.
 pub(crate) fn decode_damaged<'a>(body: &'a [u8], content_type: Option<&str>) -> Cow<'a, str> {
     let (encoding, text) = encoding_of(body, content_type);
     encoding.decode_without_bom_handling(text).0
 }
 
-/// The text of `body`, which was sent as `content_type`: the body of an answer, or one part of it.
-/// At most three times as long as `body`.
+/// Decodes `body`, which was sent as `content_type`: the body of an answer, or one part of it. The
+/// text is at most three times as long as `body`.
 pub(crate) fn decode<'a>(body: &'a [u8], content_type: Option<&str>) -> Result<Cow<'a, str>, TextError> {
     let (encoding, text) = encoding_of(body, content_type);
-    // Charsets whose bytes can hide ASCII from a reader are no charsets to the Encoding Standard.
+    // The Encoding Standard maps charsets whose bytes can hide ASCII from a reader to
+    // "replacement".
     let charset = if encoding == REPLACEMENT { "in a charset that is safe to read" } else { encoding.name() };
     encoding.decode_without_bom_handling_and_without_replacement(text).ok_or(TextError { charset })
 }
 
-/// The charset of `body`, and what of it is text.
+/// The charset of `body`, and `body` without a byte order mark.
 fn encoding_of<'a>(body: &'a [u8], content_type: Option<&str>) -> (&'static Encoding, &'a [u8]) {
     let named = || content_type.and_then(charset).and_then(|label| Encoding::for_label(label.as_bytes()));
     let (encoding, mark) = Encoding::for_bom(body).unwrap_or_else(|| (named().unwrap_or(UTF_8), 0));
     (encoding, body.get(mark..).unwrap_or_default())
 }
 
-/// The header, where it can be read.
+/// The header `Content-Type`, if it is text.
 pub(crate) fn content_type(answer: &HttpResponse) -> Option<&str> {
     answer.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok())
 }
@@ -99,7 +101,7 @@ mod tests {
         Some("text/xml; charset=iso-2022-kr"),
         Err("the body is not in a charset that is safe to read")
     )]
-    fn a_body_is_read_in_its_charset(
+    fn a_body_is_decoded_in_its_charset(
         #[case] body: &[u8],
         #[case] content_type: Option<&'static str>,
         #[case] expected: Result<&str, &str>,
@@ -112,7 +114,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_is_what_is_read(text in any::<String>()) {
+        fn encoded_text_is_decoded_unchanged(text in any::<String>()) {
             let sixteen: Vec<u16> = std::iter::once(0xFEFF).chain(text.encode_utf16()).collect();
             let little: Vec<u8> = sixteen.iter().flat_map(|unit| unit.to_le_bytes()).collect();
             let big: Vec<u8> = sixteen.iter().flat_map(|unit| unit.to_be_bytes()).collect();

@@ -1,17 +1,17 @@
-//! Validation status: asked for once, told to everybody who waits for it.
+//! Reads the validation status of orders: one request to the provider serves all callers that wait
+//! for it.
 //!
 //! ```text
-//! caller --\                 young enough: the cache answers
+//! caller --\                 young enough: from the cache
 //! caller ---> Validation --<
-//! caller --/                 else: one flight per order --- a slot of the account --- the provider
+//! caller --/                 else: one fetch per order --- a slot of the account --- the provider
 //! ```
 //!
-//! A flight is a task of its own: it outlives callers that leave, and whatever ends it, a panic
-//! too, it lands: everybody who waits is told the same, and nothing of it stays behind. Errors are
-//! told and forgotten, answers are kept for callers who say how old one may be.
+//! A fetch is a task of its own. It outlives callers that leave. However it ends, even by a panic,
+//! all waiting callers get the same result and nothing of it stays behind. Errors are not cached;
+//! answers are kept for callers who accept an older one.
 //!
-//! Who wants to hear of changes does not ask again and again: `watching.rs` does it for all of
-//! them.
+//! Callers who want to learn about changes do not poll: [`watch`] polls for all of them.
 
 mod cache;
 mod watch;
@@ -34,110 +34,105 @@ use crate::validation::watch::Polls;
 
 pub use crate::validation::watch::{Watch, WatchRequest};
 
-/// The validation status of every account's orders. Clones share everything.
+/// Reads validation statuses for all accounts. Clones share everything.
 #[derive(Clone)]
 pub struct Validation(Arc<ValidationCore>);
 
-/// What the operator sets.
 #[derive(Debug, Clone, Copy)]
 pub struct ValidationSettings {
-    /// Orders whose last answer is kept; the oldest goes first. 0 keeps none.
+    /// Maximum number of cached answers, one per order; the oldest is evicted first. 0 disables the
+    /// cache.
     pub cache_entries: usize,
-    /// Requests of one account that may be on the wire at once.
+    /// Maximum number of concurrent requests per account.
     pub max_concurrent_fetches: usize,
-    /// Watchers at once, over all orders.
+    /// Maximum number of concurrent watchers of all orders together.
     pub max_watches: usize,
-    /// The shortest rest between two looks at a watched order.
+    /// Minimum time between two polls of a watched order.
     pub watch_interval_min: Duration,
 }
 
-/// What is asked for.
+/// A request for one status.
 #[derive(Debug, Clone)]
 pub struct StatusRequest {
-    /// Whose order.
     pub account: AccountName,
-    /// Which.
     pub order: OrderKey,
-    /// An answer no older than this will do, up to a day. Zero: ask the provider, or wait with
-    /// those who ask it already.
+    /// Maximum age of an acceptable answer; at most a day. Zero: ask the provider, or join a
+    /// request that is already running.
     pub max_age: Duration,
 }
 
 /// Why there is no status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ValidationError {
-    /// No such account.
     #[error("there is no account \"{0}\"")]
     AccountNotFound(AccountName),
-    /// Only certificates are validated.
+    /// Only certificates have a validation status.
     #[error("account \"{account}\" is one at {provider}: only Sectigo's orders have a validation status")]
     NotSectigo {
-        /// The account.
         account: AccountName,
-        /// Whose account it is.
+        /// The provider of the account.
         provider: ProviderKind,
     },
-    /// More orders are being asked for than may wait.
-    #[error("too many orders of this account are being asked for")]
+    /// Too many fetches are queued for this account.
+    #[error("too many validation statuses of this account are being requested")]
     Overloaded,
-    /// More watchers than there may be.
-    #[error("too many watchers at once")]
+    /// `max_watches` watchers are connected.
+    #[error("too many watchers")]
     TooManyWatches,
-    /// The gateway is shutting down; only a watch is told.
+    /// The gateway is shutting down. Only watches end with it.
     #[error("the gateway is shutting down")]
     Draining,
-    /// A bug: the log has more.
+    /// A bug; the log has details.
     #[error("the request ended without an answer")]
     Panicked,
-    /// The provider was asked in vain.
+    /// The provider did not answer with a status.
     #[error(transparent)]
     Provider(#[from] StatusError),
 }
 
-/// Flights of one account that may wait for a slot: beyond it they would wait longer than any
-/// caller.
-const WAITING_FLIGHTS_PER_ACCOUNT: usize = 1_000;
+/// Maximum number of queued fetches per account. More would wait longer than any caller does.
+const MAX_QUEUED_FETCHES: usize = 1_000;
 
-type Key = (AccountName, OrderKey);
-type Answer = Result<Arc<ValidationStatus>, ValidationError>;
-type FetchReceiver = watch_channel::Receiver<Option<Answer>>;
+type AccountOrder = (AccountName, OrderKey);
+type StatusResult = Result<Arc<ValidationStatus>, ValidationError>;
+type FetchReceiver = watch_channel::Receiver<Option<StatusResult>>;
 
 struct ValidationCore {
     accounts: Arc<Accounts>,
     clock: Arc<dyn Clock>,
-    lanes: BTreeMap<AccountName, FetchSlots>,
-    air: Mutex<FetchState>,
-    watches: Mutex<Polls>,
-    watch_places: Arc<Semaphore>,
+    fetch_slots: BTreeMap<AccountName, FetchSlots>,
+    state: Mutex<FetchState>,
+    polls: Mutex<Polls>,
+    watch_slots: Arc<Semaphore>,
     max_watches: usize,
     watch_interval_min: Duration,
     draining: CancellationToken,
-    /// Calls that wait for an answer.
+    /// The callers that wait for an answer.
     calls: TaskTracker,
 }
 
-/// The bounds of one account.
+/// The limits of one account.
 struct FetchSlots {
-    /// Flights at all, waiting ones among them.
-    places: Arc<Semaphore>,
-    /// Flights on the wire.
-    slots: Arc<Semaphore>,
+    /// For all fetches, queued ones included.
+    queue: Arc<Semaphore>,
+    /// For fetches that are on the wire.
+    wire: Arc<Semaphore>,
 }
 
 struct FetchState {
     cache: Cache,
-    in_flight: HashMap<Key, FetchReceiver>,
+    in_flight: HashMap<AccountOrder, FetchReceiver>,
 }
 
-/// One request on its way. Lands when it is dropped, with what it has by then.
+/// One request to the provider. Publishes its result when it is dropped, whatever ended it.
 struct Fetch {
-    shared: Arc<ValidationCore>,
-    key: Key,
-    source: Arc<dyn ValidationProvider>,
-    slots: Arc<Semaphore>,
-    callers: watch_channel::Sender<Option<Answer>>,
-    answer: Answer,
-    _place: OwnedSemaphorePermit,
+    core: Arc<ValidationCore>,
+    key: AccountOrder,
+    provider: Arc<dyn ValidationProvider>,
+    wire_slots: Arc<Semaphore>,
+    sender: watch_channel::Sender<Option<StatusResult>>,
+    answer: StatusResult,
+    _queue_slot: OwnedSemaphorePermit,
 }
 
 impl Default for ValidationSettings {
@@ -152,23 +147,22 @@ impl Default for ValidationSettings {
 }
 
 impl Validation {
-    /// Of these accounts.
     pub fn new(accounts: Arc<Accounts>, clock: Arc<dyn Clock>, settings: ValidationSettings) -> Self {
-        // No slot at all would make every caller wait for ever.
+        // With zero slots every caller would wait for ever.
         let slots = settings.max_concurrent_fetches.clamp(1, Semaphore::MAX_PERMITS / 2);
-        let lane = || FetchSlots {
-            places: Arc::new(Semaphore::new(slots + WAITING_FLIGHTS_PER_ACCOUNT)),
-            slots: Arc::new(Semaphore::new(slots)),
+        let slots_of_account = || FetchSlots {
+            queue: Arc::new(Semaphore::new(slots + MAX_QUEUED_FETCHES)),
+            wire: Arc::new(Semaphore::new(slots)),
         };
-        let lanes = accounts.iter().map(|account| (account.name.clone(), lane())).collect();
-        let air = Mutex::new(FetchState { cache: Cache::new(settings.cache_entries), in_flight: HashMap::new() });
+        let fetch_slots = accounts.iter().map(|account| (account.name.clone(), slots_of_account())).collect();
+        let state = Mutex::new(FetchState { cache: Cache::new(settings.cache_entries), in_flight: HashMap::new() });
         Self(Arc::new(ValidationCore {
             accounts,
             clock,
-            lanes,
-            air,
-            watches: Mutex::default(),
-            watch_places: Arc::new(Semaphore::new(settings.max_watches.min(Semaphore::MAX_PERMITS))),
+            fetch_slots,
+            state,
+            polls: Mutex::default(),
+            watch_slots: Arc::new(Semaphore::new(settings.max_watches.min(Semaphore::MAX_PERMITS))),
             max_watches: settings.max_watches.min(Semaphore::MAX_PERMITS),
             watch_interval_min: settings.watch_interval_min,
             draining: CancellationToken::new(),
@@ -176,95 +170,96 @@ impl Validation {
         }))
     }
 
-    /// The status of one order: from the cache where the caller allows it, else from the provider.
+    /// The status of one order: from the cache if the caller accepts its age, else from the
+    /// provider.
     ///
-    /// May be dropped at any time: the request to the provider goes on for the others, and for the
+    /// The future may be dropped at any time: the fetch continues for other callers and for the
     /// cache.
     ///
     /// # Errors
-    /// Every [`ValidationError`]; all callers of one flight get the same.
-    pub async fn get(&self, request: StatusRequest) -> Answer {
+    /// Every [`ValidationError`]. All callers of one fetch get the same error.
+    pub async fn get(&self, request: StatusRequest) -> StatusResult {
         let _call = self.0.calls.token();
-        let mut landing = match self.join_or_start(request)? {
-            Way::Cached(status) => return Ok(status),
-            Way::Fetch(landing) => landing,
+        let mut receiver = match self.join_or_start(request)? {
+            Answer::Cached(status) => return Ok(status),
+            Answer::InFlight(receiver) => receiver,
         };
-        match landing.wait_for(Option::is_some).await {
-            Ok(landed) => landed.clone().unwrap_or(Err(ValidationError::Panicked)),
+        match receiver.wait_for(Option::is_some).await {
+            Ok(result) => result.clone().unwrap_or(Err(ValidationError::Panicked)),
             Err(_) => Err(ValidationError::Panicked),
         }
     }
 
-    /// Polls that are open now.
+    /// The number of connected watchers.
     pub fn watch_count(&self) -> usize {
-        self.0.max_watches.saturating_sub(self.0.watch_places.available_permits())
+        self.0.max_watches.saturating_sub(self.0.watch_slots.available_permits())
     }
 
-    /// Ends every watch and takes no new one; what is asked for once is answered as before.
+    /// Ends every watch and accepts no new one. Single requests are still answered.
     ///
-    /// Returns when no caller waits for an answer any more, or at the limit.
+    /// Returns when no caller waits for an answer any more, or after `limit`.
     pub async fn drain(&self, limit: Duration) {
         self.0.draining.cancel();
         self.0.calls.close();
         if tokio::time::timeout(limit, self.0.calls.wait()).await.is_err() {
-            warn!(calls = self.0.calls.len(), "validation statuses are still being read at the end of the drain");
+            warn!(calls = self.0.calls.len(), "drain ended while callers still wait for validation statuses");
         }
     }
 
-    /// Finds an answer, or joins the flight that will bring one, or starts it.
-    fn join_or_start(&self, request: StatusRequest) -> Result<Way, ValidationError> {
+    /// Finds a cached answer, joins a running fetch, or starts one.
+    fn join_or_start(&self, request: StatusRequest) -> Result<Answer, ValidationError> {
         let StatusRequest { account, order, max_age } = request;
-        let shared = &self.0;
-        let (source, lane) = shared.source(&account)?;
+        let core = &self.0;
+        let (provider, slots) = core.provider_of(&account)?;
         let key = (account, order);
-        let mut air = shared.air();
-        if let Some(status) = air.cache.get(&key, max_age, shared.clock.now()) {
-            return Ok(Way::Cached(status));
+        let mut state = core.fetch_state();
+        if let Some(status) = state.cache.get(&key, max_age, core.clock.now()) {
+            return Ok(Answer::Cached(status));
         }
-        if let Some(landing) = air.in_flight.get(&key) {
-            return Ok(Way::Fetch(landing.clone()));
+        if let Some(receiver) = state.in_flight.get(&key) {
+            return Ok(Answer::InFlight(receiver.clone()));
         }
-        let place = lane.places.clone().try_acquire_owned().map_err(|_| ValidationError::Overloaded)?;
-        let (callers, landing) = watch_channel::channel(None);
-        air.in_flight.insert(key.clone(), landing.clone());
-        // A flight locks the air when it lands, which it does at once where the runtime takes no
-        // task any more.
-        drop(air);
-        let flight = Fetch {
-            shared: shared.clone(),
+        let queue_slot = slots.queue.clone().try_acquire_owned().map_err(|_| ValidationError::Overloaded)?;
+        let (sender, receiver) = watch_channel::channel(None);
+        state.in_flight.insert(key.clone(), receiver.clone());
+        // A fetch locks the state when it is dropped. During a shutdown of the runtime, `spawn`
+        // drops it immediately.
+        drop(state);
+        let fetch = Fetch {
+            core: core.clone(),
             key,
-            source,
-            slots: lane.slots.clone(),
-            callers,
+            provider,
+            wire_slots: slots.wire.clone(),
+            sender,
             answer: Err(ValidationError::Panicked),
-            _place: place,
+            _queue_slot: queue_slot,
         };
-        // In the trace of whoever asked first.
-        tokio::spawn(flight.run().in_current_span());
-        Ok(Way::Fetch(landing))
+        // The fetch belongs to the trace of the first caller.
+        tokio::spawn(fetch.run().in_current_span());
+        Ok(Answer::InFlight(receiver))
     }
 }
 
 /// How a caller gets its answer.
-enum Way {
+enum Answer {
     Cached(Arc<ValidationStatus>),
-    Fetch(FetchReceiver),
+    InFlight(FetchReceiver),
 }
 
 impl Fetch {
     async fn run(mut self) {
-        // The semaphore is never closed, so the slot can only be waited for.
-        let Ok(_slot) = self.slots.clone().acquire_owned().await else { return };
-        // Before the provider is asked: its answer can only be younger, so no caller gets an older
-        // one than it allows.
-        let fetch_time = self.shared.clock.now();
+        // The semaphore is never closed, so this only waits.
+        let Ok(_slot) = self.wire_slots.clone().acquire_owned().await else { return };
+        // Read before the provider is asked: the answer can only be younger than this, so no caller
+        // gets an older one than it accepts.
+        let fetch_time = self.core.clock.now();
         let (account, order) = &self.key;
-        self.answer = match self.source.validation_status(order).await {
+        self.answer = match self.provider.validation_status(order).await {
             Ok(answer) => Ok(Arc::new(ValidationStatus::new(answer, fetch_time))),
             Err(problem) => {
-                if is_for_the_operator(&problem) {
-                    let (order_number, problem) = (order.order_number(), problem.without_words());
-                    warn!(%account, order_number, problem, "a validation status could not be read");
+                if concerns_operator(&problem) {
+                    let (order_number, problem) = (order.order_number(), problem.redacted());
+                    warn!(%account, order_number, problem, "could not read validation status");
                 }
                 Err(ValidationError::Provider(problem))
             }
@@ -275,43 +270,45 @@ impl Fetch {
 impl Drop for Fetch {
     fn drop(&mut self) {
         let (account, order) = &self.key;
-        // The end of the process drops what is still in the air: a read that only watchers wanted,
-        // or one that takes longer than the drain.
-        let is_cut = self.shared.draining.is_cancelled();
-        if matches!(self.answer, Err(ValidationError::Panicked)) && !is_cut {
-            error!(%account, order_number = order.order_number(), "the task that read a validation status died");
+        // The end of the process drops fetches that only watchers wait for, or that take longer
+        // than the drain.
+        let is_shutdown = self.core.draining.is_cancelled();
+        if matches!(self.answer, Err(ValidationError::Panicked)) && !is_shutdown {
+            error!(%account, order_number = order.order_number(), "validation status task ended without a result");
         }
-        let mut air = self.shared.air();
-        air.in_flight.remove(&self.key);
+        let mut state = self.core.fetch_state();
+        state.in_flight.remove(&self.key);
         if let Ok(status) = &self.answer {
-            air.cache.insert(self.key.clone(), status.clone(), self.shared.clock.now());
+            state.cache.insert(self.key.clone(), status.clone(), self.core.clock.now());
         }
-        drop(air);
-        self.callers.send_replace(Some(self.answer.clone()));
+        drop(state);
+        self.sender.send_replace(Some(self.answer.clone()));
     }
 }
 
 impl ValidationCore {
-    /// Whom to ask about an account's orders, and within which bounds.
-    fn source(&self, account: &AccountName) -> Result<(Arc<dyn ValidationProvider>, &FetchSlots), ValidationError> {
-        let (Some(found), Some(lane)) = (self.accounts.get(account), self.lanes.get(account)) else {
+    /// The provider and the limits of an account.
+    fn provider_of(
+        &self,
+        account: &AccountName,
+    ) -> Result<(Arc<dyn ValidationProvider>, &FetchSlots), ValidationError> {
+        let (Some(found), Some(slots)) = (self.accounts.get(account), self.fetch_slots.get(account)) else {
             return Err(ValidationError::AccountNotFound(account.clone()));
         };
-        match found.status.clone() {
-            Some(source) => Ok((source, lane)),
+        match found.validation.clone() {
+            Some(provider) => Ok((provider, slots)),
             None => Err(ValidationError::NotSectigo { account: account.clone(), provider: found.provider }),
         }
     }
 
-    /// Nothing panics while it is held; were it so, what is in it would still be whole.
-    fn air(&self) -> MutexGuard<'_, FetchState> {
-        self.air.lock().unwrap_or_else(PoisonError::into_inner)
+    /// No code panics while it holds the lock; even then the state would be consistent.
+    fn fetch_state(&self) -> MutexGuard<'_, FetchState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// An order that is not there is between the caller and the provider; the rest is about the account
-/// or the wire.
-fn is_for_the_operator(problem: &StatusError) -> bool {
+/// A missing order concerns the caller. The other errors concern the account or the network.
+fn concerns_operator(problem: &StatusError) -> bool {
     match problem {
         StatusError::Unreachable { .. }
         | StatusError::NotNow { .. }

@@ -14,30 +14,29 @@ use crate::domain::outcome::{AttemptReport, Lookup};
 use crate::domain::place::Place;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::validation::{StatusAnswer, ValidationPage};
-use crate::providers::{Account, RefundProvider as Adapter};
+use crate::providers::{Account, RefundProvider};
 use crate::telemetry::metrics::AccountMeter;
 
-/// A provider that counts what it is asked, answers only when it is let to, and does what its
-/// script says.
-struct Scripted {
+/// A provider that counts requests, answers only when permitted, and follows a script.
+struct ScriptedProvider {
     asked: AtomicUsize,
     on_the_wire: AtomicUsize,
-    most_on_the_wire: AtomicUsize,
+    max_on_the_wire: AtomicUsize,
     gate: Semaphore,
-    script: Mutex<VecDeque<Act>>,
+    script: Mutex<VecDeque<ScriptedEnd>>,
 }
 
-enum Act {
+enum ScriptedEnd {
     Fail(StatusError),
     Panic,
 }
 
-impl Scripted {
+impl ScriptedProvider {
     fn new(open: bool) -> Arc<Self> {
         Arc::new(Self {
             asked: AtomicUsize::new(0),
             on_the_wire: AtomicUsize::new(0),
-            most_on_the_wire: AtomicUsize::new(0),
+            max_on_the_wire: AtomicUsize::new(0),
             gate: Semaphore::new(if open { Semaphore::MAX_PERMITS } else { 0 }),
             script: Mutex::new(VecDeque::new()),
         })
@@ -47,7 +46,7 @@ impl Scripted {
         self.asked.load(Ordering::SeqCst)
     }
 
-    fn next(&self, act: Act) {
+    fn next(&self, act: ScriptedEnd) {
         self.script.lock().unwrap().push_back(act);
     }
 
@@ -57,17 +56,17 @@ impl Scripted {
 }
 
 #[async_trait]
-impl ValidationProvider for Scripted {
+impl ValidationProvider for ScriptedProvider {
     async fn validation_status(&self, order: &OrderKey) -> Result<StatusAnswer, StatusError> {
         let number = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
         let on_the_wire = self.on_the_wire.fetch_add(1, Ordering::SeqCst) + 1;
-        self.most_on_the_wire.fetch_max(on_the_wire, Ordering::SeqCst);
+        self.max_on_the_wire.fetch_max(on_the_wire, Ordering::SeqCst);
         self.gate.acquire().await.unwrap().forget();
         self.on_the_wire.fetch_sub(1, Ordering::SeqCst);
         let act = self.script.lock().unwrap().pop_front();
         match act {
-            Some(Act::Fail(error)) => Err(error),
-            Some(Act::Panic) => panic!("the provider's adapter has a bug"),
+            Some(ScriptedEnd::Fail(error)) => Err(error),
+            Some(ScriptedEnd::Panic) => panic!("the provider's adapter has a bug"),
             None => {
                 let page = ValidationPage {
                     order_number: order.order_number().to_owned(),
@@ -83,16 +82,16 @@ impl ValidationProvider for Scripted {
 struct NoRefunds;
 
 #[async_trait]
-impl Adapter for NoRefunds {
+impl RefundProvider for NoRefunds {
     async fn refund(&self, _: &Intent, _: Option<&str>) -> AttemptReport {
-        unreachable!("a validation status refunds nothing")
+        unreachable!("validation sends no refund")
     }
 
-    async fn lookup(&self, _: &Refund, _: &dyn crate::providers::Turns) -> Lookup {
-        unreachable!("a validation status looks no refund up")
+    async fn lookup(&self, _: &Refund, _: &dyn crate::providers::RequestLimiter) -> Lookup {
+        unreachable!("validation looks up no refund")
     }
 
-    async fn probe(&self, _: &dyn crate::providers::Turns) -> crate::domain::probe::ProbeReport {
+    async fn probe(&self, _: &dyn crate::providers::RequestLimiter) -> crate::domain::probe::ProbeReport {
         unreachable!("validation never probes")
     }
 }
@@ -117,19 +116,19 @@ fn account(name: &str, provider: ProviderKind, status: Option<Arc<dyn Validation
         requests_per_second: 0,
         requests_per_hour: 0,
         pending_limit: Duration::from_secs(86_400),
-        adapter: Arc::new(NoRefunds),
-        status,
-        meter: AccountMeter::off(),
+        refunds: Arc::new(NoRefunds),
+        validation: status,
+        metrics: AccountMeter::off(),
     }
 }
 
 struct World {
-    source: Arc<Scripted>,
+    source: Arc<ScriptedProvider>,
     clock: Arc<ManualClock>,
     validation: Validation,
 }
 
-fn world_with(source: Arc<Scripted>, settings: ValidationSettings) -> World {
+fn world_with(source: Arc<ScriptedProvider>, settings: ValidationSettings) -> World {
     let accounts = Accounts::new([
         account("sectigo", ProviderKind::Sectigo, Some(source.clone())),
         account("namecom", ProviderKind::Namecom, None),
@@ -139,7 +138,7 @@ fn world_with(source: Arc<Scripted>, settings: ValidationSettings) -> World {
     World { source, clock, validation }
 }
 
-fn world(source: Arc<Scripted>) -> World {
+fn world(source: Arc<ScriptedProvider>) -> World {
     world_with(source, ValidationSettings::default())
 }
 
@@ -152,12 +151,12 @@ fn ask(order_number: &str, max_age: u64) -> StatusRequest {
 }
 
 impl World {
-    /// Which request of the provider the answer comes from.
+    /// The number of the provider's request that gave the answer.
     async fn number(&self, order_number: &str, max_age: u64) -> i32 {
         self.validation.get(ask(order_number, max_age)).await.unwrap().page().product_type
     }
 
-    fn spawn(&self, request: StatusRequest) -> tokio::task::JoinHandle<Answer> {
+    fn spawn(&self, request: StatusRequest) -> tokio::task::JoinHandle<StatusResult> {
         let validation = self.validation.clone();
         tokio::spawn(async move { validation.get(request).await })
     }
@@ -168,22 +167,24 @@ impl World {
         }
     }
 
-    fn at_rest(&self) -> bool {
-        self.validation.0.air().in_flight.is_empty()
+    fn is_idle(&self) -> bool {
+        self.validation.0.fetch_state().in_flight.is_empty()
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_callers_are_one_request() {
-    let world = world(Scripted::new(false));
+async fn a_thousand_callers_share_one_request() {
+    let world = world(ScriptedProvider::new(false));
     let joined = Arc::new(AtomicUsize::new(0));
     let callers: Vec<_> = (0..1000)
         .map(|_| {
             let (validation, joined) = (world.validation.clone(), joined.clone());
             tokio::spawn(async move {
-                let Ok(Way::Fetch(mut landing)) = validation.join_or_start(ask("1", 0)) else { panic!("no flight") };
+                let Ok(Answer::InFlight(mut receiver)) = validation.join_or_start(ask("1", 0)) else {
+                    panic!("no fetch")
+                };
                 joined.fetch_add(1, Ordering::SeqCst);
-                landing.wait_for(Option::is_some).await.unwrap().clone().unwrap()
+                receiver.wait_for(Option::is_some).await.unwrap().clone().unwrap()
             })
         })
         .collect();
@@ -195,12 +196,12 @@ async fn a_thousand_callers_are_one_request() {
         assert_eq!(answer.unwrap().unwrap().page().product_type, 1);
     }
     assert_eq!(world.source.asked(), 1);
-    assert!(world.at_rest());
+    assert!(world.is_idle());
 }
 
 #[tokio::test]
-async fn an_answer_is_as_old_as_the_caller_allows() {
-    let world = world(Scripted::new(true));
+async fn an_answer_is_no_older_than_the_caller_accepts() {
+    let world = world(ScriptedProvider::new(true));
     assert_eq!(world.number("1", 3600).await, 1);
     world.clock.advance(Duration::from_secs(60));
     assert_eq!(world.number("1", 60).await, 1);
@@ -213,7 +214,7 @@ async fn an_answer_is_as_old_as_the_caller_allows() {
 
 #[tokio::test]
 async fn the_fetch_time_is_when_the_provider_was_asked() {
-    let world = world(Scripted::new(false));
+    let world = world(ScriptedProvider::new(false));
     let asked = world.clock.now();
     let caller = world.spawn(ask("1", 0));
     world.until_asked(1).await;
@@ -224,16 +225,16 @@ async fn the_fetch_time_is_when_the_provider_was_asked() {
 }
 
 #[tokio::test]
-async fn one_certificate_of_an_order_is_not_the_order() {
-    let world = world(Scripted::new(true));
+async fn a_certificate_of_an_order_is_cached_apart_from_the_order() {
+    let world = world(ScriptedProvider::new(true));
     assert_eq!(world.number("1", 3600).await, 1);
     let certificate = StatusRequest { order: OrderKey::new("1", 5, "").unwrap(), ..ask("1", 3600) };
     assert_eq!(world.validation.get(certificate).await.unwrap().page().product_type, 2);
 }
 
 #[tokio::test]
-async fn a_caller_that_leaves_stops_nothing() {
-    let world = world(Scripted::new(false));
+async fn a_caller_that_leaves_does_not_stop_the_fetch() {
+    let world = world(ScriptedProvider::new(false));
     let first = world.spawn(ask("1", 0));
     world.until_asked(1).await;
     let second = world.spawn(ask("1", 0));
@@ -247,15 +248,15 @@ async fn a_caller_that_leaves_stops_nothing() {
     alone.abort();
     assert!(alone.await.unwrap_err().is_cancelled());
     world.source.let_answer(1);
-    assert_eq!(world.number("2", 3600).await, 2, "the answer that nobody waited for is there for the next");
-    assert!(world.at_rest());
+    assert_eq!(world.number("2", 3600).await, 2, "the answer without a waiting caller is cached");
+    assert!(world.is_idle());
 }
 
 #[tokio::test]
-async fn an_error_is_told_to_all_and_kept_for_nobody() {
-    let world = world(Scripted::new(false));
+async fn an_error_reaches_all_callers_and_is_not_cached() {
+    let world = world(ScriptedProvider::new(false));
     let error = StatusError::Unreachable { why: "HTTP 503".to_owned(), retry_after: None };
-    world.source.next(Act::Fail(error.clone()));
+    world.source.next(ScriptedEnd::Fail(error.clone()));
     let callers: Vec<_> = (0..10).map(|_| world.spawn(ask("1", 3600))).collect();
     world.until_asked(1).await;
     for _ in 0..100 {
@@ -271,10 +272,10 @@ async fn an_error_is_told_to_all_and_kept_for_nobody() {
 }
 
 #[tokio::test]
-async fn an_error_takes_no_answer_away() {
-    let world = world(Scripted::new(true));
+async fn an_error_evicts_no_cached_answer() {
+    let world = world(ScriptedProvider::new(true));
     assert_eq!(world.number("1", 0).await, 1);
-    world.source.next(Act::Fail(StatusError::Timeout));
+    world.source.next(ScriptedEnd::Fail(StatusError::Timeout));
     let failed = world.validation.get(ask("1", 0)).await;
     assert_eq!(failed.err(), Some(ValidationError::Provider(StatusError::Timeout)));
     assert_eq!(world.number("1", 60).await, 1);
@@ -282,69 +283,69 @@ async fn an_error_takes_no_answer_away() {
 
 #[tokio::test]
 async fn a_panic_is_an_error_and_not_a_hang() {
-    let world = world(Scripted::new(false));
-    world.source.next(Act::Panic);
+    let world = world(ScriptedProvider::new(false));
+    world.source.next(ScriptedEnd::Panic);
     let callers = [world.spawn(ask("1", 0)), world.spawn(ask("1", 0))];
     world.until_asked(1).await;
     world.source.let_answer(1);
     for answer in join_all(callers).await {
         assert_eq!(answer.unwrap().err(), Some(ValidationError::Panicked));
     }
-    assert!(world.at_rest());
+    assert!(world.is_idle());
     world.source.let_answer(1);
     assert_eq!(world.number("1", 0).await, 2);
 }
 
 #[test]
-fn a_flight_that_the_runtime_takes_down_lands_too() {
-    let world = world(Scripted::new(false));
+fn a_fetch_dropped_by_the_runtime_publishes_its_end() {
+    let world = world(ScriptedProvider::new(false));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let landing = runtime.block_on(async {
-        let Ok(Way::Fetch(landing)) = world.validation.join_or_start(ask("1", 0)) else { panic!("no flight") };
+    let receiver = runtime.block_on(async {
+        let Ok(Answer::InFlight(receiver)) = world.validation.join_or_start(ask("1", 0)) else { panic!("no fetch") };
         world.until_asked(1).await;
-        landing
+        receiver
     });
     drop(runtime);
-    assert!(matches!(&*landing.borrow(), Some(Err(ValidationError::Panicked))));
-    assert!(world.at_rest());
+    assert!(matches!(&*receiver.borrow(), Some(Err(ValidationError::Panicked))));
+    assert!(world.is_idle());
 }
 
 #[tokio::test]
-async fn the_wire_takes_only_so_many_at_once_and_the_queue_so_many_more() {
+async fn concurrent_and_queued_fetches_are_limited() {
     let settings = ValidationSettings { max_concurrent_fetches: 3, ..ValidationSettings::default() };
-    let world = world_with(Scripted::new(false), settings);
-    let most = 3 + WAITING_FLIGHTS_PER_ACCOUNT;
-    let callers: Vec<_> = (0..most).map(|order| world.spawn(ask(&order.to_string(), 0))).collect();
+    let world = world_with(ScriptedProvider::new(false), settings);
+    let total = 3 + MAX_QUEUED_FETCHES;
+    let callers: Vec<_> = (0..total).map(|order| world.spawn(ask(&order.to_string(), 0))).collect();
     world.until_asked(3).await;
-    while world.validation.0.air().in_flight.len() < most {
+    while world.validation.0.fetch_state().in_flight.len() < total {
         tokio::task::yield_now().await;
     }
     assert_eq!(world.validation.get(ask("one-more", 0)).await.err(), Some(ValidationError::Overloaded));
     assert_eq!(world.source.asked(), 3);
-    world.source.let_answer(most);
+    world.source.let_answer(total);
     for answer in join_all(callers).await {
         assert!(answer.unwrap().is_ok());
     }
-    assert_eq!(world.source.most_on_the_wire.load(Ordering::SeqCst), 3);
+    assert_eq!(world.source.max_on_the_wire.load(Ordering::SeqCst), 3);
     world.source.let_answer(1);
     assert!(world.validation.get(ask("one-more", 0)).await.is_ok());
 }
 
 #[tokio::test]
-async fn the_cache_keeps_as_many_orders_as_it_is_told() {
+async fn the_cache_keeps_the_configured_number_of_orders() {
     let settings = ValidationSettings { cache_entries: 2, ..ValidationSettings::default() };
-    let world = world_with(Scripted::new(true), settings);
+    let world = world_with(ScriptedProvider::new(true), settings);
     for (order, number) in [("1", 1), ("2", 2), ("3", 3)] {
         assert_eq!(world.number(order, 3600).await, number);
     }
     assert_eq!(world.number("3", 3600).await, 3);
     assert_eq!(world.number("2", 3600).await, 2);
-    assert_eq!(world.number("1", 3600).await, 4, "the oldest went first");
+    assert_eq!(world.number("1", 3600).await, 4, "the oldest was evicted first");
 }
 
 #[tokio::test]
-async fn only_sectigos_accounts_have_one() {
-    let world = world(Scripted::new(true));
+async fn only_sectigo_accounts_have_a_validation_status() {
+    let world = world(ScriptedProvider::new(true));
     let of = |name: &str| StatusRequest { account: AccountName::parse(name).unwrap(), ..ask("1", 0) };
     assert_eq!(
         world.validation.get(of("nobody")).await.err(),
@@ -360,8 +361,8 @@ async fn only_sectigos_accounts_have_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_waits_for_who_asked_once_and_no_longer_than_its_limit() {
-    let world = world(Scripted::new(false));
+async fn a_drain_waits_for_single_requests_up_to_its_limit() {
+    let world = world(ScriptedProvider::new(false));
     let caller = world.spawn(ask("1", 0));
     world.until_asked(1).await;
     let began = tokio::time::Instant::now();
@@ -369,6 +370,6 @@ async fn a_drain_waits_for_who_asked_once_and_no_longer_than_its_limit() {
     assert_eq!(began.elapsed(), Duration::from_secs(20), "the caller still waits");
     world.source.let_answer(1);
     world.validation.drain(Duration::from_secs(20)).await;
-    assert_eq!(began.elapsed(), Duration::from_secs(20), "nobody waits any more");
-    assert!(caller.await.unwrap().is_ok(), "its answer was waited for");
+    assert_eq!(began.elapsed(), Duration::from_secs(20), "no caller waits any more");
+    assert!(caller.await.unwrap().is_ok(), "the drain waited for its answer");
 }

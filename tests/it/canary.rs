@@ -456,7 +456,7 @@ impl Caller {
         // The second look shows that the first one's answer has been read.
         until(|| self.hostile.looks_at("3000201") >= 2).await;
         drop((watch, silent));
-        until(|| log.text().matches("an order is watched no more").count() >= 2).await;
+        until(|| log.text().matches("stopped watching order").count() >= 2).await;
 
         self.hostile.becomes(Mood::Json(200));
         let mut refused = self.watch("3000202").await;

@@ -434,7 +434,7 @@ async fn no_log_tells_what_the_page_says_of_people_nor_its_token() {
     set_state(&simulators, "3000002", "Rejected");
     assert_eq!(watch.state().await, OrderState::Rejected);
     drop(watch);
-    until(|| log.lock().unwrap().contains("an order is watched no more")).await;
+    until(|| log.lock().unwrap().contains("stopped watching order")).await;
     let token =
         simulators.with_world(|world| world.sectigo.order("3000002").unwrap().validation.upload_document_token.clone());
     let phone = shown.callback.unwrap().phone_number;

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use recoup::domain::clock::Timestamp;
-use recoup::domain::event::{Event, EventRecord, Observation, RecordSeen};
+use recoup::domain::event::{Event, Observation, RecordSeen};
+use recoup::domain::history::EventRecord;
 use recoup::domain::ids::{AccountName, ProviderKind, RefundId};
 use recoup::domain::place::Destination;
 use recoup::domain::refund::Refund;

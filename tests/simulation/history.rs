@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use recoup::domain::event::EventRecord;
+use recoup::domain::history::EventRecord;
 use recoup::domain::refund::{Intent, Refund};
 use recoup::domain::state::State;
 use recoup::engine::EngineError;

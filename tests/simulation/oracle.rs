@@ -6,7 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use recoup::domain::event::{EventKind, EventRecord};
+use recoup::domain::event::EventKind;
+use recoup::domain::history::EventRecord;
 use recoup::domain::outcome::ItemState;
 use recoup::domain::refund::{Intent, Refund};
 use recoup::domain::state::State;

@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use recoup::domain::event::{Event, EventKind, EventRecord, Observation, RecordSeen};
+use recoup::domain::event::{Event, EventKind, Observation, RecordSeen};
+use recoup::domain::history::EventRecord;
 use recoup::domain::place::Destination;
 use recoup::domain::refund::Refund;
 use recoup::domain::state::State;

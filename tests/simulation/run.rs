@@ -327,7 +327,9 @@ fn account(sim: &Arc<Sim>, life: &Arc<Life>, configured: &Configured) -> Account
         former: former.iter().map(|(place, _)| place.clone()).collect(),
     };
     let wire = Arc::new(SimWire { spot: *spot, at: at.clone(), sim: sim.clone(), life: life.clone() });
-    Account::connect_over(wire, settings, Arc::new(SimClock(sim.clone()))).map_err(|error| error.to_string()).unwrap()
+    Account::connect_with_transport(wire, settings, Arc::new(SimClock(sim.clone())))
+        .map_err(|error| error.to_string())
+        .unwrap()
 }
 
 /// As configured by default: how long a refund may wait to be sent.

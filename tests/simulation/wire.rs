@@ -215,7 +215,7 @@ impl SimWire {
             None | Some(Harm::Slow { .. }) => course.there_and_back(request, longest, |said| said).await,
             Some(Harm::NotSent) => {
                 course.passes(legs[0]).await;
-                HttpOutcome::NotSent { why: "no connection: refused".to_owned() }
+                HttpOutcome::NotSent { evidence: "no connection: refused".to_owned() }
             }
             Some(Harm::LostBefore { timeout }) => course.lost(timeout, legs[0]).await,
             Some(Harm::LostAfter { timeout }) => {
@@ -321,7 +321,7 @@ impl Course<'_> {
             true => (DoubtReason::Timeout, "no answer: operation timed out"),
             false => (DoubtReason::ConnectionLost, "no answer: connection closed before message completed"),
         };
-        HttpOutcome::Lost { reason, evidence: evidence.to_owned() }
+        HttpOutcome::Unknown { reason, evidence: evidence.to_owned() }
     }
 
     async fn there_and_back(
@@ -358,7 +358,7 @@ impl Course<'_> {
 /// The provider's answer as the client's library hands it on.
 fn heard(said: Option<Said>, longest: usize) -> HttpOutcome {
     let Some(Said { status, headers, body }) = said else {
-        return HttpOutcome::Lost { reason: DoubtReason::ConnectionLost, evidence: "no answer".to_owned() };
+        return HttpOutcome::Unknown { reason: DoubtReason::ConnectionLost, evidence: "no answer".to_owned() };
     };
     match answered(status, body, longest) {
         HttpOutcome::Answered(answer) => HttpOutcome::Answered(HttpResponse { headers, ..answer }),
@@ -369,7 +369,7 @@ fn heard(said: Option<Said>, longest: usize) -> HttpOutcome {
 fn answered(status: StatusCode, body: Bytes, longest: usize) -> HttpOutcome {
     if body.len() > longest {
         let evidence = format!("HTTP {} with a body longer than {longest} bytes", status.as_u16());
-        return HttpOutcome::Lost { reason: DoubtReason::UnreadableReply, evidence };
+        return HttpOutcome::Unknown { reason: DoubtReason::UnreadableReply, evidence };
     }
     HttpOutcome::Answered(HttpResponse { status: status.as_u16(), headers: HeaderMap::new(), body })
 }
@@ -418,7 +418,7 @@ fn told(exchange: &HttpOutcome) -> String {
             let shown: String = text.chars().take(120).collect::<String>().escape_debug().collect();
             format!("{} {} bytes {shown}", answer.status, answer.body.len())
         }
-        HttpOutcome::NotSent { why } => format!("not sent: {why}"),
-        HttpOutcome::Lost { reason, evidence } => format!("lost: {} ({evidence})", reason.as_str()),
+        HttpOutcome::NotSent { evidence } => format!("not sent: {evidence}"),
+        HttpOutcome::Unknown { reason, evidence } => format!("lost: {} ({evidence})", reason.as_str()),
     }
 }

@@ -1,5 +1,5 @@
-//! The state machine as a whole: every pair of state and event, and what no sequence of events can
-//! break.
+//! The state machine as a whole: every pair of state and event, and the invariants of any sequence
+//! of events.
 
 mod ended;
 mod table;
@@ -86,7 +86,7 @@ fn events() -> Vec<Event> {
     ]
 }
 
-/// Every move there is; whatever is not listed must be refused.
+/// All transitions; every other one must be refused.
 #[rstest]
 #[case(State::Pending, &[
     ("dispatched", State::Dispatching), ("cancelled", State::Cancelled), ("expired", State::Failed),
@@ -115,14 +115,16 @@ fn events() -> Vec<Event> {
 #[case(State::PartiallySucceeded, &[])]
 #[case(State::Failed, &[("checked", State::Failed), ("corrected", State::Failed)])]
 #[case(State::Cancelled, &[])]
-fn the_table_holds_these_moves_and_no_other(#[case] from: State, #[case] moves: &[(&str, State)]) {
-    let found: Vec<(&str, State)> =
-        events().iter().filter_map(|event| Some((event.kind().as_str(), state::next(from, event).ok()?))).collect();
+fn the_table_contains_exactly_these_transitions(#[case] from: State, #[case] moves: &[(&str, State)]) {
+    let found: Vec<(&str, State)> = events()
+        .iter()
+        .filter_map(|event| Some((event.kind().as_str(), state::transition(from, event).ok()?)))
+        .collect();
     assert_eq!(found, moves);
 }
 
 #[test]
-fn only_proof_that_no_byte_left_forgets_the_dispatch() {
+fn only_proof_that_no_byte_left_clears_the_dispatch_time() {
     let dispatched = refund().apply(&Event::Dispatched { credential: None }, Timestamp::from_seconds(1_001)).unwrap();
     let after = |http_status| {
         let event = Event::NotSent { error: error(http_status), retry_at: Timestamp::from_seconds(1_003) };
@@ -133,7 +135,7 @@ fn only_proof_that_no_byte_left_forgets_the_dispatch() {
 }
 
 #[test]
-fn a_partial_success_gives_the_refused_items_free() {
+fn a_partial_success_frees_the_refused_items() {
     let refund = of(Target::Namecom(NamecomTarget::new(9, &[1, 2]).unwrap()));
     assert_eq!(held(&refund), ["item:1", "item:2"]);
     let items = vec![
@@ -148,7 +150,7 @@ fn a_partial_success_gives_the_refused_items_free() {
 }
 
 #[test]
-fn what_the_provider_leaves_out_keeps_its_last_word() {
+fn fields_that_the_provider_leaves_out_keep_their_last_value() {
     let now = Timestamp::from_seconds(1_001);
     let amount = Some(Money { currency: Currency::USD, minor_units: 5 });
     let first =
@@ -162,7 +164,7 @@ fn what_the_provider_leaves_out_keeps_its_last_word() {
     assert_eq!((refund.provider_reference.as_deref(), refund.refunded_amount), (Some("7"), amount));
 }
 
-/// All events, and lookups that show the refund, or nothing, more often than the others.
+/// All events; lookups that show the refund or nothing occur more often than the others.
 fn events_with_lookups() -> Vec<Event> {
     let checked = |record| Event::Checked(Observation::new("looked", record));
     let lookups = [RecordSeen::Absent, RecordSeen::Present, RecordSeen::Unanswered].into_iter().cycle().take(9);
@@ -172,7 +174,7 @@ fn events_with_lookups() -> Vec<Event> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
     #[test]
-    fn no_sequence_of_events_breaks_what_must_hold(
+    fn no_sequence_of_events_breaks_an_invariant(
         picks in proptest::collection::vec((any::<Index>(), proptest::bool::weighted(0.2), -5_i64..50), 0..40),
     ) {
         let events = events_with_lookups();
@@ -181,13 +183,13 @@ proptest! {
         for (pick, whatever, seconds) in picks {
             now = Timestamp::from_micros(now.as_micros() + seconds * 1_000_000);
             let possible: Vec<&Event> =
-                events.iter().filter(|event| whatever || state::next(refund.state, event).is_ok()).collect();
+                events.iter().filter(|event| whatever || state::transition(refund.state, event).is_ok()).collect();
             let event = if possible.is_empty() { pick.get(&events) } else { *pick.get(&possible) };
             let Ok(next) = refund.apply(event, now) else {
                 let refused_no = refund.state == State::Dispatching && refund.unanswered_attempts > 0;
                 let not_followed = refund.caution_until.is_none() || refund.corrected_time.is_some();
                 let is_over = refund.state == State::Failed && not_followed;
-                prop_assert!(state::next(refund.state, event).is_err() || refused_no || is_over);
+                prop_assert!(state::transition(refund.state, event).is_err() || refused_no || is_over);
                 continue;
             };
             prop_assert_eq!(next.revision, refund.revision + 1);
@@ -217,7 +219,7 @@ proptest! {
             if next.state == State::Pending || next.state == State::Cancelled {
                 prop_assert_eq!(next.unanswered_attempts, 0, "what may have happened is never withdrawn");
             }
-            // What was attempted at another host or login stays so for ever.
+            // An attempt at another host or login is remembered for ever.
             let moved = next.place != refund.place && refund.state != State::Pending;
             prop_assert_eq!(next.attempted_elsewhere, refund.attempted_elsewhere || moved);
             prop_assert!(!event.note(&next).is_empty());
@@ -226,9 +228,9 @@ proptest! {
     }
 }
 
-/// A record that is shown in between was there: two absences count only in a row.
+/// A record shown in between was there: only consecutive absences count.
 #[test]
-fn a_record_that_is_shown_again_ends_its_absence() {
+fn a_record_that_is_shown_again_ends_the_absence() {
     let at = |seconds: i64| Timestamp::from_seconds(1_000 + seconds);
     let dispatched = refund().apply(&Event::Dispatched { credential: None }, at(1)).unwrap();
     let submitted = dispatched.apply(&Event::Accepted(Acceptance::default()), at(2)).unwrap();
@@ -246,9 +248,9 @@ fn a_record_that_is_shown_again_ends_its_absence() {
     });
 }
 
-/// A person may be right today, and the request still be queued at the provider.
+/// The operator may be right today while the request is still queued at the provider.
 #[test]
-fn what_a_person_found_not_refunded_stays_reserved_for_a_time() {
+fn a_target_resolved_as_not_refunded_stays_reserved_for_a_time() {
     let now = Timestamp::from_seconds(1_001);
     let until = Timestamp::from_seconds(1_601);
     let refund = of(Target::Namecom(NamecomTarget::new(9, &[1, 2]).unwrap()));
@@ -269,12 +271,12 @@ fn what_a_person_found_not_refunded_stays_reserved_for_a_time() {
     assert_eq!(reservations(partly), [("item:1".to_owned(), None), timed("2")]);
 }
 
-/// `provider_status` is the provider's word for the present state: one for a state that is over
-/// would be untrue.
+/// `provider_status` is the provider's name of the present state; that of an earlier state would be
+/// wrong.
 #[rstest]
 #[case(ErrorCategory::RejectedOnReview, "Rejected", Some("Rejected"))]
 #[case(ErrorCategory::Other, "-18", None)]
-fn a_refusal_leaves_no_earlier_word_standing(
+fn a_refusal_clears_the_status_of_an_earlier_state(
     #[case] category: ErrorCategory,
     #[case] code: &str,
     #[case] status: Option<&str>,

@@ -1,12 +1,12 @@
-//! The fingerprint of a page: SHA-256 over an encoding in which no two pages look alike.
+//! The fingerprint of a page: SHA-256 over an unambiguous encoding.
 //!
-//! Clients keep fingerprints and compare them after an update of the gateway, so the encoding is
-//! written out here and is not left to a derive. Each `let Type { .. } = ..` names every field: a
-//! new one does not compile until it is counted.
+//! Clients keep fingerprints and compare them across updates of the gateway, so the encoding is
+//! written out instead of derived. Each `let Type { .. } = ..` names every field, so a new field
+//! does not compile until it is encoded.
 //!
 //! ```text
 //! text      length (8 bytes, big-endian), bytes        number    4 bytes, big-endian
-//! word      its text; empty where there is none        option    0, or 1 and the value
+//! OpenEnum  its text; empty if absent                  option    0, or 1 and the value
 //! list      length (8 bytes, big-endian), values
 //! ```
 
@@ -19,14 +19,14 @@ use super::{
     KnownValues, MasterAccountState, OpenEnum, OrganizationStatus, SectionStep, ValidationPage, ValidationStatus,
 };
 
-/// Changes with the encoding, so that two encodings cannot be mistaken for one another.
+/// Changes with the encoding, so that two encodings cannot be confused.
 const ENCODING: &str = "recoup validation page 1";
-/// An encoded text takes 8 bytes and its content, one in memory 24, or 32 as a word, and its
-/// content.
+/// An encoded text takes 8 bytes and its content; in memory it takes 24, or 32 as an `OpenEnum`,
+/// and its content.
 const MEMORY_PER_ENCODED_BYTE: usize = 4;
 
-/// The fingerprint in hexadecimal, and a generous estimate of the bytes that a status with this
-/// page takes in memory.
+/// The fingerprint in hexadecimal, and a generous estimate of the memory of a status with this
+/// page.
 pub(super) fn of(page: &ValidationPage) -> (String, usize) {
     let mut encoder = Encoder { hasher: Sha256::new(), bytes: 0 };
     encoder.text(ENCODING);
@@ -68,7 +68,7 @@ impl Encoder {
             fast_service,
             caa_check,
             irregular_fields,
-            beyond,
+            lossy_digest,
         } = page;
         self.text(order_number);
         self.word(order_state.as_ref());
@@ -98,9 +98,9 @@ impl Encoder {
         });
         // Everything before it marks its own end, so a page that is as documented needs no mark
         // here.
-        if !irregular_fields.is_empty() || beyond.is_some() {
+        if !irregular_fields.is_empty() || lossy_digest.is_some() {
             self.list(irregular_fields, |to, path: &String| to.text(path));
-            self.option(beyond.as_ref(), |to, digest: &[u8; 32]| to.raw(digest));
+            self.option(lossy_digest.as_ref(), |to, digest: &[u8; 32]| to.raw(digest));
         }
     }
 

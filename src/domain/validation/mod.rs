@@ -1,13 +1,13 @@
-//! Where a certificate order's validation stands: the provider's Validation Manager page as plain
+//! The validation status of a certificate order: the provider's Validation Manager page as plain
 //! data.
 //!
 //! ```text
-//! StatusAnswer (page, token) --ValidationStatus::new--> page + token + fetch time + fingerprint of the page
+//! StatusAnswer (page, token) --ValidationStatus::new--> page, token, fetch time, fingerprint
 //! ```
 //!
-//! A word that the provider adds later is never an error: a [`OpenEnum`] keeps the text beside what
-//! it means. An empty text, a zero number and an empty list stand for what the provider left out:
-//! it never gives them another meaning.
+//! A value that the provider adds later is never an error: an [`OpenEnum`] keeps the text beside
+//! its meaning. An empty text, a zero and an empty list mean that the provider left the member out;
+//! it never uses them otherwise.
 
 mod fingerprint;
 
@@ -16,25 +16,25 @@ use std::fmt;
 use secrecy::SecretString;
 
 use crate::domain::clock::Timestamp;
-use crate::domain::target::{FieldViolation, is_same_order, order_number_fault};
+use crate::domain::target::{FieldViolation, is_same_order, order_number_violation};
 
-/// One order, or one certificate of it, checked.
+/// The validated key of one order, or of one certificate of it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OrderKey {
     order_number: String,
     certificate_id: Option<u64>,
 }
 
-/// What a provider answered: the page, and the credential that came with it.
+/// A provider's answer: the page, and the credential that came with it.
 #[derive(Debug, Clone)]
 pub struct StatusAnswer {
-    /// Everything that is no secret.
+    /// Everything that is not secret.
     pub page: ValidationPage,
     /// A JSON Web Token for the upload of documents: a credential.
     pub upload_document_token: Option<SecretString>,
 }
 
-/// Where the validation of one order stands, and since when that is known.
+/// The validation status of one order, and when it was fetched.
 #[derive(Debug, Clone)]
 pub struct ValidationStatus {
     page: ValidationPage,
@@ -44,20 +44,19 @@ pub struct ValidationStatus {
     approximate_bytes: usize,
 }
 
-/// Everything that the provider says of an order, in its own order.
+/// Everything that the provider reports about an order, in the provider's own order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ValidationPage {
-    /// As the provider numbers it.
+    /// The provider's number of the order.
     pub order_number: String,
     /// `orderStatus`.
     pub order_state: Option<OpenEnum<OrderState>>,
     /// The provider's number of the product.
     pub product_type: i32,
-    /// The product's name.
     pub product_name: String,
-    /// How long the certificate is valid, in days.
+    /// The validity of the certificate, in days.
     pub certificate_duration_days: i32,
-    /// How long the product runs, in days.
+    /// The term of the product, in days.
     pub product_term_days: i32,
     /// The common name, or `Multiple domains`.
     pub domain_name: String,
@@ -69,8 +68,8 @@ pub struct ValidationPage {
     pub max_wildcard_domains: i32,
     /// `maStatus`.
     pub master_account_state: Option<MasterAccountState>,
-    /// Where documents are uploaded: https, without user information. Empty where the provider sent
-    /// another address.
+    /// Address for the upload of documents: https, without user information. Empty if the provider
+    /// sent any other address.
     pub upload_document_url: String,
     /// `csrStatus`.
     pub csr: Option<CsrStatus>,
@@ -88,42 +87,39 @@ pub struct ValidationPage {
     pub fast_service: Option<SectionStep>,
     /// `caaCheckStatus`.
     pub caa_check: Option<CaaCheckStatus>,
-    /// Fields that are not as documented, by their path: left out, cut, or read in another form.
+    /// Paths of fields that are not as documented: left out, cut, or converted from another form.
     pub irregular_fields: Vec<String>,
-    /// A digest of everything that no other field holds verbatim, so that a change there is seen.
-    pub beyond: Option<[u8; 32]>,
+    /// A digest of everything that no other field contains verbatim, so that the fingerprint
+    /// changes with it.
+    pub lossy_digest: Option<[u8; 32]>,
 }
 
-/// What every section and every requirement says of itself.
+/// The members that every section and every requirement has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SectionStep {
-    /// Its heading.
     pub title: String,
-    /// Where it stands.
     pub state: Option<OpenEnum<StepState>>,
-    /// A sentence for the customer.
+    /// One sentence for the customer.
     pub description: String,
-    /// The provider's own words: `needProvideCSR`, `callMeNow`.
+    /// Verbatim: `needProvideCSR`, `callMeNow`.
     pub available_actions: Vec<String>,
 }
 
 /// The certificate signing request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CsrStatus {
-    /// The section itself.
     pub step: SectionStep,
 }
 
 /// Domain control validation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DcvStatus {
-    /// The section itself.
     pub step: SectionStep,
-    /// One entry a domain.
+    /// One entry per domain.
     pub domains: Vec<DomainValidation>,
-    /// Of the CSR, as the provider prints it.
+    /// MD5 of the CSR, as the provider prints it.
     pub csr_md5: String,
-    /// Of the CSR, as the provider prints it.
+    /// SHA-256 of the CSR, as the provider prints it.
     pub csr_sha256: String,
     /// The request token.
     pub unique_value: String,
@@ -132,39 +128,34 @@ pub struct DcvStatus {
 /// Domain control validation of one domain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DomainValidation {
-    /// Which.
     pub domain_name: String,
-    /// Where it stands.
     pub state: Option<OpenEnum<StepState>>,
-    /// The method chosen.
+    /// The selected method.
     pub selected_method: String,
-    /// The methods that may be chosen.
+    /// The available methods.
     pub methods: Vec<DcvMethod>,
 }
 
-/// A way to prove control of a domain.
+/// A method to prove control of a domain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DcvMethod {
-    /// Of which kind.
     pub kind: Option<OpenEnum<DcvMethodKind>>,
-    /// Its name.
     pub title: String,
     /// Level of the list of e-mail addresses.
     pub level: String,
-    /// The option chosen.
+    /// The selected option.
     pub selected_method: String,
-    /// The options: e-mail addresses, ways to publish a hash.
+    /// E-mail addresses, or ways to publish a hash.
     pub options: Vec<String>,
 }
 
 /// The subscriber agreement.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AgreementStatus {
-    /// The section itself.
     pub step: SectionStep,
-    /// Whether it was agreed to with a click.
+    /// Whether it was accepted with a click.
     pub click_through_state: Option<OpenEnum<ClickThroughState>>,
-    /// Who is asked to agree.
+    /// The person who is asked to accept it.
     pub click_through_email_address: String,
     /// YYYY-MM-DD, as the provider prints it.
     pub last_email_sent_date: String,
@@ -175,72 +166,63 @@ pub struct AgreementStatus {
 /// The call to the organization.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CallbackStatus {
-    /// The section itself.
     pub step: SectionStep,
-    /// Who is called.
+    /// The number to call.
     pub phone_number: String,
 }
 
-/// The validation of the organization; a requirement is absent where the provider sent none.
+/// The validation of the organization. A requirement is None if the provider did not send it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OrganizationStatus {
-    /// The section itself.
     pub step: SectionStep,
-    /// Its name.
     pub organization_name: Option<SectionStep>,
-    /// That it exists in law.
     pub legal_existence: Option<SectionStep>,
-    /// A name that it trades under.
+    /// A name that the organization trades under.
     pub assumed_name: Option<SectionStep>,
-    /// That it has an address.
     pub physical_existence: Option<SectionStep>,
-    /// That it operates.
     pub operational_existence: Option<SectionStep>,
-    /// Its brand.
     pub trademark_check: Option<SectionStep>,
 }
 
 /// The check of Certification Authority Authorization records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CaaCheckStatus {
-    /// The section itself.
     pub step: SectionStep,
-    /// What failed in the latest session; the provider sends it while action is required.
+    /// The failures of the latest session. The provider sends them while action is required.
     pub latest_errors: Vec<CaaCheckError>,
 }
 
-/// A look at a CAA record that failed.
+/// A failed lookup of a CAA record.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CaaCheckError {
-    /// YYYY-MM-DD HH:MM:SS, as the provider prints it; it names no time zone.
+    /// YYYY-MM-DD HH:MM:SS, as the provider prints it, without a time zone.
     pub lookup_datetime: String,
-    /// Where the record was looked for.
+    /// The name that was queried.
     pub queried_fqdn: String,
-    /// For which domain.
+    /// The domain that the query was for.
     pub domain_name: String,
-    /// What was found.
     pub result: Option<OpenEnum<CaaCheckResult>>,
 }
 
-/// A word of the provider: what it means, and the word itself.
+/// A value of a set that the provider may extend: its meaning, and the text itself.
 #[derive(Clone, PartialEq, Eq)]
 pub struct OpenEnum<M> {
     meaning: M,
     text: String,
 }
 
-/// The words that a provider documents for one field.
+/// The values that a provider documents for one field.
 pub trait KnownValues: Copy + fmt::Debug + PartialEq + 'static {
-    /// Each word exactly as documented; case matters.
+    /// Each value exactly as documented; case matters.
     const WORDS: &'static [(&'static str, Self)];
-    /// What any other word means.
+    /// The meaning of any other value.
     const UNRECOGNIZED: Self;
 }
 
-/// Where an order stands.
+/// The state of an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OrderState {
-    /// A word that is not documented.
+    /// Not documented.
     Unrecognized,
     /// `Current`
     Current,
@@ -256,37 +238,37 @@ pub enum OrderState {
     Processed,
     /// `Rejected`
     Rejected,
-    /// `Refunded`: the proof of a refund.
+    /// `Refunded`: proves a refund.
     Refunded,
     /// `ERROR!!!`
     ProviderError,
 }
 
-/// Where a section, a requirement or a domain stands.
+/// The state of a section, a requirement or a domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StepState {
-    /// A word that is not documented.
+    /// Not documented.
     Unrecognized,
     /// `NotApplicable`
     NotApplicable,
-    /// `ActionRequired`: the customer must do something.
+    /// `ActionRequired`: the customer must act.
     ActionRequired,
     /// `InProgress`
     InProgress,
     /// `Completed`
     Completed,
-    /// `Unknown`: the provider itself says so.
+    /// `Unknown`: reported by the provider.
     Unknown,
 }
 
 /// A kind of domain control validation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DcvMethodKind {
-    /// A word that is not documented.
+    /// Not documented.
     Unrecognized,
-    /// `whoisEmail`: an address of the domain's registration.
+    /// `whoisEmail`: an address from the domain's registration.
     WhoisEmail,
-    /// `email`: an address of the domain.
+    /// `email`: an address at the domain.
     Email,
     /// `csrHash`: a published hash of the CSR.
     CsrHash,
@@ -297,7 +279,7 @@ pub enum DcvMethodKind {
 /// Whether the agreement was executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClickThroughState {
-    /// A word that is not documented.
+    /// Not documented.
     Unrecognized,
     /// `notExecuted`
     NotExecuted,
@@ -305,10 +287,10 @@ pub enum ClickThroughState {
     Executed,
 }
 
-/// What a look at a CAA record found.
+/// The result of a failed lookup of a CAA record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CaaCheckResult {
-    /// A word that is not documented.
+    /// Not documented.
     Unrecognized,
     /// `Empty`
     Empty,
@@ -326,10 +308,10 @@ pub enum CaaCheckResult {
     MalformedResponse,
 }
 
-/// Where the master account stands: a number at the provider.
+/// The state of the master account; a number at the provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MasterAccountState {
-    /// A number that is not documented.
+    /// Not documented.
     Unrecognized(i32),
     /// -1
     NotRequired,
@@ -343,7 +325,7 @@ pub enum MasterAccountState {
     Rejected,
 }
 
-/// The sections of the page, in its order.
+/// The sections of the page, in page order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Section {
     /// [`ValidationPage::csr`]
@@ -367,8 +349,8 @@ pub enum Section {
 const CERTIFICATE_DIGITS: usize = 16;
 const MAX_CERTIFICATE_ID: u64 = 9_999_999_999_999_999;
 
-/// The certificate number in these digits: `Some(None)` without digits, `None` if they are no
-/// number above 0.
+/// Parses a certificate number: `Some(None)` if `digits` is empty, `None` if it is not a number
+/// above 0.
 fn certificate_in(digits: &str) -> Option<Option<u64>> {
     if digits.is_empty() {
         return Some(None);
@@ -379,12 +361,12 @@ fn certificate_in(digits: &str) -> Option<Option<u64>> {
 
 impl OrderKey {
     /// Checks an order number and a certificate of the order, given as a number (0: none), as
-    /// digits (empty: none), or as both. Without a certificate the order itself is meant.
+    /// digits (empty: none), or as both. Without a certificate the key means the order itself.
     ///
     /// # Errors
     /// Every field that is wrong; both certificate fields if they disagree.
     pub fn new(order_number: &str, certificate_id: i64, certificate_number: &str) -> Result<Self, Vec<FieldViolation>> {
-        let mut faults = Vec::from_iter(order_number_fault("order_number", order_number));
+        let mut faults = Vec::from_iter(order_number_violation("order_number", order_number));
         let id = u64::try_from(certificate_id).ok().filter(|id| *id <= MAX_CERTIFICATE_ID);
         if id.is_none() {
             faults.push(FieldViolation::new("certificate_id", format!("must be 0 to {MAX_CERTIFICATE_ID}")));
@@ -404,63 +386,61 @@ impl OrderKey {
         if faults.is_empty() { Ok(Self { order_number, certificate_id: by_id.or(by_number) }) } else { Err(faults) }
     }
 
-    /// As the provider numbers it.
     pub fn order_number(&self) -> &str {
         &self.order_number
     }
 
-    /// One certificate of the order: 1 to 16 digits.
+    /// One certificate of the order; its number has 1 to 16 digits.
     pub fn certificate_id(&self) -> Option<u64> {
         self.certificate_id
     }
 }
 
 impl ValidationStatus {
-    /// What the provider said when it was asked at `fetch_time`.
+    /// `fetch_time` is when the provider was asked.
     pub fn new(answer: StatusAnswer, fetch_time: Timestamp) -> Self {
         let StatusAnswer { page, upload_document_token } = answer;
         let (fingerprint, approximate_bytes) = fingerprint::of(&page);
         Self { page, upload_document_token, fetch_time, fingerprint, approximate_bytes }
     }
 
-    /// What the provider said.
     pub fn page(&self) -> &ValidationPage {
         &self.page
     }
 
-    /// A credential: for who asks for it by name.
+    /// A credential: pass it on only if the caller asks for it by name.
     pub fn upload_document_token(&self) -> Option<&SecretString> {
         self.upload_document_token.as_ref()
     }
 
-    /// When the provider was asked: the answer is at least as young.
+    /// When the provider was asked. The answer is at least as young.
     pub fn fetch_time(&self) -> Timestamp {
         self.fetch_time
     }
 
-    /// SHA-256 of the page, in hexadecimal: changes exactly when the page does.
+    /// SHA-256 of the page, in hexadecimal. Changes if and only if the page does.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
-    /// Whether a text can be a fingerprint at all: 64 hexadecimal digits, lower case.
+    /// Whether a text has the form of a fingerprint: 64 lower-case hexadecimal digits.
     pub fn is_fingerprint(text: &str) -> bool {
         text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     }
 
-    /// What it takes in memory, generously.
+    /// A generous estimate of the memory that it takes.
     pub fn approximate_bytes(&self) -> usize {
         self.approximate_bytes
     }
 }
 
 impl ValidationPage {
-    /// Whether it is the page of that order. Blanks around the number do not count.
+    /// Whether it is the page of that order, ignoring blanks around the number.
     pub fn is_of(&self, order_number: &str) -> bool {
         is_same_order(self.order_number.trim(), order_number)
     }
 
-    /// The sections that wait for the customer, in the page's order.
+    /// The sections that require action by the customer, in page order.
     pub fn action_required(&self) -> Vec<Section> {
         let steps = [
             (Section::Csr, self.csr.as_ref().map(|section| &section.step)),
@@ -480,21 +460,20 @@ impl ValidationPage {
 }
 
 impl<M: KnownValues> OpenEnum<M> {
-    /// Reads a provider's value. None if it is empty. The meaning is taken from the raw text, and
-    /// `shown` makes the text that is kept: escaping a control character must not turn one value
-    /// into another.
+    /// Reads a provider's value; None if it is empty. The meaning comes from the raw text. `shown`
+    /// makes the text that is kept: escaping a control character must not turn one value into
+    /// another.
     pub fn read(text: &str, shown: impl FnOnce(&str) -> String) -> Option<Self> {
         let known = M::WORDS.iter().find(|(word, _)| *word == text);
         let meaning = known.map_or(M::UNRECOGNIZED, |(_, meaning)| *meaning);
         (!text.is_empty()).then(|| Self { meaning, text: shown(text) })
     }
 
-    /// What it means.
     pub fn meaning(&self) -> M {
         self.meaning
     }
 
-    /// The word itself: verbatim, but for control and format characters, which are escaped.
+    /// The value verbatim, except for escaped control and format characters.
     pub fn text(&self) -> &str {
         &self.text
     }

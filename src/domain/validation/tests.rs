@@ -123,7 +123,7 @@ fn master_account_states(#[case] number: i32, #[case] state: MasterAccountState)
 }
 
 #[test]
-fn what_waits_for_the_customer_is_listed_in_the_pages_order() {
+fn sections_that_require_action_are_listed_in_page_order() {
     let mut page = ValidationPage {
         csr: Some(CsrStatus { step: step("ActionRequired") }),
         dcv: Some(DcvStatus { step: step("ActionRequired"), ..DcvStatus::default() }),
@@ -159,7 +159,7 @@ fn what_waits_for_the_customer_is_listed_in_the_pages_order() {
 }
 
 #[test]
-fn time_and_token_leave_the_fingerprint_alone_and_the_token_is_never_shown() {
+fn the_fingerprint_ignores_time_and_token_and_the_token_is_never_shown() {
     let page = ValidationPage { order_number: "1".to_owned(), ..ValidationPage::default() };
     let token = Some(SecretString::from(TOKEN));
     let with = StatusAnswer { page: page.clone(), upload_document_token: token };
@@ -170,9 +170,9 @@ fn time_and_token_leave_the_fingerprint_alone_and_the_token_is_never_shown() {
 }
 
 #[test]
-fn the_encoding_is_kept() {
-    // Clients keep fingerprints: a new encoding shows every order as changed, once. It must be
-    // meant.
+fn the_fingerprints_encoding_is_stable() {
+    // Clients keep fingerprints: a new encoding would show every order as changed once, so it must
+    // be deliberate.
     assert_eq!(
         status(ValidationPage::default()).fingerprint(),
         "29b6554340f468b89039c2d7b1765a8841614b45f6f2180321451efd94046ff9"
@@ -180,17 +180,17 @@ fn the_encoding_is_kept() {
 }
 
 #[test]
-fn a_word_means_what_it_is_and_not_what_is_shown_of_it() {
+fn a_value_is_interpreted_before_it_is_escaped() {
     let word: OpenEnum<OrderState> = OpenEnum::read("Refunded ", |text| text.trim().to_owned()).unwrap();
     assert_eq!((word.meaning(), word.text()), (OrderState::Unrecognized, "Refunded"));
 }
 
 #[test]
-fn what_no_field_holds_counts_all_the_same() {
+fn data_outside_all_fields_changes_the_fingerprint() {
     let page = ValidationPage { order_number: "1".to_owned(), ..ValidationPage::default() };
-    let with = |paths: &[&str], beyond| {
+    let with = |paths: &[&str], lossy_digest| {
         let irregular_fields = paths.iter().map(|path| (*path).to_owned()).collect();
-        status(ValidationPage { irregular_fields, beyond, ..page.clone() }).fingerprint().to_owned()
+        status(ValidationPage { irregular_fields, lossy_digest, ..page.clone() }).fingerprint().to_owned()
     };
     let all = [with(&[], None), with(&["data.a"], None), with(&["data.a"], Some([1; 32])), with(&[], Some([2; 32]))];
     let different: std::collections::BTreeSet<_> = all.iter().collect();
@@ -235,8 +235,8 @@ fn domains() -> impl Strategy<Value = DomainValidation> {
     )
 }
 
-/// Small pages over few words, so that two of them often differ in one place alone, or in which
-/// field holds a word.
+/// Small pages over few texts, so that two of them often differ in one field only, or in which
+/// field contains a text.
 fn pages() -> impl Strategy<Value = ValidationPage> {
     let dcv = (steps(), prop::collection::vec(domains(), 0..3), words(), words()).prop_map(
         |(step, domains, csr_md5, csr_sha256)| DcvStatus {
@@ -285,14 +285,14 @@ fn pages() -> impl Strategy<Value = ValidationPage> {
 
 proptest! {
     #[test]
-    fn two_pages_have_one_fingerprint_exactly_when_they_are_equal(one in pages(), other in pages()) {
+    fn two_pages_have_the_same_fingerprint_only_if_they_are_equal(one in pages(), other in pages()) {
         let (one_status, other_status) = (status(one.clone()), status(other.clone()));
         prop_assert_eq!(one == other, one_status.fingerprint() == other_status.fingerprint());
         prop_assert!(ValidationStatus::is_fingerprint(one_status.fingerprint()));
     }
 
     #[test]
-    fn a_word_that_moves_to_the_next_field_changes_the_fingerprint(word in "[a-z]{1,4}") {
+    fn a_text_that_moves_to_the_next_field_changes_the_fingerprint(word in "[a-z]{1,4}") {
         let here = ValidationPage { domain_name: word.clone(), ..ValidationPage::default() };
         let there = ValidationPage { primary_domain_name: word, ..ValidationPage::default() };
         prop_assert_ne!(status(here).fingerprint().to_owned(), status(there).fingerprint().to_owned());

@@ -69,7 +69,7 @@ pub use self::survey::Survey;
 use self::transaction::WriteTxn;
 use self::writer::{Job, Reply};
 use crate::domain::clock::Timestamp;
-use crate::domain::event::EventRecord;
+use crate::domain::history::EventRecord;
 use crate::domain::ids::{AccountName, ProviderKind, RefundId};
 use crate::domain::place::Destination;
 use crate::domain::refund::Refund;

@@ -12,7 +12,7 @@ use super::failure::StepError;
 use super::rows::{self, EVENT_COLUMNS, RowRef, StoredEvent, StoredRefund};
 use super::state_counts::Counts;
 use crate::domain::clock::Timestamp;
-use crate::domain::event::EventRecord;
+use crate::domain::history::EventRecord;
 use crate::domain::ids::{AccountName, ProviderKind, RefundId};
 use crate::domain::money::Currency;
 use crate::domain::place::{Destination, Place};

@@ -1,7 +1,6 @@
 //! What the service says about itself: in its WSDL, and by the namespaces of its answers.
 //!
-//! Only names are read, and only to compare them with the settings; nothing that is read here
-//! changes a request.
+//! Only names are read, and only to compare them with the settings. Nothing here changes a request.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,24 +9,24 @@ use quick_xml::events::{BytesStart, Event};
 use quick_xml::name::{NamespaceResolver, QName, ResolveResult};
 use quick_xml::reader::NsReader;
 
-use super::Service;
+use super::DebitsuccessService;
 use super::wire::{GET_REFUND_STATUS, INITIATE_REFUND};
 use super::xml::XmlError;
 
-/// A schema inside a description is nested deeper than an answer.
+/// A schema inside a WSDL is nested more deeply than an answer.
 const MAX_DEPTH: usize = 64;
-/// A sentence shows at most this many of the service's names.
+/// Maximum number of the service's names in one sentence.
 const SHOWN: usize = 3;
 const OPERATIONS: [&str; 2] = [INITIATE_REFUND, GET_REFUND_STATUS];
 
 /// The names in a WSDL.
 #[derive(Debug, Default)]
-pub(super) struct Description {
-    /// Of the elements that the operations' messages are made of.
+pub(super) struct ServiceDescription {
+    /// Namespaces of the elements that the operations' messages consist of.
     service: BTreeSet<String>,
-    /// Of the types of their `request` elements.
+    /// Namespaces of the types of their `request` elements.
     data: BTreeSet<String>,
-    /// Every namespace that the document defines or imports: what counts where it leaves the rest
+    /// Every namespace that the document defines or imports. Used if the document leaves the rest
     /// to other documents.
     named: BTreeSet<String>,
     operations: BTreeSet<String>,
@@ -37,47 +36,47 @@ pub(super) struct Description {
 
 /// The namespaces in an answer.
 #[derive(Debug, Default)]
-pub(super) struct Spoken {
+pub(super) struct AnswerNamespaces {
     service: BTreeSet<String>,
     data: BTreeSet<String>,
 }
 
-/// A setting that differs from what the service says of itself.
+/// A difference between a setting and what the service says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Difference {
-    /// Its name in the configuration; none where no setting can mend it.
-    pub(super) setting: Option<Setting>,
-    /// In one sentence.
+pub(super) struct SettingDifference {
+    /// The setting that would have to change; None if no setting can.
+    pub(super) setting: Option<ServiceSetting>,
+    /// One sentence, without a full stop.
     pub(super) sentence: String,
 }
 
 /// A setting that names something of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Setting {
+pub(super) enum ServiceSetting {
     ServiceNamespace,
     DataNamespace,
     ActionPrefix,
 }
 
-impl Setting {
+impl ServiceSetting {
     pub(super) const fn as_str(self) -> &'static str {
         match self {
-            Setting::ServiceNamespace => "service_namespace",
-            Setting::DataNamespace => "data_namespace",
-            Setting::ActionPrefix => "action_prefix",
+            ServiceSetting::ServiceNamespace => "service_namespace",
+            ServiceSetting::DataNamespace => "data_namespace",
+            ServiceSetting::ActionPrefix => "action_prefix",
         }
     }
 }
 
-/// An element whose end has not come.
-struct Open {
+/// An element that has not ended yet.
+struct OpenElement {
     local: String,
-    /// Its `name` attribute.
+    /// The value of its `name` attribute.
     label: String,
 }
 
-impl Description {
-    /// Reads a WSDL 1.1 document; none where the document is something else.
+impl ServiceDescription {
+    /// Reads a WSDL 1.1 document; None if the document is something else.
     pub(super) fn read(bytes: &[u8]) -> Result<Option<Self>, XmlError> {
         let mut description = Self::default();
         let mut is_one = false;
@@ -93,7 +92,7 @@ impl Description {
 
     fn see(
         &mut self,
-        open: &[Open],
+        open: &[OpenElement],
         local: &str,
         tag: &BytesStart<'_>,
         resolver: &NamespaceResolver,
@@ -135,23 +134,24 @@ impl Description {
         Ok(())
     }
 
-    /// Whether it names operations at all; a document that imports all of them does not.
+    /// Whether the document names operations. One that imports all of them does not.
     pub(super) fn has_operations(&self) -> bool {
         !self.operations.is_empty()
     }
 
-    /// Every setting that the service's description contradicts, once.
-    pub(super) fn differences(&self, service: &Service) -> Vec<Difference> {
+    /// Every setting that the WSDL contradicts, once.
+    pub(super) fn differences(&self, service: &DebitsuccessService) -> Vec<SettingDifference> {
         let mut differences = Vec::new();
         for operation in OPERATIONS.into_iter().filter(|_| self.has_operations()) {
             if !self.operations.contains(operation) {
                 let sentence = format!("the service's description has no operation {operation}");
-                differences.push(Difference { setting: None, sentence });
+                differences.push(SettingDifference { setting: None, sentence });
             }
         }
         let exact = |exact: &BTreeSet<String>| if exact.is_empty() { self.named.clone() } else { exact.clone() };
-        let of_service = by_namespace(Setting::ServiceNamespace, &service.service_namespace, &exact(&self.service));
-        let of_data = by_namespace(Setting::DataNamespace, &service.data_namespace, &exact(&self.data));
+        let of_service =
+            by_namespace(ServiceSetting::ServiceNamespace, &service.service_namespace, &exact(&self.service));
+        let of_data = by_namespace(ServiceSetting::DataNamespace, &service.data_namespace, &exact(&self.data));
         differences.extend(of_service.into_iter().chain(of_data));
         let of_action = OPERATIONS.into_iter().find_map(|operation| {
             let action = format!("{}{operation}", service.action_prefix);
@@ -160,51 +160,51 @@ impl Description {
                 "action_prefix makes the SOAPAction \"{action}\", and the service's description has {}",
                 quoted(actions)
             );
-            Some(Difference { setting: Some(Setting::ActionPrefix), sentence })
+            Some(SettingDifference { setting: Some(ServiceSetting::ActionPrefix), sentence })
         });
         differences.extend(of_action);
         differences
     }
 }
 
-impl Spoken {
+impl AnswerNamespaces {
     /// Reads the namespaces of an answer to `operation`.
     pub(super) fn read(bytes: &[u8], operation: &str) -> Result<Self, XmlError> {
         let (response, result) = (format!("{operation}Response"), format!("{operation}Result"));
-        let mut spoken = Self::default();
+        let mut namespaces = Self::default();
         each_tag(bytes, |open, tag, resolver| {
             let (namespace, local) = resolver.resolve_element(tag.name());
             let ResolveResult::Bound(namespace) = namespace else { return Ok(()) };
             let path: Vec<&str> = open.iter().map(|outer| outer.local.as_str()).collect();
             match path.as_slice() {
                 ["Envelope", "Body"] if local.into_inner() == response => {
-                    spoken.service.insert(namespace.into_inner().to_owned());
+                    namespaces.service.insert(namespace.into_inner().to_owned());
                 }
                 ["Envelope", "Body", outer, inner] if *outer == response && *inner == result => {
-                    spoken.data.insert(namespace.into_inner().to_owned());
+                    namespaces.data.insert(namespace.into_inner().to_owned());
                 }
                 _ => {}
             }
             Ok(())
         })?;
-        Ok(spoken)
+        Ok(namespaces)
     }
 
     /// The settings that the answer contradicts.
-    pub(super) fn differences(&self, service: &Service) -> Vec<Difference> {
-        let of_service = by_namespace(Setting::ServiceNamespace, &service.service_namespace, &self.service);
-        let of_data = by_namespace(Setting::DataNamespace, &service.data_namespace, &self.data);
+    pub(super) fn differences(&self, service: &DebitsuccessService) -> Vec<SettingDifference> {
+        let of_service = by_namespace(ServiceSetting::ServiceNamespace, &service.service_namespace, &self.service);
+        let of_data = by_namespace(ServiceSetting::DataNamespace, &service.data_namespace, &self.data);
         of_service.into_iter().chain(of_data).collect()
     }
 }
 
-/// The difference of a namespace from those that the service has, where it has any.
-fn by_namespace(setting: Setting, configured: &str, present: &BTreeSet<String>) -> Option<Difference> {
+/// The difference between a configured namespace and those of the service, if it has any.
+fn by_namespace(setting: ServiceSetting, configured: &str, present: &BTreeSet<String>) -> Option<SettingDifference> {
     if present.is_empty() || present.contains(configured) {
         return None;
     }
     let sentence = format!("{} is \"{configured}\", and the service has {}", setting.as_str(), quoted(present));
-    Some(Difference { setting: Some(setting), sentence })
+    Some(SettingDifference { setting: Some(setting), sentence })
 }
 
 /// `"a", "b" and 3 more`.
@@ -216,14 +216,14 @@ fn quoted(names: &BTreeSet<String>) -> String {
     }
 }
 
-/// Calls `see` with each opening tag, the elements around it, and the namespaces in force.
+/// Calls `see` with each opening tag, the elements around it, and the namespaces in scope.
 fn each_tag(
     bytes: &[u8],
-    mut see: impl FnMut(&[Open], &BytesStart<'_>, &NamespaceResolver) -> Result<(), XmlError>,
+    mut see: impl FnMut(&[OpenElement], &BytesStart<'_>, &NamespaceResolver) -> Result<(), XmlError>,
 ) -> Result<(), XmlError> {
     let text = std::str::from_utf8(bytes).map_err(|_| XmlError::Charset)?;
     let mut reader = NsReader::from_str(text.strip_prefix('\u{FEFF}').unwrap_or(text));
-    let mut open: Vec<Open> = Vec::new();
+    let mut open: Vec<OpenElement> = Vec::new();
     loop {
         match reader.read_event().map_err(|_| XmlError::Malformed)? {
             Event::Start(tag) => {
@@ -232,7 +232,7 @@ fn each_tag(
                     return Err(XmlError::TooDeep);
                 }
                 let label = attribute(&tag, "name")?.unwrap_or_default();
-                open.push(Open { local: tag.local_name().into_inner().to_owned(), label });
+                open.push(OpenElement { local: tag.local_name().into_inner().to_owned(), label });
             }
             Event::Empty(tag) => see(&open, &tag, reader.resolver())?,
             Event::End(_) => {
@@ -258,7 +258,7 @@ fn attribute(tag: &BytesStart<'_>, name: &str) -> Result<Option<String>, XmlErro
     Ok(None)
 }
 
-/// Namespace and local name of a qualified name that is an attribute's value.
+/// Namespace and local name of a qualified name in an attribute's value.
 fn resolved(name: &str, resolver: &NamespaceResolver) -> Option<(String, String)> {
     match resolver.resolve(QName(name), true) {
         (ResolveResult::Bound(namespace), local) => {
@@ -293,8 +293,8 @@ mod tests {
           </wsdl:binding>
         </wsdl:definitions>"#;
 
-    fn service(service_namespace: &str, data_namespace: &str, action_prefix: &str) -> Service {
-        Service {
+    fn service(service_namespace: &str, data_namespace: &str, action_prefix: &str) -> DebitsuccessService {
+        DebitsuccessService {
             username: "demo".to_owned(),
             password: crate::providers::secret::Secret::new(SecretString::from("demo-password")),
             path: "/s.svc".to_owned(),
@@ -304,7 +304,7 @@ mod tests {
         }
     }
 
-    fn sentences(differences: Vec<Difference>) -> Vec<String> {
+    fn sentences(differences: Vec<SettingDifference>) -> Vec<String> {
         differences.into_iter().map(|difference| difference.sentence).collect()
     }
 
@@ -316,35 +316,34 @@ mod tests {
         &["data_namespace is \"http://x/\", and the service has \"http://data/\", \"http://tempuri.org/\", \"http://tempuri.org/Imports\""])]
     #[case::another_action("http://tempuri.org/", "http://data/", "urn:",
         &["action_prefix makes the SOAPAction \"urn:InitiateRefund\", and the service's description has \"http://tempuri.org/I/InitiateRefund\""])]
-    fn each_setting_that_differs_is_named_once(
+    fn each_differing_setting_is_named_once(
         #[case] service_namespace: &str,
         #[case] data_namespace: &str,
         #[case] action_prefix: &str,
         #[case] expected: &[&str],
     ) {
-        let description = Description::read(IMPORTING.as_bytes()).unwrap().unwrap();
+        let description = ServiceDescription::read(IMPORTING.as_bytes()).unwrap().unwrap();
         assert!(description.has_operations());
         let differences = description.differences(&service(service_namespace, data_namespace, action_prefix));
         assert_eq!(sentences(differences), expected);
     }
 
-    /// With its schemas in place a description says exactly which namespace the request's members
-    /// are in.
+    /// A WSDL that contains its schemas says exactly which namespace the request's members have.
     #[test]
-    fn the_type_of_the_request_says_which_namespace_is_the_datas() {
+    fn the_type_of_the_request_shows_the_data_namespace() {
         let document = r#"<definitions targetNamespace="http://s/" xmlns:d="http://data/">
             <types><schema targetNamespace="http://s/"><element name="InitiateRefund"><complexType><sequence>
             <element name="request" type="d:InitiateRefundRequest"/></sequence></complexType></element></schema></types>
             </definitions>"#;
-        let description = Description::read(document.as_bytes()).unwrap().unwrap();
+        let description = ServiceDescription::read(document.as_bytes()).unwrap().unwrap();
         let differences = description.differences(&service("http://s/", "http://s/", "urn:"));
         assert_eq!(sentences(differences), ["data_namespace is \"http://s/\", and the service has \"http://data/\""]);
     }
 
     #[test]
-    fn an_operation_that_is_missing_is_named() {
+    fn a_missing_operation_is_named() {
         let document = IMPORTING.replace("name=\"InitiateRefund\"", "name=\"Refund\"");
-        let description = Description::read(document.as_bytes()).unwrap().unwrap();
+        let description = ServiceDescription::read(document.as_bytes()).unwrap().unwrap();
         let differences =
             description.differences(&service("http://tempuri.org/", "http://data/", "http://tempuri.org/I/"));
         assert_eq!(sentences(differences), ["the service's description has no operation InitiateRefund"]);
@@ -355,34 +354,37 @@ mod tests {
     #[case::text("no XML", Ok(false))]
     #[case::cut_off("<definitions>", Err(XmlError::CutOff))]
     #[case::with_a_document_type("<!DOCTYPE html><html></html>", Err(XmlError::DocumentType))]
-    fn what_is_no_description_is_none(#[case] document: &str, #[case] expected: Result<bool, XmlError>) {
-        assert_eq!(Description::read(document.as_bytes()).map(|read| read.is_some()), expected);
+    fn a_document_without_a_description_is_none(#[case] document: &str, #[case] expected: Result<bool, XmlError>) {
+        assert_eq!(ServiceDescription::read(document.as_bytes()).map(|read| read.is_some()), expected);
     }
 
     #[test]
-    fn depth_is_bounded() {
-        assert_eq!(Description::read("<a>".repeat(20_000).as_bytes()).err(), Some(XmlError::TooDeep));
+    fn the_nesting_depth_is_bounded() {
+        assert_eq!(ServiceDescription::read("<a>".repeat(20_000).as_bytes()).err(), Some(XmlError::TooDeep));
     }
 
     #[test]
-    fn an_answer_speaks_in_its_namespaces() {
+    fn the_namespaces_of_an_answer_are_compared() {
         let answer = r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body>
             <GetRefundStatusResponse xmlns="http://s/"><GetRefundStatusResult xmlns:a="http://data/">
             <a:Status>Failed</a:Status><b:Note xmlns:b="http://base/"/></GetRefundStatusResult></GetRefundStatusResponse>
             </s:Body></s:Envelope>"#;
-        let spoken = Spoken::read(answer.as_bytes(), GET_REFUND_STATUS).unwrap();
-        assert_eq!(spoken.differences(&service("http://s/", "http://data/", "urn:")), []);
-        assert_eq!(spoken.differences(&service("http://s/", "http://base/", "urn:")), []);
-        let settings: Vec<_> =
-            spoken.differences(&service("http://x/", "http://x/", "urn:")).into_iter().map(|one| one.setting).collect();
-        assert_eq!(settings, [Some(Setting::ServiceNamespace), Some(Setting::DataNamespace)]);
+        let namespaces = AnswerNamespaces::read(answer.as_bytes(), GET_REFUND_STATUS).unwrap();
+        assert_eq!(namespaces.differences(&service("http://s/", "http://data/", "urn:")), []);
+        assert_eq!(namespaces.differences(&service("http://s/", "http://base/", "urn:")), []);
+        let settings: Vec<_> = namespaces
+            .differences(&service("http://x/", "http://x/", "urn:"))
+            .into_iter()
+            .map(|one| one.setting)
+            .collect();
+        assert_eq!(settings, [Some(ServiceSetting::ServiceNamespace), Some(ServiceSetting::DataNamespace)]);
     }
 
     proptest! {
         #[test]
         fn no_markup_panics(text in "[<>/a-c!?\\[\\]&;#x0-9 :=\"']{0,120}") {
-            let _ = Description::read(text.as_bytes());
-            let _ = Spoken::read(text.as_bytes(), GET_REFUND_STATUS);
+            let _ = ServiceDescription::read(text.as_bytes());
+            let _ = AnswerNamespaces::read(text.as_bytes(), GET_REFUND_STATUS);
         }
     }
 }

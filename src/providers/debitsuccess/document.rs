@@ -1,15 +1,15 @@
-//! The XML document that an answer is, or that is its one part: WCF sends one with attachments as
-//! `multipart/related`, and without them too.
+//! The XML document of an answer. WCF sends one with attachments, and sometimes one without, as
+//! `multipart/related`.
 
 use crate::http::client::HttpResponse;
 use crate::providers::debitsuccess::xml::{Element, XmlError, charset_of};
 use crate::providers::text;
 
-/// The longest multipart boundary, by RFC 2046.
+/// Maximum length of a multipart boundary, by RFC 2046.
 const MAX_BOUNDARY: usize = 70;
 
-/// The root element of an answer that is one document. A mark, a charset in the header and one in
-/// the document's first line are followed, in this order.
+/// The root element of an answer that is one document. The charset is taken from the byte order
+/// mark, the header or the XML declaration, in this order.
 pub(super) fn read(answer: &HttpResponse) -> Result<Element, XmlError> {
     let content_type = content_type_of(answer);
     parse(&answer.body, content_type)
@@ -41,23 +41,23 @@ fn parse(body: &[u8], content_type: Option<&str>) -> Result<Element, XmlError> {
     Element::parse(&text)
 }
 
-/// One part of an answer in several.
-struct Part<'a> {
+/// One part of a multipart answer.
+struct MimePart<'a> {
     content_type: String,
     /// The part has no transfer encoding.
     is_plain: bool,
     body: &'a [u8],
 }
 
-impl Part<'_> {
+impl MimePart<'_> {
     fn is_xml(&self) -> bool {
         let kind = essence(&self.content_type).to_ascii_lowercase();
         self.is_plain && matches!(kind.as_str(), "text/xml" | "application/xml" | "application/xop+xml")
     }
 }
 
-/// The parts between lines of `--boundary`, up to `--boundary--`; none where that never comes.
-fn parts<'a>(body: &'a [u8], boundary: &str) -> Option<Vec<Part<'a>>> {
+/// The parts between the lines `--boundary`, up to `--boundary--`; None if that is missing.
+fn parts<'a>(body: &'a [u8], boundary: &str) -> Option<Vec<MimePart<'a>>> {
     if boundary.is_empty() || boundary.len() > MAX_BOUNDARY {
         return None;
     }
@@ -83,9 +83,9 @@ fn parts<'a>(body: &'a [u8], boundary: &str) -> Option<Vec<Part<'a>>> {
     None
 }
 
-/// Its headers, an empty line, its body.
-fn part(bytes: &[u8]) -> Option<Part<'_>> {
-    let mut part = Part { content_type: String::new(), is_plain: true, body: b"" };
+/// Headers, an empty line, and the body.
+fn part(bytes: &[u8]) -> Option<MimePart<'_>> {
+    let mut part = MimePart { content_type: String::new(), is_plain: true, body: b"" };
     let mut rest = bytes;
     loop {
         let end = rest.iter().position(|byte| *byte == b'\n')?;
@@ -125,7 +125,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::providers::testing::fixtures::{self, mutated, mutations};
+    use crate::providers::testing::fixtures::{self, apply_mutations, mutations};
 
     fn text_of(content_type: &'static str, body: &[u8]) -> Result<String, XmlError> {
         let answer = fixtures::answer(200, &[("content-type", content_type)], body);
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_for_those_who_ask_for_them() {
+    fn a_multipart_answer_is_read_only_on_request() {
         let body = b"--b\nContent-Type: text/xml\n\n<r><a>x</a></r>\n--b--";
         let answer = fixtures::answer(200, &[("content-type", "multipart/related; boundary=b")], body);
         assert!(read(&answer).is_err());
@@ -196,7 +196,7 @@ mod tests {
         #[test]
         fn no_parts_panic(mutations in mutations()) {
             let body = b"--b\r\nContent-Type: text/xml\r\n\r\n<r><a>x</a></r>\r\n--b\r\nContent-Type: image/png\r\n\r\n\xFF\r\n--b--\r\n";
-            let _ = text_of("multipart/related; boundary=b", &mutated(body, &mutations));
+            let _ = text_of("multipart/related; boundary=b", &apply_mutations(body, &mutations));
         }
     }
 }

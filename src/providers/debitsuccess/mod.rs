@@ -1,13 +1,13 @@
-//! Debitsuccess: an amount of one direct-debit account, asked for by InitiateRefund and followed by
-//! GetRefundStatus. SOAP 1.1.
+//! Debitsuccess: InitiateRefund requests a refund of an amount to one direct-debit account, and
+//! GetRefundStatus follows it. SOAP 1.1.
 //!
-//! A success is only "taken": people review it, and the refund stays submitted until
-//! GetRefundStatus says `Completed` or `Rejected`. The refund's own id travels as
-//! `ExternalRefundIdentifier`, which the provider takes once for an account and refuses for ever
+//! A success only means "accepted": people review the refund, and it stays SUBMITTED until
+//! GetRefundStatus reports `Completed` or `Rejected`. The refund's id is sent as
+//! `ExternalRefundIdentifier`, which the provider accepts once per account and refuses for ever
 //! after.
 //!
-//! Credentials are body fields. Namespaces, action and path are settings, for the provider
-//! publishes none of them.
+//! Credentials are body fields. Namespaces, action and path are settings, because the provider does
+//! not publish them.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,10 +20,11 @@ use crate::domain::outcome::{AttemptReport, Lookup};
 use crate::domain::probe::ProbeReport;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::target::{FieldViolation, Target};
-use crate::http::client::{ConnectError, HttpClient, HttpRequest, REFUND_REPLY_BYTES, not_sent};
+use crate::http::client::{HttpClient, HttpRequest, MAX_REFUND_REPLY_BYTES};
+use crate::providers::http_outcome::not_sent;
 use crate::providers::redact::Redactor;
 use crate::providers::secret::Secret;
-use crate::providers::{RefundProvider, Turns};
+use crate::providers::{ConnectError, RefundProvider, RequestLimiter};
 
 mod description;
 mod document;
@@ -33,15 +34,14 @@ mod xml;
 
 const SOAP_ACTION: HeaderName = HeaderName::from_static("soapaction");
 
-/// One Debitsuccess account.
 pub struct Debitsuccess {
     http: HttpClient,
-    service: Service,
-    mask: Redactor,
+    service: DebitsuccessService,
+    redactor: Redactor,
 }
 
-/// What the provider's side of the wire is called, and who we are to it.
-pub struct Service {
+/// The service's path and names, and our login.
+pub struct DebitsuccessService {
     /// `User.Username`.
     pub username: String,
     /// `User.Password`.
@@ -52,25 +52,23 @@ pub struct Service {
     pub service_namespace: String,
     /// XML namespace of the data members.
     pub data_namespace: String,
-    /// What stands before the operation's name in `SOAPAction`, with its last slash.
+    /// Prefix of the operation's name in `SOAPAction`, with the final slash.
     pub action_prefix: String,
 }
 
 impl Debitsuccess {
-    /// An account at `service`.
-    ///
     /// # Errors
-    /// [`ConnectError::Setting`] where a setting does not fit into the envelope or its header.
-    pub fn new(http: HttpClient, service: Service) -> Result<Self, ConnectError> {
-        let refuse = |setting, fault| Err(ConnectError::Setting { setting, fault });
+    /// [`ConnectError::Setting`] if a setting cannot be put into the envelope or its header.
+    pub fn new(http: HttpClient, service: DebitsuccessService) -> Result<Self, ConnectError> {
+        let refuse = |setting, problem| Err(ConnectError::Setting { setting, problem });
         if !service.path.starts_with('/') {
             return refuse("path", "must begin with \"/\"");
         }
-        if !xml::is_carried(&service.username) {
-            return refuse("username", "must hold no control character: XML cannot carry it");
+        if !xml::is_xml_representable(&service.username) {
+            return refuse("username", "must contain no control character: XML cannot represent it");
         }
-        if !xml::is_carried(service.password.current().expose_secret()) {
-            return refuse("password", "must hold no control character: XML cannot carry it");
+        if !xml::is_xml_representable(service.password.current().expose_secret()) {
+            return refuse("password", "must contain no control character: XML cannot represent it");
         }
         for (setting, text) in [
             ("service_namespace", &service.service_namespace),
@@ -82,11 +80,11 @@ impl Debitsuccess {
                 return refuse(setting, "must be a URI: ASCII, no blank, no quotation mark");
             }
         }
-        let mask = Redactor::of(&service.username, service.password.clone());
-        Ok(Self { http, service, mask })
+        let redactor = Redactor::of(&service.username, service.password.clone());
+        Ok(Self { http, service, redactor })
     }
 
-    fn call(&self, operation: &str, envelope: String) -> Result<HttpRequest, &'static str> {
+    fn soap_request(&self, operation: &str, envelope: String) -> Result<HttpRequest, &'static str> {
         let action = HeaderValue::from_str(&format!("\"{}{operation}\"", self.service.action_prefix))
             .map_err(|_| "the SOAPAction does not fit into a header")?;
         let content_type = HeaderValue::from_static("text/xml; charset=utf-8");
@@ -95,13 +93,13 @@ impl Debitsuccess {
     }
 }
 
-impl Service {
-    fn names(&self) -> wire::Names<'_> {
-        wire::Names { service_namespace: &self.service_namespace, data_namespace: &self.data_namespace }
+impl DebitsuccessService {
+    fn namespaces(&self) -> wire::Namespaces<'_> {
+        wire::Namespaces { service_namespace: &self.service_namespace, data_namespace: &self.data_namespace }
     }
 
-    fn frame<'a>(&'a self, password: &'a SecretString) -> wire::Frame<'a> {
-        wire::Frame {
+    fn envelope_context<'a>(&'a self, password: &'a SecretString) -> wire::EnvelopeContext<'a> {
+        wire::EnvelopeContext {
             service_namespace: &self.service_namespace,
             data_namespace: &self.data_namespace,
             username: &self.username,
@@ -114,16 +112,18 @@ impl Service {
 impl RefundProvider for Debitsuccess {
     async fn refund(&self, intent: &Intent, _: Option<&str>) -> AttemptReport {
         let Target::Debitsuccess(target) = &intent.target else {
-            return not_sent("the account is one at Debitsuccess, and the target is not").into();
+            return not_sent("this is a Debitsuccess account, and the target is not one of Debitsuccess").into();
         };
         let password = self.service.password.current();
-        let envelope = wire::refund_envelope(&self.service.frame(&password), &intent.id, target);
-        let call = match self.call(wire::INITIATE_REFUND, envelope) {
-            Ok(call) => call,
+        let envelope = wire::refund_envelope(&self.service.envelope_context(&password), &intent.id, target);
+        let request = match self.soap_request(wire::INITIATE_REFUND, envelope) {
+            Ok(request) => request,
             Err(why) => return not_sent(why).into(),
         };
-        let exchange = self.http.send_once(call).await;
-        exchange.into_outcome(|answer| wire::read_refund(answer, &intent.id, self.service.names(), &self.mask)).into()
+        let outcome = self.http.send_once(request).await;
+        let outcome = outcome
+            .into_outcome(|answer| wire::read_refund(answer, &intent.id, self.service.namespaces(), &self.redactor));
+        outcome.into()
     }
 
     /// A request names an amount and no currency: the amount is in the account's.
@@ -137,22 +137,23 @@ impl RefundProvider for Debitsuccess {
         }
     }
 
-    async fn lookup(&self, refund: &Refund, _: &dyn Turns) -> Lookup {
+    async fn lookup(&self, refund: &Refund, _: &dyn RequestLimiter) -> Lookup {
         let Target::Debitsuccess(target) = &refund.intent.target else {
-            return Lookup::unavailable("the account is one at Debitsuccess, and the target is not");
+            return Lookup::unavailable("this is a Debitsuccess account, and the target is not one of Debitsuccess");
         };
         let password = self.service.password.current();
-        let envelope = wire::status_envelope(&self.service.frame(&password), refund.id(), target);
-        let call = match self.call(wire::GET_REFUND_STATUS, envelope) {
-            Ok(call) => call,
+        let envelope = wire::status_envelope(&self.service.envelope_context(&password), refund.id(), target);
+        let request = match self.soap_request(wire::GET_REFUND_STATUS, envelope) {
+            Ok(request) => request,
             Err(why) => return Lookup::unavailable(why),
         };
-        let exchange = self.http.read(call, REFUND_REPLY_BYTES).await;
-        exchange.into_lookup(|answer| wire::read_status(answer, refund, target, self.service.names(), &self.mask))
+        let outcome = self.http.read(request, MAX_REFUND_REPLY_BYTES).await;
+        outcome
+            .into_lookup(|answer| wire::read_status(answer, refund, target, self.service.namespaces(), &self.redactor))
     }
 
-    async fn probe(&self, turns: &dyn Turns) -> ProbeReport {
-        self.ask_harmlessly(turns).await
+    async fn probe(&self, limiter: &dyn RequestLimiter) -> ProbeReport {
+        self.run_probe(limiter).await
     }
 }
 
@@ -161,7 +162,7 @@ mod tests {
     use super::*;
     use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget};
     use crate::providers::ProviderSettings;
-    use crate::providers::testing::fixtures::{self, Unpaced, outcome_word};
+    use crate::providers::testing::fixtures::{self, Unpaced, outcome_summary};
     use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
     fn target() -> Target {
@@ -187,11 +188,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_refund_request_is_these_bytes() {
-        let peer = ScriptedServer::start(Script::Say("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
+    async fn the_refund_request_has_exactly_these_bytes() {
+        let server = ScriptedServer::start(Script::Send("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
         let outcome =
-            fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await.outcome;
-        assert_eq!(outcome_word(&outcome), "unknown provider_server_error");
+            fixtures::account(&server, login()).refunds.refund(&fixtures::intent("r-1", target()), None).await.outcome;
+        assert_eq!(outcome_summary(&outcome), "unknown provider_server_error");
         let body = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\
             <s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\"><s:Body>\
             <InitiateRefund xmlns=\"http://tempuri.org/\">\
@@ -208,19 +209,19 @@ mod tests {
              soapaction: \"http://tempuri.org/IDSServices/InitiateRefund\"\r\naccept: */*\r\nuser-agent: recoup/{}\r\n\
              host: {}\r\ncontent-length: {}\r\n\r\n",
             env!("CARGO_PKG_VERSION"),
-            peer.endpoint().trim_start_matches("http://"),
+            server.endpoint().trim_start_matches("http://"),
             body.len(),
         );
-        assert_eq!(peer.requests(), [format!("{head}{body}")]);
+        assert_eq!(server.requests(), [format!("{head}{body}")]);
     }
 
     #[tokio::test]
-    async fn the_lookup_request_is_these_bytes() {
-        let peer = ScriptedServer::start(Script::Close).await;
+    async fn the_lookup_request_has_exactly_these_bytes() {
+        let server = ScriptedServer::start(Script::Close).await;
         let lookup =
-            fixtures::account(&peer, login()).adapter.lookup(&fixtures::refund("r-1", target()), &Unpaced).await;
+            fixtures::account(&server, login()).refunds.lookup(&fixtures::refund("r-1", target()), &Unpaced).await;
         assert!(matches!(lookup, Lookup::Unavailable { .. }), "{lookup:?}");
-        let request = peer.requests().remove(0);
+        let request = server.requests().remove(0);
         assert!(request.contains("soapaction: \"http://tempuri.org/IDSServices/GetRefundStatus\"\r\n"), "{request}");
         let members = "<d:RequestInitiator>ops</d:RequestInitiator>\
             <d:User><d:Password>p&lt;ss&amp;word</d:Password><d:Username>demo</d:Username></d:User>\
@@ -231,26 +232,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_cut_off_is_doubt() {
-        let peer = ScriptedServer::start(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n<s:Envelope")).await;
+    async fn a_truncated_answer_is_doubt() {
+        let server =
+            ScriptedServer::start(Script::Send("HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n<s:Envelope")).await;
         let outcome =
-            fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await.outcome;
-        assert_eq!(outcome_word(&outcome), "unknown connection_lost");
-        assert_eq!(peer.requests().len(), 1);
-    }
-
-    #[tokio::test]
-    async fn a_target_must_be_in_the_accounts_currency() {
-        let peer = ScriptedServer::start(Script::Close).await;
-        let mut account = fixtures::account(&peer, login());
-        account.place.currency = Currency::parse("AUD").unwrap();
-        assert_eq!(account.check_target(&target()), Ok(()));
-        account.place.currency = Currency::parse("NZD").unwrap();
-        let violation = account.check_target(&target()).unwrap_err();
-        assert_eq!(
-            (violation.field.as_str(), violation.description.as_str()),
-            ("debitsuccess.amount.currency_code", "must be the account's currency, NZD")
-        );
-        assert_eq!(peer.connections(), 0);
+            fixtures::account(&server, login()).refunds.refund(&fixtures::intent("r-1", target()), None).await.outcome;
+        assert_eq!(outcome_summary(&outcome), "unknown connection_lost");
+        assert_eq!(server.requests().len(), 1);
     }
 }

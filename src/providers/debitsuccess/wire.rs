@@ -1,9 +1,9 @@
-//! InitiateRefund and GetRefundStatus, as the documents and WCF have them: the envelopes that are
-//! sent, and what each answer means.
+//! InitiateRefund and GetRefundStatus, by the documentation and WCF's rules: the envelopes and the
+//! meaning of each answer.
 //!
 //! A business error comes as HTTP 200 with `Status` and `ResponseNotes`; a SOAP fault is a protocol
-//! error and says nothing of the refund. The service drops members that come out of its order
-//! without a word: those of the base class first, each class by its alphabet.
+//! error and says nothing about the refund. The service silently drops members that are out of
+//! order: those of the base class come first, each class sorted alphabetically.
 
 use std::sync::Once;
 
@@ -12,8 +12,8 @@ use quick_xml::escape::escape;
 use crate::domain::ids::RefundId;
 use crate::domain::money::Comparison;
 use crate::domain::outcome::{
-    Acceptance, AccountSignal, Confirmation, DoubtReason, ErrorCategory, Lookup, Outcome, PROVIDER_TEXT_BYTES,
-    ProviderError, provider_text,
+    Acceptance, AccountSignal, Confirmation, DoubtReason, ErrorCategory, Lookup, MAX_PROVIDER_TEXT_BYTES, Outcome,
+    ProviderError, sanitize_provider_text,
 };
 use crate::domain::refund::Refund;
 use crate::domain::target::DebitsuccessTarget;
@@ -22,18 +22,18 @@ use crate::providers::debitsuccess::document;
 use crate::providers::debitsuccess::xml::{Element, XmlError};
 use crate::providers::redact::Redactor;
 
-/// What asks for a refund.
+/// The operation that requests a refund.
 pub(crate) const INITIATE_REFUND: &str = "InitiateRefund";
-/// What tells where one stands.
+/// The operation that reports a refund's state.
 pub(crate) const GET_REFUND_STATUS: &str = "GetRefundStatus";
 
-/// At most this many remarks of one answer are kept.
+/// Maximum number of remarks that are kept from one answer.
 const MAX_REMARKS: usize = 16;
-/// At most this much of a foreign namespace is shown.
-const NAMESPACE_CHARS: usize = 120;
+/// Maximum length of a namespace in a text, in characters.
+const MAX_NAMESPACE_CHARS: usize = 120;
 
-/// What stands in every envelope besides the refund itself.
-pub(crate) struct Frame<'a> {
+/// What every envelope contains besides the refund.
+pub(crate) struct EnvelopeContext<'a> {
     /// XML namespace of the operations.
     pub service_namespace: &'a str,
     /// XML namespace of the data members.
@@ -44,11 +44,11 @@ pub(crate) struct Frame<'a> {
     pub password: &'a str,
 }
 
-/// The envelope of InitiateRefund. The identifier is always sent: without it a lost answer could
-/// never be found again.
-pub(crate) fn refund_envelope(frame: &Frame<'_>, id: &RefundId, target: &DebitsuccessTarget) -> String {
+/// The envelope of InitiateRefund. It always contains the identifier, because without it a lost
+/// answer could never be recovered.
+pub(crate) fn refund_envelope(context: &EnvelopeContext<'_>, id: &RefundId, target: &DebitsuccessTarget) -> String {
     let amount = target.amount().decimal();
-    frame.envelope(
+    context.envelope(
         INITIATE_REFUND,
         target,
         &[
@@ -61,10 +61,10 @@ pub(crate) fn refund_envelope(frame: &Frame<'_>, id: &RefundId, target: &Debitsu
     )
 }
 
-/// The envelope of GetRefundStatus, by our own identifier: the provider's number may never have
-/// reached us.
-pub(crate) fn status_envelope(frame: &Frame<'_>, id: &RefundId, target: &DebitsuccessTarget) -> String {
-    frame.envelope(
+/// The envelope of GetRefundStatus. It asks by our own identifier, because the provider's number
+/// may never have arrived.
+pub(crate) fn status_envelope(context: &EnvelopeContext<'_>, id: &RefundId, target: &DebitsuccessTarget) -> String {
+    context.envelope(
         GET_REFUND_STATUS,
         target,
         &[
@@ -75,35 +75,40 @@ pub(crate) fn status_envelope(frame: &Frame<'_>, id: &RefundId, target: &Debitsu
     )
 }
 
-/// What the account's settings call the namespaces that the provider does not publish.
+/// The namespaces from the account's settings. The provider does not publish them.
 #[derive(Clone, Copy)]
-pub(crate) struct Names<'a> {
+pub(crate) struct Namespaces<'a> {
     /// XML namespace of the operations.
     pub service_namespace: &'a str,
     /// XML namespace of the data members.
     pub data_namespace: &'a str,
 }
 
-/// What an answer to InitiateRefund means for the refund `id`.
-pub(crate) fn read_refund(answer: &HttpResponse, id: &RefundId, names: Names<'_>, mask: &Redactor) -> Outcome {
-    let reply = match Reply::read(answer, INITIATE_REFUND, names, mask) {
+/// Interprets an answer to InitiateRefund for the refund `id`.
+pub(crate) fn read_refund(
+    answer: &HttpResponse,
+    id: &RefundId,
+    namespaces: Namespaces<'_>,
+    redactor: &Redactor,
+) -> Outcome {
+    let reply = match OperationReply::read(answer, INITIATE_REFUND, namespaces, redactor) {
         Ok(reply) => reply,
-        Err(NoReply::NotDispatched(error)) => return Outcome::NotSent { error, retry_at: None },
-        Err(NoReply::Doubt(doubt)) => return doubt.into(),
+        Err(ReplyError::NotDispatched(error)) => return Outcome::NotSent { error, retry_at: None },
+        Err(ReplyError::UnknownReply(doubt)) => return doubt.into(),
     };
     match reply.status {
-        Status::Succeed => {
+        ServiceStatus::Succeed => {
             if let Some(error) = reply.errors().next() {
-                return contradiction(&format!("it succeeded, with the error {}", error.said()));
+                return contradiction(&format!("Status is Succeed with the error {}", error.to_text()));
             }
             if reply.identifier.as_deref() != Some(id.as_str()) {
-                let shown = shown(reply.identifier.as_deref(), mask);
+                let shown = shown(reply.identifier.as_deref(), redactor);
                 return contradiction(&format!(
-                    "it succeeded for another ExternalRefundIdentifier, {shown}, and ours is \"{id}\""
+                    "Status is Succeed for another ExternalRefundIdentifier, {shown}, and ours is \"{id}\""
                 ));
             }
             for note in reply.warnings() {
-                tracing::warn!(refund = %id, code = note.code, "debitsuccess took the refund with a warning");
+                tracing::warn!(refund = %id, code = note.code, "debitsuccess accepted the refund with a warning");
             }
             let remarks = reply.remarks();
             Outcome::Accepted(Acceptance {
@@ -114,86 +119,87 @@ pub(crate) fn read_refund(answer: &HttpResponse, id: &RefundId, names: Names<'_>
                 ..Acceptance::default()
             })
         }
-        // Refused before it looked at the request (02), the service echoes an identifier of its own
-        // making: it says nothing here.
-        Status::Failed => reply.refusal(answer.status),
-        Status::Unknown => {
-            Doubt::new(DoubtReason::ProviderSaysUnknown, format!("the Status is Unknown{}", reply.said())).into()
+        // A service that refuses before it reads the request (02) returns an identifier of its own
+        // making, so the identifier proves nothing here.
+        ServiceStatus::Failed => reply.refusal(answer.status),
+        ServiceStatus::Unknown => {
+            UnknownReply::new(DoubtReason::ProviderSaysUnknown, format!("Status is Unknown{}", reply.errors_suffix()))
+                .into()
         }
     }
 }
 
-/// What an answer to GetRefundStatus says of the refund.
+/// Interprets an answer to GetRefundStatus.
 pub(crate) fn read_status(
     answer: &HttpResponse,
     refund: &Refund,
     target: &DebitsuccessTarget,
-    names: Names<'_>,
-    mask: &Redactor,
+    namespaces: Namespaces<'_>,
+    redactor: &Redactor,
 ) -> Lookup {
-    let reply = match Reply::read(answer, GET_REFUND_STATUS, names, mask) {
+    let reply = match OperationReply::read(answer, GET_REFUND_STATUS, namespaces, redactor) {
         Ok(reply) => reply,
-        Err(NoReply::NotDispatched(error)) => {
-            // The service answers. That it did not process the request is a matter of the settings, not
-            // of the circuit breaker.
+        Err(ReplyError::NotDispatched(error)) => {
+            // The service answers. That it did not process the request is a matter of the settings,
+            // not of the circuit breaker.
             return Lookup::Unavailable { evidence: error.message, signal: AccountSignal::Healthy };
         }
-        Err(NoReply::Doubt(doubt)) => return Lookup::unavailable(doubt.evidence),
+        Err(ReplyError::UnknownReply(doubt)) => return Lookup::unavailable(doubt.evidence),
     };
-    let errors: Vec<&Note> = reply.errors().collect();
+    let errors: Vec<&ResponseNote> = reply.errors().collect();
     match (reply.status, errors.as_slice()) {
-        (Status::Succeed, []) => {}
-        (Status::Failed, [error]) if error.code == "08" => {
-            return Lookup::not_found(error.said());
+        (ServiceStatus::Succeed, []) => {}
+        (ServiceStatus::Failed, [error]) if error.code == "08" => {
+            return Lookup::not_found(error.to_text());
         }
         (status, _) => {
-            let evidence = format!("the Status is {}{}", status.as_str(), reply.said());
-            let is_login = reply.refuses_the_login() && reply.other_names.is_none();
+            let evidence = format!("Status is {}{}", status.as_str(), reply.errors_suffix());
+            let is_login = reply.refuses_the_login() && reply.namespace_difference.is_none();
             let signal = if is_login { AccountSignal::CredentialsRefused } else { AccountSignal::Failure };
             return Lookup::Unavailable { evidence, signal };
         }
     }
     if reply.identifier.as_deref() != Some(refund.id().as_str()) {
-        let shown = shown(reply.identifier.as_deref(), mask);
+        let shown = shown(reply.identifier.as_deref(), redactor);
         let ours = refund.id();
         return Lookup::unavailable(format!(
             "the answer is for another ExternalRefundIdentifier, {shown}, and ours is \"{ours}\""
         ));
     }
-    let Some(word) = reply.refund_status.clone() else {
+    let Some(refund_status) = reply.refund_status.clone() else {
         return Lookup::unavailable("the answer has no RefundStatus");
     };
-    if let (Some(known), Some(told)) = (&refund.provider_reference, &reply.number)
-        && number_of(known) != number_of(told)
+    if let (Some(known), Some(reported)) = (&refund.provider_reference, &reply.number)
+        && number_of(known) != number_of(reported)
     {
-        let evidence = format!("the identifier is that of refund \"{told}\", and ours is \"{known}\"");
+        let evidence = format!("the identifier is that of refund \"{reported}\", and ours is \"{known}\"");
         return Lookup::Found(contradiction(&evidence));
     }
-    // A record under our identifier whose amount cannot be ours is not our refund. A less precise
-    // amount is no contradiction: the documents call it an Integer.
-    let told = reply.refund_amount.as_deref().map(|told| target.amount().compare(told));
-    if told == Some(Comparison::Different) {
-        let shown = shown(reply.refund_amount.as_deref(), mask);
+    // A record under our identifier with an amount that cannot be ours is not our refund. A less
+    // precise amount is no contradiction: the documentation calls it an Integer.
+    let comparison = reply.refund_amount.as_deref().map(|reported| target.amount().compare(reported));
+    if comparison == Some(Comparison::Different) {
+        let shown = shown(reply.refund_amount.as_deref(), redactor);
         let evidence = format!("RefundAmount is {shown}, and ours is \"{}\"", target.amount().decimal());
         return Lookup::Found(contradiction(&evidence));
     }
     let remarks = reply.remarks();
-    // The number that the refund was taken under stays, however it is written here.
+    // The number from the first answer stays, even if this answer formats it differently.
     let (reference, status_note) = (refund.provider_reference.clone().or(reply.number), reply.note);
-    let status = Some(exactly(&word, mask));
-    Lookup::Found(match word.as_str() {
+    let status = Some(quote_if_changed(&refund_status, redactor));
+    Lookup::Found(match refund_status.as_str() {
         "Completed" => Outcome::Refunded(Confirmation {
             reference,
             status,
-            // What the provider says, and no more than that.
-            amount: (told == Some(Comparison::Same)).then(|| target.amount()),
+            // Only the amount that the provider confirms exactly.
+            amount: (comparison == Some(Comparison::Same)).then(|| target.amount()),
             status_note,
             remarks,
             ..Confirmation::default()
         }),
         "Rejected" => Outcome::Refused {
             error: ProviderError {
-                code: word,
+                code: refund_status,
                 message: status_note.unwrap_or_default(),
                 http_status: answer.status,
                 category: ErrorCategory::RejectedOnReview,
@@ -204,32 +210,32 @@ pub(crate) fn read_status(
     })
 }
 
-/// `InitiateRefundResult` and `GetRefundStatusResult`, which share their base. Texts are masked and
-/// bounded.
+/// `InitiateRefundResult` and `GetRefundStatusResult`, which share a base class. Texts are redacted
+/// and bounded.
 #[derive(Debug)]
-struct Reply {
-    status: Status,
-    notes: Vec<Note>,
-    /// As it came, for it is compared: masked, an identifier that holds the password would be
-    /// another one.
+struct OperationReply {
+    status: ServiceStatus,
+    notes: Vec<ResponseNote>,
+    /// As received, because it is compared: redaction would change an identifier that contains the
+    /// password.
     identifier: Option<String>,
-    /// None where it is zero, which a service without a number writes.
+    /// None if it is zero, which a service without a number sends.
     number: Option<String>,
-    /// As it came, for it is compared.
+    /// As received, because it is compared.
     refund_status: Option<String>,
-    /// As it came, for it is compared.
+    /// As received, because it is compared.
     refund_amount: Option<String>,
     note: Option<String>,
-    /// Of the provider's message, for questions to the provider.
+    /// The id of the provider's message, for questions to the provider.
     message_id: Option<String>,
-    /// What was left out, for it was not written as its field is.
+    /// The fields that were left out because their form is undocumented.
     irregular: Vec<&'static str>,
-    /// In which namespaces the answer is, where they are not those of the account's settings.
-    other_names: Option<String>,
+    /// A sentence about the answer's namespaces, if they differ from the account's settings.
+    namespace_difference: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Status {
+enum ServiceStatus {
     Succeed,
     Failed,
     Unknown,
@@ -237,7 +243,7 @@ enum Status {
 
 /// One of `ResponseNotes`.
 #[derive(Debug)]
-struct Note {
+struct ResponseNote {
     code: String,
     text: String,
     kind: NoteKind,
@@ -250,30 +256,30 @@ enum NoteKind {
     Info,
 }
 
-/// What the code of an Error note means.
+/// The meaning of an Error note's code.
 enum Meaning {
-    /// A definite no.
+    /// Definitely refused.
     Refused(ErrorCategory),
-    /// The login was not accepted, so nothing was looked at.
+    /// The login was not accepted, so nothing was processed.
     CredentialsRefused,
-    /// Documented to say nothing, or not documented.
+    /// Documented as inconclusive, or not documented.
     Ambiguous,
 }
 
-/// Why an answer is none.
-struct Doubt {
+/// Why an answer proves nothing.
+struct UnknownReply {
     reason: DoubtReason,
     evidence: String,
 }
 
-/// What is no reply of the operation.
-enum NoReply {
-    /// The service says that it has dispatched nothing.
+/// Why an answer contains no reply of the operation.
+enum ReplyError {
+    /// The service says that it did not dispatch the request.
     NotDispatched(ProviderError),
-    Doubt(Doubt),
+    UnknownReply(UnknownReply),
 }
 
-impl Frame<'_> {
+impl EnvelopeContext<'_> {
     fn envelope(&self, operation: &str, target: &DebitsuccessTarget, members: &[(&str, Option<&str>)]) -> String {
         let mut body = String::new();
         if let Some(initiator) = target.request_initiator() {
@@ -297,151 +303,162 @@ impl Frame<'_> {
     }
 }
 
-impl Reply {
-    fn read(answer: &HttpResponse, operation: &str, names: Names<'_>, mask: &Redactor) -> Result<Reply, NoReply> {
+impl OperationReply {
+    fn read(
+        answer: &HttpResponse,
+        operation: &str,
+        namespaces: Namespaces<'_>,
+        redactor: &Redactor,
+    ) -> Result<OperationReply, ReplyError> {
         let unreadable = |fault: XmlError| {
-            Doubt::new(DoubtReason::UnreadableReply, format!("HTTP {} with a body that {fault}", answer.status))
+            UnknownReply::new(DoubtReason::UnreadableReply, format!("HTTP {} with a body that {fault}", answer.status))
         };
-        // An answer that is only read may be multipart and may repeat a member; the answer to a
-        // refund may not.
-        let is_read = operation == GET_REFUND_STATUS;
-        let root = if is_read { document::read_with_parts(answer) } else { document::read(answer) };
-        let fault = root.as_ref().ok().and_then(Fault::of);
+        // A lookup's answer may be multipart and may repeat a member; a refund's answer may not.
+        let is_lookup = operation == GET_REFUND_STATUS;
+        let root = if is_lookup { document::read_with_parts(answer) } else { document::read(answer) };
+        let fault = root.as_ref().ok().and_then(SoapFault::of);
         if let Some(fault) = &fault
-            && let Some(error) = fault.not_dispatched(answer.status, mask)
+            && let Some(error) = fault.not_dispatched(answer.status, redactor)
         {
-            return Err(NoReply::NotDispatched(error));
+            return Err(ReplyError::NotDispatched(error));
         }
-        let said = fault.map(|fault| fault.said(names, mask)).unwrap_or_default();
-        if answer.status != 200 || !said.is_empty() {
+        let fault_text = fault.map(|fault| fault.describe(namespaces, redactor)).unwrap_or_default();
+        if answer.status != 200 || !fault_text.is_empty() {
             let is_server = answer.status >= 500;
             let reason = if is_server { DoubtReason::ProviderServerError } else { DoubtReason::UnreadableReply };
-            return Err(Doubt::new(reason, format!("HTTP {}{said}", answer.status)).into());
+            return Err(UnknownReply::new(reason, format!("HTTP {}{fault_text}", answer.status)).into());
         }
         let root = root.map_err(unreadable)?;
         let (response, result) = result_of(&root, operation).map_err(unreadable)?.ok_or_else(|| {
-            Doubt::new(DoubtReason::UnreadableReply, format!("HTTP 200 and no {operation}Result in an envelope"))
+            UnknownReply::new(
+                DoubtReason::UnreadableReply,
+                format!("HTTP 200 without {operation}Result in an envelope"),
+            )
         })?;
-        let value = |name: &str| if is_read { result.same_value(name) } else { result.value(name) };
+        let value = |name: &str| if is_lookup { result.same_value(name) } else { result.value(name) };
         let mut irregular = Vec::new();
         let mut remark = |name: &'static str| {
             let text = value(name).unwrap_or_else(|_| {
                 irregular.push(name);
                 None
             });
-            // A text of blanks that XML does not count as blanks is empty, too.
-            text.map(|text| mask.text(text)).filter(|text| !text.is_empty())
+            // A text of Unicode blanks, which XML does not trim, is also empty.
+            text.map(|text| redactor.text(text)).filter(|text| !text.is_empty())
         };
         let (note, message_id) = (remark("Note"), remark("Id"));
-        let fields = || -> Result<Reply, XmlError> {
-            Ok(Reply {
-                status: Status::Unknown,
+        let fields = || -> Result<OperationReply, XmlError> {
+            Ok(OperationReply {
+                status: ServiceStatus::Unknown,
                 notes: Vec::new(),
                 identifier: value("ExternalRefundIdentifier")?.map(str::to_owned),
                 number: value("RefundRequestNumber")?
                     .filter(|number| !number_of(number).is_empty())
-                    .map(|told| mask.text(told)),
+                    .map(|number| redactor.text(number)),
                 refund_status: value("RefundStatus")?.map(str::to_owned),
                 refund_amount: value("RefundAmount")?.map(str::to_owned),
                 note,
                 message_id,
                 irregular,
-                other_names: names.differ_from(response, result).map(|said| mask.text(&said)),
+                namespace_difference: namespaces.difference(response, result).map(|sentence| redactor.text(&sentence)),
             })
         };
         let mut reply = fields().map_err(unreadable)?;
-        reply.notes = Note::read_all(result, is_read, mask)?;
+        reply.notes = ResponseNote::read_all(result, is_lookup, redactor)?;
         reply.status = match value("Status").map_err(unreadable)? {
             // One of the provider's pages writes "Success".
-            Some("Succeed" | "Success") => Status::Succeed,
-            Some("Failed") => Status::Failed,
-            Some("Unknown") => Status::Unknown,
+            Some("Succeed" | "Success") => ServiceStatus::Succeed,
+            Some("Failed") => ServiceStatus::Failed,
+            Some("Unknown") => ServiceStatus::Unknown,
             Some(other) => {
-                let evidence = format!("the Status is {}", shown(Some(other), mask));
-                return Err(Doubt::new(DoubtReason::UnreadableReply, evidence).into());
+                let evidence = format!("Status is {}", shown(Some(other), redactor));
+                return Err(UnknownReply::new(DoubtReason::UnreadableReply, evidence).into());
             }
             None => {
                 let evidence = "the answer has no Status".to_owned();
-                return Err(Doubt::new(DoubtReason::UnreadableReply, evidence).into());
+                return Err(UnknownReply::new(DoubtReason::UnreadableReply, evidence).into());
             }
         };
         if !reply.irregular.is_empty() {
-            static SAID: Once = Once::new();
+            static LOGGED: Once = Once::new();
             let fields = reply.irregular.join(", ");
-            SAID.call_once(|| tracing::warn!(fields, "debitsuccess wrote fields otherwise than documented: left out"));
+            LOGGED.call_once(|| {
+                tracing::warn!(fields, "debitsuccess answer has fields in an undocumented form; ignoring them")
+            });
         }
         Ok(reply)
     }
 
-    fn warnings(&self) -> impl Iterator<Item = &Note> {
+    fn warnings(&self) -> impl Iterator<Item = &ResponseNote> {
         self.notes.iter().filter(|note| note.kind == NoteKind::Warning)
     }
 
-    /// Remarks of a success, for the refund's history.
+    /// The remarks beside a success, for the refund's history.
     fn remarks(&self) -> Vec<String> {
-        let warnings = self.warnings().map(|note| provider_text(&format!("warning {}", note.said())));
-        let id = self.message_id.iter().map(|id| provider_text(&format!("message Id {id}")));
-        let left_out =
-            self.irregular.iter().map(|field| format!("{field} was left out: it is not written as documented"));
+        let warnings = self.warnings().map(|note| sanitize_provider_text(&format!("warning {}", note.to_text())));
+        let id = self.message_id.iter().map(|id| sanitize_provider_text(&format!("message Id {id}")));
+        let left_out = self.irregular.iter().map(|field| format!("{field} was ignored: its form is not documented"));
         warnings.chain(id).chain(left_out).take(MAX_REMARKS).collect()
     }
 
-    fn errors(&self) -> impl Iterator<Item = &Note> {
+    fn errors(&self) -> impl Iterator<Item = &ResponseNote> {
         self.notes.iter().filter(|note| note.kind == NoteKind::Error)
     }
 
-    /// `: 06 Unknown exception ...; 08 ...`, or nothing where there is no error.
-    fn said(&self) -> String {
-        let names = self.refuses_the_login().then_some(self.other_names.as_deref()).flatten();
+    /// `: 06 Unknown exception ...; 08 ...`, or nothing if there is no error.
+    fn errors_suffix(&self) -> String {
+        let names = self.refuses_the_login().then_some(self.namespace_difference.as_deref()).flatten();
         let names = names.map(|names| format!(" ({names})")).unwrap_or_default();
         if self.errors().next().is_none() {
             String::new()
         } else {
-            provider_text(&format!("{names}: {}", self.all_errors()))
+            sanitize_provider_text(&format!("{names}: {}", self.all_errors()))
         }
     }
 
-    /// Every code with its text. Texts are shortened so that no code is cut off by the bound.
+    /// Every code with its text. Texts are shortened so that the bound cuts off no code.
     fn all_errors(&self) -> String {
-        let room = PROVIDER_TEXT_BYTES / self.errors().count().max(1);
-        let said = self.errors().map(|note| {
-            let said = note.said();
+        let room = MAX_PROVIDER_TEXT_BYTES / self.errors().count().max(1);
+        let texts = self.errors().map(|note| {
+            let text = note.to_text();
             let end =
-                (0..=said.len().min(room.saturating_sub("; ".len()))).rev().find(|end| said.is_char_boundary(*end));
-            said.get(..end.unwrap_or_default()).unwrap_or_default().trim_end().to_owned()
+                (0..=text.len().min(room.saturating_sub("; ".len()))).rev().find(|end| text.is_char_boundary(*end));
+            text.get(..end.unwrap_or_default()).unwrap_or_default().trim_end().to_owned()
         });
-        said.collect::<Vec<String>>().join("; ")
+        texts.collect::<Vec<String>>().join("; ")
     }
 
     fn refuses_the_login(&self) -> bool {
         self.errors().any(|note| matches!(note.meaning(), Meaning::CredentialsRefused))
     }
 
-    /// What `Failed` means, by its errors: one that says nothing takes the meaning from all of
-    /// them.
+    /// Interprets `Failed` by its errors. One ambiguous error makes the whole answer ambiguous.
     fn refusal(&self, http_status: u16) -> Outcome {
         let Some(first) = self.errors().next() else {
-            return Doubt::new(DoubtReason::ProviderSaysUnknown, "it failed, without an error".to_owned()).into();
+            return UnknownReply::new(DoubtReason::ProviderSaysUnknown, "Status is Failed without an error".to_owned())
+                .into();
         };
         if self.errors().any(|note| matches!(note.meaning(), Meaning::Ambiguous)) {
-            return Doubt::new(DoubtReason::ProviderSaysUnknown, format!("it failed{}", self.said())).into();
+            return UnknownReply::new(
+                DoubtReason::ProviderSaysUnknown,
+                format!("Status is Failed{}", self.errors_suffix()),
+            )
+            .into();
         }
         let login = self.errors().find(|note| matches!(note.meaning(), Meaning::CredentialsRefused));
-        // That there is a refund under our identifier weighs more than what else is wrong with this
-        // request.
-        let in_use = |note: &&Note| matches!(note.meaning(), Meaning::Refused(ErrorCategory::IdentifierInUse));
+        // That a refund with our identifier exists outweighs other errors of this request.
+        let in_use = |note: &&ResponseNote| matches!(note.meaning(), Meaning::Refused(ErrorCategory::IdentifierInUse));
         let decisive = login.or(self.errors().find(in_use)).unwrap_or(first);
         let message = if self.errors().count() == 1 { first.text.clone() } else { self.all_errors() };
         let error = |category, message: &str| ProviderError {
             code: decisive.code.clone(),
-            message: provider_text(message),
+            message: sanitize_provider_text(message),
             http_status,
             category,
         };
-        match (decisive.meaning(), &self.other_names) {
+        match (decisive.meaning(), &self.namespace_difference) {
             (Meaning::Refused(category), _) => Outcome::Refused { error: error(category, &message), items: Vec::new() },
-            // A service that finds no member in its namespace sees no login, so the password need
-            // not be wrong.
+            // A service that finds no member in its namespace sees no login, so the password may be
+            // right.
             (Meaning::CredentialsRefused, Some(names)) => {
                 let error = error(ErrorCategory::InvalidRequest, &format!("{names}: {message}"));
                 Outcome::NotSent { error, retry_at: None }
@@ -450,49 +467,50 @@ impl Reply {
                 Outcome::NotSent { error: error(ErrorCategory::CredentialsRefused, &message), retry_at: None }
             }
             (Meaning::Ambiguous, _) => {
-                Doubt::new(DoubtReason::ProviderSaysUnknown, format!("it failed{}", self.said())).into()
+                UnknownReply::new(DoubtReason::ProviderSaysUnknown, format!("Status is Failed{}", self.errors_suffix()))
+                    .into()
             }
         }
     }
 }
 
-impl Names<'_> {
-    /// A sentence that names the settings which the answer does not confirm; none where it does, or
-    /// names no namespace.
-    fn differ_from(self, response: &Element, result: &Element) -> Option<String> {
+impl Namespaces<'_> {
+    /// A sentence that names the settings which the answer contradicts; None if there are none, or
+    /// the answer names no namespace.
+    fn difference(self, response: &Element, result: &Element) -> Option<String> {
         let of_members: Vec<&str> = result.children().iter().filter_map(Element::namespace).collect();
         let other_data = of_members.first().filter(|_| !of_members.contains(&self.data_namespace));
-        let other_service = response.namespace().filter(|told| *told != self.service_namespace);
+        let other_service = response.namespace().filter(|namespace| *namespace != self.service_namespace);
         let settings = [
             ("data_namespace", other_data.copied(), self.data_namespace),
             ("service_namespace", other_service, self.service_namespace),
         ];
-        let said: Vec<String> = settings
+        let sentences: Vec<String> = settings
             .into_iter()
-            .filter_map(|(setting, told, ours)| {
-                let told: String = told?.chars().take(NAMESPACE_CHARS).collect();
-                Some(format!("{setting} is \"{ours}\", and the service answers in \"{told}\""))
+            .filter_map(|(setting, theirs, ours)| {
+                let theirs: String = theirs?.chars().take(MAX_NAMESPACE_CHARS).collect();
+                Some(format!("{setting} is \"{ours}\", and the service answers in \"{theirs}\""))
             })
             .collect();
-        (!said.is_empty()).then(|| said.join("; "))
+        (!sentences.is_empty()).then(|| sentences.join("; "))
     }
 }
 
-impl Status {
+impl ServiceStatus {
     const fn as_str(self) -> &'static str {
         match self {
-            Status::Succeed => "Succeed",
-            Status::Failed => "Failed",
-            Status::Unknown => "Unknown",
+            ServiceStatus::Succeed => "Succeed",
+            ServiceStatus::Failed => "Failed",
+            ServiceStatus::Unknown => "Unknown",
         }
     }
 }
 
-impl Note {
-    /// `is_read`: the answer is one that is only read.
-    fn read_all(result: &Element, is_read: bool, mask: &Redactor) -> Result<Vec<Note>, Doubt> {
+impl ResponseNote {
+    /// `is_lookup`: the answer belongs to a lookup.
+    fn read_all(result: &Element, is_lookup: bool, redactor: &Redactor) -> Result<Vec<ResponseNote>, UnknownReply> {
         let unreadable =
-            |fault: &str| Doubt::new(DoubtReason::UnreadableReply, format!("a note of the answer {fault}"));
+            |fault: &str| UnknownReply::new(DoubtReason::UnreadableReply, format!("a note of the answer {fault}"));
         let malformed = |fault: XmlError| unreadable(&fault.to_string());
         let Some(list) = result.child("ResponseNotes").map_err(malformed)? else { return Ok(Vec::new()) };
         let mut notes = Vec::new();
@@ -501,25 +519,25 @@ impl Note {
                 Some("Error") => NoteKind::Error,
                 Some("Warning") => NoteKind::Warning,
                 Some("Info") => NoteKind::Info,
-                // A note of an unknown type counts as an error: with a success it leaves the
+                // A note of an unknown type counts as an error: beside a success it leaves the
                 // outcome open.
-                _ if is_read => NoteKind::Error,
+                _ if is_lookup => NoteKind::Error,
                 _ => return Err(unreadable("is neither Error, Warning nor Info")),
             };
-            notes.push(Note {
-                code: mask.text(note.value("Code").map_err(malformed)?.unwrap_or_default()),
-                text: mask.text(note.value("Note").map_err(malformed)?.unwrap_or_default()),
+            notes.push(ResponseNote {
+                code: redactor.text(note.value("Code").map_err(malformed)?.unwrap_or_default()),
+                text: redactor.text(note.value("Note").map_err(malformed)?.unwrap_or_default()),
                 kind,
             });
         }
         Ok(notes)
     }
 
-    fn said(&self) -> String {
+    fn to_text(&self) -> String {
         format!("{} {}", self.code, self.text).trim().to_owned()
     }
 
-    /// By the code alone: two pages word one code differently.
+    /// By the code alone: two pages have different texts for one code.
     fn meaning(&self) -> Meaning {
         use ErrorCategory as Category;
         Meaning::Refused(match self.code.as_str() {
@@ -530,54 +548,53 @@ impl Note {
             "13040" => Category::AmountTooLarge,
             "14143" => Category::IdentifierInUse,
             "10" => Category::NotEligible,
-            // 01, 05, 06, 09 and 11 are given when processing broke off, and a code that is not
-            // documented could be.
+            // 01, 05, 06, 09 and 11 are returned when processing broke off, and an undocumented
+            // code may mean the same.
             _ => return Meaning::Ambiguous,
         })
     }
 }
 
-impl Doubt {
+impl UnknownReply {
     fn new(reason: DoubtReason, evidence: String) -> Self {
-        Self { reason, evidence: provider_text(&evidence) }
+        Self { reason, evidence: sanitize_provider_text(&evidence) }
     }
 }
 
-impl From<Doubt> for Outcome {
-    fn from(doubt: Doubt) -> Self {
+impl From<UnknownReply> for Outcome {
+    fn from(doubt: UnknownReply) -> Self {
         Outcome::Unknown { reason: doubt.reason, evidence: doubt.evidence }
     }
 }
 
-impl From<Doubt> for NoReply {
-    fn from(doubt: Doubt) -> Self {
-        NoReply::Doubt(doubt)
+impl From<UnknownReply> for ReplyError {
+    fn from(doubt: UnknownReply) -> Self {
+        ReplyError::UnknownReply(doubt)
     }
 }
 
-/// A SOAP fault.
-struct Fault<'a> {
+struct SoapFault<'a> {
     code: &'a str,
     text: &'a str,
-    /// The envelope holds nothing besides.
+    /// The envelope contains nothing else.
     is_alone: bool,
 }
 
-impl<'a> Fault<'a> {
-    fn of(root: &'a Element) -> Option<Fault<'a>> {
+impl<'a> SoapFault<'a> {
+    fn of(root: &'a Element) -> Option<SoapFault<'a>> {
         let body = body_of(root).ok()??;
         let fault = body.children().iter().find(|child| child.name() == "Fault")?;
         let part = |name: &str| fault.value(name).ok().flatten().unwrap_or_default();
-        Some(Fault { code: part("faultcode"), text: part("faultstring"), is_alone: body.children().len() == 1 })
+        Some(SoapFault { code: part("faultcode"), text: part("faultstring"), is_alone: body.children().len() == 1 })
     }
 
-    /// `a:ActionNotSupported`: WCF says so before it gives the message to any operation.
-    fn not_dispatched(&self, http_status: u16, mask: &Redactor) -> Option<ProviderError> {
+    /// `a:ActionNotSupported`: WCF returns it before it passes the message to any operation.
+    fn not_dispatched(&self, http_status: u16, redactor: &Redactor) -> Option<ProviderError> {
         let is_one = self.local_code() == "ActionNotSupported" && self.is_alone && matches!(http_status, 200 | 500);
         is_one.then(|| ProviderError {
-            code: mask.text(self.code),
-            message: mask.text(&format!(
-                "the service knows no such SOAPAction and did nothing: the account's action_prefix is another one ({})",
+            code: redactor.text(self.code),
+            message: redactor.text(&format!(
+                "the service does not know the SOAPAction and did nothing: the account's action_prefix is wrong ({})",
                 self.text
             )),
             http_status,
@@ -586,18 +603,18 @@ impl<'a> Fault<'a> {
     }
 
     /// ` and a fault: s:Client ...`
-    fn said(&self, names: Names<'_>, mask: &Redactor) -> String {
-        let is_about_names = self.local_code() == "DeserializationFailed" && self.text.contains("namespace");
-        let hint = if is_about_names {
+    fn describe(&self, namespaces: Namespaces<'_>, redactor: &Redactor) -> String {
+        let is_about_namespaces = self.local_code() == "DeserializationFailed" && self.text.contains("namespace");
+        let hint = if is_about_namespaces {
             format!(
-                " that may be due to the account's service_namespace \"{}\" or data_namespace \"{}\"",
-                names.service_namespace, names.data_namespace
+                " that may be caused by the account's service_namespace \"{}\" or data_namespace \"{}\"",
+                namespaces.service_namespace, namespaces.data_namespace
             )
         } else {
             String::new()
         };
-        let said = mask.text(&format!("and a fault{hint}: {} {}", self.code, self.text));
-        format!(" {said}")
+        let text = redactor.text(&format!("and a fault{hint}: {} {}", self.code, self.text));
+        format!(" {text}")
     }
 
     fn local_code(&self) -> &str {
@@ -606,22 +623,21 @@ impl<'a> Fault<'a> {
 }
 
 fn contradiction(evidence: &str) -> Outcome {
-    Doubt::new(DoubtReason::Contradiction, evidence.to_owned()).into()
+    UnknownReply::new(DoubtReason::Contradiction, evidence.to_owned()).into()
 }
 
-/// A value in quotation marks, so that blanks and capitals show; or that there is none.
-fn shown(value: Option<&str>, mask: &Redactor) -> String {
-    value.map_or_else(|| "absent".to_owned(), |value| mask.text(&format!("\"{value}\"")))
+/// The value in quotation marks, so that blanks and case are visible; or "absent".
+fn shown(value: Option<&str>, redactor: &Redactor) -> String {
+    value.map_or_else(|| "absent".to_owned(), |value| redactor.text(&format!("\"{value}\"")))
 }
 
-/// A text as it is; in quotation marks where it would not be kept as it is.
-fn exactly(word: &str, mask: &Redactor) -> String {
-    let kept = mask.text(word);
-    if kept == word { kept } else { shown(Some(word), mask) }
+/// The text as it is, or in quotation marks if redaction changes it.
+fn quote_if_changed(text: &str, redactor: &Redactor) -> String {
+    let kept = redactor.text(text);
+    if kept == text { kept } else { shown(Some(text), redactor) }
 }
 
-/// A number without what does not change its value: zeros in front, decimals that are zero. Empty
-/// for zero.
+/// A number without leading zeros and without decimals that are zero. Empty for zero.
 fn number_of(text: &str) -> &str {
     let whole =
         text.split_once('.').filter(|(_, rest)| rest.bytes().all(|byte| byte == b'0')).map_or(text, |(whole, _)| whole);

@@ -1,9 +1,8 @@
-//! The little XML that SOAP needs: a reader that bounds what it is given, and text that cannot
-//! break out of its element.
+//! The subset of XML that SOAP needs: a bounded reader.
 //!
-//! No document type, so no entity but the five of XML itself. Elements are found by their names
-//! without prefixes, for the provider's namespaces are not public; which namespace one is in is
-//! kept beside its name, as a hint.
+//! No document types, so no entities except XML's own five. Elements are found by their local
+//! names, because the provider's namespaces are not public; each element's namespace is kept as a
+//! hint.
 
 use std::sync::Arc;
 
@@ -14,19 +13,19 @@ use quick_xml::reader::Reader;
 /// Far deeper than any answer of the provider.
 const MAX_DEPTH: usize = 32;
 
-/// An element, its text and its children, by local names.
+/// An element with its text and children, by local names.
 #[derive(Debug, Default)]
 pub(super) struct Element {
     name: String,
-    /// Where it is declared, and not empty.
+    /// None if it is not declared or empty.
     namespace: Option<Arc<str>>,
-    /// `xsi:nil`: the element stands for no value.
+    /// `xsi:nil`: the element has no value.
     nil: bool,
     text: String,
     children: Vec<Element>,
 }
 
-/// A document that is none of ours, with the reason.
+/// Why a document is not readable. Completes a sentence that begins with the document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum XmlError {
     #[error("is not text in the charset that it names")]
@@ -42,12 +41,11 @@ pub(super) enum XmlError {
 }
 
 impl Element {
-    /// The root element of a document, whose text is read already: which charset it names is of no
-    /// interest any more.
+    /// Parses a document that is already decoded, so the charset in its declaration is ignored.
     pub(super) fn parse(text: &str) -> Result<Element, XmlError> {
         let mut reader = Reader::from_str(text);
         let mut open: Vec<Element> = Vec::new();
-        let mut scope = Scope::default();
+        let mut scope = NamespaceScope::default();
         let mut root: Option<Element> = None;
         loop {
             match reader.read_event().map_err(|_| XmlError::Malformed)? {
@@ -90,25 +88,25 @@ impl Element {
         root.ok_or(XmlError::Malformed)
     }
 
-    /// Its name without a prefix.
+    /// The local name.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// The URI of its namespace; none where it has none, or its prefix is not declared.
+    /// The URI of the namespace; None if there is none, or the prefix is not declared.
     pub(super) fn namespace(&self) -> Option<&str> {
         self.namespace.as_deref()
     }
 
-    /// Its children, in the order of the document.
+    /// In document order.
     pub(super) fn children(&self) -> &[Element] {
         &self.children
     }
 
-    /// The one child of this name.
+    /// The only child of this name.
     ///
     /// # Errors
-    /// Where there are several: which of them is meant cannot be known.
+    /// There are several children of this name, so it is unknown which one is meant.
     pub(super) fn child(&self, name: &str) -> Result<Option<&Element>, XmlError> {
         let mut named = self.children.iter().filter(|child| child.name == name);
         match (named.next(), named.next()) {
@@ -117,19 +115,18 @@ impl Element {
         }
     }
 
-    /// The text of the one child of this name, without the blanks of XML around it; none where it
-    /// is absent, nil or empty.
+    /// The trimmed text of the only child of this name; None if it is absent, nil or empty.
     ///
     /// # Errors
-    /// Where there are several, or it holds elements.
+    /// There are several, or it contains elements.
     pub(super) fn value(&self, name: &str) -> Result<Option<&str>, XmlError> {
         self.child(name)?.map_or(Ok(None), Element::own_value)
     }
 
-    /// The same, where the child may be written twice with one text.
+    /// As [`Element::value`], but the child may be repeated with the same text.
     ///
     /// # Errors
-    /// Where their texts differ, or one holds elements.
+    /// Their texts differ, or one contains elements.
     pub(super) fn same_value(&self, name: &str) -> Result<Option<&str>, XmlError> {
         let mut values = self.children.iter().filter(|child| child.name == name).map(Element::own_value);
         let first = values.next().unwrap_or(Ok(None))?;
@@ -144,7 +141,7 @@ impl Element {
         Ok((!self.nil && !text.is_empty()).then_some(text))
     }
 
-    fn opened(tag: &BytesStart<'_>, depth: usize, scope: &mut Scope) -> Result<Element, XmlError> {
+    fn opened(tag: &BytesStart<'_>, depth: usize, scope: &mut NamespaceScope) -> Result<Element, XmlError> {
         let mut element = Element { name: tag.local_name().as_ref().to_owned(), ..Element::default() };
         for attribute in tag.attributes() {
             let attribute = attribute.map_err(|_| XmlError::Malformed)?;
@@ -161,23 +158,23 @@ impl Element {
     }
 }
 
-/// The declarations of namespaces around an element, the innermost last.
+/// The namespace declarations in scope, the innermost last.
 #[derive(Default)]
-struct Scope(Vec<Declaration>);
+struct NamespaceScope(Vec<NamespaceDeclaration>);
 
-struct Declaration {
+struct NamespaceDeclaration {
     depth: usize,
     prefix: String,
     /// Shared by the elements in it, so that a long one is in memory once.
     namespace: Arc<str>,
 }
 
-impl Scope {
+impl NamespaceScope {
     fn declare(&mut self, depth: usize, prefix: &str, namespace: &str) {
-        self.0.push(Declaration { depth, prefix: prefix.to_owned(), namespace: Arc::from(namespace) });
+        self.0.push(NamespaceDeclaration { depth, prefix: prefix.to_owned(), namespace: Arc::from(namespace) });
     }
 
-    /// The element at `depth` has ended.
+    /// Removes the declarations of the element at `depth`, which has ended.
     fn leave(&mut self, depth: usize) {
         while self.0.last().is_some_and(|declaration| declaration.depth >= depth) {
             self.0.pop();
@@ -190,7 +187,7 @@ impl Scope {
     }
 }
 
-/// The charset that a document names in its first bytes.
+/// The charset in the document's XML declaration.
 pub(super) fn charset_of(bytes: &[u8]) -> Option<String> {
     let head = bytes.get(..bytes.len().min(200)).unwrap_or_default();
     let head: String = head.iter().map(|byte| char::from(*byte)).collect();
@@ -201,8 +198,8 @@ pub(super) fn charset_of(bytes: &[u8]) -> Option<String> {
     value.strip_prefix(quote)?.split(quote).next().map(str::to_owned)
 }
 
-/// Whether XML 1.0 can carry the text at all.
-pub(super) fn is_carried(text: &str) -> bool {
+/// Whether XML 1.0 can represent the text.
+pub(super) fn is_xml_representable(text: &str) -> bool {
     text.chars().all(is_xml_text)
 }
 
@@ -273,7 +270,7 @@ mod tests {
     #[case("<r><a>&#0;</a></r>", Err(XmlError::Malformed))]
     #[case("<!DOCTYPE r [<!ENTITY l \"lol\">]><r><a>&l;</a></r>", Err(XmlError::DocumentType))]
     #[case("<!DOCTYPE r SYSTEM \"file:///etc/passwd\"><r/>", Err(XmlError::DocumentType))]
-    fn a_document_is_read_or_refused(#[case] document: &str, #[case] expected: Result<Option<&str>, XmlError>) {
+    fn a_document_is_parsed_or_refused(#[case] document: &str, #[case] expected: Result<Option<&str>, XmlError>) {
         assert_eq!(value_of_a(document), expected.map(|value| value.map(str::to_owned)));
     }
 
@@ -287,7 +284,7 @@ mod tests {
     #[case("<r xmlns='u'><b xmlns='v'/><a/></r>", Some("u"))]
     #[case("<r xmlns='u'><b xmlns='v'><c xmlns='w'/></b><a/></r>", Some("u"))]
     #[case("<r xmlns:p='u'><p:a xmlns:p='v'/></r>", Some("v"))]
-    fn an_element_is_in_the_namespace_around_it(#[case] document: &str, #[case] expected: Option<&str>) {
+    fn an_element_inherits_the_namespace_around_it(#[case] document: &str, #[case] expected: Option<&str>) {
         let root = Element::parse(document).unwrap();
         let element = if root.name() == "a" { &root } else { root.child("a").unwrap().unwrap() };
         assert_eq!(element.namespace(), expected);
@@ -300,12 +297,12 @@ mod tests {
     #[case(b"<r encoding='x'/>", None)]
     #[case(b"<?xml encoding=x?>", None)]
     #[case(b"", None)]
-    fn a_document_names_its_charset(#[case] document: &[u8], #[case] expected: Option<&str>) {
+    fn the_declared_charset_is_found(#[case] document: &[u8], #[case] expected: Option<&str>) {
         assert_eq!(charset_of(document).as_deref(), expected);
     }
 
     #[test]
-    fn depth_is_bounded() {
+    fn the_nesting_depth_is_bounded() {
         let nested = |depth: usize| format!("{}{}", "<a>".repeat(depth), "</a>".repeat(depth));
         assert!(Element::parse(&nested(MAX_DEPTH)).is_ok());
         assert_eq!(Element::parse(&nested(MAX_DEPTH + 1)).err(), Some(XmlError::TooDeep));
@@ -315,7 +312,7 @@ mod tests {
     proptest! {
         #[test]
         fn text_stays_inside_its_element(text in "[\\t\\n\\r -\u{D7FF}]{0,60}") {
-            prop_assert!(is_carried(&text));
+            prop_assert!(is_xml_representable(&text));
             let read = value_of_a(&format!("<r><a>{}</a></r>", escape(&text)));
             let trimmed = text.trim_matches([' ', '\t', '\r', '\n']);
             prop_assert_eq!(read, Ok((!trimmed.is_empty()).then(|| trimmed.to_owned())));

@@ -1,5 +1,5 @@
-//! The members of a JSON object that is only read: each is taken in every form that loses nothing,
-//! and an odd one is missing instead of making all the others unreadable.
+//! Lenient reading of a JSON object: every lossless form of a member is accepted, and an irregular
+//! member counts as absent without making the others unreadable.
 
 use std::fmt;
 
@@ -11,41 +11,40 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::domain::clock::Timestamp;
 
-/// An object's members as they are written. None is owned: the text is the answer's own.
-pub(super) struct Fields<'a>(Vec<(String, &'a RawValue)>);
+/// The members of an object as raw JSON, borrowed from the answer.
+pub(super) struct JsonFields<'a>(Vec<(String, &'a RawValue)>);
 
-impl<'a> Fields<'a> {
-    /// The members of an object; none where the text is anything else.
+impl<'a> JsonFields<'a> {
+    /// None if the text is not an object.
     pub(super) fn of(text: &'a str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
 
-    /// The object that stands alone under `name`, or in a list of one; this object itself where it
-    /// has a member `own`.
+    /// The object under `name`, or in a list of one there; this object itself if it has the member
+    /// `own`.
     pub(super) fn unwrapped(self, own: &str, name: &str) -> Option<Self> {
         if self.raw(own).is_some() {
             return Some(self);
         }
         match self.objects(name).as_mut_slice() {
-            [Some(one)] => Some(std::mem::replace(one, Fields(Vec::new()))),
+            [Some(one)] => Some(std::mem::replace(one, JsonFields(Vec::new()))),
             _ => None,
         }
     }
 
-    /// What is written for `name`; none where that is absent, null, or written twice in different
-    /// ways.
+    /// The raw value of `name`; None if it is absent, null, or occurs twice with different values.
     pub(super) fn raw(&self, name: &str) -> Option<&'a RawValue> {
         let mut named = self.0.iter().filter(|(given, _)| given == name).map(|(_, value)| *value);
         let first = named.next()?;
         (first.get() != "null" && named.all(|next| next.get() == first.get())).then_some(first)
     }
 
-    /// An integer, or a text of one.
+    /// An integer, or the text of one.
     pub(super) fn integer(&self, name: &str) -> Option<i64> {
         self.text(name)?.trim().parse().ok()
     }
 
-    /// A text, or what a number is written as.
+    /// A text, or the digits of a number.
     pub(super) fn text(&self, name: &str) -> Option<String> {
         let raw = self.raw(name)?.get();
         if raw.starts_with('"') {
@@ -54,32 +53,31 @@ impl<'a> Fields<'a> {
         raw.starts_with(|first: char| first == '-' || first.is_ascii_digit()).then(|| raw.to_owned())
     }
 
-    /// Whether `true` is written, and nothing else.
+    /// Whether the value is `true`.
     pub(super) fn is_true(&self, name: &str) -> bool {
         self.raw(name).is_some_and(|raw| raw.get() == "true")
     }
 
-    /// A moment.
     pub(super) fn moment(&self, name: &str) -> Option<Timestamp> {
         moment_of(&self.text(name)?)
     }
 
-    /// The objects of a list, or the one that stands for a list of one; none for each element that
-    /// is no object.
-    pub(super) fn objects(&self, name: &str) -> Vec<Option<Fields<'a>>> {
+    /// The objects of a list, or a single object as a list of one. None for each element that is
+    /// not an object.
+    pub(super) fn objects(&self, name: &str) -> Vec<Option<JsonFields<'a>>> {
         let Some(raw) = self.raw(name) else { return Vec::new() };
         match serde_json::from_str::<Vec<&'a RawValue>>(raw.get()) {
-            Ok(list) => list.into_iter().map(|element| Fields::of(element.get())).collect(),
-            Err(_) => vec![Fields::of(raw.get())],
+            Ok(list) => list.into_iter().map(|element| JsonFields::of(element.get())).collect(),
+            Err(_) => vec![JsonFields::of(raw.get())],
         }
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for JsonFields<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
+        struct FieldsVisitor;
 
-        impl<'de> Visitor<'de> for Members {
+        impl<'de> Visitor<'de> for FieldsVisitor {
             type Value = Vec<(String, &'de RawValue)>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -95,18 +93,18 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
             }
         }
 
-        deserializer.deserialize_map(Members).map(Fields)
+        deserializer.deserialize_map(FieldsVisitor).map(JsonFields)
     }
 }
 
-/// `2026-03-04T05:06:40Z`, with or without a fraction, with `Z` or an offset. Digits beyond the
-/// ledger's are cut off.
+/// Parses `2026-03-04T05:06:40Z`, with or without a fraction, with `Z` or an offset. Digits beyond
+/// microseconds are cut off.
 pub(super) fn moment_of(text: &str) -> Option<Timestamp> {
-    // RFC 3339 lets a blank stand for the T.
+    // RFC 3339 allows a blank instead of the T.
     OffsetDateTime::parse(&text.trim().replacen(' ', "T", 1), &Rfc3339).ok().and_then(moment)
 }
 
-/// The same moment, to the microsecond before it.
+/// Rounded down to a microsecond.
 pub(super) fn moment(at: OffsetDateTime) -> Option<Timestamp> {
     i64::try_from(at.unix_timestamp_nanos().div_euclid(1_000)).ok().map(Timestamp::from_micros)
 }
@@ -133,12 +131,12 @@ mod tests {
     #[case(r#"{"a":null}"#, None, None)]
     #[case(r#"{"a":{}}"#, None, None)]
     #[case(r#"{"b":1}"#, None, None)]
-    fn a_member_is_taken_in_every_form(
+    fn a_member_is_accepted_in_every_lossless_form(
         #[case] text: &str,
         #[case] integer: Option<i64>,
         #[case] as_text: Option<&str>,
     ) {
-        let fields = Fields::of(text).unwrap();
+        let fields = JsonFields::of(text).unwrap();
         assert_eq!((fields.integer("a"), fields.text("a").as_deref()), (integer, as_text));
     }
 
@@ -150,8 +148,8 @@ mod tests {
     #[case(r#"{"a":null}"#, &[])]
     #[case(r#"{}"#, &[])]
     #[case(r#"{"a":5}"#, &[None])]
-    fn one_may_stand_for_a_list(#[case] text: &str, #[case] expected: &[Option<i64>]) {
-        let objects = Fields::of(text).unwrap().objects("a");
+    fn a_single_object_may_replace_a_list(#[case] text: &str, #[case] expected: &[Option<i64>]) {
+        let objects = JsonFields::of(text).unwrap().objects("a");
         let numbers: Vec<Option<i64>> =
             objects.iter().map(|one| one.as_ref().and_then(|one| one.integer("i"))).collect();
         assert_eq!(numbers, expected);
@@ -167,7 +165,7 @@ mod tests {
     #[case(r#"{"order":7}"#, None)]
     #[case("{}", None)]
     fn an_object_may_be_wrapped(#[case] text: &str, #[case] expected: Option<i64>) {
-        let fields = Fields::of(text).and_then(|fields| fields.unwrapped("id", "order"));
+        let fields = JsonFields::of(text).and_then(|fields| fields.unwrapped("id", "order"));
         assert_eq!(fields.and_then(|fields| fields.integer("id")), expected);
     }
 
@@ -189,7 +187,7 @@ mod tests {
     #[case("+2026-03-04T05:06:40Z", None)]
     #[case("1772600800", None)]
     #[case("", None)]
-    fn a_moment_is_read(#[case] text: &str, #[case] expected: Option<i64>) {
+    fn a_timestamp_is_parsed(#[case] text: &str, #[case] expected: Option<i64>) {
         assert_eq!(moment_of(text).map(Timestamp::as_micros), expected);
     }
 

@@ -1,8 +1,8 @@
-//! What the body of an answer says of single items, in any form.
+//! Everything that the body of an answer says about single items, in any form.
 //!
-//! It finds what must not be overlooked, and evidence. It decides no refund by itself:
-//! [`super::rows`] reads strictly, and where it finds nothing, or a refusal, a status found here
-//! turns that into a doubt.
+//! This finds what must not be overlooked, and evidence; it decides no refund. [`super::rows`]
+//! reads strictly. If that finds nothing or a refusal, a status found here turns the result into a
+//! doubt.
 
 use std::fmt;
 
@@ -11,73 +11,74 @@ use serde::{Deserialize, Deserializer};
 
 use crate::domain::money::parse_minor_units;
 
-/// Everything that a body says of items and of their money.
+/// All rows and totals in a body.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
-    rows: Vec<Row>,
-    /// `totalRefundAmount`, where it is more than nothing.
+    rows: Vec<ItemRow>,
+    /// `totalRefundAmount`, if it is not zero.
     total: Option<String>,
-    /// The body is no JSON, and still it names the member that every row has.
-    torn: bool,
+    /// The body is not JSON, but contains the name of the member that every row has.
+    has_damaged_rows: bool,
 }
 
-/// What stands for one item.
+/// Anything that reports on one item.
 #[derive(Debug, Default)]
-struct Row {
+struct ItemRow {
     item: Option<String>,
-    words: Vec<String>,
+    statuses: Vec<String>,
     amount: Option<String>,
 }
 
-/// A JSON value with all members of its objects, those of one name too.
-enum Node {
-    /// `null`, `false`, an empty text, list or object.
+/// A JSON value with all members of its objects, repeated names included.
+enum JsonNode {
+    /// `null`, `false`, or an empty text, list or object.
     Empty,
     Scalar(String),
-    List(Vec<Node>),
-    Object(Vec<(String, Node)>),
+    List(Vec<JsonNode>),
+    Object(Vec<(String, JsonNode)>),
 }
 
-/// The words of a row that was given back, or that is on its way.
-const MOVED: [&str; 2] = ["refunded", "initialized"];
+/// The statuses of an item that was refunded, or whose refund is on its way.
+const MOVED_STATUSES: [&str; 2] = ["refunded", "initialized"];
 
 impl Listing {
-    /// Of a body in JSON. A body that is none lists nothing, unless it names the status of an item.
+    /// Reads a body. A body that is not JSON lists nothing, unless it contains the name of an
+    /// item's status.
     pub(super) fn of(body: &str) -> Listing {
         let mut listing = Listing::default();
-        match serde_json::from_str::<Node>(body) {
+        match serde_json::from_str::<JsonNode>(body) {
             Ok(node) => listing.collect(&node, false),
-            Err(_) => listing.torn = body.to_ascii_lowercase().contains("orderitemstatus"),
+            Err(_) => listing.has_damaged_rows = body.to_ascii_lowercase().contains("orderitemstatus"),
         }
-        // Items that were given back come first: evidence is bounded.
+        // Refunded items first, because evidence is cut at its bound.
         listing.rows.sort_by_key(|row| !row.has_moved());
         listing
     }
 
-    /// It says nothing of any item, and of no money.
+    /// The body says nothing about an item or an amount.
     pub(super) fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.total.is_none() && !self.torn
+        self.rows.is_empty() && self.total.is_none() && !self.has_damaged_rows
     }
 
-    /// Some row says that its item is given back, or will be.
+    /// Some row says that its item is refunded or will be.
     pub(super) fn has_moved(&self) -> bool {
-        self.rows.iter().any(Row::has_moved)
+        self.rows.iter().any(ItemRow::has_moved)
     }
 
-    fn collect(&mut self, node: &Node, in_results: bool) {
+    fn collect(&mut self, node: &JsonNode, in_results: bool) {
         match node {
-            Node::Empty => {}
-            Node::Scalar(text) if in_results => {
-                self.rows.push(Row { words: vec![text.clone()], ..Row::default() });
+            JsonNode::Empty => {}
+            JsonNode::Scalar(text) if in_results => {
+                self.rows.push(ItemRow { statuses: vec![text.clone()], ..ItemRow::default() });
             }
-            Node::Scalar(_) => {}
-            Node::List(nodes) => nodes.iter().for_each(|node| self.collect(node, in_results)),
-            Node::Object(members) => {
-                if in_results || members.iter().any(|(name, _)| plain(name) == "orderitemstatus") {
-                    self.rows.push(Row::of(members));
+            JsonNode::Scalar(_) => {}
+            JsonNode::List(nodes) => nodes.iter().for_each(|node| self.collect(node, in_results)),
+            JsonNode::Object(members) => {
+                if in_results || members.iter().any(|(name, _)| normalized(name) == "orderitemstatus") {
+                    self.rows.push(ItemRow::of(members));
                 }
                 for (name, value) in members {
-                    let name = plain(name);
+                    let name = normalized(name);
                     if name == "totalrefundamount" {
                         self.total = self.total.take().or_else(|| value.amount());
                     }
@@ -91,23 +92,23 @@ impl Listing {
 /// `item 71 "refunded" 10.99, item 72 "failed"; totalRefundAmount 10.99`
 impl fmt::Display for Listing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut said: Vec<String> = self.rows.iter().map(Row::to_string).collect();
-        said.extend(self.total.as_ref().map(|total| format!("totalRefundAmount {total}")));
-        if self.torn {
-            said.push("a body that is no JSON and names orderItemStatus".to_owned());
+        let mut parts: Vec<String> = self.rows.iter().map(ItemRow::to_string).collect();
+        parts.extend(self.total.as_ref().map(|total| format!("totalRefundAmount {total}")));
+        if self.has_damaged_rows {
+            parts.push("a body that is not JSON and contains orderItemStatus".to_owned());
         }
-        f.write_str(&said.join(", "))
+        f.write_str(&parts.join(", "))
     }
 }
 
-impl Row {
-    fn of(members: &[(String, Node)]) -> Row {
-        let mut row = Row::default();
+impl ItemRow {
+    fn of(members: &[(String, JsonNode)]) -> ItemRow {
+        let mut row = ItemRow::default();
         for (name, value) in members {
-            match plain(name).as_str() {
+            match normalized(name).as_str() {
                 "orderitemid" | "itemid" | "id" => row.item = value.scalar().or(row.item),
                 "refundamount" => row.amount = value.scalar().or(row.amount),
-                "orderitemstatus" | "itemstatus" | "status" => row.words.extend(value.scalar()),
+                "orderitemstatus" | "itemstatus" | "status" => row.statuses.extend(value.scalar()),
                 _ => {}
             }
         }
@@ -115,96 +116,96 @@ impl Row {
     }
 
     fn has_moved(&self) -> bool {
-        self.words.iter().any(|word| MOVED.iter().any(|moved| word.trim().eq_ignore_ascii_case(moved)))
+        self.statuses.iter().any(|status| MOVED_STATUSES.iter().any(|moved| status.trim().eq_ignore_ascii_case(moved)))
     }
 }
 
-impl fmt::Display for Row {
+impl fmt::Display for ItemRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "item {}", self.item.as_deref().unwrap_or("without a number"))?;
-        for word in &self.words {
-            // Quoted: a blank or a capital may be all that is odd about it.
-            write!(f, " \"{word}\"")?;
+        for status in &self.statuses {
+            // Quoted, because a blank or the case may be the only irregularity.
+            write!(f, " \"{status}\"")?;
         }
-        if self.words.is_empty() {
+        if self.statuses.is_empty() {
             f.write_str(" without a status")?;
         }
         self.amount.iter().try_for_each(|amount| write!(f, " {amount}"))
     }
 }
 
-impl Node {
+impl JsonNode {
     fn scalar(&self) -> Option<String> {
         match self {
-            Node::Scalar(text) => Some(text.clone()),
+            JsonNode::Scalar(text) => Some(text.clone()),
             _ => None,
         }
     }
 
-    /// None where it is nothing or zero.
+    /// None if it is empty or zero.
     fn amount(&self) -> Option<String> {
         self.scalar().filter(|text| parse_minor_units(text) != Ok(0))
     }
 }
 
-/// A member's name without what different writers write differently.
-fn plain(name: &str) -> String {
+/// A member's name without differences of style.
+fn normalized(name: &str) -> String {
     name.chars().filter(|character| !matches!(character, '_' | '-' | ' ')).collect::<String>().to_ascii_lowercase()
 }
 
-impl<'de> Deserialize<'de> for Node {
+impl<'de> Deserialize<'de> for JsonNode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Nodes;
+        struct NodeVisitor;
 
-        impl<'de> Visitor<'de> for Nodes {
-            type Value = Node;
+        impl<'de> Visitor<'de> for NodeVisitor {
+            type Value = JsonNode;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("any JSON")
             }
 
-            fn visit_unit<E>(self) -> Result<Node, E> {
-                Ok(Node::Empty)
+            fn visit_unit<E>(self) -> Result<JsonNode, E> {
+                Ok(JsonNode::Empty)
             }
 
-            fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
-                Ok(if value { Node::Scalar("true".to_owned()) } else { Node::Empty })
+            fn visit_bool<E>(self, value: bool) -> Result<JsonNode, E> {
+                Ok(if value { JsonNode::Scalar("true".to_owned()) } else { JsonNode::Empty })
             }
 
-            fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
-                Ok(Node::Scalar(value.to_string()))
+            fn visit_i64<E>(self, value: i64) -> Result<JsonNode, E> {
+                Ok(JsonNode::Scalar(value.to_string()))
             }
 
-            fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
-                Ok(Node::Scalar(value.to_string()))
+            fn visit_u64<E>(self, value: u64) -> Result<JsonNode, E> {
+                Ok(JsonNode::Scalar(value.to_string()))
             }
 
-            fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
-                Ok(Node::Scalar(value.to_string()))
+            fn visit_f64<E>(self, value: f64) -> Result<JsonNode, E> {
+                Ok(JsonNode::Scalar(value.to_string()))
             }
 
-            fn visit_str<E>(self, value: &str) -> Result<Node, E> {
-                Ok(if value.is_empty() { Node::Empty } else { Node::Scalar(value.to_owned()) })
+            fn visit_str<E>(self, value: &str) -> Result<JsonNode, E> {
+                Ok(if value.is_empty() { JsonNode::Empty } else { JsonNode::Scalar(value.to_owned()) })
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Node, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<JsonNode, A::Error> {
                 let mut nodes = Vec::new();
                 while let Some(node) = list.next_element()? {
                     nodes.push(node);
                 }
-                Ok(if nodes.is_empty() { Node::Empty } else { Node::List(nodes) })
+                Ok(if nodes.is_empty() { JsonNode::Empty } else { JsonNode::List(nodes) })
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<JsonNode, A::Error> {
                 let mut members = Vec::new();
                 while let Some(member) = map.next_entry()? {
                     members.push(member);
                 }
-                Ok(if members.is_empty() { Node::Empty } else { Node::Object(members) })
+                Ok(if members.is_empty() { JsonNode::Empty } else { JsonNode::Object(members) })
             }
         }
 
-        deserializer.deserialize_any(Nodes)
+        deserializer.deserialize_any(NodeVisitor)
     }
 }
 
@@ -260,7 +261,7 @@ mod tests {
     )]
     #[case::cut_off(
         r#"{"results":[{"orderItemId":1,"orderItemStatus":"ref"#,
-        "a body that is no JSON and names orderItemStatus",
+        "a body that is not JSON and contains orderItemStatus",
         false
     )]
     #[case::default_values(
@@ -272,15 +273,15 @@ mod tests {
     #[case::an_error(r#"{"message":"Not Found","details":"Order item 1 is refunded.","status":"refunded"}"#, "", false)]
     #[case::html("<html>refunded</html>", "", false)]
     #[case::nothing("", "", false)]
-    fn rows_are_seen_in_every_form(#[case] body: &str, #[case] expected: &str, #[case] moved: bool) {
+    fn rows_are_found_in_every_form(#[case] body: &str, #[case] expected: &str, #[case] moved: bool) {
         let listing = Listing::of(body);
         assert_eq!((listing.to_string().as_str(), listing.has_moved()), (expected, moved));
         assert_eq!(listing.is_empty(), expected.is_empty());
     }
 
     #[test]
-    fn depth_is_bounded() {
+    fn the_nesting_depth_is_bounded() {
         let deep = format!("{}{{\"orderItemStatus\":1}}{}", "[".repeat(30_000), "]".repeat(30_000));
-        assert!(Listing::of(&deep).torn);
+        assert!(Listing::of(&deep).has_damaged_rows);
     }
 }

@@ -1,9 +1,9 @@
-//! name.com: items of one order are refunded by Process Refund, which deletes the domain first; Get
-//! Order shows what became of them.
+//! name.com: Process Refund refunds items of one order and deletes the domain first; Get Order
+//! shows what became of the items.
 //!
-//! The idempotency key is the refund's own id and the body depends on the target alone, so every
-//! send of one refund is the same request: within the key's life the provider repeats its first
-//! answer and does nothing more.
+//! The idempotency key is the refund's id and the body depends only on the target, so every send of
+//! one refund is the same request: within the key's lifetime the provider replays its first answer
+//! and does nothing more.
 //!
 //! Specification v1.27.1 and v1.33.2; HTTP Basic with the account's name and token.
 
@@ -26,14 +26,13 @@ use crate::domain::outcome::{AttemptReport, Lookup};
 use crate::domain::probe::ProbeReport;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::target::{NamecomTarget, Target};
-use crate::http::client::{
-    ConnectError, HttpClient, HttpOutcome, HttpRequest, REFUND_REPLY_BYTES, STATUS_REPLY_BYTES, not_sent,
-};
-use crate::providers::namecom::domains::Domain;
-use crate::providers::namecom::order::{Open, Seen};
+use crate::http::client::{HttpClient, HttpOutcome, HttpRequest, MAX_REFUND_REPLY_BYTES, MAX_STATUS_REPLY_BYTES};
+use crate::providers::http_outcome::not_sent;
+use crate::providers::namecom::domains::DomainState;
+use crate::providers::namecom::order::{OrderReading, UnrefundedOrder};
 use crate::providers::redact::Redactor;
 use crate::providers::secret::Secret;
-use crate::providers::{RefundProvider, Turns};
+use crate::providers::{ConnectError, RefundProvider, RequestLimiter};
 
 mod domains;
 mod fields;
@@ -47,33 +46,28 @@ const REFUND_PATH: &str = "/core/v1/refund";
 const ORDERS_PATH: &str = "/core/v1/orders";
 const DOMAINS_PATH: &str = "/core/v1/domains";
 
-/// How long one lookup may ask for domains, waiting for turns included: an order may have 200 of
-/// them.
-const DOMAINS_TOGETHER: Duration = Duration::from_secs(120);
+/// How long one lookup may spend on reading domains, waiting for permits included. An order may
+/// have 200 of them.
+const MAX_DOMAIN_READS_TIME: Duration = Duration::from_secs(120);
 
-/// One name.com account.
 pub struct Namecom {
     http: HttpClient,
     username: String,
     token: Secret,
-    mask: Redactor,
+    redactor: Redactor,
     clock: Arc<dyn Clock>,
 }
 
 impl Namecom {
-    /// An account named `username`.
-    ///
-    /// # Errors
-    /// [`ConnectError::Setting`] where the name could not be told from the token.
     pub fn new(http: HttpClient, username: String, token: Secret, clock: Arc<dyn Clock>) -> Result<Self, ConnectError> {
         if username.contains(':') {
-            return Err(ConnectError::Setting { setting: "username", fault: "must hold no \":\" (HTTP Basic)" });
+            return Err(ConnectError::Setting { setting: "username", problem: "must contain no \":\" (HTTP Basic)" });
         }
-        let mask = Redactor::of(&username, token.clone());
-        Ok(Self { http, username, token, mask, clock })
+        let redactor = Redactor::of(&username, token.clone());
+        Ok(Self { http, username, token, redactor, clock })
     }
 
-    /// With the token as it is now.
+    /// The header for the current token.
     fn authorization(&self) -> Result<HeaderValue, &'static str> {
         self.authorization_with(&self.token.current())
     }
@@ -88,17 +82,17 @@ impl Namecom {
 
     async fn send_refund(&self, id: &RefundId, target: &NamecomTarget, credential: Option<&str>) -> HttpOutcome {
         let Ok(key) = HeaderValue::from_str(id.as_str()) else {
-            // A refund id is letters, digits and "-"; without its key the request must not leave.
-            return HttpOutcome::NotSent { why: "the refund's id does not fit into a header".to_owned() };
+            // A refund id is letters, digits and "-". Without its key the request must not leave.
+            return HttpOutcome::NotSent { evidence: "the refund's id does not fit into a header".to_owned() };
         };
-        // Compares and sends the same token: it may be renewed at any moment.
+        // Compares and sends the same token: it may be replaced at any time.
         let token = self.token.current();
         if credential.is_some_and(|recorded| recorded != digest_of(&token, id)) {
-            return HttpOutcome::NotSent { why: "the token changed after the attempt was recorded".to_owned() };
+            return HttpOutcome::NotSent { evidence: "the token changed after the attempt was recorded".to_owned() };
         }
         let authorization = match self.authorization_with(&token) {
             Ok(authorization) => authorization,
-            Err(why) => return HttpOutcome::NotSent { why: why.to_owned() },
+            Err(why) => return HttpOutcome::NotSent { evidence: why.to_owned() },
         };
         let headers = HeaderMap::from_iter([
             (AUTHORIZATION, authorization),
@@ -111,44 +105,44 @@ impl Namecom {
 
     async fn get_order(&self, order_id: i32) -> HttpOutcome {
         // An order may have hundreds of items.
-        self.get(format!("{ORDERS_PATH}/{order_id}"), STATUS_REPLY_BYTES).await
+        self.get(format!("{ORDERS_PATH}/{order_id}"), MAX_STATUS_REPLY_BYTES).await
     }
 
-    /// Asks for the domains of an order, and stops at the first one without an answer.
-    async fn domains_of(&self, open: &Open, turns: &dyn Turns) -> Vec<(String, Domain)> {
-        let deadline = Instant::now() + DOMAINS_TOGETHER;
-        let mut known: Vec<(String, Domain)> = Vec::new();
-        let names = open.registrations.iter().map(|registration| &registration.domain);
+    /// Reads the domains of an order. Stops at the first one without an answer.
+    async fn domains_of(&self, order: &UnrefundedOrder, limiter: &dyn RequestLimiter) -> Vec<(String, DomainState)> {
+        let deadline = Instant::now() + MAX_DOMAIN_READS_TIME;
+        let mut known: Vec<(String, DomainState)> = Vec::new();
+        let names = order.registrations.iter().map(|registration| &registration.domain);
         for name in names.filter(|name| domains::is_name(name)) {
-            if known.iter().any(|(asked, _)| asked.eq_ignore_ascii_case(name)) {
+            if known.iter().any(|(read, _)| read.eq_ignore_ascii_case(name)) {
                 continue;
             }
-            let asked = async {
-                turns.turn().await;
-                self.get(format!("{DOMAINS_PATH}/{name}"), REFUND_REPLY_BYTES).await
+            let read = async {
+                limiter.acquire().await;
+                self.get(format!("{DOMAINS_PATH}/{name}"), MAX_REFUND_REPLY_BYTES).await
             };
-            let domain = match timeout_at(deadline, asked).await {
-                Ok(HttpOutcome::Answered(answer)) => domains::read_domain(&answer, name, &self.mask),
-                Ok(HttpOutcome::NotSent { why: evidence } | HttpOutcome::Lost { evidence, .. }) => {
-                    Domain::Unanswered(evidence)
+            let domain = match timeout_at(deadline, read).await {
+                Ok(HttpOutcome::Answered(answer)) => domains::read_domain(&answer, name, &self.redactor),
+                Ok(HttpOutcome::NotSent { evidence } | HttpOutcome::Unknown { evidence, .. }) => {
+                    DomainState::Unanswered(evidence)
                 }
-                Err(_) => Domain::Unanswered("its turn has not come in time".to_owned()),
+                Err(_) => DomainState::Unanswered("no permit within the time limit".to_owned()),
             };
-            let is_last = matches!(domain, Domain::Unanswered(_));
+            let is_unanswered = matches!(domain, DomainState::Unanswered(_));
             known.push((name.clone(), domain));
-            if is_last {
+            if is_unanswered {
                 break;
             }
         }
         known
     }
 
-    async fn get(&self, path: String, longest: usize) -> HttpOutcome {
+    async fn get(&self, path: String, max_bytes: usize) -> HttpOutcome {
         let headers = match self.authorization() {
             Ok(authorization) => HeaderMap::from_iter([(AUTHORIZATION, authorization)]),
-            Err(why) => return HttpOutcome::NotSent { why: why.to_owned() },
+            Err(why) => return HttpOutcome::NotSent { evidence: why.to_owned() },
         };
-        self.http.read(HttpRequest { method: Method::GET, path, headers, body: Bytes::new() }, longest).await
+        self.http.read(HttpRequest { method: Method::GET, path, headers, body: Bytes::new() }, max_bytes).await
     }
 }
 
@@ -156,42 +150,43 @@ impl Namecom {
 impl RefundProvider for Namecom {
     async fn refund(&self, intent: &Intent, credential: Option<&str>) -> AttemptReport {
         let Target::Namecom(target) = &intent.target else {
-            return not_sent("the account is one at name.com, and the target is not").into();
+            return not_sent("this is a name.com account, and the target is not one of name.com").into();
         };
-        let exchange = self.send_refund(&intent.id, target, credential).await;
+        let outcome = self.send_refund(&intent.id, target, credential).await;
         let now = self.clock.now();
-        exchange.into_outcome(|answer| wire::read_refund(answer, intent.id.as_str(), target, now, &self.mask)).into()
+        outcome.into_outcome(|answer| wire::read_refund(answer, intent.id.as_str(), target, now, &self.redactor)).into()
     }
 
     fn credential(&self, refund: &RefundId) -> Option<String> {
         Some(digest_of(&self.token.current(), refund))
     }
 
-    async fn lookup(&self, refund: &Refund, turns: &dyn Turns) -> Lookup {
+    async fn lookup(&self, refund: &Refund, limiter: &dyn RequestLimiter) -> Lookup {
         let Target::Namecom(target) = &refund.intent.target else {
-            return Lookup::unavailable("the account is one at name.com, and the target is not");
+            return Lookup::unavailable("this is a name.com account, and the target is not one of name.com");
         };
         let answer = match self.get_order(target.order_id()).await {
             HttpOutcome::Answered(answer) => answer,
-            HttpOutcome::NotSent { why: evidence } | HttpOutcome::Lost { evidence, .. } => {
+            HttpOutcome::NotSent { evidence } | HttpOutcome::Unknown { evidence, .. } => {
                 return Lookup::unavailable(evidence);
             }
         };
-        match order::read_order(&answer, target, &refund.items, &self.mask) {
-            Seen::Settled(lookup) => lookup,
-            Seen::Open(open) => {
-                let known = self.domains_of(&open, turns).await;
-                domains::conclude(open, &known, &self.mask)
+        match order::read_order(&answer, target, &refund.items, &self.redactor) {
+            OrderReading::Conclusive(lookup) => lookup,
+            OrderReading::Unrefunded(order) => {
+                let known = self.domains_of(&order, limiter).await;
+                domains::conclude(order, &known, &self.redactor)
             }
         }
     }
 
-    async fn probe(&self, turns: &dyn Turns) -> ProbeReport {
-        self.ask_harmlessly(turns).await
+    async fn probe(&self, limiter: &dyn RequestLimiter) -> ProbeReport {
+        self.run_probe(limiter).await
     }
 }
 
-/// Keyed by the token, over the refund's id: equal tokens do not show as equal in the ledger.
+/// A digest of the refund's id, keyed by the token, so that equal tokens do not show as equal in
+/// the ledger.
 fn digest_of(token: &SecretString, refund: &RefundId) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, token.expose_secret().as_bytes());
     let tag = hmac::sign(&key, refund.as_str().as_bytes());
@@ -202,9 +197,9 @@ fn digest_of(token: &SecretString, refund: &RefundId) -> String {
 mod tests {
 
     use super::*;
-    use crate::domain::outcome::{DoubtReason, Outcome};
+    use crate::domain::outcome::DoubtReason;
     use crate::providers::ProviderSettings;
-    use crate::providers::testing::fixtures::{self, Unpaced, outcome_word};
+    use crate::providers::testing::fixtures::{self, Unpaced, outcome_summary};
     use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
     fn target() -> Target {
@@ -220,57 +215,57 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_refund_request_is_these_bytes_every_time() {
-        let peer = ScriptedServer::start(Script::Say("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
-        let account = fixtures::account(&peer, login());
+    async fn every_refund_request_has_exactly_these_bytes() {
+        let server = ScriptedServer::start(Script::Send("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
+        let account = fixtures::account(&server, login());
         for _ in 0..2 {
-            let outcome = account.adapter.refund(&fixtures::intent("r-1", target()), None).await.outcome;
-            assert_eq!(outcome_word(&outcome), "unknown provider_server_error");
+            let outcome = account.refunds.refund(&fixtures::intent("r-1", target()), None).await.outcome;
+            assert_eq!(outcome_summary(&outcome), "unknown provider_server_error");
         }
         let request = format!(
             "POST /core/v1/refund HTTP/1.1\r\nauthorization: Basic ZGVtby10ZXN0OmRlbW8tdG9rZW4=\r\n\
              content-type: application/json\r\nx-idempotency-key: r-1\r\naccept: */*\r\nuser-agent: recoup/{}\r\n\
              host: {}\r\ncontent-length: 49\r\n\r\n{{\"orderId\":123456,\"orderItemIds\":[987654,987655]}}",
             env!("CARGO_PKG_VERSION"),
-            peer.endpoint().trim_start_matches("http://"),
+            server.endpoint().trim_start_matches("http://"),
         );
-        assert_eq!(peer.requests(), [request.clone(), request]);
-        assert_eq!(peer.connections(), 2, "each on a connection of its own");
+        assert_eq!(server.requests(), [request.clone(), request]);
+        assert_eq!(server.connections(), 2, "each on a fresh connection");
     }
 
-    /// A key belongs to the token that it was first sent with.
+    /// A key is valid only with the token that it was first sent with.
     #[tokio::test]
-    async fn a_token_that_was_renewed_sends_nothing_of_an_attempt_recorded_before() {
-        let peer = ScriptedServer::start(Script::Say("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
-        let account = fixtures::account(&peer, login());
+    async fn an_attempt_recorded_with_another_token_is_not_sent() {
+        let server = ScriptedServer::start(Script::Send("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")).await;
+        let account = fixtures::account(&server, login());
         let intent = fixtures::intent("r-1", target());
-        let recorded = account.adapter.credential(&intent.id).unwrap();
-        let refund = || account.adapter.refund(&intent, Some(&recorded));
-        assert_eq!(outcome_word(&refund().await.outcome), "unknown provider_server_error");
+        let recorded = account.refunds.credential(&intent.id).unwrap();
+        let refund = || account.refunds.refund(&intent, Some(&recorded));
+        assert_eq!(outcome_summary(&refund().await), "unknown provider_server_error");
         account.secret.replace("another-token".into());
-        assert_eq!(outcome_word(&refund().await.outcome), "not_sent  other");
-        assert_eq!(peer.requests().len(), 1);
-        assert_ne!(account.adapter.credential(&intent.id), Some(recorded));
+        assert_eq!(outcome_summary(&refund().await), "not_sent  other");
+        assert_eq!(server.requests().len(), 1);
+        assert_ne!(account.refunds.credential(&intent.id), Some(recorded));
     }
 
     #[tokio::test]
-    async fn the_lookup_request_is_these_bytes() {
-        let peer = ScriptedServer::start(Script::Say("HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}")).await;
+    async fn the_lookup_request_has_exactly_these_bytes() {
+        let server = ScriptedServer::start(Script::Send("HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}")).await;
         let lookup =
-            fixtures::account(&peer, login()).adapter.lookup(&fixtures::refund("r-1", target()), &Unpaced).await;
-        assert_eq!(lookup, Lookup::unavailable("HTTP 404 and not the order"));
-        let request = peer.requests().remove(0);
+            fixtures::account(&server, login()).refunds.lookup(&fixtures::refund("r-1", target()), &Unpaced).await;
+        assert_eq!(lookup, Lookup::unavailable("HTTP 404 without the order"));
+        let request = server.requests().remove(0);
         let head = "GET /core/v1/orders/123456 HTTP/1.1\r\nauthorization: Basic ZGVtby10ZXN0OmRlbW8tdG9rZW4=\r\n";
         assert!(request.starts_with(head), "{request}");
     }
 
-    /// Counts the turns that it is asked for.
+    /// Counts the permits.
     #[derive(Default)]
-    struct Counted(std::sync::atomic::AtomicUsize);
+    struct CountingLimiter(std::sync::atomic::AtomicUsize);
 
     #[async_trait]
-    impl Turns for Counted {
-        async fn turn(&self) {
+    impl RequestLimiter for CountingLimiter {
+        async fn acquire(&self) {
             self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
     }
@@ -282,16 +277,16 @@ mod tests {
     const NET: &str = r#"{"domainName":"example.net","createDate":"2026-03-04T05:06:40Z"}"#;
     const NO_DOMAIN: &str = r#"{"message":"Not Found","details":"Domain example.net does not exist."}"#;
 
-    /// As a script wants it: it lives as long as the test.
+    /// A response for a script, leaked because scripts need `'static`.
     fn http(status: u16, body: &str) -> &'static str {
         format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}", body.len()).leak()
     }
 
     #[tokio::test]
-    async fn a_lookup_asks_the_domains_in_turns() {
+    async fn a_lookup_reads_each_domain_with_a_permit_of_its_own() {
         use crate::domain::outcome::Absence;
 
-        for (com, net, expected, asked) in [
+        for (com, net, expected, domain_reads) in [
             (http(200, COM), http(200, NET), Absence::Untouched, 2),
             (http(200, COM), http(404, NO_DOMAIN), Absence::HalfDone, 2),
             (http(404, NO_DOMAIN), http(200, NET), Absence::HalfDone, 2),
@@ -303,33 +298,33 @@ mod tests {
                 ("GET /core/v1/domains/Example.com ", com),
                 ("GET /core/v1/domains/example.net ", net),
             ];
-            let peer = ScriptedServer::start(Script::ByPath(answers.leak())).await;
-            let turns = Counted::default();
+            let server = ScriptedServer::start(Script::ByPath(answers.leak())).await;
+            let limiter = CountingLimiter::default();
             let lookup =
-                fixtures::account(&peer, login()).adapter.lookup(&fixtures::refund("r-1", target()), &turns).await;
+                fixtures::account(&server, login()).refunds.lookup(&fixtures::refund("r-1", target()), &limiter).await;
             let Lookup::NotFound { absence, items, .. } = lookup else { panic!("{lookup:?}") };
             assert_eq!((absence, items.len()), (expected, 2));
-            assert_eq!(turns.0.into_inner(), asked, "the turn of the order was taken by the caller");
-            assert_eq!(peer.requests().len(), 1 + asked);
+            assert_eq!(limiter.0.into_inner(), domain_reads, "the caller acquired the permit of the order");
+            assert_eq!(server.requests().len(), 1 + domain_reads);
             let authorized =
                 |request: &String| request.contains("authorization: Basic ZGVtby10ZXN0OmRlbW8tdG9rZW4=\r\n");
-            assert!(peer.requests().iter().all(authorized));
+            assert!(server.requests().iter().all(authorized));
         }
     }
 
-    /// A turn that never comes ends the lookup without a proof, and not the lookup's work for ever.
+    /// A permit that never comes ends the lookup without a proof, instead of blocking it for ever.
     #[tokio::test(start_paused = true)]
-    async fn a_lookup_waits_for_turns_only_so_long() {
+    async fn a_lookup_waits_a_limited_time_for_permits() {
         struct Never;
 
         #[async_trait]
-        impl Turns for Never {
-            async fn turn(&self) {
+        impl RequestLimiter for Never {
+            async fn acquire(&self) {
                 std::future::pending().await
             }
         }
 
-        let open = Open {
+        let order = UnrefundedOrder {
             evidence: String::new(),
             items: Vec::new(),
             created: None,
@@ -337,19 +332,19 @@ mod tests {
             may_be_untouched: true,
         };
         let url = "http://127.0.0.1:9/".parse().unwrap();
-        let http = HttpClient::over(std::sync::Arc::new(NoWire), &url).unwrap();
+        let http = HttpClient::with_transport(std::sync::Arc::new(NoTransport), &url).unwrap();
         let clock = Arc::new(crate::domain::clock::ManualClock::new(fixtures::NOW));
         let namecom = Namecom::new(http, "demo".to_owned(), Secret::new(SecretString::from("x")), clock).unwrap();
         let start = Instant::now();
-        let known = namecom.domains_of(&open, &Never).await;
-        assert_eq!(start.elapsed(), DOMAINS_TOGETHER);
-        assert!(matches!(known.as_slice(), [(_, Domain::Unanswered(_))]), "{known:?}");
+        let known = namecom.domains_of(&order, &Never).await;
+        assert_eq!(start.elapsed(), MAX_DOMAIN_READS_TIME);
+        assert!(matches!(known.as_slice(), [(_, DomainState::Unanswered(_))]), "{known:?}");
     }
 
-    struct NoWire;
+    struct NoTransport;
 
     #[async_trait]
-    impl crate::http::client::Transport for NoWire {
+    impl crate::http::client::Transport for NoTransport {
         async fn exchange(
             &self,
             _: crate::providers::Url,
@@ -357,28 +352,28 @@ mod tests {
             _: crate::http::client::RequestKind,
             _: usize,
         ) -> HttpOutcome {
-            unreachable!("no turn has come")
+            unreachable!("no permit was given")
         }
     }
 
     #[tokio::test]
-    async fn a_redirect_takes_no_credentials_elsewhere() {
-        let peer = ScriptedServer::start(Script::Say(
+    async fn a_redirect_is_not_followed() {
+        let server = ScriptedServer::start(Script::Send(
             "HTTP/1.1 307 Temporary Redirect\r\nLocation: /core/v1/refund\r\nContent-Length: 0\r\n\r\n",
         ))
         .await;
         let outcome =
-            fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await.outcome;
-        assert_eq!(outcome_word(&outcome), "unknown unreadable_reply");
-        assert_eq!(peer.requests().len(), 1);
+            fixtures::account(&server, login()).refunds.refund(&fixtures::intent("r-1", target()), None).await.outcome;
+        assert_eq!(outcome_summary(&outcome), "unknown unreadable_reply");
+        assert_eq!(server.requests().len(), 1);
     }
 
     #[tokio::test]
-    async fn a_body_cut_off_is_doubt() {
-        let peer =
-            ScriptedServer::start(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{\"results\":[")).await;
+    async fn a_truncated_body_is_doubt() {
+        let server =
+            ScriptedServer::start(Script::Send("HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{\"results\":[")).await;
         let outcome =
-            fixtures::account(&peer, login()).adapter.refund(&fixtures::intent("r-1", target()), None).await.outcome;
+            fixtures::account(&server, login()).refunds.refund(&fixtures::intent("r-1", target()), None).await.outcome;
         assert!(matches!(&outcome, Outcome::Unknown { reason: DoubtReason::ConnectionLost, .. }), "{outcome:?}");
     }
 }

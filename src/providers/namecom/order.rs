@@ -1,91 +1,98 @@
-//! Get Order: what became of the items, for a refund whose answer was lost or that was not
-//! finished.
+//! Get Order: what became of the items of a refund whose answer was lost, or that was not finished.
 //!
-//! "Once an order item has been officially refunded", it has the status `refunded`. Nothing else is
-//! a proof: `success` means that it was bought, not that no refund of it is on its way. What its
-//! domain adds to that is in [`super::domains`].
+//! "Once an order item has been officially refunded", its status is `refunded`. Nothing else is a
+//! proof: `success` means that the item was bought, not that no refund of it is on its way.
+//! [`super::domains`] adds what the item's domain proves.
 //!
-//! The answer is only read, so it is taken in every form that loses nothing.
+//! The answer is only read, so every lossless form is accepted.
 
 use std::sync::Once;
 
 use crate::domain::clock::Timestamp;
 use crate::domain::money::Money;
 use crate::domain::outcome::{
-    AccountSignal, Confirmation, ErrorCategory, ItemResult, ItemState, Lookup, Outcome, ProviderError, provider_text,
+    AccountSignal, Confirmation, ErrorCategory, ItemResult, ItemState, Lookup, Outcome, ProviderError,
+    sanitize_provider_text,
 };
 use crate::domain::target::NamecomTarget;
 use crate::http::client::HttpResponse;
-use crate::providers::namecom::fields::Fields;
+use crate::providers::namecom::fields::JsonFields;
 use crate::providers::namecom::rows::{dollars_of, is_requested};
 use crate::providers::namecom::wire::{ErrorBody, refuses_the_login};
 use crate::providers::redact::Redactor;
 use crate::providers::text;
 
-/// What an answer to Get Order says of a refund.
-pub(super) enum Seen {
-    /// All that is to be found out of it now.
-    Settled(Lookup),
-    /// Not every requested item is given back: the domains may say more.
-    Open(Open),
+/// What an answer to Get Order says about a refund.
+pub(super) enum OrderReading {
+    /// The result of the lookup: the domains cannot add anything.
+    Conclusive(Lookup),
+    /// Not every requested item is refunded: the domains may prove more.
+    Unrefunded(UnrefundedOrder),
 }
 
-/// An order in which requested items are not given back.
-pub(super) struct Open {
-    /// What was seen of each requested item, in words.
+/// An order in which requested items are not refunded.
+pub(super) struct UnrefundedOrder {
+    /// What was seen of each requested item, in a sentence.
     pub(super) evidence: String,
     /// The same as values.
     pub(super) items: Vec<ItemResult>,
-    /// When the order was made, as far as it says so.
+    /// When the order was created, if it says so.
     pub(super) created: Option<Timestamp>,
-    /// The requested registrations that are shown as bought.
+    /// The requested registrations whose status is `success`.
     pub(super) registrations: Vec<Registration>,
-    /// Every requested item is among them and may be refunded, and no answer has said anything of
-    /// one.
+    /// Every requested item is such a registration and refundable, and no earlier answer reported
+    /// on one.
     pub(super) may_be_untouched: bool,
 }
 
-/// A requested registration.
 pub(super) struct Registration {
     pub(super) item: i32,
-    /// The name of its item, which is the domain.
+    /// The name of the item, which is the domain.
     pub(super) domain: String,
     pub(super) is_refundable: bool,
 }
 
-/// What an answer to Get Order says of the refund of `target`, whose items were `told` of before.
-pub(super) fn read_order(answer: &HttpResponse, target: &NamecomTarget, told: &[ItemResult], mask: &Redactor) -> Seen {
-    match OrderView::of(answer, target, mask) {
-        Ok(order) => order.judge(answer.status, target, told, mask),
-        Err(NoOrder { evidence, signal }) => Seen::Settled(Lookup::Unavailable { evidence, signal }),
+/// What an answer to Get Order says about the refund of `target`. `previous` are the items as
+/// reported before.
+pub(super) fn read_order(
+    answer: &HttpResponse,
+    target: &NamecomTarget,
+    previous: &[ItemResult],
+    redactor: &Redactor,
+) -> OrderReading {
+    match OrderView::of(answer, target, redactor) {
+        Ok(order) => order.interpret(answer.status, target, previous, redactor),
+        Err(OrderUnavailable { evidence, signal }) => {
+            OrderReading::Conclusive(Lookup::Unavailable { evidence, signal })
+        }
     }
 }
 
-/// Of a privacy item that the order shows as refunded, and that the answer to this refund never
-/// named.
-const WHOSE_IS_NOT_TOLD: &str = "refunded, by this refund or by another: the order does not tell";
+/// The message of a privacy item that the order shows as refunded and that the answer to this
+/// refund never named.
+const UNKNOWN_CAUSE_OF_ITEM_REFUND: &str = "refunded by this refund or by another one: the order does not show which";
 
-/// Why an answer is not the order.
-struct NoOrder {
+/// Why an answer does not contain the order.
+struct OrderUnavailable {
     evidence: String,
     signal: AccountSignal,
 }
 
-impl From<&str> for NoOrder {
+impl From<&str> for OrderUnavailable {
     fn from(evidence: &str) -> Self {
-        NoOrder { evidence: evidence.to_owned(), signal: AccountSignal::Failure }
+        OrderUnavailable { evidence: evidence.to_owned(), signal: AccountSignal::Failure }
     }
 }
 
-/// `Order`, of which no member is required.
+/// `Order`. No member is required.
 struct OrderView {
     created: Option<Timestamp>,
-    /// What was given back of it so far.
+    /// The amount refunded so far.
     refunded: Option<Money>,
     in_dollars: bool,
     items: Vec<OrderItem>,
-    /// Elements of the list that are no items with a number.
-    odd: usize,
+    /// Number of list elements that are not items with a number.
+    unnumbered: usize,
 }
 
 /// `OrderItem`.
@@ -98,28 +105,28 @@ struct OrderItem {
 }
 
 impl OrderView {
-    fn of(answer: &HttpResponse, target: &NamecomTarget, mask: &Redactor) -> Result<OrderView, NoOrder> {
+    fn of(answer: &HttpResponse, target: &NamecomTarget, redactor: &Redactor) -> Result<OrderView, OrderUnavailable> {
         let text = text::read(answer);
         if answer.status != 200 {
-            // Only an accepted login gets this answer in the provider's own words; a proxy uses
-            // other words.
-            let said = text.ok().and_then(|body| ErrorBody::read(&body, mask));
+            // Only an accepted login gets this answer in the provider's own form. A proxy's answer
+            // differs.
+            let error_text = text.ok().and_then(|body| ErrorBody::read(&body, redactor));
             let signal = match answer.status {
-                404 if said.is_some() => AccountSignal::Healthy,
-                status if refuses_the_login(status, said.as_deref()) => AccountSignal::CredentialsRefused,
+                404 if error_text.is_some() => AccountSignal::Healthy,
+                status if refuses_the_login(status, error_text.as_deref()) => AccountSignal::CredentialsRefused,
                 _ => AccountSignal::Failure,
             };
-            return Err(NoOrder { evidence: format!("HTTP {} and not the order", answer.status), signal });
+            return Err(OrderUnavailable { evidence: format!("HTTP {} without the order", answer.status), signal });
         }
-        let Some(fields) = text.as_deref().ok().and_then(Fields::of) else {
-            return Err("the answer is not an order in JSON".into());
+        let Some(fields) = text.as_deref().ok().and_then(JsonFields::of) else {
+            return Err("the answer is not JSON of an order".into());
         };
         let Some(order) = fields.unwrapped("id", "order") else {
-            return Err("there is no order in the answer".into());
+            return Err("the answer contains no order".into());
         };
         if order.integer("id") != Some(i64::from(target.order_id())) {
             let id = order.text("id").unwrap_or_else(|| "without a number".to_owned());
-            return Err(mask.text(&format!("the answer tells of another order, {id}")).as_str().into());
+            return Err(redactor.text(&format!("the answer is about another order, {id}")).as_str().into());
         }
         let listed = order.objects("orderItems");
         let count = listed.len();
@@ -128,19 +135,25 @@ impl OrderView {
             created: order.moment("createDate"),
             refunded: order.raw("totalRefund").and_then(dollars_of).filter(|total| total.minor_units > 0),
             in_dollars: order.text("currency").is_none_or(|code| matches!(code.as_str(), "USD" | "")),
-            odd: count - items.len(),
+            unnumbered: count - items.len(),
             items,
         };
-        if view.odd > 0 {
-            static SAID: Once = Once::new();
-            SAID.call_once(|| tracing::warn!("name.com lists items in an order that have no number: left out"));
+        if view.unnumbered > 0 {
+            static LOGGED: Once = Once::new();
+            LOGGED.call_once(|| tracing::warn!("name.com order lists items without a number; ignoring them"));
         }
         Ok(view)
     }
 
-    fn judge(&self, http_status: u16, target: &NamecomTarget, told: &[ItemResult], mask: &Redactor) -> Seen {
+    fn interpret(
+        &self,
+        http_status: u16,
+        target: &NamecomTarget,
+        previous: &[ItemResult],
+        redactor: &Redactor,
+    ) -> OrderReading {
         let mut items = Vec::new();
-        let mut seen = Vec::new();
+        let mut parts = Vec::new();
         let mut registrations = Vec::new();
         let mut intact = 0;
         for id in target.order_item_ids() {
@@ -148,20 +161,20 @@ impl OrderView {
             let item = match (listed.next(), listed.next()) {
                 (item, None) => item,
                 (_, Some(_)) => {
-                    return Seen::Settled(Lookup::unavailable(format!("the order lists item {id} twice")));
+                    return OrderReading::Conclusive(Lookup::unavailable(format!("the order lists item {id} twice")));
                 }
             };
-            let word = item.map_or("not listed", |item| item.status.as_deref().unwrap_or("without a status"));
-            // An order never shows a refusal: a refused item stays as it was bought.
+            let status = item.map_or("not listed", |item| item.status.as_deref().unwrap_or("without a status"));
+            // An order never shows a refusal: a refused item keeps the status of its purchase.
             let refused =
                 |row: &&ItemResult| row.requested && row.state == ItemState::Failed && row.item_id == id.to_string();
-            if let Some(refused) = told.iter().find(refused).filter(|_| word != "refunded") {
-                seen.push(format!("item {id} refused: {}", refused.message));
+            if let Some(refused) = previous.iter().find(refused).filter(|_| status != "refunded") {
+                parts.push(format!("item {id} refused: {}", refused.message));
                 items.push(refused.clone());
                 continue;
             }
-            seen.push(format!("item {id} {}", shown(word)));
-            if let Some(item) = item.filter(|item| item.is_registration() && word == "success") {
+            parts.push(format!("item {id} {}", shown(status)));
+            if let Some(item) = item.filter(|item| item.is_registration() && status == "success") {
                 intact += usize::from(item.is_refundable);
                 registrations.push(Registration {
                     item: *id,
@@ -169,13 +182,13 @@ impl OrderView {
                     is_refundable: item.is_refundable,
                 });
             }
-            // `failed` is said of the purchase: it did not come about, so nothing was paid for the
-            // item and nothing can be given back. Alone that is no proof that a refund was refused;
-            // beside refunded items it says which of them the refund did not reach.
-            items.push(match word {
+            // `failed` is about the purchase: nothing was paid for the item, so nothing can be
+            // refunded. Alone that does not prove that a refund was refused; beside refunded items
+            // it shows which ones the refund did not reach.
+            items.push(match status {
                 "refunded" => {
-                    let told = told_row(told, &id.to_string());
-                    let refunded_amount = told.and_then(|row| row.refunded_amount);
+                    let earlier = previous_item(previous, &id.to_string());
+                    let refunded_amount = earlier.and_then(|row| row.refunded_amount);
                     ItemResult { refunded_amount, ..row(*id, ItemState::Succeeded, true) }
                 }
                 "failed" => row(*id, ItemState::Failed, true),
@@ -184,41 +197,47 @@ impl OrderView {
         }
         let any = |state: ItemState| items.iter().any(|item| item.state == state);
         if any(ItemState::InDoubt) || !any(ItemState::Succeeded) {
-            if self.odd > 0 {
-                seen.push(format!("{} without a number left out", self.odd));
+            if self.unnumbered > 0 {
+                parts.push(format!("{} without a number left out", self.unnumbered));
             }
-            // A reported refusal stays; what the order says of a purchase is none.
-            let is_told = |item: &ItemResult| told.iter().any(|row| row == item);
-            for item in items.iter_mut().filter(|item| item.state == ItemState::Failed && !is_told(item)) {
+            // A reported refusal stays; the status of a purchase is not one.
+            let is_reported = |item: &ItemResult| previous.iter().any(|row| row == item);
+            for item in items.iter_mut().filter(|item| item.state == ItemState::Failed && !is_reported(item)) {
                 item.state = ItemState::InDoubt;
             }
-            // Money that was given back for no item that shows it may be ours.
-            let is_explained = self.refunded.is_none() || self.refunded_items().next().is_some();
-            let was_told = told.iter().any(|row| row.requested && row.state != ItemState::InDoubt);
-            let may_be_untouched = intact == target.order_item_ids().len() && is_explained && !was_told;
-            let evidence = mask.text(&seen.join(", "));
-            return Seen::Open(Open { evidence, items, created: self.created, registrations, may_be_untouched });
+            // Money that was refunded without an item that shows it may belong to this refund.
+            let is_total_explained = self.refunded.is_none() || self.refunded_items().next().is_some();
+            let was_reported = previous.iter().any(|row| row.requested && row.state != ItemState::InDoubt);
+            let may_be_untouched = intact == target.order_item_ids().len() && is_total_explained && !was_reported;
+            let evidence = redactor.text(&parts.join(", "));
+            return OrderReading::Unrefunded(UnrefundedOrder {
+                evidence,
+                items,
+                created: self.created,
+                registrations,
+                may_be_untouched,
+            });
         }
         let error = any(ItemState::Failed).then(|| ProviderError {
             code: "failed".to_owned(),
-            message: provider_text(&seen.join(", ")),
+            message: sanitize_provider_text(&parts.join(", ")),
             http_status,
             category: ErrorCategory::Other,
         });
         items.extend(self.refunded_along(target).map(|item| {
             let item_id = item.id.to_string();
-            told_row(told, &item_id).cloned().unwrap_or_else(|| ItemResult {
+            previous_item(previous, &item_id).cloned().unwrap_or_else(|| ItemResult {
                 item_id,
-                message: WHOSE_IS_NOT_TOLD.to_owned(),
+                message: UNKNOWN_CAUSE_OF_ITEM_REFUND.to_owned(),
                 ..row(0, ItemState::Succeeded, false)
             })
         }));
         let amount = self.refunded_for(target).or_else(|| {
-            // A sum that leaves an item out would be untrue.
+            // A sum that leaves out an item would be wrong.
             let refunded = items.iter().filter(|item| item.state == ItemState::Succeeded);
             Money::total(refunded.map(|item| item.refunded_amount))
         });
-        Seen::Settled(Lookup::Found(Outcome::Refunded(Confirmation {
+        OrderReading::Conclusive(Lookup::Found(Outcome::Refunded(Confirmation {
             reference: None,
             status: Some("refunded".to_owned()),
             amount,
@@ -228,17 +247,17 @@ impl OrderView {
         })))
     }
 
-    /// What was given back for the target: the order's total, where it can be for nothing else.
+    /// The amount refunded for the target: the order's total, if it cannot include anything else.
     ///
-    /// An attached privacy item may have been refunded with its registration, or for itself on
-    /// another day: the total does not tell, and an amount that is not told is better than one that
-    /// counts another refund's money.
+    /// An attached privacy item may have been refunded with its registration or separately on
+    /// another day, and the total does not show which. No amount is better than one that includes
+    /// another refund.
     fn refunded_for(&self, target: &NamecomTarget) -> Option<Money> {
-        let ours_alone = self.odd == 0 && self.refunded_items().all(|item| is_requested(item.id, target));
+        let ours_alone = self.unnumbered == 0 && self.refunded_items().all(|item| is_requested(item.id, target));
         self.refunded.filter(|_| self.in_dollars && ours_alone)
     }
 
-    /// Privacy items that are refunded and were not asked for.
+    /// Privacy items that are refunded and were not requested.
     fn refunded_along(&self, target: &NamecomTarget) -> impl Iterator<Item = &OrderItem> {
         self.refunded_items()
             .filter(|item| item.kind.as_deref() == Some("whois_privacy") && !is_requested(item.id, target))
@@ -250,7 +269,7 @@ impl OrderView {
 }
 
 impl OrderItem {
-    fn of(fields: &Fields<'_>) -> Option<OrderItem> {
+    fn of(fields: &JsonFields<'_>) -> Option<OrderItem> {
         Some(OrderItem {
             id: fields.integer("id")?,
             name: fields.text("name"),
@@ -265,18 +284,18 @@ impl OrderItem {
     }
 }
 
-/// A documented word, or ours for none, as it is; another one in quotation marks, so that its
-/// blanks and capitals show.
-fn shown(word: &str) -> String {
-    match word {
-        "success" | "failed" | "refunded" | "not listed" | "without a status" => word.to_owned(),
+/// A documented status, or our own text for a missing one, as it is; any other status in quotation
+/// marks, so that blanks and case are visible.
+fn shown(status: &str) -> String {
+    match status {
+        "success" | "failed" | "refunded" | "not listed" | "without a status" => status.to_owned(),
         other => format!("\"{other}\""),
     }
 }
 
-/// What the provider said of an item that it had given back, when it last spoke of the refund.
-fn told_row<'a>(told: &'a [ItemResult], item_id: &str) -> Option<&'a ItemResult> {
-    told.iter().find(|row| row.state == ItemState::Succeeded && row.item_id == item_id)
+/// What the provider last reported about a refunded item.
+fn previous_item<'a>(previous: &'a [ItemResult], item_id: &str) -> Option<&'a ItemResult> {
+    previous.iter().find(|row| row.state == ItemState::Succeeded && row.item_id == item_id)
 }
 
 fn row(id: i32, state: ItemState, requested: bool) -> ItemResult {
@@ -291,23 +310,23 @@ mod tests {
 
     use super::*;
     use crate::domain::money::Currency;
-    use crate::providers::testing::fixtures::{answer, mutated, mutations, outcome_word};
+    use crate::providers::testing::fixtures::{answer, apply_mutations, mutations, outcome_summary};
 
-    fn look(status: u16, body: &[u8]) -> String {
+    fn lookup(status: u16, body: &[u8]) -> String {
         let target = NamecomTarget::new(7, &[1, 2]).unwrap();
-        let mask = Redactor::new("demo", &SecretString::from("c4nary-secret"));
-        match lookup_of(read_order(&answer(status, &[], body), &target, &[], &mask)) {
-            Lookup::Found(outcome) => outcome_word(&outcome),
+        let redactor = Redactor::new("demo", &SecretString::from("c4nary-secret"));
+        match lookup_of(read_order(&answer(status, &[], body), &target, &[], &redactor)) {
+            Lookup::Found(outcome) => outcome_summary(&outcome),
             Lookup::NotFound { evidence, .. } => format!("not_found {evidence}"),
             Lookup::Unavailable { evidence, .. } => format!("unavailable {evidence}"),
         }
     }
 
-    /// Without what the domains say.
-    fn lookup_of(seen: Seen) -> Lookup {
-        match seen {
-            Seen::Settled(lookup) => lookup,
-            Seen::Open(open) => Lookup::not_found(open.evidence),
+    /// The lookup without the domains.
+    fn lookup_of(reading: OrderReading) -> Lookup {
+        match reading {
+            OrderReading::Conclusive(lookup) => lookup,
+            OrderReading::Unrefunded(open) => Lookup::not_found(open.evidence),
         }
     }
 
@@ -315,8 +334,8 @@ mod tests {
         let items: Vec<String> = items
             .iter()
             .map(|text| {
-                let words: Vec<&str> = text.split(' ').collect();
-                format!("{{\"id\":{},\"status\":\"{}\",\"type\":\"{}\"}}", words[0], words[1], words[2])
+                let parts: Vec<&str> = text.split(' ').collect();
+                format!("{{\"id\":{},\"status\":\"{}\",\"type\":\"{}\"}}", parts[0], parts[1], parts[2])
             })
             .collect();
         format!("{{{members},\"orderItems\":[{}]}}", items.join(","))
@@ -326,9 +345,9 @@ mod tests {
 
     #[rstest]
     #[case::all(PAID, &["1 refunded registration", "2 refunded whois_privacy"], "refunded 15.98 USD")]
-    #[case::currency_not_said("\"id\":7,\"totalRefund\":\"15.98\"", &["1 refunded registration", "2 refunded whois_privacy"], "refunded 15.98 USD")]
+    #[case::no_currency("\"id\":7,\"totalRefund\":\"15.98\"", &["1 refunded registration", "2 refunded whois_privacy"], "refunded 15.98 USD")]
     #[case::currency_of_another("\"id\":7,\"currency\":\"CNY\",\"totalRefund\":115.98", &["1 refunded registration", "2 refunded whois_privacy"], "refunded")]
-    #[case::total_not_said("\"id\":7", &["1 refunded registration", "2 refunded whois_privacy"], "refunded")]
+    #[case::no_total("\"id\":7", &["1 refunded registration", "2 refunded whois_privacy"], "refunded")]
     #[case::total_no_number("\"id\":7,\"totalRefund\":\"NaN\"", &["1 refunded registration", "2 refunded whois_privacy"], "refunded")]
     #[case::total_not_yet("\"id\":7,\"totalRefund\":0.00", &["1 refunded registration", "2 refunded whois_privacy"], "refunded")]
     #[case::privacy_along(PAID, &["1 refunded registration", "2 refunded registration", "3 refunded whois_privacy"], "refunded")]
@@ -340,38 +359,38 @@ mod tests {
     #[case::not_yet(PAID, &["1 success registration", "2 success registration"], "not_found item 1 success, item 2 success")]
     #[case::not_listed(PAID, &["1 refunded registration"], "not_found item 1 refunded, item 2 not listed")]
     #[case::no_items(PAID, &[], "not_found item 1 not listed, item 2 not listed")]
-    #[case::foreign_word(PAID, &["1 refunded registration", "2 REFUNDED registration"], "not_found item 1 refunded, item 2 \"REFUNDED\"")]
+    #[case::another_case(PAID, &["1 refunded registration", "2 REFUNDED registration"], "not_found item 1 refunded, item 2 \"REFUNDED\"")]
     #[case::twice(PAID, &["1 refunded registration", "1 success registration", "2 refunded registration"], "unavailable the order lists item 1 twice")]
-    #[case::other_order("\"id\":8", &["1 refunded registration", "2 refunded registration"], "unavailable the answer tells of another order, 8")]
-    #[case::nameless_order("\"currency\":\"USD\"", &["1 refunded registration", "2 refunded registration"], "unavailable there is no order in the answer")]
+    #[case::other_order("\"id\":8", &["1 refunded registration", "2 refunded registration"], "unavailable the answer is about another order, 8")]
+    #[case::nameless_order("\"currency\":\"USD\"", &["1 refunded registration", "2 refunded registration"], "unavailable the answer contains no order")]
     #[case::order_in_a_text("\"id\":\"7\",\"totalRefund\":15.98", &["1 refunded registration", "2 refunded registration"], "refunded 15.98 USD")]
     #[case::items_in_texts(PAID, &["\"1\" refunded registration", "\"2\" refunded registration"], "refunded 15.98 USD")]
     #[case::an_odd_item(PAID, &["1 refunded registration", "2 refunded registration", "null success registration"], "refunded")]
     #[case::an_odd_item_not_yet(PAID, &["1 refunded registration", "2 success registration", "{} refunded registration"], "not_found item 1 refunded, item 2 success, 1 without a number left out")]
     #[case::listed_twice_in_two_forms(PAID, &["1 refunded registration", "\"1\" success registration", "2 refunded registration"], "unavailable the order lists item 1 twice")]
     #[case::blank(PAID, &["1 refunded registration", "2 refunded\u{a0} registration"], "not_found item 1 refunded, item 2 \"refunded\u{a0}\"")]
-    fn only_the_word_refunded_proves_it(#[case] members: &str, #[case] items: &[&str], #[case] expected: &str) {
-        assert_eq!(look(200, order(members, items).as_bytes()), expected);
+    fn only_the_status_refunded_proves_a_refund(#[case] members: &str, #[case] items: &[&str], #[case] expected: &str) {
+        assert_eq!(lookup(200, order(members, items).as_bytes()), expected);
     }
 
     #[rstest]
-    #[case(200, "", "unavailable the answer is not an order in JSON")]
-    #[case(200, "<html></html>", "unavailable the answer is not an order in JSON")]
-    #[case(200, "{\"id\":7,\"orderItems\":[{\"id\":1,", "unavailable the answer is not an order in JSON")]
-    #[case(200, "[]", "unavailable the answer is not an order in JSON")]
-    #[case(200, "{}", "unavailable there is no order in the answer")]
-    #[case(200, "{\"order\":null}", "unavailable there is no order in the answer")]
-    #[case(200, "{\"message\":\"x\"}", "unavailable there is no order in the answer")]
-    #[case(401, "{\"message\":\"Unauthorized\"}", "unavailable HTTP 401 and not the order")]
-    #[case(404, "{\"message\":\"Not Found\"}", "unavailable HTTP 404 and not the order")]
-    #[case(429, "{\"message\":\"Rate Limit Exceeded\"}", "unavailable HTTP 429 and not the order")]
-    #[case(500, "{\"id\":7}", "unavailable HTTP 500 and not the order")]
-    fn an_answer_that_is_no_order_teaches_nothing(#[case] status: u16, #[case] body: &str, #[case] expected: &str) {
-        assert_eq!(look(status, body.as_bytes()), expected);
+    #[case(200, "", "unavailable the answer is not JSON of an order")]
+    #[case(200, "<html></html>", "unavailable the answer is not JSON of an order")]
+    #[case(200, "{\"id\":7,\"orderItems\":[{\"id\":1,", "unavailable the answer is not JSON of an order")]
+    #[case(200, "[]", "unavailable the answer is not JSON of an order")]
+    #[case(200, "{}", "unavailable the answer contains no order")]
+    #[case(200, "{\"order\":null}", "unavailable the answer contains no order")]
+    #[case(200, "{\"message\":\"x\"}", "unavailable the answer contains no order")]
+    #[case(401, "{\"message\":\"Unauthorized\"}", "unavailable HTTP 401 without the order")]
+    #[case(404, "{\"message\":\"Not Found\"}", "unavailable HTTP 404 without the order")]
+    #[case(429, "{\"message\":\"Rate Limit Exceeded\"}", "unavailable HTTP 429 without the order")]
+    #[case(500, "{\"id\":7}", "unavailable HTTP 500 without the order")]
+    fn an_answer_without_an_order_is_unavailable(#[case] status: u16, #[case] body: &str, #[case] expected: &str) {
+        assert_eq!(lookup(status, body.as_bytes()), expected);
     }
 
     #[rstest]
-    #[case::in_its_own_words(404, "{\"message\":\"Not Found\"}", AccountSignal::Healthy)]
+    #[case::in_its_own_form(404, "{\"message\":\"Not Found\"}", AccountSignal::Healthy)]
     #[case::a_proxy(404, "<html></html>", AccountSignal::Failure)]
     #[case::empty(404, "{}", AccountSignal::Failure)]
     #[case::login_refused(401, "{\"message\":\"Unauthorized\"}", AccountSignal::CredentialsRefused)]
@@ -382,64 +401,64 @@ mod tests {
     )]
     #[case::forbidden(403, "{\"message\":\"Permission Denied\"}", AccountSignal::Failure)]
     #[case::broken(500, "{\"message\":\"Internal Server Error\"}", AccountSignal::Failure)]
-    fn an_order_that_is_not_there_shows_that_the_login_is_taken(
+    fn a_missing_order_shows_that_the_login_is_accepted(
         #[case] status: u16,
         #[case] body: &str,
         #[case] expected: AccountSignal,
     ) {
-        let mask = Redactor::new("demo", &SecretString::from("x"));
+        let redactor = Redactor::new("demo", &SecretString::from("x"));
         let target = NamecomTarget::new(7, &[1]).unwrap();
-        let lookup = lookup_of(read_order(&answer(status, &[], body.as_bytes()), &target, &[], &mask));
+        let lookup = lookup_of(read_order(&answer(status, &[], body.as_bytes()), &target, &[], &redactor));
         assert!(matches!(lookup, Lookup::Unavailable { signal, .. } if signal == expected), "{lookup:?}");
     }
 
-    /// SUBMITTED would last for ever: an item that was refused stays `success` in its order.
+    /// Otherwise SUBMITTED would last for ever: a refused item stays `success` in its order.
     #[test]
-    fn an_item_that_the_answer_refused_is_not_waited_for() {
+    fn an_item_refused_in_the_answer_stays_refused() {
         let target = NamecomTarget::new(7, &[1, 2]).unwrap();
-        let mask = Redactor::new("demo", &SecretString::from("x"));
-        let told = [
+        let redactor = Redactor::new("demo", &SecretString::from("x"));
+        let previous = [
             row(1, ItemState::Submitted, true),
             ItemResult { message: "Not eligible.".to_owned(), ..row(2, ItemState::Failed, true) },
         ];
-        let look = |items: &[&str], told: &[ItemResult]| {
-            lookup_of(read_order(&answer(200, &[], order(PAID, items).as_bytes()), &target, told, &mask))
+        let lookup = |items: &[&str], previous: &[ItemResult]| {
+            lookup_of(read_order(&answer(200, &[], order(PAID, items).as_bytes()), &target, previous, &redactor))
         };
-        let Lookup::Found(outcome) = look(&["1 refunded registration", "2 success registration"], &told) else {
+        let Lookup::Found(outcome) = lookup(&["1 refunded registration", "2 success registration"], &previous) else {
             panic!("not found")
         };
-        assert_eq!(outcome_word(&outcome), "refunded 15.98 USD (partly)");
+        assert_eq!(outcome_summary(&outcome), "refunded 15.98 USD (partly)");
         let Outcome::Refunded(yes) = outcome else { panic!("{outcome:?}") };
-        assert_eq!(yes.items.get(1), told.get(1), "with the words that refused it");
+        assert_eq!(yes.items.get(1), previous.get(1), "with the message that refused it");
 
-        let not_yet = look(&["1 success registration", "2 success registration"], &told);
+        let not_yet = lookup(&["1 success registration", "2 success registration"], &previous);
         assert!(matches!(not_yet, Lookup::NotFound { .. }), "{not_yet:?}");
-        let both = look(&["1 refunded registration", "2 refunded registration"], &told);
+        let both = lookup(&["1 refunded registration", "2 refunded registration"], &previous);
         assert!(matches!(&both, Lookup::Found(Outcome::Refunded(yes)) if !yes.is_partial()), "{both:?}");
     }
 
     #[test]
-    fn items_refunded_along_are_listed_as_not_asked_for() {
+    fn items_refunded_along_are_listed_as_not_requested() {
         let body = order(PAID, &["3 refunded whois_privacy", "1 refunded registration"]);
         let target = NamecomTarget::new(7, &[1]).unwrap();
-        let mask = Redactor::new("demo", &SecretString::from("x"));
-        let lookup = lookup_of(read_order(&answer(200, &[], body.as_bytes()), &target, &[], &mask));
+        let redactor = Redactor::new("demo", &SecretString::from("x"));
+        let lookup = lookup_of(read_order(&answer(200, &[], body.as_bytes()), &target, &[], &redactor));
         let Lookup::Found(Outcome::Refunded(yes)) = lookup else { panic!("{lookup:?}") };
         let items: Vec<(&str, bool)> = yes.items.iter().map(|item| (item.item_id.as_str(), item.requested)).collect();
         assert_eq!(items, [("1", true), ("3", false)]);
         assert!(!yes.is_partial());
-        assert_eq!(yes.items.last().unwrap().message, WHOSE_IS_NOT_TOLD);
+        assert_eq!(yes.items.last().unwrap().message, UNKNOWN_CAUSE_OF_ITEM_REFUND);
 
-        let told = [row(1, ItemState::Submitted, true), row(3, ItemState::Succeeded, false)];
-        let lookup = lookup_of(read_order(&answer(200, &[], body.as_bytes()), &target, &told, &mask));
+        let previous = [row(1, ItemState::Submitted, true), row(3, ItemState::Succeeded, false)];
+        let lookup = lookup_of(read_order(&answer(200, &[], body.as_bytes()), &target, &previous, &redactor));
         let Lookup::Found(Outcome::Refunded(yes)) = lookup else { panic!("{lookup:?}") };
-        assert_eq!(yes.items.last(), told.last(), "the answer had named it");
+        assert_eq!(yes.items.last(), previous.last(), "the answer had named it");
     }
 
     #[test]
-    fn an_order_is_read_in_every_form_that_loses_nothing() {
+    fn an_order_is_read_in_every_lossless_form() {
         let target = NamecomTarget::new(7, &[1, 2]).unwrap();
-        let mask = Redactor::new("demo", &SecretString::from("x"));
+        let redactor = Redactor::new("demo", &SecretString::from("x"));
         let body = order(PAID, &["1 refunded registration", "2 refunded b\u{fc}cher"]);
         let sixteen: Vec<u8> = format!("\u{FEFF}{body}").encode_utf16().flat_map(u16::to_be_bytes).collect();
         let latin: Vec<u8> = body.chars().map(|character| character as u8).collect();
@@ -452,47 +471,47 @@ mod tests {
             ("application/json", format!("\u{FEFF}{{\"order\":[{body}],\"more\":{{}}}}").into_bytes()),
         ] {
             let answer = answer(200, &[("content-type", content_type)], &body);
-            let seen = read_order(&answer, &target, &[], &mask);
-            let Lookup::Found(outcome) = lookup_of(seen) else { panic!("{}", String::from_utf8_lossy(&body)) };
-            assert_eq!(outcome_word(&outcome), "refunded 15.98 USD");
+            let reading = read_order(&answer, &target, &[], &redactor);
+            let Lookup::Found(outcome) = lookup_of(reading) else { panic!("{}", String::from_utf8_lossy(&body)) };
+            assert_eq!(outcome_summary(&outcome), "refunded 15.98 USD");
         }
-        assert_eq!(look(200, one_for_a_list.as_bytes()), "not_found item 1 refunded, item 2 not listed");
+        assert_eq!(lookup(200, one_for_a_list.as_bytes()), "not_found item 1 refunded, item 2 not listed");
     }
 
     proptest! {
-        /// A refund is found only where both items are said to be refunded, whatever else happens
-        /// to the answer.
+        /// A refund is found only if both items have the status refunded, whatever happens to the
+        /// answer.
         #[test]
-        fn no_mutation_finds_a_refund(mutations in mutations(), word in "success|failed|refunde|Refunded", wrapped: bool) {
+        fn no_mutation_proves_a_refund(mutations in mutations(), word in "success|failed|refunde|Refunded", wrapped: bool) {
             let items = ["1 refunded registration".to_owned(), format!("2 {word} registration")];
             let whole = order(PAID, &[&items[0], &items[1]]);
             let whole = if wrapped { format!("{{\"order\":{whole}}}") } else { whole };
-            let body = mutated(whole.as_bytes(), &mutations);
+            let body = apply_mutations(whole.as_bytes(), &mutations);
             let text = String::from_utf8_lossy(&body);
-            // A change may well write the word, or leave the other item as one whose purchase
+            // A change may produce the status, or turn the other item into one whose purchase
             // failed.
-            let says_so = text.matches("\"refunded\"").count() > 1 || text.contains("\"failed\"");
-            prop_assert!(says_so || !look(200, &body).starts_with("refunded"), "{text}");
+            let may_be_proof = text.matches("\"refunded\"").count() > 1 || text.contains("\"failed\"");
+            prop_assert!(may_be_proof || !lookup(200, &body).starts_with("refunded"), "{text}");
         }
     }
 
-    /// Get Order shows no amount of an item, so the amount in the answer to the refund is kept.
+    /// Get Order shows no amount per item, so the amount from the answer to the refund is kept.
     #[test]
-    fn a_refunded_item_keeps_the_amount_that_the_answer_named() {
+    fn a_refunded_item_keeps_the_amount_from_the_refund_answer() {
         let target = NamecomTarget::new(7, &[1, 2]).unwrap();
-        let mask = Redactor::new("demo", &SecretString::from("x"));
+        let redactor = Redactor::new("demo", &SecretString::from("x"));
         let body = order("\"id\":7", &["1 refunded registration", "2 refunded registration"]);
         let dollars = |minor_units| Some(Money { currency: Currency::USD, minor_units });
         let paid = |id, minor_units| ItemResult {
             refunded_amount: dollars(minor_units),
             ..row(id, ItemState::Succeeded, true)
         };
-        for (told, items, amount) in [
+        for (previous, items, amount) in [
             (vec![paid(1, 999), paid(2, 599)], vec![paid(1, 999), paid(2, 599)], dollars(1598)),
-            // A sum that leaves an item out would be untrue.
+            // A sum that leaves out an item would be wrong.
             (vec![paid(1, 999)], vec![paid(1, 999), row(2, ItemState::Succeeded, true)], None),
         ] {
-            let lookup = lookup_of(read_order(&answer(200, &[], body.as_bytes()), &target, &told, &mask));
+            let lookup = lookup_of(read_order(&answer(200, &[], body.as_bytes()), &target, &previous, &redactor));
             let Lookup::Found(Outcome::Refunded(yes)) = lookup else { panic!("{lookup:?}") };
             assert_eq!((yes.items, yes.amount), (items, amount));
         }

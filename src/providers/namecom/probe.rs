@@ -1,5 +1,5 @@
-//! The probe of a name.com account: Hello, and a list of at most one order, which is what lookups
-//! read.
+//! The probe of a name.com account: Hello, and a list of at most one order, because lookups read
+//! orders.
 
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
@@ -10,10 +10,10 @@ use serde_json::value::RawValue;
 use super::wire::ErrorBody;
 use super::{Namecom, ORDERS_PATH};
 use crate::domain::probe::{Credentials, ProbeReport};
-use crate::http::client::{HttpOutcome, HttpRequest, HttpResponse, REFUND_REPLY_BYTES, STATUS_REPLY_BYTES};
-use crate::providers::Turns;
+use crate::http::client::{HttpOutcome, HttpRequest, HttpResponse, MAX_REFUND_REPLY_BYTES, MAX_STATUS_REPLY_BYTES};
+use crate::providers::RequestLimiter;
 use crate::providers::json_object::Object;
-use crate::providers::probing::Probing;
+use crate::providers::probe_run::ProbeRun;
 use crate::providers::redact::Redactor;
 use crate::providers::text::{content_type, decode_damaged};
 
@@ -28,45 +28,45 @@ struct HelloResponse {
     username: Option<String>,
 }
 
-/// `ListOrdersResponse`: its orders are not read.
+/// `ListOrdersResponse`. The orders themselves are not read.
 #[derive(Deserialize)]
 struct ListOrdersResponse<'a> {
     #[serde(borrow, rename = "orders")]
     _orders: Vec<&'a RawValue>,
 }
 
-/// What an answer's status and body say about the login.
-enum Said {
-    /// 200, which says that it was accepted if the body is the documented one.
-    Yes,
-    /// It was refused; in the provider's words.
+/// What the status and body of an answer say about the login.
+enum LoginAnswer {
+    /// HTTP 200: accepted, if the body is the documented one.
+    Accepted,
+    /// The login was refused; with the provider's text.
     Refused(String),
-    /// It was accepted, and is not allowed this call; in the provider's words.
-    NotAllowed(String),
-    /// Nothing; what the answer is.
-    Nothing(String),
+    /// The login was accepted but may not make this call; with the provider's text.
+    Forbidden(String),
+    /// Nothing; with a description of the answer.
+    Inconclusive(String),
 }
 
 impl Namecom {
-    pub(super) async fn ask_harmlessly(&self, turns: &dyn Turns) -> ProbeReport {
-        let mut probing = Probing::of(&self.http);
-        turns.turn().await;
-        let exchange = match self.read_of(HELLO_PATH) {
-            Ok(call) => self.http.read(call, REFUND_REPLY_BYTES).await,
-            Err(why) => HttpOutcome::NotSent { why: why.to_owned() },
+    pub(super) async fn run_probe(&self, limiter: &dyn RequestLimiter) -> ProbeReport {
+        let mut probe = ProbeRun::of(&self.http);
+        limiter.acquire().await;
+        let outcome = match self.read_of(HELLO_PATH) {
+            Ok(call) => self.http.read(call, MAX_REFUND_REPLY_BYTES).await,
+            Err(why) => HttpOutcome::NotSent { evidence: why.to_owned() },
         };
-        let hello = probing.answer_beside(HELLO, exchange);
-        if probing.is_over() {
-            return probing.end();
+        let hello = probe.optional_answer(HELLO, outcome);
+        if probe.should_stop() {
+            return probe.into_report();
         }
-        turns.turn().await;
-        let exchange = match self.read_of(ORDERS_PATH) {
-            Ok(call) => self.http.read_with_query(call, ONE_ORDER, STATUS_REPLY_BYTES).await,
-            Err(why) => HttpOutcome::NotSent { why: why.to_owned() },
+        limiter.acquire().await;
+        let outcome = match self.read_of(ORDERS_PATH) {
+            Ok(call) => self.http.read_with_query(call, ONE_ORDER, MAX_STATUS_REPLY_BYTES).await,
+            Err(why) => HttpOutcome::NotSent { evidence: why.to_owned() },
         };
-        let orders = probing.answer_to(LIST_ORDERS, exchange);
-        note(&mut probing, hello.as_ref(), orders.as_ref(), &self.username, &self.mask);
-        probing.end()
+        let orders = probe.required_answer(LIST_ORDERS, outcome);
+        check_answers(&mut probe, hello.as_ref(), orders.as_ref(), &self.username, &self.redactor);
+        probe.into_report()
     }
 
     fn read_of(&self, path: &str) -> Result<HttpRequest, &'static str> {
@@ -75,61 +75,66 @@ impl Namecom {
     }
 }
 
-/// Notes what both answers show. The list decides: lookups need what it needs.
-fn note(
-    probing: &mut Probing,
+/// Adds what both answers show. The list decides, because lookups need the same permission.
+fn check_answers(
+    probe: &mut ProbeRun,
     hello: Option<&HttpResponse>,
     orders: Option<&HttpResponse>,
     username: &str,
-    mask: &Redactor,
+    redactor: &Redactor,
 ) {
-    let hello = hello.map(|answer| (Said::read(answer, mask), answer));
-    let orders = orders.map(|answer| (Said::read(answer, mask), answer));
+    let hello = hello.map(|answer| (LoginAnswer::read(answer, redactor), answer));
+    let orders = orders.map(|answer| (LoginAnswer::read(answer, redactor), answer));
     match &orders {
-        Some((Said::Yes, answer)) if is_list(answer) => probing.credentials = Credentials::Accepted,
-        Some((Said::Yes, _)) => {
-            probing.failure(format!("{LIST_ORDERS} is answered with HTTP 200 and no list of orders"))
+        Some((LoginAnswer::Accepted, answer)) if is_list(answer) => probe.credentials = Credentials::Accepted,
+        Some((LoginAnswer::Accepted, _)) => {
+            probe.failure(format!("{LIST_ORDERS} is answered with HTTP 200 and no list of orders"))
         }
-        Some((Said::Refused(said), _)) => {
-            probing.credentials = Credentials::Refused;
-            probing.failure(format!("the provider refuses username or token ({said})"));
+        Some((LoginAnswer::Refused(detail), _)) => {
+            probe.credentials = Credentials::Refused;
+            probe.failure(format!("the provider refuses username or token ({detail})"));
         }
-        Some((Said::NotAllowed(said), _)) => {
-            probing.credentials = Credentials::Accepted;
-            probing.failure(format!("the account may not read orders ({said}), so no lookup shows a refund"));
+        Some((LoginAnswer::Forbidden(detail), _)) => {
+            probe.credentials = Credentials::Accepted;
+            probe.failure(format!("the account may not read orders ({detail}), so lookups cannot find refunds"));
         }
-        Some((Said::Nothing(said), _)) => {
-            probing.failure(format!("{LIST_ORDERS} is answered with {said}: is endpoint right, or is it only now?"));
+        Some((LoginAnswer::Inconclusive(detail), _)) => {
+            probe.failure(format!(
+                "{LIST_ORDERS} is answered with {detail}: is endpoint right? Otherwise try again later"
+            ));
         }
         None => {}
     }
     match hello {
-        Some((Said::Yes, answer)) => note_hello(probing, answer, username, mask),
+        Some((LoginAnswer::Accepted, answer)) => check_hello(probe, answer, username, redactor),
         // The same refusal is one finding.
-        Some((Said::Refused(_), _)) if probing.credentials == Credentials::Refused => {}
-        Some((Said::Refused(said), _)) if probing.credentials == Credentials::Unknown => {
-            probing.credentials = Credentials::Refused;
-            probing.failure(format!("the provider refuses username or token ({said})"));
+        Some((LoginAnswer::Refused(_), _)) if probe.credentials == Credentials::Refused => {}
+        Some((LoginAnswer::Refused(detail), _)) if probe.credentials == Credentials::Unknown => {
+            probe.credentials = Credentials::Refused;
+            probe.failure(format!("the provider refuses username or token ({detail})"));
         }
-        Some((Said::Refused(said) | Said::NotAllowed(said) | Said::Nothing(said), _)) => {
-            probing.remark(format!("{HELLO} is answered with {said}"));
+        Some((
+            LoginAnswer::Refused(detail) | LoginAnswer::Forbidden(detail) | LoginAnswer::Inconclusive(detail),
+            _,
+        )) => {
+            probe.remark(format!("{HELLO} is answered with {detail}"));
         }
         None => {}
     }
 }
 
-/// The login that the provider names is the one that was sent.
-fn note_hello(probing: &mut Probing, answer: &HttpResponse, username: &str, mask: &Redactor) {
+/// Checks that the provider names the login that was sent.
+fn check_hello(probe: &mut ProbeRun, answer: &HttpResponse, username: &str, redactor: &Redactor) {
     let body = decode_damaged(&answer.body, content_type(answer));
     let Ok(Object(hello)) = serde_json::from_str::<Object<HelloResponse>>(&body) else {
-        return probing.remark(format!("{HELLO} is answered with HTTP 200 and not with the documented JSON"));
+        return probe.remark(format!("{HELLO} is answered with HTTP 200 without the documented JSON"));
     };
-    // In the sandbox the login ends in "-test", and which of the two names is shown is not
-    // documented.
+    // In the sandbox the login ends in "-test". The provider does not document which of the two
+    // names Hello shows.
     let plain = |name: &str| name.strip_suffix("-test").unwrap_or(name).to_ascii_lowercase();
     if let Some(named) = hello.username.filter(|named| !named.is_empty() && plain(named) != plain(username)) {
-        let (named, username) = (mask.text(&named), mask.text(username));
-        probing.remark(format!("{HELLO} names the account \"{named}\", and username is \"{username}\""));
+        let (named, username) = (redactor.text(&named), redactor.text(username));
+        probe.remark(format!("{HELLO} names the account \"{named}\", and username is \"{username}\""));
     }
 }
 
@@ -138,21 +143,21 @@ fn is_list(answer: &HttpResponse) -> bool {
     serde_json::from_str::<Object<ListOrdersResponse<'_>>>(&body).is_ok()
 }
 
-impl Said {
-    fn read(answer: &HttpResponse, mask: &Redactor) -> Said {
+impl LoginAnswer {
+    fn read(answer: &HttpResponse, redactor: &Redactor) -> LoginAnswer {
         let text = decode_damaged(&answer.body, content_type(answer));
-        let body = ErrorBody::read(&text, mask);
-        let said = match &body {
-            Some(words) => format!("HTTP {}: {words}", answer.status),
+        let body = ErrorBody::read(&text, redactor);
+        let detail = match &body {
+            Some(text) => format!("HTTP {}: {text}", answer.status),
             None => format!("HTTP {}", answer.status),
         };
-        let is_about_login = || body.as_ref().is_none_or(|words| words.contains("Failed authentication"));
+        let is_about_login = || body.as_ref().is_none_or(|text| text.contains("Failed authentication"));
         match answer.status {
-            200 => Said::Yes,
-            401 => Said::Refused(said),
-            403 if is_about_login() => Said::Refused(said),
-            403 => Said::NotAllowed(said),
-            _ => Said::Nothing(said),
+            200 => LoginAnswer::Accepted,
+            401 => LoginAnswer::Refused(detail),
+            403 if is_about_login() => LoginAnswer::Refused(detail),
+            403 => LoginAnswer::Forbidden(detail),
+            _ => LoginAnswer::Inconclusive(detail),
         }
     }
 }
@@ -172,7 +177,7 @@ mod tests {
     const FORBIDDEN: &str = "{\"message\":\"Permission Denied\",\"details\":\"Failed authentication\"}";
     const DENIED: &str = "{\"message\":\"Permission Denied\",\"details\":null}";
 
-    /// Findings are `!` for a failure and `.` for a remark.
+    /// Expected findings: `!` for a failure, `.` for a remark.
     #[rstest]
     #[case::all_well((200, GREETING), (200, LIST), Credentials::Accepted, "")]
     #[case::no_hello((404, "{\"message\":\"Not Found\"}"), (200, LIST), Credentials::Accepted, ".")]
@@ -187,39 +192,39 @@ mod tests {
     #[case::too_many((429, ""), (429, ""), Credentials::Unknown, "!.")]
     #[case::another_service((404, ""), (404, ""), Credentials::Unknown, "!.")]
     #[tokio::test]
-    async fn both_answers_together_mean_one_thing(
+    async fn both_answers_together_have_one_meaning(
         #[case] hello: (u16, &str),
         #[case] orders: (u16, &str),
         #[case] credentials: Credentials,
         #[case] found: &str,
     ) {
-        let peer = ScriptedServer::start(Script::Close).await;
-        let mut probing = Probing::of(&fixtures::http_of(&peer));
+        let server = ScriptedServer::start(Script::Close).await;
+        let mut probe = ProbeRun::of(&fixtures::http_of(&server));
         let [hello, orders] = [hello, orders].map(|(status, body)| fixtures::answer(status, &[], body.as_bytes()));
-        note(
-            &mut probing,
+        check_answers(
+            &mut probe,
             Some(&hello),
             Some(&orders),
             "demo-test",
             &Redactor::new("demo", &SecretString::from("x-token")),
         );
-        let report = probing.end();
+        let report = probe.into_report();
         let marks = report.findings.iter().map(|finding| if finding.breaks_refunds { '!' } else { '.' });
         assert_eq!((report.credentials, marks.collect::<String>().as_str()), (credentials, found), "{report:?}");
     }
 
     #[tokio::test]
-    async fn two_reads_and_no_more() {
+    async fn a_probe_sends_exactly_two_reads() {
         let answer = "HTTP/1.1 401 No\r\nContent-Length: 36\r\n\r\n{\"message\":\"demo-token is no token\"}";
-        let peer = ScriptedServer::start(Script::Say(answer)).await;
+        let server = ScriptedServer::start(Script::Send(answer)).await;
         let login = ProviderSettings::Namecom {
             username: "demo-test".to_owned(),
             token: SecretString::from("demo-token"),
             key_lifetime: std::time::Duration::from_secs(3_000),
         };
-        let report = fixtures::account(&peer, login).adapter.probe(&Unpaced).await;
+        let report = fixtures::account(&server, login).refunds.probe(&Unpaced).await;
         let lines: Vec<String> =
-            peer.requests().iter().map(|request| request.lines().next().unwrap().to_owned()).collect();
+            server.requests().iter().map(|request| request.lines().next().unwrap().to_owned()).collect();
         assert_eq!(lines, ["GET /core/v1/hello HTTP/1.1", "GET /core/v1/orders?perPage=1 HTTP/1.1"]);
         assert_eq!(report.credentials, Credentials::Refused);
         let sentences: Vec<&str> = report.findings.iter().map(|finding| finding.sentence.as_str()).collect();
@@ -230,14 +235,17 @@ mod tests {
     #[case::byte_order_mark("application/json", |text: &str| format!("\u{FEFF}{text}").into_bytes())]
     #[case::utf_16("application/json; charset=utf-16le", |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect())]
     #[tokio::test]
-    async fn answers_are_read_in_every_charset(#[case] content: &'static str, #[case] bytes: fn(&str) -> Vec<u8>) {
-        let peer = ScriptedServer::start(Script::Close).await;
-        let mut probing = Probing::of(&fixtures::http_of(&peer));
+    async fn probe_answers_are_decoded_in_every_charset(
+        #[case] content: &'static str,
+        #[case] bytes: fn(&str) -> Vec<u8>,
+    ) {
+        let server = ScriptedServer::start(Script::Close).await;
+        let mut probe = ProbeRun::of(&fixtures::http_of(&server));
         let [hello, orders] =
             [GREETING, LIST].map(|text| fixtures::answer(200, &[("content-type", content)], &bytes(text)));
-        let mask = Redactor::new("demo", &SecretString::from("x-token"));
-        note(&mut probing, Some(&hello), Some(&orders), "demo", &mask);
-        let report = probing.end();
+        let redactor = Redactor::new("demo", &SecretString::from("x-token"));
+        check_answers(&mut probe, Some(&hello), Some(&orders), "demo", &redactor);
+        let report = probe.into_report();
         assert_eq!((report.credentials, report.findings.len()), (Credentials::Accepted, 0), "{report:?}");
     }
 }

@@ -1,11 +1,11 @@
-//! The rows of a refund's answer: what it says of each item. They decide, and neither the status
-//! nor the rest of the body does: a 200 with refused rows is no yes, and a 409 with refunded rows
-//! is no refusal.
+//! The rows of an answer to a refund: the result of each item. Only the rows decide, neither the
+//! status nor the rest of the body: a 200 with refused rows is not a success, and a 409 with
+//! refunded rows is not a refusal.
 //!
-//! They are read strictly. What does not fit makes a doubt whose evidence names the rows;
-//! [`Listing`] sees to it that no row which says refunded or initialized is lost in a refusal.
+//! Rows are read strictly. Anything that does not fit is a doubt whose evidence quotes the rows.
+//! [`Listing`] ensures that no row with refunded or initialized is lost in a refusal.
 //!
-//! Amounts are JSON floats (`9.9900000000000002`) and are read from their decimal text.
+//! Amounts are JSON floats (`9.9900000000000002`) and are parsed from their decimal text.
 
 use http::{HeaderMap, HeaderValue};
 use serde::Deserialize;
@@ -13,7 +13,8 @@ use serde_json::value::RawValue;
 
 use crate::domain::money::{Currency, Money, parse_minor_units};
 use crate::domain::outcome::{
-    Acceptance, Confirmation, DoubtReason, ErrorCategory, ItemResult, ItemState, Outcome, ProviderError, provider_text,
+    Acceptance, Confirmation, DoubtReason, ErrorCategory, ItemResult, ItemState, Outcome, ProviderError,
+    sanitize_provider_text,
 };
 use crate::domain::target::NamecomTarget;
 use crate::providers::json_object::Object;
@@ -21,17 +22,17 @@ use crate::providers::namecom::listing::Listing;
 use crate::providers::namecom::wire::{ErrorBody, IDEMPOTENT_REPLAY, category_of};
 use crate::providers::redact::Redactor;
 
-/// An answer that says something of items.
-pub(super) struct Listed<'a> {
+/// An answer that reports on items.
+pub(super) struct ItemizedReply<'a> {
     pub(super) status: u16,
     pub(super) headers: &'a HeaderMap,
     pub(super) body: &'a str,
-    /// What `body` says of items, however it says it.
+    /// Everything that `body` says about items, in any form.
     pub(super) listing: &'a Listing,
 }
 
-/// Reads an amount from its decimal text, a JSON number or a JSON string of one. None for anything
-/// else.
+/// Parses an amount from the decimal text of a JSON number, or from a JSON string of one. None for
+/// anything else.
 pub(super) fn dollars_of(raw: &RawValue) -> Option<Money> {
     let text = raw.get();
     let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
@@ -61,65 +62,67 @@ struct RefundItemResult<'a> {
     message: Option<String>,
 }
 
-/// What the rows mean for the refund of `target`.
-pub(super) fn read_rows(answer: &Listed<'_>, target: &NamecomTarget, mask: &Redactor) -> Outcome {
-    match judge(answer, target, mask) {
-        // The strict reader missed a row of money that moved, or the row is of another item: this
-        // is no refusal.
+/// Interprets the rows for the refund of `target`.
+pub(super) fn read_rows(answer: &ItemizedReply<'_>, target: &NamecomTarget, redactor: &Redactor) -> Outcome {
+    match interpret_rows(answer, target, redactor) {
+        // Either the strict reader missed a row of money that moved, or the row belongs to another
+        // item: not a refusal.
         Ok(Outcome::Refused { .. }) if answer.listing.has_moved() => {
-            contradiction("every requested item was refused, and a row says that an item is given back or will be")
+            contradiction("every requested item was refused, but a row says that an item is refunded or will be")
         }
         Ok(outcome) => return outcome,
         Err(doubt) => doubt,
     }
-    .about(answer, mask)
+    .about(answer, redactor)
 }
 
 /// Why the rows decide nothing.
-struct Doubt {
+struct RowsDoubt {
     reason: DoubtReason,
     why: String,
 }
 
-impl Doubt {
-    /// With the rows themselves, for the person who settles it.
-    fn about(self, answer: &Listed<'_>, mask: &Redactor) -> Outcome {
+impl RowsDoubt {
+    /// Adds the rows themselves, for the person who resolves the doubt.
+    fn about(self, answer: &ItemizedReply<'_>, redactor: &Redactor) -> Outcome {
         let rows = if answer.listing.is_empty() { String::new() } else { format!(", {}", answer.listing) };
-        let evidence = mask.text(&format!("{}: HTTP {}{rows}", self.why, answer.status));
+        let evidence = redactor.text(&format!("{}: HTTP {}{rows}", self.why, answer.status));
         Outcome::Unknown { reason: self.reason, evidence }
     }
 }
 
-fn contradiction(why: impl Into<String>) -> Doubt {
-    Doubt { reason: DoubtReason::Contradiction, why: why.into() }
+fn contradiction(why: impl Into<String>) -> RowsDoubt {
+    RowsDoubt { reason: DoubtReason::Contradiction, why: why.into() }
 }
 
-fn unreadable(why: impl Into<String>) -> Doubt {
-    Doubt { reason: DoubtReason::UnreadableReply, why: why.into() }
+fn unreadable(why: impl Into<String>) -> RowsDoubt {
+    RowsDoubt { reason: DoubtReason::UnreadableReply, why: why.into() }
 }
 
-/// The doubt of an answer that belongs to another request.
-pub(super) fn of_another_key(answer: &Listed<'_>, mask: &Redactor) -> Outcome {
-    contradiction("the answer is for another idempotency key").about(answer, mask)
+/// The doubt about an answer to another request.
+pub(super) fn another_key(answer: &ItemizedReply<'_>, redactor: &Redactor) -> Outcome {
+    contradiction("the answer is for another idempotency key").about(answer, redactor)
 }
 
-fn judge(answer: &Listed<'_>, target: &NamecomTarget, mask: &Redactor) -> Result<Outcome, Doubt> {
+fn interpret_rows(
+    answer: &ItemizedReply<'_>,
+    target: &NamecomTarget,
+    redactor: &Redactor,
+) -> Result<Outcome, RowsDoubt> {
     let Ok(Object(response)) = serde_json::from_str::<Object<RefundResponse<'_>>>(answer.body) else {
-        let is_listed = !answer.listing.is_empty();
-        let why =
-            if is_listed { "the rows are not written as documented" } else { "the answer lists no items in JSON" };
+        let has_rows = !answer.listing.is_empty();
+        let why = if has_rows { "the rows are not written as documented" } else { "the answer lists no items in JSON" };
         return Err(unreadable(why));
     };
-    let mut rows = strict_rows(&response, target, mask)?;
+    let mut rows = strict_rows(&response, target, redactor)?;
     if !rows.iter().any(|row| row.requested) {
-        return Err(contradiction("the answer tells of none of the items"));
+        return Err(contradiction("the answer is about none of the items"));
     }
     let unlisted = target.order_item_ids().iter().map(i32::to_string);
     let unlisted: Vec<String> = unlisted.filter(|item| !rows.iter().any(|row| row.item_id == *item)).collect();
     if !unlisted.is_empty() && answer.status != 200 {
-        // A 200 says that the request was taken, and what it does not list is on its way. An error
-        // does not.
-        return Err(contradiction(format!("the answer is no 200 and does not list item {}", unlisted.join(", "))));
+        // A 200 accepts the request, so unlisted items are on their way. An error does not.
+        return Err(contradiction(format!("the answer is not a 200 and does not list item {}", unlisted.join(", "))));
     }
     rows.extend(unlisted.into_iter().map(|item_id| ItemResult {
         item_id,
@@ -128,23 +131,23 @@ fn judge(answer: &Listed<'_>, target: &NamecomTarget, mask: &Redactor) -> Result
         message: String::new(),
         requested: true,
     }));
-    let beside = ErrorBody::read(answer.body, mask).unwrap_or_default();
-    let was_before = |row: &ItemResult| {
+    let beside = ErrorBody::read(answer.body, redactor).unwrap_or_default();
+    let was_refunded_before = |row: &ItemResult| {
         let is_done = row.requested && row.state == ItemState::Succeeded;
-        is_done && [&row.message, &beside].into_iter().any(|said| category_of(said) == ErrorCategory::AlreadyRefunded)
+        is_done && [&row.message, &beside].into_iter().any(|text| category_of(text) == ErrorCategory::AlreadyRefunded)
     };
-    if rows.iter().any(was_before) {
-        return Err(contradiction("an item is refunded, and the answer says that it had been before"));
+    if rows.iter().any(was_refunded_before) {
+        return Err(contradiction("an item is refunded, and the answer says that it was refunded before"));
     }
     let amount = Money::total(rows.iter().map(|row| row.refunded_amount).filter(Option::is_some));
-    warn_of_another_total(response.total_refund_amount, amount);
+    warn_if_total_differs(response.total_refund_amount, amount);
     let replayed = is_replay(answer.headers);
     let any = |state: ItemState| rows.iter().any(|row| row.requested && row.state == state);
     if any(ItemState::Submitted) {
         let status = Some("initialized".to_owned());
         return Ok(Outcome::Accepted(Acceptance { status, amount, items: rows, replayed, ..Acceptance::default() }));
     }
-    let error = refused_word(&response, target).map(|word| refusal_of(word, &rows, &beside, answer.status));
+    let error = refused_status(&response, target).map(|status| refusal_of(status, &rows, &beside, answer.status));
     Ok(match error {
         Some(error) if !any(ItemState::Succeeded) => Outcome::Refused { error, items: rows },
         error => {
@@ -157,23 +160,23 @@ fn judge(answer: &Listed<'_>, target: &NamecomTarget, mask: &Redactor) -> Result
 fn strict_rows(
     response: &RefundResponse<'_>,
     target: &NamecomTarget,
-    mask: &Redactor,
-) -> Result<Vec<ItemResult>, Doubt> {
+    redactor: &Redactor,
+) -> Result<Vec<ItemResult>, RowsDoubt> {
     let mut rows: Vec<ItemResult> = Vec::with_capacity(response.results.len());
     for Object(result) in &response.results {
         if result.order_id != i64::from(target.order_id()) {
-            return Err(contradiction(format!("the answer tells of another order, {}", result.order_id)));
+            return Err(contradiction(format!("the answer is about another order, {}", result.order_id)));
         }
         let item_id = result.order_item_id.to_string();
         if rows.iter().any(|row| row.item_id == item_id) {
-            return Err(contradiction(format!("the answer tells of item {item_id} twice")));
+            return Err(contradiction(format!("the answer lists item {item_id} twice")));
         }
         let mut refunded_amount = None;
         let state = match result.order_item_status.as_str() {
             "refunded" => {
                 refunded_amount = result.refund_amount.and_then(dollars_of);
                 if refunded_amount.is_none() {
-                    return Err(unreadable(format!("item {item_id} is refunded, by no amount that can be read")));
+                    return Err(unreadable(format!("item {item_id} is refunded without a readable amount")));
                 }
                 ItemState::Succeeded
             }
@@ -181,45 +184,45 @@ fn strict_rows(
             "failed" | "canceled" => ItemState::Failed,
             other => return Err(unreadable(format!("item {item_id} has the status \"{other}\""))),
         };
-        let message = mask.text(result.message.as_deref().unwrap_or_default());
+        let message = redactor.text(result.message.as_deref().unwrap_or_default());
         let requested = is_requested(result.order_item_id, target);
         rows.push(ItemResult { item_id, state, refunded_amount, message, requested });
     }
     Ok(rows)
 }
 
-/// The word of the first requested item that was refused.
-fn refused_word<'a>(response: &'a RefundResponse<'_>, target: &NamecomTarget) -> Option<&'a str> {
+/// The status of the first requested item that was refused.
+fn refused_status<'a>(response: &'a RefundResponse<'_>, target: &NamecomTarget) -> Option<&'a str> {
     let requested =
         response.results.iter().map(|Object(row)| row).filter(|row| is_requested(row.order_item_id, target));
-    requested.map(|row| row.order_item_status.as_str()).find(|word| matches!(*word, "failed" | "canceled"))
+    requested.map(|row| row.order_item_status.as_str()).find(|status| matches!(*status, "failed" | "canceled"))
 }
 
 pub(super) fn is_requested(item: i64, target: &NamecomTarget) -> bool {
     i32::try_from(item).is_ok_and(|id| target.order_item_ids().contains(&id))
 }
 
-/// What was said of the requested items that were refused; the code is the first one's own word. If
-/// the rows have no words, those `beside` them are used.
-fn refusal_of(word: &str, rows: &[ItemResult], beside: &str, http_status: u16) -> ProviderError {
+/// The refusal of the requested items. The code is the status of the first one; `beside` is the
+/// body's error text, used if the rows contain none.
+fn refusal_of(status: &str, rows: &[ItemResult], beside: &str, http_status: u16) -> ProviderError {
     let refused: Vec<&ItemResult> = rows.iter().filter(|row| row.requested && row.state == ItemState::Failed).collect();
     let message = match refused.as_slice() {
         all if all.iter().all(|row| row.message.is_empty()) => beside.to_owned(),
         [one] => one.message.clone(),
         several => {
-            let said: Vec<String> = several
+            let messages: Vec<String> = several
                 .iter()
                 .filter(|row| !row.message.is_empty())
                 .map(|row| format!("item {}: {}", row.item_id, row.message))
                 .collect();
-            provider_text(&said.join("; "))
+            sanitize_provider_text(&messages.join("; "))
         }
     };
-    ProviderError { code: word.to_owned(), category: category_of(&message), message, http_status }
+    ProviderError { code: status.to_owned(), category: category_of(&message), message, http_status }
 }
 
-/// Whether the provider says that it repeats an earlier answer. Documented as a number, which is 1;
-/// a header that says "no" is as good as none.
+/// Whether the provider says that it replays an earlier answer. The documented value is a number,
+/// 1; a value that says "no" counts as absent.
 fn is_replay(headers: &HeaderMap) -> bool {
     let says_no = |value: &HeaderValue| {
         let text = value.to_str().unwrap_or("?").trim();
@@ -228,10 +231,10 @@ fn is_replay(headers: &HeaderMap) -> bool {
     headers.get_all(IDEMPOTENT_REPLAY).iter().any(|value| !says_no(value))
 }
 
-/// The items decide; a total that says something else is for people to look at.
-fn warn_of_another_total(total: Option<&RawValue>, sum: Option<Money>) {
+/// The items decide. A different total is a matter for people.
+fn warn_if_total_differs(total: Option<&RawValue>, sum: Option<Money>) {
     let sum = sum.map_or(0, |sum| sum.minor_units);
     if total.and_then(dollars_of).is_none_or(|total| total.minor_units != sum) {
-        tracing::warn!(sum_of_items = sum, "name.com's totalRefundAmount is not the sum of its items");
+        tracing::warn!(sum_of_items = sum, "name.com totalRefundAmount differs from the sum of the items");
     }
 }

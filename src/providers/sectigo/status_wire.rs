@@ -1,12 +1,12 @@
-//! The answer to `!getPostPaymentStatus`, as documented (Sectigo, "Endpoint:
-//! !getPostPaymentStatus"), and every other form of it that loses nothing.
+//! Reads the answer to `!getPostPaymentStatus`, as documented (Sectigo, "Endpoint:
+//! !getPostPaymentStatus"), and in every other form that loses nothing.
 //!
 //! ```text
 //! { errorCode, errorMessage, data: { orderNumber, orderStatus, .., csrStatus: {..}, .., caaCheckStatus: {..} } }
 //! ```
 //!
-//! Everything besides the error code and the data may be left out or odd; what is not documented is
-//! passed over.
+//! Only the error code and the data are required. Everything else may be absent or irregular, and
+//! undocumented members are ignored.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use reqwest::Url;
 use secrecy::SecretString;
 
-use super::json::{Document, Fields, Notes, Problem};
+use super::json::{Irregularities, JsonDocument, PageError, PageFields};
 use crate::domain::validation::{
     AgreementStatus, CaaCheckError, CaaCheckStatus, CallbackStatus, CsrStatus, DcvMethod, DcvStatus, DomainValidation,
     MasterAccountState, OrganizationStatus, SectionStep, StatusAnswer, ValidationPage,
@@ -22,78 +22,76 @@ use crate::domain::validation::{
 use crate::http::client::HttpResponse;
 use crate::providers::redact::Redactor;
 
-/// What an answer says, before anybody asks what it means.
+/// What an answer contains, before it is interpreted.
 #[derive(Debug)]
-pub(crate) enum Reply {
-    /// `errorCode` 0: the page, of whatever order it is.
+pub(crate) enum OrderStatusReply {
+    /// `errorCode` 0: the page of some order.
     Page(Box<StatusAnswer>),
     /// Any other `errorCode`, with its `errorMessage`.
     Error {
-        /// As sent.
         code: i32,
-        /// Fit to be shown.
+        /// Safe to show.
         message: String,
     },
 }
 
-/// Reads the pages of one account, and logs each kind of field that is not as documented once.
+/// Reads the pages of one account, and logs each kind of irregular field once.
 pub(crate) struct PageReader {
-    mask: Redactor,
+    redactor: Redactor,
     logged: Mutex<BTreeSet<String>>,
 }
 
 impl PageReader {
-    /// No text of a page shows the secrets of `mask`.
-    pub(crate) fn new(mask: Redactor) -> Self {
-        Self { mask, logged: Mutex::default() }
+    /// Texts are kept without the secrets of `redactor`.
+    pub(crate) fn new(redactor: Redactor) -> Self {
+        Self { redactor, logged: Mutex::default() }
     }
 
-    /// Reads an answer.
-    pub(super) fn read(&self, answer: &HttpResponse) -> Result<Reply, Problem> {
-        let document = Document::of(answer);
-        let notes = Notes::new(&self.mask);
-        let mut reply = reply(&document.root(&notes)?)?;
-        let (irregular_fields, beyond) = notes.finish();
-        self.log(&irregular_fields);
-        if let Reply::Page(answer) = &mut reply {
+    pub(super) fn read(&self, answer: &HttpResponse) -> Result<OrderStatusReply, PageError> {
+        let document = JsonDocument::decode(answer);
+        let irregularities = Irregularities::new(&self.redactor);
+        let mut reply = read_reply(&document.root(&irregularities)?)?;
+        let (irregular_fields, lossy_digest) = irregularities.finish();
+        self.log_new_kinds(&irregular_fields);
+        if let OrderStatusReply::Page(answer) = &mut reply {
             answer.page.irregular_fields = irregular_fields;
-            answer.page.beyond = beyond;
+            answer.page.lossy_digest = lossy_digest;
         }
         Ok(reply)
     }
 
-    /// By kind: which of a page's domains has an odd field says nothing new. There are as many
-    /// kinds as the documents have fields, so the set is bounded.
-    fn log(&self, paths: &[String]) {
+    /// Logs kinds, not paths: which of a page's domains has an irregular field says nothing new.
+    /// The set is bounded, because there are as many kinds as documented fields.
+    fn log_new_kinds(&self, paths: &[String]) {
         for path in paths {
             let kind = kind_of(path);
             let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
             if !logged.contains(&kind) {
-                tracing::warn!(field = kind, "a field of sectigo's order status is not as documented");
+                tracing::warn!(field = kind, "sectigo order status has an undocumented form of a field");
                 logged.insert(kind);
             }
         }
     }
 }
 
-/// `data.dcvStatus.domains[].methods` of `data.dcvStatus.domains[3].methods`.
+/// `data.dcvStatus.domains[3].methods` becomes `data.dcvStatus.domains[].methods`.
 fn kind_of(path: &str) -> String {
     let mut parts = path.split('[');
     let first = parts.next().unwrap_or_default().to_owned();
     parts.filter_map(|part| part.split_once(']')).fold(first, |kind, (_, rest)| kind + "[]" + rest)
 }
 
-fn reply(root: &Fields<'_>) -> Result<Reply, Problem> {
+fn read_reply(root: &PageFields<'_>) -> Result<OrderStatusReply, PageError> {
     match root.required_integer("errorCode")? {
-        0 => Ok(Reply::Page(Box::new(answer(&root.required_object("data")?)))),
-        code => Ok(Reply::Error { code, message: root.text("errorMessage") }),
+        0 => Ok(OrderStatusReply::Page(Box::new(read_page(&root.required_object("data")?)))),
+        code => Ok(OrderStatusReply::Error { code, message: root.text("errorMessage") }),
     }
 }
 
-fn answer(data: &Fields<'_>) -> StatusAnswer {
+fn read_page(data: &PageFields<'_>) -> StatusAnswer {
     let page = ValidationPage {
         order_number: data.text("orderNumber"),
-        order_state: data.word("orderStatus"),
+        order_state: data.open_enum("orderStatus"),
         product_type: data.integer("productType").unwrap_or_default(),
         product_name: data.text("productName"),
         certificate_duration_days: data.integer("certificateDuration").unwrap_or_default(),
@@ -117,9 +115,9 @@ fn answer(data: &Fields<'_>) -> StatusAnswer {
     StatusAnswer { page, upload_document_token: data.credential("uploadDocumentToken").map(SecretString::from) }
 }
 
-/// Whether an address is safe to show to a person who opens it: https, and no user information,
-/// which can make one host look like another. What parsers of addresses do not agree on is refused:
-/// blanks, backslashes, letters beyond ASCII.
+/// Whether an address is safe to show to a person who may open it: https, and no user information,
+/// which can make one host look like another. Also refuses what address parsers disagree about:
+/// blanks, backslashes and characters beyond ASCII.
 fn is_safe_to_follow(address: &str) -> bool {
     let is_plain = address.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
     let written = address.get(..8).filter(|scheme| scheme.eq_ignore_ascii_case("https://")).and(address.get(8..));
@@ -127,20 +125,20 @@ fn is_safe_to_follow(address: &str) -> bool {
     is_plain && !authority.is_empty() && !authority.contains('@') && Url::parse(address).is_ok()
 }
 
-fn step(fields: &Fields<'_>) -> SectionStep {
+fn step(fields: &PageFields<'_>) -> SectionStep {
     SectionStep {
         title: fields.text("title"),
-        state: fields.word("status"),
+        state: fields.open_enum("status"),
         description: fields.text("description"),
         available_actions: fields.texts("availableActions"),
     }
 }
 
-fn csr(fields: &Fields<'_>) -> CsrStatus {
+fn csr(fields: &PageFields<'_>) -> CsrStatus {
     CsrStatus { step: step(fields) }
 }
 
-fn dcv(fields: &Fields<'_>) -> DcvStatus {
+fn dcv(fields: &PageFields<'_>) -> DcvStatus {
     DcvStatus {
         step: step(fields),
         domains: fields.objects("domains", domain),
@@ -150,18 +148,18 @@ fn dcv(fields: &Fields<'_>) -> DcvStatus {
     }
 }
 
-fn domain(fields: &Fields<'_>) -> DomainValidation {
+fn domain(fields: &PageFields<'_>) -> DomainValidation {
     DomainValidation {
         domain_name: fields.text("domainName"),
-        state: fields.word("dcvStatus"),
+        state: fields.open_enum("dcvStatus"),
         selected_method: fields.text("selectedMethod"),
         methods: fields.objects("methods", method),
     }
 }
 
-fn method(fields: &Fields<'_>) -> DcvMethod {
+fn method(fields: &PageFields<'_>) -> DcvMethod {
     DcvMethod {
-        kind: fields.word("type"),
+        kind: fields.open_enum("type"),
         title: fields.text("title"),
         level: fields.text("level"),
         selected_method: fields.text("selectedMethod"),
@@ -169,21 +167,21 @@ fn method(fields: &Fields<'_>) -> DcvMethod {
     }
 }
 
-fn agreement(fields: &Fields<'_>) -> AgreementStatus {
+fn agreement(fields: &PageFields<'_>) -> AgreementStatus {
     AgreementStatus {
         step: step(fields),
-        click_through_state: fields.word("clickThroughStatus"),
+        click_through_state: fields.open_enum("clickThroughStatus"),
         click_through_email_address: fields.text("clickThroughEmailAddress"),
         last_email_sent_date: fields.text("lastEmailSent"),
         last_open_date: fields.text("lastOpenDate"),
     }
 }
 
-fn callback(fields: &Fields<'_>) -> CallbackStatus {
+fn callback(fields: &PageFields<'_>) -> CallbackStatus {
     CallbackStatus { step: step(fields), phone_number: fields.text("phoneNumber") }
 }
 
-fn organization(fields: &Fields<'_>) -> OrganizationStatus {
+fn organization(fields: &PageFields<'_>) -> OrganizationStatus {
     let requirement = |name| fields.object(name).as_ref().map(step);
     OrganizationStatus {
         step: step(fields),
@@ -196,16 +194,16 @@ fn organization(fields: &Fields<'_>) -> OrganizationStatus {
     }
 }
 
-fn caa_check(fields: &Fields<'_>) -> CaaCheckStatus {
-    // Documented as an object and described as a list: it may be either.
+fn caa_check(fields: &PageFields<'_>) -> CaaCheckStatus {
+    // Documented as an object but described as a list, so it may be either.
     CaaCheckStatus { step: step(fields), latest_errors: fields.object_or_objects("latestCAACheckErrors", caa_error) }
 }
 
-fn caa_error(fields: &Fields<'_>) -> CaaCheckError {
+fn caa_error(fields: &PageFields<'_>) -> CaaCheckError {
     CaaCheckError {
         lookup_datetime: fields.text("lookupDatetime"),
         queried_fqdn: fields.text("queriedFQDN"),
         domain_name: fields.text("domainName"),
-        result: fields.word("result"),
+        result: fields.open_enum("result"),
     }
 }

@@ -1,55 +1,55 @@
-//! Sectigo's answers: the newline text of `!AutoRefund`, and what `!getPostPaymentStatus` says of a
-//! refund.
+//! Reads Sectigo's answers: the plain text of `!AutoRefund`, and what `!getPostPaymentStatus` says
+//! about a refund.
 //!
-//! Refusals are told apart by their number alone. Texts differ between pages ("unrecognized",
-//! "unrecognised") and are kept for people.
+//! Refusals are distinguished by their code only. The texts differ between Sectigo's pages
+//! ("unrecognized", "unrecognised") and are kept for people.
 
 use crate::domain::outcome::{AccountSignal, Confirmation, DoubtReason, ErrorCategory, Lookup, Outcome, ProviderError};
 use crate::domain::validation::OrderState;
 use crate::http::client::HttpResponse;
 use crate::providers::redact::Redactor;
-use crate::providers::sectigo::status_wire::{PageReader, Reply};
+use crate::providers::sectigo::status_wire::{OrderStatusReply, PageReader};
 use crate::providers::text;
-
-/// Characters of a quotation: more than any documented word or message has.
-const MAX_QUOTE: usize = 200;
 
 /// The code of a refusal that does not say whether the order or the login is wrong.
 const FOREIGN_ORDER_OR_LOGIN: &str = "-16";
 
-/// What an answer to `!AutoRefund` means.
+/// Maximum length of a quotation, in characters: more than any documented value or message has.
+const MAX_QUOTE_CHARS: usize = 200;
+
+/// Interprets an answer to `!AutoRefund`.
 ///
-/// Documented: HTTP 200, and `0`, or a negative code and on the next line a message. Blanks after
-/// the code do not count.
-pub(crate) fn read_refund(answer: &HttpResponse, mask: &Redactor) -> Outcome {
+/// Documented: HTTP 200 and either `0`, or a negative code followed by a message on the next line.
+/// Blanks after the code are ignored.
+pub(crate) fn read_refund(answer: &HttpResponse, redactor: &Redactor) -> Outcome {
     if answer.status != 200 {
         let reason = if answer.status >= 500 { DoubtReason::ProviderServerError } else { DoubtReason::UnreadableReply };
         return Outcome::Unknown { reason, evidence: format!("HTTP {}", answer.status) };
     }
     let (line, rest) = first_line(&answer.body);
-    // The code is ASCII in every charset of the message.
+    // The code is ASCII in every charset that the message may use.
     let first = String::from_utf8_lossy(line);
-    let Some(code) = code_of(first.trim_ascii_end()) else {
-        return unreadable("the first line of the answer is not a code", &first, mask);
+    let Some(code) = parse_code(first.trim_ascii_end()) else {
+        return unreadable("the first line of the answer is not a code", &first, redactor);
     };
     let message = text::decode_damaged(rest, text::content_type(answer));
     let message = message.trim();
     if code == 0 {
-        // Of the bytes, and not of what a charset makes of them.
+        // Checks the bytes, not what a charset makes of them.
         if rest.trim_ascii().is_empty() {
             return Outcome::Refunded(Confirmation::default());
         }
-        // A documented success stands alone: further text may contradict it.
-        return unreadable("the answer is 0, and more", &format!("0 {message}"), mask);
+        // A documented success stands alone: more text may contradict it.
+        return unreadable("the answer is 0 with further text", &format!("0 {message}"), redactor);
     }
-    // A code alone may be the beginning of one that was cut off: "-1" of "-14", a definite no of an
-    // unknown.
+    // A code without a message may be cut off: "-1" may be the start of "-14", a definite refusal
+    // the start of an unknown outcome.
     if message.is_empty() {
-        return unreadable("a code without its message", &first, mask);
+        return unreadable("a code without its message", &first, redactor);
     }
     let error = |category| ProviderError {
         code: code.to_string(),
-        message: mask.text(message),
+        message: redactor.text(message),
         http_status: answer.status,
         category,
     };
@@ -62,9 +62,9 @@ pub(crate) fn read_refund(answer: &HttpResponse, mask: &Redactor) -> Outcome {
         -42 => Outcome::NotSent { error: error(ErrorCategory::LimitReached), retry_at: None },
         -14 => Outcome::Unknown {
             reason: DoubtReason::ProviderSaysUnknown,
-            evidence: format!("{code} {}", mask.text(message)),
+            evidence: format!("{code} {}", redactor.text(message)),
         },
-        _ => unreadable("a code that is not documented", &format!("{code} {message}"), mask),
+        _ => unreadable("a code that is not documented", &format!("{code} {message}"), redactor),
     }
 }
 
@@ -77,16 +77,16 @@ pub(crate) fn account_signal(outcome: &Outcome) -> AccountSignal {
     }
 }
 
-/// What `!getPostPaymentStatus` says of the refund of `order_number`: `Refunded` proves it, and
+/// What `!getPostPaymentStatus` says about the refund of `order_number`: `Refunded` proves it, and
 /// nothing disproves it.
 pub(crate) fn read_order_status(answer: &HttpResponse, order_number: &str, pages: &PageReader) -> Lookup {
     if answer.status != 200 {
-        return Lookup::unavailable(format!("HTTP {} and not an order's status", answer.status));
+        return Lookup::unavailable(format!("HTTP {} without an order's status", answer.status));
     }
     let page = match pages.read(answer) {
-        Ok(Reply::Page(answer)) => answer.page,
-        Ok(Reply::Error { code, message }) => {
-            // A wrong order number and a wrong login are answered alike.
+        Ok(OrderStatusReply::Page(answer)) => answer.page,
+        Ok(OrderStatusReply::Error { code, message }) => {
+            // A wrong order number and a wrong login get the same code.
             let signal = if matches!(code, -4 | -16) { AccountSignal::ForeignTarget } else { AccountSignal::Failure };
             return Lookup::Unavailable { evidence: format!("errorCode {code}: {message}"), signal };
         }
@@ -101,15 +101,15 @@ pub(crate) fn read_order_status(answer: &HttpResponse, order_number: &str, pages
             ..Confirmation::default()
         })),
         Some(other) => Lookup::not_found(format!("orderStatus is {}", quoted(other.text()))),
-        None => Lookup::unavailable("errorCode 0, and no orderStatus that can be read"),
+        None => Lookup::unavailable("errorCode 0 without a readable orderStatus"),
     }
 }
 
-/// Quotes a text exactly as it was sent: blanks and case may be all that distinguishes it from the
-/// documented one. A blank that is not a space looks like one, and is escaped.
-fn quoted(word: &str) -> String {
-    let mut quoted = String::with_capacity(word.len() + 2);
-    for character in word.chars().take(MAX_QUOTE) {
+/// Quotes a text exactly: blanks and case may be the only difference from the documented value.
+/// Blanks other than a space look like one, so they are escaped.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    for character in text.chars().take(MAX_QUOTE_CHARS) {
         if character.is_whitespace() && character != ' ' {
             quoted.extend(character.escape_unicode());
         } else {
@@ -119,40 +119,43 @@ fn quoted(word: &str) -> String {
     format!("\"{quoted}\"")
 }
 
-/// The first line without its end, and what follows it.
+/// The first line without its line end, and everything after it.
 fn first_line(body: &[u8]) -> (&[u8], &[u8]) {
     let mut parts = body.splitn(2, |byte| *byte == b'\n');
     (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
 }
 
-/// `-?[0-9]+` in its one spelling: "-018" and "00" are nobody's codes.
-fn code_of(line: &str) -> Option<i32> {
+/// Accepts `-?[0-9]+` in canonical form only: no provider code is written "-018" or "00".
+fn parse_code(line: &str) -> Option<i32> {
     line.parse::<i32>().ok().filter(|code| code.to_string() == line)
 }
 
-/// -18 is one number for every refusal: its text is a hint of which, and no more than a hint.
+/// -18 is the code of many refusals. Its text only hints at which.
 fn category_of(message: &str) -> ErrorCategory {
     let message = message.to_lowercase();
-    let says = |word: &str| message.contains(word);
-    if says("already") && says("refund") {
+    let contains = |word: &str| message.contains(word);
+    if contains("already") && contains("refund") {
         ErrorCategory::AlreadyRefunded
-    } else if says("period") || says("expired") {
+    } else if contains("period") || contains("expired") {
         ErrorCategory::RefundPeriodOver
-    } else if says("multi-domain") {
+    } else if contains("multi-domain") {
         ErrorCategory::NotEligible
     } else {
         ErrorCategory::Other
     }
 }
 
-fn unreadable(what: &str, seen: &str, mask: &Redactor) -> Outcome {
-    Outcome::Unknown { reason: DoubtReason::UnreadableReply, evidence: format!("{what}: {}", seen_in(seen, mask)) }
+fn unreadable(what: &str, text: &str, redactor: &Redactor) -> Outcome {
+    Outcome::Unknown {
+        reason: DoubtReason::UnreadableReply,
+        evidence: format!("{what}: {}", quote_redacted(text, redactor)),
+    }
 }
 
-/// As it was sent, up to a length that shows what it is.
-fn seen_in(seen: &str, mask: &Redactor) -> String {
-    // Masked before it is cut: half a secret is still a secret.
-    let shown: String = mask.exact_text(seen).chars().take(80).collect();
+/// The text as sent, cut to a length that shows what it is.
+fn quote_redacted(text: &str, redactor: &Redactor) -> String {
+    // Redacts before cutting: half a secret is still a secret.
+    let shown: String = redactor.exact_text(text).chars().take(80).collect();
     quoted(&shown)
 }
 
@@ -163,14 +166,14 @@ mod tests {
     use secrecy::SecretString;
 
     use super::*;
-    use crate::providers::testing::fixtures::{answer, outcome_word};
+    use crate::providers::testing::fixtures::{answer, outcome_summary};
 
-    fn mask() -> Redactor {
+    fn redactor() -> Redactor {
         Redactor::new("demo", &SecretString::from("c4nary-secret"))
     }
 
     fn read_status(status: u16, body: &[u8]) -> Lookup {
-        read_order_status(&answer(status, &[], body), "7", &PageReader::new(mask()))
+        read_order_status(&answer(status, &[], body), "7", &PageReader::new(redactor()))
     }
 
     #[rstest]
@@ -179,7 +182,7 @@ mod tests {
     #[case::refunded(b"0", AccountSignal::Healthy)]
     #[case::unreadable(b"<html>", AccountSignal::Failure)]
     fn an_attempt_says_something_about_the_account(#[case] body: &[u8], #[case] expected: AccountSignal) {
-        assert_eq!(account_signal(&read_refund(&answer(200, &[], body), &mask())), expected);
+        assert_eq!(account_signal(&read_refund(&answer(200, &[], body), &redactor())), expected);
     }
 
     #[rstest]
@@ -233,8 +236,8 @@ mod tests {
     #[case::sixteen_bit(b"\xFF\xFE0\x00", "unknown unreadable_reply")]
     #[case::latin_1_message(b"-18\nCommande d\xE9j\xE0 pay\xE9e", "refused -18 other")]
     #[case::zero_byte(b"0\0", "unknown unreadable_reply")]
-    fn every_answer_means_one_thing(#[case] body: &[u8], #[case] expected: &str) {
-        assert_eq!(outcome_word(&read_refund(&answer(200, &[], body), &mask())), expected);
+    fn every_answer_has_one_meaning(#[case] body: &[u8], #[case] expected: &str) {
+        assert_eq!(outcome_summary(&read_refund(&answer(200, &[], body), &redactor())), expected);
     }
 
     #[rstest]
@@ -248,21 +251,21 @@ mod tests {
     #[case(429, "unknown unreadable_reply")]
     fn another_http_status_proves_nothing(#[case] status: u16, #[case] expected: &str) {
         for body in [b"0".as_slice(), b"-18\nno", b""] {
-            assert_eq!(outcome_word(&read_refund(&answer(status, &[], body), &mask())), expected);
+            assert_eq!(outcome_summary(&read_refund(&answer(status, &[], body), &redactor())), expected);
         }
     }
 
     #[test]
-    fn the_providers_words_are_kept_without_the_password() {
+    fn the_providers_text_is_kept_without_the_password() {
         let body = b"-4\r\nThe value 'c4nary-secret' of the 'loginPassword' argument is invalid!\r\n";
-        let Outcome::Refused { error, items } = read_refund(&answer(200, &[], body), &mask()) else {
+        let Outcome::Refused { error, items } = read_refund(&answer(200, &[], body), &redactor()) else {
             panic!("no refusal")
         };
         assert_eq!(error.code, "-4");
         assert_eq!(error.message, "The value '***' of the 'loginPassword' argument is invalid!");
         assert_eq!(error.http_status, 200);
         assert_eq!(items, []);
-        let echo = read_refund(&answer(200, &[], b"loginPassword=c4nary-secret"), &mask());
+        let echo = read_refund(&answer(200, &[], b"loginPassword=c4nary-secret"), &redactor());
         assert!(!format!("{echo:?}").contains("c4nary"), "{echo:?}");
     }
 
@@ -291,7 +294,7 @@ mod tests {
         "{\"errorCode\":0,\"data\":{\"orderNumber\":\"7\",\"orderStatus\":\"Refunded\u{a0}\"}}",
         "not_found orderStatus is \"Refunded\\u{a0}\""
     )]
-    #[case::what_is_not_seen(
+    #[case::invisible_character(
         "{\"errorCode\":0,\"data\":{\"orderNumber\":\"7\",\"orderStatus\":\"Refund\u{ad}ed\"}}",
         "not_found orderStatus is \"Refund\\u{ad}ed\""
     )]
@@ -302,11 +305,11 @@ mod tests {
     )]
     #[case::status_in_a_list(
         "{\"errorCode\":0,\"data\":{\"orderNumber\":\"7\",\"orderStatus\":[\"Refunded\"]}}",
-        "unavailable errorCode 0, and no orderStatus that can be read"
+        "unavailable errorCode 0 without a readable orderStatus"
     )]
     #[case::two_statuses(
         "{\"errorCode\":0,\"data\":{\"orderNumber\":\"7\",\"orderStatus\":\"Refunded\",\"orderStatus\":\"Processed\"}}",
-        "unavailable errorCode 0, and no orderStatus that can be read"
+        "unavailable errorCode 0 without a readable orderStatus"
     )]
     #[case::two_orders(
         "{\"errorCode\":0,\"data\":{\"orderNumber\":\"7\",\"orderNumber\":\"8\",\"orderStatus\":\"Refunded\"}}",
@@ -326,7 +329,7 @@ mod tests {
     )]
     #[case::no_status(
         "{\"errorCode\":0,\"data\":{\"orderNumber\":\"7\"}}",
-        "unavailable errorCode 0, and no orderStatus that can be read"
+        "unavailable errorCode 0 without a readable orderStatus"
     )]
     #[case::no_data("{\"errorCode\":0}", "unavailable the answer is not an order's status: data is missing")]
     #[case::refused(
@@ -343,52 +346,52 @@ mod tests {
     )]
     #[case::twice(
         "{\"errorCode\":0,\"errorCode\":-1}",
-        "unavailable the answer is not an order's status: errorCode is there twice"
+        "unavailable the answer is not an order's status: errorCode occurs twice"
     )]
     #[case::newline_text(
         "-16\nPermission denied!",
-        "unavailable the answer is not an order's status: the body is not JSON, at line 2 column 1"
+        "unavailable the answer is not an order's status: the body is not JSON at line 2 column 1"
     )]
     #[case::html(
         "<html></html>",
-        "unavailable the answer is not an order's status: the body is not JSON, at line 1 column 1"
+        "unavailable the answer is not an order's status: the body is not JSON at line 1 column 1"
     )]
     #[case::empty("", "unavailable the answer is not an order's status: the body is empty")]
     #[case::cut_off(
         "{\"errorCode\":0,\"data\":{\"orderNumber\":\"7\",\"orderStatus\":\"Refunded\"}",
-        "unavailable the answer is not an order's status: the body ends in the middle, at line 1 column 66"
+        "unavailable the answer is not an order's status: the body is cut off at line 1 column 66"
     )]
     #[case::array_for_object(
         "{\"errorCode\":0,\"data\":[\"7\",\"Refunded\"]}",
         "unavailable the answer is not an order's status: data must be an object and is an array"
     )]
-    fn only_the_word_refunded_proves_it(#[case] body: &str, #[case] expected: &str) {
-        let word = match read_status(200, body.as_bytes()) {
+    fn only_the_status_refunded_proves_a_refund(#[case] body: &str, #[case] expected: &str) {
+        let summary = match read_status(200, body.as_bytes()) {
             Lookup::Found(outcome) => {
-                assert_eq!(outcome_word(&outcome), "refunded");
+                assert_eq!(outcome_summary(&outcome), "refunded");
                 "found".to_owned()
             }
             Lookup::NotFound { evidence, .. } => format!("not_found {evidence}"),
             Lookup::Unavailable { evidence, .. } => format!("unavailable {evidence}"),
         };
-        assert_eq!(word, expected);
+        assert_eq!(summary, expected);
     }
 
     proptest! {
         #[test]
-        fn no_change_to_another_answer_is_a_yes(whole in other_answers(), change in change(), status in statuses()) {
+        fn no_change_to_another_answer_makes_a_success(whole in other_answers(), change in change(), status in statuses()) {
             let body = change.made_to(whole);
-            // The change may make it the documented yes, and nothing else may pass for one.
+            // The change may produce the documented success; nothing else may pass for one.
             let is_documented_yes = status == 200 && body.trim_ascii_end() == b"0";
-            let outcome = read_refund(&answer(status, &[], &body), &mask());
+            let outcome = read_refund(&answer(status, &[], &body), &redactor());
             let is_yes = matches!(outcome, Outcome::Refunded(_) | Outcome::Accepted(_));
             prop_assert_eq!(is_yes, is_documented_yes, "{:?}", outcome);
         }
 
         #[test]
-        fn a_yes_stands_alone(more in "[ -~\n\r\t\u{a0}\u{feff}]{1,12}", status in statuses()) {
+        fn a_success_stands_alone(more in "[ -~\n\r\t\u{a0}\u{feff}]{1,12}", status in statuses()) {
             for body in [format!("0{more}"), format!("0\n{more}"), format!("{more}0")] {
-                let outcome = read_refund(&answer(status, &[], body.as_bytes()), &mask());
+                let outcome = read_refund(&answer(status, &[], body.as_bytes()), &redactor());
                 let is_alone = status == 200 && body.trim_ascii_end() == "0";
                 prop_assert_eq!(matches!(outcome, Outcome::Refunded(_)), is_alone, "{:?}", outcome);
             }
@@ -408,11 +411,11 @@ mod tests {
             );
             let body = change.made_to(whole.as_bytes());
             if let Lookup::Found(outcome) = read_status(status, &body) {
-                prop_assert_eq!((status, outcome_word(&outcome)), (200, "refunded".to_owned()));
-                // Whatever the change was: a reader that is not ours finds in it what a proof is
-                // made of.
-                // A byte that is no text costs a page nothing where it decides nothing, nor does a
-                // byte order mark.
+                prop_assert_eq!((status, outcome_summary(&outcome)), (200, "refunded".to_owned()));
+                // Whatever the change was, an independent JSON reader finds in the body everything
+                // that a proof needs.
+                // The page reader ignores a byte order mark, and bytes that do not fit the charset
+                // where they decide nothing.
                 let text = String::from_utf8_lossy(&body);
                 let read: serde_json::Value = serde_json::from_str(text.trim_start_matches('\u{feff}')).unwrap();
                 prop_assert_eq!(&read["data"]["orderStatus"], "Refunded");
@@ -423,14 +426,14 @@ mod tests {
         }
 
         #[test]
-        fn an_answer_cut_off_anywhere_is_never_another_answer(cut in 0..28_usize) {
+        fn a_truncated_answer_is_never_another_answer(cut in 0..28_usize) {
             let whole = b"-14\nAn unknown error occurred!";
             let body = whole.get(..cut).unwrap_or(whole);
-            prop_assert!(outcome_word(&read_refund(&answer(200, &[], body), &mask())).starts_with("unknown"));
+            prop_assert!(outcome_summary(&read_refund(&answer(200, &[], body), &redactor())).starts_with("unknown"));
         }
     }
 
-    /// Documented answers to `!AutoRefund` that are no yes, and some in which a 0 stands.
+    /// Documented answers to `!AutoRefund` that are not a success, and some that contain a 0.
     fn other_answers() -> impl Strategy<Value = &'static [u8]> {
         prop::sample::select(vec![
             b"-18\nThis order has already been refunded".as_slice(),
@@ -450,7 +453,7 @@ mod tests {
         prop_oneof![3 => Just(200_u16), 1 => 100..600_u16]
     }
 
-    /// What a wire, a proxy or a careless server does to an answer.
+    /// What a network, a proxy or a careless server can do to an answer.
     #[derive(Debug, Clone)]
     enum Change {
         None,

@@ -1,4 +1,4 @@
-//! For tests: what an adapter is given, and its answers in one line, so that a table can name them.
+//! Sample accounts, intents and answers for the adapters' tests, and mutations of answers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,17 +18,17 @@ use crate::domain::refund::{Intent, Refund};
 use crate::domain::target::Target;
 use crate::http::client::{HttpClient, HttpResponse, HttpSettings};
 use crate::providers::testing::scripted_server::ScriptedServer;
-use crate::providers::{Account, AccountSettings, ProviderSettings, Turns};
+use crate::providers::{Account, AccountSettings, ProviderSettings, RequestLimiter};
 use crate::telemetry::metrics::Metrics;
 
-/// The moment at which all of it happens: 2026-03-04T05:06:40Z.
+/// The clock of all these tests: 2026-03-04T05:06:40Z.
 pub(crate) const NOW: Timestamp = Timestamp::from_seconds(1_772_600_800);
 
-/// An account at `peer`, with short timeouts.
-pub(crate) fn account(peer: &ScriptedServer, login: ProviderSettings) -> Account {
+/// An account at `server`, with short timeouts.
+pub(crate) fn account(server: &ScriptedServer, login: ProviderSettings) -> Account {
     let settings = AccountSettings {
         name: AccountName::parse("main").unwrap(),
-        endpoint: peer.endpoint().parse().unwrap(),
+        endpoint: server.endpoint().parse().unwrap(),
         currency: Currency::parse("USD").unwrap(),
         ca_file: None,
         connect_timeout: Duration::from_millis(400),
@@ -47,10 +47,10 @@ pub(crate) fn account(peer: &ScriptedServer, login: ProviderSettings) -> Account
         .unwrap()
 }
 
-/// A client of `peer`, as [`account`] has one.
-pub(crate) fn http_of(peer: &ScriptedServer) -> HttpClient {
+/// An HTTP client for `server`, with the timeouts of [`account`].
+pub(crate) fn http_of(server: &ScriptedServer) -> HttpClient {
     let settings = HttpSettings {
-        endpoint: &peer.endpoint().parse().unwrap(),
+        endpoint: &server.endpoint().parse().unwrap(),
         ca_file: None,
         connect_timeout: Duration::from_millis(400),
         total_timeout: Duration::from_secs(5),
@@ -59,12 +59,12 @@ pub(crate) fn http_of(peer: &ScriptedServer) -> HttpClient {
     HttpClient::new(&settings).map_err(|error| error.to_string()).unwrap()
 }
 
-/// A pace that holds nothing back.
+/// A limiter that never waits.
 pub(crate) struct Unpaced;
 
 #[async_trait]
-impl Turns for Unpaced {
-    async fn turn(&self) {}
+impl RequestLimiter for Unpaced {
+    async fn acquire(&self) {}
 }
 
 pub(crate) fn intent(id: &str, target: Target) -> Intent {
@@ -88,8 +88,9 @@ pub(crate) fn answer(status: u16, headers: &[(&'static str, &'static str)], body
     HttpResponse { status, headers, body: Bytes::copy_from_slice(body) }
 }
 
-/// `refused -18 other`, `unknown timeout`, `refunded 12.99 USD (partly) (replayed)`.
-pub(crate) fn outcome_word(outcome: &Outcome) -> String {
+/// One line for a table of expectations: `refused -18 other`, `unknown timeout`, `refunded 12.99
+/// USD (partly) (replayed)`.
+pub(crate) fn outcome_summary(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Refunded(yes) => {
             let amount = yes.amount.map(|amount| format!(" {amount}")).unwrap_or_default();
@@ -108,19 +109,19 @@ pub(crate) fn outcome_word(outcome: &Outcome) -> String {
     }
 }
 
-/// What goes wrong on the way, or at a hostile peer: one change of a real answer. Places are
-/// counted modulo its length.
+/// One change of a real answer, as a broken network or a hostile server makes it. Positions are
+/// taken modulo the answer's length.
 #[derive(Debug, Clone)]
 pub(crate) enum Mutation {
     Delete { at: usize, length: usize },
     Double { at: usize, length: usize },
     Replace { at: usize, with: u8 },
     Insert { at: usize, text: &'static str },
-    HttpOutcome { at: usize, other: usize, length: usize },
+    Swap { at: usize, other: usize, length: usize },
     CutOff { at: usize },
 }
 
-/// A few changes of a real answer.
+/// Up to four mutations.
 pub(crate) fn mutations() -> impl Strategy<Value = Vec<Mutation>> {
     let place = || 0..2_000_usize;
     let text = proptest::sample::select(vec![
@@ -132,14 +133,14 @@ pub(crate) fn mutations() -> impl Strategy<Value = Vec<Mutation>> {
         (place(), 1..120_usize).prop_map(|(at, length)| Mutation::Double { at, length }),
         (place(), any::<u8>()).prop_map(|(at, with)| Mutation::Replace { at, with }),
         (place(), text).prop_map(|(at, text)| Mutation::Insert { at, text }),
-        (place(), place(), 1..40_usize).prop_map(|(at, other, length)| Mutation::HttpOutcome { at, other, length }),
+        (place(), place(), 1..40_usize).prop_map(|(at, other, length)| Mutation::Swap { at, other, length }),
         place().prop_map(|at| Mutation::CutOff { at }),
     ];
     proptest::collection::vec(one, 0..5)
 }
 
-/// The answer after all of them.
-pub(crate) fn mutated(answer: &[u8], mutations: &[Mutation]) -> Vec<u8> {
+/// The answer after all mutations.
+pub(crate) fn apply_mutations(answer: &[u8], mutations: &[Mutation]) -> Vec<u8> {
     let mut bytes = answer.to_vec();
     for mutation in mutations.iter().cloned() {
         let length_of = bytes.len();
@@ -155,7 +156,7 @@ pub(crate) fn mutated(answer: &[u8], mutations: &[Mutation]) -> Vec<u8> {
             }
             Mutation::Replace { at, with } => bytes[at % length_of] = with,
             Mutation::Insert { at, text } => drop(bytes.splice(at % length_of..at % length_of, text.bytes())),
-            Mutation::HttpOutcome { at, other, length } => {
+            Mutation::Swap { at, other, length } => {
                 for offset in 0..length {
                     bytes.swap((at + offset) % length_of, (other + offset) % length_of);
                 }

@@ -1,4 +1,5 @@
-//! What the adapters' tests share: a server that answers as a script says, and sample refunds.
+//! Test support of the adapters.
 
 pub(crate) mod fixtures;
+pub(crate) mod log_capture;
 pub(crate) mod scripted_server;

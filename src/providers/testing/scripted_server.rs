@@ -1,5 +1,4 @@
-//! For tests: a peer on loopback that says exactly the bytes that it is told to, and remembers what
-//! it was asked.
+//! A server on loopback that sends exactly the scripted bytes and records the requests.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -9,42 +8,43 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// What the peer does once it has read a request.
+/// What the server does after it has read a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Script {
-    /// Says this, and goes on listening on the connection if it says a length, else closes it.
-    Say(&'static str),
-    /// Says this and holds the connection open.
-    SayAndHold(&'static str),
-    /// Sends the answer of the first of these prefixes that the request begins with, or else closes
-    /// the connection.
+    /// Sends these bytes. Keeps the connection open if they are a complete answer with a length,
+    /// else closes it.
+    Send(&'static str),
+    /// Sends these bytes and keeps the connection open.
+    SendAndHold(&'static str),
+    /// Sends the answer of the first prefix that the request begins with, or else closes the
+    /// connection.
     ByPath(&'static [(&'static str, &'static str)]),
     /// Closes the connection.
     Close,
-    /// Holds the connection open.
-    Silence,
+    /// Sends nothing and keeps the connection open.
+    Hang,
     /// Sends ten mebibytes.
     Flood {
-        /// Whether a Content-Length announces it.
+        /// Whether a Content-Length announces them.
         claim_length: bool,
     },
 }
 
-/// The peer; its task ends with it.
+/// The server. Its task ends when this is dropped.
 pub(crate) struct ScriptedServer {
     address: SocketAddr,
-    seen: Arc<Mutex<Seen>>,
+    log: Arc<Mutex<ServerLog>>,
     task: JoinHandle<()>,
 }
 
 #[derive(Default)]
-struct Seen {
+struct ServerLog {
     connections: usize,
     requests: Vec<String>,
 }
 
 impl ScriptedServer {
-    /// Reads each request whole, then follows the script.
+    /// Reads each request completely, then follows the script.
     pub(crate) async fn start(script: Script) -> Self {
         Self::listen(script, true).await
     }
@@ -57,15 +57,15 @@ impl ScriptedServer {
     async fn listen(script: Script, whole: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let seen = Arc::new(Mutex::new(Seen::default()));
-        let record = seen.clone();
+        let log = Arc::new(Mutex::new(ServerLog::default()));
+        let task_log = log.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                record.lock().unwrap().connections += 1;
-                tokio::spawn(converse(stream, script, whole, record.clone()));
+                task_log.lock().unwrap().connections += 1;
+                tokio::spawn(converse(stream, script, whole, task_log.clone()));
             }
         });
-        Self { address, seen, task }
+        Self { address, log, task }
     }
 
     pub(crate) fn endpoint(&self) -> String {
@@ -73,15 +73,15 @@ impl ScriptedServer {
     }
 
     pub(crate) fn connections(&self) -> usize {
-        self.seen.lock().unwrap().connections
+        self.log.lock().unwrap().connections
     }
 
-    /// Heads and bodies as they came.
+    /// Heads and bodies as received.
     pub(crate) fn requests(&self) -> Vec<String> {
-        self.seen.lock().unwrap().requests.clone()
+        self.log.lock().unwrap().requests.clone()
     }
 
-    /// Stops listening; the address is then one that refuses.
+    /// Stops listening. Returns the endpoint, which now refuses connections.
     pub(crate) async fn stopped(mut self) -> String {
         self.task.abort();
         let _ = (&mut self.task).await;
@@ -95,32 +95,32 @@ impl Drop for ScriptedServer {
     }
 }
 
-async fn converse(mut stream: TcpStream, script: Script, whole: bool, seen: Arc<Mutex<Seen>>) {
+async fn converse(mut stream: TcpStream, script: Script, whole: bool, log: Arc<Mutex<ServerLog>>) {
     loop {
         let Some(request) = request_of(&mut stream, whole).await else { return };
         let script = match script {
             Script::ByPath(answers) => {
                 let answer = answers.iter().find(|(head, _)| request.starts_with(head));
-                answer.map_or(Script::Close, |(_, text)| Script::Say(text))
+                answer.map_or(Script::Close, |(_, text)| Script::Send(text))
             }
             other => other,
         };
-        seen.lock().unwrap().requests.push(request);
+        log.lock().unwrap().requests.push(request);
         match script {
-            Script::Say(text) => {
+            Script::Send(text) => {
                 let _ = stream.write_all(text.as_bytes()).await;
                 if !is_complete(text) {
                     let _ = stream.shutdown().await;
                     return;
                 }
             }
-            Script::SayAndHold(text) => {
+            Script::SendAndHold(text) => {
                 let _ = stream.write_all(text.as_bytes()).await;
                 tokio::time::sleep(Duration::from_secs(60)).await;
                 return;
             }
             Script::Close | Script::ByPath(_) => return,
-            Script::Silence => {
+            Script::Hang => {
                 tokio::time::sleep(Duration::from_secs(60)).await;
                 return;
             }
@@ -138,7 +138,7 @@ async fn converse(mut stream: TcpStream, script: Script, whole: bool, seen: Arc<
     }
 }
 
-/// Whether the text is an answer with its whole body, so that the connection can be used again.
+/// Whether the text is an answer with its complete body, so that the connection can be reused.
 fn is_complete(text: &str) -> bool {
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
     let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));

@@ -1,4 +1,4 @@
-//! What a person's decision, a move to another place and a late correction change, field by field.
+//! What an operator resolution, a reassignment and a late correction change, field by field.
 
 use super::*;
 
@@ -22,7 +22,7 @@ fn apply_all(refund: Refund, events: &[Event]) -> Refund {
     (1..).zip(events).fold(refund, |refund, (second, event)| refund.apply(event, at(second)).unwrap())
 }
 
-/// Two items of one order, of which a lookup has seen the first given back.
+/// Two items of one order; a lookup has seen the first refunded.
 fn half_seen() -> Refund {
     let seen =
         ItemResult { refunded_amount: Some(usd(700)), message: "done".into(), ..item("1", ItemState::Succeeded, true) };
@@ -51,7 +51,7 @@ fn shown(refund: &Refund) -> Vec<(&str, ItemState, Option<i64>)> {
 
 const GIVEN: ItemState = ItemState::Succeeded;
 const KEPT: ItemState = ItemState::Failed;
-/// An item that came with the others is the provider's to tell of.
+/// Only the provider can report on an item that was refunded along with the others.
 const ATTACHED: (&str, ItemState, Option<i64>) = ("3", GIVEN, None);
 
 #[rstest]
@@ -79,7 +79,7 @@ const ATTACHED: (&str, ItemState, Option<i64>) = ("3", GIVEN, None);
     Some(1_000), vec![], State::Succeeded,
     vec![("1", GIVEN, Some(700)), ATTACHED, ("2", GIVEN, None)], Some(1_000), &["item:1", "item:2"]
 )]
-fn a_person_says_what_became_of_each_item(
+fn a_resolution_sets_the_result_of_each_item(
     #[case] amount: Option<i64>,
     #[case] items: Vec<ItemResolution>,
     #[case] state: State,
@@ -94,11 +94,11 @@ fn a_person_says_what_became_of_each_item(
     assert_eq!(after.refunded_amount.map(|amount| amount.minor_units), total);
     assert_eq!(held(&after), holds);
     let note = event.note(&after);
-    assert_eq!(note.contains("of the items only"), state == State::PartiallySucceeded, "{note}");
+    assert_eq!(note.contains("only the items"), state == State::PartiallySucceeded, "{note}");
 }
 
 #[test]
-fn what_a_person_found_not_refunded_has_no_item_given_back() {
+fn a_refund_resolved_as_not_refunded_has_no_refunded_item() {
     let event = Event::Resolved(Decided {
         take_over: true,
         reserve_until: Some(at(600)),
@@ -115,17 +115,17 @@ fn what_a_person_found_not_refunded_has_no_item_given_back() {
     }
 }
 
-/// A person with proof decides before the gateway has finished, but sends nothing meanwhile.
+/// An operator with proof resolves before the gateway has finished, but nothing is sent meanwhile.
 #[rstest]
 #[case(Resolution::Refunded { amount: None, items: Vec::new() }, Some(State::Succeeded))]
 #[case(Resolution::NotRefunded, Some(State::Failed))]
 #[case(Resolution::SendAgain, None)]
-fn a_decision_before_its_time_is_a_take_over(#[case] resolution: Resolution, #[case] taken_over: Option<State>) {
+fn an_early_resolution_needs_take_over(#[case] resolution: Resolution, #[case] taken_over: Option<State>) {
     let in_time = Event::Resolved(Decided::new(resolution.clone(), "ticket 7"));
     let submitted =
         apply_all(refund(), &[Event::Dispatched { credential: None }, Event::Accepted(Acceptance::default())]);
     for refund in [in_doubt(), submitted] {
-        assert!(refund.apply(&in_time, at(9)).is_err(), "not without the word");
+        assert!(refund.apply(&in_time, at(9)).is_err(), "not without take_over");
         let after = refund.apply(&decided(resolution.clone()), at(9)).map(|after| after.state);
         assert_eq!(after.ok(), taken_over);
     }
@@ -135,9 +135,9 @@ fn a_decision_before_its_time_is_a_take_over(#[case] resolution: Resolution, #[c
     }
 }
 
-/// The first attempt may have paid after all: whatever was known of it is in doubt again.
+/// The first attempt may have paid after all, so its outcome is in doubt again.
 #[test]
-fn what_is_sent_again_by_a_person_begins_anew() {
+fn a_resolution_to_send_again_resets_the_outcome() {
     let forgotten = apply_all(
         refund(),
         &[
@@ -159,7 +159,7 @@ fn what_is_sent_again_by_a_person_begins_anew() {
 #[case::another_host("https://other.example", "login", true)]
 #[case::another_login("https://provider.example", "another", true)]
 #[case::another_name("https://provider.example", "login", false)]
-fn a_move_is_remembered_with_what_was_attempted_before_it(
+fn a_reassignment_records_whether_an_attempt_was_made_elsewhere(
     #[case] endpoint: &str,
     #[case] login: &str,
     #[case] is_elsewhere: bool,
@@ -187,7 +187,7 @@ fn a_move_is_remembered_with_what_was_attempted_before_it(
         assert_eq!(after.attempted_elsewhere, is_elsewhere && was_attempted, "from {}", before.state);
         let since = if after.attempted_elsewhere { Some(at(100)) } else { before.last_dispatch_time };
         assert_eq!(after.settling_since(), since);
-        // Back where it was: that a key counts again is documented nowhere either.
+        // Moved back: no provider documents that a key counts again.
         let back = Event::Reassigned { account: account.clone(), place: place(), evidence: "back".into() };
         let back = after.apply(&back, at(200)).unwrap();
         assert_eq!(back.attempted_elsewhere, after.attempted_elsewhere);
@@ -196,7 +196,7 @@ fn a_move_is_remembered_with_what_was_attempted_before_it(
 }
 
 #[test]
-fn a_correction_changes_what_was_paid_and_not_the_state() {
+fn a_correction_changes_the_amount_and_not_the_state() {
     let no = Event::Resolved(Decided {
         take_over: true,
         reserve_until: Some(at(600)),
@@ -217,17 +217,17 @@ fn a_correction_changes_what_was_paid_and_not_the_state() {
     assert_eq!((after.corrected_time, after.caution_until), (Some(at(1_000)), Some(at(2_000))));
     assert_eq!((after.provider_status.as_deref(), after.refunded_amount), (Some("refunded"), Some(usd(700))));
     assert_eq!(shown(&after), [("1", GIVEN, None), ("2", KEPT, None)]);
-    // It holds its whole target again, for good: in part or not, it is FAILED to those who ask.
+    // It reserves its whole target again for good. In part or not, callers see FAILED.
     assert!(after.reservations().iter().any(|one| one.key == "item:1" && one.until.is_none()));
     assert_eq!(after.similarity_window().until, at(2_000));
-    assert!(!after.is_followed(at(1_001)), "there is nothing more to wait for");
+    assert!(!after.is_followed(at(1_001)), "no further lookups");
     assert!(after.apply(&event, at(1_100)).is_err(), "once");
     assert!(event.note(&after).contains("after all"));
 }
 
-/// What was never followed is over: no late answer changes it.
+/// A refund that was never followed is final: no late answer changes it.
 #[test]
-fn what_failed_for_good_takes_no_further_word() {
+fn a_refund_that_is_not_followed_takes_no_correction() {
     let refused = Event::Refused { error: error(200), items: Vec::new(), follow_until: None };
     let failed = [
         apply_all(refund(), &[Event::Expired]),
@@ -243,7 +243,7 @@ fn what_failed_for_good_takes_no_further_word() {
     }
 }
 
-/// For a day, and where it failed only for as long as it may have an effect after all.
+/// For a day; a failed refund only as long as it may still have an effect.
 #[rstest]
 #[case(&[], 86_400)]
 #[case(&[Event::Dispatched { credential: None }, Event::Interrupted], 86_400)]
@@ -257,13 +257,13 @@ fn what_failed_for_good_takes_no_further_word() {
     ],
     5_000
 )]
-fn a_refund_looks_like_another_for_a_time(#[case] events: &[Event], #[case] seconds: i64) {
+fn a_refund_has_similar_refunds_for_a_time(#[case] events: &[Event], #[case] seconds: i64) {
     let window = apply_all(refund(), events).similarity_window();
     assert_eq!((window.until, window.firm_until), (at(seconds), None));
 }
 
 #[test]
-fn a_remark_without_words_is_none() {
+fn an_empty_remark_is_none() {
     let submitted = |note: &str| {
         let taken =
             Acceptance { status: Some("Submitted".into()), status_note: Some(note.into()), ..Acceptance::default() };
@@ -279,9 +279,9 @@ fn a_remark_without_words_is_none() {
     assert_eq!(submitted("soon").apply(&Event::Checked(seen), at(9)).unwrap().provider_status_note, None);
 }
 
-/// A person decides on what they have seen, and on nothing else.
+/// An operator resolves exactly the version that they have seen.
 #[test]
-fn every_event_gives_another_etag() {
+fn every_event_changes_the_etag() {
     let absent = Event::Checked(Observation::new("no record", RecordSeen::Absent));
     let mut etags: Vec<String> = [refund(), in_doubt(), in_review()].iter().map(Refund::etag).collect();
     etags.push(in_review().apply(&absent, at(5)).unwrap().etag());
@@ -289,7 +289,7 @@ fn every_event_gives_another_etag() {
     assert_eq!(etags, ["3b9aca00-1", "3b9aca00-3", "3b9aca00-4", "3b9aca00-5", "3baa0c40-1"]);
 }
 
-/// A schedule is no part of the state: what is lost with it is found again.
+/// The schedule is not part of the state: what is lost with it is found again.
 #[test]
 fn an_unanswered_lookup_is_remembered_until_the_next_event() {
     let checked = |record| Event::Checked(Observation::new("looked", record));

@@ -13,7 +13,7 @@ async fn every_state_takes_the_events_of_the_table_and_no_other() {
             let refund = bench.refund_in(from, &id).await;
             let lines = bench.count("SELECT count(*) FROM events");
             let answer = bench.record(&refund, std::slice::from_ref(&event)).await;
-            match refund.apply(&event, NOW).and_then(|_| state::next(from, &event)) {
+            match refund.apply(&event, NOW).and_then(|_| state::transition(from, &event)) {
                 Ok(to) => {
                     let after = refund.apply(&event, NOW.saturating_add(Duration::from_secs(1))).unwrap();
                     assert_eq!(after.state, to);

@@ -4,7 +4,7 @@ use secrecy::SecretString;
 
 use super::*;
 use crate::domain::target::{DebitsuccessFields, Target};
-use crate::providers::testing::fixtures::{self, answer, mutated, mutations, outcome_word};
+use crate::providers::testing::fixtures::{self, answer, apply_mutations, mutations, outcome_summary};
 
 fn target() -> DebitsuccessTarget {
     DebitsuccessTarget::new(DebitsuccessFields {
@@ -17,24 +17,24 @@ fn target() -> DebitsuccessTarget {
     .unwrap()
 }
 
-fn mask() -> Redactor {
+fn redactor() -> Redactor {
     Redactor::new("demo", &SecretString::from("c4nary-secret"))
 }
 
-const NAMES: Names<'static> = Names { service_namespace: "http://tempuri.org/", data_namespace: "DATA-NS" };
+const NAMES: Namespaces<'static> = Namespaces { service_namespace: "http://tempuri.org/", data_namespace: "DATA-NS" };
 
 fn read(status: u16, body: &[u8]) -> Outcome {
-    read_refund(&answer(status, &[], body), &RefundId::parse("r-1").unwrap(), NAMES, &mask())
+    read_refund(&answer(status, &[], body), &RefundId::parse("r-1").unwrap(), NAMES, &redactor())
 }
 
-fn look(status: u16, body: &[u8]) -> Lookup {
+fn lookup(status: u16, body: &[u8]) -> Lookup {
     let refund = fixtures::refund("r-1", Target::Debitsuccess(target()));
-    read_status(&answer(status, &[], body), &refund, &target(), NAMES, &mask())
+    read_status(&answer(status, &[], body), &refund, &target(), NAMES, &redactor())
 }
 
-fn look_word(lookup: &Lookup) -> String {
+fn lookup_summary(lookup: &Lookup) -> String {
     match lookup {
-        Lookup::Found(outcome) => format!("found {}", outcome_word(outcome)),
+        Lookup::Found(outcome) => format!("found {}", outcome_summary(outcome)),
         Lookup::NotFound { evidence, .. } => format!("not_found {evidence}"),
         Lookup::Unavailable { evidence, .. } => format!("unavailable {evidence}"),
     }
@@ -49,31 +49,31 @@ fn envelope(operation: &str, inner: &str) -> String {
     )
 }
 
-/// `Error 08 No record`, one after the other.
+/// Notes from `Error 08 No record`.
 fn notes(notes: &[&str]) -> String {
     let notes: Vec<String> = notes
         .iter()
         .map(|note| {
-            let mut words = note.splitn(3, ' ');
-            let (kind, code, text) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap_or("text"));
+            let mut parts = note.splitn(3, ' ');
+            let (kind, code, text) = (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap_or("text"));
             format!("<a:ResponseMessageNote><a:Code>{code}</a:Code><a:Note>{text}</a:Note><a:NoteType>{kind}</a:NoteType></a:ResponseMessageNote>")
         })
         .collect();
     format!("<a:ResponseNotes>{}</a:ResponseNotes>", notes.concat())
 }
 
-fn reply(status: &str, said: &[&str], identifier: &str) -> String {
+fn reply(status: &str, notes_given: &[&str], identifier: &str) -> String {
     let inner = format!(
         "<a:DateCreated>2022-05-10T14:03:22.1234567+12:00</a:DateCreated><a:Id>guid</a:Id>{}<a:Status>{status}</a:Status>\
          <a:ExternalRefundIdentifier>{identifier}</a:ExternalRefundIdentifier><a:RefundRequestNumber>1001</a:RefundRequestNumber>",
-        notes(said)
+        notes(notes_given)
     );
     envelope("InitiateRefund", &inner)
 }
 
 #[rstest]
 #[case::taken("Succeed", &["Info 00 Success"], "r-1", "accepted Submitted #1001")]
-#[case::other_word("Success", &["Info 00 Success"], "r-1", "accepted Submitted #1001")]
+#[case::success_spelled_differently("Success", &["Info 00 Success"], "r-1", "accepted Submitted #1001")]
 #[case::no_notes("Succeed", &[], "r-1", "accepted Submitted #1001")]
 #[case::warned("Succeed", &["Info 00 Success", "Warning 14021 Decimal field 'Amount' contains more"], "r-1", "accepted Submitted #1001")]
 #[case::warned_of_anything("Succeed", &["Warning 99999 odd"], "r-1", "accepted Submitted #1001")]
@@ -114,13 +114,13 @@ fn reply(status: &str, said: &[&str], identifier: &str) -> String {
 #[case::status_in_another_case("SUCCEED", &["Info 00 Success"], "r-1", "unknown unreadable_reply")]
 #[case::foreign_note_type("Succeed", &["Fatal 00 Success"], "r-1", "unknown unreadable_reply")]
 #[case::foreign_note_type_of_a_failure("Failed", &["Fatal 13040 x", "Error 13040 x"], "r-1", "unknown unreadable_reply")]
-fn every_answer_means_one_thing(
+fn every_answer_has_one_meaning(
     #[case] status: &str,
-    #[case] said: &[&str],
+    #[case] notes_given: &[&str],
     #[case] identifier: &str,
     #[case] expected: &str,
 ) {
-    assert_eq!(outcome_word(&read(200, reply(status, said, identifier).as_bytes())), expected);
+    assert_eq!(outcome_summary(&read(200, reply(status, notes_given, identifier).as_bytes())), expected);
 }
 
 #[rstest]
@@ -153,16 +153,15 @@ fn every_answer_means_one_thing(
     "<!DOCTYPE x [<!ENTITY a \"aaaa\"><!ENTITY b \"&a;&a;&a;\">]><Envelope><Body>&b;</Body></Envelope>",
     "unknown unreadable_reply"
 )]
-fn what_is_no_result_proves_nothing(#[case] status: u16, #[case] body: &str, #[case] expected: &str) {
+fn an_answer_without_a_result_proves_nothing(#[case] status: u16, #[case] body: &str, #[case] expected: &str) {
     let outcome = read(status, body.as_bytes());
-    assert_eq!(outcome_word(&outcome), expected);
+    assert_eq!(outcome_summary(&outcome), expected);
     assert!(!format!("{outcome:?}").contains("c4nary"), "{outcome:?}");
 }
 
-/// Something in between may have answered, or answered twice: Debitsuccess documents no status but
-/// 200.
+/// A proxy may have answered, or the service twice: Debitsuccess documents no status but 200.
 #[test]
-fn another_status_proves_nothing_whatever_it_carries() {
+fn another_http_status_proves_nothing_whatever_its_body() {
     let bodies = [
         reply("Succeed", &["Info 00 Success"], "r-1"),
         reply("Failed", &["Error 13040 too much"], "r-1"),
@@ -172,27 +171,27 @@ fn another_status_proves_nothing_whatever_it_carries() {
     ];
     for status in [201, 202, 204, 302, 400, 401, 403, 404, 408, 413, 423, 429, 500, 502, 503, 504] {
         for body in &bodies {
-            assert!(outcome_word(&read(status, body.as_bytes())).starts_with("unknown"), "{status} {body}");
+            assert!(outcome_summary(&read(status, body.as_bytes())).starts_with("unknown"), "{status} {body}");
             let body = body.replace("InitiateRefund", "GetRefundStatus");
-            assert!(look_word(&look(status, body.as_bytes())).starts_with("unavailable"), "{status} {body}");
+            assert!(lookup_summary(&lookup(status, body.as_bytes())).starts_with("unavailable"), "{status} {body}");
         }
     }
 }
 
 #[test]
-fn another_operations_answer_is_none() {
+fn the_answer_of_another_operation_proves_nothing() {
     let body = reply("Succeed", &[], "r-1").replace("InitiateRefund", "GetRefundStatus");
-    assert_eq!(outcome_word(&read(200, body.as_bytes())), "unknown unreadable_reply");
+    assert_eq!(outcome_summary(&read(200, body.as_bytes())), "unknown unreadable_reply");
 }
 
 #[test]
 fn members_may_be_nil_and_in_any_order() {
     let inner = "<RefundRequestNumber i:nil=\"true\"/><ExternalRefundIdentifier>r-1</ExternalRefundIdentifier>\
                  <Status>Succeed</Status><ResponseNotes i:nil=\"true\"/><Strange><Deep/></Strange>";
-    assert_eq!(outcome_word(&read(200, envelope("InitiateRefund", inner).as_bytes())), "accepted Submitted");
+    assert_eq!(outcome_summary(&read(200, envelope("InitiateRefund", inner).as_bytes())), "accepted Submitted");
     let twice =
         "<Status>Succeed</Status><Status>Failed</Status><ExternalRefundIdentifier>r-1</ExternalRefundIdentifier>";
-    assert_eq!(outcome_word(&read(200, envelope("InitiateRefund", twice).as_bytes())), "unknown unreadable_reply");
+    assert_eq!(outcome_summary(&read(200, envelope("InitiateRefund", twice).as_bytes())), "unknown unreadable_reply");
 }
 
 #[test]
@@ -210,17 +209,17 @@ fn hostile_documents_prove_nothing() {
     let latin_1 = reply("Succeed", &["Info 00 Succ\u{e8}s"], "r-1").chars().map(|c| c as u8).collect::<Vec<u8>>();
     let sixteen_bit: Vec<u8> = reply("Succeed", &[], "r-1").encode_utf16().flat_map(u16::to_le_bytes).collect();
     let deep = format!("<Envelope><Body>{}{}</Body></Envelope>", "<a>".repeat(9_000), "</a>".repeat(9_000));
-    // UTF-16 without a mark, and no header that says so, is none of the charsets that lose nothing.
+    // UTF-16 without a mark, and without a header that says so, cannot be decoded without loss.
     for body in [latin_1, sixteen_bit, deep.into_bytes(), vec![0; 64 * 1024], b"<a>".repeat(20_000)] {
-        assert_eq!(outcome_word(&read(200, &body)), "unknown unreadable_reply");
+        assert_eq!(outcome_summary(&read(200, &body)), "unknown unreadable_reply");
     }
 }
 
-fn found(word: &str, amount: &str, identifier: &str) -> String {
+fn found(refund_status: &str, amount: &str, identifier: &str) -> String {
     let inner = format!(
         "{}<a:Status>Succeed</a:Status><a:ExternalRefundIdentifier>{identifier}</a:ExternalRefundIdentifier>\
          <a:Note>Closed account</a:Note><a:RefundAmount>{amount}</a:RefundAmount>\
-         <a:RefundRequestNumber>1001</a:RefundRequestNumber><a:RefundStatus>{word}</a:RefundStatus>",
+         <a:RefundRequestNumber>1001</a:RefundRequestNumber><a:RefundStatus>{refund_status}</a:RefundStatus>",
         notes(&["Info 00 Success"])
     );
     envelope("GetRefundStatus", &inner)
@@ -230,7 +229,7 @@ fn found(word: &str, amount: &str, identifier: &str) -> String {
 #[case::submitted("Submitted", "12.50", "r-1", "found accepted Submitted #1001")]
 #[case::awaiting("Awaiting Review", "12.50", "r-1", "found accepted Awaiting Review #1001")]
 #[case::approved("Approved", "12.50", "r-1", "found accepted Approved #1001")]
-#[case::foreign_word("On Hold", "12.50", "r-1", "found accepted On Hold #1001")]
+#[case::undocumented_status("On Hold", "12.50", "r-1", "found accepted On Hold #1001")]
 #[case::completed("Completed", "12.50", "r-1", "found refunded 12.50 AUD")]
 #[case::completed_in_four_decimals("Completed", "12.5000", "r-1", "found refunded 12.50 AUD")]
 #[case::rejected("Rejected", "12.50", "r-1", "found refused Rejected rejected_on_review")]
@@ -265,42 +264,43 @@ fn found(word: &str, amount: &str, identifier: &str) -> String {
     "",
     "unavailable the answer is for another ExternalRefundIdentifier, absent, and ours is \"r-1\""
 )]
-#[case::no_word("", "12.50", "r-1", "unavailable the answer has no RefundStatus")]
-fn a_refund_that_is_found_says_where_it_stands(
-    #[case] word: &str,
+#[case::no_status("", "12.50", "r-1", "unavailable the answer has no RefundStatus")]
+fn a_found_refund_reports_its_state(
+    #[case] refund_status: &str,
     #[case] amount: &str,
     #[case] identifier: &str,
     #[case] expected: &str,
 ) {
-    assert_eq!(look_word(&look(200, found(word, amount, identifier).as_bytes())), expected);
+    assert_eq!(lookup_summary(&lookup(200, found(refund_status, amount, identifier).as_bytes())), expected);
 }
 
 #[rstest]
 #[case::no_record("Failed", &["Error 08 There is no record found with this criteria"], "not_found 08 There is no record found with this criteria")]
-#[case::no_record_and_more("Failed", &["Error 08 None", "Error 06 Exception"], "unavailable the Status is Failed: 08 None; 06 Exception")]
-#[case::credentials("Failed", &["Error 02 Invalid user credentials"], "unavailable the Status is Failed: 02 Invalid user credentials")]
-#[case::several("Failed", &["Error 07 Multiple accounts"], "unavailable the Status is Failed: 07 Multiple accounts")]
-#[case::no_error("Failed", &[], "unavailable the Status is Failed")]
-#[case::success_with_an_error("Succeed", &["Error 08 None"], "unavailable the Status is Succeed: 08 None")]
-#[case::unknown("Unknown", &[], "unavailable the Status is Unknown")]
-#[case::foreign("Maybe", &[], "unavailable the Status is \"Maybe\"")]
-fn a_refund_that_is_not_found(#[case] status: &str, #[case] said: &[&str], #[case] expected: &str) {
-    let body = reply(status, said, "r-1").replace("InitiateRefund", "GetRefundStatus");
-    assert_eq!(look_word(&look(200, body.as_bytes())), expected);
+#[case::no_record_and_more("Failed", &["Error 08 None", "Error 06 Exception"], "unavailable Status is Failed: 08 None; 06 Exception")]
+#[case::credentials("Failed", &["Error 02 Invalid user credentials"], "unavailable Status is Failed: 02 Invalid user credentials")]
+#[case::several("Failed", &["Error 07 Multiple accounts"], "unavailable Status is Failed: 07 Multiple accounts")]
+#[case::no_error("Failed", &[], "unavailable Status is Failed")]
+#[case::success_with_an_error("Succeed", &["Error 08 None"], "unavailable Status is Succeed: 08 None")]
+#[case::unknown("Unknown", &[], "unavailable Status is Unknown")]
+#[case::foreign("Maybe", &[], "unavailable Status is \"Maybe\"")]
+fn a_missing_refund_is_not_found(#[case] status: &str, #[case] notes_given: &[&str], #[case] expected: &str) {
+    let body = reply(status, notes_given, "r-1").replace("InitiateRefund", "GetRefundStatus");
+    assert_eq!(lookup_summary(&lookup(200, body.as_bytes())), expected);
 }
 
 #[rstest]
 #[case(500, "", "unavailable HTTP 500")]
 #[case(404, "", "unavailable HTTP 404")]
 #[case(200, "", "unavailable HTTP 200 with a body that is not well-formed XML")]
-#[case(200, "<html/>", "unavailable HTTP 200 and no GetRefundStatusResult in an envelope")]
-fn what_is_no_answer_teaches_nothing(#[case] status: u16, #[case] body: &str, #[case] expected: &str) {
-    assert_eq!(look_word(&look(status, body.as_bytes())), expected);
+#[case(200, "<html/>", "unavailable HTTP 200 without GetRefundStatusResult in an envelope")]
+fn an_unreadable_answer_is_unavailable(#[case] status: u16, #[case] body: &str, #[case] expected: &str) {
+    assert_eq!(lookup_summary(&lookup(status, body.as_bytes())), expected);
 }
 
 #[test]
 fn the_note_of_a_rejection_is_its_message() {
-    let Lookup::Found(Outcome::Refused { error, .. }) = look(200, found("Rejected", "12.50", "r-1").as_bytes()) else {
+    let Lookup::Found(Outcome::Refused { error, .. }) = lookup(200, found("Rejected", "12.50", "r-1").as_bytes())
+    else {
         panic!("no refusal")
     };
     assert_eq!(error.message, "Closed account");
@@ -319,39 +319,39 @@ fn the_note_of_a_rejection_is_its_message() {
 #[case::beyond_an_integer("99999999999999999999", "found unknown contradiction")]
 #[case::no_number("abc", "found unknown contradiction")]
 #[case::negative("-1000", "found unknown contradiction")]
-fn another_refund_number_is_another_refund(#[case] told: &str, #[case] expected: &str) {
+fn another_refund_number_is_a_contradiction(#[case] number: &str, #[case] expected: &str) {
     let mut refund = fixtures::refund("r-1", Target::Debitsuccess(target()));
-    let look = |refund: &Refund| {
-        let body = found("Completed", "12.50", "r-1").replace(">1001<", &format!(">{told}<"));
-        read_status(&answer(200, &[], body.as_bytes()), refund, &target(), NAMES, &mask())
+    let lookup_of = |refund: &Refund| {
+        let body = found("Completed", "12.50", "r-1").replace(">1001<", &format!(">{number}<"));
+        read_status(&answer(200, &[], body.as_bytes()), refund, &target(), NAMES, &redactor())
     };
     refund.provider_reference = Some("1000".to_owned());
-    assert_eq!(look_word(&look(&refund)), expected);
+    assert_eq!(lookup_summary(&lookup_of(&refund)), expected);
     refund.provider_reference = Some("0001000".to_owned());
-    let seen = look(&refund);
-    assert_eq!(look_word(&seen), expected);
-    if let Lookup::Found(Outcome::Refunded(confirmation)) = seen {
+    let found_by = lookup_of(&refund);
+    assert_eq!(lookup_summary(&found_by), expected);
+    if let Lookup::Found(Outcome::Refunded(confirmation)) = found_by {
         assert_eq!(confirmation.reference, refund.provider_reference, "it stays as it was first written");
     }
     refund.provider_reference = None;
-    assert_eq!(look_word(&look(&refund)), "found refunded 12.50 AUD");
+    assert_eq!(lookup_summary(&lookup_of(&refund)), "found refunded 12.50 AUD");
 }
 
 #[test]
-fn a_number_of_zero_is_no_reference() {
+fn a_refund_number_of_zero_is_not_a_reference() {
     let body = reply("Succeed", &[], "r-1").replace(">1001<", ">0<");
-    assert_eq!(outcome_word(&read(200, body.as_bytes())), "accepted Submitted");
+    assert_eq!(outcome_summary(&read(200, body.as_bytes())), "accepted Submitted");
     let members = ["ExternalRefundIdentifier>r-1</a:ExternalRefundIdentifier", "Status>Succeed</a:Status"];
     let body = format!(
         "<a:{}><a:{}><a:RefundRequestNumber i:nil=\"true\"/><a:RefundAmount i:nil=\"true\"/><a:RefundStatus>Completed</a:RefundStatus>",
         members[0], members[1]
     );
-    assert_eq!(look_word(&look(200, envelope("GetRefundStatus", &body).as_bytes())), "found refunded");
+    assert_eq!(lookup_summary(&lookup(200, envelope("GetRefundStatus", &body).as_bytes())), "found refunded");
 }
 
 #[test]
-fn what_differs_is_shown_as_it_came() {
-    let evidence = |body: String| match look(200, body.as_bytes()) {
+fn a_differing_value_is_quoted_as_received() {
+    let evidence = |body: String| match lookup(200, body.as_bytes()) {
         Lookup::Found(Outcome::Unknown { evidence, .. }) | Lookup::Unavailable { evidence, .. } => evidence,
         other => panic!("{other:?}"),
     };
@@ -360,27 +360,27 @@ fn what_differs_is_shown_as_it_came() {
         "RefundAmount is \"12.5\u{a0}\", and ours is \"12.50\""
     );
     let unknown_status = found("Completed", "12.50", "r-1").replace(">Succeed<", ">succeed<");
-    assert_eq!(evidence(unknown_status), "the Status is \"succeed\"");
+    assert_eq!(evidence(unknown_status), "Status is \"succeed\"");
     let Outcome::Unknown { evidence, .. } = read(200, reply("Succeed", &[], "R-1").as_bytes()) else {
         panic!("no doubt")
     };
-    assert_eq!(evidence, "it succeeded for another ExternalRefundIdentifier, \"R-1\", and ours is \"r-1\"");
+    assert_eq!(evidence, "Status is Succeed for another ExternalRefundIdentifier, \"R-1\", and ours is \"r-1\"");
 }
 
 #[test]
-fn what_stands_beside_a_success_is_kept() {
+fn remarks_beside_a_success_are_kept() {
     let body = reply("Succeed", &["Info 00 Success", "Warning 14021 Decimal field", "Warning 9 c4nary-secret"], "r-1");
     let Outcome::Accepted(taken) = read(200, body.as_bytes()) else { panic!("not taken") };
     assert_eq!(taken.remarks, ["warning 14021 Decimal field", "warning 9 ***", "message Id guid"]);
     assert_eq!(taken.status_note, None);
 
     let body = found("Approved", "12.50", "r-1").replace("<a:Status>", "<a:Id>guid</a:Id><a:Status>");
-    let Lookup::Found(Outcome::Accepted(taken)) = look(200, body.as_bytes()) else { panic!("not found") };
+    let Lookup::Found(Outcome::Accepted(taken)) = lookup(200, body.as_bytes()) else { panic!("not found") };
     assert_eq!(
         (taken.status_note.as_deref(), taken.remarks.as_slice()),
         (Some("Closed account"), ["message Id guid".to_owned()].as_slice())
     );
-    let Lookup::Found(Outcome::Refunded(yes)) = look(200, found("Completed", "12.50", "r-1").as_bytes()) else {
+    let Lookup::Found(Outcome::Refunded(yes)) = lookup(200, found("Completed", "12.50", "r-1").as_bytes()) else {
         panic!("not found")
     };
     assert_eq!(yes.status_note.as_deref(), Some("Closed account"));
@@ -388,17 +388,17 @@ fn what_stands_beside_a_success_is_kept() {
     // Blanks of every kind: there is no remark.
     for blank in ["&#160;", " &#8195;\n", ""] {
         let body = found("Approved", "12.50", "r-1").replace("Closed account", blank);
-        let Lookup::Found(Outcome::Accepted(taken)) = look(200, body.as_bytes()) else { panic!("not found") };
+        let Lookup::Found(Outcome::Accepted(taken)) = lookup(200, body.as_bytes()) else { panic!("not found") };
         assert_eq!(taken.status_note, None, "{blank:?}");
     }
 }
 
 #[test]
-fn no_code_of_an_answer_is_lost_to_the_bound() {
+fn the_bound_cuts_off_no_code() {
     let codes: Vec<String> = (0..20).map(|code| format!("Error 12016 {code}{}", "\u{e9}".repeat(400))).collect();
-    let mut said: Vec<&str> = codes.iter().map(String::as_str).collect();
-    said.push("Error 13040 last");
-    let Outcome::Refused { error, .. } = read(200, reply("Failed", &said, "r-1").as_bytes()) else {
+    let mut all_notes: Vec<&str> = codes.iter().map(String::as_str).collect();
+    all_notes.push("Error 13040 last");
+    let Outcome::Refused { error, .. } = read(200, reply("Failed", &all_notes, "r-1").as_bytes()) else {
         panic!("no refusal")
     };
     assert_eq!(error.message.matches("12016 ").count(), 20, "{}", error.message);
@@ -413,35 +413,35 @@ fn fault(code: &str, text: &str) -> String {
 }
 
 #[test]
-fn nothing_was_dispatched_where_the_service_says_so() {
+fn an_unsupported_action_means_not_dispatched() {
     let body = fault("a:ActionNotSupported", "The message with Action 'urn:x' cannot be processed");
     for status in [500, 200] {
         let Outcome::NotSent { error, retry_at: None } = read(status, body.as_bytes()) else { panic!("{status}") };
         assert_eq!((error.code.as_str(), error.http_status), ("a:ActionNotSupported", status));
         assert_ne!(error.category, ErrorCategory::CredentialsRefused);
         assert!(error.message.contains("action_prefix") && error.message.contains("'urn:x'"), "{}", error.message);
-        let Lookup::Unavailable { evidence, signal } = look(status, body.as_bytes()) else { panic!("{status}") };
+        let Lookup::Unavailable { evidence, signal } = lookup(status, body.as_bytes()) else { panic!("{status}") };
         assert!(evidence.contains("action_prefix"), "{evidence}");
         assert_eq!(signal, AccountSignal::Healthy);
     }
     let with_a_result = body.replace("</s:Fault>", "</s:Fault><InitiateRefundResponse/>");
-    let said_elsewhere = fault("s:Server", "a:ActionNotSupported");
+    let in_another_part = fault("s:Server", "a:ActionNotSupported");
     for (status, body) in [
         (502, &body),
         (400, &body),
         (500, &with_a_result),
-        (500, &said_elsewhere),
+        (500, &in_another_part),
         (500, &fault("ActionNotSupportedX", "")),
     ] {
-        assert!(outcome_word(&read(status, body.as_bytes())).starts_with("unknown"), "{status} {body}");
+        assert!(outcome_summary(&read(status, body.as_bytes())).starts_with("unknown"), "{status} {body}");
     }
 }
 
 #[test]
-fn a_lookup_says_that_the_login_was_refused() {
+fn a_lookup_reports_a_refused_login() {
     let refused = reply("Failed", &["Error 02 Invalid user credentials"], "6f1c");
     let body = refused.replace("InitiateRefund", "GetRefundStatus");
-    let signal = |body: &str| match look(200, body.as_bytes()) {
+    let signal = |body: &str| match lookup(200, body.as_bytes()) {
         Lookup::Unavailable { signal, .. } => signal,
         other => panic!("{other:?}"),
     };
@@ -463,18 +463,17 @@ fn a_wrong_namespace_does_not_look_like_a_wrong_password() {
         let names = format!("{setting} is \"{ours}\", and the service answers in \"{theirs}\": Invalid user");
         assert!(error.message.starts_with(&names), "{}", error.message);
         let body = body.replace("InitiateRefund", "GetRefundStatus");
-        assert!(look_word(&look(200, body.as_bytes())).contains(setting));
+        assert!(lookup_summary(&lookup(200, body.as_bytes())).contains(setting));
     }
-    // What the provider refuses for another reason, or where its answer names no namespace, stays
-    // what it is.
+    // Other refusals, and answers without a namespace, keep their meaning.
     for body in [
         refused.replace(" xmlns:a=\"DATA-NS\"", ""),
         refused.replace("<a:Id>", "<b:Id xmlns:b=\"urn:b\">").replace("</a:Id>", "</b:Id>"),
     ] {
-        assert_eq!(outcome_word(&read(200, body.as_bytes())), "not_sent 02 credentials_refused");
+        assert_eq!(outcome_summary(&read(200, body.as_bytes())), "not_sent 02 credentials_refused");
     }
     let too_much = reply("Failed", &["Error 13040 too much"], "r-1").replace("DATA-NS", "urn:data");
-    assert_eq!(outcome_word(&read(200, too_much.as_bytes())), "refused 13040 amount_too_large");
+    assert_eq!(outcome_summary(&read(200, too_much.as_bytes())), "refused 13040 amount_too_large");
     let element = fault(
         "a:DeserializationFailed",
         "Expected to find node type 'Element' with name 'InitiateRefund' and namespace 'urn:x'.",
@@ -487,16 +486,16 @@ fn a_wrong_namespace_does_not_look_like_a_wrong_password() {
 }
 
 #[test]
-fn a_lookup_is_read_in_every_form_that_loses_nothing() {
+fn a_lookup_is_read_in_every_lossless_form() {
     let body = found("Completed", "12.50", "r-1");
     let look_at = |content_type: &'static str, body: &[u8]| {
         let refund = fixtures::refund("r-1", Target::Debitsuccess(target()));
-        look_word(&read_status(
+        lookup_summary(&read_status(
             &answer(200, &[("content-type", content_type)], body),
             &refund,
             &target(),
             NAMES,
-            &mask(),
+            &redactor(),
         ))
     };
     let parts = format!("--b\r\nContent-Type: text/xml; charset=utf-8\r\n\r\n{body}\r\n--b--");
@@ -518,64 +517,63 @@ fn a_lookup_is_read_in_every_form_that_loses_nothing() {
         ("<a:Note>Closed account</a:Note>", member("Note", "<b/>"), "found refunded 12.50 AUD"),
         ("<a:Note>Closed account</a:Note>", member("Note", "x").repeat(2), "found refunded 12.50 AUD"),
         ("Closed account", "x".repeat(40_000), "found refunded 12.50 AUD"),
-        (">Info<", ">Notice<".to_owned(), "unavailable the Status is Succeed: 00 Success"),
+        (">Info<", ">Notice<".to_owned(), "unavailable Status is Succeed: 00 Success"),
         ("<a:ResponseNotes>", "<a:ResponseNotes i:nil=\"true\">".to_owned(), "found refunded 12.50 AUD"),
     ] {
         let odd = body.replacen(from, &to, 1);
         assert_eq!(look_at("text/xml", odd.as_bytes()), expected, "{odd}");
     }
     let odd = body.replace("Closed account", "<b/>");
-    let Lookup::Found(Outcome::Refunded(yes)) = look(200, odd.as_bytes()) else { panic!("not found") };
-    assert_eq!(yes.remarks, ["Note was left out: it is not written as documented"]);
+    let Lookup::Found(Outcome::Refunded(yes)) = lookup(200, odd.as_bytes()) else { panic!("not found") };
+    assert_eq!(yes.remarks, ["Note was ignored: its form is not documented"]);
 
-    // What a refund was answered is read strictly, and yet loses nothing to a mark or a charset
-    // that is named.
+    // A refund's answer is read strictly, but a byte order mark or a declared charset is accepted.
     let taken = reply("Succeed", &["Info 00 Success"], "r-1");
     let marked = format!("\u{FEFF}{taken}");
-    assert_eq!(outcome_word(&read(200, marked.as_bytes())), "accepted Submitted #1001");
+    assert_eq!(outcome_summary(&read(200, marked.as_bytes())), "accepted Submitted #1001");
     let parts = format!("--b\r\nContent-Type: text/xml\r\n\r\n{taken}\r\n--b--");
     let answer = answer(200, &[("content-type", "multipart/related; boundary=b")], parts.as_bytes());
-    let outcome = read_refund(&answer, &RefundId::parse("r-1").unwrap(), NAMES, &mask());
-    assert_eq!(outcome_word(&outcome), "unknown unreadable_reply");
+    let outcome = read_refund(&answer, &RefundId::parse("r-1").unwrap(), NAMES, &redactor());
+    assert_eq!(outcome_summary(&outcome), "unknown unreadable_reply");
 }
 
 proptest! {
-    /// Of a no, of a fault, and of another refund's yes.
+    /// From a refusal, from a fault, and from another refund's success.
     #[test]
-    fn no_mutation_makes_a_yes(mutations in mutations(), which in 0..4_usize, status in prop_oneof![Just(200), 100..600_u16]) {
+    fn no_mutation_makes_a_success(mutations in mutations(), which in 0..4_usize, status in prop_oneof![Just(200), 100..600_u16]) {
         let no = [
             reply("Failed", &["Error 13040 Refund amount exceeds"], "r-1"),
             reply("Unknown", &["Info 00 Success"], "r-1"),
             reply("Succeed", &["Info 00 Success"], "q-27"),
             fault("a:InternalServiceFault", "The server was unable to process the request"),
         ];
-        let body = mutated(no[which].as_bytes(), &mutations);
-        // A change may make ours of another's identifier.
+        let body = apply_mutations(no[which].as_bytes(), &mutations);
+        // A change may turn another's identifier into ours.
         let is_ours = which == 2 && String::from_utf8_lossy(&body).contains(">r-1<");
         let outcome = read(status, &body);
         prop_assert!(is_ours || !matches!(outcome, Outcome::Refunded(_) | Outcome::Accepted(_)), "{outcome:?}");
         let asked = String::from_utf8_lossy(&body).replace("InitiateRefund", "GetRefundStatus");
-        let found = look(status, asked.as_bytes());
+        let found = lookup(status, asked.as_bytes());
         prop_assert!(!matches!(found, Lookup::Found(_)), "{found:?}");
     }
 
     #[test]
-    fn no_mutation_makes_a_no_of_a_yes(mutations in mutations(), status in prop_oneof![Just(200), 100..600_u16]) {
-        let body = mutated(reply("Succeed", &["Info 00 Success"], "r-1").as_bytes(), &mutations);
+    fn no_mutation_turns_a_success_into_a_refusal(mutations in mutations(), status in prop_oneof![Just(200), 100..600_u16]) {
+        let body = apply_mutations(reply("Succeed", &["Info 00 Success"], "r-1").as_bytes(), &mutations);
         let outcome = read(status, &body);
         prop_assert!(!matches!(outcome, Outcome::Refused { .. } | Outcome::NotSent { .. }), "{outcome:?}");
     }
 
     #[test]
-    fn a_mutated_lookup_settles_nothing_that_it_does_not_say(
+    fn a_mutated_lookup_proves_only_what_it_contains(
         mutations in mutations(), which in 0..3_usize, status in prop_oneof![Just(200), 100..600_u16],
     ) {
-        let word = ["Submitted", "Completed", "Rejected"][which];
-        let body = mutated(found(word, "12.50", "r-1").as_bytes(), &mutations);
-        let lookup = look(status, &body);
+        let refund_status = ["Submitted", "Completed", "Rejected"][which];
+        let body = apply_mutations(found(refund_status, "12.50", "r-1").as_bytes(), &mutations);
+        let lookup = lookup(status, &body);
         let fits = match &lookup {
-            Lookup::Found(Outcome::Refunded(yes)) => word == "Completed" && yes.amount.is_none_or(|told| told == target().amount()),
-            Lookup::Found(Outcome::Refused { .. }) => word == "Rejected",
+            Lookup::Found(Outcome::Refunded(yes)) => refund_status == "Completed" && yes.amount.is_none_or(|amount| amount == target().amount()),
+            Lookup::Found(Outcome::Refused { .. }) => refund_status == "Rejected",
             Lookup::NotFound { .. } | Lookup::Found(Outcome::NotSent { .. }) => false,
             _ => true,
         };
@@ -583,18 +581,18 @@ proptest! {
     }
 
     #[test]
-    fn a_yes_cut_off_anywhere_is_doubt(cut in 0..1_000_usize) {
+    fn a_truncated_success_is_doubt(cut in 0..1_000_usize) {
         let whole = reply("Succeed", &["Info 00 Success"], "r-1");
         let cut = cut.min(whole.len() - 1);
-        let word = outcome_word(&read(200, &whole.as_bytes()[..cut]));
-        prop_assert!(word.starts_with("unknown"), "{word}");
+        let summary = outcome_summary(&read(200, &whole.as_bytes()[..cut]));
+        prop_assert!(summary.starts_with("unknown"), "{summary}");
     }
 }
 
 #[test]
-fn a_password_that_the_identifier_holds_makes_no_other_identifier_of_it() {
+fn an_identifier_that_contains_the_password_is_compared_unchanged() {
     let body = reply("Succeed", &["Info 00 Success"], "r-1");
-    let mask = Redactor::new("demo", &SecretString::from("r-1"));
-    let outcome = read_refund(&answer(200, &[], body.as_bytes()), &RefundId::parse("r-1").unwrap(), NAMES, &mask);
-    assert_eq!(outcome_word(&outcome), "accepted Submitted #1001");
+    let redactor = Redactor::new("demo", &SecretString::from("r-1"));
+    let outcome = read_refund(&answer(200, &[], body.as_bytes()), &RefundId::parse("r-1").unwrap(), NAMES, &redactor);
+    assert_eq!(outcome_summary(&outcome), "accepted Submitted #1001");
 }

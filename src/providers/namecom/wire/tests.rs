@@ -6,24 +6,24 @@ use secrecy::SecretString;
 
 use super::*;
 use crate::domain::outcome::ItemState;
-use crate::providers::testing::fixtures::{NOW, answer, mutated, mutations, outcome_word};
+use crate::providers::testing::fixtures::{NOW, answer, apply_mutations, mutations, outcome_summary};
 
 fn target() -> NamecomTarget {
     NamecomTarget::new(7, &[1, 2]).unwrap()
 }
 
-fn mask() -> Redactor {
+fn redactor() -> Redactor {
     Redactor::new("demo", &SecretString::from("c4nary-secret"))
 }
 
 fn read(status: u16, headers: &[(&'static str, &'static str)], body: &[u8]) -> Outcome {
-    read_refund(&answer(status, headers, body), "r-1", &target(), NOW, &mask())
+    read_refund(&answer(status, headers, body), "r-1", &target(), NOW, &redactor())
 }
 
-/// One row of `results`: `1 refunded 10.99`.
+/// One row of `results`, from `1 refunded 10.99`.
 fn row(text: &str) -> String {
-    let mut words = text.split(' ');
-    let (item, status, amount) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap_or("0"));
+    let mut parts = text.split(' ');
+    let (item, status, amount) = (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap_or("0"));
     format!(
         "{{\"orderId\":7,\"orderItemId\":{item},\"orderItemStatus\":\"{status}\",\"refundAmount\":{amount},\"message\":\"m{item}\"}}"
     )
@@ -57,9 +57,9 @@ fn results(rows: &[&str], total: &str) -> String {
 #[case::all_missing(&["3 refunded 10.99"], "10.99", "unknown contradiction")]
 #[case::no_rows(&[], "15.98", "unknown contradiction")]
 #[case::twice(&["1 refunded 10.99", "1 refunded 10.99", "2 refunded 4.99"], "15.98", "unknown contradiction")]
-#[case::foreign_word(&["1 refunded 10.99", "2 pending"], "10.99", "unknown unreadable_reply")]
+#[case::another_status(&["1 refunded 10.99", "2 pending"], "10.99", "unknown unreadable_reply")]
 #[case::word_in_another_case(&["1 Refunded 10.99", "2 refunded 4.99"], "15.98", "unknown unreadable_reply")]
-#[case::foreign_word_of_a_cascade(&["1 refunded 10.99", "2 refunded 4.99", "3 odd"], "15.98", "unknown unreadable_reply")]
+#[case::another_status_of_a_cascade(&["1 refunded 10.99", "2 refunded 4.99", "3 odd"], "15.98", "unknown unreadable_reply")]
 #[case::not_a_number(&["1 refunded NaN", "2 refunded 4.99"], "15.98", "unknown unreadable_reply")]
 #[case::not_a_number_in_a_string(&["1 refunded \"NaN\"", "2 refunded 4.99"], "15.98", "unknown unreadable_reply")]
 #[case::no_amount(&["1 refunded null", "2 refunded 4.99"], "15.98", "unknown unreadable_reply")]
@@ -67,10 +67,10 @@ fn results(rows: &[&str], total: &str) -> String {
 #[case::negative(&["1 refunded -10.99", "2 refunded 4.99"], "15.98", "unknown unreadable_reply")]
 #[case::enormous(&["1 refunded 1e400", "2 refunded 4.99"], "15.98", "unknown unreadable_reply")]
 fn a_200_is_judged_item_by_item(#[case] rows: &[&str], #[case] total: &str, #[case] expected: &str) {
-    assert_eq!(outcome_word(&read(200, &[], results(rows, total).as_bytes())), expected);
+    assert_eq!(outcome_summary(&read(200, &[], results(rows, total).as_bytes())), expected);
 }
 
-/// Observed: where all items are refused, the answer is a 409 with rows and without a message.
+/// Observed: if all items are refused, the answer is a 409 with rows and without a message.
 #[rstest]
 #[case::none(&["1 failed", "2 failed"], "refused failed other")]
 #[case::cancelled(&["1 canceled", "2 failed"], "refused canceled other")]
@@ -85,10 +85,10 @@ fn a_200_is_judged_item_by_item(#[case] rows: &[&str], #[case] total: &str, #[ca
 #[case::refused_twice(&["1 failed", "1 failed", "2 failed"], "unknown contradiction")]
 #[case::refused_and_refunded(&["1 refunded 10.99", "1 failed", "2 failed"], "unknown contradiction")]
 #[case::odd_amount(&["1 refunded \"10,99\"", "2 failed"], "unknown unreadable_reply")]
-#[case::foreign_word(&["1 failed", "2 pending"], "unknown unreadable_reply")]
+#[case::another_status(&["1 failed", "2 pending"], "unknown unreadable_reply")]
 #[case::word_with_a_blank(&["1 failed", "2 \u{a0}refunded"], "unknown unreadable_reply")]
-fn rows_decide_whatever_the_status_and_the_message_say(#[case] rows: &[&str], #[case] expected: &str) {
-    let said = [
+fn the_rows_decide_whatever_the_status_and_the_message(#[case] rows: &[&str], #[case] expected: &str) {
+    let prefixes = [
         "",
         "\"message\":\"Conflict\",\"details\":null,",
         "\"message\":\"Bad Request\",\"details\":\"Order item 1 is not eligible for refund.\",",
@@ -98,10 +98,10 @@ fn rows_decide_whatever_the_status_and_the_message_say(#[case] rows: &[&str], #[
         "\"message\":[],",
     ];
     for status in [201, 202, 207, 302, 400, 401, 403, 404, 405, 409, 415, 422, 423, 429, 500, 502, 503] {
-        for said in said {
-            let body = results(rows, "0").replacen('{', &format!("{{{said}"), 1);
+        for prefix in prefixes {
+            let body = results(rows, "0").replacen('{', &format!("{{{prefix}"), 1);
             let outcome = read(status, &[], body.as_bytes());
-            assert_eq!(outcome_word(&outcome), expected, "{status} {body}");
+            assert_eq!(outcome_summary(&outcome), expected, "{status} {body}");
             match &outcome {
                 Outcome::Refused { error, items } => {
                     assert_eq!((error.http_status, error.message.as_str()), (status, "item 1: m1; item 2: m2"));
@@ -110,8 +110,8 @@ fn rows_decide_whatever_the_status_and_the_message_say(#[case] rows: &[&str], #[
                 Outcome::Unknown { evidence, .. } => {
                     assert!(evidence.contains(&format!("HTTP {status}, item ")), "{evidence}");
                     for row in rows {
-                        let mut words = row.split(' ');
-                        let named = format!("item {} \"{}\"", words.next().unwrap(), words.next().unwrap());
+                        let mut parts = row.split(' ');
+                        let named = format!("item {} \"{}\"", parts.next().unwrap(), parts.next().unwrap());
                         assert!(evidence.contains(&named), "{named} in {evidence}");
                     }
                 }
@@ -121,8 +121,8 @@ fn rows_decide_whatever_the_status_and_the_message_say(#[case] rows: &[&str], #[
     }
 }
 
-/// No form of a row that says refunded or initialized is lost in a refusal, or in a proof that
-/// nothing was processed.
+/// No form of a row with refunded or initialized is lost in a refusal, or in a proof that nothing
+/// was processed.
 #[rstest]
 #[case::another_order(
     "{\"message\":\"m\",\"results\":[{\"orderId\":8,\"orderItemId\":1,\"orderItemStatus\":\"refunded\",\"refundAmount\":1}]}"
@@ -147,7 +147,7 @@ fn rows_decide_whatever_the_status_and_the_message_say(#[case] rows: &[&str], #[
 #[case::cut_off("{\"message\":\"m\",\"results\":[{\"orderItemId\":1,\"orderItemStatus\":\"refunded\"")]
 #[case::total_alone("{\"message\":\"m\",\"results\":[],\"totalRefundAmount\":15.98}")]
 #[case::in_no_charset("{\"message\":\"m\u{e9}\",\"results\":[{\"orderItemId\":1,\"orderItemStatus\":\"refunded\"}]}")]
-fn no_row_is_lost(#[case] body: &str) {
+fn no_row_of_moved_money_is_lost(#[case] body: &str) {
     let latin: Vec<u8> = body.chars().map(|character| character as u8).collect();
     for status in [200, 400, 401, 403, 404, 409, 423, 429, 500] {
         let Outcome::Unknown { evidence, .. } = read(status, &[], &latin) else { panic!("{status} {body}") };
@@ -162,12 +162,12 @@ fn no_row_is_lost(#[case] body: &str) {
 #[case::of_the_answer(
     "{\"message\":\"Bad Request\",\"details\":\"Order item 1 has already been refunded.\",\"results\":[{\"orderId\":7,\"orderItemId\":1,\"orderItemStatus\":\"refunded\",\"refundAmount\":1},{\"orderId\":7,\"orderItemId\":2,\"orderItemStatus\":\"failed\"}]}"
 )]
-fn what_had_been_refunded_before_is_not_this_refund(#[case] body: &str) {
-    assert_eq!(outcome_word(&read(400, &[], body.as_bytes())), "unknown contradiction");
+fn an_item_refunded_before_is_not_this_refund(#[case] body: &str) {
+    assert_eq!(outcome_summary(&read(400, &[], body.as_bytes())), "unknown contradiction");
 }
 
 #[test]
-fn rows_without_words_are_refused_in_the_answers() {
+fn rows_without_a_message_use_the_answers_message() {
     let body = results(&["1 failed", "2 failed"], "0").replace("\"m1\"", "null").replace("\"m2\"", "\"\"");
     let body = body.replacen('{', "{\"message\":\"Conflict\",\"details\":\"AGP\",", 1);
     let Outcome::Refused { error, .. } = read(409, &[], body.as_bytes()) else { panic!("no refusal") };
@@ -175,16 +175,16 @@ fn rows_without_words_are_refused_in_the_answers() {
 }
 
 #[test]
-fn a_row_without_words_is_left_out_of_a_refusal() {
+fn a_row_without_a_message_is_left_out_of_the_refusal() {
     let body = results(&["1 failed", "2 failed"], "0").replace("\"m2\"", "\"\"");
     let Outcome::Refused { error, .. } = read(409, &[], body.as_bytes()) else { panic!("no refusal") };
     assert_eq!(error.message, "item 1: m1");
 }
 
 #[test]
-fn empty_default_values_beside_an_error_list_nothing() {
+fn empty_default_values_beside_an_error_are_not_rows() {
     let body = "{\"message\":\"Bad Request\",\"details\":\"x\",\"results\":[],\"totalRefundAmount\":0.0}";
-    assert_eq!(outcome_word(&read(400, &[], body.as_bytes())), "refused 400 invalid_request");
+    assert_eq!(outcome_summary(&read(400, &[], body.as_bytes())), "refused 400 invalid_request");
 }
 
 #[rstest]
@@ -214,14 +214,14 @@ fn empty_default_values_beside_an_error_list_nothing() {
 )]
 #[case::two_documents("{\"results\":[]}{\"results\":[]}", "unknown unreadable_reply")]
 fn a_200_of_another_shape_proves_nothing(#[case] body: &str, #[case] expected: &str) {
-    assert_eq!(outcome_word(&read(200, &[], body.as_bytes())), expected);
+    assert_eq!(outcome_summary(&read(200, &[], body.as_bytes())), expected);
 }
 
 #[test]
-fn deep_nesting_and_foreign_charsets_prove_nothing() {
+fn deep_nesting_and_wrong_charsets_prove_nothing() {
     for body in [b"[".repeat(60_000), b"{\"results\":".repeat(5_000), b"\xFF\xFE{\0}\0".to_vec(), b"\"\xE9\"".to_vec()]
     {
-        assert_eq!(outcome_word(&read(200, &[], &body)), "unknown unreadable_reply");
+        assert_eq!(outcome_summary(&read(200, &[], &body)), "unknown unreadable_reply");
     }
 }
 
@@ -282,13 +282,13 @@ fn every_status_of_the_error_table(
 ) {
     let detailed = format!("{{\"message\":\"{message}\",\"details\":\"{details}\"}}");
     let outcome = read(status, &[], detailed.as_bytes());
-    assert_eq!(outcome_word(&outcome), expected);
+    assert_eq!(outcome_summary(&outcome), expected);
     if let Outcome::Refused { error, .. } | Outcome::NotSent { error, .. } = &outcome {
         assert_eq!(error.http_status, status);
-        let said = if details.is_empty() { message.to_owned() } else { format!("{message}: {details}") };
-        assert_eq!(error.message, said);
+        let expected = if details.is_empty() { message.to_owned() } else { format!("{message}: {details}") };
+        assert_eq!(error.message, expected);
     }
-    // The same status in another's words: nothing of it is a definite no, and some say "not
+    // The same status without the documented body: none is a definite refusal, and some prove "not
     // processed" by themselves.
     let by_itself = match status {
         401 | 403 => "not_sent",
@@ -304,8 +304,8 @@ fn every_status_of_the_error_table(
         "{\"message\":\"cut o",
         "[]",
     ] {
-        let word = outcome_word(&read(status, &[], body.as_bytes()));
-        assert!(word.starts_with(by_itself), "{status} {body}: {word}");
+        let summary = outcome_summary(&read(status, &[], body.as_bytes()));
+        assert!(summary.starts_with(by_itself), "{status} {body}: {summary}");
     }
 }
 
@@ -313,7 +313,7 @@ fn every_status_of_the_error_table(
 #[case::null("{\"message\":\"Bad Request\",\"details\":null}")]
 #[case::absent("{\"message\":\"Bad Request\"}")]
 fn details_are_optional(#[case] body: &str) {
-    assert_eq!(outcome_word(&read(400, &[], body.as_bytes())), "refused 400 invalid_request");
+    assert_eq!(outcome_summary(&read(400, &[], body.as_bytes())), "refused 400 invalid_request");
 }
 
 #[rstest]
@@ -331,7 +331,7 @@ fn details_are_optional(#[case] body: &str) {
 #[case::a_date_that_is_past(&[("retry-after", "Wed, 04 Mar 2026 05:06:00 GMT")], None)]
 #[case::no_date(&[("retry-after", "Wed, 04 Foo 2026 05:07:00 GMT")], None)]
 #[case::a_date(&[("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")], None)]
-fn a_rate_limit_names_its_end(#[case] headers: &[(&'static str, &'static str)], #[case] seconds: Option<u64>) {
+fn a_rate_limit_sets_the_retry_time(#[case] headers: &[(&'static str, &'static str)], #[case] seconds: Option<u64>) {
     let bodies: [&[u8]; 4] =
         [b"{\"message\":\"Rate Limit Exceeded\",\"details\":\"x\"}", b"{\"details\":null}", b"<html/>", b"\xFF"];
     for body in bodies {
@@ -342,13 +342,13 @@ fn a_rate_limit_names_its_end(#[case] headers: &[(&'static str, &'static str)], 
 }
 
 #[test]
-fn a_replay_says_so_and_is_for_our_key() {
+fn a_replay_is_marked_and_must_have_our_key() {
     let body = results(&["1 refunded 10.99", "2 refunded 4.99"], "15.98");
     let replayed = read(200, &[("x-idempotent-replay", "1"), ("x-idempotency-key", "r-1")], body.as_bytes());
-    assert_eq!(outcome_word(&replayed), "refunded 15.98 USD (replayed)");
+    assert_eq!(outcome_summary(&replayed), "refunded 15.98 USD (replayed)");
     for (status, body) in [(200, body.as_str()), (409, &body), (400, "{\"message\":\"Bad Request\"}"), (429, "")] {
         let foreign = read(status, &[("x-idempotency-key", "r-2")], body.as_bytes());
-        assert_eq!(outcome_word(&foreign), "unknown contradiction");
+        assert_eq!(outcome_summary(&foreign), "unknown contradiction");
     }
 }
 
@@ -363,7 +363,7 @@ fn a_replay_says_so_and_is_for_our_key() {
 #[case("0.0", false)]
 #[case("", false)]
 #[case("False", false)]
-fn a_replay_is_one_where_the_header_says_so(#[case] value: &'static str, #[case] expected: bool) {
+fn a_replay_is_recognised_by_its_header(#[case] value: &'static str, #[case] expected: bool) {
     let body = results(&["1 refunded 10.99", "2 refunded 4.99"], "15.98");
     let Outcome::Refunded(yes) = read(200, &[("x-idempotent-replay", value)], body.as_bytes()) else {
         panic!("no refund")
@@ -372,7 +372,7 @@ fn a_replay_is_one_where_the_header_says_so(#[case] value: &'static str, #[case]
 }
 
 #[test]
-fn a_yes_in_part_names_the_items_and_the_refusal() {
+fn a_partial_refund_names_the_items_and_the_refusal() {
     let body = results(&["1 refunded 10.99", "2 failed", "3 refunded 1.01"], "12.00");
     let Outcome::Refunded(yes) = read(200, &[], body.as_bytes()) else { panic!("no refund") };
     let items: Vec<(&str, ItemState, bool)> =
@@ -386,7 +386,7 @@ fn a_yes_in_part_names_the_items_and_the_refusal() {
 }
 
 #[test]
-fn a_refusal_of_all_items_says_it_of_each() {
+fn a_refusal_of_all_items_names_each_of_them() {
     let Outcome::Refused { error, items } = read(200, &[], results(&["1 failed", "2 canceled"], "0").as_bytes()) else {
         panic!("no refusal")
     };
@@ -395,7 +395,7 @@ fn a_refusal_of_all_items_says_it_of_each() {
 }
 
 #[test]
-fn no_token_is_kept() {
+fn no_token_is_kept_in_a_text() {
     let outcome =
         read(403, &[], b"{\"message\":\"Permission denied\",\"details\":\"token c4nary-secret is not allowed\"}");
     let Outcome::Refused { error, .. } = outcome else { panic!("{outcome:?}") };
@@ -403,7 +403,7 @@ fn no_token_is_kept() {
 }
 
 #[test]
-fn one_target_is_one_body() {
+fn one_target_has_one_body() {
     let a = NamecomTarget::new(123_456, &[987_655, 987_654]).unwrap();
     let b = NamecomTarget::new(123_456, &[987_654, 987_655]).unwrap();
     assert_eq!(refund_body(&a), "{\"orderId\":123456,\"orderItemIds\":[987654,987655]}");
@@ -416,29 +416,29 @@ fn statuses() -> impl Strategy<Value = u16> {
 
 proptest! {
     #[test]
-    fn no_mutation_makes_a_yes_of_a_no(mutations in mutations(), which in 0..3_usize, status in statuses()) {
+    fn no_mutation_turns_a_refusal_into_a_success(mutations in mutations(), which in 0..3_usize, status in statuses()) {
         let no = [
             results(&["1 failed", "2 canceled"], "0"),
             "{\"message\":\"Bad Request\",\"details\":\"Order item 1 has already been refunded.\"}".to_owned(),
             "{\"message\":\"Rate Limit Exceeded\",\"details\":\"x\",\"results\":[],\"totalRefundAmount\":0}".to_owned(),
         ];
-        let body = mutated(no[which].as_bytes(), &mutations);
+        let body = apply_mutations(no[which].as_bytes(), &mutations);
         match read(status, &[], &body) {
             Outcome::Refunded(_) => prop_assert!(false, "{}", String::from_utf8_lossy(&body)),
-            // A 200 may leave out what it has begun with.
+            // A 200 may leave out items whose refund is on its way.
             Outcome::Accepted(_) => prop_assert_eq!(status, 200),
             _ => {}
         }
     }
 
     #[test]
-    fn no_mutation_makes_a_no_of_a_yes(mutations in mutations(), which in 0..3_usize, status in statuses()) {
+    fn no_mutation_turns_a_success_into_a_refusal(mutations in mutations(), which in 0..3_usize, status in statuses()) {
         let yes = [
             results(&["1 refunded 10.99", "2 refunded 4.99"], "15.98"),
             results(&["1 failed", "2 initialized", "3 refunded 1"], "1"),
             results(&["1 failed", "2 refunded 4.99"], "4.99").replacen('{', "{\"message\":\"Conflict\",\"details\":null,", 1),
         ];
-        let body = mutated(yes[which].as_bytes(), &mutations);
+        let body = apply_mutations(yes[which].as_bytes(), &mutations);
         let text = String::from_utf8_lossy(&body);
         let says_so = ["refunded", "initialized"]
             .into_iter()
@@ -449,22 +449,22 @@ proptest! {
     }
 
     #[test]
-    fn a_yes_cut_off_anywhere_is_doubt(cut in 0..150_usize) {
+    fn a_truncated_success_is_doubt(cut in 0..150_usize) {
         let whole = results(&["1 refunded 10.99", "2 refunded 4.99"], "15.98");
-        let word = outcome_word(&read(200, &[], &whole.as_bytes()[..cut]));
-        prop_assert!(word.starts_with("unknown"), "{word}");
+        let summary = outcome_summary(&read(200, &[], &whole.as_bytes()[..cut]));
+        prop_assert!(summary.starts_with("unknown"), "{summary}");
     }
 
     #[test]
-    fn success_is_said_of_every_requested_item_or_of_none(
-        words in proptest::collection::vec(
+    fn success_covers_every_requested_item_or_none(
+        statuses in proptest::collection::vec(
             (1..4_i32, prop_oneof!["refunded", "failed", "canceled", "initialized", "odd"]), 0..5,
         ),
     ) {
-        let rows: Vec<String> = words.iter().map(|(item, word)| format!("{item} {word} 1.00")).collect();
+        let rows: Vec<String> = statuses.iter().map(|(item, word)| format!("{item} {word} 1.00")).collect();
         let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
         let outcome = read(200, &[], results(&rows, "0").as_bytes());
-        let refunded = |item: i32| words.iter().any(|(id, word)| *id == item && word == "refunded");
+        let refunded = |item: i32| statuses.iter().any(|(id, word)| *id == item && word == "refunded");
         match outcome {
             Outcome::Refunded(yes) if !yes.is_partial() => prop_assert!(refunded(1) && refunded(2)),
             Outcome::Refunded(_) => prop_assert!(refunded(1) || refunded(2)),

@@ -1,5 +1,3 @@
-use std::io;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -12,11 +10,12 @@ use crate::domain::validation::*;
 use crate::http::client::{HttpClient, HttpSettings};
 use crate::providers::redact::Redactor;
 use crate::providers::testing::fixtures::answer;
+use crate::providers::testing::log_capture::LogCapture;
 use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
 /// Sectigo's own sample.
 const MARK_CERTIFICATE: &str = include_str!("../testdata/mark_certificate.json");
-/// Every documented member once at least.
+/// Every documented member at least once.
 const EVERY_SECTION: &str = include_str!("../testdata/every_section.json");
 const EVERY_SECTION_ORDER: &str = "3000002";
 const PASSWORD: &str = "c4nary-secret";
@@ -68,7 +67,7 @@ fn method(kind: &str, title: &str, level: &str, selected: &str, options: &[&str]
 }
 
 #[test]
-fn the_documents_own_sample_comes_back_with_every_field_in_its_place() {
+fn sectigos_sample_is_read_into_the_right_fields() {
     let answer = read_as(200, MARK_CERTIFICATE.as_bytes(), "yourOrderNumber").unwrap();
     assert!(answer.upload_document_token.is_none());
     let expected = ValidationPage {
@@ -111,7 +110,7 @@ fn the_documents_own_sample_comes_back_with_every_field_in_its_place() {
 }
 
 #[test]
-fn an_order_with_everything_comes_back_with_every_field_in_its_place() {
+fn an_order_with_every_member_is_read_into_the_right_fields() {
     let answer = read(EVERY_SECTION).unwrap();
     assert_eq!(answer.upload_document_token.as_ref().unwrap().expose_secret(), "canary-upload-token");
     assert!(!format!("{answer:?}").contains("canary"));
@@ -247,7 +246,7 @@ fn an_order_with_everything_comes_back_with_every_field_in_its_place() {
 #[case::null_in_a_list("\"csrStatus\":{\"availableActions\":[null,null]}", "?")]
 #[case::not_documented("\"nextYear\":{\"a\":[1,2.5,true,{}]},\"nextYear\":[]", "")]
 #[case::empty_texts("\"orderStatus\":\"\",\"domainName\":\"\"", "")]
-fn what_is_not_there_is_no_fault(#[case] members: &str, #[case] section: &str) {
+fn an_absent_member_is_not_an_irregularity(#[case] members: &str, #[case] section: &str) {
     let mut expected = ValidationPage { order_number: EVERY_SECTION_ORDER.to_owned(), ..ValidationPage::default() };
     if !section.is_empty() {
         expected.csr = Some(CsrStatus::default());
@@ -271,15 +270,16 @@ fn caa_errors_are_an_object_or_a_list(#[case] errors: &str, #[case] expected: &[
 #[case("processed", OrderState::Unrecognized)]
 #[case("Processed", OrderState::Processed)]
 #[case("ERROR!!!", OrderState::ProviderError)]
-fn an_order_state_is_kept_as_it_was_said(#[case] text: &str, #[case] meaning: OrderState) {
+fn an_order_state_is_kept_as_sent(#[case] text: &str, #[case] meaning: OrderState) {
     let state = page_with(&format!("\"orderStatus\":\"{text}\"")).unwrap().order_state.unwrap();
     assert_eq!((state.meaning(), state.text()), (meaning, text));
 }
 
-/// What is left of a page with these members, in Rust's own words, and the fields that are named.
+/// What the reader keeps of a page with these members, in Rust's debug form, and the paths that it
+/// lists.
 fn odd(members: &str) -> (String, Vec<String>) {
     let mut page = page_with(members).unwrap();
-    page.beyond = None;
+    page.lossy_digest = None;
     let paths = std::mem::take(&mut page.irregular_fields);
     let empty = ValidationPage { order_number: EVERY_SECTION_ORDER.to_owned(), ..ValidationPage::default() };
     (if page == empty { "nothing".to_owned() } else { format!("{page:?}") }, paths)
@@ -343,7 +343,7 @@ fn odd(members: &str) -> (String, Vec<String>) {
 #[case::twice(r#""domainName":"canary","domainName":"b""#, "nothing", "domainName")]
 #[case::null_and_a_text(r#""domainName":null,"domainName":"canary""#, "nothing", "domainName")]
 #[case::two_sections(r#""fsupStatus":{},"fsupStatus":{"title":"canary"}"#, "nothing", "fsupStatus")]
-fn an_odd_field_costs_itself_alone_and_is_named(#[case] members: &str, #[case] left: &str, #[case] paths: &str) {
+fn an_irregular_field_loses_only_itself_and_is_listed(#[case] members: &str, #[case] left: &str, #[case] paths: &str) {
     let (page, named) = odd(members);
     assert!(page.contains(left), "{page}");
     let expected: Vec<_> = paths.split(' ').map(|path| format!("data.{path}")).collect();
@@ -356,12 +356,12 @@ fn an_odd_field_costs_itself_alone_and_is_named(#[case] members: &str, #[case] l
 #[case(r#""uploadDocumentToken":7"#)]
 #[case(r#""uploadDocumentToken":"canary","uploadDocumentToken":"other""#)]
 #[case(&format!(r#""uploadDocumentToken":"{}""#, "x".repeat(4097)))]
-fn a_token_in_another_form_is_none(#[case] members: &str) {
+fn a_token_in_another_form_is_left_out(#[case] members: &str) {
     let body = format!(r#"{{"errorCode":0,"data":{{"orderNumber":"{EVERY_SECTION_ORDER}",{members}}}}}"#);
     let answer = read(body).unwrap();
     assert!(answer.upload_document_token.is_none());
     assert_eq!(answer.page.irregular_fields, ["data.uploadDocumentToken"]);
-    assert_eq!(answer.page.beyond, None, "nothing of a credential is counted");
+    assert_eq!(answer.page.lossy_digest, None, "nothing of a credential is counted");
 }
 
 #[rstest]
@@ -383,7 +383,7 @@ fn a_token_in_another_form_is_none(#[case] members: &str) {
 #[case("https://upload.example.com/a b", false)]
 #[case("https://\u{443}pload.example", false)]
 #[case("https://a:99999/", false)]
-fn an_address_is_shown_where_it_is_safe_to_follow(#[case] address: &str, #[case] is_shown: bool) {
+fn an_address_is_shown_only_if_it_is_safe_to_open(#[case] address: &str, #[case] is_shown: bool) {
     let (page, named) = odd(&format!(r#""uploadDocumentUrl":"{address}""#));
     assert_eq!(page.contains(&format!(r#"upload_document_url: "{address}""#)), is_shown, "{page}");
     assert_eq!(named.is_empty(), is_shown);
@@ -407,7 +407,7 @@ fn texts_are_escaped_bounded_and_without_secrets() {
 }
 
 #[test]
-fn lists_and_whole_texts_have_a_bound() {
+fn lists_and_whole_texts_are_bounded() {
     let actions = vec!["\"a\""; 1001].join(",");
     let address = format!("https://a/{}", "x".repeat(4096));
     let members = format!(r#""uploadDocumentUrl":"{address}","csrStatus":{{"availableActions":[{actions}]}}"#);
@@ -418,7 +418,7 @@ fn lists_and_whole_texts_have_a_bound() {
 }
 
 #[test]
-fn all_lists_together_have_a_bound_and_so_have_the_names() {
+fn all_lists_together_and_the_listed_paths_are_bounded() {
     let domain = format!("{{\"methods\":[{}]}}", vec!["{}"; 1000].join(","));
     let page = page_with(&format!(r#""dcvStatus":{{"domains":[{}]}}"#, vec![domain; 200].join(","))).unwrap();
     let domains = page.dcv.unwrap().domains;
@@ -432,30 +432,16 @@ fn all_lists_together_have_a_bound_and_so_have_the_names() {
 }
 
 #[test]
-fn what_is_not_documented_costs_nothing_however_much_it_is() {
+fn undocumented_members_cost_nothing() {
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     let (page, named) = odd(&format!(r#""x":{deep},"y":[{}]"#, vec!["0"; 200_000].join(",")));
     assert_eq!((page.as_str(), named.len()), ("nothing", 0));
 }
 
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[test]
-fn each_kind_of_odd_field_is_logged_once() {
-    let lines = Lines::default();
-    let writer = lines.clone();
+fn each_kind_of_irregular_field_is_logged_once() {
+    let log = LogCapture::default();
+    let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
     let pages = PageReader::new(Redactor::new("demo", &SecretString::from(PASSWORD)));
     let body =
@@ -465,7 +451,7 @@ fn each_kind_of_odd_field_is_logged_once() {
             pages.read(&answer(200, &[], body.as_bytes())).unwrap();
         }
     });
-    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let text = log.text();
     assert_eq!(text.lines().count(), 2, "{text}");
     assert!(text.contains("data.orderNumber") && text.contains("data.dcvStatus.domains[].domainName"), "{text}");
 }
@@ -473,7 +459,7 @@ fn each_kind_of_odd_field_is_logged_once() {
 #[rstest]
 #[case::mark(None, "\u{feff}".as_bytes(), "é".as_bytes())]
 #[case::latin(Some("application/json; charset=ISO-8859-1"), b"", b"\xE9")]
-fn a_page_is_read_in_its_charset(
+fn a_page_is_decoded_in_its_charset(
     #[case] content_type: Option<&'static str>,
     #[case] mark: &[u8],
     #[case] letter: &[u8],
@@ -486,7 +472,7 @@ fn a_page_is_read_in_its_charset(
 }
 
 #[test]
-fn a_field_that_does_not_fit_the_charset_costs_itself_alone() {
+fn a_field_that_does_not_fit_the_charset_loses_only_itself() {
     let (before, after) = EVERY_SECTION.split_once("EV Multi-Domain").unwrap();
     let page = read([before.as_bytes(), b"\xE9", after.as_bytes()].concat()).unwrap().page;
     assert_eq!((page.product_name.as_str(), page.product_type), ("", 287));
@@ -496,12 +482,12 @@ fn a_field_that_does_not_fit_the_charset_costs_itself_alone() {
 #[rstest]
 #[case::empty(b"".to_vec(), "the body is empty")]
 #[case::blank(b" \r\n\t".to_vec(), "the body is empty")]
-#[case::html(b"<html><body>502 Bad Gateway</body></html>".to_vec(), "the body is not JSON, at line 1 column 1")]
-#[case::newline_text(b"-16\nPermission denied!".to_vec(), "the body is not JSON, at line 2 column 1")]
-#[case::truncated(EVERY_SECTION.as_bytes()[..EVERY_SECTION.len() / 2].to_vec(), "the body ends in the middle")]
-#[case::nan(b"{\"errorCode\":NaN}".to_vec(), "the body is not JSON, at line 1")]
+#[case::html(b"<html><body>502 Bad Gateway</body></html>".to_vec(), "the body is not JSON at line 1 column 1")]
+#[case::newline_text(b"-16\nPermission denied!".to_vec(), "the body is not JSON at line 2 column 1")]
+#[case::truncated(EVERY_SECTION.as_bytes()[..EVERY_SECTION.len() / 2].to_vec(), "the body is cut off")]
+#[case::nan(b"{\"errorCode\":NaN}".to_vec(), "the body is not JSON at line 1")]
 #[case::infinity(b"{\"errorCode\":1e999}".to_vec(), "errorCode must be an integer of 32 bits and is a number")]
-#[case::deep([b"{\"errorCode\":0,\"x\":".as_slice(), &[b'['; 100_000]].concat(), "the body ends in the middle")]
+#[case::deep([b"{\"errorCode\":0,\"x\":".as_slice(), &[b'['; 100_000]].concat(), "the body is cut off")]
 #[case::not_utf8(b"{\"errorCode\":0\xFF}".to_vec(), "the body is not UTF-8")]
 #[case::order_is_not_utf8(
     b"{\"errorCode\":0,\"data\":{\"orderNumber\":\"3000002\xFF\"}}".to_vec(),
@@ -509,13 +495,13 @@ fn a_field_that_does_not_fit_the_charset_costs_itself_alone() {
 )]
 #[case::utf16(b"\xFF\xFE{\0}\0".to_vec(), "errorCode is missing")]
 #[case::half_utf16(b"\xFF\xFE{\0}".to_vec(), "the body is not UTF-16LE")]
-#[case::two_texts(b"{\"errorCode\":0}{\"errorCode\":0}".to_vec(), "the body is not JSON, at line 1 column 16")]
+#[case::two_texts(b"{\"errorCode\":0}{\"errorCode\":0}".to_vec(), "the body is not JSON at line 1 column 16")]
 #[case::array(b"[{\"errorCode\":0}]".to_vec(), "the body must be an object and is an array")]
 #[case::null(b"null".to_vec(), "the body must be an object and is null")]
 #[case::no_code(b"{\"data\":{\"orderNumber\":\"3000002\"}}".to_vec(), "errorCode is missing")]
 #[case::code_as_word(b"{\"errorCode\":\"zero\"}".to_vec(), "errorCode must be an integer of 32 bits and is a string")]
 #[case::code_as_empty_text(b"{\"errorCode\":\"\"}".to_vec(), "errorCode must be an integer of 32 bits and is a string")]
-#[case::two_codes(b"{\"errorCode\":0,\"errorCode\":-16}".to_vec(), "errorCode is there twice")]
+#[case::two_codes(b"{\"errorCode\":0,\"errorCode\":-16}".to_vec(), "errorCode occurs twice")]
 #[case::huge_code(b"{\"errorCode\":-99999999999}".to_vec(), "errorCode must be an integer of 32 bits and is an integer")]
 #[case::no_data(b"{\"errorCode\":0,\"errorMessage\":\"\"}".to_vec(), "data is missing")]
 #[case::null_data(b"{\"errorCode\":0,\"data\":null}".to_vec(), "data is missing")]
@@ -534,7 +520,7 @@ fn a_field_that_does_not_fit_the_charset_costs_itself_alone() {
     "data.orderNumber: the answer is not for this order"
 )]
 #[case::data_as_text(b"{\"errorCode\":0,\"data\":\"\"}".to_vec(), "data must be an object and is a string")]
-fn what_is_not_documented_is_not_believed(#[case] body: Vec<u8>, #[case] expected: &str) {
+fn an_undocumented_answer_is_not_believed(#[case] body: Vec<u8>, #[case] expected: &str) {
     match read(&body) {
         Err(StatusError::Protocol { problem }) => assert!(problem.starts_with(expected), "{problem}"),
         other => panic!("{other:?}"),
@@ -547,7 +533,7 @@ fn what_is_not_documented_is_not_believed(#[case] body: Vec<u8>, #[case] expecte
 #[case::code_as_text("{\"errorCode\":\"0\",\"data\":{\"orderNumber\":\"3000002\"}}", "errorCode")]
 #[case::message_as_list("{\"errorCode\":0,\"errorMessage\":[],\"data\":{\"orderNumber\":\"3000002\"}}", "")]
 #[case::one_code_twice("{\"errorCode\":0,\"errorCode\":0,\"data\":{\"orderNumber\":\"3000002\"}}", "errorCode")]
-fn an_envelope_in_another_form_is_one_all_the_same(#[case] body: &str, #[case] paths: &str) {
+fn an_envelope_in_another_form_is_accepted(#[case] body: &str, #[case] paths: &str) {
     assert_eq!(read(body).unwrap().page.irregular_fields.join(" "), paths);
 }
 
@@ -555,7 +541,7 @@ fn wait(retry_after: Option<Duration>) -> String {
     retry_after.map_or(String::new(), |wait| format!(" ({} s)", wait.as_secs()))
 }
 
-/// In one line, so that a table can name it.
+/// One line for a table of expectations.
 fn kind(error: &StatusError) -> String {
     match error {
         StatusError::Unreachable { why, retry_after } => format!("unreachable, {why}{}", wait(*retry_after)),
@@ -601,7 +587,7 @@ fn kind(error: &StatusError) -> String {
 #[case(-160, "General error", "not now -160, General error")]
 #[case(-9999, "Something new", "refused -9999, Something new")]
 #[case(1, "Payment required", "refused 1, Payment required")]
-fn every_code_means_one_thing(#[case] code: i32, #[case] message: &str, #[case] expected: &str) {
+fn every_code_has_one_meaning(#[case] code: i32, #[case] message: &str, #[case] expected: &str) {
     let body = serde_json::json!({ "errorCode": code, "errorMessage": message, "data": 7 }).to_string();
     assert_eq!(kind(&read(body).unwrap_err()), expected);
 }
@@ -614,7 +600,7 @@ fn every_code_means_one_thing(#[case] code: i32, #[case] message: &str, #[case] 
 #[case(302, "protocol, HTTP 302")]
 #[case(403, "protocol, HTTP 403")]
 #[case(404, "protocol, HTTP 404")]
-fn another_http_status_is_no_page(#[case] status: u16, #[case] expected: &str) {
+fn another_http_status_is_not_a_page(#[case] status: u16, #[case] expected: &str) {
     let error = read_as(status, EVERY_SECTION.as_bytes(), EVERY_SECTION_ORDER).unwrap_err();
     assert_eq!(kind(&error), expected);
 }
@@ -623,10 +609,10 @@ fn fingerprint(body: &str) -> String {
     ValidationStatus::new(read(body).unwrap(), Timestamp::from_seconds(0)).fingerprint().to_owned()
 }
 
-/// Every leaf of the fixture, changed alone: a member that the reader forgets would leave the
-/// fingerprint as it was.
+/// Changes every leaf of the fixture, one at a time. A member that the reader ignores would leave
+/// the fingerprint unchanged.
 #[test]
-fn the_fingerprint_changes_with_every_single_member() {
+fn the_fingerprint_changes_with_every_member() {
     let whole: serde_json::Value = serde_json::from_str(EVERY_SECTION).unwrap();
     let before = fingerprint(EVERY_SECTION);
     let mut seen = std::collections::BTreeSet::from([before.clone()]);
@@ -653,9 +639,9 @@ fn the_fingerprint_changes_with_every_single_member() {
 }
 
 #[test]
-fn the_fingerprint_stays_where_only_the_writing_changes() {
+fn the_fingerprint_ignores_formatting() {
     let whole: serde_json::Value = serde_json::from_str(EVERY_SECTION).unwrap();
-    // Compact, and its members in alphabetical order.
+    // Compact, with its members in alphabetical order.
     assert_eq!(fingerprint(&whole.to_string()), fingerprint(EVERY_SECTION));
     assert_eq!(
         fingerprint(&EVERY_SECTION.replace("\"data\": {", "\"data\": { \"new\": 1,")),
@@ -694,7 +680,7 @@ proptest! {
     }
 
     #[test]
-    fn no_member_costs_the_page_and_no_path_shows_a_text(members in json_members()) {
+    fn no_member_loses_the_page_and_no_path_shows_a_value(members in json_members()) {
         match page_with(&members) {
             Ok(page) => prop_assert!(!page.irregular_fields.join(" ").contains("canary"), "{:?}", page.irregular_fields),
             Err(problem) => prop_assert!(false, "{}", problem),
@@ -739,9 +725,9 @@ fn member_name() -> impl Strategy<Value = &'static str> {
     ])
 }
 
-fn source(peer: &ScriptedServer) -> Sectigo {
+fn source(server: &ScriptedServer) -> Sectigo {
     let http = HttpClient::new(&HttpSettings {
-        endpoint: &peer.endpoint().parse().unwrap(),
+        endpoint: &server.endpoint().parse().unwrap(),
         ca_file: None,
         connect_timeout: Duration::from_millis(200),
         total_timeout: Duration::from_millis(400),
@@ -758,40 +744,40 @@ fn source(peer: &ScriptedServer) -> Sectigo {
 #[case(0, "loginName=demo&loginPassword=p%26ss+word%21&orderNumber=1000001")]
 #[case(42, "loginName=demo&loginPassword=p%26ss+word%21&orderNumber=1000001&CertificateID=42")]
 #[tokio::test]
-async fn the_request_is_these_bytes(#[case] certificate_id: i64, #[case] form: &str) {
-    let peer = ScriptedServer::start(Script::Say("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")).await;
+async fn the_request_has_exactly_these_bytes(#[case] certificate_id: i64, #[case] form: &str) {
+    let server = ScriptedServer::start(Script::Send("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")).await;
     let order = OrderKey::new("1000001", certificate_id, "").unwrap();
-    let error = source(&peer).validation_status(&order).await.unwrap_err();
+    let error = source(&server).validation_status(&order).await.unwrap_err();
     assert_eq!(kind(&error), "unreachable, HTTP 503");
-    let request = peer.requests().remove(0);
+    let request = server.requests().remove(0);
     assert!(request.starts_with("POST /products/!getPostPaymentStatus HTTP/1.1\r\n"), "{request}");
     assert!(request.contains("content-type: application/x-www-form-urlencoded\r\n"), "{request}");
     assert!(request.ends_with(&format!("\r\n\r\n{form}")), "{request}");
 }
 
 #[rstest]
-#[case::silent(Script::Silence, "timeout")]
-#[case::silent_inside_the_body(Script::SayAndHold("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"), "timeout")]
+#[case::silent(Script::Hang, "timeout")]
+#[case::silent_inside_the_body(Script::SendAndHold("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"), "timeout")]
 #[case::closed(Script::Close, "unreachable")]
-#[case::cut_off(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"), "unreachable")]
+#[case::cut_off(Script::Send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"), "unreachable")]
 #[case::endless(Script::Flood { claim_length: false }, "protocol, HTTP 200 with a body longer than 1048576 bytes")]
 #[case::not_a_page(
-    Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n0"),
+    Script::Send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n0"),
     "protocol, the body must be an object"
 )]
 #[tokio::test]
-async fn every_way_in_which_the_call_can_fail(#[case] script: Script, #[case] expected: &str) {
-    let peer = ScriptedServer::start(script).await;
+async fn a_call_fails_in_every_possible_way(#[case] script: Script, #[case] expected: &str) {
+    let server = ScriptedServer::start(script).await;
     let order = OrderKey::new("1000001", 0, "").unwrap();
-    let error = source(&peer).validation_status(&order).await.unwrap_err();
+    let error = source(&server).validation_status(&order).await.unwrap_err();
     assert!(kind(&error).starts_with(expected), "{error:?}");
 }
 
 #[tokio::test]
-async fn a_provider_that_is_not_there_is_unreachable() {
-    let peer = ScriptedServer::start(Script::Close).await;
-    let source = source(&peer);
-    peer.stopped().await;
+async fn a_provider_that_refuses_connections_is_unreachable() {
+    let server = ScriptedServer::start(Script::Close).await;
+    let source = source(&server);
+    server.stopped().await;
     let order = OrderKey::new("1000001", 0, "").unwrap();
     let error = source.validation_status(&order).await.unwrap_err();
     assert!(kind(&error).starts_with("unreachable, no connection"), "{error:?}");
