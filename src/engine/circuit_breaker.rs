@@ -37,6 +37,17 @@ pub struct CircuitBreakerSettings {
     pub longest_pause: Duration,
 }
 
+impl Default for CircuitBreakerSettings {
+    fn default() -> Self {
+        Self {
+            failures: 5,
+            strangers: 5,
+            shortest_pause: Duration::from_secs(5),
+            longest_pause: Duration::from_secs(300),
+        }
+    }
+}
+
 /// What an answer tells of the account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Signal {

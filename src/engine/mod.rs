@@ -76,20 +76,35 @@ pub use crate::engine::event_stream::{EventStream, SharedEvent};
 #[derive(Clone)]
 pub struct Engine(Arc<EngineCore>);
 
-/// What the operator sets.
+/// The engine's settings. The defaults are those of a gateway in production.
 #[derive(Debug, Clone)]
 pub struct EngineSettings {
-    /// How refunds that were provably not processed are spread over time.
+    /// When to send a refund again that provably was not processed.
     pub backoff: Backoff,
-    /// When providers are asked what became of a refund.
+    /// When to look up an unsettled refund at its provider.
     pub schedule: Schedule,
-    /// How long a rejection is looked up once a day, since the provider may correct it. Zero: not
-    /// at all.
+    /// How long to look up a rejected refund once a day, because the provider may correct it. Zero:
+    /// never.
     pub rejection_follow_up: Duration,
-    /// When an account is sent nothing any more, and when it is tried again.
+    /// When to suspend an account, and when to probe it.
     pub circuit: CircuitBreakerSettings,
-    /// Readers of the event feed at once.
+    /// Maximum of concurrent readers of the event stream.
     pub max_feeds: usize,
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        Self {
+            backoff: Backoff { shortest: Duration::from_secs(1), longest: Duration::from_secs(300) },
+            schedule: Schedule {
+                first: [10, 30, 120, 600, 3_600].map(Duration::from_secs).to_vec(),
+                then_every: Duration::from_secs(24 * 3_600),
+            },
+            rejection_follow_up: Duration::from_secs(7 * 24 * 3_600),
+            circuit: CircuitBreakerSettings::default(),
+            max_feeds: 128,
+        }
+    }
 }
 
 pub(crate) struct EngineCore {
@@ -661,7 +676,7 @@ impl EngineCore {
     fn measure(&self, before: &Refund, after: &Refund) {
         let Some(lane) = self.lanes.get(&before.account) else { return };
         if after.corrected_time != before.corrected_time {
-            lane.account.meter.corrected();
+            lane.account.meter.record_correction();
         }
         let is_open = matches!(after.state, State::Pending | State::Dispatching | State::InDoubt | State::NeedsReview);
         let begin = before.doubt.as_ref().map(|doubt| doubt.since).or(before.dispatch_time);
@@ -669,7 +684,7 @@ impl EngineCore {
             && !is_open
             && let Some(begin) = begin
         {
-            lane.account.meter.cleared(after.state, after.update_time.saturating_duration_since(begin));
+            lane.account.meter.record_doubt(after.state, after.update_time.saturating_duration_since(begin));
         }
     }
 }

@@ -52,7 +52,7 @@ impl RateLimiter {
         }
         let is_free = self.line.try_lock().is_ok_and(|_first| self.take().is_ok());
         if is_free {
-            self.meter.paced(Duration::ZERO);
+            self.meter.record_pacing(Duration::ZERO);
         }
         is_free
     }
@@ -67,7 +67,7 @@ impl RateLimiter {
         while let Err(free_at) = self.take() {
             tokio::time::sleep_until(free_at).await;
         }
-        self.meter.paced(start.elapsed());
+        self.meter.record_pacing(start.elapsed());
     }
 
     fn is_enabled(&self) -> bool {

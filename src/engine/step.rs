@@ -89,7 +89,7 @@ async fn in_trace_of(shared: &EngineCore, refund: &Refund, span: Span) -> Span {
 async fn link(shared: &EngineCore, refund: &Refund) {
     let origin = parent_trace(shared, refund).await;
     traces::link(origin.as_deref());
-    traces::note_trace_of(&Span::current(), origin.as_deref(), refund.id());
+    traces::record_refund_trace_id(&Span::current(), origin.as_deref(), refund.id());
 }
 
 async fn parent_trace(shared: &EngineCore, refund: &Refund) -> Option<String> {

@@ -250,7 +250,7 @@ impl HttpClient {
         if let Some(kind) = end.error_type() {
             span.record("error.type", kind.as_ref()).record("otel.status_code", "ERROR");
         }
-        self.meter.requested(method.as_str(), kind.as_str(), end, start.elapsed());
+        self.meter.record_http(method.as_str(), kind.as_str(), end, start.elapsed());
         exchange
     }
 

@@ -72,7 +72,7 @@ impl Account {
         let (place, former) = (settings.place(), settings.former_places());
         let name = settings.name.clone();
         let (host, port) = (settings.endpoint.host_str(), settings.endpoint.port_or_known_default());
-        let meter = metrics.of_account(&name, provider, host.unwrap_or_default(), port.unwrap_or_default());
+        let meter = metrics.for_account(&name, provider, host.unwrap_or_default(), port.unwrap_or_default());
         let http = http.measured(meter.clone());
         let secret = Secret::new(settings.login.secret().clone());
         let (adapter, status): (Arc<dyn RefundProvider>, Option<Arc<dyn ValidationProvider>>) =

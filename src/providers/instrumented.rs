@@ -43,7 +43,7 @@ impl<P: RefundProvider> RefundProvider for Instrumented<P> {
             let start = Instant::now();
             let outcome = self.inner.refund(intent, credential).await;
             let duration = start.elapsed();
-            self.meter.attempted(kind_of(&outcome), duration);
+            self.meter.record_attempt(kind_of(&outcome), duration);
             debug!(
                 outcome = kind_of(&outcome),
                 detail = detail_of(&outcome),
@@ -73,7 +73,7 @@ impl<P: RefundProvider> RefundProvider for Instrumented<P> {
                 Lookup::NotFound { .. } => ("not_found", ""),
                 Lookup::Unavailable { .. } => ("unavailable", ""),
             };
-            self.meter.looked(found, duration);
+            self.meter.record_lookup(found, duration);
             debug!(found, detail, duration_ms = milliseconds(duration), "provider answered a lookup");
             lookup
         }

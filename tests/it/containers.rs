@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use recoup::config::Settings;
-use recoup::telemetry::metrics::{DECLARED, Kind};
+use recoup::telemetry::metrics::{METRICS, MetricKind};
 
 use crate::support::simulators_in;
 
@@ -170,11 +170,11 @@ async fn the_gateway_of_compose_has_a_configuration_that_fits_what_stands_beside
 #[test]
 fn every_metric_and_label_in_a_rule_and_on_the_dashboard_is_declared() {
     let mut known: BTreeSet<String> = BTreeSet::new();
-    for metric in DECLARED {
-        let name = metric.scraped_name();
+    for metric in METRICS {
+        let name = metric.prometheus_name();
         match metric.kind {
-            Kind::Histogram(_) => known.extend(["_bucket", "_sum", "_count"].map(|part| format!("{name}{part}"))),
-            Kind::Counter | Kind::Gauge => drop(known.insert(name)),
+            MetricKind::Histogram(_) => known.extend(["_bucket", "_sum", "_count"].map(|part| format!("{name}{part}"))),
+            MetricKind::Counter | MetricKind::Gauge => drop(known.insert(name)),
         }
         known.extend(metric.attributes.iter().map(|attribute| attribute.replace('.', "_")));
     }
@@ -191,7 +191,7 @@ fn every_metric_and_label_in_a_rule_and_on_the_dashboard_is_declared() {
     // And nothing is measured that nobody looks at.
     let shown = texts.concat();
     let unseen: Vec<&str> =
-        DECLARED.iter().filter(|metric| !shown.contains(&metric.scraped_name())).map(|metric| metric.name).collect();
+        METRICS.iter().filter(|metric| !shown.contains(&metric.prometheus_name())).map(|metric| metric.name).collect();
     assert_eq!(unseen, Vec::<&str>::new());
 }
 
@@ -205,8 +205,8 @@ fn what_a_rule_or_a_panel_selects_by_is_a_label_of_that_metric() {
     let mut texts = expressions(&dashboard);
     texts.push(told("docker/alerts.yaml"));
     let mut selectors = 0;
-    for metric in DECLARED {
-        let name = metric.scraped_name();
+    for metric in METRICS {
+        let name = metric.prometheus_name();
         let labels: BTreeSet<String> = metric.attributes.iter().map(|attribute| attribute.replace('.', "_")).collect();
         for text in &texts {
             for part in ["", "_bucket", "_sum", "_count"] {
