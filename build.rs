@@ -19,7 +19,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = PathBuf::from(std::env::var("OUT_DIR")?).join("recoup_descriptors.bin");
     std::fs::write(descriptors, compiler.encode_file_descriptor_set())?;
     tonic_prost_build::configure()
-        // Written by hand in src/proto/streamed.rs, so that an event is encoded once for all readers.
+        // Written by hand in src/proto/streamed.rs, so that an event is encoded once for all
+        // readers.
         .extern_path(".recoup.v1.StreamRefundEventsResponse", "crate::proto::v1::StreamRefundEventsResponse")
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())

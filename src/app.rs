@@ -113,8 +113,7 @@ impl App {
             let (name, provider, endpoint) = (&account.name, account.provider, &account.place.endpoint);
             info!(account = %name, %provider, endpoint, currency = %account.place.currency, "account configured");
         }
-        let engine =
-            Engine::start(ledger.clone(), accounts.clone(), clock.clone(), settings.engine.clone()).await?;
+        let engine = Engine::start(ledger.clone(), accounts.clone(), clock.clone(), settings.engine.clone()).await?;
         let validation = Validation::new(accounts.clone(), clock.clone(), settings.validation);
         let readiness = watch::Sender::new(Readiness::Ready);
         let ledger_watch = tokio::spawn(follow_ledger(ledger.health(), readiness.clone()));
@@ -177,8 +176,8 @@ impl App {
         Reloader::start(self.running.clone(), self.secret_files.clone(), filter, load)
     }
 
-    /// Waits until the gRPC server ends, which before [`App::stop`] is a failure. Returns the cause in
-    /// one sentence.
+    /// Waits until the gRPC server ends, which before [`App::stop`] is a failure. Returns the cause
+    /// in one sentence.
     pub async fn wait(&mut self) -> String {
         match (&mut self.server).await {
             Ok(Ok(())) => "the gRPC server ended unexpectedly".to_owned(),
@@ -203,7 +202,7 @@ impl App {
             server.abort();
         }
         self.ledger.close().await;
-        info!("stopped");
+        info!("recoup stopped");
     }
 }
 
@@ -322,10 +321,7 @@ async fn follow_ledger(mut health: watch::Receiver<Health>, readiness: watch::Se
         match &*health.borrow_and_update() {
             Health::Writing => {}
             Health::Failed(problem) | Health::Corrupt(problem) => {
-                error!(
-                    problem,
-                    "the ledger has failed: nothing is recorded or sent until the gateway restarts"
-                );
+                error!(problem, "the ledger has failed: nothing is recorded or sent until the gateway restarts");
                 readiness.send_replace(Readiness::NotReady);
                 return;
             }

@@ -1,7 +1,7 @@
 //! recoup: a gRPC gateway that gives money back through Sectigo, name.com and Debitsuccess.
 //!
-//! **A refund is sent to its provider at most once, or its doubt is shown.** Everything below serves
-//! this promise.
+//! **A refund is sent to its provider at most once, or its doubt is shown.** Everything below
+//! serves this promise.
 //!
 //! # Layout
 //!

@@ -40,7 +40,8 @@ enum Command {
     Check(CheckArguments),
     /// Check whether a running gateway accepts refunds; exit status 0 if it does, 1 if it does not.
     Health(HealthArguments),
-    /// Operate on the refunds of a running gateway: list, show, reconcile, resolve, reassign, cancel.
+    /// Operate on the refunds of a running gateway: list, show, reconcile, resolve, reassign,
+    /// cancel.
     Refunds(RefundsArguments),
     /// Copy a ledger, even while a gateway writes to it, and verify the copy.
     Backup(BackupArguments),
@@ -138,8 +139,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         #[cfg(feature = "staging")]
         Command::Staging(options) => runtime()?.block_on(async {
             let mut shutdown = ShutdownSignal::listen()?;
-            // It generates its configuration, so there is nothing to reload: SIGHUP, from a terminal
-            // that closes, stops it.
+            // It generates its configuration, so there is nothing to reload: SIGHUP, from a
+            // terminal that closes, stops it.
             let mut hangup = hangup()?;
             let mut staging = recoup::staging::Staging::start(&options).await?;
             print_line(&mut std::io::stdout(), &staging.welcome());

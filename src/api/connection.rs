@@ -94,7 +94,10 @@ impl AsyncRead for ClientConnection {
         }
         if let Some(timeout) = self.preface_timeout.as_mut() {
             ready!(timeout.as_mut().poll(context));
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client did not send the HTTP/2 preface")));
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the client did not send the HTTP/2 preface",
+            )));
         }
         Poll::Pending
     }

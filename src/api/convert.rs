@@ -88,7 +88,11 @@ pub(super) fn refund_name(name: &str) -> Result<RefundId, Status> {
 
 /// A duration that is not negative. Not prost's own conversion, which overflows for the smallest
 /// number of seconds.
-pub(super) fn duration(field: &str, given: Option<prost_types::Duration>, violations: &mut Violations) -> Option<Duration> {
+pub(super) fn duration(
+    field: &str,
+    given: Option<prost_types::Duration>,
+    violations: &mut Violations,
+) -> Option<Duration> {
     let given = given?;
     let seconds = u64::try_from(given.seconds).ok().filter(|seconds| *seconds <= MAX_DURATION_SECONDS);
     let nanos = u32::try_from(given.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
@@ -313,12 +317,12 @@ fn target(given: Option<RequestTarget>, violations: &mut Violations) -> Option<T
             violations.add("target", "is required: one of sectigo, namecom, debitsuccess");
             None
         }
-        Some(RequestTarget::Sectigo(given)) => {
-            violations.with_prefix("sectigo", SectigoTarget::new(&given.order_number, given.reason)).map(Target::Sectigo)
-        }
-        Some(RequestTarget::Namecom(given)) => {
-            violations.with_prefix("namecom", NamecomTarget::new(given.order_id, &given.order_item_ids)).map(Target::Namecom)
-        }
+        Some(RequestTarget::Sectigo(given)) => violations
+            .with_prefix("sectigo", SectigoTarget::new(&given.order_number, given.reason))
+            .map(Target::Sectigo),
+        Some(RequestTarget::Namecom(given)) => violations
+            .with_prefix("namecom", NamecomTarget::new(given.order_id, &given.order_item_ids))
+            .map(Target::Namecom),
         Some(RequestTarget::Debitsuccess(given)) => {
             let fields = DebitsuccessFields {
                 account_reference_no: &given.account_reference_no,
@@ -594,11 +598,7 @@ mod tests {
     #[case(i64::MAX, 0, None)]
     #[case(i64::MIN, 0, None)]
     #[case(i64::MAX / 1_000_000, 999_999_999, None)]
-    fn a_bound_is_rounded_up_to_microseconds(
-        #[case] seconds: i64,
-        #[case] nanos: i32,
-        #[case] expected: Option<i64>,
-    ) {
+    fn a_bound_is_rounded_up_to_microseconds(#[case] seconds: i64, #[case] nanos: i32, #[case] expected: Option<i64>) {
         let mut violations = Violations::default();
         let read = instant("x", Some(prost_types::Timestamp { seconds, nanos }), &mut violations);
         assert_eq!(read, expected.map(Timestamp::from_micros));

@@ -257,14 +257,19 @@ fn note_trace_id(trace_parent: Option<&str>, id: &RefundId) {
 fn position_in(request_key: &[u8], token: &str, violations: &mut Violations) -> Option<u64> {
     let position = page_token::position(request_key, token);
     if position.is_none() && !token.is_empty() {
-        violations.add(status::PAGE_TOKEN, "must be the next_page_token of the same call with the same filter, or empty");
+        violations
+            .add(status::PAGE_TOKEN, "must be the next_page_token of the same call with the same filter, or empty");
     }
     position
 }
 
 /// At most `limit` entries and [`MAX_PAGE_BYTES`], and the token of the next page if entries are
 /// left.
-fn page<T: prost::Message>(request_key: &[u8], limit: u32, entries: impl Iterator<Item = (u64, T)>) -> (Vec<T>, String) {
+fn page<T: prost::Message>(
+    request_key: &[u8],
+    limit: u32,
+    entries: impl Iterator<Item = (u64, T)>,
+) -> (Vec<T>, String) {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let (mut taken, mut bytes, mut last) = (Vec::new(), 0_usize, 0);
     for (position, entry) in entries {

@@ -112,8 +112,8 @@ pub(super) fn draining() -> Status {
     retryable(Code::Unavailable, ErrorReason::Draining, "the gateway is shutting down", RETRY_LATER)
 }
 
-/// The call ended without a known outcome, like a lost connection. It has no `ErrorInfo`, which would
-/// guarantee that nothing was recorded. The caller finds out by repeating the call.
+/// The call ended without a known outcome, like a lost connection. It has no `ErrorInfo`, which
+/// would guarantee that nothing was recorded. The caller finds out by repeating the call.
 pub(super) fn outcome_unknown(code: Code, what: &str) -> Status {
     let message = format!("{what}; it is unknown whether anything was recorded: repeat the call to find out");
     Status::with_error_details(code, truncated(&message), ErrorDetails::with_retry_info(Some(RETRY_LATER)))
@@ -134,8 +134,8 @@ pub(super) fn internal() -> Status {
     status(Code::Internal, ErrorReason::Internal, "a bug in the gateway; see its log", [], |_| {})
 }
 
-/// A panic, possibly after something was recorded. Without an `ErrorInfo`, like [`outcome_unknown`].
-/// The caller gets a request id, under which the log has the details.
+/// A panic, possibly after something was recorded. Without an `ErrorInfo`, like
+/// [`outcome_unknown`]. The caller gets a request id, under which the log has the details.
 pub(super) fn panicked() -> Status {
     let mut details = ErrorDetails::with_retry_info(Some(RETRY_LATER));
     let place = match REQUEST_ID.try_with(String::clone) {
@@ -146,8 +146,7 @@ pub(super) fn panicked() -> Status {
         // In a stream that has started.
         Err(_) => "",
     };
-    let message =
-        format!("a bug in the gateway; see its log{place}; repeat the call to find out what was recorded");
+    let message = format!("a bug in the gateway; see its log{place}; repeat the call to find out what was recorded");
     Status::with_error_details(Code::Internal, message, details)
 }
 
@@ -205,9 +204,12 @@ pub(super) fn from_validation(error: &ValidationError) -> Status {
         ValidationError::Draining => draining(),
         ValidationError::Panicked => internal(),
         ValidationError::Provider(problem) => match problem {
-            StatusError::Unreachable { retry_after, .. } => {
-                retryable(Code::Unavailable, ErrorReason::ProviderUnreachable, &message, retry_after.unwrap_or(RETRY_LATER))
-            }
+            StatusError::Unreachable { retry_after, .. } => retryable(
+                Code::Unavailable,
+                ErrorReason::ProviderUnreachable,
+                &message,
+                retry_after.unwrap_or(RETRY_LATER),
+            ),
             StatusError::NotNow { code, message: text, retry_after } => {
                 let metadata = provider_metadata(code, text);
                 status(Code::Unavailable, ErrorReason::ProviderUnreachable, &message, metadata, |details| {
@@ -270,7 +272,9 @@ fn from_ledger(error: LedgerError) -> Status {
         LedgerError::Abandoned => deadline(),
         LedgerError::Overloaded => overloaded(&message),
         LedgerError::CommitFailed(_) => outcome_unknown(Code::Unavailable, &message),
-        LedgerError::Unavailable(_) => retryable(Code::Unavailable, ErrorReason::LedgerUnavailable, &message, RETRY_LATER),
+        LedgerError::Unavailable(_) => {
+            retryable(Code::Unavailable, ErrorReason::LedgerUnavailable, &message, RETRY_LATER)
+        }
         LedgerError::Corrupt { .. } => status(Code::DataLoss, ErrorReason::LedgerCorrupt, &message, [], |_| {}),
     }
 }
@@ -367,7 +371,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_bug_is_reported_with_the_request_id_of_the_call_or_with_none() {
-        let request_id_in = |status: Status| status.get_error_details().request_info().map(|info| info.request_id.clone());
+        let request_id_in =
+            |status: Status| status.get_error_details().request_info().map(|info| info.request_id.clone());
         let panicked = with_request_id("0000002a".to_owned(), async { from_engine(EngineError::Panicked) }).await;
         assert_eq!(request_id_in(panicked).as_deref(), Some("0000002a"));
         let shared = async { from_validation(&ValidationError::Panicked) };

@@ -390,7 +390,10 @@ mod tests {
         &["account", "order_number", "certificate_id", "max_age"]
     )]
     #[case(proto::GetValidationStatusRequest::default(), &["account", "order_number"])]
-    fn all_invalid_fields_are_reported_together(#[case] request: proto::GetValidationStatusRequest, #[case] wrong: &[&str]) {
+    fn all_invalid_fields_are_reported_together(
+        #[case] request: proto::GetValidationStatusRequest,
+        #[case] wrong: &[&str],
+    ) {
         assert_eq!(invalid_fields(status_request(request)), wrong);
     }
 
@@ -421,7 +424,10 @@ mod tests {
         &["account", "order_number", "after_fingerprint", "interval"]
     )]
     #[case(proto::WatchValidationStatusRequest::default(), &["account", "order_number"])]
-    fn all_invalid_fields_of_a_watch_are_reported_together(#[case] request: proto::WatchValidationStatusRequest, #[case] wrong: &[&str]) {
+    fn all_invalid_fields_of_a_watch_are_reported_together(
+        #[case] request: proto::WatchValidationStatusRequest,
+        #[case] wrong: &[&str],
+    ) {
         assert_eq!(invalid_fields(watch_request(request)), wrong);
     }
 
@@ -491,7 +497,8 @@ mod tests {
         let converted = to_proto(&ValidationStatus::new(answer, Timestamp::from_seconds(0)), false);
         assert_eq!((converted.master_account_state, converted.master_account_status), (1, Some(77)));
         let (dcv, agreement) = (converted.dcv.unwrap(), converted.agreement.unwrap());
-        let (step, legal) = (converted.csr.unwrap().step.unwrap(), converted.organization.unwrap().legal_existence.unwrap());
+        let (step, legal) =
+            (converted.csr.unwrap().step.unwrap(), converted.organization.unwrap().legal_existence.unwrap());
         let error = &converted.caa_check.unwrap().latest_errors[0];
         let (domain, method) = (&dcv.domains[0], &dcv.domains[0].methods[0]);
         for (number, text) in [

@@ -33,8 +33,8 @@ pub(super) type SecretFiles = BTreeMap<AccountName, watch::Sender<SecretFile>>;
 pub struct Reloader(SyncSender<()>);
 
 impl Reloader {
-    /// Applies what `load` reads at each request. Runs on its own thread, because a file may be a pipe
-    /// that never delivers.
+    /// Applies what `load` reads at each request. Runs on its own thread, because a file may be a
+    /// pipe that never delivers.
     ///
     /// # Errors
     /// The operating system cannot start a thread.
@@ -74,7 +74,10 @@ fn run(
             }
             Err(errors) => {
                 let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
-                error!(errors = errors.join("; "), "could not reload the configuration: it has errors, and nothing of it is applied");
+                error!(
+                    errors = errors.join("; "),
+                    "could not reload the configuration: it has errors, and nothing of it is applied"
+                );
             }
         }
     }

@@ -18,8 +18,8 @@ pub(crate) struct CheckArguments {
     /// RECOUP_CONFIG names, or variables only.
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Probe each provider with harmless requests: is it reachable, does it accept the login, and is
-    /// it the configured service? Moves no money, opens no ledger and no port.
+    /// Probe each provider with harmless requests: is it reachable, does it accept the login, and
+    /// is it the configured service? Moves no money, opens no ledger and no port.
     #[arg(long)]
     online: bool,
     /// Print which refunds in the ledger would wait because their account is gone or has changed.

@@ -25,8 +25,7 @@ pub(super) async fn connect(server: &str) -> Result<RefundServiceClient<Channel>
 
 /// A connection for any service.
 pub(super) async fn channel(server: &str) -> Result<Channel, Failure> {
-    let wrong =
-        || Failure::usage(format!("--server must be an address such as http://127.0.0.1:50051, not {server}"));
+    let wrong = || Failure::usage(format!("--server must be an address such as http://127.0.0.1:50051, not {server}"));
     let endpoint = Endpoint::from_shared(server.to_owned()).map_err(|_| wrong())?;
     if endpoint.uri().scheme_str() != Some("http") || endpoint.uri().host().is_none() {
         return Err(wrong());
@@ -82,8 +81,7 @@ pub(super) fn failure_of(status: &Status) -> Failure {
 /// An error of the transport, or in the middle of a call: the outcome of the call is unknown.
 fn failure_without_reason(status: &Status) -> Failure {
     let message = message_of(status);
-    let sentence =
-        format!("the outcome of the call is unknown ({}): {message}", code_name(status.code()));
+    let sentence = format!("the outcome of the call is unknown ({}): {message}", code_name(status.code()));
     let json = serde_json::json!({ "code": code_name(status.code()), "message": message });
     Failure { sentence, json: Some(json), code: 1 }
 }

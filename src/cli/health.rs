@@ -27,8 +27,8 @@ pub(crate) struct HealthArguments {
     /// The gateway's address. Default: the address in its configuration.
     #[arg(long, env = "RECOUP_SERVER", value_name = "URL")]
     server: Option<String>,
-    /// The gateway's configuration; only `listen` is read. Default: the file that RECOUP_CONFIG names,
-    /// or RECOUP_LISTEN, or the default address.
+    /// The gateway's configuration; only `listen` is read. Default: the file that RECOUP_CONFIG
+    /// names, or RECOUP_LISTEN, or the default address.
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
     /// One service, such as recoup.v1.RefundService. Default: the whole gateway.

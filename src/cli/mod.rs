@@ -21,7 +21,7 @@ mod verify;
 use std::process::ExitCode;
 
 pub(crate) use self::backup::{BackupArguments, run as backup};
-pub(crate) use self::check::{CheckArguments, probe_lines, preview_lines};
+pub(crate) use self::check::{CheckArguments, preview_lines, probe_lines};
 pub(crate) use self::health::{HealthArguments, health};
 pub(crate) use self::refunds::{RefundsArguments, refunds};
 pub(crate) use self::verify::{VerifyArguments, verify};
@@ -46,8 +46,8 @@ impl Failure {
         Self { code: USAGE_ERROR, ..Self::new(sentence) }
     }
 
-    /// Prints the failure to standard error, as JSON if the result would have been JSON. Returns the
-    /// exit status.
+    /// Prints the failure to standard error, as JSON if the result would have been JSON. Returns
+    /// the exit status.
     fn report(self, as_json: bool) -> ExitCode {
         let Failure { sentence, json, code } = self;
         let text = if as_json {

@@ -162,7 +162,11 @@ impl AccountReader<'_, '_> {
         let Some(provider) = provider else { return self.read.optional(&key, parse_endpoint) };
         match defaults::endpoint(provider) {
             Some(default) => self.read.optional(&key, parse_endpoint).or_else(|| parse_endpoint(default).ok()),
-            None => self.read.required(&key, "there is no public production host; ask the provider for yours", parse_endpoint),
+            None => self.read.required(
+                &key,
+                "there is no public production host; ask the provider for yours",
+                parse_endpoint,
+            ),
         }
     }
 
@@ -195,8 +199,12 @@ impl AccountReader<'_, '_> {
                         Ok(url) => place.endpoint = Some(url),
                         Err(why) => self.read.error(&key, format!("[{index}].endpoint {why}")),
                     },
-                    "login" if (1..=MAX_OTHER_CHARS).contains(&text.chars().count()) => place.login = Some(text.clone()),
-                    "login" => self.read.error(&key, format!("[{index}].login must be 1 to {MAX_OTHER_CHARS} characters")),
+                    "login" if (1..=MAX_OTHER_CHARS).contains(&text.chars().count()) => {
+                        place.login = Some(text.clone())
+                    }
+                    "login" => {
+                        self.read.error(&key, format!("[{index}].login must be 1 to {MAX_OTHER_CHARS} characters"))
+                    }
                     other => self.read.error(
                         &key,
                         format!("[{index}].{other:?} is not part of a place, which has \"endpoint\" and \"login\""),
@@ -293,14 +301,17 @@ impl AccountReader<'_, '_> {
         let from_variable = |read: &Reader<'_>, key: &str| read.is_set(key).then(|| read.is_from_variable(key));
         match (from_variable(self.read, &file), from_variable(self.read, &env)) {
             (None, None) => {
-                let hint =
-                    format!("is required: the file that holds the secret; or `{stem}_env`, the environment variable that holds it");
+                let hint = format!(
+                    "is required: the file that holds the secret; or `{stem}_env`, the environment variable that holds it"
+                );
                 self.read.error(&file, hint);
                 None
             }
             (Some(one), Some(other)) if one == other => {
-                self.read
-                    .error(&file, format!("must not be set together with `{stem}_env`: the secret would have two sources"));
+                self.read.error(
+                    &file,
+                    format!("must not be set together with `{stem}_env`: the secret would have two sources"),
+                );
                 None
             }
             (Some(true), _) | (Some(false), None) => self.secret_from_file(&file, max_chars),
@@ -365,8 +376,10 @@ impl AccountReader<'_, '_> {
                 None => self.read.mark_known(&key),
                 Some(provider) if owners(last).contains(&provider.as_str()) || !self.read.is_set(&key) => {}
                 Some(provider) => {
-                    let sentence =
-                        format!("is not a setting of {provider} accounts, only of {} accounts", owners(last).join(" and "));
+                    let sentence = format!(
+                        "is not a setting of {provider} accounts, only of {} accounts",
+                        owners(last).join(" and ")
+                    );
                     self.read.error(&key, sentence);
                 }
             }
@@ -422,7 +435,8 @@ fn parse_service_path(text: &str) -> Result<String, &'static str> {
         && text
             .bytes()
             .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'\\' | b'"' | b'<' | b'>'));
-    fits.then(|| text.to_owned()).ok_or("must begin with \"/\" and contain only ASCII characters, no query and no blank")
+    fits.then(|| text.to_owned())
+        .ok_or("must begin with \"/\" and contain only ASCII characters, no query and no blank")
 }
 
 /// A name that goes into an XML attribute and into a quoted header value.

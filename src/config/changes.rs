@@ -51,8 +51,8 @@ impl Reloadable {
 
     /// Changes from `self` to `newer`.
     ///
-    /// An account whose other settings have changed keeps its present file: the new secret may belong to
-    /// the new login or host.
+    /// An account whose other settings have changed keeps its present file: the new secret may
+    /// belong to the new login or host.
     pub fn changes_to(&self, newer: &Reloadable) -> Changes {
         let require_restart = self.entries.changed(&newer.entries);
         let is_untouched = |account: &AccountName| {

@@ -1,14 +1,18 @@
-//! The configuration: one TOML file, overridden by environment variables, validated as a whole before
-//! anything starts.
+//! The configuration: one TOML file, overridden by environment variables, validated as a whole
+//! before anything starts.
 //!
 //! ```text
 //! recoup.toml --+
-//!               +--> entries --> Settings, or every error at once, each with its key and its source
-//! RECOUP_... ---+                (reader.rs: types and unknown keys; accounts.rs: accounts and their secrets)
+//!               +--> entries --> Settings, or all errors, each with its key and its source
+//! RECOUP_... ---+
+//!
+//! reader    types and unknown keys
+//! accounts  accounts and their secrets
+//! changes   what a later read changes in a running gateway
 //! ```
 //!
-//! Each layer declares its own settings and their defaults ([`ApiSettings`], [`EngineSettings`], ...);
-//! this module fills them in and names nothing else of a layer.
+//! Each layer declares its own settings and their defaults ([`ApiSettings`], [`EngineSettings`],
+//! ...); this module fills them in and names nothing else of a layer.
 //!
 //! Guarantees: no error is corrected silently, no error hides another, no error message repeats a
 //! value, and a secret comes from a file or an environment variable of its own, never from the
@@ -17,13 +21,14 @@
 //! # Environment variables
 //!
 //! `RECOUP_` and the key in capitals, with two underscores for each dot: `RECOUP_LISTEN`,
-//! `RECOUP_LEDGER__PATH`, `RECOUP_ACCOUNTS__NAMECOM__ENDPOINT`. Account names contain no underscore,
-//! so a single one inside an account's name stands for `-`: `RECOUP_ACCOUNTS__NAMECOM_EU__CURRENCY`
-//! is `accounts.namecom-eu.currency`. (An account whose name begins or ends with `-`, or contains
-//! two in a row, can be set in the file only.) An empty variable is a value like any other. An
-//! unknown `RECOUP_` variable is an error. Exceptions are `RECOUP_CONFIG`, which names the file if
-//! the command line does not, `RECOUP_SERVER`, which `recoup refunds` and `recoup health` read, and
-//! variables that hold a secret and are named by its key.
+//! `RECOUP_LEDGER__PATH`, `RECOUP_ACCOUNTS__NAMECOM__ENDPOINT`. Account names contain no
+//! underscore, so a single one inside an account's name stands for `-`:
+//! `RECOUP_ACCOUNTS__NAMECOM_EU__CURRENCY` is `accounts.namecom-eu.currency`. (An account whose
+//! name begins or ends with `-`, or contains two in a row, can be set in the file only.) An empty
+//! variable is a value like any other. An unknown `RECOUP_` variable is an error. Exceptions are
+//! `RECOUP_CONFIG`, which names the file if the command line does not, `RECOUP_SERVER`, which
+//! `recoup refunds` and `recoup health` read, and variables that hold a secret and are named by its
+//! key.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

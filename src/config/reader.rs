@@ -1,8 +1,8 @@
 //! Reads entries by their path, from the file and the environment variables that override it.
 //! Collects errors instead of stopping at the first.
 //!
-//! A key that is read is known; at the end, an entry that was never read is an unknown key. So there
-//! is no separate list of keys to maintain.
+//! A key that is read is known; at the end, an entry that was never read is an unknown key. So
+//! there is no separate list of keys to maintain.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};

@@ -285,13 +285,13 @@ fn variables_override_the_file() {
 }
 
 #[rstest]
-#[case("RECOUP_LISTE", "127.0.0.1:0", "liste: is not a setting; is `RECOUP_LISTEN` meant? (RECOUP_LISTE)")]
-#[case("RECOUP_listen", "127.0.0.1:0", "RECOUP_listen: is not a setting; is `RECOUP_LISTEN` meant? (RECOUP_listen)")]
+#[case("RECOUP_LISTE", "127.0.0.1:0", "liste: is not a setting; did you mean `RECOUP_LISTEN`? (RECOUP_LISTE)")]
+#[case("RECOUP_listen", "127.0.0.1:0", "RECOUP_listen: is not a setting; did you mean `RECOUP_LISTEN`? (RECOUP_listen)")]
 #[case("RECOUP_LEDGER_PATH", "x", "ledger_path: is not a setting (RECOUP_LEDGER_PATH)")]
 #[case(
     "RECOUP_LEDGER__PATHS",
     "x",
-    "ledger.paths: is not a setting; is `RECOUP_LEDGER__PATH` meant? (RECOUP_LEDGER__PATHS)"
+    "ledger.paths: is not a setting; did you mean `RECOUP_LEDGER__PATH`? (RECOUP_LEDGER__PATHS)"
 )]
 #[case("RECOUP_LEDGER__PATH__X", "x", "ledger.path: must be text (RECOUP_LEDGER__PATH__X)")]
 #[case("RECOUP_LEDGER", "x", "ledger: must be a table of settings (RECOUP_LEDGER)")]
@@ -301,7 +301,7 @@ fn variables_override_the_file() {
 #[case(
     "RECOUP_ACCOUNTS__S__LOGIN_NAMES",
     "x",
-    "accounts.s.login_names: is not a setting; is `RECOUP_ACCOUNTS__S__LOGIN_NAME` meant? (RECOUP_ACCOUNTS__S__LOGIN_NAMES)"
+    "accounts.s.login_names: is not a setting; did you mean `RECOUP_ACCOUNTS__S__LOGIN_NAME`? (RECOUP_ACCOUNTS__S__LOGIN_NAMES)"
 )]
 fn an_unknown_variable_is_an_error(#[case] name: &str, #[case] value: &str, #[case] expected: &str) {
     assert_eq!(only_error(SECTIGO, &[(name, value)]), expected);

@@ -1,17 +1,19 @@
 //! Log lines, one for each event, as text or as a JSON object.
 //!
 //! ```text
-//! 2026-11-28T01:55:29.000000Z  WARN call:attempt: the outcome of the refund is unknown state="IN_DOUBT" refund=r-1 attempt=1
+//! 2026-11-28T01:55:29.000000Z  WARN call:attempt: the outcome of the refund is unknown
+//!  state="IN_DOUBT" refund=r-1 attempt=1
 //! {"timestamp":"2026-11-28T01:55:29.000000Z","level":"WARN","target":"recoup::engine::attempt",
-//!  "message":"the outcome of the refund is unknown","state":"IN_DOUBT","refund":"r-1","attempt":1,"spans":["call","attempt"]}
+//!  "message":"the outcome of the refund is unknown","state":"IN_DOUBT","refund":"r-1","attempt":1,
+//!  "spans":["call","attempt"]}
 //! ```
 //!
 //! A line has each field once and at the top level: first the event's fields, then those of the
 //! spans around it, the innermost first. A field whose name contains a dot belongs to the trace
 //! conventions or to the `log` crate, and is left out.
 //!
-//! `tracing-subscriber`'s own JSON format does not do this: it nests the fields of spans, and writes
-//! a key twice if an event's field is called like one of its own, such as `level`.
+//! `tracing-subscriber`'s own JSON format does not do this: it nests the fields of spans, and
+//! writes a key twice if an event's field is called like one of its own, such as `level`.
 
 use std::fmt::{self, Debug, Write as _};
 use std::io::Write as _;

@@ -572,7 +572,11 @@ impl MetricSpec {
     ) {
         let gauges = gauges.clone();
         let gauge = meter.f64_observable_gauge(self.name).with_unit(self.unit).with_description(self.help);
-        gauge.with_callback(move |observer| read(&lock(&gauges), &mut |value, attributes| observer.observe(value, attributes))).build();
+        gauge
+            .with_callback(move |observer| {
+                read(&lock(&gauges), &mut |value, attributes| observer.observe(value, attributes))
+            })
+            .build();
     }
 
     /// Registers a gauge of the process; absent if the system does not supply it.

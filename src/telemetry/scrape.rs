@@ -69,7 +69,12 @@ pub async fn serve(listener: TcpListener, metrics: Metrics, gauges: Arc<dyn Gaug
     }
 }
 
-async fn serve_connection(stream: TcpStream, metrics: Metrics, gauges: Arc<dyn GaugeSource>, _permit: OwnedSemaphorePermit) {
+async fn serve_connection(
+    stream: TcpStream,
+    metrics: Metrics,
+    gauges: Arc<dyn GaugeSource>,
+    _permit: OwnedSemaphorePermit,
+) {
     let service = service_fn(move |request: Request<Incoming>| {
         let (metrics, gauges) = (metrics.clone(), gauges.clone());
         async move { Ok::<_, Infallible>(reply(&request, &metrics, &*gauges).await) }

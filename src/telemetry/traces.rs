@@ -278,6 +278,9 @@ mod tests {
         assert_eq!(parse_traceparent(text), normalized, "in the form of version 00");
         let mut headers = HeaderMap::new();
         headers.insert("traceparent", http::HeaderValue::from_str(text).unwrap());
-        assert_eq!(span_context_in(&HeaderCarrier(&headers)).map(|context| context.trace_id().to_string()).as_deref(), trace_id);
+        assert_eq!(
+            span_context_in(&HeaderCarrier(&headers)).map(|context| context.trace_id().to_string()).as_deref(),
+            trace_id
+        );
     }
 }

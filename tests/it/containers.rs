@@ -103,7 +103,7 @@ fn an_image_runs_as_nobody_is_asked_by_its_own_program_and_has_time_to_drain() {
     let gateway = compose.split("\n  gateway:\n").nth(1).unwrap();
     let grace = gateway.lines().find_map(|line| line.trim().strip_prefix("stop_grace_period: ")).unwrap();
     let grace: u64 = grace.trim_end_matches('s').parse().unwrap();
-    assert!(grace >= Settings::default().server.drain.as_secs() + 5, "{grace} s");
+    assert!(grace >= Settings::default().drain.as_secs() + 5, "{grace} s");
 }
 
 #[test]
@@ -151,7 +151,7 @@ async fn the_gateway_of_compose_has_a_configuration_that_fits_what_stands_beside
     let settings = Settings::load(Some(&config), []).unwrap();
     // Of a checkout: what stands in these files is no secret.
     let others =
-        settings.warnings.iter().filter(|warning| !warning.contains("every user of this machine may read the file"));
+        settings.warnings.iter().filter(|warning| !warning.contains("every user of this machine can read the file"));
     assert_eq!(others.collect::<Vec<_>>(), Vec::<&String>::new());
 
     let beside = simulators::Config::default();

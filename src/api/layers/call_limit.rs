@@ -1,5 +1,5 @@
-//! Limits concurrent calls, gives each call a span, and replaces the answers of the transport and of
-//! panics by statuses of the contract.
+//! Limits concurrent calls, gives each call a span, and replaces the answers of the transport and
+//! of panics by statuses of the contract.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -59,8 +59,8 @@ const CONTRACT_PREFIX: &str = "/recoup.v1.";
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl CallLimitLayer {
-    /// Allows `max_calls` concurrent calls. Health checks do not count, and streams count only while
-    /// they are being opened.
+    /// Allows `max_calls` concurrent calls. Health checks do not count, and streams count only
+    /// while they are being opened.
     pub(in crate::api) fn new(max_calls: usize, metrics: Metrics, methods: KnownMethods) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(max_calls)),
@@ -102,9 +102,9 @@ where
             });
         }
         let accepts_gzip = compression::is_accepted(request.headers());
-        // The permit is acquired here and not in `poll_ready`, where an idle connection would hold one
-        // forever. Health checks need none: a gateway full of waiting callers is healthy, and health
-        // checks must not fill it.
+        // The permit is acquired here and not in `poll_ready`, where an idle connection would hold
+        // one forever. Health checks need none: a gateway full of waiting callers is healthy, and
+        // health checks must not fill it.
         let is_health = recorder.is_health_check();
         let permit = if is_health {
             None
@@ -225,7 +225,11 @@ mod tests {
     const CHECK: &str = "/grpc.health.v1.Health/Check";
 
     fn layer(max_calls: usize) -> CallLimitLayer {
-        CallLimitLayer::new(max_calls, Metrics::off(), KnownMethods::from_descriptors(&[tonic_health::pb::FILE_DESCRIPTOR_SET]))
+        CallLimitLayer::new(
+            max_calls,
+            Metrics::off(),
+            KnownMethods::from_descriptors(&[tonic_health::pb::FILE_DESCRIPTOR_SET]),
+        )
     }
 
     fn request(path: &str, body: Body) -> Request<Body> {

@@ -1,4 +1,5 @@
-//! Records the duration and the status code of each call, at its last byte or when its caller leaves.
+//! Records the duration and the status code of each call, at its last byte or when its caller
+//! leaves.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;

@@ -1,5 +1,5 @@
-//! `recoup refunds`: list, show, reconcile, resolve, reassign and cancel refunds through the gRPC API
-//! of a running gateway.
+//! `recoup refunds`: list, show, reconcile, resolve, reassign and cancel refunds through the gRPC
+//! API of a running gateway.
 
 mod arguments;
 mod resolve;
@@ -137,7 +137,11 @@ async fn list(
             page_token: std::mem::take(&mut all.next_page_token),
             filter: Some(filter.clone()),
         };
-        let page = client.list_refunds(with_timeout(READ_TIMEOUT, request)).await.map_err(|status| failure_of(&status))?.into_inner();
+        let page = client
+            .list_refunds(with_timeout(READ_TIMEOUT, request))
+            .await
+            .map_err(|status| failure_of(&status))?
+            .into_inner();
         remaining = remaining.saturating_sub(u32::try_from(page.refunds.len()).unwrap_or(u32::MAX));
         all.refunds.extend(page.refunds);
         all.next_page_token = page.next_page_token;
@@ -159,7 +163,11 @@ async fn list(
     Ok(format!("{}{more}", output::table(&all.refunds)))
 }
 
-async fn show(client: &mut RefundServiceClient<Channel>, refund_arg: &RefundArg, json: bool) -> Result<String, Failure> {
+async fn show(
+    client: &mut RefundServiceClient<Channel>,
+    refund_arg: &RefundArg,
+    json: bool,
+) -> Result<String, Failure> {
     let refund = get(client, refund_arg).await?;
     let mut events = Vec::new();
     let mut page_token = String::new();
@@ -169,8 +177,11 @@ async fn show(client: &mut RefundServiceClient<Channel>, refund_arg: &RefundArg,
             page_size: i32::try_from(MAX_PAGE_SIZE).unwrap_or(i32::MAX),
             page_token,
         };
-        let page =
-            client.list_refund_events(with_timeout(READ_TIMEOUT, request)).await.map_err(|status| failure_of(&status))?.into_inner();
+        let page = client
+            .list_refund_events(with_timeout(READ_TIMEOUT, request))
+            .await
+            .map_err(|status| failure_of(&status))?
+            .into_inner();
         events.extend(page.events);
         page_token = page.next_page_token;
         if page_token.is_empty() {
@@ -191,7 +202,11 @@ async fn show(client: &mut RefundServiceClient<Channel>, refund_arg: &RefundArg,
     })
 }
 
-async fn reconcile(client: &mut RefundServiceClient<Channel>, refund_arg: &RefundArg, json: bool) -> Result<String, Failure> {
+async fn reconcile(
+    client: &mut RefundServiceClient<Channel>,
+    refund_arg: &RefundArg,
+    json: bool,
+) -> Result<String, Failure> {
     let request = with_timeout(PROVIDER_TIMEOUT, proto::ReconcileRefundRequest { name: refund_arg.name() });
     let answer = client.reconcile_refund(request).await.map_err(|status| failure_of(&status))?.into_inner();
     render(answer.refund, json)
@@ -217,7 +232,8 @@ async fn reassign(
         }
     };
     let request = proto::ReassignRefundRequest { name: refund_arg.name(), etag, account, evidence };
-    let answer = client.reassign_refund(with_timeout(READ_TIMEOUT, request)).await.map_err(|status| failure_of(&status))?;
+    let answer =
+        client.reassign_refund(with_timeout(READ_TIMEOUT, request)).await.map_err(|status| failure_of(&status))?;
     render(answer.into_inner().refund, json)
 }
 
@@ -228,6 +244,10 @@ async fn cancel(
 ) -> Result<String, Failure> {
     let CancelArguments { refund, etag } = arguments;
     let request = proto::CancelRefundRequest { name: refund.name(), etag: etag.unwrap_or_default() };
-    let answer = client.cancel_refund(with_timeout(READ_TIMEOUT, request)).await.map_err(|status| failure_of(&status))?.into_inner();
+    let answer = client
+        .cancel_refund(with_timeout(READ_TIMEOUT, request))
+        .await
+        .map_err(|status| failure_of(&status))?
+        .into_inner();
     render(answer.refund, json)
 }

@@ -1,8 +1,8 @@
 //! `recoup refunds resolve`: an operator's decision on a refund that needs one.
 //!
 //! The decision is about a state that the operator has seen. The request carries the etag of that
-//! state, and the gateway rejects the decision if the refund has changed since. Without `--etag` the
-//! command shows the refund first, and the operator must confirm.
+//! state, and the gateway rejects the decision if the refund has changed since. Without `--etag`
+//! the command shows the refund first, and the operator must confirm.
 
 use std::io::IsTerminal as _;
 
@@ -109,7 +109,11 @@ pub(super) async fn resolve(
         items: arguments.resolution.items.into_iter().map(ItemArgument::into_proto).collect(),
         take_over: arguments.take_over,
     };
-    let answer = client.resolve_refund(with_timeout(PROVIDER_TIMEOUT, request)).await.map_err(|status| failure_of(&status))?.into_inner();
+    let answer = client
+        .resolve_refund(with_timeout(PROVIDER_TIMEOUT, request))
+        .await
+        .map_err(|status| failure_of(&status))?
+        .into_inner();
     render(answer.refund, json)
 }
 
