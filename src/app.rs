@@ -266,7 +266,7 @@ impl GaugeSource for Gauges {
 /// Probes every configured account, ordered by name, without a ledger and without a port.
 ///
 /// # Errors
-/// [`StartError::Account`] where an account cannot be used as configured.
+/// [`StartError::Account`] if an account cannot be used as configured.
 pub async fn probe_accounts(settings: &Settings) -> Result<Vec<(Arc<Account>, ProbeReport)>, StartError> {
     let accounts = connect(settings, &(Arc::new(SystemClock) as Arc<dyn Clock>), &Metrics::off())?;
     let circuit = settings.engine.circuit;

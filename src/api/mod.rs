@@ -101,7 +101,7 @@ macro_rules! bounded {
 /// Serves until `closing` is cancelled and the calls in flight have ended.
 ///
 /// # Errors
-/// [`ServeError`] where the port cannot be served.
+/// [`ServeError`] if the port cannot be served.
 pub async fn serve(
     listener: TcpListener,
     engine: Engine,

@@ -28,7 +28,7 @@ pub struct Reloadable {
 
 /// Differences between the running configuration and a later read.
 #[derive(Debug, Clone)]
-pub struct Changes {
+pub struct ConfigChanges {
     /// The new log filter, if it has changed.
     pub filter: Option<String>,
     /// The file of every secret from now on, changed or not.
@@ -53,7 +53,7 @@ impl Reloadable {
     ///
     /// An account whose other settings have changed keeps its present file: the new secret may
     /// belong to the new login or host.
-    pub fn changes_to(&self, newer: &Reloadable) -> Changes {
+    pub fn changes_to(&self, newer: &Reloadable) -> ConfigChanges {
         let require_restart = self.entries.changed(&newer.entries);
         let is_untouched = |account: &AccountName| {
             let prefix = format!("accounts.{account}.");
@@ -63,7 +63,7 @@ impl Reloadable {
             let file = newer.secret_files.get(account).filter(|_| is_untouched(account)).unwrap_or(running);
             (account.clone(), file.clone())
         };
-        Changes {
+        ConfigChanges {
             filter: (self.filter != newer.filter).then(|| newer.filter.clone()),
             secret_files: self.secret_files.iter().map(file_of).collect(),
             require_restart,

@@ -32,12 +32,12 @@ struct Entry {
     parent: String,
     /// The last segment.
     name: String,
-    value: Value,
+    value: SettingValue,
     source: ErrorSource,
 }
 
 #[derive(Clone)]
-enum Value {
+enum SettingValue {
     Text(String),
     /// A variable's value: text that is parsed as whatever type the setting has.
     Variable(String),
@@ -124,7 +124,7 @@ impl<'a> Reader<'a> {
 
     /// Declares that a table of settings may be here.
     pub(super) fn section(&mut self, key: &str) {
-        if !matches!(self.value(key), None | Some(Value::Table)) {
+        if !matches!(self.value(key), None | Some(SettingValue::Table)) {
             self.error(key, "must be a table of settings");
         }
     }
@@ -154,10 +154,12 @@ impl<'a> Reader<'a> {
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Option<T> {
         let parsed = match self.value(key)? {
-            Value::Text(text) | Value::Variable(text) => parse(&text).map_err(Into::into),
-            Value::Integer(_) | Value::Boolean(_) | Value::Tables(..) | Value::Table | Value::Other(_) => {
-                Err("must be text".to_owned())
-            }
+            SettingValue::Text(text) | SettingValue::Variable(text) => parse(&text).map_err(Into::into),
+            SettingValue::Integer(_)
+            | SettingValue::Boolean(_)
+            | SettingValue::Tables(..)
+            | SettingValue::Table
+            | SettingValue::Other(_) => Err("must be text".to_owned()),
         };
         parsed.map_err(|sentence| self.error(key, sentence)).ok()
     }
@@ -165,8 +167,8 @@ impl<'a> Reader<'a> {
     /// An array of tables with text values, from the file only. None if it is absent.
     pub(super) fn tables(&mut self, key: &str) -> Option<Vec<BTreeMap<String, String>>> {
         match self.value(key)? {
-            Value::Tables(tables, _) => Some(tables),
-            Value::Variable(_) => {
+            SettingValue::Tables(tables, _) => Some(tables),
+            SettingValue::Variable(_) => {
                 self.error(key, "can be set in the file only");
                 None
             }
@@ -216,9 +218,9 @@ impl<'a> Reader<'a> {
     pub(super) fn flag(&mut self, key: &str, into: &mut bool) {
         match self.value(key) {
             None => {}
-            Some(Value::Boolean(flag)) => *into = flag,
-            Some(Value::Variable(text)) if text == "true" => *into = true,
-            Some(Value::Variable(text)) if text == "false" => *into = false,
+            Some(SettingValue::Boolean(flag)) => *into = flag,
+            Some(SettingValue::Variable(text)) if text == "true" => *into = true,
+            Some(SettingValue::Variable(text)) if text == "false" => *into = false,
             Some(_) => self.error(key, "must be true or false"),
         }
     }
@@ -296,16 +298,20 @@ impl<'a> Reader<'a> {
     }
 
     /// The value, if any. Marks the key as known.
-    fn value(&mut self, key: &str) -> Option<Value> {
+    fn value(&mut self, key: &str) -> Option<SettingValue> {
         self.known.insert(key.to_owned());
         self.entries.get(key).map(|entry| entry.value.clone())
     }
 
     fn whole_number(&mut self, key: &str, range: RangeInclusive<u64>) -> Option<u64> {
         let number = match self.value(key)? {
-            Value::Integer(number) => u64::try_from(number).ok(),
-            Value::Variable(text) => text.parse().ok(),
-            Value::Text(_) | Value::Boolean(_) | Value::Tables(..) | Value::Table | Value::Other(_) => None,
+            SettingValue::Integer(number) => u64::try_from(number).ok(),
+            SettingValue::Variable(text) => text.parse().ok(),
+            SettingValue::Text(_)
+            | SettingValue::Boolean(_)
+            | SettingValue::Tables(..)
+            | SettingValue::Table
+            | SettingValue::Other(_) => None,
         };
         let number = number.filter(|number| range.contains(number));
         if number.is_none() {
@@ -320,7 +326,7 @@ impl<'a> Reader<'a> {
             let entry = Entry {
                 parent: parent.to_owned(),
                 name: key.get_ref().to_string(),
-                value: Value::of(value.get_ref()),
+                value: SettingValue::of(value.get_ref()),
                 source: lines.source(key.span().start),
             };
             if let DeValue::Table(inner) = value.get_ref()
@@ -339,8 +345,9 @@ impl<'a> Reader<'a> {
             return;
         }
         let source = ErrorSource::Variable(printable(&name));
-        let value =
-            value.to_str().map_or_else(|| Value::Other(format!("{value:?}")), |text| Value::Variable(text.to_owned()));
+        let value = value
+            .to_str()
+            .map_or_else(|| SettingValue::Other(format!("{value:?}")), |text| SettingValue::Variable(text.to_owned()));
         if !rest.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_') {
             // No setting has such a path, so `finish` reports it as an unknown key.
             let entry = Entry { parent: String::new(), name: rest.to_ascii_lowercase(), value, source };
@@ -357,7 +364,7 @@ impl<'a> Reader<'a> {
             let path = joined(&parent, &segment);
             let entry = |value| Entry { parent: parent.clone(), name: segment.clone(), value, source: source.clone() };
             if segments.peek().is_some() {
-                self.entries.entry(path.clone()).or_insert_with(|| entry(Value::Table));
+                self.entries.entry(path.clone()).or_insert_with(|| entry(SettingValue::Table));
             } else {
                 self.entries.insert(path.clone(), entry(value.clone()));
             }
@@ -400,21 +407,21 @@ impl<'a> Reader<'a> {
     }
 }
 
-impl Value {
+impl SettingValue {
     fn of(value: &DeValue<'_>) -> Self {
         match value {
-            DeValue::String(text) => Value::Text(text.to_string()),
+            DeValue::String(text) => SettingValue::Text(text.to_string()),
             DeValue::Integer(digits) => match i64::from_str_radix(digits.as_str(), digits.radix()) {
-                Ok(number) => Value::Integer(number),
-                Err(_) => Value::Other(digits.as_str().to_owned()),
+                Ok(number) => SettingValue::Integer(number),
+                Err(_) => SettingValue::Other(digits.as_str().to_owned()),
             },
-            DeValue::Boolean(flag) => Value::Boolean(*flag),
-            DeValue::Table(_) => Value::Table,
+            DeValue::Boolean(flag) => SettingValue::Boolean(*flag),
+            DeValue::Table(_) => SettingValue::Table,
             DeValue::Array(items) => match tables_in(items) {
-                Some(tables) => Value::Tables(tables, to_text(value)),
-                None => Value::Other(to_text(value)),
+                Some(tables) => SettingValue::Tables(tables, to_text(value)),
+                None => SettingValue::Other(to_text(value)),
             },
-            DeValue::Float(_) | DeValue::Datetime(_) => Value::Other(to_text(value)),
+            DeValue::Float(_) | DeValue::Datetime(_) => SettingValue::Other(to_text(value)),
         }
     }
 
@@ -422,12 +429,13 @@ impl Value {
     /// have texts of their own.
     fn text(&self) -> Option<String> {
         match self {
-            Value::Text(text) | Value::Variable(text) | Value::Tables(_, text) | Value::Other(text) => {
-                Some(text.clone())
-            }
-            Value::Integer(number) => Some(number.to_string()),
-            Value::Boolean(flag) => Some(flag.to_string()),
-            Value::Table => None,
+            SettingValue::Text(text)
+            | SettingValue::Variable(text)
+            | SettingValue::Tables(_, text)
+            | SettingValue::Other(text) => Some(text.clone()),
+            SettingValue::Integer(number) => Some(number.to_string()),
+            SettingValue::Boolean(flag) => Some(flag.to_string()),
+            SettingValue::Table => None,
         }
     }
 }

@@ -286,7 +286,11 @@ fn variables_override_the_file() {
 
 #[rstest]
 #[case("RECOUP_LISTE", "127.0.0.1:0", "liste: is not a setting; did you mean `RECOUP_LISTEN`? (RECOUP_LISTE)")]
-#[case("RECOUP_listen", "127.0.0.1:0", "RECOUP_listen: is not a setting; did you mean `RECOUP_LISTEN`? (RECOUP_listen)")]
+#[case(
+    "RECOUP_listen",
+    "127.0.0.1:0",
+    "RECOUP_listen: is not a setting; did you mean `RECOUP_LISTEN`? (RECOUP_listen)"
+)]
 #[case("RECOUP_LEDGER_PATH", "x", "ledger_path: is not a setting (RECOUP_LEDGER_PATH)")]
 #[case(
     "RECOUP_LEDGER__PATHS",

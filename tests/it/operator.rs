@@ -102,7 +102,11 @@ async fn a_person_says_what_became_of_each_item() {
     assert!(said.contains("NOT_IN_REVIEW"), "{said}");
     assert_eq!(code, Some(1));
     let decided = refunds(&stack, &with(&["--items", "3200001=refunded,3200011=not", "--take-over"])).await;
-    assert!(text(&decided.stderr).contains("may take effect after this decision"), "{}", text(&decided.stderr));
+    assert!(
+        text(&decided.stderr).contains("may still take effect at the provider after this decision"),
+        "{}",
+        text(&decided.stderr)
+    );
     assert!(decided.status.success(), "{}", text(&decided.stderr));
     let shown = text(&decided.stdout);
     assert!(

@@ -36,7 +36,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("cli", &["domain", "ledger", "proto"]),
     ("staging", &["app", "config", "telemetry"]),
     ("app", &["api", "config", "domain", "engine", "ledger", "providers", "telemetry", "validation"]),
-    ("config", &["api", "domain", "engine", "ledger", "providers", "telemetry", "validation"]),
+    ("config", &["api", "domain", "engine", "http", "ledger", "providers", "telemetry", "validation"]),
     ("api", &["domain", "engine", "ledger", "proto", "providers", "telemetry", "validation"]),
     ("engine", &["domain", "ledger", "providers", "telemetry"]),
     ("validation", &["domain", "providers", "telemetry"]),
@@ -71,8 +71,9 @@ const PLACES: [(&[&str], &[&str], bool); 19] = [
     (&["std", "env", "vars_os"], &["src/config/"], true),
 ];
 
-/// What `config` names of a layer besides the layer's own `Settings`: types and defaults of settings.
-const SETTING_TYPES: [&str; 4] = ["FormerPlace", "LogFormat", "Url", "defaults"];
+/// What `config` names of a layer besides the layer's own `Settings`: types, defaults and checks of
+/// settings.
+const SETTING_TYPES: [&str; 5] = ["FormerPlace", "LogFormat", "Url", "authorities_in", "defaults"];
 
 /// The crates that `domain` may name: no I/O in them, no framework, nothing that runs by itself.
 const DOMAIN_CRATES: [&str; 3] = ["secrecy", "sha2", "thiserror"];
@@ -177,7 +178,7 @@ fn faults_of(place: &str, source: &str) -> BTreeSet<String> {
                 }
                 let is_setting = |segment: &&str| segment.ends_with("Settings") || SETTING_TYPES.contains(segment);
                 let others = is_layer && !matches!(*module, "config" | "domain");
-                if own == "config" && others && !segments.iter().any(|segment| is_setting(segment)) {
+                if own == "config" && others && !segments.iter().any(is_setting) {
                     fault(&shown, "and the configuration names only settings of a layer");
                 }
             }

@@ -1,4 +1,4 @@
-//! Compresses answers with gzip, message by message, where the caller accepts gzip and the message
+//! Compresses answers with gzip, message by message, if the caller accepts gzip and the message
 //! is large enough to gain from it.
 //!
 //! tonic compresses all messages of an answer or none, and most answers are too small to gain
