@@ -1,5 +1,5 @@
-//! Compiles the public contract under `proto/` without a `protoc` on the machine, and keeps its
-//! descriptor set for server reflection.
+//! Compiles the public contract under `proto/` without needing `protoc`, and writes its descriptor
+//! set for server reflection.
 
 use std::path::PathBuf;
 
@@ -10,17 +10,17 @@ const PROTOS: [&str; 4] = [
     "recoup/v1/validation_status_service.proto",
 ];
 
-#[expect(clippy::disallowed_methods, reason = "cargo tells a build script its place in the environment alone")]
+#[expect(clippy::disallowed_methods, reason = "cargo passes the output directory in an environment variable")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let mut compiler = protox::Compiler::new(["proto"])?;
     compiler.include_source_info(true).include_imports(true).open_files(PROTOS)?;
-    // The comments of the contract become those of the generated code, and reflection serves them
-    // to whoever asks.
+    // The contract's comments become those of the generated code, and reflection serves them.
     let descriptors = PathBuf::from(std::env::var("OUT_DIR")?).join("recoup_descriptors.bin");
     std::fs::write(descriptors, compiler.encode_file_descriptor_set())?;
     tonic_prost_build::configure()
-        // By hand, so that an event is encoded once for all who read it.
+        // Written by hand in src/proto/streamed.rs, so that an event is encoded once for all
+        // readers.
         .extern_path(".recoup.v1.StreamRefundEventsResponse", "crate::proto::v1::StreamRefundEventsResponse")
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())

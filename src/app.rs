@@ -1,5 +1,5 @@
-//! The composition root: settings in, a running gateway out, and the order in which it stops. The
-//! only file that knows every layer.
+//! The composition root: builds a running gateway from settings and stops it in order. The only
+//! module that knows every layer.
 
 mod reload;
 mod start_preview;
@@ -20,24 +20,22 @@ use tracing::{error, info, warn};
 pub use self::reload::Reloader;
 use self::reload::SecretFiles;
 pub use self::start_preview::{DisplacedRefunds, PreviewError, preview_start};
-use crate::api::health::Serving;
-use crate::api::{self, ApiSettings, ServeError};
+use crate::api::health::Readiness;
+use crate::api::{self, ServeError};
 use crate::config::changes::Reloadable;
 use crate::config::{ConfigErrors, Settings};
 use crate::domain::clock::{Clock, SystemClock, Timestamp};
 use crate::domain::ids::AccountName;
 use crate::domain::probe::ProbeReport;
 use crate::domain::state::State;
-use crate::engine::circuit_breaker::CircuitBreakerSettings;
-use crate::engine::decide::{Backoff, Schedule};
-use crate::engine::{Engine, EngineSettings, probe};
-use crate::ledger::sqlite::{OpenError, SqliteLedger, SqliteSettings};
+use crate::engine::{Engine, probe};
+use crate::ledger::sqlite::{OpenError, SqliteLedger};
 use crate::ledger::{Health, Ledger, LedgerError};
 use crate::providers::{Account, Accounts, ConnectError};
 use crate::telemetry::LogFilter;
-use crate::telemetry::metrics::{Metrics, MetricsError, Standing};
-use crate::telemetry::scrape::{self, Standings};
-use crate::validation::{Validation, ValidationSettings};
+use crate::telemetry::metrics::{GaugeSnapshot, Metrics, MetricsError};
+use crate::telemetry::scrape::{self, GaugeSource};
+use crate::validation::Validation;
 
 /// A running gateway.
 pub struct App {
@@ -46,7 +44,7 @@ pub struct App {
     engine: Engine,
     validation: Validation,
     ledger: Arc<SqliteLedger>,
-    serving: watch::Sender<Serving>,
+    readiness: watch::Sender<Readiness>,
     server: JoinHandle<Result<(), ServeError>>,
     closing: CancellationToken,
     ledger_watch: JoinHandle<()>,
@@ -58,12 +56,12 @@ pub struct App {
 /// Why the gateway did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The port is not to be had.
+    /// The port is not available.
     #[error("cannot listen on {addr}: {source}")]
     Listen {
-        /// Where.
+        /// The address.
         addr: SocketAddr,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
     /// The ledger cannot be opened.
@@ -72,133 +70,104 @@ pub enum StartError {
     /// An account cannot be used as configured.
     #[error("account \"{account}\": {source}")]
     Account {
-        /// Which.
+        /// The account's name.
         account: AccountName,
-        /// Why not.
+        /// The cause.
         source: ConnectError,
     },
     /// The metrics cannot be set up.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
-    /// The ledger cannot be brought in order.
-    #[error("the ledger cannot be taken up: {0}")]
-    TakeUp(#[from] LedgerError),
+    /// The work that the last process left cannot be recovered.
+    #[error("could not recover the work in the ledger: {0}")]
+    Recovery(#[from] LedgerError),
 }
 
-/// Balancers that watch the health word have this long to turn elsewhere while the port still takes
-/// calls.
-const LAST_MOMENT: Duration = Duration::from_millis(200);
-/// Accounts that `recoup check --online` probes at once.
-const PROBES: usize = 8;
-/// After the drain, for answers already on their way out.
-const HARD_STOP: Duration = Duration::from_secs(1);
+/// Time for load balancers to notice NOT_SERVING while the port still accepts calls.
+const READINESS_GRACE: Duration = Duration::from_millis(200);
+/// Accounts that `recoup check --online` probes concurrently.
+const MAX_CONCURRENT_PROBES: usize = 8;
+/// Time after the drain for answers that are being sent.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl App {
-    /// Takes the port, opens the ledger, takes up what the last process left, and serves.
+    /// Binds the port, opens the ledger, recovers what the last process left, and serves.
     ///
     /// # Errors
-    /// [`StartError`]: one sentence each.
+    /// [`StartError`]
     pub async fn start(settings: Settings) -> Result<App, StartError> {
-        info!(version = env!("CARGO_PKG_VERSION"), "recoup starts");
+        info!(version = env!("CARGO_PKG_VERSION"), "starting recoup");
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (listener, addr) = bind(settings.listen).await?;
-        let scraped = match settings.metrics_listen {
+        let scrape_listener = match settings.metrics_listen {
             Some(address) => Some(bind(address).await?),
             None => None,
         };
-        let metrics = if scraped.is_some() { Metrics::on()? } else { Metrics::off() };
+        let metrics = if scrape_listener.is_some() { Metrics::on()? } else { Metrics::off() };
         let accounts = Arc::new(connect(&settings, &clock, &metrics)?);
-        let ledger = Arc::new(SqliteLedger::open(
-            &settings.ledger.path,
-            SqliteSettings {
-                queue_length: settings.ledger.queue_length,
-                batch_size: settings.ledger.batch_size,
-                ..SqliteSettings::default()
-            },
-        )?);
+        let ledger = Arc::new(SqliteLedger::open(&settings.ledger_path, settings.ledger.clone())?);
         if metrics.is_on() {
             ledger.measure(metrics.clone()).await;
         }
-        let engine_settings = EngineSettings {
-            backoff: Backoff { min: settings.engine.retry_backoff_min, max: settings.engine.retry_backoff_max },
-            schedule: Schedule {
-                first: settings.engine.lookups_after.clone(),
-                then_every: settings.engine.lookups_every,
-            },
-            circuit: circuit_of(&settings),
-            rejection_follow_up: settings.engine.rejection_follow_up,
-            max_event_streams: settings.server.max_event_streams,
-        };
         for account in accounts.iter() {
             let (name, provider, endpoint) = (&account.name, account.provider, &account.place.endpoint);
-            info!(account = %name, %provider, endpoint, currency = %account.place.currency, "the account is configured");
+            info!(account = %name, %provider, endpoint, currency = %account.place.currency, "account configured");
         }
-        let engine = Engine::start(ledger.clone(), accounts.clone(), clock.clone(), engine_settings).await?;
-        let validation_settings = ValidationSettings {
-            cache_entries: settings.validation.cache_entries,
-            max_concurrent_fetches: settings.validation.max_concurrent_fetches,
-            max_watches: settings.validation.max_watches,
-            watch_interval_min: settings.validation.watch_interval_min,
-        };
-        let validation = Validation::new(accounts.clone(), clock.clone(), validation_settings);
-        let api_settings = ApiSettings {
-            max_wait: settings.server.max_wait,
-            max_calls: settings.server.max_concurrent_calls,
-            max_streams_per_connection: settings.server.max_streams_per_connection,
-        };
-        let serving = watch::Sender::new(Serving::Yes);
-        let ledger_watch = tokio::spawn(follow_ledger(ledger.health(), serving.clone()));
+        let engine = Engine::start(ledger.clone(), accounts.clone(), clock.clone(), settings.engine.clone()).await?;
+        let validation = Validation::new(accounts.clone(), clock.clone(), settings.validation);
+        let readiness = watch::Sender::new(Readiness::Ready);
+        let ledger_watch = tokio::spawn(follow_ledger(ledger.health(), readiness.clone()));
         let closing = CancellationToken::new();
         let secret_files = follow_secrets(&settings, &accounts, &engine, &closing);
         let serve = api::serve(
             listener,
             engine.clone(),
             validation.clone(),
-            serving.subscribe(),
-            api_settings,
+            readiness.subscribe(),
+            settings.api.clone(),
             metrics.clone(),
             closing.clone(),
         );
         let server = tokio::spawn(serve);
-        let metrics_addr = scraped.as_ref().map(|(_, address)| *address);
-        if let Some((listener, address)) = scraped {
+        let metrics_addr = scrape_listener.as_ref().map(|(_, address)| *address);
+        if let Some((listener, address)) = scrape_listener {
             let (engine, validation, ledger) = (engine.clone(), validation.clone(), ledger.clone());
-            let whole = Arc::new(Whole { engine, validation, ledger });
-            tokio::spawn(scrape::serve(listener, metrics, whole, closing.clone()));
-            info!(metrics_addr = %address, "the metrics can be read");
+            let gauges = Arc::new(Gauges { engine, validation, ledger });
+            tokio::spawn(scrape::serve(listener, metrics, gauges, closing.clone()));
+            info!(metrics_addr = %address, "metrics endpoint listening");
         }
-        info!(%addr, "recoup takes calls");
+        info!(%addr, "gRPC server listening");
         Ok(App {
             addr,
             metrics_addr,
             engine,
             validation,
             ledger,
-            serving,
+            readiness,
             server,
             closing,
             ledger_watch,
-            drain: settings.server.drain,
-            running: Reloadable::of(&settings),
+            drain: settings.drain,
+            running: Reloadable::from_settings(&settings),
             secret_files,
         })
     }
 
-    /// Where the gRPC port is.
+    /// The address of the gRPC server.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Where the metrics can be read.
+    /// The address of the metrics endpoint, if there is one.
     pub fn metrics_addr(&self) -> Option<SocketAddr> {
         self.metrics_addr
     }
 
-    /// A handle that rereads the configuration with `load` while the gateway runs, and applies the
-    /// log filter and the secrets from files.
+    /// A handle that reads the configuration again with `load` while the gateway runs, and applies
+    /// the log filter and the secrets from files.
     ///
     /// # Errors
-    /// The operating system gives no thread.
+    /// The operating system cannot start a thread.
     pub fn reloader(
         &self,
         filter: LogFilter,
@@ -207,46 +176,46 @@ impl App {
         Reloader::start(self.running.clone(), self.secret_files.clone(), filter, load)
     }
 
-    /// Returns when the port is served no more, which without [`App::stop`] is a failure: why, in a
-    /// sentence.
-    pub async fn ended(&mut self) -> String {
+    /// Waits until the gRPC server ends, which before [`App::stop`] is a failure. Returns the cause
+    /// in one sentence.
+    pub async fn wait(&mut self) -> String {
         match (&mut self.server).await {
-            Ok(Ok(())) => "the gRPC port closed by itself".to_owned(),
-            Ok(Err(problem)) => format!("the gRPC port closed: {problem}"),
-            Err(problem) => format!("the gRPC port's task died: {problem}"),
+            Ok(Ok(())) => "the gRPC server ended unexpectedly".to_owned(),
+            Ok(Err(problem)) => format!("the gRPC server failed: {problem}"),
+            Err(problem) => format!("the gRPC server's task failed: {problem}"),
         }
     }
 
-    /// Health NOT_SERVING, a last moment, no new work, what is on the wire finished within the
-    /// drain's time, then the hard stop.
+    /// Reports NOT_SERVING, waits for load balancers, takes no new work, finishes what is in flight
+    /// within the drain time, and then closes connections and the ledger.
     pub async fn stop(self) {
         info!("shutting down");
-        self.serving.send_replace(Serving::No);
+        self.readiness.send_replace(Readiness::NotReady);
         self.ledger_watch.abort();
-        tokio::time::sleep(LAST_MOMENT).await;
+        tokio::time::sleep(READINESS_GRACE).await;
         self.closing.cancel();
         tokio::join!(self.validation.drain(self.drain), self.engine.drain(self.drain));
-        self.serving.send_replace(Serving::Ended);
+        self.readiness.send_replace(Readiness::Stopped);
         let mut server = self.server;
-        if tokio::time::timeout(HARD_STOP, &mut server).await.is_err() {
-            warn!("connections are still open at the end of the drain: they are cut");
+        if tokio::time::timeout(CLOSE_TIMEOUT, &mut server).await.is_err() {
+            warn!("connections are still open after the drain: closing them");
             server.abort();
         }
         self.ledger.close().await;
-        info!("shut down");
+        info!("recoup stopped");
     }
 }
 
-/// All that knows how things stand.
-struct Whole {
+/// Reads the gauges of every layer.
+struct Gauges {
     engine: Engine,
     validation: Validation,
     ledger: Arc<SqliteLedger>,
 }
 
 #[async_trait]
-impl Standings for Whole {
-    async fn standing(&self) -> Standing {
+impl GaugeSource for Gauges {
+    async fn snapshot(&self) -> GaugeSnapshot {
         let counted = self.ledger.counts();
         let is_counted = counted.is_some();
         let counted = counted.unwrap_or_default();
@@ -262,12 +231,12 @@ impl Standings for Whole {
         let waiting = self.engine.waiting_for_account().await.ok();
         let mut waiting_for_account = Vec::new();
         for name in names {
-            // Before it has been counted, 0 would be a claim.
+            // Omit the gauge until the initial count finishes; 0 would be wrong.
             for state in State::ALL.into_iter().filter(|_| is_counted) {
                 let count = counts.get(&(name.clone(), state)).copied().unwrap_or_default();
                 refunds.push((name.clone(), state, count));
             }
-            // An account that the ledger cannot be asked for is left out, for the same reason.
+            // Omit an account that cannot be read, for the same reason.
             if let Ok(since) = self.ledger.oldest_doubt(&name).await {
                 oldest_doubts.push((name.clone(), age(since)));
             }
@@ -279,16 +248,16 @@ impl Standings for Whole {
                 waiting_for_account.push((name, count));
             }
         }
-        Standing {
+        GaugeSnapshot {
             refunds,
             oldest_doubts,
             oldest_pending,
             waiting_for_account,
             clock_ahead: self.engine.clock_ahead(),
-            circuits: self.engine.breaker_states(),
+            circuits: self.engine.circuits(),
             write_queue: self.ledger.queue_length(),
             writing: *self.ledger.health().borrow() == Health::Writing,
-            event_readers: self.engine.event_stream_count(),
+            event_readers: self.engine.feed_count(),
             watchers: self.validation.watch_count(),
         }
     }
@@ -297,31 +266,22 @@ impl Standings for Whole {
 /// Probes every configured account, ordered by name, without a ledger and without a port.
 ///
 /// # Errors
-/// [`StartError::Account`] where an account cannot be used as configured.
+/// [`StartError::Account`] if an account cannot be used as configured.
 pub async fn probe_accounts(settings: &Settings) -> Result<Vec<(Arc<Account>, ProbeReport)>, StartError> {
     let accounts = connect(settings, &(Arc::new(SystemClock) as Arc<dyn Clock>), &Metrics::off())?;
-    let circuit = circuit_of(settings);
+    let circuit = settings.engine.circuit;
     let probes = accounts.iter().cloned().map(|account| async move {
         let report = probe::probe_alone(account.clone(), circuit).await;
         (account, report)
     });
-    Ok(stream::iter(probes).buffered(PROBES).collect().await)
-}
-
-fn circuit_of(settings: &Settings) -> CircuitBreakerSettings {
-    CircuitBreakerSettings {
-        failure_threshold: settings.engine.circuit_failures,
-        foreign_target_threshold: settings.engine.circuit_foreign_targets,
-        open_min: settings.engine.circuit_pause_min,
-        open_max: settings.engine.circuit_pause_max,
-    }
+    Ok(stream::iter(probes).buffered(MAX_CONCURRENT_PROBES).collect().await)
 }
 
 async fn bind(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
     let listen = |source| StartError::Listen { addr, source };
     let listener = TcpListener::bind(addr).await.map_err(listen)?;
-    let taken = listener.local_addr().map_err(listen)?;
-    Ok((listener, taken))
+    let bound = listener.local_addr().map_err(listen)?;
+    Ok((listener, bound))
 }
 
 fn connect(settings: &Settings, clock: &Arc<dyn Clock>, metrics: &Metrics) -> Result<Accounts, StartError> {
@@ -355,17 +315,14 @@ fn follow_secrets(
     files
 }
 
-/// A ledger that writes no more ends the gateway's readiness, until the next start.
-async fn follow_ledger(mut health: watch::Receiver<Health>, serving: watch::Sender<Serving>) {
+/// Ends the gateway's readiness, until the next start, when the ledger can no longer write.
+async fn follow_ledger(mut health: watch::Receiver<Health>, readiness: watch::Sender<Readiness>) {
     loop {
         match &*health.borrow_and_update() {
             Health::Writing => {}
             Health::Failed(problem) | Health::Corrupt(problem) => {
-                error!(
-                    problem,
-                    "the ledger has failed: nothing is recorded or sent until the gateway is started again"
-                );
-                serving.send_replace(Serving::No);
+                error!(problem, "the ledger has failed: nothing is recorded or sent until the gateway restarts");
+                readiness.send_replace(Readiness::NotReady);
                 return;
             }
         }

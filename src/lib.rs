@@ -1,28 +1,29 @@
 //! recoup: a gRPC gateway that gives money back through Sectigo, name.com and Debitsuccess.
 //!
 //! **A refund is sent to its provider at most once, or its doubt is shown.** Everything below
-//! serves that sentence.
+//! serves this promise.
 //!
 //! # Layout
 //!
-//! From the ground up: a layer names some of those before it and none after it; a test keeps it so.
+//! Each layer names only layers that come earlier in this list; a test enforces this.
 //!
 //! ```text
-//! domain      what there is: ids, money, targets, outcomes, the retry contract, the moves between states
+//! domain      ids, money, targets, outcomes, the retry contract, state transitions
 //! telemetry   logs, metrics, traces
-//! ledger      what is on disk, and what is true once a method returns
-//! providers   three wires behind one trait, and the only HTTP client
-//! engine      sends each refund once, and says what became of it
-//! validation  where a certificate order's validation stands
-//! api         the gRPC port
-//! config      settings, all faults at once
-//! app         puts it all together, and takes it apart in order
+//! ledger      durable storage of refunds and their history
+//! http        the only outgoing HTTP client
+//! providers   three provider protocols behind one trait
+//! engine      sends each refund at most once, and finds out the outcome
+//! validation  reads the validation status of certificate orders
+//! api         the gRPC server
+//! config      reads settings and reports all errors together
+//! app         builds a gateway and stops it in order
 //! staging     the gateway and the simulators in one process (feature `staging`)
 //! ```
 
 /// The public contract, generated from `proto/`.
 pub mod proto {
-    #![allow(missing_docs, clippy::all, unreachable_pub, reason = "generated from proto/, where the comments are")]
+    #![allow(missing_docs, clippy::all, unreachable_pub, reason = "generated from proto/, which has the comments")]
     /// Package `recoup.v1`.
     pub mod v1 {
         tonic::include_proto!("recoup.v1");

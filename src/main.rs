@@ -10,14 +10,14 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use mimalloc::MiMalloc;
 use recoup::app::{self, App, StartError};
-use recoup::config::{LogSettings, Settings};
+use recoup::config::Settings;
 use recoup::telemetry::{self, LogFilter};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use self::cli::{BackupArguments, CheckArguments, HealthArguments, RefundsArguments, VerifyArguments, say};
+use self::cli::{BackupArguments, CheckArguments, HealthArguments, RefundsArguments, VerifyArguments, print_line};
 
-/// A refund is many small allocations on several threads; the system's allocator would spend a good
-/// part of its time on them.
+/// A refund makes many small allocations on several threads, which are slow with the system's
+/// allocator.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
@@ -32,42 +32,42 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the gateway until SIGTERM, SIGQUIT or Ctrl-C; SIGHUP has it read its secrets and its log
-    /// filter again.
+    /// Run the gateway until SIGTERM, SIGQUIT or Ctrl-C; SIGHUP reloads its secrets and its log
+    /// filter.
     Serve(ConfigFile),
-    /// Check the configuration and print every fault with its key; with --online ask the providers
-    /// too, with --ledger compare the ledger's refunds with the accounts.
+    /// Check the configuration and print every error with its key; with --online also probe the
+    /// providers, with --ledger compare the ledger's refunds with the accounts.
     Check(CheckArguments),
-    /// Ask a running gateway whether it takes refunds; exit status 0 if it does, 1 if it does not.
+    /// Check whether a running gateway accepts refunds; exit status 0 if it does, 1 if it does not.
     Health(HealthArguments),
-    /// An operator's view of the refunds of a running gateway: list, show, reconcile, resolve,
+    /// Operate on the refunds of a running gateway: list, show, reconcile, resolve, reassign,
     /// cancel.
     Refunds(RefundsArguments),
-    /// Copy a ledger, which a gateway may be writing to meanwhile, and verify the copy.
+    /// Copy a ledger, even while a gateway writes to it, and verify the copy.
     Backup(BackupArguments),
-    /// Look at a ledger that no gateway has open, and say everything that does not fit.
+    /// Verify a ledger that no gateway has open, and print every inconsistency.
     Verify(VerifyArguments),
-    /// Run the gateway together with simulators of all three providers, on this machine alone.
+    /// Run the gateway together with simulators of all three providers, on this machine only.
     #[cfg(feature = "staging")]
     Staging(recoup::staging::StagingOptions),
 }
 
 #[derive(clap::Args)]
 struct ConfigFile {
-    /// The TOML file with the settings; RECOUP_* variables stand over it. Left out: the file that
-    /// RECOUP_CONFIG names, or variables alone.
+    /// The TOML file with the settings; RECOUP_* variables override it. Default: the file that
+    /// RECOUP_CONFIG names, or variables only.
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
-/// What a shell script can tell apart: the configuration is wrong.
-const CONFIGURATION_FAULT: u8 = cli::USAGE;
+/// Exit status: the configuration has errors.
+const CONFIGURATION_ERROR: u8 = cli::USAGE_ERROR;
 
 fn main() -> ExitCode {
     match run(Arguments::parse().command) {
         Ok(code) => code,
         Err(error) => {
-            say(&mut std::io::stderr(), &format!("recoup: {}", sentence(&error)));
+            print_line(&mut std::io::stderr(), &format!("recoup: {}", error_chain(&error)));
             ExitCode::FAILURE
         }
     }
@@ -78,7 +78,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Check(arguments) => Ok(match Settings::from_process(arguments.config()) {
             Ok(settings) => {
                 for line in settings.summary().iter().chain(&settings.warnings) {
-                    say(&mut std::io::stdout(), line);
+                    print_line(&mut std::io::stdout(), line);
                 }
                 let ledger = if arguments.ledger() { check_ledger(&settings) } else { ExitCode::SUCCESS };
                 let online = match arguments.online() {
@@ -87,33 +87,32 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 };
                 if ledger == ExitCode::SUCCESS { online } else { ledger }
             }
-            Err(faults) => {
-                say(&mut std::io::stderr(), &faults.to_string());
-                ExitCode::from(CONFIGURATION_FAULT)
+            Err(errors) => {
+                print_line(&mut std::io::stderr(), &errors.to_string());
+                ExitCode::from(CONFIGURATION_ERROR)
             }
         }),
         Command::Serve(file) => {
             let settings = match Settings::from_process(file.config.as_deref()) {
                 Ok(settings) => settings,
-                Err(faults) => {
-                    say(&mut std::io::stderr(), &faults.to_string());
-                    return Ok(ExitCode::from(CONFIGURATION_FAULT));
+                Err(errors) => {
+                    print_line(&mut std::io::stderr(), &errors.to_string());
+                    return Ok(ExitCode::from(CONFIGURATION_ERROR));
                 }
             };
             runtime()?.block_on(async {
-                let LogSettings { format, filter } = &settings.log;
-                let telemetry = telemetry::init(*format, filter, settings.traces_endpoint.as_deref())?;
+                let telemetry = telemetry::init(&settings.telemetry)?;
                 for warning in &settings.warnings {
                     tracing::warn!("{warning}");
                 }
                 let served = serve(settings, file.config, telemetry.filter).await;
-                telemetry.exporting.end().await;
+                telemetry.exporter.shutdown().await;
                 Ok(served.map_or_else(
                     |error| {
-                        // In the form that the log has, where it takes it: machines read it.
+                        // In the form of the log, unless its filter drops errors.
                         match tracing::enabled!(tracing::Level::ERROR) {
-                            true => tracing::error!("{}", sentence(&error)),
-                            false => say(&mut std::io::stderr(), &format!("recoup: {}", sentence(&error))),
+                            true => tracing::error!("{}", error_chain(&error)),
+                            false => print_line(&mut std::io::stderr(), &format!("recoup: {}", error_chain(&error))),
                         }
                         ExitCode::FAILURE
                     },
@@ -124,11 +123,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Health(arguments) => {
             let server = match arguments.server() {
                 Some(server) => server.to_owned(),
-                None => match Settings::listen_from_process(arguments.config()) {
+                None => match Settings::listen_address_from_process(arguments.config()) {
                     Ok(listen) => format!("http://{listen}"),
-                    Err(faults) => {
-                        say(&mut std::io::stderr(), &faults.to_string());
-                        return Ok(ExitCode::from(CONFIGURATION_FAULT));
+                    Err(errors) => {
+                        print_line(&mut std::io::stderr(), &errors.to_string());
+                        return Ok(ExitCode::from(CONFIGURATION_ERROR));
                     }
                 },
             };
@@ -140,15 +139,15 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         #[cfg(feature = "staging")]
         Command::Staging(options) => runtime()?.block_on(async {
             let mut shutdown = ShutdownSignal::listen()?;
-            // Its configuration is written by itself, so that there is nothing to be read again: a
-            // terminal that closes ends it, in order.
+            // It generates its configuration, so there is nothing to reload: SIGHUP, from a
+            // terminal that closes, stops it.
             let mut hangup = hangup()?;
             let mut staging = recoup::staging::Staging::start(&options).await?;
-            say(&mut std::io::stdout(), &staging.welcome());
+            print_line(&mut std::io::stdout(), &staging.welcome());
             tokio::select! {
                 () = shutdown.received() => {}
                 _ = hangup.recv() => {}
-                problem = staging.ended() => anyhow::bail!(problem),
+                problem = staging.wait() => anyhow::bail!(problem),
             }
             staging.stop().await;
             Ok(ExitCode::SUCCESS)
@@ -156,78 +155,77 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Probes every account, and says what each probe shows.
+/// Probes every account, and prints the results.
 async fn check_online(settings: &Settings) -> anyhow::Result<ExitCode> {
     let probed = match app::probe_accounts(settings).await {
         Ok(probed) => probed,
         Err(error @ StartError::Account { .. }) => {
-            say(&mut std::io::stderr(), &error.to_string());
-            return Ok(ExitCode::from(CONFIGURATION_FAULT));
+            print_line(&mut std::io::stderr(), &error.to_string());
+            return Ok(ExitCode::from(CONFIGURATION_ERROR));
         }
         Err(error) => return Err(error.into()),
     };
     for (account, report) in &probed {
         let name = format!("{} ({}, {})", account.name, account.provider, account.place.endpoint);
-        for line in cli::lines_of(&name, report) {
-            say(&mut std::io::stdout(), &line);
+        for line in cli::probe_lines(&name, report) {
+            print_line(&mut std::io::stdout(), &line);
         }
     }
     let all_fine = probed.iter().all(|(_, report)| report.is_fine());
     Ok(if all_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Says which refunds would wait after a start with these settings.
+/// Prints which refunds would wait after a start with these settings.
 fn check_ledger(settings: &Settings) -> ExitCode {
     match app::preview_start(settings) {
         Ok(displaced) => {
-            for line in cli::lines_of_ledger(&displaced) {
-                say(&mut std::io::stdout(), &line);
+            for line in cli::preview_lines(&displaced) {
+                print_line(&mut std::io::stdout(), &line);
             }
-            let waits = displaced.iter().any(|one| one.waiting() > 0);
+            let waits = displaced.iter().any(|refunds| refunds.waiting() > 0);
             if waits { ExitCode::FAILURE } else { ExitCode::SUCCESS }
         }
         Err(error) => {
-            say(&mut std::io::stderr(), &format!("recoup: {error}"));
-            ExitCode::from(CONFIGURATION_FAULT)
+            print_line(&mut std::io::stderr(), &format!("recoup: {error}"));
+            ExitCode::from(CONFIGURATION_ERROR)
         }
     }
 }
 
-/// Until a signal that ends it. SIGHUP has the configuration read again, from the same file.
+/// Runs the gateway until a signal stops it. SIGHUP reloads the configuration from the same file.
 async fn serve(settings: Settings, config: Option<PathBuf>, filter: LogFilter) -> anyhow::Result<()> {
     let mut shutdown = ShutdownSignal::listen()?;
     let mut hangup = hangup()?;
     let mut app = App::start(settings).await?;
     let load = move || Settings::from_process(config.as_deref());
-    let reloader = app.reloader(filter, load).context("SIGHUP cannot be answered")?;
+    let reloader = app.reloader(filter, load).context("could not set up reloading")?;
     loop {
         tokio::select! {
             () = shutdown.received() => break,
             _ = hangup.recv() => reloader.reload(),
-            problem = app.ended() => anyhow::bail!(problem),
+            problem = app.wait() => anyhow::bail!(problem),
         }
     }
     app.stop().await;
     Ok(())
 }
 
-/// SIGHUP, from when it is listened for: from then on it never ends the process, not even during
-/// the drain.
+/// Listens for SIGHUP. From now on it does not end the process, not even during the drain.
 fn hangup() -> anyhow::Result<Signal> {
-    signal(SignalKind::hangup()).context("SIGHUP cannot be listened for")
+    signal(SignalKind::hangup()).context("could not listen for SIGHUP")
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime cannot be started")
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("could not start the runtime")
 }
 
-/// For a client that asks one thing after the other.
+/// A single-threaded runtime, for commands that send one request at a time.
 fn small_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("the runtime cannot be started")
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("could not start the runtime")
 }
 
-/// Ctrl-C, SIGTERM or SIGQUIT, from when it is listened for: before the start, so that one that
-/// comes during it or right after it still drains.
+/// Listens for Ctrl-C, SIGTERM and SIGQUIT. Created before the start, so that a signal during the
+/// start also leads to an orderly stop.
 struct ShutdownSignal {
     interrupt: Signal,
     terminate: Signal,
@@ -237,9 +235,9 @@ struct ShutdownSignal {
 impl ShutdownSignal {
     fn listen() -> anyhow::Result<Self> {
         Ok(Self {
-            interrupt: signal(SignalKind::interrupt()).context("Ctrl-C cannot be listened for")?,
-            terminate: signal(SignalKind::terminate()).context("SIGTERM cannot be listened for")?,
-            quit: signal(SignalKind::quit()).context("SIGQUIT cannot be listened for")?,
+            interrupt: signal(SignalKind::interrupt()).context("could not listen for Ctrl-C")?,
+            terminate: signal(SignalKind::terminate()).context("could not listen for SIGTERM")?,
+            quit: signal(SignalKind::quit()).context("could not listen for SIGQUIT")?,
         })
     }
 
@@ -252,11 +250,11 @@ impl ShutdownSignal {
     }
 }
 
-/// The error and its causes, each of which is told once: many an error tells its cause itself.
-fn sentence(error: &anyhow::Error) -> String {
-    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
+/// The error and its causes. A cause that an error already contains in its message is left out.
+fn error_chain(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
         "" => cause,
-        known if known.contains(&cause) => told,
+        known if known.contains(&cause) => text,
         known => format!("{known}: {cause}"),
     })
 }

@@ -1,9 +1,9 @@
-//! The gateway and the simulators of all three providers in one process: a place to try everything
-//! without an account anywhere.
+//! Runs the gateway and simulators of all three providers in one process, to try everything without
+//! a provider account.
 //!
-//! Only in builds with the feature `staging`. It takes the road that a real deployment takes: a
-//! configuration file, secrets in files, a ledger on disk, TLS to each provider with the
-//! simulators' own certificate authority.
+//! Only in builds with the feature `staging`. It is set up like a real deployment: a configuration
+//! file, secrets in files, a ledger on disk, and TLS to each provider with the simulators' own
+//! certificate authority.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,48 +12,48 @@ use simulators::{Config as SimulatorsConfig, Simulators};
 
 use crate::app::{App, StartError};
 use crate::config::{ConfigErrors, Settings};
-use crate::telemetry::traces::Exporting;
+use crate::telemetry::traces::TraceExporter;
 use crate::telemetry::{self, TelemetryError};
 
-/// What can be chosen on the command line.
+/// Options of `recoup staging`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct StagingOptions {
-    /// Where the gateway listens; loopback only.
+    /// Address of the gateway; loopback only.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
     pub listen: SocketAddr,
-    /// Where the ledger and the configuration are kept; remove it to begin anew.
+    /// Directory for the ledger and the configuration; remove it to start over.
     #[arg(long, value_name = "FOLDER", default_value = ".recoup")]
     pub dir: PathBuf,
-    /// Let the simulators take any free ports instead of 7100 to 7103 and 7111 to 7113.
+    /// Let the simulators use any free ports instead of 7100 to 7103 and 7111 to 7113.
     #[arg(long)]
     pub free_ports: bool,
 }
 
-/// Everything that runs.
+/// A running gateway with its simulators.
 pub struct Staging {
     app: App,
     simulators: Simulators,
-    exporting: Exporting,
+    exporter: TraceExporter,
 }
 
-/// Why it does not run.
+/// Why it did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StagingError {
-    /// The folder cannot be used.
-    #[error("cannot write {}: {source}", path.display())]
-    Folder {
-        /// What was to be written.
+    /// A file or directory cannot be written.
+    #[error("could not write {}: {source}", path.display())]
+    Write {
+        /// The file or directory.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
     /// The simulators do not start.
-    #[error("the simulators do not start: {0}")]
+    #[error("could not start the simulators: {0}")]
     Simulators(#[from] simulators::StartError),
-    /// The configuration written here, with the environment over it, is wrong.
+    /// The generated configuration, overridden by the environment, has errors.
     #[error(transparent)]
     Config(#[from] ConfigErrors),
-    /// No logs.
+    /// Logs or traces cannot be set up.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
     /// The gateway does not start.
@@ -61,7 +61,7 @@ pub enum StagingError {
     Gateway(#[from] StartError),
 }
 
-/// The simulators' demo credentials, as the files that the configuration names.
+/// The simulators' demo credentials, by the file that the configuration names.
 const SECRETS: [(&str, &str); 3] = [
     ("sectigo-password", "demo-password"),
     ("namecom-token", "demo-token"),
@@ -72,61 +72,60 @@ impl Staging {
     /// Starts the simulators, writes a configuration for them, and starts the gateway on it.
     ///
     /// # Errors
-    /// [`StagingError`]: one sentence each.
+    /// [`StagingError`]
     pub async fn start(options: &StagingOptions) -> Result<Staging, StagingError> {
-        let folder = |path: &Path| {
+        let write_error = |path: &Path| {
             let path = path.to_owned();
-            move |source| StagingError::Folder { path, source }
+            move |source| StagingError::Write { path, source }
         };
-        std::fs::create_dir_all(&options.dir).map_err(folder(&options.dir))?;
+        std::fs::create_dir_all(&options.dir).map_err(write_error(&options.dir))?;
         let ca_file = options.dir.join("sectigo-ca.pem");
         let ports = if options.free_ports { SimulatorsConfig::free_ports() } else { SimulatorsConfig::default() };
         let simulators = Simulators::start(SimulatorsConfig { ca_file: Some(ca_file.clone()), ..ports }).await?;
         for (name, secret) in SECRETS {
             let path = options.dir.join(name);
-            write_private(&path, secret).map_err(folder(&path))?;
+            write_private(&path, secret).map_err(write_error(&path))?;
         }
         let config = options.dir.join("recoup.toml");
-        write_private(&config, &configuration(options, &simulators, &ca_file)).map_err(folder(&config))?;
+        write_private(&config, &configuration(options, &simulators, &ca_file)).map_err(write_error(&config))?;
         let settings = Settings::from_process(Some(&config))?;
-        let telemetry =
-            telemetry::init(settings.log.format, &settings.log.filter, settings.traces_endpoint.as_deref())?;
+        let telemetry = telemetry::init(&settings.telemetry)?;
         let app = App::start(settings).await?;
-        Ok(Staging { app, simulators, exporting: telemetry.exporting })
+        Ok(Staging { app, simulators, exporter: telemetry.exporter })
     }
 
-    /// What to do first.
+    /// The text to print after the start: how to send a first refund.
     pub fn welcome(&self) -> String {
         let (gateway, control) = (self.app.addr(), self.simulators.control_addr());
         let refund = r#"{"refund_id":"first-refund","account":"sectigo","sectigo":{"order_number":"1000001","reason":"SECTIGO_REFUND_REASON_OTHER"}}"#;
         format!(
-            "recoup is ready on {gateway}, with accounts sectigo, namecom and debitsuccess at simulators.\n\
-             What the simulated providers really did: curl http://{control}/v1/books\n\
+            "recoup is ready on {gateway}, with simulated accounts sectigo, namecom and debitsuccess.\n\
+             What the simulated providers did: curl http://{control}/v1/books\n\
              \n\
              A first refund, with grpcurl:\n  \
              grpcurl -plaintext -d '{refund}' {gateway} recoup.v1.RefundService/CreateRefund\n\
              or with buf:\n  \
              buf curl --protocol grpc --http2-prior-knowledge -d '{refund}' http://{gateway}/recoup.v1.RefundService/CreateRefund\n\
              \n\
-             Ctrl-C ends it."
+             Press Ctrl-C to stop."
         )
     }
 
-    /// Where the gRPC port is.
+    /// The address of the gRPC server.
     pub fn addr(&self) -> SocketAddr {
         self.app.addr()
     }
 
-    /// Returns when the gateway has ended by itself: why, in a sentence.
-    pub async fn ended(&mut self) -> String {
-        self.app.ended().await
+    /// [`App::wait`]
+    pub async fn wait(&mut self) -> String {
+        self.app.wait().await
     }
 
-    /// The gateway first, so that its last answers still find their providers.
+    /// Stops the gateway before the simulators, so that its last requests still get answers.
     pub async fn stop(self) {
         self.app.stop().await;
         self.simulators.stop().await;
-        self.exporting.end().await;
+        self.exporter.shutdown().await;
     }
 }
 
@@ -134,7 +133,7 @@ fn configuration(options: &StagingOptions, simulators: &Simulators, ca_file: &Pa
     let path = |name: &str| toml::Value::String(options.dir.join(name).display().to_string());
     let ca_file = toml::Value::String(ca_file.display().to_string());
     format!(
-        "# Written at every start of `recoup staging`.\n\
+        "# Generated at every start of `recoup staging`.\n\
          listen = \"{listen}\"\n\
          ledger.path = {ledger}\n\
          \n\
@@ -170,7 +169,7 @@ fn configuration(options: &StagingOptions, simulators: &Simulators, ca_file: &Pa
     )
 }
 
-/// Readable by its owner alone, from its first moment.
+/// Creates the file with mode 0600, so that it is never readable by others.
 fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;

@@ -1,9 +1,8 @@
-//! `AccountService`: which accounts there are, what each provider promises, and whether it can be
-//! used. Never a secret.
+//! `AccountService`: the accounts, their retry contracts and their health. Never a secret.
 
 use tonic::{Request, Response, Status};
 
-use crate::api::convert::{self, Faults};
+use crate::api::convert::{self, Violations};
 use crate::api::deadline::Deadline;
 use crate::api::status;
 use crate::domain::ids::AccountName;
@@ -12,7 +11,6 @@ use crate::engine::Engine;
 use crate::proto::v1 as proto;
 use crate::proto::v1::account_service_server::AccountService;
 
-/// The service over one engine.
 pub(super) struct AccountsApi {
     pub(super) engine: Engine,
 }
@@ -32,22 +30,21 @@ impl AccountService for AccountsApi {
         &self,
         request: Request<proto::ProbeAccountRequest>,
     ) -> Result<Response<proto::ProbeAccountResponse>, Status> {
-        let deadline = Deadline::of(request.metadata());
-        let mut faults = Faults::default();
-        let account = faults.take("account", AccountName::parse(&request.get_ref().account));
-        let account = faults.finish(account)?;
-        let report = deadline.bound(async { self.engine.probe(&account).await.map_err(status::of_engine) }).await?;
-        Ok(Response::new(shown(report)))
+        let deadline = Deadline::from_metadata(request.metadata());
+        let mut violations = Violations::default();
+        let account = violations.ok_or_record("account", AccountName::parse(&request.get_ref().account));
+        let account = violations.into_result(account)?;
+        let report = deadline.bound(async { self.engine.probe(&account).await.map_err(status::from_engine) }).await?;
+        Ok(Response::new(to_proto(report)))
     }
 }
 
-/// A report as the contract shows it.
-fn shown(report: ProbeReport) -> proto::ProbeAccountResponse {
-    use proto::probe_account_response::Credentials as OpenEnum;
+fn to_proto(report: ProbeReport) -> proto::ProbeAccountResponse {
+    use proto::probe_account_response::Credentials as ProtoCredentials;
     let credentials = match report.credentials {
-        Credentials::Accepted => OpenEnum::Accepted,
-        Credentials::Refused => OpenEnum::Refused,
-        Credentials::Unknown => OpenEnum::Unknown,
+        Credentials::Accepted => ProtoCredentials::Accepted,
+        Credentials::Refused => ProtoCredentials::Refused,
+        Credentials::Unknown => ProtoCredentials::Unknown,
     };
     proto::ProbeAccountResponse {
         reached: report.reached,

@@ -1,7 +1,7 @@
-//! Connections: how many, and how long one may say nothing before it is shown the door.
+//! Limits the number of connections, and the time to send the HTTP/2 preface.
 //!
-//! The server's own shutdown waits for every open connection, and a peer that never says anything
-//! would be waited for for ever.
+//! Without the time limit, the server's shutdown would wait forever for a client that never sends
+//! anything.
 
 use std::io;
 use std::pin::Pin;
@@ -18,34 +18,33 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tracing::warn;
 
-/// A client has this long to say what every HTTP/2 client says first.
-const SILENCE: Duration = Duration::from_secs(10);
-/// The HTTP/2 connection preface.
+/// Time for a client to send the HTTP/2 connection preface.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 const PREFACE_BYTES: usize = 24;
-/// Between two attempts to accept when the process is out of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Between two attempts to accept, for example when the process is out of file descriptors.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// One accepted connection.
-pub(super) struct Peer {
+pub(super) struct ClientConnection {
     stream: TcpStream,
-    /// Runs until the preface has been read.
-    silence: Option<Pin<Box<Sleep>>>,
-    heard: usize,
-    _place: OwnedSemaphorePermit,
+    /// None after the preface has been read.
+    preface_timeout: Option<Pin<Box<Sleep>>>,
+    bytes_read: usize,
+    _permit: OwnedSemaphorePermit,
 }
 
-/// Accepted connections, at most `most` at once, until `closing`.
+/// Accepts connections until `closing` is cancelled, and keeps at most `max_connections` open.
 pub(super) fn accept(
     listener: TcpListener,
-    most: usize,
+    max_connections: usize,
     closing: CancellationToken,
-) -> impl Stream<Item = io::Result<Peer>> + Send {
-    let places = Arc::new(Semaphore::new(most));
-    stream::unfold((listener, places, closing), |(listener, places, closing)| async move {
-        let place = tokio::select! {
+) -> impl Stream<Item = io::Result<ClientConnection>> + Send {
+    let permits = Arc::new(Semaphore::new(max_connections));
+    stream::unfold((listener, permits, closing), |(listener, permits, closing)| async move {
+        let permit = tokio::select! {
             () = closing.cancelled() => return None,
-            // Never closed, so it can only be waited for.
-            place = places.clone().acquire_owned() => place.ok()?,
+            // The semaphore is never closed.
+            permit = permits.clone().acquire_owned() => permit.ok()?,
         };
         loop {
             let accepted = tokio::select! {
@@ -54,23 +53,24 @@ pub(super) fn accept(
             };
             match accepted {
                 Ok((stream, _)) => {
-                    // Answers are small and waited for.
+                    // Answers are small, and callers wait for them.
                     if let Err(error) = stream.set_nodelay(true) {
-                        warn!(%error, "a connection keeps delaying its packets");
+                        warn!(%error, "could not set TCP_NODELAY on a connection");
                     }
-                    let silence = Some(Box::pin(sleep(SILENCE)));
-                    return Some((Ok(Peer { stream, silence, heard: 0, _place: place }), (listener, places, closing)));
+                    let preface_timeout = Some(Box::pin(sleep(PREFACE_TIMEOUT)));
+                    let connection = ClientConnection { stream, preface_timeout, bytes_read: 0, _permit: permit };
+                    return Some((Ok(connection), (listener, permits, closing)));
                 }
                 Err(error) => {
-                    warn!(%error, "a connection could not be accepted");
-                    sleep(ACCEPT_PAUSE).await;
+                    warn!(%error, "could not accept a connection");
+                    sleep(ACCEPT_RETRY_DELAY).await;
                 }
             }
         }
     })
 }
 
-impl Connected for Peer {
+impl Connected for ClientConnection {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> TcpConnectInfo {
@@ -78,7 +78,7 @@ impl Connected for Peer {
     }
 }
 
-impl AsyncRead for Peer {
+impl AsyncRead for ClientConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -86,21 +86,24 @@ impl AsyncRead for Peer {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(context, buffer) {
-            self.heard = self.heard.saturating_add(buffer.filled().len() - before);
-            if self.heard >= PREFACE_BYTES {
-                self.silence = None;
+            self.bytes_read = self.bytes_read.saturating_add(buffer.filled().len() - before);
+            if self.bytes_read >= PREFACE_BYTES {
+                self.preface_timeout = None;
             }
             return Poll::Ready(read);
         }
-        if let Some(silence) = self.silence.as_mut() {
-            ready!(silence.as_mut().poll(context));
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer said nothing")));
+        if let Some(timeout) = self.preface_timeout.as_mut() {
+            ready!(timeout.as_mut().poll(context));
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the client did not send the HTTP/2 preface",
+            )));
         }
         Poll::Pending
     }
 }
 
-impl AsyncWrite for Peer {
+impl AsyncWrite for ClientConnection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }

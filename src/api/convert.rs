@@ -1,5 +1,5 @@
-//! Between the public contract and the domain. A request's faults are collected, all of them; an
-//! answer cannot fail.
+//! Converts between the public contract and the domain. Collects all violations of a request;
+//! converting an answer cannot fail.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -29,219 +29,219 @@ use crate::proto::v1::create_refund_request::Target as RequestTarget;
 use crate::providers::Account;
 
 const MAX_LABELS: usize = 16;
-const LABEL_KEY_BYTES: usize = 64;
-const LABEL_VALUE_BYTES: usize = 256;
-/// The longest that a google.protobuf.Duration may be: ten thousand years.
+const MAX_LABEL_KEY_BYTES: usize = 64;
+const MAX_LABEL_VALUE_BYTES: usize = 256;
+/// The longest google.protobuf.Duration: ten thousand years.
 const MAX_DURATION_SECONDS: u64 = 315_576_000_000;
 /// Room for a ticket's address and a sentence.
-const EVIDENCE_CHARACTERS: usize = 1_000;
-/// Longer than any filter value can be of use.
-const REFERENCE_BYTES: usize = 256;
+const MAX_EVIDENCE_CHARS: usize = 1_000;
+/// Longer than any reference of a target.
+const MAX_REFERENCE_BYTES: usize = 256;
 
-/// Collects what is wrong with a request, field by field.
+/// Collects the invalid fields of a request.
 #[derive(Default)]
-pub(super) struct Faults(Vec<FieldViolation>);
+pub(super) struct Violations(Vec<FieldViolation>);
 
-impl Faults {
+impl Violations {
     pub(super) fn add(&mut self, field: &str, description: impl Into<String>) {
         self.0.push(FieldViolation::new(field, description));
     }
 
-    /// Takes the value, or the fault and nothing.
-    pub(super) fn take<T>(&mut self, field: &str, result: Result<T, InvalidName>) -> Option<T> {
+    /// The value of `result`; records the error otherwise.
+    pub(super) fn ok_or_record<T>(&mut self, field: &str, result: Result<T, InvalidName>) -> Option<T> {
         result.map_err(|error| self.add(field, error.to_string())).ok()
     }
 
-    /// All faults as the answer, if there are any.
+    /// An error with all violations, if there are any.
     pub(super) fn check(self) -> Result<(), Status> {
         if self.0.is_empty() { Ok(()) } else { Err(status::invalid(self.0)) }
     }
 
-    /// The value, unless there are faults. `None` comes with one.
-    pub(super) fn finish<T>(self, value: Option<T>) -> Result<T, Status> {
+    /// The value, or an error with all violations. A missing value always has a violation.
+    pub(super) fn into_result<T>(self, value: Option<T>) -> Result<T, Status> {
         match value {
             Some(value) if self.0.is_empty() => Ok(value),
             _ => Err(status::invalid(self.0)),
         }
     }
 
-    fn nest<T>(&mut self, prefix: &str, result: Result<T, Vec<FieldViolation>>) -> Option<T> {
-        let nested =
-            |fault: FieldViolation| FieldViolation::new(format!("{prefix}.{}", fault.field), fault.description);
-        result.map_err(|faults| self.0.extend(faults.into_iter().map(nested))).ok()
+    /// The value of `result`; records its violations under `prefix` otherwise.
+    fn with_prefix<T>(&mut self, prefix: &str, result: Result<T, Vec<FieldViolation>>) -> Option<T> {
+        let prefixed = |one: FieldViolation| FieldViolation::new(format!("{prefix}.{}", one.field), one.description);
+        result.map_err(|violations| self.0.extend(violations.into_iter().map(prefixed))).ok()
     }
 }
 
-/// What a CreateRefund asks for.
-pub(super) fn intent(request: proto::CreateRefundRequest, faults: &mut Faults) -> Option<Intent> {
-    let id = faults.take("refund_id", RefundId::parse(&request.refund_id));
-    let account = faults.take("account", AccountName::parse(&request.account));
-    let target = target(request.target, faults);
-    let labels = labels(request.labels, faults);
+pub(super) fn intent(request: proto::CreateRefundRequest, violations: &mut Violations) -> Option<Intent> {
+    let id = violations.ok_or_record("refund_id", RefundId::parse(&request.refund_id));
+    let account = violations.ok_or_record("account", AccountName::parse(&request.account));
+    let target = target(request.target, violations);
+    let labels = labels(request.labels, violations);
     Some(Intent { id: id?, account: account?, target: target?, labels })
 }
 
-/// The id inside `refunds/{refund_id}`.
+/// The id in `refunds/{refund_id}`.
 pub(super) fn refund_name(name: &str) -> Result<RefundId, Status> {
-    let mut faults = Faults::default();
-    let id = faults.take("name", RefundId::parse_resource(name));
-    faults.finish(id)
+    let mut violations = Violations::default();
+    let id = violations.ok_or_record("name", RefundId::parse_resource(name));
+    violations.into_result(id)
 }
 
-/// A duration that is not negative. Read by hand: the library's own conversion overflows on the
-/// smallest number of seconds.
-pub(super) fn duration(field: &str, given: Option<prost_types::Duration>, faults: &mut Faults) -> Option<Duration> {
+/// A duration that is not negative. Not prost's own conversion, which overflows for the smallest
+/// number of seconds.
+pub(super) fn duration(
+    field: &str,
+    given: Option<prost_types::Duration>,
+    violations: &mut Violations,
+) -> Option<Duration> {
     let given = given?;
     let seconds = u64::try_from(given.seconds).ok().filter(|seconds| *seconds <= MAX_DURATION_SECONDS);
     let nanos = u32::try_from(given.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
     if seconds.is_none() || nanos.is_none() {
-        faults.add(field, "must not be negative, with nanos of at most 999999999");
+        violations.add(field, "must not be negative, with nanos of at most 999999999");
     }
     Some(Duration::new(seconds?, nanos?))
 }
 
-/// A person's word, as `actor` gives it.
 pub(super) fn resolve_command(request: proto::ResolveRefundRequest, actor: &str) -> Result<ResolveCommand, Status> {
-    use proto::resolve_refund_request::Resolution as Given;
-    let mut faults = Faults::default();
-    let id = faults.take("name", RefundId::parse_resource(&request.name));
-    require_etag(&request.etag, &mut faults);
-    let evidence = evidence(&request.evidence, &mut faults);
-    let resolution = Given::try_from(request.resolution).unwrap_or(Given::Unspecified);
-    if request.refunded_amount.is_some() && resolution != Given::Refunded {
-        faults.add("refunded_amount", "must be unset: only RESOLUTION_REFUNDED has one");
+    use proto::resolve_refund_request::Resolution as ProtoResolution;
+    let mut violations = Violations::default();
+    let id = violations.ok_or_record("name", RefundId::parse_resource(&request.name));
+    require_etag(&request.etag, &mut violations);
+    let evidence = evidence(&request.evidence, &mut violations);
+    let resolution = ProtoResolution::try_from(request.resolution).unwrap_or(ProtoResolution::Unspecified);
+    if request.refunded_amount.is_some() && resolution != ProtoResolution::Refunded {
+        violations.add("refunded_amount", "must be unset: only RESOLUTION_REFUNDED has one");
     }
-    if !request.items.is_empty() && resolution != Given::Refunded {
-        faults.add("items", "must be empty: only RESOLUTION_REFUNDED has them");
+    if !request.items.is_empty() && resolution != ProtoResolution::Refunded {
+        violations.add("items", "must be empty: only RESOLUTION_REFUNDED has them");
     }
-    if request.take_over && resolution == Given::SendAgain {
-        faults.add("resolution", "must not be RESOLUTION_SEND_AGAIN together with take_over");
-        faults.add(
+    if request.take_over && resolution == ProtoResolution::SendAgain {
+        violations.add("resolution", "must not be RESOLUTION_SEND_AGAIN together with take_over");
+        violations.add(
             "take_over",
             "must not be set with RESOLUTION_SEND_AGAIN: an earlier attempt may still have an effect",
         );
     }
     let resolution = match resolution {
-        Given::Refunded => {
-            let amount = given_amount("refunded_amount", request.refunded_amount, &mut faults);
+        ProtoResolution::Refunded => {
+            let amount = given_amount("refunded_amount", request.refunded_amount, &mut violations);
             let items = request.items.into_iter().enumerate().map(|(index, item)| ItemResolution {
                 item_id: item.item_id,
                 refunded: item.refunded,
-                amount: given_amount(&format!("items[{index}].refunded_amount"), item.refunded_amount, &mut faults),
+                amount: given_amount(&format!("items[{index}].refunded_amount"), item.refunded_amount, &mut violations),
             });
             Some(Resolution::Refunded { amount, items: items.collect() })
         }
-        Given::NotRefunded => Some(Resolution::NotRefunded),
-        Given::SendAgain => Some(Resolution::SendAgain),
-        Given::Unspecified => {
-            faults.add("resolution", "is required: what the person found out");
+        ProtoResolution::NotRefunded => Some(Resolution::NotRefunded),
+        ProtoResolution::SendAgain => Some(Resolution::SendAgain),
+        ProtoResolution::Unspecified => {
+            violations.add("resolution", "is required: what you found out about the money");
             None
         }
     };
-    let (id, resolution) = faults.finish(id.zip(resolution))?;
+    let (id, resolution) = violations.into_result(id.zip(resolution))?;
     let (etag, take_over, actor) = (request.etag, request.take_over, actor.to_owned());
     Ok(ResolveCommand { id, etag, resolution, evidence, take_over, actor })
 }
 
-/// What a ReassignRefund asks for.
 pub(super) fn reassign_command(request: proto::ReassignRefundRequest, actor: &str) -> Result<ReassignCommand, Status> {
-    let mut faults = Faults::default();
-    let id = faults.take("name", RefundId::parse_resource(&request.name));
-    require_etag(&request.etag, &mut faults);
-    let account = faults.take("account", AccountName::parse(&request.account));
-    let evidence = evidence(&request.evidence, &mut faults);
-    let (id, account) = faults.finish(id.zip(account))?;
+    let mut violations = Violations::default();
+    let id = violations.ok_or_record("name", RefundId::parse_resource(&request.name));
+    require_etag(&request.etag, &mut violations);
+    let account = violations.ok_or_record("account", AccountName::parse(&request.account));
+    let evidence = evidence(&request.evidence, &mut violations);
+    let (id, account) = violations.into_result(id.zip(account))?;
     Ok(ReassignCommand { id, etag: request.etag, account, evidence, actor: actor.to_owned() })
 }
 
-fn require_etag(etag: &str, faults: &mut Faults) {
+fn require_etag(etag: &str, violations: &mut Violations) {
     if etag.is_empty() {
-        faults.add("etag", "is required: that of the state on which the decision is based");
+        violations.add("etag", "is required: the etag of the state on which the decision is based");
     }
 }
 
-fn evidence(given: &str, faults: &mut Faults) -> String {
+fn evidence(given: &str, violations: &mut Violations) -> String {
     let evidence = given.trim();
     let length = evidence.chars().count();
-    if !(1..=EVIDENCE_CHARACTERS).contains(&length) || evidence.chars().any(is_control_or_format) {
-        let right = format!("must be 1 to {EVIDENCE_CHARACTERS} characters, no control or format character among them");
-        faults.add("evidence", right);
+    if !(1..=MAX_EVIDENCE_CHARS).contains(&length) || evidence.chars().any(is_control_or_format) {
+        let problem = format!("must be 1 to {MAX_EVIDENCE_CHARS} characters without control or format characters");
+        violations.add("evidence", problem);
     }
     evidence.to_owned()
 }
 
-fn given_amount(field: &str, given: Option<proto::Money>, faults: &mut Faults) -> Option<Money> {
+fn given_amount(field: &str, given: Option<proto::Money>, violations: &mut Violations) -> Option<Money> {
     let given = given?;
     match Currency::parse(&given.currency_code) {
         Ok(currency) => Some(Money { currency, minor_units: given.minor_units }),
         Err(error) => {
-            faults.add(&format!("{field}.currency_code"), error.to_string());
+            violations.add(&format!("{field}.currency_code"), error.to_string());
             None
         }
     }
 }
 
-/// Page sizes: 0 is 50, above 1,000 is 1,000, below 0 is a fault.
-pub(super) fn page_size(given: i32, faults: &mut Faults) -> u32 {
+/// 0 means 50, values above 1,000 mean 1,000, and negative values are invalid.
+pub(super) fn page_size(given: i32, violations: &mut Violations) -> u32 {
     match u32::try_from(given) {
         Ok(0) => 50,
         Ok(size) => size.min(1000),
         Err(_) => {
-            faults.add("page_size", "must not be below 0");
+            violations.add("page_size", "must not be below 0");
             50
         }
     }
 }
 
-/// What a filter asks for, without page and limit.
-pub(super) fn filter(filter: Option<proto::RefundFilter>, faults: &mut Faults) -> ListQuery {
+/// The query of a filter, without page and limit.
+pub(super) fn filter(filter: Option<proto::RefundFilter>, violations: &mut Violations) -> ListQuery {
     let filter = filter.unwrap_or_default();
     let mut query = ListQuery::default();
     for (index, number) in filter.states.iter().enumerate() {
-        match proto::refund::State::try_from(*number).ok().and_then(state_of) {
+        match proto::refund::State::try_from(*number).ok().and_then(state_from_proto) {
             Some(state) => query.states.push(state),
-            None => faults.add(&format!("filter.states[{index}]"), "must be a state"),
+            None => violations.add(&format!("filter.states[{index}]"), "must be a state"),
         }
     }
     query.states.sort_unstable();
     query.states.dedup();
     if !filter.account.is_empty() {
-        query.account = faults.take("filter.account", AccountName::parse(&filter.account));
+        query.account = violations.ok_or_record("filter.account", AccountName::parse(&filter.account));
     }
-    if filter.target_reference.len() > REFERENCE_BYTES {
-        faults.add("filter.target_reference", format!("must be at most {REFERENCE_BYTES} bytes"));
+    if filter.target_reference.len() > MAX_REFERENCE_BYTES {
+        violations.add("filter.target_reference", format!("must be at most {MAX_REFERENCE_BYTES} bytes"));
     } else if filter.target_reference.chars().any(is_control_or_format) {
-        faults.add("filter.target_reference", "must hold no control or format character: no reference does");
+        violations.add("filter.target_reference", "must not contain control or format characters");
     } else if !filter.target_reference.is_empty() {
         query.target_reference = Some(filter.target_reference);
     }
-    query.created_from = instant("filter.create_time_start", filter.create_time_start, faults);
-    query.created_before = instant("filter.create_time_end", filter.create_time_end, faults);
+    query.created_from = instant("filter.create_time_start", filter.create_time_start, violations);
+    query.created_before = instant("filter.create_time_end", filter.create_time_end, violations);
     query
 }
 
-/// What only the engine knows about a refund.
+/// Facts about a refund that the engine knows and the refund does not contain.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Outlook {
-    /// A second send is safe now.
+pub(super) struct EngineView {
+    /// Whether sending again is safe now.
     pub(super) resend_safe: bool,
-    /// What keeps it from going on.
+    /// What the refund waits for.
     pub(super) waiting_for: Option<WaitingFor>,
-    /// A dry run: the answer shows what the refund would do.
+    /// Dry run: the answer shows what the refund would do.
     pub(super) is_hypothetical: bool,
 }
 
-/// A refund as the contract shows it.
-pub(super) fn refund(refund: &Refund, outlook: Outlook) -> proto::Refund {
-    let side_effects = side_effects(refund, outlook.is_hypothetical);
+pub(super) fn refund(refund: &Refund, view: EngineView) -> proto::Refund {
+    let side_effects = side_effects(refund, view.is_hypothetical);
     proto::Refund {
         name: refund.id().resource(),
         refund_id: refund.id().to_string(),
         account: refund.account.to_string(),
-        target: Some(target_shown(&refund.intent.target)),
+        target: Some(target_to_proto(&refund.intent.target)),
         state: state(refund.state).into(),
         money_verdict: money_verdict(refund).into(),
-        doubt: refund.doubt.as_ref().map(|known| doubt(refund, known, outlook)),
+        doubt: refund.doubt.as_ref().map(|known| doubt(refund, known, view)),
         provider_error: refund.provider_error.as_ref().map(provider_error),
         refunded_amount: refund.refunded_amount.map(money),
         items: refund.items.iter().map(item).collect(),
@@ -256,12 +256,11 @@ pub(super) fn refund(refund: &Refund, outlook: Outlook) -> proto::Refund {
         dispatch_time: refund.dispatch_time.map(timestamp),
         complete_time: refund.complete_time.map(timestamp),
         labels: refund.intent.labels.clone().into_iter().collect(),
-        waiting_for: outlook.waiting_for.map(waiting_for).unwrap_or_default().into(),
+        waiting_for: view.waiting_for.map(waiting_for).unwrap_or_default().into(),
         provider_status_note: refund.provider_status_note.clone().unwrap_or_default(),
     }
 }
 
-/// A line of the history as the contract shows it.
 pub(super) fn event(event: EventRecord) -> proto::RefundEvent {
     let from = event.from.map_or(proto::refund::State::Unspecified, state);
     proto::RefundEvent {
@@ -279,13 +278,12 @@ pub(super) fn event(event: EventRecord) -> proto::RefundEvent {
     }
 }
 
-/// A message of the event stream: the line is encoded once for all who read it.
-pub(super) fn streamed(event: &SharedEvent) -> proto::StreamRefundEventsResponse {
+/// A message of the event stream. An event is encoded once for all readers.
+pub(super) fn stream_response(event: &SharedEvent) -> proto::StreamRefundEventsResponse {
     let encode = |record: &EventRecord| Bytes::from(self::event(record.clone()).encode_to_vec());
-    proto::StreamRefundEventsResponse::encoded(event.encoded(encode))
+    proto::StreamRefundEventsResponse::from_encoded(event.encoded(encode))
 }
 
-/// An account as the contract shows it.
 pub(super) fn account(account: &Account, health: AccountHealth) -> proto::Account {
     let provider = match account.provider {
         ProviderKind::Sectigo => proto::account::Provider::Sectigo,
@@ -314,18 +312,18 @@ pub(super) fn timestamp(at: Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: micros.div_euclid(1_000_000), nanos }
 }
 
-fn target(given: Option<RequestTarget>, faults: &mut Faults) -> Option<Target> {
+fn target(given: Option<RequestTarget>, violations: &mut Violations) -> Option<Target> {
     match given {
         None => {
-            faults.add("target", "is required: one of sectigo, namecom, debitsuccess");
+            violations.add("target", "is required: one of sectigo, namecom, debitsuccess");
             None
         }
-        Some(RequestTarget::Sectigo(given)) => {
-            faults.nest("sectigo", SectigoTarget::new(&given.order_number, given.reason)).map(Target::Sectigo)
-        }
-        Some(RequestTarget::Namecom(given)) => {
-            faults.nest("namecom", NamecomTarget::new(given.order_id, &given.order_item_ids)).map(Target::Namecom)
-        }
+        Some(RequestTarget::Sectigo(given)) => violations
+            .with_prefix("sectigo", SectigoTarget::new(&given.order_number, given.reason))
+            .map(Target::Sectigo),
+        Some(RequestTarget::Namecom(given)) => violations
+            .with_prefix("namecom", NamecomTarget::new(given.order_id, &given.order_item_ids))
+            .map(Target::Namecom),
         Some(RequestTarget::Debitsuccess(given)) => {
             let fields = DebitsuccessFields {
                 account_reference_no: &given.account_reference_no,
@@ -334,54 +332,54 @@ fn target(given: Option<RequestTarget>, faults: &mut Faults) -> Option<Target> {
                 description: &given.description,
                 request_initiator: &given.request_initiator,
             };
-            faults.nest("debitsuccess", DebitsuccessTarget::new(fields)).map(Target::Debitsuccess)
+            violations.with_prefix("debitsuccess", DebitsuccessTarget::new(fields)).map(Target::Debitsuccess)
         }
     }
 }
 
-fn labels(given: HashMap<String, String>, faults: &mut Faults) -> BTreeMap<String, String> {
+fn labels(given: HashMap<String, String>, violations: &mut Violations) -> BTreeMap<String, String> {
     if given.len() > MAX_LABELS {
-        faults.add("labels", format!("must be at most {MAX_LABELS}"));
+        violations.add("labels", format!("must be at most {MAX_LABELS}"));
     }
     let labels: BTreeMap<String, String> = given.into_iter().collect();
     for (key, value) in labels.iter().take(MAX_LABELS) {
         let field = label_field(key);
-        if !(1..=LABEL_KEY_BYTES).contains(&key.len()) {
-            faults.add(&field, format!("must have a key of 1 to {LABEL_KEY_BYTES} bytes"));
+        if !(1..=MAX_LABEL_KEY_BYTES).contains(&key.len()) {
+            violations.add(&field, format!("must have a key of 1 to {MAX_LABEL_KEY_BYTES} bytes"));
         }
         if key.chars().any(is_control_or_format) {
-            faults.add(&field, "must have a key without control or format characters");
+            violations.add(&field, "must have a key without control or format characters");
         }
-        if value.len() > LABEL_VALUE_BYTES {
-            faults.add(&field, format!("must be at most {LABEL_VALUE_BYTES} bytes"));
+        if value.len() > MAX_LABEL_VALUE_BYTES {
+            violations.add(&field, format!("must be at most {MAX_LABEL_VALUE_BYTES} bytes"));
         }
         if value.chars().any(is_control_or_format) {
-            faults.add(&field, "must hold no control or format character");
+            violations.add(&field, "must not contain control or format characters");
         }
     }
     labels
 }
 
-/// `labels["team"]`
+/// Such as `labels["team"]`.
 fn label_field(key: &str) -> String {
-    let shown: String = key.chars().take(LABEL_KEY_BYTES).flat_map(char::escape_debug).collect();
-    format!("labels[\"{shown}\"]")
+    let printable: String = key.chars().take(MAX_LABEL_KEY_BYTES).flat_map(char::escape_debug).collect();
+    format!("labels[\"{printable}\"]")
 }
 
 /// Rounds `given` up to the microseconds of the ledger. A filter's start is inclusive and its end
 /// exclusive, so rounding up moves no refund across either bound.
-fn instant(field: &str, given: Option<prost_types::Timestamp>, faults: &mut Faults) -> Option<Timestamp> {
+fn instant(field: &str, given: Option<prost_types::Timestamp>, violations: &mut Violations) -> Option<Timestamp> {
     let given = given?;
     let nanos = u32::try_from(given.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
     let micros = given.seconds.checked_mul(1_000_000).zip(nanos);
     let micros = micros.and_then(|(micros, nanos)| micros.checked_add(i64::from(nanos.div_ceil(1_000))));
     if micros.is_none() {
-        faults.add(field, "must be a point in time");
+        violations.add(field, "must be a valid timestamp");
     }
     micros.map(Timestamp::from_micros)
 }
 
-fn target_shown(target: &Target) -> proto::refund::Target {
+fn target_to_proto(target: &Target) -> proto::refund::Target {
     match target {
         Target::Sectigo(target) => proto::refund::Target::Sectigo(proto::SectigoTarget {
             order_number: target.order_number().to_owned(),
@@ -415,8 +413,8 @@ fn state(state: State) -> proto::refund::State {
     }
 }
 
-fn state_of(shown: proto::refund::State) -> Option<State> {
-    State::ALL.into_iter().find(|one| state(*one) == shown)
+fn state_from_proto(given: proto::refund::State) -> Option<State> {
+    State::ALL.into_iter().find(|one| state(*one) == given)
 }
 
 fn money_verdict(refund: &Refund) -> proto::refund::MoneyVerdict {
@@ -461,7 +459,8 @@ fn event_kind(kind: EventKind) -> proto::refund_event::Kind {
     }
 }
 
-/// What else happened, or may have happened, at the provider. For a dry run: what would happen.
+/// Other effects that happened, or may have happened, at the provider. For a dry run: effects that
+/// would happen.
 fn side_effects(refund: &Refund, is_hypothetical: bool) -> Vec<proto::refund::SideEffect> {
     use proto::refund::SideEffect;
     let verdict = money_verdict(refund);
@@ -481,7 +480,7 @@ fn side_effects(refund: &Refund, is_hypothetical: bool) -> Vec<proto::refund::Si
     }
 }
 
-fn doubt(refund: &Refund, doubt: &Doubt, outlook: Outlook) -> proto::Doubt {
+fn doubt(refund: &Refund, doubt: &Doubt, view: EngineView) -> proto::Doubt {
     use proto::doubt::Reason;
     let reason = match doubt.reason {
         DoubtReason::Timeout => Reason::Timeout,
@@ -492,16 +491,16 @@ fn doubt(refund: &Refund, doubt: &Doubt, outlook: Outlook) -> proto::Doubt {
         DoubtReason::GatewayRestarted => Reason::GatewayRestarted,
         DoubtReason::Contradiction => Reason::Contradiction,
     };
-    // An IN_DOUBT refund without a time in the ledger is due at once, so since its last change.
-    let at_once = (refund.state == State::InDoubt).then_some(refund.update_time);
-    let next_check = refund.next_check.or(at_once);
+    // An IN_DOUBT refund without a time in the ledger has been due since its last change.
+    let due_since = (refund.state == State::InDoubt).then_some(refund.update_time);
+    let next_check = refund.next_check.or(due_since);
     proto::Doubt {
         reason: reason.into(),
         since_time: Some(timestamp(doubt.since)),
-        next_check_time: next_check.filter(|_| outlook.waiting_for != Some(WaitingFor::Account)).map(timestamp),
+        next_check_time: next_check.filter(|_| view.waiting_for != Some(WaitingFor::Account)).map(timestamp),
         check_count: i32::try_from(doubt.check_count).unwrap_or(i32::MAX),
         last_evidence: doubt.last_evidence.clone(),
-        resend_safe: outlook.resend_safe,
+        resend_safe: view.resend_safe,
     }
 }
 
@@ -552,11 +551,11 @@ fn money(money: Money) -> proto::Money {
 }
 
 fn retry_contract(contract: &RetryContract) -> proto::RetryContract {
-    use proto::retry_contract::{Deduplication as Kind, Lookup};
+    use proto::retry_contract::{Deduplication as ProtoDeduplication, Lookup};
     let (deduplication, key_lifetime) = match contract.deduplication {
-        Deduplication::None => (Kind::None, None),
-        Deduplication::Replay { key_lifetime } => (Kind::Replay, Some(key_lifetime)),
-        Deduplication::Reject => (Kind::Reject, None),
+        Deduplication::None => (ProtoDeduplication::None, None),
+        Deduplication::Replay { key_lifetime } => (ProtoDeduplication::Replay, Some(key_lifetime)),
+        Deduplication::Reject => (ProtoDeduplication::Reject, None),
     };
     let lookup = match contract.lookup {
         LookupKind::TargetState => Lookup::TargetState,
@@ -581,10 +580,10 @@ mod tests {
 
     use super::*;
 
-    fn faults_in(read: impl FnOnce(&mut Faults)) -> Vec<String> {
-        let mut faults = Faults::default();
-        read(&mut faults);
-        faults.0.into_iter().map(|fault| fault.field).collect()
+    fn invalid_fields(read: impl FnOnce(&mut Violations)) -> Vec<String> {
+        let mut violations = Violations::default();
+        read(&mut violations);
+        violations.0.into_iter().map(|one| one.field).collect()
     }
 
     #[rstest]
@@ -600,21 +599,17 @@ mod tests {
     #[case(i64::MAX, 0, None)]
     #[case(i64::MIN, 0, None)]
     #[case(i64::MAX / 1_000_000, 999_999_999, None)]
-    fn a_bound_is_the_first_moment_that_is_not_before_it(
-        #[case] seconds: i64,
-        #[case] nanos: i32,
-        #[case] expected: Option<i64>,
-    ) {
-        let mut faults = Faults::default();
-        let read = instant("x", Some(prost_types::Timestamp { seconds, nanos }), &mut faults);
+    fn a_bound_is_rounded_up_to_microseconds(#[case] seconds: i64, #[case] nanos: i32, #[case] expected: Option<i64>) {
+        let mut violations = Violations::default();
+        let read = instant("x", Some(prost_types::Timestamp { seconds, nanos }), &mut violations);
         assert_eq!(read, expected.map(Timestamp::from_micros));
-        assert_eq!(faults.0.is_empty(), expected.is_some());
+        assert_eq!(violations.0.is_empty(), expected.is_some());
     }
 
     proptest! {
-        /// As if the ledger's moments and the bounds were compared as they are, to the nanosecond.
+        /// The result equals a comparison in nanoseconds.
         #[test]
-        fn rounding_moves_no_moment_over_a_bound(micros in -5_000_000..5_000_000_i64, by in -3_000..3_000_i64) {
+        fn rounding_moves_no_time_across_a_bound(micros in -5_000_000..5_000_000_i64, by in -3_000..3_000_i64) {
             let bound = micros * 1_000 + by;
             let nanos = i32::try_from(bound.rem_euclid(1_000_000_000)).unwrap();
             let given = prost_types::Timestamp { seconds: bound.div_euclid(1_000_000_000), nanos };
@@ -624,11 +619,11 @@ mod tests {
                     create_time_end: Some(given),
                     ..Default::default()
                 }),
-                &mut Faults::default(),
+                &mut Violations::default(),
             );
-            let moment = Timestamp::from_micros(micros);
-            prop_assert_eq!(moment >= query.created_from.unwrap(), micros * 1_000 >= bound);
-            prop_assert_eq!(moment < query.created_before.unwrap(), micros * 1_000 < bound);
+            let time = Timestamp::from_micros(micros);
+            prop_assert_eq!(time >= query.created_from.unwrap(), micros * 1_000 >= bound);
+            prop_assert_eq!(time < query.created_before.unwrap(), micros * 1_000 < bound);
         }
     }
 
@@ -639,16 +634,16 @@ mod tests {
     #[case("team", "a\u{200b}b", &["labels[\"team\"]"])]
     #[case("te\u{ad}am", "a", &["labels[\"te\\u{ad}am\"]"])]
     #[case("te\u{7}am", "\u{7f}", &["labels[\"te\\u{7}am\"]", "labels[\"te\\u{7}am\"]"])]
-    fn a_label_has_no_character_that_is_not_seen(#[case] key: &str, #[case] value: &str, #[case] wrong: &[&str]) {
+    fn a_label_with_invisible_characters_is_invalid(#[case] key: &str, #[case] value: &str, #[case] wrong: &[&str]) {
         let given = HashMap::from([(key.to_owned(), value.to_owned())]);
-        assert_eq!(faults_in(|faults| drop(labels(given, faults))), wrong);
+        assert_eq!(invalid_fields(|violations| drop(labels(given, violations))), wrong);
     }
 
     #[rstest]
     #[case("DS000001", &[])]
     #[case("DS\u{feff}000001", &["filter.target_reference"])]
-    fn nor_has_a_reference_that_is_looked_for(#[case] reference: &str, #[case] wrong: &[&str]) {
+    fn a_reference_with_invisible_characters_is_invalid(#[case] reference: &str, #[case] wrong: &[&str]) {
         let given = proto::RefundFilter { target_reference: reference.to_owned(), ..Default::default() };
-        assert_eq!(faults_in(|faults| drop(filter(Some(given), faults))), wrong);
+        assert_eq!(invalid_fields(|violations| drop(filter(Some(given), violations))), wrong);
     }
 }

@@ -1,7 +1,7 @@
-//! The caller's deadline, answered just before it passes.
+//! The caller's deadline. Every handler answers just before it passes.
 //!
-//! Left to itself, the transport answers a passed deadline with CANCELLED and drops the handler; a
-//! caller could not tell it from a lost connection. So every handler answers a little earlier.
+//! Otherwise the transport would answer CANCELLED and drop the handler, which a caller could not
+//! distinguish from a lost connection.
 
 use std::time::Duration;
 
@@ -15,53 +15,53 @@ use crate::api::status;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Deadline(Instant);
 
-/// For callers that give no deadline: no read takes so long, and no commit.
-const WITHOUT_DEADLINE: Duration = Duration::from_secs(60);
-/// A timeout of thousands of hours is no timeout.
-const FAR: Duration = Duration::from_secs(366 * 24 * 3600);
-/// The answer's way out of the process.
+/// For calls without a deadline: longer than any read or commit takes.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Upper bound, which keeps `Instant` from overflowing.
+const MAX_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 3600);
+/// Time for the answer to leave the process.
 const MIN_MARGIN: Duration = Duration::from_millis(10);
 
 impl Deadline {
-    /// Reads `grpc-timeout`; without a readable one, a minute.
-    pub(super) fn of(metadata: &MetadataMap) -> Self {
-        Self::within(given_in(metadata).unwrap_or(WITHOUT_DEADLINE))
+    /// From `grpc-timeout`; a minute if it is missing or invalid.
+    pub(super) fn from_metadata(metadata: &MetadataMap) -> Self {
+        Self::after(timeout_in(metadata).unwrap_or(DEFAULT_TIMEOUT))
     }
 
-    /// The same for a stream, which without a deadline goes on for as long as its reader stays.
-    pub(super) fn of_stream(metadata: &MetadataMap) -> Self {
-        Self::within(given_in(metadata).unwrap_or(FAR))
+    /// The same for a stream, which without a deadline lasts until its reader leaves.
+    pub(super) fn for_stream(metadata: &MetadataMap) -> Self {
+        Self::after(timeout_in(metadata).unwrap_or(MAX_TIMEOUT))
     }
 
-    fn within(timeout: Duration) -> Self {
-        Self(Instant::now() + timeout.min(FAR))
+    fn after(timeout: Duration) -> Self {
+        Self(Instant::now() + timeout.min(MAX_TIMEOUT))
     }
 
-    /// The moment to answer at.
+    /// When to answer.
     pub(super) fn instant(self) -> Instant {
         self.0
     }
 
-    /// The end of a wait that the caller asked for, within the deadline and the server's own limit.
+    /// The end of a wait of the requested length, at most the deadline and the server's own limit.
     /// None: as long as these allow.
-    pub(super) fn wait(self, asked: Option<Duration>, limit: Duration) -> Instant {
-        (Instant::now() + asked.unwrap_or(limit).min(limit)).min(self.0)
+    pub(super) fn wait(self, requested: Option<Duration>, limit: Duration) -> Instant {
+        (Instant::now() + requested.unwrap_or(limit).min(limit)).min(self.0)
     }
 
-    /// Runs work that records nothing, and answers `DEADLINE_EXCEEDED` where it takes too long.
+    /// Runs work that records nothing. Answers `DEADLINE_EXCEEDED` if it takes too long.
     pub(super) async fn bound<T>(self, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
         timeout_at(self.0, work).await.unwrap_or_else(|_| Err(status::deadline()))
     }
 }
 
-/// What the caller allows, less the margin.
-fn given_in(metadata: &MetadataMap) -> Option<Duration> {
-    let timeout = metadata.get("grpc-timeout")?.to_str().ok().and_then(timeout_of)?;
+/// The caller's timeout, less a margin.
+fn timeout_in(metadata: &MetadataMap) -> Option<Duration> {
+    let timeout = metadata.get("grpc-timeout")?.to_str().ok().and_then(parse_timeout)?;
     Some(timeout.saturating_sub(MIN_MARGIN.max(timeout / 20)))
 }
 
-/// The wire form: at most eight digits and a unit.
-fn timeout_of(text: &str) -> Option<Duration> {
+/// The wire format: at most eight digits and a unit.
+fn parse_timeout(text: &str) -> Option<Duration> {
     let unit = text.chars().last()?;
     let digits = text.strip_suffix(unit)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -95,7 +95,7 @@ mod tests {
     #[case("5s", None)]
     #[case("-5S", None)]
     #[case("5é", None)]
-    fn the_wire_form_is_read(#[case] text: &str, #[case] millis: Option<u64>) {
-        assert_eq!(timeout_of(text), millis.map(Duration::from_millis));
+    fn the_wire_format_is_parsed(#[case] text: &str, #[case] millis: Option<u64>) {
+        assert_eq!(parse_timeout(text), millis.map(Duration::from_millis));
     }
 }

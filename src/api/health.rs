@@ -1,7 +1,7 @@
-//! `grpc.health.v1`: one word for the whole process, since every service needs the same ledger.
+//! `grpc.health.v1`: one status for the whole process, because every service needs the same ledger.
 //!
-//! Our own and not the ready-made one: that one begins as SERVING before anything works, and
-//! refuses to watch services it does not know, where the protocol says SERVICE_UNKNOWN.
+//! Not `tonic_health`'s implementation: that one starts as SERVING before anything works, and
+//! rejects watches of unknown services although the protocol requires SERVICE_UNKNOWN.
 
 use std::pin::Pin;
 
@@ -12,21 +12,21 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-/// Where the process stands, as everybody who watches sees it.
+/// Whether the process accepts refunds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Serving {
-    /// Refunds are taken.
-    Yes,
-    /// Not now: starting, draining, or the ledger has failed.
-    No,
-    /// The process ends; watches end with it.
-    Ended,
+pub enum Readiness {
+    /// SERVING
+    Ready,
+    /// NOT_SERVING: the process drains, or the ledger has failed.
+    NotReady,
+    /// The process ends, and watches end with it.
+    Stopped,
 }
 
-/// The service over one word.
+/// The health service.
 pub(super) struct HealthApi {
-    pub(super) serving: watch::Receiver<Serving>,
-    /// Every service that is known here.
+    pub(super) readiness: watch::Receiver<Readiness>,
+    /// Names of the known services.
     pub(super) services: Vec<&'static str>,
 }
 
@@ -34,27 +34,27 @@ pub(super) struct HealthApi {
 impl Health for HealthApi {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         if !self.knows(&request.get_ref().service) {
-            return Err(Status::not_found("there is no such service"));
+            return Err(Status::not_found("unknown service"));
         }
-        Ok(answer(*self.serving.borrow()))
+        Ok(Response::new(HealthCheckResponse { status: serving_status(*self.readiness.borrow()).into() }))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send + 'static>>;
 
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let known = self.knows(&request.get_ref().service);
-        let mut serving = self.serving.clone();
-        serving.mark_changed();
-        let changes = stream::unfold((serving, None), move |(mut serving, told)| async move {
+        let mut readiness = self.readiness.clone();
+        readiness.mark_changed();
+        let changes = stream::unfold((readiness, None), move |(mut readiness, last)| async move {
             loop {
-                serving.changed().await.ok()?;
-                let now = *serving.borrow_and_update();
-                if now == Serving::Ended {
+                readiness.changed().await.ok()?;
+                let now = *readiness.borrow_and_update();
+                if now == Readiness::Stopped {
                     return None;
                 }
-                let word = if known { word(now) } else { ServingStatus::ServiceUnknown };
-                if told != Some(word) {
-                    return Some((Ok(HealthCheckResponse { status: word.into() }), (serving, Some(word))));
+                let status = if known { serving_status(now) } else { ServingStatus::ServiceUnknown };
+                if last != Some(status) {
+                    return Some((Ok(HealthCheckResponse { status: status.into() }), (readiness, Some(status))));
                 }
             }
         });
@@ -63,19 +63,15 @@ impl Health for HealthApi {
 }
 
 impl HealthApi {
-    /// The empty name is the whole server.
+    /// The empty name means the whole server.
     fn knows(&self, service: &str) -> bool {
         service.is_empty() || self.services.contains(&service)
     }
 }
 
-fn answer(serving: Serving) -> Response<HealthCheckResponse> {
-    Response::new(HealthCheckResponse { status: word(serving).into() })
-}
-
-fn word(serving: Serving) -> ServingStatus {
-    match serving {
-        Serving::Yes => ServingStatus::Serving,
-        Serving::No | Serving::Ended => ServingStatus::NotServing,
+fn serving_status(readiness: Readiness) -> ServingStatus {
+    match readiness {
+        Readiness::Ready => ServingStatus::Serving,
+        Readiness::NotReady | Readiness::Stopped => ServingStatus::NotServing,
     }
 }

@@ -1,12 +1,11 @@
-//! The gRPC port: who may come in, how many, and what happens when it closes.
+//! The gRPC server: services, limits and shutdown.
 //!
 //! ```text
-//! refunds validation accounts   the services: convert, call, convert
-//! convert pages                 between the public contract and the domain
-//! status                        the only error -> tonic::Status map
-//! deadline layers measured health  around every call
-//! protocol compressed           what is gRPC at all, and how large answers travel
-//! connections                   around every connection
+//! refunds validation accounts health  services: convert the request, call, convert the answer
+//! convert page_token deadline         between the public contract and the domain
+//! status                              the only mapping from an error to a tonic::Status
+//! layers                              applied to every call
+//! connection                          limits of every connection
 //! ```
 
 mod accounts;
@@ -30,9 +29,9 @@ use tonic::transport::Server;
 use tonic_health::pb::health_server::HealthServer;
 
 use crate::api::accounts::AccountsApi;
-use crate::api::health::{HealthApi, Serving};
-use crate::api::layers::call_limit::Guard;
-use crate::api::layers::call_metrics::Methods;
+use crate::api::health::{HealthApi, Readiness};
+use crate::api::layers::call_limit::CallLimitLayer;
+use crate::api::layers::call_metrics::KnownMethods;
 use crate::api::refunds::RefundsApi;
 use crate::api::validation::ValidationApi;
 use crate::engine::Engine;
@@ -42,47 +41,57 @@ use crate::proto::v1::validation_status_service_server::ValidationStatusServiceS
 use crate::telemetry::metrics::Metrics;
 use crate::validation::Validation;
 
-/// What the operator sets.
+/// The gRPC server's settings.
 #[derive(Debug, Clone)]
 pub struct ApiSettings {
-    /// The longest that a caller may wait in one call.
+    /// Longest time that CreateRefund and WaitRefund wait for an outcome.
     pub max_wait: Duration,
-    /// Calls at once, over all connections; further ones are answered UNAVAILABLE.
-    pub max_calls: usize,
-    /// Streams at once on one connection.
+    /// Maximum of concurrent calls over all connections; further calls are answered UNAVAILABLE.
+    pub max_concurrent_calls: usize,
+    /// Maximum of concurrent HTTP/2 streams on one connection.
     pub max_streams_per_connection: u32,
 }
 
-/// Why the port is not served.
+impl Default for ApiSettings {
+    fn default() -> Self {
+        Self {
+            // Below the 60 s after which many proxies end a call that sends nothing.
+            max_wait: Duration::from_secs(50),
+            max_concurrent_calls: 1024,
+            max_streams_per_connection: 200,
+        }
+    }
+}
+
+/// Why the server cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The descriptors of the contract do not fit together.
-    #[error("the reflection service cannot be built: {0}")]
+    /// The descriptors of the contract are inconsistent.
+    #[error("could not build the reflection service: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// The transport gave up.
-    #[error("the gRPC port cannot be served: {0}")]
+    /// The transport failed.
+    #[error("could not serve the gRPC port: {0}")]
     Transport(#[from] tonic::transport::Error),
 }
 
 /// The descriptor set of the public contract, for reflection.
 const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("recoup_descriptors");
 
-/// No message of the contract is near it: the longest is a Debitsuccess refund with all its labels,
-/// some 25 kB.
+/// Well above every message of the contract: the longest is a Debitsuccess refund with all its
+/// labels, some 25 kB.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
-/// Connections at once; further ones wait to be accepted.
-const CONNECTIONS: usize = 1024;
+/// Further connections wait to be accepted.
+const MAX_CONNECTIONS: usize = 1024;
 const MAX_HEADERS_BYTES: u32 = 16 * 1024;
-/// A client that opens and resets streams faster than they can be served is attacking.
-const PENDING_RESETS: usize = 20;
-const LOCAL_RESETS: usize = 1024;
-/// A peer that is gone without a word is noticed after the sum of the two.
+/// Protects against clients that open and reset streams faster than they can be served.
+const MAX_PENDING_RESETS: usize = 20;
+const MAX_LOCAL_RESETS: usize = 1024;
+/// A peer that vanishes without closing is detected after the sum of the two.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A service that takes messages compressed too, and none that is larger than
-/// [`MAX_REQUEST_BYTES`], as it comes or inflated. (What is generated for each service has no
-/// trait in common.)
+/// Lets a service accept gzip, and limits its messages to [`MAX_REQUEST_BYTES`], compressed and
+/// uncompressed. A macro, because the generated services have no common trait.
 macro_rules! bounded {
     ($service:expr) => {
         $service.max_decoding_message_size(MAX_REQUEST_BYTES).accept_compressed(CompressionEncoding::Gzip)
@@ -92,12 +101,12 @@ macro_rules! bounded {
 /// Serves until `closing` is cancelled and the calls in flight have ended.
 ///
 /// # Errors
-/// [`ServeError`] where the port cannot be served.
+/// [`ServeError`] if the port cannot be served.
 pub async fn serve(
     listener: TcpListener,
     engine: Engine,
     validation: Validation,
-    serving: watch::Receiver<Serving>,
+    readiness: watch::Receiver<Readiness>,
     settings: ApiSettings,
     metrics: Metrics,
     closing: CancellationToken,
@@ -111,28 +120,28 @@ pub async fn serve(
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            // What the details of an error are made of, so that tools can print them.
+            // The types of error details, so that tools can print them.
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
-    let methods = Methods::of(&[
+    let methods = KnownMethods::from_descriptors(&[
         DESCRIPTORS,
         tonic_health::pb::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
     ]);
-    let incoming = connection::accept(listener, CONNECTIONS, closing.clone());
+    let incoming = connection::accept(listener, MAX_CONNECTIONS, closing.clone());
     Server::builder()
         .max_concurrent_streams(settings.max_streams_per_connection)
         .http2_max_header_list_size(MAX_HEADERS_BYTES)
-        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
-        .http2_max_local_error_reset_streams(Some(LOCAL_RESETS))
+        .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
+        .http2_max_local_error_reset_streams(Some(MAX_LOCAL_RESETS))
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .layer(Guard::new(settings.max_calls, metrics, methods))
+        .layer(CallLimitLayer::new(settings.max_concurrent_calls, metrics, methods))
         .add_service(bounded!(refunds))
         .add_service(bounded!(accounts))
         .add_service(bounded!(validation))
-        .add_service(bounded!(HealthServer::new(HealthApi { serving, services })))
+        .add_service(bounded!(HealthServer::new(HealthApi { readiness, services })))
         .add_service(bounded!(reflection().build_v1()?))
         .add_service(bounded!(reflection().build_v1alpha()?))
         .serve_with_incoming_shutdown(incoming, closing.cancelled_owned())

@@ -1,10 +1,11 @@
-//! `ValidationStatusService`: each handler is convert, call, convert.
+//! `ValidationStatusService`: each handler converts the request, calls [`Validation`], and converts
+//! the answer.
 
 use futures_util::stream::{self, BoxStream};
 use secrecy::ExposeSecret;
 use tonic::{Request, Response, Status};
 
-use crate::api::convert::{self, Faults};
+use crate::api::convert::{self, Violations};
 use crate::api::deadline::Deadline;
 use crate::api::status;
 use crate::domain::ids::AccountName;
@@ -17,7 +18,6 @@ use crate::proto::v1 as proto;
 use crate::proto::v1::validation_status_service_server::ValidationStatusService;
 use crate::validation::{StatusRequest, Validation, WatchRequest};
 
-/// The service over one [`Validation`].
 pub(super) struct ValidationApi {
     validation: Validation,
 }
@@ -34,13 +34,13 @@ impl ValidationStatusService for ValidationApi {
         &self,
         request: Request<proto::GetValidationStatusRequest>,
     ) -> Result<Response<proto::GetValidationStatusResponse>, Status> {
-        let deadline = Deadline::of(request.metadata());
+        let deadline = Deadline::from_metadata(request.metadata());
         let request = request.into_inner();
         let include_upload_token = request.include_upload_token;
         let request = status_request(request)?;
-        let answer = async { self.validation.get(request).await.map_err(|error| status::of_validation(&error)) };
+        let answer = async { self.validation.get(request).await.map_err(|error| status::from_validation(&error)) };
         let status = deadline.bound(answer).await?;
-        let validation_status = Some(shown(&status, include_upload_token));
+        let validation_status = Some(to_proto(&status, include_upload_token));
         Ok(Response::new(proto::GetValidationStatusResponse { validation_status }))
     }
 
@@ -50,18 +50,18 @@ impl ValidationStatusService for ValidationApi {
         &self,
         request: Request<proto::WatchValidationStatusRequest>,
     ) -> Result<Response<Self::WatchValidationStatusStream>, Status> {
-        let deadline = Deadline::of_stream(request.metadata());
+        let deadline = Deadline::for_stream(request.metadata());
         let request = watch_request(request.into_inner())?;
-        let watch = self.validation.watch(request).map_err(|error| status::of_validation(&error))?;
+        let watch = self.validation.watch(request).map_err(|error| status::from_validation(&error))?;
         let changes = stream::unfold(Some(watch), move |watch| async move {
             let mut watch = watch?;
-            let next = async { watch.next().await.map_err(|error| status::of_validation(&error)) };
+            let next = async { watch.next().await.map_err(|error| status::from_validation(&error)) };
             match deadline.bound(next).await {
                 Ok(status) => {
-                    let validation_status = Some(shown(&status, false));
+                    let validation_status = Some(to_proto(&status, false));
                     Some((Ok(proto::WatchValidationStatusResponse { validation_status }), Some(watch)))
                 }
-                // The last word of the stream.
+                // Ends the stream.
                 Err(end) => Some((Err(end), None)),
             }
         });
@@ -70,33 +70,32 @@ impl ValidationStatusService for ValidationApi {
 }
 
 fn status_request(request: proto::GetValidationStatusRequest) -> Result<StatusRequest, Status> {
-    let mut faults = Faults::default();
-    let account = faults.take("account", AccountName::parse(&request.account));
+    let mut violations = Violations::default();
+    let account = violations.ok_or_record("account", AccountName::parse(&request.account));
     #[expect(deprecated, reason = "certificate_id is read for callers that do not use certificate_number yet")]
     let certificate_id = request.certificate_id;
     let order = OrderKey::new(&request.order_number, certificate_id, &request.certificate_number);
-    let order = order.map_err(|wrong| wrong.into_iter().for_each(|fault| faults.add(&fault.field, fault.description)));
-    let max_age = convert::duration("max_age", request.max_age, &mut faults);
-    let (account, order) = faults.finish(account.zip(order.ok()))?;
+    let order = order.map_err(|wrong| wrong.into_iter().for_each(|one| violations.add(&one.field, one.description)));
+    let max_age = convert::duration("max_age", request.max_age, &mut violations);
+    let (account, order) = violations.into_result(account.zip(order.ok()))?;
     Ok(StatusRequest { account, order, max_age: max_age.unwrap_or_default() })
 }
 
 fn watch_request(request: proto::WatchValidationStatusRequest) -> Result<WatchRequest, Status> {
-    let mut faults = Faults::default();
-    let account = faults.take("account", AccountName::parse(&request.account));
+    let mut violations = Violations::default();
+    let account = violations.ok_or_record("account", AccountName::parse(&request.account));
     let order = OrderKey::new(&request.order_number, 0, "");
-    let order = order.map_err(|wrong| wrong.into_iter().for_each(|fault| faults.add(&fault.field, fault.description)));
+    let order = order.map_err(|wrong| wrong.into_iter().for_each(|one| violations.add(&one.field, one.description)));
     let after = request.after_fingerprint;
     if !after.is_empty() && !ValidationStatus::is_fingerprint(&after) {
-        faults.add("after_fingerprint", "must be the fingerprint of a validation status, or empty");
+        violations.add("after_fingerprint", "must be the fingerprint of a validation status, or empty");
     }
-    let interval = convert::duration("interval", request.interval, &mut faults);
-    let (account, order) = faults.finish(account.zip(order.ok()))?;
+    let interval = convert::duration("interval", request.interval, &mut violations);
+    let (account, order) = violations.into_result(account.zip(order.ok()))?;
     Ok(WatchRequest { account, order, after_fingerprint: Some(after).filter(|after| !after.is_empty()), interval })
 }
 
-/// A status as the contract shows it.
-fn shown(status: &ValidationStatus, include_upload_token: bool) -> proto::ValidationStatus {
+fn to_proto(status: &ValidationStatus, include_upload_token: bool) -> proto::ValidationStatus {
     let page = status.page();
     let token = status.upload_document_token().filter(|_| include_upload_token);
     proto::ValidationStatus {
@@ -219,54 +218,54 @@ fn step(step: &SectionStep) -> proto::Step {
     }
 }
 
-/// Unspecified where the provider said nothing.
-fn meaning<M: KnownValues, P: Default>(word: Option<&OpenEnum<M>>, shown: impl FnOnce(M) -> P) -> P {
-    word.map(|word| shown(word.meaning())).unwrap_or_default()
+/// Unspecified if the provider sent no value.
+fn meaning<M: KnownValues, P: Default>(value: Option<&OpenEnum<M>>, to_proto: impl FnOnce(M) -> P) -> P {
+    value.map(|value| to_proto(value.meaning())).unwrap_or_default()
 }
 
-fn text<M: KnownValues>(word: Option<&OpenEnum<M>>) -> String {
-    word.map(|word| word.text().to_owned()).unwrap_or_default()
+fn text<M: KnownValues>(value: Option<&OpenEnum<M>>) -> String {
+    value.map(|value| value.text().to_owned()).unwrap_or_default()
 }
 
 fn order_state(state: OrderState) -> proto::validation_status::OrderState {
-    use proto::validation_status::OrderState as Shown;
+    use proto::validation_status::OrderState as Proto;
     match state {
-        OrderState::Unrecognized => Shown::Unrecognized,
-        OrderState::Current => Shown::Current,
-        OrderState::AwaitingPayment => Shown::AwaitingPayment,
-        OrderState::PaymentPromised => Shown::PaymentPromised,
-        OrderState::Pending => Shown::Pending,
-        OrderState::AwaitingAuthorization => Shown::AwaitingAuthorization,
-        OrderState::Processed => Shown::Processed,
-        OrderState::Rejected => Shown::Rejected,
-        OrderState::Refunded => Shown::Refunded,
-        OrderState::ProviderError => Shown::ProviderError,
+        OrderState::Unrecognized => Proto::Unrecognized,
+        OrderState::Current => Proto::Current,
+        OrderState::AwaitingPayment => Proto::AwaitingPayment,
+        OrderState::PaymentPromised => Proto::PaymentPromised,
+        OrderState::Pending => Proto::Pending,
+        OrderState::AwaitingAuthorization => Proto::AwaitingAuthorization,
+        OrderState::Processed => Proto::Processed,
+        OrderState::Rejected => Proto::Rejected,
+        OrderState::Refunded => Proto::Refunded,
+        OrderState::ProviderError => Proto::ProviderError,
     }
 }
 
 fn master_account_state(state: MasterAccountState) -> proto::validation_status::MasterAccountState {
-    use proto::validation_status::MasterAccountState as Shown;
+    use proto::validation_status::MasterAccountState as Proto;
     match state {
-        MasterAccountState::Unrecognized(_) => Shown::Unrecognized,
-        MasterAccountState::NotRequired => Shown::NotRequired,
-        MasterAccountState::NotCompleted => Shown::NotCompleted,
-        MasterAccountState::Completed => Shown::Completed,
-        MasterAccountState::InProgress => Shown::InProgress,
-        MasterAccountState::Rejected => Shown::Rejected,
+        MasterAccountState::Unrecognized(_) => Proto::Unrecognized,
+        MasterAccountState::NotRequired => Proto::NotRequired,
+        MasterAccountState::NotCompleted => Proto::NotCompleted,
+        MasterAccountState::Completed => Proto::Completed,
+        MasterAccountState::InProgress => Proto::InProgress,
+        MasterAccountState::Rejected => Proto::Rejected,
     }
 }
 
 fn section(section: Section) -> proto::validation_status::Section {
-    use proto::validation_status::Section as Shown;
+    use proto::validation_status::Section as Proto;
     match section {
-        Section::Csr => Shown::Csr,
-        Section::Dcv => Shown::Dcv,
-        Section::Agreement => Shown::Agreement,
-        Section::Callback => Shown::Callback,
-        Section::Organization => Shown::Organization,
-        Section::SecondApproval => Shown::SecondApproval,
-        Section::FastService => Shown::FastService,
-        Section::CaaCheck => Shown::CaaCheck,
+        Section::Csr => Proto::Csr,
+        Section::Dcv => Proto::Dcv,
+        Section::Agreement => Proto::Agreement,
+        Section::Callback => Proto::Callback,
+        Section::Organization => Proto::Organization,
+        Section::SecondApproval => Proto::SecondApproval,
+        Section::FastService => Proto::FastService,
+        Section::CaaCheck => Proto::CaaCheck,
     }
 }
 
@@ -292,25 +291,25 @@ fn method_type(kind: DcvMethodKind) -> proto::dcv_method::Type {
 }
 
 fn click_through_state(state: ClickThroughState) -> proto::agreement_status::ClickThroughState {
-    use proto::agreement_status::ClickThroughState as Shown;
+    use proto::agreement_status::ClickThroughState as Proto;
     match state {
-        ClickThroughState::Unrecognized => Shown::Unrecognized,
-        ClickThroughState::NotExecuted => Shown::NotExecuted,
-        ClickThroughState::Executed => Shown::Executed,
+        ClickThroughState::Unrecognized => Proto::Unrecognized,
+        ClickThroughState::NotExecuted => Proto::NotExecuted,
+        ClickThroughState::Executed => Proto::Executed,
     }
 }
 
 fn caa_result(result: CaaCheckResult) -> proto::caa_check_error::Result {
-    use proto::caa_check_error::Result as Shown;
+    use proto::caa_check_error::Result as Proto;
     match result {
-        CaaCheckResult::Unrecognized => Shown::Unrecognized,
-        CaaCheckResult::Empty => Shown::Empty,
-        CaaCheckResult::Authorized => Shown::Authorized,
-        CaaCheckResult::NotAuthorized => Shown::NotAuthorized,
-        CaaCheckResult::Error => Shown::Error,
-        CaaCheckResult::Timeout => Shown::Timeout,
-        CaaCheckResult::UnrecognizedCriticalTag => Shown::UnrecognizedCriticalTag,
-        CaaCheckResult::MalformedResponse => Shown::MalformedResponse,
+        CaaCheckResult::Unrecognized => Proto::Unrecognized,
+        CaaCheckResult::Empty => Proto::Empty,
+        CaaCheckResult::Authorized => Proto::Authorized,
+        CaaCheckResult::NotAuthorized => Proto::NotAuthorized,
+        CaaCheckResult::Error => Proto::Error,
+        CaaCheckResult::Timeout => Proto::Timeout,
+        CaaCheckResult::UnrecognizedCriticalTag => Proto::UnrecognizedCriticalTag,
+        CaaCheckResult::MalformedResponse => Proto::MalformedResponse,
     }
 }
 
@@ -336,8 +335,8 @@ mod tests {
         }
     }
 
-    /// The fields that the answer calls wrong.
-    fn named_in<T>(read: Result<T, Status>) -> Vec<String> {
+    /// The fields that the answer reports as invalid.
+    fn invalid_fields<T>(read: Result<T, Status>) -> Vec<String> {
         let Err(status) = read else { return Vec::new() };
         assert_eq!(status.code(), tonic::Code::InvalidArgument);
         let violations = status.get_details_bad_request().unwrap().field_violations;
@@ -391,8 +390,11 @@ mod tests {
         &["account", "order_number", "certificate_id", "max_age"]
     )]
     #[case(proto::GetValidationStatusRequest::default(), &["account", "order_number"])]
-    fn every_wrong_field_is_named_at_once(#[case] request: proto::GetValidationStatusRequest, #[case] wrong: &[&str]) {
-        assert_eq!(named_in(status_request(request)), wrong);
+    fn all_invalid_fields_are_reported_together(
+        #[case] request: proto::GetValidationStatusRequest,
+        #[case] wrong: &[&str],
+    ) {
+        assert_eq!(invalid_fields(status_request(request)), wrong);
     }
 
     fn watch() -> proto::WatchValidationStatusRequest {
@@ -422,39 +424,42 @@ mod tests {
         &["account", "order_number", "after_fingerprint", "interval"]
     )]
     #[case(proto::WatchValidationStatusRequest::default(), &["account", "order_number"])]
-    fn every_wrong_field_of_a_watch_too(#[case] request: proto::WatchValidationStatusRequest, #[case] wrong: &[&str]) {
-        assert_eq!(named_in(watch_request(request)), wrong);
+    fn all_invalid_fields_of_a_watch_are_reported_together(
+        #[case] request: proto::WatchValidationStatusRequest,
+        #[case] wrong: &[&str],
+    ) {
+        assert_eq!(invalid_fields(watch_request(request)), wrong);
     }
 
     #[test]
-    fn the_token_is_shown_to_who_asks_for_it() {
+    fn the_upload_token_is_included_only_on_request() {
         let token = Some(SecretString::from("eyJ.token"));
         let answer = StatusAnswer { page: ValidationPage::default(), upload_document_token: token };
         let status = ValidationStatus::new(answer, Timestamp::from_micros(1_750_000_000_500_000));
-        assert_eq!(shown(&status, true).upload_document_token, "eyJ.token");
-        let without = shown(&status, false);
+        assert_eq!(to_proto(&status, true).upload_document_token, "eyJ.token");
+        let without = to_proto(&status, false);
         assert_eq!(without.upload_document_token, "");
         assert_eq!(without.fetch_time, Some(prost_types::Timestamp { seconds: 1_750_000_000, nanos: 500_000_000 }));
         assert_eq!(without.fingerprint, status.fingerprint());
     }
 
-    /// The words of the domain against the names of the contract: `AwaitingPayment` and
+    /// Compares the domain's names with the contract's: `AwaitingPayment` and
     /// `ORDER_STATE_AWAITING_PAYMENT`.
-    fn names_agree<M: KnownValues>(prefix: &str, shown: impl Fn(M) -> &'static str) {
+    fn assert_same_names<M: KnownValues>(prefix: &str, name_of: impl Fn(M) -> &'static str) {
         let meanings = M::WORDS.iter().map(|(_, meaning)| *meaning).chain([M::UNRECOGNIZED]);
         for meaning in meanings {
-            let name = shown(meaning).strip_prefix(prefix).unwrap().replace('_', "").to_lowercase();
+            let name = name_of(meaning).strip_prefix(prefix).unwrap().replace('_', "").to_lowercase();
             assert_eq!(name, format!("{meaning:?}").to_lowercase());
         }
     }
 
     #[test]
-    fn every_word_is_shown_as_itself() {
-        names_agree("ORDER_STATE_", |state| order_state(state).as_str_name());
-        names_agree("STEP_STATE_", |state| step_state(state).as_str_name());
-        names_agree("TYPE_", |kind| method_type(kind).as_str_name());
-        names_agree("CLICK_THROUGH_STATE_", |state| click_through_state(state).as_str_name());
-        names_agree("RESULT_", |result| caa_result(result).as_str_name());
+    fn every_known_value_has_the_same_name_in_the_contract() {
+        assert_same_names("ORDER_STATE_", |state| order_state(state).as_str_name());
+        assert_same_names("STEP_STATE_", |state| step_state(state).as_str_name());
+        assert_same_names("TYPE_", |kind| method_type(kind).as_str_name());
+        assert_same_names("CLICK_THROUGH_STATE_", |state| click_through_state(state).as_str_name());
+        assert_same_names("RESULT_", |result| caa_result(result).as_str_name());
     }
 
     #[rstest]
@@ -464,39 +469,40 @@ mod tests {
     #[case(2, "IN_PROGRESS")]
     #[case(3, "REJECTED")]
     #[case(4, "UNRECOGNIZED")]
-    fn every_state_of_the_master_account_is_shown_as_itself(#[case] number: i32, #[case] name: &str) {
-        let shown = master_account_state(MasterAccountState::read(number));
-        assert_eq!(shown.as_str_name(), format!("MASTER_ACCOUNT_STATE_{name}"));
+    fn every_master_account_state_has_its_name_in_the_contract(#[case] number: i32, #[case] name: &str) {
+        let state = master_account_state(MasterAccountState::read(number));
+        assert_eq!(state.as_str_name(), format!("MASTER_ACCOUNT_STATE_{name}"));
     }
 
     #[test]
-    fn a_word_that_is_not_known_keeps_its_text_wherever_it_stands() {
-        fn word<M: KnownValues>() -> Option<OpenEnum<M>> {
+    fn an_unknown_value_keeps_its_text_in_every_field() {
+        fn unknown<M: KnownValues>() -> Option<OpenEnum<M>> {
             OpenEnum::read("Somewhat New", str::to_owned)
         }
-        let step = SectionStep { state: word(), ..SectionStep::default() };
-        let method = DcvMethod { kind: word(), ..DcvMethod::default() };
-        let domain = DomainValidation { state: word(), methods: vec![method], ..DomainValidation::default() };
-        let error = CaaCheckError { result: word(), ..CaaCheckError::default() };
+        let step = SectionStep { state: unknown(), ..SectionStep::default() };
+        let method = DcvMethod { kind: unknown(), ..DcvMethod::default() };
+        let domain = DomainValidation { state: unknown(), methods: vec![method], ..DomainValidation::default() };
+        let error = CaaCheckError { result: unknown(), ..CaaCheckError::default() };
         let page = ValidationPage {
-            order_state: word(),
+            order_state: unknown(),
             master_account_state: Some(MasterAccountState::read(77)),
             csr: Some(CsrStatus { step: step.clone() }),
             dcv: Some(DcvStatus { domains: vec![domain], ..DcvStatus::default() }),
-            agreement: Some(AgreementStatus { click_through_state: word(), ..AgreementStatus::default() }),
+            agreement: Some(AgreementStatus { click_through_state: unknown(), ..AgreementStatus::default() }),
             organization: Some(OrganizationStatus { legal_existence: Some(step), ..OrganizationStatus::default() }),
             caa_check: Some(CaaCheckStatus { latest_errors: vec![error], ..CaaCheckStatus::default() }),
             ..ValidationPage::default()
         };
         let answer = StatusAnswer { page, upload_document_token: None };
-        let shown = shown(&ValidationStatus::new(answer, Timestamp::from_seconds(0)), false);
-        assert_eq!((shown.master_account_state, shown.master_account_status), (1, Some(77)));
-        let (dcv, agreement) = (shown.dcv.unwrap(), shown.agreement.unwrap());
-        let (step, legal) = (shown.csr.unwrap().step.unwrap(), shown.organization.unwrap().legal_existence.unwrap());
-        let error = &shown.caa_check.unwrap().latest_errors[0];
+        let converted = to_proto(&ValidationStatus::new(answer, Timestamp::from_seconds(0)), false);
+        assert_eq!((converted.master_account_state, converted.master_account_status), (1, Some(77)));
+        let (dcv, agreement) = (converted.dcv.unwrap(), converted.agreement.unwrap());
+        let (step, legal) =
+            (converted.csr.unwrap().step.unwrap(), converted.organization.unwrap().legal_existence.unwrap());
+        let error = &converted.caa_check.unwrap().latest_errors[0];
         let (domain, method) = (&dcv.domains[0], &dcv.domains[0].methods[0]);
         for (number, text) in [
-            (shown.order_state, &shown.order_status_text),
+            (converted.order_state, &converted.order_status_text),
             (step.state, &step.state_text),
             (legal.state, &legal.state_text),
             (domain.state, &domain.state_text),
@@ -509,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_provider_left_out_is_unset() {
+    fn values_that_the_provider_omits_are_unset() {
         let page = ValidationPage { dcv: Some(DcvStatus::default()), ..ValidationPage::default() };
         let status =
             ValidationStatus::new(StatusAnswer { page, upload_document_token: None }, Timestamp::from_seconds(0));
@@ -519,6 +525,6 @@ mod tests {
             fingerprint: status.fingerprint().to_owned(),
             ..Default::default()
         };
-        assert_eq!(shown(&status, true), expected);
+        assert_eq!(to_proto(&status, true), expected);
     }
 }

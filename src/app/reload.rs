@@ -1,10 +1,10 @@
-//! What a running gateway applies without a restart: secrets from files, and the log filter.
+//! Applies changes without a restart: secrets from files, and the log filter.
 //!
 //! ```text
-//! every 10 s, SIGHUP, a refusal -> the secret's file is read
-//!                               -> Secret::replace -> Engine::credentials_changed
-//! SIGHUP -> the whole configuration is read -> the filter, the files' names
-//!                                           -> a WARN for every other key that has changed
+//! every 10 s, SIGHUP, refused login -> read the secret's file
+//!                                   -> Secret::replace -> Engine::credentials_changed
+//! SIGHUP -> read the whole configuration -> apply the filter and the files' names
+//!                                        -> WARN for every other key that has changed
 //! ```
 
 use std::collections::BTreeMap;
@@ -21,23 +21,23 @@ use crate::domain::ids::AccountName;
 use crate::providers::secret::Secret;
 use crate::telemetry::LogFilter;
 
-/// How often a secret's file is read if nothing else triggers it.
+/// How often a secret's file is read without another trigger.
 const READ_INTERVAL: Duration = Duration::from_secs(10);
 /// Refused logins trigger a read at most this often.
-const MIN_INTERVAL: Duration = Duration::from_secs(1);
+const MIN_READ_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The secret's file of each account that has one.
 pub(super) type SecretFiles = BTreeMap<AccountName, watch::Sender<SecretFile>>;
 
-/// Requests that the configuration is read again. Dropping it ends the reading thread.
+/// Requests another read of the configuration. Dropping it ends the reading thread.
 pub struct Reloader(SyncSender<()>);
 
 impl Reloader {
-    /// Applies what `load` reads, at each request. Runs on its own thread: a file may be a pipe
-    /// that never delivers.
+    /// Applies what `load` reads at each request. Runs on its own thread, because a file may be a
+    /// pipe that never delivers.
     ///
     /// # Errors
-    /// The operating system gives no thread.
+    /// The operating system cannot start a thread.
     pub(super) fn start(
         running: Reloadable,
         files: SecretFiles,
@@ -45,9 +45,9 @@ impl Reloader {
         load: impl FnMut() -> Result<Settings, ConfigErrors> + Send + 'static,
     ) -> std::io::Result<Self> {
         // Capacity one: any number of requests during a read cause one more read.
-        let (sender, asked) = sync_channel(1);
+        let (sender, requests) = sync_channel(1);
         let thread = std::thread::Builder::new().name("reload".to_owned());
-        thread.spawn(move || reload_when(&asked, running, &files, &filter, load)).map(|_| Self(sender))
+        thread.spawn(move || run(&requests, running, &files, &filter, load)).map(|_| Self(sender))
     }
 
     /// Requests a read.
@@ -57,51 +57,54 @@ impl Reloader {
     }
 }
 
-fn reload_when(
-    asked: &Receiver<()>,
+fn run(
+    requests: &Receiver<()>,
     mut running: Reloadable,
     files: &SecretFiles,
     filter: &LogFilter,
     mut load: impl FnMut() -> Result<Settings, ConfigErrors>,
 ) {
-    while asked.recv().is_ok() {
+    while requests.recv().is_ok() {
         match load() {
             Ok(newer) => {
                 for warning in &newer.warnings {
                     warn!("{warning}");
                 }
-                take_up(&mut running, &Reloadable::of(&newer), files, filter);
+                apply(&mut running, &Reloadable::from_settings(&newer), files, filter);
             }
-            Err(faults) => {
-                let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-                error!(faults = faults.join("; "), "the configuration is wrong: nothing of it is taken up");
+            Err(errors) => {
+                let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+                error!(
+                    errors = errors.join("; "),
+                    "could not reload the configuration: it has errors, and nothing of it is applied"
+                );
             }
         }
     }
 }
 
-fn take_up(running: &mut Reloadable, newer: &Reloadable, files: &SecretFiles, filter: &LogFilter) {
+fn apply(running: &mut Reloadable, newer: &Reloadable, files: &SecretFiles, filter: &LogFilter) {
     let changes = running.changes_to(newer);
     if let Some(directives) = changes.filter {
         match filter.replace(&directives) {
             Ok(()) => {
                 running.filter.clone_from(&directives);
-                info!(filter = directives, "the log's filter has changed");
+                info!(filter = directives, "log filter changed");
             }
-            Err(problem) => error!(%problem, "the log's filter stays as it was"),
+            Err(problem) => error!(%problem, "could not change the log filter"),
         }
     }
-    for key in &changes.need_a_restart {
-        warn!(key, "the setting has changed in the configuration: it takes a restart");
+    for key in &changes.require_restart {
+        warn!(key, "the setting has changed in the configuration: restart to apply it");
     }
     for (account, file) in &changes.secret_files {
-        if let Some(known) = files.get(account) {
+        if let Some(path) = files.get(account) {
             // Sent even if the path is the same: the content may have changed.
-            known.send_replace(file.clone());
+            path.send_replace(file.clone());
         }
     }
     running.secret_files = changes.secret_files;
-    info!("the configuration was read again");
+    info!("configuration reloaded");
 }
 
 /// Keeps a secret equal to its file's content until `closing`. Calls `changed` after each change.
@@ -113,27 +116,27 @@ pub(super) async fn follow(
     changed: impl Fn(),
 ) {
     let mut reported = None;
-    let mut rest = Duration::ZERO;
+    let mut delay = Duration::ZERO;
     loop {
         let refused = async {
-            tokio::time::sleep(rest).await;
+            tokio::time::sleep(delay).await;
             secret.wait_for_refusal().await;
         };
-        rest = tokio::select! {
+        delay = tokio::select! {
             biased;
             () = closing.cancelled() => return,
-            asked = file.changed() => if asked.is_ok() { Duration::ZERO } else { return },
-            () = refused => MIN_INTERVAL,
+            changed = file.changed() => if changed.is_ok() { Duration::ZERO } else { return },
+            () = refused => MIN_READ_INTERVAL,
             () = tokio::time::sleep(READ_INTERVAL) => Duration::ZERO,
         };
         let source = file.borrow_and_update().clone();
         let path = source.path().display().to_string();
-        // A worker of the runtime must not wait for a disk.
+        // Runtime threads must not block on the disk.
         let Ok(read) = tokio::task::spawn_blocking(move || source.read()).await else { continue };
         let problem = match read.map(|read| read.is_some_and(|newer| secret.replace(newer))) {
             Ok(is_new) => {
                 if is_new {
-                    info!(%account, file = path, "the account's secret has changed: the new one is used from now on");
+                    info!(%account, file = path, "account secret changed");
                     changed();
                 }
                 None
@@ -141,7 +144,7 @@ pub(super) async fn follow(
             Err(problem) => Some(problem),
         };
         if let Some(problem) = problem.as_ref().filter(|problem| reported.as_ref() != Some(*problem)) {
-            warn!(%account, file = path, problem, "the account's secret cannot be read again: the one before is used on");
+            warn!(%account, file = path, problem, "could not read the account secret again: keeping the previous one");
         }
         reported = problem;
     }
@@ -157,7 +160,7 @@ mod tests {
 
     use super::*;
 
-    struct Followed {
+    struct Following {
         secret: Secret,
         changes: Arc<AtomicUsize>,
         file: watch::Sender<SecretFile>,
@@ -175,7 +178,7 @@ mod tests {
         Settings::load(Some(&path), []).unwrap().secret_files.into_values().next().unwrap()
     }
 
-    fn followed() -> Followed {
+    fn start_following() -> Following {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("token"), "one\n").unwrap();
         let file = watch::Sender::new(secret_file(dir.path(), "token"));
@@ -187,11 +190,11 @@ mod tests {
             count.fetch_add(1, Ordering::Relaxed);
         });
         tokio::spawn(work);
-        Followed { secret, changes, file, closing, dir }
+        Following { secret, changes, file, closing, dir }
     }
 
-    impl Followed {
-        /// The secret and how often it changed, after so much time.
+    impl Following {
+        /// The secret and the number of its changes after `time`.
         async fn after(&self, time: Duration) -> (String, usize) {
             tokio::time::sleep(time).await;
             (self.secret.current().expose_secret().to_owned(), self.changes.load(Ordering::Relaxed))
@@ -201,13 +204,13 @@ mod tests {
     const SOON: Duration = Duration::from_millis(10);
 
     #[tokio::test(start_paused = true)]
-    async fn a_file_is_read_again_every_few_seconds_and_through_its_links() {
-        let it = followed();
+    async fn a_file_is_read_periodically_and_through_symbolic_links() {
+        let it = start_following();
         let path = it.dir.path().join("token");
         std::fs::write(&path, "two").unwrap();
         assert_eq!(it.after(READ_INTERVAL - SOON).await, ("one".to_owned(), 0));
         assert_eq!(it.after(SOON * 2).await, ("two".to_owned(), 1));
-        // As a supervisor of containers does it: a link to a folder that is swapped.
+        // Container runtimes update secrets like this: a symbolic link to a directory is swapped.
         for (folder, token) in [("1", "three"), ("2", "four")] {
             std::fs::create_dir(it.dir.path().join(folder)).unwrap();
             std::fs::write(it.dir.path().join(folder).join("token"), token).unwrap();
@@ -227,20 +230,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refusal_has_it_read_at_once_and_many_do_not_have_it_read_often() {
-        let it = followed();
+    async fn a_refused_login_triggers_an_immediate_read_but_many_do_not_exceed_the_rate() {
+        let it = start_following();
         std::fs::write(it.dir.path().join("token"), "two").unwrap();
         it.secret.report_refusal();
         assert_eq!(it.after(SOON).await, ("two".to_owned(), 1));
         std::fs::write(it.dir.path().join("token"), "three").unwrap();
         it.secret.report_refusal();
-        assert_eq!(it.after(MIN_INTERVAL / 2).await, ("two".to_owned(), 1));
-        assert_eq!(it.after(MIN_INTERVAL).await, ("three".to_owned(), 2));
+        assert_eq!(it.after(MIN_READ_INTERVAL / 2).await, ("two".to_owned(), 1));
+        assert_eq!(it.after(MIN_READ_INTERVAL).await, ("three".to_owned(), 2));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn another_file_is_read_at_once_and_one_that_is_wrong_changes_nothing() {
-        let it = followed();
+    async fn another_file_is_read_immediately_and_an_invalid_one_changes_nothing() {
+        let it = start_following();
         std::fs::write(it.dir.path().join("other"), "two").unwrap();
         it.file.send_replace(secret_file(it.dir.path(), "other"));
         assert_eq!(it.after(SOON).await, ("two".to_owned(), 1));

@@ -15,15 +15,15 @@ use super::StartError;
 /// Refunds of one account and place whose account has changed.
 #[derive(Debug)]
 pub struct DisplacedRefunds {
-    /// Where they belong, and how many there are.
+    /// Their recorded account and place, and their number.
     pub open: OpenRefunds,
-    /// What would become of them.
+    /// What a start would do with them.
     pub start_effect: StartEffect,
-    /// Refunds that could not be moved, each with the conflict that keeps it at its former place.
+    /// Refunds that cannot move, each with the conflict that prevents it.
     pub left: Vec<(RefundId, LedgerError)>,
 }
 
-/// Why there is no preview. One sentence each.
+/// Why there is no preview.
 #[derive(Debug, thiserror::Error)]
 pub enum PreviewError {
     /// An account cannot be used as configured.
@@ -33,15 +33,15 @@ pub enum PreviewError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The ledger cannot be read.
-    #[error("the ledger cannot be read: {0}")]
+    #[error("could not read the ledger: {0}")]
     Read(#[from] LedgerError),
 }
 
-/// Refunds in one read of the ledger.
-const PAGE: u32 = 1_000;
+/// Refunds per read of the ledger.
+const PAGE_SIZE: u32 = 1_000;
 
 impl DisplacedRefunds {
-    /// How many would wait for their account.
+    /// Number of refunds that would wait for their account.
     pub fn waiting(&self) -> u64 {
         match self.start_effect {
             StartEffect::Moves => u64::try_from(self.left.len()).unwrap_or(u64::MAX),
@@ -58,7 +58,7 @@ impl DisplacedRefunds {
 pub fn preview_start(settings: &Settings) -> Result<Vec<DisplacedRefunds>, PreviewError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let accounts = super::connect(settings, &clock, &Metrics::off())?;
-    let survey = Survey::open(&settings.ledger.path)?;
+    let survey = Survey::open(&settings.ledger_path)?;
     let mut all = Vec::new();
     for open in survey.open_refunds()? {
         let Some(start_effect) = places::start_effect(&accounts, &open) else { continue };
@@ -67,7 +67,7 @@ pub fn preview_start(settings: &Settings) -> Result<Vec<DisplacedRefunds>, Previ
             let related = places::related_logins_of(account, &accounts);
             let mut after = 0;
             loop {
-                let page = survey.open_at(&open.at, after, PAGE)?;
+                let page = survey.open_at(&open.at, after, PAGE_SIZE)?;
                 let Some(last) = page.last() else { break };
                 after = last.ordinal;
                 for listed in page {

@@ -1,5 +1,5 @@
-//! `recoup check`: the configuration by itself, with `--online` its accounts at their providers,
-//! and with `--ledger` the refunds whose account is gone or has changed.
+//! `recoup check`: checks the configuration; with `--online` also the accounts at their providers,
+//! with `--ledger` also which refunds would wait because their account is gone or has changed.
 
 use std::path::{Path, PathBuf};
 
@@ -11,46 +11,42 @@ use recoup::engine::places::StartEffect;
 /// The arguments of `recoup check`.
 #[derive(Args)]
 #[command(
-    after_help = "Exit status: 0 all is right, 1 an account fails (--online) or refunds would wait (--ledger), 2 the configuration or the command line is wrong."
+    after_help = "Exit status: 0 no problems, 1 an account fails (--online) or refunds would wait (--ledger), 2 the configuration or the command line is wrong."
 )]
 pub(crate) struct CheckArguments {
-    /// The TOML file with the settings; RECOUP_* variables stand over it. Left out: the file that
-    /// RECOUP_CONFIG names, or variables alone.
+    /// The TOML file with the settings; RECOUP_* variables override it. Default: the file that
+    /// RECOUP_CONFIG names, or variables only.
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Ask each provider with harmless requests whether it is reached, accepts the login, and is
-    /// the service that is configured. Moves no money, opens no ledger and no port.
+    /// Probe each provider with harmless requests: is it reachable, does it accept the login, and
+    /// is it the configured service? Moves no money, opens no ledger and no port.
     #[arg(long)]
     online: bool,
-    /// Say which refunds in the ledger would wait because their account is gone or changed. Reads
-    /// the ledger, also beside a running gateway, and changes nothing.
+    /// Print which refunds in the ledger would wait because their account is gone or has changed.
+    /// Reads the ledger, even while a gateway runs, and changes nothing.
     #[arg(long)]
     ledger: bool,
 }
 
-/// At most this many refunds of one place are named, one line each.
-const MAX_NAMED: usize = 100;
+/// Maximum of refunds of one place that are listed, one line each.
+const MAX_LISTED: usize = 100;
 
 impl CheckArguments {
-    /// Where the configuration is.
     pub(crate) fn config(&self) -> Option<&Path> {
         self.config.as_deref()
     }
 
-    /// Whether the providers are asked.
     pub(crate) fn online(&self) -> bool {
         self.online
     }
 
-    /// Whether the ledger is compared with the accounts.
     pub(crate) fn ledger(&self) -> bool {
         self.ledger
     }
 }
 
-/// What a probe of an account shows, one line for each sentence. `account` is a name with its
-/// provider and host.
-pub(crate) fn lines_of(account: &str, report: &ProbeReport) -> Vec<String> {
+/// The result of a probe, one line per sentence. `account` is a name with its provider and host.
+pub(crate) fn probe_lines(account: &str, report: &ProbeReport) -> Vec<String> {
     let reached = if report.reached { "reached" } else { "not reached" };
     let head = format!("account {account}: {reached}, credentials {}", report.credentials);
     let finding = |sentence: &str| format!("account {account}: {sentence}");
@@ -58,21 +54,21 @@ pub(crate) fn lines_of(account: &str, report: &ProbeReport) -> Vec<String> {
     std::iter::once(head).chain(findings).collect()
 }
 
-/// What a start would do with refunds whose account changed, one line for each sentence.
-pub(crate) fn lines_of_ledger(displaced: &[DisplacedRefunds]) -> Vec<String> {
+/// What a start would do with refunds whose account changed, one line per sentence.
+pub(crate) fn preview_lines(displaced: &[DisplacedRefunds]) -> Vec<String> {
     let waiting = displaced.iter().map(DisplacedRefunds::waiting).fold(0, u64::saturating_add);
     let total = match waiting {
         0 => "ledger: no refund would wait for its account".to_owned(),
         _ => format!("ledger: {} would wait for the account", refunds(waiting)),
     };
-    displaced.iter().flat_map(lines_of_place).chain([total]).collect()
+    displaced.iter().flat_map(place_lines).chain([total]).collect()
 }
 
-fn lines_of_place(DisplacedRefunds { open, start_effect, left }: &DisplacedRefunds) -> Vec<String> {
+fn place_lines(DisplacedRefunds { open, start_effect, left }: &DisplacedRefunds) -> Vec<String> {
     let (account, provider, endpoint) = (&open.at.account, open.provider, &open.at.place.endpoint);
     let recorded = format!("account {account}: {} recorded for {provider} at {endpoint}", refunds(open.count));
     let head = match start_effect {
-        StartEffect::Moves => format!("{recorded} would go on at the present place of the account"),
+        StartEffect::Moves => format!("{recorded} would continue at the account's present place"),
         StartEffect::Waits(differing) if *differing == ["account"] => {
             format!("{recorded} would wait: the account is not configured")
         }
@@ -80,9 +76,9 @@ fn lines_of_place(DisplacedRefunds { open, start_effect, left }: &DisplacedRefun
             format!("{recorded} would wait: the configured account differs in {}", differing.join(", "))
         }
     };
-    let named = left.iter().take(MAX_NAMED).map(|(id, problem)| format!("refund {id} would wait: {problem}"));
-    let more = left.len().saturating_sub(MAX_NAMED);
-    let more = (more > 0).then(|| format!("{} more would wait for the same kind of reason", refunds(more as u64)));
+    let named = left.iter().take(MAX_LISTED).map(|(id, problem)| format!("refund {id} would wait: {problem}"));
+    let more = left.len().saturating_sub(MAX_LISTED);
+    let more = (more > 0).then(|| format!("{} more would wait for similar reasons", refunds(more as u64)));
     std::iter::once(head).chain(named).chain(more).collect()
 }
 

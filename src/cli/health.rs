@@ -1,7 +1,7 @@
-//! `recoup health`: whether a running gateway takes refunds, as one sentence and an exit status,
-//! for whatever supervises it.
+//! `recoup health`: whether a running gateway accepts refunds, as one sentence and an exit status,
+//! for supervisors.
 //!
-//! It asks over the gRPC port itself, so that a yes means that a caller would be heard.
+//! It uses the gRPC port, so success means that callers can reach the gateway too.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,8 +15,8 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt as _;
 
-use super::client::{channel, refusal, words_of};
-use super::{Failure, say};
+use super::client::{channel, failure_of, message_of};
+use super::{Failure, print_line};
 
 /// The arguments of `recoup health`.
 #[derive(Args)]
@@ -24,28 +24,26 @@ use super::{Failure, say};
     after_help = "Exit status: 0 it is SERVING, 1 it is not or cannot be reached, 2 the command line or the configuration is wrong."
 )]
 pub(crate) struct HealthArguments {
-    /// Where the gateway is. Left out: where its configuration says that it listens.
+    /// The gateway's address. Default: the address in its configuration.
     #[arg(long, env = "RECOUP_SERVER", value_name = "URL")]
     server: Option<String>,
-    /// The gateway's configuration, of which `listen` alone is read. Left out: the file that
-    /// RECOUP_CONFIG names, or RECOUP_LISTEN, or the default.
+    /// The gateway's configuration; only `listen` is read. Default: the file that RECOUP_CONFIG
+    /// names, or RECOUP_LISTEN, or the default address.
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// One service, such as recoup.v1.RefundService; left out, the whole gateway.
+    /// One service, such as recoup.v1.RefundService. Default: the whole gateway.
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     service: String,
-    /// How long the answer may take, the connection included.
+    /// Time limit for connection and answer, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     timeout_ms: u64,
 }
 
 impl HealthArguments {
-    /// Where the gateway was said to be.
     pub(crate) fn server(&self) -> Option<&str> {
         self.server.as_deref()
     }
 
-    /// Which configuration says it otherwise.
     pub(crate) fn config(&self) -> Option<&Path> {
         self.config.as_deref()
     }
@@ -54,33 +52,32 @@ impl HealthArguments {
 /// Runs `recoup health` against the gateway at `server`.
 pub(crate) async fn health(arguments: &HealthArguments, server: &str) -> ExitCode {
     let limit = Duration::from_millis(arguments.timeout_ms);
-    let asked = tokio::time::timeout(limit, ask(server, &arguments.service)).await;
+    let checked = tokio::time::timeout(limit, check(server, &arguments.service)).await;
     let late = |_| Err(Failure::new(format!("no answer from {server} within {} ms", arguments.timeout_ms)));
-    match asked.unwrap_or_else(late) {
+    match checked.unwrap_or_else(late) {
         Ok(sentence) => {
-            say(&mut std::io::stdout(), &sentence);
+            print_line(&mut std::io::stdout(), &sentence);
             ExitCode::SUCCESS
         }
-        Err(failure) => failure.say(false),
+        Err(failure) => failure.report(false),
     }
 }
 
-async fn ask(server: &str, service: &str) -> Result<String, Failure> {
+async fn check(server: &str, service: &str) -> Result<String, Failure> {
     if server.ends_with(":0") {
-        return Err(Failure::usage("the gateway listens on any free port (port 0): say with --server on which"));
+        return Err(Failure::usage("the gateway listens on any free port (port 0): name it with --server"));
     }
     let mut client = HealthClient::new(channel(server).await?);
     let what = if service.is_empty() { "the gateway".to_owned() } else { service.to_owned() };
     let request = HealthCheckRequest { service: service.to_owned() };
     let answer = client.check(request).await.map_err(|status| match status.code() {
         Code::NotFound => Failure::new(format!("the gateway at {server} has no service {service}")),
-        _ if status.get_error_details().error_info().is_some() => refusal(&status),
-        // Nothing was to be done, so nothing is in doubt: whatever listens there is not heard as a
-        // gateway is.
+        _ if status.get_error_details().error_info().is_some() => failure_of(&status),
+        // A health check has no outcome that could be unknown: most likely this is not a gateway.
         code => Failure::new(format!(
-            "what listens at {server} gives no answer to a health check ({}): {}; is it the gateway's port?",
+            "{server} does not answer a health check ({}): {}; is it the gateway's port?",
             code_name(code),
-            words_of(&status)
+            message_of(&status)
         )),
     })?;
     match answer.into_inner().status() {

@@ -1,15 +1,13 @@
-//! What the command line does besides running the gateway: an operator's view of refunds, a
-//! gateway's health, and copies of a ledger and looks at it.
+//! The commands besides `recoup serve`.
 //!
 //! ```text
-//! refunds     recoup refunds ...: through the gRPC API of a running gateway
-//! resolving   recoup refunds resolve: a person's word, given on what the person has seen
-//! health      recoup health: one word for whoever supervises the gateway
-//! connection  the gateway's port, and its errors as one sentence
-//! shown       refunds as aligned text and as JSON
-//! verifying   recoup verify: offline, on the file itself
-//! checking    recoup check: what it is asked, and what its probes show
-//! copying     recoup backup: a copy of a ledger, also of one that is in use
+//! refunds  recoup refunds ...: an operator's commands, through the gRPC API of a running gateway
+//! health   recoup health: whether a running gateway serves, for supervisors
+//! check    recoup check: arguments and output
+//! verify   recoup verify: checks a ledger file offline
+//! backup   recoup backup: copies a ledger, even one in use, and verifies the copy
+//! client   connection to a gateway, and its errors as one sentence
+//! output   refunds as aligned text and as JSON
 //! ```
 
 mod backup;
@@ -23,16 +21,15 @@ mod verify;
 use std::process::ExitCode;
 
 pub(crate) use self::backup::{BackupArguments, run as backup};
-pub(crate) use self::check::{CheckArguments, lines_of, lines_of_ledger};
+pub(crate) use self::check::{CheckArguments, preview_lines, probe_lines};
 pub(crate) use self::health::{HealthArguments, health};
 pub(crate) use self::refunds::{RefundsArguments, refunds};
 pub(crate) use self::verify::{VerifyArguments, verify};
 
-/// Exit status: the request, the settings or the file could not be made sense of, and nothing was
-/// done.
-pub(crate) const USAGE: u8 = 2;
+/// Exit status: the arguments, the settings or the file are invalid, and nothing was done.
+pub(crate) const USAGE_ERROR: u8 = 2;
 
-/// Why a command ended without its result: one sentence, and what a script can tell apart.
+/// Why a command failed: one sentence, and JSON and an exit status for scripts.
 #[derive(Debug)]
 pub(crate) struct Failure {
     sentence: String,
@@ -46,12 +43,12 @@ impl Failure {
     }
 
     fn usage(sentence: impl Into<String>) -> Self {
-        Self { code: USAGE, ..Self::new(sentence) }
+        Self { code: USAGE_ERROR, ..Self::new(sentence) }
     }
 
-    /// Says it where errors are said, as JSON where the result would have been JSON, and gives the
-    /// exit status.
-    fn say(self, as_json: bool) -> ExitCode {
+    /// Prints the failure to standard error, as JSON if the result would have been JSON. Returns
+    /// the exit status.
+    fn report(self, as_json: bool) -> ExitCode {
         let Failure { sentence, json, code } = self;
         let text = if as_json {
             let error = json.unwrap_or_else(|| serde_json::json!({ "message": sentence }));
@@ -59,12 +56,12 @@ impl Failure {
         } else {
             format!("recoup: {sentence}")
         };
-        say(&mut std::io::stderr(), &text);
+        print_line(&mut std::io::stderr(), &text);
         ExitCode::from(code)
     }
 }
 
-/// A reader that has gone away (`recoup check | head`) is no error.
-pub(crate) fn say(to: &mut impl std::io::Write, text: &str) {
+/// Prints a line. A closed pipe (`recoup check | head`) is not an error.
+pub(crate) fn print_line(to: &mut impl std::io::Write, text: &str) {
     let _ = writeln!(to, "{text}").and_then(|()| to.flush());
 }

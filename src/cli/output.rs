@@ -1,4 +1,4 @@
-//! Refunds for people, as aligned text, and for scripts, as JSON with the contract's own names.
+//! Prints refunds as aligned text, or as JSON with the contract's field names.
 
 use std::sync::LazyLock;
 
@@ -11,18 +11,17 @@ use serde::{Serialize, Serializer};
 
 use super::Failure;
 
-/// A message of the contract, written as its JSON form says.
+/// A message of the contract, serialized in its ProtoJSON form.
 ///
-/// Fields that hold their default are written too, so that a script finds the same keys each time.
-/// What can be absent (a message, the target) is left out where it is.
+/// Fields with their default value are written too, so that a script always finds the same keys.
+/// Absent messages and an absent target are left out.
 pub(super) struct Json(DynamicMessage);
 
-/// What each command about one refund prints.
+/// The JSON output of each command about one refund.
 #[derive(Serialize)]
-pub(super) struct Told {
-    /// As it stands.
+pub(super) struct RefundOutput {
     pub(super) refund: Json,
-    /// Its history, where that was asked for.
+    /// The history; only `show` prints it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) events: Option<Vec<Json>>,
 }
@@ -30,13 +29,13 @@ pub(super) struct Told {
 static CONTRACT: LazyLock<Option<DescriptorPool>> =
     LazyLock::new(|| DescriptorPool::decode(tonic::include_file_descriptor_set!("recoup_descriptors").as_ref()).ok());
 
-/// Words of a row's last column: longer ones are for `show`.
+/// Length of a table row's last column. `show` prints the full text.
 const MAX_REASON_CHARS: usize = 100;
 
 impl Json {
-    /// `message` is the one that the contract calls `name`.
-    pub(super) fn of(name: &str, message: &impl Message) -> Result<Self, Failure> {
-        let unknown = || Failure::new(format!("{name} has no JSON form: this program was not built as it should be"));
+    /// `name` is the contract's full name of the type of `message`.
+    pub(super) fn from_message(name: &str, message: &impl Message) -> Result<Self, Failure> {
+        let unknown = || Failure::new(format!("{name} has no JSON form: this program was built incorrectly"));
         let descriptor = CONTRACT.as_ref().and_then(|pool| pool.get_message_by_name(name)).ok_or_else(unknown)?;
         DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice()).map(Json).map_err(|_| unknown())
     }
@@ -49,12 +48,12 @@ impl Serialize for Json {
 }
 
 pub(super) fn json(value: &impl Serialize) -> Result<String, Failure> {
-    serde_json::to_string_pretty(value).map_err(|error| Failure::new(format!("cannot be written as JSON: {error}")))
+    serde_json::to_string_pretty(value).map_err(|error| Failure::new(format!("could not write JSON: {error}")))
 }
 
-/// One line each.
+/// A table with one line per refund.
 pub(super) fn table(refunds: &[proto::Refund]) -> String {
-    let head = ["REFUND", "STATE", "ACCOUNT", "TARGET", "ATTEMPTS", "UPDATED", "NEXT CHECK", "WHY"];
+    let header = ["REFUND", "STATE", "ACCOUNT", "TARGET", "ATTEMPTS", "UPDATED", "NEXT CHECK", "REASON"];
     let rows = refunds.iter().map(|refund| {
         [
             refund.refund_id.clone(),
@@ -64,13 +63,13 @@ pub(super) fn table(refunds: &[proto::Refund]) -> String {
             refund.attempt_count.to_string(),
             time(refund.update_time.as_ref()),
             next_check(refund),
-            shortened(&why(refund)),
+            truncated(&reason(refund)),
         ]
     });
-    aligned(std::iter::once(head.map(str::to_owned)).chain(rows).collect())
+    aligned(std::iter::once(header.map(str::to_owned)).chain(rows).collect())
 }
 
-/// All there is to know, a line each.
+/// All fields of a refund, one per line.
 pub(super) fn refund(refund: &proto::Refund) -> String {
     let mut lines: Vec<[String; 2]> = Vec::new();
     let mut line = |name: &str, value: String| {
@@ -82,7 +81,7 @@ pub(super) fn refund(refund: &proto::Refund) -> String {
         MoneyVerdict::NotMoved => "no money has moved",
         MoneyVerdict::MayHaveMoved => "the money may have moved",
         MoneyVerdict::Moved => "the money has moved",
-        MoneyVerdict::Unspecified => "nothing is known of the money",
+        MoneyVerdict::Unspecified => "it is unknown whether the money has moved",
     };
     line("refund", refund.refund_id.clone());
     line("state", format!("{}: {verdict}", state(refund.state())));
@@ -92,10 +91,10 @@ pub(super) fn refund(refund: &proto::Refund) -> String {
         let reason = doubt.reason().as_str_name().trim_start_matches("REASON_");
         line("doubt", format!("{reason} since {}", time(doubt.since_time.as_ref())));
         line("last evidence", doubt.last_evidence.clone());
-        line("looks so far", doubt.check_count.to_string());
-        line("send again", if doubt.resend_safe { "safe at this provider now" } else { "not safe" }.to_owned());
+        line("lookups", doubt.check_count.to_string());
+        line("resend", if doubt.resend_safe { "safe at this provider now" } else { "not safe" }.to_owned());
     }
-    line("waits for", waiting_for(refund));
+    line("waiting for", waiting_for(refund));
     line("next check", next_check(refund));
     if let Some(error) = &refund.provider_error {
         let category = error.category().as_str_name().trim_start_matches("CATEGORY_");
@@ -106,9 +105,9 @@ pub(super) fn refund(refund: &proto::Refund) -> String {
     for item in &refund.items {
         let state = item.state().as_str_name().trim_start_matches("STATE_");
         let amount = item.refunded_amount.as_ref().map(|amount| format!(", {}", money(amount))).unwrap_or_default();
-        let along = if item.requested { "" } else { ", refunded along" };
-        let said = if item.message.is_empty() { String::new() } else { format!(": {}", item.message) };
-        line("item", format!("{} {state}{amount}{along}{said}", item.item_id));
+        let attached = if item.requested { "" } else { ", refunded with it" };
+        let message = if item.message.is_empty() { String::new() } else { format!(": {}", item.message) };
+        line("item", format!("{} {state}{amount}{attached}{message}", item.item_id));
     }
     line("reference", refund.provider_reference.clone());
     line("provider status", refund.provider_status.clone());
@@ -127,9 +126,9 @@ pub(super) fn refund(refund: &proto::Refund) -> String {
     aligned(lines)
 }
 
-/// A history, a line each.
+/// A table with one line per event.
 pub(super) fn history(events: &[proto::RefundEvent]) -> String {
-    let head = ["SEQUENCE", "REVISION", "TIME", "STATE", "BY", "WHAT"];
+    let header = ["SEQUENCE", "REVISION", "TIME", "STATE", "ACTOR", "NOTE"];
     let rows = events.iter().map(|event| {
         [
             event.sequence.to_string(),
@@ -140,10 +139,10 @@ pub(super) fn history(events: &[proto::RefundEvent]) -> String {
             event.note.clone(),
         ]
     });
-    aligned(std::iter::once(head.map(str::to_owned)).chain(rows).collect())
+    aligned(std::iter::once(header.map(str::to_owned)).chain(rows).collect())
 }
 
-/// Two spaces between columns; the last one is as long as it likes.
+/// Aligns columns, with two spaces between them.
 fn aligned<const N: usize>(rows: Vec<[String; N]>) -> String {
     let mut widths = [0; N];
     for row in &rows {
@@ -155,15 +154,15 @@ fn aligned<const N: usize>(rows: Vec<[String; N]>) -> String {
         let padded: String = row
             .iter()
             .zip(widths)
-            .map(|(cell, width)| format!("{}{:width$}  ", visible(cell), "", width = width - cell.chars().count()))
+            .map(|(cell, width)| format!("{}{:width$}  ", printable(cell), "", width = width - cell.chars().count()))
             .collect();
         padded.trim_end().to_owned()
     });
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// A terminal obeys control characters; a caller's label may hold some.
-fn visible(text: &str) -> String {
+/// Replaces control characters, which a terminal would execute.
+fn printable(text: &str) -> String {
     text.chars().map(|one| if one.is_control() { '\u{fffd}' } else { one }).collect()
 }
 
@@ -194,7 +193,7 @@ fn next_check(refund: &proto::Refund) -> String {
     match (refund.state(), &refund.doubt) {
         (State::InDoubt | State::NeedsReview, Some(doubt)) => match &doubt.next_check_time {
             Some(at) => time(Some(at)),
-            None if refund.state() == State::InDoubt && waiting_for(refund).is_empty() => "at once".to_owned(),
+            None if refund.state() == State::InDoubt && waiting_for(refund).is_empty() => "now".to_owned(),
             None => String::new(),
         },
         _ => String::new(),
@@ -205,17 +204,19 @@ fn waiting_for(refund: &proto::Refund) -> String {
     match refund.waiting_for() {
         WaitingFor::Unspecified => "",
         WaitingFor::Turn => "its turn",
-        WaitingFor::Backoff => "the time after an attempt that was not processed",
-        WaitingFor::Provider => "the provider: it gives no usable answer",
+        WaitingFor::Backoff => "the backoff after an attempt that was not processed",
+        WaitingFor::Provider => "the provider, which gives no usable answer",
         WaitingFor::Credentials => "credentials that the provider accepts",
-        WaitingFor::Account => "its account: not configured, or with another provider, endpoint, login or currency",
+        WaitingFor::Account => {
+            "its account, which is not configured or has another provider, endpoint, login or currency"
+        }
     }
     .to_owned()
 }
 
-fn why(refund: &proto::Refund) -> String {
+fn reason(refund: &proto::Refund) -> String {
     if refund.waiting_for() == WaitingFor::Account {
-        return format!("waits for {}", waiting_for(refund));
+        return format!("waiting for {}", waiting_for(refund));
     }
     match (&refund.doubt, &refund.provider_error) {
         (Some(doubt), _) => {
@@ -227,7 +228,7 @@ fn why(refund: &proto::Refund) -> String {
     }
 }
 
-fn shortened(text: &str) -> String {
+fn truncated(text: &str) -> String {
     if text.chars().count() <= MAX_REASON_CHARS {
         return text.to_owned();
     }
@@ -240,7 +241,7 @@ fn money(amount: &proto::Money) -> String {
     format!("{sign}{}.{:02} {}", magnitude / 100, magnitude % 100, amount.currency_code)
 }
 
-/// To the second, in UTC.
+/// In UTC, truncated to seconds.
 fn time(at: Option<&Timestamp>) -> String {
     at.map(|at| Timestamp { seconds: at.seconds, nanos: 0 }.to_string()).unwrap_or_default()
 }

@@ -1,5 +1,5 @@
-//! `recoup verify`: everything in a ledger's file that does not fit, told without a gateway and
-//! without changing anything.
+//! `recoup verify`: lists every inconsistency in a ledger file, without a gateway and without
+//! changing anything.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,14 +7,14 @@ use std::process::ExitCode;
 use clap::Args;
 use recoup::ledger::sqlite::{Audit, audit};
 
-use super::{Failure, USAGE, say};
+use super::{Failure, USAGE_ERROR, print_line};
 
 /// The arguments of `recoup verify`.
 #[derive(Args)]
-#[command(after_help = "Exit status: 0 everything fits, 1 something does not, 2 no look could be taken.")]
+#[command(after_help = "Exit status: 0 no problems found, 1 problems found, 2 the file could not be read.")]
 pub(crate) struct VerifyArguments {
-    /// The ledger's file, or a copy of it (with its -wal file, where there is one). No gateway may
-    /// be running on it.
+    /// The ledger's file, or a copy of it (with its -wal file, if there is one). No gateway may be
+    /// running on it.
     #[arg(value_name = "LEDGER")]
     ledger: PathBuf,
     /// Print JSON (an error too, on standard error).
@@ -28,14 +28,14 @@ pub(crate) fn verify(arguments: &VerifyArguments) -> ExitCode {
     match audit(ledger) {
         Ok(audit) => {
             let text = if *json { as_json(&audit).to_string() } else { as_text(&audit) };
-            say(&mut std::io::stdout(), &text);
+            print_line(&mut std::io::stdout(), &text);
             if audit.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Err(error) => Failure { code: USAGE, ..Failure::new(error.to_string()) }.say(*json),
+        Err(error) => Failure { code: USAGE_ERROR, ..Failure::new(error.to_string()) }.report(*json),
     }
 }
 
-/// What a look showed, as lines.
+/// The findings and totals as lines.
 pub(super) fn as_text(audit: &Audit) -> String {
     let Audit { schema_version, refunds, events, attempts, last_sequence, findings, finding_count, .. } = audit;
     let mut lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
@@ -44,18 +44,18 @@ pub(super) fn as_text(audit: &Audit) -> String {
         lines.push(format!("... and {left_out} more"));
     }
     lines.push(format!(
-        "version {schema_version}: {refunds} refunds, {attempts} attempts, {events} lines of history; the last one is {last_sequence}, its hash {}",
+        "version {schema_version}: {refunds} refunds, {attempts} attempts, {events} events; the last sequence number is {last_sequence}, its hash {}",
         last_hash(audit)
     ));
     lines.push(match finding_count {
-        0 => "everything fits".to_owned(),
-        1 => "1 thing does not fit".to_owned(),
-        many => format!("{many} things do not fit"),
+        0 => "no problems found".to_owned(),
+        1 => "1 problem found".to_owned(),
+        many => format!("{many} problems found"),
     });
     lines.join("\n")
 }
 
-/// What a look showed, as JSON.
+/// The findings and totals as JSON.
 pub(super) fn as_json(audit: &Audit) -> serde_json::Value {
     let findings = audit.findings.iter().map(|finding| {
         serde_json::json!({

@@ -11,9 +11,9 @@ use crate::domain::contract::default_settle_time;
 use crate::domain::ids::{AccountName, ProviderKind};
 use crate::domain::money::Currency;
 use crate::http::client::authorities_in;
-use crate::providers::{AccountSettings, FormerPlace, ProviderSettings, Url};
+use crate::providers::{AccountSettings, FormerPlace, ProviderSettings, Url, defaults};
 
-/// The keys that only one provider's accounts have; all the others every account has.
+/// The keys that only one provider's accounts have. Every other key exists for all accounts.
 pub(super) const OWN_KEYS: [(ProviderKind, &[&str]); 3] = [
     (ProviderKind::Sectigo, &["login_name", "login_password_file", "login_password_env"]),
     (ProviderKind::Namecom, &["username", "token_file", "token_env", "key_lifetime_s"]),
@@ -23,37 +23,17 @@ pub(super) const OWN_KEYS: [(ProviderKind, &[&str]); 3] = [
     ),
 ];
 
-/// Where a person would write a secret, and may not.
+/// Keys under which a user might write a secret itself, which is refused.
 pub(super) const SECRETS: [&str; 3] = ["login_password", "password", "token"];
 
-const SECTIGO_ENDPOINT: &str = "https://secure.trust-provider.com";
-const NAMECOM_ENDPOINT: &str = "https://api.name.com";
-
-const DEBITSUCCESS_PATH: &str = "/DSWebService/DSServices.svc";
-// What WCF writes where nobody chose a namespace; the provider's own are not public.
-const DEBITSUCCESS_SERVICE_NAMESPACE: &str = "http://tempuri.org/";
-const DEBITSUCCESS_DATA_NAMESPACE: &str = "http://schemas.datacontract.org/2004/07/DSWebService";
-const DEBITSUCCESS_ACTION_PREFIX: &str = "http://tempuri.org/IDSServices/";
-
 /// Sectigo documents 64 and 128.
-const SECTIGO_NAME_CHARS: usize = 64;
-const SECTIGO_PASSWORD_CHARS: usize = 128;
-/// Undocumented at the other two; a bound all the same, so that a wrong file is told and not sent.
-const OTHER_CHARS: usize = 255;
+const MAX_SECTIGO_NAME_CHARS: usize = 64;
+const MAX_SECTIGO_PASSWORD_CHARS: usize = 128;
+/// The other two document no limit. With this bound, a wrong file is an error here and not sent.
+const MAX_OTHER_CHARS: usize = 255;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const TOTAL_TIMEOUT: Duration = Duration::from_secs(60);
-const MAX_IN_FLIGHT: usize = 16;
-/// Documented; the other two tell of no rate.
-const NAMECOM_REQUESTS_PER_SECOND: u32 = 20;
-const NAMECOM_REQUESTS_PER_HOUR: u32 = 3_000;
-const PENDING_LIMIT: Duration = Duration::from_secs(24 * 3600);
-/// 50 minutes: documented as 12 hours and, newer, as 1 hour; the shorter, less a margin for clocks
-/// that differ.
-const KEY_LIFETIME: Duration = Duration::from_secs(3000);
-
-/// What XML cannot represent, besides control characters.
-const NO_XML: [char; 2] = ['\u{fffe}', '\u{ffff}'];
+/// Characters that XML cannot represent, besides control characters.
+const NOT_IN_XML: [char; 2] = ['\u{fffe}', '\u{ffff}'];
 
 const MONTH_S: u64 = 30 * 24 * 3600;
 
@@ -61,34 +41,34 @@ const MONTH_S: u64 = 30 * 24 * 3600;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretFile {
     path: PathBuf,
-    longest: usize,
+    max_chars: usize,
 }
 
 impl SecretFile {
-    /// As configured. Symbolic links are resolved at each read.
+    /// The path as configured. Each read resolves symbolic links.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Reads the secret. None where the file is no plain one: a pipe gives its content once.
+    /// Reads the secret. None if this is not a regular file: a pipe delivers its content only once.
     ///
     /// # Errors
-    /// What is wrong with the file or the secret, without any part of its content.
+    /// A sentence about the file or the secret, without any part of its content.
     pub fn read(&self) -> Result<Option<SecretString>, String> {
         match std::fs::metadata(&self.path) {
             Ok(metadata) if !metadata.is_file() => Ok(None),
-            _ => secret_in(&self.path, self.longest).map(Some),
+            _ => read_secret(&self.path, self.max_chars).map(Some),
         }
     }
 }
 
-/// Reads all accounts, and the secret files of those that have one. A faulty account is left out
-/// and its faults are noted.
+/// Reads all accounts, and the secret files of those that have one. Leaves a faulty account out and
+/// records its errors.
 pub(super) fn read(read: &mut Reader<'_>) -> (Vec<AccountSettings>, BTreeMap<AccountName, SecretFile>) {
     read.section("accounts");
     let tables = read.names_in("accounts");
     if tables.is_empty() {
-        read.fault("accounts", "must hold at least one account, such as `[accounts.sectigo]`");
+        read.error("accounts", "must contain at least one account, such as `[accounts.sectigo]`");
     }
     let (mut accounts, mut secret_files) = (Vec::new(), BTreeMap::new());
     for (name, path) in tables {
@@ -97,22 +77,23 @@ pub(super) fn read(read: &mut Reader<'_>) -> (Vec<AccountSettings>, BTreeMap<Acc
                 let secret_files = &mut secret_files;
                 accounts.extend(AccountReader { read, path, name, secret_files }.account());
             }
-            Err(error) => read.fault(&path, format!("the name of an account {error}")),
+            Err(error) => read.error(&path, format!("an account name {error}")),
         }
     }
-    refuse_present_places(read, &accounts);
+    reject_former_places_in_use(read, &accounts);
     (accounts, secret_files)
 }
 
-/// A former place that another account has now would give its refunds two accounts.
-fn refuse_present_places(read: &mut Reader<'_>, accounts: &[AccountSettings]) {
+/// Rejects a former place that is the present place of another account: its refunds would belong to
+/// two accounts.
+fn reject_former_places_in_use(read: &mut Reader<'_>, accounts: &[AccountSettings]) {
     for account in accounts {
         let taken = account.former_places().into_iter().find_map(|former| {
             let is_present = |other: &&AccountSettings| other.name != account.name && other.place() == former;
             accounts.iter().find(is_present).map(|other| other.name.clone())
         });
         if let Some(other) = taken {
-            read.fault(
+            read.error(
                 &format!("accounts.{}.former", account.name),
                 format!("names the present endpoint and login of the account \"{other}\": its refunds are not this account's"),
             );
@@ -131,29 +112,26 @@ struct AccountReader<'r, 'a> {
 impl AccountReader<'_, '_> {
     fn account(mut self) -> Option<AccountSettings> {
         self.read.section(&self.path);
-        let which = "\"sectigo\", \"namecom\" or \"debitsuccess\"";
-        let provider = self.read.required(&self.key("provider"), &format!("one of {which}"), |word| {
-            ProviderKind::parse(word).ok_or_else(|| format!("must be {which}"))
+        let names = "\"sectigo\", \"namecom\" or \"debitsuccess\"";
+        let provider = self.read.required(&self.key("provider"), &format!("one of {names}"), |name| {
+            ProviderKind::parse(name).ok_or_else(|| format!("must be {names}"))
         });
-        self.refuse_inline_secrets();
-        self.refuse_foreign_keys(provider);
+        self.reject_inline_secrets();
+        self.reject_other_providers_keys(provider);
 
         let endpoint = self.endpoint(provider);
         let currency = self.currency(provider);
-        let ca_file = self.read.optional(&self.key("ca_file"), certificates);
+        let ca_file = self.read.optional(&self.key("ca_file"), parse_ca_file);
         let (connect_timeout, total_timeout) = self.timeouts();
         let reuse_connections = self.reuse_connections(provider);
-        let mut max_in_flight = MAX_IN_FLIGHT;
+        let mut max_in_flight = defaults::MAX_IN_FLIGHT;
         self.read.number(&self.key("max_in_flight"), 1..=256, &mut max_in_flight);
         let mut settle_time = default_settle_time(provider.unwrap_or(ProviderKind::Debitsuccess));
         self.read.seconds(&self.key("settle_time_s"), 0..=MONTH_S, &mut settle_time);
-        let (mut requests_per_second, mut requests_per_hour) = match provider {
-            Some(ProviderKind::Namecom) => (NAMECOM_REQUESTS_PER_SECOND, NAMECOM_REQUESTS_PER_HOUR),
-            _ => (0, 0),
-        };
+        let (mut requests_per_second, mut requests_per_hour) = provider.map_or((0, 0), defaults::rate_limits);
         self.read.number(&self.key("requests_per_second"), 0..=10_000, &mut requests_per_second);
         self.read.number(&self.key("requests_per_hour"), 0..=100_000, &mut requests_per_hour);
-        let mut pending_limit = PENDING_LIMIT;
+        let mut pending_limit = defaults::PENDING_LIMIT;
         self.read.seconds(&self.key("pending_limit_s"), 1..=MONTH_S, &mut pending_limit);
         let former = self.former();
         let login = match provider? {
@@ -181,35 +159,35 @@ impl AccountReader<'_, '_> {
 
     fn endpoint(&mut self, provider: Option<ProviderKind>) -> Option<Url> {
         let key = self.key("endpoint");
-        let default = match provider {
-            Some(ProviderKind::Sectigo) => SECTIGO_ENDPOINT,
-            Some(ProviderKind::Namecom) => NAMECOM_ENDPOINT,
-            Some(ProviderKind::Debitsuccess) => {
-                return self.read.required(&key, "no production host is public, ask Debitsuccess for yours", endpoint);
-            }
-            None => return self.read.optional(&key, endpoint),
-        };
-        self.read.optional(&key, endpoint).or_else(|| endpoint(default).ok())
+        let Some(provider) = provider else { return self.read.optional(&key, parse_endpoint) };
+        match defaults::endpoint(provider) {
+            Some(default) => self.read.optional(&key, parse_endpoint).or_else(|| parse_endpoint(default).ok()),
+            None => self.read.required(
+                &key,
+                "there is no public production host; ask the provider for yours",
+                parse_endpoint,
+            ),
+        }
     }
 
     fn currency(&mut self, provider: Option<ProviderKind>) -> Option<Currency> {
         let key = self.key("currency");
         let parse = |code: &str| match Currency::parse(code) {
             Ok(currency) if provider == Some(ProviderKind::Namecom) && currency != Currency::USD => {
-                Err("must be \"USD\": name.com bills in nothing else".to_owned())
+                Err("must be \"USD\": name.com bills in no other currency".to_owned())
             }
             result => result.map_err(|error| error.to_string()),
         };
         if provider == Some(ProviderKind::Debitsuccess) {
-            return self.read.required(&key, "what the business bills in, such as \"AUD\"", parse);
+            return self.read.required(&key, "the currency of the business, such as \"AUD\"", parse);
         }
         let mut currency = Currency::USD;
         self.read.parsed(&key, parse, &mut currency);
         Some(currency)
     }
 
-    /// `former = [{ endpoint = "https://old.example", login = "old" }]`: a part left out is the
-    /// present one.
+    /// `former = [{ endpoint = "https://old.example", login = "old" }]`. A part that is left out is
+    /// the present one.
     fn former(&mut self) -> Vec<FormerPlace> {
         let key = self.key("former");
         let mut places = Vec::new();
@@ -217,20 +195,24 @@ impl AccountReader<'_, '_> {
             let mut place = FormerPlace::default();
             for (part, text) in &table {
                 match part.as_str() {
-                    "endpoint" => match endpoint(text) {
+                    "endpoint" => match parse_endpoint(text) {
                         Ok(url) => place.endpoint = Some(url),
-                        Err(why) => self.read.fault(&key, format!("[{index}].endpoint {why}")),
+                        Err(why) => self.read.error(&key, format!("[{index}].endpoint {why}")),
                     },
-                    "login" if (1..=OTHER_CHARS).contains(&text.chars().count()) => place.login = Some(text.clone()),
-                    "login" => self.read.fault(&key, format!("[{index}].login must be 1 to {OTHER_CHARS} characters")),
-                    other => self.read.fault(
+                    "login" if (1..=MAX_OTHER_CHARS).contains(&text.chars().count()) => {
+                        place.login = Some(text.clone())
+                    }
+                    "login" => {
+                        self.read.error(&key, format!("[{index}].login must be 1 to {MAX_OTHER_CHARS} characters"))
+                    }
+                    other => self.read.error(
                         &key,
-                        format!("[{index}].{other:?} is no part of a place: \"endpoint\" and \"login\" are"),
+                        format!("[{index}].{other:?} is not part of a place, which has \"endpoint\" and \"login\""),
                     ),
                 }
             }
             if table.is_empty() {
-                self.read.fault(&key, format!("[{index}] names neither endpoint nor login"));
+                self.read.error(&key, format!("[{index}] names neither endpoint nor login"));
             }
             places.push(place);
         }
@@ -238,14 +220,14 @@ impl AccountReader<'_, '_> {
     }
 
     fn timeouts(&mut self) -> (Duration, Duration) {
-        let mut total = TOTAL_TIMEOUT;
+        let mut total = defaults::TOTAL_TIMEOUT;
         let total_key = self.key("total_timeout_ms");
         self.read.millis(&total_key, 10..=600_000, &mut total);
-        let mut connect = CONNECT_TIMEOUT.min(total / 2);
+        let mut connect = defaults::CONNECT_TIMEOUT.min(total / 2);
         self.read.millis(&self.key("connect_timeout_ms"), 10..=60_000, &mut connect);
-        // With both over at once, nothing could prove that no byte had left.
+        // If both ended at the same time, nothing would prove that no byte was sent.
         if total <= connect {
-            self.read.fault(&total_key, "must be above `connect_timeout_ms`");
+            self.read.error(&total_key, "must be above `connect_timeout_ms`");
         }
         (connect, total)
     }
@@ -255,40 +237,40 @@ impl AccountReader<'_, '_> {
         let mut reuse = false;
         self.read.flag(&key, &mut reuse);
         if reuse && provider == Some(ProviderKind::Sectigo) {
-            self.read.fault(
+            self.read.error(
                 &key,
-                "must be false at Sectigo: a pooled connection may lose a request, and nothing there stops a second refund",
+                "must be false for Sectigo: a pooled connection may lose a request, and Sectigo does not prevent a second refund",
             );
         }
         reuse
     }
 
     fn sectigo(&mut self) -> Option<ProviderSettings> {
-        let login_name = self.user("login_name", SECTIGO_NAME_CHARS, &[]);
-        let login_password = self.secret("login_password", SECTIGO_PASSWORD_CHARS);
+        let login_name = self.login_name("login_name", MAX_SECTIGO_NAME_CHARS, &[]);
+        let login_password = self.secret("login_password", MAX_SECTIGO_PASSWORD_CHARS);
         Some(ProviderSettings::Sectigo { login_name: login_name?, login_password: login_password? })
     }
 
     fn namecom(&mut self) -> Option<ProviderSettings> {
-        // A colon would end the name in HTTP Basic.
-        let username = self.user("username", OTHER_CHARS, &[':']);
-        let token = self.secret("token", OTHER_CHARS);
-        let mut key_lifetime = KEY_LIFETIME;
+        // In HTTP Basic, a colon ends the name.
+        let username = self.login_name("username", MAX_OTHER_CHARS, &[':']);
+        let token = self.secret("token", MAX_OTHER_CHARS);
+        let mut key_lifetime = defaults::NAMECOM_KEY_LIFETIME;
         self.read.seconds(&self.key("key_lifetime_s"), 1..=12 * 3600, &mut key_lifetime);
         Some(ProviderSettings::Namecom { username: username?, token: token?, key_lifetime })
     }
 
     fn debitsuccess(&mut self) -> Option<ProviderSettings> {
-        let username = self.user("username", OTHER_CHARS, &[]);
-        let password = self.secret("password", OTHER_CHARS);
-        let mut path = DEBITSUCCESS_PATH.to_owned();
-        let mut service_namespace = DEBITSUCCESS_SERVICE_NAMESPACE.to_owned();
-        let mut data_namespace = DEBITSUCCESS_DATA_NAMESPACE.to_owned();
-        let mut action_prefix = DEBITSUCCESS_ACTION_PREFIX.to_owned();
-        self.read.parsed(&self.key("path"), service_path, &mut path);
-        self.read.parsed(&self.key("service_namespace"), namespace, &mut service_namespace);
-        self.read.parsed(&self.key("data_namespace"), namespace, &mut data_namespace);
-        self.read.parsed(&self.key("action_prefix"), namespace, &mut action_prefix);
+        let username = self.login_name("username", MAX_OTHER_CHARS, &[]);
+        let password = self.secret("password", MAX_OTHER_CHARS);
+        let mut path = defaults::DEBITSUCCESS_PATH.to_owned();
+        let mut service_namespace = defaults::DEBITSUCCESS_SERVICE_NAMESPACE.to_owned();
+        let mut data_namespace = defaults::DEBITSUCCESS_DATA_NAMESPACE.to_owned();
+        let mut action_prefix = defaults::DEBITSUCCESS_ACTION_PREFIX.to_owned();
+        self.read.parsed(&self.key("path"), parse_service_path, &mut path);
+        self.read.parsed(&self.key("service_namespace"), parse_namespace, &mut service_namespace);
+        self.read.parsed(&self.key("data_namespace"), parse_namespace, &mut data_namespace);
+        self.read.parsed(&self.key("action_prefix"), parse_namespace, &mut action_prefix);
         Some(ProviderSettings::Debitsuccess {
             username: username?,
             password: password?,
@@ -299,79 +281,81 @@ impl AccountReader<'_, '_> {
         })
     }
 
-    fn user(&mut self, last: &str, longest: usize, refused: &[char]) -> Option<String> {
+    fn login_name(&mut self, last: &str, max_chars: usize, refused: &[char]) -> Option<String> {
         self.read.required(&self.key(last), "the provider's name for this account", |text| {
-            let fits = (1..=longest).contains(&text.chars().count())
+            let fits = (1..=max_chars).contains(&text.chars().count())
                 && !text.chars().any(|character| character.is_control() || refused.contains(&character));
             fits.then(|| text.to_owned()).ok_or_else(|| {
-                let besides: String = refused.iter().map(|character| format!(" and no {character:?}")).collect();
-                format!("must be 1 to {longest} characters, no control character among them{besides}")
+                let excluded: String = refused.iter().map(|character| format!(" and no {character:?}")).collect();
+                format!("must be 1 to {max_chars} characters without control characters{excluded}")
             })
         })
     }
 
-    /// The secret that `<stem>_file` or `<stem>_env` leads to. A variable takes the place of what
-    /// the file says, here too.
-    fn secret(&mut self, stem: &str, longest: usize) -> Option<SecretString> {
+    /// The secret that `<stem>_file` or `<stem>_env` refers to. Here too, an environment variable
+    /// overrides the file.
+    fn secret(&mut self, stem: &str, max_chars: usize) -> Option<SecretString> {
         let (file, env) = (self.key(&format!("{stem}_file")), self.key(&format!("{stem}_env")));
-        self.read.know(&file);
-        self.read.know(&env);
+        self.read.mark_known(&file);
+        self.read.mark_known(&env);
         let from_variable = |read: &Reader<'_>, key: &str| read.is_set(key).then(|| read.is_from_variable(key));
         match (from_variable(self.read, &file), from_variable(self.read, &env)) {
             (None, None) => {
-                let hint =
-                    format!("is required: the file that holds the secret; or `{stem}_env`, the variable that does");
-                self.read.fault(&file, hint);
+                let hint = format!(
+                    "is required: the file that holds the secret; or `{stem}_env`, the environment variable that holds it"
+                );
+                self.read.error(&file, hint);
                 None
             }
             (Some(one), Some(other)) if one == other => {
-                self.read
-                    .fault(&file, format!("must not stand beside `{stem}_env`: one of the two would be forgotten"));
+                self.read.error(
+                    &file,
+                    format!("must not be set together with `{stem}_env`: the secret would have two sources"),
+                );
                 None
             }
-            (Some(true), _) | (Some(false), None) => self.secret_of_file(&file, longest),
-            (_, Some(_)) => self.secret_of_variable(&env, longest),
+            (Some(true), _) | (Some(false), None) => self.secret_from_file(&file, max_chars),
+            (_, Some(_)) => self.secret_from_variable(&env, max_chars),
         }
     }
 
-    fn secret_of_file(&mut self, key: &str, longest: usize) -> Option<SecretString> {
-        let mut open_to_all = false;
+    fn secret_from_file(&mut self, key: &str, max_chars: usize) -> Option<SecretString> {
+        let mut world_readable = false;
         let secret = self.read.optional(key, |path| {
             let path = PathBuf::from(path);
-            let secret = secret_in(&path, longest)?;
-            open_to_all = is_open_to_all(&path);
-            Ok::<_, String>((secret, SecretFile { path, longest }))
+            let secret = read_secret(&path, max_chars)?;
+            world_readable = is_world_readable(&path);
+            Ok::<_, String>((secret, SecretFile { path, max_chars }))
         });
         let secret = secret.map(|(secret, file)| {
             self.secret_files.insert(self.name.clone(), file);
             secret
         });
-        if open_to_all {
-            self.read.warn(key, "every user of this machine may read the file; `chmod o-r` would end that");
+        if world_readable {
+            self.read.warn(key, "every user of this machine can read the file; fix it with `chmod o-r`");
         }
         secret
     }
 
-    fn secret_of_variable(&mut self, key: &str, longest: usize) -> Option<SecretString> {
+    fn secret_from_variable(&mut self, key: &str, max_chars: usize) -> Option<SecretString> {
         let name = self.read.optional(key, |name| {
             let fits = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-            fits.then(|| name.to_owned()).ok_or("must be the name of an environment variable: A-Z a-z 0-9 and \"_\"")
+            fits.then(|| name.to_owned()).ok_or("must be the name of an environment variable: A-Z, a-z, 0-9 and \"_\"")
         })?;
-        match self.read.secret_variable(&name).map(|text| checked_secret(text, longest)) {
+        match self.read.secret_variable(&name).map(|text| checked_secret(text, max_chars)) {
             Some(Ok(secret)) => return Some(secret),
-            Some(Err(why)) => self.read.fault(key, format!("the secret in the variable {why}")),
-            None => self.read.fault(key, "the variable that it names is not set, or is no UTF-8 text"),
+            Some(Err(why)) => self.read.error(key, format!("the secret in the variable {why}")),
+            None => self.read.error(key, "the variable that it names is not set, or is not UTF-8 text"),
         }
         None
     }
 
-    /// A secret in the configuration's text would be in every copy of it. The sentence never
-    /// repeats it.
-    fn refuse_inline_secrets(&mut self) {
+    /// Every copy of the configuration would contain such a secret. The error never repeats it.
+    fn reject_inline_secrets(&mut self) {
         for stem in SECRETS {
             let key = self.key(stem);
             if self.read.is_set(&key) {
-                self.read.fault(
+                self.read.error(
                     &key,
                     format!(
                         "a secret does not belong in the configuration: put it in a file and name that in \
@@ -382,19 +366,21 @@ impl AccountReader<'_, '_> {
         }
     }
 
-    /// A key that only other providers' accounts have is most likely in the wrong account. (Where
-    /// the provider is not known, any may be right.)
-    fn refuse_foreign_keys(&mut self, provider: Option<ProviderKind>) {
+    /// A key that only other providers' accounts have is most likely in the wrong account. If the
+    /// provider is unknown, any key may be right.
+    fn reject_other_providers_keys(&mut self, provider: Option<ProviderKind>) {
         let keys: BTreeSet<&str> = OWN_KEYS.into_iter().flat_map(|(_, keys)| keys.iter().copied()).collect();
         for last in keys {
             let key = self.key(last);
             match provider {
-                None => self.read.know(&key),
+                None => self.read.mark_known(&key),
                 Some(provider) if owners(last).contains(&provider.as_str()) || !self.read.is_set(&key) => {}
                 Some(provider) => {
-                    let sentence =
-                        format!("is no setting of {provider} accounts, but of {} ones", owners(last).join(" and "));
-                    self.read.fault(&key, sentence);
+                    let sentence = format!(
+                        "is not a setting of {provider} accounts, only of {} accounts",
+                        owners(last).join(" and ")
+                    );
+                    self.read.error(&key, sentence);
                 }
             }
         }
@@ -405,13 +391,13 @@ impl AccountReader<'_, '_> {
     }
 }
 
-/// Whose accounts have a key.
+/// The providers whose accounts have a key.
 fn owners(last: &str) -> Vec<&'static str> {
     OWN_KEYS.into_iter().filter(|(_, keys)| keys.contains(&last)).map(|(owner, _)| owner.as_str()).collect()
 }
 
-/// The scheme and host of a provider: `https`, or `http` to this machine alone.
-fn endpoint(text: &str) -> Result<Url, String> {
+/// The scheme and host of a provider: `https`, or `http` if it is on this machine.
+fn parse_endpoint(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| format!("must be a URL such as \"https://host\": {error}"))?;
     let host = url.host_str().unwrap_or_default();
     let is_loopback = host == "localhost"
@@ -420,22 +406,22 @@ fn endpoint(text: &str) -> Result<Url, String> {
         "https" => {}
         "http" if is_loopback => {}
         "http" => {
-            return Err("must be https: only to this machine itself (127.0.0.0/8, ::1, localhost) may it be http, \
-                              for anybody on the way could read the password"
+            return Err("must be https, because http exposes the password; http is allowed only to this machine \
+                        (127.0.0.0/8, ::1, localhost)"
                 .to_owned());
         }
         _ => return Err("must be https".to_owned()),
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("must hold no user and no password: they have keys of their own".to_owned());
+        return Err("must not contain a user or a password: they have keys of their own".to_owned());
     }
     if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
-        return Err("must end with the host or its port: the paths are the provider's and fixed".to_owned());
+        return Err("must end with the host or its port: the provider's paths are fixed".to_owned());
     }
     Ok(url)
 }
 
-fn certificates(text: &str) -> Result<PathBuf, String> {
+fn parse_ca_file(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     let pem = read_bounded(&path).map_err(|why| format!("the file {why}"))?;
     match authorities_in(pem.as_bytes()) {
@@ -444,17 +430,18 @@ fn certificates(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-fn service_path(text: &str) -> Result<String, &'static str> {
+fn parse_service_path(text: &str) -> Result<String, &'static str> {
     let fits = text.starts_with('/')
         && text
             .bytes()
             .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'\\' | b'"' | b'<' | b'>'));
-    fits.then(|| text.to_owned()).ok_or("must begin with \"/\" and hold no query, no blank and nothing but ASCII")
+    fits.then(|| text.to_owned())
+        .ok_or("must begin with \"/\" and contain only ASCII characters, no query and no blank")
 }
 
-/// A name that stands in an XML attribute and in a header's quotes.
-fn namespace(text: &str) -> Result<String, &'static str> {
-    let fits = (1..=OTHER_CHARS).contains(&text.len())
+/// A name that goes into an XML attribute and into a quoted header value.
+fn parse_namespace(text: &str) -> Result<String, &'static str> {
+    let fits = (1..=MAX_OTHER_CHARS).contains(&text.len())
         && text
             .bytes()
             .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'<' | b'>' | b'&' | b'\\'));
@@ -462,31 +449,31 @@ fn namespace(text: &str) -> Result<String, &'static str> {
         .ok_or("must be a URI of 1 to 255 ASCII characters, without blanks, quotes, \"<\", \">\", \"&\"")
 }
 
-fn secret_in(path: &Path, longest: usize) -> Result<SecretString, String> {
+fn read_secret(path: &Path, max_chars: usize) -> Result<SecretString, String> {
     let text = read_bounded(path).map_err(|why| format!("the file {why}"))?;
-    // Strips the one line end that editors and `echo` add; further ones may be part of the secret.
+    // Strips the one line end that editors and `echo` add. Further ones may be part of the secret.
     let line = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
-    checked_secret(line, longest).map_err(|why| format!("the secret in the file {why}"))
+    checked_secret(line, max_chars).map_err(|why| format!("the secret in the file {why}"))
 }
 
-fn checked_secret(text: &str, longest: usize) -> Result<SecretString, String> {
+fn checked_secret(text: &str, max_chars: usize) -> Result<SecretString, String> {
     match text.chars().count() {
         0 => Err("is empty".to_owned()),
-        chars if chars > longest => Err(format!("is longer than {longest} characters")),
-        _ if text.chars().any(char::is_control) => Err("holds a line end or another control character".to_owned()),
-        _ if text.contains(NO_XML) => Err("holds a character that XML cannot carry".to_owned()),
+        chars if chars > max_chars => Err(format!("is longer than {max_chars} characters")),
+        _ if text.chars().any(char::is_control) => Err("contains a line end or another control character".to_owned()),
+        _ if text.contains(NOT_IN_XML) => Err("contains a character that XML cannot represent".to_owned()),
         _ => Ok(SecretString::from(text)),
     }
 }
 
 #[cfg(unix)]
-fn is_open_to_all(path: &Path) -> bool {
+fn is_world_readable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
     const OTHERS_MAY_READ: u32 = 0o004;
     std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & OTHERS_MAY_READ != 0)
 }
 
 #[cfg(not(unix))]
-fn is_open_to_all(_: &Path) -> bool {
+fn is_world_readable(_: &Path) -> bool {
     false
 }

@@ -1,7 +1,7 @@
-//! Compares the configuration that a gateway runs with to a later reading of it.
+//! Compares the configuration that a gateway runs with to a later read of it.
 //!
-//! A running gateway applies the log filter and the secrets from files. Everything else takes a
-//! restart.
+//! A running gateway applies the log filter and the secrets from files. Everything else requires
+//! a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use crate::domain::ids::AccountName;
 
 use super::Settings;
 
-/// The settings as texts by key, without defaults. No secret is among them: secrets have files and
+/// The settings as text by key, without defaults. Contains no secret: secrets have files and
 /// variables of their own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Entries(pub(super) BTreeMap<String, String>);
@@ -18,67 +18,67 @@ pub struct Entries(pub(super) BTreeMap<String, String>);
 /// The part of the settings that a running gateway compares and applies.
 #[derive(Debug, Clone)]
 pub struct Reloadable {
-    /// Everything that is set.
+    /// All settings as text.
     pub entries: Entries,
-    /// Which events are logged.
+    /// Selects the logged events.
     pub filter: String,
     /// The accounts whose secret comes from a file.
     pub secret_files: BTreeMap<AccountName, SecretFile>,
 }
 
-/// What a later reading of the configuration changes.
+/// Differences between the running configuration and a later read.
 #[derive(Debug, Clone)]
-pub struct Changes {
-    /// Which events are logged from now on, where that has changed.
+pub struct ConfigChanges {
+    /// The new log filter, if it has changed.
     pub filter: Option<String>,
-    /// The files to read secrets from now on, all of them.
+    /// The file of every secret from now on, changed or not.
     pub secret_files: BTreeMap<AccountName, SecretFile>,
-    /// Keys that have changed and take a restart.
-    pub need_a_restart: Vec<String>,
+    /// Changed keys that require a restart.
+    pub require_restart: Vec<String>,
 }
 
-const FILTER: &str = "log.filter";
+const FILTER_KEY: &str = "log.filter";
 
 impl Reloadable {
-    /// Of these settings.
-    pub fn of(settings: &Settings) -> Self {
+    /// The reloadable part of `settings`.
+    pub fn from_settings(settings: &Settings) -> Self {
         Self {
             entries: settings.entries.clone(),
-            filter: settings.log.filter.clone(),
+            filter: settings.telemetry.log_filter.clone(),
             secret_files: settings.secret_files.clone(),
         }
     }
 
-    /// What follows from `newer`.
+    /// Changes from `self` to `newer`.
     ///
-    /// An account whose other settings changed keeps its present file: the new secret may belong to
-    /// the new login or host.
-    pub fn changes_to(&self, newer: &Reloadable) -> Changes {
-        let need_a_restart = self.entries.changed(&newer.entries);
+    /// An account whose other settings have changed keeps its present file: the new secret may
+    /// belong to the new login or host.
+    pub fn changes_to(&self, newer: &Reloadable) -> ConfigChanges {
+        let require_restart = self.entries.changed(&newer.entries);
         let is_untouched = |account: &AccountName| {
             let prefix = format!("accounts.{account}.");
-            !need_a_restart.iter().any(|key| key.starts_with(&prefix))
+            !require_restart.iter().any(|key| key.starts_with(&prefix))
         };
         let file_of = |(account, running): (&AccountName, &SecretFile)| {
             let file = newer.secret_files.get(account).filter(|_| is_untouched(account)).unwrap_or(running);
             (account.clone(), file.clone())
         };
-        Changes {
+        ConfigChanges {
             filter: (self.filter != newer.filter).then(|| newer.filter.clone()),
             secret_files: self.secret_files.iter().map(file_of).collect(),
-            need_a_restart,
+            require_restart,
         }
     }
 }
 
 impl Entries {
-    /// The keys that take a restart and whose value differs in `newer`, or that only one of the two
+    /// Keys that require a restart and whose value differs in `newer`, or that only one of the two
     /// sets.
     fn changed(&self, newer: &Entries) -> Vec<String> {
         let keys: BTreeSet<&String> = self.0.keys().chain(newer.0.keys()).collect();
         let is_changed = |key: &&&String| match (self.0.get(**key), newer.0.get(**key)) {
             (Some(_), Some(_)) if is_secret_file(key) => false,
-            (before, after) => before != after && key.as_str() != FILTER,
+            (before, after) => before != after && key.as_str() != FILTER_KEY,
         };
         keys.iter().filter(is_changed).map(|key| (*key).clone()).collect()
     }
@@ -111,10 +111,10 @@ mod tests {
         let secret = [("RECOUP_TWO", "t0p-secret")];
         let variables =
             variables.iter().chain(&secret).map(|(name, value)| (OsString::from(name), OsString::from(value)));
-        Reloadable::of(&Settings::load(Some(&path), variables).unwrap())
+        Reloadable::from_settings(&Settings::load(Some(&path), variables).unwrap())
     }
 
-    /// The filter, the file of account `one`, and what takes a restart.
+    /// The filter, the file of account `one`, and the keys that require a restart.
     #[rstest::rstest]
     #[case::nothing("", "", &[], None, "a", &[])]
     #[case::order_and_form("circuit_failures = 3", "circuit_failures = 0x3", &[], None, "a", &[])]
@@ -134,13 +134,13 @@ mod tests {
         &["accounts.one.token_env", "accounts.one.token_file"])]
     #[case::a_key_more("[accounts.one]", "server.drain_ms = 5\n[accounts.one]", &[], None, "a", &["server.drain_ms"])]
     #[case::a_key_less("engine.circuit_failures = 3\n", "", &[], None, "a", &["engine.circuit_failures"])]
-    fn what_follows_from_another_reading(
+    fn a_later_read_changes_the_filter_and_secret_files_and_reports_the_rest(
         #[case] before: &str,
         #[case] after: &str,
         #[case] variables: &[(&str, &str)],
         #[case] filter: Option<&str>,
         #[case] file: &str,
-        #[case] need_a_restart: &[&str],
+        #[case] require_restart: &[&str],
     ) {
         let dir = tempfile::tempdir().unwrap();
         let running = read(dir.path(), BASE, &[]);
@@ -148,11 +148,11 @@ mod tests {
         assert_eq!(changes.filter.as_deref(), filter);
         let one = AccountName::parse("one").unwrap();
         assert_eq!(changes.secret_files[&one].path(), dir.path().join(file));
-        assert_eq!(changes.need_a_restart, need_a_restart);
+        assert_eq!(changes.require_restart, require_restart);
     }
 
     #[test]
-    fn no_secret_is_among_what_is_compared() {
+    fn the_compared_settings_contain_no_secret() {
         let dir = tempfile::tempdir().unwrap();
         let text = format!("{:?}", read(dir.path(), BASE, &[]));
         assert!(text.contains("accounts.two.token_env") && !text.contains("t0p-secret"), "{text}");

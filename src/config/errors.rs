@@ -1,70 +1,70 @@
-//! What is wrong with a configuration, and where.
+//! Errors of a configuration, each with its key and its source.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Everything that is wrong with a configuration; never empty. Displays as one line each.
+/// All errors of a configuration; never empty. Displays one per line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigErrors(Vec<ConfigError>);
 
-/// One thing that is wrong. It repeats no value, so that it can be printed whatever was pasted
-/// where.
+/// One error. It repeats no value, so it can be printed even if a secret was pasted into the wrong
+/// place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// The key's path, such as `accounts.namecom.endpoint`; empty where the file itself is meant.
+    /// The key's path, such as `accounts.namecom.endpoint`; empty if the error is about the file.
     pub key: String,
-    /// What is wrong with it, to be read after the key.
+    /// The problem, to be printed after the key.
     pub sentence: String,
-    /// Where it stands.
+    /// Where the faulty value is set.
     pub source: ErrorSource,
 }
 
-/// Where a faulty value stands.
+/// Where a faulty value is set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ErrorSource {
-    /// In the file.
+    /// The configuration file.
     File {
-        /// Which file.
+        /// The file's path.
         path: PathBuf,
-        /// The line, from 1; none where the file as a whole is meant.
+        /// The line, from 1. None if the error is about the file as a whole.
         line: Option<usize>,
     },
-    /// In this environment variable.
+    /// An environment variable of this name.
     Variable(String),
-    /// Nowhere: that is what is wrong.
+    /// Not set anywhere, although it is required.
     Absent,
 }
 
 impl ConfigErrors {
-    /// Sorted as a person mends them: down the file, then what is missing, then the variables.
-    pub(super) fn new(mut faults: Vec<ConfigError>) -> Self {
-        faults.sort_by_key(|fault| match &fault.source {
+    /// Sorts by source: lines of the file in order, then missing settings, then variables.
+    pub(super) fn new(mut errors: Vec<ConfigError>) -> Self {
+        errors.sort_by_key(|error| match &error.source {
             ErrorSource::File { line, .. } => (0, line.unwrap_or(0)),
             ErrorSource::Absent => (1, 0),
             ErrorSource::Variable(_) => (2, 0),
         });
-        Self(faults)
+        Self(errors)
     }
 
-    /// Each of them.
+    /// In the order in which they are displayed.
     pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
         self.0.iter()
     }
 }
 
 impl From<ConfigError> for ConfigErrors {
-    fn from(fault: ConfigError) -> Self {
-        Self(vec![fault])
+    fn from(error: ConfigError) -> Self {
+        Self(vec![error])
     }
 }
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, fault) in self.0.iter().enumerate() {
+        for (index, error) in self.0.iter().enumerate() {
             if index > 0 {
                 f.write_str("\n")?;
             }
-            fault.fmt(f)?;
+            error.fmt(f)?;
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
-//! Entries by their path, from the file and the variables over it; a reader that notes what is
-//! wrong and goes on.
+//! Reads entries by their path, from the file and the environment variables that override it.
+//! Collects errors instead of stopping at the first.
 //!
-//! What has been asked for is known; what is left over at the end is an unknown key. So there is no
-//! second list of keys to forget.
+//! A key that is read is known; at the end, an entry that was never read is an unknown key. So
+//! there is no separate list of keys to maintain.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -20,60 +20,60 @@ use super::errors::{ConfigError, ConfigErrors, ErrorSource};
 pub(super) struct Reader<'a> {
     entries: BTreeMap<String, Entry>,
     variables: &'a BTreeMap<OsString, OsString>,
-    /// Variables that hold a secret: theirs is any name.
+    /// Variables that hold a secret: these may have any name.
     secret_variables: BTreeSet<String>,
     known: BTreeSet<String>,
-    faults: Vec<ConfigError>,
+    errors: Vec<ConfigError>,
     warnings: Vec<String>,
 }
 
 struct Entry {
-    /// Path of the table that it stands in; empty at the top.
+    /// Path of the table that contains it; empty at the top.
     parent: String,
     /// The last segment.
     name: String,
-    value: Value,
+    value: SettingValue,
     source: ErrorSource,
 }
 
 #[derive(Clone)]
-enum Value {
+enum SettingValue {
     Text(String),
-    /// A variable's value: text that may stand for anything.
+    /// A variable's value: text that is parsed as whatever type the setting has.
     Variable(String),
     Integer(i64),
     Boolean(bool),
-    /// An array of tables whose values are all text, and the text by which it is compared.
+    /// An array of tables whose values are all text, and its text form for comparison.
     Tables(Vec<BTreeMap<String, String>>, String),
     Table,
-    /// A value that no setting can have; its text.
+    /// A value that no setting can have, as text.
     Other(String),
 }
 
 const PREFIX: &str = "RECOUP_";
 
-/// Where `recoup refunds` and `recoup health` find a running gateway: no setting of one.
+/// Where `recoup refunds` and `recoup health` find a running gateway. Not a setting of the gateway.
 const CLIENT_VARIABLE: &str = "RECOUP_SERVER";
 
-/// Far above any configuration, so that a wrong path (a log, a device) is told and not read whole.
+/// Far above any configuration. A wrong path (a log, a device) is an error and not read whole.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// No key is half as long; comparing longer names is work for nothing.
-const MAX_HINTED: usize = 64;
+/// Longer names get no suggestion: no key is half as long.
+const MAX_SUGGESTION_LENGTH: usize = 64;
 
-/// `accounts.<name>.<key>`: below that, nothing is a setting.
+/// `accounts.<name>.<key>`: deeper keys are not settings.
 const MAX_DEPTH: usize = 3;
 
 /// Reads the configuration file.
 pub(super) fn read_file(path: &Path) -> Result<String, ConfigError> {
-    read_bounded(path).map_err(|why| ConfigError {
+    read_bounded(path).map_err(|problem| ConfigError {
         key: String::new(),
-        sentence: why,
+        sentence: problem,
         source: ErrorSource::File { path: path.to_owned(), line: None },
     })
 }
 
-/// Reads a file that holds text and is small; or says why not, without naming it.
+/// Reads a small text file. The error does not name the file.
 pub(super) fn read_bounded(path: &Path) -> Result<String, String> {
     let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
     let mut bytes = Vec::new();
@@ -86,33 +86,33 @@ pub(super) fn read_bounded(path: &Path) -> Result<String, String> {
 }
 
 impl<'a> Reader<'a> {
-    /// Takes the file's text, and lays the variables over it.
+    /// Parses the file's text, and overrides it with the variables.
     ///
     /// # Errors
-    /// Each place where the text is no TOML.
+    /// Each place where the text is not TOML.
     pub(super) fn new(
         path: &Path,
         text: &str,
         variables: &'a BTreeMap<OsString, OsString>,
     ) -> Result<Self, ConfigErrors> {
-        let lines = Lines::of(path, text);
+        let lines = LineIndex::new(path, text);
         let (table, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
-            // Only the message: the error's own display shows the line, which may hold what was
-            // meant as a secret.
-            let fault = |error: &toml::de::Error| ConfigError {
+            // Only the message: the error's Display also shows the line, which may contain a
+            // secret.
+            let config_error = |error: &toml::de::Error| ConfigError {
                 key: String::new(),
                 sentence: format!("is not TOML: {}", error.message()),
                 source: lines.source(error.span().map_or(0, |span| span.start)),
             };
-            return Err(ConfigErrors::new(errors.iter().map(fault).collect()));
+            return Err(ConfigErrors::new(errors.iter().map(config_error).collect()));
         }
         let mut read = Self {
             entries: BTreeMap::new(),
             variables,
             secret_variables: BTreeSet::new(),
             known: BTreeSet::new(),
-            faults: Vec::new(),
+            errors: Vec::new(),
             warnings: Vec::new(),
         };
         read.add_table("", table.get_ref(), &lines, 1);
@@ -122,20 +122,20 @@ impl<'a> Reader<'a> {
         Ok(read)
     }
 
-    /// A table of settings may stand here.
+    /// Declares that a table of settings may be here.
     pub(super) fn section(&mut self, key: &str) {
-        if !matches!(self.value(key), None | Some(Value::Table)) {
-            self.fault(key, "must be a table of settings");
+        if !matches!(self.value(key), None | Some(SettingValue::Table)) {
+            self.error(key, "must be a table of settings");
         }
     }
 
-    /// What stands in a section: each name with its path.
+    /// The names in a section, each with its path.
     pub(super) fn names_in(&self, section: &str) -> Vec<(String, String)> {
         let inside = self.entries.iter().filter(|(_, entry)| entry.parent == section);
         inside.map(|(path, entry)| (entry.name.clone(), path.clone())).collect()
     }
 
-    /// Text that must parse; `into` is left alone where there is none.
+    /// Parses a text. Leaves `into` unchanged if the key is not set.
     pub(super) fn parsed<T, E: Into<String>>(
         &mut self,
         key: &str,
@@ -147,38 +147,39 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Text that must parse where there is one.
+    /// Parses a text. None if the key is not set or the text is wrong.
     pub(super) fn optional<T, E: Into<String>>(
         &mut self,
         key: &str,
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Option<T> {
         let parsed = match self.value(key)? {
-            Value::Text(text) | Value::Variable(text) => parse(&text).map_err(Into::into),
-            Value::Integer(_) | Value::Boolean(_) | Value::Tables(..) | Value::Table | Value::Other(_) => {
-                Err("must be text".to_owned())
-            }
+            SettingValue::Text(text) | SettingValue::Variable(text) => parse(&text).map_err(Into::into),
+            SettingValue::Integer(_)
+            | SettingValue::Boolean(_)
+            | SettingValue::Tables(..)
+            | SettingValue::Table
+            | SettingValue::Other(_) => Err("must be text".to_owned()),
         };
-        parsed.map_err(|sentence| self.fault(key, sentence)).ok()
+        parsed.map_err(|sentence| self.error(key, sentence)).ok()
     }
 
     /// An array of tables with text values, from the file only. None if it is absent.
     pub(super) fn tables(&mut self, key: &str) -> Option<Vec<BTreeMap<String, String>>> {
         match self.value(key)? {
-            Value::Tables(tables, _) => Some(tables),
-            Value::Variable(_) => {
-                self.fault(key, "is read from the file alone");
+            SettingValue::Tables(tables, _) => Some(tables),
+            SettingValue::Variable(_) => {
+                self.error(key, "can be set in the file only");
                 None
             }
             _ => {
-                self.fault(key, "must be an array of tables, their values text");
+                self.error(key, "must be an array of tables with text values");
                 None
             }
         }
     }
 
-    /// Text that must be there and must parse. `hint` is what a person needs to know who has not
-    /// set it.
+    /// Parses a required text. `hint` tells the user what to set.
     pub(super) fn required<T, E: Into<String>>(
         &mut self,
         key: &str,
@@ -186,78 +187,78 @@ impl<'a> Reader<'a> {
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Option<T> {
         if !self.is_set(key) {
-            self.fault(key, format!("is required: {hint}"));
+            self.error(key, format!("is required: {hint}"));
         }
         self.optional(key, parse)
     }
 
-    /// A whole number; `into` is left alone where there is none.
+    /// A whole number. Leaves `into` unchanged if the key is not set.
     pub(super) fn number<T: TryFrom<u64>>(&mut self, key: &str, range: RangeInclusive<u64>, into: &mut T) {
-        // Every range lies within its type, so that nothing is lost here.
-        if let Some(number) = self.whole(key, range).and_then(|number| T::try_from(number).ok()) {
+        // Every range lies within its type, so the conversion does not fail.
+        if let Some(number) = self.whole_number(key, range).and_then(|number| T::try_from(number).ok()) {
             *into = number;
         }
     }
 
     /// A number of milliseconds.
     pub(super) fn millis(&mut self, key: &str, range: RangeInclusive<u64>, into: &mut Duration) {
-        if let Some(millis) = self.whole(key, range) {
+        if let Some(millis) = self.whole_number(key, range) {
             *into = Duration::from_millis(millis);
         }
     }
 
     /// A number of seconds.
     pub(super) fn seconds(&mut self, key: &str, range: RangeInclusive<u64>, into: &mut Duration) {
-        if let Some(seconds) = self.whole(key, range) {
+        if let Some(seconds) = self.whole_number(key, range) {
             *into = Duration::from_secs(seconds);
         }
     }
 
-    /// Yes or no.
+    /// A boolean. Leaves `into` unchanged if the key is not set.
     pub(super) fn flag(&mut self, key: &str, into: &mut bool) {
         match self.value(key) {
             None => {}
-            Some(Value::Boolean(flag)) => *into = flag,
-            Some(Value::Variable(text)) if text == "true" => *into = true,
-            Some(Value::Variable(text)) if text == "false" => *into = false,
-            Some(_) => self.fault(key, "must be true or false"),
+            Some(SettingValue::Boolean(flag)) => *into = flag,
+            Some(SettingValue::Variable(text)) if text == "true" => *into = true,
+            Some(SettingValue::Variable(text)) if text == "false" => *into = false,
+            Some(_) => self.error(key, "must be true or false"),
         }
     }
 
-    /// The key is a setting, whether it is read now or not.
-    pub(super) fn know(&mut self, key: &str) {
+    /// Declares that the key is a setting, whether or not it is read.
+    pub(super) fn mark_known(&mut self, key: &str) {
         self.known.insert(key.to_owned());
     }
 
-    /// Whether anything stands there.
+    /// Whether the file or a variable sets the key.
     pub(super) fn is_set(&self, key: &str) -> bool {
         self.entries.contains_key(key)
     }
 
-    /// Whether what stands there came from a variable.
+    /// Whether a variable sets the key.
     pub(super) fn is_from_variable(&self, key: &str) -> bool {
         self.entries.get(key).is_some_and(|entry| matches!(entry.source, ErrorSource::Variable(_)))
     }
 
-    /// The variable that a secret's key names. None where it is not set or is no text.
+    /// The variable that a secret's key names. None if it is not set or is not text.
     pub(super) fn secret_variable(&mut self, name: &str) -> Option<&'a str> {
         self.secret_variables.insert(name.to_owned());
         self.variables.get(OsStr::new(name))?.to_str()
     }
 
-    /// Notes a fault; the sentence is read after the key and repeats no value.
-    pub(super) fn fault(&mut self, key: &str, sentence: impl Into<String>) {
+    /// Records an error. The sentence is printed after the key and must not repeat a value.
+    pub(super) fn error(&mut self, key: &str, sentence: impl Into<String>) {
         self.known.insert(key.to_owned());
         let source = self.entries.get(key).map_or(ErrorSource::Absent, |entry| entry.source.clone());
-        self.faults.push(ConfigError { key: key.to_owned(), sentence: sentence.into(), source });
+        self.errors.push(ConfigError { key: key.to_owned(), sentence: sentence.into(), source });
     }
 
-    /// Notes what is allowed and still unwise.
+    /// Records a warning: the setting is allowed but unwise.
     pub(super) fn warn(&mut self, key: &str, sentence: &str) {
         self.warnings.push(format!("{key}: {sentence}"));
     }
 
-    /// The settings as texts by path, without the variables that hold a secret. Call it once all
+    /// The settings as text by path, without the variables that hold a secret. Call it after all
     /// secrets have been read: only then are those variables known.
     pub(super) fn texts(&self) -> BTreeMap<String, String> {
         let is_secret = |entry: &Entry| matches!(&entry.source, ErrorSource::Variable(name) if self.secret_variables.contains(name));
@@ -269,59 +270,63 @@ impl<'a> Reader<'a> {
         std::mem::take(&mut self.warnings)
     }
 
-    /// Every key that has been asked for.
+    /// Every key that has been read.
     #[cfg(test)]
     pub(super) fn known(&self) -> &BTreeSet<String> {
         &self.known
     }
 
-    /// Every path that something stands at.
+    /// Every path that is set.
     #[cfg(test)]
     pub(super) fn paths(&self) -> BTreeSet<String> {
         self.entries.keys().cloned().collect()
     }
 
     /// # Errors
-    /// Everything that was noted, and every key that nobody asked for.
+    /// All recorded errors, and every key that was never read.
     pub(super) fn finish(mut self) -> Result<(), ConfigErrors> {
         self.add_unknown_keys();
         self.finish_early()
     }
 
-    /// Where not every key was asked for.
+    /// [`Reader::finish`] without the check for unknown keys, for a caller that reads only some.
     ///
     /// # Errors
-    /// Everything that was noted.
+    /// All recorded errors.
     pub(super) fn finish_early(self) -> Result<(), ConfigErrors> {
-        if self.faults.is_empty() { Ok(()) } else { Err(ConfigErrors::new(self.faults)) }
+        if self.errors.is_empty() { Ok(()) } else { Err(ConfigErrors::new(self.errors)) }
     }
 
-    /// What stands there; from now on the key is known.
-    fn value(&mut self, key: &str) -> Option<Value> {
+    /// The value, if any. Marks the key as known.
+    fn value(&mut self, key: &str) -> Option<SettingValue> {
         self.known.insert(key.to_owned());
         self.entries.get(key).map(|entry| entry.value.clone())
     }
 
-    fn whole(&mut self, key: &str, range: RangeInclusive<u64>) -> Option<u64> {
+    fn whole_number(&mut self, key: &str, range: RangeInclusive<u64>) -> Option<u64> {
         let number = match self.value(key)? {
-            Value::Integer(number) => u64::try_from(number).ok(),
-            Value::Variable(text) => text.parse().ok(),
-            Value::Text(_) | Value::Boolean(_) | Value::Tables(..) | Value::Table | Value::Other(_) => None,
+            SettingValue::Integer(number) => u64::try_from(number).ok(),
+            SettingValue::Variable(text) => text.parse().ok(),
+            SettingValue::Text(_)
+            | SettingValue::Boolean(_)
+            | SettingValue::Tables(..)
+            | SettingValue::Table
+            | SettingValue::Other(_) => None,
         };
         let number = number.filter(|number| range.contains(number));
         if number.is_none() {
-            self.fault(key, format!("must be a whole number from {} to {}", range.start(), range.end()));
+            self.error(key, format!("must be a whole number from {} to {}", range.start(), range.end()));
         }
         number
     }
 
-    fn add_table(&mut self, parent: &str, table: &DeTable<'_>, lines: &Lines<'_>, depth: usize) {
+    fn add_table(&mut self, parent: &str, table: &DeTable<'_>, lines: &LineIndex<'_>, depth: usize) {
         for (key, value) in table {
             let path = joined(parent, key.get_ref());
             let entry = Entry {
                 parent: parent.to_owned(),
                 name: key.get_ref().to_string(),
-                value: Value::of(value.get_ref()),
+                value: SettingValue::of(value.get_ref()),
                 source: lines.source(key.span().start),
             };
             if let DeValue::Table(inner) = value.get_ref()
@@ -339,12 +344,12 @@ impl<'a> Reader<'a> {
         if name == super::FILE_VARIABLE || name == CLIENT_VARIABLE {
             return;
         }
-        let source = ErrorSource::Variable(shown(&name));
-        let value =
-            value.to_str().map_or_else(|| Value::Other(format!("{value:?}")), |text| Value::Variable(text.to_owned()));
+        let source = ErrorSource::Variable(printable(&name));
+        let value = value
+            .to_str()
+            .map_or_else(|| SettingValue::Other(format!("{value:?}")), |text| SettingValue::Variable(text.to_owned()));
         if !rest.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_') {
-            // Nothing can be set so: under a path that no setting has, it is found at the end as
-            // every unknown key is.
+            // No setting has such a path, so `finish` reports it as an unknown key.
             let entry = Entry { parent: String::new(), name: rest.to_ascii_lowercase(), value, source };
             self.entries.insert(joined("", &name), entry);
             return;
@@ -359,7 +364,7 @@ impl<'a> Reader<'a> {
             let path = joined(&parent, &segment);
             let entry = |value| Entry { parent: parent.clone(), name: segment.clone(), value, source: source.clone() };
             if segments.peek().is_some() {
-                self.entries.entry(path.clone()).or_insert_with(|| entry(Value::Table));
+                self.entries.entry(path.clone()).or_insert_with(|| entry(SettingValue::Table));
             } else {
                 self.entries.insert(path.clone(), entry(value.clone()));
             }
@@ -368,88 +373,89 @@ impl<'a> Reader<'a> {
     }
 
     fn add_unknown_keys(&mut self) {
-        let mut told: BTreeSet<String> = self.faults.iter().map(|fault| fault.key.clone()).collect();
+        let mut reported: BTreeSet<String> = self.errors.iter().map(|error| error.key.clone()).collect();
         let mut unknown = Vec::new();
         for (path, entry) in &self.entries {
             let is_secret =
                 matches!(&entry.source, ErrorSource::Variable(name) if self.secret_variables.contains(name));
-            if told.contains(&entry.parent) {
-                // What stands in a table that is told of already is not told of again.
-                told.insert(path.clone());
+            if reported.contains(&entry.parent) {
+                // Report a faulty table once, without its content.
+                reported.insert(path.clone());
             } else if !self.known.contains(path) && !is_secret {
-                told.insert(path.clone());
-                unknown.push((path.clone(), format!("is no setting{}", self.hint(entry))));
+                reported.insert(path.clone());
+                unknown.push((path.clone(), format!("is not a setting{}", self.suggestion(entry))));
             }
         }
         for (path, sentence) in unknown {
-            self.fault(&path, sentence);
+            self.error(&path, sentence);
         }
     }
 
-    /// The nearest key that exists beside an unknown one.
-    fn hint(&self, unknown: &Entry) -> String {
-        let beside = self.known.iter().filter_map(|path| {
+    /// Suggests the most similar known key of the same table.
+    fn suggestion(&self, unknown: &Entry) -> String {
+        let siblings = self.known.iter().filter_map(|path| {
             let (parent, name) = path.rsplit_once('.').unwrap_or(("", path));
-            (parent == unknown.parent && unknown.name.len() <= MAX_HINTED).then_some((path, name))
+            (parent == unknown.parent && unknown.name.len() <= MAX_SUGGESTION_LENGTH).then_some((path, name))
         });
-        let nearest = beside.map(|(path, name)| (distance(name, &unknown.name), name, path)).min();
+        let nearest = siblings.map(|(path, name)| (distance(name, &unknown.name), name, path)).min();
         match (nearest, &unknown.source) {
             (Some((distance, ..)), _) if distance > 2.max(unknown.name.len() / 3) => String::new(),
-            (Some((_, _, path)), ErrorSource::Variable(_)) => format!("; is `{}` meant?", variable_of(path)),
-            (Some((_, name, _)), _) => format!("; is `{name}` meant?"),
+            (Some((_, _, path)), ErrorSource::Variable(_)) => format!("; did you mean `{}`?", variable_of(path)),
+            (Some((_, name, _)), _) => format!("; did you mean `{name}`?"),
             (None, _) => String::new(),
         }
     }
 }
 
-impl Value {
+impl SettingValue {
     fn of(value: &DeValue<'_>) -> Self {
         match value {
-            DeValue::String(text) => Value::Text(text.to_string()),
+            DeValue::String(text) => SettingValue::Text(text.to_string()),
             DeValue::Integer(digits) => match i64::from_str_radix(digits.as_str(), digits.radix()) {
-                Ok(number) => Value::Integer(number),
-                Err(_) => Value::Other(digits.as_str().to_owned()),
+                Ok(number) => SettingValue::Integer(number),
+                Err(_) => SettingValue::Other(digits.as_str().to_owned()),
             },
-            DeValue::Boolean(flag) => Value::Boolean(*flag),
-            DeValue::Table(_) => Value::Table,
+            DeValue::Boolean(flag) => SettingValue::Boolean(*flag),
+            DeValue::Table(_) => SettingValue::Table,
             DeValue::Array(items) => match tables_in(items) {
-                Some(tables) => Value::Tables(tables, written(value)),
-                None => Value::Other(written(value)),
+                Some(tables) => SettingValue::Tables(tables, to_text(value)),
+                None => SettingValue::Other(to_text(value)),
             },
-            DeValue::Float(_) | DeValue::Datetime(_) => Value::Other(written(value)),
+            DeValue::Float(_) | DeValue::Datetime(_) => SettingValue::Other(to_text(value)),
         }
     }
 
-    /// The value as text, the same for a file and a variable. None for a table: its entries have
-    /// texts of their own.
+    /// The value as text, identical for the file and a variable. None for a table, whose entries
+    /// have texts of their own.
     fn text(&self) -> Option<String> {
         match self {
-            Value::Text(text) | Value::Variable(text) | Value::Tables(_, text) | Value::Other(text) => {
-                Some(text.clone())
-            }
-            Value::Integer(number) => Some(number.to_string()),
-            Value::Boolean(flag) => Some(flag.to_string()),
-            Value::Table => None,
+            SettingValue::Text(text)
+            | SettingValue::Variable(text)
+            | SettingValue::Tables(_, text)
+            | SettingValue::Other(text) => Some(text.clone()),
+            SettingValue::Integer(number) => Some(number.to_string()),
+            SettingValue::Boolean(flag) => Some(flag.to_string()),
+            SettingValue::Table => None,
         }
     }
 }
 
-/// A value of the file as text.
-fn written(value: &DeValue<'_>) -> String {
+/// A TOML value as text.
+fn to_text(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) => format!("{text:?}"),
         DeValue::Integer(digits) => digits.to_string(),
         DeValue::Float(digits) => digits.to_string(),
         DeValue::Boolean(flag) => flag.to_string(),
-        DeValue::Datetime(moment) => moment.to_string(),
+        DeValue::Datetime(time) => time.to_string(),
         DeValue::Array(values) => {
-            let values: Vec<String> = values.iter().map(|value| written(value.get_ref())).collect();
+            let values: Vec<String> = values.iter().map(|value| to_text(value.get_ref())).collect();
             format!("[{}]", values.join(", "))
         }
         DeValue::Table(table) => {
             let entry = |(key, value): (&toml::Spanned<_>, &toml::Spanned<DeValue<'_>>)| {
                 let key: &std::borrow::Cow<'_, str> = key.get_ref();
-                format!("{key:?} = {}", written(value.get_ref()))
+                format!("{key:?} = {}", to_text(value.get_ref()))
             };
             format!("{{{}}}", table.iter().map(entry).collect::<Vec<_>>().join(", "))
         }
@@ -472,14 +478,14 @@ fn tables_in(items: &DeArray<'_>) -> Option<Vec<BTreeMap<String, String>>> {
     items.iter().map(|item| table_of(item.get_ref())).collect()
 }
 
-/// Where each line of the file begins.
-struct Lines<'a> {
+/// Maps offsets in the file to lines.
+struct LineIndex<'a> {
     path: &'a Path,
     starts: Vec<usize>,
 }
 
-impl<'a> Lines<'a> {
-    fn of(path: &'a Path, text: &str) -> Self {
+impl<'a> LineIndex<'a> {
+    fn new(path: &'a Path, text: &str) -> Self {
         let after = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
         Self { path, starts: std::iter::once(0).chain(after).collect() }
     }
@@ -490,24 +496,24 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// A path, with a segment in quotes where it is none of TOML's bare keys.
+/// A path whose last segment is quoted unless it is a TOML bare key.
 fn joined(parent: &str, name: &str) -> String {
     let bare = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
-    let segment = if bare { name.to_owned() } else { format!("\"{}\"", shown(name)) };
+    let segment = if bare { name.to_owned() } else { format!("\"{}\"", printable(name)) };
     if parent.is_empty() { segment } else { format!("{parent}.{segment}") }
 }
 
-/// The variable that sets what stands at a path.
+/// The environment variable that sets a path.
 fn variable_of(path: &str) -> String {
     format!("{PREFIX}{}", path.replace('.', "__").replace('-', "_").to_ascii_uppercase())
 }
 
-/// Fit to be printed: no control character reaches a terminal.
-fn shown(text: &str) -> String {
+/// Escapes control characters, so that none reaches a terminal.
+fn printable(text: &str) -> String {
     text.escape_debug().to_string()
 }
 
-/// Edits between two words (Levenshtein).
+/// Levenshtein distance.
 fn distance(one: &str, other: &str) -> usize {
     let mut row: Vec<usize> = (0..=other.len()).collect();
     for (at, a) in one.bytes().enumerate() {

@@ -1,5 +1,5 @@
-//! Every fault with its key and its place; all of them at once; no value in any; the reference file
-//! complete.
+//! Every error has its key and source, all are reported together, none repeats a value, and the
+//! reference file is complete.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -39,7 +39,7 @@ fn variables(pairs: &[(&str, &str)]) -> BTreeMap<OsString, OsString> {
     secret.iter().chain(pairs).map(|(name, value)| (name.into(), value.into())).collect()
 }
 
-/// Longer than any secret may be.
+/// Longer than the longest allowed secret.
 const LONG: &str = match std::str::from_utf8(&[b'x'; 256]) {
     Ok(text) => text,
     Err(_) => "",
@@ -50,18 +50,18 @@ fn read(text: &str, pairs: &[(&str, &str)]) -> Result<Settings, ConfigErrors> {
 }
 
 fn keys(result: Result<Settings, ConfigErrors>) -> Vec<String> {
-    result.err().iter().flat_map(ConfigErrors::iter).map(|fault| fault.key.clone()).collect()
+    result.err().iter().flat_map(ConfigErrors::iter).map(|error| error.key.clone()).collect()
 }
 
-/// The one fault of a text, as it is printed.
-fn fault(text: &str, pairs: &[(&str, &str)]) -> String {
-    let faults = read(text, pairs).unwrap_err();
-    assert_eq!(faults.iter().count(), 1, "{faults}");
-    faults.to_string()
+/// The only error of a text, as it is printed.
+fn only_error(text: &str, pairs: &[(&str, &str)]) -> String {
+    let errors = read(text, pairs).unwrap_err();
+    assert_eq!(errors.iter().count(), 1, "{errors}");
+    errors.to_string()
 }
 
 #[test]
-fn little_has_to_be_set() {
+fn a_minimal_configuration_gets_the_defaults() {
     let settings = read(&format!("{SECTIGO}{NAMECOM}{DEBITSUCCESS}"), &[]).unwrap();
     let accounts: Vec<_> = settings
         .accounts
@@ -142,7 +142,7 @@ fn little_has_to_be_set() {
 #[case("accounts.x = 'sectigo'", "accounts.x accounts.x.provider")]
 #[case("accounts.Upper.provider = 'sectigo'", "accounts.Upper")]
 #[case("accounts.'a.b'.provider = 'sectigo'", "accounts.\"a.b\"")]
-fn every_fault_has_its_key(#[case] line: &str, #[case] expected: &str) {
+fn every_error_has_its_key(#[case] line: &str, #[case] expected: &str) {
     let found = keys(read(&format!("{line}\n{SECTIGO}"), &[]));
     assert_eq!(found, expected.split(' ').collect::<Vec<_>>());
 }
@@ -196,13 +196,13 @@ fn every_fault_has_its_key(#[case] line: &str, #[case] expected: &str) {
 #[case(SECTIGO, "login_password_file = 'x'", "login_password_file")]
 #[case(SECTIGO, "login_passwort_file = 'x'", "login_passwort_file")]
 #[case(NAMECOM, "token = 'x'", "token")]
-fn every_fault_of_an_account_has_its_key(#[case] account: &str, #[case] line: &str, #[case] key: &str) {
+fn every_error_of_an_account_has_its_key(#[case] account: &str, #[case] line: &str, #[case] key: &str) {
     let set = format!("{key} =");
     let kept: Vec<&str> = account.lines().filter(|line| !line.trim().starts_with(&set)).collect();
     let name = account.trim().chars().nth("[accounts.".len()).unwrap();
-    let faults = fault(&format!("{}\n{line}\n", kept.join("\n")), &[]);
-    assert!(faults.starts_with(&format!("accounts.{name}.{key}: ")), "{faults}");
-    assert!(faults.contains("recoup.toml:"), "{faults}");
+    let errors = only_error(&format!("{}\n{line}\n", kept.join("\n")), &[]);
+    assert!(errors.starts_with(&format!("accounts.{name}.{key}: ")), "{errors}");
+    assert!(errors.contains("recoup.toml:"), "{errors}");
 }
 
 #[rstest]
@@ -210,52 +210,52 @@ fn every_fault_of_an_account_has_its_key(#[case] account: &str, #[case] line: &s
 #[case(SECTIGO, &["login_name", "login_password_env"], &["login_name", "login_password_file"])]
 #[case(NAMECOM, &["username", "token_env"], &["username", "token_file"])]
 #[case(DEBITSUCCESS, &["endpoint", "currency", "username", "password_env"], &["endpoint", "currency", "username", "password_file"])]
-fn what_is_missing_is_named(#[case] account: &str, #[case] left_out: &[&str], #[case] expected: &[&str]) {
+fn a_missing_setting_is_named(#[case] account: &str, #[case] left_out: &[&str], #[case] expected: &[&str]) {
     let kept = account.lines().filter(|line| !left_out.iter().any(|key| line.trim().starts_with(&format!("{key} ="))));
     let name = account.trim().chars().nth("[accounts.".len()).unwrap();
-    let faults = read(&kept.collect::<Vec<_>>().join("\n"), &[]).unwrap_err();
-    let found: Vec<&str> = faults.iter().map(|fault| fault.key.as_str()).collect();
+    let errors = read(&kept.collect::<Vec<_>>().join("\n"), &[]).unwrap_err();
+    let found: Vec<&str> = errors.iter().map(|error| error.key.as_str()).collect();
     assert_eq!(found, expected.iter().map(|key| format!("accounts.{name}.{key}")).collect::<Vec<_>>());
     assert!(
-        faults.iter().all(|fault| fault.source == ErrorSource::Absent && fault.sentence.starts_with("is required: "))
+        errors.iter().all(|error| error.source == ErrorSource::Absent && error.sentence.starts_with("is required: "))
     );
 }
 
 #[test]
-fn without_an_account_there_is_nothing_to_do() {
+fn at_least_one_account_is_required() {
     assert_eq!(keys(read("", &[])), ["accounts"]);
     assert_eq!(keys(read("accounts = {}", &[])), ["accounts"]);
 }
 
 #[test]
-fn all_faults_come_at_once_and_in_the_order_of_mending() {
+fn all_errors_are_reported_together_sorted_by_source() {
     let text = "listen = '0.0.0.0:1'\nlgo.format = 'text'\n[log]\nformat = 'xml'\n[accounts.s]\nprovider = 'sectigo'\nlogin_name = ''\n";
     let printed = read(text, &[("RECOUP_LEDGER__BATCH_SIZE", "many")]).unwrap_err().to_string();
     assert_eq!(
         printed.lines().collect::<Vec<_>>(),
         [
-            "listen: must be a loopback address: there is no TLS and no authentication yet, so whoever reaches the port could refund \
+            "listen: must be a loopback address: there is no TLS and no authentication yet, so any client that reaches the port could refund \
              (recoup.toml:1)",
-            "lgo: is no setting; is `log` meant? (recoup.toml:2)",
+            "lgo: is not a setting; did you mean `log`? (recoup.toml:2)",
             "log.format: must be \"text\" or \"json\" (recoup.toml:4)",
-            "accounts.s.login_name: must be 1 to 64 characters, no control character among them (recoup.toml:7)",
-            "accounts.s.login_password_file: is required: the file that holds the secret; or `login_password_env`, the variable that does",
+            "accounts.s.login_name: must be 1 to 64 characters without control characters (recoup.toml:7)",
+            "accounts.s.login_password_file: is required: the file that holds the secret; or `login_password_env`, the environment variable that holds it",
             "ledger.batch_size: must be a whole number from 1 to 10000 (RECOUP_LEDGER__BATCH_SIZE)",
         ]
     );
 }
 
 #[test]
-fn what_is_no_toml_is_told_without_showing_it() {
-    let faults = read(&format!("listen = '127.0.0.1:0'\ntoken = {SECRET}\n[x\n"), &[]).unwrap_err();
-    let lines: Vec<_> = faults.iter().map(|fault| fault.to_string()).collect();
+fn invalid_toml_is_an_error_that_does_not_show_it() {
+    let errors = read(&format!("listen = '127.0.0.1:0'\ntoken = {SECRET}\n[x\n"), &[]).unwrap_err();
+    let lines: Vec<_> = errors.iter().map(|error| error.to_string()).collect();
     assert!(lines[0].starts_with("recoup.toml:2: is not TOML: "), "{lines:?}");
     assert!(lines.len() > 1, "{lines:?}");
-    assert!(!faults.to_string().contains("hunter2"), "{faults}");
+    assert!(!errors.to_string().contains("hunter2"), "{errors}");
 }
 
 #[test]
-fn variables_go_over_the_file() {
+fn variables_override_the_file() {
     let text = format!("listen = '127.0.0.1:1'\nledger = {{ path = 'file.db', batch_size = 3 }}\n{SECTIGO}");
     let settings = read(
         &text,
@@ -274,7 +274,7 @@ fn variables_go_over_the_file() {
     )
     .unwrap();
     assert_eq!(settings.listen.to_string(), "[::1]:0");
-    assert_eq!(settings.ledger.path, Path::new("variable.db"));
+    assert_eq!(settings.ledger_path, Path::new("variable.db"));
     assert_eq!(settings.ledger.batch_size, 3);
     let accounts: Vec<_> = settings
         .accounts
@@ -285,41 +285,45 @@ fn variables_go_over_the_file() {
 }
 
 #[rstest]
-#[case("RECOUP_LISTE", "127.0.0.1:0", "liste: is no setting; is `RECOUP_LISTEN` meant? (RECOUP_LISTE)")]
-#[case("RECOUP_listen", "127.0.0.1:0", "RECOUP_listen: is no setting; is `RECOUP_LISTEN` meant? (RECOUP_listen)")]
-#[case("RECOUP_LEDGER_PATH", "x", "ledger_path: is no setting (RECOUP_LEDGER_PATH)")]
+#[case("RECOUP_LISTE", "127.0.0.1:0", "liste: is not a setting; did you mean `RECOUP_LISTEN`? (RECOUP_LISTE)")]
+#[case(
+    "RECOUP_listen",
+    "127.0.0.1:0",
+    "RECOUP_listen: is not a setting; did you mean `RECOUP_LISTEN`? (RECOUP_listen)"
+)]
+#[case("RECOUP_LEDGER_PATH", "x", "ledger_path: is not a setting (RECOUP_LEDGER_PATH)")]
 #[case(
     "RECOUP_LEDGER__PATHS",
     "x",
-    "ledger.paths: is no setting; is `RECOUP_LEDGER__PATH` meant? (RECOUP_LEDGER__PATHS)"
+    "ledger.paths: is not a setting; did you mean `RECOUP_LEDGER__PATH`? (RECOUP_LEDGER__PATHS)"
 )]
 #[case("RECOUP_LEDGER__PATH__X", "x", "ledger.path: must be text (RECOUP_LEDGER__PATH__X)")]
 #[case("RECOUP_LEDGER", "x", "ledger: must be a table of settings (RECOUP_LEDGER)")]
-#[case("RECOUP_", "x", "\"\": is no setting (RECOUP_)")]
-#[case("RECOUP___", "x", "\"\": is no setting (RECOUP___)")]
+#[case("RECOUP_", "x", "\"\": is not a setting (RECOUP_)")]
+#[case("RECOUP___", "x", "\"\": is not a setting (RECOUP___)")]
 #[case("RECOUP_LISTEN", "", "listen: must be an IP address and a port, such as \"127.0.0.1:50051\" (RECOUP_LISTEN)")]
 #[case(
     "RECOUP_ACCOUNTS__S__LOGIN_NAMES",
     "x",
-    "accounts.s.login_names: is no setting; is `RECOUP_ACCOUNTS__S__LOGIN_NAME` meant? (RECOUP_ACCOUNTS__S__LOGIN_NAMES)"
+    "accounts.s.login_names: is not a setting; did you mean `RECOUP_ACCOUNTS__S__LOGIN_NAME`? (RECOUP_ACCOUNTS__S__LOGIN_NAMES)"
 )]
-fn a_strange_variable_is_a_fault(#[case] name: &str, #[case] value: &str, #[case] expected: &str) {
-    assert_eq!(fault(SECTIGO, &[(name, value)]), expected);
+fn an_unknown_variable_is_an_error(#[case] name: &str, #[case] value: &str, #[case] expected: &str) {
+    assert_eq!(only_error(SECTIGO, &[(name, value)]), expected);
 }
 
 #[cfg(unix)]
 #[test]
-fn a_variable_that_is_no_text_is_a_fault_only_where_it_is_ours() {
+fn a_variable_that_is_not_utf8_is_an_error_only_if_it_is_ours() {
     use std::os::unix::ffi::OsStringExt as _;
-    let strange = || OsString::from_vec(vec![0xff, b'x']);
+    let not_utf8 = || OsString::from_vec(vec![0xff, b'x']);
     let mut environment = variables(&[]);
-    environment.insert(strange(), strange());
-    environment.insert("OTHER".into(), strange());
+    environment.insert(not_utf8(), not_utf8());
+    environment.insert("OTHER".into(), not_utf8());
     assert!(Settings::read(Path::new(""), SECTIGO, &environment).is_ok());
-    environment.insert("RECOUP_LISTEN".into(), strange());
+    environment.insert("RECOUP_LISTEN".into(), not_utf8());
     assert_eq!(keys(Settings::read(Path::new(""), SECTIGO, &environment)), ["listen"]);
     environment.remove(OsStr::new("RECOUP_LISTEN"));
-    environment.insert("SECRET".into(), strange());
+    environment.insert("SECRET".into(), not_utf8());
     assert_eq!(keys(Settings::read(Path::new(""), SECTIGO, &environment)), ["accounts.s.login_password_env"]);
 }
 
@@ -340,9 +344,9 @@ fn a_secrets_own_variable_may_have_any_name() {
 #[case(DEBITSUCCESS, "path")]
 fn a_secret_in_the_file_is_refused_and_never_repeated(#[case] account: &str, #[case] key: &str) {
     let kept: Vec<&str> = account.lines().filter(|line| !line.trim().starts_with(&format!("{key} ="))).collect();
-    let faults = read(&format!("{}\n{key} = '{SECRET}'\n", kept.join("\n")), &[]).unwrap_err();
-    assert!(faults.to_string().contains(&format!(".{key}: ")), "{faults}");
-    assert!(!format!("{faults} {faults:?}").contains(SECRET), "{faults:?}");
+    let errors = read(&format!("{}\n{key} = '{SECRET}'\n", kept.join("\n")), &[]).unwrap_err();
+    assert!(errors.to_string().contains(&format!(".{key}: ")), "{errors}");
+    assert!(!format!("{errors} {errors:?}").contains(SECRET), "{errors:?}");
 }
 
 #[test]
@@ -366,12 +370,12 @@ fn a_file_holds_one_secret_in_one_line() {
         assert_eq!(found.as_deref(), expected, "{content:?}");
     }
     std::fs::write(&path, [0xff]).unwrap();
-    assert_eq!(keys(read(&text, &[])), ["accounts.s.login_password_file"], "it is no text");
+    assert_eq!(keys(read(&text, &[])), ["accounts.s.login_password_file"], "it is not text");
 }
 
 #[cfg(unix)]
 #[test]
-fn a_secret_that_everybody_can_read_is_a_warning() {
+fn a_world_readable_secret_file_causes_a_warning() {
     use std::os::unix::fs::PermissionsExt as _;
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), SECRET).unwrap();
@@ -386,7 +390,7 @@ fn a_secret_that_everybody_can_read_is_a_warning() {
 }
 
 #[test]
-fn a_secret_has_one_place_and_a_variable_goes_over_the_file() {
+fn a_secret_has_one_source_and_a_variable_overrides_the_file() {
     assert_eq!(
         keys(read(&format!("{SECTIGO}login_password_file = '/nowhere'"), &[])),
         ["accounts.s.login_password_file"]
@@ -404,18 +408,18 @@ fn a_secret_has_one_place_and_a_variable_goes_over_the_file() {
 #[case("http://[::1]:7101")]
 #[case("https://example.com:8443")]
 #[case("HTTPS://EXAMPLE.COM")]
-fn an_endpoint_is_https_or_this_machine(#[case] endpoint: &str) {
+fn an_endpoint_is_https_or_on_this_machine(#[case] endpoint: &str) {
     assert!(read(&format!("{SECTIGO}endpoint = '{endpoint}'"), &[]).is_ok());
 }
 
 #[test]
-fn an_account_without_a_provider_gets_no_fault_by_guess() {
+fn an_account_without_a_provider_gets_no_guessed_errors() {
     let text = SECTIGO.replace("provider = \"sectigo\"", "token_env = 'SECRET'\nusername = 'x'\nstrange = 1");
     assert_eq!(keys(read(&text, &[])), ["accounts.s.strange", "accounts.s.provider"]);
 }
 
 #[test]
-fn the_file_is_the_one_of_the_command_line_or_of_the_variable() {
+fn the_command_line_or_the_variable_names_the_file() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("ledger.path = 'named.db'\n{SECTIGO}")).unwrap();
     let environment = |pairs: &[(&str, &str)]| variables(pairs).into_iter();
@@ -424,25 +428,25 @@ fn the_file_is_the_one_of_the_command_line_or_of_the_variable() {
         Settings::load(Some(file.path()), environment(&[("RECOUP_CONFIG", "/nowhere")])),
         Settings::load(None, environment(&[("RECOUP_CONFIG", named)])),
     ] {
-        assert_eq!(settings.unwrap().ledger.path, Path::new("named.db"));
+        assert_eq!(settings.unwrap().ledger_path, Path::new("named.db"));
     }
-    let faults = Settings::load(Some(Path::new("/nowhere/recoup.toml")), environment(&[])).unwrap_err();
-    assert!(faults.to_string().starts_with("/nowhere/recoup.toml: cannot be read: "), "{faults}");
+    let errors = Settings::load(Some(Path::new("/nowhere/recoup.toml")), environment(&[])).unwrap_err();
+    assert!(errors.to_string().starts_with("/nowhere/recoup.toml: cannot be read: "), "{errors}");
     assert!(keys(Settings::load(None, environment(&[]))) == ["accounts"]);
 }
 
 #[test]
-fn no_secret_is_shown() {
+fn no_secret_is_in_the_summary() {
     let settings = read(&format!("{SECTIGO}{NAMECOM}{DEBITSUCCESS}"), &[]).unwrap();
     let summary = settings.summary().join("\n");
     assert!(!format!("{settings:?} {summary}").contains(SECRET));
     assert!(
-        summary.contains("account d: Debitsuccess at https://example.com/, AUD, 16 at once, unpaced, fresh"),
+        summary.contains("account d: Debitsuccess at https://example.com/, AUD, 16 in flight, no rate limit, fresh"),
         "{summary}"
     );
 }
 
-/// The reference with every commented setting set, besides those that `keep_out` names.
+/// The reference with every commented-out setting set, except those that `keep_out` names.
 fn reference_in_full(keep_out: &[&str]) -> String {
     let set = |line: &str| {
         let setting = line.strip_prefix('#').filter(|rest| rest.starts_with(|first: char| first.is_ascii_lowercase()));
@@ -457,17 +461,17 @@ const REFERENCE_SECRETS: [(&str, &str); 3] =
     [("SECTIGO_LOGIN_PASSWORD", "x"), ("NAMECOM_TOKEN", "x"), ("DEBITSUCCESS_PASSWORD", "x")];
 
 #[test]
-fn the_reference_can_be_used_and_its_comments_show_the_defaults() {
+fn the_reference_is_valid_and_its_comments_show_the_defaults() {
     let settings_of = |text: &str| {
-        // What is set differs by design: it is what it comes to that must not.
+        // The set entries differ by design; the resulting settings must not.
         let settings = read(text, &REFERENCE_SECRETS).unwrap();
         Settings { entries: changes::Entries::default(), ..settings }
     };
-    let as_it_is = settings_of(REFERENCE);
+    let as_written = settings_of(REFERENCE);
     let no_default =
         ["former", "ca_file", "_file", "listen = \"127.0.0.1:9464\"", "endpoint = \"http://127.0.0.1:4317\""];
     let in_full = settings_of(&reference_in_full(&no_default));
-    assert_eq!(format!("{as_it_is:?}"), format!("{in_full:?}"));
+    assert_eq!(format!("{as_written:?}"), format!("{in_full:?}"));
 }
 
 #[test]
@@ -478,12 +482,12 @@ fn the_reference_shows_every_setting_and_nothing_else() {
     Settings::from_reader(&mut reader);
     let known = reader.known().clone();
     let shown = reader.paths();
-    assert_eq!(shown.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new(), "shown, but no setting");
+    assert_eq!(shown.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new(), "shown, but not a setting");
     assert_eq!(known.difference(&shown).collect::<Vec<_>>(), Vec::<&String>::new(), "a setting, but not shown");
 }
 
 #[test]
-fn the_keys_of_one_provider_are_those_that_are_read_for_it() {
+fn the_declared_keys_of_a_provider_are_those_that_are_read() {
     let own = |account: &str| -> BTreeSet<String> {
         let environment = variables(&[]);
         let mut reader = Reader::new(Path::new(""), account, &environment).unwrap();
@@ -498,8 +502,8 @@ fn the_keys_of_one_provider_are_those_that_are_read_for_it() {
     }
 }
 
-/// TOML as somebody might write it: known and unknown keys with values of every kind, in any order.
-fn some_toml() -> impl Strategy<Value = String> {
+/// Plausible TOML: known and unknown keys with values of every kind, in any order.
+fn arbitrary_toml() -> impl Strategy<Value = String> {
     let key = prop_oneof![
         proptest::sample::select(vec![
             "listen",
@@ -557,15 +561,15 @@ proptest! {
     }
 
     #[test]
-    fn no_fault_repeats_a_value(text in some_toml(), name in "RECOUP_(LISTEN|ACCOUNTS__S__(TOKEN|PROVIDER|ENDPOINT)|[A-Z_]{0,9})") {
-        if let Err(faults) = read(&text, &[(&name, SECRET)]) {
-            prop_assert!(!format!("{faults} {faults:?}").contains("hunter2"), "{faults}");
+    fn no_error_repeats_a_value(text in arbitrary_toml(), name in "RECOUP_(LISTEN|ACCOUNTS__S__(TOKEN|PROVIDER|ENDPOINT)|[A-Z_]{0,9})") {
+        if let Err(errors) = read(&text, &[(&name, SECRET)]) {
+            prop_assert!(!format!("{errors} {errors:?}").contains("hunter2"), "{errors}");
         }
     }
 }
 
 #[test]
-fn deep_nesting_is_refused_and_not_followed() {
+fn deep_nesting_is_rejected_without_recursion() {
     let deep = |count: usize| format!("{}x = 1", "a.".repeat(count));
     assert_eq!(keys(read(&format!("{}\n{SECTIGO}", deep(50)), &[])), ["a"]);
     assert!(read(&deep(50_000), &[]).is_err());
@@ -574,21 +578,21 @@ fn deep_nesting_is_refused_and_not_followed() {
 }
 
 #[test]
-fn what_an_operator_may_see_is_set_where_it_is_read() {
+fn metrics_and_traces_are_off_by_default_and_configurable() {
     let settings = read(SECTIGO, &[]).unwrap();
-    assert_eq!((settings.metrics_listen, settings.traces_endpoint), (None, None));
+    assert_eq!((settings.metrics_listen, settings.telemetry.traces_endpoint), (None, None));
     for (endpoint, warnings) in [("http://localhost:4317/", 0), ("http://[::1]:4317", 0), ("http://collector:4317", 1)]
     {
         let text = format!("metrics.listen = '[::1]:0'\ntraces.endpoint = '{endpoint}'\n{SECTIGO}");
         let settings = read(&text, &[]).unwrap();
         assert_eq!(settings.metrics_listen.unwrap().to_string(), "[::1]:0");
-        assert_eq!(settings.traces_endpoint.as_deref(), Some(endpoint.trim_end_matches('/')));
+        assert_eq!(settings.telemetry.traces_endpoint.as_deref(), Some(endpoint.trim_end_matches('/')));
         assert_eq!(settings.warnings.len(), warnings, "{:?}", settings.warnings);
     }
 }
 
 #[test]
-fn a_short_total_time_out_shortens_the_one_for_connecting() {
+fn a_short_total_timeout_shortens_the_connect_timeout() {
     let settings = read(&format!("{SECTIGO}\ntotal_timeout_ms = 2000"), &[]).unwrap();
     assert_eq!(settings.accounts[0].connect_timeout, Duration::from_secs(1));
 }

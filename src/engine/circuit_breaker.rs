@@ -38,6 +38,17 @@ pub struct CircuitBreakerSettings {
     pub open_max: Duration,
 }
 
+impl Default for CircuitBreakerSettings {
+    fn default() -> Self {
+        Self {
+            failure_threshold: 5,
+            foreign_target_threshold: 5,
+            open_min: Duration::from_secs(5),
+            open_max: Duration::from_secs(300),
+        }
+    }
+}
+
 /// Whether an account takes refunds, by its last answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccountHealth {

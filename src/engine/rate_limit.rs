@@ -53,7 +53,7 @@ impl RateLimiter {
         }
         let is_free = self.queue.try_lock().is_ok_and(|_first| self.try_take().is_ok());
         if is_free {
-            self.meter.paced(Duration::ZERO);
+            self.meter.record_pacing(Duration::ZERO);
         }
         is_free
     }
@@ -68,7 +68,7 @@ impl RateLimiter {
         while let Err(free_at) = self.try_take() {
             tokio::time::sleep_until(free_at).await;
         }
-        self.meter.paced(start.elapsed());
+        self.meter.record_pacing(start.elapsed());
     }
 
     fn is_enabled(&self) -> bool {

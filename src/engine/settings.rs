@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::engine::circuit_breaker::CircuitBreakerSettings;
 use crate::engine::decide::{Backoff, Schedule};
 
-/// What the operator sets for the engine.
+/// The engine's settings. The defaults are those of a gateway in production.
 #[derive(Debug, Clone)]
 pub struct EngineSettings {
     /// How refunds that were provably not processed are spread over time.
@@ -19,4 +19,19 @@ pub struct EngineSettings {
     pub circuit: CircuitBreakerSettings,
     /// The number of event streams that may be open at the same time.
     pub max_event_streams: usize,
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        Self {
+            backoff: Backoff { min: Duration::from_secs(1), max: Duration::from_secs(300) },
+            schedule: Schedule {
+                first: [10, 30, 120, 600, 3_600].map(Duration::from_secs).to_vec(),
+                then_every: Duration::from_secs(24 * 3_600),
+            },
+            rejection_follow_up: Duration::from_secs(7 * 24 * 3_600),
+            circuit: CircuitBreakerSettings::default(),
+            max_event_streams: 128,
+        }
+    }
 }

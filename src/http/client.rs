@@ -244,7 +244,7 @@ impl HttpClient {
         if let Some(kind) = end.error_type() {
             span.record("error.type", kind.as_ref()).record("otel.status_code", "ERROR");
         }
-        self.metrics.requested(method.as_str(), kind.as_str(), end, start.elapsed());
+        self.metrics.record_http(method.as_str(), kind.as_str(), end, start.elapsed());
         outcome
     }
 

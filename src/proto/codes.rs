@@ -1,8 +1,8 @@
-//! gRPC's codes by their names.
+//! Names of gRPC status codes.
 
 use tonic::Code;
 
-/// The code as gRPC's documents, and all that quote them, write it: `NOT_FOUND`.
+/// The code's name in gRPC's specification, such as `NOT_FOUND`.
 pub const fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",

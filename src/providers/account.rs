@@ -71,7 +71,7 @@ impl Account {
         let (place, former) = (settings.place(), settings.former_places());
         let name = settings.name.clone();
         let (host, port) = (settings.endpoint.host_str(), settings.endpoint.port_or_known_default());
-        let account_metrics = metrics.of_account(&name, provider, host.unwrap_or_default(), port.unwrap_or_default());
+        let account_metrics = metrics.for_account(&name, provider, host.unwrap_or_default(), port.unwrap_or_default());
         let http = http.with_metrics(account_metrics.clone());
         let secret = Secret::new(settings.login.secret().clone());
         let (refunds, validation): (Arc<dyn RefundProvider>, Option<Arc<dyn ValidationProvider>>) = match settings

@@ -45,7 +45,7 @@ impl<P: RefundProvider> RefundProvider for Instrumented<P> {
             let start = Instant::now();
             let report = self.inner.refund(intent, credential).await;
             let duration = start.elapsed();
-            self.metrics.attempted(kind_of(&report.outcome), duration);
+            self.metrics.record_attempt(kind_of(&report.outcome), duration);
             debug!(
                 outcome = kind_of(&report.outcome),
                 detail = detail_of(&report.outcome),
@@ -79,7 +79,7 @@ impl<P: RefundProvider> RefundProvider for Instrumented<P> {
                 Lookup::NotFound { .. } => ("not_found", ""),
                 Lookup::Unavailable { .. } => ("unavailable", ""),
             };
-            self.metrics.looked(found, duration);
+            self.metrics.record_lookup(found, duration);
             debug!(found, detail, duration_ms = milliseconds(duration), "lookup ended");
             lookup
         }

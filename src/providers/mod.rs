@@ -31,6 +31,7 @@ pub use account::place_of;
 
 mod account;
 pub mod debitsuccess;
+pub mod defaults;
 mod http_outcome;
 pub mod instrumented;
 mod json_object;

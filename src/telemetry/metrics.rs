@@ -1,14 +1,16 @@
-//! Every metric, declared once: its name, what it counts, in what unit, told apart by what.
-//! `docs/metrics.md` holds the same list; a test compares.
+//! Every metric, declared once: name, kind, unit, attributes and help text. `docs/metrics.md` has
+//! the same list; a test compares the two.
 //!
 //! ```text
-//! what happens      recorded where it happens, through Metrics and AccountMeter
-//! how things stand  asked for at each scrape, and handed over as a Standing
+//! counters, histograms  recorded when it happens, through Metrics and AccountMeter
+//! gauges                read at each scrape from a GaugeSnapshot
 //! ```
 //!
-//! Names follow the semantic conventions of OpenTelemetry where there is one. No attribute holds
-//! what a caller or a provider wrote: the number of series is bounded by accounts, methods, codes
-//! and states.
+//! Names follow OpenTelemetry's semantic conventions if there is one. No attribute contains text
+//! from a caller or a provider, so accounts, methods, codes and states bound the number of series.
+//!
+//! To add a metric: declare a `MetricSpec`, list it in `METRICS`, record it or add it to the
+//! snapshot, and add its row to `docs/metrics.md`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -24,40 +26,40 @@ use crate::domain::ids::{AccountName, ProviderKind};
 use crate::domain::state::State;
 use crate::telemetry::process;
 
-/// What kind of metric it is.
+/// Instrument of a metric.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Kind {
-    /// It only rises.
+pub enum MetricKind {
+    /// A sum that only rises.
     Counter,
-    /// How it stands now.
+    /// The present value.
     Gauge,
-    /// How often which size was seen, in buckets up to these.
+    /// A distribution, with the upper bounds of its buckets.
     Histogram(&'static [f64]),
 }
 
-/// A metric.
+/// Declaration of a metric.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Declared {
-    /// The name, as OpenTelemetry writes names.
+pub struct MetricSpec {
+    /// OpenTelemetry name, with dots.
     pub name: &'static str,
-    /// What kind it is.
-    pub kind: Kind,
-    /// The unit, as UCUM writes units.
+    /// Counter, gauge or histogram.
+    pub kind: MetricKind,
+    /// UCUM unit.
     pub unit: &'static str,
-    /// What its series are told apart by.
+    /// Attribute names; Prometheus calls them labels.
     pub attributes: &'static [&'static str],
-    /// What it says.
+    /// One sentence about what is measured.
     pub help: &'static str,
 }
 
-/// From the shortest read of a ledger to the longest wait of a caller.
-const CALL_SECONDS: Kind =
-    Kind::Histogram(&[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]);
-/// From an idle disk to one that is hardly there.
-const SYNC_SECONDS: Kind =
-    Kind::Histogram(&[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0]);
-/// From a look that was lucky to a week of a person's time.
-const DOUBT_SECONDS: Kind = Kind::Histogram(&[
+/// From the shortest ledger read to the longest wait of a caller.
+const CALL_SECONDS: MetricKind =
+    MetricKind::Histogram(&[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]);
+/// From an idle disk to a badly overloaded one.
+const SYNC_SECONDS: MetricKind =
+    MetricKind::Histogram(&[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0]);
+/// From an early lookup to a month of an operator's delay.
+const DOUBT_SECONDS: MetricKind = MetricKind::Histogram(&[
     1.0,
     10.0,
     30.0,
@@ -71,16 +73,16 @@ const DOUBT_SECONDS: Kind = Kind::Histogram(&[
     604_800.0,
     2_592_000.0,
 ]);
-const WRITES: Kind = Kind::Histogram(&[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0]);
+const WRITE_COUNTS: MetricKind = MetricKind::Histogram(&[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0]);
 
-const RPC_CALLS: Declared = Declared {
+const RPC_CALLS: MetricSpec = MetricSpec {
     name: "rpc.server.call.duration",
     kind: CALL_SECONDS,
     unit: "s",
     attributes: &["rpc.system.name", "rpc.method", "rpc.response.status_code"],
-    help: "Calls of the gRPC port, until their last byte: a stream lasts as long as it is open.",
+    help: "Calls of the gRPC server, until their last byte: a stream lasts as long as it is open.",
 };
-const HTTP_REQUESTS: Declared = Declared {
+const HTTP_REQUESTS: MetricSpec = MetricSpec {
     name: "http.client.request.duration",
     kind: CALL_SECONDS,
     unit: "s",
@@ -93,165 +95,165 @@ const HTTP_REQUESTS: Declared = Declared {
         "server.address",
         "server.port",
     ],
-    help: "Requests to providers: kind refund may move money, read does not; error.type not_sent is proof that no byte left.",
+    help: "Requests to providers: kind refund may move money, read does not; error.type not_sent proves that no byte was sent.",
 };
-const ATTEMPTS: Declared = Declared {
+const ATTEMPTS: MetricSpec = MetricSpec {
     name: "recoup.attempt.duration",
     kind: CALL_SECONDS,
     unit: "s",
     attributes: &["account", "provider", "outcome"],
-    help: "Attempts to refund, by what the provider's answer means: refunded, accepted, refused, not_sent, unknown.",
+    help: "Attempts to refund, by outcome: refunded, accepted, refused, not_sent, unknown.",
 };
-const LOOKUPS: Declared = Declared {
+const LOOKUPS: MetricSpec = MetricSpec {
     name: "recoup.lookup.duration",
     kind: CALL_SECONDS,
     unit: "s",
     attributes: &["account", "provider", "outcome"],
-    help: "Looks at what became of a refund: an attempt's outcomes, or not_found, unavailable.",
+    help: "Lookups of a refund at its provider, by result: an attempt's outcomes, or not_found, unavailable.",
 };
-const PACING: Declared = Declared {
+const PACING: MetricSpec = MetricSpec {
     name: "recoup.pacing.wait.duration",
     kind: CALL_SECONDS,
     unit: "s",
     attributes: &["account"],
-    help: "Waits for a request's turn under the account's requests_per_second and requests_per_hour; accounts without either have none.",
+    help: "Waits for the account's rate limiter (requests_per_second, requests_per_hour); accounts without a limit have none.",
 };
-const DOUBT: Declared = Declared {
+const DOUBT: MetricSpec = MetricSpec {
     name: "recoup.doubt.duration",
     kind: DOUBT_SECONDS,
     unit: "s",
     attributes: &["account", "state"],
-    help: "From the beginning of a refund's doubt to the state that ended it; from its first dispatch where it was sent again.",
+    help: "Time from the start of a refund's doubt to the state that ended it; from the first dispatch if it was sent again.",
 };
-const REFUNDS: Declared = Declared {
+const REFUNDS: MetricSpec = MetricSpec {
     name: "recoup.refunds",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     unit: "{refund}",
     attributes: &["account", "state"],
-    help: "Refunds in each state, as ListRefunds shows them. PENDING is what waits to be sent.",
+    help: "Refunds in each state, as ListRefunds shows them. PENDING refunds wait to be sent.",
 };
-const OLDEST_DOUBT: Declared = Declared {
+const OLDEST_DOUBT: MetricSpec = MetricSpec {
     name: "recoup.doubt.oldest.age",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     unit: "s",
     attributes: &["account"],
-    help: "How long the oldest doubt has lasted, IN_DOUBT or NEEDS_REVIEW; 0 where there is none.",
+    help: "Age of the oldest doubt, IN_DOUBT or NEEDS_REVIEW; 0 if there is none.",
 };
-const OLDEST_PENDING: Declared = Declared {
+const OLDEST_PENDING: MetricSpec = MetricSpec {
     name: "recoup.pending.oldest.age",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     unit: "s",
     attributes: &["account"],
-    help: "How long ago the oldest refund was recorded that still waits to be sent, PENDING; 0 where there is none.",
+    help: "Time since the oldest PENDING refund was recorded; 0 if there is none.",
 };
-const WAITING: Declared = Declared {
+const WAITING: MetricSpec = MetricSpec {
     name: "recoup.refunds.waiting_for_account",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     unit: "{refund}",
     attributes: &["account"],
     help: "Open refunds whose account is not configured, or has another provider, endpoint, login or currency.",
 };
-const CORRECTIONS: Declared = Declared {
+const CORRECTIONS: MetricSpec = MetricSpec {
     name: "recoup.corrections",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     unit: "{refund}",
     attributes: &["account"],
-    help: "FAILED refunds for which the provider reported later that money moved.",
+    help: "FAILED refunds for which the provider later reported that money moved.",
 };
-const CIRCUIT: Declared = Declared {
+const CIRCUIT: MetricSpec = MetricSpec {
     name: "recoup.account.circuit",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     unit: "{account}",
     attributes: &["account", "state"],
-    help: "1 for the state that the account's circuit breaker is in, 0 for the others: closed, half_open, open.",
+    help: "1 for the present state of the account's circuit breaker, 0 for the others: closed, half_open, open.",
 };
-const WRITE_QUEUE: Declared = Declared {
+const WRITE_QUEUE: MetricSpec = MetricSpec {
     name: "recoup.ledger.queue.length",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     unit: "{write}",
     attributes: &[],
     help: "Writes that wait for the ledger's writer; at ledger.queue_length CreateRefund answers UNAVAILABLE.",
 };
-const WRITING: Declared = Declared {
+const WRITING: MetricSpec = MetricSpec {
     name: "recoup.ledger.writing",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     unit: "{ledger}",
     attributes: &[],
-    help: "1 while the ledger writes; 0 after it has failed, until the gateway is started again.",
+    help: "1 while the ledger can write; 0 after it has failed, until the gateway restarts.",
 };
-const BATCH_SIZE: Declared = Declared {
+const BATCH_SIZE: MetricSpec = MetricSpec {
     name: "recoup.ledger.batch.size",
-    kind: WRITES,
+    kind: WRITE_COUNTS,
     unit: "{write}",
     attributes: &[],
-    help: "Writes that shared one commit.",
+    help: "Writes in one commit.",
 };
-const COMMITS: Declared = Declared {
+const COMMITS: MetricSpec = MetricSpec {
     name: "recoup.ledger.commit.duration",
     kind: SYNC_SECONDS,
     unit: "s",
     attributes: &[],
-    help: "Commits, each with its sync of the disk.",
+    help: "Commits, including the disk sync.",
 };
-const CLOCK_AHEAD: Declared = Declared {
+const CLOCK_AHEAD: MetricSpec = MetricSpec {
     name: "recoup.clock.ahead",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     unit: "s",
     attributes: &[],
     help: "How far the times in the ledger are ahead of the machine's clock; 0 unless that clock was set back.",
 };
-const STREAMS: Declared = Declared {
+const STREAMS: MetricSpec = MetricSpec {
     name: "recoup.streams",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     unit: "{stream}",
     attributes: &["method"],
     help: "Open readers of StreamRefundEvents and WatchValidationStatus.",
 };
-const BUILD: Declared = Declared {
+const BUILD: MetricSpec = MetricSpec {
     name: "recoup.build.info",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     unit: "{process}",
     attributes: &["version"],
-    help: "1 for the version of the program that runs.",
+    help: "1 for the running version.",
 };
-const MEMORY: Declared = Declared {
+const MEMORY: MetricSpec = MetricSpec {
     name: "process.memory.usage",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     unit: "By",
     attributes: &[],
-    help: "Memory of the process that is in RAM.",
+    help: "Resident memory of the process.",
 };
-const CPU: Declared = Declared {
+const CPU: MetricSpec = MetricSpec {
     name: "process.cpu.time",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     unit: "s",
     attributes: &["cpu.mode"],
-    help: "CPU time of the whole process: user, system.",
+    help: "CPU time of the process: user, system.",
 };
-const FILES: Declared = Declared {
+const FILES: MetricSpec = MetricSpec {
     name: "process.unix.file_descriptor.count",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     unit: "{file_descriptor}",
     attributes: &[],
     help: "Open file descriptors of the process.",
 };
-const UPTIME: Declared = Declared {
+const UPTIME: MetricSpec = MetricSpec {
     name: "process.uptime",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     unit: "s",
     attributes: &[],
-    help: "How long the process has run.",
+    help: "Age of the process.",
 };
-const START_TIME: Declared = Declared {
+const START_TIME: MetricSpec = MetricSpec {
     name: "process.start_time",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     unit: "s",
     attributes: &[],
-    help: "When the process began, in seconds since 1970-01-01T00:00:00Z.",
+    help: "Start of the process, in seconds since 1970-01-01T00:00:00Z.",
 };
 
-/// Every metric there is.
-pub const DECLARED: [Declared; 24] = [
+/// All metrics.
+pub const METRICS: [MetricSpec; 24] = [
     RPC_CALLS,
     HTTP_REQUESTS,
     ATTEMPTS,
@@ -278,64 +280,65 @@ pub const DECLARED: [Declared; 24] = [
     START_TIME,
 ];
 
-/// How things stand at one moment.
+/// The values of all gauges at one moment.
 #[derive(Debug, Clone, Default)]
-pub struct Standing {
-    /// How many refunds of an account are in a state.
+pub struct GaugeSnapshot {
+    /// Number of refunds by account and state.
     pub refunds: Vec<(AccountName, State, u64)>,
-    /// Since when an account has been in doubt. None: it is not.
+    /// Age of each account's oldest doubt. None: no refund is in doubt.
     pub oldest_doubts: Vec<(AccountName, Option<Duration>)>,
-    /// How long ago an account's oldest refund was recorded that is PENDING. None: none is.
+    /// Age of each account's oldest PENDING refund. None: there is none.
     pub oldest_pending: Vec<(AccountName, Option<Duration>)>,
-    /// How many refunds of an account wait for its configuration.
+    /// Number of each account's refunds that wait for its configuration.
     pub waiting_for_account: Vec<(AccountName, u64)>,
-    /// In which of [`BREAKER_STATES`] each account's circuit is.
+    /// State of each account's circuit breaker, one of [`BREAKER_STATES`].
     pub circuits: Vec<(AccountName, &'static str)>,
-    /// Writes that wait for the writer.
+    /// Writes that wait for the ledger's writer.
     pub write_queue: usize,
-    /// The ledger writes.
+    /// Whether the ledger can write.
     pub writing: bool,
     /// How far the engine's clock is ahead of the machine's.
     pub clock_ahead: Duration,
-    /// Readers of the event feed.
+    /// Open readers of the event stream.
     pub event_readers: usize,
-    /// Watchers of validation statuses.
+    /// Open watches of validation statuses.
     pub watchers: usize,
 }
 
-/// Where a circuit can be.
+/// States of a circuit breaker.
 pub const BREAKER_STATES: [&str; 3] = ["closed", "half_open", "open"];
 
-/// What measures. Cheap to clone; all clones are one. Switched off, it costs a comparison.
+/// Records metrics of the process. Clones share their instruments. Switched off, a call costs one
+/// comparison.
 #[derive(Clone, Default)]
 pub struct Metrics(Option<Arc<Instruments>>);
 
-/// What measures one account.
+/// Records metrics of one account.
 #[derive(Clone, Default)]
-pub struct AccountMeter(Option<Arc<OfAccount>>);
+pub struct AccountMeter(Option<Arc<AccountLabels>>);
 
-/// Why nothing can be measured.
+/// The metrics cannot be set up or rendered.
 #[derive(Debug, thiserror::Error)]
-#[error("the metrics cannot be set up: {0}")]
+#[error("could not set up or render the metrics: {0}")]
 pub struct MetricsError(String);
 
 /// How one request to a provider ended.
 #[derive(Debug, Clone, Copy)]
 pub enum RequestEnd {
-    /// With this HTTP status.
+    /// With a complete answer of this HTTP status.
     Answered(u16),
-    /// With a fault of this kind.
+    /// Without a complete answer, because of this kind of failure.
     Failed(&'static str),
 }
 
-/// From this HTTP status on, an answer is an error to whoever asked.
-const ERRORS_FROM: u16 = 400;
+/// HTTP statuses from here on are errors.
+const MIN_ERROR_STATUS: u16 = 400;
 
 impl RequestEnd {
-    /// The kind of error, as the conventions name it: the status itself, or the fault.
+    /// OpenTelemetry's `error.type`: the status itself, or the kind of failure.
     pub fn error_type(self) -> Option<Cow<'static, str>> {
         match self {
-            RequestEnd::Answered(status) => (status >= ERRORS_FROM).then(|| status.to_string().into()),
+            RequestEnd::Answered(status) => (status >= MIN_ERROR_STATUS).then(|| status.to_string().into()),
             RequestEnd::Failed(kind) => Some(kind.into()),
         }
     }
@@ -344,7 +347,7 @@ impl RequestEnd {
 struct Instruments {
     registry: Registry,
     provider: SdkMeterProvider,
-    standing: Arc<Mutex<Standing>>,
+    gauges: Arc<Mutex<GaugeSnapshot>>,
     rpc_calls: Histogram<f64>,
     http_requests: Histogram<f64>,
     attempts: Histogram<f64>,
@@ -356,7 +359,8 @@ struct Instruments {
     commits: Histogram<f64>,
 }
 
-struct OfAccount {
+/// The instruments with the attributes of one account.
+struct AccountLabels {
     instruments: Arc<Instruments>,
     account: KeyValue,
     provider: KeyValue,
@@ -364,18 +368,18 @@ struct OfAccount {
 }
 
 impl Metrics {
-    /// Measures nothing.
+    /// Records nothing.
     pub fn off() -> Self {
         Self(None)
     }
 
-    /// Measures, for [`Metrics::scraped`].
+    /// Records, to be rendered by [`Metrics::render`].
     ///
     /// # Errors
-    /// [`MetricsError`]: a bug, two metrics of one name.
+    /// [`MetricsError`]: a bug, such as two metrics of one name.
     pub fn on() -> Result<Self, MetricsError> {
         let registry = Registry::new();
-        // Nothing but what is declared here.
+        // Only the metrics declared here.
         let exporter = opentelemetry_prometheus::exporter()
             .with_registry(registry.clone())
             .scope_info_enabled(false)
@@ -384,8 +388,8 @@ impl Metrics {
         let exporter = exporter.map_err(|error| MetricsError(error.to_string()))?;
         let provider = SdkMeterProvider::builder().with_reader(exporter).build();
         let meter = provider.meter("recoup");
-        let standing = Arc::new(Mutex::new(Standing::default()));
-        observe(&meter, &standing);
+        let gauges = Arc::new(Mutex::new(GaugeSnapshot::default()));
+        observe_gauges(&meter, &gauges);
         observe_process(&meter);
         Ok(Self(Some(Arc::new(Instruments {
             rpc_calls: RPC_CALLS.seconds(&meter),
@@ -399,22 +403,22 @@ impl Metrics {
             commits: COMMITS.seconds(&meter),
             registry,
             provider,
-            standing,
+            gauges,
         }))))
     }
 
-    /// Whether anything is measured.
+    /// Whether metrics are recorded.
     pub fn is_on(&self) -> bool {
         self.0.is_some()
     }
 
-    /// What measures one account, whose provider is at this host and port.
-    pub fn of_account(&self, account: &AccountName, provider: ProviderKind, host: &str, port: u16) -> AccountMeter {
+    /// Records metrics of one account, whose provider is at this host and port.
+    pub fn for_account(&self, account: &AccountName, provider: ProviderKind, host: &str, port: u16) -> AccountMeter {
         AccountMeter(self.0.as_ref().map(|instruments| {
             let account = KeyValue::new("account", account.to_string());
-            // The series exists from the start, so that a rate sees the first correction.
+            // The series must exist before the first correction for rate() to see that one.
             instruments.corrections.add(0, std::slice::from_ref(&account));
-            Arc::new(OfAccount {
+            Arc::new(AccountLabels {
                 instruments: instruments.clone(),
                 account,
                 provider: KeyValue::new("provider", provider.as_str()),
@@ -426,8 +430,8 @@ impl Metrics {
         }))
     }
 
-    /// A call of the gRPC port has ended. `method` is one of the contract's, or `_OTHER`.
-    pub fn call_ended(&self, method: &str, code: &'static str, after: Duration) {
+    /// Records a finished call of the gRPC server. `method` is one of the contract's, or `_OTHER`.
+    pub fn record_call(&self, method: &str, code: &'static str, after: Duration) {
         if let Some(instruments) = &self.0 {
             let attributes = [
                 KeyValue::new("rpc.system.name", "grpc"),
@@ -438,21 +442,21 @@ impl Metrics {
         }
     }
 
-    /// The ledger has committed so many writes at once.
-    pub fn committed(&self, writes: usize, sync: Duration) {
+    /// Records one commit of the ledger.
+    pub fn record_commit(&self, writes: usize, sync: Duration) {
         if let Some(instruments) = &self.0 {
             instruments.batch_size.record(u64::try_from(writes).unwrap_or(u64::MAX), &[]);
             instruments.commits.record(sync.as_secs_f64(), &[]);
         }
     }
 
-    /// Everything, in the text format of Prometheus; how things stand is as told here.
+    /// Renders all metrics in Prometheus's text format, with the gauges of this snapshot.
     ///
     /// # Errors
     /// [`MetricsError`]: a bug.
-    pub fn scraped(&self, standing: Standing) -> Result<String, MetricsError> {
+    pub fn render(&self, gauges: GaugeSnapshot) -> Result<String, MetricsError> {
         let Some(instruments) = &self.0 else { return Ok(String::new()) };
-        *lock(&instruments.standing) = standing;
+        *lock(&instruments.gauges) = gauges;
         let mut text = String::new();
         let encoded = TextEncoder::new().encode_utf8(&instruments.registry.gather(), &mut text);
         encoded.map_err(|error| MetricsError(error.to_string()))?;
@@ -461,45 +465,45 @@ impl Metrics {
 }
 
 impl AccountMeter {
-    /// Measures nothing.
+    /// Records nothing.
     pub fn off() -> Self {
         Self(None)
     }
 
-    /// The provider answered an attempt, or did not.
-    pub fn attempted(&self, outcome: &'static str, after: Duration) {
-        self.with(|of| of.instruments.attempts.record(after.as_secs_f64(), &of.outcome(outcome)));
+    /// Records an attempt to refund.
+    pub fn record_attempt(&self, outcome: &'static str, after: Duration) {
+        self.with(|labels| labels.instruments.attempts.record(after.as_secs_f64(), &labels.outcome(outcome)));
     }
 
-    /// The provider answered a look, or did not.
-    pub fn looked(&self, outcome: &'static str, after: Duration) {
-        self.with(|of| of.instruments.lookups.record(after.as_secs_f64(), &of.outcome(outcome)));
+    /// Records a lookup.
+    pub fn record_lookup(&self, outcome: &'static str, after: Duration) {
+        self.with(|labels| labels.instruments.lookups.record(after.as_secs_f64(), &labels.outcome(outcome)));
     }
 
-    /// A request has waited for its turn.
-    pub fn paced(&self, wait: Duration) {
-        self.with(|of| of.instruments.pacing.record(wait.as_secs_f64(), std::slice::from_ref(&of.account)));
+    /// Records a wait for the rate limiter.
+    pub fn record_pacing(&self, wait: Duration) {
+        self.with(|labels| labels.instruments.pacing.record(wait.as_secs_f64(), std::slice::from_ref(&labels.account)));
     }
 
-    /// A doubt has ended in `state`.
-    pub fn cleared(&self, state: State, after: Duration) {
-        self.with(|of| {
-            let attributes = [of.account.clone(), KeyValue::new("state", state.as_str())];
-            of.instruments.doubt.record(after.as_secs_f64(), &attributes);
+    /// Records a doubt that ended in `state`.
+    pub fn record_doubt(&self, state: State, after: Duration) {
+        self.with(|labels| {
+            let attributes = [labels.account.clone(), KeyValue::new("state", state.as_str())];
+            labels.instruments.doubt.record(after.as_secs_f64(), &attributes);
         });
     }
 
-    /// The provider reported a refund that had failed.
-    pub fn corrected(&self) {
-        self.with(|of| of.instruments.corrections.add(1, std::slice::from_ref(&of.account)));
+    /// Records that the provider reported a FAILED refund as refunded.
+    pub fn record_correction(&self) {
+        self.with(|labels| labels.instruments.corrections.add(1, std::slice::from_ref(&labels.account)));
     }
 
-    /// A request to the provider has ended. `method` is HTTP's.
-    pub fn requested(&self, method: &str, kind: &'static str, end: RequestEnd, after: Duration) {
-        self.with(|of| {
-            let [address, port] = of.server.clone();
+    /// Records an HTTP request to the provider.
+    pub fn record_http(&self, method: &str, kind: &'static str, end: RequestEnd, after: Duration) {
+        self.with(|labels| {
+            let [address, port] = labels.server.clone();
             let mut attributes = vec![
-                of.account.clone(),
+                labels.account.clone(),
                 address,
                 port,
                 KeyValue::new("http.request.method", method.to_owned()),
@@ -509,33 +513,32 @@ impl AccountMeter {
                 attributes.push(KeyValue::new("http.response.status_code", i64::from(status)));
             }
             attributes.extend(end.error_type().map(|kind| KeyValue::new("error.type", kind)));
-            of.instruments.http_requests.record(after.as_secs_f64(), &attributes);
+            labels.instruments.http_requests.record(after.as_secs_f64(), &attributes);
         });
     }
 
-    fn with(&self, measure: impl FnOnce(&OfAccount)) {
-        if let Some(of) = &self.0 {
-            measure(of);
+    fn with(&self, record: impl FnOnce(&AccountLabels)) {
+        if let Some(labels) = &self.0 {
+            record(labels);
         }
     }
 }
 
-impl OfAccount {
+impl AccountLabels {
     fn outcome(&self, outcome: &'static str) -> [KeyValue; 3] {
         [self.account.clone(), self.provider.clone(), KeyValue::new("outcome", outcome)]
     }
 }
 
-impl Declared {
-    /// The name under which Prometheus sees it; a histogram's series have `_bucket`, `_sum` and
-    /// `_count` after it.
-    pub fn scraped_name(&self) -> String {
+impl MetricSpec {
+    /// The Prometheus name. A histogram's series have the suffixes `_bucket`, `_sum` and `_count`.
+    pub fn prometheus_name(&self) -> String {
         let unit = match self.unit {
             "s" => "_seconds",
             "By" => "_bytes",
             _ => "",
         };
-        let total = if self.kind == Kind::Counter { "_total" } else { "" };
+        let total = if self.kind == MetricKind::Counter { "_total" } else { "" };
         format!("{}{unit}{total}", self.name.replace('.', "_"))
     }
 
@@ -555,98 +558,102 @@ impl Declared {
 
     fn boundaries(&self) -> Vec<f64> {
         match self.kind {
-            Kind::Histogram(boundaries) => boundaries.to_vec(),
-            Kind::Counter | Kind::Gauge => Vec::new(),
+            MetricKind::Histogram(boundaries) => boundaries.to_vec(),
+            MetricKind::Counter | MetricKind::Gauge => Vec::new(),
         }
     }
 
-    /// A gauge whose values are read from the last [`Standing`].
-    fn of_standing(
+    /// Registers a gauge whose values come from the last [`GaugeSnapshot`].
+    fn observe_gauge(
         &self,
         meter: &Meter,
-        standing: &Arc<Mutex<Standing>>,
-        read: impl Fn(&Standing, &mut dyn FnMut(f64, &[KeyValue])) + Send + Sync + 'static,
+        gauges: &Arc<Mutex<GaugeSnapshot>>,
+        read: impl Fn(&GaugeSnapshot, &mut dyn FnMut(f64, &[KeyValue])) + Send + Sync + 'static,
     ) {
-        let standing = standing.clone();
+        let gauges = gauges.clone();
         let gauge = meter.f64_observable_gauge(self.name).with_unit(self.unit).with_description(self.help);
-        gauge.with_callback(move |seen| read(&lock(&standing), &mut |value, of| seen.observe(value, of))).build();
+        gauge
+            .with_callback(move |observer| {
+                read(&lock(&gauges), &mut |value, attributes| observer.observe(value, attributes))
+            })
+            .build();
     }
 
-    /// A gauge of the whole process, absent where the system does not tell.
-    fn of_process(&self, meter: &Meter, read: impl Fn() -> Option<f64> + Send + Sync + 'static) {
+    /// Registers a gauge of the process; absent if the system does not supply it.
+    fn observe_process_value(&self, meter: &Meter, read: impl Fn() -> Option<f64> + Send + Sync + 'static) {
         let gauge = meter.f64_observable_gauge(self.name).with_unit(self.unit).with_description(self.help);
-        gauge.with_callback(move |seen| read().into_iter().for_each(|value| seen.observe(value, &[]))).build();
+        gauge.with_callback(move |observer| read().into_iter().for_each(|value| observer.observe(value, &[]))).build();
     }
 }
 
-fn observe(meter: &Meter, standing: &Arc<Mutex<Standing>>) {
+fn observe_gauges(meter: &Meter, gauges: &Arc<Mutex<GaugeSnapshot>>) {
     let account = |name: &AccountName| KeyValue::new("account", name.to_string());
-    REFUNDS.of_standing(meter, standing, move |standing, see| {
-        for (name, state, count) in &standing.refunds {
-            see(number(*count), &[account(name), KeyValue::new("state", state.as_str())]);
+    REFUNDS.observe_gauge(meter, gauges, move |snapshot, observe| {
+        for (name, state, count) in &snapshot.refunds {
+            observe(number(*count), &[account(name), KeyValue::new("state", state.as_str())]);
         }
     });
-    OLDEST_DOUBT.of_standing(meter, standing, move |standing, see| {
-        for (name, age) in &standing.oldest_doubts {
-            see(age.unwrap_or_default().as_secs_f64(), &[account(name)]);
+    OLDEST_DOUBT.observe_gauge(meter, gauges, move |snapshot, observe| {
+        for (name, age) in &snapshot.oldest_doubts {
+            observe(age.unwrap_or_default().as_secs_f64(), &[account(name)]);
         }
     });
-    OLDEST_PENDING.of_standing(meter, standing, move |standing, see| {
-        for (name, age) in &standing.oldest_pending {
-            see(age.unwrap_or_default().as_secs_f64(), &[account(name)]);
+    OLDEST_PENDING.observe_gauge(meter, gauges, move |snapshot, observe| {
+        for (name, age) in &snapshot.oldest_pending {
+            observe(age.unwrap_or_default().as_secs_f64(), &[account(name)]);
         }
     });
-    WAITING.of_standing(meter, standing, move |standing, see| {
-        for (name, count) in &standing.waiting_for_account {
-            see(number(*count), &[account(name)]);
+    WAITING.observe_gauge(meter, gauges, move |snapshot, observe| {
+        for (name, count) in &snapshot.waiting_for_account {
+            observe(number(*count), &[account(name)]);
         }
     });
-    CLOCK_AHEAD.of_standing(meter, standing, |standing, see| see(standing.clock_ahead.as_secs_f64(), &[]));
-    CIRCUIT.of_standing(meter, standing, move |standing, see| {
-        for (name, present) in &standing.circuits {
-            for position in BREAKER_STATES {
-                see(f64::from(u8::from(position == *present)), &[account(name), KeyValue::new("state", position)]);
+    CLOCK_AHEAD.observe_gauge(meter, gauges, |snapshot, observe| observe(snapshot.clock_ahead.as_secs_f64(), &[]));
+    CIRCUIT.observe_gauge(meter, gauges, move |snapshot, observe| {
+        for (name, present) in &snapshot.circuits {
+            for state in BREAKER_STATES {
+                observe(f64::from(u8::from(state == *present)), &[account(name), KeyValue::new("state", state)]);
             }
         }
     });
-    WRITE_QUEUE.of_standing(meter, standing, |standing, see| see(number(standing.write_queue as u64), &[]));
-    WRITING.of_standing(meter, standing, |standing, see| see(f64::from(u8::from(standing.writing)), &[]));
-    STREAMS.of_standing(meter, standing, |standing, see| {
-        see(number(standing.event_readers as u64), &[KeyValue::new("method", "StreamRefundEvents")]);
-        see(number(standing.watchers as u64), &[KeyValue::new("method", "WatchValidationStatus")]);
+    WRITE_QUEUE.observe_gauge(meter, gauges, |snapshot, observe| observe(number(snapshot.write_queue as u64), &[]));
+    WRITING.observe_gauge(meter, gauges, |snapshot, observe| observe(f64::from(u8::from(snapshot.writing)), &[]));
+    STREAMS.observe_gauge(meter, gauges, |snapshot, observe| {
+        observe(number(snapshot.event_readers as u64), &[KeyValue::new("method", "StreamRefundEvents")]);
+        observe(number(snapshot.watchers as u64), &[KeyValue::new("method", "WatchValidationStatus")]);
     });
 }
 
 fn observe_process(meter: &Meter) {
     let build = meter.f64_observable_gauge(BUILD.name).with_unit(BUILD.unit).with_description(BUILD.help);
     let version = [KeyValue::new("version", env!("CARGO_PKG_VERSION"))];
-    build.with_callback(move |seen| seen.observe(1.0, &version)).build();
-    MEMORY.of_process(meter, process::resident_bytes);
-    FILES.of_process(meter, process::open_files);
-    UPTIME.of_process(meter, || process::start_and_uptime().map(|(_, uptime)| uptime));
-    START_TIME.of_process(meter, || process::start_and_uptime().map(|(start, _)| start));
+    build.with_callback(move |observer| observer.observe(1.0, &version)).build();
+    MEMORY.observe_process_value(meter, process::resident_bytes);
+    FILES.observe_process_value(meter, process::open_files);
+    UPTIME.observe_process_value(meter, || process::start_and_uptime().map(|(_, uptime)| uptime));
+    START_TIME.observe_process_value(meter, || process::start_and_uptime().map(|(start, _)| start));
     let counter = meter.f64_observable_counter(CPU.name).with_unit(CPU.unit).with_description(CPU.help);
-    let read = |seen: &dyn opentelemetry::metrics::AsyncInstrument<f64>| {
+    let read = |observer: &dyn opentelemetry::metrics::AsyncInstrument<f64>| {
         if let Some((user, system)) = process::cpu_seconds() {
-            seen.observe(user, &[KeyValue::new("cpu.mode", "user")]);
-            seen.observe(system, &[KeyValue::new("cpu.mode", "system")]);
+            observer.observe(user, &[KeyValue::new("cpu.mode", "user")]);
+            observer.observe(system, &[KeyValue::new("cpu.mode", "system")]);
         }
     };
     counter.with_callback(read).build();
 }
 
-/// Exact up to 2^53, which nothing here comes near.
+/// Exact up to 2^53.
 fn number(count: u64) -> f64 {
     count as f64
 }
 
-fn lock(standing: &Mutex<Standing>) -> MutexGuard<'_, Standing> {
-    standing.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(gauges: &Mutex<GaugeSnapshot>) -> MutexGuard<'_, GaugeSnapshot> {
+    gauges.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Instruments {
     fn drop(&mut self) {
-        // It holds nothing that is not in memory.
+        // Only frees memory: no exporter has to flush.
         drop(self.provider.shutdown());
     }
 }
@@ -670,22 +677,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_is_there_once_and_can_be_scraped() {
-        let names: BTreeSet<String> = DECLARED.iter().map(Declared::scraped_name).collect();
-        assert_eq!(names.len(), DECLARED.len());
-        for metric in DECLARED {
+    fn every_metric_has_a_unique_prometheus_name_and_a_sentence() {
+        let names: BTreeSet<String> = METRICS.iter().map(MetricSpec::prometheus_name).collect();
+        assert_eq!(names.len(), METRICS.len());
+        for metric in METRICS {
             assert!(metric.help.ends_with('.'), "{} has no sentence", metric.name);
         }
     }
 
     #[test]
-    fn how_things_stand_is_what_was_told_last() {
+    fn gauges_show_the_last_snapshot() {
         let metrics = Metrics::on().unwrap();
         let account = AccountName::parse("main").unwrap();
         for count in [1, 2] {
             let refunds = vec![(account.clone(), State::InDoubt, count)];
             let circuits = vec![(account.clone(), "open")];
-            let text = metrics.scraped(Standing { refunds, circuits, ..Standing::default() }).unwrap();
+            let text = metrics.render(GaugeSnapshot { refunds, circuits, ..GaugeSnapshot::default() }).unwrap();
             for line in [
                 format!("recoup_refunds{{account=\"main\",state=\"IN_DOUBT\"}} {count}"),
                 "recoup_account_circuit{account=\"main\",state=\"open\"} 1".to_owned(),
@@ -698,9 +705,9 @@ mod tests {
     }
 
     #[test]
-    fn switched_off_nothing_is_said() {
+    fn metrics_that_are_off_render_nothing() {
         let metrics = Metrics::off();
-        metrics.committed(1, Duration::ZERO);
-        assert_eq!(metrics.scraped(Standing::default()).unwrap(), "");
+        metrics.record_commit(1, Duration::ZERO);
+        assert_eq!(metrics.render(GaugeSnapshot::default()).unwrap(), "");
     }
 }

@@ -1,14 +1,14 @@
-//! What an operator sees: logs, metrics and traces.
+//! Logs, metrics and traces for the operator.
 //!
 //! ```text
-//! logs     to standard error: one line an event, as text for people or as JSON for machines
+//! logs     to standard error: one line per event, as text or as JSON
 //! metrics  every metric, declared once
-//! process  figures of the process itself
-//! scrape   the port that Prometheus reads
-//! traces   spans, to a collector
+//! process  memory, CPU time and files of the process
+//! scrape   the endpoint that Prometheus reads
+//! traces   spans, sent to a collector
 //! ```
 //!
-//! No secret gets here, and no word of a provider but its codes: its words may name people.
+//! Contains no secret, and of a provider's answers only the codes: its messages may name people.
 
 mod logs;
 pub mod metrics;
@@ -24,95 +24,109 @@ use tracing_subscriber::layer::{Filter, Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
-use self::logs::Lines;
-use self::traces::Exporting;
+use self::logs::LogLayer;
+use self::traces::TraceExporter;
 
-/// How a log line is written.
+/// The settings of logs and traces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TelemetrySettings {
+    /// The form of a log line.
+    pub log_format: LogFormat,
+    /// Selects the logged events: directives of `tracing_subscriber::EnvFilter`.
+    pub log_filter: String,
+    /// The collector that receives traces, as `http://host:port`. None: no traces.
+    pub traces_endpoint: Option<String>,
+}
+
+impl Default for TelemetrySettings {
+    fn default() -> Self {
+        Self { log_format: LogFormat::Text, log_filter: "info".to_owned(), traces_endpoint: None }
+    }
+}
+
+/// The form of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// `TIME LEVEL spans: message field=value`
     Text,
-    /// For machines.
+    /// One JSON object.
     Json,
 }
 
 /// Why there are no logs or no traces.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The filter is not one.
+    /// The filter cannot be parsed.
     #[error("the log filter is wrong: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    /// The filter cannot be replaced any more.
+    /// The subscriber is gone.
     #[error("the log filter cannot be replaced: {0}")]
     Reload(#[from] reload::Error),
-    /// Somebody was here before.
-    #[error("logs are written already: {0}")]
-    Twice(#[from] tracing_subscriber::util::TryInitError),
-    /// The exporter cannot be made.
-    #[error("traces cannot be sent: {0}")]
+    /// The process has a subscriber already.
+    #[error("logging is set up already: {0}")]
+    AlreadyInitialized(#[from] tracing_subscriber::util::TryInitError),
+    /// The exporter cannot be created.
+    #[error("could not set up the trace exporter: {0}")]
     Traces(String),
 }
 
 type AnyFilter = Box<dyn Filter<Registry> + Send + Sync>;
 
-/// Logs and traces of the process, as they were begun.
+/// Handles on the logs and traces of the process.
 pub struct Telemetry {
-    /// Which events are logged.
+    /// Selects the logged events.
     pub filter: LogFilter,
-    /// The traces' way out.
-    pub exporting: Exporting,
+    /// To be ended before the process exits.
+    pub exporter: TraceExporter,
 }
 
-/// Which events are logged. Cheap to clone; all clones are one.
+/// Replaces the log filter while the process runs. Clones share the filter.
 #[derive(Clone)]
 pub struct LogFilter(reload::Handle<AnyFilter, Registry>);
 
 impl LogFilter {
-    /// Another filter from now on.
+    /// Applies another filter from now on.
     ///
     /// # Errors
-    /// [`TelemetryError`]: the filter is not one, and the one before stays.
+    /// [`TelemetryError`]: the filter cannot be parsed, and the previous one stays.
     pub fn replace(&self, filter: &str) -> Result<(), TelemetryError> {
-        self.0.reload(filter_of(filter)?)?;
-        // What libraries write to the `log` crate is weighed by a level of its own first.
+        self.0.reload(parse_filter(filter)?)?;
+        // Records of libraries that use the `log` crate are filtered by that crate's level first.
         let most = LevelFilter::current();
         tracing_log::log::set_max_level(tracing_log::AsLog::as_log(&most));
         Ok(())
     }
 }
 
-/// Begins to write logs, panics included, for the whole process, and to send traces where
-/// `collector` names somebody who takes them.
-///
-/// In a runtime.
+/// Sets up the logs of the process, panics included, and traces if `settings` name a collector.
+/// Must be called within a Tokio runtime.
 ///
 /// # Errors
 /// [`TelemetryError`]
-pub fn init(format: LogFormat, filter: &str, collector: Option<&str>) -> Result<Telemetry, TelemetryError> {
-    let (filter, handle) = reload::Layer::new(filter_of(filter)?);
+pub fn init(settings: &TelemetrySettings) -> Result<Telemetry, TelemetryError> {
+    let (filter, handle) = reload::Layer::new(parse_filter(&settings.log_filter)?);
     let is_coloured = std::io::stderr().is_terminal();
-    let lines = Lines { format, is_coloured, writer: std::io::stderr }.with_filter(filter);
-    let (exporting, tracer) = collector.map(traces::begin).transpose()?.unzip();
-    // Our own spans alone: those of the exporter's connection would have to be exported too.
+    let logs = LogLayer { format: settings.log_format, is_coloured, writer: std::io::stderr }.with_filter(filter);
+    let (exporter, tracer) = settings.traces_endpoint.as_deref().map(traces::start).transpose()?.unzip();
+    // Only our own spans: exporting the spans of the exporter's connection would never end.
     let ours = Targets::new().with_target("recoup", LevelFilter::DEBUG);
     let spans = tracer.map(|tracer| {
         let layer = tracing_opentelemetry::layer().with_tracer(tracer);
         layer.with_location(false).with_threads(false).with_tracked_inactivity(false).with_filter(ours)
     });
-    Registry::default().with(lines).with(spans).try_init()?;
-    // The message of a panic can hold whatever was being handled, secrets included: only its place
-    // is told.
+    Registry::default().with(logs).with(spans).try_init()?;
+    // A panic's message can contain the data being processed, secrets included: log only the place.
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or_else(String::new, ToString::to_string);
         tracing::error!(place, "a task panicked: this is a bug");
     }));
-    Ok(Telemetry { filter: LogFilter(handle), exporting: exporting.unwrap_or_default() })
+    Ok(Telemetry { filter: LogFilter(handle), exporter: exporter.unwrap_or_default() })
 }
 
-fn filter_of(directives: &str) -> Result<AnyFilter, TelemetryError> {
-    // What the exporter has to say is said once, by traces.rs.
+fn parse_filter(directives: &str) -> Result<AnyFilter, TelemetryError> {
+    // traces.rs reports problems of the exporter, once each.
     let filter = EnvFilter::try_new(directives)?.add_directive("opentelemetry=off".parse()?);
-    // A line says which refund it is about however few lines there are, unless there are none.
+    // Spans are kept at every log level, so that each line names its refund; not if logs are off.
     let is_off = filter.max_level_hint() == Some(LevelFilter::OFF);
     let most = if is_off { LevelFilter::OFF } else { LevelFilter::INFO };
     let spans = filter_fn(move |metadata| {
@@ -121,7 +135,7 @@ fn filter_of(directives: &str) -> Result<AnyFilter, TelemetryError> {
     Ok(filter.or(spans.with_max_level_hint(most)).boxed())
 }
 
-/// Who it is that is measured and traced.
+/// Names this service and its version in traces.
 fn resource() -> Resource {
     let version = opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
     Resource::builder().with_service_name("recoup").with_attribute(version).build()

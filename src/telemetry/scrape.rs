@@ -1,7 +1,7 @@
-//! The port that Prometheus reads: `GET /metrics`, on loopback, and nothing else.
+//! The HTTP endpoint that Prometheus reads: only `GET /metrics`, on loopback.
 //!
-//! It stands apart from the gRPC port, so that neither can keep the other busy, and everything
-//! about it is bounded.
+//! It has a port of its own, so that load on one port does not affect the other, and its
+//! connections, header times and connection times are bounded.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -19,46 +19,46 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::telemetry::metrics::{Metrics, Standing};
+use crate::telemetry::metrics::{GaugeSnapshot, Metrics};
 
-/// Whoever knows how things stand.
+/// Supplies the present values of the gauges.
 #[async_trait]
-pub trait Standings: Send + Sync + 'static {
-    /// How things stand now.
-    async fn standing(&self) -> Standing;
+pub trait GaugeSource: Send + Sync + 'static {
+    /// Reads all gauges.
+    async fn snapshot(&self) -> GaugeSnapshot;
 }
 
-/// Connections at once; further ones wait to be accepted.
-const CONNECTIONS: usize = 16;
-/// A client has this long to say what it wants.
-const HEADERS: Duration = Duration::from_secs(5);
-/// However long it goes on: a scraper that keeps its connection makes a new one now and then.
-const CONNECTION: Duration = Duration::from_secs(300);
-/// Between two attempts to accept when the process is out of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// The text format that every Prometheus reads.
-const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// Further connections wait to be accepted.
+const MAX_CONNECTIONS: usize = 16;
+/// Time for a client to send a request's headers.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Lifetime of a connection. A scraper that keeps its connection opens a new one afterwards.
+const MAX_CONNECTION_AGE: Duration = Duration::from_secs(300);
+/// Between two attempts to accept, for example when the process is out of file descriptors.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
+/// Prometheus's text format.
+const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Answers until `closing`.
-pub async fn serve(listener: TcpListener, metrics: Metrics, standings: Arc<dyn Standings>, closing: CancellationToken) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+/// Answers scrapes until `closing` is cancelled.
+pub async fn serve(listener: TcpListener, metrics: Metrics, gauges: Arc<dyn GaugeSource>, closing: CancellationToken) {
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let serve = async {
         loop {
-            // Never closed, so it can only be waited for.
-            let Ok(place) = places.clone().acquire_owned().await else { return };
+            // The semaphore is never closed.
+            let Ok(permit) = permits.clone().acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    let (metrics, standings, closing) = (metrics.clone(), standings.clone(), closing.clone());
+                    let (metrics, gauges, closing) = (metrics.clone(), gauges.clone(), closing.clone());
                     tokio::spawn(async move {
                         tokio::select! {
                             () = closing.cancelled() => {}
-                            () = answer(stream, metrics, standings, place) => {}
+                            () = serve_connection(stream, metrics, gauges, permit) => {}
                         }
                     });
                 }
                 Err(error) => {
-                    warn!(%error, "a connection to the metrics port could not be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    warn!(%error, "could not accept a connection to the metrics port");
+                    tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 }
             }
         }
@@ -69,42 +69,47 @@ pub async fn serve(listener: TcpListener, metrics: Metrics, standings: Arc<dyn S
     }
 }
 
-async fn answer(stream: TcpStream, metrics: Metrics, standings: Arc<dyn Standings>, _place: OwnedSemaphorePermit) {
+async fn serve_connection(
+    stream: TcpStream,
+    metrics: Metrics,
+    gauges: Arc<dyn GaugeSource>,
+    _permit: OwnedSemaphorePermit,
+) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let (metrics, standings) = (metrics.clone(), standings.clone());
-        async move { Ok::<_, Infallible>(reply(&request, &metrics, &*standings).await) }
+        let (metrics, gauges) = (metrics.clone(), gauges.clone());
+        async move { Ok::<_, Infallible>(reply(&request, &metrics, &*gauges).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS)
+        .header_read_timeout(HEADER_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
-    // A scraper that goes away in the middle is nobody's trouble but its own.
-    drop(tokio::time::timeout(CONNECTION, connection).await);
+    // Errors of a connection concern only its client.
+    drop(tokio::time::timeout(MAX_CONNECTION_AGE, connection).await);
 }
 
-async fn reply<B>(request: &Request<B>, metrics: &Metrics, standings: &dyn Standings) -> Response<String> {
-    let said = |status: StatusCode, text: &str| {
+async fn reply<B>(request: &Request<B>, metrics: &Metrics, gauges: &dyn GaugeSource) -> Response<String> {
+    let text_response = |status: StatusCode, text: &str| {
         let mut response = Response::new(text.to_owned());
         *response.status_mut() = status;
         response
     };
     if request.uri().path() != "/metrics" {
-        return said(StatusCode::NOT_FOUND, "the metrics are at /metrics\n");
+        return text_response(StatusCode::NOT_FOUND, "the metrics are at /metrics\n");
     }
     if request.method() != Method::GET {
-        let mut response = said(StatusCode::METHOD_NOT_ALLOWED, "the metrics can be read, with GET\n");
+        let mut response = text_response(StatusCode::METHOD_NOT_ALLOWED, "only GET is supported\n");
         response.headers_mut().insert(ALLOW, http::HeaderValue::from_static("GET"));
         return response;
     }
-    match metrics.scraped(standings.standing().await) {
+    match metrics.render(gauges.snapshot().await) {
         Ok(text) => {
             let mut response = Response::new(text);
-            response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(TEXT));
+            response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(TEXT_FORMAT));
             response
         }
         Err(problem) => {
-            warn!(%problem, "a scrape could not be answered");
-            said(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written; the log says why\n")
+            warn!(%problem, "could not answer a scrape");
+            text_response(StatusCode::INTERNAL_SERVER_ERROR, "could not render the metrics; see the log\n")
         }
     }
 }
@@ -115,12 +120,12 @@ mod tests {
 
     use super::*;
 
-    struct Nothing;
+    struct EmptySource;
 
     #[async_trait]
-    impl Standings for Nothing {
-        async fn standing(&self) -> Standing {
-            Standing::default()
+    impl GaugeSource for EmptySource {
+        async fn snapshot(&self) -> GaugeSnapshot {
+            GaugeSnapshot::default()
         }
     }
 
@@ -130,9 +135,9 @@ mod tests {
     #[case(Method::POST, "/metrics", StatusCode::METHOD_NOT_ALLOWED)]
     #[case(Method::GET, "/", StatusCode::NOT_FOUND)]
     #[tokio::test]
-    async fn one_thing_can_be_read(#[case] method: Method, #[case] path: &str, #[case] status: StatusCode) {
+    async fn only_get_metrics_is_answered(#[case] method: Method, #[case] path: &str, #[case] status: StatusCode) {
         let request = Request::builder().method(method).uri(path).body(()).unwrap();
-        let response = reply(&request, &Metrics::on().unwrap(), &Nothing).await;
+        let response = reply(&request, &Metrics::on().unwrap(), &EmptySource).await;
         assert_eq!(response.status(), status);
         assert_eq!(response.body().contains("recoup_ledger_writing 0"), status == StatusCode::OK);
     }

@@ -1,18 +1,18 @@
-//! Traces: which one a call belongs to, and how they get to a collector.
+//! Traces: how calls and refunds join a trace, and how spans reach a collector.
 //!
 //! ```text
-//! call (the caller's traceparent)          settle, look (days later), way_back
+//! call (the caller's traceparent)          reconcile, lookup (days later), circuit_probe
 //!   commit                                   a trace of their own, linked to the call's
-//!   (dispatch, where it had to wait)
+//!   (dispatch, if the refund had to wait)
 //!   attempt
 //!     provider
-//!       http        no traceparent leaves for a provider
+//!       http        no traceparent is sent to a provider
 //!     commit
 //! ```
 //!
-//! Spans wait in a bounded queue and are sent by a thread of their own; where the queue is full
-//! they are dropped. So a collector that is slow or gone costs no refund anything. That it is gone
-//! is said once, and once that it is back.
+//! A thread sends the spans from a bounded queue; spans that do not fit are dropped. So a collector
+//! that is slow or unreachable does not delay refunds. An outage is logged once when it begins and
+//! once when it ends.
 
 use std::fmt;
 use std::str::FromStr as _;
@@ -38,51 +38,53 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use crate::domain::ids::RefundId;
 use crate::telemetry::{TelemetryError, resource};
 
-/// The sending of spans. Ended by [`Exporting::end`], or without a word where it is dropped.
+/// Sends spans to the collector. [`TraceExporter::shutdown`] sends the rest of the queue; dropping
+/// does not.
 #[derive(Debug, Default)]
-pub struct Exporting(Option<SdkTracerProvider>);
+pub struct TraceExporter(Option<SdkTracerProvider>);
 
-/// What waits to be sent: a few seconds of a busy gateway, some megabytes.
-const QUEUE: usize = 8_192;
-const BATCH: usize = 512;
-const BATCH_EVERY: Duration = Duration::from_secs(1);
-/// A collector that takes longer has lost the batch.
-const SENT_WITHIN: Duration = Duration::from_secs(3);
-/// For what is still in the queue at the very end.
-const ENDED_WITHIN: Duration = Duration::from_secs(2);
+/// Spans in the queue: a few seconds of a busy gateway, some megabytes.
+const MAX_QUEUED_SPANS: usize = 8_192;
+const MAX_BATCH_SPANS: usize = 512;
+const BATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// A batch that takes longer is dropped.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time to send the rest of the queue at shutdown.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Spans are sent. It is the process's, as its log is.
+/// Whether spans are sent. Global like the subscriber.
 static ON: AtomicBool = AtomicBool::new(false);
 
-/// Begins to send spans to the collector at `endpoint`, over gRPC. In a runtime.
-pub(super) fn begin(endpoint: &str) -> Result<(Exporting, SdkTracer), TelemetryError> {
-    let exporter = OtlpExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(SENT_WITHIN).build();
+/// Starts to send spans to the collector at `endpoint`, over gRPC. Must be called within a Tokio
+/// runtime.
+pub(super) fn start(endpoint: &str) -> Result<(TraceExporter, SdkTracer), TelemetryError> {
+    let exporter = OtlpExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(EXPORT_TIMEOUT).build();
     let exporter = exporter.map_err(|error| TelemetryError::Traces(error.to_string()))?;
     let queue = BatchConfigBuilder::default()
-        .with_max_queue_size(QUEUE)
-        .with_max_export_batch_size(BATCH)
-        .with_scheduled_delay(BATCH_EVERY)
+        .with_max_queue_size(MAX_QUEUED_SPANS)
+        .with_max_export_batch_size(MAX_BATCH_SPANS)
+        .with_scheduled_delay(BATCH_INTERVAL)
         .build();
-    let told = Told { inner: exporter, is_gone: AtomicBool::new(false) };
+    let exporter = ReportOutages { inner: exporter, is_down: AtomicBool::new(false) };
     let provider = SdkTracerProvider::builder()
-        .with_span_processor(BatchSpanProcessor::builder(told).with_batch_config(queue).build())
-        // A caller that does not record its trace does not have ours recorded either.
+        .with_span_processor(BatchSpanProcessor::builder(exporter).with_batch_config(queue).build())
+        // Records nothing if the caller's traceparent is not sampled.
         .with_sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOn)))
         .with_resource(resource())
         .build();
     let tracer = provider.tracer("recoup");
     ON.store(true, Ordering::Relaxed);
-    Ok((Exporting(Some(provider)), tracer))
+    Ok((TraceExporter(Some(provider)), tracer))
 }
 
-impl Exporting {
-    /// Sends what waits, within two seconds.
-    pub async fn end(self) {
+impl TraceExporter {
+    /// Sends the rest of the queue, within two seconds.
+    pub async fn shutdown(self) {
         if let Some(provider) = self.0 {
             ON.store(false, Ordering::Relaxed);
-            let end = move || provider.shutdown_with_timeout(ENDED_WITHIN);
-            // What the collector did not take is lost, and that it takes nothing has been said.
-            drop(tokio::task::spawn_blocking(end).await);
+            let shutdown = move || provider.shutdown_with_timeout(SHUTDOWN_TIMEOUT);
+            // Spans that cannot be sent are lost; an outage is in the log already.
+            drop(tokio::task::spawn_blocking(shutdown).await);
         }
     }
 }
@@ -92,111 +94,108 @@ pub fn is_on() -> bool {
     ON.load(Ordering::Relaxed)
 }
 
-/// Makes `span`, which has not been entered, part of the trace that the caller names in
-/// `traceparent`, and notes the trace's id in it.
+/// Puts `span` into the trace that the caller names in `traceparent`, and records the trace id in
+/// it.
 ///
-/// The span has the fields `trace_id` and `otel.kind`.
+/// The span must not have been entered, and must declare the fields `trace_id` and `otel.kind`.
 pub fn accept(span: &Span, headers: &HeaderMap) {
-    let caller = context_of(&Headers(headers));
+    let caller = span_context_in(&HeaderCarrier(headers));
     if is_on() {
         span.record("otel.kind", "server");
         if let Some(caller) = caller {
-            // An earlier parent would be a bug, and costs no more than a trace that is torn.
+            // Fails only if the span has a parent already: a bug whose only cost is a split trace.
             drop(span.set_parent(Context::new().with_remote_span_context(caller)));
         }
-        note_trace(span);
+        record_trace_id(span);
     } else if let Some(caller) = caller {
         span.record("trace_id", display(caller.trace_id()));
     }
 }
 
-/// The span that is entered now, as a `traceparent`. None where spans are not sent, or this one is
-/// not recorded.
+/// The current span as a `traceparent`. None if spans are not sent, or this one is not sampled.
 pub fn current() -> Option<String> {
     if !is_on() {
         return None;
     }
     let context = Span::current().context();
     let span = context.span();
-    let present = span.span_context();
-    (present.is_valid() && present.is_sampled()).then(|| traceparent_of(present))
+    let context = span.span_context();
+    (context.is_valid() && context.is_sampled()).then(|| traceparent_of(context))
 }
 
-/// Makes `span`, which has not been entered, a part of the trace that a refund was recorded in, and
-/// notes the trace's id in it.
+/// Puts `span` into the trace in which a refund was created, and records the trace id in it.
 ///
-/// The span has the field `trace_id`.
+/// The span must not have been entered, and must declare the field `trace_id`.
 pub fn continue_from(span: &Span, traceparent: Option<&str>, refund: &RefundId) {
     if !is_on() {
-        return note_trace_of(span, traceparent, refund);
+        return record_refund_trace_id(span, traceparent, refund);
     }
-    if let Some(origin) = traceparent.and_then(|text| context_of(&Text(text))) {
+    if let Some(origin) = traceparent.and_then(|text| span_context_in(&TextCarrier(text))) {
         drop(span.set_parent(Context::new().with_remote_span_context(origin)));
     }
-    note_trace(span);
+    record_trace_id(span);
 }
 
-/// What a caller named, if it is as W3C Trace Context writes it: in the form of version 00,
-/// whatever a later one adds.
-pub fn traceparent_in(text: &str) -> Option<String> {
-    context_of(&Text(text)).as_ref().map(traceparent_of)
+/// Parses a W3C Trace Context `traceparent` and returns it in the form of version 00, without the
+/// additions of later versions. None if it is invalid.
+pub fn parse_traceparent(text: &str) -> Option<String> {
+    span_context_in(&TextCarrier(text)).as_ref().map(traceparent_of)
 }
 
 fn traceparent_of(context: &SpanContext) -> String {
     format!("00-{}-{}-{:02x}", context.trace_id(), context.span_id(), context.trace_flags())
 }
 
-/// Where spans are not sent: notes in `span` which trace the log lines about a refund belong to.
-/// That is the one which its caller named, and else one of its own, made from its id: the same in
-/// every line and after every start, and nothing has to be kept for it.
+/// If spans are not sent, records in `span` the trace id for the log lines about a refund: the one
+/// of `traceparent`, or one derived from the refund's id, which is the same in every line and after
+/// every restart and need not be stored.
 ///
-/// The span has the field `trace_id`.
-pub fn note_trace_of(span: &Span, traceparent: Option<&str>, refund: &RefundId) {
+/// The span must declare the field `trace_id`.
+pub fn record_refund_trace_id(span: &Span, traceparent: Option<&str>, refund: &RefundId) {
     if !is_on() {
-        let told = traceparent.and_then(|text| context_of(&Text(text))).map(|origin| origin.trace_id());
-        span.record("trace_id", display(told.unwrap_or_else(|| own_trace_of(refund))));
+        let named = traceparent.and_then(|text| span_context_in(&TextCarrier(text))).map(|origin| origin.trace_id());
+        span.record("trace_id", display(named.unwrap_or_else(|| derived_trace_id(refund))));
     }
 }
 
-fn own_trace_of(refund: &RefundId) -> trace::TraceId {
+fn derived_trace_id(refund: &RefundId) -> trace::TraceId {
     let mut first = [0; 16];
-    first.iter_mut().zip(Sha256::digest(refund.as_str())).for_each(|(kept, byte)| *kept = byte);
+    first.iter_mut().zip(Sha256::digest(refund.as_str())).for_each(|(target, byte)| *target = byte);
     trace::TraceId::from_bytes(first)
 }
 
-/// Links the span that is entered now to the one that `traceparent` names, and notes its own
-/// trace's id in it.
+/// Links the current span to the one that `traceparent` names, and records its own trace id in it.
 pub fn link(traceparent: Option<&str>) {
     if !is_on() {
         return;
     }
     let span = Span::current();
-    note_trace(&span);
-    if let Some(origin) = traceparent.and_then(|text| context_of(&Text(text))) {
+    record_trace_id(&span);
+    if let Some(origin) = traceparent.and_then(|text| span_context_in(&TextCarrier(text))) {
         span.add_link(origin);
     }
 }
 
-fn note_trace(span: &Span) {
+fn record_trace_id(span: &Span) {
     let trace_id = span.context().span().span_context().trace_id();
     if trace_id != trace::TraceId::INVALID {
         span.record("trace_id", display(trace_id));
     }
 }
 
-/// What a caller said, if it is as W3C Trace Context writes it.
-fn context_of(carrier: &dyn Extractor) -> Option<SpanContext> {
+/// Parses the `traceparent` in `carrier`. None if there is none or it is invalid.
+fn span_context_in(carrier: &dyn Extractor) -> Option<SpanContext> {
     carrier.get("traceparent")?;
     let context = TraceContextPropagator::new().extract_with_context(&Context::new(), carrier);
     let context = context.span().span_context().clone();
     context.is_valid().then_some(context)
 }
 
-struct Headers<'a>(&'a HeaderMap);
+struct HeaderCarrier<'a>(&'a HeaderMap);
 
-struct Text<'a>(&'a str);
+struct TextCarrier<'a>(&'a str);
 
-impl Extractor for Headers<'_> {
+impl Extractor for HeaderCarrier<'_> {
     fn get(&self, key: &str) -> Option<&str> {
         self.0.get(http::HeaderName::from_str(key).ok()?)?.to_str().ok()
     }
@@ -206,7 +205,7 @@ impl Extractor for Headers<'_> {
     }
 }
 
-impl Extractor for Text<'_> {
+impl Extractor for TextCarrier<'_> {
     fn get(&self, key: &str) -> Option<&str> {
         (key == "traceparent").then_some(self.0)
     }
@@ -216,21 +215,21 @@ impl Extractor for Text<'_> {
     }
 }
 
-/// An exporter that says once when nobody takes its spans, and not with every batch.
-struct Told<E> {
+/// An exporter that logs when the collector becomes unreachable and reachable, not for every batch.
+struct ReportOutages<E> {
     inner: E,
-    is_gone: AtomicBool,
+    is_down: AtomicBool,
 }
 
-impl<E: SpanExporter> SpanExporter for Told<E> {
+impl<E: SpanExporter> SpanExporter for ReportOutages<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let sent = self.inner.export(batch).await;
         match &sent {
-            Ok(()) if self.is_gone.swap(false, Ordering::Relaxed) => {
-                info!("the collector takes traces again");
+            Ok(()) if self.is_down.swap(false, Ordering::Relaxed) => {
+                info!("the trace collector is reachable again");
             }
-            Err(problem) if !self.is_gone.swap(true, Ordering::Relaxed) => {
-                warn!(%problem, "the collector takes no traces: they are dropped until it does");
+            Err(problem) if !self.is_down.swap(true, Ordering::Relaxed) => {
+                warn!(%problem, "could not send traces: they are dropped until the collector is reachable");
             }
             Ok(()) | Err(_) => {}
         }
@@ -250,9 +249,9 @@ impl<E: SpanExporter> SpanExporter for Told<E> {
     }
 }
 
-impl<E> fmt::Debug for Told<E> {
+impl<E> fmt::Debug for ReportOutages<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Told").field("is_gone", &self.is_gone).finish_non_exhaustive()
+        f.debug_struct("ReportOutages").field("is_down", &self.is_down).finish_non_exhaustive()
     }
 }
 
@@ -272,13 +271,16 @@ mod tests {
         "cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-what-the-future-brings",
         Some("0af7651916cd43dd8448eb211c80319c")
     )]
-    fn a_traceparent_is_read_as_it_is_meant(#[case] text: &str, #[case] trace_id: Option<&str>) {
-        let found = context_of(&Text(text)).map(|context| context.trace_id().to_string());
+    fn a_valid_traceparent_is_read_and_normalized(#[case] text: &str, #[case] trace_id: Option<&str>) {
+        let found = span_context_in(&TextCarrier(text)).map(|context| context.trace_id().to_string());
         assert_eq!(found.as_deref(), trace_id);
-        let kept = trace_id.map(|id| format!("00-{id}-b7ad6b7169203331-01"));
-        assert_eq!(traceparent_in(text), kept, "in a form that fits where it is kept");
+        let normalized = trace_id.map(|id| format!("00-{id}-b7ad6b7169203331-01"));
+        assert_eq!(parse_traceparent(text), normalized, "in the form of version 00");
         let mut headers = HeaderMap::new();
         headers.insert("traceparent", http::HeaderValue::from_str(text).unwrap());
-        assert_eq!(context_of(&Headers(&headers)).map(|context| context.trace_id().to_string()).as_deref(), trace_id);
+        assert_eq!(
+            span_context_in(&HeaderCarrier(&headers)).map(|context| context.trace_id().to_string()).as_deref(),
+            trace_id
+        );
     }
 }

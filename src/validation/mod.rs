@@ -138,7 +138,8 @@ struct Fetch {
 impl Default for ValidationSettings {
     fn default() -> Self {
         Self {
-            cache_entries: 10_000,
+            // An entry takes a few KiB: a full cache stays under 10 MiB.
+            cache_entries: 1_000,
             max_concurrent_fetches: 8,
             max_watches: 1_000,
             watch_interval_min: Duration::from_secs(30),

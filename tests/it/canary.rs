@@ -26,7 +26,7 @@ use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use recoup::proto::v1::resolve_refund_request::Resolution;
 use recoup::proto::v1::validation_status::OrderState;
 use recoup::proto::v1::validation_status_service_client::ValidationStatusServiceClient;
-use recoup::telemetry::{self, LogFormat};
+use recoup::telemetry::{self, LogFormat, TelemetrySettings};
 use simulators::request::Provider;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
@@ -706,7 +706,9 @@ fn a_panic_tells_its_place_and_not_its_message() {
 #[test]
 fn a_process_that_panics() {
     if std::env::vars_os().any(|(name, _)| name == PANICS) {
-        telemetry::init(LogFormat::Json, "trace", None).unwrap();
+        let log_filter = "trace".to_owned();
+        let settings = TelemetrySettings { log_format: LogFormat::Json, log_filter, traces_endpoint: None };
+        telemetry::init(&settings).unwrap();
         let task = std::thread::Builder::new().name("task".to_owned()).spawn(|| panic!("the password is {PASSWORD}"));
         task.unwrap().join().unwrap_err();
     }

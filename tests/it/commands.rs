@@ -156,5 +156,5 @@ async fn a_ledger_is_verified_when_nobody_has_it_open() {
     assert_eq!(finding["column"], "chain_hash");
     assert_eq!(code, Some(1));
     let (text, _) = said(&["verify", ledger.to_str().unwrap()]);
-    assert!(text.contains("table events, row sequence 1, column chain_hash") && text.contains("1 thing does not fit"));
+    assert!(text.contains("table events, row sequence 1, column chain_hash") && text.contains("1 problem found"));
 }

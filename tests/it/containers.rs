@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use recoup::config::Settings;
-use recoup::telemetry::metrics::{DECLARED, Kind};
+use recoup::telemetry::metrics::{METRICS, MetricKind};
 
 use crate::support::simulators_in;
 
@@ -103,7 +103,7 @@ fn an_image_runs_as_nobody_is_asked_by_its_own_program_and_has_time_to_drain() {
     let gateway = compose.split("\n  gateway:\n").nth(1).unwrap();
     let grace = gateway.lines().find_map(|line| line.trim().strip_prefix("stop_grace_period: ")).unwrap();
     let grace: u64 = grace.trim_end_matches('s').parse().unwrap();
-    assert!(grace >= Settings::default().server.drain.as_secs() + 5, "{grace} s");
+    assert!(grace >= Settings::default().drain.as_secs() + 5, "{grace} s");
 }
 
 #[test]
@@ -151,7 +151,7 @@ async fn the_gateway_of_compose_has_a_configuration_that_fits_what_stands_beside
     let settings = Settings::load(Some(&config), []).unwrap();
     // Of a checkout: what stands in these files is no secret.
     let others =
-        settings.warnings.iter().filter(|warning| !warning.contains("every user of this machine may read the file"));
+        settings.warnings.iter().filter(|warning| !warning.contains("every user of this machine can read the file"));
     assert_eq!(others.collect::<Vec<_>>(), Vec::<&String>::new());
 
     let beside = simulators::Config::default();
@@ -170,11 +170,11 @@ async fn the_gateway_of_compose_has_a_configuration_that_fits_what_stands_beside
 #[test]
 fn every_metric_and_label_in_a_rule_and_on_the_dashboard_is_declared() {
     let mut known: BTreeSet<String> = BTreeSet::new();
-    for metric in DECLARED {
-        let name = metric.scraped_name();
+    for metric in METRICS {
+        let name = metric.prometheus_name();
         match metric.kind {
-            Kind::Histogram(_) => known.extend(["_bucket", "_sum", "_count"].map(|part| format!("{name}{part}"))),
-            Kind::Counter | Kind::Gauge => drop(known.insert(name)),
+            MetricKind::Histogram(_) => known.extend(["_bucket", "_sum", "_count"].map(|part| format!("{name}{part}"))),
+            MetricKind::Counter | MetricKind::Gauge => drop(known.insert(name)),
         }
         known.extend(metric.attributes.iter().map(|attribute| attribute.replace('.', "_")));
     }
@@ -191,7 +191,7 @@ fn every_metric_and_label_in_a_rule_and_on_the_dashboard_is_declared() {
     // And nothing is measured that nobody looks at.
     let shown = texts.concat();
     let unseen: Vec<&str> =
-        DECLARED.iter().filter(|metric| !shown.contains(&metric.scraped_name())).map(|metric| metric.name).collect();
+        METRICS.iter().filter(|metric| !shown.contains(&metric.prometheus_name())).map(|metric| metric.name).collect();
     assert_eq!(unseen, Vec::<&str>::new());
 }
 
@@ -205,8 +205,8 @@ fn what_a_rule_or_a_panel_selects_by_is_a_label_of_that_metric() {
     let mut texts = expressions(&dashboard);
     texts.push(told("docker/alerts.yaml"));
     let mut selectors = 0;
-    for metric in DECLARED {
-        let name = metric.scraped_name();
+    for metric in METRICS {
+        let name = metric.prometheus_name();
         let labels: BTreeSet<String> = metric.attributes.iter().map(|attribute| attribute.replace('.', "_")).collect();
         for text in &texts {
             for part in ["", "_bucket", "_sum", "_count"] {

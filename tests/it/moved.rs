@@ -57,7 +57,7 @@ fn renamed(configuration: String) -> String {
         "username = \"other\"\nformer = [{ login = \"demo\" }]\n"
     ),
     0,
-    "would go on at the present place of the account"
+    "would continue at the account's present place"
 )]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_check_says_before_a_start_what_would_wait(
@@ -109,7 +109,7 @@ async fn what_waits_is_counted_shown_and_goes_on_where_a_person_says() {
         recoup(["refunds", "--server", &server].iter().chain(arguments).map(|word| (*word).to_owned()).collect())
     };
     let (shown, _) = refunds(&["show", "lost"]).await;
-    assert!(shown.contains("waits for") && shown.contains("its account: not configured"), "{shown}");
+    assert!(shown.contains("waiting for") && shown.contains("its account, which is not configured"), "{shown}");
     let (said, code) = refunds(&["reassign", "lost", "--account", "sectigo", "--evidence", "ticket 7"]).await;
     assert!(said.contains("ACCOUNT_MISMATCH"), "{said}");
     assert_eq!(code, Some(1));

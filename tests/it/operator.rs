@@ -84,7 +84,7 @@ async fn doubt_is_listed_shown_and_looked_up() {
 
     let settled = json(&refunds(&stack, &["reconcile", "lost", "--json"]).await);
     assert_eq!(settled["refund"]["state"], "STATE_SUCCEEDED");
-    assert_eq!(text(&refunds(&stack, &["list", "--state", "in-doubt"]).await.stdout), "No such refund.\n");
+    assert_eq!(text(&refunds(&stack, &["list", "--state", "in-doubt"]).await.stdout), "No refunds found.\n");
     assert_eq!(stack.effects("1000001"), 1);
 }
 
@@ -102,7 +102,11 @@ async fn a_person_says_what_became_of_each_item() {
     assert!(said.contains("NOT_IN_REVIEW"), "{said}");
     assert_eq!(code, Some(1));
     let decided = refunds(&stack, &with(&["--items", "3200001=refunded,3200011=not", "--take-over"])).await;
-    assert!(text(&decided.stderr).contains("may take effect after this decision"), "{}", text(&decided.stderr));
+    assert!(
+        text(&decided.stderr).contains("may still take effect at the provider after this decision"),
+        "{}",
+        text(&decided.stderr)
+    );
     assert!(decided.status.success(), "{}", text(&decided.stderr));
     let shown = text(&decided.stdout);
     assert!(
@@ -138,7 +142,7 @@ async fn a_list_is_filtered_bounded_and_stable_as_json() {
         json(&refunds(&stack, &["list", "--state", "SUCCEEDED,needs_review", "--limit", "2", "--json"]).await);
     assert_eq!(ids(&several), ["n1", "s5"]);
     let two = text(&refunds(&stack, &["list", "--limit", "2"]).await.stdout);
-    assert!(two.ends_with("There are more: --limit says how many are shown, 2 now.\n"), "{two}");
+    assert!(two.ends_with("There are more refunds; --limit sets how many are shown (now 2).\n"), "{two}");
     let none = json(&refunds(&stack, &["list", "--state", "failed", "--json"]).await);
     assert_eq!(none, serde_json::json!({ "refunds": [], "nextPageToken": "" }));
 }
@@ -212,7 +216,7 @@ async fn at_a_terminal_the_word_is_typed() {
             eprintln!("skipped: there is no script(1) here to make a terminal with");
             return;
         };
-        assert!(said.contains("Type yes to give it:"), "{said}");
+        assert!(said.contains("Type yes to confirm:"), "{said}");
         assert_eq!(stack.get("typed").await.state(), state, "{said}");
     }
 }

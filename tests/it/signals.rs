@@ -36,7 +36,7 @@ async fn a_signal_that_ends_it_drains_it(#[values("TERM", "INT", "QUIT")] signal
     let answer = call.await.unwrap().unwrap().into_inner().refund.unwrap();
     assert_eq!(answer.state(), State::Succeeded);
     assert!(gateway.end().success(), "{}", log.text());
-    assert_eq!(log.count("shut down"), 1, "{}", log.text());
+    assert_eq!(log.count("recoup stopped"), 1, "{}", log.text());
 }
 
 /// The secret of name.com's account in a file, and a wrong one in it.
@@ -93,7 +93,7 @@ async fn a_refused_secret_is_read_again_at_once_and_the_account_tried_with_it() 
     refunds.create_refund(at_once(namecom("refused", 200_001, &[3_200_001]))).await.unwrap();
     until_succeeded(&refunds, "refused").await;
     assert!(begin.elapsed() < Duration::from_secs(10), "before the file is read again in any case");
-    assert_eq!(log.count("the account's secret has changed"), 1, "{}", log.text());
+    assert_eq!(log.count("account secret changed"), 1, "{}", log.text());
     for secret in ["wrong-token", "demo-token"] {
         assert!(!log.text().contains(secret), "{}", log.text());
     }
@@ -120,7 +120,7 @@ async fn a_secret_that_a_lookup_was_refused_with_is_read_again_at_once() {
     assert_eq!(state_of(&refunds, "lost").await, State::InDoubt);
     simulators.with_world(|world| world.namecom.put_account(Account::new("demo-test", "renewed-token")));
     std::fs::write(dir.path().join("token"), "renewed-token\n").unwrap();
-    until(|| log.count("the account's secret has changed") == 1).await;
+    until(|| log.count("account secret changed") == 1).await;
     assert!(begin.elapsed() < Duration::from_secs(10), "before the file is read again in any case");
     assert!(gateway.terminate().success());
     assert_eq!(effects(&simulators, "3200001"), 1);
@@ -146,12 +146,14 @@ async fn a_hangup_has_secrets_and_the_filter_read_again_and_nothing_else() {
         .replace("listen = \"127.0.0.1:0\"", "listen = \"0.0.0.0:1\"\nlegder = 1");
     std::fs::write(&path, wrong).unwrap();
     gateway.signal("HUP");
-    until(|| log.count("the configuration is wrong") == 1).await;
+    until(|| log.count("could not reload the configuration") == 1).await;
     let lines = log.lines();
-    let line =
-        lines.iter().find(|line| line["message"].as_str().unwrap().contains("the configuration is wrong")).unwrap();
-    let faults = line["faults"].as_str().unwrap();
-    assert!(line["level"] == "ERROR" && faults.contains("listen: ") && faults.contains("legder: "), "{line}");
+    let line = lines
+        .iter()
+        .find(|line| line["message"].as_str().unwrap().contains("could not reload the configuration"))
+        .unwrap();
+    let errors = line["errors"].as_str().unwrap();
+    assert!(line["level"] == "ERROR" && errors.contains("listen: ") && errors.contains("legder: "), "{line}");
     assert_eq!(state_of(&refunds, "waits").await, State::Pending);
     assert_eq!(log.count("call answered"), 0);
 
@@ -163,7 +165,7 @@ async fn a_hangup_has_secrets_and_the_filter_read_again_and_nothing_else() {
         .replace("[accounts.sectigo]", "server.drain_ms = 7000\n[accounts.sectigo]\nmax_in_flight = 3");
     std::fs::write(&path, &changed).unwrap();
     gateway.signal("HUP");
-    until(|| log.count("the configuration was read again") == 1).await;
+    until(|| log.count("configuration reloaded") == 1).await;
     until_succeeded(&refunds, "waits").await;
     until(|| log.count("call answered") > 0).await;
     assert_eq!(warned(&log, "server.drain_ms"), 1, "{}", log.text());
@@ -175,7 +177,7 @@ async fn a_hangup_has_secrets_and_the_filter_read_again_and_nothing_else() {
     for _ in 0..20 {
         gateway.signal("HUP");
     }
-    until(|| log.count("the configuration was read again") >= 2).await;
+    until(|| log.count("configuration reloaded") >= 2).await;
     refunds.create_refund(sectigo("after", "1000001")).await.unwrap();
     assert!(gateway.terminate().success());
 }
@@ -192,10 +194,10 @@ async fn the_start_is_logged() {
         assert_eq!(found.len(), 1, "{message}: {}", log.text());
         found[0]
     };
-    assert_eq!(one("recoup starts")["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(one("starting recoup")["version"], env!("CARGO_PKG_VERSION"));
     let ledger = one("the ledger is open");
     assert!(ledger["ledger"].as_str().unwrap().ends_with("/recoup.db") && ledger["schema"].as_u64().unwrap() > 0);
-    let accounts: Vec<_> = lines.iter().filter(|line| line["message"] == "the account is configured").collect();
+    let accounts: Vec<_> = lines.iter().filter(|line| line["message"] == "account configured").collect();
     let fields_of = |account: &serde_json::Value| {
         [&account["account"], &account["provider"], &account["endpoint"]].map(|text| text.as_str().unwrap().to_owned())
     };
@@ -206,7 +208,7 @@ async fn the_start_is_logged() {
     ];
     let expected = expected.map(|(name, provider, endpoint)| [name.to_owned(), provider.to_owned(), endpoint]);
     assert_eq!(accounts.into_iter().map(fields_of).collect::<Vec<_>>(), expected);
-    assert_eq!(one("recoup takes calls")["addr"], gateway.addr.to_string());
-    assert!(one("the metrics can be read")["metrics_addr"].as_str().unwrap().starts_with("127.0.0.1:"));
+    assert_eq!(one("gRPC server listening")["addr"], gateway.addr.to_string());
+    assert!(one("metrics endpoint listening")["metrics_addr"].as_str().unwrap().starts_with("127.0.0.1:"));
     assert!(gateway.terminate().success());
 }

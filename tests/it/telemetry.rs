@@ -21,7 +21,7 @@ use recoup::ledger::sqlite::OpenError;
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund::State;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
-use recoup::telemetry::metrics::{DECLARED, Kind};
+use recoup::telemetry::metrics::{METRICS, MetricKind};
 use rstest::rstest;
 use simulators::Simulators;
 use simulators::faults::gates::Gate;
@@ -124,15 +124,15 @@ async fn every_metric_is_there_and_they_agree_with_what_is_listed() {
     let stream = stack.refunds.clone().stream_refund_events(proto::StreamRefundEventsRequest::default()).await.unwrap();
 
     let text = scrape(stack.app.metrics_addr().unwrap()).await;
-    for metric in DECLARED {
+    for metric in METRICS {
         let kind = match metric.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram(_) => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram(_) => "histogram",
         };
         for line in [
-            format!("# TYPE {} {kind}", metric.scraped_name()),
-            format!("# HELP {} {}", metric.scraped_name(), metric.help),
+            format!("# TYPE {} {kind}", metric.prometheus_name()),
+            format!("# HELP {} {}", metric.prometheus_name(), metric.help),
         ] {
             assert!(text.lines().any(|one| one == line), "{line}\nin\n{text}");
         }
@@ -140,7 +140,7 @@ async fn every_metric_is_there_and_they_agree_with_what_is_listed() {
     let undeclared: Vec<&str> = text
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
-        .filter(|name| DECLARED.iter().all(|metric| metric.scraped_name() != *name))
+        .filter(|name| METRICS.iter().all(|metric| metric.prometheus_name() != *name))
         .collect();
     assert!(undeclared.is_empty(), "{undeclared:?}");
     assert_eq!(gauged(&text), listed(&stack).await);
@@ -215,16 +215,16 @@ fn the_documentation_lists_every_metric_and_nothing_else() {
         .filter(|line| line.starts_with("| `") && line.matches(" | ").count() == 5)
         .map(str::to_owned)
         .collect();
-    let expected: BTreeSet<String> = DECLARED
+    let expected: BTreeSet<String> = METRICS
         .iter()
         .map(|metric| {
             let kind = match metric.kind {
-                Kind::Counter => "counter",
-                Kind::Gauge => "gauge",
-                Kind::Histogram(_) => "histogram",
+                MetricKind::Counter => "counter",
+                MetricKind::Gauge => "gauge",
+                MetricKind::Histogram(_) => "histogram",
             };
             let attributes: Vec<String> = metric.attributes.iter().map(|attribute| format!("`{attribute}`")).collect();
-            let (name, scraped, attributes) = (metric.name, metric.scraped_name(), attributes.join(" "));
+            let (name, scraped, attributes) = (metric.name, metric.prometheus_name(), attributes.join(" "));
             format!("| `{name}` | `{scraped}` | {kind} | {} | {attributes} | {} |", metric.unit, metric.help)
         })
         .collect();
@@ -582,7 +582,7 @@ async fn without_a_collector_there_is_one_warning_and_refunds_go_on(#[case] hang
             let refund = refunds.clone().create_refund(request).await.unwrap().into_inner().refund.unwrap();
             assert_eq!(refund.state(), State::Succeeded);
             // A gateway that is in use: there are spans in every batch.
-            if number > 20 && log.count("the collector takes no traces") > 0 && *counted.borrow_and_update() >= tries {
+            if number > 20 && log.count("could not send traces") > 0 && *counted.borrow_and_update() >= tries {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -590,5 +590,5 @@ async fn without_a_collector_there_is_one_warning_and_refunds_go_on(#[case] hang
     };
     tokio::time::timeout(LIMIT, go_on).await.unwrap();
     assert!(gateway.terminate().success());
-    assert_eq!(log.count("the collector takes no traces"), 1, "{}", log.text());
+    assert_eq!(log.count("could not send traces"), 1, "{}", log.text());
 }

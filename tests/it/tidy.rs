@@ -39,7 +39,7 @@ const LAYERS: [(&str, &[&str]); 15] = [
     ("cli", &["domain", "ledger", "proto"]),
     ("staging", &["app", "config", "telemetry"]),
     ("app", &["api", "config", "domain", "engine", "ledger", "providers", "telemetry", "validation"]),
-    ("config", &["domain", "providers", "telemetry"]),
+    ("config", &["api", "domain", "engine", "http", "ledger", "providers", "telemetry", "validation"]),
     ("api", &["domain", "engine", "ledger", "proto", "providers", "telemetry", "validation"]),
     ("engine", &["domain", "ledger", "providers", "telemetry"]),
     ("validation", &["domain", "providers", "telemetry"]),
@@ -74,6 +74,10 @@ const PLACES: [(&[&str], &[&str], bool); 19] = [
     (&["std", "env", "vars"], &["src/config/"], true),
     (&["std", "env", "vars_os"], &["src/config/"], true),
 ];
+
+/// What `config` names of a layer besides the layer's own `Settings`: types, defaults and checks of
+/// settings.
+const SETTING_TYPES: [&str; 5] = ["FormerPlace", "LogFormat", "Url", "authorities_in", "defaults"];
 
 /// The crates that `domain` may name: no I/O in them, no framework, nothing that runs by itself.
 const DOMAIN_CRATES: [&str; 3] = ["secrecy", "sha2", "thiserror"];
@@ -191,6 +195,11 @@ fn faults_of(place: &str, source: &str) -> BTreeSet<String> {
                 let is_layer = LAYERS.iter().any(|(layer, _)| layer == module);
                 if is_layer && *module != own && !allowed.contains(module) {
                     fault(&shown, &format!("which is not below {own}"));
+                }
+                let is_setting = |segment: &&str| segment.ends_with("Settings") || SETTING_TYPES.contains(segment);
+                let others = is_layer && !matches!(*module, "config" | "domain");
+                if own == "config" && others && !segments.iter().any(is_setting) {
+                    fault(&shown, "and the configuration names only settings of a layer");
                 }
             }
             [outside, ..]
@@ -371,6 +380,7 @@ fn root() -> &'static Path {
 #[case::the_contract("src/engine/mod.rs", "use crate::proto::v1::Refund;", "crate::proto::v1::Refund")]
 #[case::from_the_api("src/api/mod.rs", "use crate::config::Settings;", "crate::config::Settings")]
 #[case::api_and_database("src/api/mod.rs", "use rusqlite::Connection;", "rusqlite::Connection")]
+#[case::more_than_settings("src/config/mod.rs", "use crate::engine::Engine;", "crate::engine::Engine")]
 #[case::beside("src/providers/mod.rs", "use crate::ledger::Ledger;", "crate::ledger::Ledger")]
 #[case::from_the_domain("src/domain/money.rs", "use crate::telemetry;", "crate::telemetry")]
 #[case::a_runtime("src/domain/money.rs", "async fn f() { tokio::time::sleep(d).await }", "tokio::time::sleep")]
@@ -416,6 +426,7 @@ fn what_is_out_of_place_is_seen(#[case] place: &str, #[case] source: &str, #[cas
 #[case::a_field("src/engine/attempt.rs", "fn f() { self.tonic.reqwest(x.api) }")]
 #[case::an_associated_name("src/engine/attempt.rs", "fn f() { Vec::<u8>::tonic(); <A as B>::reqwest(); }")]
 #[case::everything_of_the_parent("src/config/tests.rs", "use super::*;")]
+#[case::settings("src/config/mod.rs", "use crate::{engine::EngineSettings, telemetry::LogFormat};")]
 #[case::everything_of_the_file("src/engine/attempt.rs", "mod tests { use super::*; fn f() { super::go() } }")]
 #[case::the_root("src/lib.rs", "pub mod api; tonic::include_proto!(\"recoup.v1\");")]
 #[case::the_contract("src/api/mod.rs", "use crate::proto::v1::Refund;")]

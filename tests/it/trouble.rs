@@ -220,7 +220,7 @@ fn tells_what_it_knows(status: &Status) {
     if status.get_error_details().error_info().is_some() {
         assert_eq!(reason(status), "LEDGER_UNAVAILABLE");
     } else {
-        assert!(status.message().contains("is not known"), "{status:?}");
+        assert!(status.message().contains("it is unknown whether"), "{status:?}");
     }
 }
 

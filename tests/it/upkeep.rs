@@ -76,7 +76,7 @@ fn health_of_what_is_no_gateway_says_so() {
         }
     });
     let (text, code) = said(&["health", "--server", &server]);
-    let expected = format!("recoup: what listens at {server} gives no answer to a health check (");
+    let expected = format!("recoup: {server} does not answer a health check (");
     assert!(text.starts_with(&expected) && text.ends_with("; is it the gateway's port?\n"), "{text}");
     assert_eq!(code, Some(1));
 }

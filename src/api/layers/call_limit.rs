@@ -1,5 +1,5 @@
-//! Around every call: a bound on calls at once, a span, and an answer in our words where the
-//! transport or a panic gave one.
+//! Limits concurrent calls, gives each call a span, and replaces the answers of the transport and
+//! of panics by statuses of the contract.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -21,61 +21,65 @@ use tower::{Layer, Service};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, debug, info_span};
 
-use crate::api::layers::call_metrics::{Methods, Timed, code_in};
+use crate::api::layers::call_metrics::{CallRecorder, KnownMethods, code_in};
 use crate::api::layers::compression;
 use crate::api::{layers::grpc_only, status};
 use crate::proto::code_name;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces;
 
-/// Puts a [`Guarded`] around a service.
+/// Wraps services in a [`CallLimit`].
 #[derive(Clone)]
-pub(in crate::api) struct Guard {
-    calls: Arc<Semaphore>,
-    numbers: Arc<AtomicU64>,
+pub(in crate::api) struct CallLimitLayer {
+    permits: Arc<Semaphore>,
+    next_request_id: Arc<AtomicU64>,
     metrics: Metrics,
-    methods: Methods,
+    methods: KnownMethods,
 }
 
-/// A service behind the guard.
+/// A service with limited calls.
 #[derive(Clone)]
-pub(in crate::api) struct Guarded<S> {
+pub(in crate::api) struct CallLimit<S> {
     inner: S,
-    guard: Guard,
+    layer: CallLimitLayer,
 }
 
-/// A request of one message, which is not waited for longer than [`MESSAGE_WITHIN`]: until it is
-/// there, no handler is, nor its deadline.
-struct Prompt {
-    of: Body,
-    late_at: Instant,
-    /// None as long as nothing had to be waited for.
-    alarm: Option<Pin<Box<Sleep>>>,
+/// The body of a request with one message, which must arrive within [`MESSAGE_TIMEOUT`]. Handlers
+/// start, and apply the caller's deadline, only after the message has arrived.
+struct BodyDeadline {
+    inner: Body,
+    deadline: Instant,
+    /// None until the body has to be waited for.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// Calls of the public contract: each asks with one message.
-const OURS: &str = "/recoup.v1.";
-/// A caller who says which call it is and then nothing, or very little at a time, holds a place all
-/// the same.
-const MESSAGE_WITHIN: Duration = Duration::from_secs(10);
+/// Prefix of the calls of the public contract. Each has one request message.
+const CONTRACT_PREFIX: &str = "/recoup.v1.";
+/// Limits callers that open a call and then send nothing, or very slowly: they occupy a permit.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
-impl Guard {
-    /// At most `calls` at once, but for those that ask for its health; streams count only while
-    /// they are being opened.
-    pub(in crate::api) fn new(calls: usize, metrics: Metrics, methods: Methods) -> Self {
-        Self { calls: Arc::new(Semaphore::new(calls)), numbers: Arc::new(AtomicU64::new(1)), metrics, methods }
+impl CallLimitLayer {
+    /// Allows `max_calls` concurrent calls. Health checks do not count, and streams count only
+    /// while they are being opened.
+    pub(in crate::api) fn new(max_calls: usize, metrics: Metrics, methods: KnownMethods) -> Self {
+        Self {
+            permits: Arc::new(Semaphore::new(max_calls)),
+            next_request_id: Arc::new(AtomicU64::new(1)),
+            metrics,
+            methods,
+        }
     }
 }
 
-impl<S> Layer<S> for Guard {
-    type Service = Guarded<S>;
+impl<S> Layer<S> for CallLimitLayer {
+    type Service = CallLimit<S>;
 
-    fn layer(&self, inner: S) -> Guarded<S> {
-        Guarded { inner, guard: self.clone() }
+    fn layer(&self, inner: S) -> CallLimit<S> {
+        CallLimit { inner, layer: self.clone() }
     }
 }
 
-impl<S> Service<Request<Body>> for Guarded<S>
+impl<S> Service<Request<Body>> for CallLimit<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -89,92 +93,92 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let mut timed = Timed::begin(&self.guard.metrics, &self.guard.methods, request.uri().path());
-        if let Some(refusal) = grpc_only::refusal(&request) {
-            let answer = timed.answered(refusal);
+        let mut recorder = CallRecorder::start(&self.layer.metrics, &self.layer.methods, request.uri().path());
+        if let Some(rejection) = grpc_only::rejection(&request) {
+            let answer = recorder.record_answer(rejection);
             return Box::pin(async move {
-                grpc_only::read_off(request.into_body()).await;
+                grpc_only::drain(request.into_body()).await;
                 Ok(answer)
             });
         }
-        let takes_gzip = compression::is_accepted(request.headers());
-        // The permit is taken here and not in `poll_ready`, where an idle connection would hold one
-        // for ever. A gateway full of callers who wait is well, and must not be taken for dead; nor
-        // may those who ask for its health fill it.
-        let is_health = timed.is_health();
+        let accepts_gzip = compression::is_accepted(request.headers());
+        // The permit is acquired here and not in `poll_ready`, where an idle connection would hold
+        // one forever. Health checks need none: a gateway full of waiting callers is healthy, and
+        // health checks must not fill it.
+        let is_health = recorder.is_health_check();
         let permit = if is_health {
             None
-        } else if let Ok(permit) = self.guard.calls.clone().try_acquire_owned() {
+        } else if let Ok(permit) = self.layer.permits.clone().try_acquire_owned() {
             Some(permit)
         } else {
-            let refusal = status::overloaded("too many calls at once").into_http();
-            return Box::pin(std::future::ready(Ok(timed.answered(refusal))));
+            let refusal = status::overloaded("too many concurrent calls").into_http();
+            return Box::pin(std::future::ready(Ok(recorder.record_answer(refusal))));
         };
-        let request_id = format!("{:08x}", self.guard.numbers.fetch_add(1, Ordering::Relaxed));
-        let span = if is_health { Span::none() } else { span_of_call(&mut timed, &request_id, &request) };
+        let request_id = format!("{:08x}", self.layer.next_request_id.fetch_add(1, Ordering::Relaxed));
+        let span = if is_health { Span::none() } else { call_span(&mut recorder, &request_id, &request) };
         let call = request.uri().path().to_owned();
-        // Reflection is a conversation, which may rest.
-        let asks_once = is_health || call.starts_with(OURS);
-        let request = request.map(|body| if asks_once { Prompt::body(body) } else { body });
+        // Reflection is a bidirectional stream that may pause.
+        let is_unary = is_health || call.starts_with(CONTRACT_PREFIX);
+        let request = request.map(|body| if is_unary { BodyDeadline::wrap(body) } else { body });
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
         let work = async move {
             let handled = AssertUnwindSafe(async move { inner.call(request).await }).catch_unwind();
             let answer = status::with_request_id(request_id, async {
                 handled.await.unwrap_or_else(|_| {
-                    // The panic itself has been logged, in this call's span.
-                    debug!("a handler panicked: its caller is told INTERNAL");
+                    // The panic hook has logged the panic, in this call's span.
+                    debug!("a handler panicked: answering INTERNAL");
                     Ok(status::panicked().into_http())
                 })
             })
             .await;
             drop(permit);
-            let answer = answer.map(|response| in_our_words(response, &call));
-            let answer = if takes_gzip { answer.map(compression::compress) } else { answer };
+            let answer = answer.map(|response| normalize_transport_error(response, &call));
+            let answer = if accepts_gzip { answer.map(compression::compress) } else { answer };
             if let Ok(response) = &answer {
-                // A head that does not say how the call ended begins an answer.
+                // Headers without a status start a successful answer.
                 let code = code_in(response.headers()).unwrap_or(Code::Ok);
                 debug!(code = code_name(code), "call answered");
             }
-            answer.map(|response| timed.answered(response))
+            answer.map(|response| recorder.record_answer(response))
         };
         Box::pin(work.instrument(span))
     }
 }
 
-impl Prompt {
-    fn body(of: Body) -> Body {
-        Body::new(Self { of, late_at: Instant::now() + MESSAGE_WITHIN, alarm: None })
+impl BodyDeadline {
+    fn wrap(inner: Body) -> Body {
+        Body::new(Self { inner, deadline: Instant::now() + MESSAGE_TIMEOUT, timer: None })
     }
 }
 
-impl http_body::Body for Prompt {
+impl http_body::Body for BodyDeadline {
     type Data = Bytes;
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if let frame @ Poll::Ready(_) = Pin::new(&mut self.of).poll_frame(context) {
+        if let frame @ Poll::Ready(_) = Pin::new(&mut self.inner).poll_frame(context) {
             return frame;
         }
-        let late_at = self.late_at;
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(late_at)));
-        alarm.as_mut().poll(context).map(|()| Some(Err(status::message_missing(MESSAGE_WITHIN))))
+        let deadline = self.deadline;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        timer.as_mut().poll(context).map(|()| Some(Err(status::message_missing(MESSAGE_TIMEOUT))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.of.is_end_stream()
+        self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.of.size_hint()
+        self.inner.size_hint()
     }
 }
 
-/// The span of a call, as part of its caller's trace.
-fn span_of_call(timed: &mut Timed, request_id: &str, request: &Request<Body>) -> Span {
+/// The span of a call, in its caller's trace.
+fn call_span(recorder: &mut CallRecorder, request_id: &str, request: &Request<Body>) -> Span {
     let span = info_span!(
         "call",
-        method = timed.method(),
+        method = recorder.method(),
         request_id,
         trace_id = Empty,
         otel.kind = Empty,
@@ -184,15 +188,15 @@ fn span_of_call(timed: &mut Timed, request_id: &str, request: &Request<Body>) ->
         rpc.method = Empty,
         rpc.response.status_code = Empty
     );
-    // Before it is part of a trace: its name is settled then.
-    timed.tell(&span);
+    // Before the span joins a trace, which fixes its name.
+    recorder.attach_span(&span);
     traces::accept(&span, request.headers());
     span
 }
 
-fn in_our_words(response: Response<Body>, call: &str) -> Response<Body> {
+fn normalize_transport_error(response: Response<Body>, call: &str) -> Response<Body> {
     let refusal = Status::from_header_map(response.headers());
-    match refusal.and_then(|refusal| status::of_transport(&refusal, call)) {
+    match refusal.and_then(|refusal| status::from_transport(&refusal, call)) {
         Some(status) => status.into_http(),
         None => response,
     }
@@ -211,8 +215,8 @@ mod tests {
         panic!("a handler's bug")
     }
 
-    /// Reads its request to the end, which may never come.
-    async fn listens(request: Request<Body>) -> Result<Response<Body>, Infallible> {
+    /// Reads its request to the end, which may never arrive.
+    async fn reads_request(request: Request<Body>) -> Result<Response<Body>, Infallible> {
         drop(request.into_body().collect().await);
         Ok(Response::new(Body::empty()))
     }
@@ -220,8 +224,12 @@ mod tests {
     const GET: &str = "/recoup.v1.RefundService/GetRefund";
     const CHECK: &str = "/grpc.health.v1.Health/Check";
 
-    fn guard(calls: usize) -> Guard {
-        Guard::new(calls, Metrics::off(), Methods::of(&[tonic_health::pb::FILE_DESCRIPTOR_SET]))
+    fn layer(max_calls: usize) -> CallLimitLayer {
+        CallLimitLayer::new(
+            max_calls,
+            Metrics::off(),
+            KnownMethods::from_descriptors(&[tonic_health::pb::FILE_DESCRIPTOR_SET]),
+        )
     }
 
     fn request(path: &str, body: Body) -> Request<Body> {
@@ -229,7 +237,7 @@ mod tests {
         request.body(body).unwrap()
     }
 
-    /// None where the answer's head does not say how the call ended.
+    /// None if the answer's headers contain no status.
     async fn answer_to<S>(path: &str, service: &mut S) -> Option<Status>
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
@@ -239,8 +247,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_answered_and_promises_nothing() {
-        let mut service = guard(1).layer(service_fn(panics));
+    async fn a_panic_is_answered_without_guarantees() {
+        let mut service = layer(1).layer(service_fn(panics));
         for request_id in ["00000001", "00000002"] {
             let answer = answer_to(GET, &mut service).await.unwrap();
             assert_eq!(answer.code(), Code::Internal);
@@ -251,49 +259,49 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_call_too_many_is_told_to_come_back() {
-        let answer = answer_to(GET, &mut guard(0).layer(service_fn(panics))).await.unwrap();
+    async fn a_call_above_the_limit_is_asked_to_retry() {
+        let answer = answer_to(GET, &mut layer(0).layer(service_fn(panics))).await.unwrap();
         assert_eq!(answer.code(), Code::Unavailable);
         let details = answer.get_error_details();
         assert_eq!(details.error_info().map(|info| info.reason.as_str()), Some("OVERLOADED"));
         assert!(details.retry_info().is_some());
     }
 
-    /// Without it, as many callers as there are places shut everybody out for as long as they like.
+    /// Otherwise a few slow callers could occupy all permits as long as they like.
     #[rstest]
     #[case::silent(Duration::from_secs(3_600))]
     #[case::a_little_at_a_time(Duration::from_secs(3))]
     #[tokio::test(start_paused = true)]
-    async fn a_message_that_does_not_come_is_not_waited_for(#[case] apart: Duration) {
+    async fn a_message_that_does_not_arrive_in_time_ends_the_call(#[case] interval: Duration) {
         let parts =
             tokio_stream::iter(std::iter::repeat_with(|| Ok::<_, Status>(Frame::data(Bytes::from_static(b"x")))));
-        let parts = tokio_stream::StreamExt::throttle(parts, apart);
+        let parts = tokio_stream::StreamExt::throttle(parts, interval);
         let begin = Instant::now();
-        let status = Prompt::body(Body::new(StreamBody::new(parts))).collect().await.map(drop).unwrap_err();
-        assert_eq!(begin.elapsed().as_secs(), MESSAGE_WITHIN.as_secs());
+        let status = BodyDeadline::wrap(Body::new(StreamBody::new(parts))).collect().await.map(drop).unwrap_err();
+        assert_eq!(begin.elapsed().as_secs(), MESSAGE_TIMEOUT.as_secs());
         assert_eq!(status.code(), Code::DeadlineExceeded);
         let reason = status.get_error_details().error_info().map(|info| info.reason.clone());
         assert_eq!(reason.as_deref(), Some("DEADLINE"), "nothing was recorded");
     }
 
     #[tokio::test]
-    async fn those_who_ask_for_its_health_do_not_fill_it() {
-        let mut service = guard(1).layer(service_fn(listens));
+    async fn health_checks_do_not_use_permits() {
+        let mut service = layer(1).layer(service_fn(reads_request));
         let silence = Body::new(StreamBody::new(tokio_stream::pending::<Result<Frame<Bytes>, Status>>()));
-        let asks = tokio::spawn(service.call(request(CHECK, silence)));
-        assert!(answer_to(GET, &mut service).await.is_none(), "it was let in");
-        asks.abort();
+        let check = tokio::spawn(service.call(request(CHECK, silence)));
+        assert!(answer_to(GET, &mut service).await.is_none(), "it was admitted");
+        check.abort();
     }
 
     #[tokio::test]
-    async fn a_gateway_that_is_full_can_be_asked_for_its_health() {
-        let answer = answer_to(CHECK, &mut guard(0).layer(service_fn(panics))).await.unwrap();
-        assert_eq!(answer.code(), Code::Internal, "its handler was asked");
+    async fn a_full_gateway_answers_health_checks() {
+        let answer = answer_to(CHECK, &mut layer(0).layer(service_fn(panics))).await.unwrap();
+        assert_eq!(answer.code(), Code::Internal, "its handler ran");
     }
 
     #[tokio::test]
-    async fn what_is_not_grpc_is_read_before_it_is_answered() {
-        let mut service = guard(1).layer(service_fn(listens));
+    async fn a_request_that_is_not_grpc_is_read_before_it_is_answered() {
+        let mut service = layer(1).layer(service_fn(reads_request));
         let (sender, frames) = tokio::sync::mpsc::channel::<Result<http_body::Frame<bytes::Bytes>, Status>>(1);
         let frames = futures_util::stream::unfold(frames, |mut frames| async { Some((frames.recv().await?, frames)) });
         let body = Body::new(StreamBody::new(frames));

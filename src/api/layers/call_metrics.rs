@@ -1,4 +1,5 @@
-//! How long each call took and with which code it ended: at its last byte, or when its caller left.
+//! Records the duration and the status code of each call, at its last byte or when its caller
+//! leaves.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -19,33 +20,33 @@ use crate::proto::code_name;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces;
 
-/// The methods that there are, as `package.Service/Method`. A metric that held what callers make up
-/// would have no end.
+/// The methods of the server, as `package.Service/Method`. Metrics name only these, so that callers
+/// cannot create series without bound.
 #[derive(Clone, Default)]
-pub(in crate::api) struct Methods(Arc<BTreeSet<String>>);
+pub(in crate::api) struct KnownMethods(Arc<BTreeSet<String>>);
 
-/// A call under way. Left in the middle, it is CANCELLED.
-pub(in crate::api) struct Timed {
+/// Records one call. A call that is dropped before its end is CANCELLED.
+pub(in crate::api) struct CallRecorder {
     metrics: Metrics,
     method: String,
-    /// Disabled where spans are not sent.
+    /// Disabled if spans are not sent.
     span: Span,
     start: Instant,
-    has_ended: bool,
+    is_recorded: bool,
 }
 
-/// An answer whose end is waited for.
-struct TimedBody {
+/// The body of an answer; records the call at the end.
+struct RecordedBody {
     inner: Body,
-    call: Timed,
+    recorder: CallRecorder,
 }
 
-/// What the conventions call a method that there is not.
+/// The semantic conventions' name for an unknown method.
 const OTHER: &str = "_OTHER";
 
-impl Methods {
-    /// Those of these descriptor sets.
-    pub(in crate::api) fn of(descriptors: &[&[u8]]) -> Self {
+impl KnownMethods {
+    /// All methods in these descriptor sets.
+    pub(in crate::api) fn from_descriptors(descriptors: &[&[u8]]) -> Self {
         let files = descriptors.iter().filter_map(|set| FileDescriptorSet::decode(*set).ok()).flat_map(|set| set.file);
         let methods = files.flat_map(|file| {
             let package = file.package().to_owned();
@@ -63,28 +64,28 @@ impl Methods {
     }
 }
 
-impl Timed {
-    /// A call of `path` begins.
-    pub(in crate::api) fn begin(metrics: &Metrics, methods: &Methods, path: &str) -> Self {
+impl CallRecorder {
+    /// Starts to record a call of `path`.
+    pub(in crate::api) fn start(metrics: &Metrics, methods: &KnownMethods, path: &str) -> Self {
         let method = methods.name_of(path).to_owned();
-        Self { metrics: metrics.clone(), method, span: Span::none(), start: Instant::now(), has_ended: false }
+        Self { metrics: metrics.clone(), method, span: Span::none(), start: Instant::now(), is_recorded: false }
     }
 
-    /// Its name, which is none that the caller has made up.
+    /// The method's name, or [`OTHER`].
     pub(in crate::api) fn method(&self) -> &str {
         &self.method
     }
 
-    /// Supervisors ask every few seconds.
-    pub(in crate::api) fn is_health(&self) -> bool {
+    /// Whether the call is a health check. Supervisors send one every few seconds.
+    pub(in crate::api) fn is_health_check(&self) -> bool {
         self.method.starts_with("grpc.health.v1.")
     }
 
-    /// Where spans are sent, the call's has its method's name, is told how the call ends, and ends
-    /// no earlier.
+    /// If spans are sent, names the call's span after the method, and keeps it open until the call
+    /// ends, whose status is recorded in it.
     ///
-    /// The span has the fields that the conventions name, and has not been entered.
-    pub(in crate::api) fn tell(&mut self, span: &Span) {
+    /// The span must declare the `otel.*` and `rpc.*` fields, and must not have been entered.
+    pub(in crate::api) fn attach_span(&mut self, span: &Span) {
         if traces::is_on() {
             let method = self.method.as_str();
             span.record("otel.name", method).record("rpc.system.name", "grpc").record("rpc.method", method);
@@ -92,39 +93,39 @@ impl Timed {
         }
     }
 
-    /// It has been answered; where the answer says in its head how it ended, that was the end.
-    pub(in crate::api) fn answered(mut self, response: Response<Body>) -> Response<Body> {
+    /// Records the call's end: now if the headers contain the status, else at the end of the body.
+    pub(in crate::api) fn record_answer(mut self, response: Response<Body>) -> Response<Body> {
         if !self.metrics.is_on() && self.span.is_disabled() {
             return response;
         }
         match code_in(response.headers()) {
             Some(code) => {
-                self.end(code);
+                self.record_end(code);
                 response
             }
-            None => response.map(|inner| Body::new(TimedBody { inner, call: self })),
+            None => response.map(|inner| Body::new(RecordedBody { inner, recorder: self })),
         }
     }
 
-    fn end(&mut self, code: Code) {
-        if !self.has_ended {
-            self.has_ended = true;
-            self.metrics.call_ended(&self.method, code_name(code), self.start.elapsed());
+    fn record_end(&mut self, code: Code) {
+        if !self.is_recorded {
+            self.is_recorded = true;
+            self.metrics.record_call(&self.method, code_name(code), self.start.elapsed());
             self.span.record("rpc.response.status_code", code_name(code));
-            if is_ours(code) {
+            if is_server_error(code) {
                 self.span.record("otel.status_code", "ERROR");
             }
         }
     }
 }
 
-impl Drop for Timed {
+impl Drop for CallRecorder {
     fn drop(&mut self) {
-        self.end(Code::Cancelled);
+        self.record_end(Code::Cancelled);
     }
 }
 
-impl http_body::Body for TimedBody {
+impl http_body::Body for RecordedBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -133,11 +134,11 @@ impl http_body::Body for TimedBody {
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(code) = frame.trailers_ref().and_then(code_in) {
-                    self.call.end(code);
+                    self.recorder.record_end(code);
                 }
             }
-            Some(Err(status)) => self.call.end(status.code()),
-            None => self.call.end(Code::Ok),
+            Some(Err(status)) => self.recorder.record_end(status.code()),
+            None => self.recorder.record_end(Code::Ok),
         }
         Poll::Ready(frame)
     }
@@ -151,55 +152,55 @@ impl http_body::Body for TimedBody {
     }
 }
 
-/// How a call ended whose head says so.
+/// The status code, if the headers contain it.
 pub(in crate::api) fn code_in(headers: &HeaderMap) -> Option<Code> {
     headers.get("grpc-status").map(|code| Code::from_bytes(code.as_bytes()))
 }
 
-/// What a caller did wrong is no failure of the gateway's.
-const fn is_ours(code: Code) -> bool {
+/// Whether the code means a failure of the gateway, not of the caller.
+const fn is_server_error(code: Code) -> bool {
     matches!(code, Code::Unknown | Code::DeadlineExceeded | Code::Internal | Code::Unavailable | Code::DataLoss)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::metrics::Standing;
+    use crate::telemetry::metrics::GaugeSnapshot;
 
     const NAMED: &str = "recoup.v1.RefundService/CreateRefund";
 
     fn counted(metrics: &Metrics, method: &str, code: &str) -> bool {
-        let text = metrics.scraped(Standing::default()).unwrap();
+        let text = metrics.render(GaugeSnapshot::default()).unwrap();
         let labels = [format!("rpc_method=\"{method}\""), format!("rpc_response_status_code=\"{code}\"")];
         let count = |line: &&str| line.starts_with("rpc_server_call_duration_seconds_count");
         text.lines().filter(count).any(|line| labels.iter().all(|label| line.contains(label)) && line.ends_with(" 1"))
     }
 
     #[test]
-    fn a_call_ends_once_and_under_a_name_that_there_is() {
-        let methods = Methods::of(&[crate::api::DESCRIPTORS]);
+    fn a_call_is_recorded_once_under_a_known_name() {
+        let methods = KnownMethods::from_descriptors(&[crate::api::DESCRIPTORS]);
         let metrics = Metrics::on().unwrap();
-        let begin = |path: &str| Timed::begin(&metrics, &methods, path);
-        drop(begin("/recoup.v1.RefundService/CreateRefund"));
-        assert!(counted(&metrics, NAMED, "CANCELLED"), "its caller has left");
-        drop(begin("/made.up/Path").answered(Status::unimplemented("").into_http()));
+        let start = |path: &str| CallRecorder::start(&metrics, &methods, path);
+        drop(start("/recoup.v1.RefundService/CreateRefund"));
+        assert!(counted(&metrics, NAMED, "CANCELLED"), "its caller left");
+        drop(start("/made.up/Path").record_answer(Status::unimplemented("").into_http()));
         assert!(counted(&metrics, "_OTHER", "UNIMPLEMENTED"));
-        let streaming = begin("/recoup.v1.RefundService/CreateRefund").answered(Response::new(Body::empty()));
+        let streaming = start("/recoup.v1.RefundService/CreateRefund").record_answer(Response::new(Body::empty()));
         assert!(!counted(&metrics, NAMED, "OK"));
         drop(streaming);
     }
 
     #[tokio::test]
-    async fn a_stream_ends_with_its_trailers() {
+    async fn a_stream_is_recorded_with_the_status_in_its_trailers() {
         let metrics = Metrics::on().unwrap();
-        let methods = Methods::of(&[crate::api::DESCRIPTORS]);
+        let methods = KnownMethods::from_descriptors(&[crate::api::DESCRIPTORS]);
         let trailers = Status::not_found("").into_http::<Body>().headers().clone();
         let body = http_body_util::StreamBody::new(tokio_stream::iter([
             Ok::<_, Status>(Frame::data(Bytes::from_static(b"x"))),
             Ok(Frame::trailers(trailers)),
         ]));
-        let call = Timed::begin(&metrics, &methods, &format!("/{NAMED}"));
-        let mut answer = call.answered(Response::new(Body::new(body))).into_body();
+        let call = CallRecorder::start(&metrics, &methods, &format!("/{NAMED}"));
+        let mut answer = call.record_answer(Response::new(Body::new(body))).into_body();
         while let Some(frame) = http_body_util::BodyExt::frame(&mut answer).await {
             frame.unwrap();
         }

@@ -1,4 +1,4 @@
-//! Compresses answers with gzip, message by message, where the caller accepts gzip and the message
+//! Compresses answers with gzip, message by message, if the caller accepts gzip and the message
 //! is large enough to gain from it.
 //!
 //! tonic compresses all messages of an answer or none, and most answers are too small to gain
@@ -28,14 +28,14 @@ const MIN_COMPRESSED_BYTES: usize = 8192;
 /// The flag and the length before each message.
 const PREFIX_BYTES: usize = 5;
 
-/// An answer whose messages are compressed on their way out.
-struct Compressed {
-    of: Body,
+/// The body of an answer; compresses its messages as they are sent.
+struct CompressedBody {
+    inner: Body,
     /// tonic yields whole messages. If it ever does not, the rest is sent unchanged.
     is_whole: bool,
 }
 
-/// Whether the caller takes gzip.
+/// Whether the caller accepts gzip.
 pub(in crate::api) fn is_accepted(headers: &HeaderMap) -> bool {
     let lists = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     lists.flat_map(|list| list.split(',')).any(|coding| coding.trim() == GZIP)
@@ -49,15 +49,15 @@ pub(in crate::api) fn compress(mut answer: Response<Body>) -> Response<Body> {
     }
     // The header may be set although no message is compressed: each message has its own flag.
     answer.headers_mut().insert(ENCODING, HeaderValue::from_static(GZIP));
-    answer.map(|of| Body::new(Compressed { of, is_whole: true }))
+    answer.map(|inner| Body::new(CompressedBody { inner, is_whole: true }))
 }
 
-impl http_body::Body for Compressed {
+impl http_body::Body for CompressedBody {
     type Data = Bytes;
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = ready!(Pin::new(&mut self.of).poll_frame(context));
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
         Poll::Ready(frame.map(|frame| {
             frame.map(|frame| match frame.into_data() {
                 Ok(data) if self.is_whole => Frame::data(self.compress_messages(data)),
@@ -68,7 +68,7 @@ impl http_body::Body for Compressed {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.of.is_end_stream()
+        self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -76,26 +76,26 @@ impl http_body::Body for Compressed {
     }
 }
 
-impl Compressed {
+impl CompressedBody {
     /// The same messages, the large ones compressed.
     fn compress_messages(&mut self, mut data: Bytes) -> Bytes {
         if data.len() < PREFIX_BYTES + MIN_COMPRESSED_BYTES {
             self.is_whole = is_whole(&data);
             return data;
         }
-        let mut compress_messages = BytesMut::with_capacity(data.len());
+        let mut output = BytesMut::with_capacity(data.len());
         while !data.is_empty() {
             let Some(message) = first_message(&mut data) else {
                 self.is_whole = false;
-                compress_messages.extend_from_slice(&data);
+                output.extend_from_slice(&data);
                 break;
             };
             match gzip(&message) {
-                Some(smaller) => compress_messages.extend_from_slice(&smaller),
-                None => compress_messages.extend_from_slice(&message),
+                Some(smaller) => output.extend_from_slice(&smaller),
+                None => output.extend_from_slice(&message),
             }
         }
-        compress_messages.freeze()
+        output.freeze()
     }
 }
 
@@ -116,8 +116,7 @@ fn first_message(data: &mut Bytes) -> Option<Bytes> {
     (data.len() >= length).then(|| data.split_to(length))
 }
 
-/// Compresses the message. None if that is not worth it: it is small, compressed already, or gains
-/// nothing.
+/// Compresses the message. None if it is small, compressed already, or does not get smaller.
 fn gzip(message: &Bytes) -> Option<Bytes> {
     let (prefix, content) = message.split_at_checked(PREFIX_BYTES)?;
     if content.len() < MIN_COMPRESSED_BYTES || prefix.first() != Some(&0) {
@@ -125,7 +124,7 @@ fn gzip(message: &Bytes) -> Option<Bytes> {
     }
     let mut smaller = BytesMut::with_capacity(message.len() / 2);
     smaller.put_bytes(0, PREFIX_BYTES);
-    // The fastest level: it has most of the gain.
+    // The fastest level achieves most of the gain.
     let mut encoder = GzEncoder::new(smaller.writer(), Compression::fast());
     encoder.write_all(content).ok()?;
     let mut smaller = encoder.finish().ok()?.into_inner();
@@ -175,7 +174,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn large_messages_alone_are_compressed() {
+    async fn only_large_messages_are_compressed() {
         let (small, large) = (vec![7; MIN_COMPRESSED_BYTES - 1], b"recoup ".repeat(4_000));
         let frames = vec![[message(&small), message(&large), message(b"")].concat(), message(&small), message(&large)];
         let plain = frames.concat().len();
@@ -187,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_whole_messages_goes_out_as_it_is() {
+    async fn incomplete_messages_are_sent_unchanged() {
         let whole = message(&b"recoup ".repeat(4_000));
         let (head, tail) = whole.split_at(9_000);
         for frames in [vec![head.to_vec(), tail.to_vec()], vec![head[..3].to_vec(), head[3..].to_vec(), tail.to_vec()]]
@@ -197,7 +196,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_error_is_left_alone() {
+    async fn an_error_is_not_compressed() {
         let answer = compress(Status::not_found("x").into_http());
         assert!(!answer.headers().contains_key(ENCODING));
         assert_eq!(code_in(answer.headers()), Some(tonic::Code::NotFound));
@@ -210,7 +209,7 @@ mod tests {
     #[case(&["identity,deflate"], false)]
     #[case(&["x-gzip"], false)]
     #[case(&[], false)]
-    fn the_caller_says_what_it_takes(#[case] lists: &[&str], #[case] expected: bool) {
+    fn gzip_is_used_only_if_the_caller_accepts_it(#[case] lists: &[&str], #[case] expected: bool) {
         let value =
             |list: &&str| (http::HeaderName::from_static(ACCEPT_ENCODING), HeaderValue::from_str(list).unwrap());
         let mut headers = HeaderMap::new();
@@ -222,10 +221,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_is_lost(contents in proptest::collection::vec(proptest::collection::vec(0_u8..3, 0..20_000), 0..5)) {
+        fn compressed_messages_have_the_same_content(contents in proptest::collection::vec(proptest::collection::vec(0_u8..3, 0..20_000), 0..5)) {
             let frame: Vec<u8> = contents.iter().flat_map(|content| message(content)).collect();
-            let compress_messages = Compressed { of: Body::empty(), is_whole: true }.compress_messages(frame.into());
-            prop_assert_eq!(read(&compress_messages).0, contents);
+            let output = CompressedBody { inner: Body::empty(), is_whole: true }.compress_messages(frame.into());
+            prop_assert_eq!(read(&output).0, contents);
         }
     }
 }

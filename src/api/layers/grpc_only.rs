@@ -1,4 +1,4 @@
-//! Refuses requests that are not gRPC before any handler runs.
+//! Rejects requests that are not gRPC before any handler runs.
 //!
 //! tonic passes variants that it does not support (gRPC-Web, JSON) to the handler, which then runs
 //! although its caller cannot read the answer. The gRPC specification asks for 415, which no HTTP
@@ -21,20 +21,20 @@ use crate::api::status;
 /// semicolon.
 const CONTENT_TYPES: [&str; 2] = ["application/grpc", "application/grpc+proto"];
 
-/// So much of a request that is refused is read, for so long.
-const READ_OFF_BYTES: usize = 64 * 1024;
-const READ_OFF_TIME: Duration = Duration::from_millis(500);
+/// Limits for reading the rest of a rejected request.
+const MAX_DRAINED_BYTES: usize = 64 * 1024;
+const MAX_DRAIN_TIME: Duration = Duration::from_millis(500);
 
-/// The answer to a request that is not gRPC; none to one that is.
-pub(in crate::api) fn refusal<B>(request: &Request<B>) -> Option<Response<Body>> {
+/// The answer to a request that is not gRPC. None if it is gRPC.
+pub(in crate::api) fn rejection<B>(request: &Request<B>) -> Option<Response<Body>> {
     if request.method() != Method::POST {
-        let mut answer = refused(StatusCode::METHOD_NOT_ALLOWED, "a gRPC call is a POST");
+        let mut answer = rejected(StatusCode::METHOD_NOT_ALLOWED, "a gRPC call is a POST");
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
         return Some(answer);
     }
     if !has_grpc_content(request.headers()) {
         let message = "a gRPC call has the content-type application/grpc or application/grpc+proto";
-        return Some(refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+        return Some(rejected(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
     }
     None
 }
@@ -46,27 +46,27 @@ fn has_grpc_content(headers: &HeaderMap) -> bool {
     CONTENT_TYPES.iter().any(|known| known.eq_ignore_ascii_case(media_type.trim()))
 }
 
-fn refused(code: StatusCode, message: &str) -> Response<Body> {
+fn rejected(code: StatusCode, message: &str) -> Response<Body> {
     let mut answer = status::not_grpc(message).into_http();
     *answer.status_mut() = code;
     answer
 }
 
-/// Reads what such a request still sends, within bounds. An answer that overtakes its request makes
-/// HTTP/2 reset the stream, and some clients take that for a broken connection and show no answer.
-pub(in crate::api) async fn read_off(body: Body) {
+/// Reads the rest of a rejected request, within limits. If an answer overtakes its request, HTTP/2
+/// resets the stream, and some clients then report a broken connection instead of the answer.
+pub(in crate::api) async fn drain(body: Body) {
     let mut body = std::pin::pin!(body);
     let reading = async {
         let mut bytes = 0;
         while let Some(Ok(frame)) = poll_fn(|context| body.as_mut().poll_frame(context)).await {
             bytes += frame.data_ref().map_or(0, Bytes::len);
-            if bytes > READ_OFF_BYTES {
+            if bytes > MAX_DRAINED_BYTES {
                 return;
             }
         }
     };
-    // Beyond it the stream is reset; the answer is the same.
-    let _is_whole = tokio::time::timeout(READ_OFF_TIME, reading).await;
+    // After the time limit the stream is reset; the answer is the same.
+    let _is_whole = tokio::time::timeout(MAX_DRAIN_TIME, reading).await;
 }
 
 #[cfg(test)]
@@ -106,12 +106,12 @@ mod tests {
     #[case("PUT", &["application/grpc"], Some(405))]
     #[case("OPTIONS", &[], Some(405))]
     #[case("post", &["application/grpc"], Some(405))]
-    fn only_grpc_is_let_in(#[case] method: &str, #[case] types: &[&str], #[case] expected: Option<u16>) {
+    fn only_grpc_requests_are_accepted(#[case] method: &str, #[case] types: &[&str], #[case] expected: Option<u16>) {
         let mut request = Request::builder().method(method).uri("/recoup.v1.RefundService/CreateRefund");
         for value in types {
             request = request.header(CONTENT_TYPE, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
-        let answer = refusal(&request.body(()).unwrap());
+        let answer = rejection(&request.body(()).unwrap());
         assert_eq!(answer.as_ref().map(|answer| answer.status().as_u16()), expected);
         if let Some(answer) = answer {
             let status = Status::from_header_map(answer.headers()).unwrap();
@@ -122,14 +122,14 @@ mod tests {
         }
     }
 
-    /// Frames of 1 KiB, and behind them the end or nothing.
-    struct Sending {
+    /// Frames of 1 KiB, followed by the end or by nothing.
+    struct RequestBody {
         left: usize,
         ends: bool,
         read: Arc<AtomicUsize>,
     }
 
-    impl http_body::Body for Sending {
+    impl http_body::Body for RequestBody {
         type Data = Bytes;
         type Error = Status;
 
@@ -146,9 +146,9 @@ mod tests {
     #[rstest]
     #[case::whole(3, true, 3, Duration::ZERO)]
     #[case::too_large(1_000, true, 65, Duration::ZERO)]
-    #[case::without_end(3, false, 3, READ_OFF_TIME)]
+    #[case::without_end(3, false, 3, MAX_DRAIN_TIME)]
     #[tokio::test(start_paused = true)]
-    async fn what_a_refused_request_sends_is_read_within_bounds(
+    async fn the_rest_of_a_rejected_request_is_read_within_limits(
         #[case] left: usize,
         #[case] ends: bool,
         #[case] frames: usize,
@@ -156,7 +156,7 @@ mod tests {
     ) {
         let read = Arc::new(AtomicUsize::new(0));
         let began = tokio::time::Instant::now();
-        read_off(Body::new(Sending { left, ends, read: read.clone() })).await;
+        drain(Body::new(RequestBody { left, ends, read: read.clone() })).await;
         // The timer counts in milliseconds.
         let took = Duration::from_millis(u64::try_from(began.elapsed().as_millis()).unwrap());
         assert_eq!(read.load(Ordering::SeqCst), frames);

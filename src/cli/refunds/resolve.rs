@@ -1,10 +1,10 @@
-//! `recoup refunds resolve`: a person's word on a refund that needs one.
+//! `recoup refunds resolve`: an operator's decision on a refund that needs one.
 //!
-//! The word is given on a state that the person has looked at: its etag goes along, and the gateway
-//! refuses the word where the refund has changed since. Who has no etag at hand is shown the refund
-//! first, and must confirm that this is what the word is about.
+//! The decision is about a state that the operator has seen. The request carries the etag of that
+//! state, and the gateway rejects the decision if the refund has changed since. Without `--etag`
+//! the command shows the refund first, and the operator must confirm.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 
 use clap::Args;
 use recoup::domain::money::{Currency, parse_minor_units};
@@ -13,59 +13,59 @@ use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use recoup::proto::v1::resolve_refund_request::{ItemResolution, Resolution};
 use tonic::transport::Channel;
 
-use super::{Which, get, told};
-use crate::cli::client::{ASKING, refusal, within};
-use crate::cli::{Failure, output, say};
+use super::arguments::{RefundArg, ask, get, render};
+use crate::cli::client::{PROVIDER_TIMEOUT, failure_of, with_timeout};
+use crate::cli::{Failure, output, print_line};
 
 /// The arguments of `recoup refunds resolve`.
 #[derive(Args)]
 pub(super) struct ResolveArguments {
     #[command(flatten)]
-    which: Which,
+    refund: RefundArg,
     #[command(flatten)]
-    word: Word,
-    /// Decide a refund that is still IN_DOUBT or SUBMITTED, before the gateway has finished finding
-    /// out. A late effect of an attempt may still arrive.
+    resolution: ResolutionArg,
+    /// Decide a refund that is still IN_DOUBT or SUBMITTED, before the gateway has found out the
+    /// outcome. An earlier attempt may still take effect afterwards.
     #[arg(long, conflicts_with = "send_again")]
     take_over: bool,
-    /// How much was given back, where known: 12.50.
-    #[arg(long, conflicts_with_all = ["not_refunded", "send_again"], requires = "currency", value_name = "DECIMAL", value_parser = amount)]
+    /// The refunded amount, if known: 12.50.
+    #[arg(long, conflicts_with_all = ["not_refunded", "send_again"], requires = "currency", value_name = "DECIMAL", value_parser = parse_amount)]
     amount: Option<i64>,
     /// The amount's currency: AUD.
-    #[arg(long, requires = "amount", value_name = "CODE", value_parser = currency)]
+    #[arg(long, requires = "amount", value_name = "CODE", value_parser = parse_currency)]
     currency: Option<Currency>,
-    /// Where the evidence is: a ticket, the provider's own reference.
+    /// The evidence: a ticket, the provider's reference.
     #[arg(long, value_name = "TEXT")]
     evidence: String,
-    /// The etag of the state that the decision is based on. Left out: the present state is shown
-    /// and must be confirmed.
+    /// The etag of the state on which the decision is based. Default: the present state, which is
+    /// shown and must be confirmed.
     #[arg(long, value_name = "ETAG")]
     etag: Option<String>,
-    /// Confirm the state that is shown without being asked.
+    /// Confirm the shown state without being asked.
     #[arg(long, conflicts_with = "etag")]
     yes: bool,
 }
 
-/// What the person found out.
+/// The operator's decision.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
-struct Word {
-    /// The money was given back.
+struct ResolutionArg {
+    /// The money was refunded.
     #[arg(long)]
     refunded: bool,
-    /// It was not, and is not to be.
+    /// The money was not refunded and will not be.
     #[arg(long)]
     not_refunded: bool,
-    /// It was not, and is to be sent once more: this authorises one new attempt.
+    /// The money was not refunded; authorises one new attempt.
     #[arg(long)]
     send_again: bool,
-    /// What became of each requested item of a name.com order, some given back and some not:
+    /// The outcome of each requested item of a name.com order if only some were refunded:
     /// 71=refunded,72=not.
-    #[arg(long, value_name = "ID=refunded|not", value_delimiter = ',', value_parser = item)]
+    #[arg(long, value_name = "ID=refunded|not", value_delimiter = ',', value_parser = parse_item)]
     items: Vec<ItemArgument>,
 }
 
-/// A person's decision on one item.
+/// The operator's decision on one item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct ItemArgument {
     id: String,
@@ -73,8 +73,8 @@ struct ItemArgument {
 }
 
 /// Printed before a decision that does not wait for the gateway's lookups.
-const MAY_STILL_ARRIVE: &str = "recoup: the gateway has not finished finding out: an attempt that is still on its way at \
-                                the provider may take effect after this decision";
+const TAKE_OVER_WARNING: &str = "recoup: the gateway has not found out the outcome yet: an attempt may still take effect \
+                                 at the provider after this decision";
 
 /// Runs `recoup refunds resolve`.
 pub(super) async fn resolve(
@@ -82,17 +82,17 @@ pub(super) async fn resolve(
     arguments: ResolveArguments,
     json: bool,
 ) -> Result<String, Failure> {
-    let resolution = arguments.word.resolution();
+    let resolution = arguments.resolution.to_proto();
     if arguments.take_over {
-        say(&mut std::io::stderr(), MAY_STILL_ARRIVE);
+        print_line(&mut std::io::stderr(), TAKE_OVER_WARNING);
     }
     let etag = match &arguments.etag {
         Some(etag) => etag.clone(),
         None => {
-            let refund = get(client, &arguments.which).await?;
+            let refund = get(client, &arguments.refund).await?;
             // Standard output is for the result.
-            say(&mut std::io::stderr(), &output::refund(&refund));
-            confirm(&refund, &arguments.word, arguments.yes)?;
+            print_line(&mut std::io::stderr(), &output::refund(&refund));
+            confirm(&refund, &arguments.resolution, arguments.yes)?;
             refund.etag
         }
     };
@@ -101,46 +101,42 @@ pub(super) async fn resolve(
         .zip(arguments.amount)
         .map(|(currency, minor_units)| proto::Money { currency_code: currency.code().to_owned(), minor_units });
     let request = proto::ResolveRefundRequest {
-        name: arguments.which.name(),
+        name: arguments.refund.name(),
         etag,
         resolution: resolution.into(),
         evidence: arguments.evidence,
         refunded_amount,
-        items: arguments.word.items.into_iter().map(ItemArgument::into_proto).collect(),
+        items: arguments.resolution.items.into_iter().map(ItemArgument::into_proto).collect(),
         take_over: arguments.take_over,
     };
-    let answer = client.resolve_refund(within(ASKING, request)).await.map_err(|status| refusal(&status))?.into_inner();
-    told(answer.refund, json)
+    let answer = client
+        .resolve_refund(with_timeout(PROVIDER_TIMEOUT, request))
+        .await
+        .map_err(|status| failure_of(&status))?
+        .into_inner();
+    render(answer.refund, json)
 }
 
-/// Asks on a terminal; elsewhere only `--yes` confirms.
-fn confirm(refund: &proto::Refund, word: &Word, yes: bool) -> Result<(), Failure> {
+/// Asks at a terminal; elsewhere only `--yes` confirms.
+fn confirm(refund: &proto::Refund, resolution: &ResolutionArg, yes: bool) -> Result<(), Failure> {
     if yes {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
         let sentence = format!(
-            "nothing was changed: without --etag the state above must be confirmed, by --yes or on a terminal (its etag is {})",
+            "nothing was changed: without --etag the state above must be confirmed, with --yes or at a terminal (its etag is {})",
             refund.etag
         );
         return Err(Failure::usage(sentence));
     }
-    match asked(&format!("Your decision on this refund: {}. Type yes to give it: ", word.in_words())) {
+    match ask(&format!("Your decision on this refund: {}. Type yes to confirm: ", resolution.description())) {
         true => Ok(()),
         false => Err(Failure::new("nothing was changed")),
     }
 }
 
-/// Whether the person at the terminal types yes.
-pub(super) fn asked(question: &str) -> bool {
-    let mut stderr = std::io::stderr();
-    let _ = write!(stderr, "\n{question}").and_then(|()| stderr.flush());
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer).is_ok() && answer.trim() == "yes"
-}
-
-impl Word {
-    fn resolution(&self) -> Resolution {
+impl ResolutionArg {
+    fn to_proto(&self) -> Resolution {
         if self.refunded || !self.items.is_empty() {
             Resolution::Refunded
         } else if self.not_refunded {
@@ -150,18 +146,18 @@ impl Word {
         }
     }
 
-    fn in_words(&self) -> String {
+    fn description(&self) -> String {
         let with = |refunded: bool| {
             let ids = self.items.iter().filter(|item| item.refunded == refunded).map(|item| item.id.as_str());
             ids.collect::<Vec<&str>>().join(", ")
         };
-        match self.resolution() {
+        match self.to_proto() {
             _ if !self.items.is_empty() => {
-                format!("items given back: {}; items not given back: {}", with(true), with(false))
+                format!("refunded items: {}; items not refunded: {}", with(true), with(false))
             }
-            Resolution::Refunded => "the money was given back".to_owned(),
-            Resolution::NotRefunded => "no money was given back, and none is to be".to_owned(),
-            _ => "no money was given back, and it is to be sent once more".to_owned(),
+            Resolution::Refunded => "the money was refunded".to_owned(),
+            Resolution::NotRefunded => "no money was refunded, and none will be".to_owned(),
+            _ => "no money was refunded, and the refund is to be sent once more".to_owned(),
         }
     }
 }
@@ -172,10 +168,10 @@ impl ItemArgument {
     }
 }
 
-fn item(text: &str) -> Result<ItemArgument, String> {
+fn parse_item(text: &str) -> Result<ItemArgument, String> {
     let form = || "must be an item with what became of it, such as 71=refunded or 72=not".to_owned();
-    let (id, word) = text.trim().split_once('=').ok_or_else(form)?;
-    let refunded = match word {
+    let (id, outcome) = text.trim().split_once('=').ok_or_else(form)?;
+    let refunded = match outcome {
         "refunded" => true,
         "not" => false,
         _ => return Err(form()),
@@ -183,9 +179,9 @@ fn item(text: &str) -> Result<ItemArgument, String> {
     if id.is_empty() { Err(form()) } else { Ok(ItemArgument { id: id.to_owned(), refunded }) }
 }
 
-/// A decimal above zero with at most two places: a third one would be rounded, and a person's word
-/// is not.
-fn amount(text: &str) -> Result<i64, String> {
+/// A decimal above zero with at most two places. A third one would have to be rounded, and a
+/// decision must be exact.
+fn parse_amount(text: &str) -> Result<i64, String> {
     let places = text.split_once('.').map_or(0, |(_, places)| places.len());
     let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     match parse_minor_units(text) {
@@ -194,7 +190,7 @@ fn amount(text: &str) -> Result<i64, String> {
     }
 }
 
-fn currency(text: &str) -> Result<Currency, String> {
+fn parse_currency(text: &str) -> Result<Currency, String> {
     Currency::parse(text).map_err(|problem| problem.to_string())
 }
 
@@ -203,21 +199,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_item_comes_with_what_became_of_it() {
-        assert_eq!(item("71=refunded"), Ok(ItemArgument { id: "71".to_owned(), refunded: true }));
-        assert_eq!(item("72=not"), Ok(ItemArgument { id: "72".to_owned(), refunded: false }));
+    fn an_item_needs_an_id_and_an_outcome() {
+        assert_eq!(parse_item("71=refunded"), Ok(ItemArgument { id: "71".to_owned(), refunded: true }));
+        assert_eq!(parse_item("72=not"), Ok(ItemArgument { id: "72".to_owned(), refunded: false }));
         for wrong in ["", "71", "71=", "=not", "71=yes", "71=refunded=not"] {
-            assert!(item(wrong).is_err(), "{wrong}");
+            assert!(parse_item(wrong).is_err(), "{wrong}");
         }
     }
 
     #[test]
-    fn an_amount_is_read_to_the_cent_or_not_at_all() {
-        assert_eq!(amount("12.50"), Ok(1250));
-        assert_eq!(amount("7"), Ok(700));
+    fn an_amount_is_exact_to_the_cent_or_rejected() {
+        assert_eq!(parse_amount("12.50"), Ok(1250));
+        assert_eq!(parse_amount("7"), Ok(700));
         for wrong in ["", "0", "-1", "1.005", "1e3", "12,50", "NaN", ".5."] {
-            assert!(amount(wrong).is_err(), "{wrong}");
+            assert!(parse_amount(wrong).is_err(), "{wrong}");
         }
-        assert_eq!(amount("0.05"), Ok(5));
+        assert_eq!(parse_amount("0.05"), Ok(5));
     }
 }

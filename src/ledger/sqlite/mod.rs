@@ -141,7 +141,7 @@ const COUNTING_WAITED_FOR: Duration = Duration::from_millis(50);
 
 impl Default for SqliteSettings {
     fn default() -> Self {
-        Self { queue_length: 4_096, batch_size: 256, readers: 4, busy_timeout: Duration::from_secs(5), max_pages: None }
+        Self { queue_length: 4_096, batch_size: 64, readers: 4, busy_timeout: Duration::from_secs(5), max_pages: None }
     }
 }
 

@@ -159,7 +159,7 @@ impl Writer {
         let start = Instant::now();
         let synced = self.execute("COMMIT");
         if let Some(tally) = self.shared.tally() {
-            tally.metrics.committed(batch.len(), start.elapsed());
+            tally.metrics.record_commit(batch.len(), start.elapsed());
         }
         // What went into a file that has lost its name is gone with this process.
         match synced.and_then(|()| self.shared.verify_files()) {
