@@ -254,10 +254,10 @@ impl GaugeSource for Gauges {
             oldest_pending,
             waiting_for_account,
             clock_ahead: self.engine.clock_ahead(),
-            circuits: self.engine.circuits(),
+            circuits: self.engine.breaker_states(),
             write_queue: self.ledger.queue_length(),
             writing: *self.ledger.health().borrow() == Health::Writing,
-            event_readers: self.engine.feed_count(),
+            event_readers: self.engine.event_stream_count(),
             watchers: self.validation.watch_count(),
         }
     }

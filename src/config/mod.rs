@@ -182,25 +182,25 @@ impl Settings {
             format!(
                 "server: {} concurrent calls, {} event streams, {} streams per connection; waits up to {}, drains for {}",
                 api.max_concurrent_calls,
-                engine.max_feeds,
+                engine.max_event_streams,
                 api.max_streams_per_connection,
                 seconds(api.max_wait),
                 seconds(self.drain)
             ),
             format!(
                 "engine: sends again after {} to {}; looks up doubt after {}, then every {}; looks up rejections for {}",
-                seconds(engine.backoff.shortest),
-                seconds(engine.backoff.longest),
+                seconds(engine.backoff.min),
+                seconds(engine.backoff.max),
                 engine.schedule.first.iter().copied().map(seconds).collect::<Vec<_>>().join(", "),
                 seconds(engine.schedule.then_every),
                 seconds(engine.rejection_follow_up)
             ),
             format!(
                 "engine: suspends an account after {} consecutive failures or {} consecutive foreign targets, and probes it after {} to {}",
-                engine.circuit.failures,
-                engine.circuit.strangers,
-                seconds(engine.circuit.shortest_pause),
-                seconds(engine.circuit.longest_pause)
+                engine.circuit.failure_threshold,
+                engine.circuit.foreign_target_threshold,
+                seconds(engine.circuit.open_min),
+                seconds(engine.circuit.open_max)
             ),
             format!(
                 "validation: {} orders cached, {} concurrent requests per account, {} watches, at most one poll every {}",
@@ -258,24 +258,24 @@ impl Settings {
         read.millis("server.drain_ms", 0..=600_000, drain);
         read.number("server.max_concurrent_calls", 1..=100_000, &mut api.max_concurrent_calls);
         read.number("server.max_streams_per_connection", 1..=10_000, &mut api.max_streams_per_connection);
-        read.number("server.max_event_streams", 1..=100_000, &mut engine.max_feeds);
+        read.number("server.max_event_streams", 1..=100_000, &mut engine.max_event_streams);
 
         read.section("engine");
         let backoff = &mut engine.backoff;
-        read.millis("engine.retry_backoff_min_ms", 1..=3_600_000, &mut backoff.shortest);
-        read.millis("engine.retry_backoff_max_ms", 1..=86_400_000, &mut backoff.longest);
-        if backoff.longest < backoff.shortest {
+        read.millis("engine.retry_backoff_min_ms", 1..=3_600_000, &mut backoff.min);
+        read.millis("engine.retry_backoff_max_ms", 1..=86_400_000, &mut backoff.max);
+        if backoff.max < backoff.min {
             read.error("engine.retry_backoff_max_ms", "must not be below `engine.retry_backoff_min_ms`");
         }
         read.parsed("engine.lookups_after_ms", parse_durations, &mut engine.schedule.first);
         read.millis("engine.lookups_every_ms", 100..=30 * 86_400_000, &mut engine.schedule.then_every);
         read.seconds("engine.rejection_follow_up_s", 0..=90 * 86_400, &mut engine.rejection_follow_up);
         let circuit = &mut engine.circuit;
-        read.number("engine.circuit_failures", 1..=1_000_000, &mut circuit.failures);
-        read.number("engine.circuit_foreign_targets", 1..=10_000, &mut circuit.strangers);
-        read.millis("engine.circuit_pause_min_ms", 1..=3_600_000, &mut circuit.shortest_pause);
-        read.millis("engine.circuit_pause_max_ms", 1..=86_400_000, &mut circuit.longest_pause);
-        if circuit.longest_pause < circuit.shortest_pause {
+        read.number("engine.circuit_failures", 1..=1_000_000, &mut circuit.failure_threshold);
+        read.number("engine.circuit_foreign_targets", 1..=10_000, &mut circuit.foreign_target_threshold);
+        read.millis("engine.circuit_pause_min_ms", 1..=3_600_000, &mut circuit.open_min);
+        read.millis("engine.circuit_pause_max_ms", 1..=86_400_000, &mut circuit.open_max);
+        if circuit.open_max < circuit.open_min {
             read.error("engine.circuit_pause_max_ms", "must not be below `engine.circuit_pause_min_ms`");
         }
 

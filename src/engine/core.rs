@@ -143,7 +143,7 @@ impl EngineCore {
     fn observe_doubt_duration(&self, before: &Refund, after: &Refund) {
         let Some(account) = self.accounts.get(&before.account) else { return };
         if after.corrected_time != before.corrected_time {
-            account.configured.metrics.corrected();
+            account.configured.metrics.record_correction();
         }
         let is_open = matches!(after.state, State::Pending | State::Dispatching | State::InDoubt | State::NeedsReview);
         let begin = before.doubt.as_ref().map(|doubt| doubt.since).or(before.dispatch_time);
@@ -151,7 +151,7 @@ impl EngineCore {
             && !is_open
             && let Some(begin) = begin
         {
-            account.configured.metrics.cleared(after.state, after.update_time.saturating_duration_since(begin));
+            account.configured.metrics.record_doubt(after.state, after.update_time.saturating_duration_since(begin));
         }
     }
 

@@ -53,7 +53,7 @@ pub(super) fn circuit_probe_span(account: &AccountRuntime, refund: &Refund) -> S
 pub(super) async fn link_to_refund(core: &EngineCore, refund: &Refund) {
     let parent = parent_trace(core, refund).await;
     traces::link(parent.as_deref());
-    traces::note_trace_of(&Span::current(), parent.as_deref(), refund.id());
+    traces::record_refund_trace_id(&Span::current(), parent.as_deref(), refund.id());
 }
 
 /// Links the current span, which is part of a caller's trace, to the trace that a refund was
