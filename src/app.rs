@@ -32,7 +32,7 @@ use crate::engine::circuit_breaker::CircuitBreakerSettings;
 use crate::engine::decide::{Backoff, Schedule};
 use crate::engine::{Engine, EngineSettings, probe};
 use crate::ledger::sqlite::{OpenError, SqliteLedger, SqliteSettings};
-use crate::ledger::{Health, Ledger, LedgerError};
+use crate::ledger::{Health, Ledger, LedgerAdmin, LedgerError};
 use crate::providers::{Account, Accounts, ConnectError};
 use crate::telemetry::LogFilter;
 use crate::telemetry::metrics::{Metrics, MetricsError, Standing};
@@ -45,7 +45,7 @@ pub struct App {
     metrics_addr: Option<SocketAddr>,
     engine: Engine,
     validation: Validation,
-    ledger: Arc<SqliteLedger>,
+    ledger: Arc<dyn LedgerAdmin>,
     serving: watch::Sender<Serving>,
     server: JoinHandle<Result<(), ServeError>>,
     closing: CancellationToken,
@@ -108,16 +108,9 @@ impl App {
         };
         let metrics = if scraped.is_some() { Metrics::on()? } else { Metrics::off() };
         let accounts = Arc::new(connect(&settings, &clock, &metrics)?);
-        let ledger = Arc::new(SqliteLedger::open(
-            &settings.ledger.path,
-            SqliteSettings {
-                queue_length: settings.ledger.queue_length,
-                batch_size: settings.ledger.batch_size,
-                ..SqliteSettings::default()
-            },
-        )?);
+        let (ledger, ledger_admin) = open_ledger(&settings)?;
         if metrics.is_on() {
-            ledger.measure(metrics.clone()).await;
+            ledger_admin.enable_metrics(metrics.clone()).await;
         }
         let engine_settings = EngineSettings {
             backoff: Backoff {
@@ -165,8 +158,8 @@ impl App {
         let server = tokio::spawn(serve);
         let metrics_addr = scraped.as_ref().map(|(_, address)| *address);
         if let Some((listener, address)) = scraped {
-            let (engine, validation, ledger) = (engine.clone(), validation.clone(), ledger.clone());
-            let whole = Arc::new(Whole { engine, validation, ledger });
+            let (engine, validation, ledger_admin) = (engine.clone(), validation.clone(), ledger_admin.clone());
+            let whole = Arc::new(Whole { engine, validation, ledger, ledger_admin });
             tokio::spawn(scrape::serve(listener, metrics, whole, closing.clone()));
             info!(metrics_addr = %address, "the metrics can be read");
         }
@@ -176,7 +169,7 @@ impl App {
             metrics_addr,
             engine,
             validation,
-            ledger,
+            ledger: ledger_admin,
             serving,
             server,
             closing,
@@ -244,13 +237,14 @@ impl App {
 struct Whole {
     engine: Engine,
     validation: Validation,
-    ledger: Arc<SqliteLedger>,
+    ledger: Arc<dyn Ledger>,
+    ledger_admin: Arc<dyn LedgerAdmin>,
 }
 
 #[async_trait]
 impl Standings for Whole {
     async fn standing(&self) -> Standing {
-        let counted = self.ledger.counts();
+        let counted = self.ledger_admin.counts();
         let is_counted = counted.is_some();
         let counted = counted.unwrap_or_default();
         let configured: Vec<AccountName> =
@@ -271,10 +265,10 @@ impl Standings for Whole {
                 refunds.push((name.clone(), state, count));
             }
             // An account that the ledger cannot be asked for is left out, for the same reason.
-            if let Ok(since) = self.ledger.oldest_doubt(&name).await {
+            if let Ok(since) = self.ledger_admin.oldest_doubt(&name).await {
                 oldest_doubts.push((name.clone(), age(since)));
             }
-            if let Ok(since) = self.ledger.oldest_pending(&name).await {
+            if let Ok(since) = self.ledger_admin.oldest_pending(&name).await {
                 oldest_pending.push((name.clone(), age(since)));
             }
             if let Some(waiting) = &waiting {
@@ -289,7 +283,7 @@ impl Standings for Whole {
             waiting_for_account,
             clock_ahead: self.engine.clock_ahead(),
             circuits: self.engine.circuits(),
-            write_queue: self.ledger.queue_length(),
+            write_queue: self.ledger_admin.queue_length(),
             writing: *self.ledger.health().borrow() == Health::Writing,
             event_readers: self.engine.feed_count(),
             watchers: self.validation.watch_count(),
@@ -318,6 +312,19 @@ fn circuit_of(settings: &Settings) -> CircuitBreakerSettings {
         shortest_pause: settings.engine.circuit_pause_min,
         longest_pause: settings.engine.circuit_pause_max,
     }
+}
+
+/// Opens the ledger. The only place that names a backend.
+fn open_ledger(settings: &Settings) -> Result<(Arc<dyn Ledger>, Arc<dyn LedgerAdmin>), OpenError> {
+    let ledger = Arc::new(SqliteLedger::open(
+        &settings.ledger.path,
+        SqliteSettings {
+            queue_length: settings.ledger.queue_length,
+            batch_size: settings.ledger.batch_size,
+            ..SqliteSettings::default()
+        },
+    )?);
+    Ok((ledger.clone(), ledger))
 }
 
 async fn bind(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {

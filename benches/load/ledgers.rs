@@ -16,7 +16,7 @@ use recoup::domain::place::Place;
 use recoup::domain::refund::{Intent, Refund};
 use recoup::domain::target::{NamecomTarget, SectigoTarget, Target};
 use recoup::ledger::sqlite::{SqliteLedger, SqliteSettings};
-use recoup::ledger::{CreateOutcome, FirstAttempt, Ledger as _, NewRefund, RecordEvents, RelatedLogins, Ticket};
+use recoup::ledger::{CreateOutcome, FirstAttempt, Ledger as _, LedgerAdmin as _, NewRefund, RecordEvents, RelatedLogins, Ticket};
 use recoup::providers::place_of;
 use tokio::time::Instant;
 
@@ -30,7 +30,7 @@ const APART: Duration = Duration::from_secs(26);
 /// The ledger with so many refunds, all done, from the cache; written and verified first where it
 /// is not there.
 pub(crate) async fn large(folder: &Path, refunds: usize) -> PathBuf {
-    let path = folder.join(format!("ledger-{refunds}-v7.db"));
+    let path = folder.join(format!("ledger-{refunds}-v8.db"));
     if path.exists() {
         return path;
     }
@@ -121,7 +121,7 @@ async fn create(
         allow_similar: true,
         actor: "caller".to_owned(),
         now: time(nth),
-        claim: Ticket::default(),
+        ticket: Ticket::default(),
         trace_parent: None,
     });
     let created = join_all(creates.map(|create| ledger.create(create))).await;

@@ -12,7 +12,7 @@ use recoup::domain::ids::ProviderKind;
 use recoup::domain::outcome::Confirmation;
 use recoup::domain::refund::Refund;
 use recoup::ledger::sqlite::{SqliteLedger, SqliteSettings};
-use recoup::ledger::{CreateOutcome, FirstAttempt, Ledger as _, NewRefund, RecordEvents, RelatedLogins, Ticket};
+use recoup::ledger::{CreateOutcome, FirstAttempt, Ledger as _, LedgerAdmin as _, NewRefund, RecordEvents, RelatedLogins, Ticket};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::samples::{self, NOW};
@@ -66,7 +66,7 @@ fn create(number: i32) -> NewRefund {
         allow_similar: false,
         actor: "caller".to_owned(),
         now: NOW,
-        claim: Ticket::default(),
+        ticket: Ticket::default(),
         trace_parent: None,
     }
 }

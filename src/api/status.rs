@@ -270,7 +270,7 @@ fn of_ledger(error: LedgerError) -> Status {
             status(Code::Aborted, ErrorReason::EtagMismatch, &message, [("etag", present.etag())], |_| {})
         }
         LedgerError::IllegalTransition(_) => precondition(ErrorReason::NotCancellable, &message, []),
-        LedgerError::Abandoned => deadline(),
+        LedgerError::Cancelled => deadline(),
         LedgerError::Overloaded => overloaded(&message),
         LedgerError::CommitFailed(_) => not_known(Code::Unavailable, &message),
         LedgerError::Unavailable(_) => retryable(Code::Unavailable, ErrorReason::LedgerUnavailable, &message, LATER),

@@ -6,7 +6,7 @@
 //! characters what has no place in a reference
 //! ids        refund_id, account name, resource names
 //! money      an amount in minor units, read from decimal text
-//! target     what is refunded
+//! target     what is refunded; target_fields: the same as named fields, for storage
 //! outcome    what a provider's answer means
 //! contract   what makes a second send safe at a provider
 //! place      where a refund belongs: host, login, currency
@@ -30,4 +30,5 @@ pub mod probe;
 pub mod refund;
 pub mod state;
 pub mod target;
+pub mod target_fields;
 pub mod validation;

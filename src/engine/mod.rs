@@ -61,7 +61,7 @@ use crate::engine::event_stream::EventBuffer;
 use crate::engine::monotonic_clock::MonotonicClock;
 use crate::engine::waiters::{Waiter, Waiters};
 use crate::ledger::{
-    self, CreateOutcome, FirstAttempt, Health, Ledger, LedgerError, ListQuery, Listed, NewRefund, RecordEvents,
+    self, CreateOutcome, FirstAttempt, Health, Ledger, LedgerError, ListQuery, ListedRefund, NewRefund, RecordEvents,
     Reschedule, Ticket,
 };
 use crate::providers::{Account, Accounts};
@@ -192,7 +192,7 @@ impl Engine {
         let mut recording = self.spawn(self.0.clone().create_refund_detached(command, claim.clone()));
         let recorded = match timeout_at(answer_by, &mut recording).await {
             Ok(joined) => joined,
-            Err(_) if claim.withdraw() => return Err(EngineError::Deadline),
+            Err(_) if claim.cancel() => return Err(EngineError::Deadline),
             // The ledger has begun: what it did decides, not the clock.
             Err(_) => recording.await,
         };
@@ -232,7 +232,7 @@ impl Engine {
     ///
     /// # Errors
     /// Those of the ledger.
-    pub async fn list(&self, query: ListQuery) -> Result<Vec<Listed>, EngineError> {
+    pub async fn list(&self, query: ListQuery) -> Result<Vec<ListedRefund>, EngineError> {
         Ok(self.0.ledger.list(query).await?)
     }
 
@@ -525,7 +525,7 @@ impl EngineCore {
             allow_similar: command.allow_similar,
             actor: command.actor,
             now: self.clock.now(),
-            claim,
+            ticket: claim,
             trace_parent: traces::current().or(command.trace_parent),
         }
     }

@@ -23,7 +23,7 @@ use crate::domain::refund::Refund;
 use crate::domain::state::State;
 use crate::domain::target::FieldViolation;
 use crate::engine::{AccountHealth, EngineCore, EngineError, ReassignCommand, WaitingFor};
-use crate::ledger::{GATEWAY, Ledger, LedgerError, Listed, OpenRefunds, Reassign, RelatedLogins};
+use crate::ledger::{GATEWAY, Ledger, LedgerError, ListedRefund, OpenRefunds, Reassign, RelatedLogins};
 use crate::providers::{Account, Accounts};
 
 /// Refunds that a start moves concurrently, so that they share commits.
@@ -75,7 +75,7 @@ async fn move_here(
             let page = ledger.open_at(&open.at, after, PAGE).await?;
             let Some(last) = page.last() else { break };
             after = last.ordinal;
-            let page = page.into_iter().map(|Listed { refund, .. }| refund);
+            let page = page.into_iter().map(|ListedRefund { refund, .. }| refund);
             let page = page.filter(|refund| (refund.state == State::Pending) == to_be_sent);
             let moves = page.map(|refund| async move {
                 match ledger.reassign(reassign_to_present_place(account, related, &refund, now)).await {
@@ -145,7 +145,7 @@ pub fn reassign_to_present_place(
         to: account.destination(),
         related: related.clone(),
         // Only a refund that is yet to be sent can pay twice.
-        judge_similar: refund.state == State::Pending,
+        reject_similar: refund.state == State::Pending,
         evidence: "the configuration names its former place".to_owned(),
         actor: GATEWAY.to_owned(),
         now,
@@ -205,7 +205,7 @@ pub(super) async fn reassign(shared: Arc<EngineCore>, command: ReassignCommand) 
         revision: refund.revision,
         to: lane.account.destination(),
         related: lane.related.clone(),
-        judge_similar: true,
+        reject_similar: true,
         evidence: command.evidence,
         actor: command.actor,
         now: shared.clock.now(),

@@ -24,7 +24,7 @@ use crate::domain::place::{Destination, Place};
 use crate::domain::probe::ProbeReport;
 use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, SectigoTarget};
 use crate::ledger::sqlite::{SqliteLedger, SqliteSettings};
-use crate::ledger::{GATEWAY, Health, OpenRefunds, Reassign, RelatedLogins};
+use crate::ledger::{DueKind, DueQuery, GATEWAY, Health, OpenRefunds, Reassign, RelatedLogins};
 use crate::telemetry::metrics::AccountMeter;
 
 const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
@@ -136,7 +136,7 @@ impl Bench {
             allow_similar: false,
             actor: "caller".to_owned(),
             now: NOW,
-            claim: Ticket::default(),
+            ticket: Ticket::default(),
             trace_parent: None,
         };
         let CreateOutcome::New(refund) = self.ledger.inner.create(create).await.unwrap() else { panic!("known") };
@@ -343,7 +343,7 @@ async fn readers_of_the_history_share_what_is_new_and_miss_nothing() {
                 allow_similar: false,
                 actor: "caller".to_owned(),
                 now: NOW,
-                claim: Ticket::default(),
+                ticket: Ticket::default(),
                 trace_parent: None,
             })
         });
@@ -431,7 +431,7 @@ impl Ledger for HeldLedger {
         self.inner.get(id).await
     }
 
-    async fn list(&self, query: ListQuery) -> Result<Vec<Listed>, LedgerError> {
+    async fn list(&self, query: ListQuery) -> Result<Vec<ListedRefund>, LedgerError> {
         self.inner.list(query).await
     }
 
@@ -478,42 +478,20 @@ impl Ledger for HeldLedger {
         self.inner.standstills(at).await
     }
 
-    async fn open_at(&self, at: &Destination, after_ordinal: u64, limit: u32) -> Result<Vec<Listed>, LedgerError> {
+    async fn open_at(&self, at: &Destination, after_ordinal: u64, limit: u32) -> Result<Vec<ListedRefund>, LedgerError> {
         self.inner.open_at(at, after_ordinal, limit).await
     }
 
-    async fn due(&self, at: &Destination, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
-        self.inner.due(at, now, limit).await
+    async fn due(&self, query: DueQuery) -> Result<Vec<Refund>, LedgerError> {
+        self.inner.due(query).await
     }
 
-    async fn due_for_lookup(&self, at: &Destination, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
-        self.inner.due_for_lookup(at, now, limit).await
-    }
-
-    async fn next_lookup_time(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
-        self.inner.next_lookup_time(at).await
-    }
-
-    async fn pending_before(
-        &self,
-        at: &Destination,
-        created_until: Timestamp,
-        skip: u32,
-        limit: u32,
-    ) -> Result<Vec<Refund>, LedgerError> {
-        self.inner.pending_before(at, created_until, skip, limit).await
+    async fn next_due(&self, kind: DueKind, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
+        self.inner.next_due(kind, at).await
     }
 
     async fn entered_state_at(&self, id: &RefundId, state: State) -> Result<Option<Timestamp>, LedgerError> {
         self.inner.entered_state_at(id, state).await
-    }
-
-    async fn oldest_pending(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
-        self.inner.oldest_pending(account).await
-    }
-
-    async fn next_due(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
-        self.inner.next_due(at).await
     }
 
     fn committed(&self) -> watch::Receiver<u64> {

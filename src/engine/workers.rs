@@ -17,7 +17,7 @@ use crate::domain::state::State;
 use crate::engine::account::AccountRuntime;
 use crate::engine::circuit_breaker::Permission;
 use crate::engine::{EngineCore, LEDGER_ERROR_BACKOFF, places, step};
-use crate::ledger::{GATEWAY, Health, LedgerError, ListQuery};
+use crate::ledger::{DueKind, DueQuery, GATEWAY, Health, LedgerError, ListQuery};
 
 /// Looked for again at least so often, however quiet it is: a clock set forward rings no bell.
 const MAX_IDLE: Duration = Duration::from_secs(30);
@@ -98,12 +98,14 @@ async fn dispatch_due(
                 return Ok(oldest_expires);
             }
         }
-        let due = shared.ledger.due(&lane.account.destination(), now, handful).await?;
+        let destination = lane.account.destination();
+        let query = DueQuery { kind: DueKind::Dispatch, destination, at: now, skip: 0, limit: handful };
+        let due = shared.ledger.due(query).await?;
         // While older ones wait, newcomers line up behind them. One that was recorded since the
         // query has rung the bell.
         lane.backlog.store(!due.is_empty(), Ordering::Release);
         if due.is_empty() {
-            let next = until(shared.ledger.next_due(&lane.account.destination()).await?, now);
+            let next = until(shared.ledger.next_due(DueKind::Dispatch, &lane.account.destination()).await?, now);
             return Ok(next.min(oldest_expires));
         }
         dispatch_batch(shared, lane, due, *expiry).await?;
@@ -177,7 +179,7 @@ async fn expire_overdue(shared: &EngineCore, lane: &AccountRuntime, now: Timesta
         |since: Timestamp| since.saturating_add(limit).saturating_add(places::stood_still(&lane.standstills, since));
     let (mut next, mut skipped) = (now.saturating_add(limit), 0_u32);
     loop {
-        let oldest = shared.ledger.pending_before(&at, Timestamp::MAX, skipped, EXPIRY_BATCH).await?;
+        let oldest = shared.ledger.due(oldest_pending(&at, skipped)).await?;
         for refund in &oldest {
             let expiry = expiry_of(refund.pending_since());
             if expiry > confirmed {
@@ -214,7 +216,7 @@ async fn probe(shared: &Arc<EngineCore>, lane: &Arc<AccountRuntime>) -> Result<b
     let at = lane.account.destination();
     let count = lane.probes.fetch_add(1, Ordering::Relaxed);
     let waiting: Vec<Refund> = if count.is_multiple_of(2) {
-        shared.ledger.pending_before(&at, Timestamp::MAX, 0, EXPIRY_BATCH).await?
+        shared.ledger.due(oldest_pending(&at, 0)).await?
     } else {
         let (account, states) = (Some(at.account.clone()), vec![State::Pending]);
         let newest = ListQuery { account, states, limit: EXPIRY_BATCH, ..ListQuery::default() };
@@ -243,7 +245,8 @@ async fn reconcile_due(shared: &Arc<EngineCore>, lane: &Arc<AccountRuntime>) -> 
             lane.has_recovered.store(true, Ordering::Release);
             return Err(error);
         }
-        let due = shared.ledger.due_for_lookup(&at, now, limit).await?;
+        let query = DueQuery { kind: DueKind::Lookup, destination: at.clone(), at: now, skip: 0, limit };
+        let due = shared.ledger.due(query).await?;
         let mut begun = false;
         for refund in due {
             let Some(reconciling) = lane.try_begin_reconcile(refund.id()) else { continue };
@@ -270,9 +273,14 @@ async fn reconcile_due(shared: &Arc<EngineCore>, lane: &Arc<AccountRuntime>) -> 
             // The bell rings as each of them ends.
             return Ok(MAX_IDLE);
         }
-        return Ok(until(shared.ledger.next_lookup_time(&at).await?, now));
+        return Ok(until(shared.ledger.next_due(DueKind::Lookup, &at).await?, now));
     }
     Ok(MAX_IDLE)
+}
+
+/// A batch of the oldest PENDING refunds, whatever the clock says.
+fn oldest_pending(at: &Destination, skip: u32) -> DueQuery {
+    DueQuery { kind: DueKind::Expiry, destination: at.clone(), at: Timestamp::MAX, skip, limit: EXPIRY_BATCH }
 }
 
 /// Makes every refund due whose last lookup had no usable answer.

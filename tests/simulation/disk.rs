@@ -8,13 +8,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use recoup::domain::clock::Timestamp;
 use recoup::domain::event::{Event, EventRecord, Observation, RecordSeen};
-use recoup::domain::ids::{AccountName, ProviderKind, RefundId};
+use recoup::domain::ids::{ProviderKind, RefundId};
 use recoup::domain::place::Destination;
 use recoup::domain::refund::Refund;
 use recoup::domain::state::State;
 use recoup::ledger::sqlite::SqliteLedger;
 use recoup::ledger::{
-    CreateOutcome, Health, Ledger, LedgerError, ListQuery, Listed, NewRefund, OpenRefunds, Reassign, RecordEvents,
+    CreateOutcome, DueKind, DueQuery, Health, Ledger, LedgerError, ListQuery, ListedRefund, NewRefund, OpenRefunds, Reassign, RecordEvents,
     Reschedule,
 };
 use tokio::sync::watch;
@@ -174,7 +174,7 @@ impl Ledger for SimLedger {
         self.inner.get(id).await
     }
 
-    async fn list(&self, query: ListQuery) -> Result<Vec<Listed>, LedgerError> {
+    async fn list(&self, query: ListQuery) -> Result<Vec<ListedRefund>, LedgerError> {
         self.life.breathe().await;
         self.inner.list(query).await
     }
@@ -233,50 +233,24 @@ impl Ledger for SimLedger {
         self.inner.standstills(at).await
     }
 
-    async fn open_at(&self, at: &Destination, after_ordinal: u64, limit: u32) -> Result<Vec<Listed>, LedgerError> {
+    async fn open_at(&self, at: &Destination, after_ordinal: u64, limit: u32) -> Result<Vec<ListedRefund>, LedgerError> {
         self.life.breathe().await;
         self.inner.open_at(at, after_ordinal, limit).await
     }
 
-    async fn due(&self, at: &Destination, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
+    async fn due(&self, query: DueQuery) -> Result<Vec<Refund>, LedgerError> {
         self.life.breathe().await;
-        self.inner.due(at, now, limit).await
+        self.inner.due(query).await
     }
 
-    async fn next_due(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
+    async fn next_due(&self, kind: DueKind, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
         self.life.breathe().await;
-        self.inner.next_due(at).await
-    }
-
-    async fn due_for_lookup(&self, at: &Destination, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
-        self.life.breathe().await;
-        self.inner.due_for_lookup(at, now, limit).await
-    }
-
-    async fn next_lookup_time(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
-        self.life.breathe().await;
-        self.inner.next_lookup_time(at).await
-    }
-
-    async fn pending_before(
-        &self,
-        at: &Destination,
-        created_until: Timestamp,
-        skip: u32,
-        limit: u32,
-    ) -> Result<Vec<Refund>, LedgerError> {
-        self.life.breathe().await;
-        self.inner.pending_before(at, created_until, skip, limit).await
+        self.inner.next_due(kind, at).await
     }
 
     async fn entered_state_at(&self, id: &RefundId, state: State) -> Result<Option<Timestamp>, LedgerError> {
         self.life.breathe().await;
         self.inner.entered_state_at(id, state).await
-    }
-
-    async fn oldest_pending(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
-        self.life.breathe().await;
-        self.inner.oldest_pending(account).await
     }
 
     fn committed(&self) -> watch::Receiver<u64> {

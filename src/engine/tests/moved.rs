@@ -151,7 +151,7 @@ async fn what_is_at_a_former_place_is_moved_at_the_start() {
         allow_similar: false,
         actor: "caller".to_owned(),
         now: NOW,
-        claim: Ticket::default(),
+        ticket: Ticket::default(),
         trace_parent: None,
     };
     bench.ledger.inner.create(taken).await.unwrap();

@@ -11,18 +11,10 @@ CREATE TABLE refunds (
     -- The intent. Never changes (trigger below). Two ids that differ in case alone are one to
     -- people, so only one is taken.
     id          TEXT    NOT NULL COLLATE NOCASE UNIQUE CHECK (length(id) BETWEEN 1 AND 50),
-    provider    TEXT    NOT NULL
-        CHECK (provider = 'sectigo' OR provider = 'namecom' OR provider = 'debitsuccess'),
-    sectigo_order_number        TEXT CHECK (sectigo_order_number <> ''),
-    sectigo_reason_code         INTEGER CHECK (sectigo_reason_code BETWEEN 1 AND 11),
-    namecom_order_id            INTEGER CHECK (namecom_order_id > 0),
-    namecom_order_item_ids      TEXT CHECK (namecom_order_item_ids <> ''),
-    debitsuccess_account_reference_no          TEXT CHECK (debitsuccess_account_reference_no <> ''),
-    debitsuccess_external_account_reference_no TEXT CHECK (debitsuccess_external_account_reference_no <> ''),
-    debitsuccess_currency_code  TEXT CHECK (length(debitsuccess_currency_code) = 3),
-    debitsuccess_minor_units    INTEGER CHECK (debitsuccess_minor_units > 0),
-    debitsuccess_description    TEXT CHECK (debitsuccess_description <> ''),
-    debitsuccess_request_initiator TEXT CHECK (debitsuccess_request_initiator <> ''),
+    provider    TEXT    NOT NULL CHECK (length(provider) BETWEEN 1 AND 63),
+    -- A JSON object of the target's fields, in the order of their names, without those that are
+    -- absent.
+    target      TEXT    NOT NULL CHECK (length(target) > 2),
     labels      TEXT    NOT NULL,
     create_time INTEGER NOT NULL,
 
@@ -84,17 +76,6 @@ CREATE TABLE refunds (
     unheard             INTEGER CHECK (unheard = 1),
     doubt_check_count   INTEGER CHECK (doubt_check_count >= 0),
 
-    CHECK ((provider = 'sectigo') = (sectigo_order_number IS NOT NULL)),
-    CHECK ((provider = 'sectigo') = (sectigo_reason_code IS NOT NULL)),
-    CHECK ((provider = 'namecom') = (namecom_order_id IS NOT NULL)),
-    CHECK ((provider = 'namecom') = (namecom_order_item_ids IS NOT NULL)),
-    CHECK ((provider = 'debitsuccess')
-         = (debitsuccess_account_reference_no IS NOT NULL OR debitsuccess_external_account_reference_no IS NOT NULL)),
-    CHECK ((provider = 'debitsuccess') = (debitsuccess_currency_code IS NOT NULL)),
-    CHECK ((provider = 'debitsuccess') = (debitsuccess_minor_units IS NOT NULL)),
-    CHECK ((provider = 'debitsuccess') = (debitsuccess_description IS NOT NULL)),
-    CHECK (provider = 'debitsuccess' OR debitsuccess_request_initiator IS NULL),
-
     CHECK (update_time >= create_time),
     CHECK (attempt_count > 0 OR dispatch_time IS NULL),
     CHECK ((attempt_count > 0) = (last_dispatch_time IS NOT NULL)),
@@ -146,9 +127,7 @@ BEGIN
 END;
 
 CREATE TRIGGER intents_never_change BEFORE UPDATE OF
-    ordinal, id, provider, sectigo_order_number, sectigo_reason_code, namecom_order_id, namecom_order_item_ids,
-    debitsuccess_account_reference_no, debitsuccess_external_account_reference_no, debitsuccess_currency_code,
-    debitsuccess_minor_units, debitsuccess_description, debitsuccess_request_initiator, labels, create_time
+    ordinal, id, provider, target, labels, create_time
 ON refunds
 BEGIN
     SELECT RAISE(ABORT, 'what was asked for never changes');
