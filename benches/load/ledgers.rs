@@ -16,7 +16,9 @@ use recoup::domain::place::Place;
 use recoup::domain::refund::{Intent, Refund};
 use recoup::domain::target::{NamecomTarget, SectigoTarget, Target};
 use recoup::ledger::sqlite::{SqliteLedger, SqliteSettings};
-use recoup::ledger::{CreateOutcome, FirstAttempt, Ledger as _, LedgerAdmin as _, NewRefund, RecordEvents, RelatedLogins, Ticket};
+use recoup::ledger::{
+    CreateOutcome, FirstAttempt, Ledger as _, LedgerAdmin as _, NewRefund, RecordEvents, RelatedLogins, Ticket,
+};
 use recoup::providers::place_of;
 use tokio::time::Instant;
 

@@ -12,7 +12,9 @@ use recoup::domain::ids::ProviderKind;
 use recoup::domain::outcome::Confirmation;
 use recoup::domain::refund::Refund;
 use recoup::ledger::sqlite::{SqliteLedger, SqliteSettings};
-use recoup::ledger::{CreateOutcome, FirstAttempt, Ledger as _, LedgerAdmin as _, NewRefund, RecordEvents, RelatedLogins, Ticket};
+use recoup::ledger::{
+    CreateOutcome, FirstAttempt, Ledger as _, LedgerAdmin as _, NewRefund, RecordEvents, RelatedLogins, Ticket,
+};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::samples::{self, NOW};

@@ -38,11 +38,16 @@ impl Target {
             ],
             Target::Namecom(order) => vec![
                 Some(("order_id", FieldValue::Integer(i64::from(order.order_id())))),
-                Some(("order_item_ids", FieldValue::Integers(order.order_item_ids().iter().copied().map(i64::from).collect()))),
+                Some((
+                    "order_item_ids",
+                    FieldValue::Integers(order.order_item_ids().iter().copied().map(i64::from).collect()),
+                )),
             ],
             Target::Debitsuccess(account) => vec![
                 account.account_reference_no().map(|text| ("account_reference_no", FieldValue::text(text))),
-                account.external_account_reference_no().map(|text| ("external_account_reference_no", FieldValue::text(text))),
+                account
+                    .external_account_reference_no()
+                    .map(|text| ("external_account_reference_no", FieldValue::text(text))),
                 Some(("currency_code", FieldValue::Text(Cow::Owned(account.amount().currency.code().to_owned())))),
                 Some(("minor_units", FieldValue::Integer(account.amount().minor_units))),
                 Some(("description", FieldValue::text(account.description()))),
@@ -130,7 +135,8 @@ impl FieldReader<'_> {
     }
 
     fn finish(mut self, target: Result<Target, Vec<FieldViolation>>) -> Result<Target, Vec<FieldViolation>> {
-        let unknown = self.fields.keys().map(|name| FieldViolation::new(name.as_ref(), "is not a field of this target"));
+        let unknown =
+            self.fields.keys().map(|name| FieldViolation::new(name.as_ref(), "is not a field of this target"));
         self.violations.extend(unknown);
         match target {
             Ok(target) if self.violations.is_empty() => Ok(target),

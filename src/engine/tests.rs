@@ -478,7 +478,12 @@ impl Ledger for HeldLedger {
         self.inner.standstills(at).await
     }
 
-    async fn open_at(&self, at: &Destination, after_ordinal: u64, limit: u32) -> Result<Vec<ListedRefund>, LedgerError> {
+    async fn open_at(
+        &self,
+        at: &Destination,
+        after_ordinal: u64,
+        limit: u32,
+    ) -> Result<Vec<ListedRefund>, LedgerError> {
         self.inner.open_at(at, after_ordinal, limit).await
     }
 

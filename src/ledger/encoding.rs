@@ -352,8 +352,7 @@ fn verify_roundtrip(refund: &Refund, values: &[Value<'_>]) -> Result<(), ColumnE
 
 /// Which values go with which state.
 fn verify_state(refund: &Refund) -> Result<(), ColumnError> {
-    let Refund { state, doubt, complete_time, not_before, next_check, absent_since, attempt_count, .. } =
-        refund;
+    let Refund { state, doubt, complete_time, not_before, next_check, absent_since, attempt_count, .. } = refund;
     let is_looked_up = matches!(state, State::InDoubt | State::Submitted | State::NeedsReview | State::Failed);
     let problem = if doubt.is_some() != matches!(state, State::InDoubt | State::NeedsReview) {
         Some(("doubt_reason", "is there exactly when the refund is in doubt"))
@@ -588,4 +587,28 @@ fn json(value: &impl Serialize) -> Value<'static> {
     let text = serde_json::to_string(value);
     let text = text.expect("texts, integers, booleans, lists and maps with text keys always have a JSON form");
     Value::Text(Cow::Owned(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(fields: &[(&'static str, FieldValue<'static>)]) -> TargetFields<'static> {
+        fields.iter().map(|(name, value)| (Cow::Borrowed(*name), value.clone())).collect()
+    }
+
+    fn text_value(text: &'static str) -> FieldValue<'static> {
+        FieldValue::Text(Cow::Borrowed(text))
+    }
+
+    /// A later version's field is absent from an old target, whose JSON and hash stay as they are.
+    #[test]
+    fn the_json_of_a_target_holds_the_present_fields_in_the_order_of_their_names() {
+        let old = [("second", FieldValue::Integer(-2)), ("first", text_value("\"1\""))];
+        let json = r#"{"first":"\"1\"","second":-2}"#;
+        assert_eq!(target_json(&fields(&old)), Value::Text(Cow::Borrowed(json)));
+        let later = [old.as_slice(), &[("item_ids", FieldValue::Integers(vec![1, 2]))]].concat();
+        let json = r#"{"first":"\"1\"","item_ids":[1,2],"second":-2}"#;
+        assert_eq!(target_json(&fields(&later)), Value::Text(Cow::Borrowed(json)));
+    }
 }

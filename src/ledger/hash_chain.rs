@@ -199,3 +199,22 @@ impl HashEncoder {
         self.0.extend_from_slice(bytes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PRESENT: [(&str, i64); 2] = [("one", 1), ("two", 2)];
+
+    fn hash_with(later: Value<'static>) -> Hash {
+        let fields = PRESENT.map(|(name, number)| (name, Cow::Owned(Value::Integer(number))));
+        hash_of("test", fields.into_iter().chain([("later", Cow::Owned(later))]))
+    }
+
+    #[test]
+    fn an_absent_field_of_a_later_version_does_not_change_a_hash() {
+        let fields = PRESENT.map(|(name, number)| (name, Cow::Owned(Value::Integer(number))));
+        assert_eq!(hash_of("test", fields), hash_with(Value::Null));
+        assert_ne!(hash_with(Value::Null), hash_with(Value::Text(Cow::Borrowed(""))));
+    }
+}

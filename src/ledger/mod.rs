@@ -160,7 +160,8 @@ pub trait Ledger: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
-    async fn open_at(&self, at: &Destination, after_ordinal: u64, limit: u32) -> Result<Vec<ListedRefund>, LedgerError>;
+    async fn open_at(&self, at: &Destination, after_ordinal: u64, limit: u32)
+    -> Result<Vec<ListedRefund>, LedgerError>;
 
     /// Returns refunds of one account and place that are due.
     ///

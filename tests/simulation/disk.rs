@@ -14,8 +14,8 @@ use recoup::domain::refund::Refund;
 use recoup::domain::state::State;
 use recoup::ledger::sqlite::SqliteLedger;
 use recoup::ledger::{
-    CreateOutcome, DueKind, DueQuery, Health, Ledger, LedgerError, ListQuery, ListedRefund, NewRefund, OpenRefunds, Reassign, RecordEvents,
-    Reschedule,
+    CreateOutcome, DueKind, DueQuery, Health, Ledger, LedgerError, ListQuery, ListedRefund, NewRefund, OpenRefunds,
+    Reassign, RecordEvents, Reschedule,
 };
 use tokio::sync::watch;
 
@@ -233,7 +233,12 @@ impl Ledger for SimLedger {
         self.inner.standstills(at).await
     }
 
-    async fn open_at(&self, at: &Destination, after_ordinal: u64, limit: u32) -> Result<Vec<ListedRefund>, LedgerError> {
+    async fn open_at(
+        &self,
+        at: &Destination,
+        after_ordinal: u64,
+        limit: u32,
+    ) -> Result<Vec<ListedRefund>, LedgerError> {
         self.life.breathe().await;
         self.inner.open_at(at, after_ordinal, limit).await
     }

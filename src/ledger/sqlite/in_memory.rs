@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 
-use crate::ledger::hash_chain::ChainHead;
 use super::failure::{LedgerState, StepError};
 use super::writer::{Job, Writer};
 use super::{OpenError, Readers, SqliteLedger, closed, open, recover};
 use crate::ledger::LedgerError;
+use crate::ledger::hash_chain::ChainHead;
 
 /// The file of a ledger in memory, which outlives the ledger. All clones are the same disk.
 #[derive(Clone, Debug)]

@@ -228,7 +228,9 @@ impl SqliteLedger {
             None => self.jobs()?.send(job).await.map_err(|_| closed())?,
         }
         match answer.await.unwrap_or_else(|_| Err(writer_died())) {
-            Err(LedgerError::Overloaded) => Err(LedgerError::Unavailable("another program has the file locked".to_owned())),
+            Err(LedgerError::Overloaded) => {
+                Err(LedgerError::Unavailable("another program has the file locked".to_owned()))
+            }
             answer => answer,
         }
     }
@@ -311,7 +313,12 @@ impl Ledger for SqliteLedger {
         self.read(move |connection| queries::standstills(connection, &at)).await
     }
 
-    async fn open_at(&self, at: &Destination, after_ordinal: u64, limit: u32) -> Result<Vec<ListedRefund>, LedgerError> {
+    async fn open_at(
+        &self,
+        at: &Destination,
+        after_ordinal: u64,
+        limit: u32,
+    ) -> Result<Vec<ListedRefund>, LedgerError> {
         let at = at.clone();
         self.read(move |connection| queries::open_at(connection, &at, after_ordinal, limit)).await
     }

@@ -393,7 +393,8 @@ pub(super) fn list(connection: &Connection, query: &ListQuery) -> Result<Vec<Lis
 }
 
 fn listed(stored: Vec<StoredRefund>) -> Vec<ListedRefund> {
-    let listed = |StoredRefund { ordinal, refund }| ListedRefund { ordinal: u64::try_from(ordinal).unwrap_or(0), refund };
+    let listed =
+        |StoredRefund { ordinal, refund }| ListedRefund { ordinal: u64::try_from(ordinal).unwrap_or(0), refund };
     stored.into_iter().map(listed).collect()
 }
 

@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::ledger::encoding::StoredRefund;
 use crate::domain::ids::RefundId;
 use crate::domain::state::State;
+use crate::ledger::encoding::StoredRefund;
 
 #[derive(Debug, Default)]
 pub(super) struct RowCache(BTreeMap<RefundId, StoredRefund>);

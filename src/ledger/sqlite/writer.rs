@@ -14,12 +14,12 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::ledger::hash_chain::ChainHead;
 use super::failure::{LedgerState, StepError};
 use super::row_cache::RowCache;
 use super::state_counts::Transition;
 use super::transaction::WriteTxn;
 use super::{queries, writer_died};
+use crate::ledger::hash_chain::ChainHead;
 use crate::ledger::{LedgerError, Ticket};
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, LedgerError>>;
@@ -87,12 +87,7 @@ pub(super) fn start(
 
 impl Writer {
     /// Appends to the chain that ends at `head`.
-    pub(super) fn new(
-        connection: Connection,
-        state: Arc<LedgerState>,
-        head: ChainHead,
-        batch_size: usize,
-    ) -> Self {
+    pub(super) fn new(connection: Connection, state: Arc<LedgerState>, head: ChainHead, batch_size: usize) -> Self {
         let row_cache = RowCache::default();
         Self { connection, state, batch_size, head, version: None, row_cache, events_since_checkpoint: 0 }
     }

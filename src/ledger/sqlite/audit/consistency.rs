@@ -97,8 +97,7 @@ fn check_clock_disorder(connection: &Connection, findings: &mut Findings) -> rus
 }
 
 fn check_refunds(connection: &Connection, findings: &mut Findings, read: &mut u64) -> rusqlite::Result<()> {
-    let mut refunds =
-        connection.prepare(&format!("SELECT {} FROM refunds ORDER BY ordinal", rows::refund_select()))?;
+    let mut refunds = connection.prepare(&format!("SELECT {} FROM refunds ORDER BY ordinal", rows::refund_select()))?;
     let mut rows = refunds.query([])?;
     let mut last = 0_i64;
     while let Some(row) = rows.next()? {
@@ -282,8 +281,7 @@ fn check_expected_rows(
     let conditions: Vec<String> =
         table.columns.iter().zip(1..).map(|(column, number)| format!("{column} IS ?{number}")).collect();
     let last = table.columns.len() + 1;
-    let sql =
-        format!("SELECT count(*) FROM {} WHERE {} AND ordinal = ?{last}", table.name, conditions.join(" AND "));
+    let sql = format!("SELECT count(*) FROM {} WHERE {} AND ordinal = ?{last}", table.name, conditions.join(" AND "));
     let mut statement = connection.prepare_cached(&sql)?;
     for IndexRow { values, is_temporary } in (table.expected)(stored) {
         let row = row_text(table, &values, stored.ordinal);
@@ -306,8 +304,7 @@ fn is_held_by_a_later_one(connection: &Connection, key: &Value, ordinal: i64) ->
 
 /// Reports what is held and should not be.
 fn check_no_extra_rows(connection: &Connection, table: &IndexTable, findings: &mut Findings) -> rusqlite::Result<()> {
-    let mut all =
-        connection.prepare(&format!("SELECT ordinal, {} FROM {}", table.columns.join(", "), table.name))?;
+    let mut all = connection.prepare(&format!("SELECT ordinal, {} FROM {}", table.columns.join(", "), table.name))?;
     let mut holder =
         connection.prepare(&format!("SELECT {} FROM refunds WHERE ordinal = ?1", rows::refund_select()))?;
     let mut rows = all.query([])?;
@@ -404,8 +401,7 @@ impl AttemptRow {
     fn check(&self, expected: &AttemptFromEvents<'_>, row: &str, findings: &mut Findings) {
         let mut finding = |column: &str, problem: String| findings.add("attempts", row, column, problem);
         if self.dispatch_time != expected.begun.time {
-            let problem =
-                format!("is {}, and the history has it begin at {}", self.dispatch_time, expected.begun.time);
+            let problem = format!("is {}, and the history has it begin at {}", self.dispatch_time, expected.begun.time);
             finding("dispatch_time", problem);
         }
         let Some(ended) = expected.ended else {
@@ -416,7 +412,10 @@ impl AttemptRow {
         };
         match self.end_time {
             None => {
-                return finding("end_time", format!("is NULL, and the history ended it at sequence {}", ended.sequence));
+                return finding(
+                    "end_time",
+                    format!("is NULL, and the history ended it at sequence {}", ended.sequence),
+                );
             }
             Some(time) if time != ended.time => {
                 finding("end_time", format!("is {time}, and the history has it end at {}", ended.time));

@@ -217,7 +217,9 @@ fn definitions(connection: &Connection, findings: &mut Findings) -> rusqlite::Re
     for (name, sql) in &expected {
         match found.get(name) {
             None => findings.add("sqlite_schema", name, "sql", "is missing"),
-            Some(other) if other != sql => findings.add("sqlite_schema", name, "sql", "is not as this program created it"),
+            Some(other) if other != sql => {
+                findings.add("sqlite_schema", name, "sql", "is not as this program created it")
+            }
             Some(_) => {}
         }
     }

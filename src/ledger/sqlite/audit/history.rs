@@ -15,9 +15,8 @@ pub(super) fn check(connection: &Connection, findings: &mut Findings) -> History
 
 fn check_chain(connection: &Connection, findings: &mut Findings, read: &mut HistoryRead) -> rusqlite::Result<()> {
     // An event whose refund is missing is read too.
-    let sql = format!(
-        "SELECT {EVENT_SELECT} FROM events e LEFT JOIN refunds r ON r.ordinal = e.ordinal ORDER BY e.sequence"
-    );
+    let sql =
+        format!("SELECT {EVENT_SELECT} FROM events e LEFT JOIN refunds r ON r.ordinal = e.ordinal ORDER BY e.sequence");
     let mut statement = connection.prepare(&sql)?;
     let mut rows = statement.query([])?;
     // None: the event before this one is missing or unreadable.
@@ -28,12 +27,7 @@ fn check_chain(connection: &Connection, findings: &mut Findings, read: &mut Hist
         let number = u64::try_from(sequence).unwrap_or(0);
         let expected = read.last_sequence.saturating_add(1);
         if number != expected {
-            findings.add(
-                "events",
-                &place,
-                "sequence",
-                format!("follows {}: events are missing", read.last_sequence),
-            );
+            findings.add("events", &place, "sequence", format!("follows {}: events are missing", read.last_sequence));
             before = None;
         }
         read.events = read.events.saturating_add(1);
@@ -42,7 +36,9 @@ fn check_chain(connection: &Connection, findings: &mut Findings, read: &mut Hist
         let hash = stored_hash(row);
         match rows::event(row) {
             Ok(event) => {
-                if before.is_some_and(|before| before.after(&EventHashInput::of(&event)).hash != event.record.chain_hash) {
+                if before
+                    .is_some_and(|before| before.after(&EventHashInput::of(&event)).hash != event.record.chain_hash)
+                {
                     findings.add(
                         "events",
                         &place,
