@@ -127,7 +127,8 @@ struct ColumnReader<'row, Columns> {
     values: slice::Iter<'row, Value<'row>>,
 }
 
-/// An item in the `items` column. An absent member is left out, so that a later version can add one.
+/// An item in the `items` column. An absent member is left out, so that a later version can add
+/// one.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ItemText<'a> {
@@ -546,7 +547,8 @@ fn field_value(value: Json) -> Option<FieldValue<'static>> {
     }
 }
 
-/// Most refunds have none, and serializing an empty object each time is a good part of a row's cost.
+/// Most refunds have none, and serializing an empty object each time is a good part of a row's
+/// cost.
 const NO_LABELS: Value<'static> = Value::Text(Cow::Borrowed("{}"));
 /// As [`NO_LABELS`].
 const NO_ITEMS: Value<'static> = Value::Text(Cow::Borrowed("[]"));

@@ -10,8 +10,8 @@
 //! blob      03, then the length as for a text, then the bytes
 //! ```
 //!
-//! Both cover the fields that are present: for each field that is not null its name, a text, and its
-//! value. A field that a later version adds leaves the hashes of older rows unchanged.
+//! Both cover the fields that are present: for each field that is not null its name, a text, and
+//! its value. A field that a later version adds leaves the hashes of older rows unchanged.
 //!
 //! `events.refund_digest` covers the text `recoup refund 2`, then `ordinal` and every column of the
 //! refund's row after the event, in the order in which the table declares them. The columns that

@@ -51,8 +51,8 @@ pub const GATEWAY: &str = "gateway";
 /// The durable record. The module's doc says what every method promises.
 #[async_trait]
 pub trait Ledger: Send + Sync + 'static {
-    /// Records a new refund, with its first attempt if `dispatch` is set, or returns the refund that
-    /// has this id.
+    /// Records a new refund, with its first attempt if `dispatch` is set, or returns the refund
+    /// that has this id.
     ///
     /// The reservation against a second refund of the same target and the search for a similar one
     /// happen in the same transaction.
@@ -108,8 +108,8 @@ pub trait Ledger: Send + Sync + 'static {
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
     async fn events_after(&self, sequence: u64, limit: u32) -> Result<Vec<EventRecord>, LedgerError>;
 
-    /// Moves a refund at exactly `revision` to another account or place. Records an event, after the
-    /// same checks of reservation and similarity as for a new refund there.
+    /// Moves a refund at exactly `revision` to another account or place. Records an event, after
+    /// the same checks of reservation and similarity as for a new refund there.
     ///
     /// # Errors
     /// As [`Ledger::record`], and [`LedgerError::TargetHasRefund`], [`LedgerError::SimilarRefund`].

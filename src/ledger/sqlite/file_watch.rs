@@ -1,8 +1,8 @@
 //! Whether the names of the ledger's files still lead to the files that are open.
 //!
-//! A file that was removed or replaced can be written to and synced as before, and all of it is lost
-//! with the process. So the writer checks before each transaction, and again after the commit and
-//! before any reply: what is acknowledged was in a file that has its name. A thread checks in
+//! A file that was removed or replaced can be written to and synced as before, and all of it is
+//! lost with the process. So the writer checks before each transaction, and again after the commit
+//! and before any reply: what is acknowledged was in a file that has its name. A thread checks in
 //! between, so that a gateway with nothing to write notices too, within [`CHECK_INTERVAL`].
 
 use std::fs::Metadata;
@@ -29,8 +29,8 @@ pub(super) struct FileWatcher {
 /// Device and inode: what a write to a file does not change.
 type Identity = (u64, u64);
 
-/// A check reads four cached inodes, which costs nothing next to a sync; a second is soon enough for
-/// a health status.
+/// A check reads four cached inodes, which costs nothing next to a sync; a second is soon enough
+/// for a health status.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl FileSet {

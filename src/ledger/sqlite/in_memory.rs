@@ -1,9 +1,9 @@
-//! The ledger without threads, on a disk in memory: for simulations, where one seed must always give
-//! the same run.
+//! The ledger without threads, on a disk in memory: for simulations, where one seed must always
+//! give the same run.
 //!
-//! The same SQL, transactions, chain and queries run on the caller's own thread, one transaction per
-//! call. A [`SimulatedDisk`] outlives the ledger on it, as a real disk outlives a process: dropping
-//! the ledger is the crash, opening it again is the restart.
+//! The same SQL, transactions, chain and queries run on the caller's own thread, one transaction
+//! per call. A [`SimulatedDisk`] outlives the ledger on it, as a real disk outlives a process:
+//! dropping the ledger is the crash, opening it again is the restart.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

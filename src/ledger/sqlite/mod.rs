@@ -134,8 +134,8 @@ struct PooledConnection {
     _permit: OwnedSemaphorePermit,
 }
 
-/// Interrupted refunds in one transaction at start-up: a few megabytes of memory and of log, and one
-/// sync.
+/// Interrupted refunds in one transaction at start-up: a few megabytes of memory and of log, and
+/// one sync.
 const INTERRUPTED_BATCH: u32 = 2_500;
 /// How long [`LedgerAdmin::enable_metrics`] waits for the count: enough for some hundred thousand
 /// refunds.
@@ -198,8 +198,8 @@ impl SqliteLedger {
         answer.await.unwrap_or_else(|_| Err(writer_died()))
     }
 
-    /// Reads a row by its key on the caller's thread, which takes less time than waking another one.
-    /// Falls back to [`SqliteLedger::read`] if another program has the file locked or every
+    /// Reads a row by its key on the caller's thread, which takes less time than waking another
+    /// one. Falls back to [`SqliteLedger::read`] if another program has the file locked or every
     /// connection is lent.
     async fn read_row<T: Send + 'static>(
         &self,
@@ -378,8 +378,8 @@ impl LedgerAdmin for SqliteLedger {
             let Some(counts) = state.counts() else { return Ok(()) };
             match queries::counts(connection) {
                 Ok((counted, sequence)) => counts.begin(counted, sequence),
-                // Logged here, because the caller may have stopped waiting. A metric is no reason to
-                // stop refunds.
+                // Logged here, because the caller may have stopped waiting. A metric is no reason
+                // to stop refunds.
                 Err(error) => {
                     counts.give_up();
                     let problem = state.step_failed(error);
@@ -506,7 +506,8 @@ fn recover(writer: &Connection) -> Result<(Arc<LedgerState>, ChainHead), String>
     }
 }
 
-/// The writer ends with an unanswered request only by a panic, which may have come after the commit.
+/// The writer ends with an unanswered request only by a panic, which may have come after the
+/// commit.
 fn writer_died() -> LedgerError {
     LedgerError::CommitFailed("the writer has died".to_owned())
 }

@@ -80,11 +80,12 @@ pub(super) const APPLICATION_ID: i64 = 0x7263_7570;
 const LOCK_MARKER: &[u8] =
     b"A ledger of recoup is kept beside this file, which locks it. If the ledger is missing, it was removed.\n";
 
-/// The version that the first of [`MIGRATIONS`] creates in an empty file. Earlier ones are not read.
+/// The version that the first of [`MIGRATIONS`] creates in an empty file. Earlier ones are not
+/// read.
 const FIRST_VERSION: usize = 8;
 
-/// The first creates the tables; each of the others takes a ledger one version further. Never edited
-/// once released.
+/// The first creates the tables; each of the others takes a ledger one version further. Never
+/// edited once released.
 pub(super) const MIGRATIONS: [&str; 1] = [include_str!("migrations/0008_ledger.sql")];
 
 /// The version of every ledger that this program has open.
@@ -241,8 +242,8 @@ fn connect(path: &Path, settings: &SqliteSettings) -> rusqlite::Result<Result<Co
         return Ok(Err(OpenError::Database { path: path.to_owned(), problem }));
     }
     // FULL: every commit is synced. The writer makes the checkpoints, so that it sees them fail. On
-    // macOS a plain sync leaves data in the drive's cache, which both `fullfsync` settings flush; on
-    // other systems they change nothing.
+    // macOS a plain sync leaves data in the drive's cache, which both `fullfsync` settings flush;
+    // on other systems they change nothing.
     connection.execute_batch(
         "PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON; \
          PRAGMA foreign_keys = ON; PRAGMA wal_autocheckpoint = 0; PRAGMA cell_size_check = ON;",

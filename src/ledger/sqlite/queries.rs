@@ -1,5 +1,5 @@
-//! All reads of the tables. Each works on any connection, so that [`evaluate_create`] gives the same
-//! answer inside the writer's transaction and outside.
+//! All reads of the tables. Each works on any connection, so that [`evaluate_create`] gives the
+//! same answer inside the writer's transaction and outside.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;

@@ -1,8 +1,9 @@
-//! The rows of refunds in flight that this writer wrote last, so that an outcome is recorded without
-//! reading and verifying them again.
+//! The rows of refunds in flight that this writer wrote last, so that an outcome is recorded
+//! without reading and verifying them again.
 //!
-//! The cache is right only while no other program writes to the file: the writer checks that in each
-//! transaction and clears the cache if one has. It also clears it when a transaction is rolled back.
+//! The cache is right only while no other program writes to the file: the writer checks that in
+//! each transaction and clears the cache if one has. It also clears it when a transaction is rolled
+//! back.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! What a write does inside a transaction.
 //!
-//! Each write works on the row as it is stored, and rejects a row that differs from what the history
-//! recorded. Everything that can be rejected is checked before anything is written.
+//! Each write works on the row as it is stored, and rejects a row that differs from what the
+//! history recorded. Everything that can be rejected is checked before anything is written.
 
 use std::sync::LazyLock;
 
@@ -142,8 +142,8 @@ pub(super) fn create(txn: &mut WriteTxn<'_>, create: &NewRefund) -> Result<Creat
 /// Reserves a key of a refund's target.
 ///
 /// # Errors
-/// [`LedgerError::TargetHasRefund`] if another refund holds it. If two held it, the end of one would
-/// free it for both.
+/// [`LedgerError::TargetHasRefund`] if another refund holds it. If two held it, the end of one
+/// would free it for both.
 fn reserve(
     connection: &Connection,
     ordinal: i64,
@@ -490,8 +490,8 @@ impl<'a> NewEvent<'a> {
 }
 
 impl AttemptChange {
-    /// Only an answer that arrives while the attempt is in flight ends it. What a later lookup shows
-    /// is in the history alone.
+    /// Only an answer that arrives while the attempt is in flight ends it. What a later lookup
+    /// shows is in the history alone.
     fn of(before: &Refund, event: &Event, after: &Refund) -> Self {
         let status = |error: &ProviderError| (error.http_status != 0).then_some(error.http_status);
         let ends = |outcome, http_status| AttemptChange::Ends { outcome, doubt: None, http_status };

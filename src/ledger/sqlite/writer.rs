@@ -3,9 +3,9 @@
 //! It takes all waiting requests as one transaction, so that one sync serves them all. A request is
 //! rejected before it writes anything, so that it does not undo its neighbours. If a request fails
 //! half-way all the same, the batch is rolled back and repeated with a savepoint for each request;
-//! savepoints are not the rule, because each copies every page that changes under it. No caller gets
-//! an answer before the commit has returned. The first failure that does not belong to one request
-//! ends all writing.
+//! savepoints are not the rule, because each copies every page that changes under it. No caller
+//! gets an answer before the commit has returned. The first failure that does not belong to one
+//! request ends all writing.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -137,8 +137,8 @@ impl Writer {
         }
     }
 
-    /// Executes all jobs as one transaction, committed when this returns `Ok`. Removes cancelled jobs
-    /// from `batch`.
+    /// Executes all jobs as one transaction, committed when this returns `Ok`. Removes cancelled
+    /// jobs from `batch`.
     fn transact(&mut self, batch: &mut Vec<Job>) -> Result<BatchResult, LedgerError> {
         self.begin()?;
         let (started, cancelled): (Vec<Job>, Vec<Job>) = std::mem::take(batch).into_iter().partition(Job::start);

@@ -156,7 +156,8 @@ fn check_refund(
     check_attempts(connection, ordinal, &events, findings)
 }
 
-/// A refund's history has no gaps, and each event begins in the state where the one before it ended.
+/// A refund's history has no gaps, and each event begins in the state where the one before it
+/// ended.
 fn check_continuity(events: &[EventRow], findings: &mut Findings) {
     let mut before: Option<&EventRow> = None;
     for event in events {

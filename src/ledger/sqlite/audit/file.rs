@@ -14,8 +14,8 @@ use crate::ledger::sqlite::open::{self, APPLICATION_ID, MIGRATIONS, OpenError, V
 
 /// A ledger that can be audited.
 pub(super) struct Opened {
-    /// One snapshot. None: it is a ledger, but not even its tables' definitions can be read, which is
-    /// reported.
+    /// One snapshot. None: it is a ledger, but not even its tables' definitions can be read, which
+    /// is reported.
     pub(super) connection: Option<Connection>,
     pub(super) version: i64,
     /// Keeps a gateway from starting meanwhile. None: no gateway was ever started on this file, for
@@ -82,8 +82,8 @@ pub(super) fn check(connection: &Connection, findings: &mut Findings) {
     findings.pass("(file)", |findings| foreign_keys(connection, findings));
 }
 
-/// Takes the gateway's lock if there is a lock file. Creates none: that would litter the folder of a
-/// backup.
+/// Takes the gateway's lock if there is a lock file. Creates none: that would litter the folder of
+/// a backup.
 fn lock(path: &Path) -> Result<Option<File>, AuditError> {
     let name = sibling(path, ".lock");
     let opened = OpenOptions::new().read(true).write(true).open(&name).or_else(|error| match error.kind() {

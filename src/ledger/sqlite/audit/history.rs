@@ -1,5 +1,5 @@
-//! The chain of events. Each event is compared with the one before it as it is stored, so one edited
-//! event is one finding and not one for every event after it.
+//! The chain of events. Each event is compared with the one before it as it is stored, so one
+//! edited event is one finding and not one for every event after it.
 
 use rusqlite::{Connection, Row};
 

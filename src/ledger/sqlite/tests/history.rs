@@ -131,8 +131,8 @@ async fn an_auditor_computes_the_same_hashes_from_the_tables() {
     assert_eq!(refunds_that_do_not_match(&bench.raw()), Vec::<String>::new());
 }
 
-/// A later version adds a column to refunds and to events. The hashes that it computes with them for
-/// an old ledger are the old ones, and the ledger opens and verifies.
+/// A later version adds a column to refunds and to events. The hashes that it computes with them
+/// for an old ledger are the old ones, and the ledger opens and verifies.
 #[tokio::test]
 async fn columns_of_a_later_version_leave_old_hashes_unchanged() {
     let bench = Bench::new();
