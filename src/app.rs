@@ -314,8 +314,11 @@ fn circuit_of(settings: &Settings) -> CircuitBreakerSettings {
     }
 }
 
+/// The two interfaces of one ledger.
+type LedgerHandles = (Arc<dyn Ledger>, Arc<dyn LedgerAdmin>);
+
 /// Opens the ledger. The only place that names a backend.
-fn open_ledger(settings: &Settings) -> Result<(Arc<dyn Ledger>, Arc<dyn LedgerAdmin>), OpenError> {
+fn open_ledger(settings: &Settings) -> Result<LedgerHandles, OpenError> {
     let ledger = Arc::new(SqliteLedger::open(
         &settings.ledger.path,
         SqliteSettings {

@@ -55,7 +55,7 @@ pub trait LedgerAdmin: Send + Sync + 'static {
     /// and audits the copy.
     ///
     /// # Errors
-    /// [`BackupError`] if there is no copy. What is wrong inside the copy is a [`Finding`].
+    /// [`BackupError`] if there is no copy. What is wrong inside the copy is a [`AuditFinding`].
     async fn backup(&self, to: &Path) -> Result<Audit, BackupError>;
 
     /// Finishes the queued writes and releases the ledger. Every later call returns
@@ -76,14 +76,14 @@ pub struct Audit {
     /// visible that was rewritten as a whole.
     pub last_chain_hash: [u8; 32],
     /// In the order in which they were found, at most [`MAX_FINDINGS`].
-    pub findings: Vec<Finding>,
+    pub findings: Vec<AuditFinding>,
     /// How many there are, including those beyond [`MAX_FINDINGS`].
     pub finding_count: u64,
 }
 
 /// One value that does not match.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct AuditFinding {
     /// `(file)` if the table is not known.
     pub table: String,
     /// The row's key, or the page.
@@ -120,7 +120,7 @@ impl Audit {
     }
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for AuditFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "table {}, row {}, column {}: {}", self.table, self.row, self.column, self.problem)
     }

@@ -93,7 +93,7 @@ pub(super) const EVENT_COLUMNS: [&str; 12] = [
 
 /// The value of one column. It borrows from the refund or the row where it can.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Value<'a> {
+pub(super) enum ColumnValue<'a> {
     Null,
     Integer(i64),
     Text(Cow<'a, str>),
@@ -124,7 +124,7 @@ pub(super) struct ColumnError {
 /// Takes the values of one row, one column after the other.
 struct ColumnReader<'row, Columns> {
     columns: Columns,
-    values: slice::Iter<'row, Value<'row>>,
+    values: slice::Iter<'row, ColumnValue<'row>>,
 }
 
 /// An item in the `items` column. An absent member is left out, so that a later version can add
@@ -151,7 +151,7 @@ pub(super) fn columns() -> impl Iterator<Item = &'static str> {
 }
 
 /// The values of [`INTENT_COLUMNS`].
-pub(super) fn intent_values(intent: &Intent, create_time: Timestamp) -> [Value<'_>; 5] {
+pub(super) fn intent_values(intent: &Intent, create_time: Timestamp) -> [ColumnValue<'_>; 5] {
     // The account is stored with the state, because a refund can be reassigned to another one.
     let Intent { id, account: _, target, labels } = intent;
     let provider = target.provider().as_str();
@@ -159,7 +159,7 @@ pub(super) fn intent_values(intent: &Intent, create_time: Timestamp) -> [Value<'
 }
 
 /// The values of [`STATE_COLUMNS`].
-pub(super) fn state_values(refund: &Refund) -> Vec<Value<'_>> {
+pub(super) fn state_values(refund: &Refund) -> Vec<ColumnValue<'_>> {
     let doubt = refund.doubt.as_ref();
     let error = refund.provider_error.as_ref();
     let first_account = Some(&refund.intent.account).filter(|account| **account != refund.account);
@@ -169,13 +169,13 @@ pub(super) fn state_values(refund: &Refund) -> Vec<Value<'_>> {
         text(&refund.place.login),
         text(refund.place.currency.code()),
         text(refund.state.as_str()),
-        Value::Integer(integer(refund.revision)),
+        ColumnValue::Integer(integer(refund.revision)),
         time(refund.update_time),
         optional_time(refund.dispatch_time),
         optional_time(refund.complete_time),
         optional_time(refund.not_before),
-        Value::Integer(i64::from(refund.attempt_count)),
-        Value::Integer(i64::from(refund.unanswered_attempts)),
+        ColumnValue::Integer(i64::from(refund.attempt_count)),
+        ColumnValue::Integer(i64::from(refund.unanswered_attempts)),
         optional_text(doubt.map(|doubt| doubt.reason.as_str())),
         optional_time(doubt.map(|doubt| doubt.since)),
         optional_text(doubt.map(|doubt| doubt.last_evidence.as_str())),
@@ -204,13 +204,13 @@ pub(super) fn state_values(refund: &Refund) -> Vec<Value<'_>> {
 }
 
 /// The values of [`SCHEDULE_COLUMNS`].
-pub(super) fn schedule_values(refund: &Refund) -> [Value<'static>; 3] {
+pub(super) fn schedule_values(refund: &Refund) -> [ColumnValue<'static>; 3] {
     let checks = refund.doubt.as_ref().map(|doubt| i64::from(doubt.check_count));
     [optional_time(refund.next_check), flag(refund.unheard), optional_integer(checks)]
 }
 
 /// Reads the values of [`columns`].
-pub(super) fn decode_refund(values: &[Value<'_>]) -> Result<Refund, ColumnError> {
+pub(super) fn decode_refund(values: &[ColumnValue<'_>]) -> Result<Refund, ColumnError> {
     let mut cells = ColumnReader { columns: columns(), values: values.iter() };
 
     let id = cells.parsed(RefundId::parse)?;
@@ -315,7 +315,7 @@ pub(super) fn decode_refund(values: &[Value<'_>]) -> Result<Refund, ColumnError>
 }
 
 /// Reads the values of [`EVENT_COLUMNS`].
-pub(super) fn decode_event(values: &[Value<'_>]) -> Result<StoredEvent, ColumnError> {
+pub(super) fn decode_event(values: &[ColumnValue<'_>]) -> Result<StoredEvent, ColumnError> {
     let mut cells = ColumnReader { columns: EVENT_COLUMNS.into_iter(), values: values.iter() };
     let state = |name: &str| State::parse(name).ok_or("names no state");
     let sequence = cells.number()?;
@@ -340,7 +340,7 @@ pub(super) fn integer(number: u64) -> i64 {
 }
 
 /// Every value must be as the refund is written.
-fn verify_roundtrip(refund: &Refund, values: &[Value<'_>]) -> Result<(), ColumnError> {
+fn verify_roundtrip(refund: &Refund, values: &[ColumnValue<'_>]) -> Result<(), ColumnError> {
     let intent = intent_values(&refund.intent, refund.create_time);
     let written = intent.into_iter().chain(state_values(refund)).chain(schedule_values(refund));
     for ((column, found), written) in columns().zip(values).zip(written) {
@@ -379,20 +379,20 @@ impl ColumnError {
     }
 }
 
-impl Value<'_> {
+impl ColumnValue<'_> {
     fn kind(&self) -> &'static str {
         match self {
-            Value::Null => "NULL",
-            Value::Integer(_) => "an integer",
-            Value::Text(_) => "text",
-            Value::Blob(_) => "a blob",
+            ColumnValue::Null => "NULL",
+            ColumnValue::Integer(_) => "an integer",
+            ColumnValue::Text(_) => "text",
+            ColumnValue::Blob(_) => "a blob",
         }
     }
 }
 
 impl<'row, Columns: Iterator<Item = &'static str>> ColumnReader<'row, Columns> {
-    fn take(&mut self) -> (&'static str, &'row Value<'row>) {
-        (self.columns.next().unwrap_or("(unnamed)"), self.values.next().unwrap_or(&Value::Null))
+    fn take(&mut self) -> (&'static str, &'row ColumnValue<'row>) {
+        (self.columns.next().unwrap_or("(unnamed)"), self.values.next().unwrap_or(&ColumnValue::Null))
     }
 
     /// Passes over columns that must be NULL, which [`verify_roundtrip`] checks.
@@ -405,8 +405,8 @@ impl<'row, Columns: Iterator<Item = &'static str>> ColumnReader<'row, Columns> {
 
     fn optional_str(&mut self) -> Result<(&'static str, Option<&'row str>), ColumnError> {
         match self.take() {
-            (column, Value::Null) => Ok((column, None)),
-            (column, Value::Text(text)) => Ok((column, Some(text))),
+            (column, ColumnValue::Null) => Ok((column, None)),
+            (column, ColumnValue::Text(text)) => Ok((column, Some(text))),
             (column, other) => Err(ColumnError::new(column, format!("is {} and not text", other.kind()))),
         }
     }
@@ -435,8 +435,8 @@ impl<'row, Columns: Iterator<Item = &'static str>> ColumnReader<'row, Columns> {
 
     fn numeric<T: TryFrom<i64>>(&mut self) -> Result<(&'static str, Option<T>), ColumnError> {
         match self.take() {
-            (column, Value::Null) => Ok((column, None)),
-            (column, Value::Integer(number)) => match T::try_from(*number) {
+            (column, ColumnValue::Null) => Ok((column, None)),
+            (column, ColumnValue::Integer(number)) => match T::try_from(*number) {
                 Ok(fits) => Ok((column, Some(fits))),
                 Err(_) => Err(ColumnError::new(column, format!("is {number}, which is out of range"))),
             },
@@ -468,7 +468,7 @@ impl<'row, Columns: Iterator<Item = &'static str>> ColumnReader<'row, Columns> {
 
     fn hash(&mut self) -> Result<[u8; 32], ColumnError> {
         match self.take() {
-            (column, Value::Blob(bytes)) => {
+            (column, ColumnValue::Blob(bytes)) => {
                 <[u8; 32]>::try_from(&**bytes).map_err(|_| ColumnError::new(column, "is not 32 bytes long"))
             }
             (column, other) => Err(ColumnError::new(column, format!("is {} and not a blob", other.kind()))),
@@ -518,7 +518,7 @@ impl Serialize for FieldJson<'_> {
 }
 
 /// The canonical JSON of a target.
-fn target_json(fields: &TargetFields<'_>) -> Value<'static> {
+fn target_json(fields: &TargetFields<'_>) -> ColumnValue<'static> {
     json(&fields.iter().map(|(name, value)| (name, FieldJson(value))).collect::<BTreeMap<_, _>>())
 }
 
@@ -549,46 +549,46 @@ fn field_value(value: Json) -> Option<FieldValue<'static>> {
 
 /// Most refunds have none, and serializing an empty object each time is a good part of a row's
 /// cost.
-const NO_LABELS: Value<'static> = Value::Text(Cow::Borrowed("{}"));
+const NO_LABELS: ColumnValue<'static> = ColumnValue::Text(Cow::Borrowed("{}"));
 /// As [`NO_LABELS`].
-const NO_ITEMS: Value<'static> = Value::Text(Cow::Borrowed("[]"));
+const NO_ITEMS: ColumnValue<'static> = ColumnValue::Text(Cow::Borrowed("[]"));
 
-fn labels_json(labels: &BTreeMap<String, String>) -> Value<'static> {
+fn labels_json(labels: &BTreeMap<String, String>) -> ColumnValue<'static> {
     if labels.is_empty() { NO_LABELS } else { json(labels) }
 }
 
-fn items_json(items: &[ItemResult]) -> Value<'static> {
+fn items_json(items: &[ItemResult]) -> ColumnValue<'static> {
     if items.is_empty() { NO_ITEMS } else { json(&items.iter().map(ItemText::of).collect::<Vec<_>>()) }
 }
 
-fn text(text: &str) -> Value<'_> {
-    Value::Text(Cow::Borrowed(text))
+fn text(text: &str) -> ColumnValue<'_> {
+    ColumnValue::Text(Cow::Borrowed(text))
 }
 
-fn optional_text(text: Option<&str>) -> Value<'_> {
-    text.map_or(Value::Null, self::text)
+fn optional_text(text: Option<&str>) -> ColumnValue<'_> {
+    text.map_or(ColumnValue::Null, self::text)
 }
 
-fn optional_integer(number: Option<i64>) -> Value<'static> {
-    number.map_or(Value::Null, Value::Integer)
+fn optional_integer(number: Option<i64>) -> ColumnValue<'static> {
+    number.map_or(ColumnValue::Null, ColumnValue::Integer)
 }
 
-fn flag(is_set: bool) -> Value<'static> {
-    if is_set { Value::Integer(1) } else { Value::Null }
+fn flag(is_set: bool) -> ColumnValue<'static> {
+    if is_set { ColumnValue::Integer(1) } else { ColumnValue::Null }
 }
 
-fn time(time: Timestamp) -> Value<'static> {
-    Value::Integer(time.as_micros())
+fn time(time: Timestamp) -> ColumnValue<'static> {
+    ColumnValue::Integer(time.as_micros())
 }
 
-fn optional_time(time: Option<Timestamp>) -> Value<'static> {
+fn optional_time(time: Option<Timestamp>) -> ColumnValue<'static> {
     optional_integer(time.map(Timestamp::as_micros))
 }
 
-fn json(value: &impl Serialize) -> Value<'static> {
+fn json(value: &impl Serialize) -> ColumnValue<'static> {
     let text = serde_json::to_string(value);
     let text = text.expect("texts, integers, booleans, lists and maps with text keys always have a JSON form");
-    Value::Text(Cow::Owned(text))
+    ColumnValue::Text(Cow::Owned(text))
 }
 
 #[cfg(test)]
@@ -608,9 +608,9 @@ mod tests {
     fn the_json_of_a_target_holds_the_present_fields_in_the_order_of_their_names() {
         let old = [("second", FieldValue::Integer(-2)), ("first", text_value("\"1\""))];
         let json = r#"{"first":"\"1\"","second":-2}"#;
-        assert_eq!(target_json(&fields(&old)), Value::Text(Cow::Borrowed(json)));
+        assert_eq!(target_json(&fields(&old)), ColumnValue::Text(Cow::Borrowed(json)));
         let later = [old.as_slice(), &[("item_ids", FieldValue::Integers(vec![1, 2]))]].concat();
         let json = r#"{"first":"\"1\"","item_ids":[1,2],"second":-2}"#;
-        assert_eq!(target_json(&fields(&later)), Value::Text(Cow::Borrowed(json)));
+        assert_eq!(target_json(&fields(&later)), ColumnValue::Text(Cow::Borrowed(json)));
     }
 }

@@ -46,7 +46,7 @@ use sha2::{Digest, Sha256};
 use crate::domain::event::EventKind;
 use crate::domain::ids::RefundId;
 use crate::domain::state::State;
-use crate::ledger::encoding::{self, INTENT_COLUMNS, STATE_COLUMNS, StoredEvent, StoredRefund, Value, integer};
+use crate::ledger::encoding::{self, ColumnValue, INTENT_COLUMNS, STATE_COLUMNS, StoredEvent, StoredRefund, integer};
 
 pub(super) type Hash = [u8; 32];
 
@@ -100,7 +100,7 @@ const PURPOSE_REFUND: &str = "recoup refund 2";
 
 /// The digest of a refund's row: `intent` are the values of [`INTENT_COLUMNS`], `state` those of
 /// [`STATE_COLUMNS`].
-pub(super) fn refund_digest(ordinal: i64, intent: &[Value<'_>], state: &[Value<'_>]) -> Hash {
+pub(super) fn refund_digest(ordinal: i64, intent: &[ColumnValue<'_>], state: &[ColumnValue<'_>]) -> Hash {
     hash_of(PURPOSE_REFUND, refund_fields(ordinal, intent, state))
 }
 
@@ -112,16 +112,16 @@ pub(super) fn digest_of(StoredRefund { ordinal, refund }: &StoredRefund) -> Hash
 
 fn refund_fields<'a>(
     ordinal: i64,
-    intent: &'a [Value<'_>],
-    state: &'a [Value<'_>],
-) -> impl Iterator<Item = (&'static str, Cow<'a, Value<'a>>)> {
+    intent: &'a [ColumnValue<'_>],
+    state: &'a [ColumnValue<'_>],
+) -> impl Iterator<Item = (&'static str, Cow<'a, ColumnValue<'a>>)> {
     let columns = INTENT_COLUMNS.into_iter().chain(STATE_COLUMNS);
     let values = intent.iter().chain(state).map(Cow::Borrowed);
-    [("ordinal", Cow::Owned(Value::Integer(ordinal)))].into_iter().chain(columns.zip(values))
+    [("ordinal", Cow::Owned(ColumnValue::Integer(ordinal)))].into_iter().chain(columns.zip(values))
 }
 
 /// Hashes the fields that are present, each as its name and its value.
-fn hash_of<'a>(purpose: &str, fields: impl IntoIterator<Item = (&'static str, Cow<'a, Value<'a>>)>) -> Hash {
+fn hash_of<'a>(purpose: &str, fields: impl IntoIterator<Item = (&'static str, Cow<'a, ColumnValue<'a>>)>) -> Hash {
     let mut encoder = HashEncoder(Vec::with_capacity(USUAL_BYTES));
     encoder.text(purpose);
     for (name, value) in fields {
@@ -147,17 +147,17 @@ impl<'a> EventHashInput<'a> {
         }
     }
 
-    fn fields(&self, sequence: u64, previous: &'a Hash) -> [(&'static str, Cow<'a, Value<'a>>); 12] {
-        let integer_value = |number| Value::Integer(number);
-        let text = |text: &'a str| Value::Text(Cow::Borrowed(text));
-        let blob = |hash: &'a Hash| Value::Blob(Cow::Borrowed(hash.as_slice()));
+    fn fields(&self, sequence: u64, previous: &'a Hash) -> [(&'static str, Cow<'a, ColumnValue<'a>>); 12] {
+        let integer_value = |number| ColumnValue::Integer(number);
+        let text = |text: &'a str| ColumnValue::Text(Cow::Borrowed(text));
+        let blob = |hash: &'a Hash| ColumnValue::Blob(Cow::Borrowed(hash.as_slice()));
         [
             ("previous", blob(previous)),
             ("sequence", integer_value(integer(sequence))),
             ("refund", text(self.refund.as_str())),
             ("revision", integer_value(integer(self.revision))),
             ("event_time", integer_value(self.time_micros)),
-            ("from_state", self.from.map_or(Value::Null, |state| text(state.as_str()))),
+            ("from_state", self.from.map_or(ColumnValue::Null, |state| text(state.as_str()))),
             ("to_state", text(self.to.as_str())),
             ("kind", text(self.kind.as_str())),
             ("attempt", integer_value(i64::from(self.attempt))),
@@ -170,19 +170,19 @@ impl<'a> EventHashInput<'a> {
 }
 
 impl HashEncoder {
-    fn field(&mut self, name: &str, value: &Value<'_>) {
+    fn field(&mut self, name: &str, value: &ColumnValue<'_>) {
         match value {
-            Value::Null => {}
-            Value::Integer(number) => {
+            ColumnValue::Null => {}
+            ColumnValue::Integer(number) => {
                 self.text(name);
                 self.0.push(1);
                 self.0.extend_from_slice(&number.to_be_bytes());
             }
-            Value::Text(text) => {
+            ColumnValue::Text(text) => {
                 self.text(name);
                 self.text(text);
             }
-            Value::Blob(bytes) => {
+            ColumnValue::Blob(bytes) => {
                 self.text(name);
                 self.sized(3, bytes);
             }
@@ -206,15 +206,15 @@ mod tests {
 
     const PRESENT: [(&str, i64); 2] = [("one", 1), ("two", 2)];
 
-    fn hash_with(later: Value<'static>) -> Hash {
-        let fields = PRESENT.map(|(name, number)| (name, Cow::Owned(Value::Integer(number))));
+    fn hash_with(later: ColumnValue<'static>) -> Hash {
+        let fields = PRESENT.map(|(name, number)| (name, Cow::Owned(ColumnValue::Integer(number))));
         hash_of("test", fields.into_iter().chain([("later", Cow::Owned(later))]))
     }
 
     #[test]
     fn an_absent_field_of_a_later_version_does_not_change_a_hash() {
-        let fields = PRESENT.map(|(name, number)| (name, Cow::Owned(Value::Integer(number))));
-        assert_eq!(hash_of("test", fields), hash_with(Value::Null));
-        assert_ne!(hash_with(Value::Null), hash_with(Value::Text(Cow::Borrowed(""))));
+        let fields = PRESENT.map(|(name, number)| (name, Cow::Owned(ColumnValue::Integer(number))));
+        assert_eq!(hash_of("test", fields), hash_with(ColumnValue::Null));
+        assert_ne!(hash_with(ColumnValue::Null), hash_with(ColumnValue::Text(Cow::Borrowed(""))));
     }
 }

@@ -315,9 +315,9 @@ pub enum CreateOutcome {
 ///
 /// # Errors
 /// [`LedgerError::RefundIdReused`]
-pub(crate) fn match_existing(refund: Refund, asked: &Intent) -> Result<Refund, LedgerError> {
-    let fields = refund.differing_fields(asked);
-    let is_same = *refund.id() == asked.id;
+pub(crate) fn match_existing(refund: Refund, intent: &Intent) -> Result<Refund, LedgerError> {
+    let fields = refund.differing_fields(intent);
+    let is_same = *refund.id() == intent.id;
     match fields.is_empty() && is_same {
         true => Ok(refund),
         false => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rstest::rstest;
 
 use super::samples::*;
-use super::{Backend, Bench, SqliteFile, SqliteMemory};
+use super::{Backend, LedgerBench, SqliteFile, SqliteMemory};
 use crate::domain::clock::Timestamp;
 use crate::domain::event::Event;
 use crate::domain::ids::AccountName;
@@ -21,7 +21,7 @@ fn after(seconds: u64) -> Timestamp {
 #[rstest]
 #[tokio::test]
 async fn counts_follow_every_commit(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     bench.refund_in(State::Succeeded, "a").await;
     assert_eq!(bench.ledger.counts(), None, "metrics are off");
     bench.ledger.enable_metrics(Metrics::off()).await;
@@ -39,7 +39,7 @@ async fn counts_follow_every_commit(#[values(SqliteFile, SqliteMemory)] backend:
 #[rstest]
 #[tokio::test]
 async fn ages_are_those_of_the_oldest_refund_of_an_account(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let certs = AccountName::parse("certs").unwrap();
     assert_eq!(bench.ledger.oldest_pending(&certs).await, Ok(None));
     assert_eq!(bench.ledger.oldest_doubt(&certs).await, Ok(None));
@@ -61,7 +61,7 @@ async fn ages_are_those_of_the_oldest_refund_of_an_account(#[values(SqliteFile, 
 #[rstest]
 #[tokio::test]
 async fn a_backup_is_a_whole_ledger_and_replaces_no_file(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     bench.refund_in(State::InDoubt, "a").await;
     let directory = tempfile::tempdir().unwrap();
     let copy = directory.path().join("copy.db");

@@ -3,7 +3,7 @@
 use rstest::rstest;
 
 use super::samples::*;
-use super::{Backend, Bench, SqliteFile, SqliteMemory};
+use super::{Backend, LedgerBench, SqliteFile, SqliteMemory};
 use crate::domain::event::EventRecord;
 use crate::domain::state::State;
 use crate::ledger::{CreateOutcome, NewRefund};
@@ -11,7 +11,7 @@ use crate::ledger::{CreateOutcome, NewRefund};
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_sequence_has_no_gaps_when_requests_are_rejected(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let ledger = &bench.ledger;
     let creations = (0..200).map(|number| async move {
         // Every third asks for an order that another has; every seventh reuses an id.
@@ -38,7 +38,7 @@ async fn the_sequence_has_no_gaps_when_requests_are_rejected(#[values(SqliteFile
 #[rstest]
 #[tokio::test]
 async fn a_history_is_read_in_pages(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let refund = bench.refund_in(State::Succeeded, "a").await;
     bench.refund_in(State::Failed, "b").await;
     let revisions = |events: Vec<EventRecord>| events.into_iter().map(|event| event.revision).collect::<Vec<_>>();

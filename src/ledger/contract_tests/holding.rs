@@ -5,7 +5,7 @@ use std::time::Duration;
 use rstest::rstest;
 
 use super::samples::*;
-use super::{Backend, Bench, SqliteFile, SqliteMemory};
+use super::{Backend, LedgerBench, SqliteFile, SqliteMemory};
 use crate::domain::clock::Timestamp;
 use crate::domain::event::{Decided, Event, ItemResolution, Observation, RecordSeen, Resolution};
 use crate::domain::ids::AccountName;
@@ -47,7 +47,12 @@ fn to(login: &str, refund: &Refund) -> Reassign {
 }
 
 /// A refund that an operator resolved as not refunded, as [`not_refunded`].
-async fn resolved(bench: &Bench, intent: Intent, reserve_until: Option<u64>, follow_until: Option<u64>) -> Refund {
+async fn resolved(
+    bench: &LedgerBench,
+    intent: Intent,
+    reserve_until: Option<u64>,
+    follow_until: Option<u64>,
+) -> Refund {
     let refund = bench.new_refund(intent).await;
     let mut events = events_to(State::NeedsReview);
     events.push(not_refunded(reserve_until, follow_until));
@@ -68,19 +73,19 @@ fn debits(id: &str, own: &str, external: &str) -> Intent {
 #[rstest]
 #[tokio::test]
 async fn a_target_is_reserved_until_an_effect_is_ruled_out(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let first = resolved(&bench, sectigo("first", "777"), Some(600), None).await;
-    let asked = |id: &str, now| NewRefund { now, ..create(sectigo(id, "0777")) };
-    let taken = Err(LedgerError::TargetHasRefund { conflicting: first.id().clone() });
+    let request = |id: &str, now| NewRefund { now, ..create(sectigo(id, "0777")) };
+    let conflict = Err(LedgerError::TargetHasRefund { conflicting: first.id().clone() });
     let just_before = Timestamp::from_micros(second(600).as_micros() - 1);
-    assert_eq!(bench.ledger.create(asked("second", just_before)).await, taken);
-    let second_refund = match bench.ledger.create(asked("second", second(600))).await {
+    assert_eq!(bench.ledger.create(request("second", just_before)).await, conflict);
+    let second_refund = match bench.ledger.create(request("second", second(600))).await {
         Ok(CreateOutcome::New(refund)) => refund,
         other => panic!("{other:?}"),
     };
     // From then on the second one holds it.
-    let taken = Err(LedgerError::TargetHasRefund { conflicting: second_refund.id().clone() });
-    assert_eq!(bench.ledger.create(asked("third", second(601))).await, taken);
+    let conflict = Err(LedgerError::TargetHasRefund { conflicting: second_refund.id().clone() });
+    assert_eq!(bench.ledger.create(request("third", second(601))).await, conflict);
     assert_eq!(bench.count("SELECT count(*) FROM reservations WHERE until_time IS NULL"), 1);
     assert_eq!(bench.count("SELECT count(*) FROM reservations"), 1);
     bench.ledger.verify().await.unwrap();
@@ -89,7 +94,7 @@ async fn a_target_is_reserved_until_an_effect_is_ruled_out(#[values(SqliteFile, 
 #[rstest]
 #[tokio::test]
 async fn an_item_that_was_not_refunded_is_reserved_as_long(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let refund = bench.new_refund(namecom("first", &[1, 2])).await;
     let items = [("1", true), ("2", false)]
         .map(|(item_id, refunded)| ItemResolution { item_id: item_id.to_owned(), refunded, amount: None })
@@ -103,8 +108,8 @@ async fn an_item_that_was_not_refunded_is_reserved_as_long(#[values(SqliteFile, 
     let after = bench.record(&refund, &events).await.unwrap();
     assert_eq!(after.state, State::PartiallySucceeded);
     for (item, at, is_free) in [(1, 599, false), (2, 599, false), (1, 600, false), (2, 600, true)] {
-        let asked = NewRefund { now: second(at), ..create(namecom("second", &[item])) };
-        assert_eq!(bench.ledger.dry_run(asked).await.is_ok(), is_free, "item {item} after {at} s");
+        let request = NewRefund { now: second(at), ..create(namecom("second", &[item])) };
+        assert_eq!(bench.ledger.dry_run(request).await.is_ok(), is_free, "item {item} after {at} s");
     }
 }
 
@@ -123,10 +128,10 @@ async fn a_similar_refund_is_rejected_in_two_steps(
     #[case] refused: Option<Option<u64>>,
     #[values(SqliteFile, SqliteMemory)] backend: Backend,
 ) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let first = resolved(&bench, debits("first", "DS1", ""), Some(600), Some(900)).await;
-    let asked = NewRefund { now: second(at), allow_similar, ..create(debits("second", "DS1", "")) };
-    let answer = bench.ledger.create(asked).await;
+    let request = NewRefund { now: second(at), allow_similar, ..create(debits("second", "DS1", "")) };
+    let answer = bench.ledger.create(request).await;
     match refused {
         Some(firm_until) => {
             let (conflicting, firm_until) = (first.id().clone(), firm_until.map(second));
@@ -152,29 +157,29 @@ async fn two_references_name_one_payee(
     #[case] is_similar: bool,
     #[values(SqliteFile, SqliteMemory)] backend: Backend,
 ) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let first = bench.new_refund(debits("first", "ds1", "M-1")).await;
     bench.record(&first, &events_to(State::Succeeded)).await.unwrap();
     let links = NewRefund { allow_similar: true, ..create(debits("links", "DS1", "M-2")) };
     let Ok(CreateOutcome::New(links)) = bench.ledger.create(links).await else { panic!("it was recorded before") };
     bench.record(&links, &[Event::Cancelled]).await.unwrap();
 
-    let asked = create(debits("second", own, external));
+    let request = create(debits("second", own, external));
     let similar = Err(LedgerError::SimilarRefund { conflicting: first.id().clone(), firm_until: None });
-    let answer = bench.ledger.dry_run(asked.clone()).await;
+    let answer = bench.ledger.dry_run(request.clone()).await;
     assert_eq!(answer == similar, is_similar, "{answer:?}");
     assert_eq!(answer.is_ok(), !is_similar);
     // Under another login it is another payee, unless that is a former login.
-    let elsewhere = NewRefund { place: place("other"), ..asked };
+    let elsewhere = NewRefund { place: place("other"), ..request };
     assert!(bench.ledger.dry_run(elsewhere.clone()).await.is_ok());
-    let related = RelatedLogins { former_logins: ["books".to_owned()].into(), ..RelatedLogins::default() };
+    let related = RelatedLogins { former_logins: ["demo".to_owned()].into(), ..RelatedLogins::default() };
     assert_eq!(bench.ledger.dry_run(NewRefund { related, ..elsewhere }).await.is_ok(), !is_similar);
 }
 
 #[rstest]
 #[tokio::test]
-async fn an_id_that_differs_in_case_alone_is_taken(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
-    let bench = Bench::new(backend);
+async fn an_id_that_differs_in_case_alone_is_reserved(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
+    let bench = LedgerBench::new(backend);
     let first = bench.new_refund(sectigo("Order-7", "777")).await;
     for intent in [sectigo("order-7", "777"), sectigo("ORDER-7", "999")] {
         let reused = Err(LedgerError::RefundIdReused { id: first.id().clone(), fields: Vec::new() });
@@ -188,12 +193,12 @@ async fn an_id_that_differs_in_case_alone_is_taken(#[values(SqliteFile, SqliteMe
 #[rstest]
 #[tokio::test]
 async fn a_corrected_refund_reserves_its_target_again(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let failed = resolved(&bench, sectigo("first", "777"), None, Some(900)).await;
     let after = bench.record(&failed, &[corrected()]).await.unwrap();
     assert_eq!((after.state, after.corrected_time), (State::Failed, Some(second(1))));
-    let taken = Err(LedgerError::TargetHasRefund { conflicting: failed.id().clone() });
-    assert_eq!(bench.ledger.create(create(sectigo("second", "777"))).await, taken);
+    let conflict = Err(LedgerError::TargetHasRefund { conflicting: failed.id().clone() });
+    assert_eq!(bench.ledger.create(create(sectigo("second", "777"))).await, conflict);
     bench.ledger.verify().await.unwrap();
 }
 
@@ -207,7 +212,7 @@ async fn a_later_refund_of_the_target_prevents_a_correction(
     #[case] later: State,
     #[values(SqliteFile, SqliteMemory)] backend: Backend,
 ) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let failed = resolved(&bench, sectigo("first", "777"), None, Some(900)).await;
     let second = bench.new_refund(sectigo("second", "00777")).await;
     bench.record(&second, &events_to(later)).await.unwrap();
@@ -224,7 +229,7 @@ async fn a_later_refund_of_the_target_prevents_a_correction(
 async fn a_later_refund_of_the_payee_does_not_prevent_a_correction(
     #[values(SqliteFile, SqliteMemory)] backend: Backend,
 ) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let failed = resolved(&bench, debits("first", "DS1", ""), None, Some(900)).await;
     let allowed = NewRefund { allow_similar: true, ..create(debits("second", "DS1", "")) };
     bench.ledger.create(allowed).await.unwrap();
@@ -235,11 +240,11 @@ async fn a_later_refund_of_the_payee_does_not_prevent_a_correction(
 #[rstest]
 #[tokio::test]
 async fn a_reserved_target_is_not_reserved_again(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
-    let bench = Bench::new(backend);
-    let asked = NewRefund { place: place("old"), ..create(sectigo("first", "777")) };
-    let Ok(CreateOutcome::New(first)) = bench.ledger.create(asked).await else { panic!("it was recorded before") };
+    let bench = LedgerBench::new(backend);
+    let request = NewRefund { place: place("old"), ..create(sectigo("first", "777")) };
+    let Ok(CreateOutcome::New(first)) = bench.ledger.create(request).await else { panic!("it was recorded before") };
     let failed = resolved(&bench, sectigo("second", "777"), None, Some(900)).await;
-    bench.ledger.reassign(to("books", &first)).await.unwrap();
+    bench.ledger.reassign(to("demo", &first)).await.unwrap();
     let refused = Err(LedgerError::TargetHasRefund { conflicting: first.id().clone() });
     assert_eq!(bench.record(&failed, &[corrected()]).await, refused);
     assert_eq!(bench.ledger.get(failed.id()).await.unwrap(), Some(failed));
@@ -249,10 +254,10 @@ async fn a_reserved_target_is_not_reserved_again(#[values(SqliteFile, SqliteMemo
 #[rstest]
 #[tokio::test]
 async fn an_empty_status_note_is_recorded_as_none(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let refund = bench.new_refund(debits("a", "DS1", "")).await;
     let empty = || Some(String::new());
-    let taken = Event::Accepted(Acceptance {
+    let accepted = Event::Accepted(Acceptance {
         status: Some("Submitted".to_owned()),
         status_note: empty(),
         ..Acceptance::default()
@@ -262,6 +267,6 @@ async fn an_empty_status_note_is_recorded_as_none(#[values(SqliteFile, SqliteMem
         status_note: empty(),
         ..Observation::new("odd", RecordSeen::Present)
     };
-    let after = bench.record(&refund, &[Event::Dispatched { credential: None }, taken, Event::Checked(seen)]).await;
+    let after = bench.record(&refund, &[Event::Dispatched { credential: None }, accepted, Event::Checked(seen)]).await;
     assert_eq!(after.unwrap().provider_status_note, None);
 }

@@ -1,7 +1,7 @@
 //! What every backend of the ledger must do, each test run on every backend.
 //!
 //! A new backend adds a variant to [`Backend`] and its name to the tests' `#[values]`, opens its
-//! ledger in [`Bench::new`] and [`Bench::reopened`], and implements [`TestedLedger`].
+//! ledger in [`LedgerBench::new`] and [`LedgerBench::reopened`], and implements [`TestedLedger`].
 
 mod administration;
 mod creating;
@@ -43,7 +43,7 @@ enum Storage {
 }
 
 /// A new ledger of one backend.
-struct Bench {
+struct LedgerBench {
     storage: Storage,
     ledger: Box<dyn TestedLedger>,
 }
@@ -59,7 +59,7 @@ impl Storage {
     }
 }
 
-impl Bench {
+impl LedgerBench {
     fn new(backend: Backend) -> Self {
         let storage = match backend {
             SqliteFile => Storage::File(tempfile::tempdir().unwrap()),
@@ -71,7 +71,7 @@ impl Bench {
 
     /// Restarts the process, so to speak.
     fn reopened(self) -> Self {
-        let Bench { storage, ledger } = self;
+        let LedgerBench { storage, ledger } = self;
         drop(ledger);
         let ledger = storage.open();
         Self { storage, ledger }

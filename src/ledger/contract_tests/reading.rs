@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use rstest::rstest;
 
 use super::samples::*;
-use super::{Backend, Bench, SqliteFile, SqliteMemory};
+use super::{Backend, LedgerBench, SqliteFile, SqliteMemory};
 use crate::domain::event::{Decided, Event, Observation, RecordSeen, Resolution};
 use crate::domain::ids::{AccountName, RefundId};
 use crate::domain::outcome::Acceptance;
@@ -18,7 +18,7 @@ use crate::ledger::{CreateOutcome, DueKind, DueQuery, ListQuery, ListedRefund, N
 #[rstest]
 #[tokio::test]
 async fn pages_are_stable_while_refunds_are_recorded(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     for number in 0..25 {
         bench.new_refund(sectigo(&format!("r{number}"), &format!("{number}"))).await;
     }
@@ -69,7 +69,7 @@ fn filter() -> impl Strategy<Value = Filter> {
 #[rstest]
 fn every_filter_agrees_with_a_plain_search(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let at = |second: u64| NOW.saturating_add(Duration::from_secs(second));
     let all = runtime.block_on(async {
         for number in 0..36_u64 {
@@ -130,7 +130,7 @@ fn every_filter_agrees_with_a_plain_search(#[values(SqliteFile, SqliteMemory)] b
 #[rstest]
 #[tokio::test]
 async fn dispatch_is_due_now_unless_put_off_oldest_first(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let certs = at("certs");
     let at = |second| NOW.saturating_add(Duration::from_secs(second));
     assert_eq!(bench.ledger.next_due(DueKind::Dispatch, &certs).await, Ok(None));
@@ -162,7 +162,7 @@ async fn dispatch_is_due_now_unless_put_off_oldest_first(#[values(SqliteFile, Sq
 #[rstest]
 #[tokio::test]
 async fn lookups_without_a_time_come_first(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let certs = at("certs");
     let at = |second| NOW.saturating_add(Duration::from_secs(second));
     assert_eq!(bench.ledger.next_due(DueKind::Lookup, &certs).await, Ok(None));
@@ -196,7 +196,7 @@ async fn lookups_without_a_time_come_first(#[values(SqliteFile, SqliteMemory)] b
 #[rstest]
 #[tokio::test]
 async fn pending_refunds_are_found_by_age_even_when_put_off(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let (account, certs) = (at("certs").account, at("certs"));
     let at = |second| NOW.saturating_add(Duration::from_secs(second));
     assert_eq!(bench.ledger.oldest_pending(&account).await, Ok(None));
@@ -226,19 +226,19 @@ async fn pending_refunds_are_found_by_age_even_when_put_off(#[values(SqliteFile,
 #[rstest]
 #[tokio::test]
 async fn the_last_entry_into_a_state_is_from_another_state(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let at = |second| NOW.saturating_add(Duration::from_secs(second));
     let mut refund = bench.new_refund(sectigo("a", "1")).await;
     let checked = || Event::Checked(Observation::new("not finished", RecordSeen::Present));
     let again = Event::Resolved(Decided::new(Resolution::SendAgain, "looked"));
-    let taken = || Event::Accepted(Acceptance::default());
+    let accepted = || Event::Accepted(Acceptance::default());
     let events = [
         (1, Event::Dispatched { credential: None }, None),
-        (2, taken(), Some(2)),
+        (2, accepted(), Some(2)),
         (3, checked(), Some(2)),
         (4, Event::Escalated { evidence: "gone".to_owned(), foreign_record: false }, Some(2)),
         (5, again, Some(2)),
-        (6, taken(), Some(6)),
+        (6, accepted(), Some(6)),
         (7, checked(), Some(6)),
     ];
     for (second, event, expected) in events {

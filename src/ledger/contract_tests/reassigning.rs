@@ -5,7 +5,7 @@ use std::time::Duration;
 use rstest::rstest;
 
 use super::samples::*;
-use super::{Backend, Bench, SqliteFile, SqliteMemory};
+use super::{Backend, LedgerBench, SqliteFile, SqliteMemory};
 use crate::domain::event::{Decided, Event, Resolution};
 use crate::domain::ids::{AccountName, ProviderKind};
 use crate::domain::place::Destination;
@@ -36,14 +36,14 @@ fn at_login(login: &str, intent: Intent) -> NewRefund {
     NewRefund { place: place(login), ..create(intent) }
 }
 
-async fn created(bench: &Bench, create: NewRefund) -> Refund {
+async fn created(bench: &LedgerBench, create: NewRefund) -> Refund {
     match bench.ledger.create(create).await.unwrap() {
         CreateOutcome::New(refund) => refund,
         CreateOutcome::Known(refund) => panic!("{} was recorded before", refund.id()),
     }
 }
 
-async fn is_taken(bench: &Bench, create: NewRefund) -> bool {
+async fn is_reserved(bench: &LedgerBench, create: NewRefund) -> bool {
     match bench.ledger.dry_run(create).await {
         Ok(_) => false,
         Err(LedgerError::TargetHasRefund { .. } | LedgerError::SimilarRefund { .. }) => true,
@@ -63,7 +63,7 @@ async fn a_refund_moves_with_what_it_holds(
     #[case] next_check: Option<u64>,
     #[values(SqliteFile, SqliteMemory)] backend: Backend,
 ) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let refund = bench.refund_in(state, "777").await;
     let moved = bench.ledger.reassign(move_to(&refund, to("other", "new"))).await.unwrap();
     let now = NOW.saturating_add(Duration::from_secs(5));
@@ -73,12 +73,12 @@ async fn a_refund_moves_with_what_it_holds(
     assert_eq!(moved.next_check, next_check.map(|seconds| NOW.saturating_add(Duration::from_secs(seconds))));
     assert_eq!(bench.count("SELECT count(*) FROM reservations WHERE login = 'new'"), 1);
     assert_eq!(bench.count("SELECT count(*) FROM reservations"), 1);
-    let line = bench.ledger.events_of(refund.id(), refund.revision, 9).await.unwrap().pop().unwrap();
-    assert_eq!((line.kind.as_str(), line.actor.as_str(), line.attempt), ("reassigned", "operator", 0));
-    for login in ["books", "new"] {
-        assert!(is_taken(&bench, at_login(login, sectigo("second", "777"))).await, "under {login}");
+    let event = bench.ledger.events_of(refund.id(), refund.revision, 9).await.unwrap().pop().unwrap();
+    assert_eq!((event.kind.as_str(), event.actor.as_str(), event.attempt), ("reassigned", "operator", 0));
+    for login in ["demo", "new"] {
+        assert!(is_reserved(&bench, at_login(login, sectigo("second", "777"))).await, "under {login}");
     }
-    assert!(!is_taken(&bench, at_login("strange", sectigo("second", "777"))).await);
+    assert!(!is_reserved(&bench, at_login("unrelated", sectigo("second", "777"))).await);
 
     let bench = bench.reopened();
     assert_eq!(bench.ledger.get(refund.id()).await.unwrap(), Some(moved.clone()));
@@ -96,17 +96,17 @@ async fn a_refund_moves_with_what_it_holds(
 #[rstest]
 #[tokio::test]
 async fn a_refund_does_not_conflict_with_itself(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let refund = bench.refund_in(State::InDoubt, "777").await;
     let mut there = at("certs");
     there.place.endpoint = "https://other.example".to_owned();
     let moved = bench.ledger.reassign(move_to(&refund, there.clone())).await.unwrap();
     assert_eq!((moved.attempted_elsewhere, moved.destination()), (true, there));
-    assert_eq!(bench.count("SELECT count(*) FROM reservations WHERE login = 'books'"), 1);
+    assert_eq!(bench.count("SELECT count(*) FROM reservations WHERE login = 'demo'"), 1);
     assert_eq!(bench.count("SELECT count(*) FROM login_links"), 0);
 }
 
-/// The first refund is at the login "books", and another refund holds its target.
+/// The first refund is at the login "demo", and another refund holds its target.
 #[rstest]
 #[case::under_the_same_login("new", RelatedLogins::default(), true)]
 #[case::under_a_former_login("older", RelatedLogins { former_logins: ["older".to_owned()].into(), ..RelatedLogins::default() }, true)]
@@ -125,7 +125,7 @@ async fn a_reserved_target_prevents_a_reassignment(
     #[values(State::InDoubt, State::Succeeded)] other_state: State,
     #[values(SqliteFile, SqliteMemory)] backend: Backend,
 ) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let refund = bench.refund_in(state, "777").await;
     let other = created(&bench, at_login(login, sectigo("other", "777"))).await;
     bench.record(&other, &events_to(other_state)).await.unwrap();
@@ -146,7 +146,7 @@ async fn a_reserved_target_prevents_a_reassignment(
 #[rstest]
 #[tokio::test]
 async fn of_two_refunds_of_one_target_one_is_reassigned(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let refunds = [
         created(&bench, at_login("one", sectigo("first", "777"))).await,
         created(&bench, at_login("two", sectigo("second", "0777"))).await,
@@ -171,7 +171,7 @@ async fn a_likely_duplicate_is_reassigned_unless_it_is_rejected(
     #[case] refused: Option<Option<u64>>,
     #[values(SqliteFile, SqliteMemory)] backend: Backend,
 ) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let after = |seconds| NOW.saturating_add(Duration::from_secs(seconds));
     let refund = bench.new_refund(debitsuccess("a", "DS1", 1250)).await;
     let other = created(&bench, at_login("new", debitsuccess("b", "ds1", 1250))).await;
@@ -201,7 +201,7 @@ async fn a_likely_duplicate_is_reassigned_unless_it_is_rejected(
 #[rstest]
 #[tokio::test]
 async fn similar_refunds_that_were_allowed_move_to_another_host(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let mut refunds = vec![bench.new_refund(debitsuccess("a", "DS1", 1250)).await];
     for id in ["b", "c"] {
         refunds.push(created(&bench, NewRefund { allow_similar: true, ..create(debitsuccess(id, "DS1", 1250)) }).await);
@@ -216,7 +216,7 @@ async fn similar_refunds_that_were_allowed_move_to_another_host(#[values(SqliteF
 #[rstest]
 #[tokio::test]
 async fn a_changed_or_completed_refund_is_not_reassigned(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let refund = bench.new_refund(sectigo("a", "1")).await;
     let present = bench.record(&refund, &[Event::Dispatched { credential: None }]).await.unwrap();
     let stale = LedgerError::StaleRevision { present: Box::new(present.clone()) };
@@ -238,11 +238,11 @@ async fn a_changed_or_completed_refund_is_not_reassigned(#[values(SqliteFile, Sq
 #[tokio::test]
 async fn linked_logins_share_their_reservations(
     #[case] login: &str,
-    #[case] taken: bool,
+    #[case] expected: bool,
     #[values("a", "c", "d")] holder: &str,
     #[values(SqliteFile, SqliteMemory)] backend: Backend,
 ) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     for (number, (before, after)) in [("a", "b"), ("c", "d"), ("b", "c")].into_iter().enumerate() {
         let id = format!("r{number}");
         let refund = created(&bench, at_login(before, sectigo(&id, &id))).await;
@@ -250,10 +250,10 @@ async fn linked_logins_share_their_reservations(
     }
     let done = created(&bench, at_login(holder, sectigo("done", "777"))).await;
     bench.record(&done, &events_to(State::Succeeded)).await.unwrap();
-    assert_eq!(is_taken(&bench, at_login(login, sectigo("new", "777"))).await, taken);
+    assert_eq!(is_reserved(&bench, at_login(login, sectigo("new", "777"))).await, expected);
     // A former login of the configuration is followed too.
     let related = RelatedLogins { former_logins: ["b".to_owned()].into(), ..RelatedLogins::default() };
-    assert!(is_taken(&bench, NewRefund { related, ..at_login("y", sectigo("new", "777")) }).await);
+    assert!(is_reserved(&bench, NewRefund { related, ..at_login("y", sectigo("new", "777")) }).await);
 }
 
 /// It records no event: neither the revision nor the chain changes.
@@ -268,7 +268,7 @@ async fn a_schedule_is_not_part_of_the_history(
     #[values(true, false)] unheard: bool,
     #[values(SqliteFile, SqliteMemory)] backend: Backend,
 ) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let refund = bench.refund_in(state, "a").await;
     let events = bench.count("SELECT count(*) FROM events");
     let next_check = Some(NOW.saturating_add(Duration::from_secs(77)));
@@ -289,7 +289,7 @@ async fn a_schedule_is_not_part_of_the_history(
 #[rstest]
 #[tokio::test]
 async fn an_unanswered_lookup_becomes_due_at_its_place_alone(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let late = NOW.saturating_add(Duration::from_secs(86_400));
     let unheard = async |refund: Refund, unheard| {
         let reschedule =
@@ -318,7 +318,7 @@ async fn an_unanswered_lookup_becomes_due_at_its_place_alone(#[values(SqliteFile
 #[rstest]
 #[tokio::test]
 async fn open_refunds_are_counted_and_read_by_their_place(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     for state in State::ALL {
         bench.refund_in(state, state.as_str().replace('_', "-").as_str()).await;
     }
@@ -341,7 +341,7 @@ async fn open_refunds_are_counted_and_read_by_their_place(#[values(SqliteFile, S
 #[rstest]
 #[tokio::test]
 async fn a_standstill_begins_and_ends_with_the_configuration(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     bench.new_refund(sectigo("waits", "1")).await;
     bench.refund_in(State::Succeeded, "done").await;
     let second = |second| NOW.saturating_add(Duration::from_secs(second));

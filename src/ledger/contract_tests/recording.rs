@@ -5,7 +5,7 @@ use std::time::Duration;
 use rstest::rstest;
 
 use super::samples::*;
-use super::{Backend, Bench, SqliteFile, SqliteMemory};
+use super::{Backend, LedgerBench, SqliteFile, SqliteMemory};
 use crate::domain::event::Event;
 use crate::domain::ids::RefundId;
 use crate::domain::outcome::{Confirmation, DoubtReason};
@@ -16,7 +16,7 @@ use crate::ledger::{FirstAttempt, LedgerError, NewRefund};
 #[rstest]
 #[tokio::test]
 async fn every_state_allows_the_events_of_the_table_and_no_other(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     for from in State::ALL {
         for (number, event) in one_event_of_each_kind().into_iter().enumerate() {
             let id = format!("{}-{number}", from.as_str().replace('_', "-"));
@@ -43,7 +43,7 @@ async fn every_state_allows_the_events_of_the_table_and_no_other(#[values(Sqlite
 #[rstest]
 #[tokio::test]
 async fn a_rejected_event_undoes_the_events_before_it(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let refund = bench.new_refund(sectigo("a", "100")).await;
     let answer = bench.record(&refund, &[Event::Dispatched { credential: None }, doubted(), Event::Cancelled]).await;
     let refusal = IllegalTransition { from: State::InDoubt, event: "cancelled" };
@@ -57,7 +57,7 @@ async fn a_rejected_event_undoes_the_events_before_it(#[values(SqliteFile, Sqlit
 async fn a_refund_that_may_have_happened_never_becomes_pending_or_failed(
     #[values(SqliteFile, SqliteMemory)] backend: Backend,
 ) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let refund = bench.new_refund(sectigo("a", "100")).await;
     let not_sent = Event::NotSent { error: error(0), retry_at: NOW };
     let again = bench
@@ -73,7 +73,7 @@ async fn a_refund_that_may_have_happened_never_becomes_pending_or_failed(
 #[rstest]
 #[tokio::test]
 async fn a_stale_decision_returns_the_present_refund(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let refund = bench.new_refund(sectigo("a", "100")).await;
     let present = bench.record(&refund, &[Event::Dispatched { credential: None }]).await.unwrap();
     let stale = LedgerError::StaleRevision { present: Box::new(present.clone()) };
@@ -84,7 +84,7 @@ async fn a_stale_decision_returns_the_present_refund(#[values(SqliteFile, Sqlite
 #[rstest]
 #[tokio::test]
 async fn of_two_decisions_on_one_revision_one_is_recorded(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let refund = bench.new_refund(sectigo("a", "100")).await;
     let decisions = (0..10).map(|_| bench.record(&refund, &[Event::Dispatched { credential: None }]));
     let answers = futures_util::future::join_all(decisions).await;
@@ -95,8 +95,8 @@ async fn of_two_decisions_on_one_revision_one_is_recorded(#[values(SqliteFile, S
 #[rstest]
 #[tokio::test]
 async fn an_unknown_refund_is_not_found(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
-    let bench = Bench::new(backend);
-    let refund = Refund::new(sectigo("a", "100"), place("books"), NOW);
+    let bench = LedgerBench::new(backend);
+    let refund = Refund::new(sectigo("a", "100"), place("demo"), NOW);
     let answer = bench.record(&refund, &[Event::Dispatched { credential: None }]).await;
     assert_eq!(answer, Err(LedgerError::NotFound(refund.id().clone())));
     assert_eq!(bench.ledger.get(refund.id()).await, Ok(None));
@@ -106,7 +106,7 @@ async fn an_unknown_refund_is_not_found(#[values(SqliteFile, SqliteMemory)] back
 #[rstest]
 #[tokio::test]
 async fn only_its_own_answer_ends_an_attempt(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let refund = bench.new_refund(sectigo("a", "100")).await;
     let server_error = Event::Doubted {
         reason: DoubtReason::ProviderServerError,
@@ -114,14 +114,14 @@ async fn only_its_own_answer_ends_an_attempt(#[values(SqliteFile, SqliteMemory)]
         error: Some(error(500)),
         not_processed: false,
     };
-    let way = [
+    let events = [
         Event::Dispatched { credential: None },
         server_error,
         Event::Dispatched { credential: None },
         doubted(),
         Event::Refunded(Confirmation::default()),
     ];
-    bench.record(&refund, &way).await.unwrap();
+    bench.record(&refund, &events).await.unwrap();
     for row in [
         "number = 1 AND outcome = 'unknown' AND doubt_reason = 'provider_server_error' AND http_status = 500",
         "number = 2 AND outcome = 'unknown' AND doubt_reason = 'timeout' AND http_status IS NULL",
@@ -134,7 +134,7 @@ async fn only_its_own_answer_ends_an_attempt(#[values(SqliteFile, SqliteMemory)]
 #[rstest]
 #[tokio::test]
 async fn a_refund_in_flight_when_the_process_ended_is_in_doubt(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     // More than one transaction moves.
     let count = 2_505;
     let creates = (0..count).map(|number| {

@@ -9,7 +9,7 @@ use proptest::sample::select;
 use rstest::rstest;
 
 use super::samples::*;
-use super::{Backend, Bench, SqliteFile, SqliteMemory};
+use super::{Backend, LedgerBench, SqliteFile, SqliteMemory};
 use crate::domain::clock::Timestamp;
 use crate::domain::event::{Decided, Event, Observation, RecordSeen, Resolution};
 use crate::domain::ids::{AccountName, RefundId};
@@ -168,20 +168,20 @@ fn what_is_read_is_what_was_computed(#[values(SqliteFile, SqliteMemory)] backend
 }
 
 async fn check_histories(backend: Backend, histories: Vec<History>) {
-    let bench = Bench::new(backend);
+    let bench = LedgerBench::new(backend);
     let mut expected = BTreeMap::new();
     let mut event_count = 0;
     for (number, (mut intent, dispatch, events)) in histories.into_iter().enumerate() {
         intent.id = RefundId::parse(&format!("{number}{}", intent.id.as_str().get(1..).unwrap())).unwrap();
         // A login for each, because this is not about reservations.
-        let at = place(&format!("books {number}"));
+        let at = place(&format!("login {number}"));
         let first = first_attempt(dispatch);
-        let asked = NewRefund { dispatch: first, place: at.clone(), ..create(intent.clone()) };
+        let request = NewRefund { dispatch: first, place: at.clone(), ..create(intent.clone()) };
         let mut model = Refund::new(intent, at, NOW);
         if dispatch {
             model = model.apply(&Event::Dispatched { credential: None }, NOW).unwrap();
         }
-        assert_eq!(bench.ledger.create(asked).await, Ok(CreateOutcome::New(model.clone())));
+        assert_eq!(bench.ledger.create(request).await, Ok(CreateOutcome::New(model.clone())));
         let mut now = NOW;
         for (event, seconds) in events {
             now = Timestamp::from_micros(now.as_micros() + seconds * 1_000_000);

@@ -28,13 +28,13 @@ pub(in crate::ledger) fn first_attempt(dispatch: bool) -> Option<FirstAttempt> {
 }
 
 pub(in crate::ledger) fn at(account: &str) -> Destination {
-    Destination { account: AccountName::parse(account).unwrap(), place: place("books") }
+    Destination { account: AccountName::parse(account).unwrap(), place: place("demo") }
 }
 
 pub(in crate::ledger) fn create(intent: Intent) -> NewRefund {
     NewRefund {
         intent,
-        place: place("books"),
+        place: place("demo"),
         related: RelatedLogins::default(),
         dispatch: None,
         allow_similar: false,

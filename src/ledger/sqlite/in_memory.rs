@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rusqlite::Connection;
 
 use super::failure::{LedgerState, StepError};
-use super::writer::{Job, Writer};
+use super::writer::{Job, LedgerWriter};
 use super::{OpenError, Readers, SqliteLedger, closed, open, recover};
 use crate::ledger::LedgerError;
 use crate::ledger::hash_chain::ChainHead;
@@ -21,7 +21,7 @@ pub struct SimulatedDisk(Arc<Mutex<Option<Connection>>>);
 
 /// The writer, called on the caller's thread, and the disk that its connection returns to on drop.
 pub(super) struct InlineWriter {
-    writer: Mutex<Option<Writer>>,
+    writer: Mutex<Option<LedgerWriter>>,
     disk: SimulatedDisk,
 }
 
@@ -80,7 +80,7 @@ const NAME: &str = "(memory)";
 
 impl InlineWriter {
     fn new(connection: Connection, state: &Arc<LedgerState>, head: ChainHead, disk: SimulatedDisk) -> Self {
-        Self { writer: Mutex::new(Some(Writer::new(connection, state.clone(), head, 1))), disk }
+        Self { writer: Mutex::new(Some(LedgerWriter::new(connection, state.clone(), head, 1))), disk }
     }
 
     pub(super) fn serve(&self, job: Job) -> Result<(), LedgerError> {
@@ -100,7 +100,7 @@ impl InlineWriter {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Writer>> {
+    fn lock(&self) -> MutexGuard<'_, Option<LedgerWriter>> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -61,11 +61,11 @@ use self::file_watch::{FileSet, FileWatcher};
 use self::in_memory::InlineWriter;
 pub use self::in_memory::SimulatedDisk;
 pub use self::open::OpenError;
-use self::open::Opened;
+use self::open::OpenedLedger;
 use self::state_counts::StateCounts;
 pub use self::survey::Survey;
 use self::transaction::WriteTxn;
-use self::writer::{Job, Reply};
+use self::writer::{Job, ReplySender};
 use crate::domain::clock::Timestamp;
 use crate::domain::event::EventRecord;
 use crate::domain::ids::{AccountName, ProviderKind, RefundId};
@@ -157,7 +157,7 @@ impl SqliteLedger {
     /// # Errors
     /// [`OpenError`]
     pub fn open(path: &Path, settings: SqliteSettings) -> Result<SqliteLedger, OpenError> {
-        let Opened { lock, writer, path } = open::open(path, &settings)?;
+        let OpenedLedger { lock, writer, path } = open::open(path, &settings)?;
         let readers = |busy_timeout| {
             let connections = (0..settings.readers.max(1)).map(|_| open::reader(&path, busy_timeout));
             Ok::<_, OpenError>(Arc::new(Readers::new(connections.collect::<Result<_, _>>()?)))
@@ -186,7 +186,7 @@ impl SqliteLedger {
     }
 
     /// Queues a job without waiting for room, and waits for its result.
-    async fn write<T>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Result<T, LedgerError> {
+    async fn write<T>(&self, job: impl FnOnce(ReplySender<T>) -> Job) -> Result<T, LedgerError> {
         let (reply, answer) = oneshot::channel();
         match &self.inline {
             Some(inline) => inline.serve(job(reply))?,

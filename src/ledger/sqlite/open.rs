@@ -64,7 +64,7 @@ impl OpenError {
 
 /// A ledger's file, locked for this process, with the newest schema.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(super) struct OpenedLedger {
     /// Held as long as anything may be written.
     pub(super) lock: File,
     /// The only connection that writes.
@@ -95,7 +95,7 @@ pub(super) const VERSION: usize = FIRST_VERSION + MIGRATIONS.len() - 1;
 /// page queries.
 const PREPARED_STATEMENTS: usize = 64;
 
-pub(super) fn open(path: &Path, settings: &SqliteSettings) -> Result<Opened, OpenError> {
+pub(super) fn open(path: &Path, settings: &SqliteSettings) -> Result<OpenedLedger, OpenError> {
     let io = |doing| move |source| OpenError::Io { path: path.to_owned(), doing, source };
     let (path, directory) = canonical(path)?;
     let mut lock = lock(&path)?;
@@ -112,7 +112,7 @@ pub(super) fn open(path: &Path, settings: &SqliteSettings) -> Result<Opened, Ope
         // Without it, only the next start's check that the ledger still exists is missing.
         drop(lock.write_all(LOCK_MARKER).and_then(|()| lock.sync_all()));
     }
-    Ok(Opened { lock, writer, path })
+    Ok(OpenedLedger { lock, writer, path })
 }
 
 /// A connection that cannot write.

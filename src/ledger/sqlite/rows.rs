@@ -1,4 +1,4 @@
-//! Rows of SQLite as [`encoding::Value`]s, and what names a row that does not fit.
+//! Rows of SQLite as [`encoding::ColumnValue`]s, and what names a row that does not fit.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 
 use super::failure::StepError;
 use crate::ledger::LedgerError;
-use crate::ledger::encoding::{self, ColumnError, EVENT_COLUMNS, StoredEvent, StoredRefund, Value};
+use crate::ledger::encoding::{self, ColumnError, ColumnValue, EVENT_COLUMNS, StoredEvent, StoredRefund};
 
 /// What [`event`] reads, from `events` as `e` and `refunds` as `r`.
 pub(super) const EVENT_SELECT: &str = "e.sequence, r.id, e.revision, e.event_time, e.from_state, e.to_state, e.kind, \
@@ -47,30 +47,30 @@ fn values<'row>(
     row: &'row Row<'_>,
     first: usize,
     columns: impl Iterator<Item = &'static str>,
-) -> rusqlite::Result<Result<Vec<Value<'row>>, ColumnError>> {
+) -> rusqlite::Result<Result<Vec<ColumnValue<'row>>, ColumnError>> {
     let mut values = Vec::with_capacity(columns.size_hint().0);
     for (index, column) in (first..).zip(columns) {
         values.push(match row.get_ref(index)? {
-            ValueRef::Null => Value::Null,
-            ValueRef::Integer(number) => Value::Integer(number),
+            ValueRef::Null => ColumnValue::Null,
+            ValueRef::Integer(number) => ColumnValue::Integer(number),
             ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
-                Ok(text) => Value::Text(Cow::Borrowed(text)),
+                Ok(text) => ColumnValue::Text(Cow::Borrowed(text)),
                 Err(_) => return Ok(Err(ColumnError::new(column, "is not UTF-8"))),
             },
-            ValueRef::Blob(bytes) => Value::Blob(Cow::Borrowed(bytes)),
+            ValueRef::Blob(bytes) => ColumnValue::Blob(Cow::Borrowed(bytes)),
             ValueRef::Real(_) => return Ok(Err(ColumnError::new(column, "is a float, which no column is"))),
         });
     }
     Ok(Ok(values))
 }
 
-impl ToSql for Value<'_> {
+impl ToSql for ColumnValue<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(ToSqlOutput::Borrowed(match self {
-            Value::Null => ValueRef::Null,
-            Value::Integer(number) => ValueRef::Integer(*number),
-            Value::Text(text) => ValueRef::Text(text.as_bytes()),
-            Value::Blob(bytes) => ValueRef::Blob(bytes),
+            ColumnValue::Null => ValueRef::Null,
+            ColumnValue::Integer(number) => ValueRef::Integer(*number),
+            ColumnValue::Text(text) => ValueRef::Text(text.as_bytes()),
+            ColumnValue::Blob(bytes) => ValueRef::Blob(bytes),
         }))
     }
 }

@@ -20,7 +20,7 @@ use crate::domain::outcome::{DoubtReason, ProviderError};
 use crate::domain::place::Destination;
 use crate::domain::refund::{Refund, Reservation, SimilarityWindow};
 use crate::domain::state::State;
-use crate::ledger::encoding::{self, SCHEDULE_COLUMNS, STATE_COLUMNS, StoredRefund, Value, integer};
+use crate::ledger::encoding::{self, ColumnValue, SCHEDULE_COLUMNS, STATE_COLUMNS, StoredRefund, integer};
 use crate::ledger::hash_chain::{self, ChainHead, EventHashInput};
 use crate::ledger::{
     CreateOutcome, FirstAttempt, GATEWAY, LedgerError, NewRefund, OpenRefunds, Reassign, RecordEvents, Reschedule,
@@ -252,7 +252,7 @@ pub(super) fn reschedule(txn: &mut WriteTxn<'_>, reschedule: &Reschedule) -> Res
         SCHEDULE_COLUMNS.into_iter().zip(2..).map(|(column, number)| format!("{column} = ?{number}")).collect();
     let sql = format!("UPDATE refunds SET {} WHERE ordinal = ?1", assignments.join(", "));
     let schedule = encoding::schedule_values(&refund);
-    let key = Value::Integer(ordinal);
+    let key = ColumnValue::Integer(ordinal);
     txn.connection.prepare_cached(&sql)?.execute(params_from_iter([&key].into_iter().chain(&schedule)))?;
     txn.row_cache.put(StoredRefund { ordinal, refund: refund.clone() });
     Ok(refund)
@@ -345,7 +345,7 @@ fn apply(
     }
     let Some((_, refund)) = history.last() else { return Ok(before) };
     let refund = refund.clone();
-    let keys = [Value::Integer(ordinal), Value::Integer(integer(before.revision))];
+    let keys = [ColumnValue::Integer(ordinal), ColumnValue::Integer(integer(before.revision))];
     let state = encoding::state_values(&refund);
     let schedule = encoding::schedule_values(&refund);
     let values = keys.iter().chain(&state).chain(&schedule);
@@ -402,7 +402,7 @@ fn append(
     connection: &Connection,
     head: &mut ChainHead,
     ordinal: i64,
-    intent: &[Value<'_>],
+    intent: &[ColumnValue<'_>],
     history: Vec<(NewEvent<'_>, Refund)>,
 ) -> Result<(), StepError> {
     let mut insert = connection.prepare_cached(

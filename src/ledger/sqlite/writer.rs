@@ -22,7 +22,7 @@ use super::{queries, writer_died};
 use crate::ledger::hash_chain::ChainHead;
 use crate::ledger::{LedgerError, Ticket};
 
-pub(super) type Reply<T> = oneshot::Sender<Result<T, LedgerError>>;
+pub(super) type ReplySender<T> = oneshot::Sender<Result<T, LedgerError>>;
 
 /// One request to the writer.
 pub(super) struct Job {
@@ -40,12 +40,12 @@ trait Request: Send {
 
 struct WriteRequest<Step, A> {
     step: Step,
-    reply: Reply<A>,
+    reply: ReplySender<A>,
     result: Option<Result<A, LedgerError>>,
 }
 
 /// The state of the writer thread.
-pub(super) struct Writer {
+pub(super) struct LedgerWriter {
     connection: Connection,
     state: Arc<LedgerState>,
     batch_size: usize,
@@ -81,11 +81,11 @@ pub(super) fn start(
     jobs: mpsc::Receiver<Job>,
     batch_size: usize,
 ) -> std::io::Result<JoinHandle<()>> {
-    let writer = Writer::new(connection, state, head, batch_size);
+    let writer = LedgerWriter::new(connection, state, head, batch_size);
     thread::Builder::new().name("ledger-writer".to_owned()).spawn(move || writer.run(jobs))
 }
 
-impl Writer {
+impl LedgerWriter {
     /// Appends to the chain that ends at `head`.
     pub(super) fn new(connection: Connection, state: Arc<LedgerState>, head: ChainHead, batch_size: usize) -> Self {
         let row_cache = RowCache::default();
@@ -291,7 +291,7 @@ impl Job {
     /// `step` may run twice; the effects of the first run are rolled back.
     pub(super) fn new<A: Send + 'static>(
         step: impl FnMut(&mut WriteTxn<'_>) -> Result<A, StepError> + Send + 'static,
-        reply: Reply<A>,
+        reply: ReplySender<A>,
     ) -> Self {
         Self { ticket: None, request: Box::new(WriteRequest { step, reply, result: None }) }
     }

@@ -13,7 +13,7 @@ use crate::ledger::admin::MAX_FINDINGS;
 use crate::ledger::sqlite::open::{self, APPLICATION_ID, MIGRATIONS, OpenError, VERSION, sibling, signed};
 
 /// A ledger that can be audited.
-pub(super) struct Opened {
+pub(super) struct AuditedFile {
     /// One snapshot. None: it is a ledger, but not even its tables' definitions can be read, which
     /// is reported.
     pub(super) connection: Option<Connection>,
@@ -32,7 +32,7 @@ struct Header {
 /// Any other program that has the file locked is no gateway and releases it soon.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) fn open(path: &Path, findings: &mut Findings) -> Result<Opened, AuditError> {
+pub(super) fn open(path: &Path, findings: &mut Findings) -> Result<AuditedFile, AuditError> {
     let io = |doing| move |source| OpenError::Io { path: path.to_owned(), doing, source };
     let path = match path.canonicalize() {
         Ok(path) => path,
@@ -71,7 +71,7 @@ pub(super) fn open(path: &Path, findings: &mut Findings) -> Result<Opened, Audit
             Err(error) => return Err(open::refusal(&path, &error).into()),
         }
     }
-    Ok(Opened { connection, version, lock })
+    Ok(AuditedFile { connection, version, lock })
 }
 
 /// Reports every page, definition and foreign key that is not as it should be.

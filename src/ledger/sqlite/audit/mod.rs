@@ -26,7 +26,7 @@ use rusqlite::Connection;
 use super::failure::StepError;
 use super::open::OpenError;
 use crate::ledger::LedgerError;
-use crate::ledger::admin::{Audit, Finding, MAX_FINDINGS};
+use crate::ledger::admin::{Audit, AuditFinding, MAX_FINDINGS};
 use crate::ledger::hash_chain::Hash;
 
 /// Why a ledger could not be audited. One sentence each; `path` is the ledger's.
@@ -50,7 +50,7 @@ pub enum AuditError {
 
 #[derive(Debug, Default)]
 struct Findings {
-    listed: Vec<Finding>,
+    listed: Vec<AuditFinding>,
     count: u64,
 }
 
@@ -58,7 +58,7 @@ struct Findings {
 ///
 /// # Errors
 /// [`AuditError`] if the ledger cannot be audited at all. What can be read and does not match is a
-/// [`Finding`].
+/// [`AuditFinding`].
 pub fn audit(path: &Path) -> Result<Audit, AuditError> {
     let mut findings = Findings::default();
     let mut audit = Audit {
@@ -72,7 +72,7 @@ pub fn audit(path: &Path) -> Result<Audit, AuditError> {
         finding_count: 0,
     };
     // The lock, if there is one, is held to the end.
-    let file::Opened { connection, version, lock: _lock } = file::open(path, &mut findings)?;
+    let file::AuditedFile { connection, version, lock: _lock } = file::open(path, &mut findings)?;
     audit.schema_version = version;
     if let Some(connection) = connection {
         file::check(&connection, &mut findings);
@@ -96,7 +96,7 @@ impl Findings {
         self.count = self.count.saturating_add(1);
         if self.listed.len() < MAX_FINDINGS {
             let (table, row, column, problem) = (table.into(), row.into(), column.into(), problem.into());
-            self.listed.push(Finding { table, row, column, problem });
+            self.listed.push(AuditFinding { table, row, column, problem });
         }
     }
 

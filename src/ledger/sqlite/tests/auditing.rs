@@ -7,14 +7,14 @@ use rstest::rstest;
 
 /// A ledger with a refund of every state and history, closed in order.
 async fn closed() -> (TempDir, PathBuf) {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     for state in State::ALL {
         bench.refund_in(state, &state.as_str().replace('_', "-")).await;
     }
     bench.new_refund(namecom("items", &[1, 2])).await;
     bench.new_refund(debitsuccess("amount", "DS1", 1250)).await;
     let path = bench.path();
-    let Bench { directory, ledger, .. } = bench;
+    let SqliteBench { directory, ledger, .. } = bench;
     ledger.close().await;
     (directory, path)
 }
@@ -70,7 +70,7 @@ async fn a_sound_ledger_has_no_findings_and_is_unchanged() {
 
 #[tokio::test]
 async fn a_running_gateway_is_reported_and_a_copy_of_its_files_can_be_audited() {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     bench.refund_in(State::InDoubt, "a").await;
     let refusal = audit(&bench.path()).unwrap_err();
     assert!(matches!(refusal, AuditError::Running { .. }) && refusal.to_string().contains("a gateway is running"));
@@ -152,11 +152,11 @@ async fn a_ledger_that_cannot_be_audited_is_refused_in_one_sentence() {
 #[case::a_dispatch_time("UPDATE attempts SET dispatch_time = 7 WHERE ordinal = 6", &["number 1, column dispatch_time: is 7"])]
 #[case::a_reservation("DELETE FROM reservations WHERE ordinal = 6", &["reservations, row key order:succeeded, ordinal 6, column ordinal: is missing"])]
 #[case::a_reservation_of_a_failed_refund(
-    "INSERT INTO reservations VALUES ('order:FAILED', 'books', 8, NULL)",
+    "INSERT INTO reservations VALUES ('order:FAILED', 'demo', 8, NULL)",
     &["reservations, row key order:FAILED, ordinal 8, column ordinal: refund 8 (FAILED) does not hold this"]
 )]
 #[case::a_reservation_of_an_unknown_refund(
-    "INSERT INTO reservations VALUES ('order:x', 'books', 99, NULL)",
+    "INSERT INTO reservations VALUES ('order:x', 'demo', 99, NULL)",
     &["reservations, row", "column ordinal: names a row of refunds that does not exist"]
 )]
 #[case::a_reference("DELETE FROM refund_references WHERE reference = '77'", &["refund_references, row reference 77, ordinal 10"])]
@@ -198,12 +198,12 @@ async fn a_dropped_trigger_and_a_foreign_one_are_named() {
 
 #[tokio::test]
 async fn many_findings_are_counted_and_bounded() {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     for number in 0..1_200 {
         bench.new_refund(sectigo(&format!("r{number}"), &format!("{number}"))).await;
     }
     let path = bench.path();
-    let Bench { directory, ledger, .. } = bench;
+    let SqliteBench { directory, ledger, .. } = bench;
     ledger.close().await;
     edit(&path, "UPDATE refunds SET target = '[]'");
     let seen = audit(&path).unwrap();

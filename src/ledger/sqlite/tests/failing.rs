@@ -5,7 +5,7 @@ use rstest::rstest;
 
 #[tokio::test]
 async fn a_full_queue_rejects_at_once_and_records_nothing() {
-    let bench = Bench::with(SqliteSettings { queue_length: 2, batch_size: 1, ..SqliteSettings::default() });
+    let bench = SqliteBench::with(SqliteSettings { queue_length: 2, batch_size: 1, ..SqliteSettings::default() });
     let raw = bench.raw();
     raw.execute_batch("BEGIN IMMEDIATE").unwrap();
     // The writer has taken at most one, and two are in the queue.
@@ -34,21 +34,22 @@ async fn a_full_queue_rejects_at_once_and_records_nothing() {
 
 #[tokio::test]
 async fn a_lock_of_another_program_is_waited_for_and_harms_nothing() {
-    let bench = Bench::with(SqliteSettings { busy_timeout: Duration::from_millis(20), ..SqliteSettings::default() });
+    let bench =
+        SqliteBench::with(SqliteSettings { busy_timeout: Duration::from_millis(20), ..SqliteSettings::default() });
     let raw = bench.raw();
     raw.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let asked = create(sectigo("a", "100"));
-    assert_eq!(bench.ledger.create(asked.clone()).await, Err(LedgerError::Overloaded));
+    let request = create(sectigo("a", "100"));
+    assert_eq!(bench.ledger.create(request.clone()).await, Err(LedgerError::Overloaded));
     assert!(matches!(bench.ledger.mark_interrupted(NOW).await, Err(LedgerError::Unavailable(_))));
     raw.execute_batch("ROLLBACK").unwrap();
     assert_eq!(*bench.ledger.health().borrow(), Health::Writing);
-    assert!(asked.ticket.cancel(), "it was never started");
+    assert!(request.ticket.cancel(), "it was never started");
     bench.new_refund(sectigo("a", "100")).await;
 }
 
 #[tokio::test]
 async fn another_programs_write_to_the_history_ends_all_writing() {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     bench.refund_in(State::Failed, "a").await;
     bench.tamper("DELETE FROM events WHERE sequence = 3");
     let answer = bench.ledger.create(create(sectigo("b", "200"))).await;
@@ -59,7 +60,7 @@ async fn another_programs_write_to_the_history_ends_all_writing() {
 
 #[tokio::test]
 async fn a_full_disk_ends_all_writing_and_loses_nothing_acknowledged() {
-    let bench = Bench::with(SqliteSettings { max_pages: Some(60), batch_size: 4, ..SqliteSettings::default() });
+    let bench = SqliteBench::with(SqliteSettings { max_pages: Some(60), batch_size: 4, ..SqliteSettings::default() });
     let mut health = bench.ledger.health();
     let mut acknowledged = Vec::new();
     let mut refused = Vec::new();
@@ -93,7 +94,7 @@ async fn a_full_disk_ends_all_writing_and_loses_nothing_acknowledged() {
     let committed = *bench.ledger.committed().borrow();
     assert_eq!(committed, acknowledged.len() as u64);
 
-    let bench = Bench { settings: SqliteSettings::default(), ..bench }.reopened();
+    let bench = SqliteBench { settings: SqliteSettings::default(), ..bench }.reopened();
     assert_eq!(*bench.ledger.health().borrow(), Health::Writing);
     for refund in &acknowledged {
         assert_eq!(bench.ledger.get(refund.id()).await, Ok(Some(refund.clone())));
@@ -105,7 +106,7 @@ async fn a_full_disk_ends_all_writing_and_loses_nothing_acknowledged() {
 
 #[tokio::test]
 async fn a_failed_commit_differs_from_a_write_that_never_happened() {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     bench
         .raw()
         .execute_batch(
@@ -122,7 +123,7 @@ async fn a_failed_commit_differs_from_a_write_that_never_happened() {
 
 #[tokio::test]
 async fn an_overwritten_file_is_corrupt_and_not_just_unavailable() {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     let refund = bench.new_refund(sectigo("a", "100")).await;
     // What was written before the last start is in the file alone.
     let bench = bench.reopened();
@@ -136,7 +137,7 @@ async fn an_overwritten_file_is_corrupt_and_not_just_unavailable() {
     let answer = bench.ledger.create(create(sectigo("b", "200"))).await;
     assert!(matches!(answer, Err(LedgerError::Corrupt { .. })), "{answer:?}");
 
-    let Bench { directory, ledger, .. } = bench;
+    let SqliteBench { directory, ledger, .. } = bench;
     drop(ledger);
     let error = SqliteLedger::open(&path, SqliteSettings::default()).unwrap_err();
     assert!(matches!(&error, OpenError::Database { problem, .. } if problem.contains("malformed")), "{error}");
@@ -198,7 +199,7 @@ async fn a_corrupt_row_is_named_and_ends_all_writing(
     #[case] expected_column: &str,
     #[case] words: &str,
 ) {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     bench.refund_in(State::Failed, "other").await;
     let refund = bench.refund_in(State::InDoubt, "a").await;
     bench.tamper(&format!("UPDATE refunds SET {edit} WHERE id = 'a'"));
@@ -220,7 +221,7 @@ async fn a_corrupt_row_is_named_and_ends_all_writing(
 #[case("revision = -3", "revision", "is -3, which is out of range")]
 #[tokio::test]
 async fn a_corrupt_event_is_named(#[case] edit: &str, #[case] expected_column: &str, #[case] words: &str) {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     bench.refund_in(State::InDoubt, "a").await;
     bench.tamper(&format!("UPDATE events SET {edit} WHERE sequence = 2"));
     match bench.ledger.events_after(0, 10).await {
@@ -235,7 +236,7 @@ async fn a_corrupt_event_is_named(#[case] edit: &str, #[case] expected_column: &
 /// The dangerous edit: a row that is well-formed and would send money a second time.
 #[tokio::test]
 async fn a_refund_set_back_by_hand_is_never_sent_again() {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     let refund = bench.refund_in(State::Succeeded, "a").await;
     bench.tamper("UPDATE refunds SET state = 'PENDING', complete_time = NULL");
     let answer = bench.record(&refund, &[Event::Dispatched { credential: None }]).await;
@@ -246,7 +247,7 @@ async fn a_refund_set_back_by_hand_is_never_sent_again() {
 
 #[tokio::test]
 async fn a_corrupt_row_does_not_undo_its_neighbours_in_the_batch() {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     let refund = bench.refund_in(State::InDoubt, "a").await;
     let neighbour = bench.new_refund(sectigo("b", "b")).await;
     bench.tamper("UPDATE refunds SET state = 'DONE' WHERE id = 'a'");
@@ -275,7 +276,7 @@ async fn a_corrupt_row_does_not_undo_its_neighbours_in_the_batch() {
 #[case::the_lock(".lock")]
 #[tokio::test]
 async fn a_removed_or_replaced_file_ends_all_writing(#[case] suffix: &str, #[values(false, true)] replaced: bool) {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     let refund = bench.new_refund(sectigo("a", "100")).await;
     let name = bench.directory.path().join(format!("ledger.db{suffix}"));
     std::fs::rename(&name, bench.directory.path().join("moved")).unwrap();
@@ -293,7 +294,7 @@ async fn a_removed_or_replaced_file_ends_all_writing(#[case] suffix: &str, #[val
 
 #[tokio::test]
 async fn a_removed_file_is_noticed_without_a_write() {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     let mut health = bench.ledger.health();
     std::fs::remove_file(bench.path()).unwrap();
     let noticed = tokio::time::timeout(Duration::from_secs(30), health.wait_for(|health| *health != Health::Writing));
@@ -305,7 +306,7 @@ async fn a_removed_file_is_noticed_without_a_write() {
 
 #[tokio::test]
 async fn a_row_changed_since_its_attempt_began_is_rejected() {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     let dispatched = |id| NewRefund { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo(id, id)) };
     let CreateOutcome::New(touched) = bench.ledger.create(dispatched("a")).await.unwrap() else { panic!() };
     bench.raw().execute("UPDATE refunds SET provider_reference = 'another''s'", []).unwrap();
@@ -316,7 +317,7 @@ async fn a_row_changed_since_its_attempt_began_is_rejected() {
 
 #[tokio::test]
 async fn a_step_that_fails_half_way_does_not_undo_its_neighbours() {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     let raw = bench.raw();
     // No request can cause this: the refund's row and its first event are written by then.
     raw.execute_batch(
@@ -351,7 +352,7 @@ async fn a_step_that_fails_half_way_does_not_undo_its_neighbours() {
 
 #[tokio::test]
 async fn a_caller_that_stops_waiting_does_not_undo_its_queued_write() {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     let raw = bench.raw();
     raw.execute_batch("BEGIN IMMEDIATE").unwrap();
     let creation = tokio::time::timeout(Duration::from_millis(1), bench.ledger.create(create(sectigo("a", "100"))));

@@ -27,7 +27,7 @@ use crate::ledger::sqlite::open::{self, MIGRATIONS, VERSION};
 )]
 #[tokio::test]
 async fn every_edit_breaks_the_chain(#[case] sql: &str, #[case] table: &str, #[case] column: &str) {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     bench.refund_in(State::Succeeded, "a").await;
     bench.refund_in(State::Succeeded, "b").await;
     assert_eq!(bench.ledger.verify().await, Ok(6));
@@ -53,7 +53,7 @@ async fn every_edit_breaks_the_chain(#[case] sql: &str, #[case] table: &str, #[c
 #[case("UPDATE refunds SET state = 'DONE'")]
 #[tokio::test]
 async fn the_tables_refuse_what_the_program_never_does(#[case] sql: &str) {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     bench.refund_in(State::Succeeded, "a").await;
     let refusal = bench.raw().execute_batch(sql).unwrap_err();
     assert_eq!(refusal.sqlite_error_code(), Some(rusqlite::ErrorCode::ConstraintViolation), "{refusal}");
@@ -79,7 +79,7 @@ fn field(name: &str, value: ValueRef<'_>) -> Vec<u8> {
 
 /// Every present column of a row but those that are not covered.
 fn fields(row: &rusqlite::Row<'_>, not_covered: &[&str]) -> Vec<u8> {
-    let names = row.as_ref().column_names().into_iter().map(str::to_owned).enumerate();
+    let names = row.as_ref().column_names().map(str::to_owned).enumerate();
     let covered = names.filter(|(_, name)| !not_covered.contains(&name.as_str()));
     covered.flat_map(|(index, name)| field(&name, row.get_ref(index).unwrap())).collect()
 }
@@ -124,7 +124,7 @@ fn refunds_that_do_not_match(raw: &Connection) -> Vec<String> {
 
 #[tokio::test]
 async fn an_auditor_computes_the_same_hashes_from_the_tables() {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     for state in State::ALL {
         bench.refund_in(state, &state.as_str().replace('_', "-")).await;
     }
@@ -135,7 +135,7 @@ async fn an_auditor_computes_the_same_hashes_from_the_tables() {
 /// for an old ledger are the old ones, and the ledger opens and verifies.
 #[tokio::test]
 async fn columns_of_a_later_version_leave_old_hashes_unchanged() {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     for state in State::ALL {
         bench.refund_in(state, &state.as_str().replace('_', "-")).await;
     }
@@ -158,7 +158,7 @@ async fn columns_of_a_later_version_leave_old_hashes_unchanged() {
 #[tokio::test]
 async fn a_change_of_any_column_is_found() {
     for column in INTENT_COLUMNS.into_iter().chain(STATE_COLUMNS) {
-        let bench = Bench::new();
+        let bench = SqliteBench::new();
         bench.refund_in(State::InDoubt, "a").await;
         bench.ledger.verify().await.unwrap();
         let kind: String = bench

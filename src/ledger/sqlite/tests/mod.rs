@@ -23,13 +23,13 @@ use crate::ledger::contract_tests::TestedLedger;
 use crate::ledger::contract_tests::samples::*;
 
 /// A ledger in a directory of its own.
-struct Bench {
+struct SqliteBench {
     directory: TempDir,
     settings: SqliteSettings,
     ledger: SqliteLedger,
 }
 
-impl Bench {
+impl SqliteBench {
     fn new() -> Self {
         Self::with(SqliteSettings::default())
     }
@@ -46,7 +46,7 @@ impl Bench {
 
     /// Restarts the process, so to speak.
     fn reopened(self) -> Self {
-        let Bench { directory, settings, ledger } = self;
+        let SqliteBench { directory, settings, ledger } = self;
         drop(ledger);
         let ledger = SqliteLedger::open(&directory.path().join("ledger.db"), settings.clone()).unwrap();
         Self { directory, settings, ledger }

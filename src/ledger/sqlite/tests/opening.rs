@@ -9,7 +9,7 @@ const KNOWN: i64 = VERSION as i64;
 
 #[test]
 fn a_second_open_is_refused_under_any_name() {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     let sentence = |path: &Path| SqliteLedger::open(path, SqliteSettings::default()).unwrap_err().to_string();
     let path = bench.path();
     assert!(sentence(&path).ends_with("ledger.db is in use by another process"), "{}", sentence(&path));
@@ -22,7 +22,7 @@ fn a_second_open_is_refused_under_any_name() {
 #[test]
 fn only_the_owner_can_read_a_ledger() {
     use std::os::unix::fs::PermissionsExt;
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     for suffix in ["", "-wal", "-shm", ".lock"] {
         let file = bench.directory.path().join(format!("ledger.db{suffix}"));
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600, "{suffix}");
@@ -31,7 +31,7 @@ fn only_the_owner_can_read_a_ledger() {
 
 #[test]
 fn every_commit_is_synced() {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     let settings = bench.settings.clone();
     let path = bench.path();
     drop(bench.ledger);
@@ -76,7 +76,7 @@ fn a_directory_is_not_a_ledger() {
 
 #[test]
 fn a_newer_ledger_is_refused() {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     let path = bench.path();
     drop(bench.ledger);
     Connection::open(&path).unwrap().pragma_update(None, "user_version", KNOWN + 1).unwrap();
@@ -125,7 +125,7 @@ impl std::io::Write for LogBuffer {
 /// With an artificial next version: there is one schema so far.
 #[tokio::test]
 async fn a_migration_changes_the_schema_and_logs_both_versions() {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     bench.new_refund(sectigo("a", "100")).await;
     bench.ledger.close().await;
     let log = Arc::new(Mutex::new(Vec::new()));
@@ -175,7 +175,7 @@ fn an_empty_file_becomes_a_ledger() {
 
 #[tokio::test]
 async fn a_closed_ledger_rejects_calls_and_leaves_one_file() {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     let refund = bench.new_refund(sectigo("a", "100")).await;
     bench.ledger.close().await;
     bench.ledger.close().await;
@@ -198,7 +198,7 @@ async fn a_last_event_that_does_not_follow_is_found_at_start() {
         "DELETE FROM events WHERE sequence = 2",
         "UPDATE refunds SET provider_status = 'x'",
     ] {
-        let bench = Bench::new();
+        let bench = SqliteBench::new();
         let refund = bench.refund_in(State::Succeeded, "a").await;
         bench.tamper(sql);
         let bench = bench.reopened();
@@ -213,7 +213,7 @@ async fn a_last_event_that_does_not_follow_is_found_at_start() {
 /// What a killed process leaves behind, at every step of a refund.
 #[tokio::test]
 async fn acknowledged_writes_are_in_the_files_at_once() {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     let mut refund = bench.new_refund(sectigo("a", "100")).await;
     for event in [Event::Dispatched { credential: None }, doubted(), Event::Refunded(Confirmation::default())] {
         refund = bench.record(&refund, &[event]).await.unwrap();
@@ -229,11 +229,11 @@ async fn acknowledged_writes_are_in_the_files_at_once() {
 
 #[tokio::test]
 async fn a_missing_ledger_is_not_replaced_by_a_new_one() {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     bench.new_refund(sectigo("a", "100")).await;
     let path = bench.path();
     let kept = bench.directory.path().join("kept.db");
-    let Bench { directory, ledger, settings } = bench;
+    let SqliteBench { directory, ledger, settings } = bench;
     ledger.close().await;
     let sentence = || SqliteLedger::open(&path, settings.clone()).unwrap_err().to_string();
     std::fs::rename(&path, &kept).unwrap();

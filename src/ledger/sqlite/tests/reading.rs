@@ -7,7 +7,7 @@ use super::*;
 /// As the planner sees every statement: only the pages of the table itself read a whole table.
 #[tokio::test]
 async fn no_query_reads_a_whole_table() {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     let raw = bench.raw();
     let plan = |sql: &str| -> Vec<String> {
         let mut statement = raw.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
@@ -60,7 +60,7 @@ async fn no_query_reads_a_whole_table() {
 
 #[tokio::test]
 async fn the_disorder_of_create_times_is_recorded() {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     let disorder = |raw: &Connection| {
         raw.query_row("SELECT max_micros FROM clock_disorder", [], |row| row.get::<_, i64>(0)).unwrap()
     };
@@ -76,20 +76,20 @@ async fn the_disorder_of_create_times_is_recorded() {
 
 #[tokio::test]
 async fn a_row_is_read_while_another_program_has_the_file_locked() {
-    let bench = Bench::new();
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counted = asked.clone();
+    let bench = SqliteBench::new();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
     let row = bench.ledger.read_row(move |_| match counted.fetch_add(1, Ordering::Relaxed) {
         0 => Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY), None).into()),
         time => Ok(time),
     });
     assert_eq!(row.await, Ok(1));
-    assert_eq!(asked.load(Ordering::Relaxed), 2);
+    assert_eq!(calls.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test]
 async fn a_row_is_read_while_every_inline_connection_is_lent() {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     let refund = bench.new_refund(sectigo("a", "100")).await;
     let lent: Vec<PooledConnection> = std::iter::from_fn(|| bench.ledger.inline_readers.try_lease()).collect();
     assert_eq!(lent.len(), bench.settings.readers);
