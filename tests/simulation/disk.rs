@@ -1,5 +1,5 @@
-//! The ledger of a run: the real one without threads, with the time that commits take, crashes at
-//! each of their moments, and bad disks.
+//! The ledger of a run: the real one without threads, with commits that take time, crashes before and
+//! after a commit, and disk faults.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -49,9 +49,9 @@ impl SimLedger {
         let planned = self.sim.plan.disk.iter().find(|harm| harm.nth == nth).filter(|_| !self.sim.is_healed());
         let harm = planned.map(|planned| planned.harm);
         let mut dice = self.sim.dice(&[2, u64::from(nth)]);
-        let longest = self.sim.plan.habits.commit_ms;
-        let mut before = Duration::from_millis(dice.between(0, longest));
-        let after = Duration::from_millis(dice.between(0, longest));
+        let max_ms = self.sim.plan.habits.commit_ms;
+        let mut before = Duration::from_millis(dice.between(0, max_ms));
+        let after = Duration::from_millis(dice.between(0, max_ms));
         if let Some(harm) = harm {
             self.sim.count(|figures| *figures.harms.entry(harm.class()).or_default() += 1);
             self.sim.trace(format_args!("  disk {nth}: {harm:?}"));
@@ -76,8 +76,8 @@ impl SimLedger {
         let done = work.await;
         self.sim.syncs.store(true, Ordering::Relaxed);
         let last = *self.inner.committed().borrow();
-        let told = done.as_ref().map_or_else(LedgerError::to_string, |_| "ok".to_owned());
-        self.sim.trace(format_args!("write {nth} {what}: {told}, events {first} to {last}"));
+        let result = done.as_ref().map_or_else(LedgerError::to_string, |_| "ok".to_owned());
+        self.sim.trace(format_args!("write {nth} {what}: {result}, events {first} to {last}"));
         self.crashes_at(harm, nth, &mut dice).await;
         if harm == Some(WriteHarm::FailsAndIsKept) {
             self.health.send_replace(Health::Failed("disk I/O error".to_owned()));
@@ -146,7 +146,7 @@ impl Ledger for SimLedger {
             |event: &Event| matches!(event, Event::Checked(Observation { record: RecordSeen::Absent, .. }));
         let shows_absence = record.events.iter().any(is_absence);
         let work = async {
-            // At the moment that it is on the disk: the process may end before it answers.
+            // As soon as it is on the disk: the process may crash before it replies.
             let (id, facts) = (record.id.clone(), record.events.clone());
             let before = self.inner.get(&id).await.ok().flatten();
             let recorded = self.inner.record(record).await;

@@ -196,3 +196,8 @@ fn unavailable(error: &rusqlite::Error) -> LedgerError {
 fn malformed(error: &rusqlite::Error) -> LedgerError {
     LedgerError::Corrupt { table: "(file)", column: "(page)", row: "(unknown)".to_owned(), problem: error.to_string() }
 }
+
+/// The error of every call after the ledger was closed.
+pub(super) fn closed() -> LedgerError {
+    LedgerError::Unavailable("it is closed".to_owned())
+}

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 
-use super::failure::{LedgerState, StepError};
+use super::failure::{LedgerState, StepError, closed};
 use super::writer::{Job, LedgerWriter};
-use super::{OpenError, Readers, SqliteLedger, closed, open, recover};
+use super::{OpenError, Readers, SqliteLedger, open, recover};
 use crate::ledger::LedgerError;
 use crate::ledger::hash_chain::ChainHead;
 

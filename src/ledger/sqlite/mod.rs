@@ -56,16 +56,16 @@ use tracing::warn;
 
 pub use self::audit::{AuditError, audit};
 pub use self::backup::backup;
-use self::failure::{LedgerState, StepError};
+use self::failure::{LedgerState, StepError, closed};
 use self::file_watch::{FileSet, FileWatcher};
 use self::in_memory::InlineWriter;
 pub use self::in_memory::SimulatedDisk;
-pub use self::open::OpenError;
 use self::open::OpenedLedger;
+pub use self::open::{OpenError, SqliteSettings};
 use self::state_counts::StateCounts;
 pub use self::survey::Survey;
 use self::transaction::WriteTxn;
-use self::writer::{Job, ReplySender};
+use self::writer::{Job, ReplySender, writer_died};
 use crate::domain::clock::Timestamp;
 use crate::domain::event::EventRecord;
 use crate::domain::ids::{AccountName, ProviderKind, RefundId};
@@ -79,23 +79,6 @@ use crate::ledger::{
     Reassign, RecordEvents, Reschedule,
 };
 use crate::telemetry::metrics::Metrics;
-
-/// The settings of a ledger, each at least 1 where nothing else is said.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SqliteSettings {
-    /// Writes that may wait; one more is [`LedgerError::Overloaded`].
-    pub queue_length: usize,
-    /// Writes that share one transaction and one sync.
-    pub batch_size: usize,
-    /// Simultaneous reads on blocking threads, and as many again on the callers' threads.
-    pub readers: usize,
-    /// How long to wait while another program has the file locked, such as a backup. At most a
-    /// minute; may be 0.
-    pub busy_timeout: Duration,
-    /// The largest size of the file, in pages of 4 KiB. At that size a write fails as on a full
-    /// disk. None: no limit.
-    pub max_pages: Option<u32>,
-}
 
 /// The ledger in one SQLite file. Dropping it without [`LedgerAdmin::close`] blocks until the
 /// queued writes are done.
@@ -140,12 +123,6 @@ const INTERRUPTED_BATCH: u32 = 2_500;
 /// How long [`LedgerAdmin::enable_metrics`] waits for the count: enough for some hundred thousand
 /// refunds.
 const COUNT_WAIT: Duration = Duration::from_millis(50);
-
-impl Default for SqliteSettings {
-    fn default() -> Self {
-        Self { queue_length: 4_096, batch_size: 64, readers: 4, busy_timeout: Duration::from_secs(5), max_pages: None }
-    }
-}
 
 impl SqliteLedger {
     /// Opens the ledger at `path`, or creates one, readable only by its owner. The directory must
@@ -504,14 +481,4 @@ fn recover(writer: &Connection) -> Result<(Arc<LedgerState>, ChainHead), String>
             if state.halted().is_none() { Err(error.to_string()) } else { Ok((Arc::new(state), head)) }
         }
     }
-}
-
-/// The writer ends with an unanswered request only by a panic, which may have come after the
-/// commit.
-fn writer_died() -> LedgerError {
-    LedgerError::CommitFailed("the writer has died".to_owned())
-}
-
-fn closed() -> LedgerError {
-    LedgerError::Unavailable("it is closed".to_owned())
 }

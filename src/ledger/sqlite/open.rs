@@ -12,7 +12,22 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use tracing::info;
 
-use super::SqliteSettings;
+/// The settings of a ledger, each at least 1 where nothing else is said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SqliteSettings {
+    /// Writes that may wait; one more is [`crate::ledger::LedgerError::Overloaded`].
+    pub queue_length: usize,
+    /// Writes that share one transaction and one sync.
+    pub batch_size: usize,
+    /// Simultaneous reads on blocking threads, and as many again on the callers' threads.
+    pub readers: usize,
+    /// How long to wait while another program has the file locked, such as a backup. At most a
+    /// minute; may be 0.
+    pub busy_timeout: Duration,
+    /// The largest size of the file, in pages of 4 KiB. At that size a write fails as on a full
+    /// disk. None: no limit.
+    pub max_pages: Option<u32>,
+}
 
 /// Why a ledger cannot be opened. One sentence each; `path` is the ledger's.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +69,12 @@ pub enum OpenError {
     /// The database refused.
     #[error("cannot open the ledger {}: {problem}", path.display())]
     Database { path: PathBuf, problem: String },
+}
+
+impl Default for SqliteSettings {
+    fn default() -> Self {
+        Self { queue_length: 4_096, batch_size: 64, readers: 4, busy_timeout: Duration::from_secs(5), max_pages: None }
+    }
 }
 
 impl OpenError {
@@ -148,10 +169,10 @@ pub(super) fn wipe(connection: &mut Connection) -> rusqlite::Result<()> {
     };
     let transaction = connection.unchecked_transaction()?;
     for table in tables {
-        // Of our own schema, so there is nothing in it that would have to be quoted.
+        // A name of our own schema, so it needs no quotes.
         transaction.execute_batch(&format!("DELETE FROM {table};"))?;
     }
-    // The one row that a new ledger has.
+    // A new ledger has this one row.
     transaction.execute_batch("INSERT INTO clock_disorder (only_row, max_micros) VALUES (1, 0);")?;
     transaction.commit()?;
     connection.execute_batch("PRAGMA foreign_keys = ON;")?;
@@ -159,7 +180,7 @@ pub(super) fn wipe(connection: &mut Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// One name for one file, whatever links lead to it, and the directory that it is in.
+/// The file's path without links, and its directory.
 fn canonical(path: &Path) -> Result<(PathBuf, PathBuf), OpenError> {
     let io = |source| OpenError::Io { path: path.to_owned(), doing: "find", source };
     let existing = match path.canonicalize() {

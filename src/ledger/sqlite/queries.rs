@@ -350,7 +350,7 @@ pub(super) fn destination_in(row: &Row<'_>) -> Result<Destination, StepError> {
     Ok(Destination { account, place: Place { endpoint, login, currency } })
 }
 
-/// The times during which refunds of an account at a place waited for it, oldest first.
+/// The ended standstills of an account and place, oldest first.
 pub(super) fn standstills(connection: &Connection, at: &Destination) -> Result<Vec<(Timestamp, Timestamp)>, StepError> {
     let sql =
         format!("SELECT begin_time, end_time FROM standstills WHERE {AT} AND end_time IS NOT NULL ORDER BY begin_time");
@@ -363,7 +363,7 @@ pub(super) fn standstills(connection: &Connection, at: &Destination) -> Result<V
     Ok(found)
 }
 
-/// Refunds at one account and place that still need them, after an ordinal.
+/// Open refunds at one account and place, after an ordinal.
 pub(super) fn open_at(
     connection: &Connection,
     at: &Destination,

@@ -15,10 +15,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::failure::{LedgerState, StepError};
+use super::queries;
 use super::row_cache::RowCache;
 use super::state_counts::Transition;
 use super::transaction::WriteTxn;
-use super::{queries, writer_died};
 use crate::ledger::hash_chain::ChainHead;
 use crate::ledger::{LedgerError, Ticket};
 
@@ -339,4 +339,10 @@ where
         // The caller may be gone; the write stays recorded.
         drop(self.reply.send(self.result.unwrap_or_else(|| Err(writer_died()))));
     }
+}
+
+/// The writer ends with an unanswered request only by a panic, which may have come after the
+/// commit.
+pub(super) fn writer_died() -> LedgerError {
+    LedgerError::CommitFailed("the writer has died".to_owned())
 }
