@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rusqlite::Connection;
 
 use super::failure::{LedgerState, StepError, closed};
+use super::open::{self, OpenError};
 use super::writer::{Job, LedgerWriter};
-use super::{OpenError, Readers, SqliteLedger, open, recover};
 use crate::ledger::LedgerError;
 use crate::ledger::hash_chain::ChainHead;
 
@@ -40,7 +40,7 @@ impl SimulatedDisk {
     /// # Errors
     /// [`OpenError::InUse`] while a ledger on it lives, [`OpenError::Database`]
     pub fn wiped(self, syncs: impl FnMut() -> bool + Send + 'static) -> Result<SimulatedDisk, OpenError> {
-        let mut connection = self.lock().take().ok_or_else(|| OpenError::InUse { path: NAME.into() })?;
+        let mut connection = self.take()?;
         SimulatedDisk::of(open::wipe(&mut connection).map(|()| connection), syncs)
     }
 
@@ -56,22 +56,13 @@ impl SimulatedDisk {
         Ok(Self(Arc::new(Mutex::new(Some(connection)))))
     }
 
+    /// Takes the connection until its [`InlineWriter`] is closed.
+    pub(super) fn take(&self) -> Result<Connection, OpenError> {
+        self.lock().take().ok_or_else(|| OpenError::InUse { path: NAME.into() })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<Connection>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl SqliteLedger {
-    /// Opens the ledger on `disk`, without threads: every call is done when it is first polled.
-    ///
-    /// # Errors
-    /// [`OpenError::InUse`] while another ledger on it lives, [`OpenError::Database`]
-    pub fn open_inline(disk: &SimulatedDisk) -> Result<SqliteLedger, OpenError> {
-        let connection = disk.lock().take().ok_or_else(|| OpenError::InUse { path: NAME.into() })?;
-        let (state, head) = recover(&connection).map_err(database_error)?;
-        let inline = InlineWriter::new(connection, &state, head, disk.clone());
-        let none = || Arc::new(Readers::new(Vec::new()));
-        Ok(Self { state, readers: none(), inline_readers: none(), writer: Mutex::default(), inline: Some(inline) })
     }
 }
 
@@ -79,7 +70,7 @@ impl SqliteLedger {
 const NAME: &str = "(memory)";
 
 impl InlineWriter {
-    fn new(connection: Connection, state: &Arc<LedgerState>, head: ChainHead, disk: SimulatedDisk) -> Self {
+    pub(super) fn new(connection: Connection, state: &Arc<LedgerState>, head: ChainHead, disk: SimulatedDisk) -> Self {
         Self { writer: Mutex::new(Some(LedgerWriter::new(connection, state.clone(), head, 1))), disk }
     }
 
@@ -117,6 +108,6 @@ impl std::fmt::Debug for InlineWriter {
     }
 }
 
-fn database_error(problem: String) -> OpenError {
+pub(super) fn database_error(problem: String) -> OpenError {
     OpenError::Database { path: NAME.into(), problem }
 }

@@ -9,6 +9,7 @@
 //! ```text
 //! open          the lock, the file, its checks, its migrations
 //! writer        the writer thread: batches, commits, checkpoints
+//! executor      where reads and writes run: on threads, or on the caller's
 //! transaction   what a write does inside a transaction
 //! queries       all reads
 //! row_cache     rows that the writer need not read again
@@ -29,6 +30,7 @@
 
 mod audit;
 mod backup;
+mod executor;
 mod failure;
 mod file_watch;
 mod in_memory;
@@ -43,20 +45,19 @@ mod tests;
 mod transaction;
 mod writer;
 
-use std::fs::File;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::Connection;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::warn;
 
 pub use self::audit::{AuditError, audit};
 pub use self::backup::backup;
-use self::failure::{LedgerState, StepError, closed};
+use self::executor::{Executor, Readers, Threads, WriterHandle};
+use self::failure::{LedgerState, StepError};
 use self::file_watch::{FileSet, FileWatcher};
 use self::in_memory::InlineWriter;
 pub use self::in_memory::SimulatedDisk;
@@ -85,36 +86,7 @@ use crate::telemetry::metrics::Metrics;
 #[derive(Debug)]
 pub struct SqliteLedger {
     state: Arc<LedgerState>,
-    /// For reads on blocking threads; they wait for another program that has the file locked.
-    readers: Arc<Readers>,
-    /// For reads by primary key on the caller's thread; their busy timeout is 0.
-    inline_readers: Arc<Readers>,
-    writer: Mutex<Option<WriterHandle>>,
-    /// Replaces all three if the ledger runs without threads.
-    inline: Option<InlineWriter>,
-}
-
-/// What [`LedgerAdmin::close`] ends.
-#[derive(Debug)]
-struct WriterHandle {
-    jobs: mpsc::Sender<Job>,
-    thread: JoinHandle<()>,
-    watcher: FileWatcher,
-    lock: File,
-}
-
-/// Read-only connections, lent one at a time.
-#[derive(Debug)]
-struct Readers {
-    permits: Arc<Semaphore>,
-    idle: Mutex<Vec<Connection>>,
-}
-
-/// A connection of [`Readers`]. Dropping it gives it back.
-struct PooledConnection {
-    connection: Option<Connection>,
-    readers: Arc<Readers>,
-    _permit: OwnedSemaphorePermit,
+    executor: Executor,
 }
 
 /// Interrupted refunds in one transaction at start-up: a few megabytes of memory and of log, and
@@ -135,11 +107,8 @@ impl SqliteLedger {
     /// [`OpenError`]
     pub fn open(path: &Path, settings: SqliteSettings) -> Result<SqliteLedger, OpenError> {
         let OpenedLedger { lock, writer, path } = open::open(path, &settings)?;
-        let readers = |busy_timeout| {
-            let connections = (0..settings.readers.max(1)).map(|_| open::reader(&path, busy_timeout));
-            Ok::<_, OpenError>(Arc::new(Readers::new(connections.collect::<Result<_, _>>()?)))
-        };
-        let (inline_readers, readers) = (readers(Duration::ZERO)?, readers(settings.busy_timeout)?);
+        let readers = Readers::open(&path, settings.readers, settings.busy_timeout)?;
+        let inline_readers = Readers::open(&path, settings.readers, Duration::ZERO)?;
         let (state, head) = recover(&writer).map_err(|problem| OpenError::Database { path: path.clone(), problem })?;
         // All files are open by now, including the log.
         state.set_files(FileSet::of(&path));
@@ -150,47 +119,25 @@ impl SqliteLedger {
         let watched = state.clone();
         let watcher = FileWatcher::start(move || watched.verify_files().is_ok()).map_err(start_error)?;
         let writer = Mutex::new(Some(WriterHandle { jobs, thread, watcher, lock }));
-        Ok(Self { state, readers, inline_readers, writer, inline: None })
+        Ok(Self { state, executor: Executor::Threads(Threads { readers, inline_readers, writer }) })
     }
 
-    fn take_writer(&self) -> Option<WriterHandle> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    fn jobs(&self) -> Result<mpsc::Sender<Job>, LedgerError> {
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        writer.as_ref().map(|writer| writer.jobs.clone()).ok_or_else(closed)
+    /// Opens the ledger on `disk`, without threads: every call is done when it is first polled.
+    ///
+    /// # Errors
+    /// [`OpenError::InUse`] while another ledger on it lives, [`OpenError::Database`]
+    pub fn open_inline(disk: &SimulatedDisk) -> Result<SqliteLedger, OpenError> {
+        let connection = disk.take()?;
+        let (state, head) = recover(&connection).map_err(in_memory::database_error)?;
+        let writer = InlineWriter::new(connection, &state, head, disk.clone());
+        Ok(Self { state, executor: Executor::Inline(writer) })
     }
 
     /// Queues a job without waiting for room, and waits for its result.
     async fn write<T>(&self, job: impl FnOnce(ReplySender<T>) -> Job) -> Result<T, LedgerError> {
         let (reply, answer) = oneshot::channel();
-        match &self.inline {
-            Some(inline) => inline.serve(job(reply))?,
-            None => self.jobs()?.try_send(job(reply)).map_err(|error| match error {
-                mpsc::error::TrySendError::Full(_) => LedgerError::Overloaded,
-                mpsc::error::TrySendError::Closed(_) => closed(),
-            })?,
-        }
+        self.executor.submit(job(reply))?;
         answer.await.unwrap_or_else(|_| Err(writer_died()))
-    }
-
-    /// Reads a row by its key on the caller's thread, which takes less time than waking another
-    /// one. Falls back to [`SqliteLedger::read`] if another program has the file locked or every
-    /// connection is lent.
-    async fn read_row<T: Send + 'static>(
-        &self,
-        work: impl Fn(&Connection) -> Result<T, StepError> + Send + 'static,
-    ) -> Result<T, LedgerError> {
-        let read = {
-            let lease = self.inline_readers.try_lease();
-            lease.as_ref().and_then(|lease| lease.connection.as_ref()).map(&work)
-        };
-        match read {
-            Some(Ok(row)) => Ok(row),
-            Some(Err(error)) if !error.is_busy() => Err(self.state.step_failed(error)),
-            Some(Err(_)) | None => self.read(work).await,
-        }
     }
 
     /// As [`SqliteLedger::write`], for start-up: waits for room in the queue.
@@ -199,11 +146,7 @@ impl SqliteLedger {
         step: impl FnMut(&mut WriteTxn<'_>) -> Result<T, StepError> + Send + 'static,
     ) -> Result<T, LedgerError> {
         let (reply, answer) = oneshot::channel();
-        let job = Job::new(step, reply);
-        match &self.inline {
-            Some(inline) => inline.serve(job)?,
-            None => self.jobs()?.send(job).await.map_err(|_| closed())?,
-        }
+        self.executor.submit_when_free(Job::new(step, reply)).await?;
         match answer.await.unwrap_or_else(|_| Err(writer_died())) {
             Err(LedgerError::Overloaded) => {
                 Err(LedgerError::Unavailable("another program has the file locked".to_owned()))
@@ -216,17 +159,7 @@ impl SqliteLedger {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, StepError> + Send + 'static,
     ) -> Result<T, LedgerError> {
-        if let Some(inline) = &self.inline {
-            return inline.read(work).map_err(|error| self.state.step_failed(error));
-        }
-        let lease = self.readers.lease().await?;
-        let state = self.state.clone();
-        let reading = move || match &lease.connection {
-            Some(connection) => work(connection).map_err(|error| state.step_failed(error)),
-            None => Err(closed()),
-        };
-        let unfinished = |error| LedgerError::Unavailable(format!("a read did not finish: {error}"));
-        tokio::task::spawn_blocking(reading).await.unwrap_or_else(|error| Err(unfinished(error)))
+        self.executor.read(&self.state, work).await
     }
 }
 
@@ -302,7 +235,8 @@ impl Ledger for SqliteLedger {
 
     async fn get(&self, id: &RefundId) -> Result<Option<Refund>, LedgerError> {
         let id = id.clone();
-        self.read_row(move |connection| Ok(queries::find(connection, &id)?.map(|stored| stored.refund))).await
+        let find = move |connection: &Connection| Ok(queries::find(connection, &id)?.map(|stored| stored.refund));
+        self.executor.read_row(&self.state, find).await
     }
 
     async fn list(&self, query: ListQuery) -> Result<Vec<ListedRefund>, LedgerError> {
@@ -375,7 +309,7 @@ impl LedgerAdmin for SqliteLedger {
     }
 
     fn queue_length(&self) -> usize {
-        self.jobs().map_or(0, |jobs| jobs.max_capacity().saturating_sub(jobs.capacity()))
+        self.executor.queue_length()
     }
 
     async fn oldest_doubt(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
@@ -399,73 +333,7 @@ impl LedgerAdmin for SqliteLedger {
     }
 
     async fn close(&self) {
-        self.readers.close();
-        self.inline_readers.close();
-        if let Some(inline) = &self.inline {
-            inline.close();
-        }
-        if let Some(writer) = self.take_writer() {
-            // It has ended either way; `health` says if it ended badly.
-            drop(tokio::task::spawn_blocking(move || writer.end()).await);
-        }
-    }
-}
-
-impl Drop for SqliteLedger {
-    fn drop(&mut self) {
-        if let Some(writer) = self.take_writer() {
-            writer.end();
-        }
-    }
-}
-
-impl WriterHandle {
-    /// Finishes the queue, then releases the lock.
-    fn end(self) {
-        drop(self.watcher);
-        drop(self.jobs);
-        // A panic of the thread is in `health` already.
-        drop(self.thread.join());
-        drop(self.lock);
-    }
-}
-
-impl Readers {
-    fn new(connections: Vec<Connection>) -> Self {
-        Self { permits: Arc::new(Semaphore::new(connections.len())), idle: Mutex::new(connections) }
-    }
-
-    async fn lease(self: &Arc<Self>) -> Result<PooledConnection, LedgerError> {
-        let permit = self.permits.clone().acquire_owned().await.map_err(|_| closed())?;
-        Ok(self.take(permit))
-    }
-
-    fn try_lease(self: &Arc<Self>) -> Option<PooledConnection> {
-        self.permits.clone().try_acquire_owned().ok().map(|permit| self.take(permit))
-    }
-
-    fn take(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> PooledConnection {
-        let connection = self.idle().pop();
-        PooledConnection { connection, readers: self.clone(), _permit: permit }
-    }
-
-    fn close(&self) {
-        self.permits.close();
-        self.idle().clear();
-    }
-
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for PooledConnection {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection.take()
-            && !self.readers.permits.is_closed()
-        {
-            self.readers.idle().push(connection);
-        }
+        self.executor.close().await;
     }
 }
 

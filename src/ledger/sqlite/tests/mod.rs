@@ -97,9 +97,11 @@ impl SqliteBench {
 impl TestedLedger for SqliteLedger {
     fn count(&self, sql: &str) -> i64 {
         let select = |connection: &Connection| Ok(connection.query_row(sql, [], |row| row.get(0))?);
-        let counted = match &self.inline {
-            Some(inline) => inline.read(select),
-            None => select(self.inline_readers.try_lease().unwrap().connection.as_ref().unwrap()),
+        let counted = match &self.executor {
+            Executor::Inline(inline) => inline.read(select),
+            Executor::Threads(threads) => {
+                select(threads.inline_readers.try_lease().unwrap().connection.as_ref().unwrap())
+            }
         };
         counted.unwrap()
     }

@@ -79,7 +79,8 @@ async fn a_row_is_read_while_another_program_has_the_file_locked() {
     let bench = SqliteBench::new();
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = calls.clone();
-    let row = bench.ledger.read_row(move |_| match counted.fetch_add(1, Ordering::Relaxed) {
+    let ledger = &bench.ledger;
+    let row = ledger.executor.read_row(&ledger.state, move |_| match counted.fetch_add(1, Ordering::Relaxed) {
         0 => Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY), None).into()),
         time => Ok(time),
     });
@@ -91,7 +92,8 @@ async fn a_row_is_read_while_another_program_has_the_file_locked() {
 async fn a_row_is_read_while_every_inline_connection_is_lent() {
     let bench = SqliteBench::new();
     let refund = bench.new_refund(sectigo("a", "100")).await;
-    let lent: Vec<PooledConnection> = std::iter::from_fn(|| bench.ledger.inline_readers.try_lease()).collect();
+    let Executor::Threads(threads) = &bench.ledger.executor else { panic!() };
+    let lent: Vec<_> = std::iter::from_fn(|| threads.inline_readers.try_lease()).collect();
     assert_eq!(lent.len(), bench.settings.readers);
     assert_eq!(bench.ledger.get(refund.id()).await.unwrap(), Some(refund));
 }
