@@ -30,7 +30,7 @@ use crate::domain::probe::ProbeReport;
 use crate::domain::state::State;
 use crate::engine::{Engine, probe};
 use crate::ledger::sqlite::{OpenError, SqliteLedger};
-use crate::ledger::{Health, Ledger, LedgerError};
+use crate::ledger::{Health, Ledger, LedgerAdmin, LedgerError};
 use crate::providers::{Account, Accounts, ConnectError};
 use crate::telemetry::LogFilter;
 use crate::telemetry::metrics::{GaugeSnapshot, Metrics, MetricsError};
@@ -43,7 +43,7 @@ pub struct App {
     metrics_addr: Option<SocketAddr>,
     engine: Engine,
     validation: Validation,
-    ledger: Arc<SqliteLedger>,
+    ledger: Arc<dyn LedgerAdmin>,
     readiness: watch::Sender<Readiness>,
     server: JoinHandle<Result<(), ServeError>>,
     closing: CancellationToken,
@@ -105,9 +105,9 @@ impl App {
         };
         let metrics = if scrape_listener.is_some() { Metrics::on()? } else { Metrics::off() };
         let accounts = Arc::new(connect(&settings, &clock, &metrics)?);
-        let ledger = Arc::new(SqliteLedger::open(&settings.ledger_path, settings.ledger.clone())?);
+        let (ledger, ledger_admin) = open_ledger(&settings)?;
         if metrics.is_on() {
-            ledger.measure(metrics.clone()).await;
+            ledger_admin.enable_metrics(metrics.clone()).await;
         }
         for account in accounts.iter() {
             let (name, provider, endpoint) = (&account.name, account.provider, &account.place.endpoint);
@@ -131,8 +131,8 @@ impl App {
         let server = tokio::spawn(serve);
         let metrics_addr = scrape_listener.as_ref().map(|(_, address)| *address);
         if let Some((listener, address)) = scrape_listener {
-            let (engine, validation, ledger) = (engine.clone(), validation.clone(), ledger.clone());
-            let gauges = Arc::new(Gauges { engine, validation, ledger });
+            let (engine, validation, ledger_admin) = (engine.clone(), validation.clone(), ledger_admin.clone());
+            let gauges = Arc::new(Gauges { engine, validation, ledger, ledger_admin });
             tokio::spawn(scrape::serve(listener, metrics, gauges, closing.clone()));
             info!(metrics_addr = %address, "metrics endpoint listening");
         }
@@ -142,7 +142,7 @@ impl App {
             metrics_addr,
             engine,
             validation,
-            ledger,
+            ledger: ledger_admin,
             readiness,
             server,
             closing,
@@ -210,13 +210,14 @@ impl App {
 struct Gauges {
     engine: Engine,
     validation: Validation,
-    ledger: Arc<SqliteLedger>,
+    ledger: Arc<dyn Ledger>,
+    ledger_admin: Arc<dyn LedgerAdmin>,
 }
 
 #[async_trait]
 impl GaugeSource for Gauges {
     async fn snapshot(&self) -> GaugeSnapshot {
-        let counted = self.ledger.counts();
+        let counted = self.ledger_admin.counts();
         let is_counted = counted.is_some();
         let counted = counted.unwrap_or_default();
         let configured: Vec<AccountName> =
@@ -237,10 +238,10 @@ impl GaugeSource for Gauges {
                 refunds.push((name.clone(), state, count));
             }
             // Omit an account that cannot be read, for the same reason.
-            if let Ok(since) = self.ledger.oldest_doubt(&name).await {
+            if let Ok(since) = self.ledger_admin.oldest_doubt(&name).await {
                 oldest_doubts.push((name.clone(), age(since)));
             }
-            if let Ok(since) = self.ledger.oldest_pending(&name).await {
+            if let Ok(since) = self.ledger_admin.oldest_pending(&name).await {
                 oldest_pending.push((name.clone(), age(since)));
             }
             if let Some(waiting) = &waiting {
@@ -255,7 +256,7 @@ impl GaugeSource for Gauges {
             waiting_for_account,
             clock_ahead: self.engine.clock_ahead(),
             circuits: self.engine.breaker_states(),
-            write_queue: self.ledger.queue_length(),
+            write_queue: self.ledger_admin.queue_length(),
             writing: *self.ledger.health().borrow() == Health::Writing,
             event_readers: self.engine.event_stream_count(),
             watchers: self.validation.watch_count(),
@@ -275,6 +276,15 @@ pub async fn probe_accounts(settings: &Settings) -> Result<Vec<(Arc<Account>, Pr
         (account, report)
     });
     Ok(stream::iter(probes).buffered(MAX_CONCURRENT_PROBES).collect().await)
+}
+
+/// The two interfaces of one ledger.
+type LedgerHandles = (Arc<dyn Ledger>, Arc<dyn LedgerAdmin>);
+
+/// Opens the ledger. The only place that names a backend.
+fn open_ledger(settings: &Settings) -> Result<LedgerHandles, OpenError> {
+    let ledger = Arc::new(SqliteLedger::open(&settings.ledger_path, settings.ledger.clone())?);
+    Ok((ledger.clone(), ledger))
 }
 
 async fn bind(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {

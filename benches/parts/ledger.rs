@@ -1,5 +1,5 @@
-//! The ledger on this machine's disk: a refund from its creation to its end, alone and 64 at a
-//! time, and the chain computed again.
+//! The ledger on this machine's disk: a refund from its creation to its outcome, alone and 64 at a
+//! time, and the verification of the chain.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -12,17 +12,19 @@ use recoup::domain::ids::ProviderKind;
 use recoup::domain::outcome::Confirmation;
 use recoup::domain::refund::Refund;
 use recoup::ledger::sqlite::{SqliteLedger, SqliteSettings};
-use recoup::ledger::{CreateOutcome, FirstAttempt, Ledger as _, NewRefund, RecordEvents, RelatedLogins, Ticket};
+use recoup::ledger::{
+    CreateOutcome, FirstAttempt, Ledger as _, LedgerAdmin as _, NewRefund, RecordEvents, RelatedLogins, Ticket,
+};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::samples::{self, NOW};
 
-/// In the ledger whose chain is verified.
+/// Refunds in the ledger whose chain is verified.
 const VERIFIED: i32 = 2_000;
 
 pub(crate) fn all(criterion: &mut Criterion) {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    // Not under /tmp, which may be no disk at all.
+    // Not under /tmp, which may be in memory.
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let ledger = open(&folder.path().join("steps.db"));
     let next = Cell::new(1);
@@ -66,7 +68,7 @@ fn create(number: i32) -> NewRefund {
         allow_similar: false,
         actor: "caller".to_owned(),
         now: NOW,
-        claim: Ticket::default(),
+        ticket: Ticket::default(),
         trace_parent: None,
     }
 }

@@ -269,7 +269,7 @@ fn from_ledger(error: LedgerError) -> Status {
             status(Code::Aborted, ErrorReason::EtagMismatch, &message, [("etag", present.etag())], |_| {})
         }
         LedgerError::IllegalTransition(_) => precondition(ErrorReason::NotCancellable, &message, []),
-        LedgerError::Abandoned => deadline(),
+        LedgerError::Cancelled => deadline(),
         LedgerError::Overloaded => overloaded(&message),
         LedgerError::CommitFailed(_) => outcome_unknown(Code::Unavailable, &message),
         LedgerError::Unavailable(_) => {

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use recoup::ledger::sqlite::{Audit, audit};
+use recoup::ledger::admin::Audit;
+use recoup::ledger::sqlite::audit;
 
 use super::{Failure, USAGE_ERROR, print_line};
 

@@ -6,7 +6,7 @@
 //! characters invisible characters that references must not contain
 //! ids        refund id, account name, resource name, provider
 //! money      an amount in minor units, parsed from decimal text
-//! target     what is refunded
+//! target     what is refunded; target_fields: the same as named fields, for storage
 //! outcome    what a provider's answer means
 //! contract   what makes a second send safe at a provider
 //! place      where a refund belongs: host, login, currency
@@ -32,4 +32,5 @@ pub mod probe;
 pub mod refund;
 pub mod state;
 pub mod target;
+pub mod target_fields;
 pub mod validation;

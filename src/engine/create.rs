@@ -29,7 +29,7 @@ pub(super) async fn create(core: &Arc<EngineCore>, command: CreateCommand) -> Re
     let mut recording = core.spawn(create_detached(core.clone(), command, ticket.clone()));
     let recorded = match timeout_at(answer_by, &mut recording).await {
         Ok(joined) => joined,
-        Err(_) if ticket.withdraw() => return Err(EngineError::Deadline),
+        Err(_) if ticket.cancel() => return Err(EngineError::Deadline),
         // The ledger has begun: what it did decides, not the clock.
         Err(_) => recording.await,
     };
@@ -129,7 +129,7 @@ fn new_refund(
         allow_similar: command.allow_similar,
         actor: command.actor,
         now: core.clock.now(),
-        claim: ticket,
+        ticket,
         trace_parent: traces::current().or(command.trace_parent),
     }
 }

@@ -72,7 +72,7 @@ use crate::domain::history::EventRecord;
 use crate::domain::ids::{AccountName, RefundId};
 use crate::domain::probe::ProbeReport;
 use crate::domain::refund::Refund;
-use crate::ledger::{Ledger, LedgerError, ListQuery, Listed};
+use crate::ledger::{Ledger, LedgerError, ListQuery, ListedRefund};
 use crate::providers::{Account, Accounts};
 
 use self::core::EngineCore;
@@ -132,7 +132,7 @@ impl Engine {
     ///
     /// # Errors
     /// Those of the ledger.
-    pub async fn list(&self, query: ListQuery) -> Result<Vec<Listed>, EngineError> {
+    pub async fn list(&self, query: ListQuery) -> Result<Vec<ListedRefund>, EngineError> {
         Ok(self.0.ledger.list(query).await?)
     }
 

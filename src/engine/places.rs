@@ -21,7 +21,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::AccountName;
 use crate::domain::refund::Refund;
 use crate::domain::state::State;
-use crate::ledger::{GATEWAY, Ledger, LedgerError, Listed, OpenRefunds, Reassign, RelatedLogins};
+use crate::ledger::{GATEWAY, Ledger, LedgerError, ListedRefund, OpenRefunds, Reassign, RelatedLogins};
 use crate::providers::{Account, Accounts};
 
 /// The number of refunds that are moved concurrently, so that they share commits.
@@ -80,7 +80,7 @@ async fn move_refunds(
             let page = ledger.open_at(&open.at, after, PAGE).await?;
             let Some(last) = page.last() else { break };
             after = last.ordinal;
-            let page = page.into_iter().map(|Listed { refund, .. }| refund);
+            let page = page.into_iter().map(|ListedRefund { refund, .. }| refund);
             let page = page.filter(|refund| (refund.state == State::Pending) == to_be_sent);
             let moves = page.map(|refund| async move {
                 match ledger.reassign(reassign_to_present_place(account, related, &refund, now)).await {
@@ -150,7 +150,7 @@ pub fn reassign_to_present_place(
         to: account.destination(),
         related: related.clone(),
         // Only a refund that is yet to be sent can cause a double payment.
-        judge_similar: refund.state == State::Pending,
+        reject_similar: refund.state == State::Pending,
         evidence: "the configuration names its former place".to_owned(),
         actor: GATEWAY.to_owned(),
         now,

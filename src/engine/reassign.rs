@@ -37,7 +37,7 @@ pub(super) async fn reassign(core: Arc<EngineCore>, command: ReassignCommand) ->
         revision: refund.revision,
         to: account.destination(),
         related: account.related.clone(),
-        judge_similar: true,
+        reject_similar: true,
         evidence: command.evidence,
         actor: command.actor,
         now: core.clock.now(),

@@ -29,7 +29,7 @@ use crate::domain::state::State;
 use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, FieldViolation, SectigoTarget, Target};
 use crate::ledger::sqlite::{SqliteLedger, SqliteSettings};
 use crate::ledger::{
-    CreateOutcome, FirstAttempt, GATEWAY, Health, NewRefund, OpenRefunds, Reassign, RecordEvents, RelatedLogins,
+    CreateOutcome, DueKind, DueQuery, FirstAttempt, GATEWAY, Health, NewRefund, OpenRefunds, Reassign, RecordEvents, RelatedLogins,
     Reschedule, Ticket,
 };
 use crate::telemetry::metrics::AccountMeter;
@@ -141,7 +141,7 @@ impl Bench {
             allow_similar: false,
             actor: "caller".to_owned(),
             now: NOW,
-            claim: Ticket::default(),
+            ticket: Ticket::default(),
             trace_parent: None,
         };
         let CreateOutcome::New(refund) = self.ledger.inner.create(create).await.unwrap() else { panic!("known") };
@@ -358,7 +358,7 @@ async fn event_streams_share_new_events_and_miss_none() {
                 allow_similar: false,
                 actor: "caller".to_owned(),
                 now: NOW,
-                claim: Ticket::default(),
+                ticket: Ticket::default(),
                 trace_parent: None,
             })
         });
@@ -457,7 +457,7 @@ impl Ledger for HeldLedger {
         self.inner.get(id).await
     }
 
-    async fn list(&self, query: ListQuery) -> Result<Vec<Listed>, LedgerError> {
+    async fn list(&self, query: ListQuery) -> Result<Vec<ListedRefund>, LedgerError> {
         self.inner.list(query).await
     }
 
@@ -504,42 +504,25 @@ impl Ledger for HeldLedger {
         self.inner.standstills(at).await
     }
 
-    async fn open_at(&self, at: &Destination, after_ordinal: u64, limit: u32) -> Result<Vec<Listed>, LedgerError> {
+    async fn open_at(
+        &self,
+        at: &Destination,
+        after_ordinal: u64,
+        limit: u32,
+    ) -> Result<Vec<ListedRefund>, LedgerError> {
         self.inner.open_at(at, after_ordinal, limit).await
     }
 
-    async fn due(&self, at: &Destination, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
-        self.inner.due(at, now, limit).await
+    async fn due(&self, query: DueQuery) -> Result<Vec<Refund>, LedgerError> {
+        self.inner.due(query).await
     }
 
-    async fn due_for_lookup(&self, at: &Destination, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
-        self.inner.due_for_lookup(at, now, limit).await
-    }
-
-    async fn next_lookup_time(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
-        self.inner.next_lookup_time(at).await
-    }
-
-    async fn pending_before(
-        &self,
-        at: &Destination,
-        created_until: Timestamp,
-        skip: u32,
-        limit: u32,
-    ) -> Result<Vec<Refund>, LedgerError> {
-        self.inner.pending_before(at, created_until, skip, limit).await
+    async fn next_due(&self, kind: DueKind, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
+        self.inner.next_due(kind, at).await
     }
 
     async fn entered_state_at(&self, id: &RefundId, state: State) -> Result<Option<Timestamp>, LedgerError> {
         self.inner.entered_state_at(id, state).await
-    }
-
-    async fn oldest_pending(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
-        self.inner.oldest_pending(account).await
-    }
-
-    async fn next_due(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
-        self.inner.next_due(at).await
     }
 
     fn committed(&self) -> watch::Receiver<u64> {

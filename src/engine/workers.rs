@@ -18,7 +18,7 @@ use crate::engine::account::AccountRuntime;
 use crate::engine::circuit_breaker::Permission;
 use crate::engine::core::{EngineCore, LEDGER_ERROR_BACKOFF};
 use crate::engine::{attempt, lookup, reconcile, spans};
-use crate::ledger::{GATEWAY, Health, LedgerError, ListQuery};
+use crate::ledger::{DueKind, DueQuery, GATEWAY, Health, LedgerError, ListQuery};
 
 /// A worker looks for due refunds at least this often: a wall clock that is set forward wakes no
 /// worker.
@@ -100,12 +100,14 @@ async fn dispatch_due(
                 return Ok(until_expiry);
             }
         }
-        let due = core.ledger.due(&account.destination(), now, batch).await?;
+        let destination = account.destination();
+        let query = DueQuery { kind: DueKind::Dispatch, destination, at: now, skip: 0, limit: batch };
+        let due = core.ledger.due(query).await?;
         // While older refunds wait, new ones queue behind them. A refund that was recorded since
         // the query has notified this worker.
         account.has_backlog.store(!due.is_empty(), Ordering::Release);
         if due.is_empty() {
-            let next = idle_until(core.ledger.next_due(&account.destination()).await?, now);
+            let next = idle_until(core.ledger.next_due(DueKind::Dispatch, &account.destination()).await?, now);
             return Ok(next.min(until_expiry));
         }
         dispatch_batch(core, account, due, *next_expiry).await?;
@@ -181,7 +183,7 @@ async fn expire_overdue(core: &EngineCore, account: &AccountRuntime, now: Timest
     let expiry_of = |since: Timestamp| since.saturating_add(limit).saturating_add(account.standstill_since(since));
     let (mut next, mut skipped) = (now.saturating_add(limit), 0_u32);
     loop {
-        let oldest = core.ledger.pending_before(&at, Timestamp::MAX, skipped, EXPIRY_BATCH).await?;
+        let oldest = core.ledger.due(oldest_pending(&at, skipped)).await?;
         for refund in &oldest {
             let expiry = expiry_of(refund.pending_since());
             if expiry > confirmed {
@@ -219,7 +221,7 @@ async fn probe_account(core: &Arc<EngineCore>, account: &Arc<AccountRuntime>) ->
     let at = account.destination();
     let count = account.probe_count.fetch_add(1, Ordering::Relaxed);
     let waiting: Vec<Refund> = if count.is_multiple_of(2) {
-        core.ledger.pending_before(&at, Timestamp::MAX, 0, EXPIRY_BATCH).await?
+        core.ledger.due(oldest_pending(&at, 0)).await?
     } else {
         let (name, states) = (Some(at.account.clone()), vec![State::Pending]);
         let newest = ListQuery { account: name, states, limit: EXPIRY_BATCH, ..ListQuery::default() };
@@ -249,7 +251,8 @@ async fn reconcile_due(core: &Arc<EngineCore>, account: &Arc<AccountRuntime>) ->
             account.has_recovered.store(true, Ordering::Release);
             return Err(error);
         }
-        let due = core.ledger.due_for_lookup(&at, now, batch).await?;
+        let query = DueQuery { kind: DueKind::Lookup, destination: at.clone(), at: now, skip: 0, limit: batch };
+        let due = core.ledger.due(query).await?;
         let mut has_begun = false;
         for refund in due {
             let Some(reconciling) = account.try_begin_reconcile(refund.id()) else { continue };
@@ -276,9 +279,14 @@ async fn reconcile_due(core: &Arc<EngineCore>, account: &Arc<AccountRuntime>) ->
             // Each of them notifies this worker when it ends.
             return Ok(MAX_IDLE);
         }
-        return Ok(idle_until(core.ledger.next_lookup_time(&at).await?, now));
+        return Ok(idle_until(core.ledger.next_due(DueKind::Lookup, &at).await?, now));
     }
     Ok(MAX_IDLE)
+}
+
+/// A batch of the oldest PENDING refunds, whatever the clock says.
+fn oldest_pending(at: &Destination, skip: u32) -> DueQuery {
+    DueQuery { kind: DueKind::Expiry, destination: at.clone(), at: Timestamp::MAX, skip, limit: EXPIRY_BATCH }
 }
 
 /// Makes every refund due whose last lookup had no usable answer.

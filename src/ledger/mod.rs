@@ -2,17 +2,33 @@
 //!
 //! One method is one business step and one transaction, and its doc says what is true once it
 //! returns. The transition table of [`crate::domain::state`] is applied inside the transaction,
-//! against the row as it is there: a stale writer is refused, never obeyed.
+//! against the row as it is stored: a decision on an older revision is rejected.
 //!
-//! What must hold whatever the process does:
-//! - [`Ledger::create`] and [`Ledger::record`] have synced the disk when they return `Ok`; before
-//!   that, nobody is told anything.
-//! - An error of theirs other than [`LedgerError::CommitFailed`] means that nothing of the call is
-//!   on disk.
-//! - After the first failed write or sync nothing is written any more until the process has been
-//!   started again ([`Ledger::health`]): what a failed `fsync` left behind is not knowable from
-//!   inside.
+//! What holds whatever the process does:
+//! - [`Ledger::create`] and [`Ledger::record`] have synced the disk when they return `Ok`. Nothing
+//!   is published or answered before that.
+//! - Any error of theirs except [`LedgerError::CommitFailed`] means that nothing of the call is on
+//!   disk.
+//! - After the first failed write or sync nothing more is written until the process restarts
+//!   ([`Ledger::health`]): the process cannot know what a failed `fsync` left behind.
+//!
+//! ```text
+//! mod             the trait that the engine uses, its requests and its errors
+//! admin           the trait for metrics, verification and backup
+//! encoding        refunds and events as columns; names no database
+//! hash_chain      digests and the chain of events; names no database
+//! sqlite/         the embedded backend
+//! contract_tests/ what every backend must do, run on each
+//! ```
+//!
+//! A new backend implements [`Ledger`] and [`LedgerAdmin`] with the columns of `encoding` and the
+//! hashes of `hash_chain`, and joins `contract_tests::Backend`.
 
+pub mod admin;
+#[cfg(test)]
+mod contract_tests;
+mod encoding;
+mod hash_chain;
 pub mod sqlite;
 
 use std::sync::Arc;
@@ -21,6 +37,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+pub use self::admin::LedgerAdmin;
 use crate::domain::clock::Timestamp;
 use crate::domain::event::Event;
 use crate::domain::history::EventRecord;
@@ -29,25 +46,25 @@ use crate::domain::place::{Destination, Place};
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::state::{IllegalTransition, State};
 
-/// The actor of what nobody asked for.
+/// The actor of events that no caller or operator asked for.
 pub const GATEWAY: &str = "gateway";
 
-/// The durable record. See the module's doc for what every method promises.
+/// The durable record. The module's doc says what every method promises.
 #[async_trait]
 pub trait Ledger: Send + Sync + 'static {
-    /// Records a new refund, with its first attempt where `dispatch` says so, or finds the one that
-    /// has this id.
+    /// Records a new refund, with its first attempt if `dispatch` is set, or returns the refund
+    /// that has this id.
     ///
     /// The reservation against a second refund of the same target and the search for a similar one
     /// happen in the same transaction.
     ///
     /// # Errors
     /// [`LedgerError::RefundIdReused`], [`LedgerError::TargetHasRefund`],
-    /// [`LedgerError::SimilarRefund`], [`LedgerError::Abandoned`], [`LedgerError::Overloaded`],
+    /// [`LedgerError::SimilarRefund`], [`LedgerError::Cancelled`], [`LedgerError::Overloaded`],
     /// [`LedgerError::Unavailable`], [`LedgerError::CommitFailed`], [`LedgerError::Corrupt`]
     async fn create(&self, create: NewRefund) -> Result<CreateOutcome, LedgerError>;
 
-    /// What [`Ledger::create`] would answer now. Records nothing.
+    /// Returns what [`Ledger::create`] would return now. Records nothing.
     ///
     /// # Errors
     /// As [`Ledger::create`].
@@ -61,38 +78,38 @@ pub trait Ledger: Send + Sync + 'static {
     /// [`LedgerError::Unavailable`], [`LedgerError::CommitFailed`], [`LedgerError::Corrupt`]
     async fn record(&self, record: RecordEvents) -> Result<Refund, LedgerError>;
 
-    /// Start-up: every refund that was [`State::Dispatching`] when the last process ended becomes
-    /// [`State::InDoubt`]. How many there were.
+    /// Start-up: moves every refund that was [`State::Dispatching`] when the last process ended to
+    /// [`State::InDoubt`]. Returns how many there were.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::CommitFailed`], [`LedgerError::Corrupt`]
     async fn mark_interrupted(&self, now: Timestamp) -> Result<usize, LedgerError>;
 
-    /// One refund.
+    /// Returns one refund.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
     async fn get(&self, id: &RefundId) -> Result<Option<Refund>, LedgerError>;
 
-    /// A page of refunds, newest first.
+    /// Returns a page of refunds, newest first.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
-    async fn list(&self, query: ListQuery) -> Result<Vec<Listed>, LedgerError>;
+    async fn list(&self, query: ListQuery) -> Result<Vec<ListedRefund>, LedgerError>;
 
-    /// The history of one refund after `revision`, oldest first.
+    /// Returns the events of one refund after `after_revision`, oldest first.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
     async fn events_of(&self, id: &RefundId, after_revision: u64, limit: u32) -> Result<Vec<EventRecord>, LedgerError>;
 
-    /// The history of the whole ledger after `sequence`, oldest first, without gaps.
+    /// Returns the events of the whole ledger after `sequence`, oldest first, without gaps.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
     async fn events_after(&self, sequence: u64, limit: u32) -> Result<Vec<EventRecord>, LedgerError>;
 
-    /// Lets a refund at exactly `revision` go on at another account or place. It is an event, after
+    /// Moves a refund at exactly `revision` to another account or place. Records an event, after
     /// the same checks of reservation and similarity as for a new refund there.
     ///
     /// # Errors
@@ -100,7 +117,7 @@ pub trait Ledger: Send + Sync + 'static {
     async fn reassign(&self, reassign: Reassign) -> Result<Refund, LedgerError>;
 
     /// Sets when a refund at exactly `revision` is looked up next, after a lookup that showed
-    /// nothing new. No event: the revision stays.
+    /// nothing new. Records no event, so the revision stays.
     ///
     /// # Errors
     /// [`LedgerError::NotFound`], [`LedgerError::StaleRevision`], and those of every write.
@@ -115,8 +132,8 @@ pub trait Ledger: Send + Sync + 'static {
     async fn hasten(&self, at: &Destination, now: Timestamp) -> Result<usize, LedgerError>;
 
     /// Start-up: returns where refunds are that still need their account, whether configured or
-    /// not. Refunds at no place of `configured` wait from `now` on, and those at one of them stop
-    /// waiting: see [`Ledger::standstills`].
+    /// not. A standstill begins at `now` for places outside `configured` and ends for those in it:
+    /// see [`Ledger::standstills`].
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::CommitFailed`], [`LedgerError::Corrupt`]
@@ -126,79 +143,47 @@ pub trait Ledger: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<Vec<OpenRefunds>, LedgerError>;
 
-    /// How many refunds still need their account, by account and place.
+    /// Returns how many refunds still need their account, by account and place.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
     async fn open_refunds(&self) -> Result<Vec<OpenRefunds>, LedgerError>;
 
-    /// The times during which refunds of an account and place waited because the configuration
-    /// differed, oldest first. They do not count towards expiry.
+    /// Returns the ended periods in which the configuration had no such account and place, oldest
+    /// first. They do not count towards expiry.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
     async fn standstills(&self, at: &Destination) -> Result<Vec<(Timestamp, Timestamp)>, LedgerError>;
 
-    /// Refunds at one account and place that still need them, in the order of recording, after
+    /// Returns open refunds at one account and place, in the order of recording, after
     /// `after_ordinal`.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
-    async fn open_at(&self, at: &Destination, after_ordinal: u64, limit: u32) -> Result<Vec<Listed>, LedgerError>;
+    async fn open_at(&self, at: &Destination, after_ordinal: u64, limit: u32)
+    -> Result<Vec<ListedRefund>, LedgerError>;
 
-    /// [`State::Pending`] refunds of one account and place that may be sent at `now`, oldest first.
+    /// Returns refunds of one account and place that are due.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
-    async fn due(&self, at: &Destination, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError>;
+    async fn due(&self, query: DueQuery) -> Result<Vec<Refund>, LedgerError>;
 
-    /// When the next [`State::Pending`] refund of one account and place may be sent; none where
-    /// there is no such refund.
+    /// Returns when the next refund of this kind is due at one account and place. None: there is no
+    /// such refund.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
-    async fn next_due(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError>;
+    async fn next_due(&self, kind: DueKind, at: &Destination) -> Result<Option<Timestamp>, LedgerError>;
 
-    /// Refunds of one account and place that are to be looked up at `now`: what was never looked up
-    /// first, then by the moment that was set.
-    ///
-    /// # Errors
-    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
-    async fn due_for_lookup(&self, at: &Destination, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError>;
-
-    /// When the next of them is due; none where there is no such refund.
-    ///
-    /// # Errors
-    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
-    async fn next_lookup_time(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError>;
-
-    /// [`State::Pending`] refunds of one account and place that were created at `created_until` or
-    /// before, oldest first, after the first `skip`.
-    ///
-    /// # Errors
-    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
-    async fn pending_before(
-        &self,
-        at: &Destination,
-        created_until: Timestamp,
-        skip: u32,
-        limit: u32,
-    ) -> Result<Vec<Refund>, LedgerError>;
-
-    /// When the [`State::Pending`] refund of one account that has waited longest was created,
-    /// wherever it belongs.
-    ///
-    /// # Errors
-    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
-    async fn oldest_pending(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError>;
-
-    /// When the refund last came to be in `state`, from another one; none where it never did.
+    /// Returns when the refund last entered `state` from another one. None: it never did.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
     async fn entered_state_at(&self, id: &RefundId, state: State) -> Result<Option<Timestamp>, LedgerError>;
 
-    /// The [`NewRefund::trace_parent`] of one refund, where it had one.
+    /// Returns the [`NewRefund::trace_parent`] of one refund, if it has one.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`]
@@ -206,35 +191,32 @@ pub trait Ledger: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// The last committed event's sequence number, as it rises. 0 in an empty ledger.
+    /// Follows the sequence number of the last committed event. 0 in an empty ledger.
     fn committed(&self) -> watch::Receiver<u64>;
 
-    /// Whether the ledger still writes, as it changes.
+    /// Follows whether the ledger still writes.
     fn health(&self) -> watch::Receiver<Health>;
 }
 
-/// A refund to be recorded.
+/// A refund to record.
 #[derive(Debug, Clone)]
 pub struct NewRefund {
-    /// What is asked for.
     pub intent: Intent,
     /// Where the account is. The target's keys are reserved under its login.
     pub place: Place,
-    /// Further accounts and logins whose reservations count here.
+    /// Further accounts and logins whose reservations block this refund.
     pub related: RelatedLogins,
-    /// Record the first attempt in the same transaction, because a slot is free to send it at once.
+    /// Records the first attempt in the same transaction. Set if an attempt slot is free.
     pub dispatch: Option<FirstAttempt>,
-    /// Record it although a similar one was recorded within a day.
+    /// Records it although a similar refund was recorded within a day.
     pub allow_similar: bool,
-    /// Who asks: a line of the history.
+    /// The actor of the first event.
     pub actor: String,
-    /// When.
     pub now: Timestamp,
-    /// Lets the caller withdraw the request as long as nobody has begun it.
-    pub claim: Ticket,
-    /// The span that it is recorded in, where that is sent to a collector, and else the caller's
-    /// own where it named one: what happens to the refund later is linked to it. No part of what
-    /// the history and its hashes cover.
+    /// Lets the caller cancel the request until the ledger starts it.
+    pub ticket: Ticket,
+    /// The span that records the refund if it is exported, else the caller's span if it sent one.
+    /// Later work on the refund links to it. No hash covers it.
     pub trace_parent: Option<String>,
 }
 
@@ -245,80 +227,98 @@ pub struct FirstAttempt {
     pub credential: Option<String>,
 }
 
-/// Accounts and logins under which a target may already be reserved, besides an account's present
+/// Accounts and logins under which a target may already be reserved, besides the account's present
 /// login.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RelatedLogins {
-    /// The accounts with the same login, this one among them: a target that one of them holds under
-    /// an earlier login is taken for all.
+    /// All accounts that use the same login, including this one. A reservation that one of them
+    /// made under an earlier login also blocks the others.
     pub accounts: Arc<[AccountName]>,
-    /// The earlier logins that the configuration names. Those that a refund was reassigned from are
-    /// known to the ledger.
+    /// Earlier logins that the configuration names. The ledger itself knows those that a refund was
+    /// reassigned from.
     pub former_logins: Arc<[String]>,
 }
 
-/// A refund that goes on at another account or place.
+/// A reassignment of a refund to another account or place.
 #[derive(Debug, Clone)]
 pub struct Reassign {
-    /// Which refund.
     pub id: RefundId,
     /// The revision that the decision was made on.
     pub revision: u64,
-    /// Where it goes on.
     pub to: Destination,
-    /// As of [`NewRefund::related`], of that account.
+    /// As of [`NewRefund::related`], for the new account.
     pub related: RelatedLogins,
-    /// Refuse it too where a similar refund was recorded within a day, or may still have an effect.
-    pub judge_similar: bool,
-    /// The evidence that both are the same books.
+    /// Also rejects the move if a similar refund was recorded within a day or may still have an
+    /// effect.
+    pub reject_similar: bool,
+    /// Why both places are the same account at the provider.
     pub evidence: String,
-    /// Who says so.
     pub actor: String,
-    /// When.
     pub now: Timestamp,
 }
 
-/// When a refund is looked up next.
+/// A new time for the next lookup of a refund.
 #[derive(Debug, Clone)]
 pub struct Reschedule {
-    /// Which refund.
     pub id: RefundId,
     /// The revision that the lookup was made on.
     pub revision: u64,
-    /// When it is looked up next; none: never.
+    /// None: never.
     pub next_check: Option<Timestamp>,
     /// The lookup had no usable answer.
     pub unheard: bool,
 }
 
-/// Refunds of one account and place that still need them: PENDING, SUBMITTED, IN_DOUBT or
+/// Why a refund is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DueKind {
+    /// A [`State::Pending`] refund that may be sent. Due at once unless it was put off; oldest
+    /// first.
+    Dispatch,
+    /// A refund to look up. First those without a time for their next lookup, which are due at
+    /// once, then by that time.
+    Lookup,
+    /// A [`State::Pending`] refund, put off or not. Due from its creation; oldest first.
+    Expiry,
+}
+
+/// Which due refunds of one account and place to return.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueQuery {
+    pub kind: DueKind,
+    pub destination: Destination,
+    /// Refunds that are due at this time or before.
+    pub at: Timestamp,
+    /// How many to leave out at the beginning.
+    pub skip: u32,
+    pub limit: u32,
+}
+
+/// Refunds at one account and place that still need it: PENDING, SUBMITTED, IN_DOUBT or
 /// NEEDS_REVIEW.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenRefunds {
-    /// Whose refunds.
     pub provider: ProviderKind,
-    /// Where they belong.
     pub at: Destination,
-    /// How many.
     pub count: u64,
 }
 
-/// What [`Ledger::create`] found or made.
+/// What [`Ledger::create`] recorded or found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CreateOutcome {
-    /// It is on disk now.
+    /// Recorded now.
     New(Refund),
-    /// It was there before, with the same content.
+    /// Recorded before, with the same content.
     Known(Refund),
 }
 
-/// `refund` again, where a request under its id asks for the same.
+/// Returns `refund` if a request under its id has the same content.
 ///
 /// # Errors
 /// [`LedgerError::RefundIdReused`]
-pub(crate) fn match_existing(refund: Refund, asked: &Intent) -> Result<Refund, LedgerError> {
-    let fields = refund.differing_fields(asked);
-    let is_same = *refund.id() == asked.id;
+pub(crate) fn match_existing(refund: Refund, intent: &Intent) -> Result<Refund, LedgerError> {
+    let fields = refund.differing_fields(intent);
+    let is_same = *refund.id() == intent.id;
     match fields.is_empty() && is_same {
         true => Ok(refund),
         false => {
@@ -328,148 +328,131 @@ pub(crate) fn match_existing(refund: Refund, asked: &Intent) -> Result<Refund, L
     }
 }
 
-/// Events to be recorded.
+/// Events to record.
 #[derive(Debug, Clone)]
 pub struct RecordEvents {
-    /// Whose.
     pub id: RefundId,
     /// The revision that the decision was made on.
     pub revision: u64,
     /// What happened, in order.
     pub events: Vec<Event>,
-    /// When the refund is to be looked up next, where lookups go on after the events. None: at once
-    /// where it is [`State::InDoubt`] or [`State::Submitted`], never elsewhere.
+    /// When the refund is looked up next, if it is still looked up after the events. None: at once
+    /// in [`State::InDoubt`] and [`State::Submitted`], never in any other state.
     pub next_check: Option<Timestamp>,
-    /// Who did it: a line of the history.
     pub actor: String,
-    /// When.
     pub now: Timestamp,
 }
 
-/// Which refunds, and from where on.
+/// Which refunds to list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListQuery {
-    /// Any of these; empty: any at all.
+    /// In one of these states. Empty: in any state.
     pub states: Vec<State>,
-    /// Of this account.
     pub account: Option<AccountName>,
     /// With this among [`crate::domain::target::Target::references`].
     pub target_reference: Option<String>,
-    /// Created at or after.
+    /// Created at this time or later.
     pub created_from: Option<Timestamp>,
-    /// Created before.
+    /// Created before this time.
     pub created_before: Option<Timestamp>,
-    /// Only refunds recorded before the one with this ordinal: where the page before ended.
+    /// Recorded before the refund with this ordinal, where the previous page ended.
     pub before_ordinal: Option<u64>,
-    /// At most so many.
     pub limit: u32,
 }
 
 /// One refund of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
-    /// The order of recording, from 1: never reused, the same for ever.
+pub struct ListedRefund {
+    /// Its place in the order of recording, from 1. Never reused and never changed.
     pub ordinal: u64,
-    /// The refund.
     pub refund: Refund,
 }
 
 /// Whether the ledger still writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
-    /// It does.
     Writing,
-    /// A write or a sync failed: nothing is written until the next start.
+    /// A write or a sync failed. Nothing is written until the next start.
     Failed(String),
-    /// It does not verify: nothing is sent until a person has looked.
+    /// Stored data does not verify. Nothing is written or sent until an operator has repaired it.
     Corrupt(String),
 }
 
-/// A request that can be withdrawn as long as nobody has begun it, and not after.
+/// Lets a caller cancel a request until the ledger starts it, and not after.
 ///
-/// A caller whose deadline passes may say "nothing was recorded" only where [`Ticket::withdraw`]
-/// says so.
+/// A caller whose deadline passes may say "nothing was recorded" only if [`Ticket::cancel`] returns
+/// true.
 #[derive(Debug, Clone, Default)]
 pub struct Ticket(Arc<AtomicU8>);
 
 const WAITING: u8 = 0;
-const BEGUN: u8 = 1;
-const WITHDRAWN: u8 = 2;
+const STARTED: u8 = 1;
+const CANCELLED: u8 = 2;
 
 impl Ticket {
-    /// The ledger begins. False: it was withdrawn, leave it.
-    pub fn begin(&self) -> bool {
-        self.0.compare_exchange(WAITING, BEGUN, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    /// Called by the ledger. False: the caller has cancelled the request, so it is not executed.
+    pub fn start(&self) -> bool {
+        self.0.compare_exchange(WAITING, STARTED, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// The caller gives up. False: too late, it has begun; wait for what comes of it.
-    pub fn withdraw(&self) -> bool {
-        self.0.compare_exchange(WAITING, WITHDRAWN, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    /// Called by the caller. False: the ledger has started the request, so its result must be
+    /// awaited.
+    pub fn cancel(&self) -> bool {
+        self.0.compare_exchange(WAITING, CANCELLED, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 }
 
-/// What can go wrong with the ledger.
+/// Why the ledger did not do what it was asked to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LedgerError {
-    /// The id is known with other content, or in another case.
+    /// The id exists with other content, or in another case.
     #[error("refund {id} exists {}", if fields.is_empty() { "and differs in upper and lower case alone".to_owned() }
         else { format!("with other content: {}", fields.join(", ")) })]
     RefundIdReused {
-        /// The refund that is there.
+        /// The existing refund.
         id: RefundId,
-        /// The fields that differ; none where the ids themselves do.
+        /// The fields that differ. Empty: only the case of the id differs.
         fields: Vec<&'static str>,
     },
     /// Another refund of the target is open, in doubt or done.
     #[error("refund {conflicting} of the same target is open, in doubt or done")]
-    TargetHasRefund {
-        /// Which refund.
-        conflicting: RefundId,
-    },
+    TargetHasRefund { conflicting: RefundId },
     /// The same account had a refund of the same amount within a day.
     #[error("refund {conflicting} gave the same amount to the same account within a day")]
     SimilarRefund {
-        /// Which refund.
         conflicting: RefundId,
-        /// Until then it is refused even with `allow_similar`: that refund may still have an
+        /// Until then the conflict holds even with `allow_similar`: that refund may still have an
         /// effect.
         firm_until: Option<Timestamp>,
     },
-    /// No such refund.
     #[error("there is no refund {0}")]
     NotFound(RefundId),
     /// The refund has changed since the decision was made.
-    #[error("refund {} is at revision {} by now", present.id(), present.revision)]
-    StaleRevision {
-        /// As it is.
-        present: Box<Refund>,
-    },
+    #[error("refund {} is now at revision {}", present.id(), present.revision)]
+    StaleRevision { present: Box<Refund> },
     /// The state does not allow the event.
     #[error(transparent)]
     IllegalTransition(#[from] IllegalTransition),
-    /// The caller withdrew before it was begun. Nothing was recorded.
-    #[error("the request was withdrawn before it was recorded")]
-    Abandoned,
-    /// The writer's queue is full, or another program holds the file for now. Nothing was recorded;
-    /// the same call may succeed soon.
+    /// The caller cancelled the request before it was started. Nothing was recorded.
+    #[error("the request was cancelled before it was recorded")]
+    Cancelled,
+    /// The writer's queue is full, or another program has locked the file. Nothing was recorded; a
+    /// retry may succeed soon.
     #[error("the ledger's queue is full")]
     Overloaded,
     /// Reading failed, or writing before its commit. Nothing was recorded.
-    #[error("the ledger cannot be used: {0}")]
+    #[error("the ledger is unavailable: {0}")]
     Unavailable(String),
-    /// The commit itself failed. Whether the write is on disk is not known before the next start.
-    #[error("the ledger failed in the middle of a commit: {0}")]
+    /// The commit itself failed. Only the next start can tell whether the write is on disk.
+    #[error("the ledger's commit failed: {0}")]
     CommitFailed(String),
-    /// A row that this program did not write so.
+    /// A stored value that this program did not write.
     #[error("the ledger is corrupt: table {table}, column {column}, row {row}: {problem}")]
     Corrupt {
-        /// Which table.
         table: &'static str,
-        /// Which column.
         column: &'static str,
         /// The row's key.
         row: String,
-        /// What is strange about it.
         problem: String,
     },
 }

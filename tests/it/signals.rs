@@ -195,7 +195,7 @@ async fn the_start_is_logged() {
         found[0]
     };
     assert_eq!(one("starting recoup")["version"], env!("CARGO_PKG_VERSION"));
-    let ledger = one("the ledger is open");
+    let ledger = one("ledger opened");
     assert!(ledger["ledger"].as_str().unwrap().ends_with("/recoup.db") && ledger["schema"].as_u64().unwrap() > 0);
     let accounts: Vec<_> = lines.iter().filter(|line| line["message"] == "account configured").collect();
     let fields_of = |account: &serde_json::Value| {

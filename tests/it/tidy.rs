@@ -298,7 +298,7 @@ fn module_of(place: &str) -> Vec<String> {
 }
 
 fn is_test(place: &str) -> bool {
-    place.ends_with("/tests.rs") || place.contains("/tests/")
+    place.ends_with("/tests.rs") || place.contains("/tests/") || place.contains("/contract_tests/")
 }
 
 fn dependencies(manifest: &str) -> BTreeSet<String> {

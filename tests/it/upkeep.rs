@@ -148,10 +148,7 @@ async fn a_ledger_is_copied_while_it_is_written_to() {
 
     // A copy takes nothing's place, and what is no ledger is not copied.
     let (told, code) = copied(&ledger, &to);
-    assert!(
-        told["error"]["message"].as_str().unwrap().ends_with("is there already: a copy is given a new name"),
-        "{told}"
-    );
+    assert!(told["error"]["message"].as_str().unwrap().ends_with("exists: choose a new name for the copy"), "{told}");
     assert_eq!(code, Some(2));
     let (told, code) = copied(&stack.dir.path().join("ca.pem"), &stack.dir.path().join("copy-of-a-letter"));
     assert!(told["error"]["message"].as_str().unwrap().contains("is not a ledger"), "{told}");

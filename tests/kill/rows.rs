@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use recoup::ledger::LedgerAdmin as _;
 use recoup::ledger::sqlite::{SqliteLedger, SqliteSettings};
 use rusqlite::{Connection, OpenFlags};
 

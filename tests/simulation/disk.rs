@@ -1,5 +1,5 @@
-//! The ledger of a run: the real one without threads, with the time that commits take, crashes at
-//! each of their moments, and bad disks.
+//! The ledger of a run: the real one without threads, with commits that take time, crashes before and
+//! after a commit, and disk faults.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,14 +9,14 @@ use async_trait::async_trait;
 use recoup::domain::clock::Timestamp;
 use recoup::domain::event::{Event, Observation, RecordSeen};
 use recoup::domain::history::EventRecord;
-use recoup::domain::ids::{AccountName, ProviderKind, RefundId};
+use recoup::domain::ids::{ProviderKind, RefundId};
 use recoup::domain::place::Destination;
 use recoup::domain::refund::Refund;
 use recoup::domain::state::State;
 use recoup::ledger::sqlite::SqliteLedger;
 use recoup::ledger::{
-    CreateOutcome, Health, Ledger, LedgerError, ListQuery, Listed, NewRefund, OpenRefunds, Reassign, RecordEvents,
-    Reschedule,
+    CreateOutcome, DueKind, DueQuery, Health, Ledger, LedgerError, ListQuery, ListedRefund, NewRefund, OpenRefunds,
+    Reassign, RecordEvents, Reschedule,
 };
 use tokio::sync::watch;
 
@@ -50,9 +50,9 @@ impl SimLedger {
         let planned = self.sim.plan.disk.iter().find(|harm| harm.nth == nth).filter(|_| !self.sim.is_healed());
         let harm = planned.map(|planned| planned.harm);
         let mut dice = self.sim.dice(&[2, u64::from(nth)]);
-        let longest = self.sim.plan.habits.commit_ms;
-        let mut before = Duration::from_millis(dice.between(0, longest));
-        let after = Duration::from_millis(dice.between(0, longest));
+        let max_ms = self.sim.plan.habits.commit_ms;
+        let mut before = Duration::from_millis(dice.between(0, max_ms));
+        let after = Duration::from_millis(dice.between(0, max_ms));
         if let Some(harm) = harm {
             self.sim.count(|figures| *figures.harms.entry(harm.class()).or_default() += 1);
             self.sim.trace(format_args!("  disk {nth}: {harm:?}"));
@@ -77,8 +77,8 @@ impl SimLedger {
         let done = work.await;
         self.sim.syncs.store(true, Ordering::Relaxed);
         let last = *self.inner.committed().borrow();
-        let told = done.as_ref().map_or_else(LedgerError::to_string, |_| "ok".to_owned());
-        self.sim.trace(format_args!("write {nth} {what}: {told}, events {first} to {last}"));
+        let result = done.as_ref().map_or_else(LedgerError::to_string, |_| "ok".to_owned());
+        self.sim.trace(format_args!("write {nth} {what}: {result}, events {first} to {last}"));
         self.crashes_at(harm, nth, &mut dice).await;
         if harm == Some(WriteHarm::FailsAndIsKept) {
             self.health.send_replace(Health::Failed("disk I/O error".to_owned()));
@@ -147,7 +147,7 @@ impl Ledger for SimLedger {
             |event: &Event| matches!(event, Event::Checked(Observation { record: RecordSeen::Absent, .. }));
         let shows_absence = record.events.iter().any(is_absence);
         let work = async {
-            // At the moment that it is on the disk: the process may end before it answers.
+            // As soon as it is on the disk: the process may crash before it replies.
             let (id, facts) = (record.id.clone(), record.events.clone());
             let before = self.inner.get(&id).await.ok().flatten();
             let recorded = self.inner.record(record).await;
@@ -175,7 +175,7 @@ impl Ledger for SimLedger {
         self.inner.get(id).await
     }
 
-    async fn list(&self, query: ListQuery) -> Result<Vec<Listed>, LedgerError> {
+    async fn list(&self, query: ListQuery) -> Result<Vec<ListedRefund>, LedgerError> {
         self.life.breathe().await;
         self.inner.list(query).await
     }
@@ -234,50 +234,29 @@ impl Ledger for SimLedger {
         self.inner.standstills(at).await
     }
 
-    async fn open_at(&self, at: &Destination, after_ordinal: u64, limit: u32) -> Result<Vec<Listed>, LedgerError> {
+    async fn open_at(
+        &self,
+        at: &Destination,
+        after_ordinal: u64,
+        limit: u32,
+    ) -> Result<Vec<ListedRefund>, LedgerError> {
         self.life.breathe().await;
         self.inner.open_at(at, after_ordinal, limit).await
     }
 
-    async fn due(&self, at: &Destination, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
+    async fn due(&self, query: DueQuery) -> Result<Vec<Refund>, LedgerError> {
         self.life.breathe().await;
-        self.inner.due(at, now, limit).await
+        self.inner.due(query).await
     }
 
-    async fn next_due(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
+    async fn next_due(&self, kind: DueKind, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
         self.life.breathe().await;
-        self.inner.next_due(at).await
-    }
-
-    async fn due_for_lookup(&self, at: &Destination, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
-        self.life.breathe().await;
-        self.inner.due_for_lookup(at, now, limit).await
-    }
-
-    async fn next_lookup_time(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
-        self.life.breathe().await;
-        self.inner.next_lookup_time(at).await
-    }
-
-    async fn pending_before(
-        &self,
-        at: &Destination,
-        created_until: Timestamp,
-        skip: u32,
-        limit: u32,
-    ) -> Result<Vec<Refund>, LedgerError> {
-        self.life.breathe().await;
-        self.inner.pending_before(at, created_until, skip, limit).await
+        self.inner.next_due(kind, at).await
     }
 
     async fn entered_state_at(&self, id: &RefundId, state: State) -> Result<Option<Timestamp>, LedgerError> {
         self.life.breathe().await;
         self.inner.entered_state_at(id, state).await
-    }
-
-    async fn oldest_pending(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
-        self.life.breathe().await;
-        self.inner.oldest_pending(account).await
     }
 
     fn committed(&self) -> watch::Receiver<u64> {

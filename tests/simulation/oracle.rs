@@ -13,7 +13,7 @@ use recoup::domain::refund::{Intent, Refund};
 use recoup::domain::state::State;
 use recoup::domain::target::Target;
 use recoup::engine::{Engine, EngineError};
-use recoup::ledger::{Ledger, LedgerError, ListQuery};
+use recoup::ledger::{Ledger, LedgerAdmin as _, LedgerError, ListQuery};
 
 use crate::history::Told;
 use crate::plan::{TargetPlan, Who};
@@ -506,7 +506,7 @@ fn told(sim: &Sim, history: &crate::history::History, refunds: &BTreeMap<&str, &
 
 /// An error that the port would answer with an ErrorInfo.
 fn promises_nothing_recorded(error: &EngineError) -> bool {
-    !matches!(error, EngineError::Panicked | EngineError::Ledger(LedgerError::CommitFailed(_) | LedgerError::Abandoned))
+    !matches!(error, EngineError::Panicked | EngineError::Ledger(LedgerError::CommitFailed(_) | LedgerError::Cancelled))
 }
 
 /// The password, plain or inside HTTP Basic at whatever place it begins there.

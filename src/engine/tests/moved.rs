@@ -151,7 +151,7 @@ async fn refunds_of_a_former_place_are_moved_at_start_up() {
         allow_similar: false,
         actor: "caller".to_owned(),
         now: NOW,
-        claim: Ticket::default(),
+        ticket: Ticket::default(),
         trace_parent: None,
     };
     bench.ledger.inner.create(taken).await.unwrap();

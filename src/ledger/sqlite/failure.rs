@@ -1,7 +1,7 @@
-//! When the ledger stops writing: which failures end it, and how everybody learns of it.
+//! Which failures end all writing, and how that is published.
 //!
-//! The first failure wins and is final. What a failed write or sync left behind is not knowable
-//! from inside the process, so the next start, which reads the disk afresh, is the only way on.
+//! The first failure wins and is final. The process cannot know what a failed write or sync left
+//! behind, so only the next start, which reads the disk again, can continue.
 
 use std::sync::OnceLock;
 
@@ -13,37 +13,35 @@ use super::state_counts::StateCounts;
 use crate::domain::state::IllegalTransition;
 use crate::ledger::{Health, LedgerError};
 
-/// What can stop one step: an answer for the caller, or the database.
+/// Why one step of a transaction, or one read, failed.
 #[derive(Debug)]
 pub(super) enum StepError {
-    /// The caller's answer.
     Ledger(LedgerError),
-    /// The database's own words.
     Sqlite(rusqlite::Error),
 }
 
-/// What the writer, the readers and the callers share.
+/// The state that the writer, the readers and the callers share.
 #[derive(Debug)]
 pub(super) struct LedgerState {
     committed: watch::Sender<u64>,
     health: watch::Sender<Health>,
     halted: OnceLock<LedgerError>,
-    /// None for a ledger without files.
-    presence: OnceLock<FileSet>,
-    /// None where nobody measures.
-    tally: OnceLock<StateCounts>,
+    /// None: the ledger has no files.
+    files: OnceLock<FileSet>,
+    /// None: metrics are off.
+    counts: OnceLock<StateCounts>,
 }
 
 /// What a database error means for the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Severity {
-    /// Another program holds the file for now; nothing was written.
+    /// Another program has the file locked; nothing was written.
     Busy,
-    /// This one statement was refused; its neighbours are unharmed.
+    /// This one statement was rejected; the transaction goes on.
     Statement,
     /// Bytes on the disk are not what was written.
     Corrupt,
-    /// Everything else: disk full, a failed write or sync, a file gone read-only, no memory.
+    /// Everything else: disk full, a failed write or sync, a read-only file, no memory.
     Broken,
 }
 
@@ -53,8 +51,8 @@ impl LedgerState {
             committed: watch::Sender::new(committed),
             health: watch::Sender::new(Health::Writing),
             halted: OnceLock::new(),
-            presence: OnceLock::new(),
-            tally: OnceLock::new(),
+            files: OnceLock::new(),
+            counts: OnceLock::new(),
         }
     }
 
@@ -66,8 +64,7 @@ impl LedgerState {
         self.health.subscribe()
     }
 
-    /// Tells the followers of the history. Called after the commit and before any caller is
-    /// answered.
+    /// Publishes the last committed event. Called after the commit and before any reply.
     pub(super) fn publish(&self, sequence: u64) {
         self.committed.send_if_modified(|present| {
             let rises = sequence > *present;
@@ -76,36 +73,35 @@ impl LedgerState {
         });
     }
 
-    /// From now on these files must keep their names.
-    pub(super) fn set_file_watch(&self, presence: FileSet) {
-        // Said once, when they have been opened.
-        drop(self.presence.set(presence));
+    /// From now on these files must keep their names. Called once.
+    pub(super) fn set_files(&self, files: FileSet) {
+        drop(self.files.set(files));
     }
 
-    /// From now on everything is counted here.
-    pub(super) fn set_counts(&self, tally: StateCounts) {
-        // Said once, before anything is written.
-        drop(self.tally.set(tally));
+    /// From now on transitions and commits are counted in `counts`. Called once, before anything is
+    /// written.
+    pub(super) fn set_counts(&self, counts: StateCounts) {
+        drop(self.counts.set(counts));
     }
 
-    pub(super) fn tally(&self) -> Option<&StateCounts> {
-        self.tally.get()
+    pub(super) fn counts(&self) -> Option<&StateCounts> {
+        self.counts.get()
     }
 
-    /// Ends all writing where one of them has not.
+    /// Ends all writing if one of the files has lost its name.
     pub(super) fn verify_files(&self) -> Result<(), LedgerError> {
-        match self.presence.get().and_then(FileSet::fault) {
+        match self.files.get().and_then(FileSet::problem) {
             None => Ok(()),
             Some(problem) => Err(self.halt(LedgerError::Unavailable(problem))),
         }
     }
 
-    /// Why nothing is written any more; none while the ledger writes.
+    /// Why writing has ended. None while the ledger writes.
     pub(super) fn halted(&self) -> Option<&LedgerError> {
         self.halted.get()
     }
 
-    /// Ends all writing, and gives back the reason: the first one, where there was one before.
+    /// Ends all writing and returns the reason, which is the first one if writing had ended before.
     pub(super) fn halt(&self, error: LedgerError) -> LedgerError {
         let first = self.halted.get_or_init(|| error).clone();
         let health = match &first {
@@ -124,23 +120,23 @@ impl LedgerState {
 
     /// A failure that ends the writer's whole transaction.
     pub(super) fn transaction_failed(&self, error: &rusqlite::Error) -> LedgerError {
-        match gravity(error) {
-            // Nothing was recorded, and the same call may succeed in a moment.
+        match severity(error) {
+            // Nothing was recorded, and a retry may succeed soon.
             Severity::Busy => LedgerError::Overloaded,
             Severity::Corrupt => self.halt(malformed(error)),
             Severity::Statement | Severity::Broken => self.halt(unavailable(error)),
         }
     }
 
-    /// A failure of one step whose transaction stands: what its caller is told.
-    pub(super) fn step_failed(&self, fault: StepError) -> LedgerError {
-        match fault {
+    /// A failure of one step whose transaction goes on. Returns its caller's error.
+    pub(super) fn step_failed(&self, error: StepError) -> LedgerError {
+        match error {
             StepError::Ledger(error @ LedgerError::Corrupt { .. }) => {
                 self.halt(error.clone());
                 error
             }
             StepError::Ledger(error) => error,
-            StepError::Sqlite(error) if gravity(&error) == Severity::Corrupt => {
+            StepError::Sqlite(error) if severity(&error) == Severity::Corrupt => {
                 let error = malformed(&error);
                 self.halt(error.clone());
                 error
@@ -151,16 +147,16 @@ impl LedgerState {
 }
 
 impl StepError {
-    /// Whether the same may succeed in a moment: another program holds the file.
+    /// Whether a retry may succeed soon, because another program has the file locked.
     pub(super) fn is_busy(&self) -> bool {
-        matches!(self, StepError::Sqlite(error) if gravity(error) == Severity::Busy)
+        matches!(self, StepError::Sqlite(error) if severity(error) == Severity::Busy)
     }
 
-    /// Whether the writer's transaction outlives it.
+    /// Whether the writer's transaction can go on.
     pub(super) fn is_statement_local(&self) -> bool {
         match self {
             StepError::Ledger(_) => true,
-            StepError::Sqlite(error) => gravity(error) == Severity::Statement,
+            StepError::Sqlite(error) => severity(error) == Severity::Statement,
         }
     }
 }
@@ -183,7 +179,7 @@ impl From<rusqlite::Error> for StepError {
     }
 }
 
-fn gravity(error: &rusqlite::Error) -> Severity {
+fn severity(error: &rusqlite::Error) -> Severity {
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Severity::Busy,
         Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig) => Severity::Statement,
@@ -196,7 +192,12 @@ fn unavailable(error: &rusqlite::Error) -> LedgerError {
     LedgerError::Unavailable(error.to_string())
 }
 
-/// SQLite found the file itself malformed and does not say where.
+/// SQLite reports a malformed file without saying where.
 fn malformed(error: &rusqlite::Error) -> LedgerError {
     LedgerError::Corrupt { table: "(file)", column: "(page)", row: "(unknown)".to_owned(), problem: error.to_string() }
+}
+
+/// The error of every call after the ledger was closed.
+pub(super) fn closed() -> LedgerError {
+    LedgerError::Unavailable("it is closed".to_owned())
 }

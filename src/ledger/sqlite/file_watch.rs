@@ -1,38 +1,36 @@
 //! Whether the names of the ledger's files still lead to the files that are open.
 //!
 //! A file that was removed or replaced can be written to and synced as before, and all of it is
-//! lost with the process. So the writer looks before each transaction, and again after the commit
-//! and before anybody hears of it: what is acknowledged was in a file that has its name. A thread
-//! looks in between, so that a gateway with nothing to write says so too, within
-//! [`CHECK_INTERVAL`].
+//! lost with the process. So the writer checks before each transaction, and again after the commit
+//! and before any reply: what is acknowledged was in a file that has its name. A thread checks in
+//! between, so that a gateway with nothing to write notices too, within [`CHECK_INTERVAL`].
 
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::failure::LedgerState;
 use super::open::sibling;
 
-/// Which file each name led to when the ledger was opened.
+/// The file that each name led to when the ledger was opened.
 #[derive(Debug)]
 pub(super) struct FileSet {
     files: Vec<(PathBuf, Identity)>,
 }
 
-/// The thread that looks in between; ends when dropped.
+/// The thread that checks in between. It ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct FileWatcher {
     stop: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What stays the same however a file is written to.
+/// Device and inode: what a write to a file does not change.
 type Identity = (u64, u64);
 
-/// Four looks at names that the system has in memory: nothing sibling a sync, and a second is soon
-/// enough for a health word.
+/// A check reads four cached inodes, which costs nothing next to a sync; a second is soon enough
+/// for a health status.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl FileSet {
@@ -43,31 +41,31 @@ impl FileSet {
         Self { files: names.into_iter().filter_map(present).collect() }
     }
 
-    /// The sentence for a file that is not there any more.
-    pub(super) fn fault(&self) -> Option<String> {
+    /// What happened to a file that has lost its name. None: all have theirs.
+    pub(super) fn problem(&self) -> Option<String> {
         self.files.iter().find_map(|(name, known)| match name.metadata() {
             Ok(metadata) if identity(&metadata) == *known => None,
             Ok(_) => Some(format!("{} was replaced while it was open", name.display())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 Some(format!("{} was removed while it was open", name.display()))
             }
-            Err(error) => Some(format!("{} cannot be found any more: {error}", name.display())),
+            Err(error) => Some(format!("{} can no longer be found: {error}", name.display())),
         })
     }
 }
 
 impl FileWatcher {
-    /// Looks until dropped, or until the ledger has stopped writing.
-    pub(super) fn start(shared: Arc<LedgerState>) -> std::io::Result<Self> {
+    /// Calls `check` until it returns false, or until dropped.
+    pub(super) fn start(check: impl Fn() -> bool + Send + 'static) -> std::io::Result<Self> {
         let (stop, stopped) = mpsc::channel::<()>();
-        let look = move || {
+        let watch = move || {
             while stopped.recv_timeout(CHECK_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
-                if shared.verify_files().is_err() {
+                if !check() {
                     return;
                 }
             }
         };
-        let thread = std::thread::Builder::new().name("ledger-watch".to_owned()).spawn(look)?;
+        let thread = std::thread::Builder::new().name("ledger-watch".to_owned()).spawn(watch)?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
 }
@@ -76,7 +74,7 @@ impl Drop for FileWatcher {
     fn drop(&mut self) {
         self.stop.take();
         if let Some(thread) = self.thread.take() {
-            // It holds nothing that could be left half done.
+            // A panic of the thread leaves nothing half done.
             drop(thread.join());
         }
     }
@@ -88,7 +86,7 @@ fn identity(metadata: &Metadata) -> Identity {
     (metadata.dev(), metadata.ino())
 }
 
-/// Elsewhere a file that is open cannot be replaced; only its absence is seen.
+/// On other systems an open file cannot be replaced; only its absence is noticed.
 #[cfg(not(unix))]
 fn identity(_: &Metadata) -> Identity {
     (0, 0)

@@ -1,60 +1,64 @@
-//! The ledger without threads, on a disk in memory: for simulations, where one seed must give one
-//! course of events.
+//! The ledger without threads, on a disk in memory: for simulations, where one seed must always
+//! give the same run.
 //!
-//! The same SQL, steps, chain and reads run on the caller's own thread, one transaction a call. A
-//! [`SimulatedDisk`] outlives the ledger on it, as a real one outlives a process: dropping the
-//! ledger is the crash, opening it again is the restart.
+//! The same SQL, transactions, chain and queries run on the caller's own thread, one transaction
+//! per call. A [`SimulatedDisk`] outlives the ledger on it, as a real disk outlives a process:
+//! dropping the ledger is the crash, opening it again is the restart.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 
-use super::chain::ChainHead;
-use super::failure::{LedgerState, StepError};
-use super::writer::{Job, Writer};
-use super::{OpenError, Readers, SqliteLedger, closed, open, recover};
+use super::failure::{LedgerState, StepError, closed};
+use super::open::{self, OpenError};
+use super::writer::{Job, LedgerWriter};
 use crate::ledger::LedgerError;
+use crate::ledger::hash_chain::ChainHead;
 
-/// What outlives a ledger: its file. Cheap to clone; all clones are one.
+/// The file of a ledger in memory, which outlives the ledger. All clones are the same disk.
 #[derive(Clone, Debug)]
 pub struct SimulatedDisk(Arc<Mutex<Option<Connection>>>);
 
-/// The writer, on whose thread soever, and the disk that its connection goes back to.
+/// The writer, called on the caller's thread, and the disk that its connection returns to on drop.
 pub(super) struct InlineWriter {
-    writer: Mutex<Option<Writer>>,
+    writer: Mutex<Option<LedgerWriter>>,
     disk: SimulatedDisk,
 }
 
 impl SimulatedDisk {
-    /// An empty one. `comes_through` is asked at each commit: on false its sync fails, and nothing
-    /// of the transaction is on the disk.
+    /// An empty disk. `syncs` is called at each commit: on false the sync fails, and nothing of the
+    /// transaction is on the disk.
     ///
     /// # Errors
     /// [`OpenError::Database`]
-    pub fn new(comes_through: impl FnMut() -> bool + Send + 'static) -> Result<SimulatedDisk, OpenError> {
-        SimulatedDisk::of(open::in_memory(), comes_through)
+    pub fn new(syncs: impl FnMut() -> bool + Send + 'static) -> Result<SimulatedDisk, OpenError> {
+        SimulatedDisk::of(open::in_memory(), syncs)
     }
 
-    /// An empty one again, whatever was on it: a fraction of the work of a new one, for who needs
-    /// very many.
+    /// Empties the disk, with a fraction of the work of a new one.
     ///
     /// # Errors
     /// [`OpenError::InUse`] while a ledger on it lives, [`OpenError::Database`]
-    pub fn wiped(self, comes_through: impl FnMut() -> bool + Send + 'static) -> Result<SimulatedDisk, OpenError> {
-        let mut connection = self.lock().take().ok_or_else(|| OpenError::InUse { path: NAME.into() })?;
-        SimulatedDisk::of(open::wipe(&mut connection).map(|()| connection), comes_through)
+    pub fn wiped(self, syncs: impl FnMut() -> bool + Send + 'static) -> Result<SimulatedDisk, OpenError> {
+        let mut connection = self.take()?;
+        SimulatedDisk::of(open::wipe(&mut connection).map(|()| connection), syncs)
     }
 
     fn of(
         connection: rusqlite::Result<Connection>,
-        mut comes_through: impl FnMut() -> bool + Send + 'static,
+        mut syncs: impl FnMut() -> bool + Send + 'static,
     ) -> Result<SimulatedDisk, OpenError> {
         let hooked = connection.and_then(|mut connection| {
-            connection.commit_hook(Some(move || !comes_through()))?;
+            connection.commit_hook(Some(move || !syncs()))?;
             Ok(connection)
         });
-        let connection = hooked.map_err(|error| refused(error.to_string()))?;
+        let connection = hooked.map_err(|error| database_error(error.to_string()))?;
         Ok(Self(Arc::new(Mutex::new(Some(connection)))))
+    }
+
+    /// Takes the connection until its [`InlineWriter`] is closed.
+    pub(super) fn take(&self) -> Result<Connection, OpenError> {
+        self.lock().take().ok_or_else(|| OpenError::InUse { path: NAME.into() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Connection>> {
@@ -62,26 +66,12 @@ impl SimulatedDisk {
     }
 }
 
-impl SqliteLedger {
-    /// The ledger on `disk`, without a thread: every call is done when it is first polled.
-    ///
-    /// # Errors
-    /// [`OpenError::InUse`] while another ledger on it lives, [`OpenError::Database`]
-    pub fn open_inline(disk: &SimulatedDisk) -> Result<SqliteLedger, OpenError> {
-        let connection = disk.lock().take().ok_or_else(|| OpenError::InUse { path: NAME.into() })?;
-        let (shared, tail) = recover(&connection).map_err(refused)?;
-        let inline = InlineWriter::new(connection, &shared, tail, disk.clone());
-        let none = || Arc::new(Readers::new(Vec::new()));
-        Ok(Self { shared, readers: none(), hasty: none(), writing: Mutex::default(), inline: Some(inline) })
-    }
-}
-
-/// In place of a path.
+/// Replaces the path in errors.
 const NAME: &str = "(memory)";
 
 impl InlineWriter {
-    fn new(connection: Connection, shared: &Arc<LedgerState>, tail: ChainHead, disk: SimulatedDisk) -> Self {
-        Self { writer: Mutex::new(Some(Writer::new(connection, shared.clone(), tail, 1))), disk }
+    pub(super) fn new(connection: Connection, state: &Arc<LedgerState>, head: ChainHead, disk: SimulatedDisk) -> Self {
+        Self { writer: Mutex::new(Some(LedgerWriter::new(connection, state.clone(), head, 1))), disk }
     }
 
     pub(super) fn serve(&self, job: Job) -> Result<(), LedgerError> {
@@ -94,14 +84,14 @@ impl InlineWriter {
         work(writer.as_ref().ok_or_else(closed)?.connection())
     }
 
-    /// The connection goes back to its disk, for the next ledger.
+    /// Returns the connection to its disk, for the next ledger.
     pub(super) fn close(&self) {
         if let Some(writer) = self.lock().take() {
             *self.disk.lock() = Some(writer.into_connection());
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Writer>> {
+    fn lock(&self) -> MutexGuard<'_, Option<LedgerWriter>> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -118,6 +108,6 @@ impl std::fmt::Debug for InlineWriter {
     }
 }
 
-fn refused(problem: String) -> OpenError {
+pub(super) fn database_error(problem: String) -> OpenError {
     OpenError::Database { path: NAME.into(), problem }
 }

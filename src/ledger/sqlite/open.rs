@@ -1,6 +1,6 @@
-//! From a path to a ledger that can be written: the lock, the file, the checks, the migrations.
+//! Opens the file of a ledger for writing: the lock, the file, its checks, its migrations.
 //!
-//! Nothing of a file is changed before it is known to be a ledger or empty.
+//! Nothing in a file is changed before it is known to be a ledger or empty.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -12,105 +12,81 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use tracing::info;
 
-use super::SqliteSettings;
+/// The settings of a ledger, each at least 1 where nothing else is said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SqliteSettings {
+    /// Writes that may wait; one more is [`crate::ledger::LedgerError::Overloaded`].
+    pub queue_length: usize,
+    /// Writes that share one transaction and one sync.
+    pub batch_size: usize,
+    /// Simultaneous reads on blocking threads, and as many again on the callers' threads.
+    pub readers: usize,
+    /// How long to wait while another program has the file locked, such as a backup. At most a
+    /// minute; may be 0.
+    pub busy_timeout: Duration,
+    /// The largest size of the file, in pages of 4 KiB. At that size a write fails as on a full
+    /// disk. None: no limit.
+    pub max_pages: Option<u32>,
+}
 
-/// Why a ledger cannot be opened. One sentence each.
+/// Why a ledger cannot be opened. One sentence each; `path` is the ledger's.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The file's directory is missing: it is the operator's to make, with the right owner, on the
-    /// right disk.
+    /// The directory is missing. The operator creates it, with the right owner, on the right disk.
     #[error("the directory of the ledger {} does not exist", path.display())]
-    NoDirectory {
-        /// The ledger.
-        path: PathBuf,
-    },
-    /// There is no such file.
+    NoDirectory { path: PathBuf },
     #[error("there is no ledger {}", path.display())]
-    Missing {
-        /// What was asked for.
-        path: PathBuf,
-    },
-    /// Another process holds it.
+    Missing { path: PathBuf },
     #[error("the ledger {} is in use by another process", path.display())]
-    InUse {
-        /// The ledger.
-        path: PathBuf,
-    },
-    /// Some other file.
+    InUse { path: PathBuf },
+    /// The file is something else.
     #[error("{} is not a ledger of recoup: {what}", path.display())]
-    NotALedger {
-        /// The file.
-        path: PathBuf,
-        /// What it is instead.
-        what: &'static str,
-    },
-    /// A later program has been here.
+    NotALedger { path: PathBuf, what: &'static str },
+    /// A later program wrote it.
     #[error("the ledger {} has version {found}, and this program knows versions up to {known}", path.display())]
-    Newer {
-        /// The ledger.
-        path: PathBuf,
-        /// Its version.
-        found: i64,
-        /// The newest that this program knows.
-        known: i64,
-    },
-    /// An earlier program has made it, in a form that this one does not read.
+    Newer { path: PathBuf, found: i64, known: i64 },
+    /// An earlier program created it, with a schema that this one does not read.
     #[error(
         "the ledger {} has version {found}, which this program does not read: it reads version {known}",
         path.display()
     )]
-    Older {
-        /// The ledger.
-        path: PathBuf,
-        /// Its version.
-        found: i64,
-        /// The one that this program reads.
-        known: i64,
-    },
-    /// A ledger was here before, and is not any more: to begin anew would be to forget every refund
-    /// in it, and each could be sent again.
+    Older { path: PathBuf, found: i64, known: i64 },
+    /// The ledger was here before and is missing now. To create a new one would be to forget every
+    /// refund in it, and each could be sent again.
     #[error(
-        "the ledger {} is gone, and {} says that it was here: put it back, or a copy as docs/operations.md says (Restoring a copy); \
+        "the ledger {} is gone, and {} shows that it was here: put it back, or a copy as docs/operations.md says (Restoring a copy); \
          to remove that file too begins anew and forgets every refund, so that each could be sent again",
         path.display(), witness.display()
     )]
     Gone {
-        /// The ledger.
         path: PathBuf,
-        /// Which file says so.
+        /// The file that shows it.
         witness: PathBuf,
     },
     /// The operating system refused.
     #[error("cannot {doing} the ledger {}: {source}", path.display())]
-    Io {
-        /// The ledger.
-        path: PathBuf,
-        /// What was tried.
-        doing: &'static str,
-        /// Why not.
-        source: std::io::Error,
-    },
+    Io { path: PathBuf, doing: &'static str, source: std::io::Error },
     /// The database refused.
     #[error("cannot open the ledger {}: {problem}", path.display())]
-    Database {
-        /// The ledger.
-        path: PathBuf,
-        /// The database's words.
-        problem: String,
-    },
+    Database { path: PathBuf, problem: String },
+}
+
+impl Default for SqliteSettings {
+    fn default() -> Self {
+        Self { queue_length: 4_096, batch_size: 64, readers: 4, busy_timeout: Duration::from_secs(5), max_pages: None }
+    }
 }
 
 impl OpenError {
-    /// The ledger at `path` has an earlier version than this program reads.
     pub(super) fn older(path: &Path, found: usize) -> Self {
         OpenError::Older { path: path.to_owned(), found: signed(found), known: signed(VERSION) }
     }
 }
 
-/// A ledger's file, locked for this process, in the newest form.
+/// A ledger's file, locked for this process, with the newest schema.
 #[derive(Debug)]
-pub(super) struct Opened {
-    /// Held for as long as anything may be written.
+pub(super) struct OpenedLedger {
+    /// Held as long as anything may be written.
     pub(super) lock: File,
     /// The only connection that writes.
     pub(super) writer: Connection,
@@ -118,46 +94,46 @@ pub(super) struct Opened {
     pub(super) path: PathBuf,
 }
 
-/// "rcup": says whose file it is, to this program and to `file(1)`.
+/// "rcup": identifies the file to this program and to `file(1)`.
 pub(super) const APPLICATION_ID: i64 = 0x7263_7570;
 
-/// What stands in the lock's file once a ledger has been made sibling it.
+/// The content of the lock file once a ledger has been created beside it.
 const LOCK_MARKER: &[u8] =
-    b"A ledger of recoup is kept sibling this file, which locks it. Where the ledger is gone, it was removed.\n";
+    b"A ledger of recoup is kept beside this file, which locks it. If the ledger is missing, it was removed.\n";
 
-/// The version that the first of [`MIGRATIONS`] makes of an empty file. Earlier ones are not read.
-const FIRST_VERSION: usize = 7;
+/// The version that the first of [`MIGRATIONS`] creates in an empty file. Earlier ones are not
+/// read.
+const FIRST_VERSION: usize = 8;
 
-/// The first makes the tables; each of the others takes a ledger one version further. Never edited
-/// once released.
-pub(super) const MIGRATIONS: [&str; 1] = [include_str!("migrations/0007_ledger.sql")];
+/// The first creates the tables; each of the others takes a ledger one version further. Never
+/// edited once released.
+pub(super) const MIGRATIONS: [&str; 1] = [include_str!("migrations/0008_ledger.sql")];
 
-/// The version of a ledger that this program has opened.
+/// The version of every ledger that this program has open.
 pub(super) const VERSION: usize = FIRST_VERSION + MIGRATIONS.len() - 1;
 
-/// Statements that stay prepared in one connection: all there are, pages of every usual kind
-/// included.
+/// Prepared statements that one connection caches: all that there are, including those of the usual
+/// page queries.
 const PREPARED_STATEMENTS: usize = 64;
 
-/// See the module.
-pub(super) fn open(path: &Path, settings: &SqliteSettings) -> Result<Opened, OpenError> {
+pub(super) fn open(path: &Path, settings: &SqliteSettings) -> Result<OpenedLedger, OpenError> {
     let io = |doing| move |source| OpenError::Io { path: path.to_owned(), doing, source };
     let (path, directory) = canonical(path)?;
     let mut lock = lock(&path)?;
-    is_expected(&path, &lock)?;
+    check_not_gone(&path, &lock)?;
     match private_file().create_new(true).open(&path) {
         Ok(_) => {}
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
         Err(error) => return Err(io("create")(error)),
     }
     let writer = connect(&path, settings).map_err(|error| refusal(&path, &error))??;
-    // A ledger that was made just now must be found again after a loss of power.
+    // A ledger that was just created must be found again after a loss of power.
     File::open(&directory).and_then(|directory| directory.sync_all()).map_err(io("sync the directory of"))?;
     if !has_marker(&lock) {
-        // Without it only the next start's check whether the ledger is still there is missing.
+        // Without it, only the next start's check that the ledger still exists is missing.
         drop(lock.write_all(LOCK_MARKER).and_then(|()| lock.sync_all()));
     }
-    Ok(Opened { lock, writer, path })
+    Ok(OpenedLedger { lock, writer, path })
 }
 
 /// A connection that cannot write.
@@ -171,7 +147,7 @@ pub(super) fn reader(path: &Path, busy_timeout: Duration) -> Result<Connection, 
     open().map_err(|error| refusal(path, &error))
 }
 
-/// An empty ledger in the newest form, in memory.
+/// An empty ledger in memory, with the newest schema.
 pub(super) fn in_memory() -> rusqlite::Result<Connection> {
     let mut connection = Connection::open_in_memory()?;
     prepare(&connection, Duration::ZERO)?;
@@ -180,8 +156,8 @@ pub(super) fn in_memory() -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Takes everything out of a ledger in memory. Its triggers, which keep that from ever happening,
-/// and its hook are asleep meanwhile.
+/// Empties a ledger in memory. Its triggers, which forbid that, and its hook are switched off
+/// meanwhile.
 pub(super) fn wipe(connection: &mut Connection) -> rusqlite::Result<()> {
     connection.commit_hook(None::<fn() -> bool>)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
@@ -193,18 +169,18 @@ pub(super) fn wipe(connection: &mut Connection) -> rusqlite::Result<()> {
     };
     let transaction = connection.unchecked_transaction()?;
     for table in tables {
-        // Of our own schema, so there is nothing in it that would have to be quoted.
+        // A name of our own schema, so it needs no quotes.
         transaction.execute_batch(&format!("DELETE FROM {table};"))?;
     }
-    // The one row that a new ledger has.
-    transaction.execute_batch("INSERT INTO disorder (only_row, most_micros) VALUES (1, 0);")?;
+    // A new ledger has this one row.
+    transaction.execute_batch("INSERT INTO clock_disorder (only_row, max_micros) VALUES (1, 0);")?;
     transaction.commit()?;
     connection.execute_batch("PRAGMA foreign_keys = ON;")?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, true)?;
     Ok(())
 }
 
-/// One name for one file, whatever links lead to it, and the directory that it is in.
+/// The file's path without links, and its directory.
 fn canonical(path: &Path) -> Result<(PathBuf, PathBuf), OpenError> {
     let io = |source| OpenError::Io { path: path.to_owned(), doing: "find", source };
     let existing = match path.canonicalize() {
@@ -230,12 +206,12 @@ fn canonical(path: &Path) -> Result<(PathBuf, PathBuf), OpenError> {
     Ok((existing, directory))
 }
 
-/// Refuses to make a new ledger where there was one.
-fn is_expected(path: &Path, lock: &File) -> Result<(), OpenError> {
+/// Refuses to create a new ledger where there was one.
+fn check_not_gone(path: &Path, lock: &File) -> Result<(), OpenError> {
     let gone = |suffix| Err(OpenError::Gone { path: path.to_owned(), witness: sibling(path, suffix) });
     let length = |path: &Path| path.metadata().map(|metadata| metadata.len()).ok();
     match length(path) {
-        // The database itself would throw a log away that it finds without its file.
+        // SQLite deletes a log that it finds without its file.
         None if length(&sibling(path, "-wal")).is_some_and(|length| length > 0) => gone("-wal"),
         None | Some(0) if has_marker(lock) => gone(".lock"),
         _ => Ok(()),
@@ -246,7 +222,7 @@ fn has_marker(lock: &File) -> bool {
     lock.metadata().is_ok_and(|metadata| metadata.len() > 0)
 }
 
-/// One of the files that belong to a ledger.
+/// The path of one of the files beside a ledger.
 pub(super) fn sibling(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
@@ -263,7 +239,7 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// For the owner alone; the database gives its log the same mode.
+/// Readable only by the owner; SQLite gives its log the same mode.
 pub(super) fn private_file() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true);
@@ -272,7 +248,7 @@ pub(super) fn private_file() -> OpenOptions {
     options
 }
 
-/// The outer error is the database's, the inner one ours.
+/// The outer error is SQLite's, the inner one is ours.
 fn connect(path: &Path, settings: &SqliteSettings) -> rusqlite::Result<Result<Connection, OpenError>> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
@@ -286,30 +262,30 @@ fn connect(path: &Path, settings: &SqliteSettings) -> rusqlite::Result<Result<Co
         let problem = format!("its file system does not allow a write-ahead log (journal mode {mode})");
         return Ok(Err(OpenError::Database { path: path.to_owned(), problem }));
     }
-    // FULL: every commit is synced. The checkpoints are the writer's, who sees them fail. On macOS
-    // a plain sync leaves it in the drive's cache, which both `fullfsync` settings empty; elsewhere
-    // they change nothing.
+    // FULL: every commit is synced. The writer makes the checkpoints, so that it sees them fail. On
+    // macOS a plain sync leaves data in the drive's cache, which both `fullfsync` settings flush;
+    // on other systems they change nothing.
     connection.execute_batch(
         "PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON; \
          PRAGMA foreign_keys = ON; PRAGMA wal_autocheckpoint = 0; PRAGMA cell_size_check = ON;",
     )?;
     migrate(&mut connection, version, &MIGRATIONS)?;
-    info!(ledger = %path.display(), schema = VERSION, "the ledger is open");
+    info!(ledger = %path.display(), schema = VERSION, "ledger opened");
     if let Some(pages) = settings.max_pages {
         connection.pragma_update_and_check(None, "max_page_count", pages, |row| row.get::<_, i64>(0))?;
     }
     Ok(Ok(connection))
 }
 
-/// What every connection needs.
+/// Settings of every connection.
 pub(super) fn prepare(connection: &Connection, busy_timeout: Duration) -> rusqlite::Result<()> {
     connection.busy_timeout(busy_timeout.min(Duration::from_secs(60)))?;
     connection.set_prepared_statement_cache_capacity(PREPARED_STATEMENTS);
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-    // After a failed write nothing more is written, not even at the very end.
+    // After a failed write nothing more is written, not even when the connection is closed.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    // Without it every new value of a parameter has its statement parsed and planned again, which
-    // takes longer than running it.
+    // Without it, every new value of a parameter makes SQLite plan the statement again, which takes
+    // longer than running it.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // A container may have nowhere to put temporary files.
     connection.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;")
@@ -334,7 +310,8 @@ pub(super) fn version(path: &Path, connection: &Connection) -> rusqlite::Result<
     })
 }
 
-/// Applies all missing `migrations` in one transaction: the ledger has the old form or the new one.
+/// Applies all missing `migrations` in one transaction: the ledger has the old schema or the new
+/// one.
 pub(super) fn migrate(connection: &mut Connection, version: usize, migrations: &[&str]) -> rusqlite::Result<()> {
     let applied = if version == 0 { 0 } else { version + 1 - FIRST_VERSION };
     let missing = migrations.get(applied..).unwrap_or_default();
@@ -342,7 +319,7 @@ pub(super) fn migrate(connection: &mut Connection, version: usize, migrations: &
     if missing.is_empty() {
         return Ok(());
     }
-    // A migration may rewrite a constraint; nothing else may.
+    // Only a migration may rewrite a constraint.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for migration in missing {
@@ -352,7 +329,7 @@ pub(super) fn migrate(connection: &mut Connection, version: usize, migrations: &
     transaction.pragma_update(None, "user_version", signed(newest))?;
     transaction.commit()?;
     if version > 0 {
-        info!(from = version, to = newest, "the ledger was brought to a newer schema");
+        info!(from = version, to = newest, "ledger migrated to a newer schema");
     }
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map(drop)
 }

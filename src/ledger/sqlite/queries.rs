@@ -1,5 +1,5 @@
-//! Every question to the tables. Each works on any connection, so that [`evaluate_create`] answers
-//! alike inside the writer's transaction and outside.
+//! All reads of the tables. Each works on any connection, so that [`evaluate_create`] gives the
+//! same answer inside the writer's transaction and outside.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -7,9 +7,8 @@ use std::sync::LazyLock;
 use rusqlite::types::Value;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row, params, params_from_iter};
 
-use super::chain::{ChainHead, EventHashInput, integer};
 use super::failure::StepError;
-use super::rows::{self, EVENT_COLUMNS, RowRef, StoredEvent, StoredRefund};
+use super::rows::{self, EVENT_SELECT, RowRef};
 use super::state_counts::Counts;
 use crate::domain::clock::Timestamp;
 use crate::domain::history::EventRecord;
@@ -19,17 +18,21 @@ use crate::domain::place::{Destination, Place};
 use crate::domain::refund::Refund;
 use crate::domain::state::State;
 use crate::domain::target::Target;
-use crate::ledger::{self, CreateOutcome, LedgerError, ListQuery, Listed, NewRefund, OpenRefunds, RelatedLogins};
+use crate::ledger::encoding::{StoredEvent, StoredRefund, integer};
+use crate::ledger::hash_chain::{self, ChainHead, EventHashInput};
+use crate::ledger::{
+    self, CreateOutcome, DueKind, DueQuery, LedgerError, ListQuery, ListedRefund, NewRefund, OpenRefunds, RelatedLogins,
+};
 
 /// Rows that [`verify`] holds in memory at once.
 const VERIFY_PAGE: u32 = 1_000;
 
-static SELECT_REFUND: LazyLock<String> = LazyLock::new(|| format!("SELECT {} FROM refunds", rows::refund_columns()));
+static SELECT_REFUND: LazyLock<String> = LazyLock::new(|| format!("SELECT {} FROM refunds", rows::refund_select()));
 
 /// The refund with id ?1, in any case of its letters.
 static FIND: LazyLock<String> = LazyLock::new(|| format!("{} WHERE id = ?1", *SELECT_REFUND));
 
-/// One account at one place, as [`at_place`] binds them: ?1 to ?4.
+/// One account at one place, as [`place_values`] binds them: ?1 to ?4.
 const AT: &str = "account = ?1 AND endpoint = ?2 AND login = ?3 AND currency = ?4";
 
 /// Refunds that still need their account, worded like the partial index so that it applies.
@@ -38,107 +41,104 @@ const OPEN: &str = "(state = 'PENDING' OR state = 'SUBMITTED' OR state = 'IN_DOU
 /// Refunds that are looked up at once because no time is set, worded like the partial index.
 const UNTIMED: &str = "(state = 'IN_DOUBT' OR state = 'SUBMITTED') AND next_check IS NULL";
 
-/// At [`AT`], at time ?5, at most ?6. The states and NULLs are literals, so that the partial
-/// indexes fit, and each index is named: without statistics the planner would take one that holds
-/// every refund of the account.
-pub(super) static DUE: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "{} WHERE ordinal IN (SELECT ordinal FROM (\
-             SELECT ordinal, create_time FROM (\
-                 SELECT ordinal, create_time FROM refunds INDEXED BY refunds_due_now \
-                 WHERE {AT} AND state = 'PENDING' AND not_before IS NULL ORDER BY create_time, ordinal LIMIT ?6\
-             ) AS waiting \
-             UNION ALL SELECT ordinal, create_time FROM (\
-                 SELECT ordinal, create_time FROM refunds INDEXED BY refunds_due_later \
-                 WHERE {AT} AND state = 'PENDING' AND not_before <= ?5 ORDER BY create_time, ordinal LIMIT ?6\
-             ) AS put_off\
-         ) AS due ORDER BY create_time, ordinal LIMIT ?6) ORDER BY create_time, ordinal",
-        *SELECT_REFUND
-    )
-});
+/// The statements of one [`DueKind`].
+pub(super) struct DueStatements {
+    /// Refunds at [`AT`] that are due at ?5, at most ?6 after the first ?7.
+    pub(super) due: String,
+    /// When the next one at [`AT`] is due.
+    pub(super) next_due: String,
+}
 
-/// At [`AT`].
-pub(super) static NEXT_DUE: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "SELECT min(due) FROM (\
-             SELECT min(create_time) AS due FROM refunds INDEXED BY refunds_due_now \
-             WHERE {AT} AND state = 'PENDING' AND not_before IS NULL \
-             UNION ALL \
-             SELECT min(not_before) FROM refunds INDEXED BY refunds_due_later \
-             WHERE {AT} AND state = 'PENDING' AND not_before IS NOT NULL\
-         ) AS each"
-    )
-});
+/// One of the two index ranges that refunds of a kind are in. The states and NULLs are literals, so
+/// that the partial index fits, and the index is named: without statistics the planner would take
+/// one that holds every refund of the account.
+struct DueRange {
+    index: &'static str,
+    condition: &'static str,
+    /// Due from the time in this column on, and in its order.
+    time: &'static str,
+    /// Whether a refund whose time is later than the query's is not due yet. False: it is due
+    /// whatever the clock says.
+    waits: bool,
+}
+
+static DISPATCH: LazyLock<DueStatements> = LazyLock::new(|| due_statements(DueKind::Dispatch));
+static LOOKUP: LazyLock<DueStatements> = LazyLock::new(|| due_statements(DueKind::Lookup));
+static EXPIRY: LazyLock<DueStatements> = LazyLock::new(|| due_statements(DueKind::Expiry));
+
+/// Of account ?1, at any place.
+pub(super) static OLDEST_PENDING: LazyLock<String> = LazyLock::new(|| next_due_sql(DueKind::Expiry, "account = ?1"));
+
+pub(super) fn statements_of(kind: DueKind) -> &'static DueStatements {
+    match kind {
+        DueKind::Dispatch => &DISPATCH,
+        DueKind::Lookup => &LOOKUP,
+        DueKind::Expiry => &EXPIRY,
+    }
+}
+
+fn ranges_of(kind: DueKind) -> [DueRange; 2] {
+    let range = |index, condition, time, waits| DueRange { index, condition, time, waits };
+    let sent_now = "state = 'PENDING' AND not_before IS NULL";
+    let sent_later = "state = 'PENDING' AND not_before IS NOT NULL";
+    match kind {
+        DueKind::Dispatch => [
+            range("refunds_due_now", sent_now, "create_time", false),
+            range("refunds_due_later", sent_later, "not_before", true),
+        ],
+        DueKind::Lookup => [
+            range("refunds_to_check_now", UNTIMED, "update_time", false),
+            range("refunds_to_check_later", "next_check IS NOT NULL", "next_check", true),
+        ],
+        DueKind::Expiry => [
+            range("refunds_due_now", sent_now, "create_time", true),
+            range("refunds_put_off", sent_later, "create_time", true),
+        ],
+    }
+}
+
+fn due_statements(kind: DueKind) -> DueStatements {
+    // `key` sorts the refunds of both ranges.
+    let (key, order) = match kind {
+        DueKind::Dispatch | DueKind::Expiry => ("create_time", "create_time, ordinal"),
+        DueKind::Lookup => ("next_check", "next_check IS NOT NULL, next_check, ordinal"),
+    };
+    let [first, second] = ranges_of(kind).map(|DueRange { index, condition, time, waits }| {
+        let is_due = if waits { format!("AND {time} <= ?5") } else { String::new() };
+        // A refund whose lookup has no time is taken in the order of its last change.
+        let inner = if key == "next_check" { time } else { key };
+        format!(
+            "SELECT ordinal, {key} FROM (SELECT ordinal, {key} FROM refunds INDEXED BY {index} \
+             WHERE {AT} AND {condition} {is_due} ORDER BY {inner}, ordinal LIMIT ?6 + ?7) AS walked"
+        )
+    });
+    let due = format!(
+        "{} WHERE ordinal IN (SELECT ordinal FROM ({first} UNION ALL {second}) AS due \
+         ORDER BY {order} LIMIT ?6 OFFSET ?7) ORDER BY {order}",
+        *SELECT_REFUND
+    );
+    DueStatements { due, next_due: next_due_sql(kind, AT) }
+}
+
+/// When the next refund of `kind` is due that meets the condition `scope`.
+fn next_due_sql(kind: DueKind, scope: &str) -> String {
+    let [first, second] = ranges_of(kind).map(|DueRange { index, condition, time, .. }| {
+        format!("SELECT min({time}) AS due FROM refunds INDEXED BY {index} WHERE {scope} AND {condition}")
+    });
+    format!("SELECT min(due) FROM ({first} UNION ALL {second}) AS each")
+}
 
 /// Of account ?1.
 pub(super) const OLDEST_DOUBT: &str =
     "SELECT min(doubt_since) FROM refunds WHERE account = ?1 AND doubt_since IS NOT NULL";
 
-/// Who holds key ?1, under which login, and until when.
+/// The refunds that hold key ?1, with login and end of the reservation.
 pub(super) const HOLDERS: &str = "SELECT r.id, r.account, h.login, h.until_time, h.ordinal FROM reservations h \
      JOIN refunds r ON r.ordinal = h.ordinal WHERE h.key = ?1";
 
 /// Refunds that share key ?1 and still count as likely duplicates at ?2, newest first.
 pub(super) const SIMILAR: &str = "SELECT r.id, r.account, s.login, s.firm_until_time, s.ordinal FROM similarity s \
      JOIN refunds r ON r.ordinal = s.ordinal WHERE s.key = ?1 AND s.until_time > ?2 ORDER BY s.ordinal DESC";
-
-/// At [`AT`], at time ?5, at most ?6.
-pub(super) static DUE_FOR_LOOKUP: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "{} WHERE ordinal IN (SELECT ordinal FROM (\
-             SELECT ordinal, next_check FROM (\
-                 SELECT ordinal, next_check FROM refunds INDEXED BY refunds_to_check_now \
-                 WHERE {AT} AND {UNTIMED} ORDER BY update_time, ordinal LIMIT ?6\
-             ) AS never_asked \
-             UNION ALL SELECT ordinal, next_check FROM (\
-                 SELECT ordinal, next_check FROM refunds INDEXED BY refunds_to_check_later \
-                 WHERE {AT} AND next_check <= ?5 \
-                 ORDER BY next_check, ordinal LIMIT ?6\
-             ) AS asked_before\
-         ) AS due ORDER BY next_check IS NOT NULL, next_check, ordinal LIMIT ?6) \
-         ORDER BY next_check IS NOT NULL, next_check, ordinal",
-        *SELECT_REFUND
-    )
-});
-
-/// At [`AT`]. One that is to be looked up at once counts from its last change.
-pub(super) static NEXT_LOOKUP_TIME: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "SELECT min(due) FROM (\
-             SELECT min(update_time) AS due FROM refunds INDEXED BY refunds_to_check_now WHERE {AT} AND {UNTIMED} \
-             UNION ALL \
-             SELECT min(next_check) FROM refunds INDEXED BY refunds_to_check_later WHERE {AT} AND next_check IS NOT NULL\
-         ) AS each"
-    )
-});
-
-/// At [`AT`], created until ?5, at most ?6 after the first ?7.
-pub(super) static PENDING_BEFORE: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "{} WHERE ordinal IN (SELECT ordinal FROM (\
-             SELECT ordinal, create_time FROM (\
-                 SELECT ordinal, create_time FROM refunds INDEXED BY refunds_due_now \
-                 WHERE {AT} AND state = 'PENDING' AND not_before IS NULL AND create_time <= ?5 \
-                 ORDER BY create_time, ordinal LIMIT ?6 + ?7\
-             ) AS waiting \
-             UNION ALL SELECT ordinal, create_time FROM (\
-                 SELECT ordinal, create_time FROM refunds INDEXED BY refunds_put_off \
-                 WHERE {AT} AND state = 'PENDING' AND not_before IS NOT NULL AND create_time <= ?5 \
-                 ORDER BY create_time, ordinal LIMIT ?6 + ?7\
-             ) AS put_off\
-         ) AS old ORDER BY create_time, ordinal LIMIT ?6 OFFSET ?7) ORDER BY create_time, ordinal",
-        *SELECT_REFUND
-    )
-});
-
-/// Of account ?1.
-pub(super) const OLDEST_PENDING_ROW: &str = "SELECT min(oldest) FROM (\
-         SELECT min(create_time) AS oldest FROM refunds INDEXED BY refunds_due_now \
-         WHERE account = ?1 AND state = 'PENDING' AND not_before IS NULL \
-         UNION ALL \
-         SELECT min(create_time) FROM refunds INDEXED BY refunds_put_off \
-         WHERE account = ?1 AND state = 'PENDING' AND not_before IS NOT NULL\
-     ) AS each";
 
 /// At [`AT`], after ordinal ?5, at most ?6. What is sorted are numbers, and not whole rows.
 pub(super) static OPEN_AT: LazyLock<String> = LazyLock::new(|| {
@@ -149,35 +149,35 @@ pub(super) static OPEN_AT: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// At most this many linked references of one payee, or linked logins, are followed.
+/// How many linked references of one payee, or linked logins, are followed.
 const MAX_LINKED: u32 = 64;
 
 /// Which similar refunds block another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Similar {
-    /// Each that was recorded within a day, or may still have an effect.
+    /// Those recorded within a day, and those that may still have an effect.
     Any,
-    /// One that a person called not refunded and that may still have an effect.
+    /// Those that an operator resolved as not refunded and that may still have an effect.
     Firm,
     /// None: the refund is only looked up, and not sent.
     None,
 }
 
-/// What a refund must not collide with where it is recorded, or goes on.
-pub(super) struct Judgement<'a> {
+/// A refund to check for conflicts where it is recorded or reassigned to.
+pub(super) struct ConflictCheck<'a> {
     pub(super) target: &'a Target,
     pub(super) login: &'a str,
     pub(super) related: &'a RelatedLogins,
     pub(super) similar: Similar,
     pub(super) now: Timestamp,
-    /// The refund itself, where it is recorded already, and its login until now. It and a similar
-    /// one under that login were judged when the later of the two was recorded, and its caller may
-    /// have allowed them.
+    /// The refund's own ordinal and present login, if it is recorded already. It and a similar
+    /// refund under that login were checked when the later of the two was recorded, and its caller
+    /// may have allowed them.
     pub(super) itself: Option<(i64, &'a str)>,
 }
 
-/// What `create` comes to, without recording anything: the refund as it would be, or the one that
-/// is there.
+/// The result of `create` without recording anything: the refund as it would be, or the existing
+/// one.
 pub(super) fn evaluate_create(connection: &Connection, create: &NewRefund) -> Result<CreateOutcome, StepError> {
     let NewRefund { intent, place, related, allow_similar, now, .. } = create;
     if let Some(StoredRefund { refund, .. }) = find_in_any_case(connection, &intent.id)? {
@@ -185,13 +185,13 @@ pub(super) fn evaluate_create(connection: &Connection, create: &NewRefund) -> Re
     }
     let (target, login) = (&intent.target, place.login.as_str());
     let similar = if *allow_similar { Similar::Firm } else { Similar::Any };
-    judge(connection, &Judgement { target, login, related, similar, now: *now, itself: None })?;
+    check_conflicts(connection, &ConflictCheck { target, login, related, similar, now: *now, itself: None })?;
     Ok(CreateOutcome::New(Refund::new(intent.clone(), place.clone(), *now)))
 }
 
-/// Refuses a refund whose target another one holds, or that is a likely duplicate of another one.
-pub(super) fn judge(connection: &Connection, judgement: &Judgement<'_>) -> Result<(), StepError> {
-    let Judgement { target, login, related, similar: refusing, now, itself } = judgement;
+/// Rejects a refund whose target another refund holds, or that is a likely duplicate of another.
+pub(super) fn check_conflicts(connection: &Connection, check: &ConflictCheck<'_>) -> Result<(), StepError> {
+    let ConflictCheck { target, login, related, similar: rejected, now, itself } = check;
     let logins = linked_logins(connection, login, related)?;
     let is_ours = |login: &String, account: &String| {
         logins.contains(login) || related.accounts.iter().any(|one| one.as_str() == account)
@@ -209,7 +209,7 @@ pub(super) fn judge(connection: &Connection, judgement: &Judgement<'_>) -> Resul
             }
         }
     }
-    if *refusing == Similar::None {
+    if *rejected == Similar::None {
         return Ok(());
     }
     let mut similar = connection.prepare_cached(SIMILAR)?;
@@ -221,8 +221,8 @@ pub(super) fn judge(connection: &Connection, judgement: &Judgement<'_>) -> Resul
             let (firm_until, ordinal): (Option<i64>, i64) = (row.get(3)?, row.get(4)?);
             let is_firm = firm_until.is_some_and(|until| until > now.as_micros());
             let is_known = itself.is_some_and(|(_, before)| login == before);
-            let is_refused = is_firm || (*refusing == Similar::Any && !is_known);
-            if is_refused && itself.is_none_or(|(itself, _)| itself != ordinal) && is_ours(&login, &account) {
+            let is_rejected = is_firm || (*rejected == Similar::Any && !is_known);
+            if is_rejected && itself.is_none_or(|(itself, _)| itself != ordinal) && is_ours(&login, &account) {
                 let conflicting = id_in("similarity", &key, &id)?;
                 let firm_until = firm_until.filter(|until| *until > now.as_micros()).map(Timestamp::from_micros);
                 return Err(LedgerError::SimilarRefund { conflicting, firm_until }.into());
@@ -232,7 +232,7 @@ pub(super) fn judge(connection: &Connection, judgement: &Judgement<'_>) -> Resul
     Ok(())
 }
 
-/// Who holds `key` under `login`.
+/// The refund that holds `key` under `login`.
 pub(super) fn holder(connection: &Connection, key: &str, login: &str) -> Result<RefundId, StepError> {
     let sql =
         "SELECT r.id FROM reservations h JOIN refunds r ON r.ordinal = h.ordinal WHERE h.key = ?1 AND h.login = ?2";
@@ -249,8 +249,8 @@ fn linked_logins(connection: &Connection, login: &str, related: &RelatedLogins) 
     Ok(logins)
 }
 
-/// Every reference that names the payee of `target`: those that it gives, and those that refunds
-/// gave run_batch with them.
+/// Every reference of the payee of `target`: those in the target, and those that other refunds gave
+/// together with them.
 fn payee_references(connection: &Connection, target: &Target) -> Result<BTreeSet<String>, StepError> {
     let mut references: BTreeSet<String> = target.payee_references().into_iter().collect();
     if !references.is_empty() {
@@ -291,7 +291,7 @@ pub(super) fn later_refund_of_target(
 ) -> Result<Option<RefundId>, StepError> {
     let keys = target.reservation_keys();
     if keys.is_empty() {
-        // It is the provider's record, and not the target, that says whose refund it is.
+        // The provider's record says whose refund it is; the target does not.
         return Ok(None);
     }
     let sql = format!(
@@ -314,14 +314,14 @@ pub(super) fn open_refunds(connection: &Connection) -> Result<Vec<OpenRefunds>, 
     counted_by_place(connection, &format!("INDEXED BY refunds_open WHERE {OPEN}"))
 }
 
-/// How many refunds are on their way, by account and place.
+/// How many refunds have an attempt in flight, by account and place.
 pub(super) fn dispatching_refunds(connection: &Connection) -> Result<Vec<OpenRefunds>, StepError> {
     counted_by_place(connection, "WHERE state = 'DISPATCHING'")
 }
 
-fn counted_by_place(connection: &Connection, which: &str) -> Result<Vec<OpenRefunds>, StepError> {
+fn counted_by_place(connection: &Connection, selection: &str) -> Result<Vec<OpenRefunds>, StepError> {
     let sql = format!(
-        "SELECT account, endpoint, login, currency, provider, count(*) FROM refunds {which} \
+        "SELECT account, endpoint, login, currency, provider, count(*) FROM refunds {selection} \
          GROUP BY account, endpoint, login, currency, provider"
     );
     let mut statement = connection.prepare_cached(&sql)?;
@@ -336,9 +336,9 @@ fn counted_by_place(connection: &Connection, which: &str) -> Result<Vec<OpenRefu
     Ok(found)
 }
 
-/// For a row of a query over many refunds: none of them is named.
+/// For a result that is grouped from many refunds, so that none can be named.
 fn invalid_column(column: &'static str) -> LedgerError {
-    RowRef::refund(0).corrupt(column, "is no value of its kind")
+    RowRef::refund(0).corrupt(column, "holds a value that is not allowed")
 }
 
 /// The account and place in the first four columns of a row.
@@ -350,12 +350,12 @@ pub(super) fn destination_in(row: &Row<'_>) -> Result<Destination, StepError> {
     Ok(Destination { account, place: Place { endpoint, login, currency } })
 }
 
-/// The times during which refunds of an account at a place waited for it, oldest first.
+/// The ended standstills of an account and place, oldest first.
 pub(super) fn standstills(connection: &Connection, at: &Destination) -> Result<Vec<(Timestamp, Timestamp)>, StepError> {
     let sql =
         format!("SELECT begin_time, end_time FROM standstills WHERE {AT} AND end_time IS NOT NULL ORDER BY begin_time");
     let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows = statement.query(params_from_iter(at_place(at)))?;
+    let mut rows = statement.query(params_from_iter(place_values(at)))?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         found.push((Timestamp::from_micros(row.get(0)?), Timestamp::from_micros(row.get(1)?)));
@@ -363,19 +363,19 @@ pub(super) fn standstills(connection: &Connection, at: &Destination) -> Result<V
     Ok(found)
 }
 
-/// Refunds at one account and place that still need them, after an ordinal.
+/// Open refunds at one account and place, after an ordinal.
 pub(super) fn open_at(
     connection: &Connection,
     at: &Destination,
     after_ordinal: u64,
     limit: u32,
-) -> Result<Vec<Listed>, StepError> {
+) -> Result<Vec<ListedRefund>, StepError> {
     let more = [Value::Integer(integer(after_ordinal)), Value::Integer(i64::from(limit))];
-    Ok(listed(refunds(connection, &OPEN_AT, params_from_iter(at_place(at).into_iter().chain(more)))?))
+    Ok(listed(refunds(connection, &OPEN_AT, params_from_iter(place_values(at).into_iter().chain(more)))?))
 }
 
 /// The values of [`AT`].
-pub(super) fn at_place(at: &Destination) -> [Value; 4] {
+pub(super) fn place_values(at: &Destination) -> [Value; 4] {
     let Destination { account, place: Place { endpoint, login, currency } } = at;
     [account.as_str(), endpoint, login, currency.code()].map(|text| Value::Text(text.to_owned()))
 }
@@ -386,45 +386,44 @@ pub(super) fn dispatching(connection: &Connection, limit: u32) -> Result<Vec<Sto
     refunds(connection, &sql, params![limit])
 }
 
-pub(super) fn list(connection: &Connection, query: &ListQuery) -> Result<Vec<Listed>, StepError> {
+pub(super) fn list(connection: &Connection, query: &ListQuery) -> Result<Vec<ListedRefund>, StepError> {
     let (ordinals, values) = page(query);
     let sql = format!("{} WHERE ordinal IN ({ordinals}) ORDER BY ordinal DESC", *SELECT_REFUND);
     Ok(listed(refunds(connection, &sql, params_from_iter(values))?))
 }
 
-fn listed(stored: Vec<StoredRefund>) -> Vec<Listed> {
-    let listed = |StoredRefund { ordinal, refund }| Listed { ordinal: u64::try_from(ordinal).unwrap_or(0), refund };
+fn listed(stored: Vec<StoredRefund>) -> Vec<ListedRefund> {
+    let listed =
+        |StoredRefund { ordinal, refund }| ListedRefund { ordinal: u64::try_from(ordinal).unwrap_or(0), refund };
     stored.into_iter().map(listed).collect()
 }
 
-/// What `sql` ([`DUE`], [`DUE_FOR_LOOKUP`], [`PENDING_BEFORE`]) returns for an account and place,
-/// with `numbers` from ?5 on.
-pub(super) fn refunds_at(
-    connection: &Connection,
-    sql: &str,
-    at: &Destination,
-    numbers: &[i64],
-) -> Result<Vec<Refund>, StepError> {
-    let numbers = numbers.iter().map(|number| Value::Integer(*number));
-    let stored = refunds(connection, sql, params_from_iter(at_place(at).into_iter().chain(numbers)))?;
+pub(super) fn due(connection: &Connection, query: &DueQuery) -> Result<Vec<Refund>, StepError> {
+    let DueQuery { kind, destination, at, skip, limit } = query;
+    let numbers = [at.as_micros(), i64::from(*limit), i64::from(*skip)].map(Value::Integer);
+    let values = params_from_iter(place_values(destination).into_iter().chain(numbers));
+    let stored = refunds(connection, &statements_of(*kind).due, values)?;
     Ok(stored.into_iter().map(|stored| stored.refund).collect())
 }
 
-/// The time that `sql` ([`NEXT_DUE`], [`NEXT_LOOKUP_TIME`]) returns for an account and place.
-pub(super) fn moment_at(connection: &Connection, sql: &str, at: &Destination) -> Result<Option<Timestamp>, StepError> {
-    moment(connection, sql, params_from_iter(at_place(at)))
+pub(super) fn next_due(
+    connection: &Connection,
+    kind: DueKind,
+    destination: &Destination,
+) -> Result<Option<Timestamp>, StepError> {
+    time(connection, &statements_of(kind).next_due, params_from_iter(place_values(destination)))
 }
 
-/// The time that `sql` ([`OLDEST_DOUBT`], [`OLDEST_PENDING_ROW`]) returns for an account.
-pub(super) fn moment_of(
+/// The time that `sql` ([`OLDEST_DOUBT`], [`OLDEST_PENDING`]) returns for an account.
+pub(super) fn time_of(
     connection: &Connection,
     sql: &str,
     account: &AccountName,
 ) -> Result<Option<Timestamp>, StepError> {
-    moment(connection, sql, params![account.as_str()])
+    time(connection, sql, params![account.as_str()])
 }
 
-fn moment(connection: &Connection, sql: &str, values: impl Params) -> Result<Option<Timestamp>, StepError> {
+fn time(connection: &Connection, sql: &str, values: impl Params) -> Result<Option<Timestamp>, StepError> {
     let mut statement = connection.prepare_cached(sql)?;
     let micros: Option<i64> = statement.query_row(values, |row| row.get(0))?;
     Ok(micros.map(Timestamp::from_micros))
@@ -437,7 +436,7 @@ pub(super) fn events_of(
     limit: u32,
 ) -> Result<Vec<EventRecord>, StepError> {
     let sql = format!(
-        "SELECT {EVENT_COLUMNS} FROM refunds r JOIN events e ON e.ordinal = r.ordinal \
+        "SELECT {EVENT_SELECT} FROM refunds r JOIN events e ON e.ordinal = r.ordinal \
          WHERE r.id = ?1 AND e.revision > ?2 ORDER BY e.revision LIMIT ?3"
     );
     let events = events(connection, &sql, params![id.as_str(), integer(after_revision), limit])?;
@@ -449,49 +448,48 @@ pub(super) fn events_after(connection: &Connection, sequence: u64, limit: u32) -
     Ok(events.into_iter().map(|event| event.record).collect())
 }
 
-/// Rises when somebody else has committed to the file: exactly then, and as this transaction sees
-/// it.
+/// Changes exactly when another connection has committed to the file, as this transaction sees it.
 pub(super) fn version(connection: &Connection) -> Result<i64, StepError> {
     let mut statement = connection.prepare_cached("PRAGMA data_version")?;
     Ok(statement.query_row([], |row| row.get(0))?)
 }
 
-/// Where the history ends.
-pub(super) fn tail(connection: &Connection) -> Result<ChainHead, StepError> {
+/// The head of the chain as it is stored.
+pub(super) fn head(connection: &Connection) -> Result<ChainHead, StepError> {
     let sql = format!(
-        "SELECT {EVENT_COLUMNS} FROM events e JOIN refunds r ON r.ordinal = e.ordinal ORDER BY e.sequence DESC LIMIT 1"
+        "SELECT {EVENT_SELECT} FROM events e JOIN refunds r ON r.ordinal = e.ordinal ORDER BY e.sequence DESC LIMIT 1"
     );
     let last = events(connection, &sql, [])?.pop();
-    Ok(last.map_or(ChainHead::EMPTY, |last| ChainHead { sequence: last.record.sequence, hash: last.record.chain_hash }))
+    Ok(last.map_or(ChainHead::EMPTY, |last| ChainHead::at(&last)))
 }
 
-/// Whether the last line of the history verify_link from the one before it, and its refund's row
-/// from it.
-pub(super) fn verify_tail(connection: &Connection) -> Result<ChainHead, StepError> {
-    let end = tail(connection)?;
+/// Checks that the last event follows from the one before it and matches its refund's row, and
+/// returns the head of the chain.
+pub(super) fn verify_head(connection: &Connection) -> Result<ChainHead, StepError> {
+    let end = head(connection)?;
     let Some(before_last) = end.sequence.checked_sub(1) else { return Ok(end) };
     let events = stored_events_after(connection, before_last.saturating_sub(1), 2)?;
     let before = match events.as_slice() {
-        [before, _] => ChainHead { sequence: before.record.sequence, hash: before.record.chain_hash },
+        [before, _] => ChainHead::at(before),
         _ => ChainHead::EMPTY,
     };
     if let Some(last) = events.last() {
-        last.verify_link(&before)?;
+        verify_link(&before, last)?;
         if let Some(stored) = find(connection, &last.record.refund)? {
-            matches_history(connection, &stored)?;
+            verify_row(connection, &stored)?;
         }
     }
     Ok(end)
 }
 
-/// Computes the whole chain again, and compares every refund's row with its last line. How many
-/// lines there are.
+/// Recomputes the whole chain, and compares every refund's row with its last event. Returns the
+/// number of events.
 pub(super) fn verify(connection: &Connection) -> Result<u64, StepError> {
-    let mut tail = ChainHead::EMPTY;
+    let mut head = ChainHead::EMPTY;
     loop {
-        let page = stored_events_after(connection, tail.sequence, VERIFY_PAGE)?;
+        let page = stored_events_after(connection, head.sequence, VERIFY_PAGE)?;
         for event in &page {
-            tail = event.verify_link(&tail)?;
+            head = verify_link(&head, event)?;
         }
         if page.is_empty() {
             break;
@@ -500,22 +498,22 @@ pub(super) fn verify(connection: &Connection) -> Result<u64, StepError> {
     let sql = format!("{} WHERE ordinal > ?1 ORDER BY ordinal LIMIT ?2", *SELECT_REFUND);
     let mut after = 0;
     loop {
-        // One snapshot for a row and its last line, and not for longer: a reader that stays keeps
-        // the log from being cleared.
+        // One snapshot for a page and its last events, and no longer: an open reader keeps the log
+        // from being cleared.
         let snapshot = connection.unchecked_transaction()?;
         let page = refunds(&snapshot, &sql, params![after, VERIFY_PAGE])?;
         for stored in &page {
-            matches_history(&snapshot, stored)?;
+            verify_row(&snapshot, stored)?;
         }
         match page.last() {
             Some(stored) => after = stored.ordinal,
-            None => return Ok(tail.sequence),
+            None => return Ok(head.sequence),
         }
     }
 }
 
-/// Refuses to build on a row that is not the one which the history recorded last.
-pub(super) fn matches_history(connection: &Connection, stored: &StoredRefund) -> Result<(), StepError> {
+/// Rejects a row that differs from what the last event of its refund recorded.
+pub(super) fn verify_row(connection: &Connection, stored: &StoredRefund) -> Result<(), StepError> {
     let mut statement = connection.prepare_cached(
         "SELECT revision, refund_digest FROM events WHERE ordinal = ?1 ORDER BY revision DESC LIMIT 1",
     )?;
@@ -529,38 +527,23 @@ pub(super) fn matches_history(connection: &Connection, stored: &StoredRefund) ->
         let problem = format!("is {}, and the history ends at {revision}", stored.refund.revision);
         return Err(place.corrupt("revision", problem).into());
     }
-    if digest != stored.digest() {
+    if digest != hash_chain::digest_of(stored) {
         return Err(place.corrupt("(row)", format!("is not what the history recorded at revision {revision}")).into());
     }
     Ok(())
 }
 
-impl StoredEvent {
-    /// The history's end after this line, which must be the one that it says.
-    fn verify_link(&self, before: &ChainHead) -> Result<ChainHead, StepError> {
-        let EventRecord { sequence, refund, revision, time, from, to, kind, attempt, actor, note, chain_hash } =
-            &self.record;
-        let line = EventHashInput {
-            refund,
-            revision: *revision,
-            time_micros: time.as_micros(),
-            from: *from,
-            to: *to,
-            kind: *kind,
-            attempt: *attempt,
-            actor,
-            note,
-            refund_digest: &self.refund_digest,
-        };
-        let after = before.after(&line);
-        if after == (ChainHead { sequence: *sequence, hash: *chain_hash }) {
-            return Ok(after);
-        }
-        Err(RowRef::event(integer(*sequence)).corrupt("chain_hash", "does not follow from the line before").into())
+/// The chain's head after `event`, which must follow from `before`.
+fn verify_link(before: &ChainHead, event: &StoredEvent) -> Result<ChainHead, StepError> {
+    let after = before.after(&EventHashInput::of(event));
+    if after == ChainHead::at(event) {
+        return Ok(after);
     }
+    let event = RowRef::event(integer(event.record.sequence));
+    Err(event.corrupt("chain_hash", "does not follow from the event before").into())
 }
 
-/// How a page is asked for, for a look at its plan.
+/// The query of a page, for a test of its plan.
 #[cfg(test)]
 pub(super) fn page_sql(query: &ListQuery) -> String {
     page(query).0
@@ -568,9 +551,9 @@ pub(super) fn page_sql(query: &ListQuery) -> String {
 
 /// The ordinals of a page, newest first, as SQL and its values.
 ///
-/// Every way walks an index in the order of recording and stops at the limit: the rows with a
-/// reference, the rows of each asked-for state (merged), or the table itself. Moments are turned
-/// into ordinals first, so that a walk begins and ends where they are.
+/// Each variant walks an index in the order of recording and stops at the limit: the rows with a
+/// reference, the rows of each requested state (merged), or the table itself. Times are turned into
+/// ordinals first, so that a walk begins and ends there.
 fn page(query: &ListQuery) -> (String, Vec<Value>) {
     let ListQuery { states, account, target_reference, created_from, created_before, before_ordinal, limit } = query;
     let mut values = Vec::new();
@@ -597,8 +580,8 @@ fn page(query: &ListQuery) -> (String, Vec<Value>) {
     if let Some(account) = account {
         conditions.push(format!("r.account = {}", bind(text(account.as_str()))));
     }
-    let asked_for: Vec<State> = State::ALL.into_iter().filter(|state| states.contains(state)).collect();
-    let words = |states: &[State]| states.iter().map(|state| format!("'{state}'")).collect::<Vec<_>>().join(", ");
+    let requested: Vec<State> = State::ALL.into_iter().filter(|state| states.contains(state)).collect();
+    let list = |states: &[State]| states.iter().map(|state| format!("'{state}'")).collect::<Vec<_>>().join(", ");
 
     let select = |from: &str, conditions: &[String]| {
         let clause = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
@@ -608,13 +591,13 @@ fn page(query: &ListQuery) -> (String, Vec<Value>) {
     };
     if let Some(reference) = target_reference {
         conditions.push(format!("f.reference = {}", bind(text(reference))));
-        if !asked_for.is_empty() {
-            conditions.push(format!("r.state IN ({})", words(&asked_for)));
+        if !requested.is_empty() {
+            conditions.push(format!("r.state IN ({})", list(&requested)));
         }
         let sql = select("refund_references f JOIN refunds r ON r.ordinal = f.ordinal", &conditions);
         return (sql, values);
     }
-    let walked: &[State] = if asked_for.is_empty() && account.is_some() { &State::ALL } else { &asked_for };
+    let walked: &[State] = if requested.is_empty() && account.is_some() { &State::ALL } else { &requested };
     if walked.is_empty() {
         return (select("refunds r", &conditions), values);
     }
@@ -631,19 +614,19 @@ fn page(query: &ListQuery) -> (String, Vec<Value>) {
     (merged, values)
 }
 
-/// An ordinal below those of all refunds that were created at `moment` or later: refunds are
-/// recorded nearly as they are created, and how nearly is kept.
-fn last_before(moment: &str) -> String {
+/// An ordinal below those of all refunds created at `time` or later. Refunds are recorded nearly in
+/// the order of their creation; `clock_disorder` bounds the difference.
+fn last_before(time: &str) -> String {
     format!(
-        "SELECT ordinal FROM refunds WHERE create_time < {moment} - (SELECT most_micros FROM disorder) \
+        "SELECT ordinal FROM refunds WHERE create_time < {time} - (SELECT max_micros FROM clock_disorder) \
          ORDER BY create_time DESC, ordinal DESC LIMIT 1"
     )
 }
 
-/// An ordinal above those of all refunds that were created before `moment`.
-fn first_after(moment: &str) -> String {
+/// An ordinal above those of all refunds created before `time`.
+fn first_after(time: &str) -> String {
     format!(
-        "SELECT ordinal FROM refunds WHERE create_time >= {moment} + (SELECT most_micros FROM disorder) \
+        "SELECT ordinal FROM refunds WHERE create_time >= {time} + (SELECT max_micros FROM clock_disorder) \
          ORDER BY create_time, ordinal LIMIT 1"
     )
 }
@@ -653,7 +636,7 @@ fn refunds(connection: &Connection, sql: &str, values: impl Params) -> Result<Ve
     let mut rows = statement.query(values)?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        found.push(rows::stored(row)?);
+        found.push(rows::refund(row)?);
     }
     Ok(found)
 }
@@ -668,10 +651,10 @@ fn events(connection: &Connection, sql: &str, values: impl Params) -> Result<Vec
     Ok(found)
 }
 
-/// Refuses a history with a gap.
+/// Rejects a gap in the sequence.
 fn stored_events_after(connection: &Connection, sequence: u64, limit: u32) -> Result<Vec<StoredEvent>, StepError> {
     let sql = format!(
-        "SELECT {EVENT_COLUMNS} FROM events e JOIN refunds r ON r.ordinal = e.ordinal \
+        "SELECT {EVENT_SELECT} FROM events e JOIN refunds r ON r.ordinal = e.ordinal \
          WHERE e.sequence > ?1 ORDER BY e.sequence LIMIT ?2"
     );
     let found = events(connection, &sql, params![integer(sequence), limit])?;
@@ -680,7 +663,7 @@ fn stored_events_after(connection: &Connection, sequence: u64, limit: u32) -> Re
         let expected = before.saturating_add(1);
         before = event.record.sequence;
         if before != expected {
-            let problem = format!("should be {expected}: lines are missing");
+            let problem = format!("should be {expected}: events are missing");
             return Err(RowRef::event(integer(before)).corrupt("sequence", problem).into());
         }
     }
@@ -694,8 +677,8 @@ fn id_in(table: &'static str, key: &str, id: &str) -> Result<RefundId, StepError
     })
 }
 
-/// How many refunds of each account are in each state, and where the history ends that made them
-/// so: one walk through an index.
+/// How many refunds of each account are in each state, and the last event that this counts. Walks
+/// one index.
 pub(super) fn counts(connection: &Connection) -> Result<(Counts, u64), StepError> {
     let snapshot = connection.unchecked_transaction()?;
     let sequence: i64 = snapshot.query_row("SELECT coalesce(max(sequence), 0) FROM events", [], |row| row.get(0))?;

@@ -1,32 +1,31 @@
-//! The rows that this writer wrote last of refunds on the wire, so that an outcome is recorded
-//! without reading and proving them again.
+//! The rows of refunds in flight that this writer wrote last, so that an outcome is recorded
+//! without reading and verifying them again.
 //!
-//! Nobody else may have touched the file since: the writer asks in each transaction and forgets
-//! everything where somebody has. What a transaction that did not come about has left here is
-//! forgotten too.
+//! The cache is right only while no other program writes to the file: the writer checks that in
+//! each transaction and clears the cache if one has. It also clears it when a transaction is rolled
+//! back.
 
 use std::collections::BTreeMap;
 
-use super::rows::StoredRefund;
 use crate::domain::ids::RefundId;
 use crate::domain::state::State;
+use crate::ledger::encoding::StoredRefund;
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(super) struct RowCache(BTreeMap<RefundId, StoredRefund>);
 
-/// Refunds on the wire at once are bounded by the accounts' slots, some hundreds. Beyond this, rows
-/// are read again.
+/// The accounts' attempt slots bound the refunds in flight to some hundreds. Beyond this, rows are
+/// read again.
 const MAX_ROWS: usize = 4_096;
 
 impl RowCache {
-    /// The row as it is in the file.
+    /// Removes the row, which is as it is in the file.
     pub(super) fn take(&mut self, id: &RefundId) -> Option<StoredRefund> {
         self.0.remove(id)
     }
 
-    /// A row has just been written so; it is kept where more is to be heard of it soon.
-    pub(super) fn keep(&mut self, stored: StoredRefund) {
+    /// Caches a row just written if the refund is DISPATCHING: its outcome comes soon.
+    pub(super) fn put(&mut self, stored: StoredRefund) {
         if stored.refund.state == State::Dispatching && self.0.len() < MAX_ROWS {
             self.0.insert(stored.refund.id().clone(), stored);
         } else {
@@ -34,7 +33,7 @@ impl RowCache {
         }
     }
 
-    pub(super) fn forget(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.0.clear();
     }
 }

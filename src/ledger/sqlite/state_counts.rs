@@ -1,9 +1,8 @@
-//! Refunds counted by account and state, and commits timed: for an operator, and only where
-//! somebody measures.
+//! Refunds counted by account and state, for metrics.
 //!
-//! CountState once at the start, sibling the work, and then from what each transaction has moved,
-//! so that a look at a million refunds costs nothing. From then on it is right the moment a commit
-//! has returned, and before any caller hears of it.
+//! They are counted once at the start, while writes go on, and then from the transitions of each
+//! transaction, so that a metric over a million refunds costs nothing. The counts include a commit
+//! before its callers get their replies.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,28 +11,27 @@ use crate::domain::ids::AccountName;
 use crate::domain::state::State;
 use crate::telemetry::metrics::Metrics;
 
-/// One refund's way through one job, whatever lay between.
+/// The account and state of one refund before and after one job.
 #[derive(Debug)]
 pub(super) struct Transition {
-    /// None: it is new.
+    /// None: the refund is new.
     pub(super) from: Option<(AccountName, State)>,
     pub(super) to: (AccountName, State),
 }
 
-/// The counts, and what times the commits.
+/// The counts, and the metrics that commits are reported to.
 #[derive(Debug)]
 pub(super) struct StateCounts {
     pub(super) metrics: Metrics,
-    counted: Mutex<CountState>,
+    state: Mutex<CountState>,
 }
 
 #[derive(Debug)]
 enum CountState {
-    /// What has moved in the meantime, each with the last event of its commit.
-    NotYet(Vec<(u64, Vec<Transition>)>),
-    Whole(Counts),
-    /// The counting has failed, and nothing is kept for it any more.
-    Never,
+    /// The transitions since the start, each commit's with its last event.
+    Counting(Vec<(u64, Vec<Transition>)>),
+    Counted(Counts),
+    Failed,
 }
 
 /// How many refunds of an account are in a state.
@@ -41,53 +39,53 @@ pub(super) type Counts = BTreeMap<(AccountName, State), u64>;
 
 impl StateCounts {
     pub(super) fn new(metrics: Metrics) -> Self {
-        Self { metrics, counted: Mutex::new(CountState::NotYet(Vec::new())) }
+        Self { metrics, state: Mutex::new(CountState::Counting(Vec::new())) }
     }
 
-    /// So it was when the history ended at `sequence`.
+    /// Sets the counts as of the event `sequence`, and adds the transitions after it.
     pub(super) fn begin(&self, mut counts: Counts, sequence: u64) {
-        let mut counted = self.lock();
-        if let CountState::NotYet(moved) = &mut *counted {
-            let later = std::mem::take(moved).into_iter().filter(|(at, _)| *at > sequence);
-            later.for_each(|(_, moves)| add(&mut counts, moves));
-            *counted = CountState::Whole(counts);
+        let mut state = self.lock();
+        if let CountState::Counting(commits) = &mut *state {
+            let later = std::mem::take(commits).into_iter().filter(|(at, _)| *at > sequence);
+            later.for_each(|(_, transitions)| add(&mut counts, transitions));
+            *state = CountState::Counted(counts);
         }
     }
 
-    /// These moves are on disk, in a commit whose last event is `sequence`.
-    pub(super) fn note(&self, sequence: u64, moves: Vec<Transition>) {
+    /// Adds the transitions of a commit whose last event is `sequence`.
+    pub(super) fn record(&self, sequence: u64, transitions: Vec<Transition>) {
         match &mut *self.lock() {
-            CountState::NotYet(moved) => moved.push((sequence, moves)),
-            CountState::Whole(counts) => add(counts, moves),
-            CountState::Never => {}
+            CountState::Counting(commits) => commits.push((sequence, transitions)),
+            CountState::Counted(counts) => add(counts, transitions),
+            CountState::Failed => {}
         }
     }
 
-    /// They cannot be counted: what has moved meanwhile is kept for nothing.
+    /// The count has failed: drops the transitions kept for it.
     pub(super) fn give_up(&self) {
-        *self.lock() = CountState::Never;
+        *self.lock() = CountState::Failed;
     }
 
-    /// None: they are still being counted, or cannot be.
+    /// None: not counted yet, or the count has failed.
     pub(super) fn counts(&self) -> Option<Counts> {
         match &*self.lock() {
-            CountState::NotYet(_) | CountState::Never => None,
-            CountState::Whole(counts) => Some(counts.clone()),
+            CountState::Counting(_) | CountState::Failed => None,
+            CountState::Counted(counts) => Some(counts.clone()),
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, CountState> {
-        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn add(counts: &mut Counts, moves: Vec<Transition>) {
-    for Transition { from, to } in moves {
-        if let Some(left) = from.and_then(|from| counts.get_mut(&from)) {
-            *left = left.saturating_sub(1);
+fn add(counts: &mut Counts, transitions: Vec<Transition>) {
+    for Transition { from, to } in transitions {
+        if let Some(count) = from.and_then(|from| counts.get_mut(&from)) {
+            *count = count.saturating_sub(1);
         }
-        let reached = counts.entry(to).or_default();
-        *reached = reached.saturating_add(1);
+        let count = counts.entry(to).or_default();
+        *count = count.saturating_add(1);
     }
 }
 
@@ -96,18 +94,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_moves_while_it_is_counted_counts_once() {
+    fn a_transition_during_the_count_counts_once() {
         let account = AccountName::parse("main").unwrap();
         let at = |state| (account.clone(), state);
-        let moved = |from: Option<State>, to| vec![Transition { from: from.map(at), to: at(to) }];
-        let tally = StateCounts::new(Metrics::off());
-        tally.note(2, moved(None, State::Dispatching));
-        tally.note(3, moved(Some(State::Dispatching), State::Succeeded));
-        assert_eq!(tally.counts(), None);
+        let transition = |from: Option<State>, to| vec![Transition { from: from.map(at), to: at(to) }];
+        let counts = StateCounts::new(Metrics::off());
+        counts.record(2, transition(None, State::Dispatching));
+        counts.record(3, transition(Some(State::Dispatching), State::Succeeded));
+        assert_eq!(counts.counts(), None);
         // The snapshot was taken between the two.
-        tally.begin(Counts::from([((account.clone(), State::Dispatching), 1)]), 2);
-        tally.note(4, moved(None, State::Pending));
-        let counts = tally.counts().unwrap();
+        counts.begin(Counts::from([((account.clone(), State::Dispatching), 1)]), 2);
+        counts.record(4, transition(None, State::Pending));
+        let counts = counts.counts().unwrap();
         let of = |state| counts.get(&(account.clone(), state)).copied();
         assert_eq!((of(State::Dispatching), of(State::Succeeded), of(State::Pending)), (Some(0), Some(1), Some(1)));
     }

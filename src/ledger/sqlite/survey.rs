@@ -8,33 +8,33 @@ use rusqlite::Connection;
 
 use super::failure::{LedgerState, StepError};
 use super::open::{self, OpenError, VERSION};
-use super::queries::{self, Judgement, Similar};
+use super::queries::{self, ConflictCheck, Similar};
 use crate::domain::place::Destination;
-use crate::ledger::{LedgerError, Listed, OpenRefunds, Reassign};
+use crate::ledger::{LedgerError, ListedRefund, OpenRefunds, Reassign};
 
-/// How long to wait for another program that has the file locked.
+/// How long to wait while another program has the file locked.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A read-only connection to a ledger of this program's version.
 #[derive(Debug)]
 pub struct Survey {
     connection: Connection,
-    /// What a database error means.
-    errors: LedgerState,
+    /// Classifies errors; it belongs to no writer.
+    state: LedgerState,
 }
 
 impl Survey {
     /// Opens the ledger at `path` to read it.
     ///
     /// # Errors
-    /// [`OpenError`], for example where there is no ledger.
+    /// [`OpenError`], for example if there is no ledger.
     pub fn open(path: &Path) -> Result<Survey, OpenError> {
         let (_, connection) = connect(path)?;
-        Ok(Survey { connection, errors: LedgerState::new(0) })
+        Ok(Survey { connection, state: LedgerState::new(0) })
     }
 
-    /// How many refunds need their account, by account and place. Those that are on their way are
-    /// among them: a gateway that starts now finds them in doubt.
+    /// Returns how many refunds need their account, by account and place. Includes DISPATCHING
+    /// refunds: a gateway that starts now finds them in doubt.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
@@ -55,33 +55,33 @@ impl Survey {
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
-    pub fn open_at(&self, at: &Destination, after_ordinal: u64, limit: u32) -> Result<Vec<Listed>, LedgerError> {
+    pub fn open_at(&self, at: &Destination, after_ordinal: u64, limit: u32) -> Result<Vec<ListedRefund>, LedgerError> {
         self.read(|connection| queries::open_at(connection, at, after_ordinal, limit))
     }
 
-    /// Whether a refund could be reassigned so, without doing it.
+    /// Checks whether a refund could be reassigned, without doing it.
     ///
     /// # Errors
-    /// [`LedgerError::TargetHasRefund`], [`LedgerError::SimilarRefund`] where it could not, and
+    /// [`LedgerError::TargetHasRefund`], [`LedgerError::SimilarRefund`] if it could not, and
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`].
-    pub fn may_be_reassigned(&self, listed: &Listed, reassign: &Reassign) -> Result<(), LedgerError> {
-        let judgement = Judgement {
+    pub fn may_be_reassigned(&self, listed: &ListedRefund, reassign: &Reassign) -> Result<(), LedgerError> {
+        let check = ConflictCheck {
             target: &listed.refund.intent.target,
             login: &reassign.to.place.login,
             related: &reassign.related,
-            similar: if reassign.judge_similar { Similar::Any } else { Similar::None },
+            similar: if reassign.reject_similar { Similar::Any } else { Similar::None },
             now: reassign.now,
             itself: i64::try_from(listed.ordinal).ok().map(|ordinal| (ordinal, listed.refund.place.login.as_str())),
         };
-        self.read(|connection| queries::judge(connection, &judgement))
+        self.read(|connection| queries::check_conflicts(connection, &check))
     }
 
     fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StepError>) -> Result<T, LedgerError> {
-        read(&self.connection).map_err(|fault| self.errors.step_failed(fault))
+        read(&self.connection).map_err(|error| self.state.step_failed(error))
     }
 }
 
-/// The canonical path of a ledger that is there, and a connection that cannot write to it.
+/// The canonical path of an existing ledger, and a read-only connection to it.
 pub(super) fn connect(path: &Path) -> Result<(PathBuf, Connection), OpenError> {
     let source = path.canonicalize().map_err(|error| match error.kind() {
         ErrorKind::NotFound => OpenError::Missing { path: path.to_owned() },

@@ -1,19 +1,17 @@
-//! What the writer does inside a transaction: record a new refund, apply events to one, take up
-//! what a stopped process left.
+//! What a write does inside a transaction.
 //!
-//! Each works on the row as it is there, and refuses to build on a row that the history did not
-//! record so. All that may be refused is looked at before anything is written.
+//! Each write works on the row as it is stored, and rejects a row that differs from what the
+//! history recorded. Everything that can be rejected is checked before anything is written.
 
 use std::sync::LazyLock;
 
 use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, params, params_from_iter};
 
-use super::chain::{self, ChainHead, EventHashInput, integer};
 use super::failure::StepError;
-use super::queries::{self, Judgement, Similar};
+use super::queries::{self, ConflictCheck, Similar};
 use super::row_cache::RowCache;
-use super::rows::{self, RowRef, SCHEDULE_COLUMNS, STATE_COLUMNS, StoredRefund, Value};
+use super::rows::RowRef;
 use super::state_counts::Transition;
 use crate::domain::clock::Timestamp;
 use crate::domain::event::{Event, EventKind, Resolution};
@@ -22,20 +20,22 @@ use crate::domain::outcome::{DoubtReason, ProviderError};
 use crate::domain::place::Destination;
 use crate::domain::refund::{Refund, Reservation, SimilarityWindow};
 use crate::domain::state::State;
+use crate::ledger::encoding::{self, ColumnValue, SCHEDULE_COLUMNS, STATE_COLUMNS, StoredRefund, integer};
+use crate::ledger::hash_chain::{self, ChainHead, EventHashInput};
 use crate::ledger::{
     CreateOutcome, FirstAttempt, GATEWAY, LedgerError, NewRefund, OpenRefunds, Reassign, RecordEvents, Reschedule,
 };
 
-/// What a transaction is done with.
+/// Everything that a write transaction needs.
 pub(super) struct WriteTxn<'a> {
     pub(super) connection: &'a Connection,
-    /// Where the history ends, with all that the transaction has written.
-    pub(super) tail: &'a mut ChainHead,
-    pub(super) moves: &'a mut Vec<Transition>,
-    pub(super) recent: &'a mut RowCache,
+    /// The head of the chain, including what this transaction has written.
+    pub(super) head: &'a mut ChainHead,
+    pub(super) transitions: &'a mut Vec<Transition>,
+    pub(super) row_cache: &'a mut RowCache,
 }
 
-/// One line of a refund's history, about to be written. The refund after it stands sibling it.
+/// An event to write. The refund after it is kept beside it.
 struct NewEvent<'a> {
     from: Option<State>,
     kind: EventKind,
@@ -53,19 +53,19 @@ enum AttemptChange {
 }
 
 static INSERT_REFUND: LazyLock<String> = LazyLock::new(|| {
-    let columns: Vec<&str> = rows::columns().collect();
-    let places: Vec<String> = (1..=columns.len()).map(|place| format!("?{place}")).collect();
-    format!("INSERT INTO refunds ({}) VALUES ({})", columns.join(", "), places.join(", "))
+    let columns: Vec<&str> = encoding::columns().collect();
+    let parameters: Vec<String> = (1..=columns.len()).map(|number| format!("?{number}")).collect();
+    format!("INSERT INTO refunds ({}) VALUES ({})", columns.join(", "), parameters.join(", "))
 });
 
 static UPDATE_REFUND: LazyLock<String> = LazyLock::new(|| {
     let columns = STATE_COLUMNS.into_iter().chain(SCHEDULE_COLUMNS);
-    let assignments: Vec<String> = columns.zip(3..).map(|(column, place)| format!("{column} = ?{place}")).collect();
+    let assignments: Vec<String> = columns.zip(3..).map(|(column, number)| format!("{column} = ?{number}")).collect();
     format!("UPDATE refunds SET {} WHERE ordinal = ?1 AND revision = ?2", assignments.join(", "))
 });
 
-/// Takes key ?1 under login ?2 for refund ?3 until ?4. A reservation of another refund that ended
-/// by ?5 is replaced.
+/// Reserves key ?1 under login ?2 for refund ?3 until ?4. Replaces a reservation of another refund
+/// that has ended by ?5.
 const RESERVE: &str = "INSERT INTO reservations (key, login, ordinal, until_time) VALUES (?1, ?2, ?3, ?4) \
      ON CONFLICT (key, login) DO UPDATE SET ordinal = excluded.ordinal, until_time = excluded.until_time \
      WHERE ordinal = excluded.ordinal OR until_time <= ?5";
@@ -76,21 +76,21 @@ pub(super) const HASTEN: &str = "UPDATE refunds SET next_check = ?5, unheard = N
      WHERE account = ?1 AND endpoint = ?2 AND login = ?3 AND currency = ?4 AND unheard = 1 \
      ORDER BY next_check LIMIT ?6)";
 
-/// At most this many refunds become due in one transaction.
-const HASTENED_AT_ONCE: u32 = 1_000;
+/// How many refunds become due in one transaction.
+const HASTEN_BATCH: u32 = 1_000;
 
-/// Before a refund that was created at ?1 is inserted.
-const UPDATE_CLOCK_DISORDER: &str = "UPDATE disorder SET most_micros = (SELECT max(create_time) FROM refunds) - ?1 \
-     WHERE most_micros < (SELECT max(create_time) FROM refunds) - ?1";
+/// Runs before a refund that was created at ?1 is inserted.
+const UPDATE_CLOCK_DISORDER: &str = "UPDATE clock_disorder SET max_micros = (SELECT max(create_time) FROM refunds) - ?1 \
+     WHERE max_micros < (SELECT max(create_time) FROM refunds) - ?1";
 
-pub(super) fn create(desk: &mut WriteTxn<'_>, create: &NewRefund) -> Result<CreateOutcome, StepError> {
-    let connection = desk.connection;
+pub(super) fn create(txn: &mut WriteTxn<'_>, create: &NewRefund) -> Result<CreateOutcome, StepError> {
+    let connection = txn.connection;
     let created = match queries::evaluate_create(connection, create)? {
         CreateOutcome::New(refund) => refund,
         known @ CreateOutcome::Known(_) => return Ok(known),
     };
     let mut history = Vec::with_capacity(2);
-    let line = NewEvent {
+    let recorded = NewEvent {
         from: None,
         kind: EventKind::Created,
         attempt: 0,
@@ -102,23 +102,23 @@ pub(super) fn create(desk: &mut WriteTxn<'_>, create: &NewRefund) -> Result<Crea
         let dispatched = Event::Dispatched { credential: credential.clone() };
         let after = created.apply(&dispatched, create.now)?;
         let next = NewEvent::of(&created, &dispatched, &after, GATEWAY);
-        history.push((line, created));
+        history.push((recorded, created));
         history.push((next, after.clone()));
         after
     } else {
-        history.push((line, created.clone()));
+        history.push((recorded, created.clone()));
         created
     };
 
-    // Not a trigger: a statement with one keeps a journal of its own.
+    // Not a trigger: a statement with a trigger keeps a journal of its own.
     connection.prepare_cached(UPDATE_CLOCK_DISORDER)?.execute([refund.create_time.as_micros()])?;
-    let intent = rows::intent_values(&refund.intent, refund.create_time);
-    let state = rows::state_values(&refund);
-    let schedule = rows::schedule_values(&refund);
+    let intent = encoding::intent_values(&refund.intent, refund.create_time);
+    let state = encoding::state_values(&refund);
+    let schedule = encoding::schedule_values(&refund);
     let values = intent.iter().chain(&state).chain(&schedule);
     connection.prepare_cached(&INSERT_REFUND)?.execute(params_from_iter(values))?;
     let ordinal = connection.last_insert_rowid();
-    append(connection, desk.tail, ordinal, &intent, history)?;
+    append(connection, txn.head, ordinal, &intent, history)?;
 
     let target = &refund.intent.target;
     let mut reference =
@@ -129,21 +129,21 @@ pub(super) fn create(desk: &mut WriteTxn<'_>, create: &NewRefund) -> Result<Crea
     for reservation in refund.reservations() {
         reserve(connection, ordinal, &reservation, &create.place.login, create.now)?;
     }
-    remember_payee(connection, ordinal, &refund)?;
+    record_payee(connection, ordinal, &refund)?;
     if let Some(trace_parent) = &create.trace_parent {
         let sql = "INSERT INTO refund_traces (ordinal, trace_parent) VALUES (?1, ?2)";
         connection.prepare_cached(sql)?.execute(params![ordinal, trace_parent])?;
     }
-    desk.moves.push(Transition { from: None, to: (refund.account.clone(), refund.state) });
-    desk.recent.keep(StoredRefund { ordinal, refund: refund.clone() });
+    txn.transitions.push(Transition { from: None, to: (refund.account.clone(), refund.state) });
+    txn.row_cache.put(StoredRefund { ordinal, refund: refund.clone() });
     Ok(CreateOutcome::New(refund))
 }
 
-/// Takes what a refund holds of its target.
+/// Reserves a key of a refund's target.
 ///
 /// # Errors
-/// [`LedgerError::TargetHasRefund`] where another refund holds it: if two held it, the end of one
-/// would free it.
+/// [`LedgerError::TargetHasRefund`] if another refund holds it. If two held it, the end of one
+/// would free it for both.
 fn reserve(
     connection: &Connection,
     ordinal: i64,
@@ -158,8 +158,8 @@ fn reserve(
     }
 }
 
-/// What later refunds of the same payee are compared with.
-fn remember_payee(connection: &Connection, ordinal: i64, refund: &Refund) -> Result<(), StepError> {
+/// Records what later refunds of the same payee are compared with.
+fn record_payee(connection: &Connection, ordinal: i64, refund: &Refund) -> Result<(), StepError> {
     let target = &refund.intent.target;
     let references = target.payee_references();
     if references.is_empty() {
@@ -183,55 +183,55 @@ fn remember_payee(connection: &Connection, ordinal: i64, refund: &Refund) -> Res
     Ok(())
 }
 
-pub(super) fn record(desk: &mut WriteTxn<'_>, record: &RecordEvents) -> Result<Refund, StepError> {
-    let stored = proven(desk, &record.id, record.revision)?;
+pub(super) fn record(txn: &mut WriteTxn<'_>, record: &RecordEvents) -> Result<Refund, StepError> {
+    let stored = load_verified(txn, &record.id, record.revision)?;
     let corrects = record.events.iter().any(|event| matches!(event, Event::Corrected { .. }));
     if corrects
         && let Some(conflicting) =
-            queries::later_refund_of_target(desk.connection, stored.ordinal, &stored.refund.intent.target)?
+            queries::later_refund_of_target(txn.connection, stored.ordinal, &stored.refund.intent.target)?
     {
-        // The order or item cannot say whose refund it was: it may well be the later one's.
+        // The order or item does not show whose refund it was: it may be the later one's.
         return Err(LedgerError::TargetHasRefund { conflicting }.into());
     }
-    apply(desk, stored, &record.events, record.next_check, &record.actor, record.now)
+    apply(txn, stored, &record.events, record.next_check, &record.actor, record.now)
 }
 
-/// The refund at exactly `revision`, its row as the history recorded it.
-fn proven(desk: &mut WriteTxn<'_>, id: &RefundId, revision: u64) -> Result<StoredRefund, StepError> {
-    let known = desk.recent.take(id);
-    let is_proven = known.is_some();
-    let stored = match known {
+/// Loads the refund at exactly `revision`, its row as the history recorded it.
+fn load_verified(txn: &mut WriteTxn<'_>, id: &RefundId, revision: u64) -> Result<StoredRefund, StepError> {
+    let cached = txn.row_cache.take(id);
+    let is_verified = cached.is_some();
+    let stored = match cached {
         Some(stored) => stored,
-        None => queries::find(desk.connection, id)?.ok_or_else(|| LedgerError::NotFound(id.clone()))?,
+        None => queries::find(txn.connection, id)?.ok_or_else(|| LedgerError::NotFound(id.clone()))?,
     };
     if stored.refund.revision != revision {
         return Err(LedgerError::StaleRevision { present: Box::new(stored.refund) }.into());
     }
-    if !is_proven {
-        queries::matches_history(desk.connection, &stored)?;
+    if !is_verified {
+        queries::verify_row(txn.connection, &stored)?;
     }
     Ok(stored)
 }
 
-pub(super) fn reassign(desk: &mut WriteTxn<'_>, reassign: &Reassign) -> Result<Refund, StepError> {
-    let Reassign { id, revision, to, related, judge_similar, evidence, actor, now } = reassign;
-    let stored = proven(desk, id, *revision)?;
+pub(super) fn reassign(txn: &mut WriteTxn<'_>, reassign: &Reassign) -> Result<Refund, StepError> {
+    let Reassign { id, revision, to, related, reject_similar, evidence, actor, now } = reassign;
+    let stored = load_verified(txn, id, *revision)?;
     let before = stored.refund.place.login.clone();
-    let judgement = Judgement {
+    let check = ConflictCheck {
         target: &stored.refund.intent.target,
         login: &to.place.login,
         related,
-        similar: if *judge_similar { Similar::Any } else { Similar::None },
+        similar: if *reject_similar { Similar::Any } else { Similar::None },
         now: *now,
         itself: Some((stored.ordinal, &before)),
     };
-    queries::judge(desk.connection, &judgement)?;
+    queries::check_conflicts(txn.connection, &check)?;
     let Destination { account, place } = to.clone();
-    // An open refund is looked up at once at its new place.
+    // An open refund is looked up immediately at its new place.
     let next_check = Some(*now);
     let event = Event::Reassigned { account, place, evidence: evidence.clone() };
-    let connection = desk.connection;
-    let refund = apply(desk, stored, &[event], next_check, actor, *now)?;
+    let connection = txn.connection;
+    let refund = apply(txn, stored, &[event], next_check, actor, *now)?;
     if before != to.place.login {
         let sql = "INSERT INTO login_links (login, other) VALUES (?1, ?2), (?2, ?1) ON CONFLICT DO NOTHING";
         connection.prepare_cached(sql)?.execute(params![before, to.place.login])?;
@@ -239,42 +239,42 @@ pub(super) fn reassign(desk: &mut WriteTxn<'_>, reassign: &Reassign) -> Result<R
     Ok(refund)
 }
 
-/// No event, so neither the revision nor the digest of the history changes.
-pub(super) fn reschedule(desk: &mut WriteTxn<'_>, reschedule: &Reschedule) -> Result<Refund, StepError> {
+/// Records no event, so neither the revision nor the chain changes.
+pub(super) fn reschedule(txn: &mut WriteTxn<'_>, reschedule: &Reschedule) -> Result<Refund, StepError> {
     let Reschedule { id, revision, next_check, unheard } = reschedule;
-    let StoredRefund { ordinal, mut refund } = proven(desk, id, *revision)?;
+    let StoredRefund { ordinal, mut refund } = load_verified(txn, id, *revision)?;
     refund.next_check = *next_check;
     refund.unheard = *unheard;
     if let Some(doubt) = refund.doubt.as_mut() {
         doubt.check_count = doubt.check_count.saturating_add(1);
     }
     let assignments: Vec<String> =
-        SCHEDULE_COLUMNS.into_iter().zip(2..).map(|(column, place)| format!("{column} = ?{place}")).collect();
+        SCHEDULE_COLUMNS.into_iter().zip(2..).map(|(column, number)| format!("{column} = ?{number}")).collect();
     let sql = format!("UPDATE refunds SET {} WHERE ordinal = ?1", assignments.join(", "));
-    let schedule = rows::schedule_values(&refund);
-    let key = Value::Integer(ordinal);
-    desk.connection.prepare_cached(&sql)?.execute(params_from_iter([&key].into_iter().chain(&schedule)))?;
-    desk.recent.keep(StoredRefund { ordinal, refund: refund.clone() });
+    let schedule = encoding::schedule_values(&refund);
+    let key = ColumnValue::Integer(ordinal);
+    txn.connection.prepare_cached(&sql)?.execute(params_from_iter([&key].into_iter().chain(&schedule)))?;
+    txn.row_cache.put(StoredRefund { ordinal, refund: refund.clone() });
     Ok(refund)
 }
 
 /// Makes refunds at `at` due `now` if their last lookup had no usable answer, at most
-/// [`HASTENED_AT_ONCE`]. Returns how many.
-pub(super) fn hasten(desk: &mut WriteTxn<'_>, at: &Destination, now: Timestamp) -> Result<usize, StepError> {
-    let more = [now.as_micros(), i64::from(HASTENED_AT_ONCE)].map(SqlValue::Integer);
-    let values = queries::at_place(at).into_iter().chain(more);
-    desk.recent.forget();
-    Ok(desk.connection.prepare_cached(HASTEN)?.execute(params_from_iter(values))?)
+/// [`HASTEN_BATCH`]. Returns how many.
+pub(super) fn hasten(txn: &mut WriteTxn<'_>, at: &Destination, now: Timestamp) -> Result<usize, StepError> {
+    let more = [now.as_micros(), i64::from(HASTEN_BATCH)].map(SqlValue::Integer);
+    let values = queries::place_values(at).into_iter().chain(more);
+    txn.row_cache.clear();
+    Ok(txn.connection.prepare_cached(HASTEN)?.execute(params_from_iter(values))?)
 }
 
-/// Starts and ends the waiting of refunds whose account is at another place now, and returns where
-/// open refunds are.
+/// Begins and ends the standstills of places that the configuration has left or come back to, and
+/// returns where open refunds are.
 pub(super) fn note_places(
-    desk: &mut WriteTxn<'_>,
+    txn: &mut WriteTxn<'_>,
     configured: &[(ProviderKind, Destination)],
     now: Timestamp,
 ) -> Result<Vec<OpenRefunds>, StepError> {
-    let connection = desk.connection;
+    let connection = txn.connection;
     let is_configured =
         |provider: ProviderKind, at: &Destination| configured.iter().any(|(of, one)| *of == provider && one == at);
     let open = queries::open_refunds(connection)?;
@@ -285,7 +285,7 @@ pub(super) fn note_places(
     )?;
     for OpenRefunds { provider, at, .. } in &open {
         if !is_configured(*provider, at) {
-            let values = queries::at_place(at).into_iter().chain([SqlValue::Integer(now.as_micros())]);
+            let values = queries::place_values(at).into_iter().chain([SqlValue::Integer(now.as_micros())]);
             begin.execute(params_from_iter(values))?;
         }
     }
@@ -304,67 +304,68 @@ pub(super) fn note_places(
          AND currency = ?4 AND end_time IS NULL",
     )?;
     for at in ended {
-        let values = queries::at_place(&at).into_iter().chain([SqlValue::Integer(now.as_micros())]);
+        let values = queries::place_values(&at).into_iter().chain([SqlValue::Integer(now.as_micros())]);
         end.execute(params_from_iter(values))?;
     }
     Ok(open)
 }
 
-/// At most `limit` refunds from [`State::Dispatching`] to [`State::InDoubt`]; how many.
-pub(super) fn interrupt(desk: &mut WriteTxn<'_>, now: Timestamp, limit: u32) -> Result<usize, StepError> {
-    let running = queries::dispatching(desk.connection, limit)?;
-    let count = running.len();
-    for stored in running {
-        queries::matches_history(desk.connection, &stored)?;
-        apply(desk, stored, &[Event::Interrupted], None, GATEWAY, now)?;
+/// Moves at most `limit` refunds from [`State::Dispatching`] to [`State::InDoubt`], and returns how
+/// many.
+pub(super) fn interrupt(txn: &mut WriteTxn<'_>, now: Timestamp, limit: u32) -> Result<usize, StepError> {
+    let interrupted = queries::dispatching(txn.connection, limit)?;
+    let count = interrupted.len();
+    for stored in interrupted {
+        queries::verify_row(txn.connection, &stored)?;
+        apply(txn, stored, &[Event::Interrupted], None, GATEWAY, now)?;
     }
     Ok(count)
 }
 
-/// The events of one refund, whose row is as the history recorded it.
+/// Applies events to a refund whose row is verified.
 fn apply(
-    desk: &mut WriteTxn<'_>,
+    txn: &mut WriteTxn<'_>,
     stored: StoredRefund,
     events: &[Event],
     next_check: Option<Timestamp>,
     actor: &str,
     now: Timestamp,
 ) -> Result<Refund, StepError> {
-    let connection = desk.connection;
+    let connection = txn.connection;
     let StoredRefund { ordinal, refund: before } = stored;
     let mut history: Vec<(NewEvent<'_>, Refund)> = Vec::with_capacity(events.len());
-    for (event, left) in events.iter().zip((0..events.len()).rev()) {
+    for (event, remaining) in events.iter().zip((0..events.len()).rev()) {
         let present = history.last().map_or(&before, |(_, refund)| refund);
         let mut after = present.apply(event, now)?;
-        if left == 0 && (after.state.is_in_question() || after.is_followed(now)) {
+        if remaining == 0 && (after.state.is_in_question() || after.is_followed(now)) {
             after.next_check = next_check;
         }
-        let moment = NewEvent::of(present, event, &after, actor);
-        history.push((moment, after));
+        let new_event = NewEvent::of(present, event, &after, actor);
+        history.push((new_event, after));
     }
     let Some((_, refund)) = history.last() else { return Ok(before) };
     let refund = refund.clone();
-    let keys = [Value::Integer(ordinal), Value::Integer(integer(before.revision))];
-    let state = rows::state_values(&refund);
-    let schedule = rows::schedule_values(&refund);
+    let keys = [ColumnValue::Integer(ordinal), ColumnValue::Integer(integer(before.revision))];
+    let state = encoding::state_values(&refund);
+    let schedule = encoding::schedule_values(&refund);
     let values = keys.iter().chain(&state).chain(&schedule);
     let updated = connection.prepare_cached(&UPDATE_REFUND)?.execute(params_from_iter(values))?;
     if updated != 1 {
-        let problem = format!("was {} a moment ago", before.revision);
+        let problem = format!("was {} before this transaction", before.revision);
         return Err(RowRef::refund(ordinal).corrupt("revision", problem).into());
     }
-    let intent = rows::intent_values(&refund.intent, refund.create_time);
-    append(connection, desk.tail, ordinal, &intent, history)?;
-    keep_holdings(connection, ordinal, &before, &refund, now)?;
+    let intent = encoding::intent_values(&refund.intent, refund.create_time);
+    append(connection, txn.head, ordinal, &intent, history)?;
+    update_holdings(connection, ordinal, &before, &refund, now)?;
 
     let from = Some((before.account, before.state));
-    desk.moves.push(Transition { from, to: (refund.account.clone(), refund.state) });
-    desk.recent.keep(StoredRefund { ordinal, refund: refund.clone() });
+    txn.transitions.push(Transition { from, to: (refund.account.clone(), refund.state) });
+    txn.row_cache.put(StoredRefund { ordinal, refund: refund.clone() });
     Ok(refund)
 }
 
-/// What the refund held before and holds now, of its target and of its payee.
-fn keep_holdings(
+/// Updates what the refund holds of its target and its payee.
+fn update_holdings(
     connection: &Connection,
     ordinal: i64,
     before: &Refund,
@@ -396,23 +397,23 @@ fn keep_holdings(
     Ok(())
 }
 
-/// Writes the lines of a history, their hashes, and what they say of attempts.
+/// Writes events with their hashes, and what they change in `attempts`.
 fn append(
     connection: &Connection,
-    tail: &mut ChainHead,
+    head: &mut ChainHead,
     ordinal: i64,
-    intent: &[Value<'_>],
+    intent: &[ColumnValue<'_>],
     history: Vec<(NewEvent<'_>, Refund)>,
 ) -> Result<(), StepError> {
     let mut insert = connection.prepare_cached(
         "INSERT INTO events (sequence, ordinal, revision, event_time, from_state, to_state, kind, attempt, actor, note, \
          refund_digest, chain_hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     )?;
-    for (moment, after) in history {
-        let NewEvent { from, kind, attempt, actor, note, .. } = &moment;
-        let refund_digest = chain::refund_digest(ordinal, intent, &rows::state_values(&after));
+    for (new_event, after) in history {
+        let NewEvent { from, kind, attempt, actor, note, .. } = &new_event;
+        let refund_digest = hash_chain::refund_digest(ordinal, intent, &encoding::state_values(&after));
         let time_micros = after.update_time.as_micros();
-        let next = tail.after(&EventHashInput {
+        let next = head.after(&EventHashInput {
             refund: after.id(),
             revision: after.revision,
             time_micros,
@@ -438,8 +439,8 @@ fn append(
             refund_digest,
             next.hash,
         ])?;
-        *tail = next;
-        update_attempt(connection, ordinal, &moment, &after)?;
+        *head = next;
+        update_attempt(connection, ordinal, &new_event, &after)?;
     }
     Ok(())
 }
@@ -447,12 +448,12 @@ fn append(
 fn update_attempt(
     connection: &Connection,
     ordinal: i64,
-    moment: &NewEvent<'_>,
+    new_event: &NewEvent<'_>,
     after: &Refund,
 ) -> Result<(), StepError> {
     let number = after.attempt_count;
     let time = after.update_time.as_micros();
-    match &moment.change {
+    match &new_event.change {
         AttemptChange::Unchanged => {}
         AttemptChange::Begins => {
             let sql = "INSERT INTO attempts (ordinal, number, dispatch_time) VALUES (?1, ?2, ?3)";
@@ -467,8 +468,8 @@ fn update_attempt(
             let evidence = doubt.as_ref().map(|(_, evidence)| evidence);
             let ended = statement.execute(params![ordinal, number, time, outcome, reason, evidence, http_status])?;
             if ended != 1 {
-                let place = RowRef::attempt(ordinal, number);
-                return Err(place.corrupt("end_time", "is not that of an attempt on its way").into());
+                let row = RowRef::attempt(ordinal, number);
+                return Err(row.corrupt("end_time", "is not that of an attempt in flight").into());
             }
         }
     }
@@ -489,8 +490,8 @@ impl<'a> NewEvent<'a> {
 }
 
 impl AttemptChange {
-    /// Only what is heard while an attempt is on its way is its answer; what a later look shows is
-    /// told by the history alone.
+    /// Only an answer that arrives while the attempt is in flight ends it. What a later lookup
+    /// shows is in the history alone.
     fn of(before: &Refund, event: &Event, after: &Refund) -> Self {
         let status = |error: &ProviderError| (error.http_status != 0).then_some(error.http_status);
         let ends = |outcome, http_status| AttemptChange::Ends { outcome, doubt: None, http_status };

@@ -1,4 +1,4 @@
-//! The file itself: whose it is, its pages, its tables' definitions, its foreign keys.
+//! The file itself: the lock, its pages, its tables' definitions, its foreign keys.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -8,30 +8,31 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{AuditError, Findings, MAX_FINDINGS};
+use super::{AuditError, Findings};
+use crate::ledger::admin::MAX_FINDINGS;
 use crate::ledger::sqlite::open::{self, APPLICATION_ID, MIGRATIONS, OpenError, VERSION, sibling, signed};
 
-/// A ledger that can be looked at.
-pub(super) struct Opened {
-    /// One snapshot. None: it is a ledger, and not even its tables' definitions can be read, which
-    /// has been noted.
+/// A ledger that can be audited.
+pub(super) struct AuditedFile {
+    /// One snapshot. None: it is a ledger, but not even its tables' definitions can be read, which
+    /// is reported.
     pub(super) connection: Option<Connection>,
     pub(super) version: i64,
-    /// Keeps a gateway from starting meanwhile. None: no gateway was ever started on this file, a
-    /// copy.
+    /// Keeps a gateway from starting meanwhile. None: no gateway was ever started on this file, for
+    /// example a copy.
     pub(super) lock: Option<File>,
 }
 
-/// The first bytes of a file: where every database says whose it is.
+/// What the first bytes of every SQLite file say about its program.
 struct Header {
     user_version: i64,
     application_id: i64,
 }
 
-/// Who else could hold the file is not a gateway and lets go of it soon.
+/// Any other program that has the file locked is no gateway and releases it soon.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) fn open(path: &Path, findings: &mut Findings) -> Result<Opened, AuditError> {
+pub(super) fn open(path: &Path, findings: &mut Findings) -> Result<AuditedFile, AuditError> {
     let io = |doing| move |source| OpenError::Io { path: path.to_owned(), doing, source };
     let path = match path.canonicalize() {
         Ok(path) => path,
@@ -41,8 +42,7 @@ pub(super) fn open(path: &Path, findings: &mut Findings) -> Result<Opened, Audit
         Err(error) => return Err(io("find")(error).into()),
     };
     let lock = lock(&path)?;
-    // Before the database has it open: closing a second handle would let go of the database's own
-    // locks.
+    // Before SQLite has it open: closing a second handle would release SQLite's own locks.
     let header = header(&path)?;
     let refused = |error: rusqlite::Error| -> Result<Option<Connection>, AuditError> {
         let broken = matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt));
@@ -71,10 +71,10 @@ pub(super) fn open(path: &Path, findings: &mut Findings) -> Result<Opened, Audit
             Err(error) => return Err(open::refusal(&path, &error).into()),
         }
     }
-    Ok(Opened { connection, version, lock })
+    Ok(AuditedFile { connection, version, lock })
 }
 
-/// Notes every page, definition and foreign key that is not as it should be.
+/// Reports every page, definition and foreign key that is not as it should be.
 pub(super) fn check(connection: &Connection, findings: &mut Findings) {
     findings.pass("(file)", |findings| length(connection, findings));
     findings.pass("(file)", |findings| pages(connection, findings));
@@ -82,12 +82,12 @@ pub(super) fn check(connection: &Connection, findings: &mut Findings) {
     findings.pass("(file)", |findings| foreign_keys(connection, findings));
 }
 
-/// Takes the lock of the gateway, where there ever was one. None is made: that would litter the
-/// folder of a backup.
+/// Takes the gateway's lock if there is a lock file. Creates none: that would litter the folder of
+/// a backup.
 fn lock(path: &Path) -> Result<Option<File>, AuditError> {
     let name = sibling(path, ".lock");
     let opened = OpenOptions::new().read(true).write(true).open(&name).or_else(|error| match error.kind() {
-        // Read-only is enough to ask.
+        // Read-only is enough for a lock.
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => File::open(&name),
         _ => Err(error),
     });
@@ -104,7 +104,7 @@ fn lock(path: &Path) -> Result<Option<File>, AuditError> {
     }
 }
 
-/// None for a file that is too short to have one.
+/// None: the file is too short for one.
 fn header(path: &Path) -> Result<Option<Header>, AuditError> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(100).read_to_end(&mut bytes));
@@ -127,8 +127,8 @@ fn header(path: &Path) -> Result<Option<Header>, AuditError> {
 fn connect(path: &Path) -> rusqlite::Result<(Connection, i64)> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = match path.to_str() {
-        // Nothing waits in a log, so nobody changes the file: it can be read without so much as a
-        // lock file sibling it.
+        // There is no log, so no program is writing: the file can be read without creating a lock
+        // or index file beside it.
         Some(text) if !has_log(path) => {
             let escaped = text.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
             let address = format!("file:{escaped}?immutable=1");
@@ -143,13 +143,13 @@ fn connect(path: &Path) -> rusqlite::Result<(Connection, i64)> {
     Ok((connection, version))
 }
 
-/// The database reads what is missing of its last page as zeros, and says nothing.
+/// SQLite reads the missing part of a truncated last page as zeros, without an error.
 fn length(connection: &Connection, findings: &mut Findings) -> rusqlite::Result<()> {
     let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     let pages = number("page_count")?.saturating_mul(number("page_size")?);
     let Some(path) = connection.path().map(Path::new) else { return Ok(()) };
     let length = path.metadata().ok().and_then(|metadata| i64::try_from(metadata.len()).ok());
-    // What is still in the log need not be in the file.
+    // Pages that are still in the log need not be in the file.
     if !has_log(path) && length.is_some_and(|length| length != pages) {
         let problem = format!("is {} bytes long, and its pages need {pages}", length.unwrap_or(0));
         findings.add("(file)", "(the end)", "(page)", problem);
@@ -175,8 +175,8 @@ fn pages(connection: &Connection, findings: &mut Findings) -> rusqlite::Result<(
     let mut check = connection.prepare(&format!("PRAGMA integrity_check({MAX_FINDINGS})"))?;
     let mut rows = check.query([])?;
     while let Some(row) = rows.next()? {
-        let said: String = row.get(0)?;
-        for line in said.lines().filter(|line| *line != "ok" && !line.starts_with("***")) {
+        let report: String = row.get(0)?;
+        for line in report.lines().filter(|line| *line != "ok" && !line.starts_with("***")) {
             let words: Vec<&str> = line.split_whitespace().collect();
             let owner = |name: &str| owners.get(name).cloned().unwrap_or_else(|| "(file)".to_owned());
             match words.as_slice() {
@@ -207,23 +207,24 @@ fn pages(connection: &Connection, findings: &mut Findings) -> rusqlite::Result<(
     Ok(())
 }
 
-/// Compares the definitions with those that this program makes: a trigger that was dropped guards
-/// nothing any more.
+/// Compares the definitions with those that this program creates: a dropped trigger guards nothing.
 fn definitions(connection: &Connection, findings: &mut Findings) -> rusqlite::Result<()> {
-    let made = Connection::open_in_memory()?;
+    let fresh = Connection::open_in_memory()?;
     for migration in MIGRATIONS {
-        made.execute_batch(migration)?;
+        fresh.execute_batch(migration)?;
     }
-    let (expected, found) = (definitions_of(&made)?, definitions_of(connection)?);
+    let (expected, found) = (definitions_of(&fresh)?, definitions_of(connection)?);
     for (name, sql) in &expected {
         match found.get(name) {
             None => findings.add("sqlite_schema", name, "sql", "is missing"),
-            Some(other) if other != sql => findings.add("sqlite_schema", name, "sql", "is not as it was made"),
+            Some(other) if other != sql => {
+                findings.add("sqlite_schema", name, "sql", "is not as this program created it")
+            }
             Some(_) => {}
         }
     }
     for name in found.keys().filter(|name| !expected.contains_key(*name)) {
-        findings.add("sqlite_schema", name, "sql", "was not made by this program");
+        findings.add("sqlite_schema", name, "sql", "was not created by this program");
     }
     Ok(())
 }
@@ -245,8 +246,8 @@ fn foreign_keys(connection: &Connection, findings: &mut Findings) -> rusqlite::R
         let parent: String = row.get(2)?;
         let key = if table == "events" { "sequence" } else { "rowid" };
         let row = rowid.map_or_else(|| "(unknown)".to_owned(), |rowid| format!("{key} {rowid}"));
-        // Every foreign key of the ledger is this one column.
-        findings.add(table, row, "ordinal", format!("names a row of {parent} that is not there"));
+        // Every foreign key of the ledger is this column.
+        findings.add(table, row, "ordinal", format!("names a row of {parent} that does not exist"));
     }
     Ok(())
 }

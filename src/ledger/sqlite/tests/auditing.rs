@@ -1,26 +1,26 @@
-//! A look at a ledger that somebody's hand, or a disk, has changed: what was done is named, by
-//! table, row and column.
+//! The audit names every edit and every fault of the disk by table, row and column.
 
 use super::*;
+use crate::ledger::admin::MAX_FINDINGS;
 use crate::ledger::sqlite::open::VERSION;
 use rstest::rstest;
 
 /// A ledger with a refund of every state and history, closed in order.
 async fn closed() -> (TempDir, PathBuf) {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     for state in State::ALL {
         bench.refund_in(state, &state.as_str().replace('_', "-")).await;
     }
     bench.new_refund(namecom("items", &[1, 2])).await;
     bench.new_refund(debitsuccess("amount", "DS1", 1250)).await;
     let path = bench.path();
-    let Bench { directory, ledger, .. } = bench;
+    let SqliteBench { directory, ledger, .. } = bench;
     ledger.close().await;
     (directory, path)
 }
 
-/// Edits a closed ledger without its triggers and checks, and puts the triggers back: so only what
-/// `sql` did is to be found.
+/// Edits a closed ledger without its triggers and checks, and puts the triggers back, so that only
+/// the effect of `sql` can be found.
 fn edit(path: &Path, sql: &str) {
     let raw = Connection::open(path).unwrap();
     raw.execute_batch("PRAGMA ignore_check_constraints = ON; PRAGMA foreign_keys = OFF;").unwrap();
@@ -43,7 +43,7 @@ fn lines(audit: &Audit) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_sound_ledger_has_no_findings_and_is_left_as_it_was() {
+async fn a_sound_ledger_has_no_findings_and_is_unchanged() {
     let (directory, path) = closed().await;
     let before = std::fs::read(&path).unwrap();
     let files = || -> Vec<_> {
@@ -65,12 +65,12 @@ async fn a_sound_ledger_has_no_findings_and_is_left_as_it_was() {
     let copy = elsewhere.path().join("copy of #1?100%.db");
     std::fs::copy(&path, &copy).unwrap();
     assert_eq!(audit(&copy).unwrap(), seen);
-    assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 1, "nothing was put sibling it");
+    assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 1, "no file was created beside it");
 }
 
 #[tokio::test]
-async fn a_running_gateway_is_said_and_a_copy_of_its_files_can_be_looked_at() {
-    let bench = Bench::new();
+async fn a_running_gateway_is_reported_and_a_copy_of_its_files_can_be_audited() {
+    let bench = SqliteBench::new();
     bench.refund_in(State::InDoubt, "a").await;
     let refusal = audit(&bench.path()).unwrap_err();
     assert!(matches!(refusal, AuditError::Running { .. }) && refusal.to_string().contains("a gateway is running"));
@@ -86,13 +86,13 @@ async fn a_running_gateway_is_said_and_a_copy_of_its_files_can_be_looked_at() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_looked_at_is_one_sentence() {
+async fn a_ledger_that_cannot_be_audited_is_refused_in_one_sentence() {
     let (directory, path) = closed().await;
     let at = |name: &str| directory.path().join(name);
     let sentence = |path: &Path| audit(path).unwrap_err().to_string();
     assert!(sentence(&at("nothing.db")).starts_with("there is no ledger"));
     assert!(sentence(directory.path()).ends_with("it is a directory"), "{}", sentence(directory.path()));
-    std::fs::write(at("letter.txt"), "a letter to somebody, and not a database at all").unwrap();
+    std::fs::write(at("letter.txt"), "a letter, and not a database at all").unwrap();
     assert!(sentence(&at("letter.txt")).contains("is not a ledger of recoup"), "{}", sentence(&at("letter.txt")));
     std::fs::write(at("empty.db"), "").unwrap();
     assert!(sentence(&at("empty.db")).ends_with("it is empty"), "{}", sentence(&at("empty.db")));
@@ -106,41 +106,41 @@ async fn what_cannot_be_looked_at_is_one_sentence() {
 
 #[rstest]
 #[case::an_amount(
-    "UPDATE refunds SET debitsuccess_minor_units = 125000 WHERE id = 'amount'",
+    "UPDATE refunds SET target = replace(target, '1250', '125000') WHERE id = 'amount'",
     &["refunds, row ordinal 11, column (row)", "similarity, row key"]
 )]
 #[case::a_state(
     "UPDATE refunds SET state = 'PENDING', complete_time = NULL WHERE id = 'SUCCEEDED'",
     &["refunds, row ordinal 6, column state: is PENDING, and the history has SUCCEEDED"]
 )]
-#[case::a_strange_state("UPDATE refunds SET state = 'DONE' WHERE id = 'PENDING'", &["refunds, row ordinal 1, column state: names no state"])]
+#[case::an_unknown_state("UPDATE refunds SET state = 'DONE' WHERE id = 'PENDING'", &["refunds, row ordinal 1, column state: names no state"])]
 #[case::two_rows(
     "UPDATE refunds SET revision = revision + 1 WHERE id IN ('FAILED', 'items')",
     &["row ordinal 8, column revision", "row ordinal 10, column revision"]
 )]
 #[case::a_refund(
     "DELETE FROM refunds WHERE id = 'items'",
-    &["refunds, row ordinal 11, column ordinal: verify_link on 9", "column ordinal: names a row of refunds that is not there"]
+    &["refunds, row ordinal 11, column ordinal: follows 9", "column ordinal: names a row of refunds that does not exist"]
 )]
 #[case::the_last_refund_and_all_of_it(
     "DELETE FROM refunds WHERE id = 'amount'; DELETE FROM events WHERE ordinal = 11;
      DELETE FROM similarity WHERE ordinal = 11; DELETE FROM refund_references WHERE ordinal = 11",
     &["sqlite_sequence, row name refunds, column seq: is 11, and the last refund is 10"]
 )]
-#[case::a_line("DELETE FROM events WHERE sequence = 9", &["events, row sequence 10, column sequence: verify_link on 8"])]
-#[case::the_first_line("DELETE FROM events WHERE sequence = 1", &["events, row sequence 2, column sequence: verify_link on 0"])]
-#[case::the_last_line(
+#[case::an_event("DELETE FROM events WHERE sequence = 9", &["events, row sequence 10, column sequence: follows 8"])]
+#[case::the_first_event("DELETE FROM events WHERE sequence = 1", &["events, row sequence 2, column sequence: follows 0"])]
+#[case::the_last_event(
     "DELETE FROM events WHERE sequence = (SELECT max(sequence) FROM events)",
     &["refunds, row ordinal 11, column ordinal: has no history"]
 )]
 #[case::a_note("UPDATE events SET note = 'all is well' WHERE sequence = 5", &["events, row sequence 5, column chain_hash"])]
 #[case::a_hash("UPDATE events SET chain_hash = zeroblob(32) WHERE sequence = 5", &["row sequence 5, column chain_hash", "row sequence 6, column chain_hash"])]
 #[case::a_short_hash("UPDATE events SET chain_hash = x'00' WHERE sequence = 5", &["row sequence 5, column chain_hash: is not 32 bytes long"])]
-#[case::a_move("UPDATE events SET from_state = 'SUBMITTED' WHERE sequence = 3", &["row sequence 3, column from_state: is SUBMITTED, and the line before"])]
+#[case::a_transition("UPDATE events SET from_state = 'SUBMITTED' WHERE sequence = 3", &["row sequence 3, column from_state: is SUBMITTED, and the event before"])]
 #[case::an_attempt("DELETE FROM attempts WHERE ordinal = 4", &["attempts, row ordinal 4, number 1, column number: is missing"])]
 #[case::an_attempt_too_many(
     "INSERT INTO attempts (ordinal, number, dispatch_time) VALUES (1, 1, 5)",
-    &["attempts, row ordinal 1, number 1, column number: no line of the history"]
+    &["attempts, row ordinal 1, number 1, column number: no event has it begin"]
 )]
 #[case::an_attempt_reopened(
     "UPDATE attempts SET end_time = NULL, outcome = NULL, doubt_reason = NULL, doubt_evidence = NULL WHERE ordinal = 4",
@@ -152,22 +152,22 @@ async fn what_cannot_be_looked_at_is_one_sentence() {
 #[case::a_dispatch_time("UPDATE attempts SET dispatch_time = 7 WHERE ordinal = 6", &["number 1, column dispatch_time: is 7"])]
 #[case::a_reservation("DELETE FROM reservations WHERE ordinal = 6", &["reservations, row key order:succeeded, ordinal 6, column ordinal: is missing"])]
 #[case::a_reservation_of_a_failed_refund(
-    "INSERT INTO reservations VALUES ('order:FAILED', 'books', 8, NULL)",
+    "INSERT INTO reservations VALUES ('order:FAILED', 'demo', 8, NULL)",
     &["reservations, row key order:FAILED, ordinal 8, column ordinal: refund 8 (FAILED) does not hold this"]
 )]
-#[case::a_reservation_of_nobody(
-    "INSERT INTO reservations VALUES ('order:x', 'books', 99, NULL)",
-    &["reservations, row", "column ordinal: names a row of refunds that is not there"]
+#[case::a_reservation_of_an_unknown_refund(
+    "INSERT INTO reservations VALUES ('order:x', 'demo', 99, NULL)",
+    &["reservations, row", "column ordinal: names a row of refunds that does not exist"]
 )]
 #[case::a_reference("DELETE FROM refund_references WHERE reference = '77'", &["refund_references, row reference 77, ordinal 10"])]
-#[case::a_likeness("UPDATE similarity SET until_time = 0", &["similarity, row key", "does not hold this"])]
-#[case::the_disorder("DELETE FROM disorder", &["disorder, row only_row 1, column most_micros: is missing"])]
+#[case::a_similarity("UPDATE similarity SET until_time = 0", &["similarity, row key", "does not hold this"])]
+#[case::the_disorder("DELETE FROM clock_disorder", &["clock_disorder, row only_row 1, column max_micros: is missing"])]
 #[case::an_index(
     "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = sql || ' ' WHERE name = 'refunds_due_later';",
-    &["sqlite_schema, row index refunds_due_later of refunds, column sql: is not as it was made"]
+    &["sqlite_schema, row index refunds_due_later of refunds, column sql: is not as this program created it"]
 )]
 #[tokio::test]
-async fn what_a_hand_did_is_named(#[case] sql: &str, #[case] expected: &[&str]) {
+async fn every_edit_is_named(#[case] sql: &str, #[case] expected: &[&str]) {
     let (_directory, path) = closed().await;
     edit(&path, sql);
     let seen = audit(&path).unwrap();
@@ -191,31 +191,31 @@ async fn a_dropped_trigger_and_a_foreign_one_are_named() {
         found,
         [
             "table sqlite_schema, row trigger events_are_kept of events, column sql: is missing",
-            "table sqlite_schema, row trigger odd of events, column sql: was not made by this program",
+            "table sqlite_schema, row trigger odd of events, column sql: was not created by this program",
         ]
     );
 }
 
 #[tokio::test]
-async fn findings_without_end_are_counted_and_bounded() {
-    let bench = Bench::new();
+async fn many_findings_are_counted_and_bounded() {
+    let bench = SqliteBench::new();
     for number in 0..1_200 {
         bench.new_refund(sectigo(&format!("r{number}"), &format!("{number}"))).await;
     }
     let path = bench.path();
-    let Bench { directory, ledger, .. } = bench;
+    let SqliteBench { directory, ledger, .. } = bench;
     ledger.close().await;
-    edit(&path, "UPDATE refunds SET debitsuccess_minor_units = 1");
+    edit(&path, "UPDATE refunds SET target = '[]'");
     let seen = audit(&path).unwrap();
     assert_eq!(seen.findings.len(), MAX_FINDINGS);
     assert!(seen.finding_count >= 1_200, "{}", seen.finding_count);
     drop(directory);
 }
 
-/// Everything in the tables that stands in two places or under a hash.
+/// Everything in the tables that is stored twice or covered by a hash.
 fn content(path: &Path) -> Option<String> {
     let raw = Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
-    let mut told = String::new();
+    let mut content = String::new();
     for columns in [
         "* FROM refunds ORDER BY 1",
         "* FROM events ORDER BY 1",
@@ -232,14 +232,14 @@ fn content(path: &Path) -> Option<String> {
         let mut rows = statement.query([]).ok()?;
         while let Some(row) = rows.next().ok()? {
             for column in 0..width {
-                told += &format!("{:?} ", row.get_ref(column).ok()?);
+                content += &format!("{:?} ", row.get_ref(column).ok()?);
             }
         }
     }
-    Some(told)
+    Some(content)
 }
 
-/// A disk that lies: one byte anywhere. Either nothing that counts has changed, or it is found.
+/// One flipped byte anywhere either changes nothing that is covered, or is found.
 #[tokio::test]
 async fn one_flipped_byte_anywhere_is_found_or_harmless() {
     let (directory, path) = closed().await;

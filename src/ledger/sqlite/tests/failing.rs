@@ -4,11 +4,11 @@ use super::*;
 use rstest::rstest;
 
 #[tokio::test]
-async fn a_full_queue_is_said_at_once_and_nothing_of_it_is_recorded() {
-    let bench = Bench::with(SqliteSettings { queue_length: 2, batch_size: 1, ..SqliteSettings::default() });
+async fn a_full_queue_rejects_at_once_and_records_nothing() {
+    let bench = SqliteBench::with(SqliteSettings { queue_length: 2, batch_size: 1, ..SqliteSettings::default() });
     let raw = bench.raw();
     raw.execute_batch("BEGIN IMMEDIATE").unwrap();
-    // One is in the writer's hand at most, two are in the queue.
+    // The writer has taken at most one, and two are in the queue.
     let mut creations: Vec<_> = Vec::new();
     for number in 0..10 {
         let id = format!("r{number}");
@@ -33,22 +33,23 @@ async fn a_full_queue_is_said_at_once_and_nothing_of_it_is_recorded() {
 }
 
 #[tokio::test]
-async fn a_foreign_hand_on_the_file_is_waited_for_and_harms_nothing() {
-    let bench = Bench::with(SqliteSettings { busy_timeout: Duration::from_millis(20), ..SqliteSettings::default() });
+async fn a_lock_of_another_program_is_waited_for_and_harms_nothing() {
+    let bench =
+        SqliteBench::with(SqliteSettings { busy_timeout: Duration::from_millis(20), ..SqliteSettings::default() });
     let raw = bench.raw();
     raw.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let asked = create(sectigo("a", "100"));
-    assert_eq!(bench.ledger.create(asked.clone()).await, Err(LedgerError::Overloaded));
+    let request = create(sectigo("a", "100"));
+    assert_eq!(bench.ledger.create(request.clone()).await, Err(LedgerError::Overloaded));
     assert!(matches!(bench.ledger.mark_interrupted(NOW).await, Err(LedgerError::Unavailable(_))));
     raw.execute_batch("ROLLBACK").unwrap();
     assert_eq!(*bench.ledger.health().borrow(), Health::Writing);
-    assert!(asked.claim.withdraw(), "nothing of it was begun");
+    assert!(request.ticket.cancel(), "it was never started");
     bench.new_refund(sectigo("a", "100")).await;
 }
 
 #[tokio::test]
-async fn a_foreign_write_into_the_history_ends_all_writing() {
-    let bench = Bench::new();
+async fn another_programs_write_to_the_history_ends_all_writing() {
+    let bench = SqliteBench::new();
     bench.refund_in(State::Failed, "a").await;
     bench.tamper("DELETE FROM events WHERE sequence = 3");
     let answer = bench.ledger.create(create(sectigo("b", "200"))).await;
@@ -59,7 +60,7 @@ async fn a_foreign_write_into_the_history_ends_all_writing() {
 
 #[tokio::test]
 async fn a_full_disk_ends_all_writing_and_loses_nothing_acknowledged() {
-    let bench = Bench::with(SqliteSettings { max_pages: Some(60), batch_size: 4, ..SqliteSettings::default() });
+    let bench = SqliteBench::with(SqliteSettings { max_pages: Some(60), batch_size: 4, ..SqliteSettings::default() });
     let mut health = bench.ledger.health();
     let mut acknowledged = Vec::new();
     let mut refused = Vec::new();
@@ -82,18 +83,18 @@ async fn a_full_disk_ends_all_writing_and_loses_nothing_acknowledged() {
     let Health::Failed(problem) = health.borrow().clone() else { panic!("{health:?}") };
     assert!(problem.contains("full"), "{problem}");
 
-    // There would be room for a word, and it is not written.
+    // There would be room for one event, and it is not written.
     let first = acknowledged.first().unwrap().clone();
     assert!(matches!(
         bench.record(&first, &[Event::Dispatched { credential: None }]).await,
         Err(LedgerError::Unavailable(_))
     ));
     assert!(matches!(bench.ledger.mark_interrupted(NOW).await, Err(LedgerError::Unavailable(_))));
-    assert_eq!(bench.ledger.get(first.id()).await, Ok(Some(first.clone())), "reading goes on");
+    assert_eq!(bench.ledger.get(first.id()).await, Ok(Some(first.clone())), "it can still be read");
     let committed = *bench.ledger.committed().borrow();
     assert_eq!(committed, acknowledged.len() as u64);
 
-    let bench = Bench { settings: SqliteSettings::default(), ..bench }.reopened();
+    let bench = SqliteBench { settings: SqliteSettings::default(), ..bench }.reopened();
     assert_eq!(*bench.ledger.health().borrow(), Health::Writing);
     for refund in &acknowledged {
         assert_eq!(bench.ledger.get(refund.id()).await, Ok(Some(refund.clone())));
@@ -104,8 +105,8 @@ async fn a_full_disk_ends_all_writing_and_loses_nothing_acknowledged() {
 }
 
 #[tokio::test]
-async fn a_commit_that_failed_is_told_apart_from_a_write_that_never_was() {
-    let bench = Bench::new();
+async fn a_failed_commit_differs_from_a_write_that_never_happened() {
+    let bench = SqliteBench::new();
     bench
         .raw()
         .execute_batch(
@@ -121,8 +122,8 @@ async fn a_commit_that_failed_is_told_apart_from_a_write_that_never_was() {
 }
 
 #[tokio::test]
-async fn a_file_overwritten_with_rubbish_is_corrupt_and_not_merely_unavailable() {
-    let bench = Bench::new();
+async fn an_overwritten_file_is_corrupt_and_not_just_unavailable() {
+    let bench = SqliteBench::new();
     let refund = bench.new_refund(sectigo("a", "100")).await;
     // What was written before the last start is in the file alone.
     let bench = bench.reopened();
@@ -136,7 +137,7 @@ async fn a_file_overwritten_with_rubbish_is_corrupt_and_not_merely_unavailable()
     let answer = bench.ledger.create(create(sectigo("b", "200"))).await;
     assert!(matches!(answer, Err(LedgerError::Corrupt { .. })), "{answer:?}");
 
-    let Bench { directory, ledger, .. } = bench;
+    let SqliteBench { directory, ledger, .. } = bench;
     drop(ledger);
     let error = SqliteLedger::open(&path, SqliteSettings::default()).unwrap_err();
     assert!(matches!(&error, OpenError::Database { problem, .. } if problem.contains("malformed")), "{error}");
@@ -147,11 +148,30 @@ async fn a_file_overwritten_with_rubbish_is_corrupt_and_not_merely_unavailable()
 #[case("state = 'DONE'", "state", "names no state")]
 #[case("account = 'UPPER'", "account", "must be 1 to 63 of a-z 0-9 and \"-\"")]
 #[case("provider = 'paypal'", "provider", "names no provider")]
-#[case("provider = 'namecom'", "namecom_order_id", "must be above 0")]
-#[case("sectigo_order_number = NULL", "sectigo_order_number", "must be 1 to 64 of A-Z")]
-#[case("sectigo_reason_code = 12", "sectigo_reason_code", "must be one of the eleven")]
-#[case("namecom_order_id = 5", "namecom_order_id", "is not in the form in which it is written")]
-#[case("debitsuccess_description = ''", "debitsuccess_description", "is not in the form in which it is written")]
+#[case("provider = 'namecom'", "target", "order_number: is not a field of this target")]
+#[case("target = '{'", "target", "EOF")]
+#[case("target = '{\"order_number\":\"a\"}'", "target", "reason: must be one of the eleven")]
+#[case("target = '{\"order_number\":\"\",\"reason_code\":11}'", "target", "order_number: must be 1 to 64 of A-Z")]
+#[case("target = '{\"order_number\":\"a\",\"reason_code\":12}'", "target", "reason: must be one of the eleven")]
+#[case("target = '{\"order_number\":7,\"reason_code\":11}'", "target", "order_number: must be a text")]
+#[case("target = '{\"order_number\":\"a\",\"reason_code\":\"11\"}'", "target", "reason_code: must be an integer")]
+#[case(
+    "target = '{\"order_number\":\"a\",\"reason_code\":null}'",
+    "target",
+    "reason_code: is no text, integer or list"
+)]
+#[case(
+    "target = '{\"odd\":1,\"order_number\":\"a\",\"reason_code\":11}'",
+    "target",
+    "odd: is not a field of this target"
+)]
+#[case("target = '{\"reason_code\":11,\"order_number\":\"a\"}'", "target", "is not in the form in which it is written")]
+#[case(
+    "target = '{\"order_number\":\"a\", \"reason_code\":11}'",
+    "target",
+    "is not in the form in which it is written"
+)]
+#[case("target = '[]'", "target", "expected a map")]
 #[case("labels = '{'", "labels", "EOF")]
 #[case("labels = '{ }'", "labels", "is not in the form in which it is written")]
 #[case("labels = '{\"a\":1}'", "labels", "expected a string")]
@@ -174,14 +194,18 @@ async fn a_file_overwritten_with_rubbish_is_corrupt_and_not_merely_unavailable()
 #[case("refunded_minor_units = 5", "refunded_minor_units", "is not in the form in which it is written")]
 #[case("provider_status = CAST(x'ff' AS TEXT)", "provider_status", "is not UTF-8")]
 #[tokio::test]
-async fn a_strange_row_is_named_and_ends_all_writing(#[case] edit: &str, #[case] strange: &str, #[case] words: &str) {
-    let bench = Bench::new();
+async fn a_corrupt_row_is_named_and_ends_all_writing(
+    #[case] edit: &str,
+    #[case] expected_column: &str,
+    #[case] words: &str,
+) {
+    let bench = SqliteBench::new();
     bench.refund_in(State::Failed, "other").await;
     let refund = bench.refund_in(State::InDoubt, "a").await;
     bench.tamper(&format!("UPDATE refunds SET {edit} WHERE id = 'a'"));
     match bench.ledger.get(refund.id()).await {
         Err(LedgerError::Corrupt { table: "refunds", column, row, problem }) => {
-            assert_eq!((column, row.as_str()), (strange, "ordinal 2"));
+            assert_eq!((column, row.as_str()), (expected_column, "ordinal 2"));
             assert!(problem.contains(words), "{problem}");
         }
         other => panic!("{other:?}"),
@@ -196,13 +220,13 @@ async fn a_strange_row_is_named_and_ends_all_writing(#[case] edit: &str, #[case]
 #[case("refund_digest = x'00'", "refund_digest", "is not 32 bytes long")]
 #[case("revision = -3", "revision", "is -3, which is out of range")]
 #[tokio::test]
-async fn a_strange_line_is_named(#[case] edit: &str, #[case] strange: &str, #[case] words: &str) {
-    let bench = Bench::new();
+async fn a_corrupt_event_is_named(#[case] edit: &str, #[case] expected_column: &str, #[case] words: &str) {
+    let bench = SqliteBench::new();
     bench.refund_in(State::InDoubt, "a").await;
     bench.tamper(&format!("UPDATE events SET {edit} WHERE sequence = 2"));
     match bench.ledger.events_after(0, 10).await {
         Err(LedgerError::Corrupt { table: "events", column, row, problem }) => {
-            assert_eq!((column, row.as_str()), (strange, "sequence 2"));
+            assert_eq!((column, row.as_str()), (expected_column, "sequence 2"));
             assert!(problem.contains(words), "{problem}");
         }
         other => panic!("{other:?}"),
@@ -212,7 +236,7 @@ async fn a_strange_line_is_named(#[case] edit: &str, #[case] strange: &str, #[ca
 /// The dangerous edit: a row that is well-formed and would send money a second time.
 #[tokio::test]
 async fn a_refund_set_back_by_hand_is_never_sent_again() {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     let refund = bench.refund_in(State::Succeeded, "a").await;
     bench.tamper("UPDATE refunds SET state = 'PENDING', complete_time = NULL");
     let answer = bench.record(&refund, &[Event::Dispatched { credential: None }]).await;
@@ -222,22 +246,22 @@ async fn a_refund_set_back_by_hand_is_never_sent_again() {
 }
 
 #[tokio::test]
-async fn one_strange_row_does_not_undo_its_neighbours_in_the_batch() {
-    let bench = Bench::new();
+async fn a_corrupt_row_does_not_undo_its_neighbours_in_the_batch() {
+    let bench = SqliteBench::new();
     let refund = bench.refund_in(State::InDoubt, "a").await;
     let neighbour = bench.new_refund(sectigo("b", "b")).await;
     bench.tamper("UPDATE refunds SET state = 'DONE' WHERE id = 'a'");
     let raw = bench.raw();
     raw.execute_batch("BEGIN IMMEDIATE").unwrap();
-    // The first occupies the writer, so that the other two wait and are taken run_batch.
+    // The first occupies the writer, so that the other two wait and are taken together.
     let first = bench.ledger.create(create(sectigo("c", "c")));
-    let strange = bench.record(&refund, &[Event::Dispatched { credential: None }]);
+    let corrupt = bench.record(&refund, &[Event::Dispatched { credential: None }]);
     let well = bench.record(&neighbour, &[Event::Dispatched { credential: None }]);
     let release = async { raw.execute_batch("ROLLBACK").unwrap() };
-    let (first, strange, well, ()) = tokio::join!(biased; first, strange, well, release);
+    let (first, corrupt, well, ()) = tokio::join!(biased; first, corrupt, well, release);
     assert!(first.is_ok());
-    assert!(matches!(strange, Err(LedgerError::Corrupt { .. })));
-    // Taken with the strange one or, where the writer was quicker, refused after it: never half.
+    assert!(matches!(corrupt, Err(LedgerError::Corrupt { .. })));
+    // Taken with the corrupt one or, if the writer was faster, rejected after it: never half.
     let present = bench.ledger.get(neighbour.id()).await.unwrap().unwrap();
     match well {
         Ok(dispatched) => assert_eq!(present, dispatched),
@@ -251,11 +275,8 @@ async fn one_strange_row_does_not_undo_its_neighbours_in_the_batch() {
 #[case::the_logs_index("-shm")]
 #[case::the_lock(".lock")]
 #[tokio::test]
-async fn a_file_that_was_removed_or_replaced_ends_all_writing(
-    #[case] suffix: &str,
-    #[values(false, true)] replaced: bool,
-) {
-    let bench = Bench::new();
+async fn a_removed_or_replaced_file_ends_all_writing(#[case] suffix: &str, #[values(false, true)] replaced: bool) {
+    let bench = SqliteBench::new();
     let refund = bench.new_refund(sectigo("a", "100")).await;
     let name = bench.directory.path().join(format!("ledger.db{suffix}"));
     std::fs::rename(&name, bench.directory.path().join("moved")).unwrap();
@@ -264,7 +285,7 @@ async fn a_file_that_was_removed_or_replaced_ends_all_writing(
     }
     let Err(LedgerError::Unavailable(problem)) = bench.record(&refund, &[Event::Dispatched { credential: None }]).await
     else {
-        panic!("it was written into a file that nobody finds")
+        panic!("it was written into a file that has lost its name")
     };
     let word = if replaced { "was replaced while it was open" } else { "was removed while it was open" };
     assert!(problem.contains(word) && problem.contains(&format!("ledger.db{suffix} ")), "{problem}");
@@ -272,8 +293,8 @@ async fn a_file_that_was_removed_or_replaced_ends_all_writing(
 }
 
 #[tokio::test]
-async fn a_file_that_was_removed_is_noticed_without_a_write() {
-    let bench = Bench::new();
+async fn a_removed_file_is_noticed_without_a_write() {
+    let bench = SqliteBench::new();
     let mut health = bench.ledger.health();
     std::fs::remove_file(bench.path()).unwrap();
     let noticed = tokio::time::timeout(Duration::from_secs(30), health.wait_for(|health| *health != Health::Writing));
@@ -284,11 +305,11 @@ async fn a_file_that_was_removed_is_noticed_without_a_write() {
 }
 
 #[tokio::test]
-async fn a_row_that_was_touched_since_its_attempt_began_is_not_built_upon() {
-    let bench = Bench::new();
+async fn a_row_changed_since_its_attempt_began_is_rejected() {
+    let bench = SqliteBench::new();
     let dispatched = |id| NewRefund { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo(id, id)) };
     let CreateOutcome::New(touched) = bench.ledger.create(dispatched("a")).await.unwrap() else { panic!() };
-    bench.raw().execute("UPDATE refunds SET provider_reference = 'somebody''s'", []).unwrap();
+    bench.raw().execute("UPDATE refunds SET provider_reference = 'another''s'", []).unwrap();
     let answer = bench.record(&touched, &[Event::Refunded(Confirmation::default())]).await;
     assert!(matches!(answer, Err(LedgerError::Corrupt { table: "refunds", .. })), "{answer:?}");
     assert!(matches!(&*bench.ledger.health().borrow(), Health::Corrupt(_)));
@@ -296,10 +317,9 @@ async fn a_row_that_was_touched_since_its_attempt_began_is_not_built_upon() {
 
 #[tokio::test]
 async fn a_step_that_fails_half_way_does_not_undo_its_neighbours() {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     let raw = bench.raw();
-    // Nobody can ask for this: the refund's row and the first line of its history are written by
-    // then.
+    // No request can cause this: the refund's row and its first event are written by then.
     raw.execute_batch(
         "CREATE TRIGGER planted BEFORE INSERT ON refund_references WHEN NEW.reference = '102' \
          BEGIN SELECT RAISE(ABORT, 'planted'); END; BEGIN IMMEDIATE",
@@ -328,4 +348,17 @@ async fn a_step_that_fails_half_way_does_not_undo_its_neighbours() {
     }
     assert_eq!(bench.count("SELECT count(*) FROM refunds"), 4);
     assert_eq!(bench.ledger.verify().await, Ok(12));
+}
+
+#[tokio::test]
+async fn a_caller_that_stops_waiting_does_not_undo_its_queued_write() {
+    let bench = SqliteBench::new();
+    let raw = bench.raw();
+    raw.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let creation = tokio::time::timeout(Duration::from_millis(1), bench.ledger.create(create(sectigo("a", "100"))));
+    assert!(creation.await.is_err());
+    raw.execute_batch("ROLLBACK").unwrap();
+    // The queue keeps its order, so the second answer comes after the first write.
+    bench.new_refund(sectigo("b", "200")).await;
+    assert!(bench.ledger.get(&RefundId::parse("a").unwrap()).await.unwrap().is_some());
 }

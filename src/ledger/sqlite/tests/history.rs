@@ -1,51 +1,16 @@
-//! The history: without gaps, chained, and appended to only.
+//! Every edit of the tables breaks the chain, and the hashes can be computed from the tables alone.
+
+use rstest::rstest;
+use rusqlite::types::ValueRef;
+use sha2::{Digest, Sha256};
 
 use super::*;
-use rstest::rstest;
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_sequence_has_no_gaps_whatever_is_refused_in_between() {
-    let bench = Bench::new();
-    let ledger = &bench.ledger;
-    let creations = (0..200).map(|number| async move {
-        // Every third asks for an order that another has; every seventh reuses an id.
-        let order = if number % 3 == 0 { "contested".to_owned() } else { format!("order-{number}") };
-        let id = if number % 7 == 0 { "reused".to_owned() } else { format!("r{number}") };
-        let answer =
-            ledger.create(NewRefund { dispatch: first_attempt(number % 2 == 0), ..create(sectigo(&id, &order)) }).await;
-        if let Ok(CreateOutcome::New(refund)) = &answer {
-            // AttemptFromEvents only of what the followers of the history can see.
-            let events = ledger.events_of(refund.id(), 0, 10).await.unwrap();
-            assert!(events.iter().all(|event| event.sequence <= *ledger.committed().borrow()));
-        }
-        answer.is_ok()
-    });
-    let made = futures_util::future::join_all(creations).await;
-    assert!(made.contains(&true) && made.contains(&false));
-    let events = ledger.events_after(0, 1_000).await.unwrap();
-    let sequences: Vec<u64> = events.iter().map(|event| event.sequence).collect();
-    assert_eq!(sequences, (1..=sequences.len() as u64).collect::<Vec<_>>());
-    assert_eq!(ledger.verify().await, Ok(sequences.len() as u64));
-    assert_eq!(*ledger.committed().borrow(), sequences.len() as u64);
-}
-
-#[tokio::test]
-async fn a_history_is_read_in_pages() {
-    let bench = Bench::new();
-    let refund = bench.refund_in(State::Succeeded, "a").await;
-    bench.refund_in(State::Failed, "b").await;
-    let revisions = |events: Vec<EventRecord>| events.into_iter().map(|event| event.revision).collect::<Vec<_>>();
-    assert_eq!(revisions(bench.ledger.events_of(refund.id(), 0, 2).await.unwrap()), [1, 2]);
-    assert_eq!(revisions(bench.ledger.events_of(refund.id(), 2, 2).await.unwrap()), [3]);
-    let sequences = |events: Vec<EventRecord>| events.into_iter().map(|event| event.sequence).collect::<Vec<_>>();
-    assert_eq!(sequences(bench.ledger.events_after(0, 4).await.unwrap()), [1, 2, 3, 4]);
-    assert_eq!(sequences(bench.ledger.events_after(4, 4).await.unwrap()), [5, 6]);
-    assert_eq!(sequences(bench.ledger.events_after(u64::MAX, 4).await.unwrap()), Vec::<u64>::new());
-}
+use crate::ledger::encoding::{INTENT_COLUMNS, STATE_COLUMNS};
+use crate::ledger::sqlite::open::{self, MIGRATIONS, VERSION};
 
 #[rstest]
 #[case::an_event_edited("UPDATE events SET note = 'nothing happened' WHERE sequence = 2", "events", "chain_hash")]
-#[case::an_actor_edited("UPDATE events SET actor = 'somebody' WHERE sequence = 1", "events", "chain_hash")]
+#[case::an_actor_edited("UPDATE events SET actor = 'another' WHERE sequence = 1", "events", "chain_hash")]
 #[case::a_kind_edited("UPDATE events SET kind = 'cancelled' WHERE sequence = 3", "events", "chain_hash")]
 #[case::an_event_dropped("DELETE FROM events WHERE sequence = 2", "events", "sequence")]
 #[case::the_last_event_dropped("DELETE FROM events WHERE sequence = 6", "refunds", "revision")]
@@ -61,8 +26,8 @@ async fn a_history_is_read_in_pages() {
     "revision"
 )]
 #[tokio::test]
-async fn whatever_is_edited_breaks_the_chain(#[case] sql: &str, #[case] table: &str, #[case] column: &str) {
-    let bench = Bench::new();
+async fn every_edit_breaks_the_chain(#[case] sql: &str, #[case] table: &str, #[case] column: &str) {
+    let bench = SqliteBench::new();
     bench.refund_in(State::Succeeded, "a").await;
     bench.refund_in(State::Succeeded, "b").await;
     assert_eq!(bench.ledger.verify().await, Ok(6));
@@ -88,75 +53,125 @@ async fn whatever_is_edited_breaks_the_chain(#[case] sql: &str, #[case] table: &
 #[case("UPDATE refunds SET state = 'DONE'")]
 #[tokio::test]
 async fn the_tables_refuse_what_the_program_never_does(#[case] sql: &str) {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     bench.refund_in(State::Succeeded, "a").await;
     let refusal = bench.raw().execute_batch(sql).unwrap_err();
     assert_eq!(refusal.sqlite_error_code(), Some(rusqlite::ErrorCode::ConstraintViolation), "{refusal}");
     assert_eq!(bench.ledger.verify().await, Ok(3));
 }
 
-/// The encoding that the documentation describes, written down a second time.
-#[tokio::test]
-async fn an_auditor_computes_the_same_hashes_from_the_tables() {
-    use sha2::{Digest, Sha256};
-    fn item(cell: rusqlite::types::ValueRef<'_>) -> Vec<u8> {
-        use rusqlite::types::ValueRef::{Blob, Integer, Null, Real, Text};
-        match cell {
-            Null => vec![0],
-            Integer(number) => [&[1][..], &number.to_be_bytes()].concat(),
-            Text(bytes) => [&[2][..], &(bytes.len() as u64).to_be_bytes(), bytes].concat(),
-            Blob(bytes) => [&[3][..], &(bytes.len() as u64).to_be_bytes(), bytes].concat(),
-            Real(_) => panic!("no column is a float"),
-        }
+fn encoded(value: ValueRef<'_>) -> Vec<u8> {
+    match value {
+        ValueRef::Null => panic!("an absent value is not hashed"),
+        ValueRef::Integer(number) => [&[1][..], &number.to_be_bytes()].concat(),
+        ValueRef::Text(bytes) => [&[2][..], &(bytes.len() as u64).to_be_bytes(), bytes].concat(),
+        ValueRef::Blob(bytes) => [&[3][..], &(bytes.len() as u64).to_be_bytes(), bytes].concat(),
+        ValueRef::Real(_) => panic!("no column is a float"),
     }
-    let text = |text: &str| item(rusqlite::types::ValueRef::Text(text.as_bytes()));
-    // Each item that is present, by its name.
-    let named = |name: &str, cell: rusqlite::types::ValueRef<'_>| match cell {
-        rusqlite::types::ValueRef::Null => Vec::new(),
-        cell => [text(name), item(cell)].concat(),
-    };
-    let bench = Bench::new();
-    bench.refund_in(State::NeedsReview, "a").await;
-    let raw = bench.raw();
+}
 
-    let mut statement = raw.prepare("SELECT * FROM refunds").unwrap();
-    let columns = statement.column_count();
-    let mut rows = statement.query([]).unwrap();
-    let row = rows.next().unwrap().unwrap();
-    let schedule = ["next_check", "unheard", "doubt_check_count"];
-    let of_column = |index: usize| match row.as_ref().column_name(index).unwrap() {
-        name if schedule.contains(&name) => Vec::new(),
-        name => named(name, row.get_ref(index).unwrap()),
-    };
-    let cells: Vec<u8> = (0..columns).flat_map(of_column).collect();
-    let digest: [u8; 32] = Sha256::digest([text("recoup refund 2"), cells].concat()).into();
+fn field(name: &str, value: ValueRef<'_>) -> Vec<u8> {
+    match value {
+        ValueRef::Null => Vec::new(),
+        value => [encoded(ValueRef::Text(name.as_bytes())), encoded(value)].concat(),
+    }
+}
 
-    let mut before = vec![0_u8; 32];
-    let mut last_digest = Vec::new();
-    let names = [
-        "sequence",
-        "refund",
-        "revision",
-        "event_time",
-        "from_state",
-        "to_state",
-        "kind",
-        "attempt",
-        "actor",
-        "note",
-        "refund_digest",
-    ];
-    let columns = names.join(", ").replace("refund,", "'a',");
-    let mut statement = raw.prepare(&format!("SELECT {columns}, chain_hash FROM events ORDER BY sequence")).unwrap();
+/// Every present column of a row but those that are not covered.
+fn fields(row: &rusqlite::Row<'_>, not_covered: &[&str]) -> Vec<u8> {
+    let names = row.as_ref().column_names().map(str::to_owned).enumerate();
+    let covered = names.filter(|(_, name)| !not_covered.contains(&name.as_str()));
+    covered.flat_map(|(index, name)| field(&name, row.get_ref(index).unwrap())).collect()
+}
+
+fn hash(purpose: &str, fields: &[u8]) -> Vec<u8> {
+    Sha256::digest([encoded(ValueRef::Text(purpose.as_bytes())).as_slice(), fields].concat()).to_vec()
+}
+
+/// The encoding that the documentation describes, written a second time and for whatever columns
+/// the tables have. Returns the ids of the refunds that do not match their last event.
+fn refunds_that_do_not_match(raw: &Connection) -> Vec<String> {
+    let mut previous = vec![0_u8; 32];
+    let mut statement = raw
+        .prepare(
+            "SELECT sequence, r.id AS refund, e.*, e.chain_hash AS recorded FROM events e \
+             JOIN refunds r ON r.ordinal = e.ordinal ORDER BY sequence",
+        )
+        .unwrap();
     let mut rows = statement.query([]).unwrap();
     while let Some(row) = rows.next().unwrap() {
-        let cells: Vec<u8> =
-            (0..names.len()).flat_map(|index| named(names[index], row.get_ref(index).unwrap())).collect();
-        let previous = named("previous", rusqlite::types::ValueRef::Blob(&before));
-        let hash = Sha256::digest([text("recoup event 2"), previous, cells].concat()).to_vec();
-        assert_eq!(row.get::<_, Vec<u8>>(names.len()).unwrap(), hash);
-        before = hash;
-        last_digest = row.get::<_, Vec<u8>>(names.len() - 1).unwrap();
+        let mut covered = field("previous", ValueRef::Blob(&previous));
+        covered.extend(field("sequence", row.get_ref("sequence").unwrap()));
+        covered.extend(field("refund", row.get_ref("refund").unwrap()));
+        covered.extend(fields(row, &["sequence", "refund", "ordinal", "chain_hash", "recorded"]));
+        previous = row.get("recorded").unwrap();
+        assert_eq!(hash("recoup event 2", &covered), previous);
     }
-    assert_eq!(last_digest, digest);
+    let schedule = ["next_check", "unheard", "doubt_check_count"];
+    let mut statement = raw.prepare("SELECT * FROM refunds ORDER BY ordinal").unwrap();
+    let mut rows = statement.query([]).unwrap();
+    let mut differing = Vec::new();
+    while let Some(row) = rows.next().unwrap() {
+        let sql = "SELECT refund_digest FROM events WHERE ordinal = ?1 ORDER BY revision DESC LIMIT 1";
+        let ordinal: i64 = row.get("ordinal").unwrap();
+        let recorded: Vec<u8> = raw.query_row(sql, [ordinal], |row| row.get(0)).unwrap();
+        if hash("recoup refund 2", &fields(row, &schedule)) != recorded {
+            differing.push(row.get("id").unwrap());
+        }
+    }
+    differing
+}
+
+#[tokio::test]
+async fn an_auditor_computes_the_same_hashes_from_the_tables() {
+    let bench = SqliteBench::new();
+    for state in State::ALL {
+        bench.refund_in(state, &state.as_str().replace('_', "-")).await;
+    }
+    assert_eq!(refunds_that_do_not_match(&bench.raw()), Vec::<String>::new());
+}
+
+/// A later version adds a column to refunds and to events. The hashes that it computes with them
+/// for an old ledger are the old ones, and the ledger opens and verifies.
+#[tokio::test]
+async fn columns_of_a_later_version_leave_old_hashes_unchanged() {
+    let bench = SqliteBench::new();
+    for state in State::ALL {
+        bench.refund_in(state, &state.as_str().replace('_', "-")).await;
+    }
+    bench.new_refund(debitsuccess("amount", "DS1", 1250)).await;
+    let events = bench.ledger.verify().await.unwrap();
+    bench.ledger.close().await;
+    let mut raw = bench.raw();
+    let next = "ALTER TABLE refunds ADD COLUMN later TEXT; ALTER TABLE events ADD COLUMN later INTEGER;";
+    open::migrate(&mut raw, VERSION, &[MIGRATIONS[0], next]).unwrap();
+    assert_eq!(refunds_that_do_not_match(&raw), Vec::<String>::new());
+    raw.pragma_update(None, "user_version", VERSION as i64).unwrap();
+    let bench = bench.reopened();
+    assert_eq!(*bench.ledger.health().borrow(), Health::Writing);
+    assert_eq!(bench.ledger.verify().await, Ok(events));
+    // A value in such a column is covered.
+    raw.execute("UPDATE refunds SET later = 'x' WHERE id = 'amount'", []).unwrap();
+    assert_eq!(refunds_that_do_not_match(&raw), ["amount"]);
+}
+
+#[tokio::test]
+async fn a_change_of_any_column_is_found() {
+    for column in INTENT_COLUMNS.into_iter().chain(STATE_COLUMNS) {
+        let bench = SqliteBench::new();
+        bench.refund_in(State::InDoubt, "a").await;
+        bench.ledger.verify().await.unwrap();
+        let kind: String = bench
+            .raw()
+            .query_row("SELECT type FROM pragma_table_info('refunds') WHERE name = ?1", [column], |row| row.get(0))
+            .unwrap();
+        let other = if kind == "TEXT" {
+            format!("coalesce({column}, '') || 'x'")
+        } else {
+            format!("coalesce({column}, 0) + 1")
+        };
+        bench.tamper(&format!("UPDATE refunds SET {column} = {other}"));
+        let found = bench.ledger.verify().await;
+        assert!(matches!(found, Err(LedgerError::Corrupt { .. })), "{column}: {found:?}");
+    }
 }

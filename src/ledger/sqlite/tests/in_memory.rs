@@ -1,4 +1,4 @@
-//! The ledger without threads: the same promises, on a disk that outlives it.
+//! The ledger without threads, on a disk that outlives it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,13 +7,13 @@ use futures_util::FutureExt;
 use super::*;
 use crate::ledger::sqlite::SimulatedDisk;
 
-/// Done when first polled, or the simulation would depend on somebody else's thread.
+/// The call must be done when first polled, or the simulation would depend on another thread.
 fn now<T>(call: impl Future<Output = T>) -> T {
     call.now_or_never().unwrap()
 }
 
 #[test]
-fn what_was_recorded_outlives_the_ledger() {
+fn recorded_refunds_outlive_the_ledger() {
     let disk = SimulatedDisk::new(|| true).unwrap();
     let ledger = SqliteLedger::open_inline(&disk).unwrap();
     assert!(matches!(SqliteLedger::open_inline(&disk), Err(OpenError::InUse { .. })));
@@ -21,7 +21,7 @@ fn what_was_recorded_outlives_the_ledger() {
         ledger.create(NewRefund { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo("r", "1")) })
     )
     .unwrap() else {
-        panic!("it was there already")
+        panic!("it was recorded before")
     };
     assert_eq!(*ledger.committed().borrow(), 2);
     drop(ledger);
@@ -36,15 +36,15 @@ fn what_was_recorded_outlives_the_ledger() {
 }
 
 #[test]
-fn a_sync_that_fails_leaves_nothing_and_ends_all_writing() {
-    let comes_through = Arc::new(AtomicBool::new(true));
-    let asked = comes_through.clone();
-    let disk = SimulatedDisk::new(move || asked.load(Ordering::Relaxed)).unwrap();
+fn a_failed_sync_leaves_nothing_and_ends_all_writing() {
+    let syncs = Arc::new(AtomicBool::new(true));
+    let hook = syncs.clone();
+    let disk = SimulatedDisk::new(move || hook.load(Ordering::Relaxed)).unwrap();
     let ledger = SqliteLedger::open_inline(&disk).unwrap();
     now(ledger.create(create(sectigo("kept", "1")))).unwrap();
-    comes_through.store(false, Ordering::Relaxed);
+    syncs.store(false, Ordering::Relaxed);
     assert!(matches!(now(ledger.create(create(sectigo("lost", "2")))), Err(LedgerError::CommitFailed(_))));
-    comes_through.store(true, Ordering::Relaxed);
+    syncs.store(true, Ordering::Relaxed);
     assert!(matches!(now(ledger.create(create(sectigo("later", "3")))), Err(LedgerError::Unavailable(_))));
     assert!(matches!(&*ledger.health().borrow(), Health::Failed(_)));
     drop(ledger);
@@ -56,8 +56,8 @@ fn a_sync_that_fails_leaves_nothing_and_ends_all_writing() {
 }
 
 #[test]
-fn a_wiped_disk_is_a_new_one() {
-    let course = |disk: &SimulatedDisk| {
+fn a_wiped_disk_is_like_a_new_one() {
+    let run = |disk: &SimulatedDisk| {
         let ledger = SqliteLedger::open_inline(disk).unwrap();
         assert_eq!(*ledger.committed().borrow(), 0);
         let created =
@@ -68,12 +68,12 @@ fn a_wiped_disk_is_a_new_one() {
         (created, now(ledger.events_after(0, 9)).unwrap())
     };
     let disk = SimulatedDisk::new(|| false).unwrap().wiped(|| true).unwrap();
-    let first = course(&disk);
+    let first = run(&disk);
     let disk = disk.wiped(|| true).unwrap();
-    assert_eq!(course(&disk), first, "numbers, times and hashes begin anew");
-    // What keeps the history from being edited is awake again.
+    assert_eq!(run(&disk), first, "numbers, times and hashes begin anew");
+    // The triggers work again.
     let disk = disk.wiped(|| true).unwrap();
-    course(&disk);
+    run(&disk);
     let _lives = SqliteLedger::open_inline(&disk).unwrap();
     assert!(matches!(disk.wiped(|| true), Err(OpenError::InUse { .. })));
 }

@@ -1,15 +1,15 @@
-//! One process, one ledger, and no hand on anybody else's file.
+//! One process has one ledger, and no other program's file is changed.
 
 use rstest::rstest;
 
 use super::*;
-use crate::ledger::sqlite::open::{self as door, APPLICATION_ID, VERSION};
+use crate::ledger::sqlite::open::{self, APPLICATION_ID, VERSION};
 
 const KNOWN: i64 = VERSION as i64;
 
 #[test]
-fn a_second_open_is_refused_by_whatever_name() {
-    let bench = Bench::new();
+fn a_second_open_is_refused_under_any_name() {
+    let bench = SqliteBench::new();
     let sentence = |path: &Path| SqliteLedger::open(path, SqliteSettings::default()).unwrap_err().to_string();
     let path = bench.path();
     assert!(sentence(&path).ends_with("ledger.db is in use by another process"), "{}", sentence(&path));
@@ -20,9 +20,9 @@ fn a_second_open_is_refused_by_whatever_name() {
 }
 
 #[test]
-fn only_the_owner_reads_a_ledger() {
+fn only_the_owner_can_read_a_ledger() {
     use std::os::unix::fs::PermissionsExt;
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     for suffix in ["", "-wal", "-shm", ".lock"] {
         let file = bench.directory.path().join(format!("ledger.db{suffix}"));
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600, "{suffix}");
@@ -31,11 +31,11 @@ fn only_the_owner_reads_a_ledger() {
 
 #[test]
 fn every_commit_is_synced() {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     let settings = bench.settings.clone();
     let path = bench.path();
     drop(bench.ledger);
-    let opened = door::open(&path, &settings).unwrap();
+    let opened = open::open(&path, &settings).unwrap();
     let pragma = |name| opened.writer.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!(pragma("synchronous"), 2);
     assert_eq!((pragma("fullfsync"), pragma("checkpoint_fullfsync")), (1, 1));
@@ -59,7 +59,7 @@ fn every_commit_is_synced() {
 }
 
 #[test]
-fn a_missing_directory_is_not_made() {
+fn a_missing_directory_is_not_created() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("missing").join("ledger.db");
     let error = SqliteLedger::open(&path, SqliteSettings::default()).unwrap_err();
@@ -68,7 +68,7 @@ fn a_missing_directory_is_not_made() {
 }
 
 #[test]
-fn a_directory_is_no_ledger() {
+fn a_directory_is_not_a_ledger() {
     let directory = tempfile::tempdir().unwrap();
     let error = SqliteLedger::open(directory.path(), SqliteSettings::default()).unwrap_err();
     assert!(matches!(error, OpenError::NotALedger { .. }), "{error}");
@@ -76,7 +76,7 @@ fn a_directory_is_no_ledger() {
 
 #[test]
 fn a_newer_ledger_is_refused() {
-    let bench = Bench::new();
+    let bench = SqliteBench::new();
     let path = bench.path();
     drop(bench.ledger);
     Connection::open(&path).unwrap().pragma_update(None, "user_version", KNOWN + 1).unwrap();
@@ -85,10 +85,10 @@ fn a_newer_ledger_is_refused() {
     assert!(error.to_string().ends_with(&words), "{error}");
 }
 
-/// What earlier versions wrote is refused whole: nothing of it is changed.
+/// In every way to open it, and without a change.
 #[rstest]
 #[case::the_first(1)]
-#[case::the_last_that_is_not_read(6)]
+#[case::the_last_that_is_not_read(7)]
 fn an_older_ledger_is_refused_in_one_sentence(#[case] version: i64) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ledger.db");
@@ -102,13 +102,16 @@ fn an_older_ledger_is_refused_in_one_sentence(#[case] version: i64) {
     let words = format!("has version {version}, which this program does not read: it reads version {KNOWN}");
     assert!(refused.ends_with(&words), "{refused}");
     assert_eq!(audit(&path).unwrap_err().to_string(), refused);
+    assert_eq!(Survey::open(&path).unwrap_err().to_string(), refused);
+    assert_eq!(backup(&path, &directory.path().join("copy.db")).unwrap_err().to_string(), refused);
+    assert!(!directory.path().join("copy.db").exists());
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
 
-/// The log of what opens a ledger.
-struct Kept(Arc<Mutex<Vec<u8>>>);
+/// Collects log lines.
+struct LogBuffer(Arc<Mutex<Vec<u8>>>);
 
-impl std::io::Write for Kept {
+impl std::io::Write for LogBuffer {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0.lock().unwrap().extend_from_slice(bytes);
         Ok(bytes.len())
@@ -119,18 +122,18 @@ impl std::io::Write for Kept {
     }
 }
 
-/// By an artificial next version: there is one schema so far.
+/// With an artificial next version: there is one schema so far.
 #[tokio::test]
-async fn a_migration_changes_what_it_says_and_logs_from_and_to() {
-    let bench = Bench::new();
+async fn a_migration_changes_the_schema_and_logs_both_versions() {
+    let bench = SqliteBench::new();
     bench.new_refund(sectigo("a", "100")).await;
     bench.ledger.close().await;
     let log = Arc::new(Mutex::new(Vec::new()));
-    let kept = log.clone();
-    let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || Kept(kept.clone())).finish();
-    let next = [door::MIGRATIONS[0], "CREATE TABLE later (thing TEXT) STRICT;"];
+    let buffer = log.clone();
+    let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || LogBuffer(buffer.clone())).finish();
+    let next = [open::MIGRATIONS[0], "CREATE TABLE later (thing TEXT) STRICT;"];
     let mut raw = bench.raw();
-    tracing::subscriber::with_default(lines, || door::migrate(&mut raw, VERSION, &next).unwrap());
+    tracing::subscriber::with_default(lines, || open::migrate(&mut raw, VERSION, &next).unwrap());
     let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
     assert!(log.contains(&format!("from={KNOWN} to={}", KNOWN + 1)), "{log}");
     let version: i64 = raw.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
@@ -140,7 +143,7 @@ async fn a_migration_changes_what_it_says_and_logs_from_and_to() {
 }
 
 #[test]
-fn another_programs_database_is_refused_and_left_as_it_is() {
+fn another_programs_database_is_refused_and_unchanged() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("theirs.db");
     Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs (a)").unwrap();
@@ -151,7 +154,7 @@ fn another_programs_database_is_refused_and_left_as_it_is() {
 }
 
 #[test]
-fn a_file_that_is_no_database_is_refused_and_left_as_it_is() {
+fn a_file_that_is_not_a_database_is_refused_and_unchanged() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("notes.txt");
     for content in ["remember the milk\n".to_owned(), "remember the milk\n".repeat(1_000)] {
@@ -163,7 +166,7 @@ fn a_file_that_is_no_database_is_refused_and_left_as_it_is() {
 }
 
 #[test]
-fn an_empty_file_is_taken() {
+fn an_empty_file_becomes_a_ledger() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ledger.db");
     std::fs::write(&path, "").unwrap();
@@ -171,8 +174,8 @@ fn an_empty_file_is_taken() {
 }
 
 #[tokio::test]
-async fn a_closed_ledger_says_so_and_leaves_one_file_behind() {
-    let bench = Bench::new();
+async fn a_closed_ledger_rejects_calls_and_leaves_one_file() {
+    let bench = SqliteBench::new();
     let refund = bench.new_refund(sectigo("a", "100")).await;
     bench.ledger.close().await;
     bench.ledger.close().await;
@@ -188,14 +191,14 @@ async fn a_closed_ledger_says_so_and_leaves_one_file_behind() {
 }
 
 #[tokio::test]
-async fn a_last_line_that_does_not_follow_is_seen_at_start() {
+async fn a_last_event_that_does_not_follow_is_found_at_start() {
     for sql in [
         "UPDATE events SET note = 'nothing happened' WHERE sequence = 3",
         "UPDATE events SET refund_digest = zeroblob(32) WHERE sequence = 3",
         "DELETE FROM events WHERE sequence = 2",
         "UPDATE refunds SET provider_status = 'x'",
     ] {
-        let bench = Bench::new();
+        let bench = SqliteBench::new();
         let refund = bench.refund_in(State::Succeeded, "a").await;
         bench.tamper(sql);
         let bench = bench.reopened();
@@ -203,14 +206,14 @@ async fn a_last_line_that_does_not_follow_is_seen_at_start() {
         assert!(matches!(bench.ledger.mark_interrupted(NOW).await, Err(LedgerError::Corrupt { .. })), "{sql}");
         let answer = bench.ledger.create(create(sectigo("b", "200"))).await;
         assert!(matches!(answer, Err(LedgerError::Corrupt { .. })), "{sql}");
-        assert!(bench.ledger.get(refund.id()).await.unwrap().is_some(), "a person can still look");
+        assert!(bench.ledger.get(refund.id()).await.unwrap().is_some(), "it can still be read");
     }
 }
 
 /// What a killed process leaves behind, at every step of a refund.
 #[tokio::test]
-async fn what_was_acknowledged_is_in_the_files_at_that_moment() {
-    let bench = Bench::new();
+async fn acknowledged_writes_are_in_the_files_at_once() {
+    let bench = SqliteBench::new();
     let mut refund = bench.new_refund(sectigo("a", "100")).await;
     for event in [Event::Dispatched { credential: None }, doubted(), Event::Refunded(Confirmation::default())] {
         refund = bench.record(&refund, &[event]).await.unwrap();
@@ -225,12 +228,12 @@ async fn what_was_acknowledged_is_in_the_files_at_that_moment() {
 }
 
 #[tokio::test]
-async fn a_ledger_that_is_gone_is_not_begun_anew() {
-    let bench = Bench::new();
+async fn a_missing_ledger_is_not_replaced_by_a_new_one() {
+    let bench = SqliteBench::new();
     bench.new_refund(sectigo("a", "100")).await;
     let path = bench.path();
     let kept = bench.directory.path().join("kept.db");
-    let Bench { directory, ledger, settings } = bench;
+    let SqliteBench { directory, ledger, settings } = bench;
     ledger.close().await;
     let sentence = || SqliteLedger::open(&path, settings.clone()).unwrap_err().to_string();
     std::fs::rename(&path, &kept).unwrap();
@@ -238,7 +241,7 @@ async fn a_ledger_that_is_gone_is_not_begun_anew() {
     for warning in ["forgets every refund", "sent again", "docs/operations.md"] {
         assert!(sentence().contains(warning), "what it means to begin anew: {}", sentence());
     }
-    assert!(!path.exists(), "nothing was made in its place");
+    assert!(!path.exists(), "no new file was created");
     std::fs::write(&path, "").unwrap();
     assert!(sentence().contains("is gone"), "an empty file is not it: {}", sentence());
 

@@ -1,238 +1,13 @@
-//! Pages that do not shift, filters that agree with a plain search, work that is found when it is
-//! due, and no question without an index.
+//! No query reads a whole table, and a row is read while the file is locked.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use proptest::prelude::*;
 
+/// As the planner sees every statement: only the pages of the table itself read a whole table.
 #[tokio::test]
-async fn pages_are_stable_while_refunds_are_recorded() {
-    let bench = Bench::new();
-    for number in 0..25 {
-        bench.new_refund(sectigo(&format!("r{number}"), &format!("{number}"))).await;
-    }
-    let mut seen = Vec::new();
-    let mut before_ordinal = None;
-    loop {
-        let page = bench.ledger.list(ListQuery { before_ordinal, limit: 4, ..ListQuery::default() }).await.unwrap();
-        let Some(last) = page.last() else { break };
-        before_ordinal = Some(last.ordinal);
-        seen.extend(page.iter().map(|listed| listed.refund.id().as_str().to_owned()));
-        let id = format!("late-{}", seen.len());
-        bench.new_refund(sectigo(&id, &id)).await;
-    }
-    assert_eq!(seen, (0..25).rev().map(|number| format!("r{number}")).collect::<Vec<_>>());
-}
-
-#[derive(Debug, Clone)]
-struct Filter {
-    states: Vec<State>,
-    account: Option<usize>,
-    reference: Option<usize>,
-    from: Option<u64>,
-    before: Option<u64>,
-    before_ordinal: Option<u64>,
-    limit: u32,
-}
-
-const ACCOUNTS: [&str; 3] = ["certs", "debits", "nobody"];
-const REFERENCES: [&str; 3] = ["o3", "DS1", "ext-1"];
-
-fn filter() -> impl Strategy<Value = Filter> {
-    let states = proptest::collection::vec(proptest::sample::select(State::ALL.to_vec()), 0..4);
-    let some = |range: std::ops::Range<u64>| proptest::option::of(range);
-    let choice = || proptest::option::weighted(0.3, 0_usize..3);
-    (states, choice(), choice(), some(0..40), some(0..40), some(0..40), 0_u32..40).prop_map(
-        |(states, account, reference, from, before, before_ordinal, limit)| Filter {
-            states,
-            account,
-            reference,
-            from,
-            before,
-            before_ordinal,
-            limit,
-        },
-    )
-}
-
-#[test]
-fn every_filter_agrees_with_a_plain_search() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
-    let bench = Bench::new();
-    let at = |second: u64| NOW.saturating_add(Duration::from_secs(second));
-    let all = runtime.block_on(async {
-        for number in 0..36_u64 {
-            let state = State::ALL[usize::try_from(number).unwrap() % State::ALL.len()];
-            let intent = match number % 4 {
-                0 => debitsuccess(&format!("r{number}"), "DS1", 100 + i64::try_from(number).unwrap()),
-                1 => {
-                    let fields = DebitsuccessFields {
-                        account_reference_no: "DS1",
-                        external_account_reference_no: "ext-1",
-                        amount: Some(("AUD", 100 + i64::try_from(number).unwrap())),
-                        description: "Both references",
-                        request_initiator: "somebody",
-                    };
-                    let target = Target::Debitsuccess(DebitsuccessTarget::new(fields).unwrap());
-                    intent(&format!("r{number}"), "debits", target)
-                }
-                _ => sectigo(&format!("r{number}"), &format!("o{number}")),
-            };
-            // A clock that is set back now and then.
-            let created = bench.ledger.create(NewRefund { now: at(number * 7 % 36), ..create(intent) }).await.unwrap();
-            let CreateOutcome::New(refund) = created else { panic!("it was there already") };
-            bench.record(&refund, &way_to(state)).await.unwrap();
-        }
-        bench.ledger.list(ListQuery { limit: 1_000, ..ListQuery::default() }).await.unwrap()
-    });
-    assert_eq!(all.len(), 36);
-    let cases = ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() };
-    proptest::test_runner::TestRunner::new(cases)
-        .run(&filter(), |filter| {
-            let account = filter.account.map(|index| AccountName::parse(ACCOUNTS[index]).unwrap());
-            let query = ListQuery {
-                states: filter.states.clone(),
-                account: account.clone(),
-                target_reference: filter.reference.map(|index| REFERENCES[index].to_owned()),
-                created_from: filter.from.map(at),
-                created_before: filter.before.map(at),
-                before_ordinal: filter.before_ordinal,
-                limit: filter.limit,
-            };
-            let wanted = |listed: &&Listed| {
-                let Refund { intent, state, create_time, .. } = &listed.refund;
-                (filter.states.is_empty() || filter.states.contains(state))
-                    && account.as_ref().is_none_or(|account| *account == intent.account)
-                    && query.target_reference.as_ref().is_none_or(|text| intent.target.references().contains(text))
-                    && query.created_from.is_none_or(|from| *create_time >= from)
-                    && query.created_before.is_none_or(|before| *create_time < before)
-                    && query.before_ordinal.is_none_or(|before| listed.ordinal < before)
-            };
-            let limit = usize::try_from(filter.limit).unwrap();
-            let expected: Vec<Listed> = all.iter().filter(wanted).take(limit).cloned().collect();
-            prop_assert_eq!(runtime.block_on(bench.ledger.list(query)).unwrap(), expected);
-            Ok(())
-        })
-        .unwrap();
-}
-
-#[tokio::test]
-async fn due_is_what_may_be_sent_now_oldest_first() {
-    let bench = Bench::new();
-    let account = at("certs");
-    let at = |second| NOW.saturating_add(Duration::from_secs(second));
-    assert_eq!(bench.ledger.next_due(&account).await, Ok(None));
-    let put_off = |second| Event::NotSent { error: error(429), retry_at: at(second) };
-
-    let first = bench.new_refund(sectigo("first", "1")).await;
-    bench.record(&first, &[Event::Dispatched { credential: None }, put_off(50)]).await.unwrap();
-    let second = bench.new_refund(sectigo("second", "2")).await;
-    bench.record(&second, &[Event::Dispatched { credential: None }, put_off(20)]).await.unwrap();
-    assert_eq!(bench.ledger.next_due(&account).await, Ok(Some(at(20))));
-    bench.ledger.create(NewRefund { now: at(5), ..create(sectigo("third", "3")) }).await.unwrap();
-    bench.refund_in(State::Succeeded, "4").await;
-    bench.new_refund(namecom("elsewhere", &[1])).await;
-
-    assert_eq!(bench.ledger.next_due(&account).await, Ok(Some(at(5))));
-    let due = async |second, limit| {
-        let due = bench.ledger.due(&account, at(second), limit).await.unwrap();
-        due.into_iter().map(|refund| refund.id().as_str().to_owned()).collect::<Vec<_>>()
-    };
-    assert_eq!(due(0, 10).await, ["third"], "recorded, so it may go, whatever the clock says");
-    assert_eq!(due(20, 10).await, ["second", "third"]);
-    assert_eq!(due(50, 10).await, ["first", "second", "third"]);
-    assert_eq!(due(50, 2).await, ["first", "second"]);
-    assert_eq!(due(50, 0).await, Vec::<String>::new());
-}
-
-#[tokio::test]
-async fn unsettled_is_what_is_asked_about_now_and_what_never_was_comes_first() {
-    let bench = Bench::new();
-    let account = at("certs");
-    let at = |second| NOW.saturating_add(Duration::from_secs(second));
-    assert_eq!(bench.ledger.next_lookup_time(&account).await, Ok(None));
-    let open = async |intent: Intent, state, next_check| {
-        let refund = bench.new_refund(intent).await;
-        let record = RecordEvents { next_check, ..record(&refund, &way_to(state)) };
-        bench.ledger.record(record).await.unwrap();
-    };
-    open(sectigo("late", "1"), State::InDoubt, Some(at(50))).await;
-    open(sectigo("soon", "2"), State::Submitted, Some(at(20))).await;
-    assert_eq!(bench.ledger.next_lookup_time(&account).await, Ok(Some(at(20))));
-    open(sectigo("at-once", "3"), State::InDoubt, None).await;
-    open(namecom("elsewhere", &[1]), State::InDoubt, Some(at(2))).await;
-    for state in [State::Pending, State::Dispatching, State::Succeeded, State::Cancelled] {
-        bench.refund_in(state, state.as_str()).await;
-    }
-
-    assert_eq!(bench.ledger.next_lookup_time(&account).await, Ok(Some(at(1))), "at once, since its last change");
-    let due_for_lookup = async |second, limit| {
-        let due_for_lookup = bench.ledger.due_for_lookup(&account, at(second), limit).await.unwrap();
-        due_for_lookup.into_iter().map(|refund| refund.id().as_str().to_owned()).collect::<Vec<_>>()
-    };
-    assert_eq!(due_for_lookup(0, 10).await, ["at-once"]);
-    assert_eq!(due_for_lookup(19, 10).await, ["at-once"]);
-    assert_eq!(due_for_lookup(20, 10).await, ["at-once", "soon"]);
-    assert_eq!(due_for_lookup(50, 10).await, ["at-once", "soon", "late"]);
-    assert_eq!(due_for_lookup(50, 2).await, ["at-once", "soon"]);
-}
-
-#[tokio::test]
-async fn what_waits_is_found_by_its_age_though_it_is_put_off() {
-    let bench = Bench::new();
-    let (account, certs) = (at("certs").account, at("certs"));
-    let at = |second| NOW.saturating_add(Duration::from_secs(second));
-    assert_eq!(bench.ledger.oldest_pending(&account).await, Ok(None));
-    bench.refund_in(State::Succeeded, "done").await;
-    for (id, second) in [("young", 9), ("old", 3), ("put-off", 5)] {
-        bench.ledger.create(NewRefund { now: at(second), ..create(sectigo(id, id)) }).await.unwrap();
-    }
-    let put_off = bench.ledger.get(&RefundId::parse("put-off").unwrap()).await.unwrap().unwrap();
-    let later = Event::NotSent { error: error(429), retry_at: at(500) };
-    bench.record(&put_off, &[Event::Dispatched { credential: None }, later]).await.unwrap();
-    bench.new_refund(namecom("elsewhere", &[1])).await;
-
-    assert_eq!(bench.ledger.oldest_pending(&account).await, Ok(Some(at(3))));
-    let waiting = async |until, limit| {
-        let waiting = bench.ledger.pending_before(&certs, at(until), 0, limit).await.unwrap();
-        waiting.into_iter().map(|refund| refund.id().as_str().to_owned()).collect::<Vec<_>>()
-    };
-    assert_eq!(waiting(2, 10).await, Vec::<String>::new());
-    assert_eq!(waiting(5, 10).await, ["old", "put-off"]);
-    assert_eq!(waiting(9, 10).await, ["old", "put-off", "young"]);
-    assert_eq!(waiting(9, 1).await, ["old"]);
-}
-
-#[tokio::test]
-async fn the_last_entry_into_a_state_is_when_it_was_entered_from_another() {
-    let bench = Bench::new();
-    let at = |second| NOW.saturating_add(Duration::from_secs(second));
-    let mut refund = bench.new_refund(sectigo("a", "1")).await;
-    let checked = || Event::Checked(Observation::new("not finished", RecordSeen::Present));
-    let again = Event::Resolved(Decided::new(Resolution::SendAgain, "looked"));
-    let taken = || Event::Accepted(Acceptance::default());
-    let events = [
-        (1, Event::Dispatched { credential: None }, None),
-        (2, taken(), Some(2)),
-        (3, checked(), Some(2)),
-        (4, Event::Escalated { evidence: "gone".to_owned(), foreign_record: false }, Some(2)),
-        (5, again, Some(2)),
-        (6, taken(), Some(6)),
-        (7, checked(), Some(6)),
-    ];
-    for (second, event, expected) in events {
-        refund = bench.ledger.record(RecordEvents { now: at(second), ..record(&refund, &[event]) }).await.unwrap();
-        let entered = bench.ledger.entered_state_at(refund.id(), State::Submitted).await;
-        assert_eq!(entered, Ok(expected.map(at)), "after {second} s");
-    }
-}
-
-/// Every statement that the reads have prepared, as the planner sees it: nothing reads a whole
-/// table but the pages of the table itself.
-#[tokio::test]
-async fn no_question_reads_a_whole_table() {
-    let bench = Bench::new();
+async fn no_query_reads_a_whole_table() {
+    let bench = SqliteBench::new();
     let raw = bench.raw();
     let plan = |sql: &str| -> Vec<String> {
         let mut statement = raw.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
@@ -261,16 +36,15 @@ async fn no_question_reads_a_whole_table() {
         assert!(details.iter().any(|detail| detail.contains(index)), "{details:#?}");
         assert!(!details.iter().any(|detail| detail.starts_with("SCAN r")), "{details:#?}");
     }
-    let details = plan(&queries::DUE);
-    assert!(details.iter().any(|detail| detail.contains("refunds_due_now")), "{details:#?}");
-    assert!(details.iter().any(|detail| detail.contains("refunds_due_later")), "{details:#?}");
-    assert!(!details.iter().any(|detail| detail.contains("SCAN refunds")), "{details:#?}");
+    let statements = |kind| queries::statements_of(kind);
     for (sql, indexes) in [
-        (&*queries::NEXT_DUE, ["refunds_due_now", "refunds_due_later"]),
-        (&queries::DUE_FOR_LOOKUP, ["refunds_to_check_now", "refunds_to_check_later"]),
-        (&queries::NEXT_LOOKUP_TIME, ["refunds_to_check_now", "refunds_to_check_later"]),
-        (&queries::PENDING_BEFORE, ["refunds_due_now", "refunds_put_off"]),
-        (&queries::OLDEST_PENDING_ROW.to_owned(), ["refunds_due_now", "refunds_put_off"]),
+        (&statements(DueKind::Dispatch).due, ["refunds_due_now", "refunds_due_later"]),
+        (&statements(DueKind::Dispatch).next_due, ["refunds_due_now", "refunds_due_later"]),
+        (&statements(DueKind::Lookup).due, ["refunds_to_check_now", "refunds_to_check_later"]),
+        (&statements(DueKind::Lookup).next_due, ["refunds_to_check_now", "refunds_to_check_later"]),
+        (&statements(DueKind::Expiry).due, ["refunds_due_now", "refunds_put_off"]),
+        (&statements(DueKind::Expiry).next_due, ["refunds_due_now", "refunds_put_off"]),
+        (&queries::OLDEST_PENDING, ["refunds_due_now", "refunds_put_off"]),
         (&queries::OPEN_AT, ["USING INDEX refunds_open (account=?", "USING INTEGER PRIMARY KEY"]),
         (&transaction::HASTEN.to_owned(), ["refunds_unheard (account=?", "USING INTEGER PRIMARY KEY"]),
         (&queries::HOLDERS.to_owned(), ["USING PRIMARY KEY (key=?)", "USING INTEGER PRIMARY KEY"]),
@@ -285,10 +59,11 @@ async fn no_question_reads_a_whole_table() {
 }
 
 #[tokio::test]
-async fn how_far_create_times_are_out_of_order_is_kept() {
-    let bench = Bench::new();
-    let disorder =
-        |raw: &Connection| raw.query_row("SELECT most_micros FROM disorder", [], |row| row.get::<_, i64>(0)).unwrap();
+async fn the_disorder_of_create_times_is_recorded() {
+    let bench = SqliteBench::new();
+    let disorder = |raw: &Connection| {
+        raw.query_row("SELECT max_micros FROM clock_disorder", [], |row| row.get::<_, i64>(0)).unwrap()
+    };
     for (number, (second, most_seconds)) in
         [(10, 0), (20, 0), (15, 5), (30, 5), (27, 5), (22, 8), (31, 8)].iter().enumerate()
     {
@@ -300,23 +75,25 @@ async fn how_far_create_times_are_out_of_order_is_kept() {
 }
 
 #[tokio::test]
-async fn a_row_is_read_though_another_program_holds_the_file() {
-    let bench = Bench::new();
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counted = asked.clone();
-    let row = bench.ledger.read_row(move |_| match counted.fetch_add(1, Ordering::Relaxed) {
+async fn a_row_is_read_while_another_program_has_the_file_locked() {
+    let bench = SqliteBench::new();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    let ledger = &bench.ledger;
+    let row = ledger.executor.read_row(&ledger.state, move |_| match counted.fetch_add(1, Ordering::Relaxed) {
         0 => Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY), None).into()),
         time => Ok(time),
     });
     assert_eq!(row.await, Ok(1));
-    assert_eq!(asked.load(Ordering::Relaxed), 2);
+    assert_eq!(calls.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test]
-async fn a_row_is_read_though_every_connection_on_the_spot_is_lent() {
-    let bench = Bench::new();
+async fn a_row_is_read_while_every_inline_connection_is_lent() {
+    let bench = SqliteBench::new();
     let refund = bench.new_refund(sectigo("a", "100")).await;
-    let lent: Vec<PooledConnection> = std::iter::from_fn(|| bench.ledger.hasty.lease_now()).collect();
+    let Executor::Threads(threads) = &bench.ledger.executor else { panic!() };
+    let lent: Vec<_> = std::iter::from_fn(|| threads.inline_readers.try_lease()).collect();
     assert_eq!(lent.len(), bench.settings.readers);
     assert_eq!(bench.ledger.get(refund.id()).await.unwrap(), Some(refund));
 }

@@ -1,10 +1,26 @@
-//! Whatever a refund went through: what is read after a restart is what `Refund::apply` computed.
+//! Whatever happened to a refund, what is read after a restart is what `Refund::apply` computed.
 
-use super::*;
+use std::collections::BTreeMap;
+
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
+use rstest::rstest;
+
+use super::samples::*;
+use super::{Backend, LedgerBench, SqliteFile, SqliteMemory};
+use crate::domain::clock::Timestamp;
+use crate::domain::event::{Decided, Event, Observation, RecordSeen, Resolution};
+use crate::domain::ids::{AccountName, RefundId};
+use crate::domain::money::{Currency, Money};
+use crate::domain::outcome::{
+    Acceptance, Confirmation, DoubtReason, ErrorCategory, ItemResult, ItemState, ProviderError,
+};
+use crate::domain::refund::{Intent, Refund};
+use crate::domain::state::State;
+use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, NamecomTarget, SectigoTarget, Target};
+use crate::ledger::{CreateOutcome, LedgerError, NewRefund, RecordEvents};
 
 fn money() -> impl Strategy<Value = Money> {
     let currency = select(vec!["USD", "AUD", "NZD", "EUR"]);
@@ -125,7 +141,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => ("[a-c]", "[a-c]").prop_map(|(account, login)| Event::Reassigned {
             account: AccountName::parse(&account).unwrap(),
             place: place(&login),
-            evidence: "one set of books".to_owned(),
+            evidence: "the same account".to_owned(),
         }),
         1 => time().prop_map(|caution_until| Event::Corrected {
             confirmation: Confirmation { status: Some("Completed".to_owned()), ..Confirmation::default() },
@@ -136,56 +152,64 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
-    #[test]
-    fn what_is_read_is_what_was_computed(
-        histories in vec((intents(), any::<bool>(), vec((event(), -5_i64..50), 0..14)), 1..6),
-    ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            let bench = Bench::new();
-            let mut expected = BTreeMap::new();
-            let mut lines = 0;
-            for (number, (mut intent, dispatch, events)) in histories.into_iter().enumerate() {
-                intent.id = RefundId::parse(&format!("{number}{}", intent.id.as_str().get(1..).unwrap())).unwrap();
-                // A login for each, because this is not about reservations.
-                let at = place(&format!("books {number}"));
-                let first = first_attempt(dispatch);
-                let asked = NewRefund { dispatch: first, place: at.clone(), ..create(intent.clone()) };
-                let mut model = Refund::new(intent, at, NOW);
-                if dispatch {
-                    model = model.apply(&Event::Dispatched { credential: None }, NOW).unwrap();
+type History = (Intent, bool, Vec<(Event, i64)>);
+
+#[rstest]
+fn what_is_read_is_what_was_computed(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
+    let cases = ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() };
+    let histories = vec((intents(), any::<bool>(), vec((event(), -5_i64..50), 0..14)), 1..6);
+    proptest::test_runner::TestRunner::new(cases)
+        .run(&histories, |histories| {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(check_histories(backend, histories));
+            Ok(())
+        })
+        .unwrap();
+}
+
+async fn check_histories(backend: Backend, histories: Vec<History>) {
+    let bench = LedgerBench::new(backend);
+    let mut expected = BTreeMap::new();
+    let mut event_count = 0;
+    for (number, (mut intent, dispatch, events)) in histories.into_iter().enumerate() {
+        intent.id = RefundId::parse(&format!("{number}{}", intent.id.as_str().get(1..).unwrap())).unwrap();
+        // A login for each, because this is not about reservations.
+        let at = place(&format!("login {number}"));
+        let first = first_attempt(dispatch);
+        let request = NewRefund { dispatch: first, place: at.clone(), ..create(intent.clone()) };
+        let mut model = Refund::new(intent, at, NOW);
+        if dispatch {
+            model = model.apply(&Event::Dispatched { credential: None }, NOW).unwrap();
+        }
+        assert_eq!(bench.ledger.create(request).await, Ok(CreateOutcome::New(model.clone())));
+        let mut now = NOW;
+        for (event, seconds) in events {
+            now = Timestamp::from_micros(now.as_micros() + seconds * 1_000_000);
+            let answer =
+                bench.ledger.record(RecordEvents { now, ..record(&model, std::slice::from_ref(&event)) }).await;
+            match model.apply(&event, now) {
+                Ok(after) if after.state == State::Cancelled && after.unanswered_attempts > 0 => {
+                    assert!(matches!(answer, Err(LedgerError::IllegalTransition(_))));
                 }
-                assert_eq!(bench.ledger.create(asked).await, Ok(CreateOutcome::New(model.clone())));
-                let mut now = NOW;
-                for (event, seconds) in events {
-                    now = Timestamp::from_micros(now.as_micros() + seconds * 1_000_000);
-                    let answer = bench.ledger.record(RecordEvents { now, ..record(&model, std::slice::from_ref(&event)) }).await;
-                    match model.apply(&event, now) {
-                        Ok(after) if after.state == State::Cancelled && after.unanswered_attempts > 0 => {
-                            assert!(matches!(answer, Err(LedgerError::IllegalTransition(_))));
-                        }
-                        Ok(after) => {
-                            assert_eq!(answer, Ok(after.clone()));
-                            model = after;
-                        }
-                        Err(refusal) => assert_eq!(answer, Err(LedgerError::IllegalTransition(refusal))),
-                    }
+                Ok(after) => {
+                    assert_eq!(answer, Ok(after.clone()));
+                    model = after;
                 }
-                lines += model.revision;
-                expected.insert(model.id().clone(), model);
+                Err(refusal) => assert_eq!(answer, Err(LedgerError::IllegalTransition(refusal))),
             }
-            let bench = bench.reopened();
-            for (id, model) in &expected {
-                let found = bench.ledger.get(id).await.unwrap();
-                assert_eq!(found.as_ref(), Some(model));
-                let attempts = format!("SELECT count(*) FROM attempts a JOIN refunds r ON r.ordinal = a.ordinal WHERE r.id = '{id}'");
-                assert_eq!(bench.count(&attempts), i64::from(model.attempt_count));
-                let open = format!("{attempts} AND a.end_time IS NULL");
-                assert_eq!(bench.count(&open), i64::from(model.state == State::Dispatching));
-            }
-            assert_eq!(bench.ledger.verify().await, Ok(lines));
-        });
+        }
+        event_count += model.revision;
+        expected.insert(model.id().clone(), model);
     }
+    let bench = bench.reopened();
+    for (id, model) in &expected {
+        let found = bench.ledger.get(id).await.unwrap();
+        assert_eq!(found.as_ref(), Some(model));
+        let attempts =
+            format!("SELECT count(*) FROM attempts a JOIN refunds r ON r.ordinal = a.ordinal WHERE r.id = '{id}'");
+        assert_eq!(bench.count(&attempts), i64::from(model.attempt_count));
+        let open = format!("{attempts} AND a.end_time IS NULL");
+        assert_eq!(bench.count(&open), i64::from(model.state == State::Dispatching));
+    }
+    assert_eq!(bench.ledger.verify().await, Ok(event_count));
 }

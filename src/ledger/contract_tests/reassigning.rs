@@ -1,9 +1,19 @@
-//! A refund goes on at another place with all that it holds, or not at all.
+//! A reassigned refund moves with all that it holds, or not at all.
+
+use std::time::Duration;
 
 use rstest::rstest;
 
-use super::*;
-use crate::ledger::OpenRefunds;
+use super::samples::*;
+use super::{Backend, LedgerBench, SqliteFile, SqliteMemory};
+use crate::domain::event::{Decided, Event, Resolution};
+use crate::domain::ids::{AccountName, ProviderKind};
+use crate::domain::place::Destination;
+use crate::domain::refund::{Intent, Refund};
+use crate::domain::state::State;
+use crate::ledger::{
+    CreateOutcome, DueKind, DueQuery, LedgerError, NewRefund, OpenRefunds, Reassign, RelatedLogins, Reschedule,
+};
 
 fn to(account: &str, login: &str) -> Destination {
     Destination { account: AccountName::parse(account).unwrap(), place: place(login) }
@@ -15,8 +25,8 @@ fn move_to(refund: &Refund, to: Destination) -> Reassign {
         revision: refund.revision,
         to,
         related: RelatedLogins::default(),
-        judge_similar: true,
-        evidence: "one set of books".to_owned(),
+        reject_similar: true,
+        evidence: "the same account".to_owned(),
         actor: "operator".to_owned(),
         now: NOW.saturating_add(Duration::from_secs(5)),
     }
@@ -26,14 +36,14 @@ fn at_login(login: &str, intent: Intent) -> NewRefund {
     NewRefund { place: place(login), ..create(intent) }
 }
 
-async fn created(bench: &Bench, create: NewRefund) -> Refund {
+async fn created(bench: &LedgerBench, create: NewRefund) -> Refund {
     match bench.ledger.create(create).await.unwrap() {
         CreateOutcome::New(refund) => refund,
-        CreateOutcome::Known(refund) => panic!("{} was there already", refund.id()),
+        CreateOutcome::Known(refund) => panic!("{} was recorded before", refund.id()),
     }
 }
 
-async fn is_taken(bench: &Bench, create: NewRefund) -> bool {
+async fn is_reserved(bench: &LedgerBench, create: NewRefund) -> bool {
     match bench.ledger.dry_run(create).await {
         Ok(_) => false,
         Err(LedgerError::TargetHasRefund { .. } | LedgerError::SimilarRefund { .. }) => true,
@@ -51,8 +61,9 @@ async fn a_refund_moves_with_what_it_holds(
     #[case] state: State,
     #[case] attempted_elsewhere: bool,
     #[case] next_check: Option<u64>,
+    #[values(SqliteFile, SqliteMemory)] backend: Backend,
 ) {
-    let bench = Bench::new();
+    let bench = LedgerBench::new(backend);
     let refund = bench.refund_in(state, "777").await;
     let moved = bench.ledger.reassign(move_to(&refund, to("other", "new"))).await.unwrap();
     let now = NOW.saturating_add(Duration::from_secs(5));
@@ -62,37 +73,40 @@ async fn a_refund_moves_with_what_it_holds(
     assert_eq!(moved.next_check, next_check.map(|seconds| NOW.saturating_add(Duration::from_secs(seconds))));
     assert_eq!(bench.count("SELECT count(*) FROM reservations WHERE login = 'new'"), 1);
     assert_eq!(bench.count("SELECT count(*) FROM reservations"), 1);
-    let line = bench.ledger.events_of(refund.id(), refund.revision, 9).await.unwrap().pop().unwrap();
-    assert_eq!((line.kind.as_str(), line.actor.as_str(), line.attempt), ("reassigned", "operator", 0));
-    for login in ["books", "new"] {
-        assert!(is_taken(&bench, at_login(login, sectigo("second", "777"))).await, "under {login}");
+    let event = bench.ledger.events_of(refund.id(), refund.revision, 9).await.unwrap().pop().unwrap();
+    assert_eq!((event.kind.as_str(), event.actor.as_str(), event.attempt), ("reassigned", "operator", 0));
+    for login in ["demo", "new"] {
+        assert!(is_reserved(&bench, at_login(login, sectigo("second", "777"))).await, "under {login}");
     }
-    assert!(!is_taken(&bench, at_login("strange", sectigo("second", "777"))).await);
+    assert!(!is_reserved(&bench, at_login("unrelated", sectigo("second", "777"))).await);
 
     let bench = bench.reopened();
     assert_eq!(bench.ledger.get(refund.id()).await.unwrap(), Some(moved.clone()));
     bench.ledger.verify().await.unwrap();
-    let due = async |at: &Destination| bench.ledger.due(at, now, 9).await.unwrap().len();
-    let due_for_lookup = async |at: &Destination| bench.ledger.due_for_lookup(at, now, 9).await.unwrap().len();
-    let here = (due(&moved.destination()).await, due_for_lookup(&moved.destination()).await);
+    let due = async |kind, destination: Destination| {
+        let query = DueQuery { kind, destination, at: now, skip: 0, limit: 9 };
+        bench.ledger.due(query).await.unwrap().len()
+    };
+    let here = (due(DueKind::Dispatch, moved.destination()).await, due(DueKind::Lookup, moved.destination()).await);
     assert_eq!(here, if state == State::Pending { (1, 0) } else { (0, 1) });
-    assert_eq!((due(&at("certs")).await, due_for_lookup(&at("certs")).await), (0, 0));
+    assert_eq!((due(DueKind::Dispatch, at("certs")).await, due(DueKind::Lookup, at("certs")).await), (0, 0));
 }
 
-/// Only the host is another: what was attempted there may still have had its effect.
+/// Only the host differs: an attempt at the former one may still have had an effect.
+#[rstest]
 #[tokio::test]
-async fn a_refund_is_no_conflict_to_itself() {
-    let bench = Bench::new();
+async fn a_refund_does_not_conflict_with_itself(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
+    let bench = LedgerBench::new(backend);
     let refund = bench.refund_in(State::InDoubt, "777").await;
     let mut there = at("certs");
     there.place.endpoint = "https://other.example".to_owned();
     let moved = bench.ledger.reassign(move_to(&refund, there.clone())).await.unwrap();
     assert_eq!((moved.attempted_elsewhere, moved.destination()), (true, there));
-    assert_eq!(bench.count("SELECT count(*) FROM reservations WHERE login = 'books'"), 1);
+    assert_eq!(bench.count("SELECT count(*) FROM reservations WHERE login = 'demo'"), 1);
     assert_eq!(bench.count("SELECT count(*) FROM login_links"), 0);
 }
 
-/// The first refund is at "books", and another one of its target stands in its way.
+/// The first refund is at the login "demo", and another refund holds its target.
 #[rstest]
 #[case::under_the_same_login("new", RelatedLogins::default(), true)]
 #[case::under_a_former_login("older", RelatedLogins { former_logins: ["older".to_owned()].into(), ..RelatedLogins::default() }, true)]
@@ -101,20 +115,21 @@ async fn a_refund_is_no_conflict_to_itself() {
     RelatedLogins { accounts: [AccountName::parse("certs").unwrap()].into(), ..RelatedLogins::default() },
     true
 )]
-#[case::in_books_of_its_own("older", RelatedLogins::default(), false)]
+#[case::under_an_unrelated_login("older", RelatedLogins::default(), false)]
 #[tokio::test]
-async fn a_taken_target_keeps_a_refund_where_it_is(
+async fn a_reserved_target_prevents_a_reassignment(
     #[case] login: &str,
     #[case] related: RelatedLogins,
     #[case] is_conflict: bool,
     #[values(State::Pending, State::InDoubt)] state: State,
     #[values(State::InDoubt, State::Succeeded)] other_state: State,
+    #[values(SqliteFile, SqliteMemory)] backend: Backend,
 ) {
-    let bench = Bench::new();
+    let bench = LedgerBench::new(backend);
     let refund = bench.refund_in(state, "777").await;
     let other = created(&bench, at_login(login, sectigo("other", "777"))).await;
-    bench.record(&other, &way_to(other_state)).await.unwrap();
-    let lines = bench.count("SELECT count(*) FROM events");
+    bench.record(&other, &events_to(other_state)).await.unwrap();
+    let events = bench.count("SELECT count(*) FROM events");
     let reassign = Reassign { related, ..move_to(&refund, to("more-certs", "new")) };
     let answer = bench.ledger.reassign(reassign).await;
     if !is_conflict {
@@ -123,14 +138,15 @@ async fn a_taken_target_keeps_a_refund_where_it_is(
     }
     assert_eq!(answer, Err(LedgerError::TargetHasRefund { conflicting: other.id().clone() }));
     assert_eq!(bench.ledger.get(refund.id()).await.unwrap(), Some(refund));
-    assert_eq!(bench.count("SELECT count(*) FROM events"), lines);
+    assert_eq!(bench.count("SELECT count(*) FROM events"), events);
     assert_eq!(bench.count("SELECT count(*) FROM login_links"), 0);
 }
 
-/// Both are judged and moved by one writer: the second sees the first.
+/// One writer checks and moves both: the second sees the first.
+#[rstest]
 #[tokio::test]
-async fn of_two_refunds_of_one_target_one_moves() {
-    let bench = Bench::new();
+async fn of_two_refunds_of_one_target_one_is_reassigned(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
+    let bench = LedgerBench::new(backend);
     let refunds = [
         created(&bench, at_login("one", sectigo("first", "777"))).await,
         created(&bench, at_login("two", sectigo("second", "0777"))).await,
@@ -144,28 +160,29 @@ async fn of_two_refunds_of_one_target_one_moves() {
 }
 
 #[rstest]
-#[case::judged(true, None, Some(None))]
-#[case::not_judged(false, None, None)]
-#[case::judged_and_its_effect_not_ruled_out(true, Some(60), Some(Some(60)))]
-#[case::not_judged_and_its_effect_not_ruled_out(false, Some(60), None)]
+#[case::rejected(true, None, Some(None))]
+#[case::not_rejected(false, None, None)]
+#[case::rejected_and_its_effect_not_ruled_out(true, Some(60), Some(Some(60)))]
+#[case::not_rejected_and_its_effect_not_ruled_out(false, Some(60), None)]
 #[tokio::test]
-async fn what_looks_like_one_sent_twice_moves_as_it_is_judged(
-    #[case] judge_similar: bool,
+async fn a_likely_duplicate_is_reassigned_unless_it_is_rejected(
+    #[case] reject_similar: bool,
     #[case] reserved: Option<u64>,
     #[case] refused: Option<Option<u64>>,
+    #[values(SqliteFile, SqliteMemory)] backend: Backend,
 ) {
-    let bench = Bench::new();
+    let bench = LedgerBench::new(backend);
     let after = |seconds| NOW.saturating_add(Duration::from_secs(seconds));
     let refund = bench.new_refund(debitsuccess("a", "DS1", 1250)).await;
     let other = created(&bench, at_login("new", debitsuccess("b", "ds1", 1250))).await;
-    let mut way = way_to(State::NeedsReview);
+    let mut events = events_to(State::NeedsReview);
     if let Some(seconds) = reserved {
         let reserve_until = Some(after(seconds));
         let decided = Decided { reserve_until, ..Decided::new(Resolution::NotRefunded, "ticket") };
-        way.push(Event::Resolved(decided));
+        events.push(Event::Resolved(decided));
     }
-    bench.record(&other, &way).await.unwrap();
-    let reassign = Reassign { judge_similar, ..move_to(&refund, to("debits", "new")) };
+    bench.record(&other, &events).await.unwrap();
+    let reassign = Reassign { reject_similar, ..move_to(&refund, to("debits", "new")) };
     let answer = bench.ledger.reassign(reassign).await;
     match refused {
         Some(firm_until) => {
@@ -180,11 +197,11 @@ async fn what_looks_like_one_sent_twice_moves_as_it_is_judged(
     }
 }
 
-/// A new host is no new neighbour: what was allowed side by side under one login goes on so, the
-/// first as the last.
+/// A new host makes no new conflict: refunds that were allowed under one login stay allowed.
+#[rstest]
 #[tokio::test]
-async fn what_was_allowed_side_by_side_moves_to_another_host() {
-    let bench = Bench::new();
+async fn similar_refunds_that_were_allowed_move_to_another_host(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
+    let bench = LedgerBench::new(backend);
     let mut refunds = vec![bench.new_refund(debitsuccess("a", "DS1", 1250)).await];
     for id in ["b", "c"] {
         refunds.push(created(&bench, NewRefund { allow_similar: true, ..create(debitsuccess(id, "DS1", 1250)) }).await);
@@ -196,9 +213,10 @@ async fn what_was_allowed_side_by_side_moves_to_another_host() {
     }
 }
 
+#[rstest]
 #[tokio::test]
-async fn what_has_changed_or_ended_does_not_move() {
-    let bench = Bench::new();
+async fn a_changed_or_completed_refund_is_not_reassigned(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
+    let bench = LedgerBench::new(backend);
     let refund = bench.new_refund(sectigo("a", "1")).await;
     let present = bench.record(&refund, &[Event::Dispatched { credential: None }]).await.unwrap();
     let stale = LedgerError::StaleRevision { present: Box::new(present.clone()) };
@@ -211,52 +229,54 @@ async fn what_has_changed_or_ended_does_not_move() {
     assert_eq!(bench.count("SELECT count(*) FROM login_links"), 0);
 }
 
-/// What was ever said to be the same books is followed from login to login, both ways.
+/// Links between logins are followed from one to the next, both ways.
 #[rstest]
 #[case::the_last("d", true)]
 #[case::the_first("a", true)]
 #[case::in_between("b", true)]
 #[case::another("z", false)]
 #[tokio::test]
-async fn linked_logins_are_one_set_of_books(
+async fn linked_logins_share_their_reservations(
     #[case] login: &str,
-    #[case] taken: bool,
+    #[case] expected: bool,
     #[values("a", "c", "d")] holder: &str,
+    #[values(SqliteFile, SqliteMemory)] backend: Backend,
 ) {
-    let bench = Bench::new();
+    let bench = LedgerBench::new(backend);
     for (number, (before, after)) in [("a", "b"), ("c", "d"), ("b", "c")].into_iter().enumerate() {
         let id = format!("r{number}");
         let refund = created(&bench, at_login(before, sectigo(&id, &id))).await;
         bench.ledger.reassign(move_to(&refund, to("certs", after))).await.unwrap();
     }
     let done = created(&bench, at_login(holder, sectigo("done", "777"))).await;
-    bench.record(&done, &way_to(State::Succeeded)).await.unwrap();
-    assert_eq!(is_taken(&bench, at_login(login, sectigo("new", "777"))).await, taken);
+    bench.record(&done, &events_to(State::Succeeded)).await.unwrap();
+    assert_eq!(is_reserved(&bench, at_login(login, sectigo("new", "777"))).await, expected);
     // A former login of the configuration is followed too.
     let related = RelatedLogins { former_logins: ["b".to_owned()].into(), ..RelatedLogins::default() };
-    assert!(is_taken(&bench, NewRefund { related, ..at_login("y", sectigo("new", "777")) }).await);
+    assert!(is_reserved(&bench, NewRefund { related, ..at_login("y", sectigo("new", "777")) }).await);
 }
 
-/// No event: neither the revision nor the history's digest changes.
+/// It records no event: neither the revision nor the chain changes.
 #[rstest]
 #[case(State::Submitted, None)]
 #[case(State::InDoubt, Some(1))]
 #[case(State::NeedsReview, Some(1))]
 #[tokio::test]
-async fn a_schedule_is_no_history(
+async fn a_schedule_is_not_part_of_the_history(
     #[case] state: State,
     #[case] check_count: Option<u32>,
     #[values(true, false)] unheard: bool,
+    #[values(SqliteFile, SqliteMemory)] backend: Backend,
 ) {
-    let bench = Bench::new();
+    let bench = LedgerBench::new(backend);
     let refund = bench.refund_in(state, "a").await;
-    let lines = bench.count("SELECT count(*) FROM events");
+    let events = bench.count("SELECT count(*) FROM events");
     let next_check = Some(NOW.saturating_add(Duration::from_secs(77)));
     let reschedule = Reschedule { id: refund.id().clone(), revision: refund.revision, next_check, unheard };
     let after = bench.ledger.reschedule(reschedule.clone()).await.unwrap();
     assert_eq!((after.next_check, after.unheard, after.etag()), (next_check, unheard, refund.etag()));
     assert_eq!(after.doubt.as_ref().map(|doubt| doubt.check_count), check_count);
-    assert_eq!(bench.count("SELECT count(*) FROM events"), lines);
+    assert_eq!(bench.count("SELECT count(*) FROM events"), events);
     let bench = bench.reopened();
     assert_eq!(bench.ledger.get(refund.id()).await.unwrap(), Some(after.clone()));
     bench.ledger.verify().await.unwrap();
@@ -266,9 +286,10 @@ async fn a_schedule_is_no_history(
     assert_eq!(bench.ledger.reschedule(stale).await, Err(LedgerError::StaleRevision { present }));
 }
 
+#[rstest]
 #[tokio::test]
-async fn what_was_not_heard_of_becomes_due_at_its_place_alone() {
-    let bench = Bench::new();
+async fn an_unanswered_lookup_becomes_due_at_its_place_alone(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
+    let bench = LedgerBench::new(backend);
     let late = NOW.saturating_add(Duration::from_secs(86_400));
     let unheard = async |refund: Refund, unheard| {
         let reschedule =
@@ -280,12 +301,13 @@ async fn what_was_not_heard_of_becomes_due_at_its_place_alone() {
     }
     unheard(bench.refund_in(State::InDoubt, "heard").await, false).await;
     let elsewhere = created(&bench, at_login("elsewhere", sectigo("elsewhere", "9"))).await;
-    unheard(bench.record(&elsewhere, &way_to(State::InDoubt)).await.unwrap(), true).await;
+    unheard(bench.record(&elsewhere, &events_to(State::InDoubt)).await.unwrap(), true).await;
 
     let now = NOW.saturating_add(Duration::from_secs(9));
-    assert_eq!(bench.ledger.due_for_lookup(&at("certs"), now, 9).await, Ok(Vec::new()));
+    let query = DueQuery { kind: DueKind::Lookup, destination: at("certs"), at: now, skip: 0, limit: 9 };
+    assert_eq!(bench.ledger.due(query.clone()).await, Ok(Vec::new()));
     assert_eq!(bench.ledger.hasten(&at("certs"), now).await, Ok(3));
-    let due = bench.ledger.due_for_lookup(&at("certs"), now, 9).await.unwrap();
+    let due = bench.ledger.due(query).await.unwrap();
     assert_eq!(due.len(), 3);
     assert!(due.iter().all(|refund| refund.next_check == Some(now) && !refund.unheard), "{due:#?}");
     assert_eq!(bench.ledger.hasten(&at("certs"), now).await, Ok(0), "once");
@@ -293,9 +315,10 @@ async fn what_was_not_heard_of_becomes_due_at_its_place_alone() {
     bench.ledger.verify().await.unwrap();
 }
 
+#[rstest]
 #[tokio::test]
-async fn open_refunds_are_counted_and_read_by_their_place() {
-    let bench = Bench::new();
+async fn open_refunds_are_counted_and_read_by_their_place(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
+    let bench = LedgerBench::new(backend);
     for state in State::ALL {
         bench.refund_in(state, state.as_str().replace('_', "-").as_str()).await;
     }
@@ -314,11 +337,11 @@ async fn open_refunds_are_counted_and_read_by_their_place() {
     assert_eq!((page.len(), states), (3, vec![State::Pending, State::Submitted, State::InDoubt, State::NeedsReview]));
 }
 
-/// Expiry stands still from the first start that has another account until one that has this one
-/// again.
+/// A standstill lasts from the first start without this account and place until one with it.
+#[rstest]
 #[tokio::test]
-async fn a_standstill_begins_and_ends_with_the_configuration() {
-    let bench = Bench::new();
+async fn a_standstill_begins_and_ends_with_the_configuration(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
+    let bench = LedgerBench::new(backend);
     bench.new_refund(sectigo("waits", "1")).await;
     bench.refund_in(State::Succeeded, "done").await;
     let second = |second| NOW.saturating_add(Duration::from_secs(second));
@@ -332,7 +355,7 @@ async fn a_standstill_begins_and_ends_with_the_configuration() {
         (vec![elsewhere.clone(), here.clone()], 40, Some((20, 40))),
         (vec![here.clone()], 50, None),
         (vec![elsewhere.clone()], 60, None),
-        // A clock that was set back makes no time negative.
+        // A clock that was set back makes no period negative.
         (vec![here.clone()], 55, Some((60, 60))),
     ] {
         let open = bench.ledger.note_places(configured, second(at_second)).await.unwrap();

@@ -1,17 +1,27 @@
-//! The transition table is applied to the row as it is there; what is refused leaves no trace.
+//! The transition table is applied to the row as it is stored; a rejected write leaves no trace.
 
-use super::*;
-use crate::domain::state;
-use crate::domain::state::IllegalTransition;
+use std::time::Duration;
 
+use rstest::rstest;
+
+use super::samples::*;
+use super::{Backend, LedgerBench, SqliteFile, SqliteMemory};
+use crate::domain::event::Event;
+use crate::domain::ids::RefundId;
+use crate::domain::outcome::{Confirmation, DoubtReason};
+use crate::domain::refund::Refund;
+use crate::domain::state::{self, IllegalTransition, State};
+use crate::ledger::{FirstAttempt, LedgerError, NewRefund};
+
+#[rstest]
 #[tokio::test]
-async fn every_state_takes_the_events_of_the_table_and_no_other() {
-    let bench = Bench::new();
+async fn every_state_allows_the_events_of_the_table_and_no_other(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
+    let bench = LedgerBench::new(backend);
     for from in State::ALL {
-        for (number, event) in one_of_each_event().into_iter().enumerate() {
+        for (number, event) in one_event_of_each_kind().into_iter().enumerate() {
             let id = format!("{}-{number}", from.as_str().replace('_', "-"));
             let refund = bench.refund_in(from, &id).await;
-            let lines = bench.count("SELECT count(*) FROM events");
+            let events = bench.count("SELECT count(*) FROM events");
             let answer = bench.record(&refund, std::slice::from_ref(&event)).await;
             match refund.apply(&event, NOW).and_then(|_| state::transition(from, &event)) {
                 Ok(to) => {
@@ -21,7 +31,7 @@ async fn every_state_takes_the_events_of_the_table_and_no_other() {
                 }
                 Err(refusal) => {
                     assert_eq!(answer, Err(LedgerError::IllegalTransition(refusal)));
-                    assert_eq!(bench.count("SELECT count(*) FROM events"), lines, "{from} {event:?}");
+                    assert_eq!(bench.count("SELECT count(*) FROM events"), events, "{from} {event:?}");
                     assert_eq!(bench.ledger.get(refund.id()).await.unwrap(), Some(refund));
                 }
             }
@@ -30,9 +40,10 @@ async fn every_state_takes_the_events_of_the_table_and_no_other() {
     bench.ledger.verify().await.unwrap();
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_refusal_in_the_middle_undoes_the_events_before_it() {
-    let bench = Bench::new();
+async fn a_rejected_event_undoes_the_events_before_it(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
+    let bench = LedgerBench::new(backend);
     let refund = bench.new_refund(sectigo("a", "100")).await;
     let answer = bench.record(&refund, &[Event::Dispatched { credential: None }, doubted(), Event::Cancelled]).await;
     let refusal = IllegalTransition { from: State::InDoubt, event: "cancelled" };
@@ -41,9 +52,12 @@ async fn a_refusal_in_the_middle_undoes_the_events_before_it() {
     assert_eq!(bench.count("SELECT count(*) FROM attempts"), 0);
 }
 
+#[rstest]
 #[tokio::test]
-async fn what_may_have_happened_is_never_called_withdrawn() {
-    let bench = Bench::new();
+async fn a_refund_that_may_have_happened_never_becomes_pending_or_failed(
+    #[values(SqliteFile, SqliteMemory)] backend: Backend,
+) {
+    let bench = LedgerBench::new(backend);
     let refund = bench.new_refund(sectigo("a", "100")).await;
     let not_sent = Event::NotSent { error: error(0), retry_at: NOW };
     let again = bench
@@ -56,9 +70,10 @@ async fn what_may_have_happened_is_never_called_withdrawn() {
     }
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_stale_decision_is_shown_the_present() {
-    let bench = Bench::new();
+async fn a_stale_decision_returns_the_present_refund(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
+    let bench = LedgerBench::new(backend);
     let refund = bench.new_refund(sectigo("a", "100")).await;
     let present = bench.record(&refund, &[Event::Dispatched { credential: None }]).await.unwrap();
     let stale = LedgerError::StaleRevision { present: Box::new(present.clone()) };
@@ -66,9 +81,10 @@ async fn a_stale_decision_is_shown_the_present() {
     assert_eq!(bench.ledger.get(refund.id()).await.unwrap(), Some(present));
 }
 
+#[rstest]
 #[tokio::test]
-async fn of_two_decisions_on_one_revision_one_is_taken() {
-    let bench = Bench::new();
+async fn of_two_decisions_on_one_revision_one_is_recorded(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
+    let bench = LedgerBench::new(backend);
     let refund = bench.new_refund(sectigo("a", "100")).await;
     let decisions = (0..10).map(|_| bench.record(&refund, &[Event::Dispatched { credential: None }]));
     let answers = futures_util::future::join_all(decisions).await;
@@ -76,19 +92,21 @@ async fn of_two_decisions_on_one_revision_one_is_taken() {
     assert_eq!(bench.count("SELECT count(*) FROM attempts"), 1);
 }
 
+#[rstest]
 #[tokio::test]
-async fn an_unknown_refund_is_not_found() {
-    let bench = Bench::new();
-    let refund = Refund::new(sectigo("a", "100"), place("books"), NOW);
+async fn an_unknown_refund_is_not_found(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
+    let bench = LedgerBench::new(backend);
+    let refund = Refund::new(sectigo("a", "100"), place("demo"), NOW);
     let answer = bench.record(&refund, &[Event::Dispatched { credential: None }]).await;
     assert_eq!(answer, Err(LedgerError::NotFound(refund.id().clone())));
     assert_eq!(bench.ledger.get(refund.id()).await, Ok(None));
     assert_eq!(bench.ledger.events_of(refund.id(), 0, 10).await, Ok(Vec::new()));
 }
 
+#[rstest]
 #[tokio::test]
-async fn an_attempt_is_ended_by_its_own_answer_alone() {
-    let bench = Bench::new();
+async fn only_its_own_answer_ends_an_attempt(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
+    let bench = LedgerBench::new(backend);
     let refund = bench.new_refund(sectigo("a", "100")).await;
     let server_error = Event::Doubted {
         reason: DoubtReason::ProviderServerError,
@@ -96,32 +114,29 @@ async fn an_attempt_is_ended_by_its_own_answer_alone() {
         error: Some(error(500)),
         not_processed: false,
     };
-    let way = [
+    let events = [
         Event::Dispatched { credential: None },
         server_error,
         Event::Dispatched { credential: None },
         doubted(),
         Event::Refunded(Confirmation::default()),
     ];
-    bench.record(&refund, &way).await.unwrap();
-    let raw = bench.raw();
-    let mut statement =
-        raw.prepare("SELECT number, outcome, doubt_reason, http_status FROM attempts ORDER BY number").unwrap();
-    let rows: Vec<(i64, String, String, Option<i64>)> = statement
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
-        .unwrap()
-        .map(Result::unwrap)
-        .collect();
-    let expected = [(1, "provider_server_error", Some(500)), (2, "timeout", None)]
-        .map(|(number, reason, status)| (number, "unknown".to_owned(), reason.to_owned(), status));
-    assert_eq!(rows, expected);
+    bench.record(&refund, &events).await.unwrap();
+    for row in [
+        "number = 1 AND outcome = 'unknown' AND doubt_reason = 'provider_server_error' AND http_status = 500",
+        "number = 2 AND outcome = 'unknown' AND doubt_reason = 'timeout' AND http_status IS NULL",
+    ] {
+        assert_eq!(bench.count(&format!("SELECT count(*) FROM attempts WHERE {row}")), 1, "{row}");
+    }
+    assert_eq!(bench.count("SELECT count(*) FROM attempts"), 2);
 }
 
+#[rstest]
 #[tokio::test]
-async fn what_was_on_its_way_when_the_process_ended_is_in_doubt() {
-    let bench = Bench::new();
-    // More than one transaction takes up.
-    let count = INTERRUPTED_AT_ONCE as usize + 5;
+async fn a_refund_in_flight_when_the_process_ended_is_in_doubt(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
+    let bench = LedgerBench::new(backend);
+    // More than one transaction moves.
+    let count = 2_505;
     let creates = (0..count).map(|number| {
         let id = format!("r{number}");
         bench

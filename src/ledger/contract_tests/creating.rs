@@ -1,13 +1,21 @@
-//! A refund_id never expires, a target has one refund, and what looks like one sent twice is asked
-//! about.
+//! A refund id never expires, a target has one refund, and a likely duplicate is rejected.
+
+use std::time::Duration;
 
 use rstest::rstest;
 
-use super::*;
+use super::samples::*;
+use super::{Backend, LedgerBench, SqliteFile, SqliteMemory};
+use crate::domain::event::Event;
+use crate::domain::ids::AccountName;
+use crate::domain::refund::{Intent, Refund};
+use crate::domain::state::State;
+use crate::ledger::{CreateOutcome, FirstAttempt, LedgerError, NewRefund, RelatedLogins};
 
+#[rstest]
 #[tokio::test]
-async fn the_same_request_twice_is_one_refund() {
-    let bench = Bench::new();
+async fn the_same_request_twice_is_one_refund(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
+    let bench = LedgerBench::new(backend);
     let first = bench.new_refund(sectigo("a", "100")).await;
     let dispatched = bench.record(&first, &[Event::Dispatched { credential: None }]).await.unwrap();
     let again = bench
@@ -15,14 +23,15 @@ async fn the_same_request_twice_is_one_refund() {
         .create(NewRefund { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo("a", "100")) })
         .await
         .unwrap();
-    assert_eq!(again, CreateOutcome::Known(dispatched), "as it stands now, not as it was made");
+    assert_eq!(again, CreateOutcome::Known(dispatched), "as it is now, not as it was created");
     assert_eq!(bench.count("SELECT count(*) FROM refunds"), 1);
     assert_eq!(bench.count("SELECT count(*) FROM attempts"), 1);
 }
 
+#[rstest]
 #[tokio::test]
-async fn the_same_id_with_other_content_names_the_fields() {
-    let bench = Bench::new();
+async fn the_same_id_with_other_content_names_the_fields(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
+    let bench = LedgerBench::new(backend);
     bench.new_refund(sectigo("a", "100")).await;
     let mut other = sectigo("a", "200");
     other.labels.clear();
@@ -33,15 +42,16 @@ async fn the_same_id_with_other_content_names_the_fields() {
     assert_eq!(bench.ledger.create(create(other)).await, Err(expected));
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_dispatched_creation_is_one_commit_with_its_attempt() {
-    let bench = Bench::new();
+async fn a_dispatched_creation_is_one_commit_with_its_attempt(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
+    let bench = LedgerBench::new(backend);
     let created = bench
         .ledger
         .create(NewRefund { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo("a", "100")) })
         .await
         .unwrap();
-    let CreateOutcome::New(refund) = created else { panic!("it was there already") };
+    let CreateOutcome::New(refund) = created else { panic!("it was recorded before") };
     assert_eq!((refund.state, refund.revision, refund.attempt_count), (State::Dispatching, 2, 1));
     assert_eq!(bench.ledger.get(refund.id()).await.unwrap(), Some(refund.clone()));
     let events = bench.ledger.events_of(refund.id(), 0, 10).await.unwrap();
@@ -50,9 +60,12 @@ async fn a_dispatched_creation_is_one_commit_with_its_attempt() {
     assert_eq!(bench.count("SELECT count(*) FROM attempts WHERE number = 1 AND end_time IS NULL"), 1);
 }
 
+#[rstest]
 #[tokio::test]
-async fn of_many_refunds_of_one_target_at_once_exactly_one_is_recorded() {
-    let bench = Bench::new();
+async fn of_many_simultaneous_refunds_of_one_target_exactly_one_is_recorded(
+    #[values(SqliteFile, SqliteMemory)] backend: Backend,
+) {
+    let bench = LedgerBench::new(backend);
     let order = |number: usize| if number.is_multiple_of(2) { "000777" } else { "777" };
     let creations = (0..20).map(|number| {
         bench.ledger.create(NewRefund {
@@ -69,9 +82,10 @@ async fn of_many_refunds_of_one_target_at_once_exactly_one_is_recorded() {
     assert_eq!(bench.count("SELECT count(*) FROM refunds"), 1);
 }
 
+#[rstest]
 #[tokio::test]
-async fn failed_and_cancelled_let_the_target_go_and_nothing_else_does() {
-    let bench = Bench::new();
+async fn only_failed_and_cancelled_refunds_release_the_target(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
+    let bench = LedgerBench::new(backend);
     for (number, state) in State::ALL.into_iter().enumerate() {
         let order = format!("order-{number}");
         let first = bench.refund_in(state, &order).await;
@@ -80,7 +94,7 @@ async fn failed_and_cancelled_let_the_target_go_and_nothing_else_does() {
         let checked = bench.ledger.dry_run(second.clone()).await;
         let answer = bench.ledger.create(second.clone()).await;
         if matches!(state, State::Failed | State::Cancelled) {
-            assert_eq!(checked, Ok(CreateOutcome::New(Refund::new(second.intent.clone(), place("books"), NOW))));
+            assert_eq!(checked, Ok(CreateOutcome::New(Refund::new(second.intent.clone(), place("demo"), NOW))));
             assert!(matches!(answer, Ok(CreateOutcome::New(_))), "{state}");
         } else {
             let expected = LedgerError::TargetHasRefund { conflicting: first.id().clone() };
@@ -89,61 +103,65 @@ async fn failed_and_cancelled_let_the_target_go_and_nothing_else_does() {
     }
 }
 
-/// The first refund is of the account "certs", in "books".
+/// The first refund is of the account "certs", in "demo".
 #[rstest]
-#[case::the_login_of_the_account_has_changed("777", "certs", "other books", &["certs"], false)]
-#[case::and_the_order_is_written_in_another_way("00777", "certs", "other books", &["certs"], false)]
-#[case::the_login_of_both_accounts_has_changed("777", "more-certs", "other books", &["certs", "more-certs"], false)]
-#[case::another_account_with_the_same_login("777", "more-certs", "books", &["certs", "more-certs"], false)]
-#[case::another_account_with_books_of_its_own("777", "more-certs", "other books", &["more-certs"], true)]
+#[case::the_login_of_the_account_has_changed("777", "certs", "other login", &["certs"], false)]
+#[case::and_the_order_is_written_in_another_way("00777", "certs", "other login", &["certs"], false)]
+#[case::the_login_of_both_accounts_has_changed("777", "more-certs", "other login", &["certs", "more-certs"], false)]
+#[case::another_account_with_the_same_login("777", "more-certs", "demo", &["certs", "more-certs"], false)]
+#[case::another_account_with_its_own_login("777", "more-certs", "other login", &["more-certs"], true)]
 #[tokio::test]
-async fn a_target_stays_taken_when_the_login_of_its_account_changes(
+async fn a_target_stays_reserved_when_the_login_of_its_account_changes(
     #[case] order: &str,
     #[case] account: &str,
-    #[case] scope: &str,
-    #[case] sharers: &[&str],
+    #[case] login: &str,
+    #[case] login_peers: &[&str],
     #[case] is_free: bool,
     #[values(State::InDoubt, State::Succeeded)] state: State,
+    #[values(SqliteFile, SqliteMemory)] backend: Backend,
 ) {
-    let bench = Bench::new();
+    let bench = LedgerBench::new(backend);
     let first = bench.refund_in(state, "777").await;
     let named = |name: &str| AccountName::parse(name).unwrap();
     let second = Intent { account: named(account), ..sectigo("second", order) };
-    let sharers = sharers.iter().map(|name| named(name)).collect();
-    let related = RelatedLogins { accounts: sharers, ..RelatedLogins::default() };
-    let answer = bench.ledger.create(NewRefund { place: place(scope), related, ..create(second) }).await;
+    let login_peers = login_peers.iter().map(|name| named(name)).collect();
+    let related = RelatedLogins { accounts: login_peers, ..RelatedLogins::default() };
+    let answer = bench.ledger.create(NewRefund { place: place(login), related, ..create(second) }).await;
     match is_free {
         true => assert!(matches!(answer, Ok(CreateOutcome::New(_))), "{answer:?}"),
         false => assert_eq!(answer, Err(LedgerError::TargetHasRefund { conflicting: first.id().clone() })),
     }
 }
 
+#[rstest]
 #[tokio::test]
-async fn what_an_account_let_go_of_under_a_former_login_is_free() {
-    let bench = Bench::new();
+async fn a_target_released_under_a_former_login_is_free(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
+    let bench = LedgerBench::new(backend);
     bench.refund_in(State::Failed, "777").await;
-    let sharers = [AccountName::parse("certs").unwrap()].into();
-    let related = RelatedLogins { accounts: sharers, ..RelatedLogins::default() };
-    let again = NewRefund { place: place("other books"), related, ..create(sectigo("second", "777")) };
+    let login_peers = [AccountName::parse("certs").unwrap()].into();
+    let related = RelatedLogins { accounts: login_peers, ..RelatedLogins::default() };
+    let again = NewRefund { place: place("other login"), related, ..create(sectigo("second", "777")) };
     assert!(matches!(bench.ledger.create(again).await, Ok(CreateOutcome::New(_))));
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_partial_success_frees_only_the_refused_items() {
-    let bench = Bench::new();
+async fn a_partial_success_frees_only_the_refused_items(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
+    let bench = LedgerBench::new(backend);
     let first = bench.new_refund(namecom("first", &[1, 2])).await;
     bench.record(&first, &[Event::Dispatched { credential: None }, Event::Refunded(partial())]).await.unwrap();
-    let taken = LedgerError::TargetHasRefund { conflicting: first.id().clone() };
-    assert_eq!(bench.ledger.create(create(namecom("both", &[1, 2]))).await, Err(taken.clone()));
-    assert_eq!(bench.ledger.create(create(namecom("done", &[1]))).await, Err(taken));
+    let conflict = LedgerError::TargetHasRefund { conflicting: first.id().clone() };
+    assert_eq!(bench.ledger.create(create(namecom("both", &[1, 2]))).await, Err(conflict.clone()));
+    assert_eq!(bench.ledger.create(create(namecom("done", &[1]))).await, Err(conflict));
     let retried = bench.new_refund(namecom("retried", &[2])).await;
-    let taken = LedgerError::TargetHasRefund { conflicting: retried.id().clone() };
-    assert_eq!(bench.ledger.create(create(namecom("again", &[2]))).await, Err(taken));
+    let conflict = LedgerError::TargetHasRefund { conflicting: retried.id().clone() };
+    assert_eq!(bench.ledger.create(create(namecom("again", &[2]))).await, Err(conflict));
 }
 
+#[rstest]
 #[tokio::test]
-async fn what_looks_like_one_sent_twice_is_refused_within_a_day() {
-    let bench = Bench::new();
+async fn a_likely_duplicate_is_rejected_within_a_day(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
+    let bench = LedgerBench::new(backend);
     let first = bench.new_refund(debitsuccess("first", "ds1", 1250)).await;
     let similar = Err(LedgerError::SimilarRefund { conflicting: first.id().clone(), firm_until: None });
     let day = Duration::from_secs(24 * 60 * 60);
@@ -161,17 +179,18 @@ async fn what_looks_like_one_sent_twice_is_refused_within_a_day() {
     assert!(bench.ledger.create(later("a-day-later", "DS1", 1250, day)).await.is_ok());
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_similar_refund_that_failed_stands_in_nobodys_way() {
-    let bench = Bench::new();
+async fn a_similar_refund_that_failed_blocks_no_other(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
+    let bench = LedgerBench::new(backend);
     for (number, state) in State::ALL.into_iter().enumerate() {
         let amount = 1250 + i64::try_from(number).unwrap();
         let first = bench.new_refund(debitsuccess(&format!("first-{number}"), "DS1", amount)).await;
-        assert_eq!(bench.record(&first, &way_to(state)).await.unwrap().state, state);
+        assert_eq!(bench.record(&first, &events_to(state)).await.unwrap().state, state);
         let second = create(debitsuccess(&format!("second-{number}"), "DS1", amount));
         let answer = bench.ledger.create(second.clone()).await;
         if matches!(state, State::Failed | State::Cancelled) {
-            assert_eq!(answer, Ok(CreateOutcome::New(Refund::new(second.intent, place("books"), NOW))));
+            assert_eq!(answer, Ok(CreateOutcome::New(Refund::new(second.intent, place("demo"), NOW))));
         } else {
             assert_eq!(
                 answer,
@@ -182,38 +201,27 @@ async fn a_similar_refund_that_failed_stands_in_nobodys_way() {
     }
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_check_records_nothing() {
-    let bench = Bench::new();
-    let asked = NewRefund { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo("a", "100")) };
-    let checked = bench.ledger.dry_run(asked.clone()).await;
-    assert_eq!(checked, Ok(CreateOutcome::New(Refund::new(asked.intent, place("books"), NOW))));
+async fn a_dry_run_records_nothing(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
+    let bench = LedgerBench::new(backend);
+    let request = NewRefund { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo("a", "100")) };
+    let checked = bench.ledger.dry_run(request.clone()).await;
+    assert_eq!(checked, Ok(CreateOutcome::New(Refund::new(request.intent, place("demo"), NOW))));
     assert_eq!(bench.count("SELECT count(*) FROM refunds"), 0);
     assert_eq!(*bench.ledger.committed().borrow(), 0);
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_withdrawn_request_is_never_recorded() {
-    let bench = Bench::new();
-    let withdrawn = create(sectigo("a", "100"));
-    assert!(withdrawn.claim.withdraw());
-    assert_eq!(bench.ledger.create(withdrawn).await, Err(LedgerError::Abandoned));
+async fn a_cancelled_request_is_never_recorded(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
+    let bench = LedgerBench::new(backend);
+    let cancelled = create(sectigo("a", "100"));
+    assert!(cancelled.ticket.cancel());
+    assert_eq!(bench.ledger.create(cancelled).await, Err(LedgerError::Cancelled));
     assert_eq!(bench.count("SELECT count(*) FROM refunds"), 0);
-    let begun = create(sectigo("b", "100"));
-    let claim = begun.claim.clone();
-    bench.ledger.create(begun).await.unwrap();
-    assert!(!claim.withdraw(), "too late");
-}
-
-#[tokio::test]
-async fn a_caller_that_goes_away_does_not_undo_what_is_queued() {
-    let bench = Bench::new();
-    let raw = bench.raw();
-    raw.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let creation = tokio::time::timeout(Duration::from_millis(1), bench.ledger.create(create(sectigo("a", "100"))));
-    assert!(creation.await.is_err());
-    raw.execute_batch("ROLLBACK").unwrap();
-    // The queue keeps its order, so the second answer comes after the first write.
-    bench.new_refund(sectigo("b", "200")).await;
-    assert!(bench.ledger.get(&RefundId::parse("a").unwrap()).await.unwrap().is_some());
+    let started = create(sectigo("b", "100"));
+    let ticket = started.ticket.clone();
+    bench.ledger.create(started).await.unwrap();
+    assert!(!ticket.cancel(), "too late");
 }

@@ -1,39 +1,31 @@
--- The ledger: refunds, attempts, events, and what keeps a target from a second refund.
+-- The ledger: refunds, attempts, events, and the reservations that keep a target from a second
+-- refund.
 --
--- Times are microseconds since 1970-01-01T00:00:00Z, amounts are hundredths of their currency. What
--- is always read and written whole with its refund (labels, items) is JSON text; what is asked for
--- has a column. Words are compared one after the other: for each IN of more than two words SQLite
--- builds a table every time that a row is checked.
+-- Times are microseconds since 1970-01-01T00:00:00Z, amounts are hundredths of their currency.
+-- Values that are always read and written whole with their refund (target, labels, items) are JSON
+-- text; values that queries select by have columns. Checks compare texts one by one: for each IN of
+-- more than two texts SQLite builds a table every time that it checks a row.
 
 CREATE TABLE refunds (
     ordinal     INTEGER PRIMARY KEY AUTOINCREMENT,
 
-    -- The intent. Never changes (trigger below). Two ids that differ in case alone are one to
-    -- people, so only one is taken.
+    -- The intent. Never changes (trigger below). People cannot tell apart two ids that differ only
+    -- in case, so only one of them can exist.
     id          TEXT    NOT NULL COLLATE NOCASE UNIQUE CHECK (length(id) BETWEEN 1 AND 50),
-    provider    TEXT    NOT NULL
-        CHECK (provider = 'sectigo' OR provider = 'namecom' OR provider = 'debitsuccess'),
-    sectigo_order_number        TEXT CHECK (sectigo_order_number <> ''),
-    sectigo_reason_code         INTEGER CHECK (sectigo_reason_code BETWEEN 1 AND 11),
-    namecom_order_id            INTEGER CHECK (namecom_order_id > 0),
-    namecom_order_item_ids      TEXT CHECK (namecom_order_item_ids <> ''),
-    debitsuccess_account_reference_no          TEXT CHECK (debitsuccess_account_reference_no <> ''),
-    debitsuccess_external_account_reference_no TEXT CHECK (debitsuccess_external_account_reference_no <> ''),
-    debitsuccess_currency_code  TEXT CHECK (length(debitsuccess_currency_code) = 3),
-    debitsuccess_minor_units    INTEGER CHECK (debitsuccess_minor_units > 0),
-    debitsuccess_description    TEXT CHECK (debitsuccess_description <> ''),
-    debitsuccess_request_initiator TEXT CHECK (debitsuccess_request_initiator <> ''),
+    provider    TEXT    NOT NULL CHECK (length(provider) BETWEEN 1 AND 63),
+    -- A JSON object of the target's fields in the order of their names, absent fields left out.
+    target      TEXT    NOT NULL CHECK (length(target) > 2),
     labels      TEXT    NOT NULL,
     create_time INTEGER NOT NULL,
 
-    -- Where it goes on: the account, and the host, login (a digest) and currency that it had when
-    -- the refund came there.
+    -- The account that the refund is at, and the host, login (a digest) and currency that the
+    -- account had when the refund was recorded there or reassigned to it.
     account     TEXT    NOT NULL CHECK (length(account) BETWEEN 1 AND 63),
     endpoint    TEXT    NOT NULL CHECK (endpoint <> ''),
     login       TEXT    NOT NULL CHECK (login <> ''),
     currency    TEXT    NOT NULL CHECK (length(currency) = 3),
 
-    -- How it stands. Changes with every event.
+    -- The state. Changes with every event.
     state       TEXT    NOT NULL
         CHECK (state = 'PENDING' OR state = 'DISPATCHING' OR state = 'SUBMITTED' OR state = 'IN_DOUBT'
         OR state = 'NEEDS_REVIEW' OR state = 'SUCCEEDED' OR state = 'PARTIALLY_SUCCEEDED'
@@ -62,7 +54,7 @@ CREATE TABLE refunds (
     provider_reference  TEXT,
     provider_status     TEXT,
 
-    -- What most refunds never have. Null there, and then no part of the row's digest.
+    -- Values that most refunds never have. Null then, and not covered by the row's digest.
     first_account       TEXT CHECK (first_account <> account),
     placed_time         INTEGER,
     attempted_elsewhere INTEGER CHECK (attempted_elsewhere = 1),
@@ -77,29 +69,18 @@ CREATE TABLE refunds (
     corrected_time      INTEGER CHECK (corrected_time IS NULL OR state = 'FAILED'),
     doubt_not_processed INTEGER CHECK (doubt_not_processed = 1),
 
-    -- The schedule of lookups. No part of the history: no digest covers it, and no event need tell
-    -- of it.
+    -- The schedule of lookups. Not part of the history: no digest covers it, and it changes without
+    -- an event.
     next_check          INTEGER CHECK (next_check IS NULL OR state = 'IN_DOUBT' OR state = 'SUBMITTED'
         OR state = 'NEEDS_REVIEW' OR state = 'FAILED'),
     unheard             INTEGER CHECK (unheard = 1),
     doubt_check_count   INTEGER CHECK (doubt_check_count >= 0),
 
-    CHECK ((provider = 'sectigo') = (sectigo_order_number IS NOT NULL)),
-    CHECK ((provider = 'sectigo') = (sectigo_reason_code IS NOT NULL)),
-    CHECK ((provider = 'namecom') = (namecom_order_id IS NOT NULL)),
-    CHECK ((provider = 'namecom') = (namecom_order_item_ids IS NOT NULL)),
-    CHECK ((provider = 'debitsuccess')
-         = (debitsuccess_account_reference_no IS NOT NULL OR debitsuccess_external_account_reference_no IS NOT NULL)),
-    CHECK ((provider = 'debitsuccess') = (debitsuccess_currency_code IS NOT NULL)),
-    CHECK ((provider = 'debitsuccess') = (debitsuccess_minor_units IS NOT NULL)),
-    CHECK ((provider = 'debitsuccess') = (debitsuccess_description IS NOT NULL)),
-    CHECK (provider = 'debitsuccess' OR debitsuccess_request_initiator IS NULL),
-
     CHECK (update_time >= create_time),
     CHECK (attempt_count > 0 OR dispatch_time IS NULL),
     CHECK ((attempt_count > 0) = (last_dispatch_time IS NOT NULL)),
     CHECK (attempted_elsewhere IS NULL OR placed_time IS NOT NULL),
-    -- A refund is in doubt exactly when it says why.
+    -- A refund in doubt has a reason, and no other refund has one.
     CHECK ((state = 'IN_DOUBT' OR state = 'NEEDS_REVIEW') = (doubt_reason IS NOT NULL)),
     CHECK ((doubt_reason IS NULL) = (doubt_since IS NULL)),
     CHECK ((doubt_reason IS NULL) = (doubt_check_count IS NULL)),
@@ -107,7 +88,7 @@ CREATE TABLE refunds (
     CHECK ((state = 'SUCCEEDED' OR state = 'PARTIALLY_SUCCEEDED' OR state = 'FAILED' OR state = 'CANCELLED')
          = (complete_time IS NOT NULL)),
     CHECK (state = 'PENDING' OR not_before IS NULL),
-    -- Nothing that may have happened is ever called withdrawn.
+    -- A refund that may have happened is never cancelled.
     CHECK (state <> 'CANCELLED' OR unanswered_attempts = 0),
     CHECK ((error_code IS NULL) = (error_message IS NULL)),
     CHECK ((error_code IS NULL) = (error_http_status IS NULL)),
@@ -115,20 +96,20 @@ CREATE TABLE refunds (
     CHECK ((refunded_currency_code IS NULL) = (refunded_minor_units IS NULL))
 ) STRICT;
 
--- A page of one state, or of one account: each state is a short ordered walk, and several are
+-- For a page of one state, or of one account: each state is a short ordered walk, and the walks are
 -- merged.
 CREATE INDEX refunds_of_state ON refunds (state, ordinal, create_time);
 CREATE INDEX refunds_of_account ON refunds (account, state, ordinal, create_time);
 CREATE INDEX refunds_by_time ON refunds (create_time);
--- Of one account at one place: what may be sent now, and what later.
+-- PENDING refunds of one account and place, to be sent now or later.
 CREATE INDEX refunds_due_now ON refunds (account, endpoint, login, currency, create_time)
     WHERE state = 'PENDING' AND not_before IS NULL;
 CREATE INDEX refunds_due_later ON refunds (account, endpoint, login, currency, not_before)
     WHERE state = 'PENDING' AND not_before IS NOT NULL;
--- What has waited longest though it was put off; refunds_due_now has the others.
+-- The oldest PENDING refunds that were put off; refunds_due_now has the others.
 CREATE INDEX refunds_put_off ON refunds (account, endpoint, login, currency, create_time)
     WHERE state = 'PENDING' AND not_before IS NOT NULL;
--- What is to be looked up now, and what later.
+-- Refunds of one account and place, to be looked up now or later.
 CREATE INDEX refunds_to_check_now ON refunds (account, endpoint, login, currency, update_time)
     WHERE (state = 'IN_DOUBT' OR state = 'SUBMITTED') AND next_check IS NULL;
 CREATE INDEX refunds_to_check_later ON refunds (account, endpoint, login, currency, next_check)
@@ -136,7 +117,7 @@ CREATE INDEX refunds_to_check_later ON refunds (account, endpoint, login, curren
 CREATE INDEX refunds_unheard ON refunds (account, endpoint, login, currency, next_check) WHERE unheard = 1;
 -- The oldest doubt of an account.
 CREATE INDEX refunds_in_doubt ON refunds (account, doubt_since) WHERE doubt_since IS NOT NULL;
--- Where open refunds belong: compared with the configuration at every start.
+-- Where open refunds are: compared with the configuration at every start.
 CREATE INDEX refunds_open ON refunds (account, endpoint, login, currency, provider)
     WHERE state = 'PENDING' OR state = 'SUBMITTED' OR state = 'IN_DOUBT' OR state = 'NEEDS_REVIEW';
 
@@ -146,33 +127,31 @@ BEGIN
 END;
 
 CREATE TRIGGER intents_never_change BEFORE UPDATE OF
-    ordinal, id, provider, sectigo_order_number, sectigo_reason_code, namecom_order_id, namecom_order_item_ids,
-    debitsuccess_account_reference_no, debitsuccess_external_account_reference_no, debitsuccess_currency_code,
-    debitsuccess_minor_units, debitsuccess_description, debitsuccess_request_initiator, labels, create_time
+    ordinal, id, provider, target, labels, create_time
 ON refunds
 BEGIN
-    SELECT RAISE(ABORT, 'what was asked for never changes');
+    SELECT RAISE(ABORT, 'an intent never changes');
 END;
 
--- What a caller finds a refund by: Target::references.
+-- Target::index_references, for callers that search by target.
 CREATE TABLE refund_references (
     reference TEXT    NOT NULL,
     ordinal   INTEGER NOT NULL REFERENCES refunds (ordinal),
     PRIMARY KEY (reference, ordinal)
 ) STRICT, WITHOUT ROWID;
 
--- The refund that may hold a key of a target now: Refund::reservations. It is counted under the
--- login that it was taken with, without the host, so that a moved host frees nothing.
+-- The refund that reserves a key of a target: Refund::reservations. The login is that of the
+-- reservation; the host is left out, so that a new host releases nothing.
 CREATE TABLE reservations (
     key        TEXT    NOT NULL,
     login      TEXT    NOT NULL,
     ordinal    INTEGER NOT NULL REFERENCES refunds (ordinal),
-    -- Null: for as long as the refund stands as it does.
+    -- Null: as long as the refund stays in its state.
     until_time INTEGER,
     PRIMARY KEY (key, login)
 ) STRICT, WITHOUT ROWID;
 
--- What two refunds share that look like one sent twice, and until when: Target::similarity_key,
+-- The keys that likely duplicates share, and until when they count: Target::similarity_key,
 -- Refund::similarity_window.
 CREATE TABLE similarity (
     key             TEXT    NOT NULL,
@@ -183,22 +162,23 @@ CREATE TABLE similarity (
     PRIMARY KEY (key, ordinal)
 ) STRICT, WITHOUT ROWID;
 
--- References that a refund once gave together: they name one payee.
+-- References that one refund gave together: they name one payee.
 CREATE TABLE payee_references (
     reference TEXT    NOT NULL,
     other     TEXT    NOT NULL,
     PRIMARY KEY (reference, other)
 ) STRICT, WITHOUT ROWID;
 
--- Logins that a person, or the configuration, said to be the same books: each pair both ways.
+-- Logins that an operator, or the configuration, declared to be one account at the provider. Each
+-- pair is stored both ways.
 CREATE TABLE login_links (
     login TEXT NOT NULL,
     other TEXT NOT NULL,
     PRIMARY KEY (login, other)
 ) STRICT, WITHOUT ROWID;
 
--- When refunds of an account at a place began and ceased to wait because the configuration had
--- another: their expiry stands still meanwhile.
+-- The periods in which the configuration did not have this account and place. They do not count
+-- towards the expiry of its refunds.
 CREATE TABLE standstills (
     account    TEXT    NOT NULL,
     endpoint   TEXT    NOT NULL,
@@ -209,7 +189,7 @@ CREATE TABLE standstills (
     PRIMARY KEY (account, endpoint, login, currency, begin_time)
 ) STRICT, WITHOUT ROWID;
 
--- One row, one wire request that may have left.
+-- One row for each request that may have left for the provider.
 CREATE TABLE attempts (
     ordinal       INTEGER NOT NULL REFERENCES refunds (ordinal),
     number        INTEGER NOT NULL CHECK (number >= 1),
@@ -240,7 +220,7 @@ BEGIN
     SELECT RAISE(ABORT, 'an attempt ends once');
 END;
 
--- The history. Appended to, and nothing else.
+-- The history. Rows are only appended.
 CREATE TABLE events (
     sequence      INTEGER PRIMARY KEY CHECK (sequence >= 1),
     ordinal       INTEGER NOT NULL REFERENCES refunds (ordinal),
@@ -255,7 +235,7 @@ CREATE TABLE events (
         OR to_state = 'IN_DOUBT' OR to_state = 'NEEDS_REVIEW' OR to_state = 'SUCCEEDED'
         OR to_state = 'PARTIALLY_SUCCEEDED' OR to_state = 'FAILED' OR to_state = 'CANCELLED'),
     kind          TEXT NOT NULL,
-    -- 0: about no attempt.
+    -- 0: the event is about no attempt.
     attempt       INTEGER NOT NULL CHECK (attempt >= 0),
     actor         TEXT NOT NULL,
     note          TEXT NOT NULL,
@@ -282,22 +262,20 @@ BEGIN
     SELECT RAISE(ABORT, 'an event is never deleted');
 END;
 
--- The span that a refund was recorded in, as W3C Trace Context writes it: lookups that come days
--- later are linked to it. Nothing here is money: no hash covers it, and without it nothing would be
--- decided otherwise.
+-- The span that recorded a refund, as W3C Trace Context writes it, so that later lookups can link
+-- to it. No hash covers it, and no decision depends on it.
 CREATE TABLE refund_traces (
     ordinal      INTEGER PRIMARY KEY REFERENCES refunds (ordinal),
     trace_parent TEXT    NOT NULL CHECK (length(trace_parent) BETWEEN 1 AND 64)
 ) STRICT;
 
--- How far a refund's create_time has ever been behind that of one recorded before it, in
--- microseconds: requests that passed each other on their way to the ledger, or a clock that was set
--- back. What was created before a moment was recorded before everything that was created so much
--- after it. It finds the place of a moment in the order of recording, so that a page that begins or
--- ends at a moment walks nothing else.
-CREATE TABLE disorder (
-    only_row    INTEGER PRIMARY KEY CHECK (only_row = 1),
-    most_micros INTEGER NOT NULL CHECK (most_micros >= 0)
+-- By how many microseconds a refund's create_time has ever been behind that of a refund recorded
+-- before it: requests overtake each other on their way to the ledger, or the clock is set back. A
+-- refund created more than this before a given time was recorded before every refund created at
+-- that time. So a page that begins or ends at a time starts its walk there.
+CREATE TABLE clock_disorder (
+    only_row   INTEGER PRIMARY KEY CHECK (only_row = 1),
+    max_micros INTEGER NOT NULL CHECK (max_micros >= 0)
 ) STRICT;
 
-INSERT INTO disorder (only_row, most_micros) VALUES (1, 0);
+INSERT INTO clock_disorder (only_row, max_micros) VALUES (1, 0);
