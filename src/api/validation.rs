@@ -441,7 +441,7 @@ mod tests {
     /// The words of the domain against the names of the contract: `AwaitingPayment` and
     /// `ORDER_STATE_AWAITING_PAYMENT`.
     fn names_agree<M: KnownValues>(prefix: &str, shown: impl Fn(M) -> &'static str) {
-        let meanings = M::WORDS.iter().map(|(_, meaning)| *meaning).chain([M::UNRECOGNIZED]);
+        let meanings = M::VALUES.iter().map(|(_, meaning)| *meaning).chain([M::UNRECOGNIZED]);
         for meaning in meanings {
             let name = shown(meaning).strip_prefix(prefix).unwrap().replace('_', "").to_lowercase();
             assert_eq!(name, format!("{meaning:?}").to_lowercase());

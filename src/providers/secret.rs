@@ -172,8 +172,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_current_and_a_former_secret_are_redacted() {
-        let said = "HTTP/1.1 200 OK\r\nContent-Length: 46\r\n\r\n-18\nNot old-secret and not new-secret, please.";
-        let server = ScriptedServer::start(Script::Send(said)).await;
+        let answer = "HTTP/1.1 200 OK\r\nContent-Length: 46\r\n\r\n-18\nNot old-secret and not new-secret, please.";
+        let server = ScriptedServer::start(Script::Send(answer)).await;
         let (login, target) = sectigo();
         let account = fixtures::account(&server, login);
         account.secret.replace(NEW.into());

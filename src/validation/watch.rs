@@ -296,7 +296,7 @@ impl Poll {
     async fn poll_until_end(&mut self) -> Option<ValidationError> {
         loop {
             self.wait_next().await?;
-            let (request, asked) = (self.request(), self.validation.0.clock.now());
+            let (request, request_time) = (self.request(), self.validation.0.clock.now());
             let answer = tokio::select! {
                 biased;
                 // The fetch continues without this poll, for other callers and for the cache.
@@ -311,7 +311,7 @@ impl Poll {
             self.pause = pause_after(&answer).unwrap_or_default();
             match answer {
                 Ok(status) => {
-                    let age = asked.saturating_duration_since(status.fetch_time());
+                    let age = request_time.saturating_duration_since(status.fetch_time());
                     let at = ended.checked_sub(age).unwrap_or(ended);
                     self.last_polled = Some(at);
                     self.failures = 0;

@@ -85,7 +85,7 @@ impl Debitsuccess {
 
     fn soap_request(&self, operation: &str, envelope: String) -> Result<HttpRequest, &'static str> {
         let action = HeaderValue::from_str(&format!("\"{}{operation}\"", self.service.action_prefix))
-            .map_err(|_| "the SOAPAction does not fit into a header")?;
+            .map_err(|_| "the SOAPAction is not a valid header value")?;
         let content_type = HeaderValue::from_static("text/xml; charset=utf-8");
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, content_type), (SOAP_ACTION, action)]);
         Ok(HttpRequest { method: Method::POST, path: self.service.path.clone(), headers, body: Bytes::from(envelope) })

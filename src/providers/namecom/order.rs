@@ -132,7 +132,7 @@ impl OrderView {
         let count = listed.len();
         let items: Vec<OrderItem> = listed.into_iter().filter_map(|item| OrderItem::of(&item?)).collect();
         let view = OrderView {
-            created: order.moment("createDate"),
+            created: order.timestamp("createDate"),
             refunded: order.raw("totalRefund").and_then(dollars_of).filter(|total| total.minor_units > 0),
             in_dollars: order.text("currency").is_none_or(|code| matches!(code.as_str(), "USD" | "")),
             unnumbered: count - items.len(),
@@ -482,8 +482,8 @@ mod tests {
         /// A refund is found only if both items have the status refunded, whatever happens to the
         /// answer.
         #[test]
-        fn no_mutation_proves_a_refund(mutations in mutations(), word in "success|failed|refunde|Refunded", wrapped: bool) {
-            let items = ["1 refunded registration".to_owned(), format!("2 {word} registration")];
+        fn no_mutation_proves_a_refund(mutations in mutations(), status in "success|failed|refunde|Refunded", wrapped: bool) {
+            let items = ["1 refunded registration".to_owned(), format!("2 {status} registration")];
             let whole = order(PAID, &[&items[0], &items[1]]);
             let whole = if wrapped { format!("{{\"order\":{whole}}}") } else { whole };
             let body = apply_mutations(whole.as_bytes(), &mutations);

@@ -15,7 +15,7 @@ use crate::domain::outcome::{DoubtReason, ErrorCategory, Outcome, ProviderError}
 use crate::domain::target::NamecomTarget;
 use crate::http::client::HttpResponse;
 use crate::providers::json_object::Object;
-use crate::providers::namecom::fields::moment;
+use crate::providers::namecom::fields::to_timestamp;
 use crate::providers::namecom::listing::Listing;
 use crate::providers::namecom::rows::{ItemizedReply, another_key, read_rows};
 use crate::providers::redact::Redactor;
@@ -179,12 +179,12 @@ fn retry_at(answer: &HttpResponse, now: Timestamp) -> Option<Timestamp> {
         .filter(|pause| (0..=MAX_PAUSE_SECONDS).contains(pause))
         .map(|pause| Timestamp::from_micros(now.as_micros().saturating_add(pause.saturating_mul(1_000_000))));
     let latest = Timestamp::from_micros(now.as_micros().saturating_add(MAX_PAUSE_SECONDS * 1_000_000));
-    [reset, after, date].into_iter().flatten().filter(|moment| *moment > now && *moment <= latest).max()
+    [reset, after, date].into_iter().flatten().filter(|time| *time > now && *time <= latest).max()
 }
 
 /// "Wed, 04 Mar 2026 05:07:00 GMT", the only date format that HTTP lets a server send.
 fn http_date(text: &str) -> Option<Timestamp> {
-    OffsetDateTime::parse(text, &Rfc2822).ok().and_then(moment)
+    OffsetDateTime::parse(text, &Rfc2822).ok().and_then(to_timestamp)
 }
 
 #[cfg(test)]

@@ -135,7 +135,7 @@ impl<'a> JsonDocument<'a> {
 }
 
 impl<'a> Irregularities<'a> {
-    /// Texts are kept without the secrets of `redactor`.
+    /// Texts are sanitized without the secrets of `redactor`.
     pub(super) fn new(redactor: &'a Redactor) -> Self {
         Self { redactor, paths: RefCell::default(), lossy_digest: RefCell::default(), items_left: Cell::new(MAX_ITEMS) }
     }
@@ -149,14 +149,14 @@ impl<'a> Irregularities<'a> {
     /// Makes a text safe to keep: without secrets, escaped and bounded.
     fn sanitize(&self, path: &str, text: &str) -> String {
         let masked = self.redactor.without_secrets(text);
-        let (kept, cut) = exact_text(&masked);
+        let (sanitized, cut) = exact_text(&masked);
         if cut {
             self.record_path(path);
         }
-        if kept != masked {
+        if sanitized != masked {
             self.update_digest(path, &masked);
         }
-        kept
+        sanitized
     }
 
     /// Records that a field is not as documented.
@@ -196,7 +196,7 @@ impl<'a> PageFields<'a> {
             .map_or(String::new(), |text| self.irregularities.sanitize(&path, &text))
     }
 
-    /// A value of a documented set, matched exactly; the kept text is safe to show.
+    /// A value of a documented set, matched exactly; the sanitized text is safe to show.
     pub(super) fn open_enum<M: KnownValues>(&self, name: &str) -> Option<OpenEnum<M>> {
         let path = self.path_of(name);
         let text = self.read(name, |raw| self.text_in(raw))?;

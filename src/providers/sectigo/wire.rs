@@ -121,7 +121,7 @@ fn parse_code(line: &str) -> Option<i32> {
 /// -18 is the code of many refusals. Its text only hints at which.
 fn category_of(message: &str) -> ErrorCategory {
     let message = message.to_lowercase();
-    let contains = |word: &str| message.contains(word);
+    let contains = |part: &str| message.contains(part);
     if contains("already") && contains("refund") {
         ErrorCategory::AlreadyRefunded
     } else if contains("period") || contains("expired") {
@@ -379,14 +379,14 @@ mod tests {
         #[test]
         fn no_change_to_another_order_status_proves_a_refund(
             order in prop::sample::select(vec!["7", "8", ""]),
-            word in prop::sample::select(vec!["Refunded", "refunded", "Refunded ", "Processed", "ERROR!!!", "Refund"]),
+            status_text in prop::sample::select(vec!["Refunded", "refunded", "Refunded ", "Processed", "ERROR!!!", "Refund"]),
             code in prop::sample::select(vec!["0", "-14", "-16", "1"]),
             change in change(),
             status in statuses(),
         ) {
             let whole = format!(
                 "{{\"errorCode\":{code},\"errorMessage\":\"\",\"data\":{{\"orderNumber\":\"{order}\",\
-                 \"orderStatus\":\"{word}\"}}}}"
+                 \"orderStatus\":\"{status_text}\"}}}}"
             );
             let body = change.made_to(whole.as_bytes());
             if let Lookup::Found(outcome) = read_status(status, &body) {
