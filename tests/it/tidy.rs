@@ -15,7 +15,7 @@ mod names;
 
 /// Which modules of the gateway a module may name besides itself. `""` is the crate's root, with
 /// what is generated from `proto/` in it.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     (
         "",
         &[
@@ -24,6 +24,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
             "config",
             "domain",
             "engine",
+            "http",
             "ledger",
             "proto",
             "providers",
@@ -36,11 +37,12 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("cli", &["domain", "ledger", "proto"]),
     ("staging", &["app", "config", "telemetry"]),
     ("app", &["api", "config", "domain", "engine", "ledger", "providers", "telemetry", "validation"]),
-    ("config", &["domain", "providers", "telemetry"]),
+    ("config", &["domain", "http", "providers", "telemetry"]),
     ("api", &["domain", "engine", "ledger", "proto", "providers", "telemetry", "validation"]),
     ("engine", &["domain", "ledger", "providers", "telemetry"]),
     ("validation", &["domain", "providers", "telemetry"]),
-    ("providers", &["domain", "telemetry"]),
+    ("providers", &["domain", "http", "telemetry"]),
+    ("http", &["domain", "telemetry"]),
     ("ledger", &["domain", "telemetry"]),
     ("telemetry", &["domain"]),
     ("domain", &[]),
@@ -55,7 +57,7 @@ const PLACES: [(&[&str], &[&str], bool); 19] = [
     (&["tonic_prost"], &["src/api/"], false),
     (&["tonic_reflection"], &["src/api/"], false),
     (&["tonic_types"], &["src/api/", "src/cli/"], false),
-    (&["reqwest"], &["src/providers/"], false),
+    (&["reqwest"], &["src/http/", "src/providers/mod.rs"], false),
     (&["rusqlite"], &["src/ledger/"], false),
     (&["opentelemetry"], &["src/telemetry/"], false),
     (&["opentelemetry_otlp"], &["src/telemetry/"], false),

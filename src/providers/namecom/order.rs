@@ -365,8 +365,8 @@ mod tests {
     #[case::nameless_order("\"currency\":\"USD\"", &["1 refunded registration", "2 refunded registration"], "unavailable the answer contains no order")]
     #[case::order_in_a_text("\"id\":\"7\",\"totalRefund\":15.98", &["1 refunded registration", "2 refunded registration"], "refunded 15.98 USD")]
     #[case::items_in_texts(PAID, &["\"1\" refunded registration", "\"2\" refunded registration"], "refunded 15.98 USD")]
-    #[case::an_odd_item(PAID, &["1 refunded registration", "2 refunded registration", "null success registration"], "refunded")]
-    #[case::an_odd_item_not_yet(PAID, &["1 refunded registration", "2 success registration", "{} refunded registration"], "not_found item 1 refunded, item 2 success, 1 without a number left out")]
+    #[case::an_irregular_item(PAID, &["1 refunded registration", "2 refunded registration", "null success registration"], "refunded")]
+    #[case::an_irregular_item_not_yet(PAID, &["1 refunded registration", "2 success registration", "{} refunded registration"], "not_found item 1 refunded, item 2 success, 1 without a number left out")]
     #[case::listed_twice_in_two_forms(PAID, &["1 refunded registration", "\"1\" success registration", "2 refunded registration"], "unavailable the order lists item 1 twice")]
     #[case::blank(PAID, &["1 refunded registration", "2 refunded\u{a0} registration"], "not_found item 1 refunded, item 2 \"refunded\u{a0}\"")]
     fn only_the_status_refunded_proves_a_refund(#[case] members: &str, #[case] items: &[&str], #[case] expected: &str) {

@@ -11,7 +11,6 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-use reqwest::Url;
 use secrecy::SecretString;
 
 use super::json::{Irregularities, JsonDocument, PageError, PageFields};
@@ -20,6 +19,7 @@ use crate::domain::validation::{
     MasterAccountState, OrganizationStatus, SectionStep, StatusAnswer, ValidationPage,
 };
 use crate::http::client::HttpResponse;
+use crate::providers::Url;
 use crate::providers::redact::Redactor;
 
 /// What an answer contains, before it is interpreted.

@@ -277,7 +277,7 @@ mod tests {
         "{\"errorCode\":0,\"data\":{\"orderNumber\":\"7\",\"orderStatus\":\"Refund\u{ad}ed\"}}",
         "not_found orderStatus is \"Refund\\u{ad}ed\""
     )]
-    #[case::odd_fields_beside_it(
+    #[case::irregular_fields_beside_it(
         "{\"errorCode\":\"0\",\"errorMessage\":{},\"data\":{\"orderNumber\":7,\"orderStatus\":\"Refunded\",\
          \"productType\":\"x\",\"maStatus\":9999999999,\"csrStatus\":[1],\"dcvStatus\":7,\"productName\":\"\\ud800\"}}",
         "found"
@@ -294,7 +294,7 @@ mod tests {
         "{\"errorCode\":0,\"data\":{\"orderNumber\":\"7\",\"orderNumber\":\"8\",\"orderStatus\":\"Refunded\"}}",
         "unavailable the answer is not for this order"
     )]
-    #[case::foreign_word(
+    #[case::foreign_value(
         "{\"errorCode\":0,\"data\":{\"orderNumber\":\"7\",\"orderStatus\":\"refunded\"}}",
         "not_found orderStatus is \"refunded\""
     )]

@@ -76,7 +76,7 @@ const ATTACHED: (&str, ItemState, Option<i64>) = ("3", GIVEN, None);
     None, vec![given("1", Some(i64::MAX)), given("2", Some(1))], State::Succeeded,
     vec![("1", GIVEN, Some(i64::MAX)), ATTACHED, ("2", GIVEN, Some(1))], None, &["item:1", "item:2"]
 )]
-#[case::no_word_of_items_is_all_of_them(
+#[case::no_value_of_items_is_all_of_them(
     Some(1_000), vec![], State::Succeeded,
     vec![("1", GIVEN, Some(700)), ATTACHED, ("2", GIVEN, None)], Some(1_000), &["item:1", "item:2"]
 )]

@@ -244,8 +244,8 @@ fn found(refund_status: &str, amount: &str, identifier: &str) -> String {
 #[case::no_number("Completed", "NaN", "r-1", "found unknown contradiction")]
 #[case::comma("Completed", "12,50", "r-1", "found unknown contradiction")]
 #[case::no_amount("Completed", "", "r-1", "found refunded")]
-#[case::word_with_a_blank("Completed\u{a0}", "12.50", "r-1", "found accepted \"Completed\u{a0}\" #1001")]
-#[case::word_in_another_case("completed", "12.50", "r-1", "found accepted completed #1001")]
+#[case::value_with_a_blank("Completed\u{a0}", "12.50", "r-1", "found accepted \"Completed\u{a0}\" #1001")]
+#[case::value_in_another_case("completed", "12.50", "r-1", "found accepted completed #1001")]
 #[case::another_identifier(
     "Completed",
     "12.50",

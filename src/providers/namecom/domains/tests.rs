@@ -89,7 +89,7 @@ fn domains_still_of_the_order_prove_that_nothing_was_refunded() {
 #[case::refundable_in_a_text(CREATED, &[BOTH[0], "72 success registration b.com \"true\""])]
 #[case::refundable_missing(CREATED, &[BOTH[0], "72 success registration b.com null"])]
 #[case::another_status(CREATED, &[BOTH[0], "72 initialized registration b.com true"])]
-#[case::word_in_another_case(CREATED, &[BOTH[0], "72 Success registration b.com true"])]
+#[case::value_in_another_case(CREATED, &[BOTH[0], "72 Success registration b.com true"])]
 #[case::one_refunded(CREATED, &[BOTH[0], "72 refunded registration b.com true"])]
 #[case::purchase_failed(CREATED, &[BOTH[0], "72 failed registration b.com true"])]
 #[case::one_missing(CREATED, &[BOTH[0]])]

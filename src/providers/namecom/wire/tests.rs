@@ -58,7 +58,7 @@ fn results(rows: &[&str], total: &str) -> String {
 #[case::no_rows(&[], "15.98", "unknown contradiction")]
 #[case::twice(&["1 refunded 10.99", "1 refunded 10.99", "2 refunded 4.99"], "15.98", "unknown contradiction")]
 #[case::another_status(&["1 refunded 10.99", "2 pending"], "10.99", "unknown unreadable_reply")]
-#[case::word_in_another_case(&["1 Refunded 10.99", "2 refunded 4.99"], "15.98", "unknown unreadable_reply")]
+#[case::value_in_another_case(&["1 Refunded 10.99", "2 refunded 4.99"], "15.98", "unknown unreadable_reply")]
 #[case::another_status_of_a_cascade(&["1 refunded 10.99", "2 refunded 4.99", "3 unusual"], "15.98", "unknown unreadable_reply")]
 #[case::not_a_number(&["1 refunded NaN", "2 refunded 4.99"], "15.98", "unknown unreadable_reply")]
 #[case::not_a_number_in_a_string(&["1 refunded \"NaN\"", "2 refunded 4.99"], "15.98", "unknown unreadable_reply")]
@@ -84,9 +84,9 @@ fn a_200_is_judged_item_by_item(#[case] rows: &[&str], #[case] total: &str, #[ca
 #[case::cascade_alone(&["3 refunded 1.01"], "unknown contradiction")]
 #[case::refused_twice(&["1 failed", "1 failed", "2 failed"], "unknown contradiction")]
 #[case::refused_and_refunded(&["1 refunded 10.99", "1 failed", "2 failed"], "unknown contradiction")]
-#[case::odd_amount(&["1 refunded \"10,99\"", "2 failed"], "unknown unreadable_reply")]
+#[case::irregular_amount(&["1 refunded \"10,99\"", "2 failed"], "unknown unreadable_reply")]
 #[case::another_status(&["1 failed", "2 pending"], "unknown unreadable_reply")]
-#[case::word_with_a_blank(&["1 failed", "2 \u{a0}refunded"], "unknown unreadable_reply")]
+#[case::value_with_a_blank(&["1 failed", "2 \u{a0}refunded"], "unknown unreadable_reply")]
 fn the_rows_decide_whatever_the_status_and_the_message(#[case] rows: &[&str], #[case] expected: &str) {
     let prefixes = [
         "",

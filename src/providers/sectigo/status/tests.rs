@@ -293,7 +293,7 @@ fn read_members(members: &str) -> (String, Vec<String>) {
 #[case::object_for_text(r#""productName":{"a":"canary"}"#, "nothing", "productName")]
 #[case::empty_list_for_text(r#""productName":[ ]"#, "nothing", "productName")]
 #[case::half_a_surrogate(r#""productName":"\ud83d","domainName":"a""#, r#"domain_name: "a""#, "productName")]
-#[case::number_for_word(r#""orderStatus":5"#, r#"Unrecognized("5")"#, "orderStatus")]
+#[case::number_for_value(r#""orderStatus":5"#, r#"Unrecognized("5")"#, "orderStatus")]
 #[case::text_for_number(r#""productType":" 801 ""#, "product_type: 801", "productType")]
 #[case::fraction_of_nothing(r#""productType":801.00"#, "product_type: 801", "productType")]
 #[case::text_of_a_fraction(r#""productType":"801.0""#, "product_type: 801", "productType")]
@@ -303,7 +303,7 @@ fn read_members(members: &str) -> (String, Vec<String>) {
 #[case::beyond_32_bits(r#""productType":2147483648"#, "nothing", "productType")]
 #[case::text_beyond_32_bits(r#""productType":"2147483648""#, "nothing", "productType")]
 #[case::beyond_64_bits(r#""productTerm":-99999999999999999999"#, "nothing", "productTerm")]
-#[case::word_for_number(r#""maStatus":"canary""#, "nothing", "maStatus")]
+#[case::value_for_number(r#""maStatus":"canary""#, "nothing", "maStatus")]
 #[case::boolean_for_number(r#""maStatus":true"#, "nothing", "maStatus")]
 #[case::empty_text_for_number(r#""maStatus":"""#, "nothing", "maStatus")]
 #[case::text_for_object(r#""csrStatus":"canary""#, "nothing", "csrStatus")]
@@ -314,7 +314,7 @@ fn read_members(members: &str) -> (String, Vec<String>) {
 #[case::value_for_list(r#""csrStatus":{"availableActions":"a"}"#, r#"actions: ["a"]"#, "csrStatus.availableActions")]
 #[case::empty_for_list(r#""csrStatus":{"availableActions":""}"#, "actions: []", "csrStatus.availableActions")]
 #[case::object_for_list(r#""csrStatus":{"availableActions":{"a":1}}"#, "actions: []", "csrStatus.availableActions")]
-#[case::odd_items(
+#[case::irregular_items(
     r#""csrStatus":{"availableActions":["a",{},7,["canary"]]}"#,
     r#"actions: ["a", "7"]"#,
     "csrStatus.availableActions[1] csrStatus.availableActions[2] csrStatus.availableActions[3]"
@@ -499,7 +499,7 @@ fn a_field_that_does_not_fit_the_charset_loses_only_itself() {
 #[case::array(b"[{\"errorCode\":0}]".to_vec(), "the body must be an object and is an array")]
 #[case::null(b"null".to_vec(), "the body must be an object and is null")]
 #[case::no_code(b"{\"data\":{\"orderNumber\":\"3000002\"}}".to_vec(), "errorCode is missing")]
-#[case::code_as_word(b"{\"errorCode\":\"zero\"}".to_vec(), "errorCode must be an integer of 32 bits and is a string")]
+#[case::code_as_value(b"{\"errorCode\":\"zero\"}".to_vec(), "errorCode must be an integer of 32 bits and is a string")]
 #[case::code_as_empty_text(b"{\"errorCode\":\"\"}".to_vec(), "errorCode must be an integer of 32 bits and is a string")]
 #[case::two_codes(b"{\"errorCode\":0,\"errorCode\":-16}".to_vec(), "errorCode occurs twice")]
 #[case::huge_code(b"{\"errorCode\":-99999999999}".to_vec(), "errorCode must be an integer of 32 bits and is an integer")]
