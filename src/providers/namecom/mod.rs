@@ -59,6 +59,8 @@ pub struct Namecom {
 }
 
 impl Namecom {
+    /// # Errors
+    /// [`ConnectError::Setting`] if the name contains the separator of name and token.
     pub fn new(http: HttpClient, username: String, token: Secret, clock: Arc<dyn Clock>) -> Result<Self, ConnectError> {
         if username.contains(':') {
             return Err(ConnectError::Setting { setting: "username", problem: "must contain no \":\" (HTTP Basic)" });
