@@ -74,33 +74,41 @@ impl Account {
         let account_metrics = metrics.of_account(&name, provider, host.unwrap_or_default(), port.unwrap_or_default());
         let http = http.with_metrics(account_metrics.clone());
         let secret = Secret::new(settings.provider_settings.secret().clone());
-        let (refunds, validation): (Arc<dyn RefundProvider>, Option<Arc<dyn ValidationProvider>>) = match settings
-            .login
-            .clone()
-        {
-            ProviderSettings::Sectigo { login_name, login_password: _ } => {
-                let sectigo = Arc::new(Sectigo::new(http, login_name, secret.clone()));
-                (Arc::new(Instrumented::new(sectigo.clone(), name, provider, account_metrics.clone())), Some(sectigo))
-            }
-            ProviderSettings::Namecom { username, token: _, key_lifetime: _ } => {
-                let namecom = Arc::new(Namecom::new(http, username, secret.clone(), clock)?);
-                (Arc::new(Instrumented::new(namecom, name, provider, account_metrics.clone())), None)
-            }
-            ProviderSettings::Debitsuccess {
-                username,
-                password: _,
-                path,
-                service_namespace,
-                data_namespace,
-                action_prefix,
-            } => {
-                let password = secret.clone();
-                let service =
-                    DebitsuccessService { username, password, path, service_namespace, data_namespace, action_prefix };
-                let debitsuccess = Arc::new(Debitsuccess::new(http, service)?);
-                (Arc::new(Instrumented::new(debitsuccess, name, provider, account_metrics.clone())), None)
-            }
-        };
+        let provider_settings = settings.provider_settings.clone();
+        let (refunds, validation): (Arc<dyn RefundProvider>, Option<Arc<dyn ValidationProvider>>) =
+            match provider_settings {
+                ProviderSettings::Sectigo { login_name, login_password: _ } => {
+                    let sectigo = Arc::new(Sectigo::new(http, login_name, secret.clone()));
+                    (
+                        Arc::new(Instrumented::new(sectigo.clone(), name, provider, account_metrics.clone())),
+                        Some(sectigo),
+                    )
+                }
+                ProviderSettings::Namecom { username, token: _, key_lifetime: _ } => {
+                    let namecom = Arc::new(Namecom::new(http, username, secret.clone(), clock)?);
+                    (Arc::new(Instrumented::new(namecom, name, provider, account_metrics.clone())), None)
+                }
+                ProviderSettings::Debitsuccess {
+                    username,
+                    password: _,
+                    path,
+                    service_namespace,
+                    data_namespace,
+                    action_prefix,
+                } => {
+                    let password = secret.clone();
+                    let service = DebitsuccessService {
+                        username,
+                        password,
+                        path,
+                        service_namespace,
+                        data_namespace,
+                        action_prefix,
+                    };
+                    let debitsuccess = Arc::new(Debitsuccess::new(http, service)?);
+                    (Arc::new(Instrumented::new(debitsuccess, name, provider, account_metrics.clone())), None)
+                }
+            };
         Ok(Account {
             name: settings.name,
             provider,
