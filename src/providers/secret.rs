@@ -104,9 +104,9 @@ mod tests {
     use super::*;
     use crate::domain::outcome::Outcome;
     use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, NamecomTarget, SectigoTarget, Target};
+    use crate::http::testing::scripted_server::{Script, ScriptedServer};
     use crate::providers::ProviderSettings;
     use crate::providers::testing::fixtures;
-    use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
     const OLD: &str = "old-secret";
     const NEW: &str = "new-secret";

@@ -3,7 +3,7 @@ use std::process::Command;
 use rstest::rstest;
 
 use super::*;
-use crate::providers::testing::scripted_server::{Script, ScriptedServer};
+use crate::http::testing::scripted_server::{Script, ScriptedServer};
 
 fn client(endpoint: &str, reuse_connections: bool) -> HttpClient {
     HttpClient::new(&HttpSettings {

@@ -147,9 +147,9 @@ impl RefundProvider for Debitsuccess {
 mod tests {
     use super::*;
     use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget};
+    use crate::http::testing::scripted_server::{Script, ScriptedServer};
     use crate::providers::ProviderSettings;
     use crate::providers::testing::fixtures::{self, Unpaced, outcome_summary};
-    use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
     fn target() -> Target {
         let target = DebitsuccessTarget::new(DebitsuccessFields {

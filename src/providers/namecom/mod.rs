@@ -200,9 +200,9 @@ mod tests {
 
     use super::*;
     use crate::domain::outcome::DoubtReason;
+    use crate::http::testing::scripted_server::{Script, ScriptedServer};
     use crate::providers::ProviderSettings;
     use crate::providers::testing::fixtures::{self, Unpaced, outcome_summary};
-    use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
     fn target() -> Target {
         Target::Namecom(NamecomTarget::new(123_456, &[987_655, 987_654]).unwrap())

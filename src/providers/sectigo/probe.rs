@@ -97,9 +97,9 @@ mod tests {
 
     use super::*;
     use crate::domain::probe::ProbeFinding;
+    use crate::http::testing::scripted_server::{Script, ScriptedServer};
     use crate::providers::ProviderSettings;
     use crate::providers::testing::fixtures::{self, Unpaced};
-    use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
     fn redactor() -> Redactor {
         Redactor::new("demo", &SecretString::from("c4nary-secret"))

@@ -17,7 +17,7 @@ use crate::domain::place::Place;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::target::Target;
 use crate::http::client::{HttpClient, HttpResponse, HttpSettings};
-use crate::providers::testing::scripted_server::ScriptedServer;
+use crate::http::testing::scripted_server::ScriptedServer;
 use crate::providers::{Account, AccountSettings, ProviderSettings, RequestLimiter};
 use crate::telemetry::metrics::Metrics;
 

@@ -8,10 +8,10 @@ use super::*;
 use crate::domain::clock::Timestamp;
 use crate::domain::validation::*;
 use crate::http::client::{HttpClient, HttpSettings};
+use crate::http::testing::scripted_server::{Script, ScriptedServer};
 use crate::providers::redact::Redactor;
 use crate::providers::testing::fixtures::answer;
 use crate::providers::testing::log_capture::LogCapture;
-use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
 /// Sectigo's own sample.
 const MARK_CERTIFICATE: &str = include_str!("../testdata/mark_certificate.json");
