@@ -206,7 +206,6 @@ pub enum ItemState {
     Succeeded,
     /// Refused.
     Failed,
-    /// Unknown.
     InDoubt,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! watcher --\       subscribes with an interval            as a caller of Validation::get
-//! watcher ---> Subscription ------------------> Poll (task) ----------------------------> cache, fetch
+//! watcher ---> Subscription ------------------> Poll (task) ---------------------> cache, fetch
 //! watcher --/     ^                               |
 //!                 +--- PollState, only the newest-+   a slow reader misses older states
 //! ```
@@ -115,8 +115,8 @@ impl Validation {
     ///
     /// # Errors
     /// [`ValidationError::AccountNotFound`], [`ValidationError::NotSectigo`],
-    /// [`ValidationError::TooManyWatches`], [`ValidationError::Draining`]: whatever is known without
-    /// asking the provider.
+    /// [`ValidationError::TooManyWatches`], [`ValidationError::Draining`]: whatever is known
+    /// without asking the provider.
     pub fn watch(&self, request: WatchRequest) -> Result<Watch, ValidationError> {
         let WatchRequest { account, order, after_fingerprint, interval } = request;
         let core = &self.0;
@@ -291,8 +291,8 @@ impl Poll {
         }
     }
 
-    /// Polls and waits alternately. Returns the error that ended the poll, or None if the last watcher
-    /// has left.
+    /// Polls and waits alternately. Returns the error that ended the poll, or None if the last
+    /// watcher has left.
     async fn poll_until_end(&mut self) -> Option<ValidationError> {
         loop {
             self.wait_next().await?;

@@ -191,7 +191,8 @@ fn faults_of(place: &str, source: &str) -> BTreeSet<String> {
             }
         }
     }
-    let by_path = names.paths.iter().filter(|(path, _)| path.ends_with(&["RefundProvider".to_owned(), "refund".to_owned()]));
+    let by_path =
+        names.paths.iter().filter(|(path, _)| path.ends_with(&["RefundProvider".to_owned(), "refund".to_owned()]));
     let mut sends = names.refund_calls.iter().chain(by_path.map(|(_, in_test)| in_test));
     if is_ours && sends.any(|in_test| !in_test && !is_test(place)) && !REFUND_PLACES.contains(&place) {
         fault("RefundProvider::refund", "which is for src/engine/step.rs alone: it records the attempt first");

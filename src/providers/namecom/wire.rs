@@ -1,6 +1,6 @@
 //! Process Refund, as specified: the request's body and the meaning of each answer.
 //!
-//! If an answer lists items, its rows decide ([`super::rows`]), whatever the status is. If it lists
+//! If an answer lists items, its rows decide (`rows.rs`), whatever the status is. If it lists
 //! none, an error is a definite refusal only with a documented status *and* the documented body
 //! `{"message", "details"}`; a proxy's HTML page with the same status says nothing about the
 //! refund. 401 and 429 prove by themselves that nothing was processed.
@@ -98,7 +98,7 @@ pub(super) fn refuses_the_login(status: u16, error_text: Option<&str>) -> bool {
     }
 }
 
-/// Interprets a status below 500 without rows. `error_text` is the error text, if the body is the
+/// Interprets a status below 500 without rows. `error_text` is there if the body is the
 /// documented one.
 fn read_refusal(answer: &HttpResponse, error_text: Option<String>, now: Timestamp) -> Outcome {
     let status = answer.status;

@@ -2,12 +2,12 @@
 //! field loses only itself.
 //!
 //! ```text
-//! documented      also accepted                           left out
-//! a text          a number or a boolean, as written       a list, an object, half a surrogate pair
-//! an integer      the text of one, 801.0                  anything that is not an integer of 32 bits
-//! a list          one value                               items that do not fit, items lossy_digest the bound
-//! an object       a list of one object                    a text, a number, a longer list
-//! absent          "", [] or {} instead of another kind    (null counts as absent)
+//! documented    also accepted                          left out
+//! a text        a number or a boolean, as written      a list, an object, half a surrogate pair
+//! an integer    the text of one, 801.0                 whatever is no integer of 32 bits
+//! a list        one value                              items that do not fit or exceed the bound
+//! an object     a list of one object                   a text, a number, a longer list
+//! absent        "", [] or {} instead of another kind   (null counts as absent)
 //! ```
 //!
 //! A member that occurs twice counts once if both are equal, and not at all if they differ.
@@ -135,7 +135,7 @@ impl<'a> JsonDocument<'a> {
 }
 
 impl<'a> Irregularities<'a> {
-    /// Texts are sanitized without the secrets of `redactor`.
+    /// Texts are kept without the secrets of `redactor`.
     pub(super) fn new(redactor: &'a Redactor) -> Self {
         Self { redactor, paths: RefCell::default(), lossy_digest: RefCell::default(), items_left: Cell::new(MAX_ITEMS) }
     }
@@ -196,7 +196,7 @@ impl<'a> PageFields<'a> {
             .map_or(String::new(), |text| self.irregularities.sanitize(&path, &text))
     }
 
-    /// A value of a documented set, matched exactly; the sanitized text is safe to show.
+    /// A value of a documented set, matched exactly; the kept text is safe to show.
     pub(super) fn open_enum<M: KnownValues>(&self, name: &str) -> Option<OpenEnum<M>> {
         let path = self.path_of(name);
         let text = self.read(name, |raw| self.text_in(raw))?;

@@ -2,7 +2,8 @@
 //! !getPostPaymentStatus"), and in every other form that loses nothing.
 //!
 //! ```text
-//! { errorCode, errorMessage, data: { orderNumber, orderStatus, .., csrStatus: {..}, .., caaCheckStatus: {..} } }
+//! { errorCode, errorMessage, data: {
+//!     orderNumber, orderStatus, .., csrStatus: {..}, .., caaCheckStatus: {..} } }
 //! ```
 //!
 //! Only the error code and the data are required. Everything else may be absent or irregular, and
