@@ -74,7 +74,7 @@ pub(crate) fn account(provider: ProviderKind, transport: Arc<dyn Transport>) -> 
         requests_per_hour: 0,
         pending_limit: Duration::from_secs(86_400),
         settle_time: Duration::from_secs(600),
-        login,
+        provider_settings: login,
         former: Vec::new(),
     };
     let clock = Arc::new(ManualClock::new(NOW));

@@ -446,7 +446,7 @@ mod tests {
     /// Compares the domain's names with the contract's: `AwaitingPayment` and
     /// `ORDER_STATE_AWAITING_PAYMENT`.
     fn assert_same_names<M: KnownValues>(prefix: &str, name_of: impl Fn(M) -> &'static str) {
-        let meanings = M::WORDS.iter().map(|(_, meaning)| *meaning).chain([M::UNRECOGNIZED]);
+        let meanings = M::VALUES.iter().map(|(_, meaning)| *meaning).chain([M::UNRECOGNIZED]);
         for meaning in meanings {
             let name = name_of(meaning).strip_prefix(prefix).unwrap().replace('_', "").to_lowercase();
             assert_eq!(name, format!("{meaning:?}").to_lowercase());

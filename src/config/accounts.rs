@@ -152,7 +152,7 @@ impl AccountReader<'_, '_> {
             requests_per_hour,
             pending_limit,
             settle_time,
-            login: login?,
+            provider_settings: login?,
             former,
         })
     }

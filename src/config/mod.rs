@@ -390,7 +390,7 @@ fn parse_log_filter(text: &str) -> Result<String, &'static str> {
 }
 
 fn account_line(account: &AccountSettings) -> String {
-    let provider = match account.login {
+    let provider = match account.provider_settings {
         ProviderSettings::Sectigo { .. } => "Sectigo",
         ProviderSettings::Namecom { .. } => "name.com",
         ProviderSettings::Debitsuccess { .. } => "Debitsuccess",

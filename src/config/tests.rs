@@ -79,7 +79,7 @@ fn a_minimal_configuration_gets_the_defaults() {
     let passwords: Vec<_> = settings
         .accounts
         .iter()
-        .map(|account| match &account.login {
+        .map(|account| match &account.provider_settings {
             ProviderSettings::Sectigo { login_password: secret, .. }
             | ProviderSettings::Namecom { token: secret, .. }
             | ProviderSettings::Debitsuccess { password: secret, .. } => secret.expose_secret(),
@@ -363,7 +363,7 @@ fn a_file_holds_one_secret_in_one_line() {
         .chain(["", "\n", "x\n\n", "x\ny\n", "x\t", LONG].map(|content| (content, None)))
     {
         std::fs::write(&path, content).unwrap();
-        let found = read(&text, &[]).ok().map(|settings| match &settings.accounts[0].login {
+        let found = read(&text, &[]).ok().map(|settings| match &settings.accounts[0].provider_settings {
             ProviderSettings::Sectigo { login_password, .. } => login_password.expose_secret().to_owned(),
             _ => String::new(),
         });

@@ -247,7 +247,6 @@ pub enum ItemState {
     Succeeded,
     /// Refused.
     Failed,
-    /// Unknown.
     InDoubt,
 }
 
@@ -284,14 +283,14 @@ pub fn sanitize_provider_text(text: &str) -> String {
 pub fn exact_text(text: &str) -> (String, bool) {
     let mut kept = String::with_capacity(text.len().min(MAX_PROVIDER_TEXT_BYTES));
     for character in text.chars() {
-        let mark = kept.len();
+        let length = kept.len();
         if is_unsafe_to_show(character) {
             kept.extend(character.escape_default());
         } else {
             kept.push(character);
         }
         if kept.len() > MAX_PROVIDER_TEXT_BYTES {
-            kept.truncate(mark);
+            kept.truncate(length);
             return (kept, true);
         }
     }

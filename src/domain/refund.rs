@@ -305,22 +305,22 @@ impl Refund {
                 let evidence = "the gateway stopped while the attempt was on its way".to_owned();
                 next.doubt = Some(Doubt::new(DoubtReason::GatewayRestarted, next.update_time, evidence));
             }
-            Event::Checked(seen) => {
-                match seen.record {
+            Event::Checked(observation) => {
+                match observation.record {
                     RecordSeen::Absent => next.absent_since = self.absent_since.or(Some(next.update_time)),
                     RecordSeen::Present => next.absent_since = None,
                     RecordSeen::Unanswered => next.unheard = true,
                 }
-                if !seen.items.is_empty() {
-                    next.items.clone_from(&seen.items);
+                if !observation.items.is_empty() {
+                    next.items.clone_from(&observation.items);
                 }
-                if seen.status.is_some() {
-                    next.provider_status.clone_from(&seen.status);
-                    next.provider_status_note = non_empty(seen.status_note.as_ref());
+                if observation.status.is_some() {
+                    next.provider_status.clone_from(&observation.status);
+                    next.provider_status_note = non_empty(observation.status_note.as_ref());
                 }
                 if let Some(doubt) = next.doubt.as_mut() {
                     doubt.check_count = doubt.check_count.saturating_add(1);
-                    doubt.last_evidence.clone_from(&seen.evidence);
+                    doubt.last_evidence.clone_from(&observation.evidence);
                 }
             }
             Event::Escalated { evidence, foreign_record } => {

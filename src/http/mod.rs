@@ -1,3 +1,6 @@
 //! The client for outgoing HTTP requests. It knows no provider.
 
 pub mod client;
+
+#[cfg(test)]
+pub(crate) mod testing;

@@ -33,7 +33,7 @@ impl Account {
         clock: Arc<dyn Clock>,
         metrics: &Metrics,
     ) -> Result<Account, ConnectError> {
-        let contract = settings.login.contract(settings.settle_time);
+        let contract = settings.provider_settings.contract(settings.settle_time);
         let http = HttpClient::new(&HttpSettings {
             endpoint: &settings.endpoint,
             ca_file: settings.ca_file.as_ref(),
@@ -55,7 +55,7 @@ impl Account {
         settings: AccountSettings,
         clock: Arc<dyn Clock>,
     ) -> Result<Account, ConnectError> {
-        let contract = settings.login.contract(settings.settle_time);
+        let contract = settings.provider_settings.contract(settings.settle_time);
         let http = HttpClient::with_transport(transport, &settings.endpoint)?;
         Self::with_client(settings, clock, http, contract, &Metrics::off())
     }
@@ -67,40 +67,48 @@ impl Account {
         contract: RetryContract,
         metrics: &Metrics,
     ) -> Result<Account, ConnectError> {
-        let provider = settings.login.provider();
+        let provider = settings.provider_settings.provider();
         let (place, former) = (settings.place(), settings.former_places());
         let name = settings.name.clone();
         let (host, port) = (settings.endpoint.host_str(), settings.endpoint.port_or_known_default());
         let account_metrics = metrics.for_account(&name, provider, host.unwrap_or_default(), port.unwrap_or_default());
         let http = http.with_metrics(account_metrics.clone());
-        let secret = Secret::new(settings.login.secret().clone());
-        let (refunds, validation): (Arc<dyn RefundProvider>, Option<Arc<dyn ValidationProvider>>) = match settings
-            .login
-            .clone()
-        {
-            ProviderSettings::Sectigo { login_name, login_password: _ } => {
-                let sectigo = Arc::new(Sectigo::new(http, login_name, secret.clone()));
-                (Arc::new(Instrumented::new(sectigo.clone(), name, provider, account_metrics.clone())), Some(sectigo))
-            }
-            ProviderSettings::Namecom { username, token: _, key_lifetime: _ } => {
-                let namecom = Arc::new(Namecom::new(http, username, secret.clone(), clock)?);
-                (Arc::new(Instrumented::new(namecom, name, provider, account_metrics.clone())), None)
-            }
-            ProviderSettings::Debitsuccess {
-                username,
-                password: _,
-                path,
-                service_namespace,
-                data_namespace,
-                action_prefix,
-            } => {
-                let password = secret.clone();
-                let service =
-                    DebitsuccessService { username, password, path, service_namespace, data_namespace, action_prefix };
-                let debitsuccess = Arc::new(Debitsuccess::new(http, service)?);
-                (Arc::new(Instrumented::new(debitsuccess, name, provider, account_metrics.clone())), None)
-            }
-        };
+        let secret = Secret::new(settings.provider_settings.secret().clone());
+        let provider_settings = settings.provider_settings.clone();
+        let (refunds, validation): (Arc<dyn RefundProvider>, Option<Arc<dyn ValidationProvider>>) =
+            match provider_settings {
+                ProviderSettings::Sectigo { login_name, login_password: _ } => {
+                    let sectigo = Arc::new(Sectigo::new(http, login_name, secret.clone()));
+                    (
+                        Arc::new(Instrumented::new(sectigo.clone(), name, provider, account_metrics.clone())),
+                        Some(sectigo),
+                    )
+                }
+                ProviderSettings::Namecom { username, token: _, key_lifetime: _ } => {
+                    let namecom = Arc::new(Namecom::new(http, username, secret.clone(), clock)?);
+                    (Arc::new(Instrumented::new(namecom, name, provider, account_metrics.clone())), None)
+                }
+                ProviderSettings::Debitsuccess {
+                    username,
+                    password: _,
+                    path,
+                    service_namespace,
+                    data_namespace,
+                    action_prefix,
+                } => {
+                    let password = secret.clone();
+                    let service = DebitsuccessService {
+                        username,
+                        password,
+                        path,
+                        service_namespace,
+                        data_namespace,
+                        action_prefix,
+                    };
+                    let debitsuccess = Arc::new(Debitsuccess::new(http, service)?);
+                    (Arc::new(Instrumented::new(debitsuccess, name, provider, account_metrics.clone())), None)
+                }
+            };
         Ok(Account {
             name: settings.name,
             provider,
@@ -121,19 +129,19 @@ impl Account {
 
 impl AccountSettings {
     pub fn place(&self) -> Place {
-        self.place_of(&self.endpoint, self.login.name())
+        self.place_of(&self.endpoint, self.provider_settings.name())
     }
 
     pub fn former_places(&self) -> Vec<Place> {
         let place = |former: &FormerPlace| {
             let endpoint = former.endpoint.as_ref().unwrap_or(&self.endpoint);
-            self.place_of(endpoint, former.login.as_deref().unwrap_or(self.login.name()))
+            self.place_of(endpoint, former.login.as_deref().unwrap_or(self.provider_settings.name()))
         };
         self.former.iter().map(place).collect()
     }
 
     fn place_of(&self, endpoint: &Url, login_name: &str) -> Place {
-        place_of(self.login.provider(), endpoint, login_name, self.currency)
+        place_of(self.provider_settings.provider(), endpoint, login_name, self.currency)
     }
 }
 
@@ -230,7 +238,7 @@ mod tests {
             requests_per_hour: 0,
             pending_limit: Duration::from_secs(86_400),
             settle_time: Duration::from_secs(600),
-            login,
+            provider_settings: login,
             former: vec![FormerPlace { endpoint: None, login: Some("before".to_owned()) }],
         };
         Account::connect(settings, Arc::new(ManualClock::new(NOW)), &Metrics::off()).map_err(|error| error.to_string())

@@ -136,10 +136,10 @@ mod tests {
     use secrecy::SecretString;
 
     use crate::domain::target::{SectigoTarget, Target};
+    use crate::http::testing::scripted_server::{Script, ScriptedServer};
     use crate::providers::ProviderSettings;
     use crate::providers::testing::fixtures;
     use crate::providers::testing::log_capture::LogCapture;
-    use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
     #[tokio::test]
     async fn a_call_logs_one_line_of_kinds_and_codes() {

@@ -246,8 +246,8 @@ pub struct AccountSettings {
     pub pending_limit: Duration,
     /// How long the provider may show "not refunded" after it has refunded.
     pub settle_time: Duration,
-    /// What only this provider needs.
-    pub login: ProviderSettings,
+    /// Credentials, and what only this provider needs.
+    pub provider_settings: ProviderSettings,
     /// Earlier places of the same account at the provider.
     pub former: Vec<FormerPlace>,
 }

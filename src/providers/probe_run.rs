@@ -117,8 +117,8 @@ mod tests {
 
     use super::*;
     use crate::http::client::{HttpRequest, HttpSettings, MAX_REFUND_REPLY_BYTES};
+    use crate::http::testing::scripted_server::{Script, ScriptedServer};
     use crate::providers::testing::fixtures;
-    use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
     fn get() -> HttpRequest {
         HttpRequest { method: Method::GET, path: "/".to_owned(), headers: HeaderMap::new(), body: Bytes::new() }

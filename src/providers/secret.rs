@@ -104,9 +104,9 @@ mod tests {
     use super::*;
     use crate::domain::outcome::Outcome;
     use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, NamecomTarget, SectigoTarget, Target};
+    use crate::http::testing::scripted_server::{Script, ScriptedServer};
     use crate::providers::ProviderSettings;
     use crate::providers::testing::fixtures;
-    use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
     const OLD: &str = "old-secret";
     const NEW: &str = "new-secret";
@@ -172,8 +172,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_current_and_a_former_secret_are_redacted() {
-        let said = "HTTP/1.1 200 OK\r\nContent-Length: 46\r\n\r\n-18\nNot old-secret and not new-secret, please.";
-        let server = ScriptedServer::start(Script::Send(said)).await;
+        let answer = "HTTP/1.1 200 OK\r\nContent-Length: 46\r\n\r\n-18\nNot old-secret and not new-secret, please.";
+        let server = ScriptedServer::start(Script::Send(answer)).await;
         let (login, target) = sectigo();
         let account = fixtures::account(&server, login);
         account.secret.replace(NEW.into());

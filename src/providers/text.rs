@@ -1,7 +1,7 @@
 //! Decodes the body of an answer, in any charset.
 //!
 //! ```text
-//! a byte order mark       UTF-8 or UTF-16, even against the header; the mark is not part of the text
+//! a byte order mark       UTF-8 or UTF-16, even against the header; not part of the text
 //! a charset in the        as named; ISO-8859-1 and US-ASCII are decoded as windows-1252,
 //! Content-Type              as the Encoding Standard prescribes
 //! neither, or a charset   UTF-8

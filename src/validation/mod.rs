@@ -11,7 +11,7 @@
 //! all waiting callers get the same result and nothing of it stays behind. Errors are not cached;
 //! answers are kept for callers who accept an older one.
 //!
-//! Callers who want to learn about changes do not poll: [`watch`] polls for all of them.
+//! Callers who want to learn about changes do not poll: `watch.rs` polls for all of them.
 
 mod cache;
 mod watch;

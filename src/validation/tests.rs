@@ -19,7 +19,7 @@ use crate::telemetry::metrics::AccountMeter;
 
 /// A provider that counts requests, answers only when permitted, and follows a script.
 struct ScriptedProvider {
-    asked: AtomicUsize,
+    requests: AtomicUsize,
     on_the_wire: AtomicUsize,
     max_on_the_wire: AtomicUsize,
     gate: Semaphore,
@@ -34,7 +34,7 @@ enum ScriptedEnd {
 impl ScriptedProvider {
     fn new(open: bool) -> Arc<Self> {
         Arc::new(Self {
-            asked: AtomicUsize::new(0),
+            requests: AtomicUsize::new(0),
             on_the_wire: AtomicUsize::new(0),
             max_on_the_wire: AtomicUsize::new(0),
             gate: Semaphore::new(if open { Semaphore::MAX_PERMITS } else { 0 }),
@@ -42,8 +42,8 @@ impl ScriptedProvider {
         })
     }
 
-    fn asked(&self) -> usize {
-        self.asked.load(Ordering::SeqCst)
+    fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
     }
 
     fn next(&self, act: ScriptedEnd) {
@@ -58,7 +58,7 @@ impl ScriptedProvider {
 #[async_trait]
 impl ValidationProvider for ScriptedProvider {
     async fn validation_status(&self, order: &OrderKey) -> Result<StatusAnswer, StatusError> {
-        let number = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        let number = self.requests.fetch_add(1, Ordering::SeqCst) + 1;
         let on_the_wire = self.on_the_wire.fetch_add(1, Ordering::SeqCst) + 1;
         self.max_on_the_wire.fetch_max(on_the_wire, Ordering::SeqCst);
         self.gate.acquire().await.unwrap().forget();
@@ -123,23 +123,23 @@ fn account(name: &str, provider: ProviderKind, status: Option<Arc<dyn Validation
 }
 
 struct World {
-    source: Arc<ScriptedProvider>,
+    provider: Arc<ScriptedProvider>,
     clock: Arc<ManualClock>,
     validation: Validation,
 }
 
-fn world_with(source: Arc<ScriptedProvider>, settings: ValidationSettings) -> World {
+fn world_with(provider: Arc<ScriptedProvider>, settings: ValidationSettings) -> World {
     let accounts = Accounts::new([
-        account("sectigo", ProviderKind::Sectigo, Some(source.clone())),
+        account("sectigo", ProviderKind::Sectigo, Some(provider.clone())),
         account("namecom", ProviderKind::Namecom, None),
     ]);
     let clock = Arc::new(ManualClock::new(Timestamp::from_seconds(1_750_000_000)));
     let validation = Validation::new(Arc::new(accounts), clock.clone(), settings);
-    World { source, clock, validation }
+    World { provider, clock, validation }
 }
 
-fn world(source: Arc<ScriptedProvider>) -> World {
-    world_with(source, ValidationSettings::default())
+fn world(provider: Arc<ScriptedProvider>) -> World {
+    world_with(provider, ValidationSettings::default())
 }
 
 fn ask(order_number: &str, max_age: u64) -> StatusRequest {
@@ -162,7 +162,7 @@ impl World {
     }
 
     async fn until_asked(&self, times: usize) {
-        while self.source.asked() < times {
+        while self.provider.requests() < times {
             tokio::task::yield_now().await;
         }
     }
@@ -191,11 +191,11 @@ async fn a_thousand_callers_share_one_request() {
     while joined.load(Ordering::SeqCst) < 1000 {
         tokio::task::yield_now().await;
     }
-    world.source.let_answer(1);
+    world.provider.let_answer(1);
     for answer in join_all(callers).await {
         assert_eq!(answer.unwrap().unwrap().page().product_type, 1);
     }
-    assert_eq!(world.source.asked(), 1);
+    assert_eq!(world.provider.requests(), 1);
     assert!(world.is_idle());
 }
 
@@ -215,12 +215,12 @@ async fn an_answer_is_no_older_than_the_caller_accepts() {
 #[tokio::test]
 async fn the_fetch_time_is_when_the_provider_was_asked() {
     let world = world(ScriptedProvider::new(false));
-    let asked = world.clock.now();
+    let request_time = world.clock.now();
     let caller = world.spawn(ask("1", 0));
     world.until_asked(1).await;
     world.clock.advance(Duration::from_secs(30));
-    world.source.let_answer(2);
-    assert_eq!(caller.await.unwrap().unwrap().fetch_time(), asked);
+    world.provider.let_answer(2);
+    assert_eq!(caller.await.unwrap().unwrap().fetch_time(), request_time);
     assert_eq!(world.number("1", 29).await, 2, "an answer of 30 s is older than 29 s");
 }
 
@@ -240,14 +240,14 @@ async fn a_caller_that_leaves_does_not_stop_the_fetch() {
     let second = world.spawn(ask("1", 0));
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
-    world.source.let_answer(1);
+    world.provider.let_answer(1);
     assert_eq!(second.await.unwrap().unwrap().page().product_type, 1);
 
     let alone = world.spawn(ask("2", 0));
     world.until_asked(2).await;
     alone.abort();
     assert!(alone.await.unwrap_err().is_cancelled());
-    world.source.let_answer(1);
+    world.provider.let_answer(1);
     assert_eq!(world.number("2", 3600).await, 2, "the answer without a waiting caller is cached");
     assert!(world.is_idle());
 }
@@ -256,18 +256,18 @@ async fn a_caller_that_leaves_does_not_stop_the_fetch() {
 async fn an_error_reaches_all_callers_and_is_not_cached() {
     let world = world(ScriptedProvider::new(false));
     let error = StatusError::Unreachable { why: "HTTP 503".to_owned(), retry_after: None };
-    world.source.next(ScriptedEnd::Fail(error.clone()));
+    world.provider.next(ScriptedEnd::Fail(error.clone()));
     let callers: Vec<_> = (0..10).map(|_| world.spawn(ask("1", 3600))).collect();
     world.until_asked(1).await;
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
-    world.source.let_answer(1);
+    world.provider.let_answer(1);
     for answer in join_all(callers).await {
         assert_eq!(answer.unwrap().err(), Some(ValidationError::Provider(error.clone())));
     }
-    assert_eq!(world.source.asked(), 1);
-    world.source.let_answer(1);
+    assert_eq!(world.provider.requests(), 1);
+    world.provider.let_answer(1);
     assert_eq!(world.number("1", 3600).await, 2);
 }
 
@@ -275,7 +275,7 @@ async fn an_error_reaches_all_callers_and_is_not_cached() {
 async fn an_error_evicts_no_cached_answer() {
     let world = world(ScriptedProvider::new(true));
     assert_eq!(world.number("1", 0).await, 1);
-    world.source.next(ScriptedEnd::Fail(StatusError::Timeout));
+    world.provider.next(ScriptedEnd::Fail(StatusError::Timeout));
     let failed = world.validation.get(ask("1", 0)).await;
     assert_eq!(failed.err(), Some(ValidationError::Provider(StatusError::Timeout)));
     assert_eq!(world.number("1", 60).await, 1);
@@ -284,15 +284,15 @@ async fn an_error_evicts_no_cached_answer() {
 #[tokio::test]
 async fn a_panic_is_an_error_and_not_a_hang() {
     let world = world(ScriptedProvider::new(false));
-    world.source.next(ScriptedEnd::Panic);
+    world.provider.next(ScriptedEnd::Panic);
     let callers = [world.spawn(ask("1", 0)), world.spawn(ask("1", 0))];
     world.until_asked(1).await;
-    world.source.let_answer(1);
+    world.provider.let_answer(1);
     for answer in join_all(callers).await {
         assert_eq!(answer.unwrap().err(), Some(ValidationError::Panicked));
     }
     assert!(world.is_idle());
-    world.source.let_answer(1);
+    world.provider.let_answer(1);
     assert_eq!(world.number("1", 0).await, 2);
 }
 
@@ -321,13 +321,13 @@ async fn concurrent_and_queued_fetches_are_limited() {
         tokio::task::yield_now().await;
     }
     assert_eq!(world.validation.get(ask("one-more", 0)).await.err(), Some(ValidationError::Overloaded));
-    assert_eq!(world.source.asked(), 3);
-    world.source.let_answer(total);
+    assert_eq!(world.provider.requests(), 3);
+    world.provider.let_answer(total);
     for answer in join_all(callers).await {
         assert!(answer.unwrap().is_ok());
     }
-    assert_eq!(world.source.max_on_the_wire.load(Ordering::SeqCst), 3);
-    world.source.let_answer(1);
+    assert_eq!(world.provider.max_on_the_wire.load(Ordering::SeqCst), 3);
+    world.provider.let_answer(1);
     assert!(world.validation.get(ask("one-more", 0)).await.is_ok());
 }
 
@@ -348,8 +348,8 @@ async fn only_sectigo_accounts_have_a_validation_status() {
     let world = world(ScriptedProvider::new(true));
     let of = |name: &str| StatusRequest { account: AccountName::parse(name).unwrap(), ..ask("1", 0) };
     assert_eq!(
-        world.validation.get(of("nobody")).await.err(),
-        Some(ValidationError::AccountNotFound(AccountName::parse("nobody").unwrap()))
+        world.validation.get(of("unknown")).await.err(),
+        Some(ValidationError::AccountNotFound(AccountName::parse("unknown").unwrap()))
     );
     assert_eq!(
         world.validation.get(of("namecom")).await.err(),
@@ -368,7 +368,7 @@ async fn a_drain_waits_for_single_requests_up_to_its_limit() {
     let began = tokio::time::Instant::now();
     world.validation.drain(Duration::from_secs(20)).await;
     assert_eq!(began.elapsed(), Duration::from_secs(20), "the caller still waits");
-    world.source.let_answer(1);
+    world.provider.let_answer(1);
     world.validation.drain(Duration::from_secs(20)).await;
     assert_eq!(began.elapsed(), Duration::from_secs(20), "no caller waits any more");
     assert!(caller.await.unwrap().is_ok(), "the drain waited for its answer");

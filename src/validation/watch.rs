@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! watcher --\       subscribes with an interval            as a caller of Validation::get
-//! watcher ---> Subscription ------------------> Poll (task) ----------------------------> cache, fetch
+//! watcher ---> Subscription ------------------> Poll (task) ---------------------> cache, fetch
 //! watcher --/     ^                               |
 //!                 +--- PollState, only the newest-+   a slow reader misses older states
 //! ```
@@ -54,7 +54,7 @@ pub struct Watch {
 /// All polls, by order.
 #[derive(Default)]
 pub(super) struct Polls {
-    polls: HashMap<AccountOrder, Subscription>,
+    by_order: HashMap<AccountOrder, Subscription>,
     next_number: u64,
 }
 
@@ -115,8 +115,8 @@ impl Validation {
     ///
     /// # Errors
     /// [`ValidationError::AccountNotFound`], [`ValidationError::NotSectigo`],
-    /// [`ValidationError::TooManyWatches`], [`ValidationError::Draining`]: whatever is known without
-    /// asking the provider.
+    /// [`ValidationError::TooManyWatches`], [`ValidationError::Draining`]: whatever is known
+    /// without asking the provider.
     pub fn watch(&self, request: WatchRequest) -> Result<Watch, ValidationError> {
         let WatchRequest { account, order, after_fingerprint, interval } = request;
         let core = &self.0;
@@ -125,11 +125,11 @@ impl Validation {
         }
         core.provider_of(&account)?;
         let slot = core.watch_slots.clone().try_acquire_owned().map_err(|_| ValidationError::TooManyWatches)?;
-        let floor = core.watch_interval_min;
-        let interval = interval.unwrap_or(floor).min(MAX_INTERVAL).max(floor);
+        let minimum = core.watch_interval_min;
+        let interval = interval.unwrap_or(minimum).min(MAX_INTERVAL).max(minimum);
         let key = (account, order);
         let mut polls = core.polls();
-        let (number, state, new_poll) = match polls.polls.get_mut(&key) {
+        let (number, state, new_poll) = match polls.by_order.get_mut(&key) {
             Some(subscription) => (subscription.subscribe(interval), subscription.state.clone(), None),
             None => {
                 let poll = polls.start(self, &key, interval);
@@ -213,7 +213,7 @@ impl Polls {
             min_interval: sender,
             state: state_receiver,
         };
-        self.polls.insert(key.clone(), subscription);
+        self.by_order.insert(key.clone(), subscription);
         Poll {
             validation: validation.clone(),
             key: key.clone(),
@@ -231,24 +231,24 @@ impl Polls {
 
     /// A poll that has ended is not in the map, although another poll of the same order may be.
     fn unsubscribe(&mut self, key: &AccountOrder, poll: u64, interval: Duration) {
-        let Some(subscription) = self.polls.get_mut(key).filter(|subscription| subscription.number == poll) else {
+        let Some(subscription) = self.by_order.get_mut(key).filter(|subscription| subscription.number == poll) else {
             return;
         };
         subscription.unsubscribe(interval);
         if subscription.intervals.is_empty() {
-            self.polls.remove(key);
+            self.by_order.remove(key);
         }
     }
 
     fn remove(&mut self, key: &AccountOrder, poll: u64) {
-        if self.polls.get(key).is_some_and(|subscription| subscription.number == poll) {
-            self.polls.remove(key);
+        if self.by_order.get(key).is_some_and(|subscription| subscription.number == poll) {
+            self.by_order.remove(key);
         }
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.polls.len()
+        self.by_order.len()
     }
 }
 
@@ -291,12 +291,12 @@ impl Poll {
         }
     }
 
-    /// Polls and waits alternately. Returns the error that ended the poll, or None if the last watcher
-    /// has left.
+    /// Polls and waits alternately. Returns the error that ended the poll, or None if the last
+    /// watcher has left.
     async fn poll_until_end(&mut self) -> Option<ValidationError> {
         loop {
             self.wait_next().await?;
-            let (request, asked) = (self.request(), self.validation.0.clock.now());
+            let (request, request_time) = (self.request(), self.validation.0.clock.now());
             let answer = tokio::select! {
                 biased;
                 // The fetch continues without this poll, for other callers and for the cache.
@@ -311,7 +311,7 @@ impl Poll {
             self.pause = pause_after(&answer).unwrap_or_default();
             match answer {
                 Ok(status) => {
-                    let age = asked.saturating_duration_since(status.fetch_time());
+                    let age = request_time.saturating_duration_since(status.fetch_time());
                     let at = ended.checked_sub(age).unwrap_or(ended);
                     self.last_polled = Some(at);
                     self.failures = 0;

@@ -59,7 +59,7 @@ const PLACES: [(&[&str], &[&str], bool); 19] = [
     (&["tonic_prost"], &["src/api/"], false),
     (&["tonic_reflection"], &["src/api/"], false),
     (&["tonic_types"], &["src/api/", "src/cli/"], false),
-    (&["reqwest"], &["src/http/", "src/providers/"], false),
+    (&["reqwest"], &["src/http/", "src/providers/mod.rs"], false),
     (&["rusqlite"], &["src/ledger/"], false),
     (&["opentelemetry"], &["src/telemetry/"], false),
     (&["opentelemetry_otlp"], &["src/telemetry/"], false),
@@ -218,7 +218,8 @@ fn faults_of(place: &str, source: &str) -> BTreeSet<String> {
             }
         }
     }
-    let by_path = names.paths.iter().filter(|(path, _)| path.ends_with(&["Provider".to_owned(), "refund".to_owned()]));
+    let by_path =
+        names.paths.iter().filter(|(path, _)| path.ends_with(&["RefundProvider".to_owned(), "refund".to_owned()]));
     let mut sends = names.refund_calls.iter().chain(by_path.map(|(_, in_test)| in_test));
     if is_ours && sends.any(|in_test| !in_test && !is_test(place)) && !REFUND_PLACES.contains(&place) {
         fault("RefundProvider::refund", "which is for src/engine/attempt.rs alone: it records the attempt first");

@@ -323,7 +323,7 @@ fn account(sim: &Arc<Sim>, life: &Arc<Life>, configured: &Configured) -> Account
         requests_per_hour: if habits.paced && spot.who == Who::Namecom { 3_000 } else { 0 },
         pending_limit: PENDING_LIMIT,
         settle_time: settle_time(spot.who),
-        login,
+        provider_settings: login,
         former: former.iter().map(|(place, _)| place.clone()).collect(),
     };
     let wire = Arc::new(SimWire { spot: *spot, at: at.clone(), sim: sim.clone(), life: life.clone() });

@@ -63,7 +63,7 @@ fn events() -> Vec<Event> {
         },
         Event::Interrupted,
         Event::Checked(Observation::new("nothing", RecordSeen::Absent)),
-        Event::Escalated { evidence: "nobody knows".into(), foreign_record: false },
+        Event::Escalated { evidence: "not known".into(), foreign_record: false },
         Event::Cancelled,
         Event::Expired,
         Event::Resolved(Decided::new(Resolution::Refunded { amount: None, items: Vec::new() }, "ticket 7")),
@@ -166,7 +166,7 @@ fn fields_that_the_provider_leaves_out_keep_their_last_value() {
 
 /// All events; lookups that show the refund or nothing occur more often than the others.
 fn events_with_lookups() -> Vec<Event> {
-    let checked = |record| Event::Checked(Observation::new("looked", record));
+    let checked = |record| Event::Checked(Observation::new("looked up", record));
     let lookups = [RecordSeen::Absent, RecordSeen::Present, RecordSeen::Unanswered].into_iter().cycle().take(9);
     events().into_iter().chain(lookups.map(checked)).collect()
 }
@@ -242,7 +242,7 @@ fn a_record_that_is_shown_again_ends_the_absence() {
         (7, RecordSeen::Absent, Some(7)),
     ];
     lookups.into_iter().fold(submitted, |refund, (seconds, record, since)| {
-        let next = refund.apply(&Event::Checked(Observation::new("looked", record)), at(seconds)).unwrap();
+        let next = refund.apply(&Event::Checked(Observation::new("looked up", record)), at(seconds)).unwrap();
         assert_eq!(next.absent_since, since.map(at), "after {seconds} s");
         next
     });

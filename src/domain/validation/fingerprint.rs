@@ -71,7 +71,7 @@ impl Encoder {
             lossy_digest,
         } = page;
         self.text(order_number);
-        self.word(order_state.as_ref());
+        self.open_enum(order_state.as_ref());
         self.number(*product_type);
         self.text(product_name);
         self.number(*certificate_duration_days);
@@ -107,7 +107,7 @@ impl Encoder {
     fn step(&mut self, step: &SectionStep) {
         let SectionStep { title, state, description, available_actions } = step;
         self.text(title);
-        self.word(state.as_ref());
+        self.open_enum(state.as_ref());
         self.text(description);
         self.list(available_actions, |to, action: &String| to.text(action));
     }
@@ -124,14 +124,14 @@ impl Encoder {
     fn domain(&mut self, domain: &DomainValidation) {
         let DomainValidation { domain_name, state, selected_method, methods } = domain;
         self.text(domain_name);
-        self.word(state.as_ref());
+        self.open_enum(state.as_ref());
         self.text(selected_method);
         self.list(methods, Self::method);
     }
 
     fn method(&mut self, method: &DcvMethod) {
         let DcvMethod { kind, title, level, selected_method, options } = method;
-        self.word(kind.as_ref());
+        self.open_enum(kind.as_ref());
         self.text(title);
         self.text(level);
         self.text(selected_method);
@@ -147,7 +147,7 @@ impl Encoder {
             last_open_date,
         } = agreement;
         self.step(step);
-        self.word(click_through_state.as_ref());
+        self.open_enum(click_through_state.as_ref());
         self.text(click_through_email_address);
         self.text(last_email_sent_date);
         self.text(last_open_date);
@@ -181,11 +181,11 @@ impl Encoder {
         self.text(lookup_datetime);
         self.text(queried_fqdn);
         self.text(domain_name);
-        self.word(result.as_ref());
+        self.open_enum(result.as_ref());
     }
 
-    fn word<M: KnownValues>(&mut self, word: Option<&OpenEnum<M>>) {
-        self.text(word.map_or("", OpenEnum::text));
+    fn open_enum<M: KnownValues>(&mut self, value: Option<&OpenEnum<M>>) {
+        self.text(value.map_or("", OpenEnum::text));
     }
 
     fn option<T>(&mut self, value: Option<&T>, encode: impl FnOnce(&mut Self, &T)) {

@@ -214,7 +214,7 @@ pub struct OpenEnum<M> {
 /// The values that a provider documents for one field.
 pub trait KnownValues: Copy + fmt::Debug + PartialEq + 'static {
     /// Each value exactly as documented; case matters.
-    const WORDS: &'static [(&'static str, Self)];
+    const VALUES: &'static [(&'static str, Self)];
     /// The meaning of any other value.
     const UNRECOGNIZED: Self;
 }
@@ -366,24 +366,28 @@ impl OrderKey {
     /// # Errors
     /// Every field that is wrong; both certificate fields if they disagree.
     pub fn new(order_number: &str, certificate_id: i64, certificate_number: &str) -> Result<Self, Vec<FieldViolation>> {
-        let mut faults = Vec::from_iter(order_number_violation("order_number", order_number));
+        let mut violations = Vec::from_iter(order_number_violation("order_number", order_number));
         let id = u64::try_from(certificate_id).ok().filter(|id| *id <= MAX_CERTIFICATE_ID);
         if id.is_none() {
-            faults.push(FieldViolation::new("certificate_id", format!("must be 0 to {MAX_CERTIFICATE_ID}")));
+            violations.push(FieldViolation::new("certificate_id", format!("must be 0 to {MAX_CERTIFICATE_ID}")));
         }
         let number = certificate_in(certificate_number);
         if number.is_none() {
             let right = format!("must be 1 to {CERTIFICATE_DIGITS} digits, and above 0");
-            faults.push(FieldViolation::new("certificate_number", right));
+            violations.push(FieldViolation::new("certificate_number", right));
         }
         let (by_id, by_number) = (id.filter(|id| *id != 0), number.flatten());
         if by_id.zip(by_number).is_some_and(|(id, number)| id != number) {
             for (field, other) in [("certificate_id", "certificate_number"), ("certificate_number", "certificate_id")] {
-                faults.push(FieldViolation::new(field, format!("must be the same number as {other}, or unset")));
+                violations.push(FieldViolation::new(field, format!("must be the same number as {other}, or unset")));
             }
         }
         let order_number = order_number.to_owned();
-        if faults.is_empty() { Ok(Self { order_number, certificate_id: by_id.or(by_number) }) } else { Err(faults) }
+        if violations.is_empty() {
+            Ok(Self { order_number, certificate_id: by_id.or(by_number) })
+        } else {
+            Err(violations)
+        }
     }
 
     pub fn order_number(&self) -> &str {
@@ -464,7 +468,7 @@ impl<M: KnownValues> OpenEnum<M> {
     /// makes the text that is kept: escaping a control character must not turn one value into
     /// another.
     pub fn read(text: &str, shown: impl FnOnce(&str) -> String) -> Option<Self> {
-        let known = M::WORDS.iter().find(|(word, _)| *word == text);
+        let known = M::VALUES.iter().find(|(value, _)| *value == text);
         let meaning = known.map_or(M::UNRECOGNIZED, |(_, meaning)| *meaning);
         (!text.is_empty()).then(|| Self { meaning, text: shown(text) })
     }
@@ -512,7 +516,7 @@ impl MasterAccountState {
 }
 
 impl KnownValues for OrderState {
-    const WORDS: &'static [(&'static str, Self)] = &[
+    const VALUES: &'static [(&'static str, Self)] = &[
         ("Current", OrderState::Current),
         ("Awaiting Payment", OrderState::AwaitingPayment),
         ("Payment Promised", OrderState::PaymentPromised),
@@ -527,7 +531,7 @@ impl KnownValues for OrderState {
 }
 
 impl KnownValues for StepState {
-    const WORDS: &'static [(&'static str, Self)] = &[
+    const VALUES: &'static [(&'static str, Self)] = &[
         ("NotApplicable", StepState::NotApplicable),
         ("ActionRequired", StepState::ActionRequired),
         ("Completed", StepState::Completed),
@@ -538,7 +542,7 @@ impl KnownValues for StepState {
 }
 
 impl KnownValues for DcvMethodKind {
-    const WORDS: &'static [(&'static str, Self)] = &[
+    const VALUES: &'static [(&'static str, Self)] = &[
         ("whoisEmail", DcvMethodKind::WhoisEmail),
         ("email", DcvMethodKind::Email),
         ("csrHash", DcvMethodKind::CsrHash),
@@ -548,13 +552,13 @@ impl KnownValues for DcvMethodKind {
 }
 
 impl KnownValues for ClickThroughState {
-    const WORDS: &'static [(&'static str, Self)] =
+    const VALUES: &'static [(&'static str, Self)] =
         &[("notExecuted", ClickThroughState::NotExecuted), ("Executed", ClickThroughState::Executed)];
     const UNRECOGNIZED: Self = ClickThroughState::Unrecognized;
 }
 
 impl KnownValues for CaaCheckResult {
-    const WORDS: &'static [(&'static str, Self)] = &[
+    const VALUES: &'static [(&'static str, Self)] = &[
         ("Empty", CaaCheckResult::Empty),
         ("Authorized", CaaCheckResult::Authorized),
         ("Not Authorized", CaaCheckResult::NotAuthorized),

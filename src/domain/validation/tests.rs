@@ -10,12 +10,12 @@ fn status(page: ValidationPage) -> ValidationStatus {
     ValidationStatus::new(StatusAnswer { page, upload_document_token: None }, Timestamp::from_seconds(0))
 }
 
-fn word<M: KnownValues>(text: &str) -> Option<OpenEnum<M>> {
+fn value<M: KnownValues>(text: &str) -> Option<OpenEnum<M>> {
     OpenEnum::read(text, str::to_owned)
 }
 
 fn step(state: &str) -> SectionStep {
-    SectionStep { state: word(state), ..SectionStep::default() }
+    SectionStep { state: value(state), ..SectionStep::default() }
 }
 
 #[rstest]
@@ -26,8 +26,8 @@ fn step(state: &str) -> SectionStep {
 #[case("", -1, &["order_number", "certificate_id"])]
 #[case("1 OR 1", 5, &["order_number"])]
 fn every_wrong_field_of_an_order_key_is_named(#[case] order: &str, #[case] certificate: i64, #[case] wrong: &[&str]) {
-    let faults = OrderKey::new(order, certificate, "").err().unwrap_or_default();
-    assert_eq!(faults.iter().map(|fault| fault.field.as_str()).collect::<Vec<_>>(), wrong);
+    let violations = OrderKey::new(order, certificate, "").err().unwrap_or_default();
+    assert_eq!(violations.iter().map(|violation| violation.field.as_str()).collect::<Vec<_>>(), wrong);
 }
 
 #[test]
@@ -37,19 +37,19 @@ fn certificate_zero_is_the_order_itself() {
 }
 
 fn documented_words_mean_what_they_say<M: KnownValues>(documented: &[(&str, M)]) {
-    assert_eq!(M::WORDS.len(), documented.len());
+    assert_eq!(M::VALUES.len(), documented.len());
     for (text, meaning) in documented {
-        let word: OpenEnum<M> = word(text).unwrap();
-        assert_eq!((word.meaning(), word.text()), (*meaning, *text));
+        let parsed: OpenEnum<M> = value(text).unwrap();
+        assert_eq!((parsed.meaning(), parsed.text()), (*meaning, *text));
         for other in [text.to_lowercase(), text.to_uppercase(), format!("{text} "), format!(" {text}")] {
             if other != *text {
-                let word: OpenEnum<M> = OpenEnum::read(&other, str::to_owned).unwrap();
-                assert_eq!((word.meaning(), word.text()), (M::UNRECOGNIZED, other.as_str()));
+                let parsed: OpenEnum<M> = OpenEnum::read(&other, str::to_owned).unwrap();
+                assert_eq!((parsed.meaning(), parsed.text()), (M::UNRECOGNIZED, other.as_str()));
             }
         }
     }
-    assert_eq!(word::<M>("Somewhat new").unwrap().meaning(), M::UNRECOGNIZED);
-    assert_eq!(word::<M>(""), None);
+    assert_eq!(value::<M>("Somewhat new").unwrap().meaning(), M::UNRECOGNIZED);
+    assert_eq!(value::<M>(""), None);
 }
 
 #[test]
@@ -181,8 +181,8 @@ fn the_fingerprints_encoding_is_stable() {
 
 #[test]
 fn a_value_is_interpreted_before_it_is_escaped() {
-    let word: OpenEnum<OrderState> = OpenEnum::read("Refunded ", |text| text.trim().to_owned()).unwrap();
-    assert_eq!((word.meaning(), word.text()), (OrderState::Unrecognized, "Refunded"));
+    let parsed: OpenEnum<OrderState> = OpenEnum::read("Refunded ", |text| text.trim().to_owned()).unwrap();
+    assert_eq!((parsed.meaning(), parsed.text()), (OrderState::Unrecognized, "Refunded"));
 }
 
 #[test]
@@ -197,15 +197,15 @@ fn data_outside_all_fields_changes_the_fingerprint() {
     assert_eq!(different.len(), all.len());
 }
 
-fn words() -> impl Strategy<Value = String> {
+fn texts() -> impl Strategy<Value = String> {
     prop::sample::select(vec!["", "a", "b", "ab", "Pending", "Completed", "\0"]).prop_map(str::to_owned)
 }
 
 fn steps() -> impl Strategy<Value = SectionStep> {
-    (words(), words(), words(), prop::collection::vec(words(), 0..3)).prop_map(
+    (texts(), texts(), texts(), prop::collection::vec(texts(), 0..3)).prop_map(
         |(title, state, description, available_actions)| SectionStep {
             title,
-            state: word(&state),
+            state: value(&state),
             description,
             available_actions,
         },
@@ -213,9 +213,9 @@ fn steps() -> impl Strategy<Value = SectionStep> {
 }
 
 fn methods() -> impl Strategy<Value = DcvMethod> {
-    (words(), words(), words(), words(), prop::collection::vec(words(), 0..3)).prop_map(
+    (texts(), texts(), texts(), texts(), prop::collection::vec(texts(), 0..3)).prop_map(
         |(kind, title, level, selected_method, options)| DcvMethod {
-            kind: word(&kind),
+            kind: value(&kind),
             title,
             level,
             selected_method,
@@ -225,10 +225,10 @@ fn methods() -> impl Strategy<Value = DcvMethod> {
 }
 
 fn domains() -> impl Strategy<Value = DomainValidation> {
-    (words(), words(), words(), prop::collection::vec(methods(), 0..3)).prop_map(
+    (texts(), texts(), texts(), prop::collection::vec(methods(), 0..3)).prop_map(
         |(domain_name, state, selected_method, methods)| DomainValidation {
             domain_name,
-            state: word(&state),
+            state: value(&state),
             selected_method,
             methods,
         },
@@ -238,7 +238,7 @@ fn domains() -> impl Strategy<Value = DomainValidation> {
 /// Small pages over few texts, so that two of them often differ in one field only, or in which
 /// field contains a text.
 fn pages() -> impl Strategy<Value = ValidationPage> {
-    let dcv = (steps(), prop::collection::vec(domains(), 0..3), words(), words()).prop_map(
+    let dcv = (steps(), prop::collection::vec(domains(), 0..3), texts(), texts()).prop_map(
         |(step, domains, csr_md5, csr_sha256)| DcvStatus {
             step,
             domains,
@@ -261,7 +261,7 @@ fn pages() -> impl Strategy<Value = ValidationPage> {
             }
         });
     (
-        (words(), words(), -1..2_i32, -1..2_i32, prop::option::of(-2..5_i32)),
+        (texts(), texts(), -1..2_i32, -1..2_i32, prop::option::of(-2..5_i32)),
         prop::option::of(dcv),
         prop::option::of(organization),
         prop::option::of(steps()),
@@ -270,7 +270,7 @@ fn pages() -> impl Strategy<Value = ValidationPage> {
         .prop_map(|((order, state, first, second, master), dcv, organization, second_approval, fast_service)| {
             ValidationPage {
                 order_number: order,
-                order_state: word(&state),
+                order_state: value(&state),
                 max_domains: first,
                 max_wildcard_domains: second,
                 master_account_state: master.map(MasterAccountState::read),
@@ -292,9 +292,9 @@ proptest! {
     }
 
     #[test]
-    fn a_text_that_moves_to_the_next_field_changes_the_fingerprint(word in "[a-z]{1,4}") {
-        let here = ValidationPage { domain_name: word.clone(), ..ValidationPage::default() };
-        let there = ValidationPage { primary_domain_name: word, ..ValidationPage::default() };
+    fn a_text_that_moves_to_the_next_field_changes_the_fingerprint(text in "[a-z]{1,4}") {
+        let here = ValidationPage { domain_name: text.clone(), ..ValidationPage::default() };
+        let there = ValidationPage { primary_domain_name: text, ..ValidationPage::default() };
         prop_assert_ne!(status(here).fingerprint().to_owned(), status(there).fingerprint().to_owned());
     }
 }

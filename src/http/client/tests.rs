@@ -3,7 +3,7 @@ use std::process::Command;
 use rstest::rstest;
 
 use super::*;
-use crate::providers::testing::scripted_server::{Script, ScriptedServer};
+use crate::http::testing::scripted_server::{Script, ScriptedServer};
 
 fn client(endpoint: &str, reuse_connections: bool) -> HttpClient {
     HttpClient::new(&HttpSettings {
@@ -139,7 +139,7 @@ async fn a_read_is_bounded_by_the_readers_limit() {
 #[test]
 fn a_proxy_in_the_environment_is_ignored() {
     const MARKER: &str = "RECOUP_TEST_BEHIND_A_PROXY";
-    #[expect(clippy::disallowed_methods, reason = "tells the inner run from the outer one")]
+    #[expect(clippy::disallowed_methods, reason = "distinguishes the inner run from the outer one")]
     let inside = std::env::var_os(MARKER).is_some();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     if inside {

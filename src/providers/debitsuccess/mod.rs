@@ -86,7 +86,7 @@ impl Debitsuccess {
 
     fn soap_request(&self, operation: &str, envelope: String) -> Result<HttpRequest, &'static str> {
         let action = HeaderValue::from_str(&format!("\"{}{operation}\"", self.service.action_prefix))
-            .map_err(|_| "the SOAPAction does not fit into a header")?;
+            .map_err(|_| "the SOAPAction is not a valid header value")?;
         let content_type = HeaderValue::from_static("text/xml; charset=utf-8");
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, content_type), (SOAP_ACTION, action)]);
         Ok(HttpRequest { method: Method::POST, path: self.service.path.clone(), headers, body: Bytes::from(envelope) })
@@ -161,9 +161,9 @@ impl RefundProvider for Debitsuccess {
 mod tests {
     use super::*;
     use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget};
+    use crate::http::testing::scripted_server::{Script, ScriptedServer};
     use crate::providers::ProviderSettings;
     use crate::providers::testing::fixtures::{self, Unpaced, outcome_summary};
-    use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
     fn target() -> Target {
         let target = DebitsuccessTarget::new(DebitsuccessFields {

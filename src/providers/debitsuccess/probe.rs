@@ -226,10 +226,10 @@ mod tests {
     use secrecy::SecretString;
 
     use super::*;
+    use crate::http::testing::scripted_server::{Script, ScriptedServer};
     use crate::providers::debitsuccess::DebitsuccessService;
     use crate::providers::secret::Secret;
     use crate::providers::testing::fixtures::{self, Unpaced};
-    use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
     fn service() -> DebitsuccessService {
         DebitsuccessService {

@@ -310,8 +310,8 @@ impl OperationReply {
         namespaces: Namespaces<'_>,
         redactor: &Redactor,
     ) -> Result<OperationReply, ReplyError> {
-        let unreadable = |fault: XmlError| {
-            UnknownReply::new(DoubtReason::UnreadableReply, format!("HTTP {} with a body that {fault}", answer.status))
+        let unreadable = |error: XmlError| {
+            UnknownReply::new(DoubtReason::UnreadableReply, format!("HTTP {} with a body that {error}", answer.status))
         };
         // A lookup's answer may be multipart and may repeat a member; a refund's answer may not.
         let is_lookup = operation == GET_REFUND_STATUS;
@@ -510,8 +510,8 @@ impl ResponseNote {
     /// `is_lookup`: the answer belongs to a lookup.
     fn read_all(result: &Element, is_lookup: bool, redactor: &Redactor) -> Result<Vec<ResponseNote>, UnknownReply> {
         let unreadable =
-            |fault: &str| UnknownReply::new(DoubtReason::UnreadableReply, format!("a note of the answer {fault}"));
-        let malformed = |fault: XmlError| unreadable(&fault.to_string());
+            |problem: &str| UnknownReply::new(DoubtReason::UnreadableReply, format!("a note of the answer {problem}"));
+        let malformed = |error: XmlError| unreadable(&error.to_string());
         let Some(list) = result.child("ResponseNotes").map_err(malformed)? else { return Ok(Vec::new()) };
         let mut notes = Vec::new();
         for note in list.children() {
@@ -633,8 +633,8 @@ fn shown(value: Option<&str>, redactor: &Redactor) -> String {
 
 /// The text as it is, or in quotation marks if redaction changes it.
 fn quote_if_changed(text: &str, redactor: &Redactor) -> String {
-    let kept = redactor.text(text);
-    if kept == text { kept } else { shown(Some(text), redactor) }
+    let redacted = redactor.text(text);
+    if redacted == text { redacted } else { shown(Some(text), redactor) }
 }
 
 /// A number without leading zeros and without decimals that are zero. Empty for zero.

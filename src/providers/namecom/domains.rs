@@ -60,13 +60,13 @@ pub(super) fn read_domain(answer: &HttpResponse, name: &str, redactor: &Redactor
         return DomainState::Unclear(redactor.text(&format!("the answer is about another domain, \"{named}\"")));
     }
     let written = redactor.text(&domain.text("createDate").unwrap_or_default());
-    DomainState::There { created: domain.moment("createDate"), written }
+    DomainState::There { created: domain.timestamp("createDate"), written }
 }
 
-/// What the order and its domains prove together. `asked` contains the domains that were read.
-pub(super) fn conclude(order: UnrefundedOrder, asked: &[(String, DomainState)], redactor: &Redactor) -> Lookup {
+/// What the order and its domains prove together. `known` contains the domains that were read.
+pub(super) fn conclude(order: UnrefundedOrder, known: &[(String, DomainState)], redactor: &Redactor) -> Lookup {
     let domain_of = |registration: &Registration| {
-        asked.iter().find(|(name, _)| name.eq_ignore_ascii_case(&registration.domain)).map(|(_, domain)| domain)
+        known.iter().find(|(name, _)| name.eq_ignore_ascii_case(&registration.domain)).map(|(_, domain)| domain)
     };
     let mut findings = vec![order.evidence];
     let mut untouched = 0;
@@ -91,8 +91,9 @@ pub(super) fn conclude(order: UnrefundedOrder, asked: &[(String, DomainState)], 
                     Some(_) => ", which is not before the order",
                     None => ", and the order has no creation date",
                 };
-                let kept = if registration.is_refundable { "" } else { ", and its item is not marked refundable" };
-                format!("domain {name} is there, created {written}{since}{kept}")
+                let restriction =
+                    if registration.is_refundable { "" } else { ", and its item is not marked refundable" };
+                format!("domain {name} is there, created {written}{since}{restriction}")
             }
             Some(DomainState::There { created: None, written }) if written.is_empty() => {
                 format!("domain {name} is there, without a creation date")

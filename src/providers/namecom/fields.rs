@@ -58,8 +58,8 @@ impl<'a> JsonFields<'a> {
         self.raw(name).is_some_and(|raw| raw.get() == "true")
     }
 
-    pub(super) fn moment(&self, name: &str) -> Option<Timestamp> {
-        moment_of(&self.text(name)?)
+    pub(super) fn timestamp(&self, name: &str) -> Option<Timestamp> {
+        parse_timestamp(&self.text(name)?)
     }
 
     /// The objects of a list, or a single object as a list of one. None for each element that is
@@ -99,13 +99,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for JsonFields<'a> {
 
 /// Parses `2026-03-04T05:06:40Z`, with or without a fraction, with `Z` or an offset. Digits beyond
 /// microseconds are cut off.
-pub(super) fn moment_of(text: &str) -> Option<Timestamp> {
+pub(super) fn parse_timestamp(text: &str) -> Option<Timestamp> {
     // RFC 3339 allows a blank instead of the T.
-    OffsetDateTime::parse(&text.trim().replacen(' ', "T", 1), &Rfc3339).ok().and_then(moment)
+    OffsetDateTime::parse(&text.trim().replacen(' ', "T", 1), &Rfc3339).ok().and_then(to_timestamp)
 }
 
 /// Rounded down to a microsecond.
-pub(super) fn moment(at: OffsetDateTime) -> Option<Timestamp> {
+pub(super) fn to_timestamp(at: OffsetDateTime) -> Option<Timestamp> {
     i64::try_from(at.unix_timestamp_nanos().div_euclid(1_000)).ok().map(Timestamp::from_micros)
 }
 
@@ -188,14 +188,14 @@ mod tests {
     #[case("1772600800", None)]
     #[case("", None)]
     fn a_timestamp_is_parsed(#[case] text: &str, #[case] expected: Option<i64>) {
-        assert_eq!(moment_of(text).map(Timestamp::as_micros), expected);
+        assert_eq!(parse_timestamp(text).map(Timestamp::as_micros), expected);
     }
 
     proptest! {
         #[test]
         fn no_text_panics(text in "[0-9TZ:.+ -]{0,40}", other in any::<String>()) {
-            let _ = moment_of(&text);
-            let _ = moment_of(&other);
+            let _ = parse_timestamp(&text);
+            let _ = parse_timestamp(&other);
         }
     }
 }

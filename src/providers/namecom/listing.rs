@@ -237,7 +237,7 @@ mod tests {
         true
     )]
     #[case::status_alone(r#"{"results":[{"id":1,"status":"refunded"}]}"#, "item 1 \"refunded\"", true)]
-    #[case::word_twice(
+    #[case::value_twice(
         r#"{"results":[{"orderItemId":1,"orderItemStatus":"refunded","orderItemStatus":"failed"}]}"#,
         "item 1 \"refunded\" \"failed\"",
         true
@@ -252,8 +252,8 @@ mod tests {
         "item without a number \"refunded\"",
         true
     )]
-    #[case::words_for_rows(r#"{"results":["refunded"]}"#, "item without a number \"refunded\"", true)]
-    #[case::no_word(r#"{"results":[{"orderItemId":1}]}"#, "item 1 without a status", false)]
+    #[case::values_for_rows(r#"{"results":["refunded"]}"#, "item without a number \"refunded\"", true)]
+    #[case::no_value(r#"{"results":[{"orderItemId":1}]}"#, "item 1 without a status", false)]
     #[case::total_alone(
         r#"{"message":"Conflict","results":[],"totalRefundAmount":"10.99"}"#,
         "totalRefundAmount 10.99",

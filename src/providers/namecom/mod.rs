@@ -59,6 +59,8 @@ pub struct Namecom {
 }
 
 impl Namecom {
+    /// # Errors
+    /// [`ConnectError::Setting`] if the name contains the separator of name and token.
     pub fn new(http: HttpClient, username: String, token: Secret, clock: Arc<dyn Clock>) -> Result<Self, ConnectError> {
         if username.contains(':') {
             return Err(ConnectError::Setting { setting: "username", problem: "must contain no \":\" (HTTP Basic)" });
@@ -75,7 +77,7 @@ impl Namecom {
     fn authorization_with(&self, token: &SecretString) -> Result<HeaderValue, &'static str> {
         let basic = STANDARD.encode(format!("{}:{}", self.username, token.expose_secret()));
         let mut authorization =
-            HeaderValue::from_str(&format!("Basic {basic}")).map_err(|_| "the token does not fit into a header")?;
+            HeaderValue::from_str(&format!("Basic {basic}")).map_err(|_| "the token is not a valid header value")?;
         authorization.set_sensitive(true);
         Ok(authorization)
     }
@@ -83,7 +85,7 @@ impl Namecom {
     async fn send_refund(&self, id: &RefundId, target: &NamecomTarget, credential: Option<&str>) -> HttpOutcome {
         let Ok(key) = HeaderValue::from_str(id.as_str()) else {
             // A refund id is letters, digits and "-". Without its key the request must not leave.
-            return HttpOutcome::NotSent { evidence: "the refund's id does not fit into a header".to_owned() };
+            return HttpOutcome::NotSent { evidence: "the refund's id is not a valid header value".to_owned() };
         };
         // Compares and sends the same token: it may be replaced at any time.
         let token = self.token.current();
@@ -198,9 +200,9 @@ mod tests {
 
     use super::*;
     use crate::domain::outcome::DoubtReason;
+    use crate::http::testing::scripted_server::{Script, ScriptedServer};
     use crate::providers::ProviderSettings;
     use crate::providers::testing::fixtures::{self, Unpaced, outcome_summary};
-    use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
     fn target() -> Target {
         Target::Namecom(NamecomTarget::new(123_456, &[987_655, 987_654]).unwrap())

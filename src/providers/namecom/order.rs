@@ -132,7 +132,7 @@ impl OrderView {
         let count = listed.len();
         let items: Vec<OrderItem> = listed.into_iter().filter_map(|item| OrderItem::of(&item?)).collect();
         let view = OrderView {
-            created: order.moment("createDate"),
+            created: order.timestamp("createDate"),
             refunded: order.raw("totalRefund").and_then(dollars_of).filter(|total| total.minor_units > 0),
             in_dollars: order.text("currency").is_none_or(|code| matches!(code.as_str(), "USD" | "")),
             unnumbered: count - items.len(),
@@ -365,8 +365,8 @@ mod tests {
     #[case::nameless_order("\"currency\":\"USD\"", &["1 refunded registration", "2 refunded registration"], "unavailable the answer contains no order")]
     #[case::order_in_a_text("\"id\":\"7\",\"totalRefund\":15.98", &["1 refunded registration", "2 refunded registration"], "refunded 15.98 USD")]
     #[case::items_in_texts(PAID, &["\"1\" refunded registration", "\"2\" refunded registration"], "refunded 15.98 USD")]
-    #[case::an_odd_item(PAID, &["1 refunded registration", "2 refunded registration", "null success registration"], "refunded")]
-    #[case::an_odd_item_not_yet(PAID, &["1 refunded registration", "2 success registration", "{} refunded registration"], "not_found item 1 refunded, item 2 success, 1 without a number left out")]
+    #[case::an_irregular_item(PAID, &["1 refunded registration", "2 refunded registration", "null success registration"], "refunded")]
+    #[case::an_irregular_item_not_yet(PAID, &["1 refunded registration", "2 success registration", "{} refunded registration"], "not_found item 1 refunded, item 2 success, 1 without a number left out")]
     #[case::listed_twice_in_two_forms(PAID, &["1 refunded registration", "\"1\" success registration", "2 refunded registration"], "unavailable the order lists item 1 twice")]
     #[case::blank(PAID, &["1 refunded registration", "2 refunded\u{a0} registration"], "not_found item 1 refunded, item 2 \"refunded\u{a0}\"")]
     fn only_the_status_refunded_proves_a_refund(#[case] members: &str, #[case] items: &[&str], #[case] expected: &str) {
@@ -482,8 +482,8 @@ mod tests {
         /// A refund is found only if both items have the status refunded, whatever happens to the
         /// answer.
         #[test]
-        fn no_mutation_proves_a_refund(mutations in mutations(), word in "success|failed|refunde|Refunded", wrapped: bool) {
-            let items = ["1 refunded registration".to_owned(), format!("2 {word} registration")];
+        fn no_mutation_proves_a_refund(mutations in mutations(), status in "success|failed|refunde|Refunded", wrapped: bool) {
+            let items = ["1 refunded registration".to_owned(), format!("2 {status} registration")];
             let whole = order(PAID, &[&items[0], &items[1]]);
             let whole = if wrapped { format!("{{\"order\":{whole}}}") } else { whole };
             let body = apply_mutations(whole.as_bytes(), &mutations);

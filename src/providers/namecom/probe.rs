@@ -168,9 +168,9 @@ mod tests {
     use secrecy::SecretString;
 
     use super::*;
+    use crate::http::testing::scripted_server::{Script, ScriptedServer};
     use crate::providers::ProviderSettings;
     use crate::providers::testing::fixtures::{self, Unpaced};
-    use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
     const LIST: &str = "{\"orders\":[],\"totalCount\":0,\"from\":0,\"to\":0}";
     const GREETING: &str = "{\"serverName\":\"s\",\"motd\":\"m\",\"username\":\"demo\",\"serverTime\":\"now\"}";

@@ -1,6 +1,6 @@
 //! Process Refund, as specified: the request's body and the meaning of each answer.
 //!
-//! If an answer lists items, its rows decide ([`super::rows`]), whatever the status is. If it lists
+//! If an answer lists items, its rows decide (`rows.rs`), whatever the status is. If it lists
 //! none, an error is a definite refusal only with a documented status *and* the documented body
 //! `{"message", "details"}`; a proxy's HTML page with the same status says nothing about the
 //! refund. 401 and 429 prove by themselves that nothing was processed.
@@ -15,7 +15,7 @@ use crate::domain::outcome::{DoubtReason, ErrorCategory, Outcome, ProviderError}
 use crate::domain::target::NamecomTarget;
 use crate::http::client::HttpResponse;
 use crate::providers::json_object::Object;
-use crate::providers::namecom::fields::moment;
+use crate::providers::namecom::fields::to_timestamp;
 use crate::providers::namecom::listing::Listing;
 use crate::providers::namecom::rows::{ItemizedReply, another_key, read_rows};
 use crate::providers::redact::Redactor;
@@ -98,7 +98,7 @@ pub(super) fn refuses_the_login(status: u16, error_text: Option<&str>) -> bool {
     }
 }
 
-/// Interprets a status below 500 without rows. `error_text` is the error text, if the body is the
+/// Interprets a status below 500 without rows. `error_text` is there if the body is the
 /// documented one.
 fn read_refusal(answer: &HttpResponse, error_text: Option<String>, now: Timestamp) -> Outcome {
     let status = answer.status;
@@ -179,12 +179,12 @@ fn retry_at(answer: &HttpResponse, now: Timestamp) -> Option<Timestamp> {
         .filter(|pause| (0..=MAX_PAUSE_SECONDS).contains(pause))
         .map(|pause| Timestamp::from_micros(now.as_micros().saturating_add(pause.saturating_mul(1_000_000))));
     let latest = Timestamp::from_micros(now.as_micros().saturating_add(MAX_PAUSE_SECONDS * 1_000_000));
-    [reset, after, date].into_iter().flatten().filter(|moment| *moment > now && *moment <= latest).max()
+    [reset, after, date].into_iter().flatten().filter(|time| *time > now && *time <= latest).max()
 }
 
 /// "Wed, 04 Mar 2026 05:07:00 GMT", the only date format that HTTP lets a server send.
 fn http_date(text: &str) -> Option<Timestamp> {
-    OffsetDateTime::parse(text, &Rfc2822).ok().and_then(moment)
+    OffsetDateTime::parse(text, &Rfc2822).ok().and_then(to_timestamp)
 }
 
 #[cfg(test)]

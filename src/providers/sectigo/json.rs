@@ -2,12 +2,12 @@
 //! field loses only itself.
 //!
 //! ```text
-//! documented      also accepted                           left out
-//! a text          a number or a boolean, as written       a list, an object, half a surrogate pair
-//! an integer      the text of one, 801.0                  anything that is not an integer of 32 bits
-//! a list          one value                               items that do not fit, items lossy_digest the bound
-//! an object       a list of one object                    a text, a number, a longer list
-//! absent          "", [] or {} instead of another kind    (null counts as absent)
+//! documented    also accepted                          left out
+//! a text        a number or a boolean, as written      a list, an object, half a surrogate pair
+//! an integer    the text of one, 801.0                 whatever is no integer of 32 bits
+//! a list        one value                              items that do not fit or exceed the bound
+//! an object     a list of one object                   a text, a number, a longer list
+//! absent        "", [] or {} instead of another kind   (null counts as absent)
 //! ```
 //!
 //! A member that occurs twice counts once if both are equal, and not at all if they differ.
@@ -149,14 +149,14 @@ impl<'a> Irregularities<'a> {
     /// Makes a text safe to keep: without secrets, escaped and bounded.
     fn sanitize(&self, path: &str, text: &str) -> String {
         let masked = self.redactor.without_secrets(text);
-        let (kept, cut) = exact_text(&masked);
+        let (sanitized, cut) = exact_text(&masked);
         if cut {
             self.record_path(path);
         }
-        if kept != masked {
+        if sanitized != masked {
             self.update_digest(path, &masked);
         }
-        kept
+        sanitized
     }
 
     /// Records that a field is not as documented.

@@ -108,8 +108,8 @@ mod tests {
     use super::*;
     use crate::domain::ids::ProviderKind;
     use crate::domain::outcome::{Confirmation, DoubtReason, Outcome};
+    use crate::http::testing::scripted_server::{Script, ScriptedServer};
     use crate::providers::testing::fixtures::{self, Unpaced};
-    use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
     fn target() -> Target {
         Target::Sectigo(SectigoTarget::new("1000001", 11).unwrap())

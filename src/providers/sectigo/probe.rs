@@ -97,9 +97,9 @@ mod tests {
 
     use super::*;
     use crate::domain::probe::ProbeFinding;
+    use crate::http::testing::scripted_server::{Script, ScriptedServer};
     use crate::providers::ProviderSettings;
     use crate::providers::testing::fixtures::{self, Unpaced};
-    use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
     fn redactor() -> Redactor {
         Redactor::new("demo", &SecretString::from("c4nary-secret"))
@@ -133,8 +133,8 @@ mod tests {
         let mut probe = new_probe().await;
         check_refund_endpoint(&mut probe, &fixtures::answer(status, &[], body.as_bytes()), &redactor());
         let findings = probe.into_report().findings;
-        let seen = findings.first().map_or(0, |finding| if finding.breaks_refunds { 2 } else { 1 });
-        assert_eq!((seen, findings.len() <= 1), (found, true), "{findings:?}");
+        let severity = findings.first().map_or(0, |finding| if finding.breaks_refunds { 2 } else { 1 });
+        assert_eq!((severity, findings.len() <= 1), (found, true), "{findings:?}");
     }
 
     #[rstest]

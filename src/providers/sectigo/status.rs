@@ -3,7 +3,7 @@
 //! ```text
 //! HTTP 200, errorCode 0, the order asked for   the page
 //! -16                                          login or source address refused
-//! -4 for orderNumber                           no such order, or another account's: Sectigo does not say
+//! -4 for orderNumber                           no such order, or another account's
 //! -14 -160, HTTP 5xx                           not now
 //! -42, HTTP 429                                not now, nor within a minute
 //! any other code                               refused, with the code verbatim

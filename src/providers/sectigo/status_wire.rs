@@ -2,7 +2,8 @@
 //! !getPostPaymentStatus"), and in every other form that loses nothing.
 //!
 //! ```text
-//! { errorCode, errorMessage, data: { orderNumber, orderStatus, .., csrStatus: {..}, .., caaCheckStatus: {..} } }
+//! { errorCode, errorMessage, data: {
+//!     orderNumber, orderStatus, .., csrStatus: {..}, .., caaCheckStatus: {..} } }
 //! ```
 //!
 //! Only the error code and the data are required. Everything else may be absent or irregular, and
@@ -11,7 +12,6 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-use reqwest::Url;
 use secrecy::SecretString;
 
 use super::json::{Irregularities, JsonDocument, PageError, PageFields};
@@ -20,6 +20,7 @@ use crate::domain::validation::{
     MasterAccountState, OrganizationStatus, SectionStep, StatusAnswer, ValidationPage,
 };
 use crate::http::client::HttpResponse;
+use crate::providers::Url;
 use crate::providers::redact::Redactor;
 
 /// What an answer contains, before it is interpreted.

@@ -133,7 +133,7 @@ fn parse_code(line: &str) -> Option<i32> {
 /// -18 is the code of many refusals. Its text only hints at which.
 fn category_of(message: &str) -> ErrorCategory {
     let message = message.to_lowercase();
-    let contains = |word: &str| message.contains(word);
+    let contains = |part: &str| message.contains(part);
     if contains("already") && contains("refund") {
         ErrorCategory::AlreadyRefunded
     } else if contains("period") || contains("expired") {
@@ -298,7 +298,7 @@ mod tests {
         "{\"errorCode\":0,\"data\":{\"orderNumber\":\"7\",\"orderStatus\":\"Refund\u{ad}ed\"}}",
         "not_found orderStatus is \"Refund\\u{ad}ed\""
     )]
-    #[case::odd_fields_beside_it(
+    #[case::irregular_fields_beside_it(
         "{\"errorCode\":\"0\",\"errorMessage\":{},\"data\":{\"orderNumber\":7,\"orderStatus\":\"Refunded\",\
          \"productType\":\"x\",\"maStatus\":9999999999,\"csrStatus\":[1],\"dcvStatus\":7,\"productName\":\"\\ud800\"}}",
         "found"
@@ -315,7 +315,7 @@ mod tests {
         "{\"errorCode\":0,\"data\":{\"orderNumber\":\"7\",\"orderNumber\":\"8\",\"orderStatus\":\"Refunded\"}}",
         "unavailable the answer is not for this order"
     )]
-    #[case::foreign_word(
+    #[case::foreign_value(
         "{\"errorCode\":0,\"data\":{\"orderNumber\":\"7\",\"orderStatus\":\"refunded\"}}",
         "not_found orderStatus is \"refunded\""
     )]
@@ -400,14 +400,14 @@ mod tests {
         #[test]
         fn no_change_to_another_order_status_proves_a_refund(
             order in prop::sample::select(vec!["7", "8", ""]),
-            word in prop::sample::select(vec!["Refunded", "refunded", "Refunded ", "Processed", "ERROR!!!", "Refund"]),
+            status_text in prop::sample::select(vec!["Refunded", "refunded", "Refunded ", "Processed", "ERROR!!!", "Refund"]),
             code in prop::sample::select(vec!["0", "-14", "-16", "1"]),
             change in change(),
             status in statuses(),
         ) {
             let whole = format!(
                 "{{\"errorCode\":{code},\"errorMessage\":\"\",\"data\":{{\"orderNumber\":\"{order}\",\
-                 \"orderStatus\":\"{word}\"}}}}"
+                 \"orderStatus\":\"{status_text}\"}}}}"
             );
             let body = change.made_to(whole.as_bytes());
             if let Lookup::Found(outcome) = read_status(status, &body) {

@@ -17,7 +17,7 @@ use crate::domain::place::Place;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::target::Target;
 use crate::http::client::{HttpClient, HttpResponse, HttpSettings};
-use crate::providers::testing::scripted_server::ScriptedServer;
+use crate::http::testing::scripted_server::ScriptedServer;
 use crate::providers::{Account, AccountSettings, ProviderSettings, RequestLimiter};
 use crate::telemetry::metrics::Metrics;
 
@@ -39,7 +39,7 @@ pub(crate) fn account(server: &ScriptedServer, login: ProviderSettings) -> Accou
         requests_per_hour: 0,
         pending_limit: Duration::from_secs(86_400),
         settle_time: Duration::from_secs(600),
-        login,
+        provider_settings: login,
         former: Vec::new(),
     };
     Account::connect(settings, Arc::new(ManualClock::new(NOW)), &Metrics::off())

@@ -2,4 +2,3 @@
 
 pub(crate) mod fixtures;
 pub(crate) mod log_capture;
-pub(crate) mod scripted_server;

@@ -191,7 +191,7 @@ async fn a_slow_reader_gets_only_the_newest_status() {
         fixture.shows(page);
         assert_eq!(next_page(&mut prompt).await, page);
     }
-    assert!(is_silent(&mut slow, HOUR).await, "it has seen D, and nothing but D is to be seen");
+    assert!(is_silent(&mut slow, HOUR).await, "it has already returned D");
 }
 
 #[tokio::test(start_paused = true)]
@@ -233,13 +233,13 @@ async fn a_later_watcher_gets_the_last_status_without_another_poll() {
 #[case::above_it(Some(MINUTE), MINUTE)]
 #[case::beyond_every_use(Some(Duration::MAX), 24 * HOUR)]
 #[tokio::test(start_paused = true)]
-async fn an_interval_is_clamped(#[case] asked_for: Option<Duration>, #[case] kept: Duration) {
+async fn an_interval_is_clamped(#[case] requested: Option<Duration>, #[case] clamped: Duration) {
     let fixture = WatchFixture::open();
-    let mut watch = fixture.validation.watch(WatchRequest { interval: asked_for, ..order("1") }).unwrap();
+    let mut watch = fixture.validation.watch(WatchRequest { interval: requested, ..order("1") }).unwrap();
     assert_eq!(next_page(&mut watch).await, "A");
-    assert!(is_silent(&mut watch, 5 * kept).await);
+    assert!(is_silent(&mut watch, 5 * clamped).await);
     assert!(
-        fixture.poll_intervals().len() >= 3 && fixture.poll_intervals().into_iter().all(|rest| is_about(rest, kept))
+        fixture.poll_intervals().len() >= 3 && fixture.poll_intervals().into_iter().all(|rest| is_about(rest, clamped))
     );
 }
 
@@ -477,7 +477,7 @@ async fn only_sectigo_orders_can_be_watched() {
     let fixture = WatchFixture::open();
     let of = |name: &str| WatchRequest { account: AccountName::parse(name).unwrap(), ..order("1") };
     let refusal = |name: &str| fixture.validation.watch(of(name)).err().unwrap();
-    assert!(matches!(refusal("nobody"), ValidationError::AccountNotFound(_)));
+    assert!(matches!(refusal("unknown"), ValidationError::AccountNotFound(_)));
     assert!(matches!(refusal("namecom"), ValidationError::NotSectigo { .. }));
     assert_eq!((fixture.polls(), fixture.free_slots()), (0, 1000));
 }

@@ -14,7 +14,7 @@ fn given(id: &str, cents: Option<i64>) -> ItemResolution {
     ItemResolution { item_id: id.into(), refunded: true, amount: cents.map(usd) }
 }
 
-fn kept(id: &str) -> ItemResolution {
+fn not_refunded(id: &str) -> ItemResolution {
     ItemResolution { item_id: id.into(), refunded: false, amount: None }
 }
 
@@ -24,10 +24,11 @@ fn apply_all(refund: Refund, events: &[Event]) -> Refund {
 
 /// Two items of one order; a lookup has seen the first refunded.
 fn half_seen() -> Refund {
-    let seen =
+    let first =
         ItemResult { refunded_amount: Some(usd(700)), message: "done".into(), ..item("1", ItemState::Succeeded, true) };
     let attached = item("3", ItemState::Succeeded, false);
-    let observation = Observation { items: vec![seen, attached], ..Observation::new("one of two", RecordSeen::Absent) };
+    let observation =
+        Observation { items: vec![first, attached], ..Observation::new("one of two", RecordSeen::Absent) };
     let refund = of(Target::Namecom(NamecomTarget::new(9, &[1, 2]).unwrap()));
     apply_all(refund, &[Event::Dispatched { credential: None }, Event::Interrupted, Event::Checked(observation)])
 }
@@ -37,7 +38,7 @@ fn in_doubt() -> Refund {
 }
 
 fn in_review() -> Refund {
-    in_doubt().apply(&Event::Escalated { evidence: "nobody knows".into(), foreign_record: false }, at(3)).unwrap()
+    in_doubt().apply(&Event::Escalated { evidence: "not known".into(), foreign_record: false }, at(3)).unwrap()
 }
 
 fn decided(resolution: Resolution) -> Event {
@@ -56,11 +57,11 @@ const ATTACHED: (&str, ItemState, Option<i64>) = ("3", GIVEN, None);
 
 #[rstest]
 #[case::one_of_two(
-    None, vec![given("1", None), kept("2")], State::PartiallySucceeded,
+    None, vec![given("1", None), not_refunded("2")], State::PartiallySucceeded,
     vec![("1", GIVEN, Some(700)), ATTACHED, ("2", KEPT, None)], None, &["item:1"]
 )]
 #[case::the_other_one(
-    None, vec![kept("1"), given("2", Some(300))], State::PartiallySucceeded,
+    None, vec![not_refunded("1"), given("2", Some(300))], State::PartiallySucceeded,
     vec![("1", KEPT, None), ATTACHED, ("2", GIVEN, Some(300))], Some(300), &["item:2"]
 )]
 #[case::both_with_amounts(
@@ -68,14 +69,14 @@ const ATTACHED: (&str, ItemState, Option<i64>) = ("3", GIVEN, None);
     vec![("1", GIVEN, Some(650)), ATTACHED, ("2", GIVEN, Some(300))], Some(950), &["item:1", "item:2"]
 )]
 #[case::the_whole_says_more_than_its_parts(
-    Some(999), vec![given("1", None), kept("2")], State::PartiallySucceeded,
+    Some(999), vec![given("1", None), not_refunded("2")], State::PartiallySucceeded,
     vec![("1", GIVEN, Some(700)), ATTACHED, ("2", KEPT, None)], Some(999), &["item:1"]
 )]
 #[case::beyond_all_bounds(
     None, vec![given("1", Some(i64::MAX)), given("2", Some(1))], State::Succeeded,
     vec![("1", GIVEN, Some(i64::MAX)), ATTACHED, ("2", GIVEN, Some(1))], None, &["item:1", "item:2"]
 )]
-#[case::no_word_of_items_is_all_of_them(
+#[case::no_value_of_items_is_all_of_them(
     Some(1_000), vec![], State::Succeeded,
     vec![("1", GIVEN, Some(700)), ATTACHED, ("2", GIVEN, None)], Some(1_000), &["item:1", "item:2"]
 )]
@@ -166,7 +167,7 @@ fn a_reassignment_records_whether_an_attempt_was_made_elsewhere(
 ) {
     let to = Place { endpoint: endpoint.into(), login: login.into(), ..place() };
     let account = AccountName::parse("other").unwrap();
-    let moved = Event::Reassigned { account: account.clone(), place: to.clone(), evidence: "same books".into() };
+    let moved = Event::Reassigned { account: account.clone(), place: to.clone(), evidence: "same account".into() };
     let absent = Event::Checked(Observation::new("no record", RecordSeen::Absent));
     let not_sent = Event::NotSent { error: error(429), retry_at: at(500) };
     let submitted = [Event::Dispatched { credential: None }, Event::Accepted(Acceptance::default())];
@@ -239,7 +240,7 @@ fn a_refund_that_is_not_followed_takes_no_correction() {
         assert_eq!(refund.state, State::Failed);
         assert!(!refund.is_followed(at(10)));
         assert!(refund.apply(&yes, at(10)).is_err());
-        assert!(refund.apply(&Event::Checked(Observation::new("odd", RecordSeen::Present)), at(10)).is_err());
+        assert!(refund.apply(&Event::Checked(Observation::new("unusual", RecordSeen::Present)), at(10)).is_err());
     }
 }
 
@@ -271,12 +272,12 @@ fn an_empty_remark_is_none() {
     };
     assert_eq!(submitted("soon").provider_status_note.as_deref(), Some("soon"));
     assert_eq!(submitted("").provider_status_note, None);
-    let seen = Observation {
+    let observation = Observation {
         status: Some("Odd".into()),
         status_note: Some(String::new()),
-        ..Observation::new("odd", RecordSeen::Present)
+        ..Observation::new("unusual", RecordSeen::Present)
     };
-    assert_eq!(submitted("soon").apply(&Event::Checked(seen), at(9)).unwrap().provider_status_note, None);
+    assert_eq!(submitted("soon").apply(&Event::Checked(observation), at(9)).unwrap().provider_status_note, None);
 }
 
 /// An operator resolves exactly the version that they have seen.
@@ -292,7 +293,7 @@ fn every_event_changes_the_etag() {
 /// The schedule is not part of the state: what is lost with it is found again.
 #[test]
 fn an_unanswered_lookup_is_remembered_until_the_next_event() {
-    let checked = |record| Event::Checked(Observation::new("looked", record));
+    let checked = |record| Event::Checked(Observation::new("looked up", record));
     let unheard = in_doubt().apply(&checked(RecordSeen::Unanswered), at(5)).unwrap();
     assert!(unheard.unheard);
     assert!(!unheard.apply(&checked(RecordSeen::Absent), at(6)).unwrap().unheard);

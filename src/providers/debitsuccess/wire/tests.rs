@@ -76,7 +76,7 @@ fn reply(status: &str, notes_given: &[&str], identifier: &str) -> String {
 #[case::success_spelled_differently("Success", &["Info 00 Success"], "r-1", "accepted Submitted #1001")]
 #[case::no_notes("Succeed", &[], "r-1", "accepted Submitted #1001")]
 #[case::warned("Succeed", &["Info 00 Success", "Warning 14021 Decimal field 'Amount' contains more"], "r-1", "accepted Submitted #1001")]
-#[case::warned_of_anything("Succeed", &["Warning 99999 odd"], "r-1", "accepted Submitted #1001")]
+#[case::unknown_warning("Succeed", &["Warning 99999 unusual"], "r-1", "accepted Submitted #1001")]
 #[case::another_identifier("Succeed", &["Info 00 Success"], "r-2", "unknown contradiction")]
 #[case::no_identifier("Succeed", &["Info 00 Success"], "", "unknown contradiction")]
 #[case::success_with_an_error("Succeed", &["Error 13040 Refund amount exceeds"], "r-1", "unknown contradiction")]
@@ -244,8 +244,8 @@ fn found(refund_status: &str, amount: &str, identifier: &str) -> String {
 #[case::no_number("Completed", "NaN", "r-1", "found unknown contradiction")]
 #[case::comma("Completed", "12,50", "r-1", "found unknown contradiction")]
 #[case::no_amount("Completed", "", "r-1", "found refunded")]
-#[case::word_with_a_blank("Completed\u{a0}", "12.50", "r-1", "found accepted \"Completed\u{a0}\" #1001")]
-#[case::word_in_another_case("completed", "12.50", "r-1", "found accepted completed #1001")]
+#[case::value_with_a_blank("Completed\u{a0}", "12.50", "r-1", "found accepted \"Completed\u{a0}\" #1001")]
+#[case::value_in_another_case("completed", "12.50", "r-1", "found accepted completed #1001")]
 #[case::another_identifier(
     "Completed",
     "12.50",
@@ -488,7 +488,7 @@ fn a_wrong_namespace_does_not_look_like_a_wrong_password() {
 #[test]
 fn a_lookup_is_read_in_every_lossless_form() {
     let body = found("Completed", "12.50", "r-1");
-    let look_at = |content_type: &'static str, body: &[u8]| {
+    let lookup_as = |content_type: &'static str, body: &[u8]| {
         let refund = fixtures::refund("r-1", Target::Debitsuccess(target()));
         lookup_summary(&read_status(
             &answer(200, &[("content-type", content_type)], body),
@@ -501,9 +501,9 @@ fn a_lookup_is_read_in_every_lossless_form() {
     let parts = format!("--b\r\nContent-Type: text/xml; charset=utf-8\r\n\r\n{body}\r\n--b--");
     let sixteen: Vec<u8> = format!("\u{FEFF}{body}").encode_utf16().flat_map(u16::to_le_bytes).collect();
     let latin: Vec<u8> = body.replace("Closed", "Ferm\u{e9}").chars().map(|character| character as u8).collect();
-    assert_eq!(look_at("multipart/related; boundary=\"b\"", parts.as_bytes()), "found refunded 12.50 AUD");
-    assert_eq!(look_at("text/xml", &sixteen), "found refunded 12.50 AUD");
-    assert_eq!(look_at("text/xml; charset=iso-8859-1", &latin), "found refunded 12.50 AUD");
+    assert_eq!(lookup_as("multipart/related; boundary=\"b\"", parts.as_bytes()), "found refunded 12.50 AUD");
+    assert_eq!(lookup_as("text/xml", &sixteen), "found refunded 12.50 AUD");
+    assert_eq!(lookup_as("text/xml; charset=iso-8859-1", &latin), "found refunded 12.50 AUD");
 
     let member = |name: &str, value: &str| format!("<a:{name}>{value}</a:{name}>");
     let amount = member("RefundAmount", "12.50");
@@ -520,11 +520,11 @@ fn a_lookup_is_read_in_every_lossless_form() {
         (">Info<", ">Notice<".to_owned(), "unavailable Status is Succeed: 00 Success"),
         ("<a:ResponseNotes>", "<a:ResponseNotes i:nil=\"true\">".to_owned(), "found refunded 12.50 AUD"),
     ] {
-        let odd = body.replacen(from, &to, 1);
-        assert_eq!(look_at("text/xml", odd.as_bytes()), expected, "{odd}");
+        let changed = body.replacen(from, &to, 1);
+        assert_eq!(lookup_as("text/xml", changed.as_bytes()), expected, "{changed}");
     }
-    let odd = body.replace("Closed account", "<b/>");
-    let Lookup::Found(Outcome::Refunded(yes)) = lookup(200, odd.as_bytes()) else { panic!("not found") };
+    let changed = body.replace("Closed account", "<b/>");
+    let Lookup::Found(Outcome::Refunded(yes)) = lookup(200, changed.as_bytes()) else { panic!("not found") };
     assert_eq!(yes.remarks, ["Note was ignored: its form is not documented"]);
 
     // A refund's answer is read strictly, but a byte order mark or a declared charset is accepted.
@@ -552,8 +552,8 @@ proptest! {
         let is_ours = which == 2 && String::from_utf8_lossy(&body).contains(">r-1<");
         let outcome = read(status, &body);
         prop_assert!(is_ours || !matches!(outcome, Outcome::Refunded(_) | Outcome::Accepted(_)), "{outcome:?}");
-        let asked = String::from_utf8_lossy(&body).replace("InitiateRefund", "GetRefundStatus");
-        let found = lookup(status, asked.as_bytes());
+        let as_lookup = String::from_utf8_lossy(&body).replace("InitiateRefund", "GetRefundStatus");
+        let found = lookup(status, as_lookup.as_bytes());
         prop_assert!(!matches!(found, Lookup::Found(_)), "{found:?}");
     }
 

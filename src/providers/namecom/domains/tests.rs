@@ -43,14 +43,14 @@ fn lookup(order: &str, domains: &[(&str, u16, &str)], previous: &[ItemResult]) -
         OrderReading::Unrefunded(open) => open,
         OrderReading::Conclusive(lookup) => panic!("{lookup:?}"),
     };
-    let asked: Vec<(String, DomainState)> = domains
+    let known: Vec<(String, DomainState)> = domains
         .iter()
         .map(|(name, status, body)| {
             let answer = answer(*status, &[], body.as_bytes());
             ((*name).to_owned(), read_domain(&answer, name, &redactor()))
         })
         .collect();
-    match conclude(open, &asked, &redactor()) {
+    match conclude(open, &known, &redactor()) {
         Lookup::NotFound { evidence, items, absence } => {
             assert!(evidence.len() <= 512, "{evidence}");
             (absence, items.iter().map(|item| item.state).collect(), evidence)
@@ -89,7 +89,7 @@ fn domains_still_of_the_order_prove_that_nothing_was_refunded() {
 #[case::refundable_in_a_text(CREATED, &[BOTH[0], "72 success registration b.com \"true\""])]
 #[case::refundable_missing(CREATED, &[BOTH[0], "72 success registration b.com null"])]
 #[case::another_status(CREATED, &[BOTH[0], "72 initialized registration b.com true"])]
-#[case::word_in_another_case(CREATED, &[BOTH[0], "72 Success registration b.com true"])]
+#[case::value_in_another_case(CREATED, &[BOTH[0], "72 Success registration b.com true"])]
 #[case::one_refunded(CREATED, &[BOTH[0], "72 refunded registration b.com true"])]
 #[case::purchase_failed(CREATED, &[BOTH[0], "72 failed registration b.com true"])]
 #[case::one_missing(CREATED, &[BOTH[0]])]
@@ -214,14 +214,14 @@ proptest! {
         let target = NamecomTarget::new(7, &[71, 72]).unwrap();
         let order = apply_mutations(order(members, &items).as_bytes(), &of_order);
         let OrderReading::Unrefunded(open) = read_order(&answer(200, &[], &order), &target, &[], &redactor()) else { return Ok(()) };
-        let asked: Vec<(String, DomainState)> = ["a.com", "b.com"]
+        let known: Vec<(String, DomainState)> = ["a.com", "b.com"]
             .into_iter()
             .map(|name| {
                 let body = apply_mutations(there(name, date).as_bytes(), &of_domain);
                 (name.to_owned(), read_domain(&answer(200, &[], &body), name, &redactor()))
             })
             .collect();
-        let Lookup::NotFound { absence, .. } = conclude(open, &asked, &redactor()) else { return Ok(()) };
+        let Lookup::NotFound { absence, .. } = conclude(open, &known, &redactor()) else { return Ok(()) };
         // A change of one digit may turn a year into one that is a proof.
         prop_assert!(which == 3 || absence != Absence::Untouched);
     }

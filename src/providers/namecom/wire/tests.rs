@@ -58,8 +58,8 @@ fn results(rows: &[&str], total: &str) -> String {
 #[case::no_rows(&[], "15.98", "unknown contradiction")]
 #[case::twice(&["1 refunded 10.99", "1 refunded 10.99", "2 refunded 4.99"], "15.98", "unknown contradiction")]
 #[case::another_status(&["1 refunded 10.99", "2 pending"], "10.99", "unknown unreadable_reply")]
-#[case::word_in_another_case(&["1 Refunded 10.99", "2 refunded 4.99"], "15.98", "unknown unreadable_reply")]
-#[case::another_status_of_a_cascade(&["1 refunded 10.99", "2 refunded 4.99", "3 odd"], "15.98", "unknown unreadable_reply")]
+#[case::value_in_another_case(&["1 Refunded 10.99", "2 refunded 4.99"], "15.98", "unknown unreadable_reply")]
+#[case::another_status_of_a_cascade(&["1 refunded 10.99", "2 refunded 4.99", "3 unusual"], "15.98", "unknown unreadable_reply")]
 #[case::not_a_number(&["1 refunded NaN", "2 refunded 4.99"], "15.98", "unknown unreadable_reply")]
 #[case::not_a_number_in_a_string(&["1 refunded \"NaN\"", "2 refunded 4.99"], "15.98", "unknown unreadable_reply")]
 #[case::no_amount(&["1 refunded null", "2 refunded 4.99"], "15.98", "unknown unreadable_reply")]
@@ -84,9 +84,9 @@ fn a_200_is_judged_item_by_item(#[case] rows: &[&str], #[case] total: &str, #[ca
 #[case::cascade_alone(&["3 refunded 1.01"], "unknown contradiction")]
 #[case::refused_twice(&["1 failed", "1 failed", "2 failed"], "unknown contradiction")]
 #[case::refused_and_refunded(&["1 refunded 10.99", "1 failed", "2 failed"], "unknown contradiction")]
-#[case::odd_amount(&["1 refunded \"10,99\"", "2 failed"], "unknown unreadable_reply")]
+#[case::irregular_amount(&["1 refunded \"10,99\"", "2 failed"], "unknown unreadable_reply")]
 #[case::another_status(&["1 failed", "2 pending"], "unknown unreadable_reply")]
-#[case::word_with_a_blank(&["1 failed", "2 \u{a0}refunded"], "unknown unreadable_reply")]
+#[case::value_with_a_blank(&["1 failed", "2 \u{a0}refunded"], "unknown unreadable_reply")]
 fn the_rows_decide_whatever_the_status_and_the_message(#[case] rows: &[&str], #[case] expected: &str) {
     let prefixes = [
         "",
@@ -357,7 +357,7 @@ fn a_replay_is_marked_and_must_have_our_key() {
 #[case(" 2", true)]
 #[case("true", true)]
 #[case("1, 0", true)]
-#[case("odd", true)]
+#[case("unusual", true)]
 #[case("0", false)]
 #[case("00", false)]
 #[case("0.0", false)]
@@ -442,7 +442,7 @@ proptest! {
         let text = String::from_utf8_lossy(&body);
         let says_so = ["refunded", "initialized"]
             .into_iter()
-            .any(|word| text.contains(&format!("\"orderItemStatus\":\"{word}\"")));
+            .any(|status| text.contains(&format!("\"orderItemStatus\":\"{status}\"")));
         let outcome = read(status, &[], &body);
         let is_no = matches!(outcome, Outcome::Refused { .. } | Outcome::NotSent { .. });
         prop_assert!(!says_so || !is_no, "{status} {text} {outcome:?}");
@@ -458,13 +458,13 @@ proptest! {
     #[test]
     fn success_covers_every_requested_item_or_none(
         statuses in proptest::collection::vec(
-            (1..4_i32, prop_oneof!["refunded", "failed", "canceled", "initialized", "odd"]), 0..5,
+            (1..4_i32, prop_oneof!["refunded", "failed", "canceled", "initialized", "unusual"]), 0..5,
         ),
     ) {
-        let rows: Vec<String> = statuses.iter().map(|(item, word)| format!("{item} {word} 1.00")).collect();
+        let rows: Vec<String> = statuses.iter().map(|(item, status)| format!("{item} {status} 1.00")).collect();
         let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
         let outcome = read(200, &[], results(&rows, "0").as_bytes());
-        let refunded = |item: i32| statuses.iter().any(|(id, word)| *id == item && word == "refunded");
+        let refunded = |item: i32| statuses.iter().any(|(id, status)| *id == item && status == "refunded");
         match outcome {
             Outcome::Refunded(yes) if !yes.is_partial() => prop_assert!(refunded(1) && refunded(2)),
             Outcome::Refunded(_) => prop_assert!(refunded(1) || refunded(2)),

@@ -8,10 +8,10 @@ use super::*;
 use crate::domain::clock::Timestamp;
 use crate::domain::validation::*;
 use crate::http::client::{HttpClient, HttpSettings};
+use crate::http::testing::scripted_server::{Script, ScriptedServer};
 use crate::providers::redact::Redactor;
 use crate::providers::testing::fixtures::answer;
 use crate::providers::testing::log_capture::LogCapture;
-use crate::providers::testing::scripted_server::{Script, ScriptedServer};
 
 /// Sectigo's own sample.
 const MARK_CERTIFICATE: &str = include_str!("../testdata/mark_certificate.json");
@@ -43,14 +43,14 @@ fn page_with(members: &str) -> Result<ValidationPage, String> {
     }
 }
 
-fn word<M: KnownValues>(text: &str) -> Option<OpenEnum<M>> {
+fn value<M: KnownValues>(text: &str) -> Option<OpenEnum<M>> {
     OpenEnum::read(text, str::to_owned)
 }
 
 fn step(title: &str, state: &str, description: &str, actions: &[&str]) -> SectionStep {
     SectionStep {
         title: title.to_owned(),
-        state: word(state),
+        state: value(state),
         description: description.to_owned(),
         available_actions: actions.iter().map(|action| (*action).to_owned()).collect(),
     }
@@ -58,7 +58,7 @@ fn step(title: &str, state: &str, description: &str, actions: &[&str]) -> Sectio
 
 fn method(kind: &str, title: &str, level: &str, selected: &str, options: &[&str]) -> DcvMethod {
     DcvMethod {
-        kind: word(kind),
+        kind: value(kind),
         title: title.to_owned(),
         level: level.to_owned(),
         selected_method: selected.to_owned(),
@@ -76,7 +76,7 @@ fn sectigos_sample_is_read_into_the_right_fields() {
         product_name: "Verified Mark Certificate (VMC)".to_owned(),
         certificate_duration_days: 365,
         product_term_days: 365,
-        order_state: word("Pending"),
+        order_state: value("Pending"),
         domain_name: "Multiple domains".to_owned(),
         max_domains: 2,
         csr: Some(CsrStatus {
@@ -84,7 +84,7 @@ fn sectigos_sample_is_read_into_the_right_fields() {
         }),
         agreement: Some(AgreementStatus {
             step: step("Agreement Execution", "ActionRequired", "", &["canUpdateEmailAddress", "resendAgreementEmail"]),
-            click_through_state: word("notExecuted"),
+            click_through_state: value("notExecuted"),
             click_through_email_address: String::new(),
             last_email_sent_date: "2025-06-11".to_owned(),
             last_open_date: "2025-06-12".to_owned(),
@@ -125,7 +125,7 @@ fn an_order_with_every_member_is_read_into_the_right_fields() {
     };
     let expected = ValidationPage {
         order_number: "3000002".to_owned(),
-        order_state: word("Awaiting Authorization"),
+        order_state: value("Awaiting Authorization"),
         product_type: 287,
         product_name: "EV Multi-Domain SSL".to_owned(),
         certificate_duration_days: 396,
@@ -154,13 +154,13 @@ fn an_order_with_every_member_is_read_into_the_right_fields() {
             domains: vec![
                 DomainValidation {
                     domain_name: "example.com".to_owned(),
-                    state: word("Completed"),
+                    state: value("Completed"),
                     selected_method: "CNAME CSR Hash".to_owned(),
                     methods: methods("example.com", "", "CNAME CSR Hash"),
                 },
                 DomainValidation {
                     domain_name: "www.example.net".to_owned(),
-                    state: word("InProgress"),
+                    state: value("InProgress"),
                     selected_method: "admin@example.net".to_owned(),
                     methods: methods("example.net", "admin@example.net", ""),
                 },
@@ -176,7 +176,7 @@ fn an_order_with_every_member_is_read_into_the_right_fields() {
                 "The agreement is executed.",
                 &["canUpdateEmailAddress", "resendAgreementEmail", "needUpdateEmailAddress"],
             ),
-            click_through_state: word("Executed"),
+            click_through_state: value("Executed"),
             click_through_email_address: "legal@example.com".to_owned(),
             last_email_sent_date: "2025-06-11".to_owned(),
             last_open_date: "2025-06-12".to_owned(),
@@ -224,13 +224,13 @@ fn an_order_with_every_member_is_read_into_the_right_fields() {
                     lookup_datetime: "2025-06-12 13:45:10".to_owned(),
                     queried_fqdn: "www.example.net".to_owned(),
                     domain_name: "example.net".to_owned(),
-                    result: word("Not Authorized"),
+                    result: value("Not Authorized"),
                 },
                 CaaCheckError {
                     lookup_datetime: "2025-06-12 13:45:11".to_owned(),
                     queried_fqdn: "example.com".to_owned(),
                     domain_name: "example.com".to_owned(),
-                    result: word("Timeout!"),
+                    result: value("Timeout!"),
                 },
             ],
         }),
@@ -277,7 +277,7 @@ fn an_order_state_is_kept_as_sent(#[case] text: &str, #[case] meaning: OrderStat
 
 /// What the reader keeps of a page with these members, in Rust's debug form, and the paths that it
 /// lists.
-fn odd(members: &str) -> (String, Vec<String>) {
+fn read_members(members: &str) -> (String, Vec<String>) {
     let mut page = page_with(members).unwrap();
     page.lossy_digest = None;
     let paths = std::mem::take(&mut page.irregular_fields);
@@ -293,7 +293,7 @@ fn odd(members: &str) -> (String, Vec<String>) {
 #[case::object_for_text(r#""productName":{"a":"canary"}"#, "nothing", "productName")]
 #[case::empty_list_for_text(r#""productName":[ ]"#, "nothing", "productName")]
 #[case::half_a_surrogate(r#""productName":"\ud83d","domainName":"a""#, r#"domain_name: "a""#, "productName")]
-#[case::number_for_word(r#""orderStatus":5"#, r#"Unrecognized("5")"#, "orderStatus")]
+#[case::number_for_value(r#""orderStatus":5"#, r#"Unrecognized("5")"#, "orderStatus")]
 #[case::text_for_number(r#""productType":" 801 ""#, "product_type: 801", "productType")]
 #[case::fraction_of_nothing(r#""productType":801.00"#, "product_type: 801", "productType")]
 #[case::text_of_a_fraction(r#""productType":"801.0""#, "product_type: 801", "productType")]
@@ -303,7 +303,7 @@ fn odd(members: &str) -> (String, Vec<String>) {
 #[case::beyond_32_bits(r#""productType":2147483648"#, "nothing", "productType")]
 #[case::text_beyond_32_bits(r#""productType":"2147483648""#, "nothing", "productType")]
 #[case::beyond_64_bits(r#""productTerm":-99999999999999999999"#, "nothing", "productTerm")]
-#[case::word_for_number(r#""maStatus":"canary""#, "nothing", "maStatus")]
+#[case::value_for_number(r#""maStatus":"canary""#, "nothing", "maStatus")]
 #[case::boolean_for_number(r#""maStatus":true"#, "nothing", "maStatus")]
 #[case::empty_text_for_number(r#""maStatus":"""#, "nothing", "maStatus")]
 #[case::text_for_object(r#""csrStatus":"canary""#, "nothing", "csrStatus")]
@@ -314,7 +314,7 @@ fn odd(members: &str) -> (String, Vec<String>) {
 #[case::value_for_list(r#""csrStatus":{"availableActions":"a"}"#, r#"actions: ["a"]"#, "csrStatus.availableActions")]
 #[case::empty_for_list(r#""csrStatus":{"availableActions":""}"#, "actions: []", "csrStatus.availableActions")]
 #[case::object_for_list(r#""csrStatus":{"availableActions":{"a":1}}"#, "actions: []", "csrStatus.availableActions")]
-#[case::odd_items(
+#[case::irregular_items(
     r#""csrStatus":{"availableActions":["a",{},7,["canary"]]}"#,
     r#"actions: ["a", "7"]"#,
     "csrStatus.availableActions[1] csrStatus.availableActions[2] csrStatus.availableActions[3]"
@@ -344,7 +344,7 @@ fn odd(members: &str) -> (String, Vec<String>) {
 #[case::null_and_a_text(r#""domainName":null,"domainName":"canary""#, "nothing", "domainName")]
 #[case::two_sections(r#""fsupStatus":{},"fsupStatus":{"title":"canary"}"#, "nothing", "fsupStatus")]
 fn an_irregular_field_loses_only_itself_and_is_listed(#[case] members: &str, #[case] left: &str, #[case] paths: &str) {
-    let (page, named) = odd(members);
+    let (page, named) = read_members(members);
     assert!(page.contains(left), "{page}");
     let expected: Vec<_> = paths.split(' ').map(|path| format!("data.{path}")).collect();
     assert_eq!(named, expected);
@@ -384,7 +384,7 @@ fn a_token_in_another_form_is_left_out(#[case] members: &str) {
 #[case("https://\u{443}pload.example", false)]
 #[case("https://a:99999/", false)]
 fn an_address_is_shown_only_if_it_is_safe_to_open(#[case] address: &str, #[case] is_shown: bool) {
-    let (page, named) = odd(&format!(r#""uploadDocumentUrl":"{address}""#));
+    let (page, named) = read_members(&format!(r#""uploadDocumentUrl":"{address}""#));
     assert_eq!(page.contains(&format!(r#"upload_document_url: "{address}""#)), is_shown, "{page}");
     assert_eq!(named.is_empty(), is_shown);
     assert!(is_shown || page == "nothing", "{page}");
@@ -403,7 +403,7 @@ fn texts_are_escaped_bounded_and_without_secrets() {
     let state = page.order_state.unwrap();
     assert_eq!((state.meaning(), state.text()), (OrderState::Unrecognized, "Refunded \\u{202e}"));
     assert_eq!(page.csr.unwrap().step.description, "the password ***");
-    assert_eq!(page.irregular_fields, ["data.productName"], "a text is odd where it is cut");
+    assert_eq!(page.irregular_fields, ["data.productName"], "a text that is cut is irregular");
 }
 
 #[test]
@@ -426,15 +426,15 @@ fn all_lists_together_and_the_listed_paths_are_bounded() {
     assert!((99_000..=100_000).contains(&items), "{items}");
     assert!(!page.irregular_fields.is_empty());
 
-    let odd = vec![r#"{"domainName":1}"#; 1000].join(",");
-    let page = page_with(&format!(r#""dcvStatus":{{"domains":[{odd}]}}"#)).unwrap();
+    let irregular = vec![r#"{"domainName":1}"#; 1000].join(",");
+    let page = page_with(&format!(r#""dcvStatus":{{"domains":[{irregular}]}}"#)).unwrap();
     assert_eq!(page.irregular_fields.len(), 100);
 }
 
 #[test]
 fn undocumented_members_cost_nothing() {
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    let (page, named) = odd(&format!(r#""x":{deep},"y":[{}]"#, vec!["0"; 200_000].join(",")));
+    let (page, named) = read_members(&format!(r#""x":{deep},"y":[{}]"#, vec!["0"; 200_000].join(",")));
     assert_eq!((page.as_str(), named.len()), ("nothing", 0));
 }
 
@@ -499,7 +499,7 @@ fn a_field_that_does_not_fit_the_charset_loses_only_itself() {
 #[case::array(b"[{\"errorCode\":0}]".to_vec(), "the body must be an object and is an array")]
 #[case::null(b"null".to_vec(), "the body must be an object and is null")]
 #[case::no_code(b"{\"data\":{\"orderNumber\":\"3000002\"}}".to_vec(), "errorCode is missing")]
-#[case::code_as_word(b"{\"errorCode\":\"zero\"}".to_vec(), "errorCode must be an integer of 32 bits and is a string")]
+#[case::code_as_value(b"{\"errorCode\":\"zero\"}".to_vec(), "errorCode must be an integer of 32 bits and is a string")]
 #[case::code_as_empty_text(b"{\"errorCode\":\"\"}".to_vec(), "errorCode must be an integer of 32 bits and is a string")]
 #[case::two_codes(b"{\"errorCode\":0,\"errorCode\":-16}".to_vec(), "errorCode occurs twice")]
 #[case::huge_code(b"{\"errorCode\":-99999999999}".to_vec(), "errorCode must be an integer of 32 bits and is an integer")]
@@ -615,7 +615,7 @@ fn fingerprint(body: &str) -> String {
 fn the_fingerprint_changes_with_every_member() {
     let whole: serde_json::Value = serde_json::from_str(EVERY_SECTION).unwrap();
     let before = fingerprint(EVERY_SECTION);
-    let mut seen = std::collections::BTreeSet::from([before.clone()]);
+    let mut fingerprints = std::collections::BTreeSet::from([before.clone()]);
     let mut leaves = Vec::new();
     collect_leaves(&whole["data"], "/data", &mut leaves);
     assert!(leaves.len() > 110, "{}", leaves.len());
@@ -633,7 +633,7 @@ fn the_fingerprint_changes_with_every_member() {
         if leaf == "/data/uploadDocumentToken" {
             assert_eq!(after, before);
         } else {
-            assert!(seen.insert(after), "{leaf} does not count");
+            assert!(fingerprints.insert(after), "{leaf} does not change the fingerprint");
         }
     }
 }
