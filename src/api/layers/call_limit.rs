@@ -118,8 +118,8 @@ where
         let span = if is_health { Span::none() } else { call_span(&mut recorder, &request_id, &request) };
         let call = request.uri().path().to_owned();
         // Reflection is a bidirectional stream that may pause.
-        let is_unary = is_health || call.starts_with(CONTRACT_PREFIX);
-        let request = request.map(|body| if is_unary { BodyDeadline::wrap(body) } else { body });
+        let sends_one_message = is_health || call.starts_with(CONTRACT_PREFIX);
+        let request = request.map(|body| if sends_one_message { BodyDeadline::wrap(body) } else { body });
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
         let work = async move {
