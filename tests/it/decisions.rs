@@ -48,7 +48,7 @@ async fn half_refunded(settle_s: u32) -> Stack {
             registry: Registry::Unreachable,
             ..Item::new(UNPAID, "registration", "unpaid.com".to_owned(), 1099)
         };
-        world.namecom.put_order(Order::new(ORDER, "demo-test", vec![paid, unpaid]), now).unwrap();
+        world.providers.namecom.put_order(Order::new(ORDER, "demo-test", vec![paid, unpaid]), now).unwrap();
     });
     let refund = stack.refund(namecom("r-1", ORDER, &[PAID, UNPAID])).await;
     assert_eq!((refund.state(), refund.money_verdict()), (State::InDoubt, MoneyVerdict::MayHaveMoved));
@@ -59,9 +59,9 @@ async fn half_refunded(settle_s: u32) -> Stack {
 fn mend(stack: &Stack) {
     stack.simulators.with_world(|world| {
         let now = world.now();
-        let mut order = world.namecom.order(ORDER).unwrap();
+        let mut order = world.providers.namecom.order(ORDER).unwrap();
         order.items.iter_mut().for_each(|item| item.registry = Registry::Reachable);
-        world.namecom.put_order(order, now).unwrap();
+        world.providers.namecom.put_order(order, now).unwrap();
     });
 }
 

@@ -171,10 +171,10 @@ impl Providers {
         let provider = dice.weighted(&[(1, Provider::Sectigo), (1, Provider::Namecom), (1, Provider::Debitsuccess)]);
         let at_door = [
             (Point::Connect, FaultEffect::Refuse),
-            (Point::Connect, FaultEffect::Reset),
+            (Point::Connect, FaultEffect::ResetPeer),
             (Point::Connect, FaultEffect::Delay { milliseconds: 60 }),
             (Point::Connect, FaultEffect::Close),
-            (Point::BeforeRead, FaultEffect::Reset),
+            (Point::BeforeRead, FaultEffect::ResetPeer),
             (Point::BeforeRead, FaultEffect::Close),
             (Point::BeforeRead, FaultEffect::NeverAnswer),
         ];
@@ -242,29 +242,29 @@ fn menu() -> Vec<Draw> {
     let (before, after) = (Point::BeforeEffect, Point::AfterEffect);
     let during = Point::DuringAnswer { after_bytes: 1 };
     vec![
-        draw(before, FaultEffect::Reset),
+        draw(before, FaultEffect::ResetPeer),
         draw(before, FaultEffect::Close),
         draw(before, FaultEffect::Delay { milliseconds: 40 }),
         draw(before, FaultEffect::Delay { milliseconds: 250 }),
         draw(before, FaultEffect::NeverAnswer),
-        draw(before, FaultEffect::Truncate { after_bytes: 0 }),
+        draw(before, FaultEffect::LimitData { after_bytes: 0 }),
         draw(before, FaultEffect::Corrupt { bytes: 1 }),
         draw(before, FaultEffect::CommitLate { seconds: 1 }),
         draw(before, FaultEffect::Stale { seconds: 1 }),
         draw(before, answer(500)),
         draw(before, answer(429)),
-        draw(after, FaultEffect::Reset),
+        draw(after, FaultEffect::ResetPeer),
         draw(after, FaultEffect::Close),
         draw(after, FaultEffect::Delay { milliseconds: 40 }),
         draw(after, FaultEffect::Delay { milliseconds: 250 }),
         draw(after, FaultEffect::NeverAnswer),
-        draw(after, FaultEffect::Truncate { after_bytes: 0 }),
+        draw(after, FaultEffect::LimitData { after_bytes: 0 }),
         draw(after, FaultEffect::Corrupt { bytes: 1 }),
         draw(after, FaultEffect::Stale { seconds: 1 }),
         draw(after, answer(503)),
-        draw(during, FaultEffect::Truncate { after_bytes: 0 }),
-        draw(during, FaultEffect::Reset),
-        draw(during, FaultEffect::Drip { bytes: 40, every_milliseconds: 15 }),
+        draw(during, FaultEffect::LimitData { after_bytes: 0 }),
+        draw(during, FaultEffect::ResetPeer),
+        draw(during, FaultEffect::Slicer { bytes: 40, every_milliseconds: 15 }),
     ]
 }
 

@@ -66,7 +66,7 @@ async fn what_was_told_is_clean_and_a_lost_answer_is_untold_until_somebody_looks
         case.arm(json!({ "provider": crate::support::word(provider), "point": "after_effect", "effect": "reset" }));
         assert!(case.bench.refund_of(&case.account, provider, target, "id-2").await.is_err());
     }
-    assert_eq!(case.kinds(None).await, ["untold", "untold", "untold"]);
+    assert_eq!(case.kinds(None).await, ["unreported", "unreported", "unreported"]);
     let (status, strict) = case.call(Method::GET, "audit?strict=true", Value::Null).await;
     assert_eq!((status, &strict["verdict"]), (409, &json!("violations")));
     // A second refusal says that it happened: now the callers know.
@@ -267,7 +267,7 @@ async fn every_magic_value_does_what_its_list_says() {
         }
     }
     let statuses: Vec<_> = case.world.with_world(|world| {
-        world.debitsuccess.refunds().iter().map(|refund| (refund.account.clone(), refund.status.word())).collect()
+        world.providers.debitsuccess.refunds().iter().map(|refund| (refund.account.clone(), refund.status.word())).collect()
     });
     assert!(statuses.contains(&("DSSETTLES".to_owned(), "Completed")));
     assert!(statuses.contains(&("DSREJECTS".to_owned(), "Rejected")));

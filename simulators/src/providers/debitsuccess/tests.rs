@@ -49,16 +49,16 @@ struct Seen {
 }
 
 impl Seen {
-    fn of(performed: Performed, operation: &str) -> Self {
-        assert_eq!(performed.answer.status, StatusCode::OK);
-        assert_eq!(performed.answer.headers["content-type"], "text/xml; charset=utf-8");
-        let response = soap::open(&performed.answer.body).unwrap();
+    fn of(handled: Handled, operation: &str) -> Self {
+        assert_eq!(handled.response.status, StatusCode::OK);
+        assert_eq!(handled.response.headers["content-type"], "text/xml; charset=utf-8");
+        let response = soap::open(&handled.response.body).unwrap();
         assert_eq!(response.name, format!("{operation}Response"));
         let members = response.child(&format!("{operation}Result")).unwrap().clone();
         let text = |element: &xml::Element, name| element.child(name).unwrap().text.clone();
         let notes = members.child("ResponseNotes").unwrap().children.iter();
         let notes = notes.map(|note| (text(note, "Code"), text(note, "NoteType"))).collect();
-        Self { status: text(&members, "Status"), notes, members, effects: performed.effects }
+        Self { status: text(&members, "Status"), notes, members, effects: handled.effects }
     }
 
     fn codes(&self) -> Vec<&str> {
@@ -71,22 +71,22 @@ impl Seen {
 }
 
 fn initiated(state: &mut State, members: &str) -> Seen {
-    Seen::of(perform(state, &Settings::default(), NOW, &initiate(members)), "InitiateRefund")
+    Seen::of(handle(state, &Settings::default(), NOW, &initiate(members)), "InitiateRefund")
 }
 
 fn looked_up(state: &mut State, members: &str) -> Seen {
     let request = call("GetRefundStatus", &format!("{USER}{members}"));
-    Seen::of(perform(state, &Settings::default(), NOW, &request), "GetRefundStatus")
+    Seen::of(handle(state, &Settings::default(), NOW, &request), "GetRefundStatus")
 }
 
 #[test]
 fn a_refund_is_recorded_and_answered_as_wcf_writes_it() {
     let mut state = State::demo(NOW);
     let members = format!("{ACCOUNT}{REST}<ExternalRefundIdentifier>mine + 1</ExternalRefundIdentifier>");
-    let performed = perform(&mut state, &Settings::default(), NOW, &initiate(&members));
+    let handled = handle(&mut state, &Settings::default(), NOW, &initiate(&members));
     let guid = State::demo(NOW).next_guid();
     assert_eq!(
-        std::str::from_utf8(&performed.answer.body).unwrap(),
+        std::str::from_utf8(&handled.response.body).unwrap(),
         format!(
             r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><InitiateRefundResponse xmlns="http://tempuri.org/"><InitiateRefundResult xmlns:a="http://schemas.datacontract.org/2004/07/DSWebService" xmlns:i="http://www.w3.org/2001/XMLSchema-instance"><a:DateCreated>2026-03-02T00:00:00.1234567+12:00</a:DateCreated><a:Id>{guid}</a:Id><a:ResponseNotes><a:ResponseMessageNote><a:Code>00</a:Code><a:Note>Success</a:Note><a:NoteType>Info</a:NoteType></a:ResponseMessageNote></a:ResponseNotes><a:Status>Succeed</a:Status><a:ExternalRefundIdentifier>mine + 1</a:ExternalRefundIdentifier><a:RefundRequestNumber>1001</a:RefundRequestNumber></InitiateRefundResult></InitiateRefundResponse></s:Body></s:Envelope>"#
         )
@@ -102,7 +102,7 @@ fn a_refund_is_recorded_and_answered_as_wcf_writes_it() {
         fee_minor: None,
         paid_to: None,
     };
-    assert_eq!(performed.effects, [effect]);
+    assert_eq!(handled.effects, [effect]);
     let refund = &state.refunds()[0];
     assert_eq!((refund.status, refund.description.as_str()), (RefundStatus::Submitted, "why"));
 }
@@ -179,17 +179,17 @@ fn a_refusal_has_its_code_and_text(#[case] members: &str, #[case] code: &str, #[
 #[case::nobody("<User><Password>demo-password</Password><Username>nobody</Username></User>")]
 fn wrong_credentials_are_told_alone(#[case] user: &str) {
     for operation in ["InitiateRefund", "GetRefundStatus"] {
-        let performed = perform(
+        let handled = handle(
             &mut State::demo(NOW),
             &Settings::default(),
             NOW,
             &call(operation, &format!("{user}<Amount>x</Amount>")),
         );
-        let body = String::from_utf8(performed.answer.body.to_vec()).unwrap();
+        let body = String::from_utf8(handled.response.body.to_vec()).unwrap();
         assert!(
             body.contains("<a:Code>02</a:Code><a:Note>Invalid user credentials</a:Note><a:NoteType>Error</a:NoteType>")
         );
-        assert_eq!(Seen::of(performed, operation).codes(), ["02"]);
+        assert_eq!(Seen::of(handled, operation).codes(), ["02"]);
     }
 }
 
@@ -268,7 +268,7 @@ fn an_identifier_counts_once_per_account() {
     assert!(again.effects.is_empty());
     assert_eq!(again.value("ExternalRefundIdentifier"), Some("a"));
     assert_eq!(initiated(&mut state, &with("DS000002")).codes(), ["00"]);
-    assert_eq!(state.set_refund_status("a", RefundStatus::Approved, None), Err(NotMoved::SeveralRefunds));
+    assert_eq!(state.set_refund_status("a", RefundStatus::Approved, None), Err(MoveError::SeveralRefunds));
     state.set_refund_status("1001", RefundStatus::Rejected, None).unwrap();
     assert_eq!(initiated(&mut state, &with("DS000001")).codes(), ["14143"]);
 }
@@ -281,14 +281,14 @@ fn refunds_use_up_what_was_collected_until_they_are_rejected() {
     assert_eq!(initiated(&mut state, &members).codes(), ["13040"]);
     let literal = Settings { refund_limit: RefundLimit::Collected, ..Settings::default() };
     let mut other = state.clone();
-    assert_eq!(perform(&mut other, &literal, NOW, &initiate(&members)).effects.len(), 1);
+    assert_eq!(handle(&mut other, &literal, NOW, &initiate(&members)).effects.len(), 1);
     let (refund, effects) = state.set_refund_status("1001", RefundStatus::Rejected, Some("no".to_owned())).unwrap();
     assert_eq!((effects[0].kind.as_str(), effects[0].amount_minor), ("refund_rejected", Some(30_000)));
     assert_eq!(refund.note.as_deref(), Some("no"));
     assert_eq!(initiated(&mut state, &members).codes(), ["00"]);
     let moved = state.set_refund_status("1001", RefundStatus::Approved, None);
-    assert_eq!(moved, Err(NotMoved::Final("Rejected")));
-    assert_eq!(state.set_refund_status("77", RefundStatus::Approved, None), Err(NotMoved::NoSuchRefund));
+    assert_eq!(moved, Err(MoveError::Final("Rejected")));
+    assert_eq!(state.set_refund_status("77", RefundStatus::Approved, None), Err(MoveError::NoSuchRefund));
 }
 
 #[test]
@@ -483,7 +483,7 @@ fn texts_that_are_too_long_are_refused_or_cut() {
     let mut state = State::demo(NOW);
     assert_eq!(initiated(&mut state, &members).codes(), ["100"]);
     let cut = Settings { over_length: OverLength::Truncate, ..Settings::default() };
-    assert_eq!(perform(&mut state, &cut, NOW, &initiate(&members)).effects.len(), 1);
+    assert_eq!(handle(&mut state, &cut, NOW, &initiate(&members)).effects.len(), 1);
     let refund = &state.refunds()[0];
     assert_eq!((refund.description.len(), refund.request_initiator.as_ref().unwrap().len()), (4000, 100));
 }
@@ -492,10 +492,10 @@ fn texts_that_are_too_long_are_refused_or_cut() {
 fn strict_order_drops_what_comes_too_late() {
     let strict = Settings { strict_order: true, ..Settings::default() };
     let unordered = initiate(&format!("<Description>d</Description>{ACCOUNT}<Amount>1</Amount>"));
-    let seen = Seen::of(perform(&mut State::demo(NOW), &strict, NOW, &unordered), "InitiateRefund");
+    let seen = Seen::of(handle(&mut State::demo(NOW), &strict, NOW, &unordered), "InitiateRefund");
     assert_eq!(seen.codes(), ["12016", "13012"]);
     let ordered = initiate(&format!("{ACCOUNT}<Unknown/>{REST}"));
-    let seen = Seen::of(perform(&mut State::demo(NOW), &strict, NOW, &ordered), "InitiateRefund");
+    let seen = Seen::of(handle(&mut State::demo(NOW), &strict, NOW, &ordered), "InitiateRefund");
     assert_eq!(seen.codes(), ["00"]);
 }
 
@@ -507,15 +507,15 @@ fn strict_names_want_the_exact_namespaces_and_action() {
         format!("{USER}{ACCOUNT}{REST}").replace("</", "</d:").replace('<', "<d:").replace("<d:/d:", "</d:")
     );
     let action = "\"http://tempuri.org/IDSServices/InitiateRefund\"";
-    let performed = perform(&mut State::demo(NOW), &strict, NOW, &posted(action, &exact));
-    assert_eq!(Seen::of(performed, "InitiateRefund").codes(), ["00"]);
-    let other_data = perform(&mut State::demo(NOW), &strict, NOW, &initiate(&format!("{ACCOUNT}{REST}")));
+    let handled = handle(&mut State::demo(NOW), &strict, NOW, &posted(action, &exact));
+    assert_eq!(Seen::of(handled, "InitiateRefund").codes(), ["00"]);
+    let other_data = handle(&mut State::demo(NOW), &strict, NOW, &initiate(&format!("{ACCOUNT}{REST}")));
     assert_eq!(Seen::of(other_data, "InitiateRefund").codes(), ["02"]);
-    let other_action = perform(&mut State::demo(NOW), &strict, NOW, &posted("urn:InitiateRefund", &exact));
+    let other_action = handle(&mut State::demo(NOW), &strict, NOW, &posted("urn:InitiateRefund", &exact));
     assert_eq!(other_action.answer.status, StatusCode::INTERNAL_SERVER_ERROR);
     let other_service = exact.replace("http://tempuri.org/", "urn:x");
-    let performed = perform(&mut State::demo(NOW), &strict, NOW, &posted(action, &other_service));
-    assert_eq!(performed.answer.status, StatusCode::INTERNAL_SERVER_ERROR);
+    let handled = handle(&mut State::demo(NOW), &strict, NOW, &posted(action, &other_service));
+    assert_eq!(handled.response.status, StatusCode::INTERNAL_SERVER_ERROR);
 }
 
 #[test]
@@ -527,8 +527,8 @@ fn a_call_may_be_written_in_many_ways() {
     let mut request = posted("urn:anything/InitiateRefund", &body);
     request.path = "/dswebservice/dsservices.SVC".to_owned();
     let mut state = State::demo(NOW);
-    let performed = perform(&mut state, &Settings::default(), NOW, &request);
-    assert_eq!(Seen::of(performed, "InitiateRefund").codes(), ["00"]);
+    let handled = handle(&mut state, &Settings::default(), NOW, &request);
+    assert_eq!(Seen::of(handled, "InitiateRefund").codes(), ["00"]);
     assert_eq!(state.refunds()[0].description, "<why> & A<");
 }
 
@@ -558,19 +558,19 @@ const OPEN: &str = r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envel
 #[case::deep(&format!("{OPEN}<s:Body>{}", "<a>".repeat(100_000)), "s:Client")]
 #[case::wide(&format!("{OPEN}<s:Body>{}", "<a/>".repeat(100_000)), "s:Client")]
 fn what_is_no_soap_is_a_fault(#[case] body: &str, #[case] code: &str) {
-    let performed = perform(
+    let handled = handle(
         &mut State::demo(NOW),
         &Settings::default(),
         NOW,
         &posted("http://tempuri.org/IDSServices/InitiateRefund", body),
     );
-    assert_eq!(fault_code(&performed), code);
+    assert_eq!(fault_code(&handled), code);
 }
 
-fn fault_code(performed: &Performed) -> String {
-    assert_eq!(performed.answer.status, StatusCode::INTERNAL_SERVER_ERROR);
-    assert_eq!(performed.answer.headers["content-type"], "text/xml; charset=utf-8");
-    let fault = soap::open(&performed.answer.body).unwrap();
+fn fault_code(handled: &Handled) -> String {
+    assert_eq!(handled.response.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(handled.response.headers["content-type"], "text/xml; charset=utf-8");
+    let fault = soap::open(&handled.response.body).unwrap();
     assert_eq!(fault.name, "Fault");
     assert!(!fault.child("faultstring").unwrap().text.is_empty());
     fault.child("faultcode").unwrap().text.clone()
@@ -582,11 +582,11 @@ fn fault_code(performed: &Performed) -> String {
 fn an_unknown_operation_is_not_supported(#[case] action: &str) {
     let mut request = initiate(&format!("{ACCOUNT}{REST}"));
     request.headers.insert("soapaction", HeaderValue::from_str(action).unwrap());
-    let performed = perform(&mut State::demo(NOW), &Settings::default(), NOW, &request);
-    assert_eq!(fault_code(&performed), "a:ActionNotSupported");
+    let handled = handle(&mut State::demo(NOW), &Settings::default(), NOW, &request);
+    assert_eq!(fault_code(&handled), "a:ActionNotSupported");
     request.headers.remove("soapaction");
-    let performed = perform(&mut State::demo(NOW), &Settings::default(), NOW, &request);
-    assert_eq!(fault_code(&performed), "a:ActionNotSupported");
+    let handled = handle(&mut State::demo(NOW), &Settings::default(), NOW, &request);
+    assert_eq!(fault_code(&handled), "a:ActionNotSupported");
 }
 
 #[rstest]
@@ -598,15 +598,15 @@ fn an_unknown_operation_is_not_supported(#[case] action: &str) {
 fn the_media_type_decides_first(#[case] content_type: &str, #[case] status: u16) {
     let mut request = initiate(&format!("{ACCOUNT}{REST}"));
     request.headers.insert("content-type", HeaderValue::from_str(content_type).unwrap());
-    let performed = perform(&mut State::demo(NOW), &Settings::default(), NOW, &request);
-    assert_eq!(performed.answer.status, status);
+    let handled = handle(&mut State::demo(NOW), &Settings::default(), NOW, &request);
+    assert_eq!(handled.response.status, status);
 }
 
 #[test]
 fn unreadable_xml_can_be_a_bad_request() {
     let settings = Settings { unreadable_xml: UnreadableXml::BadRequest, ..Settings::default() };
-    let performed = perform(&mut State::demo(NOW), &settings, NOW, &posted("InitiateRefund", "<a"));
-    assert_eq!(performed.answer.status, StatusCode::BAD_REQUEST);
+    let handled = handle(&mut State::demo(NOW), &settings, NOW, &posted("InitiateRefund", "<a"));
+    assert_eq!(handled.response.status, StatusCode::BAD_REQUEST);
 }
 
 #[rstest]
@@ -616,11 +616,11 @@ fn unreadable_xml_can_be_a_bad_request() {
 #[case("singlewsdl")]
 fn the_description_names_the_address_it_was_asked_at(#[case] query: &str) {
     let request = request("GET", Some(query), &[("host", "127.0.0.1:7103")], b"");
-    let performed = perform(&mut State::demo(NOW), &Settings::default(), NOW, &request);
-    assert_eq!(performed.answer.headers["content-type"], "text/xml; charset=utf-8");
-    let root = xml::parse(&performed.answer.body).unwrap();
+    let handled = handle(&mut State::demo(NOW), &Settings::default(), NOW, &request);
+    assert_eq!(handled.response.headers["content-type"], "text/xml; charset=utf-8");
+    let root = xml::parse(&handled.response.body).unwrap();
     assert_eq!(root.name, "definitions");
-    let text = std::str::from_utf8(&performed.answer.body).unwrap();
+    let text = std::str::from_utf8(&handled.response.body).unwrap();
     assert!(text.contains(r#"<soap:address location="http://127.0.0.1:7103/DSWebService/DSServices.svc"/>"#));
     assert!(text.contains(r#"soapAction="http://tempuri.org/IDSServices/GetRefundStatus""#));
     for action in [
@@ -632,15 +632,15 @@ fn the_description_names_the_address_it_was_asked_at(#[case] query: &str) {
     }
     assert!(text.contains(r#"<xs:enumeration value="Succeed"/>"#));
     let other = Settings { success_word: SuccessWord::Success, ..Settings::default() };
-    let performed = perform(&mut State::demo(NOW), &other, NOW, &request);
-    let text = std::str::from_utf8(&performed.answer.body).unwrap();
+    let handled = handle(&mut State::demo(NOW), &other, NOW, &request);
+    let text = std::str::from_utf8(&handled.response.body).unwrap();
     assert!(text.contains(r#"<xs:enumeration value="Success"/>"#) && !text.contains("Succeed"));
 }
 
 #[test]
 fn other_methods_and_paths() {
     let mut state = State::demo(NOW);
-    let mut answered = |request: &Request| perform(&mut state, &Settings::default(), NOW, request).answer;
+    let mut answered = |request: &Request| handle(&mut state, &Settings::default(), NOW, request).response;
     let page = answered(&request("GET", None, &[("host", "a<b")], b""));
     assert_eq!(
         (page.status, &page.headers["content-type"]),
@@ -655,7 +655,7 @@ fn other_methods_and_paths() {
 #[test]
 fn identifying_tells_the_call_and_no_secret() {
     let members = format!("{ACCOUNT}{REST}<ExternalRefundIdentifier>a</ExternalRefundIdentifier><Pin>1234</Pin>");
-    let identified = identify(&initiate(&members));
+    let identified = inspect(&initiate(&members));
     assert_eq!(identified.operation, "InitiateRefund");
     assert_eq!(identified.target.as_deref(), Some("DS000001"));
     assert_eq!(identified.username.as_deref(), Some("demo"));
@@ -664,9 +664,9 @@ fn identifying_tells_the_call_and_no_secret() {
     let text = identified.parameters.to_string();
     assert!(text.contains(r#""Amount":"12.34""#) && text.contains(r#""Password":"***""#), "{text}");
     assert!(!text.contains("demo-password") && !text.contains("1234"), "{text}");
-    let unreadable = identify(&posted("urn:InitiateRefund", "<a>demo-password"));
+    let unreadable = inspect(&posted("urn:InitiateRefund", "<a>demo-password"));
     assert_eq!((unreadable.operation.as_str(), unreadable.moves_money), ("InitiateRefund", false));
-    assert_eq!(identify(&request("GET", Some("wsdl"), &[], b"")), Identified::default());
+    assert_eq!(inspect(&request("GET", Some("wsdl"), &[], b"")), RequestInfo::default());
     assert!(!format!("{:?} {:?}", State::demo(NOW), State::demo(NOW).logins()).contains("demo-password"));
 }
 
@@ -682,7 +682,7 @@ fn the_state_survives_a_round_trip_through_json() {
     assert_eq!((least.collected_minor, least.currency.as_str()), (50_000, "AUD"));
     assert!(serde_json::from_value::<Account>(json!({"account_reference_no": "DS1", "colour": 1})).is_err());
     let long = Account { account_reference_no: "1234567890123456".to_owned(), ..least };
-    assert_eq!(state.put_account(long), Err(NotPut::ReferenceLength));
+    assert_eq!(state.put_account(long), Err(PutError::ReferenceLength));
 }
 
 proptest! {
@@ -690,16 +690,16 @@ proptest! {
     fn no_body_breaks_it(body in proptest::collection::vec(any::<u8>(), 0..300)) {
         let mut request = posted("urn:InitiateRefund", "");
         request.body = body.into();
-        identify(&request);
-        let performed = perform(&mut State::default(), &Settings::default(), NOW, &request);
-        prop_assert_eq!(performed.answer.status, StatusCode::INTERNAL_SERVER_ERROR);
+        inspect(&request);
+        let handled = handle(&mut State::default(), &Settings::default(), NOW, &request);
+        prop_assert_eq!(handled.response.status, StatusCode::INTERNAL_SERVER_ERROR);
     }
 
     #[test]
     fn no_markup_breaks_it(parts in proptest::collection::vec("<[a-z:]{0,3}( [a-z:]{1,3}='[^']{0,5}')?/?>|</[a-z]{0,2}>|&[a-z#0-9]{0,4};?|\\PC{0,5}|<!\\[CDATA\\[|\\]\\]>", 0..30)) {
         let request = posted("urn:InitiateRefund", &format!("{OPEN}<s:Body><InitiateRefund><request>{}", parts.concat()));
-        identify(&request);
-        perform(&mut State::default(), &Settings::default(), NOW, &request);
+        inspect(&request);
+        handle(&mut State::default(), &Settings::default(), NOW, &request);
     }
 
     #[test]
@@ -710,8 +710,8 @@ proptest! {
             escape(&amount), escape(&description), escape(&identifier)
         );
         let mut state = State::demo(NOW);
-        let performed = perform(&mut state, &Settings::default(), NOW, &initiate(&members));
-        prop_assert!(soap::open(&performed.answer.body).is_ok());
-        prop_assert_eq!(performed.effects.len(), state.refunds().len());
+        let handled = handle(&mut state, &Settings::default(), NOW, &initiate(&members));
+        prop_assert!(soap::open(&handled.response.body).is_ok());
+        prop_assert_eq!(handled.effects.len(), state.refunds().len());
     }
 }

@@ -5,11 +5,11 @@ use quick_xml::escape::escape;
 
 use super::soap::Operation;
 use super::{SERVICE_PATH, Settings, typed, xml_answer};
-use crate::request::{Answer, Request};
+use crate::request::{Request, Response};
 
 /// Answers a GET: `?wsdl` and `?singleWsdl` in any case give the description, everything else the
 /// page.
-pub(super) fn page(settings: &Settings, request: &Request) -> Answer {
+pub(super) fn page(settings: &Settings, request: &Request) -> Response {
     let query = request.query.as_deref().unwrap_or_default();
     let names = query.split('&').map(|pair| pair.split('=').next().unwrap_or_default());
     let wants_wsdl =

@@ -24,7 +24,7 @@ pub(super) struct Element {
 
 /// Why a text is not taken as XML, in a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct NotXml(pub(super) String);
+pub(super) struct XmlError(pub(super) String);
 
 pub(super) const SOAP_NAMESPACE: &str = "http://schemas.xmlsoap.org/soap/envelope/";
 const INSTANCE_NAMESPACE: &str = "http://www.w3.org/2001/XMLSchema-instance";
@@ -39,7 +39,7 @@ const MAX_ELEMENTS: usize = 2000;
 const MAX_ATTRIBUTES: usize = 50;
 
 /// Reads a whole document of UTF-8.
-pub(super) fn parse(bytes: &[u8]) -> Result<Element, NotXml> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Element, XmlError> {
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     let text = std::str::from_utf8(bytes).map_err(|_| not_xml("The message is not valid UTF-8."))?;
     let mut reader = Reader::from_str(text);
@@ -153,7 +153,7 @@ struct Declared {
 }
 
 impl Scope {
-    fn declare(&mut self, depth: usize, prefix: &str, namespace: &str) -> Result<(), NotXml> {
+    fn declare(&mut self, depth: usize, prefix: &str, namespace: &str) -> Result<(), XmlError> {
         if prefix == "xml" && namespace == XML_NAMESPACE {
             return Ok(());
         }
@@ -166,7 +166,7 @@ impl Scope {
     }
 
     /// The namespace of a name; of one without a prefix the default, if there is any.
-    fn resolved(&self, prefix: Option<Prefix<'_>>) -> Result<Option<Arc<str>>, NotXml> {
+    fn resolved(&self, prefix: Option<Prefix<'_>>) -> Result<Option<Arc<str>>, XmlError> {
         let prefix = prefix.map(Prefix::into_inner).unwrap_or_default();
         match self.declared.iter().rev().find(|declared| &*declared.prefix == prefix) {
             Some(declared) => Ok(declared.namespace.clone()),
@@ -185,7 +185,7 @@ impl Scope {
 }
 
 /// An element that so many are open around, with what it declares.
-fn element(scope: &mut Scope, depth: usize, start: &BytesStart<'_>) -> Result<Element, NotXml> {
+fn element(scope: &mut Scope, depth: usize, start: &BytesStart<'_>) -> Result<Element, XmlError> {
     let mut prefixed: Vec<(Prefix<'_>, &str, bool)> = Vec::new();
     for (count, attribute) in start.attributes().enumerate() {
         if count >= MAX_ATTRIBUTES {
@@ -229,7 +229,7 @@ fn close(open: &mut [Element], root: &mut Option<Element>, element: Element) {
     }
 }
 
-fn append(open: &mut [Element], text: &str) -> Result<(), NotXml> {
+fn append(open: &mut [Element], text: &str) -> Result<(), XmlError> {
     if !legal(text) {
         return Err(not_xml("The message holds a character that XML does not allow."));
     }
@@ -270,8 +270,8 @@ fn shortened(text: &str) -> String {
     text.chars().take(50).collect()
 }
 
-fn not_xml(sentence: &str) -> NotXml {
-    NotXml(sentence.chars().take(300).collect())
+fn not_xml(sentence: &str) -> XmlError {
+    XmlError(sentence.chars().take(300).collect())
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::reads::{Usd, moment_text};
 use super::refusals::{Refusal, json_answer};
 use super::state::State;
 use super::{DeletedDomain, Settings};
-use crate::request::Performed;
+use crate::request::Handled;
 
 /// How much of a name that is not there is said back: no domain is longer.
 const NAME_SAID: usize = 253;
@@ -45,7 +45,7 @@ struct HelloBody<'a> {
 }
 
 /// Answers `GET /core/v1/domains/{domainName}`.
-pub(super) fn get_domain(state: &State, settings: &Settings, username: &str, name: &str) -> Result<Performed, Refusal> {
+pub(super) fn get_domain(state: &State, settings: &Settings, username: &str, name: &str) -> Result<Handled, Refusal> {
     let name = name.to_ascii_lowercase();
     let is_named = |item: &Item| item.name.as_deref().is_some_and(|known| known.eq_ignore_ascii_case(&name));
     let bought = |item: &Item| is_named(item) && item.status != ItemStatus::Failed;
@@ -79,13 +79,13 @@ pub(super) fn get_domain(state: &State, settings: &Settings, username: &str, nam
         renewal_price: Usd(item.original_price_minor.unwrap_or(item.price_minor)),
         locks: ["clientTransferProhibited"],
     };
-    Ok(Performed { answer: json_answer(StatusCode::OK, &body), effects: Vec::new() })
+    Ok(Handled { response: json_answer(StatusCode::OK, &body), effects: Vec::new() })
 }
 
 /// Answers `GET /core/v1/hello`.
-pub(super) fn hello(now: OffsetDateTime, username: &str) -> Performed {
+pub(super) fn hello(now: OffsetDateTime, username: &str) -> Handled {
     let body = HelloBody { server_name: "simulators", motd: "", username, server_time: moment_text(now) };
-    Performed { answer: json_answer(StatusCode::OK, &body), effects: Vec::new() }
+    Handled { response: json_answer(StatusCode::OK, &body), effects: Vec::new() }
 }
 
 /// So many years or months behind the beginning; a day that the month has not is its last.

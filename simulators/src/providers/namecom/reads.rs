@@ -12,7 +12,7 @@ use super::orders::{Account, Item, ItemStatus, Order, OrderStatus};
 use super::refusals::{Refusal, json_answer};
 use super::state::State;
 use super::{CreateDateEnd, LinkHeader, Settings, TooLargePage, UnknownOrderStatus, UnreadableQuery};
-use crate::request::{Performed, Request};
+use crate::request::{Handled, Request};
 
 /// US cents, written as a JSON number with two decimals: 10.99, 12.00.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub(super) fn get_order(
     now: OffsetDateTime,
     username: &str,
     id: &str,
-) -> Result<Performed, Refusal> {
+) -> Result<Handled, Refusal> {
     let id: i32 = id.parse().map_err(|_| Refusal::Malformed("orderId must be a 32-bit integer.".to_owned()))?;
     let order = state.order_of(username, id).ok_or(Refusal::NoSuchOrder(id))?;
     let account = state.account(username).ok_or(Refusal::Unauthorized)?;
@@ -35,7 +35,7 @@ pub(super) fn get_order(
     } else {
         json_answer(StatusCode::OK, &order)
     };
-    Ok(Performed { answer, effects: Vec::new() })
+    Ok(Handled { response: answer, effects: Vec::new() })
 }
 
 /// Answers `GET /core/v1/orders`, oldest number first.
@@ -45,7 +45,7 @@ pub(super) fn list_orders(
     now: OffsetDateTime,
     username: &str,
     request: &Request,
-) -> Result<Performed, Refusal> {
+) -> Result<Handled, Refusal> {
     let asked = Listing::parse(request.query.as_deref().unwrap_or_default(), settings)?;
     let account = state.account(username).ok_or(Refusal::Unauthorized)?;
     let mut found: Vec<Order> = state.orders_of(username).filter(|order| asked.matches(order, state.since())).collect();
@@ -73,7 +73,7 @@ pub(super) fn list_orders(
     if let Some(links) = links(settings.link_header, request, &asked, last_page) {
         answer.headers.insert(header::LINK, links);
     }
-    Ok(Performed { answer, effects: Vec::new() })
+    Ok(Handled { response: answer, effects: Vec::new() })
 }
 
 // What is asked for.

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::orders::Item;
 use super::{NoDetails, Settings};
-use crate::request::Answer;
+use crate::request::Response;
 
 /// Why a call was not answered with 200.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +80,7 @@ impl Refusal {
     }
 
     /// The answer as it goes out.
-    pub(super) fn answer(&self, settings: &Settings) -> Answer {
+    pub(super) fn answer(&self, settings: &Settings) -> Response {
         let (status, message, usual) = self.row();
         let other = match self {
             Self::Malformed(_) => settings.malformed_details.clone(),
@@ -181,7 +181,7 @@ impl Refusal {
 }
 
 /// A JSON answer, as Core v1 gives to everything.
-pub(super) fn json_answer(status: StatusCode, body: &impl Serialize) -> Answer {
+pub(super) fn json_answer(status: StatusCode, body: &impl Serialize) -> Response {
     // Writing plain structs of strings and numbers into memory has no way to fail; an empty body
     // would be seen at once.
     let body = serde_json::to_vec(body).unwrap_or_default();
@@ -189,10 +189,10 @@ pub(super) fn json_answer(status: StatusCode, body: &impl Serialize) -> Answer {
 }
 
 /// A JSON answer whose body is written already.
-pub(super) fn json_bytes(status: StatusCode, body: Bytes) -> Answer {
+pub(super) fn json_bytes(status: StatusCode, body: Bytes) -> Response {
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Answer { status, headers, body }
+    Response { status, headers, body }
 }
 
 #[derive(Serialize)]

@@ -109,7 +109,7 @@ impl Form {
 
     /// Everything for the journal: whatever calls itself a password, in any spelling, is masked.
     pub(super) fn masked(&self) -> Parameters {
-        let mut parameters = Parameters::of_a_call();
+        let mut parameters = Parameters::empty();
         for (name, value) in &self.pairs {
             let secret = name.to_ascii_lowercase().contains("password");
             let value = Value::String(if secret { "***".to_owned() } else { value.clone() });

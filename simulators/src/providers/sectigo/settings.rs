@@ -38,7 +38,7 @@ pub struct Settings {
     pub refusal_http_status: u16,
     /// The longest order number, in characters. Default 128. *Documented* twice: 64 in the older
     /// copy.
-    pub longest_order_number: u16,
+    pub max_order_number_chars: u16,
     /// The code of the status call for an order that is not the account's. Default -4. *Inferred*.
     pub unknown_order_to_status_call: UnknownOrder,
     /// Whether the arguments are checked before the login, or behind it. Default before. *Unknown*.
@@ -329,7 +329,7 @@ impl Default for Settings {
             already_refunded: AlreadyRefunded::default(),
             texts: Texts::default(),
             refusal_http_status: 200,
-            longest_order_number: 128,
+            max_order_number_chars: 128,
             unknown_order_to_status_call: UnknownOrder::default(),
             check_order: CheckOrder::default(),
             other_methods: OtherMethods::default(),
