@@ -167,8 +167,7 @@ impl RequestRun {
         }
         if takes_fast_path(&locked, &world, provider, info) {
             let handled = answer_from_past(&mut locked, provider, &request, &inspected);
-            let handled =
-                handled.unwrap_or_else(|| locked.handle_at(now, provider, journal_id, &request, &inspected));
+            let handled = handled.unwrap_or_else(|| locked.handle_at(now, provider, journal_id, &request, &inspected));
             locked.journal.close(journal_id, Some(&handled.response), client.normal_ending());
             return Admitted::Done(Action::Reply(Box::new(Reply::plain(handled.response))));
         }
@@ -265,8 +264,8 @@ impl RequestRun {
         let needs_snapshot = world.faults.needs_snapshot(&self.coordinates);
         let before = needs_snapshot.then(|| world.providers.snapshot(self.provider));
         let handled = answer_from_past(&mut world, self.provider, &self.request, &self.inspected);
-        let handled = handled
-            .unwrap_or_else(|| world.handle(self.provider, self.journal_id, &self.request, &self.inspected));
+        let handled =
+            handled.unwrap_or_else(|| world.handle(self.provider, self.journal_id, &self.request, &self.inspected));
         let is_gated = world.gates.matches(&self.coordinates, PointKind::AfterEffect);
         let fired = (!is_gated).then(|| self.fire(&mut world, PointKind::AfterEffect));
         Some((handled, before, fired))

@@ -435,8 +435,8 @@ async fn no_log_tells_what_the_page_says_of_people_nor_its_token() {
     assert_eq!(watch.state().await, OrderState::Rejected);
     drop(watch);
     until(|| log.lock().unwrap().contains("an order is watched no more")).await;
-    let token =
-        simulators.with_world(|world| world.providers.sectigo.order("3000002").unwrap().validation.upload_document_token.clone());
+    let token = simulators
+        .with_world(|world| world.providers.sectigo.order("3000002").unwrap().validation.upload_document_token.clone());
     let phone = shown.callback.unwrap().phone_number;
     let email = shown.agreement.unwrap().click_through_email_address;
     let log = log.lock().unwrap();

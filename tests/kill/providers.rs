@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use simulators::faults::{Draw, FaultEffect, Point, Random, Repeat, Rule};
+use simulators::faults::{RandomFault, FaultEffect, Point, Random, Repeat, Rule};
 use simulators::request::{Deduplication, Provider};
 use simulators::{BookEntry, Config, JournalEntry, Settings, Simulators, WorldHandle};
 use time::OffsetDateTime;
@@ -236,8 +236,8 @@ impl Drop for Providers {
 
 /// What may go wrong with any request, lookups too. No provider lies here: what is told as not done
 /// is not done.
-fn menu() -> Vec<Draw> {
-    let draw = |point, effect| Draw { point, effect };
+fn menu() -> Vec<RandomFault> {
+    let draw = |point, effect| RandomFault { point, effect };
     let answer = |status| FaultEffect::Answer { status, body: String::new(), headers: Default::default() };
     let (before, after) = (Point::BeforeEffect, Point::AfterEffect);
     let during = Point::DuringAnswer { after_bytes: 1 };

@@ -10,7 +10,7 @@ use http::{StatusCode, request::Parts};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use crate::worlds::{WorldRef, WorldError, Worlds};
+use crate::worlds::{WorldError, WorldRef, Worlds};
 
 /// A refusal: a status and one sentence.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use tokio::{
 use tower::ServiceExt;
 
 use crate::{
-    http::connection_limit::{ConnectionSet, ActiveFlag},
+    http::connection_limit::{ActiveFlag, ConnectionSet},
     http::server::{ACCEPT_RETRY_DELAY, MAX_CONNECTIONS, MAX_HEAD_TIME, STOP_GRACE},
 };
 

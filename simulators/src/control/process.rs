@@ -64,7 +64,10 @@ pub(super) struct Advance {
     seconds: u64,
 }
 
-pub(super) async fn advance(Of(world): Of, Body(Advance { seconds }): Body<Advance>) -> Result<Json<ClockStatus>, Refused> {
+pub(super) async fn advance(
+    Of(world): Of,
+    Body(Advance { seconds }): Body<Advance>,
+) -> Result<Json<ClockStatus>, Refused> {
     world.lock().advance(Duration::from_secs(seconds)).map(Json).map_err(Refused::bad_request)
 }
 

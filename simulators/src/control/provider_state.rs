@@ -38,7 +38,8 @@ pub(super) async fn put_sectigo_account(
     Named(name): Named<String>,
     Body(body): Body<Value>,
 ) -> Answer {
-    let known = world.lock().providers.sectigo.accounts().into_iter().find(|account| account.login_name == name).cloned();
+    let known =
+        world.lock().providers.sectigo.accounts().into_iter().find(|account| account.login_name == name).cloned();
     let known = known.map(|account| account.password);
     let account: sectigo::Account = keyed(with(body, "password", known), "login_name", name.clone().into())?;
     let shown = without(&account, "password");
@@ -122,7 +123,8 @@ pub(super) async fn put_namecom_order(
 
 pub(super) async fn namecom_item(Of(world): Of, Named((order, item)): Named<(i32, i32)>) -> Answer<namecom::Item> {
     let world = world.lock();
-    let found = world.providers.namecom.order(order).and_then(|order| order.items.into_iter().find(|found| found.id == item));
+    let found =
+        world.providers.namecom.order(order).and_then(|order| order.items.into_iter().find(|found| found.id == item));
     found.map(Json).ok_or_else(|| no("item", item))
 }
 
@@ -161,7 +163,8 @@ pub(super) async fn settle_namecom_item(
         namecom::SettleError::NotPending { .. } => Refused::conflict(error),
     })?;
     world.write_books(now, Provider::Namecom, None, effects);
-    let found = world.providers.namecom.order(order).and_then(|order| order.items.into_iter().find(|found| found.id == id));
+    let found =
+        world.providers.namecom.order(order).and_then(|order| order.items.into_iter().find(|found| found.id == id));
     found.map(Json).ok_or_else(|| no("item", id))
 }
 

@@ -6,7 +6,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use thiserror::Error;
 
 use super::{
-    FaultEffect, MAX_AHEAD_SECONDS, MAX_ANSWER_BODY_BYTES, MAX_DELAY, MAX_SLICE_DELAY, MAX_RULES, PointKind, Point, Repeat, Rule,
+    FaultEffect, MAX_AHEAD_SECONDS, MAX_ANSWER_BODY_BYTES, MAX_DELAY, MAX_RULES, MAX_SLICE_DELAY, Point, PointKind,
+    Repeat, Rule,
 };
 use crate::request::Provider;
 
@@ -217,7 +218,9 @@ pub(super) fn amounts(effect: &FaultEffect) -> Result<(), RuleError> {
             Err(RuleError::Delay)
         }
         FaultEffect::Slicer { bytes, every_milliseconds }
-            if *bytes == 0 || *every_milliseconds == 0 || u128::from(*every_milliseconds) > MAX_SLICE_DELAY.as_millis() =>
+            if *bytes == 0
+                || *every_milliseconds == 0
+                || u128::from(*every_milliseconds) > MAX_SLICE_DELAY.as_millis() =>
         {
             Err(RuleError::Slicer)
         }

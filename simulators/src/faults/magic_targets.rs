@@ -41,11 +41,9 @@ fn on_the_wire(name: &str) -> (Point, FaultEffect, &'static str) {
         "CLOSEDDONE" => {
             (Point::AfterEffect, FaultEffect::Close, "is done, and the connection is closed (FIN) without an answer")
         }
-        "RESETDONE" => (
-            Point::AfterEffect,
-            FaultEffect::ResetPeer,
-            "is done, and the connection is reset (RST) without an answer",
-        ),
+        "RESETDONE" => {
+            (Point::AfterEffect, FaultEffect::ResetPeer, "is done, and the connection is reset (RST) without an answer")
+        }
         "CUTDONE" => (
             Point::AfterEffect,
             FaultEffect::LimitData { after_bytes: 0 },
@@ -81,9 +79,9 @@ pub(crate) fn rule_for(provider: Provider, target: &str) -> Option<&'static (Poi
 /// Every magic target.
 pub fn all() -> Vec<Magic> {
     let all = Provider::ALL.into_iter().flat_map(|provider| {
-        let wire = (1..).zip(MAGIC_WIRE_NAMES).map(move |(number, name)| {
-            MagicTarget::new(provider.magic_wire_target(number, name), on_the_wire(name).2)
-        });
+        let wire = (1..)
+            .zip(MAGIC_WIRE_NAMES)
+            .map(move |(number, name)| MagicTarget::new(provider.magic_wire_target(number, name), on_the_wire(name).2));
         provider.magic_targets().into_iter().chain(wire).map(move |MagicTarget { target, outcome }| Magic {
             provider,
             item: provider.magic_item(&target),

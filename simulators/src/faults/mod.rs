@@ -489,7 +489,8 @@ impl Faults {
     /// Whether a rule after the effect may need the state before it.
     pub(crate) fn needs_snapshot(&self, at: &Coordinates) -> bool {
         let wants = |effect: &FaultEffect| matches!(effect, FaultEffect::Stale { .. } | FaultEffect::ForgedAnswer(_));
-        let matches = |armed: &ArmedRule| armed.remaining != Some(0) && wants(&armed.rule.effect) && armed.rule.matches(at);
+        let matches =
+            |armed: &ArmedRule| armed.remaining != Some(0) && wants(&armed.rule.effect) && armed.rule.matches(at);
         self.armed.iter().any(matches)
             || self.random.as_ref().is_some_and(|random| random.effects.iter().any(|draw| wants(&draw.effect)))
     }
@@ -577,7 +578,11 @@ impl FaultAction {
             | FaultAction::Answer(_)
             | FaultAction::CommitLate { .. }
             | FaultAction::Forge(_) => true,
-            FaultAction::Delay(_) | FaultAction::Corrupt(_) | FaultAction::Slice { .. } | FaultAction::HalfWay | FaultAction::Stale { .. } => false,
+            FaultAction::Delay(_)
+            | FaultAction::Corrupt(_)
+            | FaultAction::Slice { .. }
+            | FaultAction::HalfWay
+            | FaultAction::Stale { .. } => false,
         }
     }
 }

@@ -3,11 +3,7 @@
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
-use crate::{
-    faults::RuleId,
-    providers::ProviderSnapshot,
-    request::Provider,
-};
+use crate::{faults::RuleId, providers::ProviderSnapshot, request::Provider};
 
 /// The maximum number of snapshots of each kind. The oldest are dropped first.
 const MAX_SNAPSHOTS: usize = 1_000;
@@ -50,7 +46,13 @@ impl StaleReads {
     }
 
     /// Lets lookups of a target show a snapshot for some seconds.
-    pub(crate) fn show_before(&mut self, target: Option<String>, snapshot: ProviderSnapshot, now: OffsetDateTime, seconds: u64) {
+    pub(crate) fn show_before(
+        &mut self,
+        target: Option<String>,
+        snapshot: ProviderSnapshot,
+        now: OffsetDateTime,
+        seconds: u64,
+    ) {
         self.before.retain(|before| before.until > now);
         if self.before.len() >= MAX_SNAPSHOTS {
             self.before.remove(0);

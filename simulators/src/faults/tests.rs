@@ -63,7 +63,10 @@ fn the_next_rule_fires_after_a_delay_but_not_after_a_close() {
     let at = faults.locate(Provider::Sectigo, 1, &request("!AutoRefund", None));
     let fired = faults.fire(&at, PointKind::AfterEffect);
     assert_eq!(fired.rules, [RuleId(1), RuleId(2)]);
-    assert!(matches!(fired.actions.as_slice(), [(0, FaultAction::Delay(_)), (0, FaultAction::Disconnect(Disconnect::Fin))]));
+    assert!(matches!(
+        fired.actions.as_slice(),
+        [(0, FaultAction::Delay(_)), (0, FaultAction::Disconnect(Disconnect::Fin))]
+    ));
     let counts: Vec<u64> = faults.list().iter().map(|armed| armed.fired).collect();
     assert_eq!(counts, [1, 1, 0]);
     assert_eq!(faults.disarm(RuleId(2)).unwrap().fired, 1);

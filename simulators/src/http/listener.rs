@@ -79,7 +79,12 @@ pub(crate) struct ServerContext {
 
 impl PausableListener {
     /// Listens at an address.
-    pub(crate) fn open(provider: Provider, tls: bool, address: SocketAddr, runtime: &Handle) -> io::Result<PausableListener> {
+    pub(crate) fn open(
+        provider: Provider,
+        tls: bool,
+        address: SocketAddr,
+        runtime: &Handle,
+    ) -> io::Result<PausableListener> {
         let _entered = runtime.enter();
         let listener = bound(address)?.listen(BACKLOG)?;
         let address = listener.local_addr()?;
@@ -168,10 +173,7 @@ impl ProviderListeners {
     }
 
     /// Starts a task for each listener. The task has to end when its signal says so.
-    pub(crate) fn serve(
-        &self,
-        spawn: impl Fn(&Arc<PausableListener>, watch::Receiver<bool>) -> JoinHandle<()>,
-    ) {
+    pub(crate) fn serve(&self, spawn: impl Fn(&Arc<PausableListener>, watch::Receiver<bool>) -> JoinHandle<()>) {
         let tasks = self.listeners.iter().map(|listener| spawn(listener, self.stopping.subscribe()));
         self.tasks().extend(tasks);
     }
@@ -235,7 +237,10 @@ fn bit(provider: Provider) -> usize {
 
 impl fmt::Debug for ProviderListeners {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ProviderListeners").field("addresses", &self.addresses).field("closed", &self.closed).finish_non_exhaustive()
+        f.debug_struct("ProviderListeners")
+            .field("addresses", &self.addresses)
+            .field("closed", &self.closed)
+            .finish_non_exhaustive()
     }
 }
 

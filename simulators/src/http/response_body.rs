@@ -29,10 +29,7 @@ pub(crate) enum BodyFault {
     Wait(Duration),
     Hold(Hold),
     Corrupt(usize),
-    Slice {
-        bytes: usize,
-        every: Duration,
-    },
+    Slice { bytes: usize, every: Duration },
     Disconnect(Disconnect),
 }
 
@@ -68,7 +65,14 @@ impl BodyScript {
         let is_plain = faults.is_empty();
         faults.sort_by_key(|(at, _)| *at);
         let body = corrupted(body, &faults);
-        let mut script = BodyScript { steps: VecDeque::new(), sent: body.clone(), disconnect: None, whole, is_slow: false, is_plain };
+        let mut script = BodyScript {
+            steps: VecDeque::new(),
+            sent: body.clone(),
+            disconnect: None,
+            whole,
+            is_slow: false,
+            is_plain,
+        };
         let mut slicing = None;
         let mut position = 0;
         for (at, fault) in faults {
@@ -179,7 +183,15 @@ pub(crate) struct ConnectionControl {
 
 impl FaultyBody {
     pub(crate) fn new(script: BodyScript, on_sent: Option<OnSent>, connection: ConnectionControl) -> FaultyBody {
-        FaultyBody { steps: script.steps, remaining: script.whole, sent_bytes: 0, sleep: None, on_sent, disconnect: script.disconnect, connection: Some(connection) }
+        FaultyBody {
+            steps: script.steps,
+            remaining: script.whole,
+            sent_bytes: 0,
+            sleep: None,
+            on_sent,
+            disconnect: script.disconnect,
+            connection: Some(connection),
+        }
     }
 
     fn send(&mut self, bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {

@@ -158,13 +158,7 @@ impl Port {
         None
     }
 
-    async fn requests(
-        &self,
-        id: u64,
-        mut stream: MaybeTls,
-        at: ConnectionCoordinates,
-        context: &ConnectionContext,
-    ) {
+    async fn requests(&self, id: u64, mut stream: MaybeTls, at: ConnectionCoordinates, context: &ConnectionContext) {
         for action in self.fire_connection_rules(id, at, PointKind::BeforeRead, context) {
             match action {
                 FaultAction::Delay(delay) => tokio::time::sleep(delay).await,

@@ -238,8 +238,3 @@ pub(crate) const MAGIC_WIRE_NAMES: [&str; 7] =
 
 /// The delay after which a late magic target is settled, in seconds of the world's time.
 pub(crate) const MAGIC_DELAY_SECONDS: u32 = 60;
-
-/// All magic targets of a provider for faults on the wire.
-pub(crate) fn magic_wire_targets<P: EmulatedProvider>() -> impl Iterator<Item = String> {
-    (1..).zip(MAGIC_WIRE_NAMES).map(|(number, name)| P::magic_wire_target(number, name))
-}

@@ -305,7 +305,11 @@ impl ProviderStates {
     }
 
     /// Does what has become due by `now` at any provider. Returns the effects in order of time.
-    pub(crate) fn advance(&mut self, settings: &Settings, now: OffsetDateTime) -> Vec<(OffsetDateTime, Provider, Effect)> {
+    pub(crate) fn advance(
+        &mut self,
+        settings: &Settings,
+        now: OffsetDateTime,
+    ) -> Vec<(OffsetDateTime, Provider, Effect)> {
         let mut done = Vec::new();
         for provider in Provider::ALL {
             let effects = dispatch!(provider, P => P::advance(P::state_mut(self), P::settings(settings), now));

@@ -201,7 +201,8 @@ impl Audit {
         violations.extend(unreported(audited, &refunds));
         let mut in_doubt = Vec::new();
         if let Some(claims) = claims {
-            let Comparison { violations: found, in_doubt: doubts, known } = compare(audited.providers, &refunds, claims);
+            let Comparison { violations: found, in_doubt: doubts, known } =
+                compare(audited.providers, &refunds, claims);
             // A refund that the caller claims or doubts was reported to it in some way.
             violations.retain(|violation| {
                 violation.kind != Kind::Unreported || !violation.books.iter().all(|book| known.contains(book))
@@ -312,7 +313,9 @@ fn unreported(Audited { settings, journal, .. }: Audited<'_>, refunds: &[Refund<
         // Effects of the control port or a setting need no answer. Of a request that the journal has
         // dropped nothing is known.
         let cause = journal.get(entry.journal_id?)?;
-        if cause.ending == Ending::Open || (was_answered(&cause) && entry.provider.confirms_refund(&recorded(&cause), &entry.effect)) {
+        if cause.ending == Ending::Open
+            || (was_answered(&cause) && entry.provider.confirms_refund(&recorded(&cause), &entry.effect))
+        {
             return None;
         }
         let identifier = entry.effect.identifier.as_ref();

@@ -457,7 +457,8 @@ impl JournalLine {
 
     fn entry(&self, id: u64) -> JournalEntry {
         let header = &self.header;
-        let texts: RequestTexts<'_> = postcard::from_bytes(&self.texts).expect("the texts are read as they were written");
+        let texts: RequestTexts<'_> =
+            postcard::from_bytes(&self.texts).expect("the texts are read as they were written");
         let (body, body_base64) = match std::str::from_utf8(&texts.body) {
             Ok("") => (None, None),
             Ok(text) => (Some(text.to_owned()), None),

@@ -215,9 +215,17 @@ mod tests {
     #[case::attributes_of_it(BodyFormat::Xml, "<Password a='hunter2'>hunter2</Password>", "<***>***</Password>")]
     #[case::without_an_end(BodyFormat::Xml, "<a/><PASSWORD>hunter2", "<a/><PASSWORD>***")]
     #[case::closed_at_once(BodyFormat::Xml, "<Password/><a>x</a>", "<Password/><a>x</a>")]
-    #[case::refund(BodyFormat::WithoutCredentials, r#"{"orderId":1,"orderItemIds":[2]}"#, r#"{"orderId":1,"orderItemIds":[2]}"#)]
+    #[case::refund(
+        BodyFormat::WithoutCredentials,
+        r#"{"orderId":1,"orderItemIds":[2]}"#,
+        r#"{"orderId":1,"orderItemIds":[2]}"#
+    )]
     #[case::token(BodyFormat::WithoutCredentials, r#"{"orderId":1,"token":"hunter2"}"#, "***")]
-    fn secrets_are_masked_and_everything_else_is_kept(#[case] format: BodyFormat, #[case] sent: &str, #[case] kept: &str) {
+    fn secrets_are_masked_and_everything_else_is_kept(
+        #[case] format: BodyFormat,
+        #[case] sent: &str,
+        #[case] kept: &str,
+    ) {
         assert_eq!(String::from_utf8_lossy(&body(format, sent.as_bytes(), ALL)), kept);
     }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{NewWorld, RestoreError, Snapshot, World, WorldError, WorldInfo, WorldRef, Worlds};
 use crate::{
-    faults::{Rule, RuleError, RuleId},
     config::PortAddresses,
+    faults::{Rule, RuleError, RuleId},
     providers::Credentials,
     record::audit::{Audit, Claim},
     record::books::BookEntry,

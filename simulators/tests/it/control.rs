@@ -36,7 +36,7 @@ const CALLS: &[(&str, &str, &[&str], &str, u16)] = &[
         "put",
         "/v1/faults/random",
         &[],
-        r#"{"seed":1,"share":0.5,"operation":"GetOrder","effects":[{"point":"after_effect","effect":"reset"}]}"#,
+        r#"{"seed":1,"share":0.5,"operation":"GetOrder","effects":[{"point":"after_effect","effect":"reset_peer"}]}"#,
         200,
     ),
     ("get", "/v1/faults/random", &[], "", 200),

@@ -485,14 +485,14 @@ impl Visit<'_> {
     /// Two requests under one key at once: what the second one is answered.
     async fn second_under_a_key(&self) -> String {
         let gate = Gate { attempt: Some(1), ..Gate::new(Provider::Namecom, Point::AfterEffect) };
-        let gate = self.world.with_world(|world| world.gates.put_up(gate)).unwrap();
+        let gate = self.world.with_world(|world| world.gates.add(gate)).unwrap();
         let second = async {
             self.bench.settled(self.world, |journal| journal.iter().any(|entry| !entry.effects.is_empty())).await;
             self.process_refund(ITEM, KEY).await
         };
         let release = async {
             self.bench.settled(self.world, |journal| journal.len() == 2).await;
-            self.world.with_world(|world| world.gates.take_away(gate)).unwrap();
+            self.world.with_world(|world| world.gates.remove(gate)).unwrap();
         };
         let (_, second, ()) = tokio::join!(self.process_refund(ITEM, KEY), second, release);
         second

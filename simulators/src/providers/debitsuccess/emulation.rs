@@ -5,11 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{
-    Condition, Settings, State,
-    soap::ParsedEnvelope,
-    state::MAGIC_CODES,
-};
+use super::{Condition, Settings, State, soap::ParsedEnvelope, state::MAGIC_CODES};
 use crate::{
     providers::emulated::{DryRun, EmulatedProvider, ForgedAnswer, MagicTarget, RecordedAnswer},
     record::masking::BodyFormat,

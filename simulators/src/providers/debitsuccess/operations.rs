@@ -6,9 +6,9 @@
 
 use time::OffsetDateTime;
 
+use super::accounts::{Account, Condition, Refund, format_amount};
 use super::notes::{self, Code, Note};
 use super::soap::{Call, Operation, Outcome, Reply};
-use super::accounts::{Account, Condition, Refund, format_amount};
 use super::state::{NewRefund, State};
 use super::{
     AmountOutOfRange, CheckOrder, DifferingReferences, FailedNumber, MissingRefund, OverLength, RefundAmount,

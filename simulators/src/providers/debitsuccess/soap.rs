@@ -5,7 +5,7 @@ use quick_xml::escape::{escape, partial_escape};
 use serde_json::Value;
 
 use super::notes::{Note, NoteType};
-use super::xml::{self, Element, XmlError, SOAP_NAMESPACE};
+use super::xml::{self, Element, SOAP_NAMESPACE, XmlError};
 use super::{Settings, SuccessWord, UnfinishedStatus};
 use crate::{record::parameters::Parameters, request::Request};
 
@@ -178,7 +178,7 @@ impl<'a> Call<'a> {
 }
 
 /// The first element in the body of the envelope: the operation with its parameters.
-fn open(body: &[u8]) -> Result<Element, Fault> {
+pub(super) fn open(body: &[u8]) -> Result<Element, Fault> {
     let envelope = xml::parse(body).map_err(|XmlError(sentence)| Fault::NotXml(sentence))?;
     if envelope.name != "Envelope" {
         let sentence = format!("Expected the element 'Envelope' but found '{}'.", shortened(&envelope.name));

@@ -512,7 +512,7 @@ fn strict_names_want_the_exact_namespaces_and_action() {
     let other_data = handle(&mut State::demo(NOW), &strict, NOW, &initiate(&format!("{ACCOUNT}{REST}")));
     assert_eq!(Seen::of(other_data, "InitiateRefund").codes(), ["02"]);
     let other_action = handle(&mut State::demo(NOW), &strict, NOW, &posted("urn:InitiateRefund", &exact));
-    assert_eq!(other_action.answer.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(other_action.response.status, StatusCode::INTERNAL_SERVER_ERROR);
     let other_service = exact.replace("http://tempuri.org/", "urn:x");
     let handled = handle(&mut State::demo(NOW), &strict, NOW, &posted(action, &other_service));
     assert_eq!(handled.response.status, StatusCode::INTERNAL_SERVER_ERROR);

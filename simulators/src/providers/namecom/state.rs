@@ -9,7 +9,7 @@ use time::{Duration, OffsetDateTime};
 use super::Settings;
 use super::item_index::ItemIndex;
 use super::keys::Keys;
-use super::orders::{Account, Item, ItemStatus, PutError, SettleError, Order, Outcome, Pending, TldDeletes};
+use super::orders::{Account, Item, ItemStatus, Order, Outcome, Pending, PutError, SettleError, TldDeletes};
 use super::refusals::Refusal;
 use crate::providers::emulated::{MAGIC_DELAY_SECONDS, MAGIC_WIRE_NAMES};
 use crate::providers::overlay::{Overlay, Seeded};
@@ -276,14 +276,13 @@ impl State {
             return Err(PutError::ItemTaken { item: twice.id });
         }
         let orders = &self.orders;
-        let mut is_taken = |item: &&Item| self.item_index.order_of(item.id, orders).is_some_and(|other| other != order.id);
+        let mut is_taken =
+            |item: &&Item| self.item_index.order_of(item.id, orders).is_some_and(|other| other != order.id);
         if let Some(taken) = order.items.iter().find(&mut is_taken) {
             return Err(PutError::ItemTaken { item: taken.id });
         }
-        if let Some(item) = order
-            .items
-            .iter()
-            .find(|item| item.refund_answer.is_some_and(|status| !MAGIC_STATUSES.contains(&status)))
+        if let Some(item) =
+            order.items.iter().find(|item| item.refund_answer.is_some_and(|status| !MAGIC_STATUSES.contains(&status)))
         {
             return Err(PutError::Answer { item: item.id });
         }

@@ -266,15 +266,15 @@ fn a_key_replays_its_first_answer_until_its_life_is_over() {
     let first = handle(&mut state, &settings, NOW, &refund(body, &key));
     let spaced = r#"{ "orderItemIds": [3200001], "orderId": 200001 }"#;
     let replay = handle(&mut state, &settings, NOW + Duration::seconds(3599), &refund(spaced, &key));
-    assert_eq!(replay.answer.status, StatusCode::OK);
-    assert_eq!(replay.answer.body, first.answer.body);
-    assert_eq!(replay.answer.headers["x-idempotent-replay"], "1");
-    assert_eq!(replay.answer.headers["x-idempotency-key"], "k");
+    assert_eq!(replay.response.status, StatusCode::OK);
+    assert_eq!(replay.response.body, first.response.body);
+    assert_eq!(replay.response.headers["x-idempotent-replay"], "1");
+    assert_eq!(replay.response.headers["x-idempotency-key"], "k");
     assert!(replay.effects.is_empty());
 
     let other = r#"{"orderId":200002,"orderItemIds":[3200002]}"#;
     let conflict = handle(&mut state, &settings, NOW, &refund(other, &key));
-    assert_eq!(conflict.answer.status, StatusCode::CONFLICT);
+    assert_eq!(conflict.response.status, StatusCode::CONFLICT);
     assert_eq!(
         text(&conflict),
         r#"{"message":"Conflict","details":"Idempotency key has been reused for a different request."}"#
@@ -283,7 +283,7 @@ fn a_key_replays_its_first_answer_until_its_life_is_over() {
     assert_eq!(handle(&mut state, &bytes, NOW, &refund(spaced, &key)).response.status, StatusCode::CONFLICT);
 
     let later = handle(&mut state, &settings, NOW + Duration::seconds(3600), &refund(body, &key));
-    assert_eq!(later.answer.status, StatusCode::BAD_REQUEST);
+    assert_eq!(later.response.status, StatusCode::BAD_REQUEST);
 }
 
 #[test]
@@ -480,7 +480,7 @@ fn a_domain_is_there_as_long_as_its_registration_is_not_refunded() {
     assert_eq!(shown["privacyEnabled"], false);
     handle(&mut state, &settings, NOW, &refund(r#"{"orderId":123456,"orderItemIds":[987654]}"#, &[]));
     let gone = handle(&mut state, &settings, NOW, &get("/core/v1/domains/example.com"));
-    assert_eq!(gone.answer.status, StatusCode::NOT_FOUND);
+    assert_eq!(gone.response.status, StatusCode::NOT_FOUND);
     assert_eq!(text(&gone), r#"{"message":"Not Found","details":"Domain example.com does not exist."}"#);
     let shown = Settings { deleted_domain: DeletedDomain::Shown, ..Settings::default() };
     assert_eq!(handle(&mut state, &shown, NOW, &get("/core/v1/domains/example.com")).response.status, 200);
@@ -515,7 +515,7 @@ fn half_way_the_domain_is_deleted_and_nothing_is_refunded_until_it_is_decided() 
     ] {
         let settings = Settings { half_way_answer, ..Settings::default() };
         let mut state = State::demo(NOW);
-        let handled = perform_half_way(&mut state, &settings, NOW, &refund(body, &[("x-idempotency-key", "k")]));
+        let handled = half_way(&mut state, &settings, &refund(body, &[("x-idempotency-key", "k")]));
         assert_eq!(handled.response.status, status);
         let [deleted] = &handled.effects[..] else { panic!("{:?}", handled.effects) };
         assert_eq!(
@@ -621,7 +621,7 @@ fn the_list_pages_and_filters() {
     assert_eq!((&body["nextPage"], &body["lastPage"], &body["parentAccountId"]), (&json!(2), &json!(3), &json!(0)));
     assert_eq!(body["orders"][0]["id"], 123_456);
     assert_eq!(
-        all.answer.headers["link"],
+        all.response.headers["link"],
         "<http://api.name.com/core/v1/orders?page=2&perPage=500; rel=\"next\">,\
          <http://api.name.com/core/v1/orders?page=3&perPage=500; rel=\"last\">"
     );
@@ -733,4 +733,8 @@ proptest! {
         state.put_account(Account::new("demo-test", "demo-token"));
         handle(&mut state, &Settings::default(), NOW, &listing);
     }
+}
+
+fn half_way(state: &mut State, settings: &Settings, request: &Request) -> Handled {
+    handle_parsed(state, settings, NOW, request, &JsonBody::parse(&request.body), true)
 }

@@ -24,8 +24,8 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use self::arguments::{Argument, Form};
-use self::orders::StatusData;
 pub(crate) use self::emulation::Sectigo;
+use self::orders::StatusData;
 pub use self::{
     emulation::SectigoLogin,
     orders::{Account, Order, Processing, PutError, State},

@@ -174,7 +174,7 @@ fn only_post_is_taken(#[case] method: Method, #[values(REFUND, REJECT, STATUS)] 
 #[case("/products/!autorefund")]
 #[case("/products/download/!AutoRefund")]
 fn other_paths_are_404(#[case] path: &str) {
-    assert_eq!(asked(&post(path, "")).1.answer.status, StatusCode::NOT_FOUND);
+    assert_eq!(asked(&post(path, "")).1.response.status, StatusCode::NOT_FOUND);
 }
 
 #[rstest]
