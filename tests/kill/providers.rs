@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use simulators::faults::{RandomFault, FaultEffect, Point, Random, Repeat, Rule};
+use simulators::faults::{FaultEffect, Point, Random, RandomFault, Repeat, Rule};
 use simulators::request::{Deduplication, Provider};
 use simulators::{BookEntry, Config, JournalEntry, Settings, Simulators, WorldHandle};
 use time::OffsetDateTime;

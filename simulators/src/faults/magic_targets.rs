@@ -47,7 +47,7 @@ fn on_the_wire(name: &str) -> (Point, FaultEffect, &'static str) {
         "CUTDONE" => (
             Point::AfterEffect,
             FaultEffect::LimitData { after_bytes: 0 },
-            "is done, and the answer ends before its body",
+            "is done, and the answer breaks off before its body",
         ),
         _ => (
             Point::BeforeEffect,

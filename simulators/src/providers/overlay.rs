@@ -2,9 +2,9 @@
 //! and is shared by all worlds. A world stores only what was put or changed in it, and copies of a
 //! world share those rows, so that a hundred worlds and their snapshots stay small.
 
-use std::{borrow::Borrow, collections::BTreeMap, iter::Peekable, sync::Arc};
+use std::{borrow::Borrow, collections::BTreeMap, iter::Peekable, ops::Deref, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// An object with demo data.
 pub(crate) trait Seeded: Clone + 'static {
@@ -30,7 +30,7 @@ pub(crate) struct Overlay<T: Seeded> {
     #[serde(default)]
     demo: bool,
     #[serde(default = "BTreeMap::new")]
-    own: BTreeMap<T::Key, Arc<T>>,
+    own: BTreeMap<T::Key, Row<T>>,
 }
 
 impl<T: Seeded> Default for Overlay<T> {
@@ -42,7 +42,7 @@ impl<T: Seeded> Default for Overlay<T> {
 impl<T: Seeded> Overlay<T> {
     /// The demo data, and over it what depends on the world.
     pub(crate) fn demo(own: impl IntoIterator<Item = (T::Key, T)>) -> Self {
-        Self { demo: true, own: own.into_iter().map(|(key, value)| (key, Arc::new(value))).collect() }
+        Self { demo: true, own: own.into_iter().map(|(key, value)| (key, Row::new(value))).collect() }
     }
 
     pub(crate) fn get<Q>(&self, key: &Q) -> Option<&T>
@@ -57,13 +57,13 @@ impl<T: Seeded> Overlay<T> {
     pub(crate) fn get_mut(&mut self, key: &T::Key) -> Option<&mut T> {
         if !self.own.contains_key(key) {
             let copy = self.demo_data()?.get(key)?.clone();
-            self.own.insert(key.clone(), Arc::new(copy));
+            self.own.insert(key.clone(), Row::new(copy));
         }
-        self.own.get_mut(key).map(Arc::make_mut)
+        self.own.get_mut(key).map(Row::make_mut)
     }
 
     pub(crate) fn insert(&mut self, key: T::Key, value: T) {
-        self.own.insert(key, Arc::new(value));
+        self.own.insert(key, Row::new(value));
     }
 
     /// What was put or changed here.
@@ -74,7 +74,7 @@ impl<T: Seeded> Overlay<T> {
     /// As [`Self::own`], for a change. Demo data names no accounts, so that a change of credentials
     /// need not touch it.
     pub(crate) fn own_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.own.values_mut().map(Arc::make_mut)
+        self.own.values_mut().map(Row::make_mut)
     }
 
     /// All objects, in the order of their keys.
@@ -86,6 +86,50 @@ impl<T: Seeded> Overlay<T> {
 
     fn demo_data(&self) -> Option<&'static BTreeMap<T::Key, T>> {
         self.demo.then(T::demo)
+    }
+}
+
+/// A value that copies of a world share until one of them changes it.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Row<T>(Arc<T>);
+
+impl<T> Row<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Arc::new(value))
+    }
+
+    /// The value for a change. A shared value is copied first.
+    pub(crate) fn make_mut(row: &mut Self) -> &mut T
+    where
+        T: Clone,
+    {
+        Arc::make_mut(&mut row.0)
+    }
+}
+
+impl<T> Clone for Row<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> Deref for Row<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: Serialize> Serialize for Row<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Row<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        T::deserialize(deserializer).map(Self::new)
     }
 }
 

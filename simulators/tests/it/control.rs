@@ -241,7 +241,7 @@ fn assert_described(document: &Value, word: &str, template: &str, status: u16, a
 #[case("delete", "/v1/faults/random", "7", 400, "this call takes no body")]
 #[case("post", "/v1/worlds", r#"{"own_ports":"yes"}"#, 400, "invalid type")]
 #[case("post", "/v1/worlds", r#"{"seed":"demo","snapshot":{"version":2}}"#, 400, "the snapshot is of version 2")]
-#[case("delete", "/v1/worlds/demo", "", 409, "the demo world is always there")]
+#[case("delete", "/v1/worlds/demo", "", 409, "the demo world cannot be deleted")]
 #[case("get", "/v1/worlds/w9/books", "", 404, "there is no world w9")]
 #[case("put", "/v1/clock", r#"{"now":"1999-01-01T00:00:00Z"}"#, 409, "the clock only moves forward")]
 #[case("post", "/v1/clock/advance", r#"{"minutes":1}"#, 400, "unknown field `minutes`")]

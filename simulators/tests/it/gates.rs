@@ -195,6 +195,6 @@ async fn a_rule_about_connections_needs_a_world_that_has_some() {
         let rule = rule.replace(r#""repeat":"standing""#, counted);
         let (status, refused) = bench.control(Method::POST, "/v1/faults", &rule).await;
         assert_eq!(status, 400);
-        assert!(refused["error"].as_str().unwrap().contains("`reset` at `connect` can be"), "{refused}");
+        assert!(refused["error"].as_str().unwrap().contains("`reset_peer` at `connect` can be"), "{refused}");
     }
 }

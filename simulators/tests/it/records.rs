@@ -63,7 +63,9 @@ async fn what_was_told_is_clean_and_a_lost_answer_is_untold_until_somebody_looks
     for (provider, target) in
         [(Provider::Sectigo, "1000002"), (Provider::Namecom, "200002"), (Provider::Debitsuccess, "DS000002")]
     {
-        case.arm(json!({ "provider": crate::support::word(provider), "point": "after_effect", "effect": "reset_peer" }));
+        case.arm(
+            json!({ "provider": crate::support::word(provider), "point": "after_effect", "effect": "reset_peer" }),
+        );
         assert!(case.bench.refund_of(&case.account, provider, target, "id-2").await.is_err());
     }
     assert_eq!(case.kinds(None).await, ["unreported", "unreported", "unreported"]);

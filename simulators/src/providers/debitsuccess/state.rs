@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -12,7 +12,7 @@ use super::notes;
 use super::review_schedule::{ReviewSchedule, Steps, Upcoming};
 use super::settings::{FinalStatuses, Settings};
 use crate::providers::emulated::{MAGIC_DELAY_SECONDS, MAGIC_WIRE_NAMES};
-use crate::providers::overlay::{Overlay, Seeded};
+use crate::providers::overlay::{Overlay, Row, Seeded};
 use crate::request::Effect;
 use crate::seeded_rng::{SPLITMIX64_GAMMA, splitmix64_finalize};
 
@@ -32,7 +32,7 @@ pub struct State {
     logins: BTreeMap<String, String>,
     accounts: Overlay<Account>,
     /// By AccountReferenceNo, oldest first. Copies of a world share the refunds.
-    refunds: BTreeMap<String, Vec<Arc<Refund>>>,
+    refunds: BTreeMap<String, Vec<Row<Refund>>>,
     /// Accounts whose refunds settle after a time of their own, whatever the settings say.
     settling: BTreeSet<String>,
     /// Derived from the rest of the state. A change there updates it or resets it.
@@ -229,7 +229,7 @@ impl State {
         if refund.status.is_final() && refund.status != status && finals == FinalStatuses::Final {
             return Err(MoveError::Final(refund.status.word()));
         }
-        let refund = Arc::make_mut(refund);
+        let refund = Row::make_mut(refund);
         refund.note = note.or(refund.note.take());
         let effects = refund.move_to(status).into_iter().collect();
         let moved = refund.clone();
@@ -257,7 +257,7 @@ impl State {
             let Some(reached) = steps.reached(refund, at).filter(|_| steps.next(refund) == Some(at)) else { continue };
             let is_rejected = reached.rank() >= RefundStatus::Approved.rank() && decision == Decision::Rejected;
             let next = if is_rejected { RefundStatus::Rejected } else { reached };
-            effects.extend(Arc::make_mut(refund).move_to(next).map(|effect| (at, effect)));
+            effects.extend(Row::make_mut(refund).move_to(next).map(|effect| (at, effect)));
             self.schedule_next(&reference, index);
         }
         effects
@@ -290,7 +290,7 @@ impl State {
         self.logins.get(username).is_some_and(|known| known == password)
     }
 
-    pub(super) fn refunds_of(&self, account: &str) -> &[Arc<Refund>] {
+    pub(super) fn refunds_of(&self, account: &str) -> &[Row<Refund>] {
         self.refunds.get(account).map(Vec::as_slice).unwrap_or_default()
     }
 
@@ -319,7 +319,7 @@ impl State {
         if let Some(upcoming) = &mut self.schedule.0 {
             upcoming.schedule(account, &refund.account, refunds.len(), &refund);
         }
-        refunds.push(Arc::new(refund.clone()));
+        refunds.push(Row::new(refund.clone()));
         refund
     }
 

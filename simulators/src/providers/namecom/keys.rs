@@ -3,10 +3,7 @@
 //! A key belongs to an account and lives for a set time from its first use. A request whose key is
 //! still in progress does not get here: the pipeline holds or refuses it first.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -16,7 +13,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::refusals::{Refusal, json_bytes};
 use super::{EmptyKey, KeyComparison, Settings};
-use crate::request::Response;
+use crate::{providers::overlay::Row, request::Response};
 
 const KEY_HEADER: &str = "x-idempotency-key";
 const REPLAY_HEADER: &str = "x-idempotent-replay";
@@ -32,9 +29,9 @@ const MAX_LIFE_SECONDS: u64 = 100 * 365 * 24 * 3600;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Keys {
-    kept: BTreeMap<Arc<str>, Arc<StoredAnswer>>,
+    kept: BTreeMap<String, Row<StoredAnswer>>,
     /// The keys in the order of their first use.
-    oldest_first: VecDeque<Arc<str>>,
+    oldest_first: VecDeque<String>,
 }
 
 /// A first answer, with the request that it was given to.
@@ -104,9 +101,8 @@ impl Keys {
             status: answer.status.as_u16(),
             answer: String::from_utf8_lossy(&answer.body).into(),
         };
-        let key: Arc<str> = key.into();
-        self.oldest_first.push_back(key.clone());
-        self.kept.insert(key, Arc::new(stored));
+        self.oldest_first.push_back(key.to_owned());
+        self.kept.insert(key.to_owned(), Row::new(stored));
     }
 
     fn drop_expired(&mut self, now: OffsetDateTime, settings: &Settings) {
