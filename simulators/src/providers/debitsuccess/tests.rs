@@ -177,7 +177,7 @@ fn a_refusal_has_its_code_and_text(#[case] members: &str, #[case] code: &str, #[
 #[case::no_password("<User><Username>demo</Username></User>")]
 #[case::wrong("<User><Password>Demo-password</Password><Username>demo</Username></User>")]
 #[case::nobody("<User><Password>demo-password</Password><Username>nobody</Username></User>")]
-fn wrong_credentials_are_told_alone(#[case] user: &str) {
+fn wrong_credentials_are_noted_alone(#[case] user: &str) {
     for operation in ["InitiateRefund", "GetRefundStatus"] {
         let handled = handle(
             &mut State::demo(NOW),
@@ -236,7 +236,7 @@ fn an_amount_is_read_to_the_cent(#[case] amount: &str, #[case] minor: Option<i64
 }
 
 #[test]
-fn eight_digits_are_the_most() {
+fn an_amount_has_at_most_eight_whole_digits() {
     let mut state = State::demo(NOW);
     let account = Account { collected_minor: 99_999_999_999, ..Account::new("DS000001", "EXT-000001") };
     state.put_account(account).unwrap();
@@ -245,7 +245,7 @@ fn eight_digits_are_the_most() {
 }
 
 #[test]
-fn everything_the_request_shows_is_told_at_once() {
+fn all_errors_in_a_request_are_noted_together() {
     let long = "@".repeat(51);
     let members = format!("<Amount>-1.234</Amount><ExternalRefundIdentifier>{long}</ExternalRefundIdentifier>");
     let seen = initiated(&mut State::demo(NOW), &members);
@@ -255,7 +255,7 @@ fn everything_the_request_shows_is_told_at_once() {
 }
 
 #[test]
-fn an_identifier_counts_once_per_account() {
+fn an_identifier_is_unique_per_account() {
     let mut state = State::demo(NOW);
     let with = |account: &str| {
         format!(
@@ -292,7 +292,7 @@ fn refunds_use_up_what_was_collected_until_they_are_rejected() {
 }
 
 #[test]
-fn a_rejected_refund_that_is_moved_on_is_paid_after_all_where_the_settings_let_it() {
+fn a_rejected_refund_can_be_paid_after_all_if_the_settings_allow_it() {
     let mut state = State::demo(NOW);
     let members = format!("{ACCOUNT}<Amount>300</Amount><Description>d</Description>");
     assert_eq!(initiated(&mut state, &members).codes(), ["00"]);
@@ -306,7 +306,7 @@ fn a_rejected_refund_that_is_moved_on_is_paid_after_all_where_the_settings_let_i
 }
 
 #[test]
-fn without_an_identifier_a_guid_is_made_and_can_be_asked_for() {
+fn a_refund_without_an_identifier_gets_a_guid_that_can_be_looked_up() {
     let mut state = State::demo(NOW);
     let seen = initiated(&mut state, &format!("{ACCOUNT}{REST}"));
     let guid = seen.value("ExternalRefundIdentifier").unwrap().to_owned();
@@ -318,7 +318,7 @@ fn without_an_identifier_a_guid_is_made_and_can_be_asked_for() {
 }
 
 #[test]
-fn a_failed_refund_without_an_identifier_has_a_guid_as_well_and_nothing_is_recorded_under_it() {
+fn a_failed_refund_without_an_identifier_gets_a_guid_but_is_not_recorded() {
     let mut state = State::demo(NOW);
     let seen = initiated(&mut state, ACCOUNT);
     assert_ne!(seen.codes(), ["00"]);
@@ -389,7 +389,7 @@ fn a_refund_is_looked_up(#[case] members: &str, #[case] code: &str) {
 }
 
 #[test]
-fn statuses_move_on_with_time_where_the_settings_say_so() {
+fn statuses_advance_with_time_if_the_settings_say_so() {
     let mut state = State::demo(NOW);
     let rejecting = Account { decision: Decision::Rejected, ..Account::new("DS000002", "EXT-000002") };
     state.put_account(rejecting).unwrap();
@@ -426,7 +426,7 @@ fn statuses_move_on_with_time_where_the_settings_say_so() {
 
 /// Who moves next is reckoned once, and then follows whatever is done in between.
 #[test]
-fn what_is_done_between_two_looks_moves_on_in_its_own_time() {
+fn changes_between_two_requests_advance_at_their_own_times() {
     let settings = Settings { completed_after_seconds: Some(100), ..Settings::default() };
     let words = |state: &State| -> Vec<&str> { state.refunds().iter().map(|refund| refund.status.word()).collect() };
     let mut state = State::demo(NOW);
@@ -466,7 +466,7 @@ fn what_is_done_between_two_looks_moves_on_in_its_own_time() {
 #[case(Condition::NotCompleted, "09")]
 #[case(Condition::NotActive, "10")]
 #[case(Condition::Deadlock, "11")]
-fn an_account_can_be_out_of_order(#[case] condition: Condition, #[case] code: &str) {
+fn an_account_can_fail_every_refund(#[case] condition: Condition, #[case] code: &str) {
     let mut state = State::demo(NOW);
     state.put_account(Account { condition, ..Account::new("DS000001", "EXT-000001") }).unwrap();
     let seen = initiated(&mut state, &format!("{ACCOUNT}{REST}"));
@@ -489,7 +489,7 @@ fn texts_that_are_too_long_are_refused_or_cut() {
 }
 
 #[test]
-fn strict_order_drops_what_comes_too_late() {
+fn strict_order_ignores_members_out_of_order() {
     let strict = Settings { strict_order: true, ..Settings::default() };
     let unordered = initiate(&format!("<Description>d</Description>{ACCOUNT}<Amount>1</Amount>"));
     let seen = Seen::of(handle(&mut State::demo(NOW), &strict, NOW, &unordered), "InitiateRefund");
@@ -500,7 +500,7 @@ fn strict_order_drops_what_comes_too_late() {
 }
 
 #[test]
-fn strict_names_want_the_exact_namespaces_and_action() {
+fn strict_names_require_exact_namespaces_and_action() {
     let strict = Settings { strict_names: true, ..Settings::default() };
     let exact = format!(
         r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><InitiateRefund xmlns="http://tempuri.org/"><request xmlns:d="http://schemas.datacontract.org/2004/07/DSWebService">{}</request></InitiateRefund></s:Body></s:Envelope>"#,
@@ -557,7 +557,7 @@ const OPEN: &str = r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envel
 #[case::other_element(&format!("{OPEN}<s:Body><GetRefundStatus/></s:Body></s:Envelope>"), "a:DeserializationFailed")]
 #[case::deep(&format!("{OPEN}<s:Body>{}", "<a>".repeat(100_000)), "s:Client")]
 #[case::wide(&format!("{OPEN}<s:Body>{}", "<a/>".repeat(100_000)), "s:Client")]
-fn what_is_no_soap_is_a_fault(#[case] body: &str, #[case] code: &str) {
+fn a_body_that_is_no_soap_is_a_fault(#[case] body: &str, #[case] code: &str) {
     let handled = handle(
         &mut State::demo(NOW),
         &Settings::default(),
@@ -614,7 +614,7 @@ fn unreadable_xml_can_be_a_bad_request() {
 #[case("WSDL")]
 #[case("singleWsdl")]
 #[case("singlewsdl")]
-fn the_description_names_the_address_it_was_asked_at(#[case] query: &str) {
+fn the_wsdl_contains_the_address_of_the_request(#[case] query: &str) {
     let request = request("GET", Some(query), &[("host", "127.0.0.1:7103")], b"");
     let handled = handle(&mut State::demo(NOW), &Settings::default(), NOW, &request);
     assert_eq!(handled.response.headers["content-type"], "text/xml; charset=utf-8");
@@ -638,7 +638,7 @@ fn the_description_names_the_address_it_was_asked_at(#[case] query: &str) {
 }
 
 #[test]
-fn other_methods_and_paths() {
+fn other_methods_and_paths_are_refused() {
     let mut state = State::demo(NOW);
     let mut answered = |request: &Request| handle(&mut state, &Settings::default(), NOW, request).response;
     let page = answered(&request("GET", None, &[("host", "a<b")], b""));
@@ -653,7 +653,7 @@ fn other_methods_and_paths() {
 }
 
 #[test]
-fn identifying_tells_the_call_and_no_secret() {
+fn inspection_returns_the_call_without_secrets() {
     let members = format!("{ACCOUNT}{REST}<ExternalRefundIdentifier>a</ExternalRefundIdentifier><Pin>1234</Pin>");
     let identified = inspect(&initiate(&members));
     assert_eq!(identified.operation, "InitiateRefund");
@@ -687,7 +687,7 @@ fn the_state_survives_a_round_trip_through_json() {
 
 proptest! {
     #[test]
-    fn no_body_breaks_it(body in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn any_body_is_answered(body in proptest::collection::vec(any::<u8>(), 0..300)) {
         let mut request = posted("urn:InitiateRefund", "");
         request.body = body.into();
         inspect(&request);
@@ -696,14 +696,14 @@ proptest! {
     }
 
     #[test]
-    fn no_markup_breaks_it(parts in proptest::collection::vec("<[a-z:]{0,3}( [a-z:]{1,3}='[^']{0,5}')?/?>|</[a-z]{0,2}>|&[a-z#0-9]{0,4};?|\\PC{0,5}|<!\\[CDATA\\[|\\]\\]>", 0..30)) {
+    fn any_markup_is_answered(parts in proptest::collection::vec("<[a-z:]{0,3}( [a-z:]{1,3}='[^']{0,5}')?/?>|</[a-z]{0,2}>|&[a-z#0-9]{0,4};?|\\PC{0,5}|<!\\[CDATA\\[|\\]\\]>", 0..30)) {
         let request = posted("urn:InitiateRefund", &format!("{OPEN}<s:Body><InitiateRefund><request>{}", parts.concat()));
         inspect(&request);
         handle(&mut State::default(), &Settings::default(), NOW, &request);
     }
 
     #[test]
-    fn no_member_breaks_it_and_every_answer_is_xml(amount in "\\PC{0,20}|[-+0-9.]{0,30}", identifier in "\\PC{0,60}", description in "\\PC{0,20}") {
+    fn any_members_are_answered_with_xml(amount in "\\PC{0,20}|[-+0-9.]{0,30}", identifier in "\\PC{0,60}", description in "\\PC{0,20}") {
         let escape = |text: &str| quick_xml::escape::escape(text.to_owned()).into_owned();
         let members = format!(
             "{ACCOUNT}<Amount>{}</Amount><Description>{}</Description><ExternalRefundIdentifier>{}</ExternalRefundIdentifier>",

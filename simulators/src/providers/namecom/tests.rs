@@ -71,7 +71,7 @@ fn with_account(state: &mut State, change: impl FnOnce(&mut Account)) {
 }
 
 #[test]
-fn a_registration_is_refunded_and_takes_its_privacy_along() {
+fn a_refund_of_a_registration_includes_its_privacy_item() {
     let mut state = State::demo(NOW);
     let body = r#"{"orderId":123456,"orderItemIds":[987654]}"#;
     let handled = handle(&mut state, &Settings::default(), NOW, &refund(body, &[("x-idempotency-key", "key-1")]));
@@ -146,7 +146,7 @@ fn an_order_shows_every_field_with_money_to_the_cent() {
         state.put_account(Account::new("other", "token"));
         state.put_order(Order::new(200_001, "other", vec![Item::new(3_200_001, "registration", "a.com".to_owned(), 100)]), NOW).unwrap();
     }, 404, "Not Found", Some("Order with ID 200001 does not exist."))]
-fn a_refusal_comes_from_the_state(
+fn a_refusal_follows_from_the_state(
     #[case] order: i32,
     #[case] change: fn(&mut State),
     #[case] status: u16,
@@ -189,7 +189,7 @@ fn error_body(message: &str, details: Option<&str>) -> Value {
 )]
 #[case::fraction(r#"{"orderId":1,"orderItemIds":[1.5]}"#, 400, "orderItemIds must be a 32-bit integer.")]
 #[case::no_array(r#"{"orderId":1,"orderItemIds":7}"#, 400, "orderItemIds must be an array of 32-bit integers.")]
-fn a_refusal_comes_from_the_request(#[case] body: &str, #[case] status: u16, #[case] details: &str) {
+fn a_refusal_follows_from_the_request(#[case] body: &str, #[case] status: u16, #[case] details: &str) {
     let (state, handled) = refund_in(|_| {}, body);
     assert_eq!(handled.response.status, status);
     assert_eq!(parsed(&handled)["details"], details);
@@ -204,7 +204,7 @@ fn a_refusal_comes_from_the_request(#[case] body: &str, #[case] status: u16, #[c
 #[case::no_colon(Some(format!("Basic {}", BASE64_STANDARD.encode("demo-test"))))]
 #[case::wrong_token(Some(basic("demo-test", "demo-tokem")))]
 #[case::unknown(Some(basic("nobody", "demo-token")))]
-fn without_credentials_nothing_is_told(#[case] authorization: Option<String>) {
+fn requests_without_credentials_are_refused(#[case] authorization: Option<String>) {
     let mut headers = vec![JSON];
     headers.extend(authorization.as_deref().map(|value| ("authorization", value)));
     for (method, path) in [("POST", "/core/v1/refund"), ("GET", "/core/v1/orders/123456"), ("GET", "/core/v1/orders")] {
@@ -241,7 +241,7 @@ fn other_calls_are_refused(#[case] method: &str, #[case] path: &str, #[case] sta
 #[case::form(Some("application/x-www-form-urlencoded"), 415)]
 #[case::prefix(Some("application/jsonp"), 415)]
 #[case::charset(Some("Application/JSON; charset=utf-8"), 200)]
-fn only_json_is_taken(#[case] content_type: Option<&str>, #[case] status: u16) {
+fn only_json_is_accepted(#[case] content_type: Option<&str>, #[case] status: u16) {
     let authorization = basic("demo-test", "demo-token");
     let mut headers = vec![("authorization", authorization.as_str())];
     headers.extend(content_type.map(|value| ("content-type", value)));
@@ -258,7 +258,7 @@ fn only_json_is_taken(#[case] content_type: Option<&str>, #[case] status: u16) {
 }
 
 #[test]
-fn a_key_replays_its_first_answer_until_its_life_is_over() {
+fn a_key_replays_its_first_answer_until_it_expires() {
     let mut state = State::demo(NOW);
     let settings = Settings::default();
     let key = [("X-Idempotency-Key", "k")];
@@ -287,7 +287,7 @@ fn a_key_replays_its_first_answer_until_its_life_is_over() {
 }
 
 #[test]
-fn a_refusal_is_kept_under_its_key_only_where_the_settings_say_so() {
+fn a_refusal_is_stored_under_its_key_only_if_the_settings_say_so() {
     let body = r#"{"orderId":300003,"orderItemIds":[3300003]}"#;
     let key = [("x-idempotency-key", "k")];
     for (cached_answers, second) in [(CachedAnswers::Success, 200), (CachedAnswers::All, 409)] {
@@ -300,7 +300,7 @@ fn a_refusal_is_kept_under_its_key_only_where_the_settings_say_so() {
 }
 
 #[test]
-fn the_twenty_first_request_of_a_second_is_one_too_many() {
+fn the_twenty_first_request_of_a_second_is_refused() {
     let mut state = State::demo(NOW);
     let settings = Settings::default();
     for _ in 0..20 {
@@ -319,7 +319,7 @@ fn the_twenty_first_request_of_a_second_is_one_too_many() {
 #[case::failed(Outcome::Failed, "failed", true)]
 #[case::initialized(Outcome::Initialized, "initialized", false)]
 #[case::canceled(Outcome::Canceled, "canceled", true)]
-fn one_item_may_end_otherwise_than_the_others(
+fn one_item_can_have_another_outcome_than_the_others(
     #[case] outcome: Outcome,
     #[case] word: &str,
     #[case] still_refundable: bool,
@@ -371,7 +371,7 @@ fn an_initialized_refund_moves_money_when_it_is_completed(#[case] complete: fn(&
 }
 
 #[test]
-fn what_is_paid_out_later_is_what_the_settings_said_when_it_was_asked_for() {
+fn a_later_payout_uses_the_settings_of_the_time_of_the_request() {
     let mut state = State::demo(NOW);
     with_item(&mut state, 200_001, |item| {
         item.refund_outcome = Outcome::Initialized;
@@ -386,7 +386,7 @@ fn what_is_paid_out_later_is_what_the_settings_said_when_it_was_asked_for() {
 }
 
 #[test]
-fn what_was_done_before_the_registry_broke_stays_done() {
+fn items_before_a_registry_error_stay_refunded() {
     let change = |state: &mut State| {
         let mut order = state.order(123_456).unwrap().clone();
         order.items[1].registry = RegistryCondition::Unreachable;
@@ -399,7 +399,7 @@ fn what_was_done_before_the_registry_broke_stays_done() {
 }
 
 #[test]
-fn the_last_deletion_of_an_account_is_the_last() {
+fn an_account_cannot_exceed_its_deletions_within_one_call() {
     let change = |state: &mut State| {
         with_account(state, |account| account.agp_delete_threshold = Some(1));
         let items = [1, 2].map(|id| Item::new(id, "registration", format!("a{id}.com"), 100));
@@ -415,7 +415,7 @@ fn the_last_deletion_of_an_account_is_the_last() {
 #[rstest]
 #[case::one(r#"{"orderId":200001,"orderItemIds":[3200001]}"#, &[3_200_001])]
 #[case::both(r#"{"orderId":123456,"orderItemIds":[987654,987655]}"#, &[987_654, 987_655])]
-fn where_each_item_is_refused_the_rows_come_with_409_and_no_message(#[case] body: &str, #[case] items: &[i32]) {
+fn if_all_items_are_refused_the_rows_come_with_409_and_no_message(#[case] body: &str, #[case] items: &[i32]) {
     for (outcome, word) in [(Outcome::Failed, "failed"), (Outcome::Canceled, "canceled")] {
         let mut state = State::demo(NOW);
         for order in [200_001, 123_456] {
@@ -439,7 +439,7 @@ fn where_each_item_is_refused_the_rows_come_with_409_and_no_message(#[case] body
 }
 
 #[test]
-fn an_item_that_is_asked_for_twice_is_refunded_once_and_fails_the_second_time() {
+fn an_item_requested_twice_is_refunded_once_and_fails_the_second_time() {
     let body = r#"{"orderId":200001,"orderItemIds":[3200001,3200001]}"#;
     let (_, handled) = refund_in(|_| {}, body);
     let answer = parsed(&handled);
@@ -467,7 +467,7 @@ fn an_item_that_is_asked_for_twice_is_refunded_once_and_fails_the_second_time() 
 }
 
 #[test]
-fn a_domain_is_there_as_long_as_its_registration_is_not_refunded() {
+fn a_domain_exists_until_its_registration_is_refunded() {
     let mut state = State::demo(NOW);
     let settings = Settings::default();
     let shown = handle(&mut state, &settings, NOW, &get("/core/v1/domains/Example.COM"));
@@ -505,7 +505,7 @@ fn a_domain_is_there_as_long_as_its_registration_is_not_refunded() {
 }
 
 #[test]
-fn half_way_the_domain_is_deleted_and_nothing_is_refunded_until_it_is_decided() {
+fn a_half_way_refund_deletes_the_domain_and_stays_pending() {
     let body = r#"{"orderId":123456,"orderItemIds":[987654]}"#;
     for (half_way_answer, status) in [
         (HalfWayAnswer::Broken, 500),
@@ -548,7 +548,7 @@ fn half_way_the_domain_is_deleted_and_nothing_is_refunded_until_it_is_decided() 
 }
 
 #[test]
-fn an_item_can_end_half_way_by_itself_and_be_paid_later() {
+fn an_item_can_be_set_to_stop_half_way_and_be_paid_later() {
     let mut state = State::demo(NOW);
     with_item(&mut state, 200_001, |item| {
         item.refund_outcome = Outcome::Deleted;
@@ -567,7 +567,7 @@ fn an_item_can_end_half_way_by_itself_and_be_paid_later() {
 }
 
 #[test]
-fn a_refund_goes_to_the_balance_of_the_account_where_the_item_or_the_settings_say_so() {
+fn a_refund_goes_to_the_account_balance_if_the_item_or_the_settings_say_so() {
     let mut state = State::demo(NOW);
     let settings = Settings::default();
     let refunded = |state: &mut State, settings: &Settings, order: i32| {
@@ -588,7 +588,7 @@ fn a_refund_goes_to_the_balance_of_the_account_where_the_item_or_the_settings_sa
 }
 
 #[test]
-fn three_thousand_requests_an_hour_and_no_more() {
+fn more_than_three_thousand_requests_an_hour_are_refused() {
     let mut state = State::demo(NOW);
     let settings = Settings { requests_per_second: 0, ..Settings::default() };
     for _ in 0..3000 {
@@ -602,7 +602,7 @@ fn three_thousand_requests_an_hour_and_no_more() {
 }
 
 #[test]
-fn hello_says_who_is_logged_in_and_what_time_it_is() {
+fn hello_returns_the_username_and_the_time() {
     let handled = handle(&mut State::demo(NOW), &Settings::default(), NOW, &get("/core/v1/hello"));
     assert_eq!(
         text(&handled),
@@ -611,7 +611,7 @@ fn hello_says_who_is_logged_in_and_what_time_it_is() {
 }
 
 #[test]
-fn the_list_pages_and_filters() {
+fn the_list_has_pages_and_filters() {
     let mut state = State::demo(NOW);
     let settings = Settings { requests_per_second: 0, ..Settings::default() };
     let mut list = |query: &str| handle(&mut state, &settings, NOW, &get(&format!("/core/v1/orders{query}")));
@@ -651,7 +651,7 @@ fn the_list_pages_and_filters() {
 }
 
 #[test]
-fn an_order_that_makes_no_sense_is_not_put() {
+fn an_invalid_order_is_not_put() {
     let mut state = State::demo(NOW);
     let item = |id, price| Item::new(id, "registration", "a.com".to_owned(), price);
     let mut put = |id, account: &str, items| state.put_order(Order::new(id, account, items), NOW).unwrap_err();
@@ -670,7 +670,7 @@ fn an_order_that_makes_no_sense_is_not_put() {
 }
 
 #[test]
-fn identifying_tells_the_call_and_no_secret() {
+fn inspection_returns_the_call_without_secrets() {
     let request = refund(r#"{"orderId":123456,"orderItemIds":[987654],"token":"s"}"#, &[("x-idempotency-key", "k")]);
     let identified = inspect(&request);
     assert_eq!(identified.operation, "ProcessRefund");
@@ -696,7 +696,7 @@ fn the_state_survives_a_round_trip_through_json() {
 
 proptest! {
     #[test]
-    fn no_body_breaks_it(body in proptest::collection::vec(any::<u8>(), 0..300), key in "[ -~]{0,20}") {
+    fn any_body_is_answered(body in proptest::collection::vec(any::<u8>(), 0..300), key in "[ -~]{0,20}") {
         let mut request = refund("", &[("x-idempotency-key", key.as_str())]);
         request.body = body.into();
         inspect(&request);
@@ -708,7 +708,7 @@ proptest! {
     }
 
     #[test]
-    fn no_order_and_items_break_it(order in any::<i64>(), items in proptest::collection::vec(any::<i64>(), 0..5)) {
+    fn any_order_and_items_are_answered(order in any::<i64>(), items in proptest::collection::vec(any::<i64>(), 0..5)) {
         let request = refund(&json!({"orderId": order, "orderItemIds": items}).to_string(), &[]);
         let mut state = State::default();
         state.put_account(Account::new("demo-test", "demo-token"));
@@ -716,7 +716,7 @@ proptest! {
     }
 
     #[test]
-    fn no_path_query_or_credentials_break_it(path in "\\PC{0,40}", query in "\\PC{0,40}", authorization in any::<Vec<u8>>()) {
+    fn any_path_query_and_credentials_are_answered(path in "\\PC{0,40}", query in "\\PC{0,40}", authorization in any::<Vec<u8>>()) {
         let mut request = request("GET", "/", &[], b"");
         if let Ok(value) = HeaderValue::from_bytes(&authorization) {
             request.headers.insert("authorization", value);

@@ -157,7 +157,7 @@ fn an_order_number_has_at_most_128_characters(#[case] digits: usize, #[case] ans
 #[case::get(Method::GET)]
 #[case::put(Method::PUT)]
 #[case::delete(Method::DELETE)]
-fn only_post_is_taken(#[case] method: Method, #[values(REFUND, REJECT, STATUS)] path: &str) {
+fn only_post_is_accepted(#[case] method: Method, #[values(REFUND, REJECT, STATUS)] path: &str) {
     let body_sent = format!("{LOGIN}&orderNumber=1000001&refundReasonCode=1");
     let (_, handled) = asked(&request(method, path, FORM, body_sent.as_bytes()));
     if path == STATUS {
@@ -181,7 +181,7 @@ fn other_paths_are_404(#[case] path: &str) {
 #[case(REFUND)]
 #[case(REJECT)]
 #[case("/anything")]
-fn plaintext_is_refused_whatever_it_asks(#[case] path: &str, #[values(Method::GET, Method::POST)] method: Method) {
+fn plaintext_is_always_refused(#[case] path: &str, #[values(Method::GET, Method::POST)] method: Method) {
     let sent = format!("{LOGIN}&orderNumber=1000001&refundReasonCode=11");
     let request = Request { tls: false, ..request(method, path, FORM, sent.as_bytes()) };
     let (_, handled) = asked(&request);
@@ -190,7 +190,7 @@ fn plaintext_is_refused_whatever_it_asks(#[case] path: &str, #[values(Method::GE
 }
 
 #[test]
-fn plaintext_is_refused_in_the_words_of_the_status_call_too() {
+fn plaintext_is_refused_in_the_wording_of_the_status_call() {
     let handled = asked(&Request { tls: false, ..status_of("1000001") }).1;
     assert_eq!(json_body(&handled), json!({ "errorCode": -1, "errorMessage": "Request was not made over https!" }));
 }
@@ -213,13 +213,13 @@ fn parameters_of_the_content_type_do_not_matter() {
 }
 
 #[test]
-fn raw_bytes_that_are_no_text_are_answered() {
+fn bytes_that_are_no_text_are_answered() {
     let (_, handled) = asked(&request(Method::POST, REFUND, FORM, b"\xff\xfe=\xff&\0\0&&&=&=="));
     assert!(plain_body(&handled).starts_with("-2\n"));
 }
 
 #[test]
-fn a_refund_is_in_the_books_once_and_cancels_the_order() {
+fn a_refund_is_recorded_once_and_cancels_the_order() {
     let (mut state, handled) = asked(&refund_of("1000007"));
     let refund = Effect {
         kind: "refund".to_owned(),
@@ -264,7 +264,7 @@ fn a_refund_shows_after_the_lag() {
 }
 
 #[test]
-fn calls_are_limited_per_account_and_minute_where_a_setting_says_so() {
+fn a_setting_limits_calls_per_account_and_minute() {
     let settings = Settings { calls_per_minute: Some(2), ..Settings::default() };
     let mut state = State::demo(NOW);
     let mut at = |now| body(&handle(&mut state, &settings, now, &refund_of("1000001")));
@@ -284,7 +284,7 @@ fn line_endings_are_settings() {
 }
 
 #[test]
-fn order_numbers_can_be_any_text_where_a_setting_says_so() {
+fn a_setting_allows_any_text_as_order_number() {
     let settings = Settings { order_numbers_are_digits: false, ..Settings::default() };
     let mut state = State::demo(NOW);
     state.put_order(Order::new("SL-7"), NOW).unwrap();
@@ -317,7 +317,7 @@ fn a_status_is_refused_to_a_wrong_login_and_a_locked_one() {
 }
 
 #[test]
-fn a_status_can_fail_by_the_orders_own_state() {
+fn an_order_can_be_set_to_fail_its_status() {
     let mut state = State::demo(NOW);
     state.put_order(Order { status_fails: true, ..Order::new("7") }, NOW).unwrap();
     let failed = handle(&mut state, &Settings::default(), NOW, &status_of("7"));
@@ -336,7 +336,7 @@ fn the_documented_sample_is_answered_field_for_field(#[case] path: &str) {
 }
 
 #[test]
-fn order_3000002_leaves_out_nothing_that_is_documented() {
+fn order_3000002_has_every_documented_field() {
     // Every name of the page's parameter tables, wherever it stands.
     const DOCUMENTED: &[&str] = &[
         "orderNumber",
@@ -425,7 +425,7 @@ fn order_3000002_leaves_out_nothing_that_is_documented() {
 #[case::completed("Completed", false)]
 #[case::in_progress("InProgress", false)]
 #[case::undocumented("Whatever", false)]
-fn errors_of_the_caa_check_are_shown_beside_one_status_alone(#[case] status: &str, #[case] shown: bool) {
+fn errors_of_the_caa_check_are_shown_with_one_status_only(#[case] status: &str, #[case] shown: bool) {
     let mut state = State::demo(NOW);
     let mut order = state.order("3000002").unwrap();
     order.validation.caa_check_status.as_mut().unwrap().status = Some(status.to_owned());
@@ -455,7 +455,7 @@ fn the_special_orders_can_be_refunded(#[case] order: &str) {
 #[case::no_test("&test=N", "0", 1)]
 #[case::no_word("&test=1", "-4\nThe value of the 'test' argument is invalid!", 0)]
 #[case::with_a_reason("&refundReasonCode=1", "-2\n'refundReasonCode' is an unrecognized argument!", 0)]
-fn the_trap_does_what_the_real_one_does(#[case] more: &str, #[case] answer: &str, #[case] effects: usize) {
+fn auto_reject_does_what_the_real_one_does(#[case] more: &str, #[case] answer: &str, #[case] effects: usize) {
     let sent = post(REJECT, &format!("{LOGIN}&orderNumber=1000001{more}"));
     assert!(inspect(&sent).destructive);
     let (mut state, handled) = asked(&sent);
@@ -469,7 +469,7 @@ fn the_trap_does_what_the_real_one_does(#[case] more: &str, #[case] answer: &str
 }
 
 #[test]
-fn what_is_told_of_a_request_holds_no_password() {
+fn inspection_returns_no_password() {
     let sent =
         post(REFUND, "loginName=demo&loginPassword=canary&LOGINPASSWORD=canary&loginPassword=canary&orderNumber=7");
     let identified = inspect(&sent);
@@ -502,7 +502,7 @@ fn of_what_is_no_form_only_known_arguments_are_told(
 #[case(Order { currency: "usd".to_owned(), ..Order::new("7") }, PutError::Currency)]
 #[case(Order { account: Some("nobody".to_owned()), ..Order::new("7") }, PutError::NoSuchAccount { account: "nobody".to_owned() })]
 #[case(Order::new(""), PutError::OrderNumber)]
-fn an_order_that_makes_no_sense_is_not_put(#[case] order: Order, #[case] why: PutError) {
+fn an_invalid_order_is_not_put(#[case] order: Order, #[case] why: PutError) {
     assert_eq!(State::demo(NOW).put_order(order, NOW), Err(why));
 }
 
