@@ -1,5 +1,5 @@
-//! The clock of a world: it runs with the system's clock, is paused, or jumps forward. The only file
-//! of this crate that reads the system clock.
+//! The clock of a world: it runs with the system's clock, is paused, or jumps forward. The only
+//! file of this crate that reads the system clock.
 //!
 //! Everything that depends on time (refund periods, AGP windows, key lifetimes, settlement, late
 //! commits, stale lookups, rate limits, journal times) takes `now` as an argument, and that `now`

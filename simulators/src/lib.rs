@@ -1,5 +1,5 @@
-//! Sectigo, name.com and Debitsuccess emulated on the wire, with state: for tests and staging without
-//! an account.
+//! Sectigo, name.com and Debitsuccess emulated on the wire, with state: for tests and staging
+//! without an account.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), simulators::StartError> {
@@ -20,15 +20,15 @@
 //! providers/   one folder per provider behind one trait; the registry is providers/mod.rs
 //! record/      books (what happened), journal (requests and answers), audit (what is wrong)
 //! faults/      rules at exact points, gates, the random mode, magic targets, stale reads
-//! http/        sockets: listeners that rules close, connections that rules end, bodies that rules change
+//! http/        sockets: listeners, connections and bodies, to which rules apply faults
 //! worlds/      credentials select a world; each has its own providers, records, faults and clock
 //! pipeline     one request: gates and rules of each point, the provider, the journal
 //! control/     the control port: JSON and a page for people
 //! config/      addresses, TLS and settings
 //! ```
 //!
-//! A request arrives at `http::server`, passes the fault points in `pipeline`, and is answered by its
-//! provider in `providers`.
+//! A request arrives at `http::server`, passes the fault points in `pipeline`, and is answered by
+//! its provider in `providers`.
 
 pub mod clock;
 pub mod config;
@@ -72,8 +72,8 @@ use self::{
     worlds::{ServePort, Worlds},
 };
 
-/// The running simulators. Dropping them stops them immediately; [`Simulators::stop`] first finishes
-/// the responses in progress.
+/// The running simulators. Dropping them stops them immediately; [`Simulators::stop`] first
+/// finishes the responses in progress.
 #[derive(Debug)]
 pub struct Simulators {
     worlds: Worlds,
@@ -136,8 +136,8 @@ impl Simulators {
     /// certificate is on disk.
     ///
     /// # Errors
-    /// A port is taken, a name is invalid in a certificate, or a file cannot be read or written. Then
-    /// nothing listens.
+    /// A port is taken, a name is invalid in a certificate, or a file cannot be read or written.
+    /// Then nothing listens.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let listen = config.ports();
         let demo = match config.world_file {
@@ -225,8 +225,8 @@ impl Simulators {
         self.ports.debitsuccess_plaintext
     }
 
-    /// The certificate that clients of the TLS ports have to trust, PEM: the authority's, or the one
-    /// from the configuration.
+    /// The certificate that clients of the TLS ports have to trust, PEM: the authority's, or the
+    /// one from the configuration.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
     }
@@ -257,8 +257,8 @@ impl Simulators {
         self.with_world(|world| world.gates.add_with_handle(gate))
     }
 
-    /// Moves the clock of the demo world forward. False, without an effect, if it would be more than
-    /// [`clock::MAX_AHEAD`] ahead.
+    /// Moves the clock of the demo world forward. False, without an effect, if it would be more
+    /// than [`clock::MAX_AHEAD`] ahead.
     pub fn advance(&self, by: Duration) -> bool {
         self.with_world(|world| world.advance(by).is_ok())
     }
@@ -291,8 +291,8 @@ impl Simulators {
         self.worlds.list().into_iter().map(|world| self.worlds.handle(world)).collect()
     }
 
-    /// Stops listening, finishes the responses in progress, and returns when everything is closed, at
-    /// most after two seconds.
+    /// Stops listening, finishes the responses in progress, and returns when everything is closed,
+    /// at most after two seconds.
     pub async fn stop(mut self) {
         self.stopping.send_replace(true);
         let mut tasks = self.worlds.close_ports();

@@ -23,8 +23,8 @@ use tracing_subscriber::EnvFilter;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// The number of threads that answer requests. Two keep one slow request from delaying the next. More
-/// would cost memory without a use: the simulators are rarely the bottleneck.
+/// The number of threads that answer requests. Two keep one slow request from delaying the next.
+/// More would cost memory without a use: the simulators are rarely the bottleneck.
 const WORKERS: usize = 2;
 
 const LONG_ABOUT: &str = "\

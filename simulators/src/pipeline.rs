@@ -2,9 +2,20 @@
 //! journal.
 //!
 //! ```text
-//! inspect -> journal opens -> before the effect -> handle, books -> after the effect -> during the answer -> journal closes -> response
-//!            `------ one lock -----´   (waits)     `------- one lock -------´ (waits)
-//!            `---------------------------- one lock if nothing can delay or change it ----------------------------´
+//! inspect
+//! journal opens              one lock
+//! before the effect          gate, rules; waits without a lock
+//! handle, books              one lock, together with the rules after the effect
+//! after the effect           gate, rules; waits without a lock
+//! during the answer          gate, rules; the journal closes, at the latest when the body is sent
+//! response
+//! ```
+//!
+//! If no rule, gate, magic target or idempotency key can affect the request, everything from opening
+//! to closing the journal happens under one lock.
+//!
+//! ```text
+//! RoutedRequest::run -> RequestRun::admit -> fast path | RequestRun::run
 //! ```
 //!
 //! It runs on the connection's task. If the client disconnects, a detached task finishes it: the
@@ -319,8 +330,8 @@ impl RequestRun {
                     }
                 }
                 FaultAction::Answer(other) => return Flow::Respond(other),
-                // Before the effect, faults in the response apply to the one that the provider would
-                // give.
+                // Before the effect, faults in the response apply to the one that the provider
+                // would give.
                 FaultAction::Corrupt(bytes) => {
                     self.body_faults.push((at, BodyFault::Corrupt(bytes)));
                     response = response.or_else(|| self.dry_run(before));
@@ -376,8 +387,8 @@ impl RequestRun {
         Some(response)
     }
 
-    /// For a refund: lets later lookups show the state before it. For a lookup: its response from the
-    /// state when the rule was armed.
+    /// For a refund: lets later lookups show the state before it. For a lookup: its response from
+    /// the state when the rule was armed.
     fn stale(&self, before: Option<&ProviderSnapshot>, rule: RuleId, seconds: u64) -> Option<Response> {
         let mut world = self.lock_if_current()?;
         let now = world.now();

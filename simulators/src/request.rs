@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! socket -> Request -> inspect (reads only)                      -> fault point: before the effect
-//!                   -> handle  (may change state, lists effects) -> fault point: after the effect -> Response -> socket
+//!                   -> handle  (may change state, lists effects) -> fault point: after the effect
+//!        <- Response
 //! ```
 //!
 //! A provider consists of plain functions over these types and its own state. It does no I/O, reads
@@ -114,8 +115,8 @@ pub enum Deduplication {
 pub struct Effect {
     /// What happened: `refund`, `order_rejected`, `refund_rejected`, `domain_deleted`.
     pub kind: String,
-    /// What it happened to: a Sectigo order number, a name.com order item id, a Debitsuccess account
-    /// reference.
+    /// What it happened to: a Sectigo order number, a name.com order item id, a Debitsuccess
+    /// account reference.
     pub target: String,
     /// The amount moved, in hundredths of the currency; none if the provider does not say.
     pub amount_minor: Option<i64>,

@@ -1,5 +1,5 @@
-//! The load client: prepared raw requests on open connections. It does little work, because it shares
-//! the machine.
+//! The load client: prepared raw requests on open connections. It does little work, because it
+//! shares the machine.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -77,8 +77,8 @@ impl Endpoint {
         Endpoint { address, tls }
     }
 
-    /// Sends all requests over several connections, each the next one after an answer. Every answer has
-    /// to be a 2xx.
+    /// Sends all requests over several connections, each the next one after an answer. Every answer
+    /// has to be a 2xx.
     pub(crate) async fn send(&self, requests: &Arc<Vec<Vec<u8>>>, connections: usize) -> Answered {
         let mut opened = Vec::new();
         for _ in 0..connections {

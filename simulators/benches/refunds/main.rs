@@ -1,17 +1,17 @@
-//! Refunds per second of the simulators, compared with a bare axum handler that reads and answers the
-//! same bytes.
+//! Refunds per second of the simulators, compared with a bare axum handler that reads and answers
+//! the same bytes.
 //!
 //! ```text
-//! cargo bench -p simulators --bench refunds                    all three; behind `--` one: -- debitsuccess
+//! cargo bench -p simulators --bench refunds       all three; one: -- debitsuccess
 //!
 //! for each provider: one round of each to warm up, then rounds in pairs, in alternating order:
-//!   load client --keep-alive--> simulators      each request is a separate refund that is really done, checked in the books
-//!   load client --keep-alive--> bare handler    the same requests; reads the whole body, gives a fixed answer of the same length
+//!   load client -> simulators      each request is a separate refund, really done: see the books
+//!   load client -> bare handler    the same requests; a fixed answer of the same length
 //! ```
 //!
-//! Sectigo's pair uses TLS on both sides, with the same library. The result is the median of the pairs'
-//! ratios, because a disturbance of the machine affects both halves of a pair. The benchmark fails if
-//! a provider's ratio is below a half.
+//! Sectigo's pair uses TLS on both sides, with the same library. The result is the median of the
+//! pairs' ratios, because a disturbance of the machine affects both halves of a pair. The benchmark
+//! fails if a provider's ratio is below a half.
 
 #![expect(clippy::print_stdout, reason = "a benchmark is there to print")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark says what is wrong by failing there")]

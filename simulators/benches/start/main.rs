@@ -5,9 +5,9 @@
 //! cargo bench -p simulators --bench start
 //! ```
 //!
-//! A start is the time from the creation of the process to the line `ready`, when all ports are open
-//! and all demo data exists. The benchmark fails if the median is above 20 ms, or if the memory is
-//! above 64 MiB at the start, with a full journal, or after 20,000 refunds.
+//! A start is the time from the creation of the process to the line `ready`, when all ports are
+//! open and all demo data exists. The benchmark fails if the median is above 20 ms, or if the
+//! memory is above 64 MiB at the start, with a full journal, or after 20,000 refunds.
 //!
 //! 1. The first process gets refunds of the demo data, each with its own key or identifier, half at
 //!    name.com and half at Debitsuccess. Most are refused, because a target is refunded once.
@@ -146,7 +146,8 @@ fn put_all(running: &Running) {
 }
 
 fn refund_all(running: &Running, folder: &Path, of: Things) {
-    // With name.com's documented limits, 20 requests a second and 3,000 an hour, it would take hours.
+    // With name.com's documented limits, 20 requests a second and 3,000 an hour, it would take
+    // hours.
     change_settings(running, r#"{"namecom":{"requests_per_second":0,"requests_per_hour":0}}"#);
     let place = |n: u32| n % of.many;
     let sectigo = (0..DONE_EACH).map(|n| sectigo_refund(of.sectigo_order + place(n)));

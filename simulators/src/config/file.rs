@@ -1,4 +1,5 @@
-//! The configuration file, TOML. An invalid file is refused with one sentence that says where and why.
+//! The configuration file, TOML. An invalid file is refused with one sentence that says where and
+//! why.
 
 use std::{
     fs, io,

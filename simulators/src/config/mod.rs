@@ -1,5 +1,5 @@
-//! The configuration: addresses, TLS, and the start. Rust tests build it as a value, the binary reads
-//! it from a TOML file and flags, all with the same names.
+//! The configuration: addresses, TLS, and the start. Rust tests build it as a value, the binary
+//! reads it from a TOML file and flags, all with the same names.
 
 mod file;
 
@@ -57,7 +57,8 @@ pub struct Config {
     /// A snapshot, JSON, with which the demo world starts, including settings and credentials. By
     /// default it starts with the demo data.
     pub world_file: Option<PathBuf>,
-    /// The choices that the providers' documentation leaves open, at the start and after every reset.
+    /// The choices that the providers' documentation leaves open, at the start and after every
+    /// reset.
     pub settings: Settings,
 }
 

@@ -289,8 +289,8 @@ impl FaultEffect {
         }
     }
 
-    /// The points at which it can happen: before a request is read there is no answer to change, and
-    /// within an answer no other can begin.
+    /// The points at which it can happen: before a request is read there is no answer to change,
+    /// and within an answer no other can begin.
     fn points(&self) -> &'static [PointKind] {
         use PointKind::{AfterEffect, BeforeEffect, BeforeRead, Connect, DuringAnswer};
         match self {

@@ -203,7 +203,8 @@ impl Gates {
         self.list_mut().release(id, request)
     }
 
-    /// Releases all requests at a gate and returns their journal ids. None if there is no such gate.
+    /// Releases all requests at a gate and returns their journal ids. None if there is no such
+    /// gate.
     pub fn release_all(&self, id: GateId) -> Option<Vec<u64>> {
         self.list_mut().release_all(id)
     }
@@ -421,7 +422,8 @@ impl Drop for Ticket {
     }
 }
 
-/// A gate in the hands of a test. When it is dropped, the gate is removed and all requests continue.
+/// A gate in the hands of a test. When it is dropped, the gate is removed and all requests
+/// continue.
 #[derive(Debug)]
 #[must_use = "a gate is removed when its handle is dropped"]
 pub struct GateHandle {
@@ -452,8 +454,8 @@ impl GateHandle {
         status.map(|gate| gate.waiting).unwrap_or_default()
     }
 
-    /// Waits until at least this many requests wait at the gate, and returns them. Waits at most for
-    /// the gate's maximum wait.
+    /// Waits until at least this many requests wait at the gate, and returns them. Waits at most
+    /// for the gate's maximum wait.
     ///
     /// # Errors
     /// Fewer requests came. The error contains them.

@@ -1,5 +1,5 @@
-//! Magic targets, as in payment sandboxes: order numbers and account references of the demo data that
-//! go wrong without a rule, for people who only have the wire.
+//! Magic targets, as in payment sandboxes: order numbers and account references of the demo data
+//! that go wrong without a rule, for people who only have the wire.
 //!
 //! What a provider can do itself (a code, a refund that settles late) is data of the order or
 //! account. A fault on the wire is a rule without a number: it fires on each refund of its target

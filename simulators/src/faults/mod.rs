@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! where: provider, operation, target, attempt, ordinal     each but the first may be left open
-//! when:  connect | before it is read | before the effect | after the effect | during the answer, after n bytes
-//! what:  refuse (the port is closed), delay, never answer, close, reset the peer, limit the data, corrupt, slice,
-//!        answer this instead, forge an answer, commit late, stop half-way, answer from a stale state
+//! when:  connect | before it is read | before the effect | after the effect
+//!        | during the answer, after n bytes
+//! what:  refuse (the port is closed), delay, never answer, close, reset the peer, limit the data,
+//!        corrupt, slice, answer this instead, forge an answer, commit late, stop half-way,
+//!        answer from a stale state
 //! how often: once | n times | standing | flapping
 //! ```
 //!
@@ -70,8 +72,9 @@ pub struct Rule {
     /// start or the last reset; any if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u64>,
-    /// Only for the points [`Point::Connect`] and [`Point::BeforeRead`]: the number of the connection
-    /// to this provider, counted from 1 since the start or the last reset; any if left out.
+    /// Only for the points [`Point::Connect`] and [`Point::BeforeRead`]: the number of the
+    /// connection to this provider, counted from 1 since the start or the last reset; any if left
+    /// out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection: Option<u64>,
     /// The number of the request on its connection, so that 2 is the first one on a reused
@@ -96,8 +99,8 @@ pub struct Rule {
 pub enum Point {
     /// The connection has been accepted. Nothing has been read, and TLS has not begun.
     Connect,
-    /// The connection and its TLS session are established, and nothing of the request has been read.
-    /// On a reused connection the request's first bytes have arrived.
+    /// The connection and its TLS session are established, and nothing of the request has been
+    /// read. On a reused connection the request's first bytes have arrived.
     BeforeRead,
     /// The request has been read. Nothing has been done.
     BeforeEffect,
@@ -118,8 +121,8 @@ pub enum Point {
 pub enum FaultEffect {
     /// Closes the provider's ports while the rule is armed, so that the system refuses clients
     /// (`ECONNREFUSED`). Such clients are neither counted nor in the journal.
-    /// [`FaultEffect::ResetPeer`] at [`Point::Connect`] can be counted: it accepts the connection and
-    /// resets it before anything is read.
+    /// [`FaultEffect::ResetPeer`] at [`Point::Connect`] can be counted: it accepts the connection
+    /// and resets it before anything is read.
     Refuse,
     /// Refuses the TLS handshake with the alert `handshake_failure`.
     RefuseTls,
@@ -334,7 +337,8 @@ impl Rule {
         checks::rule(self)
     }
 
-    /// Whether it is about connections: it acts before anything is read that could identify a world.
+    /// Whether it is about connections: it acts before anything is read that could identify a
+    /// world.
     pub fn is_for_ports(&self) -> bool {
         matches!(self.point, Point::Connect | Point::BeforeRead)
     }

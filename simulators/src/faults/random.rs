@@ -1,5 +1,5 @@
-//! The random mode: it draws for each request whether something goes wrong, and what, from a seed and
-//! the request's coordinates.
+//! The random mode: it draws for each request whether something goes wrong, and what, from a seed
+//! and the request's coordinates.
 //!
 //! The draw does not depend on the order of arrival, so that a run with a hundred clients meets the
 //! same faults again even if they interleave differently.

@@ -62,8 +62,8 @@ impl StaleReads {
         }
     }
 
-    /// The snapshot from which a lookup is answered, if it is not answered from the present. A lookup
-    /// without a target is a list.
+    /// The snapshot from which a lookup is answered, if it is not answered from the present. A
+    /// lookup without a target is a list.
     pub(crate) fn for_lookup(
         &self,
         provider: Provider,

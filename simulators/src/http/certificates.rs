@@ -1,5 +1,5 @@
-//! The certificates of the TLS ports: one from the configuration, or a leaf issued at each start by an
-//! authority, which is kept in files if the configuration names them.
+//! The certificates of the TLS ports: one from the configuration, or a leaf issued at each start by
+//! an authority, which is kept in files if the configuration names them.
 //!
 //! ```text
 //! FILE and FILE.key exist, belong together, are ours, not expired  ->  reused
@@ -110,8 +110,8 @@ enum AuthorityFiles {
 }
 
 impl Certificates {
-    /// A leaf for these names and addresses, issued by the authority in this file, which is created if
-    /// it does not exist.
+    /// A leaf for these names and addresses, issued by the authority in this file, which is created
+    /// if it does not exist.
     pub(crate) fn make(
         names: Vec<String>,
         ca_file: Option<&Path>,
@@ -230,8 +230,8 @@ fn read(path: &Path) -> Result<String, CertificateError> {
     fs::read_to_string(path).map_err(|source| CertificateError::Read { path: path.to_owned(), source })
 }
 
-/// Writes via a temporary file, so that no reader sees an incomplete file, and a key has its mode from
-/// the first byte on.
+/// Writes via a temporary file, so that no reader sees an incomplete file, and a key has its mode
+/// from the first byte on.
 fn write_whole(path: &Path, text: &str, mode: Option<u32>) -> io::Result<()> {
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(format!(".{}", std::process::id()));

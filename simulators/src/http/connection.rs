@@ -1,11 +1,11 @@
 //! The socket of a connection: when bytes are read from it, and how it is disconnected.
 //!
 //! ```text
-//! TcpStream <- GuardedStream (delays reads) <- [TLS] <- MaybeTls (disconnects after a flush) <- HTTP
+//! TcpStream <- GuardedStream (delays reads) <- [TLS] <- MaybeTls (ends after a flush) <- HTTP
 //! ```
 //!
-//! If a socket is closed with unread bytes, the system sends RST instead of FIN. So an orderly close
-//! reads and drops what the client still sends.
+//! If a socket is closed with unread bytes, the system sends RST instead of FIN. So an orderly
+//! close reads and drops what the client still sends.
 
 use std::{
     collections::VecDeque,

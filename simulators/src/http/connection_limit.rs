@@ -1,6 +1,6 @@
 //! The limit on the connections of one port. If there is no room for another one, the oldest idle
-//! connection is closed, so that a client that only opens connections, or never ends a request head,
-//! does not block others.
+//! connection is closed, so that a client that only opens connections, or never ends a request
+//! head, does not block others.
 
 use std::{
     collections::VecDeque,

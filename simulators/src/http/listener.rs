@@ -2,13 +2,14 @@
 //! address, so that a client is really refused.
 //!
 //! ```text
-//! a world's rules --(each time it is unlocked)--> ProviderListeners::apply_refusals --> PausableListener listening | closed
-//!                                                                                         `--> served by the given closure
+//! a world's rules --(each time it is unlocked)--> ProviderListeners::apply_refusals
+//!                                                   `--> PausableListener: listening | closed
+//!                                                          `--> served by the given closure
 //! ```
 //!
-//! The demo world has the ports of the start. Another world has its own ports if it was created with
-//! them. Otherwise its requests come to the ports of the demo world and are identified by their
-//! usernames.
+//! The demo world has the ports of the start. Another world has its own ports if it was created
+//! with them. Otherwise its requests come to the ports of the demo world and are identified by
+//! their usernames.
 
 use std::{
     fmt,
@@ -32,8 +33,8 @@ use tokio::{
 
 use crate::{config::PortAddresses, request::Provider};
 
-/// The maximum number of worlds with ports of their own. Each needs six descriptors, and many systems
-/// allow a process little more than a thousand.
+/// The maximum number of worlds with ports of their own. Each needs six descriptors, and many
+/// systems allow a process little more than a thousand.
 pub const MAX_WITH_OWN_PORTS: usize = 100;
 /// The number of connections that the system queues before they are accepted.
 const BACKLOG: u32 = 1024;
@@ -222,8 +223,8 @@ impl ServerContext {
     }
 }
 
-/// A socket that is bound to an address without listening. Several sockets can be bound there as long
-/// as none of them listens.
+/// A socket that is bound to an address without listening. Several sockets can be bound there as
+/// long as none of them listens.
 fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;

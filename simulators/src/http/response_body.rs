@@ -1,7 +1,7 @@
 //! The body of a response, with the faults that rules apply to it.
 //!
-//! The head is always sent whole and announces the length of the whole body, so that a client can see
-//! what is missing.
+//! The head is always sent whole and announces the length of the whole body, so that a client can
+//! see what is missing.
 
 use std::{
     collections::VecDeque,
@@ -58,8 +58,8 @@ impl BodyScript {
         BodyScript::new(body, Vec::new())
     }
 
-    /// The body with faults, each from a byte on. Faults at the same byte happen in order. A fault after
-    /// the end of the body happens at its end.
+    /// The body with faults, each from a byte on. Faults at the same byte happen in order. A fault
+    /// after the end of the body happens at its end.
     pub(crate) fn new(body: Bytes, mut faults: Vec<(usize, BodyFault)>) -> BodyScript {
         let whole = body.len() as u64;
         let is_plain = faults.is_empty();
@@ -197,7 +197,8 @@ impl FaultyBody {
     fn send(&mut self, bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         self.sent_bytes += bytes.len();
         self.remaining = self.remaining.saturating_sub(bytes.len() as u64);
-        // Before the last bytes are sent, so that a client that has them finds the journal complete.
+        // Before the last bytes are sent, so that a client that has them finds the journal
+        // complete.
         if self.steps.iter().all(|step| matches!(step, BodyStep::Disconnect(_))) {
             self.report(SendResult::Completed);
         }

@@ -1,8 +1,9 @@
 //! The server of a provider's port: connections and the requests on them.
 //!
-//! Each port has its own HTTP/1.1 loop, so that the journal can number connections and requests, and
-//! so that a rule can end a connection in its own way (`connection`). Everything is bounded: the
-//! number of connections, the sizes of head and body, and the time for handshake, head and body.
+//! Each port has its own HTTP/1.1 loop, so that the journal can number connections and requests,
+//! and so that a rule can end a connection in its own way (`connection`). Everything is bounded:
+//! the number of connections, the sizes of head and body, and the time for handshake, head and
+//! body.
 
 use std::{
     convert::Infallible,

@@ -1,9 +1,10 @@
 //! The audit: what is wrong according to the books, the journal, and a caller's claims.
 //!
 //! ```text
-//! books   -> duplicate refunds, refunds of more than was paid, effects of calls that no refund client makes
-//! journal -> refunds that no answer reported: neither their own nor a later one about the same target
-//! claims  -> compared with the books: false success, false failure, another amount, refunds unknown to the caller
+//! books   -> duplicate refunds, refunds of more than was paid, destructive calls
+//! journal -> refunds that no answer reported: neither their own nor a later one about the target
+//! claims  -> compared with the books: false success, false failure, another amount,
+//!            refunds unknown to the caller
 //! ```
 //!
 //! It changes nothing, and its findings are sorted: two audits of one state are equal.
@@ -251,8 +252,8 @@ fn duplicates(refunds: &[Refund<'_>]) -> Vec<Violation> {
             by_target.entry((entry.provider, &entry.effect.target)).or_default().push(entry);
         }
         if let Some(identifier) = &entry.effect.identifier {
-            // An identifier of a refund is unique per target. A key belongs to one request, which may
-            // refund several targets.
+            // An identifier of a refund is unique per target. A key belongs to one request, which
+            // may refund several targets.
             let several = entry.provider.has_several_refunds_per_target();
             let within = if several { entry.effect.target.as_str() } else { "" };
             by_identifier.entry((entry.provider, within, identifier)).or_default().push(entry);
@@ -310,8 +311,8 @@ fn unreported(Audited { settings, journal, .. }: Audited<'_>, refunds: &[Refund<
         }
     }
     let unreported = refunds.iter().filter_map(|Refund { entry, .. }| {
-        // Effects of the control port or a setting need no answer. Of a request that the journal has
-        // dropped nothing is known.
+        // Effects of the control port or a setting need no answer. Of a request that the journal
+        // has dropped nothing is known.
         let cause = journal.get(entry.journal_id?)?;
         if cause.ending == Ending::Open
             || (was_answered(&cause) && entry.provider.confirms_refund(&recorded(&cause), &entry.effect))

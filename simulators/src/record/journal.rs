@@ -1,8 +1,8 @@
-//! The journal: every request, what became of it, and what the client was told.
+//! The journal: every request, what became of it, and what the client received.
 //!
-//! An entry is opened when the whole request has been read, and closed before the answer is sent, so
-//! that a client that has its answer finds the entry complete. It contains no secrets: the providers
-//! mask the parameters, and `masking` masks headers, query and body.
+//! An entry is opened when the whole request has been read, and closed before the answer is sent,
+//! so that a client that has its answer finds the entry complete. It contains no secrets: the
+//! providers mask the parameters, and `masking` masks headers, query and body.
 
 use std::{
     borrow::Cow,
@@ -96,8 +96,8 @@ pub struct JournalEntry {
     pub moves_money: bool,
     /// Whether no refund client should ever make this call.
     pub destructive: bool,
-    /// The earlier request of which this one looks like a hidden re-send by an HTTP library: a refund
-    /// with the same method, path, query and body on another connection. Without a key or
+    /// The earlier request of which this one looks like a hidden re-send by an HTTP library: a
+    /// refund with the same method, path, query and body on another connection. Without a key or
     /// identifier, always; with one, only if the earlier request got no answer and this one came
     /// within [`RESENT_WITHIN`].
     #[serde(default)]
@@ -124,8 +124,8 @@ pub struct JournalEntry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
-    /// Not ended: the request is being handled, waits in a delay or at a gate, or its answer is being
-    /// sent.
+    /// Not ended: the request is being handled, waits in a delay or at a gate, or its answer is
+    /// being sent.
     Open,
     /// Answered; the connection stayed open.
     KeptAlive,
@@ -143,8 +143,8 @@ pub enum Ending {
     Truncated,
     /// A rule reset the connection within the answer (RST), after `answer_bytes` of its body.
     ResetInAnswer,
-    /// A rule withheld the rest of the answer after `answer_bytes` of its body; the connection stayed
-    /// open.
+    /// A rule withheld the rest of the answer after `answer_bytes` of its body; the connection
+    /// stayed open.
     StalledInAnswer,
     /// A rule reset the connection as soon as it was accepted (RST); there was no request.
     Refused,
@@ -621,11 +621,11 @@ mod tests {
         }
         let arrival = Arrival { connection: 2, ordinal: 1 };
         journal.open_unread(OffsetDateTime::UNIX_EPOCH, Provider::Namecom, arrival, false);
-        let told = serde_json::to_value(&journal).unwrap();
-        assert_eq!(told["entries"][0]["parameters"]["name"][0], "ä");
-        assert_eq!(told["entries"][1]["answer_base64"], "/wA=");
-        let again: Journal = serde_json::from_value(told.clone()).unwrap();
-        assert_eq!(serde_json::to_value(&again).unwrap(), told);
+        let written = serde_json::to_value(&journal).unwrap();
+        assert_eq!(written["entries"][0]["parameters"]["name"][0], "ä");
+        assert_eq!(written["entries"][1]["answer_base64"], "/wA=");
+        let again: Journal = serde_json::from_value(written.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&again).unwrap(), written);
         assert_eq!(again.opened, 4);
     }
 }

@@ -25,8 +25,8 @@ pub(crate) enum BodyFormat {
     Form,
     /// XML.
     Xml,
-    /// Any format without credentials. A body that names a secret all the same is masked as a whole,
-    /// because nothing says where the secret ends.
+    /// Any format without credentials. A body that names a secret all the same is masked as a
+    /// whole, because nothing says where the secret ends.
     WithoutCredentials,
 }
 
@@ -111,8 +111,8 @@ fn decoded(bytes: &[u8]) -> Vec<u8> {
     decoded
 }
 
-/// Masks the values of secrets in `name=value` pairs. A pair with a secret's name elsewhere is masked
-/// as a whole.
+/// Masks the values of secrets in `name=value` pairs. A pair with a secret's name elsewhere is
+/// masked as a whole.
 fn form(bytes: &[u8]) -> Vec<u8> {
     let pairs = bytes.split(|byte| *byte == b'&').map(|pair| {
         let name_ends = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());

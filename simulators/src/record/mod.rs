@@ -1,5 +1,5 @@
-//! What happened: the books hold the effects, the journal holds the requests, and the audit compares
-//! both with a caller's claims.
+//! What happened: the books hold the effects, the journal holds the requests, and the audit
+//! compares both with a caller's claims.
 
 pub mod audit;
 pub mod books;

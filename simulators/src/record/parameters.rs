@@ -1,4 +1,5 @@
-//! The parameters of a request as the journal shows them: in the order sent, which a map would lose.
+//! The parameters of a request as the journal shows them: in the order sent, which a map would
+//! lose.
 
 use std::fmt;
 

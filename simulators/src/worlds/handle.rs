@@ -79,8 +79,8 @@ impl WorldHandle {
         Snapshot::of(&mut self.world.lock())
     }
 
-    /// Replaces the contents of the world with a snapshot. The world keeps its credentials; the demo
-    /// world takes those of the snapshot.
+    /// Replaces the contents of the world with a snapshot. The world keeps its credentials; the
+    /// demo world takes those of the snapshot.
     ///
     /// # Errors
     /// The snapshot is of another version, or would give the demo world a username of another
@@ -89,8 +89,8 @@ impl WorldHandle {
         self.worlds.restore(&self.world, snapshot)
     }
 
-    /// Creates a copy of the world with credentials of its own, and with ports of its own if this one
-    /// has them.
+    /// Creates a copy of the world with credentials of its own, and with ports of its own if this
+    /// one has them.
     ///
     /// # Errors
     /// There are too many worlds, the name is too long, or a rule is about connections and the copy

@@ -1,5 +1,5 @@
-//! Locks on idempotency keys: while the first request under a key is in progress, the next one waits
-//! or is refused.
+//! Locks on idempotency keys: while the first request under a key is in progress, the next one
+//! waits or is refused.
 
 use std::{
     collections::HashMap,

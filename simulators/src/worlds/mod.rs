@@ -2,7 +2,7 @@
 //! settings.
 //!
 //! ```text
-//! request -> inspect -> username -> Worlds::of -> WorldRef (one lock each: a hundred run side by side)
+//! request -> inspect -> username -> Worlds::of -> WorldRef (one lock each)
 //!                       unknown  -> the demo world, whose provider answers as to a wrong login
 //! ```
 //!
@@ -140,8 +140,8 @@ struct WorldEntry {
     key_locks: KeyLocks,
     /// Its own listeners. Those of the demo world are those of the start.
     listeners: Option<ProviderListeners>,
-    /// Whether a rule applies before requests are read. Checked before each read without locking the
-    /// world.
+    /// Whether a rule applies before requests are read. Checked before each read without locking
+    /// the world.
     has_unread_rule: AtomicBool,
 }
 
@@ -245,8 +245,8 @@ impl Drop for WorldGuard<'_> {
 }
 
 impl Worlds {
-    /// The demo world. The seed determines everything that looks random in it and in all worlds that
-    /// are created later.
+    /// The demo world. The seed determines everything that looks random in it and in all worlds
+    /// that are created later.
     pub(crate) fn new(
         mut demo: World,
         seed: u64,
@@ -301,8 +301,8 @@ impl Worlds {
         &self.demo
     }
 
-    /// The world of the username in a request. A request without a known username belongs to the demo
-    /// world, which refuses it as a wrong login and shows it in its journal.
+    /// The world of the username in a request. A request without a known username belongs to the
+    /// demo world, which refuses it as a wrong login and shows it in its journal.
     pub(crate) fn of(&self, provider: Provider, info: &RequestInfo) -> WorldRef {
         let owner = |name: &String| self.read().owners.get(&provider)?.get(name).cloned();
         info.username.as_ref().and_then(owner).unwrap_or_else(|| self.demo.clone())
@@ -469,8 +469,8 @@ impl Worlds {
 }
 
 impl Registry {
-    /// The next number and id. Skips ids that occur in usernames, which a world file may contain from
-    /// another run.
+    /// The next number and id. Skips ids that occur in usernames, which a world file may contain
+    /// from another run.
     fn next_id(&mut self) -> (u64, String) {
         loop {
             self.created += 1;

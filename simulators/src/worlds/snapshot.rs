@@ -1,9 +1,9 @@
 //! Snapshots: a world as JSON, from which a world can be restored.
 //!
 //! A snapshot contains data, credentials, settings, books, journal, faults, gates, the states of
-//! stale reads, deferred requests, and the time. It does not contain requests in progress or waiting
-//! at a gate, because they belong to connections; `omitted` counts them. Rules and gates of a
-//! snapshot are checked like new ones.
+//! stale reads, deferred requests, and the time. It does not contain requests in progress or
+//! waiting at a gate, because they belong to connections; `omitted` counts them. Rules and gates of
+//! a snapshot are checked like new ones.
 
 use std::{fmt, sync::Arc};
 
@@ -25,8 +25,8 @@ use crate::{
 /// The version of the format.
 const VERSION: u32 = 1;
 
-/// A whole world in JSON. It contains credentials and requests with their secrets: its `Debug` shows
-/// none of them.
+/// A whole world in JSON. It contains credentials and requests with their secrets: its `Debug`
+/// shows none of them.
 #[derive(Clone, Serialize)]
 #[serde(transparent)]
 pub struct Snapshot(SnapshotV1);

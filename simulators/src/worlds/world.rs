@@ -1,7 +1,7 @@
 //! One world: everything that the emulated providers remember, behind one lock.
 //!
-//! A request changes a world under that lock, without waiting: a fault's delay is waited for outside
-//! of it.
+//! A request changes a world under that lock, without waiting: a fault's delay is waited for
+//! outside of it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -41,7 +41,8 @@ pub struct World {
     pub(crate) stale_reads: StaleReads,
     /// The requests that will be handled later, in order of time.
     pub(super) due: Vec<Due>,
-    /// Increments with each reset: a request that waited through a reset must do nothing afterwards.
+    /// Increments with each reset: a request that waited through a reset must do nothing
+    /// afterwards.
     pub(super) generation: u64,
     /// The data of the start, which a reset brings back.
     pub(super) seed: Seed,
@@ -155,8 +156,8 @@ impl World {
         self.providers.reseed(number);
     }
 
-    /// The seed of everything that looks random in it: the seed of the start, or, in a world created
-    /// later, a number drawn from it.
+    /// The seed of everything that looks random in it: the seed of the start, or, in a world
+    /// created later, a number drawn from it.
     pub fn number(&self) -> u64 {
         self.number
     }

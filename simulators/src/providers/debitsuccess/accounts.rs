@@ -32,15 +32,16 @@ pub struct Account {
     /// ISO 4217; not on the wire. Default AUD.
     #[serde(default = "aud")]
     pub currency: String,
-    /// The system-wide code with which InitiateRefund fails for this account. Default `ready`: none.
+    /// The system-wide code with which InitiateRefund fails for this account. Default `ready`:
+    /// none.
     #[serde(default)]
     pub condition: Condition,
     /// The error code with which InitiateRefund is refused for this account: `13040`, `14143`, ...
     /// Default none.
     #[serde(default)]
     pub refund_answer: Option<String>,
-    /// The time in seconds after which its refunds are `Completed`, or `Rejected` if `decision` says
-    /// so. Overrides the setting `completed_after_seconds`. Default none.
+    /// The time in seconds after which its refunds are `Completed`, or `Rejected` if `decision`
+    /// says so. Overrides the setting `completed_after_seconds`. Default none.
     #[serde(default)]
     pub settles_after_seconds: Option<u64>,
     /// How the review of its refunds ends, if settings move refunds on. Default `approved`.

@@ -4,8 +4,8 @@
 //! GET  .svc?wsdl -> the service's description      (wsdl.rs)
 //! POST .svc      -> media type -> XML -> envelope -> SOAPAction -> members  (xml.rs, soap.rs)
 //!                      415             SOAP fault, HTTP 500          |
-//!                                             checks, notes, refunds  (operations.rs, notes.rs, state.rs)
-//!                                             HTTP 200 with Status and ResponseNotes
+//!                                     checks, notes, refunds (operations.rs, notes.rs, state.rs)
+//!                                     HTTP 200 with Status and ResponseNotes
 //! ```
 //!
 //! Sources: the pages InitiateRefund, GetRefundStatus and "SOAP API Error Codes". Namespaces,

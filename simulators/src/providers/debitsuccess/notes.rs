@@ -1,4 +1,5 @@
-//! The notes in answers, with the exact texts of the pages InitiateRefund and "SOAP API Error Codes".
+//! The notes in answers, with the exact texts of the pages InitiateRefund and "SOAP API Error
+//! Codes".
 
 /// One entry of ResponseNotes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,7 +82,8 @@ pub(super) fn by_code(code: &str) -> Option<Code> {
 }
 
 impl Note {
-    /// Whether it reports an error in processing, after which the outcome of the request is unknown.
+    /// Whether it reports an error in processing, after which the outcome of the request is
+    /// unknown.
     pub(super) fn is_about_processing(&self) -> bool {
         [NOT_AVAILABLE, TIMED_OUT, UNKNOWN_EXCEPTION, NOT_COMPLETED, DEADLOCK].iter().any(|code| code.0 == self.code)
     }

@@ -6,8 +6,8 @@ use crate::{providers::setting_values, request::Deduplication};
 
 /// The choices of Debitsuccess' documentation.
 ///
-/// Each setting is marked: *documented* (and where), *inferred* (from documents and public clients),
-/// *unknown* (a guess that a client must not rely on).
+/// Each setting is marked: *documented* (and where), *inferred* (from documents and public
+/// clients), *unknown* (a guess that a client must not rely on).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
@@ -22,11 +22,11 @@ pub struct Settings {
     /// and any SOAPAction that ends in the operation's name. Default false. *Inferred*: WCF
     /// is strict, but the right names are not public.
     pub strict_names: bool,
-    /// Whether members that are not in the order of the contract (base class first, then by name) are
-    /// silently ignored. Default false. *Inferred*: what WCF's DataContractSerializer does.
+    /// Whether members that are not in the order of the contract (base class first, then by name)
+    /// are silently ignored. Default false. *Inferred*: what WCF's DataContractSerializer does.
     pub strict_order: bool,
-    /// The limit that 13040 applies to an amount. Default `remaining`. *Documented*: "up to the total
-    /// amount collected"; that earlier refunds count is *inferred*.
+    /// The limit that 13040 applies to an amount. Default `remaining`. *Documented*: "up to the
+    /// total amount collected"; that earlier refunds count is *inferred*.
     pub refund_limit: RefundLimit,
     /// What happens to a Description above 4000 or a RequestInitiator above 100 characters. Default
     /// `refuse`. The lengths are *documented*, the consequence is *unknown*.
@@ -43,8 +43,8 @@ pub struct Settings {
     /// The seconds after its creation in which a refund becomes `Awaiting Review`; none for by hand
     /// only. Default none. *Unknown*.
     pub awaiting_review_after_seconds: Option<u64>,
-    /// The seconds after its creation in which a refund is decided: `Approved`, or `Rejected` if its
-    /// account says so; none for by hand only. Default none. *Unknown*.
+    /// The seconds after its creation in which a refund is decided: `Approved`, or `Rejected` if
+    /// its account says so; none for by hand only. Default none. *Unknown*.
     pub approved_after_seconds: Option<u64>,
     /// The seconds after its creation in which a refund becomes `Completed`; none for by hand only.
     /// Default none. *Unknown*.
@@ -52,11 +52,12 @@ pub struct Settings {
     /// Whether an identifier that an account has already is refused with 14143. Default on.
     /// *Documented*; off helps to find mistakes.
     pub deduplication: Deduplication,
-    /// The fee of a refund, in hundredths of the account's currency. It appears only in the books. Default 0. *Documented* without a size, and on no wire.
+    /// The fee of a refund, in hundredths of the account's currency. It appears only in the books.
+    /// Default 0. *Documented* without a size, and on no wire.
     pub service_fee_minor: i64,
     /// Whether a known identifier is refused before or after the amount is checked, and whether the
-    /// account is checked after the request itself. Default `identifier_first`. *Inferred*: a re-send
-    /// has to get 14143 although its first attempt has used up the money.
+    /// account is checked after the request itself. Default `identifier_first`. *Inferred*: a
+    /// re-send has to get 14143 although its first attempt has used up the money.
     pub check_order: CheckOrder,
     /// The answer if the two references name different accounts. Default `08`. *Inferred*.
     pub differing_references: DifferingReferences,
@@ -85,8 +86,8 @@ pub struct Settings {
     pub missing_refund: MissingRefund,
     /// The answer of GetRefundStatus without number and identifier. Default `08`. *Inferred*.
     pub status_without_identifier: StatusWithoutIdentifier,
-    /// The Status beside 01, 05, 06, 09 and 11, which report errors in processing. Default `Failed`.
-    /// *Unknown*: `Unknown` is a documented word without an explanation.
+    /// The Status beside 01, 05, 06, 09 and 11, which report errors in processing. Default
+    /// `Failed`. *Unknown*: `Unknown` is a documented word without an explanation.
     pub unfinished_status: UnfinishedStatus,
     /// Whether the control port can move a refund from Completed and Rejected. Default
     /// `final`. *Inferred*.

@@ -237,8 +237,8 @@ impl State {
         Ok((moved, effects))
     }
 
-    /// Moves refunds on as far as the settings say for their age. Returns each effect with its time.
-    /// Nothing moves back, and nothing moves without a setting.
+    /// Moves refunds on as far as the settings say for their age. Returns each effect with its
+    /// time. Nothing moves back, and nothing moves without a setting.
     #[must_use = "a rejection is an effect, and belongs in the books"]
     pub fn advance(&mut self, settings: &Settings, now: OffsetDateTime) -> Vec<(OffsetDateTime, Effect)> {
         let by = Steps::of(settings);

@@ -410,8 +410,8 @@ fn statuses_advance_with_time_if_the_settings_say_so() {
     assert!(state.advance(&settings, NOW + Duration::seconds(10)).is_empty());
     assert_eq!(words(&state), ["Awaiting Review", "Awaiting Review"]);
     let effects = state.advance(&settings, NOW + Duration::seconds(20));
-    let told: Vec<_> = effects.iter().map(|(at, effect)| (*at, effect.target.as_str())).collect();
-    assert_eq!(told, [(NOW + Duration::seconds(20), "DS000002")]);
+    let moved: Vec<_> = effects.iter().map(|(at, effect)| (*at, effect.target.as_str())).collect();
+    assert_eq!(moved, [(NOW + Duration::seconds(20), "DS000002")]);
     assert_eq!(words(&state), ["Approved", "Rejected"]);
     assert!(state.advance(&settings, NOW + Duration::seconds(5000)).is_empty());
     assert_eq!(words(&state), ["Completed", "Rejected"]);
@@ -655,13 +655,13 @@ fn other_methods_and_paths_are_refused() {
 #[test]
 fn inspection_returns_the_call_without_secrets() {
     let members = format!("{ACCOUNT}{REST}<ExternalRefundIdentifier>a</ExternalRefundIdentifier><Pin>1234</Pin>");
-    let identified = inspect(&initiate(&members));
-    assert_eq!(identified.operation, "InitiateRefund");
-    assert_eq!(identified.target.as_deref(), Some("DS000001"));
-    assert_eq!(identified.username.as_deref(), Some("demo"));
-    assert_eq!(identified.identifier.as_deref(), Some("a"));
-    assert!(identified.moves_money && !identified.destructive);
-    let text = identified.parameters.to_string();
+    let info = inspect(&initiate(&members));
+    assert_eq!(info.operation, "InitiateRefund");
+    assert_eq!(info.target.as_deref(), Some("DS000001"));
+    assert_eq!(info.username.as_deref(), Some("demo"));
+    assert_eq!(info.identifier.as_deref(), Some("a"));
+    assert!(info.moves_money && !info.destructive);
+    let text = info.parameters.to_string();
     assert!(text.contains(r#""Amount":"12.34""#) && text.contains(r#""Password":"***""#), "{text}");
     assert!(!text.contains("demo-password") && !text.contains("1234"), "{text}");
     let unreadable = inspect(&posted("urn:InitiateRefund", "<a>demo-password"));

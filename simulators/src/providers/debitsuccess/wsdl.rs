@@ -7,7 +7,8 @@ use super::soap::Operation;
 use super::{SERVICE_PATH, Settings, typed, xml_answer};
 use crate::request::{Request, Response};
 
-/// Answers a GET: `?wsdl` and `?singleWsdl` (case-insensitive) get the WSDL, everything else the page.
+/// Answers a GET: `?wsdl` and `?singleWsdl` (case-insensitive) get the WSDL, everything else the
+/// page.
 pub(super) fn page(settings: &Settings, request: &Request) -> Response {
     let query = request.query.as_deref().unwrap_or_default();
     let names = query.split('&').map(|pair| pair.split('=').next().unwrap_or_default());
@@ -116,8 +117,8 @@ fn description(settings: &Settings, address: &str) -> String {
     )
 }
 
-/// The data contracts. Sequences are in the order of a DataContractSerializer: base class, then derived
-/// class, each sorted by name.
+/// The data contracts. Sequences are in the order of a DataContractSerializer: base class, then
+/// derived class, each sorted by name.
 const DATA_TYPES: &str = r#"
       <xs:complexType name="User"><xs:sequence>
         <xs:element minOccurs="0" name="Password" nillable="true" type="xs:string"/>

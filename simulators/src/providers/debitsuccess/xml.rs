@@ -1,5 +1,5 @@
-//! A small bounded XML parser: no DTD, only the five predefined entities, limited depth and number of
-//! elements.
+//! A small bounded XML parser: no DTD, only the five predefined entities, limited depth and number
+//! of elements.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! Get Domain, derived from the order items, and Hello.
 //!
-//! A domain exists until the last registration of its name is refunded or stops half-way. The answer
-//! has all documented members. Those that no order item determines (locks, name servers) are the same
-//! for every domain.
+//! A domain exists until the last registration of its name is refunded or stops half-way. The
+//! answer has all documented members. Those that no order item determines (locks, name servers) are
+//! the same for every domain.
 
 use http::StatusCode;
 use serde::Serialize;
@@ -88,7 +88,8 @@ pub(super) fn hello(now: OffsetDateTime, username: &str) -> Handled {
     Handled { response: json_answer(StatusCode::OK, &body), effects: Vec::new() }
 }
 
-/// The years or months of an item after its begin. A day beyond the end of a month becomes its last.
+/// The years or months of an item after its begin. A day beyond the end of a month becomes its
+/// last.
 fn expires(created: OffsetDateTime, item: &Item) -> OffsetDateTime {
     let count = item.duration.max(1).saturating_mul(item.quantity.max(1));
     let months = if item.interval.as_deref() == Some("month") { count } else { count.saturating_mul(12) };

@@ -23,8 +23,8 @@ impl ItemIndex {
         own.filter(contains_it).or_else(|| demo().get(&item).copied().filter(contains_it))
     }
 
-    /// Indexes the items of an order that is about to be put, and removes those of the order that it
-    /// replaces.
+    /// Indexes the items of an order that is about to be put, and removes those of the order that
+    /// it replaces.
     pub(super) fn put(&mut self, order: &Order, orders: &Overlay<Order>) {
         let own = self.built(orders);
         for replaced in orders.get(&order.id).into_iter().flat_map(|before| &before.items) {

@@ -18,8 +18,8 @@ use crate::{providers::overlay::Row, request::Response};
 const KEY_HEADER: &str = "x-idempotency-key";
 const REPLAY_HEADER: &str = "x-idempotent-replay";
 
-/// Bounds the memory; the oldest key is dropped first. Far above what a key's life at the rate limit
-/// allows (20 per second for one hour is 72 000).
+/// Bounds the memory; the oldest key is dropped first. Far above what a key's life at the rate
+/// limit allows (20 per second for one hour is 72 000).
 const MAX_KEYS_PER_ACCOUNT: usize = 100_000;
 
 /// A hundred years: longer lives make no difference, and this one cannot overflow.

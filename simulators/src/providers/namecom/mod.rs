@@ -1,11 +1,13 @@
 //! name.com Core API: Process Refund and the order reads.
 //!
 //! ```text
-//! route -> authenticate -> count against the rate -> maintenance? -> POST /core/v1/refund        (refund.rs, keys.rs)
-//!  404,405     401              429                     503          GET /core/v1/orders[/{id}]  (reads.rs)
-//!                                                                  GET /core/v1/domains/{name}, /core/v1/hello  (domains.rs)
-//!                                                                             |
-//!                                                                 orders, items, accounts        (orders.rs, state.rs)
+//! route -> authenticate -> rate limit -> maintenance? -> call
+//! 404,405      401            429            503
+//!
+//! POST /core/v1/refund                            refund.rs, keys.rs
+//! GET  /core/v1/orders[/{id}]                     reads.rs
+//! GET  /core/v1/domains/{name}, /core/v1/hello    domains.rs
+//! orders, items, accounts                         orders.rs, state.rs
 //! ```
 //!
 //! Every refusal follows from the request and the state; `refusals.rs` holds the table of them.
@@ -95,8 +97,8 @@ pub fn handle(state: &mut State, settings: &Settings, now: OffsetDateTime, reque
     handle_parsed(state, settings, now, request, &JsonBody::parse(&request.body), false)
 }
 
-/// As [`handle`]. With `half_way` a refund stops half-way: the domain of each requested registration
-/// is deleted, and nothing is refunded.
+/// As [`handle`]. With `half_way` a refund stops half-way: the domain of each requested
+/// registration is deleted, and nothing is refunded.
 fn handle_parsed(
     state: &mut State,
     settings: &Settings,

@@ -26,7 +26,8 @@ pub struct Account {
     /// The number of registrations deleted within the grace period.
     #[serde(default)]
     pub agp_deletes: u32,
-    /// The number of such deletions from which further ones are refused with 409; none for no limit.
+    /// The number of such deletions from which further ones are refused with 409; none for no
+    /// limit.
     #[serde(default)]
     pub agp_delete_threshold: Option<u32>,
     /// The same per TLD (without a dot, lower case), because ICANN's AGP limits are per TLD.
@@ -121,8 +122,8 @@ pub struct Item {
     /// 500, 502, 503 or 504. Default none.
     #[serde(default)]
     pub refund_answer: Option<u16>,
-    /// The time in seconds after which a refund that was answered `initialized` is paid out. Default
-    /// none: it waits to be settled by hand.
+    /// The time in seconds after which a refund that was answered `initialized` is paid out.
+    /// Default none: it waits to be settled by hand.
     #[serde(default)]
     pub settles_after_seconds: Option<u64>,
     /// How its registry reacts to the deletion of the domain. Default `reachable`.

@@ -202,9 +202,9 @@ fn int32(value: &Value, name: &str) -> Result<i32, Refusal> {
     number.ok_or_else(|| Refusal::Malformed(format!("{name} must be a 32-bit integer.")))
 }
 
-/// Refuses the whole request for the gravest obstacle among its items: unknown before refused before
-/// locked. If the settings let single items fail instead, returns those with their messages. Also
-/// returns the order.
+/// Refuses the whole request for the gravest obstacle among its items: unknown before refused
+/// before locked. If the settings let single items fail instead, returns those with their messages.
+/// Also returns the order.
 fn check(
     state: &State,
     settings: &Settings,

@@ -26,8 +26,8 @@ pub(super) enum Refusal {
     NoSuchOrder(i32),
     /// 404: there is no such item, or it belongs to another order.
     NoSuchItem { order: i32, item: i32 },
-    /// 404: there is no such domain, it was deleted, or it belongs to another account; the details are
-    /// inferred.
+    /// 404: there is no such domain, it was deleted, or it belongs to another account; the details
+    /// are inferred.
     NoSuchDomain(String),
     /// 405.
     MethodNotAllowed { allowed: Method },
@@ -53,8 +53,8 @@ pub(super) enum Refusal {
     UpstreamTimeout,
 }
 
-/// The details of the documented 409, also the message of an item that reaches the threshold within a
-/// call.
+/// The details of the documented 409, also the message of an item that reaches the threshold within
+/// a call.
 pub(super) const THRESHOLD_DETAILS: &str =
     "AGP delete threshold has been exceeded for this account. Please contact support.";
 

@@ -26,8 +26,8 @@ pub struct Settings {
     pub cached_answers: CachedAnswers,
     /// Length of the Add Grace Period in days. Default 5. *Documented*: "typically 5 days".
     pub agp_days: u32,
-    /// Length of the Add Grace Period for single TLDs (without a dot, lower case), instead of `agp_days`.
-    /// Default none. *Documented* that it varies by TLD; the numbers are *unknown*.
+    /// Length of the Add Grace Period for single TLDs (without a dot, lower case), instead of
+    /// `agp_days`. Default none. *Documented* that it varies by TLD; the numbers are *unknown*.
     pub agp_days_by_tld: BTreeMap<String, u32>,
     /// Authenticated requests per account within one second of the clock; 0 for no limit. Default
     /// 20. *Documented*; that the window is the second of the clock is *inferred* from
@@ -49,8 +49,8 @@ pub struct Settings {
     /// Whether `X-Idempotency-Key` is honoured at all. Default true. *Documented*; without it every
     /// request is a new one.
     pub idempotency_keys: bool,
-    /// What happens to a second request under a key while the first one is in progress. Default `hold`.
-    /// *Unknown*.
+    /// What happens to a second request under a key while the first one is in progress. Default
+    /// `hold`. *Unknown*.
     pub key_in_flight: KeyInFlight,
     /// Authenticated requests per account within one hour of the clock; 0 is no limit. Default
     /// 3000. *Documented* in the changelog of 2026; that the window is the hour of the clock is

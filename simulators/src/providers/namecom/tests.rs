@@ -429,8 +429,8 @@ fn if_all_items_are_refused_the_rows_come_with_409_and_no_message(#[case] body: 
             assert_eq!(handled.response.status, status);
             let answer = parsed(&handled);
             let rows = answer["results"].as_array().unwrap();
-            let told: Vec<_> = rows.iter().map(|row| row["orderItemId"].as_i64().unwrap()).collect();
-            assert_eq!(told, items.iter().map(|item| i64::from(*item)).collect::<Vec<_>>());
+            let rows_of_items: Vec<_> = rows.iter().map(|row| row["orderItemId"].as_i64().unwrap()).collect();
+            assert_eq!(rows_of_items, items.iter().map(|item| i64::from(*item)).collect::<Vec<_>>());
             assert!(rows.iter().all(|row| row["orderItemStatus"] == word && row["message"].is_string()));
             assert_eq!((answer.get("message"), &answer["totalRefundAmount"]), (None, &json!(0.0)));
             assert!(handled.effects.is_empty());
@@ -672,13 +672,13 @@ fn an_invalid_order_is_not_put() {
 #[test]
 fn inspection_returns_the_call_without_secrets() {
     let request = refund(r#"{"orderId":123456,"orderItemIds":[987654],"token":"s"}"#, &[("x-idempotency-key", "k")]);
-    let identified = inspect(&request);
-    assert_eq!(identified.operation, "ProcessRefund");
-    assert_eq!(identified.target.as_deref(), Some("123456"));
-    assert_eq!(identified.username.as_deref(), Some("demo-test"));
-    assert_eq!(identified.identifier.as_deref(), Some("k"));
-    assert_eq!(identified.parameters, json!({"orderId": 123_456, "orderItemIds": [987_654]}));
-    assert!(identified.moves_money && !identified.destructive);
+    let info = inspect(&request);
+    assert_eq!(info.operation, "ProcessRefund");
+    assert_eq!(info.target.as_deref(), Some("123456"));
+    assert_eq!(info.username.as_deref(), Some("demo-test"));
+    assert_eq!(info.identifier.as_deref(), Some("k"));
+    assert_eq!(info.parameters, json!({"orderId": 123_456, "orderItemIds": [987_654]}));
+    assert!(info.moves_money && !info.destructive);
     assert_eq!(inspect(&get("/core/v1/domains/Example.com")).target.as_deref(), Some("example.com"));
     assert_eq!(inspect(&get("/core/v1/hello")).operation, "Hello");
     assert_eq!(inspect(&get("/core/v1/orders?page=2")).parameters, json!({"page": "2"}));

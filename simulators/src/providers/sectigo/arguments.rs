@@ -1,8 +1,8 @@
 //! The form of a call and the checks of its arguments.
 //!
-//! The settings decide what no page documents: arguments in the query string, a body of another type
-//! than `application/x-www-form-urlencoded`, bytes that are not UTF-8, repeated and empty arguments.
-//! -2 is checked before -3 before -4.
+//! The settings decide what no page documents: arguments in the query string, a body of another
+//! type than `application/x-www-form-urlencoded`, bytes that are not UTF-8, repeated and empty
+//! arguments. -2 is checked before -3 before -4.
 
 use http::header;
 use serde_json::Value;
@@ -81,8 +81,8 @@ impl Form {
         Form { pairs }
     }
 
-    /// Everything that might be an argument under any settings: the world, and with it the settings,
-    /// is found by an argument.
+    /// Everything that might be an argument under any settings: the world, and with it the
+    /// settings, is found by an argument.
     pub(super) fn outline(request: &Request) -> Form {
         let is_known = |(name, _): &(String, String)| KNOWN.iter().any(|known| known.eq_ignore_ascii_case(name));
         let is_form = is_form(request);

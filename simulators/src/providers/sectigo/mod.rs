@@ -194,8 +194,8 @@ fn auto_refund(
     Ok(Handled { response: answer, effects })
 }
 
-/// The destructive call. It answers as the real one would, so that a client that calls it by mistake
-/// sees the consequences.
+/// The destructive call. It answers as the real one would, so that a client that calls it by
+/// mistake sees the consequences.
 fn auto_reject(
     state: &mut State,
     settings: &Settings,

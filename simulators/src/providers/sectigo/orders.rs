@@ -62,7 +62,8 @@ pub struct Order {
     /// The purchase time (RFC 3339); now if left out. Demo orders were bought when the world began.
     #[serde(default, with = "time::serde::rfc3339::option")]
     pub purchased_at: Option<OffsetDateTime>,
-    /// Whether it is a multi-domain certificate, which `!AutoRefund` does not refund. Default false.
+    /// Whether it is a multi-domain certificate, which `!AutoRefund` does not refund. Default
+    /// false.
     #[serde(default)]
     pub multi_domain: bool,
     /// The price paid, in hundredths. No answer contains it; the books do. Default 9900.
@@ -248,7 +249,7 @@ impl State {
     /// # Errors
     /// A name or password that no request could carry.
     pub fn put_account(&mut self, account: Account) -> Result<(), PutError> {
-        let fits = |text: &str, longest| (1..=longest).contains(&text.chars().count());
+        let fits = |text: &str, max| (1..=max).contains(&text.chars().count());
         if !fits(&account.login_name, 64) || !fits(&account.password, 128) {
             return Err(PutError::Login);
         }

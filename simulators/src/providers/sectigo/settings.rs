@@ -9,8 +9,8 @@ use crate::{providers::setting_values, request::Deduplication};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// The number of days after its purchase in which an order can be refunded; then -18. Default 30.
-    /// *Inferred* from the general return policy; 14 is documented for SiteLock.
+    /// The number of days after its purchase in which an order can be refunded; then -18. Default
+    /// 30. *Inferred* from the general return policy; 14 is documented for SiteLock.
     pub refund_period_days: u32,
     /// How long after a refund `orderStatus` still shows its old value, in seconds. Default 0.
     /// *Unknown*.
@@ -36,8 +36,8 @@ pub struct Settings {
     /// The HTTP status beside a code below 0, from 200 to 599. Default 200. *Inferred*.
     #[serde(deserialize_with = "setting_values::http_status")]
     pub refusal_http_status: u16,
-    /// The maximum length of an order number, in characters. Default 128. *Documented* twice: 64 in the older
-    /// copy.
+    /// The maximum length of an order number, in characters. Default 128. *Documented* twice: 64 in
+    /// the older copy.
     pub max_order_number_chars: u16,
     /// The code of the status call for an order that is not the account's. Default -4. *Inferred*.
     pub unknown_order_to_status_call: UnknownOrder,
@@ -92,7 +92,8 @@ pub struct Settings {
     /// `CertificateID` of the status call. Default `accepted`. *Unknown*: the newer page alone has
     /// it, without an effect.
     pub certificate_id: CertificateId,
-    /// How the processing of a refund goes unless its order says otherwise: what a -14 leaves behind. Default `works`. *Unknown*.
+    /// How the processing of a refund goes unless its order says otherwise: what a -14 leaves
+    /// behind. Default `works`. *Unknown*.
     pub processing: Processing,
     /// The sentence of -18 for an order that was refunded. *Documented* as a description.
     #[serde(deserialize_with = "setting_values::sentence")]

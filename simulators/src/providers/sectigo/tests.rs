@@ -472,29 +472,29 @@ fn auto_reject_does_what_the_real_one_does(#[case] more: &str, #[case] answer: &
 fn inspection_returns_no_password() {
     let sent =
         post(REFUND, "loginName=demo&loginPassword=canary&LOGINPASSWORD=canary&loginPassword=canary&orderNumber=7");
-    let identified = inspect(&sent);
-    assert_eq!(identified.operation, "!AutoRefund");
-    assert_eq!(identified.target.as_deref(), Some("7"));
-    assert_eq!(identified.username.as_deref(), Some("demo"));
-    assert!(identified.moves_money && !identified.destructive);
-    let told = format!("{identified:?} {sent:?} {:?}", State::demo(NOW).accounts());
-    assert!(!told.contains("canary") && !told.contains("demo-password"), "{told}");
+    let info = inspect(&sent);
+    assert_eq!(info.operation, "!AutoRefund");
+    assert_eq!(info.target.as_deref(), Some("7"));
+    assert_eq!(info.username.as_deref(), Some("demo"));
+    assert!(info.moves_money && !info.destructive);
+    let text = format!("{info:?} {sent:?} {:?}", State::demo(NOW).accounts());
+    assert!(!text.contains("canary") && !text.contains("demo-password"), "{text}");
 }
 
 #[rstest]
 #[case::in_the_query("loginName=demo&loginPassword=canary&note=canary", FORM, "")]
 #[case::in_a_body_of_another_type("", "text/plain", "loginName=demo&loginPassword=canary&note=canary")]
 #[case::in_json("loginName=demo", "application/json", r#"{"loginPassword":"canary"}"#)]
-fn of_what_is_no_form_only_known_arguments_are_told(
+fn only_known_arguments_of_a_body_that_is_no_form_are_returned(
     #[case] query: &str,
     #[case] content_type: &'static str,
     #[case] body: &str,
 ) {
     let sent = request(Method::POST, REFUND, content_type, body.as_bytes());
-    let identified = inspect(&Request { query: Some(query.to_owned()), ..sent });
+    let info = inspect(&Request { query: Some(query.to_owned()), ..sent });
     // It says in whose world the request is, by whichever settings.
-    assert_eq!(identified.username.as_deref(), Some("demo"));
-    assert!(!format!("{identified:?}").contains("canary"), "{identified:?}");
+    assert_eq!(info.username.as_deref(), Some("demo"));
+    assert!(!format!("{info:?}").contains("canary"), "{info:?}");
 }
 
 #[rstest]
