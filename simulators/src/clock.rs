@@ -1,5 +1,5 @@
-//! The clock of a world: it runs with the system's, stands still, or jumps forward. The only file
-//! of this crate that asks the system for the time.
+//! The clock of a world: it runs with the system's clock, is paused, or jumps forward. The only
+//! file of this crate that reads the system clock.
 //!
 //! Everything that depends on time (refund periods, AGP windows, key lifetimes, settlement, late
 //! commits, stale lookups, rate limits, journal times) takes `now` as an argument, and that `now`
@@ -11,35 +11,35 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use time::OffsetDateTime;
 
-/// The furthest that a clock can be ahead of the system's: a hundred years keep every date
-/// printable.
+/// The maximum by which a clock can be ahead of the system's: within a hundred years every date can
+/// be printed.
 pub const MAX_AHEAD: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
-/// A clock that runs with the system's or stands still, and can be moved forward. In JSON it is
-/// what it shows: taken up again it goes on from there.
+/// A clock that runs with the system's or is paused, and can be moved forward. In JSON it is the
+/// time that it shows, from which it continues when it is restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "Shown", try_from = "Shown")]
+#[serde(into = "ClockJson", try_from = "ClockJson")]
 pub struct Clock {
-    state: State,
+    timing: Timing,
 }
 
-/// What a clock shows, as the control port tells it.
+/// What a clock shows.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Reading {
+pub struct ClockStatus {
     /// The world's time, RFC 3339.
     #[serde(with = "time::serde::rfc3339")]
     pub now: OffsetDateTime,
-    /// Whether it runs; if not, it stands still until it is moved or runs again.
+    /// Whether it runs. If not, it is paused.
     pub running: bool,
-    /// How far it is ahead of the system's clock, in whole seconds; below zero where it stands and
-    /// time goes by.
+    /// How far it is ahead of the system's clock, in whole seconds. A paused clock can fall behind:
+    /// then this is negative.
     pub offset_seconds: i64,
 }
 
-/// Why a clock was not moved.
+/// Why a clock cannot be moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum NotMoved {
-    /// Time does not run backwards: what has happened has happened.
+pub enum ClockError {
+    /// Time does not run backwards.
     #[error("the clock only moves forward")]
     Backward,
     /// Beyond [`MAX_AHEAD`].
@@ -48,14 +48,14 @@ pub enum NotMoved {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Runs { ahead: time::Duration },
-    Stands { at: OffsetDateTime },
+enum Timing {
+    Running { ahead: time::Duration },
+    Paused { at: OffsetDateTime },
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Shown {
+struct ClockJson {
     #[serde(with = "time::serde::rfc3339")]
     now: OffsetDateTime,
     running: bool,
@@ -63,98 +63,98 @@ struct Shown {
 
 impl Default for Clock {
     fn default() -> Self {
-        Self { state: State::Runs { ahead: time::Duration::ZERO } }
+        Self { timing: Timing::Running { ahead: time::Duration::ZERO } }
     }
 }
 
 impl Clock {
     /// The world's time.
     pub fn now(&self) -> OffsetDateTime {
-        match self.state {
-            State::Runs { ahead } => {
+        match self.timing {
+            Timing::Running { ahead } => {
                 let system = system_now();
                 system.checked_add(ahead).unwrap_or(system)
             }
-            State::Stands { at } => at,
+            Timing::Paused { at } => at,
         }
     }
 
-    /// What it shows.
-    pub fn read(&self) -> Reading {
-        let offset_seconds = match self.state {
-            State::Runs { ahead } => ahead.whole_seconds(),
-            State::Stands { at } => (at - system_now()).whole_seconds(),
+    /// The time and how it passes.
+    pub fn read(&self) -> ClockStatus {
+        let offset_seconds = match self.timing {
+            Timing::Running { ahead } => ahead.whole_seconds(),
+            Timing::Paused { at } => (at - system_now()).whole_seconds(),
         };
-        Reading { now: self.now(), running: matches!(self.state, State::Runs { .. }), offset_seconds }
+        ClockStatus { now: self.now(), running: matches!(self.timing, Timing::Running { .. }), offset_seconds }
     }
 
-    /// Moves it forward, and tells the new reading.
+    /// Moves it forward and returns the new status.
     ///
     /// # Errors
-    /// It would lead beyond [`MAX_AHEAD`]; then nothing moved.
-    pub fn advance(&mut self, by: Duration) -> Result<Reading, NotMoved> {
-        let by = time::Duration::try_from(by).map_err(|_| NotMoved::TooFar)?;
-        let moved = match self.state {
-            State::Runs { ahead } => ahead.checked_add(by).map(|ahead| State::Runs { ahead }),
-            State::Stands { at } => at.checked_add(by).map(|at| State::Stands { at }),
+    /// It would be more than [`MAX_AHEAD`] ahead. Then it is not moved.
+    pub fn advance(&mut self, by: Duration) -> Result<ClockStatus, ClockError> {
+        let by = time::Duration::try_from(by).map_err(|_| ClockError::TooFar)?;
+        let moved = match self.timing {
+            Timing::Running { ahead } => ahead.checked_add(by).map(|ahead| Timing::Running { ahead }),
+            Timing::Paused { at } => at.checked_add(by).map(|at| Timing::Paused { at }),
         };
-        self.take(moved.ok_or(NotMoved::TooFar)?)
+        self.set_timing(moved.ok_or(ClockError::TooFar)?)
     }
 
-    /// Moves it forward to a time, and tells the new reading; a clock that stands stands there.
+    /// Moves it forward to a time and returns the new status. A paused clock stays paused.
     ///
     /// # Errors
-    /// The time is past, or beyond [`MAX_AHEAD`]; then nothing moved.
-    pub fn set(&mut self, to: OffsetDateTime) -> Result<Reading, NotMoved> {
+    /// The time is past, or more than [`MAX_AHEAD`] ahead. Then it is not moved.
+    pub fn set(&mut self, to: OffsetDateTime) -> Result<ClockStatus, ClockError> {
         if to < self.now() {
-            return Err(NotMoved::Backward);
+            return Err(ClockError::Backward);
         }
-        self.take(match self.state {
-            State::Runs { .. } => State::Runs { ahead: to - system_now() },
-            State::Stands { .. } => State::Stands { at: to },
+        self.set_timing(match self.timing {
+            Timing::Running { .. } => Timing::Running { ahead: to - system_now() },
+            Timing::Paused { .. } => Timing::Paused { at: to },
         })
     }
 
-    fn take(&mut self, state: State) -> Result<Reading, NotMoved> {
-        let ahead = match state {
-            State::Runs { ahead } => ahead,
-            State::Stands { at } => at - system_now(),
+    fn set_timing(&mut self, timing: Timing) -> Result<ClockStatus, ClockError> {
+        let ahead = match timing {
+            Timing::Running { ahead } => ahead,
+            Timing::Paused { at } => at - system_now(),
         };
         if ahead > MAX_AHEAD {
-            return Err(NotMoved::TooFar);
+            return Err(ClockError::TooFar);
         }
-        self.state = state;
+        self.timing = timing;
         Ok(self.read())
     }
 
-    /// Lets it stand still where it is.
+    /// Pauses it.
     pub fn stop(&mut self) {
-        self.state = State::Stands { at: self.now() };
+        self.timing = Timing::Paused { at: self.now() };
     }
 
-    /// Lets it run on from what it shows.
+    /// Lets it run from the time that it shows.
     pub fn run(&mut self) {
-        if let State::Stands { at } = self.state {
-            self.state = State::Runs { ahead: at - system_now() };
+        if let Timing::Paused { at } = self.timing {
+            self.timing = Timing::Running { ahead: at - system_now() };
         }
     }
 }
 
-impl From<Clock> for Shown {
-    fn from(clock: Clock) -> Shown {
-        Shown { now: clock.now(), running: matches!(clock.state, State::Runs { .. }) }
+impl From<Clock> for ClockJson {
+    fn from(clock: Clock) -> ClockJson {
+        ClockJson { now: clock.now(), running: matches!(clock.timing, Timing::Running { .. }) }
     }
 }
 
-impl TryFrom<Shown> for Clock {
-    type Error = NotMoved;
+impl TryFrom<ClockJson> for Clock {
+    type Error = ClockError;
 
-    fn try_from(Shown { now, running }: Shown) -> Result<Clock, NotMoved> {
+    fn try_from(ClockJson { now, running }: ClockJson) -> Result<Clock, ClockError> {
         let ahead = now - system_now();
         if ahead > MAX_AHEAD {
-            return Err(NotMoved::TooFar);
+            return Err(ClockError::TooFar);
         }
-        Ok(Clock { state: if running { State::Runs { ahead } } else { State::Stands { at: now } } })
+        Ok(Clock { timing: if running { Timing::Running { ahead } } else { Timing::Paused { at: now } } })
     }
 }
 
@@ -171,19 +171,19 @@ mod tests {
     const DAY: Duration = Duration::from_secs(86_400);
 
     #[test]
-    fn it_moves_forward_and_no_further_than_a_hundred_years() {
+    fn it_moves_forward_at_most_a_hundred_years() {
         let mut clock = Clock::default();
         let before = clock.now();
         let reading = clock.advance(DAY).unwrap();
         assert!(reading.offset_seconds == 86_400 && reading.running);
         assert!(clock.now() - before >= DAY);
-        assert_eq!(clock.advance(MAX_AHEAD), Err(NotMoved::TooFar));
-        assert_eq!(clock.advance(Duration::MAX), Err(NotMoved::TooFar));
-        assert_eq!(clock.set(before), Err(NotMoved::Backward));
+        assert_eq!(clock.advance(MAX_AHEAD), Err(ClockError::TooFar));
+        assert_eq!(clock.advance(Duration::MAX), Err(ClockError::TooFar));
+        assert_eq!(clock.set(before), Err(ClockError::Backward));
     }
 
     #[test]
-    fn it_stands_still_jumps_standing_and_runs_on_from_there() {
+    fn a_paused_clock_can_jump_and_runs_on_from_there() {
         let mut clock = Clock::default();
         clock.stop();
         let at = clock.now();

@@ -1,5 +1,5 @@
-//! Sectigo, name.com and Debitsuccess, wire for wire and with memory: for tests and staging without
-//! an account anywhere.
+//! Sectigo, name.com and Debitsuccess emulated on the wire, with state: for tests and staging
+//! without an account.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), simulators::StartError> {
@@ -15,8 +15,20 @@
 //!
 //! # Layout
 //!
-//! A request comes in at `server`, goes its `course` past the fault points, and is answered by one
-//! of three providers.
+//! ```text
+//! request, clock, seeded_rng, shutdown   basic types; nothing below them
+//! providers/   one folder per provider behind one trait; the registry is providers/mod.rs
+//! record/      books (what happened), journal (requests and answers), audit (what is wrong)
+//! faults/      rules at exact points, gates, the random mode, magic targets, stale reads
+//! http/        sockets: listeners, connections and bodies, to which rules apply faults
+//! worlds/      credentials select a world; each has its own providers, records, faults and clock
+//! pipeline     one request: gates and rules of each point, the provider, the journal
+//! control/     the control port: JSON and a page for people
+//! config/      addresses, TLS and settings
+//! ```
+//!
+//! A request arrives at `http::server`, passes the fault points in `pipeline`, and is answered by
+//! its provider in `providers`.
 
 #![warn(missing_docs)]
 
@@ -29,6 +41,8 @@ mod pipeline;
 pub mod providers;
 pub mod record;
 pub mod request;
+mod seeded_rng;
+mod shutdown;
 pub mod worlds;
 
 use std::{
@@ -42,11 +56,11 @@ use std::{
 use tokio::{net::TcpListener, runtime::Handle, sync::watch, task::JoinHandle};
 
 pub use self::{
-    config::Config,
+    config::{Config, PortAddresses},
     faults::gates::{Gate, GateError, GateHandle},
     faults::{ArmedRule, FaultEffect, Point, Repeat, Rule, RuleError, RuleId},
     http::certificates::CertificateError,
-    http::listener::{MAX_WITH_OWN_PORTS, PortAddresses},
+    http::listener::MAX_WITH_OWN_PORTS,
     record::books::BookEntry,
     record::journal::{Ending, JournalEntry},
     record::parameters::Parameters,
@@ -55,12 +69,13 @@ pub use self::{
 };
 use self::{
     http::certificates::Certificates,
-    http::listener::{Doorway, Harbour, Ports},
-    worlds::Worlds,
+    http::listener::{PausableListener, ProviderListeners, ServerContext},
+    http::server::Port,
+    worlds::{ServePort, Worlds},
 };
 
-/// The running simulators. Dropped, they stop at once; [`Simulators::stop`] lets answers under way
-/// go out.
+/// The running simulators. Dropping them stops them immediately; [`Simulators::stop`] first
+/// finishes the responses in progress.
 #[derive(Debug)]
 pub struct Simulators {
     worlds: Worlds,
@@ -74,58 +89,59 @@ pub struct Simulators {
 /// Why the simulators do not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Somebody else listens there.
+    /// The port is already in use.
     #[error("port {port} (--{flag}) is taken: {source}")]
     Taken {
         /// The port.
         port: u16,
-        /// The flag that says otherwise; in a configuration file, with `_` for `-`.
-        flag: &'static str,
-        /// What the system said.
+        /// The flag that changes it; the key in a configuration file has `_` for `-`.
+        flag: String,
+        /// The system's error.
         source: io::Error,
     },
-    /// The address cannot be listened on.
+    /// The address cannot be used.
     #[error("cannot listen on {address} (--{flag}): {source}")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// The flag that says otherwise; in a configuration file, with `_` for `-`.
-        flag: &'static str,
-        /// What the system said.
+        /// The flag that changes it; the key in a configuration file has `_` for `-`.
+        flag: String,
+        /// The system's error.
         source: io::Error,
     },
-    /// No certificate for the TLS ports.
-    #[error("cannot make the certificate of the TLS ports: {0}")]
+    /// There is no certificate for the TLS ports.
+    #[error("cannot create the certificate of the TLS ports: {0}")]
     Certificate(#[from] CertificateError),
-    /// The world file cannot be read, or holds no world.
+    /// The world file cannot be read, or contains no valid snapshot.
     #[error("cannot start with the world in {}: {reason}", path.display())]
     WorldFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong, in one line.
+        /// The reason, in one line.
         reason: String,
     },
     /// The authority's certificate or its key cannot be written.
     #[error("cannot write the authority of the TLS ports to {}: {source}", path.display())]
     CaFile {
-        /// Where.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// How long [`Simulators::stop`] waits for what is under way.
-const STOP_WITHIN: Duration = Duration::from_secs(2);
+/// How long [`Simulators::stop`] waits for responses in progress.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Simulators {
-    /// Starts all ports. When it returns, each of them accepts connections and the authority's
+    /// Starts all ports. When it returns, all of them accept connections and the authority's
     /// certificate is on disk.
     ///
     /// # Errors
-    /// A port that is taken, a name that no certificate can hold, a file that cannot be written.
+    /// A port is taken, a name is invalid in a certificate, or a file cannot be read or written.
     /// Then nothing listens.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        let listen = config.ports();
         let demo = match config.world_file {
             Some(path) => read_world(&path).map_err(|reason| StartError::WorldFile { path, reason })?,
             None => World::demo(config.settings),
@@ -139,70 +155,80 @@ impl Simulators {
         };
 
         let runtime = Handle::current();
-        let door = |provider, tls, address, flag| {
-            Doorway::open(provider, tls, address, &runtime).map_err(|source| not_bound(address, flag, source))
-        };
-        let control_failed = |source| not_bound(config.control, "control", source);
+        let control_failed = |source| not_bound(config.control, "control".to_owned(), source);
         let control = TcpListener::bind(config.control).await.map_err(control_failed)?;
         let control_addr = control.local_addr().map_err(control_failed)?;
-        let ports = Ports::new([
-            door(Provider::Sectigo, true, config.sectigo, "sectigo")?,
-            door(Provider::Sectigo, false, config.sectigo_plaintext, "sectigo-plaintext")?,
-            door(Provider::Namecom, true, config.namecom, "namecom")?,
-            door(Provider::Namecom, false, config.namecom_plaintext, "namecom-plaintext")?,
-            door(Provider::Debitsuccess, true, config.debitsuccess, "debitsuccess")?,
-            door(Provider::Debitsuccess, false, config.debitsuccess_plaintext, "debitsuccess-plaintext")?,
-        ]);
+        let listeners = ProviderListeners::open(|provider, tls| {
+            let address = listen.get(provider, tls);
+            let flag = if tls { provider.name().to_owned() } else { format!("{}-plaintext", provider.name()) };
+            PausableListener::open(provider, tls, address, &runtime).map_err(|source| not_bound(address, flag, source))
+        })?;
         certificates.write().map_err(|(path, source)| StartError::CaFile { path, source })?;
 
-        let addresses = ports.addresses();
+        let ports = listeners.addresses();
         let Certificates { acceptor, ca_pem, .. } = certificates;
+        let context = ServerContext { runtime: runtime.clone(), first: ports, ca_pem: ca_pem.as_str().into() };
         let connections = Arc::new(AtomicU64::new(0));
-        let harbour = Harbour { acceptor, connections, runtime, first: addresses, ca_pem: ca_pem.as_str().into() };
-        let worlds = Worlds::new(demo, config.seed, ports, harbour);
+        let serve: ServePort = Arc::new(move |worlds, owner, listener, stopping| {
+            let port = Port {
+                provider: listener.provider(),
+                tls: listener.tls().then(|| acceptor.clone()),
+                worlds: worlds.clone(),
+                owner: owner.cloned(),
+                connections: connections.clone(),
+                stopping,
+            };
+            runtime.spawn(port.serve(listener.clone()))
+        });
+        let worlds = Worlds::new(demo, config.seed, listeners, context, serve);
         let (stopping, stopped) = watch::channel(false);
         let (served, hosts) = (worlds.clone(), config.control_hosts);
         let control_task = Some(tokio::spawn(async move { control::serve(control, served, &hosts, stopped).await }));
-        Ok(Self { worlds, control: control_addr, ports: addresses, ca_pem, stopping, control_task })
+        Ok(Self { worlds, control: control_addr, ports, ca_pem, stopping, control_task })
     }
 
-    /// Where the control port listens.
+    /// The addresses of the provider ports.
+    pub fn ports(&self) -> PortAddresses {
+        self.ports
+    }
+
+    /// The address of the control port.
     pub fn control_addr(&self) -> SocketAddr {
         self.control
     }
 
-    /// Where Sectigo listens, over TLS.
+    /// The address of Sectigo over TLS.
     pub fn sectigo_addr(&self) -> SocketAddr {
         self.ports.sectigo
     }
 
-    /// Where Sectigo listens in plaintext, to answer -1.
+    /// The address of Sectigo in plaintext, which answers -1 to everything.
     pub fn sectigo_plaintext_addr(&self) -> SocketAddr {
         self.ports.sectigo_plaintext
     }
 
-    /// Where name.com listens, over TLS.
+    /// The address of name.com over TLS.
     pub fn namecom_addr(&self) -> SocketAddr {
         self.ports.namecom
     }
 
-    /// Where name.com listens in plaintext: the same without TLS.
+    /// The address of name.com in plaintext: the same without TLS.
     pub fn namecom_plaintext_addr(&self) -> SocketAddr {
         self.ports.namecom_plaintext
     }
 
-    /// Where Debitsuccess listens, over TLS.
+    /// The address of Debitsuccess over TLS.
     pub fn debitsuccess_addr(&self) -> SocketAddr {
         self.ports.debitsuccess
     }
 
-    /// Where Debitsuccess listens in plaintext: the same without TLS.
+    /// The address of Debitsuccess in plaintext: the same without TLS.
     pub fn debitsuccess_plaintext_addr(&self) -> SocketAddr {
         self.ports.debitsuccess_plaintext
     }
 
-    /// What a client of the TLS ports has to trust: the authority's certificate, or the certificate
-    /// that was given.
+    /// The certificate that clients of the TLS ports have to trust, PEM: the authority's, or the
+    /// one from the configuration.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
     }
@@ -212,12 +238,12 @@ impl Simulators {
         self.with_world(|world| world.books.entries().collect())
     }
 
-    /// What came over the wire so far, oldest first.
+    /// The requests so far, oldest first.
     pub fn journal(&self) -> Vec<JournalEntry> {
         self.with_world(|world| world.journal.entries().collect())
     }
 
-    /// Arms a fault.
+    /// Arms a fault rule in the demo world.
     ///
     /// # Errors
     /// What is wrong with the rule.
@@ -225,34 +251,34 @@ impl Simulators {
         self.with_world(|world| world.arm(rule))
     }
 
-    /// Puts up a gate in the demo world; it stands for as long as the handle is held.
+    /// Adds a gate in the demo world. It is removed when the handle is dropped.
     ///
     /// # Errors
     /// What is wrong with the gate.
     pub fn gate(&self, gate: Gate) -> Result<GateHandle, GateError> {
-        GateHandle::put_up(self.worlds.demo().clone(), gate)
+        self.with_world(|world| world.gates.add_with_handle(gate))
     }
 
-    /// Moves the clock forward; false, and nothing moved, where that would lead beyond
-    /// [`clock::MAX_AHEAD`].
+    /// Moves the clock of the demo world forward. False, without an effect, if it would be more
+    /// than [`clock::MAX_AHEAD`] ahead.
     pub fn advance(&self, by: Duration) -> bool {
         self.with_world(|world| world.advance(by).is_ok())
     }
 
-    /// Looks into the demo world, or changes it. Requests wait meanwhile: be quick.
-    pub fn with_world<T>(&self, look: impl FnOnce(&mut World) -> T) -> T {
-        self.worlds.with(self.worlds.demo(), look)
+    /// Reads or changes the demo world. Its requests wait meanwhile.
+    pub fn with_world<T>(&self, use_world: impl FnOnce(&mut World) -> T) -> T {
+        self.worlds.with(self.worlds.demo(), use_world)
     }
 
-    /// The world that is always there.
+    /// The demo world.
     pub fn demo(&self) -> WorldHandle {
         self.worlds.handle(self.worlds.demo().clone())
     }
 
-    /// Makes a world with credentials of its own.
+    /// Creates a world with credentials of its own.
     ///
     /// # Errors
-    /// There are too many, or what it should be made from does not make one.
+    /// There are too many worlds, or its contents are invalid.
     pub fn create_world(&self, new: NewWorld) -> Result<WorldHandle, WorldError> {
         self.worlds.create_handle(new)
     }
@@ -267,8 +293,8 @@ impl Simulators {
         self.worlds.list().into_iter().map(|world| self.worlds.handle(world)).collect()
     }
 
-    /// Stops listening, lets answers under way go out, and returns when all is closed or two
-    /// seconds are over.
+    /// Stops listening, finishes the responses in progress, and returns when everything is closed,
+    /// at most after two seconds.
     pub async fn stop(mut self) {
         self.stopping.send_replace(true);
         let mut tasks = self.worlds.close_ports();
@@ -276,11 +302,11 @@ impl Simulators {
         let aborts: Vec<_> = tasks.iter().map(JoinHandle::abort_handle).collect();
         let all = async {
             for task in tasks {
-                // A task that panicked has been told of by the panic hook and is as stopped as any.
+                // The panic hook has reported a task that panicked; it has stopped too.
                 drop(task.await);
             }
         };
-        if tokio::time::timeout(STOP_WITHIN, all).await.is_err() {
+        if tokio::time::timeout(STOP_TIMEOUT, all).await.is_err() {
             aborts.iter().for_each(tokio::task::AbortHandle::abort);
         }
     }
@@ -294,7 +320,7 @@ impl Drop for Simulators {
     }
 }
 
-fn not_bound(address: SocketAddr, flag: &'static str, source: io::Error) -> StartError {
+fn not_bound(address: SocketAddr, flag: String, source: io::Error) -> StartError {
     match source.kind() {
         io::ErrorKind::AddrInUse => StartError::Taken { port: address.port(), flag, source },
         _ => StartError::Listen { address, flag, source },

@@ -1,15 +1,25 @@
-//! The course of one request: past the gates and rules of each point, through the provider, into
-//! the journal.
+//! The way of one request: past the gates and rules of each point, through the provider, into the
+//! journal.
 //!
 //! ```text
-//! identify -> journal opens -> before the effect -> perform, books -> after the effect -> during the answer -> journal closes -> answer
-//!             `------ one lock -----´   (waits)     `-------- one lock --------´ (waits)
-//!             `---------------------------- one lock where nothing can stand in its way ---------------------------´
+//! inspect
+//! journal opens              one lock
+//! before the effect          gate, rules; waits without a lock
+//! handle, books              one lock, together with the rules after the effect
+//! after the effect           gate, rules; waits without a lock
+//! during the answer          gate, rules; the journal closes, at the latest when the body is sent
+//! response
 //! ```
 //!
-//! Its connection's task takes it along, and a task of its own the rest of the way where that one
-//! ends: a client that goes away in the middle has asked all the same, and a provider does what it
-//! was asked.
+//! If no rule, gate, magic target or idempotency key can affect the request, everything from opening
+//! to closing the journal happens under one lock.
+//!
+//! ```text
+//! RoutedRequest::run -> RequestRun::admit -> fast path | RequestRun::run
+//! ```
+//!
+//! It runs on the connection's task. If the client disconnects, a detached task finishes it: the
+//! provider still does what it was asked.
 
 use std::{
     sync::{
@@ -24,74 +34,68 @@ use http::header;
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
-    faults::forged_answers,
     faults::magic_targets,
-    faults::stale_state::Memory,
-    faults::{Coordinates, FaultEffect, Faults, Fired, Moment, Point, RuleId, Step},
-    http::connection::Cut,
-    http::response_body::{Act, Plan, Report, Went},
-    http::server::told,
-    providers::namecom::{self, KeyInFlight},
+    faults::{Coordinates, FaultAction, FaultEffect, Faults, FiredRules, Point, PointKind, RuleId},
+    http::connection::Disconnect,
+    http::response_body::{BodyFault, BodyScript, OnSent, SendResult},
+    providers::{Inspected, ProviderSnapshot, emulated::KeyInProgress},
     record::journal::{Arrival, Ending},
-    request::{Answer, Identified, Performed, Provider, Request},
-    worlds::{Held, InFlight, SharedWorld, World, Worlds, identify},
+    request::{Handled, Provider, Request, RequestInfo, Response},
+    shutdown,
+    worlds::{KeyGuard, World, WorldGuard, WorldRef, Worlds},
 };
 
-/// What the connection is to do at the end.
-pub(crate) enum Verdict {
-    /// Send this, in this way.
-    Answer(Box<Sending>),
-    /// Send nothing, and end like this.
-    Cut(Cut),
+/// What the connection has to do for a request.
+pub(crate) enum Action {
+    Reply(Box<Reply>),
+    /// Sends nothing, and ends the connection.
+    Disconnect(Disconnect),
 }
 
-/// An answer and the way in which it goes out.
-pub(crate) struct Sending {
-    pub(crate) answer: Answer,
-    pub(crate) plan: Plan,
-    /// Whom to tell how it went; none where the journal knows already.
-    pub(crate) report: Option<Report>,
+/// A response and how it is sent.
+pub(crate) struct Reply {
+    pub(crate) response: Response,
+    pub(crate) script: BodyScript,
+    /// Called when the response has been sent; none if the journal is already closed.
+    pub(crate) on_sent: Option<OnSent>,
 }
 
-/// Whether the client is still there to be answered; the connection says so, the journal tells it.
+/// The state of the client, shared by its connection and its request.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     gone: Arc<AtomicBool>,
-    /// Whether it wants the connection closed behind the answer.
+    /// Whether it wants the connection to be closed after the response.
     closes: bool,
 }
 
-/// One request under way.
-struct Course {
-    world: SharedWorld,
+/// A request in progress.
+struct RequestRun {
+    world: WorldRef,
     provider: Provider,
     request: Request,
-    identified: Identified,
+    inspected: Inspected,
     client: Client,
     stopping: watch::Receiver<bool>,
     coordinates: Coordinates,
     journal_id: u64,
-    life: u64,
-    /// What the rules so far want done to the answer, each from one byte of its body on.
-    acts: Vec<(usize, Act)>,
+    generation: u64,
+    /// The faults in the response that rules have added, each from a byte of its body on.
+    body_faults: Vec<(usize, BodyFault)>,
     /// The idempotency key that it holds until it is answered.
-    in_flight: Option<InFlight>,
+    key: Option<KeyGuard>,
 }
 
-/// Where a point leaves a request.
-enum Turn {
-    /// It goes on.
-    On,
-    /// There is nothing more to do but to send this.
-    Answer(Answer),
-    /// There is nothing to send.
-    Cut(Cut),
+/// How a request continues after a point.
+enum Flow {
+    Continue,
+    Respond(Response),
+    Disconnect(Disconnect),
 }
 
-impl Sending {
-    /// An answer that goes out as it is, and of which the journal knows, or is not to know.
-    pub(crate) fn plainly(answer: Answer) -> Sending {
-        Sending { plan: Plan::plain(answer.body.clone()), answer, report: None }
+impl Reply {
+    /// A response without faults that the journal does not wait for.
+    pub(crate) fn plain(response: Response) -> Reply {
+        Reply { script: BodyScript::plain(response.body.clone()), response, on_sent: None }
     }
 }
 
@@ -108,189 +112,183 @@ impl Client {
         self.gone.load(Ordering::Relaxed)
     }
 
-    /// How it ends where nothing is done to the answer.
-    fn usual_ending(&self) -> Ending {
+    /// The ending of a request without faults.
+    fn normal_ending(&self) -> Ending {
         if self.closes { Ending::ClosedAfterAnswer } else { Ending::KeptAlive }
     }
 }
 
-/// A request that has been read, and the world that it is for.
-pub(crate) struct Addressed {
-    world: SharedWorld,
+/// A request that has been read, and its world.
+pub(crate) struct RoutedRequest {
+    world: WorldRef,
     provider: Provider,
     arrival: Arrival,
-    /// The rules of that world that its connection has met.
-    met: Vec<RuleId>,
+    /// The rules of that world that fired on its connection.
+    rules: Vec<RuleId>,
     request: Request,
-    identified: Identified,
+    inspected: Inspected,
 }
 
-impl Addressed {
-    /// Reads what a request is, and finds its world: the one that the port belongs to, or else the
-    /// one that its username does. `met` are the rules that its connection has met.
+impl RoutedRequest {
+    /// Inspects a request and finds its world: the owner of the port, or else the world of its
+    /// username. `rules` fired on its connection.
     pub(crate) fn new(
-        (worlds, owner): (&Worlds, Option<&SharedWorld>),
+        (worlds, owner): (&Worlds, Option<&WorldRef>),
         provider: Provider,
-        (arrival, mut met): (Arrival, Vec<RuleId>),
+        (arrival, mut rules): (Arrival, Vec<RuleId>),
         request: Request,
-    ) -> Addressed {
-        let identified = identify(provider, &request);
-        let world = owner.cloned().unwrap_or_else(|| worlds.of(provider, &identified));
-        // Behind everybody's ports a connection meets the demo world's rules, whose numbers mean
+    ) -> RoutedRequest {
+        let inspected = provider.inspect(&request);
+        let world = owner.cloned().unwrap_or_else(|| worlds.of(provider, &inspected.info));
+        // On shared ports the rules of connections are those of the demo world, whose numbers mean
         // nothing in another world's journal.
         if owner.is_none() && !world.is(worlds.demo()) {
-            met.clear();
+            rules.clear();
         }
-        Addressed { world, provider, arrival, met, request, identified }
+        RoutedRequest { world, provider, arrival, rules, request, inspected }
     }
 
-    /// Takes the request to its end.
-    pub(crate) async fn answered(self, client: Client, stopping: watch::Receiver<bool>) -> Verdict {
-        self.world.when_free().await;
-        match Course::enter(self, client, stopping) {
-            Entered::Answered(verdict) => verdict,
-            Entered::UnderWay(course) => course.run().await,
+    /// Runs the request to its end.
+    pub(crate) async fn run(self, client: Client, stopping: watch::Receiver<bool>) -> Action {
+        match RequestRun::admit(self, client, stopping) {
+            Admitted::Done(action) => action,
+            Admitted::Running(run) => run.run().await,
         }
     }
 }
 
-/// Where a request is once it is in the journal.
-enum Entered {
-    UnderWay(Box<Course>),
-    /// It has been answered already.
-    Answered(Verdict),
+/// The state of a request after its journal entry is opened.
+enum Admitted {
+    Running(Box<RequestRun>),
+    Done(Action),
 }
 
-impl Course {
-    /// Opens a request's journal entry. Where nothing can stand in its way, it goes the whole way
-    /// at once.
-    fn enter(addressed: Addressed, client: Client, stopping: watch::Receiver<bool>) -> Entered {
-        let Addressed { world, provider, arrival, met, request, identified } = addressed;
+impl RequestRun {
+    /// Opens the journal entry. On the fast path it also handles the request and closes the entry,
+    /// under the same lock.
+    fn admit(routed: RoutedRequest, client: Client, stopping: watch::Receiver<bool>) -> Admitted {
+        let RoutedRequest { world, provider, arrival, rules, request, inspected } = routed;
+        let info = &inspected.info;
         let mut locked = world.lock();
         let now = locked.now();
-        let coordinates = locked.faults.locate(provider, arrival.ordinal, &identified);
-        let journal_id = locked.journal.open(now, provider, arrival, &request, &identified, coordinates.attempt);
-        if !met.is_empty() {
-            locked.journal.rules(journal_id, met);
+        let coordinates = locked.faults.locate(provider, arrival.ordinal, info);
+        let journal_id = locked.journal.open(now, provider, arrival, &request, info, coordinates.attempt);
+        if !rules.is_empty() {
+            locked.journal.rules(journal_id, rules);
         }
-        if is_clear(&locked, &world, provider, &identified) {
-            let performed = look_back(&mut locked, provider, &request, &identified);
-            let performed = performed.unwrap_or_else(|| locked.perform_at(now, provider, journal_id, &request));
-            locked.journal.close(journal_id, Some(&performed.answer), client.usual_ending());
-            return Entered::Answered(Verdict::Answer(Box::new(Sending::plainly(performed.answer))));
+        if takes_fast_path(&locked, &world, provider, info) {
+            let handled = answer_from_past(&mut locked, provider, &request, &inspected);
+            let handled = handled.unwrap_or_else(|| locked.handle_at(now, provider, journal_id, &request, &inspected));
+            locked.journal.close(journal_id, Some(&handled.response), client.normal_ending());
+            return Admitted::Done(Action::Reply(Box::new(Reply::plain(handled.response))));
         }
-        let life = locked.life();
+        let generation = locked.generation();
         drop(locked);
-        Entered::UnderWay(Box::new(Course {
+        Admitted::Running(Box::new(RequestRun {
             world,
             provider,
             request,
-            identified,
+            inspected,
             client,
             stopping,
             coordinates,
             journal_id,
-            life,
-            acts: Vec::new(),
-            in_flight: None,
+            generation,
+            body_faults: Vec::new(),
+            key: None,
         }))
     }
 
-    /// Takes the request to its end, past all that could be in its way.
-    async fn run(mut self) -> Verdict {
-        match self.turn().await {
-            Turn::Answer(answer) => self.send(answer),
-            Turn::Cut(cut) => self.end(cut),
-            // A world that was reset or deleted meanwhile has nothing to say.
-            Turn::On => Verdict::Cut(Cut::Close),
+    async fn run(mut self) -> Action {
+        match self.respond().await {
+            Flow::Respond(response) => self.send(response),
+            Flow::Disconnect(disconnect) => self.end(disconnect),
+            // The world was reset or deleted meanwhile.
+            Flow::Continue => Action::Disconnect(Disconnect::Fin),
         }
     }
 
-    /// The way to the answer; [`Turn::On`] where the request's world has gone meanwhile.
-    async fn turn(&mut self) -> Turn {
-        match self.wait_for_key().await {
-            Turn::On => {}
-            over => return over,
+    /// Finds the response. [`Flow::Continue`] if the world was reset or deleted meanwhile.
+    async fn respond(&mut self) -> Flow {
+        match self.lock_key().await {
+            Flow::Continue => {}
+            end => return end,
         }
-        if let Turn::Cut(cut) = self.wait_at_gate(Moment::BeforeEffect).await {
-            return Turn::Cut(cut);
+        if let Flow::Disconnect(disconnect) = self.wait_at_gate(PointKind::BeforeEffect).await {
+            return Flow::Disconnect(disconnect);
         }
-        let Some((before, fired)) = self.before() else { return Turn::On };
-        match self.suffer(fired, before, None).await {
-            Turn::On => {}
-            over => return over,
+        let Some((before, fired)) = self.fire_before_effect() else { return Flow::Continue };
+        match self.apply_actions(fired, before, None).await {
+            Flow::Continue => {}
+            end => return end,
         }
-        let Some((performed, before, fired)) = self.perform() else { return Turn::On };
+        let Some((handled, before, fired)) = self.handle() else { return Flow::Continue };
         let fired = match fired {
             Some(fired) => fired,
             None => {
-                if let Turn::Cut(cut) = self.wait_at_gate(Moment::AfterEffect).await {
-                    return Turn::Cut(cut);
+                if let Flow::Disconnect(disconnect) = self.wait_at_gate(PointKind::AfterEffect).await {
+                    return Flow::Disconnect(disconnect);
                 }
-                let Some(fired) = self.world_of_this_life().map(|mut world| self.fire(&mut world, Moment::AfterEffect))
-                else {
-                    return Turn::On;
-                };
-                fired
+                let Some(mut world) = self.lock_if_current() else { return Flow::Continue };
+                self.fire(&mut world, PointKind::AfterEffect)
             }
         };
-        self.suffer(fired, before, Some(performed.answer)).await
+        self.apply_actions(fired, before, Some(handled.response)).await
     }
 
-    /// A second request under a key that is in flight waits for the first one's answer, or is
-    /// refused, as the settings say.
-    async fn wait_for_key(&mut self) -> Turn {
-        let (Provider::Namecom, true, Some(username), Some(key)) =
-            (self.provider, self.identified.moves_money, &self.identified.username, &self.identified.identifier)
-        else {
-            return Turn::On;
+    /// Locks the idempotency key of the request, if it has one: waits for an earlier request under
+    /// the key or is refused, as the settings say.
+    async fn lock_key(&mut self) -> Flow {
+        let info = &self.inspected.info;
+        let (Some(username), Some(key)) = (&info.username, &info.identifier) else { return Flow::Continue };
+        let Some(settings) = self.lock_if_current().map(|world| world.settings.clone()) else {
+            return Flow::Continue;
         };
-        let Some(settings) = self.world_of_this_life().map(|world| world.settings.namecom.clone()) else {
-            return Turn::On;
-        };
-        if !settings.idempotency_keys {
-            return Turn::On;
-        }
-        let turn = self.world.flights().turn(username, key);
-        let held = match settings.key_in_flight {
-            KeyInFlight::Refuse => InFlight::now(turn),
-            KeyInFlight::Hold => {
+        let Some(rule) = self.provider.key_in_progress(&settings, info) else { return Flow::Continue };
+        let locks = self.world.key_locks();
+        match rule {
+            KeyInProgress::Refused(refusal) => match locks.try_lock(self.provider, username, key) {
+                Some(guard) => self.key = Some(guard),
+                None => return Flow::Respond(refusal),
+            },
+            KeyInProgress::Waits => {
                 tokio::select! {
-                    held = InFlight::when_free(turn) => Some(held),
-                    () = told(&mut self.stopping) => return Turn::Cut(Cut::Close),
+                    guard = locks.lock(self.provider, username, key) => self.key = Some(guard),
+                    () = shutdown::requested(&mut self.stopping) => return Flow::Disconnect(Disconnect::Fin),
                 }
             }
-        };
-        self.in_flight = held;
-        if self.in_flight.is_some() { Turn::On } else { Turn::Answer(namecom::key_in_flight(&settings)) }
+        }
+        Flow::Continue
     }
 
-    fn before(&self) -> Option<(Option<Memory>, Fired)> {
-        let mut world = self.world_of_this_life()?;
-        let fired = self.fire(&mut world, Moment::BeforeEffect);
-        let before = (!fired.steps.is_empty()).then(|| Memory::of(&world, self.provider));
+    fn fire_before_effect(&self) -> Option<(Option<ProviderSnapshot>, FiredRules)> {
+        let mut world = self.lock_if_current()?;
+        let fired = self.fire(&mut world, PointKind::BeforeEffect);
+        let before = (!fired.actions.is_empty()).then(|| world.providers.snapshot(self.provider));
         Some((before, fired))
     }
 
-    /// Does what was asked, and reads the rules of the point behind it in the same moment, unless a
-    /// gate stands there. None where the world was reset meanwhile.
-    fn perform(&self) -> Option<(Performed, Option<Memory>, Option<Fired>)> {
-        let mut world = self.world_of_this_life()?;
-        let before = world.faults.wants_what_was(&self.coordinates).then(|| Memory::of(&world, self.provider));
-        let performed = look_back(&mut world, self.provider, &self.request, &self.identified);
-        let performed = performed.unwrap_or_else(|| world.perform(self.provider, self.journal_id, &self.request));
-        let is_gated = world.gates.stands_at(&self.coordinates, Moment::AfterEffect);
-        let fired = (!is_gated).then(|| self.fire(&mut world, Moment::AfterEffect));
-        Some((performed, before, fired))
+    /// Handles the request, and fires the rules after the effect under the same lock unless a gate
+    /// stops the request there. None if the world was reset meanwhile.
+    fn handle(&self) -> Option<(Handled, Option<ProviderSnapshot>, Option<FiredRules>)> {
+        let mut world = self.lock_if_current()?;
+        let needs_snapshot = world.faults.needs_snapshot(&self.coordinates);
+        let before = needs_snapshot.then(|| world.providers.snapshot(self.provider));
+        let handled = answer_from_past(&mut world, self.provider, &self.request, &self.inspected);
+        let handled =
+            handled.unwrap_or_else(|| world.handle(self.provider, self.journal_id, &self.request, &self.inspected));
+        let is_gated = world.gates.matches(&self.coordinates, PointKind::AfterEffect);
+        let fired = (!is_gated).then(|| self.fire(&mut world, PointKind::AfterEffect));
+        Some((handled, before, fired))
     }
 
-    fn fire(&self, world: &mut World, moment: Moment) -> Fired {
-        let mut fired = world.faults.fire(&self.coordinates, moment);
-        if fired.steps.is_empty()
-            && self.identified.moves_money
-            && let Some((point, effect)) = magic_rule(world, self.provider, &self.identified)
+    fn fire(&self, world: &mut World, kind: PointKind) -> FiredRules {
+        let mut fired = world.faults.fire(&self.coordinates, kind);
+        if fired.actions.is_empty()
+            && self.inspected.info.moves_money
+            && let Some((point, effect)) = magic_rule(world, self.provider, &self.inspected.info)
         {
-            fired = Faults::unarmed(*point, effect, moment);
+            fired = Faults::magic(*point, effect, kind);
         }
         if !fired.rules.is_empty() {
             world.journal.rules(self.journal_id, fired.rules.iter().copied());
@@ -298,241 +296,243 @@ impl Course {
         fired
     }
 
-    fn world_of_this_life(&self) -> Option<Held<'_>> {
-        Some(self.world.lock()).filter(|world| world.life() == self.life)
+    /// Locks the world. None if it was reset or deleted since the request came.
+    fn lock_if_current(&self) -> Option<WorldGuard<'_>> {
+        Some(self.world.lock()).filter(|world| world.generation() == self.generation)
     }
 
-    /// Waits until a gate lets the request go on; a cut where the simulators stop first.
-    async fn wait_at_gate(&mut self, moment: Moment) -> Turn {
-        let place = self.world_of_this_life().and_then(|mut world| {
+    /// Waits until a gate releases the request. [`Flow::Disconnect`] if the simulators stop first.
+    async fn wait_at_gate(&mut self, kind: PointKind) -> Flow {
+        let ticket = self.lock_if_current().and_then(|world| {
             let now = world.clock.now();
-            world.gates.park(&self.coordinates, moment, self.journal_id, now)
+            world.gates.enter(&self.coordinates, kind, self.journal_id, now)
         });
-        let Some(place) = place else { return Turn::On };
-        let parked = place.wait_in(self.world.clone());
+        let Some(ticket) = ticket else { return Flow::Continue };
         tokio::select! {
-            () = parked => Turn::On,
-            () = told(&mut self.stopping) => Turn::Cut(Cut::Close),
+            () = ticket.wait() => Flow::Continue,
+            () = shutdown::requested(&mut self.stopping) => Flow::Disconnect(Disconnect::Fin),
         }
     }
 
-    /// Does what the rules of one point say, in their order, holding nothing.
-    async fn suffer(&mut self, fired: Fired, before: Option<Memory>, mut answer: Option<Answer>) -> Turn {
-        for (at, step) in fired.steps {
-            match step {
-                Step::Delay(delay) => {
-                    if timeout(delay, told(&mut self.stopping)).await.is_ok() {
-                        return Turn::Cut(Cut::Close);
+    /// Applies the actions of one point in order, without holding a lock while waiting.
+    async fn apply_actions(
+        &mut self,
+        fired: FiredRules,
+        before: Option<ProviderSnapshot>,
+        mut response: Option<Response>,
+    ) -> Flow {
+        let before = before.as_ref();
+        for (at, action) in fired.actions {
+            match action {
+                FaultAction::Delay(delay) => {
+                    if timeout(delay, shutdown::requested(&mut self.stopping)).await.is_ok() {
+                        return Flow::Disconnect(Disconnect::Fin);
                     }
                 }
-                Step::Answer(other) => return Turn::Answer(other),
-                // What is done to an answer before the effect is done to the one that the provider
+                FaultAction::Answer(other) => return Flow::Respond(other),
+                // Before the effect, faults in the response apply to the one that the provider
                 // would give.
-                Step::Corrupt(bytes) => {
-                    self.acts.push((at, Act::Corrupt(bytes)));
-                    answer = answer.or_else(|| self.rehearsed(before.as_ref()));
+                FaultAction::Corrupt(bytes) => {
+                    self.body_faults.push((at, BodyFault::Corrupt(bytes)));
+                    response = response.or_else(|| self.dry_run(before));
                 }
-                Step::Drip { bytes, every } => {
-                    self.acts.push((at, Act::Drip { bytes, every }));
-                    answer = answer.or_else(|| self.rehearsed(before.as_ref()));
+                FaultAction::Slice { bytes, every } => {
+                    self.body_faults.push((at, BodyFault::Slice { bytes, every }));
+                    response = response.or_else(|| self.dry_run(before));
                 }
-                Step::Truncate { after_bytes } => {
-                    self.acts.push((after_bytes, Act::Cut(Cut::BreakOff)));
-                    answer = answer.or_else(|| self.rehearsed(before.as_ref()));
+                FaultAction::LimitData { after_bytes } => {
+                    let disconnect = BodyFault::Disconnect(Disconnect::FinWithoutCloseNotify);
+                    self.body_faults.push((after_bytes, disconnect));
+                    response = response.or_else(|| self.dry_run(before));
                 }
-                Step::Cut(cut) => return Turn::Cut(cut),
-                Step::HalfWay => answer = self.half_way().or(answer),
-                Step::CommitLate { seconds } => answer = self.commit_late(before.as_ref(), seconds).or(answer),
-                Step::Stale { rule, seconds } => {
-                    if let Some(old) = self.stale(before.as_ref(), rule, seconds) {
-                        answer = Some(old);
-                    }
-                }
-                Step::Pretend(pretence) => {
-                    let told = before.clone().and_then(|before| {
-                        let mut world = self.world_of_this_life()?;
-                        let now = world.now();
-                        Some(forged_answers::told(
-                            pretence,
-                            before,
-                            &world.settings,
-                            now,
-                            &self.request,
-                            &self.identified,
-                        ))
+                FaultAction::Disconnect(disconnect) => return Flow::Disconnect(disconnect),
+                FaultAction::HalfWay => response = self.handle_half_way().or(response),
+                FaultAction::CommitLate { seconds } => response = self.commit_late(before, seconds).or(response),
+                FaultAction::Stale { rule, seconds } => response = self.stale(before, rule, seconds).or(response),
+                FaultAction::Forge(answer) => {
+                    let forged = self.with_settings(|world, now| {
+                        before?.forge(answer, &world.settings, now, &self.request, &self.inspected)
                     });
-                    answer = told.or(answer);
+                    response = forged.or(response);
                 }
-                // Nothing else can be armed for these points.
-                Step::RefuseTls => {}
+                // Cannot be armed at these points.
+                FaultAction::RefuseTls => {}
             }
         }
-        answer.map_or(Turn::On, Turn::Answer)
+        response.map_or(Flow::Continue, Flow::Respond)
     }
 
-    fn rehearsed(&self, before: Option<&Memory>) -> Option<Answer> {
-        let mut world = self.world_of_this_life()?;
+    fn with_settings<T>(&self, run: impl FnOnce(&World, time::OffsetDateTime) -> Option<T>) -> Option<T> {
+        let mut world = self.lock_if_current()?;
         let now = world.now();
-        Some(forged_answers::rehearsed(before?.clone(), &world.settings, now, &self.request))
+        run(&world, now)
     }
 
-    /// Has the first half of a refund done, and tells what is answered to that.
-    fn half_way(&self) -> Option<Answer> {
-        let mut world = self.world_of_this_life()?;
-        Some(world.perform_half_way(self.journal_id, &self.request).answer)
+    fn dry_run(&self, before: Option<&ProviderSnapshot>) -> Option<Response> {
+        self.with_settings(|world, now| before?.dry_run(&world.settings, now, &self.request, &self.inspected))
     }
 
-    /// Puts the request off, and answers a time-out.
-    fn commit_late(&self, before: Option<&Memory>, seconds: u64) -> Option<Answer> {
-        let mut world = self.world_of_this_life()?;
+    /// Does the first half of a refund and returns the response to that.
+    fn handle_half_way(&self) -> Option<Response> {
+        let mut world = self.lock_if_current()?;
+        Some(world.handle_half_way(self.provider, self.journal_id, &self.request, &self.inspected).response)
+    }
+
+    /// Defers the request and returns a time-out.
+    fn commit_late(&self, before: Option<&ProviderSnapshot>, seconds: u64) -> Option<Response> {
+        let mut world = self.lock_if_current()?;
         let now = world.now();
-        let answer = forged_answers::timed_out(before?.clone(), &world.settings, now, &self.request, &self.identified);
-        world.perform_later(Duration::from_secs(seconds), self.provider, self.journal_id, self.request.clone());
-        Some(answer)
+        let response = before?.time_out(&world.settings, now, &self.request, &self.inspected)?;
+        world.handle_later(Duration::from_secs(seconds), self.provider, self.journal_id, self.request.clone());
+        Some(response)
     }
 
-    /// Has later lookups see what was before a refund; a lookup itself is answered from the moment
-    /// in which the rule was armed.
-    fn stale(&self, before: Option<&Memory>, rule: RuleId, seconds: u64) -> Option<Answer> {
-        let mut world = self.world_of_this_life()?;
+    /// For a refund: lets later lookups show the state before it. For a lookup: its response from
+    /// the state when the rule was armed.
+    fn stale(&self, before: Option<&ProviderSnapshot>, rule: RuleId, seconds: u64) -> Option<Response> {
+        let mut world = self.lock_if_current()?;
         let now = world.now();
-        if self.identified.moves_money {
-            world.past.show_before(self.identified.target.clone(), before?.clone(), now, seconds);
+        let info = &self.inspected.info;
+        if info.moves_money {
+            world.stale_reads.show_before(info.target.clone(), before?.clone(), now, seconds);
             return None;
         }
-        let memory = world.past.when_armed(rule, now, seconds)?.clone();
-        Some(forged_answers::rehearsed(memory, &world.settings, now, &self.request))
+        let armed = world.stale_reads.when_armed(rule, now, seconds)?;
+        armed.dry_run(&world.settings, now, &self.request, &self.inspected)
     }
 
-    /// Has the rules of the last point say how the answer goes out, and closes the journal where
-    /// that is clear.
-    fn send(mut self, answer: Answer) -> Verdict {
-        let Some(mut world) = self.world_of_this_life() else { return Verdict::Cut(Cut::Close) };
-        let fired = self.fire(&mut world, Moment::DuringAnswer);
+    /// Fires the rules of the last point, and closes the journal if the ending is already known.
+    fn send(mut self, response: Response) -> Action {
+        let Some(mut world) = self.lock_if_current() else { return Action::Disconnect(Disconnect::Fin) };
+        let fired = self.fire(&mut world, PointKind::DuringAnswer);
         let now = world.clock.now();
-        let place = world.gates.park(&self.coordinates, Moment::DuringAnswer, self.journal_id, now);
+        let ticket = world.gates.enter(&self.coordinates, PointKind::DuringAnswer, self.journal_id, now);
         drop(world);
 
-        let mut acts = std::mem::take(&mut self.acts);
-        acts.extend(place.map(|place| (place.after_bytes, Act::Gate(place.wait_in(self.world.clone())))));
-        acts.extend(fired.steps.into_iter().filter_map(|(at, step)| Some((at, act(step)?))));
-        let plan = Plan::new(answer.body.clone(), acts);
-        let ending = self.ending(&plan);
-        let report = if plan.is_plain() {
-            self.close(Some(&answer), ending);
+        let mut faults = std::mem::take(&mut self.body_faults);
+        faults.extend(ticket.map(|ticket| (ticket.after_bytes, BodyFault::Hold(Box::pin(ticket.wait())))));
+        faults.extend(fired.actions.into_iter().filter_map(|(at, action)| Some((at, body_fault(action)?))));
+        let script = BodyScript::new(response.body.clone(), faults);
+        let ending = self.ending(&script);
+        let on_sent = if script.is_plain() {
+            self.close(Some(&response), ending);
             None
         } else {
-            let sent = Answer { body: plan.sent().clone(), ..answer.clone() };
-            if plan.is_slow() {
-                Some(self.report(sent, ending))
+            let sent = Response { body: script.sent().clone(), ..response.clone() };
+            if script.is_slow() {
+                Some(self.close_when_sent(sent, ending))
             } else {
                 self.close(Some(&sent), ending);
                 None
             }
         };
-        Verdict::Answer(Box::new(Sending { answer, plan, report }))
+        Action::Reply(Box::new(Reply { response, script, on_sent }))
     }
 
-    fn ending(&self, plan: &Plan) -> Ending {
-        match plan.cut() {
+    fn ending(&self, script: &BodyScript) -> Ending {
+        match script.disconnect() {
             _ if self.client.is_gone() => Ending::ClientGone,
-            Some(Cut::Close | Cut::BreakOff) if plan.is_short() => Ending::Truncated,
-            Some(Cut::Reset) if plan.is_short() => Ending::ResetInAnswer,
-            Some(Cut::Silence) if plan.is_short() => Ending::StalledInAnswer,
-            Some(Cut::Close | Cut::BreakOff) => Ending::ClosedAfterAnswer,
-            Some(Cut::Reset) => Ending::ResetAfterAnswer,
-            Some(Cut::Silence) | None => self.client.usual_ending(),
+            Some(Disconnect::Fin | Disconnect::FinWithoutCloseNotify) if script.is_short() => Ending::Truncated,
+            Some(Disconnect::Reset) if script.is_short() => Ending::ResetInAnswer,
+            Some(Disconnect::Hang) if script.is_short() => Ending::StalledInAnswer,
+            Some(Disconnect::Fin | Disconnect::FinWithoutCloseNotify) => Ending::ClosedAfterAnswer,
+            Some(Disconnect::Reset) => Ending::ResetAfterAnswer,
+            Some(Disconnect::Hang) | None => self.client.normal_ending(),
         }
     }
 
-    /// Closes the journal when it is clear how it went.
-    fn report(&self, sent: Answer, ending: Ending) -> Report {
-        let (world, life, journal_id) = (self.world.clone(), self.life, self.journal_id);
-        Box::new(move |went| {
+    /// Closes the journal when the response has been sent.
+    fn close_when_sent(&self, sent: Response, ending: Ending) -> OnSent {
+        let (world, generation, journal_id) = (self.world.clone(), self.generation, self.journal_id);
+        Box::new(move |result| {
             let mut world = world.lock();
-            if world.life() != life {
+            if world.generation() != generation {
                 return;
             }
-            match went {
-                Went::AsPlanned => world.journal.close(journal_id, Some(&sent), ending),
-                Went::ClientGone { sent: bytes } => {
+            match result {
+                SendResult::Completed => world.journal.close(journal_id, Some(&sent), ending),
+                SendResult::ClientGone { sent: bytes } => {
                     let body: Bytes = sent.body.slice(..bytes.min(sent.body.len()));
-                    world.journal.close(journal_id, Some(&Answer { body, ..sent }), Ending::ClientGone);
+                    world.journal.close(journal_id, Some(&Response { body, ..sent }), Ending::ClientGone);
                 }
             }
         })
     }
 
-    fn end(self, cut: Cut) -> Verdict {
-        self.close(
-            None,
-            match cut {
-                _ if self.client.is_gone() => Ending::ClientGone,
-                Cut::Close | Cut::BreakOff => Ending::ClosedWithoutAnswer,
-                Cut::Reset => Ending::ResetWithoutAnswer,
-                Cut::Silence => Ending::NeverAnswered,
-            },
-        );
-        Verdict::Cut(cut)
+    fn end(self, disconnect: Disconnect) -> Action {
+        let ending = match disconnect {
+            _ if self.client.is_gone() => Ending::ClientGone,
+            Disconnect::Fin | Disconnect::FinWithoutCloseNotify => Ending::ClosedWithoutAnswer,
+            Disconnect::Reset => Ending::ResetWithoutAnswer,
+            Disconnect::Hang => Ending::NeverAnswered,
+        };
+        self.close(None, ending);
+        Action::Disconnect(disconnect)
     }
 
-    fn close(&self, answer: Option<&Answer>, ending: Ending) {
-        if let Some(mut world) = self.world_of_this_life() {
-            let answer = answer.filter(|_| ending != Ending::ClientGone);
-            world.journal.close(self.journal_id, answer, ending);
+    fn close(&self, response: Option<&Response>, ending: Ending) {
+        if let Some(mut world) = self.lock_if_current() {
+            let response = response.filter(|_| ending != Ending::ClientGone);
+            world.journal.close(self.journal_id, response, ending);
         }
     }
 }
 
-/// Whether nothing is armed, put up or under way that a request could meet before it is answered.
-fn is_clear(world: &World, shared: &SharedWorld, provider: Provider, identified: &Identified) -> bool {
-    let has_key_in_flight = || match (&identified.username, &identified.identifier) {
-        (Some(username), Some(key)) => provider == Provider::Namecom && shared.flights().holds(username, key),
+/// Whether no rule, gate, magic target or locked key can affect the request.
+fn takes_fast_path(world: &World, shared: &WorldRef, provider: Provider, info: &RequestInfo) -> bool {
+    let has_locked_key = || match (&info.username, &info.identifier) {
+        (Some(username), Some(key)) => shared.key_locks().is_locked(provider, username, key),
         _ => false,
     };
     world.faults.is_empty()
         && world.gates.is_empty()
-        && (!identified.moves_money || (magic_rule(world, provider, identified).is_none() && !has_key_in_flight()))
+        && (!info.moves_money || (magic_rule(world, provider, info).is_none() && !has_locked_key()))
 }
 
-/// What happens by itself to a refund of this target.
-fn magic_rule(world: &World, provider: Provider, identified: &Identified) -> Option<&'static (Point, FaultEffect)> {
-    let target = identified.target.as_deref().filter(|_| world.has_demo_data())?;
+/// The fault of a magic target.
+fn magic_rule(world: &World, provider: Provider, info: &RequestInfo) -> Option<&'static (Point, FaultEffect)> {
+    let target = info.target.as_deref().filter(|_| world.has_demo_data())?;
     magic_targets::rule_for(provider, target)
 }
 
-/// The answer to a lookup that a rule on an earlier refund has shown the past.
-fn look_back(world: &mut World, provider: Provider, request: &Request, identified: &Identified) -> Option<Performed> {
-    if identified.moves_money || identified.destructive {
+/// The answer to a lookup for which a rule on an earlier refund shows the state before it.
+fn answer_from_past(
+    world: &mut World,
+    provider: Provider,
+    request: &Request,
+    inspected: &Inspected,
+) -> Option<Handled> {
+    let info = &inspected.info;
+    if info.moves_money || info.destructive {
         return None;
     }
     let now = world.now();
-    // A domain is looked up without a word of the order that it was bought in: that is shown the
-    // past like a list.
-    let target = identified.target.as_ref().filter(|_| identified.operation != "GetDomain");
-    let mut memory = world.past.for_lookup(provider, target, now)?.clone();
-    Some(memory.perform(&world.settings, now, request))
+    // The lookup of a domain does not name its order: like a list it is answered from the past.
+    let target = info.target.as_ref().filter(|_| info.operation != "GetDomain");
+    let snapshot = world.stale_reads.for_lookup(provider, target, now)?;
+    let response = snapshot.dry_run(&world.settings, now, request, inspected)?;
+    Some(Handled { response, effects: Vec::new() })
 }
 
-/// What a rule in the middle of an answer does to it.
-fn act(step: Step) -> Option<Act> {
-    match step {
-        Step::Delay(wait) => Some(Act::Wait(wait)),
-        Step::Corrupt(bytes) => Some(Act::Corrupt(bytes)),
-        Step::Drip { bytes, every } => Some(Act::Drip { bytes, every }),
-        Step::Truncate { .. } => Some(Act::Cut(Cut::BreakOff)),
-        Step::Cut(cut) => Some(Act::Cut(cut)),
-        // Nothing else can be armed for this point.
-        Step::RefuseTls
-        | Step::Answer(_)
-        | Step::CommitLate { .. }
-        | Step::HalfWay
-        | Step::Stale { .. }
-        | Step::Pretend(_) => None,
+/// The fault in the body of a response that an action within the response stands for.
+fn body_fault(action: FaultAction) -> Option<BodyFault> {
+    match action {
+        FaultAction::Delay(wait) => Some(BodyFault::Wait(wait)),
+        FaultAction::Corrupt(bytes) => Some(BodyFault::Corrupt(bytes)),
+        FaultAction::Slice { bytes, every } => Some(BodyFault::Slice { bytes, every }),
+        FaultAction::LimitData { .. } => Some(BodyFault::Disconnect(Disconnect::FinWithoutCloseNotify)),
+        FaultAction::Disconnect(disconnect) => Some(BodyFault::Disconnect(disconnect)),
+        // Cannot be armed at this point.
+        FaultAction::RefuseTls
+        | FaultAction::Answer(_)
+        | FaultAction::CommitLate { .. }
+        | FaultAction::HalfWay
+        | FaultAction::Stale { .. }
+        | FaultAction::Forge(_) => None,
     }
 }
 
-/// Whether the request asks for the connection to be closed behind its answer.
+/// Whether a request asks for the connection to be closed after its response.
 pub(crate) fn wants_close(version: http::Version, headers: &http::HeaderMap) -> bool {
     let tokens = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let mut tokens = tokens.flat_map(|value| value.split(',')).map(str::trim);

@@ -1,13 +1,13 @@
-//! One request and its answer, between the socket and an emulated provider.
+//! The request and response types between the sockets and an emulated provider.
 //!
 //! ```text
-//! socket -> Request -> identify (reads only)  -> fault point: before the effect
-//!                   -> perform  (may change state, lists its effects) -> fault point: after the effect -> Answer -> socket
+//! socket -> Request -> inspect (reads only)                      -> fault point: before the effect
+//!                   -> handle  (may change state, lists effects) -> fault point: after the effect
+//!        <- Response
 //! ```
 //!
-//! A provider is two plain functions over these types and its own state. It does no I/O, reads no
-//! clock and knows no fault: that is what lets a fault fall exactly between an effect and its
-//! answer.
+//! A provider consists of plain functions over these types and its own state. It does no I/O, reads
+//! no clock and knows no fault: so a fault can fall exactly between an effect and its answer.
 
 use std::fmt;
 
@@ -15,9 +15,9 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use crate::{providers::debitsuccess::Envelope, providers::namecom::Json, record::parameters::Parameters};
+use crate::record::parameters::Parameters;
 
-/// Which emulated provider a request came to.
+/// An emulated provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
@@ -30,72 +30,65 @@ pub enum Provider {
 }
 
 impl Provider {
-    pub(crate) const ALL: [Provider; 3] = [Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess];
+    /// Every provider.
+    pub const ALL: [Provider; 3] = [Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess];
 }
 
-/// One HTTP request, read whole. It holds credentials: its `Debug` shows neither headers, query nor
-/// body.
+/// One whole HTTP request. It holds credentials: its `Debug` shows neither headers, query nor body.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
     /// The HTTP method.
-    #[serde(with = "written::method")]
+    #[serde(with = "json_parts::method")]
     pub method: Method,
     /// The path without the query, percent-encoding as sent.
     pub path: String,
-    /// What stood after `?`, as sent.
+    /// The query as sent, without `?`.
     pub query: Option<String>,
-    /// All headers.
-    #[serde(with = "written::headers")]
+    /// All headers, as sent.
+    #[serde(with = "json_parts::headers")]
     pub headers: HeaderMap,
     /// The whole body.
-    #[serde(with = "written::bytes")]
+    #[serde(with = "json_parts::bytes")]
     pub body: Bytes,
     /// Whether it came over TLS.
     pub tls: bool,
-    /// What Debitsuccess makes of the body, read when it is first asked for: once to see whose it
-    /// is and to answer it.
-    #[serde(skip)]
-    pub(crate) envelope: Envelope,
-    /// What name.com makes of it, likewise.
-    #[serde(skip)]
-    pub(crate) json: Json,
 }
 
-/// What can be told of a request before anything is done: for faults, the journal and the choice of
-/// the world.
+/// What a request says about itself before it is handled: for fault rules, the journal and the
+/// choice of the world.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Identified {
+pub struct RequestInfo {
     /// The provider's own name for the call: `!AutoRefund`, `ProcessRefund`, `InitiateRefund`.
-    /// Empty where there is none.
+    /// Empty if the request is none of its calls.
     pub operation: String,
-    /// What the call is about: a Sectigo order number, a name.com order id, a Debitsuccess account
+    /// The target of the call: a Sectigo order number, a name.com order id, a Debitsuccess account
     /// reference as sent.
     pub target: Option<String>,
-    /// The account name in the request, in whatever place the provider takes it from.
+    /// The account name in the request, read from where the provider expects it.
     pub username: Option<String>,
     /// The idempotency key or refund identifier that the caller chose.
     pub identifier: Option<String>,
-    /// The parsed parameters in their order, for the journal: every secret already masked.
+    /// The parsed parameters in the order sent, for the journal. Secrets are masked.
     pub parameters: Parameters,
-    /// Whether an answered call would move money.
+    /// Whether a successful call of this kind moves money.
     pub moves_money: bool,
-    /// Whether this is a trap: a call that no refund client should ever make.
+    /// Whether no refund client should ever make this call.
     pub destructive: bool,
 }
 
-/// What a provider answered, and what it did to get there.
+/// The result of handling a request.
 #[derive(Debug, Clone)]
-pub struct Performed {
-    /// The answer, whole.
-    pub answer: Answer,
+pub struct Handled {
+    /// The response.
+    pub response: Response,
     /// What really happened, in order. Empty for a read, a refusal or a replay.
     pub effects: Vec<Effect>,
 }
 
-/// One HTTP answer.
+/// One HTTP response.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct Response {
     /// The status code.
     pub status: StatusCode,
     /// Headers besides `content-length`, `date` and `connection`, which the server writes.
@@ -104,43 +97,42 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-/// Whether a provider refuses to do once more what it has done already. Off, its kindness hides no
-/// mistake of a client: a second refund is carried out, stands in the books, and is found by the
-/// audit.
+/// Whether a provider refuses a second refund of the same thing. With `off` the second refund is
+/// carried out and recorded in the books, so that the audit finds a client's mistake that the
+/// provider would otherwise hide.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Deduplication {
-    /// As the real one does.
+    /// A second refund is refused, as by the real provider.
     #[default]
     On,
-    /// It does it again.
+    /// A second refund is carried out.
     Off,
 }
 
-/// One thing that really happened at the provider: a line of its books.
+/// One thing that really happened at the provider: an entry of the books.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Effect {
     /// What happened: `refund`, `order_rejected`, `refund_rejected`, `domain_deleted`.
     pub kind: String,
-    /// What it happened to, as finely as money is counted: a Sectigo order number, a name.com order
-    /// item id, the Debitsuccess account reference.
+    /// What it happened to: a Sectigo order number, a name.com order item id, a Debitsuccess
+    /// account reference.
     pub target: String,
-    /// How much money moved, in hundredths of the currency; none where the provider does not say.
+    /// The amount moved, in hundredths of the currency; none if the provider does not say.
     pub amount_minor: Option<i64>,
     /// ISO 4217.
     pub currency: Option<String>,
-    /// The idempotency key or refund identifier that it was done under.
+    /// The idempotency key or refund identifier of the request.
     pub identifier: Option<String>,
-    /// The provider's own number for it (RefundRequestNumber).
+    /// The provider's own number for the refund (RefundRequestNumber).
     pub reference: Option<String>,
-    /// Whose it was: a Sectigo login, a name.com username, a Debitsuccess account reference.
+    /// The account: a Sectigo login, a name.com username, a Debitsuccess account reference.
     #[serde(default)]
     pub account: Option<String>,
-    /// What the provider charged for doing it, in hundredths of the currency; none where it charges
-    /// nothing.
+    /// The provider's fee, in hundredths of the currency; none if it charges nothing.
     #[serde(default)]
     pub fee_minor: Option<i64>,
-    /// Where the money went, at name.com; none at the others, which say nothing of it.
+    /// Where the money went, at name.com; none at the other providers.
     #[serde(default)]
     pub paid_to: Option<PaidTo>,
 }
@@ -149,20 +141,16 @@ pub struct Effect {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PaidTo {
-    /// Back to what the order was paid with.
+    /// Back to the payment method of the order.
     #[default]
     PaymentMethod,
-    /// Onto the credit balance of the account.
+    /// To the credit balance of the account.
     AccountBalance,
 }
 
-impl PaidTo {
-    pub(crate) const ALL: [PaidTo; 2] = [PaidTo::PaymentMethod, PaidTo::AccountBalance];
-}
-
-/// How the parts of a request are written in JSON.
-mod written {
-    /// As its word.
+/// The JSON form of the parts of a request.
+mod json_parts {
+    /// The method as text.
     pub(super) mod method {
         use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
@@ -175,7 +163,7 @@ mod written {
         }
     }
 
-    /// As pairs of name and Base64, in their order.
+    /// Headers as pairs of name and Base64 value, in order.
     pub(super) mod headers {
         use base64::{Engine as _, prelude::BASE64_STANDARD};
         use http::{HeaderMap, HeaderName, HeaderValue};
@@ -198,7 +186,7 @@ mod written {
         }
     }
 
-    /// In Base64.
+    /// Bytes in Base64.
     pub(super) mod bytes {
         use base64::{Engine as _, prelude::BASE64_STANDARD};
         use serde::{Deserialize, Deserializer, Serializer, de::Error};
@@ -214,25 +202,9 @@ mod written {
 }
 
 impl Request {
-    /// A request without a query, as a client in the same process makes it.
+    /// A request without a query, for clients in the same process.
     pub fn new(method: Method, path: impl Into<String>, headers: HeaderMap, body: Bytes, tls: bool) -> Self {
-        Self {
-            method,
-            path: path.into(),
-            query: None,
-            headers,
-            body,
-            tls,
-            envelope: Envelope::default(),
-            json: Json::default(),
-        }
-    }
-
-    /// Has it say something else: what was made of the old body is forgotten with it.
-    pub(crate) fn replace_body(&mut self, body: Bytes) {
-        self.body = body;
-        self.envelope = Envelope::default();
-        self.json = Json::default();
+        Self { method, path: path.into(), query: None, headers, body, tls }
     }
 }
 

@@ -29,7 +29,7 @@ async fn on_demand(settings: &str) -> Stack {
 /// What Debitsuccess says of the refund from now on, also after a final word.
 fn set_status(stack: &Stack, id: &str, status: RefundStatus) {
     stack.simulators.with_world(|world| {
-        world.debitsuccess.move_refund(id, status, None, FinalStatuses::CanBeLeft).unwrap();
+        world.providers.debitsuccess.move_refund(id, status, None, FinalStatuses::CanBeLeft).unwrap();
     });
 }
 
@@ -207,9 +207,9 @@ impl Denied {
         let fault = if provider == Provider::Namecom { FaultEffect::HalfWay } else { FaultEffect::Close };
         stack.simulators.with_world(|world| {
             let now = world.now();
-            let mut order = world.namecom.order(200_001).unwrap();
+            let mut order = world.providers.namecom.order(200_001).unwrap();
             order.items.iter_mut().for_each(|item| item.settles_after_seconds = Some(600));
-            world.namecom.put_order(order, now).unwrap();
+            world.providers.namecom.put_order(order, now).unwrap();
         });
         stack.arm(provider, Point::BeforeEffect, fault, Repeat::Once);
         assert_eq!(stack.refund(request).await.state(), State::InDoubt);
@@ -228,9 +228,9 @@ impl Denied {
         }
         self.stack.simulators.with_world(|world| {
             let now = world.now();
-            let mut order = world.sectigo.order("1000001").unwrap();
+            let mut order = world.providers.sectigo.order("1000001").unwrap();
             order.validation.order_status = Some("Refunded".to_owned());
-            world.sectigo.put_order(order, now).unwrap();
+            world.providers.sectigo.put_order(order, now).unwrap();
         });
         0
     }

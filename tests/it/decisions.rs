@@ -12,7 +12,7 @@ use recoup::proto::v1::refund_event::Kind;
 use recoup::proto::v1::resolve_refund_request::{ItemResolution, Resolution};
 use rstest::rstest;
 use simulators::faults::{FaultEffect, Point, Repeat};
-use simulators::providers::namecom::{Item, Order, Registry};
+use simulators::providers::namecom::{Item, Order, RegistryCondition};
 use simulators::request::Provider;
 use tonic::{Code, Status};
 
@@ -45,10 +45,10 @@ async fn half_refunded(settle_s: u32) -> Stack {
         let now = world.now();
         let paid = Item::new(PAID, "registration", "paid.com".to_owned(), 1299);
         let unpaid = Item {
-            registry: Registry::Unreachable,
+            registry: RegistryCondition::Unreachable,
             ..Item::new(UNPAID, "registration", "unpaid.com".to_owned(), 1099)
         };
-        world.namecom.put_order(Order::new(ORDER, "demo-test", vec![paid, unpaid]), now).unwrap();
+        world.providers.namecom.put_order(Order::new(ORDER, "demo-test", vec![paid, unpaid]), now).unwrap();
     });
     let refund = stack.refund(namecom("r-1", ORDER, &[PAID, UNPAID])).await;
     assert_eq!((refund.state(), refund.money_verdict()), (State::InDoubt, MoneyVerdict::MayHaveMoved));
@@ -59,9 +59,9 @@ async fn half_refunded(settle_s: u32) -> Stack {
 fn mend(stack: &Stack) {
     stack.simulators.with_world(|world| {
         let now = world.now();
-        let mut order = world.namecom.order(ORDER).unwrap();
-        order.items.iter_mut().for_each(|item| item.registry = Registry::Reachable);
-        world.namecom.put_order(order, now).unwrap();
+        let mut order = world.providers.namecom.order(ORDER).unwrap();
+        order.items.iter_mut().for_each(|item| item.registry = RegistryCondition::Reachable);
+        world.providers.namecom.put_order(order, now).unwrap();
     });
 }
 

@@ -38,7 +38,7 @@ fn put(stack: &Stack, items: Vec<Item>) {
     let order = Order::new(ORDER, "demo-test", items);
     stack.simulators.with_world(|world| {
         let now = world.now();
-        world.namecom.put_order(order, now).unwrap();
+        world.providers.namecom.put_order(order, now).unwrap();
     });
 }
 
@@ -60,10 +60,10 @@ fn registered_anew(stack: &Stack) {
 
 fn change_first(stack: &Stack, change: impl FnOnce(&mut Item)) {
     stack.simulators.with_world(|world| {
-        let mut order = world.namecom.order(ORDER).unwrap();
+        let mut order = world.providers.namecom.order(ORDER).unwrap();
         change(&mut order.items[0]);
         let now = world.now();
-        world.namecom.put_order(order, now).unwrap();
+        world.providers.namecom.put_order(order, now).unwrap();
     });
 }
 

@@ -317,7 +317,9 @@ async fn a_submitted_refund_follows_its_provider(
 ) {
     let stack = Stack::start().await;
     stack.refund(debitsuccess("review", "DS000004", 2500)).await;
-    stack.simulators.with_world(|world| world.debitsuccess.set_refund_status("review", status, None).unwrap());
+    stack
+        .simulators
+        .with_world(|world| world.providers.debitsuccess.set_refund_status("review", status, None).unwrap());
     let refund = stack.reconcile("review").await.unwrap();
     assert_eq!(refund.state(), end);
     assert_eq!(refund.provider_error.as_ref().map(proto::ProviderError::category), category);

@@ -216,7 +216,7 @@ async fn a_history_says_what_happened_and_in_which_attempt() {
     stack.until("r", |refund| refund.state() == State::Submitted).await;
     for status in [RefundStatus::AwaitingReview, RefundStatus::Rejected, RefundStatus::Completed] {
         stack.simulators.with_world(|world| {
-            world.debitsuccess.move_refund("r", status, None, FinalStatuses::CanBeLeft).unwrap();
+            world.providers.debitsuccess.move_refund("r", status, None, FinalStatuses::CanBeLeft).unwrap();
         });
         stack.reconcile("r").await.unwrap();
     }

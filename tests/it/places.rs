@@ -161,18 +161,19 @@ fn move_login(simulators: &Simulators) {
         let now = world.now();
         let account =
             SectigoAccount { login_name: "demo-2".to_owned(), password: "demo-password".to_owned(), locked: false };
-        world.sectigo.put_account(account).unwrap();
-        let account = NamecomAccount { username: "demo-2-test".to_owned(), ..world.namecom.accounts()[0].clone() };
-        world.namecom.put_account(account);
+        world.providers.sectigo.put_account(account).unwrap();
+        let account =
+            NamecomAccount { username: "demo-2-test".to_owned(), ..world.providers.namecom.accounts()[0].clone() };
+        world.providers.namecom.put_account(account);
         let login = Login { username: "demo-2".to_owned(), password: "demo-password".to_owned() };
-        world.debitsuccess.put_login(login);
+        world.providers.debitsuccess.put_login(login);
         for number in 1..=9 {
-            let mut order = world.sectigo.order(&(1_000_000 + number).to_string()).unwrap();
+            let mut order = world.providers.sectigo.order(&(1_000_000 + number).to_string()).unwrap();
             order.account = Some("demo-2".to_owned());
-            world.sectigo.put_order(order, now).unwrap();
-            let mut order = world.namecom.order(200_000 + number).unwrap();
+            world.providers.sectigo.put_order(order, now).unwrap();
+            let mut order = world.providers.namecom.order(200_000 + number).unwrap();
             order.account = Some("demo-2-test".to_owned());
-            world.namecom.put_order(order, now).unwrap();
+            world.providers.namecom.put_order(order, now).unwrap();
         }
     });
 }
@@ -665,7 +666,7 @@ async fn a_person_lets_refunds_go_on_at_another_account(
     if provider == Provider::Debitsuccess {
         let number = stack.get("done").await.provider_reference;
         stack.simulators.with_world(|world| {
-            world.debitsuccess.set_refund_status(&number, RefundStatus::Completed, None).unwrap();
+            world.providers.debitsuccess.set_refund_status(&number, RefundStatus::Completed, None).unwrap();
         });
         assert_eq!(stack.until("done", |refund| refund.complete_time.is_some()).await.state(), State::Succeeded);
     }
@@ -783,7 +784,7 @@ async fn what_was_refunded_before_a_move_is_refunded_after_it(
     if provider == Provider::Debitsuccess {
         let number = refund.provider_reference;
         stack.simulators.with_world(|world| {
-            world.debitsuccess.set_refund_status(&number, RefundStatus::Completed, None).unwrap();
+            world.providers.debitsuccess.set_refund_status(&number, RefundStatus::Completed, None).unwrap();
         });
         assert_eq!(stack.reconcile("done").await.unwrap().state(), State::Succeeded);
     }
@@ -869,8 +870,8 @@ async fn a_key_dies_with_the_token_that_it_was_sent_with(
     let token = if is_new { "token-2" } else { "demo-token" };
     std::fs::write(&file, token).unwrap();
     stack.simulators.with_world(|world| {
-        let account = world.namecom.accounts()[0].clone();
-        world.namecom.put_account(NamecomAccount { token: token.to_owned(), ..account });
+        let account = world.providers.namecom.accounts()[0].clone();
+        world.providers.namecom.put_account(NamecomAccount { token: token.to_owned(), ..account });
     });
     let dir = stack.dir.path().to_owned();
     let stack = stack

@@ -32,7 +32,7 @@ fn fast_lookups(configuration: String) -> String {
 
 /// What Debitsuccess says of the refund from now on.
 fn set_status(stack: &Stack, id: &str, status: RefundStatus) {
-    stack.simulators.with_world(|world| world.debitsuccess.set_refund_status(id, status, None).unwrap());
+    stack.simulators.with_world(|world| world.providers.debitsuccess.set_refund_status(id, status, None).unwrap());
 }
 
 /// A refund that Debitsuccess took and that two lookups did not find.
@@ -182,9 +182,9 @@ async fn a_refunded_order_is_a_suggestion_at_sectigo() {
     shows_nothing_new(&stack, "r-1").await;
     stack.simulators.with_world(|world| {
         let now = world.now();
-        let mut order = world.sectigo.order("1000001").unwrap();
+        let mut order = world.providers.sectigo.order("1000001").unwrap();
         order.validation.order_status = Some("Refunded".to_owned());
-        world.sectigo.put_order(order, now).unwrap();
+        world.providers.sectigo.put_order(order, now).unwrap();
     });
     let refund = stack.reconcile("r-1").await.unwrap();
     assert_eq!((refund.state(), refund.money_verdict()), (State::NeedsReview, MoneyVerdict::MayHaveMoved));
@@ -201,9 +201,9 @@ async fn a_refunded_item_is_a_suggestion_at_namecom() {
     let stack = on_demand().await;
     stack.simulators.with_world(|world| {
         let now = world.now();
-        let mut order = world.namecom.order(200_001).unwrap();
+        let mut order = world.providers.namecom.order(200_001).unwrap();
         order.items.iter_mut().for_each(|item| item.settles_after_seconds = Some(600));
-        world.namecom.put_order(order, now).unwrap();
+        world.providers.namecom.put_order(order, now).unwrap();
     });
     stack.arm(Provider::Namecom, Point::BeforeEffect, FaultEffect::HalfWay, Repeat::Once);
     assert_eq!(stack.refund(namecom("r-1", 200_001, &[3_200_001])).await.state(), State::InDoubt);

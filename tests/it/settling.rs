@@ -134,7 +134,7 @@ async fn what_was_taken_is_followed_to_its_end(#[case] status: RefundStatus, #[c
     let refund = stack.refund(request).await;
     assert_eq!(refund.state(), State::Submitted);
     let number = refund.provider_reference;
-    stack.simulators.with_world(|world| world.debitsuccess.set_refund_status(&number, status, None).unwrap());
+    stack.simulators.with_world(|world| world.providers.debitsuccess.set_refund_status(&number, status, None).unwrap());
     assert_eq!(stack.until("taken", |refund| refund.state() != State::Submitted).await.state(), end);
     assert_eq!((stack.effects(target), stack.attempts(in_journal)), (1, 1));
 }

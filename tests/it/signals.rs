@@ -118,7 +118,7 @@ async fn a_secret_that_a_lookup_was_refused_with_is_read_again_at_once() {
     let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
     refunds.create_refund(namecom("lost", 200_001, &[3_200_001])).await.unwrap();
     assert_eq!(state_of(&refunds, "lost").await, State::InDoubt);
-    simulators.with_world(|world| world.namecom.put_account(Account::new("demo-test", "renewed-token")));
+    simulators.with_world(|world| world.providers.namecom.put_account(Account::new("demo-test", "renewed-token")));
     std::fs::write(dir.path().join("token"), "renewed-token\n").unwrap();
     until(|| log.count("account secret changed") == 1).await;
     assert!(begin.elapsed() < Duration::from_secs(10), "before the file is read again in any case");

@@ -92,9 +92,9 @@ impl Stack {
 fn set_state(simulators: &Simulators, order_number: &str, state: &str) {
     simulators.with_world(|world| {
         let now = world.now();
-        let mut order = world.sectigo.order(order_number).unwrap();
+        let mut order = world.providers.sectigo.order(order_number).unwrap();
         order.validation.order_status = Some(state.to_owned());
-        world.sectigo.put_order(order, now).unwrap();
+        world.providers.sectigo.put_order(order, now).unwrap();
     });
 }
 
@@ -278,9 +278,9 @@ async fn what_does_not_mend_itself_is_told_as_to_who_asks_once() {
     let lock = |locked| {
         stack.simulators.with_world(|world| {
             let mut account =
-                world.sectigo.accounts().into_iter().find(|one| one.login_name == "demo").unwrap().clone();
+                world.providers.sectigo.accounts().into_iter().find(|one| one.login_name == "demo").unwrap().clone();
             account.locked = locked;
-            world.sectigo.put_account(account).unwrap();
+            world.providers.sectigo.put_account(account).unwrap();
         });
     };
     lock(true);
@@ -435,8 +435,8 @@ async fn no_log_tells_what_the_page_says_of_people_nor_its_token() {
     assert_eq!(watch.state().await, OrderState::Rejected);
     drop(watch);
     until(|| log.lock().unwrap().contains("stopped watching order")).await;
-    let token =
-        simulators.with_world(|world| world.sectigo.order("3000002").unwrap().validation.upload_document_token.clone());
+    let token = simulators
+        .with_world(|world| world.providers.sectigo.order("3000002").unwrap().validation.upload_document_token.clone());
     let phone = shown.callback.unwrap().phone_number;
     let email = shown.agreement.unwrap().click_through_email_address;
     let log = log.lock().unwrap();

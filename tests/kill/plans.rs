@@ -155,7 +155,7 @@ impl Plan {
                 if self.nature == Nature::Twisted {
                     order.processing = Processing::FailsAfterRefund;
                 }
-                world.sectigo.put_order(order, now).unwrap();
+                world.providers.sectigo.put_order(order, now).unwrap();
             }
             Target::Items { order, items } => {
                 let mut bought: Vec<Item> = items
@@ -167,7 +167,7 @@ impl Plan {
                     Nature::Refuses => bought[0].kind = "renewal".to_owned(),
                     Nature::Twisted => bought[1].refund_outcome = Outcome::Failed,
                 }
-                world.namecom.put_order(DomainOrder::new(*order, "demo-test", bought), now).unwrap();
+                world.providers.namecom.put_order(DomainOrder::new(*order, "demo-test", bought), now).unwrap();
             }
             Target::Account { reference, minor_units } => {
                 let mut account = Account::new(reference, &format!("EXT-{reference}"));
@@ -181,7 +181,7 @@ impl Plan {
                         account.decision = Decision::Rejected;
                     }
                 }
-                world.debitsuccess.put_account(account).unwrap();
+                world.providers.debitsuccess.put_account(account).unwrap();
             }
         }
     }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use simulators::faults::{Draw, FaultEffect, Point, Random, Repeat, Rule};
+use simulators::faults::{FaultEffect, Point, Random, RandomFault, Repeat, Rule};
 use simulators::request::{Deduplication, Provider};
 use simulators::{BookEntry, Config, JournalEntry, Settings, Simulators, WorldHandle};
 use time::OffsetDateTime;
@@ -171,10 +171,10 @@ impl Providers {
         let provider = dice.weighted(&[(1, Provider::Sectigo), (1, Provider::Namecom), (1, Provider::Debitsuccess)]);
         let at_door = [
             (Point::Connect, FaultEffect::Refuse),
-            (Point::Connect, FaultEffect::Reset),
+            (Point::Connect, FaultEffect::ResetPeer),
             (Point::Connect, FaultEffect::Delay { milliseconds: 60 }),
             (Point::Connect, FaultEffect::Close),
-            (Point::BeforeRead, FaultEffect::Reset),
+            (Point::BeforeRead, FaultEffect::ResetPeer),
             (Point::BeforeRead, FaultEffect::Close),
             (Point::BeforeRead, FaultEffect::NeverAnswer),
         ];
@@ -236,35 +236,35 @@ impl Drop for Providers {
 
 /// What may go wrong with any request, lookups too. No provider lies here: what is told as not done
 /// is not done.
-fn menu() -> Vec<Draw> {
-    let draw = |point, effect| Draw { point, effect };
+fn menu() -> Vec<RandomFault> {
+    let draw = |point, effect| RandomFault { point, effect };
     let answer = |status| FaultEffect::Answer { status, body: String::new(), headers: Default::default() };
     let (before, after) = (Point::BeforeEffect, Point::AfterEffect);
     let during = Point::DuringAnswer { after_bytes: 1 };
     vec![
-        draw(before, FaultEffect::Reset),
+        draw(before, FaultEffect::ResetPeer),
         draw(before, FaultEffect::Close),
         draw(before, FaultEffect::Delay { milliseconds: 40 }),
         draw(before, FaultEffect::Delay { milliseconds: 250 }),
         draw(before, FaultEffect::NeverAnswer),
-        draw(before, FaultEffect::Truncate { after_bytes: 0 }),
+        draw(before, FaultEffect::LimitData { after_bytes: 0 }),
         draw(before, FaultEffect::Corrupt { bytes: 1 }),
         draw(before, FaultEffect::CommitLate { seconds: 1 }),
         draw(before, FaultEffect::Stale { seconds: 1 }),
         draw(before, answer(500)),
         draw(before, answer(429)),
-        draw(after, FaultEffect::Reset),
+        draw(after, FaultEffect::ResetPeer),
         draw(after, FaultEffect::Close),
         draw(after, FaultEffect::Delay { milliseconds: 40 }),
         draw(after, FaultEffect::Delay { milliseconds: 250 }),
         draw(after, FaultEffect::NeverAnswer),
-        draw(after, FaultEffect::Truncate { after_bytes: 0 }),
+        draw(after, FaultEffect::LimitData { after_bytes: 0 }),
         draw(after, FaultEffect::Corrupt { bytes: 1 }),
         draw(after, FaultEffect::Stale { seconds: 1 }),
         draw(after, answer(503)),
-        draw(during, FaultEffect::Truncate { after_bytes: 0 }),
-        draw(during, FaultEffect::Reset),
-        draw(during, FaultEffect::Drip { bytes: 40, every_milliseconds: 15 }),
+        draw(during, FaultEffect::LimitData { after_bytes: 0 }),
+        draw(during, FaultEffect::ResetPeer),
+        draw(during, FaultEffect::Slicer { bytes: 40, every_milliseconds: 15 }),
     ]
 }
 

@@ -70,7 +70,7 @@ impl Places {
         let relays = PROVIDERS.map(|provider| relay(&relaying, providers.address(provider)));
         let password = SECRETS[0].1.to_owned();
         let renamed = Login { username: NEW_LOGIN.to_owned(), password };
-        providers.world().with_world(|world| world.debitsuccess.put_login(renamed));
+        providers.world().with_world(|world| world.providers.debitsuccess.put_login(renamed));
         Places { other, relays, setups: [USUAL; 3], token: 0, changes: 0, was_one_gone: false, _relaying: relaying }
     }
 
@@ -113,7 +113,7 @@ impl Places {
         self.token = 1 - self.token;
         let account = || namecom::Account::new("demo-test", SECRETS[1 + self.token].1);
         for world in [providers.world(), self.other.world()] {
-            world.with_world(|world| world.namecom.put_account(account()));
+            world.with_world(|world| world.providers.namecom.put_account(account()));
         }
     }
 

@@ -8,7 +8,7 @@ use recoup::domain::ids::{AccountName, ProviderKind};
 use recoup::domain::money::Currency;
 use recoup::domain::place::{Destination, Place};
 use recoup::providers::{FormerPlace, Url, place_of};
-use simulators::request::{Answer, Request};
+use simulators::request::{Request, Response};
 
 use crate::plan::{Harm, Op, Plan, Step, Who, WireHarm};
 use crate::rng::Dice;
@@ -182,7 +182,7 @@ pub(crate) fn unbound(key: &str) -> &str {
 }
 
 /// The answer with the key as it was sent.
-pub(crate) fn with_key_as_sent(mut answer: Answer) -> Answer {
+pub(crate) fn with_key_as_sent(mut answer: Response) -> Response {
     if let Some(key) = answer.headers.get_mut("x-idempotency-key") {
         *key = HeaderValue::from_str(unbound(key.to_str().unwrap())).unwrap();
     }

@@ -15,7 +15,7 @@ use recoup::domain::state::State;
 use recoup::http::client::{HttpOutcome, HttpRequest, HttpResponse, RequestKind, Transport};
 use recoup::ledger::{Ledger, ListQuery};
 use recoup::providers::Url;
-use simulators::request::{Answer as Said, Request};
+use simulators::request::{Request, Response as Said};
 
 use crate::plan::{CrashAt, Harm, Lie, Outage, Who};
 use crate::rng::Dice;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
-use simulators::request::{Answer, Effect, Identified, Performed, Request};
+use simulators::request::{Effect, Handled, Request, RequestInfo, Response};
 use simulators::{providers::debitsuccess, providers::namecom, providers::sectigo};
 use time::OffsetDateTime;
 
@@ -27,7 +27,7 @@ pub(crate) struct World {
     pub(crate) wire: Vec<Sent>,
     /// By the moment of arrival.
     parcels: BTreeMap<(i64, usize), Request>,
-    answers: BTreeMap<usize, Answer>,
+    answers: BTreeMap<usize, Response>,
     outages: Vec<(Who, Outage, i64)>,
     /// The states before each effect, where a plan asks for the past.
     past: Option<Vec<(i64, usize, States)>>,
@@ -220,15 +220,15 @@ impl World {
             let performed = self.perform(spot, at, &request);
             sim.trace(format_args!(
                 "  arrives #{sent}: {} {} effects",
-                performed.answer.status,
+                performed.response.status,
                 performed.effects.len()
             ));
             self.write(spot.who, self.behind.books(spot), at, performed.effects, Some(sent), false);
-            self.answers.insert(sent, performed.answer);
+            self.answers.insert(sent, performed.response);
         }
     }
 
-    pub(crate) fn take_answer(&mut self, sent: usize) -> Option<Answer> {
+    pub(crate) fn take_answer(&mut self, sent: usize) -> Option<Response> {
         self.answers.remove(&sent)
     }
 
@@ -242,7 +242,7 @@ impl World {
         self.parcels.keys().any(|(_, sent)| self.wire[*sent].moving && self.wire[*sent].target == Some(target))
     }
 
-    fn perform(&mut self, spot: Spot, at: i64, request: &Request) -> Performed {
+    fn perform(&mut self, spot: Spot, at: i64, request: &Request) -> Handled {
         let who = spot.who;
         let accepted = self.outage(who, at) != Some(Outage::Credentials);
         if accepted == self.credentials_refused[who as usize] {
@@ -255,7 +255,7 @@ impl World {
         if !performed.effects.is_empty() {
             self.remember(at, books, before);
         }
-        Performed { answer: setups::with_key_as_sent(performed.answer), ..performed }
+        Handled { response: setups::with_key_as_sent(performed.response), ..performed }
     }
 
     /// How it stands, where a plan asks for the past.
@@ -270,7 +270,7 @@ impl World {
     }
 
     /// What would be answered, nothing being done: as of then, and as if these had come before.
-    pub(crate) fn pretend(&self, spot: Spot, as_of: i64, requests: &[&Request]) -> Option<Answer> {
+    pub(crate) fn pretend(&self, spot: Spot, as_of: i64, requests: &[&Request]) -> Option<Response> {
         let books = usize::from(self.behind.books(spot));
         let past =
             self.past.iter().flatten().find(|(at, of, _)| *of == books && *at > as_of).map(|(.., states)| states);
@@ -285,7 +285,7 @@ impl World {
             settings.namecom.deduplication = simulators::request::Deduplication::On;
         }
         let answer =
-            |request| states.perform(&settings, spot.who, as_of, &spot.as_booked(&self.behind, request)).answer;
+            |request| states.perform(&settings, spot.who, as_of, &spot.as_booked(&self.behind, request)).response;
         requests.iter().copied().map(answer).last().map(setups::with_key_as_sent)
     }
 
@@ -523,7 +523,7 @@ impl States {
                         ItemFate::Failed => item.refund_outcome = namecom::Outcome::Failed,
                         ItemFate::Canceled => item.refund_outcome = namecom::Outcome::Canceled,
                         ItemFate::Initialized => item.refund_outcome = namecom::Outcome::Initialized,
-                        ItemFate::RegistryDown => item.registry = namecom::Registry::Unreachable,
+                        ItemFate::RegistryDown => item.registry = namecom::RegistryCondition::Unreachable,
                         ItemFate::WindowOver => item.agp_expires = Some(moment - time::Duration::DAY),
                     }
                     put.push(item);
@@ -553,23 +553,23 @@ impl States {
         already
     }
 
-    fn perform(&mut self, settings: &Settings, who: Who, at: i64, request: &Request) -> Performed {
+    fn perform(&mut self, settings: &Settings, who: Who, at: i64, request: &Request) -> Handled {
         match who {
-            Who::Sectigo => sectigo::perform(&mut self.sectigo, &settings.sectigo, moment(at), request),
-            Who::Namecom => namecom::perform(&mut self.namecom, &settings.namecom, moment(at), request),
+            Who::Sectigo => sectigo::handle(&mut self.sectigo, &settings.sectigo, moment(at), request),
+            Who::Namecom => namecom::handle(&mut self.namecom, &settings.namecom, moment(at), request),
             Who::Debitsuccess => {
-                debitsuccess::perform(&mut self.debitsuccess, &settings.debitsuccess, moment(at), request)
+                debitsuccess::handle(&mut self.debitsuccess, &settings.debitsuccess, moment(at), request)
             }
         }
     }
 }
 
 /// What a call says of itself.
-pub(crate) fn identify(who: Who, request: &Request) -> Identified {
+pub(crate) fn identify(who: Who, request: &Request) -> RequestInfo {
     match who {
-        Who::Sectigo => sectigo::identify(request),
-        Who::Namecom => namecom::identify(request),
-        Who::Debitsuccess => debitsuccess::identify(request),
+        Who::Sectigo => sectigo::inspect(request),
+        Who::Namecom => namecom::inspect(request),
+        Who::Debitsuccess => debitsuccess::inspect(request),
     }
 }
 

@@ -1,22 +1,19 @@
-//! How long the binary takes to its `ready`, and how much memory it needs: at the start, when the
-//! journal has long been full of requests, and when there is much to remember.
+//! The time until the binary prints `ready`, and its memory: at the start, with a full journal, and
+//! after many refunds.
 //!
 //! ```text
 //! cargo bench -p simulators --bench start
 //! ```
 //!
-//! A start is the time from the process' creation to the line `ready`, all ports open and all demo
-//! data there. It ends with failure where the median is above 20 ms or the memory above 64 MiB,
-//! then or later.
+//! A start is the time from the creation of the process to the line `ready`, when all ports are
+//! open and all demo data exists. The benchmark fails if the median is above 20 ms, or if the
+//! memory is above 64 MiB at the start, with a full journal, or after 20,000 refunds.
 //!
-//! The requests are refunds of the demo data, each under a key or identifier of its own, half of
-//! them at name.com and half at Debitsuccess: those that are done, and, since a thing is refunded
-//! once, many more that are refused.
-//!
-//! What a refund changes is kept for as long as its world. So a second process carries out refunds
-//! of the demo data that are really done, a third at each provider, Sectigo over TLS and
-//! deduplication off; the books are asked. A third one is given an order or an account for each
-//! refund besides: what is put is the caller's to choose, and has no bound here.
+//! 1. The first process gets refunds of the demo data, each with its own key or identifier, half at
+//!    name.com and half at Debitsuccess. Most are refused, because a target is refunded once.
+//! 2. The second process carries out 20,000 refunds of the demo data, a third at each provider, with
+//!    Sectigo over TLS and deduplication off. The books confirm them. The world keeps their effects.
+//! 3. The third process also gets an order or account for each refund. What is put has no bound here.
 
 #![expect(clippy::print_stdout, reason = "a benchmark is there to print")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark says what is wrong by failing there")]
@@ -37,15 +34,15 @@ use rustls::{
 };
 use tokio::time::Instant;
 
-/// Starts; odd, so that the median is one of them.
+/// The number of starts; odd, so that the median is one of them.
 const STARTS: usize = 31;
-/// Requests before the memory is looked at again: many times what the journal keeps.
+/// The number of requests to the first process: many times what the journal keeps.
 const REQUESTS: u32 = 50_000;
-/// Refunds are asked for so many orders and accounts in turn: all that the demo data has.
+/// The number of refundable orders and accounts in the demo data.
 const TARGETS: u32 = 999;
-/// Refunds that are really done, at each provider: 20,000 in all.
+/// The number of refunds that are really done at each provider: 20,000 in all.
 const DONE_EACH: u32 = 6_667;
-/// Orders and items that are put for them begin here, far from the demo data.
+/// The first numbers of orders and items that are put, far from the demo data.
 const FIRST_ORDER: u32 = 50_000_000;
 const FIRST_ITEM: u32 = 60_000_000;
 const MAX_MILLISECONDS: f64 = 20.0;
@@ -97,10 +94,10 @@ fn main() -> ExitCode {
     status(median <= MAX_MILLISECONDS && most <= MAX_MIB)
 }
 
-/// What refunds are of.
+/// The targets of refunds.
 #[derive(Clone, Copy)]
 struct Things {
-    /// How many there are.
+    /// The number of targets per provider.
     many: u32,
     sectigo_order: u32,
     namecom_order: u32,
@@ -123,7 +120,7 @@ fn change_settings(running: &Running, settings: &str) {
     ask(connect(&running.control), [change], "requests_per_second");
 }
 
-/// An order or account of its own for each refund.
+/// Puts an order or account for each refund.
 fn put_all(running: &Running) {
     let control = || connect(&running.control);
     let call =
@@ -149,7 +146,8 @@ fn put_all(running: &Running) {
 }
 
 fn refund_all(running: &Running, folder: &Path, of: Things) {
-    // name.com's documented 20 requests a second and 3,000 an hour would take hours.
+    // With name.com's documented limits, 20 requests a second and 3,000 an hour, it would take
+    // hours.
     change_settings(running, r#"{"namecom":{"requests_per_second":0,"requests_per_hour":0}}"#);
     let place = |n: u32| n % of.many;
     let sectigo = (0..DONE_EACH).map(|n| sectigo_refund(of.sectigo_order + place(n)));
@@ -164,7 +162,7 @@ fn refund_all(running: &Running, folder: &Path, of: Things) {
     ask(connect(&running.control), [books], &format!("\"next_after\":{}", 3 * DONE_EACH));
 }
 
-/// As long as the UUIDs that clients use.
+/// A key as long as a UUID.
 fn long_key(number: u32) -> String {
     format!("{number:08x}-0000-4000-8000-{number:012x}")
 }
@@ -209,7 +207,7 @@ impl Running {
         Running { process, took, control, sectigo, namecom, debitsuccess }
     }
 
-    /// What the system counts as resident.
+    /// The resident memory.
     fn mebibytes(&self) -> Option<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -233,8 +231,7 @@ fn tls(address: &str, ca_file: &Path) -> impl Read + Write {
     StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), connect(address))
 }
 
-/// Sends requests on one connection, each when the one before it is answered to the end; every
-/// answer has to have this text in it.
+/// Sends requests on one connection, one after the other. Every answer has to contain this text.
 fn ask(mut stream: impl Read + Write, requests: impl IntoIterator<Item = String>, wanted: &str) {
     for request in requests {
         stream.write_all(request.as_bytes()).unwrap();
@@ -264,7 +261,7 @@ fn demo_namecom_refund(number: u32) -> String {
 }
 
 fn demo_debitsuccess_refund(number: u32) -> String {
-    // All that was collected, so that an account is refunded once.
+    // The whole collected sum, so that an account is refunded once.
     debitsuccess_refund(&format!("DS{:06}", 1 + number % TARGETS), "500.00", &format!("id-{number}"))
 }
 

@@ -1,4 +1,4 @@
-//! A configuration as a TOML file: read whole, and refused with one sentence that says where and
+//! The configuration file, TOML. An invalid file is refused with one sentence that says where and
 //! why.
 
 use std::{
@@ -10,27 +10,26 @@ use thiserror::Error;
 
 use super::Config;
 
-/// What no configuration of a few lines ever is: a wrong file is refused before it is read into
-/// memory.
+/// The maximum size of a file, so that a wrong file is refused before it is read.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
-/// Why a file is no configuration.
+/// Why a configuration file is refused.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read the configuration {}: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// It is read, and says something that no configuration says.
+    /// The file is invalid.
     #[error("the configuration {}{}: {reason}", path.display(), line.map(|line| format!(", line {line}")).unwrap_or_default())]
     Wrong {
         /// The file.
         path: PathBuf,
-        /// Where in it, counted from 1, where that is known.
+        /// The line, counted from 1, if known.
         line: Option<usize>,
         /// What is wrong, in one line.
         reason: String,
@@ -42,8 +41,7 @@ impl Config {
     /// line.
     ///
     /// # Errors
-    /// A file that cannot be read, that is no TOML, or that has a key or a value which is none of a
-    /// configuration's.
+    /// The file cannot be read, is no TOML, or contains an unknown key or an invalid value.
     pub fn read(path: &Path) -> Result<Config, ConfigError> {
         let wrong = |line, reason| ConfigError::Wrong { path: path.to_owned(), line, reason };
         let unread = |source| ConfigError::Read { path: path.to_owned(), source };
@@ -55,7 +53,7 @@ impl Config {
         toml::from_str(&text).map_err(|error| {
             let line =
                 error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);
-            // The message may go over several lines; the sentence may not.
+            // The message may have several lines.
             wrong(line, error.message().split_whitespace().collect::<Vec<_>>().join(" "))
         })
     }
@@ -94,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_named_is_set_and_the_rest_has_its_default() {
+    fn keys_that_are_left_out_have_their_defaults() {
         let config = read(
             "namecom = '127.0.0.1:9000'\nseed = 7\nca_file = 'ca.pem'\ntls_names = ['sim']\n[settings.sectigo]\nrefund_period_days = 14",
         );
@@ -116,14 +114,14 @@ mod tests {
     #[case::no_address("control = 'here'", "FILE, line 1: invalid socket address")]
     #[case::a_negative_seed("seed = -1", "FILE, line 1: invalid value")]
     #[case::another_type("[settings.namecom]\nagp_days = 'five'", "FILE, line 2: invalid type")]
-    fn what_is_wrong_is_told_in_one_line(#[case] text: &str, #[case] begins: &str) {
+    fn an_error_is_one_line(#[case] text: &str, #[case] begins: &str) {
         let sentence = read(text).unwrap_err();
         assert!(sentence.contains(begins), "{sentence}");
         assert_eq!(sentence.lines().count(), 1, "{sentence}");
     }
 
     #[test]
-    fn a_file_that_is_not_there_and_one_that_is_no_configuration() {
+    fn a_missing_and_a_huge_file_are_refused() {
         let missing = Config::read(Path::new("no/such/file.toml")).unwrap_err().to_string();
         assert!(missing.starts_with("cannot read the configuration no/such/file.toml: "), "{missing}");
         assert!(read(&"#".repeat(2_000_000)).unwrap_err().ends_with("too many for a configuration"));

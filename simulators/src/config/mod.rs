@@ -1,5 +1,5 @@
-//! Where the simulators listen, and how they start: a value in a Rust test, a TOML file for the
-//! binary, the same names in both.
+//! The configuration: addresses, TLS, and the start. Rust tests build it as a value, the binary
+//! reads it from a TOML file and flags, all with the same names.
 
 mod file;
 
@@ -8,24 +8,24 @@ use std::{
     path::PathBuf,
 };
 
-use serde::Deserialize;
+use clap::Args;
+use serde::{Deserialize, Serialize};
 
 pub use self::file::ConfigError;
-use crate::worlds::Settings;
+use crate::{providers::Settings, request::Provider};
 
-/// The name of the authority's certificate where only a directory is given.
+/// The file name of the certificate authority in [`Config::with_ca_in`].
 pub const CA_FILE_NAME: &str = "sectigo-ca.pem";
 
-/// Where the simulators listen, and how they start. As TOML: every field is a key, and what is left
-/// out has its default.
+/// Where the simulators listen, and how they start. In TOML every field is a key with a default.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The control port. Default 127.0.0.1:7100.
     pub control: SocketAddr,
-    /// Further names that a request to the control port may have in `Host`, besides those of
-    /// loopback: without the port. Default none. Whatever else is asked for there, and each page of
-    /// another origin, is refused with 403.
+    /// Further names, without port, that requests to the control port may have in `Host`, besides
+    /// those of loopback. Default none. Requests with other names or from pages of another origin
+    /// are refused with 403.
     pub control_hosts: Vec<String>,
     /// Sectigo over TLS. Default 127.0.0.1:7101.
     pub sectigo: SocketAddr,
@@ -39,32 +39,129 @@ pub struct Config {
     pub debitsuccess: SocketAddr,
     /// Debitsuccess in plaintext: the same without TLS. Default 127.0.0.1:7113.
     pub debitsuccess_plaintext: SocketAddr,
-    /// Where the certificate of the TLS ports' authority is kept, PEM, with its key in a second
-    /// file, `FILE.key`: reused where they are there, made where they are not. Nowhere by default:
-    /// then the authority is gone with the process, and [`crate::Simulators::ca_pem`] has its
-    /// certificate.
+    /// The file with the certificate of the TLS ports' authority, PEM. Its key is in `FILE.key`.
+    /// Existing files are reused, missing ones are created. Without a file, which is the default of
+    /// the library, the authority exists only in the process: see [`crate::Simulators::ca_pem`].
     pub ca_file: Option<PathBuf>,
-    /// A certificate for the TLS ports, PEM, its chain behind it; none by default: then the
-    /// simulators' own authority makes one.
+    /// A certificate for the TLS ports, PEM, followed by its chain. By default the simulators' own
+    /// authority issues one.
     pub tls_certificate: Option<PathBuf>,
-    /// Its key, PEM.
+    /// The key of that certificate, PEM.
     pub tls_key: Option<PathBuf>,
-    /// Names and addresses that the certificate of the simulators' own authority holds for, besides
-    /// 127.0.0.1, ::1 and localhost.
+    /// Further names and addresses in the certificate that the simulators' own authority issues,
+    /// besides 127.0.0.1, ::1 and localhost.
     pub tls_names: Vec<String>,
-    /// What everything that looks random is computed from: generated credentials, GUIDs, random
-    /// faults. The same seed and the same calls give the same. (The keys of the TLS ports are the
-    /// exception: they are never anybody's to guess.) Default 0.
+    /// The seed of generated credentials, GUIDs and random faults. The same seed and calls give the
+    /// same results. The keys of the TLS ports do not depend on it. Default 0.
     pub seed: u64,
-    /// A snapshot of a world, JSON, which the demo world starts as, its settings and credentials
-    /// included; the demo data by default.
+    /// A snapshot, JSON, with which the demo world starts, including settings and credentials. By
+    /// default it starts with the demo data.
     pub world_file: Option<PathBuf>,
-    /// The choices that the providers' documents leave open, at the start and after every reset.
+    /// The choices that the providers' documentation leaves open, at the start and after every
+    /// reset.
     pub settings: Settings,
 }
 
+/// The addresses at which the providers listen for a world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct PortAddresses {
+    /// Sectigo over TLS.
+    pub sectigo: SocketAddr,
+    /// Sectigo in plaintext, which answers -1 to everything.
+    pub sectigo_plaintext: SocketAddr,
+    /// name.com over TLS.
+    pub namecom: SocketAddr,
+    /// name.com in plaintext.
+    pub namecom_plaintext: SocketAddr,
+    /// Debitsuccess over TLS.
+    pub debitsuccess: SocketAddr,
+    /// Debitsuccess in plaintext.
+    pub debitsuccess_plaintext: SocketAddr,
+}
+
+const PORTS: &str = "Ports (0 takes any free one)";
+
+/// The flags of the provider ports, which win over a file.
+#[derive(Debug, Args)]
+pub struct PortFlags {
+    /// Sectigo over TLS [default: 127.0.0.1:7101]
+    #[arg(long, value_name = "ADDRESS", help_heading = PORTS)]
+    sectigo: Option<SocketAddr>,
+    /// Sectigo in plaintext, which answers -1 to everything [default: 127.0.0.1:7111]
+    #[arg(long, value_name = "ADDRESS", help_heading = PORTS)]
+    sectigo_plaintext: Option<SocketAddr>,
+    /// name.com over TLS [default: 127.0.0.1:7102]
+    #[arg(long, value_name = "ADDRESS", help_heading = PORTS)]
+    namecom: Option<SocketAddr>,
+    /// name.com in plaintext: the same without TLS [default: 127.0.0.1:7112]
+    #[arg(long, value_name = "ADDRESS", help_heading = PORTS)]
+    namecom_plaintext: Option<SocketAddr>,
+    /// Debitsuccess over TLS [default: 127.0.0.1:7103]
+    #[arg(long, value_name = "ADDRESS", help_heading = PORTS)]
+    debitsuccess: Option<SocketAddr>,
+    /// Debitsuccess in plaintext: the same without TLS [default: 127.0.0.1:7113]
+    #[arg(long, value_name = "ADDRESS", help_heading = PORTS)]
+    debitsuccess_plaintext: Option<SocketAddr>,
+}
+
+impl PortFlags {
+    /// Replaces the addresses for which there is a flag.
+    pub fn apply_to(self, config: &mut Config) {
+        let set = |address: &mut SocketAddr, flag: Option<SocketAddr>| *address = flag.unwrap_or(*address);
+        set(&mut config.sectigo, self.sectigo);
+        set(&mut config.sectigo_plaintext, self.sectigo_plaintext);
+        set(&mut config.namecom, self.namecom);
+        set(&mut config.namecom_plaintext, self.namecom_plaintext);
+        set(&mut config.debitsuccess, self.debitsuccess);
+        set(&mut config.debitsuccess_plaintext, self.debitsuccess_plaintext);
+    }
+}
+
+impl PortAddresses {
+    /// The address of each port, by provider and whether it has TLS.
+    ///
+    /// # Errors
+    /// The first error of `address`.
+    pub(crate) fn try_for_each_port<E>(
+        mut address: impl FnMut(Provider, bool) -> Result<SocketAddr, E>,
+    ) -> Result<Self, E> {
+        Ok(Self {
+            sectigo: address(Provider::Sectigo, true)?,
+            sectigo_plaintext: address(Provider::Sectigo, false)?,
+            namecom: address(Provider::Namecom, true)?,
+            namecom_plaintext: address(Provider::Namecom, false)?,
+            debitsuccess: address(Provider::Debitsuccess, true)?,
+            debitsuccess_plaintext: address(Provider::Debitsuccess, false)?,
+        })
+    }
+
+    /// The address of a provider's port, with TLS or in plaintext.
+    pub fn get(&self, provider: Provider, tls: bool) -> SocketAddr {
+        match (provider, tls) {
+            (Provider::Sectigo, true) => self.sectigo,
+            (Provider::Sectigo, false) => self.sectigo_plaintext,
+            (Provider::Namecom, true) => self.namecom,
+            (Provider::Namecom, false) => self.namecom_plaintext,
+            (Provider::Debitsuccess, true) => self.debitsuccess,
+            (Provider::Debitsuccess, false) => self.debitsuccess_plaintext,
+        }
+    }
+}
+
 impl Config {
-    /// Free ports on 127.0.0.1, for tests side by side.
+    /// The configured addresses of the provider ports.
+    pub(crate) fn ports(&self) -> PortAddresses {
+        PortAddresses {
+            sectigo: self.sectigo,
+            sectigo_plaintext: self.sectigo_plaintext,
+            namecom: self.namecom,
+            namecom_plaintext: self.namecom_plaintext,
+            debitsuccess: self.debitsuccess,
+            debitsuccess_plaintext: self.debitsuccess_plaintext,
+        }
+    }
+
+    /// Free ports on 127.0.0.1, for parallel tests.
     pub fn free_ports() -> Self {
         let free = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
         Self {
@@ -79,7 +176,7 @@ impl Config {
         }
     }
 
-    /// The same, with the authority's certificate written into this directory as [`CA_FILE_NAME`].
+    /// The same, with the authority's certificate in this directory, as [`CA_FILE_NAME`].
     #[must_use]
     pub fn with_ca_in(self, directory: impl Into<PathBuf>) -> Self {
         Self { ca_file: Some(directory.into().join(CA_FILE_NAME)), ..self }

@@ -10,7 +10,7 @@ use http::{StatusCode, request::Parts};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use crate::worlds::{SharedWorld, WorldError, Worlds};
+use crate::worlds::{WorldError, WorldRef, Worlds};
 
 /// A refusal: a status and one sentence.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(super) struct Body<T>(pub(super) T);
 pub(super) struct NoBody;
 
 /// The world that a call is about: the one in its path, or else the demo world.
-pub(super) struct Of(pub(super) SharedWorld);
+pub(super) struct Of(pub(super) WorldRef);
 
 /// The id of a world, as it stood in the path before the router saw it.
 #[derive(Debug, Clone)]

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::extract::{Asked, Body, Named, NoBody, Of, Refused};
 use crate::{
-    faults::gates::{Gate, GateError, GateId, StandingGate},
+    faults::gates::{Gate, GateError, GateId, GateStatus},
     faults::{ArmedRule, Random, Rule, RuleError, RuleId},
 };
 
@@ -84,16 +84,16 @@ pub(super) async fn end_random(Of(world): Of, NoBody: NoBody) -> Result<Json<Val
 
 #[derive(Serialize)]
 pub(super) struct Gates {
-    entries: Vec<StandingGate>,
+    entries: Vec<GateStatus>,
 }
 
 pub(super) async fn gates(Of(world): Of) -> Json<Gates> {
     Json(Gates { entries: world.lock().gates.list() })
 }
 
-pub(super) async fn put_up(Of(world): Of, Body(gate): Body<Gate>) -> Result<(StatusCode, Json<StandingGate>), Refused> {
-    let mut world = world.lock();
-    let id = world.gates.put_up(gate).map_err(|error| match error {
+pub(super) async fn put_up(Of(world): Of, Body(gate): Body<Gate>) -> Result<(StatusCode, Json<GateStatus>), Refused> {
+    let world = world.lock();
+    let id = world.gates.add(gate).map_err(|error| match error {
         GateError::TooMany => Refused::conflict(error),
         wrong => Refused::bad_request(wrong),
     })?;
@@ -101,13 +101,13 @@ pub(super) async fn put_up(Of(world): Of, Body(gate): Body<Gate>) -> Result<(Sta
     standing.map(|standing| (StatusCode::CREATED, Json(standing))).ok_or_else(|| no_gate(id))
 }
 
-pub(super) async fn gate(Of(world): Of, Named(id): Named<GateId>) -> Result<Json<StandingGate>, Refused> {
+pub(super) async fn gate(Of(world): Of, Named(id): Named<GateId>) -> Result<Json<GateStatus>, Refused> {
     world.lock().gates.get(id).map(Json).ok_or_else(|| no_gate(id))
 }
 
 /// Takes a gate away and shows how it stood; all who wait there go on.
-pub(super) async fn take_away(Of(world): Of, Named(id): Named<GateId>) -> Result<Json<StandingGate>, Refused> {
-    world.lock().gates.take_away(id).map(Json).ok_or_else(|| no_gate(id))
+pub(super) async fn take_away(Of(world): Of, Named(id): Named<GateId>) -> Result<Json<GateStatus>, Refused> {
+    world.lock().gates.remove(id).map(Json).ok_or_else(|| no_gate(id))
 }
 
 /// Who is to go on: one request by its journal id, or, where none is named, all.
@@ -123,7 +123,7 @@ pub(super) async fn release(
     Named(id): Named<GateId>,
     Body(Release { request }): Body<Release>,
 ) -> Result<Json<Value>, Refused> {
-    let mut world = world.lock();
+    let world = world.lock();
     let released = match request {
         None => world.gates.release_all(id).ok_or_else(|| no_gate(id))?,
         Some(request) => {

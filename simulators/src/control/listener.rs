@@ -13,33 +13,33 @@ use tokio::{
 use tower::ServiceExt;
 
 use crate::{
-    http::connection_limit::{Crowd, Stays},
-    http::server::{ACCEPT_AGAIN, HEAD, LAST_ANSWER, MAX_CONNECTIONS, told},
+    http::connection_limit::{ActiveFlag, ConnectionSet},
+    http::server::{ACCEPT_RETRY_DELAY, MAX_CONNECTIONS, MAX_HEAD_TIME, STOP_GRACE},
 };
 
 /// Serves until told to stop; then gives every connection a moment.
 pub(super) async fn serve(listener: TcpListener, app: Router, mut stopping: watch::Receiver<bool>) {
-    let mut crowd = Crowd::new(MAX_CONNECTIONS);
+    let mut crowd = ConnectionSet::new(MAX_CONNECTIONS);
     loop {
-        let has_room = crowd.has_room();
+        let has_room = crowd.make_room();
         tokio::select! {
             accepted = listener.accept(), if has_room => match accepted {
-                Ok((stream, _)) => crowd.welcome(|stays| connection(stream, stays, app.clone(), stopping.clone())),
+                Ok((stream, _)) => crowd.spawn(|stays| connection(stream, stays, app.clone(), stopping.clone())),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection to the control port");
-                    crowd.send_one_away();
-                    sleep(ACCEPT_AGAIN).await;
+                    crowd.evict_idle();
+                    sleep(ACCEPT_RETRY_DELAY).await;
                 }
             },
-            true = crowd.one_ended() => {}
-            () = told(&mut stopping) => break,
+            true = crowd.join_next() => {}
+            () = crate::shutdown::requested(&mut stopping) => break,
         }
     }
     drop(listener);
-    while crowd.one_ended().await {}
+    while crowd.join_next().await {}
 }
 
-async fn connection(stream: TcpStream, stays: Stays, app: Router, mut stopping: watch::Receiver<bool>) {
+async fn connection(stream: TcpStream, stays: ActiveFlag, app: Router, mut stopping: watch::Receiver<bool>) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot switch off Nagle's algorithm");
     }
@@ -49,14 +49,14 @@ async fn connection(stream: TcpStream, stays: Stays, app: Router, mut stopping: 
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
+        .header_read_timeout(MAX_HEAD_TIME)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = told(&mut stopping) => {
+        () = crate::shutdown::requested(&mut stopping) => {
             connection.as_mut().graceful_shutdown();
-            tokio::time::timeout(LAST_ANSWER, connection).await.unwrap_or(Ok(()))
+            tokio::time::timeout(STOP_GRACE, connection).await.unwrap_or(Ok(()))
         }
     };
     if let Err(error) = ended {

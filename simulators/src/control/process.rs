@@ -13,7 +13,7 @@ use super::{
     openapi,
 };
 use crate::{
-    clock::{NotMoved, Reading},
+    clock::{ClockError, ClockStatus},
     worlds::{Settings, Worlds},
 };
 
@@ -54,7 +54,7 @@ pub(super) async fn reset(Of(world): Of, State(worlds): State<Worlds>, Body(Rese
     Json(json!({ "reset": true }))
 }
 
-pub(super) async fn clock(Of(world): Of) -> Json<Reading> {
+pub(super) async fn clock(Of(world): Of) -> Json<ClockStatus> {
     Json(world.lock().clock.read())
 }
 
@@ -64,7 +64,10 @@ pub(super) struct Advance {
     seconds: u64,
 }
 
-pub(super) async fn advance(Of(world): Of, Body(Advance { seconds }): Body<Advance>) -> Result<Json<Reading>, Refused> {
+pub(super) async fn advance(
+    Of(world): Of,
+    Body(Advance { seconds }): Body<Advance>,
+) -> Result<Json<ClockStatus>, Refused> {
     world.lock().advance(Duration::from_secs(seconds)).map(Json).map_err(Refused::bad_request)
 }
 
@@ -80,12 +83,12 @@ pub(super) struct SetClock {
 pub(super) async fn set_clock(
     Of(world): Of,
     Body(SetClock { now, running }): Body<SetClock>,
-) -> Result<Json<Reading>, Refused> {
+) -> Result<Json<ClockStatus>, Refused> {
     let mut world = world.lock();
     if let Some(now) = now {
         world.clock.set(now).map_err(|error| match error {
-            NotMoved::Backward => Refused::conflict(error),
-            NotMoved::TooFar => Refused::bad_request(error),
+            ClockError::Backward => Refused::conflict(error),
+            ClockError::TooFar => Refused::bad_request(error),
         })?;
     }
     match running {

@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 
 use super::extract::{Asked, Body, Named, Of, Page, Refused, keyed};
 use crate::{
-    providers::debitsuccess::{self, NotMoved},
+    providers::debitsuccess::{self, MoveError},
     providers::namecom,
     providers::sectigo,
     request::Provider,
-    worlds::{SharedWorld, Worlds},
+    worlds::{WorldRef, Worlds},
 };
 
 type Answer<T = Value> = Result<Json<T>, Refused>;
@@ -21,13 +21,13 @@ type List = Result<Response, Refused>;
 
 pub(super) async fn sectigo_accounts(Of(world): Of, Asked(page): Asked<Page>) -> List {
     let world = world.lock();
-    let accounts = world.sectigo.accounts().into_iter().map(|account| without(account, "password"));
+    let accounts = world.providers.sectigo.accounts().into_iter().map(|account| without(account, "password"));
     page.of(accounts.collect(), after_text("login_name"))
 }
 
 pub(super) async fn sectigo_account(Of(world): Of, Named(name): Named<String>) -> Answer {
     let world = world.lock();
-    let accounts = world.sectigo.accounts();
+    let accounts = world.providers.sectigo.accounts();
     let found = accounts.into_iter().find(|account| account.login_name == name);
     found.map(|account| Json(without(account, "password"))).ok_or_else(|| no("account", &name))
 }
@@ -38,23 +38,24 @@ pub(super) async fn put_sectigo_account(
     Named(name): Named<String>,
     Body(body): Body<Value>,
 ) -> Answer {
-    let known = world.lock().sectigo.accounts().into_iter().find(|account| account.login_name == name).cloned();
+    let known =
+        world.lock().providers.sectigo.accounts().into_iter().find(|account| account.login_name == name).cloned();
     let known = known.map(|account| account.password);
     let account: sectigo::Account = keyed(with(body, "password", known), "login_name", name.clone().into())?;
     let shown = without(&account, "password");
     worlds.claim(&world, Provider::Sectigo, &name)?;
-    world.lock().sectigo.put_account(account).map_err(Refused::bad_request)?;
+    world.lock().providers.sectigo.put_account(account).map_err(Refused::bad_request)?;
     Ok(Json(shown))
 }
 
 pub(super) async fn sectigo_orders(Of(world): Of, Asked(page): Asked<Page>) -> List {
     let world = world.lock();
-    let orders: Vec<sectigo::Order> = world.sectigo.orders().collect();
+    let orders: Vec<sectigo::Order> = world.providers.sectigo.orders().collect();
     page.of(orders, |order, after| order.order_number.as_str() > after)
 }
 
 pub(super) async fn sectigo_order(Of(world): Of, Named(number): Named<String>) -> Answer<sectigo::Order> {
-    world.lock().sectigo.order(&number).map(Json).ok_or_else(|| no("order", &number))
+    world.lock().providers.sectigo.order(&number).map(Json).ok_or_else(|| no("order", &number))
 }
 
 pub(super) async fn put_sectigo_order(
@@ -65,21 +66,21 @@ pub(super) async fn put_sectigo_order(
     let order = keyed(body, "order_number", number.as_str().into())?;
     let mut world = world.lock();
     let now = world.now();
-    world.sectigo.put_order(order, now).map_err(Refused::bad_request)?;
-    world.sectigo.order(&number).map(Json).ok_or_else(|| no("order", &number))
+    world.providers.sectigo.put_order(order, now).map_err(Refused::bad_request)?;
+    world.providers.sectigo.order(&number).map(Json).ok_or_else(|| no("order", &number))
 }
 
 // name.com
 
 pub(super) async fn namecom_accounts(Of(world): Of, Asked(page): Asked<Page>) -> List {
     let world = world.lock();
-    let accounts = world.namecom.accounts().into_iter().map(|account| without(account, "token"));
+    let accounts = world.providers.namecom.accounts().into_iter().map(|account| without(account, "token"));
     page.of(accounts.collect(), after_text("username"))
 }
 
 pub(super) async fn namecom_account(Of(world): Of, Named(name): Named<String>) -> Answer {
     let world = world.lock();
-    let accounts = world.namecom.accounts();
+    let accounts = world.providers.namecom.accounts();
     let found = accounts.into_iter().find(|account| account.username == name);
     found.map(|account| Json(without(account, "token"))).ok_or_else(|| no("account", &name))
 }
@@ -90,12 +91,12 @@ pub(super) async fn put_namecom_account(
     Named(name): Named<String>,
     Body(body): Body<Value>,
 ) -> Answer {
-    let known = world.lock().namecom.accounts().into_iter().find(|account| account.username == name).cloned();
+    let known = world.lock().providers.namecom.accounts().into_iter().find(|account| account.username == name).cloned();
     let known = known.map(|account| account.token);
     let account: namecom::Account = keyed(with(body, "token", known), "username", name.clone().into())?;
     let shown = without(&account, "token");
     worlds.claim(&world, Provider::Namecom, &name)?;
-    world.lock().namecom.put_account(account);
+    world.lock().providers.namecom.put_account(account);
     Ok(Json(shown))
 }
 
@@ -103,12 +104,12 @@ pub(super) async fn namecom_orders(Of(world): Of, Asked(page): Asked<Page>) -> L
     let after = page.after.as_deref().map(str::parse::<i32>).transpose();
     let after = after.map_err(|_| Refused::bad_request("`after` is an order id"))?;
     let world = world.lock();
-    let orders = world.namecom.orders();
+    let orders = world.providers.namecom.orders();
     page.of(orders, |order, _| after.is_none_or(|after| order.id > after))
 }
 
 pub(super) async fn namecom_order(Of(world): Of, Named(id): Named<i32>) -> Answer<namecom::Order> {
-    world.lock().namecom.order(id).map(Json).ok_or_else(|| no("order", id))
+    world.lock().providers.namecom.order(id).map(Json).ok_or_else(|| no("order", id))
 }
 
 pub(super) async fn put_namecom_order(
@@ -122,7 +123,8 @@ pub(super) async fn put_namecom_order(
 
 pub(super) async fn namecom_item(Of(world): Of, Named((order, item)): Named<(i32, i32)>) -> Answer<namecom::Item> {
     let world = world.lock();
-    let found = world.namecom.order(order).and_then(|order| order.items.into_iter().find(|found| found.id == item));
+    let found =
+        world.providers.namecom.order(order).and_then(|order| order.items.into_iter().find(|found| found.id == item));
     found.map(Json).ok_or_else(|| no("item", item))
 }
 
@@ -133,7 +135,7 @@ pub(super) async fn put_namecom_item(
     Body(body): Body<Value>,
 ) -> Answer<namecom::Item> {
     let item: namecom::Item = keyed(body, "id", id.into())?;
-    let mut changed = world.lock().namecom.order(order).ok_or_else(|| no("order", order))?;
+    let mut changed = world.lock().providers.namecom.order(order).ok_or_else(|| no("order", order))?;
     match changed.items.iter_mut().find(|found| found.id == id) {
         Some(found) => *found = item,
         None => changed.items.push(item),
@@ -156,12 +158,13 @@ pub(super) async fn settle_namecom_item(
 ) -> Answer<namecom::Item> {
     let mut world = world.lock();
     let now = world.now();
-    let effects = world.namecom.settle_item(order, id, outcome).map_err(|error| match error {
-        namecom::NotSettled::NoSuchItem { .. } => Refused::not_found(error),
-        namecom::NotSettled::NotPending { .. } => Refused::conflict(error),
+    let effects = world.providers.namecom.settle_item(order, id, outcome).map_err(|error| match error {
+        namecom::SettleError::NoSuchItem { .. } => Refused::not_found(error),
+        namecom::SettleError::NotPending { .. } => Refused::conflict(error),
     })?;
     world.write_books(now, Provider::Namecom, None, effects);
-    let found = world.namecom.order(order).and_then(|order| order.items.into_iter().find(|found| found.id == id));
+    let found =
+        world.providers.namecom.order(order).and_then(|order| order.items.into_iter().find(|found| found.id == id));
     found.map(Json).ok_or_else(|| no("item", id))
 }
 
@@ -169,7 +172,7 @@ pub(super) async fn settle_namecom_item(
 
 pub(super) async fn debitsuccess_logins(Of(world): Of, Asked(page): Asked<Page>) -> List {
     let world = world.lock();
-    let logins = world.debitsuccess.logins();
+    let logins = world.providers.debitsuccess.logins();
     let logins = logins.iter().map(|login| without(login, "password"));
     page.of(logins.collect(), after_text("username"))
 }
@@ -183,13 +186,13 @@ pub(super) async fn put_debitsuccess_login(
     let login: debitsuccess::Login = keyed(body, "username", name.clone().into())?;
     let shown = without(&login, "password");
     worlds.claim(&world, Provider::Debitsuccess, &name)?;
-    world.lock().debitsuccess.put_login(login);
+    world.lock().providers.debitsuccess.put_login(login);
     Ok(Json(shown))
 }
 
 pub(super) async fn debitsuccess_accounts(Of(world): Of, Asked(page): Asked<Page>) -> List {
     let world = world.lock();
-    let accounts = world.debitsuccess.accounts();
+    let accounts = world.providers.debitsuccess.accounts();
     page.of(accounts, |account, after| account.account_reference_no.as_str() > after)
 }
 
@@ -197,7 +200,7 @@ pub(super) async fn debitsuccess_account(
     Of(world): Of,
     Named(reference): Named<String>,
 ) -> Answer<debitsuccess::Account> {
-    world.lock().debitsuccess.account(&reference).cloned().map(Json).ok_or_else(|| no("account", &reference))
+    world.lock().providers.debitsuccess.account(&reference).cloned().map(Json).ok_or_else(|| no("account", &reference))
 }
 
 pub(super) async fn put_debitsuccess_account(
@@ -206,7 +209,7 @@ pub(super) async fn put_debitsuccess_account(
     Body(body): Body<Value>,
 ) -> Answer<debitsuccess::Account> {
     let account: debitsuccess::Account = keyed(body, "account_reference_no", reference.into())?;
-    world.lock().debitsuccess.put_account(account.clone()).map_err(Refused::bad_request)?;
+    world.lock().providers.debitsuccess.put_account(account.clone()).map_err(Refused::bad_request)?;
     Ok(Json(account))
 }
 
@@ -215,7 +218,7 @@ pub(super) async fn debitsuccess_refunds(Of(world): Of, Asked(page): Asked<Page>
     let after = after.map_err(|_| Refused::bad_request("`after` is a refund's number"))?;
     let mut world = world.lock();
     world.now();
-    let refunds = world.debitsuccess.refunds();
+    let refunds = world.providers.debitsuccess.refunds();
     page.of(refunds, |refund, _| after.is_none_or(|after| refund.number > after))
 }
 
@@ -226,7 +229,7 @@ pub(super) async fn debitsuccess_refund(
 ) -> Answer<debitsuccess::Refund> {
     let mut world = world.lock();
     world.now();
-    let refunds = world.debitsuccess.refunds();
+    let refunds = world.providers.debitsuccess.refunds();
     let number = identifier.parse::<i32>().ok();
     let numbered = refunds.iter().find(|refund| Some(refund.number) == number);
     let found = numbered.or_else(|| refunds.iter().find(|refund| refund.identifier == identifier));
@@ -248,22 +251,22 @@ pub(super) async fn move_debitsuccess_refund(
     let mut world = world.lock();
     let now = world.now();
     let finals = world.settings.debitsuccess.final_statuses;
-    let moved = world.debitsuccess.move_refund(&identifier, status, note, finals);
+    let moved = world.providers.debitsuccess.move_refund(&identifier, status, note, finals);
     let (refund, effects) = moved.map_err(|error| match error {
-        NotMoved::NoSuchRefund => Refused::not_found(error),
-        NotMoved::SeveralRefunds | NotMoved::Final(_) => Refused::conflict(error),
+        MoveError::NoSuchRefund => Refused::not_found(error),
+        MoveError::SeveralRefunds | MoveError::Final(_) => Refused::conflict(error),
     })?;
     world.write_books(now, Provider::Debitsuccess, None, effects);
     Ok(Json(refund))
 }
 
-fn put_order(world: &SharedWorld, order: namecom::Order) -> Answer<namecom::Order> {
+fn put_order(world: &WorldRef, order: namecom::Order) -> Answer<namecom::Order> {
     let id = order.id;
     let mut world = world.lock();
     let now = world.now();
-    let effects = world.namecom.put_order(order, now).map_err(Refused::bad_request)?;
+    let effects = world.providers.namecom.put_order(order, now).map_err(Refused::bad_request)?;
     world.write_books(now, Provider::Namecom, None, effects);
-    world.namecom.order(id).map(Json).ok_or_else(|| no("order", id))
+    world.providers.namecom.order(id).map(Json).ok_or_else(|| no("order", id))
 }
 
 fn no(kind: &str, key: impl std::fmt::Display) -> Refused {

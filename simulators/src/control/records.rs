@@ -99,7 +99,7 @@ pub(super) struct Strictness {
 }
 
 pub(super) async fn audit(Of(world): Of, Asked(strictness): Asked<Strictness>) -> (StatusCode, Json<Audit>) {
-    strictness.judge(Audit::of(&mut world.lock(), None))
+    strictness.judge(world.lock().audit(None))
 }
 
 /// What a caller has to say of its refunds.
@@ -117,7 +117,7 @@ pub(super) async fn audit_claims(
     if refunds.len() > MAX_CLAIMS {
         return Err(Refused::bad_request(format!("`refunds` has at most {MAX_CLAIMS} entries")));
     }
-    Ok(strictness.judge(Audit::of(&mut world.lock(), Some(&refunds))))
+    Ok(strictness.judge(world.lock().audit(Some(&refunds))))
 }
 
 impl Strictness {

@@ -8,15 +8,15 @@ use serde_json::{Value, json};
 use super::extract::{Body, Named, Of, Refused};
 use super::process::changed;
 use crate::faults::magic_targets::{self, Magic};
-use crate::worlds::{NewWorld, Seed, Snapshot, WorldCard, Worlds};
+use crate::worlds::{NewWorld, Seed, Snapshot, WorldInfo, Worlds};
 
 #[derive(Serialize)]
 pub(super) struct Listed {
-    entries: Vec<WorldCard>,
+    entries: Vec<WorldInfo>,
 }
 
 pub(super) async fn list(State(worlds): State<Worlds>) -> Json<Listed> {
-    Json(Listed { entries: worlds.list().iter().map(|world| worlds.card(world)).collect() })
+    Json(Listed { entries: worlds.list().iter().map(|world| worlds.info(world)).collect() })
 }
 
 /// A [`NewWorld`] whose settings need not be whole.
@@ -34,7 +34,7 @@ pub(super) struct Wanted {
 pub(super) async fn create(
     State(worlds): State<Worlds>,
     Body(wanted): Body<Wanted>,
-) -> Result<(StatusCode, Json<WorldCard>), Refused> {
+) -> Result<(StatusCode, Json<WorldInfo>), Refused> {
     let Wanted { name, seed, snapshot, settings, own_ports } = wanted;
     let usual = || snapshot.as_ref().map_or_else(|| worlds.start_settings(), |snapshot| snapshot.settings().clone());
     if settings.as_ref().is_some_and(|change| !change.is_object()) {
@@ -42,11 +42,11 @@ pub(super) async fn create(
     }
     let settings = settings.map(|change| changed(&usual(), change)).transpose()?;
     let made = worlds.create(NewWorld { name, seed, snapshot, settings, own_ports })?;
-    Ok((StatusCode::CREATED, Json(worlds.card(&made))))
+    Ok((StatusCode::CREATED, Json(worlds.info(&made))))
 }
 
-pub(super) async fn show(State(worlds): State<Worlds>, Named(id): Named<String>) -> Result<Json<WorldCard>, Refused> {
-    Ok(Json(worlds.card(&worlds.get(&id)?)))
+pub(super) async fn show(State(worlds): State<Worlds>, Named(id): Named<String>) -> Result<Json<WorldInfo>, Refused> {
+    Ok(Json(worlds.info(&worlds.get(&id)?)))
 }
 
 pub(super) async fn delete(State(worlds): State<Worlds>, Named(id): Named<String>) -> Result<Json<Value>, Refused> {
@@ -62,9 +62,9 @@ pub(super) async fn restore(
     Of(world): Of,
     State(worlds): State<Worlds>,
     Body(snapshot): Body<Snapshot>,
-) -> Result<Json<WorldCard>, Refused> {
+) -> Result<Json<WorldInfo>, Refused> {
     worlds.restore(&world, snapshot)?;
-    Ok(Json(worlds.card(&world)))
+    Ok(Json(worlds.info(&world)))
 }
 
 #[derive(Default, Deserialize)]
@@ -78,9 +78,9 @@ pub(super) async fn fork(
     Of(world): Of,
     State(worlds): State<Worlds>,
     Body(Fork { name, own_ports }): Body<Fork>,
-) -> Result<(StatusCode, Json<WorldCard>), Refused> {
+) -> Result<(StatusCode, Json<WorldInfo>), Refused> {
     let made = worlds.fork(&world, name, own_ports)?;
-    Ok((StatusCode::CREATED, Json(worlds.card(&made))))
+    Ok((StatusCode::CREATED, Json(worlds.info(&made))))
 }
 
 #[derive(Serialize)]

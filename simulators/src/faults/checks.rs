@@ -1,5 +1,4 @@
-//! What makes sense as a rule: each that does not is refused with a sentence, and never armed for
-//! nothing.
+//! Checks of fault rules. A rule that could never fire is refused with a sentence.
 
 use std::collections::BTreeMap;
 
@@ -7,65 +6,66 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use thiserror::Error;
 
 use super::{
-    FaultEffect, MAX_AHEAD_SECONDS, MAX_BODY, MAX_DELAY, MAX_DRIP, MAX_RULES, Moment, Point, Pretence, Repeat, Rule,
+    FaultEffect, MAX_AHEAD_SECONDS, MAX_ANSWER_BODY_BYTES, MAX_DELAY, MAX_RULES, MAX_SLICE_DELAY, Point, PointKind,
+    Repeat, Rule,
 };
 use crate::request::Provider;
 
 /// Why a rule cannot be armed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RuleError {
-    /// Attempts, connections and ordinals are counted from 1.
+    /// A count that begins at 0 instead of 1.
     #[error("`{0}` is counted from 1")]
     CountedFromOne(&'static str),
     /// A rule that never fires.
     #[error("`repeat.{0}` is at least 1")]
     Repeat(&'static str),
-    /// Too long a wait.
+    /// The delay is too long.
     #[error("`effect.delay.milliseconds` is at most {}", MAX_DELAY.as_millis())]
     Delay,
-    /// Too slow a drip, or one of nothing.
-    #[error("`effect.drip`: `bytes` is at least 1, and `every_milliseconds` 1 to {}", MAX_DRIP.as_millis())]
-    Drip,
-    /// A corruption of nothing.
+    /// Slices of nothing, or too long a wait between them.
+    #[error("`effect.slicer`: `bytes` is at least 1, and `every_milliseconds` 1 to {}", MAX_SLICE_DELAY.as_millis())]
+    Slicer,
+    /// No bytes to corrupt.
     #[error("`effect.corrupt.bytes` is at least 1")]
     Corrupt,
-    /// Not a time that can be reached.
+    /// A time that cannot be reached.
     #[error("`effect.{0}.seconds` is 1 to {MAX_AHEAD_SECONDS}")]
     Seconds(&'static str),
-    /// Not a final HTTP status.
+    /// No final HTTP status.
     #[error("`effect.answer.status` is 200 to 599")]
     Status,
-    /// Not a header.
+    /// No HTTP header.
     #[error("`effect.answer.headers`: `{0}` and its value do not make an HTTP header")]
     Header(String),
-    /// A header that the server itself writes.
-    #[error("`effect.answer.headers`: `{0}` is written by the server itself")]
+    /// A header that the server sets itself.
+    #[error("`effect.answer.headers`: `{0}` is set by the server itself")]
     OwnHeader(String),
-    /// Too much to answer.
-    #[error("`effect.answer.body` is at most {MAX_BODY} bytes")]
+    /// The body is too large.
+    #[error("`effect.answer.body` is at most {MAX_ANSWER_BODY_BYTES} bytes")]
     Body,
     /// The provider has no such call.
     #[error("`operation`: {provider} has no `{operation}`, only {}", known.join(", "))]
     Operation {
         /// The provider.
         provider: &'static str,
-        /// What was asked for.
+        /// The unknown call.
         operation: String,
-        /// What there is.
+        /// The calls that exist.
         known: &'static [&'static str],
     },
-    /// An effect that has no meaning at that point.
+    /// An effect that cannot happen at the point.
     #[error("`point`: `{effect}` cannot happen at `{point}`, only at {}", possible.join(", "))]
     Point {
         /// The effect.
         effect: &'static str,
-        /// Where it was wanted.
+        /// The point of the rule.
         point: &'static str,
-        /// Where it can be.
+        /// The points at which it can happen.
         possible: Vec<&'static str>,
     },
-    /// A coordinate that nobody can know yet at that point, or no longer.
-    #[error("`{field}` says nothing at `{point}`: {why}")]
+    /// A coordinate that is not known at the point.
+    #[error("`{field}` is not known at `{point}`: {why}")]
     Unknowable {
         /// The coordinate.
         field: &'static str,
@@ -74,20 +74,20 @@ pub enum RuleError {
         /// Why.
         why: &'static str,
     },
-    /// A lie that is not the provider's.
-    #[error("`effect.pretend`: {provider} never says that, only {}", known.join(", "))]
-    Pretence {
+    /// A forged answer that the provider does not have.
+    #[error("`effect.forged_answer`: {provider} has no such answer, only {}", known.join(", "))]
+    ForgedAnswer {
         /// The provider.
         provider: &'static str,
-        /// What it can say.
+        /// The answers that it has.
         known: Vec<&'static str>,
     },
-    /// A refund in two halves, at a provider that has none.
+    /// A half-way refund at a provider without such halves.
     #[error(
         "`effect`: `half_way` is for namecom, which deletes the domain before it refunds, and {0} has no such halves"
     )]
     HalfWay(&'static str),
-    /// An effect of refunds, for a call that refunds nothing.
+    /// An effect on refunds, for a call that refunds nothing.
     #[error("`operation`: `{effect}` is for calls that move money, and `{operation}` moves none")]
     MovesNothing {
         /// The effect.
@@ -95,44 +95,44 @@ pub enum RuleError {
         /// The call.
         operation: String,
     },
-    /// Not a share.
+    /// No share.
     #[error("`share` is a number from 0 to 1")]
     Share,
-    /// Nothing to draw from.
+    /// Too few or too many effects to draw from.
     #[error("`effects` lists 1 to 100 of them")]
     Effects,
-    /// Drawn rules know their request.
-    #[error("`effects`: `{0}` is a point of connections; drawn are effects on requests")]
+    /// A random fault at a point of connections.
+    #[error("`effects`: `{0}` is a point of connections; random faults happen to requests")]
     DrawnPoint(&'static str),
-    /// A rule about connections, in a world that none belong to.
+    /// A rule about connections, in a world without ports of its own.
     #[error(
         "`point`: a rule at `{0}` is about connections, and this world has no ports of its own: make one with `own_ports`, or arm it in the demo world, at /v1/faults"
     )]
     NoPorts(&'static str),
-    /// A count of what nobody sees.
+    /// A counted rule that cannot be counted.
     #[error(
-        "`repeat` of `refuse` is `standing`: the port is shut until the rule is deleted, and nobody counts whom the system turns away; `reset` at `connect` can be counted"
+        "`repeat` of `refuse` is `standing`: the port is closed until the rule is deleted, and refused clients cannot be counted; `reset_peer` at `connect` can be counted"
     )]
     NotCounted,
-    /// A rule of a snapshot with more or less left to do than it ever had.
+    /// A restored rule whose `remaining` contradicts its `repeat`.
     #[error("`remaining` does not fit its `repeat`")]
     Remaining,
-    /// Rules of a snapshot are numbered in their order.
-    #[error("`id` is not behind that of the rule before it, or above `last`")]
+    /// A restored rule whose number is out of order.
+    #[error("`id` is not above that of the rule before it, or is above `last`")]
     Number,
     /// Too many rules.
-    #[error("{MAX_RULES} rules are armed already: delete some")]
+    #[error("{MAX_RULES} rules are already armed: delete some")]
     TooMany,
 }
 
 pub(super) fn rule(rule: &Rule) -> Result<(), RuleError> {
-    let (provider, known) = operations(rule.provider);
+    let (provider, known) = (rule.provider.name(), rule.provider.operations());
     if let Some(operation) = &rule.operation {
         if !known.contains(&operation.as_str()) {
             return Err(RuleError::Operation { provider, operation: operation.clone(), known });
         }
         if rule.effect.needs_money() && known.first() != Some(&operation.as_str()) {
-            return Err(RuleError::MovesNothing { effect: rule.effect.word(), operation: operation.clone() });
+            return Err(RuleError::MovesNothing { effect: rule.effect.name(), operation: operation.clone() });
         }
     }
     coordinates(rule)?;
@@ -150,13 +150,13 @@ pub(super) fn rule(rule: &Rule) -> Result<(), RuleError> {
     amounts(&rule.effect)
 }
 
-/// What can be known of a request at the rule's point.
+/// Checks that the coordinates are known at the rule's point.
 fn coordinates(rule: &Rule) -> Result<(), RuleError> {
     let counted = [("attempt", rule.attempt), ("connection", rule.connection), ("ordinal", rule.ordinal)];
     if let Some((field, _)) = counted.into_iter().find(|(_, number)| *number == Some(0)) {
         return Err(RuleError::CountedFromOne(field));
     }
-    let point = rule.point.word();
+    let point = rule.point.name();
     let unknowable = |field, why| Err(RuleError::Unknowable { field, point, why });
     if rule.is_for_ports() {
         const UNREAD: &str = "nothing has been read of the request yet";
@@ -171,7 +171,7 @@ fn coordinates(rule: &Rule) -> Result<(), RuleError> {
         if rule.effect == FaultEffect::Refuse && rule.connection.is_some() {
             return unknowable(
                 "connection",
-                "a port that is shut counts nobody; `reset` at `connect` can be for one connection",
+                "a closed port counts no connections; `reset_peer` at `connect` can be for one connection",
             );
         }
         if rule.point == Point::Connect && rule.ordinal.is_some() {
@@ -186,48 +186,50 @@ fn coordinates(rule: &Rule) -> Result<(), RuleError> {
     Ok(())
 }
 
-/// Whether an effect has a meaning at a point.
+/// Checks that an effect can happen at a point.
 pub(super) fn at_point(point: Point, effect: &FaultEffect) -> Result<(), RuleError> {
-    let possible = effect.moments();
-    if possible.contains(&point.moment()) {
+    let possible = effect.points();
+    if possible.contains(&point.kind()) {
         return Ok(());
     }
-    let possible = possible.iter().map(|moment| moment.word()).collect();
-    Err(RuleError::Point { effect: effect.word(), point: point.word(), possible })
+    let possible = possible.iter().map(|kind| kind.name()).collect();
+    Err(RuleError::Point { effect: effect.name(), point: point.name(), possible })
 }
 
-/// Whether an effect is this provider's: a lie, or a refund that stops half-way.
+/// Checks that a provider has the effect: a forged answer, or a refund that stops half-way.
 pub(super) fn of_provider(provider: Provider, effect: &FaultEffect) -> Result<(), RuleError> {
-    if *effect == FaultEffect::HalfWay && provider != Provider::Namecom {
-        return Err(RuleError::HalfWay(operations(provider).0));
+    if *effect == FaultEffect::HalfWay && !provider.stops_half_way() {
+        return Err(RuleError::HalfWay(provider.name()));
     }
-    let FaultEffect::Pretend(pretence) = effect else { return Ok(()) };
-    let known = pretences(provider);
-    if known.iter().any(|(_, known)| known == pretence) {
+    let FaultEffect::ForgedAnswer(answer) = effect else { return Ok(()) };
+    let known = provider.forged_answers();
+    if known.iter().any(|(_, known)| known == answer) {
         return Ok(());
     }
-    let known = known.iter().map(|(word, _)| *word).collect();
-    Err(RuleError::Pretence { provider: operations(provider).0, known })
+    let known = known.iter().map(|(name, _)| *name).collect();
+    Err(RuleError::ForgedAnswer { provider: provider.name(), known })
 }
 
-/// The numbers in an effect.
+/// Checks the numbers in an effect.
 pub(super) fn amounts(effect: &FaultEffect) -> Result<(), RuleError> {
     let is_reachable = |seconds: &u64| (1..=MAX_AHEAD_SECONDS).contains(seconds);
     match effect {
         FaultEffect::Delay { milliseconds } if u128::from(*milliseconds) > MAX_DELAY.as_millis() => {
             Err(RuleError::Delay)
         }
-        FaultEffect::Drip { bytes, every_milliseconds }
-            if *bytes == 0 || *every_milliseconds == 0 || u128::from(*every_milliseconds) > MAX_DRIP.as_millis() =>
+        FaultEffect::Slicer { bytes, every_milliseconds }
+            if *bytes == 0
+                || *every_milliseconds == 0
+                || u128::from(*every_milliseconds) > MAX_SLICE_DELAY.as_millis() =>
         {
-            Err(RuleError::Drip)
+            Err(RuleError::Slicer)
         }
         FaultEffect::Corrupt { bytes: 0 } => Err(RuleError::Corrupt),
         FaultEffect::CommitLate { seconds } | FaultEffect::Stale { seconds } if !is_reachable(seconds) => {
-            Err(RuleError::Seconds(effect.word()))
+            Err(RuleError::Seconds(effect.name()))
         }
         FaultEffect::Answer { status, .. } if !(200..=599).contains(status) => Err(RuleError::Status),
-        FaultEffect::Answer { body, .. } if body.len() > MAX_BODY => Err(RuleError::Body),
+        FaultEffect::Answer { body, .. } if body.len() > MAX_ANSWER_BODY_BYTES => Err(RuleError::Body),
         FaultEffect::Answer { headers, .. } => header_map(headers).map(drop),
         _ => Ok(()),
     }
@@ -247,82 +249,59 @@ pub(super) fn header_map(headers: &BTreeMap<String, String>) -> Result<HeaderMap
     Ok(map)
 }
 
-/// A provider's name and its calls by name, the one that moves money first, so that a rule for a
-/// call that does not exist is refused.
-pub(crate) fn operations(provider: Provider) -> (&'static str, &'static [&'static str]) {
-    match provider {
-        Provider::Sectigo => ("sectigo", &["!AutoRefund", "!getPostPaymentStatus", "!AutoReject"]),
-        Provider::Namecom => ("namecom", &["ProcessRefund", "GetOrder", "ListOrders", "GetDomain", "Hello"]),
-        Provider::Debitsuccess => ("debitsuccess", &["InitiateRefund", "GetRefundStatus"]),
-    }
-}
-
-fn pretences(provider: Provider) -> &'static [(&'static str, Pretence)] {
-    match provider {
-        Provider::Sectigo => &[("success", Pretence::Success), ("already_refunded", Pretence::AlreadyRefunded)],
-        Provider::Namecom => &[
-            ("success", Pretence::Success),
-            ("already_refunded", Pretence::AlreadyRefunded),
-            ("replay", Pretence::Replay),
-            ("initialized", Pretence::Initialized),
-        ],
-        Provider::Debitsuccess => &[("success", Pretence::Success), ("14143", Pretence::IdentifierExists)],
-    }
-}
-
 impl Point {
-    /// Its word in JSON.
-    pub(crate) fn word(self) -> &'static str {
-        self.moment().word()
+    /// The name in JSON.
+    pub(crate) fn name(self) -> &'static str {
+        self.kind().name()
     }
 }
 
-impl Moment {
-    fn word(self) -> &'static str {
+impl PointKind {
+    fn name(self) -> &'static str {
         match self {
-            Moment::Connect => "connect",
-            Moment::BeforeRead => "before_read",
-            Moment::BeforeEffect => "before_effect",
-            Moment::AfterEffect => "after_effect",
-            Moment::DuringAnswer => "during_answer",
+            PointKind::Connect => "connect",
+            PointKind::BeforeRead => "before_read",
+            PointKind::BeforeEffect => "before_effect",
+            PointKind::AfterEffect => "after_effect",
+            PointKind::DuringAnswer => "during_answer",
         }
     }
 }
 
 impl FaultEffect {
-    /// Its word in JSON.
-    fn word(&self) -> &'static str {
+    /// The name in JSON.
+    fn name(&self) -> &'static str {
         match self {
             FaultEffect::Refuse => "refuse",
             FaultEffect::RefuseTls => "refuse_tls",
             FaultEffect::Delay { .. } => "delay",
             FaultEffect::NeverAnswer => "never_answer",
             FaultEffect::Close => "close",
-            FaultEffect::Reset => "reset",
-            FaultEffect::Truncate { .. } => "truncate",
+            FaultEffect::ResetPeer => "reset_peer",
+            FaultEffect::LimitData { .. } => "limit_data",
             FaultEffect::Corrupt { .. } => "corrupt",
-            FaultEffect::Drip { .. } => "drip",
+            FaultEffect::Slicer { .. } => "slicer",
             FaultEffect::Answer { .. } => "answer",
             FaultEffect::CommitLate { .. } => "commit_late",
             FaultEffect::HalfWay => "half_way",
             FaultEffect::Stale { .. } => "stale",
-            FaultEffect::Pretend(_) => "pretend",
+            FaultEffect::ForgedAnswer(_) => "forged_answer",
         }
     }
 
-    /// Where it can happen: before a request is read there is no answer to do anything to, and in
-    /// the middle of one no other can begin.
-    fn moments(&self) -> &'static [Moment] {
-        use Moment::{AfterEffect, BeforeEffect, BeforeRead, Connect, DuringAnswer};
+    /// The points at which it can happen: before a request is read there is no answer to change,
+    /// and within an answer no other can begin.
+    fn points(&self) -> &'static [PointKind] {
+        use PointKind::{AfterEffect, BeforeEffect, BeforeRead, Connect, DuringAnswer};
         match self {
             FaultEffect::Refuse | FaultEffect::RefuseTls => &[Connect],
-            FaultEffect::Delay { .. } | FaultEffect::NeverAnswer | FaultEffect::Close | FaultEffect::Reset => {
+            FaultEffect::Delay { .. } | FaultEffect::NeverAnswer | FaultEffect::Close | FaultEffect::ResetPeer => {
                 &[Connect, BeforeRead, BeforeEffect, AfterEffect, DuringAnswer]
             }
-            FaultEffect::Truncate { .. } | FaultEffect::Corrupt { .. } | FaultEffect::Drip { .. } => {
+            FaultEffect::LimitData { .. } | FaultEffect::Corrupt { .. } | FaultEffect::Slicer { .. } => {
                 &[BeforeEffect, AfterEffect, DuringAnswer]
             }
-            FaultEffect::Answer { .. } | FaultEffect::Stale { .. } | FaultEffect::Pretend(_) => {
+            FaultEffect::Answer { .. } | FaultEffect::Stale { .. } | FaultEffect::ForgedAnswer(_) => {
                 &[BeforeEffect, AfterEffect]
             }
             FaultEffect::CommitLate { .. } | FaultEffect::HalfWay => &[BeforeEffect],

@@ -1,18 +1,23 @@
-//! Gates: requests are parked at a point, seen waiting, and let go one by one, in the order of your
-//! choice.
+//! Gates: requests wait at a point until they are released one by one, in any order.
 //!
-//! A gate stands until it is taken away; whoever waits there then goes on, as does whoever has
-//! waited for the gate's longest wait. Rules of the same point have their say behind the gate.
+//! A gate stays until it is removed. Requests that wait there then continue, as does a request that
+//! has waited for the gate's maximum wait. Rules of the same point apply after the gate.
+//!
+//! ```text
+//! Gates (in the world) --owns--> GateList <--weak-- Waiting (a request), GateHandle (a test)
+//! ```
+//!
+//! So a world that is reset or deleted releases all its requests.
 
 use std::{
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::{Context, Poll},
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 use time::OffsetDateTime;
 use tokio::{
@@ -21,102 +26,104 @@ use tokio::{
 };
 
 use crate::{
-    faults::{Coordinates, FaultEffect, Moment, Point, Rule, RuleError},
+    faults::{Coordinates, FaultEffect, Point, PointKind, Rule, RuleError},
     request::Provider,
-    worlds::SharedWorld,
 };
 
-/// How many gates a world has at most.
+/// The maximum number of gates in a world.
 pub const MAX_GATES: usize = 100;
-/// How many requests wait at one gate at most; further ones go by.
+/// The maximum number of requests that wait at one gate; further ones pass.
 pub const MAX_WAITING: usize = 10_000;
-/// How long a request waits at a gate at most, in real time.
+/// The maximum time that a request waits at a gate, in real time.
 pub const MAX_WAIT: Duration = Duration::from_secs(600);
-/// How long it does where a gate says nothing.
-const USUAL_WAIT_SECONDS: u64 = 60;
+const DEFAULT_WAIT_SECONDS: u64 = 60;
 
-/// Where requests are parked.
+/// The coordinates of the requests that wait.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gate {
-    /// At which provider.
+    /// The provider.
     pub provider: Provider,
-    /// At which of its calls; left out: at any.
+    /// The call; any if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<String>,
-    /// For which order or account reference, as it stands in the request; left out: for any.
+    /// The order or account reference, as in the request; any if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// Only the nth request for one operation and target; left out: each.
+    /// The number of the request among those for its operation and target; any if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u64>,
-    /// At which point: `before_effect`, `after_effect` or `during_answer`.
+    /// The point: `before_effect`, `after_effect` or `during_answer`.
     pub point: Point,
-    /// After how many seconds, in real time, a request goes on by itself; 1 to 600, default 60.
-    #[serde(default = "usual_wait")]
-    pub longest_wait_seconds: u64,
+    /// The time in seconds (real time) after which a request continues without a release; 1 to 600,
+    /// default 60.
+    #[serde(default = "default_wait")]
+    pub max_wait_seconds: u64,
 }
 
 /// The number of a gate, counted from 1 since the start or the last reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct GateId(pub u64);
 
-/// A gate as it stands now.
+/// The current state of a gate.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct StandingGate {
+pub struct GateStatus {
     /// Its number.
     pub id: GateId,
-    /// Where it stands.
+    /// The gate as added.
     pub gate: Gate,
-    /// Who waits, in the order of arrival.
-    pub waiting: Vec<Waiting>,
-    /// How many were let go.
+    /// The requests that wait, in the order of arrival.
+    pub waiting: Vec<WaitingRequest>,
+    /// The number of requests that were released.
     pub released: u64,
-    /// How many went on by themselves, having waited for the longest wait.
+    /// The number of requests that continued after the maximum wait.
     pub timed_out: u64,
 }
 
 /// A request that waits.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Waiting {
+pub struct WaitingRequest {
     /// Its journal id.
     pub request: u64,
     /// Its call.
     pub operation: String,
-    /// What it is about.
+    /// Its target.
     pub target: Option<String>,
-    /// Which request for this operation and target it is.
+    /// Its number among the requests for this operation and target.
     pub attempt: u64,
-    /// Since when, in the world's time.
+    /// When it began to wait, in the world's time.
     #[serde(with = "time::serde::rfc3339")]
     pub since: OffsetDateTime,
 }
 
-/// Why a gate cannot be put up.
+/// Why a gate cannot be added.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum GateError {
-    /// Its coordinates make no sense.
+    /// Its coordinates are wrong.
     #[error(transparent)]
-    Where(#[from] RuleError),
-    /// Nobody knows a request there.
+    Coordinates(#[from] RuleError),
+    /// A point before the request is read.
     #[error("`point`: a gate stands at before_effect, after_effect or during_answer, where a request has been read")]
     Point,
-    /// Too long a wait, or none.
-    #[error("`longest_wait_seconds` is 1 to {}", MAX_WAIT.as_secs())]
+    /// The wait is too long, or 0.
+    #[error("`max_wait_seconds` is 1 to {}", MAX_WAIT.as_secs())]
     Wait,
-    /// Gates of a snapshot are numbered in their order.
-    #[error("`id` is not behind that of the gate before it, or above `last`")]
+    /// A restored gate whose number is out of order.
+    #[error("`id` is not above that of the gate before it, or is above `last`")]
     Number,
-    /// Too many of them.
-    #[error("{MAX_GATES} gates stand already: take some away")]
+    /// Too many gates.
+    #[error("there are already {MAX_GATES} gates: remove some")]
     TooMany,
 }
 
-/// The gates of a world, and who waits there. A copy has the gates, and nobody waits at them.
+/// The gates of a world. A copy, and the JSON form, have the gates without the waiting requests.
+#[derive(Debug, Default)]
+pub struct Gates(Arc<Mutex<GateList>>);
+
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Gates {
-    standing: Vec<Kept>,
+struct GateList {
+    standing: Vec<GateEntry>,
     last: u64,
     #[serde(skip)]
     changed: Arc<Notify>,
@@ -124,145 +131,191 @@ pub struct Gates {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Kept {
+struct GateEntry {
     id: GateId,
     gate: Gate,
     #[serde(skip)]
-    waiting: Vec<(Waiting, oneshot::Sender<()>)>,
+    waiting: Vec<(WaitingRequest, oneshot::Sender<()>)>,
     released: u64,
     timed_out: u64,
 }
 
-/// A request's place at a gate.
-pub(crate) struct Parked {
-    world: SharedWorld,
-    place: Place,
-    sleep: Option<Pin<Box<Sleep>>>,
-}
-
-/// The same before it is waited at.
+/// A request that has been stopped at a gate and has not begun to wait.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Ticket {
+    gates: Weak<Mutex<GateList>>,
     gate: GateId,
     request: u64,
-    /// After how many bytes of the body.
+    /// The number of bytes of the answer's body before the gate.
     pub(crate) after_bytes: usize,
     released: oneshot::Receiver<()>,
-    longest: Duration,
+    max_wait: Duration,
+}
+
+/// Waits until the request is released, the gate is gone, or the maximum wait is over.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    ticket: Ticket,
+    sleep: Pin<Box<Sleep>>,
 }
 
 impl Gates {
-    /// Puts up a gate, behind those that stand already.
+    /// Adds a gate after the existing ones.
     ///
     /// # Errors
-    /// What is wrong with it; then there is none.
-    pub fn put_up(&mut self, gate: Gate) -> Result<GateId, GateError> {
+    /// What is wrong with it. Then it is not added.
+    pub fn add(&self, gate: Gate) -> Result<GateId, GateError> {
         gate.check()?;
-        if self.standing.len() >= MAX_GATES {
+        let mut list = self.list_mut();
+        if list.standing.len() >= MAX_GATES {
             return Err(GateError::TooMany);
         }
-        self.last += 1;
-        let id = GateId(self.last);
-        self.standing.push(Kept { id, gate, waiting: Vec::new(), released: 0, timed_out: 0 });
+        list.last += 1;
+        let id = GateId(list.last);
+        list.standing.push(GateEntry { id, gate, waiting: Vec::new(), released: 0, timed_out: 0 });
         Ok(id)
     }
 
-    /// All gates, and who waits there.
-    pub fn list(&self) -> Vec<StandingGate> {
-        self.standing.iter().map(Kept::shown).collect()
+    /// Adds a gate that is removed when its handle is dropped.
+    pub(crate) fn add_with_handle(&self, gate: Gate) -> Result<GateHandle, GateError> {
+        let max_wait = Duration::from_secs(gate.max_wait_seconds);
+        let id = self.add(gate)?;
+        Ok(GateHandle { gates: Arc::downgrade(&self.0), id, max_wait })
     }
 
-    /// One gate, and who waits there.
-    pub fn get(&self, id: GateId) -> Option<StandingGate> {
-        self.standing.iter().find(|kept| kept.id == id).map(Kept::shown)
+    /// All gates with their waiting requests.
+    pub fn list(&self) -> Vec<GateStatus> {
+        self.list_mut().standing.iter().map(GateEntry::status).collect()
     }
 
-    /// Takes a gate away, lets all go who wait there, and tells how it stood.
-    pub fn take_away(&mut self, id: GateId) -> Option<StandingGate> {
-        let index = self.standing.iter().position(|kept| kept.id == id)?;
-        let shown = self.standing.remove(index).shown();
+    /// One gate with its waiting requests.
+    pub fn get(&self, id: GateId) -> Option<GateStatus> {
+        self.list_mut().get(id)
+    }
+
+    /// Removes a gate, releases the requests that wait there, and returns its last state.
+    pub fn remove(&self, id: GateId) -> Option<GateStatus> {
+        self.list_mut().remove(id)
+    }
+
+    /// Releases one request, by its journal id. False if it does not wait at the gate.
+    pub fn release(&self, id: GateId, request: u64) -> bool {
+        self.list_mut().release(id, request)
+    }
+
+    /// Releases all requests at a gate and returns their journal ids. None if there is no such
+    /// gate.
+    pub fn release_all(&self, id: GateId) -> Option<Vec<u64>> {
+        self.list_mut().release_all(id)
+    }
+
+    /// The number of requests that wait at any gate.
+    pub(crate) fn waiting(&self) -> usize {
+        self.list_mut().standing.iter().map(|entry| entry.waiting.len()).sum()
+    }
+
+    /// Checks gates that were restored instead of added.
+    pub(crate) fn check(&self) -> Result<(), (GateId, GateError)> {
+        let list = self.list_mut();
+        if list.standing.len() > MAX_GATES {
+            return Err((GateId(list.last), GateError::TooMany));
+        }
+        let mut before = GateId(0);
+        for entry in &list.standing {
+            entry.gate.check().map_err(|error| (entry.id, error))?;
+            if entry.id <= before || entry.id.0 > list.last {
+                return Err((entry.id, GateError::Number));
+            }
+            before = entry.id;
+        }
+        Ok(())
+    }
+
+    /// Whether there are no gates.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list_mut().standing.is_empty()
+    }
+
+    /// Whether a gate stops a request at a point.
+    pub(crate) fn matches(&self, at: &Coordinates, kind: PointKind) -> bool {
+        self.list_mut().standing.iter().any(|entry| entry.stops(at, kind))
+    }
+
+    /// Stops a request at the first gate that matches it.
+    pub(crate) fn enter(
+        &self,
+        at: &Coordinates,
+        kind: PointKind,
+        request: u64,
+        since: OffsetDateTime,
+    ) -> Option<Ticket> {
+        let mut list = self.list_mut();
+        let entry = list.standing.iter_mut().find(|entry| entry.stops(at, kind))?;
+        if entry.waiting.len() >= MAX_WAITING {
+            return None;
+        }
+        let (sender, released) = oneshot::channel();
+        let waiting = WaitingRequest {
+            request,
+            operation: at.operation.clone(),
+            target: at.target.clone(),
+            attempt: at.attempt,
+            since,
+        };
+        entry.waiting.push((waiting, sender));
+        let ticket = Ticket {
+            gates: Arc::downgrade(&self.0),
+            gate: entry.id,
+            request,
+            after_bytes: entry.gate.point.after_bytes(),
+            released,
+            max_wait: Duration::from_secs(entry.gate.max_wait_seconds),
+        };
+        list.changed.notify_waiters();
+        Some(ticket)
+    }
+
+    fn list_mut(&self) -> MutexGuard<'_, GateList> {
+        lock(&self.0)
+    }
+}
+
+impl GateList {
+    fn get(&self, id: GateId) -> Option<GateStatus> {
+        self.standing.iter().find(|entry| entry.id == id).map(GateEntry::status)
+    }
+
+    fn remove(&mut self, id: GateId) -> Option<GateStatus> {
+        let index = self.standing.iter().position(|entry| entry.id == id)?;
+        let status = self.standing.remove(index).status();
         self.changed.notify_waiters();
-        Some(shown)
+        Some(status)
     }
 
-    /// Lets one request go that waits at a gate, by its journal id; false where it does not wait
-    /// there.
-    pub fn release(&mut self, id: GateId, request: u64) -> bool {
-        let Some(kept) = self.standing.iter_mut().find(|kept| kept.id == id) else { return false };
-        let Some(index) = kept.waiting.iter().position(|(waiting, _)| waiting.request == request) else { return false };
-        let (_, sender) = kept.waiting.remove(index);
-        kept.released += 1;
-        // Whoever has gone meanwhile needs no word.
+    fn release(&mut self, id: GateId, request: u64) -> bool {
+        let Some(entry) = self.standing.iter_mut().find(|entry| entry.id == id) else { return false };
+        let Some(index) = entry.waiting.iter().position(|(waiting, _)| waiting.request == request) else {
+            return false;
+        };
+        let (_, sender) = entry.waiting.remove(index);
+        entry.released += 1;
+        // The request may have ended meanwhile.
         let _ = sender.send(());
         self.changed.notify_waiters();
         true
     }
 
-    /// Lets all go who wait at a gate, and tells who; none where there is no such gate.
-    pub fn release_all(&mut self, id: GateId) -> Option<Vec<u64>> {
+    fn release_all(&mut self, id: GateId) -> Option<Vec<u64>> {
         let requests: Vec<u64> = self.get(id)?.waiting.iter().map(|waiting| waiting.request).collect();
         Some(requests.into_iter().filter(|request| self.release(id, *request)).collect())
     }
 
-    /// How many requests wait, at all gates together.
-    pub(crate) fn parked(&self) -> usize {
-        self.standing.iter().map(|kept| kept.waiting.len()).sum()
-    }
-
-    /// Says what is wrong with gates that were not put up here, if anything is.
-    pub(crate) fn check(&self) -> Result<(), (GateId, GateError)> {
-        if self.standing.len() > MAX_GATES {
-            return Err((GateId(self.last), GateError::TooMany));
-        }
-        let mut before = GateId(0);
-        for kept in &self.standing {
-            kept.gate.check().map_err(|error| (kept.id, error))?;
-            if kept.id <= before || kept.id.0 > self.last {
-                return Err((kept.id, GateError::Number));
-            }
-            before = kept.id;
-        }
-        Ok(())
-    }
-
-    /// Whether there is none.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.standing.is_empty()
-    }
-
-    /// Whether a gate stands in a request's way.
-    pub(crate) fn stands_at(&self, at: &Coordinates, moment: Moment) -> bool {
-        self.standing.iter().any(|kept| kept.gate.point.moment() == moment && kept.gate.fits(at))
-    }
-
-    /// Parks a request at the first gate that stands in its way.
-    pub(crate) fn park(
-        &mut self,
-        at: &Coordinates,
-        moment: Moment,
-        request: u64,
-        since: OffsetDateTime,
-    ) -> Option<Place> {
-        let kept = self.standing.iter_mut().find(|kept| kept.gate.point.moment() == moment && kept.gate.fits(at))?;
-        if kept.waiting.len() >= MAX_WAITING {
-            return None;
-        }
-        let (sender, released) = oneshot::channel();
-        let waiting =
-            Waiting { request, operation: at.operation.clone(), target: at.target.clone(), attempt: at.attempt, since };
-        kept.waiting.push((waiting, sender));
-        let longest = Duration::from_secs(kept.gate.longest_wait_seconds);
-        let place = Place { gate: kept.id, request, after_bytes: kept.gate.point.after_bytes(), released, longest };
-        self.changed.notify_waiters();
-        Some(place)
-    }
-
-    fn leave(&mut self, place: &Place, timed_out: bool) {
-        let Some(kept) = self.standing.iter_mut().find(|kept| kept.id == place.gate) else { return };
-        let before = kept.waiting.len();
-        kept.waiting.retain(|(waiting, _)| waiting.request != place.request);
-        if kept.waiting.len() < before {
-            kept.timed_out += u64::from(timed_out);
+    fn leave(&mut self, ticket: &Ticket, timed_out: bool) {
+        let Some(entry) = self.standing.iter_mut().find(|entry| entry.id == ticket.gate) else { return };
+        let before = entry.waiting.len();
+        entry.waiting.retain(|(waiting, _)| waiting.request != ticket.request);
+        if entry.waiting.len() < before {
+            entry.timed_out += u64::from(timed_out);
             self.changed.notify_waiters();
         }
     }
@@ -270,14 +323,32 @@ impl Gates {
 
 impl Clone for Gates {
     fn clone(&self) -> Self {
-        let kept = |kept: &Kept| Kept { gate: kept.gate.clone(), waiting: Vec::new(), ..*kept };
-        Self { standing: self.standing.iter().map(kept).collect(), last: self.last, changed: Arc::default() }
+        let list = self.list_mut();
+        let entry = |entry: &GateEntry| GateEntry { gate: entry.gate.clone(), waiting: Vec::new(), ..*entry };
+        let standing = list.standing.iter().map(entry).collect();
+        Self(Arc::new(Mutex::new(GateList { standing, last: list.last, changed: Arc::default() })))
     }
 }
 
-impl Kept {
-    fn shown(&self) -> StandingGate {
-        StandingGate {
+impl Serialize for Gates {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.list_mut().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Gates {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(Arc::new(Mutex::new(GateList::deserialize(deserializer)?))))
+    }
+}
+
+impl GateEntry {
+    fn stops(&self, at: &Coordinates, kind: PointKind) -> bool {
+        self.gate.point.kind() == kind && self.gate.matches(at)
+    }
+
+    fn status(&self) -> GateStatus {
+        GateStatus {
             id: self.id,
             gate: self.gate.clone(),
             waiting: self.waiting.iter().map(|(waiting, _)| waiting.clone()).collect(),
@@ -288,29 +359,27 @@ impl Kept {
 }
 
 impl Gate {
-    /// A gate for any request at a provider.
+    /// A gate for any request to a provider.
     pub fn new(provider: Provider, point: Point) -> Self {
-        Self { provider, operation: None, target: None, attempt: None, point, longest_wait_seconds: USUAL_WAIT_SECONDS }
+        Self { provider, operation: None, target: None, attempt: None, point, max_wait_seconds: DEFAULT_WAIT_SECONDS }
     }
 
     fn check(&self) -> Result<(), GateError> {
         if matches!(self.point, Point::Connect | Point::BeforeRead) {
             return Err(GateError::Point);
         }
-        if !(1..=MAX_WAIT.as_secs()).contains(&self.longest_wait_seconds) {
+        if !(1..=MAX_WAIT.as_secs()).contains(&self.max_wait_seconds) {
             return Err(GateError::Wait);
         }
-        // What makes sense as a place for a rule makes sense as one for a gate.
+        // Coordinates that are valid for a rule are valid for a gate.
         Ok(self.as_rule().check()?)
     }
 
-    fn fits(&self, at: &Coordinates) -> bool {
-        self.provider == at.provider
-            && self.operation.as_ref().is_none_or(|operation| *operation == at.operation)
-            && self.target.as_ref().is_none_or(|target| at.target.as_ref() == Some(target))
-            && self.attempt.is_none_or(|attempt| attempt == at.attempt)
+    fn matches(&self, at: &Coordinates) -> bool {
+        self.as_rule().matches(at)
     }
 
+    /// A rule with the same coordinates.
     fn as_rule(&self) -> Rule {
         Rule {
             operation: self.operation.clone(),
@@ -321,93 +390,82 @@ impl Gate {
     }
 }
 
-impl Place {
-    /// Begins to wait there.
-    pub(crate) fn wait_in(self, world: SharedWorld) -> Parked {
-        Parked { world, place: self, sleep: None }
+impl Ticket {
+    /// Begins to wait.
+    pub(crate) fn wait(self) -> Waiting {
+        Waiting { sleep: Box::pin(tokio::time::sleep(self.max_wait)), ticket: self }
     }
-}
 
-impl Parked {
-    /// Ready when the request may go on.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let longest = self.place.longest;
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(longest)));
-        if sleep.as_mut().poll(cx).is_ready() {
-            self.world.lock().gates.leave(&self.place, true);
-            return Poll::Ready(());
+    fn leave(&self, timed_out: bool) {
+        if let Some(gates) = self.gates.upgrade() {
+            lock(&gates).leave(self, timed_out);
         }
-        // A gate that is gone lets all go, too.
-        Pin::new(&mut self.place.released).poll(cx).map(drop)
     }
 }
 
-impl Future for Parked {
+impl Future for Waiting {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        Parked::poll(&mut self, cx)
+        if self.sleep.as_mut().poll(cx).is_ready() {
+            self.ticket.leave(true);
+            return Poll::Ready(());
+        }
+        // A gate that is gone has dropped the sender, which also ends the wait.
+        Pin::new(&mut self.ticket.released).poll(cx).map(drop)
     }
 }
 
-impl Drop for Parked {
+impl Drop for Ticket {
     fn drop(&mut self) {
-        self.world.lock().gates.leave(&self.place, false);
+        self.leave(false);
     }
 }
 
-impl std::fmt::Debug for Parked {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Parked").field("place", &self.place).finish_non_exhaustive()
-    }
-}
-
-/// A gate in the hands of a test; dropped, it is taken away and all who wait go on.
+/// A gate in the hands of a test. When it is dropped, the gate is removed and all requests
+/// continue.
 #[derive(Debug)]
-#[must_use = "a gate that nobody holds is gone at once"]
+#[must_use = "a gate is removed when its handle is dropped"]
 pub struct GateHandle {
-    world: SharedWorld,
+    gates: Weak<Mutex<GateList>>,
     id: GateId,
-    longest: Duration,
+    max_wait: Duration,
 }
 
-/// Fewer came to a gate than were waited for.
+/// Fewer requests came to a gate than expected.
 #[derive(Debug, Clone, PartialEq, Error)]
 #[error("only {} came to the gate, not {wanted}", waiting.len())]
-pub struct TooFew {
-    /// Those who wait there.
-    pub waiting: Vec<Waiting>,
-    /// How many were waited for.
+pub struct WaitTimeout {
+    /// The requests that wait.
+    pub waiting: Vec<WaitingRequest>,
+    /// The number of requests expected.
     pub wanted: usize,
 }
 
 impl GateHandle {
-    pub(crate) fn put_up(world: SharedWorld, gate: Gate) -> Result<GateHandle, GateError> {
-        let longest = Duration::from_secs(gate.longest_wait_seconds);
-        let id = world.lock().gates.put_up(gate)?;
-        Ok(GateHandle { world, id, longest })
-    }
-
-    /// Its number, as the control port has it.
+    /// The number of the gate, as in the control API.
     pub fn id(&self) -> GateId {
         self.id
     }
 
-    /// Who waits there now, in the order of arrival.
-    pub fn waiting(&self) -> Vec<Waiting> {
-        self.world.lock().gates.get(self.id).map(|gate| gate.waiting).unwrap_or_default()
+    /// The requests that wait, in the order of arrival. Empty after a reset of the world.
+    pub fn waiting(&self) -> Vec<WaitingRequest> {
+        let status = self.with_gates(|gates| gates.get(self.id)).flatten();
+        status.map(|gate| gate.waiting).unwrap_or_default()
     }
 
-    /// Waits until at least so many wait at the gate, and tells who; at most for as long as the
-    /// gate lets a request wait.
+    /// Waits until at least this many requests wait at the gate, and returns them. Waits at most
+    /// for the gate's maximum wait.
     ///
     /// # Errors
-    /// Who had come by then.
-    pub async fn wait_for(&self, wanted: usize) -> Result<Vec<Waiting>, TooFew> {
+    /// Fewer requests came. The error contains them.
+    pub async fn wait_for(&self, wanted: usize) -> Result<Vec<WaitingRequest>, WaitTimeout> {
         let enough = async {
-            let changed = self.world.lock().gates.changed.clone();
+            let Some(changed) = self.with_gates(|gates| gates.changed.clone()) else {
+                return std::future::pending().await;
+            };
             loop {
-                // Asked for before the look, so that no change between the two is missed.
+                // Registered before the check, so that no change between the two is missed.
                 let mut next = std::pin::pin!(changed.notified());
                 next.as_mut().enable();
                 let waiting = self.waiting();
@@ -417,27 +475,37 @@ impl GateHandle {
                 next.await;
             }
         };
-        let came = tokio::time::timeout(self.longest, enough).await;
-        came.map_err(|_| TooFew { waiting: self.waiting(), wanted })
+        let came = tokio::time::timeout(self.max_wait, enough).await;
+        came.map_err(|_| WaitTimeout { waiting: self.waiting(), wanted })
     }
 
-    /// Lets one request go, by its journal id; false where it does not wait here.
+    /// Releases one request, by its journal id. False if it does not wait here.
     pub fn release(&self, request: u64) -> bool {
-        self.world.lock().gates.release(self.id, request)
+        self.with_gates(|gates| gates.release(self.id, request)).unwrap_or_default()
     }
 
-    /// Lets all go who wait here, and tells who.
+    /// Releases all requests and returns their journal ids.
     pub fn release_all(&self) -> Vec<u64> {
-        self.world.lock().gates.release_all(self.id).unwrap_or_default()
+        self.with_gates(|gates| gates.release_all(self.id)).flatten().unwrap_or_default()
+    }
+
+    fn with_gates<T>(&self, use_gates: impl FnOnce(&mut GateList) -> T) -> Option<T> {
+        let gates = self.gates.upgrade()?;
+        let mut gates = lock(&gates);
+        Some(use_gates(&mut gates))
     }
 }
 
 impl Drop for GateHandle {
     fn drop(&mut self) {
-        drop(self.world.lock().gates.take_away(self.id));
+        self.with_gates(|gates| drop(gates.remove(self.id)));
     }
 }
 
-fn usual_wait() -> u64 {
-    USUAL_WAIT_SECONDS
+fn lock(gates: &Mutex<GateList>) -> MutexGuard<'_, GateList> {
+    gates.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn default_wait() -> u64 {
+    DEFAULT_WAIT_SECONDS
 }

@@ -1,19 +1,20 @@
-//! Faults as coordinates, not dice: a rule says exactly where something goes wrong, and what.
+//! Fault rules at exact coordinates: a rule says where something goes wrong, and what.
 //!
 //! ```text
 //! where: provider, operation, target, attempt, ordinal     each but the first may be left open
-//! when:  connect | before it is read | before the effect | after the effect | during the answer, after n bytes
-//! what:  refuse (the port is shut), delay, never answer, close, reset, truncate, corrupt, drip, answer this instead, pretend, commit late,
-//!        half-way, stale
+//! when:  connect | before it is read | before the effect | after the effect
+//!        | during the answer, after n bytes
+//! what:  refuse (the port is closed), delay, never answer, close, reset the peer, limit the data,
+//!        corrupt, slice, answer this instead, forge an answer, commit late, stop half-way,
+//!        answer from a stale state
 //! how often: once | n times | standing | flapping
 //! ```
 //!
-//! Rules are tried in the order in which they were armed. At one point a delay, a drip, a
-//! corruption or a half-way refund lets the next rule have its say; what leaves nothing more to say
-//! ends it. A rule that never fired says so when asked.
+//! Rules are tried in the order in which they were armed. At one point a delay, a slicer, a
+//! corruption or a half-way refund is followed by the next rule; any other effect ends the point. A
+//! rule that never fired is listed as such.
 
 mod checks;
-pub(crate) mod forged_answers;
 pub mod gates;
 pub mod magic_targets;
 mod random;
@@ -29,63 +30,65 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     checks::RuleError,
-    random::{Draw, Random},
+    random::{Random, RandomFault},
 };
+pub use crate::providers::ForgedAnswer;
 use crate::{
-    http::connection::Cut,
-    request::{Answer, Identified, Provider},
+    http::connection::Disconnect,
+    request::{Provider, RequestInfo, Response},
 };
 
-/// How many rules may be armed at once.
+/// The maximum number of armed rules.
 pub const MAX_RULES: usize = 1_000;
-/// The longest delay.
+/// The maximum delay.
 pub const MAX_DELAY: Duration = Duration::from_secs(600);
-/// The longest body of an answer that a rule gives.
-pub const MAX_BODY: usize = 16 * 1024 * 1024;
-/// The longest wait between two pieces of an answer that drips.
-pub const MAX_DRIP: Duration = Duration::from_secs(60);
-/// The furthest that an effect can be put off, or a lookup look back: a hundred years, as far as a
-/// clock can be moved.
+/// The maximum body of an answer that a rule gives, in bytes.
+pub const MAX_ANSWER_BODY_BYTES: usize = 16 * 1024 * 1024;
+/// The maximum wait between two slices of an answer.
+pub const MAX_SLICE_DELAY: Duration = Duration::from_secs(60);
+/// The maximum time by which an effect can be late or a lookup stale, in seconds: as far as a clock
+/// can be moved.
 pub const MAX_AHEAD_SECONDS: u64 = crate::clock::MAX_AHEAD.as_secs();
-/// What the journal calls a rule that the random mode drew.
+/// The id in the journal of a fault that the random mode drew.
 pub const DRAWN: RuleId = RuleId(0);
-/// For how many different (provider, operation, target) attempts are counted; what comes beyond
-/// counts as a first attempt.
+/// The maximum number of (provider, operation, target) whose attempts are counted. Requests for
+/// further ones count as first attempts.
 const MAX_COUNTED: usize = 100_000;
 
-/// Where something goes wrong, and what.
+/// A fault rule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// At which provider.
+    /// The provider.
     pub provider: Provider,
-    /// At which of its calls, by the provider's own name (`!AutoRefund`, `ProcessRefund`,
-    /// `InitiateRefund`); left out: at any.
+    /// The call, by the provider's own name (`!AutoRefund`, `ProcessRefund`, `InitiateRefund`); any
+    /// if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<String>,
-    /// For which order or account reference, as it stands in the request; left out: for any.
+    /// The order or account reference, as in the request; any if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// Only on the nth request for one operation and target, counted from 1 since the start or the
-    /// last reset; left out: on each.
+    /// The number of the request among those for its operation and target, counted from 1 since the
+    /// start or the last reset; any if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u64>,
-    /// At the points [`Point::Connect`] and [`Point::BeforeRead`] only: on the nth connection to
-    /// this provider, counted from 1 since the start or the last reset; left out: on each.
+    /// Only for the points [`Point::Connect`] and [`Point::BeforeRead`]: the number of the
+    /// connection to this provider, counted from 1 since the start or the last reset; any if left
+    /// out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection: Option<u64>,
-    /// Only on the nth request of its connection, so that 2 is the first one on a reused
-    /// connection; left out: on each.
+    /// The number of the request on its connection, so that 2 is the first one on a reused
+    /// connection; any if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ordinal: Option<u64>,
-    /// When.
+    /// The point in the request's way.
     pub point: Point,
-    /// What.
+    /// What goes wrong.
     pub effect: FaultEffect,
-    /// How often.
+    /// How often it fires.
     #[serde(default)]
     pub repeat: Repeat,
-    /// Whether it is an error that it never fires, for whoever asks for the rules that did not.
+    /// Whether the list of rules that never fired is an error if it contains this rule.
     #[serde(default, skip_serializing_if = "is_false")]
     pub strict: bool,
 }
@@ -94,69 +97,69 @@ pub struct Rule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Point {
-    /// The connection has just been accepted: nothing is read, and TLS has not begun.
+    /// The connection has been accepted. Nothing has been read, and TLS has not begun.
     Connect,
-    /// The connection stands, TLS too, and nothing of the request has been read. On a connection
-    /// that is reused, the request's first bytes are there and nobody takes them.
+    /// The connection and its TLS session are established, and nothing of the request has been
+    /// read. On a reused connection the request's first bytes have arrived.
     BeforeRead,
-    /// The request has been read; nothing has been done.
+    /// The request has been read. Nothing has been done.
     BeforeEffect,
-    /// What there was to do has been done and stands in the books; nothing has been answered.
+    /// The effects have happened and are in the books. Nothing has been answered.
     AfterEffect,
-    /// All is done; the head of the answer and so many bytes of its body have gone out. Where the
-    /// body is shorter: all of it has.
+    /// The head of the answer and this many bytes of its body have been sent, or all of a shorter
+    /// body.
     DuringAnswer {
-        /// After how many bytes of the body.
+        /// The number of bytes of the body.
         #[serde(default)]
         after_bytes: usize,
     },
 }
 
-/// What a rule does.
+/// The effect of a rule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum FaultEffect {
-    /// Shuts the provider's ports for as long as the rule is armed, so that the system turns
-    /// clients away (`ECONNREFUSED`). Nobody sees them: nothing is counted, and nothing stands in
-    /// the journal. What can be counted is [`FaultEffect::Reset`] at [`Point::Connect`]: accepted,
-    /// and reset before anything is read.
+    /// Closes the provider's ports while the rule is armed, so that the system refuses clients
+    /// (`ECONNREFUSED`). Such clients are neither counted nor in the journal.
+    /// [`FaultEffect::ResetPeer`] at [`Point::Connect`] can be counted: it accepts the connection
+    /// and resets it before anything is read.
     Refuse,
-    /// Turns the TLS handshake away with the alert `handshake_failure`.
+    /// Refuses the TLS handshake with the alert `handshake_failure`.
     RefuseTls,
-    /// Waits in real time, holding nothing up but this request, then goes on.
+    /// Delays this request in real time, then continues.
     Delay {
-        /// For how long; at most ten minutes.
+        /// The delay; at most ten minutes.
         milliseconds: u64,
     },
-    /// Says nothing (more), and keeps the connection open for as long as the client stays.
+    /// Sends nothing (more), and keeps the connection open until the client closes it.
     NeverAnswer,
-    /// Closes the connection in an orderly way (FIN, on TLS behind a `close_notify`). Before the
-    /// effect: nothing is ever done.
+    /// Closes the connection in an orderly way (FIN; with TLS after a `close_notify`). Before the
+    /// effect, the request is never handled.
     Close,
-    /// Resets the connection (RST, below TLS). Before the effect: nothing is ever done.
-    Reset,
-    /// Lets so many bytes of the body go out, counted from the point, and breaks off there (FIN,
-    /// and no `close_notify`).
-    Truncate {
-        /// How many bytes of the body still go out.
+    /// Resets the connection (RST, below TLS). Before the effect, the request is never handled.
+    ResetPeer,
+    /// Sends this many further bytes of the body, then closes the connection (FIN, without
+    /// `close_notify`).
+    LimitData {
+        /// The number of bytes of the body that are still sent.
         #[serde(default)]
         after_bytes: usize,
     },
-    /// Turns bytes of the body into others (each is inverted), beginning at the point.
+    /// Inverts bytes of the body, beginning at the point.
     Corrupt {
-        /// How many.
+        /// The number of bytes.
         #[serde(default = "one")]
         bytes: usize,
     },
-    /// Lets the body go out in pieces, beginning at the point.
-    Drip {
-        /// How many bytes at a time.
+    /// Sends the body in slices, beginning at the point.
+    Slicer {
+        /// The size of a slice, in bytes.
         #[serde(default = "one")]
         bytes: usize,
-        /// How long to wait before each piece, in real time; at most a minute.
+        /// The wait before each slice, in real time; at most a minute.
         every_milliseconds: u64,
     },
-    /// Answers this instead. Before the effect: nothing is ever done.
+    /// Answers this instead. Before the effect, the request is never handled.
     Answer {
         /// The HTTP status, 200 to 599.
         status: u16,
@@ -167,46 +170,24 @@ pub enum FaultEffect {
         #[serde(default)]
         headers: BTreeMap<String, String>,
     },
-    /// Answers a time-out in the provider's words, and does what was asked so much later, in the
-    /// world's time.
+    /// Answers the provider's time-out, and handles the request later, in the world's time.
     CommitLate {
         /// How much later.
         seconds: u64,
     },
-    /// name.com: has a refund stop half-way. The domain of each requested registration is deleted,
-    /// nothing is refunded, and the answer is the one of the setting `half_way_answer`, unless a
-    /// later rule of the point has another or none. Each refund then waits to be decided.
+    /// name.com: stops a refund half-way. The domain of each requested registration is deleted,
+    /// nothing is refunded, and the answer is that of the setting `half_way_answer`, unless a later
+    /// rule of the point replaces it. Each refund is then pending.
     HalfWay,
-    /// Has lookups answered from the past, for so long in the world's time. On a request that moves
-    /// money: lookups of its target (and lists) show what was true before it. On a lookup: it shows
-    /// what was true when the rule was armed.
+    /// Answers lookups from a stale state, for a time in the world's time. On a request that moves
+    /// money: lookups of its target (and lists) show the state before it. On a lookup: it shows the
+    /// state when the rule was armed.
     Stale {
-        /// For how long.
+        /// How long.
         seconds: u64,
     },
-    /// Tells the client something that is not so. Before the effect: nothing is ever done.
-    Pretend(Pretence),
-}
-
-/// What a client is told although it is not so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Pretence {
-    /// At any provider: the answer of a refund that was done.
-    #[serde(rename = "success")]
-    Success,
-    /// Sectigo: `-18`, the order has already been refunded. name.com: the 400 that says so of the
-    /// first item.
-    #[serde(rename = "already_refunded")]
-    AlreadyRefunded,
-    /// name.com: the answer of an earlier request under this key, marked as a replay.
-    #[serde(rename = "replay")]
-    Replay,
-    /// name.com: every item's refund has been initialized.
-    #[serde(rename = "initialized")]
-    Initialized,
-    /// Debitsuccess: the identifier is known for this account.
-    #[serde(rename = "14143")]
-    IdentifierExists,
+    /// Gives a false answer. Before the effect, the request is never handled.
+    ForgedAnswer(ForgedAnswer),
 }
 
 /// How often a rule fires.
@@ -216,17 +197,16 @@ pub enum Repeat {
     /// Once, then never again.
     #[default]
     Once,
-    /// So many times.
+    /// This many times.
     Times(u64),
-    /// As long as it is armed.
+    /// Every time, while it is armed.
     Standing,
-    /// As long as it is armed, so many times in a row, then not for so many, and again from the
-    /// start.
+    /// While it is armed, `down` times in a row, then not for `up` requests, and again.
     Flap {
-        /// How many requests it fires on.
+        /// The number of requests it fires on.
         #[serde(default = "one_time")]
         down: u64,
-        /// How many it then lets by.
+        /// The number of requests it then lets pass.
         #[serde(default = "one_time")]
         up: u64,
     },
@@ -236,48 +216,47 @@ pub enum Repeat {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RuleId(pub u64);
 
-/// A rule as it stands now.
+/// The current state of a rule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ArmedRule {
     /// Its number.
     pub id: RuleId,
-    /// What was armed.
+    /// The rule as armed.
     pub rule: Rule,
-    /// How often it has fired. 1 for [`FaultEffect::Refuse`], which has shut the port: whom that
-    /// turned away nobody knows.
+    /// How often it has fired. Always 1 for [`FaultEffect::Refuse`], which closes the port once.
     pub fired: u64,
-    /// How often it will still fire; none for a standing rule.
+    /// How often it will still fire; none if without limit.
     pub remaining: Option<u64>,
-    /// How many requests it fitted while it had something left to do, whether it fired on them or,
-    /// flapping, let them by.
-    pub met: u64,
+    /// The number of requests it matched while it could still fire, including those that a flapping
+    /// rule let pass.
+    pub matched: u64,
 }
 
-/// What to do at a point, in order, each with the number of bytes of the body after which it
-/// begins.
+/// The rules that fired at a point and their actions in order, each with the number of bytes of the
+/// body after which it begins.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Fired {
+pub(crate) struct FiredRules {
     pub(crate) rules: Vec<RuleId>,
-    pub(crate) steps: Vec<(usize, Step)>,
+    pub(crate) actions: Vec<(usize, FaultAction)>,
 }
 
-/// A rule's effect, ready to be done.
+/// A rule's effect, ready to be applied.
 #[derive(Debug, Clone)]
-pub(crate) enum Step {
+pub(crate) enum FaultAction {
     RefuseTls,
-    Cut(Cut),
-    /// Breaks off after so many bytes of the body.
-    Truncate {
+    Disconnect(Disconnect),
+    /// Closes the connection after this many bytes of the body.
+    LimitData {
         after_bytes: usize,
     },
     Delay(Duration),
     Corrupt(usize),
-    Drip {
+    Slice {
         bytes: usize,
         every: Duration,
     },
-    Answer(Answer),
+    Answer(Response),
     CommitLate {
         seconds: u64,
     },
@@ -286,12 +265,12 @@ pub(crate) enum Step {
         rule: RuleId,
         seconds: u64,
     },
-    Pretend(Pretence),
+    Forge(ForgedAnswer),
 }
 
-/// The points without their numbers.
+/// The kinds of points.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Moment {
+pub(crate) enum PointKind {
     Connect,
     BeforeRead,
     BeforeEffect,
@@ -299,7 +278,7 @@ pub(crate) enum Moment {
     DuringAnswer,
 }
 
-/// Where a request stands among the coordinates of rules.
+/// The coordinates of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Coordinates {
     pub(crate) provider: Provider,
@@ -310,18 +289,18 @@ pub(crate) struct Coordinates {
     pub(crate) moves_money: bool,
 }
 
-/// Where a connection stands among them, of which nothing has been read yet.
+/// The coordinates of a connection before its next request is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Door {
+pub(crate) struct ConnectionCoordinates {
     pub(crate) provider: Provider,
     pub(crate) tls: bool,
-    /// Which connection to this provider.
+    /// The number of the connection to this provider.
     pub(crate) connection: u64,
-    /// Which request on it comes next.
+    /// The number of its next request.
     pub(crate) ordinal: u64,
 }
 
-/// The armed rules, the random mode, and how often what was asked.
+/// The armed rules, the random mode, and the counters of requests and connections.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Faults {
@@ -350,26 +329,26 @@ impl Rule {
         }
     }
 
-    /// Says what is wrong with it, if anything is.
+    /// Checks it.
     ///
     /// # Errors
-    /// The first thing that makes no sense.
+    /// The first thing that is wrong with it.
     pub fn check(&self) -> Result<(), RuleError> {
         checks::rule(self)
     }
 
-    /// Whether it belongs to a provider's ports and no world: it acts before anything is read that
-    /// could name one.
+    /// Whether it is about connections: it acts before anything is read that could identify a
+    /// world.
     pub fn is_for_ports(&self) -> bool {
         matches!(self.point, Point::Connect | Point::BeforeRead)
     }
 }
 
 impl Faults {
-    /// Arms a rule, behind those that are armed already.
+    /// Arms a rule, after those that are already armed.
     ///
     /// # Errors
-    /// What is wrong with it; then nothing is armed.
+    /// What is wrong with it. Then it is not armed.
     pub fn arm(&mut self, rule: Rule) -> Result<RuleId, RuleError> {
         rule.check()?;
         if self.armed.len() >= MAX_RULES {
@@ -382,13 +361,13 @@ impl Faults {
             Repeat::Times(times) => Some(times),
             Repeat::Standing | Repeat::Flap { .. } => None,
         };
-        // The port is shut as soon as the world is let go.
+        // The port is closed as soon as the world is unlocked.
         let fired = u64::from(rule.effect == FaultEffect::Refuse);
-        self.armed.push(ArmedRule { id, rule, fired, remaining, met: 0 });
+        self.armed.push(ArmedRule { id, rule, fired, remaining, matched: 0 });
         Ok(id)
     }
 
-    /// All rules, spent ones too, until they are deleted.
+    /// All rules that were not deleted, spent ones too.
     pub fn list(&self) -> &[ArmedRule] {
         &self.armed
     }
@@ -398,24 +377,24 @@ impl Faults {
         self.armed.iter().filter(|armed| armed.fired == 0)
     }
 
-    /// One rule as it stands.
+    /// The state of one rule.
     pub fn get(&self, id: RuleId) -> Option<&ArmedRule> {
         self.armed.iter().find(|armed| armed.id == id)
     }
 
-    /// Takes a rule away and tells how it stood.
+    /// Deletes a rule and returns its last state.
     pub fn disarm(&mut self, id: RuleId) -> Option<ArmedRule> {
         let index = self.armed.iter().position(|armed| armed.id == id)?;
         Some(self.armed.remove(index))
     }
 
-    /// The providers at which clients are turned away before they are connected.
+    /// The providers whose ports are closed.
     pub(crate) fn refused(&self) -> impl Iterator<Item = Provider> {
         let refusing = self.armed.iter().filter(|armed| armed.rule.effect == FaultEffect::Refuse);
         refusing.map(|armed| armed.rule.provider)
     }
 
-    /// Says what is wrong with rules that were not armed here, if anything is.
+    /// Checks rules that were restored instead of armed.
     pub(crate) fn check(&self) -> Result<(), (RuleId, RuleError)> {
         if self.armed.len() > MAX_RULES {
             return Err((RuleId(self.last), RuleError::TooMany));
@@ -439,15 +418,15 @@ impl Faults {
         self.random.as_ref().map_or(Ok(()), |random| random.check().map_err(|error| (DRAWN, error)))
     }
 
-    /// The random mode, where it is on.
+    /// The random mode, if it is on.
     pub fn random(&self) -> Option<&Random> {
         self.random.as_ref()
     }
 
-    /// Switches the random mode on, off, or to other draws.
+    /// Sets the random mode, or turns it off.
     ///
     /// # Errors
-    /// What is wrong with it; then nothing changes.
+    /// What is wrong with it. Then nothing changes.
     pub fn set_random(&mut self, random: Option<Random>) -> Result<(), RuleError> {
         if let Some(random) = &random {
             random.check()?;
@@ -456,9 +435,9 @@ impl Faults {
         Ok(())
     }
 
-    /// Counts a request in and tells where it stands.
-    pub(crate) fn locate(&mut self, provider: Provider, ordinal: u64, identified: &Identified) -> Coordinates {
-        let (operation, target) = (identified.operation.clone(), identified.target.clone());
+    /// Counts a request and returns its coordinates.
+    pub(crate) fn locate(&mut self, provider: Provider, ordinal: u64, info: &RequestInfo) -> Coordinates {
+        let (operation, target) = (info.operation.clone(), info.target.clone());
         let key = (provider, operation.clone(), target.clone());
         let mut not_counted = 0;
         let count = if self.attempts.len() < MAX_COUNTED {
@@ -468,75 +447,76 @@ impl Faults {
         };
         *count += 1;
         let attempt = *count;
-        Coordinates { provider, operation, target, attempt, ordinal, moves_money: identified.moves_money }
+        Coordinates { provider, operation, target, attempt, ordinal, moves_money: info.moves_money }
     }
 
-    /// Counts a connection in and tells which one it is at its provider.
+    /// Counts a connection to a provider and returns its number.
     pub(crate) fn count_connection(&mut self, provider: Provider) -> u64 {
         let count = self.connections.entry(provider).or_default();
         *count += 1;
         *count
     }
 
-    /// Fires what is armed for this request at this point.
-    pub(crate) fn fire(&mut self, at: &Coordinates, moment: Moment) -> Fired {
-        let mut fired = self.fire_where(moment, |rule| rule.fits(at));
+    /// Fires the rules for a request at a point.
+    pub(crate) fn fire(&mut self, at: &Coordinates, kind: PointKind) -> FiredRules {
+        let mut fired = self.fire_where(kind, |rule| rule.matches(at));
         if let Some(draw) = self.random.as_ref().and_then(|random| random.draw(at))
-            && draw.point.moment() == moment
+            && draw.point.kind() == kind
         {
             fired.rules.push(DRAWN);
-            fired.steps.push(step(DRAWN, draw.point, &draw.effect));
+            fired.actions.push(action(DRAWN, draw.point, &draw.effect));
         }
         fired
     }
 
-    /// What a rule without a number does at this point.
-    pub(crate) fn unarmed(point: Point, effect: &FaultEffect, moment: Moment) -> Fired {
-        let steps = if point.moment() == moment { vec![step(DRAWN, point, effect)] } else { Vec::new() };
-        Fired { rules: Vec::new(), steps }
+    /// The action of a magic target at a point.
+    pub(crate) fn magic(point: Point, effect: &FaultEffect, kind: PointKind) -> FiredRules {
+        let actions = if point.kind() == kind { vec![action(DRAWN, point, effect)] } else { Vec::new() };
+        FiredRules { rules: Vec::new(), actions }
     }
 
-    /// Fires what is armed for this connection before anything is read.
-    pub(crate) fn fire_at_door(&mut self, door: &Door, moment: Moment) -> Fired {
-        self.fire_where(moment, |rule| rule.fits_door(door))
+    /// Fires the rules for a connection before anything is read.
+    pub(crate) fn fire_for_connection(&mut self, at: &ConnectionCoordinates, kind: PointKind) -> FiredRules {
+        self.fire_where(kind, |rule| rule.matches_connection(at))
     }
 
-    /// Whether a rule is armed for this point and not spent.
-    pub(crate) fn awaits(&self, moment: Moment) -> bool {
-        self.armed.iter().any(|armed| armed.remaining != Some(0) && armed.rule.point.moment() == moment)
+    /// Whether an armed rule can still fire at this point.
+    pub(crate) fn awaits(&self, kind: PointKind) -> bool {
+        self.armed.iter().any(|armed| armed.remaining != Some(0) && armed.rule.point.kind() == kind)
     }
 
-    /// Whether there is neither a rule, spent or not, nor the random mode.
+    /// Whether there is neither a rule nor the random mode.
     pub(crate) fn is_empty(&self) -> bool {
         self.armed.is_empty() && self.random.is_none()
     }
 
-    /// Whether a rule could want to know, behind the effect, what was before it.
-    pub(crate) fn wants_what_was(&self, at: &Coordinates) -> bool {
-        let wants = |effect: &FaultEffect| matches!(effect, FaultEffect::Stale { .. } | FaultEffect::Pretend(_));
-        let fits = |armed: &ArmedRule| armed.remaining != Some(0) && wants(&armed.rule.effect) && armed.rule.fits(at);
-        self.armed.iter().any(fits)
+    /// Whether a rule after the effect may need the state before it.
+    pub(crate) fn needs_snapshot(&self, at: &Coordinates) -> bool {
+        let wants = |effect: &FaultEffect| matches!(effect, FaultEffect::Stale { .. } | FaultEffect::ForgedAnswer(_));
+        let matches =
+            |armed: &ArmedRule| armed.remaining != Some(0) && wants(&armed.rule.effect) && armed.rule.matches(at);
+        self.armed.iter().any(matches)
             || self.random.as_ref().is_some_and(|random| random.effects.iter().any(|draw| wants(&draw.effect)))
     }
 
-    fn fire_where(&mut self, moment: Moment, fits: impl Fn(&Rule) -> bool) -> Fired {
-        let mut fired = Fired::default();
+    fn fire_where(&mut self, kind: PointKind, matches: impl Fn(&Rule) -> bool) -> FiredRules {
+        let mut fired = FiredRules::default();
         for armed in &mut self.armed {
-            if armed.remaining == Some(0) || armed.rule.point.moment() != moment || !fits(&armed.rule) {
+            if armed.remaining == Some(0) || armed.rule.point.kind() != kind || !matches(&armed.rule) {
                 continue;
             }
-            armed.met += 1;
+            armed.matched += 1;
             if let Repeat::Flap { down, up } = armed.rule.repeat
-                && (armed.met - 1).checked_rem(down.saturating_add(up)).is_none_or(|place| place >= down)
+                && (armed.matched - 1).checked_rem(down.saturating_add(up)).is_none_or(|position| position >= down)
             {
                 continue;
             }
             armed.fired += 1;
             armed.remaining = armed.remaining.map(|remaining| remaining - 1);
-            let (after, step) = step(armed.id, armed.rule.point, &armed.rule.effect);
-            let ends = step.ends();
+            let (after, action) = action(armed.id, armed.rule.point, &armed.rule.effect);
+            let ends = action.ends_point();
             fired.rules.push(armed.id);
-            fired.steps.push((after, step));
+            fired.actions.push((after, action));
             if ends {
                 break;
             }
@@ -546,7 +526,7 @@ impl Faults {
 }
 
 impl Rule {
-    fn fits(&self, at: &Coordinates) -> bool {
+    fn matches(&self, at: &Coordinates) -> bool {
         self.provider == at.provider
             && self.operation.as_ref().is_none_or(|operation| *operation == at.operation)
             && self.target.as_ref().is_none_or(|target| at.target.as_ref() == Some(target))
@@ -555,28 +535,28 @@ impl Rule {
             && (at.moves_money || !self.effect.needs_money())
     }
 
-    fn fits_door(&self, door: &Door) -> bool {
-        self.provider == door.provider
-            && self.connection.is_none_or(|connection| connection == door.connection)
-            && self.ordinal.is_none_or(|ordinal| ordinal == door.ordinal)
-            && (door.tls || self.effect != FaultEffect::RefuseTls)
-            // Whoever came in before the port was shut has come in.
+    fn matches_connection(&self, at: &ConnectionCoordinates) -> bool {
+        self.provider == at.provider
+            && self.connection.is_none_or(|connection| connection == at.connection)
+            && self.ordinal.is_none_or(|ordinal| ordinal == at.ordinal)
+            && (at.tls || self.effect != FaultEffect::RefuseTls)
+            // Connections accepted before the port was closed are not affected.
             && self.effect != FaultEffect::Refuse
     }
 }
 
 impl Point {
-    pub(crate) fn moment(self) -> Moment {
+    pub(crate) fn kind(self) -> PointKind {
         match self {
-            Point::Connect => Moment::Connect,
-            Point::BeforeRead => Moment::BeforeRead,
-            Point::BeforeEffect => Moment::BeforeEffect,
-            Point::AfterEffect => Moment::AfterEffect,
-            Point::DuringAnswer { .. } => Moment::DuringAnswer,
+            Point::Connect => PointKind::Connect,
+            Point::BeforeRead => PointKind::BeforeRead,
+            Point::BeforeEffect => PointKind::BeforeEffect,
+            Point::AfterEffect => PointKind::AfterEffect,
+            Point::DuringAnswer { .. } => PointKind::DuringAnswer,
         }
     }
 
-    /// After how many bytes of the body it is.
+    /// The number of bytes of the body before it.
     pub(crate) fn after_bytes(self) -> usize {
         match self {
             Point::DuringAnswer { after_bytes } => after_bytes,
@@ -586,57 +566,61 @@ impl Point {
 }
 
 impl FaultEffect {
-    /// Whether it is about a refund and nothing else.
+    /// Whether it can only happen to a call that moves money.
     fn needs_money(&self) -> bool {
-        matches!(self, FaultEffect::CommitLate { .. } | FaultEffect::HalfWay | FaultEffect::Pretend(_))
+        matches!(self, FaultEffect::CommitLate { .. } | FaultEffect::HalfWay | FaultEffect::ForgedAnswer(_))
     }
 }
 
-impl Step {
-    /// Whether nothing that comes behind it at the same point could matter.
-    fn ends(&self) -> bool {
+impl FaultAction {
+    /// Whether no later action of the same point can matter.
+    fn ends_point(&self) -> bool {
         match self {
-            Step::RefuseTls
-            | Step::Cut(_)
-            | Step::Truncate { .. }
-            | Step::Answer(_)
-            | Step::CommitLate { .. }
-            | Step::Pretend(_) => true,
-            Step::Delay(_) | Step::Corrupt(_) | Step::Drip { .. } | Step::HalfWay | Step::Stale { .. } => false,
+            FaultAction::RefuseTls
+            | FaultAction::Disconnect(_)
+            | FaultAction::LimitData { .. }
+            | FaultAction::Answer(_)
+            | FaultAction::CommitLate { .. }
+            | FaultAction::Forge(_) => true,
+            FaultAction::Delay(_)
+            | FaultAction::Corrupt(_)
+            | FaultAction::Slice { .. }
+            | FaultAction::HalfWay
+            | FaultAction::Stale { .. } => false,
         }
     }
 }
 
-fn step(rule: RuleId, point: Point, effect: &FaultEffect) -> (usize, Step) {
+fn action(rule: RuleId, point: Point, effect: &FaultEffect) -> (usize, FaultAction) {
     let at = point.after_bytes();
-    let step = match effect {
-        FaultEffect::Refuse | FaultEffect::Reset => Step::Cut(Cut::Reset),
-        FaultEffect::RefuseTls => Step::RefuseTls,
-        FaultEffect::Delay { milliseconds } => Step::Delay(Duration::from_millis(*milliseconds)),
-        FaultEffect::NeverAnswer => Step::Cut(Cut::Silence),
-        FaultEffect::Close => Step::Cut(Cut::Close),
-        FaultEffect::Truncate { after_bytes } => {
+    let action = match effect {
+        FaultEffect::Refuse | FaultEffect::ResetPeer => FaultAction::Disconnect(Disconnect::Reset),
+        FaultEffect::RefuseTls => FaultAction::RefuseTls,
+        FaultEffect::Delay { milliseconds } => FaultAction::Delay(Duration::from_millis(*milliseconds)),
+        FaultEffect::NeverAnswer => FaultAction::Disconnect(Disconnect::Hang),
+        FaultEffect::Close => FaultAction::Disconnect(Disconnect::Fin),
+        FaultEffect::LimitData { after_bytes } => {
             let after_bytes = at.saturating_add(*after_bytes);
-            return (after_bytes, Step::Truncate { after_bytes });
+            return (after_bytes, FaultAction::LimitData { after_bytes });
         }
-        FaultEffect::Corrupt { bytes } => Step::Corrupt(*bytes),
-        FaultEffect::Drip { bytes, every_milliseconds } => {
-            Step::Drip { bytes: *bytes, every: Duration::from_millis(*every_milliseconds) }
+        FaultEffect::Corrupt { bytes } => FaultAction::Corrupt(*bytes),
+        FaultEffect::Slicer { bytes, every_milliseconds } => {
+            FaultAction::Slice { bytes: *bytes, every: Duration::from_millis(*every_milliseconds) }
         }
-        FaultEffect::Answer { status, body, headers } => Step::Answer(Answer {
+        FaultEffect::Answer { status, body, headers } => FaultAction::Answer(Response {
             status: StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             headers: checks::header_map(headers).unwrap_or_default(),
             body: Bytes::copy_from_slice(body.as_bytes()),
         }),
-        FaultEffect::CommitLate { seconds } => Step::CommitLate { seconds: *seconds },
-        FaultEffect::HalfWay => Step::HalfWay,
-        FaultEffect::Stale { seconds } => Step::Stale { rule, seconds: *seconds },
-        FaultEffect::Pretend(pretence) => Step::Pretend(*pretence),
+        FaultEffect::CommitLate { seconds } => FaultAction::CommitLate { seconds: *seconds },
+        FaultEffect::HalfWay => FaultAction::HalfWay,
+        FaultEffect::Stale { seconds } => FaultAction::Stale { rule, seconds: *seconds },
+        FaultEffect::ForgedAnswer(answer) => FaultAction::Forge(*answer),
     };
-    (at, step)
+    (at, action)
 }
 
-/// Counters by what they count, as a list: JSON has no keys of several parts.
+/// Counters with keys of several parts, as a list, because JSON has no such keys.
 mod counted {
     use std::collections::HashMap;
 

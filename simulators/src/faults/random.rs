@@ -1,43 +1,46 @@
-//! The random mode: for each request it draws whether something goes wrong, and what, from a seed
-//! and the request's own coordinates.
+//! The random mode: it draws for each request whether something goes wrong, and what, from a seed
+//! and the request's coordinates.
 //!
-//! Never from the order in which requests arrive: a run in which a hundred clients interleave
-//! otherwise meets the same faults again.
+//! The draw does not depend on the order of arrival, so that a run with a hundred clients meets the
+//! same faults again even if they interleave differently.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Coordinates, FaultEffect, Point, RuleError, checks};
-use crate::request::Provider;
+use crate::{
+    request::Provider,
+    seeded_rng::{SPLITMIX64_GAMMA, splitmix64_finalize},
+};
 
-/// The most that can be drawn from.
+/// The maximum number of effects to draw from.
 const MAX_EFFECTS: usize = 100;
 
 /// The random mode's settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Random {
-    /// The same seed draws the same.
+    /// The seed. The same seed draws the same faults.
     pub seed: u64,
-    /// Which share of the requests something happens to, from 0 to 1.
+    /// The share of requests that a fault happens to, from 0 to 1.
     pub share: f64,
-    /// What is drawn from, each as likely as the others.
-    #[serde(default = "usual")]
-    pub effects: Vec<Draw>,
-    /// Only at this provider; left out: at all.
+    /// The faults to draw from, all equally likely.
+    #[serde(default = "default_effects")]
+    pub effects: Vec<RandomFault>,
+    /// The provider; any if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<Provider>,
-    /// Only at this call; left out: at all.
+    /// The call; any if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<String>,
 }
 
-/// One thing that can be drawn.
+/// A fault that can be drawn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Draw {
-    /// When.
+pub struct RandomFault {
+    /// The point.
     pub point: Point,
-    /// What.
+    /// The effect.
     pub effect: FaultEffect,
 }
 
@@ -49,9 +52,9 @@ impl Random {
         if !(1..=MAX_EFFECTS).contains(&self.effects.len()) {
             return Err(RuleError::Effects);
         }
-        for Draw { point, effect } in &self.effects {
+        for RandomFault { point, effect } in &self.effects {
             if matches!(point, Point::Connect | Point::BeforeRead) {
-                return Err(RuleError::DrawnPoint(point.word()));
+                return Err(RuleError::DrawnPoint(point.name()));
             }
             checks::at_point(*point, effect)?;
             checks::amounts(effect)?;
@@ -60,18 +63,18 @@ impl Random {
             }
         }
         let Some(operation) = &self.operation else { return Ok(()) };
-        let providers = [Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess];
-        let mut asked = providers.into_iter().filter(|provider| self.provider.is_none_or(|only| only == *provider));
-        let known = |provider: Provider| checks::operations(provider).1.contains(&operation.as_str());
-        if asked.clone().any(known) {
+        let mut providers =
+            Provider::ALL.into_iter().filter(|provider| self.provider.is_none_or(|only| only == *provider));
+        let Some(first) = providers.clone().next() else { return Ok(()) };
+        if providers.any(|provider| provider.operations().contains(&operation.as_str())) {
             return Ok(());
         }
-        let (provider, known) = checks::operations(asked.next().unwrap_or(Provider::Sectigo));
+        let (provider, known) = (first.name(), first.operations());
         Err(RuleError::Operation { provider, operation: operation.clone(), known })
     }
 
-    /// What happens to a request, if anything does.
-    pub(crate) fn draw(&self, at: &Coordinates) -> Option<&Draw> {
+    /// The fault of a request, if one is drawn.
+    pub(crate) fn draw(&self, at: &Coordinates) -> Option<&RandomFault> {
         let fits = self.provider.is_none_or(|provider| provider == at.provider)
             && self.operation.as_ref().is_none_or(|operation| *operation == at.operation);
         if !fits || at.operation.is_empty() {
@@ -81,8 +84,7 @@ impl Random {
         if share(drawn) >= self.share {
             return None;
         }
-        // Another number than the one that chose the request, or only some of the effects would
-        // ever be drawn.
+        // Not the number that chose the request, or only some of the effects would ever be drawn.
         let index = mix(drawn).checked_rem(self.effects.len() as u64)?;
         let draw = self.effects.get(usize::try_from(index).ok()?)?;
         let is_possible =
@@ -91,22 +93,22 @@ impl Random {
     }
 }
 
-fn usual() -> Vec<Draw> {
-    let draw = |point, effect| Draw { point, effect };
+fn default_effects() -> Vec<RandomFault> {
+    let draw = |point, effect| RandomFault { point, effect };
     vec![
-        draw(Point::BeforeEffect, FaultEffect::Reset),
+        draw(Point::BeforeEffect, FaultEffect::ResetPeer),
         draw(Point::BeforeEffect, FaultEffect::Close),
-        draw(Point::AfterEffect, FaultEffect::Reset),
+        draw(Point::AfterEffect, FaultEffect::ResetPeer),
         draw(Point::AfterEffect, FaultEffect::Close),
         draw(Point::AfterEffect, FaultEffect::Delay { milliseconds: 50 }),
-        draw(Point::DuringAnswer { after_bytes: 1 }, FaultEffect::Truncate { after_bytes: 0 }),
+        draw(Point::DuringAnswer { after_bytes: 1 }, FaultEffect::LimitData { after_bytes: 0 }),
     ]
 }
 
-/// A number that depends on the seed and the coordinates and on nothing else, the same on every
-/// machine: FNV-1a over them, well mixed.
+/// A number that depends only on the seed and the coordinates, the same on every machine: a mixed
+/// FNV-1a hash.
 fn number(seed: u64, at: &Coordinates) -> u64 {
-    let (provider, _) = checks::operations(at.provider);
+    let provider = at.provider.name();
     let target = at.target.as_deref().unwrap_or_default();
     let attempt = at.attempt.to_le_bytes();
     let parts: [&[u8]; 4] = [provider.as_bytes(), at.operation.as_bytes(), target.as_bytes(), &attempt];
@@ -116,16 +118,13 @@ fn number(seed: u64, at: &Coordinates) -> u64 {
     mix(hash ^ mix(seed))
 }
 
-/// SplitMix64.
+/// One step of SplitMix64.
 fn mix(number: u64) -> u64 {
-    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    number ^ (number >> 31)
+    splitmix64_finalize(number.wrapping_add(SPLITMIX64_GAMMA))
 }
 
 /// From 0 to just below 1.
 fn share(number: u64) -> f64 {
-    // 53 bits are what such a number holds exactly.
+    // An `f64` holds 53 bits exactly.
     (number >> 11) as f64 / (1_u64 << 53) as f64
 }

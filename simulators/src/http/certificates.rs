@@ -1,11 +1,11 @@
-//! The certificates of the TLS ports: one that is given, or a leaf made at each start, of an
-//! authority that is kept in files where there are some.
+//! The certificates of the TLS ports: one from the configuration, or a leaf issued at each start by
+//! an authority, which is kept in files if the configuration names them.
 //!
 //! ```text
-//! FILE and FILE.key are there, of one pair, ours, not expired  ->  reused
-//! neither is there                                             ->  made, and written
-//! ours, but expired, or without the other one                  ->  made anew, with a warning
-//! another one's certificate                                     ->  refused: it is not ours to replace
+//! FILE and FILE.key exist, belong together, are ours, not expired  ->  reused
+//! neither exists                                                   ->  created
+//! ours, but expired or without a matching key                      ->  replaced, with a warning
+//! a certificate of another authority                               ->  refused, not overwritten
 //! ```
 
 use std::{
@@ -25,27 +25,27 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::
 use time::{Duration, OffsetDateTime, PrimitiveDateTime, macros::format_description};
 use tokio_rustls::TlsAcceptor;
 
-/// How long a leaf holds: what clients that are strict about it still take.
-const VALID: Duration = Duration::days(397);
-/// How long an authority holds, so that a client that trusts it once need not do so again.
-const AUTHORITY_VALID: Duration = Duration::days(3650);
-/// So that a client whose clock is a little slow takes it too.
-const VALID_BEFORE: Duration = Duration::days(1);
-/// By which the authority is known to be ours.
+/// The validity of a leaf: the maximum that strict clients accept.
+const VALIDITY: Duration = Duration::days(397);
+/// The validity of an authority, so that clients need to trust it only once.
+const AUTHORITY_VALIDITY: Duration = Duration::days(3650);
+/// How much earlier the validity begins, for clients whose clock is slow.
+const CLOCK_TOLERANCE: Duration = Duration::days(1);
+/// The common name that identifies our authority.
 const AUTHORITY: &str = "recoup simulators CA";
-/// The owner alone reads a key.
+/// The file mode of keys: only the owner can read them.
 const PRIVATE: u32 = 0o600;
 
-/// What the TLS ports need, and what their clients need to trust them.
+/// The acceptor of the TLS ports, and what their clients have to trust.
 pub(crate) struct Certificates {
     pub(crate) acceptor: TlsAcceptor,
-    /// What a client has to trust, PEM: the authority's certificate, or the one that was given.
+    /// The certificate that clients have to trust, PEM: the authority's, or the configured one.
     pub(crate) ca_pem: String,
-    /// What has to be written to be there at the next start.
+    /// A new authority that is not written yet.
     unwritten: Option<Unwritten>,
 }
 
-/// An authority that was made now.
+/// A new authority.
 struct Unwritten {
     file: PathBuf,
     key_pem: String,
@@ -54,13 +54,13 @@ struct Unwritten {
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    /// What no client could ever ask for.
+    /// A name that is neither a host name nor an address.
     #[error("`{0}` is neither a host name nor an address (--tls-name)")]
     Name(String),
-    /// It cannot be made: a name that is none.
+    /// The certificate cannot be generated.
     #[error(transparent)]
     Make(#[from] rcgen::Error),
-    /// It cannot be served.
+    /// The certificate cannot be used by the server.
     #[error(transparent)]
     Serve(#[from] rustls::Error),
     /// A certificate without its key, or a key without its certificate.
@@ -69,22 +69,22 @@ pub enum CertificateError {
     /// A file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// A file is not what it should be.
-    #[error("{} holds no {what} in PEM", path.display())]
+    /// A file does not contain what it should.
+    #[error("{} contains no {what} in PEM", path.display())]
     NoPem {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// What was looked for.
+        /// The expected content.
         what: &'static str,
     },
-    /// The file of the authority holds another one.
+    /// The authority's file contains a foreign certificate.
     #[error(
-        "{} holds a certificate that the simulators did not make, which they will not replace: name another file (--ca-file)",
+        "{} contains a certificate that the simulators did not make and will not replace: choose another file (--ca-file)",
         path.display()
     )]
     NotOurs {
@@ -101,17 +101,17 @@ struct Authority {
     not_after: OffsetDateTime,
 }
 
-/// What is in the files of an authority.
-enum Kept {
+/// The content of an authority's files.
+enum AuthorityFiles {
     Nothing,
     Usable(Box<Authority>),
-    /// Ours, and of no use any more: why.
+    /// Ours but unusable, with the reason.
     Useless(&'static str),
 }
 
 impl Certificates {
-    /// A leaf for these names and addresses, of the authority in this file, which is made where
-    /// there is none.
+    /// A leaf for these names and addresses, issued by the authority in this file, which is created
+    /// if it does not exist.
     pub(crate) fn make(
         names: Vec<String>,
         ca_file: Option<&Path>,
@@ -120,13 +120,13 @@ impl Certificates {
         if let Some(wrong) = names.iter().find(|name| name.parse::<IpAddr>().is_err() && !is_host_name(name)) {
             return Err(CertificateError::Name(wrong.clone()));
         }
-        let kept = ca_file.map_or(Ok(Kept::Nothing), |file| Authority::kept(file, now))?;
+        let kept = ca_file.map_or(Ok(AuthorityFiles::Nothing), |file| Authority::kept(file, now))?;
         let (authority, is_new) = match kept {
-            Kept::Usable(authority) => (*authority, false),
-            Kept::Nothing => (Authority::make(now)?, true),
-            Kept::Useless(why) => {
+            AuthorityFiles::Usable(authority) => (*authority, false),
+            AuthorityFiles::Nothing => (Authority::make(now)?, true),
+            AuthorityFiles::Useless(why) => {
                 let file = ca_file.unwrap_or(Path::new("")).display();
-                tracing::warn!(%file, "the authority of the TLS ports is made anew, and clients have to trust it anew: {why}");
+                tracing::warn!(%file, "replaced the authority of the TLS ports, which clients have to trust again: {why}");
                 (Authority::make(now)?, true)
             }
         };
@@ -141,7 +141,7 @@ impl Certificates {
         Ok(Certificates { acceptor, ca_pem: authority.pem, unwritten })
     }
 
-    /// The certificate in one file, its chain behind it, and its key in another.
+    /// The certificate with its chain in one file, and its key in another.
     pub(crate) fn given(certificate: &Path, key: &Path) -> Result<Certificates, CertificateError> {
         let pem = read(certificate)?;
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
@@ -153,8 +153,7 @@ impl Certificates {
         Ok(Certificates { acceptor: acceptor(chain, key)?, ca_pem, unwritten: None })
     }
 
-    /// Keeps the authority for the next start, if it is a new one: the key first, which nothing is
-    /// without.
+    /// Writes a new authority for the next start, its key first.
     pub(crate) fn write(&self) -> Result<(), (PathBuf, io::Error)> {
         let Some(Unwritten { file, key_pem }) = &self.unwritten else { return Ok(()) };
         let key_file = key_file(file);
@@ -164,7 +163,7 @@ impl Certificates {
 }
 
 impl Authority {
-    /// P-256, because an RSA key would take longer than all the rest.
+    /// With a P-256 key, because generating an RSA key takes much longer.
     fn make(now: OffsetDateTime) -> Result<Authority, CertificateError> {
         let key = KeyPair::generate()?;
         let params = authority_params(now);
@@ -173,16 +172,16 @@ impl Authority {
         Ok(Authority { key, pem: certificate.pem(), der: certificate.der().clone(), not_after })
     }
 
-    fn kept(file: &Path, now: OffsetDateTime) -> Result<Kept, CertificateError> {
+    fn kept(file: &Path, now: OffsetDateTime) -> Result<AuthorityFiles, CertificateError> {
         let key_file = key_file(file);
         let pem = match read(file) {
             Err(CertificateError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                // A key alone is what a start leaves behind that was ended between the two.
-                return Ok(Kept::Nothing);
+                // A key alone is left by a start that was interrupted between the two writes.
+                return Ok(AuthorityFiles::Nothing);
             }
-            // What is in the way of the file, writing it says better.
+            // Writing the file reports this better.
             Err(CertificateError::Read { source, .. }) if source.kind() == io::ErrorKind::NotADirectory => {
-                return Ok(Kept::Nothing);
+                return Ok(AuthorityFiles::Nothing);
             }
             pem => pem?,
         };
@@ -193,21 +192,21 @@ impl Authority {
         }
         let Some(not_after) = expiry(&der) else { return Err(not_ours()) };
         if not_after <= now {
-            return Ok(Kept::Useless("it has expired"));
+            return Ok(AuthorityFiles::Useless("it has expired"));
         }
         let key_pem = match read(&key_file) {
             Err(CertificateError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                return Ok(Kept::Useless("its key is not there"));
+                return Ok(AuthorityFiles::Useless("its key is missing"));
             }
             key_pem => key_pem?,
         };
-        let Ok(key) = KeyPair::from_pem(&key_pem) else { return Ok(Kept::Useless("its key cannot be read")) };
+        let Ok(key) = KeyPair::from_pem(&key_pem) else { return Ok(AuthorityFiles::Useless("its key cannot be read")) };
         if !contains(&der, key.der_bytes()) {
-            return Ok(Kept::Useless("its key is another one's"));
+            return Ok(AuthorityFiles::Useless("its key does not match"));
         }
         let kept = fs::set_permissions(&key_file, fs::Permissions::from_mode(PRIVATE));
         kept.map_err(|source| CertificateError::Read { path: key_file, source })?;
-        Ok(Kept::Usable(Box::new(Authority { key, pem, der, not_after })))
+        Ok(AuthorityFiles::Usable(Box::new(Authority { key, pem, der, not_after })))
     }
 }
 
@@ -231,15 +230,15 @@ fn read(path: &Path) -> Result<String, CertificateError> {
     fs::read_to_string(path).map_err(|source| CertificateError::Read { path: path.to_owned(), source })
 }
 
-/// By way of a second file, so that no reader finds half of one, and a key has its mode from its
-/// first byte on.
+/// Writes via a temporary file, so that no reader sees an incomplete file, and a key has its mode
+/// from the first byte on.
 fn write_whole(path: &Path, text: &str, mode: Option<u32>) -> io::Result<()> {
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(format!(".{}", std::process::id()));
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);
     if let Some(mode) = mode {
-        // One that is left there from another time has its own mode.
+        // A leftover file would keep its mode.
         drop(fs::remove_file(&unfinished));
         options.mode(mode);
     }
@@ -247,7 +246,7 @@ fn write_whole(path: &Path, text: &str, mode: Option<u32>) -> io::Result<()> {
     fs::rename(&unfinished, path)
 }
 
-/// Only the certificates of a file: anything else in it is not for clients.
+/// A certificate as PEM.
 fn pem_of(der: &CertificateDer<'_>) -> String {
     use base64::{Engine as _, prelude::BASE64_STANDARD};
     let text = BASE64_STANDARD.encode(der);
@@ -259,7 +258,7 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
     !part.is_empty() && bytes.windows(part.len()).any(|window| window == part)
 }
 
-/// When a certificate ends: the second time in its validity, behind version, serial number,
+/// The end of a certificate's validity: the second time in the field after version, serial number,
 /// algorithm and issuer.
 fn expiry(der: &[u8]) -> Option<OffsetDateTime> {
     let (certificate, _) = element(der)?;
@@ -272,13 +271,13 @@ fn expiry(der: &[u8]) -> Option<OffsetDateTime> {
     let (_, rest) = element(validity)?;
     let (not_after, _) = element(rest)?;
     let text = std::str::from_utf8(not_after).ok()?;
-    // Two digits stand for a year up to 2049, four for a later one.
+    // Years until 2049 have two digits, later ones four.
     let text = if text.len() == "260301120000Z".len() { format!("20{text}") } else { text.to_owned() };
     let form = format_description!("[year][month][day][hour][minute][second]Z");
     PrimitiveDateTime::parse(&text, form).ok().map(PrimitiveDateTime::assume_utc)
 }
 
-/// The content of the first DER element, and what is behind it.
+/// The content of the first DER element, and the rest.
 fn element(der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (_, rest) = der.split_first()?;
     let (first, rest) = rest.split_first()?;
@@ -307,13 +306,13 @@ fn is_host_name(name: &str) -> bool {
 
 fn authority_params(now: OffsetDateTime) -> CertificateParams {
     let mut params = named(AUTHORITY, now);
-    params.not_after = now + AUTHORITY_VALID;
+    params.not_after = now + AUTHORITY_VALIDITY;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
 }
 
-/// With all that strict clients ask for (Python from 3.13 on, for one): the authority's key
+/// With everything that strict clients require (such as Python since 3.13): the authority's key
 /// identifier and both key usages.
 fn leaf_params(
     names: Vec<String>,
@@ -333,8 +332,8 @@ fn named(common_name: &str, now: OffsetDateTime) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);
-    params.not_before = now - VALID_BEFORE;
-    params.not_after = now + VALID;
+    params.not_before = now - CLOCK_TOLERANCE;
+    params.not_after = now + VALIDITY;
     params
 }
 
@@ -356,17 +355,17 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_is_kept_until_it_expires() {
+    fn an_authority_is_reused_until_it_expires() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("ca.pem");
         let first = made(&file, NOW).unwrap();
         let key = fs::read_to_string(key_file(&file)).unwrap();
         assert!(!first.contains("PRIVATE"));
-        // Somebody may have opened it to others.
+        // Another user may have changed the mode.
         fs::set_permissions(key_file(&file), fs::Permissions::from_mode(0o644)).unwrap();
-        assert_eq!(made(&file, NOW + AUTHORITY_VALID - Duration::SECOND).unwrap(), first);
+        assert_eq!(made(&file, NOW + AUTHORITY_VALIDITY - Duration::SECOND).unwrap(), first);
         assert_eq!(fs::read_to_string(key_file(&file)).unwrap(), key);
-        assert_ne!(made(&file, NOW + AUTHORITY_VALID).unwrap(), first);
+        assert_ne!(made(&file, NOW + AUTHORITY_VALIDITY).unwrap(), first);
         assert_ne!(fs::read_to_string(key_file(&file)).unwrap(), key);
     }
 
@@ -374,7 +373,7 @@ mod tests {
     #[case::without_its_key(|file: &Path| fs::remove_file(key_file(file)).unwrap())]
     #[case::with_no_key(|file: &Path| fs::write(key_file(file), "").unwrap())]
     #[case::with_another_key(|file: &Path| fs::write(key_file(file), KeyPair::generate().unwrap().serialize_pem()).unwrap())]
-    fn ours_is_made_anew_where_it_cannot_be_used(#[case] change: fn(&Path)) {
+    fn an_unusable_authority_of_ours_is_replaced(#[case] change: fn(&Path)) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("ca.pem");
         let first = made(&file, NOW).unwrap();
@@ -385,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn anothers_is_not_replaced() {
+    fn a_foreign_certificate_is_not_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("ca.pem");
         let theirs = named("Corporate CA", NOW).self_signed(&KeyPair::generate().unwrap()).unwrap().pem();
@@ -398,10 +397,10 @@ mod tests {
     }
 
     #[test]
-    fn a_leaf_ends_with_its_authority() {
+    fn a_leaf_expires_no_later_than_its_authority() {
         let ends = NOW + Duration::days(30);
         assert_eq!(leaf_params(Vec::new(), NOW, ends).unwrap().not_after, ends);
-        assert_eq!(leaf_params(Vec::new(), NOW, NOW + AUTHORITY_VALID).unwrap().not_after, NOW + VALID);
+        assert_eq!(leaf_params(Vec::new(), NOW, NOW + AUTHORITY_VALIDITY).unwrap().not_after, NOW + VALIDITY);
     }
 
     #[rstest]
@@ -413,7 +412,7 @@ mod tests {
         let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
         assert_eq!(expiry(certificate.der()), Some(ends));
         for length in 0..certificate.der().len() {
-            // Cut anywhere, it is read without harm.
+            // A truncated certificate does not panic.
             expiry(&certificate.der()[..length]);
         }
     }
@@ -423,9 +422,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (certificate, key) = (folder.path().join("tls.pem"), folder.path().join("tls.key"));
         let pair = KeyPair::generate().unwrap();
-        let params = leaf_params(vec!["localhost".to_owned()], NOW, NOW + VALID).unwrap();
+        let params = leaf_params(vec!["localhost".to_owned()], NOW, NOW + VALIDITY).unwrap();
         let pem = params.self_signed(&pair).unwrap().pem();
-        // Many keep both in one file.
+        // Some files contain both.
         fs::write(&certificate, format!("{}{pem}", pair.serialize_pem())).unwrap();
         fs::write(&key, pair.serialize_pem()).unwrap();
         let given = Certificates::given(&certificate, &key).unwrap();
@@ -434,6 +433,6 @@ mod tests {
         assert!(Certificates::given(&certificate, &key).is_err());
         fs::write(&key, "none").unwrap();
         let refused = Certificates::given(&certificate, &key).err().unwrap().to_string();
-        assert!(refused.ends_with("tls.key holds no private key in PEM"), "{refused}");
+        assert!(refused.ends_with("tls.key contains no private key in PEM"), "{refused}");
     }
 }

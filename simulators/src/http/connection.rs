@@ -1,11 +1,11 @@
-//! The socket under a connection: what is taken from it when, and how it ends on the wire.
+//! The socket of a connection: when bytes are read from it, and how it is disconnected.
 //!
 //! ```text
-//! TcpStream <- Line (holds bytes back while nothing may be read) <- [TLS] <- Wire (knows when all is flushed) <- HTTP
+//! TcpStream <- GuardedStream (delays reads) <- [TLS] <- MaybeTls (ends after a flush) <- HTTP
 //! ```
 //!
-//! A FIN is a FIN only where nothing unread is left behind: the system sends a reset instead. So
-//! whoever closes in an orderly way takes in, and throws away, what the client still sends.
+//! If a socket is closed with unread bytes, the system sends RST instead of FIN. So an orderly
+//! close reads and drops what the client still sends.
 
 use std::{
     collections::VecDeque,
@@ -27,123 +27,125 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use crate::faults::Step;
-
-/// How long a closed connection still takes in what the client sends.
-const DRAIN: Duration = Duration::from_secs(5);
-/// How much of it.
-const DRAIN_BYTES: usize = 4 * 1024 * 1024;
-/// A TLS record of application data; from TLS 1.3 on alerts look like it from outside, but are no
-/// longer than this.
+/// How long a closed connection still reads.
+const MAX_DRAIN: Duration = Duration::from_secs(5);
+/// How much it still reads.
+const MAX_DRAIN_BYTES: usize = 4 * 1024 * 1024;
+/// The type of TLS records with application data. In TLS 1.3 alerts have the same type.
 const APPLICATION_DATA: u8 = 0x17;
+/// The maximum length of an alert's record in TLS 1.3, in bytes.
 const MAX_ALERT: usize = 24;
-/// The alert `handshake_failure`, fatal, in a record of TLS 1.2, as a server sends it to a
-/// `ClientHello` that it does not like.
+/// The fatal alert `handshake_failure` in a record of TLS 1.2.
 const HANDSHAKE_FAILURE: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x28];
 
-/// How a connection ends on purpose.
+/// How a rule ends a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cut {
-    /// FIN, on TLS behind a `close_notify`.
-    Close,
-    /// FIN, and on TLS no `close_notify`.
-    BreakOff,
+pub(crate) enum Disconnect {
+    /// FIN; with TLS after a `close_notify`.
+    Fin,
+    /// FIN, without `close_notify`.
+    FinWithoutCloseNotify,
     /// RST.
     Reset,
-    /// Not at all: nothing more is said, and the client may stay as long as it likes.
-    Silence,
+    /// Not at all: nothing more is sent, and the connection stays open.
+    Hang,
 }
 
-/// What is to become of a connection; shared by all who may decide it.
+/// The decision to end a connection, shared by all that can make it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Fate(Arc<FateState>);
+pub(crate) struct DisconnectSignal(Arc<SignalState>);
 
 #[derive(Debug, Default)]
-struct FateState {
-    cut: Mutex<Option<Due>>,
+struct SignalState {
+    disconnect: Mutex<Option<When>>,
     decided: Notify,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Due {
-    WhenFlushed(Cut),
-    Now(Cut),
+enum When {
+    WhenFlushed(Disconnect),
+    Now(Disconnect),
 }
 
-impl Fate {
+impl DisconnectSignal {
     /// Ends the connection now.
-    pub(crate) fn decide(&self, cut: Cut) {
-        *self.0.cut.lock().unwrap_or_else(PoisonError::into_inner) = Some(Due::Now(cut));
+    pub(crate) fn decide(&self, disconnect: Disconnect) {
+        *self.0.disconnect.lock().unwrap_or_else(PoisonError::into_inner) = Some(When::Now(disconnect));
         self.0.decided.notify_one();
     }
 
-    /// Ends the connection as soon as all that was said so far has gone out.
-    pub(crate) fn decide_when_flushed(&self, cut: Cut) {
-        *self.0.cut.lock().unwrap_or_else(PoisonError::into_inner) = Some(Due::WhenFlushed(cut));
+    /// Ends the connection as soon as everything written so far is flushed.
+    pub(crate) fn decide_when_flushed(&self, disconnect: Disconnect) {
+        *self.0.disconnect.lock().unwrap_or_else(PoisonError::into_inner) = Some(When::WhenFlushed(disconnect));
     }
 
     /// Waits for the decision.
-    pub(crate) async fn decided(&self) -> Cut {
+    pub(crate) async fn decided(&self) -> Disconnect {
         loop {
-            if let Some(Due::Now(cut)) = *self.0.cut.lock().unwrap_or_else(PoisonError::into_inner) {
-                return cut;
+            if let Some(When::Now(disconnect)) = *self.0.disconnect.lock().unwrap_or_else(PoisonError::into_inner) {
+                return disconnect;
             }
             self.0.decided.notified().await;
         }
     }
 
     fn is_due(&self) -> bool {
-        self.0.cut.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.0.disconnect.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     fn flushed(&self) {
-        let due = *self.0.cut.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Due::WhenFlushed(cut)) = due {
-            self.decide(cut);
+        let due = *self.0.disconnect.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(When::WhenFlushed(disconnect)) = due {
+            self.decide(disconnect);
         }
     }
 }
 
-/// Who is asked before a request is read.
-pub(crate) struct Guard {
-    /// Whether any rule could have something to say: it is cheaper to know than whether there is a
-    /// request.
+/// An action before a request is read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ReadAction {
+    Delay(Duration),
+    Disconnect(Disconnect),
+}
+
+/// Decides before each request whether it is read.
+pub(crate) struct ReadGuard {
+    /// Whether there can be actions at all. Cheaper than to check for a request.
     pub(crate) is_needed: Box<dyn Fn() -> bool + Send>,
-    /// What the rules say to the next request.
-    pub(crate) ask: Box<dyn Fn() -> Vec<Step> + Send>,
+    /// The actions before the next request.
+    pub(crate) actions: Box<dyn Fn() -> Vec<ReadAction> + Send>,
     pub(crate) tls: bool,
 }
 
-/// A TCP connection from which nothing is read before the rules have had their say.
-pub(crate) struct Line {
+/// A TCP connection from which a request is read only after its guard's actions.
+pub(crate) struct GuardedStream {
     stream: TcpStream,
-    fate: Fate,
-    guard: Option<Guard>,
-    /// Whether the next bytes are a request's first.
-    next_is_due: Arc<AtomicBool>,
-    steps: VecDeque<Step>,
+    signal: DisconnectSignal,
+    guard: Option<ReadGuard>,
+    /// Whether the next bytes begin a request.
+    at_request_start: Arc<AtomicBool>,
+    actions: VecDeque<ReadAction>,
     sleep: Option<Pin<Box<Sleep>>>,
     held: bool,
 }
 
-impl Line {
-    pub(crate) fn new(stream: TcpStream, fate: Fate) -> Line {
-        Line {
+impl GuardedStream {
+    pub(crate) fn new(stream: TcpStream, signal: DisconnectSignal) -> GuardedStream {
+        GuardedStream {
             stream,
-            fate,
+            signal,
             guard: None,
-            next_is_due: Arc::default(),
-            steps: VecDeque::new(),
+            at_request_start: Arc::default(),
+            actions: VecDeque::new(),
             sleep: None,
             held: false,
         }
     }
 
-    /// From now on the guard is asked before each request; tells whom to tell that the next bytes
-    /// are a request's first.
-    pub(crate) fn guard(&mut self, guard: Guard) -> Arc<AtomicBool> {
+    /// Sets the guard. Returns the flag to set when the next bytes begin a request.
+    pub(crate) fn guard(&mut self, guard: ReadGuard) -> Arc<AtomicBool> {
         self.guard = Some(guard);
-        self.next_is_due.clone()
+        self.at_request_start.clone()
     }
 
     /// Ready when reading is allowed.
@@ -156,59 +158,57 @@ impl Line {
                 ready!(sleep.as_mut().poll(cx));
                 self.sleep = None;
             }
-            match self.steps.pop_front() {
-                Some(Step::Delay(delay)) => {
+            match self.actions.pop_front() {
+                Some(ReadAction::Delay(delay)) => {
                     self.sleep = Some(Box::pin(tokio::time::sleep(delay)));
                     continue;
                 }
-                Some(Step::Cut(cut)) => {
+                Some(ReadAction::Disconnect(disconnect)) => {
                     self.held = true;
-                    self.fate.decide(cut);
+                    self.signal.decide(disconnect);
                     continue;
                 }
-                // Nothing else can be armed for this point.
-                Some(_) => continue,
                 None => {}
             }
             let Some(guard) = &self.guard else { return Poll::Ready(()) };
-            if !self.next_is_due.load(Ordering::Relaxed) || !(guard.is_needed)() {
+            if !self.at_request_start.load(Ordering::Relaxed) || !(guard.is_needed)() {
                 return Poll::Ready(());
             }
             if !ready!(poll_request(&self.stream, guard.tls, cx)) {
                 return Poll::Ready(());
             }
-            self.next_is_due.store(false, Ordering::Relaxed);
-            self.steps = (guard.ask)().into();
+            self.at_request_start.store(false, Ordering::Relaxed);
+            self.actions = (guard.actions)().into();
         }
     }
 
-    /// Ends the connection; returns when the client has been given what there is to give.
-    pub(crate) async fn end(mut self, cut: Cut) {
-        let ended = match cut {
-            Cut::Reset => self.stream.set_zero_linger(),
-            Cut::Close | Cut::BreakOff => match self.stream.shutdown().await {
-                Ok(()) => self.drain(DRAIN, DRAIN_BYTES).await,
+    /// Ends the connection. Returns when the client has had time to receive everything.
+    pub(crate) async fn end(mut self, disconnect: Disconnect) {
+        let ended = match disconnect {
+            Disconnect::Reset => self.stream.set_zero_linger(),
+            Disconnect::Fin | Disconnect::FinWithoutCloseNotify => match self.stream.shutdown().await {
+                Ok(()) => self.drain(MAX_DRAIN, MAX_DRAIN_BYTES).await,
                 failed => failed,
             },
-            Cut::Silence => self.drain(Duration::MAX, usize::MAX).await,
+            Disconnect::Hang => self.drain(Duration::MAX, usize::MAX).await,
         };
         if let Err(error) = ended {
-            tracing::debug!(%error, "the client was quicker to end the connection");
+            tracing::debug!(%error, "could not end the connection: the client has ended it");
         }
     }
 
-    /// Refuses the handshake in TLS's own words.
+    /// Refuses the handshake with a TLS alert.
     pub(crate) async fn refuse_handshake(mut self) {
         if self.stream.write_all(&HANDSHAKE_FAILURE).await.is_ok() {
-            self.end(Cut::BreakOff).await;
+            self.end(Disconnect::FinWithoutCloseNotify).await;
         }
     }
 
     async fn drain(&mut self, within: Duration, mut left: usize) -> io::Result<()> {
-        let mut thrown_away = [0; 4096];
+        let mut dropped = [0; 4096];
         let all = async {
             while left > 0 {
-                match self.stream.read(&mut thrown_away).await? {
+                match self.stream.read(&mut dropped).await? {
                     0 => break,
                     read => left = left.saturating_sub(read),
                 }
@@ -219,19 +219,19 @@ impl Line {
     }
 }
 
-impl AsyncRead for Line {
+impl AsyncRead for GuardedStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_allowed(cx));
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
-            self.next_is_due.store(false, Ordering::Relaxed);
+            self.at_request_start.store(false, Ordering::Relaxed);
         }
         read
     }
 }
 
-/// Whether what can be read is a request; an end or an error is for the reader.
+/// Whether a request can be read. An end or an error is left to the reader.
 fn poll_request(stream: &TcpStream, tls: bool, cx: &mut Context<'_>) -> Poll<bool> {
     let mut head = [0; 5];
     let mut head = ReadBuf::new(&mut head);
@@ -246,7 +246,7 @@ fn poll_request(stream: &TcpStream, tls: bool, cx: &mut Context<'_>) -> Poll<boo
     Poll::Ready(is_request)
 }
 
-impl AsyncWrite for Line {
+impl AsyncWrite for GuardedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
@@ -272,55 +272,55 @@ impl AsyncWrite for Line {
     }
 }
 
-/// What HTTP is spoken over.
-pub(crate) enum Wire {
-    Plain(Line),
-    Tls(Box<TlsStream<Line>>),
+/// The stream under HTTP.
+pub(crate) enum MaybeTls {
+    Plain(GuardedStream),
+    Tls(Box<TlsStream<GuardedStream>>),
 }
 
-impl Wire {
-    pub(crate) fn line(&mut self) -> &mut Line {
+impl MaybeTls {
+    pub(crate) fn stream(&mut self) -> &mut GuardedStream {
         match self {
-            Wire::Plain(line) => line,
-            Wire::Tls(stream) => stream.get_mut().0,
+            MaybeTls::Plain(stream) => stream,
+            MaybeTls::Tls(stream) => stream.get_mut().0,
         }
     }
 
-    pub(crate) fn fate(&mut self) -> &Fate {
-        &self.line().fate
+    pub(crate) fn signal(&mut self) -> &DisconnectSignal {
+        &self.stream().signal
     }
 
-    /// Ends the connection; returns when the client has been given what there is to give.
-    pub(crate) async fn end(self, cut: Cut) {
-        let line = match self {
-            Wire::Plain(line) => line,
-            Wire::Tls(mut stream) => {
-                if cut == Cut::Close
+    /// Ends the connection. Returns when the client has had time to receive everything.
+    pub(crate) async fn end(self, disconnect: Disconnect) {
+        let stream = match self {
+            MaybeTls::Plain(stream) => stream,
+            MaybeTls::Tls(mut stream) => {
+                if disconnect == Disconnect::Fin
                     && let Err(error) = stream.shutdown().await
                 {
-                    tracing::debug!(%error, "no close_notify");
+                    tracing::debug!(%error, "could not send close_notify");
                 }
                 stream.into_inner().0
             }
         };
-        line.end(cut).await;
+        stream.end(disconnect).await;
     }
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for MaybeTls {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut *self {
-            Wire::Plain(line) => Pin::new(line).poll_read(cx, buf),
-            Wire::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            MaybeTls::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            MaybeTls::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for MaybeTls {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match &mut *self {
-            Wire::Plain(line) => Pin::new(line).poll_write(cx, buf),
-            Wire::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            MaybeTls::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            MaybeTls::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -330,41 +330,41 @@ impl AsyncWrite for Wire {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match &mut *self {
-            Wire::Plain(line) => Pin::new(line).poll_write_vectored(cx, bufs),
-            Wire::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            MaybeTls::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            MaybeTls::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
-            Wire::Plain(line) => line.is_write_vectored(),
-            Wire::Tls(stream) => stream.is_write_vectored(),
+            MaybeTls::Plain(stream) => stream.is_write_vectored(),
+            MaybeTls::Tls(stream) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(match &mut *self {
-            Wire::Plain(line) => Pin::new(line).poll_flush(cx),
-            Wire::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            MaybeTls::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            MaybeTls::Tls(stream) => Pin::new(stream).poll_flush(cx),
         })?;
-        self.fate().flushed();
+        self.signal().flushed();
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // HTTP has no say in how this one ends.
-        if self.fate().is_due() {
+        // The rule decides how the connection ends, not HTTP.
+        if self.signal().is_due() {
             return Poll::Pending;
         }
         match &mut *self {
-            Wire::Plain(line) => Pin::new(line).poll_shutdown(cx),
-            Wire::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            MaybeTls::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            MaybeTls::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
 
-impl fmt::Debug for Line {
+impl fmt::Debug for GuardedStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Line").field("stream", &self.stream).field("held", &self.held).finish_non_exhaustive()
+        f.debug_struct("GuardedStream").field("stream", &self.stream).field("held", &self.held).finish_non_exhaustive()
     }
 }

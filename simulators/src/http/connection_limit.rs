@@ -1,6 +1,6 @@
-//! The connections of one port: so many and no more. Where there is no room for another one, the
-//! oldest that has asked for nothing yet goes, so that whoever only opens connections, or never
-//! ends a head, keeps nobody else out.
+//! The limit on the connections of one port. If there is no room for another one, the oldest idle
+//! connection is closed, so that a client that only opens connections, or never ends a request
+//! head, does not block others.
 
 use std::{
     collections::VecDeque,
@@ -12,24 +12,24 @@ use std::{
 
 use tokio::task::{AbortHandle, JoinSet};
 
-/// Whether anything was heard of a connection that gives it a right to stay.
+/// Whether a connection has had a request, so that it is not closed to make room.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Stays(Arc<AtomicBool>);
+pub(crate) struct ActiveFlag(Arc<AtomicBool>);
 
-/// The connections that stand.
+/// The open connections.
 #[derive(Debug)]
-pub(crate) struct Crowd {
-    most: usize,
+pub(crate) struct ConnectionSet {
+    max: usize,
     all: JoinSet<()>,
-    /// Those that have asked for nothing, the oldest first; and others, until somebody looks.
-    idle: VecDeque<(AbortHandle, Stays)>,
+    /// The idle connections, oldest first. May contain others, which are removed later.
+    idle: VecDeque<(AbortHandle, ActiveFlag)>,
 }
 
-/// So many that have ended or asked are not worth looking for.
-const FEW: usize = 64;
+/// The number of handles of ended or active connections that is tolerated.
+const MAX_STALE_HANDLES: usize = 64;
 
-impl Stays {
-    /// From now on it is not sent away.
+impl ActiveFlag {
+    /// Protects the connection from being closed to make room.
     pub(crate) fn set(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -39,33 +39,32 @@ impl Stays {
     }
 }
 
-impl Crowd {
-    pub(crate) fn new(most: usize) -> Crowd {
-        Crowd { most, all: JoinSet::new(), idle: VecDeque::new() }
+impl ConnectionSet {
+    pub(crate) fn new(max: usize) -> ConnectionSet {
+        ConnectionSet { max, all: JoinSet::new(), idle: VecDeque::new() }
     }
 
-    /// Serves one more; it says by itself when it has asked for something.
-    pub(crate) fn welcome<F: Future<Output = ()> + Send + 'static>(&mut self, serve: impl FnOnce(Stays) -> F) {
-        let stays = Stays::default();
-        // In a box, so that what is left of one that has ended, for as long as its handle is here,
-        // is next to nothing.
-        let handle = self.all.spawn(Box::pin(serve(stays.clone())));
-        self.idle.push_back((handle, stays));
+    /// Serves a connection. The task sets the flag when the connection has a request.
+    pub(crate) fn spawn<F: Future<Output = ()> + Send + 'static>(&mut self, serve: impl FnOnce(ActiveFlag) -> F) {
+        let active = ActiveFlag::default();
+        // Boxed, so that an ended task takes up little memory while its handle exists.
+        let handle = self.all.spawn(Box::pin(serve(active.clone())));
+        self.idle.push_back((handle, active));
     }
 
-    /// Whether there is room for one more, be it that somebody goes for it.
-    pub(crate) fn has_room(&mut self) -> bool {
+    /// Whether there is room for another connection, if necessary by closing an idle one.
+    pub(crate) fn make_room(&mut self) -> bool {
         while self.all.try_join_next().is_some() {}
-        if self.idle.len() > 2 * self.all.len() + FEW {
-            self.idle.retain(|(handle, stays)| !handle.is_finished() && !stays.get());
+        if self.idle.len() > 2 * self.all.len() + MAX_STALE_HANDLES {
+            self.idle.retain(|(handle, active)| !handle.is_finished() && !active.get());
         }
-        self.all.len() < self.most || self.send_one_away()
+        self.all.len() < self.max || self.evict_idle()
     }
 
-    /// Ends the oldest connection that has asked for nothing; false where there is none.
-    pub(crate) fn send_one_away(&mut self) -> bool {
-        while let Some((handle, stays)) = self.idle.pop_front() {
-            if !handle.is_finished() && !stays.get() {
+    /// Closes the oldest idle connection. False if there is none.
+    pub(crate) fn evict_idle(&mut self) -> bool {
+        while let Some((handle, active)) = self.idle.pop_front() {
+            if !handle.is_finished() && !active.get() {
                 handle.abort();
                 return true;
             }
@@ -73,8 +72,8 @@ impl Crowd {
         false
     }
 
-    /// Waits until one has ended; false where there is none.
-    pub(crate) async fn one_ended(&mut self) -> bool {
+    /// Waits until a connection has ended. False if there is none.
+    pub(crate) async fn join_next(&mut self) -> bool {
         self.all.join_next().await.is_some()
     }
 }
@@ -86,32 +85,32 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_oldest_that_has_asked_for_nothing_goes() {
-        let mut crowd = Crowd::new(2);
-        crowd.welcome(|stays| async move {
-            stays.set();
+    async fn the_oldest_idle_connection_is_closed() {
+        let mut connections = ConnectionSet::new(2);
+        connections.spawn(|active| async move {
+            active.set();
             pending().await
         });
-        crowd.welcome(|_| pending());
+        connections.spawn(|_| pending());
         tokio::task::yield_now().await;
-        assert!(crowd.has_room(), "the second one goes");
-        assert!(crowd.one_ended().await);
-        crowd.welcome(|stays| {
-            stays.set();
+        assert!(connections.make_room(), "the idle one is closed");
+        assert!(connections.join_next().await);
+        connections.spawn(|active| {
+            active.set();
             pending()
         });
-        assert!(!crowd.has_room(), "both have asked");
-        assert!(!crowd.send_one_away());
+        assert!(!connections.make_room(), "both are active");
+        assert!(!connections.evict_idle());
     }
 
     #[tokio::test]
-    async fn nothing_is_left_of_those_that_have_ended() {
-        let mut crowd = Crowd::new(10);
+    async fn ended_connections_leave_no_handles() {
+        let mut connections = ConnectionSet::new(10);
         for _ in 0..1_000 {
-            assert!(crowd.has_room());
-            crowd.welcome(|_| async {});
-            assert!(crowd.one_ended().await);
+            assert!(connections.make_room());
+            connections.spawn(|_| async {});
+            assert!(connections.join_next().await);
         }
-        assert!(crowd.idle.len() <= FEW + 1, "{}", crowd.idle.len());
+        assert!(connections.idle.len() <= MAX_STALE_HANDLES + 1, "{}", connections.idle.len());
     }
 }

@@ -1,14 +1,15 @@
-//! The ports of a world: listening sockets that can be shut and opened again where they were, so
-//! that a client is truly refused.
+//! The provider ports of a world: listening sockets that can be closed and opened again at the same
+//! address, so that a client is really refused.
 //!
 //! ```text
-//! a world's rules --(each time its lock is let go)--> Ports::follow --> Doorway listening | shut
-//!                                                                          `--> Port::serve (`server`)
+//! a world's rules --(each time it is unlocked)--> ProviderListeners::apply_refusals
+//!                                                   `--> PausableListener: listening | closed
+//!                                                          `--> served by the given closure
 //! ```
 //!
-//! The demo world has the ports of the start. Another world has ports of its own where it was made
-//! with them; else its requests come in at those of the demo world, and are told apart by their
-//! usernames.
+//! The demo world has the ports of the start. Another world has its own ports if it was created
+//! with them. Otherwise its requests come to the ports of the demo world and are identified by
+//! their usernames.
 
 use std::{
     fmt,
@@ -18,52 +19,28 @@ use std::{
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     task::Poll,
 };
 
-use serde::Serialize;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     runtime::Handle,
     sync::{Notify, watch},
     task::JoinHandle,
 };
-use tokio_rustls::TlsAcceptor;
 
-use crate::{
-    http::server::Port,
-    request::Provider,
-    worlds::{SharedWorld, Worlds},
-};
+use crate::{config::PortAddresses, request::Provider};
 
-/// How many worlds have ports of their own at most: each takes six, and a process has not many more
-/// than a thousand descriptors everywhere.
+/// The maximum number of worlds with ports of their own. Each needs six descriptors, and many
+/// systems allow a process little more than a thousand.
 pub const MAX_WITH_OWN_PORTS: usize = 100;
-/// How many connections the system holds that nobody has accepted yet.
+/// The number of connections that the system queues before they are accepted.
 const BACKLOG: u32 = 1024;
 
-/// Where the providers listen for a world.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct PortAddresses {
-    /// Sectigo, over TLS.
-    pub sectigo: SocketAddr,
-    /// Sectigo in plaintext, to answer -1.
-    pub sectigo_plaintext: SocketAddr,
-    /// name.com, over TLS.
-    pub namecom: SocketAddr,
-    /// name.com in plaintext.
-    pub namecom_plaintext: SocketAddr,
-    /// Debitsuccess, over TLS.
-    pub debitsuccess: SocketAddr,
-    /// Debitsuccess in plaintext.
-    pub debitsuccess_plaintext: SocketAddr,
-}
-
-/// One listening socket, which can be shut and opened again at the same address, at once and from
-/// anywhere.
-pub(crate) struct Doorway {
+/// A listening socket that can be closed and opened again at the same address.
+pub(crate) struct PausableListener {
     provider: Provider,
     tls: bool,
     address: SocketAddr,
@@ -74,57 +51,58 @@ pub(crate) struct Doorway {
 
 enum Socket {
     Listening(TcpListener),
-    /// Bound and not listening, so that the system gives the port to nobody else meanwhile.
-    Shut(#[expect(dead_code, reason = "it is held, and that is all")] Option<TcpSocket>),
-    /// For good.
+    /// Bound without listening, so that no other process gets the port meanwhile.
+    Closed(#[expect(dead_code, reason = "the socket keeps the port")] Option<TcpSocket>),
+    /// Closed for good.
     Gone,
 }
 
-/// The doorways of one world.
-pub(crate) struct Ports {
-    doorways: Vec<Arc<Doorway>>,
+/// The listeners of one world.
+pub(crate) struct ProviderListeners {
+    listeners: Vec<Arc<PausableListener>>,
     addresses: PortAddresses,
-    /// Which of them rules have shut, as bits by provider: so that nothing has to be done where
-    /// nothing has changed.
-    shut: AtomicUsize,
-    closing: watch::Sender<bool>,
+    /// The providers whose ports are closed by rules, as bits: compared first, because it rarely
+    /// changes.
+    closed: AtomicUsize,
+    stopping: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// What all ports of the process have in common, and where new ones are opened.
+/// What new listeners need, and what clients need to know about all ports.
 #[derive(Clone)]
-pub(crate) struct Harbour {
-    pub(crate) acceptor: TlsAcceptor,
-    /// Counts connections over all ports.
-    pub(crate) connections: Arc<AtomicU64>,
+pub(crate) struct ServerContext {
     pub(crate) runtime: Handle,
-    /// Those of the start: new ones are opened at the same addresses of the machine.
+    /// The ports of the start. New ones are opened at the same IP addresses.
     pub(crate) first: PortAddresses,
-    /// What a client of the TLS ports has to trust, PEM.
+    /// The certificate that clients of the TLS ports have to trust, PEM.
     pub(crate) ca_pem: Arc<str>,
 }
 
-impl Doorway {
-    /// Listens there.
-    pub(crate) fn open(provider: Provider, tls: bool, address: SocketAddr, runtime: &Handle) -> io::Result<Doorway> {
+impl PausableListener {
+    /// Listens at an address.
+    pub(crate) fn open(
+        provider: Provider,
+        tls: bool,
+        address: SocketAddr,
+        runtime: &Handle,
+    ) -> io::Result<PausableListener> {
         let _entered = runtime.enter();
         let listener = bound(address)?.listen(BACKLOG)?;
         let address = listener.local_addr()?;
         let (socket, changed) = (Mutex::new(Socket::Listening(listener)), Notify::new());
-        Ok(Doorway { provider, tls, address, runtime: runtime.clone(), socket, changed })
+        Ok(PausableListener { provider, tls, address, runtime: runtime.clone(), socket, changed })
     }
 
-    /// The next connection, however often the doorway is shut before it comes.
+    /// Accepts the next connection, also across closing and opening.
     pub(crate) async fn accept(&self) -> io::Result<TcpStream> {
         loop {
             let mut changed = pin!(self.changed.notified());
-            // Asked for before the look, so that no change between the two is missed.
+            // Registered before the check, so that no change between the two is missed.
             changed.as_mut().enable();
-            // The lock is held for a look, never for the wait: whoever shuts the doorway need not
-            // wait either.
+            // The lock is held only while polling, so that closing the listener never waits.
             let accepted = poll_fn(|cx| match &*self.socket() {
                 Socket::Listening(listener) => listener.poll_accept(cx),
-                Socket::Shut(_) | Socket::Gone => Poll::Pending,
+                Socket::Closed(_) | Socket::Gone => Poll::Pending,
             });
             tokio::select! {
                 accepted = accepted => return accepted.map(|(stream, _)| stream),
@@ -133,25 +111,25 @@ impl Doorway {
         }
     }
 
-    /// From now on the system itself turns clients away. Connections that stand are not touched.
-    fn shut(&self) {
+    /// Lets the system refuse clients. Existing connections are not affected.
+    fn close(&self) {
         let mut socket = self.socket();
         if matches!(*socket, Socket::Listening(_)) {
-            // In this order: a port that is listened on cannot be bound a second time.
-            *socket = Socket::Shut(None);
-            let held = bound(self.address);
-            if let Err(error) = &held {
-                tracing::warn!(address = %self.address, %error, "a shut port can be taken by others");
+            // In this order: a listening port cannot be bound a second time.
+            *socket = Socket::Closed(None);
+            let bound = bound(self.address);
+            if let Err(error) = &bound {
+                tracing::warn!(address = %self.address, %error, "could not reserve a closed port");
             }
-            *socket = Socket::Shut(held.ok());
+            *socket = Socket::Closed(bound.ok());
             self.changed.notify_waiters();
         }
     }
 
-    /// Listens again. What holds the port meanwhile is let go behind that.
+    /// Listens again.
     fn reopen(&self) -> io::Result<()> {
         let mut socket = self.socket();
-        if matches!(*socket, Socket::Shut(_)) {
+        if matches!(*socket, Socket::Closed(_)) {
             let _entered = self.runtime.enter();
             *socket = Socket::Listening(bound(self.address)?.listen(BACKLOG)?);
             self.changed.notify_waiters();
@@ -159,76 +137,74 @@ impl Doorway {
         Ok(())
     }
 
+    pub(crate) fn provider(&self) -> Provider {
+        self.provider
+    }
+
+    pub(crate) fn tls(&self) -> bool {
+        self.tls
+    }
+
     fn socket(&self) -> MutexGuard<'_, Socket> {
         self.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Ports {
-    /// These doorways, at which nobody is served yet.
-    pub(crate) fn new(doorways: [Doorway; 6]) -> Ports {
-        let [sectigo, sectigo_plaintext, namecom, namecom_plaintext, debitsuccess, debitsuccess_plaintext] = &doorways;
-        let addresses = PortAddresses {
-            sectigo: sectigo.address,
-            sectigo_plaintext: sectigo_plaintext.address,
-            namecom: namecom.address,
-            namecom_plaintext: namecom_plaintext.address,
-            debitsuccess: debitsuccess.address,
-            debitsuccess_plaintext: debitsuccess_plaintext.address,
-        };
-        let (closing, _) = watch::channel(false);
-        let doorways = doorways.map(Arc::new).into();
-        Ports { doorways, addresses, shut: AtomicUsize::new(0), closing, tasks: Mutex::default() }
+impl ProviderListeners {
+    /// Opens a listener for each port. They are not served yet.
+    ///
+    /// # Errors
+    /// `open` fails for one of them.
+    pub(crate) fn open<E>(
+        mut open: impl FnMut(Provider, bool) -> Result<PausableListener, E>,
+    ) -> Result<ProviderListeners, E> {
+        let mut listeners = Vec::new();
+        let addresses = PortAddresses::try_for_each_port(|provider, tls| {
+            let listener = open(provider, tls)?;
+            let address = listener.address;
+            listeners.push(Arc::new(listener));
+            Ok(address)
+        })?;
+        let (stopping, _) = watch::channel(false);
+        Ok(ProviderListeners { listeners, addresses, closed: AtomicUsize::new(0), stopping, tasks: Mutex::default() })
     }
 
     pub(crate) fn addresses(&self) -> PortAddresses {
         self.addresses
     }
 
-    /// Begins to serve there; `owner` is the world to which all that comes in belongs, none where
-    /// each request says that by itself.
-    pub(crate) fn serve(&self, harbour: &Harbour, worlds: &Worlds, owner: Option<&SharedWorld>) {
-        let served = self.doorways.iter().map(|doorway| {
-            let port = Port {
-                provider: doorway.provider,
-                tls: doorway.tls.then(|| harbour.acceptor.clone()),
-                worlds: worlds.clone(),
-                owner: owner.cloned(),
-                connections: harbour.connections.clone(),
-                stopping: self.closing.subscribe(),
-            };
-            doorway.runtime.spawn(port.serve(doorway.clone()))
-        });
-        self.tasks().extend(served);
+    /// Starts a task for each listener. The task has to end when its signal says so.
+    pub(crate) fn serve(&self, spawn: impl Fn(&Arc<PausableListener>, watch::Receiver<bool>) -> JoinHandle<()>) {
+        let tasks = self.listeners.iter().map(|listener| spawn(listener, self.stopping.subscribe()));
+        self.tasks().extend(tasks);
     }
 
-    /// Shuts the ports of the providers at which clients are refused, and opens the others.
-    pub(crate) fn follow(&self, refused: impl Iterator<Item = Provider>) {
+    /// Closes the ports of these providers and opens the others.
+    pub(crate) fn apply_refusals(&self, refused: impl Iterator<Item = Provider>) {
         let wanted = refused.fold(0, |bits, provider| bits | bit(provider));
-        if self.shut.load(Ordering::Acquire) == wanted {
+        if self.closed.load(Ordering::Acquire) == wanted {
             return;
         }
-        let mut shut = wanted;
-        for doorway in &self.doorways {
-            if wanted & bit(doorway.provider) != 0 {
-                doorway.shut();
-            } else if let Err(error) = doorway.reopen() {
-                // Tried again the next time that the world is looked at.
-                tracing::warn!(address = %doorway.address, %error, "cannot listen again");
-                shut |= bit(doorway.provider);
+        let mut closed = wanted;
+        for listener in &self.listeners {
+            if wanted & bit(listener.provider) != 0 {
+                listener.close();
+            } else if let Err(error) = listener.reopen() {
+                // Retried the next time that the world is unlocked.
+                tracing::warn!(address = %listener.address, %error, "could not listen again");
+                closed |= bit(listener.provider);
             }
         }
-        self.shut.store(shut, Ordering::Release);
+        self.closed.store(closed, Ordering::Release);
     }
 
-    /// Closes the ports for good, has what is under way end, and gives what serves them to be
-    /// waited for.
+    /// Closes the ports for good and signals the tasks to end. Returns the tasks.
     pub(crate) fn close(&self) -> Vec<JoinHandle<()>> {
-        for doorway in &self.doorways {
-            *doorway.socket() = Socket::Gone;
-            doorway.changed.notify_waiters();
+        for listener in &self.listeners {
+            *listener.socket() = Socket::Gone;
+            listener.changed.notify_waiters();
         }
-        self.closing.send_replace(true);
+        self.stopping.send_replace(true);
         std::mem::take(&mut *self.tasks())
     }
 
@@ -237,25 +213,18 @@ impl Ports {
     }
 }
 
-impl Harbour {
-    /// Opens ports for one more world, each any free one beside that of the start.
-    pub(crate) fn open(&self) -> io::Result<Ports> {
-        let free = |provider, tls, first: SocketAddr| {
-            Doorway::open(provider, tls, SocketAddr::new(first.ip(), 0), &self.runtime)
-        };
-        Ok(Ports::new([
-            free(Provider::Sectigo, true, self.first.sectigo)?,
-            free(Provider::Sectigo, false, self.first.sectigo_plaintext)?,
-            free(Provider::Namecom, true, self.first.namecom)?,
-            free(Provider::Namecom, false, self.first.namecom_plaintext)?,
-            free(Provider::Debitsuccess, true, self.first.debitsuccess)?,
-            free(Provider::Debitsuccess, false, self.first.debitsuccess_plaintext)?,
-        ]))
+impl ServerContext {
+    /// Opens ports for another world: any free ports at the IP addresses of the start.
+    pub(crate) fn open_listeners(&self) -> io::Result<ProviderListeners> {
+        ProviderListeners::open(|provider, tls| {
+            let address = SocketAddr::new(self.first.get(provider, tls).ip(), 0);
+            PausableListener::open(provider, tls, address, &self.runtime)
+        })
     }
 }
 
-/// A socket that is bound there and does not listen. Others may be bound there too, as long as none
-/// of them listens.
+/// A socket that is bound to an address without listening. Several sockets can be bound there as
+/// long as none of them listens.
 fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
@@ -264,21 +233,20 @@ fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
 }
 
 fn bit(provider: Provider) -> usize {
-    match provider {
-        Provider::Sectigo => 1,
-        Provider::Namecom => 2,
-        Provider::Debitsuccess => 4,
+    1 << provider as usize
+}
+
+impl fmt::Debug for ProviderListeners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProviderListeners")
+            .field("addresses", &self.addresses)
+            .field("closed", &self.closed)
+            .finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for Ports {
+impl fmt::Debug for ServerContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ports").field("addresses", &self.addresses).field("shut", &self.shut).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Harbour {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Harbour").field("first", &self.first).finish_non_exhaustive()
+        f.debug_struct("ServerContext").field("first", &self.first).finish_non_exhaustive()
     }
 }

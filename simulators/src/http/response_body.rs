@@ -1,7 +1,7 @@
-//! An answer on its way out: whole, or in the way that the rules say.
+//! The body of a response, with the faults that rules apply to it.
 //!
-//! The head always goes out whole and tells the length of the whole body, so that a client can see
-//! what is missing.
+//! The head is always sent whole and announces the length of the whole body, so that a client can
+//! see what is missing.
 
 use std::{
     collections::VecDeque,
@@ -19,186 +19,195 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
-use crate::{
-    faults::gates::Parked,
-    http::connection::{Cut, Fate},
-};
+use crate::http::connection::{Disconnect, DisconnectSignal};
 
-/// What happens to a body from one of its bytes on.
-#[derive(Debug)]
-pub(crate) enum Act {
+/// A wait until something else lets the body continue.
+pub(crate) type Hold = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A fault that begins at a byte of a body.
+pub(crate) enum BodyFault {
     Wait(Duration),
-    /// Waits until a gate lets it go on.
-    Gate(Parked),
+    Hold(Hold),
     Corrupt(usize),
-    Drip {
-        bytes: usize,
-        every: Duration,
-    },
-    Cut(Cut),
+    Slice { bytes: usize, every: Duration },
+    Disconnect(Disconnect),
 }
 
-/// The whole course of a body.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    beats: VecDeque<Beat>,
-    /// What will have gone out at the end.
+/// How a body is sent.
+pub(crate) struct BodyScript {
+    steps: VecDeque<BodyStep>,
+    /// The bytes that are sent.
     sent: Bytes,
-    cut: Option<Cut>,
+    disconnect: Option<Disconnect>,
     whole: u64,
     is_slow: bool,
     is_plain: bool,
 }
 
-#[derive(Debug)]
-enum Beat {
+enum BodyStep {
     Bytes(Bytes),
-    Drip { left: Bytes, bytes: usize, every: Duration },
+    Slice { remaining: Bytes, bytes: usize, every: Duration },
     Wait(Duration),
-    Gate(Parked),
-    Cut(Cut),
+    Hold(Hold),
+    Disconnect(Disconnect),
 }
 
-impl Plan {
-    /// The whole body at once.
-    pub(crate) fn plain(body: Bytes) -> Plan {
-        Plan::new(body, Vec::new())
+impl BodyScript {
+    /// The whole body without faults.
+    pub(crate) fn plain(body: Bytes) -> BodyScript {
+        BodyScript::new(body, Vec::new())
     }
 
-    /// Acts at the same byte happen in their order; what begins behind the end of the body begins
-    /// at its end.
-    pub(crate) fn new(body: Bytes, mut acts: Vec<(usize, Act)>) -> Plan {
+    /// The body with faults, each from a byte on. Faults at the same byte happen in order. A fault
+    /// after the end of the body happens at its end.
+    pub(crate) fn new(body: Bytes, mut faults: Vec<(usize, BodyFault)>) -> BodyScript {
         let whole = body.len() as u64;
-        let is_plain = acts.is_empty();
-        acts.sort_by_key(|(at, _)| *at);
-        let body = corrupted(body, &acts);
-        let mut plan = Plan { beats: VecDeque::new(), sent: body.clone(), cut: None, whole, is_slow: false, is_plain };
-        let mut dripping = None;
+        let is_plain = faults.is_empty();
+        faults.sort_by_key(|(at, _)| *at);
+        let body = corrupted(body, &faults);
+        let mut script = BodyScript {
+            steps: VecDeque::new(),
+            sent: body.clone(),
+            disconnect: None,
+            whole,
+            is_slow: false,
+            is_plain,
+        };
+        let mut slicing = None;
         let mut position = 0;
-        for (at, act) in acts {
+        for (at, fault) in faults {
             let at = at.min(body.len());
-            plan.pass(body.slice(position..at), dripping);
+            script.pass(body.slice(position..at), slicing);
             position = at;
-            match act {
-                Act::Corrupt(_) => {}
-                Act::Drip { bytes, every } => dripping = Some((bytes, every)),
-                Act::Wait(wait) => plan.slowly(Beat::Wait(wait)),
-                Act::Gate(parked) => plan.slowly(Beat::Gate(parked)),
-                Act::Cut(cut) => {
-                    plan.beats.push_back(Beat::Cut(cut));
-                    plan.cut = Some(cut);
-                    plan.sent = body.slice(..at);
-                    return plan;
+            match fault {
+                BodyFault::Corrupt(_) => {}
+                BodyFault::Slice { bytes, every } => slicing = Some((bytes, every)),
+                BodyFault::Wait(wait) => script.slowly(BodyStep::Wait(wait)),
+                BodyFault::Hold(hold) => script.slowly(BodyStep::Hold(hold)),
+                BodyFault::Disconnect(disconnect) => {
+                    script.steps.push_back(BodyStep::Disconnect(disconnect));
+                    script.disconnect = Some(disconnect);
+                    script.sent = body.slice(..at);
+                    return script;
                 }
             }
         }
-        plan.pass(body.slice(position..), dripping);
-        plan
+        script.pass(body.slice(position..), slicing);
+        script
     }
 
-    /// Whether nothing at all is done to it.
+    /// Whether there are no faults.
     pub(crate) fn is_plain(&self) -> bool {
         self.is_plain
     }
 
-    /// How it is cut at the end, if it is.
-    pub(crate) fn cut(&self) -> Option<Cut> {
-        self.cut
+    /// How the connection is ended within or after the body, if it is.
+    pub(crate) fn disconnect(&self) -> Option<Disconnect> {
+        self.disconnect
     }
 
-    /// The bytes of the body that go out.
+    /// The bytes of the body that are sent.
     pub(crate) fn sent(&self) -> &Bytes {
         &self.sent
     }
 
-    /// Whether less goes out than there is.
+    /// Whether not all of the body is sent.
     pub(crate) fn is_short(&self) -> bool {
         (self.sent.len() as u64) < self.whole
     }
 
-    /// Whether it waits on its way.
+    /// Whether it contains waits.
     pub(crate) fn is_slow(&self) -> bool {
         self.is_slow
     }
 
-    fn pass(&mut self, bytes: Bytes, dripping: Option<(usize, Duration)>) {
-        match dripping {
+    fn pass(&mut self, bytes: Bytes, slicing: Option<(usize, Duration)>) {
+        match slicing {
             _ if bytes.is_empty() => {}
-            None => self.beats.push_back(Beat::Bytes(bytes)),
-            Some((piece, every)) => self.slowly(Beat::Drip { left: bytes, bytes: piece, every }),
+            None => self.steps.push_back(BodyStep::Bytes(bytes)),
+            Some((slice, every)) => self.slowly(BodyStep::Slice { remaining: bytes, bytes: slice, every }),
         }
     }
 
-    fn slowly(&mut self, beat: Beat) {
+    fn slowly(&mut self, step: BodyStep) {
         self.is_slow = true;
-        self.beats.push_back(beat);
+        self.steps.push_back(step);
     }
 }
 
-/// Each byte inverted, so that a corrupted byte is always another one.
-fn corrupted(body: Bytes, acts: &[(usize, Act)]) -> Bytes {
-    if !acts.iter().any(|(_, act)| matches!(act, Act::Corrupt(_))) {
+/// Inverts bytes, so that a corrupted byte always differs.
+fn corrupted(body: Bytes, faults: &[(usize, BodyFault)]) -> Bytes {
+    if !faults.iter().any(|(_, fault)| matches!(fault, BodyFault::Corrupt(_))) {
         return body;
     }
     let mut body = body.to_vec();
-    for (at, act) in acts {
-        if let Act::Corrupt(bytes) = act {
+    for (at, fault) in faults {
+        if let BodyFault::Corrupt(bytes) = fault {
             body.iter_mut().skip(*at).take(*bytes).for_each(|byte| *byte = !*byte);
         }
     }
     body.into()
 }
 
-/// Whom to tell how it went, where that is not clear beforehand.
-pub(crate) type Report = Box<dyn FnOnce(Went) + Send>;
+/// Called once with the result, if that is not known beforehand.
+pub(crate) type OnSent = Box<dyn FnOnce(SendResult) + Send>;
 
-/// How a slow answer went.
+/// The result of sending a slow body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Went {
-    /// As planned: nothing more is to come.
-    AsPlanned,
-    /// The client had gone after so many bytes.
+pub(crate) enum SendResult {
+    /// The script was carried out.
+    Completed,
+    /// The client disconnected after this many bytes.
     ClientGone { sent: usize },
 }
 
-/// A body as HTTP sends it.
-pub(crate) struct Outgoing {
-    beats: VecDeque<Beat>,
-    left: u64,
-    given: usize,
+/// A body for hyper.
+pub(crate) struct FaultyBody {
+    steps: VecDeque<BodyStep>,
+    remaining: u64,
+    sent_bytes: usize,
     sleep: Option<Pin<Box<Sleep>>>,
-    report: Option<Report>,
-    /// Whether a cut is yet to come.
-    cut: Option<Cut>,
-    line: Option<LineEnd>,
+    on_sent: Option<OnSent>,
+    /// The disconnect that is still to come.
+    disconnect: Option<Disconnect>,
+    connection: Option<ConnectionControl>,
 }
 
-/// Where a body tells its connection what comes next.
+/// The parts of a connection that its bodies control.
 #[derive(Clone)]
-pub(crate) struct LineEnd {
-    pub(crate) fate: Fate,
-    /// Whether the next bytes on the line are a request's first.
-    pub(crate) next_is_due: Arc<AtomicBool>,
+pub(crate) struct ConnectionControl {
+    pub(crate) signal: DisconnectSignal,
+    /// Set when the next bytes on the connection begin a request.
+    pub(crate) at_request_start: Arc<AtomicBool>,
 }
 
-impl Outgoing {
-    pub(crate) fn new(plan: Plan, report: Option<Report>, line: LineEnd) -> Outgoing {
-        Outgoing { beats: plan.beats, left: plan.whole, given: 0, sleep: None, report, cut: plan.cut, line: Some(line) }
+impl FaultyBody {
+    pub(crate) fn new(script: BodyScript, on_sent: Option<OnSent>, connection: ConnectionControl) -> FaultyBody {
+        FaultyBody {
+            steps: script.steps,
+            remaining: script.whole,
+            sent_bytes: 0,
+            sleep: None,
+            on_sent,
+            disconnect: script.disconnect,
+            connection: Some(connection),
+        }
     }
 
-    fn give(&mut self, bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.given += bytes.len();
-        self.left = self.left.saturating_sub(bytes.len() as u64);
-        // Before the last bytes leave, so that a client that has them finds the journal complete.
-        if self.beats.iter().all(|beat| matches!(beat, Beat::Cut(_))) {
-            self.tell(Went::AsPlanned);
+    fn send(&mut self, bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.sent_bytes += bytes.len();
+        self.remaining = self.remaining.saturating_sub(bytes.len() as u64);
+        // Before the last bytes are sent, so that a client that has them finds the journal
+        // complete.
+        if self.steps.iter().all(|step| matches!(step, BodyStep::Disconnect(_))) {
+            self.report(SendResult::Completed);
         }
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
 
-    fn tell(&mut self, went: Went) {
-        if let Some(report) = self.report.take() {
-            report(went);
+    fn report(&mut self, result: SendResult) {
+        if let Some(on_sent) = self.on_sent.take() {
+            on_sent(result);
         }
     }
 
@@ -210,46 +219,46 @@ impl Outgoing {
     }
 }
 
-impl Body for Outgoing {
+impl Body for FaultyBody {
     type Data = Bytes;
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         loop {
-            match self.beats.pop_front() {
+            match self.steps.pop_front() {
                 None => return Poll::Ready(None),
-                Some(Beat::Bytes(bytes)) => return self.give(bytes),
-                Some(Beat::Wait(wait)) => {
+                Some(BodyStep::Bytes(bytes)) => return self.send(bytes),
+                Some(BodyStep::Wait(wait)) => {
                     if self.poll_sleep(wait, cx).is_pending() {
-                        self.beats.push_front(Beat::Wait(wait));
+                        self.steps.push_front(BodyStep::Wait(wait));
                         return Poll::Pending;
                     }
                 }
-                Some(Beat::Gate(mut parked)) => {
-                    if parked.poll(cx).is_pending() {
-                        self.beats.push_front(Beat::Gate(parked));
+                Some(BodyStep::Hold(mut hold)) => {
+                    if hold.as_mut().poll(cx).is_pending() {
+                        self.steps.push_front(BodyStep::Hold(hold));
                         return Poll::Pending;
                     }
                 }
-                Some(Beat::Drip { mut left, bytes, every }) => {
+                Some(BodyStep::Slice { mut remaining, bytes, every }) => {
                     if self.poll_sleep(every, cx).is_pending() {
-                        self.beats.push_front(Beat::Drip { left, bytes, every });
+                        self.steps.push_front(BodyStep::Slice { remaining, bytes, every });
                         return Poll::Pending;
                     }
-                    let piece = left.split_to(bytes.min(left.len()));
-                    if !left.is_empty() {
-                        self.beats.push_front(Beat::Drip { left, bytes, every });
+                    let slice = remaining.split_to(bytes.min(remaining.len()));
+                    if !remaining.is_empty() {
+                        self.steps.push_front(BodyStep::Slice { remaining, bytes, every });
                     }
-                    return self.give(piece);
+                    return self.send(slice);
                 }
-                Some(Beat::Cut(cut)) => {
-                    self.tell(Went::AsPlanned);
-                    self.cut = None;
-                    if let (Some(line), true) = (&self.line, cut != Cut::Silence) {
-                        line.fate.decide_when_flushed(cut);
+                Some(BodyStep::Disconnect(disconnect)) => {
+                    self.report(SendResult::Completed);
+                    self.disconnect = None;
+                    if let (Some(connection), true) = (&self.connection, disconnect != Disconnect::Hang) {
+                        connection.signal.decide_when_flushed(disconnect);
                     }
-                    // The connection ends under this body: it has nothing to be woken for.
-                    self.beats.push_front(Beat::Cut(Cut::Silence));
+                    // The connection is ended from outside, so the body is never woken.
+                    self.steps.push_front(BodyStep::Disconnect(Disconnect::Hang));
                     return Poll::Pending;
                 }
             }
@@ -257,28 +266,28 @@ impl Body for Outgoing {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.beats.is_empty()
+        self.steps.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
+        SizeHint::with_exact(self.remaining)
     }
 }
 
-impl Drop for Outgoing {
+impl Drop for FaultyBody {
     fn drop(&mut self) {
-        let Some(line) = self.line.take() else { return };
-        line.next_is_due.store(true, Ordering::Relaxed);
-        // A body that HTTP has no more use for (all bytes are given, or none is wanted) is dropped
-        // unasked, and its cut is still due.
-        if let Some(cut) = self.cut.take().filter(|_| cut_is_next(&self.beats)) {
-            line.fate.decide_when_flushed(cut);
+        let Some(connection) = self.connection.take() else { return };
+        connection.at_request_start.store(true, Ordering::Relaxed);
+        // hyper drops the body without polling once all bytes are out (or for HEAD). A pending
+        // disconnect still has to happen.
+        if let Some(disconnect) = self.disconnect.take().filter(|_| disconnect_is_next(&self.steps)) {
+            connection.signal.decide_when_flushed(disconnect);
         }
-        let sent = self.given;
-        self.tell(if self.beats.is_empty() { Went::AsPlanned } else { Went::ClientGone { sent } });
+        let sent = self.sent_bytes;
+        self.report(if self.steps.is_empty() { SendResult::Completed } else { SendResult::ClientGone { sent } });
     }
 }
 
-fn cut_is_next(beats: &VecDeque<Beat>) -> bool {
-    matches!(beats.front(), Some(Beat::Cut(cut)) if *cut != Cut::Silence)
+fn disconnect_is_next(steps: &VecDeque<BodyStep>) -> bool {
+    matches!(steps.front(), Some(BodyStep::Disconnect(disconnect)) if *disconnect != Disconnect::Hang)
 }

@@ -1,9 +1,9 @@
-//! The providers' ports: connections, requests on them, and nothing about what they mean.
+//! The server of a provider's port: connections and the requests on them.
 //!
-//! HTTP/1.1 on a loop of its own for each port, so that connections and the requests on them have
-//! numbers that the journal can tell, and so that a rule can end a connection in its own way
-//! (`wire`). Every part has a bound: connections, the handshake, the head, the body and the time it
-//! may take.
+//! Each port has its own HTTP/1.1 loop, so that the journal can number connections and requests,
+//! and so that a rule can end a connection in its own way (`connection`). Everything is bounded:
+//! the number of connections, the sizes of head and body, and the time for handshake, head and
+//! body.
 
 use std::{
     convert::Infallible,
@@ -19,7 +19,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{
     body::{Body as _, Incoming},
@@ -31,32 +31,33 @@ use tokio::{net::TcpStream, runtime::Handle, sync::watch, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    faults::{Door, Moment, RuleId, Step},
-    http::connection::{Cut, Fate, Guard, Line, Wire},
-    http::connection_limit::{Crowd, Stays},
-    http::listener::Doorway,
-    http::response_body::{LineEnd, Outgoing},
-    pipeline::{Addressed, Client, Sending, Verdict, wants_close},
+    faults::{ConnectionCoordinates, FaultAction, PointKind, RuleId},
+    http::connection::{Disconnect, DisconnectSignal, GuardedStream, MaybeTls, ReadAction, ReadGuard},
+    http::connection_limit::{ActiveFlag, ConnectionSet},
+    http::listener::PausableListener,
+    http::response_body::{ConnectionControl, FaultyBody},
+    pipeline::{Action, Client, Reply, RoutedRequest, wants_close},
     record::journal::{Arrival, Ending},
-    request::{Answer, Provider, Request},
-    worlds::{SharedWorld, Worlds},
+    request::{Provider, Request, Response},
+    shutdown,
+    worlds::{WorldRef, Worlds},
 };
 
-/// How many connections one port holds; for a further one the oldest goes that has asked for
-/// nothing, or it waits.
+/// The maximum number of connections to one port. A further one replaces the oldest idle one, or
+/// waits.
 pub(crate) const MAX_CONNECTIONS: usize = 10_000;
-/// The largest body of a request.
+/// The maximum size of a request body.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
-/// How long a handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long a head may take, and a connection may stay idle.
-pub(crate) const HEAD: Duration = Duration::from_secs(75);
-/// How long a body may take.
-const BODY: Duration = Duration::from_secs(30);
-/// How long a connection may take to finish its last answer when the simulators stop.
-pub(crate) const LAST_ANSWER: Duration = Duration::from_millis(500);
-/// Before the next try where the system has no more descriptors.
-pub(crate) const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+/// The maximum time for a TLS handshake.
+const MAX_HANDSHAKE: Duration = Duration::from_secs(10);
+/// The maximum time for a request head, and for a connection to be idle.
+pub(crate) const MAX_HEAD_TIME: Duration = Duration::from_secs(75);
+/// The maximum time for a request body.
+const MAX_BODY_TIME: Duration = Duration::from_secs(30);
+/// The time for a connection to finish its last response when the simulators stop.
+pub(crate) const STOP_GRACE: Duration = Duration::from_millis(500);
+/// The wait before the next accept if the system has no more descriptors.
+pub(crate) const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// One provider's port.
 #[derive(Clone)]
@@ -64,233 +65,255 @@ pub(crate) struct Port {
     pub(crate) provider: Provider,
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) worlds: Worlds,
-    /// The world that all connections here belong to; none where each request finds its own.
-    pub(crate) owner: Option<SharedWorld>,
-    /// Counts connections over all ports.
+    /// The world of all connections; none if each request finds its own.
+    pub(crate) owner: Option<WorldRef>,
+    /// The counter of connections over all ports.
     pub(crate) connections: Arc<AtomicU64>,
     pub(crate) stopping: watch::Receiver<bool>,
 }
 
 impl Port {
-    /// Serves until told to stop; then gives every connection a moment.
-    pub(crate) async fn serve(self, doorway: Arc<Doorway>) {
-        let mut crowd = Crowd::new(MAX_CONNECTIONS);
+    /// Serves until the signal to stop. Then gives the connections time to finish.
+    pub(crate) async fn serve(self, listener: Arc<PausableListener>) {
+        let mut connections = ConnectionSet::new(MAX_CONNECTIONS);
         let mut stopping = self.stopping.clone();
         loop {
-            let has_room = crowd.has_room();
+            let has_room = connections.make_room();
             tokio::select! {
-                accepted = doorway.accept(), if has_room => match accepted {
-                    Ok(stream) => crowd.welcome(|stays| self.clone().connection(stream, stays)),
+                accepted = listener.accept(), if has_room => match accepted {
+                    Ok(stream) => connections.spawn(|active| self.clone().connection(stream, active)),
                     Err(error) => {
-                        tracing::warn!(%error, "cannot accept a connection");
-                        crowd.send_one_away();
-                        tokio::time::sleep(ACCEPT_AGAIN).await;
+                        tracing::warn!(%error, "could not accept a connection");
+                        connections.evict_idle();
+                        tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                     }
                 },
-                true = crowd.one_ended() => {}
-                () = told(&mut stopping) => break,
+                true = connections.join_next() => {}
+                () = shutdown::requested(&mut stopping) => break,
             }
         }
-        while crowd.one_ended().await {}
+        while connections.join_next().await {}
     }
 
-    /// The world whose rules and journal are those of the connections here.
-    fn house(&self) -> &SharedWorld {
+    /// The world whose rules and journal apply to connections.
+    fn journal_world(&self) -> &WorldRef {
         self.owner.as_ref().unwrap_or_else(|| self.worlds.demo())
     }
 
-    async fn connection(self, stream: TcpStream, stays: Stays) {
+    async fn connection(self, stream: TcpStream, active: ActiveFlag) {
         let id = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
-        // Without this a small answer could wait for the client's acknowledgement of the one
-        // before.
+        // Otherwise a small response could wait for the acknowledgement of the one before.
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(connection = id, %error, "cannot switch off Nagle's algorithm");
+            tracing::debug!(connection = id, %error, "could not disable Nagle's algorithm");
         }
-        let connection = self.house().lock().faults.count_connection(self.provider);
-        let door = Door { provider: self.provider, tls: self.tls.is_some(), connection, ordinal: 1 };
-        let line = Line::new(stream, Fate::default());
+        let connection = self.journal_world().lock().faults.count_connection(self.provider);
+        let at = ConnectionCoordinates { provider: self.provider, tls: self.tls.is_some(), connection, ordinal: 1 };
+        let stream = GuardedStream::new(stream, DisconnectSignal::default());
         let mut stopping = self.stopping.clone();
-        let met = Met { stays, rules: Arc::default() };
+        let context = ConnectionContext { active, rules: Arc::default() };
         let served = async {
-            let Some(line) = self.accepted(id, line, door, &met).await else { return };
-            let Some(wire) = self.handshake(id, line).await else { return };
-            self.requests(id, wire, door, &met).await;
+            let Some(stream) = self.admit(id, stream, at, &context).await else { return };
+            let Some(stream) = self.handshake(id, stream).await else { return };
+            self.requests(id, stream, at, &context).await;
         };
         tokio::pin!(served);
         tokio::select! {
             () = served.as_mut() => {}
-            // The requests under way look after themselves.
-            () = told(&mut stopping) => drop(timeout(LAST_ANSWER, served).await),
+            // Requests in progress are finished by detached tasks.
+            () = shutdown::requested(&mut stopping) => drop(timeout(STOP_GRACE, served).await),
         }
     }
 
-    /// Past the rules for a new connection; none where they left nothing of it.
-    async fn accepted(&self, id: u64, line: Line, door: Door, met: &Met) -> Option<Line> {
-        for step in self.ask(id, door, Moment::Connect, met) {
-            match step {
-                Step::Delay(delay) => tokio::time::sleep(delay).await,
-                Step::RefuseTls => {
-                    line.refuse_handshake().await;
+    /// Applies the rules for a new connection. None if they end it.
+    async fn admit(
+        &self,
+        id: u64,
+        stream: GuardedStream,
+        at: ConnectionCoordinates,
+        context: &ConnectionContext,
+    ) -> Option<GuardedStream> {
+        for action in self.fire_connection_rules(id, at, PointKind::Connect, context) {
+            match action {
+                FaultAction::Delay(delay) => tokio::time::sleep(delay).await,
+                FaultAction::RefuseTls => {
+                    stream.refuse_handshake().await;
                     return None;
                 }
-                Step::Cut(cut) => {
-                    line.end(cut).await;
+                FaultAction::Disconnect(disconnect) => {
+                    stream.end(disconnect).await;
                     return None;
                 }
                 _ => {}
             }
         }
-        Some(line)
+        Some(stream)
     }
 
-    async fn handshake(&self, id: u64, line: Line) -> Option<Wire> {
-        let Some(acceptor) = &self.tls else { return Some(Wire::Plain(line)) };
-        match timeout(HANDSHAKE, acceptor.accept(line)).await {
-            Ok(Ok(stream)) => return Some(Wire::Tls(Box::new(stream))),
-            Ok(Err(error)) => tracing::debug!(connection = id, %error, "no TLS handshake"),
-            Err(_) => tracing::debug!(connection = id, "the TLS handshake took too long"),
+    async fn handshake(&self, id: u64, stream: GuardedStream) -> Option<MaybeTls> {
+        let Some(acceptor) = &self.tls else { return Some(MaybeTls::Plain(stream)) };
+        match timeout(MAX_HANDSHAKE, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => return Some(MaybeTls::Tls(Box::new(stream))),
+            Ok(Err(error)) => tracing::debug!(connection = id, %error, "could not complete the TLS handshake"),
+            Err(_) => tracing::debug!(connection = id, "TLS handshake timed out"),
         }
         None
     }
 
-    async fn requests(&self, id: u64, mut wire: Wire, door: Door, met: &Met) {
-        for step in self.ask(id, door, Moment::BeforeRead, met) {
-            match step {
-                Step::Delay(delay) => tokio::time::sleep(delay).await,
-                Step::Cut(cut) => return wire.end(cut).await,
+    async fn requests(&self, id: u64, mut stream: MaybeTls, at: ConnectionCoordinates, context: &ConnectionContext) {
+        for action in self.fire_connection_rules(id, at, PointKind::BeforeRead, context) {
+            match action {
+                FaultAction::Delay(delay) => tokio::time::sleep(delay).await,
+                FaultAction::Disconnect(disconnect) => return stream.end(disconnect).await,
                 _ => {}
             }
         }
         let ordinals = Arc::new(AtomicU64::new(0));
         let guard = {
-            let (port, ordinals, met) = (self.clone(), ordinals.clone(), met.clone());
-            let house = self.house().clone();
-            Guard {
-                is_needed: Box::new(move || house.awaits_unread()),
-                ask: Box::new(move || {
-                    let ordinal = ordinals.load(Ordering::Relaxed) + 1;
-                    port.ask(id, Door { ordinal, ..door }, Moment::BeforeRead, &met)
+            let (port, ordinals, context) = (self.clone(), ordinals.clone(), context.clone());
+            let world = self.journal_world().clone();
+            ReadGuard {
+                is_needed: Box::new(move || world.has_unread_rule()),
+                actions: Box::new(move || {
+                    let at = ConnectionCoordinates { ordinal: ordinals.load(Ordering::Relaxed) + 1, ..at };
+                    let actions = port.fire_connection_rules(id, at, PointKind::BeforeRead, &context);
+                    actions.into_iter().filter_map(read_action).collect()
                 }),
-                tls: door.tls,
+                tls: at.tls,
             }
         };
-        let fate = wire.fate().clone();
-        let next_is_due = wire.line().guard(guard);
-        let end = LineEnd { fate: fate.clone(), next_is_due };
+        let signal = stream.signal().clone();
+        let at_request_start = stream.stream().guard(guard);
+        let control = ConnectionControl { signal: signal.clone(), at_request_start };
         let service = service_fn(|request: http::Request<Incoming>| {
             let arrival = Arrival { connection: id, ordinal: ordinals.fetch_add(1, Ordering::Relaxed) + 1 };
-            met.stays.set();
-            self.answer(arrival, request, end.clone(), met.take())
+            context.active.set();
+            self.answer(arrival, request, control.clone(), context.take_rules())
         });
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD)
-            .serve_connection(TokioIo::new(wire), service);
+            .header_read_timeout(MAX_HEAD_TIME)
+            .serve_connection(TokioIo::new(stream), service);
         let mut stopping = self.stopping.clone();
         let mut is_stopping = false;
         let ended = loop {
             tokio::select! {
                 biased;
-                cut = fate.decided() => {
-                    connection.into_parts().io.into_inner().end(cut).await;
+                disconnect = signal.decided() => {
+                    connection.into_parts().io.into_inner().end(disconnect).await;
                     return;
                 }
                 ended = &mut connection => break ended,
-                () = told(&mut stopping), if !is_stopping => {
+                () = shutdown::requested(&mut stopping), if !is_stopping => {
                     is_stopping = true;
                     Pin::new(&mut connection).graceful_shutdown();
                 }
             }
         };
         if let Err(error) = ended {
-            tracing::debug!(connection = id, %error, "the connection ended early");
+            tracing::debug!(connection = id, %error, "could not finish the connection");
         }
     }
 
-    /// What the rules say before anything is read. Where that ends the connection, the journal
-    /// tells it; else the next request's entry does.
-    fn ask(&self, id: u64, door: Door, moment: Moment, met: &Met) -> Vec<Step> {
-        let mut house = self.house().lock();
-        let fired = house.faults.fire_at_door(&door, moment);
-        if !fired.steps.is_empty() {
-            // It is there on somebody's purpose, however silent.
-            met.stays.set();
+    /// Fires the rules before anything is read. If they end the connection, this writes a journal
+    /// entry; otherwise they appear in the entry of the next request.
+    fn fire_connection_rules(
+        &self,
+        id: u64,
+        at: ConnectionCoordinates,
+        kind: PointKind,
+        context: &ConnectionContext,
+    ) -> Vec<FaultAction> {
+        let mut world = self.journal_world().lock();
+        let fired = world.faults.fire_for_connection(&at, kind);
+        if !fired.actions.is_empty() {
+            // A test keeps it open on purpose, however idle it is.
+            context.active.set();
         }
-        let steps: Vec<Step> = fired.steps.into_iter().map(|(_, step)| step).collect();
-        let ending = steps.iter().find_map(|step| match step {
-            Step::RefuseTls => Some(Ending::TlsRefused),
-            Step::Cut(Cut::Reset) if moment == Moment::Connect => Some(Ending::Refused),
-            Step::Cut(Cut::Reset) => Some(Ending::ResetWithoutAnswer),
-            Step::Cut(Cut::Close | Cut::BreakOff) => Some(Ending::ClosedWithoutAnswer),
-            Step::Cut(Cut::Silence) => Some(Ending::NeverAnswered),
+        let actions: Vec<FaultAction> = fired.actions.into_iter().map(|(_, action)| action).collect();
+        let ending = actions.iter().find_map(|action| match action {
+            FaultAction::RefuseTls => Some(Ending::TlsRefused),
+            FaultAction::Disconnect(Disconnect::Reset) if kind == PointKind::Connect => Some(Ending::Refused),
+            FaultAction::Disconnect(Disconnect::Reset) => Some(Ending::ResetWithoutAnswer),
+            FaultAction::Disconnect(Disconnect::Fin | Disconnect::FinWithoutCloseNotify) => {
+                Some(Ending::ClosedWithoutAnswer)
+            }
+            FaultAction::Disconnect(Disconnect::Hang) => Some(Ending::NeverAnswered),
             _ => None,
         });
         if let Some(ending) = ending {
-            let now = house.now();
-            let arrival = Arrival { connection: id, ordinal: door.ordinal };
-            let journal_id = house.journal.open_unread(now, self.provider, arrival, door.tls);
-            house.journal.rules(journal_id, met.take().into_iter().chain(fired.rules));
-            house.journal.close(journal_id, None, ending);
+            let now = world.now();
+            let arrival = Arrival { connection: id, ordinal: at.ordinal };
+            let journal_id = world.journal.open_unread(now, self.provider, arrival, at.tls);
+            world.journal.rules(journal_id, context.take_rules().into_iter().chain(fired.rules));
+            world.journal.close(journal_id, None, ending);
         } else if !fired.rules.is_empty() {
-            met.rules().extend(fired.rules);
+            context.rules().extend(fired.rules);
         }
-        steps
+        actions
     }
 
     async fn answer(
         &self,
         arrival: Arrival,
         request: http::Request<Incoming>,
-        end: LineEnd,
-        met: Vec<RuleId>,
-    ) -> Result<Response<Outgoing>, Infallible> {
+        control: ConnectionControl,
+        rules: Vec<RuleId>,
+    ) -> Result<http::Response<FaultyBody>, Infallible> {
         let (head, body) = request.into_parts();
         let closes = wants_close(head.version, &head.headers);
         let body = match read(body).await {
             Ok(body) => body,
-            Err(unread) => return Ok(response(refused(unread), end)),
+            Err(error) => return Ok(response(refused(error), control)),
         };
         let query = head.uri.query().map(str::to_owned);
         let request =
             Request { query, ..Request::new(head.method, head.uri.path(), head.headers, body, self.tls.is_some()) };
         let client = Client::new(closes);
         let stopping = self.stopping.clone();
-        let whose = (&self.worlds, self.owner.as_ref());
-        let verdict = match caught(|| Addressed::new(whose, self.provider, (arrival, met), request)) {
-            Some(addressed) => {
-                Taken { course: Some(Box::pin(addressed.answered(client.clone(), stopping))), client }.await
-            }
+        let worlds = (&self.worlds, self.owner.as_ref());
+        let action = match caught(|| RoutedRequest::new(worlds, self.provider, (arrival, rules), request)) {
+            Some(routed) => FinishOnDrop { run: Some(Box::pin(routed.run(client.clone(), stopping))), client }.await,
             None => None,
         };
-        match verdict {
-            Some(Verdict::Answer(sending)) => Ok(response(*sending, end)),
-            Some(Verdict::Cut(cut)) => {
-                if cut != Cut::Silence {
-                    end.fate.decide(cut);
+        match action {
+            Some(Action::Reply(reply)) => Ok(response(*reply, control)),
+            Some(Action::Disconnect(disconnect)) => {
+                if disconnect != Disconnect::Hang {
+                    control.signal.decide(disconnect);
                 }
-                // The connection is ended from outside, by its fate or by the client.
+                // The signal or the client ends the connection.
                 pending().await
             }
             None => {
-                tracing::error!(provider = ?self.provider, "a fault of the simulators themselves");
-                let body = Bytes::from_static(b"a fault of the simulators themselves");
-                let answer = Answer { status: StatusCode::INTERNAL_SERVER_ERROR, headers: HeaderMap::new(), body };
-                Ok(response(Sending::plainly(answer), end))
+                tracing::error!(provider = ?self.provider, "could not handle a request: the simulators panicked");
+                let body = Bytes::from_static(b"the simulators panicked");
+                let failure = Response { status: StatusCode::INTERNAL_SERVER_ERROR, headers: HeaderMap::new(), body };
+                Ok(response(Reply::plain(failure), control))
             }
         }
     }
 }
 
-/// What a connection has met before its next request is read.
+/// The action before a read that a fault action stands for.
+fn read_action(action: FaultAction) -> Option<ReadAction> {
+    match action {
+        FaultAction::Delay(delay) => Some(ReadAction::Delay(delay)),
+        FaultAction::Disconnect(disconnect) => Some(ReadAction::Disconnect(disconnect)),
+        // Nothing else can be armed at this point.
+        _ => None,
+    }
+}
+
+/// The state of a connection between its requests.
 #[derive(Clone)]
-struct Met {
-    stays: Stays,
-    /// The rules that fired, and let it go on.
+struct ConnectionContext {
+    active: ActiveFlag,
+    /// The rules that fired since the last request without ending the connection.
     rules: Arc<Mutex<Vec<RuleId>>>,
 }
 
-impl Met {
-    fn take(&self) -> Vec<RuleId> {
+impl ConnectionContext {
+    fn take_rules(&self) -> Vec<RuleId> {
         std::mem::take(&mut *self.rules())
     }
 
@@ -299,84 +322,79 @@ impl Met {
     }
 }
 
-/// What this gives; none where it panicked, which the panic hook has told of.
+/// The result of `work`; none if it panicked, which the panic hook has reported.
 fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(work)).ok()
 }
 
-/// A request on its way to its end, which it reaches whatever becomes of its connection: where that
-/// goes away in the middle, a task of its own takes it the rest of the way.
-struct Taken {
-    course: Option<Pin<Box<dyn Future<Output = Verdict> + Send>>>,
+/// A request in progress. If its connection ends first, a detached task finishes it.
+struct FinishOnDrop {
+    run: Option<Pin<Box<dyn Future<Output = Action> + Send>>>,
     client: Client,
 }
 
-impl Future for Taken {
-    /// None where it panicked, which the panic hook has told of.
-    type Output = Option<Verdict>;
+impl Future for FinishOnDrop {
+    /// None if it panicked, which the panic hook has reported.
+    type Output = Option<Action>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Verdict>> {
-        let Some(course) = &mut self.course else { return Poll::Ready(None) };
-        let polled = match caught(|| course.as_mut().poll(cx)) {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Action>> {
+        let Some(run) = &mut self.run else { return Poll::Ready(None) };
+        let polled = match caught(|| run.as_mut().poll(cx)) {
             Some(Poll::Pending) => return Poll::Pending,
-            Some(Poll::Ready(verdict)) => Some(verdict),
+            Some(Poll::Ready(action)) => Some(action),
             None => None,
         };
-        self.course = None;
+        self.run = None;
         Poll::Ready(polled)
     }
 }
 
-impl Drop for Taken {
+impl Drop for FinishOnDrop {
     fn drop(&mut self) {
-        let Some(course) = self.course.take() else { return };
+        let Some(run) = self.run.take() else { return };
         self.client.leave();
-        // Without a runtime the process is about to end, and the request with it.
+        // Without a runtime the process is about to end.
         if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(course);
+            runtime.spawn(run);
         }
     }
 }
 
-/// Waits until the simulators are told to stop; a sender that is gone says the same.
-pub(crate) async fn told(stopping: &mut watch::Receiver<bool>) {
-    drop(stopping.wait_for(|stopping| *stopping).await);
-}
-
-/// Why a body was not read.
-enum Unread {
+/// Why a body could not be read.
+enum BodyError {
     TooLarge,
     TooSlow,
     Broken,
 }
 
-async fn read(body: Incoming) -> Result<Bytes, Unread> {
-    // A length that is too large by its own account need not be waited for.
+async fn read(body: Incoming) -> Result<Bytes, BodyError> {
+    // The announced length may already be too large.
     if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
-        return Err(Unread::TooLarge);
+        return Err(BodyError::TooLarge);
     }
-    match timeout(BODY, Limited::new(body, MAX_BODY_BYTES).collect()).await {
+    match timeout(MAX_BODY_TIME, Limited::new(body, MAX_BODY_BYTES).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Unread::TooLarge),
-        Ok(Err(_)) => Err(Unread::Broken),
-        Err(_) => Err(Unread::TooSlow),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(BodyError::TooLarge),
+        Ok(Err(_)) => Err(BodyError::Broken),
+        Err(_) => Err(BodyError::TooSlow),
     }
 }
 
-/// Such a request reaches no provider and no journal: nothing was read of it that could be told.
-fn refused(unread: Unread) -> Sending {
-    let (status, text) = match unread {
-        Unread::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"),
-        Unread::TooSlow => (StatusCode::REQUEST_TIMEOUT, "the body took too long"),
-        Unread::Broken => (StatusCode::BAD_REQUEST, "the body broke off"),
+/// The response to an incomplete request, which reaches neither a provider nor the journal.
+fn refused(error: BodyError) -> Reply {
+    let (status, text) = match error {
+        BodyError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"),
+        BodyError::TooSlow => (StatusCode::REQUEST_TIMEOUT, "the body took too long"),
+        BodyError::Broken => (StatusCode::BAD_REQUEST, "the body is incomplete"),
     };
     let headers = HeaderMap::from_iter([(header::CONNECTION, HeaderValue::from_static("close"))]);
-    Sending::plainly(Answer { status, headers, body: Bytes::from_static(text.as_bytes()) })
+    Reply::plain(Response { status, headers, body: Bytes::from_static(text.as_bytes()) })
 }
 
-fn response(Sending { answer, plan, report }: Sending, end: LineEnd) -> Response<Outgoing> {
-    let mut response = Response::new(Outgoing::new(plan, report, end));
-    *response.status_mut() = answer.status;
-    *response.headers_mut() = answer.headers;
+fn response(Reply { response, script, on_sent }: Reply, control: ConnectionControl) -> http::Response<FaultyBody> {
+    let Response { status, headers, .. } = response;
+    let mut response = http::Response::new(FaultyBody::new(script, on_sent, control));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
     response
 }

@@ -6,18 +6,18 @@ import { element, empty, fill, options, table, words } from "./element.js";
 
 /** What a rule can do: the words for it, and what it has to be told. A field is `[name, words, default]`, a list of choices in place of a number. */
 const EFFECTS = {
-  reset: ["reset the connection (RST)"],
+  reset_peer: ["reset the connection (RST)"],
   close: ["close the connection (FIN)"],
   never_answer: ["never answer"],
   delay: ["wait, then go on", [["milliseconds", "Milliseconds", 1000]]],
   answer: ["answer something else", [["status", "Status", 503], ["body", "Body", ""], ["content_type", "Content type", "text/plain"]]],
-  truncate: ["cut the answer off", [["after_bytes", "After bytes", 10]]],
+  limit_data: ["cut the answer off", [["after_bytes", "After bytes", 10]]],
   corrupt: ["corrupt the answer", [["bytes", "Bytes", 1]]],
-  drip: ["let the answer drip", [["bytes", "Bytes at a time", 1], ["every_milliseconds", "Every so many ms", 100]]],
+  slicer: ["let the answer drip", [["bytes", "Bytes at a time", 1], ["every_milliseconds", "Every so many ms", 100]]],
   commit_late: ["time out now, commit later", [["seconds", "Seconds later", 60]]],
   half_way: ["delete the domain, refund nothing"],
   stale: ["lookups show the past", [["seconds", "For seconds", 60]]],
-  pretend: ["pretend, and do nothing", [["pretence", "Answer", ["success", "already_refunded", "replay", "initialized", "14143"]]]],
+  forged_answer: ["pretend, and do nothing", [["pretence", "Answer", ["success", "already_refunded", "replay", "initialized", "14143"]]]],
   refuse: ["shut the port (ECONNREFUSED)"],
   refuse_tls: ["refuse the TLS handshake"],
 };
@@ -111,12 +111,12 @@ function rule(given) {
   const effects = {
     delay: () => pick(["milliseconds"]),
     answer: () => ({ status: numbers.status, body: given.body ?? "", headers: { "content-type": given.content_type ?? "text/plain" } }),
-    truncate: () => pick(["after_bytes"]),
+    limit_data: () => pick(["after_bytes"]),
     corrupt: () => pick(["bytes"]),
-    drip: () => pick(["bytes", "every_milliseconds"]),
+    slicer: () => pick(["bytes", "every_milliseconds"]),
     commit_late: () => pick(["seconds"]),
     stale: () => pick(["seconds"]),
-    pretend: () => given.pretence,
+    forged_answer: () => given.pretence,
   };
   const repeats = { times: () => numbers.times, flap: () => pick(["down", "up"]) };
   const tagged = (name, makers) => (makers[name] ? { [name]: makers[name]() } : name);

@@ -1,12 +1,12 @@
-//! Values that a setting can have, checked as they are read: one that no answer could carry is
-//! refused where it is set, in a sentence.
+//! Checks of setting values while they are deserialized. A value that no answer could contain is
+//! refused with a sentence.
 
 use http::HeaderValue;
 use serde::{Deserialize as _, Deserializer, de::Error};
 
-/// A sentence in an answer is no longer.
+/// The maximum length of a sentence in an answer, in characters.
 const MAX_SENTENCE_CHARS: usize = 500;
-/// Beyond 18 hours there is no offset on earth, and none in `xs:dateTime` either from 14.
+/// The maximum offset of `xs:dateTime`.
 const MAX_OFFSET_MINUTES: i16 = 14 * 60;
 
 /// The status of an answer.
@@ -16,7 +16,7 @@ pub(crate) fn http_status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     (200..=599).contains(&status).then_some(status).ok_or_else(said)
 }
 
-/// A code of a refusal.
+/// The code of a refusal.
 pub(crate) fn refusal_code<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i32, D::Error> {
     let code = i32::deserialize(deserializer)?;
     let said = || D::Error::custom(format!("{code} is no code of a refusal: from -999 to -1"));
@@ -31,28 +31,28 @@ pub(crate) fn sentence<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Str
     if fits { Ok(text) } else { Err(said()) }
 }
 
-/// The same, or none.
+/// One line of text, or none.
 pub(crate) fn maybe_sentence<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     #[derive(serde::Deserialize)]
     struct Sentence(#[serde(deserialize_with = "sentence")] String);
     Ok(Option::<Sentence>::deserialize(deserializer)?.map(|Sentence(text)| text))
 }
 
-/// How many entries a page holds.
+/// The number of entries per page.
 pub(crate) fn page_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     let size = u32::deserialize(deserializer)?;
     let said = || D::Error::custom(format!("{size} is no size of a page: from 1 to 1000"));
     (1..=1000).contains(&size).then_some(size).ok_or_else(said)
 }
 
-/// How far a time lags behind, in minutes.
+/// A delay in minutes.
 pub(crate) fn lag_minutes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
     let minutes = u16::deserialize(deserializer)?;
     let said = || D::Error::custom(format!("{minutes} minutes are too many: from 0 to 840"));
     (minutes <= 840).then_some(minutes).ok_or_else(said)
 }
 
-/// What stands in `Content-Type`.
+/// A value of `Content-Type`.
 pub(crate) fn media_type<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = sentence(deserializer)?;
     let is_one = text.contains('/') && HeaderValue::from_str(&text).is_ok();
@@ -71,7 +71,7 @@ pub(crate) fn offset_minutes<'de, D: Deserializer<'de>>(deserializer: D) -> Resu
 mod tests {
     use rstest::rstest;
 
-    use crate::worlds::Settings;
+    use crate::providers::Settings;
 
     #[rstest]
     #[case("sectigo", "refusal_http_status", "99", "99 is no HTTP status")]
@@ -89,7 +89,7 @@ mod tests {
     #[case("namecom", "order_times_behind_minutes", "841", "841 minutes are too many")]
     #[case("debitsuccess", "utc_offset_minutes", "841", "841 minutes are no offset")]
     #[case("debitsuccess", "business_error_http_status", "100", "100 is no HTTP status")]
-    fn what_no_answer_could_carry_is_refused(
+    fn a_value_that_no_answer_could_contain_is_refused(
         #[case] provider: &str,
         #[case] setting: &str,
         #[case] value: &str,
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sentence_may_be_none_where_there_is_a_usual_one() {
+    fn an_optional_sentence_can_be_null() {
         let settings: Settings = serde_json::from_str("{\"namecom\":{\"malformed_details\":null}}").unwrap();
         assert_eq!(settings, Settings::default());
     }

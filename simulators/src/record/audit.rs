@@ -1,14 +1,13 @@
-//! The audit: what is wrong, by the books and the journal alone, and by what a caller says of its
-//! refunds.
+//! The audit: what is wrong according to the books, the journal, and a caller's claims.
 //!
 //! ```text
-//! books   -> two effects where there may be one, more given back than was paid, effects of calls that no refund client makes
-//! journal -> effects that no caller was told of: neither by their own answer nor by a later one about the same target
-//! claims  -> beside the books: success where nothing happened, failure where it did, another amount, effects the caller does not know
+//! books   -> duplicate refunds, refunds of more than was paid, destructive calls
+//! journal -> refunds that no answer reported: neither their own nor a later one about the target
+//! claims  -> compared with the books: false success, false failure, another amount,
+//!            refunds unknown to the caller
 //! ```
 //!
-//! Nothing in it changes anything, and what it finds is sorted, so that two audits of one state are
-//! alike.
+//! It changes nothing, and its findings are sorted: two audits of one state are equal.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,80 +15,80 @@ use serde::{Deserialize, Deserializer, Serialize};
 use time::OffsetDateTime;
 
 use crate::{
-    record::books::BookEntry,
-    record::journal::{Ending, JournalEntry},
+    providers::{ProviderStates, Settings, emulated::RecordedAnswer},
+    record::books::{BookEntry, Books},
+    record::journal::{Ending, Journal, JournalEntry},
     request::Provider,
-    worlds::World,
 };
 
-/// How many claims one audit takes.
+/// The maximum number of claims in one audit.
 pub const MAX_CLAIMS: usize = 100_000;
 
 /// One refund as a caller sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Claim {
-    /// At which provider.
+    /// The provider.
     pub provider: Provider,
     /// A Sectigo order number, a name.com *item* id, a Debitsuccess account reference (its own or
     /// the external one).
     #[serde(deserialize_with = "text_or_number")]
     pub target: String,
-    /// The key or identifier it was sent under, if any.
+    /// The key or identifier of the request, if any.
     #[serde(default)]
     pub identifier: Option<String>,
-    /// What the caller believes was refunded, in hundredths; left out: not compared.
+    /// The amount that the caller believes was refunded, in hundredths; not compared if left out.
     #[serde(default)]
     pub amount_minor: Option<i64>,
-    /// What the caller believes of it.
+    /// The state that the caller believes it is in.
     #[serde(alias = "outcome", deserialize_with = "in_any_case")]
-    pub state: Claimed,
+    pub state: ClaimedState,
 }
 
-/// What a caller believes of a refund.
+/// What a caller believes about a refund.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Claimed {
+pub enum ClaimedState {
     /// It happened.
     #[serde(alias = "success", alias = "refunded", alias = "completed", alias = "approved")]
     Succeeded,
-    /// It was taken on, and may still be rejected.
+    /// It was accepted and may still be rejected.
     #[serde(alias = "initialized", alias = "accepted", alias = "awaiting review")]
     Submitted,
     /// It did not happen.
     #[serde(alias = "failure", alias = "refused", alias = "rejected", alias = "cancelled", alias = "canceled")]
     Failed,
-    /// The caller does not know, and says so.
+    /// The caller does not know.
     #[serde(alias = "in_doubt", alias = "doubt", alias = "pending", alias = "dispatching", alias = "timeout")]
     Unknown,
 }
 
-/// What an audit found.
+/// The result of an audit.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Audit {
-    /// `clean` where there is no violation.
+    /// `clean` if there is no violation.
     pub verdict: Verdict,
-    /// When, in the world's time.
+    /// The time of the audit, in the world's time.
     #[serde(with = "time::serde::rfc3339")]
     pub time: OffsetDateTime,
-    /// What is wrong.
+    /// The violations.
     pub violations: Vec<Violation>,
-    /// What was given back, per account and currency.
+    /// The refunds per account and currency.
     pub totals: Vec<Total>,
-    /// Requests that look like a client's hidden re-send of an earlier one: journal ids. No
-    /// violation in themselves.
+    /// Journal ids of requests that look like a hidden re-send of an earlier one. No violation in
+    /// themselves.
     pub suspected_resends: Vec<u64>,
-    /// Claims that the caller itself is in doubt about, and what the books say. No violation.
+    /// Claims that the caller is in doubt about, and what the books say. No violation.
     pub in_doubt: Vec<InDoubt>,
-    /// How many effects were looked at.
+    /// The number of effects in the books.
     pub effects: usize,
-    /// How many claims; none where the books alone were asked.
+    /// The number of claims; none if the audit had none.
     pub claims: Option<usize>,
-    /// How many older effects the books no longer have: above 0, the audit does not see everything.
+    /// The number of older effects that the books no longer have. Above 0 the audit is incomplete.
     pub dropped: u64,
 }
 
-/// What a script acts on.
+/// The overall result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "each says what it is")]
@@ -98,82 +97,82 @@ pub enum Verdict {
     Violations,
 }
 
-/// One thing that is wrong.
+/// One finding.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Violation {
-    /// What kind.
+    /// The kind of violation.
     pub kind: Kind,
-    /// One sentence.
+    /// The finding in one sentence.
     pub sentence: String,
-    /// Where.
+    /// The provider.
     pub provider: Provider,
-    /// What it is about.
+    /// The target.
     pub target: String,
-    /// The key or identifier, where there is one.
+    /// The key or identifier, if there is one.
     pub identifier: Option<String>,
-    /// How much money it is about, in hundredths.
+    /// The amount, in hundredths.
     pub amount_minor: Option<i64>,
-    /// Which currency.
+    /// ISO 4217.
     pub currency: Option<String>,
-    /// The effects: ids of the books.
+    /// The effects, as ids of the books.
     pub books: Vec<u64>,
-    /// The requests behind them: ids of the journal.
+    /// The requests that caused them, as ids of the journal.
     pub journal: Vec<u64>,
-    /// The claim, counted from 0, where there is one.
+    /// The index of the claim, counted from 0, if there is one.
     pub claim: Option<usize>,
 }
 
-/// What can be wrong.
+/// The kinds of violations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// Several refunds of what can be refunded once: an order, an item.
+    /// Several refunds of something that can be refunded once: an order, an item.
     DuplicateTarget,
     /// Several refunds under one key or identifier.
     DuplicateIdentifier,
-    /// More was given back than was paid.
+    /// More was refunded than was paid.
     OverRefund,
-    /// Something was destroyed that no refund client should touch.
+    /// A destructive call was carried out that no refund client should make.
     Destructive,
-    /// It happened, and no answer ever said so.
-    Untold,
-    /// The caller says that it happened, and it did not.
+    /// A refund happened, and no answer reported it.
+    Unreported,
+    /// The caller claims a refund that did not happen.
     FalseSuccess,
-    /// The caller says that it did not happen, and it did.
+    /// The caller claims that a refund did not happen, but it did.
     FalseFailure,
-    /// It happened with another amount than the caller says.
+    /// The amount differs from the claimed one.
     AmountDiffers,
-    /// It happened, and the caller does not have it in its list.
+    /// A refund happened that no claim mentions.
     UnknownToCaller,
 }
 
-/// What was given back on one account.
+/// The refunds of one account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Total {
-    /// Where.
+    /// The provider.
     pub provider: Provider,
     /// A Sectigo login, a name.com username, a Debitsuccess account reference.
     pub account: Option<String>,
     /// ISO 4217.
     pub currency: Option<String>,
-    /// How many refunds, those that were rejected later not counted.
+    /// The number of refunds, without those that were rejected later.
     pub refunds: u64,
     /// Their sum, in hundredths.
     pub refunded_minor: i64,
-    /// How many were rejected later.
+    /// The number of refunds that were rejected later.
     pub rejected: u64,
-    /// What the provider charged for all of them, rejected ones too, in hundredths.
+    /// The provider's fees, also for rejected refunds, in hundredths.
     pub fees_minor: i64,
 }
 
 /// A claim that the caller is in doubt about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct InDoubt {
-    /// The claim, counted from 0.
+    /// The index of the claim, counted from 0.
     pub claim: usize,
-    /// Whether it happened.
+    /// Whether the refund happened.
     pub happened: bool,
-    /// The effect, if so: an id of the books.
+    /// The effect, as an id of the books.
     pub book: Option<u64>,
 }
 
@@ -183,30 +182,38 @@ struct Refund<'a> {
     rejected: bool,
 }
 
+/// What is audited.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Audited<'a> {
+    pub(crate) providers: &'a ProviderStates,
+    pub(crate) settings: &'a Settings,
+    pub(crate) books: &'a Books,
+    pub(crate) journal: &'a Journal,
+}
+
 impl Audit {
-    /// Audits a world; with claims, the caller's view as well.
-    pub fn of(world: &mut World, claims: Option<&[Claim]>) -> Audit {
-        let time = world.now();
-        let world = &*world;
-        let books: Vec<BookEntry> = world.books.entries().collect();
+    /// Audits a world and, if there are claims, the caller's view.
+    pub(crate) fn of(audited: Audited<'_>, time: OffsetDateTime, claims: Option<&[Claim]>) -> Audit {
+        let books: Vec<BookEntry> = audited.books.entries().collect();
         let refunds = refunds(&books);
         let mut violations = duplicates(&refunds);
-        violations.extend(over_refunds(world, &refunds));
+        violations.extend(over_refunds(audited.providers, &refunds));
         violations.extend(destroyed(&books));
-        violations.extend(untold(world, &refunds));
+        violations.extend(unreported(audited, &refunds));
         let mut in_doubt = Vec::new();
         if let Some(claims) = claims {
-            let Compared { wrong, doubts, known } = compared(world, &refunds, claims);
-            // However it came to know: what the caller has in its list it was told, or doubts.
+            let Comparison { violations: found, in_doubt: doubts, known } =
+                compare(audited.providers, &refunds, claims);
+            // A refund that the caller claims or doubts was reported to it in some way.
             violations.retain(|violation| {
-                violation.kind != Kind::Untold || !violation.books.iter().all(|book| known.contains(book))
+                violation.kind != Kind::Unreported || !violation.books.iter().all(|book| known.contains(book))
             });
-            violations.extend(wrong);
+            violations.extend(found);
             in_doubt = doubts;
         }
         violations
             .sort_by(|one, other| (one.kind, &one.books, one.claim).cmp(&(other.kind, &other.books, other.claim)));
-        let suspected = world.journal.entries().filter(|entry| entry.suspected_resend_of.is_some());
+        let suspected = audited.journal.entries().filter(|entry| entry.suspected_resend_of.is_some());
         Audit {
             verdict: if violations.is_empty() { Verdict::Clean } else { Verdict::Violations },
             time,
@@ -216,7 +223,7 @@ impl Audit {
             in_doubt,
             effects: books.len(),
             claims: claims.map(<[Claim]>::len),
-            dropped: world.books.dropped(),
+            dropped: audited.books.dropped(),
         }
     }
 }
@@ -228,11 +235,11 @@ fn refunds(books: &[BookEntry]) -> Vec<Refund<'_>> {
     let paid_last: BTreeMap<_, u64> = refunds.clone().map(|entry| (reference(entry), entry.id)).collect();
     let is_before = |ids: &BTreeMap<_, u64>, entry| ids.get(&reference(entry)).is_some_and(|id| *id > entry.id);
     let refunds = refunds.map(|entry: &BookEntry| Refund { entry, rejected: is_before(&rejected, entry) });
-    // One that was rejected, and was paid after all, is one refund: the one that was paid.
+    // A refund that was rejected and then paid after all counts once, as paid.
     refunds.filter(|refund| !(refund.rejected && is_before(&paid_last, refund.entry))).collect()
 }
 
-/// What a rejection names: the provider's own number.
+/// What a rejection and its refund have in common.
 fn reference(entry: &BookEntry) -> (Provider, &str, Option<&str>) {
     (entry.provider, entry.effect.target.as_str(), entry.effect.reference.as_deref())
 }
@@ -241,14 +248,14 @@ fn duplicates(refunds: &[Refund<'_>]) -> Vec<Violation> {
     let mut by_target: BTreeMap<(Provider, &str), Vec<&BookEntry>> = BTreeMap::new();
     let mut by_identifier: BTreeMap<(Provider, &str, &str), Vec<&BookEntry>> = BTreeMap::new();
     for Refund { entry, .. } in refunds.iter().filter(|refund| !refund.rejected) {
-        // An account can be refunded many times; an order or an item once.
-        if entry.provider != Provider::Debitsuccess {
+        if !entry.provider.has_several_refunds_per_target() {
             by_target.entry((entry.provider, &entry.effect.target)).or_default().push(entry);
         }
         if let Some(identifier) = &entry.effect.identifier {
-            // An identifier is unique per account at Debitsuccess; a key stands for one request at
-            // name.com, which may refund several items.
-            let within = if entry.provider == Provider::Debitsuccess { entry.effect.target.as_str() } else { "" };
+            // An identifier of a refund is unique per target. A key belongs to one request, which
+            // may refund several targets.
+            let several = entry.provider.has_several_refunds_per_target();
+            let within = if several { entry.effect.target.as_str() } else { "" };
             by_identifier.entry((entry.provider, within, identifier)).or_default().push(entry);
         }
     }
@@ -258,27 +265,24 @@ fn duplicates(refunds: &[Refund<'_>]) -> Vec<Violation> {
     });
     let identifiers = by_identifier.into_iter().filter_map(|((provider, _, identifier), entries)| {
         let requests: BTreeSet<_> = entries.iter().map(|entry| entry.journal_id).collect();
-        let times = if provider == Provider::Debitsuccess { entries.len() } else { requests.len() };
+        let times = if provider.has_several_refunds_per_target() { entries.len() } else { requests.len() };
         let sentence = format!("{times} requests under the identifier {identifier} were carried out");
         (times > 1).then(|| violation(Kind::DuplicateIdentifier, sentence, &entries))
     });
     targets.chain(identifiers).collect()
 }
 
-fn over_refunds(world: &World, refunds: &[Refund<'_>]) -> Vec<Violation> {
+fn over_refunds(providers: &ProviderStates, refunds: &[Refund<'_>]) -> Vec<Violation> {
     let mut by_target: BTreeMap<(Provider, &str), Vec<&BookEntry>> = BTreeMap::new();
     for Refund { entry, .. } in refunds.iter().filter(|refund| !refund.rejected) {
         by_target.entry((entry.provider, &entry.effect.target)).or_default().push(entry);
     }
-    let items = world.namecom.paid_for_items();
+    let paid: BTreeMap<Provider, _> =
+        Provider::ALL.into_iter().map(|provider| (provider, providers.amounts_paid(provider))).collect();
     let over = by_target.into_iter().filter_map(|((provider, target), entries)| {
-        let paid = match provider {
-            Provider::Sectigo => world.sectigo.order(target)?.price_minor,
-            Provider::Namecom => *items.get(&target.parse().ok()?)?,
-            Provider::Debitsuccess => world.debitsuccess.account(target)?.collected_minor,
-        };
+        let paid = paid.get(&provider)?(target)?;
         let given = entries.iter().filter_map(|entry| entry.effect.amount_minor).fold(0, i64::saturating_add);
-        let sentence = || format!("{given} was given back for {target}, and {paid} was paid (in hundredths)");
+        let sentence = || format!("{given} was refunded for {target}, and {paid} was paid (in hundredths)");
         (given > paid).then(|| violation(Kind::OverRefund, sentence(), &entries))
     });
     over.collect()
@@ -293,109 +297,65 @@ fn destroyed(books: &[BookEntry]) -> Vec<Violation> {
     violations.collect()
 }
 
-fn untold(world: &World, refunds: &[Refund<'_>]) -> Vec<Violation> {
+fn unreported(Audited { settings, journal, .. }: Audited<'_>, refunds: &[Refund<'_>]) -> Vec<Violation> {
     let mut answers: BTreeMap<(Provider, &str), Vec<&JournalEntry>> = BTreeMap::new();
     let mut lists: Vec<&JournalEntry> = Vec::new();
-    let all_answered: Vec<JournalEntry> = world.journal.entries().filter(got_its_answer).collect();
+    let all_answered: Vec<JournalEntry> = journal.entries().filter(was_answered).collect();
     for answered in &all_answered {
-        let about = if answered.provider == Provider::Debitsuccess { &answered.identifier } else { &answered.target };
+        let several = answered.provider.has_several_refunds_per_target();
+        let about = if several { &answered.identifier } else { &answered.target };
         match about {
             Some(about) => answers.entry((answered.provider, about)).or_default().push(answered),
-            None if answered.operation == "ListOrders" => lists.push(answered),
+            None if answered.provider.is_list(&answered.operation) => lists.push(answered),
             None => {}
         }
     }
-    let untold = refunds.iter().filter_map(|Refund { entry, .. }| {
-        // What the control port or a setting did needs no answer, and of a request that the journal
-        // no longer has nothing is known.
-        let cause = world.journal.get(entry.journal_id?)?;
-        if cause.ending == Ending::Open || (got_its_answer(&cause) && tells_of_success(&cause, entry)) {
+    let unreported = refunds.iter().filter_map(|Refund { entry, .. }| {
+        // Effects of the control port or a setting need no answer. Of a request that the journal
+        // has dropped nothing is known.
+        let cause = journal.get(entry.journal_id?)?;
+        if cause.ending == Ending::Open
+            || (was_answered(&cause) && entry.provider.confirms_refund(&recorded(&cause), &entry.effect))
+        {
             return None;
         }
         let identifier = entry.effect.identifier.as_ref();
-        let about = if entry.provider == Provider::Debitsuccess { identifier } else { cause.target.as_ref() };
+        let several = entry.provider.has_several_refunds_per_target();
+        let about = if several { identifier } else { cause.target.as_ref() };
         let later = about.and_then(|about| answers.get(&(entry.provider, about.as_str())));
         let mut later = later.into_iter().flatten().chain(&lists);
-        if later.any(|answer| answer.id > cause.id && tells_afterwards(world, answer, entry)) {
+        let shows = |answer: &JournalEntry| entry.provider.shows_refund(settings, &recorded(answer), &entry.effect);
+        if later.any(|answer| answer.id > cause.id && shows(answer)) {
             return None;
         }
-        let sentence = format!("{} was refunded, and no answer said so", entry.effect.target);
-        Some(violation(Kind::Untold, sentence, &[entry]))
+        let sentence = format!("{} was refunded, and no answer reported it", entry.effect.target);
+        Some(violation(Kind::Unreported, sentence, &[entry]))
     });
-    untold.collect()
+    unreported.collect()
 }
 
-/// Whether an answer reached its client, whole, as far as a server can know.
-fn got_its_answer(entry: &JournalEntry) -> bool {
+/// Whether a whole answer reached the client, as far as a server can know.
+fn was_answered(entry: &JournalEntry) -> bool {
     matches!(entry.ending, Ending::KeptAlive | Ending::ClosedAfterAnswer)
 }
 
-/// Whether the answer to a refund says that it was done. Each provider says it in its own words;
-/// what a rule put in their place does not.
-fn tells_of_success(answer: &JournalEntry, entry: &BookEntry) -> bool {
-    let text = answer.answer.as_deref().unwrap_or_default();
-    match answer.operation.as_str() {
-        "!AutoRefund" => refund_answer(text).0 == "0",
-        "ProcessRefund" => text.contains("\"orderItemStatus\":\"refunded\""),
-        "InitiateRefund" => entry
-            .effect
-            .reference
-            .as_ref()
-            .is_some_and(|number| text.contains(&format!("RefundRequestNumber>{number}<"))),
-        _ => false,
+fn recorded(entry: &JournalEntry) -> RecordedAnswer<'_> {
+    RecordedAnswer {
+        operation: &entry.operation,
+        text: entry.answer.as_deref().unwrap_or_default(),
+        has_effects: !entry.effects.is_empty(),
     }
 }
 
-/// Code and sentence of an answer to `!AutoRefund`, in lines or, where the settings let a client
-/// ask for them, in pairs.
-fn refund_answer(text: &str) -> (String, String) {
-    let pairs = text.strip_prefix("errorCode=").map(|_| form_urlencoded::parse(text.as_bytes()));
-    match pairs {
-        Some(mut pairs) => {
-            let mut next = || pairs.next().map(|(_, value)| value.into_owned()).unwrap_or_default();
-            (next(), next())
-        }
-        None => {
-            let mut lines = text.lines().map(str::to_owned);
-            (lines.next().unwrap_or_default(), lines.next().unwrap_or_default())
-        }
-    }
-}
-
-/// Whether a later answer shows that a refund had happened.
-fn tells_afterwards(world: &World, answer: &JournalEntry, entry: &BookEntry) -> bool {
-    let text = answer.answer.as_deref().unwrap_or_default();
-    let target = entry.effect.target.as_str();
-    match answer.operation.as_str() {
-        "!AutoRefund" => {
-            let (code, said) = refund_answer(text);
-            code == "-20" || (code == "-18" && said == world.settings.sectigo.already_refunded_text)
-        }
-        "!getPostPaymentStatus" => text.contains("\"orderStatus\":\"Refunded\""),
-        "ProcessRefund" => {
-            text.contains(&format!("Order item {target} has already been refunded"))
-                || (answer.effects.is_empty() && text.contains("\"orderItemStatus\":\"refunded\""))
-        }
-        "GetOrder" | "ListOrders" => text.contains(&format!("\"id\":{target},\"status\":\"refunded\"")),
-        "InitiateRefund" => text.contains(">14143<"),
-        "GetRefundStatus" => entry
-            .effect
-            .reference
-            .as_ref()
-            .is_some_and(|number| text.contains(&format!("RefundRequestNumber>{number}<"))),
-        _ => false,
-    }
-}
-
-/// What comes of holding claims beside the books.
-struct Compared {
-    wrong: Vec<Violation>,
-    doubts: Vec<InDoubt>,
-    /// Effects that a claim stands for which does not deny them: ids of the books.
+/// The result of comparing claims with the books.
+struct Comparison {
+    violations: Vec<Violation>,
+    in_doubt: Vec<InDoubt>,
+    /// The effects of claims that do not deny them, as ids of the books.
     known: BTreeSet<u64>,
 }
 
-fn compared(world: &World, refunds: &[Refund<'_>], claims: &[Claim]) -> Compared {
+fn compare(providers: &ProviderStates, refunds: &[Refund<'_>], claims: &[Claim]) -> Comparison {
     let mut open: BTreeMap<(Provider, String), Vec<&Refund<'_>>> = BTreeMap::new();
     for refund in refunds {
         open.entry((refund.entry.provider, refund.entry.effect.target.clone())).or_default().push(refund);
@@ -403,14 +363,14 @@ fn compared(world: &World, refunds: &[Refund<'_>], claims: &[Claim]) -> Compared
     let mut violations = Vec::new();
     let mut in_doubt = Vec::new();
     let mut known = BTreeSet::new();
-    // Those that name their refund exactly choose first; then those that say it happened, so that a
-    // failed first try beside a second one that worked does not take the effect away.
+    // Claims with an identifier choose first; then those of success, so that a failed first attempt
+    // does not take the effect of a successful second one.
     let mut order: Vec<(usize, &Claim)> = claims.iter().enumerate().collect();
     order.sort_by_key(|(_, claim)| {
-        (claim.identifier.is_none(), claim.state == Claimed::Failed, claim.amount_minor.is_none())
+        (claim.identifier.is_none(), claim.state == ClaimedState::Failed, claim.amount_minor.is_none())
     });
     for (index, claim) in order {
-        let candidates = open.get_mut(&(claim.provider, own_reference(world, claim)));
+        let candidates = open.get_mut(&(claim.provider, providers.canonical_target(claim.provider, &claim.target)));
         let found = candidates.and_then(|candidates| {
             let fits = |refund: &&&Refund<'_>| match (&refund.entry.effect.identifier, &claim.identifier) {
                 (Some(booked), Some(claimed)) => booked == claimed,
@@ -419,10 +379,10 @@ fn compared(world: &World, refunds: &[Refund<'_>], claims: &[Claim]) -> Compared
             let same_amount = candidates
                 .iter()
                 .position(|refund| fits(&refund) && refund.entry.effect.amount_minor == claim.amount_minor);
-            let place = same_amount.or_else(|| candidates.iter().position(|refund| fits(&refund)))?;
-            Some(candidates.remove(place))
+            let index = same_amount.or_else(|| candidates.iter().position(|refund| fits(&refund)))?;
+            Some(candidates.remove(index))
         });
-        known.extend(found.filter(|_| claim.state != Claimed::Failed).map(|refund| refund.entry.id));
+        known.extend(found.filter(|_| claim.state != ClaimedState::Failed).map(|refund| refund.entry.id));
         let paid = found.filter(|refund| !refund.rejected);
         let about = |kind, sentence: String| Violation {
             claim: Some(index),
@@ -432,15 +392,15 @@ fn compared(world: &World, refunds: &[Refund<'_>], claims: &[Claim]) -> Compared
             }
         };
         match (claim.state, paid, found) {
-            (Claimed::Succeeded, None, _) | (Claimed::Submitted, None, None) => {
+            (ClaimedState::Succeeded, None, _) | (ClaimedState::Submitted, None, None) => {
                 let sentence = format!("the caller says that {} was refunded, and it was not", claim.target);
                 violations.push(about(Kind::FalseSuccess, sentence));
             }
-            (Claimed::Failed, Some(_), _) => {
+            (ClaimedState::Failed, Some(_), _) => {
                 let sentence = format!("the caller says that {} was not refunded, and it was", claim.target);
                 violations.push(about(Kind::FalseFailure, sentence));
             }
-            (Claimed::Succeeded | Claimed::Submitted, Some(refund), _) => {
+            (ClaimedState::Succeeded | ClaimedState::Submitted, Some(refund), _) => {
                 let booked = refund.entry.effect.amount_minor;
                 if let (Some(claimed), Some(booked)) = (claim.amount_minor, booked)
                     && claimed != booked
@@ -452,11 +412,11 @@ fn compared(world: &World, refunds: &[Refund<'_>], claims: &[Claim]) -> Compared
                     violations.push(about(Kind::AmountDiffers, sentence));
                 }
             }
-            (Claimed::Unknown, paid, _) => {
+            (ClaimedState::Unknown, paid, _) => {
                 let book = paid.map(|refund| refund.entry.id);
                 in_doubt.push(InDoubt { claim: index, happened: book.is_some(), book });
             }
-            (Claimed::Submitted, None, Some(_)) | (Claimed::Failed, None, _) => {}
+            (ClaimedState::Submitted, None, Some(_)) | (ClaimedState::Failed, None, _) => {}
         }
     }
     for refund in open.into_values().flatten().filter(|refund| !refund.rejected) {
@@ -464,20 +424,7 @@ fn compared(world: &World, refunds: &[Refund<'_>], claims: &[Claim]) -> Compared
         violations.push(violation(Kind::UnknownToCaller, sentence, &[refund.entry]));
     }
     in_doubt.sort_by_key(|doubt| doubt.claim);
-    Compared { wrong: violations, doubts: in_doubt, known }
-}
-
-/// A caller may know a Debitsuccess account by its external reference alone.
-fn own_reference(world: &World, claim: &Claim) -> String {
-    if claim.provider == Provider::Debitsuccess && world.debitsuccess.account(&claim.target).is_none() {
-        let accounts = world.debitsuccess.accounts();
-        let is_it = |reference: &Option<String>| reference.as_deref() == Some(claim.target.as_str());
-        let found = accounts.into_iter().find(|account| is_it(&account.external_account_reference_no));
-        if let Some(account) = found {
-            return account.account_reference_no.clone();
-        }
-    }
-    claim.target.clone()
+    Comparison { violations, in_doubt, known }
 }
 
 fn totals(refunds: &[Refund<'_>]) -> Vec<Total> {
@@ -505,7 +452,7 @@ fn totals(refunds: &[Refund<'_>]) -> Vec<Total> {
     totals.into_values().collect()
 }
 
-/// About effects that are all at one provider; there is at least one.
+/// A violation by effects of one provider, of which there is at least one.
 fn violation(kind: Kind, sentence: String, entries: &[&BookEntry]) -> Violation {
     let effect = entries.first().map(|entry| &entry.effect);
     let amounts = entries.iter().filter_map(|entry| entry.effect.amount_minor);
@@ -523,7 +470,7 @@ fn violation(kind: Kind, sentence: String, entries: &[&BookEntry]) -> Violation 
     }
 }
 
-/// About a claim that nothing in the books stands behind.
+/// A violation by a claim without an effect in the books.
 fn unfounded(kind: Kind, sentence: String, claim: &Claim) -> Violation {
     Violation {
         kind,
@@ -539,13 +486,13 @@ fn unfounded(kind: Kind, sentence: String, claim: &Claim) -> Violation {
     }
 }
 
-/// States come in capitals from some callers.
-fn in_any_case<'de, D: Deserializer<'de>>(from: D) -> Result<Claimed, D::Error> {
+/// Some callers write states in capitals.
+fn in_any_case<'de, D: Deserializer<'de>>(from: D) -> Result<ClaimedState, D::Error> {
     let word = String::deserialize(from)?.to_ascii_lowercase();
-    Claimed::deserialize(serde::de::value::StringDeserializer::new(word))
+    ClaimedState::deserialize(serde::de::value::StringDeserializer::new(word))
 }
 
-/// Order numbers and item ids are numbers to some callers.
+/// Some callers write order numbers and item ids as numbers.
 fn text_or_number<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     match serde_json::Value::deserialize(from)? {
         serde_json::Value::String(text) => Ok(text),

@@ -1,16 +1,16 @@
-//! The parameters of a request as the journal shows them: in the order in which they were sent,
-//! which a map would lose.
+//! The parameters of a request as the journal shows them: in the order sent, which a map would
+//! lose.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 use serde_json::Value;
 
-/// The parameters of a request; none where it is no call. Every secret is masked already.
+/// The parameters of a request, with secrets masked; none if the request is no call.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Parameters(Option<Vec<(String, Parameter)>>);
 
-/// One of them.
+/// One parameter.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 enum Parameter {
@@ -19,12 +19,12 @@ enum Parameter {
 }
 
 impl Parameters {
-    /// No parameters, of a call that can have some.
-    pub(crate) fn of_a_call() -> Parameters {
+    /// The empty list of a call without parameters.
+    pub(crate) fn empty() -> Parameters {
         Parameters(Some(Vec::new()))
     }
 
-    /// One more. The second of a name makes a list of both, in the place of the first.
+    /// Adds a parameter. Parameters of one name become a list at the place of the first.
     pub(crate) fn push(&mut self, name: String, value: Value) {
         let all = self.0.get_or_insert_default();
         let same = all.iter_mut().find(|(known, _)| *known == name);
@@ -36,41 +36,41 @@ impl Parameters {
         }
     }
 
-    /// One more that has members itself.
+    /// Adds a parameter with members.
     pub(crate) fn push_members(&mut self, name: String, members: Parameters) {
         self.0.get_or_insert_default().push((name, Parameter::Members(members)));
     }
 
-    /// As JSON, long texts cut to so many bytes, and at most so many values in all.
-    pub(crate) fn text(&self, text_kept: usize, most: usize) -> String {
-        let written = if self.is_short(text_kept, &mut { most }) {
+    /// The parameters as JSON, with texts cut to `max_text` bytes, and at most `max_values` values.
+    pub(crate) fn text(&self, max_text: usize, max_values: usize) -> String {
+        let written = if self.is_short(max_text, &mut { max_values }) {
             serde_json::to_string(self)
         } else {
-            serde_json::to_string(&self.shortened(text_kept, &mut { most }))
+            serde_json::to_string(&self.shortened(max_text, &mut { max_values }))
         };
-        // Texts and values that were read are written without fail.
+        // Values that were parsed can always be serialized.
         written.unwrap_or_default()
     }
 
-    fn is_short(&self, text_kept: usize, left: &mut usize) -> bool {
+    fn is_short(&self, max_text: usize, left: &mut usize) -> bool {
         self.0.iter().flatten().all(|(name, parameter)| {
-            name.len() <= text_kept
+            name.len() <= max_text
                 && take(left).is_some_and(|left| match parameter {
-                    Parameter::Value(value) => is_short(value, text_kept, left),
-                    Parameter::Members(members) => members.is_short(text_kept, left),
+                    Parameter::Value(value) => is_short(value, max_text, left),
+                    Parameter::Members(members) => members.is_short(max_text, left),
                 })
         })
     }
 
-    fn shortened(&self, text_kept: usize, left: &mut usize) -> Parameters {
+    fn shortened(&self, max_text: usize, left: &mut usize) -> Parameters {
         let Some(all) = &self.0 else { return Parameters(None) };
         let kept = all.iter().map_while(|(name, parameter)| {
             let left = take(left)?;
             let kept = match parameter {
-                Parameter::Value(value) => Parameter::Value(shortened(value, text_kept, left)),
-                Parameter::Members(members) => Parameter::Members(members.shortened(text_kept, left)),
+                Parameter::Value(value) => Parameter::Value(shortened(value, max_text, left)),
+                Parameter::Members(members) => Parameter::Members(members.shortened(max_text, left)),
             };
-            Some((cut(name, text_kept).to_owned(), kept))
+            Some((cut(name, max_text).to_owned(), kept))
         });
         Parameters(Some(kept.collect()))
     }
@@ -93,14 +93,14 @@ impl fmt::Display for Parameters {
     }
 }
 
-/// Equal to what they are in JSON, where the order of names does not count.
+/// Compares with the JSON form, in which the order of names does not count.
 impl PartialEq<Value> for Parameters {
     fn eq(&self, other: &Value) -> bool {
         serde_json::to_value(self).is_ok_and(|value| value == *other)
     }
 }
 
-/// The members of an object, sorted by their names; none of anything else.
+/// The members of an object, sorted by name; none for any other value.
 impl From<Value> for Parameters {
     fn from(value: Value) -> Parameters {
         match value {
@@ -114,36 +114,36 @@ impl From<Value> for Parameters {
 
 impl FromIterator<(String, Value)> for Parameters {
     fn from_iter<I: IntoIterator<Item = (String, Value)>>(pairs: I) -> Parameters {
-        let mut parameters = Parameters::of_a_call();
+        let mut parameters = Parameters::empty();
         pairs.into_iter().for_each(|(name, value)| parameters.push(name, value));
         parameters
     }
 }
 
-fn is_short(value: &Value, text_kept: usize, left: &mut usize) -> bool {
+fn is_short(value: &Value, max_text: usize, left: &mut usize) -> bool {
     match value {
-        Value::String(text) => text.len() <= text_kept,
+        Value::String(text) => text.len() <= max_text,
         Value::Array(values) => {
-            values.iter().all(|value| take(left).is_some_and(|left| is_short(value, text_kept, left)))
+            values.iter().all(|value| take(left).is_some_and(|left| is_short(value, max_text, left)))
         }
         Value::Object(fields) => fields.iter().all(|(name, value)| {
-            name.len() <= text_kept && take(left).is_some_and(|left| is_short(value, text_kept, left))
+            name.len() <= max_text && take(left).is_some_and(|left| is_short(value, max_text, left))
         }),
         Value::Null | Value::Bool(_) | Value::Number(_) => true,
     }
 }
 
-/// The same value with long texts cut and at most `left` values in all.
-fn shortened(value: &Value, text_kept: usize, left: &mut usize) -> Value {
+/// The value with long texts cut and at most `left` values.
+fn shortened(value: &Value, max_text: usize, left: &mut usize) -> Value {
     match value {
-        Value::String(text) => cut(text, text_kept).into(),
+        Value::String(text) => cut(text, max_text).into(),
         Value::Array(values) => {
-            let kept = values.iter().map_while(|value| take(left).map(|left| shortened(value, text_kept, left)));
+            let kept = values.iter().map_while(|value| take(left).map(|left| shortened(value, max_text, left)));
             kept.collect()
         }
         Value::Object(fields) => {
             let kept = fields.iter().map_while(|(name, value)| {
-                take(left).map(|left| (cut(name, text_kept).to_owned(), shortened(value, text_kept, left)))
+                take(left).map(|left| (cut(name, max_text).to_owned(), shortened(value, max_text, left)))
             });
             Value::Object(kept.collect())
         }
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn they_keep_their_order_and_a_second_one_stands_beside_the_first() {
+    fn the_order_is_kept_and_values_of_one_name_become_a_list() {
         let sent = [("z", 1), ("a", 2), ("z", 3), ("m", 4), ("z", 5)];
         let mut parameters: Parameters =
             sent.into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
@@ -175,6 +175,6 @@ mod tests {
         assert_eq!(parameters.to_string(), r#"{"z":[1,3,5],"a":2,"m":4,"User":{"Username":"x"}}"#);
         assert_eq!(parameters.text(4, 4), r#"{"z":[1,3,5]}"#);
         assert_eq!(Parameters::default().to_string(), "null");
-        assert_eq!(Parameters::of_a_call().to_string(), "{}");
+        assert_eq!(Parameters::empty().to_string(), "{}");
     }
 }

@@ -1,42 +1,43 @@
-//! A world in the hands of a Rust test.
+//! A world for Rust tests.
 
 use std::time::Duration;
 
-use super::{Credentials, NewWorld, NotRestored, SharedWorld, Snapshot, World, WorldCard, WorldError, Worlds};
+use super::{NewWorld, RestoreError, Snapshot, World, WorldError, WorldInfo, WorldRef, Worlds};
 use crate::{
+    config::PortAddresses,
     faults::{Rule, RuleError, RuleId},
-    http::listener::PortAddresses,
+    providers::Credentials,
     record::audit::{Audit, Claim},
     record::books::BookEntry,
     record::journal::JournalEntry,
 };
 
-/// One world, from Rust. It is there until it is deleted, whoever holds this.
+/// A handle of one world. The world exists until it is deleted, whether or not there are handles.
 #[derive(Debug, Clone)]
 pub struct WorldHandle {
     pub(crate) worlds: Worlds,
-    pub(crate) world: SharedWorld,
+    pub(crate) world: WorldRef,
 }
 
 impl WorldHandle {
-    /// Its id, as the control port names it.
+    /// Its id, as in the control API.
     pub fn id(&self) -> &str {
         self.world.id()
     }
 
-    /// What the control port tells of it.
-    pub fn card(&self) -> WorldCard {
-        self.worlds.card(&self.world)
+    /// Its description, as in the control API.
+    pub fn info(&self) -> WorldInfo {
+        self.worlds.info(&self.world)
     }
 
     /// What a client logs in with.
     pub fn credentials(&self) -> Credentials {
-        Credentials::of(&self.world.lock())
+        self.world.lock().credentials()
     }
 
-    /// Where the providers listen for it.
+    /// The addresses at which the providers listen for it.
     pub fn ports(&self) -> PortAddresses {
-        self.card().ports
+        self.info().ports
     }
 
     /// What really happened so far, oldest first.
@@ -44,18 +45,17 @@ impl WorldHandle {
         self.with_world(|world| world.books.entries().collect())
     }
 
-    /// What came over the wire so far, oldest first.
+    /// The requests so far, oldest first.
     pub fn journal(&self) -> Vec<JournalEntry> {
         self.with_world(|world| world.journal.entries().collect())
     }
 
-    /// What is wrong, if anything, by the books alone, or also by what a caller says of its
-    /// refunds.
+    /// Audits the world and, if there are claims, the caller's view.
     pub fn audit(&self, claims: Option<&[Claim]>) -> Audit {
-        self.with_world(|world| Audit::of(world, claims))
+        self.with_world(|world| world.audit(claims))
     }
 
-    /// Arms a fault.
+    /// Arms a fault rule.
     ///
     /// # Errors
     /// What is wrong with the rule.
@@ -63,24 +63,24 @@ impl WorldHandle {
         self.with_world(|world| world.arm(rule))
     }
 
-    /// Moves the clock forward; false, and nothing moved, where that would lead beyond
-    /// [`crate::clock::MAX_AHEAD`].
+    /// Moves the clock forward. False, without an effect, if it would be more than
+    /// [`crate::clock::MAX_AHEAD`] ahead.
     pub fn advance(&self, by: Duration) -> bool {
         self.with_world(|world| world.advance(by).is_ok())
     }
 
-    /// Looks into the world, or changes it. Its requests wait meanwhile: be quick.
-    pub fn with_world<T>(&self, look: impl FnOnce(&mut World) -> T) -> T {
-        self.worlds.with(&self.world, look)
+    /// Reads or changes the world. Its requests wait meanwhile.
+    pub fn with_world<T>(&self, use_world: impl FnOnce(&mut World) -> T) -> T {
+        self.worlds.with(&self.world, use_world)
     }
 
-    /// The whole world, to be taken up again.
+    /// A snapshot of the whole world.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::of(&mut self.world.lock())
     }
 
-    /// Puts a snapshot in the place of what is in the world. The world keeps its credentials; the
-    /// demo world takes the snapshot's.
+    /// Replaces the contents of the world with a snapshot. The world keeps its credentials; the
+    /// demo world takes those of the snapshot.
     ///
     /// # Errors
     /// The snapshot is of another version, or would give the demo world a username of another
@@ -89,8 +89,8 @@ impl WorldHandle {
         self.worlds.restore(&self.world, snapshot)
     }
 
-    /// Makes a world that is as this one is now, under credentials of its own, and with ports of
-    /// its own where this one has them.
+    /// Creates a copy of the world with credentials of its own, and with ports of its own if this
+    /// one has them.
     ///
     /// # Errors
     /// There are too many worlds, the name is too long, or a rule is about connections and the copy
@@ -100,33 +100,33 @@ impl WorldHandle {
         Ok(Self { worlds: self.worlds.clone(), world })
     }
 
-    /// Throws the world away.
+    /// Deletes the world.
     ///
     /// # Errors
-    /// It is the demo world, or gone already.
+    /// It is the demo world, or already deleted.
     pub fn delete(self) -> Result<(), WorldError> {
         self.worlds.delete(self.world.id())
     }
 }
 
 impl Worlds {
-    /// A new world, in the hand.
+    /// Creates a world and returns a handle.
     pub(crate) fn create_handle(&self, new: NewWorld) -> Result<WorldHandle, WorldError> {
         Ok(self.handle(self.create(new)?))
     }
 
-    /// A world, in the hand.
-    pub(crate) fn handle(&self, world: SharedWorld) -> WorldHandle {
+    /// A handle of a world.
+    pub(crate) fn handle(&self, world: WorldRef) -> WorldHandle {
         WorldHandle { worlds: self.clone(), world }
     }
 }
 
 impl World {
-    /// A world of a snapshot, as the demo world of a start.
+    /// The world in a snapshot.
     ///
     /// # Errors
     /// It is of another version.
-    pub fn from_snapshot(snapshot: Snapshot) -> Result<World, NotRestored> {
+    pub fn from_snapshot(snapshot: Snapshot) -> Result<World, RestoreError> {
         snapshot.into_world()
     }
 }

@@ -1,52 +1,52 @@
-//! Idempotency keys in flight: while the first request under a key is not answered, the next one
-//! waits, or is told so.
+//! Locks on idempotency keys: while the first request under a key is in progress, the next one
+//! waits or is refused.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use tokio::sync::{Mutex as Turns, OwnedMutexGuard};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
-/// The keys of one world's requests that are under way, by account and key.
+use crate::request::Provider;
+
+/// The keys of one world's requests in progress, by provider, account and key.
 #[derive(Debug, Default)]
-pub(crate) struct Flights(Mutex<HashMap<AccountAndKey, Arc<Turns<()>>>>);
+pub(crate) struct KeyLocks(Mutex<HashMap<AccountKey, Arc<AsyncMutex<()>>>>);
 
-type AccountAndKey = (String, String);
+type AccountKey = (Provider, String, String);
 
-/// Held by a request from its beginning to its answer.
+/// Held by a request until it is answered.
 #[derive(Debug)]
-pub(crate) struct InFlight(#[expect(dead_code, reason = "only its end matters")] OwnedMutexGuard<()>);
+pub(crate) struct KeyGuard(#[expect(dead_code, reason = "dropping it unlocks the key")] OwnedMutexGuard<()>);
 
-/// How many keys are kept before those are forgotten that nobody holds.
-const KEPT: usize = 1_000;
+/// The number of keys from which unlocked ones are removed.
+const MAX_UNLOCKED: usize = 1_000;
 
-impl Flights {
-    /// The turn of a key, in the order of arrival.
-    pub(crate) fn turn(&self, account: &str, key: &str) -> Arc<Turns<()>> {
-        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if turns.len() >= KEPT {
-            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+impl KeyLocks {
+    /// Locks a key. None if it is locked already.
+    pub(crate) fn try_lock(&self, provider: Provider, account: &str, key: &str) -> Option<KeyGuard> {
+        self.mutex(provider, account, key).try_lock_owned().ok().map(KeyGuard)
+    }
+
+    /// Locks a key when all earlier requests have been answered.
+    pub(crate) async fn lock(&self, provider: Provider, account: &str, key: &str) -> KeyGuard {
+        let mutex = self.mutex(provider, account, key);
+        KeyGuard(mutex.lock_owned().await)
+    }
+
+    /// Whether a request holds a key or waits for it.
+    pub(crate) fn is_locked(&self, provider: Provider, account: &str, key: &str) -> bool {
+        let keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mutex = keys.get(&(provider, account.to_owned(), key.to_owned()));
+        mutex.is_some_and(|mutex| Arc::strong_count(mutex) > 1)
+    }
+
+    fn mutex(&self, provider: Provider, account: &str, key: &str) -> Arc<AsyncMutex<()>> {
+        let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if keys.len() >= MAX_UNLOCKED {
+            keys.retain(|_, mutex| Arc::strong_count(mutex) > 1);
         }
-        turns.entry((account.to_owned(), key.to_owned())).or_default().clone()
-    }
-
-    /// Whether anybody is in flight under a key, or waits for it.
-    pub(crate) fn holds(&self, account: &str, key: &str) -> bool {
-        let turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let turn = turns.get(&(account.to_owned(), key.to_owned()));
-        turn.is_some_and(|turn| Arc::strong_count(turn) > 1)
-    }
-}
-
-impl InFlight {
-    /// If nobody is in flight under the key.
-    pub(crate) fn now(turn: Arc<Turns<()>>) -> Option<InFlight> {
-        turn.try_lock_owned().ok().map(InFlight)
-    }
-
-    /// When all earlier ones have been answered.
-    pub(crate) async fn when_free(turn: Arc<Turns<()>>) -> InFlight {
-        InFlight(turn.lock_owned().await)
+        keys.entry((provider, account.to_owned(), key.to_owned())).or_default().clone()
     }
 }

@@ -2,13 +2,12 @@
 //! settings.
 //!
 //! ```text
-//! request -> identify -> username -> Worlds::of -> SharedWorld (one lock each: a hundred run side by side)
-//!                        unknown  -> the demo world, whose provider answers as to a wrong login
+//! request -> inspect -> username -> Worlds::of -> WorldRef (one lock each)
+//!                       unknown  -> the demo world, whose provider answers as to a wrong login
 //! ```
 //!
-//! A registry knows which name belongs to which world; no name belongs to two. Nobody asks the
-//! registry while holding a world. What comes in at ports of a world's own belongs to that world,
-//! whatever username it has.
+//! The registry maps each username to one world. It is never locked while a world is locked. A
+//! request to a port of a world's own belongs to that world, whatever its username.
 
 mod credentials;
 mod handle;
@@ -18,9 +17,10 @@ mod world;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt,
     ops::{Deref, DerefMut},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -28,104 +28,97 @@ use std::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use time::OffsetDateTime;
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 
-use self::credentials::{Dice, names};
-pub(crate) use self::key_locks::{Flights, InFlight};
+pub(crate) use self::key_locks::{KeyGuard, KeyLocks};
 pub use self::{
-    credentials::{Credentials, DebitsuccessLogin, NamecomLogin, SectigoLogin},
     handle::WorldHandle,
-    snapshot::{NotRestored, Snapshot},
-    world::{Seed, Settings, World},
+    snapshot::{RestoreError, Snapshot},
+    world::{Seed, World},
 };
+pub use crate::providers::{Credentials, Settings};
 use crate::{
     clock::system_now,
-    faults::Moment,
-    http::listener::{Harbour, MAX_WITH_OWN_PORTS, PortAddresses, Ports},
-    providers::debitsuccess,
-    providers::namecom,
-    providers::sectigo,
-    request::{Identified, Provider, Request},
+    config::PortAddresses,
+    faults::PointKind,
+    http::listener::{MAX_WITH_OWN_PORTS, PausableListener, ProviderListeners, ServerContext},
+    request::{Provider, RequestInfo},
+    seeded_rng::SeededRng,
 };
 
-/// How many worlds there may be at once.
+/// The maximum number of worlds.
 pub const MAX_WORLDS: usize = 1_000;
-/// The id of the world that is always there.
+/// The id of the demo world, which always exists.
 pub const DEMO: &str = "demo";
-/// How often a locked world is asked for before sleeping on it. A request holds it for
-/// microseconds, and less than it costs to be woken.
-const SPINS: usize = 400;
-/// How often a request lets others go first before it asks like that.
-const TURNS: usize = 16;
-/// The longest name of a world, in characters.
+/// The maximum length of a world's name, in characters.
 const MAX_NAME_CHARS: usize = 100;
 
-/// What a new world is made from; everything may be left out.
+/// The contents of a new world. Everything may be left out.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NewWorld {
-    /// What people call it; at most 100 characters.
+    /// A name for people; at most 100 characters.
     pub name: Option<String>,
-    /// What is in it at the start. Default `demo`.
+    /// The data of the start. Default `demo`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<Seed>,
-    /// What it is taken up from, instead of a seed. Its credentials are new ones.
+    /// A snapshot instead of a seed. The world gets new credentials.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<Snapshot>,
-    /// The choices that the documents leave open. Default as in the demo world's start.
+    /// The settings. Default: those with which the demo world was created.
     pub settings: Option<Settings>,
-    /// Whether it gets ports of its own: whatever connects there belongs to it, so that its rules
-    /// can be about connections, too. Default false.
+    /// Whether it gets ports of its own. Connections to them belong to it, so that its rules can be
+    /// about connections too. Default false.
     pub own_ports: bool,
 }
 
-/// What is told of a world.
+/// The description of a world.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct WorldCard {
+pub struct WorldInfo {
     /// Its id, for paths.
     pub id: String,
-    /// What people call it.
+    /// A name for people.
     pub name: Option<String>,
-    /// When it was made, in the system's time.
+    /// When it was created, in the system's time.
     #[serde(with = "time::serde::rfc3339")]
     pub created: OffsetDateTime,
-    /// What a client logs in with. Made up for this world, and worth nothing elsewhere.
+    /// The logins of clients, which are valid in this world only.
     pub credentials: Credentials,
-    /// Whether the ports are its own.
+    /// Whether it has ports of its own.
     pub own_ports: bool,
-    /// Where the providers listen for it.
+    /// The addresses at which the providers listen for it.
     pub ports: PortAddresses,
 }
 
-/// Why there is no such world.
+/// Why an operation on worlds fails.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum WorldError {
     /// No world has this id.
     #[error("there is no world {0}")]
     NoSuchWorld(String),
-    /// The demo world stays.
-    #[error("the demo world is always there: reset it instead")]
+    /// The demo world cannot be deleted.
+    #[error("the demo world cannot be deleted: reset it instead")]
     DemoStays,
-    /// Too many.
-    #[error("{MAX_WORLDS} worlds are there already: delete some")]
+    /// Too many worlds.
+    #[error("there are already {MAX_WORLDS} worlds: delete some")]
     TooMany,
-    /// Too many that have ports of their own.
-    #[error("{MAX_WITH_OWN_PORTS} worlds with ports of their own are there already: delete some")]
+    /// Too many worlds with ports of their own.
+    #[error("there are already {MAX_WITH_OWN_PORTS} worlds with ports of their own: delete some")]
     TooManyPorts,
-    /// The system has no ports for it.
+    /// The system provides no ports.
     #[error("cannot open ports for the world: {0}")]
     NoPorts(String),
-    /// Both a seed and a snapshot.
+    /// Both a seed and a snapshot are given.
     #[error("`seed` and `snapshot` exclude each other")]
     TwoBeginnings,
-    /// Not a snapshot of this version.
+    /// The snapshot cannot be restored.
     #[error(transparent)]
-    Snapshot(#[from] NotRestored),
+    Snapshot(#[from] RestoreError),
     /// The name is too long.
     #[error("`name` is at most {MAX_NAME_CHARS} characters")]
     Name,
     /// Another world has this username.
-    #[error("`{name}` belongs to world {world}: by its username a request finds its world, so no two worlds share one")]
+    #[error("`{name}` belongs to world {world}: requests find their world by username, so no two worlds can share one")]
     Taken {
         /// The username.
         name: String,
@@ -134,115 +127,101 @@ pub enum WorldError {
     },
 }
 
-/// A world that many can hold.
+/// A shared reference to a world.
 #[derive(Debug, Clone)]
-pub(crate) struct SharedWorld(Arc<Place>);
+pub(crate) struct WorldRef(Arc<WorldEntry>);
 
 #[derive(Debug)]
-struct Place {
+struct WorldEntry {
     id: String,
     name: Option<String>,
     created: OffsetDateTime,
     world: Mutex<World>,
-    flights: Flights,
-    /// Its own; the demo world's are those of the start.
-    ports: Option<Ports>,
-    /// Whether a rule waits for requests that nobody has read: asked before each read, when nobody
-    /// wants to wait for the world.
-    awaits_unread: AtomicBool,
+    key_locks: KeyLocks,
+    /// Its own listeners. Those of the demo world are those of the start.
+    listeners: Option<ProviderListeners>,
+    /// Whether a rule applies before requests are read. Checked before each read without locking
+    /// the world.
+    has_unread_rule: AtomicBool,
 }
 
-/// A world, held for a moment. When it is let go, its ports follow its rules.
-pub(crate) struct Held<'a> {
+/// A locked world. When it is unlocked, its ports are opened and closed as its rules say.
+pub(crate) struct WorldGuard<'a> {
     world: MutexGuard<'a, World>,
-    place: &'a Place,
+    entry: &'a WorldEntry,
 }
 
 /// All worlds.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Worlds {
-    demo: SharedWorld,
-    harbour: Harbour,
+    demo: WorldRef,
+    context: ServerContext,
+    serve: ServePort,
     registry: Arc<RwLock<Registry>>,
 }
 
+/// Serves one listener until the signal; the world is the owner of all its connections, if it has
+/// one.
+pub(crate) type ServePort = Arc<
+    dyn Fn(&Worlds, Option<&WorldRef>, &Arc<PausableListener>, watch::Receiver<bool>) -> JoinHandle<()> + Send + Sync,
+>;
+
 #[derive(Debug)]
 struct Registry {
-    worlds: BTreeMap<u64, SharedWorld>,
-    /// Whose a username is, for each provider.
-    owners: HashMap<Provider, HashMap<String, SharedWorld>>,
-    /// How many worlds were ever made: ids never come back.
-    made: u64,
-    dice: Dice,
+    worlds: BTreeMap<u64, WorldRef>,
+    /// The world of each username, per provider.
+    owners: HashMap<Provider, HashMap<String, WorldRef>>,
+    /// The number of worlds ever created: ids are not reused.
+    created: u64,
+    rng: SeededRng,
 }
 
-impl SharedWorld {
-    fn new(id: String, name: Option<String>, world: World, ports: Option<Ports>) -> Self {
-        let (world, flights) = (Mutex::new(world), Flights::default());
-        let shared = Self(Arc::new(Place {
+impl WorldRef {
+    fn new(id: String, name: Option<String>, world: World, listeners: Option<ProviderListeners>) -> Self {
+        let world = Self(Arc::new(WorldEntry {
             id,
             name,
             created: system_now(),
-            world,
-            flights,
-            ports,
-            awaits_unread: AtomicBool::default(),
+            world: Mutex::new(world),
+            key_locks: KeyLocks::default(),
+            listeners,
+            has_unread_rule: AtomicBool::default(),
         }));
-        // It may have been taken up with its rules.
-        drop(shared.lock());
-        shared
+        // Applies the rules of a restored world.
+        drop(world.lock());
+        world
     }
 
-    /// The world, for a moment. Whoever panicked while holding it has left it whole enough to be
-    /// looked at and reset.
-    pub(crate) fn lock(&self) -> Held<'_> {
-        for _ in 0..SPINS {
-            match self.0.world.try_lock() {
-                Ok(world) => return Held { world, place: &self.0 },
-                Err(TryLockError::Poisoned(world)) => return Held { world: world.into_inner(), place: &self.0 },
-                Err(TryLockError::WouldBlock) => std::hint::spin_loop(),
-            }
-        }
-        Held { world: self.0.world.lock().unwrap_or_else(PoisonError::into_inner), place: &self.0 }
+    /// Locks the world. Ignores poisoning: the state stays readable and resettable after a panic.
+    pub(crate) fn lock(&self) -> WorldGuard<'_> {
+        WorldGuard { world: self.0.world.lock().unwrap_or_else(PoisonError::into_inner), entry: &self.0 }
     }
 
-    /// Lets the thread do something else while somebody has the world in hand, for a while at most:
-    /// there is nearly always another connection to be read from, and that costs less than to sleep
-    /// and be woken.
-    pub(crate) async fn when_free(&self) {
-        for _ in 0..TURNS {
-            if !matches!(self.0.world.try_lock(), Err(TryLockError::WouldBlock)) {
-                return;
-            }
-            tokio::task::yield_now().await;
-        }
+    /// Whether a rule applies before requests are read.
+    pub(crate) fn has_unread_rule(&self) -> bool {
+        self.0.has_unread_rule.load(Ordering::Acquire)
     }
 
-    /// Whether a rule waits for requests that nobody has read.
-    pub(crate) fn awaits_unread(&self) -> bool {
-        self.0.awaits_unread.load(Ordering::Acquire)
-    }
-
-    /// The keys in flight, behind a lock of their own.
-    pub(crate) fn flights(&self) -> &Flights {
-        &self.0.flights
+    /// The locks on idempotency keys, which are independent of the lock of the world.
+    pub(crate) fn key_locks(&self) -> &KeyLocks {
+        &self.0.key_locks
     }
 
     pub(crate) fn id(&self) -> &str {
         &self.0.id
     }
 
-    /// Whether it has ports that are no other world's. Those of the demo world are everybody's.
+    /// Whether it has ports of its own. Those of the demo world are shared.
     fn has_own_ports(&self) -> bool {
-        self.0.ports.is_some() && self.id() != DEMO
+        self.0.listeners.is_some() && self.id() != DEMO
     }
 
-    pub(crate) fn is(&self, other: &SharedWorld) -> bool {
+    pub(crate) fn is(&self, other: &WorldRef) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
-impl Deref for Held<'_> {
+impl Deref for WorldGuard<'_> {
     type Target = World;
 
     fn deref(&self) -> &World {
@@ -250,103 +229,110 @@ impl Deref for Held<'_> {
     }
 }
 
-impl DerefMut for Held<'_> {
+impl DerefMut for WorldGuard<'_> {
     fn deref_mut(&mut self) -> &mut World {
         &mut self.world
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for WorldGuard<'_> {
     fn drop(&mut self) {
-        if let Some(ports) = &self.place.ports {
-            ports.follow(self.world.faults.refused());
+        if let Some(listeners) = &self.entry.listeners {
+            listeners.apply_refusals(self.world.faults.refused());
         }
-        self.place.awaits_unread.store(self.world.faults.awaits(Moment::BeforeRead), Ordering::Release);
+        self.entry.has_unread_rule.store(self.world.faults.awaits(PointKind::BeforeRead), Ordering::Release);
     }
 }
 
 impl Worlds {
-    /// The demo world alone. The seed decides over everything that looks random in it, and in all
-    /// worlds that are made later.
-    pub(crate) fn new(mut demo: World, seed: u64, ports: Ports, harbour: Harbour) -> Self {
+    /// The demo world. The seed determines everything that looks random in it and in all worlds
+    /// that are created later.
+    pub(crate) fn new(
+        mut demo: World,
+        seed: u64,
+        listeners: ProviderListeners,
+        context: ServerContext,
+        serve: ServePort,
+    ) -> Self {
         if demo.origin.is_none() {
-            demo.count_from(seed);
+            demo.reseed(seed);
         }
         demo.number = seed;
         demo.has_ports = true;
-        let names = names(&demo);
-        let demo = SharedWorld::new(DEMO.to_owned(), Some("Demo data".to_owned()), demo, Some(ports));
-        let registry = Registry { worlds: BTreeMap::new(), owners: HashMap::new(), made: 0, dice: Dice::new(seed) };
-        let worlds = Self { demo, harbour, registry: Arc::new(RwLock::new(registry)) };
+        let names = demo.providers.usernames();
+        let demo = WorldRef::new(DEMO.to_owned(), Some("Demo data".to_owned()), demo, Some(listeners));
+        let registry =
+            Registry { worlds: BTreeMap::new(), owners: HashMap::new(), created: 0, rng: SeededRng::new(seed) };
+        let worlds = Self { demo, context, serve, registry: Arc::new(RwLock::new(registry)) };
         worlds.write().own(&worlds.demo, names);
         worlds.serve(&worlds.demo, None);
         worlds
     }
 
-    /// Serves at a world's ports, as its rules have them.
-    fn serve(&self, world: &SharedWorld, owner: Option<&SharedWorld>) {
-        if let Some(ports) = &world.0.ports {
-            ports.serve(&self.harbour, self, owner);
+    /// Serves a world's ports.
+    fn serve(&self, world: &WorldRef, owner: Option<&WorldRef>) {
+        if let Some(listeners) = &world.0.listeners {
+            listeners.serve(|listener, stopping| (self.serve)(self, owner, listener, stopping));
         }
-        // A world that was taken up again may have a rule that shuts a port.
+        // A restored world may have a rule that closes a port.
         drop(world.lock());
     }
 
-    /// Closes all ports and gives what serves them to be waited for.
+    /// Closes all ports. Returns the tasks that serve them.
     pub(crate) fn close_ports(&self) -> Vec<JoinHandle<()>> {
-        self.list().iter().filter_map(|world| world.0.ports.as_ref()).flat_map(Ports::close).collect()
+        self.list().iter().filter_map(|world| world.0.listeners.as_ref()).flat_map(ProviderListeners::close).collect()
     }
 
-    /// What is told of a world.
-    pub(crate) fn card(&self, world: &SharedWorld) -> WorldCard {
-        let ports = world.0.ports.as_ref().map_or(self.harbour.first, Ports::addresses);
-        WorldCard {
+    /// The description of a world.
+    pub(crate) fn info(&self, world: &WorldRef) -> WorldInfo {
+        let ports = world.0.listeners.as_ref().map_or(self.context.first, ProviderListeners::addresses);
+        WorldInfo {
             id: world.0.id.clone(),
             name: world.0.name.clone(),
             created: world.0.created,
-            credentials: Credentials::of(&world.lock()),
+            credentials: world.lock().credentials(),
             own_ports: world.has_own_ports(),
             ports,
         }
     }
 
-    /// The world that is always there.
-    pub(crate) fn demo(&self) -> &SharedWorld {
+    /// The demo world.
+    pub(crate) fn demo(&self) -> &WorldRef {
         &self.demo
     }
 
-    /// The world that the username in a request belongs to. What belongs to none comes to the demo
-    /// world, which refuses it as a wrong login, and whose journal shows it.
-    pub(crate) fn of(&self, provider: Provider, identified: &Identified) -> SharedWorld {
+    /// The world of the username in a request. A request without a known username belongs to the
+    /// demo world, which refuses it as a wrong login and shows it in its journal.
+    pub(crate) fn of(&self, provider: Provider, info: &RequestInfo) -> WorldRef {
         let owner = |name: &String| self.read().owners.get(&provider)?.get(name).cloned();
-        identified.username.as_ref().and_then(owner).unwrap_or_else(|| self.demo.clone())
+        info.username.as_ref().and_then(owner).unwrap_or_else(|| self.demo.clone())
     }
 
     /// The world of an id.
-    pub(crate) fn get(&self, id: &str) -> Result<SharedWorld, WorldError> {
+    pub(crate) fn get(&self, id: &str) -> Result<WorldRef, WorldError> {
         let numbered = |id: &str| self.read().worlds.get(&number(id)?).cloned();
         let found = if id == DEMO { Some(self.demo.clone()) } else { numbered(id) };
         found.ok_or_else(|| WorldError::NoSuchWorld(id.to_owned()))
     }
 
     /// The demo world, then all others, oldest first.
-    pub(crate) fn list(&self) -> Vec<SharedWorld> {
-        let others: Vec<SharedWorld> = self.read().worlds.values().cloned().collect();
+    pub(crate) fn list(&self) -> Vec<WorldRef> {
+        let others: Vec<WorldRef> = self.read().worlds.values().cloned().collect();
         std::iter::once(self.demo.clone()).chain(others).collect()
     }
 
     /// What a client of the TLS ports has to trust, PEM.
     pub(crate) fn ca_pem(&self) -> String {
-        self.harbour.ca_pem.as_ref().to_owned()
+        self.context.ca_pem.as_ref().to_owned()
     }
 
-    /// The settings of the start.
+    /// The settings with which the demo world was created.
     pub(crate) fn start_settings(&self) -> Settings {
-        self.demo.lock().made_with().clone()
+        self.demo.lock().created_with().clone()
     }
 
-    /// Makes a world with credentials of its own.
-    pub(crate) fn create(&self, new: NewWorld) -> Result<SharedWorld, WorldError> {
+    /// Creates a world with credentials of its own.
+    pub(crate) fn create(&self, new: NewWorld) -> Result<WorldRef, WorldError> {
         let world = match (new.snapshot, new.seed) {
             (Some(_), Some(_)) => return Err(WorldError::TwoBeginnings),
             (Some(snapshot), None) => {
@@ -356,50 +342,50 @@ impl Worlds {
             (None, seed) => {
                 let settings = new.settings.unwrap_or_else(|| self.start_settings());
                 let mut world = World::new(seed.unwrap_or_default(), settings);
-                world.count_from(self.write().dice.next());
+                world.reseed(self.write().rng.next());
                 world
             }
         };
         self.add(new.name, world, new.own_ports)
     }
 
-    /// Makes a world that is as this one is now, under credentials of its own; with ports of its
-    /// own where this one has them, if nothing else is said.
+    /// Creates a copy of a world with credentials of its own. By default it has ports of its own if
+    /// the original has them.
     pub(crate) fn fork(
         &self,
-        world: &SharedWorld,
+        world: &WorldRef,
         name: Option<String>,
         own_ports: Option<bool>,
-    ) -> Result<SharedWorld, WorldError> {
+    ) -> Result<WorldRef, WorldError> {
         let copy = Snapshot::of(&mut world.lock());
         self.add(name, copy.into_world()?, own_ports.unwrap_or_else(|| world.has_own_ports()))
     }
 
-    /// Puts a snapshot in the place of what is in a world. The world keeps its credentials; the
-    /// demo world takes the snapshot's.
-    pub(crate) fn restore(&self, world: &SharedWorld, snapshot: Snapshot) -> Result<(), WorldError> {
+    /// Replaces the contents of a world with a snapshot. The world keeps its credentials; the demo
+    /// world takes those of the snapshot.
+    pub(crate) fn restore(&self, world: &WorldRef, snapshot: Snapshot) -> Result<(), WorldError> {
         let other = snapshot.into_world()?;
         if world.id() == DEMO {
-            for (provider, name) in names(&other) {
+            for (provider, name) in other.providers.usernames() {
                 self.claim(world, provider, &name)?;
             }
         }
         let mut locked = world.lock();
-        other.check_connection_rules(locked.has_ports)?;
-        locked.become_another(other);
-        let names = names(&locked);
+        check_connection_rules(&other, locked.has_ports)?;
+        locked.replace_with(other);
+        let names = locked.providers.usernames();
         drop(locked);
-        // Those of a world in the registry end in its id, so they can be nobody else's.
+        // The usernames of a registered world contain its id, so no other world has them.
         self.write().own(world, names);
         Ok(())
     }
 
-    /// Takes a world in, under an id and credentials of its own.
-    fn add(&self, name: Option<String>, mut world: World, own_ports: bool) -> Result<SharedWorld, WorldError> {
+    /// Registers a world, with an id and credentials of its own.
+    fn add(&self, name: Option<String>, mut world: World, own_ports: bool) -> Result<WorldRef, WorldError> {
         if name.as_ref().is_some_and(|name| name.chars().count() > MAX_NAME_CHARS) {
             return Err(WorldError::Name);
         }
-        world.check_connection_rules(own_ports)?;
+        check_connection_rules(&world, own_ports)?;
         world.has_ports = own_ports;
         let mut registry = self.write();
         if registry.worlds.len() + 1 >= MAX_WORLDS {
@@ -408,42 +394,42 @@ impl Worlds {
         if own_ports && registry.worlds.values().filter(|world| world.has_own_ports()).count() >= MAX_WITH_OWN_PORTS {
             return Err(WorldError::TooManyPorts);
         }
-        let ports = own_ports.then(|| self.harbour.open()).transpose();
-        let ports = ports.map_err(|error| WorldError::NoPorts(error.to_string()))?;
-        let (made, id) = registry.next_id();
-        Credentials::made(&id, &mut registry.dice).give_to(&mut world, &id);
-        let names = names(&world);
-        let shared = SharedWorld::new(id, name, world, ports);
-        registry.own(&shared, names);
-        registry.worlds.insert(made, shared.clone());
+        let listeners = own_ports.then(|| self.context.open_listeners()).transpose();
+        let listeners = listeners.map_err(|error| WorldError::NoPorts(error.to_string()))?;
+        let (number, id) = registry.next_id();
+        let credentials = Credentials::generate(&id, &mut registry.rng);
+        world.take_credentials(&credentials, &id);
+        let names = world.providers.usernames();
+        let world = WorldRef::new(id, name, world, listeners);
+        registry.own(&world, names);
+        registry.worlds.insert(number, world.clone());
         drop(registry);
-        self.serve(&shared, Some(&shared));
-        Ok(shared)
+        self.serve(&world, Some(&world));
+        Ok(world)
     }
 
-    /// Takes a world away, and closes ports of its own. A request that is under way in it ends
-    /// without an effect.
+    /// Deletes a world and closes its own ports. Requests in progress end without an effect.
     pub(crate) fn delete(&self, id: &str) -> Result<(), WorldError> {
         if id == DEMO {
             return Err(WorldError::DemoStays);
         }
-        let gone = {
+        let deleted = {
             let mut registry = self.write();
-            let gone = number(id).and_then(|number| registry.worlds.remove(&number));
-            let gone = gone.ok_or_else(|| WorldError::NoSuchWorld(id.to_owned()))?;
+            let deleted = number(id).and_then(|number| registry.worlds.remove(&number));
+            let deleted = deleted.ok_or_else(|| WorldError::NoSuchWorld(id.to_owned()))?;
             for owners in registry.owners.values_mut() {
-                owners.retain(|_, owner| !owner.is(&gone));
+                owners.retain(|_, owner| !owner.is(&deleted));
             }
-            gone
+            deleted
         };
-        // They end by themselves.
-        drop(gone.0.ports.as_ref().map(Ports::close));
-        gone.lock().end();
+        // The tasks end without being awaited.
+        drop(deleted.0.listeners.as_ref().map(ProviderListeners::close));
+        deleted.lock().clear();
         Ok(())
     }
 
-    /// Says that a username is a world's before it is put there.
-    pub(crate) fn claim(&self, world: &SharedWorld, provider: Provider, name: &str) -> Result<(), WorldError> {
+    /// Reserves a username for a world, before it is put there.
+    pub(crate) fn claim(&self, world: &WorldRef, provider: Provider, name: &str) -> Result<(), WorldError> {
         let mut registry = self.write();
         match registry.owners.get(&provider).and_then(|owners| owners.get(name)) {
             Some(owner) if !owner.is(world) => {
@@ -457,21 +443,20 @@ impl Worlds {
         }
     }
 
-    /// Looks into a world or changes it; usernames that came in are its from then on, but for those
-    /// that are another's already.
-    pub(crate) fn with<T>(&self, world: &SharedWorld, look: impl FnOnce(&mut World) -> T) -> T {
+    /// Reads or changes a world. New usernames are registered, unless they belong to another world.
+    pub(crate) fn with<T>(&self, world: &WorldRef, use_world: impl FnOnce(&mut World) -> T) -> T {
         let mut locked = world.lock();
         locked.now();
-        let before = names(&locked);
-        let looked = look(&mut locked);
-        let after = names(&locked);
+        let before = locked.providers.usernames();
+        let result = use_world(&mut locked);
+        let after = locked.providers.usernames();
         drop(locked);
         for (provider, name) in after.into_iter().filter(|name| !before.contains(name)) {
             if let Err(error) = self.claim(world, provider, &name) {
-                tracing::warn!(%error, "a username of two worlds");
+                tracing::warn!(%error, "could not register a username");
             }
         }
-        looked
+        result
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Registry> {
@@ -484,21 +469,21 @@ impl Worlds {
 }
 
 impl Registry {
-    /// The next number and its id. A world file may have brought names that belonged to such an id
-    /// in another run: then it is passed over.
+    /// The next number and id. Skips ids that occur in usernames, which a world file may contain
+    /// from another run.
     fn next_id(&mut self) -> (u64, String) {
         loop {
-            self.made += 1;
-            let id = format!("w{}", self.made);
+            self.created += 1;
+            let id = format!("w{}", self.created);
             let (begins, ends) = (format!("{id}-"), format!("@{id}"));
             let mut names = self.owners.values().flat_map(HashMap::keys);
             if !names.any(|name| name.starts_with(&begins) || name.ends_with(&ends)) {
-                return (self.made, id);
+                return (self.created, id);
             }
         }
     }
 
-    fn own(&mut self, world: &SharedWorld, names: Vec<(Provider, String)>) {
+    fn own(&mut self, world: &WorldRef, names: Vec<(Provider, String)>) {
         for (provider, name) in names {
             self.owners.entry(provider).or_default().insert(name, world.clone());
         }
@@ -509,11 +494,16 @@ fn number(id: &str) -> Option<u64> {
     id.strip_prefix('w')?.parse().ok()
 }
 
-/// What can be told of a request before anything is done.
-pub(crate) fn identify(provider: Provider, request: &Request) -> Identified {
-    match provider {
-        Provider::Sectigo => sectigo::identify(request),
-        Provider::Namecom => namecom::identify(request),
-        Provider::Debitsuccess => debitsuccess::identify(request),
+/// Refuses a world with rules about connections if it has no ports.
+fn check_connection_rules(world: &World, has_ports: bool) -> Result<(), RestoreError> {
+    match world.connection_rule_error().filter(|_| !has_ports) {
+        Some((id, error)) => Err(RestoreError::Rule { id: id.0, error }),
+        None => Ok(()),
+    }
+}
+
+impl fmt::Debug for Worlds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worlds").field("registry", &self.registry).finish_non_exhaustive()
     }
 }

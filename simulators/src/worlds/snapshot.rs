@@ -1,9 +1,9 @@
-//! Snapshots: a world as JSON, to be taken up again here or elsewhere, now or later.
+//! Snapshots: a world as JSON, from which a world can be restored.
 //!
-//! What is in it: data, credentials, settings, books, journal, faults, gates, what lookups are
-//! shown of the past, requests that will be done later, and what the clock shows. What is not:
-//! requests that are under way or parked at a gate, for they belong to connections; `left_out`
-//! counts them. What comes in is checked as strictly as what is armed and put up.
+//! A snapshot contains data, credentials, settings, books, journal, faults, gates, the states of
+//! stale reads, deferred requests, and the time. It does not contain requests in progress or
+//! waiting at a gate, because they belong to connections; `omitted` counts them. Rules and gates of
+//! a snapshot are checked like new ones.
 
 use std::{fmt, sync::Arc};
 
@@ -11,89 +11,82 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
-use super::{
-    World,
-    world::{Due, Seed, Settings},
-};
+use super::world::{Due, Seed, World};
 use crate::{
     clock::Clock,
     faults::gates::{GateError, Gates},
-    faults::stale_state::Past,
+    faults::stale_state::StaleReads,
     faults::{Faults, RuleError},
-    providers::debitsuccess,
-    providers::namecom,
-    providers::sectigo,
+    providers::{ProviderStates, Settings},
     record::books::Books,
     record::journal::{Ending, Journal},
 };
 
-/// The form of this version.
+/// The version of the format.
 const VERSION: u32 = 1;
 
-/// A whole world in JSON. It holds credentials and requests, passwords and tokens in them too: its
-/// `Debug` shows none of that.
+/// A whole world in JSON. It contains credentials and requests with their secrets: its `Debug`
+/// shows none of them.
 #[derive(Clone, Serialize)]
 #[serde(transparent)]
-pub struct Snapshot(Written);
+pub struct Snapshot(SnapshotV1);
 
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
-    /// The form: 1.
+struct SnapshotV1 {
+    /// The format: 1.
     version: u32,
     /// When it was taken, in the system's time.
     #[serde(default, with = "time::serde::rfc3339::option")]
     taken: Option<OffsetDateTime>,
-    /// For whoever reads it; taken up again it means nothing.
+    /// For information only.
     #[serde(default)]
-    left_out: LeftOut,
+    omitted: Omitted,
     seed: Seed,
     clock: Clock,
     settings: Settings,
     first_settings: Settings,
-    sectigo: sectigo::State,
-    namecom: namecom::State,
-    debitsuccess: debitsuccess::State,
+    providers: ProviderStates,
     books: Books,
     journal: Journal,
     faults: Faults,
     #[serde(default)]
     gates: Gates,
     #[serde(default)]
-    past: Past,
+    stale_reads: StaleReads,
     due: Vec<Due>,
 }
 
-/// What a snapshot does not have.
+/// What a snapshot does not contain.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct LeftOut {
-    /// Requests that waited at a gate. In the copy nobody waits there.
-    parked_requests: usize,
-    /// Requests that were not answered yet, parked ones too. In the copy they stay `open` in the
-    /// journal.
+struct Omitted {
+    /// The number of requests that waited at a gate.
+    waiting_requests: usize,
+    /// The number of requests that were not answered yet, including the waiting ones. In the copy
+    /// they stay `open` in the journal.
     open_requests: usize,
 }
 
-/// Why a snapshot cannot be taken up.
+/// Why a snapshot cannot be restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotRestored {
-    /// Of another version.
+pub enum RestoreError {
+    /// The snapshot is of another version.
     #[error("the snapshot is of version {0}, and this is version {VERSION}")]
     Version(u64),
-    /// Not one at all.
+    /// It is no snapshot.
     #[error("it is no snapshot: {0}")]
     Unreadable(String),
     /// A rule that could not be armed.
     #[error("the snapshot's fault {id} could not be armed: {error}")]
     Rule {
-        /// Its number; 0 is the random mode.
+        /// Its number; 0 for the random mode.
         id: u64,
         /// What is wrong with it.
         error: RuleError,
     },
-    /// A gate that could not be put up.
-    #[error("the snapshot's gate {id} could not be put up: {error}")]
+    /// A gate that could not be added.
+    #[error("the snapshot's gate {id} could not be added: {error}")]
     Gate {
         /// Its number.
         id: u64,
@@ -102,38 +95,35 @@ pub enum NotRestored {
     },
 }
 
-/// All that is read of a snapshot before its version is known.
+/// The part of a snapshot that is read first.
 #[derive(Deserialize)]
 struct Versioned {
     version: u64,
 }
 
 impl Snapshot {
-    /// A world as it is, with everything done that is due.
+    /// A snapshot of a world. First does everything that is due.
     pub fn of(world: &mut World) -> Self {
         world.now();
-        let left_out = LeftOut {
-            parked_requests: world.gates.parked(),
+        let omitted = Omitted {
+            waiting_requests: world.gates.waiting(),
             open_requests: world.journal.entries().filter(|entry| entry.ending == Ending::Open).count(),
         };
-        let World { clock, settings, sectigo, namecom, debitsuccess, books, journal, faults, gates, past, .. } =
-            world.clone();
-        Self(Written {
+        let World { clock, settings, providers, books, journal, faults, gates, stale_reads, .. } = world.clone();
+        Self(SnapshotV1 {
             version: VERSION,
             taken: Some(crate::clock::system_now()),
-            left_out,
+            omitted,
             seed: world.seed,
             clock,
             settings,
             first_settings: world.first_settings.clone(),
-            sectigo,
-            namecom,
-            debitsuccess,
+            providers,
             books,
             journal,
             faults,
             gates,
-            past,
+            stale_reads,
             due: world.due.clone(),
         })
     }
@@ -143,45 +133,41 @@ impl Snapshot {
         &self.0.settings
     }
 
-    /// Reads one, its version first: of another version nothing else can be told.
+    /// Parses a snapshot, its version first.
     ///
     /// # Errors
-    /// It is of another version, or none.
-    pub fn from_json(json: &[u8]) -> Result<Snapshot, NotRestored> {
-        let unreadable = |error: serde_json::Error| NotRestored::Unreadable(error.to_string());
+    /// It is of another version, or no snapshot.
+    pub fn from_json(json: &[u8]) -> Result<Snapshot, RestoreError> {
+        let unreadable = |error: serde_json::Error| RestoreError::Unreadable(error.to_string());
         let Versioned { version } = serde_json::from_slice(json).map_err(unreadable)?;
         if version != u64::from(VERSION) {
-            return Err(NotRestored::Version(version));
+            return Err(RestoreError::Version(version));
         }
         serde_json::from_slice(json).map(Snapshot).map_err(unreadable)
     }
 
-    /// The world of it, under the credentials that it was taken with. A reset of it leads back to
-    /// here.
+    /// The world in it, with its credentials. [`World::reset_to_start`] returns to this state.
     ///
     /// # Errors
-    /// It has a rule or a gate that could not be armed or put up.
-    pub fn into_world(self) -> Result<World, NotRestored> {
-        let origin = Arc::new(self.clone());
-        let Written { seed, clock, settings, first_settings, sectigo, namecom, debitsuccess, .. } = self.0;
-        let Written { books, journal, faults, gates, past, mut due, .. } = self.0;
-        faults.check().map_err(|(id, error)| NotRestored::Rule { id: id.0, error })?;
-        gates.check().map_err(|(id, error)| NotRestored::Gate { id: id.0, error })?;
+    /// It has a rule or a gate that could not be armed or added.
+    pub fn into_world(self) -> Result<World, RestoreError> {
+        let SnapshotV1 { seed, clock, settings, first_settings, providers, .. } = self.0;
+        let SnapshotV1 { books, journal, faults, gates, stale_reads, mut due, .. } = self.0;
+        faults.check().map_err(|(id, error)| RestoreError::Rule { id: id.0, error })?;
+        gates.check().map_err(|(id, error)| RestoreError::Gate { id: id.0, error })?;
         due.sort_by_key(|due| due.at);
         let mut world = World::new(Seed::Empty, first_settings);
         world.seed = seed;
         world.clock = clock;
         world.settings = settings;
-        world.sectigo = sectigo;
-        world.namecom = namecom;
-        world.debitsuccess = debitsuccess;
+        world.providers = providers;
         world.books = books;
         world.journal = journal;
         world.faults = faults;
         world.gates = gates;
-        world.past = past;
-        world.origin = Some(origin);
+        world.stale_reads = stale_reads;
         world.due = due;
+        world.origin = Some(Arc::new(world.clone()));
         Ok(world)
     }
 }
@@ -195,7 +181,7 @@ impl<'de> Deserialize<'de> for Snapshot {
 
 impl fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Written { version, taken, .. } = &self.0;
+        let SnapshotV1 { version, taken, .. } = &self.0;
         f.debug_struct("Snapshot").field("version", version).field("taken", taken).finish_non_exhaustive()
     }
 }

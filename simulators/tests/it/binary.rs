@@ -81,12 +81,12 @@ fn refused(folder: &Path, arguments: &[&str]) -> (i32, String) {
 #[case::a_world_that_is_none(&["--world-file", "bad.json"], "cannot start with the world in bad.json: it is no snapshot: ")]
 #[case::a_folder_that_is_a_file(&["--ca-file", "bad.json/ca.pem"], "cannot write the authority of the TLS ports")]
 #[case::a_folder_that_is_not_there(&["--ca-file", "no/such/folder/ca.pem"], "cannot write the authority of the TLS ports to no/such/folder/ca.pem.key: No such file")]
-#[case::a_certificate_without_its_key(&["--tls-certificate", "bad.json"], "cannot make the certificate of the TLS ports: --tls-certificate and --tls-key belong together")]
-#[case::a_certificate_that_is_not_there(&["--tls-certificate", "none.pem", "--tls-key", "none.key"], "cannot make the certificate of the TLS ports: cannot read none.pem: No such file")]
-#[case::a_certificate_that_is_none(&["--tls-certificate", "bad.json", "--tls-key", "bad.json"], "cannot make the certificate of the TLS ports: bad.json holds no certificate in PEM")]
-#[case::an_authority_of_others(&["--ca-file", "bad.json"], "cannot make the certificate of the TLS ports: bad.json holds a certificate that the simulators did not make")]
-#[case::a_name_that_is_none(&["--tls-name", "ä"], "cannot make the certificate of the TLS ports: `ä` is neither a host name nor an address (--tls-name)")]
-#[case::a_name_of_two_words(&["--tls-name", "bad name!"], "cannot make the certificate of the TLS ports: `bad name!` is neither")]
+#[case::a_certificate_without_its_key(&["--tls-certificate", "bad.json"], "cannot create the certificate of the TLS ports: --tls-certificate and --tls-key belong together")]
+#[case::a_certificate_that_is_not_there(&["--tls-certificate", "none.pem", "--tls-key", "none.key"], "cannot create the certificate of the TLS ports: cannot read none.pem: No such file")]
+#[case::a_certificate_that_is_none(&["--tls-certificate", "bad.json", "--tls-key", "bad.json"], "cannot create the certificate of the TLS ports: bad.json holds no certificate in PEM")]
+#[case::an_authority_of_others(&["--ca-file", "bad.json"], "cannot create the certificate of the TLS ports: bad.json holds a certificate that the simulators did not make")]
+#[case::a_name_that_is_none(&["--tls-name", "ä"], "cannot create the certificate of the TLS ports: `ä` is neither a host name nor an address (--tls-name)")]
+#[case::a_name_of_two_words(&["--tls-name", "bad name!"], "cannot create the certificate of the TLS ports: `bad name!` is neither")]
 #[case::a_world_of_another_version(&["--world-file", "version.json"], "cannot start with the world in version.json: the snapshot is of version 2, and this is version 1")]
 fn what_cannot_start_says_why_in_one_line(#[case] arguments: &[&str], #[case] sentence: &str) {
     let folder = folder();
@@ -122,10 +122,7 @@ fn health_is_asked_of_simulators_that_run() {
     // What listens everywhere is asked for on this machine.
     assert_eq!(asked(&control.replace("127.0.0.1", "0.0.0.0")), (0, yes));
     let another = running.namecom_plaintext.trim_start_matches("http://");
-    assert_eq!(
-        asked(another),
-        (1, format!("simulators: what answers at http://{another} are no healthy simulators\n"))
-    );
+    assert_eq!(asked(another), (1, format!("simulators: the server at http://{another} is not healthy simulators\n")));
     drop(running);
     let (status, said) = asked(&control);
     assert_eq!(status, 1);

@@ -36,7 +36,7 @@ const CALLS: &[(&str, &str, &[&str], &str, u16)] = &[
         "put",
         "/v1/faults/random",
         &[],
-        r#"{"seed":1,"share":0.5,"operation":"GetOrder","effects":[{"point":"after_effect","effect":"reset"}]}"#,
+        r#"{"seed":1,"share":0.5,"operation":"GetOrder","effects":[{"point":"after_effect","effect":"reset_peer"}]}"#,
         200,
     ),
     ("get", "/v1/faults/random", &[], "", 200),
@@ -222,9 +222,9 @@ fn assert_described(document: &Value, word: &str, template: &str, status: u16, a
 #[case(
     "post",
     "/v1/gates",
-    r#"{"provider":"sectigo","point":"after_effect","longest_wait_seconds":0}"#,
+    r#"{"provider":"sectigo","point":"after_effect","max_wait_seconds":0}"#,
     400,
-    "`longest_wait_seconds` is 1 to 600"
+    "`max_wait_seconds` is 1 to 600"
 )]
 #[case("get", "/v1/gates/7", "", 404, "there is no gate 7")]
 #[case("delete", "/v1/gates/7", "", 404, "there is no gate 7")]
@@ -241,7 +241,7 @@ fn assert_described(document: &Value, word: &str, template: &str, status: u16, a
 #[case("delete", "/v1/faults/random", "7", 400, "this call takes no body")]
 #[case("post", "/v1/worlds", r#"{"own_ports":"yes"}"#, 400, "invalid type")]
 #[case("post", "/v1/worlds", r#"{"seed":"demo","snapshot":{"version":2}}"#, 400, "the snapshot is of version 2")]
-#[case("delete", "/v1/worlds/demo", "", 409, "the demo world is always there")]
+#[case("delete", "/v1/worlds/demo", "", 409, "the demo world cannot be deleted")]
 #[case("get", "/v1/worlds/w9/books", "", 404, "there is no world w9")]
 #[case("put", "/v1/clock", r#"{"now":"1999-01-01T00:00:00Z"}"#, 409, "the clock only moves forward")]
 #[case("post", "/v1/clock/advance", r#"{"minutes":1}"#, 400, "unknown field `minutes`")]

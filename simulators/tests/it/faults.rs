@@ -203,7 +203,7 @@ async fn a_refund_stops_half_way_where_a_rule_says_so_and_its_domain_is_gone() {
     assert_eq!((status.as_u16(), body.as_str()), (502, r#"{"message":"Registry Connection Unavailable"}"#));
     // Another rule of the point has the answer be lost.
     bench.arm(half_way("200002"));
-    bench.arm(json!({"provider": "namecom", "target": "200002", "point": "before_effect", "effect": "reset"}));
+    bench.arm(json!({"provider": "namecom", "target": "200002", "point": "before_effect", "effect": "reset_peer"}));
     assert!(bench.refund_of(&account, namecom, "200002", "").await.is_err());
 
     for order in [200_001, 200_002] {

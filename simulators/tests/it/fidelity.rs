@@ -22,7 +22,7 @@ const PROOFS: &[(&str, &str, &str, &str)] = &[
     ("sectigo.already_refunded", r#""-20""#, "\n\n-18", "\n\n-20\nThe order has already been canceled"),
     ("sectigo.texts", r#""mark_certificates_page""#, "unrecognized", "unrecognised"),
     ("sectigo.refusal_http_status", "400", "200\n", "400\n"),
-    ("sectigo.longest_order_number", "64", "\n\n-16", "\n\n-4"),
+    ("sectigo.max_order_number_chars", "64", "\n\n-16", "\n\n-4"),
     ("sectigo.unknown_order_to_status_call", r#""-16""#, "\"errorCode\":-4", "\"errorCode\":-16"),
     ("sectigo.check_order", r#""login_first""#, "\n\n-2", "\n\n-16"),
     ("sectigo.other_methods", r#""405""#, "\n\n-17", "405\n"),
@@ -210,7 +210,7 @@ impl Visit<'_> {
             }
             "sectigo.order_numbers_are_digits" => self.auto_refund(&[("orderNumber", "A1"), REASON]).await,
             "sectigo.texts" => self.auto_refund(&[("responseFormat", "1")]).await,
-            "sectigo.longest_order_number" => self.auto_refund(&[("orderNumber", &long), REASON]).await,
+            "sectigo.max_order_number_chars" => self.auto_refund(&[("orderNumber", &long), REASON]).await,
             "sectigo.unknown_order_to_status_call" | "sectigo.no_data" => self.status(&[("orderNumber", "1")]).await,
             "sectigo.check_order" => {
                 self.account.sectigo.1.push('x');
@@ -485,14 +485,14 @@ impl Visit<'_> {
     /// Two requests under one key at once: what the second one is answered.
     async fn second_under_a_key(&self) -> String {
         let gate = Gate { attempt: Some(1), ..Gate::new(Provider::Namecom, Point::AfterEffect) };
-        let gate = self.world.with_world(|world| world.gates.put_up(gate)).unwrap();
+        let gate = self.world.with_world(|world| world.gates.add(gate)).unwrap();
         let second = async {
             self.bench.settled(self.world, |journal| journal.iter().any(|entry| !entry.effects.is_empty())).await;
             self.process_refund(ITEM, KEY).await
         };
         let release = async {
             self.bench.settled(self.world, |journal| journal.len() == 2).await;
-            self.world.with_world(|world| world.gates.take_away(gate)).unwrap();
+            self.world.with_world(|world| world.gates.remove(gate)).unwrap();
         };
         let (_, second, ()) = tokio::join!(self.process_refund(ITEM, KEY), second, release);
         second

@@ -55,7 +55,7 @@ async fn requests_wait_at_a_gate_and_go_on_in_the_order_of_choice() {
 #[tokio::test]
 async fn a_wait_at_a_gate_has_an_end() {
     let bench = Bench::start().await;
-    let gate = Gate { longest_wait_seconds: 1, ..Gate::new(Provider::Sectigo, Point::BeforeEffect) };
+    let gate = Gate { max_wait_seconds: 1, ..Gate::new(Provider::Sectigo, Point::BeforeEffect) };
     let gate = bench.simulators.gate(gate).unwrap();
     assert_eq!(bench.refund(Provider::Sectigo).await.unwrap().1, "0");
     let standing = bench.simulators.with_world(|world| world.gates.get(gate.id())).unwrap();
@@ -91,9 +91,9 @@ async fn a_gate_over_the_control_port() {
 async fn drawn(order: impl Iterator<Item = u32>, at_once: bool) -> BTreeMap<(String, u64), Vec<Ending>> {
     let bench = Bench::start().await;
     let random = json!({ "seed": 20, "share": 0.5, "effects": [
-        { "point": "before_effect", "effect": "reset" },
+        { "point": "before_effect", "effect": "reset_peer" },
         { "point": "after_effect", "effect": "close" },
-        { "point": { "during_answer": { "after_bytes": 3 } }, "effect": "reset" },
+        { "point": { "during_answer": { "after_bytes": 3 } }, "effect": "reset_peer" },
     ] });
     let (status, set) = bench.control(Method::PUT, "/v1/faults/random", &random.to_string()).await;
     assert_eq!((status.as_u16(), set), (200, random));
@@ -190,11 +190,11 @@ async fn a_rule_about_connections_needs_a_world_that_has_some() {
     assert_eq!(status, 400);
     assert!(refused["error"].as_str().unwrap().contains("this world has no ports of its own"), "{refused}");
     let (status, armed) = bench.control(Method::POST, "/v1/faults", rule).await;
-    assert_eq!((status.as_u16(), &armed["fired"], &armed["met"]), (201, &json!(1), &json!(0)));
+    assert_eq!((status.as_u16(), &armed["fired"], &armed["matched"]), (201, &json!(1), &json!(0)));
     for counted in [r#""repeat":"once""#, r#""repeat":{"times":2}"#, r#""repeat":"standing","connection":2"#] {
         let rule = rule.replace(r#""repeat":"standing""#, counted);
         let (status, refused) = bench.control(Method::POST, "/v1/faults", &rule).await;
         assert_eq!(status, 400);
-        assert!(refused["error"].as_str().unwrap().contains("`reset` at `connect` can be"), "{refused}");
+        assert!(refused["error"].as_str().unwrap().contains("`reset_peer` at `connect` can be"), "{refused}");
     }
 }

@@ -63,10 +63,12 @@ async fn what_was_told_is_clean_and_a_lost_answer_is_untold_until_somebody_looks
     for (provider, target) in
         [(Provider::Sectigo, "1000002"), (Provider::Namecom, "200002"), (Provider::Debitsuccess, "DS000002")]
     {
-        case.arm(json!({ "provider": crate::support::word(provider), "point": "after_effect", "effect": "reset" }));
+        case.arm(
+            json!({ "provider": crate::support::word(provider), "point": "after_effect", "effect": "reset_peer" }),
+        );
         assert!(case.bench.refund_of(&case.account, provider, target, "id-2").await.is_err());
     }
-    assert_eq!(case.kinds(None).await, ["untold", "untold", "untold"]);
+    assert_eq!(case.kinds(None).await, ["unreported", "unreported", "unreported"]);
     let (status, strict) = case.call(Method::GET, "audit?strict=true", Value::Null).await;
     assert_eq!((status, &strict["verdict"]), (409, &json!("violations")));
     // A second refusal says that it happened: now the callers know.
@@ -267,7 +269,13 @@ async fn every_magic_value_does_what_its_list_says() {
         }
     }
     let statuses: Vec<_> = case.world.with_world(|world| {
-        world.debitsuccess.refunds().iter().map(|refund| (refund.account.clone(), refund.status.word())).collect()
+        world
+            .providers
+            .debitsuccess
+            .refunds()
+            .iter()
+            .map(|refund| (refund.account.clone(), refund.status.word()))
+            .collect()
     });
     assert!(statuses.contains(&("DSSETTLES".to_owned(), "Completed")));
     assert!(statuses.contains(&("DSREJECTS".to_owned(), "Rejected")));
@@ -328,9 +336,9 @@ async fn each_way_to_be_wrong_has_a_kind_of_its_own() {
 /// As Go's `net/http` does it: a POST that carries a key is sent again by itself when its
 /// connection dies before an answer.
 #[rstest]
-#[case::without_an_answer("reset", 0, true)]
+#[case::without_an_answer("reset_peer", 0, true)]
 #[case::closed("close", 0, true)]
-#[case::later("reset", 2, false)]
+#[case::later("reset_peer", 2, false)]
 #[case::answered("answer", 0, false)]
 #[tokio::test]
 async fn a_request_that_comes_again_at_once_under_its_key_looks_like_a_hidden_resend(
@@ -359,7 +367,7 @@ async fn a_request_that_comes_again_at_once_under_its_key_looks_like_a_hidden_re
 #[tokio::test]
 async fn a_debitsuccess_refund_under_its_identifier_is_no_other() {
     let bench = Bench::start().await;
-    bench.arm(json!({ "provider": "debitsuccess", "point": "before_effect", "effect": "reset" }));
+    bench.arm(json!({ "provider": "debitsuccess", "point": "before_effect", "effect": "reset_peer" }));
     assert!(bench.refund(Provider::Debitsuccess).await.is_err());
     bench.refund(Provider::Debitsuccess).await.unwrap();
     assert_eq!(bench.simulators.journal()[1].suspected_resend_of, Some(1));

@@ -190,7 +190,7 @@ async fn gates_and_what_lookups_are_shown_are_in_a_snapshot_and_parked_requests_
     let copied = async {
         bench.settled(&world, |journal| journal.iter().any(|entry| entry.target.as_deref() == Some("1000009"))).await;
         let snapshot = serde_json::to_value(world.snapshot()).unwrap();
-        assert_eq!(snapshot["left_out"], json!({ "parked_requests": 1, "open_requests": 1 }));
+        assert_eq!(snapshot["omitted"], json!({ "waiting_requests": 1, "open_requests": 1 }));
         assert_eq!(bench.control(Method::POST, &format!("{gates}/1/release"), "").await.0, 200);
         snapshot
     };
@@ -240,9 +240,9 @@ fn target(provider: Provider, number: u32) -> String {
 #[case::a_rule_without_its_point(|snapshot: &mut Value| snapshot["faults"]["armed"][0]["rule"]["effect"] = json!("refuse"), "fault 1 could not be armed: `")]
 #[case::a_rule_about_connections(|snapshot: &mut Value| snapshot["faults"]["armed"][0]["rule"]["point"] = json!("connect"), "fault 1 could not be armed: `point`: a rule at `connect` is about connections")]
 #[case::a_rule_that_fires_too_often(|snapshot: &mut Value| snapshot["faults"]["armed"][0]["remaining"] = json!(2), "fault 1 could not be armed: `remaining` does not fit")]
-#[case::two_rules_of_one_number(|snapshot: &mut Value| { let rule = snapshot["faults"]["armed"][0].clone(); snapshot["faults"]["armed"].as_array_mut().unwrap().push(rule); }, "fault 1 could not be armed: `id` is not behind")]
+#[case::two_rules_of_one_number(|snapshot: &mut Value| { let rule = snapshot["faults"]["armed"][0].clone(); snapshot["faults"]["armed"].as_array_mut().unwrap().push(rule); }, "fault 1 could not be armed: `id` is not above")]
 #[case::a_random_mode(|snapshot: &mut Value| snapshot["faults"]["random"]["share"] = json!(2), "fault 0 could not be armed: `share` is a number")]
-#[case::a_gate(|snapshot: &mut Value| snapshot["gates"]["standing"][0]["gate"]["longest_wait_seconds"] = json!(0), "gate 1 could not be put up: `longest_wait_seconds` is 1 to 600")]
+#[case::a_gate(|snapshot: &mut Value| snapshot["gates"]["standing"][0]["gate"]["max_wait_seconds"] = json!(0), "gate 1 could not be added: `max_wait_seconds` is 1 to 600")]
 #[tokio::test]
 async fn what_a_snapshot_brings_in_is_checked(#[case] change: fn(&mut Value), #[case] sentence: &str) {
     let bench = Bench::start().await;
@@ -254,7 +254,7 @@ async fn what_a_snapshot_brings_in_is_checked(#[case] change: fn(&mut Value), #[
     let mut snapshot = bench.control(Method::GET, "/v1/snapshot", "").await.1;
     change(&mut snapshot);
     let world = bench.simulators.create_world(NewWorld::default()).unwrap();
-    let before = world.card();
+    let before = world.info();
     for (method, path, body) in [
         (Method::POST, "/v1/worlds".to_owned(), json!({ "snapshot": snapshot })),
         (Method::PUT, format!("/v1/worlds/{}/snapshot", world.id()), snapshot),
@@ -263,7 +263,7 @@ async fn what_a_snapshot_brings_in_is_checked(#[case] change: fn(&mut Value), #[
         assert_eq!(status, 400, "{path}");
         assert!(refused["error"].as_str().unwrap().contains(sentence), "{refused}");
     }
-    assert_eq!((world.card(), world.with_world(|world| world.faults.list().len())), (before, 0));
+    assert_eq!((world.info(), world.with_world(|world| world.faults.list().len())), (before, 0));
 }
 
 #[tokio::test]
@@ -336,4 +336,4 @@ async fn the_demo_world_is_whole_again_after_an_empty_snapshot_and_a_reset() {
 }
 
 /// Nothing at all.
-const EMPTY: &str = r#"{"version":1,"seed":"empty","clock":{"now":"2026-03-02T10:00:00Z","running":true},"settings":{},"first_settings":{},"sectigo":{},"namecom":{},"debitsuccess":{},"books":{},"journal":{},"faults":{},"due":[]}"#;
+const EMPTY: &str = r#"{"version":1,"seed":"empty","clock":{"now":"2026-03-02T10:00:00Z","running":true},"settings":{},"first_settings":{},"providers":{"sectigo":{},"namecom":{},"debitsuccess":{}},"books":{},"journal":{},"faults":{},"due":[]}"#;

@@ -1,5 +1,5 @@
-//! The notes that an answer can hold, with the exact texts of the pages InitiateRefund and "SOAP
-//! API Error Codes".
+//! The notes in answers, with the exact texts of the pages InitiateRefund and "SOAP API Error
+//! Codes".
 
 /// One entry of ResponseNotes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(super) enum NoteType {
     Info,
 }
 
-/// A code with its text and type, where no part of the text varies.
+/// A code with its fixed text and type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Code(&'static str, &'static str, NoteType);
 
@@ -36,7 +36,7 @@ pub(super) const IDENTIFIER_TOO_LONG: Code =
     Code("13203", "ExternalRefundIdentifier cannot be more than 50 characters.", NoteType::Error);
 pub(super) const IDENTIFIER_CHARACTERS: Code =
     Code("13204", "ExternalRefundIdentifier field contains unallowed characters", NoteType::Error);
-/// The documented text with its placeholder filled: Amount is the only decimal there is.
+/// The documented text with its placeholder filled: Amount is the only decimal.
 pub(super) const DECIMALS_IGNORED: Code = Code(
     "14021",
     "Decimal field 'Amount' contains more than 2 decimal points that were ignored by message.",
@@ -45,7 +45,7 @@ pub(super) const DECIMALS_IGNORED: Code = Code(
 pub(super) const IDENTIFIER_EXISTS: Code =
     Code("14143", "ExternalRefundIdentifier already exists for a Refund for this Account", NoteType::Error);
 
-// System-wide codes, which any method may return.
+// System-wide codes, which any method can return.
 pub(super) const NOT_AVAILABLE: Code = Code("01", "The server is not available", NoteType::Error);
 pub(super) const TIMED_OUT: Code = Code("05", "Request Time out", NoteType::Error);
 pub(super) const UNKNOWN_EXCEPTION: Code =
@@ -55,7 +55,7 @@ pub(super) const NOT_ACTIVE: Code = Code("10", "Account is not active", NoteType
 pub(super) const DEADLOCK: Code = Code("11", "Timeout/Deadlock Error - Please retry", NoteType::Error);
 pub(super) const MESSAGE_VALIDATION: Code = Code("100", "SOAP message validation error", NoteType::Error);
 
-/// All that InitiateRefund can be answered with, but for those that stand beside success.
+/// All error codes of InitiateRefund.
 const ERRORS: [Code; 17] = [
     INVALID_CREDENTIALS,
     MULTIPLE_ACCOUNTS,
@@ -82,13 +82,13 @@ pub(super) fn by_code(code: &str) -> Option<Code> {
 }
 
 impl Note {
-    /// Whether it says that something went wrong in processing: what became of the request is
-    /// anybody's guess.
+    /// Whether it reports an error in processing, after which the outcome of the request is
+    /// unknown.
     pub(super) fn is_about_processing(&self) -> bool {
         [NOT_AVAILABLE, TIMED_OUT, UNKNOWN_EXCEPTION, NOT_COMPLETED, DEADLOCK].iter().any(|code| code.0 == self.code)
     }
 
-    /// 00 and 02 in the words of the page of system-wide codes.
+    /// Uses the wording of the page of system-wide codes for 00 and 02.
     pub(super) fn take_system_text(&mut self) {
         match self.code {
             "00" => "Success!".clone_into(&mut self.text),

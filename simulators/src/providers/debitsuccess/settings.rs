@@ -1,13 +1,13 @@
-//! What the pages of Debitsuccess leave open, as settings.
+//! Settings for what Debitsuccess' documentation leaves open.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{providers::setting_values, request::Deduplication};
 
-/// Where the documentation leaves a choice.
+/// The choices of Debitsuccess' documentation.
 ///
-/// Each setting is marked: *documented* (and where), *inferred* (reasoned from documents and public
-/// clients), *unknown* (a guess that a client must not rest on).
+/// Each setting is marked: *documented* (and where), *inferred* (from documents and public
+/// clients), *unknown* (a guess that a client must not rely on).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
@@ -18,110 +18,109 @@ pub struct Settings {
     /// The namespace of the members. Default
     /// `http://schemas.datacontract.org/2004/07/DSWebService`. *Unknown*.
     pub data_namespace: String,
-    /// Whether both namespaces and the SOAPAction must be exactly right; if not, any namespace is
-    /// taken, and any SOAPAction that ends in the operation's name. Default false. *Inferred*: WCF
+    /// Whether both namespaces and the SOAPAction must be exact. If not, any namespace is accepted,
+    /// and any SOAPAction that ends in the operation's name. Default false. *Inferred*: WCF
     /// is strict, but the right names are not public.
     pub strict_names: bool,
-    /// Whether members that stand out of the contract's order (base class first, then by name) are
-    /// dropped without a word. Default false. *Inferred*: what WCF's DataContractSerializer does.
+    /// Whether members that are not in the order of the contract (base class first, then by name)
+    /// are silently ignored. Default false. *Inferred*: what WCF's DataContractSerializer does.
     pub strict_order: bool,
-    /// What 13040 measures an amount against. Default `remaining`. *Documented*: "up to the total
-    /// amount collected"; that earlier refunds count is *inferred*.
+    /// The limit that 13040 applies to an amount. Default `remaining`. *Documented*: "up to the
+    /// total amount collected"; that earlier refunds count is *inferred*.
     pub refund_limit: RefundLimit,
     /// What happens to a Description above 4000 or a RequestInitiator above 100 characters. Default
     /// `refuse`. The lengths are *documented*, the consequence is *unknown*.
     pub over_length: OverLength,
-    /// What RefundRequestNumber is in a failed answer. Default `zero`. *Inferred*.
+    /// The RefundRequestNumber in a failed answer. Default `zero`. *Inferred*.
     pub failed_number: FailedNumber,
-    /// How XML that cannot be read is answered. Default `fault`. *Inferred* both ways: some WCF
+    /// The answer to invalid XML. Default `fault`. *Inferred* both ways: some WCF
     /// bindings answer a plain 400.
     pub unreadable_xml: UnreadableXml,
     /// The offset of every date in an answer, in minutes east of UTC, from -840 to 840. Default 720
     /// (New Zealand without summer time). *Inferred*.
     #[serde(deserialize_with = "setting_values::offset_minutes")]
     pub utc_offset_minutes: i16,
-    /// How many seconds after its creation a refund becomes `Awaiting Review`; none is by hand
+    /// The seconds after its creation in which a refund becomes `Awaiting Review`; none for by hand
     /// only. Default none. *Unknown*.
     pub awaiting_review_after_seconds: Option<u64>,
-    /// How many seconds after its creation a refund is decided: `Approved`, or `Rejected` where its
-    /// account says so; none is by hand only. Default none. *Unknown*.
+    /// The seconds after its creation in which a refund is decided: `Approved`, or `Rejected` if
+    /// its account says so; none for by hand only. Default none. *Unknown*.
     pub approved_after_seconds: Option<u64>,
-    /// How many seconds after its creation a refund becomes `Completed`; none is by hand only.
+    /// The seconds after its creation in which a refund becomes `Completed`; none for by hand only.
     /// Default none. *Unknown*.
     pub completed_after_seconds: Option<u64>,
     /// Whether an identifier that an account has already is refused with 14143. Default on.
-    /// *Documented*; off is for finding mistakes.
+    /// *Documented*; off helps to find mistakes.
     pub deduplication: Deduplication,
-    /// What is charged for a refund, in hundredths of the account's currency; it stands in the
-    /// books alone. Default 0. *Documented* without a size, and on no wire.
+    /// The fee of a refund, in hundredths of the account's currency. It appears only in the books.
+    /// Default 0. *Documented* without a size, and on no wire.
     pub service_fee_minor: i64,
-    /// Whether a known identifier is refused before an amount is held against what was collected,
-    /// or after, and whether an account is looked up behind all that a request shows by itself.
-    /// Default `identifier_first`. *Inferred*: a re-send has to hear 14143 although its first try
-    /// has used up the money.
+    /// Whether a known identifier is refused before or after the amount is checked, and whether the
+    /// account is checked after the request itself. Default `identifier_first`. *Inferred*: a
+    /// re-send has to get 14143 although its first attempt has used up the money.
     pub check_order: CheckOrder,
-    /// What both references given are that name different accounts. Default `08`. *Inferred*.
+    /// The answer if the two references name different accounts. Default `08`. *Inferred*.
     pub differing_references: DifferingReferences,
-    /// How an Amount of zero, below zero or of more than 8 whole digits is answered. Default
+    /// The answer to an Amount of zero, below zero or with more than 8 whole digits. Default
     /// `13012`. *Inferred*.
     pub amount_out_of_range: AmountOutOfRange,
-    /// Whether all errors that the request shows by itself are noted, or the first alone. Default
+    /// Whether all errors in the request itself are noted, or only the first. Default
     /// `all`. *Unknown*.
     pub notes: Notes,
-    /// In whose wording 00 and 02 are. Default `method_page`. Both *documented*.
+    /// The wording of 00 and 02. Default `method_page`. Both *documented*.
     pub texts: Texts,
     /// The word of Status for success. Default `Succeed`. *Documented*; a sibling page has
     /// `Success`.
     pub success_word: SuccessWord,
-    /// How RefundAmount is written. Default `decimal`. *Documented* as an integer, which could not
-    /// tell cents: *inferred*.
+    /// The format of RefundAmount. Default `decimal`. *Documented* as an integer, which could not
+    /// contain cents: *inferred*.
     pub refund_amount: RefundAmount,
     /// The HTTP status beside a Status that is no success, from 200 to 599. Default 200.
     /// *Inferred*: it is no SOAP fault.
     #[serde(deserialize_with = "setting_values::http_status")]
     pub business_error_http_status: u16,
-    /// Whether 02 stands alone, or with what else the request shows by itself. Default `alone`.
+    /// Whether 02 is noted alone, or with the errors in the request itself. Default `alone`.
     /// *Inferred*.
     pub wrong_credentials: WrongCredentials,
-    /// What GetRefundStatus answers about a refund that is not there. Default `08`. *Inferred*.
+    /// The answer of GetRefundStatus for an unknown refund. Default `08`. *Inferred*.
     pub missing_refund: MissingRefund,
-    /// What GetRefundStatus answers without a number and an identifier. Default `08`. *Inferred*.
+    /// The answer of GetRefundStatus without number and identifier. Default `08`. *Inferred*.
     pub status_without_identifier: StatusWithoutIdentifier,
-    /// The Status beside 01, 05, 06, 09 and 11, which say that something went wrong in processing.
-    /// Default `Failed`. *Unknown*: `Unknown` is documented as a word, and nothing about it.
+    /// The Status beside 01, 05, 06, 09 and 11, which report errors in processing. Default
+    /// `Failed`. *Unknown*: `Unknown` is a documented word without an explanation.
     pub unfinished_status: UnfinishedStatus,
-    /// Whether a refund can be moved on from Completed and Rejected, over the control port. Default
+    /// Whether the control port can move a refund from Completed and Rejected. Default
     /// `final`. *Inferred*.
     pub final_statuses: FinalStatuses,
 }
 
-/// What 02 stands with.
+/// What is noted with 02.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WrongCredentials {
-    /// Nothing: nothing else is looked at.
+    /// Nothing.
     #[default]
     Alone,
-    /// The errors that the request shows by itself.
+    /// The errors in the request itself.
     WithOthers,
 }
 
-/// What GetRefundStatus answers about a refund that is not there.
+/// The answer of GetRefundStatus for an unknown refund.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MissingRefund {
     /// 08.
     #[default]
     #[serde(rename = "08")]
     NoRecord,
-    /// Success, with nothing in it.
+    /// Success, without a refund.
     #[serde(rename = "empty")]
     Empty,
 }
 
-/// What GetRefundStatus answers without a number and an identifier.
+/// The answer of GetRefundStatus without number and identifier.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StatusWithoutIdentifier {
-    /// 08: there is nothing to be found.
+    /// 08.
     #[default]
     #[serde(rename = "08")]
     NoRecord,
@@ -130,7 +129,7 @@ pub enum StatusWithoutIdentifier {
     MessageValidation,
 }
 
-/// The Status of what went wrong in processing.
+/// The Status of errors in processing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the words themselves")]
 pub enum UnfinishedStatus {
@@ -139,14 +138,14 @@ pub enum UnfinishedStatus {
     Unknown,
 }
 
-/// Whether a refund can be moved on from Completed and Rejected.
+/// Whether a refund can be moved from Completed and Rejected.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinalStatuses {
-    /// It cannot.
+    /// No.
     #[default]
     Final,
-    /// It can. A Rejected refund that is moved on is paid after all.
+    /// Yes. A Rejected refund that is moved is paid after all.
     CanBeLeft,
 }
 
@@ -157,11 +156,11 @@ pub enum Notes {
     /// All that apply.
     #[default]
     All,
-    /// The first alone.
+    /// Only the first.
     First,
 }
 
-/// Which of an identifier and an amount is looked at first.
+/// Which of identifier and amount is checked first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckOrder {
@@ -170,11 +169,11 @@ pub enum CheckOrder {
     IdentifierFirst,
     /// 13040 before 14143.
     AmountFirst,
-    /// 08 and 07 before what the request shows by itself; else as `identifier_first`.
+    /// 08 and 07 before the errors in the request itself; otherwise as `identifier_first`.
     AccountFirst,
 }
 
-/// What two references are that name different accounts.
+/// The answer to two references that name different accounts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DifferingReferences {
     /// 08: there is no such account.
@@ -184,12 +183,12 @@ pub enum DifferingReferences {
     /// 07: there are several.
     #[serde(rename = "07")]
     Several,
-    /// AccountReferenceNo counts, and the other one is not looked at.
+    /// None: AccountReferenceNo counts.
     #[serde(rename = "account_reference")]
     AccountReference,
 }
 
-/// How an amount is answered that is a number, but none to refund.
+/// The answer to a number that is no refundable amount.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AmountOutOfRange {
     /// 13012 `Invalid Amount value`.
@@ -201,7 +200,7 @@ pub enum AmountOutOfRange {
     MessageValidation,
 }
 
-/// In whose wording 00 and 02 are.
+/// The wording of 00 and 02.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Texts {
@@ -221,14 +220,14 @@ pub enum SuccessWord {
     Success,
 }
 
-/// How RefundAmount is written.
+/// The format of RefundAmount.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RefundAmount {
     /// `12.34`.
     #[default]
     Decimal,
-    /// `12`: what is behind the point is dropped.
+    /// `12`: without the cents.
     Integer,
 }
 
@@ -267,18 +266,18 @@ impl Default for Settings {
     }
 }
 
-/// What 13040 measures an amount against.
+/// The limit that 13040 applies to an amount.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RefundLimit {
-    /// The collected sum less all refunds that are not Rejected.
+    /// The collected sum minus all refunds that are not Rejected.
     #[default]
     Remaining,
-    /// The collected sum, literally: each refund on its own.
+    /// The collected sum, for each refund.
     Collected,
 }
 
-/// What happens to a text that is longer than documented.
+/// What happens to texts that are too long.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OverLength {
@@ -289,7 +288,7 @@ pub enum OverLength {
     Truncate,
 }
 
-/// What RefundRequestNumber is in a failed answer.
+/// The RefundRequestNumber in a failed answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailedNumber {
@@ -300,7 +299,7 @@ pub enum FailedNumber {
     Nil,
 }
 
-/// How XML that cannot be read is answered.
+/// The answer to invalid XML.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnreadableXml {

@@ -1,13 +1,11 @@
-//! SOAP 1.1 as WCF speaks it: envelopes in and out, which operation is meant, faults.
-
-use std::sync::OnceLock;
+//! SOAP 1.1 as in WCF: envelopes in and out, the choice of the operation, faults.
 
 use http::{HeaderMap, header};
 use quick_xml::escape::{escape, partial_escape};
 use serde_json::Value;
 
 use super::notes::{Note, NoteType};
-use super::xml::{self, Element, NotXml, SOAP_NAMESPACE};
+use super::xml::{self, Element, SOAP_NAMESPACE, XmlError};
 use super::{Settings, SuccessWord, UnfinishedStatus};
 use crate::{record::parameters::Parameters, request::Request};
 
@@ -18,31 +16,30 @@ pub(super) enum Operation {
     GetRefundStatus,
 }
 
-/// What a body is, read when it is first asked for.
-#[derive(Clone, Default)]
-pub(crate) struct Envelope(OnceLock<Result<Element, Fault>>);
+/// The first element in the body of a request's envelope: the operation with its parameters.
+pub(crate) struct ParsedEnvelope(pub(super) Result<Element, Fault>);
 
-/// A request whose envelope, action and wrapper are as the service wants them.
+/// A request with a valid envelope, action and wrapper.
 #[derive(Debug)]
 pub(super) struct Call<'a> {
     pub(super) operation: Operation,
-    /// What the contract has for `request`: its members by name, as far as they were there.
-    members: Bound<'a>,
-    user: Bound<'a>,
+    /// The members of `request` that the contract has, by name.
+    members: Members<'a>,
+    user: Members<'a>,
 }
 
-type Bound<'a> = Vec<(&'static str, &'a Element)>;
+type Members<'a> = Vec<(&'static str, &'a Element)>;
 
-/// What is not a SOAP call of this service.
+/// Why a request is no SOAP call of this service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// The body is no XML that is taken here.
+    /// The body is no acceptable XML.
     NotXml(String),
     /// XML, but no envelope with a body with an element.
     NotSoap(String),
     /// An envelope of another SOAP version.
     VersionMismatch { namespace: String },
-    /// A header that must be understood and is not.
+    /// A `mustUnderstand` header that is not understood.
     NotUnderstood { header: String },
     /// A SOAPAction that names no operation.
     ActionNotSupported { action: String },
@@ -50,7 +47,7 @@ pub(super) enum Fault {
     WrongElement { operation: Operation, namespace: String, found: String, found_namespace: String },
 }
 
-/// The base members of each answer and those of its own, in the order of the contract.
+/// An answer: the base members and those of the operation, in the order of the contract.
 #[derive(Debug)]
 pub(super) struct Reply {
     /// `xs:dateTime` with seven decimals and an offset.
@@ -58,21 +55,21 @@ pub(super) struct Reply {
     pub(super) id: String,
     pub(super) notes: Vec<Note>,
     pub(super) outcome: Outcome,
-    /// None is nil.
+    /// None stands for nil.
     pub(super) members: Vec<(&'static str, Option<String>)>,
 }
 
-/// What Status says, in the word that the settings have for it.
+/// The value of `Status`; the settings choose the word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     Succeeded,
     Failed,
-    /// Something went wrong in processing.
+    /// Processing failed.
     Unfinished,
 }
 
-/// Members of a request in the order in which a DataContractSerializer reads them: the base class,
-/// then the derived one, each by name.
+/// The members of a request in the order in which a DataContractSerializer reads them: the base
+/// class, then the derived class, each sorted by name.
 const USER_MEMBERS: &[&str] = &["Password", "Username"];
 const INITIATE_MEMBERS: &[&str] = &[
     "RequestInitiator",
@@ -112,7 +109,7 @@ impl Operation {
         Self::ALL.into_iter().find(|operation| action.ends_with(operation.name()))
     }
 
-    /// The SOAPAction of the description, as WCF makes it.
+    /// The SOAPAction in the WSDL, as WCF builds it.
     pub(super) fn action(self, settings: &Settings) -> String {
         let separator = if settings.service_namespace.ends_with('/') { "" } else { "/" };
         format!("{}{separator}{}/{}", settings.service_namespace, settings.contract, self.name())
@@ -126,18 +123,20 @@ impl Operation {
     }
 }
 
-impl Envelope {
-    /// The first element in the body of the envelope that these bytes are: the operation with its
-    /// parameters.
-    pub(super) fn open(&self, body: &[u8]) -> Result<&Element, &Fault> {
-        self.0.get_or_init(|| open(body)).as_ref()
+impl ParsedEnvelope {
+    pub(super) fn parse(body: &[u8]) -> ParsedEnvelope {
+        ParsedEnvelope(open(body))
     }
 }
 
 impl<'a> Call<'a> {
     /// Reads a call as the service would.
-    pub(super) fn read(settings: &Settings, request: &'a Request) -> Result<Self, Fault> {
-        let wrapper = request.envelope.open(&request.body).map_err(Fault::clone)?;
+    pub(super) fn read(
+        settings: &Settings,
+        request: &Request,
+        ParsedEnvelope(envelope): &'a ParsedEnvelope,
+    ) -> Result<Self, Fault> {
+        let wrapper = envelope.as_ref().map_err(Fault::clone)?;
         let action = action(&request.headers);
         let operation = if settings.strict_names {
             Operation::ALL.into_iter().find(|operation| operation.action(settings) == action)
@@ -167,12 +166,12 @@ impl<'a> Call<'a> {
         Ok(Self { operation, members, user })
     }
 
-    /// A member's text; none where it is absent, nil or empty.
+    /// A member's text; none if it is absent, nil or empty.
     pub(super) fn member(&self, name: &str) -> Option<&'a str> {
         value_in(&self.members, name)
     }
 
-    /// Username and password, as far as they are there.
+    /// Username and password, if present.
     pub(super) fn credentials(&self) -> (Option<&'a str>, Option<&'a str>) {
         (value_in(&self.user, "Username"), value_in(&self.user, "Password"))
     }
@@ -180,7 +179,7 @@ impl<'a> Call<'a> {
 
 /// The first element in the body of the envelope: the operation with its parameters.
 pub(super) fn open(body: &[u8]) -> Result<Element, Fault> {
-    let envelope = xml::parse(body).map_err(|NotXml(sentence)| Fault::NotXml(sentence))?;
+    let envelope = xml::parse(body).map_err(|XmlError(sentence)| Fault::NotXml(sentence))?;
     if envelope.name != "Envelope" {
         let sentence = format!("Expected the element 'Envelope' but found '{}'.", shortened(&envelope.name));
         return Err(Fault::NotSoap(sentence));
@@ -201,13 +200,13 @@ pub(super) fn open(body: &[u8]) -> Result<Element, Fault> {
     wrapper.ok_or_else(|| Fault::NotSoap("The body of the envelope is empty.".to_owned()))
 }
 
-/// The SOAPAction without its quotes; empty where there is none.
+/// The SOAPAction without its quotes; empty if there is none.
 pub(super) fn action(headers: &HeaderMap) -> &str {
     let value = headers.get("soapaction").and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.trim().trim_matches('"')
 }
 
-/// Whether the body is said to be `text/xml` in UTF-8.
+/// Whether the content type is `text/xml` in UTF-8.
 pub(super) fn is_text_xml(headers: &HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let mut parts = value.split(';').map(str::trim);
@@ -217,10 +216,10 @@ pub(super) fn is_text_xml(headers: &HeaderMap) -> bool {
     is_xml && charset.is_none_or(|(_, charset)| charset.trim().trim_matches('"').eq_ignore_ascii_case("utf-8"))
 }
 
-/// The members of a request for the journal: known names with their texts, the password masked,
-/// unknown names without.
+/// The members of a request for the journal: known names with their texts, the password masked;
+/// unknown names without their texts.
 pub(super) fn masked(request: &Element) -> Parameters {
-    let mut members = Parameters::of_a_call();
+    let mut members = Parameters::empty();
     for member in &request.children {
         let shown = match member.name.as_str() {
             "User" => {
@@ -229,7 +228,7 @@ pub(super) fn masked(request: &Element) -> Parameters {
             }
             "Password" => Value::String("***".to_owned()),
             name if is_known(name) => member.value().map_or(Value::Null, |text| Value::String(text.to_owned())),
-            // Whatever it is, a caller may have put a secret there.
+            // It may contain a secret.
             _ => Value::String("(no member of the contract)".to_owned()),
         };
         members.push(member.name.clone(), shown);
@@ -298,7 +297,7 @@ impl NoteType {
 }
 
 impl Fault {
-    /// The fault as it goes out.
+    /// The fault as sent.
     pub(super) fn envelope(&self) -> String {
         const DISPATCHER: &str = "http://schemas.microsoft.com/net/2005/12/windowscommunicationfoundation/dispatcher";
         const ADDRESSING: &str = "http://schemas.microsoft.com/ws/2005/05/addressing/none";
@@ -352,7 +351,7 @@ impl Fault {
     }
 }
 
-/// Headers that must be understood: WCF's own copy of the action is, everything else is not.
+/// Refuses every `mustUnderstand` header but WCF's own copy of the action.
 fn understand(header: &Element) -> Result<(), Fault> {
     match header.children.iter().find(|block| block.must_understand && block.name != "Action") {
         Some(block) => Err(Fault::NotUnderstood { header: block.name.clone() }),
@@ -360,12 +359,11 @@ fn understand(header: &Element) -> Result<(), Fault> {
     }
 }
 
-/// Takes the members of a contract out of an element: by name, the first of each; in strict order
-/// as WCF's serializer reads, which passes over whatever does not come after the last member it
-/// took.
-fn bind<'a>(parent: &'a Element, contract: &'static [&'static str], settings: &Settings) -> Bound<'a> {
+/// Reads the members of a contract from an element: the first of each name. In strict order, as
+/// WCF's serializer does, a member that does not come after the last one taken is skipped.
+fn bind<'a>(parent: &'a Element, contract: &'static [&'static str], settings: &Settings) -> Members<'a> {
     let namespace = Some(settings.data_namespace.as_str()).filter(|_| settings.strict_names);
-    let mut bound = Bound::with_capacity(contract.len());
+    let mut bound = Members::with_capacity(contract.len());
     let mut next = 0;
     for child in &parent.children {
         let place = contract.iter().position(|name| *name == child.name);

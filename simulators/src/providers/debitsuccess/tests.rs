@@ -49,16 +49,16 @@ struct Seen {
 }
 
 impl Seen {
-    fn of(performed: Performed, operation: &str) -> Self {
-        assert_eq!(performed.answer.status, StatusCode::OK);
-        assert_eq!(performed.answer.headers["content-type"], "text/xml; charset=utf-8");
-        let response = soap::open(&performed.answer.body).unwrap();
+    fn of(handled: Handled, operation: &str) -> Self {
+        assert_eq!(handled.response.status, StatusCode::OK);
+        assert_eq!(handled.response.headers["content-type"], "text/xml; charset=utf-8");
+        let response = soap::open(&handled.response.body).unwrap();
         assert_eq!(response.name, format!("{operation}Response"));
         let members = response.child(&format!("{operation}Result")).unwrap().clone();
         let text = |element: &xml::Element, name| element.child(name).unwrap().text.clone();
         let notes = members.child("ResponseNotes").unwrap().children.iter();
         let notes = notes.map(|note| (text(note, "Code"), text(note, "NoteType"))).collect();
-        Self { status: text(&members, "Status"), notes, members, effects: performed.effects }
+        Self { status: text(&members, "Status"), notes, members, effects: handled.effects }
     }
 
     fn codes(&self) -> Vec<&str> {
@@ -71,22 +71,22 @@ impl Seen {
 }
 
 fn initiated(state: &mut State, members: &str) -> Seen {
-    Seen::of(perform(state, &Settings::default(), NOW, &initiate(members)), "InitiateRefund")
+    Seen::of(handle(state, &Settings::default(), NOW, &initiate(members)), "InitiateRefund")
 }
 
 fn looked_up(state: &mut State, members: &str) -> Seen {
     let request = call("GetRefundStatus", &format!("{USER}{members}"));
-    Seen::of(perform(state, &Settings::default(), NOW, &request), "GetRefundStatus")
+    Seen::of(handle(state, &Settings::default(), NOW, &request), "GetRefundStatus")
 }
 
 #[test]
 fn a_refund_is_recorded_and_answered_as_wcf_writes_it() {
     let mut state = State::demo(NOW);
     let members = format!("{ACCOUNT}{REST}<ExternalRefundIdentifier>mine + 1</ExternalRefundIdentifier>");
-    let performed = perform(&mut state, &Settings::default(), NOW, &initiate(&members));
+    let handled = handle(&mut state, &Settings::default(), NOW, &initiate(&members));
     let guid = State::demo(NOW).next_guid();
     assert_eq!(
-        std::str::from_utf8(&performed.answer.body).unwrap(),
+        std::str::from_utf8(&handled.response.body).unwrap(),
         format!(
             r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><InitiateRefundResponse xmlns="http://tempuri.org/"><InitiateRefundResult xmlns:a="http://schemas.datacontract.org/2004/07/DSWebService" xmlns:i="http://www.w3.org/2001/XMLSchema-instance"><a:DateCreated>2026-03-02T00:00:00.1234567+12:00</a:DateCreated><a:Id>{guid}</a:Id><a:ResponseNotes><a:ResponseMessageNote><a:Code>00</a:Code><a:Note>Success</a:Note><a:NoteType>Info</a:NoteType></a:ResponseMessageNote></a:ResponseNotes><a:Status>Succeed</a:Status><a:ExternalRefundIdentifier>mine + 1</a:ExternalRefundIdentifier><a:RefundRequestNumber>1001</a:RefundRequestNumber></InitiateRefundResult></InitiateRefundResponse></s:Body></s:Envelope>"#
         )
@@ -102,7 +102,7 @@ fn a_refund_is_recorded_and_answered_as_wcf_writes_it() {
         fee_minor: None,
         paid_to: None,
     };
-    assert_eq!(performed.effects, [effect]);
+    assert_eq!(handled.effects, [effect]);
     let refund = &state.refunds()[0];
     assert_eq!((refund.status, refund.description.as_str()), (RefundStatus::Submitted, "why"));
 }
@@ -177,19 +177,19 @@ fn a_refusal_has_its_code_and_text(#[case] members: &str, #[case] code: &str, #[
 #[case::no_password("<User><Username>demo</Username></User>")]
 #[case::wrong("<User><Password>Demo-password</Password><Username>demo</Username></User>")]
 #[case::nobody("<User><Password>demo-password</Password><Username>nobody</Username></User>")]
-fn wrong_credentials_are_told_alone(#[case] user: &str) {
+fn wrong_credentials_are_noted_alone(#[case] user: &str) {
     for operation in ["InitiateRefund", "GetRefundStatus"] {
-        let performed = perform(
+        let handled = handle(
             &mut State::demo(NOW),
             &Settings::default(),
             NOW,
             &call(operation, &format!("{user}<Amount>x</Amount>")),
         );
-        let body = String::from_utf8(performed.answer.body.to_vec()).unwrap();
+        let body = String::from_utf8(handled.response.body.to_vec()).unwrap();
         assert!(
             body.contains("<a:Code>02</a:Code><a:Note>Invalid user credentials</a:Note><a:NoteType>Error</a:NoteType>")
         );
-        assert_eq!(Seen::of(performed, operation).codes(), ["02"]);
+        assert_eq!(Seen::of(handled, operation).codes(), ["02"]);
     }
 }
 
@@ -236,7 +236,7 @@ fn an_amount_is_read_to_the_cent(#[case] amount: &str, #[case] minor: Option<i64
 }
 
 #[test]
-fn eight_digits_are_the_most() {
+fn an_amount_has_at_most_eight_whole_digits() {
     let mut state = State::demo(NOW);
     let account = Account { collected_minor: 99_999_999_999, ..Account::new("DS000001", "EXT-000001") };
     state.put_account(account).unwrap();
@@ -245,7 +245,7 @@ fn eight_digits_are_the_most() {
 }
 
 #[test]
-fn everything_the_request_shows_is_told_at_once() {
+fn all_errors_in_a_request_are_noted_together() {
     let long = "@".repeat(51);
     let members = format!("<Amount>-1.234</Amount><ExternalRefundIdentifier>{long}</ExternalRefundIdentifier>");
     let seen = initiated(&mut State::demo(NOW), &members);
@@ -255,7 +255,7 @@ fn everything_the_request_shows_is_told_at_once() {
 }
 
 #[test]
-fn an_identifier_counts_once_per_account() {
+fn an_identifier_is_unique_per_account() {
     let mut state = State::demo(NOW);
     let with = |account: &str| {
         format!(
@@ -268,7 +268,7 @@ fn an_identifier_counts_once_per_account() {
     assert!(again.effects.is_empty());
     assert_eq!(again.value("ExternalRefundIdentifier"), Some("a"));
     assert_eq!(initiated(&mut state, &with("DS000002")).codes(), ["00"]);
-    assert_eq!(state.set_refund_status("a", RefundStatus::Approved, None), Err(NotMoved::SeveralRefunds));
+    assert_eq!(state.set_refund_status("a", RefundStatus::Approved, None), Err(MoveError::SeveralRefunds));
     state.set_refund_status("1001", RefundStatus::Rejected, None).unwrap();
     assert_eq!(initiated(&mut state, &with("DS000001")).codes(), ["14143"]);
 }
@@ -281,18 +281,18 @@ fn refunds_use_up_what_was_collected_until_they_are_rejected() {
     assert_eq!(initiated(&mut state, &members).codes(), ["13040"]);
     let literal = Settings { refund_limit: RefundLimit::Collected, ..Settings::default() };
     let mut other = state.clone();
-    assert_eq!(perform(&mut other, &literal, NOW, &initiate(&members)).effects.len(), 1);
+    assert_eq!(handle(&mut other, &literal, NOW, &initiate(&members)).effects.len(), 1);
     let (refund, effects) = state.set_refund_status("1001", RefundStatus::Rejected, Some("no".to_owned())).unwrap();
     assert_eq!((effects[0].kind.as_str(), effects[0].amount_minor), ("refund_rejected", Some(30_000)));
     assert_eq!(refund.note.as_deref(), Some("no"));
     assert_eq!(initiated(&mut state, &members).codes(), ["00"]);
     let moved = state.set_refund_status("1001", RefundStatus::Approved, None);
-    assert_eq!(moved, Err(NotMoved::Final("Rejected")));
-    assert_eq!(state.set_refund_status("77", RefundStatus::Approved, None), Err(NotMoved::NoSuchRefund));
+    assert_eq!(moved, Err(MoveError::Final("Rejected")));
+    assert_eq!(state.set_refund_status("77", RefundStatus::Approved, None), Err(MoveError::NoSuchRefund));
 }
 
 #[test]
-fn a_rejected_refund_that_is_moved_on_is_paid_after_all_where_the_settings_let_it() {
+fn a_rejected_refund_can_be_paid_after_all_if_the_settings_allow_it() {
     let mut state = State::demo(NOW);
     let members = format!("{ACCOUNT}<Amount>300</Amount><Description>d</Description>");
     assert_eq!(initiated(&mut state, &members).codes(), ["00"]);
@@ -306,7 +306,7 @@ fn a_rejected_refund_that_is_moved_on_is_paid_after_all_where_the_settings_let_i
 }
 
 #[test]
-fn without_an_identifier_a_guid_is_made_and_can_be_asked_for() {
+fn a_refund_without_an_identifier_gets_a_guid_that_can_be_looked_up() {
     let mut state = State::demo(NOW);
     let seen = initiated(&mut state, &format!("{ACCOUNT}{REST}"));
     let guid = seen.value("ExternalRefundIdentifier").unwrap().to_owned();
@@ -318,7 +318,7 @@ fn without_an_identifier_a_guid_is_made_and_can_be_asked_for() {
 }
 
 #[test]
-fn a_failed_refund_without_an_identifier_has_a_guid_as_well_and_nothing_is_recorded_under_it() {
+fn a_failed_refund_without_an_identifier_gets_a_guid_but_is_not_recorded() {
     let mut state = State::demo(NOW);
     let seen = initiated(&mut state, ACCOUNT);
     assert_ne!(seen.codes(), ["00"]);
@@ -389,7 +389,7 @@ fn a_refund_is_looked_up(#[case] members: &str, #[case] code: &str) {
 }
 
 #[test]
-fn statuses_move_on_with_time_where_the_settings_say_so() {
+fn statuses_advance_with_time_if_the_settings_say_so() {
     let mut state = State::demo(NOW);
     let rejecting = Account { decision: Decision::Rejected, ..Account::new("DS000002", "EXT-000002") };
     state.put_account(rejecting).unwrap();
@@ -410,8 +410,8 @@ fn statuses_move_on_with_time_where_the_settings_say_so() {
     assert!(state.advance(&settings, NOW + Duration::seconds(10)).is_empty());
     assert_eq!(words(&state), ["Awaiting Review", "Awaiting Review"]);
     let effects = state.advance(&settings, NOW + Duration::seconds(20));
-    let told: Vec<_> = effects.iter().map(|(at, effect)| (*at, effect.target.as_str())).collect();
-    assert_eq!(told, [(NOW + Duration::seconds(20), "DS000002")]);
+    let moved: Vec<_> = effects.iter().map(|(at, effect)| (*at, effect.target.as_str())).collect();
+    assert_eq!(moved, [(NOW + Duration::seconds(20), "DS000002")]);
     assert_eq!(words(&state), ["Approved", "Rejected"]);
     assert!(state.advance(&settings, NOW + Duration::seconds(5000)).is_empty());
     assert_eq!(words(&state), ["Completed", "Rejected"]);
@@ -426,7 +426,7 @@ fn statuses_move_on_with_time_where_the_settings_say_so() {
 
 /// Who moves next is reckoned once, and then follows whatever is done in between.
 #[test]
-fn what_is_done_between_two_looks_moves_on_in_its_own_time() {
+fn changes_between_two_requests_advance_at_their_own_times() {
     let settings = Settings { completed_after_seconds: Some(100), ..Settings::default() };
     let words = |state: &State| -> Vec<&str> { state.refunds().iter().map(|refund| refund.status.word()).collect() };
     let mut state = State::demo(NOW);
@@ -466,7 +466,7 @@ fn what_is_done_between_two_looks_moves_on_in_its_own_time() {
 #[case(Condition::NotCompleted, "09")]
 #[case(Condition::NotActive, "10")]
 #[case(Condition::Deadlock, "11")]
-fn an_account_can_be_out_of_order(#[case] condition: Condition, #[case] code: &str) {
+fn an_account_can_fail_every_refund(#[case] condition: Condition, #[case] code: &str) {
     let mut state = State::demo(NOW);
     state.put_account(Account { condition, ..Account::new("DS000001", "EXT-000001") }).unwrap();
     let seen = initiated(&mut state, &format!("{ACCOUNT}{REST}"));
@@ -483,39 +483,39 @@ fn texts_that_are_too_long_are_refused_or_cut() {
     let mut state = State::demo(NOW);
     assert_eq!(initiated(&mut state, &members).codes(), ["100"]);
     let cut = Settings { over_length: OverLength::Truncate, ..Settings::default() };
-    assert_eq!(perform(&mut state, &cut, NOW, &initiate(&members)).effects.len(), 1);
+    assert_eq!(handle(&mut state, &cut, NOW, &initiate(&members)).effects.len(), 1);
     let refund = &state.refunds()[0];
     assert_eq!((refund.description.len(), refund.request_initiator.as_ref().unwrap().len()), (4000, 100));
 }
 
 #[test]
-fn strict_order_drops_what_comes_too_late() {
+fn strict_order_ignores_members_out_of_order() {
     let strict = Settings { strict_order: true, ..Settings::default() };
     let unordered = initiate(&format!("<Description>d</Description>{ACCOUNT}<Amount>1</Amount>"));
-    let seen = Seen::of(perform(&mut State::demo(NOW), &strict, NOW, &unordered), "InitiateRefund");
+    let seen = Seen::of(handle(&mut State::demo(NOW), &strict, NOW, &unordered), "InitiateRefund");
     assert_eq!(seen.codes(), ["12016", "13012"]);
     let ordered = initiate(&format!("{ACCOUNT}<Unknown/>{REST}"));
-    let seen = Seen::of(perform(&mut State::demo(NOW), &strict, NOW, &ordered), "InitiateRefund");
+    let seen = Seen::of(handle(&mut State::demo(NOW), &strict, NOW, &ordered), "InitiateRefund");
     assert_eq!(seen.codes(), ["00"]);
 }
 
 #[test]
-fn strict_names_want_the_exact_namespaces_and_action() {
+fn strict_names_require_exact_namespaces_and_action() {
     let strict = Settings { strict_names: true, ..Settings::default() };
     let exact = format!(
         r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><InitiateRefund xmlns="http://tempuri.org/"><request xmlns:d="http://schemas.datacontract.org/2004/07/DSWebService">{}</request></InitiateRefund></s:Body></s:Envelope>"#,
         format!("{USER}{ACCOUNT}{REST}").replace("</", "</d:").replace('<', "<d:").replace("<d:/d:", "</d:")
     );
     let action = "\"http://tempuri.org/IDSServices/InitiateRefund\"";
-    let performed = perform(&mut State::demo(NOW), &strict, NOW, &posted(action, &exact));
-    assert_eq!(Seen::of(performed, "InitiateRefund").codes(), ["00"]);
-    let other_data = perform(&mut State::demo(NOW), &strict, NOW, &initiate(&format!("{ACCOUNT}{REST}")));
+    let handled = handle(&mut State::demo(NOW), &strict, NOW, &posted(action, &exact));
+    assert_eq!(Seen::of(handled, "InitiateRefund").codes(), ["00"]);
+    let other_data = handle(&mut State::demo(NOW), &strict, NOW, &initiate(&format!("{ACCOUNT}{REST}")));
     assert_eq!(Seen::of(other_data, "InitiateRefund").codes(), ["02"]);
-    let other_action = perform(&mut State::demo(NOW), &strict, NOW, &posted("urn:InitiateRefund", &exact));
-    assert_eq!(other_action.answer.status, StatusCode::INTERNAL_SERVER_ERROR);
+    let other_action = handle(&mut State::demo(NOW), &strict, NOW, &posted("urn:InitiateRefund", &exact));
+    assert_eq!(other_action.response.status, StatusCode::INTERNAL_SERVER_ERROR);
     let other_service = exact.replace("http://tempuri.org/", "urn:x");
-    let performed = perform(&mut State::demo(NOW), &strict, NOW, &posted(action, &other_service));
-    assert_eq!(performed.answer.status, StatusCode::INTERNAL_SERVER_ERROR);
+    let handled = handle(&mut State::demo(NOW), &strict, NOW, &posted(action, &other_service));
+    assert_eq!(handled.response.status, StatusCode::INTERNAL_SERVER_ERROR);
 }
 
 #[test]
@@ -527,8 +527,8 @@ fn a_call_may_be_written_in_many_ways() {
     let mut request = posted("urn:anything/InitiateRefund", &body);
     request.path = "/dswebservice/dsservices.SVC".to_owned();
     let mut state = State::demo(NOW);
-    let performed = perform(&mut state, &Settings::default(), NOW, &request);
-    assert_eq!(Seen::of(performed, "InitiateRefund").codes(), ["00"]);
+    let handled = handle(&mut state, &Settings::default(), NOW, &request);
+    assert_eq!(Seen::of(handled, "InitiateRefund").codes(), ["00"]);
     assert_eq!(state.refunds()[0].description, "<why> & A<");
 }
 
@@ -557,20 +557,20 @@ const OPEN: &str = r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envel
 #[case::other_element(&format!("{OPEN}<s:Body><GetRefundStatus/></s:Body></s:Envelope>"), "a:DeserializationFailed")]
 #[case::deep(&format!("{OPEN}<s:Body>{}", "<a>".repeat(100_000)), "s:Client")]
 #[case::wide(&format!("{OPEN}<s:Body>{}", "<a/>".repeat(100_000)), "s:Client")]
-fn what_is_no_soap_is_a_fault(#[case] body: &str, #[case] code: &str) {
-    let performed = perform(
+fn a_body_that_is_no_soap_is_a_fault(#[case] body: &str, #[case] code: &str) {
+    let handled = handle(
         &mut State::demo(NOW),
         &Settings::default(),
         NOW,
         &posted("http://tempuri.org/IDSServices/InitiateRefund", body),
     );
-    assert_eq!(fault_code(&performed), code);
+    assert_eq!(fault_code(&handled), code);
 }
 
-fn fault_code(performed: &Performed) -> String {
-    assert_eq!(performed.answer.status, StatusCode::INTERNAL_SERVER_ERROR);
-    assert_eq!(performed.answer.headers["content-type"], "text/xml; charset=utf-8");
-    let fault = soap::open(&performed.answer.body).unwrap();
+fn fault_code(handled: &Handled) -> String {
+    assert_eq!(handled.response.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(handled.response.headers["content-type"], "text/xml; charset=utf-8");
+    let fault = soap::open(&handled.response.body).unwrap();
     assert_eq!(fault.name, "Fault");
     assert!(!fault.child("faultstring").unwrap().text.is_empty());
     fault.child("faultcode").unwrap().text.clone()
@@ -582,11 +582,11 @@ fn fault_code(performed: &Performed) -> String {
 fn an_unknown_operation_is_not_supported(#[case] action: &str) {
     let mut request = initiate(&format!("{ACCOUNT}{REST}"));
     request.headers.insert("soapaction", HeaderValue::from_str(action).unwrap());
-    let performed = perform(&mut State::demo(NOW), &Settings::default(), NOW, &request);
-    assert_eq!(fault_code(&performed), "a:ActionNotSupported");
+    let handled = handle(&mut State::demo(NOW), &Settings::default(), NOW, &request);
+    assert_eq!(fault_code(&handled), "a:ActionNotSupported");
     request.headers.remove("soapaction");
-    let performed = perform(&mut State::demo(NOW), &Settings::default(), NOW, &request);
-    assert_eq!(fault_code(&performed), "a:ActionNotSupported");
+    let handled = handle(&mut State::demo(NOW), &Settings::default(), NOW, &request);
+    assert_eq!(fault_code(&handled), "a:ActionNotSupported");
 }
 
 #[rstest]
@@ -598,15 +598,15 @@ fn an_unknown_operation_is_not_supported(#[case] action: &str) {
 fn the_media_type_decides_first(#[case] content_type: &str, #[case] status: u16) {
     let mut request = initiate(&format!("{ACCOUNT}{REST}"));
     request.headers.insert("content-type", HeaderValue::from_str(content_type).unwrap());
-    let performed = perform(&mut State::demo(NOW), &Settings::default(), NOW, &request);
-    assert_eq!(performed.answer.status, status);
+    let handled = handle(&mut State::demo(NOW), &Settings::default(), NOW, &request);
+    assert_eq!(handled.response.status, status);
 }
 
 #[test]
 fn unreadable_xml_can_be_a_bad_request() {
     let settings = Settings { unreadable_xml: UnreadableXml::BadRequest, ..Settings::default() };
-    let performed = perform(&mut State::demo(NOW), &settings, NOW, &posted("InitiateRefund", "<a"));
-    assert_eq!(performed.answer.status, StatusCode::BAD_REQUEST);
+    let handled = handle(&mut State::demo(NOW), &settings, NOW, &posted("InitiateRefund", "<a"));
+    assert_eq!(handled.response.status, StatusCode::BAD_REQUEST);
 }
 
 #[rstest]
@@ -614,13 +614,13 @@ fn unreadable_xml_can_be_a_bad_request() {
 #[case("WSDL")]
 #[case("singleWsdl")]
 #[case("singlewsdl")]
-fn the_description_names_the_address_it_was_asked_at(#[case] query: &str) {
+fn the_wsdl_contains_the_address_of_the_request(#[case] query: &str) {
     let request = request("GET", Some(query), &[("host", "127.0.0.1:7103")], b"");
-    let performed = perform(&mut State::demo(NOW), &Settings::default(), NOW, &request);
-    assert_eq!(performed.answer.headers["content-type"], "text/xml; charset=utf-8");
-    let root = xml::parse(&performed.answer.body).unwrap();
+    let handled = handle(&mut State::demo(NOW), &Settings::default(), NOW, &request);
+    assert_eq!(handled.response.headers["content-type"], "text/xml; charset=utf-8");
+    let root = xml::parse(&handled.response.body).unwrap();
     assert_eq!(root.name, "definitions");
-    let text = std::str::from_utf8(&performed.answer.body).unwrap();
+    let text = std::str::from_utf8(&handled.response.body).unwrap();
     assert!(text.contains(r#"<soap:address location="http://127.0.0.1:7103/DSWebService/DSServices.svc"/>"#));
     assert!(text.contains(r#"soapAction="http://tempuri.org/IDSServices/GetRefundStatus""#));
     for action in [
@@ -632,15 +632,15 @@ fn the_description_names_the_address_it_was_asked_at(#[case] query: &str) {
     }
     assert!(text.contains(r#"<xs:enumeration value="Succeed"/>"#));
     let other = Settings { success_word: SuccessWord::Success, ..Settings::default() };
-    let performed = perform(&mut State::demo(NOW), &other, NOW, &request);
-    let text = std::str::from_utf8(&performed.answer.body).unwrap();
+    let handled = handle(&mut State::demo(NOW), &other, NOW, &request);
+    let text = std::str::from_utf8(&handled.response.body).unwrap();
     assert!(text.contains(r#"<xs:enumeration value="Success"/>"#) && !text.contains("Succeed"));
 }
 
 #[test]
-fn other_methods_and_paths() {
+fn other_methods_and_paths_are_refused() {
     let mut state = State::demo(NOW);
-    let mut answered = |request: &Request| perform(&mut state, &Settings::default(), NOW, request).answer;
+    let mut answered = |request: &Request| handle(&mut state, &Settings::default(), NOW, request).response;
     let page = answered(&request("GET", None, &[("host", "a<b")], b""));
     assert_eq!(
         (page.status, &page.headers["content-type"]),
@@ -653,20 +653,20 @@ fn other_methods_and_paths() {
 }
 
 #[test]
-fn identifying_tells_the_call_and_no_secret() {
+fn inspection_returns_the_call_without_secrets() {
     let members = format!("{ACCOUNT}{REST}<ExternalRefundIdentifier>a</ExternalRefundIdentifier><Pin>1234</Pin>");
-    let identified = identify(&initiate(&members));
-    assert_eq!(identified.operation, "InitiateRefund");
-    assert_eq!(identified.target.as_deref(), Some("DS000001"));
-    assert_eq!(identified.username.as_deref(), Some("demo"));
-    assert_eq!(identified.identifier.as_deref(), Some("a"));
-    assert!(identified.moves_money && !identified.destructive);
-    let text = identified.parameters.to_string();
+    let info = inspect(&initiate(&members));
+    assert_eq!(info.operation, "InitiateRefund");
+    assert_eq!(info.target.as_deref(), Some("DS000001"));
+    assert_eq!(info.username.as_deref(), Some("demo"));
+    assert_eq!(info.identifier.as_deref(), Some("a"));
+    assert!(info.moves_money && !info.destructive);
+    let text = info.parameters.to_string();
     assert!(text.contains(r#""Amount":"12.34""#) && text.contains(r#""Password":"***""#), "{text}");
     assert!(!text.contains("demo-password") && !text.contains("1234"), "{text}");
-    let unreadable = identify(&posted("urn:InitiateRefund", "<a>demo-password"));
+    let unreadable = inspect(&posted("urn:InitiateRefund", "<a>demo-password"));
     assert_eq!((unreadable.operation.as_str(), unreadable.moves_money), ("InitiateRefund", false));
-    assert_eq!(identify(&request("GET", Some("wsdl"), &[], b"")), Identified::default());
+    assert_eq!(inspect(&request("GET", Some("wsdl"), &[], b"")), RequestInfo::default());
     assert!(!format!("{:?} {:?}", State::demo(NOW), State::demo(NOW).logins()).contains("demo-password"));
 }
 
@@ -682,36 +682,36 @@ fn the_state_survives_a_round_trip_through_json() {
     assert_eq!((least.collected_minor, least.currency.as_str()), (50_000, "AUD"));
     assert!(serde_json::from_value::<Account>(json!({"account_reference_no": "DS1", "colour": 1})).is_err());
     let long = Account { account_reference_no: "1234567890123456".to_owned(), ..least };
-    assert_eq!(state.put_account(long), Err(NotPut::ReferenceLength));
+    assert_eq!(state.put_account(long), Err(PutError::ReferenceLength));
 }
 
 proptest! {
     #[test]
-    fn no_body_breaks_it(body in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn any_body_is_answered(body in proptest::collection::vec(any::<u8>(), 0..300)) {
         let mut request = posted("urn:InitiateRefund", "");
         request.body = body.into();
-        identify(&request);
-        let performed = perform(&mut State::default(), &Settings::default(), NOW, &request);
-        prop_assert_eq!(performed.answer.status, StatusCode::INTERNAL_SERVER_ERROR);
+        inspect(&request);
+        let handled = handle(&mut State::default(), &Settings::default(), NOW, &request);
+        prop_assert_eq!(handled.response.status, StatusCode::INTERNAL_SERVER_ERROR);
     }
 
     #[test]
-    fn no_markup_breaks_it(parts in proptest::collection::vec("<[a-z:]{0,3}( [a-z:]{1,3}='[^']{0,5}')?/?>|</[a-z]{0,2}>|&[a-z#0-9]{0,4};?|\\PC{0,5}|<!\\[CDATA\\[|\\]\\]>", 0..30)) {
+    fn any_markup_is_answered(parts in proptest::collection::vec("<[a-z:]{0,3}( [a-z:]{1,3}='[^']{0,5}')?/?>|</[a-z]{0,2}>|&[a-z#0-9]{0,4};?|\\PC{0,5}|<!\\[CDATA\\[|\\]\\]>", 0..30)) {
         let request = posted("urn:InitiateRefund", &format!("{OPEN}<s:Body><InitiateRefund><request>{}", parts.concat()));
-        identify(&request);
-        perform(&mut State::default(), &Settings::default(), NOW, &request);
+        inspect(&request);
+        handle(&mut State::default(), &Settings::default(), NOW, &request);
     }
 
     #[test]
-    fn no_member_breaks_it_and_every_answer_is_xml(amount in "\\PC{0,20}|[-+0-9.]{0,30}", identifier in "\\PC{0,60}", description in "\\PC{0,20}") {
+    fn any_members_are_answered_with_xml(amount in "\\PC{0,20}|[-+0-9.]{0,30}", identifier in "\\PC{0,60}", description in "\\PC{0,20}") {
         let escape = |text: &str| quick_xml::escape::escape(text.to_owned()).into_owned();
         let members = format!(
             "{ACCOUNT}<Amount>{}</Amount><Description>{}</Description><ExternalRefundIdentifier>{}</ExternalRefundIdentifier>",
             escape(&amount), escape(&description), escape(&identifier)
         );
         let mut state = State::demo(NOW);
-        let performed = perform(&mut state, &Settings::default(), NOW, &initiate(&members));
-        prop_assert!(soap::open(&performed.answer.body).is_ok());
-        prop_assert_eq!(performed.effects.len(), state.refunds().len());
+        let handled = handle(&mut state, &Settings::default(), NOW, &initiate(&members));
+        prop_assert!(soap::open(&handled.response.body).is_ok());
+        prop_assert_eq!(handled.effects.len(), state.refunds().len());
     }
 }

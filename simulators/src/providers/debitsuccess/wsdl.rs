@@ -1,15 +1,15 @@
-//! What a GET shows: the service's description in one WSDL 1.1 document, or a page for people.
+//! The answers to GET: the service's WSDL 1.1 document, or a page for people.
 
 use http::{StatusCode, header};
 use quick_xml::escape::escape;
 
 use super::soap::Operation;
 use super::{SERVICE_PATH, Settings, typed, xml_answer};
-use crate::request::{Answer, Request};
+use crate::request::{Request, Response};
 
-/// Answers a GET: `?wsdl` and `?singleWsdl` in any case give the description, everything else the
+/// Answers a GET: `?wsdl` and `?singleWsdl` (case-insensitive) get the WSDL, everything else the
 /// page.
-pub(super) fn page(settings: &Settings, request: &Request) -> Answer {
+pub(super) fn page(settings: &Settings, request: &Request) -> Response {
     let query = request.query.as_deref().unwrap_or_default();
     let names = query.split('&').map(|pair| pair.split('=').next().unwrap_or_default());
     let wants_wsdl =
@@ -21,7 +21,7 @@ pub(super) fn page(settings: &Settings, request: &Request) -> Answer {
     }
 }
 
-/// The address under which the caller reached the service.
+/// The address at which the caller reached the service.
 fn address(request: &Request) -> String {
     let host = request.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
     let scheme = if request.tls { "https" } else { "http" };
@@ -38,7 +38,7 @@ fn service_page(address: &str) -> String {
     )
 }
 
-/// One self-contained document: schemas in place, no import that has to be fetched.
+/// One self-contained document, without imports.
 fn description(settings: &Settings, address: &str) -> String {
     let service = escape(settings.service_namespace.as_str());
     let data = escape(settings.data_namespace.as_str());
@@ -65,8 +65,7 @@ fn description(settings: &Settings, address: &str) -> String {
   <wsdl:message name="{contract}_{name}_OutputMessage"><wsdl:part name="parameters" element="tns:{name}Response"/></wsdl:message>"#
         )
     });
-    // The actions stand here as WCF writes them, too: its own tool for clients takes them from
-    // here.
+    // WCF's client generator reads the actions from here.
     let operations = each(&|operation| {
         let name = operation.name();
         format!(
@@ -91,7 +90,7 @@ fn description(settings: &Settings, address: &str) -> String {
         )
     });
     let address = escape(address);
-    // A client whose Status is an enumeration reads no other words than these.
+    // A client may read Status as an enumeration of these words.
     let types = DATA_TYPES.replace("Succeed", settings.success_word.word());
     format!(
         r#"<?xml version="1.0" encoding="utf-8"?>
@@ -118,8 +117,8 @@ fn description(settings: &Settings, address: &str) -> String {
     )
 }
 
-/// The data contracts. Sequences are in the order in which a DataContractSerializer reads and
-/// writes: base class, then derived class, each by name.
+/// The data contracts. Sequences are in the order of a DataContractSerializer: base class, then
+/// derived class, each sorted by name.
 const DATA_TYPES: &str = r#"
       <xs:complexType name="User"><xs:sequence>
         <xs:element minOccurs="0" name="Password" nillable="true" type="xs:string"/>

@@ -1,5 +1,5 @@
-//! A small XML tree, read in one pass and bounded: no DTD, no entities but the five, limited depth
-//! and number of elements.
+//! A small bounded XML parser: no DTD, only the five predefined entities, limited depth and number
+//! of elements.
 
 use std::sync::Arc;
 
@@ -7,24 +7,24 @@ use quick_xml::events::{BytesStart, Event};
 use quick_xml::name::{Prefix, PrefixDeclaration};
 use quick_xml::{Reader, XmlVersion};
 
-/// One element. Only what SOAP needs is kept of its attributes.
+/// One element, with the attributes that SOAP needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Element {
     /// The local name.
     pub(super) name: String,
     pub(super) namespace: Option<Arc<str>>,
-    /// Whether it says `i:nil="true"`.
+    /// Whether it has `i:nil="true"`.
     pub(super) nil: bool,
-    /// Whether it says `s:mustUnderstand="1"`.
+    /// Whether it has `s:mustUnderstand="1"`.
     pub(super) must_understand: bool,
-    /// Its text without that of its children.
+    /// Its own text, without that of its children.
     pub(super) text: String,
     pub(super) children: Vec<Element>,
 }
 
-/// Why a text is not taken as XML, in a sentence.
+/// Why a text is no acceptable XML, in a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct NotXml(pub(super) String);
+pub(super) struct XmlError(pub(super) String);
 
 pub(super) const SOAP_NAMESPACE: &str = "http://schemas.xmlsoap.org/soap/envelope/";
 const INSTANCE_NAMESPACE: &str = "http://www.w3.org/2001/XMLSchema-instance";
@@ -32,14 +32,14 @@ const XML_NAMESPACE: &str = "http://www.w3.org/XML/1998/namespace";
 
 /// WCF's default (`MaxDepth`).
 const MAX_DEPTH: usize = 32;
-/// A refund has about a dozen; more than this is no refund.
+/// A refund has about a dozen.
 const MAX_ELEMENTS: usize = 2000;
-/// In one start tag. Every element looks through the namespaces that are declared around it, so
-/// their number is bounded.
+/// Per start tag. Every element searches the namespaces declared around it, so their number is
+/// bounded.
 const MAX_ATTRIBUTES: usize = 50;
 
-/// Reads a whole document of UTF-8.
-pub(super) fn parse(bytes: &[u8]) -> Result<Element, NotXml> {
+/// Parses a whole UTF-8 document.
+pub(super) fn parse(bytes: &[u8]) -> Result<Element, XmlError> {
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     let text = std::str::from_utf8(bytes).map_err(|_| not_xml("The message is not valid UTF-8."))?;
     let mut reader = Reader::from_str(text);
@@ -126,7 +126,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Element, NotXml> {
 }
 
 impl Element {
-    /// The first child of this local name, in whatever namespace.
+    /// The first child with this local name, in any namespace.
     pub(super) fn child(&self, name: &str) -> Option<&Self> {
         self.children.iter().find(|child| child.name == name)
     }
@@ -137,23 +137,23 @@ impl Element {
     }
 }
 
-/// The namespaces that are declared at one place of a document.
+/// The namespaces declared at one position of a document.
 #[derive(Default)]
 struct Scope {
     declared: Vec<Declared>,
 }
 
 struct Declared {
-    /// How many elements are open around the one that declares it.
+    /// The depth of the element that declares it.
     depth: usize,
     /// Empty for the default.
     prefix: Box<str>,
-    /// None where a default is taken back.
+    /// None if a default is removed.
     namespace: Option<Arc<str>>,
 }
 
 impl Scope {
-    fn declare(&mut self, depth: usize, prefix: &str, namespace: &str) -> Result<(), NotXml> {
+    fn declare(&mut self, depth: usize, prefix: &str, namespace: &str) -> Result<(), XmlError> {
         if prefix == "xml" && namespace == XML_NAMESPACE {
             return Ok(());
         }
@@ -165,8 +165,8 @@ impl Scope {
         Ok(())
     }
 
-    /// The namespace of a name; of one without a prefix the default, if there is any.
-    fn resolved(&self, prefix: Option<Prefix<'_>>) -> Result<Option<Arc<str>>, NotXml> {
+    /// The namespace of a prefix; the default namespace, if any, without a prefix.
+    fn resolved(&self, prefix: Option<Prefix<'_>>) -> Result<Option<Arc<str>>, XmlError> {
         let prefix = prefix.map(Prefix::into_inner).unwrap_or_default();
         match self.declared.iter().rev().find(|declared| &*declared.prefix == prefix) {
             Some(declared) => Ok(declared.namespace.clone()),
@@ -176,7 +176,7 @@ impl Scope {
         }
     }
 
-    /// Forgets what was declared by the element that so many were open around.
+    /// Removes the declarations of the element at this depth.
     fn leave(&mut self, depth: usize) {
         while self.declared.last().is_some_and(|declared| declared.depth >= depth) {
             self.declared.pop();
@@ -184,8 +184,8 @@ impl Scope {
     }
 }
 
-/// An element that so many are open around, with what it declares.
-fn element(scope: &mut Scope, depth: usize, start: &BytesStart<'_>) -> Result<Element, NotXml> {
+/// An element at this depth, whose declarations are added to the scope.
+fn element(scope: &mut Scope, depth: usize, start: &BytesStart<'_>) -> Result<Element, XmlError> {
     let mut prefixed: Vec<(Prefix<'_>, &str, bool)> = Vec::new();
     for (count, attribute) in start.attributes().enumerate() {
         if count >= MAX_ATTRIBUTES {
@@ -229,7 +229,7 @@ fn close(open: &mut [Element], root: &mut Option<Element>, element: Element) {
     }
 }
 
-fn append(open: &mut [Element], text: &str) -> Result<(), NotXml> {
+fn append(open: &mut [Element], text: &str) -> Result<(), XmlError> {
     if !legal(text) {
         return Err(not_xml("The message holds a character that XML does not allow."));
     }
@@ -252,9 +252,9 @@ fn predefined(name: &str) -> Option<char> {
     }
 }
 
-/// Whether every character is one of XML 1.0.
+/// Whether every character is allowed in XML 1.0.
 fn legal(text: &str) -> bool {
-    // Nearly every text there is.
+    // The fast path for ASCII text.
     if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
         return true;
     }
@@ -265,13 +265,13 @@ fn legal(text: &str) -> bool {
     })
 }
 
-/// Names in a fault are the caller's own text: enough of it to be recognised.
+/// A name from the request for a fault, shortened.
 fn shortened(text: &str) -> String {
     text.chars().take(50).collect()
 }
 
-fn not_xml(sentence: &str) -> NotXml {
-    NotXml(sentence.chars().take(300).collect())
+fn not_xml(sentence: &str) -> XmlError {
+    XmlError(sentence.chars().take(300).collect())
 }
 
 #[cfg(test)]

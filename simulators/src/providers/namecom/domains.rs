@@ -1,8 +1,8 @@
-//! Get Domain and Hello: a domain as its order items have left it, and a sign of life.
+//! Get Domain, derived from the order items, and Hello.
 //!
-//! A domain stands for as long as the last registration of its name does: refunded, or stopped
-//! half-way, it is deleted. Each member of the documented answer is there; what no order item says
-//! (locks, name servers) is the same for every domain.
+//! A domain exists until the last registration of its name is refunded or stops half-way. The
+//! answer has all documented members. Those that no order item determines (locks, name servers) are
+//! the same for every domain.
 
 use http::StatusCode;
 use serde::Serialize;
@@ -13,11 +13,11 @@ use super::reads::{Usd, moment_text};
 use super::refusals::{Refusal, json_answer};
 use super::state::State;
 use super::{DeletedDomain, Settings};
-use crate::request::Performed;
+use crate::request::Handled;
 
-/// How much of a name that is not there is said back: no domain is longer.
-const NAME_SAID: usize = 253;
-/// For how long a domain cannot be transferred away.
+/// The maximum length of an unknown name in a refusal, in characters.
+const MAX_NAME_CHARS: usize = 253;
+/// How long a new domain cannot be transferred.
 const TRANSFER_LOCK: Duration = Duration::days(60);
 
 #[derive(Serialize)]
@@ -45,7 +45,7 @@ struct HelloBody<'a> {
 }
 
 /// Answers `GET /core/v1/domains/{domainName}`.
-pub(super) fn get_domain(state: &State, settings: &Settings, username: &str, name: &str) -> Result<Performed, Refusal> {
+pub(super) fn get_domain(state: &State, settings: &Settings, username: &str, name: &str) -> Result<Handled, Refusal> {
     let name = name.to_ascii_lowercase();
     let is_named = |item: &Item| item.name.as_deref().is_some_and(|known| known.eq_ignore_ascii_case(&name));
     let bought = |item: &Item| is_named(item) && item.status != ItemStatus::Failed;
@@ -60,12 +60,12 @@ pub(super) fn get_domain(state: &State, settings: &Settings, username: &str, nam
     let last = |wanted: &dyn Fn(&Item) -> bool| {
         lines.iter().filter(|(_, item)| wanted(item)).max_by_key(|(created, _)| *created)
     };
-    // A domain that was bought elsewhere, and renewed or hidden here, is there as well.
+    // A domain registered elsewhere exists if it was renewed or made private here.
     let found = last(&begins).or_else(|| last(&|_| true));
     let is_gone = |item: &Item| item.domain_deleted || (begins(item) && item.status == ItemStatus::Refunded);
     let (created, item) = found
         .filter(|(_, item)| !is_gone(item) || settings.deleted_domain == DeletedDomain::Shown)
-        .ok_or_else(|| Refusal::NoSuchDomain(name.chars().take(NAME_SAID).collect()))?;
+        .ok_or_else(|| Refusal::NoSuchDomain(name.chars().take(MAX_NAME_CHARS).collect()))?;
     let is_private = |item: &Item| item.kind == "whois_privacy" && item.status == ItemStatus::Success;
     let body = DomainBody {
         domain_name: name.clone(),
@@ -79,16 +79,17 @@ pub(super) fn get_domain(state: &State, settings: &Settings, username: &str, nam
         renewal_price: Usd(item.original_price_minor.unwrap_or(item.price_minor)),
         locks: ["clientTransferProhibited"],
     };
-    Ok(Performed { answer: json_answer(StatusCode::OK, &body), effects: Vec::new() })
+    Ok(Handled { response: json_answer(StatusCode::OK, &body), effects: Vec::new() })
 }
 
 /// Answers `GET /core/v1/hello`.
-pub(super) fn hello(now: OffsetDateTime, username: &str) -> Performed {
+pub(super) fn hello(now: OffsetDateTime, username: &str) -> Handled {
     let body = HelloBody { server_name: "simulators", motd: "", username, server_time: moment_text(now) };
-    Performed { answer: json_answer(StatusCode::OK, &body), effects: Vec::new() }
+    Handled { response: json_answer(StatusCode::OK, &body), effects: Vec::new() }
 }
 
-/// So many years or months behind the beginning; a day that the month has not is its last.
+/// The years or months of an item after its begin. A day beyond the end of a month becomes its
+/// last.
 fn expires(created: OffsetDateTime, item: &Item) -> OffsetDateTime {
     let count = item.duration.max(1).saturating_mul(item.quantity.max(1));
     let months = if item.interval.as_deref() == Some("month") { count } else { count.saturating_mul(12) };

@@ -1,5 +1,4 @@
-//! Which order an item is in, found without looking through all of them: putting the ten thousandth
-//! order takes as long as putting the first.
+//! The order of each item, found without a scan of all orders.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -7,65 +6,62 @@ use std::{
 };
 
 use super::orders::Order;
-use super::stored_order::KeptOrder;
-use crate::providers::overlay::{Shelf, Shelved};
+use crate::providers::overlay::{Overlay, Seeded};
 
-/// Where the items of a world's own orders were put. A hint and no more: whoever asks looks there.
-/// Filled when it is first asked, and no part of what a world is: a copy fills its own.
+/// The order of each item in a world's own orders. Only a hint: a hit is checked against the order.
+/// Built when it is first used, and not part of the state: a copy builds its own.
 #[derive(Debug, Default)]
-pub(super) struct Places(Option<HashMap<i32, i32>>);
+pub(super) struct ItemIndex(Option<HashMap<i32, i32>>);
 
-impl Places {
-    /// The order that has this item.
-    pub(super) fn order_of(&mut self, item: i32, orders: &Shelf<KeptOrder>) -> Option<i32> {
-        let has_it = |order: &i32| {
-            orders.get(order).is_some_and(|kept| kept.open().items.iter().any(|candidate| candidate.id == item))
+impl ItemIndex {
+    /// The order that contains this item.
+    pub(super) fn order_of(&mut self, item: i32, orders: &Overlay<Order>) -> Option<i32> {
+        let contains_it = |order: &i32| {
+            orders.get(order).is_some_and(|order| order.items.iter().any(|candidate| candidate.id == item))
         };
-        let own = self.filled(orders).get(&item).copied();
-        own.filter(has_it).or_else(|| demo().get(&item).copied().filter(has_it))
+        let own = self.built(orders).get(&item).copied();
+        own.filter(contains_it).or_else(|| demo().get(&item).copied().filter(contains_it))
     }
 
-    /// Remembers where the items of an order are that is put now, and no longer where those were of
-    /// the one that it replaces.
-    pub(super) fn put(&mut self, order: &Order, orders: &Shelf<KeptOrder>) {
-        let own = self.filled(orders);
-        for gone in orders.get(&order.id).into_iter().flat_map(|before| before.open().items) {
-            if own.get(&gone.id) == Some(&order.id) {
-                own.remove(&gone.id);
+    /// Indexes the items of an order that is about to be put, and removes those of the order that
+    /// it replaces.
+    pub(super) fn put(&mut self, order: &Order, orders: &Overlay<Order>) {
+        let own = self.built(orders);
+        for replaced in orders.get(&order.id).into_iter().flat_map(|before| &before.items) {
+            if own.get(&replaced.id) == Some(&order.id) {
+                own.remove(&replaced.id);
             }
         }
         own.extend(order.items.iter().map(|item| (item.id, order.id)));
     }
 
-    fn filled(&mut self, orders: &Shelf<KeptOrder>) -> &mut HashMap<i32, i32> {
-        let places = || orders.own().flat_map(places_in).collect();
-        self.0.get_or_insert_with(places)
+    fn built(&mut self, orders: &Overlay<Order>) -> &mut HashMap<i32, i32> {
+        self.0.get_or_insert_with(|| orders.own().flat_map(index_items).collect())
     }
 }
 
-impl Clone for Places {
+impl Clone for ItemIndex {
     fn clone(&self) -> Self {
         Self::default()
     }
 }
 
-impl PartialEq for Places {
+impl PartialEq for ItemIndex {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-/// The same for the demo data.
+/// The index of the demo data.
 fn demo() -> &'static BTreeMap<i32, i32> {
     static DEMO: LazyLock<BTreeMap<i32, i32>> =
-        LazyLock::new(|| KeptOrder::demo().values().flat_map(places_in).collect());
+        LazyLock::new(|| Order::demo().values().flat_map(index_items).collect());
     &DEMO
 }
 
-/// The items of one order, each with the order's number.
-fn places_in(kept: &KeptOrder) -> impl Iterator<Item = (i32, i32)> {
-    let Order { id, items, .. } = kept.open();
-    items.into_iter().map(move |item| (item.id, id))
+/// The ids of an order's items, each with the order's id.
+fn index_items(order: &Order) -> impl Iterator<Item = (i32, i32)> {
+    order.items.iter().map(|item| (item.id, order.id))
 }
 
 #[cfg(test)]
@@ -83,12 +79,12 @@ mod tests {
     }
 
     #[test]
-    fn the_demo_datas_items_are_taken_as_long_as_they_are_there() {
+    fn an_item_id_of_the_demo_data_is_taken_while_the_item_exists() {
         let now = OffsetDateTime::UNIX_EPOCH;
         let mut state = State::demo(now);
         assert!(state.put_order(order(7, &[3_200_001]), now).is_err());
         assert!(state.put_order(order(7, &[3_300_002]), now).is_err());
-        // Refunded, the order is the world's own, and its item still there.
+        // After a refund the world has its own copy of the order, with the item.
         assert!(state.refund_item(200_001, 3_200_001, 1299, PaidTo::default(), None).is_some());
         assert!(state.put_order(order(7, &[3_200_001]), now).is_err());
         state.put_order(order(200_001, &[8]), now).unwrap();
@@ -97,7 +93,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_item_is_in_one_order_whatever_was_put(puts in prop::collection::vec((1..5_i32, prop::collection::btree_set(1..8_i32, 1..4)), 1..20), copied in 0..20_usize) {
+        fn an_item_id_is_in_one_order_only(puts in prop::collection::vec((1..5_i32, prop::collection::btree_set(1..8_i32, 1..4)), 1..20), copied in 0..20_usize) {
             let now = OffsetDateTime::UNIX_EPOCH;
             let mut state = State::empty(now);
             for (count, (id, items)) in puts.into_iter().enumerate() {

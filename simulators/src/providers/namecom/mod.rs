@@ -1,18 +1,21 @@
 //! name.com Core API: Process Refund and the order reads.
 //!
 //! ```text
-//! route -> authenticate -> count against the rate -> maintenance? -> POST /core/v1/refund        (refund.rs, keys.rs)
-//!  404,405     401              429                     503          GET /core/v1/orders[/{id}]  (reads.rs)
-//!                                                                  GET /core/v1/domains/{name}, /core/v1/hello  (domains.rs)
-//!                                                                             |
-//!                                                                 orders, items, accounts        (orders.rs)
+//! route -> authenticate -> rate limit -> maintenance? -> call
+//! 404,405      401            429            503
+//!
+//! POST /core/v1/refund                            refund.rs, keys.rs
+//! GET  /core/v1/orders[/{id}]                     reads.rs
+//! GET  /core/v1/domains/{name}, /core/v1/hello    domains.rs
+//! orders, items, accounts                         orders.rs, state.rs
 //! ```
 //!
-//! Every refusal comes from what was asked and from the state; `refusals.rs` holds the table of
-//! them. Facts: OpenAPI v1.27.1 and v1.33.2 of the Core API, the page "Process Refund" and the
-//! guide "Refunds flow". Money is kept in cents and written as JSON numbers with two decimals.
+//! Every refusal follows from the request and the state; `refusals.rs` holds the table of them.
+//! Sources: OpenAPI v1.27.1 and v1.33.2 of the Core API, the page "Process Refund" and the guide
+//! "Refunds flow". Money is kept in cents and written as JSON numbers with two decimals.
 
 mod domains;
+mod emulation;
 mod item_index;
 mod keys;
 mod orders;
@@ -21,7 +24,6 @@ mod refund;
 mod refusals;
 mod settings;
 mod state;
-mod stored_order;
 #[cfg(test)]
 mod tests;
 
@@ -31,10 +33,13 @@ use http::{HeaderMap, Method, header};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
+pub(crate) use self::emulation::Namecom;
+pub use self::emulation::NamecomLogin;
 pub use self::orders::{
-    Account, Item, ItemStatus, NotPut, NotSettled, Order, OrderStatus, Outcome, Pending, Registry, TldDeletes,
+    Account, Item, ItemStatus, Order, OrderStatus, Outcome, Pending, PutError, RegistryCondition, SettleError,
+    TldDeletes,
 };
-pub(crate) use self::refund::Json;
+use self::refund::JsonBody;
 use self::refusals::Refusal;
 pub use self::settings::{
     AllItemsRefused, CachedAnswers, CreateDateEnd, DeletedDomain, EmptyKey, FirstCheck, HalfWayAnswer, KeyComparison,
@@ -44,14 +49,17 @@ pub use self::settings::{
 pub use self::state::State;
 use crate::{
     record::parameters::Parameters,
-    request::{Answer, Identified, Performed, Request},
+    request::{Handled, Request, RequestInfo},
 };
 
-/// Reads what can be told of a request without doing anything. Never fails; the token is not part
-/// of the outcome.
-pub fn identify(request: &Request) -> Identified {
+/// Reads what a request says about itself. Never fails and changes nothing; the token is left out.
+pub fn inspect(request: &Request) -> RequestInfo {
+    inspect_parsed(request, &JsonBody::parse(&request.body))
+}
+
+fn inspect_parsed(request: &Request, body: &JsonBody) -> RequestInfo {
     let username = basic_credentials(&request.headers).map(|(username, _)| username);
-    let named = |operation: &str, target, parameters| Identified {
+    let named = |operation: &str, target, parameters| RequestInfo {
         operation: operation.to_owned(),
         target,
         username: username.clone(),
@@ -62,8 +70,8 @@ pub fn identify(request: &Request) -> Identified {
     };
     match Call::of(request) {
         Ok(Call::ProcessRefund) => {
-            let (target, parameters) = refund::outline(request);
-            Identified {
+            let (target, parameters) = refund::outline(body, request.body.len());
+            RequestInfo {
                 identifier: keys::key_in(&request.headers, EmptyKey::NoKey),
                 moves_money: true,
                 ..named("ProcessRefund", target, parameters)
@@ -84,28 +92,23 @@ pub fn identify(request: &Request) -> Identified {
     }
 }
 
-/// The answer to a request under a key whose first request is not answered yet, where the settings
-/// refuse it.
-pub(crate) fn key_in_flight(settings: &Settings) -> Answer {
-    Refusal::KeyInFlight.answer(settings)
-}
-
 /// Answers one request and changes the state as name.com would.
-pub fn perform(state: &mut State, settings: &Settings, now: OffsetDateTime, request: &Request) -> Performed {
-    admit_and_answer(state, settings, now, request, false)
-        .unwrap_or_else(|refusal| Performed { answer: refusal.answer(settings), effects: Vec::new() })
+pub fn handle(state: &mut State, settings: &Settings, now: OffsetDateTime, request: &Request) -> Handled {
+    handle_parsed(state, settings, now, request, &JsonBody::parse(&request.body), false)
 }
 
-/// As [`perform`], but a refund stops half-way: the domain of each requested registration is
-/// deleted, and nothing is refunded.
-pub(crate) fn perform_half_way(
+/// As [`handle`]. With `half_way` a refund stops half-way: the domain of each requested
+/// registration is deleted, and nothing is refunded.
+fn handle_parsed(
     state: &mut State,
     settings: &Settings,
     now: OffsetDateTime,
     request: &Request,
-) -> Performed {
-    admit_and_answer(state, settings, now, request, true)
-        .unwrap_or_else(|refusal| Performed { answer: refusal.answer(settings), effects: Vec::new() })
+    body: &JsonBody,
+    half_way: bool,
+) -> Handled {
+    admit_and_answer(state, settings, now, request, body, half_way)
+        .unwrap_or_else(|refusal| Handled { response: refusal.answer(settings), effects: Vec::new() })
 }
 
 fn admit_and_answer(
@@ -113,8 +116,9 @@ fn admit_and_answer(
     settings: &Settings,
     now: OffsetDateTime,
     request: &Request,
+    body: &JsonBody,
     half_way: bool,
-) -> Result<Performed, Refusal> {
+) -> Result<Handled, Refusal> {
     let call = match settings.first_check {
         FirstCheck::Path => Ok(Call::of(request)?),
         FirstCheck::Credentials => Call::of(request),
@@ -127,7 +131,7 @@ fn admit_and_answer(
         return Err(Refusal::Maintenance);
     }
     match call? {
-        Call::ProcessRefund => refund::process(state, settings, now, &username, request, half_way),
+        Call::ProcessRefund => refund::process(state, settings, now, &username, (request, body), half_way),
         Call::GetOrder(id) => reads::get_order(state, settings, now, &username, id),
         Call::ListOrders => reads::list_orders(state, settings, now, &username, request),
         Call::GetDomain(name) => domains::get_domain(state, settings, &username, name),
@@ -163,8 +167,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Username and token out of `Authorization: Basic ...`; none where it is missing or cannot be
-/// read.
+/// Username and token from `Authorization: Basic ...`; none if it is missing or unreadable.
 fn basic_credentials(headers: &HeaderMap) -> Option<(String, String)> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, encoded) = value.split_once(' ')?;

@@ -9,7 +9,7 @@ use time::{Duration, OffsetDateTime};
 use super::Settings;
 use crate::request::{Deduplication, PaidTo};
 
-/// An account: credentials, standing, and how often it has deleted within the grace period.
+/// An account: credentials, permissions, and its deletions within the grace period (AGP).
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Account {
@@ -17,22 +17,23 @@ pub struct Account {
     pub username: String,
     /// The API token, the password of HTTP Basic. A secret: not part of `Debug`.
     pub token: String,
-    /// Whether the refund endpoint is open to the account; if not it answers 403. Default true.
+    /// Whether the account may use the refund endpoint; if not, it answers 403. Default true.
     #[serde(default = "yes")]
     pub approved_reseller: bool,
     /// Whether every call of the account is answered 503 for maintenance. Default false.
     #[serde(default)]
     pub maintenance: bool,
-    /// Registrations deleted within the grace period so far.
+    /// The number of registrations deleted within the grace period.
     #[serde(default)]
     pub agp_deletes: u32,
-    /// At how many such deletions further ones are refused with 409; none is no limit.
+    /// The number of such deletions from which further ones are refused with 409; none for no
+    /// limit.
     #[serde(default)]
     pub agp_delete_threshold: Option<u32>,
-    /// The same, for single TLDs (without a dot, lower case), as ICANN's AGP limits are per TLD.
+    /// The same per TLD (without a dot, lower case), because ICANN's AGP limits are per TLD.
     #[serde(default)]
     pub tlds: BTreeMap<String, TldDeletes>,
-    /// What refunds have credited to the account's balance so far, in US cents.
+    /// The sum of refunds credited to the account's balance, in US cents.
     #[serde(default)]
     pub balance_minor: i64,
 }
@@ -41,9 +42,9 @@ pub struct Account {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TldDeletes {
-    /// Registrations deleted so far.
+    /// The number of registrations deleted.
     pub deletes: u32,
-    /// At how many further ones are refused with 409; none is no limit.
+    /// The number from which further deletions are refused with 409; none for no limit.
     pub threshold: Option<u32>,
 }
 
@@ -51,22 +52,23 @@ pub struct TldDeletes {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Order {
-    /// The order's number, above 0.
+    /// The order's id, above 0.
     pub id: i32,
-    /// Whose order it is; if none is put, the world's first account's.
+    /// The username of its account; the world's main account if left out.
     #[serde(default)]
     pub account: Option<String>,
-    /// When it was placed, which is when its domains were registered if their items say nothing
-    /// else (RFC 3339); if none is put, now. Demo orders were placed when the world began.
+    /// When it was placed (RFC 3339), which is also when its domains were registered unless their
+    /// items say otherwise; now if left out. Demo orders were placed when the world began.
     #[serde(default, with = "time::serde::rfc3339::option")]
     pub created: Option<OffsetDateTime>,
-    /// What List Orders filters by. Default `success`; no item of another order can be refunded.
+    /// The order status, a filter of List Orders. Default `success`; items of orders with another
+    /// status cannot be refunded.
     #[serde(default)]
     pub status: OrderStatus,
     /// The registrar. Default `name.com`.
     #[serde(default = "registrar")]
     pub registrar: String,
-    /// At least one.
+    /// The items; at least one.
     pub items: Vec<Item>,
 }
 
@@ -74,7 +76,7 @@ pub struct Order {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Item {
-    /// The item's number, above 0; no two items share one.
+    /// The item's id, above 0 and unique in the world.
     pub id: i32,
     /// `registration` (the default), `whois_privacy`, `renewal`, `transfer`, ... Only the first two
     /// can be refunded.
@@ -83,18 +85,18 @@ pub struct Item {
     /// The domain name.
     #[serde(default)]
     pub name: Option<String>,
-    /// The TLD without its dot; if none is put, what follows the first dot of `name`.
+    /// The TLD without its dot; the part of `name` behind its first dot if left out.
     #[serde(default)]
     pub tld: Option<String>,
-    /// What was paid, in US cents.
+    /// The price paid, in US cents.
     pub price_minor: i64,
-    /// The price before discounts, in US cents; if none is put, `price_minor`.
+    /// The price before discounts, in US cents; `price_minor` if left out.
     #[serde(default)]
     pub original_price_minor: Option<i64>,
-    /// The tax that came on top, in US cents.
+    /// The tax on top of the price, in US cents.
     #[serde(default)]
     pub tax_minor: Option<i64>,
-    /// How many intervals. Default 1.
+    /// The number of intervals. Default 1.
     #[serde(default = "one")]
     pub duration: i32,
     /// `year` (the default) or `month`.
@@ -106,32 +108,32 @@ pub struct Item {
     /// Default `success`.
     #[serde(default)]
     pub status: ItemStatus,
-    /// When its grace period ends (RFC 3339); if none is put, so many days after the order as the
-    /// settings say.
+    /// The end of its grace period (RFC 3339); if left out, computed from the order's time and the
+    /// settings.
     #[serde(default, with = "time::serde::rfc3339::option")]
     pub agp_expires: Option<OffsetDateTime>,
-    /// How an attempt to refund it will turn out. Default `refunded`.
+    /// The outcome of a refund of it. Default `refunded`.
     #[serde(default)]
     pub refund_outcome: Outcome,
-    /// The message of that result, over the usual one.
+    /// The message of that outcome, instead of the usual one.
     #[serde(default)]
     pub refund_message: Option<String>,
-    /// The HTTP status that its refund is answered with, nothing being done: 400, 401, 403, 404,
-    /// 409, 415, 423, 429, 500, 502, 503 or 504. Default none.
+    /// The HTTP status with which its refund is refused: 400, 401, 403, 404, 409, 415, 423, 429,
+    /// 500, 502, 503 or 504. Default none.
     #[serde(default)]
     pub refund_answer: Option<u16>,
-    /// After how many seconds a refund that was answered `initialized` is paid out by itself.
-    /// Default none: by hand only.
+    /// The time in seconds after which a refund that was answered `initialized` is paid out.
+    /// Default none: it waits to be settled by hand.
     #[serde(default)]
     pub settles_after_seconds: Option<u64>,
-    /// Whether its registry answers when the domain is to be deleted. Default `reachable`.
+    /// How its registry reacts to the deletion of the domain. Default `reachable`.
     #[serde(default)]
-    pub registry: Registry,
-    /// A refund that was answered `initialized`, or that stopped half-way, and is not decided.
+    pub registry: RegistryCondition,
+    /// A refund that was answered `initialized` or stopped half-way, and is not settled.
     #[serde(default)]
     pub pending: Option<Pending>,
-    /// When its domain was registered, as the domain call shows it (RFC 3339); if none is put, when
-    /// the order was placed.
+    /// When its domain was registered, as the domain call shows it (RFC 3339); the order's time if
+    /// left out.
     #[serde(default, with = "time::serde::rfc3339::option")]
     pub domain_created: Option<OffsetDateTime>,
     /// Whether its domain is deleted although the item is not refunded: a refund stopped half-way.
@@ -169,7 +171,7 @@ pub enum ItemStatus {
     Refunded,
 }
 
-/// How an attempt to refund an item turns out, given that nothing stands against it.
+/// The outcome of a refund that nothing else prevents.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
@@ -178,26 +180,26 @@ pub enum Outcome {
     Refunded,
     /// The deletion fails; nothing changes.
     Failed,
-    /// Taken on; decided later by putting the order or settling the item.
+    /// Accepted; settled later by putting the order or settling the item.
     Initialized,
-    /// Called off; nothing changes.
+    /// Canceled; nothing changes.
     Canceled,
-    /// Half-way: the domain is deleted, and nothing is refunded. Decided later like `initialized`;
-    /// answered as the settings say.
+    /// Half-way: the domain is deleted and nothing is refunded. Settled later like `initialized`;
+    /// the settings choose the answer.
     Deleted,
 }
 
-/// What a registry does when a domain is to be deleted. All but the first end the whole call, after
-/// the items before it.
+/// How a registry reacts to the deletion of a domain. All but the first end the whole call; earlier
+/// items stay refunded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Registry {
+pub enum RegistryCondition {
     /// It answers.
     #[default]
     Reachable,
     /// 500 `Internal Server Error`.
     Broken,
-    /// 502 `Registry Connection Unavailable`.
+    /// 502 `RegistryCondition Connection Unavailable`.
     Unreachable,
     /// 504 `The upstream server is taking too long to respond.`
     Slow,
@@ -207,21 +209,21 @@ pub enum Registry {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pending {
-    /// When it was asked for.
+    /// When it was requested.
     #[serde(with = "time::serde::rfc3339")]
     pub since: OffsetDateTime,
-    /// The idempotency key it was asked under.
+    /// The idempotency key of the request.
     #[serde(default)]
     pub identifier: Option<String>,
-    /// What is paid out, in US cents; if none is put, price and tax.
+    /// The amount to pay out, in US cents; price and tax if left out.
     #[serde(default)]
     pub amount_minor: Option<i64>,
 }
 
-/// Why an order was not put.
+/// Why an order cannot be put.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "each says what it is")]
-pub enum NotPut {
+pub enum PutError {
     #[error("order {order}: order and item ids must be above 0")]
     IdNotPositive { order: i32 },
     #[error("order {order} has no items")]
@@ -236,17 +238,17 @@ pub enum NotPut {
     NoSuchAccount { order: i32, account: String },
 }
 
-/// Why an item was not settled.
+/// Why an item cannot be settled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "each says what it is")]
-pub enum NotSettled {
+pub enum SettleError {
     #[error("there is no item {item} in an order {order}")]
     NoSuchItem { order: i32, item: i32 },
-    #[error("item {item} of order {order} has no refund that waits to be decided")]
+    #[error("item {item} of order {order} has no pending refund")]
     NotPending { order: i32, item: i32 },
 }
 
-/// Why an item cannot be refunded now, the first to be told first.
+/// Why an item cannot be refunded now, the gravest first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Obstacle {
     AlreadyRefunded,
@@ -273,7 +275,7 @@ impl Account {
         }
     }
 
-    /// Whether one more registration of this TLD may not be deleted.
+    /// Whether no further registration of this TLD may be deleted.
     pub(super) fn is_over_threshold(&self, tld: &str) -> bool {
         let reached = |deletes: u32, threshold: Option<u32>| threshold.is_some_and(|threshold| deletes >= threshold);
         reached(self.agp_deletes, self.agp_delete_threshold)
@@ -297,7 +299,7 @@ impl fmt::Debug for Account {
 }
 
 impl Order {
-    /// A successful order, placed when it is put.
+    /// A successful order. Its time is the time at which it is put.
     pub fn new(id: i32, account: &str, items: Vec<Item>) -> Self {
         Self {
             id,
@@ -314,7 +316,7 @@ impl Order {
         self.created.unwrap_or(since)
     }
 
-    /// What was captured for it, and what of that was given back, in cents.
+    /// The amounts captured and refunded, in cents.
     pub(super) fn totals_minor(&self, tax_refunded: bool) -> (i64, i64) {
         let bought = self.items.iter().filter(|item| item.status != ItemStatus::Failed);
         let captured = bought.map(Item::paid_minor).fold(0, i64::saturating_add);
@@ -323,7 +325,7 @@ impl Order {
         (captured, refunded)
     }
 
-    /// The privacy items that go with this registration: same domain, still there.
+    /// The refundable privacy items of a registration: those with the same domain.
     pub(super) fn privacy_of(&self, registration: &Item) -> Vec<i32> {
         let same_domain = |item: &&Item| match (&item.name, &registration.name) {
             (Some(one), Some(other)) => one.eq_ignore_ascii_case(other),
@@ -336,8 +338,8 @@ impl Order {
             .collect()
     }
 
-    /// Why one of its items cannot be refunded now; none where it can. The one rule behind
-    /// `isRefundable` and the refusals.
+    /// Why one of its items cannot be refunded now; none if it can. Decides both `isRefundable` and
+    /// the refusals.
     pub(super) fn obstacle(
         &self,
         item: &Item,
@@ -371,7 +373,7 @@ impl Order {
 }
 
 impl Item {
-    /// One bought item at this price in cents, for one year.
+    /// A bought item at this price in cents, for one year.
     pub fn new(id: i32, kind: &str, name: String, price_minor: i64) -> Self {
         Self {
             id,
@@ -390,7 +392,7 @@ impl Item {
             refund_message: None,
             refund_answer: None,
             settles_after_seconds: None,
-            registry: Registry::Reachable,
+            registry: RegistryCondition::Reachable,
             pending: None,
             domain_created: None,
             domain_deleted: false,
@@ -403,7 +405,7 @@ impl Item {
         self.price_minor.saturating_add(self.tax_minor.unwrap_or(0))
     }
 
-    /// What a refund of it gives back, in cents.
+    /// The amount of its refund, in cents.
     pub(super) fn refunded_minor(&self, with_tax: bool) -> i64 {
         if with_tax { self.paid_minor() } else { self.price_minor }
     }

@@ -1,5 +1,4 @@
-//! Get Order and List Orders: the orders as the API shows them, every field present, money as exact
-//! decimals.
+//! Get Order and List Orders: orders as the API shows them, with every field and exact decimals.
 
 use http::{HeaderValue, StatusCode, header};
 use serde::{Serialize, Serializer};
@@ -12,7 +11,7 @@ use super::orders::{Account, Item, ItemStatus, Order, OrderStatus};
 use super::refusals::{Refusal, json_answer};
 use super::state::State;
 use super::{CreateDateEnd, LinkHeader, Settings, TooLargePage, UnknownOrderStatus, UnreadableQuery};
-use crate::request::{Performed, Request};
+use crate::request::{Handled, Request};
 
 /// US cents, written as a JSON number with two decimals: 10.99, 12.00.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +24,7 @@ pub(super) fn get_order(
     now: OffsetDateTime,
     username: &str,
     id: &str,
-) -> Result<Performed, Refusal> {
+) -> Result<Handled, Refusal> {
     let id: i32 = id.parse().map_err(|_| Refusal::Malformed("orderId must be a 32-bit integer.".to_owned()))?;
     let order = state.order_of(username, id).ok_or(Refusal::NoSuchOrder(id))?;
     let account = state.account(username).ok_or(Refusal::Unauthorized)?;
@@ -35,7 +34,7 @@ pub(super) fn get_order(
     } else {
         json_answer(StatusCode::OK, &order)
     };
-    Ok(Performed { answer, effects: Vec::new() })
+    Ok(Handled { response: answer, effects: Vec::new() })
 }
 
 /// Answers `GET /core/v1/orders`, oldest number first.
@@ -45,7 +44,7 @@ pub(super) fn list_orders(
     now: OffsetDateTime,
     username: &str,
     request: &Request,
-) -> Result<Performed, Refusal> {
+) -> Result<Handled, Refusal> {
     let asked = Listing::parse(request.query.as_deref().unwrap_or_default(), settings)?;
     let account = state.account(username).ok_or(Refusal::Unauthorized)?;
     let mut found: Vec<Order> = state.orders_of(username).filter(|order| asked.matches(order, state.since())).collect();
@@ -73,12 +72,10 @@ pub(super) fn list_orders(
     if let Some(links) = links(settings.link_header, request, &asked, last_page) {
         answer.headers.insert(header::LINK, links);
     }
-    Ok(Performed { answer, effects: Vec::new() })
+    Ok(Handled { response: answer, effects: Vec::new() })
 }
 
-// What is asked for.
-
-/// The query of List Orders. Unknown names are passed over.
+/// The query of List Orders. Unknown names are ignored.
 struct Listing {
     page: usize,
     per_page: usize,
@@ -92,7 +89,7 @@ struct Listing {
     status: Option<OrderStatus>,
 }
 
-/// The most that one page holds.
+/// The maximum number of orders on a page.
 const MAX_PER_PAGE: usize = 1000;
 
 impl Listing {
@@ -119,7 +116,7 @@ impl Listing {
 
     fn take(&mut self, name: &str, value: &str, settings: &Settings) -> Result<(), Refusal> {
         let wrong = |what: &str| Refusal::Malformed(format!("{name} must be {what}."));
-        // 0 is the default value of a number here, so it stands for "not given".
+        // 0 is the default of a number in this API, so it means that the parameter is not given.
         let count = || match value.parse::<i32>() {
             Ok(count) => usize::try_from(count).map_err(|_| wrong("a positive integer")),
             Err(_) => Err(wrong("a positive integer")),
@@ -180,12 +177,12 @@ impl Listing {
     }
 }
 
-/// How many orders a page holds where nothing is asked for.
+/// The number of orders on a page without `perPage`.
 fn default_page(settings: &Settings) -> usize {
     usize::try_from(settings.orders_per_page).unwrap_or(MAX_PER_PAGE).clamp(1, MAX_PER_PAGE)
 }
 
-/// The first moment meant, and the first one after it: a day of UTC, or one second.
+/// The begin and the end of a day (UTC) or of a second.
 fn moment_or_day(text: &str) -> Option<(OffsetDateTime, OffsetDateTime)> {
     let (from, length) = match Date::parse(text, format_description!("[year]-[month]-[day]")) {
         Ok(day) => (day.midnight().assume_utc(), Duration::DAY),
@@ -227,8 +224,6 @@ fn links(form: LinkHeader, request: &Request, asked: &Listing, last_page: usize)
     if links.is_empty() { None } else { HeaderValue::from_str(&links.join(",")).ok() }
 }
 
-// How it is shown.
-
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ListBody<'a> {
@@ -253,7 +248,7 @@ struct OrderBody<'a> {
     create_date: String,
     status: &'static str,
     currency: &'static str,
-    /// Filled only where the currency is not USD.
+    /// Set only if the currency is not USD.
     currency_rate: i32,
     auth_amount: Usd,
     total_capture: Usd,
@@ -348,7 +343,7 @@ impl<'a> ItemBody<'a> {
 /// As in the documented sample: `2022-01-13T22:58:35Z`.
 pub(super) fn moment_text(moment: OffsetDateTime) -> String {
     let utc = moment.to_offset(time::UtcOffset::UTC);
-    // The description names only parts that every date-time has.
+    // Every date-time has the parts of this format, so it cannot fail.
     utc.format(format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z")).unwrap_or_default()
 }
 
@@ -384,7 +379,7 @@ impl Usd {
 
 impl Serialize for Usd {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // Through raw text: a float would print 12.00 as 12.0 and some sums with a tail.
+        // As raw text, because a float would print 12.00 as 12.0 and some sums inexactly.
         RawValue::from_string(self.text()).map_err(serde::ser::Error::custom)?.serialize(serializer)
     }
 }

@@ -4,7 +4,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::OnceLock,
 };
 
 use http::{HeaderMap, StatusCode, header};
@@ -15,42 +14,42 @@ use serde::{
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::orders::{ItemStatus, Obstacle, Order, Outcome, Pending, Registry};
+use super::orders::{ItemStatus, Obstacle, Order, Outcome, Pending, RegistryCondition};
 use super::reads::Usd;
 use super::refusals::{Refusal, THRESHOLD_DETAILS, json_answer};
 use super::state::State;
 use super::{AllItemsRefused, CachedAnswers, HalfWayAnswer, Obstacles, RepeatedItem, Settings, UnknownMembers, keys};
 use crate::{
     record::parameters::Parameters,
-    request::{Deduplication, Effect, Performed, Request},
+    request::{Deduplication, Effect, Handled, Request},
 };
 
-/// Answers `POST /core/v1/refund`. Half-way, each requested registration loses its domain, and
-/// nothing is refunded.
+/// Answers `POST /core/v1/refund`. With `half_way` the domain of each requested registration is
+/// deleted, and nothing is refunded.
 pub(super) fn process(
     state: &mut State,
     settings: &Settings,
     now: OffsetDateTime,
     username: &str,
-    request: &Request,
+    (request, body): (&Request, &JsonBody),
     half_way: bool,
-) -> Result<Performed, Refusal> {
+) -> Result<Handled, Refusal> {
     if !state.account(username).is_some_and(|account| account.approved_reseller) {
         return Err(Refusal::PermissionDenied);
     }
     if !is_json(&request.headers) {
         return Err(Refusal::WrongContentType);
     }
-    let asked = Asked::read(request, settings)?;
+    let parsed = ParsedRequest::read(body, settings)?;
     let key = keys::key_in(&request.headers, settings.empty_key).filter(|_| settings.idempotency_keys);
     if let Some(key) = &key
         && let Some(mut answer) = state.keys_of(username).replay(key, &request.body, settings, now)?
     {
         keys::echo(&mut answer, &request.headers);
-        return Ok(Performed { answer, effects: Vec::new() });
+        return Ok(Handled { response: answer, effects: Vec::new() });
     }
 
-    let mut work = Work {
+    let mut run = RefundRun {
         now,
         key,
         half_way,
@@ -59,44 +58,34 @@ pub(super) fn process(
         results: Vec::new(),
         effects: Vec::new(),
     };
-    let done = check(state, settings, now, username, &asked).and_then(|(mut order, failing)| {
-        work.failing = failing;
-        work.refund_all(state, username, &asked, &mut order, settings)
+    let done = check(state, settings, now, username, &parsed).and_then(|(mut order, failing)| {
+        run.failing = failing;
+        run.refund_all(state, username, &parsed, &mut order, settings)
     });
     let mut answer = match done {
-        Ok(()) => json_answer(work.status(settings), &work.body()),
+        Ok(()) => json_answer(run.status(settings), &run.body()),
         Err(refusal) => refusal.answer(settings),
     };
-    if let Some(key) = &work.key
+    if let Some(key) = &run.key
         && (answer.status.is_success() || settings.cached_answers == CachedAnswers::All)
     {
         state.keys_of(username).remember(key, &request.body, &answer, now);
     }
     keys::echo(&mut answer, &request.headers);
-    Ok(Performed { answer, effects: work.effects })
+    Ok(Handled { response: answer, effects: run.effects })
 }
 
-/// What a body is, read when it is first asked for.
-#[derive(Clone, Default)]
-pub(crate) struct Json(OnceLock<Option<Whole>>);
-
-/// A whole JSON text.
-#[derive(Clone)]
-enum Whole {
-    /// An object, its members in their order; the last one of a name counts.
-    Members(Vec<(String, Value)>),
-    /// Anything else.
+/// The JSON in the body of a request.
+pub(crate) enum JsonBody {
+    /// An object, with its members in order. Of several members with one name the last one counts.
+    Object(Vec<(String, Value)>),
+    /// Another JSON value.
     Other,
+    /// No JSON.
+    Invalid,
 }
 
-impl Whole {
-    fn get(&self, name: &str) -> Option<&Value> {
-        let Whole::Members(members) = self else { return None };
-        members.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value)
-    }
-}
-
-/// The members of an object in their order, which a map would lose.
+/// The members of an object in order, which a map would lose.
 struct Members(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Members {
@@ -121,24 +110,28 @@ impl<'de> Deserialize<'de> for Members {
     }
 }
 
-impl Json {
-    /// The value that these bytes are; none where they are no JSON.
-    fn open(&self, body: &[u8]) -> Option<&Whole> {
-        let read = || match serde_json::from_slice(body) {
-            Ok(Members(members)) => Some(Whole::Members(members)),
-            Err(_) => serde_json::from_slice(body).ok().map(|IgnoredAny| Whole::Other),
-        };
-        self.0.get_or_init(read).as_ref()
+impl JsonBody {
+    pub(super) fn parse(body: &[u8]) -> JsonBody {
+        match serde_json::from_slice(body) {
+            Ok(Members(members)) => JsonBody::Object(members),
+            Err(_) => match serde_json::from_slice(body) {
+                Ok(IgnoredAny) => JsonBody::Other,
+                Err(_) => JsonBody::Invalid,
+            },
+        }
     }
 }
 
-/// The order's number and the two known members, for the journal, whatever else the body holds.
-pub(super) fn outline(request: &Request) -> (Option<String>, Parameters) {
-    let Some(Whole::Members(members)) = request.json.open(&request.body) else {
-        return (None, json!({ "unreadable_bytes": request.body.len() }).into());
+fn member<'a>(members: &'a [(String, Value)], name: &str) -> Option<&'a Value> {
+    members.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value)
+}
+
+/// The order's id and the two known members, for the journal, however wrong the body is.
+pub(super) fn outline(body: &JsonBody, body_bytes: usize) -> (Option<String>, Parameters) {
+    let JsonBody::Object(members) = body else {
+        return (None, json!({ "unreadable_bytes": body_bytes }).into());
     };
-    let whole = |name: &str| members.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value);
-    let target = match whole("orderId") {
+    let target = match member(members, "orderId") {
         Some(Value::Number(number)) => Some(number.to_string()),
         Some(Value::String(text)) => Some(text.clone()),
         _ => None,
@@ -154,40 +147,37 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 /// The members of a request.
 const KNOWN: [&str; 2] = ["orderId", "orderItemIds"];
-/// How much of an unknown member's name is said back.
-const NAME_SAID: usize = 64;
+/// The maximum length of an unknown member's name in a refusal, in characters.
+const MAX_NAME_CHARS: usize = 64;
 
-/// A request that has the documented form.
-struct Asked {
+/// A request in the documented form.
+struct ParsedRequest {
     order: i32,
     items: Vec<i32>,
 }
 
-impl Asked {
-    /// Only the sentence for an empty array is documented; the others follow its style.
-    fn read(request: &Request, settings: &Settings) -> Result<Self, Refusal> {
+impl ParsedRequest {
+    /// Only the message for an empty array is documented; the others follow its style.
+    fn read(body: &JsonBody, settings: &Settings) -> Result<Self, Refusal> {
         let refuse = |details: &str| Err(Refusal::Malformed(details.to_owned()));
-        let members = match request.json.open(&request.body) {
-            Some(whole @ Whole::Members(_)) => whole,
-            Some(Whole::Other) => return refuse("The request body must be a JSON object."),
-            None => return refuse("The request body is not valid JSON."),
+        let members = match body {
+            JsonBody::Object(members) => members,
+            JsonBody::Other => return refuse("The request body must be a JSON object."),
+            JsonBody::Invalid => return refuse("The request body is not valid JSON."),
         };
-        let names = match members {
-            Whole::Members(members) => members.iter().map(|(name, _)| name).collect(),
-            Whole::Other => Vec::new(),
-        };
-        let unknown = names.into_iter().find(|name| !KNOWN.contains(&name.as_str()));
+        let mut names = members.iter().map(|(name, _)| name);
+        let unknown = names.find(|name| !KNOWN.contains(&name.as_str()));
         if let (Some(unknown), UnknownMembers::Refused) = (unknown, settings.unknown_members) {
-            let said: String = unknown.chars().take(NAME_SAID).collect();
+            let said: String = unknown.chars().take(MAX_NAME_CHARS).collect();
             return Err(Refusal::Malformed(format!("'{said}' is not a known field")));
         }
-        let present = |name| members.get(name).filter(|value| !value.is_null());
+        let present = |name| member(members, name).filter(|value| !value.is_null());
         let Some(order) = present("orderId") else { return refuse("'orderId' cannot be null") };
         let order = int32(order, "orderId")?;
         let items = match present("orderItemIds") {
             None => return refuse("'orderItemIds' cannot be null"),
             Some(Value::Array(items)) if items.is_empty() => {
-                // This one is documented.
+                // Documented.
                 let details = "orderItemIds array must contain at least one item.";
                 return Err(Refusal::BadRequest(details.to_owned()));
             }
@@ -212,20 +202,20 @@ fn int32(value: &Value, name: &str) -> Result<i32, Refusal> {
     number.ok_or_else(|| Refusal::Malformed(format!("{name} must be a 32-bit integer.")))
 }
 
-/// Refuses the whole request for the gravest obstacle among its items: unknown ones before refused
-/// ones before locked ones. Where the settings have single items fail instead, tells which, and
-/// with what message. And the order, which was found for that.
+/// Refuses the whole request for the gravest obstacle among its items: unknown before refused
+/// before locked. If the settings let single items fail instead, returns those with their messages.
+/// Also returns the order.
 fn check(
     state: &State,
     settings: &Settings,
     now: OffsetDateTime,
     username: &str,
-    asked: &Asked,
+    parsed: &ParsedRequest,
 ) -> Result<(Order, BTreeMap<i32, String>), Refusal> {
     let account = state.account(username).ok_or(Refusal::Unauthorized)?;
-    let order = state.order_of(username, asked.order).ok_or(Refusal::NoSuchOrder(asked.order))?;
+    let order = state.order_of(username, parsed.order).ok_or(Refusal::NoSuchOrder(parsed.order))?;
     let mut found: Vec<(Obstacle, i32)> = Vec::new();
-    for &id in &asked.items {
+    for &id in &parsed.items {
         let item = order.items.iter().find(|item| item.id == id);
         let item = item.ok_or(Refusal::NoSuchItem { order: order.id, item: id })?;
         if let Some(status) = item.refund_answer {
@@ -238,7 +228,7 @@ fn check(
         let failing = found.into_iter().map(|(obstacle, item)| (item, message(obstacle, item))).collect();
         return Ok((order, failing));
     }
-    // The first one asked for, among those that are equally grave.
+    // Of equally grave ones, the first requested.
     match found.into_iter().min_by(|(one, _), (other, _)| one.cmp(other)) {
         None => Ok((order, BTreeMap::new())),
         Some((obstacle, item)) => Err(refused(obstacle, item)),
@@ -251,7 +241,7 @@ fn refused(obstacle: Obstacle, item: i32) -> Refusal {
         Obstacle::WrongType => Refusal::BadRequest(format!(
             "Order item {item} is not eligible for refund. Only 'registration' and 'whois_privacy' product types are supported."
         )),
-        // Not documented: the sentence follows the one above.
+        // Not documented: the message follows the one above.
         Obstacle::NotBought => Refusal::BadRequest(format!("Order item {item} is not eligible for refund.")),
         Obstacle::InProgress => Refusal::BadRequest(format!("Order item {item} already has a refund in progress.")),
         Obstacle::DomainDeleted => Refusal::BadRequest(format!("The domain of order item {item} has been deleted.")),
@@ -260,24 +250,24 @@ fn refused(obstacle: Obstacle, item: i32) -> Refusal {
     }
 }
 
-/// One call at work: what it has done so far stays done, even if a later item ends the call with an
-/// error.
-struct Work {
+/// The processing of one request. What it has done stays done, even if a later item ends the call
+/// with an error.
+struct RefundRun {
     now: OffsetDateTime,
     key: Option<String>,
-    /// Whether it stops behind the deletion of the domains.
+    /// Whether it stops after the deletion of the domains.
     half_way: bool,
-    /// The items that this call has had its turn with.
+    /// The items that were begun.
     begun: BTreeSet<i32>,
-    /// The items that fail, each with its message.
+    /// The items that fail, with their messages.
     failing: BTreeMap<i32, String>,
-    results: Vec<Row>,
+    results: Vec<ResultRow>,
     effects: Vec<Effect>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Row {
+struct ResultRow {
     order_id: i32,
     order_item_id: i32,
     order_item_status: &'static str,
@@ -288,24 +278,24 @@ struct Row {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Body<'a> {
-    results: &'a [Row],
+    results: &'a [ResultRow],
     total_refund_amount: Usd,
 }
 
-impl Work {
-    /// Refunds the items in the order asked for; a registration takes its privacy item along.
+impl RefundRun {
+    /// Refunds the items in the order requested. A registration includes its privacy item.
     fn refund_all(
         &mut self,
         state: &mut State,
         username: &str,
-        asked: &Asked,
+        parsed: &ParsedRequest,
         order: &mut Order,
         settings: &Settings,
     ) -> Result<(), Refusal> {
         let mut stopped = Ok(());
-        for &id in &asked.items {
+        for &id in &parsed.items {
             let outcome = match self.refund_one(state, username, order, id, settings) {
-                // All domains go first.
+                // All domains are deleted before the call ends.
                 Err(refusal) if self.half_way => {
                     stopped = Err(refusal);
                     continue;
@@ -319,7 +309,7 @@ impl Work {
                 Some(item) if item.kind == "registration" => order.privacy_of(item),
                 _ => Vec::new(),
             };
-            for privacy in attached.into_iter().filter(|privacy| !asked.items.contains(privacy)) {
+            for privacy in attached.into_iter().filter(|privacy| !parsed.items.contains(privacy)) {
                 self.refund_one(state, username, order, privacy, settings)?;
                 if !settings.cascade_rows {
                     self.results.pop();
@@ -329,9 +319,8 @@ impl Work {
         stopped
     }
 
-    /// Whether the item was refunded, or its refund begun, earlier in this call, and what is said
-    /// to that.
-    fn done_already(&mut self, order: &Order, id: i32, settings: &Settings) -> Option<String> {
+    /// The message for an item that was refunded, or whose refund was begun, earlier in this call.
+    fn repeated(&mut self, order: &Order, id: i32, settings: &Settings) -> Option<String> {
         if self.begun.insert(id) || settings.deduplication == Deduplication::Off {
             return None;
         }
@@ -356,20 +345,20 @@ impl Work {
             let account = state.account(username);
             kind == "registration" && account.is_some_and(|account| account.is_over_threshold(&tld.unwrap_or_default()))
         };
-        let done_already = self.done_already(order, id, settings);
-        if let Some(message) = self.failing.get(&id).cloned().or(done_already) {
+        let repeated = self.repeated(order, id, settings);
+        if let Some(message) = self.failing.get(&id).cloned().or(repeated) {
             self.row(order.id, id, Outcome::Failed, Usd(0), message);
             return Ok(Outcome::Failed);
         }
         let item = order.items.iter_mut().find(|item| item.id == id);
         let item = item.ok_or(Refusal::NoSuchItem { order: order.id, item: id })?;
         match item.registry {
-            Registry::Reachable => {}
-            Registry::Broken => return Err(Refusal::Internal),
-            Registry::Unreachable => return Err(Refusal::RegistryUnavailable),
-            Registry::Slow => return Err(Refusal::UpstreamTimeout),
+            RegistryCondition::Reachable => {}
+            RegistryCondition::Broken => return Err(Refusal::Internal),
+            RegistryCondition::Unreachable => return Err(Refusal::RegistryUnavailable),
+            RegistryCondition::Slow => return Err(Refusal::UpstreamTimeout),
         }
-        // An earlier item of this very call may have used up the last deletion.
+        // An earlier item of this call may have used up the last deletion.
         let wanted = match item.kind.as_str() {
             "registration" if self.half_way => Outcome::Deleted,
             _ if self.half_way => Outcome::Failed,
@@ -427,7 +416,7 @@ impl Work {
     }
 
     fn row(&mut self, order: i32, item: i32, outcome: Outcome, refund_amount: Usd, message: String) {
-        self.results.push(Row {
+        self.results.push(ResultRow {
             order_id: order,
             order_item_id: item,
             order_item_status: outcome.word(),
@@ -436,9 +425,9 @@ impl Work {
         });
     }
 
-    /// 200, unless each item was refused and the settings have that answered otherwise.
+    /// 200, unless all items were refused and the settings choose another status.
     fn status(&self, settings: &Settings) -> StatusCode {
-        let is_refusal = |row: &Row| ["failed", "canceled"].contains(&row.order_item_status);
+        let is_refusal = |row: &ResultRow| ["failed", "canceled"].contains(&row.order_item_status);
         let all_refused = !self.results.is_empty() && self.results.iter().all(is_refusal);
         match settings.all_items_refused {
             AllItemsRefused::Conflict if all_refused => StatusCode::CONFLICT,
@@ -447,7 +436,7 @@ impl Work {
     }
 
     fn body(&self) -> Body<'_> {
-        // From the effects, so that a cascaded item counts in the total even where it has no row.
+        // From the effects, so that a privacy item counts in the total even if it has no row.
         let total = self.effects.iter().filter_map(|effect| effect.amount_minor).fold(0, i64::saturating_add);
         Body { results: &self.results, total_refund_amount: Usd(total) }
     }
@@ -461,7 +450,7 @@ impl Outcome {
     fn word(self) -> &'static str {
         match self {
             Self::Refunded => "refunded",
-            // What became of the domain, the row does not say.
+            // The row does not say what happened to the domain.
             Self::Failed | Self::Deleted => "failed",
             Self::Initialized => "initialized",
             Self::Canceled => "canceled",

@@ -1,4 +1,4 @@
-//! The error table of name.com, each row with its exact message and details.
+//! The error table of name.com with exact messages and details.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -7,15 +7,14 @@ use time::OffsetDateTime;
 
 use super::orders::Item;
 use super::{NoDetails, Settings};
-use crate::request::Answer;
+use crate::request::Response;
 
 /// Why a call was not answered with 200.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// 400, with a sentence. The documented sentences are built where the state says so
-    /// (`orders.rs`, `refund.rs`).
+    /// 400, with a sentence from `orders.rs` or `refund.rs`.
     BadRequest(String),
-    /// 400 for what is not as the schema says; but for one the sentences are inferred.
+    /// 400 for a violation of the schema. All sentences but one are inferred.
     Malformed(String),
     /// 401: no credentials, unreadable ones, an unknown account or a wrong token.
     Unauthorized,
@@ -23,23 +22,24 @@ pub(super) enum Refusal {
     PermissionDenied,
     /// 404 for a path that is no endpoint here; the details are inferred.
     NoSuchPath,
-    /// 404: no such order, or another account's.
+    /// 404: there is no such order, or it belongs to another account.
     NoSuchOrder(i32),
-    /// 404: no such item, or another order's.
+    /// 404: there is no such item, or it belongs to another order.
     NoSuchItem { order: i32, item: i32 },
-    /// 404: no such domain, another account's, or one that was deleted; the details are inferred.
+    /// 404: there is no such domain, it was deleted, or it belongs to another account; the details
+    /// are inferred.
     NoSuchDomain(String),
     /// 405.
     MethodNotAllowed { allowed: Method },
     /// 409: an idempotency key for a different request.
     KeyReused,
-    /// 409: no more deletions within the grace period for this account.
+    /// 409: the account has reached its threshold of deletions within the grace period.
     ThresholdExceeded,
     /// 415.
     WrongContentType,
     /// 423: the grace period is over.
     WindowExpired { domain: String, days: u32 },
-    /// 409: an idempotency key whose first request is not answered yet; the details are a guess.
+    /// 409: the first request under the idempotency key is in progress; the details are a guess.
     KeyInFlight,
     /// 429; `reset` is in seconds since the epoch, UTC, and `wait` in seconds from now.
     RateLimited { reset: i64, wait: i64, limit: u32, window: &'static str },
@@ -53,14 +53,14 @@ pub(super) enum Refusal {
     UpstreamTimeout,
 }
 
-/// The details of the documented 409, also the message of an item that meets the threshold in the
-/// middle of a call.
+/// The details of the documented 409, also the message of an item that reaches the threshold within
+/// a call.
 pub(super) const THRESHOLD_DETAILS: &str =
     "AGP delete threshold has been exceeded for this account. Please contact support.";
 
 impl Refusal {
-    /// The refusal that an item answers its refund with, by its status; none where the table has
-    /// none.
+    /// The refusal with an HTTP status, for an item that is set to refuse its refund; none if the
+    /// table has no such status.
     pub(super) fn of_status(status: u16, order: i32, item: &Item, now: OffsetDateTime) -> Option<Refusal> {
         Some(match status {
             400 => Self::BadRequest(format!("Order item {} is not eligible for refund.", item.id)),
@@ -79,8 +79,8 @@ impl Refusal {
         })
     }
 
-    /// The answer as it goes out.
-    pub(super) fn answer(&self, settings: &Settings) -> Answer {
+    /// The answer.
+    pub(super) fn answer(&self, settings: &Settings) -> Response {
         let (status, message, usual) = self.row();
         let other = match self {
             Self::Malformed(_) => settings.malformed_details.clone(),
@@ -111,7 +111,7 @@ impl Refusal {
         answer
     }
 
-    /// What it says beside its message.
+    /// Its details.
     pub(super) fn details(&self) -> Option<String> {
         self.row().2
     }
@@ -159,7 +159,7 @@ impl Refusal {
                 );
                 (StatusCode::LOCKED, "Resource Locked", Some(details))
             }
-            // That details are present is documented, their text is not.
+            // Details are documented, but not their text.
             Self::RateLimited { limit, window, .. } => {
                 let details = format!("The limit of {limit} requests per {window} has been exceeded.");
                 (StatusCode::TOO_MANY_REQUESTS, "Rate Limit Exceeded", Some(details))
@@ -180,19 +180,18 @@ impl Refusal {
     }
 }
 
-/// A JSON answer, as Core v1 gives to everything.
-pub(super) fn json_answer(status: StatusCode, body: &impl Serialize) -> Answer {
-    // Writing plain structs of strings and numbers into memory has no way to fail; an empty body
-    // would be seen at once.
+/// A JSON answer.
+pub(super) fn json_answer(status: StatusCode, body: &impl Serialize) -> Response {
+    // Structs of strings and numbers can always be serialized.
     let body = serde_json::to_vec(body).unwrap_or_default();
     json_bytes(status, body.into())
 }
 
-/// A JSON answer whose body is written already.
-pub(super) fn json_bytes(status: StatusCode, body: Bytes) -> Answer {
+/// A JSON answer with a serialized body.
+pub(super) fn json_bytes(status: StatusCode, body: Bytes) -> Response {
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Answer { status, headers, body }
+    Response { status, headers, body }
 }
 
 #[derive(Serialize)]
@@ -201,7 +200,7 @@ struct NullDetails {
     details: (),
 }
 
-/// What 429 may be as well: its `message` is optional.
+/// The other form of 429, whose `message` is optional.
 #[derive(Serialize)]
 struct BareBody {
     details: &'static str,

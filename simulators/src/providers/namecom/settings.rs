@@ -1,4 +1,4 @@
-//! What the documents of name.com leave open, as settings.
+//! Settings for what name.com's documentation leaves open.
 
 use std::collections::BTreeMap;
 
@@ -9,11 +9,10 @@ use crate::{
     request::{Deduplication, PaidTo},
 };
 
-/// Where the documentation leaves a choice, or names a number.
+/// The choices and numbers of name.com's documentation.
 ///
-/// Each setting is marked: *documented* (and where), *observed* (a public client's source or a
-/// public report says that the provider did so), *inferred* (reasoned from documents), *unknown* (a
-/// guess that a client must not rest on).
+/// Each setting is marked: *documented* (and where), *observed* (in a public client's source or a
+/// public report), *inferred* (from documents), *unknown* (a guess that a client must not rely on).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
@@ -27,14 +26,14 @@ pub struct Settings {
     pub cached_answers: CachedAnswers,
     /// Length of the Add Grace Period in days. Default 5. *Documented*: "typically 5 days".
     pub agp_days: u32,
-    /// Length of the Add Grace Period for single TLDs (without a dot, lower case), over `agp_days`.
-    /// Default none. *Documented* that it varies by TLD; the numbers are *unknown*.
+    /// Length of the Add Grace Period for single TLDs (without a dot, lower case), instead of
+    /// `agp_days`. Default none. *Documented* that it varies by TLD; the numbers are *unknown*.
     pub agp_days_by_tld: BTreeMap<String, u32>,
-    /// Authenticated requests per account within one second of the clock; 0 is no limit. Default
+    /// Authenticated requests per account within one second of the clock; 0 for no limit. Default
     /// 20. *Documented*; that the window is the second of the clock is *inferred* from
     /// `x-ratelimit-reset` being in whole seconds.
     pub requests_per_second: u32,
-    /// Whether a privacy item that is refunded along with its registration has a row of its own in
+    /// Whether a privacy item that is refunded with its registration has a row of its own in
     /// `results`. Default true. *Inferred*: that it is refunded is documented, the row is not.
     pub cascade_rows: bool,
     /// Whether an order's `finalAmount` is a JSON string (`"12.99"`). Default false. *Documented*:
@@ -43,15 +42,15 @@ pub struct Settings {
     /// How the `Link` header of List Orders is written. Default `as_documented`. *Documented* by
     /// one example, which is not the form of RFC 8288.
     pub link_header: LinkHeader,
-    /// Whether an item that was refunded, or whose refund is under way, is refused a second refund.
-    /// Default on. *Documented*; off is for finding mistakes. A key that is remembered is replayed
+    /// Whether an item that was refunded, or whose refund is pending, is refused a second refund.
+    /// Default on. *Documented*; off helps to find mistakes. A key that is remembered is replayed
     /// either way.
     pub deduplication: Deduplication,
     /// Whether `X-Idempotency-Key` is honoured at all. Default true. *Documented*; without it every
     /// request is a new one.
     pub idempotency_keys: bool,
-    /// What a second request under a key meets while the first one is not answered. Default `hold`.
-    /// *Unknown*.
+    /// What happens to a second request under a key while the first one is in progress. Default
+    /// `hold`. *Unknown*.
     pub key_in_flight: KeyInFlight,
     /// Authenticated requests per account within one hour of the clock; 0 is no limit. Default
     /// 3000. *Documented* in the changelog of 2026; that the window is the hour of the clock is
@@ -63,20 +62,20 @@ pub struct Settings {
     /// Members of a request's body that its schema does not name. Default `ignored`. *Inferred*:
     /// the schema does not forbid them.
     pub unknown_members: UnknownMembers,
-    /// Whether path and method are looked at before the credentials, or behind them. Default
+    /// Whether path and method are checked before the credentials, or after them. Default
     /// `path`. *Inferred*.
     pub first_check: FirstCheck,
-    /// What becomes of a request one of whose items cannot be refunded. Default `refuse_request`.
+    /// What happens to a request if one of its items cannot be refunded. Default `refuse_request`.
     /// *Inferred* from the error table.
     pub obstacles: Obstacles,
     /// Whether the tax is refunded with the price. Default true. *Inferred*.
     pub tax_refunded: bool,
-    /// The `details` of 429; none is a sentence with the limit. Default none. *Inferred*:
+    /// The `details` of 429; none for a sentence with the limit. Default none. *Inferred*:
     /// documented to be there, without a text.
     #[serde(deserialize_with = "setting_values::maybe_sentence")]
     pub rate_limit_details: Option<String>,
-    /// The `details` of 400 for a body or a query that is not as the schema says; none is a
-    /// sentence for each. Default none. *Inferred*, but for the documented one about an empty
+    /// The `details` of 400 for a body or a query that violates the schema; none for a sentence
+    /// per case. Default none. *Inferred*, but for the documented one about an empty
     /// `orderItemIds`.
     #[serde(deserialize_with = "setting_values::maybe_sentence")]
     pub malformed_details: Option<String>,
@@ -85,34 +84,34 @@ pub struct Settings {
     pub retry_after: bool,
     /// An `X-Idempotency-Key` without a value. Default `no_key`. *Unknown*.
     pub empty_key: EmptyKey,
-    /// An item that is asked for twice in one request. Default `second_fails`. *Observed*.
+    /// An item that is requested twice in one request. Default `second_fails`. *Observed*.
     pub repeated_item: RepeatedItem,
     /// A `perPage` of List Orders above 1000. Default `cut`. *Inferred*: 1000 is the documented
     /// default.
     pub too_large_page: TooLargePage,
-    /// A parameter of List Orders that cannot be read. Default `refused`. *Inferred*.
+    /// An invalid parameter of List Orders. Default `refused`. *Inferred*.
     pub unreadable_query: UnreadableQuery,
-    /// The HTTP status where each item of a request was refused. Default `409`: the rows, and no
+    /// The HTTP status if all items of a request were refused. Default `409`: the rows, and no
     /// `message`. *Observed*.
     pub all_items_refused: AllItemsRefused,
-    /// What is answered where the domain was deleted and the refund did not follow. Default `502`.
+    /// The answer to a refund that deleted the domain and then stopped. Default `502`.
     /// *Inferred*: 500, 502 and 504 are documented without what they leave behind.
     pub half_way_answer: HalfWayAnswer,
-    /// Where refunds go whose item says nothing of it. Default `payment_method`. *Documented*: to
+    /// Where the money goes if the item does not say so. Default `payment_method`. *Documented*: to
     /// the original payment method, or else to the account's credit.
     pub refund_to: PaidTo,
-    /// What Get Domain answers for a domain that was deleted. Default `404`. *Inferred*.
+    /// The answer of Get Domain for a deleted domain. Default `404`. *Inferred*.
     pub deleted_domain: DeletedDomain,
-    /// Whether the day or moment of `createDateEnd` is itself part of what is listed. Default
+    /// Whether the day or second of `createDateEnd` is included. Default
     /// `exclusive`. *Observed*.
     pub create_date_end: CreateDateEnd,
-    /// An `orderStatus` of List Orders that is none. Default `ignored`. *Observed*.
+    /// An unknown `orderStatus` of List Orders. Default `ignored`. *Observed*.
     pub unknown_order_status: UnknownOrderStatus,
-    /// How many orders a page of List Orders holds where `perPage` says nothing: 1 to 1000. Default
+    /// The number of orders on a page of List Orders without `perPage`: 1 to 1000. Default
     /// 500. *Observed* since June 2026; 1000 is documented.
     #[serde(deserialize_with = "setting_values::page_size")]
     pub orders_per_page: u32,
-    /// How far the times of orders lag behind UTC, although marked Z, in minutes: to 840. Default
+    /// How far the times of orders lag behind UTC, although marked Z, in minutes: 0 to 840. Default
     /// 0. *Observed* without a number.
     #[serde(deserialize_with = "setting_values::lag_minutes")]
     pub order_times_behind_minutes: u16,
@@ -124,7 +123,7 @@ pub struct Settings {
     pub rate_limit_message: bool,
 }
 
-/// The HTTP status where each item of a request was refused.
+/// The HTTP status if all items of a request were refused.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AllItemsRefused {
     /// 409, with the rows and without a `message`.
@@ -136,7 +135,7 @@ pub enum AllItemsRefused {
     Ok,
 }
 
-/// What is answered where the domain was deleted and the refund did not follow.
+/// The answer to a refund that deleted the domain and then stopped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HalfWayAnswer {
     /// 500 `Internal Server Error`.
@@ -154,7 +153,7 @@ pub enum HalfWayAnswer {
     Failed,
 }
 
-/// What Get Domain answers for a domain that was deleted.
+/// The answer of Get Domain for a deleted domain.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeletedDomain {
     /// 404.
@@ -166,22 +165,22 @@ pub enum DeletedDomain {
     Shown,
 }
 
-/// Whether the day or moment of `createDateEnd` is itself part of what is listed.
+/// Whether the day or second of `createDateEnd` is included.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CreateDateEnd {
-    /// It is not: the midnight at which the day begins ends the list.
+    /// No: the list ends at the midnight at which the day begins.
     #[default]
     Exclusive,
-    /// It is.
+    /// Yes.
     Inclusive,
 }
 
-/// An `orderStatus` of List Orders that is none.
+/// An unknown `orderStatus` of List Orders.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnknownOrderStatus {
-    /// It is as if it were not there.
+    /// It is ignored.
     #[default]
     Ignored,
     /// 400.
@@ -192,14 +191,14 @@ pub enum UnknownOrderStatus {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EmptyKey {
-    /// It is none.
+    /// It is no key.
     #[default]
     NoKey,
-    /// It is a key like any other.
+    /// It is a key.
     Key,
 }
 
-/// An item that is asked for twice in one request.
+/// An item that is requested twice in one request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RepeatedItem {
@@ -216,21 +215,21 @@ pub enum RepeatedItem {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TooLargePage {
-    /// 1000 are shown.
+    /// 1000 are used.
     #[default]
     Cut,
     /// 400.
     Refused,
 }
 
-/// A parameter of List Orders that cannot be read.
+/// An invalid parameter of List Orders.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnreadableQuery {
     /// 400.
     #[default]
     Refused,
-    /// It is as if it were not there.
+    /// It is ignored.
     Ignored,
 }
 
@@ -238,14 +237,14 @@ pub enum UnreadableQuery {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnknownMembers {
-    /// They change nothing.
+    /// They are ignored.
     #[default]
     Ignored,
     /// 400.
     Refused,
 }
 
-/// What is looked at first.
+/// What is checked first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FirstCheck {
@@ -256,22 +255,22 @@ pub enum FirstCheck {
     Credentials,
 }
 
-/// What becomes of a request one of whose items cannot be refunded.
+/// What happens to a request if one of its items cannot be refunded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Obstacles {
-    /// It is refused as a whole, by the gravest.
+    /// It is refused as a whole, with the gravest reason.
     #[default]
     RefuseRequest,
-    /// 200: that item is `failed`, with the sentence as its message, and the others go on.
+    /// 200: that item is `failed` with the sentence as its message; the others are refunded.
     FailItems,
 }
 
-/// What a second request under a key meets while the first one is not answered.
+/// What happens to a second request under a key while the first one is in progress.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyInFlight {
-    /// It waits, and gets the first one's answer.
+    /// It waits for the first one's answer.
     #[default]
     Hold,
     /// 409 `Conflict`.
@@ -335,10 +334,10 @@ impl Default for Settings {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyComparison {
-    /// Another JSON value: white space and the order of members do not matter.
+    /// A different JSON value; white space and the order of members do not matter.
     #[default]
     ParsedJson,
-    /// Any other byte in the body.
+    /// A different byte in the body.
     Bytes,
 }
 
@@ -349,7 +348,7 @@ pub enum CachedAnswers {
     /// Only 2xx: a refused request can be sent again under its key.
     #[default]
     Success,
-    /// Every answer to a request whose body was understood, refusals and server errors too.
+    /// Every answer to a request with a valid body, including refusals and server errors.
     All,
 }
 

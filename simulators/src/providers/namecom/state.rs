@@ -1,4 +1,4 @@
-//! What name.com knows as a whole: accounts, orders, keys, and what is paid out later.
+//! name.com's state: accounts, orders, keys, and refunds that are paid out later.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -7,34 +7,37 @@ use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
 use super::Settings;
-use super::item_index::Places;
+use super::item_index::ItemIndex;
 use super::keys::Keys;
-use super::orders::{Account, Item, ItemStatus, NotPut, NotSettled, Order, Outcome, Pending, TldDeletes};
+use super::orders::{Account, Item, ItemStatus, Order, Outcome, Pending, PutError, SettleError, TldDeletes};
 use super::refusals::Refusal;
-use super::stored_order::KeptOrder;
-use crate::faults::magic_targets;
-use crate::providers::overlay::{Shelf, Shelved};
-use crate::request::{Effect, PaidTo, Provider};
+use crate::providers::emulated::{MAGIC_DELAY_SECONDS, MAGIC_WIRE_NAMES};
+use crate::providers::overlay::{Overlay, Seeded};
+use crate::request::{Effect, PaidTo};
 
-/// Everything name.com remembers. Grows with what is put and what is refunded.
+/// Orders 400000 + n answer a refund with HTTP status n.
+pub(super) const MAGIC_STATUSES: [u16; 12] = [400, 401, 403, 404, 409, 415, 423, 429, 500, 502, 503, 504];
+/// The id of a demo order's one item is the order's id plus this.
+pub(super) const MAGIC_ITEM_OFFSET: i32 = 3_000_000;
+
+/// Everything name.com remembers. Grows with what is put and refunded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct State {
-    /// Whose the orders are that name no account.
+    /// The account of orders that name none.
     main: String,
-    /// When the orders were placed that say no time.
+    /// The time of orders that have none.
     #[serde(with = "time::serde::rfc3339")]
     since: OffsetDateTime,
     accounts: BTreeMap<String, Account>,
-    orders: Shelf<KeptOrder>,
+    orders: Overlay<Order>,
     #[serde(skip)]
-    places: Places,
+    item_index: ItemIndex,
     /// By account.
     keys: BTreeMap<String, Keys>,
     /// By account.
     rates: BTreeMap<String, RateWindow>,
-    /// Refunds that are paid out by themselves: when, and the item in its order; the first one
-    /// first.
+    /// Refunds with a time at which they are paid out, in order of that time.
     settling: Vec<Settling>,
 }
 
@@ -61,7 +64,7 @@ const MAX_AMOUNT_MINOR: i64 = 99_999_999_999;
 
 /// The account of the demo data.
 const DEMO_ACCOUNT: &str = "demo-test";
-/// A TLD in which the demo account has used up its deletions, so that only order 300003 meets the
+/// A TLD in which the demo account has used up its deletions, so that only order 300003 reaches the
 /// threshold.
 const DEMO_TLD_AT_THRESHOLD: &str = "limited";
 
@@ -71,8 +74,8 @@ impl Default for State {
             main: DEMO_ACCOUNT.to_owned(),
             since: OffsetDateTime::UNIX_EPOCH,
             accounts: BTreeMap::new(),
-            orders: Shelf::default(),
-            places: Places::default(),
+            orders: Overlay::default(),
+            item_index: ItemIndex::default(),
             keys: BTreeMap::new(),
             rates: BTreeMap::new(),
             settling: Vec::new(),
@@ -80,11 +83,11 @@ impl Default for State {
     }
 }
 
-impl Shelved for KeptOrder {
+impl Seeded for Order {
     type Key = i32;
 
-    fn demo() -> &'static BTreeMap<i32, KeptOrder> {
-        static DEMO: LazyLock<BTreeMap<i32, KeptOrder>> = LazyLock::new(|| {
+    fn demo() -> &'static BTreeMap<i32, Order> {
+        static DEMO: LazyLock<BTreeMap<i32, Order>> = LazyLock::new(|| {
             let example = |id, kind, price| Item::new(id, kind, "example.com".to_owned(), price);
             let pair = vec![example(987_654, "registration", 1099), example(987_655, "whois_privacy", 499)];
             let singles = (200_001..=200_999).map(|id| demo_order(id, "registration", format!("demo-{id}.com")));
@@ -98,14 +101,13 @@ impl Shelved for KeptOrder {
                 order.items.iter_mut().for_each(change);
                 order
             };
-            let refused = magic_targets::NAMECOM_STATUSES
+            let refused = MAGIC_STATUSES
                 .map(|status| magic_order(400_000 + i32::from(status), &|item| item.refund_answer = Some(status)));
-            let on_the_wire = magic_targets::wire_targets(Provider::Namecom).filter_map(|order| order.parse().ok());
-            let on_the_wire = on_the_wire.map(|id| magic_order(id, &|_| {}));
+            let on_the_wire = (410_101..).take(MAGIC_WIRE_NAMES.len()).map(|id| magic_order(id, &|_| {}));
             let turns_out = |id, outcome| magic_order(id, &move |item| item.refund_outcome = outcome);
             let late = magic_order(410_201, &|item| {
                 item.refund_outcome = Outcome::Initialized;
-                item.settles_after_seconds = Some(u64::from(magic_targets::LATE_SECONDS));
+                item.settles_after_seconds = Some(u64::from(MAGIC_DELAY_SECONDS));
             });
             let turned_out = [
                 late,
@@ -115,7 +117,7 @@ impl Shelved for KeptOrder {
                 turns_out(410_205, Outcome::Deleted),
             ];
             let orders = singles.chain(special).chain(refused).chain(on_the_wire).chain(turned_out);
-            orders.map(|order| (order.id, KeptOrder::from(order))).collect()
+            orders.map(|order| (order.id, order)).collect()
         });
         &DEMO
     }
@@ -142,32 +144,29 @@ impl State {
         Self {
             since: now,
             accounts: BTreeMap::from([(account.username.clone(), account)]),
-            orders: Shelf::demo([(late.id, late.into())]),
+            orders: Overlay::demo([(late.id, late)]),
             ..Self::default()
         }
     }
 
-    /// Nothing but the account that orders belong to.
+    /// Nothing but the main account.
     pub(crate) fn empty(now: OffsetDateTime) -> Self {
         let account = Account::new(DEMO_ACCOUNT, "demo-token");
         Self { since: now, accounts: BTreeMap::from([(account.username.clone(), account)]), ..Self::default() }
     }
 
-    /// The username that orders belong to which name none, and its token.
+    /// The main account's username and token.
     pub(crate) fn main(&self) -> (&str, &str) {
         (&self.main, self.accounts.get(&self.main).map(|account| account.token.as_str()).unwrap_or_default())
     }
 
-    /// Gives the first account another name and token, and each other one another name.
+    /// Gives the main account another name and token, and every other account another name.
     pub(crate) fn rename(&mut self, main: (String, String), other: impl Fn(&str) -> String) {
         let old_main = std::mem::replace(&mut self.main, main.0.clone());
         let renamed = |old: &str| if old == old_main { main.0.clone() } else { other(old) };
-        for kept in self.orders.own_mut() {
-            let mut order = kept.open();
-            if let Some(account) = order.account.take() {
-                order.account = Some(account).filter(|account| *account != old_main).as_deref().map(&renamed);
-                *kept = order.into();
-            }
+        for order in self.orders.own_mut() {
+            let account = order.account.take().filter(|account| *account != old_main);
+            order.account = account.as_deref().map(&renamed);
         }
         self.keys = std::mem::take(&mut self.keys).into_iter().map(|(name, keys)| (renamed(&name), keys)).collect();
         self.rates = std::mem::take(&mut self.rates).into_iter().map(|(name, rate)| (renamed(&name), rate)).collect();
@@ -190,9 +189,11 @@ impl State {
 
     /// Adds an order, or replaces the one of this number.
     ///
-    /// An item whose refund was `initialized` and that is put as `refunded` was paid out by that:
-    /// such effects are returned.
-    pub fn put_order(&mut self, mut order: Order, now: OffsetDateTime) -> Result<Vec<Effect>, NotPut> {
+    /// Putting an item as `refunded` whose refund is pending pays it out. Returns these effects.
+    ///
+    /// # Errors
+    /// What is wrong with the order.
+    pub fn put_order(&mut self, mut order: Order, now: OffsetDateTime) -> Result<Vec<Effect>, PutError> {
         let account = order.account.take().unwrap_or_else(|| self.main.clone());
         self.check(&order, &account)?;
         order.created.get_or_insert(now);
@@ -204,27 +205,30 @@ impl State {
             .filter_map(|item| Some((item.id, self.item(order.id, item.id)?.pending?)))
             .collect();
         let id = order.id;
-        self.places.put(&order, &self.orders);
-        self.orders.insert(id, order.into());
+        self.item_index.put(&order, &self.orders);
+        self.orders.insert(id, order);
         Ok(completed.into_iter().filter_map(|(item, pending)| self.pay_out(id, item, pending)).collect())
     }
 
     /// All orders, by number.
     pub fn orders(&self) -> Vec<Order> {
-        self.orders.values().map(|kept| self.whole(kept.open())).collect()
+        self.orders.values().map(|order| self.with_defaults(order.clone())).collect()
     }
 
     /// One order, with its account and its time.
     pub fn order(&self, id: i32) -> Option<Order> {
-        self.orders.get(&id).map(|kept| self.whole(kept.open()))
+        self.orders.get(&id).map(|order| self.with_defaults(order.clone()))
     }
 
-    /// Decides a refund that was answered `initialized` or that stopped half-way: `Refunded` pays
-    /// it out, `Failed` and `Canceled` leave the item as it was before (a deleted domain stays
-    /// deleted), `Deleted` deletes the domain, and `Initialized` changes nothing.
-    pub fn settle_item(&mut self, order: i32, item: i32, outcome: Outcome) -> Result<Vec<Effect>, NotSettled> {
-        let found = self.item(order, item).ok_or(NotSettled::NoSuchItem { order, item })?;
-        let pending = found.pending.ok_or(NotSettled::NotPending { order, item })?;
+    /// Settles a pending refund (answered `initialized`, or stopped half-way): `Refunded` pays it
+    /// out, `Failed` and `Canceled` drop it (a deleted domain stays deleted), `Deleted` deletes the
+    /// domain, and `Initialized` changes nothing.
+    ///
+    /// # Errors
+    /// There is no such item, or its refund is not pending.
+    pub fn settle_item(&mut self, order: i32, item: i32, outcome: Outcome) -> Result<Vec<Effect>, SettleError> {
+        let found = self.item(order, item).ok_or(SettleError::NoSuchItem { order, item })?;
+        let pending = found.pending.ok_or(SettleError::NotPending { order, item })?;
         match outcome {
             Outcome::Initialized => Ok(Vec::new()),
             Outcome::Deleted => Ok(self.delete_domain(order, item, pending).into_iter().collect()),
@@ -236,63 +240,59 @@ impl State {
         }
     }
 
-    /// Has a refund that was answered `initialized` paid out by itself; not, where there is no time
-    /// for it.
+    /// Schedules the payout of a pending refund, if it has a time.
     pub(super) fn settle_at(&mut self, due: Option<OffsetDateTime>, order: i32, item: i32) {
         if let Some(at) = due {
-            let place = self.settling.partition_point(|settling| settling.at <= at);
-            self.settling.insert(place, Settling { at, order, item });
+            let index = self.settling.partition_point(|settling| settling.at <= at);
+            self.settling.insert(index, Settling { at, order, item });
         }
     }
 
-    /// Pays out what is due, each at its own time.
-    #[must_use = "what is paid out belongs in the books"]
+    /// Pays out the refunds that are due. Returns each effect with its time.
+    #[must_use = "the effects belong in the books"]
     pub(crate) fn advance(&mut self, now: OffsetDateTime) -> Vec<(OffsetDateTime, Effect)> {
         let mut paid = Vec::new();
         while self.settling.first().is_some_and(|settling| settling.at <= now) {
             let Settling { at, order, item } = self.settling.remove(0);
-            // One that was settled by hand meanwhile needs no second settling.
+            // An item that was settled by hand meanwhile is not settled again.
             let effects = self.settle_item(order, item, Outcome::Refunded).unwrap_or_default();
             paid.extend(effects.into_iter().map(|effect| (at, effect)));
         }
         paid
     }
 
-    fn check(&mut self, order: &Order, account: &str) -> Result<(), NotPut> {
+    fn check(&mut self, order: &Order, account: &str) -> Result<(), PutError> {
         if order.id <= 0 || order.items.iter().any(|item| item.id <= 0) {
-            return Err(NotPut::IdNotPositive { order: order.id });
+            return Err(PutError::IdNotPositive { order: order.id });
         }
         if order.items.is_empty() {
-            return Err(NotPut::NoItems { order: order.id });
+            return Err(PutError::NoItems { order: order.id });
         }
         if account != self.main && !self.accounts.contains_key(account) {
-            return Err(NotPut::NoSuchAccount { order: order.id, account: account.to_owned() });
+            return Err(PutError::NoSuchAccount { order: order.id, account: account.to_owned() });
         }
         let mut seen = BTreeSet::new();
         if let Some(twice) = order.items.iter().find(|item| !seen.insert(item.id)) {
-            return Err(NotPut::ItemTaken { item: twice.id });
+            return Err(PutError::ItemTaken { item: twice.id });
         }
         let orders = &self.orders;
-        let mut is_taken = |item: &&Item| self.places.order_of(item.id, orders).is_some_and(|other| other != order.id);
+        let mut is_taken =
+            |item: &&Item| self.item_index.order_of(item.id, orders).is_some_and(|other| other != order.id);
         if let Some(taken) = order.items.iter().find(&mut is_taken) {
-            return Err(NotPut::ItemTaken { item: taken.id });
+            return Err(PutError::ItemTaken { item: taken.id });
         }
-        if let Some(item) = order
-            .items
-            .iter()
-            .find(|item| item.refund_answer.is_some_and(|status| !magic_targets::NAMECOM_STATUSES.contains(&status)))
+        if let Some(item) =
+            order.items.iter().find(|item| item.refund_answer.is_some_and(|status| !MAGIC_STATUSES.contains(&status)))
         {
-            return Err(NotPut::Answer { item: item.id });
+            return Err(PutError::Answer { item: item.id });
         }
         let in_range = |amount: i64| (0..=MAX_AMOUNT_MINOR).contains(&amount);
         let amounts = |item: &Item| [Some(item.price_minor), item.original_price_minor, item.tax_minor];
         match order.items.iter().find(|item| !amounts(item).into_iter().flatten().all(in_range)) {
-            Some(item) => Err(NotPut::AmountOutOfRange { item: item.id }),
+            Some(item) => Err(PutError::AmountOutOfRange { item: item.id }),
             None => Ok(()),
         }
     }
-
-    // For the calls.
 
     pub(super) fn authenticated(&self, username: &str, token: &str) -> Option<&Account> {
         self.accounts.get(username).filter(|account| account.token == token)
@@ -304,14 +304,14 @@ impl State {
 
     /// The order, if it is this account's.
     pub(super) fn order_of(&self, username: &str, id: i32) -> Option<Order> {
-        self.orders.get(&id).map(KeptOrder::open).filter(|order| self.owner(order) == username)
+        self.orders.get(&id).filter(|order| self.owner(order) == username).cloned()
     }
 
     pub(super) fn orders_of(&self, username: &str) -> impl Iterator<Item = Order> {
-        self.orders.values().map(KeptOrder::open).filter(move |order| self.owner(order) == username)
+        self.orders.values().filter(move |order| self.owner(order) == username).cloned()
     }
 
-    /// When the orders were placed that say no time.
+    /// The time of orders that have none.
     pub(super) fn since(&self) -> OffsetDateTime {
         self.since
     }
@@ -320,25 +320,22 @@ impl State {
         order.account.as_deref().unwrap_or(&self.main)
     }
 
-    fn whole(&self, order: Order) -> Order {
+    fn with_defaults(&self, order: Order) -> Order {
         Order { account: Some(self.owner(&order).to_owned()), created: order.created.or(Some(self.since)), ..order }
     }
 
     pub(super) fn item(&self, order: i32, item: i32) -> Option<Item> {
-        self.orders.get(&order)?.open().items.into_iter().find(|candidate| candidate.id == item)
+        self.orders.get(&order)?.items.iter().find(|candidate| candidate.id == item).cloned()
     }
 
     pub(super) fn change_item<T>(&mut self, order: i32, item: i32, change: impl FnOnce(&mut Item) -> T) -> Option<T> {
-        let kept = self.orders.get_mut(&order)?;
-        let mut order = kept.open();
-        let done = order.items.iter_mut().find(|candidate| candidate.id == item).map(change);
-        *kept = order.into();
-        done
+        let order = self.orders.get_mut(&order)?;
+        order.items.iter_mut().find(|candidate| candidate.id == item).map(change)
     }
 
-    /// What was paid for each item.
-    pub(crate) fn paid_for_items(&self) -> BTreeMap<i32, i64> {
-        let items = self.orders.values().flat_map(|kept| kept.open().items);
+    /// The amount paid for each item, in cents.
+    pub(super) fn amounts_paid_by_item(&self) -> BTreeMap<i32, i64> {
+        let items = self.orders.values().flat_map(|order| &order.items);
         items.map(|item| (item.id, item.paid_minor())).collect()
     }
 
@@ -346,7 +343,7 @@ impl State {
         self.keys.entry(username.to_owned()).or_default()
     }
 
-    /// Counts one request of an authenticated account within the second and the hour of the clock.
+    /// Counts one request of an authenticated account against the limits per second and per hour.
     pub(super) fn count_request(
         &mut self,
         username: &str,
@@ -380,15 +377,14 @@ impl State {
         }
     }
 
-    /// Pays out what was answered `initialized`.
+    /// Pays out a pending refund.
     fn pay_out(&mut self, order: i32, item: i32, pending: Pending) -> Option<Effect> {
         let amount_minor = pending.amount_minor.or_else(|| Some(self.item(order, item)?.paid_minor()))?;
         let paid_to = self.item(order, item)?.refund_to.unwrap_or_default();
         self.refund_item(order, item, amount_minor, paid_to, pending.identifier)
     }
 
-    /// The first half of a refund without the second one: the domain is deleted, and the refund is
-    /// yet to be decided.
+    /// The first half of a refund: deletes the domain. The refund stays pending.
     pub(super) fn delete_domain(&mut self, order: i32, id: i32, pending: Pending) -> Option<Effect> {
         let (identifier, was_deleted) = (pending.identifier.clone(), self.item(order, id)?.domain_deleted);
         self.change_item(order, id, |item| {
@@ -412,10 +408,10 @@ impl State {
         })
     }
 
-    /// Counts the deletion of an item's domain at the account, whose name it tells.
+    /// Counts the deletion of an item's domain at its account. Returns the account's name.
     fn count_deletion(&mut self, order: i32, id: i32) -> Option<String> {
-        let order = self.orders.get(&order)?.open();
-        let owner = self.owner(&order).to_owned();
+        let order = self.orders.get(&order)?;
+        let owner = self.owner(order).to_owned();
         let item = order.items.iter().find(|item| item.id == id)?;
         let deleted_tld = (item.kind == "registration").then(|| item.tld().unwrap_or_default());
         if let (Some(tld), Some(account)) = (deleted_tld, self.accounts.get_mut(&owner)) {
@@ -427,7 +423,7 @@ impl State {
         Some(owner)
     }
 
-    /// Gives an item's money back and counts the deletion. The one place where money moves.
+    /// Refunds an item and counts the deletion of its domain. The only place where money moves.
     pub(super) fn refund_item(
         &mut self,
         order: i32,
@@ -436,17 +432,14 @@ impl State {
         paid_to: PaidTo,
         identifier: Option<String>,
     ) -> Option<Effect> {
-        let number = order;
-        let kept = self.orders.get_mut(&order)?;
-        let mut order = kept.open();
-        let item = order.items.iter_mut().find(|item| item.id == id)?;
-        item.status = ItemStatus::Refunded;
-        item.pending = None;
-        let is_deleted_now = !item.domain_deleted;
-        *kept = KeptOrder::from(&order);
-        let owner = self.owner(&order).to_owned();
+        let is_deleted_now = self.change_item(order, id, |item| {
+            item.status = ItemStatus::Refunded;
+            item.pending = None;
+            !item.domain_deleted
+        })?;
+        let owner = self.owner(self.orders.get(&order)?).to_owned();
         if is_deleted_now {
-            self.count_deletion(number, id)?;
+            self.count_deletion(order, id)?;
         }
         if let (PaidTo::AccountBalance, Some(account)) = (paid_to, self.accounts.get_mut(&owner)) {
             account.balance_minor = account.balance_minor.saturating_add(amount_minor);
@@ -466,5 +459,5 @@ impl State {
 }
 
 fn demo_order(id: i32, kind: &str, name: String) -> Order {
-    Order { account: None, ..Order::new(id, DEMO_ACCOUNT, vec![Item::new(id + 3_000_000, kind, name, 1299)]) }
+    Order { account: None, ..Order::new(id, DEMO_ACCOUNT, vec![Item::new(id + MAGIC_ITEM_OFFSET, kind, name, 1299)]) }
 }

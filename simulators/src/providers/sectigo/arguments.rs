@@ -1,8 +1,8 @@
-//! The form that a call comes with, and what its arguments must be.
+//! The form of a call and the checks of its arguments.
 //!
-//! No page says whether arguments in the query string are read, and what a body is that does not
-//! call itself `application/x-www-form-urlencoded`, bytes that are not UTF-8, a second argument of
-//! one name and an empty one: the settings do. -2 comes before -3 before -4.
+//! The settings decide what no page documents: arguments in the query string, a body of another
+//! type than `application/x-www-form-urlencoded`, bytes that are not UTF-8, repeated and empty
+//! arguments. -2 is checked before -3 before -4.
 
 use http::header;
 use serde_json::Value;
@@ -13,52 +13,51 @@ use super::{
 };
 use crate::{record::parameters::Parameters, request::Request};
 
-/// The arguments of a request as sent, in order, percent-encoding and plus signs decoded.
+/// The decoded arguments of a request, in order.
 pub(super) struct Form {
     pairs: Vec<(String, String)>,
 }
 
-/// What a call says of one of its arguments.
+/// The definition of an argument.
 #[derive(Clone, Copy)]
 pub(super) struct Argument {
     name: &'static str,
     required: bool,
-    longest: usize,
+    max_chars: usize,
     meaning: fn(&str) -> bool,
 }
 
-/// All that any call takes: where nothing says that something is a form, only these are looked for
-/// in it.
+/// All arguments of all calls. In a body of another type only these are recognised.
 const KNOWN: [&str; 7] =
     ["loginName", "loginPassword", "orderNumber", "refundReasonCode", "test", "CertificateID", "responseFormat"];
 
-/// How much of an unrecognized argument's name is said back.
-const NAME_SAID: usize = 64;
+/// The maximum length of an unrecognized argument's name in a refusal, in characters.
+const MAX_NAME_CHARS: usize = 64;
 
 impl Argument {
-    /// An argument that must be there, of at most so many characters.
-    pub(super) const fn required(name: &'static str, longest: usize) -> Self {
-        Self { name, required: true, longest, meaning: |_| true }
+    /// A required argument of at most `max_chars` characters.
+    pub(super) const fn required(name: &'static str, max_chars: usize) -> Self {
+        Self { name, required: true, max_chars, meaning: |_| true }
     }
 
-    /// An argument that may be there; empty counts as absent.
-    pub(super) const fn optional(name: &'static str, longest: usize) -> Self {
-        Self { name, required: false, longest, meaning: |_| true }
+    /// An optional argument; empty counts as absent.
+    pub(super) const fn optional(name: &'static str, max_chars: usize) -> Self {
+        Self { name, required: false, max_chars, meaning: |_| true }
     }
 
     pub(super) const fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The same, with a condition on its value.
+    /// Adds a condition on the value.
     pub(super) const fn meaning(self, meaning: fn(&str) -> bool) -> Self {
         Self { meaning, ..self }
     }
 
     fn accepts(&self, value: &str, settings: &Settings) -> bool {
-        // The decoder puts U+FFFD where the bytes were not UTF-8.
+        // The decoder replaces invalid UTF-8 with U+FFFD.
         let is_text = settings.invalid_utf8 == InvalidUtf8::Replaced || !value.contains(char::REPLACEMENT_CHARACTER);
-        value.chars().count() <= self.longest && is_text && (self.meaning)(value)
+        value.chars().count() <= self.max_chars && is_text && (self.meaning)(value)
     }
 }
 
@@ -82,8 +81,8 @@ impl Form {
         Form { pairs }
     }
 
-    /// Whatever might be an argument, by whichever settings: in whose world a request is has to be
-    /// known before its settings are.
+    /// Everything that might be an argument under any settings: the world, and with it the
+    /// settings, is found by an argument.
     pub(super) fn outline(request: &Request) -> Form {
         let is_known = |(name, _): &(String, String)| KNOWN.iter().any(|known| known.eq_ignore_ascii_case(name));
         let is_form = is_form(request);
@@ -91,14 +90,13 @@ impl Form {
         Form { pairs: in_body.chain(pairs_in(query(request)).filter(is_known)).collect() }
     }
 
-    /// The first value of this name; none where it is absent or empty.
+    /// The first value of this name; none if it is absent or empty.
     pub(super) fn first(&self, name: &str) -> Option<String> {
         let (_, value) = self.pairs.iter().find(|(found, _)| found == name)?;
         (!value.is_empty()).then(|| value.clone())
     }
 
-    /// The same, in whatever letters the name is spelled: as documented, where it is spelled so as
-    /// well.
+    /// As [`Self::first`], ignoring ASCII case. The documented spelling wins.
     pub(super) fn first_in_any_case(&self, name: &str) -> Option<String> {
         self.first(name).or_else(|| {
             let (_, value) =
@@ -107,9 +105,9 @@ impl Form {
         })
     }
 
-    /// Everything for the journal: whatever calls itself a password, in any spelling, is masked.
+    /// All arguments for the journal, with passwords masked.
     pub(super) fn masked(&self) -> Parameters {
-        let mut parameters = Parameters::of_a_call();
+        let mut parameters = Parameters::empty();
         for (name, value) in &self.pairs {
             let secret = name.to_ascii_lowercase().contains("password");
             let value = Value::String(if secret { "***".to_owned() } else { value.clone() });
@@ -118,7 +116,7 @@ impl Form {
         parameters
     }
 
-    /// Checks the whole form against what a call takes.
+    /// Checks the whole form against the arguments of a call.
     pub(super) fn check(&self, takes: &[Argument], settings: &Settings, wording: &Wording) -> Result<(), Refusal> {
         let mut seen = Vec::new();
         for (name, _) in &self.pairs {
@@ -158,8 +156,8 @@ fn query(request: &Request) -> &[u8] {
     request.query.as_deref().unwrap_or_default().as_bytes()
 }
 
-/// The name is said back on one line and in bounds, whatever was sent as a name.
+/// The refusal of an unknown argument, with its name on one line and shortened.
 fn unrecognized(name: &str, wording: &Wording) -> Refusal {
-    let said: String = name.chars().take(NAME_SAID).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let said: String = name.chars().take(MAX_NAME_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
     Refusal { code: -2, message: format!("'{said}' {}", wording.unrecognized) }
 }

@@ -5,16 +5,16 @@
 //!  -1     404     -17    -2, -3, -4     -16        -42         -16 (status: -4), -14, -18
 //! ```
 //!
-//! Everything but 404 is HTTP 200. Two dialects: the refund calls answer `code` newline `message`
-//! as `text/plain`, the status call answers JSON and has its own wording. Facts: the pages
-//! AutoRefund, AutoReject and getPostPaymentStatus of the SPS guide, "Unsuccessful responses" of
-//! the mark-certificates guide, the SiteLock page for -42 and the "already refunded" sentence.
+//! Every response but 404 has HTTP status 200. There are two dialects: the refund calls answer
+//! `code` newline `message` as `text/plain`; the status call answers JSON in its own wording.
+//! Sources: the pages AutoRefund, AutoReject and getPostPaymentStatus of the SPS guide,
+//! "Unsuccessful responses" of the mark-certificates guide, the SiteLock page for -42 and the
+//! "already refunded" sentence.
 
 mod arguments;
+mod emulation;
 mod orders;
 mod settings;
-pub mod status_page;
-mod stored_order;
 #[cfg(test)]
 mod tests;
 pub mod validation;
@@ -24,22 +24,24 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use self::arguments::{Argument, Form};
-use self::orders::Shown;
+pub(crate) use self::emulation::Sectigo;
+use self::orders::StatusData;
 pub use self::{
-    orders::{Account, NotPut, Order, Processing, State},
+    emulation::SectigoLogin,
+    orders::{Account, Order, Processing, PutError, State},
     settings::{
         AlreadyRefunded, ArgumentNames, ArgumentsInQuery, AutoReject, CertificateId, CheckOrder, EmptyArgument,
         FirstCheck, InvalidUtf8, NoData, OtherContentTypes, OtherMethods, RepeatedArgument, ResponseFormat, Settings,
         StatusAfterRefund, Texts, UnknownOrder,
     },
 };
-use crate::request::{Answer, Effect, Identified, Performed, Request};
+use crate::request::{Effect, Handled, Request, RequestInfo, Response};
 
-/// Reads what can be told of a request without doing anything. Never fails; passwords are masked.
-pub fn identify(request: &Request) -> Identified {
+/// Reads what a request says about itself. Never fails and changes nothing; passwords are masked.
+pub fn inspect(request: &Request) -> RequestInfo {
     let form = Form::outline(request);
     let operation = Call::of(&request.path).map_or("", Call::operation);
-    Identified {
+    RequestInfo {
         operation: operation.to_owned(),
         target: form.first_in_any_case("orderNumber"),
         username: form.first_in_any_case("loginName"),
@@ -51,14 +53,14 @@ pub fn identify(request: &Request) -> Identified {
 }
 
 /// Answers one request and changes the state as Sectigo would.
-pub fn perform(state: &mut State, settings: &Settings, now: OffsetDateTime, request: &Request) -> Performed {
+pub fn handle(state: &mut State, settings: &Settings, now: OffsetDateTime, request: &Request) -> Handled {
     let call = Call::of(&request.path);
     let wording = wording(call, settings);
     let is_method_first = settings.first_check == FirstCheck::Method && request.method != Method::POST;
     if !request.tls && !is_method_first {
-        return no(call, settings, Refusal { code: -1, message: wording.not_https.to_owned() });
+        return refused(call, settings, Refusal { code: -1, message: wording.not_https.to_owned() });
     }
-    let Some(call) = call else { return no_code(settings, StatusCode::NOT_FOUND, "Not Found") };
+    let Some(call) = call else { return without_code(settings, StatusCode::NOT_FOUND, "Not Found") };
     let outcome = if request.method == Method::POST {
         match call {
             Call::AutoRefund => auto_refund(state, settings, now, request),
@@ -66,18 +68,18 @@ pub fn perform(state: &mut State, settings: &Settings, now: OffsetDateTime, requ
             Call::GetPostPaymentStatus => post_payment_status(state, settings, now, request),
         }
     } else if request.method != Method::GET && settings.other_methods == OtherMethods::NotAllowed {
-        return no_code(settings, StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+        return without_code(settings, StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
     } else {
         Err(Refusal { code: -17, message: GET.to_owned() })
     };
-    let mut performed = outcome.unwrap_or_else(|refusal| no(Some(call), settings, refusal));
+    let mut handled = outcome.unwrap_or_else(|refusal| refused(Some(call), settings, refusal));
     if call == Call::AutoRefund && settings.response_format == ResponseFormat::Honoured {
         let form = Form::of(request, settings);
         if form.first(RESPONSE_FORMAT.name()).as_deref() == Some("1") {
-            performed.answer.body = as_pairs(&performed.answer.body).into();
+            handled.response.body = as_pairs(&handled.response.body).into();
         }
     }
-    performed
+    handled
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,24 +89,24 @@ enum Call {
     GetPostPaymentStatus,
 }
 
-/// A definite no: its code, and the sentence beside it.
+/// A refusal: its code and message.
 #[derive(Debug)]
 struct Refusal {
     code: i32,
     message: String,
 }
 
-/// The answer of the status call: an error has no `data`, or, as the settings have it, none in it.
+/// The answer of the status call. An error has no `data`, or `null`, as the settings say.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct StatusAnswer<'a> {
     error_code: i32,
     error_message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<Option<Shown<'a>>>,
+    data: Option<Option<StatusData<'a>>>,
 }
 
-/// The texts in which the pages of the two calls differ.
+/// The texts that differ between the pages of the two calls.
 struct Wording {
     not_https: &'static str,
     unrecognized: &'static str,
@@ -136,7 +138,7 @@ const CERTIFICATE_ID: Argument = Argument::optional("CertificateID", 16).meaning
 
 impl Call {
     fn of(path: &str) -> Option<Call> {
-        // `!` may come as `%21`, and nothing else in these paths needs or gets decoding.
+        // `!` may be sent as `%21`. Nothing else in these paths is decoded.
         match path.replace("%21", "!").as_str() {
             "/products/!AutoRefund" => Some(Call::AutoRefund),
             "/products/!AutoReject" => Some(Call::AutoReject),
@@ -161,13 +163,13 @@ fn auto_refund(
     settings: &Settings,
     now: OffsetDateTime,
     request: &Request,
-) -> Result<Performed, Refusal> {
+) -> Result<Handled, Refusal> {
     let more = match settings.response_format {
         ResponseFormat::Unrecognized => &[REFUND_REASON_CODE][..],
         ResponseFormat::Honoured => &[REFUND_REASON_CODE, RESPONSE_FORMAT],
     };
     let (form, account) = admit(state, settings, now, Call::AutoRefund, more, request)?;
-    let order = own_order(state, &form, &account).ok_or_else(|| not_yours(settings))?;
+    let order = own_order(state, &form, &account).ok_or_else(|| no_such_order(settings))?;
     if let Some((code, sentence)) = order.obstacle(settings, state.since(), now) {
         return Err(Refusal { code, message: sentence.to_owned() });
     }
@@ -189,19 +191,19 @@ fn auto_refund(
     } else {
         plain(settings, 0, "")
     };
-    Ok(Performed { answer, effects })
+    Ok(Handled { response: answer, effects })
 }
 
-/// The other, destructive call. It answers as the real one would, so that a client that calls it by
-/// mistake learns what it costs.
+/// The destructive call. It answers as the real one would, so that a client that calls it by
+/// mistake sees the consequences.
 fn auto_reject(
     state: &mut State,
     settings: &Settings,
     now: OffsetDateTime,
     request: &Request,
-) -> Result<Performed, Refusal> {
+) -> Result<Handled, Refusal> {
     let (form, account) = admit(state, settings, now, Call::AutoReject, &[TEST], request)?;
-    let order = own_order(state, &form, &account).ok_or_else(|| not_yours(settings))?;
+    let order = own_order(state, &form, &account).ok_or_else(|| no_such_order(settings))?;
     if settings.auto_reject == AutoReject::Refused {
         return Err(permission_denied());
     }
@@ -212,7 +214,7 @@ fn auto_reject(
     let number = order.order_number.clone();
     let rejected = if only_a_test { None } else { state.change_order(&number, Order::reject) };
     let effects = rejected.map(|effect| of_account(effect, &account)).into_iter().collect();
-    Ok(Performed { answer: plain(settings, 0, ""), effects })
+    Ok(Handled { response: plain(settings, 0, ""), effects })
 }
 
 fn post_payment_status(
@@ -220,7 +222,7 @@ fn post_payment_status(
     settings: &Settings,
     now: OffsetDateTime,
     request: &Request,
-) -> Result<Performed, Refusal> {
+) -> Result<Handled, Refusal> {
     let more = match settings.certificate_id {
         CertificateId::Accepted | CertificateId::Invalid => &[CERTIFICATE_ID][..],
         CertificateId::Unrecognized => &[],
@@ -237,15 +239,15 @@ fn post_payment_status(
     if order.status_fails {
         return Err(Refusal { code: -14, message: UNKNOWN_ERROR.to_owned() });
     }
-    let data = order.shown(settings, now);
-    Ok(Performed {
-        answer: json(settings, &StatusAnswer { error_code: 0, error_message: "", data: Some(Some(data)) }),
+    let data = order.status_data(settings, now);
+    Ok(Handled {
+        response: json(settings, &StatusAnswer { error_code: 0, error_message: "", data: Some(Some(data)) }),
         effects: Vec::new(),
     })
 }
 
-/// What all calls have in common: arguments, the last ones the call's own, and the login. Tells the
-/// form and whose it is.
+/// Checks the arguments (`more` are the call's own) and the login, which all calls have in common.
+/// Returns the form and the login name.
 fn admit(
     state: &mut State,
     settings: &Settings,
@@ -275,7 +277,7 @@ fn wording(call: Option<Call>, settings: &Settings) -> &'static Wording {
     }
 }
 
-/// The text of a code that an order answers a refund with, as far as one is documented.
+/// The text of a code that an order is set to answer a refund with, if one is documented.
 fn sentence_of(code: i32) -> String {
     match code {
         -1 => AUTO_REFUND.not_https.to_owned(),
@@ -294,7 +296,7 @@ fn sentence_of(code: i32) -> String {
 }
 
 fn order_number(settings: &Settings) -> Argument {
-    let number = Argument::required("orderNumber", usize::from(settings.longest_order_number));
+    let number = Argument::required("orderNumber", usize::from(settings.max_order_number_chars));
     if settings.order_numbers_are_digits { number.meaning(is_digits) } else { number }
 }
 
@@ -320,8 +322,8 @@ fn of_account(effect: Effect, account: &str) -> Effect {
     Effect { account: Some(account.to_owned()), ..effect }
 }
 
-/// The refusal of an order that is not there, or another account's.
-fn not_yours(settings: &Settings) -> Refusal {
+/// The refusal of an order that does not exist or belongs to another account.
+fn no_such_order(settings: &Settings) -> Refusal {
     match settings.unknown_order {
         UnknownOrder::InvalidValue => invalid("orderNumber"),
         UnknownOrder::PermissionDenied => permission_denied(),
@@ -348,8 +350,8 @@ fn is_refund_reason(value: &str) -> bool {
     is_digits(value) && value.parse::<u8>().is_ok_and(|code| (1..=11).contains(&code))
 }
 
-/// A refusal in the dialect of its call; what is no call at all gets the plain one.
-fn no(call: Option<Call>, settings: &Settings, Refusal { code, message }: Refusal) -> Performed {
+/// A refusal in the dialect of its call. An unknown call gets the plain one.
+fn refused(call: Option<Call>, settings: &Settings, Refusal { code, message }: Refusal) -> Handled {
     let mut answer = match call {
         Some(Call::GetPostPaymentStatus) => {
             let data = (settings.no_data == NoData::Null).then_some(None);
@@ -357,12 +359,12 @@ fn no(call: Option<Call>, settings: &Settings, Refusal { code, message }: Refusa
         }
         Some(Call::AutoRefund | Call::AutoReject) | None => plain(settings, code, &message),
     };
-    // What is no HTTP status stays the usual one.
+    // An invalid HTTP status is replaced by the usual one.
     answer.status = StatusCode::from_u16(settings.refusal_http_status).unwrap_or(StatusCode::OK);
-    Performed { answer, effects: Vec::new() }
+    Handled { response: answer, effects: Vec::new() }
 }
 
-fn plain(settings: &Settings, code: i32, message: &str) -> Answer {
+fn plain(settings: &Settings, code: i32, message: &str) -> Response {
     let newline = if settings.crlf { "\r\n" } else { "\n" };
     let mut body = code.to_string();
     if !message.is_empty() {
@@ -375,7 +377,7 @@ fn plain(settings: &Settings, code: i32, message: &str) -> Answer {
     answer(StatusCode::OK, &settings.plain_content_type, body)
 }
 
-/// The two lines of a plain answer as the parameters that they are.
+/// The two lines of a plain answer as URL-encoded parameters.
 fn as_pairs(lines: &[u8]) -> String {
     let lines = String::from_utf8_lossy(lines);
     let mut lines = lines.lines();
@@ -387,19 +389,19 @@ fn as_pairs(lines: &[u8]) -> String {
     pairs.finish()
 }
 
-fn json(settings: &Settings, body: &StatusAnswer<'_>) -> Answer {
+fn json(settings: &Settings, body: &StatusAnswer<'_>) -> Response {
     let body = serde_json::to_string(body).expect("texts and numbers alone always make JSON");
     answer(StatusCode::OK, &settings.status_content_type, body)
 }
 
-/// What is refused outside of Sectigo's own codes.
-fn no_code(settings: &Settings, status: StatusCode, text: &str) -> Performed {
-    Performed { answer: answer(status, &settings.plain_content_type, text.to_owned()), effects: Vec::new() }
+/// A refusal without one of Sectigo's own codes.
+fn without_code(settings: &Settings, status: StatusCode, text: &str) -> Handled {
+    Handled { response: answer(status, &settings.plain_content_type, text.to_owned()), effects: Vec::new() }
 }
 
-fn answer(status: StatusCode, content_type: &str, body: String) -> Answer {
-    // Whatever a setting can say can stand there.
+fn answer(status: StatusCode, content_type: &str, body: String) -> Response {
+    // The setting's values are checked when they are read.
     let content_type = HeaderValue::from_str(content_type).unwrap_or(HeaderValue::from_static("text/plain"));
     let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, content_type)]);
-    Answer { status, headers, body: body.into() }
+    Response { status, headers, body: body.into() }
 }

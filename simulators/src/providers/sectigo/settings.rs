@@ -1,18 +1,18 @@
-//! What the pages of Sectigo leave open, as settings.
+//! Settings for what Sectigo's documentation leaves open.
 
 use serde::{Deserialize, Serialize};
 
 use super::Processing;
 use crate::{providers::setting_values, request::Deduplication};
 
-/// Where the documentation leaves a choice, or names a number.
+/// The choices and numbers of Sectigo's documentation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// For how many days after its purchase an order can be refunded; then -18. Default 30.
-    /// *Inferred* from the general return policy; 14 is documented for SiteLock.
+    /// The number of days after its purchase in which an order can be refunded; then -18. Default
+    /// 30. *Inferred* from the general return policy; 14 is documented for SiteLock.
     pub refund_period_days: u32,
-    /// How long after a refund `orderStatus` still shows what it was before, in seconds. Default 0.
+    /// How long after a refund `orderStatus` still shows its old value, in seconds. Default 0.
     /// *Unknown*.
     pub status_lag_seconds: u32,
     /// Authenticated calls per account and minute, all calls together; beyond it -42. Default none.
@@ -26,33 +26,33 @@ pub struct Settings {
     /// Whether a plain answer ends with a line ending. Default false. *Unknown*.
     pub trailing_newline: bool,
     /// Whether an order that was refunded is refused a second refund. Default on. *Documented* for
-    /// SiteLock; off is for finding mistakes.
+    /// SiteLock; off helps to find mistakes.
     pub deduplication: Deduplication,
-    /// With which code. Default -18. Both *documented* for SiteLock.
+    /// The code of that refusal. Default -18. Both *documented* for SiteLock.
     pub already_refunded: AlreadyRefunded,
-    /// In whose wording the texts are that differ between the pages. Default each call in its own
-    /// page's. *Inferred*.
+    /// The wording of texts that differ between the pages. Default: each call has that of its own
+    /// page. *Inferred*.
     pub texts: Texts,
     /// The HTTP status beside a code below 0, from 200 to 599. Default 200. *Inferred*.
     #[serde(deserialize_with = "setting_values::http_status")]
     pub refusal_http_status: u16,
-    /// The longest order number, in characters. Default 128. *Documented* twice: 64 in the older
-    /// copy.
-    pub longest_order_number: u16,
+    /// The maximum length of an order number, in characters. Default 128. *Documented* twice: 64 in
+    /// the older copy.
+    pub max_order_number_chars: u16,
     /// The code of the status call for an order that is not the account's. Default -4. *Inferred*.
     pub unknown_order_to_status_call: UnknownOrder,
-    /// Whether the arguments are checked before the login, or behind it. Default before. *Unknown*.
+    /// Whether the arguments are checked before the login, or after it. Default before. *Unknown*.
     pub check_order: CheckOrder,
-    /// How methods are answered that are neither POST nor GET. Default -17. *Inferred*: documented
+    /// The answer to methods that are neither POST nor GET. Default -17. *Inferred*: documented
     /// for GET.
     pub other_methods: OtherMethods,
-    /// What a second argument of one name is. Default -2. *Inferred*: one argument too many.
+    /// The answer to a second argument of one name. Default -2. *Inferred*: one argument too many.
     pub repeated_argument: RepeatedArgument,
-    /// What a required argument without a value is. Default -3. *Inferred*.
+    /// The answer to a required argument without a value. Default -3. *Inferred*.
     pub empty_argument: EmptyArgument,
     /// How the status call writes an answer without `data`. Default left out. *Inferred*.
     pub no_data: NoData,
-    /// Whether -1 comes before all else, or -17 before it. Default `https`. *Unknown*.
+    /// Whether -1 is checked first, or -17. Default `https`. *Unknown*.
     pub first_check: FirstCheck,
     /// The `Content-Type` of a plain answer. Default `text/plain`. *Inferred*: documented for a
     /// sibling.
@@ -68,7 +68,7 @@ pub struct Settings {
     /// How the names of arguments are read. Default `exact`. *Inferred*; a public client spells
     /// `LOGINPASSWORD` (*observed*).
     pub argument_names: ArgumentNames,
-    /// A body that does not call itself a form. Default `no_arguments`. *Inferred*.
+    /// A body of another content type than a form. Default `no_arguments`. *Inferred*.
     pub other_content_types: OtherContentTypes,
     /// A value that is not UTF-8. Default -4. *Inferred*: no other code is about a value.
     pub invalid_utf8: InvalidUtf8,
@@ -86,13 +86,13 @@ pub struct Settings {
     pub auto_reject: AutoReject,
     /// The code of a refund for an order that was rejected. Default -18. *Inferred*.
     pub rejected_order: AlreadyRefunded,
-    /// What a refund makes of `orderStatus`. Default `Refunded`. *Inferred* for SSL, documented for
+    /// The `orderStatus` after a refund. Default `Refunded`. *Inferred* for SSL, documented for
     /// SiteLock.
     pub status_after_refund: StatusAfterRefund,
     /// `CertificateID` of the status call. Default `accepted`. *Unknown*: the newer page alone has
     /// it, without an effect.
     pub certificate_id: CertificateId,
-    /// How the processing of a refund goes for each order that says nothing else: what a -14 leaves
+    /// How the processing of a refund goes unless its order says otherwise: what a -14 leaves
     /// behind. Default `works`. *Unknown*.
     pub processing: Processing,
     /// The sentence of -18 for an order that was refunded. *Documented* as a description.
@@ -101,7 +101,7 @@ pub struct Settings {
     /// The sentence of -18 for a multi-domain order. *Inferred*.
     #[serde(deserialize_with = "setting_values::sentence")]
     pub multi_domain_text: String,
-    /// The sentence of -18 behind the refund period. *Inferred*.
+    /// The sentence of -18 after the refund period. *Inferred*.
     #[serde(deserialize_with = "setting_values::sentence")]
     pub period_over_text: String,
     /// The sentence of -18 for an order that was rejected. *Inferred*.
@@ -113,14 +113,14 @@ pub struct Settings {
     pub not_rejectable_text: String,
 }
 
-/// Which of -1 and -17 comes first.
+/// Which of -1 and -17 is checked first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FirstCheck {
     /// -1.
     #[default]
     Https,
-    /// -17 (and HTTP 404 and 405): what is no POST is refused as that without TLS, too.
+    /// -17 (and HTTP 404 and 405), also without TLS.
     Method,
 }
 
@@ -128,11 +128,10 @@ pub enum FirstCheck {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ArgumentNames {
-    /// As they are documented; in other letters they are unrecognized, and only say in whose world
-    /// the request is.
+    /// As documented. Names in other letters are unrecognized, and only identify the world.
     #[default]
     Exact,
-    /// In capitals, too, and in any mixture.
+    /// In any case.
     AnyCase,
 }
 
@@ -140,18 +139,18 @@ pub enum ArgumentNames {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ArgumentsInQuery {
-    /// They are not read; they only say in whose world the request is.
+    /// They are ignored, and only identify the world.
     #[default]
     Ignored,
-    /// They stand behind those of the body.
+    /// They follow those of the body.
     Read,
 }
 
-/// A body that does not call itself a form.
+/// A body of another content type than a form.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OtherContentTypes {
-    /// It has no arguments; they only say in whose world the request is.
+    /// Its arguments are ignored, and only identify the world.
     #[default]
     NoArguments,
     /// It is read as a form.
@@ -165,7 +164,7 @@ pub enum InvalidUtf8 {
     #[default]
     #[serde(rename = "-4")]
     Invalid,
-    /// It is a value like any other, with U+FFFD in it.
+    /// It is accepted, with U+FFFD in it.
     #[serde(rename = "replaced")]
     Replaced,
 }
@@ -186,14 +185,14 @@ pub enum ResponseFormat {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AutoReject {
-    /// The order is rejected: no refund call takes it from then on.
+    /// The order is rejected and can no longer be refunded.
     #[default]
     Rejects,
-    /// -16, and nothing is done: the account may not.
+    /// -16, and nothing is done.
     Refused,
 }
 
-/// What a refund makes of `orderStatus`.
+/// The `orderStatus` after a refund.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StatusAfterRefund {
     /// `Refunded`.
@@ -201,7 +200,7 @@ pub enum StatusAfterRefund {
     Refunded,
     /// `Rejected`.
     Rejected,
-    /// What it was.
+    /// Unchanged.
     #[serde(rename = "unchanged")]
     Unchanged,
 }
@@ -233,16 +232,16 @@ pub enum AlreadyRefunded {
     Canceled,
 }
 
-/// In whose wording texts are.
+/// The wording of texts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Texts {
-    /// Each call in its own page's.
+    /// Each call has that of its own page.
     #[default]
     OfEachPage,
-    /// All in that of the AutoRefund page: `unrecognized`, `HTTPS`.
+    /// That of the AutoRefund page: `unrecognized`, `HTTPS`.
     AutoRefundPage,
-    /// All in that of the mark-certificates pages: `unrecognised`, `https`.
+    /// That of the mark-certificates pages: `unrecognised`, `https`.
     MarkCertificatesPage,
 }
 
@@ -269,7 +268,7 @@ pub enum CheckOrder {
     LoginFirst,
 }
 
-/// How methods are answered that are neither POST nor GET.
+/// The answer to methods that are neither POST nor GET.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OtherMethods {
     /// -17, as GET is.
@@ -281,19 +280,19 @@ pub enum OtherMethods {
     NotAllowed,
 }
 
-/// What a second argument of one name is.
+/// The answer to a second argument of one name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RepeatedArgument {
     /// -2.
     #[default]
     #[serde(rename = "-2")]
     Unrecognized,
-    /// Nothing: the first one counts.
+    /// None: the first one counts.
     #[serde(rename = "ignored")]
     Ignored,
 }
 
-/// What a required argument without a value is.
+/// The answer to a required argument without a value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EmptyArgument {
     /// -3.
@@ -329,7 +328,7 @@ impl Default for Settings {
             already_refunded: AlreadyRefunded::default(),
             texts: Texts::default(),
             refusal_http_status: 200,
-            longest_order_number: 128,
+            max_order_number_chars: 128,
             unknown_order_to_status_call: UnknownOrder::default(),
             check_order: CheckOrder::default(),
             other_methods: OtherMethods::default(),

@@ -33,26 +33,26 @@ fn status_of(order: &str) -> Request {
     post(STATUS, &format!("{LOGIN}&orderNumber={order}"))
 }
 
-fn body(performed: &Performed) -> String {
-    assert_eq!(performed.answer.status, StatusCode::OK);
-    String::from_utf8(performed.answer.body.to_vec()).unwrap()
+fn body(handled: &Handled) -> String {
+    assert_eq!(handled.response.status, StatusCode::OK);
+    String::from_utf8(handled.response.body.to_vec()).unwrap()
 }
 
-fn plain_body(performed: &Performed) -> String {
-    assert_eq!(performed.answer.headers[header::CONTENT_TYPE], "text/plain");
-    body(performed)
+fn plain_body(handled: &Handled) -> String {
+    assert_eq!(handled.response.headers[header::CONTENT_TYPE], "text/plain");
+    body(handled)
 }
 
-fn json_body(performed: &Performed) -> Value {
-    assert_eq!(performed.answer.headers[header::CONTENT_TYPE], "application/json; charset=UTF-8");
-    serde_json::from_str(&body(performed)).unwrap()
+fn json_body(handled: &Handled) -> Value {
+    assert_eq!(handled.response.headers[header::CONTENT_TYPE], "application/json; charset=UTF-8");
+    serde_json::from_str(&body(handled)).unwrap()
 }
 
 /// Demo data and one request.
-fn asked(request: &Request) -> (State, Performed) {
+fn asked(request: &Request) -> (State, Handled) {
     let mut state = State::demo(NOW);
-    let performed = perform(&mut state, &Settings::default(), NOW, request);
-    (state, performed)
+    let handled = handle(&mut state, &Settings::default(), NOW, request);
+    (state, handled)
 }
 
 #[rstest]
@@ -124,10 +124,10 @@ fn asked(request: &Request) -> (State, Performed) {
 #[case::period_over("orderNumber=2000002&refundReasonCode=1", "-18\nThe refund period for this order is over")]
 #[case::already_refunded("orderNumber=2000003&refundReasonCode=1", "-18\nThis order has already been refunded")]
 fn a_refund_answers(#[case] arguments: &str, #[case] answer: &str) {
-    let (state, performed) = asked(&post(REFUND, &format!("{LOGIN}&{arguments}")));
-    assert_eq!(plain_body(&performed), answer);
+    let (state, handled) = asked(&post(REFUND, &format!("{LOGIN}&{arguments}")));
+    assert_eq!(plain_body(&handled), answer);
     let refunds = usize::from(answer == "0" || arguments.contains("2000005"));
-    assert_eq!(performed.effects.len(), refunds);
+    assert_eq!(handled.effects.len(), refunds);
     let order = state.order(if arguments.contains("2000005") { "2000005" } else { "1000001" }).unwrap();
     assert_eq!(order.refunded_at.is_some(), refunds == 1);
 }
@@ -141,9 +141,9 @@ fn a_refund_answers(#[case] arguments: &str, #[case] answer: &str) {
 #[case::longest_name(&format!("loginName={}&loginPassword=x", "ä".repeat(64)), "-16\nPermission denied!")]
 #[case::long_password(&format!("loginName=demo&loginPassword={}", "x".repeat(129)), "-4\nThe value of the 'loginPassword' argument is invalid!")]
 fn a_login_answers(#[case] login: &str, #[case] answer: &str) {
-    let (_, performed) = asked(&post(REFUND, &format!("{login}&orderNumber=1000001&refundReasonCode=1")));
-    assert_eq!(plain_body(&performed), answer);
-    assert_eq!(performed.effects, []);
+    let (_, handled) = asked(&post(REFUND, &format!("{login}&orderNumber=1000001&refundReasonCode=1")));
+    assert_eq!(plain_body(&handled), answer);
+    assert_eq!(handled.effects, []);
 }
 
 #[rstest]
@@ -157,15 +157,15 @@ fn an_order_number_has_at_most_128_characters(#[case] digits: usize, #[case] ans
 #[case::get(Method::GET)]
 #[case::put(Method::PUT)]
 #[case::delete(Method::DELETE)]
-fn only_post_is_taken(#[case] method: Method, #[values(REFUND, REJECT, STATUS)] path: &str) {
+fn only_post_is_accepted(#[case] method: Method, #[values(REFUND, REJECT, STATUS)] path: &str) {
     let body_sent = format!("{LOGIN}&orderNumber=1000001&refundReasonCode=1");
-    let (_, performed) = asked(&request(method, path, FORM, body_sent.as_bytes()));
+    let (_, handled) = asked(&request(method, path, FORM, body_sent.as_bytes()));
     if path == STATUS {
-        assert_eq!(json_body(&performed), json!({ "errorCode": -17, "errorMessage": GET }));
+        assert_eq!(json_body(&handled), json!({ "errorCode": -17, "errorMessage": GET }));
     } else {
-        assert_eq!(plain_body(&performed), "-17\nRequest used GET rather than POST!");
+        assert_eq!(plain_body(&handled), "-17\nRequest used GET rather than POST!");
     }
-    assert_eq!(performed.effects, []);
+    assert_eq!(handled.effects, []);
 }
 
 #[rstest]
@@ -174,25 +174,25 @@ fn only_post_is_taken(#[case] method: Method, #[values(REFUND, REJECT, STATUS)] 
 #[case("/products/!autorefund")]
 #[case("/products/download/!AutoRefund")]
 fn other_paths_are_404(#[case] path: &str) {
-    assert_eq!(asked(&post(path, "")).1.answer.status, StatusCode::NOT_FOUND);
+    assert_eq!(asked(&post(path, "")).1.response.status, StatusCode::NOT_FOUND);
 }
 
 #[rstest]
 #[case(REFUND)]
 #[case(REJECT)]
 #[case("/anything")]
-fn plaintext_is_refused_whatever_it_asks(#[case] path: &str, #[values(Method::GET, Method::POST)] method: Method) {
+fn plaintext_is_always_refused(#[case] path: &str, #[values(Method::GET, Method::POST)] method: Method) {
     let sent = format!("{LOGIN}&orderNumber=1000001&refundReasonCode=11");
     let request = Request { tls: false, ..request(method, path, FORM, sent.as_bytes()) };
-    let (_, performed) = asked(&request);
-    assert_eq!(plain_body(&performed), "-1\nRequest was not made over HTTPS!");
-    assert_eq!(performed.effects, []);
+    let (_, handled) = asked(&request);
+    assert_eq!(plain_body(&handled), "-1\nRequest was not made over HTTPS!");
+    assert_eq!(handled.effects, []);
 }
 
 #[test]
-fn plaintext_is_refused_in_the_words_of_the_status_call_too() {
-    let performed = asked(&Request { tls: false, ..status_of("1000001") }).1;
-    assert_eq!(json_body(&performed), json!({ "errorCode": -1, "errorMessage": "Request was not made over https!" }));
+fn plaintext_is_refused_in_the_wording_of_the_status_call() {
+    let handled = asked(&Request { tls: false, ..status_of("1000001") }).1;
+    assert_eq!(json_body(&handled), json!({ "errorCode": -1, "errorMessage": "Request was not made over https!" }));
 }
 
 #[rstest]
@@ -201,8 +201,8 @@ fn plaintext_is_refused_in_the_words_of_the_status_call_too() {
 #[case("multipart/form-data; boundary=x")]
 fn another_content_type_has_no_arguments(#[case] content_type: &'static str) {
     let sent = refund_of("1000001").body;
-    let (_, performed) = asked(&request(Method::POST, REFUND, content_type, &sent));
-    assert_eq!(plain_body(&performed), "-3\nThe 'loginName' argument is missing!");
+    let (_, handled) = asked(&request(Method::POST, REFUND, content_type, &sent));
+    assert_eq!(plain_body(&handled), "-3\nThe 'loginName' argument is missing!");
 }
 
 #[test]
@@ -213,14 +213,14 @@ fn parameters_of_the_content_type_do_not_matter() {
 }
 
 #[test]
-fn raw_bytes_that_are_no_text_are_answered() {
-    let (_, performed) = asked(&request(Method::POST, REFUND, FORM, b"\xff\xfe=\xff&\0\0&&&=&=="));
-    assert!(plain_body(&performed).starts_with("-2\n"));
+fn bytes_that_are_no_text_are_answered() {
+    let (_, handled) = asked(&request(Method::POST, REFUND, FORM, b"\xff\xfe=\xff&\0\0&&&=&=="));
+    assert!(plain_body(&handled).starts_with("-2\n"));
 }
 
 #[test]
-fn a_refund_is_in_the_books_once_and_cancels_the_order() {
-    let (mut state, performed) = asked(&refund_of("1000007"));
+fn a_refund_is_recorded_once_and_cancels_the_order() {
+    let (mut state, handled) = asked(&refund_of("1000007"));
     let refund = Effect {
         kind: "refund".to_owned(),
         target: "1000007".to_owned(),
@@ -232,12 +232,12 @@ fn a_refund_is_in_the_books_once_and_cancels_the_order() {
         fee_minor: None,
         paid_to: None,
     };
-    assert_eq!(performed.effects, [refund]);
+    assert_eq!(handled.effects, [refund]);
     let settings = Settings::default();
-    let again = perform(&mut state, &settings, NOW, &refund_of("1000007"));
+    let again = handle(&mut state, &settings, NOW, &refund_of("1000007"));
     assert_eq!(plain_body(&again), "-18\nThis order has already been refunded");
     assert_eq!(again.effects, []);
-    let shown = perform(&mut state, &settings, NOW, &status_of("1000007"));
+    let shown = handle(&mut state, &settings, NOW, &status_of("1000007"));
     assert_eq!(json_body(&shown)["data"]["orderStatus"], "Refunded");
 }
 
@@ -246,9 +246,9 @@ fn the_refund_period_is_a_setting_and_ends_with_the_day() {
     let settings = Settings { refund_period_days: 14, ..Settings::default() };
     let mut state = State::demo(NOW);
     let just_over = NOW + Duration::days(14) + Duration::SECOND;
-    let over = perform(&mut state, &settings, just_over, &refund_of("1000001"));
+    let over = handle(&mut state, &settings, just_over, &refund_of("1000001"));
     assert_eq!(plain_body(&over), "-18\nThe refund period for this order is over");
-    let in_time = perform(&mut state, &settings, NOW + Duration::days(14), &refund_of("1000001"));
+    let in_time = handle(&mut state, &settings, NOW + Duration::days(14), &refund_of("1000001"));
     assert_eq!(plain_body(&in_time), "0");
 }
 
@@ -256,18 +256,18 @@ fn the_refund_period_is_a_setting_and_ends_with_the_day() {
 fn a_refund_shows_after_the_lag() {
     let settings = Settings { status_lag_seconds: 60, ..Settings::default() };
     let mut state = State::demo(NOW);
-    perform(&mut state, &settings, NOW, &refund_of("1000001"));
+    handle(&mut state, &settings, NOW, &refund_of("1000001"));
     let mut status_at =
-        |now| json_body(&perform(&mut state, &settings, now, &status_of("1000001")))["data"]["orderStatus"].clone();
+        |now| json_body(&handle(&mut state, &settings, now, &status_of("1000001")))["data"]["orderStatus"].clone();
     assert_eq!(status_at(NOW + Duration::seconds(59)), "Processed");
     assert_eq!(status_at(NOW + Duration::seconds(60)), "Refunded");
 }
 
 #[test]
-fn calls_are_limited_per_account_and_minute_where_a_setting_says_so() {
+fn a_setting_limits_calls_per_account_and_minute() {
     let settings = Settings { calls_per_minute: Some(2), ..Settings::default() };
     let mut state = State::demo(NOW);
-    let mut at = |now| body(&perform(&mut state, &settings, now, &refund_of("1000001")));
+    let mut at = |now| body(&handle(&mut state, &settings, now, &refund_of("1000001")));
     assert_eq!(at(NOW), "0");
     assert!(at(NOW).starts_with("-18"));
     assert_eq!(at(NOW + Duration::seconds(59)), "-42\nCall limit reached, please try again later");
@@ -278,17 +278,17 @@ fn calls_are_limited_per_account_and_minute_where_a_setting_says_so() {
 fn line_endings_are_settings() {
     let settings = Settings { crlf: true, trailing_newline: true, ..Settings::default() };
     let mut state = State::demo(NOW);
-    let mut ask = |order| body(&perform(&mut state, &settings, NOW, &refund_of(order)));
+    let mut ask = |order| body(&handle(&mut state, &settings, NOW, &refund_of(order)));
     assert_eq!(ask("1000001"), "0\r\n");
     assert_eq!(ask("1"), "-16\r\nPermission denied!\r\n");
 }
 
 #[test]
-fn order_numbers_can_be_any_text_where_a_setting_says_so() {
+fn a_setting_allows_any_text_as_order_number() {
     let settings = Settings { order_numbers_are_digits: false, ..Settings::default() };
     let mut state = State::demo(NOW);
     state.put_order(Order::new("SL-7"), NOW).unwrap();
-    assert_eq!(body(&perform(&mut state, &settings, NOW, &refund_of("SL-7"))), "0");
+    assert_eq!(body(&handle(&mut state, &settings, NOW, &refund_of("SL-7"))), "0");
 }
 
 #[rstest]
@@ -299,8 +299,8 @@ fn order_numbers_can_be_any_text_where_a_setting_says_so() {
 #[case::unknown_order("orderNumber=1", -4, "The value of the 'orderNumber' argument is invalid!")]
 #[case::somebody_elses("orderNumber=9000001", -4, "The value of the 'orderNumber' argument is invalid!")]
 fn a_status_is_refused(#[case] arguments: &str, #[case] code: i32, #[case] message: &str) {
-    let performed = asked(&post(STATUS, &format!("{LOGIN}&{arguments}"))).1;
-    assert_eq!(json_body(&performed), json!({ "errorCode": code, "errorMessage": message }));
+    let handled = asked(&post(STATUS, &format!("{LOGIN}&{arguments}"))).1;
+    assert_eq!(json_body(&handled), json!({ "errorCode": code, "errorMessage": message }));
 }
 
 #[test]
@@ -312,15 +312,15 @@ fn a_status_is_refused_to_a_wrong_login_and_a_locked_one() {
     let mut state = State::demo(NOW);
     let account = Account { locked: true, ..(*state.accounts().first().unwrap()).clone() };
     state.put_account(account).unwrap();
-    let locked = perform(&mut state, &Settings::default(), NOW, &status_of("1000001"));
+    let locked = handle(&mut state, &Settings::default(), NOW, &status_of("1000001"));
     assert_eq!(json_body(&locked)["errorCode"], -16);
 }
 
 #[test]
-fn a_status_can_fail_by_the_orders_own_state() {
+fn an_order_can_be_set_to_fail_its_status() {
     let mut state = State::demo(NOW);
     state.put_order(Order { status_fails: true, ..Order::new("7") }, NOW).unwrap();
-    let failed = perform(&mut state, &Settings::default(), NOW, &status_of("7"));
+    let failed = handle(&mut state, &Settings::default(), NOW, &status_of("7"));
     assert_eq!(json_body(&failed), json!({ "errorCode": -14, "errorMessage": "An unknown error occurred!" }));
 }
 
@@ -336,7 +336,7 @@ fn the_documented_sample_is_answered_field_for_field(#[case] path: &str) {
 }
 
 #[test]
-fn order_3000002_leaves_out_nothing_that_is_documented() {
+fn order_3000002_has_every_documented_field() {
     // Every name of the page's parameter tables, wherever it stands.
     const DOCUMENTED: &[&str] = &[
         "orderNumber",
@@ -425,13 +425,13 @@ fn order_3000002_leaves_out_nothing_that_is_documented() {
 #[case::completed("Completed", false)]
 #[case::in_progress("InProgress", false)]
 #[case::undocumented("Whatever", false)]
-fn errors_of_the_caa_check_are_shown_beside_one_status_alone(#[case] status: &str, #[case] shown: bool) {
+fn errors_of_the_caa_check_are_shown_with_one_status_only(#[case] status: &str, #[case] shown: bool) {
     let mut state = State::demo(NOW);
     let mut order = state.order("3000002").unwrap();
     order.validation.caa_check_status.as_mut().unwrap().status = Some(status.to_owned());
     state.put_order(order, NOW).unwrap();
-    let performed = perform(&mut state, &Settings::default(), NOW, &status_of("3000002"));
-    let body = json_body(&performed);
+    let handled = handle(&mut state, &Settings::default(), NOW, &status_of("3000002"));
+    let body = json_body(&handled);
     assert_eq!(body["data"]["caaCheckStatus"]["status"], status);
     assert_eq!(body["data"]["caaCheckStatus"].get("latestCAACheckErrors").is_some(), shown);
 }
@@ -440,10 +440,10 @@ fn errors_of_the_caa_check_are_shown_beside_one_status_alone(#[case] status: &st
 #[case("3000001")]
 #[case("3000002")]
 fn the_special_orders_can_be_refunded(#[case] order: &str) {
-    let (mut state, performed) = asked(&refund_of(order));
-    assert_eq!(plain_body(&performed), "0");
+    let (mut state, handled) = asked(&refund_of(order));
+    assert_eq!(plain_body(&handled), "0");
     let before = json_body(&asked(&status_of(order)).1);
-    let mut after = json_body(&perform(&mut state, &Settings::default(), NOW, &status_of(order)));
+    let mut after = json_body(&handle(&mut state, &Settings::default(), NOW, &status_of(order)));
     assert_eq!(after["data"]["orderStatus"], "Refunded");
     after["data"]["orderStatus"] = before["data"]["orderStatus"].clone();
     assert_eq!(after, before);
@@ -455,54 +455,54 @@ fn the_special_orders_can_be_refunded(#[case] order: &str) {
 #[case::no_test("&test=N", "0", 1)]
 #[case::no_word("&test=1", "-4\nThe value of the 'test' argument is invalid!", 0)]
 #[case::with_a_reason("&refundReasonCode=1", "-2\n'refundReasonCode' is an unrecognized argument!", 0)]
-fn the_trap_does_what_the_real_one_does(#[case] more: &str, #[case] answer: &str, #[case] effects: usize) {
+fn auto_reject_does_what_the_real_one_does(#[case] more: &str, #[case] answer: &str, #[case] effects: usize) {
     let sent = post(REJECT, &format!("{LOGIN}&orderNumber=1000001{more}"));
-    assert!(identify(&sent).destructive);
-    let (mut state, performed) = asked(&sent);
-    assert_eq!(plain_body(&performed), answer);
-    assert_eq!(performed.effects.len(), effects);
+    assert!(inspect(&sent).destructive);
+    let (mut state, handled) = asked(&sent);
+    assert_eq!(plain_body(&handled), answer);
+    assert_eq!(handled.effects.len(), effects);
     if effects == 1 {
-        assert_eq!(performed.effects[0].kind, "order_rejected");
-        let refused = perform(&mut state, &Settings::default(), NOW, &refund_of("1000001"));
+        assert_eq!(handled.effects[0].kind, "order_rejected");
+        let refused = handle(&mut state, &Settings::default(), NOW, &refund_of("1000001"));
         assert_eq!(plain_body(&refused), "-18\nThis order has been rejected");
     }
 }
 
 #[test]
-fn what_is_told_of_a_request_holds_no_password() {
+fn inspection_returns_no_password() {
     let sent =
         post(REFUND, "loginName=demo&loginPassword=canary&LOGINPASSWORD=canary&loginPassword=canary&orderNumber=7");
-    let identified = identify(&sent);
-    assert_eq!(identified.operation, "!AutoRefund");
-    assert_eq!(identified.target.as_deref(), Some("7"));
-    assert_eq!(identified.username.as_deref(), Some("demo"));
-    assert!(identified.moves_money && !identified.destructive);
-    let told = format!("{identified:?} {sent:?} {:?}", State::demo(NOW).accounts());
-    assert!(!told.contains("canary") && !told.contains("demo-password"), "{told}");
+    let info = inspect(&sent);
+    assert_eq!(info.operation, "!AutoRefund");
+    assert_eq!(info.target.as_deref(), Some("7"));
+    assert_eq!(info.username.as_deref(), Some("demo"));
+    assert!(info.moves_money && !info.destructive);
+    let text = format!("{info:?} {sent:?} {:?}", State::demo(NOW).accounts());
+    assert!(!text.contains("canary") && !text.contains("demo-password"), "{text}");
 }
 
 #[rstest]
 #[case::in_the_query("loginName=demo&loginPassword=canary&note=canary", FORM, "")]
 #[case::in_a_body_of_another_type("", "text/plain", "loginName=demo&loginPassword=canary&note=canary")]
 #[case::in_json("loginName=demo", "application/json", r#"{"loginPassword":"canary"}"#)]
-fn of_what_is_no_form_only_known_arguments_are_told(
+fn only_known_arguments_of_a_body_that_is_no_form_are_returned(
     #[case] query: &str,
     #[case] content_type: &'static str,
     #[case] body: &str,
 ) {
     let sent = request(Method::POST, REFUND, content_type, body.as_bytes());
-    let identified = identify(&Request { query: Some(query.to_owned()), ..sent });
+    let info = inspect(&Request { query: Some(query.to_owned()), ..sent });
     // It says in whose world the request is, by whichever settings.
-    assert_eq!(identified.username.as_deref(), Some("demo"));
-    assert!(!format!("{identified:?}").contains("canary"), "{identified:?}");
+    assert_eq!(info.username.as_deref(), Some("demo"));
+    assert!(!format!("{info:?}").contains("canary"), "{info:?}");
 }
 
 #[rstest]
-#[case(Order { price_minor: -1, ..Order::new("7") }, NotPut::Price)]
-#[case(Order { currency: "usd".to_owned(), ..Order::new("7") }, NotPut::Currency)]
-#[case(Order { account: Some("nobody".to_owned()), ..Order::new("7") }, NotPut::NoSuchAccount { account: "nobody".to_owned() })]
-#[case(Order::new(""), NotPut::OrderNumber)]
-fn an_order_that_makes_no_sense_is_not_put(#[case] order: Order, #[case] why: NotPut) {
+#[case(Order { price_minor: -1, ..Order::new("7") }, PutError::Price)]
+#[case(Order { currency: "usd".to_owned(), ..Order::new("7") }, PutError::Currency)]
+#[case(Order { account: Some("nobody".to_owned()), ..Order::new("7") }, PutError::NoSuchAccount { account: "nobody".to_owned() })]
+#[case(Order::new(""), PutError::OrderNumber)]
+fn an_invalid_order_is_not_put(#[case] order: Order, #[case] why: PutError) {
     assert_eq!(State::demo(NOW).put_order(order, NOW), Err(why));
 }
 

@@ -1,8 +1,8 @@
-//! The Validation Manager page of an order, as `!getPostPaymentStatus` tells it.
+//! The Validation Manager page of an order, as `!getPostPaymentStatus` returns it.
 //!
-//! Names and order of the fields are those of the page's parameter tables and sample; what is
-//! absent is left out of the answer. Status words are plain texts, so that a word that Sectigo has
-//! not documented can be put as well: the documented ones stand beside each field.
+//! Names and order of the fields are those of the page's parameter tables and sample. Absent fields
+//! are left out of the answer. Status words are plain texts, so that undocumented words can be put
+//! too; the documentation of each field lists the documented ones.
 
 use serde::{Deserialize, Serialize};
 
@@ -293,7 +293,7 @@ pub struct CaaCheckStatus {
     pub latest_caa_check_errors: Option<CaaCheckErrors>,
 }
 
-/// Documented as an object and described as a list: whoever puts the order chooses.
+/// Documented as an object but described as a list: the order that is put decides.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(
     untagged,

@@ -1,15 +1,15 @@
-//! InitiateRefund and GetRefundStatus: what is checked, in which order, and what is then recorded.
+//! InitiateRefund and GetRefundStatus: the checks, their order, and what is recorded.
 //!
-//! The order is not documented; this is the one taken where the settings do not say otherwise
-//! (inferred): credentials alone; then everything that the request shows by itself, all notes at
-//! once; then the account; then a known identifier; then the amount against what was collected.
+//! The order is not documented. By default (inferred): the credentials alone; then everything that
+//! can be checked in the request itself, with all notes together; then the account; then a known
+//! identifier; then the amount against the collected sum.
 
 use time::OffsetDateTime;
 
+use super::accounts::{Account, Condition, Refund, format_amount};
 use super::notes::{self, Code, Note};
 use super::soap::{Call, Operation, Outcome, Reply};
-use super::state::{Account, Condition, NewRefund, Refund, State, format_amount};
-use super::stored_refund::Slip;
+use super::state::{NewRefund, State};
 use super::{
     AmountOutOfRange, CheckOrder, DifferingReferences, FailedNumber, MissingRefund, OverLength, RefundAmount,
     RefundLimit, Settings, StatusWithoutIdentifier, Texts, WrongCredentials,
@@ -22,7 +22,7 @@ const MAX_IDENTIFIER: usize = 50;
 /// Decimal (10, 2).
 const MAX_WHOLE_DIGITS: usize = 8;
 
-/// Answers a call; an effect is a refund that was recorded.
+/// Answers a call. The effect is a recorded refund.
 pub(super) fn answer(
     state: &mut State,
     settings: &Settings,
@@ -70,7 +70,7 @@ fn initiate(
     let username = log_in(state, call).map_err(|code| {
         let others = match settings.wrong_credentials {
             WrongCredentials::Alone => Vec::new(),
-            WrongCredentials::WithOthers => Asked::read(settings, call).err().unwrap_or_default(),
+            WrongCredentials::WithOthers => RefundRequest::read(settings, call).err().unwrap_or_default(),
         };
         std::iter::once(code.note()).chain(others).collect::<Vec<_>>()
     })?;
@@ -78,17 +78,17 @@ fn initiate(
     if settings.check_order == CheckOrder::AccountFirst && (account.is_some() || external.is_some()) {
         find_account(state, settings, account, external).map_err(|code| vec![code.note()])?;
     }
-    let (asked, mut notes) = Asked::read(settings, call)?;
-    let accepted = accept(state, settings, &asked);
+    let (wanted, mut notes) = RefundRequest::read(settings, call)?;
+    let accepted = accept(state, settings, &wanted);
     match accepted {
         Ok(account) => {
             let new = NewRefund {
                 account: account.account_reference_no.clone(),
                 currency: account.currency.clone(),
-                identifier: asked.identifier,
-                amount_minor: asked.amount_minor,
-                description: asked.description,
-                request_initiator: asked.initiator,
+                identifier: wanted.identifier,
+                amount_minor: wanted.amount_minor,
+                description: wanted.description,
+                request_initiator: wanted.initiator,
                 username,
                 created: now,
             };
@@ -101,9 +101,9 @@ fn initiate(
     }
 }
 
-/// What the state says to a request that is right in itself.
-fn accept<'a>(state: &'a State, settings: &Settings, asked: &Asked) -> Result<&'a Account, Code> {
-    let account = find_account(state, settings, asked.account.as_deref(), asked.external_account.as_deref())?;
+/// Checks a valid request against the state.
+fn accept<'a>(state: &'a State, settings: &Settings, wanted: &RefundRequest) -> Result<&'a Account, Code> {
+    let account = find_account(state, settings, wanted.account.as_deref(), wanted.external_account.as_deref())?;
     match account.condition {
         Condition::Ready => {}
         Condition::Unavailable => return Err(notes::NOT_AVAILABLE),
@@ -119,12 +119,12 @@ fn accept<'a>(state: &'a State, settings: &Settings, asked: &Asked) -> Result<&'
     let refunds = state.refunds_of(&account.account_reference_no);
     let is_unique = settings.deduplication == Deduplication::On;
     let is_known =
-        is_unique && asked.identifier.as_ref().is_some_and(|id| refunds.iter().any(|slip| slip.identifier() == id));
+        is_unique && wanted.identifier.as_ref().is_some_and(|id| refunds.iter().any(|refund| refund.identifier == *id));
     let spent = match settings.refund_limit {
         RefundLimit::Collected => 0,
-        RefundLimit::Remaining => refunds.iter().map(Slip::counted_minor).fold(0, i64::saturating_add),
+        RefundLimit::Remaining => refunds.iter().map(|refund| refund.counted_minor()).fold(0, i64::saturating_add),
     };
-    let exceeds = asked.amount_minor > account.collected_minor.saturating_sub(spent);
+    let exceeds = wanted.amount_minor > account.collected_minor.saturating_sub(spent);
     match (is_known, exceeds, settings.check_order) {
         (false, false, _) => Ok(account),
         (true, false, _) | (true, true, CheckOrder::IdentifierFirst | CheckOrder::AccountFirst) => {
@@ -134,7 +134,7 @@ fn accept<'a>(state: &'a State, settings: &Settings, asked: &Asked) -> Result<&'
     }
 }
 
-/// The refund that is asked for; none where the account has none of that name.
+/// The requested refund; none if the account has no such refund.
 fn status(state: &State, settings: &Settings, call: &Call<'_>) -> Result<Option<Refund>, Code> {
     log_in(state, call)?;
     let (account, external) = references(call);
@@ -144,20 +144,18 @@ fn status(state: &State, settings: &Settings, call: &Call<'_>) -> Result<Option<
     let account = find_account(state, settings, account, external)?;
     let number = call.member("RefundRequestNumber").or_else(|| call.member("RefundRequestNo"));
     let identifier = call.member("ExternalRefundIdentifier");
-    // A number that is none finds nothing.
     if number.is_none() && identifier.is_none() {
         return Err(match settings.status_without_identifier {
             StatusWithoutIdentifier::NoRecord => notes::NO_RECORD,
             StatusWithoutIdentifier::MessageValidation => notes::MESSAGE_VALIDATION,
         });
     }
-    let matches = |slip: &&Slip| {
-        number.is_none_or(|number| number.trim().parse() == Ok(slip.number))
-            && identifier.is_none_or(|identifier| slip.identifier() == identifier)
+    let matches = |refund: &Refund| {
+        number.is_none_or(|number| number.trim().parse() == Ok(refund.number))
+            && identifier.is_none_or(|identifier| refund.identifier == identifier)
     };
-    let reference = &account.account_reference_no;
-    let slip = state.refunds_of(reference).iter().find(matches);
-    Ok(slip.map(|slip| slip.refund(reference)))
+    let refunds = state.refunds_of(&account.account_reference_no);
+    Ok(refunds.iter().find(|refund| matches(refund)).map(|refund| Refund::clone(refund)))
 }
 
 fn log_in(state: &State, call: &Call<'_>) -> Result<String, Code> {
@@ -172,7 +170,7 @@ fn references<'a>(call: &Call<'a>) -> (Option<&'a str>, Option<&'a str>) {
     (given("AccountReferenceNo"), given("ExternalAccountReferenceNo"))
 }
 
-/// Both references should name the same account; the external one alone must name only one.
+/// Both references should name the same account. The external one alone must name exactly one.
 fn find_account<'a>(
     state: &'a State,
     settings: &Settings,
@@ -205,8 +203,8 @@ fn find_account<'a>(
     }
 }
 
-/// An InitiateRefund that is right in itself.
-struct Asked {
+/// A valid InitiateRefund request.
+struct RefundRequest {
     account: Option<String>,
     external_account: Option<String>,
     amount_minor: i64,
@@ -215,8 +213,8 @@ struct Asked {
     initiator: Option<String>,
 }
 
-impl Asked {
-    /// All errors at once, or the request with its warnings.
+impl RefundRequest {
+    /// All errors, or the request with its warnings.
     fn read(settings: &Settings, call: &Call<'_>) -> Result<(Self, Vec<Note>), Vec<Note>> {
         let mut errors = Vec::new();
         let mut warnings = Vec::new();
@@ -255,7 +253,7 @@ impl Asked {
         }
         match (amount_minor, description) {
             (Some(amount_minor), Some(description)) if errors.is_empty() => {
-                let asked = Self {
+                let wanted = Self {
                     account: account.map(str::to_owned),
                     external_account: external_account.map(str::to_owned),
                     amount_minor,
@@ -263,7 +261,7 @@ impl Asked {
                     identifier: identifier.map(str::to_owned),
                     initiator: initiator.map(|text| text.chars().take(MAX_INITIATOR).collect()),
                 };
-                Ok((asked, warnings))
+                Ok((wanted, warnings))
             }
             _ => {
                 if settings.notes == super::Notes::First {
@@ -276,11 +274,11 @@ impl Asked {
     }
 }
 
-/// A text that has the form of an `xs:decimal`.
+/// A text in the form of an `xs:decimal`.
 struct Amount {
-    /// Hundredths, further decimals dropped; none where that is not from 0.01 to 99999999.99.
+    /// Hundredths, without further decimals; none if out of range (0.01 to 99999999.99).
     minor: Option<i64>,
-    /// Whether more than two decimals were written, were they only zeros.
+    /// Whether more than two decimals were written, even if zeros.
     has_more_decimals: bool,
 }
 
@@ -322,7 +320,7 @@ fn initiated(refund: &Refund) -> Members {
     ]
 }
 
-/// The caller's identifier, or one that was made for it: also where nothing is recorded under it.
+/// The caller's identifier or a generated one, although nothing is recorded under it.
 fn not_initiated(state: &mut State, settings: &Settings, call: &Call<'_>) -> Members {
     let identifier = call.member("ExternalRefundIdentifier").map_or_else(|| state.next_guid(), str::to_owned);
     vec![("ExternalRefundIdentifier", Some(identifier)), ("RefundRequestNumber", failed_number(settings))]
@@ -367,6 +365,6 @@ fn date_text(now: OffsetDateTime, settings: &Settings) -> String {
         "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:7][offset_hour sign:mandatory]:[offset_minute]"
     );
     let local = now.checked_to_offset(offset).unwrap_or(now);
-    // The description names only parts that every date-time has.
+    // Every date-time has the parts of this format, so it cannot fail.
     local.format(format).unwrap_or_default()
 }
