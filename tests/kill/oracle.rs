@@ -20,8 +20,8 @@ use simulators::{BookEntry, JournalEntry};
 
 use crate::history::{Answer, Call, Entry};
 use crate::plans::Plan;
-use crate::providers::Truth;
-use crate::quiescence::AtRest;
+use crate::providers::ProviderRecords;
+use crate::quiescence::Quiescent;
 use crate::rows::{Attempt, Event, Rows};
 use crate::run::Figures;
 use crate::support::SECRETS;
@@ -32,8 +32,8 @@ pub(crate) struct Evidence {
     pub(crate) plans: Vec<Plan>,
     pub(crate) history: Vec<Entry>,
     pub(crate) followed: Vec<proto::RefundEvent>,
-    pub(crate) at_rest: AtRest,
-    pub(crate) truth: Truth,
+    pub(crate) quiescent: Quiescent,
+    pub(crate) truth: ProviderRecords,
     pub(crate) ledger: Rows,
     /// How many events the ledger's own check of its chain went over.
     pub(crate) verified: Result<u64, String>,
@@ -44,11 +44,11 @@ pub(crate) struct Evidence {
     /// Where the second set of books is.
     pub(crate) origins_of_other: Vec<String>,
     /// Some start had an account less.
-    pub(crate) was_one_gone: bool,
+    pub(crate) account_was_removed: bool,
 }
 
 /// The evidence, ordered for the questions; and what was found wrong.
-struct Court<'a> {
+struct Checker<'a> {
     evidence: &'a Evidence,
     plans: HashMap<&'a str, &'a Plan>,
     refunds: HashMap<&'a str, &'a proto::Refund>,
@@ -66,23 +66,23 @@ pub(crate) fn judge(evidence: &Evidence, figures: &mut Figures) {
 
 /// Asks every question.
 pub(crate) fn violations(evidence: &Evidence) -> Vec<String> {
-    let mut court = Court::over(evidence);
-    court.the_books_are_whole();
-    court.at_most_one_effect_per_target();
-    court.no_false_word_and_money_is_equal();
-    court.every_effect_is_known();
-    court.acknowledged_is_durable();
-    court.an_error_info_means_nothing_was_recorded();
-    court.what_was_seen_is_in_the_history();
-    court.the_followed_stream_has_no_gap();
-    court.intent_before_send();
-    court.what_is_sent_again_is_the_same();
-    court.every_request_is_where_it_belongs();
-    court.what_moved_is_not_sent_again();
-    court.doubt_is_visible_and_counted_alike();
-    court.nothing_is_under_way();
-    court.the_chain_verifies();
-    court.violations
+    let mut checker = Checker::over(evidence);
+    checker.the_books_are_whole();
+    checker.at_most_one_effect_per_target();
+    checker.no_false_word_and_money_is_equal();
+    checker.every_effect_is_known();
+    checker.acknowledged_is_durable();
+    checker.an_error_info_means_nothing_was_recorded();
+    checker.what_was_seen_is_in_the_history();
+    checker.the_followed_stream_has_no_gap();
+    checker.intent_before_send();
+    checker.what_is_sent_again_is_the_same();
+    checker.every_request_is_where_it_belongs();
+    checker.what_moved_is_not_sent_again();
+    checker.doubt_is_visible_and_counted_alike();
+    checker.nothing_is_under_way();
+    checker.the_chain_verifies();
+    checker.violations
 }
 
 /// Targets, and identifiers, of more than one refund.
@@ -130,9 +130,9 @@ pub(crate) fn secrets_in(folder: &Path, files: &[PathBuf]) -> Vec<String> {
 /// Writes the evidence down for a person.
 pub(crate) fn keep(evidence: &Evidence, folder: &Path) {
     let lines = |entries: &[&dyn Debug]| entries.iter().map(|entry| format!("{entry:?}\n")).collect::<String>();
-    let books: Vec<&dyn Debug> = evidence.truth.books.iter().map(|entry| entry as &dyn Debug).collect();
-    let journal: Vec<&dyn Debug> = evidence.truth.journal.iter().map(|entry| entry as &dyn Debug).collect();
-    let refunds: Vec<&dyn Debug> = evidence.at_rest.refunds.iter().map(|refund| refund as &dyn Debug).collect();
+    let books: Vec<&dyn Debug> = evidence.records.books.iter().map(|entry| entry as &dyn Debug).collect();
+    let journal: Vec<&dyn Debug> = evidence.records.journal.iter().map(|entry| entry as &dyn Debug).collect();
+    let refunds: Vec<&dyn Debug> = evidence.quiescent.refunds.iter().map(|refund| refund as &dyn Debug).collect();
     let plans: Vec<&dyn Debug> = evidence.plans.iter().map(|plan| plan as &dyn Debug).collect();
     for (name, entries) in [("books", books), ("journal", journal), ("refunds", refunds), ("plans", plans)] {
         fs::write(folder.join(format!("{name}.txt")), lines(&entries)).unwrap();
@@ -140,7 +140,7 @@ pub(crate) fn keep(evidence: &Evidence, folder: &Path) {
 }
 
 fn count(evidence: &Evidence, figures: &mut Figures) {
-    let Evidence { history, ledger, truth, at_rest, .. } = evidence;
+    let Evidence { history, ledger, truth, quiescent, .. } = evidence;
     let doubted = ledger.events.iter().filter(|event| event.to == "IN_DOUBT").map(|event| event.refund.as_str());
     figures.calls = history.len();
     figures.unknown_calls = history.iter().filter(|entry| matches!(entry.answer, Answer::Unknown(_))).count();
@@ -154,26 +154,26 @@ fn count(evidence: &Evidence, figures: &mut Figures) {
         .filter(|entry| matches!((&entry.call, &entry.answer), (Call::Resolve { .. }, Answer::Ok(_))))
         .count();
     figures.moves = ledger.events.iter().filter(|event| event.kind == "reassigned").count();
-    figures.open = at_rest.listed_doubts.len();
-    figures.sent_again = Court::over(evidence).requests.values().filter(|requests| requests.len() > 1).count();
+    figures.open = quiescent.listed_doubts.len();
+    figures.sent_again = Checker::over(evidence).requests.values().filter(|requests| requests.len() > 1).count();
     for (state, _) in ledger.refunds.values() {
         *figures.states.entry(state.clone()).or_default() += 1;
     }
 }
 
-impl<'a> Court<'a> {
-    fn over(evidence: &'a Evidence) -> Court<'a> {
+impl<'a> Checker<'a> {
+    fn over(evidence: &'a Evidence) -> Checker<'a> {
         let plans: HashMap<&str, &Plan> = evidence.plans.iter().map(|plan| (plan.id.as_str(), plan)).collect();
-        let refunds = evidence.at_rest.refunds.iter().map(|refund| (refund.refund_id.as_str(), refund)).collect();
+        let refunds = evidence.quiescent.refunds.iter().map(|refund| (refund.refund_id.as_str(), refund)).collect();
         let mut requests: HashMap<&str, Vec<&JournalEntry>> = HashMap::new();
-        for entry in evidence.truth.journal.iter().filter(|entry| entry.moves_money) {
+        for entry in evidence.records.journal.iter().filter(|entry| entry.moves_money) {
             let name = if entry.provider == Provider::Sectigo { &entry.target } else { &entry.identifier };
             requests.entry(name.as_deref().unwrap_or_default()).or_default().push(entry);
         }
-        Court { evidence, plans, refunds, requests, violations: Vec::new() }
+        Checker { evidence, plans, refunds, requests, violations: Vec::new() }
     }
 
-    fn wrong(&mut self, line: &str, what: impl Into<String>) {
+    fn violation(&mut self, line: &str, what: impl Into<String>) {
         self.violations.push(format!("{line}: {}", what.into()));
     }
 
@@ -181,7 +181,7 @@ impl<'a> Court<'a> {
     fn plan(&mut self, id: &str) -> Option<&'a Plan> {
         let plan = self.plans.get(id).copied();
         if plan.is_none() {
-            self.wrong("every refund was asked for", format!("nobody asked for {id}"));
+            self.violation("every refund was asked for", format!("nobody asked for {id}"));
         }
         plan
     }
@@ -192,33 +192,33 @@ impl<'a> Court<'a> {
         let fits = |effect: &simulators::request::Effect| {
             effect.kind == kind && effect.target == part && id.is_none_or(|id| effect.identifier.as_deref() == Some(id))
         };
-        let books = self.evidence.truth.books.iter();
+        let books = self.evidence.records.books.iter();
         books.filter(|entry| entry.provider == provider && fits(&entry.effect)).count()
     }
 
     fn the_books_are_whole(&mut self) {
-        let dropped = self.evidence.truth.dropped;
+        let dropped = self.evidence.records.dropped;
         if dropped > 0 {
-            self.wrong(
+            self.violation(
                 "the evidence is whole",
                 format!("{dropped} entries of books or journal are gone: shorter runs"),
             );
         }
-        let odd: Vec<_> = self.evidence.truth.journal.iter().filter(|entry| entry.destructive).collect();
+        let odd: Vec<_> = self.evidence.records.journal.iter().filter(|entry| entry.destructive).collect();
         if !odd.is_empty() {
-            self.wrong("nothing is destroyed", format!("{odd:?}"));
+            self.violation("nothing is destroyed", format!("{odd:?}"));
         }
     }
 
     fn at_most_one_effect_per_target(&mut self) {
-        self.violations.extend(twice_refunded(&self.evidence.truth.books));
+        self.violations.extend(twice_refunded(&self.evidence.records.books));
     }
 
     /// No false failure, no false success, and the same cents.
     fn no_false_word_and_money_is_equal(&mut self) {
         // Where no identifier is on the wire, all refunds of a target are judged together.
         let mut together: BTreeMap<String, (usize, usize)> = BTreeMap::new();
-        for refund in &self.evidence.at_rest.refunds {
+        for refund in &self.evidence.quiescent.refunds {
             let Some(plan) = self.plan(&refund.refund_id) else { continue };
             let mut given_back = 0;
             for (part, minor) in plan.parts() {
@@ -232,10 +232,10 @@ impl<'a> Court<'a> {
                 let times = self.effects("refund", plan.provider, &part, id);
                 let net = times.saturating_sub(self.effects("refund_rejected", plan.provider, &part, id));
                 if net < least {
-                    self.wrong("no false success", format!("{part} has {net} effects: {refund:?}"));
+                    self.violation("no false success", format!("{part} has {net} effects: {refund:?}"));
                 }
                 if net > most {
-                    self.wrong("no false failure", format!("{part} has {net} effects: {refund:?}"));
+                    self.violation("no false failure", format!("{part} has {net} effects: {refund:?}"));
                 }
                 if net > 0 {
                     given_back += minor.unwrap_or_default();
@@ -247,41 +247,41 @@ impl<'a> Court<'a> {
             if let (true, Some(says)) = (is_settled && plan.provider != Provider::Sectigo, says)
                 && says != given_back
             {
-                self.wrong("money is equal", format!("{given_back} was given back: {refund:?}"));
+                self.violation("money is equal", format!("{given_back} was given back: {refund:?}"));
             }
         }
         for (order, (least, most)) in together {
             let times = self.effects("refund", Provider::Sectigo, &order, None);
             if times < least {
-                self.wrong("no false success", format!("order {order} has {times} effects, the ledger {least}"));
+                self.violation("no false success", format!("order {order} has {times} effects, the ledger {least}"));
             }
             if times > most {
-                self.wrong("no false failure", format!("order {order} has {times} effects, the ledger at most {most}"));
+                self.violation("no false failure", format!("order {order} has {times} effects, the ledger at most {most}"));
             }
         }
     }
 
     fn money_of(&mut self, refund: &proto::Refund, plan: &Plan, part: &str, minor: Option<i64>) {
-        let entries = self.evidence.truth.books.iter().filter(|entry| {
+        let entries = self.evidence.records.books.iter().filter(|entry| {
             entry.provider == plan.provider && entry.effect.target == part && entry.effect.kind == "refund"
         });
         let amounts: Vec<Option<i64>> = entries.map(|entry| entry.effect.amount_minor).collect();
         if amounts.iter().any(|amount| *amount != minor) {
-            self.wrong("money is equal", format!("{part} got {amounts:?}: {refund:?}"));
+            self.violation("money is equal", format!("{part} got {amounts:?}: {refund:?}"));
         }
     }
 
     fn every_effect_is_known(&mut self) {
         let mut known: HashSet<(Provider, String)> = HashSet::new();
-        for refund in &self.evidence.at_rest.refunds {
+        for refund in &self.evidence.quiescent.refunds {
             let Some(plan) = self.plans.get(refund.refund_id.as_str()) else { continue };
             if refund.attempt_count > 0 {
                 known.extend(plan.parts().into_iter().map(|(part, _)| (plan.provider, part)));
             }
         }
-        for entry in &self.evidence.truth.books {
+        for entry in &self.evidence.records.books {
             if !known.contains(&(entry.provider, entry.effect.target.clone())) {
-                self.wrong("every effect is known", format!("no refund in the ledger explains {entry:?}"));
+                self.violation("every effect is known", format!("no refund in the ledger explains {entry:?}"));
             }
         }
     }
@@ -295,27 +295,27 @@ impl<'a> Court<'a> {
         }
         for (id, all) in latest {
             let Some(refund) = self.refunds.get(id).copied() else {
-                self.wrong("acknowledged is durable", format!("{id} is gone, and was seen: {:?}", all.first()));
+                self.violation("acknowledged is durable", format!("{id} is gone, and was seen: {:?}", all.first()));
                 continue;
             };
             let mut newest_that_ended: Option<(&Entry, i64)> = None;
             for (entry, seen) in &all {
                 if seen.revision > refund.revision || seen.created != refund.create_time {
-                    self.wrong("acknowledged is durable", format!("{entry:?} was told, and now it is {refund:?}"));
+                    self.violation("acknowledged is durable", format!("{entry:?} was told, and now it is {refund:?}"));
                 }
                 // Entries stand in the order of their ends.
                 if let Some((before, revision)) = newest_that_ended
                     && before.ended < entry.began
                     && seen.revision < revision
                 {
-                    self.wrong("nothing goes back", format!("{before:?} and then {entry:?}"));
+                    self.violation("nothing goes back", format!("{before:?} and then {entry:?}"));
                 }
                 if newest_that_ended.is_none_or(|(_, revision)| revision < seen.revision) {
                     newest_that_ended = Some((entry, seen.revision));
                 }
                 let acknowledged_before = all.iter().any(|(other, _)| other.ended < entry.began);
                 if matches!(&entry.call, Call::Create(_)) && acknowledged_before && !seen.replayed {
-                    self.wrong("a known refund is replayed", format!("{entry:?}"));
+                    self.violation("a known refund is replayed", format!("{entry:?}"));
                 }
             }
         }
@@ -333,16 +333,16 @@ impl<'a> Court<'a> {
                     all_refused.entry(id).or_insert(true);
                     let conflicting = conflicting.as_deref().and_then(|name| name.strip_prefix("refunds/"));
                     if conflicting.is_some_and(|other| !self.refunds.contains_key(other)) {
-                        self.wrong("a refusal is true", format!("there is no {conflicting:?}: {entry:?}"));
+                        self.violation("a refusal is true", format!("there is no {conflicting:?}: {entry:?}"));
                     }
                     let odd = ["INVALID_REQUEST", "ACCOUNT_NOT_FOUND", "ACCOUNT_MISMATCH", "INTERNAL", "NOT_OFFERED"];
-                    let is_gone = reason == "ACCOUNT_NOT_FOUND" && self.evidence.was_one_gone;
+                    let is_gone = reason == "ACCOUNT_NOT_FOUND" && self.evidence.account_was_removed;
                     if odd.contains(&reason.as_str()) && !is_gone {
-                        self.wrong("a refusal is true", format!("nothing is wrong with the request: {entry:?}"));
+                        self.violation("a refusal is true", format!("nothing is wrong with the request: {entry:?}"));
                     }
                 }
                 (Call::Change(_), Answer::Ok(_)) => {
-                    self.wrong("other content is refused", format!("{entry:?}"));
+                    self.violation("other content is refused", format!("{entry:?}"));
                 }
                 (call, _) if call.creates() => {
                     all_refused.insert(id, false);
@@ -352,7 +352,7 @@ impl<'a> Court<'a> {
         }
         for (id, _) in all_refused.into_iter().filter(|(_, refused)| *refused) {
             if let Some(refund) = self.refunds.get(id) {
-                self.wrong(
+                self.violation(
                     "an error with an ErrorInfo means that nothing was recorded",
                     format!("every call was refused, and there is {refund:?}"),
                 );
@@ -368,11 +368,11 @@ impl<'a> Court<'a> {
             for seen in entry.answer.seen() {
                 let recorded = events.get(&(seen.id.as_str(), seen.revision)).map(|event| event.to.as_str());
                 if recorded != Some(word(seen.state)) {
-                    self.wrong("the outcome is recorded before it is told", format!("{recorded:?} in {entry:?}"));
+                    self.violation("the outcome is recorded before it is told", format!("{recorded:?} in {entry:?}"));
                 }
                 let should = matches!(seen.state, State::InDoubt | State::NeedsReview);
                 if seen.has_doubt != should {
-                    self.wrong("doubt is visible", format!("{entry:?}"));
+                    self.violation("doubt is visible", format!("{entry:?}"));
                 }
             }
         }
@@ -391,7 +391,7 @@ impl<'a> Court<'a> {
             });
             if !is_the_same {
                 let what = format!("event {place} was told as {event:?} and is {recorded:?}");
-                self.wrong("the stream is the ledger", what);
+                self.violation("the stream is the ledger", what);
                 return;
             }
         }
@@ -410,7 +410,7 @@ impl<'a> Court<'a> {
             by_name.entry(name).or_default().extend(attempts);
             let numbers: Vec<i64> = attempts.iter().map(|attempt| attempt.number).collect();
             if !numbers.iter().copied().eq(1..) && !numbers.iter().zip(1..).all(|(number, place)| *number == place) {
-                self.wrong("attempts are numbered", format!("{id}: {numbers:?}"));
+                self.violation("attempts are numbered", format!("{id}: {numbers:?}"));
             }
         }
         let requests = std::mem::take(&mut self.requests);
@@ -419,7 +419,7 @@ impl<'a> Court<'a> {
             attempts.sort_by_key(|attempt| attempt.dispatched_micros);
             if requests.len() > attempts.len() {
                 let what = format!("{name}: {} requests and {} attempts", requests.len(), attempts.len());
-                self.wrong("intent before send", what);
+                self.violation("intent before send", what);
             }
             let left_nothing =
                 |attempt: &&&Attempt| attempt.outcome.as_deref() == Some("not_sent") && attempt.http_status.is_none();
@@ -430,13 +430,13 @@ impl<'a> Court<'a> {
                     requests.len(),
                     attempts.len()
                 );
-                self.wrong("what is said not to have left did not", what);
+                self.violation("what is said not to have left did not", what);
             }
             if self.evidence.clock_is_true {
                 for (request, attempt) in requests.iter().zip(&attempts) {
                     let read_micros = request.time.unix_timestamp_nanos() / 1000;
                     if read_micros < i128::from(attempt.dispatched_micros) {
-                        self.wrong("intent before send", format!("{request:?} came before {attempt:?}"));
+                        self.violation("intent before send", format!("{request:?} came before {attempt:?}"));
                     }
                 }
             }
@@ -457,7 +457,7 @@ impl<'a> Court<'a> {
                 if !is_same || request.path != first.path {
                     // Two refunds of one order, the first of which was refused, may give two
                     // reasons.
-                    self.wrong("what is sent again is the same", format!("{first:?} and {request:?}"));
+                    self.violation("what is sent again is the same", format!("{first:?} and {request:?}"));
                 }
             }
             if first.provider == Provider::Sectigo && !again.is_empty() {
@@ -491,7 +491,7 @@ impl<'a> Court<'a> {
             }
         }
         for stray in strays {
-            self.wrong("every request is where it belongs", stray);
+            self.violation("every request is where it belongs", stray);
         }
     }
 
@@ -513,7 +513,7 @@ impl<'a> Court<'a> {
             }
         }
         for id in again {
-            self.wrong("what moved is not sent again", id);
+            self.violation("what moved is not sent again", id);
         }
     }
 
@@ -531,13 +531,13 @@ impl<'a> Court<'a> {
         let allowed = refunds.len() + unprocessed + ordered.count();
         if requests > allowed {
             let what = format!("order {order}: {requests} requests, {allowed} allowed for {refunds:?}");
-            self.wrong("Sectigo is never sent again", what);
+            self.violation("Sectigo is never sent again", what);
         }
     }
 
     fn doubt_is_visible_and_counted_alike(&mut self) {
         let in_doubt = |state: State| matches!(state, State::InDoubt | State::NeedsReview);
-        for refund in &self.evidence.at_rest.refunds {
+        for refund in &self.evidence.quiescent.refunds {
             let verdict = match refund.state() {
                 State::Unspecified => MoneyVerdict::Unspecified,
                 State::Pending | State::Failed | State::Cancelled => MoneyVerdict::NotMoved,
@@ -547,24 +547,24 @@ impl<'a> Court<'a> {
                 }
             };
             if in_doubt(refund.state()) != refund.doubt.is_some() || refund.money_verdict() != verdict {
-                self.wrong("doubt is visible", format!("{refund:?}"));
+                self.violation("doubt is visible", format!("{refund:?}"));
             }
             let row = self.evidence.ledger.refunds.get(&refund.refund_id);
             if row.is_none_or(|(state, _)| state != word(refund.state())) {
-                self.wrong("the port and the file say the same", format!("{row:?} and {refund:?}"));
+                self.violation("the port and the file say the same", format!("{row:?} and {refund:?}"));
             }
         }
-        let of_all = self.evidence.at_rest.refunds.iter().filter(|refund| in_doubt(refund.state())).count();
-        let listed = self.evidence.at_rest.listed_doubts.len();
+        let of_all = self.evidence.quiescent.refunds.iter().filter(|refund| in_doubt(refund.state())).count();
+        let listed = self.evidence.quiescent.listed_doubts.len();
         let states = self.evidence.ledger.refunds.values().map(|(state, _)| state.as_str());
         let rows = states.filter(|state| ["IN_DOUBT", "NEEDS_REVIEW"].contains(state)).count();
         if of_all != listed || rows != listed {
             let what = format!("{listed} are listed, {of_all} are among all, {rows} on disk");
-            self.wrong("doubt is counted alike everywhere", what);
+            self.violation("doubt is counted alike everywhere", what);
         }
-        if self.evidence.at_rest.refunds.len() != self.evidence.ledger.refunds.len() {
-            let what = format!("{} and {}", self.evidence.at_rest.refunds.len(), self.evidence.ledger.refunds.len());
-            self.wrong("the port and the file say the same", what);
+        if self.evidence.quiescent.refunds.len() != self.evidence.ledger.refunds.len() {
+            let what = format!("{} and {}", self.evidence.quiescent.refunds.len(), self.evidence.ledger.refunds.len());
+            self.violation("the port and the file say the same", what);
         }
     }
 
@@ -575,10 +575,10 @@ impl<'a> Court<'a> {
         let open = ledger.attempts.iter().filter(|(_, attempts)| attempts.iter().any(|attempt| !attempt.ended));
         let open: Vec<_> = open.map(|(id, _)| id).collect();
         if !under_way.is_empty() {
-            self.wrong("at rest nothing is under way", format!("{under_way:?}"));
+            self.violation("at rest nothing is under way", format!("{under_way:?}"));
         }
         if !open.is_empty() {
-            self.wrong("at rest every attempt has ended", format!("{open:?}"));
+            self.violation("at rest every attempt has ended", format!("{open:?}"));
         }
     }
 
@@ -586,7 +586,7 @@ impl<'a> Court<'a> {
         let events = self.evidence.ledger.events.len() as u64;
         if self.evidence.verified.as_ref() != Ok(&events) {
             let what = format!("{:?}, and the table has {events} events", self.evidence.verified);
-            self.wrong("the chain verifies", what);
+            self.violation("the chain verifies", what);
         }
         let mut revisions: HashMap<&str, i64> = HashMap::new();
         for event in &self.evidence.ledger.events {
@@ -601,7 +601,7 @@ impl<'a> Court<'a> {
             .map(|(id, _)| id.clone())
             .collect();
         if !odd.is_empty() {
-            self.wrong("a refund is its history", format!("{odd:?}"));
+            self.violation("a refund is its history", format!("{odd:?}"));
         }
     }
 }
