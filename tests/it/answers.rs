@@ -15,11 +15,6 @@ use crate::support::{Stack, namecom, sample_request};
 
 const BRISK: &str = "engine.circuit_pause_min_ms = 40\nengine.circuit_pause_max_ms = 100";
 
-async fn health_of(stack: &Stack, account: &str) -> Health {
-    let accounts = stack.accounts().await.list_accounts(proto::ListAccountsRequest {}).await.unwrap().into_inner();
-    accounts.accounts.iter().find(|one| one.account == account).unwrap().health()
-}
-
 fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> FaultEffect {
     let headers: BTreeMap<String, String> =
         headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -30,10 +25,6 @@ fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> FaultEffect {
 fn always(stack: &Stack, provider: Provider, effect: FaultEffect) -> simulators::RuleId {
     let rule = Rule { repeat: Repeat::Standing, ..Rule::new(provider, Point::BeforeEffect, effect) };
     stack.simulators.arm(rule).unwrap()
-}
-
-fn is_settled(refund: &proto::Refund) -> bool {
-    !matches!(refund.state(), State::Pending | State::Dispatching | State::InDoubt)
 }
 
 /// Seen at name.com: all items refused, a 409 with rows and no message. It is a refusal of these
@@ -53,7 +44,7 @@ async fn a_409_with_refused_rows_is_a_refusal_and_no_failure_of_the_account() {
         let error = refund.provider_error.unwrap();
         assert_eq!((error.message.as_str(), error.http_status), ("Domain is locked.", 409));
     }
-    assert_eq!(health_of(&stack, "namecom").await, Health::Serving);
+    assert_eq!(stack.health_of("namecom").await, Health::Serving);
     let (good, target, _) = sample_request(Provider::Namecom, "good");
     assert_eq!(stack.refund(good).await.state(), State::Succeeded);
     assert_eq!(stack.effects(target), 1);
@@ -96,10 +87,10 @@ async fn what_was_not_processed_waits_and_is_sent(
     let waits = |refund: &proto::Refund| refund.state() == State::Pending && refund.provider_error.is_some();
     let refund = stack.until("r-1", waits).await;
     assert_eq!(refund.provider_error.unwrap().category(), category);
-    assert_eq!(health_of(&stack, "namecom").await, health);
+    assert_eq!(stack.health_of("namecom").await, health);
     assert_eq!(stack.effects(target), 0);
     stack.simulators.with_world(|world| world.faults.disarm(rule));
-    assert_eq!(stack.until("r-1", is_settled).await.state(), State::Succeeded);
+    assert_eq!(stack.until("r-1", is_processed).await.state(), State::Succeeded);
     assert_eq!(stack.effects(target), 1);
 }
 
@@ -124,11 +115,11 @@ async fn a_wrong_name_at_debitsuccess_is_named(#[case] setting: &str, #[case] na
     let error = refund.provider_error.unwrap();
     assert!(error.message.contains(named), "{}", error.message);
     assert_ne!(error.category(), Category::CredentialsRefused);
-    assert_eq!(health_of(&stack, "debitsuccess").await, Health::Serving);
+    assert_eq!(stack.health_of("debitsuccess").await, Health::Serving);
     assert_eq!(stack.effects(target), 0);
     // With the right name it is what it is.
     let stack = stack.restart_as(|configuration| configuration.replace(setting, "")).await;
-    assert!(!matches!(stack.until("r-1", is_settled).await.state(), State::Failed));
+    assert!(!matches!(stack.until("r-1", is_processed).await.state(), State::Failed));
     assert_eq!(stack.effects(target), 1);
 }
 

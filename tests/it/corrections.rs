@@ -15,13 +15,13 @@ use simulators::providers::debitsuccess::{FinalStatuses, RefundStatus};
 use simulators::request::Provider;
 use tonic::Code;
 
-use crate::support::{Stack, debitsuccess, metadata, micros, namecom, patient, reason, sample_request, sectigo};
+use crate::support::{Stack, debitsuccess, metadata, micros, namecom, without_lookups, reason, sample_request, sectigo};
 use crate::telemetry::{scrape, value};
 
 /// Nothing is looked up but by ReconcileRefund, and "not refunded" means something at once.
 async fn on_demand(settings: &str) -> Stack {
     Stack::start_as(|configuration| {
-        patient(&configuration, 0).replacen("[accounts", &format!("{settings}\n[accounts"), 1)
+        without_lookups(&configuration, 0).replacen("[accounts", &format!("{settings}\n[accounts"), 1)
     })
     .await
 }

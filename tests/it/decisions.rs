@@ -17,7 +17,7 @@ use simulators::request::Provider;
 use tonic::{Code, Status};
 
 use crate::support::{
-    LIMIT, Stack, debitsuccess, metadata, micros, namecom, patient, reason, sample_request, sectigo, wrong_fields,
+    LIMIT, Stack, debitsuccess, metadata, micros, namecom, without_lookups, reason, sample_request, sectigo, wrong_fields,
 };
 
 const ORDER: i32 = 700_001;
@@ -26,7 +26,7 @@ const UNPAID: i32 = 7_000_002;
 
 /// Nothing is looked up but by ReconcileRefund.
 async fn on_demand(settle_s: u32) -> Stack {
-    Stack::start_as(|configuration| patient(&configuration, settle_s)).await
+    Stack::start_as(|configuration| without_lookups(&configuration, settle_s)).await
 }
 
 fn usd(minor_units: i64) -> Option<proto::Money> {

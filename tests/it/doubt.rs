@@ -15,7 +15,7 @@ use simulators::request::Provider;
 use tonic::Code;
 
 use crate::support::{
-    self, Stack, channel, configuration, configuration_at, debitsuccess, namecom, patient, reason, sample_request,
+    self, Stack, channel, configuration, configuration_at, debitsuccess, namecom, without_lookups, reason, sample_request,
     sectigo, settings_of, simulators_in,
 };
 
@@ -375,9 +375,9 @@ async fn a_lookup_that_learns_nothing_changes_nothing_but_the_evidence() {
 /// without one count.
 #[tokio::test]
 async fn absent_twice_is_twice_in_a_row() {
-    let stack = Stack::start_as(|configuration| patient(&configuration, 0)).await;
+    let stack = Stack::start_as(|configuration| without_lookups(&configuration, 0)).await;
     for lookup in [1, 3, 4] {
-        stack.blind(Some(lookup));
+        stack.make_lookups_stale(Some(lookup));
     }
     let (request, target, in_journal) = sample_request(Provider::Debitsuccess, "seen");
     assert_eq!(stack.refund(request).await.state(), State::Submitted);
@@ -391,7 +391,7 @@ async fn absent_twice_is_twice_in_a_row() {
 /// Who asks for a lookup does not have to wait for the next scheduled one.
 #[tokio::test]
 async fn a_proof_that_was_asked_for_has_the_refund_sent_at_once() {
-    let stack = Stack::start_as(|configuration| patient(&configuration, 0)).await;
+    let stack = Stack::start_as(|configuration| without_lookups(&configuration, 0)).await;
     stack.arm(Provider::Debitsuccess, Point::BeforeEffect, FaultEffect::Close, Repeat::Once);
     let (request, target, in_journal) = sample_request(Provider::Debitsuccess, "gone");
     assert_eq!(stack.refund(request).await.state(), State::InDoubt);
@@ -408,7 +408,7 @@ async fn a_proof_that_was_asked_for_has_the_refund_sent_at_once() {
 #[tokio::test]
 async fn a_domain_that_is_still_there_has_the_refund_sent_at_once() {
     let stack = Stack::start_as(|configuration| {
-        patient(&configuration, 0).replace("token_env", "key_lifetime_s = 1\ntoken_env")
+        without_lookups(&configuration, 0).replace("token_env", "key_lifetime_s = 1\ntoken_env")
     })
     .await;
     // The second attempt is made by itself, just before the key dies.

@@ -12,7 +12,7 @@ use simulators::providers::debitsuccess::{FinalStatuses, RefundStatus};
 use simulators::request::Provider;
 use tonic::Code;
 
-use crate::support::{LIMIT, Stack, debitsuccess, namecom, patient, reason, sectigo, wrong_fields};
+use crate::support::{LIMIT, Stack, debitsuccess, namecom, without_lookups, reason, sectigo, wrong_fields};
 
 async fn page(stack: &Stack, request: proto::ListRefundsRequest) -> proto::ListRefundsResponse {
     stack.refunds.clone().list_refunds(request).await.unwrap().into_inner()
@@ -203,7 +203,7 @@ async fn lines(stack: &Stack, id: &str) -> Vec<Line> {
 }
 
 async fn on_demand() -> Stack {
-    Stack::start_as(|configuration| patient(&configuration, 0)).await
+    Stack::start_as(|configuration| without_lookups(&configuration, 0)).await
 }
 
 #[tokio::test]

@@ -1,11 +1,11 @@
-//! The promises of recoup, each proved through the real gRPC port, real files and the real
+//! The promises of recoup, each tested through the real gRPC API, with real files and the real
 //! simulators.
 
 #![allow(
     missing_docs,
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    reason = "a test that cannot go on should say where, and its names are its documentation"
+    reason = "a test that fails should show where, and the names of tests are their documentation"
 )]
 
 mod answers;
@@ -18,13 +18,14 @@ mod crash;
 mod decisions;
 mod domains;
 mod doubt;
+mod former_places;
 mod history;
 mod limits;
 mod moved;
 mod operator;
-mod places;
 mod port;
 mod probing;
+mod reassigning;
 mod refunds;
 mod review;
 mod settling;
@@ -35,5 +36,6 @@ mod tidy;
 mod trouble;
 mod upkeep;
 mod validation;
+mod waiting_for_account;
 mod watching;
 mod wire;

@@ -201,7 +201,6 @@ async fn a_shutdown_finishes_what_is_on_the_wire_and_takes_nothing_new() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shutdown_amid_many_refunds_leaves_no_doubt() {
     let mut stack = Stack::start().await;
-    let at_once = |request| proto::CreateRefundRequest { wait: Some(prost_types::Duration::default()), ..request };
     stack.arm(Provider::Sectigo, Point::AfterEffect, FaultEffect::Delay { milliseconds: 20 }, Repeat::Standing);
     for round in 0..3 {
         let requests = (0..60).map(|number| {
@@ -211,7 +210,7 @@ async fn a_shutdown_amid_many_refunds_leaves_no_doubt() {
                 _ => namecom(&format!("n-{number}"), 200_000 + number, &[3_200_000 + number]),
             }
         });
-        let calls = requests.map(|request| stack.create(at_once(request)));
+        let calls = requests.map(|request| stack.create(without_wait(request)));
         for answer in futures_util::future::join_all(calls).await {
             answer.unwrap();
         }

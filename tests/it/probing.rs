@@ -330,15 +330,11 @@ async fn a_probe_opens_an_account_that_was_suspended() {
     stack.arm(Provider::Sectigo, Point::BeforeEffect, FaultEffect::Close, Repeat::Once);
     let refund = stack.refund(crate::support::sectigo("r-1", "1000001")).await;
     assert_eq!(refund.state(), proto::refund::State::InDoubt);
-    assert_eq!(health_of(&stack, "sectigo").await, Health::Suspended);
+    assert_eq!(stack.health_of("sectigo").await, Health::Suspended);
     let report = probe(&stack, "sectigo").await.unwrap();
     assert_eq!(report.credentials(), Credentials::Accepted);
-    assert_eq!(health_of(&stack, "sectigo").await, Health::Serving);
+    assert_eq!(stack.health_of("sectigo").await, Health::Serving);
     assert_eq!(stack.effects("1000001"), 0);
     assert_eq!(stack.attempts("1000001"), 1);
 }
 
-async fn health_of(stack: &Stack, account: &str) -> Health {
-    let listed = stack.accounts().await.list_accounts(proto::ListAccountsRequest {}).await.unwrap().into_inner();
-    listed.accounts.iter().find(|one| one.account == account).unwrap().health()
-}

@@ -15,19 +15,19 @@ use simulators::providers::debitsuccess::RefundStatus;
 use simulators::request::Provider;
 use tonic::Code;
 
-use crate::support::{Stack, debitsuccess, micros, namecom, patient, reason, sample_request, sectigo};
+use crate::support::{Stack, debitsuccess, micros, namecom, without_lookups, reason, sample_request, sectigo};
 
 const DAY_MICROS: i64 = 24 * 3_600 * 1_000_000;
 const MINUTE_MICROS: i64 = 60 * 1_000_000;
 
 /// Nothing is looked up but by ReconcileRefund, and "not refunded" means something at once.
 async fn on_demand() -> Stack {
-    Stack::start_as(|configuration| patient(&configuration, 0)).await
+    Stack::start_as(|configuration| without_lookups(&configuration, 0)).await
 }
 
 /// Looked up every tenth of a second.
 fn fast_lookups(configuration: String) -> String {
-    patient(&configuration, 0).replace("\"3600000\"", "\"40 80\"\nengine.lookups_every_ms = 100")
+    without_lookups(&configuration, 0).replace("\"3600000\"", "\"40 80\"\nengine.lookups_every_ms = 100")
 }
 
 /// What Debitsuccess says of the refund from now on.
@@ -37,8 +37,8 @@ fn set_status(stack: &Stack, id: &str, status: RefundStatus) {
 
 /// A refund that Debitsuccess took and that two lookups did not find.
 async fn lost_from_sight(stack: &Stack, id: &str) -> proto::Refund {
-    stack.blind(Some(1));
-    stack.blind(Some(2));
+    stack.make_lookups_stale(Some(1));
+    stack.make_lookups_stale(Some(2));
     let (request, ..) = sample_request(Provider::Debitsuccess, id);
     assert_eq!(stack.refund(request).await.state(), State::Submitted);
     assert_eq!(stack.reconcile(id).await.unwrap().state(), State::Submitted);
@@ -117,7 +117,7 @@ async fn a_final_record_under_our_identifier_ends_a_review(
 #[tokio::test]
 async fn a_review_is_looked_up_by_itself_and_sends_nothing() {
     let stack = Stack::start_as(fast_lookups).await;
-    let unseen = stack.blind(None);
+    let unseen = stack.make_lookups_stale(None);
     let (request, target, in_journal) = sample_request(Provider::Debitsuccess, "r-1");
     assert_eq!(stack.refund(request).await.state(), State::Submitted);
     let review = stack.until("r-1", |refund| refund.state() == State::NeedsReview).await;
@@ -155,7 +155,7 @@ async fn a_strangers_record_settles_nothing(#[case] status: RefundStatus) {
     let (request, target, in_journal) = sample_request(Provider::Debitsuccess, "r-1");
     stack.refund(request.clone()).await;
     // With another ledger the gateway does not know that it has used the identifier.
-    let other = |configuration: String| patient(&configuration, 0).replace("recoup.db", "other.db");
+    let other = |configuration: String| without_lookups(&configuration, 0).replace("recoup.db", "other.db");
     let stack = stack.restart_as(other).await;
     assert_eq!(stack.refund(request).await.state(), State::NeedsReview);
     set_status(&stack, "r-1", status);

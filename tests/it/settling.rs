@@ -35,15 +35,6 @@ async fn brisk_stack(settle_s: u32) -> Stack {
     Stack::start_as(|configuration| fast_lookups(configuration, settle_s)).await
 }
 
-fn is_settled(refund: &proto::Refund) -> bool {
-    !matches!(refund.state(), State::Pending | State::Dispatching | State::InDoubt)
-}
-
-async fn health_of(stack: &Stack, account: &str) -> Health {
-    let accounts = stack.accounts().await.list_accounts(proto::ListAccountsRequest {}).await.unwrap().into_inner();
-    accounts.accounts.iter().find(|one| one.account == account).unwrap().health()
-}
-
 /// The money moved and the answer was lost: a look finds it, or name.com repeats its answer for the
 /// same key. Nobody has to ask.
 #[rstest]
@@ -62,7 +53,7 @@ async fn a_lost_yes_is_found_again(#[case] provider: Provider, #[case] end: Stat
     let (since, next_check) = (micros(&doubt.since_time.unwrap()), micros(&doubt.next_check_time.unwrap()));
     // The second is counted from when the outcome was judged, which is just before it is recorded.
     assert!(next_check > since && next_check <= since + 1_000_000, "it tells when the provider is asked: {doubt:?}");
-    let settled = stack.until("lost", is_settled).await;
+    let settled = stack.until("lost", is_processed).await;
     assert_eq!(settled.state(), end);
     assert!(micros(&settled.update_time.unwrap()) >= next_check, "not before its time");
     assert_eq!((stack.effects(target), stack.attempts(in_journal)), (1, sent));
@@ -85,7 +76,7 @@ async fn a_lost_request_is_sent_again_where_that_is_safe(
     stack.arm(provider, Point::BeforeEffect, FaultEffect::Close, Repeat::Once);
     let (request, target, in_journal) = sample_request(provider, "gone");
     assert_eq!(stack.refund(request).await.state(), State::InDoubt);
-    assert_eq!(stack.until("gone", is_settled).await.state(), end);
+    assert_eq!(stack.until("gone", is_processed).await.state(), end);
     assert_eq!((stack.effects(target), stack.attempts(in_journal)), (effects, sent));
 }
 
@@ -97,7 +88,7 @@ async fn a_resend_is_the_same_request() {
     stack.arm(Provider::Namecom, Point::AfterEffect, FaultEffect::Close, Repeat::Times(3));
     let (request, target, in_journal) = sample_request(Provider::Namecom, "again");
     stack.create(request).await.unwrap();
-    assert_eq!(stack.until("again", is_settled).await.state(), State::Succeeded);
+    assert_eq!(stack.until("again", is_processed).await.state(), State::Succeeded);
     let sent: Vec<_> = stack
         .simulators
         .journal()
@@ -119,7 +110,7 @@ async fn already_refunded_by_our_own_lost_attempt_is_a_yes() {
     stack.arm(Provider::Namecom, Point::AfterEffect, FaultEffect::Close, Repeat::Once);
     let (request, target, _) = sample_request(Provider::Namecom, "mine");
     stack.create(request).await.unwrap();
-    let refund = stack.until("mine", is_settled).await;
+    let refund = stack.until("mine", is_processed).await;
     assert_eq!((refund.state(), refund.attempt_count), (State::Succeeded, 2));
     assert_eq!(stack.effects(target), 1);
 }
@@ -160,7 +151,7 @@ async fn an_account_that_is_shut_finds_its_way_back(
     stack.create(request).await.unwrap();
     let refund = stack.until("waits", |refund| refund.provider_error.is_some()).await;
     assert_eq!(refund.state(), State::Pending);
-    assert_eq!(health_of(&stack, account).await, Health::CredentialsRefused);
+    assert_eq!(stack.health_of(account).await, Health::CredentialsRefused);
     // Tried by looks, not by refunds.
     let looks = || stack.simulators.journal().iter().filter(|entry| !entry.moves_money).count();
     tokio::time::timeout(crate::support::LIMIT, async {
@@ -177,9 +168,9 @@ async fn an_account_that_is_shut_finds_its_way_back(
     assert_eq!(behind.state(), State::Pending);
     stack.simulators.with_world(|world| world.faults.disarm(rule));
     for waited in ["waits", "behind"] {
-        assert_eq!(stack.until(waited, is_settled).await.state(), State::Succeeded, "{waited}");
+        assert_eq!(stack.until(waited, is_processed).await.state(), State::Succeeded, "{waited}");
     }
-    assert_eq!(health_of(&stack, account).await, Health::Serving);
+    assert_eq!(stack.health_of(account).await, Health::Serving);
     assert_eq!((stack.effects(target), stack.effects("3200002")), (1, 1));
 }
 
@@ -198,21 +189,20 @@ async fn a_crowd_of_wrong_orders_keeps_nobody_waiting() {
     let effect = FaultEffect::Answer { status: 401, body, headers: Default::default() };
     let rule = Rule { repeat: Repeat::Standing, ..Rule::new(Provider::Namecom, Point::BeforeEffect, effect) };
     let rule = stack.simulators.arm(rule).unwrap();
-    let at_once = |request| proto::CreateRefundRequest { wait: Some(prost_types::Duration::default()), ..request };
-    let wrong = |order: i32| at_once(namecom(&format!("wrong-{order}"), 900_000 + order, &[9_000_000 + order]));
+    let wrong = |order: i32| without_wait(namecom(&format!("wrong-{order}"), 900_000 + order, &[9_000_000 + order]));
     for order in 0..130 {
         stack.create(wrong(order)).await.unwrap();
     }
     let (good, target, _) = sample_request(Provider::Namecom, "good");
-    stack.create(at_once(good)).await.unwrap();
+    stack.create(without_wait(good)).await.unwrap();
     // Neither among the oldest nor among the newest.
     for order in 130..260 {
         stack.create(wrong(order)).await.unwrap();
     }
-    assert_eq!(health_of(&stack, "namecom").await, Health::CredentialsRefused);
+    assert_eq!(stack.health_of("namecom").await, Health::CredentialsRefused);
     stack.simulators.with_world(|world| world.faults.disarm(rule));
-    assert_eq!(stack.until("good", is_settled).await.state(), State::Succeeded);
-    assert_eq!(stack.until("wrong-259", is_settled).await.state(), State::Failed);
+    assert_eq!(stack.until("good", is_processed).await.state(), State::Succeeded);
+    assert_eq!(stack.until("wrong-259", is_processed).await.state(), State::Failed);
     assert_eq!(stack.effects(target), 1);
 }
 
@@ -221,17 +211,16 @@ async fn a_crowd_of_wrong_orders_keeps_nobody_waiting() {
 #[tokio::test]
 async fn a_good_order_behind_a_crowd_of_wrong_ones_finds_the_way_back() {
     let stack = brisk_stack(600).await;
-    let at_once = |request| proto::CreateRefundRequest { wait: Some(prost_types::Duration::default()), ..request };
     for order in 0..5 {
         let refund = stack.refund(sectigo(&format!("shuts-{order}"), &format!("999000{order}"))).await;
         assert_eq!(refund.state(), State::Failed);
     }
-    assert_eq!(health_of(&stack, "sectigo").await, Health::CredentialsRefused);
+    assert_eq!(stack.health_of("sectigo").await, Health::CredentialsRefused);
     for order in 0..100 {
-        stack.create(at_once(sectigo(&format!("wrong-{order}"), &format!("998{order:04}")))).await.unwrap();
+        stack.create(without_wait(sectigo(&format!("wrong-{order}"), &format!("998{order:04}")))).await.unwrap();
     }
-    stack.create(at_once(sectigo("good", "1000001"))).await.unwrap();
-    assert_eq!(stack.until("good", is_settled).await.state(), State::Succeeded);
+    stack.create(without_wait(sectigo("good", "1000001"))).await.unwrap();
+    assert_eq!(stack.until("good", is_processed).await.state(), State::Succeeded);
     assert_eq!(stack.effects("1000001"), 1);
 }
 
@@ -261,17 +250,17 @@ async fn an_account_that_recovers_looks_up_what_it_could_not() {
         };
         assert!(stack.polled_until(id, is_left_alone).await.doubt.unwrap().check_count > 0);
     }
-    assert_eq!(health_of(&stack, "sectigo").await, Health::Suspended);
+    assert_eq!(stack.health_of("sectigo").await, Health::Suspended);
     // Its lookup is what shows that the provider answers again.
     let at_once = Some(prost_types::Duration::default());
     let behind = proto::CreateRefundRequest { wait: at_once, ..sectigo("behind", "1000006") };
     assert_eq!(stack.refund(behind).await.state(), State::Pending);
     stack.simulators.with_world(|world| world.faults.disarm(rule));
     for (id, order) in lost.into_iter().chain([("behind", "1000006")]) {
-        assert_eq!(stack.until(id, is_settled).await.state(), State::Succeeded, "{id}");
+        assert_eq!(stack.until(id, is_processed).await.state(), State::Succeeded, "{id}");
         assert_eq!((stack.effects(order), stack.attempts(order)), (1, 1));
     }
-    assert_eq!(health_of(&stack, "sectigo").await, Health::Serving);
+    assert_eq!(stack.health_of("sectigo").await, Health::Serving);
 }
 
 /// Who waits behind attempts that stall is told as soon as these have shut the account.
@@ -325,20 +314,19 @@ async fn only_a_streak_of_different_orders_shuts_the_account() {
         let refund = stack.refund(sectigo(&format!("same-{attempt}"), "9999999")).await;
         assert_eq!(refund.state(), State::Failed);
     }
-    assert_eq!(health_of(&stack, "sectigo").await, Health::Serving, "one wrong order, however often");
+    assert_eq!(stack.health_of("sectigo").await, Health::Serving, "one wrong order, however often");
     for order in 0..4 {
         let refund = stack.refund(sectigo(&format!("other-{order}"), &format!("999000{order}"))).await;
         assert_eq!(refund.state(), State::Failed);
     }
-    assert_eq!(health_of(&stack, "sectigo").await, Health::CredentialsRefused);
-    let at_once = |request| proto::CreateRefundRequest { wait: Some(prost_types::Duration::default()), ..request };
-    let refund = stack.refund(at_once(sectigo("wrong", "9990009"))).await;
+    assert_eq!(stack.health_of("sectigo").await, Health::CredentialsRefused);
+    let refund = stack.refund(without_wait(sectigo("wrong", "9990009"))).await;
     assert_eq!(refund.state(), State::Pending);
     // A good order is what finds the way back, though a wrong one waits before it.
     stack.refund(sectigo("good", "1000001")).await;
-    assert_eq!(stack.until("good", is_settled).await.state(), State::Succeeded);
-    assert_eq!(stack.until("wrong", is_settled).await.state(), State::Failed);
-    assert_eq!(health_of(&stack, "sectigo").await, Health::Serving);
+    assert_eq!(stack.until("good", is_processed).await.state(), State::Succeeded);
+    assert_eq!(stack.until("wrong", is_processed).await.state(), State::Failed);
+    assert_eq!(stack.health_of("sectigo").await, Health::Serving);
     assert_eq!(stack.effects("1000001"), 1);
 }
 
@@ -381,7 +369,7 @@ async fn in_review() -> Stack {
 async fn a_persons_word_ends_a_review(#[case] word: Resolution, #[case] end: State, #[case] effects: usize) {
     let stack = in_review().await;
     stack.resolve("asked", word).await.unwrap();
-    let refund = stack.until("asked", is_settled).await;
+    let refund = stack.until("asked", is_processed).await;
     assert_eq!(refund.state(), end);
     assert_eq!(refund.attempt_count, 1 + i32::try_from(effects).unwrap(), "one new attempt, where it was authorised");
     let request = proto::ListRefundEventsRequest { name: refund.name, ..Default::default() };
@@ -443,6 +431,6 @@ async fn a_restart_takes_up_what_is_in_doubt() {
     assert_eq!(stack.get("lost").await.state(), State::InDoubt);
     stack.simulators.with_world(|world| world.faults.disarm(unanswered));
     // Nobody asks for it.
-    assert_eq!(stack.until("lost", is_settled).await.state(), State::Succeeded);
+    assert_eq!(stack.until("lost", is_processed).await.state(), State::Succeeded);
     assert_eq!((stack.effects(target), stack.attempts(in_journal)), (1, 1));
 }

@@ -69,10 +69,6 @@ async fn until_succeeded(refunds: &RefundServiceClient<Channel>, id: &str) {
     tokio::time::timeout(LIMIT, wait).await.unwrap();
 }
 
-fn at_once(request: proto::CreateRefundRequest) -> proto::CreateRefundRequest {
-    proto::CreateRefundRequest { wait: Some(prost_types::Duration::default()), ..request }
-}
-
 fn warned(log: &Log, key: &str) -> usize {
     let is_it = |line: &&serde_json::Value| (&line["level"], &line["key"]) == (&"WARN".into(), &key.into());
     log.lines().iter().filter(is_it).count()
@@ -90,7 +86,7 @@ async fn a_refused_secret_is_read_again_at_once_and_the_account_tried_with_it() 
         launch(&with_files(&configuration(&simulators, dir.path(), settings), dir.path()), dir.path(), &[]);
     std::fs::write(dir.path().join("token"), "demo-token\n").unwrap();
     let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
-    refunds.create_refund(at_once(namecom("refused", 200_001, &[3_200_001]))).await.unwrap();
+    refunds.create_refund(without_wait(namecom("refused", 200_001, &[3_200_001]))).await.unwrap();
     until_succeeded(&refunds, "refused").await;
     assert!(begin.elapsed() < Duration::from_secs(10), "before the file is read again in any case");
     assert_eq!(log.count("the account's secret has changed"), 1, "{}", log.text());
@@ -135,7 +131,7 @@ async fn a_hangup_has_secrets_and_the_filter_read_again_and_nothing_else() {
     let before = with_files(&configuration(&simulators, dir.path(), settings), dir.path());
     let (gateway, log) = launch(&before, dir.path(), &[]);
     let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
-    refunds.create_refund(at_once(namecom("waits", 200_001, &[3_200_001]))).await.unwrap();
+    refunds.create_refund(without_wait(namecom("waits", 200_001, &[3_200_001]))).await.unwrap();
     until(|| log.count("refuses the account's credentials") == 1).await;
     assert_eq!(log.count("call answered"), 0, "a line of another filter");
 

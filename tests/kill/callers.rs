@@ -136,7 +136,7 @@ impl CallerState {
     }
 }
 
-/// Sets all of them to work; they end when the caller_state says so.
+/// Starts all callers; they end when `ended` is cancelled.
 pub(crate) fn spawn(caller_state: &Arc<CallerState>, seed: u64, run: u64) -> JoinSet<()> {
     let mut callers = JoinSet::new();
     for number in 0..CALLERS {
@@ -201,7 +201,9 @@ impl Caller {
             Action::Repeat => {
                 // Mostly unacknowledged refunds: those are what callers repeat.
                 let unknown = rng.percent(60);
-                let Some(plan) = caller_state.pick_requested(rng, |refund| !unknown || !refund.acknowledged) else { return false };
+                let Some(plan) = caller_state.pick_requested(rng, |refund| !unknown || !refund.acknowledged) else {
+                    return false;
+                };
                 (Call::Create(plan.id.clone()), create(&mut client, plan.request(), rng).await)
             }
             Action::Change => {
@@ -263,7 +265,9 @@ impl Caller {
             }
             Action::Reconcile => {
                 let open = [Some(State::InDoubt), Some(State::Submitted), Some(State::NeedsReview)];
-                let Some(plan) = caller_state.pick_requested(rng, |refund| open.contains(&refund.state)) else { return false };
+                let Some(plan) = caller_state.pick_requested(rng, |refund| open.contains(&refund.state)) else {
+                    return false;
+                };
                 let answer = client.reconcile_refund(proto::ReconcileRefundRequest { name: name(&plan.id) }).await;
                 let answer = answer.map(|answer| answer.into_inner().refund);
                 (Call::Reconcile(plan.id), Answer::of(answer.as_ref(), false))

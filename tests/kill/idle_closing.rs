@@ -100,11 +100,11 @@ fn measure(base: &Path, seed: u64, name: &str, refunds: usize, pooled: bool) -> 
     });
     assert!(gateway.terminate().success());
 
-    let truth = providers.truth();
-    assert_eq!(truth.dropped, 0, "the journal is whole");
+    let records = providers.records();
+    assert_eq!(records.dropped, 0, "the journal is complete");
     let ledger = rows::read(&environment.ledger);
     let seen = |plan: &&&Plan| {
-        truth.journal.iter().any(|entry| {
+        records.journal.iter().any(|entry| {
             let name = if entry.provider == Provider::Sectigo { &entry.target } else { &entry.identifier };
             let id = if entry.provider == Provider::Sectigo { &plan.parts()[0].0 } else { &plan.id };
             entry.moves_money && name.as_ref() == Some(id)
@@ -112,7 +112,7 @@ fn measure(base: &Path, seed: u64, name: &str, refunds: usize, pooled: bool) -> 
     };
     let doubted: Vec<&Plan> = plans.iter().filter(|plan| ledger.was_in_doubt(&plan.id)).collect();
     let mut connections: Vec<u64> =
-        truth.journal.iter().filter(|entry| entry.moves_money).map(|entry| entry.connection).collect();
+        records.journal.iter().filter(|entry| entry.moves_money).map(|entry| entry.connection).collect();
     connections.dedup();
     connections.sort_unstable();
     connections.dedup();

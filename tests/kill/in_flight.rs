@@ -147,7 +147,7 @@ fn measure(base: &Path, seed: u64, refunds: usize, accounts: usize) -> Measured 
             problems.push(format!("done or visibly in doubt: {refund:?}"));
         }
     }
-    problems.extend(oracle::twice_refunded(&providers.truth().books));
+    problems.extend(oracle::twice_refunded(&providers.records().books));
     if let Err(problem) = runtime.block_on(rows::verify(&environment.ledger)) {
         problems.push(format!("the chain verifies: {problem}"));
     }

@@ -33,7 +33,7 @@ const TAMPERINGS: [(&str, &str, Tampering); 16] = [
         evidence.records.books.extend(unknown.clone());
         unknown.is_some()
     }),
-    ("another amount was refunded", "money is equal", |evidence| {
+    ("another amount was refunded", "amounts are equal", |evidence| {
         let done: Vec<String> = succeeded(evidence).collect();
         let effects = evidence.records.books.iter_mut().map(|entry| &mut entry.effect);
         let known = |identifier: &Option<String>| identifier.as_ref().is_some_and(|id| done.contains(id));
@@ -58,7 +58,7 @@ const TAMPERINGS: [(&str, &str, Tampering); 16] = [
         evidence.records.journal.extend(std::iter::repeat_n(request.clone(), 20).flatten());
         request.is_some()
     }),
-    ("a request is sent again with other content", "what is sent again is the same", |evidence| {
+    ("a request is sent again with other content", "a resend is identical", |evidence| {
         let mut request = evidence.records.journal.iter().find(|entry| entry.moves_money).cloned();
         request.iter_mut().for_each(|request| request.parameters = serde_json::value::RawValue::NULL.to_owned());
         evidence.records.journal.extend(request.clone());

@@ -13,7 +13,7 @@ use recoup::proto::v1::resolve_refund_request::Resolution;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
-use crate::callers::{self, CallerState, CALLERS, name};
+use crate::callers::{self, CALLERS, CallerState, name};
 use crate::history::{Answer, Call};
 use crate::rng::SeededRng;
 
@@ -75,7 +75,9 @@ pub(crate) async fn list(
         let filter = Some(proto::RefundFilter { states, ..Default::default() });
         let request = proto::ListRefundsRequest { page_size: 1000, page_token, filter };
         let page = client.clone().list_refunds(request).await;
-        let page = page.map_err(|status| format!("answers at quiescence: ListRefunds was answered with {status}"))?.into_inner();
+        let page = page
+            .map_err(|status| format!("answers at quiescence: ListRefunds was answered with {status}"))?
+            .into_inner();
         refunds.extend(page.refunds);
         page_token = page.next_page_token;
         if page_token.is_empty() {
@@ -107,7 +109,11 @@ async fn wait_until_none_open(client: &RefundServiceClient<Channel>) -> Result<(
     }
 }
 
-async fn reconcile_all(client: &RefundServiceClient<Channel>, caller_state: &Arc<CallerState>, state: State) -> Result<(), String> {
+async fn reconcile_all(
+    client: &RefundServiceClient<Channel>,
+    caller_state: &Arc<CallerState>,
+    state: State,
+) -> Result<(), String> {
     let open = list(client, &[state]).await?;
     let calls = stream::iter(open).map(|refund| {
         let (mut client, caller_state) = (client.clone(), caller_state.clone());

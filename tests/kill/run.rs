@@ -18,7 +18,7 @@ use crate::callers::{self, CallerState};
 use crate::oracle::{self, Evidence};
 use crate::oracle_self_test;
 use crate::plans::Plans;
-use crate::providers::{self, Providers, ProviderRecords};
+use crate::providers::{self, ProviderRecords, Providers};
 use crate::quiescence;
 use crate::rng::SeededRng;
 use crate::rows;
@@ -263,7 +263,7 @@ fn judge(
             let records = [providers.records(), places.other.records()];
             let evidence = Evidence {
                 by_books: [0, 1].map(|books: usize| records[books].journal.clone()),
-                origins_of_other: places.origins_of_other(),
+                endpoints_of_other: places.endpoints_of_other(),
                 account_was_removed: places.account_was_removed,
                 plans: caller_state.plans(),
                 history: caller_state.history.entries(),

@@ -71,7 +71,15 @@ impl Places {
         let password = SECRETS[0].1.to_owned();
         let renamed = Login { username: NEW_LOGIN.to_owned(), password };
         providers.world().with_world(|world| world.debitsuccess.put_login(renamed));
-        Places { other, relays, setups: [USUAL; 3], token: 0, changes: 0, account_was_removed: false, _relaying: relaying }
+        Places {
+            other,
+            relays,
+            setups: [USUAL; 3],
+            token: 0,
+            changes: 0,
+            account_was_removed: false,
+            _relaying: relaying,
+        }
     }
 
     /// Draws the configuration of the next start; it often stays the same.
