@@ -88,7 +88,10 @@ async fn a_former_place_that_matches_only_in_part_moves_nothing(#[case] said: Mo
 #[case::another_host("{ endpoint = \"https://localhost:1\", login = \"demo-2\" }", None)]
 #[case::its_own("{ login = \"demo\" }", None)]
 #[tokio::test]
-async fn a_former_place_cannot_be_the_present_place_of_another_account(#[case] places: &str, #[case] violation: Option<&str>) {
+async fn a_former_place_cannot_be_the_present_place_of_another_account(
+    #[case] places: &str,
+    #[case] violation: Option<&str>,
+) {
     let dir = tempfile::tempdir().unwrap();
     let simulators = simulators_in(dir.path()).await;
     let places = places.replace("ADDR", &addr_of(Provider::Sectigo, &simulators));
@@ -116,7 +119,8 @@ async fn a_target_refunded_before_a_move_stays_refunded_after_it(
         Provider::Sectigo | Provider::Namecom => (account_name(provider), "TARGET_HAS_REFUND"),
         Provider::Debitsuccess => (account_name(provider), "SIMILAR_REFUND"),
     };
-    let [done, open, free] = [("done", 1), ("open", 2), ("free", 3)].map(|(id, number)| refund_of(provider, id, number));
+    let [done, open, free] =
+        [("done", 1), ("open", 2), ("free", 3)].map(|(id, number)| refund_of(provider, id, number));
     let stack = Stack::start_as(|text| slow_lookups(&text, 1_000)).await;
     let refund = stack.refund(done.request.clone()).await;
     if provider == Provider::Debitsuccess {

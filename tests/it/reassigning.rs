@@ -174,7 +174,8 @@ async fn a_refund_does_not_move_where_another_refund_is_in_the_way(#[case] provi
     let base = configuration(&simulators, dir.path(), "");
     let former_login = login(provider);
     let text = copied(&base, name, "other", other_login);
-    let text = section(&text, name, |section| former(&other_login(section), &format!("{{ login = \"{former_login}\" }}")));
+    let text =
+        section(&text, name, |section| former(&other_login(section), &format!("{{ login = \"{former_login}\" }}")));
     let (gateway, log) = launch(&fast_lookups(&text, 1, 1_000), dir.path(), &[]);
     let mut client = RefundServiceClient::new(channel(gateway.addr).await);
     let request = proto::GetRefundRequest { name: "refunds/pending".to_owned() };

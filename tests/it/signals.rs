@@ -1,5 +1,4 @@
-//! Signals, as supervisors and terminals send them: which ones end the gateway, and what SIGHUP has
-//! it take up.
+//! Signals from supervisors and terminals: which ones stop the gateway, and what SIGHUP reloads.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,13 +14,13 @@ use simulators::request::Provider;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
-use crate::support::{LIMIT, channel, configuration, effects, namecom, sectigo, simulators_in};
+use crate::support::{LIMIT, channel, configuration, effects, namecom, sectigo, simulators_in, without_wait};
 use crate::telemetry::{Log, launch};
 
-/// Drains: what is on the wire is finished, and its caller gets the answer.
+/// The attempt on the wire is finished, and its caller gets the answer.
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_signal_that_ends_it_drains_it(#[values("TERM", "INT", "QUIT")] signal: &str) {
+async fn a_signal_that_stops_the_gateway_drains_it(#[values("TERM", "INT", "QUIT")] signal: &str) {
     let dir = tempfile::tempdir().unwrap();
     let simulators = simulators_in(dir.path()).await;
     let (gateway, log) = launch(&configuration(&simulators, dir.path(), ""), dir.path(), &[]);
@@ -39,7 +38,7 @@ async fn a_signal_that_ends_it_drains_it(#[values("TERM", "INT", "QUIT")] signal
     assert_eq!(log.count("shut down"), 1, "{}", log.text());
 }
 
-/// The secret of name.com's account in a file, and a wrong one in it.
+/// name.com's token in a file, and a wrong one in it.
 fn with_files(configuration: &str, dir: &Path) -> String {
     std::fs::write(dir.join("token"), "wrong-token\n").unwrap();
     let file = format!("token_file = \"{}\"", dir.join("token").display());
@@ -74,10 +73,9 @@ fn warned(log: &Log, key: &str) -> usize {
     log.lines().iter().filter(is_it).count()
 }
 
-/// The account would not be tried again for an hour: that it is, and at once, follows from the
-/// file.
+/// The breaker would stay open for an hour, so only the changed file can close it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_secret_is_read_again_at_once_and_the_account_tried_with_it() {
+async fn a_refused_secret_is_read_again_immediately_and_the_account_is_probed() {
     let dir = tempfile::tempdir().unwrap();
     let simulators = simulators_in(dir.path()).await;
     let settings = "engine.circuit_pause_min_ms = 3600000\nengine.circuit_pause_max_ms = 3600000";
@@ -88,7 +86,7 @@ async fn a_refused_secret_is_read_again_at_once_and_the_account_tried_with_it() 
     let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
     refunds.create_refund(without_wait(namecom("refused", 200_001, &[3_200_001]))).await.unwrap();
     until_succeeded(&refunds, "refused").await;
-    assert!(begin.elapsed() < Duration::from_secs(10), "before the file is read again in any case");
+    assert!(begin.elapsed() < Duration::from_secs(10), "before the regular reload of the file");
     assert_eq!(log.count("the account's secret has changed"), 1, "{}", log.text());
     for secret in ["wrong-token", "demo-token"] {
         assert!(!log.text().contains(secret), "{}", log.text());
@@ -96,9 +94,9 @@ async fn a_refused_secret_is_read_again_at_once_and_the_account_tried_with_it() 
     assert!(gateway.terminate().success());
 }
 
-/// No refund waits to be sent, so nothing but a lookup can meet the refusal.
+/// No refund is pending, so only a lookup can be refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_secret_that_a_lookup_was_refused_with_is_read_again_at_once() {
+async fn a_secret_that_a_lookup_was_refused_with_is_read_again_immediately() {
     let dir = tempfile::tempdir().unwrap();
     let simulators = simulators_in(dir.path()).await;
     let settings = "engine.lookups_after_ms = \"500\"\nengine.lookups_every_ms = 3600000";
@@ -117,13 +115,13 @@ async fn a_secret_that_a_lookup_was_refused_with_is_read_again_at_once() {
     simulators.with_world(|world| world.namecom.put_account(Account::new("demo-test", "renewed-token")));
     std::fs::write(dir.path().join("token"), "renewed-token\n").unwrap();
     until(|| log.count("the account's secret has changed") == 1).await;
-    assert!(begin.elapsed() < Duration::from_secs(10), "before the file is read again in any case");
+    assert!(begin.elapsed() < Duration::from_secs(10), "before the regular reload of the file");
     assert!(gateway.terminate().success());
     assert_eq!(effects(&simulators, "3200001"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hangup_has_secrets_and_the_filter_read_again_and_nothing_else() {
+async fn a_hangup_reloads_only_secrets_and_the_log_filter() {
     let dir = tempfile::tempdir().unwrap();
     let simulators = simulators_in(dir.path()).await;
     let settings =
@@ -135,7 +133,7 @@ async fn a_hangup_has_secrets_and_the_filter_read_again_and_nothing_else() {
     until(|| log.count("refuses the account's credentials") == 1).await;
     assert_eq!(log.count("call answered"), 0, "a line of another filter");
 
-    // Wrong in two ways, and right in one: all of it is left.
+    // Two invalid settings and a valid one: none of them is applied.
     let path = dir.path().join("recoup.toml");
     let wrong = before
         .replace("\"info\"", "\"debug\"")
@@ -151,7 +149,7 @@ async fn a_hangup_has_secrets_and_the_filter_read_again_and_nothing_else() {
     assert_eq!(state_of(&refunds, "waits").await, State::Pending);
     assert_eq!(log.count("call answered"), 0);
 
-    // A new file for the secret, another filter, and two keys that take a restart.
+    // A new file for the secret, another filter, and two settings that need a restart.
     std::fs::write(dir.path().join("new-token"), "demo-token").unwrap();
     let changed = before
         .replace("/token\"", "/new-token\"")
@@ -167,7 +165,7 @@ async fn a_hangup_has_secrets_and_the_filter_read_again_and_nothing_else() {
     let keys = log.lines().iter().filter(|line| line.get("key").is_some()).count();
     assert_eq!(keys, 2, "{}", log.text());
 
-    // Many at once are no more than one after the other.
+    // Many signals in a row do no harm.
     for _ in 0..20 {
         gateway.signal("HUP");
     }
@@ -177,7 +175,7 @@ async fn a_hangup_has_secrets_and_the_filter_read_again_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_start_is_logged() {
+async fn the_start_of_the_gateway_is_logged() {
     let dir = tempfile::tempdir().unwrap();
     let simulators = simulators_in(dir.path()).await;
     let settings = "metrics.listen = \"127.0.0.1:0\"";

@@ -15,7 +15,7 @@ use simulators::providers::sectigo::Account as SectigoAccount;
 use simulators::request::Provider;
 use tonic::Status;
 
-use crate::support::demo_accounts::{account_name, login};
+use crate::support::demo_accounts::login;
 use crate::support::{
     FAST_LOOKUPS, LIMIT, Stack, debitsuccess, namecom, reason, sectigo, with_settings, with_settle_time, without_wait,
 };
@@ -72,7 +72,10 @@ pub(crate) fn slow_lookups(configuration: &str, circuit_failures: u32) -> String
 
 /// Fast lookups, and this settle time at every account.
 pub(crate) fn fast_lookups(configuration: &str, settle_s: u32, circuit_failures: u32) -> String {
-    with_settings(&with_settle_time(configuration, settle_s), &format!("{FAST_LOOKUPS}engine.circuit_failures = {circuit_failures}"))
+    with_settings(
+        &with_settle_time(configuration, settle_s),
+        &format!("{FAST_LOOKUPS}engine.circuit_failures = {circuit_failures}"),
+    )
 }
 
 /// The configuration with a changed section of one account. An empty section removes it.
@@ -129,7 +132,12 @@ pub(crate) fn move_login(simulators: &Simulators) {
     });
 }
 
-pub(crate) async fn resolve(stack: &Stack, id: &str, resolution: Resolution, take_over: bool) -> Result<proto::Refund, Status> {
+pub(crate) async fn resolve(
+    stack: &Stack,
+    id: &str,
+    resolution: Resolution,
+    take_over: bool,
+) -> Result<proto::Refund, Status> {
     loop {
         let request = proto::ResolveRefundRequest {
             name: format!("refunds/{id}"),
@@ -213,7 +221,7 @@ pub(crate) fn witness_of(provider: Provider) -> Provider {
 }
 
 pub(crate) async fn moves_of(stack: &Stack, id: &str) -> Vec<proto::RefundEvent> {
-    events_of(stack, id).await.into_iter().filter(|event| event.kind() == Kind::Reassigned).collect()
+    stack.events(id).await.into_iter().filter(|event| event.kind() == Kind::Reassigned).collect()
 }
 
 /// Loses a request or its answer, so that the refund is in doubt.
@@ -231,7 +239,13 @@ pub(crate) enum Moved {
 }
 
 /// The section of the account at its new place, with or without the setting `former`.
-pub(crate) fn moved(section: &str, provider: Provider, moved: Moved, simulators: &Simulators, with_former: bool) -> String {
+pub(crate) fn moved(
+    section: &str,
+    provider: Provider,
+    moved: Moved,
+    simulators: &Simulators,
+    with_former: bool,
+) -> String {
     let scheme = if provider == Provider::Sectigo { "https" } else { "http" };
     let endpoint = format!("endpoint = \"{scheme}://{}\"", addr_of(provider, simulators));
     let login = format!("login = \"{}\"", login(provider));
@@ -252,11 +266,13 @@ pub(crate) async fn stack_with_open_refunds(provider: Provider, [lost, gone, pen
     stack
 }
 
-/// A second currency at the same place as the account, and no account in it at name.com.
-fn foreign(text: &str, provider: Provider) -> String {
+/// The configuration with a second account in another currency at the same place, except at name.com.
+pub(crate) fn with_other_currency(text: &str, provider: Provider) -> String {
     match provider {
         Provider::Namecom => text.to_owned(),
-        Provider::Sectigo => copied(text, "sectigo", "other-currency", |section| format!("{section}currency = \"EUR\"\n")),
+        Provider::Sectigo => {
+            copied(text, "sectigo", "other-currency", |section| format!("{section}currency = \"EUR\"\n"))
+        }
         Provider::Debitsuccess => {
             copied(text, "debitsuccess", "other-currency", |section| section.replace("\"AUD\"", "\"NZD\""))
         }
