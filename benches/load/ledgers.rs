@@ -1,4 +1,4 @@
-//! Ledgers that are written beforehand, by the ledger's own code: its tables, its history, its
+//! Ledgers that are written before the benchmark, with the ledger's own code: tables, history and hash
 //! chain.
 
 use std::path::{Path, PathBuf};
@@ -22,13 +22,13 @@ use tokio::time::Instant;
 
 use crate::callers::Way;
 
-/// Steps that share one commit: only here, where nobody waits.
+/// Writes per commit. Large, since no caller waits here.
 const BATCH: usize = 10_000;
-/// Between two refunds of the history: a million take ten months.
-const APART: Duration = Duration::from_secs(26);
+/// Time between two refunds of the history: a million take ten months.
+const INTERVAL: Duration = Duration::from_secs(26);
 
-/// The ledger with so many refunds, all done, from the cache; written and verified first where it
-/// is not there.
+/// The cached ledger with this many refunds, all done. Writes and verifies it first where the cache does
+/// not have it.
 pub(crate) async fn large(folder: &Path, refunds: usize) -> PathBuf {
     let path = folder.join(format!("ledger-{refunds}-v7.db"));
     if path.exists() {
@@ -38,11 +38,11 @@ pub(crate) async fn large(folder: &Path, refunds: usize) -> PathBuf {
     let draft = tempfile::tempdir_in(folder).unwrap();
     let written = draft.path().join("draft.db");
     let ledger = open(&written);
-    let first = SystemClock.now().saturating_sub(APART * u32::try_from(refunds + 1).unwrap());
+    let first = SystemClock.now().saturating_sub(INTERVAL * u32::try_from(refunds + 1).unwrap());
     for start in (0..refunds).step_by(BATCH) {
         let intents = (start..refunds.min(start + BATCH)).map(done);
         let created = create(&ledger, "https://done.example", intents, true, |place| {
-            first.saturating_add(APART * (start + place) as u32)
+            first.saturating_add(INTERVAL * (start + place) as u32)
         })
         .await;
         join_all(created.into_iter().map(|refund| finish(&ledger, refund))).await;
@@ -57,15 +57,13 @@ pub(crate) async fn large(folder: &Path, refunds: usize) -> PathBuf {
     path
 }
 
-/// A copy that may be written to, whole on disk: what is still to be written would disturb what is
-/// measured.
+/// A copy that may be written to. It is synced, so that its writes do not disturb the measurement.
 pub(crate) fn copy(from: &Path, to: &Path) {
     std::fs::copy(from, to).unwrap();
     std::fs::File::open(to).unwrap().sync_all().unwrap();
 }
 
-/// Adds refunds of these orders as a gateway leaves them that is killed: one half was on its way,
-/// the other waits.
+/// Adds refunds of these orders as a killed gateway leaves them: half of them DISPATCHING, half PENDING.
 pub(crate) async fn add_unfinished(path: &Path, endpoint: &str, orders: std::ops::Range<i32>) {
     let ledger = open(path);
     let middle = orders.start + (orders.end - orders.start) / 2;
@@ -83,7 +81,7 @@ pub(crate) fn id_of(place: usize) -> String {
     format!("done-{place}")
 }
 
-/// In turn one at name.com and one at Sectigo.
+/// Alternately a refund at name.com and one at Sectigo.
 fn done(place: usize) -> Intent {
     let number = i32::try_from(place + 1).unwrap();
     match place % 2 {
@@ -131,7 +129,7 @@ async fn create(
         .collect()
 }
 
-/// Where the login of the benchmark's accounts is at `endpoint`.
+/// The place of the benchmark's account of a provider at `endpoint`.
 fn place_at(endpoint: &str, provider: ProviderKind) -> Place {
     let login = if provider == ProviderKind::Namecom { "demo-test" } else { "demo" };
     place_of(provider, &endpoint.parse().unwrap(), login, Currency::USD)
