@@ -1,5 +1,5 @@
-//! A gateway on a ledger of a million refunds: it starts, processes unfinished refunds, and is no slower
-//! than on an empty ledger.
+//! A gateway on a ledger of a million refunds: it starts, processes unfinished refunds, and is no
+//! slower than on an empty ledger.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Ledgers that are written before the benchmark, with the ledger's own code: tables, history and hash
-//! chain.
+//! Ledgers that are written before the benchmark, with the ledger's own code: tables, history and
+//! hash chain.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,8 +27,8 @@ const BATCH: usize = 10_000;
 /// Time between two refunds of the history: a million take ten months.
 const INTERVAL: Duration = Duration::from_secs(26);
 
-/// The cached ledger with this many refunds, all done. Writes and verifies it first where the cache does
-/// not have it.
+/// The cached ledger with this many refunds, all done. Writes and verifies it first where the cache
+/// does not have it.
 pub(crate) async fn large(folder: &Path, refunds: usize) -> PathBuf {
     let path = folder.join(format!("ledger-{refunds}-v7.db"));
     if path.exists() {
@@ -63,7 +63,8 @@ pub(crate) fn copy(from: &Path, to: &Path) {
     std::fs::File::open(to).unwrap().sync_all().unwrap();
 }
 
-/// Adds refunds of these orders as a killed gateway leaves them: half of them DISPATCHING, half PENDING.
+/// Adds refunds of these orders as a killed gateway leaves them: half of them DISPATCHING, half
+/// PENDING.
 pub(crate) async fn add_unfinished(path: &Path, endpoint: &str, orders: std::ops::Range<i32>) {
     let ledger = open(path);
     let middle = orders.start + (orders.end - orders.start) / 2;

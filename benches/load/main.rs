@@ -1,18 +1,19 @@
 //! How fast the gateway is and what it costs, with each figure beside a yardstick of the same run.
 //!
 //! ```text
-//! cargo bench --bench load               everything, about four minutes; the first run also creates a ledger of 1,000,000 refunds
+//! cargo bench --bench load               everything, about four minutes; the first run also
+//!                                        creates a ledger of 1,000,000 refunds
 //! cargo bench --bench load -- --quick    the same rows with fewer rounds, on a ledger of 100,000
 //!
 //! this process: callers --gRPC--> gateway, the real binary     --HTTP--> simulators, zero delay
 //!                       --gRPC--> yardsticks: echo, bare proxy --HTTP--> the same simulators
 //! ```
 //!
-//! Each server is a process of its own, so that `/proc` shows what it uses. Figures that are compared are
-//! measured in short turns, one directly after the other and in alternating order, and the ratio is the
-//! median of the turns' ratios: other load on the machine then disturbs both sides of a turn. The
-//! benchmark prints a table and writes it with a plot to `target/load/`; exit status 1: a figure misses
-//! its target.
+//! Each server is a process of its own, so that `/proc` shows what it uses. Figures that are
+//! compared are measured in short turns, one directly after the other and in alternating order, and
+//! the ratio is the median of the turns' ratios: other load on the machine then disturbs both sides
+//! of a turn. The benchmark prints a table and writes it with a plot to `target/load/`; exit status
+//! 1: a figure misses its target.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark that fails should show where")]
@@ -117,8 +118,8 @@ async fn run(extent: Extent) -> ExitCode {
 }
 
 impl Stage {
-    /// Starts simulators, a gateway on an empty ledger, and the yardsticks, which repeat that gateway's
-    /// answers.
+    /// Starts simulators, a gateway on an empty ledger, and the yardsticks, which repeat that
+    /// gateway's answers.
     async fn start(extent: Extent, folder: &Path) -> Stage {
         let providers = Providers::start(folder);
         let mut targets = Targets::default();

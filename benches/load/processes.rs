@@ -1,4 +1,5 @@
-//! The processes: the gateway's binary, and this program in other roles. `/proc` shows what each one uses.
+//! The processes: the gateway's binary, and this program in other roles. `/proc` shows what each
+//! one uses.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -66,7 +67,8 @@ impl Role {
         Role::ALL.into_iter().find(|(role, _)| *role == self).unwrap().1
     }
 
-    /// Runs the role until the parent ends. The folder and the role's other arguments follow its flag.
+    /// Runs the role until the parent ends. The folder and the role's other arguments follow its
+    /// flag.
     pub(crate) async fn run(self) {
         let arguments: Vec<String> = std::env::args().skip(2).collect();
         let folder = PathBuf::from(&arguments[0]);

@@ -58,8 +58,8 @@ impl Providers {
         self.server.address("namecom")
     }
 
-    /// A gateway's configuration: the defaults, but without rate limits and with many slots, which should not
-    /// limit the measurement.
+    /// A gateway's configuration: the defaults, but without rate limits and with many slots, which
+    /// should not limit the measurement.
     pub(crate) fn configuration(&self, listen: SocketAddr, ledger: &Path) -> String {
         let ca_file = ca_file(&self.folder);
         let section = |way: Way| {

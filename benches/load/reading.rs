@@ -1,4 +1,5 @@
-//! Calls that send nothing to a provider beside the echo, one request for a thousand callers, and memory.
+//! Calls that send nothing to a provider beside the echo, one request for a thousand callers, and
+//! memory.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +40,8 @@ pub(crate) async fn beside_the_echo(stage: &mut Stage) -> Vec<Row> {
         (Call::Get, "GetRefund"),
         (Call::Status, "GetValidationStatus, max_age hit"),
     ] {
-        // A replay is compared with the echo of GetRefund, since CreateRefund of the yardsticks is the proxy.
+        // A replay is compared with the echo of GetRefund, since CreateRefund of the yardsticks is
+        // the proxy.
         let echoed = if call == Call::Replay { Call::Get } else { call };
         let (mut ours, mut echo) = (Vec::new(), Vec::new());
         for round in 0..=stage.extent.rounds.min(15) {

@@ -24,8 +24,8 @@ use crate::report::{Reach, Row};
 const READERS: usize = 100;
 const CONNECTIONS: usize = 4;
 
-/// The readers' codec: it discards messages without decoding them. The readers share the machine with the
-/// gateway, and only the gateway's work should be measured.
+/// The readers' codec: it discards messages without decoding them. The readers share the machine
+/// with the gateway, and only the gateway's work should be measured.
 #[derive(Clone, Copy, Default)]
 struct Discard;
 

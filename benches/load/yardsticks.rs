@@ -1,11 +1,12 @@
 //! The yardsticks: the minimum of work on this machine, with the same libraries.
 //!
 //! - **echo**: a tonic handler that immediately answers with the same message as the gateway.
-//! - **bare proxy**: a tonic handler that posts to the same simulators with the same client settings
-//!   and reads the answer. It records nothing, checks nothing, and does not interpret the answer.
-//! - **journaling proxy**: the bare proxy that also writes two lines to the disk for each refund, before
-//!   the POST and after its answer. A thread writes all waiting lines with one write and one fdatasync.
-//!   That is the minimum for a proxy that must not forget anything.
+//! - **bare proxy**: a tonic handler that posts to the same simulators with the same client
+//!   settings and reads the answer. It records nothing, checks nothing, and does not interpret the
+//!   answer.
+//! - **journaling proxy**: the bare proxy that also writes two lines to the disk for each refund,
+//!   before the POST and after its answer. A thread writes all waiting lines with one write and one
+//!   fdatasync. That is the minimum for a proxy that must not forget anything.
 //! - **bare SQLite loop**: one row and one commit after another, synced like the ledger.
 //! - **bare axum**: a handler that reads a request and answers with fixed bytes.
 

@@ -1,5 +1,5 @@
-//! Undocumented answers of providers, and answers to wrong settings: what happens to the refund, to its
-//! account and to the money.
+//! Undocumented answers of providers, and answers to wrong settings: what happens to the refund, to
+//! its account and to the money.
 
 use std::collections::BTreeMap;
 
@@ -27,8 +27,8 @@ fn always(stack: &Stack, provider: Provider, effect: FaultEffect) -> simulators:
     stack.simulators.arm(rule).unwrap()
 }
 
-/// Seen at name.com: all items are refused with a 409 that has rows and no message. That is a refusal of
-/// these items; no number of them means that the account does not work.
+/// Seen at name.com: all items are refused with a 409 that has rows and no message. That is a
+/// refusal of these items; no number of them means that the account does not work.
 #[tokio::test]
 async fn a_409_with_refused_rows_is_a_refusal_and_not_a_failure_of_the_account() {
     let stack = Stack::start_with(SHORT_CIRCUIT_PAUSE).await;
@@ -62,7 +62,8 @@ async fn refunded_rows_beside_a_message_are_not_lost() {
     assert_eq!((stack.effects(target), stack.attempts("200001")), (1, 1));
 }
 
-/// A proxy answers in place of name.com: nothing was processed, so the refund waits and is sent again.
+/// A proxy answers in place of name.com: nothing was processed, so the refund waits and is sent
+/// again.
 #[rstest]
 #[case::too_many(answer(429, &[("retry-after", "1")], "<html>slow down</html>"), Category::LimitReached, Health::Serving)]
 #[case::login(answer(401, &[], "<html>who are you</html>"), Category::CredentialsRefused, Health::CredentialsRefused)]
@@ -92,8 +93,8 @@ async fn a_refund_that_was_not_processed_waits_and_is_sent_again(
     assert_eq!(stack.effects(target), 1);
 }
 
-/// The service accepts only exact names. The error for a wrong one names the setting; it does not look
-/// like a wrong password, and it does not suspend the account.
+/// The service accepts only exact names. The error for a wrong one names the setting; it does not
+/// look like a wrong password, and it does not suspend the account.
 #[rstest]
 #[case::data("data_namespace = \"urn:other\"", "data_namespace")]
 #[case::action("action_prefix = \"urn:other/\"", "action_prefix")]

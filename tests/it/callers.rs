@@ -1,5 +1,5 @@
-//! Callers that disconnect, wait, cancel or reach their deadline: none of them can lose a refund or send
-//! it twice.
+//! Callers that disconnect, wait, cancel or reach their deadline: none of them can lose a refund or
+//! send it twice.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ fn delay(milliseconds: u64) -> FaultEffect {
     FaultEffect::Delay { milliseconds }
 }
 
-/// A gateway with a PENDING refund: the provider has answered 429, and the refund is sent again in nearly
-/// an hour.
+/// A gateway with a PENDING refund: the provider has answered 429, and the refund is sent again in
+/// nearly an hour.
 async fn pending(id: &str) -> Stack {
     let stack = Stack::start_with("engine.retry_backoff_max_ms = 7200000").await;
     let body = "{\"message\":\"Rate Limit Exceeded\",\"details\":\"\"}".to_owned();

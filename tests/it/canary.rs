@@ -41,8 +41,8 @@ use crate::telemetry::{Collector, Log, launch, scrape};
 const MARK: &str = "canary";
 /// In every text of a caller.
 const CALLER_MARK: &str = "nightingale";
-/// A person whom the providers mention. Answers and the ledger contain the name, but no log, span or
-/// metric.
+/// A person whom the providers mention. Answers and the ledger contain the name, but no log, span
+/// or metric.
 const PERSON: &str = "Lovelace";
 /// With characters that the encodings on the way change: forms, XML, JSON, Base64.
 const PASSWORD: &str = "canary pass&w<rd>\"+%41";
@@ -81,14 +81,15 @@ const CALLS: [&str; 13] = [
     "ValidationStatusService/GetValidationStatus",
     "ValidationStatusService/WatchValidationStatus",
 ];
-/// How many refunds are requested until one has the wanted state: on a busy machine an answer may be
-/// lost, which leads to doubt.
+/// How many refunds are requested until one has the wanted state: on a busy machine an answer may
+/// be lost, which leads to doubt.
 const MAX_TRIES: u32 = 10;
 
 /// What the gateway wrote, with the place of each text.
 #[derive(Default)]
 struct Written {
-    /// What must not contain texts of callers: log, spans, metrics, errors, most of the command line.
+    /// What must not contain texts of callers: log, spans, metrics, errors, most of the command
+    /// line.
     public: Vec<(String, String)>,
     /// Answers and the ledger, which contain texts of callers.
     kept: Vec<(String, String)>,
@@ -113,7 +114,8 @@ impl Written {
         self.add(format!("the error of {call}"), format!("{refusal:?} {details}"));
     }
 
-    /// No text contains a secret, plain or in Base64, and texts of callers are only where they belong.
+    /// No text contains a secret, plain or in Base64, and texts of callers are only where they
+    /// belong.
     fn is_clean(&self) {
         // Whole groups of three bytes, so that the following bytes do not matter.
         let encoded: Vec<String> = [
@@ -140,8 +142,8 @@ impl Written {
 
     /// The texts of callers were stored, so the search could have found them.
     fn keeps_texts_of_callers(&self) {
-        for word in [DESCRIPTION, INITIATOR, LABEL_KEY, LABEL, EVIDENCE] {
-            assert!(self.kept.iter().any(|(_, text)| text.contains(word)), "{word} is not where it belongs");
+        for text_of_caller in [DESCRIPTION, INITIATOR, LABEL_KEY, LABEL, EVIDENCE] {
+            assert!(self.kept.iter().any(|(_, text)| text.contains(text_of_caller)), "{text_of_caller} is missing");
         }
     }
 }
@@ -198,8 +200,8 @@ fn labels(value: &str) -> HashMap<String, String> {
     HashMap::from([(LABEL_KEY.to_owned(), value.to_owned())])
 }
 
-/// Invalid in every field, with a mark in each field that can contain one. (A label's key is part of the
-/// field's name.)
+/// Invalid in every field, with a mark in each field that can contain one. (A label's key is part
+/// of the field's name.)
 fn wrong_request() -> proto::CreateRefundRequest {
     let target = proto::DebitsuccessTarget {
         account_reference_no: CALLER_MARK.repeat(2),
@@ -285,21 +287,21 @@ impl Caller {
         }
     }
 
-    async fn create(&self, asked: proto::CreateRefundRequest) -> Result<proto::Refund, Status> {
-        Ok(self.refunds.clone().create_refund(marked(asked)).await?.into_inner().refund.unwrap())
+    async fn create(&self, request: proto::CreateRefundRequest) -> Result<proto::Refund, Status> {
+        Ok(self.refunds.clone().create_refund(marked(request)).await?.into_inner().refund.unwrap())
     }
 
-    async fn wait(&self, asked: proto::WaitRefundRequest) -> Result<proto::Refund, Status> {
-        Ok(self.refunds.clone().wait_refund(marked(asked)).await?.into_inner().refund.unwrap())
+    async fn wait(&self, request: proto::WaitRefundRequest) -> Result<proto::Refund, Status> {
+        Ok(self.refunds.clone().wait_refund(marked(request)).await?.into_inner().refund.unwrap())
     }
 
-    async fn cancel(&self, asked: proto::CancelRefundRequest) -> Result<proto::Refund, Status> {
-        Ok(self.refunds.clone().cancel_refund(marked(asked)).await?.into_inner().refund.unwrap())
+    async fn cancel(&self, request: proto::CancelRefundRequest) -> Result<proto::Refund, Status> {
+        Ok(self.refunds.clone().cancel_refund(marked(request)).await?.into_inner().refund.unwrap())
     }
 
     async fn reconcile(&self, name: &str) -> Result<proto::Refund, Status> {
-        let asked = marked(proto::ReconcileRefundRequest { name: name.to_owned() });
-        Ok(self.refunds.clone().reconcile_refund(asked).await?.into_inner().refund.unwrap())
+        let request = marked(proto::ReconcileRefundRequest { name: name.to_owned() });
+        Ok(self.refunds.clone().reconcile_refund(request).await?.into_inner().refund.unwrap())
     }
 
     async fn resolve(&self, request: proto::ResolveRefundRequest) -> Result<proto::Refund, Status> {
@@ -307,12 +309,12 @@ impl Caller {
     }
 
     async fn watch(&self, order_number: &str) -> Streaming<proto::WatchValidationStatusResponse> {
-        let asked = proto::WatchValidationStatusRequest {
+        let request = proto::WatchValidationStatusRequest {
             account: "sectigo".to_owned(),
             order_number: order_number.to_owned(),
             ..Default::default()
         };
-        self.validation.clone().watch_validation_status(marked(asked)).await.unwrap().into_inner()
+        self.validation.clone().watch_validation_status(marked(request)).await.unwrap().into_inner()
     }
 
     /// Keeps the answer or the error.
@@ -394,14 +396,14 @@ impl Caller {
         // Returns immediately, since the refund is beyond revision 0.
         let waited = self.wait(proto::WaitRefundRequest { name: name.to_owned(), ..Default::default() }).await.unwrap();
         self.answers.extend([refund, waited]);
-        let asked = proto::CreateRefundRequest { validate_only: true, ..request(Provider::Debitsuccess, 500) };
-        let unsent = self.create(asked).await.unwrap();
+        let request = proto::CreateRefundRequest { validate_only: true, ..request(Provider::Debitsuccess, 500) };
+        let unsent = self.create(request).await.unwrap();
         self.written.keep("CreateRefund with validate_only", format!("{unsent:?}"));
         let accounts = self.accounts.list_accounts(marked(proto::ListAccountsRequest {})).await.unwrap().into_inner();
         self.written.add("ListAccounts", format!("{accounts:?}"));
         for account in ["sectigo", "namecom", "debitsuccess"] {
-            let asked = marked(proto::ProbeAccountRequest { account: account.to_owned() });
-            let report = self.accounts.probe_account(asked).await.unwrap().into_inner();
+            let request = marked(proto::ProbeAccountRequest { account: account.to_owned() });
+            let report = self.accounts.probe_account(request).await.unwrap().into_inner();
             self.written.add(format!("ProbeAccount of {account}"), format!("{report:?}"));
         }
         self.lists_refunds().await;
@@ -411,23 +413,23 @@ impl Caller {
     async fn lists_refunds(&mut self) {
         let mut page_token = String::new();
         for _ in 0..2 {
-            let asked = marked(proto::ListRefundsRequest { page_size: 2, page_token, filter: None });
-            let page = self.refunds.list_refunds(asked).await.unwrap().into_inner();
+            let request = marked(proto::ListRefundsRequest { page_size: 2, page_token, filter: None });
+            let page = self.refunds.list_refunds(request).await.unwrap().into_inner();
             self.written.keep("ListRefunds", format!("{page:?}"));
             page_token = page.next_page_token;
         }
         let filter = Some(proto::RefundFilter { target_reference: CALLER_MARK.to_owned(), ..Default::default() });
-        let asked = marked(proto::ListRefundsRequest { filter, ..Default::default() });
-        assert_eq!(self.refunds.list_refunds(asked).await.unwrap().into_inner().refunds, []);
+        let request = marked(proto::ListRefundsRequest { filter, ..Default::default() });
+        assert_eq!(self.refunds.list_refunds(request).await.unwrap().into_inner().refunds, []);
     }
 
     /// The history of one refund, and the event stream up to the evidence.
     async fn follows_the_history(&mut self, name: &str) {
-        let asked = marked(proto::ListRefundEventsRequest { name: name.to_owned(), ..Default::default() });
-        let history = self.refunds.list_refund_events(asked).await.unwrap().into_inner();
+        let request = marked(proto::ListRefundEventsRequest { name: name.to_owned(), ..Default::default() });
+        let history = self.refunds.list_refund_events(request).await.unwrap().into_inner();
         self.written.keep("ListRefundEvents", format!("{history:?}"));
-        let asked = marked(proto::StreamRefundEventsRequest { after_sequence: 0 });
-        let mut events = self.refunds.stream_refund_events(asked).await.unwrap().into_inner();
+        let request = marked(proto::StreamRefundEventsRequest { after_sequence: 0 });
+        let mut events = self.refunds.stream_refund_events(request).await.unwrap().into_inner();
         let mut streamed = String::new();
         let follow = async {
             while !streamed.contains(EVIDENCE) {
@@ -439,8 +441,8 @@ impl Caller {
         self.written.keep("StreamRefundEvents", streamed);
     }
 
-    /// One watch receives a change, one receives nothing since the provider fails, and one ends with the
-    /// provider's refusal.
+    /// One watch receives a change, one receives nothing since the provider fails, and one ends
+    /// with the provider's refusal.
     async fn watches_orders(&mut self, log: &Log) {
         let mut watch = self.watch(PERSONS_ORDER).await;
         let first = next_status(&mut watch).await.unwrap();
@@ -495,32 +497,32 @@ impl Caller {
         }
     }
 
-    /// At each provider in this mood: a refund, a lookup of it and another refund with its id; and a
-    /// validation status that is refused, garbled or late.
+    /// At each provider in this mood: a refund, a lookup of it and another refund with its id; and
+    /// a validation status that is refused, garbled or late.
     async fn goes_through(&mut self, mood: Mood, number: u32) {
         self.hostile.becomes(mood);
         for provider in [Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess] {
-            let asked = request(provider, number);
-            let name = format!("refunds/{}", asked.refund_id);
-            let answer = self.create(asked.clone()).await;
+            let request = request(provider, number);
+            let name = format!("refunds/{}", request.refund_id);
+            let answer = self.create(request.clone()).await;
             self.keep(&format!("CreateRefund of {name} while {mood:?}"), answer);
             let answer = self.reconcile(&name).await;
             self.keep(&format!("ReconcileRefund of {name} while {mood:?}"), answer);
-            let other = proto::CreateRefundRequest { labels: labels("nightingale of another label"), ..asked };
+            let other = proto::CreateRefundRequest { labels: labels("nightingale of another label"), ..request };
             let answer = self.create(other).await;
             self.is_refused(&format!("CreateRefund of another {name}"), answer);
         }
-        let asked = marked(status_request(&format!("{}", 3_000_100 + number)));
-        let refusal = self.validation.get_validation_status(asked).await.unwrap_err();
+        let request = marked(status_request(&format!("{}", 3_000_100 + number)));
+        let refusal = self.validation.get_validation_status(request).await.unwrap_err();
         self.written.add_refusal(&format!("GetValidationStatus while {mood:?}"), &refusal);
     }
 
-    /// A status with a person in it, and with the token where it is requested: only the caller receives
-    /// them.
+    /// A status with a person in it, and with the token where it is requested: only the caller
+    /// receives them.
     async fn sees_a_person(&mut self) {
         for include_upload_token in [false, true] {
-            let asked = proto::GetValidationStatusRequest { include_upload_token, ..status_request(PERSONS_ORDER) };
-            let answer = self.validation.get_validation_status(marked(asked)).await.unwrap();
+            let request = proto::GetValidationStatusRequest { include_upload_token, ..status_request(PERSONS_ORDER) };
+            let answer = self.validation.get_validation_status(marked(request)).await.unwrap();
             let shown = format!("{:?}", answer.into_inner());
             assert!(shown.contains("canary-person@example.com"));
             assert_eq!(shown.contains("canary-upload-token"), include_upload_token);
@@ -637,8 +639,8 @@ fn add_command_line(written: &mut Written, addr: SocketAddr, answers: &[proto::R
 }
 
 fn metrics_addr(log: &Log) -> SocketAddr {
-    let said = log.text();
-    let line = said.lines().find(|line| line.contains("\"metrics_addr\"")).unwrap();
+    let text = log.text();
+    let line = text.lines().find(|line| line.contains("\"metrics_addr\"")).unwrap();
     let line: serde_json::Value = serde_json::from_str(line).unwrap();
     line["metrics_addr"].as_str().unwrap().parse().unwrap()
 }
@@ -652,7 +654,8 @@ fn add_ledger(written: &mut Written, dir: &Path) {
     }
 }
 
-/// Every way to put a secret in the wrong place of a configuration, and the errors of the command line.
+/// Every way to put a secret in the wrong place of a configuration, and the errors of the command
+/// line.
 #[test]
 fn no_configuration_error_repeats_a_secret() {
     let dir = tempfile::tempdir().unwrap();
@@ -698,9 +701,9 @@ fn a_panic_is_logged_with_its_place_and_without_its_message() {
         .env(PANICS, "1")
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("a task panicked") && said.contains("canary.rs"), "{said}");
-    assert!(!said.replace("canary.rs", "").contains(MARK), "{said}");
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(log.contains("a task panicked") && log.contains("canary.rs"), "{log}");
+    assert!(!log.replace("canary.rs", "").contains(MARK), "{log}");
 }
 
 /// The other half of the test above; without the variable it does nothing.

@@ -69,8 +69,8 @@ fn every_error_of_a_configuration_is_reported_together() {
 async fn a_port_in_use_is_named(#[case] filter: &str) {
     let dir = tempfile::tempdir().unwrap();
     let (_simulators, path) = valid_configuration(dir.path()).await;
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = taken.local_addr().unwrap().to_string();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
     let text = std::fs::read_to_string(&path).unwrap().replace("127.0.0.1:0\"", &format!("{addr}\""));
     std::fs::write(&path, format!("log.filter = \"{filter}\"\n{text}")).unwrap();
     let (text, code) = output_of(&["serve", "--config", &path]);

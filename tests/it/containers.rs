@@ -1,8 +1,8 @@
-//! The files in `docker/`, which are not compiled: their paths, versions, addresses, metrics and alerts
-//! agree with the rest of the tree.
+//! The files in `docker/`, which are not compiled: their paths, versions, addresses, metrics and
+//! alerts agree with the rest of the tree.
 //!
-//! No image is built here. Prometheus' own tool is used where it is installed; `PROMTOOL=required` makes
-//! its absence a failure.
+//! No image is built here. Prometheus' own tool is used where it is installed; `PROMTOOL=required`
+//! makes its absence a failure.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -89,7 +89,7 @@ fn the_image_has_the_toolchain_and_the_version_of_the_manifest() {
 #[test]
 fn an_image_runs_unprivileged_checks_its_health_and_has_time_to_drain() {
     let dockerfile = read_code("docker/Dockerfile");
-    for (target, asked) in [
+    for (target, health_check) in [
         ("gateway", "[\"/usr/local/bin/recoup\", \"health\"]"),
         ("simulators", "[\"/usr/local/bin/simulators\", \"--health\"]"),
     ] {
@@ -97,7 +97,7 @@ fn an_image_runs_unprivileged_checks_its_health_and_has_time_to_drain() {
         for line in ["USER 10001:10001", "STOPSIGNAL SIGTERM", "ENTRYPOINT [\"/usr/local/bin/"] {
             assert!(stage.contains(line), "{target}: {line}");
         }
-        assert!(stage.lines().any(|line| line.starts_with("HEALTHCHECK ") && line.ends_with(asked)), "{target}");
+        assert!(stage.lines().any(|line| line.starts_with("HEALTHCHECK ") && line.ends_with(health_check)), "{target}");
     }
     let compose = read_code("docker/compose.yaml");
     let gateway = compose.split("\n  gateway:\n").nth(1).unwrap();
@@ -280,7 +280,8 @@ fn prometheus_accepts_the_rules_and_they_fire_when_they_should() {
         let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         assert!(output.status.success(), "promtool {arguments:?}: {text}");
     }
-    // The panels' expressions as rules, which the tool can read, with values for Grafana's variables.
+    // The panels' expressions as rules, which the tool can read, with values for Grafana's
+    // variables.
     let dashboard: serde_json::Value = serde_json::from_str(&read("docker/grafana/dashboards/recoup.json")).unwrap();
     let panels = expressions(&dashboard).into_iter().filter(|text| !text.starts_with("label_values("));
     let rules: Vec<serde_json::Value> = panels

@@ -1,5 +1,5 @@
-//! Corrections: a refund that the provider rejected, or that the operator resolved as not refunded, is
-//! followed for a while, and a later payment is reported.
+//! Corrections: a refund that the provider rejected, or that the operator resolved as not refunded,
+//! is followed for a while, and a later payment is reported.
 //!
 //! Each test ends with a look at the simulators' books.
 
@@ -113,12 +113,12 @@ async fn a_rejection_is_looked_up_by_itself() {
     stack.refund(debitsuccess("r-1", "DS000001", 1250)).await;
     set_status(&stack, "r-1", RefundStatus::Rejected);
     let failed = stack.until("r-1", |refund| refund.state() == State::Failed).await;
-    let asked = || {
+    let lookups = || {
         let journal = stack.simulators.journal();
         journal.iter().filter(|entry| entry.operation == "GetRefundStatus").count()
     };
-    let before = asked();
-    stack.polled_until("r-1", |_| asked() >= before + 3).await;
+    let before = lookups();
+    stack.polled_until("r-1", |_| lookups() >= before + 3).await;
     assert_eq!(stack.get("r-1").await, failed, "a lookup that shows nothing new is no event");
     set_status(&stack, "r-1", RefundStatus::Completed);
     let refund = stack.polled_until("r-1", corrected).await;
@@ -154,14 +154,15 @@ async fn a_rejection_is_not_followed_where_the_setting_says_so() {
     assert_eq!((stack.effects("DS000001"), stack.attempts("DS000001")), (2, 2));
 }
 
-/// A refusal in the answer to the request is definite: nothing was accepted that could be corrected.
+/// A refusal in the answer to the request is definite: nothing was accepted that could be
+/// corrected.
 #[tokio::test]
 async fn a_refusal_of_the_request_is_not_followed() {
     let stack = on_demand("").await;
     assert_eq!(stack.refund(debitsuccess("r-1", "DSCODE13040", 1250)).await.state(), State::Failed);
     is_followed_no_more(&stack, "r-1").await;
     let again = stack.refund(debitsuccess("r-2", "DSCODE13040", 1250)).await;
-    assert_eq!(again.state(), State::Failed, "nor does it make another one look like it");
+    assert_eq!(again.state(), State::Failed, "it does not make another refund similar");
     assert_eq!((stack.effects("DSCODE13040"), stack.attempts("DSCODE13040")), (0, 2));
 }
 
@@ -190,7 +191,8 @@ async fn a_resolution_as_not_refunded_is_corrected_by_the_providers_record() {
     assert_eq!((stack.effects("DS000001"), stack.attempts("DS000001")), (1, 1));
 }
 
-/// A refund of an order or an item that was resolved as not refunded, and a second one of the same target.
+/// A refund of an order or an item that was resolved as not refunded, and a second one of the same
+/// target.
 struct Denied {
     stack: Stack,
     second: proto::CreateRefundRequest,

@@ -1,5 +1,5 @@
-//! `kill -9` at any time: every acknowledged refund is recorded, every attempt on the wire is in doubt or
-//! done, and no money moved twice.
+//! `kill -9` at any time: every acknowledged refund is recorded, every attempt on the wire is in
+//! doubt or done, and no money moved twice.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -46,8 +46,8 @@ async fn kills_among_two_hundred_refunds_lose_nothing_and_refund_nothing_twice()
     let simulators = simulators_in(dir.path()).await;
     let config = dir.path().join("recoup.toml");
     std::fs::write(&config, configuration(&simulators, dir.path(), "")).unwrap();
-    // Without deduplication at the providers, only the gateway, and the key at name.com, prevent a second
-    // effect.
+    // Without deduplication at the providers, only the gateway, and the key at name.com, prevent a
+    // second effect.
     simulators.with_world(|world| {
         world.settings.sectigo.deduplication = Deduplication::Off;
         world.settings.namecom.deduplication = Deduplication::Off;

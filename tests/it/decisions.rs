@@ -1,5 +1,5 @@
-//! Resolutions in detail: item by item, and before the gateway has finished reconciling. A request that
-//! may still arrive cannot lead to a second payment.
+//! Resolutions in detail: item by item, and before the gateway has finished reconciling. A request
+//! that may still arrive cannot lead to a second payment.
 //!
 //! Each test ends with a look at the simulators' books.
 
@@ -38,8 +38,8 @@ fn item(id: i32, refunded: bool) -> ItemResolution {
     ItemResolution { item_id: id.to_string(), refunded, refunded_amount: None }
 }
 
-/// A refund of two domains: the first item is refunded, then the registry of the second one does not
-/// answer, and the request ends with the documented 502.
+/// A refund of two domains: the first item is refunded, then the registry of the second one does
+/// not answer, and the request ends with the documented 502.
 async fn half_refunded(settle_s: u32) -> Stack {
     let stack = on_demand(settle_s).await;
     stack.simulators.with_world(|world| {
@@ -326,7 +326,8 @@ async fn a_target_resolved_as_not_refunded_is_free_after_the_settle_time(
     assert_eq!((stack.effects(target), stack.attempts(in_journal)), (1, 2));
 }
 
-/// At Debitsuccess nothing is reserved; until then a similar refund is refused even with `allow_similar`.
+/// At Debitsuccess nothing is reserved; until then a similar refund is refused even with
+/// `allow_similar`.
 #[tokio::test]
 async fn allow_similar_has_no_effect_before_the_settle_time() {
     let stack = on_demand(600).await;

@@ -1,5 +1,5 @@
-//! A refund in doubt at name.com whose key has expired: only the domains of the order can prove that
-//! nothing was refunded, and without that proof nothing is sent again.
+//! A refund in doubt at name.com whose key has expired: only the domains of the order can prove
+//! that nothing was refunded, and without that proof nothing is sent again.
 //!
 //! Each test ends with a look at the simulators' books.
 

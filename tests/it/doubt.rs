@@ -1,5 +1,5 @@
-//! An unknown outcome is shown as doubt, and a lookup at the provider ends it. Each test ends with a look
-//! at the simulators' books.
+//! An unknown outcome is shown as doubt, and a lookup at the provider ends it. Each test ends with
+//! a look at the simulators' books.
 
 use recoup::app::App;
 use recoup::proto::v1 as proto;
@@ -141,8 +141,8 @@ async fn a_refund_on_the_wire_is_dispatching_and_not_looked_up() {
     assert_eq!(stack.until("slow", |refund| refund.state() != State::Dispatching).await.state(), State::Succeeded);
 }
 
-/// With proof that nothing was processed, the refund waits with the reason and is sent again: one effect
-/// in the end.
+/// With proof that nothing was processed, the refund waits with the reason and is sent again: one
+/// effect in the end.
 #[rstest]
 #[case(Provider::Sectigo, answer(200, "-42\nCall limit reached, please try again later"), "-42")]
 #[case(Provider::Namecom, answer(429, "{\"message\":\"Rate Limit Exceeded\",\"details\":\"\"}"), "429")]
@@ -334,7 +334,7 @@ async fn a_refund_that_is_done_cannot_be_reconciled() {
     assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::FailedPrecondition, "NOT_IN_DOUBT"));
     let refusal = stack.reconcile("unknown").await.unwrap_err();
     assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::NotFound, "REFUND_NOT_FOUND"));
-    assert_eq!((stack.effects("1000001"), stack.simulators.journal().len()), (1, 1), "nobody was asked");
+    assert_eq!((stack.effects("1000001"), stack.simulators.journal().len()), (1, 1), "no request was sent");
 }
 
 #[tokio::test]
@@ -369,7 +369,8 @@ async fn an_inconclusive_lookup_changes_only_the_evidence() {
     assert_eq!((stack.effects("1000001"), stack.attempts("1000001")), (1, 1));
 }
 
-/// A record that a lookup shows existed before, too: only two lookups in a row without a record count.
+/// A record that a lookup shows existed before, too: only two lookups in a row without a record
+/// count.
 #[tokio::test]
 async fn absence_counts_only_twice_in_a_row() {
     let stack = Stack::start_as(|configuration| without_lookups(&configuration, 0)).await;

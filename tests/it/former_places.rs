@@ -1,5 +1,5 @@
-//! An account that moved to another host or login, where the setting `former` names its earlier place:
-//! its refunds move with it.
+//! An account that moved to another host or login, where the setting `former` names its earlier
+//! place: its refunds move with it.
 //!
 //! Each test ends with a look at the simulators' books.
 
@@ -40,8 +40,8 @@ async fn refunds_move_with_an_account_whose_former_place_is_configured(
         let [event] = moves.as_slice() else { panic!("{moves:?}") };
         assert_eq!((event.actor.as_str(), event.from_state, event.attempt), ("gateway", event.to_state, 0));
     }
-    // An attempt from before the move is only looked up: a record ends the refund, and its absence leads
-    // to a review.
+    // An attempt from before the move is only looked up: a record ends the refund, and its absence
+    // leads to a review.
     assert_eq!(stack.until("lost", is_processed).await.state(), accepted(provider));
     let sent = stack.until("pending", is_processed).await;
     assert_eq!((sent.state(), sent.attempt_count), (accepted(provider), 1));
@@ -64,13 +64,13 @@ async fn refunds_move_with_an_account_whose_former_place_is_configured(
 #[case::host_alone(Moved::Host)]
 #[case::login_alone(Moved::Login)]
 #[tokio::test]
-async fn a_former_place_that_matches_only_in_part_moves_nothing(#[case] said: Moved) {
+async fn a_former_place_that_matches_only_in_part_moves_nothing(#[case] former_part: Moved) {
     let stack = Stack::start_as(|text| slow_lookups(&text, 1_000)).await;
     let lost = refund_of(Provider::Sectigo, "lost", 1);
     lose(&stack, Provider::Sectigo, &lost, Point::AfterEffect).await;
     let before = stack.get("lost").await;
     let addr = addr_of(Provider::Sectigo, &stack.simulators);
-    let place = match said {
+    let place = match former_part {
         Moved::Login => "{ login = \"demo\" }".to_owned(),
         _ => format!("{{ endpoint = \"https://{addr}\" }}"),
     };
@@ -134,8 +134,8 @@ async fn a_target_refunded_before_a_move_stays_refunded_after_it(
     if how != Moved::Host {
         move_login(&stack.simulators);
     }
-    // A renamed account recognises its refunds by the login alone; after a change of the login, `former`
-    // names the earlier one.
+    // A renamed account recognises its refunds by the login alone; after a change of the login,
+    // `former` names the earlier one.
     let with_former = is_renamed && how != Moved::Host;
     let new_name = if is_renamed { "other" } else { name };
     let base = configuration(&stack.simulators, stack.dir.path(), "");
@@ -161,8 +161,8 @@ async fn a_target_refunded_before_a_move_stays_refunded_after_it(
     assert_eq!([&done, &open, &free].map(|one| stack.attempts(&one.in_journal)), [1, 1, 1]);
 }
 
-/// The provider keeps a key per token: under a new token, the request with an old key would be new to
-/// it.
+/// The provider keeps a key per token: under a new token, the request with an old key would be new
+/// to it.
 #[rstest]
 #[case::the_same(false, State::Succeeded, 2, 1)]
 #[case::another(true, State::NeedsReview, 1, 0)]

@@ -187,7 +187,8 @@ async fn a_stream_ends_at_its_deadline() {
 
 type Line = (Kind, i32, State);
 
-/// The kind, the attempt and the new state of each event. ListRefundEvents and the stream must agree.
+/// The kind, the attempt and the new state of each event. ListRefundEvents and the stream must
+/// agree.
 async fn lines(stack: &Stack, id: &str) -> Vec<Line> {
     let listed = stack.events(id).await;
     let request = proto::StreamRefundEventsRequest { after_sequence: 0 };

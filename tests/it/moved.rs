@@ -1,5 +1,5 @@
-//! The operator's tools for a changed account: `recoup check --ledger` before a start, the metrics and the
-//! command line after it, and `recoup refunds reassign`.
+//! The operator's tools for a changed account: `recoup check --ledger` before a start, the metrics
+//! and the command line after it, and `recoup refunds reassign`.
 
 use std::process::Output;
 

@@ -1,5 +1,5 @@
-//! The operator's command line on a running gateway: its output, its errors, and what scripts can rely
-//! on.
+//! The operator's command line on a running gateway: its output, its errors, and what scripts can
+//! rely on.
 
 use std::process::Output;
 
@@ -47,8 +47,8 @@ async fn lost(stack: &Stack, provider: Provider, id: &str) {
     assert_eq!(stack.refund(sample_request(provider, id).0).await.state(), State::InDoubt);
 }
 
-/// Creates a refund whose identifier the provider already knows on a first send, which leads to review.
-/// The amounts differ: two equal refunds would be similar.
+/// Creates a refund whose identifier the provider already knows on a first send, which leads to
+/// review. The amounts differ: two equal refunds would be similar.
 async fn in_review(stack: &Stack, id: &str) {
     let minor_units = 1250 + i64::try_from(id.len()).unwrap();
     assert_eq!(stack.refund(debitsuccess(id, "DSCODE14143", minor_units)).await.state(), State::NeedsReview);
@@ -145,20 +145,20 @@ async fn a_list_is_filtered_limited_and_stable_as_json() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_resolution_needs_the_state_that_the_operator_saw() {
     let stack = stack().await;
-    in_review(&stack, "asked").await;
+    in_review(&stack, "review").await;
     let resolve =
-        ["resolve", "asked", "--refunded", "--amount", "12.50", "--currency", "AUD", "--evidence", "ticket 7"];
+        ["resolve", "review", "--refunded", "--amount", "12.50", "--currency", "AUD", "--evidence", "ticket 7"];
 
     // Without a terminal and without --yes the refund is shown and not resolved.
     let (output, code) = failure(&refunds(&stack, &resolve).await);
     assert!(output.contains("NEEDS_REVIEW: the money may have moved") && output.contains("--yes"), "{output}");
     assert_eq!(code, Some(2));
-    assert_eq!(stack.get("asked").await.state(), State::NeedsReview);
+    assert_eq!(stack.get("review").await.state(), State::NeedsReview);
 
     let (output, code) = failure(&refunds(&stack, &[&resolve[..], &["--etag", "stale"]].concat()).await);
     assert!(output.contains("ETAG_MISMATCH"), "{output}");
     assert_eq!(code, Some(1));
-    assert_eq!(stack.get("asked").await.state(), State::NeedsReview);
+    assert_eq!(stack.get("review").await.state(), State::NeedsReview);
 
     let resolved = refunds(&stack, &[&resolve[..], &["--yes", "--json"]].concat()).await;
     assert!(text(&resolved.stderr).contains("NEEDS_REVIEW"), "the refund that was confirmed is shown");
@@ -168,14 +168,14 @@ async fn a_resolution_needs_the_state_that_the_operator_saw() {
         resolved["refund"]["refundedAmount"],
         serde_json::json!({ "currencyCode": "AUD", "minorUnits": "1250" })
     );
-    let history = text(&refunds(&stack, &["show", "asked"]).await.stdout);
+    let history = text(&refunds(&stack, &["show", "review"]).await.stdout);
     assert!(history.contains("ticket 7"), "{history}");
 
     let (output, code) =
-        failure(&refunds(&stack, &["resolve", "asked", "--not-refunded", "--evidence", "x", "--yes"]).await);
+        failure(&refunds(&stack, &["resolve", "review", "--not-refunded", "--evidence", "x", "--yes"]).await);
     assert!(output.contains("(NOT_IN_REVIEW"), "{output}");
     assert_eq!(code, Some(1));
-    assert_eq!(stack.get("asked").await.state(), State::Succeeded);
+    assert_eq!(stack.get("review").await.state(), State::Succeeded);
     assert_eq!((stack.effects("DSCODE14143"), stack.attempts("DSCODE14143")), (0, 1), "resolving moves no money");
 }
 
@@ -231,14 +231,15 @@ fn at_a_terminal(command: &str, typed: &str) -> Option<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pending_refund_is_cancelled() {
     let stack = stack().await;
-    // The simulators refuse the credentials for this order, and meanwhile the account sends nothing.
+    // The simulators refuse the credentials for this order, and meanwhile the account sends
+    // nothing.
     let request = namecom("waits", 400_401, &[3_400_401]);
     stack.create(without_wait(request)).await.unwrap();
     stack.until("waits", |refund| refund.state() == State::Pending && refund.provider_error.is_some()).await;
     let cancelled = refunds(&stack, &["cancel", "waits", "--json"]).await;
     assert_eq!(json(&cancelled)["refund"]["state"], "STATE_CANCELLED");
     assert_eq!((stack.effects("3400401"), stack.attempts("400401")), (0, 1));
-    let (output, code) = failure(&refunds(&stack, &["cancel", "nobody"]).await);
+    let (output, code) = failure(&refunds(&stack, &["cancel", "unknown"]).await);
     assert!(output.contains("(REFUND_NOT_FOUND)"), "{output}");
     assert_eq!(code, Some(1));
 }

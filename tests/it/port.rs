@@ -29,7 +29,7 @@ async fn health_is_checked_and_watched_and_ends_with_the_process() {
         let answer = health.check(HealthCheckRequest { service: service.to_owned() }).await.unwrap().into_inner();
         assert_eq!(answer.status(), ServingStatus::Serving);
     }
-    let unknown = HealthCheckRequest { service: "nobody".to_owned() };
+    let unknown = HealthCheckRequest { service: "unknown".to_owned() };
     assert_eq!(health.check(unknown.clone()).await.unwrap_err().code(), Code::NotFound);
     let mut of_unknown = health.watch(unknown).await.unwrap().into_inner();
     assert_eq!(of_unknown.message().await.unwrap().unwrap().status(), ServingStatus::ServiceUnknown);
@@ -91,7 +91,8 @@ async fn files_by_v1(channel: &Channel, by: v1::server_reflection_request::Messa
     }
 }
 
-/// Tools print the details of an error by the name of its type, and need every imported file for it.
+/// Tools print the details of an error by the name of its type, and need every imported file for
+/// it.
 #[tokio::test]
 async fn the_types_in_error_details_are_reflected_in_both_versions() {
     use v1::server_reflection_request::MessageRequest as By;
@@ -144,7 +145,7 @@ async fn an_error_of_the_transport_says_that_nothing_was_recorded() {
     let no_text = proto::RefundFilter { states: vec![0xff, 0xff], ..Default::default() };
     for (path, code, expected) in [
         ("/recoup.v1.RefundService/Nothing", Code::Unimplemented, "NOT_OFFERED"),
-        ("/nobody.Service/Nothing", Code::Unimplemented, "NOT_OFFERED"),
+        ("/unknown.Service/Nothing", Code::Unimplemented, "NOT_OFFERED"),
         ("/recoup.v1.ValidationStatusService/GetValidationStatus", Code::InvalidArgument, "INVALID_REQUEST"),
     ] {
         grpc.ready().await.unwrap();
@@ -195,8 +196,8 @@ async fn a_shutdown_finishes_attempts_on_the_wire_and_accepts_no_new_calls() {
     assert_eq!(stack.effects("1000001"), 1);
 }
 
-/// Attempts on the wire are finished, pending refunds are sent by the next process, and a restart leads to
-/// no doubt.
+/// Attempts on the wire are finished, pending refunds are sent by the next process, and a restart
+/// leads to no doubt.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shutdown_among_many_refunds_leaves_no_doubt() {
     let mut stack = Stack::start().await;

@@ -1,5 +1,5 @@
-//! Probes of accounts: the API and the command line name each problem in one sentence, and no request of
-//! a probe can move money.
+//! Probes of accounts: the API and the command line name each problem in one sentence, and no
+//! request of a probe can move money.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -172,14 +172,14 @@ fn nowhere() -> SocketAddr {
 #[tokio::test]
 async fn a_host_that_refuses_is_named_with_its_cause() {
     for account in ["debitsuccess", "namecom", "sectigo"] {
-        let gone = nowhere();
+        let unused = nowhere();
         let mut origin = String::new();
         let checked = Checked::of(lenient, |configuration| {
             let (before, after) = configuration.split_once(&format!("[accounts.{account}]")).unwrap();
             let (_, rest) = after.split_once("endpoint = \"").unwrap();
             let (present, _) = rest.split_once('"').unwrap();
             let scheme = present.split_once("://").unwrap().0;
-            origin = format!("{scheme}://{gone}");
+            origin = format!("{scheme}://{unused}");
             let after = after.replacen(present, &origin, 1);
             format!("{before}[accounts.{account}]{after}")
         })
@@ -217,8 +217,8 @@ async fn a_host_that_is_not_reached_is_named_with_its_cause(#[case] endpoint: &s
     checked.moved_nothing();
 }
 
-/// The configuration without `ca_file`: the system's authorities are trusted, and none of them has signed
-/// the simulators' certificate.
+/// The configuration without `ca_file`: the system's authorities are trusted, and none of them has
+/// signed the simulators' certificate.
 fn without_its_authority(configuration: &str) -> String {
     configuration.lines().filter(|line| !line.starts_with("ca_file")).map(|line| format!("{line}\n")).collect()
 }
@@ -265,8 +265,9 @@ async fn the_refund_endpoint_is_probed_without_a_login() {
     let stack = Stack::start().await;
     probe(&stack, "sectigo").await.unwrap();
     let journal = stack.simulators.journal();
-    let asked: Vec<(&str, &str)> = journal.iter().map(|entry| (entry.method.as_str(), entry.path.as_str())).collect();
-    assert_eq!(asked, [("GET", "/products/!AutoRefund"), ("POST", "/products/!getPostPaymentStatus")]);
+    let requests: Vec<(&str, &str)> =
+        journal.iter().map(|entry| (entry.method.as_str(), entry.path.as_str())).collect();
+    assert_eq!(requests, [("GET", "/products/!AutoRefund"), ("POST", "/products/!getPostPaymentStatus")]);
     let get = serde_json::to_string(&journal[0]).unwrap();
     assert!(!get.contains("demo-password") && !get.contains("loginName") && !get.contains('?'), "{get}");
     moved_nothing(&stack.simulators);
@@ -285,8 +286,8 @@ async fn an_invalid_account_name_is_refused() {
     assert_eq!(stack.simulators.journal().len(), 0);
 }
 
-/// Callers that arrive before the next probe has begun share it; a caller whose deadline has passed gets
-/// DEADLINE.
+/// Callers that arrive before the next probe has begun share it; a caller whose deadline has passed
+/// gets DEADLINE.
 #[tokio::test]
 async fn two_probes_of_an_account_are_five_seconds_apart() {
     let stack = Stack::start().await;

@@ -1,5 +1,5 @@
-//! ReassignRefund: the operator moves refunds to another account, and nothing moves where another refund
-//! is in the way.
+//! ReassignRefund: the operator moves refunds to another account, and nothing moves where another
+//! refund is in the way.
 //!
 //! Each test ends with a look at the simulators' books.
 
@@ -72,7 +72,7 @@ async fn an_operator_moves_refunds_to_another_account(
         let stale = refused(proto::ReassignRefundRequest { etag: "1-1".to_owned(), ..valid.clone() }).await;
         assert_eq!((stale.code(), reason(&stale).as_str()), (Code::Aborted, "ETAG_MISMATCH"));
         assert_eq!(metadata(&stale, "etag"), before.etag);
-        is_reason(&refused(reassigning(&before, "nobody")).await, "ACCOUNT_NOT_FOUND");
+        is_reason(&refused(reassigning(&before, "unknown")).await, "ACCOUNT_NOT_FOUND");
         // The account that it was recorded for does not exist any more.
         is_reason(&refused(reassigning(&before, name)).await, "ACCOUNT_NOT_FOUND");
         is_reason(&refused(reassigning(&before, account_name(witness_of(provider)))).await, "ACCOUNT_MISMATCH");
@@ -101,7 +101,8 @@ async fn an_operator_moves_refunds_to_another_account(
         assert_eq!(stack.until("done", |refund| refund.complete_time.is_some()).await.state(), State::Succeeded);
     }
 
-    // A repeated request is compared with the account that was given first, although it was removed.
+    // A repeated request is compared with the account that was given first, although it was
+    // removed.
     for one in [&review, &lost, &pending, &done] {
         let again = stack.create(one.request.clone()).await.unwrap();
         assert!(again.replayed);
@@ -126,8 +127,8 @@ async fn an_operator_moves_refunds_to_another_account(
     assert_eq!((sent.state(), stack.effects(&review.target)), (accepted(provider), 1));
 }
 
-/// Two accounts that are not known to have the same books may each refund one target. Then none of the
-/// refunds can move to the other account.
+/// Two accounts that are not known to have the same books may each refund one target. Then none of
+/// the refunds can move to the other account.
 #[rstest]
 #[case(Provider::Sectigo, "TARGET_HAS_REFUND")]
 #[case(Provider::Namecom, "TARGET_HAS_REFUND")]
@@ -153,8 +154,8 @@ async fn a_refund_does_not_move_where_another_refund_is_in_the_way(#[case] provi
     assert_eq!(metadata(&refusal, "conflicting_refund"), "refunds/rival");
     assert_eq!(stack.get("pending").await, before);
 
-    // Once one refund has moved, both logins are known to have the same books: refunds that ended under
-    // the first login count, too.
+    // Once one refund has moved, both logins are known to have the same books: refunds that ended
+    // under the first login count, too.
     let ended = refund_of(provider, "ended", 2);
     let free = proto::CreateRefundRequest { validate_only: true, ..rival(&ended, "late") };
     stack.create(free.clone()).await.unwrap();
@@ -166,8 +167,8 @@ async fn a_refund_does_not_move_where_another_refund_is_in_the_way(#[case] provi
     assert_eq!(metadata(&refusal, "conflicting_refund"), "refunds/gone");
     assert_eq!(stack.until("lost", is_processed).await.state(), accepted(provider));
 
-    // With the former login in the configuration instead, the refund that would be sent stays where it
-    // is, too.
+    // With the former login in the configuration instead, the refund that would be sent stays where
+    // it is, too.
     let Stack { simulators, app, dir, refunds } = stack;
     drop(refunds);
     app.stop().await;

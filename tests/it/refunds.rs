@@ -153,7 +153,7 @@ async fn every_invalid_field_is_named_and_nothing_is_recorded() {
 }
 
 #[rstest]
-#[case::unknown_account(proto::CreateRefundRequest { account: "nobody".into(), ..sectigo("x", "1000001") }, Code::NotFound, "ACCOUNT_NOT_FOUND")]
+#[case::unknown_account(proto::CreateRefundRequest { account: "unknown".into(), ..sectigo("x", "1000001") }, Code::NotFound, "ACCOUNT_NOT_FOUND")]
 #[case::other_provider(proto::CreateRefundRequest { account: "namecom".into(), ..sectigo("x", "1000001") }, Code::FailedPrecondition, "ACCOUNT_MISMATCH")]
 #[tokio::test]
 async fn an_unknown_or_unsuitable_account_is_refused(
@@ -287,7 +287,8 @@ async fn an_id_that_differs_only_in_case_is_in_use(#[case] request: proto::Creat
     assert_eq!((stack.simulators.books().len(), stack.simulators.journal().len()), (1, 1));
 }
 
-/// Only side effects that happened or may have happened, not those that the provider is able to have.
+/// Only side effects that happened or may have happened, not those that the provider is able to
+/// have.
 #[rstest]
 #[case::sectigo_refunded(sectigo("r", "1000001"), None, State::Succeeded, &[SideEffect::OrderCancelled])]
 #[case::sectigo_refused(sectigo("r", "2000001"), None, State::Failed, &[])]

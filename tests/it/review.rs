@@ -47,7 +47,8 @@ async fn submitted_then_absent(stack: &Stack, id: &str) -> proto::Refund {
     refund
 }
 
-/// A lookup that shows nothing new leaves no event, so that an etag that the operator has stays valid.
+/// A lookup that shows nothing new leaves no event, so that an etag that the operator has stays
+/// valid.
 async fn shows_nothing_new(stack: &Stack, id: &str) {
     let (before, events) = (stack.get(id).await, stack.events(id).await.len());
     let after = stack.reconcile(id).await.unwrap();
@@ -192,8 +193,8 @@ async fn a_refunded_order_at_sectigo_does_not_end_a_review() {
     assert_eq!((stack.effects("1000001"), stack.attempts("1000001")), (0, 1));
 }
 
-/// The domain was deleted and the answer lost, which leads to review. The later refund is shown, and the
-/// operator decides.
+/// The domain was deleted and the answer lost, which leads to review. The later refund is shown,
+/// and the operator decides.
 #[tokio::test]
 async fn a_refunded_item_at_namecom_does_not_end_a_review() {
     let stack = on_demand().await;

@@ -1,5 +1,5 @@
-//! Doubt that the gateway reconciles by itself, accounts that are suspended and serve again, and the
-//! operator's resolutions.
+//! Doubt that the gateway reconciles by itself, accounts that are suspended and serve again, and
+//! the operator's resolutions.
 //!
 //! Each test ends with a look at the simulators' books.
 
@@ -32,8 +32,8 @@ async fn fast_stack(settle_s: u32) -> Stack {
     Stack::start_as(|configuration| fast_lookups(configuration, settle_s)).await
 }
 
-/// The money moved and the answer was lost: a lookup finds the refund, or name.com repeats its answer for
-/// the same key.
+/// The money moved and the answer was lost: a lookup finds the refund, or name.com repeats its
+/// answer for the same key.
 #[rstest]
 #[case(Provider::Sectigo, State::Succeeded, 1)]
 #[case(Provider::Namecom, State::Succeeded, 2)]
@@ -59,8 +59,8 @@ async fn a_refund_whose_answer_was_lost_is_found(#[case] provider: Provider, #[c
     assert_eq!((stack.effects(target), stack.attempts(in_journal)), (1, sent));
 }
 
-/// The request was lost before anything was done. It is sent again only where the provider would prevent a
-/// second effect.
+/// The request was lost before anything was done. It is sent again only where the provider would
+/// prevent a second effect.
 #[rstest]
 #[case(Provider::Sectigo, State::NeedsReview, 0, 1)]
 #[case(Provider::Namecom, State::Succeeded, 1, 2)]
@@ -100,7 +100,8 @@ async fn a_resend_is_an_identical_request() {
     assert_eq!(stack.effects(target), 1);
 }
 
-/// name.com without idempotency keys refuses the second send, since our own attempt has refunded the item.
+/// name.com without idempotency keys refuses the second send, since our own attempt has refunded
+/// the item.
 #[tokio::test]
 async fn already_refunded_after_our_own_lost_attempt_is_a_success() {
     let stack = fast_stack(600).await;
@@ -128,8 +129,8 @@ async fn a_submitted_refund_is_looked_up_until_it_is_decided(#[case] status: Ref
     assert_eq!((stack.effects(target), stack.attempts(in_journal)), (1, 1));
 }
 
-/// While the password is refused, refunds wait, the account shows it, and lookups probe the account. Once
-/// the password is accepted again, the refunds are sent.
+/// While the password is refused, refunds wait, the account shows it, and lookups probe the
+/// account. Once the password is accepted again, the refunds are sent.
 #[rstest]
 #[case(Provider::Namecom, "namecom", "401", "{\"message\":\"Unauthorized\",\"details\":\"\"}")]
 #[tokio::test]
@@ -171,8 +172,8 @@ async fn a_suspended_account_serves_again_after_a_successful_probe(
     assert_eq!((stack.effects(target), stack.effects("3200002")), (1, 1));
 }
 
-/// While the account is suspended, it is probed with orders that the provider does not have. Their answers
-/// show that the login is accepted again.
+/// While the account is suspended, it is probed with orders that the provider does not have. Their
+/// answers show that the login is accepted again.
 #[tokio::test]
 async fn many_unknown_orders_do_not_block_the_other_refunds() {
     let without_rate_limit = |configuration: String| {
@@ -351,8 +352,8 @@ async fn a_refund_that_waits_too_long_expires_and_was_never_sent() {
 async fn in_review() -> Stack {
     let stack = fast_stack(0).await;
     stack.arm(Provider::Sectigo, Point::BeforeEffect, FaultEffect::Close, Repeat::Once);
-    stack.create(sectigo("asked", "1000001")).await.unwrap();
-    stack.until("asked", |refund| refund.state() == State::NeedsReview).await;
+    stack.create(sectigo("review", "1000001")).await.unwrap();
+    stack.until("review", |refund| refund.state() == State::NeedsReview).await;
     stack
 }
 
@@ -363,8 +364,8 @@ async fn in_review() -> Stack {
 #[tokio::test]
 async fn a_resolution_ends_a_review(#[case] resolution: Resolution, #[case] end: State, #[case] effects: usize) {
     let stack = in_review().await;
-    stack.resolve("asked", resolution).await.unwrap();
-    let refund = stack.until("asked", is_processed).await;
+    stack.resolve("review", resolution).await.unwrap();
+    let refund = stack.until("review", is_processed).await;
     assert_eq!(refund.state(), end);
     assert_eq!(refund.attempt_count, 1 + i32::try_from(effects).unwrap(), "one new attempt, where it was authorised");
     let request = proto::ListRefundEventsRequest { name: refund.name, ..Default::default() };
@@ -377,13 +378,13 @@ async fn a_resolution_ends_a_review(#[case] resolution: Resolution, #[case] end:
 #[tokio::test]
 async fn an_invalid_resolution_is_refused_with_every_reason() {
     let stack = in_review().await;
-    let before = stack.get("asked").await;
+    let before = stack.get("review").await;
     let resolve = |request: proto::ResolveRefundRequest| {
         let mut refunds = stack.refunds.clone();
         async move { refunds.resolve_refund(request).await.unwrap_err() }
     };
     let wrong = resolve(proto::ResolveRefundRequest {
-        name: "asked".to_owned(),
+        name: "review".to_owned(),
         refunded_amount: Some(proto::Money { currency_code: "x".to_owned(), minor_units: 1 }),
         ..Default::default()
     })
@@ -401,9 +402,9 @@ async fn an_invalid_resolution_is_refused_with_every_reason() {
     let stale = resolve(request.clone()).await;
     assert_eq!((stale.code(), reason(&stale).as_str()), (Code::Aborted, "ETAG_MISMATCH"));
     assert_eq!(metadata(&stale, "etag"), before.etag);
-    assert_eq!(stack.get("asked").await, before, "a refused resolution changes nothing");
+    assert_eq!(stack.get("review").await, before, "a refused resolution changes nothing");
 
-    let settled = stack.resolve("asked", Resolution::NotRefunded).await.unwrap();
+    let settled = stack.resolve("review", Resolution::NotRefunded).await.unwrap();
     let late = resolve(proto::ResolveRefundRequest { etag: settled.etag, ..request }).await;
     assert_eq!((late.code(), reason(&late).as_str()), (Code::FailedPrecondition, "NOT_IN_REVIEW"));
     assert_eq!(stack.effects("1000001"), 0);

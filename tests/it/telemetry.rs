@@ -1,5 +1,5 @@
-//! Telemetry: metrics that agree with the ledger, traces for a real collector, and log lines that are
-//! complete by themselves.
+//! Telemetry: metrics that agree with the ledger, traces for a real collector, and log lines that
+//! are complete by themselves.
 
 mod logs;
 
@@ -111,8 +111,8 @@ async fn every_metric_is_exported_and_the_gauges_agree_with_the_list() {
     for provider in [Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess] {
         stack.refund(sample_request(provider, &format!("plain-{provider:?}")).0).await;
     }
-    // A refund whose answer was lost is found; one whose request was lost stays in doubt, since Sectigo's
-    // settle time is a day.
+    // A refund whose answer was lost is found; one whose request was lost stays in doubt, since
+    // Sectigo's settle time is a day.
     stack.arm(Provider::Sectigo, Point::AfterEffect, FaultEffect::Close, Repeat::Once);
     assert_eq!(stack.refund(sectigo("found", "1000002")).await.state(), State::InDoubt);
     stack.until("found", |refund| refund.state() == State::Succeeded).await;
@@ -295,8 +295,8 @@ impl Log {
     }
 }
 
-/// Starts the real binary with this configuration and additional environment variables. Returns its log,
-/// too.
+/// Starts the real binary with this configuration and additional environment variables. Returns its
+/// log, too.
 pub(crate) fn launch(configuration: &str, dir: &Path, variables: &[(&str, &str)]) -> (Gateway, Log) {
     let path = dir.join("recoup.toml");
     std::fs::write(&path, configuration).unwrap();
@@ -375,8 +375,8 @@ async fn one_trace_shows_a_refund_and_later_lookups_are_linked_to_it() {
     assert_eq!(attribute(call, "rpc.system.name").as_deref(), Some("grpc"));
     assert_eq!(attribute(call, "rpc.method").as_deref(), Some(CREATE));
     assert_eq!(attribute(call, "rpc.response.status_code").as_deref(), Some("OK"));
-    // A refund that had to wait, as at the start, was sent from the queue: in the same trace, with one more
-    // span.
+    // A refund that had to wait, as at the start, was sent from the queue: in the same trace, with
+    // one more span.
     let queued = own.iter().find(|span| span.name == "dispatch" && span.span_id == attempt.parent_span_id);
     assert_eq!(queued.map_or(&attempt.parent_span_id, |span| &span.parent_span_id), &call.span_id);
     assert_eq!(provider.parent_span_id, attempt.span_id);
@@ -390,13 +390,13 @@ async fn one_trace_shows_a_refund_and_later_lookups_are_linked_to_it() {
     let reconcile = &linked(&spans)[0];
     assert_eq!((reconcile.name.as_str(), &reconcile.links[0].span_id), ("reconcile", &call.span_id));
     assert_ne!(hex(&reconcile.trace_id), CALLERS_TRACE, "a lookup has a trace of its own");
-    let asked = |spans: &[Span]| {
+    let is_answered = |spans: &[Span]| {
         spans.iter().any(|span| span.name == "POST" && number(span, "http.response.status_code") == Some(200))
     };
     let has_lookups = |spans: &[Span]| {
         spans.iter().any(|span| span.events.iter().any(|event| event.attributes.iter().any(|one| one.key == "lookups")))
     };
-    let spans = collector.spans(|spans| asked(spans) && has_lookups(spans)).await;
+    let spans = collector.spans(|spans| is_answered(spans) && has_lookups(spans)).await;
     assert_eq!(numbers_as_text(&spans), Vec::<String>::new());
     assert!(gateway.terminate().success());
 

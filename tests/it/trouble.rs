@@ -1,12 +1,12 @@
-//! A failing ledger under the real gateway: a full disk, writes and syncs that fail, corrupt pages, files
-//! that vanish.
+//! A failing ledger under the real gateway: a full disk, writes and syncs that fail, corrupt pages,
+//! files that vanish.
 //!
-//! Each scene runs the same way. One refund is done; another is on the wire: its money has moved, and its
-//! answer is held back at a gate. Then the ledger fails. From then on nothing may be sent to a provider,
-//! health shows NOT_SERVING, and callers get the reason. The held answer reaches a gateway that can no
-//! longer record it. The ledger is repaired, the gateway started again, and the refund on the wire is in
-//! doubt until it has been looked up. At the end the simulators' books contain nothing that the ledger
-//! does not know, and the ledger verifies.
+//! Each scene runs the same way. One refund is done; another is on the wire: its money has moved,
+//! and its answer is held back at a gate. Then the ledger fails. From then on nothing may be sent
+//! to a provider, health shows NOT_SERVING, and callers get the reason. The held answer reaches a
+//! gateway that can no longer record it. The ledger is repaired, the gateway started again, and the
+//! refund on the wire is in doubt until it has been looked up. At the end the simulators' books
+//! contain nothing that the ledger does not know, and the ledger verifies.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -103,8 +103,8 @@ impl Scene {
         self.simulators.journal().iter().filter(|entry| entry.moves_money).count()
     }
 
-    /// Health shows NOT_SERVING, callers get the reason, and nothing is sent any more, not even after the
-    /// held answer has arrived.
+    /// Health shows NOT_SERVING, callers get the reason, and nothing is sent any more, not even
+    /// after the held answer has arrived.
     async fn has_stopped(&self, gateway: Gateway, flying: Flying, code: Code, why: &str) {
         not_serving(&gateway).await;
         let before = self.wire_requests();
@@ -125,8 +125,8 @@ impl Scene {
         assert_eq!(self.wire_requests(), before, "a request was sent after the ledger had failed");
     }
 
-    /// After the repair: the refund on the wire is in doubt, and at the end the books contain nothing that the
-    /// ledger does not know.
+    /// After the repair: the refund on the wire is in doubt, and at the end the books contain
+    /// nothing that the ledger does not know.
     async fn recovers(&self, acknowledged: &[String]) {
         let gateway = self.start();
         let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
@@ -210,8 +210,8 @@ async fn until_it_fails(refunds: &mut RefundServiceClient<Channel>) -> (Vec<Stri
     panic!("800 refunds were recorded, and none failed");
 }
 
-/// A write that failed before its commit reports that nothing was recorded; one that failed in the commit
-/// reports that this is not known.
+/// A write that failed before its commit reports that nothing was recorded; one that failed in the
+/// commit reports that this is not known.
 fn assert_failed_write(status: &Status) {
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     if status.get_error_details().error_info().is_some() {
@@ -388,8 +388,8 @@ async fn a_vanished_ledger_file_stops_the_gateway(#[case] loss: Loss) {
             std::fs::copy(&kept, &ledger).unwrap();
         }
     }
-    // The loss is noticed without a write: the event stream ends with the reason, and a wait returns the
-    // present state.
+    // The loss is noticed without a write: the event stream ends with the reason, and a wait
+    // returns the present state.
     let last = tokio::time::timeout(LIMIT, async {
         loop {
             match history.message().await {

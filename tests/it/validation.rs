@@ -1,5 +1,5 @@
-//! Sectigo's Validation Manager page as typed data, through the real gRPC API, from the simulator's real
-//! JSON.
+//! Sectigo's Validation Manager page as typed data, through the real gRPC API, from the simulator's
+//! real JSON.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -204,7 +204,7 @@ async fn a_refund_changes_the_status_and_the_fingerprint() {
 }
 
 #[rstest]
-#[case(proto::GetValidationStatusRequest { account: "nobody".into(), ..status_request("1000001") }, Code::NotFound, "ACCOUNT_NOT_FOUND")]
+#[case(proto::GetValidationStatusRequest { account: "unknown".into(), ..status_request("1000001") }, Code::NotFound, "ACCOUNT_NOT_FOUND")]
 #[case(proto::GetValidationStatusRequest { account: "namecom".into(), ..status_request("1000001") }, Code::FailedPrecondition, "ACCOUNT_MISMATCH")]
 #[case(status_request("7777777"), Code::NotFound, "ORDER_NOT_FOUND")]
 #[tokio::test]

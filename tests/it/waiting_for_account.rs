@@ -52,8 +52,8 @@ fn changed(configuration: &str, provider: Provider, change: Change, other: &(Sim
         }),
         Change::Provider => {
             let other = account_name(becomes(provider));
-            let gone = section(configuration, name, |_| String::new());
-            copied(&gone, other, name, str::to_owned)
+            let removed = section(configuration, name, |_| String::new());
+            copied(&removed, other, name, str::to_owned)
         }
         Change::Removed => section(configuration, name, |_| String::new()),
     }

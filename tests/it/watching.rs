@@ -1,5 +1,5 @@
-//! Watches of orders through the real gRPC API: one poll for all watchers of an order, only changes are
-//! sent, and watchers that leave leave nothing behind.
+//! Watches of orders through the real gRPC API: one poll for all watchers of an order, only changes
+//! are sent, and watchers that leave leave nothing behind.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -150,18 +150,18 @@ async fn a_watch_sends_the_present_status_and_then_every_change() {
         stack.validation().await.get_validation_status(get).await.unwrap().into_inner().validation_status.unwrap();
     assert_eq!(ValidationStatus { fetch_time: first.fetch_time, ..got }, first);
     // No state is final: a rejected order may be processed again.
-    for (word, state) in [
+    for (text, state) in [
         ("Awaiting Authorization", OrderState::AwaitingAuthorization),
         ("Rejected", OrderState::Rejected),
         ("Pending", OrderState::Pending),
         ("Processed", OrderState::Processed),
         ("Refunded", OrderState::Refunded),
-        ("A word of tomorrow", OrderState::Unrecognized),
+        ("A future status", OrderState::Unrecognized),
     ] {
         until_polls(&stack.simulators, "3000002", 2).await;
-        set_state(&stack.simulators, "3000002", word);
+        set_state(&stack.simulators, "3000002", text);
         let status = watch.next().await.unwrap();
-        assert_eq!((status.order_state(), status.order_status_text.as_str()), (state, word));
+        assert_eq!((status.order_state(), status.order_status_text.as_str()), (state, text));
         assert_eq!(status.upload_document_token, "");
     }
 }
@@ -290,12 +290,12 @@ async fn a_permanent_error_ends_the_watch_with_the_reason_of_a_single_request() 
     lock(false);
     assert_eq!(stack.watch(request("1000007")).await.state().await, OrderState::Processed);
 
-    for (account, code, word) in
-        [("nobody", Code::NotFound, "ACCOUNT_NOT_FOUND"), ("namecom", Code::FailedPrecondition, "ACCOUNT_MISMATCH")]
+    for (account, code, expected) in
+        [("unknown", Code::NotFound, "ACCOUNT_NOT_FOUND"), ("namecom", Code::FailedPrecondition, "ACCOUNT_MISMATCH")]
     {
         let request = proto::WatchValidationStatusRequest { account: account.to_owned(), ..request("1000007") };
         let refusal = open(&channel, request).await.err().unwrap();
-        assert_eq!((refusal.code(), reason(&refusal).as_str()), (code, word));
+        assert_eq!((refusal.code(), reason(&refusal).as_str()), (code, expected));
     }
     let request = proto::WatchValidationStatusRequest {
         order_number: "x".repeat(65),
@@ -323,12 +323,13 @@ async fn a_watcher_above_the_limit_is_refused_and_a_watcher_that_leaves_frees_it
     drop(disconnected);
     drop(second);
     let _fourth = until_open(|| open(&first, request("1000011"))).await;
-    // A poll that was on the wire when they left may still arrive; then their orders are polled no more.
-    let gone = ["1000008", "1000009"];
+    // A poll that was on the wire when they left may still arrive; then their orders are polled no
+    // more.
+    let left = ["1000008", "1000009"];
     until_polls(&stack.simulators, "1000010", 2).await;
-    let before = gone.map(|order| polls(&stack.simulators, order).len());
+    let before = left.map(|order| polls(&stack.simulators, order).len());
     until_polls(&stack.simulators, "1000010", 5).await;
-    assert_eq!(gone.map(|order| polls(&stack.simulators, order).len()), before);
+    assert_eq!(left.map(|order| polls(&stack.simulators, order).len()), before);
 }
 
 #[tokio::test]
@@ -353,8 +354,8 @@ async fn a_shutdown_ends_the_watches_with_a_reason() {
     assert_eq!(end, (Code::Unavailable, "DRAINING".to_owned()));
 }
 
-/// A fixed address in front of a server that comes and goes, and the number of connections that found no
-/// server.
+/// A fixed address in front of a server that comes and goes, and the number of connections that
+/// found no server.
 async fn front_of(behind: watch::Receiver<Option<SocketAddr>>) -> (SocketAddr, Arc<AtomicUsize>) {
     let turned_away = Arc::new(AtomicUsize::new(0));
     let count = turned_away.clone();
@@ -426,8 +427,8 @@ async fn the_log_contains_neither_people_from_the_page_nor_its_token() {
     let mut serve = Command::new(env!("CARGO_BIN_EXE_recoup"));
     serve.args(["serve", "--config"]).arg(&path).envs(HashMap::from(SECRETS)).env("RECOUP_LOG__FILTER", "trace");
     let log = Arc::new(Mutex::new(String::new()));
-    let heard = log.clone();
-    let gateway = Gateway::launch(serve, move |line| heard.lock().unwrap().push_str(line)).unwrap();
+    let collected = log.clone();
+    let gateway = Gateway::launch(serve, move |line| collected.lock().unwrap().push_str(line)).unwrap();
     let mut watch = open(&channel(gateway.addr).await, request("3000002")).await.unwrap();
     let shown = watch.next().await.unwrap();
     set_state(&simulators, "3000002", "Rejected");

@@ -1,5 +1,5 @@
-//! The bytes of a call: a request that is not gRPC is refused before any handler runs, and messages may
-//! be compressed in both directions.
+//! The bytes of a call: a request that is not gRPC is refused before any handler runs, and messages
+//! may be compressed in both directions.
 
 use std::path::Path;
 
@@ -148,7 +148,7 @@ async fn a_compressed_request_is_accepted_and_limited_by_its_inflated_size() {
     let answer = call(&channel, "POST", GET, &unknown, framed(1, b"x")).await;
     let refusal = answer.status.unwrap();
     assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::Unimplemented, "NOT_OFFERED"));
-    assert_eq!(answer.head.headers()["grpc-accept-encoding"], "gzip,identity", "which ones are taken");
+    assert_eq!(answer.head.headers()["grpc-accept-encoding"], "gzip,identity", "the accepted encodings");
 }
 
 /// In a process of its own, whose memory nothing else uses: `VmHWM` is the most that it ever had.

@@ -280,8 +280,8 @@ impl Caller {
     }
 }
 
-/// The operator resolves the oldest refund in review. Not before every late effect has happened: what
-/// is not in the books then never happens.
+/// The operator resolves the oldest refund in review. Not before every late effect has happened:
+/// what is not in the books then never happens.
 async fn resolve_one(
     client: &RefundServiceClient<Channel>,
     caller_state: &Arc<CallerState>,

@@ -2,8 +2,8 @@
 //!
 //! A client that sends a refund on a connection that the provider is just closing cannot know that
 //! the provider never saw the request. A fresh connection for each refund avoids that. The same
-//! refunds on pooled connections, where the setting allows them, are the control: they show that the
-//! provider does close at the worst time.
+//! refunds on pooled connections, where the setting allows them, are the control: they show that
+//! the provider does close at the worst time.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -146,22 +146,22 @@ async fn closing_when_idle(provider: SocketAddr) -> SocketAddr {
 }
 
 async fn carry(mut client: TcpStream, mut provider: TcpStream) -> std::io::Result<()> {
-    let (mut asked, mut answered) = ([0; 16 * 1024], [0; 16 * 1024]);
+    let (mut request, mut answer) = ([0; 16 * 1024], [0; 16 * 1024]);
     let mut is_answered = false;
     loop {
         tokio::select! {
-            read = client.read(&mut asked) => match read? {
+            read = client.read(&mut request) => match read? {
                 0 => return Ok(()),
                 read => {
                     is_answered = false;
-                    provider.write_all(&asked[..read]).await?;
+                    provider.write_all(&request[..read]).await?;
                 }
             },
-            read = provider.read(&mut answered) => match read? {
+            read = provider.read(&mut answer) => match read? {
                 0 => return Ok(()),
                 read => {
                     is_answered = true;
-                    client.write_all(&answered[..read]).await?;
+                    client.write_all(&answer[..read]).await?;
                 }
             },
             () = tokio::time::sleep(IDLE), if is_answered => return Ok(()),

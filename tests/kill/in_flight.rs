@@ -1,5 +1,5 @@
-//! Ten thousand refunds in flight at a kill: each one is done or visibly in doubt within ten seconds of
-//! the restart.
+//! Ten thousand refunds in flight at a kill: each one is done or visibly in doubt within ten
+//! seconds of the restart.
 //!
 //! Measured twice: with every refund on the wire, each on a connection of its own and without an
 //! answer; and with a few on the wire while the others wait on disk and must then be sent.

@@ -2,10 +2,12 @@
 //! that record a history.
 //!
 //! ```text
-//! callers --gRPC--> recoup (a process: SIGKILL, SIGTERM, full disk) --HTTP--> simulators (killed too, their clock moved, faults armed)
-//!    |                 |                                                          |
-//! history            ledger                                                books, journal
-//!    +-----------------+----------------- the oracle --------------------------+
+//! callers --gRPC--> recoup (a process:     --HTTP--> simulators (killed, too, their clock
+//!    |              SIGKILL, SIGTERM,                |           moved, faults armed)
+//!    |              full disk)                       |
+//!    |                 |                             |
+//! history            ledger                    books, journal
+//!    +-----------------+------- the oracle ----------+
 //! ```
 //!
 //! The configuration changes between kills: see [`setups`].
@@ -13,15 +15,15 @@
 //! `cargo test --test kill` kills a hundred times.
 //! `cargo test --release --test kill -- --kills 2000` kills two thousand times and prints the
 //! figures. The same seed decides the same kills, faults and calls; the timing of the processes is
-//! not reproducible. On a violation, the folder with ledger, log, books, journal and history is kept
-//! and its path printed.
+//! not reproducible. On a violation, the folder with ledger, log, books, journal and history is
+//! kept and its path printed.
 
 #![allow(
     missing_docs,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "a test that cannot go on should say where, and what it prints is its result"
+    reason = "a test that fails should show where, and its output is its result"
 )]
 
 mod callers;

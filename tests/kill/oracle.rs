@@ -1,5 +1,5 @@
-//! The oracle compares the providers' books and journal, the ledger, and the answers to the callers.
-//! Each check is one promise.
+//! The oracle compares the providers' books and journal, the ledger, and the answers to the
+//! callers. Each check is one promise.
 //!
 //! ```text
 //! books    what really happened         \
@@ -188,8 +188,8 @@ impl<'a> Checker<'a> {
         plan
     }
 
-    /// How often an effect of this kind happened to a part of a target, under the refund's identifier
-    /// where the provider knows one.
+    /// How often an effect of this kind happened to a part of a target, under the refund's
+    /// identifier where the provider knows one.
     fn effects(&self, kind: &str, provider: Provider, part: &str, id: Option<&str>) -> usize {
         let fits = |effect: &simulators::request::Effect| {
             effect.kind == kind && effect.target == part && id.is_none_or(|id| effect.identifier.as_deref() == Some(id))
@@ -462,8 +462,8 @@ impl<'a> Checker<'a> {
         self.requests = requests;
     }
 
-    /// A resend has the same key and the same bytes. At Sectigo only what was not processed, or what the
-    /// operator ordered, is sent again.
+    /// A resend has the same key and the same bytes. At Sectigo only what was not processed, or
+    /// what the operator ordered, is sent again.
     fn resends_are_identical(&mut self) {
         let requests = std::mem::take(&mut self.requests);
         for (name, all) in &requests {
@@ -522,7 +522,8 @@ impl<'a> Checker<'a> {
                     moved.insert(&event.refund);
                 }
                 EventKind::Dispatched if moved.contains(event.refund.as_str()) => again.push(event.refund.clone()),
-                // Now it has an attempt that the operator ordered, and not only those at the earlier place.
+                // Now it has an attempt that the operator ordered, and not only those at the
+                // earlier place.
                 EventKind::NotSent => {
                     moved.remove(event.refund.as_str());
                 }

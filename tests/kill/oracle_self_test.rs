@@ -9,7 +9,8 @@ use simulators::{BookEntry, JournalEntry};
 use crate::history::{Answer, Call};
 use crate::oracle::{self, Evidence};
 
-/// Changes the evidence so that it breaks a promise. False where the run has nothing to tamper with.
+/// Changes the evidence so that it breaks a promise. False where the run has nothing to tamper
+/// with.
 type Tampering = fn(&mut Evidence) -> bool;
 
 /// Each tampering, with the promise that it breaks.

@@ -39,8 +39,8 @@ pub(crate) enum PlanKind {
     Plain,
     /// It always refuses.
     Refuses,
-    /// Sectigo: refunds and answers -14. name.com: fails one item. Debitsuccess: rejects the refund on
-    /// review.
+    /// Sectigo: refunds and answers -14. name.com: fails one item. Debitsuccess: rejects the refund
+    /// on review.
     Unusual,
 }
 
@@ -136,7 +136,8 @@ impl Plan {
         request
     }
 
-    /// The parts of the target by their names in the books, each with its amount where the wire has it.
+    /// The parts of the target by their names in the books, each with its amount where the wire has
+    /// it.
     pub(crate) fn parts(&self) -> Vec<(String, Option<i64>)> {
         match &self.target {
             Target::Order(number) => vec![(number.clone(), None)],

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! kill:    the runtime ends: every socket closes, and every request stops at its current await
-//! restart: the same world, books and journal, on the same ports (and, as at every start, with another certificate)
+//! restart: the same world, books and journal, on the same ports
+//!          (and, as at every start, with another certificate)
 //! ```
 //!
 //! A request takes effect between two awaits, so the books are never half written.
@@ -163,8 +164,8 @@ impl Providers {
         self.world.with_world(|world| plans.into_iter().for_each(|plan| plan.put(world)));
     }
 
-    /// Arms random faults in a share of the requests, and sometimes a fault at the connections of one
-    /// provider.
+    /// Arms random faults in a share of the requests, and sometimes a fault at the connections of
+    /// one provider.
     pub(crate) fn arm(&self, rng: &mut SeededRng) {
         self.disarm();
         let random = Random {
@@ -225,10 +226,10 @@ impl Providers {
     pub(crate) fn records(&self) -> ProviderRecords {
         self.collect_journal();
         let journal = self.journal.lock().unwrap().clone();
-        let gone = journal.last().map_or(0, |entry| entry.id) - journal.len() as u64;
+        let missing = journal.last().map_or(0, |entry| entry.id) - journal.len() as u64;
         self.world.with_world(|world| ProviderRecords {
             books: world.books.entries().collect(),
-            dropped: world.books.dropped() + gone,
+            dropped: world.books.dropped() + missing,
             journal,
         })
     }
@@ -240,8 +241,8 @@ impl Drop for Providers {
     }
 }
 
-/// What may go wrong with any request, including lookups. There are no Byzantine answers here: what a
-/// provider answers as not done is not done.
+/// What may go wrong with any request, including lookups. There are no Byzantine answers here: what
+/// a provider answers as not done is not done.
 fn fault_menu() -> Vec<Draw> {
     let draw = |point, effect| Draw { point, effect };
     let answer = |status| FaultEffect::Answer { status, body: String::new(), headers: Default::default() };
@@ -289,8 +290,8 @@ fn config(
     Config { control, sectigo, sectigo_plaintext, namecom_plaintext, debitsuccess_plaintext, ca_file, ..ports }
 }
 
-/// Ports below those of outgoing connections: a client that connects to a port without a listener could
-/// otherwise get that very port as its own, and talk to itself.
+/// Ports below those of outgoing connections: a client that connects to a port without a listener
+/// could otherwise get that very port as its own, and talk to itself.
 fn free_addresses() -> [SocketAddr; 5] {
     let first = 12_000 + u16::try_from(std::process::id() % 2_000).unwrap() * 9;
     let mut free = (first..32_000)

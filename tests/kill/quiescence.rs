@@ -1,5 +1,5 @@
-//! Quiescence: no more faults, the gateway reconciles what it can, and the operator resolves the rest
-//! by the books.
+//! Quiescence: no more faults, the gateway reconciles what it can, and the operator resolves the
+//! rest by the books.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -53,8 +53,8 @@ pub(crate) async fn reach(
         }
         wait_until_none_open(&client).await?;
     }
-    // Refunds that were sent again may be decided late, too: nothing may change between this list and
-    // the end of the gateway.
+    // Refunds that were sent again may be decided late, too: nothing may change between this list
+    // and the end of the gateway.
     finish_late_effects();
     reconcile_all(&client, caller_state, State::Submitted).await?;
     Ok(Quiescent {
@@ -86,8 +86,8 @@ pub(crate) async fn list(
     }
 }
 
-/// Waits until no refund is PENDING, DISPATCHING or IN_DOUBT: the gateway ends these states by itself,
-/// or leaves the refund to the operator.
+/// Waits until no refund is PENDING, DISPATCHING or IN_DOUBT: the gateway ends these states by
+/// itself, or leaves the refund to the operator.
 async fn wait_until_none_open(client: &RefundServiceClient<Channel>) -> Result<(), String> {
     let until = Instant::now() + LIMIT;
     loop {

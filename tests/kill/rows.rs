@@ -108,8 +108,8 @@ fn state(name: &str) -> State {
 }
 
 impl Rows {
-    /// When each refund was first in another state than PENDING or DISPATCHING after that time; none
-    /// where one refund never was.
+    /// When each refund was first in another state than PENDING or DISPATCHING after that time;
+    /// none where one refund never was.
     pub(crate) fn known_after(&self, micros: i64) -> Option<BTreeMap<&str, i64>> {
         let mut known = BTreeMap::new();
         for event in self.events.iter().filter(|event| ![State::Pending, State::Dispatching].contains(&event.to)) {

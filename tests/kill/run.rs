@@ -1,5 +1,5 @@
-//! One run: a ledger, the providers, the callers, and a gateway that is killed again and again; then
-//! quiescence, and the oracle.
+//! One run: a ledger, the providers, the callers, and a gateway that is killed again and again;
+//! then quiescence, and the oracle.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -29,8 +29,8 @@ use crate::support::process::Gateway;
 /// Unrequested refunds at the beginning of a round: more than the callers get through.
 const MIN_UNREQUESTED: usize = 400;
 const SIGKILL: i32 = 9;
-/// How far all jumps of the providers' clock may add up to in a run. Less than the hour that name.com
-/// keeps a key, so that a key that the gateway trusts has not expired.
+/// How far all jumps of the providers' clock may add up to in a run. Less than the hour that
+/// name.com keeps a key, so that a key that the gateway trusts has not expired.
 const MAX_CLOCK_JUMPS: Duration = Duration::from_secs(3_000);
 
 /// The figures of one run, or of many.
@@ -290,8 +290,8 @@ fn judge(
     }
 }
 
-/// Copies the journal more often than it can fill up: at quiescence every open refund is looked up at
-/// the same time.
+/// Copies the journal more often than it can fill up: at quiescence every open refund is looked up
+/// at the same time.
 async fn collect_journals(providers: &Providers) -> Infallible {
     let mut ticks = tokio::time::interval(Duration::from_millis(20));
     loop {
@@ -392,8 +392,8 @@ impl Environment {
         child.wait().unwrap();
     }
 
-    /// Limits the size of every file, so that a write that grows a file fails as on a full disk. False
-    /// where the system has no prlimit (util-linux).
+    /// Limits the size of every file, so that a write that grows a file fails as on a full disk.
+    /// False where the system has no prlimit (util-linux).
     fn fill_disk(&self, gateway: &Gateway, rng: &mut SeededRng) -> bool {
         let mut log = self.ledger.clone().into_os_string();
         log.push("-wal");
@@ -412,8 +412,8 @@ impl Environment {
         }
     }
 
-    /// A shell that ignores the signal for an oversized file and becomes the gateway: the write then
-    /// fails with an error, as on a full disk.
+    /// A shell that ignores the signal for an oversized file and becomes the gateway: the write
+    /// then fails with an error, as on a full disk.
     fn command(&self) -> Command {
         let mut command = Command::new("sh");
         command.args(["-c", "trap '' XFSZ; exec \"$0\" serve --config \"$1\""]).arg(&self.binary).arg(&self.config);

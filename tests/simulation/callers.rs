@@ -33,8 +33,8 @@ pub(crate) fn intent(plan: &Plan, refund: u8, target: u8, variant: u8) -> Intent
             Target::Sectigo(SectigoTarget::new(&world::order_number(target), 10 + other).unwrap())
         }
         TargetPlan::Items { items } => {
-            let asked = (0..).zip(items).filter(|(_, item)| item.fate != ItemFate::Privacy);
-            let mut ids: Vec<i32> = asked.map(|(place, _)| world::item_id(target, place)).collect();
+            let requested = (0..).zip(items).filter(|(_, item)| item.fate != ItemFate::Privacy);
+            let mut ids: Vec<i32> = requested.map(|(place, _)| world::item_id(target, place)).collect();
             if variant == 2 && ids.len() > 1 {
                 ids.truncate(1);
             }
@@ -95,9 +95,9 @@ pub(crate) async fn call(sim: Arc<Sim>, engine: Engine, op: Op) {
     let now = Instant::now();
     match op {
         Op::Create { refund, target, variant, wait_ms, similar, gives_up_after_ms } => {
-            let asked = intent(plan, refund, target, variant);
+            let requested = intent(plan, refund, target, variant);
             let command = CreateCommand {
-                intent: asked.clone(),
+                intent: requested.clone(),
                 allow_similar: similar,
                 actor: "caller".to_owned(),
                 answer_by: now + DEADLINE,
@@ -108,7 +108,7 @@ pub(crate) async fn call(sim: Arc<Sim>, engine: Engine, op: Op) {
                 let created = engine.create(command).await?;
                 Ok((created.refund, created.replayed))
             };
-            record(&sim, "create", refund, Some(asked), gives_up_after_ms, create).await;
+            record(&sim, "create", refund, Some(requested), gives_up_after_ms, create).await;
         }
         Op::DryRun { refund, target } => {
             let command = CreateCommand {
@@ -167,11 +167,11 @@ async fn record(
     sim: &Sim,
     what: &'static str,
     refund: u8,
-    asked: Option<Intent>,
+    requested: Option<Intent>,
     gives_up_after_ms: Option<u64>,
     call: impl Future<Output = Result<(Refund, bool), EngineError>>,
 ) {
-    let number = lock(&sim.history).begin(what, id(refund).as_str(), asked);
+    let number = lock(&sim.history).begin(what, id(refund).as_str(), requested);
     sim.trace(format_args!("call {number} {what} r{refund}"));
     let result = match gives_up_after_ms {
         None => call.await,

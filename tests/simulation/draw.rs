@@ -1,5 +1,5 @@
-//! Draws a plan from a seed. Seeds differ in how many faults there are, how often the process ends and
-//! how quickly the operations follow each other.
+//! Draws a plan from a seed. Seeds differ in how many faults there are, how often the process ends
+//! and how quickly the operations follow each other.
 
 use crate::plan::{
     AccountKind, CrashAt, DiskFault, Fault, ItemFate, ItemPlan, Lie, Op, OrderKind, Outage, Plan, ProviderBehaviour,
@@ -220,8 +220,8 @@ fn steps(rng: &mut SeededRng, assigned: &[u8], targets: &[TargetPlan]) -> Vec<St
     steps
 }
 
-/// One refund whose answers are lost, and callers who reconcile it again and again while the gateway
-/// looks it up, too.
+/// One refund whose answers are lost, and callers who reconcile it again and again while the
+/// gateway looks it up, too.
 fn one_doubt_is_looked_up_often(rng: &mut SeededRng, plan: &mut Plan) {
     let Some((refund, target)) = first_refund(plan) else { return };
     for nth in 0..rng.between(1, 3) as u32 {

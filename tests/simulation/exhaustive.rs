@@ -1,6 +1,6 @@
 //! Every combination, where there are few: each provider, each class of outcome, each change of an
-//! account's site, and a process that ends at every single write, at every two writes, and at each of
-//! the three points where it can have a request on the wire.
+//! account's site, and a process that ends at every single write, at every two writes, and at each
+//! of the three points where it can have a request on the wire.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};

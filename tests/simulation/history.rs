@@ -37,7 +37,7 @@ pub(crate) struct CallRecord {
     pub(crate) what: &'static str,
     pub(crate) id: String,
     /// The content of a create request.
-    pub(crate) asked: Option<Intent>,
+    pub(crate) requested: Option<Intent>,
     pub(crate) result: CallResult,
 }
 
@@ -59,8 +59,8 @@ impl From<Result<Refund, EngineError>> for CallResult {
 }
 
 impl History {
-    pub(crate) fn begin(&mut self, what: &'static str, id: &str, asked: Option<Intent>) -> usize {
-        self.calls.push(CallRecord { what, id: id.to_owned(), asked, result: CallResult::Unknown });
+    pub(crate) fn begin(&mut self, what: &'static str, id: &str, requested: Option<Intent>) -> usize {
+        self.calls.push(CallRecord { what, id: id.to_owned(), requested, result: CallResult::Unknown });
         self.calls.len() - 1
     }
 

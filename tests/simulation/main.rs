@@ -1,11 +1,11 @@
-//! Engine, ledger and clock under a seeded scheduler, against simulated providers whose books hold the
-//! truth: one seed determines the whole run.
+//! Engine, ledger and clock under a seeded scheduler, against simulated providers whose books hold
+//! the truth: one seed determines the whole run.
 //!
 //! ```text
 //! plan (drawn from a seed, printable, shrinkable)
 //!   |
-//! callers -> Engine -> adapters -> SimTransport -> World: the simulators' pure functions, books, outages, requests in flight
-//!               |                                    |
+//! callers -> Engine -> adapters -> SimTransport -> World: the simulators' pure functions, books,
+//!               |                                    |    outages, requests in flight
 //!           SimLedger -> SqliteLedger inline -> SimulatedDisk (outlives every process)
 //!               +--------------- oracle -------------+
 //! ```
@@ -18,8 +18,8 @@
 //! redirects, wrong identifiers, and requests of other clients of the same account. Where the
 //! documents leave a choice, [`plan::ProviderBehaviour`] makes it. About one run in sixteen has a
 //! **liar** that gives Byzantine answers ([`plan::Lie`]): a yes, a replay, an "accepted" or an
-//! "already" where nothing was done. No gateway can tell such an answer from a true one, so in these
-//! runs the outcome of a refund is not compared with the books; everything else is checked.
+//! "already" where nothing was done. No gateway can tell such an answer from a true one, so in
+//! these runs the outcome of a refund is not compared with the books; everything else is checked.
 //!
 //! In every second run the configuration changes from start to start: hosts, logins, tokens,
 //! currencies and account names. A plan says which sites have the same books
@@ -27,15 +27,15 @@
 //!
 //! `cargo test --test simulation` runs a thousand seeds, every bug that was found, and a crash at
 //! every single write. `cargo test --release --test simulation -- --seeds 1000000` runs a million
-//! seeds and prints the figures. `-- --seed 7` prints the trace of one. `tests/planted/run.sh` plants
-//! bugs into a copy of the tree and checks that the oracle detects each.
+//! seeds and prints the figures. `-- --seed 7` prints the trace of one. `tests/planted/run.sh`
+//! plants bugs into a copy of the tree and checks that the oracle detects each.
 
 #![allow(
     missing_docs,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "a test that cannot go on should say where, and what it prints is its result"
+    reason = "a test that fails should show where, and its output is its result"
 )]
 
 mod callers;

@@ -1,5 +1,5 @@
-//! The oracle: the books, the wire, the ledger and the callers' history must agree. Each promise that
-//! it checks has a name.
+//! The oracle: the books, the wire, the ledger and the callers' history must agree. Each promise
+//! that it checks has a name.
 //!
 //! It judges each send ([`judge_send`]), each recorded absence ([`judge_absence`]), each list
 //! ([`judge_views`]), and the whole run at quiescence ([`judge`]).
@@ -48,8 +48,8 @@ pub(crate) fn owner<'a>(world: &'a World, entry: &'a BookEntry) -> Option<&'a st
 /// The effects of a refund in the books that were not taken back.
 pub(crate) fn net_effects<'a>(world: &'a World, id: &str, intent: &Intent) -> Vec<&'a BookEntry> {
     let is_ours = |entry: &&BookEntry| {
-        // With the same identifier, account and amount it is the same refund, even if another client
-        // sent it.
+        // With the same identifier, account and amount it is the same refund, even if another
+        // client sent it.
         let same = match &intent.target {
             Target::Debitsuccess(target) => {
                 entry.provider == ProviderKind::Debitsuccess
@@ -164,8 +164,8 @@ pub(crate) fn was_proven_absent(wire: &[SentRequest], last: &SentRequest, sent: 
     })
 }
 
-/// Judges a recorded lookup that showed no record of a refund: it says nothing about an attempt that
-/// was sent after the lookup.
+/// Judges a recorded lookup that showed no record of a refund: it says nothing about an attempt
+/// that was sent after the lookup.
 pub(crate) fn judge_absence(sim: &Sim, wire: &[SentRequest], refund: &Refund) {
     let id = refund.id().as_str();
     let target = target_of(&refund.intent);
@@ -260,8 +260,8 @@ pub(crate) async fn judge(sim: &Sim, refunds: Vec<Refund>) {
     figures(sim, &world, &refunds, &events);
 }
 
-/// The sequence has no gaps, each step begins where the previous one ended, and terminal states never
-/// change.
+/// The sequence has no gaps, each step begins where the previous one ended, and terminal states
+/// never change.
 fn histories(sim: &Sim, refunds: &BTreeMap<&str, &Refund>, events: &[EventRecord]) {
     let mut stands: BTreeMap<&str, (u64, State)> = BTreeMap::new();
     for (sequence, event) in (1..).zip(events) {
@@ -346,7 +346,7 @@ fn at_most_once(sim: &Sim, world: &World, refunds: &BTreeMap<&str, &Refund>) {
         {
             sim.violation(
                 "money equal",
-                format_args!("{id} asked for {}, and {:?} moved", target.amount(), entry.effect.amount_minor),
+                format_args!("{id} is about {}, and {:?} moved", target.amount(), entry.effect.amount_minor),
             );
         }
     }
@@ -466,8 +466,8 @@ fn success(sim: &Sim, world: &World, refund: &Refund, net: &[&BookEntry], by_ope
     }
 }
 
-/// Attempts and wire requests are one to one, except for attempts that were interrupted or abandoned
-/// before they were sent.
+/// Attempts and wire requests are one to one, except for attempts that were interrupted or
+/// abandoned before they were sent.
 fn attempts(sim: &Sim, world: &World, history: &History, refund: &Refund, events: &[EventRecord]) {
     let id = refund.id().as_str();
     let of_refund = || events.iter().filter(|event| event.refund.as_str() == id);
@@ -511,8 +511,9 @@ fn call_results(sim: &Sim, history: &History, refunds: &BTreeMap<&str, &Refund>,
                         format_args!("{what} {} was answered with {} at {}", call.id, refund.state, refund.revision),
                     );
                 }
-                let same = refunds.get(call.id.as_str()).is_some_and(|kept| Some(&kept.intent) == call.asked.as_ref());
-                if call.asked.is_some() && !same {
+                let same =
+                    refunds.get(call.id.as_str()).is_some_and(|kept| Some(&kept.intent) == call.requested.as_ref());
+                if call.requested.is_some() && !same {
                     sim.violation("acknowledged = durable", format_args!("{} was created with other content", call.id));
                 }
             }
@@ -524,8 +525,9 @@ fn call_results(sim: &Sim, history: &History, refunds: &BTreeMap<&str, &Refund>,
                     may_exist.insert(&call.id);
                 }
                 let kept = refunds.get(call.id.as_str());
-                if let (EngineError::Ledger(LedgerError::RefundIdReused { .. }), Some(asked)) = (error, &call.asked)
-                    && kept.is_none_or(|kept| kept.intent == *asked)
+                if let (EngineError::Ledger(LedgerError::RefundIdReused { .. }), Some(requested)) =
+                    (error, &call.requested)
+                    && kept.is_none_or(|kept| kept.intent == *requested)
                 {
                     sim.violation(
                         "the same again is the same",

@@ -418,8 +418,8 @@ fn reservations(
     }
 }
 
-/// The keys that a refund reserved when `event` was recorded. What happened to single items is in the
-/// refund itself: a terminal state has not changed since.
+/// The keys that a refund reserved when `event` was recorded. What happened to single items is in
+/// the refund itself: a terminal state has not changed since.
 fn held_keys(holder: &Refund, state: State, is_corrected: bool, event: &EventRecord) -> Vec<String> {
     match state {
         State::PartiallySucceeded | State::Failed => {

@@ -1,4 +1,5 @@
-//! The plan of a run: an explicit value, drawn from a seed, that can be printed, pasted and shortened.
+//! The plan of a run: an explicit value, drawn from a seed, that can be printed, pasted and
+//! shortened.
 //!
 //! Everything that is not in the plan (how long a leg on the wire or a commit takes) is drawn from
 //! the plan's seed and from a name that does not depend on what else happens. So a shortened plan

@@ -1,5 +1,5 @@
-//! Bugs that the simulation has found, as short plans that reproduce them. All of them are run again
-//! with every change.
+//! Bugs that the simulation has found, as short plans that reproduce them. All of them are run
+//! again with every change.
 
 use crate::plan::{
     CrashAt, DiskFault, Fault, ItemFate, ItemPlan, Lie, Op, OrderKind, Outage, Plan, ProviderBehaviour, ProviderKind,
@@ -22,7 +22,7 @@ const ALL: [Reproduction; 5] = [
         plan: half_open,
     },
     Reproduction { what: "the amount of the first items is reported as the amount of all", plan: amount_on_the_way },
-    Reproduction { what: "after the clock was set back an old key looks young", plan: clock_set_back },
+    Reproduction { what: "after the clock was set back an old key seems young", plan: clock_set_back },
     Reproduction { what: "a key expires while its next use is being recorded", plan: expires_while_recorded },
 ];
 
@@ -47,8 +47,8 @@ fn never_answered() -> Plan {
     plan(TargetPlan::Order { kind: OrderKind::OfAnotherAccount }, wire_faults, vec![step(10, create())])
 }
 
-/// The operator has a refund sent again while the credentials are refused; nothing else waits for the
-/// account.
+/// The operator has a refund sent again while the credentials are refused; nothing else waits for
+/// the account.
 fn half_open() -> Plan {
     let steps = vec![
         step(10, create()),

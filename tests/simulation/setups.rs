@@ -314,7 +314,7 @@ pub(crate) fn change(rng: &mut SeededRng, plan: &mut Plan) {
             }
         }
     }
-    // What is open when the next start comes: else there is nothing that a change could do fault to.
+    // Leaves refunds open at the next start: otherwise no change could do any harm.
     for target in 0..plan.targets.len() as u8 {
         let timeout = rng.percent(50);
         let fault = rng.weighted(&[

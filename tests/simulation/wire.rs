@@ -1,5 +1,5 @@
-//! The wire of a run: carries the adapters' real bytes to the providers and back, with the faults of
-//! the plan.
+//! The wire of a run: carries the adapters' real bytes to the providers and back, with the faults
+//! of the plan.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,7 +116,7 @@ impl SimTransport {
         let meant: Vec<&Refund> = all.iter().map(|listed| &listed.refund).filter(is_meant).collect();
         if !meant.iter().any(|refund| refund.destination() == self.at) {
             self.sim.violation(
-                "asked where it belongs",
+                "looked up where it belongs",
                 format_args!("{} looks up target {target:?}, and no refund of it belongs there", self.at.account),
             );
         }

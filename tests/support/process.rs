@@ -21,8 +21,8 @@ impl Gateway {
         Gateway::launch(serve, |_| {}).unwrap_or_else(|log| panic!("the gateway ended: {log:?}"))
     }
 
-    /// Runs a command that becomes a gateway and waits until it logs its address. Each line of the log
-    /// is passed to `on_line`.
+    /// Runs a command that becomes a gateway and waits until it logs its address. Each line of the
+    /// log is passed to `on_line`.
     ///
     /// # Errors
     /// The log, where the process ended before that.

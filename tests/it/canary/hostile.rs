@@ -1,5 +1,5 @@
-//! One hostile server in place of all three providers: it repeats everything that it receives, in every
-//! form in which a provider could, or disconnects.
+//! One hostile server in place of all three providers: it repeats everything that it receives, in
+//! every form in which a provider could, or disconnects.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -22,7 +22,8 @@ pub(super) enum Mood {
     Json(u16),
     /// Repeats it as a SOAP fault, with this status.
     Fault(u16),
-    /// Repeats it as Debitsuccess's refusal of an identifier that is in use, which leads to a review.
+    /// Repeats it as Debitsuccess's refusal of an identifier that is in use, which leads to a
+    /// review.
     InUse,
     /// Repeats it unchanged, with this status, and in a header, too.
     Bare(u16),
@@ -121,7 +122,8 @@ impl Hostile {
             }
             Mood::Fault(status) => http(status, "text/xml", &fault(&echo)),
             Mood::InUse => {
-                // Without the head: only the beginning of a long text is kept, and the head would fill it.
+                // Without the head: only the beginning of a long text is kept, and the head would
+                // fill it.
                 let members = request.split_once("<d:").map_or(request.as_str(), |(_, members)| members);
                 http(200, "text/xml", &in_use(&format!("{PERSON} has had it already: <d:{members}")))
             }
@@ -144,28 +146,28 @@ fn http(status: u16, kind: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     // With 429, the refund waits for nearly an hour.
     format!(
-        "HTTP/1.1 {status} Said\r\ncontent-type: {kind}\r\nx-said: {echo}\r\nretry-after: 3000\r\nconnection: close\r\n\
+        "HTTP/1.1 {status} Status\r\ncontent-type: {kind}\r\nx-echo: {echo}\r\nretry-after: 3000\r\nconnection: close\r\n\
          content-length: {length}\r\n\r\n{body}"
     )
     .into_bytes()
 }
 
-fn fault(said: &str) -> String {
-    let said = escaped(said);
-    envelope(&format!("<s:Fault><faultcode>s:Client</faultcode><faultstring>{said}</faultstring></s:Fault>"))
+fn fault(echo: &str) -> String {
+    let echo = escaped(echo);
+    envelope(&format!("<s:Fault><faultcode>s:Client</faultcode><faultstring>{echo}</faultstring></s:Fault>"))
 }
 
-fn in_use(said: &str) -> String {
-    let said = escaped(said);
+fn in_use(echo: &str) -> String {
+    let echo = escaped(echo);
     envelope(&format!(
         "<InitiateRefundResponse><InitiateRefundResult><ResponseNotes><ResponseMessageNote><Code>14143</Code>\
-         <Note>{said}</Note><NoteType>Error</NoteType></ResponseMessageNote></ResponseNotes><Status>Failed</Status>\
+         <Note>{echo}</Note><NoteType>Error</NoteType></ResponseMessageNote></ResponseNotes><Status>Failed</Status>\
          </InitiateRefundResult></InitiateRefundResponse>"
     ))
 }
 
-fn escaped(said: &str) -> String {
-    said.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+fn escaped(echo: &str) -> String {
+    echo.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 fn envelope(body: &str) -> String {

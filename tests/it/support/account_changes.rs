@@ -109,8 +109,8 @@ pub(crate) fn former(section: &str, places: &str) -> String {
     format!("{section}former = [{places}]\n")
 }
 
-/// Moves the orders of the first targets to the other login. Debitsuccess shows its accounts under both
-/// logins.
+/// Moves the orders of the first targets to the other login. Debitsuccess shows its accounts under
+/// both logins.
 pub(crate) fn move_login(simulators: &Simulators) {
     simulators.with_world(|world| {
         let now = world.now();
@@ -266,7 +266,8 @@ pub(crate) async fn stack_with_open_refunds(provider: Provider, [lost, gone, pen
     stack
 }
 
-/// The configuration with a second account in another currency at the same place, except at name.com.
+/// The configuration with a second account in another currency at the same place, except at
+/// name.com.
 pub(crate) fn with_other_currency(text: &str, provider: Provider) -> String {
     match provider {
         Provider::Namecom => text.to_owned(),

@@ -258,7 +258,8 @@ pub(crate) fn configuration_at(
     )
 }
 
-/// The same configuration with the first lookup after an hour and a settle time of `settle_s` seconds.
+/// The same configuration with the first lookup after an hour and a settle time of `settle_s`
+/// seconds.
 pub(crate) fn without_lookups(configuration: &str, settle_s: u32) -> String {
     with_settings(&with_settle_time(configuration, settle_s), "engine.lookups_after_ms = \"3600000\"")
 }

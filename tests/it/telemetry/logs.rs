@@ -29,7 +29,8 @@ async fn a_failure_is_one_complete_line() {
     }
 }
 
-/// A provider that cannot be reached: the line has the cause and the refund, whatever the log filter.
+/// A provider that cannot be reached: the line has the cause and the refund, whatever the log
+/// filter.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_that_was_not_sent_is_logged_with_its_cause() {
     let dir = tempfile::tempdir().unwrap();
@@ -60,8 +61,8 @@ async fn an_attempt_that_was_not_sent_is_logged_with_its_cause() {
     assert!(gateway.terminate().success());
 }
 
-/// Later lines, perhaps days later or from another process, name the refund and the attempt; a review is an
-/// ERROR.
+/// Later lines, perhaps days later or from another process, name the refund and the attempt; a
+/// review is an ERROR.
 #[tokio::test(flavor = "multi_thread")]
 async fn later_events_of_a_refund_in_doubt_are_logged() {
     let dir = tempfile::tempdir().unwrap();
