@@ -78,8 +78,8 @@ impl Role {
             Role::Readers => streaming::read_all(&arguments[1]).await,
         };
         println!("{addresses}");
-        let gone = || drop(std::io::stdin().read_to_end(&mut Vec::new()));
-        tokio::task::spawn_blocking(gone).await.unwrap();
+        let parent_has_ended = || drop(std::io::stdin().read_to_end(&mut Vec::new()));
+        tokio::task::spawn_blocking(parent_has_ended).await.unwrap();
         std::process::exit(0);
     }
 }

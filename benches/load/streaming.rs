@@ -124,5 +124,5 @@ async fn end_of_history(channel: Channel) -> i64 {
     let refused = RefundServiceClient::new(channel).stream_refund_events(request).await.unwrap_err();
     let details = refused.get_error_details();
     let described = &details.bad_request().unwrap().field_violations[0].description;
-    described.split(|letter: char| !letter.is_ascii_digit()).find_map(|word| word.parse().ok()).unwrap()
+    described.split(|letter: char| !letter.is_ascii_digit()).find_map(|digits| digits.parse().ok()).unwrap()
 }

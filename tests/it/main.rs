@@ -8,6 +8,7 @@
     reason = "a test that fails should show where, and the names of tests are their documentation"
 )]
 
+mod account_commands;
 mod answers;
 mod callers;
 mod canary;
@@ -15,26 +16,25 @@ mod commands;
 mod containers;
 mod corrections;
 mod crash;
-mod decisions;
 mod domains;
 mod doubt;
+mod failing_ledger;
 mod former_places;
 mod history;
 mod limits;
-mod moved;
+mod operations;
 mod operator;
 mod port;
 mod probing;
 mod reassigning;
+mod reconciling;
 mod refunds;
+mod resolutions;
 mod review;
-mod settling;
 mod signals;
 mod support;
 mod telemetry;
 mod tidy;
-mod trouble;
-mod upkeep;
 mod validation;
 mod waiting_for_account;
 mod watching;

@@ -119,8 +119,9 @@ async fn a_wrong_password_is_named_in_one_sentence(
     assert_eq!((lines.len(), lines[0]), (2, "reached, credentials refused"), "{lines:?}");
     assert!(lines[1].starts_with(sentence), "{lines:?}");
     assert_eq!(checked.code, Some(1));
-    let fine = ["debitsuccess", "namecom", "sectigo"].into_iter().filter(|other| checked.about(other) == [ACCEPTED]);
-    assert_eq!(fine.count(), 2, "{:?}", checked.lines);
+    let accepted =
+        ["debitsuccess", "namecom", "sectigo"].into_iter().filter(|other| checked.about(other) == [ACCEPTED]);
+    assert_eq!(accepted.count(), 2, "{:?}", checked.lines);
     checked.moved_nothing();
 }
 
@@ -152,9 +153,9 @@ async fn a_wrong_name_is_named_in_one_sentence(#[case] setting: &str, #[case] wr
     checked.moved_nothing();
 }
 
-/// A service that reads any name is found to have others all the same.
+/// A service that accepts any name is still found to have other names.
 #[tokio::test]
-async fn a_wrong_name_that_is_read_all_the_same_fails_the_check() {
+async fn a_wrong_name_that_the_service_accepts_fails_the_check() {
     let more = "currency = \"AUD\"\ndata_namespace = \"http://wrong.example/data\"";
     let checked = Checked::of(lenient, |configuration| configuration.replacen("currency = \"AUD\"", more, 1)).await;
     let lines = checked.about("debitsuccess");
@@ -164,15 +165,15 @@ async fn a_wrong_name_that_is_read_all_the_same_fails_the_check() {
     checked.moved_nothing();
 }
 
-/// An address where nothing listens.
-fn nowhere() -> SocketAddr {
+/// An address without a listener.
+fn unused_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 #[tokio::test]
-async fn a_host_that_refuses_is_named_with_its_cause() {
+async fn a_host_that_refuses_connections_is_named_with_its_cause() {
     for account in ["debitsuccess", "namecom", "sectigo"] {
-        let unused = nowhere();
+        let unused = unused_address();
         let mut origin = String::new();
         let checked = Checked::of(lenient, |configuration| {
             let (before, after) = configuration.split_once(&format!("[accounts.{account}]")).unwrap();
@@ -196,7 +197,7 @@ async fn a_host_that_refuses_is_named_with_its_cause() {
 #[case::a_name_that_does_not_exist("https://recoup.invalid", "its name cannot be resolved (")]
 #[case::another_authority("", "TLS fails on its certificate (")]
 #[tokio::test]
-async fn a_host_that_is_not_reached_is_named_with_its_cause(#[case] endpoint: &str, #[case] cause: &str) {
+async fn a_host_that_cannot_be_reached_is_named_with_its_cause(#[case] endpoint: &str, #[case] cause: &str) {
     let mut origin = String::new();
     let checked = Checked::of(lenient, |configuration| {
         let present = configuration.split_once("endpoint = \"").unwrap().1.split_once('"').unwrap().0.to_owned();
@@ -249,11 +250,11 @@ async fn probe_account_reports_the_same() {
     assert_eq!((refused.reached, refused.credentials()), (true, Credentials::Refused));
     assert_eq!(refused.findings.len(), 1, "{refused:?}");
     for account in ["namecom", "debitsuccess"] {
-        let fine = probe(&stack, account).await.unwrap();
+        let accepted = probe(&stack, account).await.unwrap();
         assert_eq!(
-            (fine.reached, fine.credentials(), fine.findings.len()),
+            (accepted.reached, accepted.credentials(), accepted.findings.len()),
             (true, Credentials::Accepted, 0),
-            "{fine:?}"
+            "{accepted:?}"
         );
     }
     moved_nothing(&stack.simulators);

@@ -350,7 +350,7 @@ async fn side_effects_are_those_that_happened_or_may_have_happened(
 }
 
 #[tokio::test]
-async fn validate_only_checks_everything_and_does_nothing() {
+async fn validate_only_checks_everything_and_records_nothing() {
     let stack = Stack::start().await;
     let ask = |request| proto::CreateRefundRequest { validate_only: true, ..request };
     let would_be = stack.refund(ask(sectigo("v", "1000001"))).await;

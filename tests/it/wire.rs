@@ -185,7 +185,7 @@ fn encoding(headers: &HeaderMap) -> Option<&str> {
 }
 
 #[tokio::test]
-async fn a_large_answer_is_compressed_for_clients_that_take_it_and_a_small_one_never() {
+async fn only_a_large_answer_is_compressed_and_only_for_clients_that_accept_it() {
     let stack = Stack::start().await;
     for number in 1..=80 {
         stack.refund(sectigo(&format!("r-{number}"), &format!("{}", 1_000_000 + number))).await;

@@ -290,7 +290,7 @@ async fn a_failed_write_stops_the_gateway() {
 async fn a_failed_sync_stops_the_gateway() {
     let scene = Scene::new().await;
     let library = scene.dir.path().join("failing_sync.so");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/trouble/failing_sync.c");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/failing_ledger/failing_sync.c");
     let made = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).arg("-ldl").status();
     assert!(made.unwrap().success(), "the C compiler that Rust links with compiles it");
     let trigger = scene.dir.path().join("now");
