@@ -14,7 +14,6 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -34,7 +33,7 @@ use tonic::{Request, Status, Streaming};
 
 use self::hostile::{Hostile, LAST_MOODS, MOODS, Mood, PERSONS_ORDER};
 use crate::support::process::run;
-use crate::support::{LIMIT, channel, configuration_at, debitsuccess, namecom, sectigo};
+use crate::support::{LIMIT, channel, configuration_at, debitsuccess, namecom, sectigo, wait_until};
 use crate::telemetry::{Collector, Log, launch, scrape};
 
 /// In every secret.
@@ -457,9 +456,9 @@ impl Caller {
         self.hostile.becomes(Mood::Fault(500));
         let silent = self.watch("3000201").await;
         // The second lookup shows that the first answer has been read.
-        until(|| self.hostile.lookups_of("3000201") >= 2).await;
+        wait_until(|| self.hostile.lookups_of("3000201") >= 2).await;
         drop((watch, silent));
-        until(|| log.text().matches("an order is watched no more").count() >= 2).await;
+        wait_until(|| log.text().matches("an order is watched no more").count() >= 2).await;
 
         self.hostile.becomes(Mood::Json(200));
         let mut refused = self.watch("3000202").await;
@@ -535,16 +534,6 @@ async fn next_status(
 ) -> Result<proto::ValidationStatus, Status> {
     let message = tokio::time::timeout(LIMIT, watch.message()).await.unwrap()?;
     Ok(message.expect("a watch ends with a status of its own").validation_status.unwrap())
-}
-
-/// Waits for a condition outside of the gateway.
-async fn until(holds: impl Fn() -> bool) {
-    let wait = async {
-        while !holds() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(LIMIT, wait).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

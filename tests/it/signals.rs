@@ -14,7 +14,9 @@ use simulators::request::Provider;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
-use crate::support::{LIMIT, channel, configuration, effects, namecom, sectigo, simulators_in, without_wait};
+use crate::support::{
+    LIMIT, channel, configuration, effects, namecom, sectigo, simulators_in, wait_until, without_wait,
+};
 use crate::telemetry::{Log, launch};
 
 /// The attempt on the wire is finished, and its caller gets the answer.
@@ -29,7 +31,7 @@ async fn a_signal_that_stops_the_gateway_drains_it(#[values("TERM", "INT", "QUIT
     let call = tokio::spawn(async move { refunds.create_refund(sectigo("last", "1000001")).await });
     gate.wait_for(1).await.unwrap();
     gateway.signal(signal);
-    until(|| log.count("shutting down") == 1).await;
+    wait_until(|| log.count("shutting down") == 1).await;
     gateway.signal("HUP");
     gate.release_all();
     let answer = call.await.unwrap().unwrap().into_inner().refund.unwrap();
@@ -43,15 +45,6 @@ fn with_files(configuration: &str, dir: &Path) -> String {
     std::fs::write(dir.join("token"), "wrong-token\n").unwrap();
     let file = format!("token_file = \"{}\"", dir.join("token").display());
     configuration.replace("token_env = \"DEMO_TOKEN\"", &file)
-}
-
-async fn until(done: impl Fn() -> bool) {
-    let wait = async {
-        while !done() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(LIMIT, wait).await.unwrap();
 }
 
 async fn state_of(refunds: &RefundServiceClient<Channel>, id: &str) -> State {
@@ -114,7 +107,7 @@ async fn a_secret_that_a_lookup_was_refused_with_is_read_again_immediately() {
     assert_eq!(state_of(&refunds, "lost").await, State::InDoubt);
     simulators.with_world(|world| world.namecom.put_account(Account::new("demo-test", "renewed-token")));
     std::fs::write(dir.path().join("token"), "renewed-token\n").unwrap();
-    until(|| log.count("the account's secret has changed") == 1).await;
+    wait_until(|| log.count("the account's secret has changed") == 1).await;
     assert!(begin.elapsed() < Duration::from_secs(10), "before the regular reload of the file");
     assert!(gateway.terminate().success());
     assert_eq!(effects(&simulators, "3200001"), 1);
@@ -130,7 +123,7 @@ async fn a_hangup_reloads_only_secrets_and_the_log_filter() {
     let (gateway, log) = launch(&before, dir.path(), &[]);
     let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
     refunds.create_refund(without_wait(namecom("waits", 200_001, &[3_200_001]))).await.unwrap();
-    until(|| log.count("refuses the account's credentials") == 1).await;
+    wait_until(|| log.count("refuses the account's credentials") == 1).await;
     assert_eq!(log.count("call answered"), 0, "a line of another filter");
 
     // Two invalid settings and a valid one: none of them is applied.
@@ -140,7 +133,7 @@ async fn a_hangup_reloads_only_secrets_and_the_log_filter() {
         .replace("listen = \"127.0.0.1:0\"", "listen = \"0.0.0.0:1\"\nlegder = 1");
     std::fs::write(&path, wrong).unwrap();
     gateway.signal("HUP");
-    until(|| log.count("the configuration is wrong") == 1).await;
+    wait_until(|| log.count("the configuration is wrong") == 1).await;
     let lines = log.lines();
     let line =
         lines.iter().find(|line| line["message"].as_str().unwrap().contains("the configuration is wrong")).unwrap();
@@ -157,9 +150,9 @@ async fn a_hangup_reloads_only_secrets_and_the_log_filter() {
         .replace("[accounts.sectigo]", "server.drain_ms = 7000\n[accounts.sectigo]\nmax_in_flight = 3");
     std::fs::write(&path, &changed).unwrap();
     gateway.signal("HUP");
-    until(|| log.count("the configuration was read again") == 1).await;
+    wait_until(|| log.count("the configuration was read again") == 1).await;
     until_succeeded(&refunds, "waits").await;
-    until(|| log.count("call answered") > 0).await;
+    wait_until(|| log.count("call answered") > 0).await;
     assert_eq!(warned(&log, "server.drain_ms"), 1, "{}", log.text());
     assert_eq!(warned(&log, "accounts.sectigo.max_in_flight"), 1, "{}", log.text());
     let keys = log.lines().iter().filter(|line| line.get("key").is_some()).count();
@@ -169,7 +162,7 @@ async fn a_hangup_reloads_only_secrets_and_the_log_filter() {
     for _ in 0..20 {
         gateway.signal("HUP");
     }
-    until(|| log.count("the configuration was read again") >= 2).await;
+    wait_until(|| log.count("the configuration was read again") >= 2).await;
     refunds.create_refund(sectigo("after", "1000001")).await.unwrap();
     assert!(gateway.terminate().success());
 }

@@ -26,7 +26,7 @@ use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt;
 
 use crate::support::process::Gateway;
-use crate::support::{self, LIMIT, SECRETS, Stack, channel, reason, simulators_in, wrong_fields};
+use crate::support::{self, LIMIT, SECRETS, Stack, channel, reason, simulators_in, wait_until, wrong_fields};
 
 /// Short enough for a test, long enough to be measured.
 const QUICK: &str = "validation.watch_interval_min_ms = 50";
@@ -105,20 +105,10 @@ fn polls(simulators: &Simulators, order_number: &str) -> Vec<time::OffsetDateTim
     of_order.filter(|entry| entry.operation == "!getPostPaymentStatus").map(|entry| entry.time).collect()
 }
 
-/// Waits for a condition outside of the gateway.
-async fn until(holds: impl Fn() -> bool) {
-    let wait = async {
-        while !holds() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(LIMIT, wait).await.unwrap();
-}
-
 /// Waits for this many more polls of an order.
 async fn until_polls(simulators: &Simulators, order_number: &str, more: usize) {
     let wanted = polls(simulators, order_number).len() + more;
-    until(|| polls(simulators, order_number).len() >= wanted).await;
+    wait_until(|| polls(simulators, order_number).len() >= wanted).await;
 }
 
 /// Tries until the gateway accepts another watch.
@@ -243,7 +233,7 @@ async fn a_temporary_failure_of_the_provider_does_not_end_a_watch(#[case] effect
     let rule = Rule { repeat: Repeat::Times(3), ..Rule::new(Provider::Sectigo, Point::BeforeEffect, effect) };
     stack.simulators.arm(rule).unwrap();
     let mut comes_amid = stack.watch(request("1000006")).await;
-    until(|| stack.simulators.journal().iter().filter(|entry| !entry.rules.is_empty()).count() == 3).await;
+    wait_until(|| stack.simulators.journal().iter().filter(|entry| !entry.rules.is_empty()).count() == 3).await;
     assert_eq!(comes_amid.state().await, OrderState::Processed);
     set_state(&stack.simulators, "1000005", "Rejected");
     assert_eq!(there_before.state().await, OrderState::Rejected);
@@ -407,7 +397,7 @@ async fn a_watch_survives_an_outage_of_the_provider() {
     behind.send_replace(None);
     old.stop().await;
     let mut comes_amid = open(&channel, request("1000016")).await.unwrap();
-    until(|| turned_away.load(Ordering::SeqCst) >= 4).await;
+    wait_until(|| turned_away.load(Ordering::SeqCst) >= 4).await;
     // The status is the same as before, so the outage alone sends nothing.
     behind.send_replace(Some(new.sectigo_addr()));
     assert_eq!(comes_amid.state().await, OrderState::Processed);
@@ -434,7 +424,7 @@ async fn the_log_contains_neither_people_from_the_page_nor_its_token() {
     set_state(&simulators, "3000002", "Rejected");
     assert_eq!(watch.state().await, OrderState::Rejected);
     drop(watch);
-    until(|| log.lock().unwrap().contains("an order is watched no more")).await;
+    wait_until(|| log.lock().unwrap().contains("an order is watched no more")).await;
     let token =
         simulators.with_world(|world| world.sectigo.order("3000002").unwrap().validation.upload_document_token.clone());
     let phone = shown.callback.unwrap().phone_number;

@@ -343,6 +343,16 @@ pub(crate) fn is_processed(refund: &proto::Refund) -> bool {
     !matches!(refund.state(), State::Pending | State::Dispatching | State::InDoubt)
 }
 
+/// Polls a condition outside of the gateway until it holds.
+pub(crate) async fn wait_until(holds: impl Fn() -> bool) {
+    let poll = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, poll).await.unwrap();
+}
+
 /// Microseconds since 1970.
 pub(crate) fn micros(time: &prost_types::Timestamp) -> i64 {
     time.seconds * 1_000_000 + i64::from(time.nanos) / 1_000
